@@ -1,0 +1,192 @@
+//! The command line, and what each command hands on.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use log::LevelFilter;
+
+use crate::command;
+use crate::config::environment::Transfer;
+use crate::config::settings::Settings;
+use crate::store::boot::BootTime;
+use crate::tell::error::Error;
+use crate::tell::exit::Exit;
+
+/// Snapshots and rotation for rsync daemon modules.
+#[derive(Debug, Parser)]
+#[command(name = "rsyncd-snapshot", version, about, long_about = None, args_conflicts_with_subcommands = false)]
+#[command(after_help = "\
+Without a command, and with RSYNC_MODULE_PATH set, it is the post-xfer hook:
+    post-xfer exec = /usr/bin/rsyncd-snapshot
+
+MODULE is a module's name in rsyncd.conf, or the absolute path of its directory.
+
+Exit status: 0 done or nothing to do, 1 failed, 2 wrong usage or configuration,
+3 the lock stayed busy, 4 done with warnings. `check`: 0 ok, 1 warning, 2 critical, 3 unknown.")]
+struct CommandLine {
+    /// The policy file [default: /etc/rsyncd-snapshot.toml, built-in defaults without it]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// rsyncd's configuration [default: /etc/rsyncd.conf]
+    #[arg(long, value_name = "FILE", global = true)]
+    rsyncd_conf: Option<PathBuf>,
+    /// Say more: also why each snapshot is kept
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    verbose: bool,
+    /// Say only what went wrong
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The hook that rsyncd runs after a transfer: snapshot if it earned one, then rotate
+    PostXfer,
+    /// Take a snapshot now, unless nothing changed, then rotate
+    Snapshot {
+        #[command(flatten)]
+        modules: Modules,
+        /// Only if one is due: a run gave up waiting or min_interval put it off
+        #[arg(long)]
+        due: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Rotate now: expire what the policy no longer keeps
+    Rotate {
+        #[command(flatten)]
+        modules: Modules,
+        /// Decide and explain, but delete nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// Vouch for the clock and the state: end a pause of expiry
+        #[arg(long, conflicts_with = "dry_run")]
+        confirm: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Explain what rotation would do: each snapshot, keep or expire, every reason
+    Plan {
+        #[command(flatten)]
+        modules: Modules,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// List snapshots with age, grade and counts
+    List {
+        #[command(flatten)]
+        modules: OptionalModules,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Health for monitoring, and a doctor for rsyncd.conf and policy
+    Check {
+        #[command(flatten)]
+        modules: OptionalModules,
+        #[command(flatten)]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Modules {
+    /// A module's name in rsyncd.conf, or the absolute path of its directory
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    module: Option<OsString>,
+    /// Every module in rsyncd.conf whose snapshot root is registered
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Debug, Args)]
+struct OptionalModules {
+    /// A module's name in rsyncd.conf, or the absolute path of its directory [default: all]
+    #[arg(conflicts_with = "all")]
+    module: Option<OsString>,
+    /// Every registered module
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Debug, Args)]
+struct Format {
+    /// Print JSON, as README documents it
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the program: reads the command line and environment, and returns the exit status.
+pub fn main() -> ExitCode {
+    let started = BootTime::now();
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            // Help and version are no errors, and a closed output is none of ours.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    // What is inherited from rsyncd must not open our files to others.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let is_hook = matches!(line.command, None | Some(Command::PostXfer));
+    let level = match (line.verbose, line.quiet) {
+        (true, _) => Some(LevelFilter::Debug),
+        (_, true) => Some(LevelFilter::Error),
+        (false, false) => None,
+    };
+    crate::tell::log::start(is_hook && Transfer::is_announced(), level.unwrap_or(LevelFilter::Info));
+    let context = command::Context {
+        settings: Settings::read(line.config.as_deref(), line.rsyncd_conf.as_deref()),
+        level,
+        started,
+    };
+    match dispatch(line.command, &context) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            log::error!("{error}");
+            error.exit().into()
+        }
+    }
+}
+
+fn dispatch(command: Option<Command>, context: &command::Context) -> Result<u8, Error> {
+    let exit = match command {
+        None if !Transfer::is_announced() => {
+            return Err(Error::Usage(
+                "nothing to do: rsyncd runs this as `post-xfer exec`, which sets RSYNC_MODULE_PATH; by hand give a command, see --help"
+                    .to_string(),
+            ));
+        }
+        None | Some(Command::PostXfer) => command::hook::run(context)?,
+        Some(Command::Snapshot { modules, due, format }) => {
+            command::snapshot::run(context, modules.module.as_deref(), due, format.json)?
+        }
+        Some(Command::Rotate { modules, dry_run, confirm, format }) => {
+            command::rotate::run(context, modules.module.as_deref(), dry_run, confirm, format.json)?
+        }
+        Some(Command::Plan { modules, format }) => {
+            command::plan::run(context, modules.module.as_deref(), format.json)?
+        }
+        Some(Command::List { modules, format }) => {
+            command::list::run(context, modules.module.as_deref(), format.json)?
+        }
+        Some(Command::Check { modules, format }) => {
+            return command::check::run(context, modules.module.as_deref(), format.json);
+        }
+    };
+    Ok(exit.code())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::CommandLine::command().debug_assert();
+    }
+}

@@ -1,0 +1,117 @@
+//! What is wrong with the configuration before anything has gone wrong with the backups.
+
+use std::path::Path;
+
+use super::check::{Finding, Level};
+use crate::config::rsyncd_conf::{Module, RsyncdConf};
+use crate::config::settings::{Settings, Source};
+use crate::config::target::Target;
+use crate::tell::escape::escape;
+
+const HOOK: &str = "post-xfer exec";
+const PROGRAM: &str = "rsyncd-snapshot";
+
+/// Options with which a client rewrites files in place, and with them every snapshot that shares them.
+const REWRITING: [&str; 4] = ["inplace", "append", "append-verify", "write-devices"];
+
+/// Whether rsyncd runs this program after transfers of the module.
+pub fn has_hook(module: &Module) -> bool {
+    text(module, HOOK).contains(PROGRAM)
+}
+
+/// Findings about the policy file itself.
+pub fn policy(settings: &Settings) -> Option<Vec<Finding>> {
+    match &settings.source {
+        Source::Trouble(mistakes) => {
+            Some(mistakes.iter().map(|mistake| Finding::new(Level::Critical, mistake.clone())).collect())
+        }
+        Source::BuiltIn => None,
+        Source::File => {
+            let conf = settings.rsyncd().ok()?;
+            let unknown =
+                settings.policy_modules().into_iter().filter(|name| conf.module(name.as_bytes()).is_none());
+            let finding = |name: String| {
+                let message = format!("[module.{name}] is no module in {}", settings.rsyncd_conf.display());
+                Finding::new(Level::Warning, message)
+            };
+            let findings: Vec<Finding> = unknown.map(finding).collect();
+            (!findings.is_empty()).then_some(findings)
+        }
+    }
+}
+
+/// Findings about one module in rsyncd.conf.
+pub fn module(conf: &RsyncdConf, name: &[u8], target: &Target) -> Vec<Finding> {
+    let Some(module) = conf.module(name) else { return Vec::new() };
+    let mut findings = Vec::new();
+    let mut warn = |message: String| findings.push(Finding::new(Level::Warning, message));
+    if !has_hook(module) {
+        warn(format!("rsyncd.conf: `{HOOK}` does not run {PROGRAM}"));
+    }
+    if text(module, HOOK).contains("%RSYNC_") {
+        warn(format!(
+            "rsyncd.conf: `{HOOK}` uses %RSYNC_…%, which rsync refuses for values with blanks; leave it out"
+        ));
+    }
+    let missing = unrefused(module);
+    if is_writable(module) && !missing.is_empty() {
+        warn(format!(
+            "rsyncd.conf: `refuse options` lacks {}: with them a client rewrites files that snapshots share",
+            missing.join(", ")
+        ));
+    }
+    findings.extend(writers_into(conf, &target.root_path, name));
+    findings
+}
+
+/// The rewriting options that the module does not refuse.
+fn unrefused(module: &Module) -> Vec<&'static str> {
+    let refused = text(module, "refuse options");
+    let matches = |pattern: &str, option: &str| match pattern.strip_suffix('*') {
+        Some(start) => option.starts_with(start),
+        None => option == pattern,
+    };
+    let is_refused = |option: &str| {
+        // The last word that matches counts; `!` takes a refusal back, and rsync refuses
+        // write-devices by itself.
+        let mut refused_now = option == "write-devices";
+        for word in refused.split_whitespace() {
+            let (negated, pattern) = match word.strip_prefix('!') {
+                Some(pattern) => (true, pattern),
+                None => (false, word),
+            };
+            if matches(pattern, option) {
+                refused_now = !negated;
+            }
+        }
+        refused_now
+    };
+    REWRITING.into_iter().filter(|option| !is_refused(option)).collect()
+}
+
+/// Other modules through which clients can write to the snapshots.
+fn writers_into(conf: &RsyncdConf, root: &Path, name: &[u8]) -> Vec<Finding> {
+    let writes_into_root = |module: &&Module| {
+        module.name != name
+            && is_writable(module)
+            && module.path().is_ok_and(|path| root.starts_with(std::fs::canonicalize(&path).unwrap_or(path)))
+    };
+    let finding = |module: &Module| {
+        let name = escape(&module.name);
+        Finding::new(
+            Level::Critical,
+            format!(
+                "rsyncd.conf: clients of module '{name}' can write to the snapshots; make it `read only`"
+            ),
+        )
+    };
+    conf.modules.iter().filter(writes_into_root).map(finding).collect()
+}
+
+fn is_writable(module: &Module) -> bool {
+    matches!(text(module, "read only").to_ascii_lowercase().as_str(), "no" | "false" | "0")
+}
+
+fn text(module: &Module, parameter: &str) -> String {
+    module.get(parameter).map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+}

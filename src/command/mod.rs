@@ -1,0 +1,87 @@
+//! One file per command: it finds the modules, lets the work be done, and tells the result.
+
+pub mod check;
+pub mod doctor;
+pub mod hook;
+pub mod list;
+pub mod plan;
+pub mod rotate;
+pub mod snapshot;
+pub mod view;
+
+use std::ffi::OsStr;
+
+use log::LevelFilter;
+use serde::Serialize;
+
+use crate::config::settings::Settings;
+use crate::config::target::Target;
+use crate::store::boot::BootTime;
+use crate::tell::error::{Error, Result};
+use crate::tell::exit::Exit;
+
+/// What every command gets.
+pub struct Context {
+    /// Policy and rsyncd.conf.
+    pub settings: Settings,
+    /// The log level that the command line asks for; it overrides the policy's.
+    pub level: Option<LevelFilter>,
+    /// When this process was started.
+    pub started: BootTime,
+}
+
+impl Context {
+    /// The module named on the command line, or all registered ones.
+    fn targets(&self, module: Option<&OsStr>) -> Result<Vec<(String, Result<Target>)>> {
+        let Some(module) = module else { return Target::all(&self.settings) };
+        let target = Target::named(&self.settings, module)?;
+        Ok(vec![(target.label(), Ok(target))])
+    }
+
+    /// Works on each module; one that fails does not keep the others from their turn.
+    fn for_each(
+        &self,
+        module: Option<&OsStr>,
+        mut work: impl FnMut(&Target) -> Result<Exit>,
+    ) -> Result<Exit> {
+        let targets = self.targets(module)?;
+        if targets.is_empty() {
+            log::warn!("no module in {} has a registered snapshot root", self.settings.rsyncd_conf.display());
+        }
+        let single = module.is_some();
+        let mut worst = Exit::Done;
+        for (label, target) in targets {
+            let done = target.and_then(|target| {
+                self.set_level(&target);
+                work(&target)
+            });
+            match done {
+                Ok(exit) => worst = worst.max(exit),
+                Err(error) if single => return Err(error),
+                Err(error) => {
+                    log::error!("{label}: {error}");
+                    worst = worst.max(error.exit());
+                }
+            }
+        }
+        Ok(worst)
+    }
+
+    fn set_level(&self, target: &Target) {
+        log::set_max_level(self.level.unwrap_or(target.policy.log_level));
+    }
+}
+
+/// Prints one object for one module, an array for all.
+fn print_json<T: Serialize>(single: bool, values: &[T]) -> Result<()> {
+    let text = match values {
+        [value] if single => serde_json::to_string_pretty(value),
+        values => serde_json::to_string_pretty(values),
+    };
+    let text = text.map_err(|error| Error::Usage(format!("cannot write JSON: {error}")))?;
+    print(&(text + "\n"))
+}
+
+fn print(text: &str) -> Result<()> {
+    crate::tell::table::print(text).map_err(|cause| Error::io_bytes("write to", b"standard output", cause))
+}

@@ -1,0 +1,180 @@
+//! The documented JSON of `rotate`, `plan` and `list`, and their text.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+
+use crate::config::target::Target;
+use crate::decide::grade::Grade;
+use crate::decide::rotation::{Decision, Verdict};
+use crate::decide::span::roughly;
+use crate::store::catalog::Item;
+use crate::store::record::Client;
+use crate::tell::escape::{escape, escape_path};
+use crate::tell::table::Table;
+
+/// A time as RFC 3339 in UTC, to the second.
+pub fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// What `rotate` and `plan` print for one module.
+#[derive(Debug, Serialize)]
+pub struct DecisionView {
+    module: Option<String>,
+    snapshot_root: String,
+    pause: Option<String>,
+    deferred: usize,
+    snapshots: Vec<VerdictView>,
+}
+
+#[derive(Debug, Serialize)]
+struct VerdictView {
+    name: String,
+    time: String,
+    grade: Grade,
+    keep: bool,
+    reasons: Vec<String>,
+}
+
+impl DecisionView {
+    /// The decision on the snapshots of `target`.
+    pub fn new(target: &Target, decision: &Decision) -> Self {
+        let view = |verdict: &Verdict| VerdictView {
+            name: verdict.snapshot.name.clone(),
+            time: rfc3339(verdict.snapshot.time),
+            grade: verdict.snapshot.grade,
+            keep: verdict.keep,
+            reasons: verdict.reasons.iter().map(ToString::to_string).collect(),
+        };
+        DecisionView {
+            module: target.name.as_deref().map(escape),
+            snapshot_root: escape_path(&target.root_path),
+            pause: decision.pause.as_ref().map(ToString::to_string),
+            deferred: decision.deferred,
+            snapshots: decision.verdicts.iter().map(view).collect(),
+        }
+    }
+
+    /// The same for people.
+    pub fn to_text(&self, label: &str) -> String {
+        let mut table = Table::new(&["SNAPSHOT", "", "BECAUSE"]);
+        for verdict in &self.snapshots {
+            let word = if verdict.keep { "keep" } else { "expire" };
+            table.push(vec![verdict.name.clone(), word.to_string(), verdict.reasons.join("; ")]);
+        }
+        let expired = self.snapshots.iter().filter(|verdict| !verdict.keep).count();
+        let kept = self.snapshots.len() - expired;
+        let mut text = format!("{label}: {kept} kept, {expired} expire, in {}\n", self.snapshot_root);
+        if let Some(pause) = &self.pause {
+            text += &format!("nothing expires: {pause}\n");
+        }
+        if self.snapshots.is_empty() { text } else { text + &table.to_text() }
+    }
+}
+
+/// What `list` prints for one module.
+#[derive(Debug, Serialize)]
+pub struct ListView {
+    module: Option<String>,
+    module_path: String,
+    snapshot_root: String,
+    snapshots: Vec<ItemView>,
+}
+
+#[derive(Debug, Serialize)]
+struct ItemView {
+    name: String,
+    time: String,
+    grade: Grade,
+    origin: &'static str,
+    verified_until: String,
+    status: Option<i32>,
+    client: Option<Client>,
+    entries: Option<u64>,
+    added: Option<u64>,
+    changed: Option<u64>,
+    removed: Option<u64>,
+    duration_seconds: Option<f64>,
+    copies: usize,
+    skipped_mounts: Vec<String>,
+    #[serde(skip)]
+    age: String,
+}
+
+impl ListView {
+    /// The snapshots of `target` as they are at `now`.
+    pub fn new(target: &Target, items: &[Item], now: DateTime<Utc>) -> Self {
+        ListView {
+            module: target.name.as_deref().map(escape),
+            module_path: escape_path(&target.module_path),
+            snapshot_root: escape_path(&target.root_path),
+            snapshots: items.iter().map(|item| ItemView::new(item, now)).collect(),
+        }
+    }
+
+    /// The same for people.
+    pub fn to_text(&self, label: &str) -> String {
+        let mut text = format!("{label}: {} snapshots in {}\n", self.snapshots.len(), self.snapshot_root);
+        let mut table = Table::new(&[
+            "SNAPSHOT",
+            "AGE",
+            "GRADE",
+            "ENTRIES",
+            "ADDED",
+            "CHANGED",
+            "REMOVED",
+            "UNCHANGED UNTIL",
+            "CLIENT",
+        ]);
+        for item in &self.snapshots {
+            let count = |count: Option<u64>| count.map_or("-".to_string(), |count| count.to_string());
+            let unchanged = if item.verified_until == item.time { "-" } else { &item.verified_until };
+            table.push(vec![
+                item.name.clone(),
+                item.age.clone(),
+                item.grade.to_string(),
+                count(item.entries),
+                count(item.added),
+                count(item.changed),
+                count(item.removed),
+                unchanged.to_string(),
+                item.client.as_ref().map_or("-".to_string(), client_text),
+            ]);
+        }
+        if !self.snapshots.is_empty() {
+            text += &table.to_text();
+        }
+        text
+    }
+}
+
+impl ItemView {
+    fn new(item: &Item, now: DateTime<Utc>) -> Self {
+        let record = item.record.as_ref();
+        let made = record.filter(|record| !record.adopted);
+        ItemView {
+            name: item.name.text.clone(),
+            time: rfc3339(item.name.time),
+            grade: item.name.grade,
+            origin: if made.is_some() { "recorded" } else { "adopted" },
+            verified_until: rfc3339(item.snapshot().verified_until),
+            status: made.and_then(|record| record.status),
+            client: made.and_then(|record| record.client.clone()),
+            entries: made.map(|record| record.entries),
+            added: made.map(|record| record.added),
+            changed: made.map(|record| record.changed),
+            removed: made.map(|record| record.removed),
+            duration_seconds: made.map(|record| record.duration_seconds),
+            copies: made.map_or(0, |record| record.copies.len()),
+            skipped_mounts: made.map(|record| record.skipped_mounts.clone()).unwrap_or_default(),
+            age: roughly(now - item.name.time),
+        }
+    }
+}
+
+fn client_text(client: &Client) -> String {
+    match client.user.as_str() {
+        "" => client.address.clone(),
+        user => format!("{user}@{}", client.address),
+    }
+}

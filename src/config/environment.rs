@@ -1,0 +1,78 @@
+//! What rsyncd tells a post-xfer hook: `RSYNC_*`, read as bytes.
+
+use std::env;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::store::record::Client;
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape;
+
+/// A transfer that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transfer {
+    /// `RSYNC_MODULE_NAME`.
+    pub module_name: Option<Vec<u8>>,
+    /// `RSYNC_MODULE_PATH`, absolute.
+    pub module_path: PathBuf,
+    /// `RSYNC_HOST_ADDR`, `RSYNC_HOST_NAME` and `RSYNC_USER_NAME`.
+    pub client: Client,
+    /// `RSYNC_PID`: the process that served the connection.
+    pub pid: Option<u32>,
+    /// `RSYNC_EXIT_STATUS`: 0 to 255, or -1 for a transfer that a signal killed.
+    pub status: i32,
+    /// `RSYNC_RAW_STATUS`: what waitpid said.
+    pub raw_status: Option<i32>,
+}
+
+impl Transfer {
+    /// Whether the environment is that of a hook at all.
+    pub fn is_announced() -> bool {
+        env::var_os("RSYNC_MODULE_PATH").is_some()
+    }
+
+    /// Reads the environment of this process.
+    ///
+    /// # Errors
+    /// [`Error::Environment`] for a missing, empty or relative module path and for a status
+    /// that is missing or no number.
+    pub fn from_environment() -> Result<Self> {
+        let module_path =
+            bytes("RSYNC_MODULE_PATH").ok_or_else(|| wrong("RSYNC_MODULE_PATH", "is not set"))?;
+        if module_path.is_empty() {
+            return Err(wrong("RSYNC_MODULE_PATH", "is empty"));
+        }
+        if module_path[0] != b'/' {
+            let problem = format!("is not an absolute path: '{}'", escape(&module_path));
+            return Err(wrong("RSYNC_MODULE_PATH", &problem));
+        }
+        let text = |variable| bytes(variable).map(|value| escape(&value)).unwrap_or_default();
+        let status = number("RSYNC_EXIT_STATUS")?.ok_or_else(|| wrong("RSYNC_EXIT_STATUS", "is not set"))?;
+        Ok(Transfer {
+            module_name: bytes("RSYNC_MODULE_NAME").filter(|name| !name.is_empty()),
+            module_path: Path::new(std::ffi::OsStr::from_bytes(&module_path)).to_path_buf(),
+            client: Client {
+                address: text("RSYNC_HOST_ADDR"),
+                name: text("RSYNC_HOST_NAME"),
+                user: text("RSYNC_USER_NAME"),
+            },
+            pid: number("RSYNC_PID")?.and_then(|pid| u32::try_from(pid).ok()),
+            status,
+            raw_status: number("RSYNC_RAW_STATUS")?,
+        })
+    }
+}
+
+fn bytes(variable: &str) -> Option<Vec<u8>> {
+    env::var_os(variable).map(|value| value.as_bytes().to_vec())
+}
+
+fn number(variable: &'static str) -> Result<Option<i32>> {
+    let Some(value) = bytes(variable) else { return Ok(None) };
+    let parsed = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
+    parsed.map(Some).ok_or_else(|| wrong(variable, &format!("is no number: '{}'", escape(&value))))
+}
+
+fn wrong(variable: &'static str, problem: &str) -> Error {
+    Error::Environment { variable, problem: problem.to_string() }
+}

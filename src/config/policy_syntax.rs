@@ -1,0 +1,101 @@
+//! The text of a policy file: its lines, and what of it is TOML.
+//!
+//! The TOML parser recovers from errors, but after some it skips whole tables without a word,
+//! and what it makes of a broken line is a guess. So broken lines are blanked and the
+//! rest is parsed again: every mistake in the rest is found then, and none is invented.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use super::policy_value::Mistake;
+use crate::tell::escape::{escape_path, one_line};
+
+/// More rounds of blanking than this, and the file is no policy at all.
+const MAX_ROUNDS: usize = 32;
+
+/// A text without the lines that are not TOML.
+pub(super) struct Syntax {
+    /// The text with broken lines blanked, so that offsets stay the same.
+    pub(super) sound_text: String,
+    /// The first error of each broken line, by where the line begins.
+    pub(super) mistakes: BTreeMap<usize, Mistake>,
+    /// From this offset on it is unknown which table a key belongs to.
+    pub(super) uncertain_from: usize,
+}
+
+impl Syntax {
+    /// Reads `text`, which has no byte order mark.
+    pub(super) fn of(text: &str) -> Self {
+        let lines = Lines::new(text);
+        let mut syntax =
+            Syntax { sound_text: text.to_string(), mistakes: BTreeMap::new(), uncertain_from: usize::MAX };
+        for _ in 0..MAX_ROUNDS {
+            let broken = syntax.broken_lines(&lines);
+            if broken.is_empty() {
+                return syntax;
+            }
+            broken.into_iter().for_each(|(start, mistake)| syntax.blank(start, mistake));
+        }
+        syntax.uncertain_from = 0;
+        syntax
+    }
+
+    /// The starts of lines that are not TOML, each with its first error.
+    fn broken_lines(&self, lines: &Lines<'_>) -> BTreeMap<usize, Mistake> {
+        let (_, errors) = DeTable::parse_recoverable(&self.sound_text);
+        let mut broken = BTreeMap::new();
+        for error in errors {
+            let offset = error.span().map_or(0, |span| span.start);
+            let message = format!("this is not TOML: {}", error.message());
+            if offset < self.uncertain_from {
+                broken.entry(lines.start(offset)).or_insert(Mistake { offset, message });
+            }
+        }
+        broken
+    }
+
+    /// Blanks the line that begins at `start`.
+    fn blank(&mut self, start: usize, mistake: Mistake) {
+        let line = self.sound_text[start..].lines().next().unwrap_or_default();
+        let range = start..start + line.len();
+        // Without a header its keys would go to the table before. A blank line is only where
+        // something that was opened in an unknown place above was missed.
+        if line.trim().is_empty() || line.trim_start().starts_with('[') {
+            self.uncertain_from = self.uncertain_from.min(start);
+        }
+        self.sound_text.replace_range(range.clone(), &" ".repeat(range.len()));
+        self.mistakes.entry(start).or_insert(mistake);
+    }
+}
+
+/// Where the lines of a text begin, to name places in it.
+pub(super) struct Lines<'text> {
+    text: &'text str,
+    starts: Vec<usize>,
+}
+
+impl<'text> Lines<'text> {
+    /// The lines of `text`.
+    pub(super) fn new(text: &'text str) -> Self {
+        let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        Lines { text, starts: std::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect() }
+    }
+
+    /// A mistake as one complete line.
+    pub(super) fn told(&self, file: &Path, mistake: &Mistake) -> String {
+        let start = self.start(mistake.offset);
+        let line = self.starts.partition_point(|other| *other <= start);
+        // Columns are characters, as editors count them.
+        let before = self.text.get(start..mistake.offset).unwrap_or_default();
+        let column = before.chars().count() + 1;
+        one_line(&format!("{}:{line}:{column}: {}", escape_path(file), mistake.message)).into_owned()
+    }
+
+    /// Where the line that holds `offset` begins.
+    fn start(&self, offset: usize) -> usize {
+        let following = self.starts.partition_point(|start| *start <= offset);
+        self.starts.get(following.saturating_sub(1)).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,256 @@
+//! The values of a policy file: what each kind accepts, and what is said about the rest.
+//!
+//! A reader of a value either yields something valid or says which key holds what, and what it
+//! would accept. Values are checked here rather than by serde because serde stops at the first
+//! mistake, and an administrator wants to see all of them.
+
+use std::ops::RangeInclusive;
+use std::path::{Component, Path};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::decide::frequency::{Count, Frequency};
+use crate::decide::span::Span;
+use crate::decide::zone::Zone;
+use crate::tell::escape::escape;
+
+/// More snapshots than any disk holds, few enough for any arithmetic.
+const MAX_SNAPSHOTS: i64 = 1_000_000;
+
+/// Longer strings are cut where a message quotes them.
+const MAX_QUOTED_CHARACTERS: usize = 80;
+
+/// Something in the file that cannot stay as it is.
+pub(super) struct Mistake {
+    /// Where, in bytes from the start of the text.
+    pub(super) offset: usize,
+    /// What, without the place.
+    pub(super) message: String,
+}
+
+/// A value, or everything that is wrong with it.
+pub(super) type Reading<T> = Result<T, Vec<Mistake>>;
+
+/// A value of the file together with the path of keys that leads to it.
+pub(super) struct Value<'a, 'text> {
+    key_path: String,
+    spanned: &'a Spanned<DeValue<'text>>,
+}
+
+impl<'a, 'text> Value<'a, 'text> {
+    /// The value that stands under `key_path`.
+    pub(super) fn new(key_path: String, spanned: &'a Spanned<DeValue<'text>>) -> Self {
+        Value { key_path, spanned }
+    }
+
+    /// A table, whatever it holds.
+    pub(super) fn table(&self) -> Reading<&'a DeTable<'text>> {
+        self.spanned.get_ref().as_table().ok_or_else(|| self.mistake("it must be a table"))
+    }
+
+    /// `true` or `false`.
+    pub(super) fn boolean(&self) -> Reading<bool> {
+        self.spanned.get_ref().as_bool().ok_or_else(|| self.mistake("it must be true or false"))
+    }
+
+    /// One of a few words, each with what it stands for.
+    pub(super) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Reading<T> {
+        let chosen = self.text().and_then(|text| words.iter().find(|(word, _)| *word == text));
+        chosen.map(|(_, meaning)| *meaning).ok_or_else(|| {
+            let accepted: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+            self.mistake(&format!("it must be one of {}", accepted.join(", ")))
+        })
+    }
+
+    /// An integer within `range`.
+    pub(super) fn integer(&self, range: RangeInclusive<i64>) -> Reading<i64> {
+        self.number().filter(|number| range.contains(number)).ok_or_else(|| {
+            self.mistake(&format!("it must be an integer from {} to {}", range.start(), range.end()))
+        })
+    }
+
+    /// A number of snapshots, which may be none.
+    pub(super) fn snapshots(&self) -> Reading<usize> {
+        self.integer(0..=MAX_SNAPSHOTS).map(|number| number as usize)
+    }
+
+    /// A length of time, which may be none.
+    pub(super) fn span(&self) -> Reading<Span> {
+        self.text().and_then(Span::parse).ok_or_else(|| {
+            self.mistake(
+                "it must be a duration of at most 1000 years in quotes: a number and one of the units s, m, h, d, w, such as \"90s\" or \"31d\"",
+            )
+        })
+    }
+
+    /// A length of time that lasts.
+    pub(super) fn positive_span(&self) -> Reading<Span> {
+        let span = self.span()?;
+        if span.seconds() == 0 {
+            return Err(self.mistake("it must be a duration longer than 0, such as \"1h\" or \"31d\""));
+        }
+        Ok(span)
+    }
+
+    /// Exit statuses of a transfer; rsyncd reports -1 when it could not start one.
+    pub(super) fn statuses(&self) -> Reading<Vec<i32>> {
+        let Some(array) = self.spanned.get_ref().as_array() else {
+            return Err(self.mistake("it must be an array of statuses from -1 to 255, such as [0, 24]"));
+        };
+        let element = |(index, spanned)| {
+            Value::new(format!("{}[{index}]", self.key_path), spanned)
+                .integer(-1..=255)
+                .map(|status| status as i32)
+        };
+        all_or_mistakes(array.iter().enumerate().map(element))
+    }
+
+    /// How many slots of which frequency, finest first.
+    pub(super) fn keep(&self) -> Reading<Vec<(Frequency, Count)>> {
+        let Some(table) = self.spanned.get_ref().as_table() else {
+            return Err(self.mistake("it must be a table such as { hourly = 24, monthly = \"always\" }"));
+        };
+        if table.is_empty() {
+            return Err(self.mistake(&format!(
+                "it must name at least one of {}; with none of them everything would expire",
+                frequency_words()
+            )));
+        }
+        let mut kept = all_or_mistakes(table.iter().map(|(key, spanned)| self.kept_frequency(key, spanned)))?;
+        kept.sort_by_key(|(frequency, _)| *frequency);
+        Ok(kept)
+    }
+
+    fn kept_frequency(
+        &self,
+        key: &Spanned<std::borrow::Cow<'_, str>>,
+        spanned: &Spanned<DeValue<'_>>,
+    ) -> Reading<(Frequency, Count)> {
+        let word = key.get_ref().as_ref();
+        let key_path = format!("{}.{}", self.key_path, key_text(word));
+        match Frequency::ALL.into_iter().find(|frequency| frequency.word() == word) {
+            Some(frequency) => Ok((frequency, Value::new(key_path, spanned).slots()?)),
+            None => {
+                let message =
+                    format!("{key_path} is no frequency; the frequencies are {}", frequency_words());
+                Err(vec![Mistake { offset: key.span().start, message }])
+            }
+        }
+    }
+
+    /// How many slots of one frequency.
+    fn slots(&self) -> Reading<Count> {
+        let count = match self.number() {
+            Some(number) => u32::try_from(number).ok().filter(|number| *number > 0).map(Count::Newest),
+            None => self.text().and_then(Count::parse),
+        };
+        count.ok_or_else(|| {
+            self.mistake(if self.is_none_or_less() {
+                "it must be 1 or more: keeping none would expire every snapshot that the frequency stands for; leave the frequency out if it is not wanted"
+            } else {
+                "it must be an integer from 1 to 4294967295, a product such as \"24*7\", or \"always\""
+            })
+        })
+    }
+
+    fn is_none_or_less(&self) -> bool {
+        let zero = |factor: &str| factor.trim().parse::<i64>().is_ok_and(|number| number <= 0);
+        self.number().is_some_and(|number| number <= 0)
+            || self.text().is_some_and(|text| text.split('*').any(zero))
+    }
+
+    /// A time zone that this system has the rules of.
+    pub(super) fn zone(&self) -> Reading<Zone> {
+        self.text().and_then(Zone::named).ok_or_else(|| {
+            self.mistake(
+                "it must be \"local\" or an IANA name known to this system's tzdata, such as \"Europe/Amsterdam\"",
+            )
+        })
+    }
+
+    /// A pattern for snapshot roots: an absolute path in which `{module}` may stand.
+    pub(super) fn root(&self) -> Reading<String> {
+        let Some(text) = self.text() else {
+            return Err(self.mistake("it must be an absolute path, in which {module} may stand"));
+        };
+        let path = Path::new(text);
+        let problem = if !path.is_absolute() {
+            "it must be an absolute path"
+        } else if text.chars().any(char::is_control) {
+            "it must be a path without control characters"
+        } else if path.components().any(|component| component == Component::ParentDir) {
+            "it must be a path without `..`"
+        } else if text.replace("{module}", "").contains(['{', '}']) {
+            "it must be a path without braces other than those of {module}, the only placeholder"
+        } else {
+            return Ok(text.to_string());
+        };
+        Err(self.mistake(problem))
+    }
+
+    fn text(&self) -> Option<&'a str> {
+        self.spanned.get_ref().as_str()
+    }
+
+    /// The value of an integer; `None` for other types, and for what no integer type holds.
+    fn number(&self) -> Option<i64> {
+        let integer = self.spanned.get_ref().as_integer()?;
+        i64::from_str_radix(integer.as_str(), integer.radix()).ok()
+    }
+
+    fn mistake(&self, rule: &str) -> Vec<Mistake> {
+        let message = format!("{} is {}; {rule}", self.key_path, described(self.spanned.get_ref()));
+        vec![Mistake { offset: self.spanned.span().start, message }]
+    }
+}
+
+/// How a key is written in a file: bare where TOML allows that, else in quotes.
+pub(super) fn key_text(key: &str) -> String {
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if !key.is_empty() && key.bytes().all(bare) {
+        return key.to_string();
+    }
+    format!("\"{}\"", shortened(key))
+}
+
+/// All the values, or all the mistakes if there is any.
+fn all_or_mistakes<T>(readings: impl Iterator<Item = Reading<T>>) -> Reading<Vec<T>> {
+    let mut values = Vec::new();
+    let mut mistakes = Vec::new();
+    for reading in readings {
+        match reading {
+            Ok(value) => values.push(value),
+            Err(found) => mistakes.extend(found),
+        }
+    }
+    if mistakes.is_empty() { Ok(values) } else { Err(mistakes) }
+}
+
+fn frequency_words() -> String {
+    Frequency::ALL.map(Frequency::word).join(", ")
+}
+
+fn described(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("the string \"{}\"", shortened(text)),
+        DeValue::Integer(integer) => format!("the integer {}", shortened(&integer.to_string())),
+        DeValue::Float(float) => format!("the float {}", shortened(float.as_str())),
+        DeValue::Boolean(boolean) => format!("the boolean {boolean}"),
+        DeValue::Datetime(_) => "a datetime".to_string(),
+        DeValue::Array(array) if array.is_empty() => "an empty array".to_string(),
+        DeValue::Array(_) => "an array".to_string(),
+        DeValue::Table(table) if table.is_empty() => "an empty table".to_string(),
+        DeValue::Table(_) => "a table".to_string(),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    let mut quoted: String = text.chars().take(MAX_QUOTED_CHARACTERS).collect();
+    let is_cut = quoted.len() < text.len();
+    quoted = escape(quoted.as_bytes());
+    if is_cut {
+        quoted.push_str("...");
+    }
+    quoted
+}

@@ -1,0 +1,535 @@
+//! Reads `rsyncd.conf` far enough to know each module's parameters and directory.
+//!
+//! By hand we are given a module's name where rsyncd gives its directory, and a snapshot of
+//! another directory than the one clients write to is no backup. So sections, defaults, `&include`
+//! and `&merge` mean here what they mean to rsync 3.5, and what depends on a connection is refused.
+//!
+//! A module copies the defaults that stand above its first header. A string that is still unset
+//! then follows the defaults as they are at the end of the file; the other types do not.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use super::rsyncd_syntax::{Statement, Statements, is_space};
+use crate::tell::error::Error;
+use crate::tell::escape::{escape, escape_path};
+
+/// Files that include files that include files: more of that is a loop.
+const MAX_DEPTH: usize = 16;
+
+/// The parameters that rsync looks up among the defaults at the end when a module has none.
+const UNSET_STRINGS: &str = "
+    auth digest, auth users, charset, comment, daemon chroot, early exec, exclude, exclude from,
+    filter, gid, hosts allow, hosts deny, include, include from, incoming chmod, log file,
+    name converter, outgoing chmod, path, post-xfer exec, pre-xfer exec, proxy protocol hosts,
+    refuse options, secrets file, temp dir, uid";
+
+/// Values by [`canonical`] parameter name.
+type Parameters = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// The modules that an `rsyncd.conf` defines, in its order.
+#[derive(Debug, Clone)]
+pub struct RsyncdConf {
+    /// The modules.
+    pub modules: Vec<Module>,
+}
+
+/// One module.
+#[derive(Debug, Clone)]
+pub struct Module {
+    /// Its name as clients and hooks know it.
+    pub name: Vec<u8>,
+    /// Its parameters over the defaults; parameters unknown to rsync are among them.
+    parameters: Parameters,
+    /// File and line of its first header, escaped.
+    place: String,
+}
+
+impl Module {
+    /// The value of a parameter; as in the file, neither case nor whitespace matter in its name.
+    /// `None` when rsync's built-in default holds.
+    pub fn get(&self, parameter: &str) -> Option<&[u8]> {
+        self.parameters.get(&canonical(parameter.as_bytes())).map(Vec::as_slice)
+    }
+
+    /// The module's directory, the same path that rsyncd gives to its hooks.
+    pub fn path(&self) -> Result<PathBuf, Error> {
+        let is_set = |value: &&[u8]| !value.is_empty();
+        let Some(value) = self.get("path").filter(is_set) else {
+            return Err(self.refused("has no path; set `path = /DIRECTORY` in it"));
+        };
+        if let Some(chroot) = self.get("daemon chroot").filter(is_set) {
+            return Err(self.refused(&format!(
+                "is inside `daemon chroot = {}`: name the directory instead of the module",
+                escape(chroot)
+            )));
+        }
+        let expanded = self.expanded(value)?;
+        if !expanded.starts_with(b"/") {
+            return Err(self.refused(&format!(
+                "has the relative path {}, which depends on where the daemon was started: make it absolute",
+                escape(value)
+            )));
+        }
+        Ok(normalized(Path::new(&OsString::from_vec(expanded))))
+    }
+
+    /// Replaces the only variable that does not depend on the connection or the daemon's environment.
+    fn expanded(&self, value: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut expanded = Vec::new();
+        let mut rest = value;
+        while let Some((&first, tail)) = rest.split_first() {
+            match variable(rest) {
+                Some(b"RSYNC_MODULE_NAME") => {
+                    expanded.extend_from_slice(&self.name);
+                    rest = &rest[b"%RSYNC_MODULE_NAME%".len()..];
+                }
+                Some(name) => {
+                    return Err(self.refused(&format!(
+                        "has the path {}, which depends on the connection or the daemon's environment because of %{}%: name the directory instead of the module",
+                        escape(value),
+                        escape(name)
+                    )));
+                }
+                None => {
+                    expanded.push(first);
+                    rest = tail;
+                }
+            }
+        }
+        Ok(expanded)
+    }
+
+    fn refused(&self, problem: &str) -> Error {
+        Error::Usage(format!("{}: module {} {problem}", self.place, escape(&self.name)))
+    }
+}
+
+impl RsyncdConf {
+    /// Reads `file` and everything that it includes.
+    pub fn read(file: &Path) -> Result<Self, Error> {
+        let mut reader = Reader::default();
+        reader.read_file(file, 0)?;
+        Ok(RsyncdConf { modules: reader.finish() })
+    }
+
+    /// The module that a client reaches by this name, which rsync compares byte by byte.
+    pub fn module(&self, name: &[u8]) -> Option<&Module> {
+        self.modules.iter().rev().find(|module| module.name == name)
+    }
+}
+
+/// What has been read so far.
+#[derive(Default)]
+struct Reader {
+    modules: Vec<Module>,
+    defaults: Parameters,
+    /// The module whose section this is; `None` where parameters are defaults.
+    current: Option<usize>,
+}
+
+impl Reader {
+    fn read_file(&mut self, file: &Path, depth: usize) -> Result<(), Error> {
+        let text = fs::read(file)
+            .map_err(|cause| Error::Usage(format!("cannot read {}: {cause}", escape_path(file))))?;
+        // rsync takes a NUL for the end of the file and reads no further, without a word.
+        if let Some(at) = text.iter().position(|byte| *byte == 0) {
+            let line = text[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+            return Err(Place { file, line }.refused("a NUL byte, where rsync stops reading"));
+        }
+        let mut statements = Statements::new(&text);
+        while let Some((line, statement)) = statements.next() {
+            let place = Place { file, line };
+            match statement.map_err(|problem| place.refused(problem))? {
+                Statement::Section(name) => self.section(name, place)?,
+                Statement::Parameter(name, value) => self.parameter(&name, value),
+                Statement::Directive(name, value) => self.directive(&name, &value, place, depth)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn section(&mut self, name: Vec<u8>, place: Place) -> Result<(), Error> {
+        let wanted = canonical(&name);
+        if wanted == b"global" {
+            self.current = None;
+            return Ok(());
+        }
+        if name.contains(&b'/') {
+            return Err(place.refused(&format!("module name {} has a slash in it", escape(&name))));
+        }
+        let known = self.modules.iter().rposition(|module| canonical(&module.name) == wanted);
+        self.current = known.or(Some(self.modules.len()));
+        if known.is_none() {
+            let parameters = self.defaults.clone();
+            self.modules.push(Module { name, parameters, place: place.to_string() });
+        }
+        Ok(())
+    }
+
+    fn parameter(&mut self, name: &[u8], value: Vec<u8>) {
+        let name = canonical(name);
+        let Some(module) = self.current.and_then(|index| self.modules.get_mut(index)) else {
+            self.defaults.insert(name, value);
+            return;
+        };
+        if name == b"name" {
+            module.name.clone_from(&value);
+        }
+        module.parameters.insert(name, value);
+    }
+
+    fn directive(&mut self, name: &[u8], value: &[u8], place: Place, depth: usize) -> Result<(), Error> {
+        let is_include = name.eq_ignore_ascii_case(b"include");
+        if !is_include && !name.eq_ignore_ascii_case(b"merge") {
+            return Err(place
+                .refused(&format!("unknown directive &{}; rsync knows &include and &merge", escape(name))));
+        }
+        if !value.starts_with(b"/") {
+            return Err(place.refused(&format!(
+                "&{} {} is no absolute path, so it depends on where the daemon was started",
+                escape(name),
+                escape(value)
+            )));
+        }
+        if depth >= MAX_DEPTH {
+            return Err(place.refused(&format!(
+                "&{} {} is nested more than {MAX_DEPTH} deep; is it a loop?",
+                escape(name),
+                escape(value)
+            )));
+        }
+        let target = PathBuf::from(OsString::from_vec(value.to_vec()));
+        let suffix: &[u8] = if is_include { b".conf" } else { b".inc" };
+        let files = files_of(&target, suffix)
+            .map_err(|problem| place.refused(&format!("&{} {}: {problem}", escape(name), escape(value))))?;
+        files.iter().try_for_each(|file| match is_include {
+            true => self.include(file, depth + 1),
+            false => self.read_file(file, depth + 1),
+        })
+    }
+
+    /// Reads a file whose defaults are its own; what follows the directive belongs to no module.
+    fn include(&mut self, file: &Path, depth: usize) -> Result<(), Error> {
+        let defaults = self.defaults.clone();
+        self.current = None;
+        self.read_file(file, depth)?;
+        self.defaults = defaults;
+        self.current = None;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Vec<Module> {
+        for parameter in UNSET_STRINGS.split(',').map(|parameter| canonical(parameter.as_bytes())) {
+            let Some(value) = self.defaults.get(&parameter) else { continue };
+            for module in &mut self.modules {
+                module.parameters.entry(parameter.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        self.modules
+    }
+}
+
+/// Where a statement begins.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    file: &'a Path,
+    line: usize,
+}
+
+impl Place<'_> {
+    fn refused(self, problem: &str) -> Error {
+        Error::Usage(format!("{self}: {problem}"))
+    }
+}
+
+impl std::fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", escape_path(self.file), self.line)
+    }
+}
+
+/// The files that a directive's target stands for: itself, or those in it with the suffix, by name.
+fn files_of(target: &Path, suffix: &[u8]) -> Result<Vec<PathBuf>, String> {
+    let metadata = fs::metadata(target).map_err(|cause| cause.to_string())?;
+    if metadata.is_file() {
+        return Ok(vec![target.to_path_buf()]);
+    }
+    if !metadata.is_dir() {
+        return Err("neither a file nor a directory".to_string());
+    }
+    let mut names = Vec::new();
+    for entry in fs::read_dir(target).map_err(|cause| cause.to_string())? {
+        let name = entry.map_err(|cause| cause.to_string())?.file_name();
+        if name.as_bytes().ends_with(suffix) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names.into_iter().map(|name| target.join(name)).collect())
+}
+
+/// A name as rsync compares it: without whitespace, in one case.
+fn canonical(name: &[u8]) -> Vec<u8> {
+    name.iter().filter(|byte| !is_space(**byte)).map(u8::to_ascii_lowercase).collect()
+}
+
+/// The name of the variable that `text` begins with: `%`, a capital, and all before the next `%`.
+fn variable(text: &[u8]) -> Option<&[u8]> {
+    let name = text.strip_prefix(b"%")?;
+    let end = name.iter().position(|byte| *byte == b'%')?;
+    name.first()?.is_ascii_uppercase().then(|| &name[..end])
+}
+
+/// `path` without doubled slashes, `.` and `..`, by its text alone, as rsync cleans it.
+fn normalized(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::Normal(name) => clean.push(name),
+            _ => {}
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory of configuration files; `@` in their text stands for the directory.
+    struct Files(tempfile::TempDir);
+
+    impl Files {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let directory = Files(tempfile::tempdir().unwrap());
+            for (name, text) in files {
+                let path = directory.0.path().join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text.replace('@', directory.0.path().to_str().unwrap())).unwrap();
+            }
+            directory
+        }
+
+        fn read(&self) -> Result<RsyncdConf, Error> {
+            RsyncdConf::read(&self.0.path().join("rsyncd.conf"))
+        }
+
+        /// The message of the error with `@` for the directory.
+        fn error(&self) -> String {
+            self.read().unwrap_err().to_string().replace(self.0.path().to_str().unwrap(), "@")
+        }
+    }
+
+    fn read(text: &str) -> RsyncdConf {
+        Files::new(&[("rsyncd.conf", text)]).read().unwrap()
+    }
+
+    fn error(text: &str) -> String {
+        Files::new(&[("rsyncd.conf", text)]).error()
+    }
+
+    fn names(conf: &RsyncdConf) -> Vec<String> {
+        conf.modules.iter().map(|module| escape(&module.name)).collect()
+    }
+
+    fn get<'a>(conf: &'a RsyncdConf, module: &str, parameter: &str) -> Option<&'a str> {
+        let value = conf.module(module.as_bytes()).expect(module).get(parameter)?;
+        Some(std::str::from_utf8(value).unwrap())
+    }
+
+    /// The path of module `m` that has this `path`.
+    fn path(value: &str) -> Result<String, String> {
+        let conf = read(&format!("[m]\npath = {value}\n"));
+        let path = conf.module(b"m").unwrap().path();
+        path.map(|path| path.to_str().unwrap().to_string()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_modules_own_parameters_stand_over_the_defaults() {
+        let conf = read("comment = all\nread only = no\n[a]\npath = /a\n[b]\nComment = b\n");
+        assert_eq!(names(&conf), ["a", "b"]);
+        assert_eq!(get(&conf, "a", "comment"), Some("all"));
+        assert_eq!(get(&conf, "b", "comment"), Some("b"));
+        assert_eq!(get(&conf, "b", "readonly"), Some("no"));
+        assert_eq!(get(&conf, "b", "use chroot"), None);
+        assert!(conf.module(b"c").is_none());
+    }
+
+    #[test]
+    fn parameter_names_ignore_case_and_whitespace() {
+        let conf = read("[a]\n Post-Xfer   EXEC = /hook arg\n");
+        assert_eq!(get(&conf, "a", "post-xfer exec"), Some("/hook arg"));
+        assert_eq!(get(&conf, "a", "POST-XFEREXEC"), Some("/hook arg"));
+        assert_eq!(get(&conf, "a", "postxferexec"), None);
+    }
+
+    #[test]
+    fn a_repeated_section_continues_the_first_but_lookup_is_exact() {
+        let conf = read("[ two   words ]\npath = /a\n[TwoWords]\ncomment = c\n");
+        assert_eq!(names(&conf), ["two words"]);
+        assert_eq!(get(&conf, "two words", "comment"), Some("c"));
+        assert!(conf.module(b"twowords").is_none());
+    }
+
+    #[test]
+    fn a_module_can_name_itself() {
+        let conf = read("[a]\nname = b\n[a]\ncomment = another\n");
+        assert_eq!(names(&conf), ["b", "a"]);
+        assert_eq!(get(&conf, "b", "comment"), None);
+    }
+
+    #[test]
+    fn a_later_global_section_reaches_strings_that_are_unset_and_modules_that_follow() {
+        let conf =
+            read("[a]\n[b]\ncomment =\n[Glo bal]\ncomment = late\nread only = no\nlog format = x\n[c]\n");
+        assert_eq!(get(&conf, "a", "comment"), Some("late"));
+        assert_eq!(get(&conf, "b", "comment"), Some(""));
+        assert_eq!(get(&conf, "a", "read only"), None);
+        assert_eq!(get(&conf, "a", "log format"), None);
+        assert_eq!(get(&conf, "c", "read only"), Some("no"));
+        assert_eq!(get(&conf, "c", "log format"), Some("x"));
+    }
+
+    #[test]
+    fn an_included_file_inherits_defaults_and_gives_none_back() {
+        let conf = Files::new(&[
+            ("rsyncd.conf", "read only = no\n[before]\n&include @/inc\nread only = 1\n[after]\n"),
+            ("inc/b.conf", "[b]\n"),
+            ("inc/a.conf", "list = no\nread only = yes\n[a]\n"),
+            ("inc/.h.conf", "[hidden]\n"),
+            ("inc/.conf", "[dot]\n"),
+            ("inc/c.CONF", "nonsense"),
+            ("inc/d.inc", "nonsense"),
+        ])
+        .read()
+        .unwrap();
+        assert_eq!(names(&conf), ["before", "dot", "hidden", "a", "b", "after"]);
+        assert_eq!(get(&conf, "a", "read only"), Some("yes"));
+        assert_eq!(get(&conf, "b", "read only"), Some("no"));
+        assert_eq!(get(&conf, "b", "list"), None);
+        // After an &include the file goes on with defaults, even inside a section.
+        assert_eq!(get(&conf, "before", "read only"), Some("no"));
+        assert_eq!(get(&conf, "after", "read only"), Some("1"));
+    }
+
+    #[test]
+    fn a_merged_file_stands_in_place_of_its_directive() {
+        let conf = Files::new(&[
+            ("rsyncd.conf", "[a]\n&MERGE @/inc\nlist = no\n[b]\n&merge = @/one\n[c]\n"),
+            ("inc/x.inc", "path = /x\n"),
+            ("inc/y.inc", "comment = y\n"),
+            ("inc/z.conf", "nonsense"),
+            ("one", "comment = one\n[global]\nlist = yes\n"),
+        ])
+        .read()
+        .unwrap();
+        let of_a = ["path", "comment", "list"].map(|parameter| get(&conf, "a", parameter));
+        assert_eq!(of_a, [Some("/x"), Some("y"), Some("no")]);
+        assert_eq!(get(&conf, "b", "comment"), Some("one"));
+        assert_eq!(get(&conf, "b", "list"), None);
+        assert_eq!(get(&conf, "c", "list"), Some("yes"));
+    }
+
+    #[test]
+    fn an_empty_directory_includes_nothing_and_leaves_the_section() {
+        let files = Files::new(&[("rsyncd.conf", "[a]\n&include @/inc\npath = /a\n"), ("inc/x", "")]);
+        assert_eq!(files.read().unwrap().module(b"a").unwrap().path().unwrap(), Path::new("/a"));
+    }
+
+    #[test]
+    fn a_mistake_names_file_and_line() {
+        assert_eq!(
+            error("# c\n[a]\n\nwords\n"),
+            "@/rsyncd.conf:4: neither a comment, nor a [module], nor a parameter with its ="
+        );
+        assert_eq!(error("[a/b]"), "@/rsyncd.conf:1: module name a/b has a slash in it");
+        assert_eq!(error("a = b\n[]"), "@/rsyncd.conf:2: a module without a name");
+        assert_eq!(error("a = b\n\0"), "@/rsyncd.conf:2: a NUL byte, where rsync stops reading");
+        assert_eq!(
+            error("&load /x\n"),
+            "@/rsyncd.conf:1: unknown directive &load; rsync knows &include and &merge"
+        );
+        assert!(error("\n&include inc").starts_with("@/rsyncd.conf:2: &include inc is no absolute path"));
+        assert_eq!(
+            error("&merge @/none"),
+            "@/rsyncd.conf:1: &merge @/none: No such file or directory (os error 2)"
+        );
+        assert_eq!(
+            error("&merge /dev/null"),
+            "@/rsyncd.conf:1: &merge /dev/null: neither a file nor a directory"
+        );
+        let nested = Files::new(&[("rsyncd.conf", "&merge @/x"), ("x", "\n\nbad\x1b[m\n")]);
+        assert!(nested.error().starts_with("@/x:3: neither"));
+    }
+
+    #[test]
+    fn a_missing_file_is_a_configuration_error() {
+        let error = Files::new(&[]).read().unwrap_err();
+        assert_eq!(error.exit(), crate::tell::exit::Exit::Usage);
+        assert!(error.to_string().contains("rsyncd.conf: No such file"));
+    }
+
+    #[test]
+    fn a_loop_of_includes_ends_with_an_error() {
+        let looping = Files::new(&[("rsyncd.conf", "&include @/x"), ("x", "[a]\n&merge @/rsyncd.conf\n")]);
+        let message = looping.error();
+        assert!(message.contains("nested more than 16 deep"), "{message}");
+        assert!(message.starts_with("@/rsyncd.conf:1: &include @/x"), "{message}");
+    }
+
+    #[test]
+    fn a_path_is_what_rsyncd_gives_to_its_hooks() {
+        for (value, expected) in [
+            ("/srv/backup/laptop/latest", "/srv/backup/laptop/latest"),
+            ("/srv//a/./../b c//", "/srv/b c"),
+            ("/srv/./inner", "/srv/inner"),
+            ("/", "/"),
+            ("/../..", "/"),
+            ("/100%", "/100%"),
+            ("/a%%b", "/a%%b"),
+            ("/a%lower%", "/a%lower%"),
+            ("/a%RSYNC_MODULE_NAME%/%RSYNC_MODULE_NAME%", "/am/m"),
+        ] {
+            assert_eq!(path(value), Ok(expected.to_string()), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_known_is_refused() {
+        let message = path("/home/%RSYNC_USER_NAME%").unwrap_err();
+        assert!(message.contains(":1: module m has the path /home/%RSYNC_USER_NAME%, which depends on"));
+        assert!(message.ends_with("name the directory instead of the module"));
+        assert!(path("%RSYNC_MODULE_NAME%").unwrap_err().contains("relative"));
+        assert!(path("%%HOME%%").unwrap_err().contains("%HOME%"));
+        assert!(path("backup").unwrap_err().contains("the relative path backup"));
+        assert!(path("").unwrap_err().ends_with("module m has no path; set `path = /DIRECTORY` in it"));
+        let chroot = read("daemon chroot = /jail\n[m]\npath = /a\n");
+        assert!(chroot.module(b"m").unwrap().path().unwrap_err().to_string().contains("/jail"));
+    }
+
+    #[test]
+    fn garbage_does_not_panic() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let alphabet = b"[]=&\\ \n\r\t#;%/.aM\xff\0";
+        let mut state: u64 = 1;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize
+        };
+        for _ in 0..20_000 {
+            let text: Vec<u8> = (0..random() % 64).map(|_| alphabet[random() % alphabet.len()]).collect();
+            fs::write(file.path(), &text).unwrap();
+            match RsyncdConf::read(file.path()) {
+                Ok(conf) => conf.modules.iter().for_each(|module| drop(module.path())),
+                Err(error) => assert!(!error.to_string().chars().any(char::is_control), "{error}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The policy file and rsyncd.conf as one run sees them.
+//!
+//! A policy that does not read without error must not stop snapshots, only expiry. So trouble
+//! with it is carried along as data, and every module still gets a policy: the built-in one.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::policy_file::{Policies, salvage_snapshot_root};
+use super::rsyncd_conf::RsyncdConf;
+use crate::decide::policy::Policy;
+use crate::tell::error::Result;
+use crate::tell::escape::escape_path;
+
+/// Where the policy is unless `--config` says otherwise.
+pub const POLICY_FILE: &str = "/etc/rsyncd-snapshot.toml";
+/// Where rsyncd's configuration is unless `--rsyncd-conf` says otherwise.
+pub const RSYNCD_CONF: &str = "/etc/rsyncd.conf";
+
+/// The configuration of a run.
+pub struct Settings {
+    /// The policy file that was named or is the default.
+    pub policy_file: PathBuf,
+    /// rsyncd's configuration file.
+    pub rsyncd_conf: PathBuf,
+    /// What became of reading the policy.
+    pub source: Source,
+    text: Option<String>,
+    policies: Policies,
+}
+
+/// What became of reading the policy file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// It was read without error.
+    File,
+    /// There is none, and none was named.
+    BuiltIn,
+    /// It cannot be used; one line per mistake.
+    Trouble(Vec<String>),
+}
+
+impl Settings {
+    /// Reads the policy; never fails, see [`Source`].
+    pub fn read(policy_file: Option<&Path>, rsyncd_conf: Option<&Path>) -> Self {
+        let file = policy_file.unwrap_or(Path::new(POLICY_FILE)).to_path_buf();
+        let (text, source, policies) = match fs::read(&file) {
+            Ok(bytes) => match String::from_utf8(bytes) {
+                Ok(text) => match Policies::parse(&file, &text) {
+                    Ok(policies) => (Some(text), Source::File, policies),
+                    Err(mistakes) => (Some(text), Source::Trouble(mistakes), Policies::built_in()),
+                },
+                Err(_) => (None, trouble(&file, "is not UTF-8 text"), Policies::built_in()),
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound && policy_file.is_none() => {
+                (None, Source::BuiltIn, Policies::built_in())
+            }
+            Err(error) => (None, trouble(&file, &format!("cannot be read: {error}")), Policies::built_in()),
+        };
+        let rsyncd_conf = rsyncd_conf.unwrap_or(Path::new(RSYNCD_CONF)).to_path_buf();
+        Settings { policy_file: file, rsyncd_conf, source, text, policies }
+    }
+
+    /// The policy of a module; the built-in defaults where the file cannot be used.
+    pub fn policy(&self, module: Option<&[u8]>) -> Policy {
+        self.policies.for_module(module)
+    }
+
+    /// The `snapshot_root` that a file with mistakes seems to set, only good for finding a root
+    /// that is registered already.
+    pub fn salvaged_root(&self, module: Option<&[u8]>) -> Option<String> {
+        salvage_snapshot_root(self.text.as_deref()?, module)
+    }
+
+    /// The names that have a table of their own in the policy.
+    pub fn policy_modules(&self) -> Vec<String> {
+        self.policies.modules().map(str::to_string).collect()
+    }
+
+    /// Reads rsyncd's configuration.
+    pub fn rsyncd(&self) -> Result<RsyncdConf> {
+        RsyncdConf::read(&self.rsyncd_conf)
+    }
+}
+
+fn trouble(file: &Path, problem: &str) -> Source {
+    Source::Trouble(vec![format!("{}: {problem}", escape_path(file))])
+}

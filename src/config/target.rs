@@ -1,0 +1,212 @@
+//! From what was named to a module with its root and policy.
+//!
+//! A module is named by rsyncd's environment, by its name in rsyncd.conf, or by its directory; a
+//! directory takes the policy of the module that its root is registered for. Where the policy cannot be used, the root is one that was
+//! registered before, or none: guessing another place would split a history in two.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::rsyncd_conf::Module;
+use super::settings::{Settings, Source};
+use crate::decide::policy::Policy;
+use crate::store::memory::Memory;
+use crate::store::root::{Access, SnapshotRoot, canonical_module};
+use crate::store::state::State;
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::{escape, escape_path, unescape};
+
+/// A module with everything that is configured for it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Its name, if it has one.
+    pub name: Option<Vec<u8>>,
+    /// Its directory, canonical.
+    pub module_path: PathBuf,
+    /// Its snapshot root.
+    pub root_path: PathBuf,
+    /// Its policy; the built-in one where `trouble` says so.
+    pub policy: Policy,
+    /// Why the policy cannot be used, one line per mistake. Nothing expires then.
+    pub trouble: Vec<String>,
+    /// The policy file, once it was read without error, to be remembered by the root.
+    pub policy_file: Option<PathBuf>,
+}
+
+impl Target {
+    /// The module that rsyncd ran the hook for.
+    pub fn of_module(settings: &Settings, name: Option<Vec<u8>>, path: &Path) -> Result<Self> {
+        let module_path = canonical_module(path)?;
+        let name = name.or_else(|| registered_name(settings, &module_path));
+        let policy = settings.policy(name.as_deref());
+        let (root_path, trouble) = match &settings.source {
+            Source::Trouble(mistakes) => {
+                let salvaged = settings.salvaged_root(name.as_deref());
+                (known_root(&module_path, salvaged, name.as_deref())?, mistakes.clone())
+            }
+            Source::File => (configured_root(&policy, &module_path, name.as_deref())?, Vec::new()),
+            Source::BuiltIn => built_in_root(settings, &module_path)?,
+        };
+        let policy_file = (settings.source == Source::File).then(|| settings.policy_file.clone());
+        Ok(Target { name, module_path, root_path, policy, trouble, policy_file })
+    }
+
+    /// The module that a person named: a name in rsyncd.conf or an absolute path.
+    pub fn named(settings: &Settings, argument: &OsStr) -> Result<Self> {
+        if argument.as_bytes().starts_with(b"/") {
+            return Target::of_module(settings, None, Path::new(argument));
+        }
+        let conf = settings.rsyncd()?;
+        let module = conf.module(argument.as_bytes()).ok_or_else(|| {
+            let known: Vec<String> =
+                conf.modules.iter().map(|module| format!("'{}'", escape(&module.name))).collect();
+            Error::Usage(format!(
+                "no module '{}' in {} (it has {}); name one of them, or an absolute path",
+                escape(argument.as_bytes()),
+                escape_path(&settings.rsyncd_conf),
+                if known.is_empty() { "none".to_string() } else { known.join(", ") },
+            ))
+        })?;
+        Target::of_module(settings, Some(module.name.clone()), &module.path()?)
+    }
+
+    /// The registered modules among those of rsyncd.conf; with the errors of those that are
+    /// registered but cannot be resolved.
+    pub fn all(settings: &Settings) -> Result<Vec<(String, Result<Self>)>> {
+        let conf = settings.rsyncd()?;
+        let resolve = |module: &Module| {
+            let target =
+                module.path().and_then(|path| Target::of_module(settings, Some(module.name.clone()), &path));
+            match target {
+                Ok(target) if !target.is_registered() => None,
+                // A path that depends on the connection is no registered module either.
+                Err(Error::Usage(_)) => None,
+                target => Some((escape(&module.name), target)),
+            }
+        };
+        Ok(conf.modules.iter().filter_map(resolve).collect())
+    }
+
+    /// How messages call it.
+    pub fn label(&self) -> String {
+        match &self.name {
+            Some(name) => escape(name),
+            None => escape_path(&self.module_path),
+        }
+    }
+
+    /// Whether the root is registered for this module.
+    pub fn is_registered(&self) -> bool {
+        SnapshotRoot::registration(&self.root_path).is_some_and(|registration| {
+            let own_name = self.name.as_deref().map(escape);
+            registration.path == escape_path(&self.module_path)
+                && (registration.module.is_none() || own_name.is_none() || registration.module == own_name)
+        })
+    }
+
+    /// Opens and checks the root for work on it.
+    pub fn open_root(&self) -> Result<SnapshotRoot> {
+        let access = if self.trouble.is_empty() { Access::Register } else { Access::Registered };
+        SnapshotRoot::open(&self.root_path, &self.module_path, self.name.as_deref(), access)
+    }
+
+    /// Opens and checks the root without changing anything.
+    pub fn look_at_root(&self) -> Result<SnapshotRoot> {
+        SnapshotRoot::open(&self.root_path, &self.module_path, self.name.as_deref(), Access::Look)
+    }
+}
+
+/// The module that a directory belongs to: as its root remembers, or as rsyncd.conf says.
+fn registered_name(settings: &Settings, module_path: &Path) -> Option<Vec<u8>> {
+    let own = escape_path(module_path);
+    let remembered = remembered_root(module_path);
+    let roots = module_path.parent().map(Path::to_path_buf).into_iter().chain(remembered);
+    let registered =
+        roots.filter_map(|root| SnapshotRoot::registration(&root)).find(|found| found.path == own);
+    if let Some(registration) = registered {
+        return unescape(&registration.module?);
+    }
+    let conf = settings.rsyncd().ok()?;
+    let same = |module: &&Module| {
+        module.path().ok().and_then(|path| canonical_module(&path).ok()).as_deref() == Some(module_path)
+    };
+    // Of several modules on one directory, the one with the hook.
+    let candidates: Vec<&Module> = conf.modules.iter().filter(same).collect();
+    let hooked = candidates.iter().find(|module| module.get("post-xfer exec").is_some());
+    hooked.or(candidates.first()).map(|module| module.name.clone())
+}
+
+fn remembered_root(module_path: &Path) -> Option<PathBuf> {
+    let bytes = unescape(&Memory::recall(module_path)?.snapshot_root?)?;
+    Some(PathBuf::from(OsStr::from_bytes(&bytes)))
+}
+
+fn configured_root(policy: &Policy, module_path: &Path, name: Option<&[u8]>) -> Result<PathBuf> {
+    match &policy.snapshot_root {
+        Some(template) => fill_template(template, name),
+        None => parent_of(module_path),
+    }
+}
+
+fn parent_of(module_path: &Path) -> Result<PathBuf> {
+    let parent = module_path.parent().map(Path::to_path_buf);
+    parent.ok_or_else(|| Error::Usage(format!("{} has no parent directory", escape_path(module_path))))
+}
+
+/// Puts the module's name into `snapshot_root` and resolves what exists of it.
+fn fill_template(template: &str, name: Option<&[u8]>) -> Result<PathBuf> {
+    let mut path = template.as_bytes().to_vec();
+    if template.contains("{module}") {
+        let name = name.ok_or_else(|| {
+            Error::Usage(format!(
+                "snapshot_root '{template}' needs a module's name: name the module, not its path"
+            ))
+        })?;
+        if name.contains(&b'/') || name == b"." || name == b".." {
+            return Err(Error::Usage(format!(
+                "the module name '{}' cannot be part of snapshot_root",
+                escape(name)
+            )));
+        }
+        let parts: Vec<&[u8]> = template.split("{module}").map(str::as_bytes).collect();
+        path = parts.join(name);
+    }
+    let path = PathBuf::from(OsStr::from_bytes(&path));
+    Ok(std::fs::canonicalize(&path).unwrap_or(path))
+}
+
+/// Without a policy file: the module's parent, unless this machine remembers another root, or
+/// the root remembers a policy file. Then the file has gone, and that is trouble.
+fn built_in_root(settings: &Settings, module_path: &Path) -> Result<(PathBuf, Vec<String>)> {
+    let parent = parent_of(module_path)?;
+    let remembered = remembered_root(module_path).filter(|root| is_registered_for(root, module_path));
+    let root = remembered.unwrap_or(parent);
+    let private = root.join(crate::store::root::PRIVATE);
+    let state = std::fs::File::open(&private).ok().and_then(|directory| {
+        use std::os::fd::AsFd;
+        State::read(crate::store::durable::Place { directory: directory.as_fd(), path: &private }).ok()
+    });
+    let trouble = match state.and_then(|state| state.policy_file) {
+        Some(file) => vec![format!(
+            "{} does not exist, but {} was used with the policy {file}: restore it, or write one anew ([defaults] with `keep` is enough)",
+            escape_path(&settings.policy_file),
+            escape_path(&root),
+        )],
+        None => Vec::new(),
+    };
+    Ok((root, trouble))
+}
+
+/// With a policy that cannot be used: a root that is registered for this module already.
+fn known_root(module_path: &Path, salvaged: Option<String>, name: Option<&[u8]>) -> Result<PathBuf> {
+    let salvaged = salvaged.and_then(|template| fill_template(&template, name).ok());
+    let candidates =
+        salvaged.into_iter().chain(remembered_root(module_path)).chain(parent_of(module_path).ok());
+    let found = candidates.into_iter().find(|root| is_registered_for(root, module_path));
+    found.map_or_else(|| parent_of(module_path), Ok)
+}
+
+fn is_registered_for(root: &Path, module_path: &Path) -> bool {
+    SnapshotRoot::registration(root).is_some_and(|registration| registration.path == escape_path(module_path))
+}

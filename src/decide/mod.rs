@@ -1,0 +1,15 @@
+//! What is decided: pure functions over data, without a clock or a file system.
+//!
+//! Everything that keeps or loses a snapshot is settled here and tested as data;
+//! [`store`](crate::store) and [`tree`](crate::tree) only carry it out.
+
+pub mod clock_guard;
+pub mod frequency;
+pub mod grade;
+pub mod name;
+pub mod policy;
+pub mod reason;
+pub mod rotation;
+pub mod slot;
+pub mod span;
+pub mod zone;

@@ -1,0 +1,100 @@
+//! What the administrator wants for one module, with the built-in defaults.
+//!
+//! The defaults are the scheme of the Python program. [`policy_file`](crate::config::policy_file)
+//! reads the values; nothing here can be invalid.
+
+use super::frequency::{Count, Frequency};
+use super::span::Span;
+use super::zone::Zone;
+
+/// Which snapshot stands for a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prefer {
+    /// The first one in it.
+    Oldest,
+    /// The last one in it.
+    Newest,
+}
+
+/// The I/O scheduling class of snapshot and removal work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IoNice {
+    /// Leave it as it is.
+    None,
+    /// Yield to everything else.
+    Idle,
+    /// Best effort at its lowest level.
+    BestEffort,
+}
+
+/// Everything that can be set for a module.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// Slots kept per frequency, finest first; never empty.
+    pub keep: Vec<(Frequency, Count)>,
+    /// Whether a count is also a time window.
+    pub strict: bool,
+    /// Which snapshot stands for a slot.
+    pub prefer: Prefer,
+    /// Never fewer complete snapshots than this.
+    pub min_keep: usize,
+    /// Nothing younger is expired.
+    pub min_age: Span,
+    /// At most this many are expired per run.
+    pub max_expire: usize,
+    /// How many of the newest partial snapshots stay.
+    pub keep_partial: usize,
+    /// Where days and weeks begin.
+    pub time_zone: Zone,
+    /// A larger step of the clock since the last run pauses expiry.
+    pub clock_jump: Span,
+    /// Transfer statuses that earn a complete snapshot.
+    pub snapshot_on_exit: Vec<i32>,
+    /// Transfer statuses that earn a partial one.
+    pub partial_on_exit: Vec<i32>,
+    /// Where snapshots live, an absolute path; `{module}` stands for the module's name.
+    /// `None` is the module directory's parent.
+    pub snapshot_root: Option<String>,
+    /// How long to wait for the lock.
+    pub lock_wait: Span,
+    /// Pushes closer together make one snapshot.
+    pub min_interval: Span,
+    /// `check` warns when the newest complete snapshot is older.
+    pub max_age: Option<Span>,
+    /// The least severe messages that are logged.
+    pub log_level: log::LevelFilter,
+    /// Scheduling priority, 0 (unchanged) to 19 (lowest).
+    pub nice: i32,
+    /// I/O scheduling class.
+    pub ionice: IoNice,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            keep: vec![
+                (Frequency::Hourly, Count::Newest(24)),
+                (Frequency::Daily, Count::Newest(7)),
+                (Frequency::Weekly, Count::Newest(4)),
+                (Frequency::Monthly, Count::Always),
+            ],
+            strict: true,
+            prefer: Prefer::Oldest,
+            min_keep: 3,
+            min_age: Span::from_seconds(3_600),
+            max_expire: 20,
+            keep_partial: 3,
+            time_zone: Zone::local(),
+            clock_jump: Span::from_seconds(31 * 86_400),
+            snapshot_on_exit: vec![0, 24],
+            partial_on_exit: Vec::new(),
+            snapshot_root: None,
+            lock_wait: Span::from_seconds(600),
+            min_interval: Span::from_seconds(0),
+            max_age: None,
+            log_level: log::LevelFilter::Info,
+            nice: 0,
+            ionice: IoNice::None,
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Why a snapshot stays or goes, as data and in words.
+
+use std::fmt;
+
+use super::clock_guard::ClockJump;
+use super::frequency::{Count, Frequency};
+use super::policy::Prefer;
+use super::span::Span;
+
+/// One reason of a verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// It stands for a slot that is kept.
+    Slot {
+        /// The slot's frequency.
+        frequency: Frequency,
+        /// The slot's rank among those kept, 1 for the newest.
+        rank: u64,
+        /// How many are kept.
+        of: Count,
+        /// Which snapshot stands for a slot.
+        prefer: Prefer,
+        /// The slot's name; the newest one's when it stands for several.
+        slot: String,
+    },
+    /// It is the newest complete snapshot.
+    NewestComplete,
+    /// Without it there would be fewer complete snapshots than `min_keep`.
+    MinKeep(usize),
+    /// It is younger than `min_age`.
+    TooYoung(Span),
+    /// It is among the newest `keep_partial` partial ones.
+    RecentPartial {
+        /// 1 for the newest.
+        rank: usize,
+        /// The policy's `keep_partial`.
+        of: usize,
+    },
+    /// A person pinned it, for this reason.
+    Pinned(String),
+    /// It is dated later than now.
+    Future,
+    /// It would go, but this run has expired `max_expire` already.
+    Deferred(usize),
+    /// It would go, but expiry is paused.
+    Paused(Pause),
+    /// It goes: another snapshot stands for its slot.
+    SlotTaken {
+        /// The slot's frequency.
+        frequency: Frequency,
+        /// The slot's name.
+        slot: String,
+        /// The snapshot that stands for it.
+        by: String,
+    },
+    /// It goes: its slot is older than the frequency's window or count.
+    OutsideWindow {
+        /// The frequency.
+        frequency: Frequency,
+        /// How many slots are kept.
+        count: Count,
+    },
+    /// It goes: there are `keep_partial` newer partial ones.
+    OldPartial(usize),
+}
+
+/// Why nothing is expired at present.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pause {
+    /// The clock stepped since the last run.
+    ClockJump(ClockJump),
+    /// A snapshot that we recorded is dated later than now.
+    RecordedInFuture(String),
+    /// Our state file was damaged, so what it knew about pauses is lost.
+    StateLost,
+}
+
+impl fmt::Display for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pause::ClockJump(jump) => jump.fmt(f),
+            Pause::RecordedInFuture(name) => {
+                write!(f, "{name} was recorded later than the clock says now; set the clock right")
+            }
+            Pause::StateLost => f.write_str(
+                "state.toml was damaged and set aside; look at `list`, then run `rotate --confirm`",
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Slot { frequency, rank, of, prefer, slot } => {
+                let prefer = match prefer {
+                    Prefer::Oldest => "oldest",
+                    Prefer::Newest => "newest",
+                };
+                match of {
+                    Count::Newest(count) => write!(f, "{frequency} {rank} of {count}: {prefer} of {slot}"),
+                    Count::Always => write!(f, "{frequency} always: {prefer} of {slot}"),
+                }
+            }
+            Reason::NewestComplete => f.write_str("newest complete snapshot"),
+            Reason::MinKeep(count) => write!(f, "min_keep {count}: never fewer complete snapshots"),
+            Reason::TooYoung(age) => write!(f, "younger than min_age {age}"),
+            Reason::RecentPartial { rank, of } => write!(f, "partial {rank} of {of}"),
+            Reason::Pinned(reason) if reason.is_empty() => f.write_str("pinned"),
+            Reason::Pinned(reason) => write!(f, "pinned: {reason}"),
+            Reason::Future => f.write_str("dated in the future"),
+            Reason::Deferred(count) => {
+                write!(f, "expires in a later run: this one reached max_expire {count}")
+            }
+            Reason::Paused(pause) => write!(f, "expiry is paused: {pause}"),
+            Reason::SlotTaken { frequency, slot, by } => write!(f, "{frequency}: {by} stands for {slot}"),
+            Reason::OutsideWindow { frequency, count } => {
+                write!(f, "{frequency}: older than the {count} kept")
+            }
+            Reason::OldPartial(count) => write!(f, "partial: {count} newer ones are kept"),
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Which snapshots stay, which go, and why: a pure function of snapshots, state, policy and now.
+//!
+//! The rule of rotate-backups: cut time into slots per frequency, let one snapshot stand for
+//! each, drop those before the window, keep the N newest slots; whoever stands for a kept slot
+//! stays. Ours differs where that loses data:
+//!
+//! * A snapshot holds not for an instant but from its own time to *verified-until*, the last
+//!   run that found nothing changed, and stands for every slot between. So a snapshot has a
+//!   *range* of slots, and all arithmetic is on ranges: its cost does not depend on how long
+//!   the quiet was.
+//! * Complete snapshots are decided alone; partial and future-dated ones take no part.
+//! * The newest complete one, `min_keep`, `min_age` and pins only ever add to what is kept;
+//!   the pauses and `max_expire` come last and only ever turn "goes" into "stays".
+
+use chrono::{DateTime, Utc};
+
+use super::clock_guard::{self, ClockJump};
+use super::frequency::{Count, Frequency};
+use super::grade::Grade;
+use super::policy::{Policy, Prefer};
+use super::reason::{Pause, Reason};
+use super::slot;
+
+/// What rotation needs to know about a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its directory's name.
+    pub name: String,
+    /// When it was taken.
+    pub time: DateTime<Utc>,
+    /// Until when later runs found the module unchanged; never before `time`.
+    pub verified_until: DateTime<Utc>,
+    /// What its content is worth.
+    pub grade: Grade,
+    /// Whether we made it, rather than adopted it by its name.
+    pub recorded: bool,
+    /// Why it is pinned, if it is.
+    pub pinned: Option<String>,
+}
+
+/// What rotation needs to know about earlier runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    /// When the last run was.
+    pub last_run: Option<DateTime<Utc>>,
+    /// The pause that stands since an earlier run.
+    pub clock_jump: Option<ClockJump>,
+    /// The state was lost and nobody has confirmed since.
+    pub state_lost: bool,
+}
+
+/// The fate of one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// Whether it stays.
+    pub keep: bool,
+    /// Why; never empty.
+    pub reasons: Vec<Reason>,
+}
+
+/// The fate of all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// One verdict per snapshot, oldest first.
+    pub verdicts: Vec<Verdict>,
+    /// Why nothing is expired, if so.
+    pub pause: Option<Pause>,
+    /// How many would go but for `max_expire`.
+    pub deferred: usize,
+}
+
+impl Decision {
+    /// The names of those that go, oldest first.
+    pub fn expired(&self) -> impl Iterator<Item = &Verdict> {
+        self.verdicts.iter().filter(|verdict| !verdict.keep)
+    }
+}
+
+/// Decides for all `snapshots` of a root. The order of the input does not matter.
+pub fn decide(snapshots: &[Snapshot], history: &History, policy: &Policy, now: DateTime<Utc>) -> Decision {
+    let mut decision = decide_before_guards(snapshots, policy, now);
+    decision.pause = pause(snapshots, history, policy, now);
+    match &decision.pause {
+        Some(pause) => apply_pause(&mut decision.verdicts, pause),
+        None => decision.deferred = apply_max_expire(&mut decision.verdicts, policy.max_expire),
+    }
+    decision
+}
+
+/// The decision before caps and guards, the one for which the laws hold.
+pub fn decide_before_guards(snapshots: &[Snapshot], policy: &Policy, now: DateTime<Utc>) -> Decision {
+    let mut verdicts: Vec<Verdict> = snapshots
+        .iter()
+        .map(|snapshot| Verdict { snapshot: snapshot.clone(), keep: false, reasons: Vec::new() })
+        .collect();
+    verdicts.sort_by(|a, b| (a.snapshot.time, &a.snapshot.name).cmp(&(b.snapshot.time, &b.snapshot.name)));
+
+    let (present, future): (Vec<usize>, Vec<usize>) =
+        (0..verdicts.len()).partition(|&index| verdicts[index].snapshot.time <= now);
+    let (complete, partial): (Vec<usize>, Vec<usize>) =
+        present.into_iter().partition(|&index| verdicts[index].snapshot.grade == Grade::Complete);
+
+    for index in future {
+        keep(&mut verdicts[index], Reason::Future);
+    }
+    keep_slots(&mut verdicts, &complete, policy, now);
+    keep_floors(&mut verdicts, &complete, policy, now);
+    keep_recent_partials(&mut verdicts, &partial, policy, now);
+    Decision { verdicts, pause: None, deferred: 0 }
+}
+
+fn keep(verdict: &mut Verdict, reason: Reason) {
+    if !verdict.keep {
+        // What was said in favour of expiring it no longer matters.
+        verdict.reasons.clear();
+        verdict.keep = true;
+    }
+    verdict.reasons.push(reason);
+}
+
+/// Keeps what stands for a slot, and notes for the others who stands for theirs.
+fn keep_slots(verdicts: &mut [Verdict], complete: &[usize], policy: &Policy, now: DateTime<Utc>) {
+    for &(frequency, count) in &policy.keep {
+        let held = Held::all(verdicts, complete, frequency, policy, now);
+        let claims = claims(&held, frequency, count, policy);
+        for (position, claim) in claims.into_iter().enumerate() {
+            let verdict = &mut verdicts[complete[position]];
+            match claim {
+                Claim::Kept { rank } => {
+                    let until = verdict.snapshot.verified_until.min(now).max(verdict.snapshot.time);
+                    let slot = slot::label(frequency, until, &policy.time_zone);
+                    keep(verdict, Reason::Slot { frequency, rank, of: count, prefer: policy.prefer, slot });
+                }
+                Claim::Taken { .. } | Claim::Outside if verdict.keep => {}
+                Claim::Taken { by } => {
+                    let slot = slot::label(frequency, verdict.snapshot.time, &policy.time_zone);
+                    let by = verdicts[complete[by]].snapshot.name.clone();
+                    verdicts[complete[position]].reasons.push(Reason::SlotTaken { frequency, slot, by });
+                }
+                Claim::Outside => verdict.reasons.push(Reason::OutsideWindow { frequency, count }),
+            }
+        }
+    }
+}
+
+/// The slots that one snapshot holds, and how far it reaches on the frequency's axis.
+struct Held {
+    first_slot: i64,
+    last_slot: i64,
+    reaches: i64,
+}
+
+impl Held {
+    /// For each complete snapshot, oldest first. A snapshot holds until it was last verified,
+    /// but not beyond the next one's time: from there on the next one holds.
+    fn all(
+        verdicts: &[Verdict],
+        complete: &[usize],
+        frequency: Frequency,
+        policy: &Policy,
+        now: DateTime<Utc>,
+    ) -> Vec<Held> {
+        let zone = &policy.time_zone;
+        let snapshot = |position: usize| &verdicts[complete[position]].snapshot;
+        let held = |position: usize| {
+            let Snapshot { time, verified_until, .. } = snapshot(position);
+            let next = complete.get(position + 1).map_or(now, |_| snapshot(position + 1).time);
+            let until = (*verified_until).min(next).max(*time);
+            let reaches = slot::position(frequency, until, zone);
+            let first_slot = slot::slot_at(frequency, slot::position(frequency, *time, zone));
+            Held { first_slot, last_slot: slot::slot_at(frequency, reaches).max(first_slot), reaches }
+        };
+        (0..complete.len()).map(held).collect()
+    }
+}
+
+/// What one frequency says about one snapshot.
+#[derive(Clone)]
+enum Claim {
+    /// It stands for a kept slot; the newest such slot has this rank.
+    Kept { rank: u64 },
+    /// Another one (by position) stands for its slot.
+    Taken { by: usize },
+    /// It stands only for slots that are too old.
+    Outside,
+}
+
+/// Decides one frequency for all complete snapshots, oldest first.
+fn claims(held: &[Held], frequency: Frequency, count: Count, policy: &Policy) -> Vec<Claim> {
+    let ranges = represented(held, policy.prefer);
+    let cutoff = match (count, held.last()) {
+        // The window is counted back from when the newest was taken, as rotate-backups does;
+        // where it was verified since, from there: its age counts from verified-until.
+        (Count::Newest(count), Some(newest)) if policy.strict => {
+            slot::periods_before(frequency, newest.reaches, count)
+        }
+        _ => None,
+    };
+    let mut remaining = match count {
+        Count::Newest(count) => u64::from(count),
+        Count::Always => u64::MAX,
+    };
+    let mut rank = 1;
+    let mut claims = vec![Claim::Outside; held.len()];
+    for position in (0..held.len()).rev() {
+        claims[position] = match ranges[position] {
+            Range::TakenBy(by) => Claim::Taken { by },
+            Range::Slots { first, last } => {
+                let slots = slots_within(&held[position], first, last, frequency, cutoff);
+                if slots == 0 || remaining == 0 {
+                    Claim::Outside
+                } else {
+                    remaining = remaining.saturating_sub(slots);
+                    rank += slots;
+                    Claim::Kept { rank: rank - slots }
+                }
+            }
+        };
+    }
+    claims
+}
+
+/// The slots that a snapshot stands for.
+enum Range {
+    Slots { first: i64, last: i64 },
+    TakenBy(usize),
+}
+
+/// Settles who stands for each slot. Snapshots are in order of time, so their ranges overlap
+/// only at the ends: with `oldest` a snapshot stands for what no earlier one holds, with
+/// `newest` for what no later one holds.
+fn represented(held: &[Held], prefer: Prefer) -> Vec<Range> {
+    let mut ranges: Vec<Range> = Vec::with_capacity(held.len());
+    let mut owner: Option<(usize, i64)> = None;
+    let positions: Box<dyn Iterator<Item = usize>> = match prefer {
+        Prefer::Oldest => Box::new(0..held.len()),
+        Prefer::Newest => Box::new((0..held.len()).rev()),
+    };
+    for position in positions {
+        let Held { first_slot, last_slot, .. } = held[position];
+        let (first, last) = match (prefer, owner) {
+            (_, None) => (first_slot, last_slot),
+            (Prefer::Oldest, Some((_, taken))) => (first_slot.max(taken + 1), last_slot),
+            (Prefer::Newest, Some((_, taken))) => (first_slot, last_slot.min(taken - 1)),
+        };
+        if first > last {
+            ranges.push(Range::TakenBy(owner.map_or(position, |(by, _)| by)));
+        } else {
+            owner = Some((position, if prefer == Prefer::Oldest { last } else { first }));
+            ranges.push(Range::Slots { first, last });
+        }
+    }
+    if prefer == Prefer::Newest {
+        ranges.reverse();
+    }
+    ranges
+}
+
+/// How many of the slots from `first` to `last` are not before the cutoff. In the slot that
+/// the cutoff falls into, the snapshot must reach the cutoff itself.
+fn slots_within(held: &Held, first: i64, last: i64, frequency: Frequency, cutoff: Option<i64>) -> u64 {
+    let Some(cutoff) = cutoff else {
+        return last.abs_diff(first) + 1;
+    };
+    let cutoff_slot = slot::slot_at(frequency, cutoff);
+    let first_within = if held.reaches >= cutoff { cutoff_slot } else { cutoff_slot + 1 };
+    let first = first.max(first_within);
+    if first > last { 0 } else { last.abs_diff(first) + 1 }
+}
+
+/// Keeps the newest, the young, the pinned and the last `min_keep`.
+fn keep_floors(verdicts: &mut [Verdict], complete: &[usize], policy: &Policy, now: DateTime<Utc>) {
+    if let Some(&newest) = complete.last() {
+        keep(&mut verdicts[newest], Reason::NewestComplete);
+    }
+    for &index in complete {
+        keep_young_and_pinned(&mut verdicts[index], policy, now);
+    }
+    let mut kept = complete.iter().filter(|&&index| verdicts[index].keep).count();
+    for &index in complete.iter().rev() {
+        if kept >= policy.min_keep {
+            break;
+        }
+        if !verdicts[index].keep {
+            keep(&mut verdicts[index], Reason::MinKeep(policy.min_keep));
+            kept += 1;
+        }
+    }
+}
+
+fn keep_young_and_pinned(verdict: &mut Verdict, policy: &Policy, now: DateTime<Utc>) {
+    if let Some(reason) = verdict.snapshot.pinned.clone() {
+        keep(verdict, Reason::Pinned(reason));
+    }
+    if now - verdict.snapshot.verified_until < policy.min_age.delta() {
+        keep(verdict, Reason::TooYoung(policy.min_age));
+    }
+}
+
+fn keep_recent_partials(verdicts: &mut [Verdict], partial: &[usize], policy: &Policy, now: DateTime<Utc>) {
+    for (newer, &index) in partial.iter().rev().enumerate() {
+        let verdict = &mut verdicts[index];
+        if newer < policy.keep_partial {
+            keep(verdict, Reason::RecentPartial { rank: newer + 1, of: policy.keep_partial });
+        } else {
+            verdict.reasons.push(Reason::OldPartial(policy.keep_partial));
+        }
+        keep_young_and_pinned(verdict, policy, now);
+    }
+}
+
+/// Why nothing may be expired at `now`, if so.
+pub fn pause(
+    snapshots: &[Snapshot],
+    history: &History,
+    policy: &Policy,
+    now: DateTime<Utc>,
+) -> Option<Pause> {
+    if history.state_lost {
+        return Some(Pause::StateLost);
+    }
+    if let Some(future) = snapshots.iter().find(|snapshot| snapshot.recorded && snapshot.time > now) {
+        return Some(Pause::RecordedInFuture(future.name.clone()));
+    }
+    clock_guard::clock_jump(history.clock_jump.as_ref(), history.last_run, now, policy.clock_jump)
+        .map(Pause::ClockJump)
+}
+
+fn apply_pause(verdicts: &mut [Verdict], pause: &Pause) {
+    for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep) {
+        keep(verdict, Reason::Paused(pause.clone()));
+    }
+}
+
+/// Lets only the oldest `max_expire` go; returns how many stay for a later run.
+fn apply_max_expire(verdicts: &mut [Verdict], max_expire: usize) -> usize {
+    let mut deferred = 0;
+    for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep).skip(max_expire) {
+        keep(verdict, Reason::Deferred(max_expire));
+        deferred += 1;
+    }
+    deferred
+}

@@ -1,0 +1,160 @@
+//! A time zone: where days, weeks and months begin.
+//!
+//! Snapshot times are UTC; only calendar slots and the names that the Python
+//! program left are local. The rules come from the system's tzdata, which the
+//! distribution keeps current, and are read once when a policy is read; after that a zone is data.
+
+use std::fmt;
+
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use tz::TimeZone;
+
+/// A time zone with its rules loaded.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Zone {
+    name: String,
+    rules: TimeZone,
+}
+
+impl Zone {
+    /// Coordinated universal time.
+    pub fn utc() -> Self {
+        Zone { name: "UTC".to_string(), rules: TimeZone::utc() }
+    }
+
+    /// The system's zone: `TZ` if set, else `/etc/localtime`, else UTC, as the C library does.
+    pub fn local() -> Self {
+        let rules = match std::env::var("TZ") {
+            Ok(value) if !value.is_empty() => TimeZone::from_posix_tz(&value),
+            _ => TimeZone::local(),
+        };
+        Zone { name: "local".to_string(), rules: rules.unwrap_or_else(|_| TimeZone::utc()) }
+    }
+
+    /// `local`, or an IANA name such as `Europe/Amsterdam`; `None` when the system's tzdata lacks it.
+    pub fn named(name: &str) -> Option<Self> {
+        if name == "local" {
+            return Some(Zone::local());
+        }
+        // The library would also take paths and POSIX rules; a policy holds IANA names only.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/_-+".contains(&byte);
+        if !name.starts_with(|first: char| first.is_ascii_alphabetic()) || !name.bytes().all(plain) {
+            return None;
+        }
+        if name == "UTC" {
+            return Some(Zone::utc());
+        }
+        let rules = TimeZone::from_posix_tz(&format!(":{name}")).ok()?;
+        Some(Zone { name: name.to_string(), rules })
+    }
+
+    /// The name that the policy gave.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Seconds east of UTC at `time`.
+    pub fn offset_seconds(&self, time: DateTime<Utc>) -> i64 {
+        match self.rules.find_local_time_type(time.timestamp()) {
+            Ok(local_type) => i64::from(local_type.ut_offset()),
+            Err(_) => 0,
+        }
+    }
+
+    /// What a clock on the wall shows at `time`.
+    pub fn to_local(&self, time: DateTime<Utc>) -> NaiveDateTime {
+        let offset = TimeDelta::seconds(self.offset_seconds(time));
+        time.naive_utc().checked_add_signed(offset).unwrap_or(time.naive_utc())
+    }
+
+    /// When a clock on the wall showed `local`: in the repeated hour the earlier instant, in
+    /// the skipped hour the first valid one.
+    pub fn to_utc(&self, local: NaiveDateTime) -> DateTime<Utc> {
+        let as_if_utc = local.and_utc();
+        let day = TimeDelta::days(1);
+        let around = [as_if_utc.checked_sub_signed(day), as_if_utc.checked_add_signed(day)];
+        let candidates = around.into_iter().flatten().filter_map(|nearby| {
+            let instant = as_if_utc.checked_sub_signed(TimeDelta::seconds(self.offset_seconds(nearby)))?;
+            (self.to_local(instant) == local).then_some(instant)
+        });
+        candidates.min().unwrap_or_else(|| self.end_of_gap(local))
+    }
+
+    /// The first instant at which the wall clock shows `local` or later, for a time that it skipped.
+    fn end_of_gap(&self, local: NaiveDateTime) -> DateTime<Utc> {
+        let mut before = local.and_utc().timestamp() - 2 * 86_400;
+        let mut after = local.and_utc().timestamp() + 2 * 86_400;
+        let at = |seconds| DateTime::from_timestamp(seconds, 0).unwrap_or(local.and_utc());
+        while after - before > 1 {
+            let middle = before + (after - before) / 2;
+            if self.to_local(at(middle)) >= local {
+                after = middle;
+            } else {
+                before = middle;
+            }
+        }
+        at(after)
+    }
+}
+
+impl fmt::Debug for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Zone({})", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(text: &str) -> NaiveDateTime {
+        NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S").unwrap()
+    }
+
+    fn amsterdam() -> Zone {
+        Zone::named("Europe/Amsterdam").expect("tzdata is installed")
+    }
+
+    #[test]
+    fn local_times_convert_both_ways() {
+        let instant = amsterdam().to_utc(local("2019-08-02 12:00:00"));
+        assert_eq!(instant.to_rfc3339(), "2019-08-02T10:00:00+00:00");
+        assert_eq!(amsterdam().to_local(instant), local("2019-08-02 12:00:00"));
+    }
+
+    #[test]
+    fn the_repeated_hour_means_its_first_pass_and_the_skipped_hour_its_end() {
+        assert_eq!(
+            amsterdam().to_utc(local("2026-10-25 02:30:00")).to_rfc3339(),
+            "2026-10-25T00:30:00+00:00"
+        );
+        assert_eq!(
+            amsterdam().to_utc(local("2026-03-29 02:30:00")).to_rfc3339(),
+            "2026-03-29T01:00:00+00:00"
+        );
+    }
+
+    #[test]
+    fn only_iana_names_and_local_are_zones() {
+        for name in [
+            "",
+            "/etc/passwd",
+            "../../etc/localtime",
+            ":UTC",
+            "CET-1CEST",
+            "Mars/Olympus",
+            "Europe/Amsterdam\n",
+            "UTC0",
+        ] {
+            assert!(Zone::named(name).is_none(), "{name}");
+        }
+        assert!(Zone::named("local").is_some() && Zone::named("UTC").is_some());
+    }
+
+    #[test]
+    fn the_ends_of_time_do_not_panic() {
+        for text in ["0000-01-01 00:00:00", "9999-12-31 23:59:59"] {
+            amsterdam().to_utc(local(text));
+        }
+    }
+}

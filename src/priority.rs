@@ -1,0 +1,35 @@
+//! Scheduling priority of the work: a backup server should stay responsive.
+//!
+//! The only unsafe code of the crate: no library that is kept up wraps `ioprio_set`.
+#![allow(unsafe_code)]
+
+use crate::decide::policy::{IoNice, Policy};
+
+const WHO_PROCESS: libc::c_long = 1;
+const CLASS_SHIFT: u32 = 13;
+const CLASS_BEST_EFFORT: libc::c_long = 2;
+const CLASS_IDLE: libc::c_long = 3;
+const LOWEST_LEVEL: libc::c_long = 7;
+
+/// Lowers this process's priority as the policy asks. Failing to is told, not fatal.
+pub fn lower(policy: &Policy) {
+    if policy.nice > 0 {
+        // SAFETY: takes numbers only; the process with id 0 is the caller.
+        let answer = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, policy.nice) };
+        warn_unless_done(answer.into(), "nice");
+    }
+    let ioprio = match policy.ionice {
+        IoNice::None => return,
+        IoNice::Idle => CLASS_IDLE << CLASS_SHIFT,
+        IoNice::BestEffort => CLASS_BEST_EFFORT << CLASS_SHIFT | LOWEST_LEVEL,
+    };
+    // SAFETY: takes numbers only; the process with id 0 is the caller.
+    let answer = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0 as libc::c_long, ioprio) };
+    warn_unless_done(answer, "ionice");
+}
+
+fn warn_unless_done(answer: libc::c_long, setting: &str) {
+    if answer != 0 {
+        log::warn!("cannot set {setting}: {}", std::io::Error::last_os_error());
+    }
+}

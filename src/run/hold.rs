@@ -1,0 +1,118 @@
+//! Holding the long lock: getting it, or finding the work done, or leaving a mark.
+
+use std::time::Duration;
+
+use super::{Request, due_mark};
+use crate::clock::Clock;
+use crate::config::target::Target;
+use crate::store::boot::BootTime;
+use crate::store::lock::{Guard, Lock};
+use crate::store::root::SnapshotRoot;
+use crate::store::state::LastRun;
+use crate::store::state::{DueMark, DueReason, State};
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape_path;
+
+/// The long lock, held.
+pub(super) struct Hold {
+    lock: Lock,
+    /// Whether somebody else held it when we came.
+    waited: bool,
+    /// Marks set after this moment were set while we worked.
+    since: BootTime,
+}
+
+/// How releasing the lock ended.
+pub(super) enum Released {
+    Yes,
+    /// Somebody gave up waiting for us; we still hold the lock.
+    Due {
+        mark: DueMark,
+        held: Hold,
+    },
+}
+
+impl Hold {
+    /// Waits up to `lock_wait`.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], after the root was marked due.
+    pub(super) fn acquire(
+        target: &Target,
+        root: &SnapshotRoot,
+        request: &Request,
+        clock: &Clock,
+    ) -> Result<Self> {
+        let holder = describe_self(target, request, clock);
+        let mut lock = Lock::open(root.private())?;
+        if lock.try_acquire(&holder)? {
+            return Ok(Hold { lock, waited: false, since: BootTime::now() });
+        }
+        let wait = Duration::from_secs(target.policy.lock_wait.seconds());
+        log::debug!("{}: waiting for {}", target.label(), lock.holder());
+        let acquired = lock.acquire(&holder, wait)? || give_up(root, request, clock, &mut lock, &holder)?;
+        if !acquired {
+            return Err(Error::Busy {
+                root: escape_path(&root.path),
+                holder: lock.holder(),
+                waited_seconds: wait.as_secs(),
+            });
+        }
+        Ok(Hold { lock, waited: true, since: BootTime::now() })
+    }
+
+    /// Whether the run that we waited for has done our work: if its scan began after we were
+    /// asked for. When it published proves nothing, for it may have read what our transfer
+    /// changed before that.
+    pub(super) fn is_covered(&self, root: &SnapshotRoot, request: &Request) -> Result<bool> {
+        let last_run = State::read(root.private())?.last_run;
+        Ok(self.waited && last_run.is_some_and(|run| covers(&run, request)))
+    }
+
+    /// Releases the lock, unless a run has marked the root due while we held it.
+    pub(super) fn release_unless_due(self, root: &SnapshotRoot) -> Result<Released> {
+        let guard = Guard::on_directory(root.private())?;
+        let mark = State::read(root.private())?.due;
+        let gave_up =
+            mark.filter(|mark| mark.reason == DueReason::LockBusy && mark.marked.is_after(&self.since));
+        if let Some(mark) = gave_up {
+            drop(guard);
+            return Ok(Released::Due { mark, held: Hold { since: BootTime::now(), ..self } });
+        }
+        self.lock.release()?;
+        drop(guard);
+        Ok(Released::Yes)
+    }
+}
+
+/// Takes the lock after all or marks the root due, whichever, as one step under the state's lock.
+fn give_up(
+    root: &SnapshotRoot,
+    request: &Request,
+    clock: &Clock,
+    lock: &mut Lock,
+    holder: &str,
+) -> Result<bool> {
+    let guard = Guard::on_directory(root.private())?;
+    if lock.try_acquire(holder)? {
+        return Ok(true);
+    }
+    let mark = due_mark(request, DueReason::LockBusy, clock.now());
+    State::update_guarded(root.private(), &guard, |state| state.due = mark.or(state.due.take()))?;
+    Ok(false)
+}
+
+fn describe_self(target: &Target, request: &Request, clock: &Clock) -> String {
+    let occasion = match &request.client {
+        Some(client) => format!("after a transfer from {}", client.address),
+        None => "run by hand".to_string(),
+    };
+    let since = clock.now().format("%FT%TZ");
+    format!("process {} for {} ({occasion}) since {since}\n", std::process::id(), target.label())
+}
+
+/// Whether the scan of `run` covers what `request` asks for.
+fn covers(run: &LastRun, request: &Request) -> bool {
+    run.scan_began.is_after(&request.started)
+        && request.hoped_grade().is_some_and(|hoped| run.covered.is_some_and(|covered| covered >= hoped))
+}

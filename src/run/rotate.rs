@@ -1,0 +1,134 @@
+//! Carries out what [`decide`](crate::decide::rotation) decided.
+
+use chrono::{DateTime, Utc};
+
+use super::hold::{Hold, Released};
+use super::{Report, Request};
+use crate::clock::Clock;
+use crate::config::target::Target;
+use crate::decide::rotation::{Decision, decide};
+use crate::store::catalog::Catalog;
+use crate::store::retire;
+use crate::store::root::SnapshotRoot;
+use crate::store::state::State;
+use crate::tell::error::{Error, Result};
+use crate::tell::exit::Exit;
+
+/// What rotation decided and did.
+#[derive(Debug)]
+pub struct Rotated {
+    /// The verdict on each snapshot.
+    pub decision: Decision,
+    /// The snapshots that are gone.
+    pub removed: Vec<String>,
+    /// Problems that did not stop it; each is in the log.
+    pub warnings: Vec<String>,
+}
+
+impl Rotated {
+    /// The exit status that tells it.
+    pub fn exit(&self) -> Exit {
+        if self.warnings.is_empty() { Exit::Done } else { Exit::Warnings }
+    }
+}
+
+/// Decides without doing anything: for `plan`, `--dry-run` and `list`.
+pub fn look(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> Result<(Catalog, Decision)> {
+    let catalog = Catalog::read(root, &target.policy.time_zone)?;
+    let state = if root.is_registered() { State::read(root.private())? } else { State::default() };
+    let decision = decide(&catalog.snapshots(), &state.history(), &target.policy, now);
+    Ok((catalog, decision))
+}
+
+/// Rotates by hand. With `confirm`, a person vouches for the clock: pauses end first.
+///
+/// # Errors
+/// [`Error::Policy`] if the policy cannot be used: then nothing expires.
+pub fn rotate(target: &Target, confirm: bool, clock: &Clock) -> Result<Rotated> {
+    if !target.trouble.is_empty() {
+        return Err(Error::Policy(target.trouble.clone()));
+    }
+    let root = target.open_root()?;
+    crate::priority::lower(&target.policy);
+    let hold = Hold::acquire(target, &root, &Request::rotation(), clock)?;
+    if confirm {
+        State::update(root.private(), |state| {
+            state.state_lost = false;
+            state.clock_jump = None;
+            if let Some(run) = &mut state.last_run {
+                run.time = clock.now();
+            }
+        })?;
+    }
+    let rotated = rotate_locked(target, &root, clock)?;
+    if let Released::Due { mark, held } = hold.release_unless_due(&root)? {
+        super::work(target, &root, super::due_request(&mark), clock, held)?;
+    }
+    Ok(rotated)
+}
+
+/// Rotates after a run has made its snapshot durable or found it unnecessary.
+pub(super) fn rotate_after_snapshot(
+    target: &Target,
+    root: &SnapshotRoot,
+    clock: &Clock,
+    report: &mut Report,
+) -> Result<()> {
+    if !target.trouble.is_empty() {
+        for mistake in &target.trouble {
+            log::error!("{}: nothing expires while the policy cannot be used: {mistake}", target.label());
+        }
+        return Ok(());
+    }
+    let rotated = rotate_locked(target, root, clock)?;
+    report.warnings.extend(rotated.warnings.iter().cloned());
+    report.rotated = Some(rotated);
+    Ok(())
+}
+
+fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Rotated> {
+    let label = target.label();
+    let (_, decision) = look(target, root, clock.now())?;
+    let mut rotated = Rotated { decision, removed: Vec::new(), warnings: Vec::new() };
+    tell_decision(&label, &mut rotated, target.policy.max_expire);
+    let names: Vec<String> =
+        rotated.decision.expired().map(|verdict| verdict.snapshot.name.clone()).collect();
+    let (retired, errors) = retire::retire(root, &names)?;
+    for error in errors {
+        rotated.warn(format!("{label}: {error}"));
+    }
+    let removed = retire::remove_retired(root)?;
+    for error in removed.errors {
+        rotated.warn(format!("{label}: a retired snapshot remains: {error}"));
+    }
+    if removed.trees > 0 {
+        log::info!("{label}: removed {} snapshots with {} entries", removed.trees, removed.entries);
+    }
+    rotated.removed = retired;
+    Ok(rotated)
+}
+
+/// One line per decision with its reasons.
+fn tell_decision(label: &str, rotated: &mut Rotated, max_expire: usize) {
+    for verdict in &rotated.decision.verdicts {
+        let reasons: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();
+        let level = if verdict.keep { log::Level::Debug } else { log::Level::Info };
+        let word = if verdict.keep { "keep" } else { "expire" };
+        log::log!(level, "{label}: {word} {}: {}", verdict.snapshot.name, reasons.join(", "));
+    }
+    if let Some(pause) = &rotated.decision.pause {
+        rotated.warn(format!("{label}: nothing expires: {pause}"));
+    }
+    if rotated.decision.deferred > 0 {
+        let deferred = rotated.decision.deferred;
+        rotated
+            .warn(format!("{label}: max_expire {max_expire} reached; {deferred} more expire in later runs"));
+    }
+}
+
+impl Rotated {
+    fn warn(&mut self, message: String) {
+        log::warn!("{message}");
+        self.warnings.push(message);
+    }
+}

@@ -1,0 +1,35 @@
+//! Time as it cannot be set: nanoseconds since this boot, and which boot that is.
+//!
+//! Whether one run's scan began after another run started must not depend on the wall clock,
+//! which people and daemons set. The boot-time clock also runs while the machine sleeps.
+
+use std::fs;
+
+use nix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+/// A moment of one boot of this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootTime {
+    /// The kernel's random id of the boot.
+    pub boot: String,
+    /// Nanoseconds since then.
+    pub nanoseconds: i64,
+}
+
+impl BootTime {
+    /// This moment.
+    pub fn now() -> Self {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let nanoseconds = clock_gettime(ClockId::CLOCK_BOOTTIME)
+            .map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec());
+        BootTime { boot: boot.trim().to_string(), nanoseconds }
+    }
+
+    /// Whether this is known to be after `other`: moments of different boots, or of a boot
+    /// whose id cannot be read, do not compare.
+    pub fn is_after(&self, other: &BootTime) -> bool {
+        !self.boot.is_empty() && self.boot == other.boot && self.nanoseconds > other.nanoseconds
+    }
+}

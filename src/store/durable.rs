@@ -1,0 +1,85 @@
+//! Small files that are either the old text or the new one, whatever happens.
+//!
+//! Written under a temporary name, synced, renamed over the old one, and the directory synced:
+//! a crash at any point leaves one whole text.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::fsync;
+
+use crate::tell::error::{Error, Result};
+
+/// Ends every temporary name, so that leftovers are recognised.
+pub const TEMPORARY: &str = ".tmp";
+
+/// More than any of our files holds; a larger one is not ours.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// A directory of ours, with its path for messages.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The open directory.
+    pub directory: BorrowedFd<'a>,
+    /// Its path.
+    pub path: &'a Path,
+}
+
+/// Reads the file `name`; `None` if it does not exist.
+pub fn read(place: Place, name: &str) -> Result<Option<String>> {
+    let path = place.path.join(name);
+    // Should something else than a file lie there, it must not block us.
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = match openat(place.directory, c_name(name).as_c_str(), flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(cause) => return Err(Error::io("read", &path, cause)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(|cause| Error::io("read", &path, cause))?;
+    let damaged = |_| Error::Damaged { path: path.display().to_string(), problem: "is not text".into() };
+    String::from_utf8(bytes).map(Some).map_err(damaged)
+}
+
+/// Replaces the file `name`, durably.
+pub fn write(place: Place, name: &str, text: &str) -> Result<()> {
+    write_volatile(place, name, text, true)?;
+    fsync(place.directory).map_err(|cause| Error::io("sync", place.path, cause))
+}
+
+/// Replaces the file `name` for a caller who is about to sync the whole file system.
+pub fn write_before_syncfs(place: Place, name: &str, text: &str) -> Result<()> {
+    write_volatile(place, name, text, false)
+}
+
+fn write_volatile(place: Place, name: &str, text: &str, sync: bool) -> Result<()> {
+    let path = place.path.join(name);
+    let failed = |cause: std::io::Error| Error::io("write", &path, cause);
+    let temporary = c_name(&format!("{name}{TEMPORARY}"));
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let opened = openat(place.directory, temporary.as_c_str(), flags, Mode::from_bits_truncate(0o600));
+    let mut file = File::from(opened.map_err(|cause| failed(cause.into()))?);
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    if sync {
+        file.sync_all().map_err(failed)?;
+    }
+    renameat(place.directory, temporary.as_c_str(), place.directory, c_name(name).as_c_str())
+        .map_err(|cause| failed(cause.into()))
+}
+
+/// A name as the system calls take it. Ours never hold a NUL, and those from directory
+/// listings cannot.
+pub fn c_name(name: &str) -> CString {
+    CString::new(name).unwrap_or_default()
+}
+
+/// The inverse of [`c_name`], for names that must be text to be ours.
+pub fn text_name(name: &CStr) -> Option<&str> {
+    name.to_str().ok()
+}

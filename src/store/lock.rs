@@ -1,0 +1,112 @@
+//! One writer per snapshot root, and a short lock for its state; both are `flock`s by fs2.
+//!
+//! The lock file is never unlinked: a lock on a file that others can no longer find protects
+//! nobody. It holds a line about its holder, for the message of whoever gives up waiting.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use super::durable::{Place, c_name};
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::one_line;
+
+const FILE: &str = "lock";
+
+/// Between two tries: soon enough for a person, rare enough for the machine.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LAST_PAUSE: Duration = Duration::from_millis(200);
+
+/// The long lock: its holder alone may change the root.
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Opens the lock file, making it if need be, without locking it.
+    pub fn open(private: Place) -> Result<Self> {
+        let path = private.path.join(FILE);
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let opened =
+            openat(private.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
+        let file = opened.map_err(|cause| Error::io("open", &path, cause))?;
+        Ok(Lock { file: file.into(), path })
+    }
+
+    /// Takes the lock if it is free, and says in it who holds it.
+    pub fn try_acquire(&mut self, holder: &str) -> Result<bool> {
+        // By full name: std has methods of the same name with other errors.
+        match fs2::FileExt::try_lock_exclusive(&self.file) {
+            Ok(()) => {
+                // Only a courtesy: a full disk must not keep us from working.
+                let _ = self.write_holder(holder);
+                Ok(true)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(Error::io("lock", &self.path, error)),
+        }
+    }
+
+    /// Tries until `wait` is over; false if the lock stayed busy.
+    pub fn acquire(&mut self, holder: &str, wait: Duration) -> Result<bool> {
+        let deadline = Instant::now() + wait;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if self.try_acquire(holder)? {
+                return Ok(true);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            sleep(pause.min(left));
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    /// What the holder says of itself.
+    pub fn holder(&mut self) -> String {
+        let mut text = String::new();
+        let read = self.file.rewind().and_then(|()| (&self.file).take(1_000).read_to_string(&mut text));
+        match read {
+            Ok(length) if length > 0 => one_line(text.trim()).into_owned(),
+            _ => "an unknown process".to_string(),
+        }
+    }
+
+    fn write_holder(&mut self, holder: &str) -> std::io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.file.write_all(holder.as_bytes())
+    }
+
+    /// Releases the lock. Closing the file, however the process ends, does so too.
+    pub fn release(self) -> Result<()> {
+        fs2::FileExt::unlock(&self.file).map_err(|cause| Error::io("unlock", &self.path, cause))
+    }
+}
+
+/// The short lock on the private directory; released when dropped.
+pub struct Guard {
+    _directory: File,
+}
+
+impl Guard {
+    /// Waits for the lock; its holders do nothing long.
+    pub fn on_directory(private: Place) -> Result<Self> {
+        let failed = |cause: std::io::Error| Error::io("lock", private.path, cause);
+        // A descriptor of its own: flocks belong to the open file, and this one ends with it.
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let opened =
+            openat(private.directory, c".", flags, Mode::empty()).map_err(|cause| failed(cause.into()))?;
+        let directory = File::from(opened);
+        fs2::FileExt::lock_exclusive(&directory).map_err(failed)?;
+        Ok(Guard { _directory: directory })
+    }
+}

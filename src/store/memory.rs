@@ -1,0 +1,147 @@
+//! What this machine remembers of a module apart from its snapshot root.
+//!
+//! When the backup disk is full, read-only or gone, nothing can be written to it; yet `check` must
+//! know that the last run failed. And when the policy file is gone, somebody must know where a
+//! module's snapshots used to be. A small file per module in `/var/lib/rsyncd-snapshot`, or if
+//! that cannot be written `/run/rsyncd-snapshot`, holds both. systemd's `STATE_DIRECTORY` and
+//! `RUNTIME_DIRECTORY` say other places; users without privileges have theirs below `HOME` and `XDG_RUNTIME_DIR`.
+
+use std::env;
+use std::fs::{DirBuilder, File};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::durable::{self, Place};
+use super::record::to_toml;
+use crate::tell::error::Result;
+use crate::tell::escape::escape_path;
+use crate::tree::syscalls::is_privileged;
+
+const PROGRAM: &str = "rsyncd-snapshot";
+
+/// What is remembered of one module directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// The module's directory, escaped.
+    pub module_path: String,
+    /// Its snapshot root, escaped, once it was used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_root: Option<String>,
+    /// When this was written.
+    pub updated: DateTime<Utc>,
+    /// The last failure, unless a run has succeeded since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// What the last run warned of.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// A failed run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// When.
+    pub time: DateTime<Utc>,
+    /// The error's message.
+    pub message: String,
+}
+
+impl Memory {
+    /// What is remembered of the module at `module_path`; of several places the newest.
+    pub fn recall(module_path: &Path) -> Option<Self> {
+        let file = file_name(module_path);
+        let read = |directory: PathBuf| -> Option<Memory> {
+            let opened = File::open(&directory).ok()?;
+            let text = durable::read(Place { directory: opened.as_fd(), path: &directory }, &file).ok()??;
+            toml::from_str(&text).ok()
+        };
+        let found = places().into_iter().filter_map(read);
+        let own = found.filter(|memory: &Memory| memory.module_path == escape_path(module_path));
+        own.max_by_key(|memory| memory.updated)
+    }
+
+    /// Remembers the outcome of a run; `snapshot_root` stays as it was when it is `None`.
+    ///
+    /// # Errors
+    /// If no place can be written.
+    pub fn remember(
+        module_path: &Path,
+        snapshot_root: Option<&Path>,
+        failure: Option<String>,
+        warnings: Vec<String>,
+    ) -> Result<()> {
+        let before = Memory::recall(module_path);
+        let now = Utc::now();
+        let remembered_root = before.as_ref().and_then(|memory| memory.snapshot_root.clone());
+        let memory = Memory {
+            module_path: escape_path(module_path),
+            snapshot_root: snapshot_root.map(escape_path).or(remembered_root),
+            updated: now,
+            failure: failure.map(|message| Failure { time: now, message }),
+            warnings,
+        };
+        // Most runs have nothing new to say, and syncing it would cost more than they do.
+        let settled = |before: &Memory| {
+            (before.failure.is_none() && memory.failure.is_none())
+                && (&before.snapshot_root, &before.warnings) == (&memory.snapshot_root, &memory.warnings)
+        };
+        if before.as_ref().is_some_and(settled) {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        for place in places() {
+            result = memory.write(&place, &file_name(module_path));
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
+    fn write(&self, place: &Path, file: &str) -> Result<()> {
+        let failed = |cause| crate::tell::error::Error::io("make", place, cause);
+        DirBuilder::new().recursive(true).mode(0o700).create(place).map_err(failed)?;
+        let opened = File::open(place).map_err(failed)?;
+        let place = Place { directory: opened.as_fd(), path: place };
+        durable::write(place, file, &to_toml(self, place)?)
+    }
+}
+
+/// Where to remember, best first.
+fn places() -> Vec<PathBuf> {
+    let named = |variable: &str| {
+        env::var_os(variable)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    if is_privileged() {
+        let state = named("STATE_DIRECTORY").unwrap_or_else(|| Path::new("/var/lib").join(PROGRAM));
+        let runtime = named("RUNTIME_DIRECTORY").unwrap_or_else(|| Path::new("/run").join(PROGRAM));
+        return vec![state, runtime];
+    }
+    let state = named("STATE_DIRECTORY")
+        .or_else(|| named("XDG_STATE_HOME").map(|path| path.join(PROGRAM)))
+        .or_else(|| named("HOME").map(|path| path.join(".local/state").join(PROGRAM)));
+    let runtime =
+        named("RUNTIME_DIRECTORY").or_else(|| named("XDG_RUNTIME_DIR").map(|path| path.join(PROGRAM)));
+    state.into_iter().chain(runtime).collect()
+}
+
+/// The path as a file name: readable, and different for every path of a sensible length.
+/// [`Memory::module_path`] tells apart the others.
+fn file_name(module_path: &Path) -> String {
+    let mut name = String::new();
+    for &byte in module_path.as_os_str().as_bytes() {
+        match byte.is_ascii_alphanumeric() || b"-_".contains(&byte) {
+            true => name.push(char::from(byte)),
+            false => name.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    format!("{}.toml", &name[name.len().saturating_sub(200)..])
+}

@@ -1,0 +1,136 @@
+//! From the live tree to a visible snapshot.
+//!
+//! Order: clone into staging → attributes bottom-up → record → `syncfs`, checked → rename
+//! without replacing → fsync of the root. Before the rename a crash leaves only staging and a record
+//! without a snapshot, which [`clean_up`] removes; at the rename everything in the tree is on
+//! disk, file contents that rsync never synced included; after the fsync the name is, too. So
+//! a name in the root is a complete, durable tree at every instant.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
+
+use super::catalog::names_in;
+use super::durable::{Place, TEMPORARY, c_name};
+use super::record::{Record, file_name};
+use super::root::{Room, SnapshotRoot};
+use crate::tell::error::{Error, Result};
+use crate::tree::clone::{Cloned, clone_tree};
+use crate::tree::listing::Listing;
+use crate::tree::remove::remove_tree;
+use crate::tree::syscalls::{is_privileged, rename_no_replace};
+
+/// Begins the names under which an unprivileged run stages beside the target.
+const BESIDE: &str = ".rsyncd-snapshot-staging-";
+
+const STAGED: &str = "snapshot";
+
+/// A tree in staging, complete but neither durable nor visible.
+pub struct Staged {
+    name: CString,
+    beside: bool,
+    room: Room,
+    /// What the clone did.
+    pub cloned: Cloned,
+}
+
+impl Staged {
+    /// Clones the module into staging.
+    ///
+    /// Renaming a directory to another parent needs write permission on that directory itself,
+    /// which an unprivileged run lacks where the module is read-only for it. It stages in the root, under
+    /// a name that is no snapshot's.
+    pub fn build(root: &SnapshotRoot) -> Result<Self> {
+        let room = root.room("staging")?;
+        let beside = !is_privileged();
+        let name = if beside { format!("{BESIDE}{STAGED}") } else { STAGED.to_string() };
+        let name = c_name(&name);
+        let parent = if beside { root.directory() } else { room.place().directory };
+        let cloned = clone_tree((root.module(), &root.module_path), (parent, &name), room.place().directory)?;
+        Ok(Staged { name, beside, room, cloned })
+    }
+
+    /// Makes the staged tree durable, then visible as the snapshot `name`.
+    pub fn publish(self, root: &SnapshotRoot, name: &str, record: &Record) -> Result<()> {
+        let path = root.path.join(name);
+        record.write_before_syncfs(root.room("records")?.place(), name)?;
+        // The descriptor is on the module's file system, whose data has to be durable.
+        syncfs(root.directory()).map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
+        let parent = if self.beside { root.directory() } else { self.room.place().directory };
+        rename_no_replace(parent, &self.name, root.directory(), &c_name(name))
+            .map_err(|cause| Error::io("publish", &path, cause))?;
+        fsync(root.directory()).map_err(|cause| Error::io("sync", &root.path, cause))
+    }
+}
+
+/// Removes what a killed run left in staging, its temporary files, and records of snapshots
+/// that exist no longer. Returns whether there was anything, and goes on after errors.
+pub fn clean_up(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> (bool, Vec<Error>) {
+    let mut errors = Vec::new();
+    let mut found = false;
+    let mut keep = |result: Result<bool>| match result {
+        Ok(some) => found |= some,
+        Err(error) => errors.push(error),
+    };
+    keep(empty_staging(root));
+    keep(remove_staged_beside(root));
+    keep(remove_temporaries(root.private()));
+    keep(remove_orphaned_records(root, visible, retired));
+    (found, errors)
+}
+
+fn empty_staging(root: &SnapshotRoot) -> Result<bool> {
+    let room = root.room("staging")?;
+    remove_all(room.place().directory, room.place().path, |_| true)
+}
+
+fn remove_staged_beside(root: &SnapshotRoot) -> Result<bool> {
+    remove_all(root.directory(), &root.path, |name| name.starts_with(BESIDE.as_bytes()))
+}
+
+/// Removes the trees in `directory` whose names are selected; the first error is kept.
+pub fn remove_all(directory: BorrowedFd, path: &Path, selected: impl Fn(&[u8]) -> bool) -> Result<bool> {
+    let listing = Listing::read(directory).map_err(|cause| Error::io("read", path, cause))?;
+    let mut first_error = None;
+    let mut found = false;
+    for name in listing.entries().iter().map(|entry| listing.name(entry)) {
+        if selected(name.to_bytes()) {
+            found = true;
+            if let Err(error) = remove_tree(directory, path, name) {
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    first_error.map_or(Ok(found), Err)
+}
+
+fn remove_temporaries(private: Place) -> Result<bool> {
+    let mut found = false;
+    for name in names_in(private)?.into_iter().filter(|name| name.ends_with(TEMPORARY)) {
+        found |= remove_file(private, &name)?;
+    }
+    Ok(found)
+}
+
+fn remove_orphaned_records(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> Result<bool> {
+    let records = root.room("records")?;
+    let owned: std::collections::HashSet<String> =
+        visible.iter().chain(retired).map(|name| file_name(name)).collect();
+    let mut found = false;
+    for name in names_in(records.place())?.into_iter().filter(|name| !owned.contains(name)) {
+        found |= remove_file(records.place(), &name)?;
+    }
+    Ok(found)
+}
+
+/// Removes one file of ours; false if it was gone already.
+pub fn remove_file(place: Place, name: &str) -> Result<bool> {
+    match unlinkat(place.directory.as_fd(), c_name(name).as_c_str(), UnlinkatFlags::NoRemoveDir) {
+        Ok(()) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(cause) => Err(Error::io("remove", &place.path.join(name), cause)),
+    }
+}

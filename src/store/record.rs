@@ -1,0 +1,217 @@
+//! What was known when a snapshot was published: `records/NAME.toml`.
+//!
+//! A record is written before its snapshot becomes visible. Later only *verified-until*
+//! moves. Adopted snapshots get a record when they are first verified.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::durable::{self, Place};
+use crate::decide::grade::Grade;
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::{escape, unescape};
+use crate::tree::clone::Cloned;
+use crate::tree::compare::{Comparison, Known};
+use crate::tree::copy::CopiedEntry;
+
+/// The newest format of records and state that this version writes and reads.
+pub const FORMAT: u32 = 1;
+
+/// Who transferred, as rsyncd told it, escaped.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Client {
+    /// `RSYNC_HOST_ADDR`.
+    #[serde(default)]
+    pub address: String,
+    /// `RSYNC_HOST_NAME`, which may come from reverse DNS.
+    #[serde(default)]
+    pub name: String,
+    /// `RSYNC_USER_NAME`; empty for an anonymous module.
+    #[serde(default)]
+    pub user: String,
+}
+
+/// A record; all paths in it are escaped and relative to the module.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Format number, at most [`FORMAT`].
+    pub format: u32,
+    /// When the snapshot was taken.
+    pub time: DateTime<Utc>,
+    /// When a run last found the module unchanged.
+    pub verified_until: DateTime<Utc>,
+    /// What the content is worth.
+    pub grade: Grade,
+    /// Whether somebody else made the snapshot and we only verified it.
+    #[serde(default)]
+    pub adopted: bool,
+    /// `RSYNC_EXIT_STATUS` of the transfer; none for a manual snapshot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<i32>,
+    /// Entries in the snapshot.
+    #[serde(default)]
+    pub entries: u64,
+    /// Entries that the snapshot before did not have.
+    #[serde(default)]
+    pub added: u64,
+    /// Entries that are other files than in the snapshot before.
+    #[serde(default)]
+    pub changed: u64,
+    /// Entries that only the snapshot before had.
+    #[serde(default)]
+    pub removed: u64,
+    /// From the start of the scan until the tree was complete in staging, in seconds.
+    #[serde(default)]
+    pub duration_seconds: f64,
+    /// Entries that disappeared while they were read.
+    #[serde(default)]
+    pub vanished: u64,
+    /// Directories and copies whose owner or security attributes could not be kept.
+    #[serde(default)]
+    pub attributes_lost: u64,
+    /// Mount points that were left out.
+    #[serde(default)]
+    pub skipped_mounts: Vec<String>,
+    /// Who transferred; none for a manual snapshot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<Client>,
+    /// Files that were copied, since they could not be linked.
+    #[serde(default, rename = "copy", skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<CopyRecord>,
+}
+
+/// One copied file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyRecord {
+    path: String,
+    live_inode: u64,
+    copy_inode: u64,
+    size_bytes: i64,
+    /// As text: TOML's integers end in 2262.
+    mtime_ns: String,
+}
+
+impl Record {
+    /// The record of a new snapshot.
+    pub fn new(time: DateTime<Utc>, grade: Grade, cloned: &Cloned, comparison: &Comparison) -> Self {
+        Record {
+            entries: cloned.entries,
+            added: comparison.added,
+            changed: comparison.changed,
+            removed: comparison.removed,
+            vanished: cloned.vanished,
+            attributes_lost: cloned.attributes_lost,
+            skipped_mounts: cloned.skipped_mounts.iter().map(|path| escape(path)).collect(),
+            copies: cloned.copies.iter().map(CopyRecord::new).collect(),
+            ..Record::bare(time, grade)
+        }
+    }
+
+    /// The record of an adopted snapshot, of which only the name is known.
+    pub fn adopted(time: DateTime<Utc>, grade: Grade) -> Self {
+        Record { adopted: true, ..Record::bare(time, grade) }
+    }
+
+    fn bare(time: DateTime<Utc>, grade: Grade) -> Self {
+        Record {
+            format: FORMAT,
+            time,
+            verified_until: time,
+            grade,
+            adopted: false,
+            status: None,
+            entries: 0,
+            added: 0,
+            changed: 0,
+            removed: 0,
+            duration_seconds: 0.0,
+            vanished: 0,
+            attributes_lost: 0,
+            skipped_mounts: Vec::new(),
+            client: None,
+            copies: Vec::new(),
+        }
+    }
+
+    /// Differences between the live tree and the snapshot that are no change.
+    pub fn known(&self) -> Known {
+        let copies = self.copies.iter().filter_map(CopyRecord::to_entry).collect();
+        let mounts = self.skipped_mounts.iter().filter_map(|path| unescape(path)).collect();
+        Known::new(copies, mounts)
+    }
+
+    /// Reads the record of the snapshot `name`; `None` if it has none.
+    pub fn read(records: Place, name: &str) -> Result<Option<Self>> {
+        let file = file_name(name);
+        let Some(text) = durable::read(records, &file)? else { return Ok(None) };
+        let path = records.path.join(&file).display().to_string();
+        let record: Record = toml::from_str(&text)
+            .map_err(|error| Error::Damaged { path: path.clone(), problem: first_line(&error) })?;
+        if record.format > FORMAT {
+            let problem = format!("has format {}, this version reads up to {FORMAT}", record.format);
+            return Err(Error::Damaged { path, problem });
+        }
+        Ok(Some(record))
+    }
+
+    /// Replaces the record of the snapshot `name`, durably.
+    pub fn write(&self, records: Place, name: &str) -> Result<()> {
+        durable::write(records, &file_name(name), &self.to_text(records)?)
+    }
+
+    /// The same before the whole file system is synced.
+    pub fn write_before_syncfs(&self, records: Place, name: &str) -> Result<()> {
+        durable::write_before_syncfs(records, &file_name(name), &self.to_text(records)?)
+    }
+
+    fn to_text(&self, records: Place) -> Result<String> {
+        to_toml(self, records)
+    }
+}
+
+/// TOML text of one of our own structures.
+pub fn to_toml(value: &impl Serialize, place: Place) -> Result<String> {
+    let damaged = |error: toml::ser::Error| Error::Damaged {
+        path: place.path.display().to_string(),
+        problem: error.to_string(),
+    };
+    toml::to_string(value).map_err(damaged)
+}
+
+/// What a TOML error says, with its position, on one line.
+pub fn first_line(error: &toml::de::Error) -> String {
+    error.to_string().lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// The file that holds the record of the snapshot `name`.
+pub fn file_name(name: &str) -> String {
+    format!("{name}.toml")
+}
+
+impl CopyRecord {
+    fn new(entry: &CopiedEntry) -> Self {
+        CopyRecord {
+            path: escape(&entry.path),
+            live_inode: entry.live_inode,
+            copy_inode: entry.copy_inode,
+            size_bytes: entry.size_bytes,
+            mtime_ns: entry.mtime_ns.to_string(),
+        }
+    }
+
+    /// The copied file, escaped and relative to the module.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn to_entry(&self) -> Option<CopiedEntry> {
+        Some(CopiedEntry {
+            path: unescape(&self.path)?,
+            live_inode: self.live_inode,
+            copy_inode: self.copy_inode,
+            size_bytes: self.size_bytes,
+            mtime_ns: self.mtime_ns.parse().ok()?,
+        })
+    }
+}

@@ -1,0 +1,194 @@
+//! What one run tells the next: `state.toml`.
+//!
+//! Some of it must be written by runs that do not hold the lock: a failed transfer marks the root
+//! torn at once, and a run that gave up waiting marks it due. So changes are made under a
+//! lock of their own, on the private directory itself, held for milliseconds. A holder of
+//! the long lock releases it while holding this one, after looking at the due mark: no mark can fall between.
+
+use std::os::fd::AsFd;
+
+use chrono::{DateTime, Utc};
+use nix::errno::Errno;
+use nix::fcntl::renameat;
+use serde::{Deserialize, Serialize};
+
+use super::boot::BootTime;
+use super::durable::{self, Place, c_name};
+use super::lock::Guard;
+use super::record::{FORMAT, first_line, to_toml};
+use crate::decide::clock_guard::ClockJump;
+use crate::decide::grade::Grade;
+use crate::decide::rotation::History;
+use crate::tell::error::{Error, Result};
+use crate::tree::compare::Fingerprint;
+
+const FILE: &str = "state.toml";
+const DAMAGED: &str = "state.toml.damaged";
+
+/// The state of a snapshot root between runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Format number, at most [`FORMAT`].
+    pub format: u32,
+    /// The policy file that the root has once been run with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_file: Option<String>,
+    /// An earlier state was lost; nothing expires until a person confirms.
+    #[serde(default)]
+    pub state_lost: bool,
+    /// The last run that scanned the module.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<LastRun>,
+    /// The module is a mixture of two states.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub torn: Option<TornMark>,
+    /// A snapshot is owed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub due: Option<DueMark>,
+    /// Expiry is paused since the clock stepped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_jump: Option<ClockJump>,
+}
+
+/// The last run that scanned the module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LastRun {
+    /// When, by the wall clock.
+    pub time: DateTime<Utc>,
+    /// When its scan began, by the boot-time clock.
+    pub scan_began: BootTime,
+    /// The grade up to which the tree of that moment is safe in a snapshot, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub covered: Option<Grade>,
+}
+
+/// A transfer that ended badly, and nothing since that repaired it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TornMark {
+    /// When the transfer's end was noticed.
+    pub since: DateTime<Utc>,
+    /// Its exit status.
+    pub status: i32,
+    /// The hook that noticed it; tells one mark from another.
+    pub noticed: BootTime,
+    /// The tree as that transfer left it, once it has been scanned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint>,
+}
+
+/// Why a snapshot is owed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DueReason {
+    /// A run gave up waiting for the lock.
+    LockBusy,
+    /// A push came sooner than `min_interval` after the last snapshot.
+    MinInterval,
+}
+
+/// A snapshot is owed since then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DueMark {
+    /// When it was marked.
+    pub since: DateTime<Utc>,
+    /// The same by the boot-time clock.
+    pub marked: BootTime,
+    /// The grade that the run would have given.
+    pub grade: Grade,
+    /// Why.
+    pub reason: DueReason,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State {
+            format: FORMAT,
+            policy_file: None,
+            state_lost: false,
+            last_run: None,
+            torn: None,
+            due: None,
+            clock_jump: None,
+        }
+    }
+}
+
+impl State {
+    /// What rotation needs of it.
+    pub fn history(&self) -> History {
+        History {
+            last_run: self.last_run.as_ref().map(|run| run.time),
+            clock_jump: self.clock_jump.clone(),
+            state_lost: self.state_lost,
+        }
+    }
+
+    /// Reads the state without changing anything; a missing one is new.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if it cannot be understood.
+    pub fn read(private: Place) -> Result<Self> {
+        let Some(text) = durable::read(private, FILE)? else { return Ok(State::default()) };
+        let path = private.path.join(FILE).display().to_string();
+        let damaged = |problem| Error::Damaged { path, problem };
+        let state: State = toml::from_str(&text).map_err(|error| damaged.clone()(first_line(&error)))?;
+        if state.format > FORMAT {
+            return Err(damaged(format!("has format {}, this version reads up to {FORMAT}", state.format)));
+        }
+        Ok(state)
+    }
+
+    /// Changes the state under its lock, durably if `change` changed anything, and returns it.
+    ///
+    /// A state that cannot be understood is set aside, not lost; what it may have held is
+    /// assumed at its worst: torn, and nothing expires until a person confirms.
+    pub fn update(private: Place, change: impl FnOnce(&mut State)) -> Result<Self> {
+        let guard = Guard::on_directory(private)?;
+        let (state, ()) = State::update_guarded(private, &guard, change)?;
+        Ok(state)
+    }
+
+    /// The same for a caller who holds the state's lock for longer.
+    pub fn update_guarded<T>(
+        private: Place,
+        _: &Guard,
+        change: impl FnOnce(&mut State) -> T,
+    ) -> Result<(Self, T)> {
+        let (before, mut rewrite) = match State::read(private) {
+            Ok(state) => (state, false),
+            Err(Error::Damaged { path, problem }) if !problem.starts_with("has format") => {
+                log::error!(
+                    "{path}: {problem}; it is set aside as {DAMAGED}, and nothing expires until `rotate --confirm`"
+                );
+                set_aside(private)?;
+                (State::worst(), true)
+            }
+            Err(error) => return Err(error),
+        };
+        let mut state = before.clone();
+        let result = change(&mut state);
+        rewrite |= state != before;
+        if rewrite {
+            durable::write(private, FILE, &to_toml(&state, private)?)?;
+        }
+        Ok((state, result))
+    }
+
+    /// What a lost state may have been.
+    fn worst() -> Self {
+        let torn = TornMark { since: Utc::now(), status: -1, noticed: BootTime::now(), fingerprint: None };
+        State { state_lost: true, torn: Some(torn), ..State::default() }
+    }
+}
+
+fn set_aside(private: Place) -> Result<()> {
+    let directory = private.directory.as_fd();
+    match renameat(directory, c_name(FILE).as_c_str(), directory, c_name(DAMAGED).as_c_str()) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(cause) => Err(Error::io("set aside", &private.path.join(FILE), cause)),
+    }
+}

@@ -1,0 +1,109 @@
+//! The one error type: what was attempted, on what, why it failed, what to do.
+
+use std::io;
+use std::path::Path;
+
+use super::escape::{escape, escape_path};
+use super::exit::Exit;
+
+/// Shorthand for results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why something could not be done. Each message is complete on one line and already escaped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call failed.
+    #[error("cannot {operation} {path}: {cause}{}", hint(cause))]
+    Io {
+        /// The operation as a verb phrase, such as `link` or `sync the file system of`.
+        operation: &'static str,
+        /// What it was done to, escaped.
+        path: String,
+        /// The system's answer.
+        cause: io::Error,
+    },
+    /// rsyncd's environment is not what a hook gets.
+    #[error(
+        "{variable} {problem}: this command expects the environment that rsyncd gives to a post-xfer exec"
+    )]
+    Environment {
+        /// The variable's name.
+        variable: &'static str,
+        /// What is wrong with its value.
+        problem: String,
+    },
+    /// The command line or a configuration file asks for something impossible.
+    #[error("{0}")]
+    Usage(String),
+    /// The policy file cannot be read without error; one line per mistake.
+    #[error("{}", .0.join("; "))]
+    Policy(Vec<String>),
+    /// The snapshot root cannot be trusted or used.
+    #[error("snapshot root {path}: {problem}; {remedy}")]
+    Root {
+        /// The root, escaped.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What the administrator can do.
+        remedy: String,
+    },
+    /// Somebody else held the lock all the time.
+    #[error(
+        "the lock of {root} stayed busy for {waited_seconds} s: held by {holder}; the root is marked due, the holder or `rsyncd-snapshot snapshot --due` catches up"
+    )]
+    Busy {
+        /// The root, escaped.
+        root: String,
+        /// The holder's own words about itself.
+        holder: String,
+        /// How long we waited, in seconds.
+        waited_seconds: u64,
+    },
+    /// One of our own files holds something that we did not write.
+    #[error("{path}: {problem}")]
+    Damaged {
+        /// The file, escaped.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl Error {
+    /// The failure of `operation` on `path`.
+    pub fn io(operation: &'static str, path: &Path, cause: impl Into<io::Error>) -> Self {
+        Error::Io { operation, path: escape_path(path), cause: cause.into() }
+    }
+
+    /// The same for something that is bytes rather than a path.
+    pub fn io_bytes(operation: &'static str, path: &[u8], cause: impl Into<io::Error>) -> Self {
+        Error::Io { operation, path: escape(path), cause: cause.into() }
+    }
+
+    /// The exit status that this error ends a command with.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Error::Io { .. } | Error::Damaged { .. } => Exit::Failed,
+            Error::Environment { .. } | Error::Usage(_) | Error::Policy(_) | Error::Root { .. } => {
+                Exit::Usage
+            }
+            Error::Busy { .. } => Exit::Busy,
+        }
+    }
+}
+
+/// What an administrator can do about the causes that are not self-explaining.
+fn hint(cause: &io::Error) -> &'static str {
+    match cause.raw_os_error() {
+        Some(libc::EXDEV) => {
+            " (module and snapshot root must be on one file system and one mount: no bind mount, separate ReadWritePaths= or project quota between them)"
+        }
+        Some(libc::ENOSPC) => " (free space or inodes; existing snapshots were not touched)",
+        Some(libc::EDQUOT) => " (raise the quota; existing snapshots were not touched)",
+        Some(libc::EPERM) => {
+            " (an immutable or append-only flag, or fs.protected_hardlinks for a user without CAP_FOWNER)"
+        }
+        _ => "",
+    }
+}

@@ -1,0 +1,123 @@
+//! Printable, reversible text for arbitrary bytes.
+//!
+//! File names, module names and client names are bytes that a stranger chose. In
+//! a log or on a terminal a raw control byte forges lines or moves the cursor, so
+//! everything outside printable UTF-8 becomes `\xHH`, byte by byte, and a backslash
+//! becomes `\\`. [`unescape`] inverts it, which lets records (TOML is text) hold any path.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Escapes `bytes` so that the result is printable, unambiguous and reversible.
+pub fn escape(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character == '\\' {
+                text.push_str("\\\\");
+            } else if is_unsafe(character) {
+                push_hex(&mut text, character.encode_utf8(&mut [0; 4]).as_bytes());
+            } else {
+                text.push(character);
+            }
+        }
+        push_hex(&mut text, chunk.invalid());
+    }
+    text
+}
+
+/// [`escape`] for a path.
+pub fn escape_path(path: &Path) -> String {
+    escape(path.as_os_str().as_bytes())
+}
+
+/// The bytes that [`escape`] made `text` from; `None` when it was not made by it.
+pub fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        if first != b'\\' {
+            bytes.push(first);
+            rest = tail;
+            continue;
+        }
+        match tail {
+            [b'\\', tail @ ..] => {
+                bytes.push(b'\\');
+                rest = tail;
+            }
+            [b'x', high, low, tail @ ..] => {
+                let digit = |byte: &u8| (*byte as char).to_digit(16);
+                bytes.push((digit(high)? * 16 + digit(low)?) as u8);
+                rest = tail;
+            }
+            _ => return None,
+        }
+    }
+    Some(bytes)
+}
+
+/// Replaces whatever could disturb a line of log or terminal, and nothing else: the last
+/// guard before a sink, for text whose values were escaped already.
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_unsafe(character) {
+            push_hex(&mut line, character.encode_utf8(&mut [0; 4]).as_bytes());
+        } else {
+            line.push(character);
+        }
+    }
+    Cow::Owned(line)
+}
+
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\\x{byte:02x}");
+    }
+}
+
+/// Control characters, and the invisible ones that reorder or break lines.
+fn is_unsafe(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_survives_the_round_trip_and_prints_on_one_line() {
+        let all: Vec<u8> = (0..=255).chain(0..=255).rev().collect();
+        let text = escape(&all);
+        assert!(text.chars().all(|c| !c.is_control()));
+        assert_eq!(unescape(&text).unwrap(), all);
+    }
+
+    #[test]
+    fn ordinary_names_stay_readable() {
+        assert_eq!(escape("Ünïcode & spaces".as_bytes()), "Ünïcode & spaces");
+        assert_eq!(escape(b"a\nb\\c\x1b[1m\xff"), r"a\x0ab\\c\x1b[1m\xff");
+        assert_eq!(escape("evil\u{202e}gpj".as_bytes()), r"evil\xe2\x80\xaegpj");
+    }
+
+    #[test]
+    fn text_that_was_not_escaped_is_refused() {
+        for text in [r"\", r"\x1", r"\xzz", r"\n"] {
+            assert_eq!(unescape(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_log_line_keeps_its_backslashes_but_no_control_character() {
+        assert_eq!(one_line(r"name a\x0ab"), r"name a\x0ab");
+        assert_eq!(one_line("a\nb"), r"a\x0ab");
+    }
+}

@@ -1,0 +1,10 @@
+//! What is told: errors, log lines, exit statuses and tables.
+//!
+//! Nothing here decides or changes anything. Every value that a client can
+//! influence passes through [`escape`] on its way out.
+
+pub mod error;
+pub mod escape;
+pub mod exit;
+pub mod log;
+pub mod table;

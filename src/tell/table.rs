@@ -1,0 +1,62 @@
+//! Columns of text for a terminal.
+
+use std::io::{self, Write};
+
+/// Rows of cells; the first row is the heading.
+#[derive(Debug, Default)]
+pub struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with a heading.
+    pub fn new(heading: &[&str]) -> Self {
+        Table { rows: vec![heading.iter().map(ToString::to_string).collect()] }
+    }
+
+    /// Adds a row.
+    pub fn push(&mut self, row: Vec<String>) {
+        self.rows.push(row);
+    }
+
+    /// The text, each column as wide as its widest cell.
+    pub fn to_text(&self) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let line = |row: &Vec<String>| {
+            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+            cells.collect::<Vec<_>>().join("  ").trim_end().to_string()
+        };
+        self.rows.iter().map(line).map(|line| line + "\n").collect()
+    }
+}
+
+/// Prints to standard output; a reader that has gone away, such as `head`, is no failure.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_lines_have_no_trailing_blanks() {
+        let mut table = Table::new(&["NAME", "N"]);
+        table.push(vec!["ä".into(), "1".into()]);
+        table.push(vec!["longer".into(), String::new()]);
+        assert_eq!(table.to_text(), "NAME    N\nä       1\nlonger\n");
+    }
+}

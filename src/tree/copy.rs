@@ -1,0 +1,170 @@
+//! Copies for the few entries that cannot be linked.
+//!
+//! An inode that has reached the file system's link limit, or is immutable, or that
+//! `fs.protected_hardlinks` guards, must not be missing from a snapshot. A regular file is copied
+//! (sharing its blocks where the file system can) once per inode into a directory of its own in staging and
+//! linked from there, so that a group of hard links stays a group; anything else is made anew.
+//! Each copy is remembered, so that comparing does not take it for a change.
+
+use std::collections::HashSet;
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::FchmodatFlags;
+use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstat, mkdirat, mknodat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
+
+use super::attributes;
+use super::syscalls::{Answer, Identity, open_directory, stat_entry};
+
+/// What is remembered of a file that was copied rather than linked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopiedEntry {
+    /// Path relative to the module.
+    pub path: Vec<u8>,
+    /// Inode number in the live tree.
+    pub live_inode: u64,
+    /// Inode number of the copy.
+    pub copy_inode: u64,
+    /// Size in bytes when it was copied.
+    pub size_bytes: i64,
+    /// Modification time when it was copied, nanoseconds since 1970.
+    pub mtime_ns: i128,
+}
+
+impl CopiedEntry {
+    /// Whether the live entry still is what was copied.
+    pub fn is_current(&self, live: &FileStat) -> bool {
+        live.st_size == self.size_bytes && mtime_ns(live) == self.mtime_ns
+    }
+}
+
+fn mtime_ns(stat: &FileStat) -> i128 {
+    i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec)
+}
+
+/// Makes copies for one clone; keeps the originals of regular copies in a directory of its own.
+pub struct Copier<'a> {
+    staging: BorrowedFd<'a>,
+    originals: Option<OwnedFd>,
+    copied: HashSet<u64>,
+}
+
+/// Where in staging the originals of copies are while a clone runs.
+pub const ORIGINALS: &CStr = c"copies";
+
+impl<'a> Copier<'a> {
+    /// A copier that keeps originals in `staging`.
+    pub fn new(staging: BorrowedFd<'a>) -> Self {
+        Copier { staging, originals: None, copied: HashSet::new() }
+    }
+
+    /// Puts a copy of `name` from `live` into `copy`, under the same name.
+    pub fn copy(
+        &mut self,
+        live: BorrowedFd,
+        name: &CStr,
+        copy: BorrowedFd,
+        path: Vec<u8>,
+    ) -> Answer<CopiedEntry> {
+        let stat = stat_entry(live, name)?;
+        match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFREG => self.copy_regular(live, name, &stat, copy)?,
+            SFlag::S_IFDIR => return Err(Errno::EISDIR),
+            SFlag::S_IFLNK => symlinkat(readlinkat(live, name)?.as_os_str(), copy, name)?,
+            kind => mknodat(copy, name, kind, Mode::from_bits_truncate(0o600), stat.st_rdev)?,
+        }
+        if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
+            apply_by_name(&stat, copy, name)?;
+        }
+        let copy_inode = Identity::of(&stat_entry(copy, name)?).inode;
+        let live_inode = Identity::of(&stat).inode;
+        Ok(CopiedEntry { path, live_inode, copy_inode, size_bytes: stat.st_size, mtime_ns: mtime_ns(&stat) })
+    }
+
+    /// Removes the directory of originals; the copies stay linked in the clone.
+    pub fn finish(self) -> Answer<()> {
+        let Some(originals) = self.originals else { return Ok(()) };
+        for inode in self.copied {
+            unlinkat(&originals, &original_name(inode)[..], UnlinkatFlags::NoRemoveDir)?;
+        }
+        unlinkat(self.staging, ORIGINALS, UnlinkatFlags::RemoveDir)
+    }
+
+    fn copy_regular(
+        &mut self,
+        live: BorrowedFd,
+        name: &CStr,
+        stat: &FileStat,
+        copy: BorrowedFd,
+    ) -> Answer<()> {
+        let inode = Identity::of(stat).inode;
+        let original = original_name(inode);
+        if self.copied.contains(&inode) {
+            let originals = self.originals()?;
+            match linkat(originals, &original[..], copy, name, AtFlags::empty()) {
+                // The copy has reached the limit too: the next ones share another copy.
+                Err(Errno::EMLINK) => unlinkat(self.originals()?, &original[..], UnlinkatFlags::NoRemoveDir)?,
+                answer => return answer,
+            }
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let source = File::from(openat(live, name, flags, Mode::empty())?);
+        let opened = fstat(&source)?;
+        if Identity::of(&opened) != Identity::of(stat) || opened.st_mode != stat.st_mode {
+            return Err(Errno::ESTALE);
+        }
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let originals = self.originals()?;
+        let target = File::from(openat(originals, &original[..], flags, Mode::from_bits_truncate(0o600))?);
+        self.copied.insert(inode);
+        copy_content(&source, &target)?;
+        attributes::apply(source.as_fd(), stat, target.as_fd())?;
+        linkat(self.originals()?, &original[..], copy, name, AtFlags::empty())
+    }
+
+    fn originals(&mut self) -> Answer<BorrowedFd<'_>> {
+        if self.originals.is_none() {
+            match mkdirat(self.staging, ORIGINALS, Mode::from_bits_truncate(0o700)) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(error) => return Err(error),
+            }
+            self.originals = Some(open_directory(self.staging, ORIGINALS)?);
+        }
+        self.originals.as_ref().map(AsFd::as_fd).ok_or(Errno::ENOENT)
+    }
+}
+
+fn original_name(inode: u64) -> Vec<u8> {
+    inode.to_string().into_bytes()
+}
+
+fn copy_content(source: &File, target: &File) -> Answer<()> {
+    if rustix::fs::ioctl_ficlone(target, source).is_ok() {
+        return Ok(());
+    }
+    let (mut reader, mut writer) = (source, target);
+    match io::copy(&mut reader, &mut writer) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))),
+    }
+}
+
+/// Owner, mode and times of something that must not be opened.
+fn apply_by_name(stat: &FileStat, copy: BorrowedFd, name: &CStr) -> Answer<()> {
+    let owner = (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
+    fchownat(copy, name, owner.0, owner.1, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFLNK.bits() {
+        // The name was made by us a moment ago in a directory that is ours alone, and is no link.
+        let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
+        fchmodat(copy, name, mode, FchmodatFlags::FollowSymlink)?;
+    }
+    let accessed = TimeSpec::new(stat.st_atime, stat.st_atime_nsec);
+    let modified = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
+    utimensat(copy, name, &accessed, &modified, UtimensatFlags::NoFollowSymlink)
+}

@@ -1,0 +1,127 @@
+//! The system calls of the tree engine, each relative to an open directory.
+//!
+//! nix makes most of them; rustix those that nix lacks on musl or lacks altogether: directory
+//! reads into a buffer of our size, rename without replacing, attributes by descriptor, mount ids.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+
+/// The system's answer to a call.
+pub type Answer<T> = Result<T, Errno>;
+
+/// What tells one directory or file from another on the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The file system's device number.
+    pub device: u64,
+    /// The inode number on it.
+    pub inode: u64,
+}
+
+impl Identity {
+    /// The identity that `stat` shows.
+    // The width of the fields differs between platforms.
+    #[allow(clippy::useless_conversion)]
+    pub fn of(stat: &FileStat) -> Self {
+        Identity { device: stat.st_dev.into(), inode: stat.st_ino.into() }
+    }
+}
+
+const DIRECTORY: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// Set once the kernel, or a filter before it, has shown that it has no `openat2`.
+static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
+
+/// Opens the directory `name` in `parent`.
+///
+/// # Errors
+/// `EXDEV` if it is a mount point; `ELOOP` or `ENOTDIR` if it is no directory.
+pub fn open_directory(parent: BorrowedFd, name: &CStr) -> Answer<OwnedFd> {
+    // Reading must not look like a client's access; only owners may ask for that.
+    match open_directory_with(parent, name, DIRECTORY | OFlag::O_NOATIME) {
+        Err(Errno::EPERM) => open_directory_with(parent, name, DIRECTORY),
+        answer => answer,
+    }
+}
+
+fn open_directory_with(parent: BorrowedFd, name: &CStr, flags: OFlag) -> Answer<OwnedFd> {
+    if !NO_OPENAT2.load(Ordering::Relaxed) {
+        let resolve =
+            ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
+        match openat2(parent, name, OpenHow::new().flags(flags).resolve(resolve)) {
+            Err(Errno::ENOSYS) => NO_OPENAT2.store(true, Ordering::Relaxed),
+            // EAGAIN is openat2's own: a rename raced with it. The plain call below decides.
+            Err(Errno::EAGAIN) => {}
+            answer => return answer,
+        }
+    }
+    let directory = openat(parent, name, flags, Mode::empty())?;
+    match mount_of(directory.as_fd())? == mount_of(parent)? {
+        true => Ok(directory),
+        false => Err(Errno::EXDEV),
+    }
+}
+
+/// Opens the parent of `directory`. Whoever moved `directory` meanwhile decides what that is,
+/// so the caller compares its [`Identity`] before using it.
+pub fn open_parent(directory: BorrowedFd) -> Answer<OwnedFd> {
+    openat(directory, c"..", DIRECTORY, Mode::empty())
+}
+
+/// The state of an entry itself, be it a symbolic link.
+pub fn stat_entry(parent: BorrowedFd, name: &CStr) -> Answer<FileStat> {
+    fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+}
+
+/// What must agree for two directories to be linkable: the device, and the mount where the
+/// kernel tells it, since a bind mount of the same file system has the same device.
+pub fn mount_of(directory: BorrowedFd) -> Answer<(u64, Option<u64>)> {
+    let device = Identity::of(&fstat(directory)?).device;
+    let flags = rustix::fs::AtFlags::EMPTY_PATH;
+    let mount = rustix::fs::statx(directory, c"", flags, rustix::fs::StatxFlags::MNT_ID)
+        .ok()
+        .filter(|statx| statx.stx_mask & rustix::fs::StatxFlags::MNT_ID.bits() != 0)
+        .map(|statx| statx.stx_mnt_id);
+    Ok((device, mount))
+}
+
+/// Whether `name` in `parent` is a mount point; for entries that are no directories.
+pub fn is_mount_point(parent: BorrowedFd, name: &CStr) -> bool {
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW | rustix::fs::AtFlags::NO_AUTOMOUNT;
+    rustix::fs::statx(parent, name, flags, rustix::fs::StatxFlags::empty())
+        .is_ok_and(|statx| statx.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT))
+}
+
+/// Renames without ever replacing what the new name already stands for.
+///
+/// # Errors
+/// `EEXIST` if the new name is taken.
+pub fn rename_no_replace(
+    old_parent: BorrowedFd,
+    old: &CStr,
+    new_parent: BorrowedFd,
+    new: &CStr,
+) -> Answer<()> {
+    let flags = rustix::fs::RenameFlags::NOREPLACE;
+    match rustix::fs::renameat_with(old_parent, old, new_parent, new, flags) {
+        Ok(()) => Ok(()),
+        // A file system without the flag: our lock keeps every other writer of the root away.
+        Err(rustix::io::Errno::INVAL) => match stat_entry(new_parent, new) {
+            Err(Errno::ENOENT) => nix::fcntl::renameat(old_parent, old, new_parent, new),
+            Err(error) => Err(error),
+            Ok(_) => Err(Errno::EEXIST),
+        },
+        Err(error) => Err(Errno::from_raw(error.raw_os_error())),
+    }
+}
+
+/// Whether this process may give files to other owners.
+pub fn is_privileged() -> bool {
+    nix::unistd::geteuid().is_root()
+}
