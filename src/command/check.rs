@@ -15,7 +15,6 @@ use crate::decide::grade::Grade;
 use crate::decide::rotation::pause;
 use crate::decide::span::roughly;
 use crate::store::catalog::{Catalog, Item};
-use crate::store::memory::Memory;
 use crate::store::state::State;
 use crate::tell::error::Error;
 use crate::tell::escape::escape;
@@ -178,7 +177,7 @@ fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Finding> {
 }
 
 fn last_failure(target: &Target) -> Vec<Finding> {
-    let Some(memory) = Memory::recall(&target.module_path) else { return Vec::new() };
+    let Some(memory) = target.memory.recall(&target.module_path) else { return Vec::new() };
     let failure = memory.failure.map(|failure| {
         let when = failure.time.format("%FT%TZ");
         Finding::new(Level::Critical, format!("the last run failed at {when}: {}", failure.message))

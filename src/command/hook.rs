@@ -6,7 +6,6 @@ use crate::config::environment::Transfer;
 use crate::config::target::Target;
 use crate::decide::grade::Intent;
 use crate::run::{self, Request};
-use crate::store::memory::Memory;
 use crate::tell::error::Result;
 use crate::tell::escape::escape_path;
 use crate::tell::exit::Exit;
@@ -15,7 +14,7 @@ use crate::tell::exit::Exit;
 pub fn run(context: &Context) -> Result<Exit> {
     let transfer = Transfer::from_environment()?;
     let target = Target::of_module(&context.settings, transfer.module_name.clone(), &transfer.module_path)
-        .inspect_err(|error| remember_failure(&transfer, &error.to_string()))?;
+        .inspect_err(|error| remember_failure(context, &transfer, &error.to_string()))?;
     context.set_level(&target);
     after_transfer(&target, &transfer, context, &Clock::System)
 }
@@ -48,8 +47,10 @@ pub fn after_transfer(
 }
 
 /// A module that cannot even be resolved is remembered by the path that rsyncd gave.
-fn remember_failure(transfer: &Transfer, message: &str) {
-    if let Err(error) = Memory::remember(&transfer.module_path, None, Some(message.to_string()), Vec::new()) {
+fn remember_failure(context: &Context, transfer: &Transfer, message: &str) {
+    if let Err(error) =
+        context.settings.memory.remember(&transfer.module_path, None, Some(message.to_string()), Vec::new())
+    {
         log::debug!("{}: nothing remembered: {error}", escape_path(&transfer.module_path));
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::policy_file::{Policies, salvage_snapshot_root};
 use super::rsyncd_conf::RsyncdConf;
 use crate::decide::policy::Policy;
+use crate::store::memory::Places;
 use crate::tell::error::Result;
 use crate::tell::escape::escape_path;
 
@@ -26,6 +27,8 @@ pub struct Settings {
     pub rsyncd_conf: PathBuf,
     /// What became of reading the policy.
     pub source: Source,
+    /// Where this machine remembers roots and failures.
+    pub memory: Places,
     text: Option<String>,
     policies: Policies,
 }
@@ -59,7 +62,14 @@ impl Settings {
             Err(error) => (None, trouble(&file, &format!("cannot be read: {error}")), Policies::built_in()),
         };
         let rsyncd_conf = rsyncd_conf.unwrap_or(Path::new(RSYNCD_CONF)).to_path_buf();
-        Settings { policy_file: file, rsyncd_conf, source, text, policies }
+        Settings {
+            policy_file: file,
+            rsyncd_conf,
+            source,
+            memory: Places::from_environment(),
+            text,
+            policies,
+        }
     }
 
     /// The policy of a module; the built-in defaults where the file cannot be used.

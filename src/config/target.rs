@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::rsyncd_conf::Module;
 use super::settings::{Settings, Source};
 use crate::decide::policy::Policy;
-use crate::store::memory::Memory;
+use crate::store::memory::Places;
 use crate::store::root::{Access, SnapshotRoot, canonical_module};
 use crate::store::state::State;
 use crate::tell::error::{Error, Result};
@@ -32,6 +32,8 @@ pub struct Target {
     pub trouble: Vec<String>,
     /// The policy file, once it was read without error, to be remembered by the root.
     pub policy_file: Option<PathBuf>,
+    /// Where this machine remembers its root and failures.
+    pub memory: Places,
 }
 
 impl Target {
@@ -43,13 +45,14 @@ impl Target {
         let (root_path, trouble) = match &settings.source {
             Source::Trouble(mistakes) => {
                 let salvaged = settings.salvaged_root(name.as_deref());
-                (known_root(&module_path, salvaged, name.as_deref())?, mistakes.clone())
+                (known_root(&settings.memory, &module_path, salvaged, name.as_deref())?, mistakes.clone())
             }
             Source::File => (configured_root(&policy, &module_path, name.as_deref())?, Vec::new()),
             Source::BuiltIn => built_in_root(settings, &module_path)?,
         };
         let policy_file = (settings.source == Source::File).then(|| settings.policy_file.clone());
-        Ok(Target { name, module_path, root_path, policy, trouble, policy_file })
+        let memory = settings.memory.clone();
+        Ok(Target { name, module_path, root_path, policy, trouble, policy_file, memory })
     }
 
     /// The module that a person named: a name in rsyncd.conf or an absolute path.
@@ -120,7 +123,7 @@ impl Target {
 /// The module that a directory belongs to: as its root remembers, or as rsyncd.conf says.
 fn registered_name(settings: &Settings, module_path: &Path) -> Option<Vec<u8>> {
     let own = escape_path(module_path);
-    let remembered = remembered_root(module_path);
+    let remembered = remembered_root(&settings.memory, module_path);
     let roots = module_path.parent().map(Path::to_path_buf).into_iter().chain(remembered);
     let registered =
         roots.filter_map(|root| SnapshotRoot::registration(&root)).find(|found| found.path == own);
@@ -137,8 +140,8 @@ fn registered_name(settings: &Settings, module_path: &Path) -> Option<Vec<u8>> {
     hooked.or(candidates.first()).map(|module| module.name.clone())
 }
 
-fn remembered_root(module_path: &Path) -> Option<PathBuf> {
-    let bytes = unescape(&Memory::recall(module_path)?.snapshot_root?)?;
+fn remembered_root(memory: &Places, module_path: &Path) -> Option<PathBuf> {
+    let bytes = unescape(&memory.recall(module_path)?.snapshot_root?)?;
     Some(PathBuf::from(OsStr::from_bytes(&bytes)))
 }
 
@@ -180,7 +183,8 @@ fn fill_template(template: &str, name: Option<&[u8]>) -> Result<PathBuf> {
 /// the root remembers a policy file. Then the file has gone, and that is trouble.
 fn built_in_root(settings: &Settings, module_path: &Path) -> Result<(PathBuf, Vec<String>)> {
     let parent = parent_of(module_path)?;
-    let remembered = remembered_root(module_path).filter(|root| is_registered_for(root, module_path));
+    let remembered =
+        remembered_root(&settings.memory, module_path).filter(|root| is_registered_for(root, module_path));
     let root = remembered.unwrap_or(parent);
     let private = root.join(crate::store::root::PRIVATE);
     let state = std::fs::File::open(&private).ok().and_then(|directory| {
@@ -199,10 +203,15 @@ fn built_in_root(settings: &Settings, module_path: &Path) -> Result<(PathBuf, Ve
 }
 
 /// With a policy that cannot be used: a root that is registered for this module already.
-fn known_root(module_path: &Path, salvaged: Option<String>, name: Option<&[u8]>) -> Result<PathBuf> {
+fn known_root(
+    memory: &Places,
+    module_path: &Path,
+    salvaged: Option<String>,
+    name: Option<&[u8]>,
+) -> Result<PathBuf> {
     let salvaged = salvaged.and_then(|template| fill_template(&template, name).ok());
     let candidates =
-        salvaged.into_iter().chain(remembered_root(module_path)).chain(parent_of(module_path).ok());
+        salvaged.into_iter().chain(remembered_root(memory, module_path)).chain(parent_of(module_path).ok());
     let found = candidates.into_iter().find(|root| is_registered_for(root, module_path));
     found.map_or_else(|| parent_of(module_path), Ok)
 }

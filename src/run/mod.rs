@@ -18,7 +18,6 @@ use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::decide::grade::{Grade, Intent, Occasion};
 use crate::store::boot::BootTime;
-use crate::store::memory::Memory;
 use crate::store::record::Client;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, DueReason, State, TornMark};
@@ -251,14 +250,14 @@ fn remember(target: &Target, result: &Result<Report>) {
     if let Some(root) = root {
         warn_if_root_moved(target, root);
     }
-    if let Err(error) = Memory::remember(&target.module_path, root, failure, warnings) {
+    if let Err(error) = target.memory.remember(&target.module_path, root, failure, warnings) {
         log::debug!("nothing remembered outside the snapshot root: {error}");
     }
 }
 
 fn warn_if_root_moved(target: &Target, root: &std::path::Path) {
     let now = crate::tell::escape::escape_path(root);
-    let before = Memory::recall(&target.module_path).and_then(|memory| memory.snapshot_root);
+    let before = target.memory.recall(&target.module_path).and_then(|memory| memory.snapshot_root);
     if let Some(before) = before.filter(|before| *before != now) {
         log::warn!(
             "{}: snapshots are made in {now} from now on; those in {before} are no longer rotated",

@@ -52,16 +52,56 @@ pub struct Failure {
 }
 
 impl Memory {
-    /// What is remembered of the module at `module_path`; of several places the newest.
-    pub fn recall(module_path: &Path) -> Option<Self> {
-        let file = file_name(module_path);
-        let read = |directory: PathBuf| -> Option<Memory> {
-            let opened = File::open(&directory).ok()?;
-            let text = durable::read(Place { directory: opened.as_fd(), path: &directory }, &file).ok()??;
-            toml::from_str(&text).ok()
+    fn read(directory: &Path, file: &str) -> Option<Self> {
+        let opened = File::open(directory).ok()?;
+        let text = durable::read(Place { directory: opened.as_fd(), path: directory }, file).ok()??;
+        toml::from_str(&text).ok()
+    }
+
+    fn write(&self, place: &Path, file: &str) -> Result<()> {
+        let failed = |cause| crate::tell::error::Error::io("make", place, cause);
+        DirBuilder::new().recursive(true).mode(0o700).create(place).map_err(failed)?;
+        let opened = File::open(place).map_err(failed)?;
+        let place = Place { directory: opened.as_fd(), path: place };
+        durable::write(place, file, &to_toml(self, place)?)
+    }
+}
+
+/// Where to remember, best first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// Directories, made when they are needed.
+    pub directories: Vec<PathBuf>,
+}
+
+impl Places {
+    /// Where this process is meant to remember.
+    pub fn from_environment() -> Self {
+        let named = |variable: &str| {
+            let value = env::var_os(variable).map(PathBuf::from);
+            value.filter(|path| path.is_absolute())
         };
-        let found = places().into_iter().filter_map(read);
-        let own = found.filter(|memory: &Memory| memory.module_path == escape_path(module_path));
+        let (state, runtime) = match is_privileged() {
+            true => (Some(Path::new("/var/lib").join(PROGRAM)), Some(Path::new("/run").join(PROGRAM))),
+            false => {
+                let state =
+                    named("XDG_STATE_HOME").or_else(|| named("HOME").map(|home| home.join(".local/state")));
+                (
+                    state.map(|path| path.join(PROGRAM)),
+                    named("XDG_RUNTIME_DIR").map(|path| path.join(PROGRAM)),
+                )
+            }
+        };
+        let state = named("STATE_DIRECTORY").or(state);
+        let runtime = named("RUNTIME_DIRECTORY").or(runtime);
+        Places { directories: state.into_iter().chain(runtime).collect() }
+    }
+
+    /// What is remembered of the module at `module_path`; of several places the newest.
+    pub fn recall(&self, module_path: &Path) -> Option<Memory> {
+        let file = file_name(module_path);
+        let found = self.directories.iter().filter_map(|directory| Memory::read(directory, &file));
+        let own = found.filter(|memory| memory.module_path == escape_path(module_path));
         own.max_by_key(|memory| memory.updated)
     }
 
@@ -70,12 +110,13 @@ impl Memory {
     /// # Errors
     /// If no place can be written.
     pub fn remember(
+        &self,
         module_path: &Path,
         snapshot_root: Option<&Path>,
         failure: Option<String>,
         warnings: Vec<String>,
     ) -> Result<()> {
-        let before = Memory::recall(module_path);
+        let before = self.recall(module_path);
         let now = Utc::now();
         let remembered_root = before.as_ref().and_then(|memory| memory.snapshot_root.clone());
         let memory = Memory {
@@ -94,43 +135,14 @@ impl Memory {
             return Ok(());
         }
         let mut result = Ok(());
-        for place in places() {
-            result = memory.write(&place, &file_name(module_path));
+        for directory in &self.directories {
+            result = memory.write(directory, &file_name(module_path));
             if result.is_ok() {
                 break;
             }
         }
         result
     }
-
-    fn write(&self, place: &Path, file: &str) -> Result<()> {
-        let failed = |cause| crate::tell::error::Error::io("make", place, cause);
-        DirBuilder::new().recursive(true).mode(0o700).create(place).map_err(failed)?;
-        let opened = File::open(place).map_err(failed)?;
-        let place = Place { directory: opened.as_fd(), path: place };
-        durable::write(place, file, &to_toml(self, place)?)
-    }
-}
-
-/// Where to remember, best first.
-fn places() -> Vec<PathBuf> {
-    let named = |variable: &str| {
-        env::var_os(variable)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    if is_privileged() {
-        let state = named("STATE_DIRECTORY").unwrap_or_else(|| Path::new("/var/lib").join(PROGRAM));
-        let runtime = named("RUNTIME_DIRECTORY").unwrap_or_else(|| Path::new("/run").join(PROGRAM));
-        return vec![state, runtime];
-    }
-    let state = named("STATE_DIRECTORY")
-        .or_else(|| named("XDG_STATE_HOME").map(|path| path.join(PROGRAM)))
-        .or_else(|| named("HOME").map(|path| path.join(".local/state").join(PROGRAM)));
-    let runtime =
-        named("RUNTIME_DIRECTORY").or_else(|| named("XDG_RUNTIME_DIR").map(|path| path.join(PROGRAM)));
-    state.into_iter().chain(runtime).collect()
 }
 
 /// The path as a file name: readable, and different for every path of a sensible length.

@@ -1,0 +1,33 @@
+//! The hook with the time passed in: what a simulated year runs behind a real daemon.
+//!
+//! `hook_at FILE POLICY` is `rsyncd-snapshot post-xfer --config POLICY` at the time that FILE
+//! holds (RFC 3339). It exists for the tests: the program itself believes only the system's clock.
+
+use std::process::ExitCode;
+
+use rsyncd_snapshot::clock::Clock;
+use rsyncd_snapshot::command::{Context, hook};
+use rsyncd_snapshot::config::environment::Transfer;
+use rsyncd_snapshot::config::settings::Settings;
+use rsyncd_snapshot::config::target::Target;
+use rsyncd_snapshot::store::boot::BootTime;
+use rsyncd_snapshot::tell::exit::Exit;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1).map(std::path::PathBuf::from);
+    let (clock_file, policy_file) = (arguments.next().expect("FILE"), arguments.next().expect("POLICY"));
+    let time = std::fs::read_to_string(clock_file).expect("the clock file");
+    let clock = Clock::standing(time.trim().parse().expect("a time"));
+    rsyncd_snapshot::tell::log::start(false, log::LevelFilter::Warn);
+    let context =
+        Context { settings: Settings::read(Some(&policy_file), None), level: None, started: BootTime::now() };
+    let transfer = Transfer::from_environment().expect("rsyncd's environment");
+    let target = Target::of_module(&context.settings, transfer.module_name.clone(), &transfer.module_path);
+    let result = target.and_then(|target| hook::after_transfer(&target, &transfer, &context, &clock));
+    result
+        .unwrap_or_else(|error| {
+            log::error!("{error}");
+            Exit::Failed
+        })
+        .into()
+}
