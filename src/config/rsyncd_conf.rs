@@ -146,6 +146,12 @@ impl Reader {
             match statement.map_err(|problem| place.refused(problem))? {
                 Statement::Section(name) => self.section(name, place)?,
                 Statement::Parameter(name, value) => self.parameter(&name, value),
+                Statement::Ignored => {
+                    let (file, line) = (escape_path(file), line);
+                    log::warn!(
+                        "{file}:{line}: neither a comment, nor a [module], nor a parameter with its =; rsync ignores it"
+                    );
+                }
                 Statement::Directive(name, value) => self.directive(&name, &value, place, depth)?,
             }
         }
@@ -445,10 +451,7 @@ mod tests {
 
     #[test]
     fn a_mistake_names_file_and_line() {
-        assert_eq!(
-            error("# c\n[a]\n\nwords\n"),
-            "@/rsyncd.conf:4: neither a comment, nor a [module], nor a parameter with its ="
-        );
+        assert_eq!(error("# c\n[a]\n\n= words\n"), "@/rsyncd.conf:4: a parameter without a name");
         assert_eq!(error("[a/b]"), "@/rsyncd.conf:1: module name a/b has a slash in it");
         assert_eq!(error("a = b\n[]"), "@/rsyncd.conf:2: a module without a name");
         assert_eq!(error("a = b\n\0"), "@/rsyncd.conf:2: a NUL byte, where rsync stops reading");

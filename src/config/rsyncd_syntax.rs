@@ -11,6 +11,8 @@ pub(super) enum Statement {
     Section(Vec<u8>),
     /// `NAME = VALUE`.
     Parameter(Vec<u8>, Vec<u8>),
+    /// A line that is none of these; rsync logs it and reads on.
+    Ignored,
     /// `&NAME VALUE`, without the `&`.
     Directive(Vec<u8>, Vec<u8>),
 }
@@ -74,9 +76,10 @@ impl<'a> Statements<'a> {
                     break;
                 }
                 Some(b'\n') if continues(&mut name) => {}
-                Some(b'\n') | None => {
-                    return Err("neither a comment, nor a [module], nor a parameter with its =");
+                Some(b'\n') | None if name.first() == Some(&b'&') => {
+                    return Err("a directive without a value");
                 }
+                Some(b'\n') | None => return Ok(Statement::Ignored),
                 Some(byte) => name.push(byte),
             }
         }
@@ -213,8 +216,14 @@ mod tests {
     }
 
     #[test]
-    fn what_rsync_complains_about_is_an_error() {
-        for text in ["words", "words\na = 1", "= 1", "[a", "[a\nb]", "[]", "[ \t]", "&include", "[a\\"] {
+    fn a_line_that_says_nothing_is_ignored_as_rsync_does() {
+        assert_eq!(read("words")[0].1, Ok(Statement::Ignored));
+        assert_eq!(read("words\na = 1").len(), 2);
+    }
+
+    #[test]
+    fn what_makes_rsync_refuse_the_file_is_an_error() {
+        for text in ["= 1", "[a", "[a\nb]", "[]", "[ \t]", "&include", "[a\\"] {
             assert!(read(text)[0].1.is_err(), "{text}");
         }
     }

@@ -3,6 +3,7 @@
 //! Everything that keeps or loses a snapshot is settled here and tested as data;
 //! [`store`](crate::store) and [`tree`](crate::tree) only carry it out.
 
+pub mod claim;
 pub mod clock_guard;
 pub mod frequency;
 pub mod grade;

@@ -14,10 +14,10 @@
 
 use chrono::{DateTime, Utc};
 
+use super::claim::{Claim, HeldSpan, claims};
 use super::clock_guard::{self, ClockJump};
-use super::frequency::{Count, Frequency};
 use super::grade::Grade;
-use super::policy::{Policy, Prefer};
+use super::policy::Policy;
 use super::reason::{Pause, Reason};
 use super::slot;
 
@@ -111,6 +111,11 @@ pub fn decide_before_guards(snapshots: &[Snapshot], policy: &Policy, now: DateTi
     Decision { verdicts, pause: None, deferred: 0 }
 }
 
+fn held_span(snapshot: &Snapshot, now: DateTime<Utc>) -> HeldSpan {
+    let until = snapshot.verified_until.min(now).max(snapshot.time);
+    HeldSpan { from: snapshot.time, until }
+}
+
 fn keep(verdict: &mut Verdict, reason: Reason) {
     if !verdict.keep {
         // What was said in favour of expiring it no longer matters.
@@ -123,14 +128,15 @@ fn keep(verdict: &mut Verdict, reason: Reason) {
 /// Keeps what stands for a slot, and notes for the others who stands for theirs.
 fn keep_slots(verdicts: &mut [Verdict], complete: &[usize], policy: &Policy, now: DateTime<Utc>) {
     for &(frequency, count) in &policy.keep {
-        let held = Held::all(verdicts, complete, frequency, policy, now);
-        let claims = claims(&held, frequency, count, policy);
+        let spans: Vec<HeldSpan> =
+            complete.iter().map(|&index| held_span(&verdicts[index].snapshot, now)).collect();
+        let claims = claims(&spans, frequency, count, policy);
         for (position, claim) in claims.into_iter().enumerate() {
             let verdict = &mut verdicts[complete[position]];
             match claim {
                 Claim::Kept { rank } => {
-                    let until = verdict.snapshot.verified_until.min(now).max(verdict.snapshot.time);
-                    let slot = slot::label(frequency, until, &policy.time_zone);
+                    let slot =
+                        slot::label(frequency, held_span(&verdict.snapshot, now).until, &policy.time_zone);
                     keep(verdict, Reason::Slot { frequency, rank, of: count, prefer: policy.prefer, slot });
                 }
                 Claim::Taken { .. } | Claim::Outside if verdict.keep => {}
@@ -143,131 +149,6 @@ fn keep_slots(verdicts: &mut [Verdict], complete: &[usize], policy: &Policy, now
             }
         }
     }
-}
-
-/// The slots that one snapshot holds, and how far it reaches on the frequency's axis.
-struct Held {
-    first_slot: i64,
-    last_slot: i64,
-    reaches: i64,
-}
-
-impl Held {
-    /// For each complete snapshot, oldest first. A snapshot holds until it was last verified,
-    /// but not beyond the next one's time: from there on the next one holds.
-    fn all(
-        verdicts: &[Verdict],
-        complete: &[usize],
-        frequency: Frequency,
-        policy: &Policy,
-        now: DateTime<Utc>,
-    ) -> Vec<Held> {
-        let zone = &policy.time_zone;
-        let snapshot = |position: usize| &verdicts[complete[position]].snapshot;
-        let held = |position: usize| {
-            let Snapshot { time, verified_until, .. } = snapshot(position);
-            let next = complete.get(position + 1).map_or(now, |_| snapshot(position + 1).time);
-            let until = (*verified_until).min(next).max(*time);
-            let reaches = slot::position(frequency, until, zone);
-            let first_slot = slot::slot_at(frequency, slot::position(frequency, *time, zone));
-            Held { first_slot, last_slot: slot::slot_at(frequency, reaches).max(first_slot), reaches }
-        };
-        (0..complete.len()).map(held).collect()
-    }
-}
-
-/// What one frequency says about one snapshot.
-#[derive(Clone)]
-enum Claim {
-    /// It stands for a kept slot; the newest such slot has this rank.
-    Kept { rank: u64 },
-    /// Another one (by position) stands for its slot.
-    Taken { by: usize },
-    /// It stands only for slots that are too old.
-    Outside,
-}
-
-/// Decides one frequency for all complete snapshots, oldest first.
-fn claims(held: &[Held], frequency: Frequency, count: Count, policy: &Policy) -> Vec<Claim> {
-    let ranges = represented(held, policy.prefer);
-    let cutoff = match (count, held.last()) {
-        // The window is counted back from when the newest was taken, as rotate-backups does;
-        // where it was verified since, from there: its age counts from verified-until.
-        (Count::Newest(count), Some(newest)) if policy.strict => {
-            slot::periods_before(frequency, newest.reaches, count)
-        }
-        _ => None,
-    };
-    let mut remaining = match count {
-        Count::Newest(count) => u64::from(count),
-        Count::Always => u64::MAX,
-    };
-    let mut rank = 1;
-    let mut claims = vec![Claim::Outside; held.len()];
-    for position in (0..held.len()).rev() {
-        claims[position] = match ranges[position] {
-            Range::TakenBy(by) => Claim::Taken { by },
-            Range::Slots { first, last } => {
-                let slots = slots_within(&held[position], first, last, frequency, cutoff);
-                if slots == 0 || remaining == 0 {
-                    Claim::Outside
-                } else {
-                    remaining = remaining.saturating_sub(slots);
-                    rank += slots;
-                    Claim::Kept { rank: rank - slots }
-                }
-            }
-        };
-    }
-    claims
-}
-
-/// The slots that a snapshot stands for.
-enum Range {
-    Slots { first: i64, last: i64 },
-    TakenBy(usize),
-}
-
-/// Settles who stands for each slot. Snapshots are in order of time, so their ranges overlap
-/// only at the ends: with `oldest` a snapshot stands for what no earlier one holds, with
-/// `newest` for what no later one holds.
-fn represented(held: &[Held], prefer: Prefer) -> Vec<Range> {
-    let mut ranges: Vec<Range> = Vec::with_capacity(held.len());
-    let mut owner: Option<(usize, i64)> = None;
-    let positions: Box<dyn Iterator<Item = usize>> = match prefer {
-        Prefer::Oldest => Box::new(0..held.len()),
-        Prefer::Newest => Box::new((0..held.len()).rev()),
-    };
-    for position in positions {
-        let Held { first_slot, last_slot, .. } = held[position];
-        let (first, last) = match (prefer, owner) {
-            (_, None) => (first_slot, last_slot),
-            (Prefer::Oldest, Some((_, taken))) => (first_slot.max(taken + 1), last_slot),
-            (Prefer::Newest, Some((_, taken))) => (first_slot, last_slot.min(taken - 1)),
-        };
-        if first > last {
-            ranges.push(Range::TakenBy(owner.map_or(position, |(by, _)| by)));
-        } else {
-            owner = Some((position, if prefer == Prefer::Oldest { last } else { first }));
-            ranges.push(Range::Slots { first, last });
-        }
-    }
-    if prefer == Prefer::Newest {
-        ranges.reverse();
-    }
-    ranges
-}
-
-/// How many of the slots from `first` to `last` are not before the cutoff. In the slot that
-/// the cutoff falls into, the snapshot must reach the cutoff itself.
-fn slots_within(held: &Held, first: i64, last: i64, frequency: Frequency, cutoff: Option<i64>) -> u64 {
-    let Some(cutoff) = cutoff else {
-        return last.abs_diff(first) + 1;
-    };
-    let cutoff_slot = slot::slot_at(frequency, cutoff);
-    let first_within = if held.reaches >= cutoff { cutoff_slot } else { cutoff_slot + 1 };
-    let first = first.max(first_within);
-    if first > last { 0 } else { last.abs_diff(first) + 1 }
 }
 
 /// Keeps the newest, the young, the pinned and the last `min_keep`.
