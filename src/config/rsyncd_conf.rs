@@ -468,8 +468,8 @@ mod tests {
             error("&merge /dev/null"),
             "@/rsyncd.conf:1: &merge /dev/null: neither a file nor a directory"
         );
-        let nested = Files::new(&[("rsyncd.conf", "&merge @/x"), ("x", "\n\nbad\x1b[m\n")]);
-        assert!(nested.error().starts_with("@/x:3: neither"));
+        let nested = Files::new(&[("rsyncd.conf", "&merge @/x"), ("x", "\n\n= bad\x1b[m\n")]);
+        assert!(nested.error().starts_with("@/x:3: a parameter without"));
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<
         rotated.warn(format!("{label}: a retired snapshot remains: {error}"));
     }
     if removed.trees > 0 {
-        log::info!("{label}: removed {} snapshots with {} entries", removed.trees, removed.entries);
+        log::info!("{label}: removed {} retired snapshot(s) with {} entries", removed.trees, removed.entries);
     }
     rotated.removed = retired;
     Ok(rotated)
