@@ -8,7 +8,7 @@ use crate::decide::grade::Grade;
 use crate::decide::rotation::{Decision, Verdict};
 use crate::decide::span::roughly;
 use crate::store::catalog::Item;
-use crate::store::record::Client;
+use crate::store::record::{Client, Record};
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::table::Table;
 
@@ -95,7 +95,7 @@ struct ItemView {
     changed: Option<u64>,
     removed: Option<u64>,
     duration_seconds: Option<f64>,
-    copies: usize,
+    copies: u64,
     skipped_mounts: Vec<String>,
     #[serde(skip)]
     age: String,
@@ -165,7 +165,7 @@ impl ItemView {
             changed: made.map(|record| record.changed),
             removed: made.map(|record| record.removed),
             duration_seconds: made.map(|record| record.duration_seconds),
-            copies: made.map_or(0, |record| record.copies.len()),
+            copies: made.map_or(0, Record::copied_names),
             skipped_mounts: made.map(|record| record.skipped_mounts.clone()).unwrap_or_default(),
             age: roughly(now - item.name.time),
         }

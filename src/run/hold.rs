@@ -56,6 +56,12 @@ impl Hold {
                 root: escape_path(&root.path),
                 holder: lock.holder(),
                 waited_seconds: wait.as_secs(),
+                consequence: match request.hoped_grade() {
+                    Some(_) => {
+                        "the root is marked due: the holder or `rsyncd-snapshot snapshot --due` catches up"
+                    }
+                    None => "nothing was done",
+                },
             });
         }
         Ok(Hold { lock, waited: true, since: BootTime::now() })

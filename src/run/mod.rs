@@ -133,8 +133,8 @@ impl Report {
     }
 
     /// Logs a problem that does not stop the run, and remembers it for the exit status.
-    fn warn(&mut self, message: String) {
-        log::warn!("{message}");
+    fn warn(&mut self, label: &str, message: String) {
+        log::warn!("{label}: {message}");
         self.warnings.push(message);
     }
 

@@ -95,11 +95,11 @@ fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<
         rotated.decision.expired().map(|verdict| verdict.snapshot.name.clone()).collect();
     let (retired, errors) = retire::retire(root, &names)?;
     for error in errors {
-        rotated.warn(format!("{label}: {error}"));
+        rotated.warn(&label, error.to_string());
     }
     let removed = retire::remove_retired(root)?;
     for error in removed.errors {
-        rotated.warn(format!("{label}: a retired snapshot remains: {error}"));
+        rotated.warn(&label, format!("a retired snapshot remains: {error}"));
     }
     if removed.trees > 0 {
         log::info!("{label}: removed {} retired snapshot(s) with {} entries", removed.trees, removed.entries);
@@ -117,18 +117,17 @@ fn tell_decision(label: &str, rotated: &mut Rotated, max_expire: usize) {
         log::log!(level, "{label}: {word} {}: {}", verdict.snapshot.name, reasons.join(", "));
     }
     if let Some(pause) = &rotated.decision.pause {
-        rotated.warn(format!("{label}: nothing expires: {pause}"));
+        rotated.warn(label, format!("nothing expires: {pause}"));
     }
     if rotated.decision.deferred > 0 {
         let deferred = rotated.decision.deferred;
-        rotated
-            .warn(format!("{label}: max_expire {max_expire} reached; {deferred} more expire in later runs"));
+        rotated.warn(label, format!("max_expire {max_expire} reached; {deferred} more expire in later runs"));
     }
 }
 
 impl Rotated {
-    fn warn(&mut self, message: String) {
-        log::warn!("{message}");
+    fn warn(&mut self, label: &str, message: String) {
+        log::warn!("{label}: {message}");
         self.warnings.push(message);
     }
 }

@@ -61,17 +61,17 @@ fn finish_earlier_work(
     report: &mut Report,
 ) -> Result<()> {
     for warning in &catalog.warnings {
-        report.warn(format!("{}: {warning}", target.label()));
+        report.warn(&target.label(), warning.clone());
     }
     // While the policy cannot be used nothing is deleted, be it retired long ago.
     let removed = if target.trouble.is_empty() { retire::remove_retired(root)? } else { Default::default() };
     for error in &removed.errors {
-        report.warn(format!("{}: a retired snapshot remains: {error}", target.label()));
+        report.warn(&target.label(), format!("a retired snapshot remains: {error}"));
     }
     let visible: Vec<String> = catalog.items.iter().map(|item| item.name.text.clone()).collect();
     let (found, errors) = clean_up(root, &visible, &retire::retired(root)?);
     for error in errors {
-        report.warn(format!("{}: {error}", target.label()));
+        report.warn(&target.label(), error.to_string());
     }
     if found || removed.trees > 0 {
         log::info!("{}: cleaned up after a run that did not finish", target.label());
@@ -197,8 +197,10 @@ impl Pass<'_> {
         let grade = self.grade_after_clone(grade)?;
         let name = SnapshotName::new(time, grade).text;
         let has_earlier = self.catalog.newest(grade, self.now).is_some();
-        let added = if has_earlier { comparison.added } else { staged.cloned.entries };
-        let comparison = Comparison { added, ..*comparison };
+        let comparison = match has_earlier {
+            true => *comparison,
+            false => Comparison { added: staged.cloned.entries, changed: 0, removed: 0, ..*comparison },
+        };
         let record = Record {
             status: self.request.status,
             client: self.request.client.clone(),
@@ -251,19 +253,18 @@ impl Pass<'_> {
         let label = self.target.label();
         if !record.skipped_mounts.is_empty() {
             let mounts = record.skipped_mounts.join(", ");
-            report.warn(format!("{label}: left out what is mounted inside the module: {mounts}"));
+            report.warn(&label, format!("left out what is mounted inside the module: {mounts}"));
         }
         if let Some(first) = record.copies.first() {
-            let count = record.copies.len();
-            report.warn(format!(
-                "{label}: {count} entries could not be linked and were copied, the first is {}",
-                first.path()
-            ));
+            let count = record.copied_names();
+            report.warn(
+                &label,
+                format!("{count} entries could not be linked and were copied, the first is {}", first.path),
+            );
         }
         if record.attributes_lost > 0 {
             let count = record.attributes_lost;
-            report
-                .warn(format!("{label}: owner or security attributes of {count} entries could not be kept"));
+            report.warn(&label, format!("owner or security attributes of {count} entries could not be kept"));
         }
     }
 

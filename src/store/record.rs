@@ -12,7 +12,7 @@ use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, unescape};
 use crate::tree::clone::Cloned;
 use crate::tree::compare::{Comparison, Known};
-use crate::tree::copy::CopiedEntry;
+use crate::tree::copy::{Copied, Copies, InodePair};
 
 /// The newest format of records and state that this version writes and reads.
 pub const FORMAT: u32 = 1;
@@ -76,15 +76,18 @@ pub struct Record {
     /// Who transferred; none for a manual snapshot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<Client>,
-    /// Files that were copied, since they could not be linked.
+    /// Inodes that were copied, since they could not be linked.
     #[serde(default, rename = "copy", skip_serializing_if = "Vec::is_empty")]
     pub copies: Vec<CopyRecord>,
 }
 
-/// One copied file.
+/// One copied inode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyRecord {
-    path: String,
+    /// The first of its names.
+    pub path: String,
+    /// How many names share it.
+    pub names: u64,
     live_inode: u64,
     copy_inode: u64,
     size_bytes: i64,
@@ -103,7 +106,7 @@ impl Record {
             vanished: cloned.vanished,
             attributes_lost: cloned.attributes_lost,
             skipped_mounts: cloned.skipped_mounts.iter().map(|path| escape(path)).collect(),
-            copies: cloned.copies.iter().map(CopyRecord::new).collect(),
+            copies: CopyRecord::of(&cloned.copies),
             ..Record::bare(time, grade)
         }
     }
@@ -134,9 +137,14 @@ impl Record {
         }
     }
 
+    /// How many names in the snapshot are copies.
+    pub fn copied_names(&self) -> u64 {
+        self.copies.iter().map(|copy| copy.names).sum()
+    }
+
     /// Differences between the live tree and the snapshot that are no change.
     pub fn known(&self) -> Known {
-        let copies = self.copies.iter().filter_map(CopyRecord::to_entry).collect();
+        let copies = self.copies.iter().filter_map(CopyRecord::read).collect();
         let mounts = self.skipped_mounts.iter().filter_map(|path| unescape(path)).collect();
         Known::new(copies, mounts)
     }
@@ -190,28 +198,22 @@ pub fn file_name(name: &str) -> String {
 }
 
 impl CopyRecord {
-    fn new(entry: &CopiedEntry) -> Self {
-        CopyRecord {
-            path: escape(&entry.path),
-            live_inode: entry.live_inode,
-            copy_inode: entry.copy_inode,
-            size_bytes: entry.size_bytes,
-            mtime_ns: entry.mtime_ns.to_string(),
-        }
+    fn of(copies: &Copies) -> Vec<Self> {
+        let record = |(pair, copied): (&InodePair, &Copied)| CopyRecord {
+            path: escape(&copied.path),
+            names: copied.names,
+            live_inode: pair.live,
+            copy_inode: pair.copy,
+            size_bytes: copied.size_bytes,
+            mtime_ns: copied.mtime_ns.to_string(),
+        };
+        copies.iter().map(record).collect()
     }
 
-    /// The copied file, escaped and relative to the module.
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
-    fn to_entry(&self) -> Option<CopiedEntry> {
-        Some(CopiedEntry {
-            path: unescape(&self.path)?,
-            live_inode: self.live_inode,
-            copy_inode: self.copy_inode,
-            size_bytes: self.size_bytes,
-            mtime_ns: self.mtime_ns.parse().ok()?,
-        })
+    fn read(&self) -> Option<(InodePair, Copied)> {
+        let pair = InodePair { live: self.live_inode, copy: self.copy_inode };
+        let mtime_ns = self.mtime_ns.parse().ok()?;
+        let path = unescape(&self.path)?;
+        Some((pair, Copied { path, names: self.names, size_bytes: self.size_bytes, mtime_ns }))
     }
 }

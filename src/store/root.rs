@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +79,9 @@ impl SnapshotRoot {
         let module = open_path(module_path)?;
         check_owner(path, &directory)?;
         check_mounts(path, &directory, module_path, &module)?;
+        if access == Access::Register {
+            warn_of_overlay(path, &directory);
+        }
         let mut root = SnapshotRoot {
             path: path.to_path_buf(),
             module_path: module_path.to_path_buf(),
@@ -328,6 +332,16 @@ fn check_mounts(path: &Path, directory: &OwnedFd, module_path: &Path, module: &O
         }
     };
     Err(refusal(path, problem, remedy))
+}
+
+/// Linking on an overlay copies files up from the layer below, which splits groups of hard links.
+fn warn_of_overlay(path: &Path, directory: &OwnedFd) {
+    if fstatfs(directory).is_ok_and(|stat| stat.filesystem_type() == OVERLAYFS_SUPER_MAGIC) {
+        log::warn!(
+            "{} is on an overlay: files of its lower layer are copied rather than linked; use a file system of its own",
+            escape_path(path)
+        );
+    }
 }
 
 fn read_registration(private: Place) -> Result<Option<Registration>> {

@@ -59,6 +59,8 @@ pub enum Error {
         holder: String,
         /// How long we waited, in seconds.
         waited_seconds: u64,
+        /// What that means for the work that was asked for.
+        consequence: &'static str,
     },
     /// One of our own files holds something that we did not write.
     #[error("{path}: {problem}")]

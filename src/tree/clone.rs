@@ -16,7 +16,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
 use nix::unistd::linkat;
 
 use super::attributes;
-use super::copy::{CopiedEntry, Copier};
+use super::copy::{self, Copier, Copies};
 use super::descent::Descent;
 use super::listing::Listing;
 use super::syscalls::{Answer, is_mount_point, open_directory};
@@ -27,8 +27,8 @@ use crate::tell::error::{Error, Result};
 pub struct Cloned {
     /// Entries in the tree, directories included, its root not.
     pub entries: u64,
-    /// Files that were copied, since they could not be linked.
-    pub copies: Vec<CopiedEntry>,
+    /// Inodes that were copied, since they could not be linked.
+    pub copies: Copies,
     /// Mount points that were left out, relative to the module.
     pub skipped_mounts: Vec<Vec<u8>>,
     /// Directories or copies whose owner or security attributes could not be kept.
@@ -120,11 +120,11 @@ impl Clone<'_> {
 
     /// Copies what could not be linked because of `refusal`.
     fn copy_entry(&mut self, name: &CStr, refusal: Errno) -> Result<Linked> {
-        let path = self.live.relative_path(Some(name));
-        match self.copier.copy(self.live.directory(), name, self.staged.directory(), path) {
-            Ok(copied) => {
+        match self.copier.copy(self.live.directory(), name, self.staged.directory()) {
+            Ok((pair, stat)) => {
                 self.cloned.entries += 1;
-                self.cloned.copies.push(copied);
+                let live = &self.live;
+                copy::remember(&mut self.cloned.copies, pair, &stat, || live.relative_path(Some(name)));
             }
             // It is a directory by now; linking one is refused with EPERM.
             Err(Errno::EISDIR) => return Ok(Linked::IsDirectory),

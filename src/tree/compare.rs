@@ -6,7 +6,7 @@
 //! anything in it was touched.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -16,7 +16,7 @@ use nix::sys::stat::{FileStat, fstat};
 use serde::{Deserialize, Serialize};
 
 use super::attributes;
-use super::copy::CopiedEntry;
+use super::copy::{Copies, InodePair};
 use super::descent::Descent;
 use super::listing::{Entry, Listing};
 use super::syscalls::stat_entry;
@@ -60,14 +60,13 @@ impl Comparison {
 /// Differences that the snapshot's record explains.
 #[derive(Debug, Default)]
 pub struct Known {
-    copies: HashMap<Vec<u8>, CopiedEntry>,
+    copies: Copies,
     mounts: HashSet<Vec<u8>>,
 }
 
 impl Known {
     /// From what was recorded when the snapshot was made.
-    pub fn new(copies: Vec<CopiedEntry>, mounts: Vec<Vec<u8>>) -> Self {
-        let copies = copies.into_iter().map(|copy| (copy.path.clone(), copy)).collect();
+    pub fn new(copies: Copies, mounts: Vec<Vec<u8>>) -> Self {
         Known { copies, mounts: mounts.into_iter().collect() }
     }
 }
@@ -279,14 +278,12 @@ impl Walk<'_> {
         Listing::read(self.snapshot.directory()).map_err(|cause| self.snapshot.error("read", None, cause))
     }
 
-    fn is_known_copy(&self, name: &CStr, live_inode: u64, copy_inode: u64) -> bool {
-        if self.known.copies.is_empty() {
-            return false;
-        }
-        let copy = self.known.copies.get(&self.live.relative_path(Some(name)));
-        copy.is_some_and(|copy| {
-            (copy.live_inode, copy.copy_inode) == (live_inode, copy_inode)
-                && stat_entry(self.live.directory(), name).is_ok_and(|stat| copy.is_current(&stat))
+    /// Whether the snapshot has a copy of the live inode, which has not been written since. The
+    /// name does not matter: what counts is that the content is there under it.
+    fn is_known_copy(&self, name: &CStr, live: u64, copy: u64) -> bool {
+        let known = self.known.copies.get(&InodePair { live, copy });
+        known.is_some_and(|known| {
+            stat_entry(self.live.directory(), name).is_ok_and(|stat| known.is_current(&stat))
         })
     }
 

@@ -6,7 +6,7 @@
 //! linked from there, so that a group of hard links stays a group; anything else is made anew.
 //! Each copy is remembered, so that comparing does not take it for a change.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
@@ -22,27 +22,43 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat
 use super::attributes;
 use super::syscalls::{Answer, Identity, open_directory, stat_entry};
 
-/// What is remembered of a file that was copied rather than linked.
+/// Remembers one more name of a copied inode.
+pub fn remember(copies: &mut Copies, pair: InodePair, live: &FileStat, path: impl FnOnce() -> Vec<u8>) {
+    let new = || Copied { path: path(), names: 0, size_bytes: live.st_size, mtime_ns: mtime_ns(live) };
+    copies.entry(pair).or_insert_with(new).names += 1;
+}
+
+/// An inode of the live tree and the inode that stands for it in the snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InodePair {
+    /// In the live tree.
+    pub live: u64,
+    /// In the snapshot.
+    pub copy: u64,
+}
+
+/// What is remembered of an inode that was copied rather than linked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CopiedEntry {
-    /// Path relative to the module.
+pub struct Copied {
+    /// The first of its names, relative to the module.
     pub path: Vec<u8>,
-    /// Inode number in the live tree.
-    pub live_inode: u64,
-    /// Inode number of the copy.
-    pub copy_inode: u64,
+    /// How many names of the snapshot share the copy.
+    pub names: u64,
     /// Size in bytes when it was copied.
     pub size_bytes: i64,
     /// Modification time when it was copied, nanoseconds since 1970.
     pub mtime_ns: i128,
 }
 
-impl CopiedEntry {
+impl Copied {
     /// Whether the live entry still is what was copied.
     pub fn is_current(&self, live: &FileStat) -> bool {
         live.st_size == self.size_bytes && mtime_ns(live) == self.mtime_ns
     }
 }
+
+/// All copies of one snapshot.
+pub type Copies = BTreeMap<InodePair, Copied>;
 
 fn mtime_ns(stat: &FileStat) -> i128 {
     i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec)
@@ -65,13 +81,7 @@ impl<'a> Copier<'a> {
     }
 
     /// Puts a copy of `name` from `live` into `copy`, under the same name.
-    pub fn copy(
-        &mut self,
-        live: BorrowedFd,
-        name: &CStr,
-        copy: BorrowedFd,
-        path: Vec<u8>,
-    ) -> Answer<CopiedEntry> {
+    pub fn copy(&mut self, live: BorrowedFd, name: &CStr, copy: BorrowedFd) -> Answer<(InodePair, FileStat)> {
         let stat = stat_entry(live, name)?;
         match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
             SFlag::S_IFREG => self.copy_regular(live, name, &stat, copy)?,
@@ -82,9 +92,8 @@ impl<'a> Copier<'a> {
         if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
             apply_by_name(&stat, copy, name)?;
         }
-        let copy_inode = Identity::of(&stat_entry(copy, name)?).inode;
-        let live_inode = Identity::of(&stat).inode;
-        Ok(CopiedEntry { path, live_inode, copy_inode, size_bytes: stat.st_size, mtime_ns: mtime_ns(&stat) })
+        let copy = Identity::of(&stat_entry(copy, name)?).inode;
+        Ok((InodePair { live: Identity::of(&stat).inode, copy }, stat))
     }
 
     /// Removes the directory of originals; the copies stay linked in the clone.
