@@ -28,6 +28,14 @@ impl Clock {
         }
     }
 
+    /// The time as exactly as it is known, to compare with the kernel's change times.
+    pub fn exact_now(&self) -> DateTime<Utc> {
+        match self {
+            Clock::System => Utc::now(),
+            Clock::Standing(time) => time.get(),
+        }
+    }
+
     /// Returns when the next second has begun.
     pub fn wait_for_next_second(&self) {
         match self {

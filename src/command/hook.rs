@@ -6,6 +6,7 @@ use crate::config::environment::Transfer;
 use crate::config::target::Target;
 use crate::decide::grade::Intent;
 use crate::run::{self, Request};
+use crate::store::memory::Failure;
 use crate::tell::error::Result;
 use crate::tell::escape::escape_path;
 use crate::tell::exit::Exit;
@@ -48,9 +49,10 @@ pub fn after_transfer(
 
 /// A module that cannot even be resolved is remembered by the path that rsyncd gave.
 fn remember_failure(context: &Context, transfer: &Transfer, message: &str) {
-    if let Err(error) =
-        context.settings.memory.remember(&transfer.module_path, None, Some(message.to_string()), Vec::new())
-    {
+    let failure = Failure::now(message.to_string());
+    let remembered =
+        context.settings.memory.change(&transfer.module_path, |memory| memory.failure = Some(failure));
+    if let Err(error) = remembered {
         log::debug!("{}: nothing remembered: {error}", escape_path(&transfer.module_path));
     }
 }

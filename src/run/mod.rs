@@ -18,10 +18,12 @@ use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::decide::grade::{Grade, Intent, Occasion};
 use crate::store::boot::BootTime;
+use crate::store::memory::Failure;
 use crate::store::record::Client;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, DueReason, State, TornMark};
 use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape_path;
 use crate::tell::exit::Exit;
 use hold::{Hold, Released};
 
@@ -160,7 +162,7 @@ pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> 
 
 fn run_in_root(target: &Target, request: &Request, clock: &Clock) -> Result<Report> {
     let root = target.open_root()?;
-    mark_before_lock(target, &root, request, clock.now())?;
+    mark_before_lock(target, &root, request, clock.exact_now())?;
     if request.only_if_due && State::read(root.private())?.due.is_none() {
         return Ok(Report::new(Ending::NotDue));
     }
@@ -218,7 +220,7 @@ fn mark_before_lock(
         }
         _ => None,
     };
-    let policy_file = target.policy_file.as_deref().map(crate::tell::escape::escape_path);
+    let policy_file = target.policy_file.as_deref().map(escape_path);
     let change = |state: &mut State| {
         if torn.is_some() {
             state.torn = torn;
@@ -250,13 +252,18 @@ fn remember(target: &Target, result: &Result<Report>) {
     if let Some(root) = root {
         warn_if_root_moved(target, root);
     }
-    if let Err(error) = target.memory.remember(&target.module_path, root, failure, warnings) {
+    let remembered = target.memory.change(&target.module_path, |memory| {
+        memory.snapshot_root = root.map(escape_path).or(memory.snapshot_root.take());
+        memory.failure = failure.map(Failure::now);
+        memory.warnings = warnings;
+    });
+    if let Err(error) = remembered {
         log::debug!("nothing remembered outside the snapshot root: {error}");
     }
 }
 
 fn warn_if_root_moved(target: &Target, root: &std::path::Path) {
-    let now = crate::tell::escape::escape_path(root);
+    let now = escape_path(root);
     let before = target.memory.recall(&target.module_path).and_then(|memory| memory.snapshot_root);
     if let Some(before) = before.filter(|before| *before != now) {
         log::warn!(

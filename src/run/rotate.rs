@@ -61,6 +61,11 @@ pub fn rotate(target: &Target, confirm: bool, clock: &Clock) -> Result<Rotated> 
         })?;
     }
     let rotated = rotate_locked(target, &root, clock)?;
+    let remembered =
+        target.memory.change(&target.module_path, |memory| memory.warnings = rotated.warnings.clone());
+    if let Err(error) = remembered {
+        log::debug!("nothing remembered outside the snapshot root: {error}");
+    }
     if let Released::Due { mark, held } = hold.release_unless_due(&root)? {
         super::work(target, &root, super::due_request(&mark), clock, held)?;
     }

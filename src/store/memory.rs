@@ -17,6 +17,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::durable::{self, Place};
+use super::lock::Guard;
 use super::record::to_toml;
 use crate::tell::error::Result;
 use crate::tell::escape::escape_path;
@@ -51,7 +52,24 @@ pub struct Failure {
     pub message: String,
 }
 
+impl Failure {
+    /// A run has failed just now.
+    pub fn now(message: String) -> Self {
+        Failure { time: Utc::now(), message }
+    }
+}
+
 impl Memory {
+    fn new(module_path: &Path) -> Self {
+        Memory {
+            module_path: escape_path(module_path),
+            snapshot_root: None,
+            updated: Utc::now(),
+            failure: None,
+            warnings: Vec::new(),
+        }
+    }
+
     fn read(directory: &Path, file: &str) -> Option<Self> {
         let opened = File::open(directory).ok()?;
         let text = durable::read(Place { directory: opened.as_fd(), path: directory }, file).ok()??;
@@ -63,6 +81,7 @@ impl Memory {
         DirBuilder::new().recursive(true).mode(0o700).create(place).map_err(failed)?;
         let opened = File::open(place).map_err(failed)?;
         let place = Place { directory: opened.as_fd(), path: place };
+        let _guard = Guard::on_directory(place)?;
         durable::write(place, file, &to_toml(self, place)?)
     }
 }
@@ -105,35 +124,19 @@ impl Places {
         own.max_by_key(|memory| memory.updated)
     }
 
-    /// Remembers the outcome of a run; `snapshot_root` stays as it was when it is `None`.
+    /// Changes what is remembered of the module at `module_path`.
     ///
     /// # Errors
     /// If no place can be written.
-    pub fn remember(
-        &self,
-        module_path: &Path,
-        snapshot_root: Option<&Path>,
-        failure: Option<String>,
-        warnings: Vec<String>,
-    ) -> Result<()> {
+    pub fn change(&self, module_path: &Path, change: impl FnOnce(&mut Memory)) -> Result<()> {
         let before = self.recall(module_path);
-        let now = Utc::now();
-        let remembered_root = before.as_ref().and_then(|memory| memory.snapshot_root.clone());
-        let memory = Memory {
-            module_path: escape_path(module_path),
-            snapshot_root: snapshot_root.map(escape_path).or(remembered_root),
-            updated: now,
-            failure: failure.map(|message| Failure { time: now, message }),
-            warnings,
-        };
+        let mut memory = before.clone().unwrap_or_else(|| Memory::new(module_path));
+        change(&mut memory);
         // Most runs have nothing new to say, and syncing it would cost more than they do.
-        let settled = |before: &Memory| {
-            (before.failure.is_none() && memory.failure.is_none())
-                && (&before.snapshot_root, &before.warnings) == (&memory.snapshot_root, &memory.warnings)
-        };
-        if before.as_ref().is_some_and(settled) {
+        if before.as_ref() == Some(&memory) {
             return Ok(());
         }
+        memory.updated = Utc::now();
         let mut result = Ok(());
         for directory in &self.directories {
             result = memory.write(directory, &file_name(module_path));

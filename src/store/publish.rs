@@ -15,6 +15,7 @@ use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 
 use super::catalog::names_in;
 use super::durable::{Place, TEMPORARY, c_name};
+use super::lock::Guard;
 use super::record::{Record, file_name};
 use super::root::{Room, SnapshotRoot};
 use crate::tell::error::{Error, Result};
@@ -108,6 +109,8 @@ pub fn remove_all(directory: BorrowedFd, path: &Path, selected: impl Fn(&[u8]) -
 }
 
 fn remove_temporaries(private: Place) -> Result<bool> {
+    // Whoever writes there without the long lock holds this one.
+    let _guard = Guard::on_directory(private)?;
     let mut found = false;
     for name in names_in(private)?.into_iter().filter(|name| name.ends_with(TEMPORARY)) {
         found |= remove_file(private, &name)?;

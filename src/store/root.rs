@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
-use nix::unistd::geteuid;
+use nix::unistd::{fsync, geteuid};
 use serde::{Deserialize, Serialize};
 
 use super::durable::{self, Place, c_name};
+use super::lock::Guard;
 use super::record::{FORMAT, first_line, to_toml};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
@@ -167,7 +168,9 @@ impl SnapshotRoot {
         }
         // A set-gid bit or a default ACL of the root must not open it to others.
         let private = open_directory(self.directory(), &c_name(PRIVATE)).map_err(failed)?;
-        fchmod(&private, Mode::S_IRWXU).map_err(failed)
+        fchmod(&private, Mode::S_IRWXU).map_err(failed)?;
+        // A torn mark may soon be all that is in it, and must not be lost with it.
+        fsync(self.directory()).map_err(|cause| Error::io("sync", &self.path, cause))
     }
 
     fn check_private(&self, stat: &nix::sys::stat::FileStat) -> Result<()> {
@@ -191,6 +194,8 @@ impl SnapshotRoot {
         }
         let path = escape_path(&self.module_path);
         let module = name.map(escape);
+        // Several hooks may find a new root at once.
+        let _guard = (access != Access::Look).then(|| Guard::on_directory(self.private())).transpose()?;
         match read_registration(self.private())? {
             Some(found) if found.path != path => Err(refusal(
                 &self.path,

@@ -97,14 +97,13 @@ fn is_comparable((name, _): &(CString, Vec<u8>)) -> bool {
 }
 
 fn read_xattrs(file: BorrowedFd) -> Answer<Xattrs> {
-    let names =
-        sized(|buffer| rustix::fs::flistxattr(file, buffer), || rustix::fs::flistxattr(file, &mut [0u8; 0]))?;
+    let names = sized(|buffer| rustix::fs::flistxattr(file, buffer), || rustix::fs::flistxattr_query(file))?;
     let mut xattrs = Xattrs::new();
     for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
         let Ok(name) = CString::new(name) else { continue };
         let read = sized(
             |buffer| rustix::fs::fgetxattr(file, name.as_c_str(), buffer),
-            || rustix::fs::fgetxattr(file, name.as_c_str(), &mut [0u8; 0]),
+            || rustix::fs::fgetxattr_query(file, name.as_c_str()),
         );
         match read {
             Ok(value) => xattrs.insert(name, value),
