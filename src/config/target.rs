@@ -12,6 +12,7 @@ use super::rsyncd_conf::Module;
 use super::settings::{Settings, Source};
 use crate::decide::policy::Policy;
 use crate::store::memory::Places;
+use crate::store::registration::Registration;
 use crate::store::root::{Access, SnapshotRoot, canonical_module};
 use crate::store::state::State;
 use crate::tell::error::{Error, Result};
@@ -101,11 +102,8 @@ impl Target {
 
     /// Whether the root is registered for this module.
     pub fn is_registered(&self) -> bool {
-        SnapshotRoot::registration(&self.root_path).is_some_and(|registration| {
-            let own_name = self.name.as_deref().map(escape);
-            registration.path == escape_path(&self.module_path)
-                && (registration.module.is_none() || own_name.is_none() || registration.module == own_name)
-        })
+        let own = Registration::new(self.name.as_deref(), &self.module_path);
+        SnapshotRoot::registration(&self.root_path).is_some_and(|found| found.admits(&own))
     }
 
     /// Opens and checks the root for work on it.

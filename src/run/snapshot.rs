@@ -84,6 +84,7 @@ impl Pass<'_> {
         let newest = self.catalog.newest(Grade::Complete, self.now);
         let comparison = self.compare(newest)?;
         let torn = self.torn(&comparison);
+        self.tell_scan(&comparison);
         match outcome(self.request.occasion, torn) {
             Outcome::Failed => {
                 report.ending = Ending::FailedTransfer;
@@ -109,6 +110,19 @@ impl Pass<'_> {
         let known = item.record.as_ref().map(Record::known).unwrap_or_default();
         let snapshot = (std::os::fd::AsFd::as_fd(&directory), path.as_path());
         compare_trees(live, Some(snapshot), &known)
+    }
+
+    fn tell_scan(&self, comparison: &Comparison) {
+        log::debug!(
+            "{}: {} entries in {} directories; {} added, {} changed, {} removed; decided {:.3} ms after the start",
+            self.target.label(),
+            comparison.fingerprint.entries,
+            comparison.fingerprint.directories,
+            comparison.added,
+            comparison.changed,
+            comparison.removed,
+            BootTime::now().milliseconds_since(&self.request.started),
+        );
     }
 
     fn torn(&self, comparison: &Comparison) -> Torn {

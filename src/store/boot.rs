@@ -32,4 +32,9 @@ impl BootTime {
     pub fn is_after(&self, other: &BootTime) -> bool {
         !self.boot.is_empty() && self.boot == other.boot && self.nanoseconds > other.nanoseconds
     }
+
+    /// Milliseconds since `earlier`, a moment of the same boot.
+    pub fn milliseconds_since(&self, earlier: &BootTime) -> f64 {
+        (self.nanoseconds - earlier.nanoseconds) as f64 / 1_000_000.0
+    }
 }

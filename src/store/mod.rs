@@ -11,6 +11,8 @@ pub mod lock;
 pub mod memory;
 pub mod publish;
 pub mod record;
+pub mod registration;
 pub mod retire;
 pub mod root;
 pub mod state;
+mod trust;

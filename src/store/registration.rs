@@ -1,0 +1,86 @@
+//! Which module a root belongs to: `root.toml`.
+//!
+//! Snapshots of two modules in one root would expire each other. So the first one registers,
+//! and every other is refused.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::durable::{self, Place};
+use super::record::{FORMAT, first_line, to_toml};
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::{escape, escape_path};
+
+const FILE: &str = "root.toml";
+
+/// The module that a root belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    /// Format number, at most [`FORMAT`].
+    pub format: u32,
+    /// The module's name, escaped; none if it was only ever given by its path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
+    /// The module's directory, escaped.
+    pub path: String,
+}
+
+impl Registration {
+    /// Of the module `name` in the directory `path`.
+    pub fn new(name: Option<&[u8]>, path: &Path) -> Self {
+        Registration { format: FORMAT, module: name.map(escape), path: escape_path(path) }
+    }
+
+    /// Whether this can stand for `other` too: the same directory, and no other name.
+    pub fn admits(&self, other: &Registration) -> bool {
+        let same_name = self.module.is_none() || other.module.is_none() || self.module == other.module;
+        self.path == other.path && same_name
+    }
+
+    /// What keeps `other` out of the root, and what to do about it.
+    pub(super) fn refuses(&self, other: &Registration, private: Place) -> Option<(String, String)> {
+        if self.admits(other) {
+            return None;
+        }
+        let file = escape_path(&private.path.join(FILE));
+        if self.path != other.path {
+            return Some((
+                format!("is registered for the module directory {}", self.path),
+                format!(
+                    "give the other module a `snapshot_root` of its own; if the module has moved here, change `path` in {file}"
+                ),
+            ));
+        }
+        let module = self.module.clone().unwrap_or_default();
+        Some((
+            format!("is registered for the module '{module}'"),
+            format!(
+                "two modules on one directory: let only one of them run the hook; if the module was renamed, change `module` in {file}"
+            ),
+        ))
+    }
+
+    /// Reads the registration of a root; `None` if it has none.
+    pub fn read(private: Place) -> Result<Option<Self>> {
+        let Some(text) = durable::read(private, FILE)? else { return Ok(None) };
+        let path = escape_path(&private.path.join(FILE));
+        let damaged = |problem| Error::Damaged { path, problem };
+        let registration: Registration =
+            toml::from_str(&text).map_err(|error| damaged.clone()(first_line(&error)))?;
+        if registration.format > FORMAT {
+            let problem = format!(
+                "has format {}, this version reads up to {FORMAT}: a newer version has used this root",
+                registration.format
+            );
+            return Err(damaged(problem));
+        }
+        Ok(Some(registration))
+    }
+
+    /// Writes it, durably; for a caller who holds the state's lock.
+    pub(super) fn write(&self, private: Place) -> Result<()> {
+        durable::write(private, FILE, &to_toml(self, private)?)
+    }
+}

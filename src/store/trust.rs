@@ -1,0 +1,124 @@
+//! What a snapshot root must be before anything in it is believed.
+//!
+//! A root-run program makes and removes whole trees there. So only the administrator may be
+//! able to change it, it must not be where clients write, and hard links from the module must
+//! be possible. Each refusal says what to do.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::sys::stat::{FileStat, fstat};
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
+use nix::unistd::geteuid;
+
+use super::root::PRIVATE;
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape_path;
+use crate::tree::syscalls::mount_of;
+
+/// A refusal of the root at `path`.
+pub(super) fn refusal(path: &Path, problem: String, remedy: String) -> Error {
+    Error::Root { path: escape_path(path), problem, remedy }
+}
+
+/// Refuses what can be told from the two paths alone.
+pub(super) fn check_places(path: &Path, module_path: &Path) -> Result<()> {
+    let own_directory =
+        "give the module a directory of its own below it, such as ROOT/latest, or set `snapshot_root`";
+    if path == Path::new("/") {
+        return Err(refusal(path, "is the root directory".into(), own_directory.into()));
+    }
+    if path.starts_with(module_path) {
+        return Err(refusal(
+            path,
+            "is inside the module, so clients could change snapshots".into(),
+            "set `snapshot_root` to a directory outside the module".into(),
+        ));
+    }
+    if module_path.starts_with(path) && module_path.parent() != Some(path) {
+        return Err(refusal(
+            path,
+            format!("holds the module {} deeper than as its direct child", escape_path(module_path)),
+            "set `snapshot_root` to the module's parent or to a directory beside it".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses a root that others can change.
+pub(super) fn check_owner(path: &Path, directory: &OwnedFd) -> Result<()> {
+    let stat = fstat(directory).map_err(|cause| Error::io("inspect", path, cause))?;
+    if stat.st_mode & 0o022 != 0 {
+        let problem = format!("is writable by others (mode {:04o})", stat.st_mode & 0o7777);
+        return Err(refusal(path, problem, "run `chmod go-w` on it".into()));
+    }
+    if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() {
+        let problem = format!("belongs to user {}, who could exchange snapshots", stat.st_uid);
+        return Err(refusal(path, problem, format!("run `chown {}` on it", geteuid())));
+    }
+    Ok(())
+}
+
+/// Hard links need one file system and one mount.
+pub(super) fn check_mounts(
+    path: &Path,
+    directory: &OwnedFd,
+    module_path: &Path,
+    module: &OwnedFd,
+) -> Result<()> {
+    let mount = |directory: &OwnedFd, path| {
+        mount_of(directory.as_fd()).map_err(|cause| Error::io("inspect", path, cause))
+    };
+    let (root_mount, module_mount) = (mount(directory, path)?, mount(module, module_path)?);
+    if root_mount == module_mount {
+        return Ok(());
+    }
+    let problem = match root_mount.0 == module_mount.0 {
+        false => format!("is on another file system than the module {}", escape_path(module_path)),
+        true => format!(
+            "is another mount than the module {} (a bind mount?), and links cannot cross mounts",
+            escape_path(module_path)
+        ),
+    };
+    let is_mount_point = fs::metadata(module_path)
+        .and_then(|module| Ok(module.dev() != fs::metadata(module_path.join(".."))?.dev()))
+        .unwrap_or(false);
+    let remedy = match is_mount_point {
+        true => format!(
+            "the module is a mount point itself: make a directory in it, such as {}/latest, the module's path",
+            escape_path(module_path)
+        ),
+        false => {
+            "set `snapshot_root` to a directory on the module's file system, in the same mount".to_string()
+        }
+    };
+    Err(refusal(path, problem, remedy))
+}
+
+/// Linking on an overlay copies files up from the layer below, which splits groups of hard links.
+pub(super) fn warn_of_overlay(path: &Path, directory: &OwnedFd) {
+    if fstatfs(directory).is_ok_and(|stat| stat.filesystem_type() == OVERLAYFS_SUPER_MAGIC) {
+        log::warn!(
+            "{} is on an overlay: files of its lower layer are copied rather than linked; use a file system of its own",
+            escape_path(path)
+        );
+    }
+}
+
+/// Refuses a private directory that is not ours alone.
+pub(super) fn check_private(path: &Path, stat: &FileStat) -> Result<()> {
+    let is_directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    if is_directory && stat.st_mode & 0o777 == 0o700 && stat.st_uid == geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(refusal(
+        path,
+        format!("its {PRIVATE} is not a directory of ours with mode 0700"),
+        format!(
+            "find out who made it; if it is yours, `chmod 0700` and `chown {}` it, else move it away",
+            geteuid()
+        ),
+    ))
+}
