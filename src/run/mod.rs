@@ -210,26 +210,33 @@ fn mark_before_lock(
     request: &Request,
     now: DateTime<Utc>,
 ) -> Result<()> {
-    let torn = match (request.occasion, request.status) {
-        (Occasion::Transfer(intent), Some(status)) if intent.tears() => {
-            log::warn!(
-                "{}: the transfer ended with status {status}; the module is torn until one ends well",
-                target.label()
-            );
-            Some(TornMark { since: now, status, noticed: request.started.clone(), fingerprint: None })
-        }
-        _ => None,
-    };
+    let earlier = target.memory.recall(&target.module_path).and_then(|memory| memory.torn);
+    let torn = torn_mark(target, request, now).or(earlier.clone());
     let policy_file = target.policy_file.as_deref().map(escape_path);
-    let change = |state: &mut State| {
+    let marked = State::update(root.private(), |state| {
         if torn.is_some() {
-            state.torn = torn;
+            state.torn = torn.clone();
         }
         if policy_file.is_some() {
             state.policy_file = policy_file;
         }
-    };
-    State::update(root.private(), change).map(drop)
+    });
+    // On a full disk the mark is kept elsewhere, until there is room for it again.
+    let kept = if marked.is_err() { torn } else { None };
+    if kept != earlier {
+        target.memory.change(&target.module_path, |memory| memory.torn = kept)?;
+    }
+    marked.map(drop)
+}
+
+fn torn_mark(target: &Target, request: &Request, now: DateTime<Utc>) -> Option<TornMark> {
+    let (Occasion::Transfer(intent), Some(status)) = (request.occasion, request.status) else { return None };
+    if !intent.tears() {
+        return None;
+    }
+    let label = target.label();
+    log::warn!("{label}: the transfer ended with status {status}; the module is torn until one ends well");
+    Some(TornMark { since: now, status, noticed: request.started.clone(), fingerprint: None })
 }
 
 /// Marks the root due; for a caller who holds the state's lock.

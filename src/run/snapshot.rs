@@ -12,7 +12,7 @@ use crate::decide::grade::{Grade, Occasion, Outcome, Torn, outcome};
 use crate::decide::name::SnapshotName;
 use crate::store::boot::BootTime;
 use crate::store::catalog::{Catalog, Item};
-use crate::store::publish::{Staged, clean_up};
+use crate::store::publish::{Staged, clean_up, discard_staging};
 use crate::store::record::Record;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
@@ -49,7 +49,8 @@ pub(super) fn snapshot(
     let now = clock.now();
     let scan_began = BootTime::now();
     let pass = Pass { target, root, request, clock, began: Instant::now(), scan_began, now, before, catalog };
-    pass.run(&mut report)?;
+    // What could not be finished takes space that the next transfer may need.
+    pass.run(&mut report).inspect_err(|_| discard_staging(root))?;
     Ok(report)
 }
 

@@ -1,9 +1,9 @@
 //! What this machine remembers of a module apart from its snapshot root.
 //!
 //! When the backup disk is full, read-only or gone, nothing can be written to it; yet `check` must
-//! know that the last run failed. And when the policy file is gone, somebody must know where a
+//! know that the last run failed, and no later run may take for complete what a failed transfer tore. And when the policy file is gone, somebody must know where a
 //! module's snapshots used to be. A small file per module in `/var/lib/rsyncd-snapshot`, or if
-//! that cannot be written `/run/rsyncd-snapshot`, holds both. systemd's `STATE_DIRECTORY` and
+//! that cannot be written `/run/rsyncd-snapshot`, holds all that. systemd's `STATE_DIRECTORY` and
 //! `RUNTIME_DIRECTORY` say other places; users without privileges have theirs below `HOME` and `XDG_RUNTIME_DIR`.
 
 use std::env;
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::durable::{self, Place};
 use super::lock::Guard;
 use super::record::to_toml;
+use super::state::TornMark;
 use crate::tell::error::Result;
 use crate::tell::escape::escape_path;
 use crate::tree::syscalls::is_privileged;
@@ -41,6 +42,10 @@ pub struct Memory {
     /// What the last run warned of.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// A torn mark that could not be written into the root: where the disk is full, transfers
+    /// fail, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub torn: Option<TornMark>,
 }
 
 /// A failed run.
@@ -67,6 +72,7 @@ impl Memory {
             updated: Utc::now(),
             failure: None,
             warnings: Vec::new(),
+            torn: None,
         }
     }
 

@@ -83,6 +83,15 @@ pub fn clean_up(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> 
     (found, errors)
 }
 
+/// Removes a tree that could not be published. Errors can wait: the next run cleans up again.
+pub fn discard_staging(root: &SnapshotRoot) {
+    for result in [empty_staging(root), remove_staged_beside(root)] {
+        if let Err(error) = result {
+            log::debug!("staging remains for the next run: {error}");
+        }
+    }
+}
+
 fn empty_staging(root: &SnapshotRoot) -> Result<bool> {
     let room = root.room("staging")?;
     remove_all(room.place().directory, room.place().path, |_| true)
