@@ -23,6 +23,7 @@ fn taken(time: &str) -> Snapshot {
         grade: Grade::Complete,
         recorded: true,
         pinned: None,
+        unreadable: false,
     }
 }
 

@@ -166,6 +166,7 @@ fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Finding> {
         findings.push(Finding::new(Level::Critical, format!("nothing expires: {mistake}")));
     }
     findings.extend(last_failure(target));
+    findings.extend(target.lost_history().map(|lost| Finding::new(Level::Critical, lost.to_string())));
     match examine_root(target) {
         Ok(found) => findings.extend(found),
         Err(error) => findings.push(Finding::new(Level::Critical, error.to_string())),

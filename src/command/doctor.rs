@@ -1,11 +1,15 @@
 //! What is wrong with the configuration before anything has gone wrong with the backups.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::check::{Finding, Level};
 use crate::config::rsyncd_conf::{Module, RsyncdConf};
 use crate::config::settings::{Settings, Source};
 use crate::config::target::Target;
+use crate::decide::name::SnapshotName;
+use crate::decide::zone::Zone;
+use crate::store::root::PRIVATE;
 use crate::tell::escape::escape;
 
 const HOOK: &str = "post-xfer exec";
@@ -94,7 +98,9 @@ fn writers_into(conf: &RsyncdConf, root: &Path, name: &[u8]) -> Vec<Finding> {
     let writes_into_root = |module: &&Module| {
         module.name != name
             && is_writable(module)
-            && module.path().is_ok_and(|path| root.starts_with(std::fs::canonicalize(&path).unwrap_or(path)))
+            && module
+                .path()
+                .is_ok_and(|path| reaches_snapshots(&std::fs::canonicalize(&path).unwrap_or(path), root))
     };
     let finding = |module: &Module| {
         let name = escape(&module.name);
@@ -106,6 +112,14 @@ fn writers_into(conf: &RsyncdConf, root: &Path, name: &[u8]) -> Vec<Finding> {
         )
     };
     conf.modules.iter().filter(writes_into_root).map(finding).collect()
+}
+
+/// Whether `path` is above the root or within one of its snapshots or our own directory.
+fn reaches_snapshots(path: &Path, root: &Path) -> bool {
+    let within = path.strip_prefix(root).ok().and_then(|rest| rest.components().next());
+    let is_ours =
+        |name: &[u8]| name == PRIVATE.as_bytes() || SnapshotName::parse(name, &Zone::utc()).is_some();
+    root.starts_with(path) || within.is_some_and(|first| is_ours(first.as_os_str().as_bytes()))
 }
 
 fn is_writable(module: &Module) -> bool {

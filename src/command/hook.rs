@@ -6,7 +6,7 @@ use crate::config::environment::Transfer;
 use crate::config::target::Target;
 use crate::decide::grade::Intent;
 use crate::run::{self, Request};
-use crate::store::memory::Failure;
+use crate::store::memory::{Failure, Work};
 use crate::tell::error::Result;
 use crate::tell::escape::escape_path;
 use crate::tell::exit::Exit;
@@ -49,7 +49,7 @@ pub fn after_transfer(
 
 /// A module that cannot even be resolved is remembered by the path that rsyncd gave.
 fn remember_failure(context: &Context, transfer: &Transfer, message: &str) {
-    let failure = Failure::now(message.to_string());
+    let failure = Failure::now(Work::Snapshot, message.to_string());
     let remembered =
         context.settings.memory.change(&transfer.module_path, |memory| memory.failure = Some(failure));
     if let Err(error) = remembered {

@@ -20,13 +20,16 @@ pub fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Result<Exit
             return Err(Error::Policy(target.trouble.clone()));
         }
         let root = target.look_at_root()?;
-        let (_, decision) = run::look(target, &root, Clock::System.now())?;
+        let (catalog, decision) = run::look(target, &root, Clock::System.now())?;
         let view = DecisionView::new(target, &decision);
         if !json {
             print(&view.to_text(&target.label()))?;
         }
         views.push(view);
-        Ok(Exit::Done)
+        for warning in &catalog.warnings {
+            log::warn!("{}: {warning}", target.label());
+        }
+        Ok(if catalog.warnings.is_empty() { Exit::Done } else { Exit::Warnings })
     })?;
     if json {
         print_json(module.is_some(), &views)?;

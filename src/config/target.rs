@@ -80,14 +80,16 @@ impl Target {
     pub fn all(settings: &Settings) -> Result<Vec<(String, Result<Self>)>> {
         let conf = settings.rsyncd()?;
         let resolve = |module: &Module| {
-            let target =
-                module.path().and_then(|path| Target::of_module(settings, Some(module.name.clone()), &path));
-            match target {
-                Ok(target) if !target.is_registered() => None,
-                // A path that depends on the connection is no registered module either.
-                Err(Error::Usage(_)) => None,
-                target => Some((escape(&module.name), target)),
-            }
+            // A module whose path depends on the connection is registered under each path.
+            let path = module.path().ok()?;
+            let was_used = || remembered_root(&settings.memory, &path).is_some();
+            let target = match Target::of_module(settings, Some(module.name.clone()), &path) {
+                Ok(target) if target.is_registered() => Ok(target),
+                Ok(target) => Err(target.lost_history()?),
+                Err(error) if was_used() => Err(error),
+                Err(_) => return None,
+            };
+            Some((escape(&module.name), target))
         };
         Ok(conf.modules.iter().filter_map(resolve).collect())
     }
@@ -104,6 +106,18 @@ impl Target {
     pub fn is_registered(&self) -> bool {
         let own = Registration::new(self.name.as_deref(), &self.module_path);
         SnapshotRoot::registration(&self.root_path).is_some_and(|found| found.admits(&own))
+    }
+
+    /// What to say if the root was used before but shows nothing of it now: then most likely its
+    /// disk is not mounted.
+    pub fn lost_history(&self) -> Option<Error> {
+        let remembered = remembered_root(&self.memory, &self.module_path)?;
+        let lost = remembered == self.root_path && SnapshotRoot::registration(&remembered).is_none();
+        lost.then(|| Error::Root {
+            path: escape_path(&remembered),
+            problem: "was used before, but holds no history now".to_string(),
+            remedy: "is its disk mounted? If the history was removed on purpose, take a `snapshot` of the module by name".to_string(),
+        })
     }
 
     /// Opens and checks the root for work on it.
@@ -125,8 +139,8 @@ fn registered_name(settings: &Settings, module_path: &Path) -> Option<Vec<u8>> {
     let roots = module_path.parent().map(Path::to_path_buf).into_iter().chain(remembered);
     let registered =
         roots.filter_map(|root| SnapshotRoot::registration(&root)).find(|found| found.path == own);
-    if let Some(registration) = registered {
-        return unescape(&registration.module?);
+    if let Some(name) = registered.and_then(|registration| registration.module) {
+        return unescape(&name);
     }
     let conf = settings.rsyncd().ok()?;
     let same = |module: &&Module| {
@@ -174,7 +188,15 @@ fn fill_template(template: &str, name: Option<&[u8]>) -> Result<PathBuf> {
         path = parts.join(name);
     }
     let path = PathBuf::from(OsStr::from_bytes(&path));
-    Ok(std::fs::canonicalize(&path).unwrap_or(path))
+    Ok(resolve(&path).unwrap_or(path))
+}
+
+/// The path without symbolic links, though its last part may not exist yet.
+fn resolve(path: &Path) -> std::io::Result<PathBuf> {
+    std::fs::canonicalize(path).or_else(|error| match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok(std::fs::canonicalize(parent)?.join(name)),
+        _ => Err(error),
+    })
 }
 
 /// Without a policy file: the module's parent, unless this machine remembers another root, or

@@ -38,6 +38,8 @@ pub enum Reason {
     },
     /// A person pinned it, for this reason.
     Pinned(String),
+    /// What is known of it cannot be read.
+    Unreadable,
     /// It is dated later than now.
     Future,
     /// It would go, but this run has expired `max_expire` already.
@@ -80,7 +82,10 @@ impl fmt::Display for Pause {
         match self {
             Pause::ClockJump(jump) => jump.fmt(f),
             Pause::RecordedInFuture(name) => {
-                write!(f, "{name} was recorded later than the clock says now; set the clock right")
+                write!(
+                    f,
+                    "{name} was recorded later than the clock says now; set the clock right, or if it is run `rotate --confirm`"
+                )
             }
             Pause::StateLost => f.write_str(
                 "state.toml was damaged and set aside; look at `list`, then run `rotate --confirm`",
@@ -108,6 +113,7 @@ impl fmt::Display for Reason {
             Reason::RecentPartial { rank, of } => write!(f, "partial {rank} of {of}"),
             Reason::Pinned(reason) if reason.is_empty() => f.write_str("pinned"),
             Reason::Pinned(reason) => write!(f, "pinned: {reason}"),
+            Reason::Unreadable => f.write_str("its record cannot be read"),
             Reason::Future => f.write_str("dated in the future"),
             Reason::Deferred(count) => {
                 write!(f, "expires in a later run: this one reached max_expire {count}")

@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub recorded: bool,
     /// Why it is pinned, if it is.
     pub pinned: Option<String>,
+    /// What is known of it cannot be read, so how long it held is not known.
+    pub unreadable: bool,
 }
 
 /// What rotation needs to know about earlier runs.
@@ -47,6 +49,8 @@ pub struct History {
     pub clock_jump: Option<ClockJump>,
     /// The state was lost and nobody has confirmed since.
     pub state_lost: bool,
+    /// A person knows of recorded snapshots with wrong dates up to this one.
+    pub confirmed_future: Option<DateTime<Utc>>,
 }
 
 /// The fate of one snapshot.
@@ -175,7 +179,10 @@ fn keep_young_and_pinned(verdict: &mut Verdict, policy: &Policy, now: DateTime<U
     if let Some(reason) = verdict.snapshot.pinned.clone() {
         keep(verdict, Reason::Pinned(reason));
     }
-    if now - verdict.snapshot.verified_until < policy.min_age.delta() {
+    if verdict.snapshot.unreadable {
+        keep(verdict, Reason::Unreadable);
+    }
+    if now - held_span(&verdict.snapshot, now).until < policy.min_age.delta() {
         keep(verdict, Reason::TooYoung(policy.min_age));
     }
 }
@@ -202,7 +209,8 @@ pub fn pause(
     if history.state_lost {
         return Some(Pause::StateLost);
     }
-    if let Some(future) = snapshots.iter().find(|snapshot| snapshot.recorded && snapshot.time > now) {
+    let confirmed = history.confirmed_future.map_or(now, |confirmed| confirmed.max(now));
+    if let Some(future) = snapshots.iter().find(|snapshot| snapshot.recorded && snapshot.time > confirmed) {
         return Some(Pause::RecordedInFuture(future.name.clone()));
     }
     clock_guard::clock_jump(history.clock_jump.as_ref(), history.last_run, now, policy.clock_jump)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Request, due_mark};
+use super::Request;
 use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::store::boot::BootTime;
@@ -56,7 +56,7 @@ impl Hold {
                 root: escape_path(&root.path),
                 holder: lock.holder(),
                 waited_seconds: wait.as_secs(),
-                consequence: match request.hoped_grade() {
+                consequence: match request.asked() {
                     Some(_) => {
                         "the root is marked due: the holder or `rsyncd-snapshot snapshot --due` catches up"
                     }
@@ -103,8 +103,10 @@ fn give_up(
     if lock.try_acquire(holder)? {
         return Ok(true);
     }
-    let mark = due_mark(request, DueReason::LockBusy, clock.now());
-    State::update_guarded(root.private(), &guard, |state| state.due = mark.or(state.due.take()))?;
+    State::update_guarded(root.private(), &guard, |state| {
+        let mark = request.due_mark(DueReason::LockBusy, clock.now(), state.due.as_ref());
+        state.due = mark.or(state.due.take());
+    })?;
     Ok(false)
 }
 
@@ -119,6 +121,7 @@ fn describe_self(target: &Target, request: &Request, clock: &Clock) -> String {
 
 /// Whether the scan of `run` covers what `request` asks for.
 fn covers(run: &LastRun, request: &Request) -> bool {
-    run.scan_began.is_after(&request.started)
-        && request.hoped_grade().is_some_and(|hoped| run.covered.is_some_and(|covered| covered >= hoped))
+    run.scan_began.is_certain()
+        && run.scan_began.is_after(&request.started)
+        && run.covered.zip(request.asked()).is_some_and(|(covered, asked)| covered >= asked.grade())
 }

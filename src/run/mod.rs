@@ -7,155 +7,41 @@
 //!   gave up waiting is either seen by the holder or gets the lock itself.
 
 mod hold;
+mod publish;
+mod report;
+mod request;
 mod rotate;
 mod snapshot;
 
 use chrono::{DateTime, Utc};
 
+pub use report::{Ending, Report};
+pub use request::Request;
 pub use rotate::{Rotated, look, rotate};
 
 use crate::clock::Clock;
 use crate::config::target::Target;
-use crate::decide::grade::{Grade, Intent, Occasion};
-use crate::store::boot::BootTime;
-use crate::store::memory::Failure;
-use crate::store::record::Client;
+use crate::decide::grade::Occasion;
+use crate::store::memory::{Failure, Work};
 use crate::store::root::SnapshotRoot;
-use crate::store::state::{DueMark, DueReason, State, TornMark};
+use crate::store::state::{State, TornMark};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
-use crate::tell::exit::Exit;
 use hold::{Hold, Released};
-
-/// What a run is asked to do.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// Who asks.
-    pub occasion: Occasion,
-    /// The transfer's exit status, if there was one.
-    pub status: Option<i32>,
-    /// Who transferred, if anybody.
-    pub client: Option<Client>,
-    /// Do something only if a snapshot is due.
-    pub only_if_due: bool,
-    /// When the process that asks was started.
-    pub started: BootTime,
-}
-
-impl Request {
-    /// A person or a timer asks, at this moment.
-    pub fn manual(only_if_due: bool) -> Self {
-        Request {
-            occasion: Occasion::Manual,
-            status: None,
-            client: None,
-            only_if_due,
-            started: BootTime::now(),
-        }
-    }
-
-    /// A person asks for rotation alone.
-    fn rotation() -> Self {
-        Request { occasion: Occasion::Transfer(Intent::Nothing), ..Request::manual(false) }
-    }
-
-    /// A transfer has ended.
-    pub fn transfer(intent: Intent, status: i32, client: Client) -> Self {
-        Request {
-            occasion: Occasion::Transfer(intent),
-            status: Some(status),
-            client: Some(client),
-            only_if_due: false,
-            started: BootTime::now(),
-        }
-    }
-
-    /// The grade hoped for; none if the transfer earns no snapshot.
-    fn hoped_grade(&self) -> Option<Grade> {
-        match self.occasion {
-            Occasion::Manual | Occasion::Transfer(Intent::Complete) => Some(Grade::Complete),
-            Occasion::Transfer(Intent::Partial) => Some(Grade::Partial),
-            Occasion::Transfer(Intent::Nothing) => None,
-        }
-    }
-}
-
-/// How a run ended that did not fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// A new snapshot is visible.
-    Published,
-    /// Nothing changed since the newest snapshot; it is verified until now.
-    Unchanged,
-    /// Another run, whose scan began after this one was asked for, has done the work.
-    Covered,
-    /// The module is torn and has not changed since: nothing to publish.
-    Torn,
-    /// The transfer failed and the policy wants no partial snapshot.
-    FailedTransfer,
-    /// Sooner than `min_interval`: the root is marked due.
-    TooSoon,
-    /// Only a due snapshot was asked for, and none is.
-    NotDue,
-}
-
-impl Ending {
-    /// The word for it in JSON.
-    pub fn word(self) -> &'static str {
-        match self {
-            Ending::Published => "published",
-            Ending::Unchanged => "unchanged",
-            Ending::Covered => "covered",
-            Ending::Torn => "torn",
-            Ending::FailedTransfer => "failed-transfer",
-            Ending::TooSoon => "too-soon",
-            Ending::NotDue => "not-due",
-        }
-    }
-}
-
-/// What a run did.
-#[derive(Debug)]
-pub struct Report {
-    /// How it ended.
-    pub ending: Ending,
-    /// The snapshot that was published, or that stands unchanged.
-    pub snapshot: Option<String>,
-    /// Problems that did not stop it; each is in the log.
-    pub warnings: Vec<String>,
-    /// What rotation did, if it ran.
-    pub rotated: Option<Rotated>,
-    /// Whether the policy could not be used.
-    pub policy_trouble: bool,
-}
-
-impl Report {
-    fn new(ending: Ending) -> Self {
-        Report { ending, snapshot: None, warnings: Vec::new(), rotated: None, policy_trouble: false }
-    }
-
-    /// Logs a problem that does not stop the run, and remembers it for the exit status.
-    fn warn(&mut self, label: &str, message: String) {
-        log::warn!("{label}: {message}");
-        self.warnings.push(message);
-    }
-
-    /// The exit status that tells it.
-    pub fn exit(&self) -> Exit {
-        match (self.policy_trouble, self.warnings.is_empty()) {
-            (true, _) => Exit::Usage,
-            (false, false) => Exit::Warnings,
-            (false, true) => Exit::Done,
-        }
-    }
-}
 
 /// Takes a snapshot of `target` if the request earns one, and rotates.
 ///
 /// # Errors
 /// If the work could not be done; what was already visible is untouched.
 pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> {
-    let result = run_in_root(target, request, clock);
+    for mistake in &target.trouble {
+        log::error!("{}: nothing expires while the policy cannot be used: {mistake}", target.label());
+    }
+    let lost = target.lost_history();
+    let mut result = run_in_root(target, request, clock);
+    if let (Some(lost), Ok(report)) = (lost, &mut result) {
+        report.warn(&target.label(), lost.to_string());
+    }
     remember(target, &result);
     result
 }
@@ -163,44 +49,49 @@ pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> 
 fn run_in_root(target: &Target, request: &Request, clock: &Clock) -> Result<Report> {
     let root = target.open_root()?;
     mark_before_lock(target, &root, request, clock.exact_now())?;
-    if request.only_if_due && State::read(root.private())?.due.is_none() {
-        return Ok(Report::new(Ending::NotDue));
+    let mut request = request.clone();
+    if request.only_if_due {
+        match State::read(root.private())?.due {
+            None => return Ok(Report::new(target, Ending::NotDue)),
+            Some(mark) => request = Request { only_if_due: true, ..Request::owed(&mark) },
+        }
     }
     crate::priority::lower(&target.policy);
-    let hold = Hold::acquire(target, &root, request, clock)?;
-    if hold.is_covered(&root, request)? {
-        log::info!("{}: covered by a run whose scan began later", target.label());
-        return Ok(Report::new(Ending::Covered));
+    let hold = Hold::acquire(target, &root, &request, clock)?;
+    if !hold.is_covered(&root, &request)? {
+        return work(target, &root, request, clock, hold);
     }
-    work(target, &root, request.clone(), clock, hold)
+    log::info!("{}: covered by a run whose scan began later", target.label());
+    match hold.release_unless_due(&root)? {
+        Released::Yes => Ok(Report::new(target, Ending::Covered)),
+        Released::Due { mark, held } => work(target, &root, Request::owed(&mark), clock, held),
+    }
 }
 
 /// Works under the lock, again for whoever gave up waiting meanwhile.
-fn work(target: &Target, root: &SnapshotRoot, request: Request, clock: &Clock, hold: Hold) -> Result<Report> {
-    let (mut request, mut hold) = (request, hold);
+fn work(
+    target: &Target,
+    root: &SnapshotRoot,
+    mut request: Request,
+    clock: &Clock,
+    mut hold: Hold,
+) -> Result<Report> {
+    let mut warnings = Vec::new();
     loop {
         let mut report = snapshot::snapshot(target, root, &request, clock)?;
-        if matches!(report.ending, Ending::Published | Ending::Unchanged) {
+        if report.is_success() {
             rotate::rotate_after_snapshot(target, root, clock, &mut report)?;
         }
+        warnings.append(&mut report.warnings);
         match hold.release_unless_due(root)? {
-            Released::Yes => return Ok(report),
+            Released::Yes => return Ok(Report { warnings, ..report }),
             Released::Due { mark, held } => {
                 log::info!("{}: a run gave up waiting meanwhile; going once more", target.label());
-                request = due_request(&mark);
+                request = Request::owed(&mark);
                 hold = held;
             }
         }
     }
-}
-
-/// What a run that gave up would have done.
-fn due_request(mark: &DueMark) -> Request {
-    let intent = match mark.grade {
-        Grade::Complete => Intent::Complete,
-        Grade::Partial => Intent::Partial,
-    };
-    Request { occasion: Occasion::Transfer(intent), ..Request::manual(false) }
 }
 
 /// What must be on disk before anything waits: the torn mark, and that the root has had a policy.
@@ -239,13 +130,8 @@ fn torn_mark(target: &Target, request: &Request, now: DateTime<Utc>) -> Option<T
     Some(TornMark { since: now, status, noticed: request.started.clone(), fingerprint: None })
 }
 
-/// Marks the root due; for a caller who holds the state's lock.
-fn due_mark(request: &Request, reason: DueReason, now: DateTime<Utc>) -> Option<DueMark> {
-    let grade = request.hoped_grade()?;
-    Some(DueMark { since: now, marked: BootTime::now(), grade, reason })
-}
-
-/// Remembers the outcome outside the root; never fails a run.
+/// Remembers the outcome outside the root; never fails a run. Only a success makes up for an
+/// earlier failure.
 fn remember(target: &Target, result: &Result<Report>) {
     let failure = match result {
         Ok(report) if report.policy_trouble => {
@@ -254,15 +140,21 @@ fn remember(target: &Target, result: &Result<Report>) {
         Ok(_) => None,
         Err(error) => Some(error.to_string()),
     };
-    let warnings = result.as_ref().map_or(Vec::new(), |report| report.warnings.clone());
-    let root = (!matches!(result, Err(Error::Root { .. }))).then_some(target.root_path.as_path());
+    let success = result.as_ref().ok().filter(|report| report.is_success());
+    // A root that a failed run did not get to register was never used.
+    let root = target.is_registered().then_some(target.root_path.as_path());
     if let Some(root) = root {
         warn_if_root_moved(target, root);
     }
     let remembered = target.memory.change(&target.module_path, |memory| {
         memory.snapshot_root = root.map(escape_path).or(memory.snapshot_root.take());
-        memory.failure = failure.map(Failure::now);
-        memory.warnings = warnings;
+        if let Some(report) = success {
+            memory.failure = None;
+            memory.warnings = report.warnings.clone();
+        }
+        if let Some(message) = failure {
+            memory.failure = Some(Failure::now(Work::Snapshot, message));
+        }
     });
     if let Err(error) = remembered {
         log::debug!("nothing remembered outside the snapshot root: {error}");

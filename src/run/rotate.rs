@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::decide::rotation::{Decision, decide};
 use crate::store::catalog::Catalog;
+use crate::store::memory::{Failure, Work};
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
@@ -48,28 +49,49 @@ pub fn rotate(target: &Target, confirm: bool, clock: &Clock) -> Result<Rotated> 
     if !target.trouble.is_empty() {
         return Err(Error::Policy(target.trouble.clone()));
     }
+    let result = rotate_by_hand(target, confirm, clock);
+    let remembered = target.memory.change(&target.module_path, |memory| match &result {
+        Ok(rotated) => {
+            memory.warnings.clone_from(&rotated.warnings);
+            memory.failure = memory.failure.take().filter(|failure| failure.work != Work::Rotation);
+        }
+        Err(error) => memory.failure = Some(Failure::now(Work::Rotation, error.to_string())),
+    });
+    if let Err(error) = remembered {
+        log::debug!("nothing remembered outside the snapshot root: {error}");
+    }
+    result
+}
+
+fn rotate_by_hand(target: &Target, confirm: bool, clock: &Clock) -> Result<Rotated> {
     let root = target.open_root()?;
     crate::priority::lower(&target.policy);
     let hold = Hold::acquire(target, &root, &Request::rotation(), clock)?;
     if confirm {
-        State::update(root.private(), |state| {
-            state.state_lost = false;
-            state.clock_jump = None;
-            if let Some(run) = &mut state.last_run {
-                run.time = clock.now();
-            }
-        })?;
+        end_pauses(target, &root, clock.now())?;
     }
-    let rotated = rotate_locked(target, &root, clock)?;
-    let remembered =
-        target.memory.change(&target.module_path, |memory| memory.warnings = rotated.warnings.clone());
-    if let Err(error) = remembered {
-        log::debug!("nothing remembered outside the snapshot root: {error}");
-    }
-    if let Released::Due { mark, held } = hold.release_unless_due(&root)? {
-        super::work(target, &root, super::due_request(&mark), clock, held)?;
+    let mut rotated = rotate_locked(target, &root, clock)?;
+    if let Released::Due { mark, held } = hold.release_unless_due(&root)?
+        && let Err(error) = super::work(target, &root, Request::owed(&mark), clock, held)
+    {
+        rotated.warn(&target.label(), format!("the snapshot that fell due meanwhile failed: {error}"));
     }
     Ok(rotated)
+}
+
+/// A person has looked at the clock and the list.
+fn end_pauses(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> Result<()> {
+    let catalog = Catalog::read(root, &target.policy.time_zone)?;
+    let future = catalog.items.iter().map(|item| item.name.time).filter(|time| *time > now).max();
+    State::update(root.private(), |state| {
+        state.state_lost = false;
+        state.clock_jump = None;
+        state.confirmed_future = future;
+        if let Some(run) = &mut state.last_run {
+            run.time = now;
+        }
+    })
+    .map(drop)
 }
 
 /// Rotates after a run has made its snapshot durable or found it unnecessary.
@@ -79,10 +101,7 @@ pub(super) fn rotate_after_snapshot(
     clock: &Clock,
     report: &mut Report,
 ) -> Result<()> {
-    if !target.trouble.is_empty() {
-        for mistake in &target.trouble {
-            log::error!("{}: nothing expires while the policy cannot be used: {mistake}", target.label());
-        }
+    if report.policy_trouble {
         return Ok(());
     }
     let rotated = rotate_locked(target, root, clock)?;
@@ -93,8 +112,11 @@ pub(super) fn rotate_after_snapshot(
 
 fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Rotated> {
     let label = target.label();
-    let (_, decision) = look(target, root, clock.now())?;
+    let (catalog, decision) = look(target, root, clock.now())?;
     let mut rotated = Rotated { decision, removed: Vec::new(), warnings: Vec::new() };
+    for warning in &catalog.warnings {
+        rotated.warn(&label, warning.clone());
+    }
     tell_decision(&label, &mut rotated, target.policy.max_expire);
     let names: Vec<String> =
         rotated.decision.expired().map(|verdict| verdict.snapshot.name.clone()).collect();

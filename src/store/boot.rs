@@ -27,10 +27,14 @@ impl BootTime {
         BootTime { boot: boot.trim().to_string(), nanoseconds }
     }
 
-    /// Whether this is known to be after `other`: moments of different boots, or of a boot
-    /// whose id cannot be read, do not compare.
+    /// Whether this is after `other`: moments of different boots do not compare.
     pub fn is_after(&self, other: &BootTime) -> bool {
-        !self.boot.is_empty() && self.boot == other.boot && self.nanoseconds > other.nanoseconds
+        self.boot == other.boot && self.nanoseconds > other.nanoseconds
+    }
+
+    /// Whether the boot is known at all; without `/proc` any two boots look the same.
+    pub fn is_certain(&self) -> bool {
+        !self.boot.is_empty()
     }
 
     /// Milliseconds since `earlier`, a moment of the same boot.

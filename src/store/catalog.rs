@@ -1,6 +1,7 @@
 //! The snapshots in a root: what the directory holds, joined with what the records know.
 
 use chrono::{DateTime, Utc};
+use nix::sys::stat::fstat;
 
 use super::durable::{Place, text_name};
 use super::record::Record;
@@ -10,7 +11,8 @@ use crate::decide::name::SnapshotName;
 use crate::decide::rotation::Snapshot;
 use crate::decide::zone::Zone;
 use crate::tell::error::{Error, Result};
-use crate::tree::listing::Listing;
+use crate::tree::listing::{Entry, Listing};
+use crate::tree::syscalls::Identity;
 
 /// One visible snapshot.
 #[derive(Debug, Clone)]
@@ -19,12 +21,14 @@ pub struct Item {
     pub name: SnapshotName,
     /// What is recorded of it; adopted ones have nothing or only when they were verified.
     pub record: Option<Record>,
+    /// It has a record that cannot be read.
+    pub unreadable: bool,
 }
 
 impl Item {
     /// Whether we made it.
     pub fn is_recorded(&self) -> bool {
-        self.record.as_ref().is_some_and(|record| !record.adopted)
+        self.unreadable || self.record.as_ref().is_some_and(|record| !record.adopted)
     }
 
     /// What rotation needs to know about it.
@@ -37,6 +41,7 @@ impl Item {
             grade: self.name.grade,
             recorded: self.is_recorded(),
             pinned: None,
+            unreadable: self.unreadable,
         }
     }
 }
@@ -46,7 +51,7 @@ impl Item {
 pub struct Catalog {
     /// Oldest first.
     pub items: Vec<Item>,
-    /// Problems with single records, told once; their snapshots count as adopted.
+    /// Problems with single records; their snapshots are kept.
     pub warnings: Vec<String>,
 }
 
@@ -55,17 +60,23 @@ impl Catalog {
     pub fn read(root: &SnapshotRoot, zone: &Zone) -> Result<Self> {
         let listing =
             Listing::read(root.directory()).map_err(|cause| Error::io("read", &root.path, cause))?;
-        let names = listing.entries().iter().filter(|entry| entry.is_directory);
-        let names = names.filter_map(|entry| SnapshotName::parse(listing.name(entry).to_bytes(), zone));
-        let records = if root.is_registered() { root.room("records").ok() } else { None };
+        let module = fstat(root.module()).map_err(|cause| Error::io("inspect", &root.module_path, cause))?;
+        // Whatever its name: the live tree is no snapshot.
+        let is_module = |entry: &&Entry| entry.inode == Identity::of(&module).inode;
+        let directories = listing.entries().iter().filter(|entry| entry.is_directory && !is_module(entry));
+        let names = directories.filter_map(|entry| SnapshotName::parse(listing.name(entry).to_bytes(), zone));
+        let records = if root.is_registered() { Some(root.room("records")?) } else { None };
         let mut catalog = Catalog::default();
         for name in names {
             let read = records.as_ref().map_or(Ok(None), |records| Record::read(records.place(), &name.text));
-            let record = read.unwrap_or_else(|error| {
-                catalog.warnings.push(error.to_string());
-                None
-            });
-            catalog.items.push(Item { name, record });
+            let item = match read {
+                Ok(record) => Item { name, record, unreadable: false },
+                Err(error) => {
+                    catalog.warnings.push(format!("{} is kept: {error}", name.text));
+                    Item { name, record: None, unreadable: true }
+                }
+            };
+            catalog.items.push(item);
         }
         catalog.items.sort_by(|a, b| (a.name.time, &a.name.text).cmp(&(b.name.time, &b.name.text)));
         Ok(catalog)

@@ -88,6 +88,8 @@ impl Lock {
 
     /// Releases the lock. Closing the file, however the process ends, does so too.
     pub fn release(self) -> Result<()> {
+        // Else somebody who locks it without saying so would go by our name.
+        let _ = self.file.set_len(0);
         fs2::FileExt::unlock(&self.file).map_err(|cause| Error::io("unlock", &self.path, cause))
     }
 }

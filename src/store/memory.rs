@@ -53,14 +53,26 @@ pub struct Memory {
 pub struct Failure {
     /// When.
     pub time: DateTime<Utc>,
+    /// What failed.
+    pub work: Work,
     /// The error's message.
     pub message: String,
 }
 
+/// The two kinds of work; success at one says nothing about the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Work {
+    /// A run that was to make a snapshot.
+    Snapshot,
+    /// A rotation by hand.
+    Rotation,
+}
+
 impl Failure {
     /// A run has failed just now.
-    pub fn now(message: String) -> Self {
-        Failure { time: Utc::now(), message }
+    pub fn now(work: Work, message: String) -> Self {
+        Failure { time: Utc::now(), work, message }
     }
 }
 

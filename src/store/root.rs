@@ -64,6 +64,7 @@ impl SnapshotRoot {
         let directory = open_path(path)?;
         let module = open_path(module_path)?;
         trust::check_owner(path, &directory)?;
+        trust::check_outside(path, &directory, &module)?;
         trust::check_mounts(path, &directory, module_path, &module)?;
         if access == Access::Register {
             trust::warn_of_overlay(path, &directory);

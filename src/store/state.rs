@@ -5,11 +5,10 @@
 //! lock of their own, on the private directory itself, held for milliseconds. A holder of
 //! the long lock releases it while holding this one, after looking at the due mark: no mark can fall between.
 
-use std::os::fd::AsFd;
-
 use chrono::{DateTime, Utc};
 use nix::errno::Errno;
-use nix::fcntl::renameat;
+use nix::fcntl::AtFlags;
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use super::boot::BootTime;
@@ -49,6 +48,9 @@ pub struct State {
     /// Expiry is paused since the clock stepped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clock_jump: Option<ClockJump>,
+    /// A person knows of snapshots with wrong dates up to this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirmed_future: Option<DateTime<Utc>>,
 }
 
 /// The last run that scanned the module.
@@ -89,6 +91,28 @@ pub enum DueReason {
     MinInterval,
 }
 
+/// Who asked for a snapshot that is owed; the more it is worth, the greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Asked {
+    /// A transfer that ended badly, where the policy wants a partial one.
+    FailedTransfer,
+    /// A person or a timer.
+    ByHand,
+    /// A transfer that ended well.
+    GoodTransfer,
+}
+
+impl Asked {
+    /// The grade that is hoped for.
+    pub fn grade(self) -> Grade {
+        match self {
+            Asked::FailedTransfer => Grade::Partial,
+            Asked::ByHand | Asked::GoodTransfer => Grade::Complete,
+        }
+    }
+}
+
 /// A snapshot is owed since then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,8 +121,8 @@ pub struct DueMark {
     pub since: DateTime<Utc>,
     /// The same by the boot-time clock.
     pub marked: BootTime,
-    /// The grade that the run would have given.
-    pub grade: Grade,
+    /// Who asked for the snapshot.
+    pub asked: Asked,
     /// Why.
     pub reason: DueReason,
 }
@@ -113,6 +137,7 @@ impl Default for State {
             torn: None,
             due: None,
             clock_jump: None,
+            confirmed_future: None,
         }
     }
 }
@@ -124,6 +149,7 @@ impl State {
             last_run: self.last_run.as_ref().map(|run| run.time),
             clock_jump: self.clock_jump.clone(),
             state_lost: self.state_lost,
+            confirmed_future: self.confirmed_future,
         }
     }
 
@@ -185,10 +211,15 @@ impl State {
     }
 }
 
+/// Keeps a copy of the damaged file under another name. It stays in place until the new state
+/// replaces it: at no time is there none, which would pass for a new root.
 fn set_aside(private: Place) -> Result<()> {
-    let directory = private.directory.as_fd();
-    match renameat(directory, c_name(FILE).as_c_str(), directory, c_name(DAMAGED).as_c_str()) {
-        Ok(()) | Err(Errno::ENOENT) => Ok(()),
-        Err(cause) => Err(Error::io("set aside", &private.path.join(FILE), cause)),
+    let (file, damaged) = (c_name(FILE), c_name(DAMAGED));
+    let directory = private.directory;
+    let failed = |cause| Error::io("set aside", &private.path.join(FILE), cause);
+    match unlinkat(directory, damaged.as_c_str(), UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(cause) => return Err(failed(cause)),
     }
+    linkat(directory, file.as_c_str(), directory, damaged.as_c_str(), AtFlags::empty()).map_err(failed)
 }

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -14,9 +15,11 @@ use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use nix::unistd::geteuid;
 
 use super::root::PRIVATE;
+use crate::decide::name::SnapshotName;
+use crate::decide::zone::Zone;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::escape_path;
-use crate::tree::syscalls::mount_of;
+use crate::tell::escape::{escape, escape_path};
+use crate::tree::syscalls::{Identity, mount_of, open_parent};
 
 /// A refusal of the root at `path`.
 pub(super) fn refusal(path: &Path, problem: String, remedy: String) -> Error {
@@ -31,10 +34,14 @@ pub(super) fn check_places(path: &Path, module_path: &Path) -> Result<()> {
         return Err(refusal(path, "is the root directory".into(), own_directory.into()));
     }
     if path.starts_with(module_path) {
+        return Err(inside_module(path));
+    }
+    let name = module_path.file_name().unwrap_or_default().as_bytes();
+    if module_path.parent() == Some(path) && SnapshotName::parse(name, &Zone::utc()).is_some() {
         return Err(refusal(
             path,
-            "is inside the module, so clients could change snapshots".into(),
-            "set `snapshot_root` to a directory outside the module".into(),
+            format!("holds the module under the name of a snapshot, {}", escape(name)),
+            "call the module's directory something else, such as `latest`".into(),
         ));
     }
     if module_path.starts_with(path) && module_path.parent() != Some(path) {
@@ -95,6 +102,35 @@ pub(super) fn check_mounts(
         }
     };
     Err(refusal(path, problem, remedy))
+}
+
+/// Refuses a root that is inside the module after all, whatever the two paths say: by walking up
+/// from it to the top.
+pub(super) fn check_outside(path: &Path, directory: &OwnedFd, module: &OwnedFd) -> Result<()> {
+    let failed = |cause| Error::io("inspect", path, cause);
+    let identity = |directory: &OwnedFd| fstat(directory).map(|stat| Identity::of(&stat)).map_err(failed);
+    let module = identity(module)?;
+    let mut directory = directory.try_clone().map_err(|cause| Error::io("open", path, cause))?;
+    let mut here = identity(&directory)?;
+    loop {
+        if here == module {
+            return Err(inside_module(path));
+        }
+        directory = open_parent(directory.as_fd()).map_err(failed)?;
+        let above = identity(&directory)?;
+        if above == here {
+            return Ok(());
+        }
+        here = above;
+    }
+}
+
+fn inside_module(path: &Path) -> Error {
+    refusal(
+        path,
+        "is inside the module, so clients could change snapshots".into(),
+        "set `snapshot_root` to a directory outside the module".into(),
+    )
 }
 
 /// Linking on an overlay copies files up from the layer below, which splits groups of hard links.

@@ -61,8 +61,13 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
+/// Longer lines do not fit into a syslog message.
+const MAX_LINE_BYTES: usize = 4_000;
+
 fn send(syslog: &Mutex<Syslog>, level: Level, line: &str) -> bool {
     let Ok(mut syslog) = syslog.lock() else { return false };
+    let end = (0..=MAX_LINE_BYTES.min(line.len())).rev().find(|&end| line.is_char_boundary(end));
+    let line = &line[..end.unwrap_or(0)];
     let sent = match level {
         Level::Error => syslog.err(line),
         Level::Warn => syslog.warning(line),

@@ -58,7 +58,8 @@ pub fn clone_tree(
         cloned: Cloned::default(),
     };
     clone.run()?;
-    let Clone { copier, cloned, .. } = clone;
+    let Clone { copier, mut cloned, .. } = clone;
+    cloned.attributes_lost += copier.attributes_lost;
     copier.finish().map_err(|cause| Error::io("clean up the copies for", live_path, cause))?;
     Ok(cloned)
 }

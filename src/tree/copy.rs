@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::CStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -20,7 +20,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
 use super::attributes;
-use super::syscalls::{Answer, Identity, open_directory, stat_entry};
+use super::syscalls::{Answer, Identity, is_privileged, open_directory, stat_entry};
 
 /// Remembers one more name of a copied inode.
 pub fn remember(copies: &mut Copies, pair: InodePair, live: &FileStat, path: impl FnOnce() -> Vec<u8>) {
@@ -69,6 +69,8 @@ pub struct Copier<'a> {
     staging: BorrowedFd<'a>,
     originals: Option<OwnedFd>,
     copied: HashSet<u64>,
+    /// Copies whose owner or security attributes could not be kept.
+    pub attributes_lost: u64,
 }
 
 /// Where in staging the originals of copies are while a clone runs.
@@ -77,7 +79,7 @@ pub const ORIGINALS: &CStr = c"copies";
 impl<'a> Copier<'a> {
     /// A copier that keeps originals in `staging`.
     pub fn new(staging: BorrowedFd<'a>) -> Self {
-        Copier { staging, originals: None, copied: HashSet::new() }
+        Copier { staging, originals: None, copied: HashSet::new(), attributes_lost: 0 }
     }
 
     /// Puts a copy of `name` from `live` into `copy`, under the same name.
@@ -90,7 +92,7 @@ impl<'a> Copier<'a> {
             kind => mknodat(copy, name, kind, Mode::from_bits_truncate(0o600), stat.st_rdev)?,
         }
         if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
-            apply_by_name(&stat, copy, name)?;
+            self.attributes_lost += u64::from(!apply_by_name(&stat, copy, name)?);
         }
         let copy = Identity::of(&stat_entry(copy, name)?).inode;
         Ok((InodePair { live: Identity::of(&stat).inode, copy }, stat))
@@ -132,8 +134,8 @@ impl<'a> Copier<'a> {
         let originals = self.originals()?;
         let target = File::from(openat(originals, &original[..], flags, Mode::from_bits_truncate(0o600))?);
         self.copied.insert(inode);
-        copy_content(&source, &target)?;
-        attributes::apply(source.as_fd(), stat, target.as_fd())?;
+        copy_content(&source, &target, stat.st_size)?;
+        self.attributes_lost += u64::from(!attributes::apply(source.as_fd(), stat, target.as_fd())?);
         linkat(self.originals()?, &original[..], copy, name, AtFlags::empty())
     }
 
@@ -153,21 +155,43 @@ fn original_name(inode: u64) -> Vec<u8> {
     inode.to_string().into_bytes()
 }
 
-fn copy_content(source: &File, target: &File) -> Answer<()> {
+/// Copies the first `size_bytes`, which may be all holes, and no more: the client may be appending.
+fn copy_content(source: &File, target: &File, size_bytes: i64) -> Answer<()> {
     if rustix::fs::ioctl_ficlone(target, source).is_ok() {
         return Ok(());
     }
+    let size_bytes = u64::try_from(size_bytes).unwrap_or(0);
+    let failed = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
     let (mut reader, mut writer) = (source, target);
-    match io::copy(&mut reader, &mut writer) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))),
+    let mut position = 0;
+    while let Some((start, end)) = next_data(source, position, size_bytes) {
+        reader.seek(io::SeekFrom::Start(start)).map_err(failed)?;
+        writer.seek(io::SeekFrom::Start(start)).map_err(failed)?;
+        io::copy(&mut Read::by_ref(&mut reader).take(end - start), &mut writer).map_err(failed)?;
+        position = end;
     }
+    target.set_len(size_bytes).map_err(failed)
 }
 
-/// Owner, mode and times of something that must not be opened.
-fn apply_by_name(stat: &FileStat, copy: BorrowedFd, name: &CStr) -> Answer<()> {
+/// The next stretch of data at or after `position`; all the rest where holes are not told.
+fn next_data(source: &File, position: u64, size_bytes: u64) -> Option<(u64, u64)> {
+    use rustix::fs::{SeekFrom, seek};
+    let start = match seek(source, SeekFrom::Data(position)) {
+        Ok(start) => start,
+        Err(rustix::io::Errno::NXIO) => return None,
+        Err(_) => position,
+    };
+    let end = seek(source, SeekFrom::Hole(start)).unwrap_or(size_bytes).min(size_bytes);
+    (start < end).then_some((start, end))
+}
+
+/// Owner, mode and times of something that must not be opened; whether the owner could be kept.
+fn apply_by_name(stat: &FileStat, copy: BorrowedFd, name: &CStr) -> Answer<bool> {
     let owner = (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
-    fchownat(copy, name, owner.0, owner.1, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    let owner_kept = match fchownat(copy, name, owner.0, owner.1, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Err(Errno::EPERM) if !is_privileged() => false,
+        answer => answer.map(|()| true)?,
+    };
     if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFLNK.bits() {
         // The name was made by us a moment ago in a directory that is ours alone, and is no link.
         let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
@@ -175,5 +199,6 @@ fn apply_by_name(stat: &FileStat, copy: BorrowedFd, name: &CStr) -> Answer<()> {
     }
     let accessed = TimeSpec::new(stat.st_atime, stat.st_atime_nsec);
     let modified = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
-    utimensat(copy, name, &accessed, &modified, UtimensatFlags::NoFollowSymlink)
+    utimensat(copy, name, &accessed, &modified, UtimensatFlags::NoFollowSymlink)?;
+    Ok(owner_kept)
 }

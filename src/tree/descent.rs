@@ -26,6 +26,7 @@ const WINDOW: usize = 16;
 pub struct Descent {
     root_path: PathBuf,
     root: OwnedFd,
+    device: u64,
     levels: Vec<Level>,
 }
 
@@ -39,7 +40,8 @@ impl Descent {
     /// Starts at `root`; `root_path` only serves to name things in messages.
     pub fn new(root: BorrowedFd, root_path: PathBuf) -> Answer<Self> {
         let root = root.try_clone_to_owned().map_err(|_| Errno::last())?;
-        Ok(Descent { root_path, root, levels: Vec::new() })
+        let device = Identity::of(&fstat(&root)?).device;
+        Ok(Descent { root_path, root, device, levels: Vec::new() })
     }
 
     /// The directory at hand.
@@ -55,9 +57,16 @@ impl Descent {
     }
 
     /// Goes down into `name` and returns its state at that moment.
+    ///
+    /// # Errors
+    /// `EXDEV` if it is on another file system or mount; `ELOOP` or `ENOTDIR` if it is no directory.
     pub fn enter(&mut self, name: &CStr) -> Answer<FileStat> {
         let directory = open_directory(self.directory(), name)?;
         let stat = fstat(&directory)?;
+        // A btrfs subvolume is no mount, but links end at it all the same.
+        if Identity::of(&stat).device != self.device {
+            return Err(Errno::EXDEV);
+        }
         if let Some(beyond) = self.levels.len().checked_sub(WINDOW) {
             self.levels[beyond].directory = None;
         }

@@ -51,16 +51,28 @@ pub fn open_directory(parent: BorrowedFd, name: &CStr) -> Answer<OwnedFd> {
 }
 
 fn open_directory_with(parent: BorrowedFd, name: &CStr, flags: OFlag) -> Answer<OwnedFd> {
-    if !NO_OPENAT2.load(Ordering::Relaxed) {
-        let resolve =
-            ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
-        match openat2(parent, name, OpenHow::new().flags(flags).resolve(resolve)) {
-            Err(Errno::ENOSYS) => NO_OPENAT2.store(true, Ordering::Relaxed),
-            // EAGAIN is openat2's own: a rename raced with it. The plain call below decides.
-            Err(Errno::EAGAIN) => {}
-            answer => return answer,
-        }
+    if NO_OPENAT2.load(Ordering::Relaxed) {
+        return open_plainly(parent, name, flags);
     }
+    let resolve =
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
+    match openat2(parent, name, OpenHow::new().flags(flags).resolve(resolve)) {
+        // An old kernel says ENOSYS, a filter before a new one often EPERM; so does a
+        // directory that is not ours, and then the plain call says it again.
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            let directory = open_plainly(parent, name, flags)?;
+            NO_OPENAT2.store(true, Ordering::Relaxed);
+            Ok(directory)
+        }
+        // openat2's own: a rename raced with it.
+        Err(Errno::EAGAIN) => open_plainly(parent, name, flags),
+        answer => answer,
+    }
+}
+
+/// Without openat2: a single name that is no link leads nowhere but into a child, and whether
+/// that is on the same mount is compared afterwards.
+fn open_plainly(parent: BorrowedFd, name: &CStr, flags: OFlag) -> Answer<OwnedFd> {
     let directory = openat(parent, name, flags, Mode::empty())?;
     match mount_of(directory.as_fd())? == mount_of(parent)? {
         true => Ok(directory),

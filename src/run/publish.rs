@@ -1,0 +1,105 @@
+//! The part of a pass that makes a snapshot: a free name, a clone, its record, its publication.
+
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+use nix::errno::Errno;
+
+use super::snapshot::{Outlook, Pass, is_new_mark};
+use super::{Ending, Report};
+use crate::decide::grade::Grade;
+use crate::decide::name::SnapshotName;
+use crate::store::durable::c_name;
+use crate::store::publish::Staged;
+use crate::store::record::Record;
+use crate::store::state::State;
+use crate::tell::error::{Error, Result};
+use crate::tree::compare::Comparison;
+use crate::tree::syscalls::stat_entry;
+
+impl Pass<'_> {
+    pub(super) fn publish(&self, grade: Grade, comparison: &Comparison, report: &mut Report) -> Result<()> {
+        let compared = self.began.elapsed();
+        let time = self.free_second()?;
+        let cloning = Instant::now();
+        let staged = Staged::build(self.root)?;
+        let grade = self.grade_after_clone(grade)?;
+        let name = SnapshotName::new(time, grade).text;
+        let has_earlier = self.catalog.newest(grade, self.now).is_some();
+        let comparison = match has_earlier {
+            true => *comparison,
+            false => Comparison { added: staged.cloned.entries, changed: 0, removed: 0, ..*comparison },
+        };
+        let record = Record {
+            status: self.request.status,
+            client: self.request.client.clone(),
+            duration_seconds: ((compared + cloning.elapsed()).as_secs_f64() * 1_000.0).round() / 1_000.0,
+            ..Record::new(time, grade, &staged.cloned, &comparison)
+        };
+        self.warn_of_losses(&record, report);
+        staged.publish(self.root, &name, &record)?;
+        log::info!(
+            "{}: published {name} ({grade}): {} entries, {} added, {} changed, {} removed, {} s",
+            self.target.label(),
+            record.entries,
+            record.added,
+            record.changed,
+            record.removed,
+            record.duration_seconds,
+        );
+        report.ending = Ending::Published;
+        report.snapshot = Some(name);
+        self.remember(match grade {
+            Grade::Complete => Outlook::COMPLETE,
+            Grade::Partial => Outlook::torn(Some(grade), self.torn_scan(&comparison)),
+        })
+    }
+
+    /// The second that names the snapshot: one whose names are free, here and among the retired.
+    fn free_second(&self) -> Result<DateTime<Utc>> {
+        let expired = self.root.room("expired")?;
+        let mut time = self.now;
+        loop {
+            let names =
+                [Grade::Complete, Grade::Partial].map(|grade| c_name(&SnapshotName::new(time, grade).text));
+            let places = [self.root.directory(), expired.place().directory];
+            let mut lookups =
+                places.iter().flat_map(|place| names.iter().map(|name| stat_entry(*place, name)));
+            match lookups.find(|lookup| !matches!(lookup, Err(Errno::ENOENT))) {
+                None => return Ok(time),
+                Some(Err(cause)) => return Err(Error::io("look for a free name in", &self.root.path, cause)),
+                Some(Ok(_)) => self.clock.wait_for_next_second(),
+            }
+            time = self.clock.now();
+        }
+    }
+
+    /// A transfer that failed while we cloned makes partial what would have been complete.
+    fn grade_after_clone(&self, grade: Grade) -> Result<Grade> {
+        let torn = State::read(self.root.private())?.torn;
+        if grade == Grade::Complete && is_new_mark(torn.as_ref(), self.before.torn.as_ref()) {
+            log::warn!("{}: a transfer failed meanwhile; the snapshot is partial", self.target.label());
+            return Ok(Grade::Partial);
+        }
+        Ok(grade)
+    }
+
+    fn warn_of_losses(&self, record: &Record, report: &mut Report) {
+        let label = self.target.label();
+        if !record.skipped_mounts.is_empty() {
+            let mounts = record.skipped_mounts.join(", ");
+            report.warn(&label, format!("left out what is mounted inside the module: {mounts}"));
+        }
+        if let Some(first) = record.copies.first() {
+            let count = record.copied_names();
+            report.warn(
+                &label,
+                format!("{count} entries could not be linked and were copied, the first is {}", first.path),
+            );
+        }
+        if record.attributes_lost > 0 {
+            let count = record.attributes_lost;
+            report.warn(&label, format!("owner or security attributes of {count} entries could not be kept"));
+        }
+    }
+}

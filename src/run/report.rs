@@ -1,0 +1,81 @@
+//! What a run did.
+
+use super::Rotated;
+use crate::config::target::Target;
+use crate::tell::exit::Exit;
+
+/// How a run ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// A new snapshot is visible.
+    Published,
+    /// Nothing changed since the newest snapshot; it is verified until now.
+    Unchanged,
+    /// Another run, whose scan began after this one was asked for, has done the work.
+    Covered,
+    /// The module is torn and has not changed since: nothing to publish.
+    Torn,
+    /// The transfer failed and the policy wants no partial snapshot.
+    FailedTransfer,
+    /// Sooner than `min_interval`: the root is marked due.
+    TooSoon,
+    /// Only a due snapshot was asked for, and none is.
+    NotDue,
+}
+
+impl Ending {
+    /// The word for it in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Ending::Published => "published",
+            Ending::Unchanged => "unchanged",
+            Ending::Covered => "covered",
+            Ending::Torn => "torn",
+            Ending::FailedTransfer => "failed-transfer",
+            Ending::TooSoon => "too-soon",
+            Ending::NotDue => "not-due",
+        }
+    }
+}
+
+/// What a run did.
+#[derive(Debug)]
+pub struct Report {
+    /// How it ended.
+    pub ending: Ending,
+    /// The snapshot that was published, or that stands unchanged.
+    pub snapshot: Option<String>,
+    /// Problems that did not stop it; each is in the log.
+    pub warnings: Vec<String>,
+    /// What rotation did, if it ran.
+    pub rotated: Option<Rotated>,
+    /// Whether the policy could not be used.
+    pub policy_trouble: bool,
+}
+
+impl Report {
+    pub(super) fn new(target: &Target, ending: Ending) -> Self {
+        let policy_trouble = !target.trouble.is_empty();
+        Report { ending, snapshot: None, warnings: Vec::new(), rotated: None, policy_trouble }
+    }
+
+    /// Whether the module's present state is safe: that, and nothing else, makes up for an earlier failure.
+    pub(super) fn is_success(&self) -> bool {
+        matches!(self.ending, Ending::Published | Ending::Unchanged)
+    }
+
+    /// Logs a problem that does not stop the run, and remembers it for the exit status.
+    pub(super) fn warn(&mut self, label: &str, message: String) {
+        log::warn!("{label}: {message}");
+        self.warnings.push(message);
+    }
+
+    /// The exit status that tells it.
+    pub fn exit(&self) -> Exit {
+        match (self.policy_trouble, self.warnings.is_empty()) {
+            (true, _) => Exit::Usage,
+            (false, false) => Exit::Warnings,
+            (false, true) => Exit::Done,
+        }
+    }
+}
