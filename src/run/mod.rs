@@ -25,7 +25,7 @@ use crate::decide::grade::Occasion;
 use crate::store::memory::{Failure, Work};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{State, TornMark};
-use crate::tell::error::{Error, Result};
+use crate::tell::error::Result;
 use crate::tell::escape::escape_path;
 use hold::{Hold, Released};
 

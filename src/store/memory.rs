@@ -1,10 +1,12 @@
 //! What this machine remembers of a module apart from its snapshot root.
 //!
 //! When the backup disk is full, read-only or gone, nothing can be written to it; yet `check` must
-//! know that the last run failed, and no later run may take for complete what a failed transfer tore. And when the policy file is gone, somebody must know where a
-//! module's snapshots used to be. A small file per module in `/var/lib/rsyncd-snapshot`, or if
-//! that cannot be written `/run/rsyncd-snapshot`, holds all that. systemd's `STATE_DIRECTORY` and
-//! `RUNTIME_DIRECTORY` say other places; users without privileges have theirs below `HOME` and `XDG_RUNTIME_DIR`.
+//! know that the last run failed, and no later run may take for complete what a failed transfer
+//! tore. And when the policy file is gone, somebody must know where a module's snapshots used to
+//! be. A small file per module in `/var/lib/rsyncd-snapshot`, or if that cannot be written
+//! `/run/rsyncd-snapshot`, holds all that; users without privileges have theirs below `HOME` and
+//! `XDG_RUNTIME_DIR`. `RSYNCD_SNAPSHOT_STATE_DIRECTORY` and `RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY` say other
+//! places. systemd's own `STATE_DIRECTORY` does not: in a hook it would be rsync's.
 
 use std::env;
 use std::fs::{DirBuilder, File};
@@ -129,8 +131,8 @@ impl Places {
                 )
             }
         };
-        let state = named("STATE_DIRECTORY").or(state);
-        let runtime = named("RUNTIME_DIRECTORY").or(runtime);
+        let state = named("RSYNCD_SNAPSHOT_STATE_DIRECTORY").or(state);
+        let runtime = named("RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY").or(runtime);
         Places { directories: state.into_iter().chain(runtime).collect() }
     }
 

@@ -1,0 +1,54 @@
+//! What has to be true after a run that died or failed in the middle of its work.
+
+use std::fs;
+
+use super::fingerprint::{self, Fingerprint};
+use super::module::Module;
+
+/// Names of old snapshots, adopted ones.
+pub(crate) const OLD: [&str; 4] =
+    ["2001-02-03T04-05-06Z", "2001-02-04T04-05-06Z", "2001-02-05T04-05-06Z", "2001-02-06 04:05:06"];
+
+/// Expires all of [`OLD`] as soon as there is a newer snapshot.
+pub(crate) const ROTATING: &str =
+    "[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\nlock_wait = \"5s\"\ntime_zone = \"UTC\"\n";
+
+/// The visible snapshots, to be compared with later.
+pub(crate) fn fingerprints(module: &Module) -> Vec<(String, Fingerprint)> {
+    let fingerprint = |name: String| (name.clone(), fingerprint::of(&module.snapshot(&name)));
+    module.snapshots().into_iter().map(fingerprint).collect()
+}
+
+/// Every visible snapshot as it was before is untouched or gone, and every other is the module.
+pub(crate) fn assert_nothing_is_half(module: &Module, before: &[(String, Fingerprint)], what: &str) {
+    for name in module.snapshots() {
+        let now = fingerprint::of(&module.snapshot(&name));
+        match before.iter().find(|(old, _)| *old == name) {
+            Some((_, old)) => {
+                fingerprint::assert_equal(old, &now, &format!("{what}: {name} before and after"))
+            }
+            None => {
+                fingerprint::assert_equal(&fingerprint::of(&module.latest), &now, &format!("{what}: {name}"))
+            }
+        }
+    }
+}
+
+/// The next run ends what the dead one began, and nothing of it remains.
+pub(crate) fn assert_the_next_run_finishes(module: &Module, what: &str) {
+    let run = module.run_hook();
+    assert_eq!(run.code(), Some(0), "{what}: {run}");
+    let names = module.snapshots();
+    assert_eq!(names.len(), 1, "{what}: {names:?}, {run}");
+    fingerprint::assert_equal(
+        &fingerprint::of(&module.latest),
+        &fingerprint::of(&module.snapshot(&names[0])),
+        what,
+    );
+    assert_eq!(module.left_over("staging"), 0, "{what}");
+    assert_eq!(module.left_over("expired"), 0, "{what}");
+    let records: Vec<_> = fs::read_dir(module.private("records")).expect("records").collect();
+    assert_eq!(records.len(), 1, "{what}: {records:?}");
+    let listed = module.list();
+    assert_eq!((listed.len(), &listed[0]["origin"]), (1, &"recorded".into()), "{what}: {listed:?}");
+}

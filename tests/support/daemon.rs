@@ -1,0 +1,196 @@
+//! A real rsync daemon on a free loopback port, and its clients.
+//!
+//! A client returns before the hook ends, so every hook command here notes its transfer's status
+//! and its own in a file, and [`Daemon::await_hooks`] waits for as many notes as transfers.
+
+use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::module::Module;
+use super::run::{Run, tool};
+use super::server::Server;
+use super::time::wait_until;
+use super::{BINARY, is_root};
+
+/// How a transfer ended for rsyncd, and how the hook that followed it did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HookRun {
+    pub(crate) transfer: i32,
+    pub(crate) exit: i32,
+}
+
+pub(crate) struct Daemon<'a> {
+    server: &'a Server,
+    process: Child,
+    port: u16,
+}
+
+impl<'a> Daemon<'a> {
+    /// Serves the one module, read-write, with the hook.
+    pub(crate) fn of_module(module: &'a Module) -> Daemon<'a> {
+        Daemon::start(module, &Daemon::section(module, "data", &module.latest, ""))
+    }
+
+    /// A section of `rsyncd.conf`: a module with the hook and `more` settings.
+    pub(crate) fn section(server: &Server, name: &str, path: &Path, more: &str) -> String {
+        // rsyncd expands environment variables between % signs, so there are none here.
+        format!(
+            "[{name}]\n    path = {path}\n    read only = no\n    {more}\n    post-xfer exec = {hook}\n",
+            path = path.display(),
+            hook = hook_command(server)
+        )
+    }
+
+    /// Serves `sections`, which follow the usual global settings.
+    pub(crate) fn start(server: &'a Server, sections: &str) -> Daemon<'a> {
+        let account = if is_root() { "uid = root\ngid = root\n" } else { "" };
+        let log = server.directory.join("rsyncd.log");
+        let text = format!("use chroot = no\n{account}log file = {}\n{sections}", log.display());
+        server.write_rsyncd_conf(&text);
+        Daemon::serve(server)
+    }
+
+    /// Serves the `rsyncd.conf` that the server has.
+    pub(crate) fn serve(server: &'a Server) -> Daemon<'a> {
+        let (process, port) = (0..10)
+            .find_map(|_| try_to_start(server))
+            .unwrap_or_else(|| panic!("rsync --daemon does not start: {}", complaints(server)));
+        Daemon { server, process, port }
+    }
+
+    /// Where a client finds `path`, which begins with a module's name.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("rsync://127.0.0.1:{}/{path}", self.port)
+    }
+
+    /// Pushes what is in `source` into the module, with `rsync --archive` and more options.
+    pub(crate) fn push(&self, source: &Path, module: &str, options: &[&str]) -> Run {
+        let source = format!("{}/", source.display());
+        Run::of(client().arg("--archive").args(options).arg(source).arg(self.url(&format!("{module}/"))))
+    }
+
+    /// Pulls `path` of a module into `target`.
+    pub(crate) fn pull(&self, path: &str, target: &Path) -> Run {
+        Run::of(client().arg("--archive").arg(self.url(path)).arg(target))
+    }
+
+    /// Lists a module.
+    pub(crate) fn list(&self, module: &str) -> Run {
+        Run::of(client().arg("--list-only").arg(self.url(&format!("{module}/"))))
+    }
+
+    /// Waits until as many hooks as that have ended, and returns what they noted.
+    #[track_caller]
+    pub(crate) fn await_hooks(&self, count: usize) -> Vec<HookRun> {
+        wait_until(&format!("{count} hooks ended"), || self.hooks().len() >= count);
+        let hooks = self.hooks();
+        assert_eq!(hooks.len(), count, "more hooks than transfers");
+        hooks
+    }
+
+    /// [`Daemon::await_hooks`], but only the last of them.
+    #[track_caller]
+    pub(crate) fn await_last_hook(&self, count: usize) -> HookRun {
+        *self.await_hooks(count).last().expect("at least one hook")
+    }
+
+    fn hooks(&self) -> Vec<HookRun> {
+        let notes = fs::read_to_string(notes(self.server)).unwrap_or_default();
+        let number = |text: Option<&str>| text.and_then(|text| text.parse().ok());
+        notes
+            .lines()
+            .filter_map(|line| {
+                let mut words = line.split(' ');
+                Some(HookRun { transfer: number(words.next())?, exit: number(words.next())? })
+            })
+            .collect()
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        // The daemon leads a process group that its connections and their hooks are in.
+        let group = format!("kill -s KILL -- -{}", self.process.id());
+        let _ = tool("sh").args(["-c", &group]).status();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("{}", complaints(self.server));
+        }
+    }
+}
+
+/// An rsync client that knows no password but the one it is given.
+pub(crate) fn client() -> Command {
+    let mut command = tool("rsync");
+    command.stdin(Stdio::null()).env_remove("RSYNC_PASSWORD").arg("--timeout=60");
+    command
+}
+
+/// Waits until nobody holds the lock of `root` and it shows `count` snapshots: what remains
+/// to be done where the hook is the bare program, as `rsyncd.conf` would have it.
+#[track_caller]
+pub(crate) fn await_snapshots(root: &Path, count: usize) -> Vec<String> {
+    let lock = root.join(".rsyncd-snapshot/lock");
+    wait_until(&format!("{} shows {count} snapshots", root.display()), || {
+        let free = File::open(&lock).is_ok_and(|lock| fs2::FileExt::try_lock_shared(&lock).is_ok());
+        free && super::module::visible(root).len() == count
+    });
+    super::module::visible(root)
+}
+
+fn hook_command(server: &Server) -> String {
+    let quoted = |path: &Path| format!("'{}'", path.display());
+    format!(
+        "'{BINARY}' --config {} --rsyncd-conf {}; echo \"$RSYNC_EXIT_STATUS $?\" >> {}",
+        quoted(&server.policy),
+        quoted(&server.rsyncd_conf),
+        quoted(&notes(server))
+    )
+}
+
+fn notes(server: &Server) -> PathBuf {
+    server.directory.join("hooks")
+}
+
+fn complaints(server: &Server) -> String {
+    let read = |name: &str| fs::read_to_string(server.directory.join(name)).unwrap_or_default();
+    format!("rsyncd.log:\n{}\nits standard error:\n{}", read("rsyncd.log"), read("rsyncd.stderr"))
+}
+
+/// `None` when somebody else took the port that was free a moment ago.
+fn try_to_start(server: &Server) -> Option<(Child, u16)> {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("its number").port();
+    drop(listener);
+    let stderr = File::options().create(true).append(true).open(server.directory.join("rsyncd.stderr"));
+    let mut process = tool("rsync")
+        .args(["--daemon", "--no-detach", "--address=127.0.0.1"])
+        .arg(format!("--port={port}"))
+        .arg(format!("--config={}", server.rsyncd_conf.display()))
+        .env("RSYNCD_SNAPSHOT_STATE_DIRECTORY", server.state_directory())
+        .env("RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY", server.runtime_directory())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(stderr.expect("a file for its errors"))
+        .process_group(0)
+        .spawn()
+        .expect("rsync starts");
+    for _ in 0..500 {
+        if process.try_wait().expect("a status").is_some() {
+            return None;
+        }
+        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            return Some((process, port));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let _ = process.kill();
+    let _ = process.wait();
+    None
+}

@@ -1,0 +1,114 @@
+//! A file system of our own, on a loop device or in memory, gone when the test ends.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::run::{Run, tool};
+use super::{have, may_mount};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Ext4,
+    Xfs,
+    Btrfs,
+    Tmpfs,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Ext4 => "ext4",
+            Kind::Xfs => "xfs",
+            Kind::Btrfs => "btrfs",
+            Kind::Tmpfs => "tmpfs",
+        }
+    }
+
+    /// What `mkfs` accepts at least, with room to work in.
+    fn usual_mebibytes(self) -> u64 {
+        match self {
+            Kind::Ext4 | Kind::Tmpfs => 64,
+            Kind::Xfs => 320,
+            Kind::Btrfs => 160,
+        }
+    }
+}
+
+pub(crate) struct FileSystem {
+    pub(crate) mount_point: PathBuf,
+    _scratch: TempDir,
+}
+
+impl FileSystem {
+    /// A file system of the usual size; `None`, with the reason said, where that cannot be.
+    pub(crate) fn new(kind: Kind) -> Option<FileSystem> {
+        FileSystem::with(kind, kind.usual_mebibytes(), &[])
+    }
+
+    /// A file system of the given size, made with extra `mkfs` options.
+    pub(crate) fn with(kind: Kind, mebibytes: u64, mkfs_options: &[&str]) -> Option<FileSystem> {
+        if !may_mount() {
+            return None;
+        }
+        let scratch = TempDir::with_prefix("rsyncd-snapshot-test-").expect("a scratch directory");
+        let mount_point = scratch.path().canonicalize().expect("the scratch directory").join("mounted");
+        fs::create_dir(&mount_point).expect("a mount point");
+        let mut mount = tool("mount");
+        if kind == Kind::Tmpfs {
+            mount.args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m,mode=0755"), "none"]);
+        } else {
+            let mkfs = format!("mkfs.{}", kind.name());
+            if !have(&[&mkfs]) {
+                return None;
+            }
+            let image = scratch.path().join("image");
+            File::create(&image).and_then(|file| file.set_len(mebibytes << 20)).expect("an image file");
+            Run::of(tool(&mkfs).arg("-q").args(mkfs_options).arg(&image)).exits(&[0]);
+            mount.args(["-t", kind.name(), "-o", "loop"]).arg(&image);
+        }
+        Run::of(mount.arg(&mount_point)).exits(&[0]);
+        Some(FileSystem { mount_point, _scratch: scratch })
+    }
+}
+
+impl Drop for FileSystem {
+    fn drop(&mut self) {
+        let unmount = tool("umount").arg("--lazy").arg(&self.mount_point).status();
+        if !unmount.as_ref().is_ok_and(std::process::ExitStatus::success) {
+            eprintln!("cannot unmount {}: {unmount:?}", self.mount_point.display());
+        }
+    }
+}
+
+/// Something mounted over a directory of a test for as long as this lives.
+pub(crate) struct Mount {
+    mount_point: PathBuf,
+}
+
+impl Mount {
+    /// An empty file system in memory; `None`, with the reason said, where that cannot be.
+    pub(crate) fn tmpfs(mount_point: &std::path::Path) -> Option<Mount> {
+        Mount::new(&["-t", "tmpfs", "-o", "size=1m", "none"], mount_point)
+    }
+
+    /// `directory` a second time.
+    pub(crate) fn bind(directory: &std::path::Path, mount_point: &std::path::Path) -> Option<Mount> {
+        Mount::new(&["--bind", directory.to_str().expect("UTF-8")], mount_point)
+    }
+
+    fn new(arguments: &[&str], mount_point: &std::path::Path) -> Option<Mount> {
+        if !may_mount() {
+            return None;
+        }
+        Run::of(tool("mount").args(arguments).arg(mount_point)).exits(&[0]);
+        Some(Mount { mount_point: mount_point.to_path_buf() })
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = tool("umount").arg("--lazy").arg(&self.mount_point).status();
+    }
+}

@@ -1,0 +1,141 @@
+//! What a snapshot has to preserve of a tree, as data that two trees can be compared by.
+//!
+//! Everything goes through directory descriptors, so a tree deeper than `PATH_MAX` can be read.
+
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::fmt::Write as _;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+
+/// One line for each path below a directory, `.` included.
+pub(crate) type Fingerprint = BTreeMap<Vec<u8>, String>;
+
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Type, owner, mode, times and the like of everything in `directory`: of all but directories
+/// also the inode, of directories the extended attributes, which ACLs are among.
+pub(crate) fn of(directory: &Path) -> Fingerprint {
+    let top = rustix::fs::open(directory, DIRECTORY, Mode::empty())
+        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let mut fingerprint = Fingerprint::new();
+    fingerprint.insert(b".".to_vec(), describe_directory(&top));
+    walk(&top, b"", &mut fingerprint);
+    fingerprint
+}
+
+/// Fails the test, naming the first differences, unless both directories have one fingerprint.
+#[track_caller]
+pub(crate) fn assert_same(left: &Path, right: &Path) {
+    assert_equal(&of(left), &of(right), &format!("{} and {}", left.display(), right.display()));
+}
+
+/// Fails the test, naming the first differences, unless both fingerprints are one.
+#[track_caller]
+pub(crate) fn assert_equal(left: &Fingerprint, right: &Fingerprint, what: &str) {
+    let paths: std::collections::BTreeSet<&Vec<u8>> = left.keys().chain(right.keys()).collect();
+    let mut differences = String::new();
+    let different = paths.into_iter().filter(|path| left.get(*path) != right.get(*path));
+    for path in different.take(8) {
+        let missing = String::from("(missing)");
+        let _ = writeln!(
+            differences,
+            "  {}\n    {}\n    {}",
+            path.escape_ascii(),
+            left.get(path).unwrap_or(&missing),
+            right.get(path).unwrap_or(&missing)
+        );
+    }
+    assert!(differences.is_empty(), "{what} differ:\n{differences}");
+}
+
+fn walk(directory: &OwnedFd, prefix: &[u8], fingerprint: &mut Fingerprint) {
+    let mut entries = Dir::read_from(directory).expect("reads");
+    while let Some(entry) = entries.read() {
+        let entry = entry.expect("an entry");
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let path = [prefix, name.to_bytes()].concat();
+        let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).expect("a stat");
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            let child = rustix::fs::openat(directory, name, DIRECTORY, Mode::empty())
+                .unwrap_or_else(|error| panic!("{}: {error}", path.escape_ascii()));
+            fingerprint.insert(path.clone(), describe_directory(&child));
+            walk(&child, &[&path, b"/".as_slice()].concat(), fingerprint);
+        } else {
+            fingerprint.insert(path, describe_file(directory, name));
+        }
+    }
+}
+
+fn describe_directory(directory: &OwnedFd) -> String {
+    let stat = rustix::fs::fstat(directory).expect("a stat");
+    format!(
+        "mode {:o} owner {}:{} mtime {}.{:09}{}",
+        stat.st_mode,
+        stat.st_uid,
+        stat.st_gid,
+        stat.st_mtime,
+        stat.st_mtime_nsec,
+        describe_attributes(directory)
+    )
+}
+
+fn describe_file(directory: &OwnedFd, name: &CStr) -> String {
+    let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).expect("a stat");
+    let target = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Symlink => rustix::fs::readlinkat(directory, name, Vec::new()).expect("a target"),
+        _ => c"".to_owned(),
+    };
+    format!(
+        "mode {:o} inode {} owner {}:{} device {:x} size {} mtime {}.{:09} -> {}",
+        stat.st_mode,
+        stat.st_ino,
+        stat.st_uid,
+        stat.st_gid,
+        stat.st_rdev,
+        stat.st_size,
+        stat.st_mtime,
+        stat.st_mtime_nsec,
+        target.to_bytes().escape_ascii()
+    )
+}
+
+fn describe_attributes(file: impl AsFd) -> String {
+    let mut names = vec![0; 65_536];
+    let length = rustix::fs::flistxattr(&file, names.as_mut_slice()).unwrap_or(0);
+    let mut names: Vec<&[u8]> =
+        names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
+    names.sort_unstable();
+    let mut text = String::new();
+    for name in names {
+        let mut value = vec![0; 65_536];
+        let length = rustix::fs::fgetxattr(&file, name, value.as_mut_slice()).expect("an attribute");
+        let _ = write!(text, " {}={}", name.escape_ascii(), value[..length].escape_ascii());
+    }
+    text
+}
+
+/// The contents of all regular files below `directory`, by path.
+pub(crate) fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut contents = BTreeMap::new();
+    let mut directories = vec![PathBuf::new()];
+    while let Some(path) = directories.pop() {
+        for entry in fs::read_dir(directory.join(&path)).expect("a directory") {
+            let entry = entry.expect("an entry");
+            let path = path.join(entry.file_name());
+            let kind = entry.file_type().expect("a type");
+            if kind.is_dir() {
+                directories.push(path);
+            } else if kind.is_file() {
+                contents.insert(path, fs::read(entry.path()).expect("a file"));
+            }
+        }
+    }
+    contents
+}

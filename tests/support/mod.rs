@@ -1,0 +1,70 @@
+//! Fixtures: a backup server in a scratch directory, the module it serves, the rsync daemon
+//! that serves it, file systems to put it on, and trees to fill it with.
+//!
+//! A test that this machine cannot run says `skipped: why` and passes; with
+//! `RSYNCD_SNAPSHOT_TEST_ALL=1` a missing tool fails it instead.
+
+#![allow(dead_code, reason = "every test file uses another part of the fixtures")]
+
+pub(crate) mod aftermath;
+pub(crate) mod daemon;
+pub(crate) mod file_system;
+pub(crate) mod fingerprint;
+pub(crate) mod module;
+pub(crate) mod run;
+pub(crate) mod server;
+pub(crate) mod time;
+pub(crate) mod tree;
+
+use std::path::Path;
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_rsyncd-snapshot");
+
+/// The account that tests of ordinary users run as.
+pub(crate) const NOBODY: u32 = 65534;
+
+/// Whether all `tools` are installed.
+pub(crate) fn have(tools: &[&str]) -> bool {
+    let missing: Vec<_> = tools.iter().filter(|tool| !installed(tool)).copied().collect();
+    if missing.is_empty() {
+        return true;
+    }
+    skip_unless_all(&format!("needs {}", missing.join(", ")));
+    false
+}
+
+/// Whether this process is root and so may mount, chown and make devices.
+pub(crate) fn root() -> bool {
+    let root = is_root();
+    if !root {
+        eprintln!("skipped: needs root");
+    }
+    root
+}
+
+/// [`root`], and the right to mount, which root in a container may lack.
+pub(crate) fn may_mount() -> bool {
+    if !root() || !have(&["mount", "umount", "unshare"]) {
+        return false;
+    }
+    let may = run::Run::of(run::tool("unshare").args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]));
+    if !may.succeeded() {
+        eprintln!("skipped: needs the right to mount: {}", may.stderr().trim());
+    }
+    may.succeeded()
+}
+
+pub(crate) fn is_root() -> bool {
+    nix::unistd::Uid::effective().is_root()
+}
+
+/// Skips, or fails where everything has to run.
+pub(crate) fn skip_unless_all(why: &str) {
+    let all = std::env::var_os("RSYNCD_SNAPSHOT_TEST_ALL").is_some_and(|value| value == "1");
+    assert!(!all, "RSYNCD_SNAPSHOT_TEST_ALL=1, but this test {why}");
+    eprintln!("skipped: {why}");
+}
+
+fn installed(tool: &str) -> bool {
+    run::PATH.split(':').any(|directory| Path::new(directory).join(tool).exists())
+}

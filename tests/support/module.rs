@@ -1,0 +1,223 @@
+//! One module of a [`Server`]: its snapshot root with the module directory `latest` in it, the
+//! hook run by hand as rsyncd would, and what a person finds on disk afterwards.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::file_system::FileSystem;
+use super::run::Run;
+use super::server::Server;
+use super::{BINARY, fingerprint, tree};
+
+/// The name that modules of these tests go by.
+pub(crate) const NAME: &str = "data";
+
+/// Our own directory in a snapshot root.
+const OURS: &str = ".rsyncd-snapshot";
+
+pub(crate) struct Module {
+    pub(crate) server: Server,
+    pub(crate) root: PathBuf,
+    pub(crate) latest: PathBuf,
+}
+
+/// A module can be asked whatever its server can.
+impl Deref for Module {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+impl Module {
+    /// An empty module.
+    pub(crate) fn new() -> Module {
+        let server = Server::new();
+        let root = server.directory.join("root");
+        Module::of(server, root)
+    }
+
+    /// An empty module on `file_system`; its server remembers things elsewhere.
+    pub(crate) fn on(file_system: &FileSystem) -> Module {
+        Module::of(Server::new(), file_system.mount_point.join("root"))
+    }
+
+    /// A module with a few files and one snapshot of them.
+    pub(crate) fn with_snapshot() -> (Module, String) {
+        let module = Module::new();
+        tree::small(&module.latest);
+        let name = module.expect_snapshot();
+        (module, name)
+    }
+
+    fn of(server: Server, root: PathBuf) -> Module {
+        let latest = root.join("latest");
+        fs::create_dir_all(&latest).expect("the module");
+        let module = Module { server, root, latest };
+        module.write_rsyncd_conf(&module.rsyncd_conf_section(NAME, &module.latest));
+        module
+    }
+
+    /// A section of `rsyncd.conf` as the documentation recommends it.
+    pub(crate) fn rsyncd_conf_section(&self, name: &str, path: &Path) -> String {
+        format!(
+            "[{name}]\npath = {}\nread only = no\nuse chroot = no\n\
+             refuse options = inplace append* write-devices\npost-xfer exec = {BINARY}\n",
+            path.display()
+        )
+    }
+
+    /// The hook as rsyncd runs it after a good transfer. More variables can be set on it.
+    pub(crate) fn hook(&self) -> Command {
+        let mut command = self.command(&[]);
+        self.set_hook_environment(&mut command);
+        command
+    }
+
+    /// The hook run through another program, such as strace, with that program's arguments.
+    pub(crate) fn hook_through(&self, wrapper: &[impl AsRef<OsStr>]) -> Command {
+        let mut command = Command::new(wrapper[0].as_ref());
+        command.args(&wrapper[1..]).arg(&self.program);
+        self.prepare(&mut command);
+        self.set_hook_environment(&mut command);
+        command
+    }
+
+    fn set_hook_environment(&self, command: &mut Command) {
+        command.env("RSYNC_MODULE_NAME", NAME).env("RSYNC_MODULE_PATH", &self.latest);
+        command.env("RSYNC_HOST_ADDR", "192.0.2.7").env("RSYNC_HOST_NAME", "laptop.example");
+        command.env("RSYNC_USER_NAME", "").env("RSYNC_PID", "4711");
+        command.env("RSYNC_EXIT_STATUS", "0").env("RSYNC_RAW_STATUS", "0");
+    }
+
+    pub(crate) fn run_hook(&self) -> Run {
+        Run::of(&mut self.hook())
+    }
+
+    /// The hook after a transfer that ended with `status`.
+    pub(crate) fn run_hook_after(&self, status: i32) -> Run {
+        let raw = (status << 8).to_string();
+        Run::of(self.hook().env("RSYNC_EXIT_STATUS", status.to_string()).env("RSYNC_RAW_STATUS", raw))
+    }
+
+    /// Runs the hook and returns the name of the one snapshot that it made.
+    #[track_caller]
+    pub(crate) fn expect_snapshot(&self) -> String {
+        let before = self.snapshots();
+        let run = self.run_hook().exits(&[0]);
+        let new: Vec<String> = self.snapshots().into_iter().filter(|name| !before.contains(name)).collect();
+        assert_eq!(new.len(), 1, "one new snapshot expected, found {new:?}: {run}");
+        new.into_iter().next().expect("just counted")
+    }
+
+    /// Runs the hook, which must succeed without making a snapshot.
+    #[track_caller]
+    pub(crate) fn expect_no_snapshot(&self) -> Run {
+        let before = self.snapshots();
+        let run = self.run_hook().exits(&[0]);
+        assert_eq!(self.snapshots(), before, "no new snapshot expected: {run}");
+        run
+    }
+
+    /// What is visible beside the module directory, sorted: snapshots and foreign names.
+    pub(crate) fn snapshots(&self) -> Vec<String> {
+        visible(&self.root)
+    }
+
+    pub(crate) fn snapshot(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Our own directory in the snapshot root, or a file in it.
+    pub(crate) fn private(&self, path: &str) -> PathBuf {
+        self.root.join(OURS).join(path)
+    }
+
+    /// How many entries `staging` or `expired` holds, or what stands for it in the root itself
+    /// where an ordinary user runs the hook: work that is left to finish.
+    pub(crate) fn left_over(&self, directory: &str) -> usize {
+        let beside = format!("{OURS}-{directory}");
+        let names = entries(&self.root).into_iter().filter(|name| name.starts_with(&beside));
+        fs::read_dir(self.private(directory)).map_or(0, Iterator::count) + names.count()
+    }
+
+    /// A snapshot-shaped directory with a file in it, as if it had been made long ago.
+    pub(crate) fn make_old_snapshot(&self, name: &str) {
+        let directory = self.snapshot(name);
+        fs::create_dir_all(directory.join("sub")).expect("an old snapshot");
+        fs::write(directory.join("sub/old"), name).expect("a file of an old snapshot");
+    }
+
+    /// Makes snapshot `name` one that was taken at the time in `new_name` and never recorded.
+    pub(crate) fn rename_to_the_past(&self, name: &str, new_name: &str) {
+        fs::rename(self.snapshot(name), self.snapshot(new_name)).expect("the snapshot");
+        fs::remove_file(self.private(&format!("records/{name}.toml"))).expect("its record");
+    }
+
+    pub(crate) fn record(&self, name: &str) -> toml::Table {
+        read_toml(&self.private(&format!("records/{name}.toml")))
+    }
+
+    pub(crate) fn state(&self) -> toml::Table {
+        read_toml(&self.private("state.toml"))
+    }
+
+    /// Whether the root carries the mark `torn` or `due`.
+    pub(crate) fn is_marked(&self, mark: &str) -> bool {
+        self.state().contains_key(mark)
+    }
+
+    /// `list --json`, which must show exactly the visible snapshots.
+    #[track_caller]
+    pub(crate) fn list(&self) -> Vec<Value> {
+        snapshots_of(&self.json(&["list", "--json", NAME]))
+    }
+
+    /// The names that `rotate --json` or `plan --json` would keep and would expire.
+    #[track_caller]
+    pub(crate) fn verdicts(&self, arguments: &[&str]) -> (Vec<String>, Vec<String>) {
+        let verdicts = snapshots_of(&self.json(arguments));
+        let (kept, expired): (Vec<_>, Vec<_>) =
+            verdicts.iter().partition(|snapshot| snapshot["keep"].as_bool().expect("keep is a bool"));
+        (names(&kept), names(&expired))
+    }
+
+    /// Fails unless snapshot `name` is the module directory as it is now.
+    #[track_caller]
+    pub(crate) fn assert_equals_module(&self, name: &str) {
+        fingerprint::assert_same(&self.latest, &self.snapshot(name));
+    }
+}
+
+/// What is visible in a snapshot root beside the module directory, sorted. Names that begin as
+/// that of our own directory are hidden, and none of a snapshot.
+pub(crate) fn visible(root: &Path) -> Vec<String> {
+    let mut names = entries(root);
+    names.retain(|name| name != "latest" && !name.starts_with(OURS));
+    names.sort();
+    names
+}
+
+fn entries(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("the snapshot root");
+    entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn read_toml(path: &Path) -> toml::Table {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    text.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn snapshots_of(listing: &Value) -> Vec<Value> {
+    listing["snapshots"].as_array().unwrap_or_else(|| panic!("no snapshots in {listing}")).clone()
+}
+
+fn names(snapshots: &[&Value]) -> Vec<String> {
+    snapshots.iter().map(|snapshot| snapshot["name"].as_str().expect("a name").to_string()).collect()
+}
