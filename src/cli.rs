@@ -1,10 +1,11 @@
 //! The command line, and what each command hands on.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::command;
@@ -156,10 +157,12 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Option<Command>, context: &command::Context) -> Result<u8, Error> {
     let exit = match command {
         None if !Transfer::is_announced() => {
-            return Err(Error::Usage(
-                "nothing to do: rsyncd runs this as `post-xfer exec`, which sets RSYNC_MODULE_PATH; by hand give a command, see --help"
-                    .to_string(),
-            ));
+            let usage = CommandLine::command().render_help();
+            let _ = writeln!(
+                std::io::stderr(),
+                "{usage}\nNothing to do: RSYNC_MODULE_PATH is not set, and no command was given."
+            );
+            return Ok(Exit::Usage.code());
         }
         None | Some(Command::PostXfer) => command::hook::run(context)?,
         Some(Command::Snapshot { modules, due, format }) => {

@@ -1,7 +1,7 @@
 //! `check`: health of each module for monitoring, as Nagios plugins tell it.
 //!
 //! Looks only: at what the last runs left behind, at the age of the newest complete snapshot,
-//! and, with [`doctor`](super::doctor), at the configuration.
+//! and, with [`doctor`], at the configuration.
 
 use std::ffi::OsStr;
 

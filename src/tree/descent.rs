@@ -1,7 +1,7 @@
 //! The way from a tree's root down to the directory at hand, by descriptors.
 //!
 //! A client can make a tree that is tens of thousands of levels deep, deeper than any path
-//! can say or any descriptor table hold. So only the last [`WINDOW`] levels and the root
+//! can say or any descriptor table hold. So only the last `WINDOW` levels and the root
 //! stay open. Coming back up to a closed level goes through `..`, and because somebody may have moved
 //! the child elsewhere meanwhile, what `..` gave is used only if it is the very directory that
 //! we came through; otherwise the way is walked again from an open level above, name by name,
