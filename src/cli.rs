@@ -148,7 +148,10 @@ pub fn main() -> ExitCode {
     match dispatch(line.command, &context) {
         Ok(code) => code.into(),
         Err(error) => {
-            log::error!("{error}");
+            match &error {
+                Error::Policy(mistakes) => mistakes.iter().for_each(|mistake| log::error!("{mistake}")),
+                error => log::error!("{error}"),
+            }
             error.exit().into()
         }
     }

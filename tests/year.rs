@@ -122,11 +122,8 @@ impl Ordinary for DateTime<Utc> {
 #[test]
 fn every_hour_of_a_year_leaves_exactly_the_promised_set() {
     // Syncing is what a year would spend its time on, and in memory it costs nothing.
-    let scratch = match Path::new("/dev/shm").is_dir() {
-        true => tempfile::tempdir_in("/dev/shm"),
-        false => tempfile::tempdir(),
-    };
-    let scratch = scratch.expect("a scratch directory");
+    let scratch =
+        tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a scratch directory");
     let policy = scratch.path().join("policy.toml");
     fs::write(&policy, POLICY).unwrap();
     let module = scratch.path().join("root/latest");

@@ -16,8 +16,9 @@ use crate::decide::rotation::pause;
 use crate::decide::span::roughly;
 use crate::store::catalog::{Catalog, Item};
 use crate::store::state::State;
+use crate::tell::counted;
 use crate::tell::error::Error;
-use crate::tell::escape::escape;
+use crate::tell::escape::{escape, escape_path};
 
 /// How bad something is; worse compares greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -169,7 +170,13 @@ fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Finding> {
     findings.extend(target.lost_history().map(|lost| Finding::new(Level::Critical, lost.to_string())));
     match examine_root(target) {
         Ok(found) => findings.extend(found),
-        Err(error) => findings.push(Finding::new(Level::Critical, error.to_string())),
+        Err(error) => {
+            // What made the last run fail most likely still does; once is enough.
+            let message = error.to_string();
+            if !findings.iter().any(|finding| finding.message.contains(&message)) {
+                findings.push(Finding::new(Level::Critical, message));
+            }
+        }
     }
     if let (Some(conf), Some(name)) = (conf, &target.name) {
         findings.extend(doctor::module(conf, name, target));
@@ -189,6 +196,10 @@ fn last_failure(target: &Target) -> Vec<Finding> {
 
 fn examine_root(target: &Target) -> Result<Vec<Finding>, Error> {
     let now = Clock::System.now();
+    if target.root_is_to_come() {
+        let message = format!("no run yet; the first one makes {}", escape_path(&target.root_path));
+        return Ok(vec![Finding::new(Level::Ok, message)]);
+    }
     let root = target.look_at_root()?;
     let catalog = Catalog::read(&root, &target.policy.time_zone)?;
     let state = if root.is_registered() { State::read(root.private())? } else { State::default() };
@@ -232,7 +243,8 @@ fn age(
         };
     };
     let age = now - newest.snapshot().verified_until;
-    let text = format!("{count} snapshots, the newest complete one was current {} ago", roughly(age));
+    let text =
+        format!("{}, the newest complete one was current {} ago", counted(count, "snapshot"), roughly(age));
     match max_age {
         Some(limit) if age > limit.delta() * 2 => {
             Finding::new(Level::Critical, format!("{text}, more than twice max_age {limit}"))

@@ -23,7 +23,7 @@ pub fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Result<Exit
         let (catalog, decision) = run::look(target, &root, Clock::System.now())?;
         let view = DecisionView::new(target, &decision);
         if !json {
-            print(&view.to_text(&target.label()))?;
+            print(&view.to_text(&target.label(), false))?;
         }
         views.push(view);
         for warning in &catalog.warnings {

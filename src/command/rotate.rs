@@ -25,7 +25,7 @@ pub fn run(
         let rotated = run::rotate(target, confirm, &Clock::System)?;
         let view = DecisionView::new(target, &rotated.decision);
         if !json {
-            print(&view.to_text(&target.label()))?;
+            print(&view.to_text(&target.label(), true))?;
         }
         views.push(view);
         Ok(rotated.exit())

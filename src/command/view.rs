@@ -9,6 +9,7 @@ use crate::decide::rotation::{Decision, Verdict};
 use crate::decide::span::roughly;
 use crate::store::catalog::Item;
 use crate::store::record::{Client, Record};
+use crate::tell::counted;
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::table::Table;
 
@@ -55,16 +56,17 @@ impl DecisionView {
         }
     }
 
-    /// The same for people.
-    pub fn to_text(&self, label: &str) -> String {
+    /// The same for people; `done` after the deed.
+    pub fn to_text(&self, label: &str, done: bool) -> String {
+        let expire = if done { "expired" } else { "expire" };
         let mut table = Table::new(&["SNAPSHOT", "", "BECAUSE"]);
         for verdict in &self.snapshots {
-            let word = if verdict.keep { "keep" } else { "expire" };
+            let word = if verdict.keep { "keep" } else { expire };
             table.push(vec![verdict.name.clone(), word.to_string(), verdict.reasons.join("; ")]);
         }
         let expired = self.snapshots.iter().filter(|verdict| !verdict.keep).count();
         let kept = self.snapshots.len() - expired;
-        let mut text = format!("{label}: {kept} kept, {expired} expire, in {}\n", self.snapshot_root);
+        let mut text = format!("{label}: {kept} kept, {expired} {expire}, in {}\n", self.snapshot_root);
         if let Some(pause) = &self.pause {
             text += &format!("nothing expires: {pause}\n");
         }
@@ -114,7 +116,8 @@ impl ListView {
 
     /// The same for people.
     pub fn to_text(&self, label: &str) -> String {
-        let mut text = format!("{label}: {} snapshots in {}\n", self.snapshots.len(), self.snapshot_root);
+        let mut text =
+            format!("{label}: {} in {}\n", counted(self.snapshots.len(), "snapshot"), self.snapshot_root);
         let mut table = Table::new(&[
             "SNAPSHOT",
             "AGE",

@@ -120,6 +120,11 @@ impl Target {
         })
     }
 
+    /// Whether the first run is going to make the root.
+    pub fn root_is_to_come(&self) -> bool {
+        !self.root_path.exists() && self.root_path.parent().is_some_and(Path::is_dir)
+    }
+
     /// Opens and checks the root for work on it.
     pub fn open_root(&self) -> Result<SnapshotRoot> {
         let access = if self.trouble.is_empty() { Access::Register } else { Access::Registered };
@@ -213,7 +218,7 @@ fn built_in_root(settings: &Settings, module_path: &Path) -> Result<(PathBuf, Ve
     });
     let trouble = match state.and_then(|state| state.policy_file) {
         Some(file) => vec![format!(
-            "{} does not exist, but {} was used with the policy {file}: restore it, or write one anew ([defaults] with `keep` is enough)",
+            "{} does not exist, but {} was used with the policy {file}: restore it, name it with --config, or write one anew ([defaults] with `keep` is enough)",
             escape_path(&settings.policy_file),
             escape_path(&root),
         )],

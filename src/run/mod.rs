@@ -37,10 +37,13 @@ pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> 
     for mistake in &target.trouble {
         log::error!("{}: nothing expires while the policy cannot be used: {mistake}", target.label());
     }
-    let lost = target.lost_history();
+    let lost = target.lost_history().map(|lost| lost.to_string());
+    let moved = moved_root(target);
     let mut result = run_in_root(target, request, clock);
-    if let (Some(lost), Ok(report)) = (lost, &mut result) {
-        report.warn(&target.label(), lost.to_string());
+    if let Ok(report) = &mut result {
+        for message in lost.into_iter().chain(moved) {
+            report.warn(&target.label(), message);
+        }
     }
     remember(target, &result);
     result
@@ -143,9 +146,6 @@ fn remember(target: &Target, result: &Result<Report>) {
     let success = result.as_ref().ok().filter(|report| report.is_success());
     // A root that a failed run did not get to register was never used.
     let root = target.is_registered().then_some(target.root_path.as_path());
-    if let Some(root) = root {
-        warn_if_root_moved(target, root);
-    }
     let remembered = target.memory.change(&target.module_path, |memory| {
         memory.snapshot_root = root.map(escape_path).or(memory.snapshot_root.take());
         if let Some(report) = success {
@@ -161,13 +161,10 @@ fn remember(target: &Target, result: &Result<Report>) {
     }
 }
 
-fn warn_if_root_moved(target: &Target, root: &std::path::Path) {
-    let now = escape_path(root);
-    let before = target.memory.recall(&target.module_path).and_then(|memory| memory.snapshot_root);
-    if let Some(before) = before.filter(|before| *before != now) {
-        log::warn!(
-            "{}: snapshots are made in {now} from now on; those in {before} are no longer rotated",
-            target.label()
-        );
-    }
+/// What to say if the module's snapshots used to be made elsewhere.
+fn moved_root(target: &Target) -> Option<String> {
+    let now = escape_path(&target.root_path);
+    let before = target.memory.recall(&target.module_path)?.snapshot_root?;
+    (before != now)
+        .then(|| format!("snapshots are made in {now} from now on; those in {before} are no longer rotated"))
 }

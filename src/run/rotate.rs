@@ -12,6 +12,7 @@ use crate::store::memory::{Failure, Work};
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
+use crate::tell::counted;
 use crate::tell::error::{Error, Result};
 use crate::tell::exit::Exit;
 
@@ -129,7 +130,11 @@ fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<
         rotated.warn(&label, format!("a retired snapshot remains: {error}"));
     }
     if removed.trees > 0 {
-        log::info!("{label}: removed {} retired snapshot(s) with {} entries", removed.trees, removed.entries);
+        log::info!(
+            "{label}: removed {} with {} entries",
+            counted(removed.trees, "retired snapshot"),
+            removed.entries
+        );
     }
     rotated.removed = retired;
     Ok(rotated)

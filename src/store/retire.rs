@@ -81,7 +81,7 @@ pub fn remove_retired(root: &SnapshotRoot) -> Result<Removed> {
 #[derive(Debug, Default)]
 pub struct Removed {
     /// Whole snapshots.
-    pub trees: u64,
+    pub trees: usize,
     /// Files and directories in them.
     pub entries: u64,
     /// One for each snapshot of which something could not be removed.

@@ -6,7 +6,6 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -210,6 +209,11 @@ fn make_root(path: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(trust::refusal(
+            path,
+            "does not exist, nor does its parent".into(),
+            "make the parent (is its disk mounted?), or correct `snapshot_root`".into(),
+        )),
         Err(error) => Err(Error::io("make the snapshot root", path, error)),
     }
 }
@@ -228,11 +232,11 @@ pub fn canonical_module(path: &Path) -> Result<PathBuf> {
     let canonical =
         fs::canonicalize(path).map_err(|cause| Error::io("find the module directory", path, cause))?;
     let metadata = fs::metadata(&canonical).map_err(|cause| Error::io("inspect", path, cause))?;
-    if !metadata.is_dir() || canonical.as_os_str().as_bytes() == b"/" {
-        return Err(Error::Usage(format!(
-            "the module path {} is not a directory of its own",
-            escape_path(path)
-        )));
+    if !metadata.is_dir() {
+        return Err(Error::Usage(format!("the module path {} is not a directory", escape_path(path))));
+    }
+    if canonical == Path::new("/") {
+        return Err(Error::Usage("a module that is / has no place beside it for snapshots".to_string()));
     }
     Ok(canonical)
 }

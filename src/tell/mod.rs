@@ -8,3 +8,8 @@ pub mod escape;
 pub mod exit;
 pub mod log;
 pub mod table;
+
+/// A number with its noun: `1 snapshot`, `2 snapshots`.
+pub fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
