@@ -236,3 +236,21 @@ fn a_failed_transfer_marks_the_root_torn_even_while_the_lock_is_busy() {
     assert!(!second.ends_with("-partial"));
     assert!(!module.is_marked("torn"), "{:?}", module.state());
 }
+
+#[test]
+fn a_good_push_that_ends_while_a_failed_one_waits_is_not_taken_for_its_remains() {
+    let (module, first) = Module::with_snapshot();
+    let lock = hold_lock(&module);
+    let mut failed = module.hook().env("RSYNC_EXIT_STATUS", "12").spawn().expect("the hook");
+    wait_until("the root is torn", || module.is_marked("torn"));
+    // A tick of the clock that the kernel stamps changes with.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    tree::write(&module.latest.join("from the good push"), "x");
+    drop(lock);
+    assert!(failed.wait().expect("its end").success());
+    assert_eq!(module.snapshots(), [first], "the failed one publishes nothing");
+
+    let second = module.expect_snapshot();
+    assert!(!second.ends_with("-partial"), "{second}");
+    assert!(!module.is_marked("torn"), "{:?}", module.state());
+}

@@ -117,8 +117,10 @@ fn mark_before_lock(
     });
     // On a full disk the mark is kept elsewhere, until there is room for it again.
     let kept = if marked.is_err() { torn } else { None };
-    if kept != earlier {
-        target.memory.change(&target.module_path, |memory| memory.torn = kept)?;
+    if kept != earlier
+        && let Err(error) = target.memory.change(&target.module_path, |memory| memory.torn = kept)
+    {
+        log::error!("{}: the torn mark can be kept nowhere: {error}", target.label());
     }
     marked.map(drop)
 }

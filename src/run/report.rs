@@ -1,6 +1,5 @@
 //! What a run did.
 
-use super::Rotated;
 use crate::config::target::Target;
 use crate::tell::exit::Exit;
 
@@ -47,8 +46,6 @@ pub struct Report {
     pub snapshot: Option<String>,
     /// Problems that did not stop it; each is in the log.
     pub warnings: Vec<String>,
-    /// What rotation did, if it ran.
-    pub rotated: Option<Rotated>,
     /// Whether the policy could not be used.
     pub policy_trouble: bool,
 }
@@ -56,7 +53,7 @@ pub struct Report {
 impl Report {
     pub(super) fn new(target: &Target, ending: Ending) -> Self {
         let policy_trouble = !target.trouble.is_empty();
-        Report { ending, snapshot: None, warnings: Vec::new(), rotated: None, policy_trouble }
+        Report { ending, snapshot: None, warnings: Vec::new(), policy_trouble }
     }
 
     /// Whether the module's present state is safe: that, and nothing else, makes up for an earlier failure.

@@ -21,8 +21,6 @@ use crate::tell::exit::Exit;
 pub struct Rotated {
     /// The verdict on each snapshot.
     pub decision: Decision,
-    /// The snapshots that are gone.
-    pub removed: Vec<String>,
     /// Problems that did not stop it; each is in the log.
     pub warnings: Vec<String>,
 }
@@ -106,23 +104,21 @@ pub(super) fn rotate_after_snapshot(
         return Ok(());
     }
     let rotated = rotate_locked(target, root, clock)?;
-    report.warnings.extend(rotated.warnings.iter().cloned());
-    report.rotated = Some(rotated);
+    report.warnings.extend(rotated.warnings);
     Ok(())
 }
 
 fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Rotated> {
     let label = target.label();
     let (catalog, decision) = look(target, root, clock.now())?;
-    let mut rotated = Rotated { decision, removed: Vec::new(), warnings: Vec::new() };
+    let mut rotated = Rotated { decision, warnings: Vec::new() };
     for warning in &catalog.warnings {
         rotated.warn(&label, warning.clone());
     }
     tell_decision(&label, &mut rotated, target.policy.max_expire);
     let names: Vec<String> =
         rotated.decision.expired().map(|verdict| verdict.snapshot.name.clone()).collect();
-    let (retired, errors) = retire::retire(root, &names)?;
-    for error in errors {
+    for error in retire::retire(root, &names)? {
         rotated.warn(&label, error.to_string());
     }
     let removed = retire::remove_retired(root)?;
@@ -136,7 +132,6 @@ fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<
             removed.entries
         );
     }
-    rotated.removed = retired;
     Ok(rotated)
 }
 

@@ -87,7 +87,7 @@ impl Pass<'_> {
         match outcome(self.request.occasion, torn) {
             Outcome::Failed => {
                 report.ending = Ending::FailedTransfer;
-                self.remember(Outlook::torn(None, Some(comparison.fingerprint)))
+                self.remember(Outlook::torn(None, self.torn_scan(&comparison)))
             }
             Outcome::StillTorn => self.stay_torn(newest, &comparison, report),
             Outcome::Snapshot(Grade::Complete) => match newest {
@@ -142,7 +142,7 @@ impl Pass<'_> {
             self.move_verified_until(newest)?;
         }
         report.ending = Ending::Torn;
-        self.remember(Outlook::torn(None, Some(comparison.fingerprint)))
+        self.remember(Outlook::torn(None, self.torn_scan(comparison)))
     }
 
     fn verify(&self, newest: &Item, report: &mut Report) -> Result<()> {
@@ -204,10 +204,15 @@ impl Pass<'_> {
         }
     }
 
-    /// The scan to hold a torn mark against: that of a failed transfer shows the tree as it left
-    /// it, while a manual run may come after a good transfer that nobody has noticed yet.
+    /// The scan to hold a torn mark against: the tree as the failed transfer left it. None if
+    /// something has changed it since the mark, for that may be a good transfer whose hook waits
+    /// for us. A change in the future is one of a wrong clock, and says nothing.
     pub(super) fn torn_scan(&self, comparison: &Comparison) -> Option<Fingerprint> {
-        matches!(self.request.occasion, Occasion::Transfer(_)).then_some(comparison.fingerprint)
+        let nanoseconds = |time: DateTime<Utc>| time.timestamp_nanos_opt().unwrap_or(i64::MAX);
+        let marked = nanoseconds(self.before.torn.as_ref()?.since);
+        let now = nanoseconds(self.clock.exact_now());
+        let changed_since = (marked + 1..=now).contains(&comparison.newest_ctime_ns);
+        (!changed_since).then_some(comparison.fingerprint)
     }
 
     fn last_run(&self, covered: Option<Grade>) -> LastRun {

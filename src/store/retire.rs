@@ -19,24 +19,21 @@ use crate::tell::error::{Error, Result};
 use crate::tree::remove::remove_tree;
 use crate::tree::syscalls::{Answer, is_privileged, rename_no_replace};
 
-/// Takes the snapshots `names` out of sight, durably; returns those that went, with the
-/// errors of the others.
-pub fn retire(root: &SnapshotRoot, names: &[String]) -> Result<(Vec<String>, Vec<Error>)> {
+/// Takes the snapshots `names` out of sight, durably; returns the errors of those that stay.
+pub fn retire(root: &SnapshotRoot, names: &[String]) -> Result<Vec<Error>> {
     let expired = root.room("expired")?;
     let mut errors = Vec::new();
-    let mut retired = Vec::new();
     for name in names {
-        match move_to_expired(root, expired.place(), name) {
-            Ok(()) => retired.push(name.clone()),
-            Err(cause) => errors.push(Error::io("retire", &root.path.join(name), cause)),
+        if let Err(cause) = move_to_expired(root, expired.place(), name) {
+            errors.push(Error::io("retire", &root.path.join(name), cause));
         }
     }
-    if !retired.is_empty() {
+    if errors.len() < names.len() {
         fsync(root.directory()).map_err(|cause| Error::io("sync", &root.path, cause))?;
         let place = expired.place();
         fsync(place.directory).map_err(|cause| Error::io("sync", place.path, cause))?;
     }
-    Ok((retired, errors))
+    Ok(errors)
 }
 
 fn move_to_expired(root: &SnapshotRoot, expired: Place, name: &str) -> Answer<()> {
