@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::fs::{self, File};
+use std::fs::{self};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
@@ -13,13 +13,6 @@ use support::time::wait_until;
 use support::{have, tree};
 
 const IMPATIENT: &str = "[defaults]\nlock_wait = \"1s\"\n";
-
-/// Holds the lock of `module` until dropped, as an administrator with `flock` might.
-fn hold_lock(module: &Module) -> File {
-    let lock = File::open(module.private("lock")).expect("the lock file");
-    fs2::FileExt::lock_exclusive(&lock).expect("locked");
-    lock
-}
 
 /// A run in the background; a test that fails waits for it all the same.
 struct Background(Option<Child>);
@@ -84,7 +77,7 @@ fn many_hooks_at_once_make_one_snapshot() {
 fn runs_that_waited_for_one_whose_scan_began_later_are_covered_by_it() {
     let (module, _) = Module::with_snapshot();
     tree::write(&module.latest.join("new"), "x");
-    let lock = hold_lock(&module);
+    let lock = module.hold_lock();
     let runs: Vec<_> =
         (0..3).map(|_| Background::start(&mut module.command(&["snapshot", "data", "--json"]))).collect();
     // Until each has seen that the lock is busy; there is no sign of that from outside.
@@ -121,7 +114,7 @@ fn a_run_that_gives_up_marks_the_root_due_and_the_next_run_clears_the_mark() {
     let (module, _) = Module::with_snapshot();
     module.write_policy(IMPATIENT);
     tree::write(&module.latest.join("new"), "x");
-    let lock = hold_lock(&module);
+    let lock = module.hold_lock();
 
     module.run_hook().exits(&[3]);
     assert_eq!(module.snapshots().len(), 1);
@@ -188,7 +181,7 @@ fn snapshot_due_works_only_for_a_root_that_is_marked() {
     assert_eq!(module.json(&["snapshot", "data", "--due", "--json"])["outcome"], "not-due");
     assert_eq!(module.snapshots().len(), 1);
 
-    let lock = hold_lock(&module);
+    let lock = module.hold_lock();
     module.run_hook().exits(&[3]);
     drop(lock);
 
@@ -223,7 +216,7 @@ fn pushes_closer_together_than_min_interval_make_one_snapshot_and_leave_one_due(
 fn a_failed_transfer_marks_the_root_torn_even_while_the_lock_is_busy() {
     let (module, first) = Module::with_snapshot();
     module.write_policy(IMPATIENT);
-    let lock = hold_lock(&module);
+    let lock = module.hold_lock();
     tree::write(&module.latest.join("half"), "x");
     module.run_hook_after(12).exits(&[3]);
     assert!(module.is_marked("torn"), "{:?}", module.state());
@@ -240,7 +233,7 @@ fn a_failed_transfer_marks_the_root_torn_even_while_the_lock_is_busy() {
 #[test]
 fn a_good_push_that_ends_while_a_failed_one_waits_is_not_taken_for_its_remains() {
     let (module, first) = Module::with_snapshot();
-    let lock = hold_lock(&module);
+    let lock = module.hold_lock();
     let mut failed = module.hook().env("RSYNC_EXIT_STATUS", "12").spawn().expect("the hook");
     wait_until("the root is torn", || module.is_marked("torn"));
     // A tick of the clock that the kernel stamps changes with.

@@ -26,6 +26,7 @@ const LAST_PAUSE: Duration = Duration::from_millis(200);
 pub struct Lock {
     file: File,
     path: PathBuf,
+    is_held: bool,
 }
 
 impl Lock {
@@ -36,7 +37,7 @@ impl Lock {
         let opened =
             openat(private.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
         let file = opened.map_err(|cause| Error::io("open", &path, cause))?;
-        Ok(Lock { file: file.into(), path })
+        Ok(Lock { file: file.into(), path, is_held: false })
     }
 
     /// Takes the lock if it is free, and says in it who holds it.
@@ -46,6 +47,7 @@ impl Lock {
             Ok(()) => {
                 // Only a courtesy: a full disk must not keep us from working.
                 let _ = self.write_holder(holder);
+                self.is_held = true;
                 Ok(true)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
@@ -87,10 +89,24 @@ impl Lock {
     }
 
     /// Releases the lock. Closing the file, however the process ends, does so too.
-    pub fn release(self) -> Result<()> {
-        // Else somebody who locks it without saying so would go by our name.
-        let _ = self.file.set_len(0);
+    pub fn release(mut self) -> Result<()> {
+        self.clear_holder();
         fs2::FileExt::unlock(&self.file).map_err(|cause| Error::io("unlock", &self.path, cause))
+    }
+}
+
+impl Lock {
+    /// Else somebody who locks the file without saying so would go by our name.
+    fn clear_holder(&mut self) {
+        if std::mem::take(&mut self.is_held) {
+            let _ = self.file.set_len(0);
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.clear_holder();
     }
 }
 

@@ -208,7 +208,12 @@ impl Room {
 fn make_root(path: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && !path.is_symlink() => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(trust::refusal(
+            path,
+            "is a symbolic link that leads nowhere".into(),
+            "make what it points to (is its disk mounted?), or correct `snapshot_root`".into(),
+        )),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(trust::refusal(
             path,
             "does not exist, nor does its parent".into(),

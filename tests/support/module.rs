@@ -134,6 +134,13 @@ impl Module {
         self.root.join(name)
     }
 
+    /// Holds the lock until dropped, as an administrator with `flock` might: without a word about who does.
+    pub(crate) fn hold_lock(&self) -> fs::File {
+        let lock = fs::File::open(self.private("lock")).expect("the lock file");
+        fs2::FileExt::lock_exclusive(&lock).expect("locked");
+        lock
+    }
+
     /// Our own directory in the snapshot root, or a file in it.
     pub(crate) fn private(&self, path: &str) -> PathBuf {
         self.root.join(OURS).join(path)
