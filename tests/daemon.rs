@@ -6,20 +6,10 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 
-use support::daemon::{Daemon, HookRun, await_snapshots, client};
+use support::daemon::{Daemon, GOOD, await_snapshots, client, source};
 use support::module::{Module, visible};
 use support::{fingerprint, have, tree};
-
-const GOOD: HookRun = HookRun { transfer: 0, exit: 0 };
-
-/// What a client pushes from: a directory of the module's server.
-fn source(module: &Module) -> PathBuf {
-    let source = module.directory.join("source");
-    tree::small(&source);
-    source
-}
 
 #[test]
 fn a_push_becomes_a_snapshot_that_equals_the_tree() {

@@ -3,22 +3,12 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Stdio;
 
-use support::daemon::{Daemon, HookRun, client};
+use support::daemon::{Daemon, GOOD, client, source};
 use support::module::Module;
 use support::time::wait_until;
 use support::{have, tree};
-
-const GOOD: HookRun = HookRun { transfer: 0, exit: 0 };
-
-/// What a client pushes from: a directory of the module's server.
-fn source(module: &Module) -> PathBuf {
-    let source = module.directory.join("source");
-    tree::small(&source);
-    source
-}
 
 #[test]
 fn a_killed_client_makes_the_root_torn_until_a_push_succeeds() {

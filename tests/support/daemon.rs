@@ -14,13 +14,23 @@ use super::module::Module;
 use super::run::{Run, tool};
 use super::server::Server;
 use super::time::wait_until;
-use super::{BINARY, is_root};
+use super::{BINARY, is_root, tree};
 
 /// How a transfer ended for rsyncd, and how the hook that followed it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HookRun {
     pub(crate) transfer: i32,
     pub(crate) exit: i32,
+}
+
+/// A good transfer, and a hook that did its work.
+pub(crate) const GOOD: HookRun = HookRun { transfer: 0, exit: 0 };
+
+/// What a client pushes from: a directory of the module's server.
+pub(crate) fn source(module: &Module) -> PathBuf {
+    let source = module.directory.join("source");
+    tree::small(&source);
+    source
 }
 
 pub(crate) struct Daemon<'a> {
