@@ -208,6 +208,19 @@ fn a_recorded_snapshot_dated_later_than_now_pauses_expiry() {
     assert!(matches!(decision.pause, Some(Pause::RecordedInFuture(_))));
 }
 
+/// A wrong clock, less wrong than `clock_jump`, has verified a snapshot days ahead.
+#[test]
+fn a_verification_in_the_future_pauses_expiry_and_stands_for_nothing() {
+    let bogus = verified("2026-11-11T08:00:00Z", "2026-12-01T08:00:00Z");
+    let mut snapshots = vec![bogus];
+    snapshots.extend((12..=22).map(|day| taken(&format!("2026-11-{day}T14:00:00Z"))));
+    assert!(matches!(decided(&snapshots, &daily(30)).pause, Some(Pause::RecordedInFuture(_))));
+    let confirmed = History { confirmed_future: Some(at("2026-12-01T08:00:00Z")), ..History::default() };
+    let decision = decide(&snapshots, &confirmed, &daily(30), at(NOW));
+    assert_eq!(decision.pause, None);
+    assert_eq!(decision.expired().count(), 0, "each has its own day");
+}
+
 #[test]
 fn clock_jumps_of_ten_years_either_way_expire_nothing() {
     let snapshots: Vec<Snapshot> = (1..20).map(|day| taken(&format!("2026-11-{day:02}T05:00:00Z"))).collect();

@@ -50,8 +50,10 @@ pub fn after_transfer(
 /// A module that cannot even be resolved is remembered by the path that rsyncd gave.
 fn remember_failure(context: &Context, transfer: &Transfer, message: &str) {
     let failure = Failure::now(Work::Snapshot, message.to_string());
-    let remembered =
-        context.settings.memory.change(&transfer.module_path, |memory| memory.failure = Some(failure));
+    let remembered = context
+        .settings
+        .memory
+        .change(&transfer.module_path, |memory| memory.failure = Some(failure.clone()));
     if let Err(error) = remembered {
         log::debug!("{}: nothing remembered: {error}", escape_path(&transfer.module_path));
     }

@@ -5,15 +5,18 @@
 //! registered before, or none: guessing another place would split a history in two.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::rsyncd_conf::Module;
 use super::settings::{Settings, Source};
 use crate::decide::policy::Policy;
+use crate::store::durable::Place;
 use crate::store::memory::Places;
 use crate::store::registration::Registration;
-use crate::store::root::{Access, SnapshotRoot, canonical_module};
+use crate::store::root::{Access, PRIVATE, SnapshotRoot, canonical_module};
 use crate::store::state::State;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, unescape};
@@ -211,20 +214,28 @@ fn built_in_root(settings: &Settings, module_path: &Path) -> Result<(PathBuf, Ve
     let remembered =
         remembered_root(&settings.memory, module_path).filter(|root| is_registered_for(root, module_path));
     let root = remembered.unwrap_or(parent);
-    let private = root.join(crate::store::root::PRIVATE);
-    let state = std::fs::File::open(&private).ok().and_then(|directory| {
-        use std::os::fd::AsFd;
-        State::read(crate::store::durable::Place { directory: directory.as_fd(), path: &private }).ok()
-    });
-    let trouble = match state.and_then(|state| state.policy_file) {
-        Some(file) => vec![format!(
+    let used_with = match state_of(&root) {
+        Ok(state) => state.policy_file,
+        Err(error) => Some(format!("that its state no longer tells ({error})")),
+    };
+    let trouble = used_with.map(|file| {
+        format!(
             "{} does not exist, but {} was used with the policy {file}: restore it, name it with --config, or write one anew ([defaults] with `keep` is enough)",
             escape_path(&settings.policy_file),
             escape_path(&root),
-        )],
-        None => Vec::new(),
-    };
+        )
+    });
+    let trouble = trouble.into_iter().collect();
     Ok((root, trouble))
+}
+
+/// What the runs on a root have left for the next; a new root's is empty.
+fn state_of(root: &Path) -> Result<State> {
+    let path = root.join(PRIVATE);
+    match File::open(&path) {
+        Ok(directory) => State::read(Place { directory: directory.as_fd(), path: &path }),
+        Err(_) => Ok(State::default()),
+    }
 }
 
 /// With a policy that cannot be used: a root that is registered for this module already.

@@ -84,7 +84,7 @@ impl fmt::Display for Pause {
             Pause::RecordedInFuture(name) => {
                 write!(
                     f,
-                    "{name} was recorded later than the clock says now; set the clock right, or if it is run `rotate --confirm`"
+                    "{name} was recorded or verified later than the clock says now; set the clock right, or if it is run `rotate --confirm`"
                 )
             }
             Pause::StateLost => f.write_str(

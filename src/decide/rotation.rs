@@ -115,8 +115,10 @@ pub fn decide_before_guards(snapshots: &[Snapshot], policy: &Policy, now: DateTi
     Decision { verdicts, pause: None, deferred: 0 }
 }
 
+/// A verification in the future was made by a wrong clock and proves nothing.
 fn held_span(snapshot: &Snapshot, now: DateTime<Utc>) -> HeldSpan {
-    let until = snapshot.verified_until.min(now).max(snapshot.time);
+    let credible = snapshot.verified_until <= now;
+    let until = if credible { snapshot.verified_until.max(snapshot.time) } else { snapshot.time };
     HeldSpan { from: snapshot.time, until }
 }
 
@@ -210,7 +212,9 @@ pub fn pause(
         return Some(Pause::StateLost);
     }
     let confirmed = history.confirmed_future.map_or(now, |confirmed| confirmed.max(now));
-    if let Some(future) = snapshots.iter().find(|snapshot| snapshot.recorded && snapshot.time > confirmed) {
+    let is_future =
+        |snapshot: &&Snapshot| snapshot.recorded && snapshot.verified_until.max(snapshot.time) > confirmed;
+    if let Some(future) = snapshots.iter().find(is_future) {
         return Some(Pause::RecordedInFuture(future.name.clone()));
     }
     clock_guard::clock_jump(history.clock_jump.as_ref(), history.last_run, now, policy.clock_jump)

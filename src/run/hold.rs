@@ -36,7 +36,7 @@ impl Hold {
     /// Waits up to `lock_wait`.
     ///
     /// # Errors
-    /// [`Error::Busy`], after the root was marked due.
+    /// [`Error::Busy`], after the root was marked due if a snapshot was asked for.
     pub(super) fn acquire(
         target: &Target,
         root: &SnapshotRoot,

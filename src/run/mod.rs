@@ -106,23 +106,28 @@ fn mark_before_lock(
 ) -> Result<()> {
     let earlier = target.memory.recall(&target.module_path).and_then(|memory| memory.torn);
     let torn = torn_mark(target, request, now).or(earlier.clone());
-    let policy_file = target.policy_file.as_deref().map(escape_path);
     let marked = State::update(root.private(), |state| {
-        if torn.is_some() {
-            state.torn = torn.clone();
+        let is_newer =
+            |mark: &TornMark| state.torn.as_ref().is_none_or(|standing| standing.since < mark.since);
+        if torn.as_ref().is_some_and(is_newer) {
+            state.torn.clone_from(&torn);
         }
-        if policy_file.is_some() {
-            state.policy_file = policy_file;
-        }
-    });
+    })
+    .and_then(|_| remember_policy(target, root));
     // On a full disk the mark is kept elsewhere, until there is room for it again.
     let kept = if marked.is_err() { torn } else { None };
     if kept != earlier
-        && let Err(error) = target.memory.change(&target.module_path, |memory| memory.torn = kept)
+        && let Err(error) = target.memory.change(&target.module_path, |memory| memory.torn.clone_from(&kept))
     {
         log::error!("{}: the torn mark can be kept nowhere: {error}", target.label());
     }
-    marked.map(drop)
+    marked
+}
+
+/// Remembers that the root has had a policy, so that nothing expires should its file vanish.
+fn remember_policy(target: &Target, root: &SnapshotRoot) -> Result<()> {
+    let Some(file) = target.policy_file.as_deref().map(escape_path) else { return Ok(()) };
+    State::update(root.private(), |state| state.policy_file = Some(file)).map(drop)
 }
 
 fn torn_mark(target: &Target, request: &Request, now: DateTime<Utc>) -> Option<TornMark> {
@@ -145,6 +150,7 @@ fn remember(target: &Target, result: &Result<Report>) {
         Ok(_) => None,
         Err(error) => Some(error.to_string()),
     };
+    let failure = failure.map(|message| Failure::now(Work::Snapshot, message));
     let success = result.as_ref().ok().filter(|report| report.is_success());
     // A root that a failed run did not get to register was never used.
     let root = target.is_registered().then_some(target.root_path.as_path());
@@ -154,8 +160,8 @@ fn remember(target: &Target, result: &Result<Report>) {
             memory.failure = None;
             memory.warnings = report.warnings.clone();
         }
-        if let Some(message) = failure {
-            memory.failure = Some(Failure::now(Work::Snapshot, message));
+        if failure.is_some() {
+            memory.failure.clone_from(&failure);
         }
     });
     if let Err(error) = remembered {

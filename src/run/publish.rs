@@ -22,6 +22,7 @@ impl Pass<'_> {
         let compared = self.began.elapsed();
         let time = self.free_second()?;
         let cloning = Instant::now();
+        self.correct_verified_until()?;
         let staged = Staged::build(self.root)?;
         let grade = self.grade_after_clone(grade)?;
         let name = SnapshotName::new(time, grade).text;

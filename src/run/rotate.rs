@@ -63,7 +63,12 @@ pub fn rotate(target: &Target, confirm: bool, clock: &Clock) -> Result<Rotated> 
 }
 
 fn rotate_by_hand(target: &Target, confirm: bool, clock: &Clock) -> Result<Rotated> {
+    // A timer must not make the loss of a history look like a new beginning.
+    if let Some(lost) = target.lost_history() {
+        return Err(lost);
+    }
     let root = target.open_root()?;
+    super::remember_policy(target, &root)?;
     crate::priority::lower(&target.policy);
     let hold = Hold::acquire(target, &root, &Request::rotation(), clock)?;
     if confirm {
@@ -81,7 +86,12 @@ fn rotate_by_hand(target: &Target, confirm: bool, clock: &Clock) -> Result<Rotat
 /// A person has looked at the clock and the list.
 fn end_pauses(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> Result<()> {
     let catalog = Catalog::read(root, &target.policy.time_zone)?;
-    let future = catalog.items.iter().map(|item| item.name.time).filter(|time| *time > now).max();
+    let future = catalog
+        .snapshots()
+        .into_iter()
+        .map(|snapshot| snapshot.verified_until)
+        .filter(|time| *time > now)
+        .max();
     State::update(root.private(), |state| {
         state.state_lost = false;
         state.clock_jump = None;

@@ -160,11 +160,22 @@ impl Pass<'_> {
         }
         let adopted = || Record::adopted(item.name.time, item.name.grade);
         let mut record = item.record.clone().unwrap_or_else(adopted);
-        if record.verified_until >= self.now {
+        if record.verified_until == self.now {
             return Ok(());
         }
+        // Also backwards: a later time was a wrong clock's.
         record.verified_until = self.now;
         record.write(self.root.room("records")?.place(), &item.name.text)
+    }
+
+    /// Before a snapshot gets a successor: it cannot have been verified later than that is taken. If
+    /// it says so, a wrong clock did, and once the successor is gone it would stand for what it never saw.
+    pub(super) fn correct_verified_until(&self) -> Result<()> {
+        let newest = self.catalog.newest(Grade::Complete, self.now);
+        match newest.filter(|item| item.snapshot().verified_until > self.now) {
+            Some(newest) => self.move_verified_until(newest),
+            None => Ok(()),
+        }
     }
 
     fn is_too_soon(&self, newest: &Item) -> bool {
@@ -239,7 +250,10 @@ impl Pass<'_> {
                     && outlook.covered.is_some_and(|covered| covered >= due.asked.grade())
             };
             state.due = state.due.take().filter(|due| !is_served(due));
-            if outlook.owed {
+            // Somebody who gave up meanwhile was told that we would go once more.
+            let is_promised =
+                |due: &DueMark| due.reason == DueReason::LockBusy && due.marked.is_after(&self.scan_began);
+            if outlook.owed && !state.due.as_ref().is_some_and(is_promised) {
                 state.due = self.request.due_mark(DueReason::MinInterval, self.now, state.due.as_ref());
             }
         })

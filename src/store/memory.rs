@@ -22,7 +22,7 @@ use super::durable::{self, Place};
 use super::lock::Guard;
 use super::record::to_toml;
 use super::state::TornMark;
-use crate::tell::error::Result;
+use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 use crate::tree::syscalls::is_privileged;
 
@@ -96,13 +96,10 @@ impl Memory {
         toml::from_str(&text).ok()
     }
 
-    fn write(&self, place: &Path, file: &str) -> Result<()> {
-        let failed = |cause| crate::tell::error::Error::io("make", place, cause);
-        DirBuilder::new().recursive(true).mode(0o700).create(place).map_err(failed)?;
-        let opened = File::open(place).map_err(failed)?;
-        let place = Place { directory: opened.as_fd(), path: place };
-        let _guard = Guard::on_directory(place)?;
-        durable::write(place, file, &to_toml(self, place)?)
+    fn changed(&self, change: &impl Fn(&mut Memory)) -> Self {
+        let mut memory = self.clone();
+        change(&mut memory);
+        memory
     }
 }
 
@@ -144,27 +141,36 @@ impl Places {
         own.max_by_key(|memory| memory.updated)
     }
 
-    /// Changes what is remembered of the module at `module_path`.
+    /// Changes what is remembered of the module at `module_path`; `change` may be called more
+    /// than once, on what is remembered at that moment.
     ///
     /// # Errors
     /// If no place can be written.
-    pub fn change(&self, module_path: &Path, change: impl FnOnce(&mut Memory)) -> Result<()> {
-        let before = self.recall(module_path);
-        let mut memory = before.clone().unwrap_or_else(|| Memory::new(module_path));
-        change(&mut memory);
+    pub fn change(&self, module_path: &Path, change: impl Fn(&mut Memory)) -> Result<()> {
         // Most runs have nothing new to say, and syncing it would cost more than they do.
-        if before.as_ref() == Some(&memory) {
+        if self.recall(module_path).is_some_and(|before| before == before.changed(&change)) {
             return Ok(());
         }
-        memory.updated = Utc::now();
         let mut result = Ok(());
         for directory in &self.directories {
-            result = memory.write(directory, &file_name(module_path));
+            result = self.change_in(directory, module_path, &change);
             if result.is_ok() {
                 break;
             }
         }
         result
+    }
+
+    /// Reads, changes and writes under one lock: another hook may have a torn mark to add.
+    fn change_in(&self, directory: &Path, module_path: &Path, change: &impl Fn(&mut Memory)) -> Result<()> {
+        let failed = |cause| Error::io("make", directory, cause);
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+        let opened = File::open(directory).map_err(failed)?;
+        let place = Place { directory: opened.as_fd(), path: directory };
+        let _guard = Guard::on_directory(place)?;
+        let before = self.recall(module_path).unwrap_or_else(|| Memory::new(module_path));
+        let memory = Memory { updated: Utc::now(), ..before.changed(change) };
+        durable::write(place, &file_name(module_path), &to_toml(&memory, place)?)
     }
 }
 

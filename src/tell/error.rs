@@ -49,9 +49,7 @@ pub enum Error {
         remedy: String,
     },
     /// Somebody else held the lock all the time.
-    #[error(
-        "the lock of {root} stayed busy for {waited_seconds} s: held by {holder}; the root is marked due, the holder or `rsyncd-snapshot snapshot --due` catches up"
-    )]
+    #[error("the lock of {root} stayed busy for {waited_seconds} s: held by {holder}; {consequence}")]
     Busy {
         /// The root, escaped.
         root: String,

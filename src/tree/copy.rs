@@ -120,7 +120,10 @@ impl<'a> Copier<'a> {
             let originals = self.originals()?;
             match linkat(originals, &original[..], copy, name, AtFlags::empty()) {
                 // The copy has reached the limit too: the next ones share another copy.
-                Err(Errno::EMLINK) => unlinkat(self.originals()?, &original[..], UnlinkatFlags::NoRemoveDir)?,
+                Err(Errno::EMLINK) => {
+                    unlinkat(self.originals()?, &original[..], UnlinkatFlags::NoRemoveDir)?;
+                    self.copied.remove(&inode);
+                }
                 answer => return answer,
             }
         }
