@@ -1,4 +1,7 @@
 //! Holding the long lock: getting it, or finding the work done, or leaving a mark.
+//!
+//! Giving up and releasing both happen under the state's short lock. So whoever gives up either
+//! still gets the long lock in that moment, or its mark is there before the holder looks for one.
 
 use std::time::Duration;
 

@@ -1,4 +1,8 @@
 //! Carries out what [`decide`](crate::decide::rotation) decided.
+//!
+//! It runs after a new snapshot is durable or proved unnecessary, or by hand; never after a failed
+//! transfer, so failures alone cannot wear a history down. Everything is decided on one reading of the root
+//! under the lock, told, retired as a whole, and only then removed.
 
 use chrono::{DateTime, Utc};
 

@@ -1,4 +1,10 @@
 //! One snapshot, or the proof that none is needed; under the lock.
+//!
+//! Order: clean up → note the moment → compare → publish or verify → remember. The moment is taken
+//! before the first directory is read: whoever asks later than that has changes we may have missed, and is
+//! not covered by us. The torn mark is looked at before the scan and again after the clone, and only
+//! the mark that was there before is ever cleared. The state is written last: a run that dies
+//! before that leaves its marks standing, and the next run only does a little more than it must.
 
 use std::os::fd::AsFd;
 use std::time::Instant;
