@@ -74,6 +74,7 @@ fn a_tree_deeper_than_path_max_is_whole_in_the_snapshot_and_can_be_expired() {
     module.write_policy("[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\n");
     let newest = module.expect_snapshot();
     assert_eq!(module.snapshots(), [newest]);
+    module.run(&["rotate", "data"]).exits(&[0]);
     assert_eq!(module.left_over("expired"), 0);
 }
 
@@ -96,6 +97,12 @@ fn a_thousand_levels_need_no_thousand_descriptors() {
     module.write_policy("[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\n");
     Run::of(&mut module.hook_through(&["sh", "-c", "ulimit -n 256; exec \"$0\" \"$@\""])).exits(&[0]);
     assert_eq!(module.snapshots().len(), 1);
+
+    // The next one is made out of the retired one.
+    assert_eq!(module.left_over("expired"), 1);
+    tree::write(&module.latest.join("changed again"), "x");
+    Run::of(&mut module.hook_through(&["sh", "-c", "ulimit -n 64; exec \"$0\" \"$@\""])).exits(&[0]);
+    assert_eq!(levels(&module.snapshot(&module.snapshots().remove(1))), 2203);
     assert_eq!(module.left_over("expired"), 0);
 }
 

@@ -84,6 +84,8 @@ fn work(
         let mut report = snapshot::snapshot(target, root, &request, clock)?;
         if report.is_success() {
             rotate::rotate_after_snapshot(target, root, clock, &mut report)?;
+        } else {
+            rotate::free_retired(target, root, &mut report)?;
         }
         warnings.append(&mut report.warnings);
         match hold.release_unless_due(root)? {

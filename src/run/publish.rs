@@ -12,6 +12,7 @@ use crate::decide::name::SnapshotName;
 use crate::store::durable::c_name;
 use crate::store::publish::Staged;
 use crate::store::record::Record;
+use crate::store::retire;
 use crate::store::state::State;
 use crate::tell::error::{Error, Result};
 use crate::tree::compare::Comparison;
@@ -23,7 +24,9 @@ impl Pass<'_> {
         let time = self.free_second()?;
         let cloning = Instant::now();
         self.correct_verified_until()?;
-        let staged = Staged::build(self.root)?;
+        let entries = Some(comparison.fingerprint.entries);
+        let recycle = if report.policy_trouble { None } else { retire::recyclable(self.root)? };
+        let staged = Staged::build(self.root, recycle.as_deref(), entries)?;
         let grade = self.grade_after_clone(grade)?;
         let name = SnapshotName::new(time, grade).text;
         let has_earlier = self.catalog.newest(grade, self.now).is_some();

@@ -61,6 +61,11 @@ impl Report {
         matches!(self.ending, Ending::Published | Ending::Unchanged)
     }
 
+    /// Whether a transfer failed and nothing was made of it.
+    pub(super) fn is_failed_transfer(&self) -> bool {
+        matches!(self.ending, Ending::FailedTransfer | Ending::Torn)
+    }
+
     /// Logs a problem that does not stop the run, and remembers it for the exit status.
     pub(super) fn warn(&mut self, label: &str, message: String) {
         log::warn!("{label}: {message}");

@@ -78,7 +78,7 @@ fn rotate_by_hand(target: &Target, confirm: bool, clock: &Clock) -> Result<Rotat
     if confirm {
         end_pauses(target, &root, clock.now())?;
     }
-    let mut rotated = rotate_locked(target, &root, clock)?;
+    let mut rotated = rotate_locked(target, &root, clock, Retired::Removed)?;
     if let Released::Due { mark, held } = hold.release_unless_due(&root)?
         && let Err(error) = super::work(target, &root, Request::owed(&mark), clock, held)
     {
@@ -117,12 +117,32 @@ pub(super) fn rotate_after_snapshot(
     if report.policy_trouble {
         return Ok(());
     }
-    let rotated = rotate_locked(target, root, clock)?;
+    let rotated = rotate_locked(target, root, clock, Retired::Recycled)?;
     report.warnings.extend(rotated.warnings);
     Ok(())
 }
 
-fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Rotated> {
+/// Removes what is retired after a transfer that failed: it may have lacked the space.
+pub(super) fn free_retired(target: &Target, root: &SnapshotRoot, report: &mut Report) -> Result<()> {
+    if report.policy_trouble || !report.is_failed_transfer() {
+        return Ok(());
+    }
+    for error in retire::remove_retired(root, None)?.errors {
+        report.warn(&target.label(), format!("a retired snapshot remains: {error}"));
+    }
+    Ok(())
+}
+
+/// What becomes of the newest retired snapshot.
+#[derive(PartialEq, Eq)]
+enum Retired {
+    /// It waits for the next snapshot to be made out of it.
+    Recycled,
+    /// It goes like the others.
+    Removed,
+}
+
+fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock, retired: Retired) -> Result<Rotated> {
     let label = target.label();
     let (catalog, decision) = look(target, root, clock.now())?;
     let mut rotated = Rotated { decision, warnings: Vec::new() };
@@ -135,7 +155,8 @@ fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<
     for error in retire::retire(root, &names)? {
         rotated.warn(&label, error.to_string());
     }
-    let removed = retire::remove_retired(root)?;
+    let keep = if retired == Retired::Recycled { retire::recyclable(root)? } else { None };
+    let removed = retire::remove_retired(root, keep.as_deref())?;
     for error in removed.errors {
         rotated.warn(&label, format!("a retired snapshot remains: {error}"));
     }

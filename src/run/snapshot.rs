@@ -57,7 +57,12 @@ pub(super) fn snapshot(
     let began = Instant::now();
     let pass = Pass { target, root, request, clock, began, scan_began, now, before, catalog };
     // What could not be finished takes space that the next transfer may need.
-    pass.run(&mut report).inspect_err(|_| discard_staging(root))?;
+    pass.run(&mut report).inspect_err(|_| {
+        discard_staging(root);
+        if target.trouble.is_empty() {
+            let _ = retire::remove_retired(root, None);
+        }
+    })?;
     Ok(report)
 }
 
@@ -69,7 +74,10 @@ fn finish_earlier_work(
     report: &mut Report,
 ) -> Result<()> {
     // While the policy cannot be used nothing is deleted, be it retired long ago.
-    let removed = if target.trouble.is_empty() { retire::remove_retired(root)? } else { Default::default() };
+    let removed = match target.trouble.is_empty() {
+        true => retire::remove_retired(root, retire::recyclable(root)?.as_deref())?,
+        false => Default::default(),
+    };
     for error in &removed.errors {
         report.warn(&target.label(), format!("a retired snapshot remains: {error}"));
     }
@@ -107,14 +115,15 @@ impl Pass<'_> {
 
     fn compare(&self, item: Option<&Item>) -> Result<Comparison> {
         let live = (self.root.module(), self.root.module_path.as_path());
-        let Some(item) = item else { return compare_trees(live, None, &Known::default()) };
+        let Some(item) = item else { return compare_trees(live, None, &Known::default(), None) };
         let path = self.root.path.join(&item.name.text);
         let name = c_name(&item.name.text);
         let directory = open_directory(self.root.directory(), &name)
             .map_err(|cause| Error::io("open the snapshot", &path, cause))?;
         let known = item.record.as_ref().map(Record::known).unwrap_or_default();
         let snapshot = (directory.as_fd(), path.as_path());
-        compare_trees(live, Some(snapshot), &known)
+        let entries = item.record.as_ref().map(|record| record.entries).filter(|entries| *entries > 0);
+        compare_trees(live, Some(snapshot), &known, entries)
     }
 
     fn tell_scan(&self, comparison: &Comparison) {

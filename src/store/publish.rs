@@ -1,12 +1,12 @@
 //! From the live tree to a visible snapshot.
 //!
-//! Order: clone into staging → attributes bottom-up → record → `syncfs`, checked → rename
+//! Order: retired snapshot, if one is recycled, into staging → clone into staging → attributes bottom-up → record → `syncfs`, checked → rename
 //! without replacing → fsync of the root. Before the rename a crash leaves only staging and a record
 //! without a snapshot, which [`clean_up`] removes; at the rename everything in the tree is on
 //! disk, file contents that rsync never synced included; after the fsync the name is, too. So
 //! a name in the root is a complete, durable tree at every instant.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use super::lock::Guard;
 use super::record::{Record, file_name};
 use super::root::{Room, SnapshotRoot};
 use crate::tell::error::{Error, Result};
-use crate::tree::clone::{Cloned, clone_tree};
+use crate::tree::clone::{Cloned, Stage, clone_tree};
 use crate::tree::listing::Listing;
 use crate::tree::remove::remove_tree;
 use crate::tree::syscalls::{is_privileged, rename_no_replace};
@@ -28,6 +28,7 @@ use crate::tree::syscalls::{is_privileged, rename_no_replace};
 const BESIDE: &str = ".rsyncd-snapshot-staging-";
 
 const STAGED: &str = "snapshot";
+const RECYCLED: &str = "recycled";
 
 /// A tree in staging, complete but neither durable nor visible.
 pub struct Staged {
@@ -39,18 +40,29 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Clones the module into staging.
+    /// Clones the module, which has about `entries` entries, into staging: out of the retired snapshot
+    /// `recycle` if there is one and it can be used, else afresh.
     ///
     /// Renaming a directory to another parent needs write permission on that directory itself,
     /// which an unprivileged run lacks where the module is read-only for it. It stages in the root, under
-    /// a name that is no snapshot's.
-    pub fn build(root: &SnapshotRoot) -> Result<Self> {
+    /// a name that is no snapshot's, and recycles nothing.
+    pub fn build(root: &SnapshotRoot, recycle: Option<&str>, entries: Option<u64>) -> Result<Self> {
         let room = root.room("staging")?;
+        if let Some(retired) = recycle {
+            let recycled = take_for_recycling(root, &room, retired).and_then(|()| {
+                clone_into(root, (room.place().directory, &c_name(RECYCLED)), true, &room, entries)
+            });
+            match recycled {
+                Ok(cloned) => return Ok(Staged { name: c_name(RECYCLED), beside: false, room, cloned }),
+                Err(error) => {
+                    log::warn!("{retired} cannot be recycled, the snapshot is made afresh: {error}")
+                }
+            }
+        }
         let beside = !is_privileged();
-        let name = if beside { format!("{BESIDE}{STAGED}") } else { STAGED.to_string() };
-        let name = c_name(&name);
+        let name = c_name(&if beside { format!("{BESIDE}{STAGED}") } else { STAGED.to_string() });
         let parent = if beside { root.directory() } else { room.place().directory };
-        let cloned = clone_tree((root.module(), &root.module_path), (parent, &name), room.place().directory)?;
+        let cloned = clone_into(root, (parent, &name), false, &room, entries)?;
         Ok(Staged { name, beside, room, cloned })
     }
 
@@ -65,6 +77,30 @@ impl Staged {
             .map_err(|cause| Error::io("publish", &path, cause))?;
         fsync(root.directory()).map_err(|cause| Error::io("sync", &root.path, cause))
     }
+}
+
+fn clone_into(
+    root: &SnapshotRoot,
+    (parent, name): (BorrowedFd, &CStr),
+    is_recycled: bool,
+    room: &Room,
+    entries: Option<u64>,
+) -> Result<Cloned> {
+    let stage = Stage { parent, name, is_recycled, staging: room.place().directory };
+    clone_tree((root.module(), &root.module_path), &stage, entries)
+}
+
+/// Moves a retired snapshot to staging. The move is durable before anything in it changes: what
+/// lies in `expired/` is always a whole snapshot, also after a crash.
+fn take_for_recycling(root: &SnapshotRoot, staging: &Room, retired: &str) -> Result<()> {
+    let expired = root.room("expired")?;
+    let Place { directory, path } = expired.place();
+    rename_no_replace(directory, &c_name(retired), staging.place().directory, &c_name(RECYCLED))
+        .map_err(|cause| Error::io("recycle", &path.join(retired), cause))?;
+    for place in [staging.place(), expired.place()] {
+        fsync(place.directory).map_err(|cause| Error::io("sync", place.path, cause))?;
+    }
+    remove_file(root.room("records")?.place(), &file_name(retired)).map(drop)
 }
 
 /// Removes what a killed run left in staging, its temporary files, and records of snapshots

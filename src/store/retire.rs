@@ -4,6 +4,10 @@
 //! entry by entry. After the rename a snapshot is out of sight as a whole, so no half tree is
 //! ever visible, and until its removal it could be brought back. A run that is killed while removing
 //! leaves trees in `expired/`, which the next run removes.
+//!
+//! The newest one stays there: the next snapshot is made out of it ([`publish`](super::publish)), which
+//! costs a fraction of removing this one and making that one. A transfer that fails may lack its
+//! space, and an administrator who rotates by hand may want it: then nothing stays.
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -55,12 +59,17 @@ pub fn retired(root: &SnapshotRoot) -> Result<Vec<String>> {
     names_in(root.room("expired")?.place())
 }
 
-/// Removes everything that is retired; returns how many trees and entries went, and the errors.
-pub fn remove_retired(root: &SnapshotRoot) -> Result<Removed> {
+/// The retired snapshot that the next one is made from: the newest, which has most in common with it.
+pub fn recyclable(root: &SnapshotRoot) -> Result<Option<String>> {
+    Ok(if is_privileged() { retired(root)?.into_iter().max() } else { None })
+}
+
+/// Removes what is retired, but for `keep`; returns how many trees and entries went, and the errors.
+pub fn remove_retired(root: &SnapshotRoot, keep: Option<&str>) -> Result<Removed> {
     let expired = root.room("expired")?;
     let records = root.room("records")?;
     let mut removed = Removed::default();
-    for name in names_in(expired.place())? {
+    for name in names_in(expired.place())?.into_iter().filter(|name| Some(name.as_str()) != keep) {
         let Place { directory, path } = expired.place();
         match remove_tree(directory, path, &c_name(&name)) {
             Ok(entries) => {

@@ -3,12 +3,11 @@
 //!
 //! Equal name and equal inode number mean the same file, because a snapshot's entries *are* the
 //! live ones. Along the way the live tree's [`Fingerprint`] is taken, which tells later whether
-//! anything in it was touched.
+//! anything in it was touched. Several workers share the walk; what they found is added up.
 
-use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -16,9 +15,12 @@ use nix::sys::stat::{FileStat, fstat};
 use serde::{Deserialize, Serialize};
 
 use super::attributes;
+use super::children::Children;
 use super::copy::{Copies, InodePair};
-use super::descent::Descent;
-use super::listing::{Entry, Listing};
+use super::descent::{Descent, Directory, Start};
+use super::difference::{Comparer, Found, Side as Unread, differences};
+use super::listing::Listing;
+use super::pool::{self, Pool};
 use super::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
 
@@ -55,6 +57,18 @@ impl Comparison {
     pub fn differs(&self) -> bool {
         self.added + self.changed + self.removed > 0
     }
+
+    fn add(&mut self, other: &Comparison) {
+        self.fingerprint.directories += other.fingerprint.directories;
+        self.fingerprint.entries += other.fingerprint.entries;
+        // TOML holds no larger integers.
+        self.fingerprint.ctime_sum =
+            self.fingerprint.ctime_sum.wrapping_add(other.fingerprint.ctime_sum) & i64::MAX;
+        self.newest_ctime_ns = self.newest_ctime_ns.max(other.newest_ctime_ns);
+        self.added += other.added;
+        self.changed += other.changed;
+        self.removed += other.removed;
+    }
 }
 
 /// Differences that the snapshot's record explains.
@@ -69,31 +83,66 @@ impl Known {
     pub fn new(copies: Copies, mounts: Vec<Vec<u8>>) -> Self {
         Known { copies, mounts: mounts.into_iter().collect() }
     }
+
+    fn has_mount(&self, live: &Descent, name: &CStr) -> bool {
+        !self.mounts.is_empty() && self.mounts.contains(&live.relative_path(Some(name)))
+    }
 }
 
 /// A tree's root directory and its path for messages.
 pub type Root<'a> = (BorrowedFd<'a>, &'a Path);
 
-/// Compares `live` with `snapshot`, or with nothing.
-pub fn compare_trees(live: Root, snapshot: Option<Root>, known: &Known) -> Result<Comparison> {
-    let descent = |(root, path): Root| {
-        Descent::new(root, path.to_path_buf()).map_err(|cause| Error::io("open", path, cause))
+/// Compares `live`, of about `entries` entries, with `snapshot`, or with nothing.
+pub fn compare_trees(
+    live: Root,
+    snapshot: Option<Root>,
+    known: &Known,
+    entries: Option<u64>,
+) -> Result<Comparison> {
+    let start = |(root, path): Root| Start::root(root, path).map_err(|cause| Error::io("open", path, cause));
+    let job = Job {
+        live: start(live)?,
+        snapshot: start(snapshot.unwrap_or(live))?,
+        child: None,
+        side: if snapshot.is_some() { Side::Both } else { Side::Live },
+    };
+    let parts = Pool::run(pool::workers(entries), vec![job], |job, pool| {
+        compare_part(job, known, pool).inspect_err(|_| pool.stop())
+    });
+    let mut comparison = Comparison::default();
+    for part in parts {
+        comparison.add(&part?);
+    }
+    Ok(comparison)
+}
+
+/// A pair of subtrees to compare: `child` of both starts, or these themselves.
+struct Job {
+    live: Start,
+    snapshot: Start,
+    child: Option<CString>,
+    side: Side,
+}
+
+fn compare_part(job: Job, known: &Known, pool: &Pool<Job>) -> Result<Comparison> {
+    let descent = |start: Start| {
+        let path = start.root_path.clone();
+        Descent::new(start).map_err(|cause| Error::io("open", &path, cause))
     };
     let mut walk = Walk {
-        live: descent(live)?,
-        snapshot: descent(snapshot.unwrap_or(live))?,
+        live: descent(job.live)?,
+        snapshot: descent(job.snapshot)?,
         known,
+        pool,
+        comparer: Comparer::default(),
+        listing: Listing::default(),
         frames: Vec::new(),
+        base: usize::from(job.child.is_some()),
         comparison: Comparison::default(),
     };
-    let live_stat = fstat(walk.live.directory()).map_err(|cause| walk.live.error("inspect", None, cause))?;
-    match snapshot {
-        Some(_) => {
-            let stat = fstat(walk.snapshot.directory());
-            let stat = stat.map_err(|cause| walk.snapshot.error("inspect", None, cause))?;
-            walk.compare_directory(&live_stat, &stat)?;
-        }
-        None => walk.count_live_directory(&live_stat)?,
+    match job.child {
+        Some(name) => walk.enter(&name, job.side)?,
+        None => walk.visit(job.side)?,
     }
     walk.run()?;
     Ok(walk.comparison)
@@ -103,7 +152,12 @@ struct Walk<'a> {
     live: Descent,
     snapshot: Descent,
     known: &'a Known,
+    pool: &'a Pool<Job>,
+    comparer: Comparer,
+    listing: Listing,
     frames: Vec<Frame>,
+    /// How many levels below the start the first frame is.
+    base: usize,
     comparison: Comparison,
 }
 
@@ -117,25 +171,51 @@ enum Side {
 
 struct Frame {
     side: Side,
-    pending: Vec<(CString, Side)>,
+    pending: Children<Side>,
 }
 
 impl Walk<'_> {
     fn run(&mut self) -> Result<()> {
         while let Some(frame) = self.frames.last_mut() {
             match frame.pending.pop() {
-                Some((name, side)) => self.enter(&name, side)?,
-                None => self.leave()?,
+                Some((name, side)) => {
+                    self.share()?;
+                    self.enter(&name, side)?;
+                }
+                None => self.leave(),
             }
         }
         Ok(())
     }
 
+    /// Gives a subtree away if somebody waits for one. Only from where both trees have the directory,
+    /// since only there the two descents are at the same depth.
+    fn share(&mut self) -> Result<()> {
+        if self.pool.is_stopped() {
+            self.frames.clear();
+            return Ok(());
+        }
+        if !self.pool.is_hungry() {
+            return Ok(());
+        }
+        let both = self.frames.iter().take_while(|frame| frame.side == Side::Both);
+        let Some(index) = both.take(self.frames.len()).position(|frame| !frame.pending.is_empty()) else {
+            return Ok(());
+        };
+        let depth = self.base + index;
+        let (Ok(live), Ok(snapshot)) = (self.live.start_at(depth), self.snapshot.start_at(depth)) else {
+            return Ok(());
+        };
+        if let Some((name, side)) = self.frames[index].pending.pop() {
+            self.pool.give(Job { live, snapshot, child: Some(name), side });
+        }
+        Ok(())
+    }
+
     fn enter(&mut self, name: &CStr, side: Side) -> Result<()> {
-        let live = match side {
-            Side::Snapshot => None,
-            Side::Both | Side::Live => match self.live.enter(name) {
-                Ok(stat) => Some(stat),
+        if side != Side::Snapshot {
+            match self.live.enter(name) {
+                Ok(_) => {}
                 Err(Errno::EXDEV) => {
                     if !self.is_known_mount(name) {
                         self.comparison.changed += 1;
@@ -148,146 +228,158 @@ impl Walk<'_> {
                     return Ok(());
                 }
                 Err(cause) => return Err(self.live.error("open the directory", Some(name), cause)),
-            },
-        };
-        let snapshot = match side {
-            Side::Live => None,
-            Side::Both | Side::Snapshot => {
-                let entered = self.snapshot.enter(name);
-                Some(entered.map_err(|cause| self.snapshot.error("open the directory", Some(name), cause))?)
             }
-        };
-        match (live, snapshot) {
-            (Some(live), Some(snapshot)) => self.compare_directory(&live, &snapshot),
-            (Some(live), None) => self.count_live_directory(&live),
-            (None, _) => self.count_snapshot_directory(),
         }
+        if side != Side::Live {
+            let entered = self.snapshot.enter(name);
+            entered.map_err(|cause| self.snapshot.error("open the directory", Some(name), cause))?;
+        }
+        self.visit(side)
     }
 
-    fn leave(&mut self) -> Result<()> {
-        let Some(frame) = self.frames.pop() else { return Ok(()) };
-        if frame.side != Side::Snapshot {
-            self.live.leave().map_err(|cause| self.live.error("return to", None, cause))?;
+    /// Compares or counts the directories at hand.
+    fn visit(&mut self, side: Side) -> Result<()> {
+        let mut pending = Children::new();
+        match side {
+            Side::Both => self.compare_directory(&mut pending)?,
+            Side::Live => {
+                let (directory, stat) = self.open_live()?;
+                let entries = self.count(&directory, Side::Live, &mut pending)?;
+                self.comparison.added += entries;
+                self.note_live(&stat, entries);
+            }
+            Side::Snapshot => {
+                let (directory, _) = self.open_snapshot()?;
+                self.comparison.removed += self.count(&directory, Side::Snapshot, &mut pending)?;
+            }
         }
-        if frame.side != Side::Live {
-            self.snapshot.leave().map_err(|cause| self.snapshot.error("return to", None, cause))?;
-        }
+        self.frames.push(Frame { side, pending });
         Ok(())
     }
 
-    fn compare_directory(&mut self, live_stat: &FileStat, snapshot_stat: &FileStat) -> Result<()> {
-        let directories = (self.live.directory(), self.snapshot.directory());
-        let differ = attributes::differ(directories.0, live_stat, directories.1, snapshot_stat);
+    fn leave(&mut self) {
+        let Some(frame) = self.frames.pop() else { return };
+        if frame.side != Side::Snapshot {
+            self.live.leave();
+        }
+        if frame.side != Side::Live {
+            self.snapshot.leave();
+        }
+    }
+
+    fn open_live(&mut self) -> Result<(Directory, FileStat)> {
+        open_with_state(&mut self.live)
+    }
+
+    fn open_snapshot(&mut self) -> Result<(Directory, FileStat)> {
+        open_with_state(&mut self.snapshot)
+    }
+
+    fn compare_directory(&mut self, pending: &mut Children<Side>) -> Result<()> {
+        let (live, live_stat) = self.open_live()?;
+        let (snapshot, snapshot_stat) = self.open_snapshot()?;
+        let differ = attributes::differ(live.as_fd(), &live_stat, snapshot.as_fd(), &snapshot_stat);
         if differ.map_err(|cause| self.live.error("compare the attributes of", None, cause))? {
             self.comparison.changed += 1;
         }
-        let mut live = self.read_live(live_stat)?;
-        let mut snapshot = self.read_snapshot()?;
-        live.sort();
-        snapshot.sort();
-        let mut pending = Vec::new();
-        let (mut a, mut b) = (live.entries().iter().peekable(), snapshot.entries().iter().peekable());
-        loop {
-            let order = match (a.peek(), b.peek()) {
-                (None, None) => break,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some(a), Some(b)) => live.name(a).cmp(snapshot.name(b)),
-            };
-            let in_live = (order != Ordering::Greater).then(|| a.next()).flatten();
-            let in_snapshot = (order != Ordering::Less).then(|| b.next()).flatten();
-            let name =
-                in_live.map(|entry| live.name(entry)).or(in_snapshot.map(|entry| snapshot.name(entry)));
-            self.compare_entry(name.unwrap_or_default(), in_live, in_snapshot, &mut pending);
-        }
-        self.frames.push(Frame { side: Side::Both, pending });
+        let Walk { comparer, live: live_descent, snapshot: snapshot_descent, known, comparison, .. } = self;
+        let failed = |side, cause| match side {
+            Unread::Live => live_descent.error("read", None, cause),
+            Unread::Snapshot => snapshot_descent.error("read", None, cause),
+        };
+        let mut entry = Entry { known, live: live_descent, directory: live.as_fd(), comparison, pending };
+        let entries =
+            differences((live.as_fd(), snapshot.as_fd()), comparer, failed, |name, live, snapshot| {
+                entry.compare(name, live, snapshot);
+                Ok(())
+            })?;
+        self.note_live(&live_stat, entries);
         Ok(())
     }
 
-    /// Compares one name that is in either directory or both.
-    fn compare_entry(
-        &mut self,
-        name: &CStr,
-        live: Option<&Entry>,
-        snapshot: Option<&Entry>,
-        pending: &mut Vec<(CString, Side)>,
-    ) {
+    /// Counts the entries of a directory that only one side has.
+    fn count(&mut self, directory: &Directory, side: Side, pending: &mut Children<Side>) -> Result<u64> {
+        let mut entries = 0;
+        let mut listing = std::mem::take(&mut self.listing);
+        let failed = |cause| match side {
+            Side::Snapshot => self.snapshot.error("read", None, cause),
+            Side::Both | Side::Live => self.live.error("read", None, cause),
+        };
+        listing.read_first(directory.as_fd()).map_err(failed)?;
+        loop {
+            entries += listing.entries().len() as u64;
+            for entry in listing.entries().iter().filter(|entry| entry.is_directory) {
+                pending.push(listing.name(entry), side);
+            }
+            if !listing.read_next(directory.as_fd()).map_err(failed)? {
+                break;
+            }
+        }
+        self.listing = listing;
+        Ok(entries)
+    }
+
+    fn note_live(&mut self, stat: &FileStat, entries: u64) {
+        let ctime_ns = stat.st_ctime.wrapping_mul(1_000_000_000).wrapping_add(stat.st_ctime_nsec);
+        let fingerprint = Fingerprint { directories: 1, entries, ctime_sum: ctime_ns & i64::MAX };
+        self.comparison.add(&Comparison { fingerprint, newest_ctime_ns: ctime_ns, ..Comparison::default() });
+    }
+
+    fn is_known_mount(&self, name: &CStr) -> bool {
+        self.known.has_mount(&self.live, name)
+    }
+}
+
+fn open_with_state(descent: &mut Descent) -> Result<(Directory, FileStat)> {
+    let directory = descent.directory().map_err(|cause| descent.error("return to", None, cause))?;
+    let stat = fstat(&directory).map_err(|cause| descent.error("inspect", None, cause))?;
+    Ok((directory, stat))
+}
+
+/// What is needed to judge one name that differs.
+struct Entry<'a> {
+    known: &'a Known,
+    live: &'a Descent,
+    directory: BorrowedFd<'a>,
+    comparison: &'a mut Comparison,
+    pending: &'a mut Children<Side>,
+}
+
+impl Entry<'_> {
+    fn compare(&mut self, name: &CStr, live: Option<Found>, snapshot: Option<Found>) {
         match (live, snapshot) {
             (Some(live), Some(snapshot)) if live.is_directory && snapshot.is_directory => {
-                pending.push((name.to_owned(), Side::Both));
+                self.pending.push(name, Side::Both);
             }
             (Some(live), Some(snapshot)) if !live.is_directory && !snapshot.is_directory => {
-                if live.inode != snapshot.inode && !self.is_known_copy(name, live.inode, snapshot.inode) {
+                if !self.is_known_copy(name, live.inode, snapshot.inode) {
                     self.comparison.changed += 1;
                 }
             }
             // One side only, or a directory that became something else or the other way round.
             (live, snapshot) => {
                 if let Some(live) = live
-                    && !self.is_known_mount(name)
+                    && !self.known.has_mount(self.live, name)
                 {
                     self.comparison.added += 1;
                     if live.is_directory {
-                        pending.push((name.to_owned(), Side::Live));
+                        self.pending.push(name, Side::Live);
                     }
                 }
                 if let Some(snapshot) = snapshot {
                     self.comparison.removed += 1;
                     if snapshot.is_directory {
-                        pending.push((name.to_owned(), Side::Snapshot));
+                        self.pending.push(name, Side::Snapshot);
                     }
                 }
             }
         }
     }
 
-    fn count_live_directory(&mut self, stat: &FileStat) -> Result<()> {
-        let listing = self.read_live(stat)?;
-        self.comparison.added += listing.entries().len() as u64;
-        self.push_directories(&listing, Side::Live);
-        Ok(())
-    }
-
-    fn count_snapshot_directory(&mut self) -> Result<()> {
-        let listing = self.read_snapshot()?;
-        self.comparison.removed += listing.entries().len() as u64;
-        self.push_directories(&listing, Side::Snapshot);
-        Ok(())
-    }
-
-    fn push_directories(&mut self, listing: &Listing, side: Side) {
-        let directories = listing.entries().iter().filter(|entry| entry.is_directory);
-        let pending = directories.map(|entry| (listing.name(entry).to_owned(), side)).collect();
-        self.frames.push(Frame { side, pending });
-    }
-
-    fn read_live(&mut self, stat: &FileStat) -> Result<Listing> {
-        let listing =
-            Listing::read(self.live.directory()).map_err(|cause| self.live.error("read", None, cause))?;
-        let ctime_ns = stat.st_ctime.wrapping_mul(1_000_000_000).wrapping_add(stat.st_ctime_nsec);
-        let Fingerprint { directories, entries, ctime_sum } = &mut self.comparison.fingerprint;
-        *directories += 1;
-        *entries += listing.entries().len() as u64;
-        // TOML holds no larger integers.
-        *ctime_sum = ctime_sum.wrapping_add(ctime_ns) & i64::MAX;
-        self.comparison.newest_ctime_ns = self.comparison.newest_ctime_ns.max(ctime_ns);
-        Ok(listing)
-    }
-
-    fn read_snapshot(&self) -> Result<Listing> {
-        Listing::read(self.snapshot.directory()).map_err(|cause| self.snapshot.error("read", None, cause))
-    }
-
     /// Whether the snapshot has a copy of the live inode, which has not been written since. The
     /// name does not matter: what counts is that the content is there under it.
     fn is_known_copy(&self, name: &CStr, live: u64, copy: u64) -> bool {
         let known = self.known.copies.get(&InodePair { live, copy });
-        known.is_some_and(|known| {
-            stat_entry(self.live.directory(), name).is_ok_and(|stat| known.is_current(&stat))
-        })
-    }
-
-    fn is_known_mount(&self, name: &CStr) -> bool {
-        !self.known.mounts.is_empty() && self.known.mounts.contains(&self.live.relative_path(Some(name)))
+        known.is_some_and(|known| stat_entry(self.directory, name).is_ok_and(|stat| known.is_current(&stat)))
     }
 }

@@ -2,15 +2,17 @@
 //!
 //! A client can make a tree that is tens of thousands of levels deep, deeper than any path
 //! can say or any descriptor table hold. So only the last `WINDOW` levels and the root
-//! stay open. Coming back up to a closed level goes through `..`, and because somebody may have moved
+//! stay open, and a level that is only passed through is not opened at all. A closed level is
+//! opened again when it is needed: through `..` of its child, and because somebody may have moved
 //! the child elsewhere meanwhile, what `..` gave is used only if it is the very directory that
 //! we came through; otherwise the way is walked again from an open level above, name by name,
 //! and checked again. Failing that, the walk ends with `ESTALE`: it never goes on elsewhere.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
@@ -18,40 +20,89 @@ use nix::sys::stat::{FileStat, fstat};
 use super::syscalls::{Answer, Identity, open_directory, open_parent};
 use crate::tell::error::Error;
 
-/// How many of the deepest levels stay open besides the root. Two descents and the few other
-/// descriptors of a run fit into a limit of 64.
-const WINDOW: usize = 16;
+/// How many of the deepest levels stay open besides the root. The descents of two workers and the
+/// few other descriptors of a run fit into a limit of 64.
+pub const WINDOW: usize = 8;
+
+/// An open directory that several workers may start from.
+pub type Directory = Arc<OwnedFd>;
 
 /// A position in a directory tree.
 pub struct Descent {
-    root_path: PathBuf,
-    root: OwnedFd,
+    start: Start,
     device: u64,
     levels: Vec<Level>,
 }
 
+/// Where a descent starts: an open directory and its name in messages.
+#[derive(Clone)]
+pub struct Start {
+    /// The tree's root, for messages only.
+    pub root_path: Arc<Path>,
+    /// From there to `directory`, for messages only; empty at the root itself.
+    pub relative: Vec<u8>,
+    /// The directory itself.
+    pub directory: Directory,
+}
+
+impl Start {
+    /// The root of a tree; opened anew, since a duplicate would share the position of its reads.
+    pub fn root(directory: impl AsFd, root_path: &Path) -> Answer<Self> {
+        let directory = open_directory(directory.as_fd(), c".")?;
+        Ok(Start { root_path: root_path.into(), relative: Vec::new(), directory: Arc::new(directory) })
+    }
+}
+
 struct Level {
     name: CString,
-    identity: Identity,
-    directory: Option<OwnedFd>,
+    /// Known once the level has been open.
+    identity: Option<Identity>,
+    directory: Option<Directory>,
 }
 
 impl Descent {
-    /// Starts at `root`; `root_path` only serves to name things in messages.
-    pub fn new(root: BorrowedFd, root_path: PathBuf) -> Answer<Self> {
-        let root = root.try_clone_to_owned().map_err(|_| Errno::last())?;
-        let device = Identity::of(&fstat(&root)?).device;
-        Ok(Descent { root_path, root, device, levels: Vec::new() })
+    /// Starts at `start`.
+    pub fn new(start: Start) -> Answer<Self> {
+        let device = Identity::of(&fstat(&start.directory)?).device;
+        Ok(Descent { start, device, levels: Vec::new() })
     }
 
-    /// The directory at hand.
-    pub fn directory(&self) -> BorrowedFd<'_> {
-        // The deepest level is open: enter() opens it and leave() reopens it.
-        let deepest = self.levels.last().and_then(|level| level.directory.as_ref());
-        deepest.unwrap_or(&self.root).as_fd()
+    /// The directory at hand, opened if it is not.
+    ///
+    /// # Errors
+    /// `ESTALE` if the way to it was moved or removed; what opening a level says.
+    pub fn directory(&mut self) -> Answer<Directory> {
+        self.directory_at(self.levels.len())
     }
 
-    /// How many levels below the root the directory at hand is.
+    /// The directory `depth` levels below the start.
+    pub fn directory_at(&mut self, depth: usize) -> Answer<Directory> {
+        let open = self.levels[..depth].iter().rposition(|level| level.directory.is_some());
+        let mut directory = match open.and_then(|index| self.levels[index].directory.as_ref()) {
+            Some(directory) => directory.clone(),
+            None => self.start.directory.clone(),
+        };
+        for index in open.map_or(0, |index| index + 1)..depth {
+            let level = &self.levels[index];
+            let opened = open_directory(directory.as_fd(), &level.name)?;
+            let identity = Identity::of(&fstat(&opened)?);
+            if identity.device != self.device {
+                return Err(Errno::EXDEV);
+            }
+            if level.identity.is_some_and(|known| known != identity) {
+                return Err(Errno::ESTALE);
+            }
+            directory = Arc::new(opened);
+            self.levels[index].identity = Some(identity);
+            // Levels far above may stay closed: they are opened through `..` on the way back.
+            if index + WINDOW >= self.levels.len() {
+                self.levels[index].directory = Some(directory.clone());
+            }
+        }
+        Ok(directory)
+    }
+
+    /// How many levels below the start the directory at hand is.
     pub fn depth(&self) -> usize {
         self.levels.len()
     }
@@ -61,69 +112,64 @@ impl Descent {
     /// # Errors
     /// `EXDEV` if it is on another file system or mount; `ELOOP` or `ENOTDIR` if it is no directory.
     pub fn enter(&mut self, name: &CStr) -> Answer<FileStat> {
-        let directory = open_directory(self.directory(), name)?;
+        let directory = open_directory(self.directory()?.as_fd(), name)?;
         let stat = fstat(&directory)?;
         // A btrfs subvolume is no mount, but links end at it all the same.
         if Identity::of(&stat).device != self.device {
             return Err(Errno::EXDEV);
         }
-        if let Some(beyond) = self.levels.len().checked_sub(WINDOW) {
-            self.levels[beyond].directory = None;
-        }
-        self.levels.push(Level {
-            name: name.to_owned(),
-            identity: Identity::of(&stat),
-            directory: Some(directory),
-        });
+        self.push(name, Some(Identity::of(&stat)), Some(Arc::new(directory)));
         Ok(stat)
     }
 
-    /// Goes up one level and returns the name of the directory left; at the root it stays there.
-    ///
-    /// # Errors
-    /// `ESTALE` if the way back was moved or removed.
-    pub fn leave(&mut self) -> Answer<CString> {
-        let Some(Level { name, directory, .. }) = self.levels.pop() else { return Ok(CString::default()) };
-        let closed = self.levels.last().filter(|level| level.directory.is_none());
-        if let (Some(closed), Some(child)) = (closed, directory) {
-            let parent = self.verified(open_parent(child.as_fd()), closed.identity);
-            let reopened = parent.or_else(|_| self.walk_again())?;
-            if let Some(level) = self.levels.last_mut() {
-                level.directory = Some(reopened);
-            }
-        }
-        Ok(name)
+    /// Goes down into `name` without opening it.
+    pub fn pass(&mut self, name: &CStr) {
+        self.push(name, None, None);
     }
 
-    /// Opens the deepest level anew from the nearest open one above it.
-    fn walk_again(&self) -> Answer<OwnedFd> {
-        let open = self.levels.iter().rposition(|level| level.directory.is_some());
-        let start = open.and_then(|index| self.levels[index].directory.as_ref()).unwrap_or(&self.root);
-        let mut directory = start.try_clone().map_err(|_| Errno::last())?;
-        for level in &self.levels[open.map_or(0, |index| index + 1)..] {
-            directory = self.verified(open_directory(directory.as_fd(), &level.name), level.identity)?;
+    fn push(&mut self, name: &CStr, identity: Option<Identity>, directory: Option<Directory>) {
+        if let Some(beyond) = self.levels.len().checked_sub(WINDOW) {
+            self.levels[beyond].directory = None;
         }
-        Ok(directory)
+        self.levels.push(Level { name: name.to_owned(), identity, directory });
     }
 
-    fn verified(&self, opened: Answer<OwnedFd>, expected: Identity) -> Answer<OwnedFd> {
-        let directory = opened.map_err(|_| Errno::ESTALE)?;
-        match Identity::of(&fstat(&directory)?) == expected {
-            true => Ok(directory),
-            false => Err(Errno::ESTALE),
+    /// Goes up one level and returns the name of the directory left; at the start it stays there.
+    pub fn leave(&mut self) -> CString {
+        let Some(Level { name, directory, .. }) = self.levels.pop() else { return CString::default() };
+        if let (Some(parent), Some(child)) = (self.levels.last_mut(), directory)
+            && parent.directory.is_none()
+            && let Some(expected) = parent.identity
+            && let Ok(opened) = open_parent(child.as_fd())
+            && fstat(&opened).is_ok_and(|stat| Identity::of(&stat) == expected)
+        {
+            parent.directory = Some(Arc::new(opened));
         }
+        name
     }
 
-    /// The path from the root to the directory at hand or to `name` in it.
+    /// Where another descent can start: at `depth` levels below this one's start.
+    pub fn start_at(&mut self, depth: usize) -> Answer<Start> {
+        let directory = self.directory_at(depth)?;
+        let relative = self.path_to(depth, None);
+        Ok(Start { root_path: self.start.root_path.clone(), relative, directory })
+    }
+
+    /// The path from the tree's root to the directory at hand or to `name` in it.
     pub fn relative_path(&self, name: Option<&CStr>) -> Vec<u8> {
-        let names: Vec<&[u8]> =
-            self.levels.iter().map(|level| level.name.as_c_str()).chain(name).map(CStr::to_bytes).collect();
+        self.path_to(self.levels.len(), name)
+    }
+
+    fn path_to(&self, depth: usize, name: Option<&CStr>) -> Vec<u8> {
+        let start = Some(&self.start.relative[..]).filter(|relative| !relative.is_empty());
+        let levels = self.levels[..depth].iter().map(|level| level.name.to_bytes());
+        let names: Vec<&[u8]> = start.into_iter().chain(levels).chain(name.map(CStr::to_bytes)).collect();
         names.join(&b'/')
     }
 
     /// The failure of `operation` on the directory at hand or on `name` in it.
     pub fn error(&self, operation: &'static str, name: Option<&CStr>, cause: Errno) -> Error {
-        let mut path = self.root_path.as_os_str().as_bytes().to_vec();
+        let mut path = self.start.root_path.as_os_str().as_bytes().to_vec();
         path.push(b'/');
         path.extend(self.relative_path(name));
         Error::io_bytes(operation, &path, cause)

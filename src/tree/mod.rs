@@ -8,10 +8,13 @@
 //! regular file is opened only where it must be copied ([`copy`]).
 
 pub mod attributes;
+pub mod children;
 pub mod clone;
 pub mod compare;
 pub mod copy;
 pub mod descent;
+pub mod difference;
 pub mod listing;
+pub mod pool;
 pub mod remove;
 pub mod syscalls;

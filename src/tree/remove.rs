@@ -1,21 +1,25 @@
-//! Removes a whole tree that has been retired.
+//! Removes whole trees that have been retired.
 //!
-//! The tree is in a directory that only we may enter, but its content came from a client:
-//! so again single names by descriptor, no symbolic link followed, no mount crossed. The first error is kept and
-//! the work goes on, because half a tree removed is space gained; what was removed stays
-//! removed, so a run that is killed leaves less for the next one.
+//! The trees are in a directory that only we may enter, but their content came from a client:
+//! so again single names by descriptor, no symbolic link followed, no mount crossed. Several
+//! workers share the trees. A directory of which one gave a part away stays for the end: then a
+//! single one removes what is left, little more than those directories. The first error of that
+//! second walk is kept and the work goes on, because half a tree removed is space gained; what
+//! was removed stays removed, so a run that is killed leaves less for the next one.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::descent::Descent;
+use super::children::Children;
+use super::descent::{Descent, Start};
 use super::listing::Listing;
-use super::syscalls::{Answer, is_privileged};
+use super::pool::{self, Pool};
+use super::syscalls::{Answer, is_privileged, stat_entry};
 use crate::tell::error::{Error, Result};
 
 /// Removes `name` and everything below it from `parent`; returns how many entries that were.
@@ -23,28 +27,90 @@ use crate::tell::error::{Error, Result};
 /// # Errors
 /// The first one; everything else that could be removed is gone then, too.
 pub fn remove_tree(parent: BorrowedFd, parent_path: &Path, name: &CStr) -> Result<u64> {
-    let descent = Descent::new(parent, parent_path.to_path_buf());
-    let descent = descent.map_err(|cause| Error::io("open", parent_path, cause))?;
-    let mut removal = Removal { descent, frames: Vec::new(), removed: 0, first_error: None };
-    removal.enter_or_remove(name);
-    while let Some(pending) = removal.frames.last_mut() {
-        match pending.pop() {
-            Some(child) => removal.enter_or_remove(&child),
-            None => removal.remove_directory()?,
+    let failed = |cause| Error::io("open", parent_path, cause);
+    let start = Start::root(parent, parent_path).map_err(failed)?;
+    let mut removed = 0;
+    let workers = pool::workers(None);
+    if workers > 1 {
+        let job = Job { start: start.clone(), name: name.to_owned() };
+        removed =
+            Pool::run(workers, vec![job], |job, pool| remove_part(job, Some(pool)).map_or(0, |part| part.0))
+                .into_iter()
+                .sum();
+        if matches!(stat_entry(parent, name), Err(Errno::ENOENT)) {
+            return Ok(removed);
         }
     }
-    removal.first_error.map_or(Ok(removal.removed), Err)
+    Ok(removed + remove_alone(start, name)?)
 }
 
-struct Removal {
+/// The same without other workers, for a walk that has some already.
+pub fn remove_alone(parent: Start, name: &CStr) -> Result<u64> {
+    let path = parent.root_path.clone();
+    let (removed, first_error) = remove_part(Job { start: parent, name: name.to_owned() }, None)
+        .map_err(|cause| Error::io("open", &path, cause))?;
+    first_error.map_or(Ok(removed), Err)
+}
+
+/// A subtree to remove: `name` in `start`.
+struct Job {
+    start: Start,
+    name: CString,
+}
+
+/// Removes a subtree but for what is given away; returns how many entries that were and the first error.
+fn remove_part(job: Job, pool: Option<&Pool<Job>>) -> Answer<(u64, Option<Error>)> {
+    let mut removal = Removal {
+        descent: Descent::new(job.start)?,
+        frames: Vec::new(),
+        listing: Listing::default(),
+        removed: 0,
+        first_error: None,
+        pool,
+    };
+    removal.enter_or_remove(&job.name);
+    while let Some(frame) = removal.frames.last_mut() {
+        match frame.pending.pop() {
+            Some((child, ())) => {
+                removal.share();
+                removal.enter_or_remove(&child);
+            }
+            None => removal.remove_directory(),
+        }
+    }
+    Ok((removal.removed, removal.first_error))
+}
+
+struct Removal<'a> {
     descent: Descent,
-    /// Per open directory, its subdirectories that are still to be removed.
-    frames: Vec<Vec<CString>>,
+    frames: Vec<Frame>,
+    listing: Listing,
     removed: u64,
     first_error: Option<Error>,
+    pool: Option<&'a Pool<Job>>,
 }
 
-impl Removal {
+/// An open directory.
+struct Frame {
+    /// Its subdirectories that are still to be removed.
+    pending: Children<()>,
+    /// Whether another worker has got one of them.
+    is_shared: bool,
+}
+
+impl Removal<'_> {
+    /// Gives a subtree away if somebody waits for one: from as far up as there is one.
+    fn share(&mut self) {
+        let Some(pool) = self.pool.filter(|pool| pool.is_hungry()) else { return };
+        let Some(depth) = self.frames.iter().position(|frame| !frame.pending.is_empty()) else { return };
+        // The first frame is the directory that the job named, one level below the start.
+        let Ok(start) = self.descent.start_at(depth + 1) else { return };
+        if let Some((name, ())) = self.frames[depth].pending.pop() {
+            self.frames[..=depth].iter_mut().for_each(|frame| frame.is_shared = true);
+            pool.give(Job { start, name });
+        }
+    }
+
     /// Goes down into a directory and removes the files in it; removes anything else.
     fn enter_or_remove(&mut self, name: &CStr) {
         match self.enter(name) {
@@ -55,62 +121,82 @@ impl Removal {
         }
     }
 
-    fn remove_file(&mut self, name: &CStr) {
-        match self.unlink(name, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) => self.removed += 1,
-            Err(Errno::ENOENT) => {}
-            Err(cause) => self.keep_error("remove", Some(name), cause),
-        }
-    }
-
     fn enter(&mut self, name: &CStr) -> Answer<()> {
         let stat = match self.descent.enter(name) {
             // A user without privileges has to allow itself in; the tree is its own.
             Err(Errno::EACCES) if !is_privileged() => {
-                fchmodat(self.descent.directory(), name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
+                let parent = self.descent.directory()?;
+                fchmodat(&parent, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
                 self.descent.enter(name)?
             }
             answer => answer?,
         };
         if !is_privileged() && stat.st_mode & 0o700 != 0o700 {
-            fchmod(self.descent.directory(), Mode::S_IRWXU)?;
+            fchmod(self.descent.directory()?, Mode::S_IRWXU)?;
         }
         Ok(())
     }
 
     /// Removes what is no directory from the directory at hand; subdirectories become pending.
     fn empty_directory(&mut self) {
-        let mut pending = Vec::new();
-        match Listing::read(self.descent.directory()) {
-            Ok(listing) => {
-                for entry in listing.entries() {
-                    match entry.is_directory {
-                        true => pending.push(listing.name(entry).to_owned()),
-                        false => self.remove_file(listing.name(entry)),
-                    }
+        let mut pending = Children::new();
+        let mut listing = std::mem::take(&mut self.listing);
+        if let Err(cause) = self.remove_files(&mut listing, &mut pending) {
+            self.keep_error("read", None, cause);
+        }
+        self.listing = listing;
+        self.frames.push(Frame { pending, is_shared: false });
+    }
+
+    fn remove_files(&mut self, listing: &mut Listing, pending: &mut Children<()>) -> Answer<()> {
+        let directory = self.descent.directory()?;
+        listing.read_first(directory.as_fd())?;
+        loop {
+            listing.sort_by_inode();
+            for entry in listing.entries() {
+                let name = listing.name(entry);
+                match entry.is_directory {
+                    true => pending.push(name, ()),
+                    false => self.unlink_file(directory.as_fd(), name),
                 }
             }
-            Err(cause) => self.keep_error("read", None, cause),
+            if !listing.read_next(directory.as_fd())? {
+                return Ok(());
+            }
         }
-        self.frames.push(pending);
+    }
+
+    fn remove_file(&mut self, name: &CStr) {
+        match self.descent.directory() {
+            Ok(directory) => self.unlink_file(directory.as_fd(), name),
+            Err(cause) => self.keep_error("return to", None, cause),
+        }
+    }
+
+    fn unlink_file(&mut self, directory: BorrowedFd, name: &CStr) {
+        match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) => self.removed += 1,
+            Err(Errno::ENOENT) => {}
+            Err(cause) => self.keep_error("remove", Some(name), cause),
+        }
     }
 
     /// Removes the directory at hand, which is as empty as it gets, and goes up.
-    fn remove_directory(&mut self) -> Result<()> {
-        self.frames.pop();
-        let name = self.descent.leave().map_err(|cause| self.descent.error("return to", None, cause))?;
-        match self.unlink(&name, UnlinkatFlags::RemoveDir) {
+    fn remove_directory(&mut self) {
+        let is_shared = self.frames.pop().is_some_and(|frame| frame.is_shared);
+        let name = self.descent.leave();
+        if is_shared {
+            return;
+        }
+        let unlinked =
+            self.descent.directory().and_then(|parent| unlinkat(&parent, &*name, UnlinkatFlags::RemoveDir));
+        match unlinked {
             Ok(()) => self.removed += 1,
             Err(Errno::ENOENT) => {}
             // Something in it could not be removed, and that error is kept already.
             Err(Errno::ENOTEMPTY | Errno::EEXIST) if self.first_error.is_some() => {}
             Err(cause) => self.keep_error("remove the directory", Some(&name), cause),
         }
-        Ok(())
-    }
-
-    fn unlink(&self, name: &CStr, flags: UnlinkatFlags) -> Answer<()> {
-        unlinkat(self.descent.directory(), name, flags)
     }
 
     fn keep_error(&mut self, operation: &'static str, name: Option<&CStr>, cause: Errno) {

@@ -5,6 +5,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
@@ -135,5 +136,6 @@ pub fn rename_no_replace(
 
 /// Whether this process may give files to other owners.
 pub fn is_privileged() -> bool {
-    nix::unistd::geteuid().is_root()
+    static IS_ROOT: OnceLock<bool> = OnceLock::new();
+    *IS_ROOT.get_or_init(|| nix::unistd::geteuid().is_root())
 }

@@ -46,9 +46,11 @@ pub(crate) fn assert_the_next_run_finishes(module: &Module, what: &str) {
         what,
     );
     assert_eq!(module.left_over("staging"), 0, "{what}");
-    assert_eq!(module.left_over("expired"), 0, "{what}");
+    // The next snapshot is made out of it.
+    let retired = module.left_over("expired");
+    assert!(retired <= 1, "{what}: {retired} retired");
     let records: Vec<_> = fs::read_dir(module.private("records")).expect("records").collect();
-    assert_eq!(records.len(), 1, "{what}: {records:?}");
+    assert!(records.len() <= 1 + retired, "{what}: {records:?}");
     let listed = module.list();
     assert_eq!((listed.len(), &listed[0]["origin"]), (1, &"recorded".into()), "{what}: {listed:?}");
 }
