@@ -131,6 +131,7 @@ fn the_example_policy_shows_every_key_of_the_documentation() {
         "snapshot_root",
         "lock_wait",
         "min_interval",
+        "full_comparison",
         "max_age",
         "log_level",
         "nice",

@@ -25,7 +25,7 @@ pub struct Policies {
 /// Reads one key's value into a policy.
 type Setter = fn(&mut Policy, &Value) -> Reading<()>;
 
-const KEYS: [(&str, Setter); 18] = [
+const KEYS: [(&str, Setter); 19] = [
     ("keep", |policy, value| value.keep().map(|keep| policy.keep = keep)),
     ("strict", |policy, value| value.boolean().map(|strict| policy.strict = strict)),
     ("prefer", |policy, value| value.one_of(&PREFER).map(|prefer| policy.prefer = prefer)),
@@ -40,6 +40,7 @@ const KEYS: [(&str, Setter); 18] = [
     (SNAPSHOT_ROOT, |policy, value| value.root().map(|root| policy.snapshot_root = Some(root))),
     ("lock_wait", |policy, value| value.span().map(|span| policy.lock_wait = span)),
     ("min_interval", |policy, value| value.span().map(|span| policy.min_interval = span)),
+    ("full_comparison", |policy, value| value.span().map(|span| policy.full_comparison = span)),
     ("max_age", |policy, value| value.positive_span().map(|span| policy.max_age = Some(span))),
     ("log_level", |policy, value| value.one_of(&LOG_LEVEL).map(|level| policy.log_level = level)),
     ("nice", |policy, value| value.integer(0..=19).map(|nice| policy.nice = nice as i32)),
@@ -306,6 +307,7 @@ mod tests {
             snapshot_root = "/srv/{module}"
             lock_wait = "0s"
             min_interval = "5m"
+            full_comparison = "1d"
             max_age = "2d"
             log_level = "debug"
             nice = 19
@@ -330,6 +332,7 @@ mod tests {
             snapshot_root: Some("/srv/{module}".to_string()),
             lock_wait: Span::from_seconds(0),
             min_interval: Span::from_seconds(300),
+            full_comparison: Span::from_seconds(86_400),
             max_age: Some(Span::from_seconds(2 * 86_400)),
             log_level: log::LevelFilter::Debug,
             nice: 19,
@@ -434,7 +437,7 @@ mod tests {
             ("\"1 h\"", "the string \"1 h\""),
             ("\"-1s\"", "the string \"-1s\""),
         ];
-        for key in ["min_age", "lock_wait", "min_interval"] {
+        for key in ["min_age", "lock_wait", "min_interval", "full_comparison"] {
             assert_accepted(key, &["\"0s\"", "\"4w\""]);
             assert_refused(key, &found, "it must be a duration");
         }

@@ -59,6 +59,8 @@ pub struct Policy {
     pub lock_wait: Span,
     /// Pushes closer together make one snapshot.
     pub min_interval: Span,
+    /// At least this often everything is compared, index or not.
+    pub full_comparison: Span,
     /// `check` warns when the newest complete snapshot is older.
     pub max_age: Option<Span>,
     /// The least severe messages that are logged.
@@ -91,6 +93,7 @@ impl Default for Policy {
             snapshot_root: None,
             lock_wait: Span::from_seconds(600),
             min_interval: Span::from_seconds(0),
+            full_comparison: Span::from_seconds(7 * 86_400),
             max_age: None,
             log_level: log::LevelFilter::Info,
             nice: 0,

@@ -16,17 +16,23 @@ use crate::store::retire;
 use crate::store::state::State;
 use crate::tell::error::{Error, Result};
 use crate::tree::compare::Comparison;
+use crate::tree::index::Index;
 use crate::tree::syscalls::stat_entry;
 
 impl Pass<'_> {
-    pub(super) fn publish(&self, grade: Grade, comparison: &Comparison, report: &mut Report) -> Result<()> {
+    pub(super) fn publish(
+        &self,
+        grade: Grade,
+        comparison: &Comparison,
+        index: Option<&Index>,
+        report: &mut Report,
+    ) -> Result<()> {
         let compared = self.began.elapsed();
         let time = self.free_second()?;
         let cloning = Instant::now();
         self.correct_verified_until()?;
-        let entries = Some(comparison.fingerprint.entries);
         let recycle = if report.policy_trouble { None } else { retire::recyclable(self.root)? };
-        let staged = Staged::build(self.root, recycle.as_deref(), entries)?;
+        let staged = Staged::build(self.root, recycle.as_deref(), index, comparison.fingerprint.entries)?;
         let grade = self.grade_after_clone(grade)?;
         let name = SnapshotName::new(time, grade).text;
         let has_earlier = self.catalog.newest(grade, self.now).is_some();

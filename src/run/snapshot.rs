@@ -6,6 +6,7 @@
 //! the mark that was there before is ever cleared. The state is written last: a run that dies
 //! before that leaves its marks standing, and the next run only does a little more than it must.
 
+use std::cell::Cell;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
@@ -19,13 +20,15 @@ use crate::decide::grade::{Grade, Occasion, Outcome, Torn, outcome};
 use crate::store::boot::BootTime;
 use crate::store::catalog::{Catalog, Item};
 use crate::store::durable::c_name;
+use crate::store::index_file;
 use crate::store::publish::{clean_up, discard_staging};
 use crate::store::record::Record;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, DueReason, LastRun, State, TornMark};
 use crate::tell::error::{Error, Result};
-use crate::tree::compare::{Comparison, Fingerprint, Known, compare_trees};
+use crate::tree::compare::{Comparison, Fingerprint, Knowledge, compare_trees};
+use crate::tree::index::Index;
 use crate::tree::syscalls::open_directory;
 
 /// One pass over the module.
@@ -39,6 +42,14 @@ pub(super) struct Pass<'a> {
     pub(super) now: DateTime<Utc>,
     pub(super) before: State,
     pub(super) catalog: Catalog,
+    /// Whether a comparison has been a full one.
+    pub(super) is_full: Cell<bool>,
+}
+
+/// A comparison, and the index that it went by, if any.
+struct Scan {
+    comparison: Comparison,
+    index: Option<Index>,
 }
 
 /// Cleans up after earlier runs, compares, publishes what the request earns, and remembers it.
@@ -55,7 +66,18 @@ pub(super) fn snapshot(
     let now = clock.now();
     let scan_began = BootTime::now();
     let began = Instant::now();
-    let pass = Pass { target, root, request, clock, began, scan_began, now, before, catalog };
+    let pass = Pass {
+        target,
+        root,
+        request,
+        clock,
+        began,
+        scan_began,
+        now,
+        before,
+        catalog,
+        is_full: Cell::new(false),
+    };
     // What could not be finished takes space that the next transfer may need.
     pass.run(&mut report).inspect_err(|_| {
         discard_staging(root);
@@ -95,7 +117,7 @@ fn finish_earlier_work(
 impl Pass<'_> {
     fn run(&self, report: &mut Report) -> Result<()> {
         let newest = self.catalog.newest(Grade::Complete, self.now);
-        let comparison = self.compare(newest)?;
+        let Scan { comparison, index } = self.compare(newest, report)?;
         let torn = self.torn(&comparison);
         self.tell_scan(&comparison);
         match outcome(self.request.occasion, torn) {
@@ -107,23 +129,54 @@ impl Pass<'_> {
             Outcome::Snapshot(Grade::Complete) => match newest {
                 Some(newest) if !comparison.differs() => self.verify(newest, report),
                 Some(newest) if self.is_too_soon(newest) => self.put_off(report),
-                _ => self.publish(Grade::Complete, &comparison, report),
+                _ => self.publish(Grade::Complete, &comparison, index.as_ref(), report),
             },
-            Outcome::Snapshot(Grade::Partial) => self.publish_partial(comparison, newest, report),
+            Outcome::Snapshot(Grade::Partial) => {
+                self.publish_partial(Scan { comparison, index }, newest, report)
+            }
         }
     }
 
-    fn compare(&self, item: Option<&Item>) -> Result<Comparison> {
+    fn compare(&self, item: Option<&Item>, report: &mut Report) -> Result<Scan> {
         let live = (self.root.module(), self.root.module_path.as_path());
-        let Some(item) = item else { return compare_trees(live, None, &Known::default(), None) };
-        let path = self.root.path.join(&item.name.text);
-        let name = c_name(&item.name.text);
-        let directory = open_directory(self.root.directory(), &name)
+        let Some(item) = item else {
+            self.is_full.set(true);
+            let comparison = compare_trees(live, None, &Knowledge::default())?;
+            return Ok(Scan { comparison, index: None });
+        };
+        let name = &item.name.text;
+        let path = self.root.path.join(name);
+        let directory = open_directory(self.root.directory(), &c_name(name))
             .map_err(|cause| Error::io("open the snapshot", &path, cause))?;
-        let known = item.record.as_ref().map(Record::known).unwrap_or_default();
-        let snapshot = (directory.as_fd(), path.as_path());
-        let entries = item.record.as_ref().map(|record| record.entries).filter(|entries| *entries > 0);
-        compare_trees(live, Some(snapshot), &known, entries)
+        let record = item.record.as_ref().filter(|record| !record.adopted);
+        let index = record.and_then(|record| index_file::read(self.root, name, record.entries));
+        let is_proof = self.is_full_comparison_due();
+        let knowledge = Knowledge {
+            known: item.record.as_ref().map(Record::known).unwrap_or_default(),
+            index: index.as_ref(),
+            is_proof,
+            entries: record.map(|record| record.entries),
+        };
+        let comparison = compare_trees(live, Some((directory.as_fd(), &path)), &knowledge)?;
+        self.is_full.set(self.is_full.get() || is_proof || index.is_none());
+        if comparison.index_errors == 0 {
+            return Ok(Scan { comparison, index });
+        }
+        let count = comparison.index_errors;
+        report.warn(
+            &self.target.label(),
+            format!(
+                "the index of {name} was wrong about {count} of its directories: somebody has changed that snapshot, or the file \
+                 system's change times cannot be trusted; compare it with the others"
+            ),
+        );
+        Ok(Scan { comparison, index: None })
+    }
+
+    /// Whether it is time to prove the index; a time in the future is a wrong clock's.
+    fn is_full_comparison_due(&self) -> bool {
+        let last = self.before.full_comparison.filter(|last| *last <= self.now);
+        last.is_none_or(|last| self.now - last >= self.target.policy.full_comparison.delta())
     }
 
     fn tell_scan(&self, comparison: &Comparison) {
@@ -207,18 +260,15 @@ impl Pass<'_> {
     }
 
     /// A partial snapshot, unless the newest one of any grade shows the same.
-    fn publish_partial(
-        &self,
-        comparison: Comparison,
-        newest: Option<&Item>,
-        report: &mut Report,
-    ) -> Result<()> {
+    fn publish_partial(&self, scan: Scan, newest: Option<&Item>, report: &mut Report) -> Result<()> {
+        let Scan { comparison, index } = scan;
         if let Some(newest) = newest.filter(|_| !comparison.differs()) {
             self.move_verified_until(newest)?;
         }
         let newest_of_all = self.catalog.newest(Grade::Partial, self.now);
         let same = newest.map(|item| &item.name) == newest_of_all.map(|item| &item.name);
-        let comparison = if same { comparison } else { self.compare(newest_of_all)? };
+        let Scan { comparison, index } =
+            if same { Scan { comparison, index } } else { self.compare(newest_of_all, report)? };
         match newest_of_all.filter(|_| !comparison.differs()) {
             Some(item) => {
                 log::info!("{}: nothing changed since {}", self.target.label(), item.name.text);
@@ -226,7 +276,7 @@ impl Pass<'_> {
                 report.snapshot = Some(item.name.text.clone());
                 self.remember(Outlook::torn(Some(Grade::Partial), self.torn_scan(&comparison)))
             }
-            None => self.publish(Grade::Partial, &comparison, report),
+            None => self.publish(Grade::Partial, &comparison, index.as_ref(), report),
         }
     }
 
@@ -253,6 +303,7 @@ impl Pass<'_> {
         State::update(self.root.private(), |state| {
             state.last_run = Some(self.last_run(outlook.covered));
             state.clock_jump = jump;
+            state.full_comparison = Some(self.now).filter(|_| self.is_full.get()).or(state.full_comparison);
             if !is_new_mark(state.torn.as_ref(), self.before.torn.as_ref()) {
                 match (outlook.repaired, &mut state.torn) {
                     (true, _) => state.torn = None,

@@ -31,8 +31,16 @@ pub struct Place<'a> {
     pub path: &'a Path,
 }
 
-/// Reads the file `name`; `None` if it does not exist.
+/// Reads the text file `name`; `None` if it does not exist.
 pub fn read(place: Place, name: &str) -> Result<Option<String>> {
+    let path = place.path.join(name);
+    let Some(bytes) = read_bytes(place, name, MAX_BYTES)? else { return Ok(None) };
+    let damaged = |_| Error::Damaged { path: path.display().to_string(), problem: "is not text".into() };
+    String::from_utf8(bytes).map(Some).map_err(damaged)
+}
+
+/// Reads the first `max_bytes` of the file `name`; `None` if it does not exist.
+pub fn read_bytes(place: Place, name: &str, max_bytes: u64) -> Result<Option<Vec<u8>>> {
     let path = place.path.join(name);
     // Should something else than a file lie there, it must not block us.
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -42,30 +50,29 @@ pub fn read(place: Place, name: &str) -> Result<Option<String>> {
         Err(cause) => return Err(Error::io("read", &path, cause)),
     };
     let mut bytes = Vec::new();
-    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(|cause| Error::io("read", &path, cause))?;
-    let damaged = |_| Error::Damaged { path: path.display().to_string(), problem: "is not text".into() };
-    String::from_utf8(bytes).map(Some).map_err(damaged)
+    file.take(max_bytes).read_to_end(&mut bytes).map_err(|cause| Error::io("read", &path, cause))?;
+    Ok(Some(bytes))
 }
 
 /// Replaces the file `name`, durably.
 pub fn write(place: Place, name: &str, text: &str) -> Result<()> {
-    write_volatile(place, name, text, true)?;
+    write_volatile(place, name, text.as_bytes(), true)?;
     fsync(place.directory).map_err(|cause| Error::io("sync", place.path, cause))
 }
 
 /// Replaces the file `name` for a caller who is about to sync the whole file system.
-pub fn write_before_syncfs(place: Place, name: &str, text: &str) -> Result<()> {
-    write_volatile(place, name, text, false)
+pub fn write_before_syncfs(place: Place, name: &str, content: &[u8]) -> Result<()> {
+    write_volatile(place, name, content, false)
 }
 
-fn write_volatile(place: Place, name: &str, text: &str, sync: bool) -> Result<()> {
+fn write_volatile(place: Place, name: &str, content: &[u8], sync: bool) -> Result<()> {
     let path = place.path.join(name);
     let failed = |cause: std::io::Error| Error::io("write", &path, cause);
     let temporary = c_name(&format!("{name}{TEMPORARY}"));
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let opened = openat(place.directory, temporary.as_c_str(), flags, Mode::from_bits_truncate(0o600));
     let mut file = File::from(opened.map_err(|cause| failed(cause.into()))?);
-    file.write_all(text.as_bytes()).map_err(failed)?;
+    file.write_all(content).map_err(failed)?;
     if sync {
         file.sync_all().map_err(failed)?;
     }

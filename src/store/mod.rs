@@ -7,6 +7,7 @@
 pub mod boot;
 pub mod catalog;
 pub mod durable;
+pub mod index_file;
 pub mod lock;
 pub mod memory;
 pub mod publish;

@@ -6,7 +6,8 @@
 //! disk, file contents that rsync never synced included; after the fsync the name is, too. So
 //! a name in the root is a complete, durable tree at every instant.
 
-use std::ffi::{CStr, CString};
+use std::collections::HashSet;
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -15,11 +16,13 @@ use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 
 use super::catalog::names_in;
 use super::durable::{Place, TEMPORARY, c_name};
+use super::index_file;
 use super::lock::Guard;
 use super::record::{Record, file_name};
 use super::root::{Room, SnapshotRoot};
 use crate::tell::error::{Error, Result};
-use crate::tree::clone::{Cloned, Stage, clone_tree};
+use crate::tree::clone::{Cloned, Knowledge, Stage, clone_tree};
+use crate::tree::index::{Index, Part};
 use crate::tree::listing::Listing;
 use crate::tree::remove::remove_tree;
 use crate::tree::syscalls::{is_privileged, rename_no_replace};
@@ -37,39 +40,51 @@ pub struct Staged {
     room: Room,
     /// What the clone did.
     pub cloned: Cloned,
+    /// Whether it was made out of a retired snapshot.
+    pub is_recycled: bool,
+    parts: Vec<Part>,
 }
 
 impl Staged {
     /// Clones the module, which has about `entries` entries, into staging: out of the retired snapshot
-    /// `recycle` if there is one and it can be used, else afresh.
+    /// `recycle` if there is one and it can be used, else afresh. `newest` is the index by which the
+    /// module was compared; without it the retired one's is not used either.
     ///
     /// Renaming a directory to another parent needs write permission on that directory itself,
     /// which an unprivileged run lacks where the module is read-only for it. It stages in the root, under
     /// a name that is no snapshot's, and recycles nothing.
-    pub fn build(root: &SnapshotRoot, recycle: Option<&str>, entries: Option<u64>) -> Result<Self> {
+    pub fn build(
+        root: &SnapshotRoot,
+        recycle: Option<&str>,
+        newest: Option<&Index>,
+        entries: u64,
+    ) -> Result<Self> {
         let room = root.room("staging")?;
+        let knowledge = Knowledge { newest, retired: None, entries: Some(entries) };
         if let Some(retired) = recycle {
-            let recycled = take_for_recycling(root, &room, retired).and_then(|()| {
-                clone_into(root, (room.place().directory, &c_name(RECYCLED)), true, &room, entries)
-            });
-            match recycled {
-                Ok(cloned) => return Ok(Staged { name: c_name(RECYCLED), beside: false, room, cloned }),
+            match recycle_into(root, &room, retired, knowledge) {
+                Ok((cloned, parts)) => {
+                    let name = c_name(RECYCLED);
+                    return Ok(Staged { name, beside: false, room, cloned, parts, is_recycled: true });
+                }
                 Err(error) => {
-                    log::warn!("{retired} cannot be recycled, the snapshot is made afresh: {error}")
+                    log::warn!("{retired} cannot be recycled, the snapshot is made afresh: {error}");
                 }
             }
         }
         let beside = !is_privileged();
         let name = c_name(&if beside { format!("{BESIDE}{STAGED}") } else { STAGED.to_string() });
         let parent = if beside { root.directory() } else { room.place().directory };
-        let cloned = clone_into(root, (parent, &name), false, &room, entries)?;
-        Ok(Staged { name, beside, room, cloned })
+        let stage = Stage { parent, name: &name, is_recycled: false, staging: room.place().directory };
+        let (cloned, parts) = clone_tree((root.module(), &root.module_path), &stage, knowledge)?;
+        Ok(Staged { name, beside, room, cloned, parts, is_recycled: false })
     }
 
     /// Makes the staged tree durable, then visible as the snapshot `name`.
     pub fn publish(self, root: &SnapshotRoot, name: &str, record: &Record) -> Result<()> {
         let path = root.path.join(name);
         record.write_before_syncfs(root.room("records")?.place(), name)?;
+        index_file::write_before_syncfs(root, name, self.parts, self.cloned.entries)?;
         // The descriptor is on the module's file system, whose data has to be durable.
         syncfs(root.directory()).map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
         let parent = if self.beside { root.directory() } else { self.room.place().directory };
@@ -79,15 +94,19 @@ impl Staged {
     }
 }
 
-fn clone_into(
+fn recycle_into(
     root: &SnapshotRoot,
-    (parent, name): (BorrowedFd, &CStr),
-    is_recycled: bool,
     room: &Room,
-    entries: Option<u64>,
-) -> Result<Cloned> {
-    let stage = Stage { parent, name, is_recycled, staging: room.place().directory };
-    clone_tree((root.module(), &root.module_path), &stage, entries)
+    retired: &str,
+    knowledge: Knowledge,
+) -> Result<(Cloned, Vec<Part>)> {
+    let index =
+        knowledge.newest.and_then(|_| index_file::read(root, retired, knowledge.entries.unwrap_or(0)));
+    take_for_recycling(root, room, retired)?;
+    let staging = room.place().directory;
+    let stage = Stage { parent: staging, name: &c_name(RECYCLED), is_recycled: true, staging };
+    let knowledge = Knowledge { retired: index.as_ref(), ..knowledge };
+    clone_tree((root.module(), &root.module_path), &stage, knowledge)
 }
 
 /// Moves a retired snapshot to staging. The move is durable before anything in it changes: what
@@ -100,7 +119,13 @@ fn take_for_recycling(root: &SnapshotRoot, staging: &Room, retired: &str) -> Res
     for place in [staging.place(), expired.place()] {
         fsync(place.directory).map_err(|cause| Error::io("sync", place.path, cause))?;
     }
-    remove_file(root.room("records")?.place(), &file_name(retired)).map(drop)
+    forget(root, retired)
+}
+
+/// Removes what is known of a snapshot that exists no longer.
+pub fn forget(root: &SnapshotRoot, name: &str) -> Result<()> {
+    remove_file(root.room(index_file::ROOM)?.place(), name)?;
+    remove_file(root.room("records")?.place(), &file_name(name)).map(drop)
 }
 
 /// Removes what a killed run left in staging, its temporary files, and records of snapshots
@@ -115,7 +140,9 @@ pub fn clean_up(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> 
     keep(empty_staging(root));
     keep(remove_staged_beside(root));
     keep(remove_temporaries(root.private()));
-    keep(remove_orphaned_records(root, visible, retired));
+    let alive = || visible.iter().chain(retired);
+    keep(remove_orphans(root, "records", alive().map(|name| file_name(name)).collect()));
+    keep(remove_orphans(root, index_file::ROOM, alive().cloned().collect()));
     (found, errors)
 }
 
@@ -163,13 +190,12 @@ fn remove_temporaries(private: Place) -> Result<bool> {
     Ok(found)
 }
 
-fn remove_orphaned_records(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> Result<bool> {
-    let records = root.room("records")?;
-    let owned: std::collections::HashSet<String> =
-        visible.iter().chain(retired).map(|name| file_name(name)).collect();
+/// Removes the files in a room that belong to no snapshot.
+fn remove_orphans(root: &SnapshotRoot, room: &'static str, owned: HashSet<String>) -> Result<bool> {
+    let room = root.room(room)?;
     let mut found = false;
-    for name in names_in(records.place())?.into_iter().filter(|name| !owned.contains(name)) {
-        found |= remove_file(records.place(), &name)?;
+    for name in names_in(room.place())?.into_iter().filter(|name| !owned.contains(name)) {
+        found |= remove_file(room.place(), &name)?;
     }
     Ok(found)
 }

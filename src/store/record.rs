@@ -170,7 +170,7 @@ impl Record {
 
     /// The same before the whole file system is synced.
     pub fn write_before_syncfs(&self, records: Place, name: &str) -> Result<()> {
-        durable::write_before_syncfs(records, &file_name(name), &self.to_text(records)?)
+        durable::write_before_syncfs(records, &file_name(name), self.to_text(records)?.as_bytes())
     }
 
     fn to_text(&self, records: Place) -> Result<String> {

@@ -16,8 +16,7 @@ use nix::unistd::fsync;
 
 use super::catalog::names_in;
 use super::durable::{Place, c_name};
-use super::publish::remove_file;
-use super::record::file_name;
+use super::publish::forget;
 use super::root::SnapshotRoot;
 use crate::tell::error::{Error, Result};
 use crate::tree::remove::remove_tree;
@@ -67,7 +66,6 @@ pub fn recyclable(root: &SnapshotRoot) -> Result<Option<String>> {
 /// Removes what is retired, but for `keep`; returns how many trees and entries went, and the errors.
 pub fn remove_retired(root: &SnapshotRoot, keep: Option<&str>) -> Result<Removed> {
     let expired = root.room("expired")?;
-    let records = root.room("records")?;
     let mut removed = Removed::default();
     for name in names_in(expired.place())?.into_iter().filter(|name| Some(name.as_str()) != keep) {
         let Place { directory, path } = expired.place();
@@ -75,7 +73,7 @@ pub fn remove_retired(root: &SnapshotRoot, keep: Option<&str>) -> Result<Removed
             Ok(entries) => {
                 removed.trees += 1;
                 removed.entries += entries;
-                remove_file(records.place(), &file_name(&name))?;
+                forget(root, &name)?;
             }
             Err(error) => removed.errors.push(error),
         }

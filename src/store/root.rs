@@ -14,6 +14,7 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::fsync;
 
 use super::durable::{Place, c_name};
+use super::index_file;
 use super::lock::Guard;
 use super::registration::Registration;
 use super::trust;
@@ -25,7 +26,7 @@ use crate::tree::syscalls::{open_directory, stat_entry};
 pub const PRIVATE: &str = ".rsyncd-snapshot";
 
 /// Directories within the private one.
-const ROOMS: [&str; 3] = ["records", "staging", "expired"];
+const ROOMS: [&str; 4] = ["records", index_file::ROOM, "staging", "expired"];
 
 /// How a root is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -45,6 +45,9 @@ pub struct State {
     /// A snapshot is owed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub due: Option<DueMark>,
+    /// When the module was last compared as a whole, without trusting an index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full_comparison: Option<DateTime<Utc>>,
     /// Expiry is paused since the clock stepped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clock_jump: Option<ClockJump>,
@@ -136,6 +139,7 @@ impl Default for State {
             last_run: None,
             torn: None,
             due: None,
+            full_comparison: None,
             clock_jump: None,
             confirmed_future: None,
         }

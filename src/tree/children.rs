@@ -28,18 +28,29 @@ impl<T: Copy> Children<T> {
     /// Takes the last one.
     pub fn pop(&mut self) -> Option<(CString, T)> {
         let (start, what) = self.list.pop()?;
-        let name = CStr::from_bytes_until_nul(&self.names[start as usize..]).unwrap_or_default().to_owned();
-        self.names.truncate(start as usize);
-        Some((name, what))
+        Some((name(&self.names, start).to_owned(), what))
     }
 
-    /// How many are left.
-    pub fn len(&self) -> usize {
-        self.list.len()
+    /// Sorts so that names are taken in their order.
+    pub fn sort(&mut self) {
+        let names = &self.names;
+        self.list.sort_unstable_by(|(a, _), (b, _)| name(names, *b).cmp(name(names, *a)));
+    }
+
+    /// Changes what is known of each.
+    pub fn update(&mut self, change: impl Fn(&CStr, &mut T)) {
+        for (start, what) in &mut self.list {
+            change(name(&self.names, *start), what);
+        }
     }
 
     /// Whether none is left.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
+}
+
+fn name(names: &[u8], start: u32) -> &CStr {
+    // Every name was stored with its NUL, so the default is never taken.
+    CStr::from_bytes_until_nul(names.get(start as usize..).unwrap_or_default()).unwrap_or_default()
 }

@@ -102,6 +102,11 @@ impl Descent {
         Ok(directory)
     }
 
+    /// Whether what `stat` shows is on the tree's own file system.
+    pub fn is_on_same_device(&self, stat: &FileStat) -> bool {
+        Identity::of(stat).device == self.device
+    }
+
     /// How many levels below the start the directory at hand is.
     pub fn depth(&self) -> usize {
         self.levels.len()
@@ -169,9 +174,14 @@ impl Descent {
 
     /// The failure of `operation` on the directory at hand or on `name` in it.
     pub fn error(&self, operation: &'static str, name: Option<&CStr>, cause: Errno) -> Error {
+        Error::io_bytes(operation, &self.path(name), cause)
+    }
+
+    /// The whole path of the directory at hand or of `name` in it, for messages.
+    pub fn path(&self, name: Option<&CStr>) -> Vec<u8> {
         let mut path = self.start.root_path.as_os_str().as_bytes().to_vec();
         path.push(b'/');
         path.extend(self.relative_path(name));
-        Error::io_bytes(operation, &path, cause)
+        path
     }
 }

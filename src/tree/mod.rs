@@ -14,6 +14,7 @@ pub mod compare;
 pub mod copy;
 pub mod descent;
 pub mod difference;
+pub mod index;
 pub mod listing;
 pub mod pool;
 pub mod remove;

@@ -1,0 +1,27 @@
+//! The index of a snapshot on disk: `index/NAME`.
+//!
+//! It is written before the snapshot becomes visible, and synced with it. It only ever saves work:
+//! where it is missing, damaged or too large, everything is compared, and nothing is said.
+
+use super::durable;
+use super::root::SnapshotRoot;
+use crate::tell::error::Result;
+use crate::tree::index::{Index, Part, join, max_bytes};
+
+/// The room that holds the indexes.
+pub const ROOM: &str = "index";
+
+/// Reads the index of the snapshot `name`, which has about `entries` entries.
+pub fn read(root: &SnapshotRoot, name: &str, entries: u64) -> Option<Index> {
+    let room = root.room(ROOM).ok()?;
+    let file = durable::read_bytes(room.place(), name, max_bytes(entries) as u64 + 1_024).ok()??;
+    Index::parse(file, name)
+}
+
+/// Writes the index of the snapshot `name` for a caller who is about to sync the whole file system.
+pub fn write_before_syncfs(root: &SnapshotRoot, name: &str, parts: Vec<Part>, entries: u64) -> Result<()> {
+    match join(parts, name, max_bytes(entries)) {
+        Some(file) => durable::write_before_syncfs(root.room(ROOM)?.place(), name, &file),
+        None => Ok(()),
+    }
+}
