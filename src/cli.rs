@@ -140,6 +140,9 @@ pub fn main() -> ExitCode {
         (false, false) => None,
     };
     crate::tell::log::start(is_hook && Transfer::is_announced(), level.unwrap_or(LevelFilter::Info));
+    if !is_hook && level != Some(LevelFilter::Error) {
+        crate::tell::progress::start();
+    }
     let context = command::Context {
         settings: Settings::read(line.config.as_deref(), line.rsyncd_conf.as_deref()),
         level,

@@ -40,21 +40,25 @@ impl Pass<'_> {
             true => *comparison,
             false => Comparison { added: staged.cloned.entries, changed: 0, removed: 0, ..*comparison },
         };
-        let record = Record {
+        let mut record = Record {
             status: self.request.status,
             client: self.request.client.clone(),
             duration_seconds: ((compared + cloning.elapsed()).as_secs_f64() * 1_000.0).round() / 1_000.0,
             ..Record::new(time, grade, &staged.cloned, &comparison)
         };
+        if let Some(work) = &mut record.work {
+            work.recycled.clone_from(&staged.recycled);
+        }
         self.warn_of_losses(&record, report);
         staged.publish(self.root, &name, &record)?;
         log::info!(
-            "{}: published {name} ({grade}): {} entries, {} added, {} changed, {} removed, {} s",
+            "{}: published {name} ({grade}): {} entries, {} added, {} changed, {} removed; {}; {} s",
             self.target.label(),
             record.entries,
             record.added,
             record.changed,
             record.removed,
+            record.work.as_ref().map(ToString::to_string).unwrap_or_default(),
             record.duration_seconds,
         );
         report.ending = Ending::Published;

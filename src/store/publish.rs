@@ -40,8 +40,8 @@ pub struct Staged {
     room: Room,
     /// What the clone did.
     pub cloned: Cloned,
-    /// Whether it was made out of a retired snapshot.
-    pub is_recycled: bool,
+    /// The retired snapshot that it was made out of.
+    pub recycled: Option<String>,
     parts: Vec<Part>,
 }
 
@@ -65,7 +65,14 @@ impl Staged {
             match recycle_into(root, &room, retired, knowledge) {
                 Ok((cloned, parts)) => {
                     let name = c_name(RECYCLED);
-                    return Ok(Staged { name, beside: false, room, cloned, parts, is_recycled: true });
+                    return Ok(Staged {
+                        name,
+                        beside: false,
+                        room,
+                        cloned,
+                        parts,
+                        recycled: Some(retired.to_string()),
+                    });
                 }
                 Err(error) => {
                     log::warn!("{retired} cannot be recycled, the snapshot is made afresh: {error}");
@@ -77,7 +84,7 @@ impl Staged {
         let parent = if beside { root.directory() } else { room.place().directory };
         let stage = Stage { parent, name: &name, is_recycled: false, staging: room.place().directory };
         let (cloned, parts) = clone_tree((root.module(), &root.module_path), &stage, knowledge)?;
-        Ok(Staged { name, beside, room, cloned, parts, is_recycled: false })
+        Ok(Staged { name, beside, room, cloned, parts, recycled: None })
     }
 
     /// Makes the staged tree durable, then visible as the snapshot `name`.

@@ -3,6 +3,8 @@
 //! A record is written before its snapshot becomes visible. Later only *verified-until*
 //! moves. Adopted snapshots get a record when they are first verified.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -76,9 +78,37 @@ pub struct Record {
     /// Who transferred; none for a manual snapshot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<Client>,
+    /// What making the snapshot took; none for an adopted one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
     /// Inodes that were copied, since they could not be linked.
     #[serde(default, rename = "copy", skip_serializing_if = "Vec::is_empty")]
     pub copies: Vec<CopyRecord>,
+}
+
+/// What making a snapshot took.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// The retired snapshot that it was made out of; none if it was made afresh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recycled: Option<String>,
+    /// Directories that were read, of the module and of snapshots.
+    pub directories_read: u64,
+    /// Links and directories that were made.
+    pub linked: u64,
+    /// Links and directories of the retired snapshot that were removed.
+    pub unlinked: u64,
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Work { recycled, directories_read, linked, unlinked } = self;
+        match recycled {
+            Some(name) => write!(f, "out of {name}, ")?,
+            None => write!(f, "afresh, ")?,
+        }
+        write!(f, "{directories_read} directories read, {linked} links made, {unlinked} removed")
+    }
 }
 
 /// One copied inode.
@@ -107,6 +137,12 @@ impl Record {
             attributes_lost: cloned.attributes_lost,
             skipped_mounts: cloned.skipped_mounts.iter().map(|path| escape(path)).collect(),
             copies: CopyRecord::of(&cloned.copies),
+            work: Some(Work {
+                recycled: None,
+                directories_read: comparison.directories_read + cloned.directories_read,
+                linked: cloned.made,
+                unlinked: cloned.removed,
+            }),
             ..Record::bare(time, grade)
         }
     }
@@ -133,6 +169,7 @@ impl Record {
             attributes_lost: 0,
             skipped_mounts: Vec::new(),
             client: None,
+            work: None,
             copies: Vec::new(),
         }
     }

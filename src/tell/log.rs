@@ -11,6 +11,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, Formatter3164, LoggerBackend};
 
 use super::escape::one_line;
+use super::progress;
 
 const IDENT: &str = "rsyncd-snapshot";
 
@@ -54,7 +55,8 @@ impl Log for Logger {
         let sent = self.syslog.as_ref().is_some_and(|syslog| send(syslog, record.level(), &line));
         if !sent || record.level() <= Level::Warn {
             // Standard error may be closed; there is nowhere left to say so.
-            let _ = writeln!(std::io::stderr(), "{IDENT}: {}{line}", prefix(record.level()));
+            let _ =
+                progress::pause(|| writeln!(std::io::stderr(), "{IDENT}: {}{line}", prefix(record.level())));
         }
     }
 

@@ -7,6 +7,7 @@ pub mod error;
 pub mod escape;
 pub mod exit;
 pub mod log;
+pub mod progress;
 pub mod table;
 
 /// A number with its noun: `1 snapshot`, `2 snapshots`.

@@ -40,6 +40,7 @@ use super::pool::{self, Pool};
 use super::remove::remove_alone;
 use super::syscalls::{is_mount_point, open_directory, stat_entry};
 use crate::tell::error::{Error, Result};
+use crate::tell::progress;
 
 /// What a clone did.
 #[derive(Debug, Default)]
@@ -137,9 +138,11 @@ pub fn clone_tree(
         max_bytes: max_bytes(knowledge.entries.unwrap_or(0)),
         parts: AtomicUsize::new(1),
     };
+    progress::begin("making the snapshot", knowledge.entries);
     let results = Pool::run(pool::workers(knowledge.entries), vec![job], |job, pool| {
         clone_part(job, &shared, pool).inspect_err(|_| pool.stop())
     });
+    progress::end();
     let (mut cloned, mut parts) = (Cloned::default(), Vec::new());
     for result in results {
         let (some, part) = result?;
@@ -363,6 +366,7 @@ impl Clone<'_, '_> {
     /// Puts a directory that was kept into the index.
     fn note_kept(&mut self, name: &CStr, line: &Line) {
         self.count(line.entries.into());
+        progress::add(line.entries.into());
         let depth = self.depth_at_hand();
         self.part.push(&Line { depth, name, ..*line }, self.shared.max_bytes);
     }
@@ -416,6 +420,7 @@ impl Clone<'_, '_> {
             true => self.link_all(&directories, &mut pending)?,
             false => self.align(&directories, &mut pending)?,
         };
+        progress::add(entries);
         let is_certain = before.1 == doubts(&self.cloned);
         let stamp = if is_certain { Stamp::of(stat).settled(now) } else { Stamp::NEVER };
         let unfinished = Unfinished {

@@ -29,6 +29,7 @@ use super::pool::{self, Pool};
 use super::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
+use crate::tell::progress;
 
 /// A summary of a live tree that any added, removed or renamed entry changes. Change times
 /// are the kernel's: no client can set them.
@@ -129,9 +130,11 @@ pub fn compare_trees(live: Root, snapshot: Option<Root>, knowledge: &Knowledge) 
             indexed: knowledge.index.map(|_| 0),
         },
     };
+    progress::begin("comparing", knowledge.entries);
     let parts = Pool::run(pool::workers(knowledge.entries), vec![job], |job, pool| {
         compare_part(job, knowledge, pool).inspect_err(|_| pool.stop())
     });
+    progress::end();
     let mut comparison = Comparison::default();
     for part in parts {
         comparison.add(&part?);
@@ -455,6 +458,7 @@ impl Walk<'_> {
     }
 
     fn note_live(&mut self, ctime_ns: i64, entries: u64) {
+        progress::add(entries);
         let fingerprint = Fingerprint { directories: 1, entries, ctime_sum: ctime_ns & i64::MAX };
         self.comparison.add(&Comparison { fingerprint, newest_ctime_ns: ctime_ns, ..Comparison::default() });
     }

@@ -21,6 +21,7 @@ use super::listing::Listing;
 use super::pool::{self, Pool};
 use super::syscalls::{Answer, is_privileged, stat_entry};
 use crate::tell::error::{Error, Result};
+use crate::tell::progress;
 
 /// Removes `name` and everything below it from `parent`; returns how many entries that were.
 ///
@@ -29,6 +30,13 @@ use crate::tell::error::{Error, Result};
 pub fn remove_tree(parent: BorrowedFd, parent_path: &Path, name: &CStr) -> Result<u64> {
     let failed = |cause| Error::io("open", parent_path, cause);
     let start = Start::root(parent, parent_path).map_err(failed)?;
+    progress::begin("removing", None);
+    let removed = remove_shared(&start, parent, name);
+    progress::end();
+    removed
+}
+
+fn remove_shared(start: &Start, parent: BorrowedFd, name: &CStr) -> Result<u64> {
     let mut removed = 0;
     let workers = pool::workers(None);
     if workers > 1 {
@@ -41,7 +49,7 @@ pub fn remove_tree(parent: BorrowedFd, parent_path: &Path, name: &CStr) -> Resul
             return Ok(removed);
         }
     }
-    Ok(removed + remove_alone(start, name)?)
+    Ok(removed + remove_alone(start.clone(), name)?)
 }
 
 /// The same without other workers, for a walk that has some already.
@@ -152,6 +160,9 @@ impl Removal<'_> {
         let directory = self.descent.directory()?;
         listing.read_first(directory.as_fd())?;
         loop {
+            if self.pool.is_some() {
+                progress::add(listing.entries().len() as u64);
+            }
             listing.sort_by_inode();
             for entry in listing.entries() {
                 let name = listing.name(entry);

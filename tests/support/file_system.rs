@@ -47,6 +47,11 @@ impl FileSystem {
         FileSystem::with(kind, kind.usual_mebibytes(), &[])
     }
 
+    /// ext4 whose inodes have no room for parts of a second in their times.
+    pub(crate) fn whole_seconds() -> Option<FileSystem> {
+        FileSystem::with(Kind::Ext4, Kind::Ext4.usual_mebibytes(), &["-I", "128"])
+    }
+
     /// A file system of the given size, made with extra `mkfs` options.
     pub(crate) fn with(kind: Kind, mebibytes: u64, mkfs_options: &[&str]) -> Option<FileSystem> {
         if !may_mount() {

@@ -8,11 +8,14 @@
 
 pub(crate) mod aftermath;
 pub(crate) mod daemon;
+pub(crate) mod edits;
 pub(crate) mod file_system;
 pub(crate) mod fingerprint;
 pub(crate) mod module;
+pub(crate) mod random;
 pub(crate) mod run;
 pub(crate) mod server;
+pub(crate) mod simulated;
 pub(crate) mod time;
 pub(crate) mod tree;
 

@@ -1,0 +1,68 @@
+//! Progress of long work, for a person who watches: entries done, how many a second, how long still.
+//!
+//! One bar for the process, as there is one log: the engine adds to it wherever it is, and without
+//! a terminal, and in the hook, it is not there.
+
+use std::io::{IsTerminal, stderr};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+
+static BAR: OnceLock<ProgressBar> = OnceLock::new();
+
+/// Shows progress from now on if standard error is a terminal.
+pub fn start() {
+    if stderr().is_terminal() && BAR.get().is_none() {
+        // Nothing is drawn until the first phase; then ten times a second at most.
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+        let _ = BAR.set(bar);
+    }
+}
+
+/// Begins work of which `entries` are expected, if that is known.
+pub fn begin(what: &'static str, entries: Option<u64>) {
+    let Some(bar) = BAR.get() else { return };
+    let template = match entries {
+        Some(_) => "{msg}: {human_pos} of about {human_len} entries, {rate} a second, {eta} left",
+        None => "{msg}: {human_pos} entries, {rate} a second",
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.with_key("rate", rate));
+    }
+    bar.reset();
+    match entries {
+        Some(entries) => bar.set_length(entries),
+        None => bar.unset_length(),
+    }
+    bar.set_message(what);
+    bar.enable_steady_tick(Duration::from_millis(200));
+}
+
+fn rate(state: &ProgressState, write: &mut dyn std::fmt::Write) {
+    // A line that cannot be drawn is no reason to stop.
+    let _ = write!(write, "{:.0}", state.per_sec());
+}
+
+/// So many more are done.
+pub fn add(entries: u64) {
+    if let Some(bar) = BAR.get() {
+        bar.inc(entries);
+    }
+}
+
+/// The work is done or has failed: takes the line away.
+pub fn end() {
+    if let Some(bar) = BAR.get() {
+        bar.disable_steady_tick();
+        bar.finish_and_clear();
+    }
+}
+
+/// Runs `write`, which writes lines to the terminal, so that they do not mix with the bar.
+pub fn pause<T>(write: impl FnOnce() -> T) -> T {
+    match BAR.get() {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
