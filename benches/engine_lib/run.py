@@ -1,0 +1,46 @@
+"""Running commands, and stopping with a message that says what to do."""
+
+import subprocess
+import sys
+import time
+
+
+class Failure(Exception):
+    """Ends the benchmark; its text is for the person who started it."""
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def heading(text):
+    say(f"\n== {text}")
+
+
+def run(command, **options):
+    """Runs a command and returns what it prints; a failure shows all of it."""
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True, errors="replace", **options)
+    except FileNotFoundError:
+        raise Failure(f"{command[0]} is not there") from None
+    if done.returncode != 0:
+        raise Failure(f"{' '.join(command)}: status {done.returncode}\n{done.stdout}{done.stderr}".rstrip())
+    return done.stdout
+
+
+def seconds_of(commands, env, log):
+    """How long the commands take, one after the other, from the first fork to the last exit."""
+    with open(log, "wb") as output:
+        start = time.perf_counter()
+        for command in commands:
+            status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                                    env=env).returncode
+            if status != 0:
+                raise Failure(f"{' '.join(command)}: status {status}\n{tail(log)}".rstrip())
+        return time.perf_counter() - start
+
+
+def tail(log):
+    with open(log, "rb") as output:
+        return "\n".join(output.read().decode(errors="replace").splitlines()[-15:])

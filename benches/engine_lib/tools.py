@@ -1,0 +1,139 @@
+"""What the benchmark needs, where it gets it, and which versions that are."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from .run import Failure, heading, run, say
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+PYTHON_PACKAGES = ["rsync-system-backup==1.1", "rotate-backups==8.1"]
+PEERS = ("rsync", "cpz", "rmz", "python")
+MKFS_PACKAGES = {"ext4": "e2fsprogs", "xfs": "xfsprogs", "btrfs": "btrfs-progs"}
+
+
+class Tools:
+    """The programs, by name: those of the peers that take part, and ours."""
+
+    def __init__(self, without, build_peers):
+        target = Path(os.environ.get("CARGO_TARGET_DIR") or "target")
+        self.target = target if target.is_absolute() else PROJECT / target
+        self.home = self.target / "engine-peers"
+        self.program = self.target / "release" / "rsyncd-snapshot"
+        self.bare_loop = self.target / "release" / "examples" / "bare_loop"
+        self.paths = {}
+        self._find_peers(without, build_peers)
+
+    def has(self, name):
+        return name in self.paths
+
+    def build_ours(self):
+        heading("Building rsyncd-snapshot")
+        if not shutil.which("cargo"):
+            raise Failure("no cargo found. Install a Rust toolchain: https://rustup.rs")
+        build = ["cargo", "build", "--release", "--locked", "--quiet", "--bins", "--example", "bare_loop"]
+        run([*build, "--target-dir", str(self.target)], cwd=PROJECT)
+
+    def _find_peers(self, without, build_peers):
+        if "rsync" not in without:
+            self.paths["rsync"] = shutil.which("rsync")
+        crates = [name for name in ("cpz", "rmz") if name not in without]
+        python = self.home / "venv" / "bin" / "rsync-system-backup"
+        if build_peers:
+            self._install_crates([name for name in crates if not (self.home / "bin" / name).exists()])
+            if "python" not in without and not python.exists():
+                self._install_python()
+        for name, path in [*((name, self.home / "bin" / name) for name in crates), ("python", python)]:
+            if name not in without and path.exists():
+                self.paths[name] = str(path)
+            elif name not in without:
+                say(f"{name} is not installed and takes no part")
+
+    def _install_crates(self, crates):
+        if not crates:
+            return
+        heading(f"Building {' and '.join(crates)}")
+        try:
+            run(["cargo", "install", "--quiet", "--locked", "--root", str(self.home), *crates])
+        except Failure as failure:
+            raise Failure(f"{failure}\nDo without: --without {','.join(crates)}") from None
+
+    def _install_python(self):
+        heading(f"Installing {' and '.join(PYTHON_PACKAGES)}")
+        venv = self.home / "venv"
+        try:
+            run([sys.executable, "-m", "venv", "--clear", str(venv)])
+            run([str(venv / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *PYTHON_PACKAGES])
+        except Failure as failure:
+            raise Failure(f"{failure}\nDo without: --without python") from None
+
+    def versions(self, file_systems):
+        """One line per tool."""
+        ours = run([str(self.program), "--version"]).strip()
+        lines = [f"{ours}, {self.program.stat().st_size // 1024} KiB", first_line(["cp", "--version"])]
+        if self.has("rsync"):
+            lines.append(" ".join(first_line(["rsync", "--version"]).split()[:3]))
+        lines += [first_line([self.paths[name], "--version"]) for name in ("cpz", "rmz") if self.has(name)]
+        if self.has("python"):
+            lines.append(", ".join(package.replace("==", " ") for package in PYTHON_PACKAGES))
+        for file_system in file_systems:
+            lines.append(first_line([f"mkfs.{file_system}", "-V"]))
+        return lines
+
+
+def file_systems_here(wanted):
+    """Those of `wanted` that can be made without installing anything."""
+    return [name for name in wanted if shutil.which(f"mkfs.{name}")]
+
+
+def install_packages(file_systems, without, build_peers):
+    """Installs the Debian packages that are missing, or says which those are."""
+    needed = {f"mkfs.{name}": MKFS_PACKAGES[name] for name in file_systems}
+    needed |= {"mount": "mount", "losetup": "mount", "unshare": "util-linux", "/usr/bin/time": "time", "cc": "gcc"}
+    if "rsync" not in without:
+        needed["rsync"] = "rsync"
+    missing = {package for tool, package in needed.items() if not shutil.which(tool)}
+    if build_peers and "python" not in without and not importlib.util.find_spec("ensurepip"):
+        missing.add("python3-venv")
+    if not missing:
+        return
+    packages = sorted(missing)
+    install = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
+    if not shutil.which("apt-get"):
+        raise Failure(f"missing: {' '.join(packages)} (names of Debian's packages)")
+    heading(f"Installing {' '.join(packages)}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        run(["apt-get", "update", "-qq"], env=environment)
+        run(install, env=environment)
+    except Failure as failure:
+        hint = f"Install them by hand: {' '.join(install)}; or leave a peer out with --without"
+        raise Failure(f"{failure}\n{hint}") from None
+
+
+def first_line(command):
+    # Some tell their version on standard error.
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return done.stdout.strip().partition("\n")[0]
+
+
+def machine():
+    """What the figures depend on besides the tools."""
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return [
+        f"{cores} of {os.cpu_count()} cores ({processor()}), {memory:.0f} GiB of memory",
+        f"kernel {platform.release()} ({platform.machine()})",
+        time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    ]
+
+
+def processor():
+    fields = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+    names = {key.strip(): value.strip() for key, value in fields.items()}
+    return names.get("model name") or names.get("vendor_id") or platform.processor() or "unknown"
