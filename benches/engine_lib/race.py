@@ -64,12 +64,11 @@ class Race:
     warm: int
     cold: int
 
-    def run(self, entrants, warm_up=1):
-        """Times each entrant; before that it runs `warm_up` times, which shows its memory."""
+    def run(self, entrants):
+        """Times each entrant; before that each runs once untimed, which warms the caches and shows its memory."""
         times = {entrant.label: Times() for entrant in entrants}
-        for _ in range(warm_up):
-            for entrant in entrants:
-                self._warm_up(entrant, times[entrant.label])
+        for entrant in entrants:
+            self._warm_up(entrant, times[entrant.label])
         for temperature, wanted in ((WARM, self.warm), (COLD, self.cold)):
             for number in range(wanted):
                 # Each is first once, so none always follows the same one.
