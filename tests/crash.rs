@@ -154,7 +154,7 @@ fn a_failing_call_publishes_nothing_and_harms_nothing() {
         "linkat:error=EDQUOT:when=1",
         "mkdirat:error=ENOSPC:when=8",
         "syncfs:error=EIO",
-        "fchown:error=EIO:when=2",
+        "fchmod:error=EIO:when=2",
         "renameat2:error=EIO",
     ] {
         let module = busy_module();

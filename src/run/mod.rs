@@ -11,6 +11,7 @@ mod publish;
 mod report;
 mod request;
 mod rotate;
+mod scan;
 mod snapshot;
 
 use chrono::{DateTime, Utc};

@@ -5,6 +5,7 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 use nix::errno::Errno;
 
+use super::scan::Scan;
 use super::snapshot::{Outlook, Pass, is_new_mark};
 use super::{Ending, Report};
 use crate::decide::grade::Grade;
@@ -16,30 +17,26 @@ use crate::store::retire;
 use crate::store::state::State;
 use crate::tell::error::{Error, Result};
 use crate::tree::compare::Comparison;
-use crate::tree::index::Index;
 use crate::tree::syscalls::stat_entry;
 
 impl Pass<'_> {
-    pub(super) fn publish(
-        &self,
-        grade: Grade,
-        comparison: &Comparison,
-        index: Option<&Index>,
-        report: &mut Report,
-    ) -> Result<()> {
+    /// Makes a snapshot of this grade; without a scan it is the first one.
+    pub(super) fn publish(&self, grade: Grade, scan: Option<&Scan>, report: &mut Report) -> Result<()> {
         let compared = self.began.elapsed();
         let time = self.free_second()?;
         let cloning = Instant::now();
         self.correct_verified_until()?;
         let recycle = if report.policy_trouble { None } else { retire::recyclable(self.root)? };
-        let staged = Staged::build(self.root, recycle.as_deref(), index, comparison.fingerprint.entries)?;
+        let index = scan.and_then(|scan| scan.index.as_ref());
+        let entries = scan.map(|scan| scan.comparison.fingerprint.entries);
+        let staged = Staged::build(self.root, recycle.as_deref(), index, entries)?;
         let grade = self.grade_after_clone(grade)?;
         let name = SnapshotName::new(time, grade).text;
         let has_earlier = self.catalog.newest(grade, self.now).is_some();
-        let comparison = match has_earlier {
-            true => *comparison,
-            false => Comparison { added: staged.cloned.entries, changed: 0, removed: 0, ..*comparison },
-        };
+        let mut comparison = scan.map(|scan| scan.comparison).unwrap_or_default();
+        if !has_earlier {
+            comparison = Comparison { added: staged.cloned.entries, changed: 0, removed: 0, ..comparison };
+        }
         let mut record = Record {
             status: self.request.status,
             client: self.request.client.clone(),

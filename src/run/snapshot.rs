@@ -7,11 +7,11 @@
 //! before that leaves its marks standing, and the next run only does a little more than it must.
 
 use std::cell::Cell;
-use std::os::fd::AsFd;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 
+use super::scan::Scan;
 use super::{Ending, Report, Request};
 use crate::clock::Clock;
 use crate::config::target::Target;
@@ -19,17 +19,13 @@ use crate::decide::clock_guard::clock_jump;
 use crate::decide::grade::{Grade, Occasion, Outcome, Torn, outcome};
 use crate::store::boot::BootTime;
 use crate::store::catalog::{Catalog, Item};
-use crate::store::durable::c_name;
-use crate::store::index_file;
 use crate::store::publish::{clean_up, discard_staging};
 use crate::store::record::Record;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, DueReason, LastRun, State, TornMark};
-use crate::tell::error::{Error, Result};
-use crate::tree::compare::{Comparison, Fingerprint, Knowledge, compare_trees};
-use crate::tree::index::Index;
-use crate::tree::syscalls::open_directory;
+use crate::tell::error::Result;
+use crate::tree::compare::{Comparison, Fingerprint};
 
 /// One pass over the module.
 pub(super) struct Pass<'a> {
@@ -44,12 +40,6 @@ pub(super) struct Pass<'a> {
     pub(super) catalog: Catalog,
     /// Whether a comparison has been a full one.
     pub(super) is_full: Cell<bool>,
-}
-
-/// A comparison, and the index that it went by, if any.
-struct Scan {
-    comparison: Comparison,
-    index: Option<Index>,
 }
 
 /// Cleans up after earlier runs, compares, publishes what the request earns, and remembers it.
@@ -116,6 +106,10 @@ fn finish_earlier_work(
 
 impl Pass<'_> {
     fn run(&self, report: &mut Report) -> Result<()> {
+        if self.is_first() {
+            self.is_full.set(true);
+            return self.publish(Grade::Complete, None, report);
+        }
         let newest = self.catalog.newest(Grade::Complete, self.now);
         let Scan { comparison, index } = self.compare(newest, report)?;
         let torn = self.torn(&comparison);
@@ -129,7 +123,7 @@ impl Pass<'_> {
             Outcome::Snapshot(Grade::Complete) => match newest {
                 Some(newest) if !comparison.differs() => self.verify(newest, report),
                 Some(newest) if self.is_too_soon(newest) => self.put_off(report),
-                _ => self.publish(Grade::Complete, &comparison, index.as_ref(), report),
+                _ => self.publish(Grade::Complete, Some(&Scan { comparison, index }), report),
             },
             Outcome::Snapshot(Grade::Partial) => {
                 self.publish_partial(Scan { comparison, index }, newest, report)
@@ -137,70 +131,12 @@ impl Pass<'_> {
         }
     }
 
-    fn compare(&self, item: Option<&Item>, report: &mut Report) -> Result<Scan> {
-        let live = (self.root.module(), self.root.module_path.as_path());
-        let Some(item) = item else {
-            self.is_full.set(true);
-            let comparison = compare_trees(live, None, &Knowledge::default())?;
-            return Ok(Scan { comparison, index: None });
-        };
-        let name = &item.name.text;
-        let path = self.root.path.join(name);
-        let directory = open_directory(self.root.directory(), &c_name(name))
-            .map_err(|cause| Error::io("open the snapshot", &path, cause))?;
-        let record = item.record.as_ref().filter(|record| !record.adopted);
-        let index = record.and_then(|record| index_file::read(self.root, name, record.entries));
-        let is_proof = self.is_full_comparison_due();
-        let knowledge = Knowledge {
-            known: item.record.as_ref().map(Record::known).unwrap_or_default(),
-            index: index.as_ref(),
-            is_proof,
-            entries: record.map(|record| record.entries),
-        };
-        let comparison = compare_trees(live, Some((directory.as_fd(), &path)), &knowledge)?;
-        self.is_full.set(self.is_full.get() || is_proof || index.is_none());
-        if comparison.index_errors == 0 {
-            return Ok(Scan { comparison, index });
-        }
-        let count = comparison.index_errors;
-        report.warn(
-            &self.target.label(),
-            format!(
-                "the index of {name} was wrong about {count} of its directories: somebody has changed that snapshot, or the file \
-                 system's change times cannot be trusted; compare it with the others"
-            ),
-        );
-        Ok(Scan { comparison, index: None })
-    }
-
-    /// Whether it is time to prove the index; a time in the future is a wrong clock's.
-    fn is_full_comparison_due(&self) -> bool {
-        let last = self.before.full_comparison.filter(|last| *last <= self.now);
-        last.is_none_or(|last| self.now - last >= self.target.policy.full_comparison.delta())
-    }
-
-    fn tell_scan(&self, comparison: &Comparison) {
-        log::debug!(
-            "{}: {} entries in {} directories; {} added, {} changed, {} removed; decided {:.3} ms after the start",
-            self.target.label(),
-            comparison.fingerprint.entries,
-            comparison.fingerprint.directories,
-            comparison.added,
-            comparison.changed,
-            comparison.removed,
-            BootTime::now().milliseconds_since(&self.request.started),
-        );
-    }
-
-    fn torn(&self, comparison: &Comparison) -> Torn {
-        let Some(mark) = &self.before.torn else { return Torn::No };
-        let changed = match &mark.fingerprint {
-            Some(fingerprint) => *fingerprint != comparison.fingerprint,
-            // The hook that set the mark never came to scan: what changed since then shows in the
-            // kernel's change times.
-            None => Some(comparison.newest_ctime_ns) > mark.since.timestamp_nanos_opt(),
-        };
-        if changed { Torn::Changed } else { Torn::Unchanged }
+    /// Whether there is nothing to compare the tree with, nor a torn mark to hold against it: then the
+    /// clone alone reads it.
+    fn is_first(&self) -> bool {
+        self.catalog.newest(Grade::Partial, self.now).is_none()
+            && self.before.torn.is_none()
+            && outcome(self.request.occasion, Torn::No) == Outcome::Snapshot(Grade::Complete)
     }
 
     /// Nothing new is safe to publish; but a tree that equals the newest complete snapshot keeps that one current.
@@ -276,19 +212,8 @@ impl Pass<'_> {
                 report.snapshot = Some(item.name.text.clone());
                 self.remember(Outlook::torn(Some(Grade::Partial), self.torn_scan(&comparison)))
             }
-            None => self.publish(Grade::Partial, &comparison, index.as_ref(), report),
+            None => self.publish(Grade::Partial, Some(&Scan { comparison, index }), report),
         }
-    }
-
-    /// The scan to hold a torn mark against: the tree as the failed transfer left it. None if
-    /// something has changed it since the mark, for that may be a good transfer whose hook waits
-    /// for us. A change in the future is one of a wrong clock, and says nothing.
-    pub(super) fn torn_scan(&self, comparison: &Comparison) -> Option<Fingerprint> {
-        let nanoseconds = |time: DateTime<Utc>| time.timestamp_nanos_opt().unwrap_or(i64::MAX);
-        let marked = nanoseconds(self.before.torn.as_ref()?.since);
-        let now = nanoseconds(self.clock.exact_now());
-        let changed_since = (marked + 1..=now).contains(&comparison.newest_ctime_ns);
-        (!changed_since).then_some(comparison.fingerprint)
     }
 
     fn last_run(&self, covered: Option<Grade>) -> LastRun {

@@ -46,7 +46,7 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Clones the module, which has about `entries` entries, into staging: out of the retired snapshot
+    /// Clones the module, which has about `entries` entries if that is known, into staging: out of the retired snapshot
     /// `recycle` if there is one and it can be used, else afresh. `newest` is the index by which the
     /// module was compared; without it the retired one's is not used either.
     ///
@@ -57,10 +57,10 @@ impl Staged {
         root: &SnapshotRoot,
         recycle: Option<&str>,
         newest: Option<&Index>,
-        entries: u64,
+        entries: Option<u64>,
     ) -> Result<Self> {
         let room = root.room("staging")?;
-        let knowledge = Knowledge { newest, retired: None, entries: Some(entries) };
+        let knowledge = Knowledge { newest, retired: None, entries };
         if let Some(retired) = recycle {
             match recycle_into(root, &room, retired, knowledge) {
                 Ok((cloned, parts)) => {
@@ -107,8 +107,7 @@ fn recycle_into(
     retired: &str,
     knowledge: Knowledge,
 ) -> Result<(Cloned, Vec<Part>)> {
-    let index =
-        knowledge.newest.and_then(|_| index_file::read(root, retired, knowledge.entries.unwrap_or(0)));
+    let index = knowledge.newest.and_then(|_| index_file::read(root, retired, knowledge.entries));
     take_for_recycling(root, room, retired)?;
     let staging = room.place().directory;
     let stage = Stage { parent: staging, name: &c_name(RECYCLED), is_recycled: true, staging };

@@ -114,9 +114,10 @@ pub struct Index {
     unchanged: Vec<AtomicBool>,
 }
 
-/// Memory, and room on disk, that an index may take for a tree of `entries` entries. Only trees of
-/// next to nothing but directories need more; they are compared.
-pub fn max_bytes(entries: u64) -> usize {
+/// Memory, and room on disk, that an index may take for a tree of `entries` entries, a million where
+/// that is unknown. Only trees of next to nothing but directories need more; they are compared.
+pub fn max_bytes(entries: Option<u64>) -> usize {
+    let entries = entries.unwrap_or(1_000_000);
     usize::try_from(entries.saturating_mul(16)).unwrap_or(usize::MAX).saturating_add(6 << 20)
 }
 

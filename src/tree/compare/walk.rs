@@ -1,214 +1,25 @@
-//! What differs between the live tree and a snapshot: names and inode numbers from directory
-//! reads, and the directories' own attributes. No file is opened, and few are even looked at.
-//!
-//! Equal name and equal inode number mean the same file, because a snapshot's entries *are* the
-//! live ones. Along the way the live tree's [`Fingerprint`] is taken, which tells later whether
-//! anything in it was touched. Several workers share the walk; what they found is added up.
-//!
-//! With the snapshot's [`Index`] a live directory that is as it was is neither read nor compared: one
-//! call tells, and the snapshot's directory is not even opened. Every so often the index is put
-//! to the proof instead: then everything is compared, and where it was wrong it is said so.
+//! The walk of a comparison: down into what both trees have, or one, and into nothing that the index vouches for.
 
-use std::collections::HashSet;
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::ffi::CStr;
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
-use serde::{Deserialize, Serialize};
 
-use super::attributes;
-use super::children::Children;
-use super::copy::{Copies, InodePair};
-use super::descent::{Descent, Directory, Start};
-use super::difference::{Comparer, Found, Side as Unread, differences};
-use super::index::{Index, Ordinal, Stamp};
-use super::listing::Listing;
-use super::pool::{self, Pool};
-use super::syscalls::stat_entry;
-use crate::tell::error::{Error, Result};
+use super::entry::Entry;
+use super::{Child, Comparison, Fingerprint, Frame, Job, Side, Walk};
+use crate::tell::error::Result;
 use crate::tell::escape::escape;
 use crate::tell::progress;
-
-/// A summary of a live tree that any added, removed or renamed entry changes. Change times
-/// are the kernel's: no client can set them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Fingerprint {
-    /// Directories, the root included.
-    pub directories: u64,
-    /// Entries, directories included, the root not.
-    pub entries: u64,
-    /// The sum of the directories' change times in nanoseconds, modulo 2⁶³.
-    pub ctime_sum: i64,
-}
-
-/// What a comparison found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Comparison {
-    /// Of the live tree.
-    pub fingerprint: Fingerprint,
-    /// The newest change time of a live directory, in nanoseconds since 1970.
-    pub newest_ctime_ns: i64,
-    /// Entries that only the live tree has.
-    pub added: u64,
-    /// Entries of the same name that are other files, and directories with other attributes.
-    pub changed: u64,
-    /// Entries that only the snapshot has.
-    pub removed: u64,
-    /// Directories that the index wrongly called unchanged.
-    pub index_errors: u64,
-    /// Directories that had to be read, of either tree.
-    pub directories_read: u64,
-}
-
-impl Comparison {
-    /// Whether anything differs.
-    pub fn differs(&self) -> bool {
-        self.added + self.changed + self.removed > 0
-    }
-
-    fn add(&mut self, other: &Comparison) {
-        self.fingerprint.directories += other.fingerprint.directories;
-        self.fingerprint.entries += other.fingerprint.entries;
-        // TOML holds no larger integers.
-        self.fingerprint.ctime_sum =
-            self.fingerprint.ctime_sum.wrapping_add(other.fingerprint.ctime_sum) & i64::MAX;
-        self.newest_ctime_ns = self.newest_ctime_ns.max(other.newest_ctime_ns);
-        self.added += other.added;
-        self.changed += other.changed;
-        self.removed += other.removed;
-        self.index_errors += other.index_errors;
-        self.directories_read += other.directories_read;
-    }
-}
-
-/// Differences that the snapshot's record explains.
-#[derive(Debug, Default)]
-pub struct Known {
-    copies: Copies,
-    mounts: HashSet<Vec<u8>>,
-}
-
-impl Known {
-    /// From what was recorded when the snapshot was made.
-    pub fn new(copies: Copies, mounts: Vec<Vec<u8>>) -> Self {
-        Known { copies, mounts: mounts.into_iter().collect() }
-    }
-
-    fn has_mount(&self, live: &Descent, name: &CStr) -> bool {
-        !self.mounts.is_empty() && self.mounts.contains(&live.relative_path(Some(name)))
-    }
-}
-
-/// A tree's root directory and its path for messages.
-pub type Root<'a> = (BorrowedFd<'a>, &'a Path);
-
-/// What is known of the snapshot that is compared with.
-#[derive(Default)]
-pub struct Knowledge<'a> {
-    /// Differences that are none.
-    pub known: Known,
-    /// Its index, if it has one. What was found unchanged is noted in it.
-    pub index: Option<&'a Index>,
-    /// Whether everything is compared all the same, to prove the index.
-    pub is_proof: bool,
-    /// About how many entries it has.
-    pub entries: Option<u64>,
-}
-
-/// Compares `live` with `snapshot`, or with nothing.
-pub fn compare_trees(live: Root, snapshot: Option<Root>, knowledge: &Knowledge) -> Result<Comparison> {
-    let start = |(root, path): Root| Start::root(root, path).map_err(|cause| Error::io("open", path, cause));
-    let job = Job {
-        live: start(live)?,
-        snapshot: start(snapshot.unwrap_or(live))?,
-        name: None,
-        child: Child {
-            side: if snapshot.is_some() { Side::Both } else { Side::Live },
-            indexed: knowledge.index.map(|_| 0),
-        },
-    };
-    progress::begin("comparing", knowledge.entries);
-    let parts = Pool::run(pool::workers(knowledge.entries), vec![job], |job, pool| {
-        compare_part(job, knowledge, pool).inspect_err(|_| pool.stop())
-    });
-    progress::end();
-    let mut comparison = Comparison::default();
-    for part in parts {
-        comparison.add(&part?);
-    }
-    Ok(comparison)
-}
-
-/// A pair of subtrees to compare: `name` in both starts, or these themselves.
-struct Job {
-    live: Start,
-    snapshot: Start,
-    name: Option<CString>,
-    child: Child,
-}
-
-/// What is known of a directory before it is visited.
-#[derive(Clone, Copy)]
-struct Child {
-    side: Side,
-    indexed: Option<Ordinal>,
-}
-
-fn compare_part(job: Job, knowledge: &Knowledge, pool: &Pool<Job>) -> Result<Comparison> {
-    let descent = |start: Start| {
-        let path = start.root_path.clone();
-        Descent::new(start).map_err(|cause| Error::io("open", &path, cause))
-    };
-    let mut walk = Walk {
-        live: descent(job.live)?,
-        snapshot: descent(job.snapshot)?,
-        knowledge,
-        pool,
-        comparer: Comparer::default(),
-        listing: Listing::default(),
-        frames: Vec::new(),
-        base: usize::from(job.name.is_some()),
-        comparison: Comparison::default(),
-    };
-    match job.name {
-        Some(name) => walk.enter(&name, job.child)?,
-        None => walk.enter_root(job.child)?,
-    }
-    walk.run()?;
-    Ok(walk.comparison)
-}
-
-struct Walk<'a> {
-    live: Descent,
-    snapshot: Descent,
-    knowledge: &'a Knowledge<'a>,
-    pool: &'a Pool<Job>,
-    comparer: Comparer,
-    listing: Listing,
-    frames: Vec<Frame>,
-    /// How many levels below the start the first frame is.
-    base: usize,
-    comparison: Comparison,
-}
-
-/// Which trees have a directory.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Both,
-    Live,
-    Snapshot,
-}
-
-struct Frame {
-    side: Side,
-    pending: Children<Child>,
-}
+use crate::tree::attributes;
+use crate::tree::children::Children;
+use crate::tree::descent::{Descent, Directory};
+use crate::tree::difference::{Side as Unread, differences};
+use crate::tree::index::{Ordinal, Stamp};
+use crate::tree::syscalls::stat_entry;
 
 impl Walk<'_> {
-    fn run(&mut self) -> Result<()> {
+    pub(super) fn run(&mut self) -> Result<()> {
         while let Some(frame) = self.frames.last_mut() {
             match frame.pending.pop() {
                 Some((name, child)) => {
@@ -242,7 +53,7 @@ impl Walk<'_> {
         }
     }
 
-    fn enter_root(&mut self, child: Child) -> Result<()> {
+    pub(super) fn enter_root(&mut self, child: Child) -> Result<()> {
         let (_, stat) = self.open_live()?;
         if let Some(ordinal) = self.unchanged(child, &stat) {
             return self.pass(ordinal);
@@ -251,7 +62,7 @@ impl Walk<'_> {
     }
 
     /// Visits `name`, which is the next to be visited in the directories at hand.
-    fn enter(&mut self, name: &CStr, child: Child) -> Result<()> {
+    pub(super) fn enter(&mut self, name: &CStr, child: Child) -> Result<()> {
         if self.is_unchanged_leaf(name, child) {
             return Ok(());
         }
@@ -468,54 +279,4 @@ fn open_with_state(descent: &mut Descent) -> Result<(Directory, FileStat)> {
     let directory = descent.directory().map_err(|cause| descent.error("return to", None, cause))?;
     let stat = fstat(&directory).map_err(|cause| descent.error("inspect", None, cause))?;
     Ok((directory, stat))
-}
-
-/// What is needed to judge one name that differs.
-struct Entry<'a> {
-    known: &'a Known,
-    live: &'a Descent,
-    directory: BorrowedFd<'a>,
-    comparison: &'a mut Comparison,
-    pending: &'a mut Children<Child>,
-    index: Option<(&'a Index, &'a [Ordinal])>,
-}
-
-impl Entry<'_> {
-    fn compare(&mut self, name: &CStr, live: Option<Found>, snapshot: Option<Found>) {
-        match (live, snapshot) {
-            (Some(live), Some(snapshot)) if live.is_directory && snapshot.is_directory => {
-                let indexed = self.index.and_then(|(index, siblings)| index.find(siblings, name));
-                self.pending.push(name, Child { side: Side::Both, indexed });
-            }
-            (Some(live), Some(snapshot)) if !live.is_directory && !snapshot.is_directory => {
-                if !self.is_known_copy(name, live.inode, snapshot.inode) {
-                    self.comparison.changed += 1;
-                }
-            }
-            // One side only, or a directory that became something else or the other way round.
-            (live, snapshot) => {
-                if let Some(live) = live
-                    && !self.known.has_mount(self.live, name)
-                {
-                    self.comparison.added += 1;
-                    if live.is_directory {
-                        self.pending.push(name, Child { side: Side::Live, indexed: None });
-                    }
-                }
-                if let Some(snapshot) = snapshot {
-                    self.comparison.removed += 1;
-                    if snapshot.is_directory {
-                        self.pending.push(name, Child { side: Side::Snapshot, indexed: None });
-                    }
-                }
-            }
-        }
-    }
-
-    /// Whether the snapshot has a copy of the live inode, which has not been written since. The
-    /// name does not matter: what counts is that the content is there under it.
-    fn is_known_copy(&self, name: &CStr, live: u64, copy: u64) -> bool {
-        let known = self.known.copies.get(&InodePair { live, copy });
-        known.is_some_and(|known| stat_entry(self.directory, name).is_ok_and(|stat| known.is_current(&stat)))
-    }
 }

@@ -1,0 +1,107 @@
+//! The look at the module that a pass decides by: how it differs from a snapshot, and whether it is
+//! still as a failed transfer left it.
+//!
+//! The index of the snapshot is believed as long as a full comparison has proved it lately; one that
+//! was wrong is not used for anything, and it is said so.
+
+use std::os::fd::AsFd;
+
+use chrono::{DateTime, Utc};
+
+use super::Report;
+use super::snapshot::Pass;
+use crate::decide::grade::Torn;
+use crate::store::boot::BootTime;
+use crate::store::catalog::Item;
+use crate::store::durable::c_name;
+use crate::store::index_file;
+use crate::store::record::Record;
+use crate::tell::error::{Error, Result};
+use crate::tree::compare::{Comparison, Fingerprint, Knowledge, compare_trees};
+use crate::tree::index::Index;
+use crate::tree::syscalls::open_directory;
+
+/// A comparison, and the index that it went by, if any.
+pub(super) struct Scan {
+    pub(super) comparison: Comparison,
+    pub(super) index: Option<Index>,
+}
+
+impl Pass<'_> {
+    pub(super) fn compare(&self, item: Option<&Item>, report: &mut Report) -> Result<Scan> {
+        let live = (self.root.module(), self.root.module_path.as_path());
+        let Some(item) = item else {
+            self.is_full.set(true);
+            let comparison = compare_trees(live, None, &Knowledge::default())?;
+            return Ok(Scan { comparison, index: None });
+        };
+        let name = &item.name.text;
+        let path = self.root.path.join(name);
+        let directory = open_directory(self.root.directory(), &c_name(name))
+            .map_err(|cause| Error::io("open the snapshot", &path, cause))?;
+        let record = item.record.as_ref().filter(|record| !record.adopted);
+        let index = record.and_then(|record| index_file::read(self.root, name, Some(record.entries)));
+        let is_proof = self.is_full_comparison_due();
+        let knowledge = Knowledge {
+            known: item.record.as_ref().map(Record::known).unwrap_or_default(),
+            index: index.as_ref(),
+            is_proof,
+            entries: record.map(|record| record.entries),
+        };
+        let comparison = compare_trees(live, Some((directory.as_fd(), &path)), &knowledge)?;
+        self.is_full.set(self.is_full.get() || is_proof || index.is_none());
+        if comparison.index_errors == 0 {
+            return Ok(Scan { comparison, index });
+        }
+        let count = comparison.index_errors;
+        report.warn(
+            &self.target.label(),
+            format!(
+                "the index of {name} was wrong about {count} of its directories: somebody has changed that snapshot, or the file \
+                 system's change times cannot be trusted; compare it with the others"
+            ),
+        );
+        Ok(Scan { comparison, index: None })
+    }
+
+    /// Whether it is time to prove the index; a time in the future is a wrong clock's.
+    fn is_full_comparison_due(&self) -> bool {
+        let last = self.before.full_comparison.filter(|last| *last <= self.now);
+        last.is_none_or(|last| self.now - last >= self.target.policy.full_comparison.delta())
+    }
+
+    pub(super) fn tell_scan(&self, comparison: &Comparison) {
+        log::debug!(
+            "{}: {} entries in {} directories; {} added, {} changed, {} removed; decided {:.3} ms after the start",
+            self.target.label(),
+            comparison.fingerprint.entries,
+            comparison.fingerprint.directories,
+            comparison.added,
+            comparison.changed,
+            comparison.removed,
+            BootTime::now().milliseconds_since(&self.request.started),
+        );
+    }
+
+    pub(super) fn torn(&self, comparison: &Comparison) -> Torn {
+        let Some(mark) = &self.before.torn else { return Torn::No };
+        let changed = match &mark.fingerprint {
+            Some(fingerprint) => *fingerprint != comparison.fingerprint,
+            // The hook that set the mark never came to scan: what changed since then shows in the
+            // kernel's change times.
+            None => Some(comparison.newest_ctime_ns) > mark.since.timestamp_nanos_opt(),
+        };
+        if changed { Torn::Changed } else { Torn::Unchanged }
+    }
+
+    /// The scan to hold a torn mark against: the tree as the failed transfer left it. None if
+    /// something has changed it since the mark, for that may be a good transfer whose hook waits
+    /// for us. A change in the future is one of a wrong clock, and says nothing.
+    pub(super) fn torn_scan(&self, comparison: &Comparison) -> Option<Fingerprint> {
+        let nanoseconds = |time: DateTime<Utc>| time.timestamp_nanos_opt().unwrap_or(i64::MAX);
+        let marked = nanoseconds(self.before.torn.as_ref()?.since);
+        let now = nanoseconds(self.clock.exact_now());
+        let changed_since = (marked + 1..=now).contains(&comparison.newest_ctime_ns);
+        (!changed_since).then_some(comparison.fingerprint)
+    }
+}

@@ -1,0 +1,198 @@
+//! The entries of one directory of a clone: linked, copied where that is refused, or removed.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::PoisonError;
+
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+
+use super::{Child, Clone};
+use crate::tell::error::{Error, Result};
+use crate::tree::children::Children;
+use crate::tree::copy;
+use crate::tree::descent::Directory;
+use crate::tree::difference::{Found, Side, differences};
+use crate::tree::remove::remove_alone;
+use crate::tree::syscalls::is_mount_point;
+
+impl Clone<'_, '_> {
+    /// Links everything into a new directory; returns how many entries the live one has.
+    pub(super) fn link_all(
+        &mut self,
+        directories: &(Directory, Directory),
+        pending: &mut Children<Child>,
+    ) -> Result<u64> {
+        let mut listing = std::mem::take(&mut self.listing);
+        let live = directories.0.as_fd();
+        let mut entries = 0;
+        listing.read_first(live).map_err(|cause| self.live.error("read", None, cause))?;
+        loop {
+            listing.sort_by_inode();
+            entries += listing.entries().len() as u64;
+            for entry in listing.entries() {
+                self.add(directories, listing.name(entry), entry.is_directory, pending)?;
+            }
+            if !listing.read_next(live).map_err(|cause| self.live.error("read", None, cause))? {
+                break;
+            }
+        }
+        self.listing = listing;
+        Ok(entries)
+    }
+
+    /// Removes what differs from a recycled directory, and links what is missing in it; returns how
+    /// many entries the live one has.
+    pub(super) fn align(
+        &mut self,
+        directories: &(Directory, Directory),
+        pending: &mut Children<Child>,
+    ) -> Result<u64> {
+        let mut comparer = std::mem::take(&mut self.comparer);
+        self.cloned.directories_read += 1;
+        let path = self.live.path(None);
+        let failed = |side, cause| match side {
+            Side::Live => Error::io_bytes("read", &path, cause),
+            Side::Snapshot => Error::io_bytes("read the staged copy of", &path, cause),
+        };
+        let (live, staged) = (directories.0.as_fd(), directories.1.as_fd());
+        let mut different = 0;
+        let listed = differences((live, staged), &mut comparer, failed, |name, found, present| {
+            different += u64::from(found.is_some());
+            match (found, present) {
+                (Some(live), Some(staged)) if live.is_directory && staged.is_directory => {
+                    self.count(1);
+                    pending.push(name, Child { is_new: false, newest: None, retired: None });
+                    return Ok(());
+                }
+                (_, Some(_)) => self.remove_staged(staged, name)?,
+                (_, None) => {}
+            }
+            match found {
+                Some(Found { is_directory, .. }) => self.add(directories, name, is_directory, pending),
+                None => Ok(()),
+            }
+        })?;
+        // What made no difference is there already.
+        self.count(listed.saturating_sub(different));
+        self.comparer = comparer;
+        Ok(listed)
+    }
+
+    /// Links an entry, or makes the directory for it.
+    fn add(
+        &mut self,
+        directories: &(Directory, Directory),
+        name: &CStr,
+        is_directory: bool,
+        pending: &mut Children<Child>,
+    ) -> Result<()> {
+        self.count(1);
+        let (live, staged) = (directories.0.as_fd(), directories.1.as_fd());
+        if !is_directory && self.link_entry(live, staged, name)? == Linked::Done {
+            return Ok(());
+        }
+        match mkdirat(staged, name, Mode::S_IRWXU) {
+            Ok(()) => {
+                self.cloned.made += 1;
+                pending.push(name, Child { is_new: true, newest: None, retired: None });
+            }
+            // Some file systems list a name twice while it is renamed.
+            Err(Errno::EEXIST) => self.uncount(),
+            Err(cause) => return Err(self.staged.error("make the staged copy of", Some(name), cause)),
+        }
+        Ok(())
+    }
+
+    /// Links an entry that has been counted.
+    pub(super) fn link_entry(&mut self, live: BorrowedFd, staged: BorrowedFd, name: &CStr) -> Result<Linked> {
+        match linkat(live, name, staged, name, AtFlags::empty()) {
+            Ok(()) => self.cloned.made += 1,
+            Err(Errno::ENOENT) => self.vanish(),
+            // Some file systems list a name twice while it is renamed.
+            Err(Errno::EEXIST) => self.uncount(),
+            Err(Errno::EXDEV) if is_mount_point(live, name) => {
+                self.uncount();
+                self.skip_mount(name);
+            }
+            Err(cause @ (Errno::EMLINK | Errno::EPERM)) => return self.copy_entry(live, staged, name, cause),
+            Err(cause) => return Err(self.live.error("link", Some(name), cause)),
+        }
+        Ok(Linked::Done)
+    }
+
+    /// Copies what could not be linked because of `refusal`.
+    fn copy_entry(
+        &mut self,
+        live: BorrowedFd,
+        staged: BorrowedFd,
+        name: &CStr,
+        refusal: Errno,
+    ) -> Result<Linked> {
+        let copied =
+            self.shared.copier.lock().unwrap_or_else(PoisonError::into_inner).copy(live, name, staged);
+        match copied {
+            Ok((pair, stat)) => {
+                self.cloned.made += 1;
+                self.cloned.copied += 1;
+                let live = &self.live;
+                copy::remember(&mut self.cloned.copies, pair, &stat, || live.relative_path(Some(name)));
+            }
+            // It is a directory by now; linking one is refused with EPERM.
+            Err(Errno::EISDIR) => return Ok(Linked::IsDirectory),
+            Err(Errno::ENOENT | Errno::ESTALE | Errno::ELOOP) => self.vanish(),
+            // A refused link and a refused copy: the first says more to the administrator.
+            Err(Errno::EACCES | Errno::EPERM) => return Err(self.live.error("link", Some(name), refusal)),
+            Err(cause) => return Err(self.live.error("copy", Some(name), cause)),
+        }
+        Ok(Linked::Done)
+    }
+
+    pub(super) fn count(&mut self, entries: u64) {
+        self.cloned.entries = self.cloned.entries.wrapping_add(entries);
+    }
+
+    pub(super) fn uncount(&mut self) {
+        self.cloned.entries = self.cloned.entries.wrapping_sub(1);
+    }
+
+    pub(super) fn vanish(&mut self) {
+        self.uncount();
+        self.cloned.vanished += 1;
+    }
+
+    pub(super) fn leave_empty(&mut self, name: &CStr, is_new: bool) -> Result<()> {
+        if is_new {
+            return Ok(());
+        }
+        let staged = self.open_staged()?;
+        self.remove_staged(staged.as_fd(), name)?;
+        self.touch();
+        mkdirat(&staged, name, Mode::S_IRWXU)
+            .map_err(|cause| self.staged.error("make the staged copy of", Some(name), cause))
+    }
+
+    /// Removes an entry of the staged directory at hand, a whole subtree if need be.
+    pub(super) fn remove_staged(&mut self, staged: BorrowedFd, name: &CStr) -> Result<()> {
+        match unlinkat(staged, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) => self.cloned.removed += 1,
+            Err(Errno::EISDIR) => {
+                let start = self.staged.start_at(self.staged.depth());
+                let start =
+                    start.map_err(|cause| self.staged.error("return to the staged copy of", None, cause))?;
+                self.cloned.removed += remove_alone(start, name)?;
+            }
+            Err(Errno::ENOENT) => {}
+            Err(cause) => return Err(self.staged.error("remove the staged copy of", Some(name), cause)),
+        }
+        Ok(())
+    }
+}
+
+#[derive(PartialEq, Eq)]
+pub(super) enum Linked {
+    Done,
+    IsDirectory,
+}

@@ -1,0 +1,274 @@
+//! The walk of a clone: down from directory to directory, and up again with the attributes.
+
+use std::ffi::CStr;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+use nix::sys::stat::{FileStat, fstat};
+
+use super::entries::Linked;
+use super::{Child, Clone, Cloned, Frame, Job, Knowledge, Unfinished};
+use crate::tell::error::Result;
+use crate::tell::progress;
+use crate::tree::attributes;
+use crate::tree::children::Children;
+use crate::tree::descent::Directory;
+use crate::tree::index::{Index, Line, Ordinal, Own, Stamp, now_ns};
+use crate::tree::syscalls::stat_entry;
+
+impl Clone<'_, '_> {
+    pub(super) fn run(&mut self) -> Result<()> {
+        while let Some(frame) = self.frames.last_mut() {
+            for part in frame.given.drain(..) {
+                self.part.leave_gap(part);
+            }
+            match frame.pending.pop() {
+                Some((name, child)) => {
+                    self.share();
+                    self.enter(&name, child)?;
+                }
+                None => self.finish_directory()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a subtree away if somebody waits for one: from as far up as there is one.
+    fn share(&mut self) {
+        if self.pool.is_stopped() {
+            // Another worker has failed, and with it the clone.
+            self.frames.iter_mut().for_each(|frame| frame.pending = Children::new());
+        }
+        if !self.pool.is_hungry() {
+            return;
+        }
+        let Some(index) = self.frames.iter().position(|frame| !frame.pending.is_empty()) else { return };
+        let depth = self.base + index;
+        let (Ok(live), Ok(staged)) = (self.live.start_at(depth), self.staged.start_at(depth)) else { return };
+        let frame = &mut self.frames[index];
+        if let Some((name, child)) = frame.pending.pop() {
+            let part = self.shared.parts.fetch_add(1, Ordering::Relaxed);
+            frame.given.push(part);
+            let depth = self.depth + u32::try_from(index).unwrap_or(u32::MAX) + 1;
+            self.pool.give(Job { live, staged, name: Some(name), child, depth, part });
+        }
+    }
+
+    pub(super) fn enter(&mut self, name: &CStr, child: Child) -> Result<()> {
+        if self.keep(name, child)? {
+            return Ok(());
+        }
+        let now = now_ns();
+        let stat = match self.live.enter(name) {
+            Ok(stat) => stat,
+            Err(cause @ (Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP)) => return self.lose(name, cause),
+            // As `cp --one-file-system` does: the place where something is mounted on restore.
+            Err(Errno::EXDEV) => {
+                self.skip_mount(name);
+                self.note(name, 0, Stamp::NEVER);
+                return self.leave_empty(name, child.is_new);
+            }
+            Err(cause) => return Err(self.live.error("open the directory", Some(name), cause)),
+        };
+        self.staged.enter(name).map_err(|cause| self.live.error("open the staged copy of", None, cause))?;
+        self.fill_directory(name, &stat, now, child)
+    }
+
+    /// Keeps a directory of the recycled snapshot as it is if the live one has not changed since that
+    /// was made, nor anybody has changed that; its subdirectories become pending. False if not so.
+    fn keep(&mut self, name: &CStr, child: Child) -> Result<bool> {
+        let Knowledge { newest, retired, .. } = self.shared.knowledge;
+        let Some((index, ordinal)) = retired.zip(child.retired).filter(|_| !child.is_new) else {
+            return Ok(false);
+        };
+        let line = index.line(ordinal);
+        let known = newest.zip(child.newest).and_then(|(newest, ordinal)| newest.unchanged(ordinal));
+        let live = match known {
+            Some(stamp) => stamp,
+            None => match self.live.directory().and_then(|parent| stat_entry(parent.as_fd(), name)) {
+                Ok(stat) if self.live.is_on_same_device(&stat) => Stamp::of(&stat),
+                _ => return Ok(false),
+            },
+        };
+        if live != line.live {
+            return Ok(false);
+        }
+        if index.is_leaf(ordinal) {
+            let parent = self.open_staged()?;
+            let is_intact = stat_entry(parent.as_fd(), name).is_ok_and(|stat| Own::of(&stat) == line.own);
+            if is_intact {
+                self.note_kept(name, &line);
+            }
+            return Ok(is_intact);
+        }
+        match self.staged.enter(name) {
+            Ok(stat) if Own::of(&stat) == line.own => {}
+            Ok(_) => {
+                self.staged.leave();
+                return Ok(false);
+            }
+            Err(_) => return Ok(false),
+        }
+        self.live.pass(name);
+        self.note_kept(name, &line);
+        let siblings: Vec<Ordinal> = newest
+            .zip(child.newest)
+            .map(|(newest, ordinal)| newest.children(ordinal).collect())
+            .unwrap_or_default();
+        let children: Vec<Ordinal> = index.children(ordinal).collect();
+        let mut pending = Children::new();
+        for retired in children.into_iter().rev() {
+            let name = index.line(retired).name;
+            let newest = newest.and_then(|newest| newest.find(&siblings, name));
+            pending.push(name, Child { is_new: false, newest, retired: Some(retired) });
+        }
+        self.frames.push(Frame { pending, given: Vec::new(), unfinished: None });
+        Ok(true)
+    }
+
+    /// Puts a directory that was kept into the index.
+    fn note_kept(&mut self, name: &CStr, line: &Line) {
+        self.count(line.entries.into());
+        progress::add(line.entries.into());
+        let depth = self.depth_at_hand();
+        self.part.push(&Line { depth, name, ..*line }, self.shared.max_bytes);
+    }
+
+    /// Puts a directory into the index whose snapshot is not finished; returns its place.
+    fn note(&mut self, name: &CStr, entries: u64, live: Stamp) -> usize {
+        let (entries, live) = match u32::try_from(entries) {
+            Ok(entries) => (entries, live),
+            Err(_) => (u32::MAX, Stamp::NEVER),
+        };
+        let line =
+            Line { depth: self.depth_at_hand(), entries, live, own: Own { inode: 0, ctime_ns: 0 }, name };
+        self.part.push(&line, self.shared.max_bytes)
+    }
+
+    /// The depth below the tree's root of the directory whose frame comes next.
+    fn depth_at_hand(&self) -> u32 {
+        self.depth + u32::try_from(self.frames.len()).unwrap_or(u32::MAX)
+    }
+
+    /// It is no directory any more. Its second chance is its last: a client that keeps swapping it
+    /// must not keep us here.
+    fn lose(&mut self, name: &CStr, cause: Errno) -> Result<()> {
+        self.uncount();
+        let staged = self.open_staged()?;
+        self.remove_staged(staged.as_fd(), name)?;
+        self.touch();
+        if cause == Errno::ENOENT {
+            self.cloned.vanished += 1;
+            return Ok(());
+        }
+        let live = self.open_live()?;
+        self.count(1);
+        if self.link_entry(live.as_fd(), staged.as_fd(), name)? == Linked::IsDirectory {
+            self.uncount();
+            self.cloned.vanished += 1;
+        }
+        Ok(())
+    }
+
+    /// Makes the staged directory at hand equal to the live one, of which `stat` was taken after `now`,
+    /// but for its subdirectories, which become pending, and its attributes, which come last.
+    pub(super) fn fill_directory(
+        &mut self,
+        name: &CStr,
+        stat: &FileStat,
+        now: i64,
+        child: Child,
+    ) -> Result<()> {
+        let directories = (self.open_live()?, self.open_staged()?);
+        let mut pending = Children::new();
+        let changes = |cloned: &Cloned| cloned.made + cloned.removed;
+        let doubts = |cloned: &Cloned| (cloned.copied, cloned.skipped_mounts.len());
+        let before = (changes(&self.cloned), doubts(&self.cloned));
+        self.cloned.directories_read += 1;
+        let entries = match child.is_new {
+            true => self.link_all(&directories, &mut pending)?,
+            false => self.align(&directories, &mut pending)?,
+        };
+        progress::add(entries);
+        let is_certain = before.1 == doubts(&self.cloned);
+        let stamp = if is_certain { Stamp::of(stat).settled(now) } else { Stamp::NEVER };
+        let unfinished = Unfinished {
+            stat: *stat,
+            stamp,
+            at: self.note(name, entries, stamp),
+            is_touched: child.is_new || before.0 != changes(&self.cloned),
+        };
+        self.look_up(&mut pending, child);
+        self.frames.push(Frame { pending, given: Vec::new(), unfinished: Some(unfinished) });
+        Ok(())
+    }
+
+    /// Puts the subdirectories of `parent` in the order of the index, with what the indexes know of each.
+    fn look_up(&self, pending: &mut Children<Child>, parent: Child) {
+        let Knowledge { newest, retired, .. } = self.shared.knowledge;
+        let siblings = |index: Option<&Index>, ordinal: Option<Ordinal>| -> Vec<Ordinal> {
+            index.zip(ordinal).map(|(index, ordinal)| index.children(ordinal).collect()).unwrap_or_default()
+        };
+        let newest_siblings = siblings(newest, parent.newest);
+        let retired_siblings = siblings(retired, parent.retired);
+        pending.sort();
+        pending.update(|name, child| {
+            child.newest = newest.and_then(|index| index.find(&newest_siblings, name));
+            child.retired = retired.and_then(|index| index.find(&retired_siblings, name));
+        });
+    }
+
+    /// The directory at hand has changed after it was filled.
+    pub(super) fn touch(&mut self) {
+        if let Some(unfinished) = self.frames.last_mut().and_then(|frame| frame.unfinished.as_mut()) {
+            unfinished.is_touched = true;
+        }
+    }
+
+    fn finish_directory(&mut self) -> Result<()> {
+        let Some(frame) = self.frames.pop() else { return Ok(()) };
+        if let Some(unfinished) = frame.unfinished {
+            self.apply_attributes(&unfinished)?;
+        }
+        self.live.leave();
+        self.staged.leave();
+        Ok(())
+    }
+
+    fn apply_attributes(&mut self, unfinished: &Unfinished) -> Result<()> {
+        let Unfinished { stat, stamp, at, is_touched } = unfinished;
+        let (live, staged) = (self.open_live()?, self.open_staged()?);
+        let is_due = match is_touched {
+            true => Ok(true),
+            false => {
+                fstat(&staged).and_then(|own| attributes::differ(live.as_fd(), stat, staged.as_fd(), &own))
+            }
+        };
+        let applied = is_due.and_then(|is_due| match is_due {
+            true => attributes::apply(live.as_fd(), stat, staged.as_fd()),
+            false => Ok(true),
+        });
+        if !applied.map_err(|cause| self.live.error("keep the attributes of", None, cause))? {
+            self.cloned.attributes_lost += 1;
+        }
+        let own =
+            fstat(&staged).map_err(|cause| self.staged.error("inspect the staged copy of", None, cause))?;
+        self.part.complete(*at, *stamp, Own::of(&own));
+        Ok(())
+    }
+
+    fn open_live(&mut self) -> Result<Directory> {
+        self.live.directory().map_err(|cause| self.live.error("return to", None, cause))
+    }
+
+    pub(super) fn open_staged(&mut self) -> Result<Directory> {
+        self.staged
+            .directory()
+            .map_err(|cause| self.staged.error("return to the staged copy of", None, cause))
+    }
+
+    pub(super) fn skip_mount(&mut self, name: &CStr) {
+        self.cloned.skipped_mounts.push(self.live.relative_path(Some(name)));
+    }
+}
