@@ -91,6 +91,12 @@ enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Print the policy that takes over from a configuration of rotate-backups
+    ImportPolicy {
+        /// The configuration, such as /etc/rotate-backups.ini
+        #[arg(value_name = "FILE.ini")]
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -186,6 +192,7 @@ fn dispatch(command: Option<Command>, context: &command::Context) -> Result<u8, 
         Some(Command::Check { modules, format }) => {
             return command::check::run(context, modules.module.as_deref(), format.json);
         }
+        Some(Command::ImportPolicy { file }) => command::import_policy::run(context, &file)?,
     };
     Ok(exit.code())
 }

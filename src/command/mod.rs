@@ -3,6 +3,7 @@
 pub mod check;
 pub mod doctor;
 pub mod hook;
+pub mod import_policy;
 pub mod list;
 pub mod plan;
 pub mod rotate;

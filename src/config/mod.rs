@@ -5,6 +5,12 @@
 //! where it is and what would be right.
 
 pub mod environment;
+pub mod import;
+pub mod import_location;
+pub mod import_module;
+pub mod import_table;
+mod import_value;
+pub mod ini;
 pub mod policy_file;
 mod policy_syntax;
 mod policy_value;

@@ -1,0 +1,78 @@
+//! Reads a `rotate-backups.ini`, the configuration of the program whose policy we take over.
+//!
+//! The text is read by [`ini`], section names are understood by
+//! [`import_location`](super::import_location), and options become keys of our policy in
+//! [`import_table`](super::import_table). Which module a section is about is for
+//! [`import_module`](super::import_module) to find out.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::import_location::Location;
+use super::import_table::Table;
+use super::ini::{self, Mistake};
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::{escape, escape_path};
+
+/// A section in terms of our policy.
+#[derive(Debug, Clone)]
+pub struct Translated {
+    /// What stands between its brackets, not escaped.
+    pub name: String,
+    /// The line of its header, from 1.
+    pub line: usize,
+    /// The directories that it is about.
+    pub location: Location,
+    /// Its options.
+    pub table: Table,
+}
+
+/// Translates the `text` of `file`, section by section, in its order.
+///
+/// # Errors
+/// [`Error::Policy`] with a line for each mistake, and if there is nothing to translate.
+pub fn read(file: &Path, text: &[u8]) -> Result<Vec<Translated>> {
+    let told = |mistakes: BTreeSet<Mistake>| {
+        let told = |mistake: Mistake| {
+            format!("{}:{}: {}", escape_path(file), mistake.line, escape(mistake.message.as_bytes()))
+        };
+        Error::Policy(mistakes.into_iter().map(told).collect())
+    };
+    let sections = ini::read(text).map_err(|mistakes| told(mistakes.into_iter().collect()))?;
+    if sections.is_empty() {
+        let message = "has no section: rotate-backups takes a [directory] with its options, and without one there is nothing to translate";
+        return Err(Error::Policy(vec![format!("{} {message}", escape_path(file))]));
+    }
+    // [DEFAULT] reaches each section, and its mistakes with it.
+    let mut mistakes = BTreeSet::new();
+    let mut translated = Vec::new();
+    for section in &sections {
+        let location = Location::parse(&section.name, |name| std::env::var(name).ok(), home);
+        match Table::of(section, &sections) {
+            Ok(table) => {
+                translated.push(Translated {
+                    name: section.name.clone(),
+                    line: section.line,
+                    location,
+                    table,
+                });
+            }
+            Err(mut found) => mistakes.append(&mut found),
+        }
+    }
+    if mistakes.is_empty() { Ok(translated) } else { Err(told(mistakes)) }
+}
+
+/// The home directory of a user, or of whoever runs this.
+fn home(user: &str) -> Option<String> {
+    if user.is_empty()
+        && let Ok(home) = std::env::var("HOME")
+    {
+        return Some(home);
+    }
+    let found = match user {
+        "" => nix::unistd::User::from_uid(nix::unistd::Uid::current()),
+        user => nix::unistd::User::from_name(user),
+    };
+    found.ok().flatten()?.dir.into_os_string().into_string().ok()
+}
