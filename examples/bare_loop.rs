@@ -19,7 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rsyncd_snapshot::tree::clone::{Knowledge, Stage, clone_tree};
-use rsyncd_snapshot::tree::remove::remove_tree;
+use rsyncd_snapshot::tree::remove::remove_trees;
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -57,7 +57,11 @@ fn remove(trees: &[&OsStr]) -> Outcome<String> {
     let mut entries = 0;
     for tree in trees {
         let (parent_path, name) = split(Path::new(tree))?;
-        entries += remove_tree(File::open(parent_path)?.as_fd(), parent_path, &name)?;
+        let (removed, errors) = remove_trees(File::open(parent_path)?.as_fd(), parent_path, &[name])?;
+        if let Some(error) = errors.into_iter().next() {
+            return Err(error.into());
+        }
+        entries += removed;
     }
     Ok(format!("{{\"entries\": {entries}}}"))
 }

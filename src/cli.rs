@@ -9,6 +9,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::command;
+use crate::command::rotate::Orders;
 use crate::config::environment::Transfer;
 use crate::config::settings::Settings;
 use crate::store::boot::BootTime;
@@ -64,9 +65,12 @@ enum Command {
         /// Decide and explain, but delete nothing
         #[arg(short = 'n', long)]
         dry_run: bool,
-        /// Vouch for the clock and the state: end a pause of expiry
+        /// Vouch for the clock, the state and the policy: end a pause of expiry
         #[arg(long, conflicts_with = "dry_run")]
         confirm: bool,
+        /// Remove retired snapshots at once: then none can be brought back
+        #[arg(long, conflicts_with = "dry_run")]
+        purge: bool,
         #[command(flatten)]
         format: Format,
     },
@@ -81,8 +85,37 @@ enum Command {
     List {
         #[command(flatten)]
         modules: OptionalModules,
+        /// Those that are retired and can still be brought back
+        #[arg(long)]
+        expired: bool,
         #[command(flatten)]
         format: Format,
+    },
+    /// Keep a snapshot whatever the policy says
+    #[command(override_usage = "rsyncd-snapshot pin [OPTIONS] [MODULE] NAME")]
+    Pin {
+        #[command(flatten)]
+        snapshot: Named,
+        /// Why, for whoever finds it pinned
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Leave a pinned snapshot to the policy again
+    #[command(override_usage = "rsyncd-snapshot unpin [OPTIONS] [MODULE] NAME")]
+    Unpin {
+        #[command(flatten)]
+        snapshot: Named,
+    },
+    /// Bring a retired snapshot back, and pin it
+    #[command(override_usage = "rsyncd-snapshot undelete [OPTIONS] [MODULE] NAME")]
+    Undelete {
+        #[command(flatten)]
+        snapshot: Named,
+    },
+    /// Let expiry go on that paused because a push changed most of the tree
+    Release {
+        #[command(flatten)]
+        modules: Modules,
     },
     /// Health for monitoring, and a doctor for rsyncd.conf and policy
     Check {
@@ -107,6 +140,13 @@ struct Modules {
     /// Every module in rsyncd.conf whose snapshot root is registered
     #[arg(long)]
     all: bool,
+}
+
+#[derive(Debug, Args)]
+struct Named {
+    /// A snapshot's name, after the module's if several have one of that name
+    #[arg(num_args = 1..=2, required = true, value_name = "NAME")]
+    named: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -180,15 +220,23 @@ fn dispatch(command: Option<Command>, context: &command::Context) -> Result<u8, 
         Some(Command::Snapshot { modules, due, format }) => {
             command::snapshot::run(context, modules.module.as_deref(), due, format.json)?
         }
-        Some(Command::Rotate { modules, dry_run, confirm, format }) => {
-            command::rotate::run(context, modules.module.as_deref(), dry_run, confirm, format.json)?
+        Some(Command::Rotate { modules, dry_run, confirm, purge, format }) => {
+            let orders = Orders { dry_run, confirm, purge };
+            command::rotate::run(context, modules.module.as_deref(), orders, format.json)?
         }
         Some(Command::Plan { modules, format }) => {
             command::plan::run(context, modules.module.as_deref(), format.json)?
         }
-        Some(Command::List { modules, format }) => {
+        Some(Command::List { modules, expired: true, format }) => {
+            command::list::expired(context, modules.module.as_deref(), format.json)?
+        }
+        Some(Command::List { modules, expired: false, format }) => {
             command::list::run(context, modules.module.as_deref(), format.json)?
         }
+        Some(Command::Pin { snapshot, reason }) => command::pin::pin(context, &snapshot.named, &reason)?,
+        Some(Command::Unpin { snapshot }) => command::pin::unpin(context, &snapshot.named)?,
+        Some(Command::Undelete { snapshot }) => command::pin::undelete(context, &snapshot.named)?,
+        Some(Command::Release { modules }) => command::pin::release(context, modules.module.as_deref())?,
         Some(Command::Check { modules, format }) => {
             return command::check::run(context, modules.module.as_deref(), format.json);
         }

@@ -101,7 +101,8 @@ fn a_first_run_killed_at_any_call_leaves_no_half_snapshot() {
     }
 }
 
-/// The same with a recorded snapshot to compare with and to expire, and a torn mark to clear.
+/// The same with a recorded snapshot to compare with and to expire, retired ones to be recycled and
+/// removed, and a torn mark to clear.
 fn used_module() -> Module {
     let module = Module::new();
     tree::small(&module.latest);
@@ -113,10 +114,14 @@ fn used_module() -> Module {
     let record = record.replace(&time, "2001-02-07T04:05:06Z");
     fs::write(module.private(&format!("records/{past}.toml")), record).expect("a record");
     fs::remove_file(module.private(&format!("records/{name}.toml"))).expect("removed");
-    module.make_old_snapshot(OLD[0]);
     module.run_hook_after(12).exits(&[0]);
-    tree::write(&module.latest.join("repaired"), "x");
     module.write_policy(ROTATING);
+    // One to be removed and one to be recycled.
+    OLD[1..3].iter().for_each(|name| module.make_old_snapshot(name));
+    module.run(&["rotate", "data"]).exits(&[0]);
+    assert_eq!(module.left_over("expired"), 2);
+    module.make_old_snapshot(OLD[0]);
+    tree::write(&module.latest.join("repaired"), "x");
     module
 }
 
@@ -134,6 +139,8 @@ fn a_removal_killed_in_the_middle_is_finished_by_the_next_run() {
     }
     for call in [1, 2, 3, 7] {
         let module = busy_module();
+        // Retires the old ones, which the next run removes.
+        module.run_hook().exits(&[0]);
         let before = fingerprints(&module);
         let run = traced(&module, &format!("inject=unlinkat:signal=SIGKILL:when={call}"));
         assert_eq!(run.signal(), Some(9), "{run}");

@@ -12,10 +12,10 @@ use crate::clock::Clock;
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::target::Target;
 use crate::decide::grade::Grade;
-use crate::decide::rotation::pause;
+use crate::decide::reason::Pause;
 use crate::decide::span::roughly;
-use crate::store::catalog::{Catalog, Item};
-use crate::store::state::State;
+use crate::run::{self, Examined};
+use crate::store::catalog::Item;
 use crate::tell::counted;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
@@ -169,7 +169,11 @@ fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Finding> {
     findings.extend(last_failure(target));
     findings.extend(target.lost_history().map(|lost| Finding::new(Level::Critical, lost.to_string())));
     match examine_root(target) {
-        Ok(found) => findings.extend(found),
+        Ok(found) => {
+            // The last run may have warned of what still stands.
+            findings.retain(|known| !found.iter().any(|finding| finding.message == known.message));
+            findings.extend(found);
+        }
         Err(error) => {
             // What made the last run fail most likely still does; once is enough.
             let message = error.to_string();
@@ -201,8 +205,7 @@ fn examine_root(target: &Target) -> Result<Vec<Finding>, Error> {
         return Ok(vec![Finding::new(Level::Ok, message)]);
     }
     let root = target.look_at_root()?;
-    let catalog = Catalog::read(&root, &target.policy.time_zone)?;
-    let state = if root.is_registered() { State::read(root.private())? } else { State::default() };
+    let Examined { catalog, state, decision } = run::examine(target, &root, now)?;
     let mut findings = Vec::new();
     let mut warn = |message: String| findings.push(Finding::new(Level::Warning, message));
     catalog.warnings.iter().for_each(|warning| warn(warning.clone()));
@@ -216,11 +219,17 @@ fn examine_root(target: &Target) -> Result<Vec<Finding>, Error> {
     if let Some(due) = &state.due {
         warn(format!("a snapshot is due since {}: run `snapshot --due`", due.since.format("%FT%TZ")));
     }
-    if let Some(pause) = pause(&catalog.snapshots(), &state.history(), &target.policy, now) {
-        warn(format!("nothing expires: {pause}"));
+    if let Some(pause) = &decision.pause {
+        let level = if matches!(pause, Pause::Brake(_)) { Level::Critical } else { Level::Warning };
+        findings.push(Finding::new(level, format!("nothing expires: {pause}")));
     }
     let newest = catalog.newest(Grade::Complete, now);
-    findings.push(age(target, newest, catalog.items.len(), root.is_registered(), now));
+    let mut finding = age(target, newest, catalog.items.len(), root.is_registered(), now);
+    let pinned = catalog.items.iter().filter(|item| item.pin.is_some()).count();
+    if pinned > 0 {
+        finding.message += &format!(", {pinned} pinned");
+    }
+    findings.push(finding);
     Ok(findings)
 }
 

@@ -2,19 +2,43 @@
 
 use std::ffi::OsStr;
 
+use super::expired::ExpiredView;
 use super::view::ListView;
 use super::{Context, print, print_json};
 use crate::clock::Clock;
 use crate::store::catalog::Catalog;
+use crate::store::state::State;
 use crate::tell::error::Result;
 use crate::tell::exit::Exit;
+
+/// Lists the retired snapshots of each module.
+pub fn expired(context: &Context, module: Option<&OsStr>, json: bool) -> Result<Exit> {
+    let mut views = Vec::new();
+    let exit = context.for_each(module, |target| {
+        let view = ExpiredView::new(target, &target.look_at_root()?, Clock::System.now())?;
+        if !json {
+            print(&view.to_text(&target.label()))?;
+        }
+        views.push(view);
+        Ok(Exit::Done)
+    })?;
+    if json {
+        print_json(module.is_some(), &views)?;
+    }
+    Ok(exit)
+}
 
 /// Lists the snapshots of each module.
 pub fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Result<Exit> {
     let mut views = Vec::new();
     let exit = context.for_each(module, |target| {
         let root = target.look_at_root()?;
-        let catalog = Catalog::read(&root, &target.policy.time_zone)?;
+        let mut catalog = Catalog::read(&root, &target.policy.time_zone)?;
+        match State::read(root.private()) {
+            Ok(state) => catalog.pin(&state.pins),
+            // What can be listed is listed.
+            Err(error) => catalog.warnings.push(error.to_string()),
+        }
         for warning in &catalog.warnings {
             log::warn!("{}: {warning}", target.label());
         }

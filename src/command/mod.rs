@@ -2,9 +2,11 @@
 
 pub mod check;
 pub mod doctor;
+pub mod expired;
 pub mod hook;
 pub mod import_policy;
 pub mod list;
+pub mod pin;
 pub mod plan;
 pub mod rotate;
 pub mod snapshot;

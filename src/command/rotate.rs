@@ -5,24 +5,35 @@ use std::ffi::OsStr;
 use super::view::DecisionView;
 use super::{Context, plan, print, print_json};
 use crate::clock::Clock;
-use crate::run;
+use crate::run::{self, Disposal};
 use crate::tell::error::Result;
 use crate::tell::exit::Exit;
 
-/// Rotates each module; with `dry_run` only says what it would do.
-pub fn run(
-    context: &Context,
-    module: Option<&OsStr>,
-    dry_run: bool,
-    confirm: bool,
-    json: bool,
-) -> Result<Exit> {
-    if dry_run {
+/// What a person wants of a rotation.
+#[derive(Debug, Clone, Copy)]
+pub struct Orders {
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// End pauses first: clock, state and policy are right.
+    pub confirm: bool,
+    /// Remove what is retired at once, too.
+    pub purge: bool,
+}
+
+impl Orders {
+    fn disposal(self) -> Disposal {
+        if self.purge { Disposal::Now } else { Disposal::Later }
+    }
+}
+
+/// Rotates each module.
+pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool) -> Result<Exit> {
+    if orders.dry_run {
         return plan::run(context, module, json);
     }
     let mut views = Vec::new();
     let exit = context.for_each(module, |target| {
-        let rotated = run::rotate(target, confirm, &Clock::System)?;
+        let rotated = run::rotate(target, orders.confirm, orders.disposal(), &Clock::System)?;
         let view = DecisionView::new(target, &rotated.decision);
         if !json {
             print(&view.to_text(&target.label(), true))?;

@@ -99,6 +99,7 @@ struct ItemView {
     duration_seconds: Option<f64>,
     copies: u64,
     skipped_mounts: Vec<String>,
+    pinned: Option<String>,
     #[serde(skip)]
     age: String,
 }
@@ -128,6 +129,7 @@ impl ListView {
             "REMOVED",
             "UNCHANGED UNTIL",
             "CLIENT",
+            "PINNED",
         ]);
         for item in &self.snapshots {
             let count = |count: Option<u64>| count.map_or("-".to_string(), |count| count.to_string());
@@ -142,6 +144,10 @@ impl ListView {
                 count(item.removed),
                 unchanged.to_string(),
                 item.client.as_ref().map_or("-".to_string(), client_text),
+                item.pinned
+                    .as_deref()
+                    .map_or("", |reason| if reason.is_empty() { "pinned" } else { reason })
+                    .to_string(),
             ]);
         }
         if !self.snapshots.is_empty() {
@@ -170,6 +176,7 @@ impl ItemView {
             duration_seconds: made.map(|record| record.duration_seconds),
             copies: made.map_or(0, Record::copied_names),
             skipped_mounts: made.map(|record| record.skipped_mounts.clone()).unwrap_or_default(),
+            pinned: item.pin.as_ref().map(|pin| pin.reason.clone()),
             age: roughly(now - item.name.time),
         }
     }

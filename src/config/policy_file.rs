@@ -25,7 +25,7 @@ pub struct Policies {
 /// Reads one key's value into a policy.
 type Setter = fn(&mut Policy, &Value) -> Reading<()>;
 
-const KEYS: [(&str, Setter); 19] = [
+const KEYS: [(&str, Setter); 22] = [
     ("keep", |policy, value| value.keep().map(|keep| policy.keep = keep)),
     ("strict", |policy, value| value.boolean().map(|strict| policy.strict = strict)),
     ("prefer", |policy, value| value.one_of(&PREFER).map(|prefer| policy.prefer = prefer)),
@@ -41,6 +41,9 @@ const KEYS: [(&str, Setter); 19] = [
     ("lock_wait", |policy, value| value.span().map(|span| policy.lock_wait = span)),
     ("min_interval", |policy, value| value.span().map(|span| policy.min_interval = span)),
     ("full_comparison", |policy, value| value.span().map(|span| policy.full_comparison = span)),
+    ("grace", |policy, value| value.span().map(|span| policy.grace = Some(span))),
+    ("free_space", |policy, value| value.free_space().map(|space| policy.free_space = Some(space))),
+    ("anomaly_share", |policy, value| value.percent().map(|share| policy.anomaly_share = share)),
     ("max_age", |policy, value| value.positive_span().map(|span| policy.max_age = Some(span))),
     ("log_level", |policy, value| value.one_of(&LOG_LEVEL).map(|level| policy.log_level = level)),
     ("nice", |policy, value| value.integer(0..=19).map(|nice| policy.nice = nice as i32)),
@@ -245,6 +248,7 @@ fn without_byte_order_mark(text: &str) -> &str {
 mod tests {
     use super::*;
     use crate::decide::frequency::{Count, Frequency};
+    use crate::decide::space::FreeSpace;
     use crate::decide::span::Span;
 
     fn parse(text: &str) -> Result<Policies, Vec<String>> {
@@ -311,6 +315,9 @@ mod tests {
             max_age = "2d"
             log_level = "debug"
             nice = 19
+            grace = "3d"
+            free_space = "50G"
+            anomaly_share = "25%"
             ionice = "best-effort"
         "#;
         let expected = Policy {
@@ -333,6 +340,9 @@ mod tests {
             lock_wait: Span::from_seconds(0),
             min_interval: Span::from_seconds(300),
             full_comparison: Span::from_seconds(86_400),
+            grace: Some(Span::from_seconds(3 * 86_400)),
+            free_space: Some(FreeSpace::Bytes(50 << 30)),
+            anomaly_share: 25,
             max_age: Some(Span::from_seconds(2 * 86_400)),
             log_level: log::LevelFilter::Debug,
             nice: 19,

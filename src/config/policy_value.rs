@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::decide::frequency::{Count, Frequency};
+use crate::decide::space::FreeSpace;
 use crate::decide::span::Span;
 use crate::decide::zone::Zone;
 use crate::tell::escape::escape;
@@ -91,6 +92,21 @@ impl<'a, 'text> Value<'a, 'text> {
             return Err(self.mistake("it must be a duration longer than 0, such as \"1h\" or \"31d\""));
         }
         Ok(span)
+    }
+
+    /// A share in percent.
+    pub(super) fn percent(&self) -> Reading<u8> {
+        let number = self.text().and_then(|text| text.strip_suffix('%')?.parse().ok());
+        number.filter(|share| (1..=100).contains(share)).ok_or_else(|| {
+            self.mistake("it must be a share from \"1%\" to \"100%\", which is never exceeded")
+        })
+    }
+
+    /// What has to stay free on a file system.
+    pub(super) fn free_space(&self) -> Reading<FreeSpace> {
+        self.text().and_then(FreeSpace::parse).ok_or_else(|| {
+            self.mistake("it must be a share from \"1%\" to \"90%\", or a number of bytes with one of the units K, M, G, T, such as \"50G\"")
+        })
     }
 
     /// Exit statuses of a transfer; rsyncd reports -1 when it could not start one.

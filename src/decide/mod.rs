@@ -3,14 +3,17 @@
 //! Everything that keeps or loses a snapshot is settled here and tested as data;
 //! [`store`](crate::store) and [`tree`](crate::tree) only carry it out.
 
+pub mod brake;
 pub mod claim;
 pub mod clock_guard;
 pub mod frequency;
 pub mod grade;
+pub mod guards;
 pub mod name;
 pub mod policy;
 pub mod reason;
 pub mod rotation;
 pub mod slot;
+pub mod space;
 pub mod span;
 pub mod zone;

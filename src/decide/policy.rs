@@ -4,6 +4,7 @@
 //! reads the values; nothing here can be invalid.
 
 use super::frequency::{Count, Frequency};
+use super::space::FreeSpace;
 use super::span::Span;
 use super::zone::Zone;
 
@@ -61,6 +62,12 @@ pub struct Policy {
     pub min_interval: Span,
     /// At least this often everything is compared, index or not.
     pub full_comparison: Span,
+    /// How long a retired snapshot can be brought back; `None` is until the next run.
+    pub grace: Option<Span>,
+    /// What has to stay free on the file system, if need be at the cost of snapshots.
+    pub free_space: Option<FreeSpace>,
+    /// A push that changes or removes a larger share of the tree, in percent, pauses expiry.
+    pub anomaly_share: u8,
     /// `check` warns when the newest complete snapshot is older.
     pub max_age: Option<Span>,
     /// The least severe messages that are logged.
@@ -94,6 +101,9 @@ impl Default for Policy {
             lock_wait: Span::from_seconds(600),
             min_interval: Span::from_seconds(0),
             full_comparison: Span::from_seconds(7 * 86_400),
+            grace: None,
+            free_space: None,
+            anomaly_share: 50,
             max_age: None,
             log_level: log::LevelFilter::Info,
             nice: 0,

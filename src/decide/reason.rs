@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::brake::Brake;
 use super::clock_guard::ClockJump;
 use super::frequency::{Count, Frequency};
 use super::policy::Prefer;
@@ -75,6 +76,15 @@ pub enum Pause {
     RecordedInFuture(String),
     /// Our state file was damaged, so what it knew about pauses is lost.
     StateLost,
+    /// A push changed most of the tree.
+    Brake(Brake),
+    /// The policy has changed and would expire most of the history at once.
+    MostOfHistory {
+        /// Complete snapshots that would go.
+        going: usize,
+        /// Complete snapshots that there are.
+        of: usize,
+    },
 }
 
 impl fmt::Display for Pause {
@@ -87,6 +97,11 @@ impl fmt::Display for Pause {
                     "{name} was recorded or verified later than the clock says now; set the clock right, or if it is run `rotate --confirm`"
                 )
             }
+            Pause::Brake(brake) => brake.fmt(f),
+            Pause::MostOfHistory { going, of } => write!(
+                f,
+                "the policy has changed and would expire {going} of {of} complete snapshots; look at `plan`, then run `rotate --confirm` if that is meant"
+            ),
             Pause::StateLost => f.write_str(
                 "state.toml was damaged and set aside; look at `list`, then run `rotate --confirm`",
             ),

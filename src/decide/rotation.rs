@@ -14,9 +14,11 @@
 
 use chrono::{DateTime, Utc};
 
+use super::brake::Brake;
 use super::claim::{Claim, HeldSpan, claims};
-use super::clock_guard::{self, ClockJump};
+use super::clock_guard::ClockJump;
 use super::grade::Grade;
+use super::guards;
 use super::policy::Policy;
 use super::reason::{Pause, Reason};
 use super::slot;
@@ -51,6 +53,10 @@ pub struct History {
     pub state_lost: bool,
     /// A person knows of recorded snapshots with wrong dates up to this one.
     pub confirmed_future: Option<DateTime<Utc>>,
+    /// The pause that a push caused which changed most of the tree.
+    pub brake: Option<Brake>,
+    /// The [`rules`](super::guards::rules) that the last rotation went by, if there was one.
+    pub rules: Option<String>,
 }
 
 /// The fate of one snapshot.
@@ -69,7 +75,7 @@ pub struct Verdict {
 pub struct Decision {
     /// One verdict per snapshot, oldest first.
     pub verdicts: Vec<Verdict>,
-    /// Why nothing is expired, if so.
+    /// Why nothing is expired, if so; then every verdict is "stays".
     pub pause: Option<Pause>,
     /// How many would go but for `max_expire`.
     pub deferred: usize,
@@ -85,10 +91,11 @@ impl Decision {
 /// Decides for all `snapshots` of a root. The order of the input does not matter.
 pub fn decide(snapshots: &[Snapshot], history: &History, policy: &Policy, now: DateTime<Utc>) -> Decision {
     let mut decision = decide_before_guards(snapshots, policy, now);
-    decision.pause = pause(snapshots, history, policy, now);
+    decision.pause = guards::pause(snapshots, history, policy, now)
+        .or_else(|| guards::surprise(&decision, history, policy));
     match &decision.pause {
-        Some(pause) => apply_pause(&mut decision.verdicts, pause),
-        None => decision.deferred = apply_max_expire(&mut decision.verdicts, policy.max_expire),
+        Some(pause) => guards::apply_pause(&mut decision.verdicts, pause),
+        None => decision.deferred = guards::apply_max_expire(&mut decision.verdicts, policy.max_expire),
     }
     decision
 }
@@ -122,7 +129,7 @@ fn held_span(snapshot: &Snapshot, now: DateTime<Utc>) -> HeldSpan {
     HeldSpan { from: snapshot.time, until }
 }
 
-fn keep(verdict: &mut Verdict, reason: Reason) {
+pub(super) fn keep(verdict: &mut Verdict, reason: Reason) {
     if !verdict.keep {
         // What was said in favour of expiring it no longer matters.
         verdict.reasons.clear();
@@ -199,40 +206,4 @@ fn keep_recent_partials(verdicts: &mut [Verdict], partial: &[usize], policy: &Po
         }
         keep_young_and_pinned(verdict, policy, now);
     }
-}
-
-/// Why nothing may be expired at `now`, if so.
-pub fn pause(
-    snapshots: &[Snapshot],
-    history: &History,
-    policy: &Policy,
-    now: DateTime<Utc>,
-) -> Option<Pause> {
-    if history.state_lost {
-        return Some(Pause::StateLost);
-    }
-    let confirmed = history.confirmed_future.map_or(now, |confirmed| confirmed.max(now));
-    let is_future =
-        |snapshot: &&Snapshot| snapshot.recorded && snapshot.verified_until.max(snapshot.time) > confirmed;
-    if let Some(future) = snapshots.iter().find(is_future) {
-        return Some(Pause::RecordedInFuture(future.name.clone()));
-    }
-    clock_guard::clock_jump(history.clock_jump.as_ref(), history.last_run, now, policy.clock_jump)
-        .map(Pause::ClockJump)
-}
-
-fn apply_pause(verdicts: &mut [Verdict], pause: &Pause) {
-    for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep) {
-        keep(verdict, Reason::Paused(pause.clone()));
-    }
-}
-
-/// Lets only the oldest `max_expire` go; returns how many stay for a later run.
-fn apply_max_expire(verdicts: &mut [Verdict], max_expire: usize) -> usize {
-    let mut deferred = 0;
-    for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep).skip(max_expire) {
-        keep(verdict, Reason::Deferred(max_expire));
-        deferred += 1;
-    }
-    deferred
 }

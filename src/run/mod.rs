@@ -10,6 +10,7 @@ mod hold;
 mod publish;
 mod report;
 mod request;
+mod room;
 mod rotate;
 mod scan;
 mod snapshot;
@@ -18,7 +19,7 @@ use chrono::{DateTime, Utc};
 
 pub use report::{Ending, Report};
 pub use request::Request;
-pub use rotate::{Rotated, look, rotate};
+pub use rotate::{Disposal, Examined, Rotated, examine, look, rotate};
 
 use crate::clock::Clock;
 use crate::config::target::Target;
@@ -85,8 +86,10 @@ fn work(
         let mut report = snapshot::snapshot(target, root, &request, clock)?;
         if report.is_success() {
             rotate::rotate_after_snapshot(target, root, clock, &mut report)?;
-        } else {
-            rotate::free_retired(target, root, &mut report)?;
+        } else if report.is_failed_transfer() {
+            for warning in rotate::free_retired(target, root, clock)? {
+                report.warn(&target.label(), warning);
+            }
         }
         warnings.append(&mut report.warnings);
         match hold.release_unless_due(root)? {

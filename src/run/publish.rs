@@ -8,9 +8,12 @@ use nix::errno::Errno;
 use super::scan::Scan;
 use super::snapshot::{Outlook, Pass, is_new_mark};
 use super::{Ending, Report};
+use crate::decide::brake::{Brake, Change};
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
+use crate::decide::rotation::decide;
 use crate::store::durable::c_name;
+use crate::store::pin::Pin;
 use crate::store::publish::Staged;
 use crate::store::record::Record;
 use crate::store::retire;
@@ -26,7 +29,8 @@ impl Pass<'_> {
         let time = self.free_second()?;
         let cloning = Instant::now();
         self.correct_verified_until()?;
-        let recycle = if report.policy_trouble { None } else { retire::recyclable(self.root)? };
+        let anomaly = if grade == Grade::Complete { self.anomaly(scan) } else { None };
+        let recycle = if anomaly.is_none() { self.recyclable(report)? } else { None };
         let index = scan.and_then(|scan| scan.index.as_ref());
         let entries = scan.map(|scan| scan.comparison.fingerprint.entries);
         let staged = Staged::build(self.root, recycle.as_deref(), index, entries)?;
@@ -47,6 +51,9 @@ impl Pass<'_> {
             work.recycled.clone_from(&staged.recycled);
         }
         self.warn_of_losses(&record, report);
+        if let Some(brake) = anomaly {
+            self.pull(brake)?;
+        }
         staged.publish(self.root, &name, &record)?;
         log::info!(
             "{}: published {name} ({grade}): {} entries, {} added, {} changed, {} removed; {}; {} s",
@@ -64,6 +71,44 @@ impl Pass<'_> {
             Grade::Complete => Outlook::COMPLETE,
             Grade::Partial => Outlook::torn(Some(grade), self.torn_scan(&comparison)),
         })
+    }
+
+    /// The retired snapshot to make this one from. While expiry is paused none is used up: it may be
+    /// what somebody will want to have back.
+    fn recyclable(&self, report: &Report) -> Result<Option<String>> {
+        let policy = &self.target.policy;
+        let is_paused =
+            || decide(&self.catalog.snapshots(), &self.before.history(), policy, self.now).pause.is_some();
+        match report.policy_trouble || is_paused() {
+            true => Ok(None),
+            false => retire::recyclable(self.root, policy.grace, self.now),
+        }
+    }
+
+    /// The brake to pull if most of the tree has changed since the snapshot before.
+    fn anomaly(&self, scan: Option<&Scan>) -> Option<Brake> {
+        let before = self.catalog.newest(Grade::Complete, self.now)?;
+        let Comparison { added, changed, removed, fingerprint, .. } = scan?.comparison;
+        let entries = fingerprint.entries.saturating_add(removed).saturating_sub(added);
+        let change = Change { before: entries, changed, removed };
+        let is_anomalous = change.is_anomalous(self.target.policy.anomaly_share);
+        is_anomalous.then(|| Brake::new(self.now, &before.name.text, change))
+    }
+
+    /// Pins the snapshot before this one and pauses expiry. That is on disk before this one is visible: a
+    /// run that is killed in between has braked for nothing.
+    fn pull(&self, brake: Brake) -> Result<()> {
+        // Rotation, which comes next, makes a warning of it.
+        log::error!("{}: {brake}", self.target.label());
+        let Brake { entries, changed, removed, .. } = brake;
+        let reason = format!(
+            "the last one before a push that changed {changed} and removed {removed} of {entries} entries"
+        );
+        State::update(self.root.private(), |state| {
+            state.pins.entry(brake.before.clone()).or_insert(Pin::new(self.now, &reason));
+            state.brake.get_or_insert(brake);
+        })
+        .map(drop)
     }
 
     /// The second that names the snapshot: one whose names are free, here and among the retired.

@@ -2,14 +2,17 @@
 //!
 //! It runs after a new snapshot is durable or proved unnecessary, or by hand; never after a failed
 //! transfer, so failures alone cannot wear a history down. Everything is decided on one reading of the root
-//! under the lock, told, retired as a whole, and only then removed.
+//! under the lock, told, and retired as a whole. What earlier runs retired is removed after that, when
+//! its grace is over, and at last what `free_space` wants.
 
 use chrono::{DateTime, Utc};
 
 use super::hold::{Hold, Released};
-use super::{Report, Request};
+use super::{Report, Request, room};
 use crate::clock::Clock;
 use crate::config::target::Target;
+use crate::decide::grade::Grade;
+use crate::decide::guards::rules;
 use crate::decide::rotation::{Decision, decide};
 use crate::store::catalog::Catalog;
 use crate::store::memory::{Failure, Work};
@@ -36,23 +39,40 @@ impl Rotated {
     }
 }
 
-/// Decides without doing anything: for `plan`, `--dry-run` and `list`.
-pub fn look(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> Result<(Catalog, Decision)> {
-    let catalog = Catalog::read(root, &target.policy.time_zone)?;
+/// A root and what is decided on it.
+pub struct Examined {
+    /// Its snapshots.
+    pub catalog: Catalog,
+    /// What earlier runs left behind.
+    pub state: State,
+    /// What rotation would do.
+    pub decision: Decision,
+}
+
+/// Decides without doing anything.
+pub fn examine(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> Result<Examined> {
     let state = if root.is_registered() { State::read(root.private())? } else { State::default() };
+    let mut catalog = Catalog::read(root, &target.policy.time_zone)?;
+    catalog.pin(&state.pins);
     let decision = decide(&catalog.snapshots(), &state.history(), &target.policy, now);
+    Ok(Examined { catalog, state, decision })
+}
+
+/// The same for those who need no state.
+pub fn look(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> Result<(Catalog, Decision)> {
+    let Examined { catalog, decision, .. } = examine(target, root, now)?;
     Ok((catalog, decision))
 }
 
-/// Rotates by hand. With `confirm`, a person vouches for the clock: pauses end first.
+/// Rotates by hand. With `confirm`, a person vouches for the clock and the policy: pauses end first.
 ///
 /// # Errors
 /// [`Error::Policy`] if the policy cannot be used: then nothing expires.
-pub fn rotate(target: &Target, confirm: bool, clock: &Clock) -> Result<Rotated> {
+pub fn rotate(target: &Target, confirm: bool, disposal: Disposal, clock: &Clock) -> Result<Rotated> {
     if !target.trouble.is_empty() {
         return Err(Error::Policy(target.trouble.clone()));
     }
-    let result = rotate_by_hand(target, confirm, clock);
+    let result = rotate_by_hand(target, confirm, disposal, clock);
     let remembered = target.memory.change(&target.module_path, |memory| match &result {
         Ok(rotated) => {
             memory.warnings.clone_from(&rotated.warnings);
@@ -66,7 +86,7 @@ pub fn rotate(target: &Target, confirm: bool, clock: &Clock) -> Result<Rotated> 
     result
 }
 
-fn rotate_by_hand(target: &Target, confirm: bool, clock: &Clock) -> Result<Rotated> {
+fn rotate_by_hand(target: &Target, confirm: bool, disposal: Disposal, clock: &Clock) -> Result<Rotated> {
     // A timer must not make the loss of a history look like a new beginning.
     if let Some(lost) = target.lost_history() {
         return Err(lost);
@@ -78,7 +98,7 @@ fn rotate_by_hand(target: &Target, confirm: bool, clock: &Clock) -> Result<Rotat
     if confirm {
         end_pauses(target, &root, clock.now())?;
     }
-    let mut rotated = rotate_locked(target, &root, clock, Retired::Removed)?;
+    let mut rotated = rotate_locked(target, &root, clock, disposal)?;
     if let Released::Due { mark, held } = hold.release_unless_due(&root)?
         && let Err(error) = super::work(target, &root, Request::owed(&mark), clock, held)
     {
@@ -87,10 +107,10 @@ fn rotate_by_hand(target: &Target, confirm: bool, clock: &Clock) -> Result<Rotat
     Ok(rotated)
 }
 
-/// A person has looked at the clock and the list.
+/// A person has looked at the clock, the policy and the list. The brake needs a `release`.
 fn end_pauses(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> Result<()> {
-    let catalog = Catalog::read(root, &target.policy.time_zone)?;
-    let future = catalog
+    let future = examine(target, root, now)?
+        .catalog
         .snapshots()
         .into_iter()
         .map(|snapshot| snapshot.verified_until)
@@ -100,6 +120,7 @@ fn end_pauses(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> Resul
         state.state_lost = false;
         state.clock_jump = None;
         state.confirmed_future = future;
+        state.rules = Some(rules(&target.policy));
         if let Some(run) = &mut state.last_run {
             run.time = now;
         }
@@ -117,46 +138,70 @@ pub(super) fn rotate_after_snapshot(
     if report.policy_trouble {
         return Ok(());
     }
-    let rotated = rotate_locked(target, root, clock, Retired::Recycled)?;
+    let rotated = rotate_locked(target, root, clock, Disposal::Later)?;
     report.warnings.extend(rotated.warnings);
     Ok(())
 }
 
-/// Removes what is retired after a transfer that failed: it may have lacked the space.
-pub(super) fn free_retired(target: &Target, root: &SnapshotRoot, report: &mut Report) -> Result<()> {
-    if report.policy_trouble || !report.is_failed_transfer() {
-        return Ok(());
+/// Removes what is retired where its space is wanted: a transfer failed, or a snapshot for lack of it.
+/// Not what is within a grace that the policy sets, and nothing while expiry is paused.
+pub(super) fn free_retired(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Vec<String>> {
+    let now = clock.now();
+    if !target.trouble.is_empty() || examine(target, root, now)?.decision.pause.is_some() {
+        return Ok(Vec::new());
     }
-    for error in retire::remove_retired(root, None)?.errors {
-        report.warn(&target.label(), format!("a retired snapshot remains: {error}"));
-    }
-    Ok(())
+    let removed = retire::remove(root, &retire::past_grace(root, target.policy.grace, now)?)?;
+    Ok(removed.errors.iter().map(|error| format!("a retired snapshot remains: {error}")).collect())
 }
 
-/// What becomes of the newest retired snapshot.
-#[derive(PartialEq, Eq)]
-enum Retired {
-    /// It waits for the next snapshot to be made out of it.
-    Recycled,
-    /// It goes like the others.
-    Removed,
+/// What becomes of the retired snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposal {
+    /// Those that an earlier run retired and whose grace is over go, but for one to be recycled.
+    Later,
+    /// All of them go, at once.
+    Now,
 }
 
-fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock, retired: Retired) -> Result<Rotated> {
-    let label = target.label();
-    let (catalog, decision) = look(target, root, clock.now())?;
+fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock, disposal: Disposal) -> Result<Rotated> {
+    let now = clock.now();
+    let over = retire::past_grace(root, target.policy.grace, now)?;
+    let Examined { catalog, state, decision } = examine(target, root, now)?;
     let mut rotated = Rotated { decision, warnings: Vec::new() };
     for warning in &catalog.warnings {
-        rotated.warn(&label, warning.clone());
+        rotated.warn(&target.label(), warning.clone());
     }
-    tell_decision(&label, &mut rotated, target.policy.max_expire);
-    let names: Vec<String> =
-        rotated.decision.expired().map(|verdict| verdict.snapshot.name.clone()).collect();
-    for error in retire::retire(root, &names)? {
-        rotated.warn(&label, error.to_string());
+    tell_decision(&target.label(), &mut rotated, target.policy.max_expire);
+    if rotated.decision.pause.is_none() {
+        remember_rules(target, root, &catalog, &state)?;
+        let names: Vec<String> =
+            rotated.decision.expired().map(|verdict| verdict.snapshot.name.clone()).collect();
+        for error in retire::retire(root, &names, now)? {
+            rotated.warn(&target.label(), error.to_string());
+        }
     }
-    let keep = if retired == Retired::Recycled { retire::recyclable(root)? } else { None };
-    let removed = retire::remove_retired(root, keep.as_deref())?;
+    let names = match (disposal, &rotated.decision.pause) {
+        (Disposal::Now, _) => retire::retired(root)?,
+        (Disposal::Later, Some(_)) => Vec::new(),
+        (Disposal::Later, None) => {
+            let spare = retire::recyclable(root, target.policy.grace, now)?;
+            over.into_iter().filter(|name| spare.as_ref() != Some(name)).collect()
+        }
+    };
+    remove(target, root, &names, &mut rotated)?;
+    room::make(target, root, clock, &mut rotated)?;
+    Ok(rotated)
+}
+
+/// Removes the retired snapshots `names` for good, and says so.
+pub(super) fn remove(
+    target: &Target,
+    root: &SnapshotRoot,
+    names: &[String],
+    rotated: &mut Rotated,
+) -> Result<()> {
+    let label = target.label();
+    let removed = retire::remove(root, names)?;
     for error in removed.errors {
         rotated.warn(&label, format!("a retired snapshot remains: {error}"));
     }
@@ -167,7 +212,18 @@ fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock, retired: R
             removed.entries
         );
     }
-    Ok(rotated)
+    Ok(())
+}
+
+/// Remembers by which rules this root is rotated: others may have to be confirmed first. As long as
+/// the floors keep everything, rules have proved nothing.
+fn remember_rules(target: &Target, root: &SnapshotRoot, catalog: &Catalog, state: &State) -> Result<()> {
+    let rules = rules(&target.policy);
+    let complete = catalog.items.iter().filter(|item| item.name.grade == Grade::Complete).count();
+    if state.rules.as_ref() == Some(&rules) || complete <= target.policy.min_keep.max(1) {
+        return Ok(());
+    }
+    State::update(root.private(), |state| state.rules = Some(rules)).map(drop)
 }
 
 /// One line per decision with its reasons.
@@ -188,7 +244,8 @@ fn tell_decision(label: &str, rotated: &mut Rotated, max_expire: usize) {
 }
 
 impl Rotated {
-    fn warn(&mut self, label: &str, message: String) {
+    /// Logs a problem that does not stop the rotation.
+    pub(super) fn warn(&mut self, label: &str, message: String) {
         log::warn!("{label}: {message}");
         self.warnings.push(message);
     }

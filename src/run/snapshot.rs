@@ -12,7 +12,7 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 
 use super::scan::Scan;
-use super::{Ending, Report, Request};
+use super::{Ending, Report, Request, rotate};
 use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::decide::clock_guard::clock_jump;
@@ -51,7 +51,8 @@ pub(super) fn snapshot(
 ) -> Result<Report> {
     let mut report = Report::new(target, Ending::Unchanged);
     let before = State::update(root.private(), |_| ())?;
-    let catalog = Catalog::read(root, &target.policy.time_zone)?;
+    let mut catalog = Catalog::read(root, &target.policy.time_zone)?;
+    catalog.pin(&before.pins);
     finish_earlier_work(target, root, &catalog, &mut report)?;
     let now = clock.now();
     let scan_began = BootTime::now();
@@ -69,36 +70,28 @@ pub(super) fn snapshot(
         is_full: Cell::new(false),
     };
     // What could not be finished takes space that the next transfer may need.
-    pass.run(&mut report).inspect_err(|_| {
+    pass.run(&mut report).inspect_err(|error| {
         discard_staging(root);
-        if target.trouble.is_empty() {
-            let _ = retire::remove_retired(root, None);
+        if error.is_lack_of_space() {
+            let _ = rotate::free_retired(target, root, clock);
         }
     })?;
     Ok(report)
 }
 
-/// Removes what killed runs left: staging, temporary files, retired snapshots.
+/// Removes what killed runs left: staging, temporary files, records of what is gone.
 fn finish_earlier_work(
     target: &Target,
     root: &SnapshotRoot,
     catalog: &Catalog,
     report: &mut Report,
 ) -> Result<()> {
-    // While the policy cannot be used nothing is deleted, be it retired long ago.
-    let removed = match target.trouble.is_empty() {
-        true => retire::remove_retired(root, retire::recyclable(root)?.as_deref())?,
-        false => Default::default(),
-    };
-    for error in &removed.errors {
-        report.warn(&target.label(), format!("a retired snapshot remains: {error}"));
-    }
     let visible: Vec<String> = catalog.items.iter().map(|item| item.name.text.clone()).collect();
     let (found, errors) = clean_up(root, &visible, &retire::retired(root)?);
     for error in errors {
         report.warn(&target.label(), error.to_string());
     }
-    if found || removed.trees > 0 {
+    if found {
         log::info!("{}: cleaned up after a run that did not finish", target.label());
     }
     Ok(())

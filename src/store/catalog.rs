@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use nix::sys::stat::fstat;
 
 use super::durable::{Place, text_name};
+use super::pin::{Pin, Pins};
 use super::record::Record;
 use super::root::SnapshotRoot;
 use crate::decide::grade::Grade;
@@ -23,6 +24,8 @@ pub struct Item {
     pub record: Option<Record>,
     /// It has a record that cannot be read.
     pub unreadable: bool,
+    /// Its pin, if it has one.
+    pub pin: Option<Pin>,
 }
 
 impl Item {
@@ -40,7 +43,7 @@ impl Item {
             verified_until: self.record.as_ref().map_or(time, |record| record.verified_until.max(time)),
             grade: self.name.grade,
             recorded: self.is_recorded(),
-            pinned: None,
+            pinned: self.pin.as_ref().map(|pin| pin.reason.clone()),
             unreadable: self.unreadable,
         }
     }
@@ -70,16 +73,23 @@ impl Catalog {
         for name in names {
             let read = records.as_ref().map_or(Ok(None), |records| Record::read(records.place(), &name.text));
             let item = match read {
-                Ok(record) => Item { name, record, unreadable: false },
+                Ok(record) => Item { name, record, unreadable: false, pin: None },
                 Err(error) => {
                     catalog.warnings.push(format!("{} is kept: {error}", name.text));
-                    Item { name, record: None, unreadable: true }
+                    Item { name, record: None, unreadable: true, pin: None }
                 }
             };
             catalog.items.push(item);
         }
         catalog.items.sort_by(|a, b| (a.name.time, &a.name.text).cmp(&(b.name.time, &b.name.text)));
         Ok(catalog)
+    }
+
+    /// Notes the pins.
+    pub fn pin(&mut self, pins: &Pins) {
+        for item in &mut self.items {
+            item.pin = pins.get(&item.name.text).cloned();
+        }
     }
 
     /// What rotation decides on.

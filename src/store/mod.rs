@@ -10,6 +10,7 @@ pub mod durable;
 pub mod index_file;
 pub mod lock;
 pub mod memory;
+pub mod pin;
 pub mod publish;
 pub mod record;
 pub mod registration;

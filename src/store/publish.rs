@@ -7,7 +7,7 @@
 //! a name in the root is a complete, durable tree at every instant.
 
 use std::collections::HashSet;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -24,7 +24,7 @@ use crate::tell::error::{Error, Result};
 use crate::tree::clone::{Cloned, Knowledge, Stage, clone_tree};
 use crate::tree::index::{Index, Part};
 use crate::tree::listing::Listing;
-use crate::tree::remove::remove_tree;
+use crate::tree::remove::remove_trees;
 use crate::tree::syscalls::{is_privileged, rename_no_replace};
 
 /// Begins the names under which an unprivileged run stages beside the target.
@@ -173,17 +173,10 @@ fn remove_staged_beside(root: &SnapshotRoot) -> Result<bool> {
 /// Removes the trees in `directory` whose names are selected; the first error is kept.
 pub fn remove_all(directory: BorrowedFd, path: &Path, selected: impl Fn(&[u8]) -> bool) -> Result<bool> {
     let listing = Listing::read(directory).map_err(|cause| Error::io("read", path, cause))?;
-    let mut first_error = None;
-    let mut found = false;
-    for name in listing.entries().iter().map(|entry| listing.name(entry)) {
-        if selected(name.to_bytes()) {
-            found = true;
-            if let Err(error) = remove_tree(directory, path, name) {
-                first_error.get_or_insert(error);
-            }
-        }
-    }
-    first_error.map_or(Ok(found), Err)
+    let names = listing.entries().iter().map(|entry| listing.name(entry));
+    let names: Vec<CString> = names.filter(|name| selected(name.to_bytes())).map(CStr::to_owned).collect();
+    let (_, errors) = remove_trees(directory, path, &names)?;
+    errors.into_iter().next().map_or(Ok(!names.is_empty()), Err)
 }
 
 fn remove_temporaries(private: Place) -> Result<bool> {

@@ -1,14 +1,19 @@
-//! From a visible snapshot to nothing.
+//! From a visible snapshot to nothing, in two steps between which it can be brought back.
 //!
-//! Order: rename all that go into `expired/` → fsync of the root → fsync of `expired/` → only then remove,
-//! entry by entry. After the rename a snapshot is out of sight as a whole, so no half tree is
-//! ever visible, and until its removal it could be brought back. A run that is killed while removing
-//! leaves trees in `expired/`, which the next run removes.
+//! *Retire*: note when → rename all that go into `expired/` → fsync of the root → fsync of `expired/`. After
+//! the rename a snapshot is out of sight as a whole, so no half tree is ever visible, and what
+//! lies in `expired/` is a whole snapshot, too. All of it happens under the state's short lock, after a
+//! last look at the pins.
 //!
-//! The newest one stays there: the next snapshot is made out of it ([`publish`](super::publish)), which
-//! costs a fraction of removing this one and making that one. A transfer that fails may lack its
-//! space, and an administrator who rotates by hand may want it: then nothing stays.
+//! *Remove*: rename into staging → fsync of both → unlink entry by entry. What is being removed is no
+//! longer in `expired/`, so nobody can bring half of it back, and a run that is killed leaves it where the
+//! next one cleans up.
+//!
+//! Between the two lies the grace that the policy gives, by default until the next run. The newest
+//! one stays even longer: the next snapshot is made out of it ([`publish`](super::publish)), which
+//! costs a fraction of removing this one and making that one.
 
+use chrono::{DateTime, Utc};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstatat};
@@ -16,27 +21,62 @@ use nix::unistd::fsync;
 
 use super::catalog::names_in;
 use super::durable::{Place, c_name};
+use super::lock::Guard;
+use super::pin::Pin;
 use super::publish::forget;
-use super::root::SnapshotRoot;
+use super::root::{Room, SnapshotRoot};
+use super::state::State;
+use crate::decide::span::Span;
 use crate::tell::error::{Error, Result};
-use crate::tree::remove::remove_tree;
+use crate::tell::escape::escape;
+use crate::tree::remove::remove_trees;
 use crate::tree::syscalls::{Answer, is_privileged, rename_no_replace};
 
-/// Takes the snapshots `names` out of sight, durably; returns the errors of those that stay.
-pub fn retire(root: &SnapshotRoot, names: &[String]) -> Result<Vec<Error>> {
+/// Takes the snapshots `names` out of sight, durably; returns the errors of those that stay. One that
+/// has been pinned meanwhile stays without a word.
+pub fn retire(root: &SnapshotRoot, names: &[String], now: DateTime<Utc>) -> Result<Vec<Error>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let guard = Guard::on_directory(root.private())?;
     let expired = root.room("expired")?;
+    let state = note_retirement(root, &guard, names, now)?;
     let mut errors = Vec::new();
-    for name in names {
+    for name in names.iter().filter(|name| !state.pins.contains_key(*name)) {
         if let Err(cause) = move_to_expired(root, expired.place(), name) {
             errors.push(Error::io("retire", &root.path.join(name), cause));
         }
     }
-    if errors.len() < names.len() {
-        fsync(root.directory()).map_err(|cause| Error::io("sync", &root.path, cause))?;
-        let place = expired.place();
-        fsync(place.directory).map_err(|cause| Error::io("sync", place.path, cause))?;
-    }
+    sync(root, &expired)?;
     Ok(errors)
+}
+
+/// Notes since when they are retired, and forgets that of snapshots that are gone.
+fn note_retirement(
+    root: &SnapshotRoot,
+    guard: &Guard,
+    names: &[String],
+    now: DateTime<Utc>,
+) -> Result<State> {
+    let present = retired(root)?;
+    let noted = State::update_guarded(root.private(), guard, |state| {
+        state.retired.retain(|name, _| present.contains(name));
+        for name in names.iter().filter(|name| !state.pins.contains_key(*name)) {
+            state.retired.insert(name.clone(), now);
+        }
+    });
+    match noted {
+        Ok((state, ())) => Ok(state),
+        // Somebody who wants room must get it, even if the grace begins a little later for it.
+        Err(error) if error.is_lack_of_space() => State::read(root.private()),
+        Err(error) => Err(error),
+    }
+}
+
+fn sync(root: &SnapshotRoot, expired: &Room) -> Result<()> {
+    fsync(root.directory()).map_err(|cause| Error::io("sync", &root.path, cause))?;
+    let place = expired.place();
+    fsync(place.directory).map_err(|cause| Error::io("sync", place.path, cause))
 }
 
 fn move_to_expired(root: &SnapshotRoot, expired: Place, name: &str) -> Answer<()> {
@@ -53,35 +93,63 @@ fn move_to_expired(root: &SnapshotRoot, expired: Place, name: &str) -> Answer<()
     }
 }
 
-/// The names of the retired snapshots that are still there.
-pub fn retired(root: &SnapshotRoot) -> Result<Vec<String>> {
-    names_in(root.room("expired")?.place())
-}
-
-/// The retired snapshot that the next one is made from: the newest, which has most in common with it.
-pub fn recyclable(root: &SnapshotRoot) -> Result<Option<String>> {
-    Ok(if is_privileged() { retired(root)?.into_iter().max() } else { None })
-}
-
-/// Removes what is retired, but for `keep`; returns how many trees and entries went, and the errors.
-pub fn remove_retired(root: &SnapshotRoot, keep: Option<&str>) -> Result<Removed> {
+/// Brings the retired snapshot `name` back, with a pin: else the next rotation would retire it again.
+///
+/// # Errors
+/// [`Error::Usage`] if there is no such one.
+pub fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> Result<()> {
+    let guard = Guard::on_directory(root.private())?;
     let expired = root.room("expired")?;
-    let mut removed = Removed::default();
-    for name in names_in(expired.place())?.into_iter().filter(|name| Some(name.as_str()) != keep) {
-        let Place { directory, path } = expired.place();
-        match remove_tree(directory, path, &c_name(&name)) {
-            Ok(entries) => {
-                removed.trees += 1;
-                removed.entries += entries;
-                forget(root, &name)?;
-            }
-            Err(error) => removed.errors.push(error),
-        }
+    if !retired(root)?.iter().any(|present| present == name) {
+        return Err(Error::Usage(format!(
+            "{}: no retired snapshot {}; `list --expired` shows those that can be brought back",
+            root.label(),
+            escape(name.as_bytes())
+        )));
     }
-    Ok(removed)
+    // The pin first: in the moment that the snapshot is visible, it is pinned.
+    State::update_guarded(root.private(), &guard, |state| {
+        state.pins.entry(name.to_string()).or_insert_with(|| Pin::new(now, "brought back by undelete"));
+        state.retired.remove(name);
+    })?;
+    rename_no_replace(expired.place().directory, &c_name(name), root.directory(), &c_name(name))
+        .map_err(|cause| Error::io("bring back", &expired.place().path.join(name), cause))?;
+    sync(root, &expired)
 }
 
-/// What [`remove_retired`] did.
+/// The names of the retired snapshots that are still there, oldest first.
+pub fn retired(root: &SnapshotRoot) -> Result<Vec<String>> {
+    let mut names = names_in(root.room("expired")?.place())?;
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The retired snapshots whose grace is over, oldest first. Without a grace that is all of them.
+/// The grace of one of which it is not known since when begins now.
+pub fn past_grace(root: &SnapshotRoot, grace: Option<Span>, now: DateTime<Utc>) -> Result<Vec<String>> {
+    let mut names = retired(root)?;
+    let Some(grace) = grace else { return Ok(names) };
+    let mut since = State::read(root.private())?.retired;
+    if names.iter().any(|name| !since.contains_key(name)) {
+        since = State::update(root.private(), |state| {
+            for name in &names {
+                state.retired.entry(name.clone()).or_insert(now);
+            }
+        })?
+        .retired;
+    }
+    // A time in the future was a wrong clock's, and is waited for: too long is better than not at all.
+    names.retain(|name| since.get(name).is_some_and(|since| *since + grace.delta() <= now));
+    Ok(names)
+}
+
+/// The retired snapshot that the next one is made from: the newest whose grace is over, which
+/// has most in common with it.
+pub fn recyclable(root: &SnapshotRoot, grace: Option<Span>, now: DateTime<Utc>) -> Result<Option<String>> {
+    Ok(if is_privileged() { past_grace(root, grace, now)?.pop() } else { None })
+}
+
+/// What [`remove`] did.
 #[derive(Debug, Default)]
 pub struct Removed {
     /// Whole snapshots.
@@ -90,4 +158,42 @@ pub struct Removed {
     pub entries: u64,
     /// One for each snapshot of which something could not be removed.
     pub errors: Vec<Error>,
+}
+
+/// Removes the retired snapshots `names` for good, all at the same time.
+pub fn remove(root: &SnapshotRoot, names: &[String]) -> Result<Removed> {
+    let mut removed = Removed::default();
+    if names.is_empty() {
+        return Ok(removed);
+    }
+    let (expired, staging) = (root.room("expired")?, root.room("staging")?);
+    let mut moved = Vec::new();
+    for name in names {
+        let renamed = rename_no_replace(
+            expired.place().directory,
+            &c_name(name),
+            staging.place().directory,
+            &c_name(name),
+        );
+        match renamed {
+            Ok(()) => moved.push(name),
+            // Somebody has brought it back.
+            Err(Errno::ENOENT) => {}
+            Err(cause) => {
+                removed.errors.push(Error::io("remove", &expired.place().path.join(name), cause));
+            }
+        }
+    }
+    for place in [staging.place(), expired.place()] {
+        fsync(place.directory).map_err(|cause| Error::io("sync", place.path, cause))?;
+    }
+    let trees: Vec<_> = moved.iter().map(|name| c_name(name)).collect();
+    let (entries, errors) = remove_trees(staging.place().directory, staging.place().path, &trees)?;
+    removed.entries = entries;
+    removed.trees = trees.len() - errors.len();
+    removed.errors.extend(errors);
+    for name in moved {
+        forget(root, name)?;
+    }
+    Ok(removed)
 }

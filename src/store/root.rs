@@ -89,6 +89,11 @@ impl SnapshotRoot {
         Registration::read(Place { directory: directory.as_fd(), path: &private_path }).ok()?
     }
 
+    /// How messages call it.
+    pub fn label(&self) -> String {
+        escape_path(&self.path)
+    }
+
     /// The root directory.
     pub fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()

@@ -5,6 +5,8 @@
 //! lock of their own, on the private directory itself, held for milliseconds. A holder of
 //! the long lock releases it while holding this one, after looking at the due mark: no mark can fall between.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -14,7 +16,9 @@ use serde::{Deserialize, Serialize};
 use super::boot::BootTime;
 use super::durable::{self, Place, c_name};
 use super::lock::Guard;
+use super::pin::Pins;
 use super::record::{FORMAT, first_line, to_toml};
+use crate::decide::brake::Brake;
 use crate::decide::clock_guard::ClockJump;
 use crate::decide::grade::Grade;
 use crate::decide::rotation::History;
@@ -54,6 +58,18 @@ pub struct State {
     /// A person knows of snapshots with wrong dates up to this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confirmed_future: Option<DateTime<Utc>>,
+    /// Expiry is paused since a push changed most of the tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub brake: Option<Brake>,
+    /// The rules that the last rotation went by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules: Option<String>,
+    /// Snapshots that stay.
+    #[serde(default, skip_serializing_if = "Pins::is_empty")]
+    pub pins: Pins,
+    /// Since when the snapshots in `expired/` are retired.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub retired: BTreeMap<String, DateTime<Utc>>,
 }
 
 /// The last run that scanned the module.
@@ -142,6 +158,10 @@ impl Default for State {
             full_comparison: None,
             clock_jump: None,
             confirmed_future: None,
+            brake: None,
+            rules: None,
+            pins: Pins::new(),
+            retired: BTreeMap::new(),
         }
     }
 }
@@ -154,6 +174,8 @@ impl State {
             clock_jump: self.clock_jump.clone(),
             state_lost: self.state_lost,
             confirmed_future: self.confirmed_future,
+            brake: self.brake.clone(),
+            rules: self.rules.clone(),
         }
     }
 

@@ -81,6 +81,12 @@ impl Error {
         Error::Io { operation, path: escape(path), cause: cause.into() }
     }
 
+    /// Whether the file system or a quota has no room left.
+    pub fn is_lack_of_space(&self) -> bool {
+        let Error::Io { cause, .. } = self else { return false };
+        matches!(cause.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+    }
+
     /// The exit status that this error ends a command with.
     pub fn exit(&self) -> Exit {
         match self {

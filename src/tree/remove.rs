@@ -23,33 +23,42 @@ use super::syscalls::{Answer, is_privileged, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
 
-/// Removes `name` and everything below it from `parent`; returns how many entries that were.
+/// Removes `names` and everything below them from `parent`, all at the same time. Returns how many
+/// entries that were, and for each of the names of which something remains the first error.
 ///
 /// # Errors
-/// The first one; everything else that could be removed is gone then, too.
-pub fn remove_tree(parent: BorrowedFd, parent_path: &Path, name: &CStr) -> Result<u64> {
+/// If `parent` cannot be opened.
+pub fn remove_trees(parent: BorrowedFd, parent_path: &Path, names: &[CString]) -> Result<(u64, Vec<Error>)> {
+    if names.is_empty() {
+        return Ok((0, Vec::new()));
+    }
     let failed = |cause| Error::io("open", parent_path, cause);
     let start = Start::root(parent, parent_path).map_err(failed)?;
     progress::begin("removing", None);
-    let removed = remove_shared(&start, parent, name);
-    progress::end();
-    removed
-}
-
-fn remove_shared(start: &Start, parent: BorrowedFd, name: &CStr) -> Result<u64> {
-    let mut removed = 0;
-    let workers = pool::workers(None);
-    if workers > 1 {
-        let job = Job { start: start.clone(), name: name.to_owned() };
-        removed =
-            Pool::run(workers, vec![job], |job, pool| remove_part(job, Some(pool)).map_or(0, |part| part.0))
-                .into_iter()
-                .sum();
+    let mut removed = remove_shared(&start, names);
+    let mut errors = Vec::new();
+    for name in names {
         if matches!(stat_entry(parent, name), Err(Errno::ENOENT)) {
-            return Ok(removed);
+            continue;
+        }
+        match remove_alone(start.clone(), name) {
+            Ok(entries) => removed += entries,
+            Err(error) => errors.push(error),
         }
     }
-    Ok(removed + remove_alone(start.clone(), name)?)
+    progress::end();
+    Ok((removed, errors))
+}
+
+/// Removes what can be removed by several workers, if there are several.
+fn remove_shared(start: &Start, names: &[CString]) -> u64 {
+    let workers = pool::workers(None);
+    if workers == 1 {
+        return 0;
+    }
+    let jobs = names.iter().rev().map(|name| Job { start: start.clone(), name: name.clone() }).collect();
+    let work = |job, pool: &Pool<Job>| remove_part(job, Some(pool)).map_or(0, |part| part.0);
+    Pool::run(workers, jobs, work).into_iter().sum()
 }
 
 /// The same without other workers, for a walk that has some already.

@@ -46,7 +46,9 @@ pub(crate) fn assert_the_next_run_finishes(module: &Module, what: &str) {
         what,
     );
     assert_eq!(module.left_over("staging"), 0, "{what}");
-    // The next snapshot is made out of it.
+    // What that run retired has its time until the one after it; the newest waits to be recycled.
+    let run = module.run_hook();
+    assert_eq!((run.code(), module.snapshots()), (Some(0), names), "{what}: {run}");
     let retired = module.left_over("expired");
     assert!(retired <= 1, "{what}: {retired} retired");
     let records: Vec<_> = fs::read_dir(module.private("records")).expect("records").collect();

@@ -1,0 +1,115 @@
+//! `pin`, `unpin`, `undelete` and `release`: what a person says about single snapshots, and the word
+//! that ends the anomaly brake.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use super::{Context, print};
+use crate::clock::Clock;
+use crate::config::target::Target;
+use crate::store::pin::{self, Pin};
+use crate::store::retire;
+use crate::store::root::SnapshotRoot;
+use crate::store::state::State;
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape;
+use crate::tell::exit::Exit;
+
+/// A snapshot's name after the module's; or alone, if only one module has it.
+pub type Named<'a> = &'a [OsString];
+
+/// Pins a snapshot.
+///
+/// # Errors
+/// [`Error::Usage`] if no module has it, or several.
+pub fn pin(context: &Context, named: Named, reason: &str) -> Result<Exit> {
+    let (target, name) = find(context, named, "snapshot", |root, name| Ok(pin::is_visible(root, name)))?;
+    pin::pin(&target.open_root()?, &name, Pin::new(Clock::System.now(), reason))?;
+    done(&target, &format!("{name} is pinned: it stays until `unpin`"))
+}
+
+/// Takes the pin from a snapshot.
+///
+/// # Errors
+/// As [`pin`].
+pub fn unpin(context: &Context, named: Named) -> Result<Exit> {
+    let is_pinned =
+        |root: &SnapshotRoot, name: &str| Ok(State::read(root.private())?.pins.contains_key(name));
+    let (target, name) = find(context, named, "pinned snapshot", is_pinned)?;
+    pin::unpin(&target.open_root()?, &name)?;
+    done(&target, &format!("{name} is no longer pinned: it stays as long as the policy keeps it"))
+}
+
+/// Brings a retired snapshot back.
+///
+/// # Errors
+/// As [`pin`].
+pub fn undelete(context: &Context, named: Named) -> Result<Exit> {
+    let is_retired = |root: &SnapshotRoot, name: &str| {
+        Ok(root.is_registered() && retire::retired(root)?.iter().any(|retired| retired == name))
+    };
+    let (target, name) = find(context, named, "retired snapshot", is_retired)?;
+    retire::undelete(&target.open_root()?, &name, Clock::System.now())?;
+    done(&target, &format!("{name} is back, and pinned: it stays until `unpin`"))
+}
+
+/// Lets expiry go on after the anomaly brake. The pin that the brake set stays.
+///
+/// # Errors
+/// If the module or its state cannot be used.
+pub fn release(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
+    context.for_each(module, |target| {
+        let root = target.open_root()?;
+        let mut brake = None;
+        State::update(root.private(), |state| brake = state.brake.take())?;
+        done(
+            target,
+            &match brake {
+                Some(brake) => format!("released; {} stays pinned until `unpin`", brake.before),
+                None => "nothing to release".to_string(),
+            },
+        )
+    })
+}
+
+fn done(target: &Target, message: &str) -> Result<Exit> {
+    print(&format!("{}: {message}\n", target.label()))?;
+    Ok(Exit::Done)
+}
+
+/// The module and the name of the snapshot that was named; alone, the name has to be one module's only.
+fn find(
+    context: &Context,
+    named: Named,
+    what: &str,
+    has: impl Fn(&SnapshotRoot, &str) -> Result<bool>,
+) -> Result<(Target, String)> {
+    let (module, name) = match named {
+        [name] => (None, name),
+        [module, name] => (Some(module.as_os_str()), name),
+        _ => return Err(Error::Usage("name a module and a snapshot".to_string())),
+    };
+    let told = escape(name.as_bytes());
+    let name = name.to_str().ok_or_else(|| Error::Usage(format!("{told} is no snapshot's name")))?;
+    let mut having = Vec::new();
+    for (label, target) in context.targets(module)? {
+        let found = target.and_then(|target| Ok((has(&target.look_at_root()?, name)?, target)));
+        match found {
+            Ok((true, target)) => having.push(target),
+            Ok((false, _)) => {}
+            Err(error) if module.is_some() => return Err(error),
+            Err(error) => log::warn!("{label}: {error}"),
+        }
+    }
+    let place = module.map_or("any registered module".to_string(), |module| escape(module.as_bytes()));
+    let labels: Vec<String> = having.iter().map(Target::label).collect();
+    match having.pop() {
+        None => Err(Error::Usage(format!(
+            "{place} has no {what} {told}; `list` shows snapshots and pins, `list --expired` what is retired"
+        ))),
+        Some(target) if having.is_empty() => Ok((target, name.to_string())),
+        Some(_) => {
+            Err(Error::Usage(format!("several modules have {told}: name one of {}", labels.join(", "))))
+        }
+    }
+}

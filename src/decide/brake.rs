@@ -1,0 +1,84 @@
+//! The anomaly brake: when one push changes or removes most of a tree, somebody should look before
+//! history goes.
+//!
+//! Ransomware, a wrong `--delete` and an unmounted source all look like this, and the snapshots from
+//! before are what is left then. So the last one is pinned and expiry pauses until a person
+//! runs `release`. Additions never brake: the first push into an empty module is none.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// Smaller trees may change as a whole every day.
+const MIN_ENTRIES: u64 = 1_000;
+
+/// How a tree differs from the snapshot before, in entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// Entries of the snapshot before.
+    pub before: u64,
+    /// Of these, how many are other files now.
+    pub changed: u64,
+    /// Of these, how many are gone.
+    pub removed: u64,
+}
+
+impl Change {
+    /// Whether more than `share` percent of the tree changed or went.
+    pub fn is_anomalous(self, share: u8) -> bool {
+        let touched = u128::from(self.changed) + u128::from(self.removed);
+        self.before >= MIN_ENTRIES && touched * 100 > u128::from(self.before) * u128::from(share)
+    }
+}
+
+/// Expiry is paused because a push changed most of the tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Brake {
+    /// When that was noticed.
+    pub since: DateTime<Utc>,
+    /// The snapshot before it, which was pinned.
+    pub before: String,
+    /// How many entries that has.
+    pub entries: u64,
+    /// How many of them changed.
+    pub changed: u64,
+    /// How many of them were removed.
+    pub removed: u64,
+}
+
+impl Brake {
+    /// The brake that `change` pulls at `since`, against the snapshot `before`.
+    pub fn new(since: DateTime<Utc>, before: &str, change: Change) -> Self {
+        let Change { before: entries, changed, removed } = change;
+        Brake { since, before: before.to_string(), entries, changed, removed }
+    }
+}
+
+impl fmt::Display for Brake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Brake { since, before, entries, changed, removed } = self;
+        let since = since.format("%FT%TZ");
+        write!(
+            f,
+            "on {since} a push changed {changed} and removed {removed} of {entries} entries; {before} from before it is pinned; look at both, then run `rsyncd-snapshot release`"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_the_share_of_a_tree_of_some_size_is_an_anomaly() {
+        let change = |before, changed, removed| Change { before, changed, removed };
+        assert!(change(1_000, 0, 501).is_anomalous(50));
+        assert!(change(1_000, 251, 250).is_anomalous(50));
+        assert!(!change(1_000, 250, 250).is_anomalous(50), "half is not more than half");
+        assert!(!change(999, 0, 999).is_anomalous(50), "a small tree");
+        assert!(!change(1_000, 0, 1_000).is_anomalous(100), "100 % is never exceeded");
+        assert!(change(u64::MAX, u64::MAX, u64::MAX).is_anomalous(100), "no overflow");
+    }
+}

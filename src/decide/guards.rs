@@ -1,0 +1,80 @@
+//! What keeps rotation from deleting what it decided to: pauses, and the cap on one run.
+//!
+//! Each guard only ever turns "goes" into "stays". A pause stands until what caused it is over or a
+//! person has looked; snapshots are taken meanwhile.
+
+use chrono::{DateTime, Utc};
+
+use super::clock_guard;
+use super::grade::Grade;
+use super::policy::{Policy, Prefer};
+use super::reason::{Pause, Reason};
+use super::rotation::{Decision, History, Snapshot, Verdict, keep};
+
+/// Why nothing may be expired at `now`, whatever the policy decides.
+pub(super) fn pause(
+    snapshots: &[Snapshot],
+    history: &History,
+    policy: &Policy,
+    now: DateTime<Utc>,
+) -> Option<Pause> {
+    if history.state_lost {
+        return Some(Pause::StateLost);
+    }
+    if let Some(brake) = &history.brake {
+        return Some(Pause::Brake(brake.clone()));
+    }
+    let confirmed = history.confirmed_future.map_or(now, |confirmed| confirmed.max(now));
+    let is_future =
+        |snapshot: &&Snapshot| snapshot.recorded && snapshot.verified_until.max(snapshot.time) > confirmed;
+    if let Some(future) = snapshots.iter().find(is_future) {
+        return Some(Pause::RecordedInFuture(future.name.clone()));
+    }
+    clock_guard::clock_jump(history.clock_jump.as_ref(), history.last_run, now, policy.clock_jump)
+        .map(Pause::ClockJump)
+}
+
+/// Why `decision` must not be carried out: other rules than the last rotation went by, which would
+/// expire more than half of the history at once. A history that was never rotated has nothing to be
+/// surprised by: there `max_expire` and the grace have to do.
+pub(super) fn surprise(decision: &Decision, history: &History, policy: &Policy) -> Option<Pause> {
+    if history.rules.as_ref().is_none_or(|known| *known == rules(policy)) {
+        return None;
+    }
+    let complete = || decision.verdicts.iter().filter(|verdict| verdict.snapshot.grade == Grade::Complete);
+    let (going, of) = (complete().filter(|verdict| !verdict.keep).count(), complete().count());
+    (going * 2 > of).then_some(Pause::MostOfHistory { going, of })
+}
+
+/// The rules by which `policy` keeps snapshots, as a line that is equal only if they are.
+pub fn rules(policy: &Policy) -> String {
+    let keep: Vec<String> =
+        policy.keep.iter().map(|(frequency, count)| format!("{frequency} {count}")).collect();
+    let strict = if policy.strict { "strict" } else { "relaxed" };
+    let prefer = match policy.prefer {
+        Prefer::Oldest => "oldest",
+        Prefer::Newest => "newest",
+    };
+    let Policy { min_keep, min_age, time_zone, .. } = policy;
+    format!(
+        "{}; {strict}; {prefer}; min_keep {min_keep}; min_age {min_age}; {}",
+        keep.join(", "),
+        time_zone.name()
+    )
+}
+
+pub(super) fn apply_pause(verdicts: &mut [Verdict], pause: &Pause) {
+    for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep) {
+        keep(verdict, Reason::Paused(pause.clone()));
+    }
+}
+
+/// Lets only the oldest `max_expire` go; returns how many stay for a later run.
+pub(super) fn apply_max_expire(verdicts: &mut [Verdict], max_expire: usize) -> usize {
+    let mut deferred = 0;
+    for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep).skip(max_expire) {
+        keep(verdict, Reason::Deferred(max_expire));
+        deferred += 1;
+    }
+    deferred
+}

@@ -1,0 +1,118 @@
+//! `free_space`: what goes, and what never does, when the disk gets full.
+
+mod support;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use support::file_system::{FileSystem, Kind};
+use support::module::Module;
+use support::simulated::entries;
+use support::tree;
+
+const MEBIBYTE: usize = 1 << 20;
+
+/// Random enough that no file system stores it in less.
+fn write_mebibytes(path: &Path, count: usize) {
+    let mut random = support::random::Random::new(count as u64);
+    let mut file = File::create(path).expect("a file");
+    for _ in 0..count {
+        file.write_all(&random.bytes(MEBIBYTE)).expect("written");
+    }
+    file.sync_all().expect("synced");
+}
+
+/// Old snapshots on a small disk, with so many MiB of their own each: ten days of 2020.
+fn module(file_system: &FileSystem, policy: &str) -> (Module, Vec<String>) {
+    let module = Module::on(file_system);
+    module.write_policy(&format!("[defaults]\nmin_age = \"0s\"\ntime_zone = \"UTC\"\n{policy}"));
+    let names: Vec<String> = (1..=8).map(|day| format!("2020-01-{day:02}T00-00-00Z")).collect();
+    for name in &names {
+        module.make_old_snapshot(name);
+        write_mebibytes(&module.snapshot(name).join("data"), 4);
+    }
+    tree::small(&module.latest);
+    (module, names)
+}
+
+fn free_mebibytes(path: &Path) -> u64 {
+    let facts = rustix::fs::statvfs(path).expect("the file system");
+    facts.f_bavail * facts.f_frsize / MEBIBYTE as u64
+}
+
+const ALL: &str = "keep = { daily = \"always\" }\nmin_keep = 3\n";
+
+#[test]
+fn enough_space_expires_nothing_and_too_little_the_oldest_first_with_a_warning_each() {
+    for kind in [Kind::Ext4, Kind::Btrfs] {
+        let Some(file_system) = FileSystem::with(kind, 160, &[]) else { return };
+        let (module, names) = module(&file_system, ALL);
+        let free = free_mebibytes(&module.root);
+        module.write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{}M\"\n", free / 2));
+        module.run(&["rotate", "data"]).exits(&[0]);
+        assert_eq!(module.snapshots(), names, "{kind:?}");
+
+        let wanted = free + 6;
+        module.write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
+        let run = module.run(&["rotate", "data"]).exits(&[4]);
+        let gone = names.len() - module.snapshots().len();
+        assert!((1..=4).contains(&gone), "{kind:?}: {gone} of {}: {run}", names.len());
+        assert_eq!(module.snapshots(), names[gone..], "{kind:?}: the oldest go first");
+        for name in &names[..gone] {
+            assert!(
+                run.stderr().contains(&format!("{name} is expired although the policy keeps it")),
+                "{run}"
+            );
+        }
+        assert!(free_mebibytes(&module.root) >= wanted, "{kind:?}");
+        assert_eq!(module.left_over("expired"), 0, "{kind:?}");
+    }
+}
+
+#[test]
+fn the_floors_pins_and_the_newest_hold_whatever_is_missing() {
+    let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
+    let (module, names) = module(&file_system, ALL);
+    module.run(&["rotate", "data"]).exits(&[0]);
+    module.run(&["pin", "data", &names[1]]).exits(&[0]);
+    module.write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"90%\"\n"));
+    for _ in 0..2 {
+        module.run(&["rotate", "data"]).exits(&[4]).says("no snapshot may go for it");
+        let left = module.snapshots();
+        assert!(left.contains(&names[1]) && left.contains(&names[7]), "{left:?}");
+        assert_eq!(left.len(), 3, "min_keep: {left:?}");
+    }
+    module.run(&["check", "data"]).exits(&[1]).says("free_space");
+}
+
+#[test]
+fn a_grace_ends_early_before_anything_more_expires() {
+    let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
+    let (module, names) =
+        module(&file_system, "keep = { yearly = 1 }\nmin_keep = 1\nmax_expire = 3\ngrace = \"30d\"\n");
+    module.run(&["rotate", "data"]).exits(&[4]);
+    assert_eq!(entries(&module.private("expired")).len(), 3, "within their grace");
+    let free = free_mebibytes(&module.root);
+    let policy = format!(
+        "[defaults]\n{ALL}min_age = \"0s\"\ngrace = \"30d\"\ntime_zone = \"UTC\"\nfree_space = \"{}M\"\n",
+        free + 6
+    );
+    module.write_policy(&policy);
+    module.run(&["rotate", "data"]).exits(&[0]);
+    assert_eq!(entries(&module.private("expired")).len(), 1, "the two oldest make room for 6 MiB");
+    assert_eq!(module.snapshots().len(), names.len() - 3);
+}
+
+#[test]
+fn a_paused_expiry_makes_no_room_and_says_so() {
+    let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
+    let (module, names) = module(&file_system, ALL);
+    module.run(&["rotate", "data"]).exits(&[0]);
+    module.write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"90%\"\n"));
+    fs::write(module.private("state.toml"), "damaged").expect("written");
+    // The first run sets the damaged file aside, the second finds the pause that this left.
+    module.run_hook().exits(&[0]);
+    module.run(&["rotate", "data"]).exits(&[4]).says("but nothing expires");
+    assert_eq!(module.snapshots(), names);
+}

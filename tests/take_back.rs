@@ -1,0 +1,216 @@
+//! What can be taken back: pins, retired snapshots within their grace, and rotations that wait for a
+//! person's word.
+
+mod support;
+
+use std::fs;
+
+use support::module::Module;
+use support::simulated::{EXPIRING, Simulated, entries};
+use support::tree;
+
+const POLICY: &str =
+    "[defaults]\nkeep = { yearly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ntime_zone = \"UTC\"\n";
+
+const OLD: [&str; 3] = ["2020-01-01T00-00-00Z", "2020-01-02T00-00-00Z", "2021-01-03T00-00-00Z"];
+
+/// Snapshots of which the policy keeps the last and, with the word of a person, expires the others.
+fn three() -> Module {
+    let module = Module::new();
+    module.write_policy(POLICY);
+    OLD.iter().for_each(|name| module.make_old_snapshot(name));
+    module
+}
+
+fn retired(module: &Module) -> Vec<String> {
+    let mut names = entries(&module.private("expired"));
+    names.sort();
+    names
+}
+
+/// A module whose every push expires the snapshot before, under `more` policy.
+fn simulated(more: &str) -> Simulated {
+    let module = Simulated::new(Module::new(), &format!("{EXPIRING}{more}"));
+    tree::numbered(&module.latest, 3, 3);
+    module
+}
+
+fn push(module: &Simulated) -> String {
+    tree::write(&module.latest.join("d0001/f0001"), &module.name());
+    module.publish()
+}
+
+// -- Pins ------------------------------------------------------------------------------------------
+
+#[test]
+fn a_pinned_snapshot_stays_until_it_is_unpinned_and_says_why_everywhere() {
+    let module = three();
+    module
+        .run(&["pin", "data", OLD[0], "--reason", "before the \u{1b}[31mmove"])
+        .exits(&[0])
+        .says("is pinned");
+    module.run(&["rotate", "data"]).exits(&[0]);
+    assert_eq!(module.snapshots(), [OLD[0], OLD[2]]);
+
+    let listed = module.list();
+    assert_eq!(listed[0]["pinned"], "before the \\x1b[31mmove");
+    assert!(listed[1]["pinned"].is_null(), "{listed:?}");
+    for command in [&["list", "data"][..], &["plan", "data"], &["rotate", "data"]] {
+        module.run(command).exits(&[0]).says("before the \\x1b[31mmove");
+    }
+    module.run(&["check", "data"]).exits(&[0]).says("1 pinned");
+
+    module.run(&["unpin", OLD[0]]).exits(&[0]);
+    module.run(&["rotate", "data"]).exits(&[0]);
+    assert_eq!(module.snapshots(), [OLD[2]]);
+}
+
+#[test]
+fn a_pin_needs_a_snapshot_and_tells_what_there_is_instead() {
+    let module = three();
+    module.run(&["rotate", "data", "--dry-run"]).exits(&[0]);
+    for name in ["2020-01-01T00-00-01Z", "latest", ".rsyncd-snapshot", "..", "2020-01-01", "a\nb"] {
+        module.run(&["pin", "data", name]).exits(&[2]).says("list");
+    }
+    module.run(&["unpin", "data", OLD[0]]).exits(&[2]).says("pinned");
+    module.run(&["undelete", "data", OLD[0]]).exits(&[2]).says("list --expired");
+    module.run(&["pin", "data"]).exits(&[2]);
+    module.run(&["pin"]).exits(&[2]);
+    assert_eq!(module.snapshots(), OLD);
+}
+
+#[test]
+fn a_pinned_snapshot_is_kept_through_failures_and_an_unreadable_record() {
+    let (module, name) = Module::with_snapshot();
+    module.run(&["pin", "data", &name]).exits(&[0]);
+    fs::write(module.private(&format!("records/{name}.toml")), "damaged").expect("written");
+    module.run_hook_after(23).exits(&[0, 4]);
+    module.run(&["rotate", "data", "--confirm"]).exits(&[0, 4]);
+    assert!(module.snapshots().contains(&name));
+    assert!(module.state()["pins"].as_table().expect("pins").contains_key(&name));
+}
+
+// -- Two phases ------------------------------------------------------------------------------------
+
+#[test]
+fn what_a_rotation_by_hand_retired_can_be_brought_back_until_the_next_run() {
+    let module = three();
+    module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
+    assert_eq!(
+        (module.snapshots(), retired(&module)),
+        (vec![OLD[2].to_string()], OLD[..2].to_vec().iter().map(|n| n.to_string()).collect())
+    );
+    let listed = module.json(&["list", "--expired", "--json", "data"]);
+    assert_eq!(listed["expired"][0]["name"], OLD[0], "{listed}");
+    assert!(listed["expired"][0]["retired"].is_string(), "{listed}");
+    module.run(&["list", "--expired", "data"]).exits(&[0]).says(OLD[1]);
+
+    module.run(&["undelete", OLD[0]]).exits(&[0]).says("is back");
+    assert_eq!(module.snapshots(), [OLD[0], OLD[2]]);
+    let old = module.snapshot(OLD[0]).join("sub/old");
+    assert_eq!(fs::read_to_string(old).expect("the old file"), OLD[0]);
+    // It is pinned, else this would retire it again. The other one's time has come, but for the
+    // one that waits to be recycled.
+    module.run(&["rotate", "data"]).exits(&[0]);
+    assert_eq!(module.snapshots(), [OLD[0], OLD[2]]);
+    module.run(&["undelete", "data", OLD[0]]).exits(&[2]);
+    assert_eq!(module.list()[0]["pinned"], "brought back by undelete");
+}
+
+#[test]
+fn purging_leaves_nothing_to_bring_back() {
+    let module = three();
+    module.run(&["rotate", "data", "--confirm", "--purge"]).exits(&[0]);
+    assert_eq!((module.snapshots(), retired(&module)), (vec![OLD[2].to_string()], Vec::new()));
+    module.run(&["undelete", "data", OLD[0]]).exits(&[2]).says("no");
+}
+
+#[test]
+fn within_its_grace_a_retired_snapshot_is_neither_recycled_nor_removed() {
+    let module = simulated("grace = \"3h\"\n");
+    let names: Vec<String> = (0..4).map(|_| push(&module)).collect();
+    // Of the fourth push: the third was retired by it, the others one and two hours ago.
+    assert_eq!(retired(&module), names[..3]);
+    assert_eq!(module.recycled(&names[3]), None, "the first one's grace lasts until the next push");
+    module.run_after(12).exits(&[0]);
+    assert_eq!(retired(&module), names[..3], "a failed transfer does not end a grace that is asked for");
+
+    let fifth = push(&module);
+    assert_eq!(module.recycled(&fifth), Some(names[0].clone()));
+    assert_eq!(retired(&module), names[1..4]);
+    module.server.run(&["undelete", "data", &names[1]]).exits(&[0]);
+    assert!(module.snapshots().contains(&names[1]));
+    push(&module);
+    assert!(module.snapshots().contains(&names[1]), "{:?}", module.snapshots());
+}
+
+#[test]
+fn a_snapshot_that_was_brought_back_changed_and_retired_again_is_never_trusted() {
+    let module = simulated("");
+    let first = push(&module);
+    push(&module);
+    module.server.run(&["undelete", &first]).exits(&[0]);
+    // A person restores something into it, of all places.
+    fs::remove_file(module.snapshot(&first).join("d0000/f0000")).expect("removed");
+    fs::write(module.snapshot(&first).join("d0002/extra"), "x").expect("written");
+    module.server.run(&["unpin", &first]).exits(&[0]);
+    for _ in 0..4 {
+        push(&module);
+    }
+}
+
+#[test]
+fn a_snapshot_killed_while_it_is_removed_cannot_be_brought_back_by_half() {
+    if !support::have(&["strace"]) {
+        return;
+    }
+    let module = three();
+    module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
+    let mut purge = std::process::Command::new("strace");
+    purge.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=unlinkat:signal=SIGKILL:when=2"]);
+    purge.arg(support::BINARY).args(module.command(&["rotate", "data", "--purge"]).get_args());
+    for (name, value) in module.command(&[]).get_envs() {
+        purge.env(name, value.unwrap_or_default());
+    }
+    let run = support::run::Run::of(&mut purge);
+    assert_eq!(run.signal(), Some(9), "{run}");
+    for name in retired(&module) {
+        assert!(module.private("expired").join(&name).join("sub/old").is_file(), "{name} is half a tree");
+    }
+    let hit = OLD[..2].iter().filter(|name| !retired(&module).contains(&name.to_string())).count();
+    assert!(hit > 0, "nothing was being removed");
+    module.run_hook().exits(&[0]);
+    assert_eq!(module.left_over("staging"), 0);
+}
+
+// -- Policies that surprise -------------------------------------------------------------------------
+
+#[test]
+fn a_changed_policy_that_would_expire_most_of_the_history_waits_for_a_word() {
+    let module = three();
+    module.write_policy(&POLICY.replace("{ yearly = 1 }", "{ daily = \"always\" }"));
+    module.run(&["rotate", "data"]).exits(&[0]);
+    module.write_policy(POLICY);
+
+    module.run(&["rotate", "data"]).exits(&[4]).says("2 of 3").says("rotate --confirm");
+    assert_eq!(module.snapshots(), OLD);
+    module.run(&["check", "data"]).exits(&[1]).says("rotate --confirm");
+    module.run(&["plan", "data"]).exits(&[0]).says("2 of 3");
+    tree::small(&module.latest);
+    module.run_hook().exits(&[4]);
+    assert_eq!(module.snapshots().len(), 4, "snapshots are taken all the same");
+
+    module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
+    assert_eq!(module.snapshots().len(), 1);
+    module.run_hook().exits(&[0]);
+    module.run(&["check", "data"]).exits(&[0]);
+
+    // The same policy needs no second word, another one does.
+    module.run(&["rotate", "data", "--purge"]).exits(&[0]);
+    OLD.iter().for_each(|name| module.make_old_snapshot(name));
+    module.write_policy(&POLICY.replace("yearly", "hourly"));
+    module.run(&["rotate", "data"]).exits(&[4]).says("3 of 4");
+    module.write_policy(POLICY);
+    module.run(&["rotate", "data"]).exits(&[0]);
+    assert_eq!(module.snapshots().len(), 1);
+}
