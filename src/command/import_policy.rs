@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::{Context, print};
+use crate::config::import::location::Location;
+use crate::config::import::module::{Assigned, Assignment, spellings};
+use crate::config::import::table::Table;
 use crate::config::import::{self, Translated};
-use crate::config::import_location::Location;
-use crate::config::import_module::{Assigned, Assignment, spellings};
-use crate::config::import_table::Table;
 use crate::tell::counted;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape_path, one_line};

@@ -6,11 +6,6 @@
 
 pub mod environment;
 pub mod import;
-pub mod import_location;
-pub mod import_module;
-pub mod import_table;
-mod import_value;
-pub mod ini;
 pub mod policy_file;
 mod policy_syntax;
 mod policy_value;

@@ -1,16 +1,22 @@
 //! Reads a `rotate-backups.ini`, the configuration of the program whose policy we take over.
 //!
 //! The text is read by [`ini`], section names are understood by
-//! [`import_location`](super::import_location), and options become keys of our policy in
-//! [`import_table`](super::import_table). Which module a section is about is for
-//! [`import_module`](super::import_module) to find out.
+//! [`location`], and options become keys of our policy in
+//! [`table`]. Which module a section is about is for
+//! [`module`] to find out.
+
+pub mod ini;
+pub mod location;
+pub mod module;
+pub mod table;
+mod value;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::import_location::Location;
-use super::import_table::Table;
-use super::ini::{self, Mistake};
+use self::ini::Mistake;
+use self::location::Location;
+use self::table::Table;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
 

@@ -7,11 +7,11 @@
 use std::fs::canonicalize;
 use std::path::{Path, PathBuf};
 
-use super::import::Translated;
-use super::import_location::Location;
-use super::rsyncd_conf::Module;
-use super::settings::{RSYNCD_CONF, Settings};
-use super::target::Target;
+use super::Translated;
+use super::location::Location;
+use crate::config::rsyncd_conf::Module;
+use crate::config::settings::{RSYNCD_CONF, Settings};
+use crate::config::target::Target;
 use crate::tell::error::Result;
 use crate::tell::escape::escape;
 

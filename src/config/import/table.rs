@@ -9,9 +9,9 @@
 
 use std::collections::BTreeSet;
 
-use super::import_location::Pattern;
-use super::import_value::{Period, boolean, is_set, list, period};
 use super::ini::{Mistake, Section, Setting};
+use super::location::Pattern;
+use super::value::{Period, boolean, is_set, list, period};
 use crate::decide::frequency::Frequency;
 
 /// What the table of a module holds.
