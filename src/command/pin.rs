@@ -31,7 +31,7 @@ pub fn pin(context: &Context, named: Named, reason: &str) -> Result<Exit> {
 /// Takes the pin from a snapshot.
 ///
 /// # Errors
-/// As [`pin`].
+/// As [`pin()`].
 pub fn unpin(context: &Context, named: Named) -> Result<Exit> {
     let is_pinned =
         |root: &SnapshotRoot, name: &str| Ok(State::read(root.private())?.pins.contains_key(name));
@@ -43,7 +43,7 @@ pub fn unpin(context: &Context, named: Named) -> Result<Exit> {
 /// Brings a retired snapshot back.
 ///
 /// # Errors
-/// As [`pin`].
+/// As [`pin()`].
 pub fn undelete(context: &Context, named: Named) -> Result<Exit> {
     let is_retired = |root: &SnapshotRoot, name: &str| {
         Ok(root.is_registered() && retire::retired(root)?.iter().any(|retired| retired == name))
