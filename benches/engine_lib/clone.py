@@ -1,96 +1,99 @@
-"""A fresh clone: the first snapshot of a module, and what its system calls cost by themselves."""
+"""A fresh clone, its removal, and what the system calls of both cost by themselves."""
 
 import json
-import shutil
-import statistics
 
 from .bench import snapshots
-from .race import Entrant
+from .race import ONCE, ONLY_WARM, Entrant
 from .report import LIMIT_HEADER, RACE_HEADER, limit_rows, race_rows, table
 from .run import Failure, run
 
 
 class Clone(Entrant):
-    """`command LIVE NEW`."""
+    """`command LIVE NEW`; then `removal NEW`, if that is given, timed as well."""
 
-    def __init__(self, label, bench, live, *command, slow=False):
-        super().__init__(label)
-        self.bench, self.live, self.command = bench, live, command
+    def __init__(self, label, bench, live, command, removal=None, at_most=None):
+        self.label, self.bench, self.live = label, bench, live
+        self.command, self.removal = command, removal
+        self.at_most = at_most or {}
         self.new = bench.disk.mount / "new"
-        self.is_slow = slow
-        self.checked = False
+        self.is_checked = False
 
-    def commands(self):
-        return [[*self.command, str(self.live), str(self.new)]]
+    def turn(self, timed):
+        self.make(timed)
+        new = self.made()
+        if not self.is_checked:
+            self.bench.expect_same(self.live, new)
+            self.is_checked = True
+        if self.removal:
+            label, *command = self.removal
+            timed("removal", label, [[*command, str(new)]])
+            if new.exists():
+                raise Failure(f"{label} did not remove {new}")
+        else:
+            self.bench.remove(new)
 
-    def finish(self):
-        if not self.checked:
-            self.bench.expect_entries(self.new)
-            self.checked = True
-        self.bench.remove(self.new)
+    def make(self, timed):
+        timed("clone", self.label, [[*self.command, str(self.live), str(self.new)]])
+
+    def made(self):
+        return self.new
 
 
 class RsyncClone(Clone):
     """rsync needs the slashes."""
 
-    def commands(self):
-        return [[*self.command, f"{self.live}/", f"{self.new}/"]]
+    def make(self, timed):
+        timed("clone", self.label, [[*self.command, f"{self.live}/", f"{self.new}/"]])
 
 
-class FirstSnapshot(Entrant):
+class FirstSnapshot(Clone):
     """Our whole process: the first snapshot in a new root."""
 
-    syncs_itself = True
+    def make(self, timed):
+        remains = self.live.parent / ".rsyncd-snapshot"
+        if remains.exists():
+            self.bench.remove(remains)
+        command, env = self.bench.ours(self.bench.scratch / "memory", "--quiet", "snapshot", str(self.live))
+        timed("clone", self.label, [command], env=env, syncs_itself=True)
 
-    def __init__(self, label, bench, live):
-        super().__init__(label)
-        self.bench, self.live, self.root = bench, live, live.parent
-        self.memory = bench.scratch / "memory"
-
-    def prepare(self):
-        shutil.rmtree(self.memory, ignore_errors=True)
-        self.command, self.env = self.bench.ours(self.memory, "--quiet", "snapshot", str(self.live))
-
-    def commands(self):
-        return [self.command]
-
-    def finish(self):
-        names = snapshots(self.root)
+    def made(self):
+        root = self.live.parent
+        names = snapshots(root)
         if len(names) != 1:
-            raise Failure(f"{self.root} has {len(names)} snapshots instead of 1")
-        self.bench.expect_entries(self.root / names[0])
-        self.bench.remove(self.root / names[0])
-        self.bench.remove(self.root / ".rsyncd-snapshot")
+            raise Failure(f"{self.label} made {len(names)} snapshots in {root} instead of 1")
+        return root / names[0]
 
 
 def clone(bench):
-    """Tables of a first snapshot, and of what the bare system calls cost."""
-    tools = bench.tools
+    """Tables of a first snapshot, of its removal, and of what the bare system calls cost."""
     live = bench.make_root("root")
-    entrants = [
-        FirstSnapshot("rsyncd-snapshot", bench, live),
-        Clone("its clone alone", bench, live, str(tools.bare_loop), "clone"),
-        Clone("cp -al", bench, live, "cp", "-al"),
+    results = bench.race.run(entrants(bench, live))
+    for name, baseline, title in (("clone", "cp -al", "a first snapshot"), ("removal", "rm -rf", "a removal")):
+        times = results[name]
+        yield title, table(RACE_HEADER, race_rows(times, [times[baseline]], bench.tree.entries))
+    if not bench.is_large:
+        yield "bare system calls", table(LIMIT_HEADER, limit_rows(limits(bench, live)))
+
+
+def entrants(bench, live):
+    """Those that take part, ours and the peers that matter most on a large tree."""
+    tools, bare_loop = bench.tools, str(bench.tools.bare_loop)
+    chosen = [
+        FirstSnapshot("rsyncd-snapshot", bench, live, None, ["rsyncd-snapshot", bare_loop, "remove"]),
+        Clone("cp -al", bench, live, ["cp", "-al"], ["rm -rf", "rm", "-rf"]),
     ]
-    if tools.has("cpz"):
-        entrants.append(Clone("cpz -l", bench, live, tools.paths["cpz"], "-l"))
-    if tools.has("rsync"):
-        link_dest = [tools.paths["rsync"], "-a", f"--link-dest={live}/"]
-        entrants.append(RsyncClone("rsync -a --link-dest", bench, live, *link_dest, slow=True))
-    times = bench.race.run(entrants)
-    yield "a first snapshot", table(RACE_HEADER, race_rows(times, "cp -al", bench.tree.entries))
-    yield "bare system calls", limits(bench, live)
+    if tools.has("cpz") and tools.has("rmz"):
+        pair = [tools.paths["cpz"], "-l"], ["rmz", tools.paths["rmz"]]
+        chosen.append(Clone("cpz -l", bench, live, *pair, at_most=ONLY_WARM if bench.is_large else None))
+    if not bench.is_large:
+        chosen.insert(1, Clone("its clone alone", bench, live, [bare_loop, "clone"], at_most=ONLY_WARM))
+        if tools.has("rsync"):
+            link_dest = [tools.paths["rsync"], "-a", f"--link-dest={live}/"]
+            chosen.append(RsyncClone("rsync -a --link-dest", bench, live, link_dest, at_most=ONCE))
+    return chosen
 
 
 def limits(bench, live):
-    """Medians over a few rounds of what the calls alone take."""
-    repeats = []
-    for _ in range(min(3, bench.race.warm)):
-        bench.disk.sync()
-        command = [str(bench.tools.bare_loop), "limits", str(live), str(bench.disk.mount / "mirror")]
-        repeats.append(json.loads(run(command)))
-    medians = repeats[0]
-    for number, figures in enumerate(medians):
-        for call in (call for call in figures if call != "threads"):
-            figures[call]["seconds"] = statistics.median(rounds[number][call]["seconds"] for rounds in repeats)
-    return table(LIMIT_HEADER, limit_rows(medians))
+    """What the calls alone take."""
+    bench.disk.sync()
+    return json.loads(run([str(bench.tools.bare_loop), "limits", str(live), str(bench.disk.mount / "mirror")]))

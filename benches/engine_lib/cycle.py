@@ -1,97 +1,91 @@
 """The cycle in steady state: one snapshot made, one removed, by the share of files that changed."""
 
-import os
 import time
 
 from .bench import KEPT, snapshots
-from .race import Entrant, environment
+from .race import ONCE, ONLY_WARM, Entrant, untimed
 from .report import RACE_HEADER, race_rows, table
-from .run import Failure, run, say
+from .run import Failure, say
 
-# With this many cycles behind it, a chain recycles a snapshot that was made with the same changes.
-WARM_UP_CYCLES = KEPT + 2
+BASELINE = "cp -al + rm -rf"
 
 
 class Chain(Entrant):
-    """A live tree of its own, a few snapshots of it, and a step that makes one and removes the oldest.
+    """A live tree of its own, and turns that each make a snapshot of it and remove the one before.
 
-    Before each step the same share of the files is replaced. So with each of its snapshots, be it the
-    newest or one that is retired and recycled, the live tree has exactly that difference.
+    Before each turn the same share of the files is replaced. So from each of its snapshots, be it the
+    newest or one that is retired and recycled, the live tree differs by the same amount each time.
     """
 
+    # How many snapshots back the work of a turn reaches.
+    depth = 1
+    env = None
+    syncs_itself = False
+
     def __init__(self, label, bench, directory):
-        super().__init__(label)
-        self.bench, self.live = bench, bench.make_root(directory)
+        self.label, self.bench = label, bench
+        self.live = bench.make_root(directory)
         self.root = self.live.parent
         self.share = {}
 
-    def prepare(self):
-        self.bench.tree.replace(str(self.live), self.share)
-
     def settle(self, percent):
-        """Steps until what the next one finds was all made with this share."""
+        """Turns until what the next one finds was all made with this share."""
         self.share = self.bench.tree.share(percent)
-        for _ in range(WARM_UP_CYCLES):
-            self.step()
+        for _ in range(self.depth - 1 if snapshots(self.root) else self.depth):
+            self.turn(untimed)
 
-    def step(self):
-        self.prepare()
-        for command in self.commands():
-            run(command, env=environment(self))
-        self.finish()
+    def turn(self, timed):
+        self.bench.tree.replace(str(self.live), self.share)
+        before = snapshots(self.root)
+        timed("cycle", self.label, self.commands(), env=self.env, syncs_itself=self.syncs_itself)
+        after = snapshots(self.root)
+        if self.makes_one() and (not after or after[-1] in before):
+            raise Failure(f"{self.label} made no snapshot beside {before}")
+        if not self.makes_one() and after != before:
+            raise Failure(f"nothing changed, but {self.label} left {after} of {before}")
+        if len(after) > KEPT:
+            raise Failure(f"{self.label} removed none of {after}")
+
+    def makes_one(self):
+        return True
+
+    def check(self):
+        """Whether the newest snapshot is the live tree."""
+        self.bench.expect_same(self.live, self.root / snapshots(self.root)[-1])
 
 
 class CopyChain(Chain):
-    """`copy LIVE NEW`, then `remove OLDEST`."""
+    """`copy LIVE NEW`, then `removal OLD`."""
 
     def __init__(self, label, bench, directory, copy, removal):
         super().__init__(label, bench, directory)
         self.copy, self.removal = copy, removal
         self.made = 0
-        for _ in range(KEPT):
-            run(self._copy())
-            self.made += 1
-
-    def _copy(self):
-        return [*self.copy, str(self.live), str(self.root / str(self.made))]
 
     def commands(self):
-        return [self._copy(), [*self.removal, str(self.root / str(self.made - KEPT))]]
-
-    def finish(self):
         self.made += 1
-        if len(snapshots(self.root)) != KEPT:
-            raise Failure(f"{self.label} left {snapshots(self.root)}")
+        copy = [*self.copy, str(self.live), str(self.root / f"{self.made:03}")]
+        return [copy, *([*self.removal, str(self.root / old)] for old in snapshots(self.root))]
 
 
 class TimedChain(Chain):
     """One whose snapshots are named by the second."""
 
-    kept = KEPT
-    expects_new = True
     busy_until = 0
 
-    def prepare(self):
-        super().prepare()
-        self.before = snapshots(self.root)
+    def turn(self, timed):
         # In a second that has a snapshot the program would wait for the next one.
-        while self.expects_new and time.time() < self.busy_until:
+        while self.makes_one() and time.time() < self.busy_until:
             time.sleep(0.01)
-
-    def finish(self):
+        super().turn(timed)
         self.busy_until = int(time.time()) + 1
-        names = snapshots(self.root)
-        if self.expects_new and (not names or names[-1] in self.before):
-            raise Failure(f"{self.label} made no snapshot: {names}")
-        if not self.expects_new and names != self.before:
-            raise Failure(f"nothing changed, but {self.label} made {names} of {self.before}")
-        if len(names) > self.kept:
-            raise Failure(f"{self.label} expired nothing: {names}")
 
 
 class HookChain(TimedChain):
     """Our hook, as rsyncd runs it after a transfer."""
 
+    # The snapshot before the newest is retired, and becomes the next one.
+    depth = 2
     syncs_itself = True
 
     def __init__(self, label, bench, directory):
@@ -106,24 +100,27 @@ class HookChain(TimedChain):
     def commands(self):
         return [self.command]
 
-    def check(self):
-        """Whether the newest snapshot is the live tree."""
-        self.bench.expect_entries(self.root / snapshots(self.root)[-1])
-        if not same_inodes(self.live, self.root / snapshots(self.root)[-1]):
-            raise Failure(f"the newest snapshot in {self.root} differs from the live tree")
+    def makes_one(self):
+        return bool(self.share) or not snapshots(self.root)
+
+    def settle(self, percent):
+        super().settle(percent)
+        if not percent:
+            # What changed just before the last snapshot is looked at once more; on a quiet day that is long past.
+            time.sleep(0.5)
+            self.turn(untimed)
 
 
 class PythonChain(TimedChain):
     """rsync-system-backup's own hook with rotate-backups, which keep one snapshot."""
 
-    is_slow = True
-    kept = 1
+    at_most = ONCE
 
     def __init__(self, label, bench, directory):
         super().__init__(label, bench, directory)
         home = bench.scratch / directory
         home.mkdir()
-        (home / ".rotate-backups.ini").write_text(f"[{self.root}]\nminutely = 1\nprefer-recent = yes\n")
+        (home / ".rotate-backups.ini").write_text(f"[{self.root}]\nminutely = {KEPT}\nprefer-recent = yes\n")
         self.env = {"HOME": str(home), "RSYNC_MODULE_PATH": str(self.live)}
 
     def commands(self):
@@ -131,51 +128,36 @@ class PythonChain(TimedChain):
         return [[self.bench.tools.paths["python"], *options]]
 
 
-def same_inodes(live, snapshot):
-    """Whether both trees have the same names, with the same inodes for all but directories."""
-    pending = [(live, snapshot)]
-    while pending:
-        pair = pending.pop()
-        found = []
-        for directory in pair:
-            with os.scandir(directory) as entries:
-                found.append({entry.name: None if entry.is_dir(follow_symlinks=False) else entry.inode()
-                              for entry in entries})
-        if found[0] != found[1]:
-            return False
-        pending += [(os.path.join(pair[0], name), os.path.join(pair[1], name))
-                    for name, inode in found[0].items() if inode is None]
-    return True
-
-
 def cycle(bench, percents):
     """The table of one snapshot made and one removed, by the share of files that changed."""
-    tools = bench.tools
-    ours = HookChain("rsyncd-snapshot", bench, "ours")
-    chains = [ours, CopyChain("cp -al + rm -rf", bench, "cp", ["cp", "-al"], ["rm", "-rf"])]
-    if tools.has("cpz") and tools.has("rmz"):
-        chains.append(CopyChain("cpz -l + rmz", bench, "cpz", [tools.paths["cpz"], "-l"], [tools.paths["rmz"]]))
-    # One percentage is enough for what takes longest and depends on it least.
-    python_percent = min((percent for percent in percents if percent >= 1), default=max(percents))
-    rows = {}
-    # Where nothing changes, something had to change before: that comes last.
-    for percent in sorted(percents, key=lambda percent: percent or 101):
-        say(f"   {percent} % changed: settling")
-        taking_part = list(chains)
-        if tools.has("python") and percent == python_percent and percent > 0:
+    # The peers copy and remove everything, whatever changed: one share has to do for what takes long.
+    main = min((percent for percent in percents if percent >= 1), default=max(percents))
+    ours, peers = chains(bench)
+    rows, bases = {}, []
+    for percent in sorted(percents, key=lambda percent: (percent != main, percent)):
+        say(f"   {percent} % changed")
+        is_main = percent == main
+        taking_part = [ours, *peers] if is_main or not bench.is_large else [ours]
+        if is_main and bench.tools.has("python") and not bench.is_large:
             taking_part.append(PythonChain("rsync-system-backup", bench, "python"))
+        for chain in peers:
+            chain.at_most = {} if is_main and not bench.is_large else ONLY_WARM
         for chain in taking_part:
-            if percent or not chain.share:
-                chain.settle(percent or 1)
-            if not percent:
-                chain.share = {}
-        if not percent:
-            ours.expects_new = False
-            # What changed just before the last snapshot is looked at once more; on a quiet day that is long past.
-            time.sleep(2)
-            ours.step()
-        times = bench.race.run(taking_part)
-        ours.check()
-        rows[percent] = race_rows(times, "cp -al + rm -rf", bench.tree.entries, f"{percent} %: ")
+            chain.settle(percent)
+        times = bench.race.run(taking_part)["cycle"]
+        for chain in taking_part:
+            chain.check()
+        # Where the baseline has no run at this share, that of the main one has to do.
+        bases = [times[BASELINE], *bases[-1:]] if BASELINE in times else bases
+        rows[percent] = race_rows(times, bases, bench.tree.entries, f"{percent} %: ")
     rows = [row for percent in sorted(rows) for row in rows[percent]]
     yield "a cycle: one snapshot made, one removed", table(RACE_HEADER, rows)
+
+
+def chains(bench):
+    """Ours, and those of the peers that take part at more than one share."""
+    tools = bench.tools
+    peers = [CopyChain(BASELINE, bench, "cp", ["cp", "-al"], ["rm", "-rf"])]
+    if tools.has("cpz") and tools.has("rmz") and not bench.is_large:
+        peers.append(CopyChain("cpz -l + rmz", bench, "cpz", [tools.paths["cpz"], "-l"], [tools.paths["rmz"]]))
+    return HookChain("rsyncd-snapshot", bench, "ours"), peers

@@ -1,7 +1,6 @@
 """File systems in sparse images, mounted by loop devices."""
 
 import os
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -36,45 +35,51 @@ class Disk:
         with open(self.image, "wb") as image:
             image.truncate(self.bytes)
         self.mount.mkdir()
-        options = "loop"
-        if self.file_system == "ext4":
-            make = ["mkfs.ext4", "-q", "-F", "-N", str(self.inodes)]
-            # No kernel thread may write inode tables while something is measured.
-            options += ",noinit_itable"
-        else:
-            make = [f"mkfs.{self.file_system}", "-q", "-f"]
-        run([*make, str(self.image)])
+        options = ["-N", str(self.inodes), "-F"] if self.file_system == "ext4" else ["-f"]
+        run([f"mkfs.{self.file_system}", "-q", *options, str(self.image)])
+        self._mount()
+
+    def _mount(self):
+        # No kernel thread may write inode tables while something is measured.
+        options = "loop,noinit_itable" if self.file_system == "ext4" else "loop"
         try:
             run(["mount", "-t", self.file_system, "-o", options, str(self.image), str(self.mount)])
         except Failure as failure:
             raise Failure(f"{failure}\nThis takes a kernel with {self.file_system} and loop devices, and the right "
                           f"to mount; --fs chooses other file systems") from None
 
-    def _remove(self):
+    def _unmount(self):
         for _ in range(50):
-            if not os.path.ismount(self.mount):
-                break
+            done = subprocess.run(["umount", str(self.mount)], check=False, stderr=subprocess.PIPE, text=True)
+            if done.returncode == 0:
+                return
             # A command that was interrupted may still be on its way out.
-            if subprocess.run(["umount", str(self.mount)], check=False, stderr=subprocess.DEVNULL).returncode != 0:
-                time.sleep(0.2)
-        else:
-            run(["umount", "--lazy", str(self.mount)])
-        if self.mount.is_dir():
-            self.mount.rmdir()
-        self.image.unlink(missing_ok=True)
+            time.sleep(0.2)
+        raise Failure(f"{self.mount} is still mounted: {done.stderr}")
+
+    def _remove(self):
+        try:
+            if os.path.ismount(self.mount):
+                self._unmount()
+            if self.mount.is_dir():
+                self.mount.rmdir()
+        finally:
+            self.image.unlink(missing_ok=True)
 
     def sync(self):
         """Nobody pays for what somebody else wrote."""
         run(["sync", "-f", str(self.mount)])
 
-    def cool(self, programs):
-        """Drops every cache. The programs themselves are read again: they are not what is cold."""
-        # The first one writes to the image, the second one the image.
-        os.sync()
-        os.sync()
-        Path("/proc/sys/vm/drop_caches").write_text("3\n")
-        for program in ("sync", *programs):
-            Path(shutil.which(program)).read_bytes()
+    def cool(self):
+        """Nothing of the file system stays in memory, neither its own caches nor what was read of its image."""
+        self._unmount()
+        image = os.open(self.image, os.O_RDONLY)
+        try:
+            os.fsync(image)
+            os.posix_fadvise(image, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(image)
+        self._mount()
 
 
 def require_space(scratch, bytes_wanted):

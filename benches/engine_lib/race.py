@@ -6,9 +6,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .run import Failure, say, seconds_of, tail
+from .run import Failure, run, say, seconds_of, tail
 
 WARM, COLD = "warm", "cold"
+# What an entrant has at most, if it takes long.
+ONCE = {WARM: 1, COLD: 0}
+ONLY_WARM = {COLD: 0}
 
 
 @dataclass
@@ -20,39 +23,38 @@ class Times:
     peak_kib: int = 0
 
     def median(self, temperature, synced):
-        values = [pair[synced] for pair in self.seconds[temperature]]
+        values = [pair[synced] for pair in self._counting(temperature)]
         return statistics.median(values) if values else None
 
     def range(self, temperature):
-        values = [pair[0] for pair in self.seconds[temperature]]
+        values = [pair[0] for pair in self._counting(temperature)]
         return (min(values), max(values)) if values else None
+
+    def _counting(self, temperature):
+        """The first warm run warms up: it counts only if it is the only one."""
+        pairs = self.seconds[temperature]
+        return pairs[1:] or pairs if temperature == WARM else pairs
 
 
 class Entrant:
-    """One way to do the work. A subclass prepares before each run and restores after it, untimed."""
+    """One way to do the work."""
 
-    # Whether its last step makes everything durable. The others are also timed with a final `sync -f`.
-    syncs_itself = False
-    # Whether it is so slow that a few runs have to do.
-    is_slow = False
-    env = None
+    # At most so many runs, by temperature; where none is given, as many as the race has rounds.
+    at_most = {}
 
-    def __init__(self, label):
-        self.label = label
+    def turn(self, timed):
+        """Prepares, has its commands timed, checks what they did, and restores.
 
-    def prepare(self):
-        """Before each run."""
-
-    def commands(self):
-        """What is timed."""
+        `timed(table, label, commands, env=None, syncs_itself=False)` runs the commands one after the
+        other, for the row `label` of a table.
+        """
         raise NotImplementedError
 
-    def finish(self):
-        """After each run: checks the result, restores the state."""
 
-    def rounds(self, temperature, wanted):
-        slow = 2 if temperature == WARM else 0
-        return min(wanted, slow) if self.is_slow else wanted
+def untimed(_table, _label, commands, env=None, syncs_itself=False):
+    """In place of `timed`, for a turn that only has to be taken."""
+    for command in commands:
+        run(command, env=environment(env))
 
 
 @dataclass
@@ -61,53 +63,80 @@ class Race:
 
     disk: object
     log: Path
-    warm: int
-    cold: int
+    # The most rounds by temperature.
+    most: dict
+    # For how many seconds there are further rounds; one is run whatever it takes.
+    patience: float
 
     def run(self, entrants):
-        """Times each entrant; before that each runs once untimed, which warms the caches and shows its memory."""
-        times = {entrant.label: Times() for entrant in entrants}
-        for entrant in entrants:
-            self._warm_up(entrant, times[entrant.label])
-        for temperature, wanted in ((WARM, self.warm), (COLD, self.cold)):
-            for number in range(wanted):
+        """By table and label, the times of what the entrants had timed."""
+        results = {}
+        until = time.monotonic() + self.patience
+        for temperature, most in self.most.items():
+            for number in rounds(most, until):
+                watch = Watch(self, results, temperature, measures_memory=temperature == WARM and number == 0)
                 # Each is first once, so none always follows the same one.
                 first = number % len(entrants)
                 for entrant in entrants[first:] + entrants[:first]:
-                    if number < entrant.rounds(temperature, wanted):
-                        pair = self._measure(entrant, temperature)
-                        times[entrant.label].seconds[temperature].append(pair)
-                        say(f"   {temperature} {entrant.label}: {pair[0]:.3f} s, synced {pair[1]:.3f} s")
-        return times
+                    if number < entrant.at_most.get(temperature, most):
+                        self._turn(entrant, watch)
+        return results
 
-    def _warm_up(self, entrant, times):
-        entrant.prepare()
-        peak = self.log.with_suffix(".peak")
-        # A process's peak counts that of the process it was forked from, and this one is large.
-        under_time = ["/usr/bin/time", "--quiet", "--format=%M", f"--output={peak}"]
-        for command in entrant.commands():
-            seconds_of([[*under_time, *command]], environment(entrant), self.log)
-            times.peak_kib = max(times.peak_kib, int(peak.read_text()))
-        entrant.finish()
-
-    def _measure(self, entrant, temperature):
-        entrant.prepare()
-        commands = entrant.commands()
-        self.disk.sync()
-        if temperature == COLD:
-            self.disk.cool({command[0] for command in commands})
-        seconds = seconds_of(commands, environment(entrant), self.log)
-        synced = seconds
-        if not entrant.syncs_itself:
-            start = time.perf_counter()
-            self.disk.sync()
-            synced += time.perf_counter() - start
+    def _turn(self, entrant, watch):
         try:
-            entrant.finish()
+            entrant.turn(watch.time)
         except Failure as failure:
             raise Failure(f"{failure}\n{tail(self.log)}".rstrip()) from None
-        return seconds, synced
 
 
-def environment(entrant):
-    return {**os.environ, **entrant.env} if entrant.env else None
+def rounds(most, until):
+    """Numbers of rounds: the first one, and each that will probably end in time."""
+    began = time.monotonic()
+    for number in range(most):
+        yield number
+        now = time.monotonic()
+        if now + (now - began) / (number + 1) > until:
+            return
+
+
+@dataclass
+class Watch:
+    """Measures the turns of one round."""
+
+    race: Race
+    results: dict
+    temperature: str
+    measures_memory: bool
+
+    def time(self, table, label, commands, env=None, syncs_itself=False):
+        disk = self.race.disk
+        times = self.results.setdefault(table, {}).setdefault(label, Times())
+        disk.sync()
+        if self.temperature == COLD:
+            disk.cool()
+        measure = self._seconds_and_memory if self.measures_memory else self._seconds
+        seconds = measure(times, commands, environment(env))
+        synced = seconds
+        if not syncs_itself:
+            start = time.perf_counter()
+            disk.sync()
+            synced += time.perf_counter() - start
+        times.seconds[self.temperature].append((seconds, synced))
+        say(f"   {table}, {self.temperature}: {label} {seconds:.3f} s, synced {synced:.3f} s")
+
+    def _seconds(self, _times, commands, env):
+        return seconds_of(commands, env, self.race.log)
+
+    def _seconds_and_memory(self, times, commands, env):
+        peak = self.race.log.with_suffix(".peak")
+        # A process's peak counts that of the process it was forked from, and this one is large.
+        under_time = ["/usr/bin/time", "--quiet", "--append", "--format=%M", f"--output={peak}"]
+        peak.write_text("")
+        seconds = seconds_of([[*under_time, *command] for command in commands], env, self.race.log)
+        times.peak_kib = max(int(line) for line in peak.read_text().split())
+        return seconds
+
+
+def environment(additions):
+    """For subprocess: ours and these, or just ours."""
+    return {**os.environ, **additions} if additions else None

@@ -1,9 +1,10 @@
 """Tables: the same Markdown on the terminal and in the results."""
 
-from .race import COLD, WARM
+from .race import COLD, WARM, Times
 
 
 def table(header, rows):
+    """A Markdown table with aligned columns."""
     cells = [[str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     # The first column is text, the others are numbers.
@@ -17,14 +18,14 @@ RACE_HEADER = ["", "warm s", "min-max", "synced s", "ratio", "ratio synced", "en
                "cold s", "cold synced s", "cold ratio", "cold ratio synced", "peak MiB"]
 
 
-def race_rows(times, baseline, entries, prefix=""):
-    """One row per entrant. A ratio says how many times as fast as `baseline` it is."""
-    base = times[baseline]
+def race_rows(times, bases, entries, prefix=""):
+    """One row per label. A ratio says how many times as fast as the first of `bases` that was timed it is."""
     rows = []
     for label, own in times.items():
         cells = [prefix + label]
         for temperature in (WARM, COLD):
             plain, synced = own.median(temperature, 0), own.median(temperature, 1)
+            base = next((base for base in bases if base.seconds[temperature]), Times())
             cells.append(seconds(plain))
             if temperature == WARM:
                 cells.append(spread(own.range(WARM)))

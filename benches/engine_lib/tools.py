@@ -13,7 +13,8 @@ from .run import Failure, heading, run, say
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 PYTHON_PACKAGES = ["rsync-system-backup==1.1", "rotate-backups==8.1"]
-PEERS = ("rsync", "cpz", "rmz", "python")
+CRATES = ("cpz", "rmz")
+PEERS = ("rsync", *CRATES, "python")
 MKFS_PACKAGES = {"ext4": "e2fsprogs", "xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 
 
@@ -27,7 +28,17 @@ class Tools:
         self.program = self.target / "release" / "rsyncd-snapshot"
         self.bare_loop = self.target / "release" / "examples" / "bare_loop"
         self.paths = {}
-        self._find_peers(without, build_peers)
+        wanted = [name for name in PEERS if name not in without]
+        if build_peers:
+            missing = [name for name in wanted if not self._find(name)]
+            self._install_crates([name for name in missing if name in CRATES])
+            if "python" in missing:
+                self._install_python()
+        for name in wanted:
+            if path := self._find(name):
+                self.paths[name] = path
+            else:
+                say(f"{name} is not installed and takes no part")
 
     def has(self, name):
         return name in self.paths
@@ -39,20 +50,11 @@ class Tools:
         build = ["cargo", "build", "--release", "--locked", "--quiet", "--bins", "--example", "bare_loop"]
         run([*build, "--target-dir", str(self.target)], cwd=PROJECT)
 
-    def _find_peers(self, without, build_peers):
-        if "rsync" not in without:
-            self.paths["rsync"] = shutil.which("rsync")
-        crates = [name for name in ("cpz", "rmz") if name not in without]
-        python = self.home / "venv" / "bin" / "rsync-system-backup"
-        if build_peers:
-            self._install_crates([name for name in crates if not (self.home / "bin" / name).exists()])
-            if "python" not in without and not python.exists():
-                self._install_python()
-        for name, path in [*((name, self.home / "bin" / name) for name in crates), ("python", python)]:
-            if name not in without and path.exists():
-                self.paths[name] = str(path)
-            elif name not in without:
-                say(f"{name} is not installed and takes no part")
+    def _find(self, name):
+        """Where a peer is: in PATH, or where this installs it."""
+        if name == "python":
+            return shutil.which(f"{self.home}/venv/bin/rsync-system-backup")
+        return shutil.which(name) or shutil.which(f"{self.home}/bin/{name}")
 
     def _install_crates(self, crates):
         if not crates:
@@ -78,17 +80,12 @@ class Tools:
         lines = [f"{ours}, {self.program.stat().st_size // 1024} KiB", first_line(["cp", "--version"])]
         if self.has("rsync"):
             lines.append(" ".join(first_line(["rsync", "--version"]).split()[:3]))
-        lines += [first_line([self.paths[name], "--version"]) for name in ("cpz", "rmz") if self.has(name)]
+        lines += [first_line([self.paths[name], "--version"]) for name in CRATES if self.has(name)]
         if self.has("python"):
             lines.append(", ".join(package.replace("==", " ") for package in PYTHON_PACKAGES))
         for file_system in file_systems:
             lines.append(first_line([f"mkfs.{file_system}", "-V"]))
         return lines
-
-
-def file_systems_here(wanted):
-    """Those of `wanted` that can be made without installing anything."""
-    return [name for name in wanted if shutil.which(f"mkfs.{name}")]
 
 
 def install_packages(file_systems, without, build_peers):
@@ -128,7 +125,7 @@ def machine():
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return [
         f"{cores} of {os.cpu_count()} cores ({processor()}), {memory:.0f} GiB of memory",
-        f"kernel {platform.release()} ({platform.machine()})",
+        f"kernel {platform.release()} ({platform.machine()}), load {os.getloadavg()[0]:.1f} at the start",
         time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     ]
 

@@ -91,19 +91,18 @@ def count_entries(root):
 
 def like_usr(name, files, directory_count):
     chance = random.Random(name)
-    depths = sorted(chance.choices(range(1, len(DEPTHS) + 1), DEPTHS, k=directory_count - 1))
-    # Every level that has directories needs one above it.
-    for depth in range(1, depths[-1]):
-        depths[depth - 1] = min(depths[depth - 1], depth)
-    depths.sort()
-    levels = {0: [""]}
+    levels = [[""]]
     directories = [""]
-    for number, depth in enumerate(depths):
-        above = levels[depth - 1]
+    for number, depth in enumerate(sorted(chance.choices(range(1, len(DEPTHS) + 1), DEPTHS, k=directory_count - 1))):
+        # A small tree may lack a level: what would be below it moves up.
+        depth = min(depth, len(levels))
+        if depth == len(levels):
+            levels.append([])
         # Most directories have no subdirectories, a few have many.
+        above = levels[depth - 1]
         parent = above[int(len(above) * chance.random() ** 2)]
         path = os.path.join(parent, f"directory-{number}")
-        levels.setdefault(depth, []).append(path)
+        levels[depth].append(path)
         directories.append(path)
     wanted = [quantile(chance.random()) for _ in directories]
     # Rounding so that the sum is exact.
@@ -136,7 +135,7 @@ def flat(name, files):
 
 def tree(name, small):
     """The tree of that name; a small one has its shape."""
-    divisor = 100 if small else 1
+    divisor = 200 if small else 1
     match name:
         case "system":
             return like_usr(name, 300_000 // divisor, 33_000 // divisor + 1)
