@@ -1,56 +1,224 @@
-//! The subdirectories of one directory that a walk has still to visit.
+//! The subdirectories of one directory that a walk has still to visit, in the order of their names.
 //!
-//! Names lie in one arena: a million of them are two allocations.
+//! Names lie in one arena, and not more of them than a limit allows: of a directory with a million
+//! subdirectories only the first of those are held that are still to come. When they are done, or were
+//! dropped to make room, the directory is read again for what comes after the last one visited. So
+//! each is visited once, and memory is bounded whatever the shape of the tree.
 
 use std::ffi::{CStr, CString};
 
 /// Subdirectories with what is known of each.
-#[derive(Default)]
 pub struct Children<T> {
     names: Vec<u8>,
+    /// In descending order once [`ready`](Self::ready).
     list: Vec<(u32, T)>,
+    limit_bytes: usize,
+    /// Where the one that was taken last is.
+    taken: Option<u32>,
+    /// The one that was taken last of an earlier reading; what comes before has been taken, too.
+    visited: Option<CString>,
+    /// What comes after this one was dropped.
+    last: Option<CString>,
+    /// Whether anything was dropped.
+    is_partial: bool,
+    /// What the [`Budget`] has been charged for it.
+    charged_bytes: usize,
 }
 
 impl<T: Copy> Children<T> {
-    /// None yet.
-    pub fn new() -> Self {
-        Children { names: Vec::new(), list: Vec::new() }
+    /// None yet, and never more than about `limit_bytes`.
+    pub fn new(limit_bytes: usize) -> Self {
+        Children {
+            names: Vec::new(),
+            list: Vec::new(),
+            limit_bytes,
+            taken: None,
+            visited: None,
+            last: None,
+            is_partial: false,
+            charged_bytes: 0,
+        }
     }
 
-    /// Adds one.
+    /// Adds one, unless it has been visited or comes after those that there is room for.
     pub fn push(&mut self, name: &CStr, what: T) {
-        // More than 4 GiB of names in one directory is beyond every file system.
+        if self.visited.as_deref().is_some_and(|visited| name <= visited) {
+            return;
+        }
+        if self.last.as_deref().is_some_and(|last| name > last) {
+            self.is_partial = true;
+            return;
+        }
+        // A limit keeps it far below 4 GiB.
         let start = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
-        self.names.extend_from_slice(name.to_bytes_with_nul());
+        let bytes = name.to_bytes_with_nul();
+        if self.names.capacity() - self.names.len() < bytes.len() && self.names.len() > self.limit_bytes / 4 {
+            // Doubling might take more than the limit.
+            self.names.reserve_exact(self.limit_bytes / 4 + bytes.len());
+        }
+        self.names.extend_from_slice(bytes);
         self.list.push((start, what));
+        // Not each time, so that sorting costs little.
+        if self.bytes() > 2 * self.limit_bytes {
+            self.drop_last();
+        }
     }
 
-    /// Takes the last one.
+    /// Sorts them, after the last was added.
+    pub fn ready(&mut self) {
+        let names = &self.names;
+        self.list.sort_unstable_by(|(a, _), (b, _)| name_at(names, *b).cmp(name_at(names, *a)));
+    }
+
+    /// Takes the next one.
     pub fn pop(&mut self) -> Option<(CString, T)> {
         let (start, what) = self.list.pop()?;
-        Some((name(&self.names, start).to_owned(), what))
+        self.taken = Some(start);
+        Some((name_at(&self.names, start).to_owned(), what))
     }
 
-    /// Sorts so that names are taken in their order.
-    pub fn sort(&mut self) {
-        let names = &self.names;
-        self.list.sort_unstable_by(|(a, _), (b, _)| name(names, *b).cmp(name(names, *a)));
+    /// Drops those that are left; they come again with the next reading.
+    fn evict(&mut self) {
+        self.is_partial |= !self.list.is_empty();
+        self.visited = self.visited();
+        self.taken = None;
+        self.names = Vec::new();
+        self.list = Vec::new();
+    }
+
+    fn visited(&self) -> Option<CString> {
+        let taken = self.taken.map(|start| name_at(&self.names, start).to_owned());
+        taken.or_else(|| self.visited.clone())
+    }
+
+    /// Once none is left: a new list for those that were dropped, if any were.
+    pub fn next(&self) -> Option<Self> {
+        self.is_partial.then(|| Children { visited: self.visited(), ..Children::new(self.limit_bytes) })
     }
 
     /// Changes what is known of each.
     pub fn update(&mut self, change: impl Fn(&CStr, &mut T)) {
         for (start, what) in &mut self.list {
-            change(name(&self.names, *start), what);
+            change(name_at(&self.names, *start), what);
         }
     }
 
-    /// Whether none is left.
+    /// Whether none is left of those that are held.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
+
+    /// Memory that they take.
+    pub fn bytes(&self) -> usize {
+        self.names.len() + self.list.len() * size_of::<(u32, T)>()
+    }
+
+    /// Keeps the first half of them.
+    fn drop_last(&mut self) {
+        self.ready();
+        let dropped = self.list.len() / 2;
+        self.list.drain(..dropped);
+        self.is_partial = true;
+        let mut names = Vec::with_capacity(self.names.len() / 2);
+        for (start, _) in &mut self.list {
+            let name = name_at(&self.names, *start).to_bytes_with_nul();
+            *start = u32::try_from(names.len()).unwrap_or(u32::MAX);
+            names.extend_from_slice(name);
+        }
+        self.names = names;
+        self.last = self.list.first().map(|(start, _)| name_at(&self.names, *start).to_owned());
+    }
 }
 
-fn name(names: &[u8], start: u32) -> &CStr {
+fn name_at(names: &[u8], start: u32) -> &CStr {
     // Every name was stored with its NUL, so the default is never taken.
     CStr::from_bytes_until_nul(names.get(start as usize..).unwrap_or_default()).unwrap_or_default()
+}
+
+/// Memory for the subdirectories that a walk has pending, over all its levels.
+const PENDING_BYTES: usize = 4 << 20;
+
+/// Of these, for one directory.
+pub const LEVEL_BYTES: usize = PENDING_BYTES / 2;
+
+/// What the pending subdirectories of one walk take, over all its levels.
+#[derive(Default)]
+pub struct Budget {
+    used_bytes: usize,
+}
+
+impl Budget {
+    /// Charges for a new level; where that is too much, `levels` above it are dropped, the
+    /// uppermost first: they are needed last.
+    pub fn charge<'a, T: Copy + 'a>(
+        &mut self,
+        new: &mut Children<T>,
+        levels: impl Iterator<Item = &'a mut Children<T>>,
+    ) {
+        new.charged_bytes = new.bytes();
+        self.used_bytes += new.charged_bytes;
+        if self.used_bytes <= PENDING_BYTES {
+            return;
+        }
+        for level in levels {
+            // Not just enough, so that this is rare.
+            if self.used_bytes <= PENDING_BYTES / 2 {
+                return;
+            }
+            level.evict();
+            self.refund(level);
+        }
+    }
+
+    /// What `done` took is free again.
+    pub fn refund<T>(&mut self, done: &mut Children<T>) {
+        self.used_bytes -= std::mem::take(&mut done.charged_bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(count: usize) -> Vec<CString> {
+        // Not in their order.
+        (0..count)
+            .map(|number| CString::new(format!("{:05}", number * 7_919 % count)).expect("no NUL"))
+            .collect()
+    }
+
+    /// Visits as a walk does, with at most `limit` bytes.
+    fn visit(all: &[CString], limit: usize, evict_every: usize) -> Vec<CString> {
+        let mut visited = Vec::new();
+        let mut children = Children::new(limit);
+        loop {
+            all.iter().for_each(|name| children.push(name, ()));
+            children.ready();
+            assert!(children.bytes() <= 2 * limit.max(20), "{} bytes", children.bytes());
+            while let Some((name, ())) = children.pop() {
+                visited.push(name.clone());
+                if visited.len().is_multiple_of(evict_every) {
+                    children.evict();
+                }
+            }
+            match children.next() {
+                Some(next) => children = next,
+                None => return visited,
+            }
+        }
+    }
+
+    #[test]
+    fn each_is_visited_once_in_the_order_of_names_whatever_the_limit() {
+        for count in [0, 1, 2, 100, 1_000] {
+            let all = names(count);
+            let mut sorted = all.clone();
+            sorted.sort();
+            for limit in [10, 100, 1_000, 1 << 20] {
+                for evict_every in [1, 7, usize::MAX] {
+                    assert_eq!(visit(&all, limit, evict_every), sorted, "{count} {limit} {evict_every}");
+                }
+            }
+        }
+    }
 }

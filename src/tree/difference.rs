@@ -79,6 +79,8 @@ pub fn differences<E>(
     listing.read_first(live).map_err(live_failed)?;
     let is_small = listing.is_whole();
     loop {
+        // A directory of millions should not take twice what it needs.
+        slots.reserve_exact(listing.entries().len());
         slots.extend(listing.entries().iter().map(|entry| Slot {
             hash_and_flags: hash(hashes, listing.name(entry))
                 | if entry.is_directory { DIRECTORY } else { 0 },

@@ -118,7 +118,7 @@ pub struct Index {
 /// that is unknown. Only trees of next to nothing but directories need more; they are compared.
 pub fn max_bytes(entries: Option<u64>) -> usize {
     let entries = entries.unwrap_or(1_000_000);
-    usize::try_from(entries.saturating_mul(16)).unwrap_or(usize::MAX).saturating_add(6 << 20)
+    usize::try_from(entries.saturating_mul(6)).unwrap_or(usize::MAX).saturating_add(4 << 20)
 }
 
 impl Index {
@@ -227,6 +227,9 @@ fn decode(bytes: &[u8], start: usize) -> Option<Line<'_>> {
     })
 }
 
+/// A larger part grows by this much at a time.
+const GROWTH_BYTES: usize = 1 << 20;
+
 /// Records of one worker's subtree, in preorder, with gaps for those that it gave away.
 #[derive(Default)]
 pub struct Part {
@@ -253,6 +256,10 @@ impl Part {
         if self.is_too_large || at + FIXED_BYTES + name.len() > max_bytes {
             *self = Part { is_too_large: true, ..Part::new(self.id) };
             return 0;
+        }
+        if self.bytes.len() > GROWTH_BYTES {
+            // Doubling would take twice as much as there is.
+            self.bytes.reserve_exact(if self.bytes.capacity() - at < 1_024 { GROWTH_BYTES } else { 0 });
         }
         self.bytes.extend(line.depth.to_le_bytes());
         self.bytes.extend(line.entries.to_le_bytes());

@@ -17,8 +17,8 @@ use super::syscalls::{Answer, stat_entry};
 /// A read of this size returns about a thousand entries per call.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// A stretch ends here: some 200,000 entries with short names.
-const STRETCH_BYTES: usize = 6 << 20;
+/// A stretch ends here: some 70,000 entries with short names. Each worker has a few of them.
+const STRETCH_BYTES: usize = 2 << 20;
 
 /// One entry; its name is in the [`Listing`] it came from.
 #[derive(Debug, Clone, Copy)]

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::children::Children;
+use super::children::{Budget, Children, LEVEL_BYTES};
 use super::descent::{Descent, Start};
 use super::listing::Listing;
 use super::pool::{self, Pool};
@@ -80,6 +80,7 @@ fn remove_part(job: Job, pool: Option<&Pool<Job>>) -> Answer<(u64, Option<Error>
     let mut removal = Removal {
         descent: Descent::new(job.start)?,
         frames: Vec::new(),
+        budget: Budget::default(),
         listing: Listing::default(),
         removed: 0,
         first_error: None,
@@ -87,12 +88,13 @@ fn remove_part(job: Job, pool: Option<&Pool<Job>>) -> Answer<(u64, Option<Error>
     };
     removal.enter_or_remove(&job.name);
     while let Some(frame) = removal.frames.last_mut() {
-        match frame.pending.pop() {
-            Some((child, ())) => {
+        match (frame.pending.pop(), frame.pending.next()) {
+            (Some((child, ())), _) => {
                 removal.share();
                 removal.enter_or_remove(&child);
             }
-            None => removal.remove_directory(),
+            (None, Some(rest)) => removal.read_again(rest),
+            (None, None) => removal.remove_directory(),
         }
     }
     Ok((removal.removed, removal.first_error))
@@ -101,6 +103,7 @@ fn remove_part(job: Job, pool: Option<&Pool<Job>>) -> Answer<(u64, Option<Error>
 struct Removal<'a> {
     descent: Descent,
     frames: Vec<Frame>,
+    budget: Budget,
     listing: Listing,
     removed: u64,
     first_error: Option<Error>,
@@ -156,16 +159,34 @@ impl Removal<'_> {
 
     /// Removes what is no directory from the directory at hand; subdirectories become pending.
     fn empty_directory(&mut self) {
-        let mut pending = Children::new();
-        let mut listing = std::mem::take(&mut self.listing);
-        if let Err(cause) = self.remove_files(&mut listing, &mut pending) {
-            self.keep_error("read", None, cause);
-        }
-        self.listing = listing;
+        let mut pending = Children::new(LEVEL_BYTES);
+        self.remove_files(&mut pending);
+        self.budget.charge(&mut pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
         self.frames.push(Frame { pending, is_shared: false });
     }
 
-    fn remove_files(&mut self, listing: &mut Listing, pending: &mut Children<()>) -> Answer<()> {
+    /// Goes on with the subdirectories that there was no room for.
+    fn read_again(&mut self, mut pending: Children<()>) {
+        match self.descent.directory().and_then(|directory| Listing::rewind(directory.as_fd())) {
+            Ok(()) => self.remove_files(&mut pending),
+            Err(cause) => self.keep_error("read", None, cause),
+        }
+        let Some(mut frame) = self.frames.pop() else { return };
+        self.budget.refund(&mut frame.pending);
+        self.budget.charge(&mut pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
+        self.frames.push(Frame { pending, ..frame });
+    }
+
+    fn remove_files(&mut self, pending: &mut Children<()>) {
+        let mut listing = std::mem::take(&mut self.listing);
+        if let Err(cause) = self.remove_listed(&mut listing, pending) {
+            self.keep_error("read", None, cause);
+        }
+        self.listing = listing;
+        pending.ready();
+    }
+
+    fn remove_listed(&mut self, listing: &mut Listing, pending: &mut Children<()>) -> Answer<()> {
         let directory = self.descent.directory()?;
         listing.read_first(directory.as_fd())?;
         loop {
@@ -203,9 +224,10 @@ impl Removal<'_> {
 
     /// Removes the directory at hand, which is as empty as it gets, and goes up.
     fn remove_directory(&mut self) {
-        let is_shared = self.frames.pop().is_some_and(|frame| frame.is_shared);
+        let Some(mut frame) = self.frames.pop() else { return };
+        self.budget.refund(&mut frame.pending);
         let name = self.descent.leave();
-        if is_shared {
+        if frame.is_shared {
             return;
         }
         let unlinked =

@@ -15,6 +15,7 @@ use crate::tree::children::Children;
 use crate::tree::copy;
 use crate::tree::descent::Directory;
 use crate::tree::difference::{Found, Side, differences};
+use crate::tree::listing::Listing;
 use crate::tree::remove::remove_alone;
 use crate::tree::syscalls::is_mount_point;
 
@@ -41,6 +42,25 @@ impl Clone<'_, '_> {
         }
         self.listing = listing;
         Ok(entries)
+    }
+
+    /// The subdirectories of the live directory at hand, which has been read before.
+    pub(super) fn list_directories(&mut self, pending: &mut Children<Child>) -> Result<()> {
+        let directory = self.open_live()?;
+        let failed = |clone: &Self, cause| clone.live.error("read", None, cause);
+        let mut listing = std::mem::take(&mut self.listing);
+        Listing::rewind(directory.as_fd()).map_err(|cause| failed(self, cause))?;
+        listing.read_first(directory.as_fd()).map_err(|cause| failed(self, cause))?;
+        loop {
+            for entry in listing.entries().iter().filter(|entry| entry.is_directory) {
+                pending.push(listing.name(entry), Child { is_new: false, newest: None, retired: None });
+            }
+            if !listing.read_next(directory.as_fd()).map_err(|cause| failed(self, cause))? {
+                break;
+            }
+        }
+        self.listing = listing;
+        Ok(())
     }
 
     /// Removes what differs from a recycled directory, and links what is missing in it; returns how

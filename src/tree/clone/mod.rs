@@ -29,7 +29,7 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
 
-use super::children::Children;
+use super::children::{Budget, Children};
 use super::copy::{Copier, Copies};
 use super::descent::{Descent, Start};
 use super::difference::Comparer;
@@ -200,6 +200,7 @@ fn clone_part(job: Job, shared: &Shared, pool: &Pool<Job>) -> Result<(Cloned, Pa
         base: usize::from(job.name.is_some()),
         depth: job.depth,
         frames: Vec::new(),
+        budget: Budget::default(),
         cloned: Cloned::default(),
     };
     match job.name {
@@ -228,11 +229,15 @@ struct Clone<'a, 's> {
     /// How many levels below the tree's root the first frame is.
     depth: u32,
     frames: Vec<Frame>,
+    budget: Budget,
     cloned: Cloned,
 }
 
 /// A directory whose subdirectories are being cloned.
 struct Frame {
+    child: Child,
+    /// Whether the subdirectories are those of the retired snapshot's index, since nothing has changed.
+    is_kept: bool,
     pending: Children<Child>,
     /// Parts of the index that belong here, before those of what is pending.
     given: Vec<usize>,

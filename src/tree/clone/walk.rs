@@ -12,7 +12,7 @@ use super::{Child, Clone, Cloned, Frame, Job, Knowledge, Unfinished};
 use crate::tell::error::Result;
 use crate::tell::progress;
 use crate::tree::attributes;
-use crate::tree::children::Children;
+use crate::tree::children::{Children, LEVEL_BYTES};
 use crate::tree::descent::Directory;
 use crate::tree::index::{Index, Line, Ordinal, Own, Stamp, now_ns};
 use crate::tree::syscalls::stat_entry;
@@ -23,12 +23,13 @@ impl Clone<'_, '_> {
             for part in frame.given.drain(..) {
                 self.part.leave_gap(part);
             }
-            match frame.pending.pop() {
-                Some((name, child)) => {
+            match (frame.pending.pop(), frame.pending.next()) {
+                (Some((name, child)), _) => {
                     self.share();
                     self.enter(&name, child)?;
                 }
-                None => self.finish_directory()?,
+                (None, Some(rest)) => self.read_again(rest)?,
+                (None, None) => self.finish_directory()?,
             }
         }
         Ok(())
@@ -38,7 +39,7 @@ impl Clone<'_, '_> {
     fn share(&mut self) {
         if self.pool.is_stopped() {
             // Another worker has failed, and with it the clone.
-            self.frames.iter_mut().for_each(|frame| frame.pending = Children::new());
+            self.frames.iter_mut().for_each(|frame| frame.pending = Children::new(LEVEL_BYTES));
         }
         if !self.pool.is_hungry() {
             return;
@@ -71,7 +72,16 @@ impl Clone<'_, '_> {
             }
             Err(cause) => return Err(self.live.error("open the directory", Some(name), cause)),
         };
-        self.staged.enter(name).map_err(|cause| self.live.error("open the staged copy of", None, cause))?;
+        match self.staged.enter(name) {
+            Ok(_) => {}
+            // It became a directory after its parent was read the first time.
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {
+                self.live.leave();
+                self.cloned.vanished += 1;
+                return Ok(());
+            }
+            Err(cause) => return Err(self.live.error("open the staged copy of", None, cause)),
+        }
         self.fill_directory(name, &stat, now, child)
     }
 
@@ -112,19 +122,30 @@ impl Clone<'_, '_> {
         }
         self.live.pass(name);
         self.note_kept(name, &line);
-        let siblings: Vec<Ordinal> = newest
-            .zip(child.newest)
-            .map(|(newest, ordinal)| newest.children(ordinal).collect())
-            .unwrap_or_default();
-        let children: Vec<Ordinal> = index.children(ordinal).collect();
-        let mut pending = Children::new();
-        for retired in children.into_iter().rev() {
-            let name = index.line(retired).name;
-            let newest = newest.and_then(|newest| newest.find(&siblings, name));
-            pending.push(name, Child { is_new: false, newest, retired: Some(retired) });
-        }
-        self.frames.push(Frame { pending, given: Vec::new(), unfinished: None });
+        let mut pending = Children::new(LEVEL_BYTES);
+        self.look_up_kept(&mut pending, child);
+        self.push(Frame { child, is_kept: true, pending, given: Vec::new(), unfinished: None });
         Ok(true)
+    }
+
+    fn push(&mut self, mut frame: Frame) {
+        self.budget.charge(&mut frame.pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
+        self.frames.push(frame);
+    }
+
+    /// Goes on with the subdirectories that there was no room for.
+    fn read_again(&mut self, mut pending: Children<Child>) -> Result<()> {
+        let Some(mut frame) = self.frames.pop() else { return Ok(()) };
+        self.budget.refund(&mut frame.pending);
+        match frame.is_kept {
+            true => self.look_up_kept(&mut pending, frame.child),
+            false => {
+                self.list_directories(&mut pending)?;
+                self.look_up(&mut pending, frame.child);
+            }
+        }
+        self.push(Frame { pending, ..frame });
+        Ok(())
     }
 
     /// Puts a directory that was kept into the index.
@@ -181,7 +202,7 @@ impl Clone<'_, '_> {
         child: Child,
     ) -> Result<()> {
         let directories = (self.open_live()?, self.open_staged()?);
-        let mut pending = Children::new();
+        let mut pending = Children::new(LEVEL_BYTES);
         let changes = |cloned: &Cloned| cloned.made + cloned.removed;
         let doubts = |cloned: &Cloned| (cloned.copied, cloned.skipped_mounts.len());
         let before = (changes(&self.cloned), doubts(&self.cloned));
@@ -200,8 +221,24 @@ impl Clone<'_, '_> {
             is_touched: child.is_new || before.0 != changes(&self.cloned),
         };
         self.look_up(&mut pending, child);
-        self.frames.push(Frame { pending, given: Vec::new(), unfinished: Some(unfinished) });
+        self.push(Frame { child, is_kept: false, pending, given: Vec::new(), unfinished: Some(unfinished) });
         Ok(())
+    }
+
+    /// The subdirectories of a directory that was kept, from the index.
+    fn look_up_kept(&self, pending: &mut Children<Child>, parent: Child) {
+        let Knowledge { newest, retired, .. } = self.shared.knowledge;
+        let Some((index, ordinal)) = retired.zip(parent.retired) else { return };
+        let siblings: Vec<Ordinal> = newest
+            .zip(parent.newest)
+            .map(|(newest, ordinal)| newest.children(ordinal).collect())
+            .unwrap_or_default();
+        for retired in index.children(ordinal) {
+            let name = index.line(retired).name;
+            let newest = newest.and_then(|newest| newest.find(&siblings, name));
+            pending.push(name, Child { is_new: false, newest, retired: Some(retired) });
+        }
+        pending.ready();
     }
 
     /// Puts the subdirectories of `parent` in the order of the index, with what the indexes know of each.
@@ -212,7 +249,7 @@ impl Clone<'_, '_> {
         };
         let newest_siblings = siblings(newest, parent.newest);
         let retired_siblings = siblings(retired, parent.retired);
-        pending.sort();
+        pending.ready();
         pending.update(|name, child| {
             child.newest = newest.and_then(|index| index.find(&newest_siblings, name));
             child.retired = retired.and_then(|index| index.find(&retired_siblings, name));
@@ -227,7 +264,8 @@ impl Clone<'_, '_> {
     }
 
     fn finish_directory(&mut self) -> Result<()> {
-        let Some(frame) = self.frames.pop() else { return Ok(()) };
+        let Some(mut frame) = self.frames.pop() else { return Ok(()) };
+        self.budget.refund(&mut frame.pending);
         if let Some(unfinished) = frame.unfinished {
             self.apply_attributes(&unfinished)?;
         }
@@ -258,7 +296,7 @@ impl Clone<'_, '_> {
         Ok(())
     }
 
-    fn open_live(&mut self) -> Result<Directory> {
+    pub(super) fn open_live(&mut self) -> Result<Directory> {
         self.live.directory().map_err(|cause| self.live.error("return to", None, cause))
     }
 

@@ -19,7 +19,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::children::Children;
+use super::children::{Budget, Children};
 use super::copy::Copies;
 use super::descent::{Descent, Start};
 use super::difference::Comparer;
@@ -168,6 +168,7 @@ fn compare_part(job: Job, knowledge: &Knowledge, pool: &Pool<Job>) -> Result<Com
         comparer: Comparer::default(),
         listing: Listing::default(),
         frames: Vec::new(),
+        budget: Budget::default(),
         base: usize::from(job.name.is_some()),
         comparison: Comparison::default(),
     };
@@ -187,6 +188,7 @@ struct Walk<'a> {
     comparer: Comparer,
     listing: Listing,
     frames: Vec<Frame>,
+    budget: Budget,
     /// How many levels below the start the first frame is.
     base: usize,
     comparison: Comparison,
@@ -201,6 +203,8 @@ enum Side {
 }
 
 struct Frame {
-    side: Side,
+    child: Child,
+    /// Whether the subdirectories are those of the index, since nothing has changed.
+    is_unchanged: bool,
     pending: Children<Child>,
 }

@@ -12,21 +12,23 @@ use crate::tell::error::Result;
 use crate::tell::escape::escape;
 use crate::tell::progress;
 use crate::tree::attributes;
-use crate::tree::children::Children;
+use crate::tree::children::{Children, LEVEL_BYTES};
 use crate::tree::descent::{Descent, Directory};
 use crate::tree::difference::{Side as Unread, differences};
 use crate::tree::index::{Ordinal, Stamp};
+use crate::tree::listing::Listing;
 use crate::tree::syscalls::stat_entry;
 
 impl Walk<'_> {
     pub(super) fn run(&mut self) -> Result<()> {
         while let Some(frame) = self.frames.last_mut() {
-            match frame.pending.pop() {
-                Some((name, child)) => {
+            match (frame.pending.pop(), frame.pending.next()) {
+                (Some((name, child)), _) => {
                     self.share();
                     self.enter(&name, child)?;
                 }
-                None => self.leave(),
+                (None, Some(rest)) => self.read_again(rest)?,
+                (None, None) => self.leave(),
             }
         }
         Ok(())
@@ -37,12 +39,12 @@ impl Walk<'_> {
     fn share(&mut self) {
         if self.pool.is_stopped() {
             // Another worker has failed, and with it the comparison.
-            self.frames.iter_mut().for_each(|frame| frame.pending = Children::new());
+            self.frames.iter_mut().for_each(|frame| frame.pending = Children::new(LEVEL_BYTES));
         }
         if !self.pool.is_hungry() {
             return;
         }
-        let mut both = self.frames.iter().take_while(|frame| frame.side == Side::Both);
+        let mut both = self.frames.iter().take_while(|frame| frame.child.side == Side::Both);
         let Some(index) = both.position(|frame| !frame.pending.is_empty()) else { return };
         let depth = self.base + index;
         let (Ok(live), Ok(snapshot)) = (self.live.start_at(depth), self.snapshot.start_at(depth)) else {
@@ -56,7 +58,8 @@ impl Walk<'_> {
     pub(super) fn enter_root(&mut self, child: Child) -> Result<()> {
         let (_, stat) = self.open_live()?;
         if let Some(ordinal) = self.unchanged(child, &stat) {
-            return self.pass(ordinal);
+            self.pass(child, ordinal);
+            return Ok(());
         }
         self.visit(child)
     }
@@ -71,7 +74,8 @@ impl Walk<'_> {
                 Ok(stat) => {
                     if let Some(ordinal) = self.unchanged(child, &stat) {
                         self.snapshot.pass(name);
-                        return self.pass(ordinal);
+                        self.pass(child, ordinal);
+                        return Ok(());
                     }
                 }
                 Err(Errno::EXDEV) => {
@@ -130,15 +134,46 @@ impl Walk<'_> {
     }
 
     /// Goes on with the subdirectories of an unchanged directory.
-    fn pass(&mut self, ordinal: Ordinal) -> Result<()> {
+    fn pass(&mut self, child: Child, ordinal: Ordinal) {
         self.note_unchanged(ordinal);
-        let mut pending = Children::new();
-        if let Some(index) = self.knowledge.index {
-            for child in index.children(ordinal) {
-                pending.push(index.line(child).name, Child { side: Side::Both, indexed: Some(child) });
+        let mut pending = Children::new(LEVEL_BYTES);
+        self.look_up(child, &mut pending);
+        self.push(Frame { child, is_unchanged: true, pending });
+    }
+
+    /// The subdirectories of an unchanged directory.
+    fn look_up(&self, parent: Child, pending: &mut Children<Child>) {
+        let Some((index, ordinal)) = self.knowledge.index.zip(parent.indexed) else { return };
+        for child in index.children(ordinal) {
+            pending.push(index.line(child).name, Child { side: Side::Both, indexed: Some(child) });
+        }
+    }
+
+    fn push(&mut self, mut frame: Frame) {
+        frame.pending.ready();
+        self.budget.charge(&mut frame.pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
+        self.frames.push(frame);
+    }
+
+    /// Goes on with the subdirectories that there was no room for. What is in them counts; what was
+    /// counted of the directories at hand does not count again.
+    fn read_again(&mut self, mut pending: Children<Child>) -> Result<()> {
+        let Some(mut frame) = self.frames.pop() else { return Ok(()) };
+        self.budget.refund(&mut frame.pending);
+        match (frame.is_unchanged, frame.child.side) {
+            (true, _) => self.look_up(frame.child, &mut pending),
+            (false, Side::Both) => {
+                let before = self.comparison;
+                let directories = (self.rewind(Side::Live)?, self.rewind(Side::Snapshot)?);
+                self.compare_entries(&directories, frame.child.indexed, &mut pending)?;
+                self.comparison = before;
+            }
+            (false, side) => {
+                let directory = self.rewind(side)?;
+                self.count(&directory, side, &mut pending)?;
             }
         }
-        self.frames.push(Frame { side: Side::Both, pending });
+        self.push(Frame { pending, ..frame });
         Ok(())
     }
 
@@ -151,7 +186,7 @@ impl Walk<'_> {
 
     /// Compares or counts the directories at hand.
     fn visit(&mut self, child: Child) -> Result<()> {
-        let mut pending = Children::new();
+        let mut pending = Children::new(LEVEL_BYTES);
         self.comparison.directories_read += 1;
         match child.side {
             Side::Both => {
@@ -169,16 +204,25 @@ impl Walk<'_> {
                 self.comparison.removed += self.count(&directory, Side::Snapshot, &mut pending)?;
             }
         }
-        self.frames.push(Frame { side: child.side, pending });
+        self.push(Frame { child, is_unchanged: false, pending });
         Ok(())
     }
 
+    /// The directory at hand of one side, to be read from its start.
+    fn rewind(&mut self, side: Side) -> Result<Directory> {
+        let descent = if side == Side::Snapshot { &mut self.snapshot } else { &mut self.live };
+        let (directory, _) = open_with_state(descent)?;
+        Listing::rewind(directory.as_fd()).map_err(|cause| descent.error("read", None, cause))?;
+        Ok(directory)
+    }
+
     fn leave(&mut self) {
-        let Some(frame) = self.frames.pop() else { return };
-        if frame.side != Side::Snapshot {
+        let Some(mut frame) = self.frames.pop() else { return };
+        self.budget.refund(&mut frame.pending);
+        if frame.child.side != Side::Snapshot {
             self.live.leave();
         }
-        if frame.side != Side::Live {
+        if frame.child.side != Side::Live {
             self.snapshot.leave();
         }
     }
@@ -199,6 +243,19 @@ impl Walk<'_> {
         if differ.map_err(|cause| self.live.error("compare the attributes of", None, cause))? {
             self.comparison.changed += 1;
         }
+        let entries = self.compare_entries(&(live.clone(), snapshot), indexed, pending)?;
+        self.note_live(Stamp::of(&live_stat).ctime_ns, entries);
+        self.prove(indexed, &live, &live_stat, &before);
+        Ok(())
+    }
+
+    /// Compares what is in two directories; returns how many entries the live one has.
+    fn compare_entries(
+        &mut self,
+        (live, snapshot): &(Directory, Directory),
+        indexed: Option<Ordinal>,
+        pending: &mut Children<Child>,
+    ) -> Result<u64> {
         let index = self.knowledge.index;
         let siblings = index.zip(indexed).map(|(index, ordinal)| index.children(ordinal).collect::<Vec<_>>());
         let Walk { comparer, live: live_descent, snapshot: snapshot_descent, knowledge, comparison, .. } =
@@ -215,14 +272,10 @@ impl Walk<'_> {
             pending,
             index: index.zip(siblings.as_deref()),
         };
-        let entries =
-            differences((live.as_fd(), snapshot.as_fd()), comparer, failed, |name, live, snapshot| {
-                entry.compare(name, live, snapshot);
-                Ok(())
-            })?;
-        self.note_live(Stamp::of(&live_stat).ctime_ns, entries);
-        self.prove(indexed, &live, &live_stat, &before);
-        Ok(())
+        differences((live.as_fd(), snapshot.as_fd()), comparer, failed, |name, live, snapshot| {
+            entry.compare(name, live, snapshot);
+            Ok(())
+        })
     }
 
     /// Holds the index against what a comparison of this directory found.
