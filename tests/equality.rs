@@ -106,6 +106,46 @@ fn a_thousand_levels_need_no_thousand_descriptors() {
     assert_eq!(module.left_over("expired"), 0);
 }
 
+/// Their names take more memory than a walk gives to one level, so it reads the directory more than once.
+#[test]
+fn a_directory_with_very_many_subdirectories_is_linked_compared_and_removed() {
+    let module = Module::new();
+    let directory = |number: usize| module.latest.join(format!("{}{number:06}", "n".repeat(200)));
+    for number in 0..21_000 {
+        // In an order that is not that of their names.
+        let directory = directory(number * 7_919 % 21_000);
+        fs::create_dir(&directory).expect("a directory");
+        if number % 100 == 0 {
+            fs::write(directory.join("file"), number.to_string()).expect("a file");
+        }
+    }
+    module.write_policy(
+        "[defaults]\nkeep = { yearly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\nanomaly_share = \"100%\"\n",
+    );
+    let first = module.expect_snapshot();
+    module.assert_equals_module(&first);
+    module.expect_no_snapshot();
+
+    // Found wherever it is, also where the directory is read for the fifth time.
+    for number in [0, 10_000, 20_999] {
+        tree::write(&directory(number).join("new"), "x");
+        fs::remove_dir_all(directory(number ^ 1)).expect("removed");
+    }
+    let second = module.expect_snapshot();
+    module.assert_equals_module(&second);
+    let counts = &module.list()[1];
+    assert_eq!((&counts["added"], counts["removed"].as_u64() >= Some(3)), (&3.into(), true), "{counts}");
+
+    module.rename_to_the_past(&first, "2001-02-03T04-05-06Z");
+    for number in 0..10_000 {
+        let _ = fs::remove_dir(directory(2 * number + 1));
+    }
+    let third = module.expect_snapshot();
+    module.assert_equals_module(&third);
+    module.run(&["rotate", "data", "--confirm", "--purge"]).exits(&[0]);
+    assert_eq!((module.left_over("expired"), module.left_over("staging")), (0, 0));
+}
+
 #[test]
 fn the_umask_leaves_no_trace_and_our_own_directory_is_private() {
     for umask in ["000", "077", "777"] {

@@ -62,7 +62,8 @@ impl FileSystem {
         fs::create_dir(&mount_point).expect("a mount point");
         let mut mount = tool("mount");
         if kind == Kind::Tmpfs {
-            mount.args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m,mode=0755"), "none"]);
+            // Without a limit of inodes: there each link counts as one.
+            mount.args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m,nr_inodes=0,mode=0755"), "none"]);
         } else {
             let mkfs = format!("mkfs.{}", kind.name());
             if !have(&[&mkfs]) {
