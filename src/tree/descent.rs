@@ -24,6 +24,9 @@ use crate::tell::error::Error;
 /// few other descriptors of a run fit into a limit of 64.
 pub const WINDOW: usize = 8;
 
+/// So many closed levels may be opened to share a subtree.
+const NEAR: usize = 3;
+
 /// An open directory that several workers may start from.
 pub type Directory = Arc<OwnedFd>;
 
@@ -151,6 +154,20 @@ impl Descent {
             parent.directory = Some(Arc::new(opened));
         }
         name
+    }
+
+    /// The uppermost of the last few levels, or of the first few, that is `fit` to start another descent
+    /// from. In between lies what is closed; opening it level by level would cost a deep tree more than
+    /// sharing it gains.
+    pub fn near_levels(&self, fit: impl Fn(usize) -> bool) -> Option<usize> {
+        let depth = self.levels.len();
+        let bottom = depth.saturating_sub(WINDOW).max(NEAR);
+        (0..NEAR.min(depth + 1)).chain(bottom..depth + 1).find(|depth| self.is_near(*depth) && fit(*depth))
+    }
+
+    /// Whether `depth` levels below the start can be reached with a few calls.
+    pub fn is_near(&self, depth: usize) -> bool {
+        depth < NEAR || self.levels[depth - NEAR..depth].iter().any(|level| level.directory.is_some())
     }
 
     /// Where another descent can start: at `depth` levels below this one's start.

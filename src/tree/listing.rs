@@ -92,7 +92,14 @@ impl Listing {
                 self.is_whole = true;
                 return Ok(());
             };
-            let entry = entry.map_err(errno)?;
+            let entry = match entry.map_err(errno) {
+                // It was removed since it was opened, and is empty.
+                Err(Errno::ENOENT) => {
+                    self.is_whole = true;
+                    return Ok(());
+                }
+                entry => entry?,
+            };
             let name = entry.file_name();
             if name == c"." || name == c".." {
                 continue;

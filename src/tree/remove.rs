@@ -122,11 +122,15 @@ impl Removal<'_> {
     /// Gives a subtree away if somebody waits for one: from as far up as there is one.
     fn share(&mut self) {
         let Some(pool) = self.pool.filter(|pool| pool.is_hungry()) else { return };
-        let Some(depth) = self.frames.iter().position(|frame| !frame.pending.is_empty()) else { return };
         // The first frame is the directory that the job named, one level below the start.
-        let Ok(start) = self.descent.start_at(depth + 1) else { return };
-        if let Some((name, ())) = self.frames[depth].pending.pop() {
-            self.frames[..=depth].iter_mut().for_each(|frame| frame.is_shared = true);
+        let frame = |depth: usize| depth.checked_sub(1).and_then(|index| self.frames.get(index));
+        let has_some = |depth| frame(depth).is_some_and(|frame| !frame.pending.is_empty());
+        let Some(depth) = self.descent.near_levels(has_some) else { return };
+        let Ok(start) = self.descent.start_at(depth) else { return };
+        if let Some((name, ())) = self.frames[depth - 1].pending.pop() {
+            // All above it are shared then, and those above the first shared one were marked before.
+            let above = self.frames[..depth].iter_mut().rev().take_while(|frame| !frame.is_shared);
+            above.for_each(|frame| frame.is_shared = true);
             pool.give(Job { start, name });
         }
     }

@@ -15,6 +15,12 @@ use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 /// The system's answer to a call.
 pub type Answer<T> = Result<T, Errno>;
 
+/// Whether `cause` says that a directory is no longer where it was: removed, moved, or something else
+/// by now.
+pub fn is_gone(cause: Errno) -> bool {
+    matches!(cause, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ESTALE)
+}
+
 /// What tells one directory or file from another on the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {

@@ -17,7 +17,7 @@ use crate::tree::descent::Directory;
 use crate::tree::difference::{Found, Side, differences};
 use crate::tree::listing::Listing;
 use crate::tree::remove::remove_alone;
-use crate::tree::syscalls::is_mount_point;
+use crate::tree::syscalls::{is_gone, is_mount_point};
 
 impl Clone<'_, '_> {
     /// Links everything into a new directory; returns how many entries the live one has.
@@ -46,7 +46,11 @@ impl Clone<'_, '_> {
 
     /// The subdirectories of the live directory at hand, which has been read before.
     pub(super) fn list_directories(&mut self, pending: &mut Children<Child>) -> Result<()> {
-        let directory = self.open_live()?;
+        let directory = match self.live.directory() {
+            // It has been moved away with all that is in it.
+            Err(cause) if is_gone(cause) => return Ok(()),
+            directory => directory.map_err(|cause| self.live.error("return to", None, cause))?,
+        };
         let failed = |clone: &Self, cause| clone.live.error("read", None, cause);
         let mut listing = std::mem::take(&mut self.listing);
         Listing::rewind(directory.as_fd()).map_err(|cause| failed(self, cause))?;

@@ -15,7 +15,7 @@ use crate::tree::attributes;
 use crate::tree::children::{Children, LEVEL_BYTES};
 use crate::tree::descent::Directory;
 use crate::tree::index::{Index, Line, Ordinal, Own, Stamp, now_ns};
-use crate::tree::syscalls::stat_entry;
+use crate::tree::syscalls::{is_gone, stat_entry};
 
 impl Clone<'_, '_> {
     pub(super) fn run(&mut self) -> Result<()> {
@@ -44,8 +44,12 @@ impl Clone<'_, '_> {
         if !self.pool.is_hungry() {
             return;
         }
-        let Some(index) = self.frames.iter().position(|frame| !frame.pending.is_empty()) else { return };
-        let depth = self.base + index;
+        let has_some = |depth: usize| {
+            let frame = depth.checked_sub(self.base).and_then(|index| self.frames.get(index));
+            frame.is_some_and(|frame| !frame.pending.is_empty()) && self.staged.is_near(depth)
+        };
+        let Some(depth) = self.live.near_levels(has_some) else { return };
+        let index = depth - self.base;
         let (Ok(live), Ok(staged)) = (self.live.start_at(depth), self.staged.start_at(depth)) else { return };
         let frame = &mut self.frames[index];
         if let Some((name, child)) = frame.pending.pop() {
@@ -63,7 +67,7 @@ impl Clone<'_, '_> {
         let now = now_ns();
         let stat = match self.live.enter(name) {
             Ok(stat) => stat,
-            Err(cause @ (Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP)) => return self.lose(name, cause),
+            Err(cause) if is_gone(cause) => return self.lose(name, cause),
             // As `cp --one-file-system` does: the place where something is mounted on restore.
             Err(Errno::EXDEV) => {
                 self.skip_mount(name);
@@ -75,7 +79,7 @@ impl Clone<'_, '_> {
         match self.staged.enter(name) {
             Ok(_) => {}
             // It became a directory after its parent was read the first time.
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {
+            Err(cause) if is_gone(cause) => {
                 self.live.leave();
                 self.cloned.vanished += 1;
                 return Ok(());
@@ -179,11 +183,15 @@ impl Clone<'_, '_> {
         let staged = self.open_staged()?;
         self.remove_staged(staged.as_fd(), name)?;
         self.touch();
-        if cause == Errno::ENOENT {
-            self.cloned.vanished += 1;
-            return Ok(());
-        }
-        let live = self.open_live()?;
+        let live = match self.live.directory() {
+            Ok(live) if cause != Errno::ENOENT => live,
+            Err(cause) if !is_gone(cause) => return Err(self.live.error("return to", None, cause)),
+            // It is gone, or the directory that it was in has been moved away.
+            Ok(_) | Err(_) => {
+                self.cloned.vanished += 1;
+                return Ok(());
+            }
+        };
         self.count(1);
         if self.link_entry(live.as_fd(), staged.as_fd(), name)? == Linked::IsDirectory {
             self.uncount();
@@ -276,7 +284,12 @@ impl Clone<'_, '_> {
 
     fn apply_attributes(&mut self, unfinished: &Unfinished) -> Result<()> {
         let Unfinished { stat, stamp, at, is_touched } = unfinished;
-        let (live, staged) = (self.open_live()?, self.open_staged()?);
+        let staged = self.open_staged()?;
+        let live = match self.live.directory() {
+            // It has been moved away: what was read of it counts, but for its extended attributes.
+            Err(cause) if is_gone(cause) => staged.clone(),
+            live => live.map_err(|cause| self.live.error("return to", None, cause))?,
+        };
         let is_due = match is_touched {
             true => Ok(true),
             false => {

@@ -17,7 +17,7 @@ use crate::tree::descent::{Descent, Directory};
 use crate::tree::difference::{Side as Unread, differences};
 use crate::tree::index::{Ordinal, Stamp};
 use crate::tree::listing::Listing;
-use crate::tree::syscalls::stat_entry;
+use crate::tree::syscalls::{is_gone, stat_entry};
 
 impl Walk<'_> {
     pub(super) fn run(&mut self) -> Result<()> {
@@ -44,9 +44,13 @@ impl Walk<'_> {
         if !self.pool.is_hungry() {
             return;
         }
-        let mut both = self.frames.iter().take_while(|frame| frame.child.side == Side::Both);
-        let Some(index) = both.position(|frame| !frame.pending.is_empty()) else { return };
-        let depth = self.base + index;
+        let has_some = |depth: usize| {
+            let frame = depth.checked_sub(self.base).and_then(|index| self.frames.get(index));
+            frame.is_some_and(|frame| frame.child.side == Side::Both && !frame.pending.is_empty())
+                && self.snapshot.is_near(depth)
+        };
+        let Some(depth) = self.live.near_levels(has_some) else { return };
+        let index = depth - self.base;
         let (Ok(live), Ok(snapshot)) = (self.live.start_at(depth), self.snapshot.start_at(depth)) else {
             return;
         };
@@ -85,7 +89,7 @@ impl Walk<'_> {
                     return Ok(());
                 }
                 // It is gone or something else by now: a change in any case.
-                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {
+                Err(cause) if is_gone(cause) => {
                     self.comparison.changed += 1;
                     return Ok(());
                 }
@@ -96,9 +100,7 @@ impl Walk<'_> {
             match self.snapshot.enter(name) {
                 Ok(_) => {}
                 // The index knows it, but somebody has removed it from the snapshot.
-                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ESTALE)
-                    if child.side == Side::Both =>
-                {
+                Err(cause) if is_gone(cause) && child.side == Side::Both => {
                     self.comparison.added += 1;
                     return self.visit(Child { side: Side::Live, ..child });
                 }
