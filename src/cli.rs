@@ -77,7 +77,7 @@ enum Command {
     /// Explain what rotation would do: each snapshot, keep or expire, every reason
     Plan {
         #[command(flatten)]
-        modules: Modules,
+        options: command::plan::PlanOptions,
         #[command(flatten)]
         format: Format,
     },
@@ -224,9 +224,7 @@ fn dispatch(command: Option<Command>, context: &command::Context) -> Result<u8, 
             let orders = Orders { dry_run, confirm, purge };
             command::rotate::run(context, modules.module.as_deref(), orders, format.json)?
         }
-        Some(Command::Plan { modules, format }) => {
-            command::plan::run(context, modules.module.as_deref(), format.json)?
-        }
+        Some(Command::Plan { options, format }) => command::plan::run_with(context, &options, format.json)?,
         Some(Command::List { modules, expired: true, format }) => {
             command::list::expired(context, modules.module.as_deref(), format.json)?
         }

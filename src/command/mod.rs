@@ -3,13 +3,18 @@
 pub mod check;
 pub mod doctor;
 pub mod expired;
+pub mod freed;
 pub mod hook;
 pub mod import_policy;
 pub mod list;
 pub mod pin;
 pub mod plan;
+mod plan_text;
+pub mod plan_view;
+mod replay;
 pub mod rotate;
 pub mod snapshot;
+pub mod timeline;
 pub mod view;
 
 use std::ffi::OsStr;

@@ -1,38 +1,191 @@
 //! `plan`, which is also `rotate --dry-run`: what rotation would do and why, doing nothing.
+//!
+//! Beside the decision itself: when each snapshot that stays will go
+//! ([`forecast`](crate::decide::forecast)), how much space those that go would free ([`freed`]), what
+//! another policy would decide on the same snapshots, and what a policy would hold after years of
+//! pushes that never were (`replay`).
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
-use super::view::DecisionView;
-use super::{Context, print, print_json};
+use chrono::{DateTime, SubsecRound, Utc};
+
+use super::freed::{self, Freed};
+use super::plan_view::PlanView;
+use super::timeline::Terminal;
+use super::{Context, print, print_json, replay};
 use crate::clock::Clock;
+use crate::config::settings::{Settings, Source};
+use crate::config::target::Target;
+use crate::decide::forecast::{Forecast, forecast};
+use crate::decide::policy::Policy;
+use crate::decide::reason::Pause;
+use crate::decide::rotation::{Decision, History, decide, decide_before_guards};
+use crate::decide::span::Span;
 use crate::run;
+use crate::store::catalog::Catalog;
+use crate::store::root::SnapshotRoot;
+use crate::store::state::State;
 use crate::tell::error::{Error, Result};
 use crate::tell::exit::Exit;
 
-/// Prints the decision on each module.
+/// What `plan` is asked for.
+#[derive(Debug, Default, clap::Args)]
+pub struct PlanOptions {
+    /// A module's name in rsyncd.conf, or the absolute path of its directory
+    #[arg(required_unless_present_any = ["all", "replay"], conflicts_with = "all")]
+    pub module: Option<OsString>,
+    /// Every module in rsyncd.conf whose snapshot root is registered
+    #[arg(long)]
+    pub all: bool,
+    /// Another policy file, to see side by side with the present one
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// What the policy (without MODULE: its defaults) would hold after so long of regular pushes
+    #[arg(long, value_name = "SPAN", value_parser = long_span, conflicts_with = "sizes")]
+    pub replay: Option<Span>,
+    /// How often these pushes are [default: 1h]
+    #[arg(long, value_name = "SPAN", value_parser = long_span, requires = "replay")]
+    pub every: Option<Span>,
+    /// Decide as if it were this time, such as 2026-11-22T19:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = rfc3339)]
+    pub at: Option<DateTime<Utc>>,
+    /// Count the bytes that would be free even if that takes long
+    #[arg(long)]
+    pub sizes: bool,
+}
+
+/// A span as in a policy, or of years.
+fn long_span(text: &str) -> std::result::Result<Span, String> {
+    let years = text.strip_suffix('y').and_then(|years| {
+        // As many seconds as there are years are read as any span is.
+        let count = Span::parse(&format!("{years}s"))?.seconds();
+        Span::parse(&format!("{}s", count.checked_mul(replay::YEAR_SECONDS)?))
+    });
+    let span = Span::parse(text).or(years);
+    span.ok_or_else(|| "a number and a unit are needed: s, m, h, d, w or y".to_string())
+}
+
+fn rfc3339(text: &str) -> std::result::Result<DateTime<Utc>, String> {
+    let time = DateTime::parse_from_rfc3339(text);
+    time.map(|time| time.to_utc().trunc_subsecs(0))
+        .map_err(|error| format!("{error}; a time is written as 2026-11-22T19:00:00Z (RFC 3339)"))
+}
+
+/// Longer than any step of a clock: someone who asks about another time means it.
+const ANY_JUMP: Span = Span::from_seconds(1_000 * 365 * 86_400);
+
+/// Prints the decision on one module, or on all.
 ///
 /// # Errors
-/// [`Error::Policy`] if the policy cannot be used: then there is nothing to decide by.
+/// As [`run_with`].
 pub fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Result<Exit> {
+    let module = module.map(OsStr::to_os_string);
+    let all = module.is_none();
+    run_with(context, &PlanOptions { module, all, ..PlanOptions::default() }, json)
+}
+
+/// Prints what the options ask for.
+///
+/// # Errors
+/// [`Error::Policy`] if a policy cannot be used: then there is nothing to decide by.
+pub fn run_with(context: &Context, options: &PlanOptions, json: bool) -> Result<Exit> {
+    let other = options.policy.as_deref().map(|file| other_policy(context, file)).transpose()?;
+    if let Some(span) = options.replay {
+        return replay::run(context, options, span, other.as_ref(), json);
+    }
+    let terminal = Terminal::of_stdout();
     let mut views = Vec::new();
-    let exit = context.for_each(module, |target| {
-        if !target.trouble.is_empty() {
-            return Err(Error::Policy(target.trouble.clone()));
-        }
-        let root = target.look_at_root()?;
-        let (catalog, decision) = run::look(target, &root, Clock::System.now())?;
-        let view = DecisionView::new(target, &decision);
+    let exit = context.for_each(options.module.as_deref(), |target| {
+        let (view, warnings) = plan(target, other.as_ref(), options)?;
         if !json {
-            print(&view.to_text(&target.label(), false))?;
+            print(&view.to_text(&target.label(), terminal.as_ref()))?;
         }
         views.push(view);
-        for warning in &catalog.warnings {
+        for warning in &warnings {
             log::warn!("{}: {warning}", target.label());
         }
-        Ok(if catalog.warnings.is_empty() { Exit::Done } else { Exit::Warnings })
+        Ok(if warnings.is_empty() { Exit::Done } else { Exit::Warnings })
     })?;
     if json {
-        print_json(module.is_some(), &views)?;
+        print_json(!options.all, &views)?;
     }
     Ok(exit)
+}
+
+/// Reads a policy that has to be usable.
+fn other_policy(context: &Context, file: &Path) -> Result<Settings> {
+    let settings = Settings::read(Some(file), Some(&context.settings.rsyncd_conf));
+    match settings.source {
+        Source::Trouble(mistakes) => Err(Error::Policy(mistakes)),
+        _ => Ok(settings),
+    }
+}
+
+/// What one policy makes of the snapshots.
+pub struct Outlook {
+    /// The decision on each.
+    pub decision: Decision,
+    /// The same before caps and guards: why those go that a guard holds.
+    pub unguarded: Decision,
+    /// What becomes of them; none where no usual distance of pushes is known.
+    pub forecast: Option<Forecast>,
+    /// What those that go would free.
+    pub freed: Freed,
+    /// The policy's `max_expire`: what is put off by it goes with later runs.
+    pub max_expire: usize,
+}
+
+/// The plan for one module, and warnings about what could not be read.
+fn plan(target: &Target, other: Option<&Settings>, options: &PlanOptions) -> Result<(PlanView, Vec<String>)> {
+    if !target.trouble.is_empty() {
+        return Err(Error::Policy(target.trouble.clone()));
+    }
+    let root = target.look_at_root()?;
+    let now = options.at.unwrap_or_else(|| Clock::System.now());
+    let mut target = target.clone();
+    if options.at.is_some() {
+        target.policy.clock_jump = ANY_JUMP;
+    }
+    let examined = run::examine(&target, &root, now)?;
+    let outlook = |target: &Target, catalog: &Catalog, decision: Decision| {
+        let snapshots = catalog.snapshots();
+        Outlook {
+            unguarded: decide_before_guards(&snapshots, &target.policy, now),
+            forecast: forecast(&snapshots, &target.policy, now),
+            freed: freed::count(&root, catalog, &decision, options.sizes),
+            max_expire: target.policy.max_expire,
+            decision,
+        }
+    };
+    let present = outlook(&target, &examined.catalog, examined.decision);
+    let compared = match other {
+        None => None,
+        Some(settings) => {
+            let clock_jump = target.policy.clock_jump;
+            let policy = Policy { clock_jump, ..settings.policy(target.name.as_deref()) };
+            let other = Target { policy, ..target.clone() };
+            let (catalog, decision) = meant(&other, &root, &examined.state, now)?;
+            Some((settings.policy_file.as_path(), outlook(&other, &catalog, decision)))
+        }
+    };
+    let compared = compared.as_ref().map(|(file, outlook)| (*file, outlook));
+    Ok((PlanView::new(&target, now, &examined.catalog, &present, compared), examined.catalog.warnings))
+}
+
+/// What another policy decides once a person has confirmed that the change is meant; that it
+/// would pause until then is said as its pause.
+fn meant(
+    other: &Target,
+    root: &SnapshotRoot,
+    state: &State,
+    now: DateTime<Utc>,
+) -> Result<(Catalog, Decision)> {
+    let (catalog, decision) = run::look(other, root, now)?;
+    if !matches!(decision.pause, Some(Pause::MostOfHistory { .. })) {
+        return Ok((catalog, decision));
+    }
+    let confirmed = History { rules: None, ..state.history() };
+    let Decision { verdicts, deferred, .. } = decide(&catalog.snapshots(), &confirmed, &other.policy, now);
+    Ok((catalog, Decision { verdicts, pause: decision.pause, deferred }))
 }

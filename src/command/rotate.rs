@@ -36,7 +36,7 @@ pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool
         let rotated = run::rotate(target, orders.confirm, orders.disposal(), &Clock::System)?;
         let view = DecisionView::new(target, &rotated.decision);
         if !json {
-            print(&view.to_text(&target.label(), true))?;
+            print(&view.to_text(&target.label()))?;
         }
         views.push(view);
         Ok(rotated.exit())

@@ -1,4 +1,4 @@
-//! The documented JSON of `rotate`, `plan` and `list`, and their text.
+//! The documented JSON of `rotate` and `list`, and their text; `plan` has its own ([`plan_view`](super::plan_view)).
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
@@ -18,7 +18,7 @@ pub fn rfc3339(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// What `rotate` and `plan` print for one module.
+/// What `rotate` prints for one module.
 #[derive(Debug, Serialize)]
 pub struct DecisionView {
     module: Option<String>,
@@ -56,17 +56,16 @@ impl DecisionView {
         }
     }
 
-    /// The same for people; `done` after the deed.
-    pub fn to_text(&self, label: &str, done: bool) -> String {
-        let expire = if done { "expired" } else { "expire" };
+    /// The same for people.
+    pub fn to_text(&self, label: &str) -> String {
         let mut table = Table::new(&["SNAPSHOT", "", "BECAUSE"]);
         for verdict in &self.snapshots {
-            let word = if verdict.keep { "keep" } else { expire };
+            let word = if verdict.keep { "keep" } else { "expired" };
             table.push(vec![verdict.name.clone(), word.to_string(), verdict.reasons.join("; ")]);
         }
         let expired = self.snapshots.iter().filter(|verdict| !verdict.keep).count();
         let kept = self.snapshots.len() - expired;
-        let mut text = format!("{label}: {kept} kept, {expired} {expire}, in {}\n", self.snapshot_root);
+        let mut text = format!("{label}: {kept} kept, {expired} expired, in {}\n", self.snapshot_root);
         if let Some(pause) = &self.pause {
             text += &format!("nothing expires: {pause}\n");
         }

@@ -6,12 +6,14 @@
 pub mod brake;
 pub mod claim;
 pub mod clock_guard;
+pub mod forecast;
 pub mod frequency;
 pub mod grade;
 pub mod guards;
 pub mod name;
 pub mod policy;
 pub mod reason;
+pub mod replay;
 pub mod rotation;
 pub mod slot;
 pub mod space;

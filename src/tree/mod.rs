@@ -19,3 +19,4 @@ pub mod listing;
 pub mod pool;
 pub mod remove;
 pub mod syscalls;
+pub mod usage;

@@ -11,6 +11,7 @@ pub(crate) mod daemon;
 pub(crate) mod edits;
 pub(crate) mod file_system;
 pub(crate) mod fingerprint;
+pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod module;
 pub(crate) mod original;

@@ -1,0 +1,171 @@
+//! The text of `plan`: on a terminal with a timeline and colours.
+
+use chrono::TimeDelta;
+use indicatif::HumanBytes;
+
+use super::freed::USUAL_MAX_ENTRIES;
+use super::plan_view::{End, FateView, PlanView, SnapshotView, TotalsView};
+use super::timeline::{Colour, Row, Terminal, strip};
+use crate::decide::span::roughly;
+use crate::tell::counted;
+use crate::tell::table::Table;
+
+impl PlanView {
+    /// The plan for people; `terminal` is where it is printed, if it is one.
+    pub fn to_text(&self, label: &str, terminal: Option<&Terminal>) -> String {
+        let mut text = format!("{label}: {}, in {}\n", self.totals(present), self.snapshot_root);
+        text += &pause(&self.present);
+        text += &self.timeline(terminal, present);
+        if let Some(compared) = &self.compared {
+            text += &format!("{}: {}\n{}", compared.policy_file, self.totals(other), pause(&compared.totals));
+            text += &self.timeline(terminal, other);
+        }
+        if !self.snapshots.is_empty() {
+            text += &self.table(terminal);
+        }
+        text += &freed("", self.going(present), &self.present);
+        if let Some(compared) = &self.compared {
+            text += &freed(&format!("{}: ", compared.policy_file), self.going(other), &compared.totals);
+        }
+        text
+    }
+
+    fn going(&self, fate: FateOf) -> usize {
+        self.snapshots.iter().filter_map(fate).filter(|fate| !fate.keep).count()
+    }
+
+    fn totals(&self, fate: FateOf) -> String {
+        let going = self.going(fate);
+        format!("{} kept, {going} expire", self.snapshots.iter().filter_map(fate).count() - going)
+    }
+
+    fn timeline(&self, terminal: Option<&Terminal>, fate: FateOf) -> String {
+        let Some(terminal) = terminal else { return String::new() };
+        let row = |snapshot: &SnapshotView| Some((snapshot.age, fate(snapshot)?.row));
+        let rows: Vec<(TimeDelta, Row)> = self.snapshots.iter().filter_map(row).collect();
+        strip(&rows, terminal)
+    }
+
+    fn table(&self, terminal: Option<&Terminal>) -> String {
+        let table = match &self.compared {
+            None => self.plain_table(),
+            Some(compared) => self.compared_table(&compared.policy_file),
+        };
+        let text = table.to_text();
+        let mut lines = text.lines();
+        let mut painted = lines.next().unwrap_or_default().to_string() + "\n";
+        let colours = self.snapshots.iter().map(colour).chain(std::iter::repeat(None));
+        for (line, colour) in lines.zip(colours) {
+            painted += &match (terminal, colour) {
+                (Some(terminal), Some(colour)) => terminal.paint(line, colour),
+                _ => line.to_string(),
+            };
+            painted.push('\n');
+        }
+        painted
+    }
+
+    fn plain_table(&self) -> Table {
+        let mut table = Table::new(&["SNAPSHOT", "", "GOES", "BECAUSE"]);
+        for SnapshotView { name, fate, .. } in &self.snapshots {
+            let reasons: Vec<&str> = fate.reasons.iter().map(|reason| shortened(reason)).collect();
+            table.push(vec![name.clone(), word(fate).into(), end(fate), reasons.join("; ")]);
+        }
+        table
+    }
+
+    /// Side by side, with a mark where the policies differ.
+    fn compared_table(&self, policy_file: &str) -> Table {
+        let mut table = Table::new(&["SNAPSHOT", "", "PRESENT POLICY", policy_file]);
+        for snapshot in &self.snapshots {
+            let mark = if differs(snapshot) { "<>" } else { "" };
+            let told = other(snapshot).map_or("-".to_string(), briefly);
+            table.push(vec![snapshot.name.clone(), mark.into(), briefly(&snapshot.fate), told]);
+        }
+        table.push(vec!["TOTAL".into(), String::new(), self.totals(present), self.totals(other)]);
+        table
+    }
+}
+
+/// Which policy's say is meant.
+type FateOf = fn(&SnapshotView) -> Option<&FateView>;
+
+fn present(snapshot: &SnapshotView) -> Option<&FateView> {
+    Some(&snapshot.fate)
+}
+
+fn other(snapshot: &SnapshotView) -> Option<&FateView> {
+    snapshot.compared.as_ref()
+}
+
+fn differs(snapshot: &SnapshotView) -> bool {
+    other(snapshot).is_some_and(|other| other.keep != snapshot.fate.keep)
+}
+
+/// The colour of a snapshot's line: what goes, or what the other policy lets go or saves.
+fn colour(snapshot: &SnapshotView) -> Option<Colour> {
+    match other(snapshot) {
+        None => (!snapshot.fate.keep).then_some(Colour::Red),
+        Some(_) if !differs(snapshot) => None,
+        Some(other) => Some(if other.keep { Colour::Green } else { Colour::Red }),
+    }
+}
+
+fn word(fate: &FateView) -> &'static str {
+    if fate.keep { "keep" } else { "expire" }
+}
+
+/// Why expiry is paused is said once, above the table.
+fn shortened(reason: &str) -> &str {
+    const PAUSED: &str = "expiry is paused";
+    if reason.starts_with(PAUSED) { PAUSED } else { reason }
+}
+
+/// Whether it stays, until when, and the first reason.
+fn briefly(fate: &FateView) -> String {
+    let first = fate.reasons.first().map(|reason| shortened(reason)).unwrap_or_default();
+    let more = match fate.reasons.len() {
+        0 | 1 => String::new(),
+        count => format!(" (and {} more)", count - 1),
+    };
+    format!("{:<6}  {:<10}  {first}{more}", word(fate), end(fate))
+}
+
+/// Within two days how soon, later on which day.
+fn end(fate: &FateView) -> String {
+    match fate.end {
+        End::Now => "now".to_string(),
+        End::NextPush(_) => "next push".to_string(),
+        End::At(_, after) if after < TimeDelta::days(2) => format!("in {}", roughly(after)),
+        End::At(time, _) => time.format("%F").to_string(),
+        End::Stays => "never".to_string(),
+        End::HeldBack => "held back".to_string(),
+        End::Unknown => "-".to_string(),
+    }
+}
+
+fn pause(totals: &TotalsView) -> String {
+    totals.pause.as_ref().map_or(String::new(), |pause| format!("nothing expires: {pause}\n"))
+}
+
+/// What would be free, in a line; nothing where nothing goes.
+fn freed(whose: &str, going: usize, totals: &TotalsView) -> String {
+    let what = match (going, totals.retired) {
+        (0, 0) => return String::new(),
+        (going, 0) => format!("the removal of {}", counted(going, "snapshot")),
+        (0, retired) => format!("the removal of {}", counted(retired, "retired snapshot")),
+        (going, retired) => {
+            format!("the removal of {} and {}", counted(going, "snapshot"), counted(retired, "retired one"))
+        }
+    };
+    let (Some(bytes), Some(entries)) = (totals.bytes_freed, totals.entries_freed) else {
+        return format!(
+            "{whose}{what}: with more than {USUAL_MAX_ENTRIES} entries not counted; --sizes counts them\n"
+        );
+    };
+    let at_least = match totals.unreadable {
+        0 => String::new(),
+        unreadable => format!(" or more ({unreadable} could not be read)"),
+    };
+    format!("{whose}{what} frees {}{at_least} in {entries} entries\n", HumanBytes(bytes))
+}

@@ -1,0 +1,275 @@
+//! The documented JSON of `plan`.
+//!
+//! One object for a module:
+//!
+//! | key | meaning |
+//! |---|---|
+//! | `module`, `snapshot_root` | as everywhere |
+//! | `at` | the time that the decision is for |
+//! | `pause`, `deferred` | why nothing is expired, or null; how many wait because of `max_expire` |
+//! | `usual_spacing_seconds`, `next_push` | the usual distance between pushes and when the next one is expected; null where two complete snapshots are lacking |
+//! | `bytes_freed`, `entries_freed` | what becomes free when what goes and what is retired is gone, and how many files and directories that are; null if it was not counted |
+//! | `unreadable` | how many directories could not be counted |
+//! | `retired` | how many snapshots wait in `expired/` for their removal |
+//! | `compared` | null, or of `--policy`: `policy_file` and the same from `pause` to `retired`. Where the change of policy alone would pause expiry, `pause` says so, but the rest is about what a person who confirms it gets |
+//! | `snapshots` | oldest first, see below |
+//!
+//! Each snapshot:
+//!
+//! | key | meaning |
+//! |---|---|
+//! | `name`, `time`, `verified_until`, `grade` | as everywhere |
+//! | `keep`, `reasons` | whether it stays, and every reason as text; of one that only a guard holds first the guard, then why it goes without |
+//! | `expires_at` | of one that stays: when it goes if pushes go on as they did; null if it stays for ten years, if a guard holds it, and where no forecast is possible |
+//! | `covered_by` | of one that goes, now or without a guard: a list of `frequency`, `slot`, `name`, `keep`: which snapshot stands for its slot, and whether that one stays itself; else empty |
+//! | `pinned` | the reason that a person gave for pinning it, or null |
+//! | `entries` | files and directories in it as recorded, or null |
+//! | `compared` | null, or the same of `--policy`: `keep`, `reasons`, `expires_at`, `covered_by` |
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use super::plan::Outlook;
+use super::timeline::Row;
+use super::view::rfc3339;
+use crate::config::target::Target;
+use crate::decide::forecast::Expiry;
+use crate::decide::grade::Grade;
+use crate::decide::reason::Reason;
+use crate::decide::rotation::Verdict;
+use crate::store::catalog::{Catalog, Item};
+use crate::tell::escape::{escape, escape_path, one_line};
+
+/// What `plan` prints for one module.
+#[derive(Debug, Serialize)]
+pub struct PlanView {
+    module: Option<String>,
+    pub(super) snapshot_root: String,
+    at: String,
+    #[serde(flatten)]
+    pub(super) present: TotalsView,
+    usual_spacing_seconds: Option<i64>,
+    next_push: Option<String>,
+    pub(super) compared: Option<ComparedView>,
+    pub(super) snapshots: Vec<SnapshotView>,
+}
+
+/// What is said of all snapshots together.
+#[derive(Debug, Serialize)]
+pub(super) struct TotalsView {
+    pub(super) pause: Option<String>,
+    deferred: usize,
+    pub(super) bytes_freed: Option<u64>,
+    pub(super) entries_freed: Option<u64>,
+    pub(super) unreadable: u64,
+    pub(super) retired: usize,
+}
+
+/// The other policy's totals.
+#[derive(Debug, Serialize)]
+pub(super) struct ComparedView {
+    pub(super) policy_file: String,
+    #[serde(flatten)]
+    pub(super) totals: TotalsView,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct SnapshotView {
+    pub(super) name: String,
+    time: String,
+    verified_until: String,
+    grade: Grade,
+    #[serde(flatten)]
+    pub(super) fate: FateView,
+    pinned: Option<String>,
+    entries: Option<u64>,
+    pub(super) compared: Option<FateView>,
+    #[serde(skip)]
+    pub(super) age: TimeDelta,
+}
+
+/// What one policy makes of one snapshot.
+#[derive(Debug, Serialize)]
+pub(super) struct FateView {
+    pub(super) keep: bool,
+    pub(super) reasons: Vec<String>,
+    expires_at: Option<String>,
+    covered_by: Vec<CoverView>,
+    #[serde(skip)]
+    pub(super) end: End,
+    #[serde(skip)]
+    pub(super) row: Row,
+}
+
+#[derive(Debug, Serialize)]
+struct CoverView {
+    frequency: &'static str,
+    slot: String,
+    name: String,
+    keep: bool,
+}
+
+/// When a snapshot goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// As soon as something rotates.
+    Now,
+    /// With the next push.
+    NextPush(DateTime<Utc>),
+    /// Then, after so much time.
+    At(DateTime<Utc>, TimeDelta),
+    /// Not within ten years.
+    Stays,
+    /// When a guard lets it go.
+    HeldBack,
+    /// Too little is known of pushes.
+    Unknown,
+}
+
+impl PlanView {
+    /// The plan for `target` at `now`, and what the policy in another file makes of the same snapshots.
+    pub fn new(
+        target: &Target,
+        now: DateTime<Utc>,
+        catalog: &Catalog,
+        present: &Outlook,
+        other: Option<(&Path, &Outlook)>,
+    ) -> Self {
+        let mut fates = fates(present, now);
+        let mut others = other.map(|(_, outlook)| self::fates(outlook, now)).unwrap_or_default();
+        let items = catalog.items.iter().map(|item| (item.name.text.as_str(), item));
+        let items: BTreeMap<&str, &Item> = items.collect();
+        let view = |verdict: &Verdict| {
+            let snapshot = &verdict.snapshot;
+            let record = items.get(snapshot.name.as_str()).and_then(|item| item.record.as_ref());
+            Some(SnapshotView {
+                name: snapshot.name.clone(),
+                time: rfc3339(snapshot.time),
+                verified_until: rfc3339(snapshot.verified_until),
+                grade: snapshot.grade,
+                fate: fates.remove(&snapshot.name)?,
+                pinned: snapshot.pinned.as_deref().map(|reason| one_line(reason).into_owned()),
+                entries: record.filter(|record| !record.adopted).map(|record| record.entries),
+                compared: others.remove(&snapshot.name),
+                age: now - snapshot.time,
+            })
+        };
+        let snapshots = present.decision.verdicts.iter().filter_map(view).collect();
+        let forecast = present.forecast.as_ref();
+        PlanView {
+            module: target.name.as_deref().map(escape),
+            snapshot_root: escape_path(&target.root_path),
+            at: rfc3339(now),
+            present: TotalsView::new(present),
+            usual_spacing_seconds: forecast.map(|forecast| forecast.spacing.num_seconds()),
+            next_push: forecast.map(|forecast| rfc3339(forecast.next_push)),
+            compared: other.map(|(file, outlook)| ComparedView {
+                policy_file: escape_path(file),
+                totals: TotalsView::new(outlook),
+            }),
+            snapshots,
+        }
+    }
+}
+
+impl TotalsView {
+    fn new(outlook: &Outlook) -> Self {
+        let usage = outlook.freed.usage;
+        TotalsView {
+            pause: outlook.decision.pause.as_ref().map(ToString::to_string),
+            deferred: outlook.decision.deferred,
+            bytes_freed: usage.map(|usage| usage.bytes),
+            entries_freed: usage.map(|usage| usage.entries),
+            unreadable: usage.map_or(0, |usage| usage.unreadable),
+            retired: outlook.freed.retired,
+        }
+    }
+}
+
+/// What becomes of each snapshot by its name.
+fn fates(outlook: &Outlook, now: DateTime<Utc>) -> BTreeMap<String, FateView> {
+    let unguarded = outlook.unguarded.verdicts.iter();
+    let kept = unguarded.map(|verdict| (verdict.snapshot.name.clone(), verdict.keep)).collect();
+    let mut put_off = 0;
+    // Both lists are of the same snapshots in the same order.
+    let verdicts = outlook.decision.verdicts.iter().zip(&outlook.unguarded.verdicts);
+    let fate = |(verdict, unguarded): (&Verdict, &Verdict)| {
+        if is_put_off(verdict) {
+            put_off += 1;
+        }
+        let end = end(verdict, outlook, put_off, now);
+        let mut reasons: Vec<String> = verdict.reasons.iter().map(|reason| words(reason, &kept)).collect();
+        if verdict.keep && !unguarded.keep {
+            reasons.extend(unguarded.reasons.iter().map(|reason| words(reason, &kept)));
+        }
+        let fate = FateView {
+            keep: verdict.keep,
+            reasons,
+            expires_at: match end {
+                End::NextPush(time) | End::At(time, _) => Some(rfc3339(time)),
+                _ => None,
+            },
+            covered_by: unguarded.reasons.iter().filter_map(|reason| cover(reason, &kept)).collect(),
+            end,
+            row: row(verdict),
+        };
+        (verdict.snapshot.name.clone(), fate)
+    };
+    verdicts.map(fate).collect()
+}
+
+fn is_put_off(verdict: &Verdict) -> bool {
+    verdict.reasons.iter().any(|reason| matches!(reason, Reason::Deferred(_)))
+}
+
+/// When a snapshot goes; `put_off` counts those that `max_expire` puts off, up to this one.
+fn end(verdict: &Verdict, outlook: &Outlook, put_off: usize, now: DateTime<Utc>) -> End {
+    if !verdict.keep {
+        return End::Now;
+    }
+    let Some(forecast) = &outlook.forecast else { return End::Unknown };
+    let at = |time| if time == forecast.next_push { End::NextPush(time) } else { End::At(time, time - now) };
+    if outlook.max_expire == 0 {
+        return End::Stays;
+    }
+    match forecast.expiry(&verdict.snapshot.name) {
+        None => End::Unknown,
+        Some(Expiry::Stays) => End::Stays,
+        Some(Expiry::At(time)) => at(time),
+        Some(Expiry::Due) if is_put_off(verdict) => {
+            let later_pushes = i32::try_from((put_off - 1) / outlook.max_expire).unwrap_or(i32::MAX);
+            forecast
+                .spacing
+                .checked_mul(later_pushes)
+                .map_or(End::Stays, |later| at(forecast.next_push + later))
+        }
+        Some(Expiry::Due) => End::HeldBack,
+    }
+}
+
+fn row(verdict: &Verdict) -> Row {
+    match verdict.keep {
+        false => Row::Goes,
+        true if verdict.snapshot.pinned.is_some() => Row::Pinned,
+        true if verdict.snapshot.grade == Grade::Partial => Row::Partial,
+        true => Row::Stays,
+    }
+}
+
+/// A reason in words; one that names a snapshot which goes as well says so.
+fn words(reason: &Reason, kept: &BTreeMap<String, bool>) -> String {
+    let text = one_line(&reason.to_string()).into_owned();
+    match reason {
+        Reason::SlotTaken { by, .. } if kept.get(by) == Some(&false) => text + ", which goes too",
+        _ => text,
+    }
+}
+
+fn cover(reason: &Reason, kept: &BTreeMap<String, bool>) -> Option<CoverView> {
+    let Reason::SlotTaken { frequency, slot, by } = reason else { return None };
+    let keep = kept.get(by).copied().unwrap_or(false);
+    Some(CoverView { frequency: frequency.word(), slot: slot.clone(), name: by.clone(), keep })
+}

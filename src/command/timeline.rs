@@ -1,0 +1,213 @@
+//! A strip of time on a terminal: what stays and what goes, from now back to the oldest snapshot.
+//!
+//! The scale is logarithmic, since that is how a policy thins out: the last hours take as much room
+//! as the last years. Plain ASCII; colours only where the terminal has them and nobody has
+//! said `NO_COLOR`.
+
+use std::io::IsTerminal;
+
+use chrono::TimeDelta;
+
+/// Where colours and a certain width are possible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terminal {
+    /// Characters in a line.
+    pub width: usize,
+    /// Whether colours are wanted.
+    pub colours: bool,
+}
+
+/// Colours by their SGR codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    /// What goes.
+    Red = 31,
+    /// What stays.
+    Green = 32,
+    /// What is pinned.
+    Yellow = 33,
+    /// What is partial.
+    Cyan = 36,
+}
+
+/// Where neither `COLUMNS` nor the terminal tells its width.
+const USUAL_WIDTH: usize = 80;
+
+impl Terminal {
+    /// Standard output, if it is a terminal.
+    pub fn of_stdout() -> Option<Self> {
+        let stdout = std::io::stdout();
+        if !stdout.is_terminal() {
+            return None;
+        }
+        let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+        let columns = variable("COLUMNS").and_then(|columns| columns.parse().ok());
+        let actual = || rustix::termios::tcgetwinsize(&stdout).ok().map(|size| usize::from(size.ws_col));
+        let width = columns.filter(|width| *width > 0).or_else(|| actual().filter(|width| *width > 0));
+        let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            && variable("TERM").as_deref() != Some("dumb");
+        Some(Terminal { width: width.unwrap_or(USUAL_WIDTH).clamp(40, 240), colours })
+    }
+
+    /// `text` in a colour, where there are any.
+    pub fn paint(&self, text: &str, colour: Colour) -> String {
+        match self.colours {
+            true => format!("\x1b[{}m{text}\x1b[0m", colour as u8),
+            false => text.to_string(),
+        }
+    }
+}
+
+/// What is shown of a snapshot, one row for each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Row {
+    /// A complete one that stays.
+    Stays,
+    /// One that goes.
+    Goes,
+    /// One that a person has pinned.
+    Pinned,
+    /// A partial one that stays.
+    Partial,
+}
+
+impl Row {
+    const ALL: [(Row, &'static str, Colour); 4] = [
+        (Row::Stays, "stays", Colour::Green),
+        (Row::Pinned, "pinned", Colour::Yellow),
+        (Row::Partial, "partial", Colour::Cyan),
+        (Row::Goes, "goes", Colour::Red),
+    ];
+}
+
+/// Room for the rows' names.
+const NAME_WIDTH: usize = 9;
+
+const HOUR: i64 = 3_600;
+const DAY: i64 = 24 * HOUR;
+
+/// What may be marked on the axis: ages in seconds.
+const TICKS: [(&str, i64); 12] = [
+    ("now", 0),
+    ("1h", HOUR),
+    ("6h", 6 * HOUR),
+    ("1d", DAY),
+    ("1w", 7 * DAY),
+    ("1M", 30 * DAY),
+    ("3M", 91 * DAY),
+    ("1y", 365 * DAY),
+    ("2y", 2 * 365 * DAY),
+    ("5y", 5 * 365 * DAY),
+    ("10y", 10 * 365 * DAY),
+    ("20y", 20 * 365 * DAY),
+];
+
+/// Draws snapshots by their ages; nothing if there are none.
+pub fn strip(snapshots: &[(TimeDelta, Row)], terminal: &Terminal) -> String {
+    let Some(oldest) = snapshots.iter().map(|(age, _)| age.num_seconds()).max() else { return String::new() };
+    let scale = Scale { oldest: oldest.max(HOUR), columns: terminal.width - NAME_WIDTH - 1 };
+    let mut text = scale.axis();
+    for (row, name, colour) in Row::ALL {
+        let ages = snapshots.iter().filter(|(_, of)| *of == row).map(|(age, _)| age.num_seconds());
+        let marks = scale.marks(ages);
+        if !marks.is_empty() {
+            text += &format!("{name:<NAME_WIDTH$}{}\n", terminal.paint(&marks, colour));
+        }
+    }
+    text + "(* one snapshot, 2 to 9 so many, # more)\n\n"
+}
+
+struct Scale {
+    /// The age at the right end, in seconds.
+    oldest: i64,
+    columns: usize,
+}
+
+impl Scale {
+    /// Below this age the scale is nearly linear.
+    const UNIT_SECONDS: f64 = 1_800.0;
+
+    fn column(&self, age: i64) -> usize {
+        let logarithm = |age: i64| (age.max(0) as f64 / Self::UNIT_SECONDS).ln_1p();
+        let part = logarithm(age) / logarithm(self.oldest);
+        (part * (self.columns - 1) as f64).round() as usize
+    }
+
+    /// Two lines: ages, and where they are.
+    fn axis(&self) -> String {
+        let mut labels = String::new();
+        let mut line = vec![b'-'; self.columns];
+        for (label, age) in TICKS.into_iter().filter(|(_, age)| *age <= self.oldest) {
+            let column = self.column(age);
+            // A label that has no room is left out.
+            let begins = if labels.is_empty() { 0 } else { labels.len() + 1 };
+            if column >= begins && column + label.len() <= self.columns {
+                labels += &" ".repeat(column - labels.len());
+                labels += label;
+                line[column] = b'|';
+            }
+        }
+        let line = String::from_utf8_lossy(&line).into_owned();
+        format!("{:NAME_WIDTH$}{labels}\n{:NAME_WIDTH$}{line}\n", "", "")
+    }
+
+    fn marks(&self, ages: impl Iterator<Item = i64>) -> String {
+        let mut counts = vec![0_u32; self.columns];
+        for age in ages {
+            counts[self.column(age)] += 1;
+        }
+        let mark = |count: &u32| match count {
+            0 => ' ',
+            1 => '*',
+            2..=9 => char::from_digit(*count, 10).unwrap_or('#'),
+            _ => '#',
+        };
+        counts.iter().map(mark).collect::<String>().trim_end().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Terminal = Terminal { width: 60, colours: false };
+
+    #[test]
+    fn the_strip_shows_each_kind_in_its_row_at_its_age() {
+        let hours = TimeDelta::hours;
+        let snapshots = [
+            (hours(0), Row::Stays),
+            (hours(1), Row::Stays),
+            (hours(24), Row::Goes),
+            (hours(24), Row::Goes),
+            (hours(24 * 365), Row::Pinned),
+        ];
+        let strip = strip(&snapshots, &PLAIN);
+        let lines: Vec<&str> = strip.lines().collect();
+        assert!(lines.iter().all(|line| line.len() <= 60), "{strip}");
+        assert_eq!(lines[0].find("now"), lines[2].find('*'), "{strip}");
+        assert_eq!(lines[0].find("1d"), lines[4].find('2'), "{strip}");
+        assert_eq!(lines[3].rfind('*'), Some(58), "the oldest is at the end: {strip}");
+        assert!(
+            lines[2].starts_with("stays") && lines[3].starts_with("pinned") && lines[4].starts_with("goes")
+        );
+        assert!(!strip.contains('\x1b') && !strip.contains("partial"));
+    }
+
+    #[test]
+    fn labels_never_run_into_each_other() {
+        for (width, hours) in [(40, 1), (40, 200_000), (80, 30), (240, 9_000)] {
+            let strip = strip(&[(TimeDelta::hours(hours), Row::Stays)], &Terminal { width, colours: false });
+            let labels = strip.lines().next().expect("labels");
+            assert!(labels.split_whitespace().all(|label| TICKS.iter().any(|(known, _)| *known == label)));
+            assert!(labels.len() <= width, "{strip}");
+        }
+    }
+
+    #[test]
+    fn colours_are_only_around_marks() {
+        let colourful = Terminal { colours: true, ..PLAIN };
+        let strip = strip(&[(TimeDelta::hours(3), Row::Partial)], &colourful);
+        assert!(strip.contains("partial  \x1b[36m") && strip.contains("*\x1b[0m\n"), "{strip:?}");
+    }
+}

@@ -1,0 +1,197 @@
+//! When each kept snapshot will go if pushes go on as they did.
+//!
+//! The future is made of pushes at the usual distance, each of which makes a complete snapshot.
+//! The pushes up to a point of the future need not be gone through one by one: of all but the
+//! last few only the slots matter that they hold together, and a snapshot with a span stands for
+//! every slot within it. So what is left after any number of pushes is *one* decision, by the same
+//! code as the real one. The forecast asks for it at points ever farther apart, and what
+//! went by one is no longer there at the next, as in reality.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::frequency::{Count, Frequency};
+use super::grade::Grade;
+use super::policy::Policy;
+use super::replay::pushed;
+use super::rotation::{Snapshot, decide_before_guards};
+
+/// The usual distance is the median of this many of the newest ones. Not of more: rotation has thinned
+/// out what is older, and the gaps that it left are no distances between pushes.
+const RECENT_DISTANCES: usize = 5;
+
+/// What would stay longer than this stays: ten years.
+const HORIZON: TimeDelta = TimeDelta::days(3_653);
+
+/// A forecast is exact to one push, or to this part of the time until then if that is more.
+const PRECISION: u64 = 64;
+
+/// More pushes than this are never decided on one by one, however many slots a policy counts.
+const MAX_SINGLE_PUSHES: u64 = 1_000;
+
+/// What will become of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// The policy no longer keeps it as it is; if it stays, then by a guard.
+    Due,
+    /// It goes with the push at this time.
+    At(DateTime<Utc>),
+    /// It is still there after ten years.
+    Stays,
+}
+
+/// The future of the snapshots of a root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forecast {
+    /// The usual distance between pushes.
+    pub spacing: TimeDelta,
+    /// When the next push is expected; not before now.
+    pub next_push: DateTime<Utc>,
+    expiries: BTreeMap<String, Expiry>,
+}
+
+impl Forecast {
+    /// What will become of the snapshot `name`.
+    pub fn expiry(&self, name: &str) -> Option<Expiry> {
+        self.expiries.get(name).copied()
+    }
+}
+
+/// Looks ahead from `now`; `None` where fewer than two complete snapshots show no usual distance.
+pub fn forecast(snapshots: &[Snapshot], policy: &Policy, now: DateTime<Utc>) -> Option<Forecast> {
+    let spacing = usual_spacing(snapshots, now)?;
+    let newest = complete(snapshots, now).last().map(|snapshot| snapshot.verified_until);
+    let next_push = newest.map_or(now, |newest| (newest + spacing).max(now));
+    Some(look_ahead(snapshots, policy, now, &Pushes::new(next_push, spacing, policy)))
+}
+
+/// The usual distance between pushes: from when a snapshot was last verified to when the next was
+/// taken. At least a second.
+pub fn usual_spacing(snapshots: &[Snapshot], now: DateTime<Utc>) -> Option<TimeDelta> {
+    let complete = complete(snapshots, now);
+    let distances = complete.windows(2).map(|pair| pair[1].time - pair[0].verified_until.min(pair[1].time));
+    let mut newest: Vec<TimeDelta> = distances.rev().take(RECENT_DISTANCES).collect();
+    newest.sort();
+    let median = newest.get(newest.len().checked_sub(1)? / 2)?;
+    Some((*median).max(TimeDelta::seconds(1)))
+}
+
+/// The complete snapshots that are not of the future, oldest first.
+fn complete(snapshots: &[Snapshot], now: DateTime<Utc>) -> Vec<&Snapshot> {
+    let counts = |snapshot: &&Snapshot| snapshot.grade == Grade::Complete && snapshot.time <= now;
+    let mut complete: Vec<&Snapshot> = snapshots.iter().filter(counts).collect();
+    complete.sort_by_key(|snapshot| snapshot.time);
+    complete
+}
+
+fn look_ahead(snapshots: &[Snapshot], policy: &Policy, now: DateTime<Utc>, pushes: &Pushes) -> Forecast {
+    let mut expiries = BTreeMap::new();
+    let (mut held, due) = decided(snapshots, &[], policy, now);
+    expiries.extend(due.into_iter().map(|name| (name, Expiry::Due)));
+    let stays: BTreeSet<String> = {
+        let (stays, _) = pushes.decided_after(&held, pushes.last, policy);
+        stays.into_iter().map(|snapshot| snapshot.name).collect()
+    };
+    let mut count = 1;
+    while count <= pushes.last && held.iter().any(|snapshot| !stays.contains(&snapshot.name)) {
+        let (left, gone) = pushes.decided_after(&held, count, policy);
+        expiries.extend(gone.into_iter().map(|name| (name, Expiry::At(pushes.time(count)))));
+        held = left;
+        count += (count / PRECISION).max(1);
+    }
+    expiries.extend(held.into_iter().map(|snapshot| (snapshot.name, Expiry::Stays)));
+    Forecast { spacing: pushes.spacing, next_push: pushes.first, expiries }
+}
+
+/// What of `held` stays at `now` in the presence of `others`, and the names of what goes.
+fn decided(
+    held: &[Snapshot],
+    others: &[Snapshot],
+    policy: &Policy,
+    now: DateTime<Utc>,
+) -> (Vec<Snapshot>, Vec<String>) {
+    let all: Vec<Snapshot> = held.iter().chain(others).cloned().collect();
+    let mut left = Vec::with_capacity(held.len());
+    let mut gone = Vec::new();
+    let verdicts = decide_before_guards(&all, policy, now).verdicts;
+    for verdict in verdicts.into_iter().filter(|verdict| !is_future_push(&verdict.snapshot)) {
+        match verdict.keep {
+            true => left.push(verdict.snapshot),
+            false => gone.push(verdict.snapshot.name),
+        }
+    }
+    (left, gone)
+}
+
+/// Marks a push that is to come: no snapshot's name begins with it.
+const FUTURE_PUSH: &str = "+";
+
+fn is_future_push(snapshot: &Snapshot) -> bool {
+    snapshot.name.starts_with(FUTURE_PUSH)
+}
+
+fn future_push(from: DateTime<Utc>, until: DateTime<Utc>) -> Snapshot {
+    let snapshot = pushed(from);
+    Snapshot { name: format!("{FUTURE_PUSH}{}", snapshot.name), verified_until: until, ..snapshot }
+}
+
+/// The pushes to come, numbered from 1.
+struct Pushes {
+    first: DateTime<Utc>,
+    spacing: TimeDelta,
+    /// The number of the last one before the horizon.
+    last: u64,
+    /// How many of the newest have to be snapshots of their own.
+    single: u64,
+}
+
+impl Pushes {
+    fn new(first: DateTime<Utc>, spacing: TimeDelta, policy: &Policy) -> Self {
+        let spacing_seconds = spacing.num_seconds().max(1) as u64;
+        let last = 1 + HORIZON.num_seconds() as u64 / spacing_seconds;
+        let slots = policy.keep.iter().map(|keep| single_pushes(*keep, spacing_seconds, policy.strict));
+        let single = slots.max().unwrap_or(0).max(policy.min_keep as u64).clamp(1, MAX_SINGLE_PUSHES);
+        Pushes { first, spacing, last, single }
+    }
+
+    fn time(&self, number: u64) -> DateTime<Utc> {
+        // At most the horizon and a push after `first`.
+        let after_first = TimeDelta::seconds(self.spacing.num_seconds() * (number as i64 - 1));
+        self.first.checked_add_signed(after_first).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+
+    /// What of `held` is left once there have been `count` pushes, and what is not.
+    fn decided_after(&self, held: &[Snapshot], count: u64, policy: &Policy) -> (Vec<Snapshot>, Vec<String>) {
+        let before = count.saturating_sub(self.single);
+        let span = (before > 0).then(|| future_push(self.time(1), self.time(before)));
+        let single = (before + 1..=count).map(|number| future_push(self.time(number), self.time(number)));
+        let others: Vec<Snapshot> = span.into_iter().chain(single).collect();
+        decided(held, &others, policy, self.time(count))
+    }
+}
+
+/// How many of the newest pushes have to be snapshots of their own for one frequency: none if
+/// there is a push in every slot, so that a span of them is as good; else as many as can be kept.
+fn single_pushes((frequency, count): (Frequency, Count), spacing_seconds: u64, strict: bool) -> u64 {
+    let slot_seconds = longest_slot_seconds(frequency);
+    match count {
+        Count::Always => 0,
+        Count::Newest(_) if spacing_seconds < slot_seconds / 2 => 0,
+        Count::Newest(count) if strict => u64::from(count).saturating_mul(slot_seconds) / spacing_seconds + 2,
+        Count::Newest(count) => u64::from(count),
+    }
+}
+
+/// How long a slot can be, in seconds; an hour more or less where clocks change does not matter here.
+fn longest_slot_seconds(frequency: Frequency) -> u64 {
+    const DAY: u64 = 86_400;
+    match frequency {
+        Frequency::Minutely => 60,
+        Frequency::Hourly => 3_600,
+        Frequency::Daily => DAY,
+        Frequency::Weekly => 7 * DAY,
+        Frequency::Monthly => 31 * DAY,
+        Frequency::Yearly => 366 * DAY,
+    }
+}
