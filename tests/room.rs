@@ -116,3 +116,21 @@ fn a_paused_expiry_makes_no_room_and_says_so() {
     module.run(&["rotate", "data"]).exits(&[4]).says("but nothing expires");
     assert_eq!(module.snapshots(), names);
 }
+
+/// Young partial ones, which stay for their age, are no complete ones that others could go for.
+#[test]
+fn partial_snapshots_do_not_count_towards_min_keep() {
+    let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
+    let (module, names) = module(&file_system, ALL);
+    module.run(&["rotate", "data"]).exits(&[0]);
+    let now = chrono::Utc::now();
+    for minutes in 1..=3 {
+        let name = support::time::name_of(now - chrono::TimeDelta::minutes(minutes));
+        module.make_old_snapshot(&format!("{name}-partial"));
+    }
+    module.write_policy(&format!("[defaults]\n{ALL}min_age = \"1h\"\nfree_space = \"90%\"\n"));
+    module.run(&["rotate", "data"]).exits(&[4]);
+    let complete: Vec<_> =
+        module.snapshots().into_iter().filter(|name| !name.ends_with("-partial")).collect();
+    assert_eq!(complete, names[5..], "min_keep of the complete ones");
+}

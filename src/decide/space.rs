@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::grade::Grade;
 use super::reason::Reason;
 use super::rotation::{Decision, Verdict};
 
@@ -77,7 +78,7 @@ pub fn relief(decision: &Decision, min_keep: usize) -> Vec<&Verdict> {
     let mut candidates: Vec<&Verdict> = kept().filter(|verdict| is_slot(verdict)).collect();
     // Stable: those that are needed alike stay in the order of their time.
     candidates.sort_by_key(|verdict| verdict.reasons.len());
-    let complete = kept().filter(|verdict| !is_partial(verdict)).count();
+    let complete = kept().filter(|verdict| verdict.snapshot.grade == Grade::Complete).count();
     candidates.truncate(complete.saturating_sub(min_keep));
     kept().filter(|verdict| is_partial(verdict)).chain(candidates).collect()
 }

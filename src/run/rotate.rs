@@ -223,7 +223,11 @@ fn remember_rules(target: &Target, root: &SnapshotRoot, catalog: &Catalog, state
     if state.rules.as_ref() == Some(&rules) || complete <= target.policy.min_keep.max(1) {
         return Ok(());
     }
-    State::update(root.private(), |state| state.rules = Some(rules)).map(drop)
+    match State::update(root.private(), |state| state.rules = Some(rules)) {
+        // It has to be possible to make room; the next run remembers them.
+        Err(error) if !error.is_lack_of_space() => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// One line per decision with its reasons.

@@ -51,9 +51,11 @@ pub(super) fn snapshot(
 ) -> Result<Report> {
     let mut report = Report::new(target, Ending::Unchanged);
     let before = State::update(root.private(), |_| ())?;
+    // Before the visible ones: what somebody brings back meanwhile is then in both lists, not in neither.
+    let retired = retire::retired(root)?;
     let mut catalog = Catalog::read(root, &target.policy.time_zone)?;
     catalog.pin(&before.pins);
-    finish_earlier_work(target, root, &catalog, &mut report)?;
+    finish_earlier_work(target, root, &catalog, &retired, &mut report)?;
     let now = clock.now();
     let scan_began = BootTime::now();
     let began = Instant::now();
@@ -84,10 +86,11 @@ fn finish_earlier_work(
     target: &Target,
     root: &SnapshotRoot,
     catalog: &Catalog,
+    retired: &[String],
     report: &mut Report,
 ) -> Result<()> {
     let visible: Vec<String> = catalog.items.iter().map(|item| item.name.text.clone()).collect();
-    let (found, errors) = clean_up(root, &visible, &retire::retired(root)?);
+    let (found, errors) = clean_up(root, &visible, retired);
     for error in errors {
         report.warn(&target.label(), error.to_string());
     }

@@ -108,12 +108,20 @@ pub fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> Result<(
         )));
     }
     // The pin first: in the moment that the snapshot is visible, it is pinned.
-    State::update_guarded(root.private(), &guard, |state| {
+    let (_, is_new) = State::update_guarded(root.private(), &guard, |state| {
+        let is_new = !state.pins.contains_key(name);
         state.pins.entry(name.to_string()).or_insert_with(|| Pin::new(now, "brought back by undelete"));
-        state.retired.remove(name);
+        is_new
     })?;
-    rename_no_replace(expired.place().directory, &c_name(name), root.directory(), &c_name(name))
-        .map_err(|cause| Error::io("bring back", &expired.place().path.join(name), cause))?;
+    let renamed =
+        rename_no_replace(expired.place().directory, &c_name(name), root.directory(), &c_name(name));
+    if let Err(cause) = renamed {
+        // A run that removes or recycles it was faster: then there is nothing to be pinned.
+        if is_new {
+            State::update_guarded(root.private(), &guard, |state| state.pins.remove(name))?;
+        }
+        return Err(Error::io("bring back", &expired.place().path.join(name), cause));
+    }
     sync(root, &expired)
 }
 
@@ -131,12 +139,17 @@ pub fn past_grace(root: &SnapshotRoot, grace: Option<Span>, now: DateTime<Utc>) 
     let Some(grace) = grace else { return Ok(names) };
     let mut since = State::read(root.private())?.retired;
     if names.iter().any(|name| !since.contains_key(name)) {
-        since = State::update(root.private(), |state| {
+        let noted = State::update(root.private(), |state| {
             for name in &names {
                 state.retired.entry(name.clone()).or_insert(now);
             }
-        })?
-        .retired;
+        });
+        match noted {
+            Ok(state) => since = state.retired,
+            // What is known to be past its grace may go all the same, and make room.
+            Err(error) if error.is_lack_of_space() => {}
+            Err(error) => return Err(error),
+        }
     }
     // A time in the future was a wrong clock's, and is waited for: too long is better than not at all.
     names.retain(|name| since.get(name).is_some_and(|since| *since + grace.delta() <= now));

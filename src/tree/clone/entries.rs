@@ -44,11 +44,11 @@ impl Clone<'_, '_> {
         Ok(entries)
     }
 
-    /// The subdirectories of the live directory at hand, which has been read before.
-    pub(super) fn list_directories(&mut self, pending: &mut Children<Child>) -> Result<()> {
+    /// The subdirectories of the live directory at hand, which has been read before; false if it is gone.
+    pub(super) fn list_directories(&mut self, pending: &mut Children<Child>) -> Result<bool> {
         let directory = match self.live.directory() {
             // It has been moved away with all that is in it.
-            Err(cause) if is_gone(cause) => return Ok(()),
+            Err(cause) if is_gone(cause) => return Ok(false),
             directory => directory.map_err(|cause| self.live.error("return to", None, cause))?,
         };
         let failed = |clone: &Self, cause| clone.live.error("read", None, cause);
@@ -64,7 +64,7 @@ impl Clone<'_, '_> {
             }
         }
         self.listing = listing;
-        Ok(())
+        Ok(true)
     }
 
     /// Removes what differs from a recycled directory, and links what is missing in it; returns how

@@ -236,8 +236,9 @@ struct Clone<'a, 's> {
 /// A directory whose subdirectories are being cloned.
 struct Frame {
     child: Child,
-    /// Whether the subdirectories are those of the retired snapshot's index, since nothing has changed.
-    is_kept: bool,
+    /// If the subdirectories are those of the retired snapshot's index, since nothing has changed: the
+    /// place in the new index.
+    kept_at: Option<usize>,
     pending: Children<Child>,
     /// Parts of the index that belong here, before those of what is pending.
     given: Vec<usize>,

@@ -14,7 +14,7 @@ use crate::tell::progress;
 use crate::tree::attributes;
 use crate::tree::children::{Children, LEVEL_BYTES};
 use crate::tree::descent::Directory;
-use crate::tree::index::{Index, Line, Ordinal, Own, Stamp, now_ns};
+use crate::tree::index::{Index, Line, Ordinal, Own, Part, Stamp, now_ns};
 use crate::tree::syscalls::{is_gone, stat_entry};
 
 impl Clone<'_, '_> {
@@ -125,10 +125,10 @@ impl Clone<'_, '_> {
             Err(_) => return Ok(false),
         }
         self.live.pass(name);
-        self.note_kept(name, &line);
+        let kept_at = Some(self.note_kept(name, &line));
         let mut pending = Children::new(LEVEL_BYTES);
         self.look_up_kept(&mut pending, child);
-        self.push(Frame { child, is_kept: true, pending, given: Vec::new(), unfinished: None });
+        self.push(Frame { child, kept_at, pending, given: Vec::new(), unfinished: None });
         Ok(true)
     }
 
@@ -141,23 +141,24 @@ impl Clone<'_, '_> {
     fn read_again(&mut self, mut pending: Children<Child>) -> Result<()> {
         let Some(mut frame) = self.frames.pop() else { return Ok(()) };
         self.budget.refund(&mut frame.pending);
-        match frame.is_kept {
-            true => self.look_up_kept(&mut pending, frame.child),
-            false => {
-                self.list_directories(&mut pending)?;
-                self.look_up(&mut pending, frame.child);
+        if frame.kept_at.is_some() {
+            self.look_up_kept(&mut pending, frame.child);
+        } else {
+            if !self.list_directories(&mut pending)? {
+                doubt(&mut self.part, &mut frame);
             }
+            self.look_up(&mut pending, frame.child);
         }
         self.push(Frame { pending, ..frame });
         Ok(())
     }
 
     /// Puts a directory that was kept into the index.
-    fn note_kept(&mut self, name: &CStr, line: &Line) {
+    fn note_kept(&mut self, name: &CStr, line: &Line) -> usize {
         self.count(line.entries.into());
         progress::add(line.entries.into());
         let depth = self.depth_at_hand();
-        self.part.push(&Line { depth, name, ..*line }, self.shared.max_bytes);
+        self.part.push(&Line { depth, name, ..*line }, self.shared.max_bytes)
     }
 
     /// Puts a directory into the index whose snapshot is not finished; returns its place.
@@ -229,7 +230,7 @@ impl Clone<'_, '_> {
             is_touched: child.is_new || before.0 != changes(&self.cloned),
         };
         self.look_up(&mut pending, child);
-        self.push(Frame { child, is_kept: false, pending, given: Vec::new(), unfinished: Some(unfinished) });
+        self.push(Frame { child, kept_at: None, pending, given: Vec::new(), unfinished: Some(unfinished) });
         Ok(())
     }
 
@@ -264,9 +265,11 @@ impl Clone<'_, '_> {
         });
     }
 
-    /// The directory at hand has changed after it was filled.
+    /// The directory at hand has changed after it was filled: it is not what the live one was.
     pub(super) fn touch(&mut self) {
-        if let Some(unfinished) = self.frames.last_mut().and_then(|frame| frame.unfinished.as_mut()) {
+        let Some(frame) = self.frames.last_mut() else { return };
+        doubt(&mut self.part, frame);
+        if let Some(unfinished) = frame.unfinished.as_mut() {
             unfinished.is_touched = true;
         }
     }
@@ -284,10 +287,14 @@ impl Clone<'_, '_> {
 
     fn apply_attributes(&mut self, unfinished: &Unfinished) -> Result<()> {
         let Unfinished { stat, stamp, at, is_touched } = unfinished;
+        let mut stamp = *stamp;
         let staged = self.open_staged()?;
         let live = match self.live.directory() {
             // It has been moved away: what was read of it counts, but for its extended attributes.
-            Err(cause) if is_gone(cause) => staged.clone(),
+            Err(cause) if is_gone(cause) => {
+                stamp = Stamp::NEVER;
+                staged.clone()
+            }
             live => live.map_err(|cause| self.live.error("return to", None, cause))?,
         };
         let is_due = match is_touched {
@@ -305,7 +312,7 @@ impl Clone<'_, '_> {
         }
         let own =
             fstat(&staged).map_err(|cause| self.staged.error("inspect the staged copy of", None, cause))?;
-        self.part.complete(*at, *stamp, Own::of(&own));
+        self.part.complete(*at, stamp, Own::of(&own));
         Ok(())
     }
 
@@ -321,5 +328,15 @@ impl Clone<'_, '_> {
 
     pub(super) fn skip_mount(&mut self, name: &CStr) {
         self.cloned.skipped_mounts.push(self.live.relative_path(Some(name)));
+    }
+}
+
+/// Sees to it that the next run looks at a directory whose snapshot may not be what the live one was.
+fn doubt(part: &mut Part, frame: &mut Frame) {
+    if let Some(unfinished) = frame.unfinished.as_mut() {
+        unfinished.stamp = Stamp::NEVER;
+    }
+    if let Some(at) = frame.kept_at {
+        part.complete(at, Stamp::NEVER, Own { inode: 0, ctime_ns: 0 });
     }
 }

@@ -162,6 +162,15 @@ impl Walk<'_> {
     fn read_again(&mut self, mut pending: Children<Child>) -> Result<()> {
         let Some(mut frame) = self.frames.pop() else { return Ok(()) };
         self.budget.refund(&mut frame.pending);
+        if !frame.is_unchanged
+            && frame.child.side != Side::Snapshot
+            && self.live.directory().is_err_and(is_gone)
+        {
+            // It has been moved away with the rest of what is in it.
+            self.comparison.changed += 1;
+            self.push(Frame { pending: Children::new(LEVEL_BYTES), ..frame });
+            return Ok(());
+        }
         match (frame.is_unchanged, frame.child.side) {
             (true, _) => self.look_up(frame.child, &mut pending),
             (false, Side::Both) => {
