@@ -1,4 +1,4 @@
-//! Removes whole trees that have been retired.
+//! Removes whole trees that have been retired, and what is left in staging.
 //!
 //! The trees are in a directory that only we may enter, but their content came from a client:
 //! so again single names by descriptor, no symbolic link followed, no mount crossed. Several
