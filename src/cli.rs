@@ -55,6 +55,12 @@ enum Command {
         /// Only if one is due: a run gave up waiting or min_interval put it off
         #[arg(long)]
         due: bool,
+        /// The exit status of the rsync that has just filled the directory, without the daemon
+        #[arg(long, value_name = "N", conflicts_with = "due")]
+        status: Option<i32>,
+        /// Expire nothing
+        #[arg(long)]
+        no_rotate: bool,
         #[command(flatten)]
         format: Format,
     },
@@ -217,8 +223,9 @@ fn dispatch(command: Option<Command>, context: &command::Context) -> Result<u8, 
             return Ok(Exit::Usage.code());
         }
         None | Some(Command::PostXfer) => command::hook::run(context)?,
-        Some(Command::Snapshot { modules, due, format }) => {
-            command::snapshot::run(context, modules.module.as_deref(), due, format.json)?
+        Some(Command::Snapshot { modules, due, status, no_rotate, format }) => {
+            let orders = command::snapshot::Orders { due, status, rotates: !no_rotate };
+            command::snapshot::run(context, modules.module.as_deref(), orders, format.json)?
         }
         Some(Command::Rotate { modules, dry_run, confirm, purge, format }) => {
             let orders = Orders { dry_run, confirm, purge };

@@ -1,10 +1,15 @@
 //! `post-xfer`: what rsyncd runs after every transfer.
 
+use std::fs::File;
+use std::os::fd::AsFd;
+
 use super::Context;
 use crate::clock::Clock;
 use crate::config::environment::Transfer;
 use crate::config::target::Target;
+use crate::decide::finish::{Finish, PARTIAL_TRANSFER};
 use crate::decide::grade::Intent;
+use crate::decide::policy::Policy;
 use crate::run::{self, Request};
 use crate::store::memory::{Failure, Work};
 use crate::tell::error::Result;
@@ -38,13 +43,32 @@ pub fn after_transfer(
         transfer.status,
         transfer.raw_status.unwrap_or_default(),
     );
-    let policy = &target.policy;
-    let intent = Intent::of_status(transfer.status, &policy.snapshot_on_exit, &policy.partial_on_exit);
+    let Policy { snapshot_on_exit, partial_on_exit, .. } = &target.policy;
+    let mut status = transfer.status;
+    let mut intent = Intent::of_status(status, snapshot_on_exit, partial_on_exit);
+    if intent == Intent::Complete {
+        match finish(target) {
+            Finish::Done => {}
+            Finish::Unfinished => {
+                log::info!("{}: no snapshot yet, for the client has not finished", target.label());
+                return Ok(Exit::Done);
+            }
+            Finish::Partial => {
+                status = PARTIAL_TRANSFER;
+                intent = Finish::intent_of_status(status, snapshot_on_exit, partial_on_exit);
+            }
+        }
+    }
     let request = Request {
         started: context.started.clone(),
-        ..Request::transfer(intent, transfer.status, transfer.client.clone())
+        ..Request::transfer(intent, status, transfer.client.clone())
     };
     Ok(run::run(target, &request, clock)?.exit())
+}
+
+/// What the client says in the module; a run tells why that cannot be read.
+fn finish(target: &Target) -> Finish {
+    File::open(&target.module_path).map_or(Finish::Done, |module| Finish::of_module(module.as_fd()))
 }
 
 /// A module that cannot even be resolved is remembered by the path that rsyncd gave.

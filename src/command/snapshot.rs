@@ -6,7 +6,11 @@ use serde::Serialize;
 
 use super::{Context, print_json};
 use crate::clock::Clock;
+use crate::config::target::Target;
+use crate::decide::finish::Finish;
+use crate::decide::policy::Policy;
 use crate::run::{self, Request};
+use crate::store::record::Client;
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
@@ -20,11 +24,38 @@ struct View {
     warnings: Vec<String>,
 }
 
+/// What a person or a client wants of a snapshot.
+#[derive(Debug, Clone, Copy)]
+pub struct Orders {
+    /// Only where one is owed.
+    pub due: bool,
+    /// The status of the transfer that has just filled the directory.
+    pub status: Option<i32>,
+    /// Rotate afterwards.
+    pub rotates: bool,
+}
+
+impl Orders {
+    /// The same for a run on `target`.
+    pub fn request(self, target: &Target) -> Request {
+        let Policy { snapshot_on_exit, partial_on_exit, .. } = &target.policy;
+        let request = match self.status {
+            None => Request::manual(self.due),
+            Some(status) => {
+                let intent = Finish::intent_of_status(status, snapshot_on_exit, partial_on_exit);
+                // There was no daemon to tell who the client is.
+                Request { client: None, ..Request::transfer(intent, status, Client::default()) }
+            }
+        };
+        Request { rotates: self.rotates, ..request }
+    }
+}
+
 /// Takes a snapshot of each module; with `due`, of those that are owed one.
-pub fn run(context: &Context, module: Option<&OsStr>, due: bool, json: bool) -> Result<Exit> {
+pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool) -> Result<Exit> {
     let mut views = Vec::new();
     let exit = context.for_each(module, |target| {
-        let request = Request { started: context.started.clone(), ..Request::manual(due) };
+        let request = Request { started: context.started.clone(), ..orders.request(target) };
         let report = run::run(target, &request, &Clock::System)?;
         views.push(View {
             module: target.name.as_deref().map(escape),

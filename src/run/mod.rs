@@ -84,7 +84,7 @@ fn work(
     let mut warnings = Vec::new();
     loop {
         let mut report = snapshot::snapshot(target, root, &request, clock)?;
-        if report.is_success() {
+        if report.is_success() && request.rotates {
             rotate::rotate_after_snapshot(target, root, clock, &mut report)?;
         } else if report.is_failed_transfer() {
             for warning in rotate::free_retired(target, root, clock)? {

@@ -9,6 +9,7 @@ use super::scan::Scan;
 use super::snapshot::{Outlook, Pass, is_new_mark};
 use super::{Ending, Report};
 use crate::decide::brake::{Brake, Change};
+use crate::decide::finish::Finish;
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
 use crate::decide::rotation::decide;
@@ -135,6 +136,10 @@ impl Pass<'_> {
         let torn = State::read(self.root.private())?.torn;
         if grade == Grade::Complete && is_new_mark(torn.as_ref(), self.before.torn.as_ref()) {
             log::warn!("{}: a transfer failed meanwhile; the snapshot is partial", self.target.label());
+            return Ok(Grade::Partial);
+        }
+        if grade == Grade::Complete && Finish::of_module(self.root.module()) != self.finish {
+            log::warn!("{}: a backup began meanwhile; the snapshot is partial", self.target.label());
             return Ok(Grade::Partial);
         }
         Ok(grade)

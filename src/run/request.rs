@@ -18,6 +18,8 @@ pub struct Request {
     pub client: Option<Client>,
     /// Do something only if a snapshot is due.
     pub only_if_due: bool,
+    /// Rotate once the present state is safe.
+    pub rotates: bool,
     /// When the process that asks was started.
     pub started: BootTime,
 }
@@ -30,6 +32,7 @@ impl Request {
             status: None,
             client: None,
             only_if_due,
+            rotates: true,
             started: BootTime::now(),
         }
     }
@@ -46,6 +49,7 @@ impl Request {
             status: Some(status),
             client: Some(client),
             only_if_due: false,
+            rotates: true,
             started: BootTime::now(),
         }
     }

@@ -16,7 +16,8 @@ use super::{Ending, Report, Request, rotate};
 use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::decide::clock_guard::clock_jump;
-use crate::decide::grade::{Grade, Occasion, Outcome, Torn, outcome};
+use crate::decide::finish::Finish;
+use crate::decide::grade::{Grade, Intent, Occasion, Outcome, Torn, outcome};
 use crate::store::boot::BootTime;
 use crate::store::catalog::{Catalog, Item};
 use crate::store::publish::{clean_up, discard_staging};
@@ -38,6 +39,8 @@ pub(super) struct Pass<'a> {
     pub(super) now: DateTime<Utc>,
     pub(super) before: State,
     pub(super) catalog: Catalog,
+    /// How far the client says that it has come.
+    pub(super) finish: Finish,
     /// Whether a comparison has been a full one.
     pub(super) is_full: Cell<bool>,
 }
@@ -69,6 +72,7 @@ pub(super) fn snapshot(
         now,
         before,
         catalog,
+        finish: Finish::of_module(root.module()),
         is_full: Cell::new(false),
     };
     // What could not be finished takes space that the next transfer may need.
@@ -110,7 +114,7 @@ impl Pass<'_> {
         let Scan { comparison, index } = self.compare(newest, report)?;
         let torn = self.torn(&comparison);
         self.tell_scan(&comparison);
-        match outcome(self.request.occasion, torn) {
+        match outcome(self.occasion(), torn) {
             Outcome::Failed => {
                 report.ending = Ending::FailedTransfer;
                 self.remember(Outlook::torn(None, self.torn_scan(&comparison)))
@@ -132,7 +136,18 @@ impl Pass<'_> {
     fn is_first(&self) -> bool {
         self.catalog.newest(Grade::Partial, self.now).is_none()
             && self.before.torn.is_none()
-            && outcome(self.request.occasion, Torn::No) == Outcome::Snapshot(Grade::Complete)
+            && outcome(self.occasion(), Torn::No) == Outcome::Snapshot(Grade::Complete)
+    }
+
+    /// Who asks, and what for: a tree of which its client says that it is not whole is partial at most.
+    fn occasion(&self) -> Occasion {
+        let is_whole = self.finish.allows_complete(&self.target.policy.snapshot_on_exit);
+        match self.request.occasion {
+            Occasion::Transfer(Intent::Complete) | Occasion::Manual if !is_whole => {
+                Occasion::Transfer(Intent::Partial)
+            }
+            occasion => occasion,
+        }
     }
 
     /// Nothing new is safe to publish; but a tree that equals the newest complete snapshot keeps that one current.

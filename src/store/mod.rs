@@ -17,4 +17,5 @@ pub mod registration;
 pub mod retire;
 pub mod root;
 pub mod state;
+pub mod token;
 mod trust;
