@@ -11,9 +11,11 @@
 //! * [`store`]: the snapshot root on disk. What is made visible or retired, in which order.
 //! * [`run`]: the order of a run. Mark, lock, clean up, compare, publish, remember, rotate.
 //! * [`tell`]: what is told. Errors, log, exit statuses, tables.
+//! * [`client`]: the other end of the wire, `rsync-system-backup`.
 //! * [`command`] and [`cli`]: what a person or rsyncd calls.
 
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod command;
 pub mod config;

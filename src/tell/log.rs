@@ -13,28 +13,32 @@ use syslog::{Facility, Formatter3164, LoggerBackend};
 use super::escape::one_line;
 use super::progress;
 
-const IDENT: &str = "rsyncd-snapshot";
-
 type Syslog = syslog::Logger<LoggerBackend, Formatter3164>;
 
 struct Logger {
+    ident: &'static str,
     syslog: Option<Mutex<Syslog>>,
 }
 
 /// Starts logging at `level`; `to_syslog` for a hook.
 pub fn start(to_syslog: bool, level: LevelFilter) {
-    let syslog = if to_syslog { connect() } else { None };
+    start_as("rsyncd-snapshot", to_syslog, level);
+}
+
+/// The same for a program of another name.
+pub fn start_as(ident: &'static str, to_syslog: bool, level: LevelFilter) {
+    let syslog = if to_syslog { connect(ident) } else { None };
     // Fails only if it was started before, and then that stands.
-    if log::set_boxed_logger(Box::new(Logger { syslog: syslog.map(Mutex::new) })).is_ok() {
+    if log::set_boxed_logger(Box::new(Logger { ident, syslog: syslog.map(Mutex::new) })).is_ok() {
         log::set_max_level(level);
     }
 }
 
-fn connect() -> Option<Syslog> {
+fn connect(ident: &str) -> Option<Syslog> {
     let formatter = Formatter3164 {
         facility: Facility::LOG_DAEMON,
         hostname: None,
-        process: IDENT.to_string(),
+        process: ident.to_string(),
         pid: std::process::id(),
     };
     // `unix` tries the local sockets only; `init` would go on to the network.
@@ -55,8 +59,9 @@ impl Log for Logger {
         let sent = self.syslog.as_ref().is_some_and(|syslog| send(syslog, record.level(), &line));
         if !sent || record.level() <= Level::Warn {
             // Standard error may be closed; there is nowhere left to say so.
+            let ident = self.ident;
             let _ =
-                progress::pause(|| writeln!(std::io::stderr(), "{IDENT}: {}{line}", prefix(record.level())));
+                progress::pause(|| writeln!(std::io::stderr(), "{ident}: {}{line}", prefix(record.level())));
         }
     }
 

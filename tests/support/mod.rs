@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "every test file uses another part of the fixtures")]
 
 pub(crate) mod aftermath;
+pub(crate) mod client;
 pub(crate) mod daemon;
 pub(crate) mod edits;
 pub(crate) mod file_system;
@@ -19,6 +20,7 @@ pub(crate) mod random;
 pub(crate) mod run;
 pub(crate) mod server;
 pub(crate) mod simulated;
+pub(crate) mod sshd;
 pub(crate) mod time;
 pub(crate) mod tree;
 

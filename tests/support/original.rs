@@ -1,5 +1,5 @@
-//! rotate-backups 8.1, the program whose decisions ours repeats, from PyPI in a venv below the target
-//! directory.
+//! The Python programs that ours succeed, from PyPI in venvs below the target directory: rotate-backups 8.1, whose
+//! decisions ours repeats, and rsync-system-backup 1.1, whose command line it does.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,15 +9,28 @@ use std::sync::OnceLock;
 use super::run::{PATH, Run, tool};
 use super::{have, skip_unless_all};
 
-const PACKAGE: &str = "rotate-backups==8.1";
+/// What rsync-system-backup 1.1 needs, so that every run compares with the same program.
+const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential/client_requirements.txt");
 
-/// The venv with the original; `None`, with the reason told, where there can be none.
+type Venv = Result<PathBuf, String>;
+
+/// The venv with rotate-backups; `None`, with the reason told, where there can be none.
 pub(crate) fn original() -> Option<PathBuf> {
-    static VENV: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    static VENV: OnceLock<Venv> = OnceLock::new();
+    get(&VENV, "rotate-backups-8.1", &["rotate-backups==8.1"])
+}
+
+/// The venv with rsync-system-backup; `None`, with the reason told, where there can be none.
+pub(crate) fn original_client() -> Option<PathBuf> {
+    static VENV: OnceLock<Venv> = OnceLock::new();
+    get(&VENV, "rsync-system-backup-1.1", &["-r", CLIENT])
+}
+
+fn get(venv: &OnceLock<Venv>, name: &str, packages: &[&str]) -> Option<PathBuf> {
     if !have(&["python3"]) {
         return None;
     }
-    match VENV.get_or_init(install) {
+    match venv.get_or_init(|| install(name, packages)) {
         Ok(venv) => Some(venv.clone()),
         Err(why) => {
             skip_unless_all(why);
@@ -27,9 +40,10 @@ pub(crate) fn original() -> Option<PathBuf> {
 }
 
 /// Makes the venv unless it is there; other processes wait meanwhile.
-fn install() -> Result<PathBuf, String> {
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("rotate-backups-8.1");
-    let lock = fs::File::create(venv.with_extension("lock")).expect("a lock file");
+fn install(name: &str, packages: &[&str]) -> Venv {
+    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let lock = fs::File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.lock")));
+    let lock = lock.expect("a lock file");
     fs2::FileExt::lock_exclusive(&lock).expect("locked");
     let complete = venv.join("complete");
     if complete.exists() {
@@ -39,10 +53,11 @@ fn install() -> Result<PathBuf, String> {
     if !made.succeeded() {
         return Err(format!("needs python3-venv: {}", said_last(&made)));
     }
-    let options = ["-m", "pip", "install", "--quiet", "--retries", "1", "--timeout", "20", PACKAGE];
-    let installed = Run::of(tool("timeout").arg("300").arg(venv.join("bin/python")).args(options));
+    let options = ["-m", "pip", "install", "--quiet", "--retries", "1", "--timeout", "20"];
+    let mut pip = tool("timeout");
+    let installed = Run::of(pip.arg("300").arg(venv.join("bin/python")).args(options).args(packages));
     if !installed.succeeded() {
-        return Err(format!("needs {PACKAGE} from PyPI: {}", said_last(&installed)));
+        return Err(format!("needs {name} from PyPI: {}", said_last(&installed)));
     }
     fs::write(complete, "").expect("the mark");
     Ok(venv)

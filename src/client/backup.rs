@@ -1,0 +1,153 @@
+//! The steps of a run, in the order of the original: tell the desktop, unlock, mount, transfer, snapshot,
+//! rotate, tell the desktop.
+//!
+//! What can be refused is refused before anything is unlocked, and what needs a look at the disk before anything is
+//! transferred. Rotation comes last, so nothing goes before the new backup is there. Between the steps
+//! and the last word the disk is put back as it was, whatever failed: the desktop hears that all is well
+//! only when the disk can be unplugged.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::disk::Disk;
+use super::failure::{Failure, Result};
+use super::job::Job;
+use super::location::Destination;
+use super::lock::ClientLock;
+use super::notify::{self, Urgency};
+use super::place::Privilege;
+use super::rsync::{Meaning, meaning};
+use super::safety;
+use super::snapshot::Snapshots;
+use super::transfer::{Connection, make_destination};
+use crate::command::Context;
+use crate::tell::exit::Exit;
+
+/// Runs the job to its end.
+///
+/// # Errors
+/// The first that went wrong; what else did is in the log.
+pub fn execute(job: &Job, context: &Context) -> Result<Exit> {
+    let began = Instant::now();
+    safety::check_paths(job)?;
+    let _lock = ClientLock::acquire(job)?;
+    let mut disk = Disk::find(&job.place, job.crypto.as_deref(), job.mount_point.as_deref())?;
+    let tells = job.notifies && job.actions.backup;
+    if tells {
+        notify::tell("Starting backup", Urgency::Normal);
+    }
+    let result = disk.prepare().and_then(|()| work(job, context));
+    let result = with_undoing(result, disk.put_back());
+    let took = span_text(began.elapsed());
+    match &result {
+        Ok(_) if tells => notify::tell(&format!("Finished backup in {took}."), Urgency::Normal),
+        Err(_) if tells => {
+            let body = format!("Backup failed after {took}! Review the system logs for details.");
+            notify::tell(&body, Urgency::Critical);
+        }
+        _ => {}
+    }
+    if result.is_ok() {
+        log::info!("done in {took}");
+    }
+    result
+}
+
+/// The steps between mounting and unmounting.
+fn work(job: &Job, context: &Context) -> Result<Exit> {
+    let mut status = None;
+    if job.actions.backup {
+        safety::check_directories(job)?;
+    }
+    let directory = destination_directory(job)?;
+    let snapshots = directory.as_ref().map(|directory| Snapshots { job, context, directory });
+    if job.actions.backup {
+        if let (Some(snapshots), Destination::Local(_)) = (&snapshots, &job.destination) {
+            snapshots.refuse_lost_history()?;
+        }
+        make_destination(job)?;
+        let transferred = Connection::new(job)?.transfer();
+        if let (Err(Failure::Command { status: Some(status), .. }), Some(snapshots)) =
+            (&transferred, &snapshots)
+        {
+            snapshots.tell_failed_transfer(*status);
+        }
+        status = Some(transferred?);
+    }
+    let is_partial = status.is_some_and(|status| meaning(status, job.is_remote()) == Meaning::Partial);
+    let transfer = if is_partial { Exit::Warnings } else { Exit::Done };
+    match snapshots {
+        Some(snapshots) => Ok(transfer.max(snapshots.work(status.filter(|_| !job.dry_run))?)),
+        None => {
+            log::info!("snapshots and rotation are the server's business, by the module's post-xfer exec");
+            Ok(transfer)
+        }
+    }
+}
+
+/// The destination's directory, absolute where it is; none for a daemon. On another machine it is made if
+/// it is missing and a backup goes there.
+fn destination_directory(job: &Job) -> Result<Option<PathBuf>> {
+    let directory = match &job.destination {
+        Destination::Daemon { .. } => return Ok(None),
+        Destination::Local(directory) => return Ok(Some(directory.clone())),
+        Destination::Ssh { directory, .. } => directory,
+    };
+    let script = match job.actions.backup && !job.dry_run {
+        true => "mkdir -p -- \"$1\" && cd -- \"$1\" && pwd -P",
+        // What does not exist yet is named as well as may be.
+        false => "cd -- \"$1\" 2>/dev/null && pwd -P || printf '%s\\n' \"$1\"",
+    };
+    let words =
+        [OsStr::new("sh"), OsStr::new("-c"), OsStr::new(script), OsStr::new("sh"), directory.as_os_str()];
+    let mut output = job.place.call(&words, Privilege::Own).succeed()?;
+    if output.last() == Some(&b'\n') {
+        output.pop();
+    }
+    Ok(Some(PathBuf::from(OsString::from_vec(output))))
+}
+
+/// The result of the work, after the disk was put back: both errors are told.
+fn with_undoing(result: Result<Exit>, undone: std::result::Result<(), Vec<Failure>>) -> Result<Exit> {
+    let mut failures = undone.err().unwrap_or_default().into_iter();
+    let result = match result {
+        Ok(exit) => failures.next().map_or(Ok(exit), Err),
+        failed => failed,
+    };
+    for failure in failures {
+        log::error!("the disk is not as it was before: {failure}");
+    }
+    result
+}
+
+/// A length of time for people: `42 s`, `3 min 12 s`, `2 h 5 min`.
+pub fn span_text(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match (seconds / 3_600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_failure_is_the_result_and_work_comes_before_undoing() {
+        let failed = |text: &str| Failure::Failed(text.to_string());
+        let text = |result: Result<Exit>| result.expect_err("a failure").to_string();
+        assert_eq!(text(with_undoing(Err(failed("work")), Err(vec![failed("umount")]))), "work");
+        assert_eq!(text(with_undoing(Ok(Exit::Done), Err(vec![failed("umount"), failed("lock")]))), "umount");
+        assert!(with_undoing(Ok(Exit::Warnings), Ok(())).is_ok_and(|exit| exit == Exit::Warnings));
+    }
+
+    #[test]
+    fn a_span_reads_well() {
+        let text = |seconds| span_text(Duration::from_secs(seconds));
+        assert_eq!([text(0), text(59), text(192), text(7_500)], ["0 s", "59 s", "3 min 12 s", "2 h 5 min"]);
+    }
+}

@@ -1,0 +1,191 @@
+//! `--check`: tries everything that a backup needs, and transfers nothing.
+//!
+//! Each question is asked of the real thing: the disk is unlocked and mounted and put back, rsync lists the destination and
+//! rehearses sending a file. What cannot be seen from here, as the space and the hook of a daemon's server, is said to be so.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use super::disk::Disk;
+use super::failure::{Failure, Result};
+use super::job::Job;
+use super::location::Destination;
+use super::lock::ClientLock;
+use super::place::Privilege;
+use super::rsync;
+use super::safety;
+use super::transfer::Connection;
+use crate::command::Context;
+use crate::config::target::Target;
+use crate::tell::exit::Exit;
+use crate::tell::table;
+
+/// What was found out.
+struct Findings {
+    worst: Exit,
+}
+
+impl Findings {
+    fn add(&mut self, exit: Exit, what: &str, message: &str) {
+        let word = match exit {
+            Exit::Done => "ok",
+            Exit::Warnings => "WARNING",
+            _ => "FAILED",
+        };
+        self.worst = self.worst.max(exit);
+        // A closed output is no failure of what is checked.
+        let _ = table::print(&format!("{word:<8} {what}: {message}\n"));
+    }
+
+    fn note(&mut self, what: &str, result: Result<String>) -> bool {
+        match result {
+            Ok(message) => self.add(Exit::Done, what, &message),
+            Err(failure) => {
+                self.add(failure.exit().max(Exit::Failed), what, &failure.to_string());
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Checks and prints.
+///
+/// # Errors
+/// If not even that can be done.
+pub(super) fn run(job: &Job, context: &Context) -> Result<Exit> {
+    let mut findings = Findings { worst: Exit::Done };
+    if !findings.note("command line", safety::check_paths(job).map(|()| "it makes sense".into())) {
+        return Ok(findings.worst);
+    }
+    let _lock = ClientLock::acquire(job)?;
+    let disk = Disk::find(&job.place, job.crypto.as_deref(), job.mount_point.as_deref());
+    let mut disk = match disk {
+        Ok(disk) => disk,
+        Err(failure) => {
+            findings.note("disk", Err(failure));
+            return Ok(findings.worst);
+        }
+    };
+    let is_ready = match (job.crypto.is_some() || job.mount_point.is_some(), disk.prepare()) {
+        (false, result) => result.is_ok(),
+        (true, result) => findings.note("disk", result.map(|()| "it can be unlocked and mounted".into())),
+    };
+    if is_ready {
+        check_ready(job, context, &mut findings);
+    }
+    for failure in disk.put_back().err().unwrap_or_default() {
+        findings.note("disk", Err(failure));
+    }
+    Ok(findings.worst)
+}
+
+/// Everything for which the disk has to be there.
+fn check_ready(job: &Job, context: &Context, findings: &mut Findings) {
+    findings.note(
+        "source and destination",
+        safety::check_directories(job).map(|()| "nothing is in the wrong place".into()),
+    );
+    match &job.destination {
+        Destination::Local(directory) => {
+            findings.note("space", space_here(directory));
+            findings.note("snapshots", snapshots_here(context, directory));
+        }
+        Destination::Ssh { directory, .. } => check_ssh(job, directory, findings),
+        Destination::Daemon { .. } => check_daemon(job, findings),
+    }
+}
+
+fn space_here(directory: &Path) -> Result<String> {
+    let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let stat = rustix::fs::statvfs(existing)
+        .map_err(|cause| crate::tell::error::Error::io("look for space in", existing, cause))?;
+    enough_space(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Any limit would be arbitrary but this one: where nothing fits, the backup fails.
+fn enough_space(free_bytes: u64) -> Result<String> {
+    match free_bytes >> 20 {
+        0..64 => Err(Failure::Failed("less than 64 MiB are free".into())),
+        mebibytes @ 64..10_240 => Ok(format!("{mebibytes} MiB are free")),
+        mebibytes => Ok(format!("{} GiB are free", mebibytes >> 10)),
+    }
+}
+
+fn snapshots_here(context: &Context, directory: &Path) -> Result<String> {
+    if !directory.is_dir() {
+        return Ok("the directory will be made by the first backup".into());
+    }
+    let target = Target::of_module(&context.settings, None, directory)?;
+    if let Some(lost) = target.lost_history() {
+        return Err(lost.into());
+    }
+    if let Some(mistake) = target.trouble.first() {
+        return Err(Failure::Refused(mistake.clone()));
+    }
+    target.look_at_root()?;
+    Ok("they can be made beside the destination".into())
+}
+
+fn check_ssh(job: &Job, directory: &Path, findings: &mut Findings) {
+    let reached = job.place.call(&["true"], Privilege::Own).succeed();
+    if !findings.note("connection", reached.map(|_| "the server lets us in".into())) {
+        return;
+    }
+    // The nearest directory that exists, as the first backup makes the others.
+    let script =
+        "d=$1; while [ ! -d \"$d\" ]; do d=$(dirname -- \"$d\"); done; df -P -k -- \"$d\" | tail -n 1";
+    let words =
+        [OsStr::new("sh"), OsStr::new("-c"), OsStr::new(script), OsStr::new("sh"), directory.as_os_str()];
+    let space = job.place.call(&words, Privilege::Own).succeed().and_then(|output| {
+        let text = String::from_utf8_lossy(&output).into_owned();
+        let kibibytes = text.split_whitespace().nth(3).and_then(|field| field.parse::<u64>().ok());
+        let kibibytes = kibibytes
+            .ok_or_else(|| Failure::Failed("the server's df says nothing that we understand".into()))?;
+        enough_space(kibibytes.saturating_mul(1_024))
+    });
+    findings.note("space", space);
+    let rsync = job.place.call(&["rsync", "--version"], Privilege::Own).succeed();
+    findings.note("rsync", rsync.map(|_| "the server has it".into()));
+    match job.place.first_installed(&["rsyncd-snapshot"]) {
+        Ok(Some(_)) => findings.add(Exit::Done, "snapshots", "the server has rsyncd-snapshot"),
+        Ok(None) => findings.add(Exit::Warnings, "snapshots", super::fallback::REMEDY),
+        Err(failure) => {
+            findings.note("snapshots", Err(failure));
+        }
+    }
+}
+
+fn check_daemon(job: &Job, findings: &mut Findings) {
+    let mut connection = match Connection::new(job) {
+        Ok(connection) => connection,
+        Err(failure) => {
+            findings.note("connection", Err(failure));
+            return;
+        }
+    };
+    let listed = connection.look(|target| rsync::list(job, target));
+    if !findings.note("connection", listed.map(|_| "the daemon lets us in".into())) {
+        return;
+    }
+    let rehearsed = connection.look(|target| rsync::rehearse(job, target, &[]));
+    findings.note("module", rehearsed.map(|_| "it can be written".into()));
+    // Only to be refused: it would write into files that snapshots share.
+    let message = match connection.look(|target| rsync::rehearse(job, target, &["--inplace"])) {
+        Err(Failure::Command { said, .. })
+            if said.contains("refus") || said.contains("configured to refuse") =>
+        {
+            (Exit::Done, "the module refuses what would write into files of snapshots")
+        }
+        _ => (
+            Exit::Warnings,
+            "the module accepts --inplace, which would write into files of snapshots; set `refuse options = inplace append* write-devices`",
+        ),
+    };
+    findings.add(message.0, "history", message.1);
+    findings.add(
+        Exit::Done,
+        "space and hook",
+        "a daemon does not tell: on the server, run `rsyncd-snapshot check` for the module",
+    );
+}

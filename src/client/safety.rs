@@ -1,0 +1,217 @@
+//! What is refused because it would delete data, or back up the backup.
+//!
+//! rsync deletes from the destination whatever the source does not have, so a destination that is the source,
+//! holds it, or was meant to be the source is a disaster. One check goes by the paths alone, before
+//! anything is unlocked; the other looks at both directories when the disk is there.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::failure::{Failure, Result};
+use super::job::Job;
+use super::location::Destination;
+use super::rsync::EXCLUDED_ROOTS;
+use crate::decide::name::SnapshotName;
+use crate::decide::zone::Zone;
+use crate::store::root::{PRIVATE, SnapshotRoot};
+use crate::store::token;
+use crate::tell::error::Error;
+use crate::tell::escape::{escape, escape_path};
+
+/// Refuses what can be told from the paths alone.
+///
+/// # Errors
+/// [`Failure::Refused`].
+pub fn check_paths(job: &Job) -> Result<()> {
+    let Some(directory) = job.destination.directory() else { return Ok(()) };
+    if directory.components().all(|part| !matches!(part, std::path::Component::Normal(_))) {
+        return refuse(format!(
+            "the destination is {}: everything there that is not in the source would be deleted",
+            job.destination
+        ));
+    }
+    match &job.mount_point {
+        Some(mount_point) if !is_below(directory, mount_point) => refuse(format!(
+            "the destination {} is not below the mount point {}",
+            escape_path(directory),
+            escape_path(mount_point)
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what can be told from looking at source and destination, when the disk is mounted.
+///
+/// # Errors
+/// [`Failure::Refused`].
+pub fn check_directories(job: &Job) -> Result<()> {
+    let source = real_source(&job.source)?;
+    if SnapshotRoot::registration(source.parent().unwrap_or(Path::new("/")))
+        .is_some_and(|registration| registration.path == escape_path(&source))
+        || [token::UNFINISHED, token::PARTIAL].iter().any(|name| source.join(name).exists())
+    {
+        return refuse(format!(
+            "the source {} is a backup itself: are SOURCE and DESTINATION swapped?",
+            escape_path(&source)
+        ));
+    }
+    let Destination::Local(directory) = &job.destination else { return Ok(()) };
+    let destination = real_path(directory);
+    if let Some(mount_point) = job.mount_point.as_deref().map(real_path)
+        && !is_below(&destination, &mount_point)
+    {
+        return refuse(format!(
+            "the destination {} leads to {}, which is not below the mount point {}",
+            escape_path(directory),
+            escape_path(&destination),
+            escape_path(&mount_point)
+        ));
+    }
+    if is_below(&source, &destination) {
+        return refuse(format!(
+            "the destination {} holds the source {}, which would be deleted: are they swapped?",
+            escape_path(&destination),
+            escape_path(&source)
+        ));
+    }
+    if is_below(&destination, &source) {
+        check_is_left_out(job, &source, &destination)?;
+    }
+    check_strangers(&source, &destination)
+}
+
+/// A destination within the source has to be left out, or each backup would hold all those before it; and so
+/// have its snapshots, which appear in its parent.
+fn check_is_left_out(job: &Job, source: &Path, destination: &Path) -> Result<()> {
+    let place = if job.actions.snapshot { destination.parent().unwrap_or(destination) } else { destination };
+    let is_other_file_system = !job.multi_fs && device(&existing_part(place)) != device(source);
+    if is_other_file_system || is_excluded(place, source, &job.excludes) {
+        return Ok(());
+    }
+    refuse(format!(
+        "{} is within the source {}, so each backup would hold all earlier ones: exclude it with --exclude=/{}/, or choose a place on another file system",
+        escape_path(place),
+        escape_path(source),
+        escape(place.strip_prefix(source).unwrap_or(place).as_os_str().as_bytes()),
+    ))
+}
+
+/// Whether a rule leaves out `place`: one of the roots, or a pattern of the user that names it or a
+/// directory above it in full. Others may, too, but to say so is rsync's business.
+fn is_excluded<P: AsRef<OsStr>>(place: &Path, source: &Path, patterns: &[P]) -> bool {
+    let within = |path: &Path| path.starts_with(source) && path != source;
+    place.ancestors().filter(|path| within(path)).any(|path| {
+        let rooted = EXCLUDED_ROOTS.iter().any(|root| is_same(path.as_os_str().as_bytes(), root.as_bytes()));
+        let relative = path.strip_prefix(source).unwrap_or(path).as_os_str().as_bytes();
+        let named = patterns.iter().any(|pattern| match pattern.as_ref().as_bytes() {
+            [b'/', pattern @ ..] => is_same(relative, pattern),
+            pattern => path.file_name().is_some_and(|name| is_same(name.as_bytes(), pattern)),
+        });
+        rooted || named
+    })
+}
+
+/// Whether a path is what a pattern without wildcards names.
+fn is_same(path: &[u8], pattern: &[u8]) -> bool {
+    let pattern = pattern.strip_suffix(b"/").unwrap_or(pattern);
+    !pattern.is_empty() && path == pattern
+}
+
+/// A directory that no backup went to before, and that holds what the source does not have, is most likely the wrong one.
+fn check_strangers(source: &Path, destination: &Path) -> Result<()> {
+    // What we may not read is for rsync, as root.
+    let Ok(entries) = std::fs::read_dir(destination) else { return Ok(()) };
+    if is_known(destination) {
+        return Ok(());
+    }
+    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
+    let mut strangers =
+        names.filter(|name| name != "lost+found" && source.join(name).symlink_metadata().is_err());
+    match strangers.next() {
+        None => Ok(()),
+        Some(first) => refuse(format!(
+            "{} would be deleted: it is in the destination {} and not in the source {}, and no earlier backup went there. Choose an empty directory, or move what is there",
+            escape(first.as_bytes()),
+            escape_path(destination),
+            escape_path(source)
+        )),
+    }
+}
+
+/// Whether a backup went to `destination` before: by our own directory or snapshots beside it.
+fn is_known(destination: &Path) -> bool {
+    let parent = destination.parent().unwrap_or(destination);
+    let has_snapshots = || {
+        let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+        let zone = Zone::utc();
+        entries
+            .filter(|entry| entry.path().is_dir())
+            .any(|entry| SnapshotName::parse(entry.file_name().as_bytes(), &zone).is_some())
+    };
+    let has_token = [token::UNFINISHED, token::PARTIAL].iter().any(|name| destination.join(name).exists());
+    has_token || parent.join(PRIVATE).is_dir() || has_snapshots()
+}
+
+fn real_source(source: &Path) -> Result<PathBuf> {
+    let path = std::fs::canonicalize(source).map_err(|cause| Error::io("find the source", source, cause))?;
+    match path.is_dir() {
+        true => Ok(path),
+        false => refuse(format!("the source {} is no directory", escape_path(source))),
+    }
+}
+
+/// The path without symbolic links, as far as it exists and may be seen.
+fn real_path(path: &Path) -> PathBuf {
+    let existing = existing_part(path);
+    let rest = path.strip_prefix(&existing).unwrap_or(Path::new(""));
+    let real = std::fs::canonicalize(&existing).unwrap_or(existing);
+    if rest.as_os_str().is_empty() { real } else { real.join(rest) }
+}
+
+fn existing_part(path: &Path) -> PathBuf {
+    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/")).to_path_buf()
+}
+
+fn device(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|metadata| metadata.dev())
+}
+
+/// Whether `path` is `directory` or in it, part by part: /mnt/disk2 is not below /mnt/disk.
+fn is_below(path: &Path, directory: &Path) -> bool {
+    path.starts_with(directory) && !path.components().any(|part| part == std::path::Component::ParentDir)
+}
+
+fn refuse<T>(message: String) -> Result<T> {
+    Err(Failure::Refused(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn below_goes_by_whole_names() {
+        let is_below = |path: &str, directory: &str| is_below(Path::new(path), Path::new(directory));
+        assert!(is_below("/mnt/disk/latest", "/mnt/disk") && is_below("/mnt/disk", "/mnt/disk"));
+        assert!(!is_below("/mnt/disk2/latest", "/mnt/disk"));
+        assert!(!is_below("/mnt/disk/../other", "/mnt/disk"));
+        assert!(is_below("/anything", "/"));
+    }
+
+    #[test]
+    fn a_place_is_left_out_by_the_roots_or_by_a_pattern_that_names_it() {
+        let left_out = |place: &str, source: &str, patterns: &[&str]| {
+            is_excluded(Path::new(place), Path::new(source), patterns)
+        };
+        assert!(left_out("/mnt/backups/laptop", "/", &[]));
+        assert!(left_out("/tmp", "/", &[]));
+        assert!(!left_out("/tmp/b/dst", "/tmp/b", &[]), "the root is not below the source");
+        assert!(!left_out("/srv/backup", "/", &[]));
+        assert!(left_out("/srv/backup/laptop", "/", &["/srv/backup/"]));
+        assert!(left_out("/srv/backup/laptop", "/", &["backup"]));
+        assert!(left_out("/home/me/backup", "/home/me", &["/backup"]));
+        assert!(!left_out("/home/me/backup", "/home/me", &["/back*", "/other", "/"]));
+    }
+}

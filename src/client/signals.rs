@@ -1,0 +1,109 @@
+//! INT, TERM and HUP: the command at work is ended, no other is begun, and what was done is undone.
+//!
+//! A thread waits for the signals, notes the first and hands it on to the command that runs: to its
+//! whole process group if it has one of its own. A second one means that it does not listen: then it is
+//! killed. Commands that undo are left alone, for without them a disk stays unlocked.
+
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::failure::{Failure, Result};
+
+/// The first signal that came; 0 for none.
+static RECEIVED: AtomicI32 = AtomicI32::new(0);
+/// Whether what runs now undoes something.
+static IS_UNDOING: AtomicBool = AtomicBool::new(false);
+/// The command that runs now.
+static COMMAND: Mutex<Option<Running>> = Mutex::new(None);
+
+/// A command that runs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Running {
+    pub(super) pid: i32,
+    /// Whether it leads a process group of its own.
+    pub(super) leads_group: bool,
+}
+
+impl Running {
+    /// Sends `signal` to it. It may be gone, or belong to root: then there is nothing to be done.
+    pub(super) fn send(self, signal: Signal) {
+        let Some(pid) = Pid::from_raw(self.pid) else { return };
+        let _ = match self.leads_group {
+            true => kill_process_group(pid, signal),
+            false => kill_process(pid, signal),
+        };
+    }
+}
+
+/// Waits for signals from now on, in a thread of its own.
+///
+/// # Errors
+/// If the system refuses.
+pub fn watch() -> Result<()> {
+    let failed = |cause| Failure::Failed(format!("cannot wait for signals: {cause}"));
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
+    let wait = move || signals.forever().for_each(note);
+    std::thread::Builder::new().name("signals".into()).spawn(wait).map(drop).map_err(failed)
+}
+
+fn note(number: i32) {
+    let is_first = RECEIVED.compare_exchange(0, number, SeqCst, SeqCst).is_ok();
+    if IS_UNDOING.load(SeqCst) {
+        return;
+    }
+    if let Some(running) = *COMMAND.lock().unwrap_or_else(PoisonError::into_inner) {
+        running.send(if is_first { signal(number) } else { Signal::KILL });
+    }
+}
+
+fn signal(number: i32) -> Signal {
+    match number {
+        SIGINT => Signal::INT,
+        SIGHUP => Signal::HUP,
+        _ => Signal::TERM,
+    }
+}
+
+/// Fails if a signal has come.
+///
+/// # Errors
+/// [`Failure::Interrupted`].
+pub fn check() -> Result<()> {
+    match RECEIVED.load(SeqCst) {
+        0 => Ok(()),
+        SIGINT => Err(Failure::Interrupted("SIGINT")),
+        SIGHUP => Err(Failure::Interrupted("SIGHUP")),
+        _ => Err(Failure::Interrupted("SIGTERM")),
+    }
+}
+
+/// Notes the command that runs now. A signal that came just before it is handed on after all.
+pub(super) fn begin(running: Running) {
+    *COMMAND.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
+    let received = RECEIVED.load(SeqCst);
+    if received != 0 && !IS_UNDOING.load(SeqCst) {
+        running.send(signal(received));
+    }
+}
+
+/// It has ended: its number may be another process's from now on.
+pub(super) fn end() {
+    *COMMAND.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
+/// Runs `undo` without letting signals disturb its commands.
+pub fn shielded<T>(undo: impl FnOnce() -> T) -> T {
+    let before = IS_UNDOING.swap(true, SeqCst);
+    let result = undo();
+    IS_UNDOING.store(before, SeqCst);
+    result
+}
+
+/// Whether commands that are run now undo something.
+pub(super) fn is_undoing() -> bool {
+    IS_UNDOING.load(SeqCst)
+}

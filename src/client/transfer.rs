@@ -1,0 +1,225 @@
+//! The transfer: rsync, tried again when the network fails, and the second run that says how it ended.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{IsTerminal, Write, stdout};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::backup::span_text;
+use super::external::{Call, Complaints, Output};
+use super::failure::{Failure, Result};
+use super::job::Job;
+use super::location::Destination;
+use super::lock::make_directory;
+use super::rsync::{self, Meaning, Statistics, Target, meaning};
+use super::signals;
+use super::tunnel::OpenTunnel;
+use crate::store::token;
+use crate::tell::error::Error;
+use crate::tell::escape::escape_path;
+use crate::tree::syscalls::is_privileged;
+
+/// The pause before the second try; each later one is three times as long.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What somebody reads who finds a token.
+const TOKEN_TEXT: &str = "rsync-system-backup puts this file into a backup that is not finished, or to which not everything\n\
+    could be transferred, and takes it away when a backup is whole. See README of rsyncd-snapshot.\n";
+
+/// The connection to the destination.
+pub struct Connection<'a> {
+    job: &'a Job,
+    tunnel: Option<OpenTunnel>,
+    token_bytes: u64,
+}
+
+impl<'a> Connection<'a> {
+    /// For a job; nothing is opened yet.
+    ///
+    /// # Errors
+    /// If the tokens cannot be written.
+    pub fn new(job: &'a Job) -> Result<Self> {
+        make_directory(&job.directory)?;
+        // A new one each time: so it is always among what is transferred, and the statistics can leave it out.
+        let now = chrono::Utc::now().format("%FT%T%.9fZ");
+        let unfinished = format!("{TOKEN_TEXT}This one was begun at {now}.\n");
+        write_token(&job.directory.join(token::UNFINISHED), &unfinished)?;
+        // Always the same: two partial backups in a row may be equal.
+        let partial = write_token(&job.directory.join(token::PARTIAL), TOKEN_TEXT)?;
+        let set_time = partial.set_modified(std::time::UNIX_EPOCH);
+        set_time.map_err(|cause| Error::io("set the time of", &job.directory, cause))?;
+        Ok(Connection { job, tunnel: None, token_bytes: unfinished.len() as u64 })
+    }
+
+    /// Transfers everything and says how it ended, to us and to the destination. Returns rsync's status.
+    ///
+    /// # Errors
+    /// If nothing that is worth a snapshot came about.
+    pub fn transfer(&mut self) -> Result<i32> {
+        let job = self.job;
+        let began = Instant::now();
+        let source = escape_path(&job.source);
+        let word = if job.dry_run { "rehearsing" } else { "backing up" };
+        log::info!("{word} {source} to {}", job.destination);
+        let shows_progress = stdout().is_terminal() && log::max_level() >= log::LevelFilter::Info;
+        let output = match (job.dry_run, shows_progress) {
+            (true, _) => Output::Relay,
+            (false, true) => Output::Progress,
+            (false, false) => Output::Capture,
+        };
+        let (status, said) =
+            self.run_with_retries(|target| rsync::transfer(job, target, shows_progress), output)?;
+        let meaning = meaning(status, job.is_remote());
+        if status != 0 {
+            log::warn!("rsync ended with status {status}: {}", explain(meaning));
+        }
+        if !job.dry_run {
+            self.run_with_retries(|target| rsync::finish(job, target, meaning), Output::Capture)?;
+        }
+        let took = span_text(began.elapsed());
+        match Statistics::parse(&said, self.token_bytes) {
+            Some(Statistics { transferred, bytes, deleted }) => log::info!(
+                "backed up {source} in {took}: {transferred} files with {bytes} bytes transferred, {deleted} entries deleted"
+            ),
+            None => log::info!("{word} {source} took {took}"),
+        }
+        Ok(status)
+    }
+
+    /// Runs rsync until it ends otherwise than by a failure of the network, or too often.
+    fn run_with_retries(
+        &mut self,
+        words: impl Fn(Target) -> Vec<OsString>,
+        output: Output,
+    ) -> Result<(i32, Vec<u8>)> {
+        let mut pause = FIRST_PAUSE;
+        let mut retries = self.job.retries;
+        loop {
+            let failure = match self.run(&words, output) {
+                Ok(ended) => return Ok(ended),
+                Err(failure) => failure,
+            };
+            if retries == 0 || !is_network_trouble(&failure, self.job) {
+                return Err(failure);
+            }
+            // The tunnel may be what failed.
+            self.tunnel = None;
+            log::warn!("{failure}; trying again in {} s", pause.as_secs());
+            wait(pause)?;
+            pause *= 3;
+            retries -= 1;
+        }
+    }
+
+    /// Runs rsync once; its status and output if it transferred something.
+    fn run(&mut self, words: impl Fn(Target) -> Vec<OsString>, output: Output) -> Result<(i32, Vec<u8>)> {
+        let words = words(self.target()?);
+        let ended = Call { output, complaints: Complaints::Warn, ..self.call(words) }.run()?;
+        match ended.status {
+            Some(status)
+                if matches!(meaning(status, self.job.is_remote()), Meaning::Whole | Meaning::Partial) =>
+            {
+                Ok((status, ended.output))
+            }
+            // rsync was interrupted from the terminal, and we with it; but it may know first.
+            Some(20) => Err(signals::check().err().unwrap_or(Failure::Interrupted("SIGINT"))),
+            _ => Err(ended.failure()),
+        }
+    }
+
+    /// Runs an rsync that only looks.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub fn look(&mut self, words: impl Fn(Target) -> Vec<OsString>) -> Result<Vec<u8>> {
+        let words = words(self.target()?);
+        self.call(words).succeed()
+    }
+
+    /// Where rsync finds the destination; opens the tunnel if there is one.
+    fn target(&mut self) -> Result<Target<'_>> {
+        let job = self.job;
+        if let (Some(tunnel), None) = (&job.tunnel, &self.tunnel) {
+            self.tunnel = Some(OpenTunnel::open(tunnel, &job.destination, &job.rsh, &job.directory)?);
+        }
+        let address = self.tunnel.as_ref().map(|open| ("127.0.0.1", open.port));
+        Ok(Target { destination: &job.destination, address })
+    }
+
+    /// A call of rsync, by sudo where that is wanted, in the I/O class that is wanted.
+    fn call(&self, rsync: Vec<OsString>) -> Call {
+        let job = self.job;
+        let mut words: Vec<OsString> = Vec::new();
+        if job.place.uses_sudo && !is_privileged() {
+            words.push("sudo".into());
+            // Else sudo keeps the daemon's password from rsync.
+            if job.destination.is_daemon() && std::env::var_os("RSYNC_PASSWORD").is_some() {
+                words.push("--preserve-env=RSYNC_PASSWORD".into());
+            }
+        }
+        words.extend(job.ionice_words());
+        words.extend(rsync);
+        // Without a home there are no settings of a user in it.
+        let environment = vec![("HOME".into(), "".into())];
+        let is_asking = job.is_remote() || (job.place.uses_sudo && !is_privileged());
+        Call { environment, may_ask: is_asking, ..Call::new(words) }
+    }
+}
+
+fn explain(meaning: Meaning) -> &'static str {
+    match meaning {
+        Meaning::Whole => "files vanished while they were being transferred, as on any running system",
+        _ => "not everything could be transferred; a snapshot of this is a partial one",
+    }
+}
+
+/// Whether another try may help: not if the other side has answered and said no.
+fn is_network_trouble(failure: &Failure, job: &Job) -> bool {
+    let Failure::Command { status: Some(status), said, .. } = failure else { return false };
+    let is_refusal = ["Permission denied", "Host key verification failed", "Could not resolve"]
+        .iter()
+        .any(|part| said.contains(part));
+    meaning(*status, job.is_remote()) == Meaning::Network && !is_refusal
+}
+
+/// Sleeps, unless a signal comes.
+fn wait(pause: Duration) -> Result<()> {
+    let end = Instant::now() + pause;
+    while Instant::now() < end {
+        signals::check()?;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+/// Makes the destination's directory if it is missing.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn make_destination(job: &Job) -> Result<()> {
+    let Destination::Local(directory) = &job.destination else { return Ok(()) };
+    if job.dry_run || directory.is_dir() {
+        return Ok(());
+    }
+    log::info!("making the missing directory {}", escape_path(directory));
+    if job.place.needs_sudo_here() {
+        let words: Vec<OsString> =
+            ["mkdir", "-p", "--"].map(OsString::from).into_iter().chain([directory.into()]).collect();
+        let parent = directory.parent().unwrap_or(directory);
+        return job.place.call(&words, super::place::Privilege::ToChange(parent)).succeed().map(drop);
+    }
+    make_directory(directory)
+}
+
+fn write_token(path: &Path, text: &str) -> Result<File> {
+    let write = || -> std::io::Result<File> {
+        let mut options = File::options();
+        let mut file =
+            options.write(true).create(true).truncate(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+        file.write_all(text.as_bytes())?;
+        Ok(file)
+    };
+    write().map_err(|cause| Error::io("write", path, cause).into())
+}

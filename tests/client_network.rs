@@ -1,0 +1,376 @@
+//! `rsync-system-backup` over the wire: to a real rsync daemon with our hook, through a real SSH tunnel, and to
+//! a real SSH server with and without our program.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use support::client::{Machine, Stage};
+use support::daemon::{Daemon, GOOD};
+use support::module::Module;
+use support::run::Run;
+use support::sshd::{Sshd, install_snapshot_program};
+use support::{fingerprint, have, may_mount, tree};
+
+fn can_run() -> bool {
+    may_mount() && have(&["rsync", "ssh", "sshd", "ssh-keygen"])
+}
+
+/// What two snapshots of different seconds need.
+fn next_second() {
+    std::thread::sleep(Duration::from_millis(1_100));
+}
+
+/// rsync that does its work and then, for the main transfer, ends with the status in a file.
+const RSYNC_WITH_STATUS: &str = "/usr/bin/rsync \"$@\" || exit; case \"$*\" in *--stats*) exit \"$(cat \"$stage/status\" 2>/dev/null || echo 0)\" ;; esac";
+
+// -- A daemon --------------------------------------------------------------------------------------
+
+#[test]
+fn how_to_back_up_to_an_rsync_daemon() {
+    if !have(&["rsync"]) {
+        return;
+    }
+    let machine = Machine::new();
+    let module = Module::new();
+    let daemon = Daemon::of_module(&module);
+    // Each backup is two pushes, and both run the hook; the first of them finds that more is to come.
+    machine.back_up_to(&daemon.url("data"), &[]).exits(&[0]).says("the server's business");
+    assert_eq!(daemon.await_hooks(2), [GOOD; 2]);
+    machine.verify(&module.latest);
+    let names = module.snapshots();
+    assert!(names.len() == 1 && names[0].ends_with('Z'), "{names:?}");
+    module.assert_equals_module(&names[0]);
+    machine.verify(&module.snapshot(&names[0]));
+
+    // Nothing changed: no snapshot, down to the inodes.
+    let before = fingerprint::of(&module.latest);
+    next_second();
+    machine.back_up_to(&daemon.url("data"), &[]).exits(&[0]);
+    assert_eq!(daemon.await_last_hook(4), GOOD);
+    assert_eq!(module.snapshots(), names);
+    fingerprint::assert_equal(&before, &fingerprint::of(&module.latest), "the module before and after");
+
+    tree::write(&machine.source.join("more"), "more\n");
+    machine.back_up_to(&daemon.url("data"), &["--backup"]).exits(&[0]);
+    assert_eq!(daemon.await_last_hook(6), GOOD);
+    assert_eq!(module.snapshots().len(), 2);
+
+    // The snapshots of a daemon are its own business.
+    machine.back_up_to(&daemon.url("data"), &["--snapshot"]).exits(&[2]).says("its server does both");
+    // A dry run is one push, and changes nothing.
+    tree::write(&machine.source.join("still more"), "more\n");
+    machine.back_up_to(&daemon.url("data"), &["--dry-run"]).exits(&[0]);
+    daemon.await_hooks(7);
+    assert!(!module.latest.join("still more").exists());
+    assert_eq!(module.snapshots().len(), 2);
+}
+
+#[test]
+fn a_directory_in_a_module_is_a_destination_too() {
+    if !have(&["rsync"]) {
+        return;
+    }
+    let machine = Machine::new();
+    let module = Module::new();
+    fs::create_dir(module.latest.join("sub")).expect("a directory");
+    let daemon = Daemon::of_module(&module);
+    machine.back_up_to(&daemon.url("data/sub/"), &[]).exits(&[0]);
+    daemon.await_hooks(2);
+    machine.verify(&module.latest.join("sub"));
+}
+
+#[test]
+fn the_server_learns_that_a_backup_is_partial_though_its_rsyncd_saw_no_error() {
+    if !may_mount() || !have(&["rsync"]) {
+        return;
+    }
+    let machine = Machine::new();
+    let stage = Stage::new(&machine);
+    let module = Module::new();
+    let daemon = Daemon::of_module(&module);
+    let source = machine.source.to_str().expect("UTF-8");
+    let url = daemon.url("data");
+    let arguments = ["--disable-notifications", "--retries=0", source, &url];
+    stage.script("rsync", RSYNC_WITH_STATUS);
+    fs::write(stage.directory.join("status"), "23").expect("a status");
+    stage.backup(&arguments).exits(&[4]).says("not everything could be transferred");
+    daemon.await_hooks(2);
+    let names = module.snapshots();
+    assert!(names.len() == 1 && names[0].ends_with("-partial"), "{names:?}");
+    assert_eq!(module.record(&names[0])["status"].as_integer(), Some(23));
+
+    // A client that dies after its transfer leaves nothing that passes for whole.
+    next_second();
+    tree::write(&machine.source.join("more"), "more\n");
+    stage.script("rsync", "/usr/bin/rsync \"$@\"; kill -KILL $PPID; sleep 5");
+    assert_eq!(stage.backup(&arguments).signal(), Some(9));
+    daemon.await_hooks(3);
+    assert_eq!(module.snapshots(), names);
+    daemon.list("data").exits(&[0]);
+    daemon.await_hooks(4);
+    assert_eq!(module.snapshots(), names, "nor does a listing make one");
+
+    next_second();
+    machine.back_up_to(&url, &[]).exits(&[0]);
+    daemon.await_hooks(6);
+    let names = module.snapshots();
+    assert!(names.len() == 2 && names[1].ends_with('Z'), "{names:?}");
+    machine.verify(&module.snapshot(&names[1]));
+}
+
+#[test]
+fn a_password_is_taken_from_the_environment_and_a_wrong_one_is_not_tried_again() {
+    if !have(&["rsync"]) {
+        return;
+    }
+    let machine = Machine::new();
+    let module = Module::new();
+    let secrets = module.directory.join("secrets");
+    fs::write(&secrets, "alice:wonderland\n").expect("secrets");
+    tree::set_mode(&secrets, 0o600);
+    let more = format!(
+        "auth users = alice\n    secrets file = {}\n    refuse options = inplace append* write-devices",
+        secrets.display()
+    );
+    let daemon = Daemon::start(&module, &Daemon::section(&module, "data", &module.latest, &more));
+    let url = daemon.url("data").replace("rsync://", "rsync://alice@");
+    let source = machine.source.to_str().expect("UTF-8");
+    let run = |password: &str, options: &[&str]| {
+        let mut command = machine.backup_command(&["--disable-notifications"]);
+        Run::of(command.args(options).args([source, &url]).env("RSYNC_PASSWORD", password))
+    };
+    run("wrong", &[]).exits(&[1]).says("ended with status 5").says("auth failed");
+    run("wrong", &["--check"]).exits(&[1]);
+    let checked = run("wonderland", &["--check"]).exits(&[0]);
+    for line in ["ok       connection", "ok       module", "ok       history"] {
+        assert!(checked.stdout().contains(line), "{checked}");
+    }
+    assert_eq!(fs::read_dir(&module.latest).expect("the module").count(), 0);
+    run("wonderland", &[]).exits(&[0]);
+    machine.verify(&module.latest);
+}
+
+#[test]
+fn a_check_finds_a_module_that_cannot_be_written_and_one_that_lets_history_be_rewritten() {
+    if !have(&["rsync"]) {
+        return;
+    }
+    let machine = Machine::new();
+    let module = Module::new();
+    let sections = [
+        format!("[read only]\n    path = {}\n    read only = yes\n", module.latest.display()),
+        format!("[careless]\n    path = {}\n    read only = no\n", module.latest.display()),
+    ];
+    let daemon = Daemon::start(&module, &sections.concat());
+    let checked = machine.back_up_to(&daemon.url("read only"), &["--check"]).exits(&[1]);
+    assert!(checked.stdout().contains("FAILED   module"), "{checked}");
+    let checked = machine.back_up_to(&daemon.url("careless"), &["--check"]).exits(&[4]);
+    assert!(checked.stdout().contains("accepts --inplace"), "{checked}");
+    let checked = machine.back_up_to(&daemon.url("nothing"), &["--check"]).exits(&[1]);
+    assert!(checked.stdout().contains("FAILED   connection"), "{checked}");
+}
+
+#[test]
+fn a_failure_of_the_network_is_tried_again_and_other_failures_are_not() {
+    if !may_mount() || !have(&["rsync"]) {
+        return;
+    }
+    let machine = Machine::new();
+    let stage = Stage::new(&machine);
+    let module = Module::new();
+    let daemon = Daemon::of_module(&module);
+    let source = machine.source.to_str().expect("UTF-8");
+    let url = daemon.url("data");
+    let count = |stage: &Stage| stage.log().iter().filter(|line| line.starts_with("rsync ")).count();
+    stage.script("rsync", "[ -e \"$stage/seen\" ] && exec /usr/bin/rsync \"$@\"; touch \"$stage/seen\"; echo 'connection reset' >&2; exit 12");
+    stage.backup(&["--disable-notifications", source, &url]).exits(&[0]).says("trying again in 5 s");
+    assert_eq!(count(&stage), 3);
+    machine.verify(&module.latest);
+    stage.script("rsync", "exit 12");
+    stage.backup(&["--disable-notifications", "--retries=0", source, &url]).exits(&[1]);
+    assert_eq!(count(&stage), 1);
+    stage.script("rsync", "exit 5");
+    stage.backup(&["--disable-notifications", source, &url]).exits(&[1]);
+    assert_eq!(count(&stage), 1);
+}
+
+// -- A daemon behind an SSH server -----------------------------------------------------------------
+
+#[test]
+fn how_to_back_up_to_a_daemon_through_an_ssh_tunnel() {
+    if !can_run() {
+        return;
+    }
+    let machine = Machine::new();
+    let stage = Stage::new(&machine);
+    // The account may forward ports and run nothing.
+    let sshd = Sshd::start(&stage, "ForceCommand /usr/sbin/nologin\nLogLevel VERBOSE");
+    let module = Module::new();
+    let daemon = Daemon::of_module(&module);
+    let url = daemon.url("data").replace("127.0.0.1", "localhost");
+    let source = machine.source.to_str().expect("UTF-8");
+    let run = |arguments: &[&str]| {
+        let mut command = machine.backup_command(&["--disable-notifications", "--retries=0"]);
+        Run::of(command.env("RSYNC_RSH", sshd.rsh()).args(arguments).args([source, &url]))
+    };
+    run(&["--tunnel=gate"]).exits(&[0]).says("opening a tunnel to the rsync daemon through gate");
+    assert_eq!(daemon.await_hooks(2), [GOOD; 2]);
+    machine.verify(&module.latest);
+    assert_eq!(module.snapshots().len(), 1);
+    // One login for both pushes, and it is gone.
+    assert_eq!(sshd.log().matches("Accepted publickey").count(), 1, "{}", sshd.log());
+    let sockets = fs::read_dir(machine.runtime_directory().join("client")).expect("our directory");
+    let sockets = sockets
+        .filter(|entry| entry.as_ref().is_ok_and(|e| e.file_name().to_string_lossy().starts_with("tunnel")));
+    assert_eq!(sockets.count(), 0);
+    support::time::wait_until("the tunnel is closed", || sshd.log().contains("Disconnected from user root"));
+
+    let checked = run(&["--tunnel=root@gate", "--check"]);
+    assert!(checked.stdout().contains("ok       connection"), "{checked}");
+    // A gate that is not there: nothing is left behind either.
+    run(&["--tunnel=gate:1"]).exits(&[1]).says("Connection refused");
+}
+
+// -- An SSH server ---------------------------------------------------------------------------------
+
+/// Backs up to a directory of the SSH server.
+fn back_up(machine: &Machine, sshd: &Sshd, options: &[&str], destination: &str) -> Run {
+    let policy = machine.policy.to_str().expect("UTF-8");
+    let mut command = machine.backup_command(&["--disable-notifications", "--retries=0", "--config", policy]);
+    let source = machine.source.to_str().expect("UTF-8");
+    Run::of(command.env("RSYNC_RSH", sshd.rsh()).args(options).args([source, destination]))
+}
+
+#[test]
+fn snapshots_on_an_ssh_server_are_made_and_rotated_by_its_own_program() {
+    if !can_run() {
+        return;
+    }
+    let machine = Machine::new();
+    let stage = Stage::new(&machine);
+    install_snapshot_program(&stage);
+    let sshd = Sshd::start(&stage, "");
+    let latest = machine.directory.join("it's a disk/latest");
+    let root = latest.parent().expect("a parent").to_path_buf();
+    let destination = format!("root@server:{}", latest.display());
+    back_up(&machine, &sshd, &["--ionice=idle"], &destination)
+        .exits(&[0])
+        .says("making a snapshot of")
+        .says("published");
+    machine.verify(&latest);
+    let names = support::module::visible(&root);
+    assert!(names.len() == 1 && names[0].ends_with('Z'), "{names:?}");
+
+    next_second();
+    back_up(&machine, &sshd, &[], &destination).exits(&[0]).says("nothing changed since");
+    assert_eq!(support::module::visible(&root), names);
+    stage.log();
+    back_up(&machine, &sshd, &["--dry-run"], &destination).exits(&[0]);
+    back_up(&machine, &sshd, &["--snapshot"], &destination).exits(&[0]);
+    back_up(&machine, &sshd, &["--rotate"], &destination).exits(&[0]);
+    let latest = latest.display();
+    let wanted = [
+        format!("rsyncd-snapshot rotate --dry-run -- {latest}"),
+        format!("rsyncd-snapshot snapshot --no-rotate -- {latest}"),
+        format!("rsyncd-snapshot rotate -- {latest}"),
+    ];
+    assert_eq!(stage.log(), wanted);
+    let checked = back_up(&machine, &sshd, &["--check"], &destination).exits(&[0]);
+    assert!(checked.stdout().contains("ok       snapshots: the server has rsyncd-snapshot"), "{checked}");
+}
+
+#[test]
+fn a_partial_backup_is_a_partial_snapshot_on_an_ssh_server_too() {
+    if !can_run() {
+        return;
+    }
+    let machine = Machine::new();
+    let stage = Stage::new(&machine);
+    install_snapshot_program(&stage);
+    let sshd = Sshd::start(&stage, "");
+    let local = Stage { machine: &machine, directory: machine.directory.join("client stage") };
+    for name in ["etc", "sbin", "dev", "mapper"] {
+        fs::create_dir_all(local.directory.join(name)).expect("a directory");
+    }
+    for name in ["passwd", "hosts", "nsswitch.conf"] {
+        fs::copy(Path::new("/etc").join(name), local.directory.join("etc").join(name)).expect("a copy");
+    }
+    local.script("rsync", RSYNC_WITH_STATUS);
+    fs::write(local.directory.join("status"), "23").expect("a status");
+    let latest = machine.directory.join("disk/latest");
+    let destination = format!("server:{}", latest.display());
+    let source = machine.source.to_str().expect("UTF-8");
+    let mut command = local.backup_command(&["--disable-notifications", source, &destination]);
+    Run::of(command.env("RSYNC_RSH", sshd.rsh())).exits(&[4]);
+    let names = support::module::visible(latest.parent().expect("a parent"));
+    assert!(names.len() == 1 && names[0].ends_with("-partial"), "{names:?}");
+}
+
+#[test]
+fn a_server_without_our_program_gets_plain_links_and_the_advice_to_install_it() {
+    if !can_run() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.write_policy("[defaults]\nkeep = { hourly = 2 }\nmin_keep = 1\n");
+    let stage = Stage::new(&machine);
+    let sshd = Sshd::start(&stage, "");
+    let root = machine.directory.join("disk");
+    let latest = root.join("latest");
+    for hour in 10..20 {
+        fs::create_dir_all(root.join(format!("2020-01-01T{hour}-00-00Z"))).expect("an old snapshot");
+    }
+    fs::create_dir(root.join("2020-01-01 foreign")).expect("a foreign directory");
+    let destination = format!("server:{}", latest.display());
+    let run = back_up(&machine, &sshd, &[], &destination).exits(&[4]);
+    run.says("install it there as /usr/bin/rsyncd-snapshot").says("removing 2020-01-01T10-00-00Z");
+    let names = support::module::visible(&root);
+    let newest = names.last().expect("a snapshot");
+    machine.verify(&root.join(newest));
+    assert!(names.contains(&"2020-01-01 foreign".to_string()), "{names:?}");
+    assert_eq!(names.len(), 2, "{names:?}");
+    let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).expect("a file"));
+    assert_eq!(inode(&latest.join("notes.txt")), inode(&root.join(newest).join("notes.txt")));
+    let checked = back_up(&machine, &sshd, &["--check"], &destination).exits(&[4]);
+    assert!(checked.stdout().contains("WARNING  snapshots"), "{checked}");
+}
+
+#[test]
+fn a_disk_of_an_ssh_server_is_mounted_and_unmounted_there() {
+    if !can_run() {
+        return;
+    }
+    let machine = Machine::new();
+    let stage = Stage::new(&machine);
+    install_snapshot_program(&stage);
+    let mount_point = stage.path("mnt");
+    stage.write("fstab", &format!("/dev/null {mount_point} ext4 noauto 0 0\n"));
+    stage.script("mountpoint", "[ -e \"$stage/mounted\" ]");
+    stage.script("mount", "touch \"$stage/mounted\"");
+    stage.script("umount", "rm \"$stage/mounted\"");
+    let sshd = Sshd::start(&stage, "");
+    let destination = format!("server:{mount_point}/latest");
+    back_up(&machine, &sshd, &["--backup", "-m", &mount_point], &destination).exits(&[0]);
+    machine.verify(&stage.directory.join("mnt/latest"));
+    let steps: Vec<String> = stage.log().into_iter().filter(|line| !line.starts_with("mountpoint")).collect();
+    assert_eq!(steps, [format!("mount {mount_point}"), format!("umount {mount_point}")]);
+}
+
+#[test]
+fn an_ssh_server_that_refuses_is_named_with_its_reason() {
+    if !can_run() {
+        return;
+    }
+    let machine = Machine::new();
+    let stage = Stage::new(&machine);
+    let sshd = Sshd::start(&stage, "DenyUsers root");
+    back_up(&machine, &sshd, &[], "server:/nowhere/latest")
+        .exits(&[1])
+        .says("status 255")
+        .says("Permission denied");
+    let checked = back_up(&machine, &sshd, &["--check"], "server:/nowhere/latest").exits(&[1]);
+    assert!(checked.stdout().contains("FAILED   connection"), "{checked}");
+}
