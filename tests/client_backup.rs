@@ -212,6 +212,11 @@ fn swapped_and_nested_directories_are_refused_before_anything_is_deleted() {
     fingerprint::assert_equal(&before, &fingerprint::of(&machine.source), "the source before and after");
     assert!(other.join("read me").exists());
 
+    // From a backup into an empty directory is a restore.
+    let restored = machine.directory.join("restored");
+    machine.backup(&["-b", "-u", "--disable-notifications", &latest, &text(&restored)]).exits(&[0]);
+    machine.verify(&restored);
+
     // Left out by a pattern that names it, it may be inside; and what looks like the source may be there.
     machine.back_up_to(&inside, &["-u", "--exclude=/backups"]).exits(&[0]);
     assert!(!machine.source.join("backups/latest/backups").exists());

@@ -69,8 +69,8 @@ fn work(job: &Job, context: &Context) -> Result<Exit> {
         }
         make_destination(job)?;
         let transferred = Connection::new(job)?.transfer();
-        if let (Err(Failure::Command { status: Some(status), .. }), Some(snapshots)) =
-            (&transferred, &snapshots)
+        if let (Err(Failure::Command { status: Some(status), .. }), Some(snapshots), false) =
+            (&transferred, &snapshots, job.dry_run)
         {
             snapshots.tell_failed_transfer(*status);
         }

@@ -18,7 +18,7 @@ use crate::tell::escape::escape;
 
 /// Use rsync to create full system backups, with snapshots that are rotated.
 #[derive(Debug, Parser)]
-#[command(name = "rsync-system-backup", version, about, long_about = None)]
+#[command(name = "rsync-system-backup", version, long_about = None)]
 #[command(override_usage = "rsync-system-backup [OPTIONS] [SOURCE] DESTINATION")]
 // As getopt has it: a long option may be cut short, and of two the last one counts.
 #[command(infer_long_args = true, args_override_self = true)]
@@ -54,7 +54,8 @@ pub struct Options {
     /// watches, the run ends quietly
     #[arg(short, long, value_name = "NAME")]
     pub crypto: Option<String>,
-    /// Reach the rsync daemon through this SSH server: [USER@]HOST[:PORT]
+    /// Reach the rsync daemon through this SSH server
+    #[arg(help = "Reach the rsync daemon through this SSH server: [USER@]HOST[:PORT]")]
     #[arg(short, long, value_name = "TUNNEL_SPEC", value_parser = Tunnel::parse)]
     pub tunnel: Option<Tunnel>,
     /// The I/O class of rsync and of the work on snapshots: idle, best-effort or realtime

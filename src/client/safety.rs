@@ -48,15 +48,6 @@ pub fn check_paths(job: &Job) -> Result<()> {
 /// [`Failure::Refused`].
 pub fn check_directories(job: &Job) -> Result<()> {
     let source = real_source(&job.source)?;
-    if SnapshotRoot::registration(source.parent().unwrap_or(Path::new("/")))
-        .is_some_and(|registration| registration.path == escape_path(&source))
-        || [token::UNFINISHED, token::PARTIAL].iter().any(|name| source.join(name).exists())
-    {
-        return refuse(format!(
-            "the source {} is a backup itself: are SOURCE and DESTINATION swapped?",
-            escape_path(&source)
-        ));
-    }
     let Destination::Local(directory) = &job.destination else { return Ok(()) };
     let destination = real_path(directory);
     if let Some(mount_point) = job.mount_point.as_deref().map(real_path)
@@ -79,7 +70,31 @@ pub fn check_directories(job: &Job) -> Result<()> {
     if is_below(&destination, &source) {
         check_is_left_out(job, &source, &destination)?;
     }
+    check_is_no_restore(&source, &destination)?;
     check_strangers(&source, &destination)
+}
+
+/// From a backup into a directory that holds something and is none: whoever means to restore would not have it
+/// emptied of all else.
+fn check_is_no_restore(source: &Path, destination: &Path) -> Result<()> {
+    let is_backup = source
+        .parent()
+        .and_then(SnapshotRoot::registration)
+        .is_some_and(|registration| registration.path == escape_path(source))
+        || has_token(source);
+    let is_empty = || std::fs::read_dir(destination).map_or(true, |mut entries| entries.next().is_none());
+    if !is_backup || is_known(destination) || is_empty() {
+        return Ok(());
+    }
+    refuse(format!(
+        "the source {} is a backup itself, and the destination {} is none: are they swapped? (To restore, use rsync, or an empty directory)",
+        escape_path(source),
+        escape_path(destination)
+    ))
+}
+
+fn has_token(directory: &Path) -> bool {
+    [token::UNFINISHED, token::PARTIAL].iter().any(|name| directory.join(name).exists())
 }
 
 /// A destination within the source has to be left out, or each backup would hold all those before it; and so
@@ -150,8 +165,7 @@ fn is_known(destination: &Path) -> bool {
             .filter(|entry| entry.path().is_dir())
             .any(|entry| SnapshotName::parse(entry.file_name().as_bytes(), &zone).is_some())
     };
-    let has_token = [token::UNFINISHED, token::PARTIAL].iter().any(|name| destination.join(name).exists());
-    has_token || parent.join(PRIVATE).is_dir() || has_snapshots()
+    has_token(destination) || parent.join(PRIVATE).is_dir() || has_snapshots()
 }
 
 fn real_source(source: &Path) -> Result<PathBuf> {
