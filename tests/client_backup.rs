@@ -39,7 +39,10 @@ fn a_simple_backup_makes_the_destination_and_one_snapshot() {
         return;
     }
     let machine = Machine::new();
-    machine.back_up(&["--no-sudo", "--ionice=idle"]).exits(&[0]).says("files with");
+    machine
+        .back_up(&["--no-sudo", "--ionice=idle"])
+        .exits(&[0])
+        .says("1 file with 44 bytes transferred, 0 deletions");
     machine.verify(&machine.latest);
     let names = machine.snapshots();
     assert_eq!(names.len(), 1, "{names:?}");
@@ -62,7 +65,7 @@ fn a_backup_that_changes_nothing_makes_no_snapshot_and_one_that_does_makes_anoth
     tree::write(&machine.source.join("new"), "new\n");
     fs::remove_file(machine.source.join("notes.txt")).expect("removed");
     std::thread::sleep(std::time::Duration::from_millis(1_100));
-    machine.back_up(&["-u"]).exits(&[0]).says("1 files with 4 bytes transferred, 1 entries deleted");
+    machine.back_up(&["-u"]).exits(&[0]).says("1 file with 4 bytes transferred, 1 deletion");
     let names = machine.snapshots();
     assert_eq!(names.len(), 2, "{names:?}");
     assert!(machine.latest.with_file_name(&names[0]).join("notes.txt").exists());

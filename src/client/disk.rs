@@ -80,6 +80,16 @@ impl<'a> Disk<'a> {
             )));
         };
         match device {
+            Some(device)
+                if self.crypt.is_none()
+                    && device.starts_with("/dev/mapper")
+                    && !self.place.exists(&device)? =>
+            {
+                Err(Failure::Refused(format!(
+                    "{} does not exist: name it with --crypto, so that it is unlocked",
+                    escape_path(&device)
+                )))
+            }
             Some(device) if self.crypt.is_none() && !self.place.exists(&device)? => {
                 Err(missing(&format!("the file system of {}", escape_path(mount_point)), &device))
             }

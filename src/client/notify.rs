@@ -3,16 +3,20 @@
 //! A session is found in the environment of the processes that run in it, since a cron job has none of its own: of
 //! each user the one that most of their processes name. Root tells every user, as that user and in that user's
 //! environment; anybody else only themselves. That nobody could be told is no failure.
+//!
+//! An environment is what a user says. An address such as `unixexec:` would have D-Bus run a program, and processes that
+//! became somebody else's may still carry it: so only sockets are believed, and root believes nobody who seems to be root.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 use super::external::Call;
+use super::signals;
 use crate::tree::syscalls::is_privileged;
 
 /// What leads to a session; the first is what notify-send cannot do without.
@@ -44,7 +48,9 @@ struct Session {
 /// Shows `body` on every desktop that we may reach.
 pub fn tell(body: &str, urgency: Urgency) {
     let me = rustix::process::geteuid().as_raw();
-    for session in sessions().into_iter().filter(|session| is_privileged() || session.user == me) {
+    let may_be_told =
+        |session: &Session| if is_privileged() { session.user != 0 } else { session.user == me };
+    for session in sessions().into_iter().filter(may_be_told) {
         let mut words = vec!["notify-send"];
         if urgency == Urgency::Critical {
             words.push("--urgency=critical");
@@ -54,7 +60,8 @@ pub fn tell(body: &str, urgency: Urgency) {
         call.account = (session.user != me).then_some((session.user, session.group));
         call.environment = session.environment;
         call.limit = Some(LIMIT);
-        if let Err(failure) = call.succeed() {
+        // The end of a run that a signal ended is told, too.
+        if let Err(failure) = signals::shielded(|| call.succeed()) {
             log::debug!("no desktop notification for user {}: {failure}", session.user);
         }
     }
@@ -84,8 +91,12 @@ fn session_variables(environ: &[u8]) -> Option<Variables> {
         .map(|(name, value)| (OsString::from_vec(name.to_vec()), OsString::from_vec(value.to_vec())))
         .collect();
     variables.sort();
-    let has = |wanted: &str| variables.iter().any(|(name, _)| name == wanted);
-    (has(VARIABLES[0]) && (has("DISPLAY") || has("WAYLAND_DISPLAY"))).then_some(variables)
+    let value =
+        |wanted: &str| variables.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_bytes());
+    let is_socket =
+        value(VARIABLES[0])?.split(|&byte| byte == b';').all(|address| address.starts_with(b"unix:"));
+    let has_display = value("DISPLAY").or(value("WAYLAND_DISPLAY")).is_some();
+    (is_socket && has_display).then_some(variables)
 }
 
 fn most_popular(sessions: impl Iterator<Item = Session>) -> Vec<Session> {
@@ -117,8 +128,10 @@ mod tests {
         assert!(session(1, b"DBUS_SESSION_BUS_ADDRESS=unix:path=/x\0WAYLAND_DISPLAY=wayland-0\0").is_some());
         for environ in [
             b"DISPLAY=:0\0".as_slice(),
-            b"DBUS_SESSION_BUS_ADDRESS=x\0",
+            b"DBUS_SESSION_BUS_ADDRESS=unix:path=/x\0",
             b"DBUS_SESSION_BUS_ADDRESS=\0DISPLAY=:0\0",
+            b"DBUS_SESSION_BUS_ADDRESS=unixexec:path=/tmp/x\0DISPLAY=:0\0",
+            b"DBUS_SESSION_BUS_ADDRESS=unix:path=/x;unixexec:path=/tmp/x\0DISPLAY=:0\0",
             b"\0\0=",
             b"",
         ] {
@@ -128,12 +141,13 @@ mod tests {
 
     #[test]
     fn each_user_is_told_once_in_the_session_that_most_processes_name() {
-        let of =
-            |user, bus: &str| session(user, format!("DBUS_SESSION_BUS_ADDRESS={bus}\0DISPLAY=:0").as_bytes());
+        let of = |user, bus: &str| {
+            session(user, format!("DBUS_SESSION_BUS_ADDRESS=unix:path={bus}\0DISPLAY=:0").as_bytes())
+        };
         let all = [of(1, "old"), of(1, "new"), of(1, "new"), of(2, "other")];
         let found = most_popular(all.into_iter().flatten());
         let buses: Vec<_> =
             found.iter().map(|session| session.environment[0].1.to_string_lossy().into_owned()).collect();
-        assert_eq!(buses, ["new", "other"]);
+        assert_eq!(buses, ["unix:path=new", "unix:path=other"]);
     }
 }

@@ -17,6 +17,7 @@ use super::rsync::{self, Meaning, Statistics, Target, meaning};
 use super::signals;
 use super::tunnel::OpenTunnel;
 use crate::store::token;
+use crate::tell::counted;
 use crate::tell::error::Error;
 use crate::tell::escape::escape_path;
 use crate::tree::syscalls::is_privileged;
@@ -81,7 +82,9 @@ impl<'a> Connection<'a> {
         let took = span_text(began.elapsed());
         match Statistics::parse(&said, self.token_bytes) {
             Some(Statistics { transferred, bytes, deleted }) => log::info!(
-                "backed up {source} in {took}: {transferred} files with {bytes} bytes transferred, {deleted} entries deleted"
+                "backed up {source} in {took}: {} with {bytes} bytes transferred, {}",
+                counted(transferred as usize, "file"),
+                counted(deleted as usize, "deletion")
             ),
             None => log::info!("{word} {source} took {took}"),
         }
