@@ -242,10 +242,12 @@ impl Ended {
             (None, Some(signal)) => format!("was ended by signal {signal}"),
             (None, None) => "ended".to_string(),
         };
+        // Some complain on standard output, as cryptdisks_start does.
+        let said = if self.said.is_empty() { last_lines(&self.output) } else { self.said };
         // What ended it may have been a signal for us.
         match signals::is_undoing() {
             false if signals::check().is_err() => signals::check().expect_err("just seen"),
-            _ => Failure::Command { line: self.line, ending, status: self.status, said: self.said },
+            _ => Failure::Command { line: self.line, ending, status: self.status, said },
         }
     }
 }

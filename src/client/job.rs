@@ -106,6 +106,15 @@ impl Job {
         !matches!(self.destination, Destination::Local(_))
     }
 
+    /// Whether the destination is told how far the backup has come: a server looks for that in the root of a
+    /// module, not in a directory of it.
+    pub fn sends_token(&self) -> bool {
+        match &self.destination {
+            Destination::Daemon { directory, .. } => !self.dry_run && directory.is_empty(),
+            _ => !self.dry_run,
+        }
+    }
+
     /// `ionice` and its options, if a class is given.
     pub fn ionice_words(&self) -> Vec<OsString> {
         let class = self.io_class.map(|class| ["ionice", "-c", class.name()].map(OsString::from));

@@ -60,9 +60,6 @@ pub fn main() -> ExitCode {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let is_interactive = external::is_interactive();
     crate::tell::log::start_as("rsync-system-backup", !is_interactive, options.level());
-    if is_interactive && options.level() >= log::LevelFilter::Info {
-        crate::tell::progress::start();
-    }
     let context = Context {
         settings: Settings::read(options.config.as_deref(), None),
         level: Some(options.level()),
@@ -77,7 +74,7 @@ pub fn main() -> ExitCode {
 fn run(options: &Options, context: &Context) -> Result<Exit> {
     if options.is_hook() {
         // rsyncd knows how the transfer ended, and so does its hook.
-        return Ok(command::hook::run(context)?);
+        return Ok(command::hook::run(context, command::hook::Place::Here)?);
     }
     let job = options.job()?;
     signals::watch()?;

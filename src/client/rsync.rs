@@ -82,11 +82,13 @@ pub fn transfer(job: &Job, target: Target, shows_progress: bool) -> Vec<OsString
     if !job.multi_fs {
         words.push("--one-file-system".into());
     }
-    if !job.dry_run {
+    if job.sends_token() {
         // Before all other rules: no pattern of the user may leave the token out.
         words.push(format!("--include=/{}", token::UNFINISHED).into());
         // The other one stays for the second run, so that two partial backups in a row are the same.
         words.push(format!("--filter=P /{}", token::PARTIAL).into());
+    }
+    if !job.dry_run {
         words.push("--stats".into());
         words.extend(shows_progress.then(|| "--info=progress2".into()));
     }
@@ -94,7 +96,7 @@ pub fn transfer(job: &Job, target: Target, shows_progress: bool) -> Vec<OsString
     words.extend(job.excludes.iter().map(|pattern| joined("--exclude=", pattern)));
     words.extend(connection(job));
     // Several sources: with --one-file-system the file system of the last one counts.
-    words.extend((!job.dry_run).then(|| job.directory.join(token::UNFINISHED).into_os_string()));
+    words.extend(job.sends_token().then(|| job.directory.join(token::UNFINISHED).into_os_string()));
     words.push(with_slash(&job.source));
     words.push(target.argument());
     words
@@ -209,16 +211,17 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Reads the output of `--stats` of a run that also sent a token of `token_bytes`; none if it is not in there.
-    pub fn parse(output: &[u8], token_bytes: u64) -> Option<Self> {
+    /// Reads the output of `--stats` of a run that may also have sent a token of `token_bytes`; none if it is not in there.
+    pub fn parse(output: &[u8], token_bytes: Option<u64>) -> Option<Self> {
         let text = String::from_utf8_lossy(output);
         let value = |label: &str| {
             let line = text.lines().rev().find_map(|line| line.strip_prefix(label))?;
             line.split_whitespace().next()?.replace(',', "").parse::<u64>().ok()
         };
         Some(Statistics {
-            transferred: value("Number of regular files transferred: ")?.saturating_sub(1),
-            bytes: value("Total transferred file size: ")?.saturating_sub(token_bytes),
+            transferred: value("Number of regular files transferred: ")?
+                .saturating_sub(token_bytes.map_or(0, |_| 1)),
+            bytes: value("Total transferred file size: ")?.saturating_sub(token_bytes.unwrap_or(0)),
             deleted: value("Number of deleted files: ").unwrap_or(0),
         })
     }
@@ -307,8 +310,8 @@ mod tests {
     fn statistics_are_found_behind_progress() {
         let output = b"\r  1 100%\n\nNumber of files: 5 (reg: 3)\nNumber of deleted files: 2 (reg: 2)\n\
             Number of regular files transferred: 1,234\nTotal file size: 9 bytes\nTotal transferred file size: 5,678 bytes\n";
-        let statistics = Statistics::parse(output, 78);
+        let statistics = Statistics::parse(output, Some(78));
         assert_eq!(statistics, Some(Statistics { transferred: 1_233, bytes: 5_600, deleted: 2 }));
-        assert_eq!(Statistics::parse(b"nothing", 0), None);
+        assert_eq!(Statistics::parse(b"nothing", None), None);
     }
 }

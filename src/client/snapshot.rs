@@ -20,6 +20,7 @@ use crate::decide::policy::IoNice;
 use crate::run::{self, Disposal, Request};
 use crate::tell::escape::escape_path;
 use crate::tell::exit::Exit;
+use crate::tell::progress;
 
 const PROGRAM: &str = "rsyncd-snapshot";
 
@@ -51,6 +52,7 @@ impl Snapshots<'_> {
     fn take(&self, orders: Orders) -> Result<Exit> {
         log::info!("making a snapshot of {}", escape_path(self.directory));
         if self.is_direct() {
+            show_progress();
             let target = self.target()?;
             let request = Request { started: self.context.started.clone(), ..orders.request(&target) };
             return Ok(run::run(&target, &request, &Clock::System)?.exit());
@@ -68,6 +70,7 @@ impl Snapshots<'_> {
     fn rotate(&self) -> Result<Exit> {
         log::info!("rotating the snapshots of {}", escape_path(self.directory));
         if self.is_direct() {
+            show_progress();
             let rotated = run::rotate(&self.target()?, false, Disposal::Later, &Clock::System)?;
             return Ok(rotated.exit());
         }
@@ -190,5 +193,12 @@ impl Snapshots<'_> {
             log::log!(level, "{said}");
         }
         Ok(Some(exit))
+    }
+}
+
+/// Not before the engine is at work: until then rsync shows its own.
+fn show_progress() {
+    if log::max_level() >= log::LevelFilter::Info {
+        progress::start();
     }
 }

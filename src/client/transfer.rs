@@ -76,11 +76,11 @@ impl<'a> Connection<'a> {
         if status != 0 {
             log::warn!("rsync ended with status {status}: {}", explain(meaning));
         }
-        if !job.dry_run {
+        if job.sends_token() {
             self.run_with_retries(|target| rsync::finish(job, target, meaning), Output::Capture)?;
         }
         let took = span_text(began.elapsed());
-        match Statistics::parse(&said, self.token_bytes) {
+        match Statistics::parse(&said, job.sends_token().then_some(self.token_bytes)) {
             Some(Statistics { transferred, bytes, deleted }) => log::info!(
                 "backed up {source} in {took}: {} with {bytes} bytes transferred, {}",
                 counted(transferred as usize, "file"),

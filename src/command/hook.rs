@@ -3,40 +3,63 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use super::Context;
+use super::{Context, detach};
 use crate::clock::Clock;
-use crate::config::environment::Transfer;
+use crate::config::environment::{Connection, Transfer};
 use crate::config::target::Target;
 use crate::decide::finish::{Finish, PARTIAL_TRANSFER};
 use crate::decide::grade::Intent;
 use crate::decide::policy::Policy;
-use crate::run::{self, Request};
+use crate::run::{self, Request, Seen, Witness};
 use crate::store::memory::{Failure, Work};
 use crate::tell::error::Result;
 use crate::tell::escape::escape_path;
 use crate::tell::exit::Exit;
 
-/// Reads rsyncd's environment and runs.
-pub fn run(context: &Context) -> Result<Exit> {
-    let transfer = Transfer::from_environment()?;
-    let target = Target::of_module(&context.settings, transfer.module_name.clone(), &transfer.module_path)
-        .inspect_err(|error| remember_failure(context, &transfer, &error.to_string()))?;
-    context.set_level(&target);
-    after_transfer(&target, &transfer, context, &Clock::System)
+/// Where the work is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the hook, which rsyncd waits for.
+    Here,
+    /// In a process apart, which has yet to be started.
+    Elsewhere,
+    /// In the process apart, which this is.
+    Detached,
 }
 
-/// The hook for a module that is known, at a time that is given.
+/// Reads rsyncd's environment and runs.
+pub fn run(context: &Context, place: Place) -> Result<Exit> {
+    let transfer = Transfer::from_environment()?;
+    match place {
+        Place::Here => {}
+        Place::Detached => detach::leave_session(),
+        Place::Elsewhere => match detach::hand_over() {
+            Ok(true) => return Ok(Exit::Done),
+            Ok(false) => log::error!("the process apart has failed; the hook does the work"),
+            Err(error) => log::error!("the hook does the work: {error}"),
+        },
+    }
+    let Connection { module_name, module_path, .. } = &transfer.connection;
+    let target = Target::of_module(&context.settings, module_name.clone(), module_path)
+        .inspect_err(|error| remember_failure(context, &transfer, &error.to_string()))?;
+    context.set_level(&target);
+    let taken_over = (place == Place::Detached).then_some(detach::take_over as fn());
+    after_transfer(&target, &transfer, taken_over, context, &Clock::System)
+}
+
+/// The hook for a module that is known, at a time that is given. It says `taken_over` as soon as nothing of the transfer can be lost.
 pub fn after_transfer(
     target: &Target,
     transfer: &Transfer,
+    taken_over: Option<fn()>,
     context: &Context,
     clock: &Clock,
 ) -> Result<Exit> {
-    let client = &transfer.client;
+    let client = &transfer.connection.client;
     log::debug!(
         "{}: transfer of process {} from {} ({}) as '{}' ended with status {} (raw {})",
         target.label(),
-        transfer.pid.unwrap_or_default(),
+        transfer.connection.pid.unwrap_or_default(),
         client.address,
         client.name,
         client.user,
@@ -46,7 +69,12 @@ pub fn after_transfer(
     let Policy { snapshot_on_exit, partial_on_exit, .. } = &target.policy;
     let mut status = transfer.status;
     let mut intent = Intent::of_status(status, snapshot_on_exit, partial_on_exit);
-    if intent == Intent::Complete {
+    let mut seen = look_up(target, context, transfer);
+    if intent == Intent::Complete && matches!(seen, Seen::Push(_) | Seen::Missing | Seen::Unpaired) {
+        if finish(target) == Finish::Unfinished {
+            seen = run::strike(target, seen)?;
+        }
+        // Once more: who came meanwhile, and found the client done, has left the work to this push.
         match finish(target) {
             Finish::Done => {}
             Finish::Unfinished => {
@@ -59,10 +87,18 @@ pub fn after_transfer(
             }
         }
     }
-    let request = Request {
+    let mut request = Request {
         started: context.started.clone(),
-        ..Request::transfer(intent, status, transfer.client.clone())
+        taken_over,
+        ..Request::transfer(intent, status, client.clone())
     };
+    match seen {
+        Seen::Idle => return Ok(Exit::Done),
+        Seen::Push(line) => request = Request { witness: Witness::Ledger, line: Some(*line), ..request },
+        Seen::Struck => request.witness = Witness::Ledger,
+        Seen::Missing => request.witness = Witness::Missing,
+        Seen::Unpaired => {}
+    }
     Ok(run::run(target, &request, clock)?.exit())
 }
 
@@ -71,14 +107,29 @@ fn finish(target: &Target) -> Finish {
     File::open(&target.module_path).map_or(Finish::Done, |module| Finish::of_module(module.as_fd()))
 }
 
+/// What the ledger says; the run itself tells what is wrong with a root that has none to look at.
+fn look_up(target: &Target, context: &Context, transfer: &Transfer) -> Seen {
+    let seen = run::look_up(target, &context.settings, transfer).unwrap_or_else(|error| {
+        log::debug!("{}: the ledger cannot be read: {error}", target.label());
+        Seen::Unpaired
+    });
+    if matches!(seen, Seen::Missing) {
+        log::warn!(
+            "{}: pre-xfer has not entered this transfer, so it overlaps with nobody knows what; its snapshot is partial",
+            target.label()
+        );
+    }
+    seen
+}
+
 /// A module that cannot even be resolved is remembered by the path that rsyncd gave.
 fn remember_failure(context: &Context, transfer: &Transfer, message: &str) {
     let failure = Failure::now(Work::Snapshot, message.to_string());
     let remembered = context
         .settings
         .memory
-        .change(&transfer.module_path, |memory| memory.failure = Some(failure.clone()));
+        .change(&transfer.connection.module_path, |memory| memory.failure = Some(failure.clone()));
     if let Err(error) = remembered {
-        log::debug!("{}: nothing remembered: {error}", escape_path(&transfer.module_path));
+        log::debug!("{}: nothing remembered: {error}", escape_path(&transfer.connection.module_path));
     }
 }
