@@ -147,7 +147,9 @@ fn a_password_is_taken_from_the_environment_and_a_wrong_one_is_not_tried_again()
     run("wrong", &[]).exits(&[1]).says("ended with status 5").says("auth failed");
     run("wrong", &["--check"]).exits(&[1]);
     let checked = run("wonderland", &["--check"]).exits(&[0]);
-    for line in ["ok       connection", "ok       module", "ok       history"] {
+    for line in
+        ["ok       connection", "ok       module", "ok       space and hook: not known", "ok       history"]
+    {
         assert!(checked.stdout().contains(line), "{checked}");
     }
     assert_eq!(fs::read_dir(&module.latest).expect("the module").count(), 0);
@@ -173,6 +175,59 @@ fn a_check_finds_a_module_that_cannot_be_written_and_one_that_lets_history_be_re
     assert!(checked.stdout().contains("accepts --inplace"), "{checked}");
     let checked = machine.back_up_to(&daemon.url("nothing"), &["--check"]).exits(&[1]);
     assert!(checked.stdout().contains("FAILED   connection"), "{checked}");
+}
+
+#[test]
+fn with_both_hooks_a_backup_is_one_snapshot_and_a_check_hears_from_the_server() {
+    if !may_mount() || !have(&["rsync"]) {
+        return;
+    }
+    let machine = Machine::new();
+    let stage = Stage::new(&machine);
+    let module = Module::new();
+    let daemon = Daemon::of_pair(&module);
+    let url = daemon.url("data");
+    machine.back_up_to(&url, &[]).exits(&[0]);
+    assert_eq!(daemon.await_hooks(2), [GOOD; 2]);
+    let names = module.snapshots();
+    assert!(names.len() == 1 && names[0].ends_with('Z'), "{names:?}");
+    machine.verify(&module.snapshot(&names[0]));
+    next_second();
+    machine.back_up_to(&url, &[]).exits(&[0]);
+    daemon.await_hooks(4);
+    assert_eq!(module.snapshots(), names, "nothing changed");
+
+    let checked = machine.back_up_to(&url, &["--check"]).exits(&[0]);
+    for line in
+        ["ok       connection", "ok       module", "ok       space", "ok       hook", "ok       history"]
+    {
+        assert!(checked.stdout().contains(line), "{line}: {checked}");
+    }
+    // Listing, rehearsal, question, and the rehearsal of what has to be refused.
+    daemon.await_hooks(8);
+    assert_eq!(module.snapshots(), names);
+    assert!(!module.is_marked("torn"), "{:?}", module.state());
+
+    // A client that dies after its transfer: neither hook takes that for whole.
+    tree::write(&machine.source.join("more"), "more\n");
+    stage.script("rsync", "/usr/bin/rsync \"$@\"; kill -KILL $PPID; sleep 5");
+    let source = machine.source.to_str().expect("UTF-8");
+    assert_eq!(stage.backup(&["--disable-notifications", source, &url]).signal(), Some(9));
+    daemon.await_hooks(9);
+    assert_eq!(module.snapshots(), names);
+    next_second();
+    module.run(&["snapshot", "data"]).exits(&[0]);
+    let names = module.snapshots();
+    assert!(names.len() == 2 && names[1].ends_with("-partial"), "{names:?}");
+    next_second();
+    machine.back_up_to(&url, &[]).exits(&[0]);
+    daemon.await_hooks(11);
+    let names = module.snapshots();
+    assert!(names.len() == 3 && names[2].ends_with('Z'), "{names:?}");
+    // What is wrong on the server shows in the check.
+    module.write_policy("[defaults]\nno_such_key = 1\n");
+    let checked = machine.back_up_to(&url, &["--check"]).exits(&[4]);
+    assert!(checked.stdout().contains("WARNING  hook") && checked.stdout().contains("CRITICAL"), "{checked}");
 }
 
 #[test]

@@ -15,8 +15,9 @@ use super::place::Privilege;
 use super::rsync;
 use super::safety;
 use super::transfer::Connection;
-use crate::command::Context;
+use crate::command::{Context, inquiry};
 use crate::config::target::Target;
+use crate::tell::escape::escape;
 use crate::tell::exit::Exit;
 use crate::tell::table;
 
@@ -164,28 +165,57 @@ fn check_daemon(job: &Job, findings: &mut Findings) {
             return;
         }
     };
-    let listed = connection.look(|target| rsync::list(job, target));
+    let listed = connection.look(rsync::list);
     if !findings.note("connection", listed.map(|_| "the daemon lets us in".into())) {
         return;
     }
-    let rehearsed = connection.look(|target| rsync::rehearse(job, target, &[]));
+    let rehearsed = connection.look(|job, target| rsync::rehearse(job, target, &[]));
     findings.note("module", rehearsed.map(|_| "it can be written".into()));
+    let hook_answers = ask_hook(&mut connection, findings);
     // Only to be refused: it would write into files that snapshots share.
-    let message = match connection.look(|target| rsync::rehearse(job, target, &["--inplace"])) {
+    let message = match connection.look(|job, target| rsync::rehearse(job, target, &["--inplace"])) {
         Err(Failure::Command { said, .. })
             if said.contains("refus") || said.contains("configured to refuse") =>
         {
             (Exit::Done, "the module refuses what would write into files of snapshots")
         }
+        // A dry run changes nothing, so pre-xfer lets it in.
+        _ if hook_answers => (Exit::Done, "the hook turns away what would write into files of snapshots"),
         _ => (
             Exit::Warnings,
             "the module accepts --inplace, which would write into files of snapshots; set `refuse options = inplace append* write-devices`",
         ),
     };
     findings.add(message.0, "history", message.1);
-    findings.add(
-        Exit::Done,
-        "space and hook",
-        "a daemon does not tell: on the server, run `rsyncd-snapshot check` for the module",
-    );
+}
+
+/// What the server's hook says of space and health; whether it is the one that can.
+fn ask_hook(connection: &mut Connection, findings: &mut Findings) -> bool {
+    let mut ask = || match connection.look(rsync::inquire) {
+        Err(Failure::Command { said, .. }) => inquiry::read_answer(&said),
+        _ => None,
+    };
+    // The end of the connection may overtake the answer; not often.
+    let Some((word, free)) = ask().or_else(&mut ask) else {
+        let message = "not known: without `pre-xfer exec = /usr/bin/rsyncd-snapshot pre-xfer` the server cannot tell; on it, run `rsyncd-snapshot check` for the module";
+        findings.add(Exit::Done, "space and hook", message);
+        return false;
+    };
+    match free {
+        Some(bytes) => {
+            findings.note("space", enough_space(bytes));
+        }
+        None => findings.add(Exit::Warnings, "space", "the server does not know"),
+    }
+    match word.as_str() {
+        "OK" => {
+            findings.add(Exit::Done, "hook", "it is at work, and all is well with the module's snapshots")
+        }
+        word => {
+            let message =
+                format!("it is at work, but the server's `rsyncd-snapshot check` says {word} of the module");
+            findings.add(Exit::Warnings, "hook", &escape(message.as_bytes()));
+        }
+    }
+    true
 }

@@ -30,6 +30,10 @@ const UNLOCKERS: [&str; 5] = [
 const UNMOUNT_TRIES: u32 = 5;
 const UNMOUNT_PAUSE: Duration = Duration::from_secs(2);
 
+/// How long a device file is waited for.
+const DEVICE_TRIES: u32 = 50;
+const DEVICE_PAUSE: Duration = Duration::from_millis(100);
+
 /// The disk that a run needs.
 pub struct Disk<'a> {
     place: &'a Place,
@@ -123,7 +127,7 @@ impl<'a> Disk<'a> {
         })?;
         log::info!("unlocking the encrypted device {name}");
         let ran = self.place.prompting_call(&unlock_words(program, entry)?, Privilege::Root).succeed();
-        let is_unlocked = signals::shielded(|| self.is_unlocked(entry))?;
+        let is_unlocked = signals::shielded(|| self.becomes_unlocked(entry, ran.is_ok()))?;
         if is_unlocked {
             self.undo.push(Undo::Lock { words: lock_words(program, entry) });
         }
@@ -158,6 +162,18 @@ impl<'a> Disk<'a> {
 
     fn is_unlocked(&self, entry: &CryptEntry) -> Result<bool> {
         self.place.exists(&Path::new("/dev/mapper").join(&entry.name))
+    }
+
+    /// Whether the device is there, or comes soon if it is expected: it is udev that makes its file.
+    fn becomes_unlocked(&self, entry: &CryptEntry, is_expected: bool) -> Result<bool> {
+        let tries = if is_expected { DEVICE_TRIES } else { 1 };
+        for _ in 1..tries {
+            if self.is_unlocked(entry)? {
+                return Ok(true);
+            }
+            std::thread::sleep(DEVICE_PAUSE);
+        }
+        self.is_unlocked(entry)
     }
 
     fn is_mounted(&self, mount_point: &Path) -> Result<bool> {

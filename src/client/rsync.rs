@@ -11,6 +11,7 @@ use std::path::Path;
 
 use super::job::Job;
 use super::location::Destination;
+use crate::command::inquiry;
 use crate::decide::finish::PARTIAL_TRANSFER;
 use crate::store::token;
 
@@ -125,6 +126,15 @@ pub fn list(job: &Job, target: Target) -> Vec<OsString> {
         ["rsync", "--list-only", "--no-recursive", "--dirs"].map(OsString::from).into();
     words.extend(connection(job));
     words.push(target.argument());
+    words
+}
+
+/// A listing that the server's hook answers in its own way.
+pub fn inquire(job: &Job, target: Target) -> Vec<OsString> {
+    let mut words = list(job, target);
+    if let Some(argument) = words.last_mut() {
+        argument.push(inquiry::PATH);
+    }
     words
 }
 

@@ -136,8 +136,8 @@ impl<'a> Connection<'a> {
     ///
     /// # Errors
     /// If it cannot be run.
-    pub fn look(&mut self, words: impl Fn(Target) -> Vec<OsString>) -> Result<Vec<u8>> {
-        let words = words(self.target()?);
+    pub fn look(&mut self, words: impl Fn(&Job, Target) -> Vec<OsString>) -> Result<Vec<u8>> {
+        let words = words(self.job, self.target()?);
         self.call(words).succeed()
     }
 

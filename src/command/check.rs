@@ -37,7 +37,7 @@ impl Level {
         }
     }
 
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Level::Ok => "OK",
             Level::Warning => "WARNING",
@@ -154,7 +154,7 @@ fn check_all(context: &Context) -> Vec<ModuleView> {
     modules
 }
 
-fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Finding> {
+pub(super) fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for mistake in &target.trouble {
         findings.push(Finding::new(Level::Critical, format!("nothing expires: {mistake}")));

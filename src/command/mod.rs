@@ -8,6 +8,7 @@ pub mod freed;
 pub mod health;
 pub mod hook;
 pub mod import_policy;
+pub mod inquiry;
 pub mod list;
 pub mod pin;
 pub mod plan;

@@ -2,7 +2,7 @@
 //!
 //! rsyncd sends what a failing pre-xfer prints to the client. So it fails only to turn a client away, with one sentence for it.
 
-use super::{Context, print};
+use super::{Context, inquiry, print};
 use crate::clock::Clock;
 use crate::config::arguments::{Arguments, Kind};
 use crate::config::environment::Connection;
@@ -35,6 +35,11 @@ pub fn run(context: &Context) -> Result<Exit> {
     };
     context.set_level(&target);
     let label = target.label();
+    if inquiry::is_asked(&applicant) {
+        run::note_refusal(&target, &applicant, &Clock::System)?;
+        print(&format!("{}\n", inquiry::answer(&target)))?;
+        return Ok(Exit::Failed);
+    }
     match admit(&target, &applicant, &Clock::System) {
         Ok(Admission::Refused(why)) => turn_away(&label, &applicant, &why),
         Ok(Admission::Entered) => {

@@ -108,6 +108,16 @@ fn turn_away(ledger: &Ledger, applicant: &Applicant, why: String, clock: &Clock)
     Ok(Admission::Refused(why))
 }
 
+/// Notes that a transfer is turned away that could change nothing.
+///
+/// # Errors
+/// If it cannot be entered in the ledger.
+pub fn note_refusal(target: &Target, applicant: &Applicant, clock: &Clock) -> Result<()> {
+    let root = target.open_root()?;
+    State::update(root.private(), |state| state.paired = true)?;
+    Ledger::open(&root)?.begin(&entry(applicant, true, clock)?).map(drop)
+}
+
 fn entry(applicant: &Applicant, refused: bool, clock: &Clock) -> Result<Entry> {
     let Applicant { arguments, request, client, pid } = applicant;
     let owner = Process::of(*pid).ok_or_else(|| Error::Environment {

@@ -24,7 +24,7 @@ mod transfer;
 
 use chrono::{DateTime, Utc};
 
-pub use admission::{Admission, Applicant, admit, refused};
+pub use admission::{Admission, Applicant, admit, note_refusal, refused};
 pub use report::{Ending, Report};
 pub use request::{Request, Witness};
 pub use rotate::{Disposal, Examined, Rotated, examine, look, rotate};
