@@ -7,8 +7,8 @@ use crate::clock::Clock;
 use crate::config::arguments::{Arguments, Kind};
 use crate::config::environment::Connection;
 use crate::config::target::Target;
-use crate::decide::refusal::Sharing;
-use crate::run::{self, Admission, Applicant, admit};
+use crate::decide::refusal::{Sharing, refusal};
+use crate::run::{Admission, Applicant, admit};
 use crate::tell::error::{Error, Result};
 use crate::tell::exit::Exit;
 
@@ -48,7 +48,7 @@ pub fn run(context: &Context) -> Result<Exit> {
 
 /// Where even the snapshot root is unknown, what rewrites files may rewrite snapshots.
 fn without_target(applicant: &Applicant, error: &Error) -> Result<Exit> {
-    match run::refused(applicant, &[], Sharing::Unknown) {
+    match refusal(&applicant.arguments, &[], Sharing::Unknown) {
         Some(why) => turn_away("a module that cannot be used", applicant, &why),
         None => Ok(let_in(error)),
     }
