@@ -59,7 +59,7 @@ pub(crate) fn storm(site: &Site, daemon: &mut Daemon, until: Instant) -> BTreeMa
     let mut random = Random::new(site.size.seed * 1_000 + 999);
     let mut count = BTreeMap::new();
     while Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(50 + random.below(400) as u64));
+        std::thread::sleep(Duration::from_millis(20 + random.below(200) as u64));
         let fault = *random.of(&FAULTS).expect("faults");
         if happen(fault, site, daemon, &mut random) {
             *count.entry(fault).or_default() += 1;

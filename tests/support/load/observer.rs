@@ -34,7 +34,7 @@ pub(crate) fn watch(site: &Site, is_over: &AtomicBool) -> Seen {
             look_at(module, &ours, &mut seen);
             seen.entries += module.ledger().len();
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(5));
     }
     seen
 }

@@ -36,14 +36,16 @@ impl Process {
     }
 }
 
+/// What a server runs besides our program.
+const SHARED: [&str; 4] = ["rsync", "sh", "dash", "bash"];
+
 /// Those that have the environment of this server, as its daemon and all that it starts have.
 pub(crate) fn of(server: &Server) -> Vec<Process> {
     let mark = format!("RSYNCD_SNAPSHOT_STATE_DIRECTORY={}", server.state_directory().display());
     let numbers = fs::read_dir("/proc").expect("/proc").flatten();
     numbers
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| has(*pid, mark.as_bytes()))
-        .filter_map(describe)
+        .filter_map(|pid| describe(pid, mark.as_bytes()))
         .collect()
 }
 
@@ -69,8 +71,13 @@ fn has(pid: u32, mark: &[u8]) -> bool {
     environment.split(|byte| *byte == 0).any(|variable| variable == mark)
 }
 
-fn describe(pid: u32) -> Option<Process> {
+fn describe(pid: u32, mark: &[u8]) -> Option<Process> {
+    // Much cheaper than to look into the environment, and that is done often.
     let program = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let is_candidate = program == Path::new(BINARY) || SHARED.iter().any(|name| program.ends_with(name));
+    if !is_candidate || !has(pid, mark) {
+        return None;
+    }
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let line = String::from_utf8_lossy(&line).replace('\0', " ");
     let role = match (program == Path::new(BINARY), program.file_name()?.to_str()?) {

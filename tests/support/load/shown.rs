@@ -27,6 +27,13 @@ pub(crate) struct Shown {
 impl Shown {
     /// The contents of all files below `directory`, by path.
     pub(crate) fn contents(&mut self, directory: &Path) -> BTreeMap<String, Content> {
+        let mut tree = self.tree(directory);
+        tree.retain(|path, _| !path.ends_with('/'));
+        tree
+    }
+
+    /// The same with the directories, whose paths end with a slash.
+    pub(crate) fn tree(&mut self, directory: &Path) -> BTreeMap<String, Content> {
         let mut contents = BTreeMap::new();
         let mut directories = vec![String::new()];
         while let Some(prefix) = directories.pop() {
@@ -36,7 +43,11 @@ impl Shown {
                 let entry = entry.expect("an entry");
                 let path = format!("{prefix}{}", entry.file_name().to_string_lossy());
                 match entry.file_type().expect("a type").is_dir() {
-                    true => directories.push(format!("{path}/")),
+                    true => {
+                        let path = format!("{path}/");
+                        contents.insert(path.clone(), Content::of(b""));
+                        directories.push(path);
+                    }
                     false => drop(contents.insert(path, self.content(&entry.path()))),
                 }
             }

@@ -123,10 +123,10 @@ impl<'a> Verdict<'a> {
         let place = &self.site.modules[module];
         let mut before: Option<(String, BTreeMap<String, Content>)> = None;
         for name in place.complete() {
-            let contents = shown.contents(&place.root.join(&name));
+            let contents = shown.tree(&place.root.join(&name));
             if let Some((earlier, same)) = before.filter(|(_, earlier)| *earlier == contents) {
                 let count = same.len();
-                self.violations.push(format!("twice: {}: {earlier} and {name}, {count} files", place.name));
+                self.violations.push(format!("twice: {}: {earlier} and {name}, {count} entries", place.name));
             }
             before = Some((name, contents));
         }
