@@ -156,7 +156,7 @@ fn listings_pulls_and_dry_runs_make_no_snapshot_and_expire_nothing() {
     let sections = format!(
         "[data]\n    path = {}\n    read only = no\n{}",
         module.latest.display(),
-        Hooks::Pair.settings(&module)
+        Hooks::Pair.settings(&module, "post-xfer")
     );
     let daemon = Daemon::start(&module, &sections);
     let wait = || await_quiet(&module, daemon.process_id(), Duration::from_secs(60));

@@ -31,8 +31,9 @@ pub(crate) struct Note {
 }
 
 impl Hooks {
-    /// The lines of `rsyncd.conf`. Both hooks leave notes, whether our program is in them or not.
-    pub(crate) fn settings(self, server: &Server) -> String {
+    /// The lines of `rsyncd.conf`, `post_xfer` being the command of our program. Both hooks leave notes, whether
+    /// our program is in them or not.
+    pub(crate) fn settings(self, server: &Server, post_xfer: &str) -> String {
         let program = |name: &str| {
             format!(
                 "'{BINARY}' --config '{}' --rsyncd-conf '{}' {name}",
@@ -53,7 +54,7 @@ impl Hooks {
         format!(
             "    pre-xfer exec = {}\n    post-xfer exec = {}\n",
             noted("pre", &before, "-"),
-            noted("post", &program("post-xfer"), "$RSYNC_EXIT_STATUS")
+            noted("post", &program(post_xfer), "$RSYNC_EXIT_STATUS")
         )
     }
 }

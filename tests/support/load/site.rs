@@ -17,7 +17,14 @@ pub(crate) enum Kind {
     Rotates,
     /// Pushes close together make one snapshot.
     Spaced,
+    /// A snapshot does not wait long for pushes that are still running.
+    Impatient,
+    /// Nothing expires, and rsyncd does not wait for the hook's work.
+    Detached,
 }
+
+const KINDS: [Kind; 6] =
+    [Kind::KeepsAll, Kind::KeepsAll, Kind::Rotates, Kind::Spaced, Kind::Impatient, Kind::Detached];
 
 pub(crate) struct Place {
     pub(crate) name: String,
@@ -46,7 +53,7 @@ impl Site {
         let place = |number: usize| {
             let name = format!("m{number:02}");
             let root = server.directory.join("backup").join(&name);
-            let kind = [Kind::KeepsAll, Kind::KeepsAll, Kind::Rotates, Kind::Spaced][number % 4];
+            let kind = KINDS[number % KINDS.len()];
             Place { latest: root.join("latest"), root, name, kind }
         };
         let modules: Vec<Place> = (0..size.modules).map(place).collect();
@@ -60,7 +67,9 @@ impl Site {
         let mut policy = POLICY.to_string();
         for Place { name, kind, .. } in &self.modules {
             match kind {
-                Kind::KeepsAll => {}
+                Kind::KeepsAll | Kind::Detached => {}
+                Kind::Impatient if self.hooks == Hooks::PostOnly => {}
+                Kind::Impatient => policy += &format!("[module.{name}]\nmax_defer = \"1s\"\n"),
                 Kind::Rotates => policy += &format!("[module.{name}]\n{ROTATING}"),
                 Kind::Spaced => {
                     policy += &format!("[module.{name}]\nmin_interval = \"{SPACING_SECONDS}s\"\n")
@@ -73,11 +82,12 @@ impl Site {
     /// What follows the usual global settings in `rsyncd.conf`.
     pub(crate) fn sections(&self) -> String {
         let mut text = "reverse lookup = no\nlisten backlog = 128\n".to_string();
-        for Place { name, latest, .. } in &self.modules {
+        for Place { name, latest, kind, .. } in &self.modules {
+            let detaches = *kind == Kind::Detached && self.hooks == Hooks::Pair;
             text += &format!(
                 "[{name}]\n    path = {}\n    read only = no\n{}",
                 latest.display(),
-                self.hooks.settings(&self.server)
+                self.hooks.settings(&self.server, if detaches { "post-xfer --detach" } else { "post-xfer" })
             );
             if self.hooks == Hooks::PostOnly {
                 text += "    refuse options = inplace append* write-devices\n";

@@ -18,7 +18,7 @@ impl Size {
         let full = env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|sweep| sweep == "full");
         let usual = match full {
             true => Size { clients: 50, modules: 20, seconds: 300, seed: 0 },
-            false => Size { clients: 14, modules: 6, seconds: 12, seed: 0 },
+            false => Size { clients: 16, modules: 8, seconds: 12, seed: 0 },
         };
         Size {
             clients: number("RSYNCD_SNAPSHOT_LOAD_CLIENTS").map_or(usual.clients, |count| count as usize),
