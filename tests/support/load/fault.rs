@@ -1,4 +1,4 @@
-//! What goes wrong on the server side, one fault after the other.
+//! What goes wrong on the server side, one fault after the other, and who comes to see.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::site::Site;
 use crate::support::daemon::Daemon;
 use crate::support::random::Random;
 
-/// A fault of the server, or a visit of its administrator.
+/// A fault of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     ConnectionKilled,
@@ -23,15 +23,12 @@ pub(crate) enum Fault {
     DaemonRestarted,
     /// All of its processes are killed at once, as systemd does.
     ServiceKilled,
-    TimerRan,
-    RotatedByHand,
-    Looked,
 }
 
 use Fault::*;
 
 /// The likelier ones more than once.
-const FAULTS: [Fault; 20] = [
+const FAULTS: [Fault; 15] = [
     ConnectionKilled,
     ConnectionKilled,
     ConnectionTerminated,
@@ -47,11 +44,16 @@ const FAULTS: [Fault; 20] = [
     PostXferKilled,
     DaemonRestarted,
     ServiceKilled,
-    TimerRan,
-    TimerRan,
-    TimerRan,
-    RotatedByHand,
-    Looked,
+];
+
+/// What comes by while the storm lasts, the timer more than others.
+const VISITS: [&[&str]; 6] = [
+    &["snapshot", "--all", "--due"],
+    &["snapshot", "--all", "--due"],
+    &["snapshot", "--all", "--due"],
+    &["rotate", "--all"],
+    &["list", "--all"],
+    &["check"],
 ];
 
 /// Lets things go wrong until then; returns how often each did.
@@ -88,9 +90,6 @@ fn happen(fault: Fault, site: &Site, daemon: &mut Daemon, random: &mut Random) -
             daemon.restart(true);
             true
         }
-        TimerRan => command(site, &["snapshot", "--all", "--due"]),
-        RotatedByHand => command(site, &["rotate", "--all"]),
-        Looked => command(site, &["check"]) && command(site, &["list", "--all"]),
     }
 }
 
@@ -110,8 +109,11 @@ fn strike(site: &Site, random: &mut Random, signal: Signal, is_victim: impl Fn(&
     false
 }
 
-fn command(site: &Site, arguments: &[&str]) -> bool {
-    // What it says is looked at when all is over.
-    let _ = site.server.run(arguments);
-    true
+/// Timer and administrator come until then. What they are told is looked at when all is over.
+pub(crate) fn visit(site: &Site, until: Instant) {
+    let mut random = Random::new(site.size.seed * 1_000 + 998);
+    while Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(random.below(1_000) as u64));
+        let _ = site.server.run(random.of(&VISITS).expect("visits"));
+    }
 }

@@ -59,8 +59,10 @@ fn rage(site: &Site, daemon: &mut Daemon, clients: &mut [Client]) -> Course {
         let observer = scope.spawn(|| observer::watch(site, &is_over));
         let clients: Vec<_> =
             clients.iter_mut().map(|client| scope.spawn(move || client.storm(until))).collect();
+        let visits = scope.spawn(|| fault::visit(site, until));
         let faults = fault::storm(site, daemon, until);
         let events = clients.into_iter().flat_map(|client| client.join().expect("a client")).collect();
+        visits.join().expect("the administrator");
         is_over.store(true, Ordering::Relaxed);
         (events, faults, observer.join().expect("the observer"))
     })
