@@ -18,8 +18,8 @@ use super::source::{Change, Source};
 use crate::support::daemon;
 use crate::support::random::Random;
 
-/// `RERR_STARTCLIENT`, `RERR_SOCKETIO`: there was no connection, so nothing was written.
-const NOT_CONNECTED: [i32; 2] = [5, 10];
+/// What a client says that never got a connection, and so wrote nothing.
+const NOT_CONNECTED: &str = "failed to connect";
 
 pub(crate) struct Client<'a> {
     site: &'a Site,
@@ -121,7 +121,7 @@ impl<'a> Client<'a> {
         let event = self.run(Action::Push, options, &["--archive", &source, &target], interruption);
         self.is_unclean = match event.ending {
             Ending::Exited(0) => false,
-            Ending::Exited(code) if NOT_CONNECTED.contains(&code) => self.is_unclean,
+            _ if event.complaint.contains(NOT_CONNECTED) => self.is_unclean,
             _ => true,
         };
         self.has_pushed |= event.succeeded();

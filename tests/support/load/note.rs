@@ -46,7 +46,7 @@ impl Hooks {
         let noted = |name: &str, command: &str, status: &str| {
             let file = file(server);
             format!(
-                "read began idle </proc/uptime; {command}; code=$?; read ended idle </proc/uptime; echo \"{name} \
+                "read began idle </proc/uptime; {command} ; code=$?; read ended idle </proc/uptime; echo \"{name} \
                  $RSYNC_PID $RSYNC_HOST_ADDR $began $ended {status} $code\" >>'{}'; exit $code",
                 file.display()
             )
