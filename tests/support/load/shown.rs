@@ -1,9 +1,10 @@
 //! What trees on the server hold. Snapshots share most files, so each inode is read once.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::SystemTime;
 
 /// What a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,39 +25,40 @@ pub(crate) struct Shown {
     inodes: HashMap<(u64, u64), Content>,
 }
 
+/// What a tree shows: directories, whose paths end with a slash, and files, with their times of modification.
+pub(crate) type Tree = BTreeMap<String, (Content, SystemTime)>;
+
 impl Shown {
     /// The contents of all files below `directory`, by path.
     pub(crate) fn contents(&mut self, directory: &Path) -> BTreeMap<String, Content> {
-        let mut tree = self.tree(directory);
-        tree.retain(|path, _| !path.ends_with('/'));
-        tree
+        let files = self.tree(directory).into_iter().filter(|(path, _)| !path.ends_with('/'));
+        files.map(|(path, (content, _))| (path, content)).collect()
     }
 
-    /// The same with the directories, whose paths end with a slash.
-    pub(crate) fn tree(&mut self, directory: &Path) -> BTreeMap<String, Content> {
-        let mut contents = BTreeMap::new();
+    pub(crate) fn tree(&mut self, directory: &Path) -> Tree {
+        let mut tree = Tree::new();
         let mut directories = vec![String::new()];
         while let Some(prefix) = directories.pop() {
             let entries = fs::read_dir(directory.join(&prefix))
                 .unwrap_or_else(|error| panic!("{}/{prefix}: {error}", directory.display()));
             for entry in entries {
                 let entry = entry.expect("an entry");
+                let metadata = entry.metadata().expect("an inode");
+                let modified = metadata.modified().expect("a time");
                 let path = format!("{prefix}{}", entry.file_name().to_string_lossy());
-                match entry.file_type().expect("a type").is_dir() {
-                    true => {
-                        let path = format!("{path}/");
-                        contents.insert(path.clone(), Content::of(b""));
-                        directories.push(path);
-                    }
-                    false => drop(contents.insert(path, self.content(&entry.path()))),
+                if metadata.is_dir() {
+                    let path = format!("{path}/");
+                    tree.insert(path.clone(), (Content::of(b""), modified));
+                    directories.push(path);
+                } else {
+                    tree.insert(path, (self.content(&entry.path(), &metadata), modified));
                 }
             }
         }
-        contents
+        tree
     }
 
-    fn content(&mut self, path: &Path) -> Content {
-        let metadata = fs::symlink_metadata(path).expect("a file");
+    fn content(&mut self, path: &Path, metadata: &Metadata) -> Content {
         let read =
             || Content::of(&fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
         *self.inodes.entry((metadata.dev(), metadata.ino())).or_insert_with(read)

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::connection::Connection;
 use super::event::Action;
 use super::manifest;
-use super::shown::{Content, Shown};
+use super::shown::{Content, Shown, Tree};
 use super::site::{Kind, Place, Site};
 use crate::support::fingerprint;
 
@@ -126,14 +126,14 @@ impl<'a> Verdict<'a> {
 
     fn no_snapshot_is_there_twice(&mut self, module: usize, shown: &mut Shown) {
         let place = &self.site.modules[module];
-        let mut before: Option<(String, BTreeMap<String, Content>)> = None;
+        let mut before: Option<(String, Tree)> = None;
         for name in place.complete() {
-            let contents = shown.tree(&place.root.join(&name));
-            if let Some((earlier, same)) = before.filter(|(_, earlier)| *earlier == contents) {
+            let tree = shown.tree(&place.root.join(&name));
+            if let Some((earlier, same)) = before.filter(|(_, earlier)| *earlier == tree) {
                 let count = same.len();
                 self.violations.push(format!("twice: {}: {earlier} and {name}, {count} entries", place.name));
             }
-            before = Some((name, contents));
+            before = Some((name, tree));
         }
     }
 
