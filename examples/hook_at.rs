@@ -22,8 +22,10 @@ fn main() -> ExitCode {
     let context =
         Context { settings: Settings::read(Some(&policy_file), None), level: None, started: BootTime::now() };
     let transfer = Transfer::from_environment().expect("rsyncd's environment");
-    let target = Target::of_module(&context.settings, transfer.module_name.clone(), &transfer.module_path);
-    let result = target.and_then(|target| hook::after_transfer(&target, &transfer, &context, &clock));
+    let connection = &transfer.connection;
+    let target =
+        Target::of_module(&context.settings, connection.module_name.clone(), &connection.module_path);
+    let result = target.and_then(|target| hook::after_transfer(&target, &transfer, None, &context, &clock));
     result
         .unwrap_or_else(|error| {
             log::error!("{error}");

@@ -9,8 +9,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::command;
+use crate::command::hook::Place;
 use crate::command::rotate::Orders;
-use crate::config::environment::Transfer;
+use crate::config::environment::Connection;
 use crate::config::settings::Settings;
 use crate::store::boot::BootTime;
 use crate::tell::error::Error;
@@ -21,6 +22,7 @@ use crate::tell::exit::Exit;
 #[command(name = "rsyncd-snapshot", version, about, long_about = None, args_conflicts_with_subcommands = false)]
 #[command(after_help = "\
 Without a command, and with RSYNC_MODULE_PATH set, it is the post-xfer hook:
+    pre-xfer exec = /usr/bin/rsyncd-snapshot pre-xfer
     post-xfer exec = /usr/bin/rsyncd-snapshot
 
 MODULE is a module's name in rsyncd.conf, or the absolute path of its directory.
@@ -46,8 +48,17 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The hook that rsyncd runs before a transfer: turn away what would rewrite snapshots, wait for a running one
+    PreXfer,
     /// The hook that rsyncd runs after a transfer: snapshot if it earned one, then rotate
-    PostXfer,
+    PostXfer {
+        /// Let a process apart do the work, so that the connection ends at once
+        #[arg(long)]
+        detach: bool,
+        /// This is that process
+        #[arg(long, hide = true, conflicts_with = "detach")]
+        detached: bool,
+    },
     /// Take a snapshot now, unless nothing changed, then rotate
     Snapshot {
         #[command(flatten)]
@@ -116,6 +127,9 @@ enum Command {
     Release {
         #[command(flatten)]
         modules: Modules,
+        /// The module is whole, though the clients whose pushes failed have not pushed again
+        #[arg(long)]
+        torn: bool,
     },
     /// Health for monitoring, and a doctor for rsyncd.conf and policy
     Check {
@@ -179,13 +193,16 @@ pub fn main() -> ExitCode {
     };
     // What is inherited from rsyncd must not open our files to others.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    let is_hook = matches!(line.command, None | Some(Command::PostXfer));
+    let is_hook = matches!(line.command, None | Some(Command::PreXfer | Command::PostXfer { .. }));
+    if is_hook && Connection::is_announced() {
+        crate::inherited::close();
+    }
     let level = match (line.verbose, line.quiet) {
         (true, _) => Some(LevelFilter::Debug),
         (_, true) => Some(LevelFilter::Error),
         (false, false) => None,
     };
-    crate::tell::log::start(is_hook && Transfer::is_announced(), level.unwrap_or(LevelFilter::Info));
+    crate::tell::log::start(is_hook && Connection::is_announced(), level.unwrap_or(LevelFilter::Info));
     if !is_hook && level != Some(LevelFilter::Error) {
         crate::tell::progress::start();
     }
@@ -208,7 +225,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Option<Command>, context: &command::Context) -> Result<u8, Error> {
     let exit = match command {
-        None if !Transfer::is_announced() => {
+        None if !Connection::is_announced() => {
             let usage = CommandLine::command().render_help();
             let _ = writeln!(
                 std::io::stderr(),
@@ -216,7 +233,16 @@ fn dispatch(command: Option<Command>, context: &command::Context) -> Result<u8, 
             );
             return Ok(Exit::Usage.code());
         }
-        None | Some(Command::PostXfer) => command::hook::run(context)?,
+        None => command::hook::run(context, Place::Here)?,
+        Some(Command::PostXfer { detach, detached }) => {
+            let place = match (detach, detached) {
+                (true, _) => Place::Elsewhere,
+                (false, true) => Place::Detached,
+                (false, false) => Place::Here,
+            };
+            command::hook::run(context, place)?
+        }
+        Some(Command::PreXfer) => command::pre_xfer::run(context)?,
         Some(Command::Snapshot { modules, due, format }) => {
             command::snapshot::run(context, modules.module.as_deref(), due, format.json)?
         }
@@ -234,7 +260,9 @@ fn dispatch(command: Option<Command>, context: &command::Context) -> Result<u8, 
         Some(Command::Pin { snapshot, reason }) => command::pin::pin(context, &snapshot.named, &reason)?,
         Some(Command::Unpin { snapshot }) => command::pin::unpin(context, &snapshot.named)?,
         Some(Command::Undelete { snapshot }) => command::pin::undelete(context, &snapshot.named)?,
-        Some(Command::Release { modules }) => command::pin::release(context, modules.module.as_deref())?,
+        Some(Command::Release { modules, torn }) => {
+            command::pin::release(context, modules.module.as_deref(), torn)?
+        }
         Some(Command::Check { modules, format }) => {
             return command::check::run(context, modules.module.as_deref(), format.json);
         }

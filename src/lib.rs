@@ -18,6 +18,7 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod decide;
+pub mod inherited;
 pub mod priority;
 pub mod run;
 pub mod store;

@@ -131,6 +131,10 @@ fn the_example_policy_shows_every_key_of_the_documentation() {
         "snapshot_root",
         "lock_wait",
         "min_interval",
+        "max_defer",
+        "push_wait",
+        "allow_options",
+        "max_parallel",
         "full_comparison",
         "max_age",
         "log_level",
@@ -140,4 +144,30 @@ fn the_example_policy_shows_every_key_of_the_documentation() {
         let shown = |line: &str| line.trim_start_matches('#').starts_with(&format!("{key} ="));
         assert!(POLICY.lines().any(shown), "{key} is missing");
     }
+}
+
+#[test]
+fn systemd_understands_the_example_units() {
+    if !Path::new("/usr/bin/systemd-analyze").exists() {
+        eprintln!("skipped: needs systemd-analyze");
+        return;
+    }
+    let server = Server::new();
+    for (name, text) in [
+        ("rsyncd-snapshot.service", include_str!("../examples/rsyncd-snapshot.service")),
+        ("rsyncd-snapshot.timer", include_str!("../examples/rsyncd-snapshot.timer")),
+    ] {
+        let text = text.replace("/usr/bin/rsyncd-snapshot", BINARY);
+        fs::write(server.directory.join(name), text).expect("a unit");
+    }
+    let verify = Run::of(
+        support::run::tool("systemd-analyze")
+            .args(["verify", "--man=no"])
+            .arg(server.directory.join("rsyncd-snapshot.service"))
+            .arg(server.directory.join("rsyncd-snapshot.timer")),
+    );
+    let complaints = verify.stderr();
+    assert!(verify.succeeded() && !complaints.contains("rsyncd-snapshot."), "{verify}");
+    // What the unit runs, on a server that has nothing to do.
+    server.run(&["snapshot", "--all", "--due"]).exits(&[0]);
 }

@@ -7,18 +7,11 @@ use std::ffi::OsStr;
 
 use serde::Serialize;
 
-use super::{Context, doctor, print, print_json};
-use crate::clock::Clock;
+use super::{Context, doctor, health, print, print_json};
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::target::Target;
-use crate::decide::grade::Grade;
-use crate::decide::reason::Pause;
-use crate::decide::span::roughly;
-use crate::run::{self, Examined};
-use crate::store::catalog::Item;
-use crate::tell::counted;
 use crate::tell::error::Error;
-use crate::tell::escape::{escape, escape_path};
+use crate::tell::escape::escape;
 
 /// How bad something is; worse compares greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -136,7 +129,7 @@ fn check_all(context: &Context) -> Vec<ModuleView> {
     };
     let mut modules = Vec::new();
     for module in &conf.modules {
-        let hooked = doctor::has_hook(module);
+        let hooked = module.runs_us(doctor::HOOK);
         let label = escape(&module.name);
         let target = module
             .path()
@@ -168,7 +161,7 @@ fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Finding> {
     }
     findings.extend(last_failure(target));
     findings.extend(target.lost_history().map(|lost| Finding::new(Level::Critical, lost.to_string())));
-    match examine_root(target) {
+    match health::of_root(target) {
         Ok(found) => {
             // The last run may have warned of what still stands.
             findings.retain(|known| !found.iter().any(|finding| finding.message == known.message));
@@ -196,71 +189,4 @@ fn last_failure(target: &Target) -> Vec<Finding> {
     });
     let warnings = memory.warnings.into_iter().map(|warning| Finding::new(Level::Warning, warning));
     failure.into_iter().chain(warnings).collect()
-}
-
-fn examine_root(target: &Target) -> Result<Vec<Finding>, Error> {
-    let now = Clock::System.now();
-    if target.root_is_to_come() {
-        let message = format!("no run yet; the first one makes {}", escape_path(&target.root_path));
-        return Ok(vec![Finding::new(Level::Ok, message)]);
-    }
-    let root = target.look_at_root()?;
-    let Examined { catalog, state, decision } = run::examine(target, &root, now)?;
-    let mut findings = Vec::new();
-    let mut warn = |message: String| findings.push(Finding::new(Level::Warning, message));
-    catalog.warnings.iter().for_each(|warning| warn(warning.clone()));
-    if let Some(torn) = &state.torn {
-        warn(format!(
-            "torn since {}: a transfer ended with status {}, and none has ended well and changed anything since",
-            torn.since.format("%FT%TZ"),
-            torn.status
-        ));
-    }
-    if let Some(due) = &state.due {
-        warn(format!("a snapshot is due since {}: run `snapshot --due`", due.since.format("%FT%TZ")));
-    }
-    if let Some(pause) = &decision.pause {
-        let level = if matches!(pause, Pause::Brake(_)) { Level::Critical } else { Level::Warning };
-        findings.push(Finding::new(level, format!("nothing expires: {pause}")));
-    }
-    let newest = catalog.newest(Grade::Complete, now);
-    let mut finding = age(target, newest, catalog.items.len(), root.is_registered(), now);
-    let pinned = catalog.items.iter().filter(|item| item.pin.is_some()).count();
-    if pinned > 0 {
-        finding.message += &format!(", {pinned} pinned");
-    }
-    findings.push(finding);
-    Ok(findings)
-}
-
-/// How old the newest complete snapshot is, against `max_age`.
-fn age(
-    target: &Target,
-    newest: Option<&Item>,
-    count: usize,
-    registered: bool,
-    now: chrono::DateTime<chrono::Utc>,
-) -> Finding {
-    let max_age = target.policy.max_age;
-    let Some(newest) = newest else {
-        return match (registered, max_age) {
-            (false, _) => Finding::new(Level::Ok, "no run yet"),
-            (true, None) => Finding::new(Level::Ok, "no complete snapshot yet"),
-            (true, Some(max_age)) => {
-                Finding::new(Level::Warning, format!("no complete snapshot yet, and max_age is {max_age}"))
-            }
-        };
-    };
-    let age = now - newest.snapshot().verified_until;
-    let text =
-        format!("{}, the newest complete one was current {} ago", counted(count, "snapshot"), roughly(age));
-    match max_age {
-        Some(limit) if age > limit.delta() * 2 => {
-            Finding::new(Level::Critical, format!("{text}, more than twice max_age {limit}"))
-        }
-        Some(limit) if age > limit.delta() => {
-            Finding::new(Level::Warning, format!("{text}, more than max_age {limit}"))
-        }
-        _ => Finding::new(Level::Ok, text),
-    }
 }

@@ -12,16 +12,15 @@ use crate::decide::zone::Zone;
 use crate::store::root::PRIVATE;
 use crate::tell::escape::escape;
 
-const HOOK: &str = "post-xfer exec";
+/// The hook that makes snapshots.
+pub const HOOK: &str = "post-xfer exec";
+/// The hook that lets transfers in.
+const GATE: &str = "pre-xfer exec";
+const GATE_COMMAND: &str = "pre-xfer";
 const PROGRAM: &str = "rsyncd-snapshot";
 
 /// Options with which a client rewrites files in place, and with them every snapshot that shares them.
 const REWRITING: [&str; 4] = ["inplace", "append", "append-verify", "write-devices"];
-
-/// Whether rsyncd runs this program after transfers of the module.
-pub fn has_hook(module: &Module) -> bool {
-    text(module, HOOK).contains(PROGRAM)
-}
 
 /// Findings about the policy file itself.
 pub fn policy(settings: &Settings) -> Option<Vec<Finding>> {
@@ -49,23 +48,58 @@ pub fn module(conf: &RsyncdConf, name: &[u8], target: &Target) -> Vec<Finding> {
     let Some(module) = conf.module(name) else { return Vec::new() };
     let mut findings = Vec::new();
     let mut warn = |message: String| findings.push(Finding::new(Level::Warning, message));
-    if !has_hook(module) {
+    if !module.runs_us(HOOK) {
         warn(format!("rsyncd.conf: `{HOOK}` does not run {PROGRAM}"));
     }
-    if text(module, HOOK).contains("%RSYNC_") {
-        warn(format!(
-            "rsyncd.conf: `{HOOK}` uses %RSYNC_…%, which rsync refuses for values with blanks; leave it out"
-        ));
+    for hook in [HOOK, GATE] {
+        if text(module, hook).contains("%RSYNC_") {
+            warn(format!(
+                "rsyncd.conf: `{hook}` uses %RSYNC_…%, which rsync refuses for values with blanks; leave it out"
+            ));
+        }
     }
     let missing = unrefused(module);
-    if is_writable(module) && !missing.is_empty() {
+    if !module.runs_us(GATE) && is_writable(module) && !missing.is_empty() {
         warn(format!(
             "rsyncd.conf: `refuse options` lacks {}: with them a client rewrites files that snapshots share",
             missing.join(", ")
         ));
     }
+    findings.extend(pair(module));
     findings.extend(writers_into(conf, &target.root_path, name));
     findings
+}
+
+/// What is wrong with the two hooks as a pair.
+fn pair(module: &Module) -> Option<Finding> {
+    let is_gate = |hook| {
+        text(module, hook).split_ascii_whitespace().any(|word| word.trim_matches(['\'', '"']) == GATE_COMMAND)
+    };
+    if module.runs_us(HOOK) && is_gate(HOOK) {
+        let message = format!(
+            "rsyncd.conf: `{HOOK}` runs `{PROGRAM} {GATE_COMMAND}`, so no snapshot is made; leave out the last word"
+        );
+        return Some(Finding::new(Level::Critical, message));
+    }
+    match (module.runs_us(GATE), module.runs_us(HOOK)) {
+        (true, _) if !is_gate(GATE) => {
+            let message = format!(
+                "rsyncd.conf: `{GATE}` has to run `{PROGRAM} {GATE_COMMAND}`; as it is, every transfer is turned away"
+            );
+            Some(Finding::new(Level::Critical, message))
+        }
+        (true, false) => {
+            let message = format!("rsyncd.conf: `{GATE}` without `{HOOK}`: each push leaves the module torn");
+            Some(Finding::new(Level::Critical, message))
+        }
+        (false, true) if is_writable(module) => {
+            let message = format!(
+                "`{GATE} = /usr/bin/{PROGRAM} {GATE_COMMAND}` is recommended: it keeps pushes apart from snapshots"
+            );
+            Some(Finding::new(Level::Ok, message))
+        }
+        _ => None,
+    }
 }
 
 /// The rewriting options that the module does not refuse.

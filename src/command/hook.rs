@@ -1,37 +1,60 @@
 //! `post-xfer`: what rsyncd runs after every transfer.
 
-use super::Context;
+use super::{Context, detach};
 use crate::clock::Clock;
-use crate::config::environment::Transfer;
+use crate::config::environment::{Connection, Transfer};
 use crate::config::target::Target;
 use crate::decide::grade::Intent;
-use crate::run::{self, Request};
+use crate::run::{self, Request, Seen, Witness};
 use crate::store::memory::{Failure, Work};
 use crate::tell::error::Result;
 use crate::tell::escape::escape_path;
 use crate::tell::exit::Exit;
 
-/// Reads rsyncd's environment and runs.
-pub fn run(context: &Context) -> Result<Exit> {
-    let transfer = Transfer::from_environment()?;
-    let target = Target::of_module(&context.settings, transfer.module_name.clone(), &transfer.module_path)
-        .inspect_err(|error| remember_failure(context, &transfer, &error.to_string()))?;
-    context.set_level(&target);
-    after_transfer(&target, &transfer, context, &Clock::System)
+/// Where the work is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the hook, which rsyncd waits for.
+    Here,
+    /// In a process apart, which has yet to be started.
+    Elsewhere,
+    /// In the process apart, which this is.
+    Detached,
 }
 
-/// The hook for a module that is known, at a time that is given.
+/// Reads rsyncd's environment and runs.
+pub fn run(context: &Context, place: Place) -> Result<Exit> {
+    let transfer = Transfer::from_environment()?;
+    match place {
+        Place::Here => {}
+        Place::Detached => detach::leave_session(),
+        Place::Elsewhere => match detach::hand_over() {
+            Ok(true) => return Ok(Exit::Done),
+            Ok(false) => log::error!("the process apart has failed; the hook does the work"),
+            Err(error) => log::error!("the hook does the work: {error}"),
+        },
+    }
+    let Connection { module_name, module_path, .. } = &transfer.connection;
+    let target = Target::of_module(&context.settings, module_name.clone(), module_path)
+        .inspect_err(|error| remember_failure(context, &transfer, &error.to_string()))?;
+    context.set_level(&target);
+    let taken_over = (place == Place::Detached).then_some(detach::take_over as fn());
+    after_transfer(&target, &transfer, taken_over, context, &Clock::System)
+}
+
+/// The hook for a module that is known, at a time that is given. It says `taken_over` as soon as nothing of the transfer can be lost.
 pub fn after_transfer(
     target: &Target,
     transfer: &Transfer,
+    taken_over: Option<fn()>,
     context: &Context,
     clock: &Clock,
 ) -> Result<Exit> {
-    let client = &transfer.client;
+    let client = &transfer.connection.client;
     log::debug!(
         "{}: transfer of process {} from {} ({}) as '{}' ended with status {} (raw {})",
         target.label(),
-        transfer.pid.unwrap_or_default(),
+        transfer.connection.pid.unwrap_or_default(),
         client.address,
         client.name,
         client.user,
@@ -40,11 +63,33 @@ pub fn after_transfer(
     );
     let policy = &target.policy;
     let intent = Intent::of_status(transfer.status, &policy.snapshot_on_exit, &policy.partial_on_exit);
-    let request = Request {
+    let mut request = Request {
         started: context.started.clone(),
-        ..Request::transfer(intent, transfer.status, transfer.client.clone())
+        taken_over,
+        ..Request::transfer(intent, transfer.status, client.clone())
     };
+    match look_up(target, context, transfer) {
+        Seen::Idle => return Ok(Exit::Done),
+        Seen::Push(line) => request = Request { witness: Witness::Ledger, line: Some(*line), ..request },
+        Seen::Missing => request.witness = Witness::Missing,
+        Seen::Unpaired => {}
+    }
     Ok(run::run(target, &request, clock)?.exit())
+}
+
+/// What the ledger says; the run itself tells what is wrong with a root that has none to look at.
+fn look_up(target: &Target, context: &Context, transfer: &Transfer) -> Seen {
+    let seen = run::look_up(target, &context.settings, transfer).unwrap_or_else(|error| {
+        log::debug!("{}: the ledger cannot be read: {error}", target.label());
+        Seen::Unpaired
+    });
+    if matches!(seen, Seen::Missing) {
+        log::warn!(
+            "{}: pre-xfer has not entered this transfer, so it overlaps with nobody knows what; its snapshot is partial",
+            target.label()
+        );
+    }
+    seen
 }
 
 /// A module that cannot even be resolved is remembered by the path that rsyncd gave.
@@ -53,8 +98,8 @@ fn remember_failure(context: &Context, transfer: &Transfer, message: &str) {
     let remembered = context
         .settings
         .memory
-        .change(&transfer.module_path, |memory| memory.failure = Some(failure.clone()));
+        .change(&transfer.connection.module_path, |memory| memory.failure = Some(failure.clone()));
     if let Err(error) = remembered {
-        log::debug!("{}: nothing remembered: {error}", escape_path(&transfer.module_path));
+        log::debug!("{}: nothing remembered: {error}", escape_path(&transfer.connection.module_path));
     }
 }

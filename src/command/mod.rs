@@ -1,9 +1,11 @@
 //! One file per command: it finds the modules, lets the work be done, and tells the result.
 
 pub mod check;
+pub mod detach;
 pub mod doctor;
 pub mod expired;
 pub mod freed;
+pub mod health;
 pub mod hook;
 pub mod import_policy;
 pub mod list;
@@ -11,6 +13,7 @@ pub mod pin;
 pub mod plan;
 mod plan_text;
 pub mod plan_view;
+pub mod pre_xfer;
 mod replay;
 pub mod rotate;
 pub mod snapshot;

@@ -53,13 +53,20 @@ pub fn undelete(context: &Context, named: Named) -> Result<Exit> {
     done(&target, &format!("{name} is back, and pinned: it stays until `unpin`"))
 }
 
-/// Lets expiry go on after the anomaly brake. The pin that the brake set stays.
+/// Lets expiry go on after the anomaly brake; the pin that the brake set stays. Or, for `torn`, takes the torn
+/// mark away instead: a person vouches for the tree.
 ///
 /// # Errors
 /// If the module or its state cannot be used.
-pub fn release(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
+pub fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<Exit> {
     context.for_each(module, |target| {
         let root = target.open_root()?;
+        if torn {
+            let mut mark = None;
+            State::update(root.private(), |state| mark = state.torn.take())?;
+            let message = if mark.is_some() { "no longer torn" } else { "not torn" };
+            return done(target, message);
+        }
         let mut brake = None;
         State::update(root.private(), |state| brake = state.brake.take())?;
         done(

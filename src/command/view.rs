@@ -98,6 +98,7 @@ struct ItemView {
     duration_seconds: Option<f64>,
     copies: u64,
     skipped_mounts: Vec<String>,
+    temporaries: Option<u64>,
     pinned: Option<String>,
     #[serde(skip)]
     age: String,
@@ -175,6 +176,7 @@ impl ItemView {
             duration_seconds: made.map(|record| record.duration_seconds),
             copies: made.map_or(0, Record::copied_names),
             skipped_mounts: made.map(|record| record.skipped_mounts.clone()).unwrap_or_default(),
+            temporaries: made.map(|record| record.temporaries),
             pinned: item.pin.as_ref().map(|pin| pin.reason.clone()),
             age: roughly(now - item.name.time),
         }

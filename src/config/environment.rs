@@ -1,4 +1,4 @@
-//! What rsyncd tells a post-xfer hook: `RSYNC_*`, read as bytes.
+//! What rsyncd tells its hooks: `RSYNC_*`, read as bytes.
 
 use std::env;
 use std::os::unix::ffi::OsStrExt;
@@ -8,24 +8,33 @@ use crate::store::record::Client;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 
-/// A transfer that has ended.
+/// A connection to a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transfer {
+pub struct Connection {
     /// `RSYNC_MODULE_NAME`.
     pub module_name: Option<Vec<u8>>,
     /// `RSYNC_MODULE_PATH`, absolute.
     pub module_path: PathBuf,
     /// `RSYNC_HOST_ADDR`, `RSYNC_HOST_NAME` and `RSYNC_USER_NAME`.
     pub client: Client,
-    /// `RSYNC_PID`: the process that served the connection.
+    /// `RSYNC_PID`: the process that serves the connection.
     pub pid: Option<u32>,
+    /// `RSYNC_REQUEST`, escaped; only pre-xfer gets it.
+    pub request: String,
+}
+
+/// A transfer that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transfer {
+    /// Over which connection.
+    pub connection: Connection,
     /// `RSYNC_EXIT_STATUS`: 0 to 255, or -1 for a transfer that a signal killed.
     pub status: i32,
     /// `RSYNC_RAW_STATUS`: what waitpid said.
     pub raw_status: Option<i32>,
 }
 
-impl Transfer {
+impl Connection {
     /// Whether the environment is that of a hook at all.
     pub fn is_announced() -> bool {
         env::var_os("RSYNC_MODULE_PATH").is_some()
@@ -34,8 +43,7 @@ impl Transfer {
     /// Reads the environment of this process.
     ///
     /// # Errors
-    /// [`Error::Environment`] for a missing, empty or relative module path and for a status
-    /// that is missing or no number.
+    /// [`Error::Environment`] for a missing, empty or relative module path, and for a process that is no number.
     pub fn from_environment() -> Result<Self> {
         let module_path =
             bytes("RSYNC_MODULE_PATH").ok_or_else(|| wrong("RSYNC_MODULE_PATH", "is not set"))?;
@@ -47,8 +55,7 @@ impl Transfer {
             return Err(wrong("RSYNC_MODULE_PATH", &problem));
         }
         let text = |variable| bytes(variable).map(|value| escape(&value)).unwrap_or_default();
-        let status = number("RSYNC_EXIT_STATUS")?.ok_or_else(|| wrong("RSYNC_EXIT_STATUS", "is not set"))?;
-        Ok(Transfer {
+        Ok(Connection {
             module_name: bytes("RSYNC_MODULE_NAME").filter(|name| !name.is_empty()),
             module_path: Path::new(std::ffi::OsStr::from_bytes(&module_path)).to_path_buf(),
             client: Client {
@@ -57,9 +64,20 @@ impl Transfer {
                 user: text("RSYNC_USER_NAME"),
             },
             pid: number("RSYNC_PID")?.and_then(|pid| u32::try_from(pid).ok()),
-            status,
-            raw_status: number("RSYNC_RAW_STATUS")?,
+            request: text("RSYNC_REQUEST"),
         })
+    }
+}
+
+impl Transfer {
+    /// Reads the environment of this process.
+    ///
+    /// # Errors
+    /// As for a [`Connection`], and for a status that is missing or no number.
+    pub fn from_environment() -> Result<Self> {
+        let connection = Connection::from_environment()?;
+        let status = number("RSYNC_EXIT_STATUS")?.ok_or_else(|| wrong("RSYNC_EXIT_STATUS", "is not set"))?;
+        Ok(Transfer { connection, status, raw_status: number("RSYNC_RAW_STATUS")? })
     }
 }
 

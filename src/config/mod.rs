@@ -4,6 +4,7 @@
 //! Reading never changes anything, and garbage in any of them ends in a message that says
 //! where it is and what would be right.
 
+pub mod arguments;
 pub mod environment;
 pub mod import;
 pub mod policy_file;

@@ -11,6 +11,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::arguments::Rewriting;
 use super::policy_syntax::{Lines, Syntax};
 use super::policy_value::{Mistake, Reading, Value, key_text};
 use crate::decide::policy::{IoNice, Policy, Prefer};
@@ -25,7 +26,7 @@ pub struct Policies {
 /// Reads one key's value into a policy.
 type Setter = fn(&mut Policy, &Value) -> Reading<()>;
 
-const KEYS: [(&str, Setter); 22] = [
+const KEYS: [(&str, Setter); 26] = [
     ("keep", |policy, value| value.keep().map(|keep| policy.keep = keep)),
     ("strict", |policy, value| value.boolean().map(|strict| policy.strict = strict)),
     ("prefer", |policy, value| value.one_of(&PREFER).map(|prefer| policy.prefer = prefer)),
@@ -40,6 +41,12 @@ const KEYS: [(&str, Setter); 22] = [
     (SNAPSHOT_ROOT, |policy, value| value.root().map(|root| policy.snapshot_root = Some(root))),
     ("lock_wait", |policy, value| value.span().map(|span| policy.lock_wait = span)),
     ("min_interval", |policy, value| value.span().map(|span| policy.min_interval = span)),
+    ("max_defer", |policy, value| value.span().map(|span| policy.max_defer = span)),
+    ("push_wait", |policy, value| value.span().map(|span| policy.push_wait = span)),
+    ("allow_options", |policy, value| value.some_of(&REWRITING).map(|some| policy.allow_options = some)),
+    ("max_parallel", |policy, value| {
+        value.integer(1..=1_000).map(|jobs| policy.max_parallel = Some(jobs as usize))
+    }),
     ("full_comparison", |policy, value| value.span().map(|span| policy.full_comparison = span)),
     ("grace", |policy, value| value.span().map(|span| policy.grace = Some(span))),
     ("free_space", |policy, value| value.free_space().map(|space| policy.free_space = Some(space))),
@@ -55,6 +62,13 @@ const PARTIAL_ON_EXIT: &str = "partial_on_exit";
 const SNAPSHOT_ROOT: &str = "snapshot_root";
 
 const PREFER: [(&str, Prefer); 2] = [("oldest", Prefer::Oldest), ("newest", Prefer::Newest)];
+
+const REWRITING: [(&str, Rewriting); 4] = [
+    ("inplace", Rewriting::Inplace),
+    ("append", Rewriting::Append),
+    ("append-verify", Rewriting::AppendVerify),
+    ("write-devices", Rewriting::WriteDevices),
+];
 
 const LOG_LEVEL: [(&str, log::LevelFilter); 6] = [
     ("off", log::LevelFilter::Off),
@@ -311,6 +325,10 @@ mod tests {
             snapshot_root = "/srv/{module}"
             lock_wait = "0s"
             min_interval = "5m"
+            max_defer = "2h"
+            push_wait = "0s"
+            allow_options = ["append-verify", "inplace", "inplace"]
+            max_parallel = 3
             full_comparison = "1d"
             max_age = "2d"
             log_level = "debug"
@@ -339,6 +357,10 @@ mod tests {
             snapshot_root: Some("/srv/{module}".to_string()),
             lock_wait: Span::from_seconds(0),
             min_interval: Span::from_seconds(300),
+            max_defer: Span::from_seconds(7_200),
+            push_wait: Span::from_seconds(0),
+            allow_options: vec![Rewriting::Inplace, Rewriting::AppendVerify],
+            max_parallel: Some(3),
             full_comparison: Span::from_seconds(86_400),
             grace: Some(Span::from_seconds(3 * 86_400)),
             free_space: Some(FreeSpace::Bytes(50 << 30)),
@@ -395,6 +417,21 @@ mod tests {
             "p.toml:2:10: defaults.keep.dayly is no frequency; the frequencies are minutely, hourly, daily, weekly, monthly, yearly"
         );
         assert!(parse("[defaults.keep]\n").unwrap_err()[0].starts_with("p.toml:1:"));
+    }
+
+    #[test]
+    fn options_are_let_through_by_name() {
+        assert_accepted("allow_options", &["[]", "[\"inplace\"]", "[\"append\", \"write-devices\"]"]);
+        assert_refused(
+            "allow_options",
+            &[("\"inplace\"", "the string \"inplace\""), ("true", "the boolean true")],
+            "it must be an array of some of \"inplace\", \"append\", \"append-verify\", \"write-devices\"",
+        );
+        assert_eq!(
+            mistake("allow_options = [\"inplace\", \"--append\"]"),
+            "p.toml:2:29: defaults.allow_options[1] is the string \"--append\"; it must be one of \"inplace\", \"append\", \"append-verify\", \"write-devices\""
+        );
+        assert_refused("max_parallel", &[("0", "the integer 0")], "it must be an integer from 1 to 1000");
     }
 
     #[test]

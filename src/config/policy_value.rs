@@ -58,10 +58,22 @@ impl<'a, 'text> Value<'a, 'text> {
     /// One of a few words, each with what it stands for.
     pub(super) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Reading<T> {
         let chosen = self.text().and_then(|text| words.iter().find(|(word, _)| *word == text));
-        chosen.map(|(_, meaning)| *meaning).ok_or_else(|| {
-            let accepted: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
-            self.mistake(&format!("it must be one of {}", accepted.join(", ")))
-        })
+        chosen
+            .map(|(_, meaning)| *meaning)
+            .ok_or_else(|| self.mistake(&format!("it must be one of {}", quoted(words))))
+    }
+
+    /// Any number of a few words, sorted by what they stand for.
+    pub(super) fn some_of<T: Copy + Ord>(&self, words: &[(&str, T)]) -> Reading<Vec<T>> {
+        let Some(array) = self.spanned.get_ref().as_array() else {
+            return Err(self.mistake(&format!("it must be an array of some of {}", quoted(words))));
+        };
+        let element =
+            |(index, spanned)| Value::new(format!("{}[{index}]", self.key_path), spanned).one_of(words);
+        let mut chosen = all_or_mistakes(array.iter().enumerate().map(element))?;
+        chosen.sort();
+        chosen.dedup();
+        Ok(chosen)
     }
 
     /// An integer within `range`.
@@ -241,6 +253,10 @@ fn all_or_mistakes<T>(readings: impl Iterator<Item = Reading<T>>) -> Reading<Vec
         }
     }
     if mistakes.is_empty() { Ok(values) } else { Err(mistakes) }
+}
+
+fn quoted<T>(words: &[(&str, T)]) -> String {
+    words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
 }
 
 fn frequency_words() -> String {

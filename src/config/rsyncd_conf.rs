@@ -17,6 +17,9 @@ use super::rsyncd_syntax::{Statement, Statements, is_space};
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
 
+/// How hooks call this program.
+const PROGRAM: &str = "rsyncd-snapshot";
+
 /// Files that include files that include files: more of that is a loop.
 const MAX_DEPTH: usize = 16;
 
@@ -53,6 +56,12 @@ impl Module {
     /// `None` when rsync's built-in default holds.
     pub fn get(&self, parameter: &str) -> Option<&[u8]> {
         self.parameters.get(&canonical(parameter.as_bytes())).map(Vec::as_slice)
+    }
+
+    /// Whether rsyncd runs this program as the hook `parameter`.
+    pub fn runs_us(&self, parameter: &str) -> bool {
+        let program = PROGRAM.as_bytes();
+        self.get(parameter).is_some_and(|command| command.windows(program.len()).any(|part| part == program))
     }
 
     /// The module's directory, the same path that rsyncd gives to its hooks.

@@ -72,6 +72,8 @@ pub enum Torn {
     Unchanged,
     /// Marked, and the tree has changed since.
     Changed,
+    /// Marked for clients that have not pushed well since, whatever the tree shows.
+    ByOthers,
 }
 
 /// Who asked for the snapshot.
@@ -94,7 +96,10 @@ pub fn outcome(occasion: Occasion, torn: Torn) -> Outcome {
             Outcome::Snapshot(Grade::Complete)
         }
         (Occasion::Manual, Torn::No) => Outcome::Snapshot(Grade::Complete),
-        (Occasion::Manual, Torn::Unchanged | Torn::Changed) => Outcome::Snapshot(Grade::Partial),
+        (Occasion::Transfer(Intent::Complete), Torn::ByOthers)
+        | (Occasion::Manual, Torn::Unchanged | Torn::Changed | Torn::ByOthers) => {
+            Outcome::Snapshot(Grade::Partial)
+        }
     }
 }
 
@@ -120,11 +125,14 @@ mod tests {
         assert_eq!(outcome(Occasion::Manual, Torn::Changed), Outcome::Snapshot(Grade::Partial));
         assert_eq!(outcome(Occasion::Manual, Torn::Unchanged), Outcome::Snapshot(Grade::Partial));
         assert_eq!(outcome(Occasion::Manual, Torn::No), Outcome::Snapshot(Grade::Complete));
+        for occasion in [good, Occasion::Manual] {
+            assert_eq!(outcome(occasion, Torn::ByOthers), Outcome::Snapshot(Grade::Partial));
+        }
     }
 
     #[test]
     fn a_failed_transfer_is_partial_at_most() {
-        for torn in [Torn::No, Torn::Unchanged, Torn::Changed] {
+        for torn in [Torn::No, Torn::Unchanged, Torn::Changed, Torn::ByOthers] {
             assert_eq!(outcome(Occasion::Transfer(Intent::Nothing), torn), Outcome::Failed);
             assert_eq!(outcome(Occasion::Transfer(Intent::Partial), torn), Outcome::Snapshot(Grade::Partial));
         }

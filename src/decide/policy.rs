@@ -7,6 +7,7 @@ use super::frequency::{Count, Frequency};
 use super::space::FreeSpace;
 use super::span::Span;
 use super::zone::Zone;
+use crate::config::arguments::Rewriting;
 
 /// Which snapshot stands for a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,14 @@ pub struct Policy {
     pub lock_wait: Span,
     /// Pushes closer together make one snapshot.
     pub min_interval: Span,
+    /// How long a snapshot waits for pushes that are still running.
+    pub max_defer: Span,
+    /// How long a push waits at the gate for a snapshot that is being taken.
+    pub push_wait: Span,
+    /// Options that rewrite files in place and are let through all the same.
+    pub allow_options: Vec<Rewriting>,
+    /// How many jobs work at once on this machine; `None` is one for each processor.
+    pub max_parallel: Option<usize>,
     /// At least this often everything is compared, index or not.
     pub full_comparison: Span,
     /// How long a retired snapshot can be brought back; `None` is until the next run.
@@ -100,6 +109,10 @@ impl Default for Policy {
             snapshot_root: None,
             lock_wait: Span::from_seconds(600),
             min_interval: Span::from_seconds(0),
+            max_defer: Span::from_seconds(3_600),
+            push_wait: Span::from_seconds(300),
+            allow_options: Vec::new(),
+            max_parallel: None,
             full_comparison: Span::from_seconds(7 * 86_400),
             grace: None,
             free_space: None,

@@ -9,16 +9,19 @@ use super::Request;
 use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::store::boot::BootTime;
-use crate::store::lock::{Guard, Lock};
+use crate::store::lock::{Guard, LOCK, Lock};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::LastRun;
 use crate::store::state::{DueMark, DueReason, State};
+use crate::store::turn::{Turn, Waited};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
 /// The long lock, held.
 pub(super) struct Hold {
     lock: Lock,
+    /// Our turn among the jobs of this machine, once we have waited for it.
+    turn: Option<Turn>,
     /// Whether somebody else held it when we came.
     waited: bool,
     /// Marks set after this moment were set while we worked.
@@ -47,9 +50,9 @@ impl Hold {
         clock: &Clock,
     ) -> Result<Self> {
         let holder = describe_self(target, request, clock);
-        let mut lock = Lock::open(root.private())?;
+        let mut lock = Lock::open(root.private(), LOCK)?;
         if lock.try_acquire(&holder)? {
-            return Ok(Hold { lock, waited: false, since: BootTime::now() });
+            return Ok(Hold { lock, turn: None, waited: false, since: BootTime::now() });
         }
         let wait = Duration::from_secs(target.policy.lock_wait.seconds());
         log::debug!("{}: waiting for {}", target.label(), lock.holder());
@@ -59,15 +62,46 @@ impl Hold {
                 root: escape_path(&root.path),
                 holder: lock.holder(),
                 waited_seconds: wait.as_secs(),
-                consequence: match request.asked() {
-                    Some(_) => {
-                        "the root is marked due: the holder or `rsyncd-snapshot snapshot --due` catches up"
-                    }
-                    None => "nothing was done",
-                },
+                consequence: consequence(request),
             });
         }
-        Ok(Hold { lock, waited: true, since: BootTime::now() })
+        Ok(Hold { lock, turn: None, waited: true, since: BootTime::now() })
+    }
+
+    /// Waits up to `lock_wait` until it is our turn among the jobs of this machine. Only holders of a lock
+    /// wait, so nobody with a turn waits for a lock.
+    ///
+    /// # Errors
+    /// [`Error::Queue`], after the root was marked due if a snapshot was asked for.
+    pub(super) fn wait_for_turn(
+        &mut self,
+        target: &Target,
+        root: &SnapshotRoot,
+        request: &Request,
+        clock: &Clock,
+    ) -> Result<()> {
+        // Without a place for the queue every job goes its own way.
+        let Some(directory) = target.memory.directories.last() else { return Ok(()) };
+        let max_parallel = target.policy.max_parallel.unwrap_or_else(processors);
+        let wait = Duration::from_secs(target.policy.lock_wait.seconds());
+        match Turn::wait(&directory.join("queue"), max_parallel, wait) {
+            Ok(Waited::Turn(turn)) => self.turn = Some(turn),
+            Ok(Waited::InVain(before)) => {
+                State::update(root.private(), |state| {
+                    let mark = request.due_mark(DueReason::LockBusy, clock.now(), state.due.as_ref());
+                    state.due = mark.or(state.due.take());
+                })?;
+                return Err(Error::Queue {
+                    root: escape_path(&root.path),
+                    waited_seconds: wait.as_secs(),
+                    before,
+                    max_parallel,
+                    consequence: consequence(request),
+                });
+            }
+            Err(error) => log::warn!("{}: works without waiting for its turn: {error}", target.label()),
+        }
+        Ok(())
     }
 
     /// Whether the run that we waited for has done our work: if its scan began after we were
@@ -111,6 +145,17 @@ fn give_up(
         state.due = mark.or(state.due.take());
     })?;
     Ok(false)
+}
+
+fn consequence(request: &Request) -> &'static str {
+    match request.asked() {
+        Some(_) => "the root is marked due: the holder or `rsyncd-snapshot snapshot --due` catches up",
+        None => "nothing was done",
+    }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn describe_self(target: &Target, request: &Request, clock: &Clock) -> String {

@@ -1,32 +1,42 @@
-//! The order of a run: mark, lock, clean up, compare, publish, remember, rotate, unlock.
+//! The order of a run: mark, end in the ledger, lock, wait for a turn, clean up, close the gate, compare, open
+//! it, publish, remember, rotate, unlock.
 //!
-//! * A failed transfer marks the root torn *before* it waits for the lock: whoever holds it sees
-//!   the mark before it publishes.
+//! * A failed transfer marks the root torn *before* the ledger lets others take the tree for whole, and before it waits
+//!   for the lock: whoever holds it sees the mark before it publishes.
+//! * The tree is read behind a closed [gate](crate::store::gate), while no push is running; if one is, the snapshot is
+//!   left to the last of them.
 //! * Nothing is retired before the new snapshot, or the proof that none is needed, is durable.
 //! * The lock is released under the state's own lock after a look at the due mark: a run that
 //!   gave up waiting is either seen by the holder or gets the lock itself.
 
+mod admission;
+mod approach;
 mod hold;
 mod publish;
+mod reap;
 mod report;
 mod request;
 mod room;
 mod rotate;
 mod scan;
 mod snapshot;
+mod transfer;
 
 use chrono::{DateTime, Utc};
 
+pub use admission::{Admission, Applicant, admit, refused};
 pub use report::{Ending, Report};
-pub use request::Request;
+pub use request::{Request, Witness};
 pub use rotate::{Disposal, Examined, Rotated, examine, look, rotate};
+pub use transfer::{Seen, look_up};
 
 use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::decide::grade::Occasion;
 use crate::store::memory::{Failure, Work};
 use crate::store::root::SnapshotRoot;
-use crate::store::state::{State, TornMark};
+use crate::store::state::State;
+use crate::store::torn::TornMark;
 use crate::tell::error::Result;
 use crate::tell::escape::escape_path;
 use hold::{Hold, Released};
@@ -54,7 +64,21 @@ pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> 
 fn run_in_root(target: &Target, request: &Request, clock: &Clock) -> Result<Report> {
     let root = target.open_root()?;
     mark_before_lock(target, &root, request, clock.exact_now())?;
-    let mut request = request.clone();
+    let own = transfer::note_end(target, &root, request, clock)?;
+    if let Some(taken_over) = request.taken_over {
+        transfer::record_debt(&root, request, clock)?;
+        taken_over();
+    }
+    let result = serve(target, &root, request.clone(), clock);
+    if let Some(line) = own
+        && let Err(error) = transfer::settle(&root, &line, &result)
+    {
+        log::warn!("{}: {error}", target.label());
+    }
+    result
+}
+
+fn serve(target: &Target, root: &SnapshotRoot, mut request: Request, clock: &Clock) -> Result<Report> {
     if request.only_if_due {
         match State::read(root.private())?.due {
             None => return Ok(Report::new(target, Ending::NotDue)),
@@ -62,14 +86,14 @@ fn run_in_root(target: &Target, request: &Request, clock: &Clock) -> Result<Repo
         }
     }
     crate::priority::lower(&target.policy);
-    let hold = Hold::acquire(target, &root, &request, clock)?;
-    if !hold.is_covered(&root, &request)? {
-        return work(target, &root, request, clock, hold);
+    let hold = Hold::acquire(target, root, &request, clock)?;
+    if !hold.is_covered(root, &request)? {
+        return work(target, root, request, clock, hold);
     }
     log::info!("{}: covered by a run whose scan began later", target.label());
-    match hold.release_unless_due(&root)? {
+    match hold.release_unless_due(root)? {
         Released::Yes => Ok(Report::new(target, Ending::Covered)),
-        Released::Due { mark, held } => work(target, &root, Request::owed(&mark), clock, held),
+        Released::Due { mark, held } => work(target, root, Request::owed(&mark), clock, held),
     }
 }
 
@@ -82,6 +106,7 @@ fn work(
     mut hold: Hold,
 ) -> Result<Report> {
     let mut warnings = Vec::new();
+    hold.wait_for_turn(target, root, &request, clock)?;
     loop {
         let mut report = snapshot::snapshot(target, root, &request, clock)?;
         if report.is_success() {
@@ -103,7 +128,8 @@ fn work(
     }
 }
 
-/// What must be on disk before anything waits: the torn mark, and that the root has had a policy.
+/// What must be on disk before anything waits: the torn mark, or the end of it by a good push of whoever
+/// tore the module, and that the root has had a policy.
 fn mark_before_lock(
     target: &Target,
     root: &SnapshotRoot,
@@ -115,8 +141,12 @@ fn mark_before_lock(
     let marked = State::update(root.private(), |state| {
         let is_newer =
             |mark: &TornMark| state.torn.as_ref().is_none_or(|standing| standing.since < mark.since);
-        if torn.as_ref().is_some_and(is_newer) {
-            state.torn.clone_from(&torn);
+        if let Some(mark) = torn.clone().filter(is_newer) {
+            state.torn = Some(mark.on_top_of(state.torn.as_ref()));
+        }
+        if let Some(entry) = request.good_push() {
+            let mend = |mark: TornMark| mark.after_good_push(&entry.client.identity(), entry.began);
+            state.torn = state.torn.take().and_then(mend);
         }
     })
     .and_then(|_| remember_policy(target, root));
@@ -142,8 +172,12 @@ fn torn_mark(target: &Target, request: &Request, now: DateTime<Utc>) -> Option<T
         return None;
     }
     let label = target.label();
-    log::warn!("{label}: the transfer ended with status {status}; the module is torn until one ends well");
-    Some(TornMark { since: now, status, noticed: request.started.clone(), fingerprint: None })
+    let client = request.known_client();
+    let whose = client.as_ref().map_or("one".to_string(), |client| format!("one of {client}"));
+    log::warn!(
+        "{label}: the transfer ended with status {status}; the module is torn until {whose} ends well"
+    );
+    Some(TornMark::new(now, status, request.started.clone(), client.as_deref()))
 }
 
 /// Remembers the outcome outside the root; never fails a run. Only a success makes up for an

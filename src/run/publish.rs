@@ -34,6 +34,7 @@ impl Pass<'_> {
         let index = scan.and_then(|scan| scan.index.as_ref());
         let entries = scan.map(|scan| scan.comparison.fingerprint.entries);
         let staged = Staged::build(self.root, recycle.as_deref(), index, entries)?;
+        drop(self.gate.take());
         let grade = self.grade_after_clone(grade)?;
         let name = SnapshotName::new(time, grade).text;
         let has_earlier = self.catalog.newest(grade, self.now).is_some();

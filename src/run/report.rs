@@ -18,6 +18,8 @@ pub enum Ending {
     FailedTransfer,
     /// Sooner than `min_interval`: the root is marked due.
     TooSoon,
+    /// Another push is still running: the root is marked due, and the last one takes the snapshot.
+    Deferred,
     /// Only a due snapshot was asked for, and none is.
     NotDue,
 }
@@ -32,6 +34,7 @@ impl Ending {
             Ending::Torn => "torn",
             Ending::FailedTransfer => "failed-transfer",
             Ending::TooSoon => "too-soon",
+            Ending::Deferred => "deferred",
             Ending::NotDue => "not-due",
         }
     }

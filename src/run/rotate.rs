@@ -94,7 +94,8 @@ fn rotate_by_hand(target: &Target, confirm: bool, disposal: Disposal, clock: &Cl
     let root = target.open_root()?;
     super::remember_policy(target, &root)?;
     crate::priority::lower(&target.policy);
-    let hold = Hold::acquire(target, &root, &Request::rotation(), clock)?;
+    let mut hold = Hold::acquire(target, &root, &Request::rotation(), clock)?;
+    hold.wait_for_turn(target, &root, &Request::rotation(), clock)?;
     if confirm {
         end_pauses(target, &root, clock.now())?;
     }

@@ -8,8 +8,8 @@ use std::os::fd::AsFd;
 
 use chrono::{DateTime, Utc};
 
-use super::Report;
 use super::snapshot::Pass;
+use super::{Report, Witness};
 use crate::decide::grade::Torn;
 use crate::store::boot::BootTime;
 use crate::store::catalog::Item;
@@ -85,6 +85,10 @@ impl Pass<'_> {
 
     pub(super) fn torn(&self, comparison: &Comparison) -> Torn {
         let Some(mark) = &self.before.torn else { return Torn::No };
+        // A hook without a ledger knows nobody by name; what it can tell is whether the tree has changed.
+        if !mark.clients().is_empty() && self.request.witness != Witness::None {
+            return Torn::ByOthers;
+        }
         let changed = match &mark.fingerprint {
             Some(fingerprint) => *fingerprint != comparison.fingerprint,
             // The hook that set the mark never came to scan: what changed since then shows in the

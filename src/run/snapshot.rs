@@ -1,6 +1,7 @@
 //! One snapshot, or the proof that none is needed; under the lock.
 //!
-//! Order: clean up → note the moment → compare → publish or verify → remember. The moment is taken
+//! Order: clean up → close the gate → note the moment → compare → clone → open the gate → publish or verify → remember.
+//! The gate is open again before anything is synced: links in staging are out of everybody's way. The moment is taken
 //! before the first directory is read: whoever asks later than that has changes we may have missed, and is
 //! not covered by us. The torn mark is looked at before the scan and again after the clone, and only
 //! the mark that was there before is ever cleared. The state is written last: a run that dies
@@ -11,19 +12,22 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 
+use super::approach::{Approach, approach};
 use super::scan::Scan;
-use super::{Ending, Report, Request, rotate};
+use super::{Ending, Report, Request, Witness, rotate};
 use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::decide::clock_guard::clock_jump;
 use crate::decide::grade::{Grade, Occasion, Outcome, Torn, outcome};
 use crate::store::boot::BootTime;
 use crate::store::catalog::{Catalog, Item};
+use crate::store::gate::Gate;
 use crate::store::publish::{clean_up, discard_staging};
 use crate::store::record::Record;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
-use crate::store::state::{DueMark, DueReason, LastRun, State, TornMark};
+use crate::store::state::{DueMark, DueReason, LastRun, State};
+use crate::store::torn::TornMark;
 use crate::tell::error::Result;
 use crate::tree::compare::{Comparison, Fingerprint};
 
@@ -40,6 +44,10 @@ pub(super) struct Pass<'a> {
     pub(super) catalog: Catalog,
     /// Whether a comparison has been a full one.
     pub(super) is_full: Cell<bool>,
+    /// Closed as long as the tree is read.
+    pub(super) gate: Cell<Option<Gate>>,
+    /// How many pushes go on all the same.
+    pub(super) beside: usize,
 }
 
 /// Cleans up after earlier runs, compares, publishes what the request earns, and remembers it.
@@ -51,11 +59,20 @@ pub(super) fn snapshot(
 ) -> Result<Report> {
     let mut report = Report::new(target, Ending::Unchanged);
     let before = State::update(root.private(), |_| ())?;
+    let request = &request.clone().with_deferred(before.due.as_ref());
     // Before the visible ones: what somebody brings back meanwhile is then in both lists, not in neither.
     let retired = retire::retired(root)?;
     let mut catalog = Catalog::read(root, &target.policy.time_zone)?;
     catalog.pin(&before.pins);
     finish_earlier_work(target, root, &catalog, &retired, &mut report)?;
+    let Approach::Closed { gate, beside } = approach(target, root, request, clock)? else {
+        report.ending = Ending::Deferred;
+        return Ok(report);
+    };
+    if beside > 0 {
+        let others = if beside == 1 { "a push is".to_string() } else { format!("{beside} pushes are") };
+        report.warn(&target.label(), format!("{others} still running, so a snapshot is partial"));
+    }
     let now = clock.now();
     let scan_began = BootTime::now();
     let began = Instant::now();
@@ -70,6 +87,8 @@ pub(super) fn snapshot(
         before,
         catalog,
         is_full: Cell::new(false),
+        gate: Cell::new(Some(gate)),
+        beside,
     };
     // What could not be finished takes space that the next transfer may need.
     pass.run(&mut report).inspect_err(|error| {
@@ -110,7 +129,7 @@ impl Pass<'_> {
         let Scan { comparison, index } = self.compare(newest, report)?;
         let torn = self.torn(&comparison);
         self.tell_scan(&comparison);
-        match outcome(self.request.occasion, torn) {
+        match self.outcome(torn) {
             Outcome::Failed => {
                 report.ending = Ending::FailedTransfer;
                 self.remember(Outlook::torn(None, self.torn_scan(&comparison)))
@@ -132,7 +151,16 @@ impl Pass<'_> {
     fn is_first(&self) -> bool {
         self.catalog.newest(Grade::Partial, self.now).is_none()
             && self.before.torn.is_none()
-            && outcome(self.request.occasion, Torn::No) == Outcome::Snapshot(Grade::Complete)
+            && self.outcome(Torn::No) == Outcome::Snapshot(Grade::Complete)
+    }
+
+    /// What to make of the tree: partial at most if others are writing to it, or may be.
+    fn outcome(&self, torn: Torn) -> Outcome {
+        let is_uncertain = self.beside > 0 || self.request.witness == Witness::Missing;
+        match outcome(self.request.occasion, torn) {
+            Outcome::Snapshot(Grade::Complete) if is_uncertain => Outcome::Snapshot(Grade::Partial),
+            outcome => outcome,
+        }
     }
 
     /// Nothing new is safe to publish; but a tree that equals the newest complete snapshot keeps that one current.
@@ -227,16 +255,27 @@ impl Pass<'_> {
             state.full_comparison = Some(self.now).filter(|_| self.is_full.get()).or(state.full_comparison);
             if !is_new_mark(state.torn.as_ref(), self.before.torn.as_ref()) {
                 match (outlook.repaired, &mut state.torn) {
-                    (true, _) => state.torn = None,
+                    (true, torn) if self.request.witness == Witness::None => *torn = None,
+                    (true, torn) => *torn = torn.take().and_then(TornMark::after_repair),
                     (false, Some(mark)) if mark.fingerprint.is_none() => mark.fingerprint = outlook.torn_scan,
                     _ => {}
                 }
             }
+            let is_torn = state.torn.is_some();
             let is_served = |due: &DueMark| {
+                // Of a torn tree nothing better can be had, and whoever mends it brings a snapshot of its own.
+                let is_all_there_is = is_torn && self.beside == 0 && due.reason.is_of_ledger();
+                let wanted = if is_all_there_is { Grade::Partial } else { due.asked.grade() };
                 !due.marked.is_after(&self.scan_began)
-                    && outlook.covered.is_some_and(|covered| covered >= due.asked.grade())
+                    && outlook.covered.is_some_and(|covered| covered >= wanted)
             };
             state.due = state.due.take().filter(|due| !is_served(due));
+            if let Some(due) =
+                state.due.as_mut().filter(|due| self.beside > 0 && due.reason == DueReason::Deferred)
+            {
+                // The next partial one beside pushes that never end has to wait as long again.
+                due.since = self.now;
+            }
             // Somebody who gave up meanwhile was told that we would go once more.
             let is_promised =
                 |due: &DueMark| due.reason == DueReason::LockBusy && due.marked.is_after(&self.scan_began);

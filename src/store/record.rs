@@ -34,6 +34,16 @@ pub struct Client {
     pub user: String,
 }
 
+impl Client {
+    /// Who it is, from one transfer to the next: its user, or its address where nobody has to log in.
+    pub fn identity(&self) -> String {
+        match self.user.is_empty() {
+            true => format!("address {}", self.address),
+            false => format!("user {}", self.user),
+        }
+    }
+}
+
 /// A record; all paths in it are escaped and relative to the module.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -75,6 +85,12 @@ pub struct Record {
     /// Mount points that were left out.
     #[serde(default)]
     pub skipped_mounts: Vec<String>,
+    /// Files that look like temporary ones of rsync.
+    #[serde(default)]
+    pub temporaries: u64,
+    /// The first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub temporary_files: Vec<String>,
     /// Who transferred; none for a manual snapshot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<Client>,
@@ -136,6 +152,8 @@ impl Record {
             vanished: cloned.vanished,
             attributes_lost: cloned.attributes_lost,
             skipped_mounts: cloned.skipped_mounts.iter().map(|path| escape(path)).collect(),
+            temporaries: cloned.temporaries.count,
+            temporary_files: cloned.temporaries.paths.iter().map(|path| escape(path)).collect(),
             copies: CopyRecord::of(&cloned.copies),
             work: Some(Work {
                 recycled: None,
@@ -168,6 +186,8 @@ impl Record {
             vanished: 0,
             attributes_lost: 0,
             skipped_mounts: Vec::new(),
+            temporaries: 0,
+            temporary_files: Vec::new(),
             client: None,
             work: None,
             copies: Vec::new(),

@@ -15,6 +15,7 @@ use nix::unistd::fsync;
 
 use super::durable::{Place, c_name};
 use super::index_file;
+use super::ledger;
 use super::lock::Guard;
 use super::registration::Registration;
 use super::trust;
@@ -26,7 +27,7 @@ use crate::tree::syscalls::{open_directory, stat_entry};
 pub const PRIVATE: &str = ".rsyncd-snapshot";
 
 /// Directories within the private one.
-const ROOMS: [&str; 4] = ["records", index_file::ROOM, "staging", "expired"];
+const ROOMS: [&str; 5] = ["records", index_file::ROOM, "staging", "expired", ledger::ROOM];
 
 /// How a root is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,12 +18,12 @@ use super::durable::{self, Place, c_name};
 use super::lock::Guard;
 use super::pin::Pins;
 use super::record::{FORMAT, first_line, to_toml};
+use super::torn::TornMark;
 use crate::decide::brake::Brake;
 use crate::decide::clock_guard::ClockJump;
 use crate::decide::grade::Grade;
 use crate::decide::rotation::History;
 use crate::tell::error::{Error, Result};
-use crate::tree::compare::Fingerprint;
 
 const FILE: &str = "state.toml";
 const DAMAGED: &str = "state.toml.damaged";
@@ -61,6 +61,9 @@ pub struct State {
     /// Expiry is paused since a push changed most of the tree.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub brake: Option<Brake>,
+    /// Whether pre-xfer has entered a transfer here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paired: bool,
     /// The rules that the last rotation went by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rules: Option<String>,
@@ -85,21 +88,6 @@ pub struct LastRun {
     pub covered: Option<Grade>,
 }
 
-/// A transfer that ended badly, and nothing since that repaired it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TornMark {
-    /// When the transfer's end was noticed.
-    pub since: DateTime<Utc>,
-    /// Its exit status.
-    pub status: i32,
-    /// The hook that noticed it; tells one mark from another.
-    pub noticed: BootTime,
-    /// The tree as that transfer left it, once it has been scanned.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fingerprint: Option<Fingerprint>,
-}
-
 /// Why a snapshot is owed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -108,6 +96,19 @@ pub enum DueReason {
     LockBusy,
     /// A push came sooner than `min_interval` after the last snapshot.
     MinInterval,
+    /// A push ended while another one was still running.
+    Deferred,
+    /// A push ended, and its hook never ran or was killed.
+    Interrupted,
+    /// A process apart from the hook is at it.
+    Detached,
+}
+
+impl DueReason {
+    /// Whether it is about pushes that the ledger knows.
+    pub fn is_of_ledger(self) -> bool {
+        matches!(self, DueReason::Deferred | DueReason::Interrupted)
+    }
 }
 
 /// Who asked for a snapshot that is owed; the more it is worth, the greater.
@@ -159,6 +160,7 @@ impl Default for State {
             clock_jump: None,
             confirmed_future: None,
             brake: None,
+            paired: false,
             rules: None,
             pins: Pins::new(),
             retired: BTreeMap::new(),
@@ -232,7 +234,7 @@ impl State {
 
     /// What a lost state may have been.
     fn worst() -> Self {
-        let torn = TornMark { since: Utc::now(), status: -1, noticed: BootTime::now(), fingerprint: None };
+        let torn = TornMark::new(Utc::now(), -1, BootTime::now(), None);
         State { state_lost: true, torn: Some(torn), ..State::default() }
     }
 }

@@ -60,6 +60,23 @@ pub enum Error {
         /// What that means for the work that was asked for.
         consequence: &'static str,
     },
+    /// Others on this machine were before us all the time.
+    #[error(
+        "{root}: waited {waited_seconds} s for a turn, and {} before this one (max_parallel = {max_parallel}); {consequence}",
+        if *before == 1 { "1 job is still".to_string() } else { format!("{before} jobs are still") }
+    )]
+    Queue {
+        /// The root, escaped.
+        root: String,
+        /// How long we waited, in seconds.
+        waited_seconds: u64,
+        /// How many jobs were still before us.
+        before: usize,
+        /// How many may work at once.
+        max_parallel: usize,
+        /// What that means for the work that was asked for.
+        consequence: &'static str,
+    },
     /// One of our own files holds something that we did not write.
     #[error("{path}: {problem}")]
     Damaged {
@@ -94,7 +111,7 @@ impl Error {
             Error::Environment { .. } | Error::Usage(_) | Error::Policy(_) | Error::Root { .. } => {
                 Exit::Usage
             }
-            Error::Busy { .. } => Exit::Busy,
+            Error::Busy { .. } | Error::Queue { .. } => Exit::Busy,
         }
     }
 }

@@ -14,6 +14,7 @@ use std::os::fd::BorrowedFd;
 use nix::errno::Errno;
 
 use super::listing::{Entry, Listing};
+use super::temporaries::Temporaries;
 
 /// What a name stands for on one side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub struct Comparer {
     snapshot: Listing,
     slots: Vec<Slot>,
     hashes: RandomState,
+    /// Names in the live directory that was compared last that look like temporary ones of rsync.
+    pub temporaries: Temporaries,
 }
 
 /// A live entry: the hash of its name, but for the two lowest bits, which say what it is.
@@ -71,11 +74,12 @@ pub fn differences<E>(
     failed: impl Fn(Side, Errno) -> E,
     mut event: impl FnMut(&CStr, Option<Found>, Option<Found>) -> Result<(), E>,
 ) -> Result<u64, E> {
-    let Comparer { live: listing, snapshot: other, slots, hashes } = comparer;
+    let Comparer { live: listing, snapshot: other, slots, hashes, temporaries } = comparer;
     let live_failed = |cause| failed(Side::Live, cause);
     let snapshot_failed = |cause| failed(Side::Snapshot, cause);
 
     slots.clear();
+    *temporaries = Temporaries::default();
     listing.read_first(live).map_err(live_failed)?;
     let is_small = listing.is_whole();
     loop {
@@ -86,6 +90,7 @@ pub fn differences<E>(
                 | if entry.is_directory { DIRECTORY } else { 0 },
             inode: entry.inode,
         }));
+        temporaries.note_names(listing);
         if is_small || !listing.read_next(live).map_err(live_failed)? {
             break;
         }

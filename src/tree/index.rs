@@ -8,7 +8,8 @@
 //!
 //! * A change within the same tick of the kernel's clock leaves the ctime as it is. So what
 //!   changed within a margin before it was read (or after it, by a clock that was set back) does not count.
-//! * A directory with copies, or with something mounted in it, has to be looked at each time.
+//! * A directory with copies, with something mounted in it, or with files that look like temporary ones of rsync, has to
+//!   be looked at each time.
 //!
 //! The index is a chain of records in preorder with depths, children sorted by name, and read as it
 //! lies in the file: two words per directory are all that is kept besides. A checksum and the

@@ -19,4 +19,5 @@ pub mod listing;
 pub mod pool;
 pub mod remove;
 pub mod syscalls;
+pub mod temporaries;
 pub mod usage;

@@ -3,7 +3,7 @@
 //! nix makes most of them; rustix those that nix lacks on musl or lacks altogether: directory
 //! reads into a buffer of our size, rename without replacing, attributes by descriptor, mount ids.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -96,6 +96,21 @@ pub fn open_parent(directory: BorrowedFd) -> Answer<OwnedFd> {
 /// The state of an entry itself, be it a symbolic link.
 pub fn stat_entry(parent: BorrowedFd, name: &CStr) -> Answer<FileStat> {
     fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+}
+
+/// The state of what lies at `path` below `directory`, followed through no symbolic link and on no other mount.
+pub fn stat_below(directory: BorrowedFd, path: &[u8]) -> Answer<FileStat> {
+    let name = |bytes: &[u8]| CString::new(bytes).map_err(|_| Errno::EINVAL);
+    let mut names = path.split(|byte| *byte == b'/').peekable();
+    let mut parent: Option<OwnedFd> = None;
+    loop {
+        let here = parent.as_ref().map_or(directory, |parent| parent.as_fd());
+        let next = name(names.next().ok_or(Errno::ENOENT)?)?;
+        if names.peek().is_none() {
+            return stat_entry(here, &next);
+        }
+        parent = Some(open_directory(here, &next)?);
+    }
 }
 
 /// What must agree for two directories to be linkable: the device, and the mount where the

@@ -57,6 +57,29 @@ impl<'a> Daemon<'a> {
         )
     }
 
+    /// The same with both hooks.
+    pub(crate) fn pair_section(server: &Server, name: &str, path: &Path, more: &str) -> String {
+        let pre = format!("pre-xfer exec = {} pre-xfer", program(server));
+        Daemon::section(server, name, path, &format!("{pre}\n    {more}"))
+    }
+
+    /// Serves the one module, read-write, with both hooks.
+    pub(crate) fn of_pair(module: &'a Module) -> Daemon<'a> {
+        Daemon::start(module, &Daemon::pair_section(module, "data", &module.latest, ""))
+    }
+
+    /// A client in the background whose push of `source` takes long: at most 100 KB/s.
+    pub(crate) fn push_slowly(&self, source: &Path, module: &str) -> Child {
+        client()
+            .args(["--archive", "--bwlimit=100", "--whole-file"])
+            .arg(format!("{}/", source.display()))
+            .arg(self.url(&format!("{module}/")))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a client")
+    }
+
     /// Serves `sections`, which follow the usual global settings.
     pub(crate) fn start(server: &'a Server, sections: &str) -> Daemon<'a> {
         let account = if is_root() { "uid = root\ngid = root\n" } else { "" };
@@ -184,14 +207,14 @@ pub(crate) fn await_snapshots(root: &Path, count: usize) -> Vec<String> {
     super::module::visible(root)
 }
 
-fn hook_command(server: &Server) -> String {
+/// The program with its options, as the hooks call it.
+pub(crate) fn program(server: &Server) -> String {
     let quoted = |path: &Path| format!("'{}'", path.display());
-    format!(
-        "'{BINARY}' --config {} --rsyncd-conf {}; echo \"$RSYNC_EXIT_STATUS $?\" >> {}",
-        quoted(&server.policy),
-        quoted(&server.rsyncd_conf),
-        quoted(&notes(server))
-    )
+    format!("'{BINARY}' --config {} --rsyncd-conf {}", quoted(&server.policy), quoted(&server.rsyncd_conf))
+}
+
+fn hook_command(server: &Server) -> String {
+    format!("{}; echo \"$RSYNC_EXIT_STATUS $?\" >> '{}'", program(server), notes(server).display())
 }
 
 fn notes(server: &Server) -> PathBuf {

@@ -18,6 +18,7 @@ use crate::tree::difference::{Found, Side, differences};
 use crate::tree::listing::Listing;
 use crate::tree::remove::remove_alone;
 use crate::tree::syscalls::{is_gone, is_mount_point};
+use crate::tree::temporaries::Temporaries;
 
 impl Clone<'_, '_> {
     /// Links everything into a new directory; returns how many entries the live one has.
@@ -29,10 +30,12 @@ impl Clone<'_, '_> {
         let mut listing = std::mem::take(&mut self.listing);
         let live = directories.0.as_fd();
         let mut entries = 0;
+        let mut found = Temporaries::default();
         listing.read_first(live).map_err(|cause| self.live.error("read", None, cause))?;
         loop {
             listing.sort_by_inode();
             entries += listing.entries().len() as u64;
+            found.note_names(&listing);
             for entry in listing.entries() {
                 self.add(directories, listing.name(entry), entry.is_directory, pending)?;
             }
@@ -41,6 +44,7 @@ impl Clone<'_, '_> {
             }
         }
         self.listing = listing;
+        self.note_temporaries(found);
         Ok(entries)
     }
 
@@ -101,8 +105,20 @@ impl Clone<'_, '_> {
         })?;
         // What made no difference is there already.
         self.count(listed.saturating_sub(different));
+        self.note_temporaries(std::mem::take(&mut comparer.temporaries));
         self.comparer = comparer;
         Ok(listed)
+    }
+
+    /// Counts what was found by name in the live directory at hand.
+    fn note_temporaries(&mut self, names: Temporaries) {
+        if names.count > 0 {
+            let mut directory = self.live.relative_path(None);
+            if !directory.is_empty() {
+                directory.push(b'/');
+            }
+            self.cloned.temporaries.add(names.within(&directory));
+        }
     }
 
     /// Links an entry, or makes the directory for it.

@@ -37,6 +37,7 @@ use super::index::{Index, Ordinal, Part, Stamp, max_bytes, now_ns};
 use super::listing::Listing;
 use super::pool::{self, Pool};
 use super::syscalls::open_directory;
+use super::temporaries::Temporaries;
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
 
@@ -59,6 +60,8 @@ pub struct Cloned {
     pub skipped_mounts: Vec<Vec<u8>>,
     /// Directories or copies whose owner or security attributes could not be kept.
     pub attributes_lost: u64,
+    /// Files that look like temporary ones of rsync, relative to the module.
+    pub temporaries: Temporaries,
     /// Entries that disappeared or kept changing their type while they were read.
     pub vanished: u64,
 }
@@ -76,6 +79,7 @@ impl Cloned {
         }
         self.skipped_mounts.extend(other.skipped_mounts);
         self.attributes_lost += other.attributes_lost;
+        self.temporaries.add(other.temporaries);
         self.vanished += other.vanished;
     }
 }

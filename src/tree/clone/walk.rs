@@ -213,7 +213,7 @@ impl Clone<'_, '_> {
         let directories = (self.open_live()?, self.open_staged()?);
         let mut pending = Children::new(LEVEL_BYTES);
         let changes = |cloned: &Cloned| cloned.made + cloned.removed;
-        let doubts = |cloned: &Cloned| (cloned.copied, cloned.skipped_mounts.len());
+        let doubts = |cloned: &Cloned| (cloned.copied, cloned.skipped_mounts.len(), cloned.temporaries.count);
         let before = (changes(&self.cloned), doubts(&self.cloned));
         self.cloned.directories_read += 1;
         let entries = match child.is_new {

@@ -1,0 +1,137 @@
+//! The health of a snapshot root: marks, the ledger, pauses, what rsync left behind, and the age of the newest snapshot.
+//!
+//! Looks only, and takes no lock: what a running hook is just about to change may be told as it was.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::check::{Finding, Level};
+use crate::clock::Clock;
+use crate::config::target::Target;
+use crate::decide::grade::Grade;
+use crate::decide::reason::Pause;
+use crate::decide::span::roughly;
+use crate::run::{self, Examined};
+use crate::store::catalog::Item;
+use crate::store::ledger::{Ledger, Line};
+use crate::store::record::Record;
+use crate::store::root::SnapshotRoot;
+use crate::store::state::{DueReason, State};
+use crate::store::torn::TornMark;
+use crate::tell::counted;
+use crate::tell::error::Error;
+use crate::tell::escape::{escape_path, unescape};
+use crate::tree::syscalls::stat_below;
+
+/// What there is to say about the root of a module.
+///
+/// # Errors
+/// What keeps it from being looked at.
+pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
+    let now = Clock::System.now();
+    if target.root_is_to_come() {
+        let message = format!("no run yet; the first one makes {}", escape_path(&target.root_path));
+        return Ok(vec![Finding::new(Level::Ok, message)]);
+    }
+    let root = target.look_at_root()?;
+    let Examined { catalog, state, decision } = run::examine(target, &root, now)?;
+    let mut findings = Vec::new();
+    let mut warn = |message: String| findings.push(Finding::new(Level::Warning, message));
+    catalog.warnings.iter().for_each(|warning| warn(warning.clone()));
+    marks(&state, &Ledger::look(&root)?).into_iter().for_each(&mut warn);
+    let newest = catalog.newest(Grade::Partial, now).and_then(|item| item.record.as_ref());
+    if let Some(message) = newest.and_then(|record| stale_temporaries(&root, record, now)) {
+        warn(message);
+    }
+    if let Some(pause) = &decision.pause {
+        let level = if matches!(pause, Pause::Brake(_)) { Level::Critical } else { Level::Warning };
+        findings.push(Finding::new(level, format!("nothing expires: {pause}")));
+    }
+    let newest = catalog.newest(Grade::Complete, now);
+    let mut finding = age(target, newest, catalog.items.len(), root.is_registered(), now);
+    let pinned = catalog.items.iter().filter(|item| item.pin.is_some()).count();
+    if pinned > 0 {
+        finding.message += &format!(", {pinned} pinned");
+    }
+    findings.push(finding);
+    Ok(findings)
+}
+
+/// What runs have left for others, and what in the ledger nobody takes care of.
+fn marks(state: &State, lines: &[Line]) -> Vec<String> {
+    let is_running = lines.iter().any(Line::is_running_push);
+    // A push that is put off is no trouble as long as the one that it waits for is running.
+    let due = state.due.as_ref().filter(|due| !is_running || due.reason != DueReason::Deferred);
+    let due = due
+        .map(|due| format!("a snapshot is due since {}: run `snapshot --due`", due.since.format("%FT%TZ")));
+    let orphans = lines.iter().filter(|line| line.writes() && !line.is_alive()).map(|line| {
+        format!(
+            "the push of {} (process {}) got no snapshot, for its hook did not run to the end: run `snapshot --due`",
+            line.who(),
+            line.pid
+        )
+    });
+    state.torn.as_ref().map(describe_torn).into_iter().chain(due).chain(orphans).collect()
+}
+
+/// How long rsync may take over one file.
+const STALE_AFTER: TimeDelta = TimeDelta::days(1);
+
+/// Files that look as if rsync had been stopped over them, of those that the newest snapshot remembers.
+fn stale_temporaries(root: &SnapshotRoot, record: &Record, now: DateTime<Utc>) -> Option<String> {
+    let is_stale = |path: &&String| {
+        let stat = unescape(path).and_then(|path| stat_below(root.module(), &path).ok());
+        stat.is_some_and(|stat| stat.st_mtime < (now - STALE_AFTER).timestamp())
+    };
+    let stale: Vec<&String> = record.temporary_files.iter().filter(is_stale).collect();
+    let first = stale.first()?;
+    Some(format!(
+        "{} that look like what rsync leaves when it is stopped are more than a day old, the first is {first}; a push with `--delete` removes them if they are nobody's",
+        counted(stale.len(), "file")
+    ))
+}
+
+fn describe_torn(torn: &TornMark) -> String {
+    let (since, status) = (torn.since.format("%FT%TZ"), torn.status);
+    let clients = torn.clients();
+    if clients.is_empty() {
+        return format!(
+            "torn since {since}: a transfer ended with status {status}, and none has ended well and changed anything since"
+        );
+    }
+    format!(
+        "torn since {since}: a transfer ended with status {status}, and no push has ended well since of {}; if one will never come, `release --torn`",
+        clients.join(", ")
+    )
+}
+
+/// How old the newest complete snapshot is, against `max_age`.
+fn age(
+    target: &Target,
+    newest: Option<&Item>,
+    count: usize,
+    registered: bool,
+    now: DateTime<Utc>,
+) -> Finding {
+    let max_age = target.policy.max_age;
+    let Some(newest) = newest else {
+        return match (registered, max_age) {
+            (false, _) => Finding::new(Level::Ok, "no run yet"),
+            (true, None) => Finding::new(Level::Ok, "no complete snapshot yet"),
+            (true, Some(max_age)) => {
+                Finding::new(Level::Warning, format!("no complete snapshot yet, and max_age is {max_age}"))
+            }
+        };
+    };
+    let age = now - newest.snapshot().verified_until;
+    let text =
+        format!("{}, the newest complete one was current {} ago", counted(count, "snapshot"), roughly(age));
+    match max_age {
+        Some(limit) if age > limit.delta() * 2 => {
+            Finding::new(Level::Critical, format!("{text}, more than twice max_age {limit}"))
+        }
+        Some(limit) if age > limit.delta() => {
+            Finding::new(Level::Warning, format!("{text}, more than max_age {limit}"))
+        }
+        _ => Finding::new(Level::Ok, text),
+    }
+}

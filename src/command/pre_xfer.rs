@@ -1,0 +1,66 @@
+//! `pre-xfer`: what rsyncd runs before every transfer, and waits for.
+//!
+//! rsyncd sends what a failing pre-xfer prints to the client. So it fails only to turn a client away, with one sentence for it.
+
+use super::{Context, print};
+use crate::clock::Clock;
+use crate::config::arguments::{Arguments, Kind};
+use crate::config::environment::Connection;
+use crate::config::target::Target;
+use crate::decide::refusal::Sharing;
+use crate::run::{self, Admission, Applicant, admit};
+use crate::tell::error::{Error, Result};
+use crate::tell::exit::Exit;
+
+/// Reads rsyncd's environment, and lets the transfer in or turns it away.
+///
+/// # Errors
+/// If it was not rsyncd that ran it.
+pub fn run(context: &Context) -> Result<Exit> {
+    let connection = Connection::from_environment()?;
+    let pid = connection
+        .pid
+        .ok_or_else(|| Error::Environment { variable: "RSYNC_PID", problem: "is not set".to_string() })?;
+    // Without arguments nobody knows what it is; it may be a push.
+    let unknown = || Arguments { kind: Kind::Push, rewriting: Vec::new() };
+    let applicant = Applicant {
+        arguments: Arguments::from_environment().unwrap_or_else(unknown),
+        request: connection.request.clone(),
+        client: connection.client.clone(),
+        pid,
+    };
+    let target = match Target::of_module(&context.settings, connection.module_name, &connection.module_path) {
+        Ok(target) => target,
+        Err(error) => return without_target(&applicant, &error),
+    };
+    context.set_level(&target);
+    let label = target.label();
+    match admit(&target, &applicant, &Clock::System) {
+        Ok(Admission::Refused(why)) => turn_away(&label, &applicant, &why),
+        Ok(Admission::Entered) => {
+            let Applicant { arguments, request, client, .. } = &applicant;
+            log::debug!("{label}: {} of {request} by {} begins", arguments.kind, client.identity());
+            Ok(Exit::Done)
+        }
+        Err(error) => Ok(let_in(&error)),
+    }
+}
+
+/// Where even the snapshot root is unknown, what rewrites files may rewrite snapshots.
+fn without_target(applicant: &Applicant, error: &Error) -> Result<Exit> {
+    match run::refused(applicant, &[], Sharing::Unknown) {
+        Some(why) => turn_away("a module that cannot be used", applicant, &why),
+        None => Ok(let_in(error)),
+    }
+}
+
+fn let_in(error: &Error) -> Exit {
+    log::error!("this transfer is not in the ledger, so its snapshot will be partial: {error}");
+    Exit::Done
+}
+
+fn turn_away(label: &str, applicant: &Applicant, why: &str) -> Result<Exit> {
+    log::warn!("{label}: turned away a push of {}: {why}", applicant.client.identity());
+    print(&format!("{why}\n"))?;
+    Ok(Exit::Failed)
+}

@@ -1,0 +1,462 @@
+//! What a transfer is going to do, from the arguments that rsyncd hands to a pre-xfer hook.
+//!
+//! rsyncd reads what the client sends like a command line of its own, with popt and one table of options,
+//! and passes on the same words as `RSYNC_ARG0` to `RSYNC_ARGn`, byte for byte. So they are read here
+//! the same way: letters in clusters, values that are attached or the next word, options after
+//! paths, and the last of two that contradict each other. With `--secluded-args` the client
+//! sends two lists, one after the other; rsyncd adds up what they say, and passes them on as one.
+//!
+//! A push must never pass for anything else, or it would have no snapshot, and an option that
+//! rewrites files in place must never be missed, whatever a client sends. That holds because
+//!
+//! * a word is an option here only where it is one for rsyncd. The sole thing that could set the two apart is
+//!   whether an option takes a value, and that never changed from rsync 3.0.9 to 3.5.0. So
+//!   `--backup-dir --sender` is a push into a backup directory of that name for both;
+//! * one word that is not understood for sure makes the whole list suspect: an option that is
+//!   unknown here, a value too few or too many, two dashes, no `--server` in front, no dot before
+//!   the paths. What is suspect is a push, and every word of it that looks like an option
+//!   that rewrites counts as one, even if another would take it back. Today's rsyncd refuses nearly all of these; a future one
+//!   may know the option, and then a pull passes for a push, which costs a comparison;
+//! * a value that makes no sense is not looked at: rsyncd refuses the transfer for it.
+//!
+//! Reading is pure; only [`Arguments::from_environment`] looks at this process.
+
+mod options;
+mod reading;
+
+use std::env;
+use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+
+use serde::{Deserialize, Serialize};
+
+use self::options::Meaning;
+
+/// What a transfer does with the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// It writes files, or may.
+    Push,
+    /// It removes files and writes none: a push with `--existing`, `--ignore-existing` and an option
+    /// that deletes, or a pull with `--remove-source-files`. It may still set attributes of directories.
+    DeletionOnly,
+    /// It reads files. A recursive listing without `--list-only` looks the same.
+    Pull,
+    /// It reads names. A pull of a directory without what is in it (`-d`) looks the same.
+    Listing,
+    /// A push or pull with `--dry-run`, or a push with `--only-write-batch`: nothing is written.
+    DryRun,
+}
+
+impl Kind {
+    /// Whether the transfer may change the module.
+    pub fn writes(self) -> bool {
+        matches!(self, Kind::Push | Kind::DeletionOnly)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Push => "push",
+            Kind::DeletionOnly => "deletion-only",
+            Kind::Pull => "pull",
+            Kind::Listing => "listing",
+            Kind::DryRun => "dry-run",
+        })
+    }
+}
+
+/// An option with which a push writes into files that are there, and so into every snapshot that
+/// shares them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rewriting {
+    /// `--inplace`.
+    Inplace,
+    /// `--append`.
+    Append,
+    /// `--append-verify`, which clients send as `--append` twice.
+    AppendVerify,
+    /// `--write-devices`, which rsyncd takes for `--inplace` as well.
+    WriteDevices,
+}
+
+impl Rewriting {
+    /// The option as a person types it.
+    pub fn option(self) -> &'static str {
+        match self {
+            Rewriting::Inplace => "--inplace",
+            Rewriting::Append => "--append",
+            Rewriting::AppendVerify => "--append-verify",
+            Rewriting::WriteDevices => "--write-devices",
+        }
+    }
+}
+
+/// The arguments of a transfer, classified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arguments {
+    /// What the transfer does.
+    pub kind: Kind,
+    /// The options in effect that rewrite files, sorted, each once. Pulls and dry runs name them too and rewrite
+    /// nothing, so ask [`Kind::writes`] first.
+    pub rewriting: Vec<Rewriting>,
+}
+
+impl Arguments {
+    /// Reads the arguments, of which the first is the program's name.
+    pub fn parse(arguments: &[Vec<u8>]) -> Self {
+        match reading::read(arguments) {
+            Some(meanings) => Effect::of(&meanings).classified(),
+            None => Arguments { kind: Kind::Push, rewriting: Effect::of(&suspicions(arguments)).rewriting() },
+        }
+    }
+
+    /// Reads `RSYNC_ARG0` and so on, up to the first that is not set; `None` if there are none,
+    /// as for every hook but pre-xfer.
+    pub fn from_environment() -> Option<Self> {
+        let arguments: Vec<_> = (0..)
+            .map_while(|number| env::var_os(format!("RSYNC_ARG{number}")))
+            .map(OsStringExt::into_vec)
+            .collect();
+        (!arguments.is_empty()).then(|| Arguments::parse(&arguments))
+    }
+}
+
+/// The words that would rewrite files if they are options.
+fn suspicions(arguments: &[Vec<u8>]) -> Vec<Meaning> {
+    let rewrites = |meaning: &Meaning| {
+        use Meaning::{Append, AppendVerify, Inplace, WriteDevices};
+        matches!(meaning, Inplace(true) | Append | AppendVerify | WriteDevices(true))
+    };
+    arguments
+        .iter()
+        .filter_map(|word| word.strip_prefix(b"--"))
+        .filter_map(|long| long.split(|byte| *byte == b'=').next())
+        .filter_map(options::long)
+        .map(|option| option.meaning)
+        .filter(rewrites)
+        .collect()
+}
+
+/// What the options add up to.
+#[derive(Debug, Default)]
+struct Effect {
+    sender: bool,
+    dry_run: bool,
+    list_only: bool,
+    recursive: bool,
+    directories: bool,
+    existing: bool,
+    ignore_existing: bool,
+    deletes: bool,
+    removes_source: bool,
+    only_batch: bool,
+    inplace: bool,
+    /// 1 for `--append`, 2 or more for `--append-verify`.
+    append: usize,
+    write_devices: bool,
+}
+
+impl Effect {
+    fn of(meanings: &[Meaning]) -> Self {
+        let mut effect = Effect::default();
+        for meaning in meanings {
+            effect.add(*meaning);
+        }
+        effect
+    }
+
+    fn add(&mut self, meaning: Meaning) {
+        match meaning {
+            Meaning::Sender => self.sender = true,
+            Meaning::DryRun => self.dry_run = true,
+            Meaning::ListOnly => self.list_only = true,
+            Meaning::Recursive(recursive) => self.recursive = recursive,
+            Meaning::Directories(directories) => self.directories = directories,
+            Meaning::Existing => self.existing = true,
+            Meaning::IgnoreExisting => self.ignore_existing = true,
+            Meaning::Delete => self.deletes = true,
+            Meaning::RemoveSource => self.removes_source = true,
+            Meaning::OnlyBatch => self.only_batch = true,
+            Meaning::Batch => self.only_batch = false,
+            Meaning::Inplace(inplace) => self.inplace = inplace,
+            Meaning::Append => self.append += 1,
+            Meaning::AppendVerify => self.append = 2,
+            Meaning::NoAppend => self.append = 0,
+            Meaning::WriteDevices(write_devices) => self.write_devices = write_devices,
+            Meaning::Other => {}
+        }
+    }
+
+    fn classified(&self) -> Arguments {
+        Arguments { kind: self.kind(), rewriting: self.rewriting() }
+    }
+
+    fn kind(&self) -> Kind {
+        if self.dry_run || self.only_batch {
+            return if self.sender && self.lists() { Kind::Listing } else { Kind::DryRun };
+        }
+        if self.sender {
+            return self.kind_of_sender();
+        }
+        // A push with `--list-only` is one: no client sends it, and rsyncd guards not every write.
+        let writes_no_file = self.existing && self.ignore_existing && self.deletes;
+        if writes_no_file { Kind::DeletionOnly } else { Kind::Push }
+    }
+
+    fn kind_of_sender(&self) -> Kind {
+        if self.removes_source {
+            Kind::DeletionOnly
+        } else if self.lists() {
+            Kind::Listing
+        } else {
+            Kind::Pull
+        }
+    }
+
+    fn lists(&self) -> bool {
+        self.list_only || self.directories && !self.recursive
+    }
+
+    fn rewriting(&self) -> Vec<Rewriting> {
+        let in_effect = [
+            (Rewriting::Inplace, self.inplace),
+            (Rewriting::Append, self.append == 1),
+            (Rewriting::AppendVerify, self.append > 1),
+            (Rewriting::WriteDevices, self.write_devices),
+        ];
+        in_effect.into_iter().filter(|(_, in_effect)| *in_effect).map(|(rewriting, _)| rewriting).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Classifies words that a client would send after `--server`, with a path behind them.
+    fn classified(words: &[&str]) -> Arguments {
+        let all = ["rsyncd", "--server"].iter().chain(words).chain(&[".", "data/"]);
+        Arguments::parse(&all.map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>())
+    }
+
+    #[track_caller]
+    fn assert_kind(kind: Kind, cases: &[&[&str]]) {
+        for words in cases {
+            assert_eq!(classified(words).kind, kind, "{words:?}");
+        }
+    }
+
+    #[track_caller]
+    fn assert_rewriting(rewriting: &[Rewriting], cases: &[&[&str]]) {
+        for words in cases {
+            assert_eq!(classified(words).rewriting, rewriting, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_sender_option_makes_a_pull() {
+        let cases: [&[&str]; 4] = [
+            &["--sender", "-vlogDtpre.iLsfxCIvu"],
+            &["-r", "--sender"],
+            &["--sender", "--sender", "-B700", "--timeout=60"],
+            &["--sender", "-dr"],
+        ];
+        assert_kind(Kind::Pull, &cases);
+        assert_kind(Kind::Push, &[&["-vlogDtpre.iLsfxCIvu"], &[], &["-d"], &["--list-only"]]);
+    }
+
+    #[test]
+    fn a_value_is_no_option_whatever_it_looks_like() {
+        let cases: [&[&str]; 9] = [
+            &["--backup-dir", "--sender"],
+            &["--backup-dir=--sender"],
+            &["-logDtpre.iLs", "--partial-dir", "-n", "--temp-dir", "--list-only"],
+            &["-rT", "--sender"],
+            &["-rT--sender"],
+            &["-re--sender", "-f", "--sender"],
+            &["-@", "--sender", "-B", "-n", "-M", "--sender"],
+            &["--remote-option", "--sender"],
+            &["--write-batch", "--only-write-batch"],
+        ];
+        assert_kind(Kind::Push, &cases);
+        assert_rewriting(&[], &[&["--backup-dir", "--inplace", "-T", "--append"], &["--suffix=--inplace"]]);
+    }
+
+    #[test]
+    fn the_value_in_a_cluster_ends_it() {
+        assert_kind(Kind::Push, &[&["-en"], &["-re.n"], &["-B700n"], &["-e=n"]]);
+        assert_kind(Kind::DryRun, &[&["-rne."], &["-nB", "700"], &["-vn"]]);
+    }
+
+    #[test]
+    fn options_are_found_behind_paths_too() {
+        let all = ["rsyncd", "--server", "-r", ".", "data", "--sender"].map(|word| word.as_bytes().to_vec());
+        assert_eq!(Arguments::parse(&all).kind, Kind::Pull);
+    }
+
+    #[test]
+    fn a_listing_names_what_it_wants_or_directories_alone() {
+        let cases: [&[&str]; 5] = [
+            &["--sender", "-de.Ls"],
+            &["--sender", "-re.Ls", "--list-only"],
+            &["--sender", "--dirs"],
+            &["--sender", "-rd", "--no-r"],
+            &["--sender", "-nd"],
+        ];
+        assert_kind(Kind::Listing, &cases);
+        assert_kind(Kind::Pull, &[&["--sender", "-d", "--no-d"], &["--sender", "-da"]]);
+    }
+
+    #[test]
+    fn a_dry_run_writes_nothing_in_either_direction() {
+        let cases: [&[&str]; 5] = [
+            &["--sender", "-nr"],
+            &["--dry-run", "--delete"],
+            &["-rn", "--inplace"],
+            &["--only-write-batch=X"],
+            &["--write-batch=X", "--only-write-batch", "Y"],
+        ];
+        assert_kind(Kind::DryRun, &cases);
+        assert_kind(Kind::Push, &[&["--only-write-batch=X", "--write-batch=Y"]]);
+    }
+
+    #[test]
+    fn a_push_that_may_write_no_file_only_deletes() {
+        let deletes = [
+            "--delete",
+            "--del",
+            "--delete-before",
+            "--delete-during",
+            "--delete-delay",
+            "--delete-after",
+            "--delete-excluded",
+            "--delete-missing-args",
+        ];
+        for delete in deletes {
+            assert_kind(Kind::DeletionOnly, &[&["-r", delete, "--existing", "--ignore-existing"]]);
+            assert_kind(Kind::DeletionOnly, &[&["--ignore-existing", "--ignore-non-existing", delete]]);
+            assert_kind(
+                Kind::Push,
+                &[&["-r", delete], &[delete, "--existing"], &[delete, "--ignore-existing"]],
+            );
+        }
+        assert_kind(Kind::Push, &[&["--existing", "--ignore-existing"]]);
+    }
+
+    #[test]
+    fn a_pull_that_removes_what_it_sent_deletes() {
+        let cases: [&[&str]; 3] = [
+            &["--sender", "-r", "--remove-source-files"],
+            &["--sender", "-r", "--remove-sent-files"],
+            &["--sender", "-d", "--list-only", "--remove-source-files"],
+        ];
+        assert_kind(Kind::DeletionOnly, &cases);
+        assert_kind(Kind::DryRun, &[&["--sender", "-rn", "--remove-source-files"]]);
+        assert_kind(Kind::Push, &[&["-r", "--remove-source-files"]]);
+    }
+
+    #[test]
+    fn the_last_of_two_contradictory_options_counts() {
+        assert_rewriting(
+            &[],
+            &[&["--inplace", "--no-inplace"], &["--append", "--append-verify", "--no-append"]],
+        );
+        assert_rewriting(&[], &[&["--write-devices", "--no-write-devices"]]);
+        assert_rewriting(
+            &[Rewriting::Inplace],
+            &[&["--no-inplace", "--inplace"], &["--inplace", "--no-append"]],
+        );
+        assert_rewriting(
+            &[Rewriting::Append],
+            &[&["--append"], &["--append-verify", "--no-append", "--append"]],
+        );
+        assert_rewriting(&[Rewriting::Append], &[&["--append", "--no-inplace"]]);
+    }
+
+    #[test]
+    fn append_twice_verifies() {
+        assert_rewriting(&[Rewriting::AppendVerify], &[&["--append", "--append"], &["--append-verify"]]);
+        assert_rewriting(&[Rewriting::AppendVerify], &[&["--append-verify", "--append"]]);
+    }
+
+    #[test]
+    fn the_options_that_rewrite_come_sorted_and_once() {
+        let all = [Rewriting::Inplace, Rewriting::AppendVerify, Rewriting::WriteDevices];
+        let words: &[&str] = &["--write-devices", "--append", "--inplace", "--append", "--inplace"];
+        assert_rewriting(&all, &[words]);
+        let texts: Vec<_> = all.iter().map(|rewriting| rewriting.option()).collect();
+        assert_eq!(texts, ["--inplace", "--append-verify", "--write-devices"]);
+    }
+
+    #[test]
+    fn one_word_that_is_not_understood_makes_all_of_it_a_push() {
+        let cases: [&[&str]; 16] = [
+            &["--sender", "--unheard-of"],
+            &["--unheard-of", "--sender"],
+            &["--sender", "-rG"],
+            &["--sender=1"],
+            &["--sender", "-n=1"],
+            &["--sender", "--"],
+            &["--sender", "-"],
+            &["--", "--sender"],
+            &["--sender", "--daemon"],
+            &["--sender", "--help"],
+            &["--sender", "-V"],
+            &["--sender", "---r"],
+            &["--sender", "--=x"],
+            &["--sender", "--Recursive"],
+            &["--sender", "--list"],
+            &["--dry-run", "--list-only", "--inplace=no"],
+        ];
+        assert_kind(Kind::Push, &cases);
+    }
+
+    #[test]
+    fn a_list_that_no_client_sends_is_a_push() {
+        let lists: [&[&[u8]]; 8] = [
+            &[],
+            &[b"rsyncd"],
+            &[b"rsyncd", b"--sender", b"."],
+            &[b"rsyncd", b"--sender", b"--server", b"."],
+            &[b"rsyncd", b"--server", b"--sender"],
+            &[b"rsyncd", b"--server", b"--sender", b".", b"--backup-dir"],
+            &[b"rsyncd", b"--server", b"--sender", b".", b"-rT"],
+            &[b"rsyncd", b"--server", b"--sender", b"--\xff\xfe", b"."],
+        ];
+        for list in lists {
+            let list: Vec<_> = list.iter().map(|word| word.to_vec()).collect();
+            assert_eq!(Arguments::parse(&list).kind, Kind::Push, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn in_a_suspect_list_every_word_that_would_rewrite_counts() {
+        let inplace = [Rewriting::Inplace];
+        let cases: [&[&str]; 5] = [
+            &["--unheard-of", "--inplace"],
+            &["--inplace", "--unheard-of", "--no-inplace"],
+            &["--inplace=yes"],
+            &["--", "--inplace"],
+            &["--unheard-of", "--backup-dir", "--inplace"],
+        ];
+        assert_rewriting(&inplace, &cases);
+        assert_rewriting(&[Rewriting::Append], &[&["-G", "--append", "--no-append"]]);
+        assert_rewriting(&[Rewriting::AppendVerify], &[&["-G", "--append", "--append"]]);
+        assert_rewriting(&[], &[&["-G", "--no-inplace", "--backup-dir=--inplace"]]);
+    }
+
+    #[test]
+    fn kinds_and_options_are_stored_as_they_are_shown() {
+        for kind in [Kind::Push, Kind::DeletionOnly, Kind::Pull, Kind::Listing, Kind::DryRun] {
+            assert_eq!(serde_json::to_value(kind).expect("JSON"), kind.to_string());
+            assert_eq!(kind.writes(), matches!(kind, Kind::Push | Kind::DeletionOnly));
+        }
+        for rewriting in [Rewriting::Append, Rewriting::WriteDevices] {
+            let text = serde_json::to_value(rewriting).expect("JSON");
+            assert_eq!(text, rewriting.option().trim_start_matches('-'));
+        }
+    }
+}

@@ -1,0 +1,525 @@
+//! Both hooks behind a real rsync daemon: what each of them knows because of the other.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use support::daemon::{Daemon, GOOD, await_snapshots, client, program, source};
+use support::file_system::{FileSystem, Kind};
+use support::module::{Module, visible};
+use support::run::{Run, tool};
+use support::server::Server;
+use support::time::wait_until;
+use support::{fingerprint, have, tree};
+
+/// A module behind a daemon with both hooks, and what a client pushes from.
+fn paired() -> Option<(Module, PathBuf)> {
+    if !have(&["rsync"]) {
+        return None;
+    }
+    let module = Module::new();
+    let source = source(&module);
+    Some((module, source))
+}
+
+/// The names in the ledger.
+fn ledger(module: &Module) -> Vec<String> {
+    let entries = fs::read_dir(module.private("transfers")).expect("the ledger");
+    entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// A client's own tree with a file that takes half a minute to push slowly.
+fn large_source(module: &Module) -> PathBuf {
+    let source = module.directory.join("large source");
+    fs::create_dir_all(source.join("b")).expect("a directory");
+    tree::write(&source.join("b/arrives first"), "1");
+    fs::write(source.join("b/zz large"), vec![b'x'; 3 << 20]).expect("a large file");
+    source
+}
+
+/// A push that is under way: its first file has arrived.
+fn start_slow_push(daemon: &Daemon, module: &Module) -> Child {
+    let client = daemon.push_slowly(&large_source(module), "data");
+    wait_until("the first file has arrived", || module.latest.join("b/arrives first").exists());
+    client
+}
+
+fn kill(mut client: Child) {
+    client.kill().expect("killed");
+    client.wait().expect("gone");
+}
+
+#[test]
+fn what_changes_nothing_is_not_even_looked_at() {
+    let Some((module, source)) = paired() else { return };
+    let daemon = Daemon::of_pair(&module);
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    assert_eq!(daemon.await_last_hook(1), GOOD);
+    let before = (module.snapshots(), module.state());
+    // Something that only a look would find.
+    tree::write(&module.latest.join("by hand"), "x");
+
+    daemon.list("data").exits(&[0]);
+    daemon.pull("data/", &module.directory.join("pulled/")).exits(&[0]);
+    daemon.push(&source, "data", &["--dry-run", "--delete"]).exits(&[0]);
+    assert_eq!(daemon.await_hooks(4), [GOOD; 4]);
+
+    assert_eq!((module.snapshots(), module.state()), before);
+    assert_eq!(ledger(&module), [""; 0]);
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    assert_eq!(daemon.await_last_hook(5), GOOD);
+    assert_eq!(module.snapshots().len(), 2, "a push looks");
+    assert_eq!(ledger(&module), [""; 0]);
+}
+
+#[test]
+fn a_push_that_would_rewrite_snapshots_is_turned_away_and_told_why() {
+    let Some((module, source)) = paired() else { return };
+    let daemon = Daemon::of_pair(&module);
+    // There is nothing to rewrite yet.
+    daemon.push(&source, "data", &["--inplace"]).exits(&[0]);
+    assert_eq!(daemon.await_last_hook(1), GOOD);
+    let first = module.snapshots().remove(0);
+    let before = fingerprint::of(&module.snapshot(&first));
+    let state = module.state();
+
+    tree::write(&source.join("documents/report"), "rewritten\n");
+    for (count, options) in
+        [["--inplace"], ["--append"], ["--append-verify"]].into_iter().enumerate().map(|(n, o)| (n + 2, o))
+    {
+        let option = options[0];
+        let told =
+            format!("{option} would rewrite 1 snapshot that shares these files; please drop the option");
+        let run = daemon.push(&source, "data", &options).says(&told);
+        assert!(!run.succeeded(), "{run}");
+        assert_eq!(daemon.await_last_hook(count).exit, 0, "{option}");
+    }
+    fingerprint::assert_equal(&before, &fingerprint::of(&module.snapshot(&first)), "the snapshot");
+    assert_eq!(module.state(), state, "nothing was transferred, so nothing is torn");
+    assert_eq!(ledger(&module), [""; 0]);
+
+    // Whoever only reads rewrites nothing.
+    daemon.push(&source, "data", &["--inplace", "--dry-run"]).exits(&[0]);
+    module.write_policy("[defaults]\nallow_options = [\"inplace\"]\n");
+    daemon.push(&source, "data", &["--inplace", "--no-whole-file"]).exits(&[0]);
+    module.write_policy("[defaults\n");
+    let run = daemon.push(&source, "data", &["--inplace"]).says("--inplace would rewrite");
+    assert!(!run.succeeded(), "a policy with a mistake allows nothing");
+}
+
+#[test]
+fn a_push_waits_for_a_snapshot_that_is_being_taken_and_a_listing_does_not() {
+    let Some((module, source)) = paired() else { return };
+    if !have(&["strace"]) {
+        return;
+    }
+    let first = slow_snapshots(&module);
+    let daemon = Daemon::start(&module, &first);
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    wait_until("the tree is being read", || module.left_over("staging") > 0);
+
+    let started = Instant::now();
+    daemon.list("data").exits(&[0]);
+    assert!(started.elapsed() < Duration::from_secs(2), "a listing waited");
+    assert_eq!(module.snapshots(), [""; 0], "the snapshot is still being taken");
+    tree::write(&source.join("second"), "2");
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    daemon.await_hooks(3);
+
+    let names = module.snapshots();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(names.iter().all(|name| !name.ends_with("-partial")), "{names:?}");
+    assert!(!module.snapshot(&names[0]).join("second").exists(), "it came after the first was taken");
+    module.assert_equals_module(&names[1]);
+}
+
+#[test]
+fn a_push_that_has_waited_long_enough_is_told_when_to_come_back() {
+    let Some((module, source)) = paired() else { return };
+    if !have(&["strace"]) {
+        return;
+    }
+    module.write_policy("[defaults]\npush_wait = \"1s\"\n");
+    let daemon = Daemon::start(&module, &slow_snapshots(&module));
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    wait_until("the tree is being read", || module.left_over("staging") > 0);
+
+    let run = daemon
+        .push(&source, "data", &[])
+        .says("a snapshot of this module is being taken since ")
+        .says("UTC; please come back in 1 minute");
+    assert!(!run.succeeded(), "{run}");
+    daemon.await_hooks(2);
+    assert_eq!(module.snapshots().len(), 1);
+    assert!(!module.is_marked("torn"), "{:?}", module.state());
+}
+
+/// A section whose post-xfer takes seconds over its links.
+fn slow_snapshots(module: &Module) -> String {
+    let slow = "strace -f -qq -o /dev/null -e inject=linkat:delay_enter=700000 '";
+    Daemon::pair_section(module, "data", &module.latest, "")
+        .replace("post-xfer exec = '", &format!("post-xfer exec = {slow}"))
+}
+
+#[test]
+fn of_pushes_that_overlap_the_last_one_takes_the_snapshot() {
+    let Some((module, source)) = paired() else { return };
+    let daemon = Daemon::of_pair(&module);
+    let slow = start_slow_push(&daemon, &module);
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    assert_eq!(daemon.await_last_hook(1), GOOD);
+    assert_eq!(module.snapshots(), [""; 0], "somebody is still writing");
+    assert_eq!(module.state()["due"]["reason"].as_str(), Some("deferred"));
+    assert_eq!(ledger(&module).len(), 1);
+    module.run(&["check", "data"]).exits(&[0]);
+    assert_eq!(module.json(&["snapshot", "data", "--due", "--json"])["outcome"], "deferred");
+
+    let mut slow = slow;
+    assert!(slow.wait().expect("its end").success());
+    assert_eq!(daemon.await_last_hook(2), GOOD);
+    let names = module.snapshots();
+    assert_eq!(names.len(), 1, "{names:?}");
+    assert!(!names[0].ends_with("-partial"), "{names:?}");
+    module.assert_equals_module(&names[0]);
+    assert!(!module.is_marked("due"), "{:?}", module.state());
+    assert_eq!(ledger(&module), [""; 0]);
+}
+
+#[test]
+fn a_push_that_was_put_off_gets_a_partial_snapshot_when_the_last_one_fails() {
+    let Some((module, source)) = paired() else { return };
+    let daemon = Daemon::of_pair(&module);
+    let slow = start_slow_push(&daemon, &module);
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    daemon.await_hooks(1);
+
+    kill(slow);
+    let hook = daemon.await_last_hook(2);
+    assert_ne!(hook.transfer, 0);
+    let names = module.snapshots();
+    assert_eq!(names.len(), 1, "{names:?}");
+    assert!(names[0].ends_with("-partial"), "{names:?}");
+    assert!(module.snapshot(&names[0]).join("documents/report").exists());
+    assert!(module.is_marked("torn") && !module.is_marked("due"), "{:?}", module.state());
+    assert_eq!(ledger(&module), [""; 0]);
+}
+
+#[test]
+fn a_push_is_not_put_off_for_ever() {
+    let Some((module, source)) = paired() else { return };
+    module.write_policy("[defaults]\nmax_defer = \"1s\"\n");
+    let daemon = Daemon::of_pair(&module);
+    let slow = start_slow_push(&daemon, &module);
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    daemon.await_hooks(1);
+    assert_eq!(module.snapshots(), [""; 0]);
+    std::thread::sleep(Duration::from_millis(2_100));
+
+    let run = module.run(&["snapshot", "--all", "--due", "--json"]).exits(&[4]);
+    assert_eq!(run.json()[0]["outcome"], "published", "{run}");
+    let names = module.snapshots();
+    assert!(names.len() == 1 && names[0].ends_with("-partial"), "{names:?}");
+    assert!(module.is_marked("due"), "it is still owed a complete one: {:?}", module.state());
+    kill(slow);
+    daemon.await_hooks(2);
+}
+
+#[test]
+fn a_person_gets_a_partial_snapshot_at_once() {
+    let Some((module, _)) = paired() else { return };
+    let daemon = Daemon::of_pair(&module);
+    let slow = start_slow_push(&daemon, &module);
+    module.run(&["snapshot", "data"]).exits(&[4]).says("still running");
+    let names = module.snapshots();
+    assert!(names.len() == 1 && names[0].ends_with("-partial"), "{names:?}");
+    kill(slow);
+    daemon.await_hooks(1);
+}
+
+/// The number of the process that serves the one push that is running.
+fn connection(module: &Module) -> u32 {
+    let names = ledger(module);
+    assert_eq!(names.len(), 1, "{names:?}");
+    names[0].parse().expect("a running push")
+}
+
+fn signal(pid: u32, name: &str) {
+    let sent = Run::of(tool("kill").args(["-s", name, &pid.to_string()]));
+    sent.exits(&[0]);
+}
+
+fn is_gone(pid: u32) -> bool {
+    !Path::new(&format!("/proc/{pid}")).exists()
+}
+
+#[test]
+fn a_push_whose_connection_was_ended_goes_on_being_one_until_it_is_over_and_then_is_due() {
+    let Some((module, source)) = paired() else { return };
+    let daemon = Daemon::of_pair(&module);
+    let slow = start_slow_push(&daemon, &module);
+    let pid = connection(&module);
+    signal(pid, "TERM");
+    wait_until("the connection's process is gone", || is_gone(pid));
+
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    assert_eq!(daemon.await_last_hook(1), GOOD);
+    assert_eq!(module.snapshots(), [""; 0], "the transfer goes on");
+    assert!(!module.is_marked("torn"), "{:?}", module.state());
+
+    let mut slow = slow;
+    slow.wait().expect("its end");
+    wait_until("the transfer is noticed to be over", || {
+        module.json(&["snapshot", "data", "--due", "--json"])["outcome"] == "published"
+    });
+    let names = module.snapshots();
+    assert!(names.len() == 1 && names[0].ends_with("-partial"), "{names:?}");
+    assert!(module.is_marked("torn") && !module.is_marked("due"), "{:?}", module.state());
+    assert_eq!(ledger(&module), [""; 0]);
+}
+
+#[test]
+fn a_push_whose_hook_was_killed_is_snapshotted_by_the_timer() {
+    let Some((module, source)) = paired() else { return };
+    let killed = Daemon::pair_section(&module, "data", &module.latest, "")
+        .replace("post-xfer exec = ", "post-xfer exec = kill -s KILL $$; ");
+    let daemon = Daemon::start(&module, &killed);
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    wait_until("the hook is dead", || {
+        let names = ledger(&module);
+        names.len() == 1 && names[0].parse().is_ok_and(is_gone)
+    });
+    module.run(&["check", "data"]).exits(&[1]).says("snapshot --due");
+
+    // The hook had not even begun, so nobody knows how the push ended.
+    assert_eq!(module.json(&["snapshot", "data", "--due", "--json"])["outcome"], "published");
+    let names = module.snapshots();
+    assert!(names.len() == 1 && names[0].ends_with("-partial"), "{names:?}");
+    assert_eq!(ledger(&module), [""; 0]);
+}
+
+#[test]
+fn a_hook_that_is_killed_at_work_leaves_its_push_to_the_next_run_as_the_good_one_it_was() {
+    let Some((module, source)) = paired() else { return };
+    if !have(&["strace"]) {
+        return;
+    }
+    let killed = "strace -f -qq -o /dev/null -e inject=linkat:signal=KILL '";
+    let section = Daemon::pair_section(&module, "data", &module.latest, "")
+        .replace("post-xfer exec = '", &format!("post-xfer exec = {killed}"));
+    let daemon = Daemon::start(&module, &section);
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    daemon.await_hooks(1);
+    assert_eq!(module.snapshots(), [""; 0]);
+    let names = ledger(&module);
+    assert!(names.len() == 1 && names[0].ends_with(".0"), "{names:?}");
+
+    assert_eq!(module.json(&["snapshot", "data", "--due", "--json"])["outcome"], "published");
+    let names = module.snapshots();
+    assert!(names.len() == 1 && !names[0].ends_with("-partial"), "{names:?}");
+    module.assert_equals_module(&names[0]);
+    assert_eq!(ledger(&module), [""; 0]);
+}
+
+#[test]
+fn an_entry_of_another_boot_or_of_another_process_of_that_number_is_one_of_the_dead() {
+    let Some((module, source)) = paired() else { return };
+    let daemon = Daemon::of_pair(&module);
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    daemon.await_hooks(1);
+    let slow = start_slow_push(&daemon, &module);
+    let pid = connection(&module);
+    let entry = fs::read_to_string(module.private(&format!("transfers/{pid}"))).expect("an entry");
+    kill(slow);
+    daemon.await_hooks(2);
+    let own = std::process::id();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot");
+    let of_another_boot = entry.replace(boot.trim(), "00000000-0000-0000-0000-000000000000");
+    let of_another_process = entry.replace(&format!("pid = {pid}"), &format!("pid = {own}"));
+    assert_ne!(of_another_boot, entry);
+    assert_ne!(of_another_process, entry);
+
+    let texts = [of_another_boot.as_str(), of_another_process.as_str(), "garbage", ""];
+    for (text, hooks) in texts.into_iter().zip(3..) {
+        tree::write(&source.join("again"), text);
+        daemon.push(&source, "data", &[]).exits(&[0]);
+        daemon.await_hooks(hooks);
+        assert!(!module.is_marked("torn"), "{text}: {:?}", module.state());
+        fs::write(module.private(&format!("transfers/{own}")), text).expect("an entry");
+        module.run(&["check", "data"]).exits(&[1]).says("snapshot --due");
+        let run = module.run(&["snapshot", "data", "--due"]).exits(&[0]);
+        assert_eq!(ledger(&module), [""; 0], "{text}: {run}");
+        assert!(module.is_marked("torn"), "{text}: {:?}", module.state());
+        module.run(&["release", "data", "--torn"]).exits(&[0]);
+    }
+}
+
+#[test]
+fn what_one_client_tore_another_one_does_not_mend() {
+    let Some((module, source)) = paired() else { return };
+    let secrets = module.directory.join("secrets");
+    fs::write(&secrets, "alice:a\nbob:b\n").expect("secrets");
+    tree::set_mode(&secrets, 0o600);
+    let more = format!("auth users = alice bob\n    secrets file = {}", secrets.display());
+    let daemon = Daemon::start(&module, &Daemon::pair_section(&module, "data", &module.latest, &more));
+    let push = |user: &str, source: &Path| {
+        let mut client = client();
+        client.env("RSYNC_PASSWORD", &user[..1]).args(["--archive", "--bwlimit=500"]);
+        let url = daemon.url("data/").replace("rsync://", &format!("rsync://{user}@"));
+        client.arg(format!("{}/", source.display())).arg(url);
+        client
+    };
+    let mut slow = push("alice", &large_source(&module)).spawn().expect("a client");
+    wait_until("the first file has arrived", || module.latest.join("b/arrives first").exists());
+    slow.kill().expect("killed");
+    slow.wait().expect("gone");
+    daemon.await_hooks(1);
+    module.run(&["check", "data"]).exits(&[1]).says("user alice");
+
+    Run::of(&mut push("bob", &source)).exits(&[0]);
+    daemon.await_hooks(2);
+    let names = module.snapshots();
+    assert!(names.len() == 1 && names[0].ends_with("-partial"), "{names:?}");
+    assert!(module.is_marked("torn"), "{:?}", module.state());
+
+    let small = module.directory.join("small source");
+    fs::create_dir_all(small.join("b")).expect("a directory");
+    tree::write(&small.join("b/arrives first"), "1");
+    Run::of(&mut push("alice", &small)).exits(&[0]);
+    daemon.await_hooks(3);
+    let names = module.snapshots();
+    assert!(names.len() == 2 && !names[1].ends_with("-partial"), "{names:?}");
+    assert!(!module.is_marked("torn"), "{:?}", module.state());
+}
+
+#[test]
+fn a_push_that_could_not_be_entered_is_let_in_and_its_snapshot_partial() {
+    if !have(&["rsync", "fallocate"]) {
+        return;
+    }
+    let Some(file_system) = FileSystem::with(Kind::Tmpfs, 4, &[]) else { return };
+    let module = Module::on(&file_system);
+    let source = source(&module);
+    // The disk is full when pre-xfer comes, and has room again for the transfer.
+    let filler = format!("'{}'", file_system.mount_point.join("filler").display());
+    let fill = format!("test -e {filler}.wanted && cp /dev/zero {filler} 2>/dev/null;");
+    let section = Daemon::pair_section(&module, "data", &module.latest, "")
+        .replace("pre-xfer exec = ", &format!("pre-xfer exec = {fill} "))
+        .replace(" pre-xfer\n", &format!(" pre-xfer; answer=$?; rm -f {filler}; exit $answer\n"));
+    let daemon = Daemon::start(&module, &section);
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    daemon.await_hooks(1);
+
+    fs::write(file_system.mount_point.join("filler.wanted"), "").expect("a file");
+    tree::write(&source.join("second"), "2");
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    assert_eq!(daemon.await_last_hook(2), GOOD);
+    let names = module.snapshots();
+    assert!(names.len() == 2 && names[1].ends_with("-partial"), "{names:?}");
+
+    fs::remove_file(file_system.mount_point.join("filler.wanted")).expect("removed");
+    tree::write(&source.join("third"), "3");
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    daemon.await_hooks(3);
+    let names = module.snapshots();
+    assert!(names.len() == 3 && !names[2].ends_with("-partial"), "{names:?}");
+}
+
+#[test]
+fn without_pre_xfer_everything_is_as_before() {
+    let Some((module, source)) = paired() else { return };
+    let daemon = Daemon::of_pair(&module);
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    daemon.await_hooks(1);
+    assert_eq!(module.state()["paired"].as_bool(), Some(true));
+    drop(daemon);
+
+    let daemon = Daemon::of_module(&module);
+    tree::write(&source.join("second"), "2");
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    daemon.await_hooks(2);
+    let names = module.snapshots();
+    assert!(names.len() == 2 && !names[1].ends_with("-partial"), "{names:?}");
+    assert!(!module.is_marked("paired"), "{:?}", module.state());
+    module.run(&["check", "data"]).says("pre-xfer exec").says("recommended");
+}
+
+#[test]
+fn a_detached_hook_frees_the_connection_and_does_its_work_all_the_same() {
+    let Some((module, source)) = paired() else { return };
+    for paired in [true, false] {
+        let module = if paired { &module } else { &Module::new() };
+        let pre =
+            if paired { format!("pre-xfer exec = {} pre-xfer\n", program(module)) } else { String::new() };
+        let section = format!(
+            "[data]\npath = {}\nread only = no\nmax connections = 1\nlock file = {}\n{pre}post-xfer exec = {} post-xfer --detach\n",
+            module.latest.display(),
+            module.directory.join("rsyncd.lock").display(),
+            program(module),
+        );
+        let daemon = Daemon::start(module, &section);
+        tree::write(&source.join("second"), "1");
+        daemon.push(&source, "data", &[]).exits(&[0]);
+        let first = await_snapshots(&module.root, 1);
+        wait_until("nothing is owed", || ledger(module).is_empty() && !module.is_marked("due"));
+
+        let lock = module.hold_lock();
+        tree::write(&source.join("second"), "two");
+        wait_until("the slot is free", || daemon.push(&source, "data", &[]).succeeded());
+        wait_until("the slot is free while the work waits", || daemon.list("data").succeeded());
+        // With all its connections and hooks.
+        drop(daemon);
+        drop(lock);
+        wait_until("the second snapshot is there", || module.snapshots().len() == 2);
+        let second = module.snapshots().remove(1);
+        assert!(second > first[0] && !second.ends_with("-partial"), "{second}");
+        module.assert_equals_module(&second);
+        assert_eq!(module.record(&second)["client"]["address"].as_str(), Some("127.0.0.1"));
+        wait_until("nothing is owed", || ledger(module).is_empty() && !module.is_marked("due"));
+    }
+}
+
+#[test]
+fn no_more_than_max_parallel_modules_are_worked_on_at_once_and_in_the_order_of_arrival() {
+    if !have(&["strace"]) {
+        return;
+    }
+    let server = Server::new();
+    server.write_policy("[defaults]\nmax_parallel = 1\n");
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        tree::numbered(&server.directory.join(name).join("latest"), 1, 4);
+    }
+    let mut runs = Vec::new();
+    for name in names {
+        let slow = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=linkat:delay_enter=200000"];
+        let mut command = tool(slow[0]);
+        command.args(&slow[1..]).arg(&server.program);
+        server.prepare(&mut command);
+        command.arg("snapshot").arg(server.directory.join(name).join("latest"));
+        runs.push(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"));
+        wait_until("its ticket is drawn", || tickets(&server) == runs.len());
+    }
+    for run in &mut runs {
+        assert!(run.wait().expect("its end").success());
+    }
+    assert_eq!(tickets(&server), 0);
+    // Each took nearly a second, so one after the other they have names of their own.
+    let snapshots: Vec<String> =
+        names.iter().map(|name| visible(&server.directory.join(name)).remove(0)).collect();
+    assert!(snapshots.is_sorted(), "{snapshots:?}");
+    assert!(snapshots[0] < snapshots[3], "{snapshots:?}");
+    server.write_policy("[defaults]\nmax_parallel = 1\nlock_wait = \"0s\"\n");
+    let queue = server.runtime_directory().join("queue");
+    fs::write(queue.join("0"), "").expect("a ticket");
+    let ticket = fs::File::open(queue.join("0")).expect("a ticket");
+    fs2::FileExt::lock_exclusive(&ticket).expect("locked");
+    let module = server.directory.join("a/latest").display().to_string();
+    server.run(&["snapshot", &module]).exits(&[3]).says("1 job is still before this one (max_parallel = 1)");
+}
+
+fn tickets(server: &Server) -> usize {
+    fs::read_dir(server.runtime_directory().join("queue")).map_or(0, Iterator::count)
+}
