@@ -86,6 +86,9 @@ fn settle(site: &Site, daemon: &Daemon) -> Vec<String> {
 /// What the clients did, held against what is on disk now.
 pub(crate) fn judge(site: &Site, events: &[Event]) -> Vec<String> {
     let connections = connection::join(site, events, &note::read(&site.server));
+    // For whoever keeps the directory to have a look.
+    let told: Vec<String> = connections.iter().map(|connection| connection.tell(site) + "\n").collect();
+    std::fs::write(site.server.directory.join("connections"), told.concat()).expect("a file");
     Verdict::new(site, &connections).of_storm()
 }
 
