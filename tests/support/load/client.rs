@@ -119,10 +119,11 @@ impl<'a> Client<'a> {
         let target = self.own_url("");
         let source = format!("{}/", self.source.directory.display());
         let event = self.run(Action::Push, options, &["--archive", &source, &target], interruption);
+        // Without a connection nothing was written; but what `--delete` was for is still to be done.
+        let was_written = !event.complaint.contains(NOT_CONNECTED);
         self.is_unclean = match event.ending {
             Ending::Exited(0) => false,
-            _ if event.complaint.contains(NOT_CONNECTED) => self.is_unclean,
-            _ => true,
+            _ => self.is_unclean || was_written || event.options.contains(&"--delete"),
         };
         self.has_pushed |= event.succeeded();
         event
