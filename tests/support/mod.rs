@@ -16,6 +16,7 @@ pub(crate) mod import;
 pub(crate) mod module;
 pub(crate) mod original;
 pub(crate) mod random;
+pub(crate) mod recorded;
 pub(crate) mod run;
 pub(crate) mod server;
 pub(crate) mod simulated;

@@ -1,23 +1,24 @@
 //! What a transfer is going to do, from the arguments that rsyncd hands to a pre-xfer hook.
 //!
-//! rsyncd reads what the client sends like a command line of its own, with popt and one table of options,
-//! and passes on the same words as `RSYNC_ARG0` to `RSYNC_ARGn`, byte for byte. So they are read here
-//! the same way: letters in clusters, values that are attached or the next word, options after
-//! paths, and the last of two that contradict each other. With `--secluded-args` the client
-//! sends two lists, one after the other; rsyncd adds up what they say, and passes them on as one.
+//! rsyncd reads what the client sends like a command line of its own, with popt and one table of
+//! options, and passes the same words on as `RSYNC_ARG0` to `RSYNC_ARGn`, byte for byte. So they are
+//! read here the same way: letters in clusters, values that are attached or the next word, options
+//! behind paths, and the last of two that contradict each other. With `--secluded-args` the client
+//! sends two lists; rsyncd adds up what they say, and passes them on as one.
 //!
 //! A push must never pass for anything else, or it would have no snapshot, and an option that
 //! rewrites files in place must never be missed, whatever a client sends. That holds because
 //!
-//! * a word is an option here only where it is one for rsyncd. The sole thing that could set the two apart is
-//!   whether an option takes a value, and that never changed from rsync 3.0.9 to 3.5.0. So
-//!   `--backup-dir --sender` is a push into a backup directory of that name for both;
-//! * one word that is not understood for sure makes the whole list suspect: an option that is
-//!   unknown here, a value too few or too many, two dashes, no `--server` in front, no dot before
-//!   the paths. What is suspect is a push, and every word of it that looks like an option
-//!   that rewrites counts as one, even if another would take it back. Today's rsyncd refuses nearly all of these; a future one
-//!   may know the option, and then a pull passes for a push, which costs a comparison;
-//! * a value that makes no sense is not looked at: rsyncd refuses the transfer for it.
+//! * a word is an option here only where it is one for rsyncd. All that could set the two apart is
+//!   whether an option takes a value, and that never changed from rsync 3.0.9 to 3.5.0. So for
+//!   both `--backup-dir --sender` is a push, with a backup directory of that name;
+//! * one word that is not understood for sure makes the whole list suspect: an unknown option, a
+//!   value too few or too many, a bare `-` or `--`, no `--server` in front, no dot before the paths.
+//!   What is suspect is a push, and every word of it that looks like an option that rewrites
+//!   counts as one, even if another would take it back. An rsyncd of today refuses nearly all of
+//!   it; one of tomorrow may know the option, and then a pull passes for a push, which costs a
+//!   comparison;
+//! * a value that makes no sense needs no look: rsyncd refuses the transfer for it.
 //!
 //! Reading is pure; only [`Arguments::from_environment`] looks at this process.
 
@@ -38,8 +39,9 @@ use self::options::Meaning;
 pub enum Kind {
     /// It writes files, or may.
     Push,
-    /// It removes files and writes none: a push with `--existing`, `--ignore-existing` and an option
-    /// that deletes, or a pull with `--remove-source-files`. It may still set attributes of directories.
+    /// It removes files and writes none, unless the client is hostile: a push with `--existing`,
+    /// `--ignore-existing` and an option that deletes, or a pull with `--remove-source-files`. It
+    /// may still set attributes of directories.
     DeletionOnly,
     /// It reads files. A recursive listing without `--list-only` looks the same.
     Pull,
@@ -100,8 +102,8 @@ impl Rewriting {
 pub struct Arguments {
     /// What the transfer does.
     pub kind: Kind,
-    /// The options in effect that rewrite files, sorted, each once. Pulls and dry runs name them too and rewrite
-    /// nothing, so ask [`Kind::writes`] first.
+    /// The options in effect that rewrite files, sorted, each once. Pulls and dry runs name them
+    /// too and rewrite nothing, so ask [`Kind::writes`] first.
     pub rewriting: Vec<Rewriting>,
 }
 
@@ -202,7 +204,7 @@ impl Effect {
         if self.sender {
             return self.kind_of_sender();
         }
-        // A push with `--list-only` is one: no client sends it, and rsyncd guards not every write.
+        // Even with `--list-only`: no client pushes with it, and rsyncd does not guard every write.
         let writes_no_file = self.existing && self.ignore_existing && self.deletes;
         if writes_no_file { Kind::DeletionOnly } else { Kind::Push }
     }
