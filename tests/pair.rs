@@ -149,8 +149,7 @@ fn a_push_that_has_waited_long_enough_is_told_when_to_come_back() {
 
     let run = daemon
         .push(&source, "data", &[])
-        .says("a snapshot of this module is being taken since ")
-        .says("UTC; please come back in 1 minute");
+        .says("a snapshot of this module is being taken; please come back in 1 minute");
     assert!(!run.succeeded(), "{run}");
     daemon.await_hooks(2);
     assert_eq!(module.snapshots().len(), 1);
@@ -347,6 +346,8 @@ fn an_entry_of_another_boot_or_of_another_process_of_that_number_is_one_of_the_d
         daemon.push(&source, "data", &[]).exits(&[0]);
         daemon.await_hooks(hooks);
         assert!(!module.is_marked("torn"), "{text}: {:?}", module.state());
+        // What it had written before it died.
+        fs::write(module.latest.join("half"), text).expect("a file");
         fs::write(module.private(&format!("transfers/{own}")), text).expect("an entry");
         module.run(&["check", "data"]).exits(&[1]).says("snapshot --due");
         let run = module.run(&["snapshot", "data", "--due"]).exits(&[0]);
@@ -394,37 +395,207 @@ fn what_one_client_tore_another_one_does_not_mend() {
     assert!(!module.is_marked("torn"), "{:?}", module.state());
 }
 
+/// A daemon on a file system that is full whenever pre-xfer comes, as long as `filler.wanted` exists there; and whether
+/// there is room elsewhere.
+fn full_at_the_gate(file_system: &FileSystem, module: &Module, has_room_elsewhere: bool) -> String {
+    let filler = format!("'{}'", file_system.mount_point.join("filler").display());
+    let fill = format!("test -e {filler}.wanted && cp /dev/zero {filler} 2>/dev/null;");
+    let elsewhere = if has_room_elsewhere {
+        String::new()
+    } else {
+        "RSYNCD_SNAPSHOT_STATE_DIRECTORY=/dev/null RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY=/dev/null".to_string()
+    };
+    Daemon::pair_section(module, "data", &module.latest, "")
+        .replace("pre-xfer exec = ", &format!("pre-xfer exec = {fill} {elsewhere} "))
+        .replace(" pre-xfer\n", &format!(" pre-xfer; answer=$?; rm -f {filler}; exit $answer\n"))
+}
+
 #[test]
-fn a_push_that_could_not_be_entered_is_let_in_and_its_snapshot_partial() {
-    if !have(&["rsync", "fallocate"]) {
+fn a_push_that_could_be_entered_nowhere_is_let_in_and_its_snapshot_partial() {
+    if !have(&["rsync"]) {
         return;
     }
     let Some(file_system) = FileSystem::with(Kind::Tmpfs, 4, &[]) else { return };
     let module = Module::on(&file_system);
     let source = source(&module);
-    // The disk is full when pre-xfer comes, and has room again for the transfer.
-    let filler = format!("'{}'", file_system.mount_point.join("filler").display());
-    let fill = format!("test -e {filler}.wanted && cp /dev/zero {filler} 2>/dev/null;");
-    let section = Daemon::pair_section(&module, "data", &module.latest, "")
-        .replace("pre-xfer exec = ", &format!("pre-xfer exec = {fill} "))
-        .replace(" pre-xfer\n", &format!(" pre-xfer; answer=$?; rm -f {filler}; exit $answer\n"));
-    let daemon = Daemon::start(&module, &section);
+    let daemon = Daemon::start(&module, &full_at_the_gate(&file_system, &module, false));
     daemon.push(&source, "data", &[]).exits(&[0]);
     daemon.await_hooks(1);
 
     fs::write(file_system.mount_point.join("filler.wanted"), "").expect("a file");
     tree::write(&source.join("second"), "2");
     daemon.push(&source, "data", &[]).exits(&[0]);
-    assert_eq!(daemon.await_last_hook(2), GOOD);
+    assert_eq!(daemon.await_last_hook(2).exit, 4);
+    module.run(&["check", "data"]).exits(&[1]).says("overlap");
     let names = module.snapshots();
     assert!(names.len() == 2 && names[1].ends_with("-partial"), "{names:?}");
+    let refused = daemon.push(&source, "data", &["--inplace"]).says("--inplace would rewrite");
+    assert!(!refused.succeeded(), "{refused}");
+    daemon.await_hooks(3);
 
     fs::remove_file(file_system.mount_point.join("filler.wanted")).expect("removed");
     tree::write(&source.join("third"), "3");
     daemon.push(&source, "data", &[]).exits(&[0]);
+    daemon.await_hooks(4);
+    let names = module.snapshots();
+    assert!(names.len() >= 3 && !names[names.len() - 1].ends_with("-partial"), "{names:?}");
+}
+
+#[test]
+fn a_push_that_a_full_disk_has_no_room_for_in_the_ledger_is_entered_elsewhere() {
+    if !have(&["rsync"]) {
+        return;
+    }
+    let Some(file_system) = FileSystem::with(Kind::Tmpfs, 8, &[]) else { return };
+    let module = Module::on(&file_system);
+    let source = source(&module);
+    let daemon = Daemon::start(&module, &full_at_the_gate(&file_system, &module, true));
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    daemon.await_hooks(1);
+    fs::write(file_system.mount_point.join("filler.wanted"), "").expect("a file");
+    let mut slow = start_slow_push(&daemon, &module);
+    fs::remove_file(file_system.mount_point.join("filler.wanted")).expect("removed");
+    assert_eq!(ledger(&module), [""; 0]);
+
+    tree::write(&source.join("second"), "2");
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    daemon.await_hooks(2);
+    assert_eq!(module.snapshots().len(), 1, "the other push is known");
+    assert!(slow.wait().expect("its end").success());
     daemon.await_hooks(3);
     let names = module.snapshots();
-    assert!(names.len() == 3 && !names[2].ends_with("-partial"), "{names:?}");
+    assert!(names.len() == 2 && !names[1].ends_with("-partial"), "{names:?}");
+    module.assert_equals_module(&names[1]);
+}
+
+#[test]
+fn nothing_that_is_wrong_with_our_own_files_lets_a_client_rewrite_history() {
+    let Some((module, source)) = paired() else { return };
+    let daemon = Daemon::of_pair(&module);
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    daemon.await_hooks(1);
+    let name = module.snapshots().remove(0);
+    let before = fingerprint::of(&module.snapshot(&name));
+    tree::write(&source.join("documents/report"), "rewritten\n");
+    let state = fs::read_to_string(module.private("state.toml")).expect("the state");
+    let of_a_newer_version = state.replace("format = 1", "format = 2");
+    let spoilers: [&dyn Fn(); 3] = [
+        &|| fs::write(module.private("state.toml"), &of_a_newer_version).expect("written"),
+        &|| fs::write(module.private("root.toml"), "format = 2\n").expect("written"),
+        &|| fs::rename(module.private("transfers"), module.private("elsewhere")).expect("renamed"),
+    ];
+    for spoil in spoilers {
+        spoil();
+        let run = daemon.push(&source, "data", &["--inplace"]);
+        assert!(!run.succeeded() && run.stderr().contains("rewrite"), "{run}");
+    }
+    fingerprint::assert_equal(&before, &fingerprint::of(&module.snapshot(&name)), "the snapshot");
+}
+
+#[test]
+fn a_failed_transfer_that_changed_nothing_leaves_nothing_torn() {
+    let Some((module, source)) = paired() else { return };
+    let secrets = module.directory.join("secrets");
+    fs::write(&secrets, "alice:a\nbob:b\n").expect("secrets");
+    tree::set_mode(&secrets, 0o600);
+    let more = format!("auth users = alice:rw bob:ro\n    secrets file = {}", secrets.display());
+    let daemon = Daemon::start(&module, &Daemon::pair_section(&module, "data", &module.latest, &more));
+    let push = |user: &str| {
+        let url = daemon.url("data/").replace("rsync://", &format!("rsync://{user}@"));
+        let mut client = client();
+        client.env("RSYNC_PASSWORD", &user[..1]).arg("--archive");
+        Run::of(client.arg(format!("{}/", source.display())).arg(url))
+    };
+    push("alice").exits(&[0]);
+    daemon.await_hooks(1);
+    tree::write(&source.join("second"), "2");
+    assert!(!push("bob").succeeded());
+    assert_ne!(daemon.await_last_hook(2).transfer, 0);
+    assert!(!module.is_marked("torn"), "{:?}", module.state());
+    push("alice").exits(&[0]);
+    daemon.await_hooks(3);
+    let names = module.snapshots();
+    assert!(names.len() == 2 && !names[1].ends_with("-partial"), "{names:?}");
+}
+
+#[test]
+fn after_a_crash_of_the_machine_no_push_counts_as_good_however_it_ended() {
+    let Some((module, source)) = paired() else { return };
+    let daemon = Daemon::of_pair(&module);
+    let slow = start_slow_push(&daemon, &module);
+    let entry =
+        fs::read_to_string(module.private(&format!("transfers/{}", connection(&module)))).expect("one");
+    kill(slow);
+    daemon.await_hooks(1);
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    daemon.await_hooks(2);
+    module.run(&["release", "data", "--torn"]).exits(&[0]);
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot");
+    let before = entry.replace(boot.trim(), "00000000-0000-0000-0000-000000000000");
+    for (number, text) in [before.as_str(), ""].into_iter().enumerate() {
+        let count = module.snapshots().len();
+        tree::write(&module.latest.join("unsynced"), &"x".repeat(number + 1));
+        fs::write(module.private("transfers/4711.0"), text).expect("an entry");
+        let run = module.run(&["snapshot", "data", "--due", "--json"]).exits(&[0]);
+        assert_eq!(run.json()["outcome"], "published", "{run}");
+        let names = module.snapshots();
+        assert!(names.len() == count + 1 && names[count].ends_with("-partial"), "{names:?}");
+        assert!(module.is_marked("torn") && !module.is_marked("due"), "{:?}", module.state());
+        module.run(&["release", "data", "--torn"]).exits(&[0]);
+    }
+
+    // Nor does a mark of that time.
+    tree::write(&module.latest.join("unsynced"), "xxx");
+    module.write_policy("[defaults]\nmin_interval = \"1h\"\n");
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    daemon.await_hooks(3);
+    assert!(module.is_marked("due"), "{:?}", module.state());
+    let state = fs::read_to_string(module.private("state.toml")).expect("the state");
+    let state = state.replace(boot.trim(), "00000000-0000-0000-0000-000000000000");
+    fs::write(module.private("state.toml"), state).expect("written");
+    module.write_policy("[defaults]\n");
+    assert_eq!(module.json(&["snapshot", "data", "--due", "--json"])["outcome"], "published");
+    assert!(module.snapshots().pop().expect("a snapshot").ends_with("-partial"));
+    assert!(!module.is_marked("due"), "{:?}", module.state());
+}
+
+#[test]
+fn a_client_that_tries_again_at_once_mends_what_it_tore() {
+    let Some((module, _)) = paired() else { return };
+    // The hook of the first try comes when the second one has begun.
+    let late = Daemon::pair_section(&module, "data", &module.latest, "")
+        .replace("post-xfer exec = ", "post-xfer exec = test $RSYNC_EXIT_STATUS = 0 || sleep 2; ");
+    let daemon = Daemon::start(&module, &late);
+    kill(start_slow_push(&daemon, &module));
+    let small = module.directory.join("small source");
+    fs::create_dir_all(small.join("b")).expect("a directory");
+    fs::write(small.join("b/zz large"), vec![b'x'; 300 << 10]).expect("a file");
+    let mut again = daemon.push_slowly(&small, "data");
+    assert!(again.wait().expect("its end").success());
+    daemon.await_hooks(2);
+    assert!(!module.is_marked("torn"), "{:?}", module.state());
+    let newest = module.snapshots().pop().expect("a snapshot");
+    assert!(!newest.ends_with("-partial"), "{newest}");
+    module.assert_equals_module(&newest);
+}
+
+#[test]
+fn a_first_push_in_place_is_not_linked_while_it_writes() {
+    let Some((module, _)) = paired() else { return };
+    let daemon = Daemon::of_pair(&module);
+    let source = large_source(&module);
+    let mut slow = client()
+        .args(["--archive", "--inplace", "--bwlimit=500", "--whole-file"])
+        .arg(format!("{}/", source.display()))
+        .arg(daemon.url("data/"))
+        .spawn()
+        .expect("a client");
+    wait_until("the first file has arrived", || module.latest.join("b/arrives first").exists());
+    assert_eq!(module.json(&["snapshot", "data", "--json"])["outcome"], "deferred");
+    assert_eq!(module.snapshots(), [""; 0]);
+    assert!(slow.wait().expect("its end").success());
+    daemon.await_hooks(1);
+    assert_eq!(module.snapshots().len(), 1);
 }
 
 #[test]
@@ -451,6 +622,7 @@ fn a_detached_hook_frees_the_connection_and_does_its_work_all_the_same() {
     let Some((module, source)) = paired() else { return };
     for paired in [true, false] {
         let module = if paired { &module } else { &Module::new() };
+        module.write_policy("[defaults]\nmax_parallel = 1\nlock_wait = \"30s\"\n");
         let pre =
             if paired { format!("pre-xfer exec = {} pre-xfer\n", program(module)) } else { String::new() };
         let section = format!(
@@ -465,13 +637,17 @@ fn a_detached_hook_frees_the_connection_and_does_its_work_all_the_same() {
         let first = await_snapshots(&module.root, 1);
         wait_until("nothing is owed", || ledger(module).is_empty() && !module.is_marked("due"));
 
-        let lock = module.hold_lock();
+        // Somebody else's turn, as long as this is locked.
+        let queue = module.runtime_directory().join("queue");
+        fs::write(queue.join("0"), "").expect("a ticket");
+        let ticket = fs::File::open(queue.join("0")).expect("a ticket");
+        fs2::FileExt::lock_exclusive(&ticket).expect("locked");
         tree::write(&source.join("second"), "two");
         wait_until("the slot is free", || daemon.push(&source, "data", &[]).succeeded());
         wait_until("the slot is free while the work waits", || daemon.list("data").succeeded());
         // With all its connections and hooks.
         drop(daemon);
-        drop(lock);
+        drop(ticket);
         wait_until("the second snapshot is there", || module.snapshots().len() == 2);
         let second = module.snapshots().remove(1);
         assert!(second > first[0] && !second.ends_with("-partial"), "{second}");

@@ -6,19 +6,18 @@
 //! rsync over ssh, sudo or cryptsetup, while there is a terminal: a background group cannot read
 //! from it. That one shares our group, and the shell's job control works as for any program.
 
-use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::io::{IsTerminal, Read, Write, stderr, stdin, stdout};
+use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
 use super::failure::{Failure, Result};
+use super::output::{Complaints, Kept, Output, last_lines};
 use super::signals::{self, Running};
 use crate::tell::escape::escape;
 
@@ -54,33 +53,6 @@ const INHERITED: [&str; 25] = [
     "XAUTHORITY",
     "XDG_RUNTIME_DIR",
 ];
-
-/// How much of what a program said is kept.
-const KEPT_BYTES: usize = 2_000;
-/// How much output is captured, or kept of what is passed on.
-const CAPTURED_BYTES: usize = 1 << 20;
-
-/// What becomes of a program's standard output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
-    /// It is kept for us.
-    Capture,
-    /// It is passed on to our own standard output and its end is kept.
-    Relay,
-    /// The same with rsync's progress, but not the statistics that follow it.
-    Progress,
-}
-
-/// What becomes of its standard error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Complaints {
-    /// Its end is quoted if the program fails.
-    Quote,
-    /// Each line is also logged as a warning as soon as it is said.
-    Warn,
-    /// It is ours: the program prompts there.
-    Terminal,
-}
 
 /// A program to run.
 #[derive(Debug, Clone)]
@@ -147,15 +119,11 @@ impl Call {
         let mut child = self.start(shares_terminal)?;
         let running = Running { pid: child.id().cast_signed(), leads_group: !shares_terminal };
         signals::begin(running);
-        let output = child.stdout.take().map(|pipe| keep(pipe, CAPTURED_BYTES, relay(self.output)));
-        let said = child.stderr.take().map(|pipe| keep(pipe, KEPT_BYTES, warn(self)));
+        let output = child.stdout.take().map(|pipe| Kept::output(pipe, self.output));
+        let said = child.stderr.take().map(|pipe| Kept::complaints(pipe, self.complaints));
         let status = self.wait(&mut child, running)?;
-        let collect = |kept: Option<Receiver<Vec<u8>>>| {
-            // What a program leaves behind in the background may keep the pipe open.
-            kept.and_then(|kept| kept.recv_timeout(Duration::from_secs(2)).ok()).unwrap_or_default()
-        };
-        let said = collect(said);
-        let output = collect(output);
+        let said = said.map(Kept::collect).unwrap_or_default();
+        let output = output.map(Kept::collect).unwrap_or_default();
         let line = self.line();
         Ok(Ended { status: status.code(), signal: status.signal(), line, output, said: last_lines(&said) })
     }
@@ -280,96 +248,6 @@ pub fn shell_quote(word: &[u8]) -> Vec<u8> {
     }
     quoted.push(b'\'');
     quoted
-}
-
-type Tap = Box<dyn FnMut(&[u8]) + Send>;
-
-fn relay(output: Output) -> Tap {
-    // Whoever reads our output may have gone; that is no reason to stop a backup.
-    let write = |piece: &[u8]| {
-        let _ = stdout().write_all(piece).and_then(|()| stdout().flush());
-    };
-    let mut statistics = Statistics::default();
-    match output {
-        Output::Capture => Box::new(|_| ()),
-        Output::Relay => Box::new(write),
-        Output::Progress => Box::new(move |piece| write(&piece[..statistics.start_in(piece)])),
-    }
-}
-
-/// Finds where rsync's statistics start: with the first line that begins with a letter.
-#[derive(Default)]
-struct Statistics {
-    is_within_line: bool,
-    have_started: bool,
-}
-
-impl Statistics {
-    fn start_in(&mut self, piece: &[u8]) -> usize {
-        for (at, &byte) in piece.iter().enumerate() {
-            self.have_started |= !self.is_within_line && byte.is_ascii_alphabetic();
-            if self.have_started {
-                return at;
-            }
-            self.is_within_line = !b"\n\r".contains(&byte);
-        }
-        piece.len()
-    }
-}
-
-/// Logs each line at once.
-fn warn(call: &Call) -> Tap {
-    if call.complaints != Complaints::Warn {
-        return Box::new(|_| ());
-    }
-    let mut line = Vec::new();
-    Box::new(move |piece| {
-        for &byte in piece {
-            match byte {
-                b'\n' | b'\r' if line.is_empty() => {}
-                b'\n' | b'\r' => log::warn!("{}", escape(&std::mem::take(&mut line))),
-                _ if line.len() < KEPT_BYTES => line.push(byte),
-                _ => {}
-            }
-        }
-        // An empty piece is the end.
-        if piece.is_empty() && !line.is_empty() {
-            log::warn!("{}", escape(&std::mem::take(&mut line)));
-        }
-    })
-}
-
-/// Reads `pipe` to its end in a thread, shows each piece to `tap`, and keeps the last `limit` bytes.
-fn keep(mut pipe: impl Read + Send + 'static, limit: usize, mut tap: Tap) -> Receiver<Vec<u8>> {
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        let mut kept = VecDeque::new();
-        let mut piece = [0; 8_192];
-        loop {
-            match pipe.read(&mut piece) {
-                Ok(0) => break,
-                Ok(length) => {
-                    tap(&piece[..length]);
-                    kept.extend(&piece[..length]);
-                    kept.drain(..kept.len().saturating_sub(limit));
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) => break,
-            }
-        }
-        tap(&[]);
-        // Nobody may be waiting any more.
-        let _ = sender.send(kept.into());
-    });
-    receiver
-}
-
-/// The last lines of what was said, on one line and escaped.
-fn last_lines(said: &[u8]) -> String {
-    let lines: Vec<&[u8]> =
-        said.split(|byte| b"\n\r".contains(byte)).filter(|line| !line.is_empty()).collect();
-    let last = lines.iter().skip(lines.len().saturating_sub(5));
-    last.map(|line| escape(line.trim_ascii())).collect::<Vec<_>>().join("; ")
 }
 
 /// Whether a person is there to read and to answer.

@@ -37,12 +37,11 @@ impl ClientLock {
 }
 
 fn acquire_one(job: &Job, name: &[u8], holder: &str) -> Result<Lock> {
-    // The file's name need not be read, only be the same for the same destination.
-    let file = format!("lock-{:08x}", crc32fast::hash(name));
-    let path = &job.directory;
-    make_directory(path)?;
-    let directory = File::open(path).map_err(|cause| Error::io("open", path, cause))?;
-    let mut lock = Lock::open(Place { directory: directory.as_fd(), path }, &file)?;
+    // The directory's name need not be read, only be the same for the same destination.
+    let path = job.directory.join(format!("lock-{:08x}", crc32fast::hash(name)));
+    make_directory(&path)?;
+    let directory = File::open(&path).map_err(|cause| Error::io("open", &path, cause))?;
+    let mut lock = Lock::open(Place { directory: directory.as_fd(), path: &path })?;
     match lock.try_acquire(holder)? {
         true => Ok(lock),
         false => Err(Failure::Busy(format!(

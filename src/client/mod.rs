@@ -17,6 +17,7 @@ pub mod location;
 pub mod lock;
 pub mod notify;
 pub mod options;
+pub mod output;
 pub mod place;
 pub mod rsync;
 pub mod safety;

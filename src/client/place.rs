@@ -8,9 +8,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use super::external::{Call, Complaints, DIRECTORIES, find, shell_quote};
+use super::external::{Call, DIRECTORIES, find, shell_quote};
 use super::failure::{Failure, Result};
 use super::location::Host;
+use super::output::Complaints;
 use crate::tree::syscalls::is_privileged;
 
 /// As whom a command runs.

@@ -7,10 +7,11 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use super::external::{Call, Output, find};
+use super::external::{Call, find};
 use super::failure::{Failure, Result};
 use super::fallback;
 use super::job::{IoClass, Job};
+use super::output::Output;
 use super::place::Privilege;
 use crate::clock::Clock;
 use crate::command::snapshot::Orders;

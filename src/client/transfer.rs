@@ -8,11 +8,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::backup::span_text;
-use super::external::{Call, Complaints, Output};
+use super::external::Call;
 use super::failure::{Failure, Result};
 use super::job::Job;
 use super::location::Destination;
 use super::lock::make_directory;
+use super::output::{Complaints, Output};
 use super::rsync::{self, Meaning, Statistics, Target, meaning};
 use super::signals;
 use super::tunnel::OpenTunnel;

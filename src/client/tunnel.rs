@@ -8,9 +8,10 @@ use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use super::external::{Call, Complaints};
+use super::external::Call;
 use super::failure::{Failure, Result};
 use super::location::{DAEMON_PORT, Destination, Host, parse_host, split_port};
+use super::output::Complaints;
 use super::signals;
 
 /// The SSH server of `--tunnel`.

@@ -73,7 +73,9 @@ pub fn module(conf: &RsyncdConf, name: &[u8], target: &Target) -> Vec<Finding> {
 /// What is wrong with the two hooks as a pair.
 fn pair(module: &Module) -> Option<Finding> {
     let is_gate = |hook| {
-        text(module, hook).split_ascii_whitespace().any(|word| word.trim_matches(['\'', '"']) == GATE_COMMAND)
+        text(module, hook)
+            .split_ascii_whitespace()
+            .any(|word| word.trim_matches(|letter: char| !letter.is_ascii_alphanumeric()) == GATE_COMMAND)
     };
     if module.runs_us(HOOK) && is_gate(HOOK) {
         let message = format!(

@@ -37,7 +37,9 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
     let mut warn = |message: String| findings.push(Finding::new(Level::Warning, message));
     catalog.warnings.iter().for_each(|warning| warn(warning.clone()));
-    marks(&state, &Ledger::look(&root)?).into_iter().for_each(&mut warn);
+    marks(&state, &Ledger::look(&root, &target.memory.ledgers(&target.module_path))?)
+        .into_iter()
+        .for_each(&mut warn);
     let newest = catalog.newest(Grade::Partial, now).and_then(|item| item.record.as_ref());
     if let Some(message) = newest.and_then(|record| stale_temporaries(&root, record, now)) {
         warn(message);

@@ -107,19 +107,12 @@ fn finish(target: &Target) -> Finish {
     File::open(&target.module_path).map_or(Finish::Done, |module| Finish::of_module(module.as_fd()))
 }
 
-/// What the ledger says; the run itself tells what is wrong with a root that has none to look at.
+/// What the ledger says; nothing, if it cannot be read.
 fn look_up(target: &Target, context: &Context, transfer: &Transfer) -> Seen {
-    let seen = run::look_up(target, &context.settings, transfer).unwrap_or_else(|error| {
-        log::debug!("{}: the ledger cannot be read: {error}", target.label());
-        Seen::Unpaired
-    });
-    if matches!(seen, Seen::Missing) {
-        log::warn!(
-            "{}: pre-xfer has not entered this transfer, so it overlaps with nobody knows what; its snapshot is partial",
-            target.label()
-        );
-    }
-    seen
+    run::look_up(target, &context.settings, transfer).unwrap_or_else(|error| {
+        log::error!("{}: the ledger cannot be read: {error}", target.label());
+        Seen::Missing
+    })
 }
 
 /// A module that cannot even be resolved is remembered by the path that rsyncd gave.

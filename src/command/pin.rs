@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::{Context, print};
 use crate::clock::Clock;
 use crate::config::target::Target;
+use crate::run;
 use crate::store::pin::{self, Pin};
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
@@ -60,13 +61,11 @@ pub fn undelete(context: &Context, named: Named) -> Result<Exit> {
 /// If the module or its state cannot be used.
 pub fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<Exit> {
     context.for_each(module, |target| {
-        let root = target.open_root()?;
         if torn {
-            let mut mark = None;
-            State::update(root.private(), |state| mark = state.torn.take())?;
-            let message = if mark.is_some() { "no longer torn" } else { "not torn" };
-            return done(target, message);
+            let was_torn = run::release_torn(target, &Clock::System)?;
+            return done(target, if was_torn { "no longer torn" } else { "not torn" });
         }
+        let root = target.open_root()?;
         let mut brake = None;
         State::update(root.private(), |state| brake = state.brake.take())?;
         done(

@@ -7,8 +7,8 @@ use crate::clock::Clock;
 use crate::config::arguments::{Arguments, Kind};
 use crate::config::environment::Connection;
 use crate::config::target::Target;
-use crate::decide::refusal::Sharing;
-use crate::run::{self, Admission, Applicant, admit};
+use crate::decide::refusal::{Sharing, refusal};
+use crate::run::{Admission, Applicant, admit, note_refusal};
 use crate::tell::error::{Error, Result};
 use crate::tell::exit::Exit;
 
@@ -36,7 +36,7 @@ pub fn run(context: &Context) -> Result<Exit> {
     context.set_level(&target);
     let label = target.label();
     if inquiry::is_asked(&applicant) {
-        run::note_refusal(&target, &applicant, &Clock::System)?;
+        note_refusal(&target, &applicant, &Clock::System)?;
         print(&format!("{}\n", inquiry::answer(&target)))?;
         return Ok(Exit::Failed);
     }
@@ -53,7 +53,7 @@ pub fn run(context: &Context) -> Result<Exit> {
 
 /// Where even the snapshot root is unknown, what rewrites files may rewrite snapshots.
 fn without_target(applicant: &Applicant, error: &Error) -> Result<Exit> {
-    match run::refused(applicant, &[], Sharing::Unknown) {
+    match refusal(&applicant.arguments, &[], Sharing::Unknown) {
         Some(why) => turn_away("a module that cannot be used", applicant, &why),
         None => Ok(let_in(error)),
     }

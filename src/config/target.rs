@@ -14,6 +14,7 @@ use super::rsyncd_conf::Module;
 use super::settings::{Settings, Source};
 use crate::decide::policy::Policy;
 use crate::store::durable::Place;
+use crate::store::ledger::Ledger;
 use crate::store::memory::Places;
 use crate::store::registration::Registration;
 use crate::store::root::{Access, PRIVATE, SnapshotRoot, canonical_module};
@@ -132,6 +133,11 @@ impl Target {
     pub fn open_root(&self) -> Result<SnapshotRoot> {
         let access = if self.trouble.is_empty() { Access::Register } else { Access::Registered };
         SnapshotRoot::open(&self.root_path, &self.module_path, self.name.as_deref(), access)
+    }
+
+    /// The ledger of the root, under its lock.
+    pub fn open_ledger(&self, root: &SnapshotRoot) -> Result<Ledger> {
+        Ledger::open(root, self.memory.ledgers(&self.module_path))
     }
 
     /// Opens and checks the root without changing anything.

@@ -28,10 +28,20 @@ pub enum Patience {
     None,
 }
 
-/// Decides for `running` other pushes at `now`.
-pub fn course(running: usize, patience: Patience, now: DateTime<Utc>, max_defer: Span) -> Course {
+/// The pushes that are running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Running {
+    /// How many.
+    pub count: usize,
+    /// Whether one of them writes into files that a snapshot would share, as it may while there is none.
+    pub is_rewriting: bool,
+}
+
+/// Decides at `now`.
+pub fn course(running: Running, patience: Patience, now: DateTime<Utc>, max_defer: Span) -> Course {
     match (running, patience) {
-        (0, _) => Course::Alone,
+        (Running { count: 0, .. }, _) => Course::Alone,
+        (Running { is_rewriting: true, .. }, _) => Course::Defer,
         (_, Patience::None) => Course::Beside,
         (_, Patience::Waits(since)) => {
             // A mark from the future is one of a wrong clock.
@@ -44,6 +54,19 @@ pub fn course(running: usize, patience: Patience, now: DateTime<Utc>, max_defer:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn course(count: usize, patience: Patience, now: DateTime<Utc>, max_defer: Span) -> Course {
+        super::course(Running { count, is_rewriting: false }, patience, now, max_defer)
+    }
+
+    #[test]
+    fn nothing_is_linked_beside_a_push_that_rewrites_files() {
+        let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
+        let running = Running { count: 1, is_rewriting: true };
+        for patience in [Patience::None, Patience::Waits(Some(DateTime::UNIX_EPOCH))] {
+            assert_eq!(super::course(running, patience, now, Span::from_seconds(0)), Course::Defer);
+        }
+    }
 
     #[test]
     fn a_push_waits_for_the_last_one_but_not_for_ever() {

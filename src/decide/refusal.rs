@@ -3,7 +3,7 @@
 //! Snapshots share files with the module. An option with which rsync writes into a file that is there, instead of
 //! making a new one, would rewrite history. While there is no snapshot there is none to rewrite.
 
-use crate::config::arguments::Rewriting;
+use crate::config::arguments::{Arguments, Rewriting};
 
 /// How many snapshots share files with the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,11 +14,13 @@ pub enum Sharing {
     Unknown,
 }
 
-/// The sentence for a client whose push, with the options `rewriting` in force, is turned away.
-pub fn refusal(rewriting: &[Rewriting], allowed: &[Rewriting], sharing: Sharing) -> Option<String> {
+/// The sentence for a client whose transfer is turned away, if it is.
+pub fn refusal(arguments: &Arguments, allowed: &[Rewriting], sharing: Sharing) -> Option<String> {
+    let is_refused = |option: &&Rewriting| !allowed.contains(option);
     let refused: Vec<&str> =
-        rewriting.iter().filter(|option| !allowed.contains(option)).map(|option| option.option()).collect();
-    if refused.is_empty() || sharing == Sharing::Snapshots(0) {
+        arguments.rewriting.iter().filter(is_refused).map(|option| option.option()).collect();
+    // Whoever only reads names such options, too, and rewrites nothing.
+    if !arguments.kind.writes() || refused.is_empty() || sharing == Sharing::Snapshots(0) {
         return None;
     }
     let what = match sharing {
@@ -33,12 +35,17 @@ pub fn refusal(rewriting: &[Rewriting], allowed: &[Rewriting], sharing: Sharing)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::arguments::Kind;
     use Rewriting::{Append, Inplace};
+
+    fn push(rewriting: &[Rewriting]) -> Arguments {
+        Arguments { kind: Kind::Push, rewriting: rewriting.to_vec() }
+    }
 
     #[test]
     fn the_client_is_told_which_option_would_rewrite_how_many_snapshots() {
         let told = |rewriting: &[Rewriting], allowed: &[Rewriting], count| {
-            refusal(rewriting, allowed, Sharing::Snapshots(count))
+            refusal(&push(rewriting), allowed, Sharing::Snapshots(count))
         };
         assert_eq!(
             told(&[Inplace], &[], 214).as_deref(),
@@ -59,10 +66,11 @@ mod tests {
 
     #[test]
     fn without_a_snapshot_there_is_nothing_to_rewrite_unless_nobody_knows() {
-        assert_eq!(refusal(&[Inplace], &[], Sharing::Snapshots(0)), None);
-        assert_eq!(refusal(&[], &[], Sharing::Unknown), None);
-        assert!(
-            refusal(&[Inplace], &[], Sharing::Unknown).is_some_and(|told| told.contains("could rewrite"))
-        );
+        assert_eq!(refusal(&push(&[Inplace]), &[], Sharing::Snapshots(0)), None);
+        assert_eq!(refusal(&push(&[]), &[], Sharing::Unknown), None);
+        let told = refusal(&push(&[Inplace]), &[], Sharing::Unknown);
+        assert!(told.is_some_and(|told| told.contains("could rewrite")));
+        let pull = Arguments { kind: Kind::Pull, ..push(&[Inplace]) };
+        assert_eq!(refusal(&pull, &[], Sharing::Snapshots(3)), None);
     }
 }

@@ -1,7 +1,7 @@
 //! The beginning of a transfer: what is let in, what waits, what is turned away.
 //!
-//! Order for a push: wait until no run reads the module's tree, look whether the push would rewrite history, enter it in the
-//! ledger; all in one step under the ledger's lock. A run closes the gate under the same lock, so none begins to read
+//! Order for a push: look whether it would rewrite history, before anything can fail; wait until no run reads the module's
+//! tree, look once more, and enter it in the ledger, these in one step under the ledger's lock. A run closes the gate under the same lock, so none begins to read
 //! while a push is about to begin. Only the two deliberate refusals turn anybody away: whatever else goes
 //! wrong here costs the snapshot its grade, not the client its backup.
 
@@ -12,10 +12,11 @@ use chrono::{DateTime, Utc};
 
 use super::reap::reap;
 use crate::clock::Clock;
-use crate::config::arguments::{Arguments, Rewriting};
+use crate::config::arguments::Arguments;
 use crate::config::target::Target;
 use crate::decide::grade::Grade;
 use crate::decide::refusal::{Sharing, refusal};
+use crate::store::boot::BootTime;
 use crate::store::catalog::{Catalog, names_in};
 use crate::store::gate::Gate;
 use crate::store::ledger::{Entry, Ledger};
@@ -56,56 +57,76 @@ pub enum Admission {
 /// # Errors
 /// If it cannot be entered in the ledger; it may begin all the same.
 pub fn admit(target: &Target, applicant: &Applicant, clock: &Clock) -> Result<Admission> {
-    let allowed = &target.policy.allow_options;
-    let root = match target.open_root() {
-        Ok(root) => root,
-        // What cannot be looked at may hold history.
-        Err(error) => match refused(applicant, allowed, Sharing::Unknown) {
-            Some(why) => return Ok(Admission::Refused(why)),
-            None => return Err(error),
-        },
+    let opened = target.open_root();
+    let why = refused(target, opened.as_ref().ok(), applicant);
+    let root = match (opened, why) {
+        (Ok(root), None) => root,
+        (Ok(root), Some(why)) => return Ok(turn_away(target, &root, applicant, why, clock)),
+        // Nothing can be entered, but history is safe.
+        (Err(_), Some(why)) => return Ok(Admission::Refused(why)),
+        (Err(error), None) => return Err(error),
     };
-    State::update(root.private(), |state| state.paired = true)?;
+    note_pair(target, &root);
     let deadline = Instant::now() + Duration::from_secs(target.policy.push_wait.seconds());
     let mut pause = FIRST_PAUSE;
     loop {
-        let ledger = Ledger::open(&root)?;
-        let closed = if applicant.arguments.kind.writes() { Gate::notice(&root, &ledger)? } else { None };
-        let Some(notice) = closed else { return enter(target, &root, &ledger, applicant, clock) };
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            let why = come_back(target, &root, &notice, clock.now());
-            return turn_away(&ledger, applicant, why, clock);
+        let ledger = target.open_ledger(&root)?;
+        if !applicant.arguments.kind.writes() || !Gate::is_closed(&root, &ledger)? {
+            return enter(target, &root, ledger, applicant, clock);
         }
         drop(ledger);
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let why = come_back(target, &root, clock.now());
+            return Ok(turn_away(target, &root, applicant, why, clock));
+        }
         sleep(pause.min(left));
         pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
+
+/// post-xfer has to know that the transfers that it finds no entry of are not all there are.
+fn note_pair(target: &Target, root: &SnapshotRoot) {
+    if let Err(error) = State::update(root.private(), |state| state.paired = true) {
+        log::error!("{}: {error}", target.label());
     }
 }
 
 fn enter(
     target: &Target,
     root: &SnapshotRoot,
-    ledger: &Ledger,
+    ledger: Ledger,
     applicant: &Applicant,
     clock: &Clock,
 ) -> Result<Admission> {
-    if let Some(why) = refused(applicant, &target.policy.allow_options, sharing(target, root)) {
-        return turn_away(ledger, applicant, why, clock);
+    // The first snapshot may have been made while we waited.
+    if let Some(why) = refused(target, Some(root), applicant) {
+        drop(ledger);
+        return Ok(turn_away(target, root, applicant, why, clock));
     }
     // An earlier transfer may have been served by a process of the same number.
-    reap(target, root, ledger, clock)?;
+    reap(target, root, &ledger, clock)?;
     ledger.begin(&entry(applicant, false, clock)?)?;
     Ok(Admission::Entered)
 }
 
 /// The hook that follows has to know that nothing was transferred.
-fn turn_away(ledger: &Ledger, applicant: &Applicant, why: String, clock: &Clock) -> Result<Admission> {
-    let entered = entry(applicant, true, clock).and_then(|entry| ledger.begin(&entry));
-    if let Err(error) = entered {
-        log::error!("the refusal is not in the ledger, so the module will pass for torn: {error}");
+fn turn_away(
+    target: &Target,
+    root: &SnapshotRoot,
+    applicant: &Applicant,
+    why: String,
+    clock: &Clock,
+) -> Admission {
+    let enter = || {
+        let ledger = target.open_ledger(root)?;
+        reap(target, root, &ledger, clock)?;
+        ledger.begin(&entry(applicant, true, clock)?)
+    };
+    if let Err(error) = enter() {
+        log::error!("the refusal is not in the ledger, so the module may pass for torn: {error}");
     }
-    Ok(Admission::Refused(why))
+    Admission::Refused(why)
 }
 
 /// Notes that a transfer is turned away that could change nothing.
@@ -115,7 +136,7 @@ fn turn_away(ledger: &Ledger, applicant: &Applicant, why: String, clock: &Clock)
 pub fn note_refusal(target: &Target, applicant: &Applicant, clock: &Clock) -> Result<()> {
     let root = target.open_root()?;
     State::update(root.private(), |state| state.paired = true)?;
-    Ledger::open(&root)?.begin(&entry(applicant, true, clock)?).map(drop)
+    target.open_ledger(&root)?.begin(&entry(applicant, true, clock)?)
 }
 
 fn entry(applicant: &Applicant, refused: bool, clock: &Clock) -> Result<Entry> {
@@ -129,6 +150,7 @@ fn entry(applicant: &Applicant, refused: bool, clock: &Clock) -> Result<Entry> {
         kind: arguments.kind,
         refused,
         began: clock.exact_now(),
+        began_at: BootTime::now(),
         request: request.clone(),
         rewriting: arguments.rewriting.clone(),
         client: client.clone(),
@@ -137,13 +159,13 @@ fn entry(applicant: &Applicant, refused: bool, clock: &Clock) -> Result<Entry> {
     })
 }
 
-/// Why an applicant is turned away who may use the options `allowed`, if it is.
-pub fn refused(applicant: &Applicant, allowed: &[Rewriting], sharing: Sharing) -> Option<String> {
-    let Arguments { kind, rewriting } = &applicant.arguments;
-    if !kind.writes() || rewriting.is_empty() {
+fn refused(target: &Target, root: Option<&SnapshotRoot>, applicant: &Applicant) -> Option<String> {
+    // Nearly nobody has to be counted for.
+    if applicant.arguments.rewriting.is_empty() {
         return None;
     }
-    refusal(rewriting, allowed, sharing)
+    let sharing = root.map_or(Sharing::Unknown, |root| sharing(target, root));
+    refusal(&applicant.arguments, &target.policy.allow_options, sharing)
 }
 
 /// How many snapshots share files with the module: visible, retired, or in the making.
@@ -156,10 +178,10 @@ fn sharing(target: &Target, root: &SnapshotRoot) -> Sharing {
     count().map_or(Sharing::Unknown, Sharing::Snapshots)
 }
 
-fn come_back(target: &Target, root: &SnapshotRoot, notice: &str, now: DateTime<Utc>) -> String {
+fn come_back(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> String {
     let minutes = usual_minutes(target, root, now).unwrap_or(1);
     let plural = if minutes == 1 { "" } else { "s" };
-    format!("a snapshot of this module is being taken {notice}; please come back in {minutes} minute{plural}")
+    format!("a snapshot of this module is being taken; please come back in {minutes} minute{plural}")
 }
 
 /// How long the newest snapshot took, rounded up.

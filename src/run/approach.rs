@@ -7,9 +7,9 @@ use super::Request;
 use super::reap::reap;
 use crate::clock::Clock;
 use crate::config::target::Target;
-use crate::decide::overlap::{Course, course};
+use crate::decide::overlap::{Course, Running, course};
 use crate::store::gate::Gate;
-use crate::store::ledger::{Ledger, Line};
+use crate::store::ledger::Line;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueReason, State};
 use crate::tell::error::Result;
@@ -34,27 +34,35 @@ pub(super) fn approach(
     request: &Request,
     clock: &Clock,
 ) -> Result<Approach> {
-    let ledger = Ledger::open(root)?;
+    let ledger = target.open_ledger(root)?;
     reap(target, root, &ledger, clock)?;
-    let running: Vec<Line> = ledger.lines()?.into_iter().filter(Line::is_running_push).collect();
-    let due = State::read(root.private())?.due;
-    match course(running.len(), request.patience(due.as_ref()), clock.now(), target.policy.max_defer) {
+    let lines: Vec<Line> = ledger.lines()?.into_iter().filter(Line::is_running_push).collect();
+    let since = State::read(root.private())?.deferred_since;
+    match course(running(target, &lines), request.patience(since), clock.now(), target.policy.max_defer) {
         Course::Defer => {
-            tell(target, &running);
+            tell(target, &lines);
             defer(root, request, clock)?;
             Ok(Approach::Deferred)
         }
         Course::Alone | Course::Beside => {
-            let notice = clock.now().format("since %H:%M:%S UTC").to_string();
-            Ok(Approach::Closed { gate: Gate::close(root, &ledger, &notice)?, beside: running.len() })
+            Ok(Approach::Closed { gate: Gate::close(root, &ledger)?, beside: lines.len() })
         }
     }
 }
 
+fn running(target: &Target, lines: &[Line]) -> Running {
+    let rewriting = lines.iter().filter_map(|line| line.entry.as_ref()).flat_map(|entry| &entry.rewriting);
+    // What the policy lets through rewrites snapshots in any case.
+    let is_rewriting = rewriting.into_iter().any(|option| !target.policy.allow_options.contains(option));
+    Running { count: lines.len(), is_rewriting }
+}
+
 fn defer(root: &SnapshotRoot, request: &Request, clock: &Clock) -> Result<()> {
     State::update(root.private(), |state| {
-        let mark = request.due_mark(DueReason::Deferred, clock.now(), state.due.as_ref());
-        state.due = mark.or(state.due.take());
+        if let Some(mark) = request.due_mark(DueReason::Deferred, clock.now(), state.due.as_ref()) {
+            state.due = Some(mark);
+            state.deferred_since.get_or_insert(clock.now());
+        }
     })
     .map(drop)
 }

@@ -9,7 +9,7 @@ use super::Request;
 use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::store::boot::BootTime;
-use crate::store::lock::{Guard, LOCK, Lock};
+use crate::store::lock::{Guard, Lock};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::LastRun;
 use crate::store::state::{DueMark, DueReason, State};
@@ -50,11 +50,13 @@ impl Hold {
         clock: &Clock,
     ) -> Result<Self> {
         let holder = describe_self(target, request, clock);
-        let mut lock = Lock::open(root.private(), LOCK)?;
+        let mut lock = Lock::open(root.private())?;
         if lock.try_acquire(&holder)? {
             return Ok(Hold { lock, turn: None, waited: false, since: BootTime::now() });
         }
-        let wait = Duration::from_secs(target.policy.lock_wait.seconds());
+        // A process apart need not wait: whoever holds the lock goes once more for it, and many would pile up.
+        let is_apart = request.taken_over.is_some();
+        let wait = Duration::from_secs(if is_apart { 0 } else { target.policy.lock_wait.seconds() });
         log::debug!("{}: waiting for {}", target.label(), lock.holder());
         let acquired = lock.acquire(&holder, wait)? || give_up(root, request, clock, &mut lock, &holder)?;
         if !acquired {

@@ -24,11 +24,11 @@ mod transfer;
 
 use chrono::{DateTime, Utc};
 
-pub use admission::{Admission, Applicant, admit, note_refusal, refused};
+pub use admission::{Admission, Applicant, admit, note_refusal};
 pub use report::{Ending, Report};
 pub use request::{Request, Witness};
 pub use rotate::{Disposal, Examined, Rotated, examine, look, rotate};
-pub use transfer::{Seen, look_up, strike};
+pub use transfer::{Seen, look_up, release_torn, strike};
 
 use crate::clock::Clock;
 use crate::config::target::Target;
@@ -66,12 +66,11 @@ fn run_in_root(target: &Target, request: &Request, clock: &Clock) -> Result<Repo
     mark_before_lock(target, &root, request, clock.exact_now())?;
     let own = transfer::note_end(target, &root, request, clock)?;
     if let Some(taken_over) = request.taken_over {
-        transfer::record_debt(&root, request, clock)?;
         taken_over();
     }
     let result = serve(target, &root, request.clone(), clock);
     if let Some(line) = own
-        && let Err(error) = transfer::settle(&root, &line, &result)
+        && let Err(error) = transfer::settle(target, &root, &line, &result)
     {
         log::warn!("{}: {error}", target.label());
     }
@@ -137,19 +136,17 @@ fn mark_before_lock(
     now: DateTime<Utc>,
 ) -> Result<()> {
     let earlier = target.memory.recall(&target.module_path).and_then(|memory| memory.torn);
-    let torn = torn_mark(target, request, now).or(earlier.clone());
+    let new = torn_mark(target, request, now);
     let marked = State::update(root.private(), |state| {
-        let is_newer =
-            |mark: &TornMark| state.torn.as_ref().is_none_or(|standing| standing.since < mark.since);
-        if let Some(mark) = torn.clone().filter(is_newer) {
-            state.torn = Some(mark.on_top_of(state.torn.as_ref()));
+        for mark in earlier.iter().chain(&new) {
+            state.torn = Some(mark.clone().on_top_of(state.torn.as_ref()));
         }
-        if let Some(entry) = request.good_push() {
-            let mend = |mark: TornMark| mark.after_good_push(&entry.client.identity(), entry.began);
-            state.torn = state.torn.take().and_then(mend);
+        if let Some(push) = request.good_push() {
+            state.torn = state.torn.take().and_then(|mark| mark.after_good_push(push));
         }
     })
     .and_then(|_| remember_policy(target, root));
+    let torn = new.map(|mark| mark.on_top_of(earlier.as_ref())).or(earlier.clone());
     // On a full disk the mark is kept elsewhere, until there is room for it again.
     let kept = if marked.is_err() { torn } else { None };
     if kept != earlier
@@ -172,12 +169,8 @@ fn torn_mark(target: &Target, request: &Request, now: DateTime<Utc>) -> Option<T
         return None;
     }
     let label = target.label();
-    let client = request.known_client();
-    let whose = client.as_ref().map_or("one".to_string(), |client| format!("one of {client}"));
-    log::warn!(
-        "{label}: the transfer ended with status {status}; the module is torn until {whose} ends well"
-    );
-    Some(TornMark::new(now, status, request.started.clone(), client.as_deref()))
+    log::warn!("{label}: the transfer ended with status {status}; the module is torn");
+    Some(TornMark::new(now, status, request.started.clone(), request.tear()))
 }
 
 /// Remembers the outcome outside the root; never fails a run. Only a success makes up for an

@@ -1,7 +1,8 @@
 //! Entries of the ledger that nobody takes care of any more, and what they leave.
 //!
 //! A transfer whose hook never ran has left the module torn, as far as anybody knows; one whose hook was
-//! killed is still owed its snapshot. Both go into the state, durably, before the entry is struck out.
+//! killed is still owed its snapshot. Both go into the state, durably, before the entry is struck out. After a crash of the
+//! machine no push is a good one any more: rsync does not sync what it writes, so part of it may be lost.
 
 use crate::clock::Clock;
 use crate::config::target::Target;
@@ -10,9 +11,8 @@ use crate::store::boot::BootTime;
 use crate::store::ledger::{Ledger, Line};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{Asked, DueMark, DueReason, State};
-use crate::store::torn::TornMark;
+use crate::store::torn::{Tear, TornMark};
 use crate::tell::error::Result;
-use crate::tell::escape::one_line;
 
 /// What stands for the status of a transfer that nobody knows the end of, as rsyncd itself tells it.
 const UNKNOWN_STATUS: i32 = -1;
@@ -24,22 +24,9 @@ pub(super) fn reap(target: &Target, root: &SnapshotRoot, ledger: &Ledger, clock:
     let mut torn: Vec<TornMark> = Vec::new();
     let mut asked: Option<Asked> = None;
     for line in dead.iter().filter(|line| line.writes()) {
-        let policy = &target.policy;
-        let intent = match line.status {
-            Some(status) => Intent::of_status(status, &policy.snapshot_on_exit, &policy.partial_on_exit),
-            None => Intent::Partial,
-        };
         tell(target, line);
-        if intent.tears() {
-            let client = line.entry.as_ref().map(|entry| entry.client.identity());
-            let status = line.status.unwrap_or(UNKNOWN_STATUS);
-            torn.push(TornMark::new(clock.exact_now(), status, BootTime::now(), client.as_deref()));
-        }
-        asked = asked.max(match intent {
-            Intent::Complete => Some(Asked::GoodTransfer),
-            Intent::Partial => Some(Asked::FailedTransfer),
-            Intent::Nothing => None,
-        });
+        torn.extend(tear(line, clock));
+        asked = asked.max(debt(target, line));
     }
     if !torn.is_empty() || asked.is_some() {
         State::update(root.private(), |state| {
@@ -54,6 +41,33 @@ pub(super) fn reap(target: &Target, root: &SnapshotRoot, ledger: &Ledger, clock:
     dead.iter().try_for_each(|line| ledger.strike(line))
 }
 
+/// The status that the transfer ended with, as far as that still says something.
+fn reliable_status(line: &Line) -> Option<i32> {
+    line.status.filter(|_| line.is_of_this_boot())
+}
+
+/// The mark of a push that nobody has marked yet: its hook does so before it notes the end.
+fn tear(line: &Line, clock: &Clock) -> Option<TornMark> {
+    if reliable_status(line).is_some() {
+        return None;
+    }
+    let now = BootTime::now();
+    let tear = line.entry.as_ref().map(|entry| Tear::of(entry, now.clone()));
+    Some(TornMark::new(clock.exact_now(), line.status.unwrap_or(UNKNOWN_STATUS), now, tear))
+}
+
+fn debt(target: &Target, line: &Line) -> Option<Asked> {
+    let policy = &target.policy;
+    let intent = reliable_status(line).map_or(Intent::Partial, |status| {
+        Intent::of_status(status, &policy.snapshot_on_exit, &policy.partial_on_exit)
+    });
+    match intent {
+        Intent::Complete => Some(Asked::GoodTransfer),
+        Intent::Partial => Some(Asked::FailedTransfer),
+        Intent::Nothing => None,
+    }
+}
+
 /// A mark that stands keeps its reason: somebody may rely on it.
 fn due_mark(asked: Asked, clock: &Clock, standing: Option<DueMark>) -> DueMark {
     let fresh =
@@ -65,17 +79,13 @@ fn due_mark(asked: Asked, clock: &Clock, standing: Option<DueMark>) -> DueMark {
 }
 
 fn tell(target: &Target, line: &Line) {
-    let label = target.label();
-    let who = line.who();
-    let who = one_line(&who);
-    match line.status {
+    let (label, who, pid) = (target.label(), line.who(), line.pid);
+    match reliable_status(line) {
         None => log::warn!(
-            "{label}: the push of {who} (process {}) is gone and no hook followed it; the module is torn, and a snapshot is due",
-            line.pid
+            "{label}: the push of {who} (process {pid}) is gone and no hook followed it; the module is torn, and a snapshot is due"
         ),
         Some(status) => log::warn!(
-            "{label}: the hook after the push of {who} (process {}, status {status}) did not get to its end; a snapshot is due",
-            line.pid
+            "{label}: the hook after the push of {who} (process {pid}, status {status}) did not get to its end; a snapshot is due"
         ),
     }
 }

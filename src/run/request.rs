@@ -8,6 +8,7 @@ use crate::store::boot::BootTime;
 use crate::store::ledger::{Entry, Line};
 use crate::store::record::Client;
 use crate::store::state::{Asked, DueMark, DueReason};
+use crate::store::torn::Tear;
 
 /// Whether the ledger vouches for what is known of the transfers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct Request {
     pub line: Option<Line>,
     /// To be told when nothing of the transfer can be lost any more, whoever dies.
     pub taken_over: Option<fn()>,
+    /// It serves a mark that another run has left.
+    pub is_owed: bool,
     /// Do something only if a snapshot is due.
     pub only_if_due: bool,
     /// Rotate once the present state is safe.
@@ -53,6 +56,7 @@ impl Request {
             witness: Witness::Ledger,
             line: None,
             taken_over: None,
+            is_owed: false,
             only_if_due,
             rotates: true,
             started: BootTime::now(),
@@ -73,26 +77,35 @@ impl Request {
             witness: Witness::None,
             line: None,
             taken_over: None,
+            is_owed: false,
             only_if_due: false,
             rotates: true,
             started: BootTime::now(),
         }
     }
 
-    /// What a run that gave up, or was put off, would have done.
+    /// What a run that gave up, or was put off, would have done. Of a push that ended before the machine
+    /// was started anew, part may never have reached the disk.
     pub(super) fn owed(mark: &DueMark) -> Self {
         let occasion = match mark.asked {
-            Asked::GoodTransfer => Occasion::Transfer(Intent::Complete),
+            Asked::GoodTransfer if mark.marked.is_of_this_boot() => Occasion::Transfer(Intent::Complete),
             Asked::ByHand => Occasion::Manual,
-            Asked::FailedTransfer => Occasion::Transfer(Intent::Partial),
+            Asked::GoodTransfer | Asked::FailedTransfer => Occasion::Transfer(Intent::Partial),
         };
-        Request { occasion, ..Request::manual(false) }
+        Request { occasion, is_owed: true, ..Request::manual(false) }
     }
 
-    /// Who transferred, if the ledger or its absence there vouches that others did not.
-    pub(super) fn known_client(&self) -> Option<String> {
-        let client = self.client.as_ref().filter(|_| self.witness != Witness::None);
-        client.map(Client::identity)
+    /// What a failed transfer has torn, if it is known whose it was.
+    pub(super) fn tear(&self) -> Option<Tear> {
+        let entry = self.line.as_ref().and_then(|line| line.entry.as_ref());
+        let noticed = self.started.clone();
+        match (entry, &self.client) {
+            (Some(entry), _) => Some(Tear::of(entry, noticed)),
+            (None, Some(client)) if self.witness == Witness::Missing => {
+                Some(Tear::by(client.identity(), noticed))
+            }
+            _ => None,
+        }
     }
 
     /// The entry of the push that has ended well.
@@ -101,10 +114,9 @@ impl Request {
         self.line.as_ref().filter(|_| is_good)?.entry.as_ref()
     }
 
-    /// The same request, also for the push that was put off when this one was still running: if this one
-    /// failed, what both have left is worth a partial snapshot.
-    pub(super) fn with_deferred(self, due: Option<&DueMark>) -> Self {
-        let has_deferred = due.is_some_and(|due| due.reason == DueReason::Deferred);
+    /// The same request, also for pushes that were put off when this one was still running, if there are any: if this one
+    /// failed, what all of them have left is worth a partial snapshot.
+    pub(super) fn with_deferred(self, has_deferred: bool) -> Self {
         match self.occasion {
             Occasion::Transfer(Intent::Nothing) if has_deferred && self.status.is_some() => {
                 Request { occasion: Occasion::Transfer(Intent::Partial), ..self }
@@ -113,11 +125,10 @@ impl Request {
         }
     }
 
-    /// How long it can wait for others that are writing.
-    pub(super) fn patience(&self, due: Option<&DueMark>) -> Patience {
+    /// How long it can wait for others that are writing, where snapshots are deferred `since` then.
+    pub(super) fn patience(&self, since: Option<DateTime<Utc>>) -> Patience {
         let is_by_hand = self.occasion == Occasion::Manual && !self.only_if_due;
-        let deferred = due.filter(|due| due.reason == DueReason::Deferred);
-        if is_by_hand { Patience::None } else { Patience::Waits(deferred.map(|due| due.since)) }
+        if is_by_hand { Patience::None } else { Patience::Waits(since) }
     }
 
     /// Who asks; none if the transfer earns no snapshot.

@@ -47,6 +47,8 @@ pub(super) struct Pass<'a> {
     pub(super) finish: Finish,
     /// Whether a comparison has been a full one.
     pub(super) is_full: Cell<bool>,
+    /// Whether the tree is that of the newest complete snapshot, and nobody writes to it.
+    is_whole: Cell<bool>,
     /// Closed as long as the tree is read.
     pub(super) gate: Cell<Option<Gate>>,
     /// How many pushes go on all the same.
@@ -62,7 +64,7 @@ pub(super) fn snapshot(
 ) -> Result<Report> {
     let mut report = Report::new(target, Ending::Unchanged);
     let before = State::update(root.private(), |_| ())?;
-    let request = &request.clone().with_deferred(before.due.as_ref());
+    let request = &request.clone().with_deferred(before.deferred_since.is_some());
     // Before the visible ones: what somebody brings back meanwhile is then in both lists, not in neither.
     let retired = retire::retired(root)?;
     let mut catalog = Catalog::read(root, &target.policy.time_zone)?;
@@ -75,6 +77,11 @@ pub(super) fn snapshot(
     if beside > 0 {
         let others = if beside == 1 { "a push is".to_string() } else { format!("{beside} pushes are") };
         report.warn(&target.label(), format!("{others} still running, so a snapshot is partial"));
+    }
+    if request.witness == Witness::Missing {
+        let message =
+            "pre-xfer has not entered this transfer, so it may overlap with others; a snapshot is partial";
+        report.warn(&target.label(), message.to_string());
     }
     let now = clock.now();
     let scan_began = BootTime::now();
@@ -91,6 +98,7 @@ pub(super) fn snapshot(
         catalog,
         finish: Finish::of_module(root.module()),
         is_full: Cell::new(false),
+        is_whole: Cell::new(false),
         gate: Cell::new(Some(gate)),
         beside,
     };
@@ -131,7 +139,10 @@ impl Pass<'_> {
         }
         let newest = self.catalog.newest(Grade::Complete, self.now);
         let Scan { comparison, index } = self.compare(newest, report)?;
-        let torn = self.torn(&comparison);
+        // Whatever failed, it has changed nothing, or all is as it was: no mixture of two states.
+        let is_whole = newest.is_some() && !comparison.differs() && self.beside == 0;
+        self.is_whole.set(is_whole);
+        let torn = if is_whole { Torn::No } else { self.torn(&comparison) };
         self.tell_scan(&comparison);
         match self.outcome(torn) {
             Outcome::Failed => {
@@ -165,6 +176,8 @@ impl Pass<'_> {
         let is_uncertain = self.beside > 0 || self.request.witness == Witness::Missing || !is_whole;
         match outcome(self.request.occasion, torn) {
             Outcome::Snapshot(Grade::Complete) if is_uncertain => Outcome::Snapshot(Grade::Partial),
+            // What is owed cannot be had as it was; what there is of it is worth a partial one.
+            Outcome::StillTorn if self.request.is_owed => Outcome::Snapshot(Grade::Partial),
             outcome => outcome,
         }
     }
@@ -246,6 +259,16 @@ impl Pass<'_> {
         }
     }
 
+    /// Whether the debt is paid now that the tree is safe up to the grade `covered`.
+    fn serves(&self, due: &DueMark, covered: Option<Grade>, is_torn: bool) -> bool {
+        let is_by_ledger = matches!(due.reason, DueReason::Deferred | DueReason::Interrupted);
+        // Of a torn tree nothing better can be had, and whoever mends it brings a snapshot of its own.
+        let is_beyond_help =
+            is_torn && (is_by_ledger || self.request.is_owed) || !due.marked.is_of_this_boot();
+        let wanted = if is_beyond_help && self.beside == 0 { Grade::Partial } else { due.asked.grade() };
+        !due.marked.is_after(&self.scan_began) && covered.is_some_and(|covered| covered >= wanted)
+    }
+
     fn last_run(&self, covered: Option<Grade>) -> LastRun {
         LastRun { time: self.now, scan_began: self.scan_began.clone(), covered }
     }
@@ -261,6 +284,7 @@ impl Pass<'_> {
             state.full_comparison = Some(self.now).filter(|_| self.is_full.get()).or(state.full_comparison);
             if !is_new_mark(state.torn.as_ref(), self.before.torn.as_ref()) {
                 match (outlook.repaired, &mut state.torn) {
+                    _ if self.is_whole.get() => state.torn = None,
                     (true, torn) if self.request.witness == Witness::None => *torn = None,
                     (true, torn) => *torn = torn.take().and_then(TornMark::after_repair),
                     (false, Some(mark)) if mark.fingerprint.is_none() => mark.fingerprint = outlook.torn_scan,
@@ -268,19 +292,10 @@ impl Pass<'_> {
                 }
             }
             let is_torn = state.torn.is_some();
-            let is_served = |due: &DueMark| {
-                // Of a torn tree nothing better can be had, and whoever mends it brings a snapshot of its own.
-                let is_all_there_is = is_torn && self.beside == 0 && due.reason.is_of_ledger();
-                let wanted = if is_all_there_is { Grade::Partial } else { due.asked.grade() };
-                !due.marked.is_after(&self.scan_began)
-                    && outlook.covered.is_some_and(|covered| covered >= wanted)
-            };
-            state.due = state.due.take().filter(|due| !is_served(due));
-            if let Some(due) =
-                state.due.as_mut().filter(|due| self.beside > 0 && due.reason == DueReason::Deferred)
-            {
+            state.due = state.due.take().filter(|due| !self.serves(due, outlook.covered, is_torn));
+            if state.deferred_since.is_some() {
                 // The next partial one beside pushes that never end has to wait as long again.
-                due.since = self.now;
+                state.deferred_since = Some(self.now).filter(|_| self.beside > 0);
             }
             // Somebody who gave up meanwhile was told that we would go once more.
             let is_promised =

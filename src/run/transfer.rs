@@ -10,10 +10,10 @@ use crate::clock::Clock;
 use crate::config::environment::Transfer;
 use crate::config::settings::Settings;
 use crate::config::target::Target;
-use crate::store::ledger::{Ledger, Line};
+use crate::store::ledger::{Entry, Line};
 use crate::store::process::Process;
 use crate::store::root::SnapshotRoot;
-use crate::store::state::{DueReason, State};
+use crate::store::state::State;
 use crate::tell::error::{Error, Result};
 
 /// What the ledger says of a transfer that has ended.
@@ -34,7 +34,7 @@ pub enum Seen {
 /// Looks the transfer up, and strikes it out if nothing more has to be done about it.
 pub fn look_up(target: &Target, settings: &Settings, transfer: &Transfer) -> Result<Seen> {
     let root = target.open_root()?;
-    let ledger = Ledger::open(&root)?;
+    let ledger = target.open_ledger(&root)?;
     let found = transfer.connection.pid.map(|pid| ledger.running(pid)).transpose()?.flatten();
     match found {
         Some(line) if line.writes() => Ok(Seen::Push(Box::new(line))),
@@ -47,59 +47,68 @@ pub fn look_up(target: &Target, settings: &Settings, transfer: &Transfer) -> Res
 /// Strikes out a push that leaves nothing to be done: its client has more to come, and the last push of it counts.
 pub fn strike(target: &Target, seen: Seen) -> Result<Seen> {
     if let Seen::Push(line) = seen {
-        Ledger::open(&target.open_root()?)?.strike(&line)?;
+        target.open_ledger(&target.open_root()?)?.strike(&line)?;
         return Ok(Seen::Struck);
     }
     Ok(seen)
 }
 
-/// Whether pre-xfer runs for the module: as rsyncd.conf says, or where that does not name it, if it ever did.
+/// Whether pre-xfer runs for the module: it has, and rsyncd.conf does not say that it no longer does.
 fn is_paired(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Result<bool> {
     if !State::read(root.private())?.paired {
         return Ok(false);
     }
     let conf = settings.rsyncd().ok();
     let module = target.name.as_deref().and_then(|name| conf.as_ref()?.module(name));
-    let is_paired = module.is_none_or(|module| module.runs_us("pre-xfer exec"));
-    if !is_paired {
+    // It may well be a script that runs us.
+    let is_given_up = module.is_some_and(|module| module.get("pre-xfer exec").is_none_or(<[u8]>::is_empty));
+    if is_given_up {
         State::update(root.private(), |state| state.paired = false)?;
     }
-    Ok(is_paired)
+    Ok(!is_given_up)
 }
 
-/// Buries the dead, and notes that the request's own transfer has ended and that this process takes care of it.
+/// Notes that the request's own transfer has ended and that this process takes care of it, and buries the dead.
 pub(super) fn note_end(
     target: &Target,
     root: &SnapshotRoot,
     request: &Request,
     clock: &Clock,
 ) -> Result<Option<Line>> {
-    let ledger = Ledger::open(root)?;
-    let own = match (&request.line, request.status, Process::own()) {
-        (Some(line), Some(status), Some(process)) => Some(ledger.end(line, status, process)?),
-        _ => None,
-    };
+    let ledger = target.open_ledger(root)?;
     reap(target, root, &ledger, clock)?;
-    Ok(own)
-}
-
-/// What the ledger does not know to be owed is owed by a mark.
-pub(super) fn record_debt(root: &SnapshotRoot, request: &Request, clock: &Clock) -> Result<()> {
-    if request.line.is_some() {
-        return Ok(());
+    let (Some(status), Some(process)) = (request.status, Process::own()) else { return Ok(None) };
+    match &request.line {
+        Some(line) => ledger.end(line, status, process).map(Some),
+        // A process apart may be killed like any other, and nobody waits for it.
+        None if request.taken_over.is_some() => {
+            let client = request.client.clone().unwrap_or_default();
+            ledger.enter_ended(Entry::unannounced(client, process, clock), status).map(Some)
+        }
+        None => Ok(None),
     }
-    State::update(root.private(), |state| {
-        let mark = request.due_mark(DueReason::Detached, clock.now(), state.due.as_ref());
-        state.due = mark.or(state.due.take());
-    })
-    .map(drop)
 }
 
 /// Strikes out a transfer whose snapshot is safe, owed by a mark, or not to be had. What failed stays in the ledger:
 /// when this process is gone, the next run makes it due.
-pub(super) fn settle<T>(root: &SnapshotRoot, line: &Line, result: &Result<T>) -> Result<()> {
+pub(super) fn settle<T>(target: &Target, root: &SnapshotRoot, line: &Line, result: &Result<T>) -> Result<()> {
     match result {
-        Ok(_) | Err(Error::Busy { .. } | Error::Queue { .. }) => Ledger::open(root)?.strike(line),
+        Ok(_) | Err(Error::Busy { .. } | Error::Queue { .. }) => target.open_ledger(root)?.strike(line),
         Err(_) => Ok(()),
     }
+}
+
+/// Takes away the torn mark of a module that a person vouches for; false if there was none. What the dead leave
+/// is marked first, or the next run would do so.
+pub fn release_torn(target: &Target, clock: &Clock) -> Result<bool> {
+    let root = target.open_root()?;
+    let ledger = target.open_ledger(&root)?;
+    reap(target, &root, &ledger, clock)?;
+    let mut mark = None;
+    State::update(root.private(), |state| mark = state.torn.take())?;
+    let is_remembered = target.memory.recall(&target.module_path).is_some_and(|memory| memory.torn.is_some());
+    if is_remembered {
+        target.memory.change(&target.module_path, |memory| memory.torn = None)?;
+    }
+    Ok(mark.is_some() || is_remembered)
 }

@@ -32,6 +32,16 @@ impl BootTime {
         self.boot == other.boot && self.nanoseconds > other.nanoseconds
     }
 
+    /// Whether this is after `earlier`, which has been; what is of another boot has been before this one.
+    pub fn is_later_than(&self, earlier: &BootTime) -> bool {
+        self.boot != earlier.boot || self.nanoseconds > earlier.nanoseconds
+    }
+
+    /// Whether the machine has not been started again since.
+    pub fn is_of_this_boot(&self) -> bool {
+        self.boot == BootTime::now().boot
+    }
+
     /// Whether the boot is known at all; without `/proc` any two boots look the same.
     pub fn is_certain(&self) -> bool {
         !self.boot.is_empty()

@@ -1,14 +1,18 @@
 //! The ledger of transfers: who is writing to a module right now.
 //!
-//! pre-xfer enters a transfer as `transfers/PID` before it begins, and post-xfer turns that into `transfers/PID.STATUS`
-//! when it has ended, until its snapshot is safe. Every look at the ledger and every change is made
-//! under one short lock, which also guards the [gate](super::gate).
+//! pre-xfer enters a transfer before it begins, as `transfers/PID` of the process that serves the connection. When it has
+//! ended, post-xfer makes that `transfers/PID.STATUS`, now of its own process, until the snapshot is safe. Every look at
+//! the ledger and every change is made under one short lock, which also guards the [gate](super::gate). Where the
+//! snapshot root has no room for an entry, it goes to where this machine remembers things.
 //!
 //! An entry of a push is on disk before rsync writes anything: after a crash of the machine it tells
-//! that the module is torn. All other changes need not be durable. An entry that comes back after a crash
-//! belongs to a process of another boot, so it counts as one whose hook never ran, and that errs on the safe side.
+//! that the module is torn. All other changes need not be durable. What comes back after a crash
+//! is of another boot, and no such push counts as good, however it ended: nobody has synced what it wrote.
 
+use std::fs::DirBuilder;
 use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use nix::errno::Errno;
@@ -16,12 +20,14 @@ use nix::fcntl::renameat;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use serde::{Deserialize, Serialize};
 
+use super::boot::BootTime;
 use super::catalog::names_in;
 use super::durable::{self, Place, TEMPORARY, c_name};
 use super::lock::Guard;
 use super::process::Process;
 use super::record::{Client, FORMAT, to_toml};
 use super::root::{Room, SnapshotRoot};
+use crate::clock::Clock;
 use crate::config::arguments::{Kind, Rewriting};
 use crate::tell::error::{Error, Result};
 
@@ -39,8 +45,10 @@ pub struct Entry {
     /// pre-xfer turned it away: nothing was transferred.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refused: bool,
-    /// When it was entered.
+    /// When it was entered, by the wall clock.
     pub began: DateTime<Utc>,
+    /// The same by the boot-time clock.
+    pub began_at: BootTime,
     /// What the client asked for, escaped: `RSYNC_REQUEST`.
     pub request: String,
     /// The options with which it rewrites files in place.
@@ -56,6 +64,22 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Of a transfer that pre-xfer has not seen, and that `owner` takes care of now.
+    pub fn unannounced(client: Client, owner: Process, clock: &Clock) -> Self {
+        Entry {
+            format: FORMAT,
+            kind: Kind::Push,
+            refused: false,
+            began: clock.exact_now(),
+            began_at: BootTime::now(),
+            request: String::new(),
+            rewriting: Vec::new(),
+            client,
+            owner,
+            worker: None,
+        }
+    }
+
     /// Whether the transfer may change the module.
     pub fn writes(&self) -> bool {
         self.kind.writes() && !self.refused
@@ -70,7 +94,9 @@ impl Entry {
 #[derive(Debug, Clone)]
 pub struct Line {
     file: String,
-    /// The number of the process that served the connection.
+    /// The room that it is in.
+    room: usize,
+    /// The number of the process that takes care of it.
     pub pid: u32,
     /// The status that the transfer ended with, if it has ended.
     pub status: Option<i32>,
@@ -89,6 +115,11 @@ impl Line {
         self.entry.as_ref().is_none_or(Entry::writes)
     }
 
+    /// Whether it is a push of this boot of the machine, as far as it can be read.
+    pub fn is_of_this_boot(&self) -> bool {
+        self.entry.as_ref().is_some_and(|entry| entry.began_at.is_of_this_boot())
+    }
+
     /// Whether anybody still takes care of it.
     pub fn is_alive(&self) -> bool {
         self.entry.as_ref().is_some_and(Entry::is_alive)
@@ -102,87 +133,121 @@ impl Line {
 
 /// The ledger of a root, under its lock.
 pub struct Ledger {
-    room: Room,
+    /// In the snapshot root, and wherever else there may be entries.
+    rooms: Vec<Room>,
+    /// Where entries go that the root has no room for; made when they are needed.
+    elsewhere: Vec<PathBuf>,
     _guard: Guard,
 }
 
 impl Ledger {
-    /// Waits for the lock; its holders do nothing long.
-    pub fn open(root: &SnapshotRoot) -> Result<Self> {
-        let room = root.room(ROOM)?;
-        let guard = Guard::on_directory(room.place())?;
-        Ok(Ledger { room, _guard: guard })
+    /// Waits for the lock; its holders do nothing long. `elsewhere` are directories of this module alone.
+    pub fn open(root: &SnapshotRoot, elsewhere: Vec<PathBuf>) -> Result<Self> {
+        let own = root.room(ROOM)?;
+        let guard = Guard::on_directory(own.place())?;
+        let others = elsewhere.iter().filter_map(|path| Room::open(path).ok());
+        let rooms = std::iter::once(own).chain(others).collect();
+        Ok(Ledger { rooms, elsewhere, _guard: guard })
     }
 
     /// All entries. Names that are none of ours are left alone.
     pub fn lines(&self) -> Result<Vec<Line>> {
-        lines_in(&self.room)
+        lines_in(&self.rooms)
     }
 
     /// All entries as they are at this moment, for somebody who changes nothing; none if there is no ledger.
-    pub fn look(root: &SnapshotRoot) -> Result<Vec<Line>> {
+    pub fn look(root: &SnapshotRoot, elsewhere: &[PathBuf]) -> Result<Vec<Line>> {
         if !root.is_registered() {
             return Ok(Vec::new());
         }
-        match root.room(ROOM) {
-            Ok(room) => lines_in(&room),
+        let own = match root.room(ROOM) {
+            Ok(room) => Some(room),
             // A version that had none made the root.
-            Err(Error::Io { cause, .. }) if cause.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(error),
-        }
+            Err(error) if error.is_absence() => None,
+            Err(error) => return Err(error),
+        };
+        let others = elsewhere.iter().filter_map(|path| Room::open(path).ok());
+        lines_in(&own.into_iter().chain(others).collect::<Vec<_>>())
     }
 
     /// Removes what was being written when its writer died.
     pub fn clean_up(&self) -> Result<()> {
-        let names = names_in(self.room.place())?;
-        // Under the lock nobody writes it any more.
-        names.iter().filter(|name| name.ends_with(TEMPORARY)).try_for_each(|name| self.unlink(name))
+        for (index, room) in self.rooms.iter().enumerate() {
+            // Under the lock nobody writes it any more.
+            let names = names_in(room.place())?;
+            names
+                .iter()
+                .filter(|name| name.ends_with(TEMPORARY))
+                .try_for_each(|name| self.unlink(index, name))?;
+        }
+        Ok(())
     }
 
     /// The entry of the running transfer that process `pid` serves.
     pub fn running(&self, pid: u32) -> Result<Option<Line>> {
-        let file = pid.to_string();
-        let entry =
-            read(self.room.place(), &file)?.filter(|entry| entry.owner.pid == pid && entry.owner.is_alive());
-        Ok(entry.map(|entry| Line { file, pid, status: None, entry: Some(entry) }))
+        let is_it = |line: &Line| {
+            let owner = line.entry.as_ref().map(|entry| &entry.owner);
+            line.status.is_none()
+                && line.pid == pid
+                && owner.is_some_and(|owner| owner.pid == pid && owner.is_alive())
+        };
+        Ok(self.lines()?.into_iter().find(is_it))
     }
 
     /// Enters a transfer; durably if it may write.
     pub fn begin(&self, entry: &Entry) -> Result<()> {
-        let place = self.room.place();
-        let (file, text) = (entry.owner.pid.to_string(), to_toml(entry, place)?);
-        match entry.writes() {
-            true => durable::write(place, &file, &text),
-            false => durable::write_before_syncfs(place, &file, text.as_bytes()),
-        }
+        let file = entry.owner.pid.to_string();
+        let refusal = match enter(self.rooms[0].place(), &file, entry) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let enter_at = |path: &PathBuf| -> Result<()> {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(path)
+                .map_err(|cause| Error::io("make", path, cause))?;
+            enter(Room::open(path)?.place(), &file, entry)
+        };
+        self.clean_up()?;
+        let is_entered = self.elsewhere.iter().any(|path| enter_at(path).is_ok());
+        if is_entered { Ok(()) } else { Err(refusal) }
     }
 
-    /// The transfer of `line` has ended, and from now on `owner` takes care of it.
+    /// The transfer of `line` has ended, and from now on `owner`, this process, takes care of it.
     pub fn end(&self, line: &Line, status: i32, owner: Process) -> Result<Line> {
-        let place = self.room.place();
+        let place = self.rooms[line.room].place();
+        let pid = owner.pid;
         let entry = line.entry.clone().map(|entry| Entry { owner, worker: None, ..entry });
-        let ended = Line { file: format!("{}.{status}", line.pid), status: Some(status), entry, ..*line };
-        let text = ended.entry.as_ref().map(|entry| to_toml(entry, place)).transpose()?.unwrap_or_default();
-        match durable::write_before_syncfs(place, &ended.file, text.as_bytes()) {
-            Ok(()) => self.unlink(&line.file)?,
-            // On a full disk there is room for a new name, and the old owner waits for this process.
-            Err(error) if error.is_lack_of_space() => {
-                let (from, to) = (c_name(&line.file), c_name(&ended.file));
-                renameat(place.directory, from.as_c_str(), place.directory, to.as_c_str())
-                    .map_err(|cause| Error::io("rename", &place.path.join(&line.file), cause))?;
+        let ended = Line { file: format!("{pid}.{status}"), pid, status: Some(status), entry, ..*line };
+        let (from, to) = (c_name(&line.file), c_name(&ended.file));
+        renameat(place.directory, from.as_c_str(), place.directory, to.as_c_str())
+            .map_err(|cause| Error::io("rename", &place.path.join(&line.file), cause))?;
+        if let Some(entry) = &ended.entry {
+            let text = to_toml(entry, place)?;
+            // On a full disk the old owner stands in it, who waits for this process.
+            if let Err(error) = durable::write_before_syncfs(place, &ended.file, text.as_bytes()) {
+                log::debug!("{error}");
             }
-            Err(error) => return Err(error),
         }
         Ok(ended)
     }
 
-    /// Strikes out an entry, be it there or not.
-    pub fn strike(&self, line: &Line) -> Result<()> {
-        self.unlink(&line.file)
+    /// Enters a push that nobody had entered when it has ended already; `entry`'s owner takes care of it.
+    pub fn enter_ended(&self, entry: Entry, status: i32) -> Result<Line> {
+        let (place, pid) = (self.rooms[0].place(), entry.owner.pid);
+        let file = format!("{pid}.{status}");
+        enter(place, &file, &entry)?;
+        Ok(Line { file, room: 0, pid, status: Some(status), entry: Some(entry) })
     }
 
-    fn unlink(&self, file: &str) -> Result<()> {
-        let place = self.room.place();
+    /// Strikes out an entry, be it there or not.
+    pub fn strike(&self, line: &Line) -> Result<()> {
+        self.unlink(line.room, &line.file)
+    }
+
+    fn unlink(&self, room: usize, file: &str) -> Result<()> {
+        let place = self.rooms[room].place();
         match unlinkat(place.directory.as_fd(), c_name(file).as_c_str(), UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(cause) => Err(Error::io("remove", &place.path.join(file), cause)),
@@ -190,28 +255,31 @@ impl Ledger {
     }
 }
 
-fn lines_in(room: &Room) -> Result<Vec<Line>> {
+fn enter(place: Place, file: &str, entry: &Entry) -> Result<()> {
+    let text = to_toml(entry, place)?;
+    match entry.writes() {
+        true => durable::write(place, file, &text),
+        false => durable::write_before_syncfs(place, file, text.as_bytes()),
+    }
+}
+
+fn lines_in(rooms: &[Room]) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
-    for file in names_in(room.place())? {
-        if let Some((pid, status)) = read_name(&file) {
-            let entry = read(room.place(), &file)?;
-            lines.push(Line { file, pid, status, entry });
+    for (index, room) in rooms.iter().enumerate() {
+        for file in names_in(room.place())? {
+            let Some((pid, status)) = read_name(&file) else { continue };
+            let entry = match durable::read(room.place(), &file) {
+                // Somebody who does not hold the lock may see it go.
+                Ok(None) => continue,
+                Ok(Some(text)) => toml::from_str(&text).ok().filter(|entry: &Entry| entry.format <= FORMAT),
+                // A crash may cut what was not synced.
+                Err(Error::Damaged { .. }) => None,
+                Err(error) => return Err(error),
+            };
+            lines.push(Line { file, room: index, pid, status, entry });
         }
     }
     Ok(lines)
-}
-
-/// `None` if it is not there or cannot be understood: pre-xfer writes whole entries, but a crash may cut those
-/// that were not synced.
-fn read(place: Place, file: &str) -> Result<Option<Entry>> {
-    match durable::read(place, file) {
-        Ok(text) => {
-            let entry: Option<Entry> = text.and_then(|text| toml::from_str(&text).ok());
-            Ok(entry.filter(|entry| entry.format <= FORMAT))
-        }
-        Err(Error::Damaged { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// `PID` or `PID.STATUS`.

@@ -1,6 +1,6 @@
-//! One writer per snapshot root, and short locks for its state and ledger; all are `flock`s by fs2.
+//! One writer per snapshot root, and short locks on directories, such as that of its state; all are `flock`s by fs2.
 //!
-//! A lock file is never unlinked: a lock on a file that others can no longer find protects
+//! The lock file is never unlinked: a lock on a file that others can no longer find protects
 //! nobody. It holds a line about its holder, for the message of whoever gives up waiting.
 
 use std::fs::File;
@@ -16,14 +16,13 @@ use super::durable::{Place, c_name};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::one_line;
 
-/// The file of the long lock.
-pub const LOCK: &str = "lock";
+const FILE: &str = "lock";
 
 /// Between two tries: soon enough for a person, rare enough for the machine.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(200);
 
-/// A lock on a file, such as the long lock, whose holder alone may change the root.
+/// The long lock: its holder alone may change the root.
 pub struct Lock {
     file: File,
     path: PathBuf,
@@ -31,11 +30,12 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Opens the lock file `name`, making it if need be, without locking it.
-    pub fn open(place: Place, name: &str) -> Result<Self> {
-        let path = place.path.join(name);
+    /// Opens the lock file, making it if need be, without locking it.
+    pub fn open(private: Place) -> Result<Self> {
+        let path = private.path.join(FILE);
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let opened = openat(place.directory, c_name(name).as_c_str(), flags, Mode::from_bits_truncate(0o600));
+        let opened =
+            openat(private.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
         let file = opened.map_err(|cause| Error::io("open", &path, cause))?;
         Ok(Lock { file: file.into(), path, is_held: false })
     }
@@ -48,18 +48,6 @@ impl Lock {
                 // Only a courtesy: a full disk must not keep us from working.
                 let _ = self.write_holder(holder);
                 self.is_held = true;
-                Ok(true)
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(Error::io("lock", &self.path, error)),
-        }
-    }
-
-    /// Whether nobody holds the lock at this moment.
-    pub fn is_free(&self) -> Result<bool> {
-        match fs2::FileExt::try_lock_shared(&self.file) {
-            Ok(()) => {
-                fs2::FileExt::unlock(&self.file).map_err(|cause| Error::io("unlock", &self.path, cause))?;
                 Ok(true)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
@@ -130,13 +118,26 @@ pub struct Guard {
 impl Guard {
     /// Waits for the lock; its holders do nothing long.
     pub fn on_directory(place: Place) -> Result<Self> {
-        let failed = |cause: std::io::Error| Error::io("lock", place.path, cause);
-        // A descriptor of its own: flocks belong to the open file, and this one ends with it.
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let opened =
-            openat(place.directory, c".", flags, Mode::empty()).map_err(|cause| failed(cause.into()))?;
-        let directory = File::from(opened);
-        fs2::FileExt::lock_exclusive(&directory).map_err(failed)?;
+        let directory = Guard::open(place)?;
+        let locked = fs2::FileExt::lock_exclusive(&directory);
+        locked.map_err(|cause| Error::io("lock", place.path, cause))?;
         Ok(Guard { _directory: directory })
+    }
+
+    /// Takes the lock if nobody holds it.
+    pub fn try_on_directory(place: Place) -> Result<Option<Self>> {
+        let directory = Guard::open(place)?;
+        match fs2::FileExt::try_lock_exclusive(&directory) {
+            Ok(()) => Ok(Some(Guard { _directory: directory })),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(Error::io("lock", place.path, error)),
+        }
+    }
+
+    /// A descriptor of its own: flocks belong to the open file, and this one ends with it.
+    fn open(place: Place) -> Result<File> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let opened = openat(place.directory, c".", flags, Mode::empty());
+        opened.map(File::from).map_err(|cause| Error::io("lock", place.path, cause))
     }
 }

@@ -141,6 +141,14 @@ impl Places {
         own.max_by_key(|memory| memory.updated)
     }
 
+    /// Where entries of the module's ledger go that its snapshot root has no room for; [`Ledger`](super::ledger::Ledger)
+    /// makes them when it needs them.
+    pub fn ledgers(&self, module_path: &Path) -> Vec<PathBuf> {
+        let file = file_name(module_path);
+        let name = file.strip_suffix(".toml").unwrap_or(&file);
+        self.directories.iter().map(|directory| directory.join("transfers").join(name)).collect()
+    }
+
     /// Changes what is remembered of the module at `module_path`; `change` may be called more
     /// than once, on what is remembered at that moment.
     ///

@@ -198,13 +198,18 @@ impl SnapshotRoot {
     }
 }
 
-/// An open directory within the private one.
+/// An open directory of ours, such as one within the private one.
 pub struct Room {
     directory: OwnedFd,
     path: PathBuf,
 }
 
 impl Room {
+    /// A directory of ours that is outside the root.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Room { directory: open_path(path)?, path: path.to_path_buf() })
+    }
+
     /// For work on its files.
     pub fn place(&self) -> Place<'_> {
         Place { directory: self.directory.as_fd(), path: &self.path }

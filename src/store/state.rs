@@ -49,6 +49,9 @@ pub struct State {
     /// A snapshot is owed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub due: Option<DueMark>,
+    /// Since when snapshots are left to pushes that are still running.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deferred_since: Option<DateTime<Utc>>,
     /// When the module was last compared as a whole, without trusting an index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub full_comparison: Option<DateTime<Utc>>,
@@ -100,15 +103,6 @@ pub enum DueReason {
     Deferred,
     /// A push ended, and its hook never ran or was killed.
     Interrupted,
-    /// A process apart from the hook is at it.
-    Detached,
-}
-
-impl DueReason {
-    /// Whether it is about pushes that the ledger knows.
-    pub fn is_of_ledger(self) -> bool {
-        matches!(self, DueReason::Deferred | DueReason::Interrupted)
-    }
 }
 
 /// Who asked for a snapshot that is owed; the more it is worth, the greater.
@@ -156,6 +150,7 @@ impl Default for State {
             last_run: None,
             torn: None,
             due: None,
+            deferred_since: None,
             full_comparison: None,
             clock_jump: None,
             confirmed_future: None,

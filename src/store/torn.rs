@@ -4,16 +4,19 @@
 //! mark names each of those whose push failed, as far as the ledger knows them, and ends when each
 //! has pushed well after that. A failure that the ledger did not see has no name; it is held against the tree instead.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::boot::BootTime;
+use super::ledger::Entry;
 use crate::tree::compare::Fingerprint;
 
-/// Stands among the names for one that the ledger does not know.
+/// Stands for a client that the ledger does not know.
 const UNKNOWN: &str = "";
+
+/// Stands for all that are more than [`MAX_TEARS`]: only a person, or a tree that is whole, ends that.
+const MANY: &str = "many clients";
+const MAX_TEARS: usize = 100;
 
 /// Transfers that ended badly, and nothing since that repaired what they left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,54 +31,106 @@ pub struct TornMark {
     /// The tree as that transfer left it, once it has been scanned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Fingerprint>,
-    /// Who has to push well, each since when; nobody is one unknown client.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    clients: BTreeMap<String, DateTime<Utc>>,
+    /// Who has to push well; nobody is one unknown client.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    by: Vec<Tear>,
+}
+
+/// The failed push of one client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tear {
+    client: String,
+    /// When its end was noticed.
+    noticed: BootTime,
+    /// Where it went and when it began, if there was one such push only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    push: Option<Push>,
+}
+
+/// A push: what a later one has to do again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Push {
+    request: String,
+    began: BootTime,
+}
+
+impl Tear {
+    /// Of a push that the ledger knows.
+    pub fn of(entry: &Entry, noticed: BootTime) -> Self {
+        let push = Push { request: entry.request.clone(), began: entry.began_at.clone() };
+        Tear { push: Some(push), ..Tear::by(entry.client.identity(), noticed) }
+    }
+
+    /// Of a push of which no more than its client is known.
+    pub fn by(client: String, noticed: BootTime) -> Self {
+        Tear { client, noticed, push: None }
+    }
+
+    /// One tear for this one and an earlier one, of whichever client.
+    fn after(self, earlier: &Tear) -> Self {
+        let is_same = |push: &Push| earlier.push.as_ref().is_some_and(|other| other.request == push.request);
+        let client = if self.client == earlier.client { self.client } else { MANY.to_string() };
+        // Two pushes to different places: doing one again does not mend the other.
+        Tear { client, noticed: self.noticed, push: self.push.filter(is_same) }
+    }
+
+    /// A good push mends what its client tore before it began. A client that tries again at once may begin before rsyncd has
+    /// noticed the end of the first try; then it has to be the same push.
+    fn is_mended_by(&self, good: &Entry) -> bool {
+        let is_again = |push: &Push| push.request == good.request && good.began_at.is_later_than(&push.began);
+        self.client == good.client.identity()
+            && (good.began_at.is_later_than(&self.noticed) || self.push.as_ref().is_some_and(is_again))
+    }
 }
 
 impl TornMark {
-    /// The transfer of `client`, if it is known, ended badly.
-    pub fn new(since: DateTime<Utc>, status: i32, noticed: BootTime, client: Option<&str>) -> Self {
-        let clients = client.map(|client| (client.to_string(), since)).into_iter().collect();
-        TornMark { since, status, noticed, fingerprint: None, clients }
+    /// A transfer ended badly: that of `tear`, if it is known.
+    pub fn new(since: DateTime<Utc>, status: i32, noticed: BootTime, tear: Option<Tear>) -> Self {
+        TornMark { since, status, noticed, fingerprint: None, by: tear.into_iter().collect() }
     }
 
     /// The clients that have to push well, as far as they are known.
     pub fn clients(&self) -> Vec<&str> {
-        self.clients.keys().map(String::as_str).filter(|client| *client != UNKNOWN).collect()
+        self.by.iter().map(|tear| tear.client.as_str()).filter(|client| *client != UNKNOWN).collect()
     }
 
     /// This mark for what tore the module already, too.
     pub fn on_top_of(mut self, standing: Option<&TornMark>) -> Self {
         let Some(standing) = standing else { return self };
-        let named = standing.all().into_iter().chain(self.all());
-        self.clients = named.collect();
-        if self.clients.keys().all(|client| client == UNKNOWN) {
-            self.clients.clear();
+        let new = self.tears();
+        self.by = standing.tears();
+        for tear in new {
+            let known = self.by.iter().position(|known| known.client == tear.client);
+            match known.or((self.by.len() >= MAX_TEARS).then_some(MAX_TEARS - 1)) {
+                Some(index) => self.by[index] = tear.after(&self.by[index]),
+                None => self.by.push(tear),
+            }
+        }
+        if self.clients().is_empty() {
+            self.by.clear();
         }
         self
     }
 
-    /// What is left of the mark when a push of `client`, which began at `began`, has ended well.
-    pub fn after_good_push(mut self, client: &str, began: DateTime<Utc>) -> Option<Self> {
-        let torn_since = self.clients.get(client).filter(|_| client != UNKNOWN);
-        if torn_since.is_some_and(|since| *since < began) {
-            self.clients.remove(client);
-            return Some(self).filter(|mark| !mark.clients.is_empty());
-        }
-        Some(self)
+    /// What is left of the mark when a push has ended well.
+    pub fn after_good_push(mut self, good: &Entry) -> Option<Self> {
+        let before = self.by.len();
+        self.by.retain(|tear| !tear.is_mended_by(good));
+        Some(self).filter(|mark| mark.by.len() == before || !mark.by.is_empty())
     }
 
     /// What is left when the tree has been repaired as far as nobody knows who tore it.
     pub fn after_repair(mut self) -> Option<Self> {
-        self.clients.remove(UNKNOWN);
-        Some(self).filter(|mark| !mark.clients.is_empty())
+        self.by.retain(|tear| tear.client != UNKNOWN);
+        Some(self).filter(|mark| !mark.by.is_empty())
     }
 
-    fn all(&self) -> BTreeMap<String, DateTime<Utc>> {
-        match self.clients.is_empty() {
-            true => BTreeMap::from([(UNKNOWN.to_string(), self.since)]),
-            false => self.clients.clone(),
+    fn tears(&self) -> Vec<Tear> {
+        match self.by.is_empty() {
+            true => vec![Tear::by(UNKNOWN.to_string(), self.noticed.clone())],
+            false => self.by.clone(),
         }
     }
 }
@@ -83,43 +138,95 @@ impl TornMark {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::arguments::Kind;
+    use crate::store::process::Process;
+    use crate::store::record::{Client, FORMAT};
 
-    fn at(second: i64) -> DateTime<Utc> {
-        DateTime::from_timestamp(1_800_000_000 + second, 0).expect("a time")
+    fn at(second: i64) -> BootTime {
+        BootTime { boot: "this".to_string(), nanoseconds: second * 1_000_000_000 }
     }
 
-    fn mark(second: i64, client: Option<&str>) -> TornMark {
-        TornMark::new(at(second), 12, BootTime::now(), client)
+    fn push(user: &str, request: &str, second: i64) -> Entry {
+        Entry {
+            format: FORMAT,
+            kind: Kind::Push,
+            refused: false,
+            began: DateTime::UNIX_EPOCH,
+            began_at: at(second),
+            request: request.to_string(),
+            rewriting: Vec::new(),
+            client: Client { user: user.to_string(), ..Client::default() },
+            owner: Process::own().expect("this process"),
+            worker: None,
+        }
+    }
+
+    /// The failure, noticed at `second`, of a push that began ten seconds before.
+    fn failed(user: &str, request: &str, second: i64) -> TornMark {
+        let tear = Tear::of(&push(user, request, second - 10), at(second));
+        TornMark::new(DateTime::UNIX_EPOCH, 12, at(second), Some(tear))
+    }
+
+    fn unknown(second: i64) -> TornMark {
+        TornMark::new(DateTime::UNIX_EPOCH, 12, at(second), None)
     }
 
     #[test]
-    fn each_client_repairs_what_it_tore_and_nothing_else() {
-        let both = mark(2, Some("user b")).on_top_of(Some(&mark(1, Some("user a"))));
+    fn each_client_mends_what_it_tore_and_nothing_else() {
+        let both = failed("b", "d/", 20).on_top_of(Some(&failed("a", "d/", 10)));
         assert_eq!(both.clients(), ["user a", "user b"]);
-        let of_b = both.after_good_push("user a", at(3)).expect("b has not pushed");
+        let of_b = both.after_good_push(&push("a", "d/", 30)).expect("b has not pushed");
         assert_eq!(of_b.clients(), ["user b"]);
-        let of_b = of_b.after_good_push("user c", at(4)).expect("c tore nothing");
-        assert_eq!(of_b.after_good_push("user b", at(5)), None);
+        let of_b = of_b.after_good_push(&push("c", "d/", 31)).expect("c tore nothing");
+        assert_eq!(of_b.after_good_push(&push("b", "other/", 32)), None);
     }
 
     #[test]
-    fn a_push_that_began_before_another_of_its_client_failed_repairs_nothing() {
-        let torn = mark(5, Some("user a"));
-        assert_eq!(torn.clone().after_good_push("user a", at(4)), Some(torn));
+    fn a_second_try_mends_although_the_end_of_the_first_was_noticed_later() {
+        let torn = failed("a", "d/", 20);
+        assert_eq!(torn.clone().after_good_push(&push("a", "d/", 15)), None);
+        // Another push that was running all along does not.
+        assert_eq!(torn.clone().after_good_push(&push("a", "other/", 15)), Some(torn.clone()));
+        assert_eq!(torn.clone().after_good_push(&push("a", "d/", 9)), Some(torn.clone()));
+        let of_another_boot = Entry {
+            began_at: BootTime { boot: "next".to_string(), nanoseconds: 0 },
+            ..push("a", "other/", 0)
+        };
+        assert_eq!(torn.after_good_push(&of_another_boot), None);
+    }
+
+    #[test]
+    fn two_failed_pushes_of_a_client_are_mended_by_a_push_after_both() {
+        let both = failed("a", "e/", 30).on_top_of(Some(&failed("a", "d/", 20)));
+        assert_eq!(both.clients(), ["user a"]);
+        assert!(both.clone().after_good_push(&push("a", "e/", 25)).is_some());
+        assert_eq!(both.after_good_push(&push("a", "e/", 31)), None);
     }
 
     #[test]
     fn an_unknown_client_is_not_forgotten_beside_known_ones() {
         for both in [
-            mark(2, Some("user a")).on_top_of(Some(&mark(1, None))),
-            mark(2, None).on_top_of(Some(&mark(1, Some("user a")))),
+            failed("a", "d/", 20).on_top_of(Some(&unknown(10))),
+            unknown(20).on_top_of(Some(&failed("a", "d/", 10))),
         ] {
             assert_eq!(both.clients(), ["user a"]);
-            let unknown = both.clone().after_good_push("user a", at(3)).expect("the unknown one");
-            assert!(unknown.clients().is_empty());
-            assert_eq!(unknown.after_repair(), None);
+            let rest = both.clone().after_good_push(&push("a", "d/", 30)).expect("the unknown one");
+            assert!(rest.clients().is_empty());
+            assert_eq!(rest.after_repair(), None);
             assert_eq!(both.after_repair().expect("user a").clients(), ["user a"]);
         }
-        assert_eq!(mark(2, None).on_top_of(Some(&mark(1, None))).after_repair(), None);
+        assert_eq!(unknown(20).on_top_of(Some(&unknown(10))).after_repair(), None);
+        assert_eq!(unknown(20).after_good_push(&push("a", "d/", 30)), Some(unknown(20)));
+    }
+
+    #[test]
+    fn no_number_of_clients_makes_the_mark_grow_without_end() {
+        let mut mark = failed("0", "d/", 0);
+        for user in 1..500 {
+            mark = failed(&user.to_string(), "d/", user).on_top_of(Some(&mark));
+        }
+        assert_eq!(mark.clients().len(), MAX_TEARS);
+        assert_eq!(mark.clients()[MAX_TEARS - 1], MANY);
+        assert!(mark.after_good_push(&push("400", "d/", 900)).expect("many").clients().contains(&MANY));
     }
 }

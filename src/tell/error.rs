@@ -104,6 +104,12 @@ impl Error {
         matches!(cause.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
     }
 
+    /// Whether what was asked for does not exist.
+    pub fn is_absence(&self) -> bool {
+        let Error::Io { cause, .. } = self else { return false };
+        cause.kind() == io::ErrorKind::NotFound
+    }
+
     /// The exit status that this error ends a command with.
     pub fn exit(&self) -> Exit {
         match self {

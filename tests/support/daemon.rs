@@ -37,6 +37,8 @@ pub(crate) struct Daemon<'a> {
     server: &'a Server,
     process: Child,
     port: u16,
+    /// Of daemons that were restarted, whose connections may go on.
+    left_groups: Vec<u32>,
 }
 
 impl<'a> Daemon<'a> {
@@ -90,9 +92,40 @@ impl<'a> Daemon<'a> {
     /// Serves the `rsyncd.conf` that the server has.
     pub(crate) fn serve(server: &'a Server) -> Daemon<'a> {
         let (process, port) = (0..10)
-            .find_map(|_| try_to_start(server))
+            .find_map(|_| try_to_start(server, free_port()))
             .unwrap_or_else(|| panic!("rsync --daemon does not start: {}", complaints(server)));
-        Daemon { server, process, port }
+        Daemon { server, process, port, left_groups: Vec::new() }
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Ends the daemon, and starts one on the same port: only the listening process, as SIGTERM does, or
+    /// all of its processes at once.
+    pub(crate) fn restart(&mut self, all: bool) {
+        if all {
+            self.kill_group();
+        } else {
+            let _ = tool("sh").args(["-c", &format!("kill -s TERM {}", self.process.id())]).status();
+            self.left_groups.push(self.process.id());
+        }
+        let _ = self.process.wait();
+        self.process = (0..100)
+            .find_map(|_| {
+                std::thread::sleep(Duration::from_millis(20));
+                try_to_start(self.server, self.port)
+            })
+            .unwrap_or_else(|| panic!("rsync --daemon does not start again: {}", complaints(self.server)))
+            .0;
+    }
+
+    /// The daemon leads a process group that its connections and their hooks are in.
+    fn kill_group(&mut self) {
+        for group in self.left_groups.drain(..).chain([self.process.id()]) {
+            let _ =
+                tool("sh").args(["-c", &format!("kill -s KILL -- -{group}")]).stderr(Stdio::null()).status();
+        }
     }
 
     /// Where a client finds `path`, which begins with a module's name.
@@ -146,9 +179,7 @@ impl<'a> Daemon<'a> {
 
 impl Drop for Daemon<'_> {
     fn drop(&mut self) {
-        // The daemon leads a process group that its connections and their hooks are in.
-        let group = format!("kill -s KILL -- -{}", self.process.id());
-        let _ = tool("sh").args(["-c", &group]).status();
+        self.kill_group();
         let _ = self.process.kill();
         let _ = self.process.wait();
         if std::thread::panicking() {
@@ -195,11 +226,13 @@ fn complaints(server: &Server) -> String {
     format!("rsyncd.log:\n{}\nits standard error:\n{}", read("rsyncd.log"), read("rsyncd.stderr"))
 }
 
-/// `None` when somebody else took the port that was free a moment ago.
-fn try_to_start(server: &Server) -> Option<(Child, u16)> {
+fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("its number").port();
-    drop(listener);
+    listener.local_addr().expect("its number").port()
+}
+
+/// `None` when somebody else took the port that was free a moment ago.
+fn try_to_start(server: &Server, port: u16) -> Option<(Child, u16)> {
     let stderr = File::options().create(true).append(true).open(server.directory.join("rsyncd.stderr"));
     let mut process = tool("rsync")
         .args(["--daemon", "--no-detach", "--address=127.0.0.1"])

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -54,6 +54,12 @@ impl Server {
 
     pub(crate) fn runtime_directory(&self) -> PathBuf {
         self.directory.join("run")
+    }
+
+    /// Leaves the scratch directory behind, for a look at it, and returns it.
+    pub(crate) fn keep(&mut self) -> &Path {
+        self._scratch.disable_cleanup(true);
+        &self.directory
     }
 
     pub(crate) fn write_policy(&self, text: &str) {

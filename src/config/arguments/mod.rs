@@ -194,7 +194,10 @@ impl Effect {
     }
 
     fn classified(&self) -> Arguments {
-        Arguments { kind: self.kind(), rewriting: self.rewriting() }
+        let kind = self.kind();
+        // A sender rewrites nothing, though it may remove what it has sent.
+        let is_rewriting = !(self.sender && kind.writes());
+        Arguments { kind, rewriting: if is_rewriting { self.rewriting() } else { Vec::new() } }
     }
 
     fn kind(&self) -> Kind {
