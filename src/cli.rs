@@ -63,7 +63,7 @@ enum Command {
     Snapshot {
         #[command(flatten)]
         modules: Modules,
-        /// Only if one is due: a run gave up waiting or min_interval put it off
+        /// Only if one is due: a hook was killed or gave up waiting, min_interval put it off, or another push was running
         #[arg(long)]
         due: bool,
         /// The exit status of the rsync that has just filled the directory, without the daemon
@@ -129,7 +129,7 @@ enum Command {
         #[command(flatten)]
         snapshot: Named,
     },
-    /// Let expiry go on that paused because a push changed most of the tree
+    /// Let expiry go on that paused because a push changed most of the tree; or, with --torn, call the module whole
     Release {
         #[command(flatten)]
         modules: Modules,

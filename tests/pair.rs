@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -36,7 +37,7 @@ fn large_source(module: &Module) -> PathBuf {
     let source = module.directory.join("large source");
     fs::create_dir_all(source.join("b")).expect("a directory");
     tree::write(&source.join("b/arrives first"), "1");
-    fs::write(source.join("b/zz large"), vec![b'x'; 3 << 20]).expect("a large file");
+    fs::write(source.join("b/zz large"), vec![b'x'; 1 << 20]).expect("a large file");
     source
 }
 
@@ -347,7 +348,7 @@ fn an_entry_of_another_boot_or_of_another_process_of_that_number_is_one_of_the_d
         daemon.await_hooks(hooks);
         assert!(!module.is_marked("torn"), "{text}: {:?}", module.state());
         // What it had written before it died.
-        fs::write(module.latest.join("half"), text).expect("a file");
+        fs::write(module.latest.join(format!("half {hooks}")), text).expect("a file");
         fs::write(module.private(&format!("transfers/{own}")), text).expect("an entry");
         module.run(&["check", "data"]).exits(&[1]).says("snapshot --due");
         let run = module.run(&["snapshot", "data", "--due"]).exits(&[0]);
@@ -408,6 +409,57 @@ fn full_at_the_gate(file_system: &FileSystem, module: &Module, has_room_elsewher
     Daemon::pair_section(module, "data", &module.latest, "")
         .replace("pre-xfer exec = ", &format!("pre-xfer exec = {fill} {elsewhere} "))
         .replace(" pre-xfer\n", &format!(" pre-xfer; answer=$?; rm -f {filler}; exit $answer\n"))
+}
+
+#[test]
+fn a_push_mends_nothing_beside_the_place_where_it_went() {
+    let Some((module, source)) = paired() else { return };
+    let daemon = Daemon::of_pair(&module);
+    daemon.push(&source, "data/a", &[]).exits(&[0]);
+    daemon.await_hooks(1);
+    let mut slow = daemon.push_slowly(&large_source(&module).join("b"), "data/b");
+    wait_until("the first file has arrived", || module.latest.join("b/arrives first").exists());
+    slow.kill().expect("killed");
+    slow.wait().expect("gone");
+    daemon.await_hooks(2);
+    module.run(&["check", "data"]).exits(&[1]).says("address 127.0.0.1 to data/b/");
+
+    tree::write(&source.join("second"), "2");
+    daemon.push(&source, "data/a", &[]).exits(&[0]);
+    daemon.await_hooks(3);
+    assert!(module.snapshots().pop().expect("a snapshot").ends_with("-partial"));
+    let small = module.directory.join("small source");
+    fs::create_dir_all(&small).expect("a directory");
+    daemon.push(&small, "data/b", &["--delete"]).exits(&[0]);
+    daemon.await_hooks(4);
+    assert!(!module.snapshots().pop().expect("a snapshot").ends_with("-partial"));
+    assert!(!module.is_marked("torn"), "{:?}", module.state());
+}
+
+#[test]
+fn what_a_client_that_hangs_up_at_once_has_torn_any_good_push_mends() {
+    let Some((module, source)) = paired() else { return };
+    let daemon = Daemon::of_pair(&module);
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    daemon.await_hooks(1);
+    let address = daemon.url("").trim_start_matches("rsync://").trim_end_matches('/').to_string();
+    // rsyncd runs no pre-xfer for the one, and one that is told of no request for the other.
+    let said = ["@RSYNCD: 31.0 md5 md4\ndata\n", "@RSYNCD: 31.0 md5 md4\ndata\n--server\n"];
+    for (words, hooks) in said.into_iter().zip([2, 4]) {
+        // So that the tree is not that of the newest snapshot.
+        tree::write(&module.latest.join(format!("by hand {hooks}")), "x");
+        let mut connection = std::net::TcpStream::connect(&address).expect("a connection");
+        connection.write_all(words.as_bytes()).expect("said");
+        drop(connection);
+        daemon.await_hooks(hooks);
+        assert_eq!(ledger(&module), [""; 0]);
+
+        tree::write(&source.join("next"), &"x".repeat(hooks));
+        daemon.push(&source, "data/elsewhere", &[]).exits(&[0]);
+        daemon.await_hooks(hooks + 1);
+        assert!(!module.is_marked("torn"), "{:?}", module.state());
+        assert!(!module.snapshots().pop().expect("a snapshot").ends_with("-partial"));
+    }
 }
 
 #[test]

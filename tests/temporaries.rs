@@ -70,7 +70,7 @@ fn a_transfer_that_is_killed_leaves_one() {
     let module = Module::new();
     let source = source(&module);
     let daemon = Daemon::of_pair(&module);
-    fs::write(source.join("large"), vec![b'x'; 3 << 20]).expect("a large file");
+    fs::write(source.join("large"), vec![b'x'; 1 << 20]).expect("a large file");
     let mut client = daemon.push_slowly(&source, "data");
     let partial = || {
         let names = fs::read_dir(&module.latest).expect("the module");

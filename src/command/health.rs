@@ -94,15 +94,15 @@ fn stale_temporaries(root: &SnapshotRoot, record: &Record, now: DateTime<Utc>) -
 
 fn describe_torn(torn: &TornMark) -> String {
     let (since, status) = (torn.since.format("%FT%TZ"), torn.status);
-    let clients = torn.clients();
-    if clients.is_empty() {
+    let requests = torn.requests();
+    if requests.is_empty() {
         return format!(
             "torn since {since}: a transfer ended with status {status}, and none has ended well and changed anything since"
         );
     }
     format!(
-        "torn since {since}: a transfer ended with status {status}, and no push has ended well since of {}; if one will never come, `release --torn`",
-        clients.join(", ")
+        "torn since {since}: a transfer ended with status {status}, and these have to end well yet: {}; if one will never come, `release --torn`",
+        requests.join(", ")
     )
 }
 

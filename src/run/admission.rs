@@ -2,7 +2,7 @@
 //!
 //! Order for a push: look whether it would rewrite history, before anything can fail; wait until no run reads the module's
 //! tree, look once more, and enter it in the ledger, these in one step under the ledger's lock. A run closes the gate under the same lock, so none begins to read
-//! while a push is about to begin. Only the two deliberate refusals turn anybody away: whatever else goes
+//! while a push is about to begin. Only deliberate refusals turn anybody away: whatever else goes
 //! wrong here costs the snapshot its grade, not the client its backup.
 
 use std::thread::sleep;
@@ -52,6 +52,9 @@ pub enum Admission {
     Refused(String),
 }
 
+/// What rsyncd says is requested by a client that hangs up before it has said so.
+const NOTHING: &str = "(NONE)";
+
 /// Lets a transfer in, or turns it away.
 ///
 /// # Errors
@@ -66,6 +69,9 @@ pub fn admit(target: &Target, applicant: &Applicant, clock: &Clock) -> Result<Ad
         (Err(_), Some(why)) => return Ok(Admission::Refused(why)),
         (Err(error), None) => return Err(error),
     };
+    if let Some(why) = is_pointless(applicant) {
+        return Ok(turn_away(target, &root, applicant, why, clock));
+    }
     note_pair(target, &root);
     let deadline = Instant::now() + Duration::from_secs(target.policy.push_wait.seconds());
     let mut pause = FIRST_PAUSE;
@@ -141,6 +147,8 @@ pub fn note_refusal(target: &Target, applicant: &Applicant, clock: &Clock) -> Re
 
 fn entry(applicant: &Applicant, refused: bool, clock: &Clock) -> Result<Entry> {
     let Applicant { arguments, request, client, pid } = applicant;
+    // First: once the connection's process is dead, nobody descends from it any more.
+    let worker = Process::branch_of(*pid);
     let owner = Process::of(*pid).ok_or_else(|| Error::Environment {
         variable: "RSYNC_PID",
         problem: format!("names process {pid}, which does not exist"),
@@ -155,8 +163,18 @@ fn entry(applicant: &Applicant, refused: bool, clock: &Clock) -> Result<Entry> {
         rewriting: arguments.rewriting.clone(),
         client: client.clone(),
         owner,
-        worker: Process::branch_of(*pid),
+        worker,
     })
+}
+
+/// A transfer that will not come about, or that no hook will follow.
+fn is_pointless(applicant: &Applicant) -> Option<String> {
+    if applicant.request == NOTHING {
+        return Some("the connection ended before the client had said what it wants".to_string());
+    }
+    // Where no process can be looked up, neither can this one.
+    let is_gone = Process::own().is_some() && Process::of(applicant.pid).is_none();
+    is_gone.then(|| "the server is ending this connection; please come back".to_string())
 }
 
 fn refused(target: &Target, root: Option<&SnapshotRoot>, applicant: &Applicant) -> Option<String> {

@@ -39,7 +39,7 @@ pub(super) enum Released {
 }
 
 impl Hold {
-    /// Waits up to `lock_wait`.
+    /// Waits up to `lock_wait`; `None` if the run that it waited for has done the work.
     ///
     /// # Errors
     /// [`Error::Busy`], after the root was marked due if a snapshot was asked for.
@@ -48,17 +48,23 @@ impl Hold {
         root: &SnapshotRoot,
         request: &Request,
         clock: &Clock,
-    ) -> Result<Self> {
+    ) -> Result<Option<Self>> {
         let holder = describe_self(target, request, clock);
         let mut lock = Lock::open(root.private())?;
         if lock.try_acquire(&holder)? {
-            return Ok(Hold { lock, turn: None, waited: false, since: BootTime::now() });
+            return Ok(Some(Hold { lock, turn: None, waited: false, since: BootTime::now() }));
         }
         // A process apart need not wait: whoever holds the lock goes once more for it, and many would pile up.
         let is_apart = request.taken_over.is_some();
         let wait = Duration::from_secs(if is_apart { 0 } else { target.policy.lock_wait.seconds() });
         log::debug!("{}: waiting for {}", target.label(), lock.holder());
-        let acquired = lock.acquire(&holder, wait)? || give_up(root, request, clock, &mut lock, &holder)?;
+        // Many may wait, and most of them for the same: whoever is served need not wait for its turn to see that.
+        let is_served = || is_covered(root, request);
+        let mut acquired = lock.acquire(&holder, wait, is_served)?;
+        if !acquired && is_covered(root, request)? {
+            return Ok(None);
+        }
+        acquired = acquired || give_up(root, request, clock, &mut lock, &holder)?;
         if !acquired {
             return Err(Error::Busy {
                 root: escape_path(&root.path),
@@ -67,7 +73,7 @@ impl Hold {
                 consequence: consequence(request),
             });
         }
-        Ok(Hold { lock, turn: None, waited: true, since: BootTime::now() })
+        Ok(Some(Hold { lock, turn: None, waited: true, since: BootTime::now() }))
     }
 
     /// Waits up to `lock_wait` until it is our turn among the jobs of this machine. Only holders of a lock
@@ -110,8 +116,7 @@ impl Hold {
     /// asked for. When it published proves nothing, for it may have read what our transfer
     /// changed before that.
     pub(super) fn is_covered(&self, root: &SnapshotRoot, request: &Request) -> Result<bool> {
-        let last_run = State::read(root.private())?.last_run;
-        Ok(self.waited && last_run.is_some_and(|run| covers(&run, request)))
+        Ok(self.waited && is_covered(root, request)?)
     }
 
     /// Releases the lock, unless a run has marked the root due while we held it.
@@ -167,6 +172,11 @@ fn describe_self(target: &Target, request: &Request, clock: &Clock) -> String {
     };
     let since = clock.now().format("%FT%TZ");
     format!("process {} for {} ({occasion}) since {since}\n", std::process::id(), target.label())
+}
+
+fn is_covered(root: &SnapshotRoot, request: &Request) -> Result<bool> {
+    let last_run = State::read(root.private())?.last_run;
+    Ok(last_run.is_some_and(|run| covers(&run, request)))
 }
 
 /// Whether the scan of `run` covers what `request` asks for.

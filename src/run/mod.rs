@@ -85,15 +85,19 @@ fn serve(target: &Target, root: &SnapshotRoot, mut request: Request, clock: &Clo
         }
     }
     crate::priority::lower(&target.policy);
-    let hold = Hold::acquire(target, root, &request, clock)?;
+    let Some(hold) = Hold::acquire(target, root, &request, clock)? else { return Ok(covered(target)) };
     if !hold.is_covered(root, &request)? {
         return work(target, root, request, clock, hold);
     }
-    log::info!("{}: covered by a run whose scan began later", target.label());
     match hold.release_unless_due(root)? {
-        Released::Yes => Ok(Report::new(target, Ending::Covered)),
+        Released::Yes => Ok(covered(target)),
         Released::Due { mark, held } => work(target, root, Request::owed(&mark), clock, held),
     }
+}
+
+fn covered(target: &Target) -> Report {
+    log::info!("{}: covered by a run whose scan began later", target.label());
+    Report::new(target, Ending::Covered)
 }
 
 /// Works under the lock, again for whoever gave up waiting meanwhile.
@@ -105,6 +109,8 @@ fn work(
     mut hold: Hold,
 ) -> Result<Report> {
     let mut warnings = Vec::new();
+    // Before anybody has to wait for us.
+    publish::wait_for_free_second(root, clock, clock.now())?;
     hold.wait_for_turn(target, root, &request, clock)?;
     loop {
         let mut report = snapshot::snapshot(target, root, &request, clock)?;

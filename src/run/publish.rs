@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use super::scan::Scan;
 use super::snapshot::{Outlook, Pass, is_new_mark};
 use super::{Ending, Report};
+use crate::clock::Clock;
 use crate::decide::brake::{Brake, Change};
 use crate::decide::finish::Finish;
 use crate::decide::grade::Grade;
@@ -18,6 +19,7 @@ use crate::store::pin::Pin;
 use crate::store::publish::Staged;
 use crate::store::record::Record;
 use crate::store::retire;
+use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
 use crate::tell::error::{Error, Result};
 use crate::tree::compare::Comparison;
@@ -27,7 +29,7 @@ impl Pass<'_> {
     /// Makes a snapshot of this grade; without a scan it is the first one.
     pub(super) fn publish(&self, grade: Grade, scan: Option<&Scan>, report: &mut Report) -> Result<()> {
         let compared = self.began.elapsed();
-        let time = self.free_second()?;
+        let time = wait_for_free_second(self.root, self.clock, self.now)?;
         let cloning = Instant::now();
         self.correct_verified_until()?;
         let anomaly = if grade == Grade::Complete { self.anomaly(scan) } else { None };
@@ -113,25 +115,6 @@ impl Pass<'_> {
         .map(drop)
     }
 
-    /// The second that names the snapshot: one whose names are free, here and among the retired.
-    fn free_second(&self) -> Result<DateTime<Utc>> {
-        let expired = self.root.room("expired")?;
-        let mut time = self.now;
-        loop {
-            let names =
-                [Grade::Complete, Grade::Partial].map(|grade| c_name(&SnapshotName::new(time, grade).text));
-            let places = [self.root.directory(), expired.place().directory];
-            let mut lookups =
-                places.iter().flat_map(|place| names.iter().map(|name| stat_entry(*place, name)));
-            match lookups.find(|lookup| !matches!(lookup, Err(Errno::ENOENT))) {
-                None => return Ok(time),
-                Some(Err(cause)) => return Err(Error::io("look for a free name in", &self.root.path, cause)),
-                Some(Ok(_)) => self.clock.wait_for_next_second(),
-            }
-            time = self.clock.now();
-        }
-    }
-
     /// A transfer that failed while we cloned makes partial what would have been complete.
     fn grade_after_clone(&self, grade: Grade) -> Result<Grade> {
         let torn = State::read(self.root.private())?.torn;
@@ -163,5 +146,26 @@ impl Pass<'_> {
             let count = record.attributes_lost;
             report.warn(&label, format!("owner or security attributes of {count} entries could not be kept"));
         }
+    }
+}
+
+/// The second that names the next snapshot: the first from `time` on whose names are free, here and among the retired.
+pub(super) fn wait_for_free_second(
+    root: &SnapshotRoot,
+    clock: &Clock,
+    mut time: DateTime<Utc>,
+) -> Result<DateTime<Utc>> {
+    let expired = root.room("expired")?;
+    loop {
+        let names =
+            [Grade::Complete, Grade::Partial].map(|grade| c_name(&SnapshotName::new(time, grade).text));
+        let places = [root.directory(), expired.place().directory];
+        let mut lookups = places.iter().flat_map(|place| names.iter().map(|name| stat_entry(*place, name)));
+        match lookups.find(|lookup| !matches!(lookup, Err(Errno::ENOENT))) {
+            None => return Ok(time),
+            Some(Err(cause)) => return Err(Error::io("look for a free name in", &root.path, cause)),
+            Some(Ok(_)) => clock.wait_for_next_second(),
+        }
+        time = clock.now();
     }
 }

@@ -95,17 +95,11 @@ impl Request {
         Request { occasion, is_owed: true, ..Request::manual(false) }
     }
 
-    /// What a failed transfer has torn, if it is known whose it was.
+    /// What a failed transfer has torn, if the ledger knows it. Without an entry it may have been a listing of
+    /// somebody who never pushes, and could not mend anything.
     pub(super) fn tear(&self) -> Option<Tear> {
-        let entry = self.line.as_ref().and_then(|line| line.entry.as_ref());
-        let noticed = self.started.clone();
-        match (entry, &self.client) {
-            (Some(entry), _) => Some(Tear::of(entry, noticed)),
-            (None, Some(client)) if self.witness == Witness::Missing => {
-                Some(Tear::by(client.identity(), noticed))
-            }
-            _ => None,
-        }
+        let entry = self.line.as_ref()?.entry.as_ref()?;
+        Some(Tear::of(entry, self.started.clone()))
     }
 
     /// The entry of the push that has ended well.

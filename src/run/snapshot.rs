@@ -140,7 +140,9 @@ impl Pass<'_> {
         let newest = self.catalog.newest(Grade::Complete, self.now);
         let Scan { comparison, index } = self.compare(newest, report)?;
         // Whatever failed, it has changed nothing, or all is as it was: no mixture of two states.
-        let is_whole = newest.is_some() && !comparison.differs() && self.beside == 0;
+        // Without the ledger somebody may be about to change it.
+        let is_alone = self.before.paired && self.beside == 0;
+        let is_whole = newest.is_some() && !comparison.differs() && is_alone;
         self.is_whole.set(is_whole);
         let torn = if is_whole { Torn::No } else { self.torn(&comparison) };
         self.tell_scan(&comparison);

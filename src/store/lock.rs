@@ -55,8 +55,13 @@ impl Lock {
         }
     }
 
-    /// Tries until `wait` is over; false if the lock stayed busy.
-    pub fn acquire(&mut self, holder: &str, wait: Duration) -> Result<bool> {
+    /// Tries until `wait` is over, or `is_needless` says that it need not any more; false if the lock stayed busy.
+    pub fn acquire(
+        &mut self,
+        holder: &str,
+        wait: Duration,
+        mut is_needless: impl FnMut() -> Result<bool>,
+    ) -> Result<bool> {
         let deadline = Instant::now() + wait;
         let mut pause = FIRST_PAUSE;
         loop {
@@ -64,7 +69,7 @@ impl Lock {
                 return Ok(true);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || is_needless()? {
                 return Ok(false);
             }
             sleep(pause.min(left));

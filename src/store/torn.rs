@@ -1,14 +1,15 @@
 //! The torn mark: a module that holds a mixture of two states, and whose work that is.
 //!
 //! What one client's failed push left half done is not mended by another client's good one. So the
-//! mark names each of those whose push failed, as far as the ledger knows them, and ends when each
-//! has pushed well after that. A failure that the ledger did not see has no name; it is held against the tree instead.
+//! mark names each push that failed, as far as the ledger knows it, and ends when its client has pushed well to the
+//! same place, or to one above it. A failure that the ledger did not see has no name; it is held against the tree instead.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::boot::BootTime;
 use super::ledger::Entry;
+use crate::config::arguments::Kind;
 use crate::tree::compare::Fingerprint;
 
 /// Stands for a client that the ledger does not know.
@@ -36,53 +37,51 @@ pub struct TornMark {
     by: Vec<Tear>,
 }
 
-/// The failed push of one client.
+/// A failed push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tear {
     client: String,
+    /// Where it went, as the client asked for it, escaped.
+    request: String,
+    /// When it began; none for one that the ledger does not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    began: Option<BootTime>,
     /// When its end was noticed.
     noticed: BootTime,
-    /// Where it went and when it began, if there was one such push only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    push: Option<Push>,
-}
-
-/// A push: what a later one has to do again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Push {
-    request: String,
-    began: BootTime,
 }
 
 impl Tear {
     /// Of a push that the ledger knows.
     pub fn of(entry: &Entry, noticed: BootTime) -> Self {
-        let push = Push { request: entry.request.clone(), began: entry.began_at.clone() };
-        Tear { push: Some(push), ..Tear::by(entry.client.identity(), noticed) }
+        let (client, request) = (entry.client.identity(), entry.request.clone());
+        Tear { client, request, began: Some(entry.began_at.clone()), noticed }
     }
 
-    /// Of a push of which no more than its client is known.
-    pub fn by(client: String, noticed: BootTime) -> Self {
-        Tear { client, noticed, push: None }
+    fn nameless(client: &str, noticed: BootTime) -> Self {
+        Tear { client: client.to_string(), request: String::new(), began: None, noticed }
     }
 
-    /// One tear for this one and an earlier one, of whichever client.
-    fn after(self, earlier: &Tear) -> Self {
-        let is_same = |push: &Push| earlier.push.as_ref().is_some_and(|other| other.request == push.request);
-        let client = if self.client == earlier.client { self.client } else { MANY.to_string() };
-        // Two pushes to different places: doing one again does not mend the other.
-        Tear { client, noticed: self.noticed, push: self.push.filter(is_same) }
+    fn is_of_same_push(&self, other: &Tear) -> bool {
+        (&self.client, &self.request) == (&other.client, &other.request)
     }
 
-    /// A good push mends what its client tore before it began. A client that tries again at once may begin before rsyncd has
-    /// noticed the end of the first try; then it has to be the same push.
+    /// A good push mends what its client tore at the same place or below. A client that tries again at once may begin
+    /// before rsyncd has noticed the end of the first try; what began after that counts, too.
     fn is_mended_by(&self, good: &Entry) -> bool {
-        let is_again = |push: &Push| push.request == good.request && good.began_at.is_later_than(&push.began);
-        self.client == good.client.identity()
-            && (good.began_at.is_later_than(&self.noticed) || self.push.as_ref().is_some_and(is_again))
+        good.kind == Kind::Push
+            && self.client == good.client.identity()
+            && covers(&good.request, &self.request)
+            && self.began.as_ref().is_some_and(|began| good.began_at.is_later_than(began))
     }
+}
+
+/// Whether `place` is `other` or above it.
+fn covers(place: &str, other: &str) -> bool {
+    let names = |path: &'_ str| -> Vec<String> {
+        path.split('/').filter(|name| !name.is_empty() && *name != ".").map(str::to_string).collect()
+    };
+    names(other).starts_with(&names(place))
 }
 
 impl TornMark {
@@ -93,7 +92,17 @@ impl TornMark {
 
     /// The clients that have to push well, as far as they are known.
     pub fn clients(&self) -> Vec<&str> {
-        self.by.iter().map(|tear| tear.client.as_str()).filter(|client| *client != UNKNOWN).collect()
+        let mut clients: Vec<&str> =
+            self.by.iter().map(|tear| tear.client.as_str()).filter(|client| *client != UNKNOWN).collect();
+        clients.sort_unstable();
+        clients.dedup();
+        clients
+    }
+
+    /// The places that they have to push to, for a message.
+    pub fn requests(&self) -> Vec<String> {
+        let named = self.by.iter().filter(|tear| tear.client != UNKNOWN);
+        named.map(|tear| format!("{} to {}", tear.client, tear.request)).collect()
     }
 
     /// This mark for what tore the module already, too.
@@ -102,10 +111,11 @@ impl TornMark {
         let new = self.tears();
         self.by = standing.tears();
         for tear in new {
-            let known = self.by.iter().position(|known| known.client == tear.client);
-            match known.or((self.by.len() >= MAX_TEARS).then_some(MAX_TEARS - 1)) {
-                Some(index) => self.by[index] = tear.after(&self.by[index]),
-                None => self.by.push(tear),
+            let known = self.by.iter().position(|known| known.is_of_same_push(&tear));
+            match known {
+                Some(index) => self.by[index] = tear,
+                None if self.by.len() < MAX_TEARS => self.by.push(tear),
+                None => self.by[MAX_TEARS - 1] = Tear::nameless(MANY, tear.noticed),
             }
         }
         if self.clients().is_empty() {
@@ -129,7 +139,7 @@ impl TornMark {
 
     fn tears(&self) -> Vec<Tear> {
         match self.by.is_empty() {
-            true => vec![Tear::by(UNKNOWN.to_string(), self.noticed.clone())],
+            true => vec![Tear::nameless(UNKNOWN, self.noticed.clone())],
             false => self.by.clone(),
         }
     }
@@ -178,29 +188,40 @@ mod tests {
         let of_b = both.after_good_push(&push("a", "d/", 30)).expect("b has not pushed");
         assert_eq!(of_b.clients(), ["user b"]);
         let of_b = of_b.after_good_push(&push("c", "d/", 31)).expect("c tore nothing");
-        assert_eq!(of_b.after_good_push(&push("b", "other/", 32)), None);
+        assert_eq!(of_b.after_good_push(&push("b", "d", 32)), None);
+    }
+
+    #[test]
+    fn a_push_mends_what_is_at_its_place_or_below() {
+        let torn = failed("a", "d/home/x", 20);
+        for beside in ["d/etc/", "d/home/xy", "d/home/x/y", "d/hom"] {
+            assert_eq!(torn.clone().after_good_push(&push("a", beside, 30)), Some(torn.clone()), "{beside}");
+        }
+        for above in ["d/home/x/", "d/home", "d", "d/", "d/."] {
+            assert_eq!(torn.clone().after_good_push(&push("a", above, 30)), None, "{above}");
+        }
+        // Removing something is no way to bring what is missing.
+        let deletion = Entry { kind: Kind::DeletionOnly, ..push("a", "d/", 30) };
+        assert_eq!(torn.clone().after_good_push(&deletion), Some(torn));
     }
 
     #[test]
     fn a_second_try_mends_although_the_end_of_the_first_was_noticed_later() {
         let torn = failed("a", "d/", 20);
         assert_eq!(torn.clone().after_good_push(&push("a", "d/", 15)), None);
-        // Another push that was running all along does not.
-        assert_eq!(torn.clone().after_good_push(&push("a", "other/", 15)), Some(torn.clone()));
         assert_eq!(torn.clone().after_good_push(&push("a", "d/", 9)), Some(torn.clone()));
-        let of_another_boot = Entry {
-            began_at: BootTime { boot: "next".to_string(), nanoseconds: 0 },
-            ..push("a", "other/", 0)
-        };
+        let of_another_boot =
+            Entry { began_at: BootTime { boot: "next".to_string(), nanoseconds: 0 }, ..push("a", "d/", 0) };
         assert_eq!(torn.after_good_push(&of_another_boot), None);
     }
 
     #[test]
-    fn two_failed_pushes_of_a_client_are_mended_by_a_push_after_both() {
-        let both = failed("a", "e/", 30).on_top_of(Some(&failed("a", "d/", 20)));
+    fn two_failed_pushes_of_a_client_are_mended_each_by_itself_or_both_by_one_above() {
+        let both = failed("a", "d/e/", 30).on_top_of(Some(&failed("a", "d/f/", 20)));
         assert_eq!(both.clients(), ["user a"]);
-        assert!(both.clone().after_good_push(&push("a", "e/", 25)).is_some());
-        assert_eq!(both.after_good_push(&push("a", "e/", 31)), None);
+        let rest = both.clone().after_good_push(&push("a", "d/e/", 35)).expect("the other");
+        assert_eq!(rest.requests(), ["user a to d/f/"]);
+        assert_eq!(both.after_good_push(&push("a", "d/", 35)), None);
     }
 
     #[test]
@@ -226,7 +247,6 @@ mod tests {
             mark = failed(&user.to_string(), "d/", user).on_top_of(Some(&mark));
         }
         assert_eq!(mark.clients().len(), MAX_TEARS);
-        assert_eq!(mark.clients()[MAX_TEARS - 1], MANY);
         assert!(mark.after_good_push(&push("400", "d/", 900)).expect("many").clients().contains(&MANY));
     }
 }
