@@ -157,6 +157,15 @@ fn rsyncd_names_the_destination_and_the_transfer_when_it_runs_us() {
     tree::write(&machine.latest.join("more"), "more\n");
     hook("0").exits(&[0]);
     assert_eq!(machine.snapshots().len(), 1);
+    // One step alone goes by the transfer's status, too.
+    tree::write(&machine.latest.join("more"), "still more\n");
+    let mut alone = machine.backup_command(&["--snapshot", "-u", "--config"]);
+    alone.arg(&machine.policy).env("RSYNC_MODULE_PATH", &machine.latest).env("RSYNC_EXIT_STATUS", "12");
+    Run::of(&mut alone).exits(&[0]);
+    assert_eq!(machine.snapshots().len(), 1);
+    tree::write(&machine.latest.join("more"), "more\n");
+    hook("0").exits(&[0]);
+    assert_eq!(machine.snapshots().len(), 2);
     // By hand, without a transfer, the variable is only the destination.
     let mut by_hand = machine.backup_command(&["-s", "-u", "--config"]);
     let run = Run::of(by_hand.arg(&machine.policy).env("RSYNC_MODULE_PATH", &machine.latest));
@@ -341,6 +350,22 @@ fn a_backup_that_is_broken_off_is_not_taken_for_a_whole_one_by_anybody() {
     let names = machine.snapshots();
     assert!(names.len() == 3 && names[2].ends_with('Z'), "{names:?}");
     machine.verify(&machine.latest);
+}
+
+#[test]
+fn a_backup_whose_end_cannot_be_noted_fails_and_makes_no_snapshot() {
+    if !may_mount() || !has_rsync() {
+        return;
+    }
+    let machine = Machine::new();
+    let stage = Stage::new(&machine);
+    stage.script("rsync", "case \"$*\" in *--no-recursive*) exit 23 ;; esac; exec /usr/bin/rsync \"$@\"");
+    let source = machine.source.to_str().expect("UTF-8");
+    let latest = machine.latest.to_str().expect("UTF-8");
+    stage.backup(&["-u", "--disable-notifications", source, latest]).exits(&[1]).says("counts as unfinished");
+    assert!(machine.snapshots().is_empty());
+    machine.back_up(&["-u"]).exits(&[0]);
+    assert_eq!(machine.snapshots().len(), 1);
 }
 
 #[test]

@@ -147,6 +147,7 @@ fn an_encrypted_disk_is_unlocked_and_mounted_and_put_back_in_reverse_order() {
         &mount_point,
         &mount_point,
         support::client::BACKUP_BINARY,
+        "-v",
         "--backup",
     ]);
     Run::of(command.args(rig.arguments(true))).exits(&[0]).says("is already mounted");

@@ -279,7 +279,10 @@ fn how_to_back_up_to_a_daemon_through_an_ssh_tunnel() {
     assert_eq!(module.snapshots().len(), 1);
     // One login for both pushes, and it is gone.
     assert_eq!(sshd.log().matches("Accepted publickey").count(), 1, "{}", sshd.log());
-    let sockets = fs::read_dir(machine.runtime_directory().join("client")).expect("our directory");
+    let directories = fs::read_dir(machine.runtime_directory().join("client")).expect("our directory");
+    let of_destinations: Vec<_> = directories.map(|entry| entry.expect("an entry").path()).collect();
+    assert_eq!(of_destinations.len(), 1, "{of_destinations:?}");
+    let sockets = fs::read_dir(&of_destinations[0]).expect("the directory of the destination");
     let sockets = sockets
         .filter(|entry| entry.as_ref().is_ok_and(|e| e.file_name().to_string_lossy().starts_with("tunnel")));
     assert_eq!(sockets.count(), 0);

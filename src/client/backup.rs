@@ -57,7 +57,7 @@ pub fn execute(job: &Job, context: &Context) -> Result<Exit> {
 
 /// The steps between mounting and unmounting.
 fn work(job: &Job, context: &Context) -> Result<Exit> {
-    let mut status = None;
+    let mut status = job.transfer_status;
     if job.actions.backup {
         safety::check_directories(job)?;
     }

@@ -90,7 +90,12 @@ fn check_ready(job: &Job, context: &Context, findings: &mut Findings) {
     match &job.destination {
         Destination::Local(directory) => {
             findings.note("space", space_here(directory));
-            findings.note("snapshots", snapshots_here(context, directory));
+            match job.place.needs_sudo_here() {
+                true => findings.add(Exit::Done, "snapshots", "only root can look"),
+                false => {
+                    findings.note("snapshots", snapshots_here(context, directory));
+                }
+            }
         }
         Destination::Ssh { directory, .. } => check_ssh(job, directory, findings),
         Destination::Daemon { .. } => check_daemon(job, findings),

@@ -96,7 +96,9 @@ pub struct Job {
     pub retries: u32,
     /// The policy file, if another than the usual one.
     pub policy_file: Option<PathBuf>,
-    /// Where locks, sockets and small files of a run lie.
+    /// How the transfer ended after which rsyncd has run us.
+    pub transfer_status: Option<i32>,
+    /// Where lock, socket and small files of a run to this destination lie.
     pub directory: PathBuf,
 }
 

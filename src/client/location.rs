@@ -161,7 +161,9 @@ fn parse_remote(host: &[u8], rest: &[u8]) -> Result<Destination, String> {
     }
     let host = parse_host(host)?;
     let Some(rest) = rest.strip_prefix(b":") else {
-        if rest.is_empty() {
+        // What is relative is below the account's home anyway.
+        let rest = rest.strip_prefix(b"~/").unwrap_or(rest);
+        if rest.is_empty() || rest == b"~" {
             return Err(
                 "names no directory on the host; all else in the directory that is named is deleted".into()
             );
@@ -295,6 +297,7 @@ mod tests {
 
     #[test]
     fn ipv6_addresses_stand_in_brackets() {
+        assert_eq!(parse("host:~/backup/latest"), parse("host:backup/latest"));
         assert_eq!(parse("[fe80::1]:/backup"), ssh(host(None, "fe80::1"), "/backup"));
         assert_eq!(parse("me@[::1]:dir"), ssh(host(Some("me"), "::1"), "dir"));
         assert_eq!(parse("me@[::1]::mod/dir/"), daemon(host(Some("me"), "::1"), None, "mod", "dir"));
@@ -314,6 +317,8 @@ mod tests {
         for (text, part) in [
             ("", "is empty"),
             ("host:", "names no directory"),
+            ("host:~", "names no directory"),
+            ("host:~/", "names no directory"),
             (":/dir", "no host"),
             ("host::", "names no module"),
             ("host::/dir", "names no module"),

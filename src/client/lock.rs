@@ -25,23 +25,22 @@ impl ClientLock {
     /// # Errors
     /// [`Failure::Busy`] if another run holds one.
     pub fn acquire(job: &Job) -> Result<Self> {
-        let mut names = vec![job.destination.argument(None)];
+        let mut directories = vec![job.directory.clone()];
         if let Some(mount_point) = &job.mount_point {
-            names.push([b"mount ".as_slice(), mount_point.as_os_str().as_encoded_bytes()].concat());
+            let name = format!("mount-{:08x}", crc32fast::hash(mount_point.as_os_str().as_encoded_bytes()));
+            directories.push(job.directory.with_file_name(name));
         }
         let now = chrono::Utc::now().format("%FT%TZ");
         let holder = format!("process {} since {now}", std::process::id());
-        let locks = names.iter().map(|name| acquire_one(job, name, &holder)).collect::<Result<_>>()?;
-        Ok(ClientLock { _locks: locks })
+        let locks = directories.iter().map(|directory| acquire_one(job, directory, &holder));
+        Ok(ClientLock { _locks: locks.collect::<Result<_>>()? })
     }
 }
 
-fn acquire_one(job: &Job, name: &[u8], holder: &str) -> Result<Lock> {
-    // The directory's name need not be read, only be the same for the same destination.
-    let path = job.directory.join(format!("lock-{:08x}", crc32fast::hash(name)));
-    make_directory(&path)?;
-    let directory = File::open(&path).map_err(|cause| Error::io("open", &path, cause))?;
-    let mut lock = Lock::open(Place { directory: directory.as_fd(), path: &path })?;
+fn acquire_one(job: &Job, path: &Path, holder: &str) -> Result<Lock> {
+    make_directory(path)?;
+    let directory = File::open(path).map_err(|cause| Error::io("open", path, cause))?;
+    let mut lock = Lock::open(Place { directory: directory.as_fd(), path })?;
     match lock.try_acquire(holder)? {
         true => Ok(lock),
         false => Err(Failure::Busy(format!(

@@ -60,7 +60,9 @@ pub fn main() -> ExitCode {
     }
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let is_interactive = external::is_interactive();
-    crate::tell::log::start_as("rsync-system-backup", !is_interactive, options.level());
+    // Whoever asks for more wants to see it, cron or not.
+    let to_syslog = !is_interactive && options.level() <= log::LevelFilter::Info;
+    crate::tell::log::start_as("rsync-system-backup", to_syslog, options.level());
     let context = Context {
         settings: Settings::read(options.config.as_deref(), None),
         level: Some(options.level()),

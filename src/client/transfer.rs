@@ -74,11 +74,15 @@ impl<'a> Connection<'a> {
         let (status, said) =
             self.run_with_retries(|target| rsync::transfer(job, target, shows_progress), output)?;
         let meaning = meaning(status, job.is_remote());
-        if status != 0 {
-            log::warn!("rsync ended with status {status}: {}", explain(meaning));
+        match (status, meaning) {
+            (0, _) => {}
+            (_, Meaning::Whole) => {
+                log::info!("files vanished while rsync was at it, as on any running system")
+            }
+            _ => log::warn!("not everything could be transferred, so a snapshot of this is a partial one"),
         }
         if job.sends_token() {
-            self.run_with_retries(|target| rsync::finish(job, target, meaning), Output::Capture)?;
+            self.finish(meaning)?;
         }
         let took = span_text(began.elapsed());
         match Statistics::parse(&said, job.sends_token().then_some(self.token_bytes)) {
@@ -90,6 +94,22 @@ impl<'a> Connection<'a> {
             None => log::info!("{word} {source} took {took}"),
         }
         Ok(status)
+    }
+
+    /// Tells the destination how the transfer ended. If it is not told, it has to think that it has not.
+    fn finish(&mut self, meaning: Meaning) -> Result<()> {
+        let job = self.job;
+        let (status, _) =
+            self.run_with_retries(|target| rsync::finish(job, target, meaning), Output::Capture)?;
+        // What failed in the transfer may fail here as well, as attributes that cannot be set.
+        let is_told =
+            meaning == Meaning::Partial || rsync::meaning(status, job.is_remote()) == Meaning::Whole;
+        match is_told {
+            true => Ok(()),
+            false => Err(Failure::Failed(format!(
+                "everything is transferred, but that could not be noted at the destination (rsync ended with status {status}), so it counts as unfinished"
+            ))),
+        }
     }
 
     /// Runs rsync until it ends otherwise than by a failure of the network, or too often.
@@ -172,19 +192,11 @@ impl<'a> Connection<'a> {
     }
 }
 
-fn explain(meaning: Meaning) -> &'static str {
-    match meaning {
-        Meaning::Whole => "files vanished while they were being transferred, as on any running system",
-        _ => "not everything could be transferred; a snapshot of this is a partial one",
-    }
-}
-
 /// Whether another try may help: not if the other side has answered and said no.
 fn is_network_trouble(failure: &Failure, job: &Job) -> bool {
     let Failure::Command { status: Some(status), said, .. } = failure else { return false };
-    let is_refusal = ["Permission denied", "Host key verification failed", "Could not resolve"]
-        .iter()
-        .any(|part| said.contains(part));
+    let is_refusal =
+        ["Permission denied", "Host key verification failed"].iter().any(|part| said.contains(part));
     meaning(*status, job.is_remote()) == Meaning::Network && !is_refusal
 }
 

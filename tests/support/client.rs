@@ -56,7 +56,8 @@ impl Machine {
     pub(crate) fn backup_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BACKUP_BINARY);
         self.prepare_backup(&mut command);
-        command.args(arguments);
+        // So all is said on standard error, whether this machine has a syslog or not.
+        command.arg("-v").args(arguments);
         command
     }
 
@@ -159,7 +160,7 @@ impl<'a> Stage<'a> {
         let script = "set -e
             mount -t tmpfs -o mode=0755 none \"$1/dev\"
             for node in null zero full random urandom tty ptmx loop-control; do cp -a /dev/$node \"$1/dev/\"; done
-            for node in /dev/loop[0-9]*; do cp -a \"$node\" \"$1/dev/\"; done
+            for node in /dev/loop[0-9]*; do [ ! -e \"$node\" ] || cp -a \"$node\" \"$1/dev/\"; done
             mkdir \"$1/dev/pts\" \"$1/dev/shm\" \"$1/dev/mapper\"
             mount --bind /dev/pts \"$1/dev/pts\"
             mount --bind \"$1/mapper\" \"$1/dev/mapper\"
@@ -177,7 +178,7 @@ impl<'a> Stage<'a> {
     /// The program on the stage.
     pub(crate) fn backup_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.enter();
-        command.arg(BACKUP_BINARY).args(["--config"]).arg(&self.machine.policy).args(arguments);
+        command.arg(BACKUP_BINARY).args(["-v", "--config"]).arg(&self.machine.policy).args(arguments);
         command
     }
 
