@@ -18,7 +18,7 @@ use crate::command::snapshot::Orders;
 use crate::command::{self, Context};
 use crate::config::target::Target;
 use crate::decide::policy::IoNice;
-use crate::run::{self, Disposal, Request};
+use crate::run::{self, Disposal};
 use crate::tell::escape::escape_path;
 use crate::tell::exit::Exit;
 use crate::tell::progress;
@@ -55,8 +55,8 @@ impl Snapshots<'_> {
         if self.is_direct() {
             show_progress();
             let target = self.target()?;
-            let request = Request { started: self.context.started.clone(), ..orders.request(&target) };
-            return Ok(run::run(&target, &request, &Clock::System)?.exit());
+            // Asked for now, not when this process began: a run that read the tree meanwhile saw only a part of the transfer.
+            return Ok(run::run(&target, &orders.request(&target), &Clock::System)?.exit());
         }
         let mut words = self.program()?;
         words.push("snapshot".into());
