@@ -152,12 +152,17 @@ fn mark_before_lock(
         }
     })
     .and_then(|_| remember_policy(target, root));
-    let torn = new.map(|mark| mark.on_top_of(earlier.as_ref())).or(earlier.clone());
-    // On a full disk the mark is kept elsewhere, until there is room for it again.
-    let kept = if marked.is_err() { torn } else { None };
-    if kept != earlier
-        && let Err(error) = target.memory.change(&target.module_path, |memory| memory.torn.clone_from(&kept))
-    {
+    let kept = match (&marked, new) {
+        // On a full disk the mark is kept elsewhere, beside those of others, until there is room for it again.
+        (Err(_), Some(mark)) => target.memory.change(&target.module_path, |memory| {
+            memory.torn = Some(mark.clone().on_top_of(memory.torn.as_ref()));
+        }),
+        (Ok(_), _) if earlier.is_some() => target.memory.change(&target.module_path, |memory| {
+            memory.torn = memory.torn.take().filter(|mark| Some(mark) != earlier.as_ref());
+        }),
+        _ => Ok(()),
+    };
+    if let Err(error) = kept {
         log::error!("{}: the torn mark can be kept nowhere: {error}", target.label());
     }
     marked
