@@ -57,7 +57,12 @@ impl Machine {
         let mut command = Command::new(BACKUP_BINARY);
         self.prepare_backup(&mut command);
         // So all is said on standard error, whether this machine has a syslog or not.
-        command.arg("-v").args(arguments);
+        command.arg("-v");
+        // An ordinary user has no sudo to run tests with.
+        if !super::is_root() {
+            command.arg("--no-sudo");
+        }
+        command.args(arguments);
         command
     }
 
