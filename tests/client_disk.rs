@@ -87,12 +87,21 @@ impl<'a> Rig<'a> {
         let mount_point = self.stage.machine.directory.join("look");
         fs::create_dir_all(&mount_point).expect("a mount point");
         Run::of(tool("mount").args(["-o", "loop", &self.stage.path("image")]).arg(&mount_point)).exits(&[0]);
+        let _mounted = Mounted(&mount_point);
         check(&mount_point);
-        Run::of(tool("umount").arg(&mount_point)).exits(&[0]);
     }
 
     fn verify(&self) {
         self.on_disk(|disk| self.stage.machine.verify(&disk.join("latest")));
+    }
+}
+
+/// Unmounts what was mounted for a look, also when the look fails the test.
+struct Mounted<'a>(&'a std::path::Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = tool("umount").arg(self.0).status();
     }
 }
 
