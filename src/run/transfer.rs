@@ -31,10 +31,19 @@ pub enum Seen {
     Unpaired,
 }
 
-/// Looks the transfer up, and strikes it out if nothing more has to be done about it.
+/// Looks the transfer up, and strikes it out if nothing more has to be done about it. Makes nothing: whether the
+/// history of the module is where it was is for the run to see.
 pub fn look_up(target: &Target, settings: &Settings, transfer: &Transfer) -> Result<Seen> {
-    let root = target.open_root()?;
-    let ledger = target.open_ledger(&root)?;
+    let root = target.look_at_root()?;
+    if !root.is_registered() {
+        return Ok(Seen::Unpaired);
+    }
+    let ledger = match target.open_ledger(&root) {
+        Ok(ledger) => ledger,
+        // A version that had none has made the root.
+        Err(error) if error.is_absence() => return Ok(Seen::Unpaired),
+        Err(error) => return Err(error),
+    };
     let found = transfer.connection.pid.map(|pid| ledger.running(pid)).transpose()?.flatten();
     match found {
         Some(line) if line.writes() => Ok(Seen::Push(Box::new(line))),
@@ -55,8 +64,11 @@ pub fn strike(target: &Target, seen: Seen) -> Result<Seen> {
 
 /// Whether pre-xfer runs for the module: it has, and rsyncd.conf does not say that it no longer does.
 fn is_paired(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Result<bool> {
-    if !State::read(root.private())?.paired {
-        return Ok(false);
+    match State::read(root.private()) {
+        Ok(state) if state.paired => {}
+        // A damaged one makes the run think the worst in any case.
+        Ok(_) | Err(Error::Damaged { .. }) => return Ok(false),
+        Err(error) => return Err(error),
     }
     let conf = settings.rsyncd().ok();
     let module = target.name.as_deref().and_then(|name| conf.as_ref()?.module(name));

@@ -124,9 +124,14 @@ impl Guard {
     /// Waits for the lock; its holders do nothing long.
     pub fn on_directory(place: Place) -> Result<Self> {
         let directory = Guard::open(place)?;
-        let locked = fs2::FileExt::lock_exclusive(&directory);
-        locked.map_err(|cause| Error::io("lock", place.path, cause))?;
-        Ok(Guard { _directory: directory })
+        loop {
+            match fs2::FileExt::lock_exclusive(&directory) {
+                Ok(()) => return Ok(Guard { _directory: directory }),
+                // A signal that is handled, as those of a client on whose machine we run.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("lock", place.path, error)),
+            }
+        }
     }
 
     /// Takes the lock if nobody holds it.

@@ -93,6 +93,7 @@ impl Listing {
                 return Ok(());
             };
             let entry = match entry.map_err(errno) {
+                Err(Errno::EINTR) => continue,
                 // It was removed since it was opened, and is empty.
                 Err(Errno::ENOENT) => {
                     self.is_whole = true;
