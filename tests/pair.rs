@@ -437,6 +437,31 @@ fn a_push_mends_nothing_beside_the_place_where_it_went() {
 }
 
 #[test]
+fn a_push_whose_connection_ends_while_it_waits_is_turned_away() {
+    let (module, _) = Module::with_snapshot();
+    let staging = fs::File::open(module.private("staging")).expect("staging");
+    fs2::FileExt::lock_exclusive(&staging).expect("the gate is closed");
+    let mut connection = tool("sleep").arg("60").spawn().expect("a process");
+    let mut gate = module.command(&["pre-xfer"]);
+    gate.env("RSYNC_MODULE_NAME", "data").env("RSYNC_MODULE_PATH", &module.latest);
+    gate.env("RSYNC_HOST_ADDR", "192.0.2.7").env("RSYNC_REQUEST", "data/");
+    gate.env("RSYNC_PID", connection.id().to_string());
+    for (number, word) in ["rsyncd", "--server", "-logDtpre.iLsfxCIvu", ".", "data/"].iter().enumerate() {
+        gate.env(format!("RSYNC_ARG{number}"), word);
+    }
+    let mut waiting = gate.stdout(Stdio::null()).spawn().expect("it starts");
+    // Until it waits; there is no sign of that from outside.
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(waiting.try_wait().expect("a status").is_none(), "it does not wait");
+    connection.kill().expect("killed");
+    connection.wait().expect("gone");
+    drop(staging);
+
+    assert_eq!(waiting.wait().expect("its end").code(), Some(1));
+    assert_eq!(ledger(&module), [""; 0]);
+}
+
+#[test]
 fn what_a_client_that_hangs_up_at_once_has_torn_any_good_push_mends() {
     let Some((module, source)) = paired() else { return };
     let daemon = Daemon::of_pair(&module);

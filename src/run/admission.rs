@@ -55,6 +55,9 @@ pub enum Admission {
 /// What rsyncd says is requested by a client that hangs up before it has said so.
 const NOTHING: &str = "(NONE)";
 
+/// What nobody will read any more.
+const ENDED: &str = "the connection has ended";
+
 /// Lets a transfer in, or turns it away.
 ///
 /// # Errors
@@ -69,8 +72,8 @@ pub fn admit(target: &Target, applicant: &Applicant, clock: &Clock) -> Result<Ad
         (Err(_), Some(why)) => return Ok(Admission::Refused(why)),
         (Err(error), None) => return Err(error),
     };
-    if let Some(why) = is_pointless(applicant) {
-        return Ok(turn_away(target, &root, applicant, why, clock));
+    if applicant.request == NOTHING {
+        return Ok(turn_away(target, &root, applicant, ENDED.to_string(), clock));
     }
     note_pair(target, &root);
     let deadline = Instant::now() + Duration::from_secs(target.policy.push_wait.seconds());
@@ -112,7 +115,14 @@ fn enter(
     }
     // An earlier transfer may have been served by a process of the same number.
     reap(target, root, &ledger, clock)?;
-    ledger.begin(&entry(applicant, false, clock)?)?;
+    let entry = match entry(applicant, false, clock) {
+        Ok(entry) => entry,
+        // Where no process can be looked up, neither can this one; else the connection has ended while we waited,
+        // and a transfer that goes on all the same would be followed by no hook.
+        Err(error) if Process::own().is_none() => return Err(error),
+        Err(_) => return Ok(Admission::Refused(ENDED.to_string())),
+    };
+    ledger.begin(&entry)?;
     Ok(Admission::Entered)
 }
 
@@ -165,16 +175,6 @@ fn entry(applicant: &Applicant, refused: bool, clock: &Clock) -> Result<Entry> {
         owner,
         worker,
     })
-}
-
-/// A transfer that will not come about, or that no hook will follow.
-fn is_pointless(applicant: &Applicant) -> Option<String> {
-    if applicant.request == NOTHING {
-        return Some("the connection ended before the client had said what it wants".to_string());
-    }
-    // Where no process can be looked up, neither can this one.
-    let is_gone = Process::own().is_some() && Process::of(applicant.pid).is_none();
-    is_gone.then(|| "the server is ending this connection; please come back".to_string())
 }
 
 fn refused(target: &Target, root: Option<&SnapshotRoot>, applicant: &Applicant) -> Option<String> {

@@ -88,6 +88,10 @@ impl Hold {
         request: &Request,
         clock: &Clock,
     ) -> Result<()> {
+        // A rotation that goes on with a snapshot must not wait for itself.
+        if self.turn.is_some() {
+            return Ok(());
+        }
         // Without a place for the queue every job goes its own way.
         let Some(directory) = target.memory.directories.last() else { return Ok(()) };
         let max_parallel = target.policy.max_parallel.unwrap_or_else(processors);
