@@ -235,6 +235,65 @@ fn swapped_and_nested_directories_are_refused_before_anything_is_deleted() {
 }
 
 #[test]
+fn a_destination_with_two_dots_after_what_is_missing_is_refused() {
+    if !has_rsync() {
+        return;
+    }
+    let machine = Machine::new();
+    let before = fingerprint::of(&machine.source);
+    let directory = machine.directory.to_str().expect("UTF-8");
+    let other = machine.directory.join("other");
+    tree::small(&other);
+    for destination in ["source/missing/..", "missing/../source", "missing/../other"] {
+        let destination = format!("{directory}/{destination}");
+        machine.back_up_to(&destination, &["-b", "-u"]).exits(&[2]).says("there is a `..` in the path");
+    }
+    for destination in ["host:/srv/missing/../www", "host::module/../other"] {
+        machine.back_up_to(destination, &["-b", "-u"]).exits(&[2]).says("there is a `..` in the path");
+    }
+    assert!(!machine.directory.join("missing").exists() && other.join("read me").exists());
+    fingerprint::assert_equal(&before, &fingerprint::of(&machine.source), "the source before and after");
+
+    // At the beginning it is plain what is meant.
+    let mut command = machine.backup_command(&["-b", "-u", "--disable-notifications"]);
+    let run = Run::of(command.current_dir(&other).arg("../source").arg("../restored"));
+    run.exits(&[0]);
+    machine.verify(&machine.directory.join("restored"));
+}
+
+#[test]
+fn only_the_directory_that_the_snapshots_beside_it_belong_to_is_known() {
+    if !has_rsync() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.back_up(&["-u"]).exits(&[0]);
+    let root = machine.latest.parent().expect("a parent").to_path_buf();
+    let snapshot = root.join(&machine.snapshots()[0]);
+    let website = root.join("www");
+    tree::small(&website);
+    let refused = |path: &std::path::Path, part: &str| {
+        for options in [&["-u"][..], &["-u", "-b"], &["-u", "-n"]] {
+            machine.back_up_to(path.to_str().expect("UTF-8"), options).exits(&[2]).says(part);
+        }
+    };
+    let before = fingerprint::of(&root);
+    refused(&website, "no earlier backup went there");
+    refused(&snapshot, "a snapshot, or in one");
+    refused(&snapshot.join("subdirectory"), "a snapshot, or in one");
+    refused(&root.join("2026-11-26T03-12-56Z"), "a snapshot, or in one");
+    refused(&root.join(".rsyncd-snapshot"), "keeps its records");
+    refused(&root.join(".rsyncd-snapshot/records"), "keeps its records");
+    refused(&root, "the directory that holds snapshots");
+    fingerprint::assert_equal(&before, &fingerprint::of(&root), "the root before and after");
+
+    // Its snapshots could not be made there: that shows before the transfer.
+    let second = root.join("second");
+    machine.back_up_to(second.to_str().expect("UTF-8"), &["-u"]).exits(&[1, 2]).says("is registered for");
+    assert_eq!(fs::read_dir(&second).expect("the directory").count(), 0);
+}
+
+#[test]
 fn an_earlier_backup_by_the_original_is_taken_over() {
     if !has_rsync() {
         return;

@@ -58,9 +58,12 @@ pub fn execute(job: &Job, context: &Context) -> Result<Exit> {
 /// The steps between mounting and unmounting.
 fn work(job: &Job, context: &Context) -> Result<Exit> {
     let mut status = job.transfer_status;
+    let mut judged = job.clone();
     if job.actions.backup {
-        safety::check_directories(job)?;
+        // What was judged is what is transferred, and what rules for absolute paths hold for.
+        judged.source = safety::check_directories(job)?;
     }
+    let job = &judged;
     let directory = destination_directory(job)?;
     let snapshots = directory.as_ref().map(|directory| Snapshots { job, context, directory });
     if job.actions.backup {
@@ -68,6 +71,11 @@ fn work(job: &Job, context: &Context) -> Result<Exit> {
             snapshots.refuse_lost_history()?;
         }
         make_destination(job)?;
+        if let (Some(snapshots), Destination::Local(_), false) = (&snapshots, &job.destination, job.dry_run) {
+            // What was missing is there now, and may have turned out to be something else.
+            safety::check_directories(job)?;
+            snapshots.check_root()?;
+        }
         let transferred = Connection::new(job)?.transfer();
         if let (Err(Failure::Command { status: Some(status), .. }), Some(snapshots), false) =
             (&transferred, &snapshots, job.dry_run)

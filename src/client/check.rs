@@ -85,7 +85,7 @@ pub(super) fn run(job: &Job, context: &Context) -> Result<Exit> {
 fn check_ready(job: &Job, context: &Context, findings: &mut Findings) {
     findings.note(
         "source and destination",
-        safety::check_directories(job).map(|()| "nothing is in the wrong place".into()),
+        safety::check_directories(job).map(|_| "nothing is in the wrong place".into()),
     );
     match &job.destination {
         Destination::Local(directory) => {

@@ -232,8 +232,20 @@ fn local_source(source: &OsString) -> Result<PathBuf> {
     }
 }
 
+/// A relative path may begin with `..`, since the directory in which we are is known; elsewhere they stay.
 fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).map(|path| path.components().collect()).map_err(|cause| {
+    let from_here = || -> std::io::Result<PathBuf> {
+        if !path.starts_with("..") {
+            return std::path::absolute(path);
+        }
+        let (mut base, mut rest) = (std::env::current_dir()?, path);
+        while let Ok(tail) = rest.strip_prefix("..") {
+            base.pop();
+            rest = tail;
+        }
+        Ok(base.join(rest))
+    };
+    from_here().map(|path| path.components().collect()).map_err(|cause| {
         Failure::Refused(format!("'{}' names no path: {cause}", escape(path.as_os_str().as_bytes())))
     })
 }

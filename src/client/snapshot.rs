@@ -136,6 +136,21 @@ impl Snapshots<'_> {
         }
     }
 
+    /// A place that is registered for another directory, or is no place for snapshots, is no place for the backup either:
+    /// that shows before the transfer, not after it.
+    ///
+    /// # Errors
+    /// If so.
+    pub fn check_root(&self) -> Result<()> {
+        if self.job.actions.snapshot && self.is_direct() {
+            let target = self.target()?;
+            if !target.root_is_to_come() {
+                target.look_at_root()?;
+            }
+        }
+        Ok(())
+    }
+
     fn is_direct(&self) -> bool {
         self.job.place.is_here() && !self.job.place.needs_sudo_here()
     }
