@@ -18,7 +18,7 @@ use super::location::Destination;
 use super::lock::ClientLock;
 use super::notify::{self, Urgency};
 use super::place::Privilege;
-use super::rsync::{Meaning, meaning};
+use super::rsync::{self, Meaning, meaning};
 use super::safety;
 use super::snapshot::Snapshots;
 use super::transfer::{Connection, make_destination};
@@ -57,7 +57,7 @@ pub fn execute(job: &Job, context: &Context) -> Result<Exit> {
 
 /// The steps between mounting and unmounting.
 fn work(job: &Job, context: &Context) -> Result<Exit> {
-    let mut status = job.transfer_status;
+    let mut status = None;
     let mut judged = job.clone();
     if job.actions.backup {
         // What was judged is what is transferred, and what rules for absolute paths hold for.
@@ -76,7 +76,11 @@ fn work(job: &Job, context: &Context) -> Result<Exit> {
             safety::check_directories(job)?;
             snapshots.check_root()?;
         }
-        let transferred = Connection::new(job)?.transfer();
+        let mut connection = Connection::new(job)?;
+        if job.destination.is_daemon() && safety::is_empty(&job.source)? {
+            safety::check_empty_source(&job.source, &connection.look(rsync::list)?)?;
+        }
+        let transferred = connection.transfer();
         if let (Err(Failure::Command { status: Some(status), .. }), Some(snapshots), false) =
             (&transferred, &snapshots, job.dry_run)
         {

@@ -32,8 +32,9 @@ pub fn check_paths(job: &Job) -> Result<()> {
         Destination::Local(directory) | Destination::Ssh { directory, .. } => directory,
     };
     // Where `..` leads cannot be told as long as what is before it does not exist.
-    if has_parent(directory) || job.mount_point.as_deref().is_some_and(has_parent) {
-        return refuse(format!("there is a `..` in the path {}: write it without", job.destination));
+    let mount_point = job.mount_point.as_deref().unwrap_or(Path::new(""));
+    if let Some(path) = [directory, mount_point].into_iter().find(|path| has_parent(path)) {
+        return refuse(format!("there is a `..` in the path {}: write it without", escape_path(path)));
     }
     if job.destination.is_daemon() {
         return Ok(());
@@ -72,10 +73,45 @@ pub fn check_directories(job: &Job) -> Result<PathBuf> {
     }
     if sight.is_here {
         check_nesting(job, &source, destination)?;
+        // Elsewhere a copy of a backup is a copy, and strangers there are looked for in any case.
+        check_is_no_restore(&source, &sight)?;
     }
-    check_is_no_restore(&source, &sight)?;
+    if !sight.is_empty() && is_empty(&source)? {
+        return refuse_empty_source(&source);
+    }
     check_strangers(&source, &sight)?;
     Ok(source)
+}
+
+/// Whether there is nothing to back up.
+///
+/// # Errors
+/// If that cannot be seen.
+pub fn is_empty(source: &Path) -> Result<bool> {
+    match std::fs::read_dir(source) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        // Then it may be for root, and rsync complains if it is not.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(false),
+        Err(cause) => Err(Error::io("look into", source, cause).into()),
+    }
+}
+
+/// Refuses to empty a module, by rsync's listing of it: more than the line of the directory itself.
+///
+/// # Errors
+/// [`Failure::Refused`].
+pub fn check_empty_source(source: &Path, listing: &[u8]) -> Result<()> {
+    match listing.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count() {
+        0 | 1 => Ok(()),
+        _ => refuse_empty_source(source),
+    }
+}
+
+fn refuse_empty_source<T>(source: &Path) -> Result<T> {
+    refuse(format!(
+        "the source {} is empty, and all that is in the destination would be deleted: is the source's disk mounted?",
+        escape_path(source)
+    ))
 }
 
 fn check_is_on_disk(directory: &Path, destination: &Path, mount_point: &Path) -> Result<()> {
@@ -198,7 +234,7 @@ fn real_source(source: &Path) -> Result<PathBuf> {
 }
 
 /// The path without symbolic links, as far as it exists and may be seen.
-fn real_path(path: &Path) -> PathBuf {
+pub fn real_path(path: &Path) -> PathBuf {
     let existing = existing_part(path);
     let rest = path.strip_prefix(&existing).unwrap_or(Path::new(""));
     let real = std::fs::canonicalize(&existing).unwrap_or(existing);

@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn only_what_is_registered_for_it_or_from_before_is_known() {
         let known = |registration: &str, siblings: &str, names: &str| {
-            let text = format!("/s/l\0/s/l\nx\0own\01:2\0.\0{registration}\0{siblings}/\0{names}e");
+            let text = format!("/s/l\0/s/l\nx\0own\0inode\0.\0{registration}\0{siblings}/\0{names}e");
             sight("/s/l", &text).expect("an answer").is_known()
         };
         let snapshot = "./2019-08-02 12:00:00\0";
@@ -169,14 +169,14 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_below_what_exists_and_what_was_cut_off_is_not_whole() {
-        let found = sight("b/c", "b\0/home/b\nx\0other\01:2\0.\0n\0/\0e").expect("an answer");
+        let found = sight("b/c", "b\0/home/b\nx\0other\0inode\0.\0n\0/\0e").expect("an answer");
         assert_eq!(
             (found.path.as_path(), found.is_here, found.is_empty()),
             (Path::new("/home/b/c"), false, true)
         );
-        let found = sight("b", ".\0/home/me\nx\0own\01:2\0.\0n\0/\0e").expect("an answer");
+        let found = sight("b", ".\0/home/me\nx\0own\0inode\0.\0n\0/\0e").expect("an answer");
         assert_eq!((found.path.as_path(), found.is_here), (Path::new("/home/me/b"), true));
-        let found = sight("/a", "/a\0/a\nx\0own\01:2\0.\0n\0./2019/\0./x\0./cut o").expect("an answer");
+        let found = sight("/a", "/a\0/a\nx\0own\0inode\0.\0n\0./2019/\0./x\0./cut o").expect("an answer");
         assert!(!found.is_whole && !found.is_empty());
         assert_eq!(sight("/a", "/a\0/a"), None);
     }
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn snapshots_and_our_own_directory_are_parts_of_a_root() {
         let part = |path: &str| {
-            let text = format!("{path}\0{path}\nx\0own\01:2\0/s\0.\0n\0/\0e");
+            let text = format!("{path}\0{path}\nx\0own\0inode\0/s\0.\0n\0/\0e");
             sight(path, &text).expect("an answer").part_of_root()
         };
         assert!(part("/s/2026-11-26T03-12-56Z").is_some_and(|what| what.contains("a snapshot")));

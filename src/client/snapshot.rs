@@ -13,6 +13,7 @@ use super::fallback;
 use super::job::{IoClass, Job};
 use super::output::Output;
 use super::place::Privilege;
+use super::safety;
 use crate::clock::Clock;
 use crate::command::snapshot::Orders;
 use crate::command::{self, Context};
@@ -127,10 +128,12 @@ impl Snapshots<'_> {
     /// # Errors
     /// If so.
     pub fn refuse_lost_history(&self) -> Result<()> {
-        if !self.directory.is_dir() {
-            return Ok(());
-        }
-        match self.target().ok().and_then(|target| target.lost_history()) {
+        let lost = match self.directory.is_dir() {
+            true => self.target().ok().and_then(|target| target.lost_history()),
+            // Neither is there, as on the empty mount point of a disk that is not mounted.
+            false => Target::lost_directory(&self.context.settings, &safety::real_path(self.directory)),
+        };
+        match lost {
             Some(lost) => Err(lost.into()),
             None => Ok(()),
         }
