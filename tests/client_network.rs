@@ -26,6 +26,13 @@ fn next_second() {
 /// rsync that does its work and then, for the main transfer, ends with the status in a file.
 const RSYNC_WITH_STATUS: &str = "/usr/bin/rsync \"$@\" || exit; case \"$*\" in *--stats*) exit \"$(cat \"$stage/status\" 2>/dev/null || echo 0)\" ;; esac";
 
+/// rsync that does its work and kills the client after the main transfer.
+const DYING_RSYNC: &str =
+    "/usr/bin/rsync \"$@\"; case \"$*\" in *--stats*) kill -KILL $PPID; sleep 5 ;; esac";
+
+/// How many pushes a backup is.
+const HOOKS: usize = 2;
+
 // -- A daemon --------------------------------------------------------------------------------------
 
 #[test]
@@ -228,6 +235,69 @@ fn with_both_hooks_a_backup_is_one_snapshot_and_a_check_hears_from_the_server() 
     module.write_policy("[defaults]\nno_such_key = 1\n");
     let checked = machine.back_up_to(&url, &["--check"]).exits(&[4]);
     assert!(checked.stdout().contains("WARNING  hook") && checked.stdout().contains("CRITICAL"), "{checked}");
+}
+
+/// A client that dies when it has sent everything and before it can say so.
+fn die_before_the_end(machine: &Machine, stage: &Stage, url: &str) {
+    stage.script("rsync", DYING_RSYNC);
+    let source = machine.source.to_str().expect("UTF-8");
+    assert_eq!(stage.backup(&["--disable-notifications", source, url]).signal(), Some(9));
+}
+
+#[test]
+fn what_a_client_has_not_finished_is_due_after_a_while_and_keeps_nobody_from_a_snapshot() {
+    if !may_mount() || !have(&["rsync"]) {
+        return;
+    }
+    for is_paired in [true, false] {
+        let machine = Machine::new();
+        let stage = Stage::new(&machine);
+        let module = Module::new();
+        let daemon = if is_paired { Daemon::of_pair(&module) } else { Daemon::of_module(&module) };
+        die_before_the_end(&machine, &stage, &daemon.url("data"));
+        daemon.await_hooks(HOOKS - 1);
+        assert!(module.is_marked("due"), "{:?}", module.state());
+        let waits = module.json(&["snapshot", "data", "--due", "--json"]);
+        assert_eq!(waits["outcome"], "deferred", "the client may still come");
+        assert_eq!(module.snapshots(), [""; 0]);
+        let checked = module.run(&["check", "data"]);
+        assert!(!checked.stdout().contains("due since"), "{checked}");
+        module.write_policy("[defaults]\nmax_defer = \"1s\"\n");
+        next_second();
+        next_second();
+        let taken = module.json(&["snapshot", "data", "--due", "--json"]);
+        assert_eq!(taken["outcome"], "published", "{:?}", module.state());
+        let names = module.snapshots();
+        assert!(names.len() == 1 && names[0].ends_with("-partial"), "{names:?}");
+        assert!(!module.is_marked("due") && !module.is_marked("torn"), "{:?}", module.state());
+
+        // A day later it is a case for a person.
+        let touch = ["--date=25 hours ago", module.latest.to_str().expect("UTF-8")];
+        let token = format!("{}/.rsync-system-backup-unfinished", touch[1]);
+        Run::of(support::run::tool("touch").args([touch[0], &token])).exits(&[0]);
+        module.run(&["check", "data"]).exits(&[1]).says("not finished it");
+
+        // Somebody else, who knows nothing of tokens.
+        let plain = machine.directory.join("plain");
+        tree::small(&plain);
+        next_second();
+        daemon.push(&plain, "data", &[]).exits(&[0]);
+        daemon.await_hooks(HOOKS);
+        if !is_paired {
+            // A push that may have been a listing.
+            next_second();
+            module.json(&["snapshot", "data", "--due", "--json"]);
+        }
+        let names = module.snapshots();
+        assert!(names.len() == 2 && names[1].ends_with("-partial"), "{names:?}");
+
+        next_second();
+        machine.back_up_to(&daemon.url("data"), &[]).exits(&[0]);
+        daemon.await_hooks(2 * HOOKS);
+        let names = module.snapshots();
+        assert!(names.len() == 3 && names[2].ends_with('Z'), "{names:?}");
+        assert!(!module.is_marked("due"), "{:?}", module.state());
+    }
 }
 
 #[test]
