@@ -175,8 +175,8 @@ fn whatever_step_fails_those_before_it_are_undone() {
         ("unlock", vec![start], "wrong key"),
         ("mount", vec![start, "mount DISK", stop], "no such luck"),
         ("rsync", vec![start, "mount DISK", "rsync", "umount DISK", stop], "ended with status 11"),
-        ("umount", vec![start, "mount DISK", "rsync", "rsync", "umount DISK", stop], "not now"),
-        ("lock", vec![start, "mount DISK", "rsync", "rsync", "umount DISK", stop], "still in use"),
+        ("umount", vec![start, "mount DISK", "rsync", "rsync", "rsync", "umount DISK", stop], "not now"),
+        ("lock", vec![start, "mount DISK", "rsync", "rsync", "rsync", "umount DISK", stop], "still in use"),
     ] {
         let machine = Machine::new();
         let rig = Rig::encrypted(&machine);

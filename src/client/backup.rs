@@ -21,7 +21,7 @@ use super::place::Privilege;
 use super::rsync::{Meaning, meaning};
 use super::safety;
 use super::snapshot::Snapshots;
-use super::transfer::{Connection, make_destination};
+use super::transfer::{Connection, make_destination, refuse_token_in_source};
 use crate::command::Context;
 use crate::tell::exit::Exit;
 
@@ -67,6 +67,7 @@ fn work(job: &Job, context: &Context) -> Result<Exit> {
         if let (Some(snapshots), Destination::Local(_)) = (&snapshots, &job.destination) {
             snapshots.refuse_lost_history()?;
         }
+        refuse_token_in_source(job)?;
         make_destination(job)?;
         let transferred = Connection::new(job)?.transfer();
         if let (Err(Failure::Command { status: Some(status), .. }), Some(snapshots), false) =

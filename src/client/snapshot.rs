@@ -56,7 +56,9 @@ impl Snapshots<'_> {
             show_progress();
             let target = self.target()?;
             // Asked for now, not when this process began: a run that read the tree meanwhile saw only a part of the transfer.
-            return Ok(run::run(&target, &orders.request(&target), &Clock::System)?.exit());
+            let report = run::run(&target, &orders.request(&target), &Clock::System)?;
+            // Whoever backs up wants to hear of it if that is not what he gets.
+            return Ok(report.exit().max(if report.is_partial() { Exit::Warnings } else { Exit::Done }));
         }
         let mut words = self.program()?;
         words.push("snapshot".into());
