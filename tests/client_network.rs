@@ -460,16 +460,29 @@ fn a_server_without_our_program_gets_plain_links_and_the_advice_to_install_it() 
     fs::create_dir(root.join("2020-01-01 foreign")).expect("a foreign directory");
     let destination = format!("server:{}", latest.display());
     let run = back_up(&machine, &sshd, &[], &destination).exits(&[4]);
-    run.says("install it there as /usr/bin/rsyncd-snapshot").says("removing 2020-01-01T10-00-00Z");
+    run.says("install it there as /usr/bin/rsyncd-snapshot").says("nothing is rotated");
     let names = support::module::visible(&root);
     let newest = names.last().expect("a snapshot");
     machine.verify(&root.join(newest));
     assert!(names.contains(&"2020-01-01 foreign".to_string()), "{names:?}");
-    assert_eq!(names.len(), 2, "{names:?}");
+    assert_eq!(names.len(), 12, "{names:?}");
     let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).expect("a file"));
     assert_eq!(inode(&latest.join("notes.txt")), inode(&root.join(newest).join("notes.txt")));
     let checked = back_up(&machine, &sshd, &["--check"], &destination).exits(&[4]);
     assert!(checked.stdout().contains("WARNING  snapshots"), "{checked}");
+    back_up(&machine, &sshd, &["--rotate"], &destination).exits(&[2]).says("nothing is rotated");
+
+    // What another client has left unfinished is no complete snapshot.
+    next_second();
+    tree::write(&latest.join(".rsync-system-backup-unfinished"), "left over\n");
+    back_up(&machine, &sshd, &["--snapshot"], &destination).exits(&[4]);
+    let names = support::module::visible(&root);
+    assert!(names.last().is_some_and(|name| name.ends_with("Z-partial")), "{names:?}");
+    // Where the engine has been, it is missed.
+    fs::create_dir(root.join(".rsyncd-snapshot")).expect("a directory");
+    next_second();
+    back_up(&machine, &sshd, &["--snapshot"], &destination).exits(&[2]).says("is gone");
+    assert_eq!(support::module::visible(&root), names);
 }
 
 #[test]

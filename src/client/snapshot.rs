@@ -81,7 +81,7 @@ impl Snapshots<'_> {
         words.push("rotate".into());
         match self.command(words)? {
             Some(exit) => Ok(exit),
-            None => fallback::rotate(self),
+            None => Err(Failure::Refused(format!("nothing is rotated: {}", fallback::REMEDY))),
         }
     }
 
@@ -102,7 +102,7 @@ impl Snapshots<'_> {
         match self.command(words)? {
             Some(exit) => Ok(exit),
             None => {
-                log::warn!("what rotation would do is not known: {}", fallback::REMEDY);
+                log::warn!("nothing would be rotated: {}", fallback::REMEDY);
                 Ok(Exit::Warnings)
             }
         }
