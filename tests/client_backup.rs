@@ -235,6 +235,130 @@ fn swapped_and_nested_directories_are_refused_before_anything_is_deleted() {
 }
 
 #[test]
+fn a_destination_with_two_dots_after_what_is_missing_is_refused() {
+    if !has_rsync() {
+        return;
+    }
+    let machine = Machine::new();
+    let before = fingerprint::of(&machine.source);
+    let directory = machine.directory.to_str().expect("UTF-8");
+    let other = machine.directory.join("other");
+    tree::small(&other);
+    for destination in ["source/missing/..", "missing/../source", "missing/../other"] {
+        let destination = format!("{directory}/{destination}");
+        machine.back_up_to(&destination, &["-b", "-u"]).exits(&[2]).says("there is a `..` in the path");
+    }
+    for destination in ["host:/srv/missing/../www", "host::module/../other"] {
+        machine.back_up_to(destination, &["-b", "-u"]).exits(&[2]).says("there is a `..` in the path");
+    }
+    assert!(!machine.directory.join("missing").exists() && other.join("read me").exists());
+    fingerprint::assert_equal(&before, &fingerprint::of(&machine.source), "the source before and after");
+
+    // At the beginning it is plain what is meant.
+    let mut command = machine.backup_command(&["-b", "-u", "--disable-notifications"]);
+    let run = Run::of(command.current_dir(&other).arg("../source").arg("../restored"));
+    run.exits(&[0]);
+    machine.verify(&machine.directory.join("restored"));
+}
+
+#[test]
+fn an_empty_source_does_not_empty_the_backup() {
+    if !has_rsync() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.back_up(&["-u"]).exits(&[0]);
+    let unmounted = machine.directory.join("unmounted");
+    fs::create_dir(&unmounted).expect("a directory");
+    let latest = machine.latest.to_str().expect("UTF-8");
+    let source = unmounted.to_str().expect("UTF-8");
+    machine.backup(&["-u", source, latest]).exits(&[2]).says("is the source's disk mounted?");
+    machine.verify(&machine.latest);
+    // Nothing is lost where nothing is.
+    let empty = machine.directory.join("empty");
+    machine.backup(&["-b", "-u", source, empty.to_str().expect("UTF-8")]).exits(&[0]);
+}
+
+#[test]
+fn what_rsyncd_runs_after_a_transfer_is_the_hook_whatever_its_options() {
+    let machine = Machine::new();
+    tree::small(&machine.latest);
+    let before = support::fingerprint::contents(&machine.latest);
+    let hook = |arguments: &[&str]| {
+        let mut command = machine.backup_command(arguments);
+        command.arg("--config").arg(&machine.policy);
+        Run::of(command.env("RSYNC_MODULE_PATH", &machine.latest).env("RSYNC_EXIT_STATUS", "0"))
+    };
+    // Without options it would have been a backup of / into the module.
+    hook(&["--no-sudo"]).exits(&[0]);
+    assert_eq!(support::fingerprint::contents(&machine.latest), before);
+    assert_eq!(machine.snapshots().len(), 1);
+    // Of a module that is not whole, -s alone makes nothing.
+    tree::write(&machine.latest.join(".rsync-system-backup-unfinished"), "unfinished\n");
+    hook(&["-u", "-s"]).exits(&[0]);
+    assert_eq!(machine.snapshots().len(), 1, "{:?}", machine.snapshots());
+    hook(&["-u", "-b"]).exits(&[0]);
+    assert!(machine.latest.join("read me").exists());
+}
+
+#[test]
+fn a_source_behind_a_link_is_backed_up_by_its_real_path() {
+    if !has_rsync() {
+        return;
+    }
+    let machine = Machine::new();
+    // What is left out is named from the root directory, and so it has to be when a link leads there.
+    let link = machine.directory.join("link");
+    std::os::unix::fs::symlink("/var", &link).expect("a link");
+    let restored = machine.directory.join("restored");
+    let run = machine.backup(&[
+        "-b",
+        "-u",
+        "-n",
+        "--disable-notifications",
+        "--exclude=/lib",
+        "--exclude=/log",
+        link.to_str().expect("UTF-8"),
+        restored.to_str().expect("UTF-8"),
+    ]);
+    let run = run.exits(&[0, 4]);
+    let is_listed = |name: &str| run.stdout().lines().any(|line| line == name);
+    assert!(is_listed("spool/") && !is_listed("tmp/"), "{run}");
+}
+
+#[test]
+fn only_the_directory_that_the_snapshots_beside_it_belong_to_is_known() {
+    if !has_rsync() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.back_up(&["-u"]).exits(&[0]);
+    let root = machine.latest.parent().expect("a parent").to_path_buf();
+    let snapshot = root.join(&machine.snapshots()[0]);
+    let website = root.join("www");
+    tree::small(&website);
+    let refused = |path: &std::path::Path, part: &str| {
+        for options in [&["-u"][..], &["-u", "-b"], &["-u", "-n"]] {
+            machine.back_up_to(path.to_str().expect("UTF-8"), options).exits(&[2]).says(part);
+        }
+    };
+    let before = fingerprint::of(&root);
+    refused(&website, "no earlier backup went there");
+    refused(&snapshot, "a snapshot, or in one");
+    refused(&snapshot.join("subdirectory"), "a snapshot, or in one");
+    refused(&root.join("2026-11-26T03-12-56Z"), "a snapshot, or in one");
+    refused(&root.join(".rsyncd-snapshot"), "keeps its records");
+    refused(&root.join(".rsyncd-snapshot/records"), "keeps its records");
+    refused(&root, "the directory that holds snapshots");
+    fingerprint::assert_equal(&before, &fingerprint::of(&root), "the root before and after");
+
+    // Its snapshots could not be made there: that shows before the transfer.
+    let second = root.join("second");
+    machine.back_up_to(second.to_str().expect("UTF-8"), &["-u"]).exits(&[1, 2]).says("is registered for");
+    assert_eq!(fs::read_dir(&second).expect("the directory").count(), 0);
+}
+
+#[test]
 fn an_earlier_backup_by_the_original_is_taken_over() {
     if !has_rsync() {
         return;

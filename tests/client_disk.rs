@@ -396,6 +396,24 @@ fn a_history_that_is_gone_stops_the_backup_before_it_fills_the_wrong_disk() {
 }
 
 #[test]
+fn an_empty_mount_point_of_a_disk_with_a_history_is_not_filled() {
+    if !can_run() {
+        return;
+    }
+    let machine = Machine::new();
+    let rig = Rig::new(&machine);
+    rig.back_up(false, &[]).exits(&[0]);
+    let (source, latest) = (machine.source.to_str().expect("UTF-8"), rig.latest());
+    for options in [&["-b"][..], &[], &["-n"]] {
+        let arguments = [&["--disable-notifications"], options, &[source, latest.as_str()]].concat();
+        rig.stage.backup(&arguments).exits(&[2]).says("is its disk mounted?");
+    }
+    let checked = rig.stage.backup(&["--check", source, &latest]).exits(&[1, 2]);
+    assert!(checked.stdout().contains("is its disk mounted?"), "{checked}");
+    assert_eq!(fs::read_dir(rig.mount_point()).expect("the mount point").count(), 0);
+}
+
+#[test]
 fn a_check_puts_the_disk_back_too_and_transfers_nothing() {
     if !can_run() {
         return;

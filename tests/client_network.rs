@@ -92,6 +92,24 @@ fn a_directory_in_a_module_is_a_destination_too() {
 }
 
 #[test]
+fn an_empty_source_does_not_empty_a_module() {
+    if !have(&["rsync"]) {
+        return;
+    }
+    let machine = Machine::new();
+    let module = Module::new();
+    tree::small(&module.latest);
+    let before = fingerprint::contents(&module.latest);
+    let daemon = Daemon::of_module(&module);
+    let unmounted = machine.directory.join("unmounted");
+    fs::create_dir(&unmounted).expect("a directory");
+    let arguments = ["-u", unmounted.to_str().expect("UTF-8"), &daemon.url("data")];
+    machine.backup(&arguments).exits(&[2]).says("is the source's disk mounted?");
+    daemon.await_hooks(1);
+    assert_eq!(fingerprint::contents(&module.latest), before);
+}
+
+#[test]
 fn the_server_learns_that_a_backup_is_partial_though_its_rsyncd_saw_no_error() {
     if !may_mount() || !have(&["rsync"]) {
         return;
@@ -414,6 +432,48 @@ fn snapshots_on_an_ssh_server_are_made_and_rotated_by_its_own_program() {
     assert_eq!(stage.log(), wanted);
     let checked = back_up(&machine, &sshd, &["--check"], &destination).exits(&[0]);
     assert!(checked.stdout().contains("ok       snapshots: the server has rsyncd-snapshot"), "{checked}");
+}
+
+#[test]
+fn what_would_delete_data_on_an_ssh_server_is_refused_as_on_a_disk() {
+    if !can_run() {
+        return;
+    }
+    let machine = Machine::new();
+    let stage = Stage::new(&machine);
+    install_snapshot_program(&stage);
+    let sshd = Sshd::start(&stage, "");
+    let directory = machine.directory.display();
+    let before = fingerprint::of(&machine.source);
+    let refused = |destination: &str, part: &str| {
+        for options in [&["-b"][..], &["-n"], &[]] {
+            let destination = format!("server:{directory}/{destination}");
+            back_up(&machine, &sshd, options, &destination).exits(&[2]).says(part);
+        }
+    };
+    // The server is this machine, by another name.
+    refused("source", "which would be deleted: are they swapped?");
+    refused("", "which would be deleted: are they swapped?");
+    refused("source/backup/latest", "each backup would hold all earlier ones");
+    let website = machine.directory.join("www");
+    tree::small(&website);
+    refused("www", "no earlier backup went there");
+    let destination = format!("server:{directory}/www");
+    let checked = back_up(&machine, &sshd, &["--check"], &destination).exits(&[1]);
+    assert!(checked.stdout().contains("no earlier backup went there"), "{checked}");
+
+    fingerprint::assert_equal(&before, &fingerprint::of(&machine.source), "the source before and after");
+
+    let latest = format!("server:{directory}/disk/latest");
+    back_up(&machine, &sshd, &[], &latest).exits(&[0]);
+    fs::remove_file(machine.source.join("notes.txt")).expect("removed");
+    next_second();
+    // Known, as its snapshots are beside it; nothing else there is.
+    back_up(&machine, &sshd, &[], &latest).exits(&[0]);
+    fs::rename(&website, machine.directory.join("disk/www")).expect("moved");
+    refused("disk/www", "no earlier backup went there");
+    refused("disk/.rsyncd-snapshot", "keeps its records");
+    assert!(machine.directory.join("disk/www/read me").exists());
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::location::Destination;
 use super::lock::ClientLock;
 use super::notify::{self, Urgency};
 use super::place::Privilege;
-use super::rsync::{Meaning, meaning};
+use super::rsync::{self, Meaning, meaning};
 use super::safety;
 use super::snapshot::Snapshots;
 use super::transfer::{Connection, make_destination, refuse_token_in_source};
@@ -57,10 +57,13 @@ pub fn execute(job: &Job, context: &Context) -> Result<Exit> {
 
 /// The steps between mounting and unmounting.
 fn work(job: &Job, context: &Context) -> Result<Exit> {
-    let mut status = job.transfer_status;
+    let mut status = None;
+    let mut judged = job.clone();
     if job.actions.backup {
-        safety::check_directories(job)?;
+        // What was judged is what is transferred, and what rules for absolute paths hold for.
+        judged.source = safety::check_directories(job)?;
     }
+    let job = &judged;
     let directory = destination_directory(job)?;
     let snapshots = directory.as_ref().map(|directory| Snapshots { job, context, directory });
     if job.actions.backup {
@@ -69,7 +72,16 @@ fn work(job: &Job, context: &Context) -> Result<Exit> {
         }
         refuse_token_in_source(job)?;
         make_destination(job)?;
-        let transferred = Connection::new(job)?.transfer();
+        if let (Some(snapshots), Destination::Local(_), false) = (&snapshots, &job.destination, job.dry_run) {
+            // What was missing is there now, and may have turned out to be something else.
+            safety::check_directories(job)?;
+            snapshots.check_root()?;
+        }
+        let mut connection = Connection::new(job)?;
+        if job.destination.is_daemon() && safety::is_empty(&job.source)? {
+            safety::check_empty_source(&job.source, &connection.look(rsync::list)?)?;
+        }
+        let transferred = connection.transfer();
         if let (Err(Failure::Command { status: Some(status), .. }), Some(snapshots), false) =
             (&transferred, &snapshots, job.dry_run)
         {

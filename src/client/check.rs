@@ -83,10 +83,11 @@ pub(super) fn run(job: &Job, context: &Context) -> Result<Exit> {
 
 /// Everything for which the disk has to be there.
 fn check_ready(job: &Job, context: &Context, findings: &mut Findings) {
-    findings.note(
-        "source and destination",
-        safety::check_directories(job).map(|()| "nothing is in the wrong place".into()),
-    );
+    let looked = safety::check_directories(job).map(|_| match job.destination.is_daemon() {
+        true => "the source is there; what is in the module is not looked at, and goes if the source does not have it".into(),
+        false => "nothing is in the wrong place".into(),
+    });
+    findings.note("source and destination", looked);
     findings.note("source", refuse_token_in_source(job).map(|()| "it is no backup that is not whole".into()));
     match &job.destination {
         Destination::Local(directory) => {
@@ -121,6 +122,9 @@ fn enough_space(free_bytes: u64) -> Result<String> {
 
 fn snapshots_here(context: &Context, directory: &Path) -> Result<String> {
     if !directory.is_dir() {
+        if let Some(lost) = Target::lost_directory(&context.settings, &safety::real_path(directory)) {
+            return Err(lost.into());
+        }
         return Ok("the directory will be made by the first backup".into());
     }
     let target = Target::of_module(&context.settings, None, directory)?;

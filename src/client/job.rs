@@ -96,8 +96,6 @@ pub struct Job {
     pub retries: u32,
     /// The policy file, if another than the usual one.
     pub policy_file: Option<PathBuf>,
-    /// How the transfer ended after which rsyncd has run us.
-    pub transfer_status: Option<i32>,
     /// Where lock, socket and small files of a run to this destination lie.
     pub directory: PathBuf,
 }

@@ -21,6 +21,7 @@ pub mod output;
 pub mod place;
 pub mod rsync;
 pub mod safety;
+pub mod sight;
 pub mod signals;
 pub mod snapshot;
 pub mod tables;

@@ -13,7 +13,6 @@ use super::location::Destination;
 use super::place::Place;
 use super::rsync::split_rsh;
 use super::tunnel::Tunnel;
-use crate::config::environment::Transfer;
 use crate::store::memory::Places;
 use crate::tell::escape::escape;
 
@@ -117,23 +116,11 @@ impl Options {
         !self.locations.is_empty() || module_path().is_some()
     }
 
-    /// Whether rsyncd has run us after a transfer, for all that its hook does.
+    /// Whether rsyncd has run us after a transfer. Then its hook is what is wanted, whatever the options: only the
+    /// hook knows whether the transfer was whole, and a backup into the module would be one of the server.
     pub fn is_hook(&self) -> bool {
-        self.is_after_transfer() && self.snapshot && self.rotate
-    }
-
-    /// Whether rsyncd has run us after a transfer.
-    fn is_after_transfer(&self) -> bool {
         let is_told = module_path().is_some() && std::env::var_os("RSYNC_EXIT_STATUS").is_some();
-        self.locations.is_empty() && is_told && !self.backup
-    }
-
-    /// How that transfer ended: after a failed one there is no snapshot.
-    fn transfer_status(&self) -> Result<Option<i32>> {
-        match self.is_after_transfer() {
-            true => Ok(Some(Transfer::from_environment()?.status)),
-            false => Ok(None),
-        }
+        self.locations.is_empty() && is_told && !self.dry_run && !self.check
     }
 
     /// What is to be done.
@@ -175,7 +162,6 @@ impl Options {
             notifies: !self.dry_run && !self.disable_notifications,
             retries: self.retries,
             policy_file: self.config.as_deref().map(absolute).transpose()?,
-            transfer_status: self.transfer_status()?,
             // Its name need not be read, only be the same for the same destination.
             directory: runtime_directory()?
                 .join(format!("{:08x}", crc32fast::hash(&destination.argument(None)))),
@@ -232,8 +218,20 @@ fn local_source(source: &OsString) -> Result<PathBuf> {
     }
 }
 
+/// A relative path may begin with `..`, since the directory in which we are is known; elsewhere they stay.
 fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).map(|path| path.components().collect()).map_err(|cause| {
+    let from_here = || -> std::io::Result<PathBuf> {
+        if !path.starts_with("..") {
+            return std::path::absolute(path);
+        }
+        let (mut base, mut rest) = (std::env::current_dir()?, path);
+        while let Ok(tail) = rest.strip_prefix("..") {
+            base.pop();
+            rest = tail;
+        }
+        Ok(base.join(rest))
+    };
+    from_here().map(|path| path.components().collect()).map_err(|cause| {
         Failure::Refused(format!("'{}' names no path: {cause}", escape(path.as_os_str().as_bytes())))
     })
 }

@@ -269,7 +269,6 @@ mod tests {
             notifies: false,
             retries: 0,
             policy_file: None,
-            transfer_status: None,
             directory: "/run/x".into(),
         }
     }

@@ -13,19 +13,32 @@ use super::failure::{Failure, Result};
 use super::job::Job;
 use super::location::Destination;
 use super::rsync::EXCLUDED_ROOTS;
-use crate::decide::name::SnapshotName;
-use crate::decide::zone::Zone;
-use crate::store::root::{PRIVATE, SnapshotRoot};
+use super::sight::Sight;
+use crate::store::root::SnapshotRoot;
 use crate::store::token;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
+
+/// What tells that a backup is not whole.
+pub const TOKENS: [&str; 2] = [token::UNFINISHED, token::PARTIAL];
 
 /// Refuses what can be told from the paths alone.
 ///
 /// # Errors
 /// [`Failure::Refused`].
 pub fn check_paths(job: &Job) -> Result<()> {
-    let Some(directory) = job.destination.directory() else { return Ok(()) };
+    let directory = match &job.destination {
+        Destination::Daemon { directory, .. } => Path::new(OsStr::from_bytes(directory)),
+        Destination::Local(directory) | Destination::Ssh { directory, .. } => directory,
+    };
+    // Where `..` leads cannot be told as long as what is before it does not exist.
+    let mount_point = job.mount_point.as_deref().unwrap_or(Path::new(""));
+    if let Some(path) = [directory, mount_point].into_iter().find(|path| has_parent(path)) {
+        return refuse(format!("there is a `..` in the path {}: write it without", escape_path(path)));
+    }
+    if job.destination.is_daemon() {
+        return Ok(());
+    }
     if directory.components().all(|part| !matches!(part, std::path::Component::Normal(_))) {
         return refuse(format!(
             "the destination is {}: everything there that is not in the source would be deleted",
@@ -42,59 +55,112 @@ pub fn check_paths(job: &Job) -> Result<()> {
     }
 }
 
-/// Refuses what can be told from looking at source and destination, when the disk is mounted.
+/// Refuses what can be told from looking at source and destination, when the disk is mounted. Returns the source
+/// that was judged, without symbolic links: rsync has to get that one.
 ///
 /// # Errors
 /// [`Failure::Refused`].
-pub fn check_directories(job: &Job) -> Result<()> {
+pub fn check_directories(job: &Job) -> Result<PathBuf> {
     let source = real_source(&job.source)?;
-    let Destination::Local(directory) = &job.destination else { return Ok(()) };
-    let destination = real_path(directory);
-    if let Some(mount_point) = job.mount_point.as_deref().map(real_path)
-        && !is_below(&destination, &mount_point)
-    {
-        return refuse(format!(
+    let Some(directory) = job.destination.directory() else { return Ok(source) };
+    let sight = Sight::of(job, directory)?;
+    let destination = sight.path.as_path();
+    if let (Destination::Local(_), Some(mount_point)) = (&job.destination, job.mount_point.as_deref()) {
+        check_is_on_disk(directory, destination, &real_path(mount_point))?;
+    }
+    if let Some(part) = sight.part_of_root() {
+        return refuse(format!("the destination {} is {part}", escape_path(destination)));
+    }
+    if sight.is_here {
+        check_nesting(job, &source, destination)?;
+        // Elsewhere a copy of a backup is a copy, and strangers there are looked for in any case.
+        check_is_no_restore(&source, &sight)?;
+    }
+    if !sight.is_empty() && is_empty(&source)? {
+        return refuse_empty_source(&source);
+    }
+    check_strangers(&source, &sight)?;
+    Ok(source)
+}
+
+/// Whether there is nothing to back up.
+///
+/// # Errors
+/// If that cannot be seen.
+pub fn is_empty(source: &Path) -> Result<bool> {
+    match std::fs::read_dir(source) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        // Then it may be for root, and rsync complains if it is not.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(false),
+        Err(cause) => Err(Error::io("look into", source, cause).into()),
+    }
+}
+
+/// Refuses to empty a module, by rsync's listing of it: more than the line of the directory itself.
+///
+/// # Errors
+/// [`Failure::Refused`].
+pub fn check_empty_source(source: &Path, listing: &[u8]) -> Result<()> {
+    match listing.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count() {
+        0 | 1 => Ok(()),
+        _ => refuse_empty_source(source),
+    }
+}
+
+fn refuse_empty_source<T>(source: &Path) -> Result<T> {
+    refuse(format!(
+        "the source {} is empty, and all that is in the destination would be deleted: is the source's disk mounted?",
+        escape_path(source)
+    ))
+}
+
+fn check_is_on_disk(directory: &Path, destination: &Path, mount_point: &Path) -> Result<()> {
+    match is_below(destination, mount_point) {
+        true => Ok(()),
+        false => refuse(format!(
             "the destination {} leads to {}, which is not below the mount point {}",
             escape_path(directory),
-            escape_path(&destination),
-            escape_path(&mount_point)
-        ));
+            escape_path(destination),
+            escape_path(mount_point)
+        )),
     }
-    if is_below(&source, &destination) {
+}
+
+/// Two directories of this machine, one within the other.
+fn check_nesting(job: &Job, source: &Path, destination: &Path) -> Result<()> {
+    if is_below(source, destination) {
         return refuse(format!(
             "the destination {} holds the source {}, which would be deleted: are they swapped?",
-            escape_path(&destination),
-            escape_path(&source)
+            escape_path(destination),
+            escape_path(source)
         ));
     }
-    if is_below(&destination, &source) {
-        check_is_left_out(job, &source, &destination)?;
+    match is_below(destination, source) {
+        true => check_is_left_out(job, source, destination),
+        false => Ok(()),
     }
-    check_is_no_restore(&source, &destination)?;
-    check_strangers(&source, &destination)
 }
 
 /// From a backup into a directory that holds something and is none: whoever means to restore would not have it
 /// emptied of all else.
-fn check_is_no_restore(source: &Path, destination: &Path) -> Result<()> {
+fn check_is_no_restore(source: &Path, sight: &Sight) -> Result<()> {
     let is_backup = source
         .parent()
         .and_then(SnapshotRoot::registration)
         .is_some_and(|registration| registration.path == escape_path(source))
         || has_token(source);
-    let is_empty = || std::fs::read_dir(destination).map_or(true, |mut entries| entries.next().is_none());
-    if !is_backup || is_known(destination) || is_empty() {
+    if !is_backup || sight.is_known() || sight.is_empty() {
         return Ok(());
     }
     refuse(format!(
         "the source {} is a backup itself, and the destination {} is none: are they swapped? (To restore, use rsync, or an empty directory)",
         escape_path(source),
-        escape_path(destination)
+        escape_path(&sight.path)
     ))
 }
 
 fn has_token(directory: &Path) -> bool {
-    [token::UNFINISHED, token::PARTIAL].iter().any(|name| directory.join(name).exists())
+    TOKENS.iter().any(|name| directory.join(name).exists())
 }
 
 /// A destination within the source has to be left out, or each backup would hold all those before it; and so
@@ -135,37 +201,28 @@ fn is_same(path: &[u8], pattern: &[u8]) -> bool {
 }
 
 /// A directory that no backup went to before, and that holds what the source does not have, is most likely the wrong one.
-fn check_strangers(source: &Path, destination: &Path) -> Result<()> {
-    // What we may not read is for rsync, as root.
-    let Ok(entries) = std::fs::read_dir(destination) else { return Ok(()) };
-    if is_known(destination) {
+fn check_strangers(source: &Path, sight: &Sight) -> Result<()> {
+    if sight.is_known() {
         return Ok(());
     }
-    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
-    let mut strangers =
-        names.filter(|name| name != "lost+found" && source.join(name).symlink_metadata().is_err());
-    match strangers.next() {
-        None => Ok(()),
-        Some(first) => refuse(format!(
+    let is_missing = |name: &OsStr| {
+        let found = source.join(name).symlink_metadata();
+        found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    };
+    let mut strangers = sight.names.iter().filter(|name| *name != "lost+found" && is_missing(name));
+    match (strangers.next(), sight.is_whole) {
+        (None, true) => Ok(()),
+        (None, false) => refuse(format!(
+            "not all that is in the destination {} can be seen, and no earlier backup went there. Choose an empty directory",
+            escape_path(&sight.path)
+        )),
+        (Some(first), _) => refuse(format!(
             "{} would be deleted: it is in the destination {} and not in the source {}, and no earlier backup went there. Choose an empty directory, or move what is there",
             escape(first.as_bytes()),
-            escape_path(destination),
+            escape_path(&sight.path),
             escape_path(source)
         )),
     }
-}
-
-/// Whether a backup went to `destination` before: by our own directory or snapshots beside it.
-fn is_known(destination: &Path) -> bool {
-    let parent = destination.parent().unwrap_or(destination);
-    let has_snapshots = || {
-        let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
-        let zone = Zone::utc();
-        entries
-            .filter(|entry| entry.path().is_dir())
-            .any(|entry| SnapshotName::parse(entry.file_name().as_bytes(), &zone).is_some())
-    };
-    has_token(destination) || parent.join(PRIVATE).is_dir() || has_snapshots()
 }
 
 fn real_source(source: &Path) -> Result<PathBuf> {
@@ -177,7 +234,7 @@ fn real_source(source: &Path) -> Result<PathBuf> {
 }
 
 /// The path without symbolic links, as far as it exists and may be seen.
-fn real_path(path: &Path) -> PathBuf {
+pub fn real_path(path: &Path) -> PathBuf {
     let existing = existing_part(path);
     let rest = path.strip_prefix(&existing).unwrap_or(Path::new(""));
     let real = std::fs::canonicalize(&existing).unwrap_or(existing);
@@ -194,7 +251,11 @@ fn device(path: &Path) -> Option<u64> {
 
 /// Whether `path` is `directory` or in it, part by part: /mnt/disk2 is not below /mnt/disk.
 fn is_below(path: &Path, directory: &Path) -> bool {
-    path.starts_with(directory) && !path.components().any(|part| part == std::path::Component::ParentDir)
+    path.starts_with(directory) && !has_parent(path)
+}
+
+fn has_parent(path: &Path) -> bool {
+    path.components().any(|part| part == std::path::Component::ParentDir)
 }
 
 fn refuse<T>(message: String) -> Result<T> {

@@ -13,6 +13,7 @@ use super::fallback;
 use super::job::{IoClass, Job};
 use super::output::Output;
 use super::place::Privilege;
+use super::safety;
 use crate::clock::Clock;
 use crate::command::snapshot::Orders;
 use crate::command::{self, Context};
@@ -129,13 +130,30 @@ impl Snapshots<'_> {
     /// # Errors
     /// If so.
     pub fn refuse_lost_history(&self) -> Result<()> {
-        if !self.directory.is_dir() {
-            return Ok(());
-        }
-        match self.target().ok().and_then(|target| target.lost_history()) {
+        let lost = match self.directory.is_dir() {
+            true => self.target().ok().and_then(|target| target.lost_history()),
+            // Neither is there, as on the empty mount point of a disk that is not mounted.
+            false => Target::lost_directory(&self.context.settings, &safety::real_path(self.directory)),
+        };
+        match lost {
             Some(lost) => Err(lost.into()),
             None => Ok(()),
         }
+    }
+
+    /// A place that is registered for another directory, or is no place for snapshots, is no place for the backup either:
+    /// that shows before the transfer, not after it.
+    ///
+    /// # Errors
+    /// If so.
+    pub fn check_root(&self) -> Result<()> {
+        if self.job.actions.snapshot && self.is_direct() {
+            let target = self.target()?;
+            if !target.root_is_to_come() {
+                target.look_at_root()?;
+            }
+        }
+        Ok(())
     }
 
     fn is_direct(&self) -> bool {

@@ -124,6 +124,17 @@ impl Target {
         })
     }
 
+    /// The same for a module's directory that does not exist either, so that there is no target yet.
+    pub fn lost_directory(settings: &Settings, module_path: &Path) -> Option<Error> {
+        let remembered = remembered_root(&settings.memory, module_path)?;
+        let is_lost = !module_path.exists() && SnapshotRoot::registration(&remembered).is_none();
+        is_lost.then(|| Error::Root {
+            path: escape_path(&remembered),
+            problem: format!("was used before, but holds no history now, nor is {} there", escape_path(module_path)),
+            remedy: "is its disk mounted? If the history was removed on purpose, or the disk is a new one, make that directory and take a first `rsyncd-snapshot snapshot` of it".to_string(),
+        })
+    }
+
     /// Whether the first run is going to make the root.
     pub fn root_is_to_come(&self) -> bool {
         !self.root_path.exists() && self.root_path.parent().is_some_and(Path::is_dir)
