@@ -477,6 +477,51 @@ fn a_backup_that_is_broken_off_is_not_taken_for_a_whole_one_by_anybody() {
 }
 
 #[test]
+fn nothing_is_deleted_before_the_destination_says_that_it_is_unfinished() {
+    if !may_mount() || !has_rsync() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.back_up(&["-u"]).exits(&[0]);
+    let stage = Stage::new(&machine);
+    // The main transfer dies before it has begun; what it finds is what a killed one would have deleted in.
+    stage.script(
+        "rsync",
+        "case \"$*\" in *--delete*) kill -KILL $PPID; sleep 5 ;; esac; exec /usr/bin/rsync \"$@\"",
+    );
+    let source = machine.source.to_str().expect("UTF-8");
+    let latest = machine.latest.to_str().expect("UTF-8");
+    assert_eq!(stage.backup(&["-u", "--disable-notifications", source, latest]).signal(), Some(9));
+    assert!(machine.latest.join(".rsync-system-backup-unfinished").exists());
+    machine.back_up(&["-u"]).exits(&[0]).says("0 files with 0 bytes transferred, 0 deletions");
+    machine.verify(&machine.latest);
+}
+
+#[test]
+fn a_source_that_was_restored_from_a_backup_that_is_not_whole_is_refused() {
+    if !has_rsync() {
+        return;
+    }
+    let machine = Machine::new();
+    for token in [".rsync-system-backup-unfinished", ".rsync-system-backup-partial"] {
+        let token = machine.source.join(token);
+        tree::write(&token, "left over\n");
+        machine.back_up(&["-u"]).exits(&[2]).says("left by a restore");
+        machine.back_up_to("127.0.0.1::module", &["-u", "--retries=0"]).exits(&[2]).says("left by a restore");
+        fs::remove_file(&token).expect("removed");
+    }
+    machine.back_up(&["-u"]).exits(&[0]);
+    assert_eq!(machine.snapshots().len(), 1);
+
+    // Of what is there already, a snapshot alone may be less than was wanted.
+    tree::write(&machine.latest.join(".rsync-system-backup-unfinished"), "left over\n");
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    let [policy, latest] = [&machine.policy, &machine.latest].map(|path| path.to_str().expect("UTF-8"));
+    machine.backup(&["-s", "-u", "--config", policy, latest]).exits(&[4]);
+    assert!(machine.snapshots().pop().expect("a snapshot").ends_with("-partial"));
+}
+
+#[test]
 fn a_backup_whose_end_cannot_be_noted_fails_and_makes_no_snapshot() {
     if !may_mount() || !has_rsync() {
         return;

@@ -175,8 +175,8 @@ fn whatever_step_fails_those_before_it_are_undone() {
         ("unlock", vec![start], "wrong key"),
         ("mount", vec![start, "mount DISK", stop], "no such luck"),
         ("rsync", vec![start, "mount DISK", "rsync", "umount DISK", stop], "ended with status 11"),
-        ("umount", vec![start, "mount DISK", "rsync", "rsync", "umount DISK", stop], "not now"),
-        ("lock", vec![start, "mount DISK", "rsync", "rsync", "umount DISK", stop], "still in use"),
+        ("umount", vec![start, "mount DISK", "rsync", "rsync", "rsync", "umount DISK", stop], "not now"),
+        ("lock", vec![start, "mount DISK", "rsync", "rsync", "rsync", "umount DISK", stop], "still in use"),
     ] {
         let machine = Machine::new();
         let rig = Rig::encrypted(&machine);
@@ -217,7 +217,7 @@ fn a_signal_ends_rsync_and_all_is_put_back() {
     if !can_run() {
         return;
     }
-    for signal in ["INT", "TERM", "HUP"] {
+    for signal in ["INT", "TERM", "HUP", "QUIT"] {
         let machine = Machine::new();
         let rig = Rig::encrypted(&machine);
         // A process of its own, as sudo and rsync have: the signal has to reach it.
@@ -252,6 +252,67 @@ fn a_signal_ends_rsync_and_all_is_put_back() {
         wait_until("the child of rsync is gone", || !std::path::Path::new("/proc").join(&sleeper).exists());
         assert!(fs::symlink_metadata(rig.stage.path("mapper/backup")).is_err());
     }
+}
+
+#[test]
+fn what_was_told_to_ignore_a_signal_does_so() {
+    if !can_run() {
+        return;
+    }
+    let machine = Machine::new();
+    let stage = Stage::new(&machine);
+    stage.script("rsync", "kill -s HUP $PPID; sleep 0.3; exec /usr/bin/rsync \"$@\"");
+    let mut command = stage.enter();
+    command.args(["sh", "-c", "trap '' HUP; exec \"$0\" \"$@\"", support::client::BACKUP_BINARY, "-b", "-u"]);
+    Run::of(command.arg(&machine.source).arg(&machine.latest)).exits(&[0]);
+    machine.verify(&machine.latest);
+}
+
+#[test]
+fn what_comes_late_or_cannot_be_looked_at_is_put_back_too() {
+    if !can_run() {
+        return;
+    }
+    let machine = Machine::new();
+    let rig = Rig::encrypted(&machine);
+    let late = "(sleep 0.4; ln -s \"$stage/image\" /dev/mapper/\"$1\") > /dev/null 2>&1 & exit 1";
+    rig.stage.script("cryptdisks_start", late);
+    rig.back_up(true, &[]).exits(&[1]);
+    assert_eq!(rig.stage.log(), ["cryptdisks_start backup", "cryptdisks_stop backup"]);
+
+    let machine = Machine::new();
+    let rig = Rig::new(&machine);
+    rig.stage.script("mount", "/usr/bin/mount \"$@\" && touch \"$stage/mounted\"");
+    rig.stage.script("mountpoint", "[ -e \"$stage/mounted\" ] && exit 5; exec /usr/bin/mountpoint \"$@\"");
+    rig.back_up(false, &[]).exits(&[1]);
+    let steps = rig.stage.log();
+    assert_eq!(steps.last(), Some(&format!("umount {}", rig.mount_point())), "{steps:?}");
+}
+
+#[test]
+fn two_runs_that_need_the_same_encrypted_device_do_not_overlap() {
+    if !can_run() {
+        return;
+    }
+    let machine = Machine::new();
+    let rig = Rig::encrypted(&machine);
+    rig.stage
+        .script("rsync", "while [ ! -e \"$stage/go\" ]; do sleep 0.05; done; exec /usr/bin/rsync \"$@\"");
+    let source = machine.source.to_str().expect("UTF-8");
+    let destination = |name: &str| machine.directory.join(name).join("latest").display().to_string();
+    let arguments = |destination: &str| {
+        ["-b", "-c", "backup", "--disable-notifications", source, destination].map(str::to_string)
+    };
+    let mut first = rig.stage.backup_command(&[]);
+    first.args(arguments(&destination("one"))).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut first = first.spawn().expect("a run");
+    let log = rig.stage.directory.join("log");
+    wait_until("rsync runs", || fs::read_to_string(&log).unwrap_or_default().contains("rsync "));
+    let mut second = rig.stage.backup_command(&[]);
+    let second = Run::of(second.args(arguments(&destination("two"))));
+    fs::write(rig.stage.path("go"), "").expect("the word");
+    assert!(first.wait().expect("an end").success());
+    second.exits(&[3]).says("another run is at work");
 }
 
 #[test]

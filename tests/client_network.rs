@@ -26,6 +26,13 @@ fn next_second() {
 /// rsync that does its work and then, for the main transfer, ends with the status in a file.
 const RSYNC_WITH_STATUS: &str = "/usr/bin/rsync \"$@\" || exit; case \"$*\" in *--stats*) exit \"$(cat \"$stage/status\" 2>/dev/null || echo 0)\" ;; esac";
 
+/// rsync that does its work and kills the client after the main transfer.
+const DYING_RSYNC: &str =
+    "/usr/bin/rsync \"$@\"; case \"$*\" in *--stats*) kill -KILL $PPID; sleep 5 ;; esac";
+
+/// How many pushes a backup is.
+const HOOKS: usize = 3;
+
 // -- A daemon --------------------------------------------------------------------------------------
 
 #[test]
@@ -36,9 +43,9 @@ fn how_to_back_up_to_an_rsync_daemon() {
     let machine = Machine::new();
     let module = Module::new();
     let daemon = Daemon::of_module(&module);
-    // Each backup is two pushes, and both run the hook; the first of them finds that more is to come.
+    // Each backup is three pushes, and all run the hook; the first two find that more is to come.
     machine.back_up_to(&daemon.url("data"), &[]).exits(&[0]).says("the server's business");
-    assert_eq!(daemon.await_hooks(2), [GOOD; 2]);
+    assert_eq!(daemon.await_hooks(HOOKS), [GOOD; HOOKS]);
     machine.verify(&module.latest);
     let names = module.snapshots();
     assert!(names.len() == 1 && names[0].ends_with('Z'), "{names:?}");
@@ -49,13 +56,13 @@ fn how_to_back_up_to_an_rsync_daemon() {
     let before = fingerprint::of(&module.latest);
     next_second();
     machine.back_up_to(&daemon.url("data"), &[]).exits(&[0]);
-    assert_eq!(daemon.await_last_hook(4), GOOD);
+    assert_eq!(daemon.await_last_hook(2 * HOOKS), GOOD);
     assert_eq!(module.snapshots(), names);
     fingerprint::assert_equal(&before, &fingerprint::of(&module.latest), "the module before and after");
 
     tree::write(&machine.source.join("more"), "more\n");
     machine.back_up_to(&daemon.url("data"), &["--backup"]).exits(&[0]);
-    assert_eq!(daemon.await_last_hook(6), GOOD);
+    assert_eq!(daemon.await_last_hook(3 * HOOKS), GOOD);
     assert_eq!(module.snapshots().len(), 2);
 
     // The snapshots of a daemon are its own business.
@@ -63,7 +70,7 @@ fn how_to_back_up_to_an_rsync_daemon() {
     // A dry run is one push, and changes nothing.
     tree::write(&machine.source.join("still more"), "more\n");
     machine.back_up_to(&daemon.url("data"), &["--dry-run"]).exits(&[0]);
-    daemon.await_hooks(7);
+    daemon.await_hooks(3 * HOOKS + 1);
     assert!(!module.latest.join("still more").exists());
     assert_eq!(module.snapshots().len(), 2);
 }
@@ -117,7 +124,7 @@ fn the_server_learns_that_a_backup_is_partial_though_its_rsyncd_saw_no_error() {
     stage.script("rsync", RSYNC_WITH_STATUS);
     fs::write(stage.directory.join("status"), "23").expect("a status");
     stage.backup(&arguments).exits(&[4]).says("not everything could be transferred");
-    daemon.await_hooks(2);
+    daemon.await_hooks(HOOKS);
     let names = module.snapshots();
     assert!(names.len() == 1 && names[0].ends_with("-partial"), "{names:?}");
     assert_eq!(module.record(&names[0])["status"].as_integer(), Some(23));
@@ -125,17 +132,17 @@ fn the_server_learns_that_a_backup_is_partial_though_its_rsyncd_saw_no_error() {
     // A client that dies after its transfer leaves nothing that passes for whole.
     next_second();
     tree::write(&machine.source.join("more"), "more\n");
-    stage.script("rsync", "/usr/bin/rsync \"$@\"; kill -KILL $PPID; sleep 5");
+    stage.script("rsync", DYING_RSYNC);
     assert_eq!(stage.backup(&arguments).signal(), Some(9));
-    daemon.await_hooks(3);
+    daemon.await_hooks(2 * HOOKS - 1);
     assert_eq!(module.snapshots(), names);
     daemon.list("data").exits(&[0]);
-    daemon.await_hooks(4);
+    daemon.await_hooks(2 * HOOKS);
     assert_eq!(module.snapshots(), names, "nor does a listing make one");
 
     next_second();
     machine.back_up_to(&url, &[]).exits(&[0]);
-    daemon.await_hooks(6);
+    daemon.await_hooks(3 * HOOKS);
     let names = module.snapshots();
     assert!(names.len() == 2 && names[1].ends_with('Z'), "{names:?}");
     machine.verify(&module.snapshot(&names[1]));
@@ -173,10 +180,16 @@ fn a_password_is_taken_from_the_environment_and_a_wrong_one_is_not_tried_again()
     assert_eq!(fs::read_dir(&module.latest).expect("the module").count(), 0);
     run("wonderland", &[]).exits(&[0]);
     machine.verify(&module.latest);
+    daemon.await_hooks(2 + HOOKS);
+    // A check tears nothing, though the module refuses some options.
+    run("wonderland", &["--check"]).exits(&[0]);
+    daemon.await_hooks(4 + HOOKS);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!module.is_marked("torn"), "{:?}", module.state());
 }
 
 #[test]
-fn a_check_finds_a_module_that_cannot_be_written_and_one_that_lets_history_be_rewritten() {
+fn a_check_finds_a_module_that_cannot_be_written_and_says_what_it_cannot_know() {
     if !have(&["rsync"]) {
         return;
     }
@@ -189,8 +202,8 @@ fn a_check_finds_a_module_that_cannot_be_written_and_one_that_lets_history_be_re
     let daemon = Daemon::start(&module, &sections.concat());
     let checked = machine.back_up_to(&daemon.url("read only"), &["--check"]).exits(&[1]);
     assert!(checked.stdout().contains("FAILED   module"), "{checked}");
-    let checked = machine.back_up_to(&daemon.url("careless"), &["--check"]).exits(&[4]);
-    assert!(checked.stdout().contains("accepts --inplace"), "{checked}");
+    let checked = machine.back_up_to(&daemon.url("careless"), &["--check"]).exits(&[0]);
+    assert!(checked.stdout().contains("history: not known"), "{checked}");
     let checked = machine.back_up_to(&daemon.url("nothing"), &["--check"]).exits(&[1]);
     assert!(checked.stdout().contains("FAILED   connection"), "{checked}");
 }
@@ -206,13 +219,13 @@ fn with_both_hooks_a_backup_is_one_snapshot_and_a_check_hears_from_the_server() 
     let daemon = Daemon::of_pair(&module);
     let url = daemon.url("data");
     machine.back_up_to(&url, &[]).exits(&[0]);
-    assert_eq!(daemon.await_hooks(2), [GOOD; 2]);
+    assert_eq!(daemon.await_hooks(HOOKS), [GOOD; HOOKS]);
     let names = module.snapshots();
     assert!(names.len() == 1 && names[0].ends_with('Z'), "{names:?}");
     machine.verify(&module.snapshot(&names[0]));
     next_second();
     machine.back_up_to(&url, &[]).exits(&[0]);
-    daemon.await_hooks(4);
+    daemon.await_hooks(2 * HOOKS);
     assert_eq!(module.snapshots(), names, "nothing changed");
 
     let checked = machine.back_up_to(&url, &["--check"]).exits(&[0]);
@@ -221,17 +234,15 @@ fn with_both_hooks_a_backup_is_one_snapshot_and_a_check_hears_from_the_server() 
     {
         assert!(checked.stdout().contains(line), "{line}: {checked}");
     }
-    // Listing, rehearsal, question, and the rehearsal of what has to be refused.
-    daemon.await_hooks(8);
+    // Listing, rehearsal, and question.
+    daemon.await_hooks(2 * HOOKS + 3);
     assert_eq!(module.snapshots(), names);
     assert!(!module.is_marked("torn"), "{:?}", module.state());
 
     // A client that dies after its transfer: neither hook takes that for whole.
     tree::write(&machine.source.join("more"), "more\n");
-    stage.script("rsync", "/usr/bin/rsync \"$@\"; kill -KILL $PPID; sleep 5");
-    let source = machine.source.to_str().expect("UTF-8");
-    assert_eq!(stage.backup(&["--disable-notifications", source, &url]).signal(), Some(9));
-    daemon.await_hooks(9);
+    die_before_the_end(&machine, &stage, &url);
+    daemon.await_hooks(3 * HOOKS + 2);
     assert_eq!(module.snapshots(), names);
     next_second();
     module.run(&["snapshot", "data"]).exits(&[0]);
@@ -239,13 +250,76 @@ fn with_both_hooks_a_backup_is_one_snapshot_and_a_check_hears_from_the_server() 
     assert!(names.len() == 2 && names[1].ends_with("-partial"), "{names:?}");
     next_second();
     machine.back_up_to(&url, &[]).exits(&[0]);
-    daemon.await_hooks(11);
+    daemon.await_hooks(4 * HOOKS + 2);
     let names = module.snapshots();
     assert!(names.len() == 3 && names[2].ends_with('Z'), "{names:?}");
     // What is wrong on the server shows in the check.
     module.write_policy("[defaults]\nno_such_key = 1\n");
     let checked = machine.back_up_to(&url, &["--check"]).exits(&[4]);
     assert!(checked.stdout().contains("WARNING  hook") && checked.stdout().contains("CRITICAL"), "{checked}");
+}
+
+/// A client that dies when it has sent everything and before it can say so.
+fn die_before_the_end(machine: &Machine, stage: &Stage, url: &str) {
+    stage.script("rsync", DYING_RSYNC);
+    let source = machine.source.to_str().expect("UTF-8");
+    assert_eq!(stage.backup(&["--disable-notifications", source, url]).signal(), Some(9));
+}
+
+#[test]
+fn what_a_client_has_not_finished_is_due_after_a_while_and_keeps_nobody_from_a_snapshot() {
+    if !may_mount() || !have(&["rsync"]) {
+        return;
+    }
+    for is_paired in [true, false] {
+        let machine = Machine::new();
+        let stage = Stage::new(&machine);
+        let module = Module::new();
+        let daemon = if is_paired { Daemon::of_pair(&module) } else { Daemon::of_module(&module) };
+        die_before_the_end(&machine, &stage, &daemon.url("data"));
+        daemon.await_hooks(HOOKS - 1);
+        assert!(module.is_marked("due"), "{:?}", module.state());
+        let waits = module.json(&["snapshot", "data", "--due", "--json"]);
+        assert_eq!(waits["outcome"], "deferred", "the client may still come");
+        assert_eq!(module.snapshots(), [""; 0]);
+        let checked = module.run(&["check", "data"]);
+        assert!(!checked.stdout().contains("due since"), "{checked}");
+        module.write_policy("[defaults]\nmax_defer = \"1s\"\n");
+        next_second();
+        next_second();
+        let taken = module.json(&["snapshot", "data", "--due", "--json"]);
+        assert_eq!(taken["outcome"], "published", "{:?}", module.state());
+        let names = module.snapshots();
+        assert!(names.len() == 1 && names[0].ends_with("-partial"), "{names:?}");
+        assert!(!module.is_marked("due") && !module.is_marked("torn"), "{:?}", module.state());
+
+        // A day later it is a case for a person.
+        let touch = ["--date=25 hours ago", module.latest.to_str().expect("UTF-8")];
+        let token = format!("{}/.rsync-system-backup-unfinished", touch[1]);
+        Run::of(support::run::tool("touch").args([touch[0], &token])).exits(&[0]);
+        module.run(&["check", "data"]).exits(&[1]).says("not finished it");
+
+        // Somebody else, who knows nothing of tokens.
+        let plain = machine.directory.join("plain");
+        tree::small(&plain);
+        next_second();
+        daemon.push(&plain, "data", &[]).exits(&[0]);
+        daemon.await_hooks(HOOKS);
+        if !is_paired {
+            // A push that may have been a listing.
+            next_second();
+            module.json(&["snapshot", "data", "--due", "--json"]);
+        }
+        let names = module.snapshots();
+        assert!(names.len() == 2 && names[1].ends_with("-partial"), "{names:?}");
+
+        next_second();
+        machine.back_up_to(&daemon.url("data"), &[]).exits(&[0]);
+        daemon.await_hooks(2 * HOOKS);
+        let names = module.snapshots();
+        assert!(names.len() == 3 && names[2].ends_with('Z'), "{names:?}");
+        assert!(!module.is_marked("due"), "{:?}", module.state());
+    }
 }
 
 #[test]
@@ -262,7 +336,7 @@ fn a_failure_of_the_network_is_tried_again_and_other_failures_are_not() {
     let count = |stage: &Stage| stage.log().iter().filter(|line| line.starts_with("rsync ")).count();
     stage.script("rsync", "[ -e \"$stage/seen\" ] && exec /usr/bin/rsync \"$@\"; touch \"$stage/seen\"; echo 'connection reset' >&2; exit 12");
     stage.backup(&["--disable-notifications", source, &url]).exits(&[0]).says("trying again in 5 s");
-    assert_eq!(count(&stage), 3);
+    assert_eq!(count(&stage), 4);
     machine.verify(&module.latest);
     stage.script("rsync", "exit 12");
     stage.backup(&["--disable-notifications", "--retries=0", source, &url]).exits(&[1]);
@@ -292,10 +366,10 @@ fn how_to_back_up_to_a_daemon_through_an_ssh_tunnel() {
         Run::of(command.env("RSYNC_RSH", sshd.rsh()).args(arguments).args([source, &url]))
     };
     run(&["--tunnel=gate"]).exits(&[0]).says("opening a tunnel to the rsync daemon through gate");
-    assert_eq!(daemon.await_hooks(2), [GOOD; 2]);
+    assert_eq!(daemon.await_hooks(HOOKS), [GOOD; HOOKS]);
     machine.verify(&module.latest);
     assert_eq!(module.snapshots().len(), 1);
-    // One login for both pushes, and it is gone.
+    // One login for all pushes, and it is gone.
     assert_eq!(sshd.log().matches("Accepted publickey").count(), 1, "{}", sshd.log());
     let directories = fs::read_dir(machine.runtime_directory().join("client")).expect("our directory");
     let of_destinations: Vec<_> = directories.map(|entry| entry.expect("an entry").path()).collect();
@@ -446,16 +520,29 @@ fn a_server_without_our_program_gets_plain_links_and_the_advice_to_install_it() 
     fs::create_dir(root.join("2020-01-01 foreign")).expect("a foreign directory");
     let destination = format!("server:{}", latest.display());
     let run = back_up(&machine, &sshd, &[], &destination).exits(&[4]);
-    run.says("install it there as /usr/bin/rsyncd-snapshot").says("removing 2020-01-01T10-00-00Z");
+    run.says("install it there as /usr/bin/rsyncd-snapshot").says("nothing is rotated");
     let names = support::module::visible(&root);
     let newest = names.last().expect("a snapshot");
     machine.verify(&root.join(newest));
     assert!(names.contains(&"2020-01-01 foreign".to_string()), "{names:?}");
-    assert_eq!(names.len(), 2, "{names:?}");
+    assert_eq!(names.len(), 12, "{names:?}");
     let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).expect("a file"));
     assert_eq!(inode(&latest.join("notes.txt")), inode(&root.join(newest).join("notes.txt")));
     let checked = back_up(&machine, &sshd, &["--check"], &destination).exits(&[4]);
     assert!(checked.stdout().contains("WARNING  snapshots"), "{checked}");
+    back_up(&machine, &sshd, &["--rotate"], &destination).exits(&[2]).says("nothing is rotated");
+
+    // What another client has left unfinished is no complete snapshot.
+    next_second();
+    tree::write(&latest.join(".rsync-system-backup-unfinished"), "left over\n");
+    back_up(&machine, &sshd, &["--snapshot"], &destination).exits(&[4]);
+    let names = support::module::visible(&root);
+    assert!(names.last().is_some_and(|name| name.ends_with("Z-partial")), "{names:?}");
+    // Where the engine has been, it is missed.
+    fs::create_dir(root.join(".rsyncd-snapshot")).expect("a directory");
+    next_second();
+    back_up(&machine, &sshd, &["--snapshot"], &destination).exits(&[2]).says("is gone");
+    assert_eq!(support::module::visible(&root), names);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use super::place::Privilege;
 use super::rsync::{self, Meaning, meaning};
 use super::safety;
 use super::snapshot::Snapshots;
-use super::transfer::{Connection, make_destination};
+use super::transfer::{Connection, make_destination, refuse_token_in_source};
 use crate::command::Context;
 use crate::tell::exit::Exit;
 
@@ -70,6 +70,7 @@ fn work(job: &Job, context: &Context) -> Result<Exit> {
         if let (Some(snapshots), Destination::Local(_)) = (&snapshots, &job.destination) {
             snapshots.refuse_lost_history()?;
         }
+        refuse_token_in_source(job)?;
         make_destination(job)?;
         if let (Some(snapshots), Destination::Local(_), false) = (&snapshots, &job.destination, job.dry_run) {
             // What was missing is there now, and may have turned out to be something else.

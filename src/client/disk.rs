@@ -32,6 +32,7 @@ const UNMOUNT_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long a device file is waited for.
 const DEVICE_TRIES: u32 = 50;
+const UNEXPECTED_DEVICE_TRIES: u32 = 10;
 const DEVICE_PAUSE: Duration = Duration::from_millis(100);
 
 /// The disk that a run needs.
@@ -127,12 +128,13 @@ impl<'a> Disk<'a> {
         })?;
         log::info!("unlocking the encrypted device {name}");
         let ran = self.place.prompting_call(&unlock_words(program, entry)?, Privilege::Root).succeed();
-        let is_unlocked = signals::shielded(|| self.becomes_unlocked(entry, ran.is_ok()))?;
-        if is_unlocked {
+        let is_unlocked = signals::shielded(|| self.becomes_unlocked(entry, ran.is_ok()));
+        // What cannot be seen may be there.
+        if !matches!(is_unlocked, Ok(false)) {
             self.undo.push(Undo::Lock { words: lock_words(program, entry) });
         }
         ran?;
-        match is_unlocked {
+        match is_unlocked? {
             true => Ok(()),
             false => Err(Failure::Failed(format!(
                 "{program} did not unlock {name}: /dev/mapper/{name} is not there"
@@ -149,12 +151,12 @@ impl<'a> Disk<'a> {
         log::info!("mounting {path}");
         let words = [OsStr::new("mount"), mount_point.as_os_str()];
         let ran = self.place.call(&words, Privilege::Root).succeed();
-        let is_mounted = signals::shielded(|| self.is_mounted(mount_point))?;
-        if is_mounted {
+        let is_mounted = signals::shielded(|| self.is_mounted(mount_point));
+        if !matches!(is_mounted, Ok(false)) {
             self.undo.push(Undo::Unmount { mount_point: mount_point.to_path_buf() });
         }
         ran?;
-        match is_mounted {
+        match is_mounted? {
             true => Ok(()),
             false => Err(Failure::Failed(format!("mount did not mount {path}"))),
         }
@@ -164,9 +166,10 @@ impl<'a> Disk<'a> {
         self.place.exists(&Path::new("/dev/mapper").join(&entry.name))
     }
 
-    /// Whether the device is there, or comes soon if it is expected: it is udev that makes its file.
+    /// Whether the device is there, or comes soon: it is udev that makes its file, also when what has unlocked
+    /// it was killed at that.
     fn becomes_unlocked(&self, entry: &CryptEntry, is_expected: bool) -> Result<bool> {
-        let tries = if is_expected { DEVICE_TRIES } else { 1 };
+        let tries = if is_expected { DEVICE_TRIES } else { UNEXPECTED_DEVICE_TRIES };
         for _ in 1..tries {
             if self.is_unlocked(entry)? {
                 return Ok(true);

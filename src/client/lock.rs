@@ -1,4 +1,4 @@
-//! One run at a time for each destination and each mount point.
+//! One run at a time for each destination, each mount point and each encrypted device.
 //!
 //! The locks are `flock`s on files of this machine that are never unlinked, so a run that dies frees them. A run that finds
 //! one taken ends at once: the next is due soon, and a queue of backups helps nobody.
@@ -26,9 +26,15 @@ impl ClientLock {
     /// [`Failure::Busy`] if another run holds one.
     pub fn acquire(job: &Job) -> Result<Self> {
         let mut directories = vec![job.directory.clone()];
-        if let Some(mount_point) = &job.mount_point {
-            let name = format!("mount-{:08x}", crc32fast::hash(mount_point.as_os_str().as_encoded_bytes()));
+        let mut add = |kind: &str, name: &[u8]| {
+            let name = format!("{kind}-{:08x}", crc32fast::hash(name));
             directories.push(job.directory.with_file_name(name));
+        };
+        if let Some(name) = &job.crypto {
+            add("crypto", name.as_bytes());
+        }
+        if let Some(mount_point) = &job.mount_point {
+            add("mount", mount_point.as_os_str().as_encoded_bytes());
         }
         let now = chrono::Utc::now().format("%FT%TZ");
         let holder = format!("process {} since {now}", std::process::id());

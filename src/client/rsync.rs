@@ -1,7 +1,8 @@
 //! The command lines of rsync and what its statuses mean. Pure: no rsync is run here.
 //!
-//! A backup takes two runs. The first transfers everything, with the *unfinished* token as its first file; the
-//! second, when that went well, touches only the root directory: it takes the token away, or puts the
+//! A backup takes three runs. The first brings the *unfinished* token and nothing else, for rsync deletes before it
+//! transfers; the second transfers everything, with a newer token, so that the server sees whose it is; the
+//! third, when that went well, touches only the root directory: it takes the token away, or puts the
 //! *partial* one in its place. A backup that is broken off leaves the token where it is, and a whole one
 //! leaves nothing but what was backed up, down to the times of the root directory.
 
@@ -69,6 +70,15 @@ impl Target<'_> {
     fn argument(self) -> OsString {
         OsString::from_vec(self.destination.argument(self.address))
     }
+}
+
+/// The run that says that a backup begins. Whether attributes can be kept is no matter yet.
+pub fn announce(job: &Job, target: Target) -> Vec<OsString> {
+    let mut words: Vec<OsString> = ["rsync", "--times"].map(OsString::from).into();
+    words.extend(connection(job));
+    words.push(job.directory.join(token::UNFINISHED).into_os_string());
+    words.push(target.argument());
+    words
 }
 
 /// The run that transfers everything; `shows_progress` for a person who watches.
@@ -139,10 +149,9 @@ pub fn inquire(job: &Job, target: Target) -> Vec<OsString> {
 }
 
 /// A run that changes nothing, but asks whether it might: it would send one file.
-pub fn rehearse(job: &Job, target: Target, options: &[&str]) -> Vec<OsString> {
+pub fn rehearse(job: &Job, target: Target) -> Vec<OsString> {
     let mut words: Vec<OsString> = ["rsync", "--dry-run"].map(OsString::from).into();
     words.extend(attributes());
-    words.extend(options.iter().map(OsString::from));
     words.extend(connection(job));
     words.push(job.directory.join(token::UNFINISHED).into_os_string());
     words.push(target.argument());

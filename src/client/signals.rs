@@ -1,14 +1,14 @@
-//! INT, TERM and HUP: the command at work is ended, no other is begun, and what was done is undone.
+//! INT, TERM, HUP and QUIT: the command at work is ended, no other is begun, and what was done is undone.
 //!
 //! A thread waits for the signals, notes the first and hands it on to the command that runs: to its
 //! whole process group if it has one of its own. A second one means that it does not listen: then it is
-//! killed. Commands that undo are left alone, for without them a disk stays unlocked.
+//! killed. A signal that is ignored when we start stays so, as under nohup. Commands that undo are left alone, for without them a disk stays unlocked.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::failure::{Failure, Result};
@@ -45,9 +45,19 @@ impl Running {
 /// If the system refuses.
 pub fn watch() -> Result<()> {
     let failed = |cause| Failure::Failed(format!("cannot wait for signals: {cause}"));
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let wanted =
+        [SIGINT, SIGTERM, SIGHUP, SIGQUIT].into_iter().filter(|number| !is_ignored(&status, *number));
+    let mut signals = Signals::new(wanted).map_err(failed)?;
     let wait = move || signals.forever().for_each(note);
     std::thread::Builder::new().name("signals".into()).spawn(wait).map(drop).map_err(failed)
+}
+
+/// Whether a process with this `/proc/PID/status` ignores the signal.
+fn is_ignored(status: &str, number: i32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (number - 1) & 1 == 1
 }
 
 fn note(number: i32) {
@@ -64,6 +74,7 @@ fn signal(number: i32) -> Signal {
     match number {
         SIGINT => Signal::INT,
         SIGHUP => Signal::HUP,
+        // Nobody needs to see the core of what runs.
         _ => Signal::TERM,
     }
 }
@@ -77,6 +88,7 @@ pub fn check() -> Result<()> {
         0 => Ok(()),
         SIGINT => Err(Failure::Interrupted("SIGINT")),
         SIGHUP => Err(Failure::Interrupted("SIGHUP")),
+        SIGQUIT => Err(Failure::Interrupted("SIGQUIT")),
         _ => Err(Failure::Interrupted("SIGTERM")),
     }
 }

@@ -57,7 +57,9 @@ impl Snapshots<'_> {
             show_progress();
             let target = self.target()?;
             // Asked for now, not when this process began: a run that read the tree meanwhile saw only a part of the transfer.
-            return Ok(run::run(&target, &orders.request(&target), &Clock::System)?.exit());
+            let report = run::run(&target, &orders.request(&target), &Clock::System)?;
+            // Whoever backs up wants to hear of it if that is not what he gets.
+            return Ok(report.exit().max(if report.is_partial() { Exit::Warnings } else { Exit::Done }));
         }
         let mut words = self.program()?;
         words.push("snapshot".into());
@@ -80,7 +82,7 @@ impl Snapshots<'_> {
         words.push("rotate".into());
         match self.command(words)? {
             Some(exit) => Ok(exit),
-            None => fallback::rotate(self),
+            None => Err(Failure::Refused(format!("nothing is rotated: {}", fallback::REMEDY))),
         }
     }
 
@@ -101,7 +103,7 @@ impl Snapshots<'_> {
         match self.command(words)? {
             Some(exit) => Ok(exit),
             None => {
-                log::warn!("what rotation would do is not known: {}", fallback::REMEDY);
+                log::warn!("nothing would be rotated: {}", fallback::REMEDY);
                 Ok(Exit::Warnings)
             }
         }

@@ -1,11 +1,14 @@
-//! The transfer: rsync, tried again when the network fails, and the second run that says how it ended.
+//! The transfer: rsync, tried again when the network fails, between a run that says that it begins and one that says
+//! how it ended. Nothing in the destination changes before it says *unfinished*.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{IsTerminal, Write, stdout};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+use chrono::{DateTime, Utc};
 
 use super::backup::span_text;
 use super::external::Call;
@@ -44,15 +47,13 @@ impl<'a> Connection<'a> {
     /// If the tokens cannot be written.
     pub fn new(job: &'a Job) -> Result<Self> {
         make_directory(&job.directory)?;
-        // A new one each time: so it is always among what is transferred, and the statistics can leave it out.
-        let now = chrono::Utc::now().format("%FT%T%.9fZ");
-        let unfinished = format!("{TOKEN_TEXT}This one was begun at {now}.\n");
-        write_token(&job.directory.join(token::UNFINISHED), &unfinished)?;
+        // Older than the next one, which has the same size: rsync has to see the difference.
+        let token_bytes = write_unfinished(job, SystemTime::now() - FIRST_PAUSE)?;
         // Always the same: two partial backups in a row may be equal.
         let partial = write_token(&job.directory.join(token::PARTIAL), TOKEN_TEXT)?;
         let set_time = partial.set_modified(std::time::UNIX_EPOCH);
         set_time.map_err(|cause| Error::io("set the time of", &job.directory, cause))?;
-        Ok(Connection { job, tunnel: None, token_bytes: unfinished.len() as u64 })
+        Ok(Connection { job, tunnel: None, token_bytes })
     }
 
     /// Transfers everything and says how it ended, to us and to the destination. Returns rsync's status.
@@ -71,8 +72,16 @@ impl<'a> Connection<'a> {
             (false, true) => Output::Progress,
             (false, false) => Output::Capture,
         };
-        let (status, said) =
-            self.run_with_retries(|target| rsync::transfer(job, target, shows_progress), output)?;
+        if job.sends_token() {
+            self.announce()?;
+        }
+        let words = |target: Target| {
+            // A new one each time: so it is always among what is transferred, the statistics can leave it out, and
+            // the server sees that this push has brought it.
+            write_unfinished(job, SystemTime::now())?;
+            Ok(rsync::transfer(job, target, shows_progress))
+        };
+        let (status, said) = self.run_with_retries(words, output)?;
         let meaning = meaning(status, job.is_remote());
         match (status, meaning) {
             (0, _) => {}
@@ -96,11 +105,24 @@ impl<'a> Connection<'a> {
         Ok(status)
     }
 
+    /// Tells the destination that a transfer begins.
+    fn announce(&mut self) -> Result<()> {
+        let job = self.job;
+        let (status, _) =
+            self.run_with_retries(|target| Ok(rsync::announce(job, target)), Output::Capture)?;
+        match status {
+            0 => Ok(()),
+            status => Err(Failure::Failed(format!(
+                "the destination cannot be written (rsync ended with status {status}); nothing was transferred"
+            ))),
+        }
+    }
+
     /// Tells the destination how the transfer ended. If it is not told, it has to think that it has not.
     fn finish(&mut self, meaning: Meaning) -> Result<()> {
         let job = self.job;
         let (status, _) =
-            self.run_with_retries(|target| rsync::finish(job, target, meaning), Output::Capture)?;
+            self.run_with_retries(|target| Ok(rsync::finish(job, target, meaning)), Output::Capture)?;
         // What failed in the transfer may fail here as well, as attributes that cannot be set.
         let is_told =
             meaning == Meaning::Partial || rsync::meaning(status, job.is_remote()) == Meaning::Whole;
@@ -115,7 +137,7 @@ impl<'a> Connection<'a> {
     /// Runs rsync until it ends otherwise than by a failure of the network, or too often.
     fn run_with_retries(
         &mut self,
-        words: impl Fn(Target) -> Vec<OsString>,
+        words: impl Fn(Target) -> Result<Vec<OsString>>,
         output: Output,
     ) -> Result<(i32, Vec<u8>)> {
         let mut pause = FIRST_PAUSE;
@@ -138,8 +160,12 @@ impl<'a> Connection<'a> {
     }
 
     /// Runs rsync once; its status and output if it transferred something.
-    fn run(&mut self, words: impl Fn(Target) -> Vec<OsString>, output: Output) -> Result<(i32, Vec<u8>)> {
-        let words = words(self.target()?);
+    fn run(
+        &mut self,
+        words: impl Fn(Target) -> Result<Vec<OsString>>,
+        output: Output,
+    ) -> Result<(i32, Vec<u8>)> {
+        let words = words(self.target()?)?;
         let ended = Call { output, complaints: Complaints::Warn, ..self.call(words) }.run()?;
         match ended.status {
             Some(status)
@@ -227,6 +253,31 @@ pub fn make_destination(job: &Job) -> Result<()> {
         return job.place.call(&words, super::place::Privilege::ToChange(parent)).succeed().map(drop);
     }
     make_directory(directory)
+}
+
+/// Writes the token that says *unfinished* with this time; its size, which is always the same.
+fn write_unfinished(job: &Job, time: SystemTime) -> Result<u64> {
+    let path = job.directory.join(token::UNFINISHED);
+    let text =
+        format!("{TOKEN_TEXT}This one was begun at {}.\n", DateTime::<Utc>::from(time).format("%FT%T%.9fZ"));
+    let file = write_token(&path, &text)?;
+    file.set_modified(time).map_err(|cause| Error::io("set the time of", &path, cause))?;
+    Ok(text.len() as u64)
+}
+
+/// Refuses a source that says that it is not whole: each backup of it would say the same for ever.
+///
+/// # Errors
+/// If so.
+pub fn refuse_token_in_source(job: &Job) -> Result<()> {
+    let exists = |name: &&str| job.source.join(name).symlink_metadata().is_ok();
+    let Some(name) = [token::UNFINISHED, token::PARTIAL].into_iter().find(exists) else {
+        return Ok(());
+    };
+    Err(Failure::Refused(format!(
+        "the source has a file {}, left by a restore from a backup that is not whole; each backup of it would count as not whole, too: see what is missing, and remove the file",
+        escape_path(&job.source.join(name))
+    )))
 }
 
 fn write_token(path: &Path, text: &str) -> Result<File> {

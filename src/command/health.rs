@@ -16,6 +16,7 @@ use crate::store::ledger::{Ledger, Line};
 use crate::store::record::Record;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueReason, State};
+use crate::store::token::{self, Unfinished};
 use crate::store::torn::TornMark;
 use crate::tell::counted;
 use crate::tell::error::Error;
@@ -37,9 +38,13 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
     let mut warn = |message: String| findings.push(Finding::new(Level::Warning, message));
     catalog.warnings.iter().for_each(|warning| warn(warning.clone()));
-    marks(&state, &Ledger::look(&root, &target.memory.ledgers(&target.module_path))?)
+    let awaits_client = state.due.as_ref().is_some_and(|due| run::awaits_client(target, &root, due, now));
+    marks(&state, awaits_client, &Ledger::look(&root, &target.memory.ledgers(&target.module_path))?)
         .into_iter()
         .for_each(&mut warn);
+    if let Some(message) = unfinished(&root, now) {
+        warn(message);
+    }
     let newest = catalog.newest(Grade::Partial, now).and_then(|item| item.record.as_ref());
     if let Some(message) = newest.and_then(|record| stale_temporaries(&root, record, now)) {
         warn(message);
@@ -59,10 +64,10 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
 }
 
 /// What runs have left for others, and what in the ledger nobody takes care of.
-fn marks(state: &State, lines: &[Line]) -> Vec<String> {
-    let is_running = lines.iter().any(Line::is_running_push);
-    // A push that is put off is no trouble as long as the one that it waits for is running.
-    let due = state.due.as_ref().filter(|due| !is_running || due.reason != DueReason::Deferred);
+fn marks(state: &State, awaits_client: bool, lines: &[Line]) -> Vec<String> {
+    let is_waiting = awaits_client || lines.iter().any(Line::is_running_push);
+    // A push that is put off is no trouble as long as the one that it waits for is running, or may come.
+    let due = state.due.as_ref().filter(|due| !is_waiting || due.reason != DueReason::Deferred);
     let due = due
         .map(|due| format!("a snapshot is due since {}: run `snapshot --due`", due.since.format("%FT%TZ")));
     let orphans = lines.iter().filter(|line| line.writes() && !line.is_alive()).map(|line| {
@@ -73,6 +78,22 @@ fn marks(state: &State, lines: &[Line]) -> Vec<String> {
         )
     });
     state.torn.as_ref().map(describe_torn).into_iter().chain(due).chain(orphans).collect()
+}
+
+/// How long a client may take over a backup.
+const UNFINISHED_AFTER: TimeDelta = TimeDelta::days(1);
+
+/// A backup whose client has died, or cannot say that it is done.
+fn unfinished(root: &SnapshotRoot, now: DateTime<Utc>) -> Option<String> {
+    let since = Unfinished::of_module(root.module())?.begun;
+    if now - since <= UNFINISHED_AFTER {
+        return None;
+    }
+    Some(format!(
+        "a client has begun a backup {} ago and not finished it, so snapshots are partial until it does; if it will never come, remove {} from the module",
+        roughly(now - since),
+        token::UNFINISHED
+    ))
 }
 
 /// How long rsync may take over one file.

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
+use chrono::TimeDelta;
+
 use super::{Context, detach};
 use crate::clock::Clock;
 use crate::config::environment::{Connection, Transfer};
@@ -12,6 +14,7 @@ use crate::decide::grade::Intent;
 use crate::decide::policy::Policy;
 use crate::run::{self, Request, Seen, Witness};
 use crate::store::memory::{Failure, Work};
+use crate::store::token::Unfinished;
 use crate::tell::error::Result;
 use crate::tell::escape::escape_path;
 use crate::tell::exit::Exit;
@@ -71,16 +74,21 @@ pub fn after_transfer(
     let mut intent = Intent::of_status(status, snapshot_on_exit, partial_on_exit);
     let mut seen = look_up(target, context, transfer);
     if intent == Intent::Complete && matches!(seen, Seen::Push(_) | Seen::Missing | Seen::Unpaired) {
-        if finish(target) == Finish::Unfinished {
-            seen = run::strike(target, seen)?;
+        let is_own = brought_token(target, &seen);
+        if is_own {
+            seen = run::leave_to_client(target, seen, clock)?;
         }
         // Once more: who came meanwhile, and found the client done, has left the work to this push.
         match finish(target) {
             Finish::Done => {}
-            Finish::Unfinished => {
+            Finish::Unfinished if is_own => {
                 log::info!("{}: no snapshot yet, for the client has not finished", target.label());
                 return Ok(Exit::Done);
             }
+            Finish::Unfinished => log::warn!(
+                "{}: another client has begun a backup here and not finished it, so a snapshot is partial",
+                target.label()
+            ),
             Finish::Partial => {
                 status = PARTIAL_TRANSFER;
                 intent = Finish::intent_of_status(status, snapshot_on_exit, partial_on_exit);
@@ -105,6 +113,20 @@ pub fn after_transfer(
 /// What the client says in the module; a run tells why that cannot be read.
 fn finish(target: &Target) -> Finish {
     File::open(&target.module_path).map_or(Finish::Done, |module| Finish::of_module(module.as_fd()))
+}
+
+/// Timestamps of files lag behind the clock by a tick.
+const TICK: TimeDelta = TimeDelta::milliseconds(100);
+
+/// Whether the module says that it is unfinished, and it is this push that has said so. What an earlier one left
+/// must not keep others from their snapshots. Without the
+/// ledger it may be its own, or no push at all: then there is the mark.
+fn brought_token(target: &Target, seen: &Seen) -> bool {
+    let module = File::open(&target.module_path).ok();
+    let Some(token) = module.and_then(|module| Unfinished::of_module(module.as_fd())) else { return false };
+    let Seen::Push(line) = seen else { return true };
+    let began = line.entry.as_ref().map(|entry| entry.began);
+    began.is_none_or(|began| token.arrived >= began - TICK)
 }
 
 /// What the ledger says; nothing, if it cannot be read.

@@ -64,7 +64,9 @@ pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool
             name: report.snapshot.clone(),
             warnings: report.warnings.clone(),
         });
-        Ok(report.exit())
+        // A client that has just transferred wants to hear of it if that is not what it gets.
+        let is_less = orders.status.is_some() && report.is_partial();
+        Ok(report.exit().max(if is_less { Exit::Warnings } else { Exit::Done }))
     })?;
     if json {
         print_json(module.is_some(), &views)?;

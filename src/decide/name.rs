@@ -11,7 +11,8 @@ use super::zone::Zone;
 
 const OURS: &str = "%Y-%m-%dT%H-%M-%SZ";
 const ADOPTED: &str = "%Y-%m-%d %H:%M:%S";
-const PARTIAL: &str = "-partial";
+/// What the name of a partial snapshot ends with.
+pub const PARTIAL: &str = "-partial";
 
 /// A directory name that names a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -28,14 +28,15 @@ pub use admission::{Admission, Applicant, admit, note_refusal};
 pub use report::{Ending, Report};
 pub use request::{Request, Witness};
 pub use rotate::{Disposal, Examined, Rotated, examine, look, rotate};
-pub use transfer::{Seen, look_up, release_torn, strike};
+pub use transfer::{Seen, leave_to_client, look_up, release_torn};
 
 use crate::clock::Clock;
 use crate::config::target::Target;
+use crate::decide::finish::Finish;
 use crate::decide::grade::Occasion;
 use crate::store::memory::{Failure, Work};
 use crate::store::root::SnapshotRoot;
-use crate::store::state::State;
+use crate::store::state::{DueMark, DueReason, State};
 use crate::store::torn::TornMark;
 use crate::tell::error::Result;
 use crate::tell::escape::escape_path;
@@ -81,6 +82,10 @@ fn serve(target: &Target, root: &SnapshotRoot, mut request: Request, clock: &Clo
     if request.only_if_due {
         match State::read(root.private())?.due {
             None => return Ok(Report::new(target, Ending::NotDue)),
+            Some(mark) if awaits_client(target, root, &mark, clock.now()) => {
+                log::info!("{}: left to its client, which has not finished", target.label());
+                return Ok(Report::new(target, Ending::Deferred));
+            }
             Some(mark) => request = Request { only_if_due: true, ..Request::owed(&mark) },
         }
     }
@@ -93,6 +98,13 @@ fn serve(target: &Target, root: &SnapshotRoot, mut request: Request, clock: &Clo
         Released::Yes => Ok(covered(target)),
         Released::Due { mark, held } => work(target, root, Request::owed(&mark), clock, held),
     }
+}
+
+/// Whether what is owed may still be had as its client means it to be.
+pub fn awaits_client(target: &Target, root: &SnapshotRoot, mark: &DueMark, now: DateTime<Utc>) -> bool {
+    mark.reason == DueReason::Deferred
+        && Finish::of_module(root.module()) == Finish::Unfinished
+        && (now - mark.since) < target.policy.max_defer.delta()
 }
 
 fn covered(target: &Target) -> Report {

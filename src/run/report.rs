@@ -1,6 +1,7 @@
 //! What a run did.
 
 use crate::config::target::Target;
+use crate::decide::name::PARTIAL;
 use crate::tell::exit::Exit;
 
 /// How a run ended that did not fail.
@@ -67,6 +68,11 @@ impl Report {
     /// Whether a transfer failed and nothing was made of it.
     pub(super) fn is_failed_transfer(&self) -> bool {
         matches!(self.ending, Ending::FailedTransfer | Ending::Torn)
+    }
+
+    /// Whether what came out, or stands for it, is a partial snapshot.
+    pub fn is_partial(&self) -> bool {
+        self.snapshot.as_ref().is_some_and(|name| name.ends_with(PARTIAL))
     }
 
     /// Logs a problem that does not stop the run, and remembers it for the exit status.

@@ -264,7 +264,8 @@ impl Pass<'_> {
     /// Whether the debt is paid now that the tree is safe up to the grade `covered`.
     fn serves(&self, due: &DueMark, covered: Option<Grade>, is_torn: bool) -> bool {
         let is_by_ledger = matches!(due.reason, DueReason::Deferred | DueReason::Interrupted);
-        // Of a torn tree nothing better can be had, and whoever mends it brings a snapshot of its own.
+        // Of a torn tree, or an unfinished one, nothing better can be had, and whoever mends it brings a snapshot of its own.
+        let is_torn = is_torn || self.finish == Finish::Unfinished;
         let is_beyond_help =
             is_torn && (is_by_ledger || self.request.is_owed) || !due.marked.is_of_this_boot();
         let wanted = if is_beyond_help && self.beside == 0 { Grade::Partial } else { due.asked.grade() };

@@ -10,10 +10,11 @@ use crate::clock::Clock;
 use crate::config::environment::Transfer;
 use crate::config::settings::Settings;
 use crate::config::target::Target;
+use crate::store::boot::BootTime;
 use crate::store::ledger::{Entry, Line};
 use crate::store::process::Process;
 use crate::store::root::SnapshotRoot;
-use crate::store::state::State;
+use crate::store::state::{Asked, DueMark, DueReason, State};
 use crate::tell::error::{Error, Result};
 
 /// What the ledger says of a transfer that has ended.
@@ -53,10 +54,21 @@ pub fn look_up(target: &Target, settings: &Settings, transfer: &Transfer) -> Res
     }
 }
 
-/// Strikes out a push that leaves nothing to be done: its client has more to come, and the last push of it counts.
-pub fn strike(target: &Target, seen: Seen) -> Result<Seen> {
+/// Leaves the snapshot of a push to the next one of its client, who has more to send. Should that never come, what
+/// there is becomes due: the mark is there before the push is struck out. A mark that stands keeps its time, or
+/// a client that begins again and again would never be overdue.
+pub fn leave_to_client(target: &Target, seen: Seen, clock: &Clock) -> Result<Seen> {
+    let root = target.open_root()?;
+    let marked = BootTime::now();
+    let (asked, reason) = (Asked::FailedTransfer, DueReason::Deferred);
+    State::update(root.private(), |state| {
+        state.due = Some(match state.due.take() {
+            Some(standing) => DueMark { marked, ..standing },
+            None => DueMark { since: clock.now(), marked, asked, reason },
+        });
+    })?;
     if let Seen::Push(line) = seen {
-        target.open_ledger(&target.open_root()?)?.strike(&line)?;
+        target.open_ledger(&root)?.strike(&line)?;
         return Ok(Seen::Struck);
     }
     Ok(seen)

@@ -99,7 +99,7 @@ pub enum DueReason {
     LockBusy,
     /// A push came sooner than `min_interval` after the last snapshot.
     MinInterval,
-    /// A push ended while another one was still running.
+    /// A push ended while another one was still running, or while its client had more to send.
     Deferred,
     /// A push ended, and its hook never ran or was killed.
     Interrupted,

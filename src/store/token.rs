@@ -6,6 +6,8 @@
 
 use std::os::fd::BorrowedFd;
 
+use chrono::{DateTime, Utc};
+
 use super::durable::c_name;
 use crate::decide::finish::Finish;
 use crate::tree::syscalls::stat_entry;
@@ -25,5 +27,26 @@ impl Finish {
             (false, true) => Finish::Partial,
             (false, false) => Finish::Done,
         }
+    }
+}
+
+/// When a module was said to be unfinished.
+#[derive(Debug, Clone, Copy)]
+pub struct Unfinished {
+    /// By the client's clock: the file's time.
+    pub begun: DateTime<Utc>,
+    /// By the server's: when the file was last changed.
+    pub arrived: DateTime<Utc>,
+}
+
+impl Unfinished {
+    /// Looks into the module's directory; none if it says nothing of that kind.
+    pub fn of_module(module: BorrowedFd) -> Option<Unfinished> {
+        let stat = stat_entry(module, &c_name(UNFINISHED)).ok()?;
+        let time = |seconds, nanoseconds| DateTime::from_timestamp(seconds, u32::try_from(nanoseconds).ok()?);
+        Some(Unfinished {
+            begun: time(stat.st_mtime, stat.st_mtime_nsec)?,
+            arrived: time(stat.st_ctime, stat.st_ctime_nsec)?,
+        })
     }
 }

@@ -173,7 +173,7 @@ impl<'a> Stage<'a> {
             mount --bind \"$1/sbin\" /usr/local/sbin
             mount --rbind \"$1/dev\" /dev
             shift
-            exec \"$@\"";
+            exec env --default-signal=INT,HUP,QUIT \"$@\"";
         let mut command = tool("unshare");
         self.machine.prepare_backup(&mut command);
         command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(&self.directory);
