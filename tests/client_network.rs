@@ -180,11 +180,11 @@ fn a_password_is_taken_from_the_environment_and_a_wrong_one_is_not_tried_again()
     assert_eq!(fs::read_dir(&module.latest).expect("the module").count(), 0);
     run("wonderland", &[]).exits(&[0]);
     machine.verify(&module.latest);
-    daemon.await_hooks(2 + HOOKS);
+    // A check is a listing, a rehearsal and a question that is asked twice, for nobody answers it.
+    daemon.await_hooks(4 + HOOKS);
     // A check tears nothing, though the module refuses some options.
     run("wonderland", &["--check"]).exits(&[0]);
-    daemon.await_hooks(4 + HOOKS);
-    std::thread::sleep(Duration::from_millis(500));
+    daemon.await_hooks(8 + HOOKS);
     assert!(!module.is_marked("torn"), "{:?}", module.state());
 }
 
