@@ -358,7 +358,8 @@ fn how_to_back_up_to_a_daemon_through_an_ssh_tunnel() {
     // The account may forward ports and run nothing.
     let sshd = Sshd::start(&stage, "ForceCommand /usr/sbin/nologin\nLogLevel VERBOSE");
     let module = Module::new();
-    let daemon = Daemon::of_module(&module);
+    // With pre-xfer: else a hook that comes late may look while the last push is at work, and make a second snapshot.
+    let daemon = Daemon::of_pair(&module);
     let url = daemon.url("data").replace("127.0.0.1", "localhost");
     let source = machine.source.to_str().expect("UTF-8");
     let run = |arguments: &[&str]| {
