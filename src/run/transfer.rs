@@ -35,10 +35,13 @@ pub enum Seen {
 /// Looks the transfer up, and strikes it out if nothing more has to be done about it. Makes nothing: whether the
 /// history of the module is where it was is for the run to see.
 pub fn look_up(target: &Target, settings: &Settings, transfer: &Transfer) -> Result<Seen> {
-    let root = target.look_at_root()?;
-    if !root.is_registered() {
-        return Ok(Seen::Unpaired);
-    }
+    let root = match target.look_at_root() {
+        Ok(root) if root.is_registered() => root,
+        Ok(_) => return Ok(Seen::Unpaired),
+        // The first run is going to make it.
+        Err(error) if error.is_absence() => return Ok(Seen::Unpaired),
+        Err(error) => return Err(error),
+    };
     let ledger = match target.open_ledger(&root) {
         Ok(ledger) => ledger,
         // A version that had none has made the root.
