@@ -23,9 +23,7 @@ pub enum Error {
         cause: io::Error,
     },
     /// rsyncd's environment is not what a hook gets.
-    #[error(
-        "{variable} {problem}: this command expects the environment that rsyncd gives to a post-xfer exec"
-    )]
+    #[error("{variable} {problem}: this command expects the environment that rsyncd gives to its hooks")]
     Environment {
         /// The variable's name.
         variable: &'static str,
