@@ -43,8 +43,16 @@ impl Connection {
     /// Reads the environment of this process.
     ///
     /// # Errors
-    /// [`Error::Environment`] for a missing, empty or relative module path, and for a process that is no number.
+    /// As for [`read`](Self::read).
     pub fn from_environment() -> Result<Self> {
+        Connection::read(&bytes)
+    }
+
+    /// Reads the environment that `bytes` gives the values of.
+    ///
+    /// # Errors
+    /// [`Error::Environment`] for a missing, empty or relative module path, and for a process that is no number.
+    pub fn read(bytes: &impl Fn(&str) -> Option<Vec<u8>>) -> Result<Self> {
         let module_path =
             bytes("RSYNC_MODULE_PATH").ok_or_else(|| wrong("RSYNC_MODULE_PATH", "is not set"))?;
         if module_path.is_empty() {
@@ -63,7 +71,7 @@ impl Connection {
                 name: text("RSYNC_HOST_NAME"),
                 user: text("RSYNC_USER_NAME"),
             },
-            pid: number("RSYNC_PID")?.and_then(|pid| u32::try_from(pid).ok()),
+            pid: number("RSYNC_PID", bytes)?.and_then(|pid| u32::try_from(pid).ok()),
             request: text("RSYNC_REQUEST"),
         })
     }
@@ -73,11 +81,20 @@ impl Transfer {
     /// Reads the environment of this process.
     ///
     /// # Errors
-    /// As for a [`Connection`], and for a status that is missing or no number.
+    /// As for [`read`](Self::read).
     pub fn from_environment() -> Result<Self> {
-        let connection = Connection::from_environment()?;
-        let status = number("RSYNC_EXIT_STATUS")?.ok_or_else(|| wrong("RSYNC_EXIT_STATUS", "is not set"))?;
-        Ok(Transfer { connection, status, raw_status: number("RSYNC_RAW_STATUS")? })
+        Transfer::read(&bytes)
+    }
+
+    /// Reads the environment that `bytes` gives the values of.
+    ///
+    /// # Errors
+    /// As for a [`Connection`], and for a status that is missing or no number.
+    pub fn read(bytes: &impl Fn(&str) -> Option<Vec<u8>>) -> Result<Self> {
+        let connection = Connection::read(bytes)?;
+        let status = number("RSYNC_EXIT_STATUS", bytes)?;
+        let status = status.ok_or_else(|| wrong("RSYNC_EXIT_STATUS", "is not set"))?;
+        Ok(Transfer { connection, status, raw_status: number("RSYNC_RAW_STATUS", bytes)? })
     }
 }
 
@@ -85,7 +102,7 @@ fn bytes(variable: &str) -> Option<Vec<u8>> {
     env::var_os(variable).map(|value| value.as_bytes().to_vec())
 }
 
-fn number(variable: &'static str) -> Result<Option<i32>> {
+fn number(variable: &'static str, bytes: &impl Fn(&str) -> Option<Vec<u8>>) -> Result<Option<i32>> {
     let Some(value) = bytes(variable) else { return Ok(None) };
     let parsed = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
     parsed.map(Some).ok_or_else(|| wrong(variable, &format!("is no number: '{}'", escape(&value))))

@@ -9,7 +9,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -22,6 +23,12 @@ const PROGRAM: &str = "rsyncd-snapshot";
 
 /// Files that include files that include files: more of that is a loop.
 const MAX_DEPTH: usize = 16;
+
+/// More files than any configuration is made of: a file that includes itself twice doubles at each level.
+const MAX_FILES: usize = 4_096;
+
+/// More bytes than any of them has; what has no end must not be read to it.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// The parameters that rsync looks up among the defaults at the end when a module has none.
 const UNSET_STRINGS: &str = "
@@ -138,12 +145,13 @@ struct Reader {
     defaults: Parameters,
     /// The module whose section this is; `None` where parameters are defaults.
     current: Option<usize>,
+    files: usize,
 }
 
 impl Reader {
     fn read_file(&mut self, file: &Path, depth: usize) -> Result<(), Error> {
-        let text = fs::read(file)
-            .map_err(|cause| Error::Usage(format!("cannot read {}: {cause}", escape_path(file))))?;
+        self.files += 1;
+        let text = read_bytes(file)?;
         // rsync takes a NUL for the end of the file and reads no further, without a word.
         if let Some(at) = text.iter().position(|byte| *byte == 0) {
             let line = text[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -217,6 +225,13 @@ impl Reader {
                 escape(value)
             )));
         }
+        if self.files >= MAX_FILES {
+            return Err(place.refused(&format!(
+                "&{} {} is one of more than {MAX_FILES} files; is it a loop?",
+                escape(name),
+                escape(value)
+            )));
+        }
         let target = PathBuf::from(OsString::from_vec(value.to_vec()));
         let suffix: &[u8] = if is_include { b".conf" } else { b".inc" };
         let files = files_of(&target, suffix)
@@ -264,6 +279,17 @@ impl Place<'_> {
 impl std::fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}", escape_path(self.file), self.line)
+    }
+}
+
+fn read_bytes(file: &Path) -> Result<Vec<u8>, Error> {
+    let refused = |problem: String| Error::Usage(format!("cannot read {}: {problem}", escape_path(file)));
+    let mut text = Vec::new();
+    let read = File::open(file).and_then(|opened| opened.take(MAX_BYTES + 1).read_to_end(&mut text));
+    read.map_err(|cause| refused(cause.to_string()))?;
+    match text.len() as u64 <= MAX_BYTES {
+        true => Ok(text),
+        false => Err(refused(format!("it has more than {} MiB and is no rsyncd.conf", MAX_BYTES >> 20))),
     }
 }
 
@@ -486,6 +512,23 @@ mod tests {
         let error = Files::new(&[]).read().unwrap_err();
         assert_eq!(error.exit(), crate::tell::exit::Exit::Usage);
         assert!(error.to_string().contains("rsyncd.conf: No such file"));
+    }
+
+    #[test]
+    fn files_that_double_at_each_level_end_with_an_error() {
+        let name = |level: usize| if level == 0 { "rsyncd.conf".into() } else { format!("{level:02}") };
+        let names: Vec<String> = (0..15).map(name).collect();
+        let texts: Vec<String> = (1..15).map(|next| format!("&merge @/{}\n", name(next)).repeat(2)).collect();
+        let texts = texts.iter().map(String::as_str).chain([""]);
+        let files: Vec<(&str, &str)> = names.iter().map(String::as_str).zip(texts).collect();
+        let message = Files::new(&files).error();
+        assert!(message.contains("one of more than 4096 files"), "{message}");
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_refused() {
+        let message = RsyncdConf::read(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(message.contains("more than 16 MiB"), "{message}");
     }
 
     #[test]
