@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::durable::{self, Place};
 use crate::decide::grade::Grade;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape, unescape};
+use crate::tell::escape::{escape, one_line, unescape};
 use crate::tree::clone::Cloned;
 use crate::tree::compare::{Comparison, Known};
 use crate::tree::copy::{Copied, Copies, InodePair};
@@ -244,9 +244,11 @@ pub fn to_toml(value: &impl Serialize, place: Place) -> Result<String> {
     toml::to_string(value).map_err(damaged)
 }
 
-/// What a TOML error says, with its position, on one line.
+/// What a TOML error says, with its position, on one line; it quotes the file, which may hold anything.
 pub fn first_line(error: &toml::de::Error) -> String {
-    error.to_string().lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+    let text = error.to_string();
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    one_line(&lines.join(" ")).into_owned()
 }
 
 /// The file that holds the record of the snapshot `name`.
