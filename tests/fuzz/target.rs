@@ -1,0 +1,296 @@
+//! What garbage is thrown at, and what must hold whatever it is: no panic, no hang, every message on one
+//! printable line, and nothing deleted that a rule protects.
+//!
+//! `tests/garbage.rs` gives these functions seeds and mutations of them; `sh tests/fuzz/run` gives them what a
+//! coverage-guided fuzzer makes of the same seeds.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use chrono::{DateTime, Duration, Utc};
+use rsyncd_snapshot::client::location::Destination;
+use rsyncd_snapshot::config::arguments::Arguments;
+use rsyncd_snapshot::config::environment::Transfer;
+use rsyncd_snapshot::config::import;
+use rsyncd_snapshot::config::policy_file::{Policies, salvage_snapshot_root};
+use rsyncd_snapshot::config::rsyncd_conf::RsyncdConf;
+use rsyncd_snapshot::decide::grade::Grade;
+use rsyncd_snapshot::decide::name::SnapshotName;
+use rsyncd_snapshot::decide::policy::Policy;
+use rsyncd_snapshot::decide::rotation::{History, Snapshot, decide};
+use rsyncd_snapshot::decide::zone::Zone;
+use rsyncd_snapshot::store::durable::Place;
+use rsyncd_snapshot::store::ledger::Entry;
+use rsyncd_snapshot::store::memory::Places;
+use rsyncd_snapshot::store::record::Record;
+use rsyncd_snapshot::store::registration::Registration;
+use rsyncd_snapshot::store::state::State;
+use rsyncd_snapshot::tell::escape::{escape, one_line, unescape};
+use rsyncd_snapshot::tree::index::Index;
+
+/// A target: its name, which is that of its seeds' directory, and what it does with garbage.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: [Target; 13] = [
+    ("arguments", arguments),
+    ("environment", environment),
+    ("escape", escaped),
+    ("import", import_policy),
+    ("index", index),
+    ("ledger", ledger),
+    ("location", location),
+    ("memory", memory),
+    ("name", name),
+    ("policy", policy),
+    ("record", record),
+    ("rsyncd_conf", rsyncd_conf),
+    ("state", state),
+];
+
+/// A noon on which nothing special happens.
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_795_780_800, 0).expect("a time")
+}
+
+/// Two years of snapshots: hours, days, weeks, a partial one and a pinned one among them.
+fn snapshots() -> Vec<Snapshot> {
+    let ages = (0..48).chain((2..60).map(|day| day * 24)).chain((9..104).map(|week| week * 168));
+    let snapshot = |(number, hours): (usize, i64)| {
+        let time = now() - Duration::hours(hours) - Duration::minutes(7);
+        let grade = if number % 17 == 3 { Grade::Partial } else { Grade::Complete };
+        Snapshot {
+            name: SnapshotName::new(time, grade).text,
+            time,
+            verified_until: time,
+            grade,
+            recorded: true,
+            pinned: (number == 40).then(|| "kept".to_string()),
+            unreadable: false,
+        }
+    };
+    ages.enumerate().map(snapshot).collect()
+}
+
+/// Decides about two years of snapshots; what is protected stays, whatever the policy and the history say.
+fn decide_safely(history: &History, policy: &Policy) -> usize {
+    let snapshots = snapshots();
+    let decision = decide(&snapshots, history, policy, now());
+    let complete = |expired: bool| {
+        let verdicts = decision.verdicts.iter().filter(move |verdict| !verdict.keep == expired);
+        verdicts.filter(|verdict| verdict.snapshot.grade == Grade::Complete)
+    };
+    assert_eq!(decision.verdicts.len(), snapshots.len());
+    assert!(decision.verdicts.iter().all(|verdict| !verdict.reasons.is_empty()));
+    let newest = snapshots.iter().filter(|snapshot| snapshot.grade == Grade::Complete).max_by_key(|s| s.time);
+    assert!(complete(true).all(|verdict| Some(&verdict.snapshot) != newest), "the newest one expires");
+    assert!(complete(false).count() >= policy.min_keep.min(complete(false).count() + complete(true).count()));
+    assert!(decision.expired().count() <= policy.max_expire);
+    for verdict in decision.expired() {
+        assert!(verdict.snapshot.pinned.is_none(), "a pinned one expires");
+        assert!(now() - verdict.snapshot.time >= policy.min_age.delta(), "a young one expires");
+    }
+    decision.expired().count()
+}
+
+/// Fails unless `message` is one line that a terminal and a log can bear.
+fn assert_is_one_line(message: &str) {
+    assert_eq!(one_line(message), message, "a message is not printable");
+}
+
+fn policy(garbage: &[u8]) {
+    let text = String::from_utf8_lossy(garbage);
+    drop(salvage_snapshot_root(&text, Some(b"data")));
+    match Policies::parse(Path::new("/etc/rsyncd-snapshot.toml"), &text) {
+        Ok(policies) => {
+            let named = policies.modules().map(|name| Some(name.as_bytes()));
+            for module in named.chain([None, Some(b"data".as_slice())]) {
+                decide_safely(&History::default(), &policies.for_module(module));
+            }
+        }
+        Err(mistakes) => {
+            assert!(!mistakes.is_empty());
+            mistakes.iter().for_each(|mistake| assert_is_one_line(mistake));
+        }
+    }
+}
+
+fn rsyncd_conf(garbage: &[u8]) {
+    // What lies on this machine is not to be included.
+    if garbage.contains(&b'&') && garbage.contains(&b'/') {
+        return;
+    }
+    in_scratch(&[("rsyncd.conf", garbage)], |place| {
+        match RsyncdConf::read(&place.path.join("rsyncd.conf")) {
+            Err(error) => assert_is_one_line(&error.to_string()),
+            Ok(conf) => {
+                for module in &conf.modules {
+                    assert!(conf.module(&module.name).is_some());
+                    module.runs_us("post-xfer exec");
+                    match module.path() {
+                        Ok(path) => {
+                            assert!(path.is_absolute());
+                            assert!(path.iter().all(|name| name != ".."), "{path:?}");
+                        }
+                        Err(error) => assert_is_one_line(&error.to_string()),
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// `NAME=VALUE`, ended by NUL, as the kernel gives an environment.
+fn environment(garbage: &[u8]) {
+    let variables: HashMap<&[u8], &[u8]> = garbage
+        .split(|byte| *byte == 0)
+        .filter_map(|variable| {
+            let at = variable.iter().position(|byte| *byte == b'=')?;
+            Some((&variable[..at], &variable[at + 1..]))
+        })
+        .collect();
+    match Transfer::read(&|name| variables.get(name.as_bytes()).map(|value| value.to_vec())) {
+        Ok(transfer) => {
+            assert!(transfer.connection.module_path.is_absolute());
+            assert_is_one_line(&transfer.connection.client.identity());
+            assert_is_one_line(&transfer.connection.request);
+        }
+        Err(error) => assert_is_one_line(&error.to_string()),
+    }
+}
+
+/// Arguments ended by NUL. What may write is never taken for a pull because of what follows `.`.
+fn arguments(garbage: &[u8]) {
+    let arguments: Vec<Vec<u8>> = garbage.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
+    let parsed = Arguments::parse(&arguments);
+    assert!(parsed.rewriting.is_sorted());
+    if !arguments.iter().any(|argument| argument.starts_with(b"-")) {
+        assert!(parsed.kind.writes(), "without any option it is a push");
+    }
+}
+
+fn ledger(garbage: &[u8]) {
+    let Ok(text) = std::str::from_utf8(garbage) else { return };
+    let Ok(entry) = toml::from_str::<Entry>(text) else { return };
+    drop(entry.client.identity());
+    let written = toml::to_string(&entry).expect("what was read can be written");
+    assert_eq!(toml::from_str::<Entry>(&written).as_ref(), Ok(&entry));
+}
+
+fn record(garbage: &[u8]) {
+    in_scratch(&[("a.toml", garbage)], |place| match Record::read(place, "a") {
+        Ok(record) => drop(record.expect("the file is there").known()),
+        Err(error) => assert_is_one_line(&error.to_string()),
+    });
+}
+
+/// Garbage in place of the state lets nothing expire; a state that can be read, nothing that is protected.
+fn state(garbage: &[u8]) {
+    in_scratch(&[("state.toml", garbage)], |place| {
+        let (understood, policy) = (State::read(place), Policy::default());
+        match understood {
+            Ok(state) => drop(decide_safely(&state.history(), &policy)),
+            Err(error) => {
+                assert_is_one_line(&error.to_string());
+                if let Ok(state) = State::update(place, |_| {}) {
+                    assert_eq!(decide_safely(&state.history(), &policy), 0, "garbage lets snapshots expire");
+                    let aside = fs::read(place.path.join("state.toml.damaged"));
+                    assert_eq!(aside.expect("it is set aside"), garbage);
+                }
+            }
+        }
+    });
+}
+
+fn memory(garbage: &[u8]) {
+    let module = Path::new("/srv/latest");
+    let registered = garbage;
+    in_scratch(&[("%2fsrv%2flatest.toml", garbage), ("root.toml", registered)], |place| {
+        let places = Places { directories: vec![place.path.to_path_buf()] };
+        drop(places.recall(module));
+        if let Err(error) = Registration::read(place) {
+            assert_is_one_line(&error.to_string());
+        }
+    });
+}
+
+/// A name that is taken for ours is one that we or our predecessor could have written.
+fn name(garbage: &[u8]) {
+    let zone = Zone::utc();
+    let Some(name) = SnapshotName::parse(garbage, &zone) else { return };
+    assert_eq!(name.text.as_bytes(), garbage);
+    assert!(name.text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-: ".contains(&byte)));
+    assert!(!name.text.starts_with(['.', '-', ' ']));
+    let adopted = name.time.format("%Y-%m-%d %H:%M:%S").to_string();
+    assert!(name.text == SnapshotName::new(name.time, name.grade).text || name.text == adopted);
+}
+
+/// An index that passes its checksum, with nothing else to be relied on.
+fn index(garbage: &[u8]) {
+    let mut file = b"rsyncd-snapshot index 1 a\n".to_vec();
+    for file in [
+        {
+            file.extend(garbage);
+            file
+        },
+        garbage.to_vec(),
+    ] {
+        let checksum = crc32fast::hash(&file).to_le_bytes();
+        let Some(index) = Index::parse([file.as_slice(), &checksum].concat(), "a") else { continue };
+        let mut seen = 0;
+        let mut ordinals = vec![0];
+        while let Some(ordinal) = ordinals.pop() {
+            seen += 1;
+            let name = index.line(ordinal).name.to_owned();
+            let children: Vec<_> = index.children(ordinal).collect();
+            assert!(
+                children.is_empty()
+                    || index.find(&children, &name).is_none_or(|found| children.contains(&found))
+            );
+            ordinals.extend(children);
+        }
+        assert!(seen <= file.len());
+    }
+}
+
+fn import_policy(garbage: &[u8]) {
+    match import::read(Path::new("/etc/rotate-backups.ini"), garbage) {
+        Ok(sections) => assert!(!sections.is_empty()),
+        Err(error) => assert_is_one_line(&error.to_string()),
+    }
+}
+
+fn location(garbage: &[u8]) {
+    match Destination::parse(OsStr::from_bytes(garbage)) {
+        // The command line makes it absolute.
+        Ok(Destination::Local(_)) => {}
+        Ok(destination) => {
+            let argument = destination.argument(None);
+            assert!(!argument.starts_with(b"-"), "rsync would take the destination for an option");
+        }
+        Err(message) => assert_is_one_line(&message),
+    }
+}
+
+fn escaped(garbage: &[u8]) {
+    let text = escape(garbage);
+    assert_is_one_line(&text);
+    assert_eq!(unescape(&text).as_deref(), Some(garbage));
+    drop(unescape(&String::from_utf8_lossy(garbage)));
+}
+
+/// Calls `act` on a new directory with `files` in it.
+fn in_scratch(files: &[(&str, &[u8])], act: impl FnOnce(Place)) {
+    let memory = Path::new("/dev/shm");
+    let scratch = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    let scratch = scratch.expect("a scratch directory");
+    for (name, content) in files {
+        fs::write(scratch.path().join(name), content).expect("a file");
+    }
+    let directory = File::open(scratch.path()).expect("the scratch directory");
+    act(Place { directory: directory.as_fd(), path: scratch.path() });
+}
