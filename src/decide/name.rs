@@ -51,8 +51,10 @@ impl SnapshotName {
 /// signs, no leap second, no trailing blanks.
 fn exact(text: &str, format: &str) -> Option<NaiveDateTime> {
     let time = NaiveDateTime::parse_from_str(text, format).ok()?;
-    // A leap second formats as it was written, but is stored as more than a second's nanoseconds.
-    let whole = time.and_utc().timestamp_subsec_nanos() == 0;
+    // A leap second formats as it was written, but is stored as more than a second's nanoseconds; a year before
+    // the first or after 9999 formats with its sign.
+    let whole =
+        time.and_utc().timestamp_subsec_nanos() == 0 && text.starts_with(|c: char| c.is_ascii_digit());
     (whole && time.format(format).to_string() == text).then_some(time)
 }
 
@@ -102,6 +104,9 @@ mod tests {
             "backup-2019-08-02 12:00:00",
             "2019-08-02  12:00:00",
             "12026-11-22T19-08-31Z",
+            "+12026-11-22T19-08-31Z",
+            "-0219-08-02 12:15:00",
+            "-2026-11-22T19-08-31Z",
         ] {
             assert_eq!(parse(name), None, "{name}");
         }
