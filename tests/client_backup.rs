@@ -399,6 +399,48 @@ fn two_runs_to_one_destination_do_not_overlap() {
     assert_eq!(machine.snapshots().len(), 1);
 }
 
+#[test]
+fn two_runs_that_reach_one_directory_by_two_paths_do_not_overlap() {
+    if !may_mount() || !has_rsync() {
+        return;
+    }
+    let machine = Machine::new();
+    let stage = Stage::new(&machine);
+    stage.script("rsync", "while [ ! -e \"$stage/go\" ]; do sleep 0.05; done; exec /usr/bin/rsync \"$@\"");
+    let source = machine.source.to_str().expect("UTF-8");
+    let latest = machine.latest.to_str().expect("UTF-8");
+    let mut first = stage.backup_command(&["-u", "--disable-notifications", source, latest]);
+    let mut first =
+        first.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("a run");
+    support::time::wait_until("rsync runs", || stage.directory.join("log").exists());
+    let link = machine.directory.join("link");
+    std::os::unix::fs::symlink(&machine.latest, &link).expect("a link");
+    machine.back_up_to(link.to_str().expect("UTF-8"), &["-u", "-b"]).exits(&[3]).says("by another path");
+    fs::write(stage.directory.join("go"), "").expect("the word");
+    assert!(first.wait().expect("an end").success());
+    machine.back_up_to(link.to_str().expect("UTF-8"), &["-u", "-b"]).exits(&[0]);
+}
+
+#[test]
+fn a_destination_without_snapshots_is_known_again_and_one_made_anew_is_not() {
+    if !has_rsync() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.back_up(&["-u", "-b"]).exits(&[0]);
+    let notes = machine.source.join("notes.txt");
+    fs::remove_file(&notes).expect("removed");
+    machine.back_up(&["-u", "-b", "-n"]).exits(&[0]);
+    machine.back_up(&["-u", "-b"]).exits(&[0]);
+    assert!(!machine.latest.join("notes.txt").exists());
+
+    // Another directory of that name, as where another disk is mounted.
+    fs::rename(&machine.latest, machine.directory.join("moved")).expect("moved");
+    tree::small(&machine.latest);
+    machine.back_up(&["-u", "-b"]).exits(&[2]).says("no earlier backup went there");
+    assert!(machine.latest.join("read me").exists());
+}
+
 /// rsync that does its work and then ends with the status in a file.
 const HONEST_RSYNC: &str = "/usr/bin/rsync \"$@\" || exit; case \"$*\" in *--stats*) exit \"$(cat \"$stage/status\" 2>/dev/null || echo 0)\" ;; esac";
 

@@ -164,6 +164,53 @@ fn an_encrypted_disk_is_unlocked_and_mounted_and_put_back_in_reverse_order() {
     rig.verify();
 }
 
+/// Programs that unlock disks, and that this machine may have.
+const UNLOCKERS: &str = "/usr/sbin/cryptdisks_start /sbin/cryptdisks_start /usr/lib/systemd/systemd-cryptsetup \
+    /lib/systemd/systemd-cryptsetup /usr/bin/systemd-cryptsetup /usr/sbin/cryptsetup /sbin/cryptsetup";
+
+#[test]
+fn where_cryptdisks_start_is_absent_systemd_cryptsetup_or_cryptsetup_unlock_and_lock_in_the_same_order() {
+    if !can_run() {
+        return;
+    }
+    let attach =
+        "[ ! -e \"$stage/broken-unlock\" ] || { echo 'wrong key' >&2; exit 1; }; ln -s \"$stage/image\"";
+    let systemd = format!(
+        "case $1 in attach) {attach} /dev/mapper/\"$2\" ;; detach) rm /dev/mapper/\"$2\" ;; *) exit 9 ;; esac"
+    );
+    let plain = format!(
+        "case $1 in open) shift $(($# - 1)); {attach} /dev/mapper/\"$1\" ;; close) rm /dev/mapper/\"$2\" ;; *) exit 9 ;; esac"
+    );
+    for (name, script, unlock, lock) in [
+        ("systemd-cryptsetup", systemd, "attach backup IMAGE /etc/key luks,noauto", "detach backup"),
+        ("cryptsetup", plain, "open --key-file=/etc/key -- IMAGE backup", "close backup"),
+    ] {
+        let machine = Machine::new();
+        let rig = Rig::encrypted(&machine);
+        for absent in ["cryptdisks_start", "cryptdisks_stop"] {
+            fs::remove_file(rig.stage.directory.join("sbin").join(absent)).expect("removed");
+        }
+        rig.stage.script(name, &script);
+        // What is no plain file is no program.
+        let hide = format!(
+            "for path in {UNLOCKERS}; do [ ! -f $path ] || /usr/bin/mount --bind /dev/null $path; done; exec \"$0\" \"$@\""
+        );
+        let back_up = || {
+            let mut command = rig.stage.enter();
+            command.args(["sh", "-c", &hide, support::client::BACKUP_BINARY, "-v", "--config"]);
+            Run::of(command.arg(&machine.policy).args(rig.arguments(true)))
+        };
+        back_up().exits(&[0]);
+        let unlock = unlock.replace("IMAGE", &rig.stage.path("image"));
+        let [mount, umount] = ["mount", "umount"].map(|word| format!("{word} {}", rig.mount_point()));
+        assert_eq!(rig.stage.log(), [format!("{name} {unlock}"), mount, umount, format!("{name} {lock}")]);
+        rig.verify();
+        rig.break_step("unlock");
+        back_up().exits(&[1]).says("wrong key");
+        assert_eq!(rig.stage.log(), [format!("{name} {unlock}")]);
+    }
+}
+
 #[test]
 fn whatever_step_fails_those_before_it_are_undone() {
     if !can_run() {

@@ -479,6 +479,41 @@ fn what_would_delete_data_on_an_ssh_server_is_refused_as_on_a_disk() {
 }
 
 #[test]
+fn what_a_server_would_take_for_another_directory_is_refused_before_that_one_is_emptied() {
+    if !can_run() {
+        return;
+    }
+    let machine = Machine::new();
+    let stage = Stage::new(&machine);
+    let sshd = Sshd::start(&stage, "");
+    let directory = machine.directory.display();
+    let neighbours = ["disk/a1", "disk/ab"].map(|name| machine.directory.join(name));
+    neighbours.iter().for_each(|neighbour| tree::small(neighbour));
+    fs::create_dir(machine.directory.join("disk/a?")).expect("what is meant");
+    for name in ["disk/a?", "disk/a[1]", "disk/a*", "disk/a\nb"] {
+        back_up(&machine, &sshd, &["-b"], &format!("server:{directory}/{name}")).exits(&[2]);
+    }
+    // Such a home is root's, whatever it is called here.
+    back_up(&machine, &sshd, &["-b"], &format!("server:~root/..{directory}/disk/a1")).exits(&[2]);
+    let mut server = support::server::Server::new();
+    server.rsyncd_conf = machine.directory.join("rsyncd.conf");
+    let text = format!(
+        "use chroot = no\nuid = root\ngid = root\n[disk]\n    path = {directory}/disk\n    read only = no\n"
+    );
+    server.write_rsyncd_conf(&text);
+    let daemon = Daemon::serve(&server);
+    for name in ["disk/a?", "disk/a[1]"] {
+        machine.back_up_to(&daemon.url(name), &[]).exits(&[2]).says("a pattern of names");
+    }
+    neighbours.iter().for_each(|neighbour| assert!(neighbour.join("read me").exists()));
+
+    // All else means itself.
+    let odd = "disk/it's $x `y` !{a,b} \\d #;&|<>()\t\"";
+    back_up(&machine, &sshd, &["-b"], &format!("server:{directory}/{odd}")).exits(&[0]);
+    machine.verify(&machine.directory.join(odd));
+}
+
+#[test]
 fn a_partial_backup_is_a_partial_snapshot_on_an_ssh_server_too() {
     if !can_run() {
         return;
@@ -566,6 +601,63 @@ fn a_disk_of_an_ssh_server_is_mounted_and_unmounted_there() {
     machine.verify(&stage.directory.join("mnt/latest"));
     let steps: Vec<String> = stage.log().into_iter().filter(|line| !line.starts_with("mountpoint")).collect();
     assert_eq!(steps, [format!("mount {mount_point}"), format!("umount {mount_point}")]);
+}
+
+// -- IPv6 ------------------------------------------------------------------------------------------
+
+/// Whether this machine has the address `::1`.
+fn has_ipv6() -> bool {
+    let bound = std::net::TcpListener::bind("[::1]:0");
+    if let Err(cause) = &bound {
+        eprintln!("skipped: needs the address ::1: {cause}");
+    }
+    bound.is_ok()
+}
+
+#[test]
+fn an_rsync_daemon_and_a_gate_to_it_are_reached_by_ipv6_addresses() {
+    if !can_run() || !has_ipv6() {
+        return;
+    }
+    let machine = Machine::new();
+    let stage = Stage::new(&machine);
+    let sshd = Sshd::start_at(&stage, "::1", "");
+    let module = Module::new();
+    let section = Daemon::pair_section(&module, "data", &module.latest, "");
+    module.write_rsyncd_conf(&format!("use chroot = no\nuid = root\ngid = root\n{section}"));
+    let daemon = Daemon::serve_at(&module, "::1");
+    let url = daemon.url("data");
+    assert!(url.starts_with("rsync://[::1]:"), "{url}");
+    machine.back_up_to(&url, &[]).exits(&[0]);
+    assert_eq!(daemon.await_hooks(HOOKS), [GOOD; HOOKS]);
+    machine.verify(&module.latest);
+    assert_eq!(module.snapshots().len(), 1);
+
+    // The gate's localhost would be 127.0.0.1, where nobody listens.
+    let mut command =
+        machine.backup_command(&["--disable-notifications", "--retries=0", "--tunnel=root@[::1]"]);
+    let far = url.replace("[::1]", "[0:0:0:0:0:0:0:1]");
+    Run::of(command.env("RSYNC_RSH", sshd.rsh()).arg(&machine.source).arg(&far)).exits(&[0]);
+    assert_eq!(daemon.await_last_hook(2 * HOOKS), GOOD);
+}
+
+#[test]
+fn an_ssh_server_is_reached_by_its_ipv6_address() {
+    if !can_run() || !has_ipv6() {
+        return;
+    }
+    let machine = Machine::new();
+    let stage = Stage::new(&machine);
+    install_snapshot_program(&stage);
+    let sshd = Sshd::start_at(&stage, "::1", "");
+    let latest = machine.directory.join("disk/latest");
+    for host in ["[::1]", "root@[::1]"] {
+        let destination = format!("{host}:{}", latest.display());
+        back_up(&machine, &sshd, &["--check"], &destination).exits(&[0]);
+        back_up(&machine, &sshd, &[], &destination).exits(&[0]);
+    }
+    machine.verify(&latest);
+    assert_eq!(support::module::visible(latest.parent().expect("a parent")).len(), 1, "nothing has changed");
 }
 
 #[test]

@@ -145,3 +145,21 @@ fn a_backup_of_the_original_goes_on_with_the_same_command_line() {
     let listed = machine.run(&["list", latest]).exits(&[0]).stdout();
     assert!(listed.contains(&theirs[0]), "{listed}");
 }
+
+#[test]
+fn another_system_than_linux_is_refused_unless_forced() {
+    if !may_mount() || !have(&["rsync"]) {
+        return;
+    }
+    let machine = Machine::new();
+    let stage = Stage::new(&machine);
+    stage.script("uname", "echo FreeBSD");
+    let latest = machine.latest.to_str().expect("UTF-8");
+    let source = machine.source.to_str().expect("UTF-8");
+    let arguments = ["--no-sudo", "--disable-notifications", source, latest];
+    stage.backup(&arguments).exits(&[2]).says("does not say that this is a Linux").says("--force");
+    stage.backup(&["--check", source, latest]).exits(&[2]);
+    assert!(!machine.latest.exists());
+    stage.backup(&[&["-f"][..], &arguments].concat()).exits(&[0]).says("as --force is given");
+    machine.verify(&machine.latest);
+}

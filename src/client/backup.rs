@@ -11,11 +11,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::acquaintance;
 use super::disk::Disk;
 use super::failure::{Failure, Result};
 use super::job::Job;
 use super::location::Destination;
-use super::lock::ClientLock;
+use super::lock::{ClientLock, take_directory};
 use super::notify::{self, Urgency};
 use super::place::Privilege;
 use super::rsync::{self, Meaning, meaning};
@@ -77,6 +78,11 @@ fn work(job: &Job, context: &Context) -> Result<Exit> {
             safety::check_directories(job)?;
             snapshots.check_root()?;
         }
+        let _taken = match &job.destination {
+            // Until the transfer is over: what comes then has a lock of its own.
+            Destination::Local(directory) if !job.dry_run => take_directory(directory)?,
+            _ => None,
+        };
         let mut connection = Connection::new(job)?;
         if job.destination.is_daemon() && safety::is_empty(&job.source)? {
             safety::check_empty_source(&job.source, &connection.look(rsync::list)?)?;
@@ -88,6 +94,11 @@ fn work(job: &Job, context: &Context) -> Result<Exit> {
             snapshots.tell_failed_transfer(*status);
         }
         status = Some(transferred?);
+        // Snapshots will tell of it otherwise.
+        if !job.actions.snapshot && !job.dry_run {
+            let met = acquaintance::meet(job);
+            met.unwrap_or_else(|failure| log::warn!("it is not noted that a backup went there: {failure}"));
+        }
     }
     let is_partial = status.is_some_and(|status| meaning(status, job.is_remote()) == Meaning::Partial);
     let transfer = if is_partial { Exit::Warnings } else { Exit::Done };

@@ -98,6 +98,8 @@ pub struct Job {
     pub policy_file: Option<PathBuf>,
     /// Where lock, socket and small files of a run to this destination lie.
     pub directory: PathBuf,
+    /// Where it is noted which destinations backups went to; none if there is no place for it.
+    pub memory: Option<PathBuf>,
 }
 
 impl Job {

@@ -168,6 +168,14 @@ fn parse_remote(host: &[u8], rest: &[u8]) -> Result<Destination, String> {
                 "names no directory on the host; all else in the directory that is named is deleted".into()
             );
         }
+        refuse_what_a_server_expands(rest)?;
+        // What the shell there would read as somebody's home, or drop.
+        if rest.starts_with(b"~") {
+            return Err("begins with a ~, which only means the account's own home, as in HOST:~/DIR".into());
+        }
+        if rest.contains(&b'\n') {
+            return Err("has a line break in a path on a server, and some shells drop it".into());
+        }
         return Ok(Destination::Ssh { host, directory: path(rest) });
     };
     let (module, directory) = parse_module(rest)?;
@@ -235,7 +243,20 @@ fn parse_module(rest: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
     let directory = parts.next().unwrap_or_default();
     let start = directory.iter().position(|&byte| byte != b'/').unwrap_or(directory.len());
     let end = directory.iter().rposition(|&byte| byte != b'/').map_or(start, |at| at + 1);
+    refuse_what_a_server_expands(&directory[start..end])?;
     Ok((module.to_vec(), directory[start..end].to_vec()))
+}
+
+/// On a server, rsync takes the path for a pattern, and the backup would replace what is in another directory that
+/// fits it; even if there is one of this very name.
+fn refuse_what_a_server_expands(directory: &[u8]) -> Result<(), String> {
+    match directory.iter().find(|byte| b"*?[".contains(byte)) {
+        Some(&byte) => Err(format!(
+            "has a {} in a path on a server, where rsync takes it for a pattern of names; choose a directory without",
+            char::from(byte)
+        )),
+        None => Ok(()),
+    }
 }
 
 fn path(bytes: &[u8]) -> PathBuf {
@@ -333,6 +354,13 @@ mod tests {
             ("-oProxyCommand=x:/dir", "begins with a -"),
             ("me@-oProxyCommand=x:/dir", "begins with a -"),
             ("a b:/dir", "blank"),
+            ("host:~root/dir", "begins with a ~"),
+            ("host:~/~root/dir", "begins with a ~"),
+            ("host:/a\nb", "line break"),
+            ("host:/srv/lapt?p", "takes it for a pattern"),
+            ("host:srv/*", "takes it for a pattern"),
+            ("host::module/laptop [old]", "takes it for a pattern"),
+            ("rsync://host/module/a?", "takes it for a pattern"),
         ] {
             let error = Destination::parse(OsStr::new(text)).expect_err(text);
             assert!(error.contains(part), "{text}: {error}");
@@ -359,8 +387,8 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_are_part_of_a_path_and_are_shown_escaped() {
-        let destination = Destination::parse(OsStr::from_bytes(b"host:/a\xff\n")).expect("a path");
-        assert_eq!(destination.to_string(), "host:/a\\xff\\x0a");
-        assert_eq!(destination.argument(None), b"host:/a\xff\n/");
+        let destination = Destination::parse(OsStr::from_bytes(b"host:/a\xff\t")).expect("a path");
+        assert_eq!(destination.to_string(), "host:/a\\xff\\x09");
+        assert_eq!(destination.argument(None), b"host:/a\xff\t/");
     }
 }

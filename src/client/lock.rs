@@ -1,9 +1,11 @@
 //! One run at a time for each destination, each mount point and each encrypted device.
 //!
+//! A local destination is taken for the transfer itself, too, as it may be reached by several paths.
 //! The locks are `flock`s on files of this machine that are never unlinked, so a run that dies frees them. A run that finds
 //! one taken ends at once: the next is due soon, and a queue of backups helps nobody.
 
 use std::fs::{DirBuilder, File};
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -13,6 +15,7 @@ use super::job::Job;
 use crate::store::durable::Place;
 use crate::store::lock::Lock;
 use crate::tell::error::Error;
+use crate::tell::escape::escape_path;
 
 /// The locks of a run, held until this is dropped.
 pub struct ClientLock {
@@ -40,6 +43,22 @@ impl ClientLock {
         let holder = format!("process {} since {now}", std::process::id());
         let locks = directories.iter().map(|directory| acquire_one(job, directory, &holder));
         Ok(ClientLock { _locks: locks.collect::<Result<_>>()? })
+    }
+}
+
+/// Takes a directory of this machine for a transfer into it: another run may reach it by another path, or as another
+/// user. Where it may not be opened, or its file system has no such locks, nothing is taken.
+///
+/// # Errors
+/// [`Failure::Busy`] if another run has taken it.
+pub fn take_directory(path: &Path) -> Result<Option<File>> {
+    let Ok(directory) = File::open(path) else { return Ok(None) };
+    match fs2::FileExt::try_lock_exclusive(&directory) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(Failure::Busy(format!(
+            "another run is at work on {}, by another path or as another user; nothing was done",
+            escape_path(path)
+        ))),
+        _ => Ok(Some(directory)),
     }
 }
 

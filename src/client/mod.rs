@@ -6,6 +6,7 @@
 //! ([`location`], [`tables`], [`rsync`], [`options`]); what acts runs other programs ([`external`]) and undoes
 //! what it did to the disk ([`disk`]). [`backup`] is the order of the steps.
 
+pub mod acquaintance;
 pub mod backup;
 mod check;
 pub mod disk;
@@ -19,6 +20,7 @@ pub mod notify;
 pub mod options;
 pub mod output;
 pub mod place;
+mod platform;
 pub mod rsync;
 pub mod safety;
 pub mod sight;
@@ -82,6 +84,7 @@ fn run(options: &Options, context: &Context) -> Result<Exit> {
     }
     let job = options.job()?;
     signals::watch()?;
+    platform::check(options.force)?;
     match options.check {
         true => check::run(&job, context),
         false => backup::execute(&job, context),

@@ -73,7 +73,7 @@ pub struct Options {
     /// Leave out what matches this pattern of rsync
     #[arg(short = 'x', long, value_name = "PATTERN", allow_hyphen_values = true)]
     pub exclude: Vec<OsString>,
-    /// Run on other systems than Linux; there is none that this program runs on
+    /// Go on where uname does not say that this is a Linux
     #[arg(short, long)]
     pub force: bool,
     /// Show no desktop notifications
@@ -165,6 +165,7 @@ impl Options {
             // Its name need not be read, only be the same for the same destination.
             directory: runtime_directory()?
                 .join(format!("{:08x}", crc32fast::hash(&destination.argument(None)))),
+            memory: Places::from_environment().directories.first().map(|base| base.join("destinations")),
             destination,
         };
         self.refuse_nonsense(&job)?;

@@ -10,6 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use super::external::shell_quote;
 use super::job::Job;
 use super::location::Destination;
 use crate::command::inquiry;
@@ -168,7 +169,11 @@ fn connection(job: &Job) -> Vec<OsString> {
     if job.is_remote() {
         words.push(format!("--timeout={TIMEOUT_SECONDS}").into());
     }
-    if matches!(job.destination, Destination::Ssh { .. }) {
+    if let Destination::Ssh { directory, .. } = &job.destination {
+        // Before version 3.2.4 rsync leaves it to the shell there to take a path with a blank apart. Only then, as
+        // servers that restrict what rsync may do do not always know the option.
+        let path = directory.as_os_str().as_bytes();
+        words.extend((shell_quote(path) != path).then(|| "--protect-args".into()));
         words.push(joined("--rsh=", &rsh_text(&job.rsh)));
     }
     words
@@ -270,6 +275,7 @@ mod tests {
             retries: 0,
             policy_file: None,
             directory: "/run/x".into(),
+            memory: None,
         }
     }
 
@@ -303,6 +309,19 @@ mod tests {
         assert!(words.starts_with("rsync|--dry-run|--verbose|--delete|"), "{words}");
         assert!(!words.contains("unfinished") && !words.contains("--one-file-system"), "{words}");
         assert!(words.ends_with("--timeout=600|--rsh=ssh -F '/a b'|/|me@host:latest/"), "{words}");
+    }
+
+    #[test]
+    fn a_path_that_a_shell_would_take_apart_is_kept_from_it() {
+        let words = |destination: &str| {
+            let job = job(destination);
+            let target = target(&job);
+            [announce(&job, target), transfer(&job, target, false), finish(&job, target, Meaning::Whole)]
+                .map(|words| text(&words))
+        };
+        assert!(words("host:/srv/my laptop").iter().all(|words| words.contains("|--protect-args|")));
+        assert!(words("host:/srv/laptop").iter().all(|words| !words.contains("--protect-args")));
+        assert!(words("/srv/my laptop").iter().all(|words| !words.contains("--protect-args")));
     }
 
     #[test]

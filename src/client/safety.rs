@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::acquaintance;
 use super::failure::{Failure, Result};
 use super::job::Job;
 use super::location::Destination;
@@ -79,7 +80,9 @@ pub fn check_directories(job: &Job) -> Result<PathBuf> {
     if !sight.is_empty() && is_empty(&source)? {
         return refuse_empty_source(&source);
     }
-    check_strangers(&source, &sight)?;
+    if !sight.is_known() && !acquaintance::is_met(job, &sight) {
+        check_strangers(&source, &sight)?;
+    }
     Ok(source)
 }
 
@@ -89,7 +92,8 @@ pub fn check_directories(job: &Job) -> Result<PathBuf> {
 /// If that cannot be seen.
 pub fn is_empty(source: &Path) -> Result<bool> {
     match std::fs::read_dir(source) {
-        Ok(mut entries) => Ok(entries.next().is_none()),
+        // The root of a new file system has one entry.
+        Ok(entries) => Ok(entries.flatten().all(|entry| entry.file_name() == "lost+found")),
         // Then it may be for root, and rsync complains if it is not.
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(false),
         Err(cause) => Err(Error::io("look into", source, cause).into()),
@@ -202,9 +206,6 @@ fn is_same(path: &[u8], pattern: &[u8]) -> bool {
 
 /// A directory that no backup went to before, and that holds what the source does not have, is most likely the wrong one.
 fn check_strangers(source: &Path, sight: &Sight) -> Result<()> {
-    if sight.is_known() {
-        return Ok(());
-    }
     let is_missing = |name: &OsStr| {
         let found = source.join(name).symlink_metadata();
         found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)

@@ -18,10 +18,10 @@ use crate::store::root::PRIVATE;
 use crate::tell::escape::escape_path;
 
 /// Answers with fields that end in a zero byte: the nearest directory that exists, its real path, boot and inode (to
-/// know whether it is this machine's own), the snapshot roots on the way to it up to a `.`, the registration beside the
+/// know whether it is this machine's own), inode and time of birth, the snapshot roots on the way to it up to a `.`, the registration beside the
 /// destination, the directories there that may be snapshots up to a `/`, and at last what is in the
 /// destination, up to an `e`. `$2` is `sudo` if it may be asked for what the account may not read.
-const SCRIPT: &str = r#"CDPATH=; d=$1; while [ ! -d "$d" ]; do case $d in */*) d=${d%/*}; [ -n "$d" ] || d=/;; *) d=.;; esac; done; printf '%s\0' "$d"; cd -P -- "$d" || exit 1; printf '%s\0' "$(pwd -P; printf x)" "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)" "$(stat -c %d:%i . 2>/dev/null)"; p=$(pwd -P); while :; do [ ! -d "$p/.rsyncd-snapshot" ] || printf '%s\0' "$p"; [ -n "$p" ] || break; p=${p%/*}; done; printf '.\0'; (if [ "$d" = "$1" ]; then cd -P .. || exit 1; fi; f=$(pwd -P)/.rsyncd-snapshot; if [ ! -d "$f" ]; then printf n; elif t=$(cat "$f/root.toml" 2>/dev/null) || { [ "$2" = sudo ] && t=$(sudo -n cat "$f/root.toml" 2>/dev/null); }; then printf 'r%s' "$t"; else printf u; fi; printf '\0'; find . ! -name . -prune -type d -name '[0-9]*' -print0 2>/dev/null | head -c 200000; printf '/\0') || exit 1; if [ "$d" = "$1" ]; then { find . ! -name . -prune -print0 && printf e; } | head -c 500000; else printf e; fi"#;
+const SCRIPT: &str = r#"CDPATH=; d=$1; while [ ! -d "$d" ]; do case $d in */*) d=${d%/*}; [ -n "$d" ] || d=/;; *) d=.;; esac; done; printf '%s\0' "$d"; cd -P -- "$d" || exit 1; printf '%s\0' "$(pwd -P; printf x)" "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)" "$(stat -c %d:%i . 2>/dev/null)" "$(stat -c %i:%W . 2>/dev/null)"; p=$(pwd -P); while :; do [ ! -d "$p/.rsyncd-snapshot" ] || printf '%s\0' "$p"; [ -n "$p" ] || break; p=${p%/*}; done; printf '.\0'; (if [ "$d" = "$1" ]; then cd -P .. || exit 1; fi; f=$(pwd -P)/.rsyncd-snapshot; if [ ! -d "$f" ]; then printf n; elif t=$(cat "$f/root.toml" 2>/dev/null) || { [ "$2" = sudo ] && t=$(sudo -n cat "$f/root.toml" 2>/dev/null); }; then printf 'r%s' "$t"; else printf u; fi; printf '\0'; find . ! -name . -prune -type d -name '[0-9]*' -print0 2>/dev/null | head -c 200000; printf '/\0') || exit 1; if [ "$d" = "$1" ]; then { find . ! -name . -prune -print0 && printf e; } | head -c 500000; else printf e; fi"#;
 
 /// The directory of ours beside the destination.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,6 +45,9 @@ pub struct Sight {
     pub names: Vec<OsString>,
     /// Whether those are all.
     pub is_whole: bool,
+    /// Inode and time of birth of the destination, by which it is known again; none if it does not exist, or if its
+    /// file system does not say.
+    pub birth: Option<String>,
     /// Snapshot roots that are the destination or above it.
     roots: Vec<PathBuf>,
     private: Private,
@@ -76,6 +79,7 @@ impl Sight {
         let existing = Path::new(OsStr::from_bytes(fields.next()?));
         let real = Path::new(OsStr::from_bytes(fields.next()?.strip_suffix(b"\nx")?));
         let is_here = is_own(real, fields.next()?, fields.next()?);
+        let birth = birth_of(fields.next()?).filter(|_| existing == directory);
         let rest = directory.strip_prefix(existing).unwrap_or(directory);
         let path = if rest.as_os_str().is_empty() { real.to_path_buf() } else { real.join(rest) };
         let path_of = |field: &[u8]| PathBuf::from(OsString::from_vec(field.to_vec()));
@@ -89,7 +93,7 @@ impl Sight {
         let siblings = fields.by_ref().take_while(|field| !field.ends_with(b"/")).filter_map(name).collect();
         let (names, ends): (Vec<&[u8]>, Vec<&[u8]>) = fields.partition(|field| field.starts_with(b"./"));
         let names = names.into_iter().filter_map(name).collect();
-        Some(Sight { path, is_here, names, is_whole: ends == [b"e"], roots, private, siblings })
+        Some(Sight { path, is_here, names, is_whole: ends == [b"e"], birth, roots, private, siblings })
     }
 
     /// Whether nothing is in it, or it does not exist.
@@ -127,6 +131,14 @@ impl Sight {
     }
 }
 
+/// A zero, or another character than a digit, stands for a birth that is not known.
+fn birth_of(field: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(field).ok()?;
+    let (inode, seconds) = text.split_once(':')?;
+    (inode.parse::<u64>().is_ok() && seconds.parse::<u64>().is_ok_and(|seconds| seconds > 0))
+        .then(|| text.to_string())
+}
+
 fn is_snapshot(name: &OsStr) -> bool {
     SnapshotName::parse(name.as_bytes(), &Zone::utc()).is_some()
 }
@@ -156,7 +168,8 @@ mod tests {
     #[test]
     fn only_what_is_registered_for_it_or_from_before_is_known() {
         let known = |registration: &str, siblings: &str, names: &str| {
-            let text = format!("/s/l\0/s/l\nx\0own\0inode\0.\0{registration}\0{siblings}/\0{names}e");
+            let text =
+                format!("/s/l\0/s/l\nx\0own\0inode\x0012:34\0.\0{registration}\0{siblings}/\0{names}e");
             sight("/s/l", &text).expect("an answer").is_known()
         };
         let snapshot = "./2019-08-02 12:00:00\0";
@@ -169,22 +182,25 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_below_what_exists_and_what_was_cut_off_is_not_whole() {
-        let found = sight("b/c", "b\0/home/b\nx\0other\0inode\0.\0n\0/\0e").expect("an answer");
+        let found = sight("b/c", "b\0/home/b\nx\0other\0inode\0-\0.\0n\0/\0e").expect("an answer");
         assert_eq!(
             (found.path.as_path(), found.is_here, found.is_empty()),
             (Path::new("/home/b/c"), false, true)
         );
-        let found = sight("b", ".\0/home/me\nx\0own\0inode\0.\0n\0/\0e").expect("an answer");
+        assert_eq!(found.birth, None);
+        let found = sight("b", ".\0/home/me\nx\0own\0inode\x0012:34\0.\0n\0/\0e").expect("an answer");
         assert_eq!((found.path.as_path(), found.is_here), (Path::new("/home/me/b"), true));
-        let found = sight("/a", "/a\0/a\nx\0own\0inode\0.\0n\0./2019/\0./x\0./cut o").expect("an answer");
+        let found =
+            sight("/a", "/a\0/a\nx\0own\0inode\x0012:34\0.\0n\0./2019/\0./x\0./cut o").expect("an answer");
         assert!(!found.is_whole && !found.is_empty());
+        assert_eq!(found.birth.as_deref(), Some("12:34"));
         assert_eq!(sight("/a", "/a\0/a"), None);
     }
 
     #[test]
     fn snapshots_and_our_own_directory_are_parts_of_a_root() {
         let part = |path: &str| {
-            let text = format!("{path}\0{path}\nx\0own\0inode\0/s\0.\0n\0/\0e");
+            let text = format!("{path}\0{path}\nx\0own\0inode\x0012:34\0/s\0.\0n\0/\0e");
             sight(path, &text).expect("an answer").part_of_root()
         };
         assert!(part("/s/2026-11-26T03-12-56Z").is_some_and(|what| what.contains("a snapshot")));

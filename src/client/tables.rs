@@ -47,7 +47,11 @@ fn device_file(source: &str) -> Option<PathBuf> {
     let (key, value) = source.split_once('=')?;
     let value = unescaped(value.trim_matches('"'));
     let directory = match key.to_ascii_uppercase().as_str() {
-        "UUID" => return Some(Path::new("/dev/disk/by-uuid").join(value.to_lowercase())),
+        // Those of FAT and NTFS are shorter, and in capitals.
+        "UUID" if value.len() == 36 => {
+            return Some(Path::new("/dev/disk/by-uuid").join(value.to_lowercase()));
+        }
+        "UUID" => return Some(Path::new("/dev/disk/by-uuid").join(value)),
         "PARTUUID" => return Some(Path::new("/dev/disk/by-partuuid").join(value.to_lowercase())),
         "LABEL" => "/dev/disk/by-label",
         "PARTLABEL" => "/dev/disk/by-partlabel",
@@ -97,10 +101,11 @@ short LABEL=\"USB\"
 
     #[test]
     fn fstab_names_the_device_of_a_mount_point() {
-        let text = "# x\n/dev/sda1 / ext4 defaults 0 1\nLABEL=My\\040Disk /mnt/my\\040disk ext4 noauto 0 0\nnas:/x /mnt/nas nfs noauto\n//nas/x /mnt/cifs cifs noauto\n";
+        let text = "# x\n/dev/sda1 / ext4 defaults 0 1\nLABEL=My\\040Disk /mnt/my\\040disk ext4 noauto 0 0\nnas:/x /mnt/nas nfs noauto\n//nas/x /mnt/cifs cifs noauto\nUUID=01D5B6A8C2E4F790 /mnt/ntfs ntfs3 noauto\n";
         let device = |path: &str| mounted_device(text, Path::new(path));
         assert_eq!(device("/"), Some(Some("/dev/sda1".into())));
         assert_eq!(device("/mnt/my disk/"), Some(Some("/dev/disk/by-label/My\\x20Disk".into())));
+        assert_eq!(device("/mnt/ntfs"), Some(Some("/dev/disk/by-uuid/01D5B6A8C2E4F790".into())));
         assert_eq!(device("/mnt/nas"), Some(None));
         assert_eq!(device("/mnt/cifs"), Some(None));
         assert_eq!(device("/mnt"), None);

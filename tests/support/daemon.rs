@@ -36,6 +36,8 @@ pub(crate) fn source(module: &Module) -> PathBuf {
 pub(crate) struct Daemon<'a> {
     server: &'a Server,
     process: Child,
+    /// Where it listens.
+    address: &'static str,
     port: u16,
     /// Of daemons that were restarted, whose connections may go on.
     left_groups: Vec<u32>,
@@ -91,10 +93,15 @@ impl<'a> Daemon<'a> {
 
     /// Serves the `rsyncd.conf` that the server has.
     pub(crate) fn serve(server: &'a Server) -> Daemon<'a> {
+        Daemon::serve_at(server, "127.0.0.1")
+    }
+
+    /// The same at another address of this machine.
+    pub(crate) fn serve_at(server: &'a Server, address: &'static str) -> Daemon<'a> {
         let (process, port) = (0..10)
-            .find_map(|_| try_to_start(server, free_port()))
+            .find_map(|_| try_to_start(server, address, free_port(address)))
             .unwrap_or_else(|| panic!("rsync --daemon does not start: {}", complaints(server)));
-        Daemon { server, process, port, left_groups: Vec::new() }
+        Daemon { server, process, address, port, left_groups: Vec::new() }
     }
 
     pub(crate) fn process_id(&self) -> u32 {
@@ -114,7 +121,7 @@ impl<'a> Daemon<'a> {
         self.process = (0..100)
             .find_map(|_| {
                 std::thread::sleep(Duration::from_millis(20));
-                try_to_start(self.server, self.port)
+                try_to_start(self.server, self.address, self.port)
             })
             .unwrap_or_else(|| panic!("rsync --daemon does not start again: {}", complaints(self.server)))
             .0;
@@ -130,7 +137,9 @@ impl<'a> Daemon<'a> {
 
     /// Where a client finds `path`, which begins with a module's name.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("rsync://127.0.0.1:{}/{path}", self.port)
+        let address =
+            if self.address.contains(':') { format!("[{}]", self.address) } else { self.address.into() };
+        format!("rsync://{address}:{}/{path}", self.port)
     }
 
     /// Pushes what is in `source` into the module, with `rsync --archive` and more options.
@@ -226,16 +235,17 @@ fn complaints(server: &Server) -> String {
     format!("rsyncd.log:\n{}\nits standard error:\n{}", read("rsyncd.log"), read("rsyncd.stderr"))
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+fn free_port(address: &str) -> u16 {
+    let listener = TcpListener::bind((address, 0)).expect("a free port");
     listener.local_addr().expect("its number").port()
 }
 
 /// `None` when somebody else took the port that was free a moment ago.
-fn try_to_start(server: &Server, port: u16) -> Option<(Child, u16)> {
+fn try_to_start(server: &Server, address: &str, port: u16) -> Option<(Child, u16)> {
     let stderr = File::options().create(true).append(true).open(server.directory.join("rsyncd.stderr"));
     let mut process = tool("rsync")
-        .args(["--daemon", "--no-detach", "--address=127.0.0.1"])
+        .args(["--daemon", "--no-detach"])
+        .arg(format!("--address={address}"))
         .arg(format!("--port={port}"))
         .arg(format!("--config={}", server.rsyncd_conf.display()))
         .env("RSYNCD_SNAPSHOT_STATE_DIRECTORY", server.state_directory())
@@ -251,7 +261,7 @@ fn try_to_start(server: &Server, port: u16) -> Option<(Child, u16)> {
         if process.try_wait().expect("a status").is_some() {
             return None;
         }
-        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+        if TcpStream::connect((address, port)).is_ok() {
             return Some((process, port));
         }
         std::thread::sleep(Duration::from_millis(10));

@@ -20,6 +20,11 @@ pub(crate) struct Sshd {
 impl Sshd {
     /// Starts it; `settings` are lines of its configuration.
     pub(crate) fn start(stage: &Stage, settings: &str) -> Sshd {
+        Sshd::start_at(stage, "127.0.0.1", settings)
+    }
+
+    /// The same at another address of this machine. `server`, `gate` and the address itself lead there.
+    pub(crate) fn start_at(stage: &Stage, address: &str, settings: &str) -> Sshd {
         let directory = stage.machine.directory.join("ssh");
         fs::create_dir_all(&directory).expect("a directory");
         tree::set_mode(&directory, 0o700);
@@ -31,11 +36,11 @@ impl Sshd {
         fs::copy(path("key.pub"), path("authorized_keys")).expect("the key");
         // Where sshd wants to be locked in; Debian's service makes it, too.
         let _ = fs::create_dir("/run/sshd");
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listener = TcpListener::bind((address, 0)).expect("a free port");
         let port = listener.local_addr().expect("its number").port();
         drop(listener);
         let config = format!(
-            "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\n\
+            "Port {port}\nListenAddress {address}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\n\
              StrictModes no\nPermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n{settings}\n",
             path("host_key"),
             path("authorized_keys")
@@ -44,7 +49,7 @@ impl Sshd {
         let public = fs::read_to_string(path("host_key.pub")).expect("the host's key");
         fs::write(path("known_hosts"), format!("test-server {public}")).expect("known_hosts");
         let client = format!(
-            "Host server gate\n    HostName 127.0.0.1\n    Port {port}\n    User root\n    IdentityFile {}\n    \
+            "Host server gate {address}\n    HostName {address}\n    Port {port}\n    User root\n    IdentityFile {}\n    \
              IdentitiesOnly yes\n    HostKeyAlias test-server\n    UserKnownHostsFile {}\n    \
              StrictHostKeyChecking yes\n    BatchMode yes\n",
             path("key"),
@@ -56,7 +61,7 @@ impl Sshd {
         command.args(["/usr/sbin/sshd", "-D", "-e", "-f", &path("sshd_config")]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
         let process = command.spawn().expect("sshd");
-        super::time::wait_until("sshd listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        super::time::wait_until("sshd listens", || TcpStream::connect((address, port)).is_ok());
         Sshd { process, directory }
     }
 
