@@ -22,7 +22,7 @@ const POLICY: &str = "[defaults]\nkeep = { minutely = 1 }\nmin_keep = 2\nmin_age
 const STATUSES: [i32; 6] = [0, 0, 12, 0, 23, 0];
 
 /// The client of the history.
-const CLIENT: &str = "192.0.2.1";
+pub(crate) const CLIENT: &str = "192.0.2.1";
 
 /// One push; the moments are those of the rig's clock.
 pub(crate) struct Push {

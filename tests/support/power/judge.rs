@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::history::{History, Promise};
+use super::history::{CLIENT, History, Promise};
 use super::manifest::Manifest;
 use super::medium::{Mounted, fsck};
 use super::{Cut, Findings, Violation, Wrong, reboot};
@@ -11,7 +11,7 @@ use crate::support::module::NAME;
 use crate::support::run::Run;
 use crate::support::tree;
 
-/// Who pushes next: not the client of the history, whose pushes mend what its earlier ones tore.
+/// Who did not push before: nothing that is torn is mended by a push of this client.
 const OTHER_CLIENT: &str = "192.0.2.2";
 
 pub(crate) struct Judge<'a> {
@@ -137,11 +137,13 @@ impl Trial<'_> {
         }
     }
 
-    /// The next push, of somebody else, is let in and gets its snapshot: no complete one of a torn module.
+    /// The next push is let in and gets its snapshot: a complete one if it is of the client of the history, who mends what it
+    /// tore, and no complete one of a torn module otherwise.
     fn push_again(&mut self) {
         let module = &self.judge.history.module;
         let before = module.snapshots();
-        let hooks = reboot::hooks(module, OTHER_CLIENT);
+        let client = if self.cut.from.is_multiple_of(2) { CLIENT } else { OTHER_CLIENT };
+        let hooks = reboot::hooks(module, client);
         let admission = hooks.pre_xfer();
         tree::write(&module.latest.join("pushed after the power cut"), "safe again\n");
         let run = hooks.post_xfer(0);
@@ -156,7 +158,7 @@ impl Trial<'_> {
             return self
                 .violation(Wrong::Next, format!("{visible:?} instead of {before:?} and one more: {run}"));
         };
-        self.expect_grade(new, &run);
+        self.expect_grade(new, client, &run);
         let difference = Manifest::of(&module.latest).difference(&Manifest::of(&module.snapshot(new)));
         if let Some(difference) = difference {
             self.violation(Wrong::Next, format!("{new} is not the module: {difference}"));
@@ -169,12 +171,14 @@ impl Trial<'_> {
         }
     }
 
-    fn expect_grade(&mut self, name: &str, run: &Run) {
+    fn expect_grade(&mut self, name: &str, client: &str, run: &Run) {
         let is_partial = name.ends_with("-partial");
         let is_marked = self.judge.history.module.is_marked("torn");
-        self.found.complete_again += usize::from(!is_partial);
-        if is_partial != is_marked || (self.promise.is_torn && !is_partial) {
-            let what = format!("{name}, marked {is_marked}, must be torn: {}: {run}", self.promise.is_torn);
+        self.found.mended += usize::from(client == CLIENT && !is_partial);
+        let is_wrong = if client == CLIENT { is_partial } else { self.promise.is_torn && !is_partial };
+        if is_wrong || is_partial != is_marked {
+            let what =
+                format!("{name} of {client}, marked {is_marked}, torn {}: {run}", self.promise.is_torn);
             self.violation(Wrong::Torn, what);
         }
     }

@@ -1,8 +1,6 @@
 //! Power cuts: a history of pushes and hooks on a disk of our own, what the disk may hold if the power goes in the middle,
 //! and what has to be true of that after the next boot.
 
-#![allow(unreachable_pub, reason = "a part of one test")]
-
 pub(crate) mod clone_rig;
 pub(crate) mod disk;
 pub(crate) mod history;
@@ -67,8 +65,8 @@ pub(crate) struct Findings {
     pub(crate) retired: usize,
     /// Images whose module had to be known as torn.
     pub(crate) torn: usize,
-    /// Images of which the next push got a complete snapshot.
-    pub(crate) complete_again: usize,
+    /// Images on which the next push of the same client got a complete snapshot.
+    pub(crate) mended: usize,
     /// What was wrong.
     pub(crate) violations: Vec<Violation>,
 }
@@ -81,7 +79,7 @@ impl Findings {
         self.acknowledged += other.acknowledged;
         self.retired += other.retired;
         self.torn += other.torn;
-        self.complete_again += other.complete_again;
+        self.mended += other.mended;
         self.violations.extend(other.violations);
     }
 }
@@ -90,14 +88,14 @@ impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} images ({} cut in a hook): {} visible snapshots compared, {} acknowledged, {} retired, {} torn modules, {} complete snapshots by the next push; {} violations",
+            "{} images ({} cut in a hook): {} visible snapshots compared, {} acknowledged, {} retired, {} torn modules, {} mended by the next push; {} violations",
             self.images,
             self.in_hooks,
             self.snapshots,
             self.acknowledged,
             self.retired,
             self.torn,
-            self.complete_again,
+            self.mended,
             self.violations.len()
         )
     }
@@ -118,7 +116,7 @@ pub(crate) enum Wrong {
     Unexpected,
     /// An acknowledged snapshot is not there.
     Missing,
-    /// A module that is torn passes for whole.
+    /// A module that is torn passes for whole, or the push that mends it does not.
     Torn,
     /// `list` or `check` fails.
     Command,
