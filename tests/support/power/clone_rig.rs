@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,9 @@ use super::{Cut, Findings, Sabotage};
 use crate::support::file_system::{FileSystem, Kind};
 use crate::support::random::Random;
 use crate::support::run::{Run, tool};
+
+/// So many clones of one push at most, however slow the machine is.
+const SHOTS_OF_A_PUSH: usize = 6;
 
 /// Clones the disk of one history `images` times at random moments of its pushes; looks at the clones until `enough`.
 pub(crate) fn cut_power(
@@ -37,6 +40,8 @@ pub(crate) fn cut_power(
     let camera = Camera {
         disk: image,
         began: Instant::now(),
+        push_microseconds: AtomicUsize::new(60_000),
+        pushes: AtomicUsize::new(0),
         is_pushing: AtomicBool::new(false),
         is_done: AtomicBool::new(false),
     };
@@ -44,9 +49,13 @@ pub(crate) fn cut_power(
         let shots = scope.spawn(|| camera.shoot(images, seed));
         while !camera.is_done.load(Ordering::SeqCst) {
             wait_for_next_second();
+            camera.pushes.fetch_add(1, Ordering::SeqCst);
             camera.is_pushing.store(true, Ordering::SeqCst);
+            let push_began = camera.began.elapsed();
             history.push(&|| camera.clock());
             camera.is_pushing.store(false, Ordering::SeqCst);
+            let push_took = (camera.began.elapsed() - push_began).as_micros();
+            camera.push_microseconds.store(usize::try_from(push_took).expect("64 bits"), Ordering::SeqCst);
         }
         shots.join().expect("the clones")
     });
@@ -68,6 +77,10 @@ pub(crate) fn cut_power(
 struct Camera {
     disk: PathBuf,
     began: Instant,
+    /// How long the last push took with its hooks, or what it takes on a fast machine.
+    push_microseconds: AtomicUsize,
+    /// How many pushes have begun.
+    pushes: AtomicUsize,
     /// Whether there is something to be seen.
     is_pushing: AtomicBool,
     is_done: AtomicBool,
@@ -84,8 +97,11 @@ impl Camera {
         let disk = File::open(&self.disk).expect("the disk");
         let mut shots = Vec::new();
         while shots.len() < count {
-            thread::sleep(Duration::from_micros(random.below(20_000) as u64));
-            if self.is_pushing.load(Ordering::SeqCst) {
+            // Spread over the push, whatever its length.
+            let pause = self.push_microseconds.load(Ordering::SeqCst) * 2 / SHOTS_OF_A_PUSH;
+            thread::sleep(Duration::from_micros(random.below(pause.max(1)) as u64));
+            let allowed = SHOTS_OF_A_PUSH * self.pushes.load(Ordering::SeqCst);
+            if self.is_pushing.load(Ordering::SeqCst) && shots.len() < allowed {
                 let path = self.disk.with_file_name(format!("clone {}", shots.len()));
                 shots.push((path.clone(), self.shot(&disk, &path)));
             }
