@@ -250,3 +250,23 @@ fn mounts_are_skipped_also_where_the_kernel_has_no_openat2() {
     assert!(!found.keys().any(|path| path.ends_with("not backed up")), "{found:?}");
     assert_eq!(module.list()[0]["skipped_mounts"].as_array().map(Vec::len), Some(2), "{:?}", module.list());
 }
+
+#[test]
+fn a_root_that_a_run_died_in_making_passes_for_one_that_is_yet_to_be_made() {
+    for rooms in [&[][..], &["records"], &["records", "index", "staging", "expired", "transfers"]] {
+        let module = module();
+        fs::create_dir(module.private("")).expect("our directory");
+        tree::set_mode(&module.private(""), 0o700);
+        rooms.iter().for_each(|room| fs::create_dir(module.private(room)).expect("a room"));
+        assert_eq!(module.list(), [""; 0], "{rooms:?}");
+        for command in ["list", "plan"] {
+            module.run(&[command, "data"]).exits(&[0]);
+        }
+        module.run(&["list", "--expired", "data"]).exits(&[0]);
+        module.run(&["rotate", "--dry-run", "data"]).exits(&[0]);
+        let check = module.run(&["check", "data"]);
+        assert!(!check.stderr().contains("os error"), "{check}");
+        module.expect_snapshot();
+        module.run(&["check", "data"]).exits(&[0]);
+    }
+}

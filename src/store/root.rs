@@ -105,7 +105,7 @@ impl SnapshotRoot {
         self.module.as_fd()
     }
 
-    /// Whether there is a private directory: always, unless the root was only looked at.
+    /// Whether there is a private directory that is in use: always, unless the root was only looked at.
     pub fn is_registered(&self) -> bool {
         self.private.is_some()
     }
@@ -165,7 +165,7 @@ impl SnapshotRoot {
         fsync(self.directory()).map_err(|cause| Error::io("sync", &self.path, cause))
     }
 
-    fn register(&self, name: Option<&[u8]>, access: Access) -> Result<()> {
+    fn register(&mut self, name: Option<&[u8]>, access: Access) -> Result<()> {
         if !self.is_registered() {
             return Ok(());
         }
@@ -181,7 +181,13 @@ impl SnapshotRoot {
         let gains_name =
             found.as_ref().is_some_and(|found| found.module.is_none() && wanted.module.is_some());
         match (found, access) {
-            (_, Access::Look) => Ok(()),
+            // A run that died, or the power went, while the root was being made: its rooms may be missing, and
+            // nothing has ever been in them, for the registration comes before that.
+            (None, Access::Look) => {
+                self.private = None;
+                Ok(())
+            }
+            (Some(_), Access::Look) => Ok(()),
             (None, Access::Registered) => Err(self.not_registered()),
             (None, Access::Register) => wanted.write(self.private()),
             (Some(_), _) if gains_name => wanted.write(self.private()),

@@ -1,7 +1,7 @@
 //! A file system of our own, on a loop device or in memory, gone when the test ends.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
@@ -17,7 +17,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Ext4 => "ext4",
             Kind::Xfs => "xfs",
@@ -27,7 +27,7 @@ impl Kind {
     }
 
     /// What `mkfs` accepts at least, with room to work in.
-    fn usual_mebibytes(self) -> u64 {
+    pub(crate) fn usual_mebibytes(self) -> u64 {
         match self {
             Kind::Ext4 | Kind::Tmpfs => 64,
             Kind::Xfs => 320,
@@ -54,10 +54,21 @@ impl FileSystem {
 
     /// A file system of the given size, made with extra `mkfs` options.
     pub(crate) fn with(kind: Kind, mebibytes: u64, mkfs_options: &[&str]) -> Option<FileSystem> {
+        FileSystem::within(&std::env::temp_dir(), kind, mebibytes, mkfs_options)
+    }
+
+    /// The same with its image and its mount point in `directory`.
+    pub(crate) fn within(
+        directory: &Path,
+        kind: Kind,
+        mebibytes: u64,
+        mkfs_options: &[&str],
+    ) -> Option<FileSystem> {
         if !may_mount() {
             return None;
         }
-        let scratch = TempDir::with_prefix("rsyncd-snapshot-test-").expect("a scratch directory");
+        let scratch =
+            TempDir::with_prefix_in("rsyncd-snapshot-test-", directory).expect("a scratch directory");
         let mount_point = scratch.path().canonicalize().expect("the scratch directory").join("mounted");
         fs::create_dir(&mount_point).expect("a mount point");
         let mut mount = tool("mount");
@@ -95,16 +106,16 @@ pub(crate) struct Mount {
 
 impl Mount {
     /// An empty file system in memory; `None`, with the reason said, where that cannot be.
-    pub(crate) fn tmpfs(mount_point: &std::path::Path) -> Option<Mount> {
+    pub(crate) fn tmpfs(mount_point: &Path) -> Option<Mount> {
         Mount::new(&["-t", "tmpfs", "-o", "size=1m", "none"], mount_point)
     }
 
     /// `directory` a second time.
-    pub(crate) fn bind(directory: &std::path::Path, mount_point: &std::path::Path) -> Option<Mount> {
+    pub(crate) fn bind(directory: &Path, mount_point: &Path) -> Option<Mount> {
         Mount::new(&["--bind", directory.to_str().expect("UTF-8")], mount_point)
     }
 
-    fn new(arguments: &[&str], mount_point: &std::path::Path) -> Option<Mount> {
+    fn new(arguments: &[&str], mount_point: &Path) -> Option<Mount> {
         if !may_mount() {
             return None;
         }
