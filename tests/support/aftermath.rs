@@ -1,6 +1,7 @@
 //! What has to be true after a run that died or failed in the middle of its work.
 
 use std::fs;
+use std::path::Path;
 
 use super::fingerprint::{self, Fingerprint};
 use super::module::Module;
@@ -13,16 +14,17 @@ pub(crate) const OLD: [&str; 4] =
 pub(crate) const ROTATING: &str =
     "[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\nlock_wait = \"5s\"\ntime_zone = \"UTC\"\n";
 
-/// The visible snapshots, to be compared with later.
+/// The snapshots, those that are retired too, to be compared with later.
 pub(crate) fn fingerprints(module: &Module) -> Vec<(String, Fingerprint)> {
-    let fingerprint = |name: String| (name.clone(), fingerprint::of(&module.snapshot(&name)));
-    module.snapshots().into_iter().map(fingerprint).collect()
+    let of = |directory: &Path, name: String| (name.clone(), fingerprint::of(&directory.join(&name)));
+    let visible = module.snapshots().into_iter().map(|name| of(&module.root, name));
+    let expired = module.private("expired");
+    visible.chain(module.retired().into_iter().map(|name| of(&expired, name))).collect()
 }
 
-/// Every visible snapshot as it was before is untouched or gone, and every other is the module.
+/// Every snapshot that was there before, visible or retired, is untouched or gone, and every other is the module.
 pub(crate) fn assert_nothing_is_half(module: &Module, before: &[(String, Fingerprint)], what: &str) {
-    for name in module.snapshots() {
-        let now = fingerprint::of(&module.snapshot(&name));
+    for (name, now) in fingerprints(module) {
         match before.iter().find(|(old, _)| *old == name) {
             Some((_, old)) => {
                 fingerprint::assert_equal(old, &now, &format!("{what}: {name} before and after"))
