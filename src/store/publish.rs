@@ -42,6 +42,8 @@ pub struct Staged {
     pub cloned: Cloned,
     /// The retired snapshot that it was made out of.
     pub recycled: Option<String>,
+    /// Why it was not made out of the one that it should have been.
+    pub refusal: Option<Error>,
     parts: Vec<Part>,
 }
 
@@ -61,6 +63,7 @@ impl Staged {
     ) -> Result<Self> {
         let room = root.room("staging")?;
         let knowledge = Knowledge { newest, retired: None, entries };
+        let mut refusal = None;
         if let Some(retired) = recycle {
             match recycle_into(root, &room, retired, knowledge) {
                 Ok((cloned, parts)) => {
@@ -72,11 +75,10 @@ impl Staged {
                         cloned,
                         parts,
                         recycled: Some(retired.to_string()),
+                        refusal,
                     });
                 }
-                Err(error) => {
-                    log::warn!("{retired} cannot be recycled, the snapshot is made afresh: {error}");
-                }
+                Err(error) => refusal = Some(error),
             }
         }
         let beside = !is_privileged();
@@ -84,7 +86,7 @@ impl Staged {
         let parent = if beside { root.directory() } else { room.place().directory };
         let stage = Stage { parent, name: &name, is_recycled: false, staging: room.place().directory };
         let (cloned, parts) = clone_tree((root.module(), &root.module_path), &stage, knowledge)?;
-        Ok(Staged { name, beside, room, cloned, parts, recycled: None })
+        Ok(Staged { name, beside, room, cloned, parts, recycled: None, refusal })
     }
 
     /// Makes the staged tree durable, then visible as the snapshot `name`.

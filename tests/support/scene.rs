@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::process::{Child, Command, Stdio};
 
-use super::aftermath::{OLD, ROTATING, fingerprints};
+use super::aftermath::{OLD, ROTATING, assert_is_module, fingerprints};
 use super::fingerprint::{self, Fingerprint};
 use super::module::Module;
 use super::run::{Run, tool};
@@ -17,6 +17,8 @@ pub(crate) const PAST: &str = "2001-02-07T04-05-06Z";
 pub(crate) struct Site {
     pub(crate) module: Module,
     pub(crate) before: Vec<(String, Fingerprint)>,
+    /// Of these, the names of those that were not retired, oldest first.
+    pub(crate) visible_before: Vec<String>,
     connection: Option<Connection>,
 }
 
@@ -140,7 +142,7 @@ pub(crate) const PIN: Scene = Scene {
 
 impl Site {
     fn of(module: Module) -> Site {
-        Site { before: fingerprints(&module), module, connection: None }
+        Site { before: fingerprints(&module), visible_before: module.snapshots(), module, connection: None }
     }
 
     /// With a connection that a push comes by.
@@ -187,9 +189,8 @@ impl Site {
 
     fn assert_newest_is_module(&self, what: &str) -> String {
         let newest = self.new_snapshots().pop().unwrap_or_else(|| panic!("{what}: no new snapshot"));
-        let (live, snapshot) =
-            (fingerprint::of(&self.module.latest), fingerprint::of(&self.module.snapshot(&newest)));
-        fingerprint::assert_equal(&live, &snapshot, &format!("{what}: {newest}"));
+        let snapshot = fingerprint::of(&self.module.snapshot(&newest));
+        assert_is_module(&self.module, &newest, &snapshot, what);
         newest
     }
 }

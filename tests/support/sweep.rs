@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -101,21 +102,26 @@ impl Call {
 }
 
 /// Does `work` for so many of `things` as `bound` says, spread over all of them, or for each in a full sweep, in a few
-/// threads. Returns how many that were.
+/// threads; all of them, though some fail. Returns how many that were.
+#[track_caller]
 pub(crate) fn spread<T: Sync>(things: &[T], bound: usize, work: impl Fn(usize, &T) + Sync) -> usize {
     let count = if super::is_full_sweep() { things.len() } else { bound.min(things.len()) };
-    let next = AtomicUsize::new(0);
+    let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let run = || {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= count {
                 return;
             }
-            // Bounded sweeps of later versions of the program take other calls, which is as well.
-            work(number, &things[number * things.len() / count]);
+            let thing = &things[number * things.len() / count];
+            if catch_unwind(AssertUnwindSafe(|| work(number, thing))).is_err() {
+                failed.fetch_add(1, Ordering::Relaxed);
+            }
         }
     };
     // More than processors: they wait for the disk, or for the next second's name, most of the time.
     std::thread::scope(|scope| (0..12).for_each(|_| drop(scope.spawn(run))));
+    let failed = failed.into_inner();
+    assert_eq!(failed, 0, "so many of {count} failed, as told above");
     count
 }
