@@ -132,8 +132,9 @@ fn take_for_recycling(root: &SnapshotRoot, staging: &Room, retired: &str) -> Res
 
 /// Removes what is known of a snapshot that exists no longer.
 pub fn forget(root: &SnapshotRoot, name: &str) -> Result<()> {
-    remove_file(root.room(index_file::ROOM)?.place(), name)?;
-    remove_file(root.room("records")?.place(), &file_name(name)).map(drop)
+    let index = root.room(index_file::ROOM).and_then(|room| remove_file(room.place(), name));
+    let record = root.room("records").and_then(|room| remove_file(room.place(), &file_name(name)));
+    index.and(record).map(drop)
 }
 
 /// Removes what a killed run left in staging, its temporary files, and records of snapshots
@@ -184,21 +185,23 @@ pub fn remove_all(directory: BorrowedFd, path: &Path, selected: impl Fn(&[u8]) -
 fn remove_temporaries(private: Place) -> Result<bool> {
     // Whoever writes there without the long lock holds this one.
     let _guard = Guard::on_directory(private)?;
-    let mut found = false;
-    for name in names_in(private)?.into_iter().filter(|name| name.ends_with(TEMPORARY)) {
-        found |= remove_file(private, &name)?;
-    }
-    Ok(found)
+    remove_files(private, names_in(private)?.into_iter().filter(|name| name.ends_with(TEMPORARY)))
 }
 
 /// Removes the files in a room that belong to no snapshot.
 fn remove_orphans(root: &SnapshotRoot, room: &'static str, owned: HashSet<String>) -> Result<bool> {
     let room = root.room(room)?;
-    let mut found = false;
-    for name in names_in(room.place())?.into_iter().filter(|name| !owned.contains(name)) {
-        found |= remove_file(room.place(), &name)?;
+    remove_files(room.place(), names_in(room.place())?.into_iter().filter(|name| !owned.contains(name)))
+}
+
+/// Removes all that can be removed; whether there was any, or the first error.
+fn remove_files(place: Place, names: impl Iterator<Item = String>) -> Result<bool> {
+    let mut found = Ok(false);
+    for name in names {
+        let removed = remove_file(place, &name);
+        found = found.and_then(|found| Ok(found | removed?));
     }
-    Ok(found)
+    found
 }
 
 /// Removes one file of ours; false if it was gone already.

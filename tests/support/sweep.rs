@@ -48,7 +48,8 @@ fn parse(trace: &str, root: &Path) -> Vec<Call> {
         let number = counts.entry((thread, name)).or_insert(0);
         *number += 1;
         has_begun |= arguments.contains(&begin) && name != "execve";
-        if has_begun && known.insert((name, *number)) {
+        // A later thread's first calls have the numbers of those that were made while the program was loaded.
+        if known.insert((name, *number)) && has_begun {
             calls.push(Call { name: name.to_string(), number: *number, arguments: arguments.to_string() });
         }
     }
