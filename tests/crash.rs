@@ -3,133 +3,89 @@
 
 mod support;
 
-use std::collections::HashMap;
-use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use support::aftermath::{OLD, ROTATING, assert_nothing_is_half, assert_the_next_run_finishes, fingerprints};
+use support::aftermath::{OLD, assert_nothing_is_half, assert_the_next_run_finishes, fingerprints};
 use support::module::Module;
 use support::run::Run;
-use support::{fingerprint, have, tree};
-
-/// How many system calls to die at in a normal run; `RSYNCD_SNAPSHOT_SWEEP=full` means each.
-const DEATHS: usize = 120;
-
-/// A module with changes to be snapshotted and old snapshots to be expired, so that one run
-/// does everything that a run can do.
-fn busy_module() -> Module {
-    let module = Module::new();
-    tree::small(&module.latest);
-    tree::numbered(&module.latest, 3, 4);
-    for name in OLD {
-        module.make_old_snapshot(name);
-    }
-    module.write_policy(ROTATING);
-    module
-}
+use support::scene::{DUE, FIRST, GATE, LATER, PAIR, PIN, ROTATE, Scene, UNDELETE, busy_module};
+use support::sweep::{Call, calls, spread};
+use support::{fingerprint, have, is_full_sweep, tree};
 
 fn traced(module: &Module, expression: &str) -> Run {
     Run::of(&mut module.hook_through(&["strace", "-f", "-qq", "-o", "/dev/null", "-e", expression]))
 }
 
-/// The system calls of a run, each as its name and how manieth of that name it is: strace
-/// counts the calls of each name apart.
-fn calls(module: &Module) -> Vec<(String, usize)> {
-    let trace = module.directory.join("trace");
-    let strace = ["strace", "-f", "-qq", "-o", trace.to_str().expect("UTF-8")];
-    Run::of(&mut module.hook_through(&strace)).exits(&[0]);
-    let mut counts = HashMap::new();
-    let trace = fs::read_to_string(&trace).expect("a trace");
-    // 1234 openat(AT_FDCWD, ...
-    let names = trace.lines().filter_map(|line| line.split_once(' ')?.1.trim_start().split_once('('));
-    let names =
-        names.map(|(name, _)| name).filter(|name| name.chars().all(|c| c.is_alphanumeric() || c == '_'));
-    let number = |name: &str| {
-        let count = counts.entry(name.to_string()).or_insert(0);
-        *count += 1;
-        (name.to_string(), *count)
+/// Kills the command of `scene` at so many of its system calls; `RSYNCD_SNAPSHOT_SWEEP=full` means each, and in each way
+/// to go on from there.
+fn sweep(scene: &Scene, bound: usize, variants: usize) {
+    if !have(&["strace"]) {
+        return;
+    }
+    let calls = {
+        let site = scene.prepare();
+        calls(&site.module, |strace| scene.command(&site, strace))
     };
-    names.map(number).collect()
-}
-
-/// Kills runs over a module of `prepare`, each at another system call, in a few threads.
-fn sweep(prepare: fn() -> Module) {
-    let calls = calls(&prepare());
-    assert!(calls.len() > 100, "only {} calls were traced", calls.len());
-    // What goes before it touches the root is the loader's and the policy's.
-    let first = calls.iter().position(|(name, _)| name == "flock").expect("a lock");
-    let calls = &calls[first..];
-    let full = std::env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|value| value == "full");
-    let deaths = if full { calls.len() } else { DEATHS };
-
-    let next = AtomicUsize::new(0);
+    let ways = if is_full_sweep() { variants } else { 1 };
+    let deaths: Vec<(&Call, usize)> =
+        calls.iter().enumerate().flat_map(|(n, call)| (n..n + ways).map(move |way| (call, way))).collect();
     let killed = AtomicUsize::new(0);
-    let work = || {
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= deaths {
-                return;
-            }
-            let (name, count) = &calls[number * calls.len() / deaths];
-            let what = format!("killed at {name} number {count}");
-            let module = prepare();
-            let before = fingerprints(&module);
-            let run = traced(&module, &format!("inject={name}:signal=SIGKILL:when={count}"));
-            if run.signal() == Some(9) {
-                killed.fetch_add(1, Ordering::Relaxed);
-            } else {
-                assert_eq!(run.code(), Some(0), "{what}: {run}");
-            }
-            assert_nothing_is_half(&module, &before, &what);
-            assert!(!module.snapshots().is_empty(), "{what}: every snapshot is gone");
-            assert_the_next_run_finishes(&module, &what);
+    let tried = spread(&deaths, bound, |_, (call, way)| {
+        let what = format!("{}, killed at {} number {}, way {way}", scene.name, call.name, call.number);
+        let site = scene.prepare();
+        let run = call.killed(|strace| scene.command(&site, strace));
+        if run.signal() == Some(9) {
+            killed.fetch_add(1, Ordering::Relaxed);
+        } else {
+            assert_eq!(run.code(), Some(0), "{what}: {run}");
         }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(work);
-        }
+        assert_nothing_is_half(&site.module, &site.before, &what);
+        assert!(!site.module.snapshots().is_empty(), "{what}: every snapshot is gone");
+        scene.assert_the_next_run_finishes(&site, *way, &what);
     });
     let killed = killed.into_inner();
-    assert!(killed * 10 > deaths * 8, "only {killed} of {deaths} runs were killed");
+    println!("{}: killed {killed} times in {tried} runs at {} calls", scene.name, calls.len());
+    assert!(killed * 10 >= tried * 9, "{}: only {killed} of {tried} runs were killed", scene.name);
 }
 
 #[test]
 fn a_first_run_killed_at_any_call_leaves_no_half_snapshot() {
-    if have(&["strace"]) {
-        sweep(busy_module);
-    }
-}
-
-/// The same with a recorded snapshot to compare with and to expire, retired ones to be recycled and
-/// removed, and a torn mark to clear.
-fn used_module() -> Module {
-    let module = Module::new();
-    tree::small(&module.latest);
-    let name = module.expect_snapshot();
-    let past = "2001-02-07T04-05-06Z";
-    fs::rename(module.snapshot(&name), module.snapshot(past)).expect("renamed");
-    let record = fs::read_to_string(module.private(&format!("records/{name}.toml"))).expect("a record");
-    let time = module.record(&name)["time"].as_str().map(str::to_string).expect("a time");
-    let record = record.replace(&time, "2001-02-07T04:05:06Z");
-    fs::write(module.private(&format!("records/{past}.toml")), record).expect("a record");
-    fs::remove_file(module.private(&format!("records/{name}.toml"))).expect("removed");
-    module.run_hook_after(12).exits(&[0]);
-    module.write_policy(ROTATING);
-    // One to be removed and one to be recycled.
-    OLD[1..3].iter().for_each(|name| module.make_old_snapshot(name));
-    module.run(&["rotate", "data"]).exits(&[0]);
-    assert_eq!(module.left_over("expired"), 2);
-    module.make_old_snapshot(OLD[0]);
-    tree::write(&module.latest.join("repaired"), "x");
-    module
+    sweep(&FIRST, 100, 1);
 }
 
 #[test]
 fn a_later_run_killed_at_any_call_leaves_no_half_snapshot() {
-    if have(&["strace"]) {
-        sweep(used_module);
-    }
+    sweep(&LATER, 120, 1);
+}
+
+#[test]
+fn a_pre_xfer_killed_at_any_call_leaves_what_the_hook_or_the_next_run_can_tell() {
+    sweep(&GATE, 60, 3);
+}
+
+#[test]
+fn no_push_goes_without_its_snapshot_though_its_hook_is_killed_at_any_call() {
+    sweep(&PAIR, 60, 1);
+}
+
+#[test]
+fn a_rotation_killed_at_any_call_is_finished_by_the_next_one() {
+    sweep(&ROTATE, 40, 1);
+}
+
+#[test]
+fn a_snapshot_that_is_due_stays_so_until_it_is_taken_whatever_call_a_run_is_killed_at() {
+    sweep(&DUE, 40, 1);
+}
+
+#[test]
+fn an_undelete_killed_at_any_call_leaves_the_snapshot_retired_or_back() {
+    sweep(&UNDELETE, 30, 1);
+}
+
+#[test]
+fn a_pin_killed_at_any_call_is_there_or_not() {
+    sweep(&PIN, 30, 1);
 }
 
 #[test]

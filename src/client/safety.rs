@@ -150,7 +150,9 @@ fn check_nesting(job: &Job, source: &Path, destination: &Path) -> Result<()> {
 fn check_is_no_restore(source: &Path, sight: &Sight) -> Result<()> {
     let is_backup = source
         .parent()
-        .and_then(SnapshotRoot::registration)
+        .map(SnapshotRoot::registration)
+        .transpose()?
+        .flatten()
         .is_some_and(|registration| registration.path == escape_path(source))
         || has_token(source);
     if !is_backup || sight.is_known() || sight.is_empty() {

@@ -129,9 +129,15 @@ fn brought_token(target: &Target, seen: &Seen) -> bool {
     began.is_none_or(|began| token.arrived >= began - TICK)
 }
 
-/// What the ledger says; nothing, if it cannot be read.
+/// What the ledger says; nothing, if it cannot be read. Then the push would be left to others, or to itself, so it is
+/// looked at once more before that.
 fn look_up(target: &Target, context: &Context, transfer: &Transfer) -> Seen {
-    run::look_up(target, &context.settings, transfer).unwrap_or_else(|error| {
+    let look = || run::look_up(target, &context.settings, transfer);
+    let look_again = |error| {
+        log::warn!("{}: the ledger is looked at once more: {error}", target.label());
+        look()
+    };
+    look().or_else(look_again).unwrap_or_else(|error| {
         log::error!("{}: the ledger cannot be read: {error}", target.label());
         Seen::Missing
     })

@@ -22,6 +22,8 @@ pub mod timeline;
 pub mod view;
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use log::LevelFilter;
 use serde::Serialize;
@@ -29,7 +31,9 @@ use serde::Serialize;
 use crate::config::settings::Settings;
 use crate::config::target::Target;
 use crate::store::boot::BootTime;
+use crate::store::memory::{Failure, Work};
 use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape_path;
 use crate::tell::exit::Exit;
 
 /// What every command gets.
@@ -51,16 +55,52 @@ impl Context {
     }
 
     /// Works on each module; one that fails does not keep the others from their turn.
-    fn for_each(
+    fn for_each(&self, module: Option<&OsStr>, work: impl FnMut(&Target) -> Result<Exit>) -> Result<Exit> {
+        self.work_on(self.targets(module)?, module.is_some(), work)
+    }
+
+    /// The same for work whose failures are remembered: also if the module cannot even be resolved.
+    fn remembering_for_each(
         &self,
         module: Option<&OsStr>,
+        kind: Work,
+        work: impl FnMut(&Target) -> Result<Exit>,
+    ) -> Result<Exit> {
+        let targets = self.targets(module).inspect_err(|error| self.remember(module, kind, error))?;
+        self.work_on(targets, module.is_some(), work)
+    }
+
+    /// Remembers why a module that was used before cannot be resolved.
+    fn remember(&self, module: Option<&OsStr>, kind: Work, error: &Error) {
+        let Some(path) = module.and_then(|module| self.path_of(module)) else { return };
+        let memory = &self.settings.memory;
+        if error.exit() != Exit::Failed || memory.recall(&path).is_none() {
+            return;
+        }
+        let failure = Failure::now(kind, error.to_string());
+        if let Err(error) = memory.change(&path, |memory| memory.failure = Some(failure.clone())) {
+            log::debug!("{}: nothing remembered: {error}", escape_path(&path));
+        }
+    }
+
+    /// The directory of a named module, as it is known to this machine.
+    fn path_of(&self, module: &OsStr) -> Option<PathBuf> {
+        let path = match Path::new(module) {
+            path if path.is_absolute() => path.to_path_buf(),
+            _ => self.settings.rsyncd().ok()?.module(module.as_bytes())?.path().ok()?,
+        };
+        Some(std::fs::canonicalize(&path).unwrap_or(path))
+    }
+
+    fn work_on(
+        &self,
+        targets: Vec<(String, Result<Target>)>,
+        single: bool,
         mut work: impl FnMut(&Target) -> Result<Exit>,
     ) -> Result<Exit> {
-        let targets = self.targets(module)?;
         if targets.is_empty() {
             log::warn!("no module in {} has a registered snapshot root", self.settings.rsyncd_conf.display());
         }
-        let single = module.is_some();
         let mut worst = Exit::Done;
         for (label, target) in targets {
             let done = target.and_then(|target| {

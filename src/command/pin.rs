@@ -24,7 +24,7 @@ pub type Named<'a> = &'a [OsString];
 /// # Errors
 /// [`Error::Usage`] if no module has it, or several.
 pub fn pin(context: &Context, named: Named, reason: &str) -> Result<Exit> {
-    let (target, name) = find(context, named, "snapshot", |root, name| Ok(pin::is_visible(root, name)))?;
+    let (target, name) = find(context, named, "snapshot", pin::is_visible)?;
     pin::pin(&target.open_root()?, &name, Pin::new(Clock::System.now(), reason))?;
     done(&target, &format!("{name} is pinned: it stays until `unpin`"))
 }

@@ -6,6 +6,7 @@ use super::view::DecisionView;
 use super::{Context, plan, print, print_json};
 use crate::clock::Clock;
 use crate::run::{self, Disposal};
+use crate::store::memory::Work;
 use crate::tell::error::Result;
 use crate::tell::exit::Exit;
 
@@ -32,7 +33,7 @@ pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool
         return plan::run(context, module, json);
     }
     let mut views = Vec::new();
-    let exit = context.for_each(module, |target| {
+    let exit = context.remembering_for_each(module, Work::Rotation, |target| {
         let rotated = run::rotate(target, orders.confirm, orders.disposal(), &Clock::System)?;
         let view = DecisionView::new(target, &rotated.decision);
         if !json {

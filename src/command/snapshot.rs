@@ -10,6 +10,7 @@ use crate::config::target::Target;
 use crate::decide::finish::Finish;
 use crate::decide::policy::Policy;
 use crate::run::{self, Request};
+use crate::store::memory::Work;
 use crate::store::record::Client;
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
@@ -54,7 +55,7 @@ impl Orders {
 /// Takes a snapshot of each module; with `due`, of those that are owed one.
 pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool) -> Result<Exit> {
     let mut views = Vec::new();
-    let exit = context.for_each(module, |target| {
+    let exit = context.remembering_for_each(module, Work::Snapshot, |target| {
         let request = Request { started: context.started.clone(), ..orders.request(target) };
         let report = run::run(target, &request, &Clock::System)?;
         views.push(View {

@@ -45,7 +45,10 @@ impl Target {
     /// The module that rsyncd ran the hook for.
     pub fn of_module(settings: &Settings, name: Option<Vec<u8>>, path: &Path) -> Result<Self> {
         let module_path = canonical_module(path)?;
-        let name = name.or_else(|| registered_name(settings, &module_path));
+        let name = match name {
+            Some(name) => Some(name),
+            None => registered_name(settings, &module_path)?,
+        };
         let policy = settings.policy(name.as_deref());
         let (root_path, trouble) = match &settings.source {
             Source::Trouble(mistakes) => {
@@ -109,25 +112,32 @@ impl Target {
     /// Whether the root is registered for this module.
     pub fn is_registered(&self) -> bool {
         let own = Registration::new(self.name.as_deref(), &self.module_path);
-        SnapshotRoot::registration(&self.root_path).is_some_and(|found| found.admits(&own))
+        SnapshotRoot::registration(&self.root_path)
+            .is_ok_and(|found| found.is_some_and(|found| found.admits(&own)))
     }
 
     /// What to say if the root was used before but shows nothing of it now: then most likely its
     /// disk is not mounted.
     pub fn lost_history(&self) -> Option<Error> {
         let remembered = remembered_root(&self.memory, &self.module_path)?;
-        let lost = remembered == self.root_path && SnapshotRoot::registration(&remembered).is_none();
-        lost.then(|| Error::Root {
-            path: escape_path(&remembered),
-            problem: "was used before, but holds no history now".to_string(),
-            remedy: "is its disk mounted? If the history was removed on purpose, take a `snapshot` of the module by name".to_string(),
-        })
+        if remembered != self.root_path {
+            return None;
+        }
+        match SnapshotRoot::registration(&remembered) {
+            Ok(Some(_)) => None,
+            Ok(None) => Some(Error::Root {
+                path: escape_path(&remembered),
+                problem: "was used before, but holds no history now".to_string(),
+                remedy: "is its disk mounted? If the history was removed on purpose, take a `snapshot` of the module by name".to_string(),
+            }),
+            Err(error) => Some(error),
+        }
     }
 
     /// The same for a module's directory that does not exist either, so that there is no target yet.
     pub fn lost_directory(settings: &Settings, module_path: &Path) -> Option<Error> {
         let remembered = remembered_root(&settings.memory, module_path)?;
-        let is_lost = !module_path.exists() && SnapshotRoot::registration(&remembered).is_none();
+        let is_lost = !module_path.exists() && matches!(SnapshotRoot::registration(&remembered), Ok(None));
         is_lost.then(|| Error::Root {
             path: escape_path(&remembered),
             problem: format!("was used before, but holds no history now, nor is {} there", escape_path(module_path)),
@@ -158,23 +168,25 @@ impl Target {
 }
 
 /// The module that a directory belongs to: as its root remembers, or as rsyncd.conf says.
-fn registered_name(settings: &Settings, module_path: &Path) -> Option<Vec<u8>> {
+fn registered_name(settings: &Settings, module_path: &Path) -> Result<Option<Vec<u8>>> {
     let own = escape_path(module_path);
     let remembered = remembered_root(&settings.memory, module_path);
     let roots = module_path.parent().map(Path::to_path_buf).into_iter().chain(remembered);
-    let registered =
-        roots.filter_map(|root| SnapshotRoot::registration(&root)).find(|found| found.path == own);
-    if let Some(name) = registered.and_then(|registration| registration.module) {
-        return unescape(&name);
+    for root in roots {
+        // Without its name a module would get another policy, so this must not be overlooked.
+        let registered = SnapshotRoot::registration(&root)?.filter(|found| found.path == own);
+        if let Some(name) = registered.and_then(|found| found.module) {
+            return Ok(unescape(&name));
+        }
     }
-    let conf = settings.rsyncd().ok()?;
+    let Ok(conf) = settings.rsyncd() else { return Ok(None) };
     let same = |module: &&Module| {
         module.path().ok().and_then(|path| canonical_module(&path).ok()).as_deref() == Some(module_path)
     };
     // Of several modules on one directory, the one with the hook.
     let candidates: Vec<&Module> = conf.modules.iter().filter(same).collect();
     let hooked = candidates.iter().find(|module| module.get("post-xfer exec").is_some());
-    hooked.or(candidates.first()).map(|module| module.name.clone())
+    Ok(hooked.or(candidates.first()).map(|module| module.name.clone()))
 }
 
 fn remembered_root(memory: &Places, module_path: &Path) -> Option<PathBuf> {
@@ -228,9 +240,10 @@ fn resolve(path: &Path) -> std::io::Result<PathBuf> {
 /// the root remembers a policy file. Then the file has gone, and that is trouble.
 fn built_in_root(settings: &Settings, module_path: &Path) -> Result<(PathBuf, Vec<String>)> {
     let parent = parent_of(module_path)?;
-    let remembered =
-        remembered_root(&settings.memory, module_path).filter(|root| is_registered_for(root, module_path));
-    let root = remembered.unwrap_or(parent);
+    let root = match remembered_root(&settings.memory, module_path) {
+        Some(remembered) if is_registered_for(&remembered, module_path)? => remembered,
+        _ => parent,
+    };
     let used_with = match state_of(&root) {
         Ok(state) => state.policy_file,
         Err(error) => Some(format!("that its state no longer tells ({error})")),
@@ -265,10 +278,15 @@ fn known_root(
     let salvaged = salvaged.and_then(|template| fill_template(&template, name).ok());
     let candidates =
         salvaged.into_iter().chain(remembered_root(memory, module_path)).chain(parent_of(module_path).ok());
-    let found = candidates.into_iter().find(|root| is_registered_for(root, module_path));
-    found.map_or_else(|| parent_of(module_path), Ok)
+    for root in candidates {
+        if is_registered_for(&root, module_path)? {
+            return Ok(root);
+        }
+    }
+    parent_of(module_path)
 }
 
-fn is_registered_for(root: &Path, module_path: &Path) -> bool {
-    SnapshotRoot::registration(root).is_some_and(|registration| registration.path == escape_path(module_path))
+fn is_registered_for(root: &Path, module_path: &Path) -> Result<bool> {
+    let found = SnapshotRoot::registration(root)?;
+    Ok(found.is_some_and(|registration| registration.path == escape_path(module_path)))
 }

@@ -119,8 +119,10 @@ fn enter(
         Ok(entry) => entry,
         // Where no process can be looked up, neither can this one; else the connection has ended while we waited,
         // and a transfer that goes on all the same would be followed by no hook.
-        Err(error) if Process::own().is_none() => return Err(error),
-        Err(_) => return Ok(Admission::Refused(ENDED.to_string())),
+        Err(Error::Environment { .. }) if Process::own()?.is_some() => {
+            return Ok(Admission::Refused(ENDED.to_string()));
+        }
+        Err(error) => return Err(error),
     };
     ledger.begin(&entry)?;
     Ok(Admission::Entered)
@@ -158,8 +160,8 @@ pub fn note_refusal(target: &Target, applicant: &Applicant, clock: &Clock) -> Re
 fn entry(applicant: &Applicant, refused: bool, clock: &Clock) -> Result<Entry> {
     let Applicant { arguments, request, client, pid } = applicant;
     // First: once the connection's process is dead, nobody descends from it any more.
-    let worker = Process::branch_of(*pid);
-    let owner = Process::of(*pid).ok_or_else(|| Error::Environment {
+    let worker = Process::branch_of(*pid)?;
+    let owner = Process::of(*pid)?.ok_or_else(|| Error::Environment {
         variable: "RSYNC_PID",
         problem: format!("names process {pid}, which does not exist"),
     })?;

@@ -38,6 +38,10 @@ impl Pass<'_> {
         let entries = scan.map(|scan| scan.comparison.fingerprint.entries);
         let staged = Staged::build(self.root, recycle.as_deref(), index, entries)?;
         drop(self.gate.take());
+        if let (Some(retired), Some(error)) = (&recycle, &staged.refusal) {
+            let message = format!("{retired} cannot be recycled, the snapshot was made afresh: {error}");
+            report.warn(&self.target.label(), message);
+        }
         let grade = self.grade_after_clone(grade)?;
         let name = SnapshotName::new(time, grade).text;
         let has_earlier = self.catalog.newest(grade, self.now).is_some();

@@ -175,7 +175,13 @@ fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock, disposal: 
     }
     tell_decision(&target.label(), &mut rotated, target.policy.max_expire);
     if rotated.decision.pause.is_none() {
-        remember_rules(target, root, &catalog, &state)?;
+        if let Err(error) = remember_rules(target, root, &catalog, &state) {
+            // It has to be possible to make room; the next run remembers them.
+            match error.is_lack_of_space() {
+                true => rotated.warn(&target.label(), error.to_string()),
+                false => return Err(error),
+            }
+        }
         let names: Vec<String> =
             rotated.decision.expired().map(|verdict| verdict.snapshot.name.clone()).collect();
         for error in retire::retire(root, &names, now)? {
@@ -225,11 +231,7 @@ fn remember_rules(target: &Target, root: &SnapshotRoot, catalog: &Catalog, state
     if state.rules.as_ref() == Some(&rules) || complete <= target.policy.min_keep.max(1) {
         return Ok(());
     }
-    match State::update(root.private(), |state| state.rules = Some(rules)) {
-        // It has to be possible to make room; the next run remembers them.
-        Err(error) if !error.is_lack_of_space() => Err(error),
-        _ => Ok(()),
-    }
+    State::update(root.private(), |state| state.rules = Some(rules)).map(drop)
 }
 
 /// One line per decision with its reasons.

@@ -104,7 +104,7 @@ pub(super) fn note_end(
 ) -> Result<Option<Line>> {
     let ledger = target.open_ledger(root)?;
     reap(target, root, &ledger, clock)?;
-    let (Some(status), Some(process)) = (request.status, Process::own()) else { return Ok(None) };
+    let (Some(status), Some(process)) = (request.status, Process::own()?) else { return Ok(None) };
     match &request.line {
         Some(line) => ledger.end(line, status, process).map(Some),
         // A process apart may be killed like any other, and nobody waits for it.

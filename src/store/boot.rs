@@ -4,6 +4,7 @@
 //! which people and daemons set. The boot-time clock also runs while the machine sleeps.
 
 use std::fs;
+use std::sync::OnceLock;
 
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -18,13 +19,20 @@ pub struct BootTime {
     pub nanoseconds: i64,
 }
 
+/// The id of this boot, once it could be read; else nothing.
+fn this_boot() -> String {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    let read = || fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    let boot = BOOT.get().cloned().or_else(|| Some(read()?.trim().to_string()));
+    boot.map_or_else(String::new, |boot| BOOT.get_or_init(|| boot).clone())
+}
+
 impl BootTime {
     /// This moment.
     pub fn now() -> Self {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let nanoseconds = clock_gettime(ClockId::CLOCK_BOOTTIME)
             .map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec());
-        BootTime { boot: boot.trim().to_string(), nanoseconds }
+        BootTime { boot: this_boot(), nanoseconds }
     }
 
     /// Whether this is after `other`: moments of different boots do not compare.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::durable::c_name;
@@ -16,7 +17,7 @@ use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
-use crate::tree::syscalls::open_directory;
+use crate::tree::syscalls::{is_gone, open_directory};
 
 /// Why a snapshot stays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +46,7 @@ pub type Pins = BTreeMap<String, Pin>;
 /// [`Error::Usage`] if there is no such snapshot.
 pub fn pin(root: &SnapshotRoot, name: &str, pin: Pin) -> Result<()> {
     let guard = Guard::on_directory(root.private())?;
-    if !is_visible(root, name) {
+    if !is_visible(root, name)? {
         return Err(Error::Usage(format!(
             "{}: no snapshot {}; `list` shows those that there are, `list --expired` those that `undelete` brings back",
             root.label(),
@@ -70,9 +71,18 @@ pub fn unpin(root: &SnapshotRoot, name: &str) -> Result<()> {
 }
 
 /// Whether `name` is a snapshot's name, and the root has a directory of that name that is not the module.
-pub fn is_visible(root: &SnapshotRoot, name: &str) -> bool {
+///
+/// # Errors
+/// If that cannot be found out.
+pub fn is_visible(root: &SnapshotRoot, name: &str) -> Result<bool> {
     let is_module = root.module_path.file_name().is_some_and(|module| module == name);
-    SnapshotName::parse(name.as_bytes(), &Zone::utc()).is_some()
-        && !(is_module && root.module_path.parent() == Some(&root.path))
-        && open_directory(root.directory(), &c_name(name)).is_ok()
+    let is_name = SnapshotName::parse(name.as_bytes(), &Zone::utc()).is_some();
+    if !is_name || is_module && root.module_path.parent() == Some(&root.path) {
+        return Ok(false);
+    }
+    match open_directory(root.directory(), &c_name(name)) {
+        Ok(_) => Ok(true),
+        Err(cause) if is_gone(cause) || cause == Errno::EXDEV => Ok(false),
+        Err(cause) => Err(Error::io("look for", &root.path.join(name), cause)),
+    }
 }

@@ -4,10 +4,12 @@
 //! that came again shows another tick, and after a crash of the machine the boot is another one.
 
 use std::fs;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::boot::BootTime;
+use crate::tell::error::{Error, Result};
 
 /// A process of this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,41 +31,56 @@ struct Stat {
 }
 
 impl Process {
-    /// The process with this number, if it lives.
-    pub fn of(pid: u32) -> Option<Self> {
-        let stat = Stat::read(pid).filter(|stat| !stat.is_dead)?;
-        Some(Process { boot: BootTime::now().boot, pid, started_ticks: stat.started_ticks })
+    /// The process with this number, if it lives; none where no process can be looked up.
+    ///
+    /// # Errors
+    /// If it is there, and cannot be read.
+    pub fn of(pid: u32) -> Result<Option<Self>> {
+        let stat = Stat::read(pid)?.filter(|stat| !stat.is_dead);
+        Ok(stat.map(|stat| Process { boot: BootTime::now().boot, pid, started_ticks: stat.started_ticks }))
     }
 
     /// This process.
-    pub fn own() -> Option<Self> {
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub fn own() -> Result<Option<Self>> {
         Process::of(std::process::id())
     }
 
-    /// Whether it still lives.
+    /// Whether it still lives. Of one that cannot be read that is not known, and it must not pass for dead.
     pub fn is_alive(&self) -> bool {
-        Process::of(self.pid).as_ref() == Some(self)
+        Process::of(self.pid).map_or(true, |found| found.as_ref() == Some(self))
     }
 
     /// The child of `ancestor` that this process descends from, or is.
-    pub fn branch_of(ancestor: u32) -> Option<Self> {
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub fn branch_of(ancestor: u32) -> Result<Option<Self>> {
         let mut pid = std::process::id();
         // More levels than that would be a loop.
         for _ in 0..64 {
-            let parent = Stat::read(pid)?.parent;
-            if parent == ancestor {
+            let Some(stat) = Stat::read(pid)? else { return Ok(None) };
+            if stat.parent == ancestor {
                 return Process::of(pid);
             }
-            pid = parent;
+            pid = stat.parent;
         }
-        None
+        Ok(None)
     }
 }
 
 impl Stat {
-    fn read(pid: u32) -> Option<Self> {
-        let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        Stat::parse(&bytes)
+    fn read(pid: u32) -> Result<Option<Self>> {
+        let path = format!("/proc/{pid}/stat");
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Stat::parse(&bytes)),
+            Err(cause) if matches!(cause.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EACCES)) => {
+                Ok(None)
+            }
+            Err(cause) => Err(Error::io("read", Path::new(&path), cause)),
+        }
     }
 
     /// The name in it may hold anything, also blanks and parentheses; after the last one come numbers.
@@ -93,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_number_that_came_again_is_another_process() {
-        let own = Process::own().expect("this process");
+        let own = Process::own().expect("/proc").expect("this process");
         assert!(own.is_alive());
         assert!(!Process { started_ticks: own.started_ticks + 1, ..own.clone() }.is_alive());
         assert!(!Process { boot: "another".to_string(), ..own }.is_alive());
@@ -102,8 +119,8 @@ mod tests {
     #[test]
     fn a_process_that_nobody_has_waited_for_is_dead() {
         let mut child = std::process::Command::new("/bin/true").spawn().expect("a child");
-        let process = Process::of(child.id());
-        while Process::of(child.id()).is_some() {
+        let process = Process::of(child.id()).expect("/proc");
+        while Process::of(child.id()).expect("/proc").is_some() {
             std::thread::yield_now();
         }
         assert!(process.is_none_or(|process| !process.is_alive()));

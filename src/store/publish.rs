@@ -42,6 +42,8 @@ pub struct Staged {
     pub cloned: Cloned,
     /// The retired snapshot that it was made out of.
     pub recycled: Option<String>,
+    /// Why it was not made out of the one that it should have been.
+    pub refusal: Option<Error>,
     parts: Vec<Part>,
 }
 
@@ -61,6 +63,7 @@ impl Staged {
     ) -> Result<Self> {
         let room = root.room("staging")?;
         let knowledge = Knowledge { newest, retired: None, entries };
+        let mut refusal = None;
         if let Some(retired) = recycle {
             match recycle_into(root, &room, retired, knowledge) {
                 Ok((cloned, parts)) => {
@@ -72,11 +75,10 @@ impl Staged {
                         cloned,
                         parts,
                         recycled: Some(retired.to_string()),
+                        refusal,
                     });
                 }
-                Err(error) => {
-                    log::warn!("{retired} cannot be recycled, the snapshot is made afresh: {error}");
-                }
+                Err(error) => refusal = Some(error),
             }
         }
         let beside = !is_privileged();
@@ -84,7 +86,7 @@ impl Staged {
         let parent = if beside { root.directory() } else { room.place().directory };
         let stage = Stage { parent, name: &name, is_recycled: false, staging: room.place().directory };
         let (cloned, parts) = clone_tree((root.module(), &root.module_path), &stage, knowledge)?;
-        Ok(Staged { name, beside, room, cloned, parts, recycled: None })
+        Ok(Staged { name, beside, room, cloned, parts, recycled: None, refusal })
     }
 
     /// Makes the staged tree durable, then visible as the snapshot `name`.
@@ -130,8 +132,9 @@ fn take_for_recycling(root: &SnapshotRoot, staging: &Room, retired: &str) -> Res
 
 /// Removes what is known of a snapshot that exists no longer.
 pub fn forget(root: &SnapshotRoot, name: &str) -> Result<()> {
-    remove_file(root.room(index_file::ROOM)?.place(), name)?;
-    remove_file(root.room("records")?.place(), &file_name(name)).map(drop)
+    let index = root.room(index_file::ROOM).and_then(|room| remove_file(room.place(), name));
+    let record = root.room("records").and_then(|room| remove_file(room.place(), &file_name(name)));
+    index.and(record).map(drop)
 }
 
 /// Removes what a killed run left in staging, its temporary files, and records of snapshots
@@ -182,21 +185,23 @@ pub fn remove_all(directory: BorrowedFd, path: &Path, selected: impl Fn(&[u8]) -
 fn remove_temporaries(private: Place) -> Result<bool> {
     // Whoever writes there without the long lock holds this one.
     let _guard = Guard::on_directory(private)?;
-    let mut found = false;
-    for name in names_in(private)?.into_iter().filter(|name| name.ends_with(TEMPORARY)) {
-        found |= remove_file(private, &name)?;
-    }
-    Ok(found)
+    remove_files(private, names_in(private)?.into_iter().filter(|name| name.ends_with(TEMPORARY)))
 }
 
 /// Removes the files in a room that belong to no snapshot.
 fn remove_orphans(root: &SnapshotRoot, room: &'static str, owned: HashSet<String>) -> Result<bool> {
     let room = root.room(room)?;
-    let mut found = false;
-    for name in names_in(room.place())?.into_iter().filter(|name| !owned.contains(name)) {
-        found |= remove_file(room.place(), &name)?;
+    remove_files(room.place(), names_in(room.place())?.into_iter().filter(|name| !owned.contains(name)))
+}
+
+/// Removes all that can be removed; whether there was any, or the first error.
+fn remove_files(place: Place, names: impl Iterator<Item = String>) -> Result<bool> {
+    let mut found = Ok(false);
+    for name in names {
+        let removed = remove_file(place, &name);
+        found = found.and_then(|found| Ok(found | removed?));
     }
-    Ok(found)
+    found
 }
 
 /// Removes one file of ours; false if it was gone already.

@@ -32,7 +32,8 @@ use crate::tell::escape::escape;
 use crate::tree::remove::remove_trees;
 use crate::tree::syscalls::{Answer, is_privileged, rename_no_replace};
 
-/// Takes the snapshots `names` out of sight, durably; returns the errors of those that stay. One that
+/// Takes the snapshots `names` out of sight, durably; returns the errors of those that stay, and of a state that could
+/// not be written for lack of space. One that
 /// has been pinned meanwhile stays without a word.
 pub fn retire(root: &SnapshotRoot, names: &[String], now: DateTime<Utc>) -> Result<Vec<Error>> {
     if names.is_empty() {
@@ -40,14 +41,21 @@ pub fn retire(root: &SnapshotRoot, names: &[String], now: DateTime<Utc>) -> Resu
     }
     let guard = Guard::on_directory(root.private())?;
     let expired = root.room("expired")?;
-    let state = note_retirement(root, &guard, names, now)?;
     let mut errors = Vec::new();
+    let state = match note_retirement(root, &guard, names, now) {
+        // Somebody who wants room must get it, even if the grace begins a little later for it.
+        Err(error) if error.is_lack_of_space() => {
+            errors.push(error);
+            State::read(root.private())?
+        }
+        noted => noted?,
+    };
     for name in names.iter().filter(|name| !state.pins.contains_key(*name)) {
         if let Err(cause) = move_to_expired(root, expired.place(), name) {
             errors.push(Error::io("retire", &root.path.join(name), cause));
         }
     }
-    sync(root, &expired)?;
+    sync_move(root, &expired)?;
     Ok(errors)
 }
 
@@ -59,23 +67,23 @@ fn note_retirement(
     now: DateTime<Utc>,
 ) -> Result<State> {
     let present = retired(root)?;
-    let noted = State::update_guarded(root.private(), guard, |state| {
+    let (state, ()) = State::update_guarded(root.private(), guard, |state| {
         state.retired.retain(|name, _| present.contains(name));
         for name in names.iter().filter(|name| !state.pins.contains_key(*name)) {
             state.retired.insert(name.clone(), now);
         }
-    });
-    match noted {
-        Ok((state, ())) => Ok(state),
-        // Somebody who wants room must get it, even if the grace begins a little later for it.
-        Err(error) if error.is_lack_of_space() => State::read(root.private()),
-        Err(error) => Err(error),
-    }
+    })?;
+    Ok(state)
 }
 
-fn sync(root: &SnapshotRoot, expired: &Room) -> Result<()> {
-    fsync(root.directory()).map_err(|cause| Error::io("sync", &root.path, cause))?;
-    let place = expired.place();
+/// Both sides of a move; the second also if the first one fails, whose error is kept.
+fn sync_move(root: &SnapshotRoot, expired: &Room) -> Result<()> {
+    let from = fsync(root.directory()).map_err(|cause| Error::io("sync", &root.path, cause));
+    from.and(sync(expired))
+}
+
+fn sync(room: &Room) -> Result<()> {
+    let place = room.place();
     fsync(place.directory).map_err(|cause| Error::io("sync", place.path, cause))
 }
 
@@ -122,7 +130,7 @@ pub fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> Result<(
         }
         return Err(Error::io("bring back", &expired.place().path.join(name), cause));
     }
-    sync(root, &expired)
+    sync_move(root, &expired)
 }
 
 /// The names of the retired snapshots that are still there, oldest first.
@@ -197,16 +205,17 @@ pub fn remove(root: &SnapshotRoot, names: &[String]) -> Result<Removed> {
             }
         }
     }
-    for place in [staging.place(), expired.place()] {
-        fsync(place.directory).map_err(|cause| Error::io("sync", place.path, cause))?;
+    // If that is not durable, nothing of them may be removed: half of one might be found in `expired/` after a crash.
+    let synced = sync(&staging).and_then(|()| sync(&expired));
+    if let Err(error) = synced {
+        removed.errors.push(error);
+        return Ok(removed);
     }
     let trees: Vec<_> = moved.iter().map(|name| c_name(name)).collect();
     let (entries, errors) = remove_trees(staging.place().directory, staging.place().path, &trees)?;
     removed.entries = entries;
     removed.trees = trees.len() - errors.len();
     removed.errors.extend(errors);
-    for name in moved {
-        forget(root, name)?;
-    }
+    removed.errors.extend(moved.iter().filter_map(|name| forget(root, name).err()));
     Ok(removed)
 }

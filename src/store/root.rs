@@ -83,11 +83,28 @@ impl SnapshotRoot {
         Ok(root)
     }
 
-    /// The registration of the root at `path`, if there is one that can be read.
-    pub fn registration(path: &Path) -> Option<Registration> {
+    /// The registration of the root at `path`, if there is one that this process may read and can understand.
+    ///
+    /// # Errors
+    /// If reading fails, so that there may be one.
+    pub fn registration(path: &Path) -> Result<Option<Registration>> {
         let private_path = path.join(PRIVATE);
-        let directory = File::open(&private_path).ok()?;
-        Registration::read(Place { directory: directory.as_fd(), path: &private_path }).ok()?
+        let directory = match File::open(&private_path) {
+            Ok(directory) => directory,
+            Err(cause)
+                if matches!(
+                    cause.raw_os_error(),
+                    Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::ELOOP)
+                ) =>
+            {
+                return Ok(None);
+            }
+            Err(cause) => return Err(Error::io("open", &private_path, cause)),
+        };
+        match Registration::read(Place { directory: directory.as_fd(), path: &private_path }) {
+            Err(Error::Damaged { .. }) => Ok(None),
+            read => read,
+        }
     }
 
     /// How messages call it.

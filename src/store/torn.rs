@@ -166,7 +166,7 @@ mod tests {
             request: request.to_string(),
             rewriting: Vec::new(),
             client: Client { user: user.to_string(), ..Client::default() },
-            owner: Process::own().expect("this process"),
+            owner: Process::own().expect("/proc").expect("this process"),
             worker: None,
         }
     }

@@ -19,7 +19,7 @@ use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
-use crate::tree::syscalls::{Identity, mount_of, open_parent};
+use crate::tree::syscalls::{Identity, Mount, open_parent};
 
 /// A refusal of the root at `path`.
 pub(super) fn refusal(path: &Path, problem: String, remedy: String) -> Error {
@@ -76,13 +76,13 @@ pub(super) fn check_mounts(
     module: &OwnedFd,
 ) -> Result<()> {
     let mount = |directory: &OwnedFd, path| {
-        mount_of(directory.as_fd()).map_err(|cause| Error::io("inspect", path, cause))
+        Mount::of(directory.as_fd()).map_err(|cause| Error::io("inspect", path, cause))
     };
     let (root_mount, module_mount) = (mount(directory, path)?, mount(module, module_path)?);
-    if root_mount == module_mount {
+    if root_mount.admits(module_mount) {
         return Ok(());
     }
-    let problem = match root_mount.0 == module_mount.0 {
+    let problem = match root_mount.device == module_mount.device {
         false => format!("is on another file system than the module {}", escape_path(module_path)),
         true => format!(
             "is another mount than the module {} (a bind mount?), and links cannot cross mounts",

@@ -81,7 +81,7 @@ fn open_directory_with(parent: BorrowedFd, name: &CStr, flags: OFlag) -> Answer<
 /// that is on the same mount is compared afterwards.
 fn open_plainly(parent: BorrowedFd, name: &CStr, flags: OFlag) -> Answer<OwnedFd> {
     let directory = openat(parent, name, flags, Mode::empty())?;
-    match mount_of(directory.as_fd())? == mount_of(parent)? {
+    match Mount::of(directory.as_fd())?.admits(Mount::of(parent)?) {
         true => Ok(directory),
         false => Err(Errno::EXDEV),
     }
@@ -113,16 +113,33 @@ pub fn stat_below(directory: BorrowedFd, path: &[u8]) -> Answer<FileStat> {
     }
 }
 
-/// What must agree for two directories to be linkable: the device, and the mount where the
-/// kernel tells it, since a bind mount of the same file system has the same device.
-pub fn mount_of(directory: BorrowedFd) -> Answer<(u64, Option<u64>)> {
-    let device = Identity::of(&fstat(directory)?).device;
-    let flags = rustix::fs::AtFlags::EMPTY_PATH;
-    let mount = rustix::fs::statx(directory, c"", flags, rustix::fs::StatxFlags::MNT_ID)
-        .ok()
-        .filter(|statx| statx.stx_mask & rustix::fs::StatxFlags::MNT_ID.bits() != 0)
-        .map(|statx| statx.stx_mnt_id);
-    Ok((device, mount))
+/// What must agree for two directories to be linkable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mount {
+    /// The file system's device number.
+    pub device: u64,
+    /// The mount, where the kernel tells it, since a bind mount of the same file system has the same device.
+    id: Option<u64>,
+}
+
+impl Mount {
+    /// The mount that `directory` is on.
+    pub fn of(directory: BorrowedFd) -> Answer<Self> {
+        use rustix::fs::{AtFlags, StatxFlags, statx};
+        let device = Identity::of(&fstat(directory)?).device;
+        let id = match statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
+            Ok(statx) => (statx.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(statx.stx_mnt_id),
+            // An old kernel, or a filter before it.
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL | rustix::io::Errno::PERM) => None,
+            Err(error) => return Err(Errno::from_raw(error.raw_os_error())),
+        };
+        Ok(Mount { device, id })
+    }
+
+    /// Whether nothing is known that makes it another one than `other`.
+    pub fn admits(self, other: Mount) -> bool {
+        self.device == other.device && self.id.zip(other.id).is_none_or(|(own, other)| own == other)
+    }
 }
 
 /// Whether `name` in `parent` is a mount point; for entries that are no directories.

@@ -19,9 +19,11 @@ pub(crate) mod original;
 pub(crate) mod random;
 pub(crate) mod recorded;
 pub(crate) mod run;
+pub(crate) mod scene;
 pub(crate) mod server;
 pub(crate) mod simulated;
 pub(crate) mod sshd;
+pub(crate) mod sweep;
 pub(crate) mod time;
 pub(crate) mod tree;
 
@@ -65,6 +67,11 @@ pub(crate) fn may_mount() -> bool {
 
 pub(crate) fn is_root() -> bool {
     nix::unistd::Uid::effective().is_root()
+}
+
+/// Whether the tests shall try all that they can, instead of a sample.
+pub(crate) fn is_full_sweep() -> bool {
+    std::env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|sweep| sweep == "full")
 }
 
 /// Skips, or fails where everything has to run.

@@ -82,10 +82,35 @@ impl Module {
 
     /// The hook run through another program, such as strace, with that program's arguments.
     pub(crate) fn hook_through(&self, wrapper: &[impl AsRef<OsStr>]) -> Command {
-        let mut command = Command::new(wrapper[0].as_ref());
-        command.args(&wrapper[1..]).arg(&self.program);
-        self.prepare(&mut command);
+        let mut command = self.command_through(wrapper, &[]);
         self.set_hook_environment(&mut command);
+        command
+    }
+
+    /// pre-xfer before a push of everything, run through another program.
+    pub(crate) fn gate_through(&self, wrapper: &[impl AsRef<OsStr>]) -> Command {
+        let mut command = self.command_through(wrapper, &["pre-xfer"]);
+        self.set_hook_environment(&mut command);
+        command.env_remove("RSYNC_EXIT_STATUS").env_remove("RSYNC_RAW_STATUS");
+        command.env("RSYNC_REQUEST", "data/");
+        for (number, word) in ["rsyncd", "--server", "-logDtpre.iLsfxCIvu", ".", "data/"].iter().enumerate() {
+            command.env(format!("RSYNC_ARG{number}"), word);
+        }
+        command
+    }
+
+    /// Our program with `arguments`, run through another program unless `wrapper` is empty.
+    pub(crate) fn command_through(&self, wrapper: &[impl AsRef<OsStr>], arguments: &[&str]) -> Command {
+        let mut command = match wrapper {
+            [] => Command::new(&self.program),
+            [program, options @ ..] => {
+                let mut command = Command::new(program);
+                command.args(options).arg(&self.program);
+                command
+            }
+        };
+        self.prepare(&mut command);
+        command.args(arguments);
         command
     }
 
@@ -130,6 +155,14 @@ impl Module {
         visible(&self.root)
     }
 
+    /// The names of the retired snapshots, sorted.
+    pub(crate) fn retired(&self) -> Vec<String> {
+        let expired = self.private("expired");
+        let mut names = if expired.exists() { entries(&expired) } else { Vec::new() };
+        names.sort();
+        names
+    }
+
     pub(crate) fn snapshot(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
@@ -165,6 +198,18 @@ impl Module {
     pub(crate) fn rename_to_the_past(&self, name: &str, new_name: &str) {
         fs::rename(self.snapshot(name), self.snapshot(new_name)).expect("the snapshot");
         fs::remove_file(self.private(&format!("records/{name}.toml"))).expect("its record");
+    }
+
+    /// Makes snapshot `name` and its record those of a snapshot that was taken at the time in `new_name`.
+    pub(crate) fn date_back(&self, name: &str, new_name: &str) {
+        let (date, time) = new_name.split_once('T').expect("the name of a complete snapshot of ours");
+        let new_time = format!("{date}T{}", time.replace('-', ":"));
+        let time = self.record(name)["time"].as_str().map(str::to_string).expect("a time");
+        let file = |name: &str| self.private(&format!("records/{name}.toml"));
+        let record = fs::read_to_string(file(name)).expect("a record").replace(&time, &new_time);
+        fs::rename(self.snapshot(name), self.snapshot(new_name)).expect("renamed");
+        fs::write(file(new_name), record).expect("a record");
+        fs::remove_file(file(name)).expect("removed");
     }
 
     pub(crate) fn record(&self, name: &str) -> toml::Table {

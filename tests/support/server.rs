@@ -82,6 +82,10 @@ impl Server {
     /// environment of this server.
     pub(crate) fn prepare(&self, command: &mut Command) {
         command.env_clear().env("PATH", PATH).env("HOME", "/").env("LC_ALL", "C");
+        // Where a program that is built to measure what tests cover writes what it has counted.
+        if let Some(file) = std::env::var_os("LLVM_PROFILE_FILE") {
+            command.env("LLVM_PROFILE_FILE", file);
+        }
         command.env("RSYNCD_SNAPSHOT_STATE_DIRECTORY", self.state_directory());
         command.env("RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY", self.runtime_directory());
         command.arg("--config").arg(&self.policy).arg("--rsyncd-conf").arg(&self.rsyncd_conf);

@@ -92,6 +92,32 @@ pub(crate) fn every_type(directory: &Path) {
     set_mtime(directory, UNIX_EPOCH + Duration::new(999_999_999, 999_999_999));
 }
 
+/// One of each type of entry, and few of everything else: for sweeps that go through every call of a run.
+pub(crate) fn one_of_each(directory: &Path) {
+    small(directory);
+    special_files(directory);
+    hard_links(directory);
+    write(&directory.join("set-uid"), "x");
+    set_mode(&directory.join("set-uid"), 0o6755);
+    fs::create_dir(directory.join("empty")).expect("a directory");
+    attributes(directory);
+    let odd = directory.join(OsStr::from_bytes(b"odd \xff\n\x1b[31m"));
+    fs::create_dir(&odd).expect("a directory");
+    for name in [&[b'n'; 255][..], b"-rf", b"line\nbreak", b".f.AbCdEf"] {
+        fs::write(odd.join(OsStr::from_bytes(name)), name).expect("a file");
+    }
+    if is_root() {
+        let owned = directory.join("somebody's");
+        fs::create_dir(&owned).expect("a directory");
+        write(&owned.join("inside"), "x");
+        chown(owned.join("inside"), Some(1000), Some(1000)).expect("chown");
+        set_mode(&owned.join("inside"), 0o4711);
+        chown(&owned, Some(1000), Some(1001)).expect("chown");
+        set_mode(&owned, 0o2750);
+    }
+    set_mtime(directory, UNIX_EPOCH + Duration::new(999_999_999, 999_999_999));
+}
+
 fn special_files(directory: &Path) {
     make_node(&directory.join("fifo"), FileType::Fifo, 0);
     make_node(&directory.join("socket"), FileType::Socket, 0);
