@@ -22,10 +22,30 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat
 use super::attributes;
 use super::syscalls::{Answer, Identity, is_privileged, open_directory, stat_entry};
 
-/// Remembers one more name of a copied inode.
-pub fn remember(copies: &mut Copies, pair: InodePair, live: &FileStat, path: impl FnOnce() -> Vec<u8>) {
-    let new = || Copied { path: path(), names: 0, size_bytes: live.st_size, mtime_ns: mtime_ns(live) };
+/// Remembers one more name of a copied inode, of which `refusal` was the answer to linking it.
+pub fn remember(
+    copies: &mut Copies,
+    pair: InodePair,
+    live: &FileStat,
+    refusal: Errno,
+    path: impl FnOnce() -> Vec<u8>,
+) {
+    let new = || Copied {
+        path: path(),
+        names: 0,
+        size_bytes: live.st_size,
+        mtime_ns: mtime_ns(live),
+        reason: reason(refusal).to_string(),
+    };
     copies.entry(pair).or_insert_with(new).names += 1;
+}
+
+/// Why something could not be linked.
+fn reason(refusal: Errno) -> &'static str {
+    match refusal {
+        Errno::EMLINK => "it has as many links as the file system allows",
+        _ => "it is immutable or append-only, or fs.protected_hardlinks guards it",
+    }
 }
 
 /// An inode of the live tree and the inode that stands for it in the snapshot.
@@ -48,6 +68,8 @@ pub struct Copied {
     pub size_bytes: i64,
     /// Modification time when it was copied, nanoseconds since 1970.
     pub mtime_ns: i128,
+    /// Why it could not be linked, for people.
+    pub reason: String,
 }
 
 impl Copied {
