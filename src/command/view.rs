@@ -119,22 +119,17 @@ impl ListView {
     pub fn to_text(&self, label: &str) -> String {
         let mut text =
             format!("{label}: {} in {}\n", counted(self.snapshots.len(), "snapshot"), self.snapshot_root);
-        let mut table = Table::new(&[
-            "SNAPSHOT",
-            "AGE",
-            "GRADE",
-            "ENTRIES",
-            "ADDED",
-            "CHANGED",
-            "REMOVED",
-            "UNCHANGED UNTIL",
-            "CLIENT",
-            "PINNED",
-        ]);
+        // Few modules ever have any.
+        let has_copies = self.snapshots.iter().any(|item| item.copies > 0);
+        let copies_title = if has_copies { Some("COPIES") } else { None };
+        let titles = ["SNAPSHOT", "AGE", "GRADE", "ENTRIES", "ADDED", "CHANGED", "REMOVED"];
+        let more_titles = ["UNCHANGED UNTIL", "CLIENT", "PINNED"];
+        let titles: Vec<&str> = titles.into_iter().chain(copies_title).chain(more_titles).collect();
+        let mut table = Table::new(&titles);
         for item in &self.snapshots {
             let count = |count: Option<u64>| count.map_or("-".to_string(), |count| count.to_string());
             let unchanged = if item.verified_until == item.time { "-" } else { &item.verified_until };
-            table.push(vec![
+            let mut row = vec![
                 item.name.clone(),
                 item.age.clone(),
                 item.grade.to_string(),
@@ -142,6 +137,9 @@ impl ListView {
                 count(item.added),
                 count(item.changed),
                 count(item.removed),
+            ];
+            row.extend(has_copies.then(|| item.copies.to_string()));
+            row.extend([
                 unchanged.to_string(),
                 item.client.as_ref().map_or("-".to_string(), client_text),
                 item.pinned
@@ -149,6 +147,7 @@ impl ListView {
                     .map_or("", |reason| if reason.is_empty() { "pinned" } else { reason })
                     .to_string(),
             ]);
+            table.push(row);
         }
         if !self.snapshots.is_empty() {
             text += &table.to_text();

@@ -1,5 +1,6 @@
 //! The part of a pass that makes a snapshot: a free name, a clone, its record, its publication.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
@@ -140,10 +141,19 @@ impl Pass<'_> {
             report.warn(&label, format!("left out what is mounted inside the module: {mounts}"));
         }
         if let Some(first) = record.copies.first() {
-            let count = record.copied_names();
+            let names = record.copied_names();
+            let files: HashSet<u64> = record.copies.iter().map(|copy| copy.live_inode).collect();
+            let of = if files.len() as u64 == names {
+                String::new()
+            } else {
+                format!(" of {} files", files.len())
+            };
             report.warn(
                 &label,
-                format!("{count} entries could not be linked and were copied, the first is {}", first.path),
+                format!(
+                    "{names} entries{of} could not be linked and were copied, the first is {}: {}",
+                    first.path, first.reason
+                ),
             );
         }
         if record.attributes_lost > 0 {

@@ -134,11 +134,15 @@ pub struct CopyRecord {
     pub path: String,
     /// How many names share it.
     pub names: u64,
-    live_inode: u64,
+    /// Its inode in the live tree.
+    pub live_inode: u64,
     copy_inode: u64,
     size_bytes: i64,
     /// As text: TOML's integers end in 2262.
     mtime_ns: String,
+    /// Why it could not be linked, for people.
+    #[serde(default)]
+    pub reason: String,
 }
 
 impl Record {
@@ -265,6 +269,7 @@ impl CopyRecord {
             copy_inode: pair.copy,
             size_bytes: copied.size_bytes,
             mtime_ns: copied.mtime_ns.to_string(),
+            reason: copied.reason.clone(),
         };
         copies.iter().map(record).collect()
     }
@@ -273,6 +278,7 @@ impl CopyRecord {
         let pair = InodePair { live: self.live_inode, copy: self.copy_inode };
         let mtime_ns = self.mtime_ns.parse().ok()?;
         let path = unescape(&self.path)?;
-        Some((pair, Copied { path, names: self.names, size_bytes: self.size_bytes, mtime_ns }))
+        let CopyRecord { names, size_bytes, reason, .. } = self.clone();
+        Some((pair, Copied { path, names, size_bytes, mtime_ns, reason }))
     }
 }

@@ -94,7 +94,7 @@ fn move_to_expired(root: &SnapshotRoot, expired: Place, name: &str) -> Answer<()
         Err(Errno::EACCES) if !is_privileged() => {
             let stat = fstatat(root.directory(), name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
             let writable = Mode::from_bits_truncate(stat.st_mode & 0o7777) | Mode::S_IWUSR;
-            fchmodat(root.directory(), name.as_c_str(), writable, FchmodatFlags::FollowSymlink)?;
+            fchmodat(root.directory(), name.as_c_str(), writable, FchmodatFlags::NoFollowSymlink)?;
             rename_no_replace(root.directory(), &name, expired.directory, &name)
         }
         answer => answer,

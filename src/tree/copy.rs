@@ -22,10 +22,30 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat
 use super::attributes;
 use super::syscalls::{Answer, Identity, is_privileged, open_directory, stat_entry};
 
-/// Remembers one more name of a copied inode.
-pub fn remember(copies: &mut Copies, pair: InodePair, live: &FileStat, path: impl FnOnce() -> Vec<u8>) {
-    let new = || Copied { path: path(), names: 0, size_bytes: live.st_size, mtime_ns: mtime_ns(live) };
+/// Remembers one more name of a copied inode, of which `refusal` was the answer to linking it.
+pub fn remember(
+    copies: &mut Copies,
+    pair: InodePair,
+    live: &FileStat,
+    refusal: Errno,
+    path: impl FnOnce() -> Vec<u8>,
+) {
+    let new = || Copied {
+        path: path(),
+        names: 0,
+        size_bytes: live.st_size,
+        mtime_ns: mtime_ns(live),
+        reason: reason(refusal).to_string(),
+    };
     copies.entry(pair).or_insert_with(new).names += 1;
+}
+
+/// Why something could not be linked.
+fn reason(refusal: Errno) -> &'static str {
+    match refusal {
+        Errno::EMLINK => "it has as many links as the file system allows",
+        _ => "it is immutable or append-only, or fs.protected_hardlinks guards it",
+    }
 }
 
 /// An inode of the live tree and the inode that stands for it in the snapshot.
@@ -48,6 +68,8 @@ pub struct Copied {
     pub size_bytes: i64,
     /// Modification time when it was copied, nanoseconds since 1970.
     pub mtime_ns: i128,
+    /// Why it could not be linked, for people.
+    pub reason: String,
 }
 
 impl Copied {
@@ -127,8 +149,7 @@ impl<'a> Copier<'a> {
                 answer => return answer,
             }
         }
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let source = File::from(openat(live, name, flags, Mode::empty())?);
+        let source = open_regular(live, name)?;
         let opened = fstat(&source)?;
         if Identity::of(&opened) != Identity::of(stat) || opened.st_mode != stat.st_mode {
             return Err(Errno::ESTALE);
@@ -152,6 +173,17 @@ impl<'a> Copier<'a> {
         }
         self.originals.as_ref().map(AsFd::as_fd).ok_or(Errno::ENOENT)
     }
+}
+
+/// Opens what was a regular file a moment ago. Should it be a pipe by now, that neither waits nor is waited for.
+/// Reading must not look like a client's access; only owners may ask for that.
+fn open_regular(directory: BorrowedFd, name: &CStr) -> Answer<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = match openat(directory, name, flags | OFlag::O_NOATIME, Mode::empty()) {
+        Err(Errno::EPERM) => openat(directory, name, flags, Mode::empty())?,
+        answer => answer?,
+    };
+    Ok(File::from(file))
 }
 
 fn original_name(inode: u64) -> Vec<u8> {
@@ -196,9 +228,8 @@ fn apply_by_name(stat: &FileStat, copy: BorrowedFd, name: &CStr) -> Answer<bool>
         answer => answer.map(|()| true)?,
     };
     if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFLNK.bits() {
-        // The name was made by us a moment ago in a directory that is ours alone, and is no link.
         let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
-        fchmodat(copy, name, mode, FchmodatFlags::FollowSymlink)?;
+        fchmodat(copy, name, mode, FchmodatFlags::NoFollowSymlink)?;
     }
     let accessed = TimeSpec::new(stat.st_atime, stat.st_atime_nsec);
     let modified = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);

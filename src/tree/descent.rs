@@ -4,7 +4,7 @@
 //! can say or any descriptor table hold. So only the last `WINDOW` levels and the root
 //! stay open, and a level that is only passed through is not opened at all. A closed level is
 //! opened again when it is needed: through `..` of its child, and because somebody may have moved
-//! the child elsewhere meanwhile, what `..` gave is used only if it is the very directory that
+//! the child elsewhere meanwhile, what `..` gives is opened only if it is the very directory that
 //! we came through; otherwise the way is walked again from an open level above, name by name,
 //! and checked again. Failing that, the walk ends with `ESTALE`: it never goes on elsewhere.
 
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 
-use super::syscalls::{Answer, Identity, open_directory, open_parent};
+use super::syscalls::{Answer, Identity, open_directory, return_to};
 use crate::tell::error::Error;
 
 /// How many of the deepest levels stay open besides the root. The descents of two workers and the
@@ -148,8 +148,7 @@ impl Descent {
         if let (Some(parent), Some(child)) = (self.levels.last_mut(), directory)
             && parent.directory.is_none()
             && let Some(expected) = parent.identity
-            && let Ok(opened) = open_parent(child.as_fd())
-            && fstat(&opened).is_ok_and(|stat| Identity::of(&stat) == expected)
+            && let Ok(opened) = return_to(child.as_fd(), expected)
         {
             parent.directory = Some(Arc::new(opened));
         }

@@ -150,7 +150,7 @@ impl Removal<'_> {
             // A user without privileges has to allow itself in; the tree is its own.
             Err(Errno::EACCES) if !is_privileged() => {
                 let parent = self.descent.directory()?;
-                fchmodat(&parent, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
+                fchmodat(&parent, name, Mode::S_IRWXU, FchmodatFlags::NoFollowSymlink)?;
                 self.descent.enter(name)?
             }
             answer => answer?,

@@ -87,10 +87,24 @@ fn open_plainly(parent: BorrowedFd, name: &CStr, flags: OFlag) -> Answer<OwnedFd
     }
 }
 
-/// Opens the parent of `directory`. Whoever moved `directory` meanwhile decides what that is,
-/// so the caller compares its [`Identity`] before using it.
+/// Opens the parent of `directory`, whatever that is.
 pub fn open_parent(directory: BorrowedFd) -> Answer<OwnedFd> {
     openat(directory, c"..", DIRECTORY, Mode::empty())
+}
+
+/// Opens the parent of `directory` if it is the directory `expected`. Whoever moved `directory` meanwhile
+/// decides what its parent is, so nothing is opened before that is known: a descriptor that is only a place
+/// opens nothing.
+///
+/// # Errors
+/// `ESTALE` if it is another one.
+pub fn return_to(directory: BorrowedFd, expected: Identity) -> Answer<OwnedFd> {
+    let place = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let parent = openat(directory, c"..", place, Mode::empty())?;
+    match Identity::of(&fstat(&parent)?) == expected {
+        true => open_directory(parent.as_fd(), c"."),
+        false => Err(Errno::ESTALE),
+    }
 }
 
 /// The state of an entry itself, be it a symbolic link.

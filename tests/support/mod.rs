@@ -16,6 +16,7 @@ pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod module;
 pub(crate) mod original;
+pub(crate) mod outside;
 pub(crate) mod random;
 pub(crate) mod recorded;
 pub(crate) mod run;
@@ -24,6 +25,7 @@ pub(crate) mod server;
 pub(crate) mod simulated;
 pub(crate) mod sshd;
 pub(crate) mod sweep;
+pub(crate) mod swapper;
 pub(crate) mod time;
 pub(crate) mod tree;
 

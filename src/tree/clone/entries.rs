@@ -178,7 +178,8 @@ impl Clone<'_, '_> {
                 self.cloned.made += 1;
                 self.cloned.copied += 1;
                 let live = &self.live;
-                copy::remember(&mut self.cloned.copies, pair, &stat, || live.relative_path(Some(name)));
+                let path = || live.relative_path(Some(name));
+                copy::remember(&mut self.cloned.copies, pair, &stat, refusal, path);
             }
             // It is a directory by now; linking one is refused with EPERM.
             Err(Errno::EISDIR) => return Ok(Linked::IsDirectory),
