@@ -33,10 +33,10 @@ use rsyncd_snapshot::tell::escape::{escape, one_line, unescape};
 use rsyncd_snapshot::tree::index::Index;
 
 /// A target: its name, which is that of its seeds' directory, and what it does with garbage.
-pub type Target = (&'static str, fn(&[u8]));
+pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 13] = [
+pub(crate) const TARGETS: [Target; 13] = [
     ("arguments", arguments),
     ("environment", environment),
     ("escape", escaped),

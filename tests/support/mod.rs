@@ -24,8 +24,8 @@ pub(crate) mod scene;
 pub(crate) mod server;
 pub(crate) mod simulated;
 pub(crate) mod sshd;
-pub(crate) mod sweep;
 pub(crate) mod swapper;
+pub(crate) mod sweep;
 pub(crate) mod time;
 pub(crate) mod tree;
 
