@@ -69,11 +69,15 @@ fn run_in_root(target: &Target, request: &Request, clock: &Clock) -> Result<Repo
     if let Some(taken_over) = request.taken_over {
         taken_over();
     }
-    let result = serve(target, &root, request.clone(), clock);
+    let mut result = serve(target, &root, request.clone(), clock);
     if let Some(line) = own
         && let Err(error) = transfer::settle(target, &root, &line, &result)
     {
-        log::warn!("{}: {error}", target.label());
+        match &mut result {
+            // The next run takes the push for one without a snapshot.
+            Ok(report) => report.warn(&target.label(), error.to_string()),
+            Err(_) => log::warn!("{}: {error}", target.label()),
+        }
     }
     result
 }

@@ -209,6 +209,8 @@ impl Ledger {
                 .map_err(|cause| Error::io("make", path, cause))?;
             enter(Room::open(path)?.place(), &file, entry)
         };
+        // It may be there, though not durably; and two entries would be two pushes, of which one never ends.
+        self.unlink(0, &file)?;
         self.clean_up()?;
         let is_entered = self.elsewhere.iter().any(|path| enter_at(path).is_ok());
         if is_entered { Ok(()) } else { Err(refusal) }
