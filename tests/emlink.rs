@@ -18,9 +18,6 @@ use support::{have, tree};
 /// What ext4 allows.
 const EXT4_LINKS: usize = 65_000;
 
-/// What btrfs allows.
-const BTRFS_LINKS: usize = 65_535;
-
 /// `first` and more names of it, so many in all, in directories of 10,000.
 fn link(first: &Path, directory: &Path, names: usize) {
     for number in 1..names {
@@ -273,25 +270,6 @@ fn a_copy_on_btrfs_shares_the_content() {
     assert_the_copy_of_an_immutable_file_is_shared(&module);
 }
 
-/// Making so many links takes minutes there.
-#[test]
-fn a_file_with_all_the_links_that_btrfs_allows_is_copied_and_shares_the_content() {
-    if !have(&["filefrag"]) || !is_full() {
-        return;
-    }
-    let Some(file_system) = FileSystem::with(Kind::Btrfs, 512, &[]) else { return };
-    let module = Simulated::new(Module::on(&file_system), POLICY);
-    let first = module.latest.join("first");
-    fs::write(&first, large_content()).expect("a file");
-    link(&first, &module.latest, BTRFS_LINKS);
-    fs::hard_link(&first, module.latest.join("one more")).expect_err("the limit of btrfs");
-    let name = publish(&module, BTRFS_LINKS);
-    assert_shared(&module.snapshot(&name).join("first"));
-    assert_shared(&module.snapshot(&name).join("names 6/65534"));
-    expect_unchanged(&module);
-    println!("btrfs: {BTRFS_LINKS} names of one file were copied");
-}
-
 #[test]
 fn a_copy_on_xfs_shares_the_content_and_no_limit_is_met() {
     if !have(&["chattr", "filefrag"]) {
@@ -307,8 +285,4 @@ fn a_copy_on_xfs_shares_the_content_and_no_limit_is_met() {
     println!("xfs: {links} links of one file");
     assert_eq!(links, 140_000);
     assert_the_copy_of_an_immutable_file_is_shared(&module);
-}
-
-fn is_full() -> bool {
-    std::env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|sweep| sweep == "full")
 }
