@@ -81,18 +81,34 @@ pub(super) struct Blocks<'a> {
     file: &'a File,
     size: u64,
     at: u64,
+    /// Some of the file, from where it begins.
+    window: (u64, Vec<u8>),
     /// How many bytes could not be understood so far.
     pub(super) lost_bytes: u64,
 }
 
 impl<'a> Blocks<'a> {
     pub(super) fn of(file: &'a File) -> std::io::Result<Self> {
-        Ok(Blocks { file, size: file.metadata()?.len(), at: 0, lost_bytes: 0 })
+        Ok(Blocks { file, size: file.metadata()?.len(), at: 0, window: (0, Vec::new()), lost_bytes: 0 })
     }
 
-    fn header_at(&self, at: u64) -> Option<Block> {
-        let mut header = [0; HEADER_BYTES];
-        self.file.read_exact_at(&mut header, at).ok()?;
+    /// The bytes at `at`, as many as a header has; small blocks that follow each other are read together.
+    fn header_bytes(&mut self, at: u64) -> Option<[u8; HEADER_BYTES]> {
+        const WINDOW_BYTES: usize = 16 << 10;
+        let (start, bytes) = &mut self.window;
+        let is_within = at >= *start && at + HEADER_BYTES as u64 <= *start + bytes.len() as u64;
+        if !is_within {
+            bytes.resize(WINDOW_BYTES, 0);
+            let read = self.file.read_at(bytes, at).ok()?;
+            bytes.truncate(read);
+            *start = at;
+        }
+        let from = usize::try_from(at - *start).ok()?;
+        bytes.get(from..from + HEADER_BYTES)?.try_into().ok()
+    }
+
+    fn header_at(&mut self, at: u64) -> Option<Block> {
+        let header = self.header_bytes(at)?;
         let number = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap_or_default());
         let is_whole = header[..8] == MAGIC && number(20) == crc32fast::hash(&header[..20]);
         let (kind, length, checksum) = (Kind::of(number(8)), number(12), number(16));
@@ -101,15 +117,16 @@ impl<'a> Blocks<'a> {
     }
 
     /// Where the next whole header is.
-    fn search(&self, mut at: u64) -> Option<u64> {
+    fn search(&mut self, mut at: u64) -> Option<u64> {
         let mut buffer = vec![0; 65_536];
         while at < self.size {
             let read = self.file.read_at(&mut buffer, at).ok().filter(|read| *read >= MAGIC.len())?;
             let found =
                 buffer[..read].windows(MAGIC.len()).enumerate().filter(|(_, window)| *window == MAGIC);
-            let starts = found.map(|(index, _)| at + index as u64);
-            if let Some(start) = starts.into_iter().find(|start| self.header_at(*start).is_some()) {
-                return Some(start);
+            for start in found.map(|(index, _)| at + index as u64) {
+                if self.header_at(start).is_some() {
+                    return Some(start);
+                }
             }
             at += (read - MAGIC.len() + 1) as u64;
         }
