@@ -133,6 +133,9 @@ enum Command {
     Verify {
         #[command(flatten)]
         modules: Modules,
+        /// Give snapshots back the modes, owners, times and extended attributes that were altered
+        #[arg(long)]
+        repair_attributes: bool,
         #[command(flatten)]
         format: Format,
     },
@@ -277,8 +280,8 @@ fn dispatch(command: Option<Command>, context: &command::Context) -> Result<u8, 
         Some(Command::Pin { snapshot, reason }) => command::pin::pin(context, &snapshot.named, &reason)?,
         Some(Command::Unpin { snapshot }) => command::pin::unpin(context, &snapshot.named)?,
         Some(Command::Undelete { snapshot }) => command::pin::undelete(context, &snapshot.named)?,
-        Some(Command::Verify { modules, format }) => {
-            command::verify::run(context, modules.module.as_deref(), format.json)?
+        Some(Command::Verify { modules, repair_attributes, format }) => {
+            command::verify::run(context, modules.module.as_deref(), repair_attributes, format.json)?
         }
         Some(Command::Release { modules, damage: true, .. }) => {
             command::pin::release_damage(context, modules.module.as_deref())?

@@ -482,6 +482,7 @@ fn what_was_rewritten_is_still_known_after_it_was_linked_again() {
         .write_all_at(b"CONTENT", 0)
         .expect("written");
     tree::set_mtime(&file, modified);
+    sleep(Duration::from_millis(50));
     // Made afresh, so every file gets another link.
     fs::write(module.latest.join("new"), "new").expect("a file");
     module.expect_snapshot();
@@ -513,4 +514,101 @@ fn copies_and_names_that_no_terminal_should_see_are_told_as_they_are() {
     assert!(run.bytes().iter().all(|byte| *byte == b'\n' || !byte.is_ascii_control()), "{run}");
     assert!(run.stdout().contains(r"evil\x0a\x1b[31mname: mode"), "{run}");
     assert!(!run.stdout().contains("immutable"), "the snapshot has a copy: {run}");
+}
+
+/// Everything in a tree but its inode numbers and change times, as other tools tell it.
+fn state_of(directory: &Path) -> String {
+    let script =
+        "cd \"$1\" && find . -printf '%p %m %U %G %T@ %s %y %l\\n' | sort && getfattr -hR -d -m- . | sort";
+    Run::of(tool("sh").args(["-c", script, "sh"]).arg(directory)).exits(&[0]).stdout()
+}
+
+#[test]
+fn a_repair_gives_snapshots_their_attributes_back_and_leaves_the_module_as_it_is() {
+    if !root() || !have(&["setfacl", "getfattr", "mkfifo", "find"]) {
+        return;
+    }
+    let module = Module::new();
+    let live = |name: &str| module.latest.join(name);
+    fs::create_dir(live("sub")).expect("a directory");
+    for name in ["mode", "owner", "xattr", "acl", "time", "sub/one name", "untouched", "copies", "next"] {
+        rewrite(&live(name), name, 0);
+    }
+    fs::hard_link(live("sub/one name"), live("another name")).expect("a link");
+    symlink("nowhere", live("link")).expect("a symbolic link");
+    Run::of(tool("mkfifo").arg("-m644").arg(live("fifo"))).exits(&[0]);
+    tree::set_attribute(&live("xattr"), "user.colour", b"red");
+    let early = module.expect_snapshot();
+    let before = state_of(&module.snapshot(&early));
+    sleep(Duration::from_millis(50));
+    for name in ["mode", "sub/one name", "fifo", "copies", "next"] {
+        tree::set_mode(&live(name), 0o604);
+    }
+    std::os::unix::fs::chown(live("owner"), Some(12), Some(34)).expect("root may");
+    std::os::unix::fs::lchown(live("link"), Some(12), None).expect("root may");
+    tree::set_attribute(&live("xattr"), "user.colour", b"blue");
+    tree::set_attribute(&live("xattr"), "user.shape", b"round");
+    Run::of(tool("setfacl").args(["-m", "u:12:rw"]).arg(live("acl"))).exits(&[0]);
+    tree::set_mtime(&live("time"), SystemTime::UNIX_EPOCH + TIME + Duration::from_secs(7));
+    let after = state_of(&module.latest);
+    module.run(&["verify", NAME]).exits(&[1]).says("10 altered");
+
+    module.run(&["verify", "--repair-attributes", NAME]).exits(&[0]).says("attributes of 10 files restored");
+
+    assert_eq!(state_of(&module.snapshot(&early)), before, "the snapshot is what it was");
+    assert_eq!(state_of(&module.latest), after, "the module is what it was");
+    let inode = |path: PathBuf| fs::symlink_metadata(path).expect("metadata").ino();
+    for name in ["mode", "link", "fifo", "another name"] {
+        assert_ne!(inode(live(name)), inode(module.snapshot(&early).join(name)), "{name}");
+    }
+    assert_eq!(inode(live("untouched")), inode(module.snapshot(&early).join("untouched")));
+    assert_eq!(inode(live("sub/one name")), inode(live("another name")), "one file still");
+    assert_eq!(module.left_over("staging"), 0);
+    assert_clean(&module);
+    module.run(&["verify", "--repair-attributes", NAME]).exits(&[0]).says("attributes of 0 files restored");
+    module.expect_snapshot();
+    assert_clean(&module);
+}
+
+#[test]
+fn what_was_rewritten_cannot_be_repaired_but_the_last_good_snapshot_is_named() {
+    let module = Module::new();
+    let file = module.latest.join("file");
+    fs::write(&file, "first").expect("a file");
+    let good = module.expect_snapshot();
+    tree::write(&file, "second");
+    let damaged = module.expect_snapshot();
+    sleep(Duration::from_millis(50));
+    fs::write(&file, "overwritten in place").expect("a file");
+
+    let run = module.run(&["verify", "--repair-attributes", "--json", NAME]).exits(&[1]);
+
+    let json = run.json();
+    assert_eq!(json["repaired"]["restored_files"], 0, "{json:#}");
+    assert_eq!(json["repaired"]["lost"][0]["last_good_snapshot"], good.as_str(), "{json:#}");
+    assert_eq!(altered(&json)[0].1, [damaged.as_str()], "{json:#}");
+    assert_eq!(fs::read_to_string(module.snapshot(&good).join("file")).expect("a file"), "first");
+    module.run(&["check", NAME]).exits(&[2]);
+}
+
+#[test]
+fn hashes_tell_what_was_rewritten_from_what_was_only_touched() {
+    if !have(&["rsync"]) {
+        return;
+    }
+    let module = Module::new();
+    module.write_policy("[defaults]\ncontent_hashes = true\nlock_wait = \"20s\"\n");
+    let mut rig = Rig::new(&module, "");
+    fill(&rig.source);
+    rig.push(&[]);
+    let damaged = module.snapshots();
+    rig.push(&["--inplace", "-I"]);
+    assert_eq!(assert_clean(&module)["unprovable"], 0, "written to, with the same content");
+    rewrite(&rig.file("file"), "FIRST CONTENT", 0);
+    rig.push(&["--inplace", "-I"]);
+    // Made afresh, so that each file is linked again and its change time says nothing.
+    rewrite(&rig.file("new"), "new", 0);
+    rig.push(&[]);
+    let (code, json) = verify(&module);
+    assert_eq!((code, altered(&json)), (1, vec![("file: content".to_string(), damaged)]), "{json:#}");
 }

@@ -7,24 +7,34 @@ use serde::Serialize;
 use super::{Context, print, print_json};
 use crate::clock::Clock;
 use crate::config::target::Target;
-use crate::run::verify::{self, Altered, Verified};
+use crate::run::verify::{self, Altered, Repaired, Verified};
 use crate::tell::counted;
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
 
-/// Verifies each module; fails if anything was altered.
-pub fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Result<Exit> {
+/// Verifies each module, after a repair if one is wanted; fails if anything is altered.
+pub fn run(context: &Context, module: Option<&OsStr>, repairs: bool, json: bool) -> Result<Exit> {
     let mut views = Vec::new();
     let exit = context.for_each(module, |target| {
-        let verified = verify::verify(target, &Clock::System)?;
-        let view = View::new(target, &verified);
+        let (verified, repaired) = match repairs {
+            true => {
+                let mut repaired = verify::repair(target, &Clock::System)?;
+                (std::mem::take(&mut repaired.after), Some(repaired))
+            }
+            false => (verify::verify(target, &Clock::System)?, None),
+        };
+        for trouble in repaired.iter().flat_map(|repaired| &repaired.troubles) {
+            log::warn!("{}: {trouble}", target.label());
+        }
+        let is_incomplete = verified.unreadable > 0 || verified.lost_bytes > 0;
+        let is_damaged = verified.is_damaged();
+        let view = View::new(target, &verified, repaired.as_ref());
         if !json {
             print(&view.to_text(&target.label()))?;
         }
-        let is_incomplete = verified.unreadable > 0 || verified.lost_bytes > 0;
         views.push(view);
-        Ok(match (verified.is_damaged(), is_incomplete) {
+        Ok(match (is_damaged, is_incomplete) {
             (true, _) => Exit::Failed,
             (false, true) => Exit::Warnings,
             (false, false) => Exit::Done,
@@ -51,6 +61,43 @@ struct View {
     change_times: bool,
     altered_files: usize,
     altered: Vec<AlteredView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repaired: Option<RepairView>,
+}
+
+/// What a repair did.
+#[derive(Serialize)]
+struct RepairView {
+    restored_files: u64,
+    lost: Vec<LostView>,
+}
+
+#[derive(Serialize)]
+struct LostView {
+    path: String,
+    last_good_snapshot: Option<String>,
+}
+
+impl RepairView {
+    fn new(repaired: &Repaired) -> Self {
+        let lost = repaired
+            .lost
+            .iter()
+            .map(|(path, good)| LostView { path: escape(path), last_good_snapshot: good.clone() });
+        RepairView { restored_files: repaired.restored, lost: lost.collect() }
+    }
+
+    fn to_text(&self, label: &str) -> String {
+        let mut text = String::new();
+        for LostView { path, last_good_snapshot } in &self.lost {
+            text += &match last_good_snapshot {
+                Some(good) => format!("{path}: not restored; {good} has an earlier file\n"),
+                None => format!("{path}: not restored, and no earlier snapshot has another file\n"),
+            };
+        }
+        let restored = usize::try_from(self.restored_files).unwrap_or(usize::MAX);
+        text + &format!("{label}: attributes of {} restored\n", counted(restored, "file"))
+    }
 }
 
 #[derive(Serialize)]
@@ -67,7 +114,7 @@ struct ChangeView {
 }
 
 impl View {
-    fn new(target: &Target, verified: &Verified) -> Self {
+    fn new(target: &Target, verified: &Verified, repaired: Option<&Repaired>) -> Self {
         View {
             module: target.name.as_deref().map(escape),
             snapshot_root: escape_path(&target.root_path),
@@ -81,11 +128,12 @@ impl View {
             change_times: verified.has_windows,
             altered_files: verified.altered_inodes.len(),
             altered: verified.altered.iter().map(AlteredView::new).collect(),
+            repaired: repaired.map(RepairView::new),
         }
     }
 
     fn to_text(&self, label: &str) -> String {
-        let mut text = String::new();
+        let mut text = self.repaired.as_ref().map(|repaired| repaired.to_text(label)).unwrap_or_default();
         for AlteredView { path, changes, snapshots } in &self.altered {
             let changes: Vec<&str> = changes.iter().map(|change| change.text.as_str()).collect();
             text += &format!("{path}: {}\n    in {}\n", changes.join(", "), snapshots.join(", "));

@@ -86,7 +86,8 @@ impl Staged {
         let _window = Window::open(root.private())?;
         let evidence = Evidence::begin(root);
         let windows = Windows::read(root.private());
-        let is_ours = |changed_ns| windows.cover(changed_ns);
+        // What may be older than all of them may never have been recorded.
+        let is_ours = |changed_ns| windows.contain(changed_ns);
         let recorder = evidence.recorder.as_ref().ok();
         let keep = |baselines: &[u8]| recorder.iter().for_each(|recorder| recorder.keep(baselines));
         let recording = recorder.map(|_| Recording { is_ours: &is_ours, keep: &keep });

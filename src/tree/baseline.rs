@@ -10,9 +10,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, fstat};
 use rustix::fs::{AtFlags, StatxFlags};
 
 use super::syscalls::{Answer, stat_entry};
@@ -60,10 +64,15 @@ pub enum Origin {
 
 /// Looks at the entry `name`, without its extended attributes.
 pub fn look(directory: BorrowedFd, name: &CStr) -> Answer<Inode> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    look_with(directory, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT)
+}
+
+fn look_with(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> Answer<Inode> {
     let statx = match rustix::fs::statx(directory, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME) {
         Ok(statx) => statx,
-        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => return look_plainly(directory, name),
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
+            return look_plainly(directory, name, flags);
+        }
         Err(error) => return Err(Errno::from_raw(error.raw_os_error())),
     };
     let moment =
@@ -90,8 +99,11 @@ pub fn look(directory: BorrowedFd, name: &CStr) -> Answer<Inode> {
 /// The same on a kernel that has no statx.
 // The width of the fields differs between platforms.
 #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
-fn look_plainly(directory: BorrowedFd, name: &CStr) -> Answer<Inode> {
-    let stat = stat_entry(directory, name)?;
+fn look_plainly(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> Answer<Inode> {
+    let stat = match flags.contains(AtFlags::EMPTY_PATH) {
+        true => fstat(directory)?,
+        false => stat_entry(directory, name)?,
+    };
     let moment = |seconds, nanoseconds| Moment { seconds, nanoseconds: nanoseconds as u32 };
     Ok(Inode {
         number: stat.st_ino.into(),
@@ -185,6 +197,39 @@ impl Recording<'_> {
     pub fn is_news(&self, live: &Inode) -> bool {
         live.links < 2 || !(self.is_ours)(live.changed.as_ns())
     }
+}
+
+/// BLAKE3 of the content of a regular file, unless it is no longer `inode`, or changes while it is read.
+pub fn content_hash(directory: BorrowedFd, name: &CStr, inode: &Inode) -> Option<[u8; 32]> {
+    const REGULAR: u32 = 0o100_000;
+    if inode.attributes.mode & 0o170_000 != REGULAR {
+        return None;
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let open = |flags| openat(directory, name, flags, Mode::empty());
+    // Reading must not look like a client's access; only owners may ask for that.
+    let file = open(flags | OFlag::O_NOATIME).or_else(|_| open(flags)).ok()?;
+    let is_same =
+        || look_at(file.as_fd()).is_ok_and(|now| now.number == inode.number && now.changed == inode.changed);
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 256 << 10];
+    let mut reader = File::from(file.try_clone().ok()?);
+    if !is_same() {
+        return None;
+    }
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => drop(hasher.update(&buffer[..read])),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+    is_same().then(|| *hasher.finalize().as_bytes())
+}
+
+fn look_at(file: BorrowedFd) -> Answer<Inode> {
+    look_with(file, c"", AtFlags::EMPTY_PATH)
 }
 
 /// The baseline of what is `name` now, after it was linked; none if it is gone.

@@ -11,8 +11,10 @@
 //!
 //! Nothing is opened but directories, and nothing is changed that the file system would note.
 
+mod hashing;
 mod naming;
 mod refresh;
+mod repair;
 mod survey;
 mod touches;
 
@@ -38,7 +40,9 @@ use crate::tell::escape::escape;
 use crate::tree::inodes::{Name, walk};
 use crate::tree::syscalls::{Identity, stat_entry};
 
+pub use hashing::hash_contents;
 pub use refresh::{compact_if_outgrown, take_up};
+pub use repair::{Repaired, repair};
 
 /// What a verification found.
 #[derive(Debug, Default)]

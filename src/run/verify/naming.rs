@@ -6,7 +6,7 @@ use super::survey::{baselines, present};
 use super::{Altered, Case, Snapshot, Touch};
 use crate::decide::damage::{Change, Moment, applicable, changes};
 use crate::store::inodes::{Catalogue, Position};
-use crate::tree::baseline::{Baseline, Inode};
+use crate::tree::baseline::{Baseline, Inode, content_hash};
 use crate::tree::inodes::Name;
 
 /// An altered inode as it is now, with what is recorded of it.
@@ -14,6 +14,9 @@ struct Known {
     inode: Inode,
     baselines: Vec<(Position, Baseline)>,
     touches: Vec<Moment>,
+    /// Hashes of what was in it, and of what is now.
+    hashes: Vec<(Position, [u8; 32])>,
+    hash: Option<[u8; 32]>,
 }
 
 impl Known {
@@ -22,6 +25,10 @@ impl Known {
         let was = applicable(&self.baselines, snapshot.position.unwrap_or(0));
         let mut found =
             was.map(|was| changes(&was.inode.attributes, &self.inode.attributes)).unwrap_or_default();
+        let hash = applicable(&self.hashes, snapshot.position.unwrap_or(0));
+        if self.hash.is_some_and(|now| hash.is_some_and(|hash| *hash != now)) {
+            found.push(Change::Content);
+        }
         let last = self.touches.iter().filter(|touched| snapshot.began_ns <= touched.as_ns()).max();
         found.extend(last.copied().map(Change::Touched));
         found
@@ -72,5 +79,7 @@ fn know(catalogue: &Catalogue, touches: &HashMap<u64, Vec<Moment>>, name: &Name)
     let is_linked_since =
         !touches.is_empty() && inode.changed > touches.iter().copied().max().unwrap_or_default();
     let is_relinked = baselines.iter().any(|(_, baseline)| touches.contains(&baseline.touched));
-    (!is_linked_since || is_relinked).then_some(Known { inode, baselines, touches })
+    let hashes = catalogue.hashes(inode.number, inode.birth_ns);
+    let hash = if hashes.is_empty() { None } else { content_hash(name.directory, name.name, &inode) };
+    (!is_linked_since || is_relinked).then_some(Known { inode, baselines, touches, hashes, hash })
 }

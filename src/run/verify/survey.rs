@@ -7,7 +7,7 @@ use crate::decide::damage::{Moment, Xattrs, changes, is_access_time_set};
 use crate::store::inodes::windows::Windows;
 use crate::store::inodes::{Catalogue, Position};
 use crate::tell::progress;
-use crate::tree::baseline::{Baseline, Inode, Origin, look, xattrs};
+use crate::tree::baseline::{Baseline, Inode, Origin, content_hash, look, xattrs};
 use crate::tree::inodes::Name;
 use crate::tree::syscalls::is_privileged;
 
@@ -65,6 +65,10 @@ impl Survey {
             .any(|(_, was)| !changes(&was.inode.attributes, &inode.attributes).is_empty())
         {
             self.altered.insert(inode.number);
+        } else if let Some(is_same) = is_same_content(catalogue, &inode, &baselines, name) {
+            if !is_same {
+                self.altered.insert(inode.number);
+            }
         } else {
             self.touches.extend(touches(&baselines, &inode, windows));
         }
@@ -92,6 +96,24 @@ pub(super) fn baselines(catalogue: &Catalogue, inode: &Inode) -> Vec<(Position, 
         }
     }
     baselines
+}
+
+/// Whether the content is what was hashed; nothing if it was not, or cannot be read.
+fn is_same_content(
+    catalogue: &Catalogue,
+    inode: &Inode,
+    baselines: &[(Position, Baseline)],
+    name: &Name,
+) -> Option<bool> {
+    let hashes = catalogue.hashes(inode.number, inode.birth_ns);
+    if hashes.is_empty() {
+        return None;
+    }
+    let now = content_hash(name.directory, name.name, inode)?;
+    let is_same = hashes.iter().all(|(_, hash)| *hash == now);
+    // What was hashed only later says nothing of what was in it before.
+    let is_whole = hashes.first().zip(baselines.first()).is_some_and(|(hash, baseline)| hash.0 <= baseline.0);
+    (is_whole || !is_same).then_some(is_same)
 }
 
 /// When others touched the inode: as it says itself, and as it said when it was linked again.

@@ -12,7 +12,7 @@ use nix::unistd::fsync;
 
 use super::block::{Kind, framed};
 use super::reading::{Catalogue, Position};
-use super::{Commit, FILE, FOUND};
+use super::{Commit, FILE, FOUND, HASHED_BYTES};
 use crate::store::durable::{Place, TEMPORARY, c_name};
 use crate::tell::error::{Error, Result};
 use crate::tree::baseline_bytes::BLOCK_BYTES;
@@ -55,7 +55,16 @@ pub fn rewrite(private: Place, catalogue: &Catalogue, selection: Selection) -> R
 
 fn copy(catalogue: &Catalogue, selection: Selection, file: &mut impl Write) -> std::io::Result<()> {
     let mut order = catalogue.in_order().into_iter().peekable();
-    for (position, (end, commit)) in catalogue.commits().iter().enumerate() {
+    let mut hashes = catalogue.hashes_in_order().into_iter().peekable();
+    let commits = catalogue.commits();
+    for (position, (end, commit)) in commits.iter().enumerate() {
+        let next_end = commits.get(position + 1).map_or(u64::MAX, |(end, _)| *end);
+        let mut kept_hashes = Vec::new();
+        while let Some(known) = hashes.next_if(|known| known.offset < next_end) {
+            if catalogue.find(known.inode).any(|index| (selection.keep)(index)) {
+                kept_hashes.extend(catalogue.hash_bytes(known).into_iter().flatten());
+            }
+        }
         let mut bytes = Vec::new();
         let mut has_any = false;
         while let Some((index, offset)) = order.next_if(|(_, offset)| offset < end) {
@@ -74,7 +83,8 @@ fn copy(catalogue: &Catalogue, selection: Selection, file: &mut impl Write) -> s
             file.write_all(&framed(Kind::Baselines, &bytes))?;
         }
         // Of a snapshot that is older than all there are, only the baselines are wanted.
-        let is_needed = has_any || position >= selection.oldest && commit.name != FOUND;
+        let is_needed =
+            has_any || !kept_hashes.is_empty() || position >= selection.oldest && commit.name != FOUND;
         let commit = if position < selection.oldest {
             Commit { name: FOUND.to_string(), ..commit.clone() }
         } else {
@@ -82,6 +92,9 @@ fn copy(catalogue: &Catalogue, selection: Selection, file: &mut impl Write) -> s
         };
         if is_needed {
             file.write_all(&framed(Kind::Commit, &commit.bytes()))?;
+        }
+        for some in kept_hashes.chunks(HASHED_BYTES * 1_000) {
+            file.write_all(&framed(Kind::Hashes, some))?;
         }
     }
     file.flush()

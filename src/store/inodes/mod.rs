@@ -53,6 +53,36 @@ impl Commit {
     }
 }
 
+const HASHED_BYTES: usize = 48;
+
+/// The content of an inode, as it was when a snapshot was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hashed {
+    /// The inode's number.
+    pub inode: u64,
+    /// When it was made, nanoseconds since 1970; 0 if the file system does not tell.
+    pub birth_ns: i64,
+    /// BLAKE3 of the content.
+    pub hash: [u8; 32],
+}
+
+impl Hashed {
+    fn bytes(&self) -> [u8; HASHED_BYTES] {
+        let mut bytes = [0; HASHED_BYTES];
+        bytes[..8].copy_from_slice(&self.inode.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.birth_ns.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.hash);
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (inode, rest) = bytes.split_first_chunk()?;
+        let (birth, hash) = rest.split_first_chunk()?;
+        let (inode, birth_ns) = (u64::from_le_bytes(*inode), i64::from_le_bytes(*birth));
+        Some(Hashed { inode, birth_ns, hash: hash.try_into().ok()? })
+    }
+}
+
 /// Appends to the catalogue, for a holder of the root's long lock.
 pub struct Recorder {
     file: File,
@@ -104,6 +134,14 @@ impl Recorder {
             }
         };
         result.map_err(|cause| Error::io("write", &self.path, cause))
+    }
+
+    /// Appends hashes of contents of the snapshot that was committed last, durably.
+    pub fn keep_hashes(&self, hashes: &[Hashed]) -> Result<()> {
+        let failed = |cause| Error::io("write", &self.path, cause);
+        let bytes: Vec<u8> = hashes.iter().flat_map(|hashed| hashed.bytes()).collect();
+        (&self.file).write_all(&framed(Kind::Hashes, &bytes)).map_err(failed)?;
+        self.file.sync_data().map_err(failed)
     }
 
     /// The same for what was found in snapshots later.

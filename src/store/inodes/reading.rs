@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use nix::fcntl::OFlag;
 
 use super::block::{Blocks, Kind};
-use super::{Commit, FOUND};
+use super::{Commit, FOUND, HASHED_BYTES, Hashed};
 use crate::store::durable::Place;
 use crate::tell::error::{Error, Result};
 use crate::tree::baseline::Baseline;
@@ -24,7 +24,7 @@ pub struct Known {
     /// The inode's number.
     pub inode: u64,
     /// Its place in the file.
-    offset: u64,
+    pub(super) offset: u64,
 }
 
 /// All that is recorded.
@@ -32,6 +32,8 @@ pub struct Catalogue {
     file: File,
     /// By inode, then in the order in which they were recorded.
     known: Vec<Known>,
+    /// The same for hashes of contents.
+    hashes: Vec<Known>,
     /// In the order in which they were recorded, each with its end.
     commits: Vec<(u64, Commit)>,
     /// How many bytes could not be understood.
@@ -51,6 +53,7 @@ impl Catalogue {
         let mut catalogue = Catalogue {
             file: file.try_clone().map_err(failed)?,
             known: Vec::new(),
+            hashes: Vec::new(),
             commits: Vec::new(),
             lost_bytes: 0,
         };
@@ -66,13 +69,14 @@ impl Catalogue {
                     catalogue.commits.extend(Commit::read(&payload).map(|commit| (block.end(), commit)));
                     counted = catalogue.known.len();
                 }
-                Kind::Hashes => {}
+                Kind::Hashes => catalogue.add_hashes(&payload, block.start),
             }
         }
         // What no commit follows is being written, or was left behind.
         catalogue.known.truncate(counted);
         catalogue.known.shrink_to_fit();
         catalogue.known.sort_unstable();
+        catalogue.hashes.sort_unstable();
         catalogue.lost_bytes += blocks.lost_bytes;
         Ok(Some(catalogue))
     }
@@ -88,6 +92,48 @@ impl Catalogue {
             self.known.push(Known { inode, offset: start + at as u64 });
             at += length;
         }
+    }
+
+    fn add_hashes(&mut self, payload: &[u8], start: u64) {
+        for (index, bytes) in payload.chunks_exact(HASHED_BYTES).enumerate() {
+            let offset = start + (index * HASHED_BYTES) as u64;
+            self.hashes.extend(Hashed::read(bytes).map(|hashed| Known { inode: hashed.inode, offset }));
+        }
+    }
+
+    /// The hashes of the content of an inode that is this one still, with their positions, oldest first.
+    pub fn hashes(&self, inode: u64, birth_ns: i64) -> Vec<(Position, [u8; 32])> {
+        let start = self.hashes.partition_point(|known| known.inode < inode);
+        let known = self.hashes[start..].iter().take_while(|known| known.inode == inode);
+        let read = known.filter_map(|known| {
+            let mut bytes = [0; HASHED_BYTES];
+            self.file.read_exact_at(&mut bytes, known.offset).ok()?;
+            // They follow the commit of the snapshot that they belong to.
+            let position = self.position_of(known.offset).checked_sub(1)?;
+            Hashed::read(&bytes)
+                .filter(|hashed| hashed.birth_ns == birth_ns)
+                .map(|hashed| (position, hashed.hash))
+        });
+        read.collect()
+    }
+
+    /// The hashes as they are in the file, oldest first: inode, place and bytes.
+    pub(super) fn hashes_in_order(&self) -> Vec<Known> {
+        let mut order = self.hashes.clone();
+        order.sort_unstable_by_key(|known| known.offset);
+        order
+    }
+
+    /// The bytes of the hash there.
+    pub(super) fn hash_bytes(&self, known: Known) -> Option<[u8; HASHED_BYTES]> {
+        let mut bytes = [0; HASHED_BYTES];
+        self.file.read_exact_at(&mut bytes, known.offset).ok().map(|()| bytes)
+    }
+
+    /// Which inodes were recorded with the snapshot at `position`.
+    pub fn recorded_with(&self, position: Position) -> Vec<u64> {
+        let with = self.known.iter().filter(|known| self.position_of(known.offset) == position);
+        with.map(|known| known.inode).collect()
     }
 
     /// How many baselines there are.

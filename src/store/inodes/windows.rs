@@ -154,9 +154,19 @@ impl Windows {
     /// Whether a change time of that many nanoseconds since 1970 can be of our own making.
     pub fn cover(&self, ns: i64) -> bool {
         let Some(since) = self.since_ns else { return true };
+        ns < since.saturating_add(SLACK_NS) || self.is_within(ns, 0)
+    }
+
+    /// Whether a change time lies in one that is known, without what each was widened by: what a client did just before
+    /// a run is the client's.
+    pub fn contain(&self, ns: i64) -> bool {
+        self.is_within(ns, SLACK_NS)
+    }
+
+    fn is_within(&self, ns: i64, margin_ns: i64) -> bool {
         let next = self.spans.partition_point(|(start, _)| *start <= ns);
-        let is_in_last = || next.checked_sub(1).is_some_and(|last| ns <= self.spans[last].1);
-        ns < since.saturating_add(SLACK_NS) || is_in_last()
+        let Some((start, end)) = next.checked_sub(1).map(|last| self.spans[last]) else { return false };
+        ns >= start.saturating_add(margin_ns) && ns <= end.saturating_sub(margin_ns)
     }
 
     /// Whether they are known at all.
