@@ -36,14 +36,13 @@ pub(super) fn survey(case: &Case) -> Survey {
         survey.unreadable += case.walk(snapshot, &mut |name: &Name| {
             progress::add(1);
             let found = case.catalogue.as_ref().map_or(0..0, |catalogue| catalogue.find(name.inode));
-            match &case.catalogue {
-                Some(catalogue) if !found.is_empty() => {
-                    if !std::mem::replace(&mut seen[found.start], true) {
-                        survey.hold(catalogue, &windows, name);
-                    }
-                }
-                _ if unknown.insert(name.inode) => survey.unknown += 1,
-                _ => {}
+            let known = case.catalogue.as_ref().filter(|_| !found.is_empty());
+            let Some(catalogue) = known else {
+                survey.unknown += u64::from(unknown.insert(name.inode));
+                return;
+            };
+            if !std::mem::replace(&mut seen[found.start], true) {
+                survey.hold(catalogue, &windows, name);
             }
         });
     }

@@ -3,7 +3,7 @@
 //! One file, `catalogue`, to which a run appends: baselines of the inodes that are new in its snapshot, then a commit
 //! with the snapshot's name. All of it is written before the snapshot's `syncfs`, so it is durable with the snapshot.
 //! What no commit follows was left by a run that was killed; the next one cuts it off, and so it does with the commit of a
-//! snapshot that never became visible. What is damaged is skipped by those who read ([`block`]).
+//! snapshot that never became visible. What is damaged is skipped by those who read (`block`).
 //!
 //! The catalogue is evidence, not history: whatever goes wrong with it is told and costs no snapshot.
 

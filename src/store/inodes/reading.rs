@@ -58,7 +58,7 @@ impl Catalogue {
             lost_bytes: 0,
         };
         let mut counted = 0;
-        while let Some(block) = blocks.next() {
+        for block in blocks.by_ref() {
             let Some(payload) = block.payload(&file) else {
                 catalogue.lost_bytes += block.end() - block.start;
                 continue;
