@@ -129,6 +129,16 @@ enum Command {
         #[command(flatten)]
         snapshot: Named,
     },
+    /// Look whether files in snapshots have been altered in place; exit 1 if so
+    Verify {
+        #[command(flatten)]
+        modules: Modules,
+        /// Give snapshots back the modes, owners, times and extended attributes that were altered
+        #[arg(long)]
+        repair_attributes: bool,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Let expiry go on that paused because a push changed most of the tree; or, with --torn, call the module whole
     Release {
         #[command(flatten)]
@@ -136,6 +146,9 @@ enum Command {
         /// The module is whole, though the clients whose pushes failed have not pushed again
         #[arg(long)]
         torn: bool,
+        /// Files in snapshots are to be as they are now, though they have been altered
+        #[arg(long, conflicts_with = "torn")]
+        damage: bool,
     },
     /// Health for monitoring, and a doctor for rsyncd.conf and policy
     Check {
@@ -267,7 +280,13 @@ fn dispatch(command: Option<Command>, context: &command::Context) -> Result<u8, 
         Some(Command::Pin { snapshot, reason }) => command::pin::pin(context, &snapshot.named, &reason)?,
         Some(Command::Unpin { snapshot }) => command::pin::unpin(context, &snapshot.named)?,
         Some(Command::Undelete { snapshot }) => command::pin::undelete(context, &snapshot.named)?,
-        Some(Command::Release { modules, torn }) => {
+        Some(Command::Verify { modules, repair_attributes, format }) => {
+            command::verify::run(context, modules.module.as_deref(), repair_attributes, format.json)?
+        }
+        Some(Command::Release { modules, damage: true, .. }) => {
+            command::pin::release_damage(context, modules.module.as_deref())?
+        }
+        Some(Command::Release { modules, torn, .. }) => {
             command::pin::release(context, modules.module.as_deref(), torn)?
         }
         Some(Command::Check { modules, format }) => {

@@ -28,6 +28,14 @@ pub fn lower(policy: &Policy) {
     warn_unless_done(answer, "ionice");
 }
 
+/// Lets the calling thread read and write only when nobody else wants to.
+pub fn idle() {
+    let ioprio = CLASS_IDLE << CLASS_SHIFT;
+    // SAFETY: takes numbers only; the process with id 0 is the calling thread.
+    let answer = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0 as libc::c_long, ioprio) };
+    warn_unless_done(answer, "ionice");
+}
+
 fn warn_unless_done(answer: libc::c_long, setting: &str) {
     if answer != 0 {
         log::warn!("cannot set {setting}: {}", std::io::Error::last_os_error());

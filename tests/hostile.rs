@@ -87,7 +87,7 @@ impl Storm {
     }
 
     /// Once it is over, all is well.
-    fn is_over(self, module: &Module) {
+    fn assert_is_over(self, module: &Module) {
         module.write_policy("[defaults]\nlock_wait = \"20s\"\n");
         let made = module.json(&["snapshot", NAME, "--json"]);
         assert!(made["outcome"] == "published" || made["outcome"] == "unchanged", "{made}");
@@ -120,7 +120,7 @@ fn nothing_outside_is_touched_while_snapshots_are_made_afresh() {
         let _ = fs::remove_dir_all(module.private("."));
         is_good(&Run::of(&mut module.hook_through(&OR_HANGS))) && module.snapshots().len() == 1
     });
-    storm.is_over(&module);
+    storm.assert_is_over(&module);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn nothing_outside_is_touched_while_the_module_is_compared() {
     module.write_policy("[defaults]\nmin_interval = \"1d\"\nfull_comparison = \"0s\"\n");
     storm.rage("compare", ground, |_, _| is_good(&Run::of(&mut module.hook_through(&OR_HANGS))));
     assert_eq!(module.snapshots(), [first]);
-    storm.is_over(&module);
+    storm.assert_is_over(&module);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn nothing_outside_is_touched_while_snapshots_are_recycled() {
     });
     println!("recycle: {recycled} snapshots were made out of retired ones");
     assert!(recycled > 10, "only {recycled} were");
-    storm.is_over(&module);
+    storm.assert_is_over(&module);
 }
 
 /// The worst case: somebody still has directories open that are in a snapshot.
@@ -176,7 +176,7 @@ fn nothing_outside_is_touched_while_snapshots_are_removed() {
     });
     module.run(&["rotate", NAME, "--confirm", "--purge"]).exits(&[0, 4]);
     assert_eq!((module.left_over("staging"), module.left_over("expired")), (0, 0));
-    storm.is_over(&module);
+    storm.assert_is_over(&module);
 }
 
 /// `rotate` by hand, which removes what is retired, run through another program.

@@ -50,7 +50,11 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
         warn(message);
     }
     if let Some(pause) = &decision.pause {
-        let level = if matches!(pause, Pause::Brake(_)) { Level::Critical } else { Level::Warning };
+        let level = if matches!(pause, Pause::Brake(_) | Pause::Damage(_)) {
+            Level::Critical
+        } else {
+            Level::Warning
+        };
         findings.push(Finding::new(level, format!("nothing expires: {pause}")));
     }
     let newest = catalog.newest(Grade::Complete, now);

@@ -19,6 +19,7 @@ mod replay;
 pub mod rotate;
 pub mod snapshot;
 pub mod timeline;
+pub mod verify;
 pub mod view;
 
 use std::ffi::OsStr;

@@ -12,6 +12,7 @@ use crate::store::pin::{self, Pin};
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
+use crate::tell::counted;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 use crate::tell::exit::Exit;
@@ -75,6 +76,21 @@ pub fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<
                 None => "nothing to release".to_string(),
             },
         )
+    })
+}
+
+/// Accepts what was altered in snapshots, and lets expiry go on.
+///
+/// # Errors
+/// If the module, its catalogue or its state cannot be used.
+pub fn release_damage(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
+    context.for_each(module, |target| {
+        let accepted = run::verify::accept(target, &Clock::System)?.altered_inodes.len();
+        let message = match accepted {
+            0 => "nothing is altered".to_string(),
+            count => format!("{} accepted as found", counted(count, "altered file")),
+        };
+        done(target, &message)
     })
 }
 

@@ -26,7 +26,7 @@ pub struct Policies {
 /// Reads one key's value into a policy.
 type Setter = fn(&mut Policy, &Value) -> Reading<()>;
 
-const KEYS: [(&str, Setter); 26] = [
+const KEYS: [(&str, Setter); 27] = [
     ("keep", |policy, value| value.keep().map(|keep| policy.keep = keep)),
     ("strict", |policy, value| value.boolean().map(|strict| policy.strict = strict)),
     ("prefer", |policy, value| value.one_of(&PREFER).map(|prefer| policy.prefer = prefer)),
@@ -51,6 +51,7 @@ const KEYS: [(&str, Setter); 26] = [
     ("grace", |policy, value| value.span().map(|span| policy.grace = Some(span))),
     ("free_space", |policy, value| value.free_space().map(|space| policy.free_space = Some(space))),
     ("anomaly_share", |policy, value| value.percent().map(|share| policy.anomaly_share = share)),
+    ("content_hashes", |policy, value| value.boolean().map(|hashes| policy.content_hashes = hashes)),
     ("max_age", |policy, value| value.positive_span().map(|span| policy.max_age = Some(span))),
     ("log_level", |policy, value| value.one_of(&LOG_LEVEL).map(|level| policy.log_level = level)),
     ("nice", |policy, value| value.integer(0..=19).map(|nice| policy.nice = nice as i32)),
@@ -313,6 +314,7 @@ mod tests {
             [defaults]
             keep = { yearly = "always", minutely = 60, daily = "2 * 7" }
             strict = false
+            content_hashes = true
             prefer = "newest"
             min_keep = 0
             min_age = "0s"
@@ -345,6 +347,7 @@ mod tests {
                 (Frequency::Yearly, Count::Always),
             ],
             strict: false,
+            content_hashes: true,
             prefer: Prefer::Newest,
             min_keep: 0,
             min_age: Span::from_seconds(0),

@@ -24,6 +24,9 @@ pub(super) fn pause(
     if let Some(brake) = &history.brake {
         return Some(Pause::Brake(brake.clone()));
     }
+    if let Some(damage) = &history.damage {
+        return Some(Pause::Damage(damage.clone()));
+    }
     let confirmed = history.confirmed_future.map_or(now, |confirmed| confirmed.max(now));
     let is_future =
         |snapshot: &&Snapshot| snapshot.recorded && snapshot.verified_until.max(snapshot.time) > confirmed;

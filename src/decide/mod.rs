@@ -6,6 +6,7 @@
 pub mod brake;
 pub mod claim;
 pub mod clock_guard;
+pub mod damage;
 pub mod finish;
 pub mod forecast;
 pub mod frequency;

@@ -36,6 +36,8 @@ pub struct Policy {
     pub keep: Vec<(Frequency, Count)>,
     /// Whether a count is also a time window.
     pub strict: bool,
+    /// Whether the contents of files that are new in a snapshot are hashed.
+    pub content_hashes: bool,
     /// Which snapshot stands for a slot.
     pub prefer: Prefer,
     /// Never fewer complete snapshots than this.
@@ -97,6 +99,7 @@ impl Default for Policy {
                 (Frequency::Monthly, Count::Always),
             ],
             strict: true,
+            content_hashes: false,
             prefer: Prefer::Oldest,
             min_keep: 3,
             min_age: Span::from_seconds(3_600),

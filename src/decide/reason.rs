@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::brake::Brake;
 use super::clock_guard::ClockJump;
+use super::damage::Damage;
 use super::frequency::{Count, Frequency};
 use super::policy::Prefer;
 use super::span::Span;
@@ -78,6 +79,8 @@ pub enum Pause {
     StateLost,
     /// A push changed most of the tree.
     Brake(Brake),
+    /// Files in snapshots have been altered.
+    Damage(Damage),
     /// The policy has changed and would expire most of the history at once.
     MostOfHistory {
         /// Complete snapshots that would go.
@@ -98,6 +101,7 @@ impl fmt::Display for Pause {
                 )
             }
             Pause::Brake(brake) => brake.fmt(f),
+            Pause::Damage(damage) => damage.fmt(f),
             Pause::MostOfHistory { going, of } => write!(
                 f,
                 "the policy has changed and would expire {going} of {of} complete snapshots; look at `plan`, then run `rotate --confirm` if that is meant"

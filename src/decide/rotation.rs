@@ -17,6 +17,7 @@ use chrono::{DateTime, Utc};
 use super::brake::Brake;
 use super::claim::{Claim, HeldSpan, claims};
 use super::clock_guard::ClockJump;
+use super::damage::Damage;
 use super::grade::Grade;
 use super::guards;
 use super::policy::Policy;
@@ -55,6 +56,8 @@ pub struct History {
     pub confirmed_future: Option<DateTime<Utc>>,
     /// The pause that a push caused which changed most of the tree.
     pub brake: Option<Brake>,
+    /// Files in snapshots that were found altered.
+    pub damage: Option<Damage>,
     /// The [`rules`](super::guards::rules) that the last rotation went by, if there was one.
     pub rules: Option<String>,
 }

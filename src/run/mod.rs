@@ -21,6 +21,7 @@ mod rotate;
 mod scan;
 mod snapshot;
 mod transfer;
+pub mod verify;
 
 use chrono::{DateTime, Utc};
 

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 
 use super::scan::Scan;
 use super::snapshot::{Outlook, Pass, is_new_mark};
+use super::verify::{hash_contents, take_up};
 use super::{Ending, Report};
 use crate::clock::Clock;
 use crate::decide::brake::{Brake, Change};
@@ -63,7 +64,13 @@ impl Pass<'_> {
         if let Some(brake) = anomaly {
             self.pull(brake)?;
         }
-        staged.publish(self.root, &name, &record)?;
+        let begins_catalogue = staged.begins_catalogue() && !self.catalog.items.is_empty();
+        if let Some(error) = staged.publish(self.root, &name, &record)? {
+            report.warn(
+                &self.target.label(),
+                format!("`verify` will not know the new files of {name}: {error}"),
+            );
+        }
         log::info!(
             "{}: published {name} ({grade}): {} entries, {} added, {} changed, {} removed; {}; {} s",
             self.target.label(),
@@ -74,12 +81,31 @@ impl Pass<'_> {
             record.work.as_ref().map(ToString::to_string).unwrap_or_default(),
             record.duration_seconds,
         );
+        if begins_catalogue {
+            self.complete_catalogue(&name, report);
+        }
+        if self.target.policy.content_hashes
+            && let Err(error) = hash_contents(self.root, &name)
+        {
+            report.warn(&self.target.label(), format!("not all new files of {name} are hashed: {error}"));
+        }
         report.ending = Ending::Published;
         report.snapshot = Some(name);
         self.remember(match grade {
             Grade::Complete => Outlook::COMPLETE,
             Grade::Partial => Outlook::torn(Some(grade), self.torn_scan(&comparison)),
         })
+    }
+
+    /// Where the catalogue begins with a snapshot that is not the first, most of its inodes are not new. It is on disk by now, and nobody waits.
+    fn complete_catalogue(&self, name: &str, report: &mut Report) {
+        let label = self.target.label();
+        match take_up(self.root, name) {
+            Ok(inodes) => log::info!(
+                "{label}: the catalogue of inodes begins: {inodes} that {name} shares with earlier snapshots are recorded as they are"
+            ),
+            Err(error) => report.warn(&label, format!("`verify` will not know all files of {name}: {error}")),
+        }
     }
 
     /// The retired snapshot to make this one from. While expiry is paused none is used up: it may be

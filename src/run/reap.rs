@@ -4,6 +4,9 @@
 //! killed is still owed its snapshot. Both go into the state, durably, before the entry is struck out. After a crash of the
 //! machine no push is a good one any more: rsync does not sync what it writes, so part of it may be lost.
 
+use std::thread;
+use std::time::Duration;
+
 use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::decide::grade::Intent;
@@ -17,6 +20,9 @@ use crate::tell::error::Result;
 /// What stands for the status of a transfer that nobody knows the end of, as rsyncd itself tells it.
 const UNKNOWN_STATUS: i32 = -1;
 
+/// The kernel stamps changes by ticks of at most 10 ms.
+const TICK: Duration = Duration::from_millis(20);
+
 /// Strikes out the entries of the dead, after the state has taken over what they leave.
 pub(super) fn reap(target: &Target, root: &SnapshotRoot, ledger: &Ledger, clock: &Clock) -> Result<()> {
     ledger.clean_up()?;
@@ -28,6 +34,7 @@ pub(super) fn reap(target: &Target, root: &SnapshotRoot, ledger: &Ledger, clock:
         torn.extend(tear(line, clock));
         asked = asked.max(debt(target, line));
     }
+    let is_nameless = torn.iter().any(|mark| mark.clients().is_empty());
     if !torn.is_empty() || asked.is_some() {
         State::update(root.private(), |state| {
             for mark in torn {
@@ -37,6 +44,10 @@ pub(super) fn reap(target: &Target, root: &SnapshotRoot, ledger: &Ledger, clock:
                 state.due = Some(due_mark(asked, clock, state.due.take()));
             }
         })?;
+    }
+    // What mends such a mark is told by the kernel's change times alone, and those lag behind the clock.
+    if is_nameless {
+        thread::sleep(TICK);
     }
     dead.iter().try_for_each(|line| ledger.strike(line))
 }

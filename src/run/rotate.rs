@@ -142,6 +142,9 @@ pub(super) fn rotate_after_snapshot(
     }
     let rotated = rotate_locked(target, root, clock, Disposal::Later)?;
     report.warnings.extend(rotated.warnings);
+    if let Err(error) = super::verify::compact_if_outgrown(target, root) {
+        report.warn(&target.label(), format!("the catalogue of inodes stays as large as it is: {error}"));
+    }
     Ok(())
 }
 

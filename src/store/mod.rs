@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod durable;
 pub mod gate;
 pub mod index_file;
+pub mod inodes;
 pub mod ledger;
 pub mod lock;
 pub mod memory;

@@ -1,6 +1,6 @@
 //! From the live tree to a visible snapshot.
 //!
-//! Order: retired snapshot, if one is recycled, into staging → clone into staging → attributes bottom-up → record → `syncfs`, checked → rename
+//! Order: retired snapshot, if one is recycled, into staging → clone into staging → attributes bottom-up → record and catalogue of inodes → `syncfs`, checked → rename
 //! without replacing → fsync of the root. Before the rename a crash leaves only staging and a record
 //! without a snapshot, which [`clean_up`] removes; at the rename everything in the tree is on
 //! disk, file contents that rsync never synced included; after the fsync the name is, too. So
@@ -8,8 +8,7 @@
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
@@ -17,15 +16,18 @@ use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 use super::catalog::names_in;
 use super::durable::{Place, TEMPORARY, c_name};
 use super::index_file;
+use super::inodes::Recorder;
+use super::inodes::windows::{Window, Windows, wall_ns};
 use super::lock::Guard;
 use super::record::{Record, file_name};
 use super::root::{Room, SnapshotRoot};
 use crate::tell::error::{Error, Result};
+use crate::tree::baseline::Recording;
 use crate::tree::clone::{Cloned, Knowledge, Stage, clone_tree};
 use crate::tree::index::{Index, Part};
 use crate::tree::listing::Listing;
 use crate::tree::remove::remove_trees;
-use crate::tree::syscalls::{is_privileged, rename_no_replace};
+use crate::tree::syscalls::{is_privileged, rename_no_replace, stat_entry};
 
 /// Begins the names under which an unprivileged run stages beside the target.
 const BESIDE: &str = ".rsyncd-snapshot-staging-";
@@ -45,6 +47,26 @@ pub struct Staged {
     /// Why it was not made out of the one that it should have been.
     pub refusal: Option<Error>,
     parts: Vec<Part>,
+    evidence: Evidence,
+}
+
+/// What is recorded of the inodes that are new in a snapshot.
+struct Evidence {
+    recorder: Result<Recorder>,
+    /// When the tree began to be linked.
+    began_ns: i64,
+}
+
+impl Evidence {
+    /// What nothing is recorded in is told when the snapshot is published.
+    fn begin(root: &SnapshotRoot) -> Self {
+        let recorder = root.room("expired").and_then(|expired| {
+            let places = [root.directory(), expired.place().directory];
+            let is_known = |name: &str| places.iter().any(|place| stat_entry(*place, &c_name(name)).is_ok());
+            Recorder::open(root.private(), is_known)
+        });
+        Evidence { recorder, began_ns: wall_ns() }
+    }
 }
 
 impl Staged {
@@ -62,8 +84,17 @@ impl Staged {
         entries: Option<u64>,
     ) -> Result<Self> {
         let room = root.room("staging")?;
-        let knowledge = Knowledge { newest, retired: None, entries };
         let mut refusal = None;
+        // Until the last link is made; should that fail, the tree is removed in another window.
+        let _window = Window::open(root.private())?;
+        let evidence = Evidence::begin(root);
+        let windows = Windows::read(root.private());
+        // What may be older than all of them may never have been recorded.
+        let is_ours = |changed_ns| windows.contain(changed_ns);
+        let recorder = evidence.recorder.as_ref().ok();
+        let keep = |baselines: &[u8]| recorder.iter().for_each(|recorder| recorder.keep(baselines));
+        let recording = recorder.map(|_| Recording { is_ours: &is_ours, keep: &keep });
+        let knowledge = Knowledge { newest, retired: None, entries, recording };
         if let Some(retired) = recycle {
             match recycle_into(root, &room, retired, knowledge) {
                 Ok((cloned, parts)) => {
@@ -76,6 +107,7 @@ impl Staged {
                         parts,
                         recycled: Some(retired.to_string()),
                         refusal,
+                        evidence,
                     });
                 }
                 Err(error) => refusal = Some(error),
@@ -86,20 +118,29 @@ impl Staged {
         let parent = if beside { root.directory() } else { room.place().directory };
         let stage = Stage { parent, name: &name, is_recycled: false, staging: room.place().directory };
         let (cloned, parts) = clone_tree((root.module(), &root.module_path), &stage, knowledge)?;
-        Ok(Staged { name, beside, room, cloned, parts, recycled: None, refusal })
+        Ok(Staged { name, beside, room, cloned, parts, recycled: None, refusal, evidence })
     }
 
-    /// Makes the staged tree durable, then visible as the snapshot `name`.
-    pub fn publish(self, root: &SnapshotRoot, name: &str, record: &Record) -> Result<()> {
+    /// Whether nothing has been recorded before of the inodes that snapshots share.
+    pub fn begins_catalogue(&self) -> bool {
+        self.evidence.recorder.as_ref().is_ok_and(Recorder::is_new)
+    }
+
+    /// Makes the staged tree durable, then visible as the snapshot `name`. Returns what keeps its inodes from being
+    /// recorded; that costs no snapshot.
+    pub fn publish(self, root: &SnapshotRoot, name: &str, record: &Record) -> Result<Option<Error>> {
         let path = root.path.join(name);
         record.write_before_syncfs(root.room("records")?.place(), name)?;
         index_file::write_before_syncfs(root, name, self.parts, self.cloned.entries)?;
+        let began_ns = self.evidence.began_ns;
+        let recorded = self.evidence.recorder.and_then(|recorder| recorder.commit(name, began_ns));
         // The descriptor is on the module's file system, whose data has to be durable.
         syncfs(root.directory()).map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
         let parent = if self.beside { root.directory() } else { self.room.place().directory };
         rename_no_replace(parent, &self.name, root.directory(), &c_name(name))
             .map_err(|cause| Error::io("publish", &path, cause))?;
-        fsync(root.directory()).map_err(|cause| Error::io("sync", &root.path, cause))
+        fsync(root.directory()).map_err(|cause| Error::io("sync", &root.path, cause))?;
+        Ok(recorded.err())
     }
 }
 
@@ -166,20 +207,26 @@ pub fn discard_staging(root: &SnapshotRoot) {
 
 fn empty_staging(root: &SnapshotRoot) -> Result<bool> {
     let room = root.room("staging")?;
-    remove_all(room.place().directory, room.place().path, |_| true)
+    remove_all(root, room.place(), |_| true)
 }
 
 fn remove_staged_beside(root: &SnapshotRoot) -> Result<bool> {
-    remove_all(root.directory(), &root.path, |name| name.starts_with(BESIDE.as_bytes()))
+    let place = Place { directory: root.directory(), path: &root.path };
+    remove_all(root, place, |name| name.starts_with(BESIDE.as_bytes()))
 }
 
-/// Removes the trees in `directory` whose names are selected; the first error is kept.
-pub fn remove_all(directory: BorrowedFd, path: &Path, selected: impl Fn(&[u8]) -> bool) -> Result<bool> {
+/// Removes the trees in a place of `root` whose names are selected; the first error is kept.
+fn remove_all(root: &SnapshotRoot, place: Place, selected: impl Fn(&[u8]) -> bool) -> Result<bool> {
+    let Place { directory, path } = place;
     let listing = Listing::read(directory).map_err(|cause| Error::io("read", path, cause))?;
     let names = listing.entries().iter().map(|entry| listing.name(entry));
     let names: Vec<CString> = names.filter(|name| selected(name.to_bytes())).map(CStr::to_owned).collect();
+    if names.is_empty() {
+        return Ok(false);
+    }
+    let _window = Window::open(root.private())?;
     let (_, errors) = remove_trees(directory, path, &names)?;
-    errors.into_iter().next().map_or(Ok(!names.is_empty()), Err)
+    errors.into_iter().next().map_or(Ok(true), Err)
 }
 
 fn remove_temporaries(private: Place) -> Result<bool> {

@@ -21,6 +21,7 @@ use super::record::{FORMAT, first_line, to_toml};
 use super::torn::TornMark;
 use crate::decide::brake::Brake;
 use crate::decide::clock_guard::ClockJump;
+use crate::decide::damage::Damage;
 use crate::decide::grade::Grade;
 use crate::decide::rotation::History;
 use crate::tell::error::{Error, Result};
@@ -64,6 +65,12 @@ pub struct State {
     /// Expiry is paused since a push changed most of the tree.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub brake: Option<Brake>,
+    /// Expiry is paused since files in snapshots were found altered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damage: Option<Damage>,
+    /// How large the catalogue of inodes was when what is gone was last taken out of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub catalogue_bytes: Option<u64>,
     /// Whether pre-xfer has entered a transfer here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paired: bool,
@@ -155,6 +162,8 @@ impl Default for State {
             clock_jump: None,
             confirmed_future: None,
             brake: None,
+            damage: None,
+            catalogue_bytes: None,
             paired: false,
             rules: None,
             pins: Pins::new(),
@@ -172,6 +181,7 @@ impl State {
             state_lost: self.state_lost,
             confirmed_future: self.confirmed_future,
             brake: self.brake.clone(),
+            damage: self.damage.clone(),
             rules: self.rules.clone(),
         }
     }

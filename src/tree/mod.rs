@@ -8,6 +8,8 @@
 //! regular file is opened only where it must be copied ([`copy`]).
 
 pub mod attributes;
+pub mod baseline;
+pub mod baseline_bytes;
 pub mod children;
 pub mod clone;
 pub mod compare;
@@ -15,6 +17,7 @@ pub mod copy;
 pub mod descent;
 pub mod difference;
 pub mod index;
+pub mod inodes;
 pub mod listing;
 pub mod pool;
 pub mod remove;

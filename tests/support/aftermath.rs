@@ -39,7 +39,7 @@ pub(crate) fn assert_nothing_is_half(module: &Module, before: &[(String, Fingerp
 pub(crate) fn assert_is_module(module: &Module, name: &str, snapshot: &Fingerprint, what: &str) {
     let live = fingerprint::of(&module.latest);
     let record = module.private(&format!("records/{name}.toml"));
-    let record = record.exists().then(|| module.record(name)).unwrap_or_default();
+    let record = if record.exists() { module.record(name) } else { toml::Table::new() };
     let has_copies = record.contains_key("copy");
     let has_lost =
         record.get("attributes_lost").and_then(toml::Value::as_integer).is_some_and(|lost| lost > 0);

@@ -10,7 +10,10 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 use super::{Child, Clone};
+use crate::decide::damage::Moment;
 use crate::tell::error::{Error, Result};
+use crate::tree::baseline::{Origin, look, of_entry};
+use crate::tree::baseline_bytes::BLOCK_BYTES;
 use crate::tree::children::Children;
 use crate::tree::copy;
 use crate::tree::descent::Directory;
@@ -148,8 +151,14 @@ impl Clone<'_, '_> {
 
     /// Links an entry that has been counted.
     pub(super) fn link_entry(&mut self, live: BorrowedFd, staged: BorrowedFd, name: &CStr) -> Result<Linked> {
+        let news = self.news(live, name);
         match linkat(live, name, staged, name, AtFlags::empty()) {
-            Ok(()) => self.cloned.made += 1,
+            Ok(()) => {
+                self.cloned.made += 1;
+                if news.is_some() {
+                    self.record(staged, name, news);
+                }
+            }
             Err(Errno::ENOENT) => self.vanish(),
             // Some file systems list a name twice while it is renamed.
             Err(Errno::EEXIST) => self.uncount(),
@@ -180,6 +189,7 @@ impl Clone<'_, '_> {
                 let live = &self.live;
                 let path = || live.relative_path(Some(name));
                 copy::remember(&mut self.cloned.copies, pair, &stat, refusal, path);
+                self.record(staged, name, None);
             }
             // It is a directory by now; linking one is refused with EPERM.
             Err(Errno::EISDIR) => return Ok(Linked::IsDirectory),
@@ -189,6 +199,33 @@ impl Clone<'_, '_> {
             Err(cause) => return Err(self.live.error("copy", Some(name), cause)),
         }
         Ok(Linked::Done)
+    }
+
+    /// The change time of what is about to be linked, if that has to be recorded.
+    fn news(&self, live: BorrowedFd, name: &CStr) -> Option<Moment> {
+        let recording = self.shared.knowledge.recording?;
+        let inode = look(live, name).ok()?;
+        recording.is_news(&inode).then_some(inode.changed)
+    }
+
+    /// Records what has just been linked: from now on a change to it is one to the snapshot.
+    fn record(&mut self, staged: BorrowedFd, name: &CStr, touched: Option<Moment>) {
+        if self.shared.knowledge.recording.is_some()
+            && let Some(baseline) = of_entry(staged, name, Origin::Linked, touched)
+        {
+            baseline.write(&mut self.baselines);
+            self.keep_baselines(BLOCK_BYTES);
+        }
+    }
+
+    /// Hands over what was recorded, if it is at least so much.
+    pub(super) fn keep_baselines(&mut self, bytes: usize) {
+        if let Some(recording) = self.shared.knowledge.recording
+            && self.baselines.len() > bytes
+        {
+            (recording.keep)(&self.baselines);
+            self.baselines.clear();
+        }
     }
 
     pub(super) fn count(&mut self, entries: u64) {

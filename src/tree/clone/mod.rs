@@ -29,6 +29,7 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
 
+use super::baseline::Recording;
 use super::children::{Budget, Children};
 use super::copy::{Copier, Copies};
 use super::descent::{Descent, Start};
@@ -105,6 +106,8 @@ pub struct Knowledge<'a> {
     pub retired: Option<&'a Index>,
     /// About how many entries the live tree has.
     pub entries: Option<u64>,
+    /// Where the inodes are recorded that are new in the clone.
+    pub recording: Option<Recording<'a>>,
 }
 
 /// Makes `stage` equal the tree at `live`. Returns the parts of its index, too.
@@ -206,6 +209,7 @@ fn clone_part(job: Job, shared: &Shared, pool: &Pool<Job>) -> Result<(Cloned, Pa
         frames: Vec::new(),
         budget: Budget::default(),
         cloned: Cloned::default(),
+        baselines: Vec::new(),
     };
     match job.name {
         Some(name) => clone.enter(&name, job.child)?,
@@ -217,6 +221,7 @@ fn clone_part(job: Job, shared: &Shared, pool: &Pool<Job>) -> Result<(Cloned, Pa
         }
     }
     clone.run()?;
+    clone.keep_baselines(0);
     Ok((clone.cloned, clone.part))
 }
 
@@ -235,6 +240,8 @@ struct Clone<'a, 's> {
     frames: Vec<Frame>,
     budget: Budget,
     cloned: Cloned,
+    /// Of inodes that are new in the clone, not yet kept.
+    baselines: Vec<u8>,
 }
 
 /// A directory whose subdirectories are being cloned.

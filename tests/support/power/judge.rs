@@ -1,8 +1,6 @@
 //! The next boot after a power cut: whether what was promised is there.
 
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use super::history::{CLIENT, History, Promise};
 use super::manifest::Manifest;
@@ -147,9 +145,6 @@ impl Trial<'_> {
         let client = if self.cut.from.is_multiple_of(2) { CLIENT } else { OTHER_CLIENT };
         let hooks = reboot::hooks(module, client);
         let admission = hooks.pre_xfer();
-        // A client takes at least so long to send its first file. The kernel's change times lag behind the clock by a
-        // tick: what changes within one after an unknown push was marked as torn passes for not changed since.
-        thread::sleep(Duration::from_millis(20));
         tree::write(&module.latest.join("pushed after the power cut"), "safe again\n");
         let run = hooks.post_xfer(0);
         for hook in [&admission, &run] {

@@ -1,0 +1,189 @@
+//! `verify`: whether files in snapshots have been altered in place, and which snapshots that damages.
+
+use std::ffi::OsStr;
+
+use serde::Serialize;
+
+use super::{Context, print, print_json};
+use crate::clock::Clock;
+use crate::config::target::Target;
+use crate::run::verify::{self, Altered, Repaired, Verified};
+use crate::tell::counted;
+use crate::tell::error::Result;
+use crate::tell::escape::{escape, escape_path};
+use crate::tell::exit::Exit;
+
+/// Verifies each module, after a repair if one is wanted; fails if anything is altered.
+pub fn run(context: &Context, module: Option<&OsStr>, repairs: bool, json: bool) -> Result<Exit> {
+    let mut views = Vec::new();
+    let exit = context.for_each(module, |target| {
+        let (verified, repaired) = match repairs {
+            true => {
+                let mut repaired = verify::repair(target, &Clock::System)?;
+                (std::mem::take(&mut repaired.after), Some(repaired))
+            }
+            false => (verify::verify(target, &Clock::System)?, None),
+        };
+        for trouble in repaired.iter().flat_map(|repaired| &repaired.troubles) {
+            log::warn!("{}: {trouble}", target.label());
+        }
+        let is_incomplete = verified.unreadable > 0 || verified.lost_bytes > 0;
+        let is_damaged = verified.is_damaged();
+        let view = View::new(target, &verified, repaired.as_ref());
+        if !json {
+            print(&view.to_text(&target.label()))?;
+        }
+        views.push(view);
+        Ok(match (is_damaged, is_incomplete) {
+            (true, _) => Exit::Failed,
+            (false, true) => Exit::Warnings,
+            (false, false) => Exit::Done,
+        })
+    })?;
+    if json {
+        print_json(module.is_some(), &views)?;
+    }
+    Ok(exit)
+}
+
+/// The documented JSON.
+#[derive(Serialize)]
+struct View {
+    module: Option<String>,
+    snapshot_root: String,
+    snapshots: usize,
+    damaged_snapshots: usize,
+    files: u64,
+    new_in_catalogue: u64,
+    unprovable: u64,
+    unreadable_directories: u64,
+    lost_catalogue_bytes: u64,
+    change_times: bool,
+    altered_files: usize,
+    altered: Vec<AlteredView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repaired: Option<RepairView>,
+}
+
+/// What a repair did.
+#[derive(Serialize)]
+struct RepairView {
+    restored_files: u64,
+    lost: Vec<LostView>,
+}
+
+#[derive(Serialize)]
+struct LostView {
+    path: String,
+    last_good_snapshot: Option<String>,
+}
+
+impl RepairView {
+    fn new(repaired: &Repaired) -> Self {
+        let lost = repaired
+            .lost
+            .iter()
+            .map(|(path, good)| LostView { path: escape(path), last_good_snapshot: good.clone() });
+        RepairView { restored_files: repaired.restored, lost: lost.collect() }
+    }
+
+    fn to_text(&self, label: &str) -> String {
+        let mut text = String::new();
+        for LostView { path, last_good_snapshot } in &self.lost {
+            text += &match last_good_snapshot {
+                Some(good) => format!("{path}: not restored; {good} has an earlier file\n"),
+                None => format!("{path}: not restored, and no earlier snapshot has another file\n"),
+            };
+        }
+        let restored = usize::try_from(self.restored_files).unwrap_or(usize::MAX);
+        text + &format!("{label}: attributes of {} restored\n", counted(restored, "file"))
+    }
+}
+
+#[derive(Serialize)]
+struct AlteredView {
+    path: String,
+    changes: Vec<ChangeView>,
+    snapshots: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct ChangeView {
+    what: &'static str,
+    text: String,
+}
+
+impl View {
+    fn new(target: &Target, verified: &Verified, repaired: Option<&Repaired>) -> Self {
+        View {
+            module: target.name.as_deref().map(escape),
+            snapshot_root: escape_path(&target.root_path),
+            snapshots: verified.snapshots,
+            damaged_snapshots: verified.damaged_snapshots(),
+            files: verified.inodes,
+            new_in_catalogue: verified.unknown,
+            unprovable: verified.unprovable,
+            unreadable_directories: verified.unreadable,
+            lost_catalogue_bytes: verified.lost_bytes,
+            change_times: verified.has_windows,
+            altered_files: verified.altered_inodes.len(),
+            altered: verified.altered.iter().map(AlteredView::new).collect(),
+            repaired: repaired.map(RepairView::new),
+        }
+    }
+
+    fn to_text(&self, label: &str) -> String {
+        let mut text = self.repaired.as_ref().map(|repaired| repaired.to_text(label)).unwrap_or_default();
+        for AlteredView { path, changes, snapshots } in &self.altered {
+            let changes: Vec<&str> = changes.iter().map(|change| change.text.as_str()).collect();
+            text += &format!("{path}: {}\n    in {}\n", changes.join(", "), snapshots.join(", "));
+        }
+        let files = |count: u64| counted(usize::try_from(count).unwrap_or(usize::MAX), "file");
+        text +=
+            &format!("{label}: {} in {} looked at", files(self.files), counted(self.snapshots, "snapshot"));
+        text += &match self.altered_files {
+            0 => ", none altered\n".to_string(),
+            count => {
+                format!(", {count} altered, which damages {}\n", counted(self.damaged_snapshots, "snapshot"))
+            }
+        };
+        let mut note = |count: u64, message: &str| {
+            if count > 0 {
+                text += &format!("{label}: {} {message}\n", files(count));
+            }
+        };
+        note(
+            self.new_in_catalogue,
+            "not recorded before: recorded now as found, so nothing is known of what they were",
+        );
+        note(self.unprovable, "touched in a way that may have been a rename or a deletion: no proof of harm");
+        if self.unreadable_directories > 0 {
+            text +=
+                &format!("{label}: directories that could not be read: {}\n", self.unreadable_directories);
+        }
+        if self.lost_catalogue_bytes > 0 {
+            text += &format!(
+                "{label}: {} bytes of the catalogue are damaged; what they held is recorded anew as found\n",
+                self.lost_catalogue_bytes
+            );
+        }
+        if !self.change_times {
+            text += &format!("{label}: change times count only from the next snapshot on\n");
+        }
+        text
+    }
+}
+
+impl AlteredView {
+    fn new(altered: &Altered) -> Self {
+        let change = |change: &crate::decide::damage::Change| ChangeView {
+            what: change.word(),
+            text: change.to_string(),
+        };
+        AlteredView {
+            path: escape(&altered.path),
+            changes: altered.changes.iter().map(change).collect(),
+            snapshots: altered.snapshots.clone(),
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Whether an inode that snapshots share with the module is still what it was when it was linked.
+//!
+//! What is recorded of an inode holds for the snapshots from then on, until something newer is recorded
+//! of it: a file that a client changed in place damages those from before the change, and is what
+//! it should be in those that were made of it since.
+//!
+//! Where all attributes are equal, the kernel's change time can still tell that somebody wrote to the file: nobody can
+//! set it. But it also moves with each link that is made or removed, by us or by a client that renames or deletes.
+//! So it counts as a sign only outside of our own [`windows`](crate::store::inodes::windows), and only if the inode
+//! had the very same names in the last snapshot before it moved and in whatever comes next.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::tell::escape::escape;
+
+/// What is recorded and compared of an inode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attributes {
+    /// Type and mode.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Modification time.
+    pub modified: Moment,
+    /// What a device file stands for.
+    pub device: u64,
+    /// Extended attributes, ACLs among them.
+    pub xattrs: Xattrs,
+}
+
+/// Seconds since 1970 and nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment {
+    /// Seconds, negative before 1970.
+    pub seconds: i64,
+    /// Nanoseconds of the second.
+    pub nanoseconds: u32,
+}
+
+impl Moment {
+    /// Nanoseconds since 1970, as far as they can be told.
+    pub fn as_ns(self) -> i64 {
+        self.seconds.saturating_mul(1_000_000_000).saturating_add(self.nanoseconds.into())
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match DateTime::<Utc>::from_timestamp(self.seconds, self.nanoseconds) {
+            Some(time) => write!(f, "{}", time.format("%FT%T%.fZ")),
+            None => write!(f, "{} s", self.seconds),
+        }
+    }
+}
+
+/// The extended attributes of an inode, but for those that only the system sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Xattrs {
+    /// They could not be read.
+    Unknown,
+    /// All of them.
+    All(BTreeMap<CString, Vec<u8>>),
+    /// Too many to be kept: what they are recognised by.
+    Digest([u8; 16]),
+}
+
+/// How an inode differs from what is recorded of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Permissions.
+    Mode(u32, u32),
+    /// Owner and group.
+    Owner((u32, u32), (u32, u32)),
+    /// Size in bytes.
+    Size(u64, u64),
+    /// Modification time.
+    Modified(Moment, Moment),
+    /// What a device file stands for.
+    Device,
+    /// One extended attribute, an ACL maybe.
+    Xattr(CString),
+    /// Some of many extended attributes.
+    Xattrs,
+    /// Somebody wrote to it at this time, though all attributes are what they were.
+    Touched(Moment),
+    /// The content has another hash.
+    Content,
+}
+
+impl Change {
+    /// Whether it can be made good without knowing what was in the file.
+    pub fn is_of_attributes(&self) -> bool {
+        !matches!(self, Change::Size(..) | Change::Touched(_) | Change::Content | Change::Device)
+    }
+
+    /// The word for it in JSON.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Change::Mode(..) => "mode",
+            Change::Owner(..) => "owner",
+            Change::Size(..) => "size",
+            Change::Modified(..) => "mtime",
+            Change::Device => "device",
+            Change::Xattr(_) | Change::Xattrs => "xattr",
+            Change::Touched(_) => "touched",
+            Change::Content => "content",
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Change::Mode(was, is) => write!(f, "mode {:04o} -> {:04o}", was & 0o7777, is & 0o7777),
+            Change::Owner(was, is) => write!(f, "owner {}:{} -> {}:{}", was.0, was.1, is.0, is.1),
+            Change::Size(was, is) => write!(f, "size {was} -> {is}"),
+            Change::Modified(was, is) => write!(f, "mtime {was} -> {is}"),
+            Change::Device => f.write_str("device number"),
+            Change::Xattr(name) => match name.to_bytes() {
+                b"system.posix_acl_access" => f.write_str("ACL"),
+                name => write!(f, "xattr {}", escape(name)),
+            },
+            Change::Xattrs => f.write_str("xattrs"),
+            Change::Touched(time) => {
+                write!(
+                    f,
+                    "written to in place at {time}; size and time are what they were, the content may not be"
+                )
+            }
+            Change::Content => f.write_str("content"),
+        }
+    }
+}
+
+/// How `is` differs from `was`; nothing if the xattrs of either are unknown but for the rest.
+pub fn changes(was: &Attributes, is: &Attributes) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if was.mode != is.mode {
+        changes.push(Change::Mode(was.mode, is.mode));
+    }
+    if (was.uid, was.gid) != (is.uid, is.gid) {
+        changes.push(Change::Owner((was.uid, was.gid), (is.uid, is.gid)));
+    }
+    if was.size_bytes != is.size_bytes {
+        changes.push(Change::Size(was.size_bytes, is.size_bytes));
+    }
+    if was.modified != is.modified {
+        changes.push(Change::Modified(was.modified, is.modified));
+    }
+    if was.device != is.device {
+        changes.push(Change::Device);
+    }
+    match (&was.xattrs, &is.xattrs) {
+        (Xattrs::Unknown, _) | (_, Xattrs::Unknown) => {}
+        (Xattrs::All(was), Xattrs::All(is)) => {
+            let gone = was.keys().filter(|name| !is.contains_key(*name));
+            let other =
+                is.iter().filter(|(name, value)| was.get(*name) != Some(*value)).map(|(name, _)| name);
+            changes.extend(gone.chain(other).cloned().map(Change::Xattr));
+        }
+        (was, is) if was != is => changes.push(Change::Xattrs),
+        _ => {}
+    }
+    changes
+}
+
+/// What of all that was `recorded`, oldest first, holds for a snapshot at `position`: the last that is not newer. For a
+/// snapshot that is older than all of it, it is the first: nothing is known of what was before.
+pub fn applicable<T>(recorded: &[(usize, T)], position: usize) -> Option<&T> {
+    let older = recorded.iter().rfind(|(recorded, _)| *recorded <= position);
+    older.or(recorded.first()).map(|(_, what)| what)
+}
+
+/// Whether a client may have set the access time of a file, as `rsync --atimes` does: that moves the change time, too.
+/// Whoever reads a file leaves a time in it that is about that of the change, or later.
+pub fn is_access_time_set(was_seconds: i64, is_seconds: i64, touched: Moment) -> bool {
+    const READING_SECONDS: i64 = 60;
+    was_seconds != is_seconds && is_seconds < touched.seconds.saturating_sub(READING_SECONDS)
+}
+
+/// The names that an inode has in one tree, as one number: equal for equal sets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Names {
+    count: u32,
+    sum: u64,
+}
+
+impl Names {
+    /// Adds a name by the hash of its path.
+    pub fn add(&mut self, path_hash: u64) {
+        self.count += 1;
+        self.sum = self.sum.wrapping_add(path_hash);
+    }
+}
+
+/// Whether an inode whose change time moved between two looks at its names was written to, as opposed to linked
+/// or unlinked. Where it had no name before, or has none after, it was renamed or removed.
+pub fn is_in_place(before: Names, after: Names) -> bool {
+    before.count > 0 && before == after
+}
+
+/// Which of the moments at which trees were read comes last before `time`: the index in `began`, which is in the
+/// order in which the trees were read. None if there is none, or if a clock was set so that it cannot be told.
+pub fn last_before(began: &[i64], time: i64) -> Option<usize> {
+    let count = began.iter().filter(|began| **began <= time).count();
+    let is_ordered = began[..count].iter().all(|began| *began <= time);
+    count.checked_sub(1).filter(|_| is_ordered)
+}
+
+/// Damage that was found in snapshots; expiry is paused until it is gone or a person accepts it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Damage {
+    /// When it was first noticed.
+    pub since: DateTime<Utc>,
+    /// How many files were altered.
+    pub files: u64,
+    /// How many snapshots have them.
+    pub snapshots: u64,
+    /// The first of the files, escaped.
+    pub first: Vec<String>,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Damage { since, files, snapshots, first } = self;
+        let plural = |count: u64| if count == 1 { "" } else { "s" };
+        write!(
+            f,
+            "since {} it is known that {files} file{} in {snapshots} snapshot{} {} been altered in place, the first {}; run `verify` to see all of it, `verify --repair-attributes` to restore what can be, or `release --damage` to accept it",
+            since.format("%FT%TZ"),
+            plural(*files),
+            plural(*snapshots),
+            if *files == 1 { "has" } else { "have" },
+            first.first().map_or("unnamed", String::as_str),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attributes() -> Attributes {
+        let modified = Moment { seconds: 1_700_000_000, nanoseconds: 5 };
+        let xattrs = Xattrs::All(BTreeMap::from([(c"user.a".into(), b"1".to_vec())]));
+        Attributes { mode: 0o100_644, uid: 1, gid: 2, size_bytes: 10, modified, device: 0, xattrs }
+    }
+
+    fn words(is: Attributes) -> Vec<String> {
+        changes(&attributes(), &is).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn each_attribute_is_compared_and_named() {
+        let was = attributes;
+        assert!(words(was()).is_empty());
+        assert_eq!(words(Attributes { mode: 0o100_600, ..was() }), ["mode 0644 -> 0600"]);
+        assert_eq!(words(Attributes { gid: 7, ..was() }), ["owner 1:2 -> 1:7"]);
+        assert_eq!(words(Attributes { size_bytes: 0, ..was() }), ["size 10 -> 0"]);
+        let modified = Moment { nanoseconds: 6, ..was().modified };
+        assert_eq!(
+            words(Attributes { modified, ..was() }),
+            ["mtime 2023-11-14T22:13:20.000000005Z -> 2023-11-14T22:13:20.000000006Z"]
+        );
+        assert_eq!(words(Attributes { device: 1, ..was() }), ["device number"]);
+        let acl = Xattrs::All(BTreeMap::from([(c"system.posix_acl_access".into(), vec![2])]));
+        assert_eq!(words(Attributes { xattrs: acl, ..was() }), ["xattr user.a", "ACL"]);
+        assert_eq!(words(Attributes { xattrs: Xattrs::Digest([1; 16]), ..was() }), ["xattrs"]);
+        assert!(words(Attributes { xattrs: Xattrs::Unknown, ..was() }).is_empty());
+    }
+
+    #[test]
+    fn what_was_recorded_last_before_a_snapshot_holds_for_it() {
+        let recorded = [(2, "a"), (5, "b"), (5, "c")];
+        let holds = |position| applicable(&recorded, position).copied();
+        assert_eq!([0, 2, 4, 5, 9].map(holds), ["a", "a", "a", "c", "c"].map(Some));
+        assert_eq!(applicable::<()>(&[], 3), None);
+    }
+
+    #[test]
+    fn an_access_time_from_long_before_was_set_by_somebody() {
+        let touched = Moment { seconds: 1_000, nanoseconds: 0 };
+        assert!(is_access_time_set(10, 20, touched));
+        assert!(!is_access_time_set(10, 10, touched), "it is what it was");
+        assert!(!is_access_time_set(10, 995, touched), "it was read and written to");
+        assert!(!is_access_time_set(10, 2_000, touched), "it was read later");
+    }
+
+    #[test]
+    fn only_equal_names_show_that_a_file_was_written_to() {
+        let names = |hashes: &[u64]| {
+            let mut names = Names::default();
+            hashes.iter().for_each(|hash| names.add(*hash));
+            names
+        };
+        assert!(is_in_place(names(&[7]), names(&[7])));
+        assert!(is_in_place(names(&[7, 9]), names(&[9, 7])));
+        for (before, after) in
+            [(&[7][..], &[8][..]), (&[7, 9], &[7]), (&[7], &[7, 9]), (&[7], &[]), (&[], &[7]), (&[], &[])]
+        {
+            assert!(!is_in_place(names(before), names(after)), "{before:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_look_before_a_moment_needs_a_steady_clock() {
+        assert_eq!(last_before(&[10, 20, 30], 25), Some(1));
+        assert_eq!(last_before(&[10, 20, 30], 30), Some(2));
+        assert_eq!(last_before(&[10, 20, 30], 9), None);
+        assert_eq!(last_before(&[], 9), None);
+        assert_eq!(last_before(&[10, 40, 20], 25), None, "the clock was set back");
+    }
+}

@@ -1,0 +1,85 @@
+//! All names of what is altered, in all snapshots that it damages.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::survey::{baselines, present};
+use super::{Altered, Case, Snapshot, Touch};
+use crate::decide::damage::{Change, Moment, applicable, changes};
+use crate::store::inodes::{Catalogue, Position};
+use crate::tree::baseline::{Baseline, Inode, content_hash};
+use crate::tree::inodes::Name;
+
+/// An altered inode as it is now, with what is recorded of it.
+struct Known {
+    inode: Inode,
+    baselines: Vec<(Position, Baseline)>,
+    touches: Vec<Moment>,
+    /// Hashes of what was in it, and of what is now.
+    hashes: Vec<(Position, [u8; 32])>,
+    hash: Option<[u8; 32]>,
+}
+
+impl Known {
+    /// How it differs in a snapshot from what it was there.
+    fn changes_in(&self, snapshot: &Snapshot) -> Vec<Change> {
+        let was = applicable(&self.baselines, snapshot.position.unwrap_or(0));
+        let mut found =
+            was.map(|was| changes(&was.inode.attributes, &self.inode.attributes)).unwrap_or_default();
+        let hash = applicable(&self.hashes, snapshot.position.unwrap_or(0));
+        if self.hash.is_some_and(|now| hash.is_some_and(|hash| *hash != now)) {
+            found.push(Change::Content);
+        }
+        let last = self.touches.iter().filter(|touched| snapshot.began_ns <= touched.as_ns()).max();
+        found.extend(last.copied().map(Change::Touched));
+        found
+    }
+}
+
+pub(super) fn named(case: &Case, altered: &HashSet<u64>, touched: &[Touch]) -> Vec<Altered> {
+    let Some(catalogue) = &case.catalogue else { return Vec::new() };
+    if altered.is_empty() && touched.is_empty() {
+        return Vec::new();
+    }
+    let mut touches: HashMap<u64, Vec<Moment>> = HashMap::new();
+    for touch in touched {
+        touches.entry(touch.inode).or_default().push(touch.at);
+    }
+    let mut known: HashMap<u64, Option<Known>> = HashMap::new();
+    // By path, inode and what has changed: one line each.
+    let mut found: BTreeMap<(Vec<u8>, u64, String), Altered> = BTreeMap::new();
+    for snapshot in &case.snapshots {
+        let mut here = Vec::new();
+        case.walk(snapshot, &mut |name: &Name| {
+            if !altered.contains(&name.inode) && !touches.contains_key(&name.inode) {
+                return;
+            }
+            let known = known.entry(name.inode).or_insert_with(|| know(catalogue, &touches, name));
+            let changes = known.as_ref().map(|known| known.changes_in(snapshot)).unwrap_or_default();
+            if !changes.is_empty() {
+                here.push(Altered { path: name.path(), inode: name.inode, changes, snapshots: Vec::new() });
+            }
+        });
+        if !case.is_still_there(snapshot) {
+            continue;
+        }
+        for altered in here {
+            let words: Vec<String> = altered.changes.iter().map(ToString::to_string).collect();
+            let key = (altered.path.clone(), altered.inode, words.join(", "));
+            found.entry(key).or_insert(altered).snapshots.push(snapshot.name.clone());
+        }
+    }
+    found.into_values().collect()
+}
+
+/// A last look at an inode: what was touched once more since the survey is left to the next verification.
+fn know(catalogue: &Catalogue, touches: &HashMap<u64, Vec<Moment>>, name: &Name) -> Option<Known> {
+    let inode = present(name)?;
+    let touches = touches.get(&name.inode).cloned().unwrap_or_default();
+    let baselines = baselines(catalogue, &inode);
+    let is_linked_since =
+        !touches.is_empty() && inode.changed > touches.iter().copied().max().unwrap_or_default();
+    let is_relinked = baselines.iter().any(|(_, baseline)| touches.contains(&baseline.touched));
+    let hashes = catalogue.hashes(inode.number, inode.birth_ns);
+    let hash = if hashes.is_empty() { None } else { content_hash(name.directory, name.name, &inode) };
+    (!is_linked_since || is_relinked).then_some(Known { inode, baselines, touches, hashes, hash })
+}

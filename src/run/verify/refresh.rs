@@ -1,0 +1,122 @@
+//! What keeps the catalogue complete and small; for holders of the root's long lock.
+//!
+//! What was never recorded is recorded as it is found, and what is in no snapshot any more is taken out. Retired
+//! snapshots count: they can be brought back, and the next one is made of one of them.
+
+use std::collections::HashSet;
+use std::ffi::CString;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use crate::config::target::Target;
+use crate::store::catalog::Catalog;
+use crate::store::durable::c_name;
+use crate::store::inodes::{Catalogue, Recorder, Selection, rewrite, size_bytes};
+use crate::store::retire;
+use crate::store::root::SnapshotRoot;
+use crate::store::state::State;
+use crate::tell::error::Result;
+use crate::tree::baseline::{Origin, of_entry};
+use crate::tree::baseline_bytes::BLOCK_BYTES;
+use crate::tree::inodes::{Name, walk};
+
+/// A catalogue may grow by that much, and to twice its size, before what is gone is taken out.
+const GROWTH_BYTES: u64 = 16 << 20;
+
+/// Records what is in `snapshot` and was never recorded; returns how many inodes that were.
+pub fn take_up(root: &SnapshotRoot, snapshot: &str) -> Result<u64> {
+    let catalogue = Catalogue::read(root.private())?;
+    let stale = HashSet::new();
+    let mut missing = Missing::new(root, catalogue.as_ref(), &stale)?;
+    missing.record(root.directory(), &root.path, &c_name(snapshot));
+    missing.finish()
+}
+
+/// Takes out what is gone, if there may be much of it.
+pub fn compact_if_outgrown(target: &Target, root: &SnapshotRoot) -> Result<()> {
+    let before = State::read(root.private())?.catalogue_bytes.unwrap_or(0);
+    match size_bytes(root.private())? > 2 * before + GROWTH_BYTES {
+        true => refresh(target, root, &HashSet::new(), &HashSet::new()),
+        false => Ok(()),
+    }
+}
+
+/// Takes out what is gone or `accepted`, and records what is not recorded: also of the `stale` numbers, which are recorded
+/// for other files.
+pub(super) fn refresh(
+    target: &Target,
+    root: &SnapshotRoot,
+    stale: &HashSet<u64>,
+    accepted: &HashSet<u64>,
+) -> Result<()> {
+    let expired = root.room("expired")?;
+    let visible: Vec<String> =
+        Catalog::read(root, &target.policy.time_zone)?.items.into_iter().map(|item| item.name.text).collect();
+    let retired = retire::retired(root)?;
+    let here = visible.iter().map(|name| (root.directory(), root.path.as_path(), c_name(name)));
+    let there = retired.iter().map(|name| (expired.place().directory, expired.place().path, c_name(name)));
+    let trees: Vec<(BorrowedFd, &Path, CString)> = here.chain(there).collect();
+    if let Some(catalogue) = Catalogue::read(root.private())? {
+        let mut present = vec![false; catalogue.len()];
+        for (parent, path, name) in &trees {
+            walk(*parent, path, name, &mut |name: &Name| {
+                for index in catalogue.find(name.inode) {
+                    present[index] = true;
+                }
+            });
+        }
+        let names = visible.iter().chain(&retired);
+        let oldest = names.map(|name| catalogue.position(name).unwrap_or(0)).min().unwrap_or(0);
+        let keep = |index: usize| present[index] && !accepted.contains(&catalogue.inode(index));
+        rewrite(root.private(), &catalogue, Selection { keep: &keep, oldest })?;
+    }
+    let catalogue = Catalogue::read(root.private())?;
+    let mut missing = Missing::new(root, catalogue.as_ref(), stale)?;
+    for (parent, path, name) in &trees {
+        missing.record(*parent, path, name);
+    }
+    missing.finish()?;
+    let bytes = size_bytes(root.private())?;
+    State::update(root.private(), |state| state.catalogue_bytes = Some(bytes)).map(drop)
+}
+
+/// Inodes that are not recorded.
+struct Missing<'a> {
+    recorder: Recorder,
+    catalogue: Option<&'a Catalogue>,
+    stale: &'a HashSet<u64>,
+    met: HashSet<u64>,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Missing<'a> {
+    fn new(root: &SnapshotRoot, catalogue: Option<&'a Catalogue>, stale: &'a HashSet<u64>) -> Result<Self> {
+        // Whatever the names: under the lock nothing is unfinished but what has no commit.
+        let recorder = Recorder::open(root.private(), |_| true)?;
+        Ok(Missing { recorder, catalogue, stale, met: HashSet::new(), bytes: Vec::new() })
+    }
+
+    fn record(&mut self, parent: BorrowedFd, path: &Path, tree: &CString) {
+        walk(parent, path, tree, &mut |name: &Name| {
+            let is_known = self.catalogue.is_some_and(|catalogue| !catalogue.find(name.inode).is_empty());
+            if is_known && !self.stale.contains(&name.inode) || !self.met.insert(name.inode) {
+                return;
+            }
+            if let Some(baseline) = of_entry(name.directory, name.name, Origin::Found, None) {
+                baseline.write(&mut self.bytes);
+            }
+            if self.bytes.len() > BLOCK_BYTES {
+                self.recorder.keep(&std::mem::take(&mut self.bytes));
+            }
+        });
+    }
+
+    fn finish(self) -> Result<u64> {
+        if self.met.is_empty() {
+            return Ok(0);
+        }
+        self.recorder.keep(&self.bytes);
+        self.recorder.commit_found()?;
+        Ok(self.met.len() as u64)
+    }
+}

@@ -1,0 +1,279 @@
+//! Gives snapshots back the attributes that their files had, where the content is what it was.
+//!
+//! The inode is shared with the module, whose file shall stay as its client made it. Order, with the lock held and the gate closed to
+//! pushes: look → for each such inode one copy of the module's file in staging → `syncfs` → the copy
+//! over every name that the inode has in the module → the recorded attributes back onto the inode, which only
+//! snapshots have by now. After every step the module and all snapshots are whole, and whoever
+//! begins anew finds less to do: what lies in staging is removed by the next run.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, renameat};
+use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmodat, fstat, futimens, mkdirat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, syncfs, unlinkat};
+use rustix::fs::XattrFlags;
+
+use super::{Case, Verified, locked, look};
+use crate::clock::Clock;
+use crate::config::target::Target;
+use crate::decide::damage::{Attributes, Change, Xattrs, applicable, changes};
+use crate::run::reap::reap;
+use crate::store::durable::c_name;
+use crate::store::gate::Gate;
+use crate::store::inodes::windows::Window;
+use crate::store::ledger::Line;
+use crate::store::root::SnapshotRoot;
+use crate::store::state::State;
+use crate::tell::error::{Error, Result};
+use crate::tree::copy::Copier;
+use crate::tree::inodes::{Name, walk};
+use crate::tree::syscalls::{Answer, Identity, is_privileged, open_directory, stat_below, stat_entry};
+
+/// What a repair did.
+#[derive(Debug, Default)]
+pub struct Repaired {
+    /// How many inodes have their attributes back.
+    pub restored: u64,
+    /// What could not be restored, and why.
+    pub troubles: Vec<Error>,
+    /// Paths whose content is lost, each with the last snapshot that has another file there, if any.
+    pub lost: Vec<(Vec<u8>, Option<String>)>,
+    /// What a verification finds after it.
+    pub after: Verified,
+}
+
+/// Restores what can be, verifies once more, and remembers the result.
+///
+/// # Errors
+/// If a push is running all the time, or the root cannot be read or synced.
+pub fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
+    let root = target.open_root()?;
+    let mut repaired = Repaired::default();
+    locked(target, &root, clock, || {
+        let _gate = close_gate(target, &root, clock)?;
+        let (verified, _) = look(target, &root)?;
+        let wanted = wanted(&Case::open(target, &root)?, &verified);
+        if !wanted.is_empty() {
+            let _window = Window::open(root.private())?;
+            part(&root, &wanted, &mut repaired)?;
+            restore(&root, &wanted, &verified, &mut repaired);
+        }
+        Ok(())
+    })?;
+    let (after, _) = look(target, &root)?;
+    State::update(root.private(), |state| state.damage = after.damage(clock.now(), state.damage.take()))?;
+    repaired.lost = lost(target, &root, &after)?;
+    repaired.after = after;
+    Ok(repaired)
+}
+
+/// Waits until no push is running, and lets none begin.
+fn close_gate(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Gate> {
+    let deadline = Instant::now() + Duration::from_secs(target.policy.lock_wait.seconds());
+    loop {
+        let ledger = target.open_ledger(root)?;
+        reap(target, root, &ledger, clock)?;
+        let running: Vec<String> =
+            ledger.lines()?.iter().filter(|line| line.is_running_push()).map(Line::who).collect();
+        if running.is_empty() {
+            return Gate::close(root, &ledger);
+        }
+        drop(ledger);
+        if Instant::now() >= deadline {
+            let running = running.join(", ");
+            return Err(Error::Usage(format!(
+                "nothing is repaired while a push is running, of {running}: try again later"
+            )));
+        }
+        sleep(Duration::from_millis(200));
+    }
+}
+
+/// What each inode is to be again: those of which nothing but attributes has changed, and of which all snapshots want the same.
+fn wanted(case: &Case, verified: &Verified) -> HashMap<u64, Attributes> {
+    let is_lost = |change: &Change| !change.is_of_attributes();
+    let lost: HashSet<u64> = verified
+        .altered
+        .iter()
+        .filter(|altered| altered.changes.iter().any(is_lost))
+        .map(|altered| altered.inode)
+        .collect();
+    let mut wanted: HashMap<u64, Option<Attributes>> = HashMap::new();
+    let Some(catalogue) = &case.catalogue else { return HashMap::new() };
+    for snapshot in &case.snapshots {
+        case.walk(snapshot, &mut |name: &Name| {
+            if !verified.altered_inodes.contains(&name.inode) || lost.contains(&name.inode) {
+                return;
+            }
+            let Some(inode) = super::survey::present(name) else { return };
+            let baselines = super::survey::baselines(catalogue, &inode);
+            let Some(was) = applicable(&baselines, snapshot.position.unwrap_or(0)) else { return };
+            let was = &was.inode.attributes;
+            let one = wanted.entry(name.inode).or_insert_with(|| Some(was.clone()));
+            if one.as_ref().is_some_and(|one| !changes(one, was).is_empty())
+                || matches!(was.xattrs, Xattrs::Digest(_))
+            {
+                *one = None;
+            }
+        });
+    }
+    wanted.into_iter().filter_map(|(inode, attributes)| Some((inode, attributes?))).collect()
+}
+
+/// Gives every file of the module that shares one of the inodes an inode of its own.
+fn part(root: &SnapshotRoot, wanted: &HashMap<u64, Attributes>, repaired: &mut Repaired) -> Result<()> {
+    let staging = root.room("staging")?;
+    let place = staging.place();
+    let failed = |name: &Name, cause| Error::io_bytes("copy", &name.path(), cause);
+    let mut copier = Copier::new(place.directory);
+    let mut copies: HashMap<u64, CString> = HashMap::new();
+    // Names that a client chose must not meet ours.
+    let apart = c_name("repair");
+    let made = mkdirat(place.directory, apart.as_c_str(), Mode::S_IRWXU);
+    let opened = made.and_then(|()| open_directory(place.directory, &apart));
+    let making = opened.map_err(|cause| Error::io("make", &place.path.join("repair"), cause))?;
+    let own = |inode: u64| c_name(&format!("own-{inode}"));
+    let mut copied = Vec::new();
+    walk(root.module(), &root.module_path, c".", &mut |name: &Name| {
+        if !wanted.contains_key(&name.inode) || copies.contains_key(&name.inode) {
+            return;
+        }
+        let made = copier
+            .copy(name.directory, name.name, making.as_fd())
+            .and_then(|_| renameat(&making, name.name, place.directory, own(name.inode).as_c_str()));
+        match made {
+            Ok(()) => drop(copies.insert(name.inode, own(name.inode))),
+            Err(cause) => copied.push(failed(name, cause)),
+        }
+    });
+    copier.finish().map_err(|cause| Error::io("clean up the copies in", place.path, cause))?;
+    syncfs(root.directory()).map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
+    walk(root.module(), &root.module_path, c".", &mut |name: &Name| {
+        let Some(copy) = copies.get(&name.inode) else { return };
+        if let Err(cause) = replace(place.directory, copy, name) {
+            copied.push(failed(name, cause));
+        }
+    });
+    for copy in copies.values() {
+        let _ = unlinkat(place.directory, copy.as_c_str(), UnlinkatFlags::NoRemoveDir);
+    }
+    syncfs(root.directory()).map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
+    // What could not be copied is left to the next run, which empties staging.
+    let _ = unlinkat(place.directory, apart.as_c_str(), UnlinkatFlags::RemoveDir);
+    repaired.troubles.append(&mut copied);
+    Ok(())
+}
+
+/// Puts the copy in the place of a name of the module; the directory's times stay.
+fn replace(staging: BorrowedFd, copy: &CString, name: &Name) -> Answer<()> {
+    let next = c"next";
+    if Identity::of(&stat_entry(name.directory, name.name)?).inode != name.inode {
+        return Ok(());
+    }
+    let times = fstat(name.directory)?;
+    match unlinkat(staging, next, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(cause) => return Err(cause),
+    }
+    linkat(staging, copy.as_c_str(), staging, next, AtFlags::empty())?;
+    renameat(staging, next, name.directory, name.name)?;
+    futimens(
+        name.directory,
+        &TimeSpec::new(times.st_atime, times.st_atime_nsec),
+        &TimeSpec::new(times.st_mtime, times.st_mtime_nsec),
+    )
+}
+
+/// Gives the inodes that only snapshots have by now their attributes back.
+fn restore(
+    root: &SnapshotRoot,
+    wanted: &HashMap<u64, Attributes>,
+    verified: &Verified,
+    repaired: &mut Repaired,
+) {
+    let mut shared = HashSet::new();
+    walk(root.module(), &root.module_path, c".", &mut |name: &Name| {
+        if wanted.contains_key(&name.inode) {
+            shared.insert(name.inode);
+        }
+    });
+    let snapshots: HashSet<&String> =
+        verified.altered.iter().flat_map(|altered| &altered.snapshots).collect();
+    let mut done = HashSet::new();
+    for snapshot in snapshots {
+        walk(root.directory(), &root.path, &c_name(snapshot), &mut |name: &Name| {
+            let Some(attributes) = wanted.get(&name.inode) else { return };
+            if shared.contains(&name.inode) || !done.insert(name.inode) {
+                return;
+            }
+            match apply(name, attributes) {
+                Ok(()) => repaired.restored += 1,
+                Err(cause) => {
+                    repaired.troubles.push(Error::io_bytes("restore the attributes of", &name.path(), cause));
+                }
+            }
+        });
+    }
+}
+
+/// The owner first, since changing it clears bits; then the extended attributes, since an ACL changes the mode.
+fn apply(name: &Name, attributes: &Attributes) -> Answer<()> {
+    const LINK: u32 = 0o120_000;
+    let Attributes { mode, uid, gid, modified, xattrs, .. } = attributes;
+    let owner = (Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)));
+    match fchownat(name.directory, name.name, owner.0, owner.1, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Err(Errno::EPERM) if !is_privileged() => {}
+        answer => answer?,
+    }
+    if let Xattrs::All(wanted) = xattrs {
+        apply_xattrs(name, wanted)?;
+    }
+    if mode & 0o170_000 != LINK {
+        // Only we may change what the snapshot's name stands for.
+        let mode = Mode::from_bits_truncate(mode & 0o7777);
+        fchmodat(name.directory, name.name, mode, FchmodatFlags::FollowSymlink)?;
+    }
+    let modified = TimeSpec::new(modified.seconds, modified.nanoseconds.into());
+    utimensat(name.directory, name.name, &TimeSpec::UTIME_OMIT, &modified, UtimensatFlags::NoFollowSymlink)
+}
+
+fn apply_xattrs(name: &Name, wanted: &BTreeMap<CString, Vec<u8>>) -> Answer<()> {
+    let Xattrs::All(present) = crate::tree::baseline::xattrs(name.directory, name.name) else {
+        return Err(Errno::ENOTSUP);
+    };
+    let mut path = format!("/proc/self/fd/{}/", name.directory.as_fd().as_raw_fd()).into_bytes();
+    path.extend_from_slice(name.name.to_bytes());
+    let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
+    let errno = |error: rustix::io::Errno| Errno::from_raw(error.raw_os_error());
+    for gone in present.keys().filter(|name| !wanted.contains_key(*name)) {
+        rustix::fs::lremovexattr(path.as_c_str(), gone.as_c_str()).map_err(errno)?;
+    }
+    for (name, value) in wanted.iter().filter(|(name, value)| present.get(*name) != Some(*value)) {
+        rustix::fs::lsetxattr(path.as_c_str(), name.as_c_str(), value, XattrFlags::empty()).map_err(errno)?;
+    }
+    Ok(())
+}
+
+/// What remains altered, with the newest earlier snapshot that has another file there.
+fn lost(target: &Target, root: &SnapshotRoot, after: &Verified) -> Result<Vec<(Vec<u8>, Option<String>)>> {
+    let case = Case::open(target, root)?;
+    let inode_in = |name: &str, path: &[u8]| {
+        let directory = open_directory(root.directory(), &c_name(name)).ok()?;
+        stat_below(directory.as_fd(), path).ok().map(|stat| Identity::of(&stat).inode)
+    };
+    let good = |altered: &super::Altered| {
+        let first = altered.snapshots.first()?;
+        let earlier = case.snapshots.iter().rev().skip_while(|snapshot| snapshot.name != *first).skip(1);
+        let mut other = earlier.filter(|snapshot| {
+            inode_in(&snapshot.name, &altered.path).is_some_and(|inode| inode != altered.inode)
+        });
+        other.next().map(|snapshot| snapshot.name.clone())
+    };
+    Ok(after.altered.iter().map(|altered| (altered.path.clone(), good(altered))).collect())
+}

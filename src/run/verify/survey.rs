@@ -1,0 +1,134 @@
+//! The walk that looks at each inode once.
+
+use std::collections::HashSet;
+
+use super::{Case, Touch};
+use crate::decide::damage::{Moment, Xattrs, changes, is_access_time_set};
+use crate::store::inodes::windows::Windows;
+use crate::store::inodes::{Catalogue, Position};
+use crate::tell::progress;
+use crate::tree::baseline::{Baseline, Inode, Origin, content_hash, look, xattrs};
+use crate::tree::inodes::Name;
+use crate::tree::syscalls::is_privileged;
+
+/// What the walk found.
+#[derive(Default)]
+pub(super) struct Survey {
+    pub(super) inodes: u64,
+    /// Inodes that nothing is recorded of.
+    pub(super) unknown: u64,
+    /// Of these, those whose number is recorded for a file that is no more.
+    pub(super) stale: HashSet<u64>,
+    /// Inodes that differ from something that is recorded of them.
+    pub(super) altered: HashSet<u64>,
+    /// Inodes that do not, and were touched at a time that is not ours.
+    pub(super) touches: Vec<Touch>,
+    pub(super) unreadable: u64,
+}
+
+pub(super) fn survey(case: &Case) -> Survey {
+    let windows = Windows::read(case.root.private());
+    let mut survey = Survey::default();
+    let mut seen = vec![false; case.catalogue.as_ref().map_or(0, Catalogue::len)];
+    let mut unknown = HashSet::new();
+    progress::begin("looking at files", None);
+    for snapshot in &case.snapshots {
+        survey.unreadable += case.walk(snapshot, &mut |name: &Name| {
+            progress::add(1);
+            let found = case.catalogue.as_ref().map_or(0..0, |catalogue| catalogue.find(name.inode));
+            let known = case.catalogue.as_ref().filter(|_| !found.is_empty());
+            let Some(catalogue) = known else {
+                survey.unknown += u64::from(unknown.insert(name.inode));
+                return;
+            };
+            if !std::mem::replace(&mut seen[found.start], true) {
+                survey.hold(catalogue, &windows, name);
+            }
+        });
+    }
+    progress::end();
+    survey
+}
+
+impl Survey {
+    /// Holds an inode against what is recorded of it.
+    fn hold(&mut self, catalogue: &Catalogue, windows: &Windows, name: &Name) {
+        let Some(inode) = present(name) else { return };
+        let baselines = baselines(catalogue, &inode);
+        self.inodes += 1;
+        if baselines.is_empty() {
+            self.unknown += 1;
+            self.stale.insert(inode.number);
+        } else if baselines
+            .iter()
+            .any(|(_, was)| !changes(&was.inode.attributes, &inode.attributes).is_empty())
+        {
+            self.altered.insert(inode.number);
+        } else if let Some(is_same) = is_same_content(catalogue, &inode, &baselines, name) {
+            if !is_same {
+                self.altered.insert(inode.number);
+            }
+        } else {
+            self.touches.extend(touches(&baselines, &inode, windows));
+        }
+    }
+}
+
+/// The inode that `name` stands for now; none if that is another than it was, or gone.
+pub(super) fn present(name: &Name) -> Option<Inode> {
+    let mut inode = look(name.directory, name.name).ok().filter(|inode| inode.number == name.inode)?;
+    inode.attributes.xattrs = xattrs(name.directory, name.name);
+    Some(inode)
+}
+
+/// What is recorded of an inode, without what this process may not see.
+pub(super) fn baselines(catalogue: &Catalogue, inode: &Inode) -> Vec<(Position, Baseline)> {
+    let mut baselines = catalogue.baselines(inode.number, inode.birth_ns);
+    if !is_privileged() {
+        for (_, baseline) in &mut baselines {
+            let xattrs = &mut baseline.inode.attributes.xattrs;
+            match xattrs {
+                Xattrs::All(all) => all.retain(|name, _| !name.as_bytes().starts_with(b"trusted.")),
+                Xattrs::Digest(_) => *xattrs = Xattrs::Unknown,
+                Xattrs::Unknown => {}
+            }
+        }
+    }
+    baselines
+}
+
+/// Whether the content is what was hashed; nothing if it was not, or cannot be read.
+fn is_same_content(
+    catalogue: &Catalogue,
+    inode: &Inode,
+    baselines: &[(Position, Baseline)],
+    name: &Name,
+) -> Option<bool> {
+    let hashes = catalogue.hashes(inode.number, inode.birth_ns);
+    if hashes.is_empty() {
+        return None;
+    }
+    let now = content_hash(name.directory, name.name, inode)?;
+    let is_same = hashes.iter().all(|(_, hash)| *hash == now);
+    // What was hashed only later says nothing of what was in it before.
+    let is_whole = hashes.first().zip(baselines.first()).is_some_and(|(hash, baseline)| hash.0 <= baseline.0);
+    (is_whole || !is_same).then_some(is_same)
+}
+
+/// When others touched the inode: as it says itself, and as it said when it was linked again.
+fn touches(baselines: &[(Position, Baseline)], inode: &Inode, windows: &Windows) -> Vec<Touch> {
+    let Some((_, first)) = baselines.first() else { return Vec::new() };
+    let found = baselines.iter().filter(|(_, baseline)| baseline.origin == Origin::Found);
+    let excused = found.map(|(_, baseline)| baseline.touched).max();
+    let linked = baselines.iter().skip(1).filter(|(_, baseline)| baseline.origin == Origin::Linked);
+    let earlier = linked
+        .map(|(position, baseline)| (baseline.touched, baseline.inode.accessed_seconds, Some(*position)));
+    let is_sign = |at: Moment, accessed| {
+        excused.is_none_or(|excused| at > excused)
+            && !windows.cover(at.as_ns())
+            && !is_access_time_set(first.inode.accessed_seconds, accessed, at)
+    };
+    let all = earlier.chain([(inode.changed, inode.accessed_seconds, None)]);
+    let signs = all.filter(|(at, accessed, _)| is_sign(*at, *accessed));
+    signs.map(|(at, _, recorded)| Touch { inode: inode.number, at, recorded }).collect()
+}

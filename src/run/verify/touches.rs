@@ -1,0 +1,102 @@
+//! Whether what was touched was written to, or only linked, renamed or removed by somebody.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::{Case, Snapshot, Touch};
+use crate::decide::damage::{Names, is_in_place, last_before};
+use crate::store::catalog::names_in;
+use crate::store::inodes::windows::Windows;
+use crate::tell::error::Result;
+use crate::tree::inodes::{Name, walk};
+
+/// What became of the touches.
+#[derive(Default)]
+pub(super) struct Confirmed {
+    /// Those that nothing else than writing in place explains.
+    pub(super) in_place: Vec<Touch>,
+    /// How many inodes have been touched in another way, maybe.
+    pub(super) unprovable: u64,
+}
+
+/// A touch between two looks at a tree.
+struct Between {
+    touch: Touch,
+    /// The snapshot before it; what comes next is the one after, or the module.
+    before: usize,
+    names: [Names; 2],
+}
+
+pub(super) fn confirmed(case: &Case, windows: &Windows, touches: Vec<Touch>) -> Result<Confirmed> {
+    let mut confirmed = Confirmed::default();
+    // What was linked while we looked is of our own making.
+    let touches: Vec<Touch> = touches.into_iter().filter(|touch| !windows.cover(touch.at.as_ns())).collect();
+    if touches.is_empty() {
+        return Ok(confirmed);
+    }
+    let mut recorded: Vec<&Snapshot> = case.snapshots.iter().chain(&case.retired).collect();
+    recorded.retain(|snapshot| snapshot.position.is_some());
+    recorded.sort_by_key(|snapshot| snapshot.position);
+    let began: Vec<i64> = recorded.iter().map(|snapshot| snapshot.began_ns).collect();
+    let mut between: HashMap<u64, Vec<Between>> = HashMap::new();
+    // What was recorded counts only as long as both looks next to it are there: what has gone in between would have
+    // moved the inode's own change time, but not this one.
+    let is_next = |before: usize, position| {
+        let (before, after) =
+            (recorded[before].position, recorded.get(before + 1).and_then(|after| after.position));
+        let is_followed = |before| {
+            case.catalogue.as_ref().is_some_and(|catalogue| catalogue.is_followed_by(before, position))
+        };
+        after == Some(position) && before.is_some_and(is_followed)
+    };
+    for touch in touches {
+        let before = last_before(&began, touch.at.as_ns());
+        match before.filter(|before| touch.recorded.is_none_or(|position| is_next(*before, position))) {
+            Some(before) => {
+                between.entry(touch.inode).or_default().push(Between {
+                    touch,
+                    before,
+                    names: Default::default(),
+                });
+            }
+            None => confirmed.unprovable += 1,
+        }
+    }
+    for (place, snapshot) in recorded.iter().enumerate() {
+        collect(&mut between, place, |visit| {
+            case.walk(snapshot, visit);
+        });
+    }
+    collect(&mut between, recorded.len(), |visit| {
+        walk(case.root.module(), &case.root.module_path, c".", visit);
+    });
+    // A snapshot between two others may be what shows that a name was added and taken away again.
+    let is_settled = names_in(case.root.room("staging")?.place())?.is_empty()
+        && recorded.iter().all(|snapshot| case.is_still_there(snapshot));
+    for (_, touches) in between {
+        let is_in_place = |one: &&Between| is_settled && is_in_place(one.names[0], one.names[1]);
+        let in_place: Vec<Touch> = touches.iter().filter(is_in_place).map(|one| one.touch).collect();
+        confirmed.unprovable += u64::from(in_place.is_empty());
+        confirmed.in_place.extend(in_place);
+    }
+    Ok(confirmed)
+}
+
+/// Notes the names that one tree has for what was touched just after it, or just before.
+fn collect(between: &mut HashMap<u64, Vec<Between>>, place: usize, walk: impl FnOnce(&mut dyn FnMut(&Name))) {
+    walk(&mut |name| {
+        for one in between.get_mut(&name.inode).into_iter().flatten() {
+            if one.before == place {
+                one.names[0].add(hash(name));
+            } else if one.before + 1 == place {
+                one.names[1].add(hash(name));
+            }
+        }
+    });
+}
+
+fn hash(name: &Name) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.path().hash(&mut hasher);
+    hasher.finish()
+}
