@@ -30,7 +30,8 @@ struct Outcome {
 impl Outcome {
     fn of(site: &Site) -> Outcome {
         let module = &site.module;
-        let state = module.private("state.toml").exists().then(|| module.state()).unwrap_or_default();
+        let has_state = module.private("state.toml").exists();
+        let state = if has_state { module.state() } else { toml::Table::new() };
         let pins = state.get("pins").and_then(|pins| pins.as_table());
         let room = |name| (name, entries(module, name));
         Outcome {

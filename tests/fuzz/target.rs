@@ -81,7 +81,7 @@ fn decide_safely(history: &History, policy: &Policy) -> usize {
     let snapshots = snapshots();
     let decision = decide(&snapshots, history, policy, now());
     let complete = |expired: bool| {
-        let verdicts = decision.verdicts.iter().filter(move |verdict| !verdict.keep == expired);
+        let verdicts = decision.verdicts.iter().filter(move |verdict| verdict.keep != expired);
         verdicts.filter(|verdict| verdict.snapshot.grade == Grade::Complete)
     };
     assert_eq!(decision.verdicts.len(), snapshots.len());
