@@ -204,11 +204,8 @@ pub fn main() -> ExitCode {
     let started = BootTime::now();
     let line = match CommandLine::try_parse() {
         Ok(line) => line,
-        Err(error) => {
-            // Help and version are no errors, and a closed output is none of ours.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
-        }
+        // Help and version are no errors.
+        Err(error) => return crate::tell::usage::print::<CommandLine>(error).into(),
     };
     // What is inherited from rsyncd must not open our files to others.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));

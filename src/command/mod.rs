@@ -100,7 +100,10 @@ impl Context {
         mut work: impl FnMut(&Target) -> Result<Exit>,
     ) -> Result<Exit> {
         if targets.is_empty() {
-            log::warn!("no module in {} has a registered snapshot root", self.settings.rsyncd_conf.display());
+            log::warn!(
+                "no module in {} has a registered snapshot root",
+                escape_path(&self.settings.rsyncd_conf)
+            );
         }
         let mut worst = Exit::Done;
         for (label, target) in targets {

@@ -15,6 +15,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::fsync;
 
 use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape_path;
 
 /// Ends every temporary name, so that leftovers are recognised.
 pub const TEMPORARY: &str = ".tmp";
@@ -35,7 +36,7 @@ pub struct Place<'a> {
 pub fn read(place: Place, name: &str) -> Result<Option<String>> {
     let path = place.path.join(name);
     let Some(bytes) = read_bytes(place, name, MAX_BYTES)? else { return Ok(None) };
-    let damaged = |_| Error::Damaged { path: path.display().to_string(), problem: "is not text".into() };
+    let damaged = |_| Error::Damaged { path: escape_path(&path), problem: "is not text".into() };
     String::from_utf8(bytes).map(Some).map_err(damaged)
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::durable::{self, Place};
 use crate::decide::grade::Grade;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape, one_line, unescape};
+use crate::tell::escape::{deserialize_line, escape, escape_path, one_line, unescape};
 use crate::tree::clone::Cloned;
 use crate::tree::compare::{Comparison, Known};
 use crate::tree::copy::{Copied, Copies, InodePair};
@@ -24,13 +24,13 @@ pub const FORMAT: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub struct Client {
     /// `RSYNC_HOST_ADDR`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "deserialize_line")]
     pub address: String,
     /// `RSYNC_HOST_NAME`, which may come from reverse DNS.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "deserialize_line")]
     pub name: String,
     /// `RSYNC_USER_NAME`; empty for an anonymous module.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "deserialize_line")]
     pub user: String,
 }
 
@@ -214,7 +214,7 @@ impl Record {
     pub fn read(records: Place, name: &str) -> Result<Option<Self>> {
         let file = file_name(name);
         let Some(text) = durable::read(records, &file)? else { return Ok(None) };
-        let path = records.path.join(&file).display().to_string();
+        let path = escape_path(&records.path.join(&file));
         let record: Record = toml::from_str(&text)
             .map_err(|error| Error::Damaged { path: path.clone(), problem: first_line(&error) })?;
         if record.format > FORMAT {
@@ -242,7 +242,7 @@ impl Record {
 /// TOML text of one of our own structures.
 pub fn to_toml(value: &impl Serialize, place: Place) -> Result<String> {
     let damaged = |error: toml::ser::Error| Error::Damaged {
-        path: place.path.display().to_string(),
+        path: escape_path(place.path),
         problem: error.to_string(),
     };
     toml::to_string(value).map_err(damaged)

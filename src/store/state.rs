@@ -25,6 +25,7 @@ use crate::decide::damage::Damage;
 use crate::decide::grade::Grade;
 use crate::decide::rotation::History;
 use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape_path;
 
 const FILE: &str = "state.toml";
 const DAMAGED: &str = "state.toml.damaged";
@@ -192,7 +193,7 @@ impl State {
     /// [`Error::Damaged`] if it cannot be understood.
     pub fn read(private: Place) -> Result<Self> {
         let Some(text) = durable::read(private, FILE)? else { return Ok(State::default()) };
-        let path = private.path.join(FILE).display().to_string();
+        let path = escape_path(&private.path.join(FILE));
         let damaged = |problem| Error::Damaged { path, problem };
         let state: State = toml::from_str(&text).map_err(|error| damaged.clone()(first_line(&error)))?;
         if state.format > FORMAT {

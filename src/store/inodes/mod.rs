@@ -26,6 +26,7 @@ pub use reading::{Catalogue, Known, Position};
 
 use super::durable::{Place, c_name};
 use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape_path;
 use block::{Blocks, Kind, framed};
 
 const FILE: &str = "catalogue";
@@ -104,7 +105,7 @@ impl Recorder {
             file.set_len(end).map_err(failed)?;
         }
         if lost_bytes > 0 {
-            log::warn!("{}: {lost_bytes} bytes are damaged and count no longer", path.display());
+            log::warn!("{}: {lost_bytes} bytes are damaged and count no longer", escape_path(&path));
         }
         Ok(Recorder { file, path, error: Mutex::new(None), is_new: end == 0 })
     }
