@@ -45,11 +45,8 @@ pub fn main() -> ExitCode {
     let started = BootTime::now();
     let options = match Options::try_parse() {
         Ok(options) => options,
-        Err(error) => {
-            // Help and version are no errors, and a closed output is none of ours.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
-        }
+        // Help and version are no errors.
+        Err(error) => return crate::tell::usage::print::<Options>(error).into(),
     };
     if !options.has_destination() {
         let usage = Options::command().render_help();

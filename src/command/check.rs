@@ -11,7 +11,7 @@ use super::{Context, doctor, health, print, print_json};
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::target::Target;
 use crate::tell::error::Error;
-use crate::tell::escape::escape;
+use crate::tell::escape::{escape, escape_path};
 
 /// How bad something is; worse compares greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -147,7 +147,7 @@ fn check_all(context: &Context) -> Vec<ModuleView> {
     if modules.is_empty() {
         let message = format!(
             "no module in {} runs rsyncd-snapshot as its post-xfer exec",
-            context.settings.rsyncd_conf.display()
+            escape_path(&context.settings.rsyncd_conf)
         );
         modules.push(view("rsyncd.conf".into(), vec![Finding::new(Level::Unknown, message)]));
     }

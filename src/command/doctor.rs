@@ -10,7 +10,7 @@ use crate::config::target::Target;
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
 use crate::store::root::PRIVATE;
-use crate::tell::escape::escape;
+use crate::tell::escape::{escape, escape_path};
 
 /// The hook that makes snapshots.
 pub const HOOK: &str = "post-xfer exec";
@@ -34,7 +34,11 @@ pub fn policy(settings: &Settings) -> Option<Vec<Finding>> {
             let unknown =
                 settings.policy_modules().into_iter().filter(|name| conf.module(name.as_bytes()).is_none());
             let finding = |name: String| {
-                let message = format!("[module.{name}] is no module in {}", settings.rsyncd_conf.display());
+                let message = format!(
+                    "[module.{}] is no module in {}",
+                    escape(name.as_bytes()),
+                    escape_path(&settings.rsyncd_conf)
+                );
                 Finding::new(Level::Warning, message)
             };
             let findings: Vec<Finding> = unknown.map(finding).collect();

@@ -15,7 +15,7 @@ use super::state::State;
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::escape;
+use crate::tell::escape::{deserialize_line, escape};
 use crate::tree::syscalls::open_directory;
 
 /// Why a snapshot stays.
@@ -25,7 +25,7 @@ pub struct Pin {
     /// When it was pinned.
     pub since: DateTime<Utc>,
     /// Why, escaped; may be empty.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "deserialize_line")]
     pub reason: String,
 }
 

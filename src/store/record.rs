@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::durable::{self, Place};
 use crate::decide::grade::Grade;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape, unescape};
+use crate::tell::escape::{deserialize_line, escape, escape_path, one_line, unescape};
 use crate::tree::clone::Cloned;
 use crate::tree::compare::{Comparison, Known};
 use crate::tree::copy::{Copied, Copies, InodePair};
@@ -24,13 +24,13 @@ pub const FORMAT: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub struct Client {
     /// `RSYNC_HOST_ADDR`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "deserialize_line")]
     pub address: String,
     /// `RSYNC_HOST_NAME`, which may come from reverse DNS.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "deserialize_line")]
     pub name: String,
     /// `RSYNC_USER_NAME`; empty for an anonymous module.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "deserialize_line")]
     pub user: String,
 }
 
@@ -210,7 +210,7 @@ impl Record {
     pub fn read(records: Place, name: &str) -> Result<Option<Self>> {
         let file = file_name(name);
         let Some(text) = durable::read(records, &file)? else { return Ok(None) };
-        let path = records.path.join(&file).display().to_string();
+        let path = escape_path(&records.path.join(&file));
         let record: Record = toml::from_str(&text)
             .map_err(|error| Error::Damaged { path: path.clone(), problem: first_line(&error) })?;
         if record.format > FORMAT {
@@ -238,7 +238,7 @@ impl Record {
 /// TOML text of one of our own structures.
 pub fn to_toml(value: &impl Serialize, place: Place) -> Result<String> {
     let damaged = |error: toml::ser::Error| Error::Damaged {
-        path: place.path.display().to_string(),
+        path: escape_path(place.path),
         problem: error.to_string(),
     };
     toml::to_string(value).map_err(damaged)
@@ -246,7 +246,10 @@ pub fn to_toml(value: &impl Serialize, place: Place) -> Result<String> {
 
 /// What a TOML error says, with its position, on one line.
 pub fn first_line(error: &toml::de::Error) -> String {
-    error.to_string().lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+    let text = error.to_string();
+    // It shows what it does not understand.
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(one_line);
+    lines.collect::<Vec<_>>().join(" ")
 }
 
 /// The file that holds the record of the snapshot `name`.

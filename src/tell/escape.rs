@@ -76,6 +76,22 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
     Cow::Owned(line)
 }
 
+/// [`one_line`] for each line of a text of several.
+pub fn lines(text: &str) -> String {
+    let clean = |line: &str| one_line(line).into_owned();
+    let ended = text.split_inclusive('\n').map(|line| match line.strip_suffix('\n') {
+        Some(line) => clean(line) + "\n",
+        None => clean(line),
+    });
+    ended.collect()
+}
+
+/// A value of our own files that was escaped when it was written; whatever else has got there must not get out.
+pub fn deserialize_line<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text: String = serde::Deserialize::deserialize(deserializer)?;
+    Ok(one_line(&text).into_owned())
+}
+
 fn push_hex(text: &mut String, bytes: &[u8]) {
     for byte in bytes {
         // Writing to a String cannot fail.
@@ -83,10 +99,14 @@ fn push_hex(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Control characters, and the invisible ones that reorder or break lines.
+/// Control characters, and the invisible ones that reorder or break lines, or make two names look the same.
 fn is_unsafe(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        || matches!(
+            character,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+                | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 #[cfg(test)]

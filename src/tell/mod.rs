@@ -9,6 +9,7 @@ pub mod exit;
 pub mod log;
 pub mod progress;
 pub mod table;
+pub mod usage;
 
 /// A number with its noun: `1 snapshot`, `2 snapshots`.
 pub fn counted(count: usize, noun: &str) -> String {
