@@ -13,6 +13,7 @@ use crate::command::hook::Place;
 use crate::command::rotate::Orders;
 use crate::config::environment::Connection;
 use crate::config::settings::Settings;
+use crate::confine;
 use crate::store::boot::BootTime;
 use crate::tell::error::Error;
 use crate::tell::exit::Exit;
@@ -152,6 +153,19 @@ enum Command {
     },
 }
 
+impl Command {
+    fn only_looks(&self) -> bool {
+        matches!(
+            self,
+            Command::Plan { .. }
+                | Command::List { .. }
+                | Command::Check { .. }
+                | Command::ImportPolicy { .. }
+                | Command::Rotate { dry_run: true, .. }
+        )
+    }
+}
+
 #[derive(Debug, Args)]
 struct Modules {
     /// A module's name in rsyncd.conf, or the absolute path of its directory
@@ -191,11 +205,8 @@ pub fn main() -> ExitCode {
     let started = BootTime::now();
     let line = match CommandLine::try_parse() {
         Ok(line) => line,
-        Err(error) => {
-            // Help and version are no errors, and a closed output is none of ours.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
-        }
+        // Help and version are no errors.
+        Err(error) => return crate::tell::usage::print::<CommandLine>(error).into(),
     };
     // What is inherited from rsyncd must not open our files to others.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
@@ -212,6 +223,7 @@ pub fn main() -> ExitCode {
     if !is_hook && level != Some(LevelFilter::Error) {
         crate::tell::progress::start();
     }
+    confine::drop_capabilities();
     let context = command::Context {
         settings: Settings::read(line.config.as_deref(), line.rsyncd_conf.as_deref()),
         level,
@@ -230,6 +242,9 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(command: Option<Command>, context: &command::Context) -> Result<u8, Error> {
+    if command.as_ref().is_some_and(Command::only_looks) {
+        confine::to([]);
+    }
     let exit = match command {
         None if !Connection::is_announced() => {
             let usage = CommandLine::command().render_help();

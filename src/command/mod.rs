@@ -28,8 +28,10 @@ use serde::Serialize;
 
 use crate::config::settings::Settings;
 use crate::config::target::Target;
+use crate::confine;
 use crate::store::boot::BootTime;
 use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape_path;
 use crate::tell::exit::Exit;
 
 /// What every command gets.
@@ -50,17 +52,37 @@ impl Context {
         Ok(vec![(target.label(), Ok(target))])
     }
 
-    /// Works on each module; one that fails does not keep the others from their turn.
-    fn for_each(
+    /// The same for work that changes something: this process is [confined](crate::confine) to all of them first. The root of
+    /// one that is `left_alone` is not even made.
+    fn change_each(
         &self,
         module: Option<&OsStr>,
-        mut work: impl FnMut(&Target) -> Result<Exit>,
+        left_alone: impl Fn(&Target) -> bool,
+        work: impl FnMut(&Target) -> Result<Exit>,
     ) -> Result<Exit> {
         let targets = self.targets(module)?;
+        let usable = targets.iter().filter_map(|(_, target)| target.as_ref().ok());
+        confine::to(usable.filter(|target| !left_alone(target)));
+        self.work_on(targets, module.is_some(), work)
+    }
+
+    /// Works on each module; one that fails does not keep the others from their turn.
+    fn for_each(&self, module: Option<&OsStr>, work: impl FnMut(&Target) -> Result<Exit>) -> Result<Exit> {
+        self.work_on(self.targets(module)?, module.is_some(), work)
+    }
+
+    fn work_on(
+        &self,
+        targets: Vec<(String, Result<Target>)>,
+        single: bool,
+        mut work: impl FnMut(&Target) -> Result<Exit>,
+    ) -> Result<Exit> {
         if targets.is_empty() {
-            log::warn!("no module in {} has a registered snapshot root", self.settings.rsyncd_conf.display());
+            log::warn!(
+                "no module in {} has a registered snapshot root",
+                escape_path(&self.settings.rsyncd_conf)
+            );
         }
-        let single = module.is_some();
         let mut worst = Exit::Done;
         for (label, target) in targets {
             let done = target.and_then(|target| {

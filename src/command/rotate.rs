@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use super::view::DecisionView;
 use super::{Context, plan, print, print_json};
 use crate::clock::Clock;
+use crate::config::target::Target;
 use crate::run::{self, Disposal};
 use crate::tell::error::Result;
 use crate::tell::exit::Exit;
@@ -32,7 +33,9 @@ pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool
         return plan::run(context, module, json);
     }
     let mut views = Vec::new();
-    let exit = context.for_each(module, |target| {
+    // A history that is lost is not to look like a new beginning.
+    let is_lost = |target: &Target| target.lost_history().is_some();
+    let exit = context.change_each(module, is_lost, |target| {
         let rotated = run::rotate(target, orders.confirm, orders.disposal(), &Clock::System)?;
         let view = DecisionView::new(target, &rotated.decision);
         if !json {

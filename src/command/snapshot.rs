@@ -54,20 +54,24 @@ impl Orders {
 /// Takes a snapshot of each module; with `due`, of those that are owed one.
 pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool) -> Result<Exit> {
     let mut views = Vec::new();
-    let exit = context.for_each(module, |target| {
-        let request = Request { started: context.started.clone(), ..orders.request(target) };
-        let report = run::run(target, &request, &Clock::System)?;
-        views.push(View {
-            module: target.name.as_deref().map(escape),
-            snapshot_root: escape_path(&target.root_path),
-            outcome: report.ending.word(),
-            name: report.snapshot.clone(),
-            warnings: report.warnings.clone(),
-        });
-        // A client that has just transferred wants to hear of it if that is not what it gets.
-        let is_less = orders.status.is_some() && report.is_partial();
-        Ok(report.exit().max(if is_less { Exit::Warnings } else { Exit::Done }))
-    })?;
+    let exit = context.change_each(
+        module,
+        |_| false,
+        |target| {
+            let request = Request { started: context.started.clone(), ..orders.request(target) };
+            let report = run::run(target, &request, &Clock::System)?;
+            views.push(View {
+                module: target.name.as_deref().map(escape),
+                snapshot_root: escape_path(&target.root_path),
+                outcome: report.ending.word(),
+                name: report.snapshot.clone(),
+                warnings: report.warnings.clone(),
+            });
+            // A client that has just transferred wants to hear of it if that is not what it gets.
+            let is_less = orders.status.is_some() && report.is_partial();
+            Ok(report.exit().max(if is_less { Exit::Warnings } else { Exit::Done }))
+        },
+    )?;
     if json {
         print_json(module.is_some(), &views)?;
     }

@@ -15,13 +15,14 @@ use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 
 use super::catalog::names_in;
-use super::durable::{Place, TEMPORARY, c_name};
+use super::durable::{DRAFTS, Place, TEMPORARY, c_name};
 use super::index_file;
 use super::lock::Guard;
 use super::record::{Record, file_name};
 use super::root::{Room, SnapshotRoot};
 use crate::tell::error::{Error, Result};
 use crate::tree::clone::{Cloned, Knowledge, Stage, clone_tree};
+use crate::tree::copy::ORIGINALS;
 use crate::tree::index::{Index, Part};
 use crate::tree::listing::Listing;
 use crate::tree::remove::remove_trees;
@@ -82,7 +83,8 @@ impl Staged {
         let beside = !is_privileged();
         let name = c_name(&if beside { format!("{BESIDE}{STAGED}") } else { STAGED.to_string() });
         let parent = if beside { root.directory() } else { room.place().directory };
-        let stage = Stage { parent, name: &name, is_recycled: false, staging: room.place().directory };
+        let drafts = root.room(DRAFTS)?;
+        let stage = Stage { parent, name: &name, is_recycled: false, drafts: drafts.place().directory };
         let (cloned, parts) = clone_tree((root.module(), &root.module_path), &stage, knowledge)?;
         Ok(Staged { name, beside, room, cloned, parts, recycled: None })
     }
@@ -109,8 +111,9 @@ fn recycle_into(
 ) -> Result<(Cloned, Vec<Part>)> {
     let index = knowledge.newest.and_then(|_| index_file::read(root, retired, knowledge.entries));
     take_for_recycling(root, room, retired)?;
-    let staging = room.place().directory;
-    let stage = Stage { parent: staging, name: &c_name(RECYCLED), is_recycled: true, staging };
+    let drafts = root.room(DRAFTS)?;
+    let drafts = drafts.place().directory;
+    let stage = Stage { parent: room.place().directory, name: &c_name(RECYCLED), is_recycled: true, drafts };
     let knowledge = Knowledge { retired: index.as_ref(), ..knowledge };
     clone_tree((root.module(), &root.module_path), &stage, knowledge)
 }
@@ -145,7 +148,7 @@ pub fn clean_up(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> 
     };
     keep(empty_staging(root));
     keep(remove_staged_beside(root));
-    keep(remove_temporaries(root.private()));
+    keep(remove_temporaries(root));
     let alive = || visible.iter().chain(retired);
     keep(remove_orphans(root, "records", alive().map(|name| file_name(name)).collect()));
     keep(remove_orphans(root, index_file::ROOM, alive().cloned().collect()));
@@ -163,7 +166,10 @@ pub fn discard_staging(root: &SnapshotRoot) {
 
 fn empty_staging(root: &SnapshotRoot) -> Result<bool> {
     let room = root.room("staging")?;
-    remove_all(room.place().directory, room.place().path, |_| true)
+    let found = remove_all(room.place().directory, room.place().path, |_| true)?;
+    let drafts = root.room(DRAFTS)?;
+    let is_copies = |name: &[u8]| name == ORIGINALS.to_bytes();
+    Ok(remove_all(drafts.place().directory, drafts.place().path, is_copies)? || found)
 }
 
 fn remove_staged_beside(root: &SnapshotRoot) -> Result<bool> {
@@ -179,12 +185,15 @@ pub fn remove_all(directory: BorrowedFd, path: &Path, selected: impl Fn(&[u8]) -
     errors.into_iter().next().map_or(Ok(!names.is_empty()), Err)
 }
 
-fn remove_temporaries(private: Place) -> Result<bool> {
+fn remove_temporaries(root: &SnapshotRoot) -> Result<bool> {
     // Whoever writes there without the long lock holds this one.
-    let _guard = Guard::on_directory(private)?;
+    let _guard = Guard::on_directory(root.private())?;
+    let drafts = root.room(DRAFTS)?;
     let mut found = false;
-    for name in names_in(private)?.into_iter().filter(|name| name.ends_with(TEMPORARY)) {
-        found |= remove_file(private, &name)?;
+    for place in [root.private(), drafts.place()] {
+        for name in names_in(place)?.into_iter().filter(|name| name.ends_with(TEMPORARY)) {
+            found |= remove_file(place, &name)?;
+        }
     }
     Ok(found)
 }

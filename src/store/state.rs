@@ -24,6 +24,7 @@ use crate::decide::clock_guard::ClockJump;
 use crate::decide::grade::Grade;
 use crate::decide::rotation::History;
 use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape_path;
 
 const FILE: &str = "state.toml";
 const DAMAGED: &str = "state.toml.damaged";
@@ -182,7 +183,7 @@ impl State {
     /// [`Error::Damaged`] if it cannot be understood.
     pub fn read(private: Place) -> Result<Self> {
         let Some(text) = durable::read(private, FILE)? else { return Ok(State::default()) };
-        let path = private.path.join(FILE).display().to_string();
+        let path = escape_path(&private.path.join(FILE));
         let damaged = |problem| Error::Damaged { path, problem };
         let state: State = toml::from_str(&text).map_err(|error| damaged.clone()(first_line(&error)))?;
         if state.format > FORMAT {
@@ -222,7 +223,7 @@ impl State {
         let result = change(&mut state);
         rewrite |= state != before;
         if rewrite {
-            durable::write(private, FILE, &to_toml(&state, private)?)?;
+            durable::write_drafted(private, FILE, &to_toml(&state, private)?)?;
         }
         Ok((state, result))
     }
