@@ -2,8 +2,6 @@
 
 use std::io::{self, Write};
 
-use super::escape::lines;
-
 /// Rows of cells; the first row is the heading.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -41,10 +39,10 @@ impl Table {
     }
 }
 
-/// Prints lines to standard output, the last guard before it; a reader that has gone away, such as `head`, is no failure.
+/// Prints to standard output; a reader that has gone away, such as `head`, is no failure.
 pub fn print(text: &str) -> io::Result<()> {
     let mut output = io::stdout().lock();
-    match output.write_all(lines(text).as_bytes()).and_then(|()| output.flush()) {
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
