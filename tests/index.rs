@@ -671,8 +671,16 @@ fn assert_tampering_does_no_harm(what: &str, tamper: &fn(&Path, &Path), wait: bo
     fingerprint::assert_equal(&before, &fingerprint::of(&outside), &format!("{what}: outside"));
     for number in 0..2 {
         in_secret(&module.latest, |live| tree::write(&live.join("c/deep/two"), &number.to_string()));
-        // What cannot be recycled is warned of.
-        module.publish_with(&[0, 4]);
+        // Of nothing else is there a warning than of what cannot be recycled.
+        module.pass(1);
+        let run = module.run().exits(&[0, 4]);
+        assert_eq!(run.code() == Some(4), run.stderr().contains("cannot be recycled"), "{what}: {run}");
+        assert_eq!(
+            run.stderr().matches("warning:").count(),
+            usize::from(run.code() == Some(4)),
+            "{what}: {run}"
+        );
+        module.assert_equals_module(&module.name());
     }
 }
 
