@@ -48,7 +48,7 @@ fn main() -> ExitCode {
 fn clone(live: &Path, new: &Path) -> Outcome<String> {
     let (parent_path, name) = split(new)?;
     let (live_directory, parent) = (File::open(live)?, File::open(parent_path)?);
-    let stage = Stage { parent: parent.as_fd(), name: &name, is_recycled: false, staging: parent.as_fd() };
+    let stage = Stage { parent: parent.as_fd(), name: &name, is_recycled: false, drafts: parent.as_fd() };
     let (cloned, _) = clone_tree((live_directory.as_fd(), live), &stage, Knowledge::default())?;
     Ok(format!("{{\"entries\": {}}}", cloned.entries))
 }

@@ -10,6 +10,7 @@ use rsyncd_snapshot::command::{Context, hook};
 use rsyncd_snapshot::config::environment::Transfer;
 use rsyncd_snapshot::config::settings::Settings;
 use rsyncd_snapshot::config::target::Target;
+use rsyncd_snapshot::confine::Reach;
 use rsyncd_snapshot::store::boot::BootTime;
 use rsyncd_snapshot::tell::exit::Exit;
 
@@ -19,8 +20,12 @@ fn main() -> ExitCode {
     let time = std::fs::read_to_string(clock_file).expect("the clock file");
     let clock = Clock::standing(time.trim().parse().expect("a time"));
     rsyncd_snapshot::tell::log::start(false, log::LevelFilter::Warn);
-    let context =
-        Context { settings: Settings::read(Some(&policy_file), None), level: None, started: BootTime::now() };
+    let context = Context {
+        settings: Settings::read(Some(&policy_file), None),
+        level: None,
+        started: BootTime::now(),
+        reach: Reach::Roots,
+    };
     let transfer = Transfer::from_environment().expect("rsyncd's environment");
     let connection = &transfer.connection;
     let target =

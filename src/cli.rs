@@ -13,6 +13,7 @@ use crate::command::hook::Place;
 use crate::command::rotate::Orders;
 use crate::config::environment::Connection;
 use crate::config::settings::Settings;
+use crate::confine::{self, Reach};
 use crate::store::boot::BootTime;
 use crate::tell::error::Error;
 use crate::tell::exit::Exit;
@@ -165,6 +166,20 @@ enum Command {
     },
 }
 
+impl Command {
+    fn reach(&self) -> Reach {
+        match self {
+            Command::Plan { .. }
+            | Command::List { .. }
+            | Command::Check { .. }
+            | Command::ImportPolicy { .. }
+            | Command::Rotate { dry_run: true, .. } => Reach::Nothing,
+            Command::Verify { repair_attributes: true, .. } => Reach::Modules,
+            _ => Reach::Roots,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 struct Modules {
     /// A module's name in rsyncd.conf, or the absolute path of its directory
@@ -222,10 +237,13 @@ pub fn main() -> ExitCode {
     if !is_hook && level != Some(LevelFilter::Error) {
         crate::tell::progress::start();
     }
+    let reach = line.command.as_ref().map_or(Reach::Roots, Command::reach);
+    confine::drop_capabilities(reach);
     let context = command::Context {
         settings: Settings::read(line.config.as_deref(), line.rsyncd_conf.as_deref()),
         level,
         started,
+        reach,
     };
     match dispatch(line.command, &context) {
         Ok(code) => code.into(),
@@ -240,6 +258,9 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(command: Option<Command>, context: &command::Context) -> Result<u8, Error> {
+    if context.reach == Reach::Nothing {
+        confine::to([], context.reach);
+    }
     let exit = match command {
         None if !Connection::is_announced() => {
             let usage = CommandLine::command().render_help();

@@ -183,7 +183,7 @@ fn a_lost_state_is_still_lost_after_a_run_that_could_not_replace_it() {
     ] {
         let (module, names) = torn_module();
         fs::write(module.private("state.toml"), "torn = [what\n").expect("the damage");
-        let temporary = module.private("state.toml.tmp");
+        let temporary = module.private("drafts/state.toml.tmp");
         let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", "state.toml.tmp", "-P"];
         let inject = format!("inject={fault}");
         let strace = [&strace[..], &[temporary.to_str().expect("UTF-8"), "-e", &inject]].concat();

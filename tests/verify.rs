@@ -420,7 +420,7 @@ fn a_catalogue_that_is_lost_or_damaged_accuses_nobody_and_is_made_whole() {
     let module = Module::new();
     tree::small(&module.latest);
     module.expect_snapshot();
-    let catalogue = module.private("catalogue");
+    let catalogue = module.private("inodes/catalogue");
     let whole = fs::read(&catalogue).expect("the catalogue");
     assert_eq!(fs::metadata(&catalogue).expect("metadata").permissions().mode() & 0o777, 0o600);
     assert!(assert_clean(&module)["files"].as_u64() > Some(0));
@@ -452,7 +452,7 @@ fn the_next_snapshot_begins_the_catalogue_of_a_root_that_had_none() {
     let module = Module::new();
     tree::small(&module.latest);
     module.expect_snapshot();
-    for file in ["catalogue", "windows"] {
+    for file in ["inodes/catalogue", "inodes/windows"] {
         fs::remove_file(module.private(file)).expect("removed");
     }
     fs::write(module.latest.join("new"), "new").expect("a file");
@@ -531,17 +531,20 @@ fn a_repair_gives_snapshots_their_attributes_back_and_leaves_the_module_as_it_is
     let module = Module::new();
     let live = |name: &str| module.latest.join(name);
     fs::create_dir(live("sub")).expect("a directory");
-    for name in ["mode", "owner", "xattr", "acl", "time", "sub/one name", "untouched", "copies", "next"] {
+    for name in
+        ["mode", "owner", "xattr", "acl", "time", "sub/one name", "untouched", "copies", "next", "capable"]
+    {
         rewrite(&live(name), name, 0);
     }
     fs::hard_link(live("sub/one name"), live("another name")).expect("a link");
     symlink("nowhere", live("link")).expect("a symbolic link");
     Run::of(tool("mkfifo").arg("-m644").arg(live("fifo"))).exits(&[0]);
     tree::set_attribute(&live("xattr"), "user.colour", b"red");
+    tree::set_attribute(&live("capable"), "security.capability", tree::CAP_NET_RAW);
     let early = module.expect_snapshot();
     let before = state_of(&module.snapshot(&early));
     sleep(Duration::from_millis(50));
-    for name in ["mode", "sub/one name", "fifo", "copies", "next"] {
+    for name in ["mode", "sub/one name", "fifo", "copies", "next", "capable"] {
         tree::set_mode(&live(name), 0o604);
     }
     std::os::unix::fs::chown(live("owner"), Some(12), Some(34)).expect("root may");
@@ -551,9 +554,9 @@ fn a_repair_gives_snapshots_their_attributes_back_and_leaves_the_module_as_it_is
     Run::of(tool("setfacl").args(["-m", "u:12:rw"]).arg(live("acl"))).exits(&[0]);
     tree::set_mtime(&live("time"), SystemTime::UNIX_EPOCH + TIME + Duration::from_secs(7));
     let after = state_of(&module.latest);
-    module.run(&["verify", NAME]).exits(&[1]).says("10 altered");
+    module.run(&["verify", NAME]).exits(&[1]).says("11 altered");
 
-    module.run(&["verify", "--repair-attributes", NAME]).exits(&[0]).says("attributes of 10 files restored");
+    module.run(&["verify", "--repair-attributes", NAME]).exits(&[0]).says("attributes of 11 files restored");
 
     assert_eq!(state_of(&module.snapshot(&early)), before, "the snapshot is what it was");
     assert_eq!(state_of(&module.latest), after, "the module is what it was");

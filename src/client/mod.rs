@@ -37,6 +37,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::command::{self, Context};
 use crate::config::settings::Settings;
+use crate::confine::Reach;
 use crate::store::boot::BootTime;
 use crate::tell::exit::Exit;
 use failure::{Failure, Result};
@@ -67,6 +68,7 @@ pub fn main() -> ExitCode {
         settings: Settings::read(options.config.as_deref(), None),
         level: Some(options.level()),
         started,
+        reach: Reach::Roots,
     };
     match run(&options, &context) {
         Ok(exit) => exit.into(),

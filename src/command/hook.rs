@@ -9,6 +9,7 @@ use super::{Context, detach};
 use crate::clock::Clock;
 use crate::config::environment::{Connection, Transfer};
 use crate::config::target::Target;
+use crate::confine;
 use crate::decide::finish::{Finish, PARTIAL_TRANSFER};
 use crate::decide::grade::Intent;
 use crate::decide::policy::Policy;
@@ -46,6 +47,7 @@ pub fn run(context: &Context, place: Place) -> Result<Exit> {
     let target = Target::of_module(&context.settings, module_name.clone(), module_path)
         .inspect_err(|error| remember_failure(context, &transfer, &error.to_string()))?;
     context.set_level(&target);
+    confine::to([&target], context.reach);
     let taken_over = (place == Place::Detached).then_some(detach::take_over as fn());
     after_transfer(&target, &transfer, taken_over, context, &Clock::System)
 }

@@ -31,6 +31,7 @@ use serde::Serialize;
 
 use crate::config::settings::Settings;
 use crate::config::target::Target;
+use crate::confine::{self, Reach};
 use crate::store::boot::BootTime;
 use crate::store::memory::{Failure, Work};
 use crate::tell::error::{Error, Result};
@@ -45,6 +46,8 @@ pub struct Context {
     pub level: Option<LevelFilter>,
     /// When this process was started.
     pub started: BootTime,
+    /// What it may change.
+    pub reach: Reach,
 }
 
 impl Context {
@@ -60,19 +63,28 @@ impl Context {
         self.work_on(self.targets(module)?, module.is_some(), work)
     }
 
-    /// The same for work whose failures are remembered: also if the module cannot even be resolved.
-    fn remembering_for_each(
+    /// The same for work that changes something: this process is [confined](crate::confine) to all of the modules first. A failure of
+    /// some `kind` of work is remembered: also if the module cannot even be resolved. A history that is lost is a new beginning for
+    /// a snapshot only.
+    fn change_each(
         &self,
         module: Option<&OsStr>,
-        kind: Work,
-        work: impl FnMut(&Target) -> Result<Exit>,
+        kind: Option<Work>,
+        mut work: impl FnMut(&Target) -> Result<Exit>,
     ) -> Result<Exit> {
+        let lost = |target: &Target| match kind {
+            Some(Work::Snapshot) => None,
+            _ => target.lost_history(),
+        };
         let targets = self.targets(module).inspect_err(|error| self.remember(module, kind, error))?;
-        self.work_on(targets, module.is_some(), work)
+        let usable = targets.iter().filter_map(|(_, target)| target.as_ref().ok());
+        confine::to(usable.filter(|target| lost(target).is_none()), self.reach);
+        self.work_on(targets, module.is_some(), |target| lost(target).map_or_else(|| work(target), Err))
     }
 
     /// Remembers why a module that was used before cannot be resolved.
-    fn remember(&self, module: Option<&OsStr>, kind: Work, error: &Error) {
+    fn remember(&self, module: Option<&OsStr>, kind: Option<Work>, error: &Error) {
+        let Some(kind) = kind else { return };
         let Some(path) = module.and_then(|module| self.path_of(module)) else { return };
         let memory = &self.settings.memory;
         if error.exit() != Exit::Failed || memory.recall(&path).is_none() {

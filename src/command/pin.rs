@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::{Context, print};
 use crate::clock::Clock;
 use crate::config::target::Target;
+use crate::confine;
 use crate::run;
 use crate::store::pin::{self, Pin};
 use crate::store::retire;
@@ -61,7 +62,7 @@ pub fn undelete(context: &Context, named: Named) -> Result<Exit> {
 /// # Errors
 /// If the module or its state cannot be used.
 pub fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<Exit> {
-    context.for_each(module, |target| {
+    context.change_each(module, None, |target| {
         if torn {
             let was_torn = run::release_torn(target, &Clock::System)?;
             return done(target, if was_torn { "no longer torn" } else { "not torn" });
@@ -84,7 +85,7 @@ pub fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<
 /// # Errors
 /// If the module, its catalogue or its state cannot be used.
 pub fn release_damage(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
-    context.for_each(module, |target| {
+    context.change_each(module, None, |target| {
         let accepted = run::verify::accept(target, &Clock::System)?.altered_inodes.len();
         let message = match accepted {
             0 => "nothing is altered".to_string(),
@@ -99,7 +100,8 @@ fn done(target: &Target, message: &str) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The module and the name of the snapshot that was named; alone, the name has to be one module's only.
+/// The module, to which this process is confined from now on, and the name of the snapshot that was named; alone, the name has to be one
+/// module's only.
 fn find(
     context: &Context,
     named: Named,
@@ -129,7 +131,10 @@ fn find(
         None => Err(Error::Usage(format!(
             "{place} has no {what} {told}; `list` shows snapshots and pins, `list --expired` what is retired"
         ))),
-        Some(target) if having.is_empty() => Ok((target, name.to_string())),
+        Some(target) if having.is_empty() => {
+            confine::to([&target], context.reach);
+            Ok((target, name.to_string()))
+        }
         Some(_) => {
             Err(Error::Usage(format!("several modules have {told}: name one of {}", labels.join(", "))))
         }

@@ -7,6 +7,7 @@ use crate::clock::Clock;
 use crate::config::arguments::{Arguments, Kind};
 use crate::config::environment::Connection;
 use crate::config::target::Target;
+use crate::confine;
 use crate::decide::refusal::{Sharing, refusal};
 use crate::run::{Admission, Applicant, admit, note_refusal};
 use crate::tell::error::{Error, Result};
@@ -34,6 +35,7 @@ pub fn run(context: &Context) -> Result<Exit> {
         Err(error) => return without_target(&applicant, &error),
     };
     context.set_level(&target);
+    confine::to([&target], context.reach);
     let label = target.label();
     if inquiry::is_asked(&applicant) {
         note_refusal(&target, &applicant, &Clock::System)?;

@@ -33,7 +33,7 @@ pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool
         return plan::run(context, module, json);
     }
     let mut views = Vec::new();
-    let exit = context.remembering_for_each(module, Work::Rotation, |target| {
+    let exit = context.change_each(module, Some(Work::Rotation), |target| {
         let rotated = run::rotate(target, orders.confirm, orders.disposal(), &Clock::System)?;
         let view = DecisionView::new(target, &rotated.decision);
         if !json {

@@ -55,7 +55,7 @@ impl Orders {
 /// Takes a snapshot of each module; with `due`, of those that are owed one.
 pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool) -> Result<Exit> {
     let mut views = Vec::new();
-    let exit = context.remembering_for_each(module, Work::Snapshot, |target| {
+    let exit = context.change_each(module, Some(Work::Snapshot), |target| {
         let request = Request { started: context.started.clone(), ..orders.request(target) };
         let report = run::run(target, &request, &Clock::System)?;
         views.push(View {

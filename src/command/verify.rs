@@ -16,7 +16,7 @@ use crate::tell::exit::Exit;
 /// Verifies each module, after a repair if one is wanted; fails if anything is altered.
 pub fn run(context: &Context, module: Option<&OsStr>, repairs: bool, json: bool) -> Result<Exit> {
     let mut views = Vec::new();
-    let exit = context.for_each(module, |target| {
+    let exit = context.change_each(module, None, |target| {
         let (verified, repaired) = match repairs {
             true => {
                 let mut repaired = verify::repair(target, &Clock::System)?;

@@ -156,6 +156,12 @@ impl Target {
         SnapshotRoot::open(&self.root_path, &self.module_path, self.name.as_deref(), access)
     }
 
+    /// Makes what [`open_root`](Target::open_root) would make of it, but registers nothing.
+    pub fn prepare_root(&self) -> Result<SnapshotRoot> {
+        let access = if self.trouble.is_empty() { Access::Prepare } else { Access::Registered };
+        SnapshotRoot::open(&self.root_path, &self.module_path, self.name.as_deref(), access)
+    }
+
     /// The ledger of the root, under its lock.
     pub fn open_ledger(&self, root: &SnapshotRoot) -> Result<Ledger> {
         Ledger::open(root, self.memory.ledgers(&self.module_path))

@@ -184,7 +184,10 @@ impl Pass<'_> {
         }
         if record.attributes_lost > 0 {
             let count = record.attributes_lost;
-            report.warn(&label, format!("owner or security attributes of {count} entries could not be kept"));
+            report.warn(
+                &label,
+                format!("the owner, the device or security attributes of {count} entries could not be kept"),
+            );
         }
     }
 }

@@ -1,24 +1,29 @@
 //! Small files that are either the old text or the new one, whatever happens.
 //!
 //! Written under a temporary name, synced, renamed over the old one, and the directory synced:
-//! a crash at any point leaves one whole text.
+//! a crash at any point leaves one whole text. Where no file may be opened for writing, as in our directory itself
+//! ([`confine`](crate::confine)), the temporary one is made in a room beside.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::fsync;
 
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
+use crate::tree::syscalls::{Answer, open_directory};
 
 /// Ends every temporary name, so that leftovers are recognised.
 pub const TEMPORARY: &str = ".tmp";
+
+/// The room for what is being written and belongs elsewhere.
+pub const DRAFTS: &str = "drafts";
 
 /// More than any of our files holds; a larger one is not ours.
 const MAX_BYTES: u64 = 64 << 20;
@@ -57,27 +62,48 @@ pub fn read_bytes(place: Place, name: &str, max_bytes: u64) -> Result<Option<Vec
 
 /// Replaces the file `name`, durably.
 pub fn write(place: Place, name: &str, text: &str) -> Result<()> {
-    write_volatile(place, name, text.as_bytes(), true)?;
+    write_volatile(place, place, name, text.as_bytes(), true)?;
     fsync(place.directory).map_err(|cause| Error::io("sync", place.path, cause))
+}
+
+/// The same for a file of the private directory itself. The rename takes the text from one directory to the other as a
+/// whole; a draft that a crash leaves is written over.
+pub fn write_drafted(private: Place, name: &str, text: &str) -> Result<()> {
+    let path = private.path.join(DRAFTS);
+    let drafts = open_drafts(private.directory).map_err(|cause| Error::io("open", &path, cause))?;
+    let drafts = Place { directory: drafts.as_fd(), path: &path };
+    write_volatile(drafts, private, name, text.as_bytes(), true)?;
+    fsync(private.directory).map_err(|cause| Error::io("sync", private.path, cause))
+}
+
+/// An earlier version made the directory without that room.
+fn open_drafts(private: BorrowedFd) -> Answer<OwnedFd> {
+    match open_directory(private, &c_name(DRAFTS)) {
+        Err(Errno::ENOENT) => {
+            mkdirat(private, c_name(DRAFTS).as_c_str(), Mode::S_IRWXU)?;
+            open_directory(private, &c_name(DRAFTS))
+        }
+        answer => answer,
+    }
 }
 
 /// Replaces the file `name` for a caller who is about to sync the whole file system.
 pub fn write_before_syncfs(place: Place, name: &str, content: &[u8]) -> Result<()> {
-    write_volatile(place, name, content, false)
+    write_volatile(place, place, name, content, false)
 }
 
-fn write_volatile(place: Place, name: &str, content: &[u8], sync: bool) -> Result<()> {
+fn write_volatile(drafts: Place, place: Place, name: &str, content: &[u8], sync: bool) -> Result<()> {
     let path = place.path.join(name);
     let failed = |cause: std::io::Error| Error::io("write", &path, cause);
     let temporary = c_name(&format!("{name}{TEMPORARY}"));
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let opened = openat(place.directory, temporary.as_c_str(), flags, Mode::from_bits_truncate(0o600));
+    let opened = openat(drafts.directory, temporary.as_c_str(), flags, Mode::from_bits_truncate(0o600));
     let mut file = File::from(opened.map_err(|cause| failed(cause.into()))?);
     file.write_all(content).map_err(failed)?;
     if sync {
         file.sync_all().map_err(failed)?;
     }
-    renameat(place.directory, temporary.as_c_str(), place.directory, c_name(name).as_c_str())
+    renameat(drafts.directory, temporary.as_c_str(), place.directory, c_name(name).as_c_str())
         .map_err(|cause| failed(cause.into()))
 }
 

@@ -40,6 +40,11 @@ impl Lock {
         Ok(Lock { file: file.into(), path, is_held: false })
     }
 
+    /// The lock file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Takes the lock if it is free, and says in it who holds it.
     pub fn try_acquire(&mut self, holder: &str) -> Result<bool> {
         // By full name: std has methods of the same name with other errors.

@@ -14,16 +14,17 @@ use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 
 use super::catalog::names_in;
-use super::durable::{Place, TEMPORARY, c_name};
+use super::durable::{DRAFTS, Place, TEMPORARY, c_name};
 use super::index_file;
-use super::inodes::Recorder;
 use super::inodes::windows::{Window, Windows, wall_ns};
+use super::inodes::{self, Recorder};
 use super::lock::Guard;
 use super::record::{Record, file_name};
 use super::root::{Room, SnapshotRoot};
 use crate::tell::error::{Error, Result};
 use crate::tree::baseline::Recording;
 use crate::tree::clone::{Cloned, Knowledge, Stage, clone_tree};
+use crate::tree::copy::ORIGINALS;
 use crate::tree::index::{Index, Part};
 use crate::tree::listing::Listing;
 use crate::tree::remove::remove_trees;
@@ -59,11 +60,11 @@ struct Evidence {
 
 impl Evidence {
     /// What nothing is recorded in is told when the snapshot is published.
-    fn begin(root: &SnapshotRoot) -> Self {
+    fn begin(root: &SnapshotRoot, inodes: Place) -> Self {
         let recorder = root.room("expired").and_then(|expired| {
             let places = [root.directory(), expired.place().directory];
             let is_known = |name: &str| places.iter().any(|place| stat_entry(*place, &c_name(name)).is_ok());
-            Recorder::open(root.private(), is_known)
+            Recorder::open(inodes, is_known)
         });
         Evidence { recorder, began_ns: wall_ns() }
     }
@@ -86,9 +87,10 @@ impl Staged {
         let room = root.room("staging")?;
         let mut refusal = None;
         // Until the last link is made; should that fail, the tree is removed in another window.
-        let _window = Window::open(root.private())?;
-        let evidence = Evidence::begin(root);
-        let windows = Windows::read(root.private());
+        let inodes = root.room(inodes::ROOM)?;
+        let _window = Window::open(inodes.place())?;
+        let evidence = Evidence::begin(root, inodes.place());
+        let windows = Windows::read(inodes.place());
         // What may be older than all of them may never have been recorded.
         let is_ours = |changed_ns| windows.contain(changed_ns);
         let recorder = evidence.recorder.as_ref().ok();
@@ -116,7 +118,8 @@ impl Staged {
         let beside = !is_privileged();
         let name = c_name(&if beside { format!("{BESIDE}{STAGED}") } else { STAGED.to_string() });
         let parent = if beside { root.directory() } else { room.place().directory };
-        let stage = Stage { parent, name: &name, is_recycled: false, staging: room.place().directory };
+        let drafts = root.room(DRAFTS)?;
+        let stage = Stage { parent, name: &name, is_recycled: false, drafts: drafts.place().directory };
         let (cloned, parts) = clone_tree((root.module(), &root.module_path), &stage, knowledge)?;
         Ok(Staged { name, beside, room, cloned, parts, recycled: None, refusal, evidence })
     }
@@ -152,8 +155,9 @@ fn recycle_into(
 ) -> Result<(Cloned, Vec<Part>)> {
     let index = knowledge.newest.and_then(|_| index_file::read(root, retired, knowledge.entries));
     take_for_recycling(root, room, retired)?;
-    let staging = room.place().directory;
-    let stage = Stage { parent: staging, name: &c_name(RECYCLED), is_recycled: true, staging };
+    let drafts = root.room(DRAFTS)?;
+    let drafts = drafts.place().directory;
+    let stage = Stage { parent: room.place().directory, name: &c_name(RECYCLED), is_recycled: true, drafts };
     let knowledge = Knowledge { retired: index.as_ref(), ..knowledge };
     clone_tree((root.module(), &root.module_path), &stage, knowledge)
 }
@@ -189,7 +193,7 @@ pub fn clean_up(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> 
     };
     keep(empty_staging(root));
     keep(remove_staged_beside(root));
-    keep(remove_temporaries(root.private()));
+    keep(remove_temporaries(root));
     let alive = || visible.iter().chain(retired);
     keep(remove_orphans(root, "records", alive().map(|name| file_name(name)).collect()));
     keep(remove_orphans(root, index_file::ROOM, alive().cloned().collect()));
@@ -206,8 +210,10 @@ pub fn discard_staging(root: &SnapshotRoot) {
 }
 
 fn empty_staging(root: &SnapshotRoot) -> Result<bool> {
-    let room = root.room("staging")?;
-    remove_all(root, room.place(), |_| true)
+    let found = remove_all(root, root.room("staging")?.place(), |_| true);
+    let is_copies = |name: &[u8]| name == ORIGINALS.to_bytes();
+    let copies = remove_all(root, root.room(DRAFTS)?.place(), is_copies);
+    found.and_then(|found| Ok(found | copies?))
 }
 
 fn remove_staged_beside(root: &SnapshotRoot) -> Result<bool> {
@@ -224,15 +230,23 @@ fn remove_all(root: &SnapshotRoot, place: Place, selected: impl Fn(&[u8]) -> boo
     if names.is_empty() {
         return Ok(false);
     }
-    let _window = Window::open(root.private())?;
+    let _window = Window::open(root.room(inodes::ROOM)?.place())?;
     let (_, errors) = remove_trees(directory, path, &names)?;
     errors.into_iter().next().map_or(Ok(true), Err)
 }
 
-fn remove_temporaries(private: Place) -> Result<bool> {
+fn remove_temporaries(root: &SnapshotRoot) -> Result<bool> {
     // Whoever writes there without the long lock holds this one.
-    let _guard = Guard::on_directory(private)?;
-    remove_files(private, names_in(private)?.into_iter().filter(|name| name.ends_with(TEMPORARY)))
+    let _guard = Guard::on_directory(root.private())?;
+    let (drafts, inodes) = (root.room(DRAFTS)?, root.room(inodes::ROOM)?);
+    let mut found = Ok(false);
+    for place in [root.private(), drafts.place(), inodes.place()] {
+        let is_temporary = |name: &String| name.ends_with(TEMPORARY);
+        let removed =
+            names_in(place).and_then(|names| remove_files(place, names.into_iter().filter(is_temporary)));
+        found = found.and_then(|found| Ok(found | removed?));
+    }
+    found
 }
 
 /// Removes the files in a room that belong to no snapshot.

@@ -81,6 +81,6 @@ impl Registration {
 
     /// Writes it, durably; for a caller who holds the state's lock.
     pub(super) fn write(&self, private: Place) -> Result<()> {
-        durable::write(private, FILE, &to_toml(self, private)?)
+        durable::write_drafted(private, FILE, &to_toml(self, private)?)
     }
 }

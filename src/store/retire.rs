@@ -21,7 +21,7 @@ use nix::unistd::fsync;
 
 use super::catalog::names_in;
 use super::durable::{Place, c_name};
-use super::inodes::windows::Window;
+use super::inodes::{self, windows::Window};
 use super::lock::Guard;
 use super::pin::Pin;
 use super::publish::forget;
@@ -213,7 +213,7 @@ pub fn remove(root: &SnapshotRoot, names: &[String]) -> Result<Removed> {
         return Ok(removed);
     }
     // Even if it fails half-way: what was removed was removed by us.
-    let _window = if moved.is_empty() { None } else { Some(Window::open(root.private())?) };
+    let _window = if moved.is_empty() { None } else { Some(Window::open(root.room(inodes::ROOM)?.place())?) };
     let trees: Vec<_> = moved.iter().map(|name| c_name(name)).collect();
     let (entries, errors) = remove_trees(staging.place().directory, staging.place().path, &trees)?;
     removed.entries = entries;

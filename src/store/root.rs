@@ -13,8 +13,9 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::fsync;
 
-use super::durable::{Place, c_name};
+use super::durable::{DRAFTS, Place, c_name};
 use super::index_file;
+use super::inodes;
 use super::ledger;
 use super::lock::Guard;
 use super::registration::Registration;
@@ -27,17 +28,29 @@ use crate::tree::syscalls::{open_directory, stat_entry};
 pub const PRIVATE: &str = ".rsyncd-snapshot";
 
 /// Directories within the private one.
-const ROOMS: [&str; 5] = ["records", index_file::ROOM, "staging", "expired", ledger::ROOM];
+const ROOMS: [&str; 7] =
+    ["records", index_file::ROOM, inodes::ROOM, "staging", "expired", ledger::ROOM, DRAFTS];
+
+/// Those of them in which files are written.
+pub const WRITTEN_ROOMS: [&str; 5] = ["records", index_file::ROOM, inodes::ROOM, ledger::ROOM, DRAFTS];
 
 /// How a root is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Make and register what is missing.
     Register,
+    /// Make what is missing, but register nothing: for what has to be there before this process confines itself to it.
+    Prepare,
     /// Fail unless the root is registered already; make nothing but what is missing inside.
     Registered,
     /// Only look: change nothing at all.
     Look,
+}
+
+impl Access {
+    fn makes(self) -> bool {
+        matches!(self, Access::Register | Access::Prepare)
+    }
 }
 
 /// An opened, checked snapshot root with its module.
@@ -59,7 +72,7 @@ impl SnapshotRoot {
     /// [`Error::Root`] with the remedy if it cannot be trusted.
     pub fn open(path: &Path, module_path: &Path, name: Option<&[u8]>, access: Access) -> Result<Self> {
         trust::check_places(path, module_path)?;
-        if access == Access::Register {
+        if access.makes() {
             make_root(path)?;
         }
         let directory = open_path(path)?;
@@ -152,7 +165,7 @@ impl SnapshotRoot {
             Err(Errno::ENOENT) => match access {
                 Access::Look => return Ok(None),
                 Access::Registered => return Err(self.not_registered()),
-                Access::Register => self.make_private()?,
+                Access::Register | Access::Prepare => self.make_private()?,
             },
             Err(cause) => return Err(failed(cause)),
         }
@@ -187,7 +200,8 @@ impl SnapshotRoot {
             return Ok(());
         }
         // Several hooks may find a new root at once.
-        let _guard = (access != Access::Look).then(|| Guard::on_directory(self.private())).transpose()?;
+        let may_write = !matches!(access, Access::Look | Access::Prepare);
+        let _guard = may_write.then(|| Guard::on_directory(self.private())).transpose()?;
         let wanted = Registration::new(name, &self.module_path);
         let found = Registration::read(self.private())?;
         if let Some((problem, remedy)) =
@@ -204,7 +218,7 @@ impl SnapshotRoot {
                 self.private = None;
                 Ok(())
             }
-            (Some(_), Access::Look) => Ok(()),
+            (Some(_), Access::Look) | (_, Access::Prepare) => Ok(()),
             (None, Access::Registered) => Err(self.not_registered()),
             (None, Access::Register) => wanted.write(self.private()),
             (Some(_), _) if gains_name => wanted.write(self.private()),

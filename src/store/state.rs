@@ -233,7 +233,7 @@ impl State {
         let result = change(&mut state);
         rewrite |= state != before;
         if rewrite {
-            durable::write(private, FILE, &to_toml(&state, private)?)?;
+            durable::write_drafted(private, FILE, &to_toml(&state, private)?)?;
         }
         Ok((state, result))
     }

@@ -2,8 +2,9 @@
 //!
 //! An inode that has reached the file system's link limit, or is immutable, or that
 //! `fs.protected_hardlinks` guards, must not be missing from a snapshot. A regular file is copied
-//! (sharing its blocks where the file system can) once per inode into a directory of its own in staging and
-//! linked from there, so that a group of hard links stays a group; anything else is made anew.
+//! (sharing its blocks where the file system can) once per inode into a directory apart, where files may be written, and
+//! linked from there, so that a group of hard links stays a group; anything else is made anew, but for devices, which take a
+//! capability that we do without: an empty file stands for each.
 //! Each copy is remembered, so that comparing does not take it for a change.
 
 use std::collections::{BTreeMap, HashSet};
@@ -88,20 +89,20 @@ fn mtime_ns(stat: &FileStat) -> i128 {
 
 /// Makes copies for one clone; keeps the originals of regular copies in a directory of its own.
 pub struct Copier<'a> {
-    staging: BorrowedFd<'a>,
+    drafts: BorrowedFd<'a>,
     originals: Option<OwnedFd>,
     copied: HashSet<u64>,
-    /// Copies whose owner or security attributes could not be kept.
+    /// Copies whose owner, device or security attributes could not be kept.
     pub attributes_lost: u64,
 }
 
-/// Where in staging the originals of copies are while a clone runs.
+/// Where among the drafts the originals of copies are while a clone runs.
 pub const ORIGINALS: &CStr = c"copies";
 
 impl<'a> Copier<'a> {
-    /// A copier that keeps originals in `staging`.
-    pub fn new(staging: BorrowedFd<'a>) -> Self {
-        Copier { staging, originals: None, copied: HashSet::new(), attributes_lost: 0 }
+    /// A copier that keeps originals in `drafts`.
+    pub fn new(drafts: BorrowedFd<'a>) -> Self {
+        Copier { drafts, originals: None, copied: HashSet::new(), attributes_lost: 0 }
     }
 
     /// Puts a copy of `name` from `live` into `copy`, under the same name.
@@ -111,7 +112,13 @@ impl<'a> Copier<'a> {
             SFlag::S_IFREG => self.copy_regular(live, name, &stat, copy)?,
             SFlag::S_IFDIR => return Err(Errno::EISDIR),
             SFlag::S_IFLNK => symlinkat(readlinkat(live, name)?.as_os_str(), copy, name)?,
-            kind => mknodat(copy, name, kind, Mode::from_bits_truncate(0o600), stat.st_rdev)?,
+            kind => match mknodat(copy, name, kind, Mode::from_bits_truncate(0o600), stat.st_rdev) {
+                Err(Errno::EPERM) => {
+                    stand_in(&stat, copy, name)?;
+                    self.attributes_lost += 1;
+                }
+                answer => answer?,
+            },
         }
         if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
             self.attributes_lost += u64::from(!apply_by_name(&stat, copy, name)?);
@@ -126,7 +133,7 @@ impl<'a> Copier<'a> {
         for inode in self.copied {
             unlinkat(&originals, &original_name(inode)[..], UnlinkatFlags::NoRemoveDir)?;
         }
-        unlinkat(self.staging, ORIGINALS, UnlinkatFlags::RemoveDir)
+        unlinkat(self.drafts, ORIGINALS, UnlinkatFlags::RemoveDir)
     }
 
     fn copy_regular(
@@ -165,11 +172,11 @@ impl<'a> Copier<'a> {
 
     fn originals(&mut self) -> Answer<BorrowedFd<'_>> {
         if self.originals.is_none() {
-            match mkdirat(self.staging, ORIGINALS, Mode::from_bits_truncate(0o700)) {
+            match mkdirat(self.drafts, ORIGINALS, Mode::from_bits_truncate(0o700)) {
                 Ok(()) | Err(Errno::EEXIST) => {}
                 Err(error) => return Err(error),
             }
-            self.originals = Some(open_directory(self.staging, ORIGINALS)?);
+            self.originals = Some(open_directory(self.drafts, ORIGINALS)?);
         }
         self.originals.as_ref().map(AsFd::as_fd).ok_or(Errno::ENOENT)
     }
@@ -188,6 +195,21 @@ fn open_regular(directory: BorrowedFd, name: &CStr) -> Answer<File> {
 
 fn original_name(inode: u64) -> Vec<u8> {
     inode.to_string().into_bytes()
+}
+
+/// What stands for a device where none can be made: an empty file that says so as rsync's `--fake-super` does, which can restore the
+/// device from it.
+fn stand_in(stat: &FileStat, copy: BorrowedFd, name: &CStr) -> Answer<()> {
+    mknodat(copy, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o600), 0)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = openat(copy, name, flags, Mode::empty())?;
+    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    let text = format!("{:o} {major},{minor} {}:{}", stat.st_mode, stat.st_uid, stat.st_gid);
+    match rustix::fs::fsetxattr(&file, c"user.rsync.%stat", text.as_bytes(), rustix::fs::XattrFlags::CREATE) {
+        // Where the file system has no such attributes, an empty file of that name is all there is.
+        Ok(()) | Err(rustix::io::Errno::NOTSUP) => Ok(()),
+        Err(error) => Err(Errno::from_raw(error.raw_os_error())),
+    }
 }
 
 /// Copies the first `size_bytes`, which may be all holes, and no more: the client may be appending.

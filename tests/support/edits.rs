@@ -396,7 +396,7 @@ impl Edits {
     }
 
     fn attribute(&mut self) -> &'static str {
-        ["user.a", "user.b", "trusted.c", "system.posix_acl_default"][self.random.below(4)]
+        ["user.a", "user.b", "user.c", "system.posix_acl_default"][self.random.below(4)]
     }
 
     fn change_attribute(&mut self) -> io::Result<()> {

@@ -177,13 +177,14 @@ fn attributes(directory: &Path) {
     let path = directory.join("attributes");
     fs::create_dir(&path).expect("a directory");
     write(&path.join("file"), "x");
-    for (file, owner) in [(path.join("file"), 0o6), (path, 0o7)] {
+    for (file, owner) in [(path.join("file"), 0o6), (path.clone(), 0o7)] {
         set_attribute(&file, "user.comment", b"a value\0with a null");
         set_attribute(&file, "user.empty", b"");
         set_attribute(&file, "system.posix_acl_access", &acl(owner, 0o5, 1000));
-        if is_root() {
-            set_attribute(&file, "trusted.secret", b"of root");
-        }
+    }
+    if is_root() {
+        // Of directories they are not kept.
+        set_attribute(&path.join("file"), "trusted.secret", b"of root");
     }
     let inherited = directory.join("with a default ACL");
     fs::create_dir(&inherited).expect("a directory");
@@ -218,6 +219,9 @@ pub(crate) fn set_mtime(path: &Path, time: std::time::SystemTime) {
     let file = File::open(path).expect("a file or directory");
     file.set_times(FileTimes::new().set_modified(time)).expect("a modification time");
 }
+
+/// CAP_NET_RAW, permitted and effective, as `security.capability` holds it.
+pub(crate) const CAP_NET_RAW: &[u8] = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// Sets an extended attribute; says so where the file system has none of that kind.
 pub(crate) fn set_attribute(path: &Path, name: &str, value: &[u8]) -> bool {

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use crate::store::durable::c_name;
 use crate::store::inodes::windows::Windows;
-use crate::store::inodes::{Catalogue, Hashed, Recorder};
+use crate::store::inodes::{self, Catalogue, Hashed, Recorder};
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::Result;
 use crate::tree::baseline::{content_hash, look};
@@ -27,11 +27,12 @@ pub fn hash_contents(root: &SnapshotRoot, name: &str) -> Result<()> {
 }
 
 fn hash_all(root: &SnapshotRoot, name: &str) -> Result<()> {
-    let Some(catalogue) = Catalogue::read(root.private())? else { return Ok(()) };
+    let room = root.room(inodes::ROOM)?;
+    let Some(catalogue) = Catalogue::read(room.place())? else { return Ok(()) };
     let Some(position) = catalogue.position(name) else { return Ok(()) };
     let mut wanted: HashSet<u64> = catalogue.recorded_with(position).into_iter().collect();
-    let windows = Windows::read(root.private());
-    let recorder = Recorder::open(root.private(), |_| true)?;
+    let windows = Windows::read(room.place());
+    let recorder = Recorder::open(room.place(), |_| true)?;
     let mut hashes = Vec::new();
     let mut result = Ok(());
     walk(root.directory(), &root.path, &c_name(name), &mut |name: &Name| {

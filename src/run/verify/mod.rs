@@ -31,7 +31,7 @@ use crate::decide::damage::{Change, Damage, Moment};
 use crate::store::catalog::Catalog;
 use crate::store::durable::{Place, c_name};
 use crate::store::inodes::windows::Windows;
-use crate::store::inodes::{Catalogue, Position};
+use crate::store::inodes::{self, Catalogue, Position};
 use crate::store::retire;
 use crate::store::root::{Room, SnapshotRoot};
 use crate::store::state::State;
@@ -119,6 +119,7 @@ struct Snapshot {
 /// What a verification works on.
 struct Case<'a> {
     root: &'a SnapshotRoot,
+    inodes: Room,
     expired: Room,
     catalogue: Option<Catalogue>,
     /// The visible ones, oldest first.
@@ -130,9 +131,10 @@ struct Case<'a> {
 impl<'a> Case<'a> {
     fn open(target: &Target, root: &'a SnapshotRoot) -> Result<Self> {
         // Before the visible ones: what is retired meanwhile is then in one of the lists at least.
-        let catalogue = Catalogue::read(root.private())?;
+        let inodes = root.room(inodes::ROOM)?;
+        let catalogue = Catalogue::read(inodes.place())?;
         let expired = root.room("expired")?;
-        let mut case = Case { root, expired, catalogue, snapshots: Vec::new(), retired: Vec::new() };
+        let mut case = Case { root, inodes, expired, catalogue, snapshots: Vec::new(), retired: Vec::new() };
         for item in Catalog::read(root, &target.policy.time_zone)?.items {
             let by_name = item.name.time.timestamp_nanos_opt().unwrap_or(i64::MAX);
             case.snapshots.extend(case.find(item.name.text, by_name, false));
@@ -222,7 +224,7 @@ fn look(target: &Target, root: &SnapshotRoot) -> Result<(Verified, HashSet<u64>)
     let case = Case::open(target, root)?;
     let survey = survey::survey(&case);
     // Now, so that what was linked while we looked lies in a window.
-    let windows = Windows::read(root.private());
+    let windows = Windows::read(case.inodes.place());
     let touches = touches::confirmed(&case, &windows, survey.touches)?;
     let mut verified = Verified {
         snapshots: case.snapshots.len(),

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use crate::config::target::Target;
 use crate::store::catalog::Catalog;
-use crate::store::durable::c_name;
-use crate::store::inodes::{Catalogue, Recorder, Selection, rewrite, size_bytes};
+use crate::store::durable::{Place, c_name};
+use crate::store::inodes::{self, Catalogue, Recorder, Selection, rewrite, size_bytes};
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
@@ -25,9 +25,10 @@ const GROWTH_BYTES: u64 = 16 << 20;
 
 /// Records what is in `snapshot` and was never recorded; returns how many inodes that were.
 pub fn take_up(root: &SnapshotRoot, snapshot: &str) -> Result<u64> {
-    let catalogue = Catalogue::read(root.private())?;
+    let room = root.room(inodes::ROOM)?;
+    let catalogue = Catalogue::read(room.place())?;
     let stale = HashSet::new();
-    let mut missing = Missing::new(root, catalogue.as_ref(), &stale)?;
+    let mut missing = Missing::new(room.place(), catalogue.as_ref(), &stale)?;
     missing.record(root.directory(), &root.path, &c_name(snapshot));
     missing.finish()
 }
@@ -35,7 +36,7 @@ pub fn take_up(root: &SnapshotRoot, snapshot: &str) -> Result<u64> {
 /// Takes out what is gone, if there may be much of it.
 pub fn compact_if_outgrown(target: &Target, root: &SnapshotRoot) -> Result<()> {
     let before = State::read(root.private())?.catalogue_bytes.unwrap_or(0);
-    match size_bytes(root.private())? > 2 * before + GROWTH_BYTES {
+    match size_bytes(root.room(inodes::ROOM)?.place())? > 2 * before + GROWTH_BYTES {
         true => refresh(target, root, &HashSet::new(), &HashSet::new()),
         false => Ok(()),
     }
@@ -49,14 +50,14 @@ pub(super) fn refresh(
     stale: &HashSet<u64>,
     accepted: &HashSet<u64>,
 ) -> Result<()> {
-    let expired = root.room("expired")?;
+    let (room, expired) = (root.room(inodes::ROOM)?, root.room("expired")?);
     let visible: Vec<String> =
         Catalog::read(root, &target.policy.time_zone)?.items.into_iter().map(|item| item.name.text).collect();
     let retired = retire::retired(root)?;
     let here = visible.iter().map(|name| (root.directory(), root.path.as_path(), c_name(name)));
     let there = retired.iter().map(|name| (expired.place().directory, expired.place().path, c_name(name)));
     let trees: Vec<(BorrowedFd, &Path, CString)> = here.chain(there).collect();
-    if let Some(catalogue) = Catalogue::read(root.private())? {
+    if let Some(catalogue) = Catalogue::read(room.place())? {
         let mut present = vec![false; catalogue.len()];
         for (parent, path, name) in &trees {
             walk(*parent, path, name, &mut |name: &Name| {
@@ -68,15 +69,15 @@ pub(super) fn refresh(
         let names = visible.iter().chain(&retired);
         let oldest = names.map(|name| catalogue.position(name).unwrap_or(0)).min().unwrap_or(0);
         let keep = |index: usize| present[index] && !accepted.contains(&catalogue.inode(index));
-        rewrite(root.private(), &catalogue, Selection { keep: &keep, oldest })?;
+        rewrite(room.place(), &catalogue, Selection { keep: &keep, oldest })?;
     }
-    let catalogue = Catalogue::read(root.private())?;
-    let mut missing = Missing::new(root, catalogue.as_ref(), stale)?;
+    let catalogue = Catalogue::read(room.place())?;
+    let mut missing = Missing::new(room.place(), catalogue.as_ref(), stale)?;
     for (parent, path, name) in &trees {
         missing.record(*parent, path, name);
     }
     missing.finish()?;
-    let bytes = size_bytes(root.private())?;
+    let bytes = size_bytes(room.place())?;
     State::update(root.private(), |state| state.catalogue_bytes = Some(bytes)).map(drop)
 }
 
@@ -90,9 +91,9 @@ struct Missing<'a> {
 }
 
 impl<'a> Missing<'a> {
-    fn new(root: &SnapshotRoot, catalogue: Option<&'a Catalogue>, stale: &'a HashSet<u64>) -> Result<Self> {
+    fn new(room: Place, catalogue: Option<&'a Catalogue>, stale: &'a HashSet<u64>) -> Result<Self> {
         // Whatever the names: under the lock nothing is unfinished but what has no commit.
-        let recorder = Recorder::open(root.private(), |_| true)?;
+        let recorder = Recorder::open(room, |_| true)?;
         Ok(Missing { recorder, catalogue, stale, met: HashSet::new(), bytes: Vec::new() })
     }
 

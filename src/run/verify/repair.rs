@@ -24,8 +24,9 @@ use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::decide::damage::{Attributes, Change, Xattrs, applicable, changes};
 use crate::run::reap::reap;
-use crate::store::durable::c_name;
+use crate::store::durable::{DRAFTS, c_name};
 use crate::store::gate::Gate;
+use crate::store::inodes;
 use crate::store::inodes::windows::Window;
 use crate::store::ledger::Line;
 use crate::store::root::SnapshotRoot;
@@ -60,7 +61,7 @@ pub fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
         let (verified, _) = look(target, &root)?;
         let wanted = wanted(&Case::open(target, &root)?, &verified);
         if !wanted.is_empty() {
-            let _window = Window::open(root.private())?;
+            let _window = Window::open(root.room(inodes::ROOM)?.place())?;
             part(&root, &wanted, &mut repaired)?;
             restore(&root, &wanted, &verified, &mut repaired);
         }
@@ -131,7 +132,8 @@ fn part(root: &SnapshotRoot, wanted: &HashMap<u64, Attributes>, repaired: &mut R
     let staging = root.room("staging")?;
     let place = staging.place();
     let failed = |name: &Name, cause| Error::io_bytes("copy", &name.path(), cause);
-    let mut copier = Copier::new(place.directory);
+    let drafts = root.room(DRAFTS)?;
+    let mut copier = Copier::new(drafts.place().directory);
     let mut copies: HashMap<u64, CString> = HashMap::new();
     // Names that a client chose must not meet ours.
     let apart = c_name("repair");
@@ -152,7 +154,7 @@ fn part(root: &SnapshotRoot, wanted: &HashMap<u64, Attributes>, repaired: &mut R
             Err(cause) => copied.push(failed(name, cause)),
         }
     });
-    copier.finish().map_err(|cause| Error::io("clean up the copies in", place.path, cause))?;
+    copier.finish().map_err(|cause| Error::io("clean up the copies in", drafts.place().path, cause))?;
     syncfs(root.directory()).map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
     walk(root.module(), &root.module_path, c".", &mut |name: &Name| {
         let Some(copy) = copies.get(&name.inode) else { return };

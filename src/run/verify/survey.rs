@@ -27,7 +27,7 @@ pub(super) struct Survey {
 }
 
 pub(super) fn survey(case: &Case) -> Survey {
-    let windows = Windows::read(case.root.private());
+    let windows = Windows::read(case.inodes.place());
     let mut survey = Survey::default();
     let mut seen = vec![false; case.catalogue.as_ref().map_or(0, Catalogue::len)];
     let mut unknown = HashSet::new();

@@ -26,11 +26,11 @@ pub struct Selection<'a> {
 }
 
 /// How large the catalogue is; nothing if there is none.
-pub fn size_bytes(private: Place) -> Result<u64> {
-    match super::open(private, OFlag::O_RDONLY) {
+pub fn size_bytes(room: Place) -> Result<u64> {
+    match super::open(room, OFlag::O_RDONLY) {
         Ok(file) => {
             let size = file.metadata().map(|metadata| metadata.len());
-            size.map_err(|cause| Error::io("inspect", &private.path.join(FILE), cause))
+            size.map_err(|cause| Error::io("inspect", &room.path.join(FILE), cause))
         }
         Err(error) if error.is_absence() => Ok(0),
         Err(error) => Err(error),
@@ -38,19 +38,19 @@ pub fn size_bytes(private: Place) -> Result<u64> {
 }
 
 /// Writes the catalogue anew, for a holder of the root's long lock.
-pub fn rewrite(private: Place, catalogue: &Catalogue, selection: Selection) -> Result<()> {
-    let path = private.path.join(FILE);
+pub fn rewrite(room: Place, catalogue: &Catalogue, selection: Selection) -> Result<()> {
+    let path = room.path.join(FILE);
     let failed = |cause: std::io::Error| Error::io("write", &path, cause);
     let temporary = c_name(&format!("{FILE}{TEMPORARY}"));
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let opened = openat(private.directory, temporary.as_c_str(), flags, Mode::from_bits_truncate(0o600));
+    let opened = openat(room.directory, temporary.as_c_str(), flags, Mode::from_bits_truncate(0o600));
     let mut file = BufWriter::new(File::from(opened.map_err(|cause| failed(cause.into()))?));
     copy(catalogue, selection, &mut file).map_err(failed)?;
     let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
     file.sync_all().map_err(failed)?;
-    renameat(private.directory, temporary.as_c_str(), private.directory, c_name(FILE).as_c_str())
+    renameat(room.directory, temporary.as_c_str(), room.directory, c_name(FILE).as_c_str())
         .map_err(|cause| failed(cause.into()))?;
-    fsync(private.directory).map_err(|cause| Error::io("sync", private.path, cause))
+    fsync(room.directory).map_err(|cause| Error::io("sync", room.path, cause))
 }
 
 fn copy(catalogue: &Catalogue, selection: Selection, file: &mut impl Write) -> std::io::Result<()> {

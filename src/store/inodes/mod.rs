@@ -1,6 +1,6 @@
 //! The catalogue of inodes: what each file that snapshots share with the module looked like when it was linked.
 //!
-//! One file, `catalogue`, to which a run appends: baselines of the inodes that are new in its snapshot, then a commit
+//! One file, `inodes/catalogue`, to which a run appends: baselines of the inodes that are new in its snapshot, then a commit
 //! with the snapshot's name. All of it is written before the snapshot's `syncfs`, so it is durable with the snapshot.
 //! What no commit follows was left by a run that was killed; the next one cuts it off, and so it does with the commit of a
 //! snapshot that never became visible. What is damaged is skipped by those who read (`block`).
@@ -28,6 +28,9 @@ use super::durable::{Place, c_name};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 use block::{Blocks, Kind, framed};
+
+/// The room that holds catalogue and windows.
+pub const ROOM: &str = "inodes";
 
 const FILE: &str = "catalogue";
 
@@ -95,10 +98,10 @@ pub struct Recorder {
 
 impl Recorder {
     /// Opens the catalogue, cuts off what was not finished, and makes a new one if there is none.
-    pub fn open(private: Place, is_known: impl Fn(&str) -> bool) -> Result<Self> {
-        let path = private.path.join(FILE);
+    pub fn open(room: Place, is_known: impl Fn(&str) -> bool) -> Result<Self> {
+        let path = room.path.join(FILE);
         let failed = |cause: std::io::Error| Error::io("write", &path, cause);
-        let file = open(private, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_APPEND)?;
+        let file = open(room, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_APPEND)?;
         let size = file.metadata().map_err(failed)?.len();
         let (end, lost_bytes) = finished(&file, is_known).map_err(failed)?;
         if end < size {
@@ -152,10 +155,10 @@ impl Recorder {
     }
 }
 
-fn open(private: Place, flags: OFlag) -> Result<File> {
+fn open(room: Place, flags: OFlag) -> Result<File> {
     let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let opened = openat(private.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
-    opened.map(File::from).map_err(|cause: Errno| Error::io("open", &private.path.join(FILE), cause))
+    let opened = openat(room.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
+    opened.map(File::from).map_err(|cause: Errno| Error::io("open", &room.path.join(FILE), cause))
 }
 
 /// Where the last commit ends that is one of a snapshot that is known, and how much before that is damaged.
@@ -180,11 +183,4 @@ fn finished(file: &File, is_known: impl Fn(&str) -> bool) -> std::io::Result<(u6
     }
     let last = ends.iter().rfind(|(_, _, counts)| *counts);
     Ok(last.map_or((0, 0), |(end, lost, _)| (*end, *lost)))
-}
-
-/// The damaged catalogue, set aside; the next run begins a new one.
-pub fn set_aside(private: Place) -> Result<()> {
-    let (old, new) = (c_name(FILE), c_name("catalogue.damaged"));
-    nix::fcntl::renameat(private.directory, old.as_c_str(), private.directory, new.as_c_str())
-        .map_err(|cause| Error::io("set aside", &private.path.join(FILE), cause))
 }

@@ -42,13 +42,13 @@ pub struct Catalogue {
 
 impl Catalogue {
     /// Reads that of a root; `None` if there is none.
-    pub fn read(private: Place) -> Result<Option<Self>> {
-        let file = match super::open(private, OFlag::O_RDONLY) {
+    pub fn read(room: Place) -> Result<Option<Self>> {
+        let file = match super::open(room, OFlag::O_RDONLY) {
             Ok(file) => file,
             Err(error) if error.is_absence() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let failed = |cause| Error::io("read", &private.path.join(super::FILE), cause);
+        let failed = |cause| Error::io("read", &room.path.join(super::FILE), cause);
         let mut blocks = Blocks::of(&file).map_err(failed)?;
         let mut catalogue = Catalogue {
             file: file.try_clone().map_err(failed)?,

@@ -1,4 +1,4 @@
-//! The times in which we made or removed links ourselves: `windows`.
+//! The times in which we made or removed links ourselves: `inodes/windows`.
 //!
 //! The kernel's change time moves when a link is made or removed, so one that lies in such a window says nothing about
 //! clients. Records of 32 bytes are appended, one before the work and one after it. The first is on disk before the
@@ -109,8 +109,8 @@ pub struct Windows {
 
 impl Windows {
     /// Reads those of a root. One that cannot be read has none.
-    pub fn read(private: Place) -> Self {
-        match durable::read_bytes(private, FILE, 2 * MAX_BYTES) {
+    pub fn read(room: Place) -> Self {
+        match durable::read_bytes(room, FILE, 2 * MAX_BYTES) {
             Ok(Some(bytes)) => Windows::of(&bytes, Mark::now(Event::Open)),
             _ => Windows::default(),
         }
@@ -197,14 +197,14 @@ pub struct Window {
 impl Window {
     /// Opens a window, on disk. Where there is no room for that, what is known of windows is given up instead: then
     /// no change time counts until there is.
-    pub fn open(private: Place) -> Result<Self> {
-        match append(private) {
+    pub fn open(room: Place) -> Result<Self> {
+        match append(room) {
             Ok(file) => Ok(Window { file: Some(file) }),
             Err(error) => {
                 log::warn!("{error}; until there is a next time, `verify` cannot go by change times");
-                match unlinkat(private.directory, c_name(FILE).as_c_str(), UnlinkatFlags::NoRemoveDir) {
+                match unlinkat(room.directory, c_name(FILE).as_c_str(), UnlinkatFlags::NoRemoveDir) {
                     Ok(()) | Err(nix::errno::Errno::ENOENT) => Ok(Window { file: None }),
-                    Err(cause) => Err(Error::io("remove", &private.path.join(FILE), cause)),
+                    Err(cause) => Err(Error::io("remove", &room.path.join(FILE), cause)),
                 }
             }
         }
@@ -222,16 +222,16 @@ impl Drop for Window {
     }
 }
 
-fn append(private: Place) -> Result<File> {
-    let path = private.path.join(FILE);
+fn append(room: Place) -> Result<File> {
+    let path = room.path.join(FILE);
     let failed = |cause: std::io::Error| Error::io("write", &path, cause);
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let opened = openat(private.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
+    let opened = openat(room.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
     let mut file = File::from(opened.map_err(|cause| failed(cause.into()))?);
     let mut size = file.metadata().map_err(failed)?.len();
     if size > MAX_BYTES {
-        drop_older_half(private, &file)?;
-        return append(private);
+        drop_older_half(room, &file)?;
+        return append(room);
     }
     // What a full disk left of a record.
     let torn = size % RECORD_BYTES as u64;
@@ -265,8 +265,8 @@ fn record(file: &mut File, mut mark: Mark) -> std::io::Result<()> {
     Ok(())
 }
 
-fn drop_older_half(private: Place, file: &File) -> Result<()> {
-    let path = private.path.join(FILE);
+fn drop_older_half(room: Place, file: &File) -> Result<()> {
+    let path = room.path.join(FILE);
     let mut bytes = Vec::new();
     let mut reader = file;
     reader.read_to_end(&mut bytes).map_err(|cause| Error::io("read", &path, cause))?;
@@ -279,7 +279,7 @@ fn drop_older_half(private: Place, file: &File) -> Result<()> {
         kept.extend(Mark { event: Event::Begin, ..mark }.bytes());
         kept.extend(newer[first.unwrap_or(0)..].concat());
     }
-    durable::write_before_syncfs(private, FILE, &kept)
+    durable::write_before_syncfs(room, FILE, &kept)
 }
 
 /// Nanoseconds since 1970, now.

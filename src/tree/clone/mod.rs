@@ -93,8 +93,8 @@ pub struct Stage<'a> {
     pub name: &'a CStr,
     /// Whether a retired snapshot has that name; else the clone is made afresh.
     pub is_recycled: bool,
-    /// Where copies start that become necessary.
-    pub staging: BorrowedFd<'a>,
+    /// Where copies are written that become necessary.
+    pub drafts: BorrowedFd<'a>,
 }
 
 /// What is known before a clone.
@@ -138,7 +138,7 @@ pub fn clone_tree(
         part: 0,
     };
     let shared = Shared {
-        copier: Mutex::new(Copier::new(stage.staging)),
+        copier: Mutex::new(Copier::new(stage.drafts)),
         knowledge,
         max_bytes: max_bytes(knowledge.entries),
         parts: AtomicUsize::new(1),
