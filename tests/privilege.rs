@@ -388,6 +388,34 @@ fn an_attribute_that_cannot_be_written_is_no_change_again_and_again() {
 }
 
 #[test]
+fn a_process_that_proc_hides_from_the_four_passes_neither_for_dead_nor_for_gone() {
+    if !root() || !have(&["unshare", "mount"]) {
+        return;
+    }
+    let (module, _) = Module::with_snapshot();
+    let connection = Killed(tool("sleep").arg("60").spawn().expect("a process"));
+    let pid = connection.0.id().to_string();
+    let hide = "mount -t proc -o hidepid=ptraceable proc /proc && exec \"$@\"";
+    let hidden = ["unshare", "--mount", "sh", "-c", hide, "sh"];
+    if !Run::of(tool(hidden[0]).args(&hidden[1..]).arg("true")).succeeded() {
+        return skip_unless_all("needs /proc with hidepid=ptraceable");
+    }
+    Run::of(module.gate_through(&[] as &[&str]).env("RSYNC_PID", &pid)).exits(&[0]);
+    let entry = module.private("transfers").join(&pid);
+
+    // Whoever reaps the dead finds it alive.
+    assert!(entry.exists());
+    Run::of(&mut module.command_through(&hidden, &["snapshot", "--all", "--due"])).exits(&[0]);
+    assert!(entry.exists() && !module.is_marked("torn"), "{:?}", module.state());
+
+    // And who comes next is told what is wrong, and let in.
+    let next = Killed(tool("sleep").arg("60").spawn().expect("a process"));
+    let run = Run::of(module.gate_through(&hidden).env("RSYNC_PID", next.0.id().to_string()));
+    run.exits(&[0]).says("its snapshot will be partial").says("hidepid");
+    assert!(entry.exists() && !module.is_marked("torn"), "{:?}", module.state());
+}
+
+#[test]
 fn a_link_in_the_place_of_our_own_directories_gives_no_rights_elsewhere() {
     if !root() {
         return;

@@ -6,6 +6,8 @@
 use std::fs;
 use std::path::Path;
 
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::boot::BootTime;
@@ -76,6 +78,11 @@ impl Stat {
         let path = format!("/proc/{pid}/stat");
         match fs::read(&path) {
             Ok(bytes) => Ok(Stat::parse(&bytes)),
+            Err(cause) if cause.raw_os_error() == Some(libc::ENOENT) && exists(pid) => {
+                // rsyncd's processes have capabilities that this one has given up.
+                let hidden = "it is hidden: mount /proc without `hidepid` and `ProtectProc`";
+                Err(Error::io("read", Path::new(&path), std::io::Error::other(hidden)))
+            }
             Err(cause) if matches!(cause.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EACCES)) => {
                 Ok(None)
             }
@@ -93,6 +100,13 @@ impl Stat {
         let started_ticks = words.nth(17)?.parse().ok()?;
         Some(Stat { is_dead: matches!(state, "Z" | "X" | "x"), parent, started_ticks })
     }
+}
+
+/// Whether there is a process of that number, whatever `/proc` shows.
+fn exists(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    Path::new("/proc/self").exists()
+        && pid.is_some_and(|pid| matches!(test_kill_process(pid), Ok(()) | Err(Errno::PERM)))
 }
 
 #[cfg(test)]
