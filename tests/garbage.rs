@@ -109,5 +109,5 @@ macro_rules! garbage_is_borne_by {
 }
 
 garbage_is_borne_by! {
-    arguments environment escape import index ledger location memory name policy record rsyncd_conf state
+    arguments catalogue environment escape import index ledger location memory name policy record rsyncd_conf state windows
 }

@@ -24,20 +24,24 @@ use rsyncd_snapshot::decide::policy::Policy;
 use rsyncd_snapshot::decide::rotation::{History, Snapshot, decide};
 use rsyncd_snapshot::decide::zone::Zone;
 use rsyncd_snapshot::store::durable::Place;
+use rsyncd_snapshot::store::inodes::windows::{Window, Windows, wall_ns};
+use rsyncd_snapshot::store::inodes::{Catalogue, Recorder, Selection, rewrite};
 use rsyncd_snapshot::store::ledger::Entry;
 use rsyncd_snapshot::store::memory::Places;
 use rsyncd_snapshot::store::record::Record;
 use rsyncd_snapshot::store::registration::Registration;
 use rsyncd_snapshot::store::state::State;
 use rsyncd_snapshot::tell::escape::{escape, one_line, unescape};
+use rsyncd_snapshot::tree::baseline::Baseline;
 use rsyncd_snapshot::tree::index::Index;
 
 /// A target: its name, which is that of its seeds' directory, and what it does with garbage.
 pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub(crate) const TARGETS: [Target; 13] = [
+pub(crate) const TARGETS: [Target; 15] = [
     ("arguments", arguments),
+    ("catalogue", catalogue),
     ("environment", environment),
     ("escape", escaped),
     ("import", import_policy),
@@ -50,6 +54,7 @@ pub(crate) const TARGETS: [Target; 13] = [
     ("record", record),
     ("rsyncd_conf", rsyncd_conf),
     ("state", state),
+    ("windows", windows),
 ];
 
 /// A noon on which nothing special happens.
@@ -254,6 +259,64 @@ fn index(garbage: &[u8]) {
             ordinals.extend(children);
         }
         assert!(seen <= file.len());
+    }
+}
+
+/// A catalogue of any bytes, and one whose blocks pass their checksums: each a kind, a length and as many bytes.
+fn catalogue(garbage: &[u8]) {
+    let mut rest = garbage;
+    let mut blocks = Vec::new();
+    while let Some(([kind, length], more)) = rest.split_first_chunk() {
+        let (payload, next) = more.split_at(more.len().min(usize::from(*length)));
+        let start = blocks.len();
+        blocks.extend(b"RSinode\x01");
+        for number in [u32::from(kind % 4), payload.len() as u32, crc32fast::hash(payload)] {
+            blocks.extend(number.to_le_bytes());
+        }
+        let checksum = crc32fast::hash(&blocks[start..]);
+        blocks.extend(checksum.to_le_bytes());
+        blocks.extend(payload);
+        rest = next;
+    }
+    for file in [garbage, &blocks] {
+        in_scratch(&[("catalogue", file)], |place| {
+            let read = || Catalogue::read(place).expect("a file").expect("the file");
+            let before = read();
+            let baselines = |catalogue: &Catalogue| {
+                let of_one = |index| catalogue.baseline(index).map(|(_, baseline)| baseline);
+                (0..catalogue.len()).filter_map(of_one).collect::<Vec<_>>()
+            };
+            for index in 0..before.len() {
+                let inode = before.inode(index);
+                assert!(before.find(inode).contains(&index));
+                let birth_ns = before.baseline(index).map_or(0, |(_, baseline)| baseline.inode.birth_ns);
+                drop((before.baselines(inode, birth_ns), before.hashes(inode, birth_ns)));
+            }
+            drop(Recorder::open(place, |name| name.is_ascii()).expect("it is cut to what is whole"));
+            let cut = read();
+            rewrite(place, &cut, Selection { keep: &|_| true, oldest: 0 }).expect("it is written anew");
+            let (all, kept) = (baselines(&cut), baselines(&read()));
+            assert!(kept.iter().all(|baseline| all.contains(baseline)));
+            let last_of = |baselines: &[Baseline]| -> HashMap<u64, Baseline> {
+                baselines.iter().map(|baseline| (baseline.inode.number, baseline.clone())).collect()
+            };
+            assert_eq!(last_of(&kept), last_of(&all), "of each inode the last is kept");
+        });
+    }
+}
+
+/// Records that pass their checksums, with nothing else to be relied on: what we do next is known all the same.
+fn windows(garbage: &[u8]) {
+    let with_checksum = |record: &[u8]| [record, &crc32fast::hash(record).to_le_bytes()].concat();
+    let records: Vec<u8> = garbage.chunks_exact(28).flat_map(with_checksum).collect();
+    for file in [garbage, &records] {
+        in_scratch(&[("windows", file)], |place| {
+            drop(Windows::read(place));
+            let began_ns = wall_ns();
+            drop(Window::open(place).expect("a window"));
+            let windows = Windows::read(place);
+            assert!(windows.cover(began_ns) && windows.cover(wall_ns()));
+        });
     }
 }
 

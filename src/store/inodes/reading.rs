@@ -65,10 +65,13 @@ impl Catalogue {
             };
             match block.kind {
                 Kind::Baselines => catalogue.add(&payload, block.start),
-                Kind::Commit => {
-                    catalogue.commits.extend(Commit::read(&payload).map(|commit| (block.end(), commit)));
-                    counted = catalogue.known.len();
-                }
+                Kind::Commit => match Commit::read(&payload) {
+                    Some(commit) => {
+                        catalogue.commits.push((block.end(), commit));
+                        counted = catalogue.known.len();
+                    }
+                    None => catalogue.lost_bytes += block.end() - block.start,
+                },
                 Kind::Hashes => catalogue.add_hashes(&payload, block.start),
             }
         }
