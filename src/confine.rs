@@ -50,16 +50,18 @@ pub enum Reach {
 }
 
 impl Reach {
-    /// To give a client its file back as it was takes setting that file's own capabilities, if it has any.
+    /// To leave a module as its client has made it, a copy of a file there needs the file's own capabilities and its `trusted.`
+    /// attributes, and may be a device.
     fn capabilities(self) -> CapabilitySet {
-        if self == Reach::Modules { KEPT.union(CapabilitySet::SETFCAP) } else { KEPT }
+        let of_copies = CapabilitySet::SETFCAP | CapabilitySet::SYS_ADMIN | CapabilitySet::MKNOD;
+        if self == Reach::Modules { KEPT.union(of_copies) } else { KEPT }
     }
 }
 
 /// The newest version of Landlock whose rights are meant here; an older kernel has fewer.
 const VERSION: ABI = ABI::V5;
 
-/// Gives up all capabilities but four, five for what changes modules, and that anything started from here has more. What cannot be given up
+/// Gives up all capabilities but four, seven for what changes modules, and that anything started from here has more. What cannot be given up
 /// stays.
 pub fn drop_capabilities(reach: Reach) {
     static DROPPED: Once = Once::new();

@@ -264,16 +264,17 @@ fn a_repair_alone_may_put_files_into_a_module_that_is_read_only_to_everything_el
     std::thread::sleep(Duration::from_millis(50));
     tree::set_mode(&file, 0o700);
 
-    let mut command = tool("setpriv");
-    command.args([
-        "--bounding-set=-all,+chown,+dac_override,+fowner,+fsetid,+setfcap",
-        "--inh-caps=-all",
-        "--",
-    ]);
-    module.prepare(command.arg(&module.program));
-    Run::of(command.args(["verify", "--repair-attributes", path]))
-        .exits(&[0])
-        .says("attributes of 1 file restored");
+    let inode = |path: &Path| fs::metadata(path).expect("metadata").ino();
+    let repair = |more: &str| {
+        let capabilities = format!("--bounding-set=-all,+chown,+dac_override,+fowner,+fsetid{more}");
+        let mut command = tool("setpriv");
+        module.prepare(command.args([&capabilities, "--inh-caps=-all", "--"]).arg(&module.program));
+        Run::of(command.args(["verify", "--repair-attributes", path]))
+    };
+    // A copy without the file's capabilities would not be what the client has made.
+    repair("").exits(&[1]).says("cannot copy").says("attributes of 0 files restored");
+    assert_eq!(inode(&file), inode(&past), "the client's file is left alone");
+    repair(",+setfcap,+mknod,+sys_admin").exits(&[0]).says("attributes of 1 file restored");
 
     let state = |path: &Path| {
         let metadata = fs::metadata(path).expect("metadata");
@@ -282,7 +283,7 @@ fn a_repair_alone_may_put_files_into_a_module_that_is_read_only_to_everything_el
             rustix::fs::getxattr(path, "security.capability", &mut capability[..]).expect("capabilities");
         (metadata.mode() & 0o7777, capability[..length].to_vec())
     };
-    assert_ne!(fs::metadata(&file).expect("metadata").ino(), fs::metadata(&past).expect("metadata").ino());
+    assert_ne!(inode(&file), inode(&past));
     assert_eq!(state(&file), (0o700, tree::CAP_NET_RAW.to_vec()), "the client's, as it has made it");
     assert_eq!(state(&past), (0o755, tree::CAP_NET_RAW.to_vec()), "the snapshot's, as it was");
 }

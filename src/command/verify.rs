@@ -56,7 +56,7 @@ struct View {
     files: u64,
     new_in_catalogue: u64,
     unprovable: u64,
-    unreadable_directories: u64,
+    unreadable: u64,
     lost_catalogue_bytes: u64,
     change_times: bool,
     altered_files: usize,
@@ -123,7 +123,7 @@ impl View {
             files: verified.inodes,
             new_in_catalogue: verified.unknown,
             unprovable: verified.unprovable,
-            unreadable_directories: verified.unreadable,
+            unreadable: verified.unreadable,
             lost_catalogue_bytes: verified.lost_bytes,
             change_times: verified.has_windows,
             altered_files: verified.altered_inodes.len(),
@@ -157,9 +157,8 @@ impl View {
             "not recorded before: recorded now as found, so nothing is known of what they were",
         );
         note(self.unprovable, "touched in a way that may have been a rename or a deletion: no proof of harm");
-        if self.unreadable_directories > 0 {
-            text +=
-                &format!("{label}: directories that could not be read: {}\n", self.unreadable_directories);
+        if self.unreadable > 0 {
+            text += &format!("{label}: files and directories that could not be read: {}\n", self.unreadable);
         }
         if self.lost_catalogue_bytes > 0 {
             text += &format!(

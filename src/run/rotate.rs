@@ -16,6 +16,7 @@ use crate::decide::guards::rules;
 use crate::decide::rotation::{Decision, decide};
 use crate::store::catalog::Catalog;
 use crate::store::memory::{Failure, Work};
+use crate::store::publish::clear_staging;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
@@ -190,6 +191,11 @@ fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock, disposal: 
         for error in retire::retire(root, &names, now)? {
             rotated.warn(&target.label(), error.to_string());
         }
+    }
+    if disposal == Disposal::Now
+        && let Err(error) = clear_staging(root)
+    {
+        rotated.warn(&target.label(), format!("what an earlier run left remains: {error}"));
     }
     let names = match (disposal, &rotated.decision.pause) {
         (Disposal::Now, _) => retire::retired(root)?,

@@ -202,11 +202,14 @@ pub fn clean_up(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> 
 
 /// Removes a tree that could not be published. Errors can wait: the next run cleans up again.
 pub fn discard_staging(root: &SnapshotRoot) {
-    for result in [empty_staging(root), remove_staged_beside(root)] {
-        if let Err(error) = result {
-            log::debug!("staging remains for the next run: {error}");
-        }
+    if let Err(error) = clear_staging(root) {
+        log::debug!("staging remains for the next run: {error}");
     }
+}
+
+/// Removes whatever is in staging, for a holder of the long lock; goes on after the first error.
+pub fn clear_staging(root: &SnapshotRoot) -> Result<()> {
+    empty_staging(root).and(remove_staged_beside(root)).map(drop)
 }
 
 fn empty_staging(root: &SnapshotRoot) -> Result<bool> {

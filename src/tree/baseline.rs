@@ -163,9 +163,11 @@ fn read_xattrs(path: &CStr) -> rustix::io::Result<BTreeMap<CString, Vec<u8>>> {
     Ok(xattrs)
 }
 
-/// Security modules label each file as they see fit; that is no change by a client.
+/// Security modules label each file as they see fit; that is no change by a client. Who may see `trusted.` attributes
+/// differs from run to run.
 fn is_kept(name: &[u8]) -> bool {
-    !name.is_empty() && (!name.starts_with(b"security.") || name == b"security.capability")
+    let is_label = name.starts_with(b"security.") && name != b"security.capability";
+    !name.is_empty() && !is_label && !name.starts_with(b"trusted.")
 }
 
 fn abridged(xattrs: BTreeMap<CString, Vec<u8>>) -> Xattrs {

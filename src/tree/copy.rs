@@ -164,9 +164,17 @@ impl<'a> Copier<'a> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let originals = self.originals()?;
         let target = File::from(openat(originals, &original[..], flags, Mode::from_bits_truncate(0o600))?);
+        let filled = copy_content(&source, &target, stat.st_size)
+            .and_then(|()| attributes::apply(source.as_fd(), stat, target.as_fd()));
+        match filled {
+            Ok(kept) => self.attributes_lost += u64::from(!kept),
+            Err(cause) => {
+                // Another name of the inode must not be given half a copy; should it stay, that name gets none.
+                let _ = unlinkat(originals, &original[..], UnlinkatFlags::NoRemoveDir);
+                return Err(cause);
+            }
+        }
         self.copied.insert(inode);
-        copy_content(&source, &target, stat.st_size)?;
-        self.attributes_lost += u64::from(!attributes::apply(source.as_fd(), stat, target.as_fd())?);
         linkat(self.originals()?, &original[..], copy, name, AtFlags::empty())
     }
 

@@ -13,6 +13,7 @@ use super::children::{Budget, Children, LEVEL_BYTES};
 use super::descent::{Descent, Start};
 use super::listing::Listing;
 use super::syscalls::Answer;
+use crate::tell::error::Error;
 
 /// One name of an inode that is no directory.
 pub struct Name<'a> {
@@ -34,9 +35,15 @@ impl Name<'_> {
     }
 }
 
-/// Visits every name in the tree `name` of `parent`; returns how many directories could not be read.
+/// Visits every name in the tree `name` of `parent`; returns how many directories could not be read, and logs the first.
 pub fn walk(parent: BorrowedFd, parent_path: &Path, name: &CStr, visit: &mut dyn FnMut(&Name)) -> u64 {
-    let Ok(descent) = Start::root(parent, parent_path).and_then(Descent::new) else { return 1 };
+    let descent = match Start::root(parent, parent_path).and_then(Descent::new) {
+        Ok(descent) => descent,
+        Err(cause) => {
+            log::warn!("{}", Error::io("read", parent_path, cause));
+            return 1;
+        }
+    };
     let mut walk = Walk {
         descent,
         pending: Vec::new(),
@@ -88,7 +95,7 @@ impl Walk<'_> {
     fn enter(&mut self, name: &CStr) {
         match self.descent.enter(name) {
             Ok(_) => self.read_into(Children::new(LEVEL_BYTES), Reading::First),
-            Err(cause) => self.note(cause),
+            Err(cause) => self.note(Some(name), cause),
         }
     }
 
@@ -102,7 +109,7 @@ impl Walk<'_> {
     fn read_into(&mut self, mut children: Children<()>, reading: Reading) {
         let mut listing = std::mem::take(&mut self.listing);
         if let Err(cause) = self.read(&mut listing, &mut children, reading) {
-            self.note(cause);
+            self.note(None, cause);
         }
         self.listing = listing;
         children.ready();
@@ -137,10 +144,13 @@ impl Walk<'_> {
     }
 
     /// What is gone, moved, replaced or mounted is none of the tree's.
-    fn note(&mut self, cause: Errno) {
+    fn note(&mut self, name: Option<&CStr>, cause: Errno) {
         let is_change = [Errno::ENOENT, Errno::ESTALE, Errno::ENOTDIR, Errno::ELOOP, Errno::EXDEV];
-        if !is_change.contains(&cause) {
-            self.unreadable += 1;
+        if is_change.contains(&cause) {
+            return;
         }
+        let level = if self.unreadable == 0 { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "{}", self.descent.error("read", name, cause));
+        self.unreadable += 1;
     }
 }

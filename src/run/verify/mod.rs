@@ -22,6 +22,7 @@ use std::collections::HashSet;
 use std::ffi::CString;
 
 use chrono::{DateTime, Utc};
+use nix::errno::Errno;
 
 use super::Request;
 use super::hold::{Hold, Released};
@@ -56,7 +57,7 @@ pub struct Verified {
     /// How many were touched by others in a way that may have been a rename or a deletion: without a hash of their
     /// content nobody can tell.
     pub unprovable: u64,
-    /// Directories that could not be read.
+    /// Files and directories that could not be read; the log says which.
     pub unreadable: u64,
     /// Bytes of the catalogue that are damaged.
     pub lost_bytes: u64,
@@ -137,36 +138,38 @@ impl<'a> Case<'a> {
         let mut case = Case { root, inodes, expired, catalogue, snapshots: Vec::new(), retired: Vec::new() };
         for item in Catalog::read(root, &target.policy.time_zone)?.items {
             let by_name = item.name.time.timestamp_nanos_opt().unwrap_or(i64::MAX);
-            case.snapshots.extend(case.find(item.name.text, by_name, false));
+            case.snapshots.extend(case.find(item.name.text, by_name, false)?);
         }
         for name in retire::retired(root)? {
-            case.retired.extend(case.find(name, i64::MAX, true));
+            case.retired.extend(case.find(name, i64::MAX, true)?);
         }
         Ok(case)
     }
 
     /// The snapshot `name`, unless it has gone since.
-    fn find(&self, name: String, named_ns: i64, is_retired: bool) -> Option<Snapshot> {
+    fn find(&self, name: String, named_ns: i64, is_retired: bool) -> Result<Option<Snapshot>> {
         let c_name = c_name(&name);
-        let place = if is_retired { self.expired.place().directory } else { self.root.directory() };
-        let identity = Identity::of(&stat_entry(place, &c_name).ok()?);
+        let Place { directory, path } = self.parent(is_retired);
+        let identity = match stat_entry(directory, &c_name) {
+            Ok(stat) => Identity::of(&stat),
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(cause) => return Err(Error::io("inspect", &path.join(&name), cause)),
+        };
         let recorded = self.catalogue.as_ref().and_then(|catalogue| {
             let position = catalogue.position(&name)?;
             Some((position, catalogue.began_ns(position)))
         });
         let began_ns = recorded.map_or(named_ns, |(_, began_ns)| began_ns);
-        Some(Snapshot {
-            name,
-            c_name,
-            identity,
-            position: recorded.map(|(position, _)| position),
-            began_ns,
-            is_retired,
-        })
+        let position = recorded.map(|(position, _)| position);
+        Ok(Some(Snapshot { name, c_name, identity, position, began_ns, is_retired }))
     }
 
     fn place(&self, snapshot: &Snapshot) -> Place<'_> {
-        match snapshot.is_retired {
+        self.parent(snapshot.is_retired)
+    }
+
+    fn parent(&self, is_retired: bool) -> Place<'_> {
+        match is_retired {
             true => self.expired.place(),
             false => Place { directory: self.root.directory(), path: &self.root.path },
         }
@@ -174,8 +177,15 @@ impl<'a> Case<'a> {
 
     /// Whether a snapshot is still where it was; else another may have been made out of it meanwhile.
     fn is_still_there(&self, snapshot: &Snapshot) -> bool {
-        stat_entry(self.place(snapshot).directory, &snapshot.c_name)
-            .is_ok_and(|stat| Identity::of(&stat) == snapshot.identity)
+        let Place { directory, path } = self.place(snapshot);
+        match stat_entry(directory, &snapshot.c_name) {
+            Ok(stat) => Identity::of(&stat) == snapshot.identity,
+            Err(Errno::ENOENT) => false,
+            Err(cause) => {
+                log::warn!("{}", Error::io("inspect", &path.join(&snapshot.name), cause));
+                true
+            }
+        }
     }
 
     /// Visits all names in a snapshot; returns how many directories could not be read.
@@ -237,6 +247,7 @@ fn look(target: &Target, root: &SnapshotRoot) -> Result<(Verified, HashSet<u64>)
         ..Verified::default()
     };
     verified.altered = naming::named(&case, &survey.altered, &touches.in_place);
+    case.catalogue.as_ref().map_or(Ok(()), Catalogue::check)?;
     verified.altered_inodes = verified.altered.iter().map(|altered| altered.inode).collect();
     Ok((verified, survey.stale))
 }

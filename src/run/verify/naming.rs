@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::survey::{baselines, present};
+use super::survey::present;
 use super::{Altered, Case, Snapshot, Touch};
 use crate::decide::damage::{Change, Moment, applicable, changes};
 use crate::store::inodes::{Catalogue, Position};
@@ -73,9 +73,9 @@ pub(super) fn named(case: &Case, altered: &HashSet<u64>, touched: &[Touch]) -> V
 
 /// A last look at an inode: what was touched once more since the survey is left to the next verification.
 fn know(catalogue: &Catalogue, touches: &HashMap<u64, Vec<Moment>>, name: &Name) -> Option<Known> {
-    let inode = present(name)?;
+    let inode = present(name).inspect_err(|error| log::warn!("{error}")).ok().flatten()?;
     let touches = touches.get(&name.inode).cloned().unwrap_or_default();
-    let baselines = baselines(catalogue, &inode);
+    let baselines = catalogue.baselines(inode.number, inode.birth_ns);
     let is_linked_since =
         !touches.is_empty() && inode.changed > touches.iter().copied().max().unwrap_or_default();
     let is_relinked = baselines.iter().any(|(_, baseline)| touches.contains(&baseline.touched));

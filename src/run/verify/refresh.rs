@@ -59,8 +59,9 @@ pub(super) fn refresh(
     let trees: Vec<(BorrowedFd, &Path, CString)> = here.chain(there).collect();
     if let Some(catalogue) = Catalogue::read(room.place())? {
         let mut present = vec![false; catalogue.len()];
+        let mut unreadable = 0;
         for (parent, path, name) in &trees {
-            walk(*parent, path, name, &mut |name: &Name| {
+            unreadable += walk(*parent, path, name, &mut |name: &Name| {
                 for index in catalogue.find(name.inode) {
                     present[index] = true;
                 }
@@ -68,7 +69,9 @@ pub(super) fn refresh(
         }
         let names = visible.iter().chain(&retired);
         let oldest = names.map(|name| catalogue.position(name).unwrap_or(0)).min().unwrap_or(0);
-        let keep = |index: usize| present[index] && !accepted.contains(&catalogue.inode(index));
+        // What may be where nobody could look stays.
+        let is_present = |index: usize| present[index] || unreadable > 0;
+        let keep = |index: usize| is_present(index) && !accepted.contains(&catalogue.inode(index));
         rewrite(room.place(), &catalogue, Selection { keep: &keep, oldest })?;
     }
     let catalogue = Catalogue::read(room.place())?;

@@ -4,7 +4,7 @@
 //! pushes: look → for each such inode one copy of the module's file in staging → `syncfs` → the copy
 //! over every name that the inode has in the module → the recorded attributes back onto the inode, which only
 //! snapshots have by now. After every step the module and all snapshots are whole, and whoever
-//! begins anew finds less to do: what lies in staging is removed by the next run.
+//! begins anew finds less to do: what lies in staging is removed first.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::CString;
@@ -29,6 +29,7 @@ use crate::store::gate::Gate;
 use crate::store::inodes;
 use crate::store::inodes::windows::Window;
 use crate::store::ledger::Line;
+use crate::store::publish::{clear_staging, discard_staging};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
 use crate::tell::error::{Error, Result};
@@ -58,12 +59,20 @@ pub fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
     let mut repaired = Repaired::default();
     locked(target, &root, clock, || {
         let _gate = close_gate(target, &root, clock)?;
+        // What an earlier one left when it was killed.
+        clear_staging(&root)?;
         let (verified, _) = look(target, &root)?;
-        let wanted = wanted(&Case::open(target, &root)?, &verified);
+        let wanted = wanted(&Case::open(target, &root)?, &verified)?;
         if !wanted.is_empty() {
-            let _window = Window::open(root.room(inodes::ROOM)?.place())?;
-            part(&root, &wanted, &mut repaired)?;
-            restore(&root, &wanted, &verified, &mut repaired);
+            let inodes = root.room(inodes::ROOM)?;
+            let window = Window::open(inodes.place())?;
+            let parted = part(&root, &wanted, &mut repaired);
+            if parted.is_ok() {
+                restore(&root, &wanted, &verified, &mut repaired);
+            }
+            drop(window);
+            discard_staging(&root);
+            parted?;
         }
         Ok(())
     })?;
@@ -97,7 +106,7 @@ fn close_gate(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Gat
 }
 
 /// What each inode is to be again: those of which nothing but attributes has changed, and of which all snapshots want the same.
-fn wanted(case: &Case, verified: &Verified) -> HashMap<u64, Attributes> {
+fn wanted(case: &Case, verified: &Verified) -> Result<HashMap<u64, Attributes>> {
     let is_lost = |change: &Change| !change.is_of_attributes();
     let lost: HashSet<u64> = verified
         .altered
@@ -106,14 +115,18 @@ fn wanted(case: &Case, verified: &Verified) -> HashMap<u64, Attributes> {
         .map(|altered| altered.inode)
         .collect();
     let mut wanted: HashMap<u64, Option<Attributes>> = HashMap::new();
-    let Some(catalogue) = &case.catalogue else { return HashMap::new() };
+    let Some(catalogue) = &case.catalogue else { return Ok(HashMap::new()) };
     for snapshot in &case.snapshots {
         case.walk(snapshot, &mut |name: &Name| {
             if !verified.altered_inodes.contains(&name.inode) || lost.contains(&name.inode) {
                 return;
             }
-            let Some(inode) = super::survey::present(name) else { return };
-            let baselines = super::survey::baselines(catalogue, &inode);
+            let inode = match super::survey::present(name) {
+                Ok(Some(inode)) => inode,
+                Ok(None) => return,
+                Err(error) => return log::warn!("{error}"),
+            };
+            let baselines = catalogue.baselines(inode.number, inode.birth_ns);
             let Some(was) = applicable(&baselines, snapshot.position.unwrap_or(0)) else { return };
             let was = &was.inode.attributes;
             let one = wanted.entry(name.inode).or_insert_with(|| Some(was.clone()));
@@ -124,7 +137,8 @@ fn wanted(case: &Case, verified: &Verified) -> HashMap<u64, Attributes> {
             }
         });
     }
-    wanted.into_iter().filter_map(|(inode, attributes)| Some((inode, attributes?))).collect()
+    catalogue.check()?;
+    Ok(wanted.into_iter().filter_map(|(inode, attributes)| Some((inode, attributes?))).collect())
 }
 
 /// Gives every file of the module that shares one of the inodes an inode of its own.
@@ -146,9 +160,8 @@ fn part(root: &SnapshotRoot, wanted: &HashMap<u64, Attributes>, repaired: &mut R
         if !wanted.contains_key(&name.inode) || copies.contains_key(&name.inode) {
             return;
         }
-        let made = copier
-            .copy(name.directory, name.name, making.as_fd())
-            .and_then(|_| renameat(&making, name.name, place.directory, own(name.inode).as_c_str()));
+        let made = copy_whole(&mut copier, name, making.as_fd())
+            .and_then(|()| renameat(&making, name.name, place.directory, own(name.inode).as_c_str()));
         match made {
             Ok(()) => drop(copies.insert(name.inode, own(name.inode))),
             Err(cause) => copied.push(failed(name, cause)),
@@ -162,14 +175,16 @@ fn part(root: &SnapshotRoot, wanted: &HashMap<u64, Attributes>, repaired: &mut R
             copied.push(failed(name, cause));
         }
     });
-    for copy in copies.values() {
-        let _ = unlinkat(place.directory, copy.as_c_str(), UnlinkatFlags::NoRemoveDir);
-    }
     syncfs(root.directory()).map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
-    // What could not be copied is left to the next run, which empties staging.
-    let _ = unlinkat(place.directory, apart.as_c_str(), UnlinkatFlags::RemoveDir);
     repaired.troubles.append(&mut copied);
     Ok(())
+}
+
+/// Copies a file of the module, or fails if anything of it would be lost.
+fn copy_whole(copier: &mut Copier, name: &Name, target: BorrowedFd) -> Answer<()> {
+    let lost_before = copier.attributes_lost;
+    copier.copy(name.directory, name.name, target)?;
+    if copier.attributes_lost == lost_before { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 /// Puts the copy in the place of a name of the module; the directory's times stay.

@@ -2,14 +2,16 @@
 
 use std::collections::HashSet;
 
+use nix::errno::Errno;
+
 use super::{Case, Touch};
-use crate::decide::damage::{Moment, Xattrs, changes, is_access_time_set};
+use crate::decide::damage::{Moment, changes, is_access_time_set};
 use crate::store::inodes::windows::Windows;
 use crate::store::inodes::{Catalogue, Position};
+use crate::tell::error::{Error, Result};
 use crate::tell::progress;
 use crate::tree::baseline::{Baseline, Inode, Origin, content_hash, look, xattrs};
 use crate::tree::inodes::Name;
-use crate::tree::syscalls::is_privileged;
 
 /// What the walk found.
 #[derive(Default)]
@@ -53,8 +55,16 @@ pub(super) fn survey(case: &Case) -> Survey {
 impl Survey {
     /// Holds an inode against what is recorded of it.
     fn hold(&mut self, catalogue: &Catalogue, windows: &Windows, name: &Name) {
-        let Some(inode) = present(name) else { return };
-        let baselines = baselines(catalogue, &inode);
+        let inode = match present(name) {
+            Ok(Some(inode)) => inode,
+            Ok(None) => return,
+            Err(error) => {
+                log::warn!("{error}");
+                self.unreadable += 1;
+                return;
+            }
+        };
+        let baselines = catalogue.baselines(inode.number, inode.birth_ns);
         self.inodes += 1;
         if baselines.is_empty() {
             self.unknown += 1;
@@ -75,26 +85,14 @@ impl Survey {
 }
 
 /// The inode that `name` stands for now; none if that is another than it was, or gone.
-pub(super) fn present(name: &Name) -> Option<Inode> {
-    let mut inode = look(name.directory, name.name).ok().filter(|inode| inode.number == name.inode)?;
+pub(super) fn present(name: &Name) -> Result<Option<Inode>> {
+    let mut inode = match look(name.directory, name.name) {
+        Ok(inode) if inode.number == name.inode => inode,
+        Ok(_) | Err(Errno::ENOENT) => return Ok(None),
+        Err(cause) => return Err(Error::io_bytes("look at", &name.path(), cause)),
+    };
     inode.attributes.xattrs = xattrs(name.directory, name.name);
-    Some(inode)
-}
-
-/// What is recorded of an inode, without what this process may not see.
-pub(super) fn baselines(catalogue: &Catalogue, inode: &Inode) -> Vec<(Position, Baseline)> {
-    let mut baselines = catalogue.baselines(inode.number, inode.birth_ns);
-    if !is_privileged() {
-        for (_, baseline) in &mut baselines {
-            let xattrs = &mut baseline.inode.attributes.xattrs;
-            match xattrs {
-                Xattrs::All(all) => all.retain(|name, _| !name.as_bytes().starts_with(b"trusted.")),
-                Xattrs::Digest(_) => *xattrs = Xattrs::Unknown,
-                Xattrs::Unknown => {}
-            }
-        }
-    }
-    baselines
+    Ok(Some(inode))
 }
 
 /// Whether the content is what was hashed; nothing if it was not, or cannot be read.

@@ -4,6 +4,7 @@
 //! lost, and nothing else.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 
 /// How each block begins; the last byte is the format.
@@ -57,10 +58,10 @@ impl Block {
     }
 
     /// Its payload, unless that is damaged.
-    pub(super) fn payload(&self, file: &File) -> Option<Vec<u8>> {
+    pub(super) fn payload(&self, file: &File) -> io::Result<Option<Vec<u8>>> {
         let mut payload = vec![0; self.length as usize];
-        file.read_exact_at(&mut payload, self.start).ok()?;
-        (crc32fast::hash(&payload) == self.checksum).then_some(payload)
+        file.read_exact_at(&mut payload, self.start)?;
+        Ok((crc32fast::hash(&payload) == self.checksum).then_some(payload))
     }
 }
 
@@ -85,11 +86,20 @@ pub(super) struct Blocks<'a> {
     window: (u64, Vec<u8>),
     /// How many bytes could not be understood so far.
     pub(super) lost_bytes: u64,
+    /// Why the file cannot be read further, if it cannot.
+    pub(super) failure: Option<io::Error>,
 }
 
 impl<'a> Blocks<'a> {
-    pub(super) fn of(file: &'a File) -> std::io::Result<Self> {
-        Ok(Blocks { file, size: file.metadata()?.len(), at: 0, window: (0, Vec::new()), lost_bytes: 0 })
+    pub(super) fn of(file: &'a File) -> io::Result<Self> {
+        Ok(Blocks {
+            file,
+            size: file.metadata()?.len(),
+            at: 0,
+            window: (0, Vec::new()),
+            lost_bytes: 0,
+            failure: None,
+        })
     }
 
     /// The bytes at `at`, as many as a header has; small blocks that follow each other are read together.
@@ -99,8 +109,9 @@ impl<'a> Blocks<'a> {
         let is_within = at >= *start && at + HEADER_BYTES as u64 <= *start + bytes.len() as u64;
         if !is_within {
             bytes.resize(WINDOW_BYTES, 0);
-            let read = self.file.read_at(bytes, at).ok()?;
-            bytes.truncate(read);
+            let read = self.file.read_at(bytes, at);
+            bytes.truncate(read.as_ref().copied().unwrap_or(0));
+            self.failure = self.failure.take().or(read.err());
             *start = at;
         }
         let from = usize::try_from(at - *start).ok()?;
@@ -120,7 +131,9 @@ impl<'a> Blocks<'a> {
     fn search(&mut self, mut at: u64) -> Option<u64> {
         let mut buffer = vec![0; 65_536];
         while at < self.size {
-            let read = self.file.read_at(&mut buffer, at).ok().filter(|read| *read >= MAGIC.len())?;
+            let read = self.file.read_at(&mut buffer, at);
+            let read =
+                read.map_err(|cause| self.failure = Some(cause)).ok().filter(|read| *read >= MAGIC.len())?;
             let found =
                 buffer[..read].windows(MAGIC.len()).enumerate().filter(|(_, window)| *window == MAGIC);
             for start in found.map(|(index, _)| at + index as u64) {
@@ -145,6 +158,9 @@ impl Iterator for Blocks<'_> {
             Some(_) => self.at,
             None => self.search(self.at + 1).unwrap_or(self.size),
         };
+        if self.failure.is_some() {
+            return None;
+        }
         self.lost_bytes += start - self.at;
         self.at = start;
         let block = self.header_at(start)?;
@@ -168,7 +184,7 @@ mod tests {
     fn read(bytes: &[u8]) -> (Vec<Option<Vec<u8>>>, u64) {
         let file = file(bytes);
         let mut blocks = Blocks::of(&file).expect("its size");
-        let payloads = blocks.by_ref().map(|block| block.payload(&file)).collect();
+        let payloads = blocks.by_ref().map(|block| block.payload(&file).expect("read")).collect();
         (payloads, blocks.lost_bytes)
     }
 

@@ -46,6 +46,7 @@ pub fn rewrite(room: Place, catalogue: &Catalogue, selection: Selection) -> Resu
     let opened = openat(room.directory, temporary.as_c_str(), flags, Mode::from_bits_truncate(0o600));
     let mut file = BufWriter::new(File::from(opened.map_err(|cause| failed(cause.into()))?));
     copy(catalogue, selection, &mut file).map_err(failed)?;
+    catalogue.check()?;
     let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
     file.sync_all().map_err(failed)?;
     renameat(room.directory, temporary.as_c_str(), room.directory, c_name(FILE).as_c_str())

@@ -170,7 +170,7 @@ fn finished(file: &File, is_known: impl Fn(&str) -> bool) -> std::io::Result<(u6
             Kind::Baselines => {}
             Kind::Commit => {
                 // What a damaged one was for is not known: those who read take the next for it.
-                let commit = block.payload(file).and_then(|payload| Commit::read(&payload));
+                let commit = block.payload(file)?.and_then(|payload| Commit::read(&payload));
                 let counts = commit.is_none_or(|commit| commit.name == FOUND || is_known(&commit.name));
                 ends.push((block.end(), blocks.lost_bytes, counts));
             }
@@ -180,6 +180,9 @@ fn finished(file: &File, is_known: impl Fn(&str) -> bool) -> std::io::Result<(u6
                 }
             }
         }
+    }
+    if let Some(cause) = blocks.failure {
+        return Err(cause);
     }
     let last = ends.iter().rfind(|(_, _, counts)| *counts);
     Ok(last.map_or((0, 0), |(end, lost, _)| (*end, *lost)))

@@ -1,10 +1,13 @@
 //! The catalogue as those read it who hold inodes against it.
 //!
 //! Of each baseline only its inode number and its place in the file are held; the rest is read when the inode
-//! is met.
+//! is met. Should that fail, it passes for missing until [`Catalogue::check`] tells.
 
+use std::cell::RefCell;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 use nix::fcntl::OFlag;
 
@@ -30,6 +33,9 @@ pub struct Known {
 /// All that is recorded.
 pub struct Catalogue {
     file: File,
+    path: PathBuf,
+    /// The first failure to read something of it.
+    failure: RefCell<Option<io::Error>>,
     /// By inode, then in the order in which they were recorded.
     known: Vec<Known>,
     /// The same for hashes of contents.
@@ -48,10 +54,13 @@ impl Catalogue {
             Err(error) if error.is_absence() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let failed = |cause| Error::io("read", &room.path.join(super::FILE), cause);
+        let path = room.path.join(super::FILE);
+        let failed = |cause| Error::io("read", &path, cause);
         let mut blocks = Blocks::of(&file).map_err(failed)?;
         let mut catalogue = Catalogue {
             file: file.try_clone().map_err(failed)?,
+            path: path.clone(),
+            failure: RefCell::new(None),
             known: Vec::new(),
             hashes: Vec::new(),
             commits: Vec::new(),
@@ -59,7 +68,7 @@ impl Catalogue {
         };
         let mut counted = 0;
         for block in blocks.by_ref() {
-            let Some(payload) = block.payload(&file) else {
+            let Some(payload) = block.payload(&file).map_err(failed)? else {
                 catalogue.lost_bytes += block.end() - block.start;
                 continue;
             };
@@ -74,6 +83,9 @@ impl Catalogue {
                 },
                 Kind::Hashes => catalogue.add_hashes(&payload, block.start),
             }
+        }
+        if let Some(cause) = blocks.failure {
+            return Err(failed(cause));
         }
         // What no commit follows is being written, or was left behind.
         catalogue.known.truncate(counted);
@@ -110,7 +122,7 @@ impl Catalogue {
         let known = self.hashes[start..].iter().take_while(|known| known.inode == inode);
         let read = known.filter_map(|known| {
             let mut bytes = [0; HASHED_BYTES];
-            self.file.read_exact_at(&mut bytes, known.offset).ok()?;
+            self.read_exactly(&mut bytes, known.offset)?;
             // They follow the commit of the snapshot that they belong to.
             let position = self.position_of(known.offset).checked_sub(1)?;
             Hashed::read(&bytes)
@@ -130,7 +142,7 @@ impl Catalogue {
     /// The bytes of the hash there.
     pub(super) fn hash_bytes(&self, known: Known) -> Option<[u8; HASHED_BYTES]> {
         let mut bytes = [0; HASHED_BYTES];
-        self.file.read_exact_at(&mut bytes, known.offset).ok().map(|()| bytes)
+        self.read_exactly(&mut bytes, known.offset).map(|()| bytes)
     }
 
     /// Which inodes were recorded with the snapshot at `position`.
@@ -171,15 +183,28 @@ impl Catalogue {
     /// The bytes of the baseline there.
     pub(super) fn bytes(&self, offset: u64) -> Option<Vec<u8>> {
         let mut bytes = vec![0; 192];
-        let read = self.file.read_at(&mut bytes, offset).ok()?;
+        let read = self.noting(self.file.read_at(&mut bytes, offset))?;
         bytes.truncate(read);
         let length = length_of(&bytes)?;
         if length > bytes.len() {
             bytes.resize(length, 0);
-            self.file.read_exact_at(&mut bytes, offset).ok()?;
+            self.read_exactly(&mut bytes, offset)?;
         }
         bytes.truncate(length);
         Some(bytes)
+    }
+
+    fn read_exactly(&self, bytes: &mut [u8], offset: u64) -> Option<()> {
+        self.noting(self.file.read_exact_at(bytes, offset))
+    }
+
+    fn noting<T>(&self, answer: io::Result<T>) -> Option<T> {
+        answer.map_err(|cause| self.failure.borrow_mut().get_or_insert(cause).kind()).ok()
+    }
+
+    /// Fails if anything of it could not be read since the last time.
+    pub fn check(&self) -> Result<()> {
+        self.failure.take().map_or(Ok(()), |cause| Err(Error::io("read", &self.path, cause)))
     }
 
     /// The baselines of an inode that is this one still, with their positions, oldest first.
