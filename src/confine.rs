@@ -31,6 +31,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use crate::config::target::Target;
 use crate::store::lock::Lock;
 use crate::store::root::{SnapshotRoot, WRITTEN_ROOMS};
+use crate::tell::error::Error;
 
 /// What is kept: to give away, to go everywhere, to link and date what is others', to keep set-group-id bits.
 const KEPT: CapabilitySet = CapabilitySet::CHOWN
@@ -160,7 +161,7 @@ fn restrict(targets: &[&Target], reach: Reach) -> Result<RestrictionStatus, Rule
     for target in targets {
         ruleset = allow_memory(ruleset, target)?;
         // On a full disk something of it may be missing; what there is, is enough to say so.
-        if let Ok(root) = target.prepare_root().or_else(|_| target.look_at_root()) {
+        if let Some(root) = insist(|| target.prepare_root()).or_else(|| insist(|| target.look_at_root())) {
             ruleset = allow_root(ruleset, &root, reach)?;
         }
     }
@@ -190,13 +191,13 @@ fn allow_root(
         return Ok(ruleset);
     }
     for room in WRITTEN_ROOMS {
-        if let Ok(room) = root.room(room) {
+        if let Some(room) = insist(|| root.room(room)) {
             ruleset = allow(ruleset, room.place().directory, contents())?;
         }
     }
-    match Lock::open(root.private()) {
-        Ok(lock) => allow(ruleset, lock.file(), contents()),
-        Err(_) => Ok(ruleset),
+    match insist(|| Lock::open(root.private())) {
+        Some(lock) => allow(ruleset, lock.file(), contents()),
+        None => Ok(ruleset),
     }
 }
 
@@ -205,11 +206,16 @@ fn allow_memory(mut ruleset: RulesetCreated, target: &Target) -> Result<RulesetC
     for path in &target.memory.directories {
         // One of them is enough, and whoever needs one says what is wrong with both.
         let _ = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        if let Ok(directory) = File::open(path) {
+        if let Some(directory) = insist(|| File::open(path).map_err(|cause| Error::io("open", path, cause))) {
             ruleset = allow(ruleset, directory, names() | contents())?;
         }
     }
     Ok(ruleset)
+}
+
+/// Tries twice, since what is not allowed now is forbidden later, whatever the reason: only here it can be seen.
+fn insist<T>(attempt: impl Fn() -> Result<T, Error>) -> Option<T> {
+    attempt().or_else(|_| attempt()).inspect_err(|error| log::debug!("it gets no rights: {error}")).ok()
 }
 
 fn allow(

@@ -36,6 +36,21 @@ pub(crate) fn without_inodes(fingerprint: &Fingerprint) -> Fingerprint {
     fingerprint.iter().map(|(path, line)| (path.clone(), strip(line))).collect()
 }
 
+/// The same with an empty file in the place of each device that could not be copied.
+pub(crate) fn with_stand_ins(live: &Fingerprint, copy: &Fingerprint) -> Fingerprint {
+    let stand_in = |(path, line): (&Vec<u8>, &String)| {
+        let is_copied = copy.get(path).is_some_and(|copy| copy.starts_with("mode 100"));
+        let mut words: Vec<&str> = line.split(' ').collect();
+        // mode 20640 inode 7 owner 0:0 device 103 ...
+        let mode = words[1].strip_prefix(['2', '6']).map(|bits| format!("10{bits}"));
+        if let Some(mode) = mode.as_deref().filter(|_| is_copied) {
+            (words[1], words[7]) = (mode, "0");
+        }
+        (path.clone(), words.join(" "))
+    };
+    live.iter().map(stand_in).collect()
+}
+
 /// The same for a comparison in which owners and attributes may be lost.
 pub(crate) fn without_attributes(fingerprint: &Fingerprint) -> Fingerprint {
     let strip = |line: &String| match (line.find(" owner "), line.find(" mtime "), line.find('.')) {

@@ -20,6 +20,15 @@ pub(crate) const NAME: &str = "data";
 /// Our own directory in a snapshot root.
 const OURS: &str = ".rsyncd-snapshot";
 
+/// A root's lock, until it is dropped. To close it would not be enough: what another test is about to start has the file open, too.
+pub(crate) struct HeldLock(fs::File);
+
+impl Drop for HeldLock {
+    fn drop(&mut self) {
+        fs2::FileExt::unlock(&self.0).expect("unlocked");
+    }
+}
+
 pub(crate) struct Module {
     pub(crate) server: Server,
     pub(crate) root: PathBuf,
@@ -168,10 +177,10 @@ impl Module {
     }
 
     /// Holds the lock until dropped, as an administrator with `flock` might: without a word about who does.
-    pub(crate) fn hold_lock(&self) -> fs::File {
+    pub(crate) fn hold_lock(&self) -> HeldLock {
         let lock = fs::File::open(self.private("lock")).expect("the lock file");
         fs2::FileExt::lock_exclusive(&lock).expect("locked");
-        lock
+        HeldLock(lock)
     }
 
     /// Our own directory in the snapshot root, or a file in it.
