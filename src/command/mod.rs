@@ -70,29 +70,41 @@ impl Context {
         &self,
         module: Option<&OsStr>,
         kind: Option<Work>,
-        mut work: impl FnMut(&Target) -> Result<Exit>,
+        work: impl FnMut(&Target) -> Result<Exit>,
     ) -> Result<Exit> {
-        let lost = |target: &Target| match kind {
-            Some(Work::Snapshot) => None,
-            _ => target.lost_history(),
+        let unless_lost = |target: Target| match kind {
+            Some(Work::Snapshot) => Ok(target),
+            _ => match target.lost_history() {
+                None => Ok(target),
+                Some(lost) => {
+                    self.remember_at(&target.module_path, kind, &lost);
+                    Err(lost)
+                }
+            },
         };
         let targets = self.targets(module).inspect_err(|error| self.remember(module, kind, error))?;
-        let usable = targets.iter().filter_map(|(_, target)| target.as_ref().ok());
-        confine::to(usable.filter(|target| lost(target).is_none()), self.reach);
-        self.work_on(targets, module.is_some(), |target| lost(target).map_or_else(|| work(target), Err))
+        let targets: Vec<_> =
+            targets.into_iter().map(|(label, target)| (label, target.and_then(unless_lost))).collect();
+        confine::to(targets.iter().filter_map(|(_, target)| target.as_ref().ok()), self.reach);
+        self.work_on(targets, module.is_some(), work)
     }
 
     /// Remembers why a module that was used before cannot be resolved.
     fn remember(&self, module: Option<&OsStr>, kind: Option<Work>, error: &Error) {
+        if let Some(path) = module.and_then(|module| self.path_of(module)) {
+            self.remember_at(&path, kind, error);
+        }
+    }
+
+    fn remember_at(&self, path: &Path, kind: Option<Work>, error: &Error) {
         let Some(kind) = kind else { return };
-        let Some(path) = module.and_then(|module| self.path_of(module)) else { return };
         let memory = &self.settings.memory;
-        if error.exit() != Exit::Failed || memory.recall(&path).is_none() {
+        if error.exit() != Exit::Failed || memory.recall(path).is_none() {
             return;
         }
         let failure = Failure::now(kind, error.to_string());
-        if let Err(error) = memory.change(&path, |memory| memory.failure = Some(failure.clone())) {
-            log::debug!("{}: nothing remembered: {error}", escape_path(&path));
+        if let Err(error) = memory.change(path, |memory| memory.failure = Some(failure.clone())) {
+            log::debug!("{}: nothing remembered: {error}", escape_path(path));
         }
     }
 

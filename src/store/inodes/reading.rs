@@ -100,7 +100,8 @@ impl Catalogue {
         let mut at = 0;
         while at < payload.len() {
             let rest = &payload[at..];
-            let (Some(length), Some(inode)) = (length_of(rest), number_of(rest)) else {
+            let length = length_of(rest).filter(|length| *length <= rest.len());
+            let (Some(length), Some(inode)) = (length, number_of(rest)) else {
                 self.lost_bytes += rest.len() as u64;
                 return;
             };
