@@ -21,7 +21,7 @@ pub mod command;
 pub mod config;
 pub mod decide;
 pub mod inherited;
-pub mod priority;
+pub mod resources;
 pub mod run;
 pub mod store;
 pub mod tell;
