@@ -283,7 +283,8 @@ impl Server<'_> {
         assert_eq!(self.daemon.await_last_hook(self.pushes.get()), GOOD);
     }
 
-    /// Pushes `source`, from which a snapshot is made that is the module; it becomes one of another year, so that the next one expires it.
+    /// Pushes `source`, from which a snapshot is made that is the module; it becomes one of another year, so that the
+    /// next one expires it.
     #[track_caller]
     fn publish(&self, source: &Path, year: u32) -> PathBuf {
         let before = self.module.snapshots();
