@@ -23,7 +23,7 @@ pub mod config;
 pub mod confine;
 pub mod decide;
 pub mod inherited;
-pub mod priority;
+pub mod resources;
 pub mod run;
 pub mod store;
 pub mod tell;

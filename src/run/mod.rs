@@ -94,7 +94,7 @@ fn serve(target: &Target, root: &SnapshotRoot, mut request: Request, clock: &Clo
             Some(mark) => request = Request { only_if_due: true, ..Request::owed(&mark) },
         }
     }
-    crate::priority::lower(&target.policy);
+    crate::resources::lower_priority(&target.policy);
     let Some(hold) = Hold::acquire(target, root, &request, clock)? else { return Ok(covered(target)) };
     if !hold.is_covered(root, &request)? {
         return work(target, root, request, clock, hold);

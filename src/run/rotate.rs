@@ -94,7 +94,7 @@ fn rotate_by_hand(target: &Target, confirm: bool, disposal: Disposal, clock: &Cl
     }
     let root = target.open_root()?;
     super::remember_policy(target, &root)?;
-    crate::priority::lower(&target.policy);
+    crate::resources::lower_priority(&target.policy);
     let is_covered = || Error::Usage("a rotation cannot be covered by another run".to_string());
     let mut hold = Hold::acquire(target, &root, &Request::rotation(), clock)?.ok_or_else(is_covered)?;
     hold.wait_for_turn(target, &root, &Request::rotation(), clock)?;

@@ -24,6 +24,8 @@ use crate::tell::error::Error;
 /// few other descriptors of a run fit into a limit of 64.
 pub const WINDOW: usize = 8;
 
+const PATH_MAX: usize = libc::PATH_MAX as usize;
+
 /// So many closed levels may be opened to share a subtree.
 const NEAR: usize = 3;
 
@@ -179,6 +181,17 @@ impl Descent {
     /// The path from the tree's root to the directory at hand or to `name` in it.
     pub fn relative_path(&self, name: Option<&CStr>) -> Vec<u8> {
         self.path_to(self.levels.len(), name)
+    }
+
+    /// The path from the tree's root to the directory at hand, unless it is longer than any program can use: where
+    /// a client goes on making directories in each other, paths take more memory than everything else.
+    pub fn usable_path(&self) -> Option<Vec<u8>> {
+        let mut bytes = self.start.relative.len();
+        let is_usable = self.levels.iter().all(|level| {
+            bytes += level.name.to_bytes_with_nul().len();
+            bytes < PATH_MAX
+        });
+        is_usable.then(|| self.relative_path(None))
     }
 
     fn path_to(&self, depth: usize, name: Option<&CStr>) -> Vec<u8> {

@@ -11,6 +11,7 @@ use std::thread;
 
 use super::descent::WINDOW;
 use super::syscalls::is_privileged;
+use crate::resources::share_one_heap;
 
 /// More do not help: the kernel's locks on directories and its journal are shared.
 const MAX_WORKERS: usize = 4;
@@ -72,6 +73,9 @@ impl<Job: Send> Pool<Job> {
                 outs.lock().unwrap_or_else(PoisonError::into_inner).push(out);
             }
         };
+        if workers > 1 {
+            share_one_heap();
+        }
         thread::scope(|scope| {
             for _ in 1..workers {
                 pool.queue().workers += 1;

@@ -50,10 +50,15 @@ impl Temporaries {
         }
     }
 
-    /// These names as those of files in the directory whose path, empty or ending in a slash, is `directory`.
+    /// These names as those of files in the directory whose path, ending in a slash, is `directory`.
     pub fn within(self, directory: &[u8]) -> Self {
         let paths = self.paths.iter().map(|name| [directory, name].concat()).collect();
         Temporaries { paths, ..self }
+    }
+
+    /// Whether no more paths are remembered.
+    pub fn is_full(&self) -> bool {
+        self.paths.len() >= MAX_PATHS
     }
 
     /// Adds what has been found elsewhere.

@@ -3,7 +3,7 @@
 //! Everything goes through directory descriptors, so a tree deeper than `PATH_MAX` can be read.
 
 use std::collections::BTreeMap;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fmt::Write as _;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -85,6 +85,60 @@ pub(crate) fn assert_equal(left: &Fingerprint, right: &Fingerprint, what: &str) 
         );
     }
     assert!(differences.is_empty(), "{what} differ:\n{differences}");
+}
+
+/// [`assert_same`] for trees of any depth, of which no path is made: both are walked at the same time.
+#[track_caller]
+pub(crate) fn assert_same_at_any_depth(left: &Path, right: &Path) {
+    let top = |path: &Path| {
+        let directory = rustix::fs::open(path, DIRECTORY, Mode::empty());
+        directory.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let step = |directory: &OwnedFd, name: &CStr| {
+        let next = rustix::fs::openat(directory, name, DIRECTORY, Mode::empty());
+        next.unwrap_or_else(|error| panic!("{name:?}: {error}"))
+    };
+    let mut at = (top(left), top(right));
+    let mut pending = vec![assert_same_entries(&at, 0)];
+    while let Some(names) = pending.last_mut() {
+        if let Some(name) = names.pop() {
+            at = (step(&at.0, &name), step(&at.1, &name));
+            pending.push(assert_same_entries(&at, pending.len()));
+        } else {
+            pending.pop();
+            at = (step(&at.0, c".."), step(&at.1, c".."));
+        }
+    }
+}
+
+/// Fails unless two directories have the same attributes and entries; returns the names of those that are directories.
+#[track_caller]
+fn assert_same_entries((left, right): &(OwnedFd, OwnedFd), depth: usize) -> Vec<CString> {
+    let (left, names) = entries(left);
+    assert_equal(&left, &entries(right).0, &format!("two directories, {depth} levels down,"));
+    names
+}
+
+/// A directory and what is in it, but for what is in its subdirectories; and the names of these.
+fn entries(directory: &OwnedFd) -> (Fingerprint, Vec<CString>) {
+    let mut fingerprint = Fingerprint::from([(b".".to_vec(), describe_directory(directory))]);
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory).expect("reads") {
+        let entry = entry.expect("an entry");
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let description = match entry.file_type() {
+            FileType::Directory => {
+                names.push(name.to_owned());
+                String::from("directory")
+            }
+            _ => describe_file(directory, name),
+        };
+        fingerprint.insert(name.to_bytes().to_vec(), description);
+    }
+    (fingerprint, names)
 }
 
 fn walk(directory: &OwnedFd, prefix: &[u8], fingerprint: &mut Fingerprint) {

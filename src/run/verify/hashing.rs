@@ -19,9 +19,10 @@ const BATCH: usize = 1_000;
 /// Hashes what is new in the snapshot `name`, at idle priority.
 pub fn hash_contents(root: &SnapshotRoot, name: &str) -> Result<()> {
     let hash = || {
-        crate::priority::idle();
+        crate::resources::idle();
         hash_all(root, name)
     };
+    crate::resources::share_one_heap();
     // The priority is the thread's, and the rotation that follows shall have its own.
     std::thread::scope(|scope| scope.spawn(hash).join().unwrap_or(Ok(())))
 }

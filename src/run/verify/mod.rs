@@ -210,7 +210,7 @@ struct Touch {
 /// If root, catalogue or state cannot be read.
 pub fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
     let root = target.open_root()?;
-    crate::priority::lower(&target.policy);
+    crate::resources::lower_priority(&target.policy);
     let (verified, stale) = look(target, &root)?;
     State::update(root.private(), |state| state.damage = verified.damage(clock.now(), state.damage.take()))?;
     locked(target, &root, clock, || refresh::refresh(target, &root, &stale, &HashSet::new()))?;

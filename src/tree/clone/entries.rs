@@ -83,14 +83,9 @@ impl Clone<'_, '_> {
     ) -> Result<u64> {
         let mut comparer = std::mem::take(&mut self.comparer);
         self.cloned.directories_read += 1;
-        let path = self.live.path(None);
-        let failed = |side, cause| match side {
-            Side::Live => Error::io_bytes("read", &path, cause),
-            Side::Snapshot => Error::io_bytes("read the staged copy of", &path, cause),
-        };
         let (live, staged) = (directories.0.as_fd(), directories.1.as_fd());
         let mut different = 0;
-        let listed = differences((live, staged), &mut comparer, failed, |name, found, present| {
+        let aligned = differences((live, staged), &mut comparer, Failure::Read, |name, found, present| {
             different += u64::from(found.is_some());
             match (found, present) {
                 (Some(live), Some(staged)) if live.is_directory && staged.is_directory => {
@@ -102,9 +97,14 @@ impl Clone<'_, '_> {
                 (_, None) => {}
             }
             match found {
-                Some(Found { is_directory, .. }) => self.add(directories, name, is_directory, pending),
+                Some(Found { is_directory, .. }) => Ok(self.add(directories, name, is_directory, pending)?),
                 None => Ok(()),
             }
+        });
+        let listed = aligned.map_err(|failure| match failure {
+            Failure::Read(Side::Live, cause) => self.live.error("read", None, cause),
+            Failure::Read(Side::Snapshot, cause) => self.staged.error("read the staged copy of", None, cause),
+            Failure::Other(error) => error,
         })?;
         // What made no difference is there already.
         self.count(listed.saturating_sub(different));
@@ -115,13 +115,16 @@ impl Clone<'_, '_> {
 
     /// Counts what was found by name in the live directory at hand.
     fn note_temporaries(&mut self, names: Temporaries) {
-        if names.count > 0 {
-            let mut directory = self.live.relative_path(None);
-            if !directory.is_empty() {
-                directory.push(b'/');
-            }
-            self.cloned.temporaries.add(names.within(&directory));
+        if names.count == 0 {
+            return;
         }
+        let directory = if self.cloned.temporaries.is_full() { None } else { self.live.usable_path() };
+        self.cloned.temporaries.add(match directory {
+            Some(path) if path.is_empty() => names,
+            Some(path) => names.within(&[&path, &b"/"[..]].concat()),
+            // rsync could not have gone there either.
+            None => Temporaries { paths: Vec::new(), ..names },
+        });
     }
 
     /// Links an entry, or makes the directory for it.
@@ -266,6 +269,18 @@ impl Clone<'_, '_> {
             Err(cause) => return Err(self.staged.error("remove the staged copy of", Some(name), cause)),
         }
         Ok(())
+    }
+}
+
+/// What kept two directories from being aligned. A deep tree's paths are long: none is made unless it is told.
+enum Failure {
+    Read(Side, Errno),
+    Other(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Other(error)
     }
 }
 

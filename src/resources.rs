@@ -1,6 +1,6 @@
-//! Scheduling priority of the work: a backup server should stay responsive.
+//! What the work takes of the machine: a backup server should stay responsive, and a service may have limits.
 //!
-//! The only unsafe code of the crate: no library that is kept up wraps `ioprio_set`.
+//! The only unsafe code of the crate: no library that is kept up wraps `ioprio_set` or `mallopt`.
 #![allow(unsafe_code)]
 
 use crate::decide::policy::{IoNice, Policy};
@@ -11,8 +11,20 @@ const CLASS_BEST_EFFORT: libc::c_long = 2;
 const CLASS_IDLE: libc::c_long = 3;
 const LOWEST_LEVEL: libc::c_long = 7;
 
+/// Lets all threads share one heap; to be called before there is a second one.
+///
+/// glibc gives each thread a heap of its own, for which it reserves 64 MiB of address space. Under a limit of
+/// that, a thread that hardly needs memory takes away what the others need.
+pub fn share_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes numbers only, and does no harm at any time. Where it is refused, all stays as it was.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Lowers this process's priority as the policy asks. Failing to is told, not fatal.
-pub fn lower(policy: &Policy) {
+pub fn lower_priority(policy: &Policy) {
     if policy.nice > 0 {
         // SAFETY: takes numbers only; the process with id 0 is the caller.
         let answer = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, policy.nice) };
