@@ -28,8 +28,7 @@ pub(super) struct Survey {
     pub(super) unreadable: u64,
 }
 
-pub(super) fn survey(case: &Case) -> Survey {
-    let windows = Windows::read(case.inodes.place());
+pub(super) fn survey(case: &Case, windows: &Windows) -> Survey {
     let mut survey = Survey::default();
     let mut seen = vec![false; case.catalogue.as_ref().map_or(0, Catalogue::len)];
     let mut unknown = HashSet::new();
@@ -44,7 +43,7 @@ pub(super) fn survey(case: &Case) -> Survey {
                 return;
             };
             if !std::mem::replace(&mut seen[found.start], true) {
-                survey.hold(catalogue, &windows, name);
+                survey.hold(catalogue, windows, name);
             }
         });
     }
