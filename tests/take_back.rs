@@ -6,8 +6,9 @@ mod support;
 use std::fs;
 
 use support::module::Module;
+use support::run::Run;
 use support::simulated::{EXPIRING, Simulated, entries};
-use support::tree;
+use support::{have, tree};
 
 const POLICY: &str =
     "[defaults]\nkeep = { yearly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ntime_zone = \"UTC\"\n";
@@ -19,6 +20,17 @@ fn three() -> Module {
     let module = Module::new();
     module.write_policy(POLICY);
     OLD.iter().for_each(|name| module.make_old_snapshot(name));
+    module
+}
+
+/// Two are retired within their grace, and the state knows nothing of it.
+fn forgotten() -> Module {
+    let module = three();
+    module.write_policy(&format!("{POLICY}grace = \"1d\"\n"));
+    module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
+    let mut state = module.state();
+    assert!(state.remove("retired").is_some() && retired(&module) == OLD[..2], "{state:?}");
+    fs::write(module.private("state.toml"), state.to_string()).expect("written");
     module
 }
 
@@ -144,6 +156,43 @@ fn within_its_grace_a_retired_snapshot_is_neither_recycled_nor_removed() {
     assert!(module.snapshots().contains(&names[1]), "{:?}", module.snapshots());
 }
 
+/// Where the disk was full as it was retired, for one.
+#[test]
+fn a_retired_snapshot_of_which_nobody_knows_since_when_has_its_whole_grace() {
+    let module = forgotten();
+    module.run(&["rotate", "data"]).exits(&[0]);
+    assert_eq!(retired(&module), OLD[..2]);
+    let since = module.state()["retired"].clone();
+    assert_eq!(since.as_table().map(toml::Table::len), Some(2), "{since}");
+    module.run(&["rotate", "data"]).exits(&[0]);
+    assert_eq!(module.state()["retired"], since, "it begins once");
+
+    module.write_policy(&format!("{POLICY}grace = \"0s\"\n"));
+    module.run(&["rotate", "data"]).exits(&[0]);
+    assert_eq!(retired(&module), OLD[1..2], "one waits to be recycled");
+}
+
+/// Room is made by removing, so removing takes none.
+#[test]
+fn a_grace_that_cannot_be_noted_for_lack_of_space_stops_no_rotation_and_ends_no_sooner() {
+    if !have(&["strace"]) {
+        return;
+    }
+    let later = "the grace of what is retired begins later: cannot write";
+    for (error, status, told) in
+        [("ENOSPC", 4, later), ("EDQUOT", 4, later), ("EIO", 1, "error: cannot write")]
+    {
+        let module = forgotten();
+        let inject = format!("inject=openat:error={error}");
+        let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", "state.toml.tmp", "-e", &inject];
+        let mut rotate = module.command_through(&strace, &["rotate", "data"]);
+        let run = Run::of(&mut rotate).exits(&[status]).says(told).says("state.toml");
+        assert_eq!(module.snapshots(), OLD[2..], "{run}");
+        assert_eq!(retired(&module), OLD[..2], "{run}");
+        assert!(module.state().get("retired").is_none(), "{run}");
+    }
+}
+
 #[test]
 fn a_snapshot_that_was_brought_back_changed_and_retired_again_is_never_trusted() {
     let module = simulated("");
@@ -161,7 +210,7 @@ fn a_snapshot_that_was_brought_back_changed_and_retired_again_is_never_trusted()
 
 #[test]
 fn a_snapshot_killed_while_it_is_removed_cannot_be_brought_back_by_half() {
-    if !support::have(&["strace"]) {
+    if !have(&["strace"]) {
         return;
     }
     let module = three();
@@ -172,7 +221,7 @@ fn a_snapshot_killed_while_it_is_removed_cannot_be_brought_back_by_half() {
     for (name, value) in module.command(&[]).get_envs() {
         purge.env(name, value.unwrap_or_default());
     }
-    let run = support::run::Run::of(&mut purge);
+    let run = Run::of(&mut purge);
     assert_eq!(run.signal(), Some(9), "{run}");
     for name in retired(&module) {
         assert!(module.private("expired").join(&name).join("sub/old").is_file(), "{name} is half a tree");
