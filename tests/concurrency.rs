@@ -174,6 +174,66 @@ fn the_holder_goes_once_more_for_a_run_that_gave_up() {
 }
 
 #[test]
+fn a_rotation_by_hand_takes_the_snapshot_that_fell_due_meanwhile_and_tells_if_that_fails() {
+    if !have(&["strace"]) {
+        return;
+    }
+    for (fault, status) in [(None, 0), (Some("inject=linkat:error=EIO"), 4)] {
+        let (module, first) = Module::with_snapshot();
+        module.make_old_snapshot("2001-02-03T04-05-06Z");
+        module.write_policy("[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\nlock_wait = \"0s\"\n");
+        let slow =
+            ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=unlinkat:delay_enter=2000000:when=1"];
+        let slow: Vec<&str> = slow.into_iter().chain(fault.iter().flat_map(|fault| ["-e", fault])).collect();
+        let purge = ["rotate", "data", "--purge"];
+        let rotation = Background::start(&mut module.command_through(&slow, &purge));
+        wait_until("it removes", || module.left_over("staging") == 1);
+        tree::write(&module.latest.join("late"), "x");
+        module.run_hook().exits(&[3]);
+
+        let run = rotation.finish().exits(&[status]);
+        let newest = module.snapshots().pop().expect("a snapshot");
+        if fault.is_none() {
+            assert_ne!(newest, first, "{run}");
+            module.assert_equals_module(&newest);
+        } else {
+            assert_eq!(newest, first, "{run}");
+            assert!(
+                run.stderr().contains("the snapshot that fell due meanwhile failed: cannot link"),
+                "{run}"
+            );
+            module.run(&["check", "data"]).exits(&[1, 2]);
+        }
+        assert_eq!(module.is_marked("due"), fault.is_some(), "{run}");
+    }
+}
+
+#[test]
+fn what_goes_wrong_while_a_snapshot_is_made_makes_it_partial() {
+    if !have(&["strace"]) {
+        return;
+    }
+    let unfinished = ".rsync-system-backup-unfinished";
+    let fails: &dyn Fn(&Module) = &|module| drop(module.run_hook_after(12).exits(&[3]));
+    let begins: &dyn Fn(&Module) = &|module| tree::write(&module.latest.join(unfinished), "");
+    for (what, happens) in [("a transfer failed", fails), ("a backup began", begins)] {
+        let module = Module::new();
+        tree::small(&module.latest);
+        module.write_policy(IMPATIENT);
+        let slow = start_slow_hook(&module);
+        happens(&module);
+        slow.finish().exits(&[0]).says(&format!("{what} meanwhile; the snapshot is partial"));
+        let names = module.snapshots();
+        assert!(names.len() == 1 && names[0].ends_with("-partial"), "{what}: {names:?}");
+
+        let _ = fs::remove_file(module.latest.join(unfinished));
+        tree::write(&module.latest.join("rest"), "x");
+        let newest = module.expect_snapshot();
+        assert!(!newest.ends_with("-partial") && !module.is_marked("torn"), "{what}: {:?}", module.state());
+    }
+}
+
+#[test]
 fn snapshot_due_works_only_for_a_root_that_is_marked() {
     let (module, _) = Module::with_snapshot();
     module.write_policy(IMPATIENT);
