@@ -4,10 +4,11 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use support::module::Module;
-use support::run::{Run, tool};
+use support::run::{Run, copy_program, tool};
 use support::{BINARY, NOBODY, have, is_root, root, tree};
 
 const OLD: [&str; 2] = ["2001-02-03T04-05-06Z", "2001-02-04T04-05-06Z"];
@@ -28,7 +29,7 @@ fn give_to_nobody(module: &mut Module) {
         }
         // The build directory may be closed to others.
         let program = module.directory.join("program");
-        fs::copy(BINARY, &program).expect("a copy of the program");
+        copy_program(Path::new(BINARY), &program);
         module.server.program = program;
     }
 }
