@@ -6,9 +6,9 @@ mod support;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use support::client::{Machine, Stage};
-use support::run::{Run, tool};
-use support::{NOBODY, fingerprint, have, is_root, may_mount, root, tree};
+use support::client::{BACKUP_BINARY, Machine, Stage};
+use support::run::{Run, copy_program, tool};
+use support::{BINARY, NOBODY, fingerprint, have, is_root, may_mount, root, tree};
 
 fn has_rsync() -> bool {
     have(&["rsync"])
@@ -596,8 +596,8 @@ fn an_ordinary_user_uses_sudo_unless_told_not_to() {
     let home = machine.directory.join("home");
     fs::create_dir(&home).expect("a home");
     std::os::unix::fs::chown(&home, Some(NOBODY), Some(NOBODY)).expect("chown");
-    fs::copy(support::client::BACKUP_BINARY, machine.directory.join("rsync-system-backup")).expect("a copy");
-    fs::copy(support::BINARY, machine.directory.join("rsyncd-snapshot")).expect("a copy");
+    copy_program(BACKUP_BINARY.as_ref(), &machine.directory.join("rsync-system-backup"));
+    copy_program(BINARY.as_ref(), &machine.directory.join("rsyncd-snapshot"));
     // Readable by root alone.
     tree::write(&machine.source.join("secret"), "secret\n");
     tree::set_mode(&machine.source.join("secret"), 0o600);

@@ -14,6 +14,9 @@ use support::{have, tree};
 
 const IMPATIENT: &str = "[defaults]\nlock_wait = \"1s\"\n";
 
+/// With this in the module a client says that its backup goes on.
+const UNFINISHED: &str = ".rsync-system-backup-unfinished";
+
 /// A run in the background; a test that fails waits for it all the same.
 struct Background(Option<Child>);
 
@@ -171,6 +174,79 @@ fn the_holder_goes_once_more_for_a_run_that_gave_up() {
     module.assert_equals_module(&newest);
     assert!(!module.is_marked("due"), "{:?}", module.state());
     module.run(&["check", "data"]).exits(&[0]);
+}
+
+/// A rotation by hand in which `faults`, options of strace, go wrong, and during which a hook gives up; and the snapshot
+/// that there was before.
+fn rotate_while_one_falls_due(faults: &[&str]) -> (Module, String, Run) {
+    let (module, first) = Module::with_snapshot();
+    module.make_old_snapshot("2001-02-03T04-05-06Z");
+    module.write_policy("[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\nlock_wait = \"0s\"\n");
+    let slow = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=unlinkat:delay_enter=2000000:when=1"];
+    let slow = [&slow[..], faults].concat();
+    let rotation = Background::start(&mut module.command_through(&slow, &["rotate", "data", "--purge"]));
+    wait_until("it removes", || module.left_over("staging") == 1);
+    tree::write(&module.latest.join("late"), "x");
+    module.run_hook().exits(&[3]);
+    (module, first, rotation.finish())
+}
+
+#[test]
+fn a_rotation_by_hand_takes_the_snapshot_that_fell_due_meanwhile() {
+    if !have(&["strace"]) {
+        return;
+    }
+    let (module, first, run) = rotate_while_one_falls_due(&[]);
+    let run = run.exits(&[0]);
+    let newest = module.snapshots().pop().expect("a snapshot");
+    assert_ne!(newest, first, "{run}");
+    module.assert_equals_module(&newest);
+    assert!(!module.is_marked("due"), "{run}");
+}
+
+#[test]
+fn a_rotation_by_hand_that_fails_at_the_snapshot_that_fell_due_says_so_and_leaves_it_due() {
+    if !have(&["strace"]) {
+        return;
+    }
+    let (module, first, run) = rotate_while_one_falls_due(&["-e", "inject=linkat:error=EIO"]);
+    let run = run.exits(&[4]).says("the snapshot that fell due meanwhile failed: cannot link");
+    assert_eq!(module.snapshots(), [first], "{run}");
+    assert!(module.is_marked("due"), "{run}");
+    module.run(&["check", "data"]).exits(&[1, 2]);
+}
+
+/// What `happens` while a snapshot is made makes it partial, which `says` why; a later good push is complete.
+fn assert_makes_it_partial(happens: impl Fn(&Module), says: &str) {
+    let module = Module::new();
+    tree::small(&module.latest);
+    module.write_policy(IMPATIENT);
+    let slow = start_slow_hook(&module);
+    happens(&module);
+    slow.finish().exits(&[0]).says(says);
+    let names = module.snapshots();
+    assert!(names.len() == 1 && names[0].ends_with("-partial"), "{names:?}");
+
+    let _ = fs::remove_file(module.latest.join(UNFINISHED));
+    tree::write(&module.latest.join("rest"), "x");
+    let newest = module.expect_snapshot();
+    assert!(!newest.ends_with("-partial") && !module.is_marked("torn"), "{newest}: {:?}", module.state());
+}
+
+#[test]
+fn a_transfer_that_fails_while_a_snapshot_is_made_makes_it_partial() {
+    if have(&["strace"]) {
+        let fails = |module: &Module| drop(module.run_hook_after(12).exits(&[3]));
+        assert_makes_it_partial(fails, "a transfer failed meanwhile; the snapshot is partial");
+    }
+}
+
+#[test]
+fn a_backup_that_begins_while_a_snapshot_is_made_makes_it_partial() {
+    if have(&["strace"]) {
+        let begins = |module: &Module| tree::write(&module.latest.join(UNFINISHED), "");
+        assert_makes_it_partial(begins, "a backup began meanwhile; the snapshot is partial");
+    }
 }
 
 #[test]

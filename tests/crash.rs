@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use support::aftermath::{OLD, assert_nothing_is_half, assert_the_next_run_finishes, fingerprints};
@@ -154,7 +155,12 @@ fn a_file_with_too_many_links_is_copied_and_the_copy_is_no_change_later() {
     let module = Module::new();
     tree::small(&module.latest);
     tree::numbered(&module.latest, 3, 4);
-    traced(&module, "inject=linkat:error=EMLINK:when=2+3").exits(&[0, 4]);
+    // Every other name is copied, so that two copies are of one file.
+    for name in ["again", "and again", "once more"] {
+        fs::hard_link(module.latest.join("read me"), module.latest.join(name)).expect("a link");
+    }
+    let run = traced(&module, "inject=linkat:error=EMLINK:when=2+3");
+    run.exits(&[4]).says(" files could not be linked and were copied, the first is ");
     let name = module.snapshots().remove(0);
     assert_eq!(fingerprint::contents(&module.latest), fingerprint::contents(&module.snapshot(&name)));
     assert!(module.list()[0]["copies"].as_u64() > Some(2), "{:?}", module.list());

@@ -5,12 +5,11 @@ mod support;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
-use std::process::Command;
 
 use support::file_system::{FileSystem, Kind};
 use support::module::Module;
 use support::run::{Run, tool};
-use support::{BINARY, NOBODY, fingerprint, have, is_root, root, tree};
+use support::{fingerprint, root, tree};
 
 /// Takes one snapshot of a tree with everything in it and compares it with the module and with
 /// what `cp` makes of that.
@@ -187,65 +186,4 @@ fn a_default_acl_and_a_set_group_bit_of_the_root_do_not_leak_into_the_snapshot()
     module.assert_equals_module(&name);
     assert_eq!(fs::metadata(module.private(".")).expect("ours").mode() & 0o777, 0o700);
     module.expect_no_snapshot();
-}
-
-/// Gives the snapshot root to somebody who is not root, unless this process is no root either.
-fn give_to_nobody(module: &mut Module) {
-    if is_root() {
-        for path in [&module.root, &module.state_directory(), &module.runtime_directory()] {
-            Run::of(tool("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(path)).exits(&[0]);
-        }
-        // The build directory may be closed to others.
-        let program = module.directory.join("program");
-        fs::copy(BINARY, &program).expect("a copy of the program");
-        module.server.program = program;
-    }
-}
-
-fn hook_as_nobody(module: &Module) -> Command {
-    if !is_root() {
-        return module.hook();
-    }
-    let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
-    module.hook_through(&["setpriv", &user, &group, "--clear-groups"])
-}
-
-#[test]
-fn an_ordinary_user_takes_and_expires_snapshots_of_read_only_directories() {
-    if is_root() && !have(&["setpriv"]) {
-        return;
-    }
-    let mut module = Module::new();
-    tree::small(&module.latest);
-    for (name, mode) in
-        [("read only", 0o555), ("private", 0o700), ("deep/read only", 0o555), ("search only", 0o511)]
-    {
-        let path = module.latest.join(name);
-        fs::create_dir_all(&path).expect("a directory");
-        tree::write(&path.join("file"), name);
-        tree::set_mode(&path, mode);
-    }
-    tree::set_mode(&module.latest, 0o555);
-    tree::set_mode(&module.latest.join("documents"), 0o500);
-
-    give_to_nobody(&mut module);
-    Run::of(&mut hook_as_nobody(&module)).exits(&[0]);
-    let name = module.snapshots().remove(0);
-    module.assert_equals_module(&name);
-    Run::of(&mut hook_as_nobody(&module)).exits(&[0]);
-    assert_eq!(module.snapshots(), [name.as_str()], "nothing changed");
-    assert_eq!(module.left_over("staging"), 0);
-
-    module.rename_to_the_past(&name, "2001-02-03T04-05-06Z");
-    tree::set_mode(&module.latest, 0o755);
-    tree::write(&module.latest.join("new"), "x");
-    tree::set_mode(&module.latest, 0o555);
-    module.write_policy("[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\n");
-    give_to_nobody(&mut module);
-    Run::of(&mut hook_as_nobody(&module)).exits(&[0]);
-    assert_eq!(module.snapshots().len(), 1, "{:?}", module.snapshots());
-    assert_eq!(module.left_over("expired"), 1);
-    // Whoever may recycle nothing removes it the next time.
-    Run::of(&mut hook_as_nobody(&module)).exits(&[0]);
-    assert_eq!(module.left_over("expired"), 0);
 }

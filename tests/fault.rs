@@ -7,13 +7,16 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
 use std::sync::Mutex;
 
-use support::aftermath::{OLD, assert_nothing_is_half};
-use support::have;
+use support::aftermath::{OLD, ROTATING, assert_nothing_is_half};
+use support::module::Module;
 use support::run::Run;
 use support::scene::{DUE, FIRST, GATE, LATER, PAIR, PAST, PIN, ROTATE, Scene, Site, UNDELETE, entries};
 use support::sweep::{Call, calls, spread};
+use support::{have, root, tree};
 
 /// What a command leaves behind, as far as it does not differ from run to run.
 #[derive(Debug, PartialEq, Eq)]
@@ -196,4 +199,103 @@ fn whatever_fails_in_an_undelete_the_snapshot_is_retired_or_back() {
 #[test]
 fn whatever_fails_as_a_snapshot_is_pinned_is_told() {
     sweep(&PIN, 40);
+}
+
+// -- Calls that no sweep lets fail in the right moment -----------------------------------------------
+
+/// Runs a command of `module` in which what `faults` say goes wrong, those options of strace.
+fn disturbed(module: &Module, faults: &[&str], command: impl Fn(&Module, &[&str]) -> Command) -> Run {
+    let strace = [&["strace", "-f", "-qqq", "-o", "/dev/null"], faults].concat();
+    Run::of(&mut command(module, &strace))
+}
+
+/// Security modules deny, and so do servers of network file systems.
+#[test]
+fn what_even_root_is_denied_is_told_and_done_by_a_later_run() {
+    if !root() || !have(&["strace"]) {
+        return;
+    }
+    let purge =
+        |module: &Module, strace: &[&str]| module.command_through(strace, &["rotate", "data", "--purge"]);
+    for (faults, told, stays) in [
+        (&["-e", "inject=renameat2:error=EACCES:when=1"][..], "cannot retire", true),
+        (&["-P", "sub", "-e", "inject=openat2:error=EACCES"], "cannot open the directory", false),
+    ] {
+        let (module, newest) = Module::with_snapshot();
+        module.make_old_snapshot(OLD[0]);
+        module.write_policy(ROTATING);
+        let run = disturbed(&module, faults, purge).exits(&[4]).says(told).says("Permission denied");
+        assert_eq!(module.snapshots().contains(&OLD[0].to_string()), stays, "{run}");
+        assert_eq!(
+            (module.left_over("expired"), module.left_over("staging")),
+            (0, usize::from(!stays)),
+            "{run}"
+        );
+        module.run(&["check", "data"]).exits(&[1, 2]);
+
+        module.run_hook().exits(&[0]);
+        module.run(&["rotate", "data", "--purge"]).exits(&[0]);
+        assert_eq!((module.snapshots(), module.left_over("staging")), (vec![newest], 0), "{told}");
+    }
+}
+
+#[test]
+fn hashes_that_cannot_be_kept_cost_no_snapshot_and_are_told() {
+    if !have(&["strace"]) {
+        return;
+    }
+    let module = Module::new();
+    tree::small(&module.latest);
+    module.write_policy("[defaults]\ncontent_hashes = true\n");
+    let run = disturbed(&module, &["-e", "inject=fdatasync:error=ENOSPC"], |module, strace| {
+        module.hook_through(strace)
+    });
+    let name = module.snapshots().remove(0);
+    let run = run.exits(&[4]).says(&format!("not all new files of {name} are hashed: cannot write"));
+    assert!(run.stderr().contains(wording("ENOSPC")), "{run}");
+    module.assert_equals_module(&name);
+    module.run(&["check", "data"]).exits(&[1, 2]);
+    tree::write(&module.latest.join("new"), "x");
+    module.expect_snapshot();
+}
+
+#[test]
+fn what_can_neither_be_published_nor_removed_is_left_to_the_next_run() {
+    if !have(&["strace"]) {
+        return;
+    }
+    let module = Module::new();
+    tree::small(&module.latest);
+    module.write_policy("[defaults]\nlog_level = \"debug\"\n");
+    let faults = ["-e", "inject=linkat:error=EIO:when=3", "-e", "inject=unlinkat:error=EIO"];
+    let run = disturbed(&module, &faults, |module, strace| module.hook_through(strace));
+    let run = run.exits(&[1]).says("cannot link").says("staging remains for the next run: cannot remove");
+    assert_eq!((module.snapshots().len(), module.left_over("staging")), (0, 1), "{run}");
+    module.run_hook().exits(&[0]).says("cleaned up");
+    assert_eq!((module.snapshots().len(), module.left_over("staging")), (1, 0));
+}
+
+/// So deep down that the level which the work would be given away from has to be opened again, and is not.
+#[test]
+fn a_worker_that_cannot_give_work_away_does_it_itself() {
+    if !have(&["strace"]) {
+        return;
+    }
+    let (module, newest) = Module::with_snapshot();
+    module.make_old_snapshot(OLD[0]);
+    let old = module.snapshot(OLD[0]);
+    // What is first has no end; the others are soon done by whoever waits for work.
+    fs::create_dir_all(old.join("0/".repeat(100))).expect("a deep directory");
+    (0..500).for_each(|number| fs::create_dir(old.join(format!("wide {number}"))).expect("a directory"));
+    module.write_policy(ROTATING);
+    let faults = ["-P", OLD[0], "-e", "inject=openat2:error=EIO:when=2..3"];
+    let run = disturbed(&module, &faults, |module, strace| {
+        module.command_through(strace, &["rotate", "data", "--purge"])
+    });
+    // Unless nobody waited for work: then it is the removal itself that cannot open it.
+    let is_left = module.left_over("staging") > 0;
+    let run = run.exits(if is_left { &[4] } else { &[0] });
+    assert_eq!(run.stderr().contains("a retired snapshot remains: cannot open"), is_left, "{run}");
+    module.run_hook().exits(&[0]);
+    assert_eq!((module.snapshots(), module.left_over("staging")), (vec![newest], 0), "{run}");
 }

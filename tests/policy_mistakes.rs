@@ -99,6 +99,21 @@ fn a_policy_with_a_mistake_expires_nothing_and_says_where_it_is() {
     });
 }
 
+/// A failed transfer removes what is retired, for its space; but not now.
+#[test]
+fn a_policy_with_a_mistake_does_not_end_what_is_retired() {
+    let module = registered_module();
+    module.write_policy(EXPIRING);
+    module.run(&["rotate", "data"]).exits(&[0]);
+    assert_eq!(module.retired(), OLD);
+    module.write_policy("[defaults]\nkeep = { daily = 0 }\n");
+    module.run_hook_after(12).exits(&[2]);
+    assert_eq!(module.retired(), OLD);
+    module.write_policy(EXPIRING);
+    module.run_hook_after(12).exits(&[0]);
+    assert_eq!(module.retired(), [""; 0]);
+}
+
 #[test]
 fn several_mistakes_are_reported_at_once() {
     let module = registered_module();

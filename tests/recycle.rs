@@ -19,7 +19,7 @@ use support::file_system::{FileSystem, Kind};
 use support::fingerprint::{self, Fingerprint};
 use support::module::Module;
 use support::random::Random;
-use support::run::{Run, tool};
+use support::run::{Run, copy_program, tool};
 use support::simulated::{EXPIRING, Simulated, entries, hook_at, settle};
 use support::{NOBODY, have, is_root, tree};
 
@@ -619,7 +619,7 @@ fn an_ordinary_user_makes_read_only_directories_afresh() {
     let module = Simulated::new(Module::new(), EXPIRING);
     // The build directory may be closed to others.
     let program = module.directory.join("program");
-    fs::copy(hook_at(), &program).expect("a copy of the program");
+    copy_program(hook_at(), &program);
     let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
     let mut somebody = vec!["setpriv", &user, &group, "--clear-groups"];
     if is_root() {

@@ -5,11 +5,14 @@ mod support;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
 
 use support::file_system::{FileSystem, Kind};
 use support::module::Module;
+use support::run::Run;
 use support::simulated::entries;
-use support::tree;
+use support::time::wait_until;
+use support::{have, tree};
 
 const MEBIBYTE: usize = 1 << 20;
 
@@ -133,4 +136,46 @@ fn partial_snapshots_do_not_count_towards_min_keep() {
     let complete: Vec<_> =
         module.snapshots().into_iter().filter(|name| !name.ends_with("-partial")).collect();
     assert_eq!(complete, names[5..], "min_keep of the complete ones");
+}
+
+#[test]
+fn nothing_is_missing_once_the_last_one_that_may_go_was_enough() {
+    let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
+    let (module, names) = module(&file_system, ALL);
+    module.run(&["rotate", "data"]).exits(&[0]);
+    let wanted = free_mebibytes(&module.root) + 2;
+    module.write_policy(&format!(
+        "[defaults]\n{ALL}min_age = \"0s\"\nmax_expire = 1\nfree_space = \"{wanted}M\"\n"
+    ));
+    let run = module.run(&["rotate", "data", "--json"]).exits(&[4]);
+    assert_eq!(module.snapshots(), names[1..], "{run}");
+    assert!(free_mebibytes(&module.root) >= wanted, "{run}");
+    let warnings = run.stderr().matches("warning: ").count();
+    assert_eq!(warnings, 1, "that it went, and no more: {run}");
+}
+
+#[test]
+fn one_that_is_pinned_at_the_last_moment_stays_and_the_next_goes() {
+    let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
+    if !have(&["strace"]) {
+        return;
+    }
+    let (module, names) = module(&file_system, ALL);
+    module.run(&["rotate", "data"]).exits(&[0]);
+    let wanted = free_mebibytes(&module.root) + 2;
+    module.write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
+
+    // It looks at the disk, and once more before each that goes; at that moment it is held up.
+    let trace = module.directory.join("trace");
+    let strace = ["strace", "-f", "-qq", "-o", trace.to_str().expect("UTF-8"), "-e", "trace=syncfs"];
+    let slow = [&strace[..], &["-e", "inject=syncfs:delay_enter=2000000:when=2"]].concat();
+    let mut rotation = module.command_through(&slow, &["rotate", "data"]);
+    let rotation = rotation.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    wait_until("it has decided", || fs::read_to_string(&trace).is_ok_and(|calls| calls.contains("= 0")));
+    module.run(&["pin", "data", &names[0]]).exits(&[0]);
+
+    let run = Run::from_output("rotate", rotation.wait_with_output().expect("it ends")).exits(&[4]);
+    assert_eq!(module.snapshots(), [&names[..1], &names[2..]].concat(), "{run}");
+    assert!(run.stderr().contains(&format!("{} is expired although", names[1])), "{run}");
+    assert!(free_mebibytes(&module.root) >= wanted, "{run}");
 }

@@ -26,8 +26,10 @@ fn a_policy_that_only_rotate_has_used_is_missed_when_it_is_gone() {
         return;
     }
     let mut command = Command::new(BINARY);
-    command.env_clear().env("RSYNCD_SNAPSHOT_STATE_DIRECTORY", module.state_directory());
-    command.env("RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY", module.runtime_directory());
+    command.env_clear();
+    for (name, value) in module.command(&[]).get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
     command.arg("--rsyncd-conf").arg(&module.rsyncd_conf).args(["rotate", "data"]);
     Run::of(&mut command).exits(&[2]).says("was used with the policy");
     assert_eq!(module.snapshots(), OLD);
@@ -74,4 +76,19 @@ fn a_rotation_that_finds_the_lock_busy_does_not_promise_a_snapshot() {
     module.run(&["rotate", "data"]).exits(&[3]).says("nothing was done");
     module.run(&["snapshot", "data"]).exits(&[3]).says("marked due");
     drop(lock);
+}
+
+#[test]
+fn a_rotation_that_can_be_remembered_nowhere_is_one_all_the_same() {
+    let (module, newest) = Module::with_snapshot();
+    OLD.iter().for_each(|name| module.make_old_snapshot(name));
+    module.write_policy(
+        "[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\ntime_zone = \"UTC\"\nlog_level = \"debug\"\n",
+    );
+    for directory in [module.state_directory(), module.runtime_directory()] {
+        fs::remove_dir_all(&directory).expect("removed");
+        fs::write(&directory, "a file in its place").expect("written");
+    }
+    module.run(&["rotate", "data"]).exits(&[0]).says("nothing remembered outside the snapshot root: cannot ");
+    assert_eq!((module.snapshots(), module.retired().len()), (vec![newest], OLD.len()));
 }

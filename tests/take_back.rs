@@ -4,10 +4,13 @@
 mod support;
 
 use std::fs;
+use std::process::Stdio;
 
 use support::module::Module;
+use support::run::Run;
 use support::simulated::{EXPIRING, Simulated, entries};
-use support::tree;
+use support::time::wait_until;
+use support::{have, tree};
 
 const POLICY: &str =
     "[defaults]\nkeep = { yearly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ntime_zone = \"UTC\"\n";
@@ -19,6 +22,17 @@ fn three() -> Module {
     let module = Module::new();
     module.write_policy(POLICY);
     OLD.iter().for_each(|name| module.make_old_snapshot(name));
+    module
+}
+
+/// Two are retired within their grace, and the state knows nothing of it.
+fn forgotten() -> Module {
+    let module = three();
+    module.write_policy(&format!("{POLICY}grace = \"1d\"\n"));
+    module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
+    let mut state = module.state();
+    assert!(state.remove("retired").is_some() && retired(&module) == OLD[..2], "{state:?}");
+    fs::write(module.private("state.toml"), state.to_string()).expect("written");
     module
 }
 
@@ -38,6 +52,12 @@ fn simulated(more: &str) -> Simulated {
 fn push(module: &Simulated) -> String {
     tree::write(&module.latest.join("d0001/f0001"), &module.name());
     module.publish()
+}
+
+/// A command in which calls fail as `inject`, an option of strace, says.
+fn disturbed(module: &Module, inject: &str, arguments: &[&str]) -> Run {
+    let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", inject];
+    Run::of(&mut module.command_through(&strace, arguments))
 }
 
 // -- Pins ------------------------------------------------------------------------------------------
@@ -118,11 +138,80 @@ fn what_a_rotation_by_hand_retired_can_be_brought_back_until_the_next_run() {
 }
 
 #[test]
-fn purging_leaves_nothing_to_bring_back() {
+fn purging_leaves_nothing_to_bring_back_however_much_there_is_in_one_directory() {
     let module = three();
+    // More than one reading of a directory holds.
+    let large = module.snapshot(OLD[1]).join("large");
+    fs::create_dir(&large).expect("a directory");
+    for number in 0..9_000 {
+        fs::write(large.join(format!("{number:0>240}")), "").expect("a file");
+    }
     module.run(&["rotate", "data", "--confirm", "--purge"]).exits(&[0]);
     assert_eq!((module.snapshots(), retired(&module)), (vec![OLD[2].to_string()], Vec::new()));
     module.run(&["undelete", "data", OLD[0]]).exits(&[2]).says("no");
+}
+
+#[test]
+fn what_cannot_be_moved_to_be_removed_stays_retired_and_is_told_of() {
+    if !have(&["strace"]) {
+        return;
+    }
+    let module = three();
+    module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
+    let run = disturbed(&module, "inject=renameat2:error=EIO", &["rotate", "data", "--purge"]);
+    run.exits(&[4]).says("a retired snapshot remains: cannot remove").says("Input/output error");
+    assert_eq!(retired(&module), OLD[..2]);
+    module.run(&["undelete", "data", OLD[1]]).exits(&[0]);
+    module.run(&["rotate", "data", "--purge"]).exits(&[0]);
+    assert_eq!(
+        (module.snapshots(), retired(&module).len()),
+        (OLD[1..].iter().map(ToString::to_string).collect(), 0)
+    );
+}
+
+#[test]
+fn an_undelete_that_fails_leaves_the_pins_as_they_were() {
+    if !have(&["strace"]) {
+        return;
+    }
+    let module = three();
+    module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
+    let undelete = ["undelete", "data", OLD[0]];
+    let has_pin = || module.state().get("pins").is_some_and(|pins| pins.get(OLD[0]).is_some());
+    let fails = || {
+        let run = disturbed(&module, "inject=renameat2:error=EIO", &undelete);
+        run.exits(&[1]).says("cannot bring back");
+        assert_eq!(retired(&module), OLD[..2]);
+    };
+    fails();
+    assert!(!has_pin(), "{:?}", module.state());
+    // One that was killed before it had moved anything has set its pin.
+    disturbed(&module, "inject=renameat2:signal=SIGKILL", &undelete);
+    assert!(has_pin(), "{:?}", module.state());
+    fails();
+    assert!(has_pin(), "{:?}", module.state());
+    module.run(&undelete).exits(&[0]);
+    assert_eq!(module.snapshots(), [OLD[0], OLD[2]]);
+}
+
+#[test]
+fn what_was_removed_while_an_undelete_waited_is_neither_back_nor_pinned() {
+    let module = three();
+    module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
+    let state = fs::File::open(module.private(".")).expect("our directory");
+    fs2::FileExt::lock_exclusive(&state).expect("locked");
+    let mut undelete = module.command(&["undelete", "data", OLD[0]]);
+    let undelete = undelete.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let waits = format!(" {} ", undelete.id());
+    let is_waiting = |locks: String| locks.lines().any(|line| line.contains("->") && line.contains(&waits));
+    wait_until("it waits", || fs::read_to_string("/proc/locks").is_ok_and(is_waiting));
+    fs::remove_dir_all(module.private("expired").join(OLD[0])).expect("removed");
+    drop(state);
+
+    let run = Run::from_output("undelete", undelete.wait_with_output().expect("it ends"));
+    let run = run.exits(&[2]).says("no retired snapshot").says("list --expired");
+    assert!(module.state().get("pins").is_none(), "{run}");
+    assert_eq!(module.snapshots(), [OLD[2]]);
 }
 
 #[test]
@@ -144,6 +233,43 @@ fn within_its_grace_a_retired_snapshot_is_neither_recycled_nor_removed() {
     assert!(module.snapshots().contains(&names[1]), "{:?}", module.snapshots());
 }
 
+/// Where the disk was full as it was retired, for one.
+#[test]
+fn a_retired_snapshot_of_which_nobody_knows_since_when_has_its_whole_grace() {
+    let module = forgotten();
+    module.run(&["rotate", "data"]).exits(&[0]);
+    assert_eq!(retired(&module), OLD[..2]);
+    let since = module.state()["retired"].clone();
+    assert_eq!(since.as_table().map(toml::Table::len), Some(2), "{since}");
+    module.run(&["rotate", "data"]).exits(&[0]);
+    assert_eq!(module.state()["retired"], since, "it begins once");
+
+    module.write_policy(&format!("{POLICY}grace = \"0s\"\n"));
+    module.run(&["rotate", "data"]).exits(&[0]);
+    assert_eq!(retired(&module), OLD[1..2], "one waits to be recycled");
+}
+
+/// Room is made by removing, so removing takes none.
+#[test]
+fn a_grace_that_cannot_be_noted_for_lack_of_space_stops_no_rotation_and_ends_no_sooner() {
+    if !have(&["strace"]) {
+        return;
+    }
+    let later = "the grace of what is retired begins later: cannot write";
+    for (error, status, told) in
+        [("ENOSPC", 4, later), ("EDQUOT", 4, later), ("EIO", 1, "error: cannot write")]
+    {
+        let module = forgotten();
+        let inject = format!("inject=openat:error={error}");
+        let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", "state.toml.tmp", "-e", &inject];
+        let mut rotate = module.command_through(&strace, &["rotate", "data"]);
+        let run = Run::of(&mut rotate).exits(&[status]).says(told).says("state.toml");
+        assert_eq!(module.snapshots(), OLD[2..], "{run}");
+        assert_eq!(retired(&module), OLD[..2], "{run}");
+        assert!(module.state().get("retired").is_none(), "{run}");
+    }
+}
+
 #[test]
 fn a_snapshot_that_was_brought_back_changed_and_retired_again_is_never_trusted() {
     let module = simulated("");
@@ -161,18 +287,12 @@ fn a_snapshot_that_was_brought_back_changed_and_retired_again_is_never_trusted()
 
 #[test]
 fn a_snapshot_killed_while_it_is_removed_cannot_be_brought_back_by_half() {
-    if !support::have(&["strace"]) {
+    if !have(&["strace"]) {
         return;
     }
     let module = three();
     module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
-    let mut purge = std::process::Command::new("strace");
-    purge.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=unlinkat:signal=SIGKILL:when=2"]);
-    purge.arg(support::BINARY).args(module.command(&["rotate", "data", "--purge"]).get_args());
-    for (name, value) in module.command(&[]).get_envs() {
-        purge.env(name, value.unwrap_or_default());
-    }
-    let run = support::run::Run::of(&mut purge);
+    let run = disturbed(&module, "inject=unlinkat:signal=SIGKILL:when=2", &["rotate", "data", "--purge"]);
     assert_eq!(run.signal(), Some(9), "{run}");
     for name in retired(&module) {
         assert!(module.private("expired").join(&name).join("sub/old").is_file(), "{name} is half a tree");

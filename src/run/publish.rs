@@ -51,15 +51,12 @@ impl Pass<'_> {
         if !has_earlier {
             comparison = Comparison { added: staged.cloned.entries, changed: 0, removed: 0, ..comparison };
         }
-        let mut record = Record {
+        let record = Record {
             status: self.request.status,
             client: self.request.client.clone(),
             duration_seconds: ((compared + cloning.elapsed()).as_secs_f64() * 1_000.0).round() / 1_000.0,
-            ..Record::new(time, grade, &staged.cloned, &comparison)
+            ..Record::new(time, grade, &staged, &comparison)
         };
-        if let Some(work) = &mut record.work {
-            work.recycled.clone_from(&staged.recycled);
-        }
         self.warn_of_losses(&record, report);
         if let Some(brake) = anomaly {
             self.pull(brake)?;

@@ -156,7 +156,7 @@ pub(super) fn free_retired(target: &Target, root: &SnapshotRoot, clock: &Clock) 
     if !target.trouble.is_empty() || examine(target, root, now)?.decision.pause.is_some() {
         return Ok(Vec::new());
     }
-    let removed = retire::remove(root, &retire::past_grace(root, target.policy.grace, now)?)?;
+    let removed = retire::remove(root, &retire::past_grace(root, target.policy.grace, now)?.names)?;
     Ok(removed.errors.iter().map(|error| format!("a retired snapshot remains: {error}")).collect())
 }
 
@@ -174,6 +174,9 @@ fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock, disposal: 
     let over = retire::past_grace(root, target.policy.grace, now)?;
     let Examined { catalog, state, decision } = examine(target, root, now)?;
     let mut rotated = Rotated { decision, warnings: Vec::new() };
+    if let Some(error) = over.unnoted {
+        rotated.warn(&target.label(), format!("the grace of what is retired begins later: {error}"));
+    }
     for warning in &catalog.warnings {
         rotated.warn(&target.label(), warning.clone());
     }
@@ -202,7 +205,7 @@ fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock, disposal: 
         (Disposal::Later, Some(_)) => Vec::new(),
         (Disposal::Later, None) => {
             let spare = retire::recyclable(root, target.policy.grace, now)?;
-            over.into_iter().filter(|name| spare.as_ref() != Some(name)).collect()
+            over.names.into_iter().filter(|name| spare.as_ref() != Some(name)).collect()
         }
     };
     remove(target, root, &names, &mut rotated)?;

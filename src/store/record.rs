@@ -9,10 +9,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::durable::{self, Place};
+use super::publish::Staged;
 use crate::decide::grade::Grade;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{deserialize_line, escape, escape_path, one_line, unescape};
-use crate::tree::clone::Cloned;
 use crate::tree::compare::{Comparison, Known};
 use crate::tree::copy::{Copied, Copies, InodePair};
 
@@ -147,7 +147,8 @@ pub struct CopyRecord {
 
 impl Record {
     /// The record of a new snapshot.
-    pub fn new(time: DateTime<Utc>, grade: Grade, cloned: &Cloned, comparison: &Comparison) -> Self {
+    pub fn new(time: DateTime<Utc>, grade: Grade, staged: &Staged, comparison: &Comparison) -> Self {
+        let Staged { cloned, recycled, .. } = staged;
         Record {
             entries: cloned.entries,
             added: comparison.added,
@@ -160,7 +161,7 @@ impl Record {
             temporary_files: cloned.temporaries.paths.iter().map(|path| escape(path)).collect(),
             copies: CopyRecord::of(&cloned.copies),
             work: Some(Work {
-                recycled: None,
+                recycled: recycled.clone(),
                 directories_read: comparison.directories_read + cloned.directories_read,
                 linked: cloned.made,
                 unlinked: cloned.removed,

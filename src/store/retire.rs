@@ -141,34 +141,42 @@ pub fn retired(root: &SnapshotRoot) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The retired snapshots whose grace is over, oldest first. Without a grace that is all of them.
+/// What [`past_grace`] found.
+pub struct PastGrace {
+    /// The retired snapshots whose grace is over, oldest first.
+    pub names: Vec<String>,
+    /// Why the grace of others begins even later, for lack of space.
+    pub unnoted: Option<Error>,
+}
+
+/// The retired snapshots whose grace is over. Without a grace that is all of them.
 /// The grace of one of which it is not known since when begins now.
-pub fn past_grace(root: &SnapshotRoot, grace: Option<Span>, now: DateTime<Utc>) -> Result<Vec<String>> {
-    let mut names = retired(root)?;
-    let Some(grace) = grace else { return Ok(names) };
+pub fn past_grace(root: &SnapshotRoot, grace: Option<Span>, now: DateTime<Utc>) -> Result<PastGrace> {
+    let mut past = PastGrace { names: retired(root)?, unnoted: None };
+    let Some(grace) = grace else { return Ok(past) };
     let mut since = State::read(root.private())?.retired;
-    if names.iter().any(|name| !since.contains_key(name)) {
+    if past.names.iter().any(|name| !since.contains_key(name)) {
         let noted = State::update(root.private(), |state| {
-            for name in &names {
+            for name in &past.names {
                 state.retired.entry(name.clone()).or_insert(now);
             }
         });
         match noted {
             Ok(state) => since = state.retired,
             // What is known to be past its grace may go all the same, and make room.
-            Err(error) if error.is_lack_of_space() => {}
+            Err(error) if error.is_lack_of_space() => past.unnoted = Some(error),
             Err(error) => return Err(error),
         }
     }
     // A time in the future was a wrong clock's, and is waited for: too long is better than not at all.
-    names.retain(|name| since.get(name).is_some_and(|since| *since + grace.delta() <= now));
-    Ok(names)
+    past.names.retain(|name| since.get(name).is_some_and(|since| *since + grace.delta() <= now));
+    Ok(past)
 }
 
 /// The retired snapshot that the next one is made from: the newest whose grace is over, which
 /// has most in common with it.
 pub fn recyclable(root: &SnapshotRoot, grace: Option<Span>, now: DateTime<Utc>) -> Result<Option<String>> {
-    Ok(if is_privileged() { past_grace(root, grace, now)?.pop() } else { None })
+    Ok(if is_privileged() { past_grace(root, grace, now)?.names.pop() } else { None })
 }
 
 /// What [`remove`] did.

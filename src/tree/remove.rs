@@ -87,14 +87,14 @@ fn remove_part(job: Job, pool: Option<&Pool<Job>>) -> Answer<(u64, Option<Error>
         pool,
     };
     removal.enter_or_remove(&job.name);
-    while let Some(frame) = removal.frames.last_mut() {
-        match (frame.pending.pop(), frame.pending.next()) {
-            (Some((child, ())), _) => {
+    while let Some(mut frame) = removal.frames.pop() {
+        match frame.pending.pop() {
+            Some((child, ())) => {
+                removal.frames.push(frame);
                 removal.share();
                 removal.enter_or_remove(&child);
             }
-            (None, Some(rest)) => removal.read_again(rest),
-            (None, None) => removal.remove_directory(),
+            None => removal.finish(frame),
         }
     }
     Ok((removal.removed, removal.first_error))
@@ -169,16 +169,23 @@ impl Removal<'_> {
         self.frames.push(Frame { pending, is_shared: false });
     }
 
-    /// Goes on with the subdirectories that there was no room for.
-    fn read_again(&mut self, mut pending: Children<()>) {
+    /// Goes on with the subdirectories of the directory at hand that there was no room for; if there are none, that
+    /// is as empty as it gets.
+    fn finish(&mut self, mut frame: Frame) {
+        self.budget.refund(&mut frame.pending);
+        match frame.pending.next() {
+            Some(rest) => self.read_again(Frame { pending: rest, ..frame }),
+            None => self.remove_directory(frame.is_shared),
+        }
+    }
+
+    fn read_again(&mut self, mut frame: Frame) {
         match self.descent.directory().and_then(|directory| Listing::rewind(directory.as_fd())) {
-            Ok(()) => self.remove_files(&mut pending),
+            Ok(()) => self.remove_files(&mut frame.pending),
             Err(cause) => self.keep_error("read", None, cause),
         }
-        let Some(mut frame) = self.frames.pop() else { return };
-        self.budget.refund(&mut frame.pending);
-        self.budget.charge(&mut pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
-        self.frames.push(Frame { pending, ..frame });
+        self.budget.charge(&mut frame.pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
+        self.frames.push(frame);
     }
 
     fn remove_files(&mut self, pending: &mut Children<()>) {
@@ -226,12 +233,10 @@ impl Removal<'_> {
         }
     }
 
-    /// Removes the directory at hand, which is as empty as it gets, and goes up.
-    fn remove_directory(&mut self) {
-        let Some(mut frame) = self.frames.pop() else { return };
-        self.budget.refund(&mut frame.pending);
+    /// Removes the directory at hand, unless others are still to remove a part of it, and goes up.
+    fn remove_directory(&mut self, is_shared: bool) {
         let name = self.descent.leave();
-        if frame.is_shared {
+        if is_shared {
             return;
         }
         let unlinked =
@@ -239,12 +244,11 @@ impl Removal<'_> {
         match unlinked {
             Ok(()) => self.removed += 1,
             Err(Errno::ENOENT) => {}
-            // Something in it could not be removed, and that error is kept already.
-            Err(Errno::ENOTEMPTY | Errno::EEXIST) if self.first_error.is_some() => {}
             Err(cause) => self.keep_error("remove the directory", Some(&name), cause),
         }
     }
 
+    /// Only the first counts: that a directory is not empty follows from what could not be removed in it.
     fn keep_error(&mut self, operation: &'static str, name: Option<&CStr>, cause: Errno) {
         if self.first_error.is_none() {
             self.first_error = Some(self.descent.error(operation, name, cause));

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -14,6 +15,13 @@ pub(crate) fn tool(name: &str) -> Command {
     let mut command = Command::new(name);
     command.env("PATH", PATH).env("LC_ALL", "C");
     command
+}
+
+/// Copies a program that is to be run from there. Another process does that: as long as this one, or what another thread
+/// has just forked, has the copy open for writing, it is a "text file busy".
+#[track_caller]
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    Run::of(tool("cp").arg(from).arg(to)).exits(&[0]);
 }
 
 pub(crate) struct Run {
