@@ -467,37 +467,6 @@ fn the_next_snapshot_begins_the_catalogue_of_a_root_that_had_none() {
 }
 
 #[test]
-fn what_is_in_no_snapshot_any_more_is_taken_out_of_the_catalogue() {
-    let module = Module::new();
-    module.write_policy("[defaults]\nanomaly_share = \"100%\"\n");
-    tree::numbered(&module.latest, 20, 100);
-    fs::write(module.latest.join("stays"), "whole").expect("a file");
-    let early = module.expect_snapshot();
-    let bytes = || fs::metadata(module.private("inodes/catalogue")).expect("the catalogue").len();
-    let with_all = bytes();
-    assert!(with_all > 2_000 * 40, "{with_all} bytes");
-    for number in 0..20 {
-        fs::remove_dir_all(module.latest.join(format!("d{number:04}"))).expect("removed");
-    }
-    module.expect_snapshot();
-    fs::remove_dir_all(module.snapshot(&early)).expect("removed by hand");
-
-    assert_clean(&module);
-
-    assert!(bytes() < 2_000, "{} of {with_all} bytes", bytes());
-    assert_eq!(assert_clean(&module)["new_in_catalogue"], 0);
-    // Who removed the snapshot touched all that it shared; from the next run on a touch means something again.
-    fs::write(module.latest.join("new"), "new").expect("a file");
-    module.expect_snapshot();
-    assert_clean(&module);
-    sleep(Duration::from_millis(50));
-    rewrite(&module.latest.join("stays"), "other", 0);
-    let (code, json) = verify(&module);
-    assert_eq!(code, 1, "{json:#}");
-    assert!(altered(&json)[0].0.starts_with("stays: "), "what is left still counts: {json:#}");
-}
-
-#[test]
 fn what_was_rewritten_is_still_known_after_it_was_linked_again() {
     let module = Module::new();
     let file = module.latest.join("file");

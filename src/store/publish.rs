@@ -16,7 +16,7 @@ use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 use super::catalog::names_in;
 use super::durable::{DRAFTS, Place, TEMPORARY, c_name};
 use super::index_file;
-use super::inodes::windows::{Window, Windows, bridge, wall_ns};
+use super::inodes::windows::{Window, Windows, wall_ns};
 use super::inodes::{self, Recorder};
 use super::lock::Guard;
 use super::record::{Record, file_name};
@@ -195,26 +195,9 @@ pub fn clean_up(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> 
     keep(remove_staged_beside(root));
     keep(remove_temporaries(root));
     let alive = || visible.iter().chain(retired);
-    // As long as the records tell of it.
-    keep(bridge_removals_by_hand(root, alive()).map(|()| false));
     keep(remove_orphans(root, "records", alive().map(|name| file_name(name)).collect()));
     keep(remove_orphans(root, index_file::ROOM, alive().cloned().collect()));
     (found, errors)
-}
-
-/// Whether a snapshot is recorded that is not among those `alive`: somebody else has removed it, or a run was killed over it.
-pub fn is_any_gone<'a>(root: &SnapshotRoot, alive: impl Iterator<Item = &'a String>) -> Result<bool> {
-    let owned: HashSet<String> = alive.map(|name| file_name(name)).collect();
-    let recorded = names_in(root.room("records")?.place())?;
-    Ok(recorded.iter().any(|name| !owned.contains(name) && !name.ends_with(TEMPORARY)))
-}
-
-/// What others removed moved the change times of what it shared.
-fn bridge_removals_by_hand<'a>(root: &SnapshotRoot, alive: impl Iterator<Item = &'a String>) -> Result<()> {
-    match is_any_gone(root, alive)? {
-        true => bridge(root.room(inodes::ROOM)?.place()),
-        false => Ok(()),
-    }
 }
 
 /// Removes a tree that could not be published. Errors can wait: the next run cleans up again.

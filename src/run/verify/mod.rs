@@ -33,7 +33,6 @@ use crate::store::catalog::Catalog;
 use crate::store::durable::{Place, c_name};
 use crate::store::inodes::windows::Windows;
 use crate::store::inodes::{self, Catalogue, Position};
-use crate::store::publish::is_any_gone;
 use crate::store::retire;
 use crate::store::root::{Room, SnapshotRoot};
 use crate::store::state::State;
@@ -165,13 +164,6 @@ impl<'a> Case<'a> {
         Ok(Some(Snapshot { name, c_name, identity, position, began_ns, is_retired }))
     }
 
-    /// When change times were not a client's doing.
-    fn windows(&self) -> Result<Windows> {
-        let windows = Windows::read(self.inodes.place());
-        let alive = self.snapshots.iter().chain(&self.retired).map(|snapshot| &snapshot.name);
-        Ok(if is_any_gone(self.root, alive)? { windows.left_open() } else { windows })
-    }
-
     fn place(&self, snapshot: &Snapshot) -> Place<'_> {
         self.parent(snapshot.is_retired)
     }
@@ -240,9 +232,9 @@ pub fn accept(target: &Target, clock: &Clock) -> Result<Verified> {
 /// Looks at all snapshots without remembering anything. Returns also which inode numbers are recorded for files that are no more.
 fn look(target: &Target, root: &SnapshotRoot) -> Result<(Verified, HashSet<u64>)> {
     let case = Case::open(target, root)?;
-    let survey = survey::survey(&case, &case.windows()?);
+    let survey = survey::survey(&case);
     // Now, so that what was linked while we looked lies in a window.
-    let windows = case.windows()?;
+    let windows = Windows::read(case.inodes.place());
     let touches = touches::confirmed(&case, &windows, survey.touches)?;
     let mut verified = Verified {
         snapshots: case.snapshots.len(),

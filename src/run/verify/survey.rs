@@ -28,7 +28,8 @@ pub(super) struct Survey {
     pub(super) unreadable: u64,
 }
 
-pub(super) fn survey(case: &Case, windows: &Windows) -> Survey {
+pub(super) fn survey(case: &Case) -> Survey {
+    let windows = Windows::read(case.inodes.place());
     let mut survey = Survey::default();
     let mut seen = vec![false; case.catalogue.as_ref().map_or(0, Catalogue::len)];
     let mut unknown = HashSet::new();
@@ -43,7 +44,7 @@ pub(super) fn survey(case: &Case, windows: &Windows) -> Survey {
                 return;
             };
             if !std::mem::replace(&mut seen[found.start], true) {
-                survey.hold(catalogue, windows, name);
+                survey.hold(catalogue, &windows, name);
             }
         });
     }

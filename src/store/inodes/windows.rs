@@ -151,14 +151,6 @@ impl Windows {
         windows
     }
 
-    /// The same if links were also removed by others, nobody knows when since the last window.
-    pub fn left_open(mut self) -> Self {
-        let last = self.spans.last().map_or(i64::MIN, |(_, end)| *end);
-        self.spans.push((last, i64::MAX));
-        self.spans = joined(self.spans);
-        self
-    }
-
     /// Whether a change time of that many nanoseconds since 1970 can be of our own making.
     pub fn cover(&self, ns: i64) -> bool {
         let Some(since) = self.since_ns else { return true };
@@ -230,28 +222,12 @@ impl Drop for Window {
     }
 }
 
-/// Makes one window of all the time since the last one: others have removed links in it.
-pub fn bridge(room: Place) -> Result<()> {
-    let bytes = durable::read_bytes(room, FILE, 2 * MAX_BYTES)?.unwrap_or_default();
-    let Some(last) = bytes.chunks_exact(RECORD_BYTES).rev().find_map(Mark::read) else { return Ok(()) };
-    let path = room.path.join(FILE);
-    let failed = |cause: std::io::Error| Error::io("write", &path, cause);
-    let mut file = open(room)?;
-    // Not by the file system's clock, which says when this is written.
-    file.write_all(&Mark { event: Event::Open, ..last }.bytes()).map_err(failed)?;
-    record(&mut file, Mark::now(Event::Close)).map_err(failed)
-}
-
-fn open(room: Place) -> Result<File> {
-    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let opened = openat(room.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
-    opened.map(File::from).map_err(|cause| Error::io("write", &room.path.join(FILE), cause))
-}
-
 fn append(room: Place) -> Result<File> {
     let path = room.path.join(FILE);
     let failed = |cause: std::io::Error| Error::io("write", &path, cause);
-    let mut file = open(room)?;
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let opened = openat(room.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
+    let mut file = File::from(opened.map_err(|cause| failed(cause.into()))?);
     let mut size = file.metadata().map_err(failed)?.len();
     if size > MAX_BYTES {
         drop_older_half(room, &file)?;
