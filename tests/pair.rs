@@ -437,6 +437,20 @@ fn a_push_mends_nothing_beside_the_place_where_it_went() {
 }
 
 #[test]
+fn a_lost_history_is_told_by_pre_xfer_and_the_push_begins_another() {
+    let (module, _) = Module::with_snapshot();
+    for name in module.snapshots() {
+        fs::remove_dir_all(module.snapshot(&name)).expect("removed");
+    }
+    fs::remove_dir_all(module.private("")).expect("removed");
+    let connection = std::process::id().to_string();
+    let lost = "was used before, but holds no history now";
+    Run::of(module.gate_through(&[] as &[&str]).env("RSYNC_PID", &connection)).exits(&[0]).says(lost);
+    Run::of(module.hook().env("RSYNC_PID", &connection)).exits(&[0]);
+    assert_eq!(module.snapshots().len(), 1);
+}
+
+#[test]
 fn a_push_whose_connection_ends_while_it_waits_is_turned_away() {
     let (module, _) = Module::with_snapshot();
     let staging = fs::File::open(module.private("staging")).expect("staging");

@@ -258,6 +258,8 @@ fn a_repair_alone_may_put_files_into_a_module_that_is_read_only_to_everything_el
     fs::write(&file, "content").expect("a file");
     tree::set_mode(&file, 0o755);
     tree::set_attribute(&file, "security.capability", tree::CAP_NET_RAW);
+    let twin = latest.join("twin");
+    fs::hard_link(&file, &twin).expect("a link");
     let path = latest.to_str().expect("UTF-8");
     module.run(&["snapshot", path]).exits(&[0]);
     let past = snapshots.join(support::module::visible(&snapshots).remove(0)).join("file");
@@ -273,7 +275,7 @@ fn a_repair_alone_may_put_files_into_a_module_that_is_read_only_to_everything_el
     };
     // A copy without the file's capabilities would not be what the client has made.
     repair("").exits(&[1]).says("cannot copy").says("attributes of 0 files restored");
-    assert_eq!(inode(&file), inode(&past), "the client's file is left alone");
+    assert_eq!([inode(&file), inode(&twin)], [inode(&past); 2], "the client's file is left alone");
     repair(",+setfcap,+mknod,+sys_admin").exits(&[0]).says("attributes of 1 file restored");
 
     let state = |path: &Path| {
@@ -284,6 +286,7 @@ fn a_repair_alone_may_put_files_into_a_module_that_is_read_only_to_everything_el
         (metadata.mode() & 0o7777, capability[..length].to_vec())
     };
     assert_ne!(inode(&file), inode(&past));
+    assert_eq!(inode(&file), inode(&twin));
     assert_eq!(state(&file), (0o700, tree::CAP_NET_RAW.to_vec()), "the client's, as it has made it");
     assert_eq!(state(&past), (0o755, tree::CAP_NET_RAW.to_vec()), "the snapshot's, as it was");
 }

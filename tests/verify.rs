@@ -467,6 +467,37 @@ fn the_next_snapshot_begins_the_catalogue_of_a_root_that_had_none() {
 }
 
 #[test]
+fn what_is_in_no_snapshot_any_more_is_taken_out_of_the_catalogue() {
+    let module = Module::new();
+    module.write_policy(
+        "[defaults]\nkeep = { hourly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\nanomaly_share = \"100%\"\n",
+    );
+    fs::write(module.latest.join("stays"), "whole").expect("a file");
+    let snapshot = || Run::of(&mut module.command(&["snapshot", "--no-rotate", NAME])).exits(&[0]);
+    snapshot();
+    tree::numbered(&module.latest, 20, 100);
+    snapshot();
+    (0..20).for_each(|number| {
+        fs::remove_dir_all(module.latest.join(format!("d{number:04}"))).expect("removed");
+    });
+    snapshot();
+    let bytes = || fs::metadata(module.private("inodes/catalogue")).expect("the catalogue").len();
+    let with_all = bytes();
+    assert!(with_all > 2_000 * 40, "{with_all} bytes");
+    module.run(&["rotate", "--purge", NAME]).exits(&[0]);
+    assert_eq!(module.snapshots().len(), 2, "the slot's and the newest");
+
+    assert_clean(&module);
+
+    assert!(bytes() < 2_000, "{} of {with_all} bytes", bytes());
+    assert_eq!(assert_clean(&module)["new_in_catalogue"], 0);
+    sleep(Duration::from_millis(50));
+    tree::set_mode(&module.latest.join("stays"), 0o600);
+    let (_, json) = verify(&module);
+    assert_eq!(altered(&json)[0].1.len(), 2, "what is left still counts: {json:#}");
+}
+
+#[test]
 fn what_was_rewritten_is_still_known_after_it_was_linked_again() {
     let module = Module::new();
     let file = module.latest.join("file");

@@ -63,6 +63,10 @@ const ENDED: &str = "the connection has ended";
 /// # Errors
 /// If it cannot be entered in the ledger; it may begin all the same.
 pub fn admit(target: &Target, applicant: &Applicant, clock: &Clock) -> Result<Admission> {
+    // The push begins a new one, and nobody could tell afterwards.
+    if let Some(lost) = target.lost_history() {
+        log::warn!("{}: {lost}", target.label());
+    }
     let opened = target.open_root();
     let why = refused(target, opened.as_ref().ok(), applicant);
     let root = match (opened, why) {

@@ -83,14 +83,16 @@ fn apply_xattrs(original: BorrowedFd, copy: BorrowedFd) -> Answer<bool> {
     Ok(kept)
 }
 
-/// Whether the attribute was kept; attributes that only the system manages may be refused.
+/// Whether the attribute was kept; attributes that only the system manages may be refused, and labels are not missed.
 fn tolerate(name: &CString, answer: rustix::io::Result<()>) -> Answer<bool> {
     use rustix::io::Errno as E;
-    let ordinary = name.as_bytes().starts_with(b"user.") || name.as_bytes().starts_with(b"system.posix_acl");
+    let bytes = name.as_bytes();
+    let ordinary = bytes.starts_with(b"user.") || bytes.starts_with(b"system.posix_acl");
+    let is_label = bytes.starts_with(b"security.") && bytes != b"security.capability";
     match answer {
         Ok(()) => Ok(true),
         Err(E::NODATA) => Ok(true),
-        Err(E::PERM | E::ACCESS | E::NOTSUP) if !ordinary => Ok(false),
+        Err(E::PERM | E::ACCESS | E::NOTSUP) if !ordinary => Ok(is_label),
         Err(error) => Err(Errno::from_raw(error.raw_os_error())),
     }
 }

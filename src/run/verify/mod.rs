@@ -29,7 +29,7 @@ use super::hold::{Hold, Released};
 use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::decide::damage::{Change, Damage, Moment};
-use crate::store::catalog::Catalog;
+use crate::store::catalog::{Catalog, names_in};
 use crate::store::durable::{Place, c_name};
 use crate::store::inodes::windows::Windows;
 use crate::store::inodes::{self, Catalogue, Position};
@@ -212,7 +212,12 @@ pub fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
     let root = target.open_root()?;
     crate::resources::lower_priority(&target.policy);
     let (verified, stale) = look(target, &root)?;
-    State::update(root.private(), |state| state.damage = verified.damage(clock.now(), state.damage.take()))?;
+    // What a run has linked anew, and not yet recorded, looks as if it were its own doing.
+    let is_uncertain = !names_in(root.room("staging")?.place())?.is_empty();
+    State::update(root.private(), |state| {
+        let before = state.damage.take();
+        state.damage = verified.damage(clock.now(), before.clone()).or(before.filter(|_| is_uncertain));
+    })?;
     locked(target, &root, clock, || refresh::refresh(target, &root, &stale, &HashSet::new()))?;
     Ok(verified)
 }

@@ -33,6 +33,7 @@ use crate::store::publish::{clear_staging, discard_staging};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
 use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape;
 use crate::tree::copy::Copier;
 use crate::tree::inodes::{Name, walk};
 use crate::tree::syscalls::{Answer, Identity, is_privileged, open_directory, stat_below, stat_entry};
@@ -148,29 +149,32 @@ fn part(root: &SnapshotRoot, wanted: &HashMap<u64, Attributes>, repaired: &mut R
     let failed = |name: &Name, cause| Error::io_bytes("copy", &name.path(), cause);
     let drafts = root.room(DRAFTS)?;
     let mut copier = Copier::new(drafts.place().directory);
-    let mut copies: HashMap<u64, CString> = HashMap::new();
+    // Nothing for an inode of which one name could not be copied: what the next one would be given lacks the same.
+    let mut copies: HashMap<u64, Option<CString>> = HashMap::new();
     // Names that a client chose must not meet ours.
     let apart = c_name("repair");
     let made = mkdirat(place.directory, apart.as_c_str(), Mode::S_IRWXU);
     let opened = made.and_then(|()| open_directory(place.directory, &apart));
     let making = opened.map_err(|cause| Error::io("make", &place.path.join("repair"), cause))?;
-    let own = |inode: u64| c_name(&format!("own-{inode}"));
     let mut copied = Vec::new();
     walk(root.module(), &root.module_path, c".", &mut |name: &Name| {
         if !wanted.contains_key(&name.inode) || copies.contains_key(&name.inode) {
             return;
         }
-        let made = copy_whole(&mut copier, name, making.as_fd())
-            .and_then(|()| renameat(&making, name.name, place.directory, own(name.inode).as_c_str()));
-        match made {
-            Ok(()) => drop(copies.insert(name.inode, own(name.inode))),
-            Err(cause) => copied.push(failed(name, cause)),
+        let own = c_name(&format!("own-{}", name.inode));
+        let made = copy_whole(&mut copier, name, making.as_fd()).and_then(|()| {
+            let moved = renameat(&making, name.name, place.directory, own.as_c_str());
+            moved.map_err(|cause| failed(name, cause))
+        });
+        if made.is_err() {
+            let _ = unlinkat(&making, name.name, UnlinkatFlags::NoRemoveDir);
         }
+        copies.insert(name.inode, made.map(|()| own).map_err(|error| copied.push(error)).ok());
     });
     copier.finish().map_err(|cause| Error::io("clean up the copies in", drafts.place().path, cause))?;
     syncfs(root.directory()).map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
     walk(root.module(), &root.module_path, c".", &mut |name: &Name| {
-        let Some(copy) = copies.get(&name.inode) else { return };
+        let Some(Some(copy)) = copies.get(&name.inode) else { return };
         if let Err(cause) = replace(place.directory, copy, name) {
             copied.push(failed(name, cause));
         }
@@ -181,10 +185,17 @@ fn part(root: &SnapshotRoot, wanted: &HashMap<u64, Attributes>, repaired: &mut R
 }
 
 /// Copies a file of the module, or fails if anything of it would be lost.
-fn copy_whole(copier: &mut Copier, name: &Name, target: BorrowedFd) -> Answer<()> {
+fn copy_whole(copier: &mut Copier, name: &Name, target: BorrowedFd) -> Result<()> {
     let lost_before = copier.attributes_lost;
-    copier.copy(name.directory, name.name, target)?;
-    if copier.attributes_lost == lost_before { Ok(()) } else { Err(Errno::EPERM) }
+    let copied = copier.copy(name.directory, name.name, target);
+    copied.map_err(|cause| Error::io_bytes("copy", &name.path(), cause))?;
+    if copier.attributes_lost == lost_before {
+        return Ok(());
+    }
+    let path = escape(&name.path());
+    Err(Error::Usage(format!(
+        "cannot copy {path}: this process may not give the copy the owner, the device or the attributes of the file"
+    )))
 }
 
 /// Puts the copy in the place of a name of the module; the directory's times stay.
