@@ -149,7 +149,7 @@ fn an_ordinary_user_is_told_of_owners_that_it_cannot_keep() {
     fs::create_dir(module.latest.join("of root")).expect("a directory");
 
     let run = Run::of(&mut hook_as_nobody(&module)).exits(&[4]);
-    let run = run.says("owner or security attributes of 1 entries could not be kept");
+    let run = run.says("the owner, the device or security attributes of 1 entries could not be kept");
     let name = module.snapshots().remove(0);
     assert_eq!(module.record(&name)["attributes_lost"].as_integer(), Some(1), "{run}");
     // It is no change, and no reason to say it again.

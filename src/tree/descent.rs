@@ -9,7 +9,7 @@
 //! and checked again. Failing that, the walk ends with `ESTALE`: it never goes on elsewhere.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 
-use super::syscalls::{Answer, Identity, open_directory, return_to};
+use super::syscalls::{Answer, Identity, open_directory, place_above, return_to};
 use crate::tell::error::Error;
 
 /// How many of the deepest levels stay open besides the root. The descents of two workers and the
@@ -44,6 +44,8 @@ pub struct Descent {
 pub struct Start {
     /// The tree's root, for messages only.
     pub root_path: Arc<Path>,
+    /// Which directory that is.
+    pub root: Identity,
     /// From there to `directory`, for messages only; empty at the root itself.
     pub relative: Vec<u8>,
     /// The directory itself.
@@ -54,7 +56,8 @@ impl Start {
     /// The root of a tree; opened anew, since a duplicate would share the position of its reads.
     pub fn root(directory: impl AsFd, root_path: &Path) -> Answer<Self> {
         let directory = open_directory(directory.as_fd(), c".")?;
-        Ok(Start { root_path: root_path.into(), relative: Vec::new(), directory: Arc::new(directory) })
+        let root = Identity::of(&fstat(&directory)?);
+        Ok(Start { root_path: root_path.into(), root, relative: Vec::new(), directory: Arc::new(directory) })
     }
 }
 
@@ -105,6 +108,21 @@ impl Descent {
             }
         }
         Ok(directory)
+    }
+
+    /// Whether `directory`, which was found in the tree, still is: whether its parents lead up to the tree's root.
+    pub fn holds(&self, directory: BorrowedFd) -> bool {
+        let Ok(mut current) = open_directory(directory, c".") else { return false };
+        let mut identity = fstat(&current).map(|stat| Identity::of(&stat)).ok();
+        while identity != Some(self.start.root) {
+            let Ok(parent) = place_above(current.as_fd()) else { return false };
+            let above = fstat(&parent).map(|stat| Identity::of(&stat)).ok();
+            if above == identity || above.is_none() {
+                return false;
+            }
+            (current, identity) = (parent, above);
+        }
+        true
     }
 
     /// Whether what `stat` shows is on the tree's own file system.
@@ -175,7 +193,8 @@ impl Descent {
     pub fn start_at(&mut self, depth: usize) -> Answer<Start> {
         let directory = self.directory_at(depth)?;
         let relative = self.path_to(depth, None);
-        Ok(Start { root_path: self.start.root_path.clone(), relative, directory })
+        let Start { root_path, root, .. } = &self.start;
+        Ok(Start { root_path: root_path.clone(), root: *root, relative, directory })
     }
 
     /// The path from the tree's root to the directory at hand or to `name` in it.

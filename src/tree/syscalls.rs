@@ -99,12 +99,17 @@ pub fn open_parent(directory: BorrowedFd) -> Answer<OwnedFd> {
 /// # Errors
 /// `ESTALE` if it is another one.
 pub fn return_to(directory: BorrowedFd, expected: Identity) -> Answer<OwnedFd> {
-    let place = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let parent = openat(directory, c"..", place, Mode::empty())?;
+    let parent = place_above(directory)?;
     match Identity::of(&fstat(&parent)?) == expected {
         true => open_directory(parent.as_fd(), c"."),
         false => Err(Errno::ESTALE),
     }
+}
+
+/// The directory above, wherever that is: to look which one it is, and not to be used before.
+pub fn place_above(directory: BorrowedFd) -> Answer<OwnedFd> {
+    let place = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    openat(directory, c"..", place, Mode::empty())
 }
 
 /// The state of an entry itself, be it a symbolic link.

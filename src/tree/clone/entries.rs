@@ -20,7 +20,7 @@ use crate::tree::descent::Directory;
 use crate::tree::difference::{Found, Side, differences};
 use crate::tree::listing::Listing;
 use crate::tree::remove::remove_alone;
-use crate::tree::syscalls::{is_gone, is_mount_point};
+use crate::tree::syscalls::{Answer, is_gone, is_mount_point};
 use crate::tree::temporaries::Temporaries;
 
 impl Clone<'_, '_> {
@@ -155,7 +155,7 @@ impl Clone<'_, '_> {
     /// Links an entry that has been counted.
     pub(super) fn link_entry(&mut self, live: BorrowedFd, staged: BorrowedFd, name: &CStr) -> Result<Linked> {
         let news = self.news(live, name);
-        match linkat(live, name, staged, name, AtFlags::empty()) {
+        match self.link(live, staged, name) {
             Ok(()) => {
                 self.cloned.made += 1;
                 if news.is_some() {
@@ -173,6 +173,22 @@ impl Clone<'_, '_> {
             Err(cause) => return Err(self.live.error("link", Some(name), cause)),
         }
         Ok(Linked::Done)
+    }
+
+    /// Links an entry. What was moved out of the module with its directory may not be linked by the rights of this process, and has gone
+    /// like anything else; it may be back a moment later.
+    fn link(&self, live: BorrowedFd, staged: BorrowedFd, name: &CStr) -> Answer<()> {
+        const TRIES: usize = 16;
+        for _ in 1..TRIES {
+            match linkat(live, name, staged, name, AtFlags::empty()) {
+                Err(Errno::EXDEV) if !is_mount_point(live, name) => {}
+                answer => return answer,
+            }
+            if !self.live.holds(live) {
+                return Err(Errno::ENOENT);
+            }
+        }
+        linkat(live, name, staged, name, AtFlags::empty())
     }
 
     /// Copies what could not be linked because of `refusal`.
