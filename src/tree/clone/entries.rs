@@ -178,7 +178,7 @@ impl Clone<'_, '_> {
     /// Links an entry. What was moved out of the module with its directory may not be linked by the rights of this process, and has gone
     /// like anything else; it may be back a moment later.
     fn link(&self, live: BorrowedFd, staged: BorrowedFd, name: &CStr) -> Answer<()> {
-        const TRIES: usize = 16;
+        const TRIES: usize = 64;
         for _ in 1..TRIES {
             match linkat(live, name, staged, name, AtFlags::empty()) {
                 Err(Errno::EXDEV) if !is_mount_point(live, name) => {}
