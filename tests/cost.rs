@@ -341,6 +341,32 @@ fn recycling_costs_a_constant_for_each_changed_directory() {
     assert_eq!(without_catalogue(more(&full, &few)), calls([]), "files that are the same cost nothing");
 }
 
+#[test]
+fn snapshots_that_are_long_gone_cost_nothing() {
+    if !have(&["strace"]) || !root() {
+        return;
+    }
+    let run = |snapshots| {
+        let Place { module, _file_system } = Place::new();
+        tree::numbered(&module.latest, 5, 2);
+        let change = |number: usize| change_some(1)(&module.latest, &number.to_string());
+        for number in 0..snapshots {
+            change(number);
+            module.publish();
+        }
+        // The one that is compared, and the one that is recycled.
+        for number in [snapshots, snapshots + 1] {
+            change(number);
+            module.publish_settled();
+        }
+        change(snapshots + 2);
+        settle();
+        Trace::of_run(&module).calls()
+    };
+    let [few, many] = [5, 105].map(run);
+    assert_eq!(without_catalogue(more(&many, &few)), calls([]));
+}
+
 /// With more than some 2,000 entries there are several workers, and what they do depends on who is faster.
 #[test]
 fn several_workers_read_link_and_remove_no_more_than_one() {
@@ -650,11 +676,11 @@ fn memory_is_bounded_for_small_directories() {
 
 #[test]
 fn memory_is_bounded_for_a_deep_chain() {
-    const LEVELS: usize = 20_000;
+    const FILES_AND_DIRECTORY: usize = 50;
     assert_memory_is_bounded(FILES, |module, entries| {
         let mut directory = open(module, Path::new("."));
-        for level in 0..LEVELS {
-            make_files(&directory, entries / LEVELS - 1);
+        for level in 0..entries / FILES_AND_DIRECTORY {
+            make_files(&directory, FILES_AND_DIRECTORY - 1);
             directory = make_and_open(&directory, &format!("{level}"));
         }
     });

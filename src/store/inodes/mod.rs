@@ -27,7 +27,7 @@ pub use reading::{Catalogue, Known, Position};
 use super::durable::{Place, c_name};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
-use block::{Blocks, Kind, framed};
+use block::{Block, Blocks, Kind, framed};
 
 /// The room that holds catalogue and windows.
 pub const ROOM: &str = "inodes";
@@ -161,29 +161,36 @@ fn open(room: Place, flags: OFlag) -> Result<File> {
     opened.map(File::from).map_err(|cause: Errno| Error::io("open", &room.path.join(FILE), cause))
 }
 
-/// Where the last commit ends that is one of a snapshot that is known, and how much before that is damaged.
+/// Where the last commit ends that is one of a snapshot that is known, and how much before that is damaged. Only as many
+/// commits are read as it takes, from the end: years of them are no work.
 fn finished(file: &File, is_known: impl Fn(&str) -> bool) -> std::io::Result<(u64, u64)> {
     let mut blocks = Blocks::of(file)?;
-    let mut ends = vec![(0, 0, true)];
+    let mut ends: Vec<End> = Vec::new();
     while let Some(block) = blocks.next() {
-        match block.kind {
-            Kind::Baselines => {}
-            Kind::Commit => {
-                // What a damaged one was for is not known: those who read take the next for it.
-                let commit = block.payload(file)?.and_then(|payload| Commit::read(&payload));
-                let counts = commit.is_none_or(|commit| commit.name == FOUND || is_known(&commit.name));
-                ends.push((block.end(), blocks.lost_bytes, counts));
+        match (block.kind, ends.last_mut()) {
+            (Kind::Commit, _) => {
+                ends.push(End { commit: block, offset: block.end(), lost_bytes: blocks.lost_bytes });
             }
-            Kind::Hashes => {
-                if let Some(last) = ends.last_mut() {
-                    last.0 = block.end();
-                }
-            }
+            (Kind::Hashes, Some(last)) => last.offset = block.end(),
+            _ => {}
         }
     }
     if let Some(cause) = blocks.failure {
         return Err(cause);
     }
-    let last = ends.iter().rfind(|(_, _, counts)| *counts);
-    Ok(last.map_or((0, 0), |(end, lost, _)| (*end, *lost)))
+    for End { commit, offset, lost_bytes } in ends.into_iter().rev() {
+        // What a damaged one was for is not known: those who read take the next for it.
+        let commit = commit.payload(file)?.and_then(|payload| Commit::read(&payload));
+        if commit.is_none_or(|commit| commit.name == FOUND || is_known(&commit.name)) {
+            return Ok((offset, lost_bytes));
+        }
+    }
+    Ok((0, 0))
+}
+
+/// Where a commit ends, with the hashes that follow it, and how much before that is damaged.
+struct End {
+    commit: Block,
+    offset: u64,
+    lost_bytes: u64,
 }
