@@ -152,8 +152,12 @@ impl Trial {
         fs::rename(&self.module.latest, self.module.root.with_file_name("aside")).expect("moved");
         fs::create_dir(&self.module.latest).expect("an empty module");
         self.run_recycling("emptied");
+    }
+
+    /// The program itself, to which years have passed, removes the last tree but one.
+    #[track_caller]
+    fn remove(&self) {
         let began = Instant::now();
-        // To the program itself, years have passed.
         assert_removed(&self.module, &LIMITS_OF_PROGRAM, &[0, 4]);
         println!("removed: {:.1?}", began.elapsed());
     }
@@ -198,7 +202,7 @@ fn chain(top: &Path, name: &str, levels: usize) -> OwnedFd {
 }
 
 /// A chain in the module is survived, though its first and its last directory change each time.
-fn assert_a_chain_is_survived(name: &str, levels: usize) {
+fn assert_a_chain_is_survived(name: &str, levels: usize) -> Trial {
     let trial = Trial::new();
     let bottom = chain(&trial.module.latest, name, levels);
     // As rsync would call them while it writes them. Such files are recorded.
@@ -207,6 +211,7 @@ fn assert_a_chain_is_survived(name: &str, levels: usize) {
         make_file(&bottom, text);
         fs::write(trial.module.latest.join(text), text).expect("a file");
     });
+    trial
 }
 
 /// A run keeps about half a kilobyte for each level of the way down: 100,000 would be too many under these limits.
@@ -217,7 +222,30 @@ fn a_tree_of_tens_of_thousands_of_levels_is_no_obstacle() {
 
 #[test]
 fn a_deep_tree_with_the_longest_of_names_is_no_obstacle() {
-    assert_a_chain_is_survived(&"n".repeat(255), if is_full_sweep() { 20_000 } else { 1_000 });
+    assert_a_chain_is_survived(&"n".repeat(255), if is_full_sweep() { 20_000 } else { 1_000 }).remove();
+}
+
+/// The simulated hook does not confine itself, but the program does. Then the kernel asks at each call about each directory
+/// above, so that the time grows with the square of the depth.
+#[test]
+fn a_deep_tree_is_no_obstacle_to_the_program_that_confines_itself() {
+    let place = Place::new();
+    let module = place.empty_module();
+    module.write_policy(ONE_OF_A_YEAR);
+    chain(&module.latest, "d", if is_full_sweep() { 20_000 } else { 2_000 });
+    for year in [2001, 2002, 2003] {
+        tree::write(&module.latest.join("year"), &year.to_string());
+        let began = Instant::now();
+        let run =
+            Run::of(&mut module.hook_through(&wrapper(&LIMITS_OF_PROGRAM).each_ref().map(String::as_str)));
+        println!("{year}: {:.1?}", began.elapsed());
+        run.exits(&[0]);
+        let name = module.snapshots().pop().expect("a snapshot");
+        fingerprint::assert_same_at_any_depth(&module.latest, &module.snapshot(&name));
+        module.date_back(&name, &format!("{year}-02-03T04-05-06Z"));
+    }
+    assert_removed(&module, &LIMITS_OF_PROGRAM, &[0]);
+    tool("rm").arg("-rf").arg(&module.root).status().expect("rm");
 }
 
 #[test]
@@ -235,6 +263,7 @@ fn a_directory_of_very_many_entries_is_no_obstacle() {
         }
     }
     trial.survive(|text| make_file(&directory, text));
+    trial.remove();
 }
 
 // -- A real client ---------------------------------------------------------------------------------
@@ -274,6 +303,10 @@ fn source(module: &Module) -> PathBuf {
     source
 }
 
+/// Each snapshot expires the one before, if that is dated back to another year.
+const ONE_OF_A_YEAR: &str =
+    "[defaults]\nkeep = { yearly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\nanomaly_share = \"100%\"\n";
+
 /// A module whose daemon runs both hooks under the limits, and its client.
 struct Server<'a> {
     module: &'a Module,
@@ -283,9 +316,7 @@ struct Server<'a> {
 
 impl Server<'_> {
     fn new(module: &Module) -> Server<'_> {
-        module.write_policy(
-            "[defaults]\nkeep = { yearly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\nanomaly_share = \"100%\"\n",
-        );
+        module.write_policy(ONE_OF_A_YEAR);
         let section = Daemon::pair_section(module, NAME, &module.latest, "");
         let section = section.replace("exec = ", &format!("exec = {} ", *LIMITS_OF_PROGRAM));
         Server { module, daemon: Daemon::start(module, &section), pushes: 0.into() }
