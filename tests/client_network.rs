@@ -145,8 +145,10 @@ fn the_server_learns_that_a_backup_is_partial_though_its_rsyncd_saw_no_error() {
     machine.back_up_to(&url, &[]).exits(&[0]);
     daemon.await_hooks(3 * HOOKS);
     let names = module.snapshots();
-    assert!(names.len() == 2 && names[1].ends_with('Z'), "{names:?}");
-    machine.verify(&module.snapshot(&names[1]));
+    let whole = &names[1..];
+    assert!(!whole.is_empty() && whole.iter().all(|name| name.ends_with('Z')), "{names:?}");
+    // A hook without its pair may still be at it when the client takes its token back; then there is another one of that.
+    whole.iter().for_each(|name| machine.verify(&module.snapshot(name)));
 }
 
 #[test]
