@@ -127,6 +127,14 @@ impl<'a> Blocks<'a> {
         (is_whole && length <= MAX_PAYLOAD_BYTES && block.end() <= self.size).then_some(block)
     }
 
+    /// The block of that kind, with a payload of no more than `payload_bytes`, with which the file ends.
+    pub(super) fn at_end(&mut self, kind: Kind, payload_bytes: u64) -> Option<Block> {
+        let (size, header_bytes) = (self.size, HEADER_BYTES as u64);
+        let mut starts =
+            size.saturating_sub(header_bytes + payload_bytes)..=size.checked_sub(header_bytes)?;
+        starts.find_map(|at| self.header_at(at).filter(|block| block.kind == kind && block.end() == size))
+    }
+
     /// Where the next whole header is.
     fn search(&mut self, mut at: u64) -> Option<u64> {
         let mut buffer = vec![0; 65_536];
@@ -186,6 +194,33 @@ mod tests {
         let mut blocks = Blocks::of(&file).expect("its size");
         let payloads = blocks.by_ref().map(|block| block.payload(&file).expect("read")).collect();
         (payloads, blocks.lost_bytes)
+    }
+
+    #[test]
+    fn a_file_ends_with_a_small_block_or_does_not() {
+        let at_end = |bytes: &[u8]| {
+            let file = file(bytes);
+            let mut blocks = Blocks::of(&file).expect("its size");
+            let found = blocks.at_end(Kind::Commit, 30).map(|block| block.start);
+            assert_eq!(
+                blocks.next().map(|block| block.start),
+                (!bytes.is_empty()).then_some(24),
+                "from the start"
+            );
+            found
+        };
+        let baselines = framed(Kind::Baselines, &[1; 40_000]);
+        for length in [0, 1, 30] {
+            let commit = framed(Kind::Commit, &vec![2; length]);
+            let bytes = [&baselines[..], &commit].concat();
+            assert_eq!(at_end(&bytes), Some((baselines.len() + HEADER_BYTES) as u64), "{length} bytes");
+            assert_eq!(at_end(&commit), Some(HEADER_BYTES as u64), "nothing else");
+            assert_eq!(at_end(&bytes[..bytes.len() - 1]), None, "torn");
+            assert_eq!(at_end(&[&bytes[..], b"x"].concat()), None, "not at the end");
+        }
+        assert_eq!(at_end(&[&baselines[..], &framed(Kind::Commit, &[2; 31])].concat()), None, "too long");
+        assert_eq!(at_end(&baselines), None, "another kind");
+        assert_eq!(at_end(b""), None);
     }
 
     #[test]

@@ -51,11 +51,19 @@ impl Commit {
         [&self.began_ns.to_le_bytes()[..], self.name.as_bytes()].concat()
     }
 
+    /// That of a block, unless it is damaged.
+    fn of(file: &File, block: Block) -> std::io::Result<Option<Self>> {
+        Ok(block.payload(file)?.and_then(|payload| Commit::read(&payload)))
+    }
+
     fn read(payload: &[u8]) -> Option<Self> {
         let (began, name) = payload.split_first_chunk()?;
         Some(Commit { began_ns: i64::from_le_bytes(*began), name: String::from_utf8(name.to_vec()).ok()? })
     }
 }
+
+/// Of a commit, with the longest name that a file can have.
+const MAX_COMMIT_BYTES: u64 = 8 + 255;
 
 const HASHED_BYTES: usize = 48;
 
@@ -161,10 +169,17 @@ fn open(room: Place, flags: OFlag) -> Result<File> {
     opened.map(File::from).map_err(|cause: Errno| Error::io("open", &room.path.join(FILE), cause))
 }
 
-/// Where the last commit ends that is one of a snapshot that is known, and how much before that is damaged. Only as many
-/// commits are read as it takes, from the end: years of them are no work.
+/// Where the last commit ends that is one of a snapshot that is known, and how much before that was found to be damaged.
+/// Nearly always the file ends with it, and then nothing else is read: years of snapshots are no work, nor are millions
+/// of inodes.
 fn finished(file: &File, is_known: impl Fn(&str) -> bool) -> std::io::Result<(u64, u64)> {
+    let counts = |commit: Commit| commit.name == FOUND || is_known(&commit.name);
     let mut blocks = Blocks::of(file)?;
+    if let Some(block) = blocks.at_end(Kind::Commit, MAX_COMMIT_BYTES)
+        && Commit::of(file, block)?.is_some_and(counts)
+    {
+        return Ok((block.end(), 0));
+    }
     let mut ends: Vec<End> = Vec::new();
     while let Some(block) = blocks.next() {
         match (block.kind, ends.last_mut()) {
@@ -180,8 +195,7 @@ fn finished(file: &File, is_known: impl Fn(&str) -> bool) -> std::io::Result<(u6
     }
     for End { commit, offset, lost_bytes } in ends.into_iter().rev() {
         // What a damaged one was for is not known: those who read take the next for it.
-        let commit = commit.payload(file)?.and_then(|payload| Commit::read(&payload));
-        if commit.is_none_or(|commit| commit.name == FOUND || is_known(&commit.name)) {
+        if Commit::of(file, commit)?.is_none_or(counts) {
             return Ok((offset, lost_bytes));
         }
     }
