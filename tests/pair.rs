@@ -502,6 +502,36 @@ fn what_a_client_that_hangs_up_at_once_has_torn_any_good_push_mends() {
 }
 
 #[test]
+fn what_a_good_push_has_brought_is_kept_though_somebody_hangs_up_right_after_it() {
+    let (module, first) = Module::with_snapshot();
+    let connection = std::process::id().to_string();
+    let begin = || Run::of(module.gate_through(&[] as &[&str]).env("RSYNC_PID", &connection)).exits(&[0]);
+    let end = || Run::of(module.hook().env("RSYNC_PID", &connection)).exits(&[0]);
+    begin();
+    tree::write(&module.latest.join("pushed"), "x");
+    // A tick of the clock that the kernel stamps changes with.
+    std::thread::sleep(Duration::from_millis(30));
+    // Nobody whom pre-xfer has seen.
+    let mut hook = module.hook();
+    Run::of(hook.env("RSYNC_PID", "1").env("RSYNC_EXIT_STATUS", "12")).exits(&[0, 4]);
+    assert!(module.is_marked("torn"));
+    assert_eq!(module.snapshots(), [first]);
+
+    end();
+    let partial = module.snapshots().pop().expect("a snapshot");
+    assert!(partial.ends_with("-partial"), "{partial}");
+    module.assert_equals_module(&partial);
+
+    begin();
+    tree::write(&module.latest.join("pushed later"), "x");
+    end();
+    let complete = module.snapshots().pop().expect("a snapshot");
+    assert!(!complete.ends_with("-partial"), "{complete}");
+    module.assert_equals_module(&complete);
+    assert!(!module.is_marked("torn"), "{:?}", module.state());
+}
+
+#[test]
 fn a_push_that_could_be_entered_nowhere_is_let_in_and_its_snapshot_partial() {
     if !have(&["rsync"]) {
         return;

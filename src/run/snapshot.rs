@@ -178,8 +178,11 @@ impl Pass<'_> {
         let is_uncertain = self.beside > 0 || self.request.witness == Witness::Missing || !is_whole;
         match outcome(self.request.occasion, torn) {
             Outcome::Snapshot(Grade::Complete) if is_uncertain => Outcome::Snapshot(Grade::Partial),
-            // What is owed cannot be had as it was; what there is of it is worth a partial one.
-            Outcome::StillTorn if self.request.is_owed => Outcome::Snapshot(Grade::Partial),
+            // What is owed cannot be had as it was, nor what a good push has brought just before somebody unknown failed;
+            // what there is of it is worth a partial one.
+            Outcome::StillTorn if self.request.is_owed || self.request.good_push().is_some() => {
+                Outcome::Snapshot(Grade::Partial)
+            }
             outcome => outcome,
         }
     }

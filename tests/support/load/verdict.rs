@@ -95,7 +95,15 @@ impl<'a> Verdict<'a> {
             // That a push is gone may be noticed after the next one has begun; the one after that mends it.
             good.iter().rev().take_while(|good| **good).count() >= good.len().min(2)
         };
-        if let Some(torn) = place.mark("torn").filter(|_| self.site.writers(module).all(is_mended)) {
+        // What hung up before pre-xfer entered it has torn the module for nobody in particular, and only what begins
+        // after that mends it.
+        let can_be_mended = |torn: &toml::Value| {
+            let noticed = torn["noticed"]["nanoseconds"].as_integer().expect("a time") / 1_000_000;
+            let last = self.writes(module).map(|write| write.event.began.milliseconds).max();
+            torn.get("by").is_some() || last.is_some_and(|last| i128::from(last) > i128::from(noticed))
+        };
+        let torn = place.mark("torn").filter(can_be_mended);
+        if let Some(torn) = torn.filter(|_| self.site.writers(module).all(is_mended)) {
             self.violations.push(format!("{}: torn, but each client has pushed well: {torn}", place.name));
         }
     }
