@@ -171,7 +171,8 @@ fn open(room: Place, flags: OFlag) -> Result<File> {
 
 /// Where the last commit ends that is one of a snapshot that is known, and how much before that was found to be damaged.
 /// Nearly always the file ends with it, and then nothing else is read: years of snapshots are no work, nor are millions
-/// of inodes.
+/// of inodes. What only looks like a commit there, because a client has set an attribute to such bytes, could at most let
+/// baselines of a run that was killed count for the next snapshot, and those were true when they were written.
 fn finished(file: &File, is_known: impl Fn(&str) -> bool) -> std::io::Result<(u64, u64)> {
     let counts = |commit: Commit| commit.name == FOUND || is_known(&commit.name);
     let mut blocks = Blocks::of(file)?;
