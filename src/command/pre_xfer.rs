@@ -4,7 +4,7 @@
 
 use super::{Context, inquiry, print};
 use crate::clock::Clock;
-use crate::config::arguments::{Arguments, Kind};
+use crate::config::arguments::Arguments;
 use crate::config::environment::Connection;
 use crate::config::target::Target;
 use crate::confine;
@@ -22,10 +22,8 @@ pub fn run(context: &Context) -> Result<Exit> {
     let pid = connection
         .pid
         .ok_or_else(|| Error::Environment { variable: "RSYNC_PID", problem: "is not set".to_string() })?;
-    // Without arguments nobody knows what it is; it may be a push.
-    let unknown = || Arguments { kind: Kind::Push, rewriting: Vec::new() };
     let applicant = Applicant {
-        arguments: Arguments::from_environment().unwrap_or_else(unknown),
+        arguments: Arguments::from_environment().unwrap_or_else(Arguments::unknown),
         request: connection.request.clone(),
         client: connection.client.clone(),
         pid,

@@ -39,7 +39,7 @@ mod tests {
     use Rewriting::{Append, Inplace};
 
     fn push(rewriting: &[Rewriting]) -> Arguments {
-        Arguments { kind: Kind::Push, rewriting: rewriting.to_vec() }
+        Arguments { rewriting: rewriting.to_vec(), ..Arguments::unknown() }
     }
 
     #[test]

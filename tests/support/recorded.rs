@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use rsyncd_snapshot::config::arguments::{Arguments, Kind, Rewriting};
+use rsyncd_snapshot::config::arguments::{Kind, Rewriting};
 use serde::Deserialize;
 
 const RECORDED: &str = include_str!("../arguments/recorded.toml");
@@ -29,8 +29,9 @@ pub(crate) struct Sent {
 }
 
 impl Command {
-    pub(crate) fn expected(&self) -> Arguments {
-        Arguments { kind: self.kind, rewriting: self.rewriting.clone() }
+    /// What the arguments have to be classified as.
+    pub(crate) fn expected(&self) -> (Kind, Vec<Rewriting>) {
+        (self.kind, self.rewriting.clone())
     }
 
     /// What the module needs beyond a path.

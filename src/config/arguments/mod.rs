@@ -32,12 +32,14 @@ use std::os::unix::ffi::OsStringExt;
 use serde::{Deserialize, Serialize};
 
 use self::options::Meaning;
+use self::reading::Words;
 
 /// What a transfer does with the module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// It writes files, or may.
+    #[default]
     Push,
     /// It removes files and writes none, unless the client is hostile: a push with `--existing`,
     /// `--ignore-existing` and an option that deletes, or a pull with `--remove-source-files`. It
@@ -97,22 +99,54 @@ impl Rewriting {
     }
 }
 
-/// The arguments of a transfer, classified.
+/// How an option is spelt.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OptionName {
+    /// A letter, without its dash.
+    Letter(char),
+    /// A long name, without its dashes.
+    Long(String),
+}
+
+/// An option as the client sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenOption {
+    /// Its name.
+    pub name: OptionName,
+    /// Its value, for an option that takes one.
+    pub value: Option<Vec<u8>>,
+}
+
+/// The arguments of a transfer, classified.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Arguments {
     /// What the transfer does.
     pub kind: Kind,
     /// The options in effect that rewrite files, sorted, each once. Pulls and dry runs name them
     /// too and rewrite nothing, so ask [`Kind::writes`] first.
     pub rewriting: Vec<Rewriting>,
+    /// Every option, in the order of the command line; none if a word was not understood.
+    pub options: Vec<GivenOption>,
+    /// What is no option, from the dot before the paths on; none if a word was not understood.
+    pub operands: Vec<Vec<u8>>,
 }
 
 impl Arguments {
+    /// What has to be assumed of a transfer whose arguments are not known: that it writes.
+    pub fn unknown() -> Self {
+        Arguments { kind: Kind::Push, ..Arguments::default() }
+    }
+
     /// Reads the arguments, of which the first is the program's name.
     pub fn parse(arguments: &[Vec<u8>]) -> Self {
         match reading::read(arguments) {
-            Some(meanings) => Effect::of(&meanings).classified(),
-            None => Arguments { kind: Kind::Push, rewriting: Effect::of(&suspicions(arguments)).rewriting() },
+            Some(Words { meanings, options, operands }) => {
+                Arguments { options, operands, ..Effect::of(&meanings).classified() }
+            }
+            None => Arguments {
+                rewriting: Effect::of(&suspicions(arguments)).rewriting(),
+                ..Arguments::unknown()
+            },
         }
     }
 
@@ -197,7 +231,8 @@ impl Effect {
         let kind = self.kind();
         // A sender rewrites nothing, though it may remove what it has sent.
         let is_rewriting = !(self.sender && kind.writes());
-        Arguments { kind, rewriting: if is_rewriting { self.rewriting() } else { Vec::new() } }
+        let rewriting = if is_rewriting { self.rewriting() } else { Vec::new() };
+        Arguments { kind, rewriting, ..Arguments::default() }
     }
 
     fn kind(&self) -> Kind {
