@@ -22,6 +22,7 @@
 //!
 //! Reading is pure; only [`Arguments::from_environment`] looks at this process.
 
+mod job;
 mod options;
 mod reading;
 

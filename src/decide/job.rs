@@ -1,0 +1,137 @@
+//! What a push undertakes, as far as its arguments tell, and whether another push does it again.
+//!
+//! The sources, the filter rules and a local `--files-from` never reach the server. So two jobs
+//! can look the same here and still bring different files: what a job *finished* is told by the
+//! directories that it left behind, see [`torn`](super::torn).
+
+use serde::{Deserialize, Serialize};
+
+/// A push, described by its arguments.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// Where it goes, from the module's directory on, without `.`, `..` and double slashes;
+    /// escaped; empty for the module's directory itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub destination: String,
+    /// Options that make rsync transfer, delete or keep more, by their long names; sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub does: Vec<String>,
+    /// Options that make rsync leave something out, with their values; sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaves_out: Vec<String>,
+    /// A hash of all options but those that change nothing on disk, such as `-v` and `--bwlimit`.
+    pub options_hash: String,
+}
+
+/// The option that makes rsync set the times of the directories that it has finished.
+pub const TIMES: &str = "times";
+
+/// The option that takes directories out of that.
+pub const OMIT_DIR_TIMES: &str = "omit-dir-times";
+
+impl Job {
+    /// Whether this job, done well, does all that `other` set out to do, as far as arguments tell.
+    pub fn covers(&self, other: &Job) -> bool {
+        is_at_or_above(&self.destination, &other.destination)
+            && other.does.iter().all(|option| self.does.contains(option))
+            && self.leaves_out.iter().all(|option| other.leaves_out.contains(option))
+    }
+
+    /// Whether the arguments of both are the same but for what changes nothing on disk.
+    pub fn is_same(&self, other: &Job) -> bool {
+        (&self.destination, &self.options_hash) == (&other.destination, &other.options_hash)
+    }
+
+    /// Whether rsync sets the time of each directory that it has finished.
+    pub fn sets_directory_times(&self) -> bool {
+        let has = |list: &[String], name: &str| list.iter().any(|option| option == name);
+        has(&self.does, TIMES) && !has(&self.leaves_out, OMIT_DIR_TIMES)
+    }
+}
+
+/// Whether the escaped path `place` is `other` or a directory above it.
+pub fn is_at_or_above(place: &str, other: &str) -> bool {
+    place.is_empty() || other == place || other.strip_prefix(place).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Whether `path` lies below the directory `place`.
+pub fn is_below(path: &str, place: &str) -> bool {
+    path != place && !path.is_empty() && is_at_or_above(place, path)
+}
+
+/// A path that a client sent, cleaned as rsync cleans it: without empty names and `.`, and with
+/// `..` leading nowhere above the top.
+pub fn normalized(path: &[u8]) -> Vec<u8> {
+    let mut names: Vec<&[u8]> = Vec::new();
+    for name in path.split(|byte| *byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    names.join(&b'/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(destination: &str, does: &[&str], leaves_out: &[&str]) -> Job {
+        let texts = |words: &[&str]| words.iter().map(|word| (*word).to_string()).collect();
+        Job {
+            destination: destination.to_string(),
+            does: texts(does),
+            leaves_out: texts(leaves_out),
+            options_hash: format!("{does:?}{leaves_out:?}"),
+        }
+    }
+
+    #[test]
+    fn a_path_is_cleaned_as_rsync_cleans_it() {
+        for (sent, cleaned) in [
+            ("", ""),
+            (".", ""),
+            ("./", ""),
+            ("a/", "a"),
+            ("a//b/./c/", "a/b/c"),
+            ("a/../b", "b"),
+            ("../../a", "a"),
+            ("a/b/../../..", ""),
+        ] {
+            assert_eq!(normalized(sent.as_bytes()), cleaned.as_bytes(), "{sent}");
+        }
+    }
+
+    #[test]
+    fn a_job_covers_what_goes_to_its_place_or_below() {
+        let torn = job("home/x", &[], &[]);
+        for (destination, covers) in
+            [("", true), ("home", true), ("home/x", true), ("home/xy", false), ("hom", false), ("etc", false)]
+        {
+            assert_eq!(job(destination, &[], &[]).covers(&torn), covers, "{destination}");
+        }
+    }
+
+    #[test]
+    fn a_job_covers_another_that_does_no_more_and_leaves_out_no_less() {
+        let torn = job("", &["delete", "recursive"], &["update"]);
+        for (good, covers) in [
+            (job("", &["delete", "recursive"], &["update"]), true),
+            (job("", &["delete", "links", "recursive"], &[]), true),
+            (job("", &["recursive"], &["update"]), false),
+            (job("", &["delete"], &[]), false),
+            (job("", &["delete", "recursive"], &["max-size=10M"]), false),
+            (job("", &["delete", "recursive"], &["size-only", "update"]), false),
+        ] {
+            assert_eq!(good.covers(&torn), covers, "{good:?}");
+        }
+    }
+
+    #[test]
+    fn directories_below_a_place_are_told_from_it() {
+        assert!(is_below("a", "") && is_below("a/b", "a") && is_below("a/b/c", "a"));
+        assert!(!is_below("", "") && !is_below("a", "a") && !is_below("ab", "a") && !is_below("b", "a"));
+    }
+}
