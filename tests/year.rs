@@ -16,7 +16,7 @@ use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
 use rsyncd_snapshot::clock::Clock;
 use rsyncd_snapshot::config::settings::Settings;
 use rsyncd_snapshot::config::target::Target;
-use rsyncd_snapshot::decide::grade::Intent;
+use rsyncd_snapshot::decide::verdict::Worth;
 use rsyncd_snapshot::run::{self, Ending, Request};
 use rsyncd_snapshot::store::memory::Places;
 use rsyncd_snapshot::store::record::Client;
@@ -151,8 +151,8 @@ fn every_hour_of_a_year_leaves_exactly_the_promised_set() {
             fs::write(module.join("documents/new"), hour.to_string()).unwrap();
             fs::rename(module.join("documents/new"), module.join("documents/diary")).unwrap();
         }
-        let intent = if status == 0 { Intent::Complete } else { Intent::Nothing };
-        let request = Request::transfer(intent, status, Client::default());
+        let worth = if status == 0 { Worth::Complete } else { Worth::Nothing };
+        let request = Request::transfer(worth, status, Client::default());
         let report = run::run(&target, &request, &Clock::standing(time)).expect("a run");
         match report.ending {
             Ending::Published => {

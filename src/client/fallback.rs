@@ -13,10 +13,8 @@ use super::failure::{Failure, Result};
 use super::place::Privilege;
 use super::snapshot::Snapshots;
 use crate::command::snapshot::Orders;
-use crate::decide::finish::Finish;
-use crate::decide::grade::{Grade, Intent};
 use crate::decide::name::SnapshotName;
-use crate::decide::policy::Policy;
+use crate::decide::verdict::{self, ClientCompletion};
 use crate::store::root::PRIVATE;
 use crate::store::token;
 use crate::tell::escape::escape_path;
@@ -39,7 +37,8 @@ pub fn take(snapshots: &Snapshots, orders: Orders) -> Result<Exit> {
     }
     log::warn!("making the snapshot with `cp --archive --link`: {REMEDY}");
     let policy = snapshots.context.settings.policy(None);
-    let grade = grade(&policy, orders.status, finish(snapshots)?);
+    let status = orders.status.unwrap_or(0);
+    let grade = verdict::grade_alone(status, completion(snapshots)?, policy.statuses());
     let name = SnapshotName::new(Utc::now().trunc_subsecs(0), grade).text;
     let staging = parent.join(format!(".{name}.unfinished"));
     let mut words = snapshots.job.ionice_words();
@@ -57,22 +56,12 @@ pub fn take(snapshots: &Snapshots, orders: Orders) -> Result<Exit> {
     Ok(Exit::Warnings)
 }
 
-/// What a tree is worth whose transfer ended with `status`, and which says this of itself.
-fn grade(policy: &Policy, status: Option<i32>, finish: Finish) -> Grade {
-    let intent =
-        Finish::intent_of_status(status.unwrap_or(0), &policy.snapshot_on_exit, &policy.partial_on_exit);
-    match intent {
-        Intent::Complete if finish.allows_complete(&policy.snapshot_on_exit) => Grade::Complete,
-        _ => Grade::Partial,
-    }
-}
-
-fn finish(snapshots: &Snapshots) -> Result<Finish> {
+fn completion(snapshots: &Snapshots) -> Result<ClientCompletion> {
     let exists = |name| snapshots.job.place.exists(&snapshots.directory.join(name));
     Ok(match (exists(token::UNFINISHED)?, exists(token::PARTIAL)?) {
-        (true, _) => Finish::Unfinished,
-        (false, true) => Finish::Partial,
-        (false, false) => Finish::Done,
+        (true, _) => ClientCompletion::Unfinished,
+        (false, true) => ClientCompletion::Partial,
+        (false, false) => ClientCompletion::Done,
     })
 }
 

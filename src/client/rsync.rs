@@ -14,7 +14,7 @@ use super::external::shell_quote;
 use super::job::Job;
 use super::location::Destination;
 use crate::command::inquiry;
-use crate::decide::finish::PARTIAL_TRANSFER;
+use crate::decide::verdict::PARTIAL_TRANSFER;
 use crate::store::token;
 
 /// What is left out of every backup: absolute paths of the source machine, whatever SOURCE is.

@@ -10,10 +10,8 @@ use crate::clock::Clock;
 use crate::config::environment::{Connection, Transfer};
 use crate::config::target::Target;
 use crate::confine;
-use crate::decide::finish::{Finish, PARTIAL_TRANSFER};
-use crate::decide::grade::Intent;
-use crate::decide::policy::Policy;
-use crate::run::{self, Request, Seen, Witness};
+use crate::decide::verdict::{Because, LedgerCoverage, Owed};
+use crate::run::{self, Request, Seen};
 use crate::store::memory::{Failure, Work};
 use crate::store::token::Unfinished;
 use crate::tell::error::Result;
@@ -71,50 +69,51 @@ pub fn after_transfer(
         transfer.status,
         transfer.raw_status.unwrap_or_default(),
     );
-    let Policy { snapshot_on_exit, partial_on_exit, .. } = &target.policy;
-    let mut status = transfer.status;
-    let mut intent = Intent::of_status(status, snapshot_on_exit, partial_on_exit);
     let mut seen = look_up(target, context, transfer);
-    if intent == Intent::Complete && matches!(seen, Seen::Push(_) | Seen::Missing | Seen::Unpaired) {
-        let is_own = brought_token(target, &seen);
-        if is_own {
-            seen = run::leave_to_client(target, seen, clock)?;
+    let ended = run::Ended { target, transfer };
+    let verdict = ended.verdict(&seen, brought_token(target, &seen));
+    match (&verdict.because, verdict.owed) {
+        (because @ Because::NothingWritten { .. }, _) => {
+            log::debug!("{}: {because}", target.label());
+            return nothing_written(target, seen, context, clock);
         }
-        // Once more: who came meanwhile, and found the client done, has left the work to this push.
-        match finish(target) {
-            Finish::Done => {}
-            Finish::Unfinished if is_own => {
+        (Because::LeftToClient, Owed::Marked { reason, asked }) => {
+            seen = run::leave_to_client(target, seen, (reason, asked), clock)?;
+            // Once more: a push that ended meanwhile, and found the client done, has left the work to this one.
+            if ended.verdict(&seen, true).because == Because::LeftToClient {
                 log::info!("{}: no snapshot yet, for the client has not finished", target.label());
                 return Ok(Exit::Done);
             }
-            Finish::Unfinished => log::warn!(
-                "{}: another client has begun a backup here and not finished it, so a snapshot is partial",
-                target.label()
-            ),
-            Finish::Partial => {
-                status = PARTIAL_TRANSFER;
-                intent = Finish::intent_of_status(status, snapshot_on_exit, partial_on_exit);
-            }
         }
+        (Because::ClientUnfinished, _) => log::warn!(
+            "{}: another client has begun a backup here and not finished it, so a snapshot is partial",
+            target.label()
+        ),
+        _ => {}
     }
-    let mut request = Request {
+    let (status, worth) = ended.worth();
+    let request = Request {
         started: context.started.clone(),
         taken_over,
-        ..Request::transfer(intent, status, client.clone())
+        ..Request::transfer(worth, status, client.clone())
     };
-    match seen {
-        Seen::Idle => return Ok(Exit::Done),
-        Seen::Push(line) => request = Request { witness: Witness::Ledger, line: Some(*line), ..request },
-        Seen::Struck => request.witness = Witness::Ledger,
-        Seen::Missing => request.witness = Witness::Missing,
-        Seen::Unpaired => {}
-    }
+    let request = match seen {
+        Seen::Push(line) => request.entered(*line),
+        Seen::Struck => Request { coverage: LedgerCoverage::All, ..request },
+        Seen::Missing => Request { coverage: LedgerCoverage::TransferMissing, ..request },
+        Seen::Unpaired | Seen::Idle => request,
+    };
     Ok(run::run(target, &request, clock)?.exit())
 }
 
-/// What the client says in the module; a run tells why that cannot be read.
-fn finish(target: &Target) -> Finish {
-    File::open(&target.module_path).map_or(Finish::Done, |module| Finish::of_module(module.as_fd()))
+/// A transfer that wrote nothing leaves nothing, but others may have been left to it.
+fn nothing_written(target: &Target, seen: Seen, context: &Context, clock: &Clock) -> Result<Exit> {
+    if matches!(seen, Seen::Idle) {
+        return Ok(Exit::Done);
+    }
+    run::strike(target, &seen)?;
+    let report = run::serve_deferred(target, context.started.clone(), clock)?;
+    Ok(report.map_or(Exit::Done, |report| report.exit()))
 }
 
 /// Timestamps of files lag behind the clock by a tick.

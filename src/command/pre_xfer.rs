@@ -6,11 +6,14 @@ use super::{Context, inquiry, print};
 use crate::clock::Clock;
 use crate::config::arguments::Arguments;
 use crate::config::environment::Connection;
+use crate::config::forbidden::forbids;
 use crate::config::target::Target;
 use crate::confine;
 use crate::decide::refusal::{Sharing, refusal};
+use crate::decide::verdict::Forbidden;
 use crate::run::{Admission, Applicant, admit, note_refusal};
 use crate::tell::error::{Error, Result};
+use crate::tell::escape::unescape;
 use crate::tell::exit::Exit;
 
 /// Reads rsyncd's environment, and lets the transfer in or turns it away.
@@ -22,8 +25,10 @@ pub fn run(context: &Context) -> Result<Exit> {
     let pid = connection
         .pid
         .ok_or_else(|| Error::Environment { variable: "RSYNC_PID", problem: "is not set".to_string() })?;
+    let arguments = Arguments::from_environment().unwrap_or_else(Arguments::unknown);
     let applicant = Applicant {
-        arguments: Arguments::from_environment().unwrap_or_else(Arguments::unknown),
+        forbidden: forbidden(context, &connection, &arguments),
+        arguments,
         request: connection.request.clone(),
         client: connection.client.clone(),
         pid,
@@ -49,6 +54,14 @@ pub fn run(context: &Context) -> Result<Exit> {
         }
         Err(error) => Ok(let_in(&error)),
     }
+}
+
+/// What `rsyncd.conf` forbids of a push; nothing, where it cannot be read.
+fn forbidden(context: &Context, connection: &Connection, arguments: &Arguments) -> Option<Forbidden> {
+    let name = connection.module_name.as_deref().filter(|_| arguments.kind.writes())?;
+    let conf = context.settings.rsyncd().ok()?;
+    let user = unescape(&connection.client.user)?;
+    forbids(conf.module(name)?, &user, arguments)
 }
 
 /// Where even the snapshot root is unknown, what rewrites files may rewrite snapshots.

@@ -7,8 +7,7 @@ use serde::Serialize;
 use super::{Context, print_json};
 use crate::clock::Clock;
 use crate::config::target::Target;
-use crate::decide::finish::Finish;
-use crate::decide::policy::Policy;
+use crate::decide::verdict::{Reporter, Worth};
 use crate::run::{self, Request};
 use crate::store::memory::Work;
 use crate::store::record::Client;
@@ -39,13 +38,12 @@ pub struct Orders {
 impl Orders {
     /// The same for a run on `target`.
     pub fn request(self, target: &Target) -> Request {
-        let Policy { snapshot_on_exit, partial_on_exit, .. } = &target.policy;
         let request = match self.status {
             None => Request::manual(self.due),
             Some(status) => {
-                let intent = Finish::intent_of_status(status, snapshot_on_exit, partial_on_exit);
+                let worth = Worth::of_status(status, Reporter::Client, target.policy.statuses());
                 // There was no daemon to tell who the client is.
-                Request { client: None, ..Request::transfer(intent, status, Client::default()) }
+                Request { client: None, ..Request::transfer(worth, status, Client::default()) }
             }
         };
         Request { rotates: self.rotates, ..request }

@@ -6,6 +6,7 @@
 
 pub mod arguments;
 pub mod environment;
+pub mod forbidden;
 pub mod import;
 pub mod policy_file;
 mod policy_syntax;

@@ -3,18 +3,18 @@
 //! Everything that keeps or loses a snapshot is settled here and tested as data;
 //! [`store`](crate::store) and [`tree`](crate::tree) only carry it out.
 
+pub mod boot_time;
 pub mod brake;
 pub mod claim;
 pub mod clock_guard;
 pub mod damage;
-pub mod finish;
+pub mod fingerprint;
 pub mod forecast;
 pub mod frequency;
 pub mod grade;
 pub mod guards;
 pub mod job;
 pub mod name;
-pub mod overlap;
 pub mod policy;
 pub mod reason;
 pub mod refusal;
@@ -23,4 +23,6 @@ pub mod rotation;
 pub mod slot;
 pub mod space;
 pub mod span;
+pub mod torn;
+pub mod verdict;
 pub mod zone;

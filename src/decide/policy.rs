@@ -6,6 +6,7 @@
 use super::frequency::{Count, Frequency};
 use super::space::FreeSpace;
 use super::span::Span;
+use super::verdict::Statuses;
 use super::zone::Zone;
 use crate::config::arguments::Rewriting;
 
@@ -87,6 +88,13 @@ pub struct Policy {
     pub nice: i32,
     /// I/O scheduling class.
     pub ionice: IoNice,
+}
+
+impl Policy {
+    /// What the ends of transfers are worth.
+    pub fn statuses(&self) -> Statuses<'_> {
+        Statuses { complete: &self.snapshot_on_exit, partial: &self.partial_on_exit }
+    }
 }
 
 impl Default for Policy {

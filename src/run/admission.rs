@@ -16,6 +16,7 @@ use crate::config::arguments::Arguments;
 use crate::config::target::Target;
 use crate::decide::grade::Grade;
 use crate::decide::refusal::{Sharing, refusal};
+use crate::decide::verdict::Forbidden;
 use crate::store::boot::BootTime;
 use crate::store::catalog::{Catalog, names_in};
 use crate::store::gate::Gate;
@@ -35,6 +36,8 @@ const LAST_PAUSE: Duration = Duration::from_millis(200);
 pub struct Applicant {
     /// What it asks for.
     pub arguments: Arguments,
+    /// What `rsyncd.conf` forbids of it.
+    pub forbidden: Option<Forbidden>,
     /// The same as a path, escaped: `RSYNC_REQUEST`.
     pub request: String,
     /// Who it is.
@@ -162,7 +165,7 @@ pub fn note_refusal(target: &Target, applicant: &Applicant, clock: &Clock) -> Re
 }
 
 fn entry(applicant: &Applicant, refused: bool, clock: &Clock) -> Result<Entry> {
-    let Applicant { arguments, request, client, pid } = applicant;
+    let Applicant { arguments, forbidden, request, client, pid } = applicant;
     // First: once the connection's process is dead, nobody descends from it any more.
     let worker = Process::branch_of(*pid)?;
     let owner = Process::of(*pid)?.ok_or_else(|| Error::Environment {
@@ -177,6 +180,8 @@ fn entry(applicant: &Applicant, refused: bool, clock: &Clock) -> Result<Entry> {
         began_at: BootTime::now(),
         request: request.clone(),
         rewriting: arguments.rewriting.clone(),
+        job: arguments.job(),
+        forbidden: *forbidden,
         client: client.clone(),
         owner,
         worker,

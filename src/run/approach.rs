@@ -4,14 +4,15 @@
 //! is marked due before the lock is released, so the push that it is left to finds the mark.
 
 use super::Request;
+use super::facts::facts;
 use super::reap::reap;
 use crate::clock::Clock;
 use crate::config::target::Target;
-use crate::decide::overlap::{Course, Running, course};
+use crate::decide::verdict::{Because, Facts, Moment, Owed, Running, has_waited, verdict};
 use crate::store::gate::Gate;
 use crate::store::ledger::Line;
 use crate::store::root::SnapshotRoot;
-use crate::store::state::{DueReason, State};
+use crate::store::state::{DueMark, State};
 use crate::tell::error::Result;
 
 /// How a run comes to the tree.
@@ -20,8 +21,8 @@ pub(super) enum Approach {
     Closed {
         /// Until this is dropped.
         gate: Gate,
-        /// So many are running all the same.
-        beside: usize,
+        /// The pushes that are running all the same.
+        running: Running,
     },
     /// A push is running, and its hook takes the snapshot.
     Deferred,
@@ -37,34 +38,32 @@ pub(super) fn approach(
     let ledger = target.open_ledger(root)?;
     reap(target, root, &ledger, clock)?;
     let lines: Vec<Line> = ledger.lines()?.into_iter().filter(Line::is_running_push).collect();
-    let since = State::read(root.private())?.deferred_since;
-    match course(running(target, &lines), request.patience(since), clock.now(), target.policy.max_defer) {
-        Course::Defer => {
-            tell(target, &lines);
-            defer(root, request, clock)?;
-            Ok(Approach::Deferred)
-        }
-        Course::Alone | Course::Beside => {
-            Ok(Approach::Closed { gate: Gate::close(root, &ledger)?, beside: lines.len() })
-        }
+    let state = State::read(root.private())?;
+    let running = running(target, &lines);
+    let facts = Facts {
+        running,
+        has_waited: has_waited(state.deferred_since, clock.now(), target.policy.max_defer.delta()),
+        ..facts(target, root, request, &state, Moment::Approach)
+    };
+    let verdict = verdict(&facts);
+    if !matches!(verdict.because, Because::LeftToPushes { .. }) {
+        return Ok(Approach::Closed { gate: Gate::close(root, &ledger)?, running });
     }
+    tell(target, &lines);
+    if let Owed::Marked { reason, asked } = verdict.owed {
+        State::update(root.private(), |state| {
+            state.due = Some(DueMark::on_top_of(state.due.as_ref(), asked, reason, clock.now()));
+            state.deferred_since.get_or_insert(clock.now());
+        })?;
+    }
+    Ok(Approach::Deferred)
 }
 
 fn running(target: &Target, lines: &[Line]) -> Running {
     let rewriting = lines.iter().filter_map(|line| line.entry.as_ref()).flat_map(|entry| &entry.rewriting);
     // What the policy lets through rewrites snapshots in any case.
-    let is_rewriting = rewriting.into_iter().any(|option| !target.policy.allow_options.contains(option));
-    Running { count: lines.len(), is_rewriting }
-}
-
-fn defer(root: &SnapshotRoot, request: &Request, clock: &Clock) -> Result<()> {
-    State::update(root.private(), |state| {
-        if let Some(mark) = request.due_mark(DueReason::Deferred, clock.now(), state.due.as_ref()) {
-            state.due = Some(mark);
-            state.deferred_since.get_or_insert(clock.now());
-        }
-    })
-    .map(drop)
+    let in_place = rewriting.into_iter().any(|option| !target.policy.allow_options.contains(option));
+    Running { count: lines.len(), in_place }
 }
 
 fn tell(target: &Target, running: &[Line]) {

@@ -11,6 +11,7 @@
 
 mod admission;
 mod approach;
+mod facts;
 mod hold;
 mod publish;
 mod reap;
@@ -27,20 +28,20 @@ use chrono::{DateTime, Utc};
 
 pub use admission::{Admission, Applicant, admit, note_refusal};
 pub use report::{Ending, Report};
-pub use request::{Request, Witness};
+pub use request::{Asker, Request};
 pub use rotate::{Disposal, Examined, Rotated, examine, look, rotate};
-pub use transfer::{Seen, leave_to_client, look_up, release_torn};
+pub use transfer::{Ended, Seen, leave_to_client, look_up, release_torn, strike};
 
 use crate::clock::Clock;
 use crate::config::target::Target;
-use crate::decide::finish::Finish;
-use crate::decide::grade::Occasion;
+use crate::decide::verdict::{ClientCompletion, DueReason, Moment, has_waited, verdict};
+use crate::store::boot::BootTime;
 use crate::store::memory::{Failure, Work};
 use crate::store::root::SnapshotRoot;
-use crate::store::state::{DueMark, DueReason, State};
-use crate::store::torn::TornMark;
+use crate::store::state::{DueMark, State};
 use crate::tell::error::Result;
 use crate::tell::escape::escape_path;
+use facts::{facts, scar_times};
 use hold::{Hold, Released};
 
 /// Takes a snapshot of `target` if the request earns one, and rotates.
@@ -108,8 +109,21 @@ fn serve(target: &Target, root: &SnapshotRoot, mut request: Request, clock: &Clo
 /// Whether what is owed may still be had as its client means it to be.
 pub fn awaits_client(target: &Target, root: &SnapshotRoot, mark: &DueMark, now: DateTime<Utc>) -> bool {
     mark.reason == DueReason::Deferred
-        && Finish::of_module(root.module()) == Finish::Unfinished
-        && (now - mark.since) < target.policy.max_defer.delta()
+        && ClientCompletion::of_module(root.module()) == ClientCompletion::Unfinished
+        && !has_waited(Some(mark.since), now, target.policy.max_defer.delta())
+}
+
+/// Serves the pushes that were left to a transfer which wrote nothing, if there are any.
+///
+/// # Errors
+/// As [`run`].
+pub fn serve_deferred(target: &Target, started: BootTime, clock: &Clock) -> Result<Option<Report>> {
+    let root = target.open_root()?;
+    let due = State::read(root.private())?.due;
+    if due.is_none_or(|due| due.reason != DueReason::Deferred) {
+        return Ok(None);
+    }
+    run(target, &Request { started, ..Request::manual(true) }, clock).map(Some)
 }
 
 fn covered(target: &Target) -> Report {
@@ -150,8 +164,8 @@ fn work(
     }
 }
 
-/// What must be on disk before anything waits: the torn mark, or the end of it by a good push of whoever
-/// tore the module, and that the root has had a policy.
+/// What must be on disk before anything waits: the torn mark, or the end of it by a good push that makes up
+/// for it, and that the root has had a policy.
 fn mark_before_lock(
     target: &Target,
     root: &SnapshotRoot,
@@ -159,14 +173,21 @@ fn mark_before_lock(
     now: DateTime<Utc>,
 ) -> Result<()> {
     let earlier = target.memory.recall(&target.module_path).and_then(|memory| memory.torn);
-    let new = torn_mark(target, request, now);
+    let standing = State::read(root.private()).ok().and_then(|state| state.torn);
+    let times = scar_times(root.module(), standing.as_ref().filter(|_| request.push.is_some()));
+    let moment = Moment::Ended { now, noticed: &request.started, scar_times: &times };
+    let marks_on = |state: &State| verdict(&facts(target, root, request, state, moment)).marks;
+    let new = marks_on(&State::default());
+    if let (Some(_), Some(status)) = (&new, request.status) {
+        log::warn!("{}: the transfer ended with status {status}; the module is torn", target.label());
+    }
+    let in_place = request.push.as_ref().is_some_and(|push| push.in_place);
     let marked = State::update(root.private(), |state| {
-        for mark in earlier.iter().chain(&new) {
+        if let Some(mark) = &earlier {
             state.torn = Some(mark.clone().on_top_of(state.torn.as_ref()));
         }
-        if let Some(push) = request.good_push() {
-            state.torn = state.torn.take().and_then(|mark| mark.after_good_push(push));
-        }
+        state.torn = marks_on(state);
+        state.written_in_place |= in_place;
     })
     .and_then(|_| remember_policy(target, root));
     let kept = match (&marked, new) {
@@ -189,16 +210,6 @@ fn mark_before_lock(
 fn remember_policy(target: &Target, root: &SnapshotRoot) -> Result<()> {
     let Some(file) = target.policy_file.as_deref().map(escape_path) else { return Ok(()) };
     State::update(root.private(), |state| state.policy_file = Some(file)).map(drop)
-}
-
-fn torn_mark(target: &Target, request: &Request, now: DateTime<Utc>) -> Option<TornMark> {
-    let (Occasion::Transfer(intent), Some(status)) = (request.occasion, request.status) else { return None };
-    if !intent.tears() {
-        return None;
-    }
-    let label = target.label();
-    log::warn!("{label}: the transfer ended with status {status}; the module is torn");
-    Some(TornMark::new(now, status, request.started.clone(), request.tear()))
 }
 
 /// Remembers the outcome outside the root; never fails a run. Only a success makes up for an

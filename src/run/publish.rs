@@ -7,15 +7,15 @@ use chrono::{DateTime, Utc};
 use nix::errno::Errno;
 
 use super::scan::Scan;
-use super::snapshot::{Outlook, Pass, is_new_mark};
+use super::snapshot::{Pass, Sight};
 use super::verify::{hash_contents, take_up};
 use super::{Ending, Report};
 use crate::clock::Clock;
 use crate::decide::brake::{Brake, Change};
-use crate::decide::finish::Finish;
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
 use crate::decide::rotation::decide;
+use crate::decide::verdict::Verdict;
 use crate::store::durable::c_name;
 use crate::store::pin::Pin;
 use crate::store::publish::Staged;
@@ -28,8 +28,15 @@ use crate::tree::compare::Comparison;
 use crate::tree::syscalls::stat_entry;
 
 impl Pass<'_> {
-    /// Makes a snapshot of this grade; without a scan it is the first one.
-    pub(super) fn publish(&self, grade: Grade, scan: Option<&Scan>, report: &mut Report) -> Result<()> {
+    /// Makes the snapshot that the verdict asks for; without a scan it is the first one.
+    pub(super) fn publish(
+        &self,
+        sight: &Sight,
+        verdict: Verdict,
+        scan: Option<&Scan>,
+        report: &mut Report,
+    ) -> Result<()> {
+        let grade = verdict.snapshot.unwrap_or(Grade::Partial);
         let compared = self.began.elapsed();
         let time = wait_for_free_second(self.root, self.clock, self.now)?;
         let cloning = Instant::now();
@@ -44,7 +51,8 @@ impl Pass<'_> {
             let message = format!("{retired} cannot be recycled, the snapshot was made afresh: {error}");
             report.warn(&self.target.label(), message);
         }
-        let grade = self.grade_after_clone(grade)?;
+        let verdict = self.judge_after_clone(sight, verdict)?;
+        let grade = verdict.snapshot.unwrap_or(Grade::Partial);
         let name = SnapshotName::new(time, grade).text;
         let has_earlier = self.catalog.newest(grade, self.now).is_some();
         let mut comparison = scan.map(|scan| scan.comparison).unwrap_or_default();
@@ -54,6 +62,7 @@ impl Pass<'_> {
         let record = Record {
             status: self.request.status,
             client: self.request.client.clone(),
+            because: Some(verdict.because.clone()),
             duration_seconds: ((compared + cloning.elapsed()).as_secs_f64() * 1_000.0).round() / 1_000.0,
             ..Record::new(time, grade, &staged, &comparison)
         };
@@ -69,8 +78,9 @@ impl Pass<'_> {
             );
         }
         log::info!(
-            "{}: published {name} ({grade}): {} entries, {} added, {} changed, {} removed; {}; {} s",
+            "{}: published {name} ({grade}, {}): {} entries, {} added, {} changed, {} removed; {}; {} s",
             self.target.label(),
+            verdict.because,
             record.entries,
             record.added,
             record.changed,
@@ -88,10 +98,7 @@ impl Pass<'_> {
         }
         report.ending = Ending::Published;
         report.snapshot = Some(name);
-        self.remember(match grade {
-            Grade::Complete => Outlook::COMPLETE,
-            Grade::Partial => Outlook::torn(Some(grade), self.torn_scan(&comparison)),
-        })
+        self.remember(sight, &verdict)
     }
 
     /// Where the catalogue begins with a snapshot that is not the first, most of its inodes are not new. It is on disk by now, and nobody waits.
@@ -143,18 +150,19 @@ impl Pass<'_> {
         .map(drop)
     }
 
-    /// A transfer that failed while we cloned makes partial what would have been complete.
-    fn grade_after_clone(&self, grade: Grade) -> Result<Grade> {
-        let torn = State::read(self.root.private())?.torn;
-        if grade == Grade::Complete && is_new_mark(torn.as_ref(), self.before.torn.as_ref()) {
-            log::warn!("{}: a transfer failed meanwhile; the snapshot is partial", self.target.label());
-            return Ok(Grade::Partial);
+    /// A push that failed, or a backup that began, while the tree was copied makes partial what would
+    /// have been complete.
+    fn judge_after_clone(&self, sight: &Sight, verdict: Verdict) -> Result<Verdict> {
+        if verdict.snapshot != Some(Grade::Complete) {
+            return Ok(verdict);
         }
-        if grade == Grade::Complete && Finish::of_module(self.root.module()) != self.finish {
-            log::warn!("{}: a backup began meanwhile; the snapshot is partial", self.target.label());
-            return Ok(Grade::Partial);
+        let state = State::read(self.root.private())?;
+        let again = self.judge_again(sight, &state);
+        if again.snapshot == Some(Grade::Complete) {
+            return Ok(verdict);
         }
-        Ok(grade)
+        log::warn!("{}: the snapshot is partial: {}", self.target.label(), again.because);
+        Ok(Verdict { snapshot: Some(Grade::Partial), ..again })
     }
 
     fn warn_of_losses(&self, record: &Record, report: &mut Report) {

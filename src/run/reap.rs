@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::config::target::Target;
-use crate::decide::grade::Intent;
+use crate::decide::torn::{Tear, TornMark};
+use crate::decide::verdict::{Asked, DueReason, Reporter, Worth};
 use crate::store::boot::BootTime;
 use crate::store::ledger::{Ledger, Line};
 use crate::store::root::SnapshotRoot;
-use crate::store::state::{Asked, DueMark, DueReason, State};
-use crate::store::torn::{Tear, TornMark};
+use crate::store::state::{DueMark, State};
 use crate::tell::error::Result;
 
 /// What stands for the status of a transfer that nobody knows the end of, as rsyncd itself tells it.
@@ -63,19 +63,18 @@ fn tear(line: &Line, clock: &Clock) -> Option<TornMark> {
         return None;
     }
     let now = BootTime::now();
-    let tear = line.entry.as_ref().map(|entry| Tear::of(entry, now.clone()));
+    let tear = line.entry.as_ref().map(|entry| Tear::of(&entry.push(), now.clone()));
     Some(TornMark::new(clock.exact_now(), line.status.unwrap_or(UNKNOWN_STATUS), now, tear))
 }
 
 fn debt(target: &Target, line: &Line) -> Option<Asked> {
-    let policy = &target.policy;
-    let intent = reliable_status(line).map_or(Intent::Partial, |status| {
-        Intent::of_status(status, &policy.snapshot_on_exit, &policy.partial_on_exit)
+    let worth = reliable_status(line).map_or(Worth::Partial, |status| {
+        Worth::of_status(status, Reporter::Daemon, target.policy.statuses())
     });
-    match intent {
-        Intent::Complete => Some(Asked::GoodTransfer),
-        Intent::Partial => Some(Asked::FailedTransfer),
-        Intent::Nothing => None,
+    match worth {
+        Worth::Complete => Some(Asked::GoodTransfer),
+        Worth::Partial => Some(Asked::FailedTransfer),
+        Worth::Nothing => None,
     }
 }
 

@@ -1,23 +1,21 @@
-//! The look at the module that a pass decides by: how it differs from a snapshot, and whether it is
-//! still as a failed transfer left it.
+//! The look at the module that a pass decides by: how it differs from a snapshot, and what failed
+//! pushes did not finish in it.
 //!
 //! The index of the snapshot is believed as long as a full comparison has proved it lately; one that
 //! was wrong is not used for anything, and it is said so.
 
 use std::os::fd::AsFd;
 
-use chrono::{DateTime, Utc};
-
+use super::Report;
 use super::snapshot::Pass;
-use super::{Report, Witness};
-use crate::decide::grade::Torn;
+use crate::decide::torn::{Scar, TornMark};
 use crate::store::boot::BootTime;
 use crate::store::catalog::Item;
 use crate::store::durable::c_name;
 use crate::store::index_file;
 use crate::store::record::Record;
 use crate::tell::error::{Error, Result};
-use crate::tree::compare::{Comparison, Fingerprint, Knowledge, compare_trees};
+use crate::tree::compare::{Comparison, Knowledge, ScarSearch, compare_trees};
 use crate::tree::index::Index;
 use crate::tree::syscalls::open_directory;
 
@@ -25,15 +23,21 @@ use crate::tree::syscalls::open_directory;
 pub(super) struct Scan {
     pub(super) comparison: Comparison,
     pub(super) index: Option<Index>,
+    /// Directories that a push did not finish, if a failed one is to be looked for.
+    pub(super) scars: Vec<Scar>,
 }
 
 impl Pass<'_> {
     pub(super) fn compare(&self, item: Option<&Item>, report: &mut Report) -> Result<Scan> {
         let live = (self.root.module(), self.root.module_path.as_path());
+        let since = self.before.torn.as_ref().and_then(TornMark::search_since_ns);
+        let search = since.map(ScarSearch::new);
         let Some(item) = item else {
             self.is_full.set(true);
-            let comparison = compare_trees(live, None, &Knowledge::default())?;
-            return Ok(Scan { comparison, index: None });
+            let knowledge = Knowledge { scars: search.as_ref(), ..Knowledge::default() };
+            let comparison = compare_trees(live, None, &knowledge)?;
+            let scars = search.map(ScarSearch::found).unwrap_or_default();
+            return Ok(Scan { comparison, index: None, scars });
         };
         let name = &item.name.text;
         let path = self.root.path.join(name);
@@ -47,11 +51,13 @@ impl Pass<'_> {
             index: index.as_ref(),
             is_proof,
             entries: record.map(|record| record.entries),
+            scars: search.as_ref(),
         };
         let comparison = compare_trees(live, Some((directory.as_fd(), &path)), &knowledge)?;
         self.is_full.set(self.is_full.get() || is_proof || index.is_none());
+        let scars = search.map(ScarSearch::found).unwrap_or_default();
         if comparison.index_errors == 0 {
-            return Ok(Scan { comparison, index });
+            return Ok(Scan { comparison, index, scars });
         }
         let count = comparison.index_errors;
         report.warn(
@@ -61,7 +67,7 @@ impl Pass<'_> {
                  system's change times cannot be trusted; compare it with the others"
             ),
         );
-        Ok(Scan { comparison, index: None })
+        Ok(Scan { comparison, index: None, scars })
     }
 
     /// Whether it is time to prove the index; a time in the future is a wrong clock's.
@@ -81,31 +87,5 @@ impl Pass<'_> {
             comparison.removed,
             BootTime::now().milliseconds_since(&self.request.started),
         );
-    }
-
-    pub(super) fn torn(&self, comparison: &Comparison) -> Torn {
-        let Some(mark) = &self.before.torn else { return Torn::No };
-        // A hook without a ledger knows nobody by name; what it can tell is whether the tree has changed.
-        if !mark.clients().is_empty() && self.request.witness != Witness::None {
-            return Torn::ByOthers;
-        }
-        let changed = match &mark.fingerprint {
-            Some(fingerprint) => *fingerprint != comparison.fingerprint,
-            // The hook that set the mark never came to scan: what changed since then shows in the
-            // kernel's change times.
-            None => Some(comparison.newest_ctime_ns) > mark.since.timestamp_nanos_opt(),
-        };
-        if changed { Torn::Changed } else { Torn::Unchanged }
-    }
-
-    /// The scan to hold a torn mark against: the tree as the failed transfer left it. None if
-    /// something has changed it since the mark, for that may be a good transfer whose hook waits
-    /// for us. A change in the future is one of a wrong clock, and says nothing.
-    pub(super) fn torn_scan(&self, comparison: &Comparison) -> Option<Fingerprint> {
-        let nanoseconds = |time: DateTime<Utc>| time.timestamp_nanos_opt().unwrap_or(i64::MAX);
-        let marked = nanoseconds(self.before.torn.as_ref()?.since);
-        let now = nanoseconds(self.clock.exact_now());
-        let changed_since = (marked + 1..=now).contains(&comparison.newest_ctime_ns);
-        (!changed_since).then_some(comparison.fingerprint)
     }
 }

@@ -3,8 +3,8 @@
 //! Order: clean up → close the gate → note the moment → compare → clone → open the gate → publish or verify → remember.
 //! The gate is open again before anything is synced: links in staging are out of everybody's way. The moment is taken
 //! before the first directory is read: whoever asks later than that has changes we may have missed, and is
-//! not covered by us. The torn mark is looked at before the scan and again after the clone, and only
-//! the mark that was there before is ever cleared. The state is written last: a run that dies
+//! not covered by us. The marks are looked at before the scan and again after the clone, and only
+//! marks that were there before are ever cleared. The state is written last: a run that dies
 //! before that leaves its marks standing, and the next run only does a little more than it must.
 
 use std::cell::Cell;
@@ -13,13 +13,20 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 
 use super::approach::{Approach, approach};
+use super::facts::facts;
+use super::request::Asker;
 use super::scan::Scan;
-use super::{Ending, Report, Request, Witness, rotate};
+use super::{Ending, Report, Request, rotate};
 use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::decide::clock_guard::clock_jump;
-use crate::decide::finish::Finish;
-use crate::decide::grade::{Grade, Occasion, Outcome, Torn, outcome};
+use crate::decide::fingerprint::Fingerprint;
+use crate::decide::grade::Grade;
+use crate::decide::torn::{Scar, TearLook, TornMark};
+use crate::decide::verdict::{
+    Because, ClientCompletion, Facts, LedgerCoverage, Look, Moment, Owed, Running, Shortfall, Verdict,
+    aftermath, verdict,
+};
 use crate::store::boot::BootTime;
 use crate::store::catalog::{Catalog, Item};
 use crate::store::gate::Gate;
@@ -28,9 +35,9 @@ use crate::store::record::Record;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, DueReason, LastRun, State};
-use crate::store::torn::TornMark;
 use crate::tell::error::Result;
-use crate::tree::compare::{Comparison, Fingerprint};
+use crate::tree::compare::Comparison;
+use crate::tree::index::{Stamp, now_ns};
 
 /// One pass over the module.
 pub(super) struct Pass<'a> {
@@ -44,15 +51,29 @@ pub(super) struct Pass<'a> {
     pub(super) before: State,
     pub(super) catalog: Catalog,
     /// How far the client says that it has come.
-    pub(super) finish: Finish,
+    completion: ClientCompletion,
     /// Whether a comparison has been a full one.
     pub(super) is_full: Cell<bool>,
-    /// Whether the tree is that of the newest complete snapshot, and nobody writes to it.
-    is_whole: Cell<bool>,
     /// Closed as long as the tree is read.
     pub(super) gate: Cell<Option<Gate>>,
-    /// How many pushes go on all the same.
-    pub(super) beside: usize,
+    /// The pushes that go on all the same.
+    running: Running,
+}
+
+/// What a look at the tree has shown.
+#[derive(Debug, Clone)]
+pub(super) struct Sight {
+    fingerprint: Fingerprint,
+    newest_ctime_ns: i64,
+    scars: Vec<Scar>,
+    /// When the look ended, by the wall clock.
+    ended: DateTime<Utc>,
+    /// Whether every later change has a later change time than all that was seen.
+    is_settled: bool,
+    /// When the look before began, if the tree is as that left it.
+    unchanged_since: Option<BootTime>,
+    differs_from_complete: Option<bool>,
+    differs_from_newest: Option<bool>,
 }
 
 /// Cleans up after earlier runs, compares, publishes what the request earns, and remembers it.
@@ -64,24 +85,21 @@ pub(super) fn snapshot(
 ) -> Result<Report> {
     let mut report = Report::new(target, Ending::Unchanged);
     let before = State::update(root.private(), |_| ())?;
-    let request = &request.clone().with_deferred(before.deferred_since.is_some());
     // Before the visible ones: what somebody brings back meanwhile is then in both lists, not in neither.
     let retired = retire::retired(root)?;
     let mut catalog = Catalog::read(root, &target.policy.time_zone)?;
     catalog.pin(&before.pins);
     finish_earlier_work(target, root, &catalog, &retired, &mut report)?;
-    let Approach::Closed { gate, beside } = approach(target, root, request, clock)? else {
+    let Approach::Closed { gate, running } = approach(target, root, request, clock)? else {
         report.ending = Ending::Deferred;
         return Ok(report);
     };
-    if beside > 0 {
-        let others = if beside == 1 { "a push is".to_string() } else { format!("{beside} pushes are") };
-        report.warn(&target.label(), format!("{others} still running, so a snapshot is partial"));
+    if running.count > 0 {
+        let because = Because::Running { count: running.count, in_place: running.in_place };
+        report.warn(&target.label(), format!("{because}, so a snapshot is partial"));
     }
-    if request.witness == Witness::Missing {
-        let message =
-            "pre-xfer has not entered this transfer, so it may overlap with others; a snapshot is partial";
-        report.warn(&target.label(), message.to_string());
+    if request.coverage == LedgerCoverage::TransferMissing {
+        report.warn(&target.label(), format!("{}; a snapshot is partial", Because::NotInLedger));
     }
     let now = clock.now();
     let scan_began = BootTime::now();
@@ -96,11 +114,10 @@ pub(super) fn snapshot(
         now,
         before,
         catalog,
-        finish: Finish::of_module(root.module()),
+        completion: ClientCompletion::of_module(root.module()),
         is_full: Cell::new(false),
-        is_whole: Cell::new(false),
         gate: Cell::new(Some(gate)),
-        beside,
+        running,
     };
     // What could not be finished takes space that the next transfer may need.
     pass.run(&mut report).inspect_err(|error| {
@@ -135,32 +152,48 @@ impl Pass<'_> {
     fn run(&self, report: &mut Report) -> Result<()> {
         if self.is_first() {
             self.is_full.set(true);
-            return self.publish(Grade::Complete, None, report);
+            let sight = self.first_sight();
+            return self.publish(&sight, self.judge(&sight), None, report);
         }
         let newest = self.catalog.newest(Grade::Complete, self.now);
-        let Scan { comparison, index } = self.compare(newest, report)?;
-        // Whatever failed, it has changed nothing, or all is as it was: no mixture of two states.
-        // Without the ledger somebody may be about to change it.
-        let is_alone = self.before.paired && self.beside == 0;
-        let is_whole = newest.is_some() && !comparison.differs() && is_alone;
-        self.is_whole.set(is_whole);
-        let torn = if is_whole { Torn::No } else { self.torn(&comparison) };
-        self.tell_scan(&comparison);
-        match self.outcome(torn) {
-            Outcome::Failed => {
-                report.ending = Ending::FailedTransfer;
-                self.remember(Outlook::torn(None, self.torn_scan(&comparison)))
+        let mut scan = self.compare(newest, report)?;
+        self.tell_scan(&scan.comparison);
+        let mut sight = self.sight(newest, &mut scan);
+        let mut verdict = self.judge(&sight);
+        if verdict.snapshot == Some(Grade::Partial) {
+            // The newest snapshot of any grade may show the same.
+            let of_all = self.catalog.newest(Grade::Partial, self.now);
+            if newest.map(|item| &item.name) != of_all.map(|item| &item.name) {
+                scan = self.compare(of_all, report)?;
             }
-            Outcome::StillTorn => self.stay_torn(newest, &comparison, report),
-            Outcome::Snapshot(Grade::Complete) => match newest {
-                Some(newest) if !comparison.differs() => self.verify(newest, report),
-                Some(newest) if self.is_too_soon(newest) => self.put_off(report),
-                _ => self.publish(Grade::Complete, Some(&Scan { comparison, index }), report),
-            },
-            Outcome::Snapshot(Grade::Partial) => {
-                self.publish_partial(Scan { comparison, index }, newest, report)
+            sight.differs_from_newest = of_all.map(|_| scan.comparison.differs());
+            verdict = self.judge(&sight);
+        }
+        self.keep_current(newest, &sight, &verdict)?;
+        let label = self.target.label();
+        match (verdict.snapshot, &verdict.because) {
+            (Some(_), _) => return self.publish(&sight, verdict, Some(&scan), report),
+            (None, Because::Unchanged { grade }) => {
+                let same = self.catalog.newest(*grade, self.now).map(|item| item.name.text.clone());
+                log::info!("{label}: nothing changed since {}", same.as_deref().unwrap_or_default());
+                report.ending = Ending::Unchanged;
+                report.snapshot = same;
+            }
+            (None, Because::TooSoon) => {
+                let interval = self.target.policy.min_interval;
+                log::info!("{label}: sooner than min_interval {interval}; marked due");
+                report.ending = Ending::TooSoon;
+            }
+            (None, Because::StillTorn) => {
+                log::info!("{label}: still torn and not changed since; no snapshot");
+                report.ending = Ending::Torn;
+            }
+            (None, because) => {
+                log::info!("{label}: no snapshot: {because}");
+                report.ending = Ending::FailedTransfer;
             }
         }
+        self.remember(&sight, &verdict)
     }
 
     /// Whether there is nothing to compare the tree with, nor a torn mark to hold against it: then the
@@ -168,41 +201,91 @@ impl Pass<'_> {
     fn is_first(&self) -> bool {
         self.catalog.newest(Grade::Partial, self.now).is_none()
             && self.before.torn.is_none()
-            && self.outcome(Torn::No) == Outcome::Snapshot(Grade::Complete)
+            && self.judge(&self.first_sight()).snapshot == Some(Grade::Complete)
     }
 
-    /// What to make of the tree: partial at most if others are writing to it, or may be, or if its
-    /// client says that it is not whole.
-    fn outcome(&self, torn: Torn) -> Outcome {
-        let is_whole = self.finish.allows_complete(&self.target.policy.snapshot_on_exit);
-        let is_uncertain = self.beside > 0 || self.request.witness == Witness::Missing || !is_whole;
-        match outcome(self.request.occasion, torn) {
-            Outcome::Snapshot(Grade::Complete) if is_uncertain => Outcome::Snapshot(Grade::Partial),
-            // What is owed cannot be had as it was, nor what a good push has brought just before somebody unknown failed;
-            // what there is of it is worth a partial one.
-            Outcome::StillTorn if self.request.is_owed || self.request.good_push().is_some() => {
-                Outcome::Snapshot(Grade::Partial)
-            }
-            outcome => outcome,
+    fn first_sight(&self) -> Sight {
+        Sight {
+            fingerprint: Fingerprint::default(),
+            newest_ctime_ns: i64::MAX,
+            scars: Vec::new(),
+            ended: self.clock.exact_now(),
+            is_settled: false,
+            unchanged_since: None,
+            differs_from_complete: None,
+            differs_from_newest: None,
         }
     }
 
-    /// Nothing new is safe to publish; but a tree that equals the newest complete snapshot keeps that one current.
-    fn stay_torn(&self, newest: Option<&Item>, comparison: &Comparison, report: &mut Report) -> Result<()> {
-        log::info!("{}: still torn and not changed since; no snapshot", self.target.label());
-        if let Some(newest) = newest.filter(|_| !comparison.differs()) {
-            self.move_verified_until(newest)?;
+    fn sight(&self, newest: Option<&Item>, scan: &mut Scan) -> Sight {
+        let Comparison { fingerprint, newest_ctime_ns, .. } = scan.comparison;
+        let last = self.before.last_run.as_ref().filter(|_| !self.before.written_in_place);
+        let unchanged = last.filter(|last| last.fingerprint == Some(fingerprint));
+        let stamp = Stamp { inode: 0, ctime_ns: newest_ctime_ns, mtime_ns: 0 };
+        Sight {
+            fingerprint,
+            newest_ctime_ns,
+            scars: std::mem::take(&mut scan.scars),
+            ended: self.clock.exact_now(),
+            is_settled: stamp.settled(now_ns()) == stamp,
+            unchanged_since: unchanged.map(|last| last.scan_began.clone()),
+            differs_from_complete: newest.map(|_| scan.comparison.differs()),
+            differs_from_newest: None,
         }
-        report.ending = Ending::Torn;
-        self.remember(Outlook::torn(None, self.torn_scan(comparison)))
     }
 
-    fn verify(&self, newest: &Item, report: &mut Report) -> Result<()> {
-        self.move_verified_until(newest)?;
-        log::info!("{}: nothing changed since {}", self.target.label(), newest.name.text);
-        report.ending = Ending::Unchanged;
-        report.snapshot = Some(newest.name.text.clone());
-        self.remember(Outlook::COMPLETE)
+    fn judge(&self, sight: &Sight) -> Verdict {
+        self.with_facts(sight, &self.before, self.completion, verdict)
+    }
+
+    /// The verdict on what was seen, when the tree is copied and more may be known.
+    pub(super) fn judge_again(&self, sight: &Sight, state: &State) -> Verdict {
+        let completion = self.completion.worse(ClientCompletion::of_module(self.root.module()));
+        self.with_facts(sight, state, completion, verdict)
+    }
+
+    fn with_facts<R>(
+        &self,
+        sight: &Sight,
+        state: &State,
+        completion: ClientCompletion,
+        decide: impl FnOnce(&Facts) -> R,
+    ) -> R {
+        let tears = TearLook {
+            seen: self.before.torn.as_ref(),
+            unchanged_since: sight.unchanged_since.as_ref(),
+            scars: &sight.scars,
+            fingerprint: sight.fingerprint,
+            newest_ctime_ns: sight.newest_ctime_ns,
+            ended: sight.ended,
+        };
+        let look = Look {
+            tears: &tears,
+            differs_from_complete: sight.differs_from_complete,
+            differs_from_newest: sight.differs_from_newest,
+            is_too_soon_for_complete: self.is_too_soon(Grade::Complete),
+            is_too_soon_for_partial: self.is_too_soon(Grade::Partial),
+        };
+        decide(&Facts {
+            is_paired: self.before.paired,
+            running: self.running,
+            // The gate has been closed.
+            has_waited: true,
+            has_deferred: self.before.deferred_since.is_some(),
+            completion,
+            due: state.due.as_ref().map(|due| due.fact(&self.scan_began)),
+            ..facts(self.target, self.root, self.request, state, Moment::Looked(look))
+        })
+    }
+
+    /// A tree that equals the newest complete snapshot keeps that one current, whatever comes of this run.
+    fn keep_current(&self, newest: Option<&Item>, sight: &Sight, verdict: &Verdict) -> Result<()> {
+        let is_in_place = verdict.marks.as_ref().is_some_and(TornMark::is_in_place);
+        let is_failed = matches!(verdict.because, Because::Failed { .. });
+        match newest.filter(|_| sight.differs_from_complete == Some(false) && !is_in_place && !is_failed) {
+            Some(newest) => self.move_verified_until(newest),
+            None => Ok(()),
+        }
     }
 
     fn move_verified_until(&self, item: &Item) -> Result<()> {
@@ -230,116 +313,52 @@ impl Pass<'_> {
         }
     }
 
-    fn is_too_soon(&self, newest: &Item) -> bool {
-        let is_transfer = matches!(self.request.occasion, Occasion::Transfer(_));
-        let since_newest = self.now - newest.name.time;
-        (is_transfer || self.request.only_if_due) && since_newest < self.target.policy.min_interval.delta()
-    }
-
-    fn put_off(&self, report: &mut Report) -> Result<()> {
-        let interval = self.target.policy.min_interval;
-        log::info!("{}: sooner than min_interval {interval}; marked due", self.target.label());
-        report.ending = Ending::TooSoon;
-        self.remember(Outlook { owed: true, ..Outlook::REPAIRED })
-    }
-
-    /// A partial snapshot, unless the newest one of any grade shows the same.
-    fn publish_partial(&self, scan: Scan, newest: Option<&Item>, report: &mut Report) -> Result<()> {
-        let Scan { comparison, index } = scan;
-        if let Some(newest) = newest.filter(|_| !comparison.differs()) {
-            self.move_verified_until(newest)?;
-        }
-        let newest_of_all = self.catalog.newest(Grade::Partial, self.now);
-        let same = newest.map(|item| &item.name) == newest_of_all.map(|item| &item.name);
-        let Scan { comparison, index } =
-            if same { Scan { comparison, index } } else { self.compare(newest_of_all, report)? };
-        match newest_of_all.filter(|_| !comparison.differs()) {
-            Some(item) => {
-                log::info!("{}: nothing changed since {}", self.target.label(), item.name.text);
-                report.ending = Ending::Unchanged;
-                report.snapshot = Some(item.name.text.clone());
-                self.remember(Outlook::torn(Some(Grade::Partial), self.torn_scan(&comparison)))
-            }
-            None => self.publish(Grade::Partial, Some(&Scan { comparison, index }), report),
-        }
-    }
-
-    /// Whether the debt is paid now that the tree is safe up to the grade `covered`.
-    fn serves(&self, due: &DueMark, covered: Option<Grade>, is_torn: bool) -> bool {
-        let is_by_ledger = matches!(due.reason, DueReason::Deferred | DueReason::Interrupted);
-        // Of a torn tree, or an unfinished one, nothing better can be had, and whoever mends it brings a snapshot of its own.
-        let is_torn = is_torn || self.finish == Finish::Unfinished;
-        let is_beyond_help =
-            is_torn && (is_by_ledger || self.request.is_owed) || !due.marked.is_of_this_boot();
-        let wanted = if is_beyond_help && self.beside == 0 { Grade::Partial } else { due.asked.grade() };
-        !due.marked.is_after(&self.scan_began) && covered.is_some_and(|covered| covered >= wanted)
-    }
-
-    fn last_run(&self, covered: Option<Grade>) -> LastRun {
-        LastRun { time: self.now, scan_began: self.scan_began.clone(), covered }
+    fn is_too_soon(&self, grade: Grade) -> bool {
+        let can_wait = matches!(self.request.asker, Asker::Transfer(_)) || self.request.only_if_due;
+        let newest = self.catalog.newest(grade, self.now);
+        let interval = self.target.policy.min_interval.delta();
+        can_wait && newest.is_some_and(|newest| self.now - newest.name.time < interval)
     }
 
     /// Writes what the next run has to know.
-    pub(super) fn remember(&self, outlook: Outlook) -> Result<()> {
+    pub(super) fn remember(&self, sight: &Sight, carried_out: &Verdict) -> Result<()> {
         let history = self.before.history();
         let limit = self.target.policy.clock_jump;
         let jump = clock_jump(history.clock_jump.as_ref(), history.last_run, self.now, limit);
         State::update(self.root.private(), |state| {
-            state.last_run = Some(self.last_run(outlook.covered));
+            state.last_run = Some(LastRun {
+                time: self.now,
+                scan_began: self.scan_began.clone(),
+                covered: carried_out.covered(),
+                fingerprint: Some(sight.fingerprint).filter(|_| sight.is_settled),
+            });
             state.clock_jump = jump;
             state.full_comparison = Some(self.now).filter(|_| self.is_full.get()).or(state.full_comparison);
-            if !is_new_mark(state.torn.as_ref(), self.before.torn.as_ref()) {
-                match (outlook.repaired, &mut state.torn) {
-                    _ if self.is_whole.get() => state.torn = None,
-                    (true, torn) if self.request.witness == Witness::None => *torn = None,
-                    (true, torn) => *torn = torn.take().and_then(TornMark::after_repair),
-                    (false, Some(mark)) if mark.fingerprint.is_none() => mark.fingerprint = outlook.torn_scan,
-                    _ => {}
+            let (marks, owed) =
+                self.with_facts(sight, state, self.completion, |facts| aftermath(facts, carried_out));
+            state.torn = marks;
+            match owed {
+                Owed::AsBefore => {}
+                Owed::Paid => state.due = None,
+                Owed::Marked { .. } if state.due.as_ref().is_some_and(|due| self.is_promised(due)) => {}
+                Owed::Marked { reason, asked } => {
+                    state.due = Some(DueMark::on_top_of(state.due.as_ref(), asked, reason, self.now));
                 }
             }
-            let is_torn = state.torn.is_some();
-            state.due = state.due.take().filter(|due| !self.serves(due, outlook.covered, is_torn));
             if state.deferred_since.is_some() {
                 // The next partial one beside pushes that never end has to wait as long again.
-                state.deferred_since = Some(self.now).filter(|_| self.beside > 0);
+                state.deferred_since = Some(self.now).filter(|_| self.running.count > 0);
             }
-            // Somebody who gave up meanwhile was told that we would go once more.
-            let is_promised =
-                |due: &DueMark| due.reason == DueReason::LockBusy && due.marked.is_after(&self.scan_began);
-            if outlook.owed && !state.due.as_ref().is_some_and(is_promised) {
-                state.due = self.request.due_mark(DueReason::MinInterval, self.now, state.due.as_ref());
+            state.written_in_place = false;
+            if let (Asker::Transfer(_), Some(status)) = (self.request.asker, self.request.status) {
+                state.shortfall = Shortfall::after(state.shortfall.take(), status, carried_out, self.now);
             }
         })
         .map(drop)
     }
-}
 
-/// What a pass has found out about the module's tree.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Outlook {
-    /// The grade up to which the tree as it was is safe in a snapshot now.
-    covered: Option<Grade>,
-    /// It is a state that a transfer finished: no longer torn.
-    repaired: bool,
-    /// What to hold a standing torn mark against that has nothing yet.
-    torn_scan: Option<Fingerprint>,
-    /// A snapshot of it is still owed.
-    owed: bool,
-}
-
-impl Outlook {
-    /// Complete and safe.
-    pub(super) const COMPLETE: Outlook = Outlook { covered: Some(Grade::Complete), ..Outlook::REPAIRED };
-    /// A transfer that ended well has changed it.
-    const REPAIRED: Outlook = Outlook { covered: None, repaired: true, torn_scan: None, owed: false };
-
-    /// As torn as it was.
-    pub(super) fn torn(covered: Option<Grade>, torn_scan: Option<Fingerprint>) -> Self {
-        Outlook { covered, repaired: false, torn_scan, owed: false }
+    /// A run that gave up meanwhile was told that this one would go once more.
+    fn is_promised(&self, due: &DueMark) -> bool {
+        due.reason == DueReason::LockBusy && due.marked.is_after(&self.scan_began)
     }
-}
-
-/// Whether `mark` was set by another transfer than the one that `known` tells of.
-pub(super) fn is_new_mark(mark: Option<&TornMark>, known: Option<&TornMark>) -> bool {
-    mark.is_some_and(|mark| known.is_none_or(|known| known.noticed != mark.noticed))
 }

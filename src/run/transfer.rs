@@ -4,12 +4,18 @@
 //! torn mark, or the end of one, is on disk; then as one that has ended, in the care of its hook, until its snapshot
 //! is safe or owed. So whatever instant the hook is killed at, the next run finds what is left to do.
 
+use std::fs::File;
+use std::os::fd::AsFd;
+
 use super::Request;
 use super::reap::reap;
 use crate::clock::Clock;
 use crate::config::environment::Transfer;
 use crate::config::settings::Settings;
 use crate::config::target::Target;
+use crate::decide::verdict::{
+    self, ClientCompletion, Facts, LedgerCoverage, Moment, Occasion, Running, Verdict, Worth, end_of_transfer,
+};
 use crate::store::boot::BootTime;
 use crate::store::ledger::{Entry, Line};
 use crate::store::process::Process;
@@ -20,7 +26,7 @@ use crate::tell::error::{Error, Result};
 /// What the ledger says of a transfer that has ended.
 #[derive(Debug)]
 pub enum Seen {
-    /// It could not change anything: a download, a listing, a dry run, or it was turned away.
+    /// It is no push, or pre-xfer turned it away.
     Idle,
     /// It was a push.
     Push(Box<Line>),
@@ -30,6 +36,73 @@ pub enum Seen {
     Missing,
     /// pre-xfer does not run for this module.
     Unpaired,
+}
+
+/// A transfer that has ended, before anything is known of its root.
+pub struct Ended<'a> {
+    /// The module.
+    pub target: &'a Target,
+    /// What the daemon says.
+    pub transfer: &'a Transfer,
+}
+
+impl Ended<'_> {
+    /// How it ended, and what that is worth.
+    pub fn worth(&self) -> (i32, Worth) {
+        end_of_transfer(self.transfer.status, self.completion(), self.target.policy.statuses())
+    }
+
+    /// What the client says in the module. That it cannot be read is told by the run.
+    fn completion(&self) -> ClientCompletion {
+        let module = File::open(&self.target.module_path);
+        module.map_or(ClientCompletion::Done, |module| ClientCompletion::of_module(module.as_fd()))
+    }
+
+    /// The verdict as far as the transfer alone tells; `brought_unfinished` says whether the client's word
+    /// that it has not finished came with it.
+    pub fn verdict(&self, seen: &Seen, brought_unfinished: bool) -> Verdict {
+        let (status, worth) = self.worth();
+        let entry = match seen {
+            Seen::Push(line) => line.entry.as_ref(),
+            _ => None,
+        };
+        let push = entry.map(Entry::push);
+        let occasion = Occasion::Transfer(verdict::Transfer {
+            worth,
+            status,
+            push: push.as_ref(),
+            is_no_push: matches!(seen, Seen::Idle),
+            forbidden: entry.and_then(|entry| entry.forbidden),
+            brought_unfinished,
+        });
+        let coverage = match seen {
+            Seen::Unpaired => LedgerCoverage::None,
+            Seen::Missing => LedgerCoverage::TransferMissing,
+            Seen::Idle | Seen::Push(_) | Seen::Struck => LedgerCoverage::All,
+        };
+        verdict::verdict(&Facts {
+            occasion,
+            moment: Moment::Approach,
+            coverage,
+            is_paired: coverage != LedgerCoverage::None,
+            running: Running::default(),
+            has_waited: false,
+            has_deferred: false,
+            completion: self.completion(),
+            torn: None,
+            due: None,
+            statuses: self.target.policy.statuses(),
+        })
+    }
+}
+
+/// Strikes a transfer that wrote nothing out of the ledger.
+///
+/// # Errors
+/// If the ledger cannot be changed.
+pub fn strike(target: &Target, seen: &Seen) -> Result<()> {
+    let Seen::Push(line) = seen else { return Ok(()) };
+    target.open_ledger(&target.open_root()?)?.strike(line)
 }
 
 /// Looks the transfer up, and strikes it out if nothing more has to be done about it. Makes nothing: whether the
@@ -60,10 +133,14 @@ pub fn look_up(target: &Target, settings: &Settings, transfer: &Transfer) -> Res
 /// Leaves the snapshot of a push to the next one of its client, who has more to send. Should that never come, what
 /// there is becomes due: the mark is there before the push is struck out. A mark that stands keeps its time, or
 /// a client that begins again and again would never be overdue.
-pub fn leave_to_client(target: &Target, seen: Seen, clock: &Clock) -> Result<Seen> {
+pub fn leave_to_client(
+    target: &Target,
+    seen: Seen,
+    (reason, asked): (DueReason, Asked),
+    clock: &Clock,
+) -> Result<Seen> {
     let root = target.open_root()?;
     let marked = BootTime::now();
-    let (asked, reason) = (Asked::FailedTransfer, DueReason::Deferred);
     State::update(root.private(), |state| {
         state.due = Some(match state.due.take() {
             Some(standing) => DueMark { marked, ..standing },

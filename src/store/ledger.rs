@@ -29,6 +29,9 @@ use super::record::{Client, FORMAT, to_toml};
 use super::root::{Room, SnapshotRoot};
 use crate::clock::Clock;
 use crate::config::arguments::{Kind, Rewriting};
+use crate::decide::job::Job;
+use crate::decide::torn::Push;
+use crate::decide::verdict::Forbidden;
 use crate::tell::error::{Error, Result};
 
 /// The room of the ledger.
@@ -54,6 +57,12 @@ pub struct Entry {
     /// The options with which it rewrites files in place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rewriting: Vec<Rewriting>,
+    /// What it is to do; none if its arguments were not understood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Job>,
+    /// What `rsyncd.conf` forbids of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forbidden: Option<Forbidden>,
     /// Who transfers.
     pub client: Client,
     /// The process that serves the connection and runs the hooks; once the transfer has ended, that of its post-xfer.
@@ -74,9 +83,25 @@ impl Entry {
             began_at: BootTime::now(),
             request: String::new(),
             rewriting: Vec::new(),
+            job: None,
+            forbidden: None,
             client,
             owner,
             worker: None,
+        }
+    }
+
+    /// What matters of it for what it tears or mends.
+    pub fn push(&self) -> Push {
+        Push {
+            client: self.client.identity(),
+            request: self.request.clone(),
+            began: self.began_at.clone(),
+            began_at: self.began,
+            sequence: None,
+            job: self.job.clone(),
+            in_place: !self.rewriting.is_empty(),
+            only_deletes: self.kind == Kind::DeletionOnly,
         }
     }
 

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::durable::{self, Place};
 use super::lock::Guard;
 use super::record::to_toml;
-use super::torn::TornMark;
+use crate::decide::torn::TornMark;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 use crate::tree::syscalls::is_privileged;

@@ -22,6 +22,5 @@ pub mod retire;
 pub mod root;
 pub mod state;
 pub mod token;
-pub mod torn;
 mod trust;
 pub mod turn;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::durable::{self, Place};
 use super::publish::Staged;
 use crate::decide::grade::Grade;
+use crate::decide::verdict::Because;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{deserialize_line, escape, escape_path, one_line, unescape};
 use crate::tree::compare::{Comparison, Known};
@@ -61,6 +62,9 @@ pub struct Record {
     /// `RSYNC_EXIT_STATUS` of the transfer; none for a manual snapshot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<i32>,
+    /// Why it has its grade; none for one of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<Because>,
     /// Entries in the snapshot.
     #[serde(default)]
     pub entries: u64,
@@ -183,6 +187,7 @@ impl Record {
             grade,
             adopted: false,
             status: None,
+            because: None,
             entries: 0,
             added: 0,
             changed: 0,

@@ -18,12 +18,15 @@ use super::durable::{self, Place, c_name};
 use super::lock::Guard;
 use super::pin::Pins;
 use super::record::{FORMAT, first_line, to_toml};
-use super::torn::TornMark;
 use crate::decide::brake::Brake;
 use crate::decide::clock_guard::ClockJump;
 use crate::decide::damage::Damage;
+use crate::decide::fingerprint::Fingerprint;
 use crate::decide::grade::Grade;
 use crate::decide::rotation::History;
+use crate::decide::torn::TornMark;
+pub use crate::decide::verdict::{Asked, DueReason};
+use crate::decide::verdict::{Due, Shortfall};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
@@ -54,6 +57,12 @@ pub struct State {
     /// Since when snapshots are left to pushes that are still running.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deferred_since: Option<DateTime<Utc>>,
+    /// A push wrote into files in place, and the tree was not looked at since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub written_in_place: bool,
+    /// Pushes in a row that brought no complete snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shortfall: Option<Shortfall>,
     /// When the module was last compared as a whole, without trusting an index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub full_comparison: Option<DateTime<Utc>>,
@@ -97,42 +106,9 @@ pub struct LastRun {
     /// The grade up to which the tree of that moment is safe in a snapshot, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub covered: Option<Grade>,
-}
-
-/// Why a snapshot is owed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DueReason {
-    /// A run gave up waiting for the lock.
-    LockBusy,
-    /// A push came sooner than `min_interval` after the last snapshot.
-    MinInterval,
-    /// A push ended while another one was still running, or while its client had more to send.
-    Deferred,
-    /// A push ended, and its hook never ran or was killed.
-    Interrupted,
-}
-
-/// Who asked for a snapshot that is owed; the more it is worth, the greater.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Asked {
-    /// A transfer that ended badly, where the policy wants a partial one.
-    FailedTransfer,
-    /// A person or a timer.
-    ByHand,
-    /// A transfer that ended well.
-    GoodTransfer,
-}
-
-impl Asked {
-    /// The grade that is hoped for.
-    pub fn grade(self) -> Grade {
-        match self {
-            Asked::FailedTransfer => Grade::Partial,
-            Asked::ByHand | Asked::GoodTransfer => Grade::Complete,
-        }
-    }
+    /// The tree of that moment, if any later change shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// A snapshot is owed since then.
@@ -149,6 +125,33 @@ pub struct DueMark {
     pub reason: DueReason,
 }
 
+impl DueMark {
+    /// A debt for `reason` from now on; a standing one may be worth more, and is older.
+    pub fn on_top_of(
+        standing: Option<&DueMark>,
+        asked: Asked,
+        reason: DueReason,
+        now: DateTime<Utc>,
+    ) -> Self {
+        DueMark {
+            since: standing.map_or(now, |mark| mark.since),
+            marked: BootTime::now(),
+            asked: asked.max(standing.map_or(Asked::FailedTransfer, |mark| mark.asked)),
+            reason,
+        }
+    }
+
+    /// What it says to a look at the tree that began at `look_began`.
+    pub fn fact(&self, look_began: &BootTime) -> Due {
+        Due {
+            asked: self.asked,
+            reason: self.reason,
+            is_of_earlier_boot: !self.marked.is_of_this_boot(),
+            is_newer_than_look: self.marked.is_after(look_began),
+        }
+    }
+}
+
 impl Default for State {
     fn default() -> Self {
         State {
@@ -159,6 +162,8 @@ impl Default for State {
             torn: None,
             due: None,
             deferred_since: None,
+            written_in_place: false,
+            shortfall: None,
             full_comparison: None,
             clock_jump: None,
             confirmed_future: None,

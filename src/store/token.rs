@@ -1,4 +1,4 @@
-//! The files by which a client tells how far its backup has come: see [`Finish`].
+//! The files by which a client tells how far its backup has come: see [`ClientCompletion`].
 //!
 //! They say *unfinished* rather than *complete* so that a finished backup holds nothing but what was backed
 //! up, and one that changed nothing leaves the very same inodes as before: it counts as unchanged. A file
@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use chrono::{DateTime, Utc};
 
 use super::durable::c_name;
-use crate::decide::finish::Finish;
+use crate::decide::verdict::ClientCompletion;
 use crate::tree::syscalls::stat_entry;
 
 /// In a module whose client is at work, or has died.
@@ -18,14 +18,14 @@ pub const UNFINISHED: &str = ".rsync-system-backup-unfinished";
 /// In a module to which not everything could be transferred.
 pub const PARTIAL: &str = ".rsync-system-backup-partial";
 
-impl Finish {
+impl ClientCompletion {
     /// Looks into the module's directory; only the names count.
-    pub fn of_module(module: BorrowedFd) -> Finish {
+    pub fn of_module(module: BorrowedFd) -> Self {
         let exists = |name| stat_entry(module, &c_name(name)).is_ok();
         match (exists(UNFINISHED), exists(PARTIAL)) {
-            (true, _) => Finish::Unfinished,
-            (false, true) => Finish::Partial,
-            (false, false) => Finish::Done,
+            (true, _) => ClientCompletion::Unfinished,
+            (false, true) => ClientCompletion::Partial,
+            (false, false) => ClientCompletion::Done,
         }
     }
 }

@@ -11,109 +11,35 @@ use crate::decide::job::{Job, OMIT_DIR_TIMES, TIMES, normalized};
 use crate::tell::escape::escape;
 
 /// Options that make rsync transfer, delete or keep more.
+#[rustfmt::skip]
 const DOES: &[&str] = &[
-    "acls",
-    "delete",
-    "delete-excluded",
-    "delete-missing-args",
-    "devices",
-    "group",
-    "hard-links",
-    "links",
-    "owner",
-    "perms",
-    "recursive",
-    "specials",
-    TIMES,
-    "xattrs",
+    "acls", "delete", "delete-excluded", "delete-missing-args", "devices", "group", "hard-links",
+    "links", "owner", "perms", "recursive", "specials", TIMES, "xattrs",
 ];
 
-/// Options that make rsync leave something out.
+/// Options that make rsync leave something out. `--append` leaves what is there as it is.
+#[rustfmt::skip]
 const LEAVES_OUT: &[&str] = &[
-    "compare-dest",
-    "cvs-exclude",
-    "dirs",
-    "exclude",
-    "exclude-from",
-    "existing",
-    "files-from",
-    "filter",
-    "ignore-existing",
-    "ignore-missing-args",
-    "include",
-    "include-from",
-    "list-only",
-    "max-delete",
-    "max-size",
-    "min-size",
-    OMIT_DIR_TIMES,
-    "one-file-system",
-    "prune-empty-dirs",
-    "safe-links",
-    "size-only",
-    "stop-after",
-    "stop-at",
-    "time-limit",
+    "append", "compare-dest", "cvs-exclude", "dirs", "exclude", "exclude-from", "existing",
+    "files-from", "filter", "ignore-existing", "ignore-missing-args", "include", "include-from",
+    "list-only", "max-delete", "max-size", "min-size", OMIT_DIR_TIMES, "one-file-system",
+    "prune-empty-dirs", "safe-links", "size-only", "stop-after", "stop-at", "time-limit",
     "update",
 ];
 
-/// Options that change nothing of what is on disk when the push has ended well.
+/// Options that change nothing of what is on disk when the push has ended well. Those that write in
+/// place are among them: a client that is told to drop them repeats the same job without.
+#[rustfmt::skip]
 const CHANGES_NOTHING: &[&str] = &[
-    "8-bit-output",
-    "address",
-    "blocking-io",
-    "block-size",
-    "bwlimit",
-    "checksum-choice",
-    "checksum-seed",
-    "compress",
-    "compress-choice",
-    "compress-level",
-    "compress-threads",
-    "contimeout",
-    "debug",
-    "fsync",
-    "human-readable",
-    "inc-recursive",
-    "info",
-    "ipv4",
-    "ipv6",
-    "itemize-changes",
-    "log-file",
-    "log-file-format",
-    "log-format",
-    "max-alloc",
-    "motd",
-    "msgs2stderr",
-    "new-compress",
-    "old-args",
-    "old-compress",
-    "open-noatime",
-    "outbuf",
-    "out-format",
-    "partial",
-    "partial-dir",
-    "password-file",
-    "port",
-    "preallocate",
-    "progress",
-    "protect-args",
-    "protocol",
-    "qsort",
-    "quiet",
-    "rsh",
-    "rsync-path",
-    "secluded-args",
-    "server",
-    "skip-compress",
-    "sockopts",
-    "stats",
-    "stderr",
-    "temp-dir",
-    "timeout",
-    "trust-sender",
-    "verbose",
-    "whole-file",
+    "8-bit-output", "address", "append-verify", "blocking-io", "block-size", "bwlimit",
+    "checksum-choice", "checksum-seed", "compress", "compress-choice", "compress-level",
+    "compress-threads", "contimeout", "debug", "fsync", "human-readable", "inc-recursive", "info",
+    "inplace", "ipv4", "ipv6", "itemize-changes", "log-file", "log-file-format", "log-format",
+    "max-alloc", "motd", "msgs2stderr", "new-compress", "old-args", "old-compress",
+    "open-noatime", "outbuf", "out-format", "partial", "partial-dir", "password-file", "port",
+    "preallocate", "progress", "protect-args", "protocol", "qsort", "quiet", "rsh", "rsync-path",
+    "secluded-args", "server", "skip-compress", "sockopts", "stats", "stderr", "temp-dir",
+    "timeout", "trust-sender", "verbose", "whole-file", "write-devices",
 ];
 
 impl Arguments {
@@ -144,6 +70,21 @@ impl Arguments {
             None => &[],
         };
         (dot == b"." && is_plain).then(|| escape(&normalized(path)))
+    }
+}
+
+impl OptionName {
+    /// The letter and the long names that mean the option, this one included.
+    pub fn spellings(&self) -> Vec<String> {
+        let (mut spellings, long) = match self {
+            OptionName::Letter(letter) => (vec![letter.to_string()], names_of_letter(*letter)),
+            OptionName::Long(name) => (vec![name.clone()], names_of_long(name)),
+        };
+        let is_letter_of = |letter: &char| names_of_letter(*letter).iter().any(|name| long.contains(name));
+        let letters = ('0'..='z').filter(char::is_ascii_alphanumeric).filter(is_letter_of);
+        spellings.extend(letters.map(String::from));
+        spellings.extend(long);
+        spellings
     }
 }
 

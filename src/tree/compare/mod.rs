@@ -10,14 +10,13 @@
 //! to the proof instead: then everything is compared, and where it was wrong it is said so.
 
 mod entry;
+mod scars;
 mod walk;
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-
-use serde::{Deserialize, Serialize};
 
 use super::children::{Budget, Children};
 use super::copy::Copies;
@@ -29,18 +28,8 @@ use super::pool::{self, Pool};
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
 
-/// A summary of a live tree that any added, removed or renamed entry changes. Change times
-/// are the kernel's: no client can set them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Fingerprint {
-    /// Directories, the root included.
-    pub directories: u64,
-    /// Entries, directories included, the root not.
-    pub entries: u64,
-    /// The sum of the directories' change times in nanoseconds, modulo 2⁶³.
-    pub ctime_sum: i64,
-}
+pub use self::scars::ScarSearch;
+pub use crate::decide::fingerprint::Fingerprint;
 
 /// What a comparison found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -114,6 +103,8 @@ pub struct Knowledge<'a> {
     pub is_proof: bool,
     /// About how many entries it has.
     pub entries: Option<u64>,
+    /// What a failed push left unfinished is searched for along the way.
+    pub scars: Option<&'a ScarSearch>,
 }
 
 /// Compares `live` with `snapshot`, or with nothing.

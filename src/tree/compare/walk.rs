@@ -208,7 +208,7 @@ impl Walk<'_> {
                 let (directory, stat) = self.open_live()?;
                 let entries = self.count(&directory, Side::Live, &mut pending)?;
                 self.comparison.added += entries;
-                self.note_live(Stamp::of(&stat).ctime_ns, entries);
+                self.note_visited(&Stamp::of(&stat), entries);
             }
             Side::Snapshot => {
                 let (directory, _) = self.open_snapshot()?;
@@ -255,7 +255,7 @@ impl Walk<'_> {
             self.comparison.changed += 1;
         }
         let entries = self.compare_entries(&(live.clone(), snapshot), indexed, pending)?;
-        self.note_live(Stamp::of(&live_stat).ctime_ns, entries);
+        self.note_visited(&Stamp::of(&live_stat), entries);
         self.prove(indexed, &live, &live_stat, &before);
         Ok(())
     }
@@ -330,6 +330,13 @@ impl Walk<'_> {
         }
         self.listing = listing;
         Ok(entries)
+    }
+
+    fn note_visited(&mut self, stamp: &Stamp, entries: u64) {
+        if let Some(scars) = self.knowledge.scars {
+            scars.note(&self.live, stamp);
+        }
+        self.note_live(stamp.ctime_ns, entries);
     }
 
     fn note_live(&mut self, ctime_ns: i64, entries: u64) {

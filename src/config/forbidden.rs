@@ -1,0 +1,207 @@
+//! Whether `rsyncd.conf` forbids a push, so that it cannot write whatever its client does.
+//!
+//! rsyncd runs its hooks for such a push, too: it ends with status 1 where the module or its user
+//! may only read, and with 4 where an option is refused. Only what is certain counts: a rule that
+//! needs to know groups, or a value that rsync would not understand, forbids nothing here.
+
+use super::arguments::{Arguments, OptionName};
+use super::rsyncd_conf::Module;
+use crate::decide::verdict::Forbidden;
+
+/// What forbids the push of `user` with these arguments, if anything surely does.
+pub fn forbids(module: &Module, user: &[u8], arguments: &Arguments) -> Option<Forbidden> {
+    if is_read_only(module, user) == Some(true) {
+        return Some(Forbidden::ReadOnly);
+    }
+    refuses(module, arguments).then_some(Forbidden::Option)
+}
+
+/// Whether `user` may only read; none where that is not certain.
+fn is_read_only(module: &Module, user: &[u8]) -> Option<bool> {
+    let of_module = module.get("read only").map_or(Some(true), read_bool);
+    let rules = module.get("auth users").unwrap_or_default();
+    if user.is_empty() || rules.is_empty() {
+        return of_module;
+    }
+    for rule in words(rules) {
+        let colon = rule.iter().position(|byte| *byte == b':');
+        let (name, access) = rule.split_at(colon.unwrap_or(rule.len()));
+        if name.starts_with(b"@") {
+            // A group: who is in it, and so whether a later rule counts, is not known here.
+            return None;
+        }
+        if !wildcard(name, user)? {
+            continue;
+        }
+        let access = access.strip_prefix(b":").unwrap_or(access).to_ascii_lowercase();
+        return match access.as_slice() {
+            [b'r', b'o', ..] => Some(true),
+            [b'r', b'w', ..] => Some(false),
+            _ => of_module,
+        };
+    }
+    None
+}
+
+fn read_bool(value: &[u8]) -> Option<bool> {
+    let is = |words: &[&str]| words.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()));
+    if is(&["yes", "true", "1"]) {
+        Some(true)
+    } else if is(&["no", "false", "0"]) {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+/// rsync splits at blanks and commas, or at commas alone if the value begins with one.
+fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let only_commas = value.starts_with(b",");
+    let is_separator = move |byte: &u8| *byte == b',' || !only_commas && byte.is_ascii_whitespace();
+    value.split(is_separator).map(<[u8]>::trim_ascii).filter(|word| !word.is_empty())
+}
+
+/// Whether `pattern` stands for `text`; none for a pattern with more than `*` and `?`.
+fn wildcard(pattern: &[u8], text: &[u8]) -> Option<bool> {
+    if pattern.iter().any(|byte| b"[]\\".contains(byte)) {
+        return None;
+    }
+    Some(matches(pattern, text))
+}
+
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    // The place after the last star, and what it has taken so far.
+    let (mut star, mut taken) = (None, 0);
+    let (mut at, mut in_text) = (0, 0);
+    while in_text < text.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                star = Some(at + 1);
+                taken = in_text;
+                at += 1;
+            }
+            Some(byte) if *byte == b'?' || *byte == text[in_text] => {
+                at += 1;
+                in_text += 1;
+            }
+            _ => match star {
+                Some(after) => {
+                    taken += 1;
+                    (at, in_text) = (after, taken);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[at..].iter().all(|byte| *byte == b'*')
+}
+
+/// Options that rsyncd refuses unless `refuse options` says otherwise.
+const REFUSED_BY_DEFAULT: &[&str] = &["copy-devices", "write-devices"];
+
+/// Options that no pattern refuses, only their own name.
+const EXACT_ONLY: &[&str] = &[
+    "e",
+    "rsh",
+    "0",
+    "from0",
+    "s",
+    "secluded-args",
+    "protect-args",
+    "n",
+    "dry-run",
+    "iconv",
+    "no-iconv",
+    "checksum-seed",
+    "copy-devices",
+    "write-devices",
+    "log-format",
+    "out-format",
+    "sender",
+    "server",
+];
+
+fn refuses(module: &Module, arguments: &Arguments) -> bool {
+    let rules = module.get("refuse options").unwrap_or_default();
+    let rules: Vec<&[u8]> = rules.split(|byte| *byte == b' ').filter(|rule| !rule.is_empty()).collect();
+    let is_refused = |name: &OptionName| {
+        let spellings = name.spellings();
+        let is_meant = |rule: &[u8]| spellings.iter().any(|name| names(rule, name));
+        // Which of several rules counts depends on rsync's table of synonyms: one that takes the option
+        // out makes it uncertain.
+        let is_taken_out = rules.iter().filter_map(|rule| rule.strip_prefix(b"!")).any(is_meant);
+        let is_named = rules.iter().any(|rule| is_meant(rule));
+        let by_default = spellings.iter().any(|name| REFUSED_BY_DEFAULT.contains(&name.as_str()));
+        (is_named || by_default) && !is_taken_out
+    };
+    arguments.options.iter().any(|option| is_refused(&option.name))
+}
+
+/// Whether a rule of `refuse options` means the option of that name or letter. A rule with a
+/// character class is not read, but for rsync's own for `archive`.
+fn names(rule: &[u8], name: &str) -> bool {
+    if rule == b"a" || rule == b"archive" {
+        return name.len() == 1 && "ardlptgoD".contains(name);
+    }
+    let is_pattern = rule.iter().any(|byte| b"*?".contains(byte));
+    if is_pattern && EXACT_ONLY.contains(&name) {
+        return false;
+    }
+    wildcard(rule, name.as_bytes()).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::rsyncd_conf::RsyncdConf;
+
+    fn module(parameters: &str) -> Module {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("rsyncd.conf");
+        std::fs::write(&file, format!("[m]\npath = /m\n{parameters}\n")).expect("written");
+        RsyncdConf::read(&file).expect("read").module(b"m").expect("the module").clone()
+    }
+
+    fn push(words: &[&str]) -> Arguments {
+        let all = ["rsyncd", "--server"].iter().chain(words).chain(&[".", "m/"]);
+        Arguments::parse(&all.map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_user_may_write_as_the_first_rule_that_names_them_says() {
+        for (parameters, user, expected) in [
+            ("", "", Some(true)),
+            ("read only = no", "", Some(false)),
+            ("read only = no # a comment", "", None),
+            ("read only = false\nauth users = a:rw b:ro", "b", Some(true)),
+            ("read only = yes\nauth users = a:rw, b:ro", "a", Some(false)),
+            ("auth users = a:RW", "a", Some(false)),
+            ("read only = no\nauth users = view*:ro *", "viewer", Some(true)),
+            ("read only = no\nauth users = view*:ro *", "writer", Some(false)),
+            ("read only = no\nauth users = @staff:rw viewer:ro", "viewer", None),
+            ("read only = no\nauth users = viewer:ro @staff:rw", "viewer", Some(true)),
+            ("read only = no\nauth users = view[er]:ro", "viewe", None),
+        ] {
+            assert_eq!(is_read_only(&module(parameters), user.as_bytes()), expected, "{parameters}: {user}");
+        }
+    }
+
+    #[test]
+    fn options_are_refused_by_name_letter_or_pattern() {
+        for (rules, words, expected) in [
+            ("", &["-a"][..], false),
+            ("", &["--write-devices"][..], true),
+            ("!write-devices", &["--write-devices"][..], false),
+            ("delete*", &["-r", "--delete-during"][..], true),
+            ("c xattrs", &["-rc"][..], true),
+            ("checksum", &["-r"][..], false),
+            ("a", &["-t"][..], true),
+            ("* !r !t", &["-rt", "-e.iLs"][..], false),
+            ("* !r", &["-rt"][..], true),
+            ("[ce]", &["-c"][..], false),
+        ] {
+            let module = module(&format!("refuse options = {rules}"));
+            assert_eq!(refuses(&module, &push(words)), expected, "{rules}: {words:?}");
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! The torn mark: pushes that failed half-way, and what makes up for each of them.
+//!
+//! A push that fails leaves a mixture of two states. The mark names each such push that the ledger
+//! knew, and ends when another push has done the same work again. The arguments of a push do not
+//! tell what it was to bring, but the tree tells what it did not finish: with `--times` rsync sets
+//! the modification time of a directory when it has finished it, while a directory in which a push
+//! was cut off keeps the kernel's, which equals its change time. Such a directory is called a *scar*
+//! here. It is healed when it is gone or has another modification time.
+//!
+//! What stays wrong: a push that brings the scarred directory alone heals it; a directory that the
+//! failed push had not reached yet leaves no scar; neither does what is cut in the destination
+//! itself, which rsync touches without a time of its own.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::boot_time::BootTime;
+use super::fingerprint::Fingerprint;
+use super::job::{Job, is_at_or_above, is_below, normalized};
+
+/// Stands for a client that the ledger does not know.
+const UNKNOWN: &str = "";
+
+/// Stands for all clients beyond [`MAX_TEARS`].
+const MANY: &str = "many clients";
+const MAX_TEARS: usize = 100;
+
+/// So many of the latest scars are remembered of each failed push.
+pub const MAX_SCARS: usize = 16;
+
+/// After so many good pushes that covered a failed one and did not heal it, a person is told.
+pub const UNHEALED_LIMIT: u32 = 3;
+
+/// Transfers that ended badly, and nothing since that made up for them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TornMark {
+    /// When the end of the last of them was noticed.
+    pub since: DateTime<Utc>,
+    /// Its exit status.
+    pub status: i32,
+    /// The run that noticed it; tells one mark from another.
+    pub noticed: BootTime,
+    /// The tree as a failed transfer of an unknown client left it, once that was looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint>,
+    /// The failed pushes; none stands for one of an unknown client.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    by: Vec<Tear>,
+}
+
+/// A failed push.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tear {
+    client: String,
+    /// Where it went, as the client asked for it, escaped.
+    request: String,
+    /// When it began; none for one that the ledger does not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    began: Option<BootTime>,
+    /// When its end was noticed.
+    noticed: BootTime,
+    /// Its place in the order of the ledger's entries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
+    /// What it was to do; none if its arguments were not understood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    job: Option<Job>,
+    /// Whether it wrote into files in place, which names and inodes do not show.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    in_place: bool,
+    /// Nothing that it wrote, or an earlier failure of the same push, is older than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    writes_since: Option<DateTime<Utc>>,
+    /// Whether the tree was looked at since, while no push was running.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_looked_at: bool,
+    /// Directories that it did not finish, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    scars: Vec<Scar>,
+    /// Good pushes that covered it and did not heal all scars.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    unhealed_pushes: u32,
+}
+
+/// A directory that a push did not finish.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scar {
+    /// From the module's directory on, escaped.
+    pub path: String,
+    /// Its modification time, which was its change time then, in nanoseconds since 1970, as text:
+    /// TOML's integers end in 2262.
+    #[serde(with = "nanoseconds")]
+    pub mtime_ns: i64,
+}
+
+/// A push that the ledger knows, as far as it matters for what it tears or mends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Push {
+    /// Who pushed: a user, or an address where nobody logs in.
+    pub client: String,
+    /// Where to, as the client asked for it, escaped.
+    pub request: String,
+    /// When it began.
+    pub began: BootTime,
+    /// The same by the wall clock, which the kernel stamps files with.
+    pub began_at: DateTime<Utc>,
+    /// Its place in the order of the ledger's entries.
+    pub sequence: Option<u64>,
+    /// What it does; none if its arguments were not understood.
+    pub job: Option<Job>,
+    /// Whether it writes into files in place.
+    pub in_place: bool,
+    /// Whether it removes files and brings none.
+    pub only_deletes: bool,
+}
+
+/// The modification times that scarred directories have by now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ScarTimes {
+    times: Vec<(String, Option<i64>)>,
+}
+
+/// What a look at the tree shows about marks that stood before it began.
+#[derive(Debug, Clone)]
+pub struct TearLook<'a> {
+    /// The mark when the look began; what came later is left alone.
+    pub seen: Option<&'a TornMark>,
+    /// When the look before this one began, if the tree is just as that one left it.
+    pub unchanged_since: Option<&'a BootTime>,
+    /// Directories whose modification and change times are equal, and those times.
+    pub scars: &'a [Scar],
+    /// The tree.
+    pub fingerprint: Fingerprint,
+    /// The newest change time of a directory, in nanoseconds since 1970.
+    pub newest_ctime_ns: i64,
+    /// When the look ended, by the wall clock.
+    pub ended: DateTime<Utc>,
+}
+
+/// What is known beside a look.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Circumstances {
+    /// The tree equals the newest complete snapshot, and no push can be running.
+    pub(super) is_whole: bool,
+    /// No push is running.
+    pub(super) is_alone: bool,
+    /// The transfer that is looked after ended well.
+    pub(super) ended_well: bool,
+    /// There is no ledger, so a good transfer makes up for whatever failed before.
+    pub(super) without_ledger: bool,
+}
+
+impl ScarTimes {
+    /// Notes the modification time of a directory, none if it is gone.
+    pub fn note(&mut self, path: &str, mtime_ns: Option<i64>) {
+        self.times.push((path.to_string(), mtime_ns));
+    }
+
+    /// What could not be inspected is not healed.
+    fn is_healed(&self, scar: &Scar) -> bool {
+        let time = self.times.iter().find(|(path, _)| *path == scar.path);
+        time.is_some_and(|(_, time)| *time != Some(scar.mtime_ns))
+    }
+}
+
+/// What a good push does about a failed one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repair {
+    Done,
+    /// It covers the failed one and leaves scars: someone else's job, or files that it excludes.
+    Unhealed,
+    None,
+}
+
+impl Tear {
+    /// Of a push that the ledger knows.
+    pub fn of(push: &Push, noticed: BootTime) -> Self {
+        Tear {
+            client: push.client.clone(),
+            request: push.request.clone(),
+            began: Some(push.began.clone()),
+            sequence: push.sequence,
+            job: push.job.clone(),
+            in_place: push.in_place,
+            writes_since: Some(push.began_at),
+            ..Tear::nameless(UNKNOWN, noticed)
+        }
+    }
+
+    fn nameless(client: &str, noticed: BootTime) -> Self {
+        Tear {
+            client: client.to_string(),
+            request: String::new(),
+            began: None,
+            noticed,
+            sequence: None,
+            job: None,
+            in_place: false,
+            writes_since: None,
+            is_looked_at: false,
+            scars: Vec::new(),
+            unhealed_pushes: 0,
+        }
+    }
+
+    fn is_named(&self) -> bool {
+        self.client != UNKNOWN
+    }
+
+    /// Whether both are failures of one job, so that one good push makes up for both.
+    fn is_of_same_job(&self, other: &Tear) -> bool {
+        self.client == other.client
+            && match (&self.job, &other.job) {
+                (Some(job), Some(other)) => job.is_same(other),
+                (None, None) => self.request == other.request,
+                _ => false,
+            }
+    }
+
+    /// This failure, after an earlier one of the same job. What that left is still there.
+    fn after(self, earlier: &Tear) -> Tear {
+        if self.noticed == earlier.noticed {
+            return earlier.clone();
+        }
+        Tear {
+            in_place: self.in_place || earlier.in_place,
+            writes_since: earlier.writes_since.min(self.writes_since),
+            scars: earlier.scars.clone(),
+            ..self
+        }
+    }
+
+    fn place(&self) -> String {
+        match &self.job {
+            Some(job) => job.destination.clone(),
+            None => place_of_request(&self.request),
+        }
+    }
+
+    /// A client that tries again at once may begin before rsyncd has noticed the end of the first try;
+    /// what began after that counts.
+    fn began_before(&self, good: &Push) -> bool {
+        match (self.sequence, good.sequence) {
+            (Some(torn), Some(good)) => good > torn,
+            _ => self.began.as_ref().is_some_and(|began| good.began.is_later_than(began)),
+        }
+    }
+
+    fn repair_by(&self, good: &Push, times: &ScarTimes) -> Repair {
+        if good.only_deletes || !self.is_named() || !self.began_before(good) {
+            return Repair::None;
+        }
+        let is_same_client = self.client == good.client;
+        let Some(torn_job) = &self.job else {
+            // Arguments that were not understood, or an entry of an earlier version.
+            let place = good
+                .job
+                .as_ref()
+                .map_or_else(|| place_of_request(&good.request), |job| job.destination.clone());
+            let is_repaired = is_same_client && is_at_or_above(&place, &self.place());
+            return if is_repaired { Repair::Done } else { Repair::None };
+        };
+        let Some(good_job) = good.job.as_ref().filter(|job| job.covers(torn_job)) else {
+            return Repair::None;
+        };
+        let is_healed = self.scars.iter().all(|scar| times.is_healed(scar));
+        let has_evidence = self.is_looked_at && !self.scars.is_empty();
+        match (is_healed, has_evidence || is_same_client && good_job.is_same(torn_job)) {
+            (true, true) => Repair::Done,
+            (false, _) => Repair::Unhealed,
+            (true, false) => Repair::None,
+        }
+    }
+
+    /// Whether the tree shows that this push wrote nothing, or that what it wrote is undone. Writes
+    /// in place are in no name, inode or directory's time.
+    fn is_refuted(&self, look: &TearLook, circumstances: Circumstances) -> bool {
+        let wrote_nothing = |last: &BootTime| self.began.as_ref().is_some_and(|began| began.is_after(last));
+        let Circumstances { is_whole, is_alone, .. } = circumstances;
+        !self.in_place && (is_whole || is_alone && look.unchanged_since.is_some_and(wrote_nothing))
+    }
+
+    /// While another push is running its directories look the same, so then there is nothing to see.
+    fn look_for_scars(&mut self, look: &TearLook) {
+        if self.is_looked_at {
+            return;
+        }
+        self.is_looked_at = true;
+        self.scars.clear();
+        let Some(job) = self.job.as_ref().filter(|job| job.sets_directory_times() && !self.in_place) else {
+            return;
+        };
+        let since = self.writes_since.map_or(i64::MIN, nanoseconds_of) - TICK_NS;
+        let is_own = |scar: &&Scar| scar.mtime_ns >= since && is_below(&scar.path, &job.destination);
+        let mut scars: Vec<Scar> = look.scars.iter().filter(is_own).cloned().collect();
+        scars.sort_by(|a, b| (b.mtime_ns, &a.path).cmp(&(a.mtime_ns, &b.path)));
+        scars.truncate(MAX_SCARS);
+        self.scars = scars;
+    }
+}
+
+/// The kernel stamps files by a clock that lags behind by up to a tick.
+const TICK_NS: i64 = 20_000_000;
+
+fn nanoseconds_of(time: DateTime<Utc>) -> i64 {
+    time.timestamp_nanos_opt().unwrap_or(i64::MAX)
+}
+
+fn place_of_request(request: &str) -> String {
+    let path = request.split_once('/').map_or("", |(_, path)| path);
+    // Escaped text has the same slashes and dots as what it was made of.
+    String::from_utf8(normalized(path.as_bytes())).unwrap_or_default()
+}
+
+impl TornMark {
+    /// A transfer ended badly: that of `tear`, if it is known.
+    pub fn new(since: DateTime<Utc>, status: i32, noticed: BootTime, tear: Option<Tear>) -> Self {
+        TornMark { since, status, noticed, fingerprint: None, by: tear.into_iter().collect() }
+    }
+
+    /// The clients that have to push well, as far as they are known.
+    pub fn clients(&self) -> Vec<&str> {
+        let mut clients: Vec<&str> = self.named().map(|tear| tear.client.as_str()).collect();
+        clients.sort_unstable();
+        clients.dedup();
+        clients
+    }
+
+    /// Who has to push well and where to, for a message.
+    pub fn requests(&self) -> Vec<String> {
+        self.named().map(|tear| format!("{} to {}", tear.client, tear.request)).collect()
+    }
+
+    /// Failed pushes that [`UNHEALED_LIMIT`] good ones have covered and not healed: who, where to,
+    /// and a directory that is still as the failed one left it.
+    pub fn unhealed(&self) -> Vec<(&str, &str, &str)> {
+        let unhealed = self.named().filter(|tear| tear.unhealed_pushes >= UNHEALED_LIMIT);
+        unhealed
+            .filter_map(|tear| Some((&*tear.client, &*tear.request, &*tear.scars.first()?.path)))
+            .collect()
+    }
+
+    /// Clients that are known by nothing but their address, and left no scar to tell by: only a push
+    /// from the same address makes up for theirs.
+    pub fn only_by_address(&self) -> Vec<&str> {
+        let is_by_address =
+            |tear: &&Tear| tear.client.starts_with("address ") && tear.is_looked_at && tear.scars.is_empty();
+        self.named().filter(is_by_address).map(|tear| tear.client.as_str()).collect()
+    }
+
+    /// Whether a push that wrote in place is among them.
+    pub fn is_in_place(&self) -> bool {
+        self.by.iter().any(|tear| tear.in_place)
+    }
+
+    /// The scarred directories, to be inspected.
+    pub fn scarred_paths(&self) -> impl Iterator<Item = &str> {
+        self.by.iter().flat_map(|tear| &tear.scars).map(|scar| scar.path.as_str())
+    }
+
+    /// Since when a look has to search for scars, in nanoseconds since 1970; none if it need not.
+    pub fn search_since_ns(&self) -> Option<i64> {
+        let unseen = self.by.iter().filter(|tear| !tear.is_looked_at && tear.job.is_some());
+        unseen.filter_map(|tear| tear.writes_since).min().map(|since| nanoseconds_of(since) - TICK_NS)
+    }
+
+    fn named(&self) -> impl Iterator<Item = &Tear> {
+        self.by.iter().filter(|tear| tear.is_named())
+    }
+
+    fn has_nameless(&self) -> bool {
+        self.by.is_empty() || self.by.iter().any(|tear| !tear.is_named())
+    }
+
+    /// This mark for what tore the module already, too.
+    pub fn on_top_of(mut self, standing: Option<&TornMark>) -> Self {
+        let Some(standing) = standing else { return self };
+        if self.has_nameless() && standing.has_nameless() && self.noticed == standing.noticed {
+            self.fingerprint = standing.fingerprint;
+        }
+        let new = self.tears();
+        self.by = standing.tears();
+        for tear in new {
+            let known = self.by.iter().position(|known| known.is_of_same_job(&tear));
+            match known {
+                Some(index) => self.by[index] = tear.after(&self.by[index]),
+                None if self.by.len() < MAX_TEARS => self.by.push(tear),
+                None => self.by[MAX_TEARS - 1] = Tear::nameless(MANY, tear.noticed),
+            }
+        }
+        if self.clients().is_empty() {
+            self.by.clear();
+        }
+        self
+    }
+
+    /// What is left of the mark when a push has ended well.
+    pub fn after_good_push(mut self, good: &Push, times: &ScarTimes) -> Option<Self> {
+        let mut is_mended = false;
+        self.by.retain_mut(|tear| match tear.repair_by(good, times) {
+            Repair::Done => {
+                is_mended = true;
+                false
+            }
+            Repair::Unhealed => {
+                tear.unhealed_pushes = tear.unhealed_pushes.saturating_add(1);
+                true
+            }
+            Repair::None => true,
+        });
+        Some(self).filter(|mark| !is_mended || !mark.by.is_empty())
+    }
+
+    /// What is left of the mark after a look at the tree.
+    pub(super) fn after_look(mut self, look: &TearLook, circumstances: Circumstances) -> Option<Self> {
+        let Some(seen) = look.seen else { return Some(self) };
+        let Circumstances { is_whole, is_alone, ended_well, without_ledger } = circumstances;
+        if ended_well && without_ledger && *seen == self && self.is_changed(look) {
+            return None;
+        }
+        let was_nameless_seen = self.has_nameless() && seen.has_nameless() && seen.noticed == self.noticed;
+        let had_tears = !self.by.is_empty();
+        let is_seen = |tear: &Tear| seen.by.iter().any(|known| known.noticed == tear.noticed);
+        self.by.retain(|tear| !tear.is_named() || !is_seen(tear) || !tear.is_refuted(look, circumstances));
+        for tear in self.by.iter_mut().filter(|tear| tear.is_named()) {
+            if is_alone && is_seen(tear) {
+                tear.look_for_scars(look);
+            }
+        }
+        let is_nameless_left = !had_tears || self.by.iter().any(|tear| !tear.is_named());
+        if !is_nameless_left || !was_nameless_seen {
+            return Some(self).filter(|mark| !had_tears || !mark.by.is_empty());
+        }
+        let is_named_left = self.named().next().is_some();
+        let is_mended = is_whole || ended_well && !is_named_left && self.is_changed(look);
+        if is_mended {
+            self.by.retain(Tear::is_named);
+            return Some(self).filter(|mark| !mark.by.is_empty());
+        }
+        if self.fingerprint.is_none() && !self.is_changed_since_mark(look) {
+            self.fingerprint = Some(look.fingerprint);
+        }
+        Some(self)
+    }
+
+    /// Whether the tree is another one than a failed transfer of an unknown client left.
+    pub fn is_changed(&self, look: &TearLook) -> bool {
+        match &self.fingerprint {
+            Some(fingerprint) => *fingerprint != look.fingerprint,
+            // The hook that set the mark never came to look: what changed since then shows in the
+            // kernel's change times.
+            None => look.newest_ctime_ns > nanoseconds_of(self.since),
+        }
+    }
+
+    /// Whether only a transfer of an unknown client is held against the tree.
+    pub fn is_nameless(&self) -> bool {
+        self.named().next().is_none()
+    }
+
+    /// A change since the mark may be one of a good transfer whose hook waits. One in the future is one
+    /// of a wrong clock, and says nothing.
+    fn is_changed_since_mark(&self, look: &TearLook) -> bool {
+        let marked = nanoseconds_of(self.since);
+        (marked.saturating_add(1)..=nanoseconds_of(look.ended)).contains(&look.newest_ctime_ns)
+    }
+
+    fn tears(&self) -> Vec<Tear> {
+        match self.by.is_empty() {
+            true => vec![Tear::nameless(UNKNOWN, self.noticed.clone())],
+            false => self.by.clone(),
+        }
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde gives a reference
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// Nanoseconds as text.
+mod nanoseconds {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(number: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&number.to_string())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}

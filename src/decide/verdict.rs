@@ -1,0 +1,746 @@
+//! The verdict: what a module's tree is worth, whether a snapshot of it is made now, which failed
+//! pushes are still to be made up for, and what stays owed.
+//!
+//! This is the one place where that is decided. The rest of the program gathers [`Facts`], asks
+//! for a verdict at three moments, and carries it out:
+//!
+//! 1. when a transfer has ended, before anything waits: its mark, or the end of one;
+//! 2. when the tree is approached: whether the snapshot is left to a push that is still running;
+//! 3. when the tree was looked at, and again when it was copied: the grade, the marks, the debt.
+//!
+//! Each later moment knows more, and what is added can only lower a grade: a mark that appeared or
+//! a backup that began meanwhile makes partial what would have been complete.
+//!
+//! The laws, each of them asserted over all combinations of facts by the tests below:
+//!
+//! * Only what wrote tears. What was refused, and what left the tree as the look before it, tears
+//!   nothing; everything else that failed does.
+//! * Only what covers and heals mends, see [`torn`](super::torn); a tree that equals the newest
+//!   complete snapshot is no mixture, but for writes in place, which names and inodes do not show.
+//! * A snapshot is complete only if no mark is left, no push is running, the ledger saw every push,
+//!   and the client says nothing against it.
+//! * Nothing waits for ever: a person never waits, everyone else at most `max_defer`.
+
+use std::fmt;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::boot_time::BootTime;
+use super::grade::Grade;
+use super::torn::{Circumstances, Push, ScarTimes, Tear, TearLook, TornMark};
+
+/// rsync's status for a transfer that could not read or write everything.
+pub const PARTIAL_TRANSFER: i32 = 23;
+
+/// The statuses that a policy lists.
+#[derive(Debug, Clone, Copy)]
+pub struct Statuses<'a> {
+    /// `snapshot_on_exit`.
+    pub complete: &'a [i32],
+    /// `partial_on_exit`.
+    pub partial: &'a [i32],
+}
+
+/// Who reports how a transfer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reporter {
+    /// The daemon, which does not know of files that the client could not read.
+    Daemon,
+    /// The client itself.
+    Client,
+}
+
+/// What the end of a transfer is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Worth {
+    /// It ended badly: no snapshot.
+    Nothing,
+    /// It ended badly, and a partial snapshot of that is wanted.
+    Partial,
+    /// It ended well: a complete snapshot, if anything changed.
+    Complete,
+}
+
+impl Worth {
+    /// What `status` is worth. A client that says itself that something could not be transferred has
+    /// done all that it could: that is worth a partial snapshot.
+    pub fn of_status(status: i32, reporter: Reporter, statuses: Statuses) -> Self {
+        if statuses.complete.contains(&status) {
+            Worth::Complete
+        } else if statuses.partial.contains(&status)
+            || status == PARTIAL_TRANSFER && reporter == Reporter::Client
+        {
+            Worth::Partial
+        } else {
+            Worth::Nothing
+        }
+    }
+}
+
+/// How far a client says that its backup has come.
+///
+/// To rsyncd a push looks well even if its client could not read some of its files: the client
+/// alone knows. So `rsync-system-backup` sends a file with each push that says *unfinished*, and
+/// takes it away, in a small second push, when all has gone well; when rsync could not transfer
+/// everything, it puts another one there that says *partial*. A client that pushes without these
+/// files is believed as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCompletion {
+    /// Nothing is left to be done; or the client does not say.
+    Done,
+    /// All that could be transferred is there, but something could not.
+    Partial,
+    /// The client is at work, or has died.
+    Unfinished,
+}
+
+impl ClientCompletion {
+    /// Whether a tree that says this may become a complete snapshot.
+    pub fn allows_complete(self, statuses: Statuses) -> bool {
+        match self {
+            ClientCompletion::Done => true,
+            ClientCompletion::Partial => statuses.complete.contains(&PARTIAL_TRANSFER),
+            ClientCompletion::Unfinished => false,
+        }
+    }
+
+    /// The less complete of two.
+    pub fn worse(self, other: Self) -> Self {
+        match (self, other) {
+            (ClientCompletion::Unfinished, _) | (_, ClientCompletion::Unfinished) => {
+                ClientCompletion::Unfinished
+            }
+            (ClientCompletion::Partial, _) | (_, ClientCompletion::Partial) => ClientCompletion::Partial,
+            _ => ClientCompletion::Done,
+        }
+    }
+}
+
+/// How much the ledger saw of the transfers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LedgerCoverage {
+    /// pre-xfer does not run for the module, and what else is writing is unknown.
+    None,
+    /// This transfer is missing in the ledger: what else was running is not known.
+    TransferMissing,
+    /// The ledger knows all of them.
+    All,
+}
+
+/// Why a transfer cannot have written anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NothingWritten {
+    /// It was a download, a listing or a dry run, or pre-xfer turned it away.
+    NotAPush,
+    /// The module, or its user, may only read, as rsyncd told the client.
+    ReadOnly,
+    /// `refuse options` names one of its options, as rsyncd told the client.
+    RefusedOption,
+}
+
+/// What forbids a push in `rsyncd.conf`, as pre-xfer read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Forbidden {
+    /// The module, or its user, may only read.
+    ReadOnly,
+    /// `refuse options` names one of its options.
+    Option,
+}
+
+/// rsyncd's status for a push to what may only be read.
+const READ_ONLY_STATUS: i32 = 1;
+
+/// rsyncd's status for an option that it refuses.
+const REFUSED_OPTION_STATUS: i32 = 4;
+
+/// A transfer that has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Transfer<'a> {
+    /// What its end is worth.
+    pub worth: Worth,
+    /// The status that says so.
+    pub status: i32,
+    /// What the ledger knows of it, if it does and it is a push.
+    pub push: Option<&'a Push>,
+    /// The ledger knows it for a download, a listing or a dry run, or pre-xfer turned it away.
+    pub is_no_push: bool,
+    /// What `rsyncd.conf` forbade when it began. A client can bring about any status at any time, so
+    /// only both together prove that nothing was written.
+    pub forbidden: Option<Forbidden>,
+    /// Whether the client's word that it has not finished came with this very push.
+    pub brought_unfinished: bool,
+}
+
+/// What asks for a snapshot.
+#[derive(Debug, Clone, Copy)]
+pub enum Occasion<'a> {
+    /// A transfer that has just ended.
+    Transfer(Transfer<'a>),
+    /// A person.
+    ByHand,
+    /// A debt that an earlier run left; a timer serves these.
+    Owed {
+        /// Who asked then.
+        asked: Asked,
+        /// Whether the machine has been running since. rsync does not sync what it writes, so part of
+        /// a push that ended before may never have reached the disk.
+        is_of_this_boot: bool,
+    },
+}
+
+/// Who asked for a snapshot that is owed; the more it is worth, the greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Asked {
+    /// A transfer that ended badly, where the policy wants a partial one.
+    FailedTransfer,
+    /// A person or a timer.
+    ByHand,
+    /// A transfer that ended well.
+    GoodTransfer,
+}
+
+impl Asked {
+    /// The grade that is hoped for.
+    pub fn grade(self) -> Grade {
+        match self {
+            Asked::FailedTransfer => Grade::Partial,
+            Asked::ByHand | Asked::GoodTransfer => Grade::Complete,
+        }
+    }
+}
+
+/// Why a snapshot is owed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DueReason {
+    /// A run gave up waiting for the lock.
+    LockBusy,
+    /// A push came sooner than `min_interval` after the last snapshot.
+    MinInterval,
+    /// A push ended while another one was still running, or while its client had more to send.
+    Deferred,
+    /// A push ended, and its hook never ran or was killed.
+    Interrupted,
+}
+
+impl Transfer<'_> {
+    /// Why it cannot have written anything, if that is known.
+    pub fn wrote_nothing(&self) -> Option<NothingWritten> {
+        match (self.is_no_push, self.forbidden, self.status) {
+            (true, ..) => Some(NothingWritten::NotAPush),
+            (_, Some(Forbidden::ReadOnly), READ_ONLY_STATUS) => Some(NothingWritten::ReadOnly),
+            (_, Some(Forbidden::Option), REFUSED_OPTION_STATUS) => Some(NothingWritten::RefusedOption),
+            _ => None,
+        }
+    }
+}
+
+impl Occasion<'_> {
+    /// Who asks; none if the transfer earns no snapshot.
+    pub fn asked(&self) -> Option<Asked> {
+        match self {
+            Occasion::ByHand => Some(Asked::ByHand),
+            Occasion::Owed { asked, .. } => Some(*asked),
+            Occasion::Transfer(transfer) => match transfer.worth {
+                _ if transfer.wrote_nothing().is_some() => None,
+                Worth::Complete => Some(Asked::GoodTransfer),
+                Worth::Partial => Some(Asked::FailedTransfer),
+                Worth::Nothing => None,
+            },
+        }
+    }
+
+    fn is_good_transfer(&self) -> bool {
+        match self {
+            Occasion::Transfer(it) => it.worth == Worth::Complete && it.wrote_nothing().is_none(),
+            Occasion::Owed { asked, is_of_this_boot } => *asked == Asked::GoodTransfer && *is_of_this_boot,
+            Occasion::ByHand => false,
+        }
+    }
+}
+
+/// The pushes that are running beside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Running {
+    /// How many.
+    pub count: usize,
+    /// Whether one of them writes into files that a snapshot would share.
+    pub in_place: bool,
+}
+
+/// The standing debt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// Who asked.
+    pub asked: Asked,
+    /// Why.
+    pub reason: DueReason,
+    /// It was marked before the machine was started last.
+    pub is_of_earlier_boot: bool,
+    /// It was marked after the look at the tree began, which may have missed what it asks for.
+    pub is_newer_than_look: bool,
+}
+
+/// What a look at the tree has shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Look<'a> {
+    /// What it shows about failed pushes.
+    pub tears: &'a TearLook<'a>,
+    /// Whether the tree differs from the newest complete snapshot, writes in place included; none
+    /// if there is no such snapshot.
+    pub differs_from_complete: Option<bool>,
+    /// The same for the newest snapshot of any grade; none if that was not compared, or there is none.
+    pub differs_from_newest: Option<bool>,
+    /// The newest complete snapshot is younger than `min_interval`, and the run can wait.
+    pub is_too_soon_for_complete: bool,
+    /// The same for the newest snapshot of any grade.
+    pub is_too_soon_for_partial: bool,
+}
+
+/// The moment at which the verdict is asked for.
+#[derive(Debug, Clone, Copy)]
+pub enum Moment<'a> {
+    /// The transfer has ended, and nothing has waited yet.
+    Ended {
+        /// By the wall clock.
+        now: DateTime<Utc>,
+        /// The run that noticed.
+        noticed: &'a BootTime,
+        /// The directories that failed pushes did not finish, as they are now.
+        scar_times: &'a ScarTimes,
+    },
+    /// It is known who is running.
+    Approach,
+    /// The tree was looked at.
+    Looked(Look<'a>),
+}
+
+/// All that is known.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// What asks for a snapshot.
+    pub occasion: Occasion<'a>,
+    /// When the verdict is asked for.
+    pub moment: Moment<'a>,
+    /// How much the ledger saw.
+    pub coverage: LedgerCoverage,
+    /// Whether pre-xfer runs for the module, so that it is known who is pushing.
+    pub is_paired: bool,
+    /// Who else is pushing.
+    pub running: Running,
+    /// Snapshots have been left to running pushes for `max_defer` already, or since a time that a
+    /// wrong clock told.
+    pub has_waited: bool,
+    /// Pushes that ended well have been left to this one.
+    pub has_deferred: bool,
+    /// What the client says in the module.
+    pub completion: ClientCompletion,
+    /// The failed pushes that stand.
+    pub torn: Option<&'a TornMark>,
+    /// The debt that stands.
+    pub due: Option<Due>,
+    /// The policy's statuses.
+    pub statuses: Statuses<'a>,
+}
+
+/// Why a verdict is as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "kebab-case")]
+pub enum Because {
+    /// A push ended well, and nothing stands against its tree.
+    EndedWell,
+    /// A person asked.
+    AskedFor,
+    /// An earlier run owed it.
+    Owed,
+    /// Nothing was written.
+    NothingWritten {
+        /// How that is known.
+        how: NothingWritten,
+    },
+    /// The transfer failed.
+    Failed {
+        /// rsync's status.
+        status: i32,
+    },
+    /// The push that others were left to has failed.
+    OthersLeft {
+        /// rsync's status.
+        status: i32,
+    },
+    /// Failed pushes have not been repeated.
+    Torn {
+        /// Whose and where to; none for a client that is not known.
+        pushes: Vec<String>,
+    },
+    /// The tree is still as a failed transfer of an unknown client left it.
+    StillTorn,
+    /// Other pushes are running.
+    Running {
+        /// How many.
+        count: usize,
+        /// Whether one writes into files that the snapshot shares.
+        in_place: bool,
+    },
+    /// The ledger missed the transfer, so others may be running.
+    NotInLedger,
+    /// A client says in the module that its backup is not finished.
+    ClientUnfinished,
+    /// A client says in the module that it could not transfer everything.
+    ClientPartial,
+    /// The machine was started again since.
+    Restarted,
+    /// The snapshot is left to pushes that are still running.
+    LeftToPushes {
+        /// How many.
+        count: usize,
+    },
+    /// The snapshot is left to the client, which has more to send.
+    LeftToClient,
+    /// It is sooner than `min_interval`.
+    TooSoon,
+    /// Nothing has changed since the newest snapshot of that grade.
+    Unchanged {
+        /// Complete or partial.
+        grade: Grade,
+    },
+}
+
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Because::EndedWell => write!(f, "a push ended well"),
+            Because::AskedFor => write!(f, "asked for by hand"),
+            Because::Owed => write!(f, "an earlier run left it due"),
+            Because::NothingWritten { how } => match how {
+                NothingWritten::NotAPush => write!(f, "the transfer was no push"),
+                NothingWritten::ReadOnly => {
+                    write!(f, "rsyncd.conf lets this client only read, so it wrote nothing")
+                }
+                NothingWritten::RefusedOption => {
+                    write!(f, "rsyncd.conf refuses one of the client's options, so it wrote nothing")
+                }
+            },
+            Because::Failed { status } => write!(f, "the transfer ended with status {status}"),
+            Because::OthersLeft { status } => write!(
+                f,
+                "the last of several pushes ended with status {status}, and the others are worth a partial one"
+            ),
+            Because::Torn { pushes } if pushes.is_empty() => {
+                write!(f, "a transfer of an unknown client failed, and the tree is not known to be whole")
+            }
+            Because::Torn { pushes } => {
+                write!(f, "failed and not repeated yet: the push of {}", pushes.join(", of "))
+            }
+            Because::StillTorn => write!(f, "the tree is still as a failed transfer left it"),
+            Because::Running { count, in_place } => {
+                write!(f, "{} still running", pushes_are(*count))?;
+                match in_place {
+                    true => write!(f, "; one writes into files in place, which this snapshot shares"),
+                    false => Ok(()),
+                }
+            }
+            Because::NotInLedger => {
+                write!(f, "pre-xfer has not entered this transfer, so it may overlap with others")
+            }
+            Because::ClientUnfinished => {
+                write!(f, "a client has begun a backup here and not finished it")
+            }
+            Because::ClientPartial => write!(f, "the client could not transfer everything"),
+            Because::Restarted => {
+                write!(f, "the machine was started again since that push, which may be on disk only in part")
+            }
+            Because::LeftToPushes { count } => write!(f, "left to {} still running", pushes_are(*count)),
+            Because::LeftToClient => write!(f, "left to the client, which has not finished"),
+            Because::TooSoon => write!(f, "sooner than min_interval after the snapshot before"),
+            Because::Unchanged { grade } => write!(f, "nothing changed since the newest {grade} snapshot"),
+        }
+    }
+}
+
+fn pushes_are(count: usize) -> String {
+    if count == 1 { "1 push that is".to_string() } else { format!("{count} pushes that are") }
+}
+
+/// What happens to the debt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owed {
+    /// It stays as it is.
+    AsBefore,
+    /// It is paid.
+    Paid,
+    /// A snapshot is owed from now on; a standing debt may be worth more, and is older.
+    Marked {
+        /// Why.
+        reason: DueReason,
+        /// Who asks.
+        asked: Asked,
+    },
+}
+
+/// What is decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The grade of the snapshot to make, if one is to be made.
+    pub snapshot: Option<Grade>,
+    /// Why.
+    pub because: Because,
+    /// The failed pushes that stand from now on.
+    pub marks: Option<TornMark>,
+    /// What happens to the debt.
+    pub owed: Owed,
+}
+
+impl Verdict {
+    /// The grade up to which the tree is safe in a snapshot once this is carried out.
+    pub fn covered(&self) -> Option<Grade> {
+        match self.because {
+            Because::Unchanged { grade } => Some(grade),
+            _ => self.snapshot,
+        }
+    }
+}
+
+/// Whether a snapshot that was put off at `since` has been put off for long enough. A time in the
+/// future is one of a wrong clock: how long it was is not known, and must not be for ever.
+pub fn has_waited(since: Option<DateTime<Utc>>, now: DateTime<Utc>, max: TimeDelta) -> bool {
+    let waited = since.map_or(TimeDelta::zero(), |since| now - since);
+    waited >= max || waited < TimeDelta::zero()
+}
+
+/// Pushes in a row that did not bring a complete snapshot, for the same reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shortfall {
+    /// How many.
+    pub pushes: u32,
+    /// When the first of them ended.
+    pub since: DateTime<Utc>,
+    /// rsync's status of the last one.
+    pub status: i32,
+    /// Why the last one brought none.
+    pub because: Because,
+}
+
+/// So many pushes in a row without a complete snapshot are told.
+pub const SHORTFALL_LIMIT: u32 = 3;
+
+impl Shortfall {
+    /// What is to be remembered after a push that ended with `status` got this verdict.
+    pub fn after(standing: Option<Self>, status: i32, verdict: &Verdict, now: DateTime<Utc>) -> Option<Self> {
+        match &verdict.because {
+            // It is not known yet what it will bring, or it brings nothing anyway.
+            Because::NothingWritten { .. }
+            | Because::LeftToClient
+            | Because::LeftToPushes { .. }
+            | Because::TooSoon
+            | Because::Unchanged { grade: Grade::Partial } => standing,
+            _ if verdict.covered() == Some(Grade::Complete) => None,
+            because => {
+                let before = standing.filter(|it| it.status == status && it.is_like(because));
+                let (pushes, since) = before.map_or((0, now), |it| (it.pushes, it.since));
+                Some(Shortfall { pushes: pushes.saturating_add(1), since, status, because: because.clone() })
+            }
+        }
+    }
+
+    fn is_like(&self, because: &Because) -> bool {
+        std::mem::discriminant(&self.because) == std::mem::discriminant(because)
+    }
+}
+
+/// How a transfer ended, and what that is worth, if the daemon says `status`: where the client says that
+/// something could not be transferred, that counts.
+pub fn end_of_transfer(status: i32, completion: ClientCompletion, statuses: Statuses) -> (i32, Worth) {
+    match (Worth::of_status(status, Reporter::Daemon, statuses), completion) {
+        (Worth::Complete, ClientCompletion::Partial) => {
+            (PARTIAL_TRANSFER, Worth::of_status(PARTIAL_TRANSFER, Reporter::Client, statuses))
+        }
+        (worth, _) => (status, worth),
+    }
+}
+
+/// The grade of a tree of which nothing is known but what its client says: how the transfer ended, and
+/// how far the backup has come.
+pub fn grade_alone(status: i32, completion: ClientCompletion, statuses: Statuses) -> Grade {
+    let worth = Worth::of_status(status, Reporter::Client, statuses);
+    if worth == Worth::Complete && completion.allows_complete(statuses) {
+        Grade::Complete
+    } else {
+        Grade::Partial
+    }
+}
+
+/// What a verdict that was carried out leaves behind: the marks, where others may have come
+/// meanwhile, and the debt.
+pub fn aftermath(facts: &Facts, carried_out: &Verdict) -> (Option<TornMark>, Owed) {
+    (marks(facts), owed(facts, carried_out))
+}
+
+/// Decides.
+pub fn verdict(facts: &Facts) -> Verdict {
+    let marks = marks(facts);
+    let (snapshot, because) = match grade(facts, marks.as_ref()) {
+        Ok((grade, because)) => (Some(grade), because),
+        Err(because) => (None, because),
+    };
+    let verdict = Verdict { snapshot, because, marks, owed: Owed::AsBefore };
+    Verdict { owed: owed(facts, &verdict), ..verdict }
+}
+
+fn marks(facts: &Facts) -> Option<TornMark> {
+    let standing = facts.torn.cloned();
+    match facts.moment {
+        Moment::Approach => standing,
+        Moment::Looked(look) => {
+            let is_alone = facts.is_paired && facts.running.count == 0;
+            let circumstances = Circumstances {
+                is_whole: is_alone && look.differs_from_complete == Some(false),
+                is_alone,
+                ended_well: facts.occasion.is_good_transfer(),
+                without_ledger: facts.coverage == LedgerCoverage::None,
+            };
+            standing.and_then(|mark| mark.after_look(look.tears, circumstances))
+        }
+        Moment::Ended { now, noticed, scar_times } => {
+            let Occasion::Transfer(transfer) = facts.occasion else { return standing };
+            if transfer.wrote_nothing().is_some() {
+                return standing;
+            }
+            match (transfer.worth, transfer.push) {
+                (Worth::Complete, Some(push)) => {
+                    standing.and_then(|mark| mark.after_good_push(push, scar_times))
+                }
+                (Worth::Complete, None) => standing,
+                (Worth::Partial | Worth::Nothing, push) => {
+                    let tear = push.map(|push| Tear::of(push, noticed.clone()));
+                    let mark = TornMark::new(now, transfer.status, noticed.clone(), tear);
+                    Some(mark.on_top_of(standing.as_ref()))
+                }
+            }
+        }
+    }
+}
+
+/// The grade, and why; or why there is no snapshot.
+fn grade(facts: &Facts, marks: Option<&TornMark>) -> Result<(Grade, Because), Because> {
+    if let Occasion::Transfer(transfer) = facts.occasion {
+        if let Some(how) = transfer.wrote_nothing() {
+            return Err(Because::NothingWritten { how });
+        }
+        let is_left = transfer.brought_unfinished && facts.completion == ClientCompletion::Unfinished;
+        if is_left && transfer.worth == Worth::Complete {
+            return Err(Because::LeftToClient);
+        }
+    }
+    let is_patient = !matches!(facts.occasion, Occasion::ByHand);
+    if facts.running.count > 0 && is_patient && !facts.has_waited {
+        return Err(Because::LeftToPushes { count: facts.running.count });
+    }
+    let hoped = hoped(facts)?;
+    let (grade, because) = match hoped {
+        (Grade::Complete, because) => match obstacle(facts, marks) {
+            Some(obstacle) => (Grade::Partial, obstacle),
+            None => (Grade::Complete, because),
+        },
+        partial => partial,
+    };
+    match facts.moment {
+        Moment::Looked(look) => after_look(facts, &look, grade, because, marks),
+        Moment::Ended { .. } | Moment::Approach => Ok((grade, because)),
+    }
+}
+
+/// What the occasion would be worth in a module where nothing else ever happened.
+fn hoped(facts: &Facts) -> Result<(Grade, Because), Because> {
+    match facts.occasion {
+        Occasion::ByHand => Ok((Grade::Complete, Because::AskedFor)),
+        Occasion::Owed { asked: Asked::GoodTransfer, is_of_this_boot: false } => {
+            Ok((Grade::Partial, Because::Restarted))
+        }
+        Occasion::Owed { asked, .. } => Ok((asked.grade(), Because::Owed)),
+        Occasion::Transfer(Transfer { worth, status, .. }) => match worth {
+            Worth::Complete => Ok((Grade::Complete, Because::EndedWell)),
+            Worth::Partial => Ok((Grade::Partial, Because::Failed { status })),
+            Worth::Nothing if facts.has_deferred => Ok((Grade::Partial, Because::OthersLeft { status })),
+            Worth::Nothing => Err(Because::Failed { status }),
+        },
+    }
+}
+
+/// What keeps a snapshot from being complete.
+fn obstacle(facts: &Facts, marks: Option<&TornMark>) -> Option<Because> {
+    let Running { count, in_place } = facts.running;
+    if facts.coverage == LedgerCoverage::TransferMissing {
+        Some(Because::NotInLedger)
+    } else if count > 0 {
+        Some(Because::Running { count, in_place })
+    } else if !facts.completion.allows_complete(facts.statuses) {
+        Some(match facts.completion {
+            ClientCompletion::Partial => Because::ClientPartial,
+            _ => Because::ClientUnfinished,
+        })
+    } else {
+        marks.map(|mark| Because::Torn { pushes: mark.requests() })
+    }
+}
+
+fn after_look(
+    facts: &Facts,
+    look: &Look,
+    grade: Grade,
+    because: Because,
+    marks: Option<&TornMark>,
+) -> Result<(Grade, Because), Because> {
+    // Without the ledger a listing looks like a good push: one that changed nothing since a failure
+    // shows what that left, and nothing else. A push that the ledger knows did bring something.
+    let is_known_push = matches!(facts.occasion, Occasion::Transfer(Transfer { push: Some(_), .. }));
+    let is_unchanged_tear = marks
+        .filter(|mark| mark.is_nameless() || facts.coverage == LedgerCoverage::None)
+        .is_some_and(|mark| !mark.is_changed(look.tears));
+    let is_transfer = matches!(facts.occasion, Occasion::Transfer(_));
+    let is_held_back = matches!(because, Because::Torn { .. });
+    if is_held_back && facts.occasion.is_good_transfer() && is_unchanged_tear && is_transfer && !is_known_push
+    {
+        return Err(Because::StillTorn);
+    }
+    match grade {
+        Grade::Complete if look.differs_from_complete == Some(false) => Err(Because::Unchanged { grade }),
+        Grade::Complete if look.is_too_soon_for_complete => Err(Because::TooSoon),
+        Grade::Partial if look.differs_from_newest == Some(false) => Err(Because::Unchanged { grade }),
+        Grade::Partial if look.is_too_soon_for_partial => Err(Because::TooSoon),
+        Grade::Complete | Grade::Partial => Ok((grade, because)),
+    }
+}
+
+fn owed(facts: &Facts, verdict: &Verdict) -> Owed {
+    let asked = facts.occasion.asked();
+    let marked =
+        |reason, asked: Option<Asked>| asked.map_or(Owed::AsBefore, |asked| Owed::Marked { reason, asked });
+    match &verdict.because {
+        Because::LeftToPushes { .. } => marked(DueReason::Deferred, asked),
+        // Should the client never come back, what there is of its backup is owed.
+        Because::LeftToClient => marked(DueReason::Deferred, Some(Asked::FailedTransfer)),
+        Because::TooSoon => marked(DueReason::MinInterval, asked.or(Some(Asked::FailedTransfer))),
+        _ => match (facts.moment, facts.due) {
+            (Moment::Looked(_), Some(due)) if is_paid(facts, &due, verdict) => Owed::Paid,
+            _ => Owed::AsBefore,
+        },
+    }
+}
+
+/// Whether the debt is paid by what the verdict makes safe.
+fn is_paid(facts: &Facts, due: &Due, verdict: &Verdict) -> bool {
+    // Of a torn or unfinished tree nothing better can be had, and what mends it brings a snapshot of
+    // its own.
+    let is_torn = verdict.marks.is_some() || facts.completion == ClientCompletion::Unfinished;
+    let is_by_ledger = matches!(due.reason, DueReason::Deferred | DueReason::Interrupted);
+    let is_owed = matches!(facts.occasion, Occasion::Owed { .. });
+    let is_beyond_help = is_torn && (is_by_ledger || is_owed) || due.is_of_earlier_boot;
+    let wanted = if is_beyond_help && facts.running.count == 0 { Grade::Partial } else { due.asked.grade() };
+    !due.is_newer_than_look && verdict.covered().is_some_and(|covered| covered >= wanted)
+}

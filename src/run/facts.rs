@@ -1,0 +1,50 @@
+//! The facts for a [verdict](crate::decide::verdict), as far as every moment knows them.
+
+use std::os::fd::BorrowedFd;
+
+use super::Request;
+use crate::config::target::Target;
+use crate::decide::torn::{ScarTimes, TornMark};
+use crate::decide::verdict::{ClientCompletion, Facts, Moment, Running};
+use crate::store::root::SnapshotRoot;
+use crate::store::state::State;
+use crate::tell::escape::unescape;
+use crate::tree::index::Stamp;
+use crate::tree::syscalls::{is_gone, stat_below};
+
+/// The facts that the request and the state know; nothing of who is running, nor of a debt.
+pub(super) fn facts<'a>(
+    target: &'a Target,
+    root: &SnapshotRoot,
+    request: &'a Request,
+    state: &'a State,
+    moment: Moment<'a>,
+) -> Facts<'a> {
+    Facts {
+        occasion: request.occasion(),
+        moment,
+        coverage: request.coverage,
+        is_paired: state.paired,
+        running: Running::default(),
+        has_waited: false,
+        has_deferred: state.deferred_since.is_some(),
+        completion: ClientCompletion::of_module(root.module()),
+        torn: state.torn.as_ref(),
+        due: None,
+        statuses: target.policy.statuses(),
+    }
+}
+
+/// The modification times that the scarred directories of a mark have by now.
+pub(super) fn scar_times(module: BorrowedFd, mark: Option<&TornMark>) -> ScarTimes {
+    let mut times = ScarTimes::default();
+    for path in mark.into_iter().flat_map(TornMark::scarred_paths) {
+        let Some(bytes) = unescape(path) else { continue };
+        match stat_below(module, &bytes) {
+            Ok(stat) => times.note(path, Some(Stamp::of(&stat).mtime_ns)),
+            Err(cause) if is_gone(cause) => times.note(path, None),
+            Err(cause) => log::debug!("cannot inspect {path}: {cause}"),
+        }
+    }
+    times
+}
