@@ -9,7 +9,7 @@ use crate::tree::copy::InodePair;
 use crate::tree::descent::Descent;
 use crate::tree::difference::Found;
 use crate::tree::index::{Index, Ordinal};
-use crate::tree::syscalls::stat_entry;
+use crate::tree::syscalls::{is_mount_point, stat_entry};
 
 /// What is needed to judge one name that differs.
 pub(super) struct Entry<'a> {
@@ -36,7 +36,7 @@ impl Entry<'_> {
             // One side only, or a directory that became something else or the other way round.
             (live, snapshot) => {
                 if let Some(live) = live
-                    && !self.known.has_mount(self.live, name)
+                    && !self.is_left_out(name, live)
                 {
                     self.comparison.added += 1;
                     if live.is_directory {
@@ -51,6 +51,14 @@ impl Entry<'_> {
                 }
             }
         }
+    }
+
+    /// Whether the snapshot lacks `name` because something was mounted over that file, and still is. A directory that
+    /// was mounted over has an empty one in the snapshot, so one that the snapshot lacks is new.
+    fn is_left_out(&self, name: &CStr, live: Found) -> bool {
+        !live.is_directory
+            && self.known.has_mount(self.live, name)
+            && is_mount_point(self.directory, name)
     }
 
     /// Whether the snapshot has a copy of the live inode, which has not been written since. The

@@ -95,6 +95,7 @@ impl Known {
         Known { copies, mounts: mounts.into_iter().collect() }
     }
 
+    /// Whether something was mounted over `name` when the snapshot was made. Whether it still is the caller has to ask.
     fn has_mount(&self, live: &Descent, name: &CStr) -> bool {
         !self.mounts.is_empty() && self.mounts.contains(&live.relative_path(Some(name)))
     }
