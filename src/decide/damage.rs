@@ -73,6 +73,28 @@ pub enum Xattrs {
     Digest([u8; 16]),
 }
 
+impl Xattrs {
+    /// What they are recognised by, unless they are unknown.
+    pub fn digest(&self) -> Option<[u8; 16]> {
+        match self {
+            Xattrs::Unknown => None,
+            Xattrs::Digest(digest) => Some(*digest),
+            Xattrs::All(xattrs) => Some(Self::digest_of(xattrs)),
+        }
+    }
+
+    /// The same of these.
+    pub fn digest_of(xattrs: &BTreeMap<CString, Vec<u8>>) -> [u8; 16] {
+        let mut hasher = blake3::Hasher::new();
+        for (name, value) in xattrs {
+            hasher.update(name.as_bytes_with_nul()).update(&(value.len() as u64).to_le_bytes()).update(value);
+        }
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        digest
+    }
+}
+
 /// How an inode differs from what is recorded of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {

@@ -279,6 +279,7 @@ impl Walk<'_> {
             known: &knowledge.known,
             live: live_descent,
             directory: live.as_fd(),
+            snapshot: snapshot.as_fd(),
             comparison,
             pending,
             index: index.zip(siblings.as_deref()),
