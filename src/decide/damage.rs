@@ -195,6 +195,17 @@ pub fn changes(was: &Attributes, is: &Attributes) -> Vec<Change> {
     changes
 }
 
+/// Whether a file was changed in place since it was recorded: anything differs but the extended attributes, or the
+/// change time has moved and not by links of our own (`is_ours`). Each state comes with its change time.
+pub fn is_changed_in_place(
+    (was, was_changed): (&Attributes, Moment),
+    (is, changed): (&Attributes, Moment),
+    is_ours: bool,
+) -> bool {
+    let is_attribute = |change: &Change| !matches!(change, Change::Xattr(_) | Change::Xattrs);
+    changes(was, is).iter().any(is_attribute) || changed != was_changed && !is_ours
+}
+
 /// What of all that was `recorded`, oldest first, holds for a snapshot at `position`: the last that is not newer. For a
 /// snapshot that is older than all of it, it is the first: nothing is known of what was before.
 pub fn applicable<T>(recorded: &[(usize, T)], position: usize) -> Option<&T> {
@@ -299,6 +310,25 @@ mod tests {
         assert_eq!(words(Attributes { xattrs: acl, ..was() }), ["xattr user.a", "ACL"]);
         assert_eq!(words(Attributes { xattrs: Xattrs::Digest([1; 16]), ..was() }), ["xattrs"]);
         assert!(words(Attributes { xattrs: Xattrs::Unknown, ..was() }).is_empty());
+    }
+
+    #[test]
+    fn any_sign_outside_our_own_windows_is_a_change_in_place() {
+        let was = attributes;
+        let at = |seconds| Moment { seconds, nanoseconds: 0 };
+        let table = [
+            (was(), at(5), false, false, "nothing moved"),
+            (was(), at(6), true, false, "we have linked it"),
+            (was(), at(6), false, true, "written to at equal size and time"),
+            (Attributes { size_bytes: 11, ..was() }, at(6), true, true, "written to, then linked"),
+            (Attributes { modified: at(9), ..was() }, at(6), true, true, "the same with another time"),
+            (Attributes { mode: 0o100_600, ..was() }, at(6), true, true, "another mode"),
+            (Attributes { xattrs: Xattrs::All(BTreeMap::new()), ..was() }, at(5), false, false, "not asked"),
+        ];
+        for (is, changed, is_ours, expected, what) in table {
+            let found = is_changed_in_place((&was(), at(5)), (&is, changed), is_ours);
+            assert_eq!(found, expected, "{what}");
+        }
     }
 
     #[test]
