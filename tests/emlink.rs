@@ -247,6 +247,100 @@ impl Drop for Immutable {
     }
 }
 
+/// Lets a client do something to an immutable file.
+fn unlocked(path: &Path, work: impl FnOnce(&Path)) {
+    Run::of(tool("chattr").arg("-i").arg(path)).exits(&[0]);
+    work(path);
+    Run::of(tool("chattr").arg("+i").arg(path)).exits(&[0]);
+}
+
+/// Puts `content` into the file without a sign of it but the change time.
+fn rewrite_in_place(path: &Path, content: &[u8]) {
+    let modified = fs::metadata(path).expect("the file").modified().expect("a time");
+    let mut file = File::options().write(true).open(path).expect("the file");
+    file.write_all(content).and_then(|()| file.set_modified(modified)).expect("written");
+}
+
+/// A change of an immutable file, and what it is called.
+type Change = (&'static str, fn(&Path));
+
+/// Each is one, though size and modification time stay what they were.
+const CHANGES_OF_A_COPIED_FILE: &[Change] = &[
+    ("mode", |file| tree::set_mode(file, 0o640)),
+    ("owner", |file| chown(file, Some(12), None).expect("root may")),
+    ("group", |file| chown(file, None, Some(34)).expect("root may")),
+    ("a new attribute", |file| assert!(tree::set_attribute(file, "user.colour", b"red"))),
+    ("another value", |file| assert!(tree::set_attribute(file, "user.colour", b"tan"))),
+    ("no attribute", |file| rustix::fs::removexattr(file, "user.colour").expect("removed")),
+    ("an ACL", |file| {
+        assert!(tree::set_attribute(file, "system.posix_acl_access", &tree::acl(0o6, 0o4, 1002)));
+    }),
+    ("content in place", |file| rewrite_in_place(file, b"CONTENT")),
+    ("another file", |file| {
+        let modified = fs::metadata(file).expect("the file").modified().expect("a time");
+        fs::remove_file(file).expect("removed");
+        // The file system may well give it the same number.
+        fs::write(file, "Content").expect("a file");
+        tree::set_mtime(file, modified);
+    }),
+];
+
+#[test]
+fn whatever_changes_in_a_copied_file_is_a_change() {
+    if !have(&["chattr"]) {
+        return;
+    }
+    for kind in [Kind::Ext4, Kind::Xfs, Kind::Btrfs] {
+        let Some(file_system) = FileSystem::new(kind) else { return };
+        let module = Simulated::new(Module::on(&file_system), POLICY);
+        let path = module.latest.join("immutable");
+        fs::write(&path, "content").expect("a file");
+        tree::set_mtime(&path, UNIX_EPOCH + Duration::from_secs(1_111_111_111));
+        Run::of(tool("chattr").arg("+i").arg(&path)).exits(&[0]);
+        let file = Immutable(path);
+        let publish = |what: &str| {
+            settle();
+            module.pass(1);
+            let run = module.run().exits(&[4]);
+            let copy = module.snapshot(&module.name()).join("immutable");
+            assert!(copy.exists(), "{kind:?}, {what}: no snapshot: {run}");
+            assert_eq!(describe(&copy), describe(&file.0), "{kind:?}, {what}");
+            assert_eq!(fs::read(&copy).expect("read"), fs::read(&file.0).expect("read"), "{kind:?}, {what}");
+        };
+        publish("the first");
+        expect_unchanged(&module);
+        for (what, change) in CHANGES_OF_A_COPIED_FILE {
+            unlocked(&file.0, change);
+            publish(what);
+            // A change time alone is no change: links that come and go elsewhere move it, too.
+            unlocked(&file.0, |_| ());
+            expect_unchanged(&module);
+        }
+    }
+}
+
+#[test]
+fn what_an_earlier_version_recorded_of_a_copy_is_compared_once_more() {
+    if !have(&["chattr"]) || !support::root() {
+        return;
+    }
+    let module = Simulated::new(Module::new(), POLICY);
+    let _file = Immutable::new(module.latest.join("immutable"));
+    settle();
+    module.pass(1);
+    module.run().exits(&[4]);
+    module.expect_unchanged();
+    let record = module.private(&format!("records/{}.toml", module.snapshots()[0]));
+    let text = fs::read_to_string(&record).expect("a record");
+    let (before, _) = text.split_once("[copy.original]").expect("what it looked like");
+    fs::write(&record, before).expect("written");
+    settle();
+    module.pass(1);
+    module.run().exits(&[4]);
+    assert_eq!(module.snapshots().last(), Some(&module.name()), "the mode may have changed meanwhile");
+    module.expect_unchanged();
+}
+
 /// Takes a snapshot of a file that can only be copied.
 fn assert_the_copy_of_an_immutable_file_is_shared(module: &Simulated) {
     let file = Immutable::new(module.latest.join("immutable"));

@@ -8,7 +8,7 @@
 mod support;
 
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -914,5 +914,95 @@ fn a_mount_that_appears_in_a_quiet_directory_is_left_out_and_what_it_hid_comes_b
             fingerprint::assert_equal(&live, &snapshot, &format!("{what} is gone: {run}"));
         }
         assert_next_two_are_right(&module, &[0]);
+    }
+}
+
+/// What can be mounted over, and whether it is a directory. None lies below another, but for `a/deep/er`.
+const MOUNT_POINTS: [(&str, bool); 5] =
+    [("a/one", false), ("a/deep/er", true), ("b", true), ("c/two", false), ("c/empty", true)];
+
+/// Fails unless the snapshot shows whatever of the live tree is not mounted over, and nothing else.
+fn assert_shows(live: &Path, snapshot: &Path, mounted: &[PathBuf], what: &str) {
+    let mut names: Vec<String> = entries(live).into_iter().chain(entries(snapshot)).collect();
+    names.sort();
+    names.dedup();
+    for name in names {
+        let (live, snapshot) = (live.join(&name), snapshot.join(&name));
+        if mounted.contains(&live) {
+            continue;
+        }
+        let state = |path: &Path| {
+            let metadata = fs::symlink_metadata(path).unwrap_or_else(|error| {
+                panic!("{what}: {}: {error}", path.display());
+            });
+            (metadata.is_dir(), if metadata.is_dir() { 0 } else { metadata.ino() })
+        };
+        assert_eq!(state(&live), state(&snapshot), "{what}: {}", live.display());
+        if live.is_dir() {
+            assert_shows(&live, &snapshot, mounted, what);
+        }
+    }
+}
+
+/// Mounts over directories and files come and go between pushes, and what they hide changes meanwhile.
+#[test]
+fn mounts_that_come_and_go_hide_no_change() {
+    if !support::may_mount() {
+        return;
+    }
+    for seed in 0..if support::is_full_sweep() { 40 } else { 2 } {
+        let module = indexed();
+        let outside = module.directory.join("outside");
+        fill(&outside);
+        let mut random = Random::new(seed);
+        let mut mounts: Vec<(PathBuf, Mount)> = Vec::new();
+        for round in 0..25 {
+            let (path, is_directory) = random.of(&MOUNT_POINTS).copied().expect("one");
+            let point = module.latest.join(path);
+            let mut what = format!("seed {seed}, round {round}: {path}");
+            if let Some(at) = mounts.iter().position(|(mounted, _)| *mounted == point) {
+                what += " unmounted";
+                drop(mounts.remove(at));
+                if random.below(2) == 0 {
+                    what += " and changed";
+                    let file = if is_directory { point.join("two") } else { point };
+                    in_secret(&module.latest, |_| tree::write(&file, &what));
+                }
+            } else if random.below(4) == 0 {
+                what += " changed";
+                let file = if is_directory { point.join("one") } else { point };
+                in_secret(&module.latest, |_| tree::write(&file, &what));
+            } else {
+                let mount = match random.below(3) {
+                    0 if is_directory => Mount::tmpfs(&point),
+                    1 => Mount::bind(&point, &point),
+                    _ if is_directory => Mount::bind(&outside.join("a"), &point),
+                    _ => Mount::bind(&outside.join("top"), &point),
+                };
+                what += " mounted over";
+                mounts.extend(mount.map(|mount| (point, mount)));
+            }
+            match random.below(4) {
+                0 => in_secret(&module.latest.join("a/deep"), |deep| tree::write(&deep.join("two"), &what)),
+                1 => fs::remove_dir_all(module.private("index")).expect("the indexes"),
+                _ => {}
+            }
+            let is_full = random.below(3) == 0;
+            let full = if is_full { "full_comparison = \"0s\"\n" } else { "" };
+            module.write_policy(&format!("{EXPIRING}{full}"));
+            settle();
+            let mounted: Vec<PathBuf> = mounts.iter().map(|(point, _)| point.clone()).collect();
+            for _ in 0..2 {
+                module.pass(1);
+                let run = module.run().exits(&[0, 4]);
+                let what = format!("{what}; mounted: {mounted:?}; full: {is_full}: {run}");
+                assert_shows(&module.latest, &module.snapshot(&newest(&module)), &mounted, &what);
+            }
+            let last = newest(&module);
+            settle();
+            module.pass(1);
+            let run = module.run().exits(&[0, 4]);
+            assert_eq!(newest(&module), last, "{what}: nothing has changed since: {mounted:?}: {run}");
+        }
     }
 }

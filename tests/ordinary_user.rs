@@ -156,3 +156,26 @@ fn an_ordinary_user_is_told_of_owners_that_it_cannot_keep() {
     Run::of(&mut hook_as_nobody(&module)).exits(&[0]);
     assert_eq!(module.snapshots(), [name]);
 }
+
+#[test]
+fn another_group_that_its_user_is_in_is_a_change_of_a_directory() {
+    if !root() || !have(&["setpriv"]) {
+        return;
+    }
+    let mut module = Module::new();
+    tree::small(&module.latest);
+    give_to_nobody(&mut module);
+    let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
+    let hook = || Run::of(&mut module.hook_through(&["setpriv", &user, &group, "--groups=34"])).exits(&[0]);
+    hook();
+    for (gid, expected) in [(34, 2), (NOBODY, 3)] {
+        let time = fs::metadata(module.latest.join("documents")).expect("a directory").modified();
+        std::os::unix::fs::chown(module.latest.join("documents"), None, Some(gid)).expect("root may");
+        tree::set_mtime(&module.latest.join("documents"), time.expect("a time"));
+        for _ in 0..2 {
+            let run = hook();
+            assert_eq!(module.snapshots().len(), expected, "group {gid}: {run}");
+        }
+        module.assert_equals_module(&module.snapshots().remove(expected - 1));
+    }
+}

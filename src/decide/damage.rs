@@ -73,6 +73,28 @@ pub enum Xattrs {
     Digest([u8; 16]),
 }
 
+impl Xattrs {
+    /// What they are recognised by, unless they are unknown.
+    pub fn digest(&self) -> Option<[u8; 16]> {
+        match self {
+            Xattrs::Unknown => None,
+            Xattrs::Digest(digest) => Some(*digest),
+            Xattrs::All(xattrs) => Some(Self::digest_of(xattrs)),
+        }
+    }
+
+    /// The same of these.
+    pub fn digest_of(xattrs: &BTreeMap<CString, Vec<u8>>) -> [u8; 16] {
+        let mut hasher = blake3::Hasher::new();
+        for (name, value) in xattrs {
+            hasher.update(name.as_bytes_with_nul()).update(&(value.len() as u64).to_le_bytes()).update(value);
+        }
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        digest
+    }
+}
+
 /// How an inode differs from what is recorded of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -171,6 +193,17 @@ pub fn changes(was: &Attributes, is: &Attributes) -> Vec<Change> {
         _ => {}
     }
     changes
+}
+
+/// Whether a file was changed in place since it was recorded: anything differs but the extended attributes, or the
+/// change time has moved and not by links of our own (`is_ours`). Each state comes with its change time.
+pub fn is_changed_in_place(
+    (was, was_changed): (&Attributes, Moment),
+    (is, changed): (&Attributes, Moment),
+    is_ours: bool,
+) -> bool {
+    let is_attribute = |change: &Change| !matches!(change, Change::Xattr(_) | Change::Xattrs);
+    changes(was, is).iter().any(is_attribute) || changed != was_changed && !is_ours
 }
 
 /// What of all that was `recorded`, oldest first, holds for a snapshot at `position`: the last that is not newer. For a
@@ -277,6 +310,25 @@ mod tests {
         assert_eq!(words(Attributes { xattrs: acl, ..was() }), ["xattr user.a", "ACL"]);
         assert_eq!(words(Attributes { xattrs: Xattrs::Digest([1; 16]), ..was() }), ["xattrs"]);
         assert!(words(Attributes { xattrs: Xattrs::Unknown, ..was() }).is_empty());
+    }
+
+    #[test]
+    fn any_sign_outside_our_own_windows_is_a_change_in_place() {
+        let was = attributes;
+        let at = |seconds| Moment { seconds, nanoseconds: 0 };
+        let table = [
+            (was(), at(5), false, false, "nothing moved"),
+            (was(), at(6), true, false, "we have linked it"),
+            (was(), at(6), false, true, "written to at equal size and time"),
+            (Attributes { size_bytes: 11, ..was() }, at(6), true, true, "written to, then linked"),
+            (Attributes { modified: at(9), ..was() }, at(6), true, true, "the same with another time"),
+            (Attributes { mode: 0o100_600, ..was() }, at(6), true, true, "another mode"),
+            (Attributes { xattrs: Xattrs::All(BTreeMap::new()), ..was() }, at(5), false, false, "not asked"),
+        ];
+        for (is, changed, is_ours, expected, what) in table {
+            let found = is_changed_in_place((&was(), at(5)), (&is, changed), is_ours);
+            assert_eq!(found, expected, "{what}");
+        }
     }
 
     #[test]

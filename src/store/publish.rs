@@ -17,15 +17,17 @@ use super::catalog::names_in;
 use super::durable::{DRAFTS, Place, TEMPORARY, c_name};
 use super::index_file;
 use super::inodes::windows::{Window, Windows, wall_ns};
-use super::inodes::{self, Recorder};
+use super::inodes::{self, InPlaceChanges, Recorder};
 use super::lock::Guard;
 use super::record::{Record, file_name};
 use super::root::{Room, SnapshotRoot};
 use crate::tell::error::{Error, Result};
-use crate::tree::baseline::Recording;
+use crate::tree::baseline::{Origin, Recording, of_entry};
+use crate::tree::baseline_bytes::BLOCK_BYTES;
 use crate::tree::clone::{Cloned, Knowledge, Stage, clone_tree};
 use crate::tree::copy::ORIGINALS;
 use crate::tree::index::{Index, Part};
+use crate::tree::inodes::{Name, walk};
 use crate::tree::listing::Listing;
 use crate::tree::remove::remove_trees;
 use crate::tree::syscalls::{is_privileged, rename_no_replace, stat_entry};
@@ -127,6 +129,34 @@ impl Staged {
     /// Whether nothing has been recorded before of the inodes that snapshots share.
     pub fn begins_catalogue(&self) -> bool {
         self.evidence.recorder.as_ref().is_ok_and(Recorder::is_new)
+    }
+
+    /// Records what was changed in place, as it is in this snapshot. A recycled directory keeps its links, and what keeps
+    /// its link is not recorded otherwise: then the next look would find the change once more, and `verify` would blame
+    /// it on this snapshot and on later ones, too. What earlier snapshots had is still recorded.
+    pub fn record_in_place(&self, root: &SnapshotRoot, changes: &InPlaceChanges) {
+        let Some(recorder) = self.evidence.recorder.as_ref().ok().filter(|_| changes.changed() > 0) else {
+            return;
+        };
+        let (parent, path) = match self.beside {
+            true => (root.directory(), root.path.as_path()),
+            false => (self.room.place().directory, self.room.place().path),
+        };
+        let (mut met, mut bytes) = (HashSet::new(), Vec::new());
+        walk(parent, path, &self.name, &mut |name: &Name| {
+            let Some(changed) = changes.changed_at(name.inode).filter(|_| met.insert(name.inode)) else {
+                return;
+            };
+            if let Some(baseline) = of_entry(name.directory, name.name, Origin::Linked, Some(changed)) {
+                baseline.write(&mut bytes);
+            }
+            if bytes.len() > BLOCK_BYTES {
+                recorder.keep(&std::mem::take(&mut bytes));
+            }
+        });
+        if !bytes.is_empty() {
+            recorder.keep(&bytes);
+        }
     }
 
     /// Makes the staged tree durable, then visible as the snapshot `name`. Returns what keeps its inodes from being

@@ -15,7 +15,7 @@ use crate::decide::verdict::Because;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{deserialize_line, escape, escape_path, one_line, unescape};
 use crate::tree::compare::{Comparison, Known};
-use crate::tree::copy::{Copied, Copies, InodePair};
+use crate::tree::copy::{Copied, CopiedState, Copies, InodePair};
 
 /// The newest format of records and state that this version writes and reads.
 pub const FORMAT: u32 = 1;
@@ -147,6 +147,53 @@ pub struct CopyRecord {
     /// Why it could not be linked, for people.
     #[serde(default)]
     pub reason: String,
+    /// What else it looked like; missing in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    original: Option<OriginalRecord>,
+}
+
+/// What the original of a copy looked like besides its size and time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct OriginalRecord {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    #[serde(default)]
+    device: u64,
+    /// As text, like the other times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ctime_ns: Option<String>,
+    /// A digest in hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    xattrs: Option<String>,
+}
+
+impl OriginalRecord {
+    fn of(state: &CopiedState) -> Self {
+        let CopiedState { mode, uid, gid, device, ctime_ns, xattrs } = state;
+        OriginalRecord {
+            mode: *mode,
+            uid: *uid,
+            gid: *gid,
+            device: *device,
+            ctime_ns: ctime_ns.map(|ns| ns.to_string()),
+            xattrs: xattrs.map(|digest| format!("{:032x}", u128::from_be_bytes(digest))),
+        }
+    }
+
+    /// What cannot be read counts as unknown, so that more is compared.
+    fn read(&self) -> CopiedState {
+        let OriginalRecord { mode, uid, gid, device, ctime_ns, xattrs } = self;
+        let digest = |text: &String| u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes);
+        CopiedState {
+            mode: *mode,
+            uid: *uid,
+            gid: *gid,
+            device: *device,
+            ctime_ns: ctime_ns.as_ref().and_then(|text| text.parse().ok()),
+            xattrs: xattrs.as_ref().and_then(digest),
+        }
+    }
 }
 
 impl Record {
@@ -276,6 +323,7 @@ impl CopyRecord {
             size_bytes: copied.size_bytes,
             mtime_ns: copied.mtime_ns.to_string(),
             reason: copied.reason.clone(),
+            original: copied.state.as_ref().map(OriginalRecord::of),
         };
         copies.iter().map(record).collect()
     }
@@ -284,7 +332,8 @@ impl CopyRecord {
         let pair = InodePair { live: self.live_inode, copy: self.copy_inode };
         let mtime_ns = self.mtime_ns.parse().ok()?;
         let path = unescape(&self.path)?;
-        let CopyRecord { names, size_bytes, reason, .. } = self.clone();
-        Some((pair, Copied { path, names, size_bytes, mtime_ns, reason }))
+        let CopyRecord { names, size_bytes, reason, original, .. } = self.clone();
+        let state = original.map(|original| original.read());
+        Some((pair, Copied { path, names, size_bytes, mtime_ns, state, reason }))
     }
 }

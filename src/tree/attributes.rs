@@ -16,7 +16,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown};
 use rustix::fs::XattrFlags;
 
-use super::syscalls::{Answer, is_privileged};
+use super::syscalls::{Answer, is_privileged, may_give_to};
 
 /// Extended attributes by name.
 type Xattrs = BTreeMap<CString, Vec<u8>>;
@@ -38,12 +38,12 @@ pub fn apply(original: BorrowedFd, stat: &FileStat, copy: BorrowedFd) -> Answer<
     Ok(owner_kept && xattrs_kept)
 }
 
-/// Whether two directories differ in anything that [`apply`] would keep.
+/// Whether `a` differs from its copy `b` in anything that [`apply`] would have kept, both directories.
 pub fn differ(a: BorrowedFd, a_stat: &FileStat, b: BorrowedFd, b_stat: &FileStat) -> Answer<bool> {
-    let owner = |stat: &FileStat| (stat.st_uid, stat.st_gid);
     if a_stat.st_mode & MODE_BITS != b_stat.st_mode & MODE_BITS
         || (a_stat.st_mtime, a_stat.st_mtime_nsec) != (b_stat.st_mtime, b_stat.st_mtime_nsec)
-        || (is_privileged() && owner(a_stat) != owner(b_stat))
+        || (is_privileged() && a_stat.st_uid != b_stat.st_uid)
+        || (a_stat.st_gid != b_stat.st_gid && may_give_to(a_stat.st_gid))
     {
         return Ok(true);
     }

@@ -175,13 +175,7 @@ fn abridged(xattrs: BTreeMap<CString, Vec<u8>>) -> Xattrs {
     if bytes <= MAX_XATTR_BYTES {
         return Xattrs::All(xattrs);
     }
-    let mut hasher = blake3::Hasher::new();
-    for (name, value) in &xattrs {
-        hasher.update(name.as_bytes_with_nul()).update(&(value.len() as u64).to_le_bytes()).update(value);
-    }
-    let mut digest = [0; 16];
-    digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-    Xattrs::Digest(digest)
+    Xattrs::Digest(Xattrs::digest_of(&xattrs))
 }
 
 /// What a clone records the inodes with that are new in it.

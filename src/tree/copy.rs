@@ -7,11 +7,12 @@
 //! capability that we do without: an empty file stands for each.
 //! Each copy is remembered, so that comparing does not take it for a change.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
@@ -20,22 +21,24 @@ use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstat, mkd
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
-use super::attributes;
+use super::index::{Stamp, now_ns};
 use super::syscalls::{Answer, Identity, is_privileged, open_directory, stat_entry};
+use super::{attributes, baseline};
 
 /// Remembers one more name of a copied inode, of which `refusal` was the answer to linking it.
 pub fn remember(
     copies: &mut Copies,
     pair: InodePair,
-    live: &FileStat,
+    original: &Original,
     refusal: Errno,
     path: impl FnOnce() -> Vec<u8>,
 ) {
     let new = || Copied {
         path: path(),
         names: 0,
-        size_bytes: live.st_size,
-        mtime_ns: mtime_ns(live),
+        size_bytes: original.stat.st_size,
+        mtime_ns: mtime_ns(&original.stat),
+        state: Some(original.state()),
         reason: reason(refusal).to_string(),
     };
     copies.entry(pair).or_insert_with(new).names += 1;
@@ -69,15 +72,116 @@ pub struct Copied {
     pub size_bytes: i64,
     /// Modification time when it was copied, nanoseconds since 1970.
     pub mtime_ns: i128,
+    /// What else was known of it; earlier versions recorded none of that.
+    pub state: Option<CopiedState>,
     /// Why it could not be linked, for people.
     pub reason: String,
 }
 
+/// What the original of a copy looked like besides its size and time. A copy shares none of that with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopiedState {
+    /// Type and mode.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// What a device file stands for, otherwise 0.
+    pub device: u64,
+    /// Change time, nanoseconds since 1970, if it was old enough to tell every later change.
+    pub ctime_ns: Option<i64>,
+    /// A digest of the extended attributes, if they could be read.
+    pub xattrs: Option<[u8; 16]>,
+}
+
+/// An entry of the live tree, and the entry that stands for it in the snapshot.
+#[derive(Clone, Copy)]
+pub struct CopiedPair<'a> {
+    /// The live directory.
+    pub live: BorrowedFd<'a>,
+    /// The snapshot's.
+    pub snapshot: BorrowedFd<'a>,
+    /// The name in both.
+    pub name: &'a CStr,
+    /// The inodes that the directories name.
+    pub inodes: InodePair,
+}
+
 impl Copied {
-    /// Whether the live entry still is what was copied.
-    pub fn is_current(&self, live: &FileStat) -> bool {
-        live.st_size == self.size_bytes && mtime_ns(live) == self.mtime_ns
+    /// Whether the live entry still is what was copied. An equal change time proves it: nothing of an inode changes
+    /// without it. Links that are made or removed elsewhere move it, too, so another one proves nothing, and then
+    /// everything is compared, the content included: the original is shared with no snapshot, so nothing else
+    /// would tell.
+    pub fn is_current(&self, pair: CopiedPair) -> bool {
+        let Some(state) = &self.state else { return false };
+        let Ok(live) = stat_entry(pair.live, pair.name) else { return false };
+        let is_alike = live.st_size == self.size_bytes
+            && mtime_ns(&live) == self.mtime_ns
+            && (live.st_mode, live.st_uid, live.st_gid) == (state.mode, state.uid, state.gid)
+            && live.st_rdev == state.device;
+        // What is mounted over it now is another inode.
+        if Identity::of(&live).inode != pair.inodes.live || !is_alike {
+            return false;
+        }
+        state.ctime_ns == Some(Stamp::of(&live).ctime_ns)
+            || state.xattrs == xattrs_digest(pair.live, pair.name)
+                && is_same_content(pair, &live).unwrap_or(false)
     }
+}
+
+/// Whether the copy holds what the original does now. `live` is what that looked like before.
+fn is_same_content(pair: CopiedPair, live: &FileStat) -> Answer<bool> {
+    match SFlag::from_bits_truncate(live.st_mode & SFlag::S_IFMT.bits()) {
+        SFlag::S_IFREG => {
+            let (original, copy) =
+                (open_regular(pair.live, pair.name)?, open_regular(pair.snapshot, pair.name)?);
+            let is_meant = |file: &File, inode| {
+                let stat = fstat(file)?;
+                let is_regular = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
+                Ok::<_, Errno>(is_regular && Identity::of(&stat).inode == inode)
+            };
+            let is_still = || fstat(&original).map(|now| Stamp::of(&now) == Stamp::of(live));
+            Ok(is_meant(&original, pair.inodes.live)?
+                && is_meant(&copy, pair.inodes.copy)?
+                && have_same_data(&original, &copy, live.st_size)?
+                && is_still()?)
+        }
+        SFlag::S_IFLNK => Ok(readlinkat(pair.live, pair.name)? == readlinkat(pair.snapshot, pair.name)?),
+        // Mode and device number are all there is.
+        _ => Ok(true),
+    }
+}
+
+/// Whether two files of `size_bytes` hold the same bytes. Where both have holes nothing is read.
+fn have_same_data(a: &File, b: &File, size_bytes: i64) -> Answer<bool> {
+    const CHUNK_BYTES: usize = 128 << 10;
+    let size_bytes = u64::try_from(size_bytes).unwrap_or(0);
+    let failed = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    if b.metadata().map_err(failed)?.len() != size_bytes {
+        return Ok(false);
+    }
+    let mut buffers = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
+    let mut position = 0;
+    loop {
+        let data = [next_data(a, position, size_bytes), next_data(b, position, size_bytes)];
+        let Some((start, end)) = data.into_iter().flatten().min() else { return Ok(true) };
+        position = start;
+        while position < end {
+            let length = usize::try_from(end - position).unwrap_or(usize::MAX).min(CHUNK_BYTES);
+            let (some, other) = (&mut buffers.0[..length], &mut buffers.1[..length]);
+            a.read_exact_at(some, position).map_err(failed)?;
+            b.read_exact_at(other, position).map_err(failed)?;
+            if some != other {
+                return Ok(false);
+            }
+            position += length as u64;
+        }
+    }
+}
+
+fn xattrs_digest(directory: BorrowedFd, name: &CStr) -> Option<[u8; 16]> {
+    baseline::xattrs(directory, name).digest()
 }
 
 /// All copies of one snapshot.
@@ -87,11 +191,39 @@ fn mtime_ns(stat: &FileStat) -> i128 {
     i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec)
 }
 
+/// What was copied, as it was just before.
+#[derive(Clone, Copy)]
+pub struct Original {
+    stat: FileStat,
+    /// See [`CopiedState`].
+    ctime_ns: Option<i64>,
+    xattrs: Option<[u8; 16]>,
+}
+
+impl Original {
+    /// The entry `name`. The attributes are read before the change time, so that an equal change time vouches for them.
+    fn of(directory: BorrowedFd, name: &CStr) -> Answer<Self> {
+        let now = now_ns();
+        let xattrs = xattrs_digest(directory, name);
+        let stat = stat_entry(directory, name)?;
+        let settled = Stamp::of(&stat).settled(now);
+        let ctime_ns = (settled != Stamp::NEVER).then_some(settled.ctime_ns);
+        Ok(Original { stat, ctime_ns, xattrs })
+    }
+
+    fn state(&self) -> CopiedState {
+        let Original { stat, ctime_ns, xattrs } = *self;
+        let (mode, uid, gid, device) = (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_rdev);
+        CopiedState { mode, uid, gid, device, ctime_ns, xattrs }
+    }
+}
+
 /// Makes copies for one clone; keeps the originals of regular copies in a directory of its own.
 pub struct Copier<'a> {
     drafts: BorrowedFd<'a>,
     originals: Option<OwnedFd>,
-    copied: HashSet<u64>,
+    /// The originals by their inode numbers.
+    copied: HashMap<u64, Original>,
     /// Copies whose owner, device or security attributes could not be kept.
     pub attributes_lost: u64,
 }
@@ -102,14 +234,16 @@ pub const ORIGINALS: &CStr = c"copies";
 impl<'a> Copier<'a> {
     /// A copier that keeps originals in `drafts`.
     pub fn new(drafts: BorrowedFd<'a>) -> Self {
-        Copier { drafts, originals: None, copied: HashSet::new(), attributes_lost: 0 }
+        Copier { drafts, originals: None, copied: HashMap::new(), attributes_lost: 0 }
     }
 
     /// Puts a copy of `name` from `live` into `copy`, under the same name.
-    pub fn copy(&mut self, live: BorrowedFd, name: &CStr, copy: BorrowedFd) -> Answer<(InodePair, FileStat)> {
-        let stat = stat_entry(live, name)?;
+    pub fn copy(&mut self, live: BorrowedFd, name: &CStr, copy: BorrowedFd) -> Answer<(InodePair, Original)> {
+        let known = self.copied.get(&Identity::of(&stat_entry(live, name)?).inode).copied();
+        let original = known.map_or_else(|| Original::of(live, name), Ok)?;
+        let stat = original.stat;
         match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
-            SFlag::S_IFREG => self.copy_regular(live, name, &stat, copy)?,
+            SFlag::S_IFREG => self.copy_regular(live, name, &original, copy)?,
             SFlag::S_IFDIR => return Err(Errno::EISDIR),
             SFlag::S_IFLNK => symlinkat(readlinkat(live, name)?.as_os_str(), copy, name)?,
             kind => match mknodat(copy, name, kind, Mode::from_bits_truncate(0o600), stat.st_rdev) {
@@ -124,13 +258,13 @@ impl<'a> Copier<'a> {
             self.attributes_lost += u64::from(!apply_by_name(&stat, copy, name)?);
         }
         let copy = Identity::of(&stat_entry(copy, name)?).inode;
-        Ok((InodePair { live: Identity::of(&stat).inode, copy }, stat))
+        Ok((InodePair { live: Identity::of(&stat).inode, copy }, original))
     }
 
     /// Removes the directory of originals; the copies stay linked in the clone.
     pub fn finish(self) -> Answer<()> {
         let Some(originals) = self.originals else { return Ok(()) };
-        for inode in self.copied {
+        for inode in self.copied.into_keys() {
             unlinkat(&originals, &original_name(inode)[..], UnlinkatFlags::NoRemoveDir)?;
         }
         unlinkat(self.drafts, ORIGINALS, UnlinkatFlags::RemoveDir)
@@ -140,12 +274,13 @@ impl<'a> Copier<'a> {
         &mut self,
         live: BorrowedFd,
         name: &CStr,
-        stat: &FileStat,
+        seen: &Original,
         copy: BorrowedFd,
     ) -> Answer<()> {
+        let stat = &seen.stat;
         let inode = Identity::of(stat).inode;
         let original = original_name(inode);
-        if self.copied.contains(&inode) {
+        if self.copied.contains_key(&inode) {
             let originals = self.originals()?;
             match linkat(originals, &original[..], copy, name, AtFlags::empty()) {
                 // The copy has reached the limit too: the next ones share another copy.
@@ -174,7 +309,7 @@ impl<'a> Copier<'a> {
                 return Err(cause);
             }
         }
-        self.copied.insert(inode);
+        self.copied.insert(inode, *seen);
         linkat(self.originals()?, &original[..], copy, name, AtFlags::empty())
     }
 

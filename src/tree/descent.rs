@@ -130,6 +130,11 @@ impl Descent {
         Identity::of(stat).device == self.device
     }
 
+    /// The device of the tree's own file system.
+    pub fn device(&self) -> u64 {
+        self.device
+    }
+
     /// How many levels below the start the directory at hand is.
     pub fn depth(&self) -> usize {
         self.levels.len()

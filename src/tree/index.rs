@@ -16,10 +16,15 @@
 //! snapshot's name protect it; an index that is not perfect is no index, and everything is compared.
 
 use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::errno::Errno;
 use nix::sys::stat::FileStat;
 use nix::time::{ClockId, clock_gettime};
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
+
+use super::syscalls::{Answer, Identity, stat_entry};
 
 /// The kernel stamps by ticks of at most 10 ms.
 const MARGIN_NS: i64 = 100_000_000;
@@ -50,6 +55,34 @@ impl Stamp {
             ctime_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
             mtime_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
         }
+    }
+
+    /// That of the entry `name` on the file system `device`, which is not opened for it; none if it lies on another or
+    /// something is mounted over it, be it the very same directory.
+    pub fn of_entry(parent: BorrowedFd, name: &CStr, device: u64) -> Answer<Option<Self>> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let statx = match rustix::fs::statx(parent, name, flags, StatxFlags::BASIC_STATS) {
+            Ok(statx) => statx,
+            // An old kernel, or a filter before it.
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
+                let stat = stat_entry(parent, name)?;
+                return Ok((Identity::of(&stat).device == device).then(|| Stamp::of(&stat)));
+            }
+            Err(error) => return Err(Errno::from_raw(error.raw_os_error())),
+        };
+        if statx.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+            || rustix::fs::makedev(statx.stx_dev_major, statx.stx_dev_minor) != device
+        {
+            return Ok(None);
+        }
+        let nanoseconds = |time: rustix::fs::StatxTimestamp| {
+            time.tv_sec.wrapping_mul(SECOND_NS).wrapping_add(time.tv_nsec.into())
+        };
+        Ok(Some(Stamp {
+            inode: statx.stx_ino,
+            ctime_ns: nanoseconds(statx.stx_ctime),
+            mtime_ns: nanoseconds(statx.stx_mtime),
+        }))
     }
 
     /// A state that no directory has.

@@ -196,3 +196,13 @@ pub fn is_privileged() -> bool {
     static IS_ROOT: OnceLock<bool> = OnceLock::new();
     *IS_ROOT.get_or_init(|| nix::unistd::geteuid().is_root())
 }
+
+/// Whether this process may give files of its own to that group.
+pub fn may_give_to(gid: u32) -> bool {
+    static GROUPS: OnceLock<Vec<u32>> = OnceLock::new();
+    let own = || {
+        let more = nix::unistd::getgroups().unwrap_or_default();
+        more.into_iter().chain([nix::unistd::getegid()]).map(nix::unistd::Gid::as_raw).collect()
+    };
+    is_privileged() || GROUPS.get_or_init(own).contains(&gid)
+}

@@ -9,6 +9,7 @@
 
 mod block;
 mod compact;
+mod in_place;
 mod reading;
 pub mod windows;
 
@@ -22,6 +23,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
 pub use compact::{Selection, rewrite, size_bytes};
+pub use in_place::{InPlaceChanges, in_place_changes};
 pub use reading::{Catalogue, Known, Position};
 
 use super::durable::{Place, c_name};

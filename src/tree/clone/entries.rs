@@ -266,7 +266,7 @@ impl Clone<'_, '_> {
         }
         let staged = self.open_staged()?;
         self.remove_staged(staged.as_fd(), name)?;
-        self.touch();
+        self.touch()?;
         mkdirat(&staged, name, Mode::S_IRWXU)
             .map_err(|cause| self.staged.error("make the staged copy of", Some(name), cause))
     }

@@ -100,10 +100,14 @@ impl Clone<'_, '_> {
         let known = newest.zip(child.newest).and_then(|(newest, ordinal)| newest.unchanged(ordinal));
         let live = match known {
             Some(stamp) => stamp,
-            None => match self.live.directory().and_then(|parent| stat_entry(parent.as_fd(), name)) {
-                Ok(stat) if self.live.is_on_same_device(&stat) => Stamp::of(&stat),
-                _ => return Ok(false),
-            },
+            None => {
+                let device = self.live.device();
+                let live = self.live.directory();
+                match live.and_then(|parent| Stamp::of_entry(parent.as_fd(), name, device)) {
+                    Ok(Some(stamp)) => stamp,
+                    _ => return Ok(false),
+                }
+            }
         };
         if live != line.live {
             return Ok(false);
@@ -183,7 +187,7 @@ impl Clone<'_, '_> {
         self.uncount();
         let staged = self.open_staged()?;
         self.remove_staged(staged.as_fd(), name)?;
-        self.touch();
+        self.touch()?;
         let live = match self.live.directory() {
             Ok(live) if cause != Errno::ENOENT => live,
             Err(cause) if !is_gone(cause) => return Err(self.live.error("return to", None, cause)),
@@ -265,13 +269,23 @@ impl Clone<'_, '_> {
         });
     }
 
-    /// The directory at hand has changed after it was filled: it is not what the live one was.
-    pub(super) fn touch(&mut self) {
-        let Some(frame) = self.frames.last_mut() else { return };
+    /// The directory at hand has changed after it was filled: it is not what the live one was. One that was kept as it
+    /// was has to get its attributes back, too.
+    pub(super) fn touch(&mut self) -> Result<()> {
+        let Some(frame) = self.frames.last_mut() else { return Ok(()) };
         doubt(&mut self.part, frame);
-        if let Some(unfinished) = frame.unfinished.as_mut() {
-            unfinished.is_touched = true;
+        match (&mut frame.unfinished, frame.kept_at) {
+            (Some(unfinished), _) => unfinished.is_touched = true,
+            (None, Some(at)) => match self.live.directory().and_then(fstat) {
+                Ok(stat) => {
+                    frame.unfinished = Some(Unfinished { stat, stamp: Stamp::NEVER, at, is_touched: true });
+                }
+                Err(cause) if is_gone(cause) => {}
+                Err(cause) => return Err(self.live.error("inspect", None, cause)),
+            },
+            (None, None) => {}
         }
+        Ok(())
     }
 
     fn finish_directory(&mut self) -> Result<()> {

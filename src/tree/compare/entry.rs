@@ -5,17 +5,18 @@ use std::os::fd::BorrowedFd;
 
 use super::{Child, Comparison, Known, Side};
 use crate::tree::children::Children;
-use crate::tree::copy::InodePair;
+use crate::tree::copy::{CopiedPair, InodePair};
 use crate::tree::descent::Descent;
 use crate::tree::difference::Found;
 use crate::tree::index::{Index, Ordinal};
-use crate::tree::syscalls::stat_entry;
+use crate::tree::syscalls::is_mount_point;
 
 /// What is needed to judge one name that differs.
 pub(super) struct Entry<'a> {
     pub(super) known: &'a Known,
     pub(super) live: &'a Descent,
     pub(super) directory: BorrowedFd<'a>,
+    pub(super) snapshot: BorrowedFd<'a>,
     pub(super) comparison: &'a mut Comparison,
     pub(super) pending: &'a mut Children<Child>,
     pub(super) index: Option<(&'a Index, &'a [Ordinal])>,
@@ -36,7 +37,7 @@ impl Entry<'_> {
             // One side only, or a directory that became something else or the other way round.
             (live, snapshot) => {
                 if let Some(live) = live
-                    && !self.known.has_mount(self.live, name)
+                    && !self.is_left_out(name, live)
                 {
                     self.comparison.added += 1;
                     if live.is_directory {
@@ -53,10 +54,17 @@ impl Entry<'_> {
         }
     }
 
-    /// Whether the snapshot has a copy of the live inode, which has not been written since. The
-    /// name does not matter: what counts is that the content is there under it.
+    /// Whether the snapshot lacks `name` because something was mounted over that file, and still is. A directory that
+    /// was mounted over has an empty one in the snapshot, so one that the snapshot lacks is new.
+    fn is_left_out(&self, name: &CStr, live: Found) -> bool {
+        !live.is_directory && self.known.has_mount(self.live, name) && is_mount_point(self.directory, name)
+    }
+
+    /// Whether the snapshot has a copy of the live inode, which has not changed since. The name does not matter: what
+    /// counts is that the content is there under it.
     fn is_known_copy(&self, name: &CStr, live: u64, copy: u64) -> bool {
-        let known = self.known.copies.get(&InodePair { live, copy });
-        known.is_some_and(|known| stat_entry(self.directory, name).is_ok_and(|stat| known.is_current(&stat)))
+        let inodes = InodePair { live, copy };
+        let pair = CopiedPair { live: self.directory, snapshot: self.snapshot, name, inodes };
+        self.known.is_current_copy(pair)
     }
 }

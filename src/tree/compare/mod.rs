@@ -13,13 +13,14 @@ mod entry;
 mod scars;
 mod walk;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use super::children::{Budget, Children};
-use super::copy::Copies;
+use super::copy::{CopiedPair, Copies, InodePair};
 use super::descent::{Descent, Start};
 use super::difference::Comparer;
 use super::index::{Index, Ordinal};
@@ -76,14 +77,24 @@ impl Comparison {
 pub struct Known {
     copies: Copies,
     mounts: HashSet<Vec<u8>>,
+    /// Which copies were found to be what their originals are, or not: one may have very many names.
+    compared: Mutex<HashMap<InodePair, bool>>,
 }
 
 impl Known {
     /// From what was recorded when the snapshot was made.
     pub fn new(copies: Copies, mounts: Vec<Vec<u8>>) -> Self {
-        Known { copies, mounts: mounts.into_iter().collect() }
+        Known { copies, mounts: mounts.into_iter().collect(), compared: Mutex::default() }
     }
 
+    /// Whether the one is a copy of the other, and still what that is.
+    fn is_current_copy(&self, pair: CopiedPair) -> bool {
+        let Some(copied) = self.copies.get(&pair.inodes) else { return false };
+        let mut compared = self.compared.lock().unwrap_or_else(PoisonError::into_inner);
+        *compared.entry(pair.inodes).or_insert_with(|| copied.is_current(pair))
+    }
+
+    /// Whether something was mounted over `name` when the snapshot was made. Whether it still is the caller has to ask.
     fn has_mount(&self, live: &Descent, name: &CStr) -> bool {
         !self.mounts.is_empty() && self.mounts.contains(&live.relative_path(Some(name)))
     }

@@ -17,7 +17,7 @@ use crate::tree::descent::{Descent, Directory};
 use crate::tree::difference::{Side as Unread, differences};
 use crate::tree::index::{Ordinal, Stamp};
 use crate::tree::listing::Listing;
-use crate::tree::syscalls::{is_gone, stat_entry};
+use crate::tree::syscalls::is_gone;
 
 impl Walk<'_> {
     pub(super) fn run(&mut self) -> Result<()> {
@@ -115,18 +115,13 @@ impl Walk<'_> {
     fn is_unchanged_leaf(&mut self, name: &CStr, child: Child) -> bool {
         let Some(index) = self.knowledge.index.filter(|_| !self.knowledge.is_proof) else { return false };
         let Some(ordinal) = child.indexed.filter(|ordinal| index.is_leaf(*ordinal)) else { return false };
-        let stat = self.live.directory().and_then(|parent| stat_entry(parent.as_fd(), name));
-        match stat
-            .ok()
-            .filter(|stat| self.live.is_on_same_device(stat))
-            .map(|stat| self.unchanged(child, &stat))
-        {
-            Some(Some(_)) => {
-                self.note_unchanged(ordinal);
-                true
-            }
-            _ => false,
+        let device = self.live.device();
+        let live = self.live.directory().and_then(|parent| Stamp::of_entry(parent.as_fd(), name, device));
+        let is_unchanged = live.is_ok_and(|live| live == Some(index.line(ordinal).live));
+        if is_unchanged {
+            self.note_unchanged(ordinal);
         }
+        is_unchanged
     }
 
     /// The directory's number in the index if it is as that says.
@@ -279,6 +274,7 @@ impl Walk<'_> {
             known: &knowledge.known,
             live: live_descent,
             directory: live.as_fd(),
+            snapshot: snapshot.as_fd(),
             comparison,
             pending,
             index: index.zip(siblings.as_deref()),
