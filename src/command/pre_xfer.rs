@@ -2,14 +2,15 @@
 //!
 //! rsyncd sends what a failing pre-xfer prints to the client. So it fails only to turn a client away, with one sentence for it.
 
+use std::path::Path;
+
 use super::{Context, inquiry, print};
 use crate::clock::Clock;
 use crate::config::arguments::Arguments;
 use crate::config::environment::Connection;
 use crate::config::target::Target;
 use crate::confine;
-use crate::decide::refusal::{Sharing, refusal};
-use crate::run::{Admission, Applicant, admit, note_refusal};
+use crate::run::{Admission, Applicant, admit, note_refusal, refused_without_target};
 use crate::tell::error::{Error, Result};
 use crate::tell::exit::Exit;
 
@@ -30,7 +31,7 @@ pub fn run(context: &Context) -> Result<Exit> {
     };
     let target = match Target::of_module(&context.settings, connection.module_name, &connection.module_path) {
         Ok(target) => target,
-        Err(error) => return without_target(&applicant, &error),
+        Err(error) => return without_target(&connection.module_path, &applicant, &error),
     };
     context.set_level(&target);
     confine::to([&target], context.reach);
@@ -40,7 +41,7 @@ pub fn run(context: &Context) -> Result<Exit> {
         print(&format!("{}\n", inquiry::answer(&target)))?;
         return Ok(Exit::Failed);
     }
-    match admit(&target, &applicant, &Clock::System) {
+    match admit(&target, &context.settings, &applicant, &Clock::System) {
         Ok(Admission::Refused(why)) => turn_away(&label, &applicant, &why),
         Ok(Admission::Entered) => {
             let Applicant { arguments, request, client, .. } = &applicant;
@@ -52,8 +53,8 @@ pub fn run(context: &Context) -> Result<Exit> {
 }
 
 /// Where even the snapshot root is unknown, what rewrites files may rewrite snapshots.
-fn without_target(applicant: &Applicant, error: &Error) -> Result<Exit> {
-    match refusal(&applicant.arguments, &[], Sharing::Unknown) {
+fn without_target(module_path: &Path, applicant: &Applicant, error: &Error) -> Result<Exit> {
+    match refused_without_target(module_path, applicant) {
         Some(why) => turn_away("a module that cannot be used", applicant, &why),
         None => Ok(let_in(error)),
     }

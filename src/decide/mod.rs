@@ -14,6 +14,7 @@ pub mod grade;
 pub mod guards;
 pub mod name;
 pub mod overlap;
+pub mod partial_dirs;
 pub mod policy;
 pub mod reason;
 pub mod refusal;

@@ -23,12 +23,12 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat
 use super::attributes;
 use super::syscalls::{Answer, Identity, is_privileged, open_directory, stat_entry};
 
-/// Remembers one more name of a copied inode, of which `refusal` was the answer to linking it.
+/// Remembers one more name of a copied inode.
 pub fn remember(
     copies: &mut Copies,
     pair: InodePair,
     live: &FileStat,
-    refusal: Errno,
+    why: Why,
     path: impl FnOnce() -> Vec<u8>,
 ) {
     let new = || Copied {
@@ -36,16 +36,25 @@ pub fn remember(
         names: 0,
         size_bytes: live.st_size,
         mtime_ns: mtime_ns(live),
-        reason: reason(refusal).to_string(),
+        reason: reason(why).to_string(),
     };
     copies.entry(pair).or_insert_with(new).names += 1;
 }
 
-/// Why something could not be linked.
-fn reason(refusal: Errno) -> &'static str {
-    match refusal {
-        Errno::EMLINK => "it has as many links as the file system allows",
-        _ => "it is immutable or append-only, or fs.protected_hardlinks guards it",
+/// Why an entry is a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The answer to linking it.
+    Refused(Errno),
+    /// rsync goes on in place with what is in a partial directory.
+    PartialDir,
+}
+
+fn reason(why: Why) -> &'static str {
+    match why {
+        Why::PartialDir => "it is in a partial directory, where rsync goes on in place",
+        Why::Refused(Errno::EMLINK) => "it has as many links as the file system allows",
+        Why::Refused(_) => "it is immutable or append-only, or fs.protected_hardlinks guards it",
     }
 }
 
