@@ -451,7 +451,7 @@ fn no_option_of_a_stock_client_rewrites_a_snapshot() {
                 let push = Push { is_fresh: push.is_fresh || at == 0, ..push.clone() };
                 ran.fetch_add(1, Ordering::Relaxed);
                 let Some(what) = bench.as_mut().expect("a bench").push(&push) else { continue };
-                let since = chunk[..at].iter().rposition(|earlier| earlier.is_fresh).unwrap_or(0);
+                let since = chunk[..=at].iter().rposition(|earlier| earlier.is_fresh).unwrap_or(0);
                 let told: Vec<String> = chunk[since..=at].iter().map(tell).collect();
                 refused.lock().expect("a lock").push(format!("{what}: {}", told.join("\n    after which ")));
                 // What is damaged is of no more use.
