@@ -225,7 +225,9 @@ pub fn main() -> ExitCode {
     // What is inherited from rsyncd must not open our files to others.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let is_hook = matches!(line.command, None | Some(Command::PreXfer | Command::PostXfer { .. }));
-    if is_hook && Connection::is_announced() {
+    // pre-xfer sees by the connection's socket whether the client is still there.
+    let needs_socket = matches!(line.command, Some(Command::PreXfer));
+    if is_hook && !needs_socket && Connection::is_announced() {
         crate::inherited::close();
     }
     let level = match (line.verbose, line.quiet) {

@@ -134,6 +134,7 @@ fn the_example_policy_shows_every_key_of_the_documentation() {
         "max_defer",
         "push_wait",
         "allow_options",
+        "partial_dirs",
         "max_parallel",
         "full_comparison",
         "max_age",

@@ -11,6 +11,7 @@ use std::path::Path;
 use rsyncd_snapshot::config::settings::Settings;
 use rsyncd_snapshot::config::target::Target;
 use rsyncd_snapshot::decide::grade::Grade;
+use rsyncd_snapshot::decide::partial_dirs::PartialDirs;
 use rsyncd_snapshot::store::inodes::{InPlaceChanges, in_place_changes};
 use rsyncd_snapshot::store::publish::Staged;
 use rsyncd_snapshot::store::record::Record;
@@ -173,7 +174,7 @@ fn rsync_in_place_is_found_where_comparing_finds_nothing() {
 /// Makes a snapshot as a run does that has found `changes`, out of the retired one `recycle` or afresh.
 fn publish(module: &Module, changes: &InPlaceChanges, recycle: Option<&str>, time: &str) -> String {
     let root = open(module);
-    let staged = Staged::build(&root, recycle, None, None).expect("staged");
+    let staged = Staged::build(&root, recycle, None, None, &PartialDirs::default()).expect("staged");
     assert!(staged.refusal.is_none() && staged.recycled.as_deref() == recycle, "{:?}", staged.refusal);
     staged.record_in_place(&root, changes);
     let record = Record::new(time.parse().expect("a time"), Grade::Complete, &staged, &Comparison::default());

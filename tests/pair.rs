@@ -395,7 +395,7 @@ fn what_one_client_tore_another_one_does_not_mend() {
     Run::of(&mut push("alice", &small)).exits(&[0]);
     daemon.await_hooks(3);
     eprintln!("{}", fs::read_to_string(module.private("state.toml")).unwrap());
-        let names = module.snapshots();
+    let names = module.snapshots();
     assert!(names.len() == 2 && !names[1].ends_with("-partial"), "{names:?}");
     assert!(!module.is_marked("torn"), "{:?}", module.state());
 }
@@ -589,7 +589,7 @@ fn a_push_that_a_full_disk_has_no_room_for_in_the_ledger_is_entered_elsewhere() 
     assert!(slow.wait().expect("its end").success());
     daemon.await_hooks(3);
     eprintln!("{}", fs::read_to_string(module.private("state.toml")).unwrap());
-        let names = module.snapshots();
+    let names = module.snapshots();
     assert!(names.len() == 2 && !names[1].ends_with("-partial"), "{names:?}");
     module.assert_equals_module(&names[1]);
 }
@@ -641,7 +641,7 @@ fn a_failed_transfer_that_changed_nothing_leaves_nothing_torn() {
     push("alice").exits(&[0]);
     daemon.await_hooks(3);
     eprintln!("{}", fs::read_to_string(module.private("state.toml")).unwrap());
-        let names = module.snapshots();
+    let names = module.snapshots();
     assert!(names.len() == 2 && !names[1].ends_with("-partial"), "{names:?}");
 }
 
@@ -829,4 +829,58 @@ fn no_more_than_max_parallel_modules_are_worked_on_at_once_and_in_the_order_of_a
 
 fn tickets(server: &Server) -> usize {
     fs::read_dir(server.runtime_directory().join("queue")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn the_gate_waits_no_longer_than_the_client_or_the_module_allows() {
+    let Some((module, source)) = paired() else { return };
+    if !have(&["strace"]) {
+        return;
+    }
+    let section = slow_snapshots(&module);
+    let daemon = Daemon::start(&module, &section);
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    wait_until("the tree is being read", || module.left_over("staging") > 0);
+    let is_told = |options: &[&str]| {
+        let run = daemon.push(&source, "data", options);
+        assert_eq!(run.code(), Some(4), "{run}");
+        run.says("a snapshot of this module is being taken; please come back in 1 minute");
+    };
+    is_told(&["--timeout=2"]);
+    // rsyncd reads its configuration for each connection.
+    module.write_rsyncd_conf(&format!("use chroot = no\n{}    timeout = 2\n", section));
+    is_told(&[]);
+    daemon.await_hooks(3);
+    assert_eq!(module.snapshots().len(), 1);
+    assert!(!module.is_marked("torn"), "{:?}", module.state());
+}
+
+#[test]
+fn a_client_that_hangs_up_at_the_gate_is_not_waited_for() {
+    let Some((module, source)) = paired() else { return };
+    if !have(&["strace"]) {
+        return;
+    }
+    let daemon = Daemon::start(&module, &slow_snapshots(&module));
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    wait_until("the tree is being read", || module.left_over("staging") > 0);
+    let waiting = start_waiting(&daemon, &source);
+    let gate = format!("/proc/{}/task/{}/children", daemon.process_id(), daemon.process_id());
+    let served = || fs::read_to_string(&gate).map_or(0, |pids| pids.split_whitespace().count());
+    wait_until("the client waits at the gate", || served() == 2);
+    std::thread::sleep(Duration::from_millis(300));
+    kill(waiting);
+    let hung_up = Instant::now();
+    wait_until("its connection has ended", || served() == 1);
+    assert!(hung_up.elapsed() < Duration::from_secs(1), "{:?}", hung_up.elapsed());
+    assert!(module.left_over("staging") > 0, "the snapshot is still being taken");
+    daemon.await_hooks(2);
+    assert!(!module.is_marked("torn"), "{:?}", module.state());
+}
+
+/// A push that will have to wait.
+fn start_waiting(daemon: &Daemon, source: &Path) -> Child {
+    let mut command = client();
+    command.arg("--archive").arg(format!("{}/", source.display())).arg(daemon.url("data/"));
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a client")
 }

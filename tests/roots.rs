@@ -270,3 +270,90 @@ fn a_root_that_a_run_died_in_making_passes_for_one_that_is_yet_to_be_made() {
         module.run(&["check", "data"]).exits(&[0]);
     }
 }
+
+#[test]
+fn in_place_is_refused_while_any_earlier_root_holds_snapshots() {
+    if !have(&["rsync"]) {
+        return;
+    }
+    let module = Module::new();
+    let source = support::daemon::source(&module);
+    let daemon = support::daemon::Daemon::of_pair(&module);
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    daemon.await_last_hook(1);
+    let first = module.snapshot(&module.snapshots().remove(0));
+    let before = fingerprint::of(&first);
+    let mut hooks = 1;
+    // Twice, so that the first root is no longer the last one that was used.
+    for number in 0..3 {
+        let root = module.directory.join(format!("root {number}"));
+        fs::create_dir(&root).expect("a root");
+        module.write_policy(&format!("[defaults]\nsnapshot_root = \"{}\"\n", root.display()));
+        tree::write(&source.join("documents/report"), &format!("rewritten {number}\n"));
+        let run = daemon.push(&source, "data", &["--inplace"]).says("--inplace would rewrite");
+        assert!(!run.succeeded(), "{run}");
+        daemon.push(&source, "data", &[]).exits(&[0]);
+        hooks += 2;
+        daemon.await_hooks(hooks);
+        if number == 1 {
+            fs::remove_dir_all(&root).expect("removed");
+        }
+    }
+    fingerprint::assert_equal(&before, &fingerprint::of(&first), "the first snapshot");
+}
+
+#[test]
+fn in_place_is_refused_where_files_have_other_names_though_no_root_is_known() {
+    if !have(&["rsync"]) {
+        return;
+    }
+    let module = Module::new();
+    let source = support::daemon::source(&module);
+    let daemon = support::daemon::Daemon::of_pair(&module);
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    daemon.await_last_hook(1);
+    // The snapshot is where no memory leads to, and the memory is gone.
+    let moved = module.directory.join("moved");
+    fs::rename(module.snapshot(&module.snapshots().remove(0)), &moved).expect("moved");
+    fs::remove_dir_all(module.private("")).expect("forgotten");
+    fs::remove_dir_all(module.state_directory()).expect("forgotten");
+    let before = fingerprint::of(&moved);
+    tree::write(&source.join("documents/report"), "rewritten\n");
+    let run = daemon.push(&source, "data", &["--inplace"]).says("--inplace could rewrite snapshots");
+    assert!(!run.succeeded(), "{run}");
+    fingerprint::assert_equal(&before, &fingerprint::of(&moved), "the snapshot that was moved");
+}
+
+#[test]
+fn in_place_is_refused_through_a_module_that_reaches_the_directory() {
+    if !have(&["rsync"]) {
+        return;
+    }
+    use support::daemon::Daemon;
+    let module = Module::new();
+    let source = support::daemon::source(&module);
+    fs::create_dir(module.latest.join("inner")).expect("a directory");
+    let root = |name: &str| {
+        let root = module.directory.join(name);
+        fs::create_dir(&root).expect("a root");
+        format!("[module.{name}]\nsnapshot_root = \"{}\"\n", root.display())
+    };
+    module.write_policy(&["same", "below"].map(root).concat());
+    let section = |name: &str, path: &std::path::Path| Daemon::pair_section(&module, name, path, "");
+    let sections = [
+        section("data", &module.latest),
+        section("same", &module.latest),
+        section("below", &module.latest.join("inner")),
+    ];
+    let daemon = Daemon::start(&module, &sections.concat());
+    daemon.push(&source, "data/inner", &[]).exits(&[0]);
+    daemon.await_last_hook(1);
+    let first = module.snapshot(&module.snapshots().remove(0));
+    let before = fingerprint::of(&first);
+    tree::write(&source.join("documents/report"), "rewritten\n");
+    for name in ["same/inner", "below"] {
+        let run = daemon.push(&source, name, &["--inplace"]).says("--inplace would rewrite 1 snapshot");
+        assert!(!run.succeeded(), "{run}");
+    }
+    fingerprint::assert_equal(&before, &fingerprint::of(&first), "the snapshot");
+}

@@ -71,6 +71,7 @@ pub fn module(conf: &RsyncdConf, name: &[u8], target: &Target) -> Vec<Finding> {
     }
     findings.extend(pair(module));
     findings.extend(writers_into(conf, &target.root_path, name));
+    findings.extend(unguarded(conf, target, name));
     findings
 }
 
@@ -152,6 +153,30 @@ fn writers_into(conf: &RsyncdConf, root: &Path, name: &[u8]) -> Vec<Finding> {
         )
     };
     conf.modules.iter().filter(writes_into_root).map(finding).collect()
+}
+
+/// Other modules that reach the module's directory, and through which nothing is turned away.
+fn unguarded(conf: &RsyncdConf, target: &Target, name: &[u8]) -> Vec<Finding> {
+    let reaches = |module: &Module| {
+        let path = module.path().ok().and_then(|path| std::fs::canonicalize(path).ok());
+        path.is_some_and(|path| {
+            let is_above_root = reaches_snapshots(&path, &target.root_path);
+            let overlaps = path.starts_with(&target.module_path) || target.module_path.starts_with(&path);
+            overlaps && !is_above_root
+        })
+    };
+    let is_unguarded = |module: &&Module| {
+        let is_other = module.name != name && is_writable(module) && !module.runs_us(GATE);
+        is_other && !unrefused(module).is_empty() && reaches(module)
+    };
+    let finding = |module: &Module| {
+        let message = format!(
+            "rsyncd.conf: clients of module '{}' can rewrite files that snapshots share; add `{GATE}` to it, or `refuse options = inplace append* partial-dir delay-updates`",
+            escape(&module.name),
+        );
+        Finding::new(Level::Warning, message)
+    };
+    conf.modules.iter().filter(is_unguarded).map(finding).collect()
 }
 
 /// Whether `path` is above the root or within one of its snapshots or our own directory.

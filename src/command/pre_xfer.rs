@@ -2,6 +2,8 @@
 //!
 //! rsyncd sends what a failing pre-xfer prints to the client. So it fails only to turn a client away, with one sentence for it.
 
+use std::path::Path;
+
 use super::{Context, inquiry, print};
 use crate::clock::Clock;
 use crate::config::arguments::Arguments;
@@ -9,9 +11,8 @@ use crate::config::environment::Connection;
 use crate::config::forbidden::forbids;
 use crate::config::target::Target;
 use crate::confine;
-use crate::decide::refusal::{Sharing, refusal};
 use crate::decide::verdict::Forbidden;
-use crate::run::{Admission, Applicant, admit, note_refusal};
+use crate::run::{Admission, Applicant, admit, note_refusal, refused_without_target};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::unescape;
 use crate::tell::exit::Exit;
@@ -35,7 +36,7 @@ pub fn run(context: &Context) -> Result<Exit> {
     };
     let target = match Target::of_module(&context.settings, connection.module_name, &connection.module_path) {
         Ok(target) => target,
-        Err(error) => return without_target(&applicant, &error),
+        Err(error) => return without_target(&connection.module_path, &applicant, &error),
     };
     context.set_level(&target);
     confine::to([&target], context.reach);
@@ -45,7 +46,7 @@ pub fn run(context: &Context) -> Result<Exit> {
         print(&format!("{}\n", inquiry::answer(&target)))?;
         return Ok(Exit::Failed);
     }
-    match admit(&target, &applicant, &Clock::System) {
+    match admit(&target, &context.settings, &applicant, &Clock::System) {
         Ok(Admission::Refused(why)) => turn_away(&label, &applicant, &why),
         Ok(Admission::Entered) => {
             let Applicant { arguments, request, client, .. } = &applicant;
@@ -65,8 +66,8 @@ fn forbidden(context: &Context, connection: &Connection, arguments: &Arguments) 
 }
 
 /// Where even the snapshot root is unknown, what rewrites files may rewrite snapshots.
-fn without_target(applicant: &Applicant, error: &Error) -> Result<Exit> {
-    match refusal(&applicant.arguments, &[], Sharing::Unknown) {
+fn without_target(module_path: &Path, applicant: &Applicant, error: &Error) -> Result<Exit> {
+    match refused_without_target(module_path, applicant) {
         Some(why) => turn_away("a module that cannot be used", applicant, &why),
         None => Ok(let_in(error)),
     }

@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 use super::arguments::Rewriting;
 use super::policy_syntax::{Lines, Syntax};
 use super::policy_value::{Mistake, Reading, Value, key_text};
+use crate::decide::partial_dirs::PartialDirs;
 use crate::decide::policy::{IoNice, Policy, Prefer};
 
 /// The policies of all modules, each of them valid.
@@ -26,7 +27,7 @@ pub struct Policies {
 /// Reads one key's value into a policy.
 type Setter = fn(&mut Policy, &Value) -> Reading<()>;
 
-const KEYS: [(&str, Setter); 27] = [
+const KEYS: [(&str, Setter); 28] = [
     ("keep", |policy, value| value.keep().map(|keep| policy.keep = keep)),
     ("strict", |policy, value| value.boolean().map(|strict| policy.strict = strict)),
     ("prefer", |policy, value| value.one_of(&PREFER).map(|prefer| policy.prefer = prefer)),
@@ -44,6 +45,9 @@ const KEYS: [(&str, Setter); 27] = [
     ("max_defer", |policy, value| value.span().map(|span| policy.max_defer = span)),
     ("push_wait", |policy, value| value.span().map(|span| policy.push_wait = span)),
     ("allow_options", |policy, value| value.some_of(&REWRITING).map(|some| policy.allow_options = some)),
+    ("partial_dirs", |policy, value| {
+        value.partial_dirs().map(|names| policy.partial_dirs = PartialDirs::listed(&names))
+    }),
     ("max_parallel", |policy, value| {
         value.integer(1..=1_000).map(|jobs| policy.max_parallel = Some(jobs as usize))
     }),
@@ -330,6 +334,7 @@ mod tests {
             max_defer = "2h"
             push_wait = "0s"
             allow_options = ["append-verify", "inplace", "inplace"]
+            partial_dirs = [".parts", "work/parts"]
             max_parallel = 3
             full_comparison = "1d"
             max_age = "2d"
@@ -363,6 +368,7 @@ mod tests {
             max_defer: Span::from_seconds(7_200),
             push_wait: Span::from_seconds(0),
             allow_options: vec![Rewriting::Inplace, Rewriting::AppendVerify],
+            partial_dirs: PartialDirs::listed(&[".parts".to_string(), "work/parts".to_string()]),
             max_parallel: Some(3),
             full_comparison: Span::from_seconds(86_400),
             grace: Some(Span::from_seconds(3 * 86_400)),
@@ -434,6 +440,16 @@ mod tests {
             mistake("allow_options = [\"inplace\", \"--append\"]"),
             "p.toml:2:29: defaults.allow_options[1] is the string \"--append\"; it must be one of \"inplace\", \"append\", \"append-verify\", \"write-devices\""
         );
+        assert_accepted("partial_dirs", &["[]", "[\".parts\", \"a/b\"]"]);
+        assert_refused("partial_dirs", &[("\"x\"", "the string \"x\"")], "it must be an array of names");
+        for name in ["", ".", "..", "/docs", "a/../b", "a//b", "a/", "./a", "a\\u0001"] {
+            let mistake = mistake(&format!("partial_dirs = [\"x\", \"{name}\"]"));
+            assert!(
+                mistake.starts_with("p.toml:2:22: defaults.partial_dirs[1] is the string \""),
+                "{mistake}"
+            );
+            assert!(mistake.contains("it must be a relative path"), "{mistake}");
+        }
         assert_refused("max_parallel", &[("0", "the integer 0")], "it must be an integer from 1 to 1000");
     }
 

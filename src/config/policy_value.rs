@@ -134,6 +134,24 @@ impl<'a, 'text> Value<'a, 'text> {
         all_or_mistakes(array.iter().enumerate().map(element))
     }
 
+    /// Names of partial directories: relative paths, as rsync finds them in every directory.
+    pub(super) fn partial_dirs(&self) -> Reading<Vec<String>> {
+        let Some(array) = self.spanned.get_ref().as_array() else {
+            return Err(self.mistake("it must be an array of names such as [\".partial\"]"));
+        };
+        let element =
+            |(index, spanned)| Value::new(format!("{}[{index}]", self.key_path), spanned).partial_dir();
+        all_or_mistakes(array.iter().enumerate().map(element))
+    }
+
+    fn partial_dir(&self) -> Reading<String> {
+        let is_plain = |name: &str| !name.is_empty() && name != "." && name != "..";
+        let is_name = |text: &&str| !text.chars().any(char::is_control) && text.split('/').all(is_plain);
+        self.text().filter(is_name).map(str::to_string).ok_or_else(|| {
+            self.mistake("it must be a relative path such as \".partial\" or \"work/partial\", without `.`, `..`, empty parts or control characters")
+        })
+    }
+
     /// How many slots of which frequency, finest first.
     pub(super) fn keep(&self) -> Reading<Vec<(Frequency, Count)>> {
         let Some(table) = self.spanned.get_ref().as_table() else {

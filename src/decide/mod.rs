@@ -15,6 +15,7 @@ pub mod grade;
 pub mod guards;
 pub mod job;
 pub mod name;
+pub mod partial_dirs;
 pub mod policy;
 pub mod reason;
 pub mod refusal;

@@ -4,6 +4,7 @@
 //! reads the values; nothing here can be invalid.
 
 use super::frequency::{Count, Frequency};
+use super::partial_dirs::PartialDirs;
 use super::space::FreeSpace;
 use super::span::Span;
 use super::verdict::Statuses;
@@ -70,6 +71,8 @@ pub struct Policy {
     pub push_wait: Span,
     /// Options that rewrite files in place and are let through all the same.
     pub allow_options: Vec<Rewriting>,
+    /// Names of partial directories that a client may give.
+    pub partial_dirs: PartialDirs,
     /// How many jobs work at once on this machine; `None` is one for each processor.
     pub max_parallel: Option<usize>,
     /// At least this often everything is compared, index or not.
@@ -123,6 +126,7 @@ impl Default for Policy {
             max_defer: Span::from_seconds(3_600),
             push_wait: Span::from_seconds(300),
             allow_options: Vec::new(),
+            partial_dirs: PartialDirs::default(),
             max_parallel: None,
             full_comparison: Span::from_seconds(7 * 86_400),
             grace: None,

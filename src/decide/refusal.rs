@@ -3,7 +3,9 @@
 //! Snapshots share files with the module. An option with which rsync writes into a file that is there, instead of
 //! making a new one, would rewrite history. While there is no snapshot there is none to rewrite.
 
+use super::partial_dirs::{BUILT_IN, Found, PartialDirs};
 use crate::config::arguments::{Arguments, Rewriting};
+use crate::tell::escape::escape;
 
 /// How many snapshots share files with the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,8 +16,46 @@ pub enum Sharing {
     Unknown,
 }
 
-/// The sentence for a client whose transfer is turned away, if it is.
-pub fn refusal(arguments: &Arguments, allowed: &[Rewriting], sharing: Sharing) -> Option<String> {
+/// The sentence for a client that names a partial directory, or one for backups, that is not accepted.
+pub fn partial_dir_refusal(arguments: &Arguments, accepted: &PartialDirs) -> Option<String> {
+    if !arguments.kind.writes() || arguments.partial_dirs.is_empty() {
+        return None;
+    }
+    if let Some(value) = arguments.partial_dirs.iter().find(|value| !accepted.accepts(value)) {
+        return Some(format!(
+            "with --partial-dir={0} rsync would write into files in {0} that snapshots share; please use --partial-dir={1}",
+            escape(value),
+            BUILT_IN[0],
+        ));
+    }
+    // A file that is replaced would be moved there with all its names, and written into later in the same push.
+    let backup_dir = arguments.values("backup-dir").into_iter().find(|value| accepted.contain(value))?;
+    Some(format!(
+        "--backup-dir={} would move files that snapshots share to where rsync writes in place; please use another directory",
+        escape(&backup_dir),
+    ))
+}
+
+/// The sentence for a client whose push could go on in place with a file that is there, of which `found` tells.
+pub fn leftover_refusal(arguments: &Arguments, found: &Found) -> Option<String> {
+    let option = if arguments.values("partial-dir").is_empty() { "--delay-updates" } else { "--partial-dir" };
+    let what = match found {
+        Found::Nothing => return None,
+        Found::File(path) => format!("rsync would write into {}, which snapshots may share", escape(path)),
+        Found::Link(path) => {
+            format!("the symbolic link {} would lead rsync to files that snapshots share", escape(path))
+        }
+        Found::Unknown => {
+            return Some(format!(
+                "with {option} rsync could write into files that snapshots share; please drop the option"
+            ));
+        }
+    };
+    Some(format!("with {option} {what}; please drop the option, or remove that file from the module first"))
+}
+
+/// The sentence for a client that would write in place, if it is turned away.
+pub fn in_place_refusal(arguments: &Arguments, allowed: &[Rewriting], sharing: Sharing) -> Option<String> {
     let is_refused = |option: &&Rewriting| !allowed.contains(option);
     let refused: Vec<&str> =
         arguments.rewriting.iter().filter(is_refused).map(|option| option.option()).collect();
@@ -45,7 +85,7 @@ mod tests {
     #[test]
     fn the_client_is_told_which_option_would_rewrite_how_many_snapshots() {
         let told = |rewriting: &[Rewriting], allowed: &[Rewriting], count| {
-            refusal(&push(rewriting), allowed, Sharing::Snapshots(count))
+            in_place_refusal(&push(rewriting), allowed, Sharing::Snapshots(count))
         };
         assert_eq!(
             told(&[Inplace], &[], 214).as_deref(),
@@ -66,11 +106,45 @@ mod tests {
 
     #[test]
     fn without_a_snapshot_there_is_nothing_to_rewrite_unless_nobody_knows() {
-        assert_eq!(refusal(&push(&[Inplace]), &[], Sharing::Snapshots(0)), None);
-        assert_eq!(refusal(&push(&[]), &[], Sharing::Unknown), None);
-        let told = refusal(&push(&[Inplace]), &[], Sharing::Unknown);
+        assert_eq!(in_place_refusal(&push(&[Inplace]), &[], Sharing::Snapshots(0)), None);
+        assert_eq!(in_place_refusal(&push(&[]), &[], Sharing::Unknown), None);
+        let told = in_place_refusal(&push(&[Inplace]), &[], Sharing::Unknown);
         assert!(told.is_some_and(|told| told.contains("could rewrite")));
         let pull = Arguments { kind: Kind::Pull, ..push(&[Inplace]) };
-        assert_eq!(refusal(&pull, &[], Sharing::Snapshots(3)), None);
+        assert_eq!(in_place_refusal(&pull, &[], Sharing::Snapshots(3)), None);
+    }
+
+    fn with_partial_dir(value: &str) -> Arguments {
+        let list = ["rsyncd", "--server", "-r", "--partial-dir", value, "--backup-dir=a/.~tmp~", ".", "."];
+        Arguments::parse(&list.map(|word| word.as_bytes().to_vec()))
+    }
+
+    #[test]
+    fn a_partial_directory_is_one_of_a_few() {
+        let accepted = PartialDirs::listed(&["parts".to_string()]);
+        for value in ["docs", "/docs", "a/docs", "/.rsync-partial", "../x"] {
+            let told = partial_dir_refusal(&with_partial_dir(value), &accepted).unwrap_or_default();
+            let expected = format!("with --partial-dir={value} rsync would write into files in {value} that");
+            assert!(told.starts_with(&expected), "{told}");
+            assert!(told.ends_with("please use --partial-dir=.rsync-partial"), "{told}");
+        }
+        let told = partial_dir_refusal(&with_partial_dir("parts"), &accepted).unwrap_or_default();
+        assert!(told.starts_with("--backup-dir=a/.~tmp~ would move files"), "{told}");
+        let pull = Arguments { kind: Kind::Pull, ..with_partial_dir("docs") };
+        assert_eq!(partial_dir_refusal(&pull, &accepted), None);
+    }
+
+    #[test]
+    fn a_partial_file_that_snapshots_may_share_is_named() {
+        let push = with_partial_dir(".rsync-partial");
+        assert_eq!(leftover_refusal(&push, &Found::Nothing), None);
+        for (found, expected) in [
+            (Found::File(b".rsync-partial/x".to_vec()), "rsync would write into .rsync-partial/x"),
+            (Found::Link(b".rsync-partial".to_vec()), "the symbolic link .rsync-partial would"),
+            (Found::Unknown, "with --partial-dir rsync could write"),
+        ] {
+            let told = leftover_refusal(&push, &found).unwrap_or_default();
+            assert!(told.contains(expected), "{told}");
+        }
     }
 }

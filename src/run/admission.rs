@@ -5,25 +5,26 @@
 //! while a push is about to begin. Only deliberate refusals turn anybody away: whatever else goes
 //! wrong here costs the snapshot its grade, not the client its backup.
 
-use std::thread::sleep;
+use std::cell::OnceCell;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
+use super::caller::{Caller, patience};
 use super::reap::reap;
+use super::sharing::{Looks, refused};
 use crate::clock::Clock;
 use crate::config::arguments::Arguments;
+use crate::config::settings::Settings;
 use crate::config::target::Target;
 use crate::decide::grade::Grade;
-use crate::decide::refusal::{Sharing, refusal};
 use crate::decide::verdict::Forbidden;
 use crate::store::boot::BootTime;
-use crate::store::catalog::{Catalog, names_in};
+use crate::store::catalog::Catalog;
 use crate::store::gate::Gate;
 use crate::store::ledger::{Entry, Ledger};
 use crate::store::process::Process;
 use crate::store::record::{Client, FORMAT};
-use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
 use crate::tell::error::{Error, Result};
@@ -65,13 +66,20 @@ const ENDED: &str = "the connection has ended";
 ///
 /// # Errors
 /// If it cannot be entered in the ledger; it may begin all the same.
-pub fn admit(target: &Target, applicant: &Applicant, clock: &Clock) -> Result<Admission> {
+pub fn admit(
+    target: &Target,
+    settings: &Settings,
+    applicant: &Applicant,
+    clock: &Clock,
+) -> Result<Admission> {
+    let began = Instant::now();
     // The push begins a new one, and nobody could tell afterwards.
     if let Some(lost) = target.lost_history() {
         log::warn!("{}: {lost}", target.label());
     }
     let opened = target.open_root();
-    let why = refused(target, opened.as_ref().ok(), applicant);
+    let looks = Looks::default();
+    let why = refused(target, settings, opened.as_ref().ok(), applicant, &looks);
     let root = match (opened, why) {
         (Ok(root), None) => root,
         (Ok(root), Some(why)) => return Ok(turn_away(target, &root, applicant, why, clock)),
@@ -83,20 +91,32 @@ pub fn admit(target: &Target, applicant: &Applicant, clock: &Clock) -> Result<Ad
         return Ok(turn_away(target, &root, applicant, ENDED.to_string(), clock));
     }
     note_pair(target, &root);
-    let deadline = Instant::now() + Duration::from_secs(target.policy.push_wait.seconds());
+    // Most pushes wait for nothing.
+    let waiting = OnceCell::new();
     let mut pause = FIRST_PAUSE;
     loop {
         let ledger = target.open_ledger(&root)?;
         if !applicant.arguments.kind.writes() || !Gate::is_closed(&root, &ledger)? {
-            return enter(target, &root, ledger, applicant, clock);
+            // The first snapshot may have been made while we waited.
+            return match refused(target, settings, Some(&root), applicant, &looks) {
+                None => enter(target, &root, ledger, applicant, clock),
+                Some(why) => {
+                    drop(ledger);
+                    Ok(turn_away(target, &root, applicant, why, clock))
+                }
+            };
         }
         drop(ledger);
+        let (deadline, caller) =
+            waiting.get_or_init(|| (began + patience_with(target, settings, applicant), Caller::new()));
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             let why = come_back(target, &root, clock.now());
             return Ok(turn_away(target, &root, applicant, why, clock));
         }
-        sleep(pause.min(left));
+        if caller.is_gone_after(pause.min(left)) {
+            return Ok(turn_away(target, &root, applicant, ENDED.to_string(), clock));
+        }
         pause = (pause * 2).min(LAST_PAUSE);
     }
 }
@@ -115,11 +135,6 @@ fn enter(
     applicant: &Applicant,
     clock: &Clock,
 ) -> Result<Admission> {
-    // The first snapshot may have been made while we waited.
-    if let Some(why) = refused(target, Some(root), applicant) {
-        drop(ledger);
-        return Ok(turn_away(target, root, applicant, why, clock));
-    }
     // An earlier transfer may have been served by a process of the same number.
     reap(target, root, &ledger, clock)?;
     let entry = match entry(applicant, false, clock) {
@@ -188,23 +203,16 @@ fn entry(applicant: &Applicant, refused: bool, clock: &Clock) -> Result<Entry> {
     })
 }
 
-fn refused(target: &Target, root: Option<&SnapshotRoot>, applicant: &Applicant) -> Option<String> {
-    // Nearly nobody has to be counted for.
-    if applicant.arguments.rewriting.is_empty() {
-        return None;
-    }
-    let sharing = root.map_or(Sharing::Unknown, |root| sharing(target, root));
-    refusal(&applicant.arguments, &target.policy.allow_options, sharing)
-}
-
-/// How many snapshots share files with the module: visible, retired, or in the making.
-fn sharing(target: &Target, root: &SnapshotRoot) -> Sharing {
-    let count = || -> Result<usize> {
-        let visible = Catalog::read(root, &target.policy.time_zone)?.items.len();
-        let staged = names_in(root.room("staging")?.place())?.len();
-        Ok(visible + retire::retired(root)?.len() + staged.min(1))
+/// How long the push may wait: no longer than the policy says, nor than its client or the module's own `timeout`.
+fn patience_with(target: &Target, settings: &Settings, applicant: &Applicant) -> Duration {
+    let of_module = || {
+        let conf = settings.rsyncd().ok()?;
+        let value = conf.module(target.name.as_deref()?)?.get("timeout")?.to_vec();
+        String::from_utf8(value).ok()?.trim().parse().ok().filter(|seconds| *seconds > 0)
     };
-    count().map_or(Sharing::Unknown, Sharing::Snapshots)
+    let timeouts = applicant.arguments.timeout_seconds().into_iter().chain(of_module());
+    let limit = Duration::from_secs(target.policy.push_wait.seconds());
+    timeouts.map(patience).fold(limit, Duration::min)
 }
 
 fn come_back(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> String {

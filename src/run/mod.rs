@@ -11,6 +11,7 @@
 
 mod admission;
 mod approach;
+mod caller;
 mod facts;
 mod hold;
 mod publish;
@@ -20,6 +21,7 @@ mod request;
 mod room;
 mod rotate;
 mod scan;
+mod sharing;
 mod snapshot;
 mod transfer;
 pub mod verify;
@@ -30,6 +32,7 @@ pub use admission::{Admission, Applicant, admit, note_refusal};
 pub use report::{Ending, Report};
 pub use request::{Asker, Request};
 pub use rotate::{Disposal, Examined, Rotated, examine, look, rotate};
+pub use sharing::refused_without_target;
 pub use transfer::{Ended, Seen, leave_to_client, look_up, release_torn, strike};
 
 use crate::clock::Clock;
@@ -227,7 +230,7 @@ fn remember(target: &Target, result: &Result<Report>) {
     // A root that a failed run did not get to register was never used.
     let root = target.is_registered().then_some(target.root_path.as_path());
     let remembered = target.memory.change(&target.module_path, |memory| {
-        memory.snapshot_root = root.map(escape_path).or(memory.snapshot_root.take());
+        root.iter().for_each(|root| memory.set_root(root));
         if let Some(report) = success {
             memory.failure = None;
             memory.warnings = report.warnings.clone();

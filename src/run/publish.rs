@@ -19,7 +19,7 @@ use crate::decide::verdict::Verdict;
 use crate::store::durable::c_name;
 use crate::store::pin::Pin;
 use crate::store::publish::Staged;
-use crate::store::record::Record;
+use crate::store::record::{CopyRecord, PartialDirsRecord, Record};
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
@@ -44,9 +44,13 @@ impl Pass<'_> {
         let anomaly = if grade == Grade::Complete { self.anomaly(scan) } else { None };
         let recycle = if anomaly.is_none() { self.recyclable(report)? } else { None };
         let index = scan.and_then(|scan| scan.index.as_ref());
+        let partial_dirs = &self.target.policy.partial_dirs;
         let entries = scan.map(|scan| scan.comparison.fingerprint.entries);
-        let staged = Staged::build(self.root, recycle.as_deref(), index, entries)?;
+        let staged = Staged::build(self.root, recycle.as_deref(), index, entries, partial_dirs)?;
         drop(self.gate.take());
+        if let Some(changes) = &self.in_place {
+            staged.record_in_place(self.root, changes);
+        }
         if let (Some(retired), Some(error)) = (&recycle, &staged.refusal) {
             let message = format!("{retired} cannot be recycled, the snapshot was made afresh: {error}");
             report.warn(&self.target.label(), message);
@@ -64,6 +68,7 @@ impl Pass<'_> {
             client: self.request.client.clone(),
             because: Some(verdict.because.clone()),
             duration_seconds: ((compared + cloning.elapsed()).as_secs_f64() * 1_000.0).round() / 1_000.0,
+            partial_dirs: Some(PartialDirsRecord::of(partial_dirs, &staged.cloned)),
             ..Record::new(time, grade, &staged, &comparison)
         };
         self.warn_of_losses(&record, report);
@@ -171,9 +176,15 @@ impl Pass<'_> {
             let mounts = record.skipped_mounts.join(", ");
             report.warn(&label, format!("left out what is mounted inside the module: {mounts}"));
         }
-        if let Some(first) = record.copies.first() {
-            let names = record.copied_names();
-            let files: HashSet<u64> = record.copies.iter().map(|copy| copy.live_inode).collect();
+        // What is copied on purpose is no loss.
+        let is_partial = |copy: &&CopyRecord| {
+            let directory = copy.path.rsplit_once('/').map_or("", |(directory, _)| directory);
+            self.target.policy.partial_dirs.includes(directory.as_bytes())
+        };
+        let copies: Vec<&CopyRecord> = record.copies.iter().filter(|copy| !is_partial(copy)).collect();
+        if let Some(first) = copies.first() {
+            let names: u64 = copies.iter().map(|copy| copy.names).sum();
+            let files: HashSet<u64> = copies.iter().map(|copy| copy.live_inode).collect();
             let of = if files.len() as u64 == names {
                 String::new()
             } else {

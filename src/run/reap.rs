@@ -34,9 +34,11 @@ pub(super) fn reap(target: &Target, root: &SnapshotRoot, ledger: &Ledger, clock:
         torn.extend(tear(line, clock));
         asked = asked.max(debt(target, line));
     }
+    let in_place = dead.iter().filter_map(|line| line.entry.as_ref()).any(|it| !it.rewriting.is_empty());
     let is_nameless = torn.iter().any(|mark| mark.clients().is_empty());
     if !torn.is_empty() || asked.is_some() {
         State::update(root.private(), |state| {
+            state.written_in_place |= in_place;
             for mark in torn {
                 state.torn = Some(mark.on_top_of(state.torn.as_ref()));
             }

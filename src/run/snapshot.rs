@@ -30,6 +30,7 @@ use crate::decide::verdict::{
 use crate::store::boot::BootTime;
 use crate::store::catalog::{Catalog, Item};
 use crate::store::gate::Gate;
+use crate::store::inodes::{InPlaceChanges, in_place_changes};
 use crate::store::publish::{clean_up, discard_staging};
 use crate::store::record::Record;
 use crate::store::retire;
@@ -58,6 +59,8 @@ pub(super) struct Pass<'a> {
     pub(super) gate: Cell<Option<Gate>>,
     /// The pushes that go on all the same.
     running: Running,
+    /// What pushes that write in place have changed; none where there was no such push.
+    pub(super) in_place: Option<InPlaceChanges>,
 }
 
 /// What a look at the tree has shown.
@@ -104,6 +107,8 @@ pub(super) fn snapshot(
     let now = clock.now();
     let scan_began = BootTime::now();
     let began = Instant::now();
+    // Before any link is made: links move the change times that tell of writes in place.
+    let before_links_in_place = before.written_in_place.then(|| in_place_changes(root)).transpose()?;
     let pass = Pass {
         target,
         root,
@@ -118,6 +123,7 @@ pub(super) fn snapshot(
         is_full: Cell::new(false),
         gate: Cell::new(Some(gate)),
         running,
+        in_place: before_links_in_place,
     };
     // What could not be finished takes space that the next transfer may need.
     pass.run(&mut report).inspect_err(|error| {
@@ -166,7 +172,7 @@ impl Pass<'_> {
             if newest.map(|item| &item.name) != of_all.map(|item| &item.name) {
                 scan = self.compare(of_all, report)?;
             }
-            sight.differs_from_newest = of_all.map(|_| scan.comparison.differs());
+            sight.differs_from_newest = of_all.map(|_| self.differs(&scan.comparison));
             verdict = self.judge(&sight);
         }
         self.keep_current(newest, &sight, &verdict)?;
@@ -229,9 +235,15 @@ impl Pass<'_> {
             ended: self.clock.exact_now(),
             is_settled: stamp.settled(now_ns()) == stamp,
             unchanged_since: unchanged.map(|last| last.scan_began.clone()),
-            differs_from_complete: newest.map(|_| scan.comparison.differs()),
+            differs_from_complete: newest.map(|_| self.differs(&scan.comparison)),
             differs_from_newest: None,
         }
+    }
+
+    /// Names and inodes do not show what was written in place; what was recorded of the files does.
+    fn differs(&self, comparison: &Comparison) -> bool {
+        let in_place = self.in_place.as_ref().is_some_and(|changes| !changes.is_none());
+        comparison.differs() || in_place
     }
 
     fn judge(&self, sight: &Sight) -> Verdict {

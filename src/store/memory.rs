@@ -9,9 +9,10 @@
 //! places. systemd's own `STATE_DIRECTORY` does not: in a hook it would be rsync's.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +24,7 @@ use super::lock::Guard;
 use super::record::to_toml;
 use crate::decide::torn::TornMark;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::escape_path;
+use crate::tell::escape::{escape_path, unescape};
 use crate::tree::syscalls::is_privileged;
 
 const PROGRAM: &str = "rsyncd-snapshot";
@@ -36,6 +37,9 @@ pub struct Memory {
     /// Its snapshot root, escaped, once it was used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_root: Option<String>,
+    /// Its earlier snapshot roots, escaped: what they hold may share files with the module for ever.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier_roots: Vec<String>,
     /// When this was written.
     pub updated: DateTime<Utc>,
     /// The last failure, unless a run has succeeded since.
@@ -83,11 +87,29 @@ impl Memory {
         Memory {
             module_path: escape_path(module_path),
             snapshot_root: None,
+            earlier_roots: Vec::new(),
             updated: Utc::now(),
             failure: None,
             warnings: Vec::new(),
             torn: None,
         }
+    }
+
+    /// Notes that `root` is the module's snapshot root now.
+    pub fn set_root(&mut self, root: &Path) {
+        let root = escape_path(root);
+        if let Some(before) = self.snapshot_root.replace(root.clone())
+            && !self.earlier_roots.contains(&before)
+        {
+            self.earlier_roots.push(before);
+        }
+        self.earlier_roots.retain(|earlier| *earlier != root);
+    }
+
+    /// Every root that the module has had.
+    fn roots(&self) -> impl Iterator<Item = PathBuf> {
+        let all = self.snapshot_root.iter().chain(&self.earlier_roots);
+        all.filter_map(|root| path_of(root))
     }
 
     fn read(directory: &Path, file: &str) -> Option<Self> {
@@ -141,6 +163,23 @@ impl Places {
         own.max_by_key(|memory| memory.updated)
     }
 
+    /// Every root that any module directory has had that is the same as `module_path`, above it or below it.
+    pub fn roots_reaching(&self, module_path: &Path) -> Vec<PathBuf> {
+        let mut roots = Vec::new();
+        for directory in &self.directories {
+            for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+                let Some(file) = entry.file_name().to_str().map(str::to_string) else { continue };
+                let memory = Memory::read(directory, &file).filter(|_| file.ends_with(".toml"));
+                let Some(memory) = memory else { continue };
+                let path = path_of(&memory.module_path);
+                if path.is_some_and(|path| path.starts_with(module_path) || module_path.starts_with(path)) {
+                    roots.extend(memory.roots());
+                }
+            }
+        }
+        roots
+    }
+
     /// Where entries of the module's ledger go that its snapshot root has no room for; [`Ledger`](super::ledger::Ledger)
     /// makes them when it needs them.
     pub fn ledgers(&self, module_path: &Path) -> Vec<PathBuf> {
@@ -180,6 +219,10 @@ impl Places {
         let memory = Memory { updated: Utc::now(), ..before.changed(change) };
         durable::write(place, &file_name(module_path), &to_toml(&memory, place)?)
     }
+}
+
+fn path_of(escaped: &str) -> Option<PathBuf> {
+    unescape(escaped).map(|bytes| PathBuf::from(OsString::from_vec(bytes)))
 }
 
 /// The path as a file name: readable, and different for every path of a sensible length.

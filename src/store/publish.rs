@@ -21,6 +21,7 @@ use super::inodes::{self, InPlaceChanges, Recorder};
 use super::lock::Guard;
 use super::record::{Record, file_name};
 use super::root::{Room, SnapshotRoot};
+use crate::decide::partial_dirs::PartialDirs;
 use crate::tell::error::{Error, Result};
 use crate::tree::baseline::{Origin, Recording, of_entry};
 use crate::tree::baseline_bytes::BLOCK_BYTES;
@@ -75,7 +76,7 @@ impl Evidence {
 impl Staged {
     /// Clones the module, which has about `entries` entries if that is known, into staging: out of the retired snapshot
     /// `recycle` if there is one and it can be used, else afresh. `newest` is the index by which the
-    /// module was compared; without it the retired one's is not used either.
+    /// module was compared; without it the retired one's is not used either. Files in `partial_dirs` are copied.
     ///
     /// Renaming a directory to another parent needs write permission on that directory itself,
     /// which an unprivileged run lacks where the module is read-only for it. It stages in the root, under
@@ -85,6 +86,7 @@ impl Staged {
         recycle: Option<&str>,
         newest: Option<&Index>,
         entries: Option<u64>,
+        partial_dirs: &PartialDirs,
     ) -> Result<Self> {
         let room = root.room("staging")?;
         let mut refusal = None;
@@ -98,7 +100,8 @@ impl Staged {
         let recorder = evidence.recorder.as_ref().ok();
         let keep = |baselines: &[u8]| recorder.iter().for_each(|recorder| recorder.keep(baselines));
         let recording = recorder.map(|_| Recording { is_ours: &is_ours, keep: &keep });
-        let knowledge = Knowledge { newest, retired: None, entries, recording };
+        let knowledge =
+            Knowledge { newest, retired: None, entries, partial_dirs: Some(partial_dirs), recording };
         if let Some(retired) = recycle {
             match recycle_into(root, &room, retired, knowledge) {
                 Ok((cloned, parts)) => {

@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 use super::durable::{self, Place};
 use super::publish::Staged;
 use crate::decide::grade::Grade;
+use crate::decide::partial_dirs::PartialDirs;
 use crate::decide::verdict::Because;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{deserialize_line, escape, escape_path, one_line, unescape};
+use crate::tree::clone::{Cloned, InPartialDirs};
 use crate::tree::compare::{Comparison, Known};
 use crate::tree::copy::{Copied, CopiedState, Copies, InodePair};
 
@@ -101,9 +103,38 @@ pub struct Record {
     /// What making the snapshot took; none for an adopted one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
-    /// Inodes that were copied, since they could not be linked.
+    /// What was found in partial directories; none if an earlier version made the snapshot, which linked what was there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial_dirs: Option<PartialDirsRecord>,
+    /// Inodes that were copied, since they could not be linked, or were in a partial directory.
     #[serde(default, rename = "copy", skip_serializing_if = "Vec::is_empty")]
     pub copies: Vec<CopyRecord>,
+}
+
+/// What was found in [partial directories](crate::decide::partial_dirs) when the snapshot was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartialDirsRecord {
+    /// The names of directories in which files were copied.
+    pub names: Vec<String>,
+    /// Files that were copied.
+    #[serde(default)]
+    pub copied: u64,
+    /// Those of them that had other names then, in the module or in snapshots.
+    #[serde(default)]
+    pub shared: u64,
+}
+
+impl PartialDirsRecord {
+    /// What a clone has found.
+    pub fn of(partial_dirs: &PartialDirs, cloned: &Cloned) -> Self {
+        let InPartialDirs { copied, shared } = cloned.partial;
+        PartialDirsRecord { names: partial_dirs.names(), copied, shared }
+    }
+
+    /// Whether nothing in a partial directory was shared with a snapshot at that time.
+    pub fn vouches_for(&self, partial_dirs: &PartialDirs) -> bool {
+        self.shared == 0 && partial_dirs.names().iter().all(|name| self.names.contains(name))
+    }
 }
 
 /// What making a snapshot took.
@@ -246,6 +277,7 @@ impl Record {
             temporaries: 0,
             temporary_files: Vec::new(),
             client: None,
+            partial_dirs: None,
             work: None,
             copies: Vec::new(),
         }

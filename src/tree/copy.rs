@@ -25,12 +25,12 @@ use super::index::{Stamp, now_ns};
 use super::syscalls::{Answer, Identity, is_privileged, open_directory, stat_entry};
 use super::{attributes, baseline};
 
-/// Remembers one more name of a copied inode, of which `refusal` was the answer to linking it.
+/// Remembers one more name of a copied inode.
 pub fn remember(
     copies: &mut Copies,
     pair: InodePair,
     original: &Original,
-    refusal: Errno,
+    why: Why,
     path: impl FnOnce() -> Vec<u8>,
 ) {
     let new = || Copied {
@@ -39,16 +39,25 @@ pub fn remember(
         size_bytes: original.stat.st_size,
         mtime_ns: mtime_ns(&original.stat),
         state: Some(original.state()),
-        reason: reason(refusal).to_string(),
+        reason: reason(why).to_string(),
     };
     copies.entry(pair).or_insert_with(new).names += 1;
 }
 
-/// Why something could not be linked.
-fn reason(refusal: Errno) -> &'static str {
-    match refusal {
-        Errno::EMLINK => "it has as many links as the file system allows",
-        _ => "it is immutable or append-only, or fs.protected_hardlinks guards it",
+/// Why an entry is a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The answer to linking it.
+    Refused(Errno),
+    /// rsync goes on in place with what is in a partial directory.
+    PartialDir,
+}
+
+fn reason(why: Why) -> &'static str {
+    match why {
+        Why::PartialDir => "it is in a partial directory, where rsync goes on in place",
+        Why::Refused(Errno::EMLINK) => "it has as many links as the file system allows",
+        Why::Refused(_) => "it is immutable or append-only, or fs.protected_hardlinks guards it",
     }
 }
 
@@ -201,6 +210,11 @@ pub struct Original {
 }
 
 impl Original {
+    /// Whether it has other names, in the module or in snapshots.
+    pub(super) fn is_shared(&self) -> bool {
+        self.stat.st_nlink > 1
+    }
+
     /// The entry `name`. The attributes are read before the change time, so that an equal change time vouches for them.
     fn of(directory: BorrowedFd, name: &CStr) -> Answer<Self> {
         let now = now_ns();

@@ -21,6 +21,7 @@ pub mod inodes;
 pub mod listing;
 pub mod pool;
 pub mod remove;
+pub mod shared;
 pub mod syscalls;
 pub mod temporaries;
 pub mod usage;

@@ -243,7 +243,9 @@ fn free_port(address: &str) -> u16 {
 /// `None` when somebody else took the port that was free a moment ago.
 fn try_to_start(server: &Server, address: &str, port: u16) -> Option<(Child, u16)> {
     let stderr = File::options().create(true).append(true).open(server.directory.join("rsyncd.stderr"));
-    let mut process = tool("rsync")
+    // Another rsync than the installed one, if the environment names one.
+    let rsync = std::env::var("RSYNCD_SNAPSHOT_RSYNC").unwrap_or("rsync".to_string());
+    let mut process = tool(&rsync)
         .args(["--daemon", "--no-detach"])
         .arg(format!("--address={address}"))
         .arg(format!("--port={port}"))

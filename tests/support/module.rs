@@ -102,7 +102,7 @@ impl Module {
         self.set_hook_environment(&mut command);
         command.env_remove("RSYNC_EXIT_STATUS").env_remove("RSYNC_RAW_STATUS");
         command.env("RSYNC_REQUEST", "data/");
-        for (number, word) in ["rsyncd", "--server", "-logDtpre.iLsfxCIvu", ".", "data/"].iter().enumerate() {
+        for (number, word) in ["rsyncd", "--server", "-logDtpre.iLsfxCIvu", ".", "."].iter().enumerate() {
             command.env(format!("RSYNC_ARG{number}"), word);
         }
         command

@@ -60,16 +60,12 @@ impl Arguments {
         Some(Job { destination, does: named(DOES), leaves_out, options_hash: hash(&options) })
     }
 
-    /// Where the push goes, from the module's directory on.
+    /// Where the push goes, from the module's directory on: rsyncd has taken the module's name away.
     fn destination(&self) -> Option<String> {
         let [dot, request] = self.operands.as_slice() else { return None };
         // rsyncd expands patterns among the names that are there.
         let is_plain = !request.iter().any(|byte| b"*?[".contains(byte));
-        let path = match request.iter().position(|byte| *byte == b'/') {
-            Some(slash) => &request[slash + 1..],
-            None => &[],
-        };
-        (dot == b"." && is_plain).then(|| escape(&normalized(path)))
+        (dot == b"." && is_plain).then(|| escape(&normalized(request)))
     }
 }
 
@@ -228,7 +224,7 @@ mod tests {
 
     #[test]
     fn what_a_client_of_debian_sends_is_read() {
-        let job = job(&["-vlogDtpre.iLsfxCIvu", "--delete", "--partial-dir=x", ".", "data/home/"]);
+        let job = job(&["-vlogDtpre.iLsfxCIvu", "--delete", "--partial-dir=x", ".", "home/"]);
         assert_eq!(job.destination, "home");
         let does =
             ["delete", "devices", "group", "links", "owner", "perms", "recursive", "specials", "times"];
@@ -238,21 +234,21 @@ mod tests {
 
     #[test]
     fn what_changes_nothing_on_disk_makes_no_other_job() {
-        let plain = job(&["-logDtpre.iLsfxCIvu", "--delete", ".", "data/"]);
+        let plain = job(&["-logDtpre.iLsfxCIvu", "--delete", ".", "."]);
         for words in [
-            &["-vvlogDtprze.LsfxC", "--delete", ".", "data"][..],
-            &["-logDtpre.iLsfxCIvu", "--delete-before", "--bwlimit=100", "--timeout=9", ".", "data/./"],
-            &["-avP", "--delete-after", "--stats", "--info=progress2", ".", "data//"],
-            &["-aHz", "--no-H", "--delete", ".", "data/x/.."],
+            &["-vvlogDtprze.LsfxC", "--delete", ".", "./"][..],
+            &["-logDtpre.iLsfxCIvu", "--delete-before", "--bwlimit=100", "--timeout=9", ".", "././"],
+            &["-avP", "--delete-after", "--stats", "--info=progress2", ".", ".//"],
+            &["-aHz", "--no-H", "--delete", ".", "x/.."],
         ] {
             assert!(job(words).is_same(&plain), "{words:?}: {:?}", job(words));
         }
         for words in [
-            &["-logDtre.iLsfxCIvu", "--delete", ".", "data/"][..],
-            &["-logDtpre.iLsfxCIvu", ".", "data/"],
-            &["-logDtpre.iLsfxCIvu", "--delete", ".", "data/x"],
-            &["-ulogDtpre.iLsfxCIvu", "--delete", ".", "data/"],
-            &["-logDtpre.iLsfxCIvu", "--delete", "--max-size=3", ".", "data/"],
+            &["-logDtre.iLsfxCIvu", "--delete", ".", "."][..],
+            &["-logDtpre.iLsfxCIvu", ".", "."],
+            &["-logDtpre.iLsfxCIvu", "--delete", ".", "x"],
+            &["-ulogDtpre.iLsfxCIvu", "--delete", ".", "."],
+            &["-logDtpre.iLsfxCIvu", "--delete", "--max-size=3", ".", "."],
         ] {
             assert!(!job(words).is_same(&plain), "{words:?}");
         }
@@ -269,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_place_that_is_no_single_name_is_no_job() {
-        for words in [&["-r", ".", "data/*"][..], &["-r", ".", "data/a", "data/b"], &["-r", "."]] {
+        for words in [&["-r", ".", "*"][..], &["-r", ".", "a", "b"], &["-r", "."]] {
             let all = ["rsyncd", "--server"].iter().chain(words);
             let all: Vec<Vec<u8>> = all.map(|word| word.as_bytes().to_vec()).collect();
             assert_eq!(Arguments::parse(&all).job(), None, "{words:?}");

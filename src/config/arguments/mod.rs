@@ -18,12 +18,14 @@
 //!   counts as one, even if another would take it back. An rsyncd of today refuses nearly all of
 //!   it; one of tomorrow may know the option, and then a pull passes for a push, which costs a
 //!   comparison;
+//!   The same goes for every word that looks like an option that names a partial directory.
 //! * a value that makes no sense needs no look: rsyncd refuses the transfer for it.
 //!
 //! Reading is pure; only [`Arguments::from_environment`] looks at this process.
 
 mod job;
 mod options;
+mod partial;
 mod reading;
 
 use std::env;
@@ -126,6 +128,9 @@ pub struct Arguments {
     /// The options in effect that rewrite files, sorted, each once. Pulls and dry runs name them
     /// too and rewrite nothing, so ask [`Kind::writes`] first.
     pub rewriting: Vec<Rewriting>,
+    /// The directories in which rsync would go on in place: the values of `--partial-dir`, or that of
+    /// `--delay-updates`. Ask [`Kind::writes`] first here, too.
+    pub partial_dirs: Vec<Vec<u8>>,
     /// Every option, in the order of the command line; none if a word was not understood.
     pub options: Vec<GivenOption>,
     /// What is no option, from the dot before the paths on; none if a word was not understood.
@@ -142,13 +147,36 @@ impl Arguments {
     pub fn parse(arguments: &[Vec<u8>]) -> Self {
         match reading::read(arguments) {
             Some(Words { meanings, options, operands }) => {
-                Arguments { options, operands, ..Effect::of(&meanings).classified() }
+                let effect = Effect::of(&meanings);
+                // A sender writes no file.
+                let partial_dirs = if effect.sender { Vec::new() } else { partial::partial_dirs(&options) };
+                Arguments { partial_dirs, options, operands, ..effect.classified() }
             }
             None => Arguments {
                 rewriting: Effect::of(&suspicions(arguments)).rewriting(),
+                partial_dirs: partial::suspected(arguments),
                 ..Arguments::unknown()
             },
         }
+    }
+
+    /// The values of an option with this long name, in the order of the command line.
+    pub fn values(&self, name: &str) -> Vec<Vec<u8>> {
+        partial::values(&self.options, name)
+    }
+
+    /// Whether an option was given, by its letter or by its long name.
+    pub fn has(&self, letter: char, long: &str) -> bool {
+        self.options.iter().any(|option| match &option.name {
+            OptionName::Letter(name) => *name == letter,
+            OptionName::Long(name) => name == long,
+        })
+    }
+
+    /// After how many seconds without a word from the server the client gives up; none if it waits.
+    pub fn timeout_seconds(&self) -> Option<u64> {
+        let value = self.values("timeout").pop()?;
+        std::str::from_utf8(&value).ok()?.parse().ok().filter(|seconds| *seconds > 0)
     }
 
     /// Reads `RSYNC_ARG0` and so on, up to the first that is not set; `None` if there are none,
@@ -487,6 +515,71 @@ mod tests {
         assert_rewriting(&[Rewriting::Append], &[&["-G", "--append", "--no-append"]]);
         assert_rewriting(&[Rewriting::AppendVerify], &[&["-G", "--append", "--append"]]);
         assert_rewriting(&[], &[&["-G", "--no-inplace", "--backup-dir=--inplace"]]);
+    }
+
+    fn partial_dirs(words: &[&str]) -> Vec<String> {
+        let list: Vec<Vec<u8>> = ["rsyncd", "--server"]
+            .iter()
+            .chain(words)
+            .chain(&["."])
+            .map(|word| word.as_bytes().to_vec())
+            .collect();
+        Arguments::parse(&list)
+            .partial_dirs
+            .iter()
+            .map(|name| String::from_utf8_lossy(name).into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn every_way_to_name_a_partial_directory_is_seen() {
+        assert_eq!(partial_dirs(&["--partial-dir", "docs"]), ["docs"]);
+        assert_eq!(partial_dirs(&["--partial-dir=/docs", "-r"]), ["/docs"]);
+        assert_eq!(
+            partial_dirs(&["--partial-dir=a", "--partial-dir=b"]),
+            ["a", "b"],
+            "more than rsync's last one"
+        );
+        assert_eq!(partial_dirs(&["--delay-updates"]), [".~tmp~"]);
+        assert_eq!(partial_dirs(&["--delay-updates", "--partial-dir=p"]), ["p"]);
+        assert_eq!(partial_dirs(&["--no-delay-updates", "--delay-updates"]), [".~tmp~"]);
+        let none: [&[&str]; 5] = [
+            &["--delay-updates", "--no-delay-updates"],
+            &["--partial-dir="],
+            &["--partial-dir", "./"],
+            &["--partial"],
+            &["--backup-dir", "--partial-dir=docs"],
+        ];
+        for words in none {
+            assert_eq!(partial_dirs(words), [""; 0], "{words:?}");
+        }
+    }
+
+    #[test]
+    fn in_a_suspect_list_whatever_looks_like_a_partial_directory_counts() {
+        assert_eq!(partial_dirs(&["--unheard-of", "--partial-dir=docs"]), ["docs"]);
+        assert_eq!(partial_dirs(&["--unheard-of", "--backup-dir", "--partial-dir=docs"]), ["docs"]);
+        assert_eq!(partial_dirs(&["--unheard-of", "--partial-dir", "docs"]), ["docs"]);
+        assert_eq!(partial_dirs(&["--unheard-of", "--partial-dirs=docs"]), ["."], "no value of its own");
+        assert_eq!(partial_dirs(&["--unheard-of", "--delay-updates", "--no-delay-updates"]), [".~tmp~"]);
+    }
+
+    #[test]
+    fn the_last_timeout_counts_and_zero_is_none() {
+        let seconds = |words: &[&str]| {
+            let list: Vec<Vec<u8>> = ["rsyncd", "--server"]
+                .iter()
+                .chain(words)
+                .chain(&["."])
+                .map(|word| word.as_bytes().to_vec())
+                .collect();
+            Arguments::parse(&list).timeout_seconds()
+        };
+        assert_eq!(seconds(&["--timeout=5"]), Some(5));
+        assert_eq!(seconds(&["--timeout=5", "--timeout", "60"]), Some(60));
+        assert_eq!(seconds(&["--timeout=0"]), None);
+        assert_eq!(seconds(&["--timeout=x"]), None);
+        assert_eq!(seconds(&["-r"]), None);
     }
 
     #[test]

@@ -6,21 +6,22 @@ use std::sync::PoisonError;
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, SFlag, mkdirat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 use super::{Child, Clone};
 use crate::decide::damage::Moment;
 use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape;
 use crate::tree::baseline::{Origin, look, of_entry};
 use crate::tree::baseline_bytes::BLOCK_BYTES;
 use crate::tree::children::Children;
-use crate::tree::copy;
+use crate::tree::copy::{self, Why};
 use crate::tree::descent::Directory;
 use crate::tree::difference::{Found, Side, differences};
 use crate::tree::listing::Listing;
 use crate::tree::remove::remove_alone;
-use crate::tree::syscalls::{Answer, is_gone, is_mount_point};
+use crate::tree::syscalls::{Answer, is_gone, is_mount_point, stat_entry};
 use crate::tree::temporaries::Temporaries;
 
 impl Clone<'_, '_> {
@@ -84,6 +85,9 @@ impl Clone<'_, '_> {
         let mut comparer = std::mem::take(&mut self.comparer);
         self.cloned.directories_read += 1;
         let (live, staged) = (directories.0.as_fd(), directories.1.as_fd());
+        if self.copies_files {
+            self.remove_files(staged)?;
+        }
         let mut different = 0;
         let aligned = differences((live, staged), &mut comparer, Failure::Read, |name, found, present| {
             different += u64::from(found.is_some());
@@ -154,6 +158,13 @@ impl Clone<'_, '_> {
 
     /// Links an entry that has been counted.
     pub(super) fn link_entry(&mut self, live: BorrowedFd, staged: BorrowedFd, name: &CStr) -> Result<Linked> {
+        if self.copies_files && is_regular(live, name) {
+            return self.copy_entry(live, staged, name, Why::PartialDir);
+        }
+        self.link_or_copy(live, staged, name)
+    }
+
+    fn link_or_copy(&mut self, live: BorrowedFd, staged: BorrowedFd, name: &CStr) -> Result<Linked> {
         let news = self.news(live, name);
         match self.link(live, staged, name) {
             Ok(()) => {
@@ -169,7 +180,9 @@ impl Clone<'_, '_> {
                 self.uncount();
                 self.skip_mount(name);
             }
-            Err(cause @ (Errno::EMLINK | Errno::EPERM)) => return self.copy_entry(live, staged, name, cause),
+            Err(cause @ (Errno::EMLINK | Errno::EPERM)) => {
+                return self.copy_entry(live, staged, name, Why::Refused(cause));
+            }
             Err(cause) => return Err(self.live.error("link", Some(name), cause)),
         }
         Ok(Linked::Done)
@@ -191,30 +204,39 @@ impl Clone<'_, '_> {
         linkat(live, name, staged, name, AtFlags::empty())
     }
 
-    /// Copies what could not be linked because of `refusal`.
-    fn copy_entry(
-        &mut self,
-        live: BorrowedFd,
-        staged: BorrowedFd,
-        name: &CStr,
-        refusal: Errno,
-    ) -> Result<Linked> {
+    /// Copies what could not be linked, or must not be.
+    fn copy_entry(&mut self, live: BorrowedFd, staged: BorrowedFd, name: &CStr, why: Why) -> Result<Linked> {
         let copied =
             self.shared.copier.lock().unwrap_or_else(PoisonError::into_inner).copy(live, name, staged);
         match copied {
-            Ok((pair, stat)) => {
+            Ok((pair, original)) => {
                 self.cloned.made += 1;
                 self.cloned.copied += 1;
+                if why == Why::PartialDir {
+                    self.cloned.partial.copied += 1;
+                    self.cloned.partial.shared += u64::from(original.is_shared());
+                }
                 let live = &self.live;
                 let path = || live.relative_path(Some(name));
-                copy::remember(&mut self.cloned.copies, pair, &stat, refusal, path);
+                copy::remember(&mut self.cloned.copies, pair, &original, why, path);
                 self.record(staged, name, None);
             }
             // It is a directory by now; linking one is refused with EPERM.
             Err(Errno::EISDIR) => return Ok(Linked::IsDirectory),
             Err(Errno::ENOENT | Errno::ESTALE | Errno::ELOOP) => self.vanish(),
             // A refused link and a refused copy: the first says more to the administrator.
-            Err(Errno::EACCES | Errno::EPERM) => return Err(self.live.error("link", Some(name), refusal)),
+            Err(cause @ (Errno::EACCES | Errno::EPERM)) => {
+                let Why::Refused(refusal) = why else {
+                    // What an ordinary user cannot read, no daemon of that user can go on with.
+                    log::debug!(
+                        "{}: linked, since it cannot be read: {cause}",
+                        escape(&self.live.path(Some(name)))
+                    );
+                    self.cloned.partial.shared += 1;
+                    return self.link_or_copy(live, staged, name);
+                };
+                return Err(self.live.error("link", Some(name), refusal));
+            }
             Err(cause) => return Err(self.live.error("copy", Some(name), cause)),
         }
         Ok(Linked::Done)
@@ -271,6 +293,15 @@ impl Clone<'_, '_> {
             .map_err(|cause| self.staged.error("make the staged copy of", Some(name), cause))
     }
 
+    /// Removes all but the subdirectories of the staged directory at hand.
+    fn remove_files(&mut self, staged: BorrowedFd) -> Result<()> {
+        let listing = Listing::read(staged)
+            .map_err(|cause| self.staged.error("read the staged copy of", None, cause))?;
+        let files = listing.entries().iter().filter(|entry| !entry.is_directory);
+        files.map(|entry| listing.name(entry)).try_for_each(|name| self.remove_staged(staged, name))?;
+        Listing::rewind(staged).map_err(|cause| self.staged.error("read the staged copy of", None, cause))
+    }
+
     /// Removes an entry of the staged directory at hand, a whole subtree if need be.
     pub(super) fn remove_staged(&mut self, staged: BorrowedFd, name: &CStr) -> Result<()> {
         match unlinkat(staged, name, UnlinkatFlags::NoRemoveDir) {
@@ -286,6 +317,10 @@ impl Clone<'_, '_> {
         }
         Ok(())
     }
+}
+
+fn is_regular(directory: BorrowedFd, name: &CStr) -> bool {
+    stat_entry(directory, name).is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits())
 }
 
 /// What kept two directories from being aligned. A deep tree's paths are long: none is made unless it is told.

@@ -15,6 +15,9 @@
 //! directories are not even opened: the live one is as it was when the retired one was made, and that
 //! one is as it was made, so they are equal still. Along the way the new snapshot's index is made.
 //!
+//! In [partial directories](crate::decide::partial_dirs) files are copied, for rsync writes into them in place. A partial directory is
+//! never kept by the index, and what a recycled one holds, links of an earlier version perhaps, is replaced by copies.
+//!
 //! Several workers share the walk. All subdirectories are made before any of them is visited, so
 //! a directory's own attributes can be applied while another worker is still below it.
 
@@ -39,6 +42,7 @@ use super::listing::Listing;
 use super::pool::{self, Pool};
 use super::syscalls::open_directory;
 use super::temporaries::Temporaries;
+use crate::decide::partial_dirs::PartialDirs;
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
 
@@ -55,8 +59,10 @@ pub struct Cloned {
     pub directories_read: u64,
     /// Names that are copies.
     copied: u64,
-    /// Inodes that were copied, since they could not be linked.
+    /// Inodes that were copied, since they could not be linked, or were in a partial directory.
     pub copies: Copies,
+    /// What was found in partial directories.
+    pub partial: InPartialDirs,
     /// Mount points that were left out, relative to the module.
     pub skipped_mounts: Vec<Vec<u8>>,
     /// Directories or copies whose owner or security attributes could not be kept.
@@ -78,11 +84,22 @@ impl Cloned {
             let names = copied.names;
             self.copies.entry(pair).and_modify(|known| known.names += names).or_insert(copied);
         }
+        self.partial.copied += other.partial.copied;
+        self.partial.shared += other.partial.shared;
         self.skipped_mounts.extend(other.skipped_mounts);
         self.attributes_lost += other.attributes_lost;
         self.temporaries.add(other.temporaries);
         self.vanished += other.vanished;
     }
+}
+
+/// What a clone did in partial directories.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct InPartialDirs {
+    /// Files that were copied.
+    pub copied: u64,
+    /// Those of them that have other names in the module or in snapshots, and those that could only be linked.
+    pub shared: u64,
 }
 
 /// Where a clone is made.
@@ -106,6 +123,8 @@ pub struct Knowledge<'a> {
     pub retired: Option<&'a Index>,
     /// About how many entries the live tree has.
     pub entries: Option<u64>,
+    /// The directories in which files are copied.
+    pub partial_dirs: Option<&'a PartialDirs>,
     /// Where the inodes are recorded that are new in the clone.
     pub recording: Option<Recording<'a>>,
 }
@@ -209,6 +228,7 @@ fn clone_part(job: Job, shared: &Shared, pool: &Pool<Job>) -> Result<(Cloned, Pa
         frames: Vec::new(),
         budget: Budget::default(),
         cloned: Cloned::default(),
+        copies_files: false,
         baselines: Vec::new(),
     };
     match job.name {
@@ -240,6 +260,8 @@ struct Clone<'a, 's> {
     frames: Vec<Frame>,
     budget: Budget,
     cloned: Cloned,
+    /// Whether the directory at hand is a partial directory, in which files are copied.
+    copies_files: bool,
     /// Of inodes that are new in the clone, not yet kept.
     baselines: Vec<u8>,
 }

@@ -92,7 +92,11 @@ impl Clone<'_, '_> {
     /// Keeps a directory of the recycled snapshot as it is if the live one has not changed since that
     /// was made, nor anybody has changed that; its subdirectories become pending. False if not so.
     fn keep(&mut self, name: &CStr, child: Child) -> Result<bool> {
-        let Knowledge { newest, retired, .. } = self.shared.knowledge;
+        let Knowledge { newest, retired, partial_dirs, .. } = self.shared.knowledge;
+        // An earlier version has linked what is in a partial directory.
+        if partial_dirs.is_some_and(|dirs| dirs.may_be(name.to_bytes())) {
+            return Ok(false);
+        }
         let Some((index, ordinal)) = retired.zip(child.retired).filter(|_| !child.is_new) else {
             return Ok(false);
         };
@@ -198,6 +202,8 @@ impl Clone<'_, '_> {
             }
         };
         self.count(1);
+        // The name may have been that of a directory, so this is seldom and need not be cheap.
+        self.copies_files = self.is_partial_dir(None);
         if self.link_entry(live.as_fd(), staged.as_fd(), name)? == Linked::IsDirectory {
             self.uncount();
             self.cloned.vanished += 1;
@@ -220,6 +226,7 @@ impl Clone<'_, '_> {
         let doubts = |cloned: &Cloned| (cloned.copied, cloned.skipped_mounts.len(), cloned.temporaries.count);
         let before = (changes(&self.cloned), doubts(&self.cloned));
         self.cloned.directories_read += 1;
+        self.copies_files = self.is_partial_dir(Some(name));
         let entries = match child.is_new {
             true => self.link_all(&directories, &mut pending)?,
             false => self.align(&directories, &mut pending)?,
@@ -236,6 +243,12 @@ impl Clone<'_, '_> {
         self.look_up(&mut pending, child);
         self.push(Frame { child, kept_at: None, pending, given: Vec::new(), unfinished: Some(unfinished) });
         Ok(())
+    }
+
+    /// Whether the live directory at hand is a partial directory; its `name` says cheaply that most are none.
+    fn is_partial_dir(&self, name: Option<&CStr>) -> bool {
+        let Some(dirs) = self.shared.knowledge.partial_dirs else { return false };
+        name.is_none_or(|name| dirs.may_be(name.to_bytes())) && dirs.includes(&self.live.relative_path(None))
     }
 
     /// The subdirectories of a directory that was kept, from the index.
