@@ -12,6 +12,7 @@ pub mod forecast;
 pub mod frequency;
 pub mod grade;
 pub mod guards;
+pub mod liveness;
 pub mod name;
 pub mod overlap;
 pub mod policy;

@@ -4,11 +4,13 @@
 //! mark names each push that failed, as far as the ledger knows it, and ends when its client has pushed well to the
 //! same place, or to one above it. A failure that the ledger did not see has no name; it is held against the tree instead.
 
+use std::cmp::Ordering;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::boot::BootTime;
-use super::ledger::Entry;
+use super::ledger::{Entry, is_zero};
 use crate::config::arguments::Kind;
 use crate::tree::compare::Fingerprint;
 
@@ -47,6 +49,9 @@ pub struct Tear {
     /// When it began; none for one that the ledger does not know.
     #[serde(skip_serializing_if = "Option::is_none")]
     began: Option<BootTime>,
+    /// Its place in the order of all transfers; 0 if an earlier version marked it, or the ledger does not know it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    sequence: u64,
     /// When its end was noticed.
     noticed: BootTime,
 }
@@ -55,15 +60,25 @@ impl Tear {
     /// Of a push that the ledger knows.
     pub fn of(entry: &Entry, noticed: BootTime) -> Self {
         let (client, request) = (entry.client.identity(), entry.request.clone());
-        Tear { client, request, began: Some(entry.began_at.clone()), noticed }
+        Tear { client, request, began: Some(entry.began_at.clone()), sequence: entry.sequence, noticed }
     }
 
     fn nameless(client: &str, noticed: BootTime) -> Self {
-        Tear { client: client.to_string(), request: String::new(), began: None, noticed }
+        Tear { client: client.to_string(), request: String::new(), began: None, sequence: 0, noticed }
     }
 
     fn is_of_same_push(&self, other: &Tear) -> bool {
         (&self.client, &self.request) == (&other.client, &other.request)
+    }
+
+    /// Whether it began before `other`. Boot times of two machines do not compare; but where a number was given twice, because
+    /// it could not be kept, or an earlier version gave none, they are all there is.
+    fn is_before(&self, began: &BootTime, other: &Entry) -> bool {
+        match self.sequence.cmp(&other.sequence) {
+            _ if self.sequence == 0 || other.sequence == 0 => other.began_at.is_later_than(began),
+            Ordering::Equal => other.began_at.is_later_than(began),
+            order => order.is_lt(),
+        }
     }
 
     /// A good push mends what its client tore at the same place or below. A client that tries again at once may begin
@@ -72,7 +87,7 @@ impl Tear {
         good.kind == Kind::Push
             && self.client == good.client.identity()
             && covers(&good.request, &self.request)
-            && self.began.as_ref().is_some_and(|began| good.began_at.is_later_than(began))
+            && self.began.as_ref().is_some_and(|began| self.is_before(began, good))
     }
 }
 
@@ -137,6 +152,11 @@ impl TornMark {
         Some(self).filter(|mark| !mark.by.is_empty())
     }
 
+    /// The highest number of the pushes in it; a later push gets a higher one.
+    pub fn highest_sequence(&self) -> u64 {
+        self.by.iter().map(|tear| tear.sequence).max().unwrap_or(0)
+    }
+
     fn tears(&self) -> Vec<Tear> {
         match self.by.is_empty() {
             true => vec![Tear::nameless(UNKNOWN, self.noticed.clone())],
@@ -163,6 +183,7 @@ mod tests {
             refused: false,
             began: DateTime::UNIX_EPOCH,
             began_at: at(second),
+            sequence: 0,
             request: request.to_string(),
             rewriting: Vec::new(),
             client: Client { user: user.to_string(), ..Client::default() },
@@ -213,6 +234,22 @@ mod tests {
         let of_another_boot =
             Entry { began_at: BootTime { boot: "next".to_string(), nanoseconds: 0 }, ..push("a", "d/", 0) };
         assert_eq!(torn.after_good_push(&of_another_boot), None);
+    }
+
+    #[test]
+    fn the_sequence_tells_which_push_was_later_across_machines() {
+        let numbered = |boot: &str, sequence| Entry {
+            began_at: BootTime { boot: boot.to_string(), nanoseconds: 0 },
+            sequence,
+            ..push("a", "d/", 0)
+        };
+        let torn = TornMark::new(DateTime::UNIX_EPOCH, 12, at(9), Some(Tear::of(&numbered("one", 7), at(9))));
+        assert_eq!(torn.highest_sequence(), 7);
+        assert_eq!(torn.clone().after_good_push(&numbered("other", 6)), Some(torn.clone()));
+        assert_eq!(torn.clone().after_good_push(&numbered("one", 8)), None);
+        // Without a number, or with one that was given twice, the boot time decides.
+        assert_eq!(torn.clone().after_good_push(&numbered("one", 7)), Some(torn.clone()));
+        assert_eq!(torn.after_good_push(&Entry { began_at: at(1), ..numbered("one", 0) }), None);
     }
 
     #[test]
