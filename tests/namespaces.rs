@@ -273,7 +273,14 @@ fn without_proc_running_pushes_do_not_pass_for_dead() {
         run_in(wrapper, &["snapshot", "data", "--due"]).exits(&[0]);
         assert!(left.exists() && !module.is_marked("torn"), "{problem}: {:?}", module.state());
         run_in(wrapper, &["check", "data"]).exits(&[1]).says(problem);
+        // The hook of a push that could not be entered makes a partial snapshot.
+        tree::write(&module.latest.join("changed"), problem);
+        let hook = Run::of(module.hook_through(wrapper).env("RSYNC_PID", "1"));
+        hook.exits(&[0, 4]).says("mount -t proc proc /proc");
+        assert!(left.exists() && !module.is_marked("torn"), "{problem}: {:?}", module.state());
     }
+    let complete = module.snapshots().into_iter().filter(|name| !name.ends_with("-partial")).count();
+    assert_eq!(complete, 1, "the first one: {:?}", module.snapshots());
     drop(connection);
 }
 

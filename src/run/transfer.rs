@@ -104,10 +104,14 @@ pub(super) fn note_end(
 ) -> Result<Option<Line>> {
     let ledger = target.open_ledger(root)?;
     reap(target, root, &ledger, clock)?;
-    let process = Process::own().unwrap_or_else(|error| {
-        log::warn!("{}: the end of the transfer is not in the ledger: {error}", target.label());
-        None
-    });
+    let process = match Process::own() {
+        // There is no entry whose care it could take over, and the snapshot does not need one.
+        Err(error) if request.line.is_none() => {
+            log::warn!("{}: the end of the transfer is not in the ledger: {error}", target.label());
+            None
+        }
+        process => process?,
+    };
     let (Some(status), Some(process)) = (request.status, process) else { return Ok(None) };
     match &request.line {
         Some(line) => ledger.end(line, status, process).map(Some),

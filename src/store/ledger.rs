@@ -226,7 +226,11 @@ impl Ledger {
     }
 
     /// The entry of the running transfer that process `pid` of this PID namespace serves.
+    ///
+    /// # Errors
+    /// Also if this process cannot tell its own PID namespace.
     pub fn running(&self, pid: u32) -> Result<Option<Line>> {
+        own_side()?;
         let is_it = |line: &Line| {
             let owner = line.entry.as_ref().map(|entry| &entry.owner);
             line.status.is_none()

@@ -6,6 +6,7 @@
 //! too, and the kernel's boot id tells running kernels apart.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
@@ -32,8 +33,12 @@ impl Side {
     /// # Errors
     /// With what is wrong with `/proc`, and how to mend it.
     pub fn own() -> Result<Self, &'static str> {
-        static OWN: OnceLock<Result<Side, &'static str>> = OnceLock::new();
-        *OWN.get_or_init(Side::look)
+        // What fails once may be well the next time.
+        static OWN: OnceLock<Side> = OnceLock::new();
+        match OWN.get() {
+            Some(own) => Ok(*own),
+            None => Side::look().map(|own| *OWN.get_or_init(|| own)),
+        }
     }
 
     fn look() -> Result<Self, &'static str> {
@@ -41,14 +46,19 @@ impl Side {
         const FOREIGN: &str = "the /proc that is mounted shows another PID namespace than this process is in, so \
              running pushes cannot be told from dead ones: `mount -t proc proc /proc` in this one (`unshare` \
              does so with `--mount-proc`)";
-        let shown = fs::read_link("/proc/self").map_err(|_| ABSENT)?;
+        const UNREADABLE: &str = "it cannot be read, so running pushes cannot be told from dead ones";
+        let problem = |cause: std::io::Error| match cause.kind() {
+            ErrorKind::NotFound => ABSENT,
+            _ => UNREADABLE,
+        };
+        let shown = fs::read_link("/proc/self").map_err(problem)?;
         if shown.to_str() != Some(&std::process::id().to_string()) {
             return Err(FOREIGN);
         }
-        let namespace = fs::metadata("/proc/self/ns/pid").map_err(|_| ABSENT)?.ino();
+        let namespace = fs::metadata("/proc/self/ns/pid").map_err(problem)?.ino();
         let boot = BootTime::now();
         if !boot.is_certain() {
-            return Err(ABSENT);
+            return Err(UNREADABLE);
         }
         let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
         let uname = rustix::system::uname();
