@@ -81,10 +81,11 @@ fn a_transfer_that_is_killed_leaves_one() {
     };
     wait_until("the large file begins to arrive", || partial().is_some());
     let connection = fs::read_dir(module.private("transfers")).expect("the ledger").next().expect("one");
-    let connection = connection.expect("an entry").file_name().into_string().expect("a number");
+    let connection = connection.expect("an entry").file_name().into_string().expect("a name");
+    let connection = connection.rsplit('-').next().expect("a number");
     // The receiver is a child of the generator, and that one of the connection's process.
     let kill = "for child in $(pgrep -P $0); do pkill -KILL -P $child; kill -s KILL $child; done";
-    Run::of(tool("sh").args(["-c", kill, &connection])).exits(&[0]);
+    Run::of(tool("sh").args(["-c", kill, connection])).exits(&[0]);
     client.wait().expect("its end");
     daemon.await_hooks(1);
     let name = partial().expect("rsync had no time to remove it");

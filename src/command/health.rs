@@ -8,6 +8,7 @@ use super::check::{Finding, Level};
 use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::decide::grade::Grade;
+use crate::decide::liveness::{Liveness, unseen_limit};
 use crate::decide::reason::Pause;
 use crate::decide::span::roughly;
 use crate::decide::torn::TornMark;
@@ -16,6 +17,7 @@ use crate::store::catalog::Item;
 use crate::store::ledger::{Ledger, Line};
 use crate::store::record::Record;
 use crate::store::root::SnapshotRoot;
+use crate::store::side::Side;
 use crate::store::state::{DueReason, State};
 use crate::store::token::{self, Unfinished};
 use crate::tell::counted;
@@ -39,9 +41,10 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     let mut warn = |message: String| findings.push(Finding::new(Level::Warning, message));
     catalog.warnings.iter().for_each(|warning| warn(warning.clone()));
     let awaits_client = state.due.as_ref().is_some_and(|due| run::awaits_client(target, &root, due, now));
-    marks(&state, awaits_client, &Ledger::look(&root, &target.memory.ledgers(&target.module_path))?)
-        .into_iter()
-        .for_each(&mut warn);
+    let lines = Ledger::look(&root, &target.memory.ledgers(&target.module_path))?;
+    let limit = unseen_limit(target.policy.max_defer);
+    marks(&state, awaits_client, &lines, now, limit).into_iter().for_each(&mut warn);
+    unseen(&lines, now, limit).into_iter().for_each(&mut warn);
     if let Some(message) = unfinished(&root, now) {
         warn(message);
     }
@@ -68,13 +71,20 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
 }
 
 /// What runs have left for others, and what in the ledger nobody takes care of.
-fn marks(state: &State, awaits_client: bool, lines: &[Line]) -> Vec<String> {
-    let is_waiting = awaits_client || lines.iter().any(Line::is_running_push);
+fn marks(
+    state: &State,
+    awaits_client: bool,
+    lines: &[Line],
+    now: DateTime<Utc>,
+    limit: TimeDelta,
+) -> Vec<String> {
+    let is_dead = |line: &Line| line.liveness(now, limit) == Liveness::Dead;
+    let is_waiting = awaits_client || lines.iter().any(|line| line.is_running_push() && !is_dead(line));
     // A push that is put off is no trouble as long as the one that it waits for is running, or may come.
     let due = state.due.as_ref().filter(|due| !is_waiting || due.reason != DueReason::Deferred);
     let due = due
         .map(|due| format!("a snapshot is due since {}: run `snapshot --due`", due.since.format("%FT%TZ")));
-    let orphans = lines.iter().filter(|line| line.writes() && !line.is_alive()).map(|line| {
+    let orphans = lines.iter().filter(|line| line.writes() && is_dead(line)).map(|line| {
         format!(
             "the push of {} (process {}) got no snapshot, for its hook did not run to the end: run `snapshot --due`",
             line.who(),
@@ -82,6 +92,24 @@ fn marks(state: &State, awaits_client: bool, lines: &[Line]) -> Vec<String> {
         )
     });
     state.torn.as_ref().map(describe_torn).into_iter().chain(due).chain(orphans).collect()
+}
+
+/// Pushes whose processes cannot be seen from here, as long as they count as running.
+fn unseen(lines: &[Line], now: DateTime<Utc>, limit: TimeDelta) -> Vec<String> {
+    let is_unseen = |line: &&Line| line.writes() && line.liveness(now, limit) == Liveness::Unknown;
+    let why = Side::own().err().unwrap_or("it is of another machine or PID namespace");
+    let describe = |line: &Line| {
+        let what = if line.status.is_some() { "hook after the push" } else { "push" };
+        format!(
+            "the {what} of {} (process {} of transfers/{}) began at {} and cannot be seen from here: {why}; it counts as running for {}: if it has ended, run `snapshot --due` where its daemon runs, or as root on the host of that container",
+            line.who(),
+            line.pid,
+            line.file(),
+            line.began.format("%FT%TZ"),
+            roughly(limit),
+        )
+    };
+    lines.iter().filter(is_unseen).map(describe).collect()
 }
 
 /// How long a client may take over a backup.

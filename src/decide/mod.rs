@@ -14,6 +14,7 @@ pub mod frequency;
 pub mod grade;
 pub mod guards;
 pub mod job;
+pub mod liveness;
 pub mod name;
 pub mod partial_dirs;
 pub mod policy;

@@ -244,7 +244,8 @@ impl Tear {
     /// what began after that counts.
     fn began_before(&self, good: &Push) -> bool {
         match (self.sequence, good.sequence) {
-            (Some(torn), Some(good)) => good > torn,
+            // Where a number was given twice, because it could not be kept, the boot time decides.
+            (Some(torn), Some(good)) if torn != good => good > torn,
             _ => self.began.as_ref().is_some_and(|began| good.began.is_later_than(began)),
         }
     }
@@ -354,6 +355,11 @@ impl TornMark {
     /// Whether a push that wrote in place is among them.
     pub fn is_in_place(&self) -> bool {
         self.by.iter().any(|tear| tear.in_place)
+    }
+
+    /// The highest number of the pushes in it; a later push gets a higher one.
+    pub fn highest_sequence(&self) -> u64 {
+        self.by.iter().filter_map(|tear| tear.sequence).max().unwrap_or(0)
     }
 
     /// The scarred directories, to be inspected.

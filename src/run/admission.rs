@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 use super::caller::{Caller, patience};
-use super::reap::reap;
+use super::reap::{highest_marked, reap};
 use super::sharing::{Looks, refused};
 use crate::clock::Clock;
 use crate::config::arguments::Arguments;
@@ -139,14 +139,13 @@ fn enter(
     reap(target, root, &ledger, clock)?;
     let entry = match entry(applicant, false, clock) {
         Ok(entry) => entry,
-        // Where no process can be looked up, neither can this one; else the connection has ended while we waited,
-        // and a transfer that goes on all the same would be followed by no hook.
+        // The connection has ended while we waited, and a transfer that goes on all the same would be followed by no hook.
         Err(Error::Environment { .. }) if Process::own()?.is_some() => {
             return Ok(Admission::Refused(ENDED.to_string()));
         }
         Err(error) => return Err(error),
     };
-    ledger.begin(&entry)?;
+    ledger.begin(root, &entry, highest_marked(root))?;
     Ok(Admission::Entered)
 }
 
@@ -161,7 +160,7 @@ fn turn_away(
     let enter = || {
         let ledger = target.open_ledger(root)?;
         reap(target, root, &ledger, clock)?;
-        ledger.begin(&entry(applicant, true, clock)?)
+        ledger.begin(root, &entry(applicant, true, clock)?, highest_marked(root))
     };
     if let Err(error) = enter() {
         log::error!("the refusal is not in the ledger, so the module may pass for torn: {error}");
@@ -176,7 +175,10 @@ fn turn_away(
 pub fn note_refusal(target: &Target, applicant: &Applicant, clock: &Clock) -> Result<()> {
     let root = target.open_root()?;
     State::update(root.private(), |state| state.paired = true)?;
-    target.open_ledger(&root)?.begin(&entry(applicant, true, clock)?)
+    let ledger = target.open_ledger(&root)?;
+    // An earlier push may have been served by a process of the same number.
+    reap(target, &root, &ledger, clock)?;
+    ledger.begin(&root, &entry(applicant, true, clock)?, highest_marked(&root))
 }
 
 fn entry(applicant: &Applicant, refused: bool, clock: &Clock) -> Result<Entry> {
@@ -193,6 +195,7 @@ fn entry(applicant: &Applicant, refused: bool, clock: &Clock) -> Result<Entry> {
         refused,
         began: clock.exact_now(),
         began_at: BootTime::now(),
+        sequence: 0,
         request: request.clone(),
         rewriting: arguments.rewriting.clone(),
         job: arguments.job(),

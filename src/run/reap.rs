@@ -1,4 +1,7 @@
-//! Entries of the ledger that nobody takes care of any more, and what they leave.
+//! Entries of the ledger whose processes have ended, and what they leave.
+//!
+//! An entry of another PID namespace or machine whose processes cannot be seen from here is left to its own side. That
+//! may never come again (a container that was removed), so after a [limit](unseen_limit) it counts as dead, with a warning.
 //!
 //! A transfer whose hook never ran has left the module torn, as far as anybody knows; one whose hook was
 //! killed is still owed its snapshot. Both go into the state, durably, before the entry is struck out. After a crash of the
@@ -9,6 +12,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::config::target::Target;
+use crate::decide::liveness::{Liveness, unseen_limit};
 use crate::decide::torn::{Tear, TornMark};
 use crate::decide::verdict::{Asked, DueReason, Reporter, Worth};
 use crate::store::boot::BootTime;
@@ -26,7 +30,9 @@ const TICK: Duration = Duration::from_millis(20);
 /// Strikes out the entries of the dead, after the state has taken over what they leave.
 pub(super) fn reap(target: &Target, root: &SnapshotRoot, ledger: &Ledger, clock: &Clock) -> Result<()> {
     ledger.clean_up()?;
-    let dead: Vec<Line> = ledger.lines()?.into_iter().filter(|line| !line.is_alive()).collect();
+    let limit = unseen_limit(target.policy.max_defer);
+    let is_dead = |line: &Line| line.liveness(clock.now(), limit) == Liveness::Dead;
+    let dead: Vec<Line> = ledger.lines()?.into_iter().filter(is_dead).collect();
     let mut torn: Vec<TornMark> = Vec::new();
     let mut asked: Option<Asked> = None;
     for line in dead.iter().filter(|line| line.writes()) {
@@ -52,6 +58,13 @@ pub(super) fn reap(target: &Target, root: &SnapshotRoot, ledger: &Ledger, clock:
         thread::sleep(TICK);
     }
     dead.iter().try_for_each(|line| ledger.strike(line))
+}
+
+/// The highest number that a mark of the root holds: what is entered next gets a higher one.
+pub(super) fn highest_marked(root: &SnapshotRoot) -> u64 {
+    // A state that cannot be read is told by the run that needs it.
+    let torn = State::read(root.private()).ok().and_then(|state| state.torn);
+    torn.map_or(0, |mark| mark.highest_sequence())
 }
 
 /// The status that the transfer ended with, as far as that still says something.
@@ -92,6 +105,12 @@ fn due_mark(asked: Asked, clock: &Clock, standing: Option<DueMark>) -> DueMark {
 
 fn tell(target: &Target, line: &Line) {
     let (label, who, pid) = (target.label(), line.who(), line.pid);
+    if line.is_unseen() {
+        log::warn!(
+            "{label}: the push of {who} (process {pid} of another machine or PID namespace) began at {}, its process cannot be seen from here, and no run of its own side has ended it since; it counts as dead now",
+            line.began.format("%FT%TZ")
+        );
+    }
     match reliable_status(line) {
         None => log::warn!(
             "{label}: the push of {who} (process {pid}) is gone and no hook followed it; the module is torn, and a snapshot is due"

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 
 use super::Request;
-use super::reap::reap;
+use super::reap::{highest_marked, reap};
 use crate::clock::Clock;
 use crate::config::environment::Transfer;
 use crate::config::settings::Settings;
@@ -181,13 +181,22 @@ pub(super) fn note_end(
 ) -> Result<Option<Line>> {
     let ledger = target.open_ledger(root)?;
     reap(target, root, &ledger, clock)?;
-    let (Some(status), Some(process)) = (request.status, Process::own()?) else { return Ok(None) };
+    let process = match Process::own() {
+        // There is no entry whose care it could take over, and the snapshot does not need one.
+        Err(error) if request.line.is_none() => {
+            log::warn!("{}: the end of the transfer is not in the ledger: {error}", target.label());
+            None
+        }
+        process => process?,
+    };
+    let (Some(status), Some(process)) = (request.status, process) else { return Ok(None) };
     match &request.line {
         Some(line) => ledger.end(line, status, process).map(Some),
         // A process apart may be killed like any other, and nobody waits for it.
         None if request.taken_over.is_some() => {
             let client = request.client.clone().unwrap_or_default();
-            ledger.enter_ended(Entry::unannounced(client, process, clock), status).map(Some)
+            let entry = Entry::unannounced(client, process, clock);
+            ledger.enter_ended(root, entry, status, highest_marked(root)).map(Some)
         }
         None => Ok(None),
     }

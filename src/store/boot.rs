@@ -18,16 +18,48 @@ fn this_boot() -> String {
     boot.map_or_else(String::new, |boot| BOOT.get_or_init(|| boot).clone())
 }
 
+/// How far the boot-time clock of this time namespace is ahead of the kernel's own, in nanoseconds. Without
+/// that, two containers would tell different times of one moment.
+pub(super) fn namespace_offset() -> i64 {
+    static OFFSET: OnceLock<i64> = OnceLock::new();
+    *OFFSET.get_or_init(|| {
+        fs::read_to_string("/proc/self/timens_offsets").ok().and_then(|text| parse_offset(&text)).unwrap_or(0)
+    })
+}
+
+fn parse_offset(text: &str) -> Option<i64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("boottime"))?;
+    let mut words = line.split_ascii_whitespace().map(|word| word.parse::<i64>().ok());
+    words.next()??.checked_mul(1_000_000_000)?.checked_add(words.next()??)
+}
+
 impl BootTime {
     /// This moment.
     pub fn now() -> Self {
         let nanoseconds = clock_gettime(ClockId::CLOCK_BOOTTIME)
             .map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec());
-        BootTime { boot: this_boot(), nanoseconds }
+        BootTime { boot: this_boot(), nanoseconds: nanoseconds - namespace_offset() }
     }
 
     /// Whether the machine has not been started again since.
     pub fn is_of_this_boot(&self) -> bool {
         self.boot == BootTime::now().boot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_offset_of_a_time_namespace_is_read_as_the_kernel_writes_it() {
+        assert_eq!(
+            parse_offset("monotonic           0         0\nboottime       100000         5\n"),
+            Some(100_000_000_000_005)
+        );
+        assert_eq!(parse_offset("boottime -1 0\n"), Some(-1_000_000_000));
+        for other in ["", "boottime", "boottime 1", "boottime x 0", "boottime 9999999999999999999 0"] {
+            assert_eq!(parse_offset(other), None, "{other}");
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The ledger of transfers: who is writing to a module right now.
 //!
-//! pre-xfer enters a transfer before it begins, as `transfers/PID` of the process that serves the connection. When it has
-//! ended, post-xfer makes that `transfers/PID.STATUS`, now of its own process, until the snapshot is safe. Every look at
+//! pre-xfer enters a transfer before it begins, as `transfers/SIDE-PID` of the process that serves the connection. When
+//! it has ended, post-xfer makes that `transfers/SIDE-PID.STATUS`, now of its own process, until the snapshot is safe.
+//! The [side](super::side) is machine, boot and PID namespace; earlier versions wrote `PID` alone. Every look at
 //! the ledger and every change is made under one short lock, which also guards the [gate](super::gate). Where the
 //! snapshot root has no room for an entry, it goes to where this machine remembers things.
 //!
@@ -12,9 +13,9 @@
 use std::fs::DirBuilder;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use nix::errno::Errno;
 use nix::fcntl::renameat;
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -24,15 +25,19 @@ use super::boot::BootTime;
 use super::catalog::names_in;
 use super::durable::{self, Place, TEMPORARY, c_name};
 use super::lock::Guard;
-use super::process::Process;
+use super::process::{Census, Process};
 use super::record::{Client, FORMAT, to_toml};
 use super::root::{Room, SnapshotRoot};
+use super::sequence;
+use super::side::Side;
 use crate::clock::Clock;
 use crate::config::arguments::{Kind, Rewriting};
 use crate::decide::job::Job;
+use crate::decide::liveness::{Liveness, Origin};
 use crate::decide::torn::Push;
 use crate::decide::verdict::Forbidden;
 use crate::tell::error::{Error, Result};
+use crate::tree::syscalls::stat_entry;
 
 /// The room of the ledger.
 pub const ROOM: &str = "transfers";
@@ -52,6 +57,10 @@ pub struct Entry {
     pub began: DateTime<Utc>,
     /// The same by the boot-time clock.
     pub began_at: BootTime,
+    /// Its place in the order of all transfers of the root, whichever machine they came by; 0 in an entry that an
+    /// earlier version wrote.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sequence: u64,
     /// What the client asked for, escaped: `RSYNC_REQUEST`.
     pub request: String,
     /// The options with which it rewrites files in place.
@@ -81,6 +90,7 @@ impl Entry {
             refused: false,
             began: clock.exact_now(),
             began_at: BootTime::now(),
+            sequence: 0,
             request: String::new(),
             rewriting: Vec::new(),
             job: None,
@@ -98,7 +108,7 @@ impl Entry {
             request: self.request.clone(),
             began: self.began_at.clone(),
             began_at: self.began,
-            sequence: None,
+            sequence: Some(self.sequence).filter(|sequence| *sequence > 0),
             job: self.job.clone(),
             in_place: !self.rewriting.is_empty(),
             only_deletes: self.kind == Kind::DeletionOnly,
@@ -110,9 +120,15 @@ impl Entry {
         self.kind.writes() && !self.refused
     }
 
-    fn is_alive(&self) -> bool {
-        self.owner.is_alive() || self.worker.as_ref().is_some_and(Process::is_alive)
+    fn liveness(&self, origin: Origin, census: &Census) -> Liveness {
+        let worker = self.worker.as_ref().map(|worker| worker.liveness(origin, census));
+        self.owner.liveness(origin, census).or(worker.unwrap_or(Liveness::Dead))
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+pub(super) fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// An entry with its place in the ledger.
@@ -121,18 +137,49 @@ pub struct Line {
     file: String,
     /// The room that it is in.
     room: usize,
-    /// The number of the process that takes care of it.
+    /// Where it was entered; none if an earlier version did so.
+    side: Option<Side>,
+    /// The number of the process that takes care of it, on that side.
     pub pid: u32,
     /// The status that the transfer ended with, if it has ended.
     pub status: Option<i32>,
     /// What it says; `None` if it cannot be read: then it is a push of somebody who is dead.
     pub entry: Option<Entry>,
+    /// When the transfer began, or at least its entry was written.
+    pub began: DateTime<Utc>,
+    /// Whether the processes of the transfer, or of the hook after it, are running, as far as that can be seen from here.
+    liveness: Liveness,
 }
 
 impl Line {
-    /// Whether the transfer is running and may change the module.
+    /// Whether the transfer is running, as far as is known, and may change the module.
     pub fn is_running_push(&self) -> bool {
-        self.status.is_none() && self.is_alive() && self.writes()
+        self.status.is_none() && self.liveness != Liveness::Dead && self.writes()
+    }
+
+    /// What is known at `now` of the transfer, or of the hook after it, where what cannot be seen counts as dead
+    /// after `limit`.
+    pub fn liveness(&self, now: DateTime<Utc>, limit: TimeDelta) -> Liveness {
+        self.liveness.after(self.age(now), limit)
+    }
+
+    /// Whether it cannot be seen from here if its processes are running.
+    pub fn is_unseen(&self) -> bool {
+        self.liveness == Liveness::Unknown
+    }
+
+    /// By the boot-time clock, where that is the same one: no person sets it.
+    fn age(&self, now: DateTime<Utc>) -> TimeDelta {
+        let (entered, moment) = (self.entry.as_ref().map(|entry| &entry.began_at), BootTime::now());
+        match entered.filter(|entered| entered.is_certain() && entered.boot == moment.boot) {
+            Some(entered) => TimeDelta::nanoseconds(moment.nanoseconds.saturating_sub(entered.nanoseconds)),
+            None => now - self.began,
+        }
+    }
+
+    /// The name of its file, for a message.
+    pub fn file(&self) -> &str {
+        &self.file
     }
 
     /// Whether the transfer may change, or has changed, the module.
@@ -143,11 +190,6 @@ impl Line {
     /// Whether it is a push of this boot of the machine, as far as it can be read.
     pub fn is_of_this_boot(&self) -> bool {
         self.entry.as_ref().is_some_and(|entry| entry.began_at.is_of_this_boot())
-    }
-
-    /// Whether anybody still takes care of it.
-    pub fn is_alive(&self) -> bool {
-        self.entry.as_ref().is_some_and(Entry::is_alive)
     }
 
     /// Who transfers, for a message.
@@ -208,20 +250,30 @@ impl Ledger {
         Ok(())
     }
 
-    /// The entry of the running transfer that process `pid` serves.
+    /// The entry of the running transfer that process `pid` of this PID namespace serves.
+    ///
+    /// # Errors
+    /// Also if this process cannot tell its own PID namespace.
     pub fn running(&self, pid: u32) -> Result<Option<Line>> {
+        own_side()?;
         let is_it = |line: &Line| {
             let owner = line.entry.as_ref().map(|entry| &entry.owner);
             line.status.is_none()
                 && line.pid == pid
+                && Side::origin(line.side.as_ref()) == Origin::Here
                 && owner.is_some_and(|owner| owner.pid == pid && owner.is_alive())
         };
         Ok(self.lines()?.into_iter().find(is_it))
     }
 
-    /// Enters a transfer; durably if it may write.
-    pub fn begin(&self, entry: &Entry) -> Result<()> {
-        let file = entry.owner.pid.to_string();
+    /// Enters a transfer, with a number above `marked`, the highest one that a mark of the root holds; durably if it
+    /// may write.
+    ///
+    /// # Errors
+    /// Also if this process cannot tell its own PID namespace: then the entry would be another one's.
+    pub fn begin(&self, root: &SnapshotRoot, entry: &Entry, marked: u64) -> Result<()> {
+        let file = file_name(own_side()?, entry.owner.pid, None);
+        let entry = &Entry { sequence: self.next_number(root, marked)?, ..entry.clone() };
         let refusal = match enter(self.rooms[0].place(), &file, entry) {
             Ok(()) => return Ok(()),
             Err(error) => error,
@@ -244,9 +296,10 @@ impl Ledger {
     /// The transfer of `line` has ended, and from now on `owner`, this process, takes care of it.
     pub fn end(&self, line: &Line, status: i32, owner: Process) -> Result<Line> {
         let place = self.rooms[line.room].place();
-        let pid = owner.pid;
+        let (side, pid) = (own_side()?, owner.pid);
         let entry = line.entry.clone().map(|entry| Entry { owner, worker: None, ..entry });
-        let ended = Line { file: format!("{pid}.{status}"), pid, status: Some(status), entry, ..*line };
+        let file = file_name(side, pid, Some(status));
+        let ended = Line { file, side: Some(side), pid, status: Some(status), entry, ..*line };
         let (from, to) = (c_name(&line.file), c_name(&ended.file));
         renameat(place.directory, from.as_c_str(), place.directory, to.as_c_str())
             .map_err(|cause| Error::io("rename", &place.path.join(&line.file), cause))?;
@@ -260,12 +313,26 @@ impl Ledger {
         Ok(ended)
     }
 
-    /// Enters a push that nobody had entered when it has ended already; `entry`'s owner takes care of it.
-    pub fn enter_ended(&self, entry: Entry, status: i32) -> Result<Line> {
-        let (place, pid) = (self.rooms[0].place(), entry.owner.pid);
-        let file = format!("{pid}.{status}");
-        enter(place, &file, &entry)?;
-        Ok(Line { file, room: 0, pid, status: Some(status), entry: Some(entry) })
+    /// Enters a push that had no entry when it has ended already; `entry`'s owner takes care of it. The number is above
+    /// `marked`.
+    pub fn enter_ended(&self, root: &SnapshotRoot, entry: Entry, status: i32, marked: u64) -> Result<Line> {
+        let (side, pid, began) = (own_side()?, entry.owner.pid, entry.began);
+        let file = file_name(side, pid, Some(status));
+        let entry = Entry { sequence: self.next_number(root, marked)?, ..entry };
+        enter(self.rooms[0].place(), &file, &entry)?;
+        let (side, status, entry) = (Some(side), Some(status), Some(entry));
+        Ok(Line { file, room: 0, side, pid, status, entry, began, liveness: Liveness::Alive })
+    }
+
+    /// Where the number cannot be kept, a later one may be the same; the order is then that of the boot-time clock.
+    fn next_number(&self, root: &SnapshotRoot, marked: u64) -> Result<u64> {
+        let numbers = self.lines()?.into_iter().filter_map(|line| Some(line.entry?.sequence));
+        let highest = numbers.fold(marked, u64::max);
+        let kept = root.room(sequence::ROOM).and_then(|room| sequence::next(room.place(), highest));
+        Ok(kept.unwrap_or_else(|error| {
+            log::debug!("{error}");
+            highest.saturating_add(1)
+        }))
     }
 
     /// Strikes out an entry, be it there or not.
@@ -292,33 +359,63 @@ fn enter(place: Place, file: &str, entry: &Entry) -> Result<()> {
 
 fn lines_in(rooms: &[Room]) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
+    let census = Census::default();
     for (index, room) in rooms.iter().enumerate() {
         for file in names_in(room.place())? {
-            let Some((pid, status)) = read_name(&file) else { continue };
+            let Some((side, pid, status)) = read_name(&file) else { continue };
             let entry = match durable::read(room.place(), &file) {
-                // Somebody who does not hold the lock may see it go.
+                // Without the lock, an entry may go between the two looks.
                 Ok(None) => continue,
                 Ok(Some(text)) => toml::from_str(&text).ok().filter(|entry: &Entry| entry.format <= FORMAT),
                 // A crash may cut what was not synced.
                 Err(Error::Damaged { .. }) => None,
                 Err(error) => return Err(error),
             };
-            lines.push(Line { file, room: index, pid, status, entry });
+            let origin = Side::origin(side.as_ref());
+            let liveness = match (&entry, origin) {
+                (Some(entry), origin) => entry.liveness(origin, &census),
+                (None, Origin::Here | Origin::EarlierBoot) => Liveness::Dead,
+                (None, Origin::OtherNamespace | Origin::OtherMachine | Origin::Unclear) => Liveness::Unknown,
+            };
+            let began = entry.as_ref().map_or_else(|| modified(room.place(), &file), |entry| entry.began);
+            lines.push(Line { file, room: index, side, pid, status, entry, began, liveness });
         }
     }
     Ok(lines)
 }
 
-/// `PID` or `PID.STATUS`.
-fn read_name(file: &str) -> Option<(u32, Option<i32>)> {
-    let (pid, status) = match file.split_once('.') {
-        Some((pid, status)) => (pid, Some(status.parse().ok()?)),
+/// When a file was written; one that is gone, or has an impossible time, long ago.
+fn modified(place: Place, file: &str) -> DateTime<Utc> {
+    let stat = stat_entry(place.directory, &c_name(file)).ok();
+    stat.and_then(|stat| DateTime::from_timestamp(stat.st_mtime, 0)).unwrap_or_default()
+}
+
+fn own_side() -> Result<Side> {
+    Side::own().map_err(|problem| Error::io("use", Path::new("/proc"), std::io::Error::other(problem)))
+}
+
+fn file_name(side: Side, pid: u32, status: Option<i32>) -> String {
+    let side = side.to_name();
+    status.map_or_else(|| format!("{side}-{pid}"), |status| format!("{side}-{pid}.{status}"))
+}
+
+/// `SIDE-PID` or `SIDE-PID.STATUS`, or the same without a side.
+fn read_name(file: &str) -> Option<(Option<Side>, u32, Option<i32>)> {
+    let (process, status) = match file.split_once('.') {
+        Some((process, status)) => (process, Some(status.parse().ok()?)),
         None => (file, None),
     };
-    let (pid, status) = (pid.parse().ok()?, status);
+    let (side, pid) = match process.rsplit_once('-') {
+        Some((side, pid)) => (Some(Side::from_name(side)?), pid),
+        None => (None, process),
+    };
+    let pid: u32 = pid.parse().ok()?;
     // `+1` and `01` parse, too, but are not what we write.
-    let written = status.map_or(format!("{pid}"), |status: i32| format!("{pid}.{status}"));
-    (written == file).then_some((pid, status))
+    let written = match side {
+        Some(side) => file_name(side, pid, status),
+        None => status.map_or_else(|| pid.to_string(), |status: i32| format!("{pid}.{status}")),
+    };
+    (written == file).then_some((side, pid, status))
 }
 
 #[cfg(test)]
@@ -327,11 +424,23 @@ mod tests {
 
     #[test]
     fn names_are_a_process_and_a_status_or_none_of_ours() {
-        assert_eq!(read_name("4711"), Some((4711, None)));
-        assert_eq!(read_name("4711.0"), Some((4711, Some(0))));
-        assert_eq!(read_name("4711.-1"), Some((4711, Some(-1))));
+        assert_eq!(read_name("4711"), Some((None, 4711, None)));
+        assert_eq!(read_name("4711.0"), Some((None, 4711, Some(0))));
+        assert_eq!(read_name("4711.-1"), Some((None, 4711, Some(-1))));
         for foreign in ["", ".", "x", "4711.", ".0", "+1", "01", "-1", "4711.0.0", "4711.00", "99999999999"] {
             assert_eq!(read_name(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn names_tell_the_side_that_wrote_them() {
+        let side = Side::own().expect("/proc");
+        for status in [None, Some(0), Some(-1), Some(23)] {
+            assert_eq!(read_name(&file_name(side, 7, status)), Some((Some(side), 7, status)));
+        }
+        let name = file_name(side, 7, None);
+        for foreign in [format!("{name}."), format!("{name}-7"), format!("-{name}"), format!("{name}.00")] {
+            assert_eq!(read_name(&foreign), None, "{foreign}");
         }
     }
 }

@@ -20,6 +20,8 @@ pub mod record;
 pub mod registration;
 pub mod retire;
 pub mod root;
+pub mod sequence;
+pub mod side;
 pub mod state;
 pub mod token;
 mod trust;

@@ -3,6 +3,7 @@
 //! A process is known by the boot, its number and the tick of that boot at which it started. A number
 //! that came again shows another tick, and after a crash of the machine the boot is another one.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::path::Path;
 
@@ -10,7 +11,9 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
-use super::boot::BootTime;
+use super::boot::{BootTime, namespace_offset};
+use super::side::Side;
+use crate::decide::liveness::{Found, Liveness, Origin, liveness};
 use crate::tell::error::{Error, Result};
 
 /// A process of this machine.
@@ -21,9 +24,12 @@ pub struct Process {
     pub boot: String,
     /// Its number.
     pub pid: u32,
-    /// When it started, in clock ticks since the boot.
+    /// When it started, in clock ticks since the boot, by the kernel's own clock.
     pub started_ticks: u64,
 }
+
+/// Of the ticks in `/proc/PID/stat`, 100 in a second on each kernel that Rust's Linux targets run on.
+const NANOSECONDS_PER_TICK: i64 = 10_000_000;
 
 /// What `/proc/PID/stat` says.
 struct Stat {
@@ -33,11 +39,12 @@ struct Stat {
 }
 
 impl Process {
-    /// The process with this number, if it lives; none where no process can be looked up.
+    /// The process with this number, if it lives.
     ///
     /// # Errors
-    /// If it is there, and cannot be read.
+    /// If it is there, and cannot be read, or if `/proc` does not show this PID namespace.
     pub fn of(pid: u32) -> Result<Option<Self>> {
+        check_proc()?;
         let stat = Stat::read(pid)?.filter(|stat| !stat.is_dead);
         Ok(stat.map(|stat| Process { boot: BootTime::now().boot, pid, started_ticks: stat.started_ticks }))
     }
@@ -55,11 +62,27 @@ impl Process {
         Process::of(self.pid).map_or(true, |found| found.as_ref() == Some(self))
     }
 
+    /// What is known of it where it was entered at `origin`; `census` is taken if its number means nothing here.
+    pub(super) fn liveness(&self, origin: Origin, census: &Census) -> Liveness {
+        let origin = match origin {
+            Origin::Here if self.boot != BootTime::now().boot => Origin::EarlierBoot,
+            origin => origin,
+        };
+        let found = match origin {
+            Origin::Here if self.is_alive() => Found::Running,
+            Origin::Here => Found::Gone,
+            Origin::OtherNamespace => census.find(self),
+            Origin::EarlierBoot | Origin::OtherMachine | Origin::Unclear => Found::NotSeen,
+        };
+        liveness(origin, found)
+    }
+
     /// The child of `ancestor` that this process descends from, or is.
     ///
     /// # Errors
     /// As [`of`](Self::of).
     pub fn branch_of(ancestor: u32) -> Result<Option<Self>> {
+        check_proc()?;
         let mut pid = std::process::id();
         // More levels than that would be a loop.
         for _ in 0..64 {
@@ -77,7 +100,7 @@ impl Stat {
     fn read(pid: u32) -> Result<Option<Self>> {
         let path = format!("/proc/{pid}/stat");
         match fs::read(&path) {
-            Ok(bytes) => Ok(Stat::parse(&bytes)),
+            Ok(bytes) => Ok(Stat::parse(&bytes).map(Stat::by_kernel_clock)),
             Err(cause) if cause.raw_os_error() == Some(libc::ENOENT) && exists(pid) => {
                 // rsyncd's processes have capabilities that this one has given up.
                 let hidden = "it is hidden: mount /proc without `hidepid` and `ProtectProc`";
@@ -88,6 +111,12 @@ impl Stat {
             }
             Err(cause) => Err(Error::io("read", Path::new(&path), cause)),
         }
+    }
+
+    /// The kernel shows the start by the clock of the time namespace that the reader is in.
+    fn by_kernel_clock(self) -> Self {
+        let offset = namespace_offset() / NANOSECONDS_PER_TICK;
+        Stat { started_ticks: self.started_ticks.saturating_add_signed(-offset), ..self }
     }
 
     /// The name in it may hold anything, also blanks and parentheses; after the last one come numbers.
@@ -102,11 +131,88 @@ impl Stat {
     }
 }
 
+/// Fails, with the remedy, where a look into `/proc` would say nothing of this PID namespace.
+fn check_proc() -> Result<()> {
+    let failed = |problem| Error::io("use", Path::new("/proc"), std::io::Error::other(problem));
+    Side::own().map(drop).map_err(failed)
+}
+
+/// The processes of PID namespaces below this one, as `/proc` shows them here; looked at only if they are asked for.
+#[derive(Default)]
+pub(super) struct Census {
+    nested: OnceCell<Nested>,
+}
+
+struct Nested {
+    /// Each one's number in its own namespace, and when it started.
+    processes: Vec<(u32, u64)>,
+    /// Whether that is each process of the running kernel.
+    is_whole: bool,
+}
+
+impl Census {
+    /// A process is known by its number and its start. Which namespace it is in, a process with our few
+    /// capabilities may not read.
+    fn find(&self, process: &Process) -> Found {
+        let nested = self.nested.get_or_init(Nested::count);
+        // By another time namespace's clock, the start is rounded in another way.
+        let is_it =
+            |&(pid, start): &(u32, u64)| pid == process.pid && start.abs_diff(process.started_ticks) <= 1;
+        match nested.processes.iter().any(is_it) {
+            true => Found::Running,
+            false if nested.is_whole => Found::Gone,
+            false => Found::NotSeen,
+        }
+    }
+}
+
+impl Nested {
+    fn count() -> Self {
+        let Ok(entries) = fs::read_dir("/proc") else {
+            return Nested { processes: Vec::new(), is_whole: false };
+        };
+        let numbers = entries.map_while(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut is_whole = true;
+        let mut processes = Vec::new();
+        for number in numbers.filter_map(|name| name.parse().ok()) {
+            match Nested::look(number) {
+                Ok(found) => processes.extend(found),
+                Err(_) => is_whole = false,
+            }
+        }
+        // Where others' processes are hidden, so is the first one.
+        let shows_all = Side::own().is_ok_and(|side| side.sees_all()) && Path::new("/proc/1/stat").exists();
+        Nested { processes, is_whole: is_whole && shows_all }
+    }
+
+    /// Nothing if it is in this namespace, or has ended.
+    fn look(pid: u32) -> Result<Option<(u32, u64)>> {
+        let path = format!("/proc/{pid}/status");
+        let status = match fs::read(&path) {
+            Ok(status) => status,
+            Err(cause) if matches!(cause.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
+                return Ok(None);
+            }
+            Err(cause) => return Err(Error::io("read", Path::new(&path), cause)),
+        };
+        let Some(inner) = innermost_number(&status) else { return Ok(None) };
+        let stat = Stat::read(pid)?.filter(|stat| !stat.is_dead);
+        Ok(stat.map(|stat| (inner, stat.started_ticks)))
+    }
+}
+
+/// The number of a process in its own PID namespace, if that is below the one of `/proc`.
+fn innermost_number(status: &[u8]) -> Option<u32> {
+    // Only the name, on another line, may be other than text, and the kernel escapes its line breaks.
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"))?;
+    let numbers: Vec<&str> = std::str::from_utf8(line).ok()?.split_ascii_whitespace().collect();
+    if numbers.len() < 2 { None } else { numbers.last()?.parse().ok() }
+}
+
 /// Whether there is a process of that number, whatever `/proc` shows.
 fn exists(pid: u32) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    Path::new("/proc/self").exists()
-        && pid.is_some_and(|pid| matches!(test_kill_process(pid), Ok(()) | Err(Errno::PERM)))
+    pid.is_some_and(|pid| matches!(test_kill_process(pid), Ok(()) | Err(Errno::PERM)))
 }
 
 #[cfg(test)]
@@ -120,6 +226,15 @@ mod tests {
         let stat = Stat::parse(line).expect("a line of /proc/PID/stat");
         assert_eq!((stat.is_dead, stat.parent, stat.started_ticks), (false, 42, 987_654));
         assert!(Stat::parse(b"4711 (x) Z 42").is_none());
+    }
+
+    #[test]
+    fn a_process_of_a_nested_namespace_shows_its_number_there() {
+        assert_eq!(innermost_number(b"Name:\tx\\nNSpid:\t1\t2\nNSpid:\t4711\t7\n"), Some(7));
+        assert_eq!(innermost_number(b"NSpid:\t4711\t30\t7\nx:\n"), Some(7));
+        for none in [&b"Name:\tx\nNSpid:\t4711\n"[..], b"", b"NSpid:\n", b"NSpid:\t1\tx\n"] {
+            assert_eq!(innermost_number(none), None);
+        }
     }
 
     #[test]

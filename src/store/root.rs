@@ -19,6 +19,7 @@ use super::inodes;
 use super::ledger;
 use super::lock::Guard;
 use super::registration::Registration;
+use super::sequence;
 use super::trust;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
@@ -28,11 +29,12 @@ use crate::tree::syscalls::{open_directory, stat_entry};
 pub const PRIVATE: &str = ".rsyncd-snapshot";
 
 /// Directories within the private one.
-const ROOMS: [&str; 7] =
-    ["records", index_file::ROOM, inodes::ROOM, "staging", "expired", ledger::ROOM, DRAFTS];
+const ROOMS: [&str; 8] =
+    ["records", index_file::ROOM, inodes::ROOM, "staging", "expired", ledger::ROOM, sequence::ROOM, DRAFTS];
 
 /// Those of them in which files are written.
-pub const WRITTEN_ROOMS: [&str; 5] = ["records", index_file::ROOM, inodes::ROOM, ledger::ROOM, DRAFTS];
+pub const WRITTEN_ROOMS: [&str; 6] =
+    ["records", index_file::ROOM, inodes::ROOM, ledger::ROOM, sequence::ROOM, DRAFTS];
 
 /// How a root is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -282,3 +282,9 @@ fn snapshots_of(listing: &Value) -> Vec<Value> {
 fn names(snapshots: &[&Value]) -> Vec<String> {
     snapshots.iter().map(|snapshot| snapshot["name"].as_str().expect("a name").to_string()).collect()
 }
+
+/// The names in a directory; none if it is not there.
+pub(crate) fn names_in(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}

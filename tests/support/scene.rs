@@ -170,8 +170,9 @@ impl Site {
         let pid = self.connection().pid();
         let root = self.module.directory.join("state/transfers");
         let elsewhere = fs::read_dir(root).into_iter().flatten().flatten();
-        self.module.private("transfers").join(&pid).exists()
-            || elsewhere.into_iter().any(|ledger| ledger.path().join(&pid).exists())
+        let is_its = |name: &str| name.rsplit('-').next() == Some(pid.as_str());
+        let mut ledgers = elsewhere.map(|ledger| ledger.path()).chain([self.module.private("transfers")]);
+        ledgers.any(|ledger| super::module::names_in(&ledger).iter().any(|name| is_its(name)))
     }
 
     /// The connection ends, and with it what its process takes care of.

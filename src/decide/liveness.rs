@@ -1,0 +1,134 @@
+//! Whether the process that takes care of a transfer lives, dies unseen, or cannot be seen from here.
+//!
+//! A process of another PID namespace or machine that is not found is unknown, not dead: the push
+//! that it serves may still be writing. Its own side settles that, or a limit of time does.
+
+use chrono::TimeDelta;
+
+use super::span::Span;
+
+/// What is known of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Liveness {
+    /// It runs.
+    Alive,
+    /// It has ended.
+    Dead,
+    /// It cannot be seen from here.
+    Unknown,
+}
+
+/// Where an entry of the ledger was written, as seen from this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// In this PID namespace and boot; an entry of an earlier version, which does not say, counts as such.
+    Here,
+    /// In another PID namespace of the running kernel.
+    OtherNamespace,
+    /// In an earlier boot of this machine.
+    EarlierBoot,
+    /// On another machine.
+    OtherMachine,
+    /// It cannot be told, for this process cannot see its own namespace.
+    Unclear,
+}
+
+/// What a look into `/proc` found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// The process, or one that exists and is hidden.
+    Running,
+    /// No such process, where each process of its namespace would be seen.
+    Gone,
+    /// No such process, where one of its namespace need not be seen.
+    NotSeen,
+}
+
+/// Decides what is known of a process.
+pub fn liveness(origin: Origin, found: Found) -> Liveness {
+    match (origin, found) {
+        (Origin::EarlierBoot, _) => Liveness::Dead,
+        (Origin::OtherMachine | Origin::Unclear, _) => Liveness::Unknown,
+        (Origin::Here | Origin::OtherNamespace, Found::Running) => Liveness::Alive,
+        (Origin::Here | Origin::OtherNamespace, Found::Gone) => Liveness::Dead,
+        (Origin::Here | Origin::OtherNamespace, Found::NotSeen) => Liveness::Unknown,
+    }
+}
+
+impl Liveness {
+    /// Of a transfer that two processes serve: it goes on as long as one of them lives.
+    pub fn or(self, other: Liveness) -> Liveness {
+        match (self, other) {
+            (Liveness::Alive, _) | (_, Liveness::Alive) => Liveness::Alive,
+            (Liveness::Unknown, _) | (_, Liveness::Unknown) => Liveness::Unknown,
+            (Liveness::Dead, Liveness::Dead) => Liveness::Dead,
+        }
+    }
+
+    /// What it counts as `age` after the transfer began: one that cannot be seen for `limit` counts as dead. The
+    /// other machine's clock may be ahead, so a beginning that lies in the future expires, too.
+    pub fn after(self, age: TimeDelta, limit: TimeDelta) -> Liveness {
+        match self {
+            Liveness::Unknown if age.abs() >= limit => Liveness::Dead,
+            known => known,
+        }
+    }
+}
+
+/// How long a transfer that cannot be seen counts as running: a day, or `max_defer` where that is longer.
+pub fn unseen_limit(max_defer: Span) -> TimeDelta {
+    max_defer.delta().max(TimeDelta::days(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_would_be_seen_is_dead() {
+        use Liveness::{Alive, Dead, Unknown};
+        let cases = [
+            (Origin::Here, [Alive, Dead, Unknown]),
+            (Origin::OtherNamespace, [Alive, Dead, Unknown]),
+            (Origin::EarlierBoot, [Dead, Dead, Dead]),
+            (Origin::OtherMachine, [Unknown, Unknown, Unknown]),
+            (Origin::Unclear, [Unknown, Unknown, Unknown]),
+        ];
+        for (origin, expected) in cases {
+            let found = [Found::Running, Found::Gone, Found::NotSeen];
+            assert_eq!(found.map(|found| liveness(origin, found)), expected, "{origin:?}");
+        }
+    }
+
+    #[test]
+    fn a_transfer_ends_with_the_last_of_its_processes() {
+        use Liveness::{Alive, Dead, Unknown};
+        for (one, other, both) in [
+            (Dead, Dead, Dead),
+            (Dead, Alive, Alive),
+            (Dead, Unknown, Unknown),
+            (Unknown, Alive, Alive),
+            (Unknown, Unknown, Unknown),
+            (Alive, Alive, Alive),
+        ] {
+            assert_eq!((one.or(other), other.or(one)), (both, both), "{one:?} {other:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_seen_counts_as_running_for_a_limited_time() {
+        let limit = unseen_limit(Span::from_seconds(3_600));
+        assert_eq!(limit, TimeDelta::days(1));
+        assert_eq!(unseen_limit(Span::from_seconds(200_000)), TimeDelta::seconds(200_000));
+        for (hours, counts_as) in [
+            (0, Liveness::Unknown),
+            (23, Liveness::Unknown),
+            (24, Liveness::Dead),
+            (-23, Liveness::Unknown),
+            (-9_999, Liveness::Dead),
+        ] {
+            assert_eq!(Liveness::Unknown.after(TimeDelta::hours(hours), limit), counts_as, "{hours}");
+            assert_eq!(Liveness::Alive.after(TimeDelta::hours(hours), limit), Liveness::Alive);
+        }
+    }
+}
