@@ -11,14 +11,15 @@ use crate::decide::grade::Grade;
 use crate::decide::liveness::{Liveness, unseen_limit};
 use crate::decide::reason::Pause;
 use crate::decide::span::roughly;
-use crate::decide::torn::TornMark;
+use crate::decide::torn::{TornMark, UNHEALED_LIMIT};
+use crate::decide::verdict::{Because, SHORTFALL_LIMIT, Shortfall, has_waited};
 use crate::run::{self, Examined};
 use crate::store::catalog::Item;
 use crate::store::ledger::{Ledger, Line};
 use crate::store::record::Record;
 use crate::store::root::SnapshotRoot;
 use crate::store::side::Side;
-use crate::store::state::{DueReason, State};
+use crate::store::state::{DueMark, DueReason, State};
 use crate::store::token::{self, Unfinished};
 use crate::tell::counted;
 use crate::tell::error::Error;
@@ -43,8 +44,14 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     let awaits_client = state.due.as_ref().is_some_and(|due| run::awaits_client(target, &root, due, now));
     let lines = Ledger::look(&root, &target.memory.ledgers(&target.module_path))?;
     let limit = unseen_limit(target.policy.max_defer);
-    marks(&state, awaits_client, &lines, now, limit).into_iter().for_each(&mut warn);
+    marks(&state, awaits_client, &lines, now, target.policy.max_defer.delta(), limit)
+        .into_iter()
+        .for_each(&mut warn);
     unseen(&lines, now, limit).into_iter().for_each(&mut warn);
+    state.torn.as_ref().map(evidence).unwrap_or_default().into_iter().for_each(&mut warn);
+    if let Some(message) = state.shortfall.as_ref().and_then(shortfall) {
+        warn(message);
+    }
     if let Some(message) = unfinished(&root, now) {
         warn(message);
     }
@@ -76,12 +83,16 @@ fn marks(
     awaits_client: bool,
     lines: &[Line],
     now: DateTime<Utc>,
+    max_defer: TimeDelta,
     limit: TimeDelta,
 ) -> Vec<String> {
     let is_dead = |line: &Line| line.liveness(now, limit) == Liveness::Dead;
     let is_waiting = awaits_client || lines.iter().any(|line| line.is_running_push() && !is_dead(line));
-    // A push that is put off is no trouble as long as the one that it waits for is running, or may come.
-    let due = state.due.as_ref().filter(|due| !is_waiting || due.reason != DueReason::Deferred);
+    // A push that is put off is no trouble as long as the one that it waits for is running, or may come; but
+    // not for ever.
+    let is_left = |due: &DueMark| due.reason == DueReason::Deferred && is_waiting;
+    let is_trouble = |due: &&DueMark| !is_left(due) || has_waited(Some(due.since), now, max_defer);
+    let due = state.due.as_ref().filter(is_trouble);
     let due = due
         .map(|due| format!("a snapshot is due since {}: run `snapshot --due`", due.since.format("%FT%TZ")));
     let orphans = lines.iter().filter(|line| line.writes() && is_dead(line)).map(|line| {
@@ -115,9 +126,19 @@ fn unseen(lines: &[Line], now: DateTime<Utc>, limit: TimeDelta) -> Vec<String> {
 /// How long a client may take over a backup.
 const UNFINISHED_AFTER: TimeDelta = TimeDelta::days(1);
 
+/// How far the clocks of client and server may differ.
+const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
+
 /// A backup whose client has died, or cannot say that it is done.
 fn unfinished(root: &SnapshotRoot, now: DateTime<Utc>) -> Option<String> {
     let since = Unfinished::of_module(root.module())?.begun;
+    if since - now > CLOCK_TOLERANCE {
+        return Some(format!(
+            "a client has begun a backup and not finished it, at {} by its clock, which is ahead of this server's: set that clock; snapshots are partial until the backup is finished; if it never will be, remove {} from the module",
+            since.format("%FT%TZ"),
+            token::UNFINISHED
+        ));
+    }
     if now - since <= UNFINISHED_AFTER {
         return None;
     }
@@ -142,6 +163,59 @@ fn stale_temporaries(root: &SnapshotRoot, record: &Record, now: DateTime<Utc>) -
     Some(format!(
         "{} that look like what rsync leaves when it is stopped are more than a day old, the first is {first}; a push with `--delete` removes them if they are nobody's",
         counted(stale.len(), "file")
+    ))
+}
+
+/// What only a person can settle about failed pushes.
+fn evidence(torn: &TornMark) -> Vec<String> {
+    let unhealed = torn.unhealed().into_iter().map(|(client, request, path)| {
+        format!(
+            "the failed push of {client} to {request} left the directory {path} unfinished, and {UNHEALED_LIMIT} good pushes to that place have not finished it: it may be another job's, or excluded by now; repeat that job, or if the directory is right as it is, run `release --torn`"
+        )
+    });
+    let mut addresses = torn.only_by_address();
+    addresses.sort_unstable();
+    addresses.dedup();
+    let by_address = (!addresses.is_empty()).then(|| {
+        format!(
+            "only a push from the same {} with the same options makes up for a failed one; where a client's address changes, let it log in (`auth users` in rsyncd.conf), or run `release --torn`",
+            addresses.join(", ")
+        )
+    });
+    unhealed.chain(by_address).collect()
+}
+
+/// Pushes that again and again bring no complete snapshot.
+fn shortfall(shortfall: &Shortfall) -> Option<String> {
+    let Shortfall { pushes, since, status, because } = shortfall;
+    if *pushes < SHORTFALL_LIMIT {
+        return None;
+    }
+    let remedy = match (status, because) {
+        (23, _) => {
+            "files could not be read or written: the client's output and rsyncd's log name them; if they may be missing, exclude them, or add 23 to `snapshot_on_exit`"
+        }
+        (25, _) => {
+            "the client's `--max-delete` stopped it from removing what is gone (the client itself may report 0): raise that, or add 25 to `snapshot_on_exit`"
+        }
+        (_, Because::ClientPartial) => {
+            "the client's output names the files; if they may be missing, exclude them, or add 23 to `snapshot_on_exit`"
+        }
+        (_, Because::ClientUnfinished) => "see what keeps that client from finishing its backup",
+        (_, Because::Torn { .. }) => {
+            "repeat that push, or run `release --torn` if its client never comes back"
+        }
+        (_, Because::Running { .. }) => {
+            "let pushes to this module overlap less, or give each a module of its own"
+        }
+        (_, Because::NotInLedger) => "pre-xfer could not do its work: its log lines say why",
+        _ => {
+            "see the client's output and rsyncd's log; `partial_on_exit` makes partial snapshots of such pushes"
+        }
+    };
+    Some(format!(
+        "the last {pushes} pushes, since {}, ended with status {status} and brought no complete snapshot: {because}; {remedy}",
+        since.format("%FT%TZ")
     ))
 }
 

@@ -15,7 +15,7 @@ use crate::decide::brake::{Brake, Change};
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
 use crate::decide::rotation::decide;
-use crate::decide::verdict::Verdict;
+use crate::decide::verdict::{Because, Verdict};
 use crate::store::durable::c_name;
 use crate::store::pin::Pin;
 use crate::store::publish::Staged;
@@ -166,7 +166,11 @@ impl Pass<'_> {
         if again.snapshot == Some(Grade::Complete) {
             return Ok(verdict);
         }
-        log::warn!("{}: the snapshot is partial: {}", self.target.label(), again.because);
+        let what = match again.because {
+            Because::ClientUnfinished | Because::ClientPartial => "a backup began",
+            _ => "a transfer failed",
+        };
+        log::warn!("{}: {what} meanwhile; the snapshot is partial: {}", self.target.label(), again.because);
         Ok(Verdict { snapshot: Some(Grade::Partial), ..again })
     }
 
