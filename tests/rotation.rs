@@ -24,6 +24,9 @@ fn taken(time: &str) -> Snapshot {
         recorded: true,
         pinned: None,
         unreadable: false,
+        sequence: None,
+        taken_at: None,
+        undated: None,
     }
 }
 

@@ -7,6 +7,7 @@ pub mod brake;
 pub mod claim;
 pub mod clock_guard;
 pub mod damage;
+pub mod dating;
 pub mod finish;
 pub mod forecast;
 pub mod frequency;

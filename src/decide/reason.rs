@@ -3,8 +3,9 @@
 use std::fmt;
 
 use super::brake::Brake;
-use super::clock_guard::ClockJump;
+use super::clock_guard::{ClockJump, Doubt};
 use super::damage::Damage;
+use super::dating::Undated;
 use super::frequency::{Count, Frequency};
 use super::policy::Prefer;
 use super::span::Span;
@@ -44,6 +45,8 @@ pub enum Reason {
     Unreadable,
     /// It is dated later than now.
     Future,
+    /// Its date is not believed.
+    Undated(Undated),
     /// It would go, but this run has expired `max_expire` already.
     Deferred(usize),
     /// It would go, but expiry is paused.
@@ -73,6 +76,8 @@ pub enum Reason {
 pub enum Pause {
     /// The clock stepped since the last run.
     ClockJump(ClockJump),
+    /// The clock contradicts the boot clock, or what was believed before the boot.
+    ClockDoubt(Doubt),
     /// A snapshot that we recorded is dated later than now.
     RecordedInFuture(String),
     /// Our state file was damaged, so what it knew about pauses is lost.
@@ -94,6 +99,7 @@ impl fmt::Display for Pause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Pause::ClockJump(jump) => jump.fmt(f),
+            Pause::ClockDoubt(doubt) => doubt.fmt(f),
             Pause::RecordedInFuture(name) => {
                 write!(
                     f,
@@ -134,6 +140,7 @@ impl fmt::Display for Reason {
             Reason::Pinned(reason) => write!(f, "pinned: {reason}"),
             Reason::Unreadable => f.write_str("its record cannot be read"),
             Reason::Future => f.write_str("dated in the future"),
+            Reason::Undated(why) => why.fmt(f),
             Reason::Deferred(count) => {
                 write!(f, "expires in a later run: this one reached max_expire {count}")
             }

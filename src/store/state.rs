@@ -20,7 +20,7 @@ use super::pin::Pins;
 use super::record::{FORMAT, first_line, to_toml};
 use super::torn::TornMark;
 use crate::decide::brake::Brake;
-use crate::decide::clock_guard::ClockJump;
+use crate::decide::clock_guard::{ClockHistory, ClockJump, Reading};
 use crate::decide::damage::Damage;
 use crate::decide::grade::Grade;
 use crate::decide::rotation::History;
@@ -60,6 +60,12 @@ pub struct State {
     /// Expiry is paused since the clock stepped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clock_jump: Option<ClockJump>,
+    /// The sequence number of the newest snapshot.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sequence: u64,
+    /// What runs found out about the clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockHistory>,
     /// A person knows of snapshots with wrong dates up to this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confirmed_future: Option<DateTime<Utc>>,
@@ -84,6 +90,10 @@ pub struct State {
     /// Since when the snapshots in `expired/` are retired.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub retired: BTreeMap<String, DateTime<Utc>>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The last run that scanned the module.
@@ -161,6 +171,8 @@ impl Default for State {
             deferred_since: None,
             full_comparison: None,
             clock_jump: None,
+            sequence: 0,
+            clock: None,
             confirmed_future: None,
             brake: None,
             damage: None,
@@ -174,9 +186,14 @@ impl Default for State {
 }
 
 impl State {
-    /// What rotation needs of it.
-    pub fn history(&self) -> History {
+    /// What rotation needs of it. Without a `reading` of the clocks the decision is about another
+    /// time than the present.
+    pub fn history(&self, reading: Option<Reading>) -> History {
+        let clock = self.clock_history();
         History {
+            clock: if reading.is_some() { clock } else { clock.without_doubt() },
+            reading,
+            sequence: self.sequence,
             last_run: self.last_run.as_ref().map(|run| run.time),
             clock_jump: self.clock_jump.clone(),
             state_lost: self.state_lost,
@@ -185,6 +202,17 @@ impl State {
             damage: self.damage.clone(),
             rules: self.rules.clone(),
         }
+    }
+
+    /// What is known of the clock. What an older version left has the last run, by both clocks.
+    pub fn clock_history(&self) -> ClockHistory {
+        let by_last_run = || {
+            let LastRun { time, scan_began, .. } = self.last_run.as_ref()?;
+            let uptime_seconds = scan_began.nanoseconds / 1_000_000_000;
+            let reading = Reading { time: *time, boot: scan_began.boot.clone(), uptime_seconds };
+            Some(ClockHistory::begin(&reading, self.sequence))
+        };
+        self.clock.clone().or_else(by_last_run).unwrap_or_default()
     }
 
     /// Reads the state without changing anything; a missing one is new.

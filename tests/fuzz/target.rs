@@ -76,6 +76,9 @@ fn snapshots() -> Vec<Snapshot> {
             recorded: true,
             pinned: (number == 40).then(|| "kept".to_string()),
             unreadable: false,
+            sequence: None,
+            taken_at: None,
+            undated: None,
         }
     };
     ages.enumerate().map(snapshot).collect()
