@@ -24,7 +24,10 @@ fn main() -> ExitCode {
     let clock = match (words.next(), words.next()) {
         (Some(boot), Some(seconds)) => {
             let seconds: i64 = seconds.parse().expect("seconds since the boot");
-            Clock::standing_at(time, BootTime { boot: boot.to_string(), nanoseconds: seconds * 1_000_000_000 })
+            Clock::standing_at(
+                time,
+                BootTime { boot: boot.to_string(), nanoseconds: seconds * 1_000_000_000 },
+            )
         }
         _ => Clock::standing(time),
     };

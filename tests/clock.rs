@@ -27,7 +27,11 @@ use rsyncd_snapshot::decide::reason::{Pause, Reason};
 use rsyncd_snapshot::decide::rotation::{Decision, History, Snapshot, decide};
 use rsyncd_snapshot::decide::span::Span;
 use snapshots::{DAY, HOUR, MINUTE, at, bare_policy, between, choice, full_sweep, policy, taken};
+use support::module::Module;
 use support::random::Random;
+use support::server::Server;
+use support::simulated::Simulated;
+use support::tree;
 
 /// A root as the program keeps it, without a disk.
 struct World {
@@ -221,7 +225,11 @@ impl Worlds {
             policy.min_age,
             policy.min_keep,
             self.story.join("\n"),
-            self.wrong.held.iter().map(|one| format!("{} until {}", one.name, one.verified_until)).collect::<Vec<_>>(),
+            self.wrong
+                .held
+                .iter()
+                .map(|one| format!("{} until {}", one.name, one.verified_until))
+                .collect::<Vec<_>>(),
         );
     }
 }
@@ -280,8 +288,7 @@ fn fifteen_days_behind_pushes_no_old_snapshot_out() {
         worlds.pushes(24, HOUR);
         let decision = worlds.push(true);
         assert_eq!(decision.pause, None);
-        let undated: Vec<_> =
-            decision.verdicts.iter().filter(|one| one.snapshot.undated.is_some()).collect();
+        let undated: Vec<_> = decision.verdicts.iter().filter(|one| one.snapshot.undated.is_some()).collect();
         assert_eq!(undated.len(), 1, "reboot {is_reboot}");
         let words = undated[0].reasons[0].to_string();
         assert!(words.starts_with("undated: ") && words.contains("rotate --confirm"), "{words}");
@@ -345,7 +352,9 @@ fn a_long_time_off_is_believed_after_a_day_of_uptime() {
         }
         assert!((23..=26).contains(&paused), "{paused} hours");
         let decision = worlds.wrong.decide(&worlds.clock.shown());
-        assert!(decision.pause.is_none() && decision.verdicts.iter().all(|one| one.snapshot.undated.is_none()));
+        assert!(
+            decision.pause.is_none() && decision.verdicts.iter().all(|one| one.snapshot.undated.is_none())
+        );
         worlds.assert_nothing_lost("off for days");
     }
     // Nightly pushes of a machine that runs for an hour a day are no reason for doubt.
@@ -409,7 +418,8 @@ fn records_alone_show_which_dates_contradict() {
         let verdicts = decision.verdicts.into_iter().map(|one| one.snapshot);
         verdicts.filter_map(|one| Some((one.name, one.undated?))).collect()
     };
-    let (first, second) = (number(1, "2026-11-01T00:00:00Z", "a", 0), number(2, "2026-11-02T00:00:00Z", "b", 0));
+    let (first, second) =
+        (number(1, "2026-11-01T00:00:00Z", "a", 0), number(2, "2026-11-02T00:00:00Z", "b", 0));
     assert_eq!(undated(&[first.clone(), second.clone()]), []);
     let behind = number(3, "2026-11-01T12:00:00Z", "c", 0);
     let wrong = |number: &str, why| (number.to_string(), why);
@@ -430,6 +440,49 @@ fn records_alone_show_which_dates_contradict() {
     );
     // What others have dated is in no order.
     assert_eq!(undated(&[Snapshot { recorded: false, ..old }, first]), []);
+}
+
+// -- The program itself ----------------------------------------------------------------------------
+
+/// Five daily pushes, one by a wrong clock, and more by the right one.
+fn pushes_around(error: TimeDelta) {
+    let policy = "[defaults]\nkeep = { daily = 40 }\nmin_keep = 1\nmin_age = \"0s\"\ntime_zone = \"UTC\"\n";
+    let module = Simulated::new(Module::new(), policy);
+    let push = |content: i64| {
+        tree::write(&module.latest.join("file"), &content.to_string());
+        module.publish_with(&[0, 4])
+    };
+    let mut taken = Vec::new();
+    for day in 0..25 {
+        taken.push(push(day));
+        module.pass(23);
+    }
+    module.set_clock_ahead_by(error);
+    let misdated = push(100);
+    assert!(taken.iter().all(|name| module.snapshots().contains(name)), "{:?}", module.snapshots());
+    module.set_clock_ahead_by(TimeDelta::zero());
+    for day in 25..52 {
+        taken.push(push(day));
+        module.pass(23);
+    }
+    let left = module.snapshots();
+    let newest = &taken[taken.len() - 38..];
+    assert!(newest.iter().chain([&misdated]).all(|name| left.contains(name)), "{left:?}");
+    assert!(!left.contains(&taken[0]), "expiry goes on: {left:?}");
+    let plan = Server::run(&module, &["plan", "data", "--at", &module.shown().to_rfc3339()]);
+    plan.exits(&[0]).says("undated: the clock that dated it was wrong");
+    Server::run(&module, &["check", "data"]).exits(&[1]).says("1 snapshot is undated");
+}
+
+#[test]
+fn a_push_dated_15_days_behind_displaces_nothing() {
+    // Not to the hour: else the name is taken.
+    pushes_around(days(-15) + TimeDelta::minutes(5));
+}
+
+#[test]
+fn a_push_dated_20_days_ahead_displaces_nothing() {
+    pushes_around(days(20));
 }
 
 // -- Random histories ------------------------------------------------------------------------------
@@ -512,6 +565,8 @@ fn no_wrong_clock_costs_what_the_right_one_keeps() {
         with_undated += u64::from(decision.verdicts.iter().any(|one| one.snapshot.undated.is_some()));
         expired += worlds.wrong.expired;
     }
-    eprintln!("{histories} histories: {resumed} expire again, {with_undated} hold undated ones, {expired} expired");
+    eprintln!(
+        "{histories} histories: {resumed} expire again, {with_undated} hold undated ones, {expired} expired"
+    );
     assert!(resumed > histories / 4 && with_undated > histories / 4 && expired > 0);
 }

@@ -35,7 +35,8 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
         return Ok(vec![Finding::new(Level::Ok, message)]);
     }
     let root = target.look_at_root()?;
-    let Examined { catalog, state, decision } = run::examine(target, &root, now, Some(Clock::System.reading()))?;
+    let Examined { catalog, state, decision } =
+        run::examine(target, &root, now, Some(Clock::System.reading()))?;
     let mut findings = Vec::new();
     let mut warn = |message: String| findings.push(Finding::new(Level::Warning, message));
     catalog.warnings.iter().for_each(|warning| warn(warning.clone()));
@@ -76,7 +77,11 @@ fn undated(decision: &Decision) -> Option<String> {
     let first = undated.first()?;
     Some(format!(
         "{} undated, since the clock was or may have been wrong, and kept whatever the policy says, the first is {first}: look at `plan`; if the dates are right, run `rotate --confirm`",
-        if undated.len() == 1 { "1 snapshot is".to_string() } else { format!("{} snapshots are", undated.len()) }
+        if undated.len() == 1 {
+            "1 snapshot is".to_string()
+        } else {
+            format!("{} snapshots are", undated.len())
+        }
     ))
 }
 

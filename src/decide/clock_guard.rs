@@ -137,9 +137,8 @@ impl Course {
     /// Whether `reading` can follow, when `measured` seconds at least have passed across boots.
     fn agrees(&self, reading: &Reading, measured: i64, limit: TimeDelta) -> bool {
         if reading.is_of_boot(&self.last) {
-            let is_near = |other: &Reading| {
-                reading.step_since(other).abs() <= tolerance(reading.seconds_since(other))
-            };
+            let is_near =
+                |other: &Reading| reading.step_since(other).abs() <= tolerance(reading.seconds_since(other));
             return is_near(&self.last) && is_near(&self.anchor);
         }
         let gap = reading.time - self.last.time;

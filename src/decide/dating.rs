@@ -124,8 +124,8 @@ fn mark_by_boot_clock(snapshots: &mut [Snapshot], clock: &ClockHistory) {
 /// earlier than all that have one, and have no order among themselves.
 fn mark_by_order(snapshots: &mut [Snapshot], clock: &ClockHistory) {
     let order = in_sequence(snapshots);
-    let numberless =
-        (0..snapshots.len()).filter(|&index| snapshots[index].sequence.is_none() && snapshots[index].recorded);
+    let numberless = (0..snapshots.len())
+        .filter(|&index| snapshots[index].sequence.is_none() && snapshots[index].recorded);
     let numberless: Vec<usize> = numberless.filter(|&index| snapshots[index].undated.is_none()).collect();
     let latest_numberless = numberless.iter().map(|&index| snapshots[index].time).max();
     let mut wrong = Vec::new();

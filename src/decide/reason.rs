@@ -39,6 +39,15 @@ pub enum Reason {
         /// The policy's `keep_partial`.
         of: usize,
     },
+    /// It is partial and stands for a slot among those since the newest complete one.
+    PartialSlot {
+        /// The slot's frequency.
+        frequency: Frequency,
+        /// The slot's name.
+        slot: String,
+        /// The newest complete snapshot, if there is one.
+        since: Option<String>,
+    },
     /// A person pinned it, for this reason.
     Pinned(String),
     /// What is known of it cannot be read.
@@ -80,7 +89,7 @@ pub enum Pause {
     ClockDoubt(Doubt),
     /// A snapshot that we recorded is dated later than now.
     RecordedInFuture(String),
-    /// Our state file was damaged, so what it knew about pauses is lost.
+    /// Our state file was damaged or missing, so what it knew about pauses is lost.
     StateLost,
     /// A push changed most of the tree.
     Brake(Brake),
@@ -113,7 +122,7 @@ impl fmt::Display for Pause {
                 "the policy has changed and would expire {going} of {of} complete snapshots; look at `plan`, then run `rotate --confirm` if that is meant"
             ),
             Pause::StateLost => f.write_str(
-                "state.toml was damaged and set aside; look at `list`, then run `rotate --confirm`",
+                "state.toml was damaged and set aside, or it was missing; marks of failed pushes and pauses are lost, pins were taken from their copy; look at `list`, then run `rotate --confirm`",
             ),
         }
     }
@@ -136,6 +145,10 @@ impl fmt::Display for Reason {
             Reason::MinKeep(count) => write!(f, "min_keep {count}: never fewer complete snapshots"),
             Reason::TooYoung(age) => write!(f, "younger than min_age {age}"),
             Reason::RecentPartial { rank, of } => write!(f, "partial {rank} of {of}"),
+            Reason::PartialSlot { frequency, slot, since } => {
+                write!(f, "stands for {frequency} slot {slot} among the partial snapshots")?;
+                since.as_ref().map_or(Ok(()), |name| write!(f, " since {name}"))
+            }
             Reason::Pinned(reason) if reason.is_empty() => f.write_str("pinned"),
             Reason::Pinned(reason) => write!(f, "pinned: {reason}"),
             Reason::Unreadable => f.write_str("its record cannot be read"),

@@ -158,6 +158,8 @@ pub fn decide_before_guards(snapshots: &[Snapshot], policy: &Policy, now: DateTi
     }
     keep_slots(&mut verdicts, &complete, policy, now);
     keep_floors(&mut verdicts, &complete, policy, now);
+    let since = complete.last().copied();
+    keep_partial_slots(&mut verdicts, &partial, since, policy, now);
     keep_recent_partials(&mut verdicts, &partial, policy, now);
     Decision { verdicts, pause: None, deferred: 0 }
 }
@@ -240,12 +242,43 @@ fn keep_young_and_pinned(verdict: &mut Verdict, policy: &Policy, now: DateTime<U
     }
 }
 
+/// Thins the partial snapshots since the newest complete one as complete ones are thinned: where no
+/// push ends well for weeks, they are all the history there is.
+fn keep_partial_slots(
+    verdicts: &mut [Verdict],
+    partial: &[usize],
+    newest_complete: Option<usize>,
+    policy: &Policy,
+    now: DateTime<Utc>,
+) {
+    let since = newest_complete.map(|index| {
+        let snapshot = &verdicts[index].snapshot;
+        (snapshot.name.clone(), held_span(snapshot, now).until)
+    });
+    let is_newer = |index: &usize| {
+        let time = verdicts[*index].snapshot.time;
+        since.as_ref().is_none_or(|(_, until)| time > *until)
+    };
+    let newer: Vec<usize> = partial.iter().copied().filter(is_newer).collect();
+    let spans: Vec<HeldSpan> = newer.iter().map(|&index| held_span(&verdicts[index].snapshot, now)).collect();
+    let since = since.map(|(name, _)| name);
+    for &(frequency, count) in &policy.keep {
+        for (position, claim) in claims(&spans, frequency, count, policy).into_iter().enumerate() {
+            if matches!(claim, Claim::Kept { .. }) {
+                let slot = slot::label(frequency, spans[position].until, &policy.time_zone);
+                let reason = Reason::PartialSlot { frequency, slot, since: since.clone() };
+                keep(&mut verdicts[newer[position]], reason);
+            }
+        }
+    }
+}
+
 fn keep_recent_partials(verdicts: &mut [Verdict], partial: &[usize], policy: &Policy, now: DateTime<Utc>) {
     for (newer, &index) in partial.iter().rev().enumerate() {
         let verdict = &mut verdicts[index];
         if newer < policy.keep_partial {
             keep(verdict, Reason::RecentPartial { rank: newer + 1, of: policy.keep_partial });
-        } else {
+        } else if !verdict.keep {
             verdict.reasons.push(Reason::OldPartial(policy.keep_partial));
         }
         keep_young_and_pinned(verdict, policy, now);

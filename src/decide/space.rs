@@ -69,7 +69,9 @@ pub fn bytes_text(bytes: u64) -> String {
 /// an unreadable record) is not among them.
 pub fn relief(decision: &Decision, min_keep: usize) -> Vec<&Verdict> {
     let is_partial = |verdict: &Verdict| {
-        verdict.reasons.iter().all(|reason| matches!(reason, Reason::RecentPartial { .. }))
+        let gives_way =
+            |reason: &Reason| matches!(reason, Reason::RecentPartial { .. } | Reason::PartialSlot { .. });
+        verdict.reasons.iter().all(gives_way)
     };
     let is_slot =
         |verdict: &Verdict| verdict.reasons.iter().all(|reason| matches!(reason, Reason::Slot { .. }));

@@ -123,11 +123,10 @@ impl Pass<'_> {
     /// what somebody will want to have back.
     fn recyclable(&self, report: &Report) -> Result<Option<String>> {
         let policy = &self.target.policy;
-        let is_paused =
-            || {
-                let history = self.before.history(Some(self.reading.clone()));
-                decide(&self.catalog.snapshots(), &history, policy, self.now).pause.is_some()
-            };
+        let is_paused = || {
+            let history = self.before.history(Some(self.reading.clone()));
+            decide(&self.catalog.snapshots(), &history, policy, self.now).pause.is_some()
+        };
         match report.policy_trouble || is_paused() {
             true => Ok(None),
             false => retire::recyclable(self.root, policy.grace, self.now),

@@ -49,10 +49,8 @@ impl Item {
             pinned: self.pin.as_ref().map(|pin| pin.reason.clone()),
             unreadable: self.unreadable,
             sequence: made.and_then(|record| record.sequence),
-            taken_at: taken_at.map(|at| BootMoment {
-                boot: at.boot.clone(),
-                seconds: at.nanoseconds / 1_000_000_000,
-            }),
+            taken_at: taken_at
+                .map(|at| BootMoment { boot: at.boot.clone(), seconds: at.nanoseconds / 1_000_000_000 }),
             undated: None,
         }
     }

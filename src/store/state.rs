@@ -6,6 +6,7 @@
 //! the long lock releases it while holding this one, after looking at the due mark: no mark can fall between.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 
 use chrono::{DateTime, Utc};
 use nix::errno::Errno;
@@ -14,6 +15,7 @@ use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use super::boot::BootTime;
+use super::catalog::names_in;
 use super::durable::{self, Place, c_name};
 use super::lock::Guard;
 use super::pin::Pins;
@@ -26,9 +28,14 @@ use crate::decide::grade::Grade;
 use crate::decide::rotation::History;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
+use crate::tree::syscalls::{is_gone, open_directory, stat_entry};
 
 const FILE: &str = "state.toml";
+const RECORDS: &str = "records";
 const DAMAGED: &str = "state.toml.damaged";
+
+/// A second copy of the pins: a state that is lost must not cost what a person pinned.
+const PINS: &str = "pins.toml";
 
 /// The state of a snapshot root between runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,12 +222,15 @@ impl State {
         self.clock.clone().or_else(by_last_run).unwrap_or_default()
     }
 
-    /// Reads the state without changing anything; a missing one is new.
+    /// Reads the state without changing anything. A missing one is new where no snapshot was ever
+    /// recorded; else it is lost.
     ///
     /// # Errors
     /// [`Error::Damaged`] if it cannot be understood.
     pub fn read(private: Place) -> Result<Self> {
-        let Some(text) = durable::read(private, FILE)? else { return Ok(State::default()) };
+        let Some(text) = durable::read(private, FILE)? else {
+            return Ok(if has_records(private)? { State::worst(private) } else { State::default() });
+        };
         let path = escape_path(&private.path.join(FILE));
         let damaged = |problem| Error::Damaged { path, problem };
         let state: State = toml::from_str(&text).map_err(|error| damaged.clone()(first_line(&error)))?;
@@ -247,19 +257,33 @@ impl State {
         change: impl FnOnce(&mut State) -> T,
     ) -> Result<(Self, T)> {
         let (before, mut rewrite) = match State::read(private) {
-            Ok(state) => (state, false),
+            Ok(state) => {
+                let is_missing = !exists(private, FILE)?;
+                if is_missing && state.state_lost {
+                    log::error!(
+                        "{} is missing although snapshots are recorded; nothing expires until `rotate --confirm`",
+                        escape_path(&private.path.join(FILE))
+                    );
+                }
+                // The first one is there before the first record: a run that is killed in between loses nothing.
+                (state, is_missing)
+            }
             Err(Error::Damaged { path, problem }) if !problem.starts_with("has format") => {
                 log::error!(
                     "{path}: {problem}; it is set aside as {DAMAGED}, and nothing expires until `rotate --confirm`"
                 );
                 set_aside(private)?;
-                (State::worst(), true)
+                (State::worst(private), true)
             }
             Err(error) => return Err(error),
         };
         let mut state = before.clone();
         let result = change(&mut state);
         rewrite |= state != before;
+        let has_pins = !(before.pins.is_empty() && state.pins.is_empty());
+        if has_pins && (state.pins != before.pins || rewrite && !exists(private, PINS)?) {
+            durable::write_drafted(private, PINS, &to_toml(&PinCopy { pins: state.pins.clone() }, private)?)?;
+        }
         if rewrite {
             durable::write_drafted(private, FILE, &to_toml(&state, private)?)?;
         }
@@ -267,9 +291,45 @@ impl State {
     }
 
     /// What a lost state may have been.
-    fn worst() -> Self {
+    fn worst(private: Place) -> Self {
         let torn = TornMark::new(Utc::now(), -1, BootTime::now(), None);
-        State { state_lost: true, torn: Some(torn), ..State::default() }
+        State { state_lost: true, torn: Some(torn), pins: PinCopy::read(private), ..State::default() }
+    }
+}
+
+/// What `pins.toml` holds.
+#[derive(Default, Serialize, Deserialize)]
+struct PinCopy {
+    #[serde(default)]
+    pins: Pins,
+}
+
+impl PinCopy {
+    /// The pins as far as they can be read; expiry is paused until a person has looked at them.
+    fn read(private: Place) -> Pins {
+        let text = durable::read(private, PINS).ok().flatten().unwrap_or_default();
+        toml::from_str::<PinCopy>(&text).unwrap_or_default().pins
+    }
+}
+
+fn exists(private: Place, file: &str) -> Result<bool> {
+    match stat_entry(private.directory, &c_name(file)) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(cause) => Err(Error::io("inspect", &private.path.join(file), cause)),
+    }
+}
+
+/// Whether a snapshot was ever recorded here.
+fn has_records(private: Place) -> Result<bool> {
+    let path = private.path.join(RECORDS);
+    match open_directory(private.directory, &c_name(RECORDS)) {
+        Ok(records) => {
+            let names = names_in(Place { directory: records.as_fd(), path: &path })?;
+            Ok(names.iter().any(|name| name.ends_with(".toml")))
+        }
+        Err(cause) if is_gone(cause) => Ok(false),
+        Err(cause) => Err(Error::io("open", &path, cause)),
     }
 }
 
