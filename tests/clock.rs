@@ -10,7 +10,7 @@
 //! quarter, or the longest gap of late and a quarter), or that was ahead for a whole day of uptime from a
 //! boot on. The histories here have none of these, except where a test says so.
 //!
-//! Two thousand histories in the normal run, `RSYNCD_SNAPSHOT_SWEEP=full` takes a hundred times as many.
+//! Four hundred histories in the normal run, `RSYNCD_SNAPSHOT_SWEEP=full` takes a hundred times as many.
 
 #[path = "support/snapshots.rs"]
 mod snapshots;
@@ -555,7 +555,7 @@ fn live(seed: u64) -> Worlds {
 
 #[test]
 fn no_wrong_clock_costs_what_the_right_one_keeps() {
-    let histories = if full_sweep() { 200_000 } else { 2_000 };
+    let histories = if full_sweep() { 40_000 } else { 400 };
     let (mut resumed, mut with_undated, mut expired) = (0, 0, 0);
     for seed in 0..histories {
         let worlds = live(seed);

@@ -170,6 +170,9 @@ pub struct Doubt {
     measured_seconds: i64,
     /// Snapshots with a higher sequence number are dated by the new time.
     after_sequence: u64,
+    /// The new time contradicts one in the same boot that was doubted, too: one of the two is wrong.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    contradicted: bool,
     /// Earlier snapshots that were found unchanged by the new time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     verified: Vec<u64>,
@@ -184,8 +187,17 @@ impl Doubt {
             agreed_seconds: 0,
             measured_seconds,
             after_sequence: sequence,
+            contradicted: false,
             verified: Vec::new(),
         }
+    }
+
+    /// A new time in place of that of `doubt`. A clock that was not set yet contradicts nothing.
+    fn instead_of(doubt: &Doubt, measured_seconds: i64, first: &Reading, sequence: u64) -> Self {
+        let last = &doubt.course.last;
+        let was_set = is_plausible(last.time) && last.uptime_seconds >= SETTLING_SECONDS;
+        let contradicted = first.is_of_boot(last) && (was_set || doubt.contradicted);
+        Doubt { contradicted, ..Doubt::new(&doubt.believed, measured_seconds, first, sequence) }
     }
 
     fn is_within_boot(&self) -> bool {
@@ -206,7 +218,9 @@ impl Doubt {
     fn can_be_innocent(&self, clock_jump: Span) -> bool {
         let is_small = self.step().abs() <= TimeDelta::seconds(INNOCENT_STEP_SECONDS);
         let was_settling = self.believed.uptime_seconds < SETTLING_SECONDS;
-        self.step().abs() <= clock_jump.delta() && (!self.is_within_boot() || is_small || was_settling)
+        !self.contradicted
+            && self.step().abs() <= clock_jump.delta()
+            && (!self.is_within_boot() || is_small || was_settling)
     }
 }
 
@@ -365,13 +379,13 @@ impl ClockHistory {
         let is_of_boot = reading.is_of_boot(&doubt.course.last);
         let passed = if is_of_boot { reading.seconds_since(&doubt.course.last) } else { 0 };
         let measured = doubt.measured_seconds.saturating_add(passed);
-        let agrees_with_both =
-            !is_of_boot && doubt.course.agrees(reading, 0, limit) && course.agrees(reading, measured, limit);
-        if agrees_with_both {
-            // The clock was set at the boot, or it was right and the machine was off: which of the two
-            // times before was wrong will never be known.
+        let agrees = doubt.course.agrees(reading, 0, limit);
+        let leaves_contradiction = doubt.is_within_boot() || doubt.contradicted;
+        if agrees && !is_of_boot && (leaves_contradiction || course.agrees(reading, measured, limit)) {
+            // The clock may have been set at the boot, or it was right and the machine was off: which of
+            // the times before was wrong will never be known.
             self.distrust_before(doubt, course);
-        } else if doubt.course.agrees(reading, 0, limit) {
+        } else if agrees {
             let doubt = Doubt {
                 course: doubt.course.followed_by(reading, sequence),
                 agreed_seconds: doubt.agreed_seconds.saturating_add(passed),
@@ -390,7 +404,7 @@ impl ClockHistory {
         self.doubt = None;
         match course.agrees(reading, measured, limit) {
             true => self.follow(reading, sequence),
-            false => self.doubt = Some(Doubt::new(&course.last, measured, reading, newest)),
+            false => self.doubt = Some(Doubt::instead_of(doubt, measured, reading, newest)),
         }
     }
 

@@ -36,7 +36,7 @@ pub(super) fn pause(
     }
     clock_guard::clock_jump(history.clock_jump.as_ref(), history.last_run, now, policy.clock_jump)
         .map(Pause::ClockJump)
-        .or_else(|| clock.doubt().cloned().map(Pause::ClockDoubt))
+        .or_else(|| clock.doubt().cloned().map(Box::new).map(Pause::ClockDoubt))
 }
 
 /// Why `decision` must not be carried out: other rules than the last rotation went by, which would

@@ -86,7 +86,7 @@ pub enum Pause {
     /// The clock stepped since the last run.
     ClockJump(ClockJump),
     /// The clock contradicts the boot clock, or what was believed before the boot.
-    ClockDoubt(Doubt),
+    ClockDoubt(Box<Doubt>),
     /// A snapshot that we recorded is dated later than now.
     RecordedInFuture(String),
     /// Our state file was damaged or missing, so what it knew about pauses is lost.
