@@ -77,6 +77,9 @@ fn history(size: usize) -> Vec<Snapshot> {
             recorded: true,
             pinned: None,
             unreadable: false,
+            sequence: None,
+            taken_at: None,
+            undated: None,
         }
     };
     // A step that shares no factor with the sizes visits every place once.

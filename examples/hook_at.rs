@@ -1,7 +1,8 @@
 //! The hook with the time passed in: what a simulated year runs behind a real daemon.
 //!
 //! `hook_at FILE POLICY` is `rsyncd-snapshot post-xfer --config POLICY` at the time that FILE
-//! holds (RFC 3339). It exists for the tests: the program itself believes only the system's clock.
+//! holds (RFC 3339). After a space it may hold a boot's id, and after another one the seconds since that
+//! boot; else the boot clock goes as the wall clock does. It exists for the tests: the program itself believes only the system's clock.
 
 use std::process::ExitCode;
 
@@ -18,7 +19,18 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).map(std::path::PathBuf::from);
     let (clock_file, policy_file) = (arguments.next().expect("FILE"), arguments.next().expect("POLICY"));
     let time = std::fs::read_to_string(clock_file).expect("the clock file");
-    let clock = Clock::standing(time.trim().parse().expect("a time"));
+    let mut words = time.split_whitespace();
+    let time = words.next().and_then(|time| time.parse().ok()).expect("a time");
+    let clock = match (words.next(), words.next()) {
+        (Some(boot), Some(seconds)) => {
+            let seconds: i64 = seconds.parse().expect("seconds since the boot");
+            Clock::standing_at(
+                time,
+                BootTime { boot: boot.to_string(), nanoseconds: seconds * 1_000_000_000 },
+            )
+        }
+        _ => Clock::standing(time),
+    };
     rsyncd_snapshot::tell::log::start(false, log::LevelFilter::Warn);
     let context = Context {
         settings: Settings::read(Some(&policy_file), None),

@@ -32,6 +32,9 @@ fn taken(time: DateTime<Utc>) -> Snapshot {
         recorded: true,
         pinned: None,
         unreadable: false,
+        sequence: None,
+        taken_at: None,
+        undated: None,
     }
 }
 

@@ -38,6 +38,9 @@ fn redate(module: &Module, name: &str, new_name: &str) {
     let (date, time) = new_name.split_once('T').expect("a name of ours");
     let time = format!("{date}T{}", time.replace('-', ":"));
     let mut record = module.record(name);
+    // As an older version recorded it: sequence and boot clock would contradict the date.
+    record.remove("sequence");
+    record.remove("taken_at");
     for key in ["time", "verified_until"] {
         record.insert(key.to_string(), toml::Value::String(time.clone()));
     }

@@ -24,6 +24,9 @@ fn taken(time: &str) -> Snapshot {
         recorded: true,
         pinned: None,
         unreadable: false,
+        sequence: None,
+        taken_at: None,
+        undated: None,
     }
 }
 
@@ -146,6 +149,30 @@ fn any_run_of_failed_transfers_changes_nothing_about_the_complete_ones() {
     };
     let policy = Policy { min_keep: 3, ..daily(7) };
     assert_eq!(only_complete(&decided(&complete, &policy)), only_complete(&decided(&with_partials, &policy)));
+}
+
+#[test]
+fn a_month_of_partial_snapshots_is_thinned_not_lost() {
+    let good = taken("2026-10-20T03:00:00Z");
+    let old = [partial("2026-10-18T03:00:00Z"), partial("2026-10-19T03:00:00Z")];
+    let failed = (1..=22).flat_map(|day| [3, 15].map(|hour| format!("2026-11-{day:02}T{hour:02}:00:00Z")));
+    let mut snapshots: Vec<Snapshot> = failed.map(|time| partial(&time)).collect();
+    snapshots.extend(old.into_iter().chain([good.clone()]));
+    let policy = Policy { keep_partial: 3, min_keep: 1, ..daily(7) };
+    let decision = decided(&snapshots, &policy);
+    let kept: Vec<&str> =
+        decision.verdicts.iter().filter(|one| one.keep).map(|one| one.snapshot.name.as_str()).collect();
+    // Seven days of them, the newest three, and the complete one as ever; older partial ones as before.
+    let days: Vec<String> = (16..=22).map(|day| format!("2026-11-{day:02}T03:00:00Z")).collect();
+    assert_eq!(kept[0], good.name);
+    assert!(days.iter().all(|day| kept.contains(&day.as_str())), "{kept:?}");
+    assert_eq!(kept.len(), 1 + 7 + 2, "{kept:?}");
+    let words: Vec<String> =
+        reasons(&decision, "2026-11-17T03:00:00Z").iter().map(ToString::to_string).collect();
+    assert_eq!(
+        words,
+        ["stands for daily slot 2026-11-17 among the partial snapshots since 2026-10-20T03:00:00Z"]
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::config::target::Target;
 use crate::decide::grade::Grade;
 use crate::decide::liveness::{Liveness, unseen_limit};
 use crate::decide::reason::Pause;
+use crate::decide::rotation::Decision;
 use crate::decide::span::roughly;
 use crate::decide::torn::{TornMark, UNHEALED_LIMIT};
 use crate::decide::verdict::{Because, SHORTFALL_LIMIT, Shortfall, has_waited};
@@ -37,7 +38,8 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
         return Ok(vec![Finding::new(Level::Ok, message)]);
     }
     let root = target.look_at_root()?;
-    let Examined { catalog, state, decision } = run::examine(target, &root, now)?;
+    let Examined { catalog, state, decision } =
+        run::examine(target, &root, now, Some(Clock::System.reading()))?;
     let mut findings = Vec::new();
     let mut warn = |message: String| findings.push(Finding::new(Level::Warning, message));
     catalog.warnings.iter().for_each(|warning| warn(warning.clone()));
@@ -67,6 +69,7 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
         };
         findings.push(Finding::new(level, format!("nothing expires: {pause}")));
     }
+    findings.extend(undated(&decision).map(|message| Finding::new(Level::Warning, message)));
     let newest = catalog.newest(Grade::Complete, now);
     let mut finding = age(target, newest, catalog.items.len(), root.is_registered(), now);
     let pinned = catalog.items.iter().filter(|item| item.pin.is_some()).count();
@@ -75,6 +78,21 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     }
     findings.push(finding);
     Ok(findings)
+}
+
+/// Snapshots whose dates are not believed.
+fn undated(decision: &Decision) -> Option<String> {
+    let undated = decision.verdicts.iter().filter(|verdict| verdict.snapshot.undated.is_some());
+    let undated: Vec<&str> = undated.map(|verdict| verdict.snapshot.name.as_str()).collect();
+    let first = undated.first()?;
+    Some(format!(
+        "{} undated, since the clock was or may have been wrong, and kept whatever the policy says, the first is {first}: look at `plan`; if the dates are right, run `rotate --confirm`",
+        if undated.len() == 1 {
+            "1 snapshot is".to_string()
+        } else {
+            format!("{} snapshots are", undated.len())
+        }
+    ))
 }
 
 /// What runs have left for others, and what in the ledger nobody takes care of.

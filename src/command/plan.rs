@@ -17,10 +17,11 @@ use super::{Context, print, print_json, replay};
 use crate::clock::Clock;
 use crate::config::settings::{Settings, Source};
 use crate::config::target::Target;
+use crate::decide::clock_guard::Reading;
 use crate::decide::forecast::{Forecast, forecast};
 use crate::decide::policy::Policy;
 use crate::decide::reason::Pause;
-use crate::decide::rotation::{Decision, History, decide, decide_before_guards};
+use crate::decide::rotation::{Decision, History, Snapshot, decide, decide_before_guards};
 use crate::decide::span::Span;
 use crate::run;
 use crate::store::catalog::Catalog;
@@ -147,9 +148,12 @@ fn plan(target: &Target, other: Option<&Settings>, options: &PlanOptions) -> Res
     if options.at.is_some() {
         target.policy.clock_jump = ANY_JUMP;
     }
-    let examined = run::examine(&target, &root, now)?;
+    let reading = options.at.is_none().then(|| Clock::System.reading());
+    let examined = run::examine(&target, &root, now, reading.clone())?;
     let outlook = |target: &Target, catalog: &Catalog, decision: Decision| {
-        let snapshots = catalog.snapshots();
+        // With the notes on dates that are not believed.
+        let snapshots: Vec<Snapshot> =
+            decision.verdicts.iter().map(|verdict| verdict.snapshot.clone()).collect();
         Outlook {
             unguarded: decide_before_guards(&snapshots, &target.policy, now),
             forecast: forecast(&snapshots, &target.policy, now),
@@ -165,7 +169,7 @@ fn plan(target: &Target, other: Option<&Settings>, options: &PlanOptions) -> Res
             let clock_jump = target.policy.clock_jump;
             let policy = Policy { clock_jump, ..settings.policy(target.name.as_deref()) };
             let other = Target { policy, ..target.clone() };
-            let (catalog, decision) = meant(&other, &root, &examined.state, now)?;
+            let (catalog, decision) = meant(&other, &root, &examined.state, now, reading)?;
             Some((settings.policy_file.as_path(), outlook(&other, &catalog, decision)))
         }
     };
@@ -180,12 +184,13 @@ fn meant(
     root: &SnapshotRoot,
     state: &State,
     now: DateTime<Utc>,
+    reading: Option<Reading>,
 ) -> Result<(Catalog, Decision)> {
-    let (catalog, decision) = run::look(other, root, now)?;
+    let (catalog, decision) = run::look(other, root, now, reading.clone())?;
     if !matches!(decision.pause, Some(Pause::MostOfHistory { .. })) {
         return Ok((catalog, decision));
     }
-    let confirmed = History { rules: None, ..state.history() };
+    let confirmed = History { rules: None, ..state.history(reading) };
     let Decision { verdicts, deferred, .. } = decide(&catalog.snapshots(), &confirmed, &other.policy, now);
     Ok((catalog, Decision { verdicts, pause: decision.pause, deferred }))
 }

@@ -79,7 +79,9 @@ pub fn usual_spacing(snapshots: &[Snapshot], now: DateTime<Utc>) -> Option<TimeD
 
 /// The complete snapshots that are not of the future, oldest first.
 fn complete(snapshots: &[Snapshot], now: DateTime<Utc>) -> Vec<&Snapshot> {
-    let counts = |snapshot: &&Snapshot| snapshot.grade == Grade::Complete && snapshot.time <= now;
+    let counts = |snapshot: &&Snapshot| {
+        snapshot.grade == Grade::Complete && snapshot.time <= now && snapshot.undated.is_none()
+    };
     let mut complete: Vec<&Snapshot> = snapshots.iter().filter(counts).collect();
     complete.sort_by_key(|snapshot| snapshot.time);
     complete

@@ -5,7 +5,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::clock_guard;
+use super::clock_guard::{self, ClockHistory};
 use super::grade::Grade;
 use super::policy::{Policy, Prefer};
 use super::reason::{Pause, Reason};
@@ -15,6 +15,7 @@ use super::rotation::{Decision, History, Snapshot, Verdict, keep};
 pub(super) fn pause(
     snapshots: &[Snapshot],
     history: &History,
+    clock: &ClockHistory,
     policy: &Policy,
     now: DateTime<Utc>,
 ) -> Option<Pause> {
@@ -35,6 +36,7 @@ pub(super) fn pause(
     }
     clock_guard::clock_jump(history.clock_jump.as_ref(), history.last_run, now, policy.clock_jump)
         .map(Pause::ClockJump)
+        .or_else(|| clock.doubt().cloned().map(Box::new).map(Pause::ClockDoubt))
 }
 
 /// Why `decision` must not be carried out: other rules than the last rotation went by, which would

@@ -8,6 +8,7 @@ pub mod brake;
 pub mod claim;
 pub mod clock_guard;
 pub mod damage;
+pub mod dating;
 pub mod fingerprint;
 pub mod forecast;
 pub mod frequency;

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use super::brake::Brake;
-use super::clock_guard::ClockJump;
+use super::clock_guard::{ClockJump, Doubt};
 use super::damage::Damage;
+use super::dating::Undated;
 use super::frequency::{Count, Frequency};
 use super::policy::Prefer;
 use super::span::Span;
@@ -38,12 +39,23 @@ pub enum Reason {
         /// The policy's `keep_partial`.
         of: usize,
     },
+    /// It is partial and stands for a slot among those since the newest complete one.
+    PartialSlot {
+        /// The slot's frequency.
+        frequency: Frequency,
+        /// The slot's name.
+        slot: String,
+        /// The newest complete snapshot, if there is one.
+        since: Option<String>,
+    },
     /// A person pinned it, for this reason.
     Pinned(String),
     /// What is known of it cannot be read.
     Unreadable,
     /// It is dated later than now.
     Future,
+    /// Its date is not believed.
+    Undated(Undated),
     /// It would go, but this run has expired `max_expire` already.
     Deferred(usize),
     /// It would go, but expiry is paused.
@@ -73,9 +85,11 @@ pub enum Reason {
 pub enum Pause {
     /// The clock stepped since the last run.
     ClockJump(ClockJump),
+    /// The clock contradicts the boot clock, or what was believed before the boot.
+    ClockDoubt(Box<Doubt>),
     /// A snapshot that we recorded is dated later than now.
     RecordedInFuture(String),
-    /// Our state file was damaged, so what it knew about pauses is lost.
+    /// Our state file was damaged or missing, so what it knew about pauses is lost.
     StateLost,
     /// A push changed most of the tree.
     Brake(Brake),
@@ -94,6 +108,7 @@ impl fmt::Display for Pause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Pause::ClockJump(jump) => jump.fmt(f),
+            Pause::ClockDoubt(doubt) => doubt.fmt(f),
             Pause::RecordedInFuture(name) => {
                 write!(
                     f,
@@ -107,7 +122,7 @@ impl fmt::Display for Pause {
                 "the policy has changed and would expire {going} of {of} complete snapshots; look at `plan`, then run `rotate --confirm` if that is meant"
             ),
             Pause::StateLost => f.write_str(
-                "state.toml was damaged and set aside; look at `list`, then run `rotate --confirm`",
+                "state.toml was damaged and set aside, or it was missing; marks of failed pushes and pauses are lost, pins were taken from their copy; look at `list`, then run `rotate --confirm`",
             ),
         }
     }
@@ -130,10 +145,15 @@ impl fmt::Display for Reason {
             Reason::MinKeep(count) => write!(f, "min_keep {count}: never fewer complete snapshots"),
             Reason::TooYoung(age) => write!(f, "younger than min_age {age}"),
             Reason::RecentPartial { rank, of } => write!(f, "partial {rank} of {of}"),
+            Reason::PartialSlot { frequency, slot, since } => {
+                write!(f, "stands for {frequency} slot {slot} among the partial snapshots")?;
+                since.as_ref().map_or(Ok(()), |name| write!(f, " since {name}"))
+            }
             Reason::Pinned(reason) if reason.is_empty() => f.write_str("pinned"),
             Reason::Pinned(reason) => write!(f, "pinned: {reason}"),
             Reason::Unreadable => f.write_str("its record cannot be read"),
             Reason::Future => f.write_str("dated in the future"),
+            Reason::Undated(why) => why.fmt(f),
             Reason::Deferred(count) => {
                 write!(f, "expires in a later run: this one reached max_expire {count}")
             }

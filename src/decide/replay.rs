@@ -96,6 +96,9 @@ pub(super) fn pushed(time: DateTime<Utc>) -> Snapshot {
         recorded: true,
         pinned: None,
         unreadable: false,
+        sequence: None,
+        taken_at: None,
+        undated: None,
     }
 }
 

@@ -8,7 +8,7 @@
 //!   run that found nothing changed, and stands for every slot between. So a snapshot has a
 //!   *range* of slots, and all arithmetic is on ranges: its cost does not depend on how long
 //!   the quiet was.
-//! * Complete snapshots are decided alone; partial and future-dated ones take no part.
+//! * Complete snapshots are decided alone; partial, future-dated and [undated](super::dating) ones take no part.
 //! * The newest complete one, `min_keep`, `min_age` and pins only ever add to what is kept;
 //!   the pauses and `max_expire` come last and only ever turn "goes" into "stays".
 
@@ -16,8 +16,9 @@ use chrono::{DateTime, Utc};
 
 use super::brake::Brake;
 use super::claim::{Claim, HeldSpan, claims};
-use super::clock_guard::ClockJump;
+use super::clock_guard::{ClockHistory, ClockJump, Numbers, Reading};
 use super::damage::Damage;
+use super::dating::{self, BootMoment, Undated};
 use super::grade::Grade;
 use super::guards;
 use super::policy::Policy;
@@ -41,6 +42,12 @@ pub struct Snapshot {
     pub pinned: Option<String>,
     /// What is known of it cannot be read, so how long it held is not known.
     pub unreadable: bool,
+    /// The order in which it was taken; none for adopted ones, and for those of older versions.
+    pub sequence: Option<u64>,
+    /// When it was taken by the boot clock.
+    pub taken_at: Option<BootMoment>,
+    /// Why its date is not believed; [`decide`] notes it.
+    pub undated: Option<Undated>,
 }
 
 /// What rotation needs to know about earlier runs.
@@ -50,6 +57,12 @@ pub struct History {
     pub last_run: Option<DateTime<Utc>>,
     /// The pause that stands since an earlier run.
     pub clock_jump: Option<ClockJump>,
+    /// What earlier runs found out about the clock.
+    pub clock: ClockHistory,
+    /// What both clocks show now; none for a decision about another time.
+    pub reading: Option<Reading>,
+    /// The sequence number of the newest snapshot that the last run knew of.
+    pub sequence: u64,
     /// The state was lost and nobody has confirmed since.
     pub state_lost: bool,
     /// A person knows of recorded snapshots with wrong dates up to this one.
@@ -60,6 +73,18 @@ pub struct History {
     pub damage: Option<Damage>,
     /// The [`rules`](super::guards::rules) that the last rotation went by, if there was one.
     pub rules: Option<String>,
+}
+
+impl History {
+    /// What is known of the clock with its present reading.
+    fn clock_now(&self, snapshots: &[Snapshot], policy: &Policy) -> ClockHistory {
+        let newest = snapshots.iter().filter_map(|snapshot| snapshot.sequence).max();
+        let numbers = Numbers { known: self.sequence, newest: newest.unwrap_or(0).max(self.sequence) };
+        match &self.reading {
+            Some(reading) => self.clock.observe(reading, numbers, policy.clock_jump),
+            None => self.clock.clone(),
+        }
+    }
 }
 
 /// The fate of one snapshot.
@@ -93,8 +118,11 @@ impl Decision {
 
 /// Decides for all `snapshots` of a root. The order of the input does not matter.
 pub fn decide(snapshots: &[Snapshot], history: &History, policy: &Policy, now: DateTime<Utc>) -> Decision {
-    let mut decision = decide_before_guards(snapshots, policy, now);
-    decision.pause = guards::pause(snapshots, history, policy, now)
+    let clock = history.clock_now(snapshots, policy);
+    let mut snapshots = snapshots.to_vec();
+    dating::mark(&mut snapshots, &clock);
+    let mut decision = decide_before_guards(&snapshots, policy, now);
+    decision.pause = guards::pause(&snapshots, history, &clock, policy, now)
         .or_else(|| guards::surprise(&decision, history, policy));
     match &decision.pause {
         Some(pause) => guards::apply_pause(&mut decision.verdicts, pause),
@@ -111,16 +139,27 @@ pub fn decide_before_guards(snapshots: &[Snapshot], policy: &Policy, now: DateTi
         .collect();
     verdicts.sort_by(|a, b| (a.snapshot.time, &a.snapshot.name).cmp(&(b.snapshot.time, &b.snapshot.name)));
 
+    let (undated, dated): (Vec<usize>, Vec<usize>) =
+        (0..verdicts.len()).partition(|&index| verdicts[index].snapshot.undated.is_some());
     let (present, future): (Vec<usize>, Vec<usize>) =
-        (0..verdicts.len()).partition(|&index| verdicts[index].snapshot.time <= now);
+        dated.into_iter().partition(|&index| verdicts[index].snapshot.time <= now);
     let (complete, partial): (Vec<usize>, Vec<usize>) =
         present.into_iter().partition(|&index| verdicts[index].snapshot.grade == Grade::Complete);
 
+    for index in undated {
+        let verdict = &mut verdicts[index];
+        if let Some(why) = verdict.snapshot.undated {
+            keep(verdict, Reason::Undated(why));
+        }
+        keep_pinned(verdict);
+    }
     for index in future {
         keep(&mut verdicts[index], Reason::Future);
     }
     keep_slots(&mut verdicts, &complete, policy, now);
     keep_floors(&mut verdicts, &complete, policy, now);
+    let since = complete.last().copied();
+    keep_partial_slots(&mut verdicts, &partial, since, policy, now);
     keep_recent_partials(&mut verdicts, &partial, policy, now);
     Decision { verdicts, pause: None, deferred: 0 }
 }
@@ -187,10 +226,14 @@ fn keep_floors(verdicts: &mut [Verdict], complete: &[usize], policy: &Policy, no
     }
 }
 
-fn keep_young_and_pinned(verdict: &mut Verdict, policy: &Policy, now: DateTime<Utc>) {
+fn keep_pinned(verdict: &mut Verdict) {
     if let Some(reason) = verdict.snapshot.pinned.clone() {
         keep(verdict, Reason::Pinned(reason));
     }
+}
+
+fn keep_young_and_pinned(verdict: &mut Verdict, policy: &Policy, now: DateTime<Utc>) {
+    keep_pinned(verdict);
     if verdict.snapshot.unreadable {
         keep(verdict, Reason::Unreadable);
     }
@@ -199,12 +242,43 @@ fn keep_young_and_pinned(verdict: &mut Verdict, policy: &Policy, now: DateTime<U
     }
 }
 
+/// Thins the partial snapshots since the newest complete one as complete ones are thinned: where no
+/// push ends well for weeks, they are all the history there is.
+fn keep_partial_slots(
+    verdicts: &mut [Verdict],
+    partial: &[usize],
+    newest_complete: Option<usize>,
+    policy: &Policy,
+    now: DateTime<Utc>,
+) {
+    let since = newest_complete.map(|index| {
+        let snapshot = &verdicts[index].snapshot;
+        (snapshot.name.clone(), held_span(snapshot, now).until)
+    });
+    let is_newer = |index: &usize| {
+        let time = verdicts[*index].snapshot.time;
+        since.as_ref().is_none_or(|(_, until)| time > *until)
+    };
+    let newer: Vec<usize> = partial.iter().copied().filter(is_newer).collect();
+    let spans: Vec<HeldSpan> = newer.iter().map(|&index| held_span(&verdicts[index].snapshot, now)).collect();
+    let since = since.map(|(name, _)| name);
+    for &(frequency, count) in &policy.keep {
+        for (position, claim) in claims(&spans, frequency, count, policy).into_iter().enumerate() {
+            if matches!(claim, Claim::Kept { .. }) {
+                let slot = slot::label(frequency, spans[position].until, &policy.time_zone);
+                let reason = Reason::PartialSlot { frequency, slot, since: since.clone() };
+                keep(&mut verdicts[newer[position]], reason);
+            }
+        }
+    }
+}
+
 fn keep_recent_partials(verdicts: &mut [Verdict], partial: &[usize], policy: &Policy, now: DateTime<Utc>) {
     for (newer, &index) in partial.iter().rev().enumerate() {
         let verdict = &mut verdicts[index];
         if newer < policy.keep_partial {
             keep(verdict, Reason::RecentPartial { rank: newer + 1, of: policy.keep_partial });
-        } else {
+        } else if !verdict.keep {
             verdict.reasons.push(Reason::OldPartial(policy.keep_partial));
         }
         keep_young_and_pinned(verdict, policy, now);

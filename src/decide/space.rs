@@ -69,7 +69,9 @@ pub fn bytes_text(bytes: u64) -> String {
 /// an unreadable record) is not among them.
 pub fn relief(decision: &Decision, min_keep: usize) -> Vec<&Verdict> {
     let is_partial = |verdict: &Verdict| {
-        verdict.reasons.iter().all(|reason| matches!(reason, Reason::RecentPartial { .. }))
+        let gives_way =
+            |reason: &Reason| matches!(reason, Reason::RecentPartial { .. } | Reason::PartialSlot { .. });
+        verdict.reasons.iter().all(gives_way)
     };
     let is_slot =
         |verdict: &Verdict| verdict.reasons.iter().all(|reason| matches!(reason, Reason::Slot { .. }));
@@ -78,7 +80,9 @@ pub fn relief(decision: &Decision, min_keep: usize) -> Vec<&Verdict> {
     let mut candidates: Vec<&Verdict> = kept().filter(|verdict| is_slot(verdict)).collect();
     // Stable: those that are needed alike stay in the order of their time.
     candidates.sort_by_key(|verdict| verdict.reasons.len());
-    let complete = kept().filter(|verdict| verdict.snapshot.grade == Grade::Complete).count();
+    let is_dated = |verdict: &&Verdict| verdict.snapshot.undated.is_none();
+    let complete =
+        kept().filter(is_dated).filter(|verdict| verdict.snapshot.grade == Grade::Complete).count();
     candidates.truncate(complete.saturating_sub(min_keep));
     kept().filter(|verdict| is_partial(verdict)).chain(candidates).collect()
 }

@@ -12,10 +12,12 @@ use super::verify::{hash_contents, take_up};
 use super::{Ending, Report};
 use crate::clock::Clock;
 use crate::decide::brake::{Brake, Change};
+use crate::decide::clock_guard::Reading;
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
 use crate::decide::rotation::decide;
 use crate::decide::verdict::{Because, Verdict};
+use crate::store::boot::BootTime;
 use crate::store::durable::c_name;
 use crate::store::pin::Pin;
 use crate::store::publish::Staged;
@@ -63,7 +65,10 @@ impl Pass<'_> {
         if !has_earlier {
             comparison = Comparison { added: staged.cloned.entries, changed: 0, removed: 0, ..comparison };
         }
+        let sequence = self.sequence.get() + 1;
         let record = Record {
+            sequence: Some(sequence),
+            taken_at: Some(self.boot_time(time)),
             status: self.request.status,
             client: self.request.client.clone(),
             because: Some(verdict.because.clone()),
@@ -82,6 +87,7 @@ impl Pass<'_> {
                 format!("`verify` will not know the new files of {name}: {error}"),
             );
         }
+        self.sequence.set(sequence);
         log::info!(
             "{}: published {name} ({grade}, {}): {} entries, {} added, {} changed, {} removed; {}; {} s",
             self.target.label(),
@@ -106,6 +112,14 @@ impl Pass<'_> {
         self.remember(sight, &verdict)
     }
 
+    /// What the boot clock showed at `time`, shortly after the pass began. It is not read again:
+    /// between two readings the wall clock may be set.
+    fn boot_time(&self, time: DateTime<Utc>) -> BootTime {
+        let Reading { boot, uptime_seconds, .. } = self.reading.clone();
+        let seconds = uptime_seconds.saturating_add((time - self.now).num_seconds());
+        BootTime { boot, nanoseconds: seconds.saturating_mul(1_000_000_000) }
+    }
+
     /// Where the catalogue begins with a snapshot that is not the first, most of its inodes are not new. It is on disk by now, and nobody waits.
     fn complete_catalogue(&self, name: &str, report: &mut Report) {
         let label = self.target.label();
@@ -121,8 +135,10 @@ impl Pass<'_> {
     /// what somebody will want to have back.
     fn recyclable(&self, report: &Report) -> Result<Option<String>> {
         let policy = &self.target.policy;
-        let is_paused =
-            || decide(&self.catalog.snapshots(), &self.before.history(), policy, self.now).pause.is_some();
+        let is_paused = || {
+            let history = self.before.history(Some(self.reading.clone()));
+            decide(&self.catalog.snapshots(), &history, policy, self.now).pause.is_some()
+        };
         match report.policy_trouble || is_paused() {
             true => Ok(None),
             false => retire::recyclable(self.root, policy.grace, self.now),

@@ -11,6 +11,7 @@ use super::hold::{Hold, Released};
 use super::{Report, Request, room};
 use crate::clock::Clock;
 use crate::config::target::Target;
+use crate::decide::clock_guard::Reading;
 use crate::decide::grade::Grade;
 use crate::decide::guards::rules;
 use crate::decide::rotation::{Decision, decide};
@@ -50,18 +51,29 @@ pub struct Examined {
     pub decision: Decision,
 }
 
-/// Decides without doing anything.
-pub fn examine(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> Result<Examined> {
+/// Decides without doing anything, as of `now`; `reading` is of the clocks, unless `now` is another time
+/// than the present.
+pub fn examine(
+    target: &Target,
+    root: &SnapshotRoot,
+    now: DateTime<Utc>,
+    reading: Option<Reading>,
+) -> Result<Examined> {
     let state = if root.is_registered() { State::read(root.private())? } else { State::default() };
     let mut catalog = Catalog::read(root, &target.policy.time_zone)?;
     catalog.pin(&state.pins);
-    let decision = decide(&catalog.snapshots(), &state.history(), &target.policy, now);
+    let decision = decide(&catalog.snapshots(), &state.history(reading), &target.policy, now);
     Ok(Examined { catalog, state, decision })
 }
 
 /// The same for those who need no state.
-pub fn look(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> Result<(Catalog, Decision)> {
-    let Examined { catalog, decision, .. } = examine(target, root, now)?;
+pub fn look(
+    target: &Target,
+    root: &SnapshotRoot,
+    now: DateTime<Utc>,
+    reading: Option<Reading>,
+) -> Result<(Catalog, Decision)> {
+    let Examined { catalog, decision, .. } = examine(target, root, now, reading)?;
     Ok((catalog, decision))
 }
 
@@ -99,7 +111,7 @@ fn rotate_by_hand(target: &Target, confirm: bool, disposal: Disposal, clock: &Cl
     let mut hold = Hold::acquire(target, &root, &Request::rotation(), clock)?.ok_or_else(is_covered)?;
     hold.wait_for_turn(target, &root, &Request::rotation(), clock)?;
     if confirm {
-        end_pauses(target, &root, clock.now())?;
+        end_pauses(target, &root, &clock.reading())?;
     }
     let mut rotated = rotate_locked(target, &root, clock, disposal)?;
     if let Released::Due { mark, held } = hold.release_unless_due(&root)?
@@ -111,17 +123,23 @@ fn rotate_by_hand(target: &Target, confirm: bool, disposal: Disposal, clock: &Cl
 }
 
 /// A person has looked at the clock, the policy and the list. The brake needs a `release`.
-fn end_pauses(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> Result<()> {
-    let future = examine(target, root, now)?
-        .catalog
-        .snapshots()
-        .into_iter()
-        .map(|snapshot| snapshot.verified_until)
-        .filter(|time| *time > now)
-        .max();
+fn end_pauses(target: &Target, root: &SnapshotRoot, reading: &Reading) -> Result<()> {
+    let now = reading.time;
+    let Examined { catalog, state, .. } = examine(target, root, now, Some(reading.clone()))?;
+    let snapshots = catalog.snapshots();
+    let future = snapshots.iter().map(|snapshot| snapshot.verified_until).filter(|time| *time > now).max();
+    // The clock is right, so these dates cannot be.
+    let misdated: Vec<u64> = snapshots
+        .iter()
+        .filter(|snapshot| snapshot.time > now)
+        .filter_map(|snapshot| snapshot.sequence)
+        .collect();
+    let sequence = catalog.sequence().max(state.sequence);
     State::update(root.private(), |state| {
         state.state_lost = false;
         state.clock_jump = None;
+        state.clock = Some(state.clock_history().confirm(reading, sequence, &misdated));
+        state.sequence = sequence;
         state.confirmed_future = future;
         state.rules = Some(rules(&target.policy));
         if let Some(run) = &mut state.last_run {
@@ -153,7 +171,10 @@ pub(super) fn rotate_after_snapshot(
 /// Not what is within a grace that the policy sets, and nothing while expiry is paused.
 pub(super) fn free_retired(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Vec<String>> {
     let now = clock.now();
-    if !target.trouble.is_empty() || examine(target, root, now)?.decision.pause.is_some() {
+    let is_paused = || -> Result<bool> {
+        Ok(examine(target, root, now, Some(clock.reading()))?.decision.pause.is_some())
+    };
+    if !target.trouble.is_empty() || is_paused()? {
         return Ok(Vec::new());
     }
     let removed = retire::remove(root, &retire::past_grace(root, target.policy.grace, now)?.names)?;
@@ -172,7 +193,7 @@ pub enum Disposal {
 fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock, disposal: Disposal) -> Result<Rotated> {
     let now = clock.now();
     let over = retire::past_grace(root, target.policy.grace, now)?;
-    let Examined { catalog, state, decision } = examine(target, root, now)?;
+    let Examined { catalog, state, decision } = examine(target, root, now, Some(clock.reading()))?;
     let mut rotated = Rotated { decision, warnings: Vec::new() };
     if let Some(error) = over.unnoted {
         rotated.warn(&target.label(), format!("the grace of what is retired begins later: {error}"));

@@ -7,7 +7,7 @@
 //! marks that were there before are ever cleared. The state is written last: a run that dies
 //! before that leaves its marks standing, and the next run only does a little more than it must.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
@@ -19,7 +19,7 @@ use super::scan::Scan;
 use super::{Ending, Report, Request, rotate};
 use crate::clock::Clock;
 use crate::config::target::Target;
-use crate::decide::clock_guard::clock_jump;
+use crate::decide::clock_guard::{ClockHistory, Numbers, Reading, clock_jump};
 use crate::decide::fingerprint::Fingerprint;
 use crate::decide::grade::Grade;
 use crate::decide::torn::{Scar, TearLook, TornMark};
@@ -49,6 +49,12 @@ pub(super) struct Pass<'a> {
     pub(super) began: Instant,
     pub(super) scan_began: BootTime,
     pub(super) now: DateTime<Utc>,
+    /// What both clocks showed at `now`.
+    pub(super) reading: Reading,
+    /// What is known of the clock, that reading included.
+    pub(super) clock_history: RefCell<ClockHistory>,
+    /// The newest snapshot's number.
+    pub(super) sequence: Cell<u64>,
     pub(super) before: State,
     pub(super) catalog: Catalog,
     /// How far the client says that it has come.
@@ -104,11 +110,15 @@ pub(super) fn snapshot(
     if request.coverage == LedgerCoverage::TransferMissing {
         report.warn(&target.label(), format!("{}; a snapshot is partial", Because::NotInLedger));
     }
-    let now = clock.now();
+    let reading = clock.reading();
+    let now = reading.time;
     let scan_began = BootTime::now();
     let began = Instant::now();
     // Before any link is made: links move the change times that tell of writes in place.
     let before_links_in_place = before.written_in_place.then(|| in_place_changes(root)).transpose()?;
+    let newest = before.sequence.max(catalog.sequence());
+    let numbers = Numbers { known: before.sequence, newest };
+    let clock_history = before.clock_history().observe(&reading, numbers, target.policy.clock_jump);
     let pass = Pass {
         target,
         root,
@@ -117,6 +127,9 @@ pub(super) fn snapshot(
         began,
         scan_began,
         now,
+        reading,
+        clock_history: RefCell::new(clock_history),
+        sequence: Cell::new(newest),
         before,
         catalog,
         completion: ClientCompletion::of_module(root.module()),
@@ -307,17 +320,29 @@ impl Pass<'_> {
         }
         let adopted = || Record::adopted(item.name.time, item.name.grade);
         let mut record = item.record.clone().unwrap_or_else(adopted);
-        if record.verified_until == self.now {
+        let mut clock = self.clock_history.borrow_mut();
+        let until = match clock.doubt() {
+            // Also backwards: a later time was a wrong clock's.
+            None => self.now,
+            // Which of the two is wrong is not known. The later one keeps the snapshot longer.
+            Some(_) => record.verified_until.max(self.now),
+        };
+        if let Some(sequence) = record.sequence {
+            clock.doubt_also(sequence);
+        }
+        if record.verified_until == until {
             return Ok(());
         }
-        // Also backwards: a later time was a wrong clock's.
-        record.verified_until = self.now;
+        record.verified_until = until;
         record.write(self.root.room("records")?.place(), &item.name.text)
     }
 
     /// Before a snapshot gets a successor: it cannot have been verified later than that is taken. If
     /// it says so, a wrong clock did, and once the successor is gone it would stand for what it never saw.
     pub(super) fn correct_verified_until(&self) -> Result<()> {
+        if self.clock_history.borrow().doubt().is_some() {
+            return Ok(());
+        }
         let newest = self.catalog.newest(Grade::Complete, self.now);
         match newest.filter(|item| item.snapshot().verified_until > self.now) {
             Some(newest) => self.move_verified_until(newest),
@@ -334,10 +359,12 @@ impl Pass<'_> {
 
     /// Writes what the next run has to know.
     pub(super) fn remember(&self, sight: &Sight, carried_out: &Verdict) -> Result<()> {
-        let history = self.before.history();
         let limit = self.target.policy.clock_jump;
-        let jump = clock_jump(history.clock_jump.as_ref(), history.last_run, self.now, limit);
+        let last_run = self.before.last_run.as_ref().map(|run| run.time);
+        let jump = clock_jump(self.before.clock_jump.as_ref(), last_run, self.now, limit);
         State::update(self.root.private(), |state| {
+            state.sequence = state.sequence.max(self.sequence.get());
+            state.clock = Some(self.clock_history.borrow().clone());
             state.last_run = Some(LastRun {
                 time: self.now,
                 scan_began: self.scan_began.clone(),

@@ -7,6 +7,7 @@ use super::durable::{Place, text_name};
 use super::pin::{Pin, Pins};
 use super::record::Record;
 use super::root::SnapshotRoot;
+use crate::decide::dating::BootMoment;
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
 use crate::decide::rotation::Snapshot;
@@ -37,6 +38,8 @@ impl Item {
     /// What rotation needs to know about it.
     pub fn snapshot(&self) -> Snapshot {
         let time = self.name.time;
+        let made = self.record.as_ref().filter(|record| !record.adopted);
+        let taken_at = made.and_then(|record| record.taken_at.as_ref());
         Snapshot {
             name: self.name.text.clone(),
             time,
@@ -45,6 +48,10 @@ impl Item {
             recorded: self.is_recorded(),
             pinned: self.pin.as_ref().map(|pin| pin.reason.clone()),
             unreadable: self.unreadable,
+            sequence: made.and_then(|record| record.sequence),
+            taken_at: taken_at
+                .map(|at| BootMoment { boot: at.boot.clone(), seconds: at.nanoseconds / 1_000_000_000 }),
+            undated: None,
         }
     }
 }
@@ -95,6 +102,13 @@ impl Catalog {
     /// What rotation decides on.
     pub fn snapshots(&self) -> Vec<Snapshot> {
         self.items.iter().map(Item::snapshot).collect()
+    }
+
+    /// The highest sequence number, or the number of records where none has one.
+    pub fn sequence(&self) -> u64 {
+        let recorded = self.items.iter().filter(|item| item.is_recorded()).count() as u64;
+        let numbers = self.items.iter().filter_map(|item| item.record.as_ref()?.sequence);
+        numbers.max().unwrap_or(0).max(recorded)
     }
 
     /// The newest one of at least `grade`. Those dated after `now` are set apart: after a clock was

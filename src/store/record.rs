@@ -8,6 +8,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::boot::BootTime;
 use super::durable::{self, Place};
 use super::publish::Staged;
 use crate::decide::grade::Grade;
@@ -61,6 +62,12 @@ pub struct Record {
     /// Whether somebody else made the snapshot and we only verified it.
     #[serde(default)]
     pub adopted: bool,
+    /// The order in which it was taken; none for one that an older version made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// When it was taken by the boot clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_at: Option<BootTime>,
     /// `RSYNC_EXIT_STATUS` of the transfer; none for a manual snapshot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<i32>,
@@ -264,6 +271,8 @@ impl Record {
             verified_until: time,
             grade,
             adopted: false,
+            sequence: None,
+            taken_at: None,
             status: None,
             because: None,
             entries: 0,

@@ -6,6 +6,7 @@
 //! the long lock releases it while holding this one, after looking at the due mark: no mark can fall between.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 
 use chrono::{DateTime, Utc};
 use nix::errno::Errno;
@@ -14,12 +15,13 @@ use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use super::boot::BootTime;
+use super::catalog::names_in;
 use super::durable::{self, Place, c_name};
 use super::lock::Guard;
 use super::pin::Pins;
 use super::record::{FORMAT, first_line, to_toml};
 use crate::decide::brake::Brake;
-use crate::decide::clock_guard::ClockJump;
+use crate::decide::clock_guard::{ClockHistory, ClockJump, Reading};
 use crate::decide::damage::Damage;
 use crate::decide::fingerprint::Fingerprint;
 use crate::decide::grade::Grade;
@@ -29,9 +31,14 @@ pub use crate::decide::verdict::{Asked, DueReason};
 use crate::decide::verdict::{Due, Shortfall};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
+use crate::tree::syscalls::{is_gone, open_directory, stat_entry};
 
 const FILE: &str = "state.toml";
+const RECORDS: &str = "records";
 const DAMAGED: &str = "state.toml.damaged";
+
+/// A second copy of the pins: a state that is lost must not cost what a person pinned.
+const PINS: &str = "pins.toml";
 
 /// The state of a snapshot root between runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +76,12 @@ pub struct State {
     /// Expiry is paused since the clock stepped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clock_jump: Option<ClockJump>,
+    /// The sequence number of the newest snapshot.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sequence: u64,
+    /// What runs found out about the clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockHistory>,
     /// A person knows of snapshots with wrong dates up to this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confirmed_future: Option<DateTime<Utc>>,
@@ -93,6 +106,10 @@ pub struct State {
     /// Since when the snapshots in `expired/` are retired.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub retired: BTreeMap<String, DateTime<Utc>>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The last run that scanned the module.
@@ -166,6 +183,8 @@ impl Default for State {
             shortfall: None,
             full_comparison: None,
             clock_jump: None,
+            sequence: 0,
+            clock: None,
             confirmed_future: None,
             brake: None,
             damage: None,
@@ -179,9 +198,14 @@ impl Default for State {
 }
 
 impl State {
-    /// What rotation needs of it.
-    pub fn history(&self) -> History {
+    /// What rotation needs of it. Without a `reading` of the clocks the decision is about another
+    /// time than the present.
+    pub fn history(&self, reading: Option<Reading>) -> History {
+        let clock = self.clock_history();
         History {
+            clock: if reading.is_some() { clock } else { clock.without_doubt() },
+            reading,
+            sequence: self.sequence,
             last_run: self.last_run.as_ref().map(|run| run.time),
             clock_jump: self.clock_jump.clone(),
             state_lost: self.state_lost,
@@ -192,12 +216,26 @@ impl State {
         }
     }
 
-    /// Reads the state without changing anything; a missing one is new.
+    /// What is known of the clock. What an older version left has the last run, by both clocks.
+    pub fn clock_history(&self) -> ClockHistory {
+        let by_last_run = || {
+            let LastRun { time, scan_began, .. } = self.last_run.as_ref()?;
+            let uptime_seconds = scan_began.nanoseconds / 1_000_000_000;
+            let reading = Reading { time: *time, boot: scan_began.boot.clone(), uptime_seconds };
+            Some(ClockHistory::begin(&reading, self.sequence))
+        };
+        self.clock.clone().or_else(by_last_run).unwrap_or_default()
+    }
+
+    /// Reads the state without changing anything. A missing one is new where no snapshot was ever
+    /// recorded; else it is lost.
     ///
     /// # Errors
     /// [`Error::Damaged`] if it cannot be understood.
     pub fn read(private: Place) -> Result<Self> {
-        let Some(text) = durable::read(private, FILE)? else { return Ok(State::default()) };
+        let Some(text) = durable::read(private, FILE)? else {
+            return Ok(if has_records(private)? { State::worst(private) } else { State::default() });
+        };
         let path = escape_path(&private.path.join(FILE));
         let damaged = |problem| Error::Damaged { path, problem };
         let state: State = toml::from_str(&text).map_err(|error| damaged.clone()(first_line(&error)))?;
@@ -224,19 +262,33 @@ impl State {
         change: impl FnOnce(&mut State) -> T,
     ) -> Result<(Self, T)> {
         let (before, mut rewrite) = match State::read(private) {
-            Ok(state) => (state, false),
+            Ok(state) => {
+                let is_missing = !exists(private, FILE)?;
+                if is_missing && state.state_lost {
+                    log::error!(
+                        "{} is missing although snapshots are recorded; nothing expires until `rotate --confirm`",
+                        escape_path(&private.path.join(FILE))
+                    );
+                }
+                // The first one is there before the first record: a run that is killed in between loses nothing.
+                (state, is_missing)
+            }
             Err(Error::Damaged { path, problem }) if !problem.starts_with("has format") => {
                 log::error!(
                     "{path}: {problem}; it is set aside as {DAMAGED}, and nothing expires until `rotate --confirm`"
                 );
                 set_aside(private)?;
-                (State::worst(), true)
+                (State::worst(private), true)
             }
             Err(error) => return Err(error),
         };
         let mut state = before.clone();
         let result = change(&mut state);
         rewrite |= state != before;
+        let has_pins = !(before.pins.is_empty() && state.pins.is_empty());
+        if has_pins && (state.pins != before.pins || rewrite && !exists(private, PINS)?) {
+            durable::write_drafted(private, PINS, &to_toml(&PinCopy { pins: state.pins.clone() }, private)?)?;
+        }
         if rewrite {
             durable::write_drafted(private, FILE, &to_toml(&state, private)?)?;
         }
@@ -244,9 +296,45 @@ impl State {
     }
 
     /// What a lost state may have been.
-    fn worst() -> Self {
+    fn worst(private: Place) -> Self {
         let torn = TornMark::new(Utc::now(), -1, BootTime::now(), None);
-        State { state_lost: true, torn: Some(torn), ..State::default() }
+        State { state_lost: true, torn: Some(torn), pins: PinCopy::read(private), ..State::default() }
+    }
+}
+
+/// What `pins.toml` holds.
+#[derive(Default, Serialize, Deserialize)]
+struct PinCopy {
+    #[serde(default)]
+    pins: Pins,
+}
+
+impl PinCopy {
+    /// The pins as far as they can be read; expiry is paused until a person has looked at them.
+    fn read(private: Place) -> Pins {
+        let text = durable::read(private, PINS).ok().flatten().unwrap_or_default();
+        toml::from_str::<PinCopy>(&text).unwrap_or_default().pins
+    }
+}
+
+fn exists(private: Place, file: &str) -> Result<bool> {
+    match stat_entry(private.directory, &c_name(file)) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(cause) => Err(Error::io("inspect", &private.path.join(file), cause)),
+    }
+}
+
+/// Whether a snapshot was ever recorded here.
+fn has_records(private: Place) -> Result<bool> {
+    let path = private.path.join(RECORDS);
+    match open_directory(private.directory, &c_name(RECORDS)) {
+        Ok(records) => {
+            let names = names_in(Place { directory: records.as_fd(), path: &path })?;
+            Ok(names.iter().any(|name| name.ends_with(".toml")))
+        }
+        Err(cause) if is_gone(cause) => Ok(false),
+        Err(cause) => Err(Error::io("open", &path, cause)),
     }
 }
 

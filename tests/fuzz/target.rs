@@ -76,6 +76,9 @@ fn snapshots() -> Vec<Snapshot> {
             recorded: true,
             pinned: (number == 40).then(|| "kept".to_string()),
             unreadable: false,
+            sequence: None,
+            taken_at: None,
+            undated: None,
         }
     };
     ages.enumerate().map(snapshot).collect()
@@ -198,11 +201,15 @@ fn state(garbage: &[u8]) {
     in_scratch(&[("state.toml", garbage)], |place| {
         let (understood, policy) = (State::read(place), Policy::default());
         match understood {
-            Ok(state) => drop(decide_safely(&state.history(), &policy)),
+            Ok(state) => drop(decide_safely(&state.history(None), &policy)),
             Err(error) => {
                 assert_is_one_line(&error.to_string());
                 if let Ok(state) = State::update(place, |_| {}) {
-                    assert_eq!(decide_safely(&state.history(), &policy), 0, "garbage lets snapshots expire");
+                    assert_eq!(
+                        decide_safely(&state.history(None), &policy),
+                        0,
+                        "garbage lets snapshots expire"
+                    );
                     let aside = fs::read(place.path.join("state.toml.damaged"));
                     assert_eq!(aside.expect("it is set aside"), garbage);
                 }

@@ -215,7 +215,12 @@ impl Module {
         let new_time = format!("{date}T{}", time.replace('-', ":"));
         let time = self.record(name)["time"].as_str().map(str::to_string).expect("a time");
         let file = |name: &str| self.private(&format!("records/{name}.toml"));
-        let record = fs::read_to_string(file(name)).expect("a record").replace(&time, &new_time);
+        let text = fs::read_to_string(file(name)).expect("a record").replace(&time, &new_time);
+        // As an older version recorded it: sequence and boot clock would contradict the date.
+        let mut record: toml::Table = text.parse().expect("a record");
+        record.remove("sequence");
+        record.remove("taken_at");
+        let record = record.to_string();
         fs::rename(self.snapshot(name), self.snapshot(new_name)).expect("renamed");
         fs::write(file(new_name), record).expect("a record");
         fs::remove_file(file(name)).expect("removed");

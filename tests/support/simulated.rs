@@ -28,6 +28,8 @@ const SETTLING: Duration = Duration::from_millis(150);
 pub(crate) struct Simulated {
     module: Module,
     time: Cell<DateTime<Utc>>,
+    /// How far the wall clock is ahead.
+    error: Cell<TimeDelta>,
 }
 
 /// It can do whatever its module can.
@@ -44,7 +46,7 @@ impl Simulated {
     pub(crate) fn new(module: Module, policy: &str) -> Simulated {
         module.write_policy(policy);
         let start = "2025-03-01T00:17:00Z".parse().expect("a time");
-        Simulated { module, time: Cell::new(start) }
+        Simulated { module, time: Cell::new(start), error: Cell::new(TimeDelta::zero()) }
     }
 
     /// Lets `hours` pass.
@@ -52,15 +54,26 @@ impl Simulated {
         self.time.set(self.time.get() + TimeDelta::hours(hours));
     }
 
+    /// Sets the wall clock wrong by so much, within the boot.
+    pub(crate) fn set_clock_ahead_by(&self, error: TimeDelta) {
+        self.error.set(error);
+    }
+
+    /// What the wall clock shows.
+    pub(crate) fn shown(&self) -> DateTime<Utc> {
+        self.time.get() + self.error.get()
+    }
+
     /// What a snapshot that is taken now is called.
     pub(crate) fn name(&self) -> String {
-        name_of(self.time.get())
+        name_of(self.shown())
     }
 
     /// The hook at the present time, run through another program with its arguments, if any.
     pub(crate) fn hook_through(&self, wrapper: &[&str]) -> Command {
         let clock = self.directory.join("clock");
-        fs::write(&clock, self.time.get().to_rfc3339()).expect("the clock file");
+        let (shown, uptime_seconds) = (self.shown().to_rfc3339(), self.time.get().timestamp());
+        fs::write(&clock, format!("{shown} simulated {uptime_seconds}")).expect("the clock file");
         let mut words = wrapper.iter().map(OsStr::new).chain([hook_at().as_os_str()]);
         let mut command = Command::new(words.next().expect("a program"));
         command.args(words).arg(clock).arg(&self.policy).env_clear().current_dir("/");

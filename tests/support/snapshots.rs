@@ -226,6 +226,9 @@ pub(crate) fn taken(time: DateTime<Utc>) -> Snapshot {
         recorded: true,
         pinned: None,
         unreadable: false,
+        sequence: None,
+        taken_at: None,
+        undated: None,
     }
 }
 
@@ -233,7 +236,7 @@ pub(crate) fn taken(time: DateTime<Utc>) -> Snapshot {
 pub(crate) fn table(snapshots: &[Snapshot]) -> String {
     let mut text = String::new();
     for snapshot in snapshots {
-        let Snapshot { name, time, verified_until, grade, recorded, pinned, unreadable } = snapshot;
+        let Snapshot { name, time, verified_until, grade, recorded, pinned, unreadable, .. } = snapshot;
         write!(text, "\n  {name}: {time} {grade}").expect("text");
         if verified_until != time {
             write!(text, ", verified until {verified_until}").expect("text");
