@@ -21,6 +21,9 @@ use super::job::{Job, is_at_or_above, is_below, normalized};
 /// Stands for a client that the ledger does not know.
 const UNKNOWN: &str = "";
 
+/// How the identity of a client begins that has not logged in.
+const BY_ADDRESS: &str = "address ";
+
 /// Stands for all clients beyond [`MAX_TEARS`].
 const MANY: &str = "many clients";
 const MAX_TEARS: usize = 100;
@@ -59,6 +62,9 @@ pub struct Tear {
     /// When it began; none for one that the ledger does not know.
     #[serde(skip_serializing_if = "Option::is_none")]
     began: Option<BootTime>,
+    /// When the earliest push of the same job began whose failure this stands for, if that is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first_began: Option<BootTime>,
     /// When its end was noticed.
     noticed: BootTime,
     /// Its place in the order of the ledger's entries.
@@ -79,6 +85,9 @@ pub struct Tear {
     /// Directories that it did not finish, the latest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     scars: Vec<Scar>,
+    /// Another push may have left some of the scars, so who heals them need not be who repeats this one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    scars_are_shared: bool,
     /// Good pushes that covered it and did not heal all scars.
     #[serde(default, skip_serializing_if = "is_zero")]
     unhealed_pushes: u32,
@@ -117,10 +126,13 @@ pub struct Push {
     pub only_deletes: bool,
 }
 
-/// The modification times that scarred directories have by now.
+/// What is known of unfinished directories when a push has ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScarTimes {
+    /// The modification times that scarred directories have by now.
     times: Vec<(String, Option<i64>)>,
+    /// What a search has found, for failed pushes that were not looked for yet.
+    found: Option<Vec<Scar>>,
 }
 
 /// What a look at the tree shows about marks that stood before it began.
@@ -159,6 +171,11 @@ impl ScarTimes {
         self.times.push((path.to_string(), mtime_ns));
     }
 
+    /// Adds what a search in the tree has found since the push ended.
+    pub fn searched(self, found: Vec<Scar>) -> Self {
+        ScarTimes { found: Some(found), ..self }
+    }
+
     /// What could not be inspected is not healed.
     fn is_healed(&self, scar: &Scar) -> bool {
         let time = self.times.iter().find(|(path, _)| *path == scar.path);
@@ -195,6 +212,7 @@ impl Tear {
             client: client.to_string(),
             request: String::new(),
             began: None,
+            first_began: None,
             noticed,
             sequence: None,
             job: None,
@@ -202,6 +220,7 @@ impl Tear {
             writes_since: None,
             is_looked_at: false,
             scars: Vec::new(),
+            scars_are_shared: false,
             unhealed_pushes: 0,
         }
     }
@@ -220,12 +239,24 @@ impl Tear {
             }
     }
 
+    /// Whether the scars of both cannot be told apart, and one good push does not stand for both. A client
+    /// that nobody logs in for may come from another address each time.
+    fn is_confusable_with(&self, other: &Tear) -> bool {
+        let is_by_address = |tear: &Tear| tear.client.starts_with(BY_ADDRESS);
+        let is_same_job = self.job.as_ref().zip(other.job.as_ref()).is_some_and(|(a, b)| a.is_same(b));
+        self.noticed != other.noticed && !(is_same_job && is_by_address(self) && is_by_address(other))
+    }
+
     /// This failure, after an earlier one of the same job. What that left is still there.
     fn after(self, earlier: &Tear) -> Tear {
         if self.noticed == earlier.noticed {
             return earlier.clone();
         }
         Tear {
+            first_began: earliest(
+                self.began.as_ref(),
+                earlier.first_began.as_ref().or(earlier.began.as_ref()),
+            ),
             in_place: self.in_place || earlier.in_place,
             writes_since: earlier.writes_since.min(self.writes_since),
             scars: earlier.scars.clone(),
@@ -268,7 +299,7 @@ impl Tear {
             return Repair::None;
         };
         let is_healed = self.scars.iter().all(|scar| times.is_healed(scar));
-        let has_evidence = self.is_looked_at && !self.scars.is_empty();
+        let has_evidence = self.is_looked_at && !self.scars.is_empty() && !self.scars_are_shared;
         match (is_healed, has_evidence || is_same_client && good_job.is_same(torn_job)) {
             (true, true) => Repair::Done,
             (false, _) => Repair::Unhealed,
@@ -279,24 +310,26 @@ impl Tear {
     /// Whether the tree shows that this push wrote nothing, or that what it wrote is undone. Writes
     /// in place are in no name, inode or directory's time.
     fn is_refuted(&self, look: &TearLook, circumstances: Circumstances) -> bool {
-        let wrote_nothing = |last: &BootTime| self.began.as_ref().is_some_and(|began| began.is_after(last));
+        let first = self.first_began.as_ref().or(self.began.as_ref());
+        let wrote_nothing = |last: &BootTime| first.is_some_and(|began| began.is_after(last));
         let Circumstances { is_whole, is_alone, .. } = circumstances;
         !self.in_place && (is_whole || is_alone && look.unchanged_since.is_some_and(wrote_nothing))
     }
 
-    /// While another push is running its directories look the same, so then there is nothing to see.
-    fn look_for_scars(&mut self, look: &TearLook) {
+    /// Directories of a push that is running look the same; they are healed as soon as that has ended well.
+    fn look_for_scars(&mut self, found: &[Scar], scars_are_shared: bool) {
         if self.is_looked_at {
             return;
         }
         self.is_looked_at = true;
+        self.scars_are_shared = scars_are_shared;
         self.scars.clear();
         let Some(job) = self.job.as_ref().filter(|job| job.sets_directory_times() && !self.in_place) else {
             return;
         };
         let since = self.writes_since.map_or(i64::MIN, nanoseconds_of) - TICK_NS;
         let is_own = |scar: &&Scar| scar.mtime_ns >= since && is_below(&scar.path, &job.destination);
-        let mut scars: Vec<Scar> = look.scars.iter().filter(is_own).cloned().collect();
+        let mut scars: Vec<Scar> = found.iter().filter(is_own).cloned().collect();
         scars.sort_by(|a, b| (b.mtime_ns, &a.path).cmp(&(a.mtime_ns, &b.path)));
         scars.truncate(MAX_SCARS);
         self.scars = scars;
@@ -305,6 +338,14 @@ impl Tear {
 
 /// The kernel stamps files by a clock that lags behind by up to a tick.
 const TICK_NS: i64 = 20_000_000;
+
+/// The earlier of two moments; one of another boot, which nothing is known to be after, before any other.
+fn earliest(new: Option<&BootTime>, before: Option<&BootTime>) -> Option<BootTime> {
+    match (new, before) {
+        (Some(new), Some(before)) if before.is_after(new) => Some(new.clone()),
+        (_, before) => before.cloned(),
+    }
+}
 
 fn nanoseconds_of(time: DateTime<Utc>) -> i64 {
     time.timestamp_nanos_opt().unwrap_or(i64::MAX)
@@ -348,7 +389,7 @@ impl TornMark {
     /// from the same address makes up for theirs.
     pub fn only_by_address(&self) -> Vec<&str> {
         let is_by_address =
-            |tear: &&Tear| tear.client.starts_with("address ") && tear.is_looked_at && tear.scars.is_empty();
+            |tear: &&Tear| tear.client.starts_with(BY_ADDRESS) && tear.is_looked_at && tear.scars.is_empty();
         self.named().filter(is_by_address).map(|tear| tear.client.as_str()).collect()
     }
 
@@ -367,7 +408,7 @@ impl TornMark {
         self.by.iter().flat_map(|tear| &tear.scars).map(|scar| scar.path.as_str())
     }
 
-    /// Since when a look has to search for scars, in nanoseconds since 1970; none if it need not.
+    /// Since when a search for scars has to look, in nanoseconds since 1970; none if nothing is to be searched for.
     pub fn search_since_ns(&self) -> Option<i64> {
         let unseen = self.by.iter().filter(|tear| !tear.is_looked_at && tear.job.is_some());
         unseen.filter_map(|tear| tear.writes_since).min().map(|since| nanoseconds_of(since) - TICK_NS)
@@ -406,6 +447,13 @@ impl TornMark {
     /// What is left of the mark when a push has ended well.
     pub fn after_good_push(mut self, good: &Push, times: &ScarTimes) -> Option<Self> {
         let mut is_mended = false;
+        // A tear that was never looked for is judged by what is there now: what it left unfinished, this
+        // push has not finished.
+        for tear in self.by.iter_mut().filter(|tear| tear.is_named()) {
+            if let Some(found) = &times.found {
+                tear.look_for_scars(found, true);
+            }
+        }
         self.by.retain_mut(|tear| match tear.repair_by(good, times) {
             Repair::Done => {
                 is_mended = true;
@@ -431,9 +479,11 @@ impl TornMark {
         let had_tears = !self.by.is_empty();
         let is_seen = |tear: &Tear| seen.by.iter().any(|known| known.noticed == tear.noticed);
         self.by.retain(|tear| !tear.is_named() || !is_seen(tear) || !tear.is_refuted(look, circumstances));
+        let standing = self.by.clone();
         for tear in self.by.iter_mut().filter(|tear| tear.is_named()) {
-            if is_alone && is_seen(tear) {
-                tear.look_for_scars(look);
+            if is_seen(tear) {
+                let is_shared = !is_alone || standing.iter().any(|other| tear.is_confusable_with(other));
+                tear.look_for_scars(look.scars, is_shared);
             }
         }
         let is_nameless_left = !had_tears || self.by.iter().any(|tear| !tear.is_named());

@@ -9,6 +9,7 @@ use crate::decide::verdict::{ClientCompletion, Facts, Moment, Running};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
 use crate::tell::escape::unescape;
+use crate::tree::compare::{Knowledge, ScarSearch, compare_trees};
 use crate::tree::index::Stamp;
 use crate::tree::syscalls::{is_gone, stat_below};
 
@@ -35,8 +36,24 @@ pub(super) fn facts<'a>(
     }
 }
 
-/// The modification times that the scarred directories of a mark have by now.
-pub(super) fn scar_times(module: BorrowedFd, mark: Option<&TornMark>) -> ScarTimes {
+/// What is known of the directories that the failed pushes of a mark did not finish. Where no run has
+/// looked for them yet, they are searched for in the whole tree.
+pub(super) fn scar_times(root: &SnapshotRoot, mark: Option<&TornMark>) -> ScarTimes {
+    let times = inspect(root.module(), mark);
+    let Some(since) = mark.and_then(TornMark::search_since_ns) else { return times };
+    let search = ScarSearch::new(since);
+    let knowledge = Knowledge { scars: Some(&search), ..Knowledge::default() };
+    match compare_trees((root.module(), &root.module_path), None, &knowledge) {
+        Ok(_) => times.searched(search.found()),
+        Err(error) => {
+            log::warn!("what a failed push left unfinished cannot be searched for: {error}");
+            times
+        }
+    }
+}
+
+/// The modification times that known scars have by now.
+fn inspect(module: BorrowedFd, mark: Option<&TornMark>) -> ScarTimes {
     let mut times = ScarTimes::default();
     for path in mark.into_iter().flat_map(TornMark::scarred_paths) {
         let Some(bytes) = unescape(path) else { continue };

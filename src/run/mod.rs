@@ -37,7 +37,7 @@ pub use transfer::{Ended, Seen, leave_to_client, look_up, release_torn, strike};
 
 use crate::clock::Clock;
 use crate::config::target::Target;
-use crate::decide::verdict::{ClientCompletion, DueReason, Moment, has_waited, verdict};
+use crate::decide::verdict::{ClientCompletion, DueReason, Moment, Worth, has_waited, verdict};
 use crate::store::boot::BootTime;
 use crate::store::memory::{Failure, Work};
 use crate::store::root::SnapshotRoot;
@@ -176,8 +176,9 @@ fn mark_before_lock(
     now: DateTime<Utc>,
 ) -> Result<()> {
     let earlier = target.memory.recall(&target.module_path).and_then(|memory| memory.torn);
+    let is_good_push = request.push.is_some() && request.asker == Asker::Transfer(Worth::Complete);
     let standing = State::read(root.private()).ok().and_then(|state| state.torn);
-    let times = scar_times(root.module(), standing.as_ref().filter(|_| request.push.is_some()));
+    let times = scar_times(root, standing.as_ref().filter(|_| is_good_push));
     let moment = Moment::Ended { now, noticed: &request.started, scar_times: &times };
     let marks_on = |state: &State| verdict(&facts(target, root, request, state, moment)).marks;
     let new = marks_on(&State::default());
