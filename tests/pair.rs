@@ -434,7 +434,7 @@ fn a_push_mends_nothing_beside_the_place_where_it_went() {
     assert!(module.snapshots().pop().expect("a snapshot").ends_with("-partial"));
     let small = module.directory.join("small source");
     fs::create_dir_all(&small).expect("a directory");
-    daemon.push(&small, "data/b", &[]).exits(&[0]);
+    daemon.push(&small, "data/b", &["--delete"]).exits(&[0]);
     daemon.await_hooks(4);
     assert!(!module.snapshots().pop().expect("a snapshot").ends_with("-partial"));
     assert!(!module.is_marked("torn"), "{:?}", module.state());

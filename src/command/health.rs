@@ -196,7 +196,7 @@ fn evidence(torn: &TornMark) -> Vec<String> {
     addresses.dedup();
     let by_address = (!addresses.is_empty()).then(|| {
         format!(
-            "only a push from the same {} with the same options makes up for a failed one; where a client's address changes, let it log in (`auth users` in rsyncd.conf), or run `release --torn`",
+            "only a push from the same {} that does the same or more makes up for a failed one; where a client's address changes, let it log in (`auth users` in rsyncd.conf), or run `release --torn`",
             addresses.join(", ")
         )
     });

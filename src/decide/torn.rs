@@ -5,7 +5,8 @@
 //! tell what it was to bring, but the tree tells what it did not finish: with `--times` rsync sets
 //! the modification time of a directory when it has finished it, while a directory in which a push
 //! was cut off keeps the kernel's, which equals its change time. Such a directory is called a *scar*
-//! here. It is healed when it is gone or has another modification time.
+//! here. It is healed when it is gone or has another modification time. Where there is no scar to go
+//! by, the client has to be the same, and its push has to do all that the failed one was to do.
 //!
 //! What stays wrong: a push that brings the scarred directory alone heals it; a directory that the
 //! failed push had not reached yet leaves no scar; neither does what is cut in the destination
@@ -295,12 +296,12 @@ impl Tear {
             let is_repaired = is_same_client && is_at_or_above(&place, &self.place());
             return if is_repaired { Repair::Done } else { Repair::None };
         };
-        let Some(good_job) = good.job.as_ref().filter(|job| job.covers(torn_job)) else {
+        if !good.job.as_ref().is_some_and(|job| job.covers(torn_job)) {
             return Repair::None;
-        };
+        }
         let is_healed = self.scars.iter().all(|scar| times.is_healed(scar));
         let has_evidence = self.is_looked_at && !self.scars.is_empty() && !self.scars_are_shared;
-        match (is_healed, has_evidence || is_same_client && good_job.is_same(torn_job)) {
+        match (is_healed, has_evidence || is_same_client) {
             (true, true) => Repair::Done,
             (false, _) => Repair::Unhealed,
             (true, false) => Repair::None,

@@ -273,7 +273,9 @@ impl Ledger {
     /// Also if this process cannot tell its own PID namespace: then the entry would be another one's.
     pub fn begin(&self, root: &SnapshotRoot, entry: &Entry, marked: u64) -> Result<()> {
         let file = file_name(own_side()?, entry.owner.pid, None);
-        let entry = &Entry { sequence: self.next_number(root, marked)?, ..entry.clone() };
+        // What writes nothing neither tears nor mends, and leaves nothing behind.
+        let sequence = if entry.writes() { self.next_number(root, marked)? } else { 0 };
+        let entry = &Entry { sequence, ..entry.clone() };
         let refusal = match enter(self.rooms[0].place(), &file, entry) {
             Ok(()) => return Ok(()),
             Err(error) => error,
