@@ -61,6 +61,7 @@ impl Source {
         self.unlisted += 1;
         let path = format!("{}{}", manifest::UNLISTED, self.unlisted);
         self.write(&path, path.clone().as_bytes());
+        self.date_directories();
     }
 
     /// Removes all of those.
@@ -70,6 +71,7 @@ impl Source {
             fs::remove_dir_all(&litter).expect("removed");
         }
         fs::create_dir_all(&litter).expect("a directory");
+        self.date_directories();
     }
 
     fn write_some_file(&mut self, random: &mut Random, limit: usize) {
@@ -98,6 +100,26 @@ impl Source {
         self.sequence += 1;
         let text = manifest::text(&self.owner, self.sequence, &self.files);
         self.write(manifest::PATH, text.as_bytes());
+        self.date_directories();
+    }
+
+    /// Gives each directory that was changed another time of modification, too: one of this second could be
+    /// that which a push has just left in the module, and then rsync leaves it alone.
+    fn date_directories(&mut self) {
+        let mut directories = vec![self.directory.clone()];
+        while let Some(directory) = directories.pop() {
+            let entries =
+                fs::read_dir(&directory).expect("a directory").map(|entry| entry.expect("an entry"));
+            let below = entries.filter(|entry| entry.file_type().expect("a type").is_dir());
+            directories.extend(below.map(|entry| entry.path()));
+            let opened = File::open(&directory).expect("a directory");
+            let modified = opened.metadata().and_then(|data| data.modified()).expect("a time");
+            if modified > UNIX_EPOCH + Duration::from_secs(1_500_000_000) {
+                self.changes += 1;
+                let time = UNIX_EPOCH + Duration::from_secs(1_000_000_000 + self.changes);
+                opened.set_modified(time).expect("a time");
+            }
+        }
     }
 
     /// Each time with another time of modification, in whole seconds, since rsync looks at these.
