@@ -75,9 +75,13 @@ impl Container {
         client
     }
 
-    /// Kills the first process, and with it the kernel kills the others of the namespace.
-    fn kill(mut self) {
+    /// Kills the first process, and with it the kernel kills the others of the namespace. As long as the
+    /// file is open, no later namespace gets its number.
+    fn kill(mut self) -> fs::File {
+        let namespace = format!("/proc/{}/ns/pid_for_children", self.process.id());
+        let pinned = fs::File::open(namespace).expect("the namespace");
         self.kill_all();
+        pinned
     }
 
     fn kill_all(&mut self) {
@@ -175,7 +179,7 @@ fn the_host_sees_a_containers_push_run_and_die() {
     assert_eq!(ledger(&module).len(), 1);
     assert!(!module.is_marked("torn"), "{:?}", module.state());
     assert!(!module.run(&["check", "data"]).stdout().contains("cannot be seen"));
-    container.kill();
+    let _pinned = container.kill();
     assert!(!push.wait().expect("its end").success());
     module.run(&["check", "data"]).exits(&[1]).says("snapshot --due");
     module.run(&["snapshot", "--all", "--due"]).exits(&[0]);
@@ -189,7 +193,7 @@ fn a_killed_containers_push_is_unknown_to_its_successor_until_it_expires() {
     let container = Container::start(&module);
     let mut push = container.push_slowly(&module, "one");
     let left = entry(&module);
-    container.kill();
+    let _pinned = container.kill();
     let _ = push.wait();
 
     // The process that serves this push has the number of the one that was killed.

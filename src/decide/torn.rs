@@ -551,3 +551,208 @@ mod nanoseconds {
         text.parse().map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> BootTime {
+        BootTime { boot: "this".to_string(), nanoseconds: second * 1_000_000_000 }
+    }
+
+    fn time(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(second, 0).expect("a time")
+    }
+
+    fn push(client: &str, destination: &str, second: i64) -> Push {
+        let does = ["delete", "recursive", "times"].map(str::to_string).to_vec();
+        let destination = destination.to_string();
+        Push {
+            client: client.to_string(),
+            request: format!("data/{destination}"),
+            began: at(second),
+            began_at: time(second),
+            sequence: None,
+            job: Some(Job { destination, does, options_hash: "h".to_string(), ..Job::default() }),
+            in_place: false,
+            only_deletes: false,
+        }
+    }
+
+    /// The failure, noticed at `second`, of a push that began ten seconds before.
+    fn failed(client: &str, destination: &str, second: i64) -> TornMark {
+        let tear = Tear::of(&push(client, destination, second - 10), at(second));
+        TornMark::new(time(second), 12, at(second), Some(tear))
+    }
+
+    fn unknown(second: i64) -> TornMark {
+        TornMark::new(time(second), 12, at(second), None)
+    }
+
+    fn scar(path: &str, second: i64) -> Scar {
+        Scar { path: path.to_string(), mtime_ns: second * 1_000_000_000 }
+    }
+
+    /// The mark after a look that found `scars`.
+    fn looked_at(mark: &TornMark, scars: &[Scar]) -> TornMark {
+        let look = TearLook {
+            seen: Some(mark),
+            unchanged_since: None,
+            scars,
+            fingerprint: Fingerprint::default(),
+            newest_ctime_ns: 0,
+            ended: time(100),
+        };
+        let alone =
+            Circumstances { is_whole: false, is_alone: true, ended_well: false, without_ledger: false };
+        mark.clone().after_look(&look, alone).expect("still torn")
+    }
+
+    fn after(mark: &TornMark, good: &Push) -> Option<TornMark> {
+        mark.clone().after_good_push(good, &ScarTimes::default())
+    }
+
+    #[test]
+    fn without_scars_each_client_mends_its_own() {
+        let both = failed("user b", "d", 20).on_top_of(Some(&failed("user a", "d", 10)));
+        assert_eq!(both.clients(), ["user a", "user b"]);
+        let of_b = after(&both, &push("user a", "d", 30)).expect("b has not pushed");
+        assert_eq!(of_b.clients(), ["user b"]);
+        assert_eq!(after(&of_b, &push("user c", "d", 31)).expect("c tore nothing").clients(), ["user b"]);
+        assert_eq!(after(&of_b, &push("user b", "", 32)), None);
+    }
+
+    #[test]
+    fn a_push_elsewhere_or_with_less_mends_nothing() {
+        let torn = failed("user a", "home/x", 20);
+        for beside in ["etc", "home/xy", "home/x/y", "hom"] {
+            assert_eq!(after(&torn, &push("user a", beside, 30)), Some(torn.clone()), "{beside}");
+        }
+        let deletion = Push { only_deletes: true, ..push("user a", "", 30) };
+        assert_eq!(after(&torn, &deletion), Some(torn.clone()));
+        let mut less = push("user a", "", 30);
+        less.job.as_mut().expect("a job").does.retain(|option| option != "delete");
+        assert_eq!(after(&torn, &less), Some(torn.clone()));
+        let not_understood = Push { job: None, ..push("user a", "", 30) };
+        assert_eq!(after(&torn, &not_understood), Some(torn));
+    }
+
+    #[test]
+    fn the_client_that_heals_the_scars_mends_whatever_its_address() {
+        let torn = looked_at(&failed("address 192.0.2.1", "", 20), &[scar("home", 15)]);
+        let good = push("address 192.0.2.99", "", 30);
+        for (mtime, healed) in [(Some(15_000_000_000), false), (Some(1), true), (None, true)] {
+            let mut times = ScarTimes::default();
+            times.note("home", mtime);
+            let left = torn.clone().after_good_push(&good, &times);
+            assert_eq!(left.is_none(), healed, "{mtime:?}: {left:?}");
+        }
+        // What could not be inspected is not healed.
+        assert!(after(&torn, &good).is_some());
+    }
+
+    #[test]
+    fn only_directories_below_that_changed_since_are_scars() {
+        let found = [scar("other", 15), scar("d", 15), scar("d/old", 5), scar("d/new", 15), scar("dd", 15)];
+        let torn = looked_at(&failed("user a", "d", 20), &found);
+        assert_eq!(torn.scarred_paths().collect::<Vec<_>>(), ["d/new"]);
+        let many: Vec<Scar> = (0..40).map(|number| scar(&format!("d/{number}"), 20 + number)).collect();
+        let torn = looked_at(&failed("user a", "d", 20), &many);
+        let paths: Vec<&str> = torn.scarred_paths().collect();
+        assert_eq!((paths.len(), paths[0]), (MAX_SCARS, "d/39"));
+        // Without times, or in place, directories say nothing.
+        let mut untimed = push("user a", "d", 10);
+        untimed.job.as_mut().expect("a job").does.retain(|option| option != "times");
+        for silent in [untimed, Push { in_place: true, ..push("user a", "d", 10) }] {
+            let mark = TornMark::new(time(20), 12, at(20), Some(Tear::of(&silent, at(20))));
+            assert_eq!(looked_at(&mark, &found).scarred_paths().count(), 0);
+        }
+    }
+
+    #[test]
+    fn scars_that_others_may_have_left_mend_nothing_of_strangers() {
+        let both = failed("user b", "", 25).on_top_of(Some(&failed("user a", "", 20)));
+        let torn = looked_at(&both, &[scar("home", 16)]);
+        let mut times = ScarTimes::default();
+        times.note("home", None);
+        let left = torn.clone().after_good_push(&push("user a", "", 30), &times).expect("b");
+        assert_eq!(left.clients(), ["user b"]);
+        assert_eq!(torn.after_good_push(&push("user c", "", 30), &times).expect("both").clients().len(), 2);
+    }
+
+    #[test]
+    fn good_pushes_that_heal_nothing_are_counted() {
+        let mut torn = looked_at(&failed("user a", "", 20), &[scar("home", 15)]);
+        for count in 1..=UNHEALED_LIMIT {
+            assert!(torn.unhealed().is_empty(), "{count}");
+            torn = after(&torn, &push("user b", "", 30)).expect("not healed");
+        }
+        assert_eq!(torn.unhealed(), [("user a", "data/", "home")]);
+    }
+
+    #[test]
+    fn a_second_try_mends_although_the_first_was_noticed_later() {
+        let torn = failed("user a", "d", 20);
+        assert_eq!(after(&torn, &push("user a", "d", 15)), None);
+        assert_eq!(after(&torn, &push("user a", "d", 9)), Some(torn.clone()));
+        let next_boot = BootTime { boot: "next".to_string(), nanoseconds: 0 };
+        assert_eq!(after(&torn, &Push { began: next_boot, ..push("user a", "d", 0) }), None);
+    }
+
+    #[test]
+    fn the_sequence_tells_which_push_was_later() {
+        let numbered = |boot: &str, sequence| Push {
+            began: BootTime { boot: boot.to_string(), nanoseconds: 0 },
+            sequence: Some(sequence),
+            ..push("user a", "d", 0)
+        };
+        let torn = TornMark::new(time(9), 12, at(9), Some(Tear::of(&numbered("one", 7), at(9))));
+        assert_eq!(torn.highest_sequence(), 7);
+        assert_eq!(after(&torn, &numbered("other", 6)), Some(torn.clone()));
+        assert_eq!(after(&torn, &numbered("one", 8)), None);
+        // A number that was given twice says nothing; the boot time does.
+        assert_eq!(after(&torn, &numbered("one", 7)), Some(torn));
+    }
+
+    #[test]
+    fn an_unknown_client_is_not_forgotten_beside_known_ones() {
+        for both in [
+            failed("user a", "d", 20).on_top_of(Some(&unknown(10))),
+            unknown(20).on_top_of(Some(&failed("user a", "d", 10))),
+        ] {
+            assert_eq!(both.clients(), ["user a"]);
+            let rest = after(&both, &push("user a", "d", 30)).expect("the unknown one");
+            assert!(rest.clients().is_empty());
+        }
+        assert_eq!(after(&unknown(20), &push("user a", "d", 30)), Some(unknown(20)));
+    }
+
+    #[test]
+    fn no_number_of_clients_makes_the_mark_grow_without_end() {
+        let mut mark = failed("user 0", "d", 0);
+        for user in 1..500 {
+            mark = failed(&format!("user {user}"), "d", user).on_top_of(Some(&mark));
+        }
+        assert_eq!(mark.clients().len(), MAX_TEARS);
+        assert!(after(&mark, &push("user 400", "d", 900)).expect("many").clients().contains(&MANY));
+    }
+
+    #[test]
+    fn a_mark_of_an_earlier_version_is_read_and_mended() {
+        let text = r#"
+            since = "2026-11-22T19:08:31Z"
+            status = 12
+            noticed = { boot = "this", nanoseconds = 20000000000 }
+            [[by]]
+            client = "user a"
+            request = "data/d/"
+            began = { boot = "this", nanoseconds = 10000000000 }
+            noticed = { boot = "this", nanoseconds = 20000000000 }
+        "#;
+        let mark: TornMark = toml::from_str(text).expect("a mark");
+        assert_eq!(after(&mark, &push("user a", "e", 30)), Some(mark.clone()));
+        assert_eq!(after(&mark, &push("user a", "d", 30)), None);
+        let written = toml::to_string(&failed("user a", "d", 20)).expect("text");
+        assert_eq!(toml::from_str::<TornMark>(&written).expect("read"), failed("user a", "d", 20));
+    }
+}

@@ -744,3 +744,239 @@ fn is_paid(facts: &Facts, due: &Due, verdict: &Verdict) -> bool {
     let wanted = if is_beyond_help && facts.running.count == 0 { Grade::Partial } else { due.asked.grade() };
     !due.is_newer_than_look && verdict.covered().is_some_and(|covered| covered >= wanted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::fingerprint::Fingerprint;
+    use crate::decide::job::Job;
+
+    const STATUSES: Statuses = Statuses { complete: &[0, 24], partial: &[12] };
+
+    fn at(second: i64) -> BootTime {
+        BootTime { boot: "this".to_string(), nanoseconds: second * 1_000_000_000 }
+    }
+
+    fn push(client: &str, second: i64, in_place: bool) -> Push {
+        let does = vec!["delete".to_string(), "recursive".to_string(), "times".to_string()];
+        let job = Job { does, options_hash: "h".to_string(), ..Job::default() };
+        Push {
+            client: client.to_string(),
+            request: "data/".to_string(),
+            began: at(second),
+            began_at: DateTime::UNIX_EPOCH + TimeDelta::seconds(second),
+            sequence: u64::try_from(second).ok(),
+            job: Some(job),
+            in_place,
+            only_deletes: false,
+        }
+    }
+
+    /// The marks of pushes that failed at 10 seconds, and none.
+    fn marks() -> Vec<Option<TornMark>> {
+        let mark = |push: Option<&Push>| {
+            let tear = push.map(|push| Tear::of(push, at(11)));
+            Some(TornMark::new(DateTime::UNIX_EPOCH + TimeDelta::seconds(11), 12, at(11), tear))
+        };
+        let (by_a, in_place) = (push("user a", 10, false), push("user a", 10, true));
+        vec![None, mark(None), mark(Some(&by_a)), mark(Some(&in_place))]
+    }
+
+    /// Calls `check` with each combination of the facts that matter.
+    fn each(mut check: impl FnMut(&Facts)) {
+        let marks = marks();
+        let pushes = [None, Some(push("user b", 20, false)), Some(push("user b", 20, true))];
+        let started = at(21);
+        let times = ScarTimes::default();
+        let mut occasions = vec![Occasion::ByHand];
+        for asked in [Asked::FailedTransfer, Asked::ByHand, Asked::GoodTransfer] {
+            for is_of_this_boot in [false, true] {
+                occasions.push(Occasion::Owed { asked, is_of_this_boot });
+            }
+        }
+        for push in &pushes {
+            for (status, worth) in [(0, Worth::Complete), (12, Worth::Partial), (1, Worth::Nothing)] {
+                for (is_no_push, forbidden) in
+                    [(false, None), (true, None), (false, Some(Forbidden::ReadOnly))]
+                {
+                    for brought_unfinished in [false, true] {
+                        let push = push.as_ref();
+                        let transfer =
+                            Transfer { worth, status, push, is_no_push, forbidden, brought_unfinished };
+                        occasions.push(Occasion::Transfer(transfer));
+                    }
+                }
+            }
+        }
+        let last = at(9);
+        for torn in &marks {
+            for unchanged_since in [None, Some(&last)] {
+                let tears = TearLook {
+                    seen: torn.as_ref(),
+                    unchanged_since,
+                    scars: &[],
+                    fingerprint: Fingerprint::default(),
+                    newest_ctime_ns: 15_000_000_000,
+                    ended: DateTime::UNIX_EPOCH + TimeDelta::seconds(22),
+                };
+                let now = DateTime::UNIX_EPOCH + TimeDelta::seconds(21);
+                let mut moments =
+                    vec![Moment::Approach, Moment::Ended { now, noticed: &started, scar_times: &times }];
+                for differs_from_complete in [None, Some(false), Some(true)] {
+                    for differs_from_newest in [None, Some(false), Some(true)] {
+                        for is_too_soon in [false, true] {
+                            moments.push(Moment::Looked(Look {
+                                tears: &tears,
+                                differs_from_complete,
+                                differs_from_newest,
+                                is_too_soon_for_complete: is_too_soon,
+                                is_too_soon_for_partial: is_too_soon,
+                            }));
+                        }
+                    }
+                }
+                for moment in moments {
+                    for occasion in &occasions {
+                        each_circumstance(*occasion, moment, torn.as_ref(), &mut check);
+                    }
+                }
+            }
+        }
+    }
+
+    fn each_circumstance(
+        occasion: Occasion,
+        moment: Moment,
+        torn: Option<&TornMark>,
+        check: &mut impl FnMut(&Facts),
+    ) {
+        use ClientCompletion::{Done, Partial, Unfinished};
+        use LedgerCoverage::{All, None as Without, TransferMissing};
+        for (coverage, is_paired) in [(All, true), (TransferMissing, true), (Without, false), (All, false)] {
+            for (count, has_waited) in [(0, false), (0, true), (1, false), (1, true)] {
+                for completion in [Done, Partial, Unfinished] {
+                    for has_deferred in [false, true] {
+                        check(&Facts {
+                            occasion,
+                            moment,
+                            coverage,
+                            is_paired,
+                            running: Running { count, in_place: false },
+                            has_waited,
+                            has_deferred,
+                            completion,
+                            torn,
+                            due: None,
+                            statuses: STATUSES,
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_complete_snapshot_has_nothing_against_it() {
+        let mut complete = 0;
+        each(|facts| {
+            let verdict = verdict(facts);
+            if verdict.snapshot != Some(Grade::Complete) {
+                return;
+            }
+            complete += 1;
+            assert_eq!(verdict.marks, None, "{facts:?}");
+            assert_eq!(facts.running.count, 0, "{facts:?}");
+            assert_ne!(facts.coverage, LedgerCoverage::TransferMissing, "{facts:?}");
+            assert!(facts.completion.allows_complete(STATUSES), "{facts:?}");
+            assert!(facts.occasion.asked().is_some_and(|asked| asked.grade() == Grade::Complete));
+            let is_old = matches!(
+                facts.occasion,
+                Occasion::Owed { asked: Asked::GoodTransfer, is_of_this_boot: false }
+            );
+            assert!(!is_old, "{facts:?}");
+        });
+        assert!(complete > 1_000, "{complete}");
+    }
+
+    #[test]
+    fn what_wrote_nothing_leaves_and_makes_nothing() {
+        each(|facts| {
+            let Occasion::Transfer(transfer) = facts.occasion else { return };
+            if transfer.wrote_nothing().is_none() {
+                return;
+            }
+            let verdict = verdict(facts);
+            assert_eq!(verdict.snapshot, None, "{facts:?}");
+            assert!(matches!(verdict.because, Because::NothingWritten { .. }), "{facts:?}");
+            if matches!(facts.moment, Moment::Ended { .. }) {
+                assert_eq!(verdict.marks.as_ref(), facts.torn, "{facts:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn what_failed_and_may_have_written_tears() {
+        each(|facts| {
+            let (Occasion::Transfer(transfer), Moment::Ended { .. }) = (facts.occasion, facts.moment) else {
+                return;
+            };
+            if transfer.worth != Worth::Complete && transfer.wrote_nothing().is_none() {
+                assert!(verdict(facts).marks.is_some(), "{facts:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn writes_in_place_are_mended_by_no_look() {
+        each(|facts| {
+            let was_in_place = facts.torn.is_some_and(TornMark::is_in_place);
+            let is_looked_at = matches!(facts.moment, Moment::Looked(_));
+            if was_in_place && is_looked_at && facts.coverage != LedgerCoverage::None {
+                assert!(verdict(facts).marks.is_some_and(|mark| mark.is_in_place()), "{facts:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_person_never_waits_and_others_not_for_ever() {
+        each(|facts| {
+            let is_left = matches!(verdict(facts).because, Because::LeftToPushes { .. });
+            let may_be_left = !matches!(facts.occasion, Occasion::ByHand) && !facts.has_waited;
+            assert!(!is_left || may_be_left && facts.running.count > 0, "{facts:?}");
+        });
+        let now = DateTime::UNIX_EPOCH + TimeDelta::days(1);
+        let hour = TimeDelta::hours(1);
+        assert!(!has_waited(None, now, hour) && !has_waited(Some(now - hour / 2), now, hour));
+        assert!(has_waited(Some(now - hour), now, hour));
+        assert!(has_waited(Some(now + hour), now, hour), "a wrong clock");
+    }
+
+    #[test]
+    fn whatever_stands_against_a_tree_only_lowers_its_grade() {
+        each(|facts| {
+            let covered = verdict(facts).covered();
+            let better = Facts { running: Running::default(), completion: ClientCompletion::Done, ..*facts };
+            let is_left = matches!(verdict(&better).because, Because::StillTorn | Because::TooSoon);
+            assert!(is_left || covered <= verdict(&better).covered(), "{facts:?}");
+        });
+    }
+
+    #[test]
+    fn the_same_shortfall_again_and_again_is_counted() {
+        let now = DateTime::UNIX_EPOCH;
+        let failed = |status| Verdict {
+            snapshot: None,
+            because: Because::Failed { status },
+            marks: None,
+            owed: Owed::AsBefore,
+        };
+        let mut standing = None;
+        for count in 1..=4 {
+            standing = Shortfall::after(standing, 23, &failed(23), now);
+            assert_eq!(standing.as_ref().map(|it| it.pushes), Some(count));
+        }
+        assert_eq!(Shortfall::after(standing.clone(), 25, &failed(25), now).map(|it| it.pushes), Some(1));
+        let complete = Verdict { snapshot: Some(Grade::Complete), because: Because::EndedWell, ..failed(0) };
+        assert_eq!(Shortfall::after(standing, 0, &complete, now), None);
+    }
+}
