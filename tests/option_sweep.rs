@@ -17,13 +17,15 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use support::daemon::{Daemon, client, program};
+use support::daemon::{Daemon, program};
 use support::module::Module;
 use support::random::Random;
-use support::run::Run;
+use support::run::{Run, tool};
 use support::{BINARY, have, is_full_sweep, is_root, tree};
 
 /// How many random combinations there are.
@@ -33,6 +35,9 @@ const RANDOM: usize = 10_000;
 const SAMPLE: Duration = Duration::from_secs(50);
 
 const WORKERS: usize = 4;
+
+/// After so long a push is killed, whatever it waits for.
+const LONGEST_PUSH: &str = "4s";
 
 /// Directories that exist in the module, as the values of options that take one.
 const DIRECTORIES: [&str; 12] = [
@@ -282,6 +287,8 @@ struct Bench<'a> {
     /// Files of the module that the snapshot has as copies, and everything else of it.
     pristine: PathBuf,
     source: PathBuf,
+    killed: usize,
+    turned_away: usize,
 }
 
 fn write(path: &Path, content: &[u8], hours: u64) {
@@ -342,14 +349,14 @@ impl<'a> Bench<'a> {
             module.latest.display()
         ));
         let pristine = module.directory.join("pristine");
-        let copy = Run::of(support::run::tool("cp").arg("-a").arg(&module.latest).arg(&pristine));
+        let copy = Run::of(tool("cp").arg("-a").arg(&module.latest).arg(&pristine));
         copy.exits(&[0]);
         let source = module.directory.join("client");
         fill_source(&source);
         let snapshot = module.snapshot(&name);
         let before = tree_of(&snapshot);
         let daemon = Daemon::serve(module);
-        Bench { module, daemon, snapshot, before, pristine, source }
+        Bench { module, daemon, snapshot, before, pristine, source, killed: 0, turned_away: 0 }
     }
 
     /// Makes the module what it was, sharing what it shared.
@@ -397,11 +404,15 @@ impl<'a> Bench<'a> {
             let text = text.replace("{source}", self.source.to_str().expect("UTF-8"));
             OsString::from(text.replace("{scratch}", self.module.directory.to_str().expect("UTF-8")))
         };
-        let mut command = client();
-        command.arg("--timeout=20").args(push.options.iter().map(fill));
+        // An option at one side only can leave both waiting for each other, and then no timeout ends it.
+        let mut command = tool("timeout");
+        command.args(["--signal=KILL", LONGEST_PUSH, "rsync", "--timeout=20"]).stdin(Stdio::null());
+        command.args(push.options.iter().map(fill));
         command.args(push.sources.iter().map(|source| self.source.join(source)));
         command.arg(self.daemon.url(&format!("data/{}", push.destination)));
-        Run::of(&mut command);
+        let run = Run::of(&mut command);
+        self.killed += usize::from(run.signal().is_some() || run.code() == Some(137));
+        self.turned_away += usize::from(run.stderr().contains("pre-xfer exec returned failure"));
         self.await_server();
         let after = tree_of(&self.snapshot);
         let (damage, has_changed) = damage(&self.before, &after, &push.options);
@@ -425,12 +436,13 @@ impl<'a> Bench<'a> {
 
 #[test]
 fn no_option_of_a_stock_client_rewrites_a_snapshot() {
-    if !have(&["rsync", "cp"]) {
+    if !have(&["rsync", "cp", "timeout"]) {
         return;
     }
     let pushes = pushes();
     let is_full = is_full_sweep();
-    let (next, ran, refused) = (AtomicUsize::new(0), AtomicUsize::new(0), std::sync::Mutex::new(Vec::new()));
+    let (next, ran, damaged) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let (killed, turned_away) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let began = Instant::now();
     // In chunks, since a push may build on the one before; a sample takes chunks from all of the list.
     const CHUNK: usize = 12;
@@ -442,7 +454,14 @@ fn no_option_of_a_stock_client_rewrites_a_snapshot() {
         let mut spare: Vec<&'static Module> = Vec::new();
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
+            if number % 100 == 99 {
+                let so_far = ran.load(Ordering::Relaxed);
+                eprintln!("{so_far} pushes after {:.0} s", began.elapsed().as_secs_f64());
+            }
             if number >= chunks.len() || (!is_full && began.elapsed() > SAMPLE) {
+                let bench = bench.as_ref().expect("a bench");
+                killed.fetch_add(bench.killed, Ordering::Relaxed);
+                turned_away.fetch_add(bench.turned_away, Ordering::Relaxed);
                 return;
             }
             // A stride that has no divisor in common with the number of chunks comes to each once.
@@ -453,7 +472,9 @@ fn no_option_of_a_stock_client_rewrites_a_snapshot() {
                 let Some(what) = bench.as_mut().expect("a bench").push(&push) else { continue };
                 let since = chunk[..=at].iter().rposition(|earlier| earlier.is_fresh).unwrap_or(0);
                 let told: Vec<String> = chunk[since..=at].iter().map(tell).collect();
-                refused.lock().expect("a lock").push(format!("{what}: {}", told.join("\n    after which ")));
+                let told = format!("{what}: {}", told.join("\n    after which "));
+                eprintln!("{told}");
+                damaged.lock().expect("a lock").push(told);
                 // What is damaged is of no more use.
                 drop(bench.take());
                 spare.push(Box::leak(Box::new(Module::new())));
@@ -464,7 +485,8 @@ fn no_option_of_a_stock_client_rewrites_a_snapshot() {
     std::thread::scope(|scope| (0..WORKERS).for_each(|_| drop(scope.spawn(work))));
     let (count, seconds) = (ran.into_inner(), began.elapsed().as_secs_f64());
     eprintln!("{count} of {} pushes in {seconds:.0} s, {:.1} a second", pushes.len(), count as f64 / seconds);
-    let damaged = refused.into_inner().expect("a lock");
+    eprintln!("{} turned away, {} killed since they hung", turned_away.into_inner(), killed.into_inner());
+    let damaged = damaged.into_inner().expect("a lock");
     assert!(damaged.is_empty(), "{} pushes changed a snapshot:\n{}", damaged.len(), damaged.join("\n"));
 }
 
