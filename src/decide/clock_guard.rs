@@ -6,7 +6,7 @@
 //! * Within one boot the boot clock says how much time has passed. The kernel slews both clocks
 //!   alike, so they part only when the wall clock is *set*.
 //! * Across a boot the wall clock may say that some time has passed, not more than runs were ever
-//!   apart lately ([`ClockHistory::limit`]), and not that time went back.
+//!   apart lately (`ClockHistory::limit`), and not that time went back.
 //! * A step of more than the policy's `clock_jump` is never believed without a person's word.
 //!
 //! A reading that breaks a rule begins a [`Doubt`]: nothing expires. The doubt ends when the clock
