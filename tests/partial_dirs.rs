@@ -33,7 +33,7 @@ fn inode(path: PathBuf) -> u64 {
 #[test]
 fn a_push_names_only_partial_directories_that_are_accepted() {
     let Some((module, source)) = paired() else { return };
-    module.write_policy("[defaults]\npartial_dirs = [\"work/parts\"]\n");
+    module.write_policy("[defaults]\npartial_dirs = [\"jobs/parts\"]\n");
     let daemon = Daemon::of_pair(&module);
     daemon.push(&source, "data", &[]).exits(&[0]);
     daemon.await_last_hook(1);
@@ -48,7 +48,7 @@ fn a_push_names_only_partial_directories_that_are_accepted() {
         assert!(!run.succeeded(), "{run}");
         assert_eq!(daemon.await_last_hook(number + 2).exit, 0, "{option}");
     }
-    let accepted = ["--partial-dir=.rsync-partial", "--delay-updates", "--partial-dir=work/parts"];
+    let accepted = ["--partial-dir=.rsync-partial", "--delay-updates", "--partial-dir=jobs/parts"];
     for (number, option) in accepted.iter().enumerate() {
         tree::write(&source.join("documents/report"), option);
         daemon.push(&source, "data", &[option]).exits(&[0]);
@@ -60,9 +60,9 @@ fn a_push_names_only_partial_directories_that_are_accepted() {
 #[test]
 fn what_is_in_a_partial_directory_is_copied_and_known() {
     let module = Module::new();
-    module.write_policy("[defaults]\npartial_dirs = [\"work/parts\"]\nmin_age = \"0s\"\nmin_keep = 1\nkeep = { minutely = 1 }\n");
-    let names = [".rsync-partial/a", "deep/er/.~tmp~/a", "x/work/parts/a"];
-    let others = ["parts/a", "x/a", "x/work/a"];
+    module.write_policy("[defaults]\npartial_dirs = [\"jobs/parts\"]\nmin_age = \"0s\"\nmin_keep = 1\nkeep = { minutely = 1 }\n");
+    let names = [".rsync-partial/a", "deep/er/.~tmp~/a", "x/jobs/parts/a"];
+    let others = ["parts/a", "x/a", "x/jobs/a"];
     for name in names.iter().chain(&others) {
         write(&module, name, name);
     }

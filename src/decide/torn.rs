@@ -109,7 +109,7 @@ pub struct Scar {
 /// A push that the ledger knows, as far as it matters for what it tears or mends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Push {
-    /// Who pushed: a user, or an address where nobody logs in.
+    /// Who pushed: a user, or an address where the module asks for no login.
     pub client: String,
     /// Where to, as the client asked for it, escaped.
     pub request: String,
@@ -241,7 +241,7 @@ impl Tear {
     }
 
     /// Whether the scars of both cannot be told apart, and one good push does not stand for both. A client
-    /// that nobody logs in for may come from another address each time.
+    /// without a login may come from another address each time.
     fn is_confusable_with(&self, other: &Tear) -> bool {
         let is_by_address = |tear: &Tear| tear.client.starts_with(BY_ADDRESS);
         let is_same_job = self.job.as_ref().zip(other.job.as_ref()).is_some_and(|(a, b)| a.is_same(b));
