@@ -85,14 +85,29 @@ impl Container {
     }
 
     fn kill_all(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        kill_namespace(&mut self.process);
     }
 }
 
 impl Drop for Container {
     fn drop(&mut self) {
         self.kill_all();
+    }
+}
+
+/// Kills a process. If it is `unshare`, this waits until the first process of its namespace is gone
+/// too, which the kernel kills a little after its parent.
+fn kill_namespace(process: &mut Child) {
+    let id = process.id();
+    let name = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+    let children = match name.trim() {
+        "unshare" => fs::read_to_string(format!("/proc/{id}/task/{id}/children")).expect("children"),
+        _ => String::new(),
+    };
+    let _ = process.kill();
+    let _ = process.wait();
+    for child in children.split_whitespace() {
+        wait_until("the namespace is gone", || !Path::new(&format!("/proc/{child}")).exists());
     }
 }
 
@@ -149,8 +164,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        kill_namespace(&mut self.0);
     }
 }
 

@@ -34,10 +34,14 @@ fn ledger(module: &Module) -> Vec<String> {
 
 /// A client's own tree with a file that takes half a minute to push slowly.
 fn large_source(module: &Module) -> PathBuf {
+    source_of_size(module, 1 << 20)
+}
+
+fn source_of_size(module: &Module, bytes: usize) -> PathBuf {
     let source = module.directory.join("large source");
     fs::create_dir_all(source.join("b")).expect("a directory");
     tree::write(&source.join("b/arrives first"), "1");
-    fs::write(source.join("b/zz large"), vec![b'x'; 1 << 20]).expect("a large file");
+    fs::write(source.join("b/zz large"), vec![b'x'; bytes]).expect("a large file");
     source
 }
 
@@ -259,7 +263,9 @@ fn is_gone(pid: u32) -> bool {
 fn a_push_whose_connection_was_ended_goes_on_being_one_until_it_is_over_and_then_is_due() {
     let Some((module, source)) = paired() else { return };
     let daemon = Daemon::of_pair(&module);
-    let slow = start_slow_push(&daemon, &module);
+    // It would take over a minute: a loaded machine must not let it end before the look at it.
+    let slow = daemon.push_slowly(&source_of_size(&module, 8 << 20), "data");
+    wait_until("the first file has arrived", || module.latest.join("b/arrives first").exists());
     let pid = connection(&module);
     signal(pid, "TERM");
     wait_until("the connection's process is gone", || is_gone(pid));
@@ -269,8 +275,7 @@ fn a_push_whose_connection_was_ended_goes_on_being_one_until_it_is_over_and_then
     assert_eq!(module.snapshots(), [""; 0], "the transfer goes on");
     assert!(!module.is_marked("torn"), "{:?}", module.state());
 
-    let mut slow = slow;
-    slow.wait().expect("its end");
+    kill(slow);
     wait_until("the transfer is noticed to be over", || {
         module.json(&["snapshot", "data", "--due", "--json"])["outcome"] == "published"
     });
