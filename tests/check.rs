@@ -133,14 +133,16 @@ fn the_doctor_finds_what_would_damage_history() {
     let sick: [(&str, String, &str); 5] = [
         (
             "refuses nothing",
-            good.replace("refuse options = inplace append* write-devices\n", ""),
+            good.replace("refuse options = inplace append* write-devices partial-dir delay-updates\n", ""),
             "refuse options",
         ),
         ("allows appending", good.replace("append* ", ""), "append"),
         ("allows rewriting", good.replace("inplace ", ""), "inplace"),
         (
             "has no hook",
-            format!("[data]\npath = {path}\nread only = no\nrefuse options = inplace append*\n"),
+            format!(
+                "[data]\npath = {path}\nread only = no\nrefuse options = inplace append* partial-dir delay-updates\n"
+            ),
             "post-xfer",
         ),
         (
@@ -159,8 +161,8 @@ fn the_doctor_finds_what_would_damage_history() {
         good.replace("inplace append* write-devices", "append-verify append inplace"),
         // Settings before the first module are defaults for all.
         format!(
-            "refuse options = inplace append*\n{}",
-            good.replace("refuse options = inplace append* write-devices\n", "")
+            "refuse options = inplace append* partial-dir delay-updates\n{}",
+            good.replace("refuse options = inplace append* write-devices partial-dir delay-updates\n", "")
         ),
         format!("{good}[restore]\npath = {}\nread only = yes\n", module.root.display()),
         format!("[other]\npath = /nowhere\n{good}"),

@@ -162,7 +162,7 @@ fn a_password_is_taken_from_the_environment_and_a_wrong_one_is_not_tried_again()
     fs::write(&secrets, "alice:wonderland\n").expect("secrets");
     tree::set_mode(&secrets, 0o600);
     let more = format!(
-        "auth users = alice\n    secrets file = {}\n    refuse options = inplace append* write-devices",
+        "auth users = alice\n    secrets file = {}\n    refuse options = inplace append* write-devices partial-dir delay-updates",
         secrets.display()
     );
     let daemon = Daemon::start(&module, &Daemon::section(&module, "data", &module.latest, &more));

@@ -4,7 +4,8 @@
 //! server only (`-M`), alone, then in pairs of those that touch writing, then in random combinations. After each push the
 //! snapshot is compared with what it was: content, size, kind and names must be the same. Modes, owners and attributes of shared
 //! files may differ, as SECURITY.md says, and times of symbolic links, and of files with `-c` and `--size-only`.
-//! After some pushes the module is put back, so that others build on what an earlier push has left.
+//! The module is reached by three names: with munged symbolic links, without, and with the filter that
+//! `check` recommends. After some pushes the module is put back, so that others build on what an earlier push has left.
 //!
 //! `RSYNCD_SNAPSHOT_SWEEP=full` sweeps all; by default a sample of it runs for a minute. `RSYNCD_SNAPSHOT_RSYNC` names another rsync,
 //! whose daemon is used, `RSYNCD_SNAPSHOT_SWEEP_GATE` another program for the pre-xfer hook, to see that the sweep finds
@@ -40,7 +41,7 @@ const WORKERS: usize = 4;
 const LONGEST_PUSH: &str = "4s";
 
 /// Directories that exist in the module, as the values of options that take one.
-const DIRECTORIES: [&str; 12] = [
+const DIRECTORIES: [&str; 13] = [
     "docs",
     "/docs",
     "a/docs",
@@ -53,6 +54,7 @@ const DIRECTORIES: [&str; 12] = [
     "/a/.rsync-partial",
     ".~tmp~",
     "link",
+    "into_partial",
 ];
 
 /// Options without a value that a client takes in a push.
@@ -132,6 +134,14 @@ const SOURCES: [&[&str]; 7] = [
     &["links/"],
 ];
 
+/// Pushes of `links/` in which a link leads rsync to files that the snapshot shares.
+const LINKED: [&str; 4] = [
+    "-a --partial-dir=.rsync-partial",
+    "-a --delay-updates",
+    "-a --partial-dir=.rsync-partial --backup-dir=into_partial -b",
+    "-a --delay-updates --backup-dir=into_partial -b",
+];
+
 const DESTINATIONS: [&str; 6] = ["", "docs/", "a/", "a/docs/", ".rsync-partial/", "report.doc"];
 
 fn options() -> Vec<String> {
@@ -157,7 +167,15 @@ struct Push {
     sources: &'static [&'static str],
     destination: &'static str,
     is_fresh: bool,
+    module: &'static str,
 }
+
+/// The names of the module, with what `rsyncd.conf` says of each.
+const MODULES: [(&str, &str); 3] = [
+    ("data", ""),
+    ("unmunged", "munge symlinks = no"),
+    ("filtered", "munge symlinks = no\n    filter = + .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~"),
+];
 
 fn pushes() -> Vec<Push> {
     let options = options();
@@ -166,11 +184,17 @@ fn pushes() -> Vec<Push> {
         sources: SOURCES[number % SOURCES.len()],
         destination: "",
         is_fresh: true,
+        module: MODULES[number / 2 % MODULES.len()].0,
     };
     let base = || "-a".to_string();
+    // First what the sample must not miss: links that come with the push, through each of the modules.
+    let mut all: Vec<Push> = Vec::new();
+    for options in LINKED {
+        let options: Vec<String> = options.split(' ').map(String::from).collect();
+        all.extend(MODULES.map(|(module, _)| Push { module, ..one(options.clone(), 6) }));
+    }
     // With the sources that collide, then without -a with others.
-    let mut all: Vec<Push> = options.iter().map(|option| one(vec![base(), option.clone()], 2)).collect();
-    all.extend(options.iter().enumerate().map(|(n, option)| one(vec!["-rI".into(), option.clone()], n)));
+    all.extend(options.iter().map(|option| one(vec![base(), option.clone()], 2)));
     let writing = writing();
     for (number, first) in writing.iter().enumerate() {
         let pair = |second: &String| one(vec![base(), first.clone(), second.clone()], 2);
@@ -189,6 +213,7 @@ fn pushes() -> Vec<Push> {
             sources: random.of(&SOURCES).expect("one"),
             destination: if random.once_in(2) { "" } else { random.of(&DESTINATIONS).expect("one") },
             is_fresh: random.once_in(3),
+            module: random.of(&MODULES).expect("one").0,
         });
     }
     all
@@ -331,6 +356,9 @@ fn fill_source(source: &Path) {
         fs::hard_link(source.join("links").join(from), source.join("links").join(to)).expect("a hard link");
     }
     symlink("docs", source.join("links/.rsync-partial")).expect("a link");
+    symlink("../a/docs", source.join("links/docs/.rsync-partial")).expect("a link");
+    symlink("../a/docs", source.join("links/docs/.~tmp~")).expect("a link");
+    symlink("docs/.rsync-partial", source.join("links/into_partial")).expect("a link");
     symlink("../docs/report.doc", source.join("links/a/report.doc")).expect("a link");
     fs::write(source.join("list"), "report.doc\ndocs/report.doc\na\n").expect("a list");
 }
@@ -344,10 +372,13 @@ impl<'a> Bench<'a> {
         let command = program(module).replace(BINARY, &gate);
         let account = if is_root() { "uid = root\ngid = root\n" } else { "" };
         // Without post-xfer, which would take a snapshot for each push.
-        module.write_rsyncd_conf(&format!(
-            "use chroot = no\n{account}[data]\npath = {}\nread only = no\npre-xfer exec = {command} pre-xfer\n",
-            module.latest.display()
-        ));
+        let sections = MODULES.map(|(name, settings)| {
+            let path = module.latest.display();
+            format!(
+                "[{name}]\n    path = {path}\n    read only = no\n    pre-xfer exec = {command} pre-xfer\n    {settings}\n"
+            )
+        });
+        module.write_rsyncd_conf(&format!("use chroot = no\n{account}{}", sections.concat()));
         let pristine = module.directory.join("pristine");
         let copy = Run::of(tool("cp").arg("-a").arg(&module.latest).arg(&pristine));
         copy.exits(&[0]);
@@ -409,7 +440,7 @@ impl<'a> Bench<'a> {
         command.args(["--signal=KILL", LONGEST_PUSH, "rsync", "--timeout=20"]).stdin(Stdio::null());
         command.args(push.options.iter().map(fill));
         command.args(push.sources.iter().map(|source| self.source.join(source)));
-        command.arg(self.daemon.url(&format!("data/{}", push.destination)));
+        command.arg(self.daemon.url(&format!("{}/{}", push.module, push.destination)));
         let run = Run::of(&mut command);
         self.killed += usize::from(run.signal().is_some() || run.code() == Some(137));
         self.turned_away += usize::from(run.stderr().contains("pre-xfer exec returned failure"));
@@ -491,5 +522,6 @@ fn no_option_of_a_stock_client_rewrites_a_snapshot() {
 }
 
 fn tell(push: &Push) -> String {
-    format!("rsync {} {} data/{}", push.options.join(" "), push.sources.join(" "), push.destination)
+    let (options, sources) = (push.options.join(" "), push.sources.join(" "));
+    format!("rsync {options} {sources} {}/{}", push.module, push.destination)
 }

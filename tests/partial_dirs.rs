@@ -5,8 +5,9 @@ mod support;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
+use std::process::Stdio;
 
-use support::daemon::{Daemon, GOOD, source};
+use support::daemon::{Daemon, GOOD, client, source};
 use support::module::Module;
 use support::{fingerprint, have, tree};
 
@@ -150,4 +151,103 @@ fn a_link_in_the_place_of_a_partial_directory_is_not_followed() {
     let told = "the symbolic link .rsync-partial would lead rsync to files that snapshots share";
     let run = daemon.push(&source, "data", &["--partial-dir=.rsync-partial"]).says(told);
     assert!(!run.succeeded(), "{run}");
+}
+
+/// What a client sends that brings the link and the partial directory in one push.
+fn links(module: &Module) -> PathBuf {
+    let source = module.directory.join("links");
+    fs::create_dir_all(&source).expect("a directory");
+    for name in [".rsync-partial", ".~tmp~"] {
+        symlink("documents", source.join(name)).expect("a link");
+    }
+    tree::write(&source.join("report"), "REWRITTEN");
+    source
+}
+
+#[test]
+fn a_link_that_comes_with_the_push_is_not_followed() {
+    let Some((module, source)) = paired() else { return };
+    if !support::root() {
+        return;
+    }
+    let daemon = Daemon::of_pair(&module);
+    daemon.push(&source, "data", &[]).exits(&[0]);
+    daemon.await_last_hook(1);
+    drop(daemon);
+    let snapshot = module.snapshots().remove(0);
+    let history = fingerprint::of(&module.snapshot(&snapshot));
+    let report = fs::read(module.latest.join("documents/report")).expect("a file");
+    let links = links(&module);
+    let filter = "filter = + .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~";
+    for (settings, is_let_in) in [
+        ("use chroot = yes", false),
+        ("munge symlinks = no", false),
+        ("munge symlinks = yes", true),
+        (&format!("use chroot = yes\n    {filter}"), true),
+        (&format!("munge symlinks = no\n    {filter}"), true),
+    ] {
+        let section = Daemon::pair_section(&module, "data", &module.latest, settings);
+        let daemon = Daemon::start(&module, &section);
+        for option in ["--partial-dir=.rsync-partial", "--delay-updates"] {
+            let run = daemon.push(&links, "data", &[option]);
+            let refused = format!("{run}").contains("could follow a symbolic link");
+            assert_eq!(refused, !is_let_in, "{settings}: {option}: {run}");
+            for name in [".rsync-partial", ".~tmp~", "report"] {
+                let _ = fs::remove_file(module.latest.join(name));
+            }
+        }
+        let backups = ["--partial-dir=.rsync-partial", "--backup", "--backup-dir=old"];
+        let run = daemon.push(&source, "data", &backups);
+        assert_eq!(run.succeeded(), settings == "munge symlinks = yes", "{settings}: {run}");
+        assert_eq!(fs::read(module.latest.join("documents/report")).expect("a file"), report);
+        fingerprint::assert_equal(&history, &fingerprint::of(&module.snapshot(&snapshot)), settings);
+    }
+}
+
+#[test]
+fn an_interrupted_file_is_continued_where_the_filter_admits_no_links() {
+    let Some((module, _)) = paired() else { return };
+    if !support::root() {
+        return;
+    }
+    let source = module.directory.join("large");
+    fs::create_dir(&source).expect("a directory");
+    let content: Vec<u8> =
+        (0..3_000_000_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    fs::write(source.join("large"), &content).expect("a file");
+    for (option, name) in [("--partial-dir=.rsync-partial", ".rsync-partial"), ("--delay-updates", ".~tmp~")]
+    {
+        let section = Daemon::pair_section(
+            &module,
+            "data",
+            &module.latest,
+            "use chroot = yes\n    filter = + .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~",
+        );
+        let daemon = Daemon::start(&module, &section);
+        // It is killed when some of the file has arrived under its temporary name.
+        let has_begun = || {
+            let names = support::module::names_in(&module.latest);
+            names.iter().any(|name| {
+                name.starts_with(".large.")
+                    && fs::metadata(module.latest.join(name)).is_ok_and(|file| file.len() > 300_000)
+            })
+        };
+        let slow = ["--archive", "--whole-file", "--bwlimit=500", option];
+        let mut client = client()
+            .args(slow)
+            .arg(format!("{}/", source.display()))
+            .arg(daemon.url("data/"))
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a client");
+        support::time::wait_until("a part of it has arrived", has_begun);
+        client.kill().expect("killed");
+        client.wait().expect("its end");
+        let partial = module.latest.join(name).join("large");
+        support::time::wait_until("the part is kept", || partial.exists());
+        let run = daemon.push(&source, "data", &["--stats", "--no-whole-file", option]).exits(&[0]);
+        assert!(!run.stdout().contains("Matched data: 0 bytes"), "{run}");
+        assert!(fs::read(module.latest.join("large")).expect("a file") == content && !partial.exists());
+        fs::remove_file(module.latest.join("large")).expect("removed");
+    }
 }

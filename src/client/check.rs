@@ -185,7 +185,7 @@ fn check_daemon(job: &Job, findings: &mut Findings) {
     let message = match ask_hook(&mut connection, findings) {
         true => "the hook turns away what would write into files of snapshots",
         false => {
-            "not known: without pre-xfer, see to it that the module has `refuse options = inplace append* write-devices`"
+            "not known: without pre-xfer, see to it that the module has `refuse options = inplace append* write-devices partial-dir delay-updates`"
         }
     };
     findings.add(Exit::Done, "history", message);

@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::check::{Finding, Level};
+use crate::config::partial_links::{follows_links, remedy};
 use crate::config::rsyncd_conf::{Module, RsyncdConf};
 use crate::config::settings::{Settings, Source};
 use crate::config::target::Target;
@@ -20,7 +21,8 @@ const GATE_COMMAND: &str = "pre-xfer";
 const PROGRAM: &str = "rsyncd-snapshot";
 
 /// Options with which a client rewrites files in place, and with them every snapshot that shares them.
-const REWRITING: [&str; 4] = ["inplace", "append", "append-verify", "write-devices"];
+const REWRITING: [&str; 6] =
+    ["inplace", "append", "append-verify", "write-devices", "partial-dir", "delay-updates"];
 
 /// Findings about the policy file itself.
 pub fn policy(settings: &Settings) -> Option<Vec<Finding>> {
@@ -70,6 +72,7 @@ pub fn module(conf: &RsyncdConf, name: &[u8], target: &Target) -> Vec<Finding> {
         ));
     }
     findings.extend(pair(module));
+    findings.extend(partial_dirs_refused(module, target));
     findings.extend(writers_into(conf, &target.root_path, name));
     findings.extend(unguarded(conf, target, name));
     findings
@@ -107,6 +110,19 @@ fn pair(module: &Module) -> Option<Finding> {
         }
         _ => None,
     }
+}
+
+/// Where pre-xfer turns partial directories away, the line that lets it admit them.
+fn partial_dirs_refused(module: &Module, target: &Target) -> Option<Finding> {
+    let dirs = &target.policy.partial_dirs;
+    let are_refused = module.runs_us(GATE) && is_writable(module) && follows_links(module, dirs);
+    are_refused.then(|| {
+        let message = format!(
+            "pushes with --partial-dir or --delay-updates are turned away: a symbolic link that a client sends could lead them to files that snapshots share; `{}` in rsyncd.conf lets them in",
+            remedy(dirs)
+        );
+        Finding::new(Level::Ok, message)
+    })
 }
 
 /// The rewriting options that the module does not refuse.

@@ -2,8 +2,6 @@
 //!
 //! rsyncd sends what a failing pre-xfer prints to the client. So it fails only to turn a client away, with one sentence for it.
 
-use std::path::Path;
-
 use super::{Context, inquiry, print};
 use crate::clock::Clock;
 use crate::config::arguments::Arguments;
@@ -34,10 +32,11 @@ pub fn run(context: &Context) -> Result<Exit> {
         client: connection.client.clone(),
         pid,
     };
-    let target = match Target::of_module(&context.settings, connection.module_name, &connection.module_path) {
-        Ok(target) => target,
-        Err(error) => return without_target(&connection.module_path, &applicant, &error),
-    };
+    let target =
+        match Target::of_module(&context.settings, connection.module_name.clone(), &connection.module_path) {
+            Ok(target) => target,
+            Err(error) => return without_target(context, &connection, &applicant, &error),
+        };
     context.set_level(&target);
     confine::to([&target], context.reach);
     let label = target.label();
@@ -66,8 +65,14 @@ fn forbidden(context: &Context, connection: &Connection, arguments: &Arguments) 
 }
 
 /// Where even the snapshot root is unknown, what rewrites files may rewrite snapshots.
-fn without_target(module_path: &Path, applicant: &Applicant, error: &Error) -> Result<Exit> {
-    match refused_without_target(module_path, applicant) {
+fn without_target(
+    context: &Context,
+    connection: &Connection,
+    applicant: &Applicant,
+    error: &Error,
+) -> Result<Exit> {
+    let name = connection.module_name.as_deref();
+    match refused_without_target(&connection.module_path, &context.settings, name, applicant) {
         Some(why) => turn_away("a module that cannot be used", applicant, &why),
         None => Ok(let_in(error)),
     }

@@ -5,7 +5,7 @@
 //! needs to know groups, or a value that rsync would not understand, forbids nothing here.
 
 use super::arguments::{Arguments, OptionName};
-use super::rsyncd_conf::Module;
+use super::rsyncd_conf::{Module, read_bool};
 use crate::decide::verdict::Forbidden;
 
 /// What forbids the push of `user` with these arguments, if anything surely does.
@@ -41,17 +41,6 @@ fn is_read_only(module: &Module, user: &[u8]) -> Option<bool> {
         };
     }
     None
-}
-
-fn read_bool(value: &[u8]) -> Option<bool> {
-    let is = |words: &[&str]| words.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()));
-    if is(&["yes", "true", "1"]) {
-        Some(true)
-    } else if is(&["no", "false", "0"]) {
-        Some(false)
-    } else {
-        None
-    }
 }
 
 /// rsync splits at blanks and commas, or at commas alone if the value begins with one.

@@ -8,6 +8,7 @@ pub mod arguments;
 pub mod environment;
 pub mod forbidden;
 pub mod import;
+pub mod partial_links;
 pub mod policy_file;
 mod policy_syntax;
 mod policy_value;

@@ -124,6 +124,18 @@ impl Module {
     }
 }
 
+/// A value of yes or no as rsync reads it; none for one that it does not understand.
+pub(super) fn read_bool(value: &[u8]) -> Option<bool> {
+    let is = |words: &[&str]| words.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()));
+    if is(&["yes", "true", "1"]) {
+        Some(true)
+    } else if is(&["no", "false", "0"]) {
+        Some(false)
+    } else {
+        None
+    }
+}
+
 impl RsyncdConf {
     /// Reads `file` and everything that it includes.
     pub fn read(file: &Path) -> Result<Self, Error> {

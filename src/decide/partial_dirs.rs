@@ -60,6 +60,15 @@ impl PartialDirs {
         self.0.iter().flatten().any(|component| component == name)
     }
 
+    /// The components of all names, each once: rsync would follow a link in place of any of them.
+    pub fn components(&self) -> Vec<String> {
+        let text = |component: &Vec<u8>| String::from_utf8_lossy(component).into_owned();
+        let mut all: Vec<String> = self.0.iter().flatten().map(text).collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
     /// The names, as a record keeps them.
     pub fn names(&self) -> Vec<String> {
         let text = |names: &Vec<Vec<u8>>| String::from_utf8_lossy(&names.join(&b'/')).into_owned();

@@ -36,9 +36,34 @@ pub fn partial_dir_refusal(arguments: &Arguments, accepted: &PartialDirs) -> Opt
     ))
 }
 
+/// The sentence for a client that names a partial directory where rsync would follow a symbolic link
+/// of that name, which the same push may bring.
+pub fn link_refusal(arguments: &Arguments) -> String {
+    format!(
+        "with {} rsync could follow a symbolic link to files that snapshots share; please drop the option (to the administrator: `rsyncd-snapshot check` names the line that allows it)",
+        partial_option(arguments)
+    )
+}
+
+/// The sentence for a client that names a partial directory and one for backups where links are
+/// followed: such a link would move files that snapshots share to where rsync writes in place.
+pub fn backup_link_refusal(arguments: &Arguments) -> Option<String> {
+    let has_backups = !arguments.values("backup-dir").is_empty();
+    has_backups.then(|| {
+        format!(
+            "with --backup-dir and {} rsync could write into files that snapshots share; please drop one of them",
+            partial_option(arguments)
+        )
+    })
+}
+
+fn partial_option(arguments: &Arguments) -> &'static str {
+    if arguments.values("partial-dir").is_empty() { "--delay-updates" } else { "--partial-dir" }
+}
+
 /// The sentence for a client whose push could go on in place with a file that is there, of which `found` tells.
 pub fn leftover_refusal(arguments: &Arguments, found: &Found) -> Option<String> {
-    let option = if arguments.values("partial-dir").is_empty() { "--delay-updates" } else { "--partial-dir" };
+    let option = partial_option(arguments);
     let what = match found {
         Found::Nothing => return None,
         Found::File(path) => format!("rsync would write into {}, which snapshots may share", escape(path)),

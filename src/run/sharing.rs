@@ -13,12 +13,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Applicant;
+use crate::config::arguments::Arguments;
+use crate::config::partial_links::{follows_links, munges_links};
 use crate::config::settings::Settings;
 use crate::config::target::Target;
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
 use crate::decide::partial_dirs::{Found, PartialDirs};
-use crate::decide::refusal::{Sharing, in_place_refusal, leftover_refusal, partial_dir_refusal};
+use crate::decide::refusal::{
+    Sharing, backup_link_refusal, in_place_refusal, leftover_refusal, link_refusal, partial_dir_refusal,
+};
 use crate::store::catalog::{Catalog, names_in};
 use crate::store::registration::Registration;
 use crate::store::retire;
@@ -74,6 +78,9 @@ pub(super) fn refused(
         return None;
     }
     let dirs = &policy.partial_dirs;
+    if let Some(why) = refused_for_links(settings, target.name.as_deref(), arguments, dirs) {
+        return Some(why);
+    }
     let found =
         looks.partial_dirs.get_or_init(|| look_below(target, applicant, Writable::InPartialDirs(dirs)));
     let is_vouched_for =
@@ -81,14 +88,39 @@ pub(super) fn refused(
     if is_vouched_for { None } else { leftover_refusal(arguments, found) }
 }
 
+/// The sentence for a client whose own symbolic links rsync could follow to a partial directory. A
+/// module that is not in `rsyncd.conf` as we see it may be one of those.
+fn refused_for_links(
+    settings: &Settings,
+    name: Option<&[u8]>,
+    arguments: &Arguments,
+    dirs: &PartialDirs,
+) -> Option<String> {
+    let conf = settings.rsyncd().ok();
+    let module = conf.as_ref().zip(name).and_then(|(conf, name)| conf.module(name));
+    match module {
+        Some(module) if munges_links(module) => None,
+        Some(module) if !follows_links(module, dirs) => backup_link_refusal(arguments),
+        _ => Some(link_refusal(arguments)),
+    }
+}
+
 /// The same where the module's root is not even known.
-pub fn refused_without_target(module_path: &Path, applicant: &Applicant) -> Option<String> {
+pub fn refused_without_target(
+    module_path: &Path,
+    settings: &Settings,
+    name: Option<&[u8]>,
+    applicant: &Applicant,
+) -> Option<String> {
     let arguments = &applicant.arguments;
     let dirs = PartialDirs::default();
     let refusal =
         partial_dir_refusal(arguments, &dirs).or_else(|| in_place_refusal(arguments, &[], Sharing::Unknown));
     if refusal.is_some() || arguments.partial_dirs.is_empty() {
         return refusal;
+    }
+    if let Some(why) = refused_for_links(settings, name, arguments, &dirs) {
+        return Some(why);
     }
     let found = File::open(module_path).map_or(Found::Unknown, |module| {
         let deadline = Instant::now() + LOOK;

@@ -77,7 +77,7 @@ impl Module {
     pub(crate) fn rsyncd_conf_section(&self, name: &str, path: &Path) -> String {
         format!(
             "[{name}]\npath = {}\nread only = no\nuse chroot = no\n\
-             refuse options = inplace append* write-devices\npost-xfer exec = {BINARY}\n",
+             refuse options = inplace append* write-devices partial-dir delay-updates\npost-xfer exec = {BINARY}\n",
             path.display()
         )
     }

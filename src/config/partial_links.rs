@@ -1,0 +1,122 @@
+//! Whether a client's own symbolic link could lead rsync from a partial directory to other files.
+//!
+//! In one push a client can send a link `.rsync-partial -> docs` and use that partial directory:
+//! rsync 3.2.7 and 3.5.0 follow it and write into files of `docs`, which snapshots share. pre-xfer
+//! sees only links that were there before the push. Two settings of rsyncd exclude it: links are
+//! munged, or the module's filter admits directories of these names and nothing else.
+
+use super::rsyncd_conf::{Module, read_bool};
+use crate::decide::partial_dirs::PartialDirs;
+
+/// Whether rsyncd would follow a client's link in the place of one of these partial directories.
+pub fn follows_links(module: &Module, dirs: &PartialDirs) -> bool {
+    !munges_links(module) && !filter_excludes_links(module.get("filter").unwrap_or_default(), dirs)
+}
+
+/// The line for `rsyncd.conf` that excludes such links.
+pub fn remedy(dirs: &PartialDirs) -> String {
+    let names = dirs.components();
+    if !names.iter().all(|name| is_plain(name)) {
+        return "munge symlinks = yes".to_string();
+    }
+    let rules: Vec<String> = names.iter().map(|name| format!("+ {name}/ - {name}")).collect();
+    format!("filter = {}", rules.join(" "))
+}
+
+/// Whether a rule of a filter can hold the name as it is.
+fn is_plain(name: &str) -> bool {
+    !name.contains(|letter: char| letter.is_ascii_whitespace() || "*?[\\".contains(letter))
+}
+
+/// Whether rsyncd makes each link that a client sends one that leads nowhere. By default it does so
+/// only where it does not change its root directory. Where `use chroot` is not given, it depends on the daemon's rights, so that does not count.
+pub fn munges_links(module: &Module) -> bool {
+    match module.get("munge symlinks").and_then(read_bool) {
+        Some(munges) => munges,
+        None => module.get("use chroot").and_then(read_bool) == Some(false),
+    }
+}
+
+/// Whether each name's two rules come first: `+ NAME/`, then `- NAME`. rsync reads `filter` before
+/// the other lists, and the first rule that matches a name counts. Any rule between them but an
+/// exclusion could admit a link, and what is not understood counts as such a rule.
+fn filter_excludes_links(filter: &[u8], dirs: &PartialDirs) -> bool {
+    let mut words = filter.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let mut missing = dirs.components();
+    if !missing.iter().all(|name| is_plain(name)) {
+        return false;
+    }
+    while let (false, Some(rule), Some(pattern)) = (missing.is_empty(), words.next(), words.next()) {
+        let pattern = String::from_utf8_lossy(pattern);
+        match rule {
+            b"+" if missing.iter().any(|name| *pattern == format!("{name}/")) => {}
+            b"-" => missing.retain(|name| *pattern != **name),
+            _ => return false,
+        }
+    }
+    missing.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::rsyncd_conf::RsyncdConf;
+
+    fn follows(parameters: &str, names: &[&str]) -> bool {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("rsyncd.conf");
+        std::fs::write(&file, format!("[m]\npath = /m\n{parameters}\n")).expect("written");
+        let conf = RsyncdConf::read(&file).expect("read");
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        follows_links(conf.module(b"m").expect("the module"), &PartialDirs::listed(&names))
+    }
+
+    #[test]
+    fn munged_links_lead_nowhere() {
+        for (parameters, expected) in [
+            ("", true),
+            ("use chroot = yes", true),
+            ("use chroot = no", false),
+            ("use chroot = no\nmunge symlinks = no", true),
+            ("munge symlinks = yes", false),
+            ("munge symlinks = maybe", true),
+        ] {
+            assert_eq!(follows(parameters, &[]), expected, "{parameters}");
+        }
+    }
+
+    #[test]
+    fn a_filter_admits_directories_only_if_its_first_rules_say_so() {
+        let ours = "+ .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~";
+        for (filter, names, expected) in [
+            (ours, &[][..], false),
+            ("- *.o + .~tmp~/ - .~tmp~ + .rsync-partial/ - .rsync-partial + *", &[], false),
+            ("- .rsync-partial - .~tmp~", &[], false),
+            ("+ .rsync-partial - .rsync-partial + .~tmp~/ - .~tmp~", &[], true),
+            ("+ * + .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~", &[], true),
+            ("+ .rsync-partial/ - .rsync-partial", &[], true),
+            ("+ .rsync-partial/ + .~tmp~/", &[], true),
+            ("merge /etc/rules", &[], true),
+            (ours, &["a/parts"], true),
+            (
+                "+ .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~ + a/ - a + parts/ - parts",
+                &["a/parts"],
+                false,
+            ),
+        ] {
+            assert_eq!(follows(&format!("filter = {filter}"), names), expected, "{filter}");
+        }
+    }
+
+    #[test]
+    fn the_line_to_add_is_one_that_is_understood() {
+        for names in [&["a/parts", "parts"][..], &["a b"], &["[a]"], &[]] {
+            let listed: Vec<String> = names.iter().map(ToString::to_string).collect();
+            assert!(!follows(&remedy(&PartialDirs::listed(&listed)), names), "{names:?}");
+        }
+        assert_eq!(
+            remedy(&PartialDirs::default()),
+            "filter = + .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~"
+        );
+    }
+}
