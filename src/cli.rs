@@ -150,6 +150,9 @@ enum Command {
         /// Files in snapshots are to be as they are now, though they have been altered
         #[arg(long, conflicts_with = "torn")]
         damage: bool,
+        /// Pushes whose processes cannot be seen from here, as of a container that was removed, have ended
+        #[arg(long, conflicts_with_all = ["torn", "damage"])]
+        unseen: bool,
     },
     /// Health for monitoring, and a doctor for rsyncd.conf and policy
     Check {
@@ -305,6 +308,9 @@ fn dispatch(command: Option<Command>, context: &command::Context) -> Result<u8, 
         }
         Some(Command::Release { modules, damage: true, .. }) => {
             command::pin::release_damage(context, modules.module.as_deref())?
+        }
+        Some(Command::Release { modules, unseen: true, .. }) => {
+            command::pin::release_unseen(context, modules.module.as_deref())?
         }
         Some(Command::Release { modules, torn, .. }) => {
             command::pin::release(context, modules.module.as_deref(), torn)?

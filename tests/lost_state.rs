@@ -41,6 +41,32 @@ fn a_missing_state_pauses_expiry_and_keeps_pins() {
 }
 
 #[test]
+fn a_root_that_lost_state_and_records_is_no_new_one() {
+    for left in [&["pins.toml"][..], &["index"], &["inodes"]] {
+        let module = simulated();
+        let pinned = push(&module, "0");
+        Server::run(&module, &["pin", "data", &pinned]).exits(&[0]);
+        let second = push(&module, "1");
+        fs::remove_file(module.private("state.toml")).expect("removed");
+        fs::remove_dir_all(module.private("records")).expect("removed");
+        for other in ["pins.toml", "index", "inodes"] {
+            let path = module.private(other);
+            match path.is_dir() {
+                _ if left.contains(&other) => {}
+                true => fs::remove_dir_all(&path).expect("removed"),
+                false => fs::remove_file(&path).expect("removed"),
+            }
+        }
+        Server::run(&module, &["check", "data"]).exits(&[1, 2]);
+        tree::write(&module.latest.join("file"), "2");
+        module.pass(1);
+        module.run().exits(&[0, 4]);
+        Server::run(&module, &["check", "data"]).says("it was missing");
+        assert!(module.snapshots().contains(&pinned) && module.snapshots().contains(&second), "{left:?}");
+    }
+}
+
+#[test]
 fn a_new_root_has_lost_nothing() {
     let module = simulated();
     push(&module, "0");

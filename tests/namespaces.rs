@@ -232,6 +232,20 @@ fn a_killed_containers_push_is_unknown_to_its_successor_until_it_expires() {
 }
 
 #[test]
+fn a_removed_containers_push_is_ended_by_command() {
+    let Some(module) = contained() else { return };
+    let container = Container::start(&module);
+    let mut push = container.push_slowly(&module, "one");
+    let left = entry(&module);
+    let _pinned = container.kill();
+    let _ = push.wait();
+    let release = |words: &str| elsewhere(&module, &["release", "data", "--unseen"]).exits(&[0]).says(words);
+    release("1 push counts as ended");
+    assert!(!left.exists() && module.is_marked("torn"), "{:?}", module.state());
+    release("no push");
+}
+
+#[test]
 fn a_process_is_found_through_another_time_namespace() {
     let Some(module) = contained() else { return };
     let shifted = [&NAMESPACE[..], &["--time", "--boottime", "100000"]].concat();

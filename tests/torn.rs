@@ -50,7 +50,12 @@ fn the_policy_says_which_statuses_earn_which_grade() {
     let partial = module.snapshots().pop().expect("a snapshot");
     assert!(partial.ends_with("-partial"), "{partial}");
     module.assert_equals_module(&partial);
-    assert_eq!(module.list()[2]["grade"], "partial");
+    let listed = module.list();
+    assert_eq!(listed[2]["grade"], "partial");
+    assert_eq!(listed[2]["because"], "the transfer ended with status 12");
+    assert!(listed[1]["because"].is_null() && listed[2]["undated"].is_null(), "{listed:?}");
+    let told = format!("{partial}: the transfer ended with status 12");
+    module.run(&["list", "data"]).exits(&[0]).says(&told);
     assert!(module.is_marked("torn"));
     // Nothing more to show for the same failure, nor for a listing.
     module.run_hook_after(12).exits(&[0]);

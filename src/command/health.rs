@@ -130,7 +130,7 @@ fn unseen(lines: &[Line], now: DateTime<Utc>, limit: TimeDelta) -> Vec<String> {
     let describe = |line: &Line| {
         let what = if line.status.is_some() { "hook after the push" } else { "push" };
         format!(
-            "the {what} of {} (process {} of transfers/{}) began at {} and cannot be seen from here: {why}; it counts as running for {}: if it has ended, run `snapshot --due` where its daemon runs, or as root on the host of that container",
+            "the {what} of {} (process {} of transfers/{}) began at {} and cannot be seen from here: {why}; it counts as running for {}: if it has ended, run `snapshot --due` where its daemon runs, or as root on the host of that container; if that is gone, run `release --unseen`",
             line.who(),
             line.pid,
             line.file(),

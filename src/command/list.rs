@@ -6,6 +6,7 @@ use super::expired::ExpiredView;
 use super::view::ListView;
 use super::{Context, print, print_json};
 use crate::clock::Clock;
+use crate::decide::dating;
 use crate::store::catalog::Catalog;
 use crate::store::state::State;
 use crate::tell::error::Result;
@@ -34,15 +35,19 @@ pub fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Result<Exit
     let exit = context.for_each(module, |target| {
         let root = target.look_at_root()?;
         let mut catalog = Catalog::read(&root, &target.policy.time_zone)?;
+        let mut snapshots = catalog.snapshots();
         match State::read(root.private()) {
-            Ok(state) => catalog.pin(&state.pins),
+            Ok(state) => {
+                catalog.pin(&state.pins);
+                dating::mark(&mut snapshots, &state.clock_history());
+            }
             // What can be listed is listed.
             Err(error) => catalog.warnings.push(error.to_string()),
         }
         for warning in &catalog.warnings {
             log::warn!("{}: {warning}", target.label());
         }
-        let view = ListView::new(target, &catalog.items, Clock::System.now());
+        let view = ListView::new(target, &catalog.items, &snapshots, Clock::System.now());
         if !json {
             print(&view.to_text(&target.label()))?;
         }

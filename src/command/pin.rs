@@ -80,6 +80,21 @@ pub fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<
     })
 }
 
+/// Counts pushes that cannot be seen from here as ended: a container that was removed, another machine.
+///
+/// # Errors
+/// If the module, its ledger or its state cannot be used.
+pub fn release_unseen(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
+    context.change_each(module, None, |target| {
+        let said = match run::end_unseen(target, &Clock::System)? {
+            0 => "no push whose process cannot be seen from here".to_string(),
+            1 => "1 push counts as ended; `snapshot --due` takes its snapshot".to_string(),
+            count => format!("{count} pushes count as ended; `snapshot --due` takes their snapshot"),
+        };
+        done(target, &said)
+    })
+}
+
 /// Accepts what was altered in snapshots, and lets expiry go on.
 ///
 /// # Errors

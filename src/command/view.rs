@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::config::target::Target;
 use crate::decide::grade::Grade;
-use crate::decide::rotation::{Decision, Verdict};
+use crate::decide::rotation::{Decision, Snapshot, Verdict};
 use crate::decide::span::roughly;
 use crate::store::catalog::Item;
 use crate::store::record::{Client, Record};
@@ -100,18 +100,23 @@ struct ItemView {
     skipped_mounts: Vec<String>,
     temporaries: Option<u64>,
     pinned: Option<String>,
+    /// Why a partial one is not complete; none for those of earlier versions.
+    because: Option<String>,
+    /// Why its date is not believed.
+    undated: Option<String>,
     #[serde(skip)]
     age: String,
 }
 
 impl ListView {
-    /// The snapshots of `target` as they are at `now`.
-    pub fn new(target: &Target, items: &[Item], now: DateTime<Utc>) -> Self {
+    /// The snapshots of `target` as they are at `now`; `dated` are the same ones, with what is known
+    /// of their dates.
+    pub fn new(target: &Target, items: &[Item], dated: &[Snapshot], now: DateTime<Utc>) -> Self {
         ListView {
             module: target.name.as_deref().map(escape),
             module_path: escape_path(&target.module_path),
             snapshot_root: escape_path(&target.root_path),
-            snapshots: items.iter().map(|item| ItemView::new(item, now)).collect(),
+            snapshots: items.iter().zip(dated).map(|(item, dated)| ItemView::new(item, dated, now)).collect(),
         }
     }
 
@@ -152,12 +157,17 @@ impl ListView {
         if !self.snapshots.is_empty() {
             text += &table.to_text();
         }
+        for item in &self.snapshots {
+            for note in item.because.iter().chain(&item.undated) {
+                text += &format!("{}: {note}\n", item.name);
+            }
+        }
         text
     }
 }
 
 impl ItemView {
-    fn new(item: &Item, now: DateTime<Utc>) -> Self {
+    fn new(item: &Item, dated: &Snapshot, now: DateTime<Utc>) -> Self {
         let record = item.record.as_ref();
         let made = record.filter(|record| !record.adopted);
         ItemView {
@@ -177,6 +187,10 @@ impl ItemView {
             skipped_mounts: made.map(|record| record.skipped_mounts.clone()).unwrap_or_default(),
             temporaries: made.map(|record| record.temporaries),
             pinned: item.pin.as_ref().map(|pin| pin.reason.clone()),
+            because: made
+                .filter(|_| item.name.grade == Grade::Partial)
+                .and_then(|record| record.because.as_ref().map(ToString::to_string)),
+            undated: dated.undated.map(|why| why.to_string()),
             age: roughly(now - item.name.time),
         }
     }

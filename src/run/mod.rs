@@ -29,6 +29,7 @@ pub mod verify;
 use chrono::{DateTime, Utc};
 
 pub use admission::{Admission, Applicant, admit, note_refusal};
+pub use reap::end_unseen;
 pub use report::{Ending, Report};
 pub use request::{Asker, Request};
 pub use rotate::{Disposal, Examined, Rotated, examine, look, rotate};

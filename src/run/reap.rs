@@ -10,6 +10,8 @@
 use std::thread;
 use std::time::Duration;
 
+use chrono::TimeDelta;
+
 use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::decide::liveness::{Liveness, unseen_limit};
@@ -29,8 +31,30 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// Strikes out the entries of the dead, after the state has taken over what they leave.
 pub(super) fn reap(target: &Target, root: &SnapshotRoot, ledger: &Ledger, clock: &Clock) -> Result<()> {
+    reap_unseen_after(unseen_limit(target.policy.max_defer), target, root, ledger, clock)
+}
+
+/// Counts pushes whose processes cannot be seen from here as dead, on an administrator's word, and
+/// returns how many there were.
+///
+/// # Errors
+/// If the ledger or the state cannot be used.
+pub fn end_unseen(target: &Target, clock: &Clock) -> Result<usize> {
+    let root = target.open_root()?;
+    let ledger = target.open_ledger(&root)?;
+    let count = ledger.lines()?.iter().filter(|line| line.writes() && line.is_unseen()).count();
+    reap_unseen_after(TimeDelta::zero(), target, &root, &ledger, clock)?;
+    Ok(count)
+}
+
+fn reap_unseen_after(
+    limit: TimeDelta,
+    target: &Target,
+    root: &SnapshotRoot,
+    ledger: &Ledger,
+    clock: &Clock,
+) -> Result<()> {
     ledger.clean_up()?;
-    let limit = unseen_limit(target.policy.max_defer);
     let is_dead = |line: &Line| line.liveness(clock.now(), limit) == Liveness::Dead;
     let dead: Vec<Line> = ledger.lines()?.into_iter().filter(is_dead).collect();
     let mut torn: Vec<TornMark> = Vec::new();
@@ -107,7 +131,7 @@ fn tell(target: &Target, line: &Line) {
     let (label, who, pid) = (target.label(), line.who(), line.pid);
     if line.is_unseen() {
         log::warn!(
-            "{label}: the push of {who} (process {pid} of another machine or PID namespace) began at {}, its process cannot be seen from here, and no run of its own side has ended it since; it counts as dead now",
+            "{label}: the push of {who} (process {pid} of another machine or PID namespace) began at {}, its process cannot be seen from here, and no run of its own side has ended it; it counts as dead now",
             line.began.format("%FT%TZ")
         );
     }

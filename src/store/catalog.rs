@@ -111,10 +111,12 @@ impl Catalog {
         numbers.max().unwrap_or(0).max(recorded)
     }
 
-    /// The newest one of at least `grade`. Those dated after `now` are set apart: after a clock was
+    /// The newest one of at least `grade`: the last one that was made, whatever a wrong clock dated
+    /// it; those without a number are older. Those dated after `now` are set apart: after a clock was
     /// set back they are no measure of what changed since.
     pub fn newest(&self, grade: Grade, now: DateTime<Utc>) -> Option<&Item> {
-        self.items.iter().rfind(|item| item.name.grade >= grade && item.name.time <= now)
+        let candidates = self.items.iter().filter(|item| item.name.grade >= grade && item.name.time <= now);
+        candidates.max_by_key(|item| item.record.as_ref().and_then(|record| record.sequence))
     }
 }
 

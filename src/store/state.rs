@@ -20,6 +20,7 @@ use super::durable::{self, Place, c_name};
 use super::lock::Guard;
 use super::pin::Pins;
 use super::record::{FORMAT, first_line, to_toml};
+use super::{index_file, inodes};
 use crate::decide::brake::Brake;
 use crate::decide::clock_guard::{ClockHistory, ClockJump, Reading};
 use crate::decide::damage::Damage;
@@ -234,7 +235,7 @@ impl State {
     /// [`Error::Damaged`] if it cannot be understood.
     pub fn read(private: Place) -> Result<Self> {
         let Some(text) = durable::read(private, FILE)? else {
-            return Ok(if has_records(private)? { State::worst(private) } else { State::default() });
+            return Ok(if has_history(private)? { State::worst(private) } else { State::default() });
         };
         let path = escape_path(&private.path.join(FILE));
         let damaged = |problem| Error::Damaged { path, problem };
@@ -266,7 +267,7 @@ impl State {
                 let is_missing = !exists(private, FILE)?;
                 if is_missing && state.state_lost {
                     log::error!(
-                        "{} is missing although snapshots are recorded; nothing expires until `rotate --confirm`",
+                        "{} is missing although snapshots were made; nothing expires until `rotate --confirm`",
                         escape_path(&private.path.join(FILE))
                     );
                 }
@@ -325,17 +326,25 @@ fn exists(private: Place, file: &str) -> Result<bool> {
     }
 }
 
-/// Whether a snapshot was ever recorded here.
-fn has_records(private: Place) -> Result<bool> {
-    let path = private.path.join(RECORDS);
-    match open_directory(private.directory, &c_name(RECORDS)) {
-        Ok(records) => {
-            let names = names_in(Place { directory: records.as_fd(), path: &path })?;
-            Ok(names.iter().any(|name| name.ends_with(".toml")))
-        }
-        Err(cause) if is_gone(cause) => Ok(false),
-        Err(cause) => Err(Error::io("open", &path, cause)),
+/// Whether a snapshot was ever recorded here: the first state is there before any of these files.
+fn has_history(private: Place) -> Result<bool> {
+    if exists(private, PINS)? {
+        return Ok(true);
     }
+    for room in [RECORDS, index_file::ROOM, inodes::ROOM] {
+        let path = private.path.join(room);
+        match open_directory(private.directory, &c_name(room)) {
+            Ok(opened) => {
+                let names = names_in(Place { directory: opened.as_fd(), path: &path })?;
+                if names.iter().any(|name| !name.ends_with(".tmp")) {
+                    return Ok(true);
+                }
+            }
+            Err(cause) if is_gone(cause) => {}
+            Err(cause) => return Err(Error::io("open", &path, cause)),
+        }
+    }
+    Ok(false)
 }
 
 /// Keeps a copy of the damaged file under another name. It stays in place until the new state
