@@ -17,6 +17,7 @@ use crate::store::token::Unfinished;
 use crate::tell::error::Result;
 use crate::tell::escape::escape_path;
 use crate::tell::exit::Exit;
+use crate::tell::log::set_subject;
 
 /// Where the work is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,19 +33,23 @@ pub enum Place {
 /// Reads rsyncd's environment and runs.
 pub fn run(context: &Context, place: Place) -> Result<Exit> {
     let transfer = Transfer::from_environment()?;
+    set_subject(Some(transfer.connection.label()));
     match place {
         Place::Here => {}
         Place::Detached => detach::leave_session(),
         Place::Elsewhere => match detach::hand_over() {
             Ok(true) => return Ok(Exit::Done),
-            Ok(false) => log::error!("the process apart has failed; the hook does the work"),
-            Err(error) => log::error!("the hook does the work: {error}"),
+            Ok(false) => log::error!("the detached process has failed; the hook takes the snapshot itself"),
+            Err(error) => log::error!(
+                "the detached process could not start; the hook takes the snapshot itself: {error}"
+            ),
         },
     }
     let Connection { module_name, module_path, .. } = &transfer.connection;
     let target = Target::of_module(&context.settings, module_name.clone(), module_path)
         .inspect_err(|error| remember_failure(context, &transfer, &error.to_string()))?;
     context.set_level(&target);
+    set_subject(Some(target.label()));
     confine::to([&target], context.reach);
     let taken_over = (place == Place::Detached).then_some(detach::take_over as fn());
     after_transfer(&target, &transfer, taken_over, context, &Clock::System)

@@ -37,6 +37,7 @@ use crate::store::memory::{Failure, Work};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 use crate::tell::exit::Exit;
+use crate::tell::log::set_subject;
 
 /// What every command gets.
 pub struct Context {
@@ -131,6 +132,8 @@ impl Context {
         }
         let mut worst = Exit::Done;
         for (label, target) in targets {
+            // Who named one module knows which it is.
+            set_subject(Some(label.clone()).filter(|_| !single));
             let done = target.and_then(|target| {
                 self.set_level(&target);
                 work(&target)
@@ -144,6 +147,7 @@ impl Context {
                 }
             }
         }
+        set_subject(None);
         Ok(worst)
     }
 

@@ -16,6 +16,7 @@ use crate::run::{Admission, Applicant, admit, note_refusal, refused_without_targ
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::unescape;
 use crate::tell::exit::Exit;
+use crate::tell::log::set_subject;
 
 /// Reads rsyncd's environment, and lets the transfer in or turns it away.
 ///
@@ -34,13 +35,16 @@ pub fn run(context: &Context) -> Result<Exit> {
         client: connection.client.clone(),
         pid,
     };
+    let label = connection.label();
+    set_subject(Some(label.clone()));
     let target = match Target::of_module(&context.settings, connection.module_name, &connection.module_path) {
         Ok(target) => target,
-        Err(error) => return without_target(&connection.module_path, &applicant, &error),
+        Err(error) => return without_target(&label, &connection.module_path, &applicant, &error),
     };
     context.set_level(&target);
-    confine::to([&target], context.reach);
     let label = target.label();
+    set_subject(Some(label.clone()));
+    confine::to([&target], context.reach);
     if inquiry::is_asked(&applicant) {
         note_refusal(&target, &applicant, &Clock::System)?;
         print(&format!("{}\n", inquiry::answer(&target)))?;
@@ -53,7 +57,7 @@ pub fn run(context: &Context) -> Result<Exit> {
             log::debug!("{label}: {} of {request} by {} begins", arguments.kind, client.identity());
             Ok(Exit::Done)
         }
-        Err(error) => Ok(let_in(&error)),
+        Err(error) => Ok(let_in(&label, &applicant, &error)),
     }
 }
 
@@ -66,15 +70,20 @@ fn forbidden(context: &Context, connection: &Connection, arguments: &Arguments) 
 }
 
 /// Where even the snapshot root is unknown, what rewrites files may rewrite snapshots.
-fn without_target(module_path: &Path, applicant: &Applicant, error: &Error) -> Result<Exit> {
+fn without_target(label: &str, module_path: &Path, applicant: &Applicant, error: &Error) -> Result<Exit> {
     match refused_without_target(module_path, applicant) {
-        Some(why) => turn_away("a module that cannot be used", applicant, &why),
-        None => Ok(let_in(error)),
+        Some(why) => turn_away(label, applicant, &why),
+        None => Ok(let_in(label, applicant, error)),
     }
 }
 
-fn let_in(error: &Error) -> Exit {
-    log::error!("this transfer is not in the ledger, so its snapshot will be partial: {error}");
+/// The transfer begins all the same: what is wrong here must not cost the client its backup.
+fn let_in(label: &str, applicant: &Applicant, error: &Error) -> Exit {
+    if applicant.arguments.kind.writes() {
+        log::error!("{label}: this push is not in the ledger, so its snapshot will be partial: {error}");
+    } else {
+        log::warn!("{label}: this transfer is not in the ledger: {error}");
+    }
     Exit::Done
 }
 

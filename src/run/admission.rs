@@ -163,7 +163,10 @@ fn turn_away(
         ledger.begin(root, &entry(applicant, true, clock)?, highest_marked(root))
     };
     if let Err(error) = enter() {
-        log::error!("the refusal is not in the ledger, so the module may pass for torn: {error}");
+        log::error!(
+            "{}: the refusal is not in the ledger, so the module may pass for torn: {error}",
+            target.label()
+        );
     }
     Admission::Refused(why)
 }
