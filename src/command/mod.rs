@@ -31,11 +31,13 @@ use serde::Serialize;
 
 use crate::config::settings::Settings;
 use crate::config::target::Target;
+use crate::config::worked_on::{self, WorkedOn};
 use crate::confine::{self, Reach};
+use crate::decide::own_output::Opener;
 use crate::store::boot::BootTime;
 use crate::store::memory::{Failure, Work};
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::escape_path;
+use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
 use crate::tell::log::set_subject;
 
@@ -52,25 +54,39 @@ pub struct Context {
 }
 
 impl Context {
-    /// The module named on the command line, or all registered ones.
+    /// The module named on the command line, or all that were worked on.
     fn targets(&self, module: Option<&OsStr>) -> Result<Vec<(String, Result<Target>)>> {
-        let Some(module) = module else { return Target::all(&self.settings) };
-        let target = Target::named(&self.settings, module)?;
-        Ok(vec![(target.label(), Ok(target))])
+        if let Some(module) = module {
+            return worked_on::named(&self.settings, module);
+        }
+        let mut targets = Vec::new();
+        for found in worked_on::all(&self.settings)? {
+            match found {
+                WorkedOn::Module(label, target) => targets.push((label, target)),
+                // `check` tells why.
+                WorkedOn::Failed(label, _) => log::debug!("{label}: skipped, for it has no snapshots"),
+                WorkedOn::Unknown { name, why } => {
+                    log::info!("{}: skipped, for no push has come yet, and the module {why}", escape(&name));
+                }
+            }
+        }
+        Ok(targets)
     }
 
     /// Works on each module; one that fails does not keep the others from their turn.
     fn for_each(&self, module: Option<&OsStr>, work: impl FnMut(&Target) -> Result<Exit>) -> Result<Exit> {
-        self.work_on(self.targets(module)?, module.is_some(), work)
+        self.work_on(self.targets(module)?, module, work)
     }
 
-    /// The same for work that changes something: this process is [confined](crate::confine) to all of the modules first. A failure of
-    /// some `kind` of work is remembered: also if the module cannot even be resolved. A history that is lost is a new beginning for
-    /// a snapshot only.
+    /// The same for work that changes something: this process is [confined](crate::confine) to all of
+    /// the modules first. A failure of some `kind` of work is remembered: also if the module cannot
+    /// even be resolved. A history that is lost is a new beginning for a snapshot only. Of several
+    /// modules, one that would take snapshots of snapshots is left out.
     fn change_each(
         &self,
         module: Option<&OsStr>,
         kind: Option<Work>,
+        opener: Opener,
         work: impl FnMut(&Target) -> Result<Exit>,
     ) -> Result<Exit> {
         let unless_lost = |target: Target| match kind {
@@ -84,10 +100,24 @@ impl Context {
             },
         };
         let targets = self.targets(module).inspect_err(|error| self.remember(module, kind, error))?;
-        let targets: Vec<_> =
-            targets.into_iter().map(|(label, target)| (label, target.and_then(unless_lost))).collect();
-        confine::to(targets.iter().filter_map(|(_, target)| target.as_ref().ok()), self.reach);
-        self.work_on(targets, module.is_some(), work)
+        let mut skipped = Exit::Done;
+        let mut kept = Vec::new();
+        for (label, target) in targets {
+            let target = target.map(|target| target.opened_by(opener));
+            match target.as_ref().map_or(Ok(()), Target::check_nesting) {
+                Err(refusal) if module.is_none() => {
+                    log::warn!("{label}: skipped: {refusal}");
+                    skipped = Exit::Warnings;
+                }
+                Err(refusal) => kept.push((label, Err(refusal))),
+                Ok(()) => kept.push((label, target.and_then(unless_lost))),
+            }
+        }
+        confine::to(kept.iter().filter_map(|(_, target)| target.as_ref().ok()), self.reach);
+        if kept.is_empty() && skipped != Exit::Done {
+            return Ok(skipped);
+        }
+        Ok(self.work_on(kept, module, work)?.max(skipped))
     }
 
     /// Remembers why a module that was used before cannot be resolved.
@@ -121,12 +151,14 @@ impl Context {
     fn work_on(
         &self,
         targets: Vec<(String, Result<Target>)>,
-        single: bool,
+        module: Option<&OsStr>,
         mut work: impl FnMut(&Target) -> Result<Exit>,
     ) -> Result<Exit> {
+        // One name may stand for several directories.
+        let single = module.is_some() && targets.len() == 1;
         if targets.is_empty() {
             log::warn!(
-                "no module in {} has a registered snapshot root",
+                "no module in {} has snapshots yet, and none is remembered",
                 escape_path(&self.settings.rsyncd_conf)
             );
         }

@@ -8,7 +8,7 @@ use super::{Context, inquiry, print};
 use crate::clock::Clock;
 use crate::config::arguments::Arguments;
 use crate::config::environment::Connection;
-use crate::config::forbidden::forbids;
+use crate::config::forbidden::{forbids, is_reader};
 use crate::config::target::Target;
 use crate::confine;
 use crate::decide::verdict::Forbidden;
@@ -30,6 +30,7 @@ pub fn run(context: &Context) -> Result<Exit> {
     let arguments = Arguments::from_environment().unwrap_or_else(Arguments::unknown);
     let applicant = Applicant {
         forbidden: forbidden(context, &connection, &arguments),
+        reads_only: reads_only(context, &connection),
         arguments,
         request: connection.request.clone(),
         client: connection.client.clone(),
@@ -44,6 +45,7 @@ pub fn run(context: &Context) -> Result<Exit> {
     context.set_level(&target);
     let label = target.label();
     set_subject(Some(label.clone()));
+    let target = target.opened_by(applicant.opener());
     confine::to([&target], context.reach);
     if inquiry::is_asked(&applicant) {
         note_refusal(&target, &applicant, &Clock::System)?;
@@ -69,6 +71,14 @@ fn forbidden(context: &Context, connection: &Connection, arguments: &Arguments) 
     forbids(conf.module(name)?, &user, arguments)
 }
 
+/// Whether rsyncd.conf surely lets the client only read, whatever it wants.
+fn reads_only(context: &Context, connection: &Connection) -> bool {
+    let Connection { module_name, module_path, client, .. } = connection;
+    let (Some(name), Ok(conf)) = (module_name, context.settings.rsyncd()) else { return false };
+    let (Some(module), Some(user)) = (conf.module(name), unescape(&client.user)) else { return false };
+    is_reader(module, &user, module_path)
+}
+
 /// Where even the snapshot root is unknown, what rewrites files may rewrite snapshots.
 fn without_target(label: &str, module_path: &Path, applicant: &Applicant, error: &Error) -> Result<Exit> {
     match refused_without_target(module_path, applicant) {
@@ -79,7 +89,10 @@ fn without_target(label: &str, module_path: &Path, applicant: &Applicant, error:
 
 /// The transfer begins all the same: what is wrong here must not cost the client its backup.
 fn let_in(label: &str, applicant: &Applicant, error: &Error) -> Exit {
-    if applicant.arguments.kind.writes() {
+    if applicant.reads_only {
+        // A module that offers snapshots need not be one that they can be made of.
+        log::debug!("{label}: this transfer is not in the ledger: {error}");
+    } else if applicant.arguments.kind.writes() {
         log::error!("{label}: this push is not in the ledger, so its snapshot will be partial: {error}");
     } else {
         log::warn!("{label}: this transfer is not in the ledger: {error}");

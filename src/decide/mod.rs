@@ -17,6 +17,7 @@ pub mod guards;
 pub mod job;
 pub mod liveness;
 pub mod name;
+pub mod own_output;
 pub mod partial_dirs;
 pub mod policy;
 pub mod reason;

@@ -8,6 +8,7 @@
 //! `XDG_RUNTIME_DIR`. `RSYNCD_SNAPSHOT_STATE_DIRECTORY` and `RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY` say other
 //! places. systemd's own `STATE_DIRECTORY` does not: in a hook it would be rsync's.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File};
@@ -36,6 +37,9 @@ const PROGRAM: &str = "rsyncd-snapshot";
 pub struct Memory {
     /// The module's directory, escaped.
     pub module_path: String,
+    /// Its name, escaped, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
     /// Its snapshot root, escaped, once it was used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_root: Option<String>,
@@ -88,6 +92,7 @@ impl Memory {
     fn new(module_path: &Path) -> Self {
         Memory {
             module_path: escape_path(module_path),
+            module: None,
             snapshot_root: None,
             earlier_roots: Vec::new(),
             updated: Utc::now(),
@@ -168,21 +173,54 @@ impl Places {
         self.directories.iter().flat_map(read).filter(own).max_by_key(|memory| memory.updated)
     }
 
-    /// Every root that any module directory has had that is the same as `module_path`, above it or below it.
-    pub fn roots_reaching(&self, module_path: &Path) -> Vec<PathBuf> {
-        let mut roots = Vec::new();
+    /// All memories, by file.
+    fn files(&self) -> Vec<Memory> {
+        let mut all = Vec::new();
         for directory in &self.directories {
             for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-                let Some(file) = entry.file_name().to_str().map(str::to_string) else { continue };
-                let memory = Memory::read(directory, &file).filter(|_| file.ends_with(".toml"));
-                let Some(memory) = memory else { continue };
-                let path = path_of(&memory.module_path);
-                if path.is_some_and(|path| path.starts_with(module_path) || module_path.starts_with(path)) {
-                    roots.extend(memory.roots());
-                }
+                let name = entry.file_name();
+                let file = name.to_str().filter(|file| file.ends_with(".toml"));
+                all.extend(file.and_then(|file| Memory::read(directory, file)));
             }
         }
-        roots
+        all
+    }
+
+    /// What is remembered of each module, by path; of several memories of one the newest.
+    pub fn all(&self) -> Vec<Memory> {
+        let mut all: BTreeMap<String, Memory> = BTreeMap::new();
+        for memory in self.files() {
+            let known = all.entry(memory.module_path.clone()).or_insert_with(|| memory.clone());
+            if known.updated < memory.updated {
+                *known = memory;
+            }
+        }
+        all.into_values().collect()
+    }
+
+    /// Every root that any module has had, with the directory of that module.
+    pub fn roots_and_modules(&self) -> Vec<(PathBuf, PathBuf)> {
+        let pairs = |memory: &Memory| {
+            let module = path_of(&memory.module_path)?;
+            Some(memory.roots().map(|root| (root, module.clone())).collect::<Vec<_>>())
+        };
+        self.files().iter().filter_map(pairs).flatten().collect()
+    }
+
+    /// Every root that any module directory has had that is the same as `module_path`, above it or below it.
+    pub fn roots_reaching(&self, module_path: &Path) -> Vec<PathBuf> {
+        let overlaps = |path: &PathBuf| path.starts_with(module_path) || module_path.starts_with(path);
+        let all = self.roots_and_modules().into_iter();
+        all.filter(|(_, module)| overlaps(module)).map(|(root, _)| root).collect()
+    }
+
+    /// The files in which the module at `module_path` is remembered.
+    pub fn files_of(&self, module_path: &Path) -> Vec<PathBuf> {
+        let names = [Some(file_name(module_path)), earlier_file_name(module_path)];
+        let paths = |directory: &PathBuf| {
+            names.iter().flatten().map(|name| directory.join(name)).collect::<Vec<_>>()
+        };
+        self.directories.iter().flat_map(paths).filter(|path| path.is_file()).collect()
     }
 
     /// Where entries of the module's ledger go that its snapshot root has no room for; [`Ledger`](super::ledger::Ledger)
@@ -243,7 +281,7 @@ impl Places {
     }
 }
 
-fn path_of(escaped: &str) -> Option<PathBuf> {
+pub(crate) fn path_of(escaped: &str) -> Option<PathBuf> {
     unescape(escaped).map(|bytes| PathBuf::from(OsString::from_vec(bytes)))
 }
 

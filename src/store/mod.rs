@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod lock;
 pub mod memory;
 mod memory_name;
+pub mod nesting;
 pub mod pin;
 pub mod process;
 pub mod publish;

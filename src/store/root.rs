@@ -229,11 +229,7 @@ impl SnapshotRoot {
     }
 
     fn not_registered(&self) -> Error {
-        trust::refusal(
-            &self.path,
-            "has never been used, and the policy cannot be read".to_string(),
-            "mend the policy first: it says where snapshots belong".to_string(),
-        )
+        Error::Unregistered { path: escape_path(&self.path) }
     }
 }
 

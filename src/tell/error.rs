@@ -75,6 +75,12 @@ pub enum Error {
         /// What that means for the work that was asked for.
         consequence: &'static str,
     },
+    /// The snapshot root has never been used.
+    #[error("snapshot root {path} has never been used")]
+    Unregistered {
+        /// The root, escaped.
+        path: String,
+    },
     /// A newer version of this program wrote one of our files.
     #[error(
         "{path} was written by a newer version of rsyncd-snapshot (its format is {format}, this version \
@@ -125,7 +131,11 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Error::Io { .. } | Error::Newer { .. } | Error::Damaged { .. } => Exit::Failed,
-            Error::Environment { .. } | Error::Usage(_) | Error::Policy(_) | Error::Root { .. } => {
+            Error::Environment { .. }
+            | Error::Usage(_)
+            | Error::Policy(_)
+            | Error::Unregistered { .. }
+            | Error::Root { .. } => {
                 Exit::Usage
             }
             Error::Busy { .. } | Error::Queue { .. } => Exit::Busy,
