@@ -117,7 +117,9 @@ fn check_named(context: &Context, module: &OsStr) -> Vec<ModuleView> {
     let conf = context.settings.rsyncd().ok();
     let name = module.as_bytes();
     let refused = match worked_on::named(&context.settings, module) {
-        Ok(found) => return found.into_iter().map(|(label, target)| checked(label, target, conf.as_ref())).collect(),
+        Ok(found) => {
+            return found.into_iter().map(|(label, target)| checked(label, target, conf.as_ref())).collect();
+        }
         Err(error) => Finding::new(Level::Unknown, error.to_string()),
     };
     let whereabouts = conf.as_ref().and_then(|conf| conf.module(name)).map(Module::whereabouts);
@@ -155,9 +157,8 @@ fn check_all(context: &Context) -> Vec<ModuleView> {
             Ok(Whereabouts::Unknown { .. }) => continue,
             Err(error) => Err(error),
         };
-        let of_module = |path: PathBuf| {
-            Target::of_module(&context.settings, Some(module.name.clone()), &path)
-        };
+        let of_module =
+            |path: PathBuf| Target::of_module(&context.settings, Some(module.name.clone()), &path);
         match path.and_then(of_module) {
             Err(_) if !hooked => {}
             Ok(target) if !hooked && !target.is_registered() => {}

@@ -50,8 +50,8 @@ pub fn run(context: &Context, place: Place) -> Result<Exit> {
     let Connection { module_name, module_path, .. } = &transfer.connection;
     let target = Target::of_module(&context.settings, module_name.clone(), module_path)
         .inspect_err(|error| remember_failure(context, &transfer, &error.to_string()))?;
-    let opener = if is_reader(context, &transfer) { Opener::Reader } else { Opener::Push };
-    let target = target.opened_by(opener);
+    let is_reader = is_reader(context, &transfer) || run::is_noted_reader(&target, &transfer);
+    let target = target.opened_by(if is_reader { Opener::Reader } else { Opener::Push });
     context.set_level(&target);
     set_subject(Some(target.label()));
     confine::to([&target], context.reach);
@@ -81,7 +81,7 @@ pub fn after_transfer(
     // Where nothing can be written, nothing has to be looked at but what the other hook has noted.
     if target.opener == Opener::Reader && (!target.is_registered() || target.check_nesting().is_err()) {
         run::forget_reader(target, transfer);
-        log::debug!("{}: the module is read only, so there is nothing to do", target.label());
+        log::debug!("{}: nothing can have been written, so there is nothing to do", target.label());
         return Ok(Exit::Done);
     }
     let mut seen = look_up(target, context, transfer);
@@ -170,13 +170,10 @@ fn look_up(target: &Target, context: &Context, transfer: &Transfer) -> Seen {
 /// A module that cannot even be resolved is remembered by the path that rsyncd gave.
 fn remember_failure(context: &Context, transfer: &Transfer, message: &str) {
     let failure = Failure::now(Work::Snapshot, message.to_string());
-    let remembered = context
-        .settings
-        .memory
-        .change(&transfer.connection.module_path, |memory| {
-            memory.module = transfer.connection.module_name.as_deref().map(escape);
-            memory.failure = Some(failure.clone());
-        });
+    let remembered = context.settings.memory.change(&transfer.connection.module_path, |memory| {
+        memory.module = transfer.connection.module_name.as_deref().map(escape);
+        memory.failure = Some(failure.clone());
+    });
     if let Err(error) = remembered {
         log::debug!("{}: nothing remembered: {error}", escape_path(&transfer.connection.module_path));
     }

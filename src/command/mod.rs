@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use log::LevelFilter;
 use serde::Serialize;
 
+use crate::config::forbidden::offers_only_reading;
 use crate::config::settings::Settings;
 use crate::config::target::Target;
 use crate::config::worked_on::{self, WorkedOn};
@@ -104,7 +105,7 @@ impl Context {
         let mut kept = Vec::new();
         for (label, target) in targets {
             let target = target.map(|target| target.opened_by(opener));
-            match target.as_ref().map_or(Ok(()), Target::check_nesting) {
+            match target.as_ref().map_or(Ok(()), |target| self.check_use(target, module)) {
                 Err(refusal) if module.is_none() => {
                     log::warn!("{label}: skipped: {refusal}");
                     skipped = Exit::Warnings;
@@ -118,6 +119,26 @@ impl Context {
             return Ok(skipped);
         }
         Ok(self.work_on(kept, module, work)?.max(skipped))
+    }
+
+    /// Refuses what is no module to make snapshots of. A read-only one may be filled by something
+    /// else than a push: who means that names its directory.
+    fn check_use(&self, target: &Target, module: Option<&OsStr>) -> Result<()> {
+        target.check_nesting()?;
+        let is_by_name = module.is_some_and(|module| !module.as_bytes().starts_with(b"/"));
+        let may_register = target.opener.may_register() && is_by_name;
+        let (true, Some(name)) = (may_register, &target.name) else { return Ok(()) };
+        let conf = self.settings.rsyncd()?;
+        match conf.module(name).is_some_and(offers_only_reading) && !target.is_registered() {
+            false => Ok(()),
+            true => Err(Error::Usage(format!(
+                "module {} is read only in {}, so no snapshots are made of it; if something else than \
+                 a push fills it, name its directory: rsyncd-snapshot snapshot {}",
+                escape(name),
+                escape_path(&self.settings.rsyncd_conf),
+                escape_path(&target.module_path),
+            ))),
+        }
     }
 
     /// Remembers why a module that was used before cannot be resolved.

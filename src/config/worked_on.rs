@@ -56,7 +56,11 @@ pub fn named(settings: &Settings, argument: &OsStr) -> Result<Vec<(String, Resul
             let targets = own.filter_map(|one| one.resolve(settings, &conf)).filter_map(WorkedOn::target);
             let found: Vec<_> = targets.collect();
             // What says why the directory is not known also says what to name instead.
-            if found.is_empty() { Err(module.path().err().unwrap_or_else(|| unknown(name))) } else { Ok(found) }
+            if found.is_empty() {
+                Err(module.path().err().unwrap_or_else(|| unknown(name)))
+            } else {
+                Ok(found)
+            }
         }
     }
 }
@@ -118,8 +122,7 @@ pub fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<WorkedOn> {
     }
     let others: Vec<Remembered> =
         Remembered::all(settings).into_iter().filter(|one| !met.contains(&one.path)).collect();
-    let is_remembered =
-        |module: &Module| others.iter().any(|one| one.name.as_ref() == Some(&module.name));
+    let is_remembered = |module: &Module| others.iter().any(|one| one.name.as_ref() == Some(&module.name));
     let unknown = unknown.into_iter().filter(|(module, _)| !is_remembered(module));
     let mut found: Vec<WorkedOn> =
         unknown.map(|(module, why)| WorkedOn::Unknown { name: module.name.clone(), why }).collect();

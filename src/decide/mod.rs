@@ -23,6 +23,7 @@ pub mod policy;
 pub mod reason;
 pub mod refusal;
 pub mod replay;
+pub mod root_access;
 pub mod rotation;
 pub mod slot;
 pub mod space;

@@ -48,12 +48,10 @@ pub fn overlap(candidate: Candidate, known: &[KnownRoot], is_ours: IsOurs) -> Op
     let others = || known.iter().filter(|known| known.module != module);
     let holds = others().find(|known| known.root.starts_with(module));
     let inside = || others().find(|known| is_output(module, &known.root, is_ours));
-    let is_refused = |module: &Path| {
-        known.iter().any(|other| other.module != module && other.root.starts_with(module))
-    };
-    let is_in_the_way = |known: &&KnownRoot| {
-        is_new && root.starts_with(&known.module) && !is_refused(&known.module)
-    };
+    let is_refused =
+        |module: &Path| known.iter().any(|other| other.module != module && other.root.starts_with(module));
+    let is_in_the_way =
+        |known: &&KnownRoot| is_new && root.starts_with(&known.module) && !is_refused(&known.module);
     let root_inside = || others().find(is_in_the_way);
     holds
         .map(|known| Overlap::HoldsRoot(known.clone()))
@@ -123,11 +121,7 @@ mod tests {
             ("/b/laptop/.rsyncd-snapshot/x", "/r", Some(Overlap::InsideOutput(laptop.clone()))),
             ("/b/laptop/mine/x", "/b/laptop/mine", None),
             // A root that clients of another module could change.
-            (
-                "/b/laptop/latest/home",
-                "/b/laptop/latest",
-                Some(Overlap::RootInsideModule(laptop.clone())),
-            ),
+            ("/b/laptop/latest/home", "/b/laptop/latest", Some(Overlap::RootInsideModule(laptop.clone()))),
             ("/data/new", "/data/desk/roots", Some(Overlap::RootInsideModule(apart.clone()))),
         ] {
             let (module, root) = (Path::new(module), Path::new(root));

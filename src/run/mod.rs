@@ -33,7 +33,9 @@ pub use report::{Ending, Report};
 pub use request::{Asker, Request};
 pub use rotate::{Disposal, Examined, Rotated, examine, look, rotate};
 pub use sharing::refused_without_target;
-pub use transfer::{Ended, Seen, forget_reader, leave_to_client, look_up, release_torn, strike};
+pub use transfer::{
+    Ended, Seen, forget_reader, is_noted_reader, leave_to_client, look_up, release_torn, strike,
+};
 
 use crate::clock::Clock;
 use crate::config::target::Target;

@@ -135,15 +135,26 @@ pub fn look_up(target: &Target, settings: &Settings, transfer: &Transfer) -> Res
     }
 }
 
-/// Strikes out what was noted apart of a transfer that reads; whether there was anything.
-fn strike_reader(target: &Target, transfer: &Transfer) -> Result<bool> {
+/// What was noted apart of a transfer that reads, with the ledger that has it.
+fn reader(target: &Target, transfer: &Transfer) -> Result<Option<(Ledger, Line)>> {
     let places = target.memory.ledgers(&target.module_path);
     let (Some(pid), true) = (transfer.connection.pid, places.iter().any(|path| path.is_dir())) else {
-        return Ok(false);
+        return Ok(None);
     };
     let ledger = Ledger::apart(places)?;
-    match ledger.running(pid)?.filter(|line| !line.writes()) {
-        Some(line) => ledger.strike(&line).map(|()| true),
+    let line = ledger.running(pid)?.filter(|line| !line.writes());
+    Ok(line.map(|line| (ledger, line)))
+}
+
+/// Whether pre-xfer has noted that the transfer reads from a module without a root.
+pub fn is_noted_reader(target: &Target, transfer: &Transfer) -> bool {
+    !target.is_registered() && reader(target, transfer).is_ok_and(|found| found.is_some())
+}
+
+/// Strikes out what was noted apart of a transfer that reads; whether there was anything.
+fn strike_reader(target: &Target, transfer: &Transfer) -> Result<bool> {
+    match reader(target, transfer)? {
+        Some((ledger, line)) => ledger.strike(&line).map(|()| true),
         None => Ok(false),
     }
 }

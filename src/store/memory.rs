@@ -217,9 +217,8 @@ impl Places {
     /// The files in which the module at `module_path` is remembered.
     pub fn files_of(&self, module_path: &Path) -> Vec<PathBuf> {
         let names = [Some(file_name(module_path)), earlier_file_name(module_path)];
-        let paths = |directory: &PathBuf| {
-            names.iter().flatten().map(|name| directory.join(name)).collect::<Vec<_>>()
-        };
+        let paths =
+            |directory: &PathBuf| names.iter().flatten().map(|name| directory.join(name)).collect::<Vec<_>>();
         self.directories.iter().flat_map(paths).filter(|path| path.is_file()).collect()
     }
 

@@ -127,6 +127,22 @@ impl SnapshotRoot {
         escape_path(&self.path)
     }
 
+    /// What to say if other users than root could remove what is theirs in snapshots.
+    ///
+    /// # Errors
+    /// If a directory on the way to the root cannot be inspected.
+    pub fn open_to_users(&self) -> Result<Option<String>> {
+        let is_open = trust::is_open(&self.path, &self.directory)?;
+        let path = escape_path(&self.path);
+        Ok(is_open.then(|| {
+            format!(
+                "users who own directories in snapshots can remove files from them, since the snapshot \
+                 root lets others in: run `chmod 0700 {path}`, or if it is open on purpose (for Samba, \
+                 or a restore module with another uid) set `open_root = true` in the policy"
+            )
+        }))
+    }
+
     /// The root directory.
     pub fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()

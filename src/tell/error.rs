@@ -135,9 +135,7 @@ impl Error {
             | Error::Usage(_)
             | Error::Policy(_)
             | Error::Unregistered { .. }
-            | Error::Root { .. } => {
-                Exit::Usage
-            }
+            | Error::Root { .. } => Exit::Usage,
             Error::Busy { .. } | Error::Queue { .. } => Exit::Busy,
         }
     }
