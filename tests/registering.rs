@@ -139,7 +139,7 @@ fn a_module_that_holds_a_root_is_refused() {
 
 #[test]
 fn all_leaves_out_what_an_earlier_version_registered_and_says_why() {
-    let (module, above) = with_module_above("no");
+    let (module, _) = with_module_above("no");
     let offered = module.directory.join("offered");
     // Registered before the other one was.
     module.run(&["snapshot", "above"]).exits(&[0]);

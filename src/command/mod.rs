@@ -79,10 +79,10 @@ impl Context {
         self.work_on(self.targets(module)?, module, work)
     }
 
-    /// The same for work that changes something: this process is [confined](crate::confine) to all of
-    /// the modules first. A failure of some `kind` of work is remembered: also if the module cannot
-    /// even be resolved. A history that is lost is a new beginning for a snapshot only. Of several
-    /// modules, one that would take snapshots of snapshots is left out.
+    /// The same for work that changes something: this process is [confined](crate::confine) to all
+    /// of the modules first. A failure of some `kind` of work is remembered: also if the module
+    /// cannot even be resolved. A history that is lost is a new beginning for a snapshot only. Of
+    /// several modules, one that would take snapshots of snapshots is left out.
     fn change_each(
         &self,
         module: Option<&OsStr>,

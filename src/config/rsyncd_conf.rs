@@ -123,7 +123,8 @@ impl Module {
         Ok(Whereabouts::At(normalized(Path::new(&OsString::from_vec(expanded)))))
     }
 
-    /// Replaces the only variable that does not depend on the connection or the daemon's environment; else says why not.
+    /// Replaces the only variable that does not depend on the connection or the daemon's environment;
+    /// where there is another one, says so.
     fn expanded(&self, value: &[u8]) -> Result<Vec<u8>, String> {
         let mut expanded = Vec::new();
         let mut rest = value;

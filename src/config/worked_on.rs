@@ -32,8 +32,8 @@ pub enum WorkedOn {
     },
 }
 
-/// The module that a person named: a name in rsyncd.conf or an absolute path. One name may stand for
-/// several directories.
+/// The module that a person named: a name in rsyncd.conf or an absolute path. One name may stand
+/// for several directories.
 ///
 /// # Errors
 /// If there is no such module, or nothing is known of its directory.

@@ -139,8 +139,8 @@ pub fn admit(
     }
 }
 
-/// What cannot write needs no root. That it came is noted apart, or the hook after it could not tell
-/// it from a push.
+/// What cannot write needs no root. That it came is noted apart, or the hook after it could not
+/// tell it from a push.
 fn admit_reader(target: &Target, applicant: &Applicant, clock: &Clock) -> Result<Admission> {
     let is_ended = applicant.request == NOTHING;
     if !applicant.reads_only {

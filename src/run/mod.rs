@@ -55,8 +55,13 @@ use hold::{Hold, Released};
 /// # Errors
 /// If the work could not be done; what was already visible is untouched.
 pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> {
-    if request.opener() == Opener::Due && !target.is_registered() && target.lost_history().is_none() {
-        return Ok(Report::new(target, Ending::NotDue));
+    if request.opener() == Opener::Due && !target.is_registered() {
+        // A timer must not make the loss of a history look like a new beginning.
+        let result = target.lost_history().map_or(Ok(Report::new(target, Ending::NotDue)), Err);
+        if result.is_err() {
+            remember(target, &result);
+        }
+        return result;
     }
     let target = &target.clone().opened_by(request.opener());
     for mistake in &target.trouble {

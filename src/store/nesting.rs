@@ -1,12 +1,14 @@
 //! The registered roots that a module could get into the way of: those that this machine remembers,
 //! and those that are found on disk before a new root is registered.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::durable::c_name;
-use super::memory::Places;
+use super::durable::{Place, c_name};
+use super::memory::{Places, path_of};
 use super::registration::Registration;
 use super::root::{PRIVATE, SnapshotRoot};
 use super::trust::refusal;
@@ -14,7 +16,7 @@ use crate::decide::name::SnapshotName;
 use crate::decide::own_output::{Candidate, KnownRoot, Overlap, overlap};
 use crate::decide::zone::Zone;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape_path, unescape};
+use crate::tell::escape::escape_path;
 use crate::tree::listing::Listing;
 use crate::tree::syscalls::open_directory;
 
@@ -37,15 +39,18 @@ fn is_ours(name: &[u8]) -> bool {
 pub fn check(memory: &Places, module_path: &Path, root_path: &Path, is_new: bool) -> Result<()> {
     let candidate = Candidate { module: module_path, root: root_path, is_new };
     let found = |known: &[KnownRoot]| overlap(candidate, known, &is_ours);
-    let mut overlap = found(&remembered(memory));
+    // A new root may be in the way of any module, one in use only of those that it overlaps with.
+    let meets = |root: &Path| root.starts_with(module_path) || module_path.starts_with(root);
+    let mut overlap = found(&remembered(memory, &|root| is_new || meets(root)));
     if overlap.is_none() && is_new {
-        overlap = found(&above(module_path)).or(found(&within(module_path)?));
+        let known: Vec<KnownRoot> = above(module_path).into_iter().chain(within(module_path)?).collect();
+        overlap = found(&known);
     }
     overlap.map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, is_new)))
 }
 
-/// The roots that this machine remembers, as far as they are there.
-fn remembered(memory: &Places) -> Vec<KnownRoot> {
+/// The roots that this machine remembers and that are wanted, as far as they are there.
+fn remembered(memory: &Places, is_wanted: &dyn Fn(&Path) -> bool) -> Vec<KnownRoot> {
     let of = |(root, module): (PathBuf, PathBuf)| match SnapshotRoot::registration(&root) {
         Ok(None) => None,
         // A module may have moved since.
@@ -53,7 +58,8 @@ fn remembered(memory: &Places) -> Vec<KnownRoot> {
         // What cannot be read, or is of a newer version, is there.
         Err(_) => Some(KnownRoot { root, module }),
     };
-    memory.roots_and_modules().into_iter().filter_map(of).collect()
+    let wanted = memory.roots_and_modules().into_iter().filter(|(root, _)| is_wanted(root));
+    wanted.filter_map(of).collect()
 }
 
 /// The roots above a module that lies under a name of our making.
@@ -64,46 +70,45 @@ fn above(module_path: &Path) -> Vec<KnownRoot> {
 }
 
 fn known(root: &Path, registration: &Registration) -> Option<KnownRoot> {
-    let module = PathBuf::from(std::ffi::OsString::from_vec(unescape(&registration.path)?));
-    Some(KnownRoot { root: root.to_path_buf(), module })
+    Some(KnownRoot { root: root.to_path_buf(), module: path_of(&registration.path)? })
 }
 
 /// The first root in a module's upper directories. A copy of another machine's root is none: that
-/// one is registered for another place.
-fn within(module_path: &Path) -> Result<Vec<KnownRoot>> {
-    let failed = |path: &Path, cause| Error::io("search for snapshot roots in", path, cause);
-    let top = std::fs::File::open(module_path).map_err(|cause| Error::io("open", module_path, cause))?;
-    let mut level: Vec<(OwnedFd, PathBuf)> = vec![(top.into(), module_path.to_path_buf())];
-    let mut seen = 0;
-    for _ in 0..MAX_DEPTH {
-        let mut below = Vec::new();
-        for (directory, path) in level {
-            if let Some(found) = root_at(directory.as_fd(), &path) {
-                return Ok(vec![found]);
-            }
-            let listing = Listing::read(directory.as_fd()).map_err(|cause| failed(&path, cause))?;
-            for entry in listing.entries().iter().filter(|entry| entry.is_directory) {
-                let name = listing.name(entry);
-                if seen >= MAX_DIRECTORIES || is_ours(name.to_bytes()) {
-                    continue;
-                }
-                seen += 1;
-                // What is mounted, or cannot be entered, is no part of a snapshot.
-                let Ok(opened) = open_directory(directory.as_fd(), name) else { continue };
-                let name = std::ffi::OsString::from_vec(name.to_bytes().to_vec());
-                below.push((opened, path.join(name)));
-            }
-        }
-        level = below;
+/// one is registered for another place. What is mounted, or cannot be read, is no part of a snapshot.
+fn within(module_path: &Path) -> Result<Option<KnownRoot>> {
+    let top = File::open(module_path).map_err(|cause| Error::io("open", module_path, cause))?;
+    Ok(search(top.as_fd(), module_path, MAX_DEPTH, &mut { MAX_DIRECTORIES }))
+}
+
+/// Holds no more directories open than it goes deep.
+fn search(directory: BorrowedFd, path: &Path, depth: usize, left: &mut usize) -> Option<KnownRoot> {
+    if let Some(found) = root_at(directory, path) {
+        return Some(found);
     }
-    Ok(level.iter().find_map(|(directory, path)| root_at(directory.as_fd(), path)).into_iter().collect())
+    let mut listing = Listing::default();
+    if depth == 0 || listing.read_first(directory).is_err() {
+        return None;
+    }
+    for entry in listing.entries().iter().filter(|entry| entry.is_directory) {
+        let name = listing.name(entry);
+        if is_ours(name.to_bytes()) {
+            continue;
+        }
+        *left = left.checked_sub(1)?;
+        let Ok(below) = open_directory(directory, name) else { continue };
+        let below_path = path.join(OsStr::from_bytes(name.to_bytes()));
+        if let Some(found) = search(below.as_fd(), &below_path, depth - 1, left) {
+            return Some(found);
+        }
+    }
+    None
 }
 
 /// The root that the directory is, if it is registered for a directory in it.
 fn root_at(directory: BorrowedFd, path: &Path) -> Option<KnownRoot> {
     let private = open_directory(directory, &c_name(PRIVATE)).ok()?;
     let private_path = path.join(PRIVATE);
-    let place = super::durable::Place { directory: private.as_fd(), path: &private_path };
+    let place = Place { directory: private.as_fd(), path: &private_path };
     let found = known(path, &Registration::read(place).ok()??)?;
     (found.module.parent() == Some(path)).then_some(found)
 }

@@ -71,8 +71,8 @@ pub struct MadeWay {
     pub errors: Vec<Error>,
 }
 
-/// Removes retired snapshots whose names are wanted: a person may have made another snapshot of that
-/// name. One that can still be brought back stays, unless its grace is over: `past_grace` names those.
+/// Removes retired snapshots whose names are wanted: a person may have made another snapshot of
+/// that name. One that can still be brought back stays: `past_grace` names those that may go.
 pub fn make_way(root: &SnapshotRoot, names: &[String], past_grace: &[String]) -> Result<MadeWay> {
     let retired = retired(root)?;
     let is_in_the_way = |name: &&String| retired.contains(name);

@@ -213,8 +213,8 @@ impl Module {
         fs::write(self.private("root.toml"), text).expect("a registration");
     }
 
-    /// A snapshot-shaped directory with a file in it, as if it had been made long ago, in a root that
-    /// is in use.
+    /// A snapshot-shaped directory with a file in it, as if it had been made long ago, in a root
+    /// that is in use.
     pub(crate) fn make_old_snapshot(&self, name: &str) {
         self.register();
         let directory = self.snapshot(name);
