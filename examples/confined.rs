@@ -12,12 +12,15 @@ use std::process::Command;
 use rsyncd_snapshot::config::settings::Settings;
 use rsyncd_snapshot::config::target::Target;
 use rsyncd_snapshot::confine::{self, Reach};
+use rsyncd_snapshot::decide::own_output::Opener;
 
 fn main() {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let mut next = |what: &str| arguments.next().unwrap_or_else(|| panic!("{what} is missing"));
     let (policy, module, staging) = (next("POLICY"), next("MODULE"), next("STAGING"));
-    let target = Target::named(&Settings::read(Some(&policy), None), module.as_os_str()).expect("the module");
+    let target = Target::of_module(&Settings::read(Some(&policy), None), None, &module)
+        .expect("the module")
+        .opened_by(Opener::Push);
     confine::to([&target], Reach::Roots);
     for directory in arguments {
         for (attempt, answer) in attempts(&directory, &staging) {

@@ -188,7 +188,7 @@ struct Modules {
     /// A module's name in rsyncd.conf, or the absolute path of its directory
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     module: Option<OsString>,
-    /// Every module in rsyncd.conf whose snapshot root is registered
+    /// Every module that was worked on before
     #[arg(long)]
     all: bool,
 }
@@ -205,7 +205,7 @@ struct OptionalModules {
     /// A module's name in rsyncd.conf, or the absolute path of its directory [default: all]
     #[arg(conflicts_with = "all")]
     module: Option<OsString>,
-    /// Every registered module
+    /// Every module that was worked on before
     #[arg(long)]
     all: bool,
 }

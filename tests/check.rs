@@ -67,7 +67,7 @@ fn the_last_failure_is_remembered_until_a_run_succeeds() {
     let (module, _) = Module::with_snapshot();
     tree::set_mode(&module.root, 0o777);
     module.run_hook().exits(&[2]);
-    tree::set_mode(&module.root, 0o755);
+    tree::set_mode(&module.root, 0o700);
 
     let check = module.run(&["check", "data"]).exits(&[1, 2]);
     assert!(check.stdout().contains("writable") || check.stdout().contains("fail"), "{check}");

@@ -272,6 +272,55 @@ fn a_failure_of_the_hook_is_an_error_in_syslog() {
     assert!(messages.iter().any(|message| message.starts_with(&format!("<{}>", 3 * 8 + 3))), "{messages:?}");
 }
 
+#[test]
+fn the_journal_gets_a_failure_once() {
+    if !may_mount() {
+        return;
+    }
+    for is_journal in [true, false] {
+        let module = Module::new();
+        tree::small(&module.latest);
+        tree::set_mode(&module.root, 0o777);
+        let socket = module.directory.join("log");
+        let syslog = UnixDatagram::bind(&socket).expect("a socket");
+        syslog.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        // systemd names the device and inode of the stream; an inherited variable names another.
+        let stream = if is_journal { "$(stat -L -c %d:%i /proc/self/fd/2)" } else { "8:12345" };
+        let script = format!("ln -s '{}' /dev/log && export JOURNAL_STREAM={stream}", socket.display());
+
+        let run = hook_with_dev(&module, &script).exits(&[2]);
+
+        let messages = received(&syslog);
+        assert!(messages.iter().any(|message| message.contains("writable by others")), "{messages:?}");
+        assert_eq!(run.stderr().contains("writable by others"), !is_journal, "{run}");
+    }
+}
+
+#[test]
+fn every_line_of_the_hooks_names_the_module() {
+    let module = Module::new();
+    tree::small(&module.latest);
+    tree::set_mode(&module.root, 0o777);
+    let of_module = |run: &Run| {
+        let said = run.stderr();
+        assert!(!said.is_empty(), "{run}");
+        for line in said.lines() {
+            let line = line.strip_prefix("rsyncd-snapshot: ").expect("our name");
+            let line =
+                ["error: ", "warning: "].iter().fold(line, |line, level| line.trim_start_matches(level));
+            assert!(line.starts_with("data: "), "{line}");
+        }
+    };
+    of_module(&module.run_hook().exits(&[2]));
+    let direct: [&str; 0] = [];
+    of_module(&Run::of(&mut module.gate_through(&direct)).exits(&[0]).says("not in the ledger"));
+    let elsewhere = module.directory.join("not there");
+    let mut gate = module.gate_through(&direct);
+    of_module(&Run::of(gate.env("RSYNC_MODULE_PATH", &elsewhere)).exits(&[0]).says("not in the ledger"));
+    let mut hook = module.hook();
+    of_module(&Run::of(hook.env("RSYNC_MODULE_PATH", &elsewhere)).exits(&[1]));
+}
+
 /// All messages that wait in the socket; there is at least one.
 fn received(syslog: &UnixDatagram) -> Vec<String> {
     let mut messages = Vec::new();

@@ -91,3 +91,28 @@ fn other_files_that_vanish_cost_no_snapshot() {
         Server::run(&module, &["check", "data"]).exits(&[0, 1, 2]);
     }
 }
+
+#[test]
+fn files_of_a_newer_version_are_told_as_that_and_stay() {
+    for (file, key) in [("root.toml", "kind"), ("state.toml", "mood")] {
+        let module = simulated();
+        push(&module, "0");
+        let path = module.private(file);
+        let text = fs::read_to_string(&path).expect("ours").replacen("format = 1", "format = 2", 1);
+        // A key that this version does not know must not make it a damaged file.
+        fs::write(&path, format!("{key} = \"new\"\n{text}")).expect("written");
+        let newer = fs::read_to_string(&path).expect("ours");
+        tree::write(&module.latest.join("file"), "1");
+        module.pass(1);
+        module.run().exits(&[1]).says("newer version of rsyncd-snapshot");
+        for command in [&["check", "data"][..], &["check"], &["rotate", "data"], &["snapshot", "--all"]] {
+            let run = Server::run(&module, command);
+            assert!(!run.succeeded(), "{run}");
+            let said = run.stdout() + &run.stderr();
+            assert!(said.contains("newer version of rsyncd-snapshot"), "{file}: {run}");
+            assert!(!said.contains("disk"), "{file}: {run}");
+        }
+        assert_eq!(fs::read_to_string(&path).expect("ours"), newer, "{file}");
+        assert!(!module.private("state.toml.damaged").exists());
+    }
+}

@@ -161,7 +161,7 @@ fn only_a_run_that_makes_the_tree_safe_makes_up_for_a_failure() {
     let (module, _) = Module::with_snapshot();
     tree::set_mode(&module.root, 0o777);
     module.run_hook().exits(&[2]).says("chmod go-w");
-    tree::set_mode(&module.root, 0o755);
+    tree::set_mode(&module.root, 0o700);
     let assert_remembered = || drop(module.run(&["check", "data"]).exits(&[2]).says("the last run failed"));
     assert_remembered();
 
@@ -187,7 +187,7 @@ fn an_unchanged_run_makes_up_for_a_failure() {
         let (module, name) = Module::with_snapshot();
         tree::set_mode(&module.root, 0o777);
         module.run_hook().exits(&[2]);
-        tree::set_mode(&module.root, 0o755);
+        tree::set_mode(&module.root, 0o700);
         module.run(&["check", "data"]).exits(&[2]);
         match arguments {
             None => drop(module.expect_no_snapshot()),

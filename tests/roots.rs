@@ -35,10 +35,53 @@ fn a_root_that_others_may_write_is_refused() {
         let module = module();
         tree::set_mode(&module.root, mode);
         expect_refusal(&module, &["writable", "write"]);
-        tree::set_mode(&module.root, 0o755);
+        tree::set_mode(&module.root, 0o700);
         module.expect_snapshot();
         module.run(&["check", "data"]).exits(&[0]);
     }
+}
+
+#[test]
+fn a_root_that_users_may_enter_is_warned_about_with_the_command() {
+    if !support::root() {
+        return;
+    }
+    for (mode, group) in [(0o755, 0), (0o711, 0), (0o750, 1000)] {
+        let module = module();
+        std::os::unix::fs::chown(&module.root, None, Some(group)).expect("chown");
+        tree::set_mode(&module.root, mode);
+        let chmod = format!("chmod 0700 {}", module.root.display());
+        module.run_hook().exits(&[0]).says("data: users who own directories").says(&chmod);
+        module.run(&["check", "data"]).exits(&[1]).says(&chmod);
+
+        // A directory above that only root may enter protects the root, too.
+        tree::set_mode(&module.directory, 0o700);
+        module.run(&["check", "data"]).exits(&[0]);
+        tree::set_mode(&module.directory, 0o755);
+
+        module.write_policy("[defaults]\nopen_root = true\n");
+        module.run(&["check", "data"]).exits(&[0]);
+        tree::write(&module.latest.join("more"), "x");
+        let run = module.run_hook().exits(&[0]);
+        assert!(!run.stderr().contains("users who own"), "{run}");
+
+        module.write_policy("[defaults]\n");
+        tree::set_mode(&module.root, 0o700);
+        module.run(&["check", "data"]).exits(&[0]);
+    }
+}
+
+#[test]
+fn a_root_that_a_run_makes_is_closed_to_users() {
+    let module = module();
+    let roots = module.directory.join("roots");
+    fs::create_dir(&roots).expect("a directory");
+    tree::set_mode(&roots, 0o2755);
+    module.write_policy(&format!("[defaults]\nsnapshot_root = \"{}/{{module}}\"\n", roots.display()));
+    let mut hook = module.hook_through(&["sh", "-c", "umask 000 && exec \"$0\" \"$@\""]);
+    Run::of(&mut hook).exits(&[0]);
+    assert_eq!(fs::metadata(roots.join("data")).expect("a root").mode() & 0o777, 0o700);
+    module.run(&["check", "data"]).exits(&[0]);
 }
 
 #[test]

@@ -334,3 +334,37 @@ fn a_changed_policy_that_would_expire_most_of_the_history_waits_for_a_word() {
     module.run(&["rotate", "data"]).exits(&[0]);
     assert_eq!(module.snapshots().len(), 1);
 }
+
+// -- Names that are taken --------------------------------------------------------------------------
+
+/// [`three`], of which two are retired; one of their names is that of a snapshot made by hand.
+fn with_name_taken(more: &str) -> Module {
+    let module = three();
+    module.write_policy(&format!("{POLICY}{more}"));
+    module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
+    assert_eq!(retired(&module), OLD[..2]);
+    module.make_old_snapshot(OLD[1]);
+    fs::write(module.snapshot(OLD[1]).join("by hand"), "").expect("a file");
+    module
+}
+
+#[test]
+fn a_retired_snapshot_gives_way_to_one_made_by_hand() {
+    let module = with_name_taken("");
+    module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
+    assert_eq!(module.snapshots(), OLD[2..]);
+    assert!(module.private("expired").join(OLD[1]).join("by hand").exists(), "retired, not removed");
+}
+
+#[test]
+fn a_retired_snapshot_within_its_grace_is_kept_and_told() {
+    let module = with_name_taken("grace = \"1d\"\n");
+    let run = module.run(&["rotate", "data", "--confirm"]).exits(&[4]);
+    run.says(&format!("{} stays: a retired snapshot of that name", OLD[1])).says("rotate --purge");
+    assert_eq!(module.snapshots(), OLD[1..]);
+    assert!(!module.private("expired").join(OLD[1]).join("by hand").exists());
+    module.run(&["undelete", "data", OLD[1]]).exits(&[2]).says("move that one away first");
+    module.run(&["rotate", "data", "--purge"]).exits(&[0, 4]);
+    module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
+    assert_eq!(module.snapshots(), OLD[2..]);
+}

@@ -134,6 +134,7 @@ fn snapshots_here(context: &Context, directory: &Path) -> Result<String> {
     if let Some(mistake) = target.trouble.first() {
         return Err(Failure::Refused(mistake.clone()));
     }
+    target.check_nesting()?;
     target.look_at_root()?;
     Ok("they can be made beside the destination".into())
 }

@@ -149,6 +149,7 @@ impl Snapshots<'_> {
     pub fn check_root(&self) -> Result<()> {
         if self.job.actions.snapshot && self.is_direct() {
             let target = self.target()?;
+            target.check_nesting()?;
             if !target.root_is_to_come() {
                 target.look_at_root()?;
             }

@@ -4,12 +4,16 @@
 //! and, with [`doctor`], at the configuration.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::{Context, doctor, health, print, print_json};
-use crate::config::rsyncd_conf::RsyncdConf;
+use crate::config::forbidden::offers_only_reading;
+use crate::config::rsyncd_conf::{Module, RsyncdConf, Whereabouts};
 use crate::config::target::Target;
+use crate::config::worked_on::{self, WorkedOn};
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
 
@@ -82,7 +86,7 @@ struct View {
 /// Only if the result cannot be printed.
 pub fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Result<u8, Error> {
     let mut modules = match module {
-        Some(module) => vec![check_named(context, module)],
+        Some(module) => check_named(context, module),
         None => check_all(context),
     };
     modules.extend(doctor::policy(&context.settings).map(|findings| view("policy".to_string(), findings)));
@@ -109,15 +113,33 @@ fn to_text(view: &View) -> String {
     text
 }
 
-fn check_named(context: &Context, module: &OsStr) -> ModuleView {
-    let label = escape(std::os::unix::ffi::OsStrExt::as_bytes(module));
-    match Target::named(&context.settings, module) {
-        Ok(target) => {
-            let conf = context.settings.rsyncd();
-            view(target.label(), check_module(&target, conf.as_ref().ok()))
+fn check_named(context: &Context, module: &OsStr) -> Vec<ModuleView> {
+    let conf = context.settings.rsyncd().ok();
+    let name = module.as_bytes();
+    let refused = match worked_on::named(&context.settings, module) {
+        Ok(found) => {
+            return found.into_iter().map(|(label, target)| checked(label, target, conf.as_ref())).collect();
         }
-        Err(error) => view(label, vec![Finding::new(Level::Unknown, error.to_string())]),
+        Err(error) => Finding::new(Level::Unknown, error.to_string()),
+    };
+    let whereabouts = conf.as_ref().and_then(|conf| conf.module(name)).map(Module::whereabouts);
+    let finding = match whereabouts {
+        Some(Ok(Whereabouts::Unknown { why })) => unknown(&why),
+        _ => refused,
+    };
+    vec![view(escape(name), vec![finding])]
+}
+
+fn checked(label: String, target: Result<Target, Error>, conf: Option<&RsyncdConf>) -> ModuleView {
+    match target {
+        Ok(target) => view(label, check_module(&target, conf)),
+        Err(error) => view(label, vec![Finding::new(Level::Critical, error.to_string())]),
     }
+}
+
+/// A module of which it will be known where it is when the first push has come.
+fn unknown(why: &str) -> Finding {
+    Finding::new(Level::Ok, format!("no push has come yet, and the module {why}"))
 }
 
 fn check_all(context: &Context) -> Vec<ModuleView> {
@@ -130,18 +152,28 @@ fn check_all(context: &Context) -> Vec<ModuleView> {
     let mut modules = Vec::new();
     for module in &conf.modules {
         let hooked = module.runs_us(doctor::HOOK);
-        let label = escape(&module.name);
-        let target = module
-            .path()
-            .and_then(|path| Target::of_module(&context.settings, Some(module.name.clone()), &path));
-        match target {
-            Ok(target) if hooked || target.is_registered() => {
-                modules.push(view(label, check_module(&target, Some(&conf))));
+        let path = match module.whereabouts() {
+            Ok(Whereabouts::At(path)) => Ok(path),
+            Ok(Whereabouts::Unknown { .. }) => continue,
+            Err(error) => Err(error),
+        };
+        let of_module =
+            |path: PathBuf| Target::of_module(&context.settings, Some(module.name.clone()), &path);
+        match path.and_then(of_module) {
+            Err(_) if !hooked => {}
+            Ok(target) if !hooked && !target.is_registered() => {}
+            target => modules.push(checked(escape(&module.name), target, Some(&conf))),
+        }
+    }
+    for found in worked_on::beyond_conf(&context.settings, &conf) {
+        match found {
+            WorkedOn::Module(label, target) => modules.push(checked(label, target, Some(&conf))),
+            WorkedOn::Failed(label, target) => modules.push(checked(label, Ok(target), Some(&conf))),
+            WorkedOn::Unknown { name, why } => {
+                if conf.module(&name).is_some_and(|module| module.runs_us(doctor::HOOK)) {
+                    modules.push(view(escape(&name), vec![unknown(&why)]));
+                }
             }
-            Err(error) if hooked => {
-                modules.push(view(label, vec![Finding::new(Level::Critical, error.to_string())]));
-            }
-            _ => {}
         }
     }
     if modules.is_empty() {
@@ -156,6 +188,16 @@ fn check_all(context: &Context) -> Vec<ModuleView> {
 
 pub(super) fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let module = conf.zip(target.name.as_deref()).and_then(|(conf, name)| conf.module(name));
+    let only_reads = module.is_some_and(offers_only_reading);
+    if only_reads && !target.is_registered() {
+        let message = "the module is read only, so no snapshots are made of it";
+        return vec![Finding::new(Level::Ok, message)];
+    }
+    if let Err(refusal) = target.check_nesting() {
+        let level = if only_reads { Level::Warning } else { Level::Critical };
+        findings.push(Finding::new(level, refusal.to_string()));
+    }
     for mistake in &target.trouble {
         findings.push(Finding::new(Level::Critical, format!("nothing expires: {mistake}")));
     }

@@ -43,6 +43,9 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
     let mut warn = |message: String| findings.push(Finding::new(Level::Warning, message));
     catalog.warnings.iter().for_each(|warning| warn(warning.clone()));
+    if let Some(message) = users_let_in(target, &root)? {
+        warn(message);
+    }
     let awaits_client = state.due.as_ref().is_some_and(|due| run::awaits_client(target, &root, due, now));
     let lines = Ledger::look(&root, &target.memory.ledgers(&target.module_path))?;
     let limit = unseen_limit(target.policy.max_defer);
@@ -78,6 +81,11 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     }
     findings.push(finding);
     Ok(findings)
+}
+
+/// Who may change history besides root, unless the policy says that it is meant.
+fn users_let_in(target: &Target, root: &SnapshotRoot) -> Result<Option<String>, Error> {
+    if target.policy.open_root { Ok(None) } else { root.open_to_users() }
 }
 
 /// Snapshots whose dates are not believed.

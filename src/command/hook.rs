@@ -8,15 +8,18 @@ use chrono::TimeDelta;
 use super::{Context, detach};
 use crate::clock::Clock;
 use crate::config::environment::{Connection, Transfer};
+use crate::config::forbidden;
 use crate::config::target::Target;
 use crate::confine;
+use crate::decide::own_output::Opener;
 use crate::decide::verdict::{Because, LedgerCoverage, Owed};
 use crate::run::{self, Request, Seen};
 use crate::store::memory::{Failure, Work};
 use crate::store::token::Unfinished;
 use crate::tell::error::Result;
-use crate::tell::escape::escape_path;
+use crate::tell::escape::{escape, escape_path, unescape};
 use crate::tell::exit::Exit;
+use crate::tell::log::set_subject;
 
 /// Where the work is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,19 +35,25 @@ pub enum Place {
 /// Reads rsyncd's environment and runs.
 pub fn run(context: &Context, place: Place) -> Result<Exit> {
     let transfer = Transfer::from_environment()?;
+    set_subject(Some(transfer.connection.label()));
     match place {
         Place::Here => {}
         Place::Detached => detach::leave_session(),
         Place::Elsewhere => match detach::hand_over() {
             Ok(true) => return Ok(Exit::Done),
-            Ok(false) => log::error!("the process apart has failed; the hook does the work"),
-            Err(error) => log::error!("the hook does the work: {error}"),
+            Ok(false) => log::error!("the detached process has failed; the hook takes the snapshot itself"),
+            Err(error) => log::error!(
+                "the detached process could not start; the hook takes the snapshot itself: {error}"
+            ),
         },
     }
     let Connection { module_name, module_path, .. } = &transfer.connection;
     let target = Target::of_module(&context.settings, module_name.clone(), module_path)
         .inspect_err(|error| remember_failure(context, &transfer, &error.to_string()))?;
+    let is_reader = is_reader(context, &transfer) || run::is_noted_reader(&target, &transfer);
+    let target = target.opened_by(if is_reader { Opener::Reader } else { Opener::Push });
     context.set_level(&target);
+    set_subject(Some(target.label()));
     confine::to([&target], context.reach);
     let taken_over = (place == Place::Detached).then_some(detach::take_over as fn());
     after_transfer(&target, &transfer, taken_over, context, &Clock::System)
@@ -69,6 +78,12 @@ pub fn after_transfer(
         transfer.status,
         transfer.raw_status.unwrap_or_default(),
     );
+    // Where nothing can be written, nothing has to be looked at but what the other hook has noted.
+    if target.opener == Opener::Reader && (!target.is_registered() || target.check_nesting().is_err()) {
+        run::forget_reader(target, transfer);
+        log::debug!("{}: nothing can have been written, so there is nothing to do", target.label());
+        return Ok(Exit::Done);
+    }
     let mut seen = look_up(target, context, transfer);
     let ended = run::Ended { target, transfer };
     let verdict = ended.verdict(&seen, brought_token(target, &seen));
@@ -104,6 +119,14 @@ pub fn after_transfer(
         Seen::Unpaired | Seen::Idle => request,
     };
     Ok(run::run(target, &request, clock)?.exit())
+}
+
+/// Whether rsyncd.conf surely lets the client only read.
+fn is_reader(context: &Context, transfer: &Transfer) -> bool {
+    let Connection { module_name, module_path, client, .. } = &transfer.connection;
+    let (Some(name), Ok(conf)) = (module_name, context.settings.rsyncd()) else { return false };
+    let (Some(module), Some(user)) = (conf.module(name), unescape(&client.user)) else { return false };
+    forbidden::is_reader(module, &user, module_path)
 }
 
 /// A transfer that wrote nothing leaves nothing, but others may have been left to it.
@@ -147,10 +170,10 @@ fn look_up(target: &Target, context: &Context, transfer: &Transfer) -> Seen {
 /// A module that cannot even be resolved is remembered by the path that rsyncd gave.
 fn remember_failure(context: &Context, transfer: &Transfer, message: &str) {
     let failure = Failure::now(Work::Snapshot, message.to_string());
-    let remembered = context
-        .settings
-        .memory
-        .change(&transfer.connection.module_path, |memory| memory.failure = Some(failure.clone()));
+    let remembered = context.settings.memory.change(&transfer.connection.module_path, |memory| {
+        memory.module = transfer.connection.module_name.as_deref().map(escape);
+        memory.failure = Some(failure.clone());
+    });
     if let Err(error) = remembered {
         log::debug!("{}: nothing remembered: {error}", escape_path(&transfer.connection.module_path));
     }

@@ -29,14 +29,18 @@ use std::path::{Path, PathBuf};
 use log::LevelFilter;
 use serde::Serialize;
 
+use crate::config::forbidden::offers_only_reading;
 use crate::config::settings::Settings;
 use crate::config::target::Target;
+use crate::config::worked_on::{self, WorkedOn};
 use crate::confine::{self, Reach};
+use crate::decide::own_output::Opener;
 use crate::store::boot::BootTime;
 use crate::store::memory::{Failure, Work};
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::escape_path;
+use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
+use crate::tell::log::set_subject;
 
 /// What every command gets.
 pub struct Context {
@@ -51,25 +55,39 @@ pub struct Context {
 }
 
 impl Context {
-    /// The module named on the command line, or all registered ones.
+    /// The module named on the command line, or all that were worked on.
     fn targets(&self, module: Option<&OsStr>) -> Result<Vec<(String, Result<Target>)>> {
-        let Some(module) = module else { return Target::all(&self.settings) };
-        let target = Target::named(&self.settings, module)?;
-        Ok(vec![(target.label(), Ok(target))])
+        if let Some(module) = module {
+            return worked_on::named(&self.settings, module);
+        }
+        let mut targets = Vec::new();
+        for found in worked_on::all(&self.settings)? {
+            match found {
+                WorkedOn::Module(label, target) => targets.push((label, target)),
+                // `check` tells why.
+                WorkedOn::Failed(label, _) => log::debug!("{label}: skipped, for it has no snapshots"),
+                WorkedOn::Unknown { name, why } => {
+                    log::info!("{}: skipped, for no push has come yet, and the module {why}", escape(&name));
+                }
+            }
+        }
+        Ok(targets)
     }
 
     /// Works on each module; one that fails does not keep the others from their turn.
     fn for_each(&self, module: Option<&OsStr>, work: impl FnMut(&Target) -> Result<Exit>) -> Result<Exit> {
-        self.work_on(self.targets(module)?, module.is_some(), work)
+        self.work_on(self.targets(module)?, module, work)
     }
 
-    /// The same for work that changes something: this process is [confined](crate::confine) to all of the modules first. A failure of
-    /// some `kind` of work is remembered: also if the module cannot even be resolved. A history that is lost is a new beginning for
-    /// a snapshot only.
+    /// The same for work that changes something: this process is [confined](crate::confine) to all
+    /// of the modules first. A failure of some `kind` of work is remembered: also if the module
+    /// cannot even be resolved. A history that is lost is a new beginning for a snapshot only. Of
+    /// several modules, one that would take snapshots of snapshots is left out.
     fn change_each(
         &self,
         module: Option<&OsStr>,
         kind: Option<Work>,
+        opener: Opener,
         work: impl FnMut(&Target) -> Result<Exit>,
     ) -> Result<Exit> {
         let unless_lost = |target: Target| match kind {
@@ -83,10 +101,44 @@ impl Context {
             },
         };
         let targets = self.targets(module).inspect_err(|error| self.remember(module, kind, error))?;
-        let targets: Vec<_> =
-            targets.into_iter().map(|(label, target)| (label, target.and_then(unless_lost))).collect();
-        confine::to(targets.iter().filter_map(|(_, target)| target.as_ref().ok()), self.reach);
-        self.work_on(targets, module.is_some(), work)
+        let mut skipped = Exit::Done;
+        let mut kept = Vec::new();
+        for (label, target) in targets {
+            let target = target.map(|target| target.opened_by(opener));
+            match target.as_ref().map_or(Ok(()), |target| self.check_use(target, module)) {
+                Err(refusal) if module.is_none() => {
+                    log::warn!("{label}: skipped: {refusal}");
+                    skipped = Exit::Warnings;
+                }
+                Err(refusal) => kept.push((label, Err(refusal))),
+                Ok(()) => kept.push((label, target.and_then(unless_lost))),
+            }
+        }
+        confine::to(kept.iter().filter_map(|(_, target)| target.as_ref().ok()), self.reach);
+        if kept.is_empty() && skipped != Exit::Done {
+            return Ok(skipped);
+        }
+        Ok(self.work_on(kept, module, work)?.max(skipped))
+    }
+
+    /// Refuses what is no module to make snapshots of. A read-only one may be filled by something
+    /// else than a push: who means that names its directory.
+    fn check_use(&self, target: &Target, module: Option<&OsStr>) -> Result<()> {
+        target.check_nesting()?;
+        let is_by_name = module.is_some_and(|module| !module.as_bytes().starts_with(b"/"));
+        let may_register = target.opener.may_register() && is_by_name;
+        let (true, Some(name)) = (may_register, &target.name) else { return Ok(()) };
+        let conf = self.settings.rsyncd()?;
+        match conf.module(name).is_some_and(offers_only_reading) && !target.is_registered() {
+            false => Ok(()),
+            true => Err(Error::Usage(format!(
+                "module {} is read only in {}, so no snapshots are made of it; if something else than \
+                 a push fills it, name its directory: rsyncd-snapshot snapshot {}",
+                escape(name),
+                escape_path(&self.settings.rsyncd_conf),
+                escape_path(&target.module_path),
+            ))),
+        }
     }
 
     /// Remembers why a module that was used before cannot be resolved.
@@ -120,17 +172,21 @@ impl Context {
     fn work_on(
         &self,
         targets: Vec<(String, Result<Target>)>,
-        single: bool,
+        module: Option<&OsStr>,
         mut work: impl FnMut(&Target) -> Result<Exit>,
     ) -> Result<Exit> {
+        // One name may stand for several directories.
+        let single = module.is_some() && targets.len() == 1;
         if targets.is_empty() {
             log::warn!(
-                "no module in {} has a registered snapshot root",
+                "no module in {} has snapshots yet, and none is remembered",
                 escape_path(&self.settings.rsyncd_conf)
             );
         }
         let mut worst = Exit::Done;
         for (label, target) in targets {
+            // Who named one module knows which it is.
+            set_subject(Some(label.clone()).filter(|_| !single));
             let done = target.and_then(|target| {
                 self.set_level(&target);
                 work(&target)
@@ -144,6 +200,7 @@ impl Context {
                 }
             }
         }
+        set_subject(None);
         Ok(worst)
     }
 

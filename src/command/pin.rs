@@ -8,6 +8,7 @@ use super::{Context, print};
 use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::confine;
+use crate::decide::own_output::Opener;
 use crate::run;
 use crate::store::pin::{self, Pin};
 use crate::store::retire;
@@ -62,7 +63,7 @@ pub fn undelete(context: &Context, named: Named) -> Result<Exit> {
 /// # Errors
 /// If the module or its state cannot be used.
 pub fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<Exit> {
-    context.change_each(module, None, |target| {
+    context.change_each(module, None, Opener::Upkeep, |target| {
         if torn {
             let was_torn = run::release_torn(target, &Clock::System)?;
             return done(target, if was_torn { "no longer torn" } else { "not torn" });
@@ -85,7 +86,7 @@ pub fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<
 /// # Errors
 /// If the module, its ledger or its state cannot be used.
 pub fn release_unseen(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
-    context.change_each(module, None, |target| {
+    context.change_each(module, None, Opener::Upkeep, |target| {
         let said = match run::end_unseen(target, &Clock::System)? {
             0 => "no push whose process cannot be seen from here".to_string(),
             1 => "1 push counts as ended; `snapshot --due` takes its snapshot".to_string(),
@@ -100,7 +101,7 @@ pub fn release_unseen(context: &Context, module: Option<&OsStr>) -> Result<Exit>
 /// # Errors
 /// If the module, its catalogue or its state cannot be used.
 pub fn release_damage(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
-    context.change_each(module, None, |target| {
+    context.change_each(module, None, Opener::Upkeep, |target| {
         let accepted = run::verify::accept(target, &Clock::System)?.altered_inodes.len();
         let message = match accepted {
             0 => "nothing is altered".to_string(),

@@ -36,7 +36,7 @@ pub struct PlanOptions {
     /// A module's name in rsyncd.conf, or the absolute path of its directory
     #[arg(required_unless_present_any = ["all", "replay"], conflicts_with = "all")]
     pub module: Option<OsString>,
-    /// Every module in rsyncd.conf whose snapshot root is registered
+    /// Every module that was worked on before
     #[arg(long)]
     pub all: bool,
     /// Another policy file, to see side by side with the present one

@@ -6,7 +6,7 @@ use super::{Context, inquiry, print};
 use crate::clock::Clock;
 use crate::config::arguments::Arguments;
 use crate::config::environment::Connection;
-use crate::config::forbidden::forbids;
+use crate::config::forbidden::{forbids, is_reader};
 use crate::config::target::Target;
 use crate::confine;
 use crate::decide::verdict::Forbidden;
@@ -14,6 +14,7 @@ use crate::run::{Admission, Applicant, admit, note_refusal, refused_without_targ
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::unescape;
 use crate::tell::exit::Exit;
+use crate::tell::log::set_subject;
 
 /// Reads rsyncd's environment, and lets the transfer in or turns it away.
 ///
@@ -27,19 +28,24 @@ pub fn run(context: &Context) -> Result<Exit> {
     let arguments = Arguments::from_environment().unwrap_or_else(Arguments::unknown);
     let applicant = Applicant {
         forbidden: forbidden(context, &connection, &arguments),
+        reads_only: reads_only(context, &connection),
         arguments,
         request: connection.request.clone(),
         client: connection.client.clone(),
         pid,
     };
-    let target =
-        match Target::of_module(&context.settings, connection.module_name.clone(), &connection.module_path) {
-            Ok(target) => target,
-            Err(error) => return without_target(context, &connection, &applicant, &error),
-        };
+    let label = connection.label();
+    set_subject(Some(label.clone()));
+    let name = connection.module_name.clone();
+    let target = match Target::of_module(&context.settings, name, &connection.module_path) {
+        Ok(target) => target,
+        Err(error) => return without_target(context, &connection, &applicant, &error),
+    };
     context.set_level(&target);
-    confine::to([&target], context.reach);
     let label = target.label();
+    set_subject(Some(label.clone()));
+    let target = target.opened_by(applicant.opener());
+    confine::to([&target], context.reach);
     if inquiry::is_asked(&applicant) {
         note_refusal(&target, &applicant, &Clock::System)?;
         print(&format!("{}\n", inquiry::answer(&target)))?;
@@ -52,7 +58,7 @@ pub fn run(context: &Context) -> Result<Exit> {
             log::debug!("{label}: {} of {request} by {} begins", arguments.kind, client.identity());
             Ok(Exit::Done)
         }
-        Err(error) => Ok(let_in(&error)),
+        Err(error) => Ok(let_in(&label, &applicant, &error)),
     }
 }
 
@@ -64,6 +70,14 @@ fn forbidden(context: &Context, connection: &Connection, arguments: &Arguments) 
     forbids(conf.module(name)?, &user, arguments)
 }
 
+/// Whether rsyncd.conf surely lets the client only read, whatever it wants.
+fn reads_only(context: &Context, connection: &Connection) -> bool {
+    let Connection { module_name, module_path, client, .. } = connection;
+    let (Some(name), Ok(conf)) = (module_name, context.settings.rsyncd()) else { return false };
+    let (Some(module), Some(user)) = (conf.module(name), unescape(&client.user)) else { return false };
+    is_reader(module, &user, module_path)
+}
+
 /// Where even the snapshot root is unknown, what rewrites files may rewrite snapshots.
 fn without_target(
     context: &Context,
@@ -71,15 +85,24 @@ fn without_target(
     applicant: &Applicant,
     error: &Error,
 ) -> Result<Exit> {
+    let label = connection.label();
     let name = connection.module_name.as_deref();
     match refused_without_target(&connection.module_path, &context.settings, name, applicant) {
-        Some(why) => turn_away("a module that cannot be used", applicant, &why),
-        None => Ok(let_in(error)),
+        Some(why) => turn_away(&label, applicant, &why),
+        None => Ok(let_in(&label, applicant, error)),
     }
 }
 
-fn let_in(error: &Error) -> Exit {
-    log::error!("this transfer is not in the ledger, so its snapshot will be partial: {error}");
+/// The transfer begins all the same: what is wrong here must not cost the client its backup.
+fn let_in(label: &str, applicant: &Applicant, error: &Error) -> Exit {
+    if applicant.reads_only {
+        // A module that offers snapshots need not be one that they can be made of.
+        log::debug!("{label}: this transfer is not in the ledger: {error}");
+    } else if applicant.arguments.kind.writes() {
+        log::error!("{label}: this push is not in the ledger, so its snapshot will be partial: {error}");
+    } else {
+        log::warn!("{label}: this transfer is not in the ledger: {error}");
+    }
     Exit::Done
 }
 

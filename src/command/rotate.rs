@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use super::view::DecisionView;
 use super::{Context, plan, print, print_json};
 use crate::clock::Clock;
+use crate::decide::own_output::Opener;
 use crate::run::{self, Disposal};
 use crate::store::memory::Work;
 use crate::tell::error::Result;
@@ -33,7 +34,7 @@ pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool
         return plan::run(context, module, json);
     }
     let mut views = Vec::new();
-    let exit = context.change_each(module, Some(Work::Rotation), |target| {
+    let exit = context.change_each(module, Some(Work::Rotation), Opener::Upkeep, |target| {
         let rotated = run::rotate(target, orders.confirm, orders.disposal(), &Clock::System)?;
         let view = DecisionView::new(target, &rotated.decision);
         if !json {

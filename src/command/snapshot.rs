@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{Context, print_json};
 use crate::clock::Clock;
 use crate::config::target::Target;
+use crate::decide::own_output::Opener;
 use crate::decide::verdict::{Reporter, Worth};
 use crate::run::{self, Request};
 use crate::store::memory::Work;
@@ -53,7 +54,8 @@ impl Orders {
 /// Takes a snapshot of each module; with `due`, of those that are owed one.
 pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool) -> Result<Exit> {
     let mut views = Vec::new();
-    let exit = context.change_each(module, Some(Work::Snapshot), |target| {
+    let opener = if orders.due { Opener::Due } else { Opener::Snapshot };
+    let exit = context.change_each(module, Some(Work::Snapshot), opener, |target| {
         let request = Request { started: context.started.clone(), ..orders.request(target) };
         let report = run::run(target, &request, &Clock::System)?;
         views.push(View {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{Context, print, print_json};
 use crate::clock::Clock;
 use crate::config::target::Target;
+use crate::decide::own_output::Opener;
 use crate::run::verify::{self, Altered, Repaired, Verified};
 use crate::tell::counted;
 use crate::tell::error::Result;
@@ -16,7 +17,7 @@ use crate::tell::exit::Exit;
 /// Verifies each module, after a repair if one is wanted; fails if anything is altered.
 pub fn run(context: &Context, module: Option<&OsStr>, repairs: bool, json: bool) -> Result<Exit> {
     let mut views = Vec::new();
-    let exit = context.change_each(module, None, |target| {
+    let exit = context.change_each(module, None, Opener::Upkeep, |target| {
         let (verified, repaired) = match repairs {
             true => {
                 let mut repaired = verify::repair(target, &Clock::System)?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::store::record::Client;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::escape;
+use crate::tell::escape::{escape, escape_path};
 
 /// A connection to a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,12 @@ impl Connection {
     /// Whether the environment is that of a hook at all.
     pub fn is_announced() -> bool {
         env::var_os("RSYNC_MODULE_PATH").is_some()
+    }
+
+    /// How messages call the module.
+    pub fn label(&self) -> String {
+        let path = || escape_path(&self.module_path);
+        self.module_name.as_deref().map_or_else(path, escape)
     }
 
     /// Reads the environment of this process.

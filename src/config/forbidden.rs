@@ -4,8 +4,10 @@
 //! may only read, and with 4 where an option is refused. Only what is certain counts: a rule that
 //! needs to know groups, or a value that rsync would not understand, forbids nothing here.
 
+use std::path::Path;
+
 use super::arguments::{Arguments, OptionName};
-use super::rsyncd_conf::{Module, read_bool};
+use super::rsyncd_conf::{Module, Whereabouts, read_bool};
 use crate::decide::verdict::Forbidden;
 
 /// What forbids the push of `user` with these arguments, if anything surely does.
@@ -14,6 +16,27 @@ pub fn forbids(module: &Module, user: &[u8], arguments: &Arguments) -> Option<Fo
         return Some(Forbidden::ReadOnly);
     }
     refuses(module, arguments).then_some(Forbidden::Option)
+}
+
+/// Whether the module is surely one that no client may write to.
+pub fn offers_only_reading(module: &Module) -> bool {
+    let rules = module.get("auth users").unwrap_or_default();
+    let may_write = |rule: &[u8]| {
+        let access = rule.iter().position(|byte| *byte == b':').map(|colon| rule[colon + 1..].to_vec());
+        access.is_some_and(|access| access.to_ascii_lowercase().starts_with(b"rw"))
+    };
+    is_read_only(module, b"") == Some(true) && !words(rules).any(may_write)
+}
+
+/// Whether the transfer of `user` to the module at `path` surely writes nothing. The module has to
+/// be the one that the daemon runs the hook for.
+pub fn is_reader(module: &Module, user: &[u8], path: &Path) -> bool {
+    let is_it = match module.whereabouts() {
+        Ok(Whereabouts::At(known)) => known == path,
+        Ok(Whereabouts::Unknown { .. }) => true,
+        Err(_) => false,
+    };
+    is_it && is_read_only(module, user) == Some(true)
 }
 
 /// Whether `user` may only read; none where that is not certain.
@@ -173,6 +196,22 @@ mod tests {
         ] {
             assert_eq!(is_read_only(&module(parameters), user.as_bytes()), expected, "{parameters}: {user}");
         }
+    }
+
+    #[test]
+    fn a_module_that_some_user_may_write_to_does_not_only_offer_reading() {
+        for (parameters, expected) in [
+            ("", true),
+            ("read only = yes\nauth users = a b:ro", true),
+            ("read only = yes\nauth users = a b:RW", false),
+            ("read only = no", false),
+            ("read only = perhaps", false),
+        ] {
+            assert_eq!(offers_only_reading(&module(parameters)), expected, "{parameters}");
+        }
+        let offered = module("read only = yes");
+        assert!(is_reader(&offered, b"", Path::new("/m")));
+        assert!(!is_reader(&offered, b"", Path::new("/other")), "another daemon's module of that name");
     }
 
     #[test]

@@ -16,3 +16,4 @@ pub mod rsyncd_conf;
 mod rsyncd_syntax;
 pub mod settings;
 pub mod target;
+pub mod worked_on;

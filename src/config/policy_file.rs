@@ -27,7 +27,7 @@ pub struct Policies {
 /// Reads one key's value into a policy.
 type Setter = fn(&mut Policy, &Value) -> Reading<()>;
 
-const KEYS: [(&str, Setter); 28] = [
+const KEYS: [(&str, Setter); 29] = [
     ("keep", |policy, value| value.keep().map(|keep| policy.keep = keep)),
     ("strict", |policy, value| value.boolean().map(|strict| policy.strict = strict)),
     ("prefer", |policy, value| value.one_of(&PREFER).map(|prefer| policy.prefer = prefer)),
@@ -55,6 +55,7 @@ const KEYS: [(&str, Setter); 28] = [
     ("grace", |policy, value| value.span().map(|span| policy.grace = Some(span))),
     ("free_space", |policy, value| value.free_space().map(|space| policy.free_space = Some(space))),
     ("anomaly_share", |policy, value| value.percent().map(|share| policy.anomaly_share = share)),
+    ("open_root", |policy, value| value.boolean().map(|is_open| policy.open_root = is_open)),
     ("content_hashes", |policy, value| value.boolean().map(|hashes| policy.content_hashes = hashes)),
     ("max_age", |policy, value| value.positive_span().map(|span| policy.max_age = Some(span))),
     ("log_level", |policy, value| value.one_of(&LOG_LEVEL).map(|level| policy.log_level = level)),
@@ -319,6 +320,7 @@ mod tests {
             keep = { yearly = "always", minutely = 60, daily = "2 * 7" }
             strict = false
             content_hashes = true
+            open_root = true
             prefer = "newest"
             min_keep = 0
             min_age = "0s"
@@ -353,6 +355,7 @@ mod tests {
             ],
             strict: false,
             content_hashes: true,
+            open_root: true,
             prefer: Prefer::Newest,
             min_keep: 0,
             min_age: Span::from_seconds(0),

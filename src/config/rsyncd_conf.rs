@@ -58,6 +58,18 @@ pub struct Module {
     place: String,
 }
 
+/// What the file says of where a module's directory is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// There.
+    At(PathBuf),
+    /// That depends on the connection or on the daemon; the hooks are told.
+    Unknown {
+        /// Why, as the rest of a sentence about the module.
+        why: String,
+    },
+}
+
 impl Module {
     /// The value of a parameter; as in the file, neither case nor whitespace matter in its name.
     /// `None` when rsync's built-in default holds.
@@ -72,29 +84,48 @@ impl Module {
     }
 
     /// The module's directory, the same path that rsyncd gives to its hooks.
+    ///
+    /// # Errors
+    /// If it has none, or another one for each connection.
     pub fn path(&self) -> Result<PathBuf, Error> {
+        match self.whereabouts()? {
+            Whereabouts::At(path) => Ok(path),
+            Whereabouts::Unknown { why } => Err(self.refused(&why)),
+        }
+    }
+
+    /// Where the module's directory is, as far as the file says.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub fn whereabouts(&self) -> Result<Whereabouts, Error> {
         let is_set = |value: &&[u8]| !value.is_empty();
         let Some(value) = self.get("path").filter(is_set) else {
             return Err(self.refused("has no path; set `path = /DIRECTORY` in it"));
         };
+        let unknown = |why| Ok(Whereabouts::Unknown { why });
         if let Some(chroot) = self.get("daemon chroot").filter(is_set) {
-            return Err(self.refused(&format!(
+            return unknown(format!(
                 "is inside `daemon chroot = {}`: name the directory instead of the module",
                 escape(chroot)
-            )));
+            ));
         }
-        let expanded = self.expanded(value)?;
+        let expanded = match self.expanded(value) {
+            Ok(expanded) => expanded,
+            Err(why) => return unknown(why),
+        };
         if !expanded.starts_with(b"/") {
-            return Err(self.refused(&format!(
+            return unknown(format!(
                 "has the relative path {}, which depends on where the daemon was started: make it absolute",
                 escape(value)
-            )));
+            ));
         }
-        Ok(normalized(Path::new(&OsString::from_vec(expanded))))
+        Ok(Whereabouts::At(normalized(Path::new(&OsString::from_vec(expanded)))))
     }
 
-    /// Replaces the only variable that does not depend on the connection or the daemon's environment.
-    fn expanded(&self, value: &[u8]) -> Result<Vec<u8>, Error> {
+    /// Replaces the only variable that does not depend on the connection or the daemon's environment;
+    /// where there is another one, says so.
+    fn expanded(&self, value: &[u8]) -> Result<Vec<u8>, String> {
         let mut expanded = Vec::new();
         let mut rest = value;
         while let Some((&first, tail)) = rest.split_first() {
@@ -104,11 +135,11 @@ impl Module {
                     rest = &rest[b"%RSYNC_MODULE_NAME%".len()..];
                 }
                 Some(name) => {
-                    return Err(self.refused(&format!(
+                    return Err(format!(
                         "has the path {}, which depends on the connection or the daemon's environment because of %{}%: name the directory instead of the module",
                         escape(value),
                         escape(name)
-                    )));
+                    ));
                 }
                 None => {
                     expanded.push(first);

@@ -3,12 +3,13 @@
 //! A policy that does not read without error must not stop snapshots, only expiry. So trouble
 //! with it is carried along as data, and every module still gets a policy: the built-in one.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::policy_file::{Policies, salvage_snapshot_root};
-use super::rsyncd_conf::RsyncdConf;
+use super::rsyncd_conf::{Module, RsyncdConf, Whereabouts};
 use crate::decide::policy::Policy;
 use crate::store::memory::Places;
 use crate::tell::error::Result;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub memory: Places,
     text: Option<String>,
     policies: Policies,
+    /// rsyncd's configuration, once it was read without error.
+    rsyncd: OnceCell<RsyncdConf>,
 }
 
 /// What became of reading the policy file.
@@ -69,6 +72,7 @@ impl Settings {
             memory: Places::from_environment(),
             text,
             policies,
+            rsyncd: OnceCell::new(),
         }
     }
 
@@ -88,9 +92,19 @@ impl Settings {
         self.policies.modules().map(str::to_string).collect()
     }
 
-    /// Reads rsyncd's configuration.
+    /// rsyncd's configuration, as it was when it was first read.
     pub fn rsyncd(&self) -> Result<RsyncdConf> {
-        RsyncdConf::read(&self.rsyncd_conf)
+        if let Some(conf) = self.rsyncd.get() {
+            return Ok(conf.clone());
+        }
+        let conf = RsyncdConf::read(&self.rsyncd_conf)?;
+        Ok(self.rsyncd.get_or_init(|| conf).clone())
+    }
+
+    /// Whether a module's name may stand for several directories.
+    pub fn has_several_directories(&self, name: &[u8]) -> bool {
+        let is_unknown = |module: &Module| matches!(module.whereabouts(), Ok(Whereabouts::Unknown { .. }));
+        self.rsyncd().is_ok_and(|conf| conf.module(name).is_some_and(is_unknown))
     }
 }
 

@@ -12,10 +12,12 @@ use std::path::{Path, PathBuf};
 
 use super::rsyncd_conf::Module;
 use super::settings::{Settings, Source};
+use crate::decide::own_output::Opener;
 use crate::decide::policy::Policy;
 use crate::store::durable::Place;
 use crate::store::ledger::Ledger;
 use crate::store::memory::Places;
+use crate::store::nesting;
 use crate::store::registration::Registration;
 use crate::store::root::{Access, PRIVATE, SnapshotRoot, canonical_module};
 use crate::store::state::State;
@@ -39,6 +41,10 @@ pub struct Target {
     pub policy_file: Option<PathBuf>,
     /// Where this machine remembers its root and failures.
     pub memory: Places,
+    /// Who opens its root.
+    pub opener: Opener,
+    /// Whether messages name its directory, too: where its name stands for several.
+    pub(crate) names_path: bool,
 }
 
 impl Target {
@@ -60,53 +66,33 @@ impl Target {
         };
         let policy_file = (settings.source == Source::File).then(|| settings.policy_file.clone());
         let memory = settings.memory.clone();
-        Ok(Target { name, module_path, root_path, policy, trouble, policy_file, memory })
+        let opener = Opener::Upkeep;
+        let names_path = name.as_deref().is_some_and(|name| settings.has_several_directories(name));
+        Ok(Target { name, module_path, root_path, policy, trouble, policy_file, memory, opener, names_path })
     }
 
-    /// The module that a person named: a name in rsyncd.conf or an absolute path.
-    pub fn named(settings: &Settings, argument: &OsStr) -> Result<Self> {
-        if argument.as_bytes().starts_with(b"/") {
-            return Target::of_module(settings, None, Path::new(argument));
-        }
-        let conf = settings.rsyncd()?;
-        let module = conf.module(argument.as_bytes()).ok_or_else(|| {
-            let known: Vec<String> =
-                conf.modules.iter().map(|module| format!("'{}'", escape(&module.name))).collect();
-            Error::Usage(format!(
-                "no module '{}' in {} (it has {}); name one of them, or an absolute path",
-                escape(argument.as_bytes()),
-                escape_path(&settings.rsyncd_conf),
-                if known.is_empty() { "none".to_string() } else { known.join(", ") },
-            ))
-        })?;
-        Target::of_module(settings, Some(module.name.clone()), &module.path()?)
-    }
-
-    /// The registered modules among those of rsyncd.conf; with the errors of those that are
-    /// registered but cannot be resolved.
-    pub fn all(settings: &Settings) -> Result<Vec<(String, Result<Self>)>> {
-        let conf = settings.rsyncd()?;
-        let resolve = |module: &Module| {
-            // A module whose path depends on the connection is registered under each path.
-            let path = module.path().ok()?;
-            let was_used = || remembered_root(&settings.memory, &path).is_some();
-            let target = match Target::of_module(settings, Some(module.name.clone()), &path) {
-                Ok(target) if target.is_registered() => Ok(target),
-                Ok(target) => Err(target.lost_history()?),
-                Err(error) if was_used() => Err(error),
-                Err(_) => return None,
-            };
-            Some((escape(&module.name), target))
-        };
-        Ok(conf.modules.iter().filter_map(resolve).collect())
+    /// The same for work that `opener` asks for.
+    #[must_use]
+    pub fn opened_by(self, opener: Opener) -> Self {
+        Target { opener, ..self }
     }
 
     /// How messages call it.
     pub fn label(&self) -> String {
+        let path = || escape_path(&self.module_path);
         match &self.name {
+            Some(name) if self.names_path => format!("{} ({})", escape(name), path()),
             Some(name) => escape(name),
-            None => escape_path(&self.module_path),
+            None => path(),
         }
+    }
+
+    /// Refuses a module that would take snapshots of snapshots, and the like.
+    ///
+    /// # Errors
+    /// [`Error::Root`] with the remedy.
+    pub fn check_nesting(&self) -> Result<()> {
+        nesting::check(&self.memory, &self.module_path, &self.root_path, !self.is_registered())
     }
 
     /// Whether the root is registered for this module.
@@ -150,16 +136,67 @@ impl Target {
         !self.root_path.exists() && self.root_path.parent().is_some_and(Path::is_dir)
     }
 
-    /// Opens and checks the root for work on it.
+    /// Opens and checks the root for work on it; registers it if its opener may do that.
     pub fn open_root(&self) -> Result<SnapshotRoot> {
-        let access = if self.trouble.is_empty() { Access::Register } else { Access::Registered };
-        SnapshotRoot::open(&self.root_path, &self.module_path, self.name.as_deref(), access)
+        if !self.may_register() {
+            return self.open_with(Access::Registered);
+        }
+        if !self.is_registered() {
+            self.check_nesting()?;
+        }
+        let root = self.open_with(Access::Register)?;
+        self.remember_root();
+        Ok(root)
     }
 
     /// Makes what [`open_root`](Target::open_root) would make of it, but registers nothing.
     pub fn prepare_root(&self) -> Result<SnapshotRoot> {
-        let access = if self.trouble.is_empty() { Access::Prepare } else { Access::Registered };
-        SnapshotRoot::open(&self.root_path, &self.module_path, self.name.as_deref(), access)
+        if self.may_register() {
+            if !self.is_registered() {
+                self.check_nesting()?;
+            }
+            return self.open_with(Access::Prepare);
+        }
+        self.open_with(Access::Registered)
+    }
+
+    /// Without a policy that can be used it is not known where a new root belongs.
+    fn may_register(&self) -> bool {
+        self.trouble.is_empty() && self.opener.may_register()
+    }
+
+    fn open_with(&self, access: Access) -> Result<SnapshotRoot> {
+        let name = self.name.as_deref();
+        SnapshotRoot::open(&self.root_path, &self.module_path, name, access).map_err(|error| match error {
+            Error::Unregistered { path } => self.not_registered(path),
+            error => error,
+        })
+    }
+
+    fn not_registered(&self, path: String) -> Error {
+        let (problem, remedy) = if self.trouble.is_empty() {
+            let first = "push to the module, or run `rsyncd-snapshot snapshot MODULE`, for a first one";
+            ("has never been used for a snapshot", first)
+        } else {
+            let mend = "mend the policy first: it says where snapshots belong";
+            ("has never been used, and the policy cannot be read", mend)
+        };
+        Error::Root { path, problem: problem.to_string(), remedy: remedy.to_string() }
+    }
+
+    /// A module that is only known by its connections is found by this again. A root that was moved
+    /// is told by the run that follows.
+    fn remember_root(&self) {
+        let name = self.name.as_deref().map(escape);
+        let remembered = self.memory.change(&self.module_path, |memory| {
+            if memory.snapshot_root.is_none() {
+                memory.set_root(&self.root_path);
+            }
+            memory.module = name.clone().or(memory.module.take());
+        });
+        if let Err(error) = remembered {
+            log::debug!("nothing remembered outside the snapshot root: {error}");
+        }
     }
 
     /// The ledger of the root, under its lock.
@@ -169,7 +206,7 @@ impl Target {
 
     /// Opens and checks the root without changing anything.
     pub fn look_at_root(&self) -> Result<SnapshotRoot> {
-        SnapshotRoot::open(&self.root_path, &self.module_path, self.name.as_deref(), Access::Look)
+        self.open_with(Access::Look)
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Policy {
     pub strict: bool,
     /// Whether the contents of files that are new in a snapshot are hashed.
     pub content_hashes: bool,
+    /// Other users than root may enter the snapshot root, on purpose.
+    pub open_root: bool,
     /// Which snapshot stands for a slot.
     pub prefer: Prefer,
     /// Never fewer complete snapshots than this.
@@ -111,6 +113,7 @@ impl Default for Policy {
             ],
             strict: true,
             content_hashes: false,
+            open_root: false,
             prefer: Prefer::Oldest,
             min_keep: 3,
             min_age: Span::from_seconds(3_600),

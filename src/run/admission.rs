@@ -18,6 +18,7 @@ use crate::config::arguments::Arguments;
 use crate::config::settings::Settings;
 use crate::config::target::Target;
 use crate::decide::grade::Grade;
+use crate::decide::own_output::Opener;
 use crate::decide::verdict::Forbidden;
 use crate::store::boot::BootTime;
 use crate::store::catalog::Catalog;
@@ -39,12 +40,25 @@ pub struct Applicant {
     pub arguments: Arguments,
     /// What `rsyncd.conf` forbids of it.
     pub forbidden: Option<Forbidden>,
+    /// Whether `rsyncd.conf` lets it only read, whatever it asks for.
+    pub reads_only: bool,
     /// The same as a path, escaped: `RSYNC_REQUEST`.
     pub request: String,
     /// Who it is.
     pub client: Client,
     /// The number of the process that serves the connection.
     pub pid: u32,
+}
+
+impl Applicant {
+    /// Who opens the root: only a push that may write registers one.
+    pub fn opener(&self) -> Opener {
+        let writes = self.arguments.kind.writes() && self.forbidden != Some(Forbidden::ReadOnly);
+        match writes && !self.reads_only && self.request != NOTHING {
+            true => Opener::Push,
+            false => Opener::Reader,
+        }
+    }
 }
 
 /// The answer.
@@ -73,11 +87,15 @@ pub fn admit(
     clock: &Clock,
 ) -> Result<Admission> {
     let began = Instant::now();
+    let target = &target.clone().opened_by(applicant.opener());
+    if target.opener == Opener::Reader && !target.is_registered() {
+        return admit_reader(target, applicant, clock);
+    }
     // The push begins a new one, and nobody could tell afterwards.
     if let Some(lost) = target.lost_history() {
         log::warn!("{}: {lost}", target.label());
     }
-    let opened = target.open_root();
+    let opened = target.check_nesting().and_then(|()| target.open_root());
     let looks = Looks::default();
     let why = refused(target, settings, opened.as_ref().ok(), applicant, &looks);
     let root = match (opened, why) {
@@ -118,6 +136,27 @@ pub fn admit(
             return Ok(turn_away(target, &root, applicant, ENDED.to_string(), clock));
         }
         pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
+
+/// What cannot write needs no root. That it came is noted apart, or the hook after it could not
+/// tell it from a push.
+fn admit_reader(target: &Target, applicant: &Applicant, clock: &Clock) -> Result<Admission> {
+    let is_ended = applicant.request == NOTHING;
+    if !applicant.reads_only {
+        note_reader(target, applicant, is_ended, clock);
+    }
+    Ok(if is_ended { Admission::Refused(ENDED.to_string()) } else { Admission::Entered })
+}
+
+/// Where it cannot be noted, its hook takes it for a push that changed nothing.
+fn note_reader(target: &Target, applicant: &Applicant, refused: bool, clock: &Clock) {
+    let note = || {
+        let entry = entry(applicant, refused, clock)?;
+        Ledger::apart(target.memory.ledgers(&target.module_path))?.enter_reader(&entry)
+    };
+    if let Err(error) = note() {
+        log::debug!("{}: a transfer that reads is not noted: {error}", target.label());
     }
 }
 
@@ -163,7 +202,10 @@ fn turn_away(
         ledger.begin(root, &entry(applicant, true, clock)?, highest_marked(root))
     };
     if let Err(error) = enter() {
-        log::error!("the refusal is not in the ledger, so the module may pass for torn: {error}");
+        log::error!(
+            "{}: the refusal is not in the ledger, so the module may pass for torn: {error}",
+            target.label()
+        );
     }
     Admission::Refused(why)
 }
@@ -173,6 +215,10 @@ fn turn_away(
 /// # Errors
 /// If it cannot be entered in the ledger.
 pub fn note_refusal(target: &Target, applicant: &Applicant, clock: &Clock) -> Result<()> {
+    if !target.is_registered() {
+        note_reader(target, applicant, true, clock);
+        return Ok(());
+    }
     let root = target.open_root()?;
     State::update(root.private(), |state| state.paired = true)?;
     let ledger = target.open_ledger(&root)?;
@@ -182,7 +228,7 @@ pub fn note_refusal(target: &Target, applicant: &Applicant, clock: &Clock) -> Re
 }
 
 fn entry(applicant: &Applicant, refused: bool, clock: &Clock) -> Result<Entry> {
-    let Applicant { arguments, forbidden, request, client, pid } = applicant;
+    let Applicant { arguments, forbidden, request, client, pid, .. } = applicant;
     // First: once the connection's process is dead, nobody descends from it any more.
     let worker = Process::branch_of(*pid)?;
     let owner = Process::of(*pid)?.ok_or_else(|| Error::Environment {

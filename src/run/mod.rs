@@ -34,17 +34,20 @@ pub use report::{Ending, Report};
 pub use request::{Asker, Request};
 pub use rotate::{Disposal, Examined, Rotated, examine, look, rotate};
 pub use sharing::refused_without_target;
-pub use transfer::{Ended, Seen, leave_to_client, look_up, release_torn, strike};
+pub use transfer::{
+    Ended, Seen, forget_reader, is_noted_reader, leave_to_client, look_up, release_torn, strike,
+};
 
 use crate::clock::Clock;
 use crate::config::target::Target;
+use crate::decide::own_output::Opener;
 use crate::decide::verdict::{ClientCompletion, DueReason, Moment, Worth, has_waited, verdict};
 use crate::store::boot::BootTime;
 use crate::store::memory::{Failure, Work};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
 use crate::tell::error::Result;
-use crate::tell::escape::escape_path;
+use crate::tell::escape::{escape, escape_path};
 use facts::{facts, scar_times};
 use hold::{Hold, Released};
 
@@ -53,6 +56,15 @@ use hold::{Hold, Released};
 /// # Errors
 /// If the work could not be done; what was already visible is untouched.
 pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> {
+    if request.opener() == Opener::Due && !target.is_registered() {
+        // A timer must not make the loss of a history look like a new beginning.
+        let result = target.lost_history().map_or(Ok(Report::new(target, Ending::NotDue)), Err);
+        if result.is_err() {
+            remember(target, &result);
+        }
+        return result;
+    }
+    let target = &target.clone().opened_by(request.opener());
     for mistake in &target.trouble {
         log::error!("{}: nothing expires while the policy cannot be used: {mistake}", target.label());
     }
@@ -69,6 +81,7 @@ pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> 
 }
 
 fn run_in_root(target: &Target, request: &Request, clock: &Clock) -> Result<Report> {
+    target.check_nesting()?;
     let root = target.open_root()?;
     mark_before_lock(target, &root, request, clock.exact_now())?;
     let own = transfer::note_end(target, &root, request, clock)?;
@@ -231,7 +244,9 @@ fn remember(target: &Target, result: &Result<Report>) {
     let success = result.as_ref().ok().filter(|report| report.is_success());
     // A root that a failed run did not get to register was never used.
     let root = target.is_registered().then_some(target.root_path.as_path());
+    let name = target.name.as_deref().map(escape);
     let remembered = target.memory.change(&target.module_path, |memory| {
+        memory.module = name.clone().or(memory.module.take());
         root.iter().for_each(|root| memory.set_root(root));
         if let Some(report) = success {
             memory.failure = None;

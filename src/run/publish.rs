@@ -77,6 +77,7 @@ impl Pass<'_> {
             ..Record::new(time, grade, &staged, &comparison)
         };
         self.warn_of_losses(&record, report);
+        self.warn_of_users();
         if let Some(brake) = anomaly {
             self.pull(brake)?;
         }
@@ -188,6 +189,18 @@ impl Pass<'_> {
         };
         log::warn!("{}: {what} meanwhile; the snapshot is partial: {}", self.target.label(), again.because);
         Ok(Verdict { snapshot: Some(Grade::Partial), ..again })
+    }
+
+    /// In the log alone: `check` looks by itself, and so sees when it is mended.
+    fn warn_of_users(&self) {
+        if self.target.policy.open_root {
+            return;
+        }
+        match self.root.open_to_users() {
+            Ok(None) => {}
+            Ok(Some(message)) => log::warn!("{}: {message}", self.target.label()),
+            Err(error) => log::warn!("{}: {error}", self.target.label()),
+        }
     }
 
     fn warn_of_losses(&self, record: &Record, report: &mut Report) {

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use crate::decide::own_output::Opener;
 use crate::decide::torn::Push;
 use crate::decide::verdict::{Asked, DueReason, LedgerCoverage, Occasion, Transfer, Worth};
 use crate::store::boot::BootTime;
@@ -95,6 +96,16 @@ impl Request {
     pub(super) fn owed(mark: &DueMark) -> Self {
         let debt = Asker::Debt { asked: mark.asked, is_of_this_boot: mark.marked.is_of_this_boot() };
         Request { asker: debt, ..Request::manual(false) }
+    }
+
+    /// Who opens the root.
+    pub(super) fn opener(&self) -> Opener {
+        match self.asker {
+            Asker::Transfer(_) => Opener::Push,
+            Asker::ByHand if !self.only_if_due => Opener::Snapshot,
+            Asker::ByHand | Asker::Debt { .. } => Opener::Due,
+            Asker::Rotation => Opener::Upkeep,
+        }
     }
 
     /// The occasion for a verdict.

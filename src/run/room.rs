@@ -71,9 +71,9 @@ fn expire(
     rotated: &mut Rotated,
 ) -> Result<()> {
     let name = std::slice::from_ref(name);
-    for error in retire::retire(root, name, clock.now())? {
-        rotated.warn(&target.label(), error.to_string());
-    }
+    // What is retired has gone by now.
+    let retired = retire::retired(root)?;
+    super::rotate::retire(target, root, name, &retired, clock.now(), rotated)?;
     // Unless somebody has pinned it just now.
     let retired = retire::retired(root)?.contains(&name[0]);
     if retired { remove(target, root, name, rotated) } else { Ok(()) }

@@ -195,6 +195,7 @@ fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock, disposal: 
     let over = retire::past_grace(root, target.policy.grace, now)?;
     let Examined { catalog, state, decision } = examine(target, root, now, Some(clock.reading()))?;
     let mut rotated = Rotated { decision, warnings: Vec::new() };
+    let mut just_retired = Vec::new();
     if let Some(error) = over.unnoted {
         rotated.warn(&target.label(), format!("the grace of what is retired begins later: {error}"));
     }
@@ -212,9 +213,7 @@ fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock, disposal: 
         }
         let names: Vec<String> =
             rotated.decision.expired().map(|verdict| verdict.snapshot.name.clone()).collect();
-        for error in retire::retire(root, &names, now)? {
-            rotated.warn(&target.label(), error.to_string());
-        }
+        just_retired = retire(target, root, &names, &over.names, now, &mut rotated)?;
     }
     if disposal == Disposal::Now
         && let Err(error) = clear_staging(root)
@@ -226,12 +225,39 @@ fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock, disposal: 
         (Disposal::Later, Some(_)) => Vec::new(),
         (Disposal::Later, None) => {
             let spare = retire::recyclable(root, target.policy.grace, now)?;
-            over.names.into_iter().filter(|name| spare.as_ref() != Some(name)).collect()
+            let is_left = |name: &String| spare.as_ref() != Some(name) && !just_retired.contains(name);
+            over.names.into_iter().filter(is_left).collect()
         }
     };
     remove(target, root, &names, &mut rotated)?;
     room::make(target, root, clock, &mut rotated)?;
     Ok(rotated)
+}
+
+/// Retires `names`. Of those that a retired snapshot within its grace stands in the way of, the
+/// visible one stays; `past_grace` names the retired ones that may go. Returns what was retired.
+pub(super) fn retire(
+    target: &Target,
+    root: &SnapshotRoot,
+    names: &[String],
+    past_grace: &[String],
+    now: DateTime<Utc>,
+    rotated: &mut Rotated,
+) -> Result<Vec<String>> {
+    let label = target.label();
+    let way = retire::make_way(root, names, past_grace)?;
+    for name in way.taken {
+        rotated.warn(
+            &label,
+            format!(
+                "{name} stays: a retired snapshot of that name can still be brought back; \
+                 `rotate --purge` removes what is retired"
+            ),
+        );
+    }
+    let errors = way.errors.into_iter().chain(retire::retire(root, &way.free, now)?);
+    errors.for_each(|error| rotated.warn(&label, error.to_string()));
+    Ok(way.free)
 }
 
 /// Removes the retired snapshots `names` for good, and says so.

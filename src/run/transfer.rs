@@ -13,11 +13,12 @@ use crate::clock::Clock;
 use crate::config::environment::Transfer;
 use crate::config::settings::Settings;
 use crate::config::target::Target;
+use crate::decide::own_output::Opener;
 use crate::decide::verdict::{
     self, ClientCompletion, Facts, LedgerCoverage, Moment, Occasion, Running, Verdict, Worth, end_of_transfer,
 };
 use crate::store::boot::BootTime;
-use crate::store::ledger::{Entry, Line};
+use crate::store::ledger::{Entry, Ledger, Line};
 use crate::store::process::Process;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{Asked, DueMark, DueReason, State};
@@ -108,6 +109,10 @@ pub fn strike(target: &Target, seen: &Seen) -> Result<()> {
 /// Looks the transfer up, and strikes it out if nothing more has to be done about it. Makes nothing: whether the
 /// history of the module is where it was is for the run to see.
 pub fn look_up(target: &Target, settings: &Settings, transfer: &Transfer) -> Result<Seen> {
+    // Of what reads from a module without a root there is a note elsewhere.
+    if !target.is_registered() && strike_reader(target, transfer)? {
+        return Ok(Seen::Idle);
+    }
     let root = match target.look_at_root() {
         Ok(root) if root.is_registered() => root,
         Ok(_) => return Ok(Seen::Unpaired),
@@ -130,6 +135,37 @@ pub fn look_up(target: &Target, settings: &Settings, transfer: &Transfer) -> Res
     }
 }
 
+/// What was noted apart of a transfer that reads, with the ledger that has it.
+fn reader(target: &Target, transfer: &Transfer) -> Result<Option<(Ledger, Line)>> {
+    let places = target.memory.ledgers(&target.module_path);
+    let (Some(pid), true) = (transfer.connection.pid, places.iter().any(|path| path.is_dir())) else {
+        return Ok(None);
+    };
+    let ledger = Ledger::apart(places)?;
+    let line = ledger.running(pid)?.filter(|line| !line.writes());
+    Ok(line.map(|line| (ledger, line)))
+}
+
+/// Whether pre-xfer has noted that the transfer reads from a module without a root.
+pub fn is_noted_reader(target: &Target, transfer: &Transfer) -> bool {
+    !target.is_registered() && reader(target, transfer).is_ok_and(|found| found.is_some())
+}
+
+/// Strikes out what was noted apart of a transfer that reads; whether there was anything.
+fn strike_reader(target: &Target, transfer: &Transfer) -> Result<bool> {
+    match reader(target, transfer)? {
+        Some((ledger, line)) => ledger.strike(&line).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+/// The same where nothing else is done about the transfer.
+pub fn forget_reader(target: &Target, transfer: &Transfer) {
+    if let Err(error) = strike_reader(target, transfer) {
+        log::debug!("{}: what was noted of it stays: {error}", target.label());
+    }
+}
+
 /// Leaves the snapshot of a push to the next one of its client, who has more to send. Should that never come, what
 /// there is becomes due: the mark is there before the push is struck out. A mark that stands keeps its time, or
 /// a client that begins again and again would never be overdue.
@@ -139,7 +175,7 @@ pub fn leave_to_client(
     (reason, asked): (DueReason, Asked),
     clock: &Clock,
 ) -> Result<Seen> {
-    let root = target.open_root()?;
+    let root = target.clone().opened_by(Opener::Push).open_root()?;
     let marked = BootTime::now();
     State::update(root.private(), |state| {
         state.due = Some(match state.due.take() {

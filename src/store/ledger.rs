@@ -217,6 +217,35 @@ impl Ledger {
         Ok(Ledger { rooms, elsewhere, _guard: guard })
     }
 
+    /// The ledger of a module that has no snapshot root yet: only what reads is entered in it. The
+    /// first of `elsewhere` that can be used is made.
+    ///
+    /// # Errors
+    /// If none can be made.
+    pub fn apart(elsewhere: Vec<PathBuf>) -> Result<Self> {
+        let mut opened = Err(Error::Usage("no place is known where transfers could be noted".to_string()));
+        for path in &elsewhere {
+            opened = make_room(path);
+            if opened.is_ok() {
+                break;
+            }
+        }
+        let own = opened?;
+        let guard = Guard::on_directory(own.place())?;
+        Ok(Ledger { rooms: vec![own], elsewhere: Vec::new(), _guard: guard })
+    }
+
+    /// Enters a transfer that writes nothing, and strikes out those of the dead.
+    ///
+    /// # Errors
+    /// Also if this process cannot tell its own PID namespace.
+    pub fn enter_reader(&self, entry: &Entry) -> Result<()> {
+        self.clean_up()?;
+        let is_over = |line: &Line| !line.writes() && line.liveness == Liveness::Dead;
+        self.lines()?.iter().filter(|line| is_over(line)).try_for_each(|line| self.strike(line))?;
+        enter(self.rooms[0].place(), &file_name(own_side()?, entry.owner.pid, None), entry)
+    }
+
     /// All entries. Names that are none of ours are left alone.
     pub fn lines(&self) -> Result<Vec<Line>> {
         lines_in(&self.rooms)
@@ -280,14 +309,7 @@ impl Ledger {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        let enter_at = |path: &PathBuf| -> Result<()> {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(path)
-                .map_err(|cause| Error::io("make", path, cause))?;
-            enter(Room::open(path)?.place(), &file, entry)
-        };
+        let enter_at = |path: &PathBuf| enter(make_room(path)?.place(), &file, entry);
         // It may be there, though not durably; and two entries would be two pushes, of which one never ends.
         self.unlink(0, &file)?;
         self.clean_up()?;
@@ -349,6 +371,12 @@ impl Ledger {
             Err(cause) => Err(Error::io("remove", &place.path.join(file), cause)),
         }
     }
+}
+
+fn make_room(path: &Path) -> Result<Room> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|cause| Error::io("make", path, cause))?;
+    Room::open(path)
 }
 
 fn enter(place: Place, file: &str, entry: &Entry) -> Result<()> {

@@ -8,11 +8,12 @@
 //! `XDG_RUNTIME_DIR`. `RSYNCD_SNAPSHOT_STATE_DIRECTORY` and `RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY` say other
 //! places. systemd's own `STATE_DIRECTORY` does not: in a hook it would be rsync's.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,8 @@ use serde::{Deserialize, Serialize};
 
 use super::durable::{self, Place};
 use super::lock::Guard;
+use super::memory_name;
+use super::publish::remove_file;
 use super::record::to_toml;
 use crate::decide::torn::TornMark;
 use crate::tell::error::{Error, Result};
@@ -34,6 +37,9 @@ const PROGRAM: &str = "rsyncd-snapshot";
 pub struct Memory {
     /// The module's directory, escaped.
     pub module_path: String,
+    /// Its name, escaped, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
     /// Its snapshot root, escaped, once it was used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_root: Option<String>,
@@ -86,6 +92,7 @@ impl Memory {
     fn new(module_path: &Path) -> Self {
         Memory {
             module_path: escape_path(module_path),
+            module: None,
             snapshot_root: None,
             earlier_roots: Vec::new(),
             updated: Utc::now(),
@@ -157,35 +164,77 @@ impl Places {
 
     /// What is remembered of the module at `module_path`; of several places the newest.
     pub fn recall(&self, module_path: &Path) -> Option<Memory> {
-        let file = file_name(module_path);
-        let found = self.directories.iter().filter_map(|directory| Memory::read(directory, &file));
-        let own = found.filter(|memory| memory.module_path == escape_path(module_path));
-        own.max_by_key(|memory| memory.updated)
+        let files = [Some(file_name(module_path)), earlier_file_name(module_path)];
+        let read = |directory: &PathBuf| {
+            let found = files.iter().flatten().map(|file| Memory::read(directory, file));
+            found.flatten().collect::<Vec<_>>()
+        };
+        let own = |memory: &Memory| memory.module_path == escape_path(module_path);
+        self.directories.iter().flat_map(read).filter(own).max_by_key(|memory| memory.updated)
+    }
+
+    /// All memories, by file.
+    fn files(&self) -> Vec<Memory> {
+        let mut all = Vec::new();
+        for directory in &self.directories {
+            for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+                let name = entry.file_name();
+                let file = name.to_str().filter(|file| file.ends_with(".toml"));
+                all.extend(file.and_then(|file| Memory::read(directory, file)));
+            }
+        }
+        all
+    }
+
+    /// What is remembered of each module, by path; of several memories of one the newest.
+    pub fn all(&self) -> Vec<Memory> {
+        let mut all: BTreeMap<String, Memory> = BTreeMap::new();
+        for memory in self.files() {
+            let known = all.entry(memory.module_path.clone()).or_insert_with(|| memory.clone());
+            if known.updated < memory.updated {
+                *known = memory;
+            }
+        }
+        all.into_values().collect()
+    }
+
+    /// Every root that any module has had, with the directory of that module.
+    pub fn roots_and_modules(&self) -> Vec<(PathBuf, PathBuf)> {
+        let pairs = |memory: &Memory| {
+            let module = path_of(&memory.module_path)?;
+            Some(memory.roots().map(|root| (root, module.clone())).collect::<Vec<_>>())
+        };
+        self.files().iter().filter_map(pairs).flatten().collect()
     }
 
     /// Every root that any module directory has had that is the same as `module_path`, above it or below it.
     pub fn roots_reaching(&self, module_path: &Path) -> Vec<PathBuf> {
-        let mut roots = Vec::new();
-        for directory in &self.directories {
-            for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-                let Some(file) = entry.file_name().to_str().map(str::to_string) else { continue };
-                let memory = Memory::read(directory, &file).filter(|_| file.ends_with(".toml"));
-                let Some(memory) = memory else { continue };
-                let path = path_of(&memory.module_path);
-                if path.is_some_and(|path| path.starts_with(module_path) || module_path.starts_with(path)) {
-                    roots.extend(memory.roots());
-                }
-            }
-        }
-        roots
+        let overlaps = |path: &PathBuf| path.starts_with(module_path) || module_path.starts_with(path);
+        let all = self.roots_and_modules().into_iter();
+        all.filter(|(_, module)| overlaps(module)).map(|(root, _)| root).collect()
+    }
+
+    /// The files in which the module at `module_path` is remembered.
+    pub fn files_of(&self, module_path: &Path) -> Vec<PathBuf> {
+        let names = [Some(file_name(module_path)), earlier_file_name(module_path)];
+        let paths =
+            |directory: &PathBuf| names.iter().flatten().map(|name| directory.join(name)).collect::<Vec<_>>();
+        self.directories.iter().flat_map(paths).filter(|path| path.is_file()).collect()
     }
 
     /// Where entries of the module's ledger go that its snapshot root has no room for; [`Ledger`](super::ledger::Ledger)
     /// makes them when it needs them.
     pub fn ledgers(&self, module_path: &Path) -> Vec<PathBuf> {
-        let file = file_name(module_path);
-        let name = file.strip_suffix(".toml").unwrap_or(&file);
-        self.directories.iter().map(|directory| directory.join("transfers").join(name)).collect()
+        let place = |directory: &PathBuf, name| directory.join("transfers").join(name);
+        let name = memory_name::name(module_path);
+        let present = self.directories.iter().map(|directory| place(directory, name.clone()));
+        // What an earlier version entered may be of another module, whose path ends alike: then a
+        // push counts for both, which costs grades, and no history.
+        let earlier = memory_name::earlier_name(module_path);
+        let earlier = earlier
+            .iter()
+            .flat_map(|name| self.directories.iter().map(|directory| place(directory, name.clone())));
+        present.chain(earlier.filter(|path| path.is_dir())).collect()
     }
 
     /// Changes what is remembered of the module at `module_path`; `change` may be called more
@@ -217,23 +266,84 @@ impl Places {
         let _guard = Guard::on_directory(place)?;
         let before = self.recall(module_path).unwrap_or_else(|| Memory::new(module_path));
         let memory = Memory { updated: Utc::now(), ..before.changed(change) };
-        durable::write(place, &file_name(module_path), &to_toml(&memory, place)?)
+        durable::write(place, &file_name(module_path), &to_toml(&memory, place)?)?;
+        // It is remembered under its new name now. Another module's file is left to that module.
+        match earlier_file_name(module_path) {
+            Some(earlier)
+                if Memory::read(directory, &earlier)
+                    .is_some_and(|found| found.module_path == memory.module_path) =>
+            {
+                remove_file(place, &earlier).map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-fn path_of(escaped: &str) -> Option<PathBuf> {
+pub(crate) fn path_of(escaped: &str) -> Option<PathBuf> {
     unescape(escaped).map(|bytes| PathBuf::from(OsString::from_vec(bytes)))
 }
 
-/// The path as a file name: readable, and different for every path of a sensible length.
-/// [`Memory::module_path`] tells apart the others.
 fn file_name(module_path: &Path) -> String {
-    let mut name = String::new();
-    for &byte in module_path.as_os_str().as_bytes() {
-        match byte.is_ascii_alphanumeric() || b"-_".contains(&byte) {
-            true => name.push(char::from(byte)),
-            false => name.push_str(&format!("%{byte:02x}")),
-        }
+    format!("{}.toml", memory_name::name(module_path))
+}
+
+/// The file in which an earlier version remembered the module, where that is another one.
+fn earlier_file_name(module_path: &Path) -> Option<String> {
+    memory_name::earlier_name(module_path).map(|name| format!("{name}.toml"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two module directories whose long paths end alike.
+    fn alike() -> [PathBuf; 2] {
+        let end = "directory/".repeat(40);
+        ["/srv/one/", "/srv/other/"].map(|start| PathBuf::from(format!("{start}{end}latest")))
     }
-    format!("{}.toml", &name[name.len().saturating_sub(200)..])
+
+    fn places(directory: &Path) -> Places {
+        Places { directories: vec![directory.join("state"), directory.join("run")] }
+    }
+
+    fn fail(memory: &mut Memory, message: &str) {
+        memory.failure = Some(Failure::now(Work::Snapshot, message.to_string()));
+    }
+
+    fn told(places: &Places, path: &Path) -> Option<String> {
+        places.recall(path)?.failure.map(|failure| failure.message)
+    }
+
+    #[test]
+    fn modules_whose_paths_end_alike_are_remembered_apart() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let places = places(directory.path());
+        let [one, other] = alike();
+        places.change(&one, |memory| fail(memory, "one")).expect("remembered");
+        places.change(&other, |memory| fail(memory, "other")).expect("remembered");
+        assert_eq!(told(&places, &one).as_deref(), Some("one"));
+        assert_eq!(told(&places, &other).as_deref(), Some("other"));
+        assert_ne!(places.ledgers(&one), places.ledgers(&other));
+    }
+
+    #[test]
+    fn the_file_of_an_earlier_version_is_taken_over_by_its_own_module() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let places = places(directory.path());
+        let [one, other] = alike();
+        places.change(&one, |memory| fail(memory, "one")).expect("remembered");
+        let (new, old) = (file_name(&one), earlier_file_name(&one).expect("a long path"));
+        let state = &places.directories[0];
+        std::fs::rename(state.join(&new), state.join(&old)).expect("renamed");
+        assert_eq!(told(&places, &one).as_deref(), Some("one"));
+        assert_eq!(told(&places, &other), None);
+
+        places.change(&other, |memory| fail(memory, "other")).expect("remembered");
+        assert!(state.join(&old).exists(), "it is the other module's");
+        assert_eq!(told(&places, &one).as_deref(), Some("one"));
+        places.change(&one, |memory| fail(memory, "again")).expect("remembered");
+        assert!(state.join(&new).exists() && !state.join(&old).exists());
+        assert_eq!(told(&places, &one).as_deref(), Some("again"));
+    }
 }

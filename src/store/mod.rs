@@ -7,12 +7,15 @@
 pub mod boot;
 pub mod catalog;
 pub mod durable;
+mod format;
 pub mod gate;
 pub mod index_file;
 pub mod inodes;
 pub mod ledger;
 pub mod lock;
 pub mod memory;
+mod memory_name;
+pub mod nesting;
 pub mod pin;
 pub mod process;
 pub mod publish;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::boot::BootTime;
 use super::durable::{self, Place};
+use super::format;
 use super::publish::Staged;
 use crate::decide::grade::Grade;
 use crate::decide::partial_dirs::PartialDirs;
@@ -308,14 +309,7 @@ impl Record {
     pub fn read(records: Place, name: &str) -> Result<Option<Self>> {
         let file = file_name(name);
         let Some(text) = durable::read(records, &file)? else { return Ok(None) };
-        let path = escape_path(&records.path.join(&file));
-        let record: Record = toml::from_str(&text)
-            .map_err(|error| Error::Damaged { path: path.clone(), problem: first_line(&error) })?;
-        if record.format > FORMAT {
-            let problem = format!("has format {}, this version reads up to {FORMAT}", record.format);
-            return Err(Error::Damaged { path, problem });
-        }
-        Ok(Some(record))
+        format::read(&records.path.join(&file), &text).map(Some)
     }
 
     /// Replaces the record of the snapshot `name`, durably.

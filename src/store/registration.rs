@@ -8,8 +8,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::durable::{self, Place};
-use super::record::{FORMAT, first_line, to_toml};
-use crate::tell::error::{Error, Result};
+use super::format;
+use super::record::{FORMAT, to_toml};
+use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
 
 const FILE: &str = "root.toml";
@@ -65,18 +66,7 @@ impl Registration {
     /// Reads the registration of a root; `None` if it has none.
     pub fn read(private: Place) -> Result<Option<Self>> {
         let Some(text) = durable::read(private, FILE)? else { return Ok(None) };
-        let path = escape_path(&private.path.join(FILE));
-        let damaged = |problem| Error::Damaged { path, problem };
-        let registration: Registration =
-            toml::from_str(&text).map_err(|error| damaged.clone()(first_line(&error)))?;
-        if registration.format > FORMAT {
-            let problem = format!(
-                "has format {}, this version reads up to {FORMAT}: a newer version has used this root",
-                registration.format
-            );
-            return Err(damaged(problem));
-        }
-        Ok(Some(registration))
+        format::read(&private.path.join(FILE), &text).map(Some)
     }
 
     /// Writes it, durably; for a caller who holds the state's lock.

@@ -31,7 +31,7 @@ use crate::decide::span::Span;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 use crate::tree::remove::remove_trees;
-use crate::tree::syscalls::{Answer, is_privileged, rename_no_replace};
+use crate::tree::syscalls::{Answer, is_privileged, rename_no_replace, stat_entry};
 
 /// Takes the snapshots `names` out of sight, durably; returns the errors of those that stay, and of a state that could
 /// not be written for lack of space. One that
@@ -58,6 +58,32 @@ pub fn retire(root: &SnapshotRoot, names: &[String], now: DateTime<Utc>) -> Resu
     }
     sync_move(root, &expired)?;
     Ok(errors)
+}
+
+/// What [`make_way`] found in the way of `names` that are about to be retired.
+#[derive(Debug, Default)]
+pub struct MadeWay {
+    /// Those that can be retired.
+    pub free: Vec<String>,
+    /// Those whose names retired snapshots within their grace have.
+    pub taken: Vec<String>,
+    /// What kept a retired snapshot from being removed.
+    pub errors: Vec<Error>,
+}
+
+/// Removes retired snapshots whose names are wanted: a person may have made another snapshot of
+/// that name. One that can still be brought back stays: `past_grace` names those that may go.
+pub fn make_way(root: &SnapshotRoot, names: &[String], past_grace: &[String]) -> Result<MadeWay> {
+    let retired = retired(root)?;
+    let is_in_the_way = |name: &&String| retired.contains(name);
+    let over: Vec<String> =
+        names.iter().filter(is_in_the_way).filter(|name| past_grace.contains(name)).cloned().collect();
+    let mut way = MadeWay { errors: remove(root, &over)?.errors, ..MadeWay::default() };
+    for name in names {
+        let is_taken = retired.contains(name) && !over.contains(name);
+        if is_taken { way.taken.push(name.clone()) } else { way.free.push(name.clone()) }
+    }
+    Ok(way)
 }
 
 /// Notes since when they are retired, and forgets that of snapshots that are gone.
@@ -112,6 +138,13 @@ pub fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> Result<(
     if !retired(root)?.iter().any(|present| present == name) {
         return Err(Error::Usage(format!(
             "{}: no retired snapshot {}; `list --expired` shows those that can be brought back",
+            root.label(),
+            escape(name.as_bytes())
+        )));
+    }
+    if stat_entry(root.directory(), &c_name(name)).is_ok() {
+        return Err(Error::Usage(format!(
+            "{}: another snapshot {} is visible; move that one away first",
             root.label(),
             escape(name.as_bytes())
         )));

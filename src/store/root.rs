@@ -127,6 +127,22 @@ impl SnapshotRoot {
         escape_path(&self.path)
     }
 
+    /// What to say if other users than root could remove what is theirs in snapshots.
+    ///
+    /// # Errors
+    /// If a directory on the way to the root cannot be inspected.
+    pub fn open_to_users(&self) -> Result<Option<String>> {
+        let is_open = trust::is_open(&self.path, &self.directory)?;
+        let path = escape_path(&self.path);
+        Ok(is_open.then(|| {
+            format!(
+                "users who own directories in snapshots can remove files from them, since the snapshot \
+                 root lets others in: run `chmod 0700 {path}`, or if it is open on purpose (for Samba, \
+                 or a restore module with another uid) set `open_root = true` in the policy"
+            )
+        }))
+    }
+
     /// The root directory.
     pub fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
@@ -229,11 +245,7 @@ impl SnapshotRoot {
     }
 
     fn not_registered(&self) -> Error {
-        trust::refusal(
-            &self.path,
-            "has never been used, and the policy cannot be read".to_string(),
-            "mend the policy first: it says where snapshots belong".to_string(),
-        )
+        Error::Unregistered { path: escape_path(&self.path) }
     }
 }
 

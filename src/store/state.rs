@@ -17,9 +17,10 @@ use serde::{Deserialize, Serialize};
 use super::boot::BootTime;
 use super::catalog::names_in;
 use super::durable::{self, Place, c_name};
+use super::format;
 use super::lock::Guard;
 use super::pin::Pins;
-use super::record::{FORMAT, first_line, to_toml};
+use super::record::{FORMAT, to_toml};
 use super::{index_file, inodes};
 use crate::decide::brake::Brake;
 use crate::decide::clock_guard::{ClockHistory, ClockJump, Reading};
@@ -232,18 +233,12 @@ impl State {
     /// recorded; else it is lost.
     ///
     /// # Errors
-    /// [`Error::Damaged`] if it cannot be understood.
+    /// [`Error::Damaged`] if it cannot be understood, [`Error::Newer`] if a newer version wrote it.
     pub fn read(private: Place) -> Result<Self> {
         let Some(text) = durable::read(private, FILE)? else {
             return Ok(if has_history(private)? { State::worst(private) } else { State::default() });
         };
-        let path = escape_path(&private.path.join(FILE));
-        let damaged = |problem| Error::Damaged { path, problem };
-        let state: State = toml::from_str(&text).map_err(|error| damaged.clone()(first_line(&error)))?;
-        if state.format > FORMAT {
-            return Err(damaged(format!("has format {}, this version reads up to {FORMAT}", state.format)));
-        }
-        Ok(state)
+        format::read(&private.path.join(FILE), &text)
     }
 
     /// Changes the state under its lock, durably if `change` changed anything, and returns it.
@@ -274,7 +269,7 @@ impl State {
                 // The first one is there before the first record: a run that is killed in between loses nothing.
                 (state, is_missing)
             }
-            Err(Error::Damaged { path, problem }) if !problem.starts_with("has format") => {
+            Err(Error::Damaged { path, problem }) => {
                 log::error!(
                     "{path}: {problem}; it is set aside as {DAMAGED}, and nothing expires until `rotate --confirm`"
                 );

@@ -16,10 +16,11 @@ use nix::unistd::geteuid;
 
 use super::root::PRIVATE;
 use crate::decide::name::SnapshotName;
+use crate::decide::root_access::{self, Entrance};
 use crate::decide::zone::Zone;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
-use crate::tree::syscalls::{Identity, Mount, open_parent};
+use crate::tree::syscalls::{Identity, Mount, is_privileged, open_parent};
 
 /// A refusal of the root at `path`.
 pub(super) fn refusal(path: &Path, problem: String, remedy: String) -> Error {
@@ -67,6 +68,36 @@ pub(super) fn check_owner(path: &Path, directory: &OwnedFd) -> Result<()> {
     }
     Ok(())
 }
+
+/// Whether other users than root reach what is in the root, and could remove what is theirs in
+/// snapshots. An ordinary user's snapshots hold that user's own files.
+pub(super) fn is_open(path: &Path, directory: &OwnedFd) -> Result<bool> {
+    if !is_privileged() {
+        return Ok(false);
+    }
+    let failed = |cause| Error::io("inspect", path, cause);
+    let mut way = Vec::new();
+    let mut directory = directory.try_clone().map_err(|cause| Error::io("open", path, cause))?;
+    loop {
+        let stat = fstat(&directory).map_err(failed)?;
+        way.push(Entrance {
+            mode: stat.st_mode & 0o7777,
+            gid: stat.st_gid,
+            has_acl: rustix::fs::fgetxattr(&directory, ACCESS_LIST, &mut [0u8; 0]).is_ok(),
+        });
+        if !root_access::is_open(&way) {
+            return Ok(false);
+        }
+        directory = open_parent(directory.as_fd()).map_err(failed)?;
+        let above = fstat(&directory).map_err(failed)?;
+        if Identity::of(&above) == Identity::of(&stat) {
+            return Ok(true);
+        }
+    }
+}
+
+/// The attribute of a file's access control list; asked for without a buffer, it tells its size.
+const ACCESS_LIST: &str = "system.posix_acl_access";
 
 /// Hard links need one file system and one mount.
 pub(super) fn check_mounts(

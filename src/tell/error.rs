@@ -75,6 +75,25 @@ pub enum Error {
         /// What that means for the work that was asked for.
         consequence: &'static str,
     },
+    /// The snapshot root has never been used.
+    #[error("snapshot root {path} has never been used")]
+    Unregistered {
+        /// The root, escaped.
+        path: String,
+    },
+    /// A newer version of this program wrote one of our files.
+    #[error(
+        "{path} was written by a newer version of rsyncd-snapshot (its format is {format}, this version \
+         reads up to {known}); nothing was changed: install that version again"
+    )]
+    Newer {
+        /// The file, escaped.
+        path: String,
+        /// Its format number.
+        format: u64,
+        /// The highest number that this version reads.
+        known: u32,
+    },
     /// One of our own files holds something that we did not write.
     #[error("{path}: {problem}")]
     Damaged {
@@ -111,10 +130,12 @@ impl Error {
     /// The exit status that this error ends a command with.
     pub fn exit(&self) -> Exit {
         match self {
-            Error::Io { .. } | Error::Damaged { .. } => Exit::Failed,
-            Error::Environment { .. } | Error::Usage(_) | Error::Policy(_) | Error::Root { .. } => {
-                Exit::Usage
-            }
+            Error::Io { .. } | Error::Newer { .. } | Error::Damaged { .. } => Exit::Failed,
+            Error::Environment { .. }
+            | Error::Usage(_)
+            | Error::Policy(_)
+            | Error::Unregistered { .. }
+            | Error::Root { .. } => Exit::Usage,
             Error::Busy { .. } | Error::Queue { .. } => Exit::Busy,
         }
     }

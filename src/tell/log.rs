@@ -2,9 +2,15 @@
 //!
 //! rsyncd's hooks have no useful standard error, and a container may have no syslog; neither
 //! may fail a backup. So the hook logs to syslog if its socket is there and else to standard
-//! error, where warnings and errors go in any case.
+//! error, where warnings and errors go in any case: unless that is the journal, which has them
+//! from syslog already.
+//!
+//! A hook and a command that works on many modules name the module in each line: what is below
+//! them need not know it ([`set_subject`]).
 
+use std::borrow::Cow;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Mutex;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -18,6 +24,26 @@ type Syslog = syslog::Logger<LoggerBackend, Formatter3164>;
 struct Logger {
     ident: &'static str,
     syslog: Option<Mutex<Syslog>>,
+    /// Whether the journal reads standard error.
+    is_in_journal: bool,
+}
+
+/// The module that lines are about which do not begin with one.
+static SUBJECT: Mutex<Option<String>> = Mutex::new(None);
+
+/// From now on each line names the module `label`, unless it does so already.
+pub fn set_subject(label: Option<String>) {
+    if let Ok(mut subject) = SUBJECT.lock() {
+        *subject = label;
+    }
+}
+
+fn with_subject<'a>(subject: Option<&str>, text: &'a str) -> Cow<'a, str> {
+    let is_named = |subject: &&str| text.strip_prefix(*subject).is_some_and(|rest| rest.starts_with(':'));
+    match subject.filter(|subject| !is_named(subject)) {
+        Some(subject) => Cow::Owned(format!("{subject}: {text}")),
+        None => Cow::Borrowed(text),
+    }
 }
 
 /// Starts logging at `level`; `to_syslog` for a hook.
@@ -29,9 +55,19 @@ pub fn start(to_syslog: bool, level: LevelFilter) {
 pub fn start_as(ident: &'static str, to_syslog: bool, level: LevelFilter) {
     let syslog = if to_syslog { connect(ident) } else { None };
     // Fails only if it was started before, and then that stands.
-    if log::set_boxed_logger(Box::new(Logger { ident, syslog: syslog.map(Mutex::new) })).is_ok() {
+    let logger =
+        Logger { ident, syslog: syslog.map(Mutex::new), is_in_journal: is_journal(std::io::stderr()) };
+    if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(level);
     }
+}
+
+/// Whether `output` is the stream to the journal that systemd names in `JOURNAL_STREAM`. The
+/// variable is inherited, so only the device and inode in it prove something.
+fn is_journal(output: impl std::os::fd::AsFd) -> bool {
+    let named = std::env::var_os("JOURNAL_STREAM");
+    let found = rustix::fs::fstat(output).map(|stat| format!("{}:{}", stat.st_dev, stat.st_ino));
+    named.zip(found.ok()).is_some_and(|(named, found)| named.as_bytes() == found.as_bytes())
 }
 
 fn connect(ident: &str) -> Option<Syslog> {
@@ -55,9 +91,11 @@ impl Log for Logger {
             return;
         }
         let text = record.args().to_string();
+        let subject = SUBJECT.lock().ok().and_then(|subject| subject.clone());
+        let text = with_subject(subject.as_deref(), &text);
         let line = one_line(&text);
         let sent = self.syslog.as_ref().is_some_and(|syslog| send(syslog, record.level(), &line));
-        if !sent || record.level() <= Level::Warn {
+        if !sent || record.level() <= Level::Warn && !self.is_in_journal {
             // Standard error may be closed; there is nowhere left to say so.
             let ident = self.ident;
             let _ =
@@ -90,5 +128,23 @@ fn prefix(level: Level) -> &'static str {
         Level::Warn => "warning: ",
         Level::Info => "",
         Level::Debug | Level::Trace => "debug: ",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_names_its_module_once() {
+        for (subject, text, expected) in [
+            (None, "cannot read a", "cannot read a"),
+            (Some("laptop"), "cannot read a", "laptop: cannot read a"),
+            (Some("laptop"), "laptop: cannot read a", "laptop: cannot read a"),
+            (Some("lap"), "laptop: cannot read a", "lap: laptop: cannot read a"),
+            (Some("laptop"), "laptop", "laptop: laptop"),
+        ] {
+            assert_eq!(with_subject(subject, text), expected);
+        }
     }
 }

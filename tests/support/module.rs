@@ -68,6 +68,7 @@ impl Module {
     fn of(server: Server, root: PathBuf) -> Module {
         let latest = root.join("latest");
         fs::create_dir_all(&latest).expect("the module");
+        tree::set_mode(&root, 0o700);
         let module = Module { server, root, latest };
         module.write_rsyncd_conf(&module.rsyncd_conf_section(NAME, &module.latest));
         module
@@ -196,8 +197,26 @@ impl Module {
         fs::read_dir(self.private(directory)).map_or(0, Iterator::count) + names.count()
     }
 
-    /// A snapshot-shaped directory with a file in it, as if it had been made long ago.
+    /// Registers the root without a snapshot, as a run does that is killed after that.
+    pub(crate) fn register(&self) {
+        if self.private("root.toml").exists() {
+            return;
+        }
+        let rooms = ["records", "index", "inodes", "staging", "expired", "transfers", "counters", "drafts"];
+        for room in rooms {
+            fs::create_dir_all(self.private(room)).expect("a directory of ours");
+            tree::set_mode(&self.private(room), 0o700);
+        }
+        tree::set_mode(&self.private(""), 0o700);
+        let path = self.latest.display();
+        let text = format!("format = 1\nmodule = \"{NAME}\"\npath = \"{path}\"\n");
+        fs::write(self.private("root.toml"), text).expect("a registration");
+    }
+
+    /// A snapshot-shaped directory with a file in it, as if it had been made long ago, in a root
+    /// that is in use.
     pub(crate) fn make_old_snapshot(&self, name: &str) {
+        self.register();
         let directory = self.snapshot(name);
         fs::create_dir_all(directory.join("sub")).expect("an old snapshot");
         fs::write(directory.join("sub/old"), name).expect("a file of an old snapshot");

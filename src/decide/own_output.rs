@@ -1,0 +1,163 @@
+//! Our own output as input: a module that would take snapshots of snapshots, or be taken into them.
+//!
+//! Two module directories may overlap, but nothing that is backed up may hold a snapshot root: each
+//! snapshot would hold all snapshots before it, and clients could change them.
+
+use std::path::{Path, PathBuf};
+
+/// A snapshot root that is registered for a module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownRoot {
+    /// The root's directory.
+    pub root: PathBuf,
+    /// The directory of the module that it is registered for.
+    pub module: PathBuf,
+}
+
+/// How a module and a root of another one get into each other's way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Overlap {
+    /// The module holds another module's root.
+    HoldsRoot(KnownRoot),
+    /// The module lies in a snapshot, or in our own directory, of another module's root.
+    InsideOutput(KnownRoot),
+    /// The module's own root would lie in another module, whose clients could change it.
+    RootInsideModule(KnownRoot),
+}
+
+/// Whether the directory of that name in a snapshot root is of our making.
+type IsOurs<'a> = &'a dyn Fn(&[u8]) -> bool;
+
+/// A module with its root.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// The module's directory.
+    pub module: &'a Path,
+    /// Its root.
+    pub root: &'a Path,
+    /// Whether the root is yet to be registered.
+    pub is_new: bool,
+}
+
+/// What is wrong with a module and its root beside `known` roots of other modules.
+///
+/// A root that is in use stays in use although it lies in another module, which is refused instead;
+/// and a module that is refused keeps no new root away.
+pub fn overlap(candidate: Candidate, known: &[KnownRoot], is_ours: IsOurs) -> Option<Overlap> {
+    let Candidate { module, root, is_new } = candidate;
+    let others = || known.iter().filter(|known| known.module != module);
+    let holds = others().find(|known| known.root.starts_with(module));
+    let inside = || others().find(|known| is_output(module, &known.root, is_ours));
+    let is_refused =
+        |module: &Path| known.iter().any(|other| other.module != module && other.root.starts_with(module));
+    let is_in_the_way =
+        |known: &&KnownRoot| is_new && root.starts_with(&known.module) && !is_refused(&known.module);
+    let root_inside = || others().find(is_in_the_way);
+    holds
+        .map(|known| Overlap::HoldsRoot(known.clone()))
+        .or_else(|| inside().map(|known| Overlap::InsideOutput(known.clone())))
+        .or_else(|| root_inside().map(|known| Overlap::RootInsideModule(known.clone())))
+}
+
+fn is_output(module: &Path, root: &Path, is_ours: IsOurs) -> bool {
+    let below = module.strip_prefix(root).ok().and_then(|rest| rest.components().next());
+    below.is_some_and(|first| is_ours(first.as_os_str().as_encoded_bytes()))
+}
+
+/// Who opens a snapshot root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opener {
+    /// A transfer that writes, or one of which nothing else is known.
+    Push,
+    /// A download, a listing, a dry run, an inquiry, or a push that rsyncd does not let write.
+    Reader,
+    /// A person who asks for a snapshot.
+    Snapshot,
+    /// A timer that wants only what is due.
+    Due,
+    /// Whatever else works on a root: rotation, verification, pins.
+    Upkeep,
+}
+
+impl Opener {
+    /// Whether it may register a root that is not registered yet.
+    pub fn may_register(self) -> bool {
+        matches!(self, Opener::Push | Opener::Snapshot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(root: &str, module: &str) -> KnownRoot {
+        KnownRoot { root: root.into(), module: module.into() }
+    }
+
+    #[test]
+    fn modules_and_roots_of_others_are_kept_apart() {
+        let laptop = known("/b/laptop", "/b/laptop/latest");
+        let apart = known("/snapshots/desk", "/data/desk");
+        let all = [laptop.clone(), apart.clone()];
+        let is_ours = |name: &[u8]| name == b"2026-11-22T19-08-31Z" || name == b".rsyncd-snapshot";
+        for (module, root, expected) in [
+            // The module itself, and its neighbours.
+            ("/b/laptop/latest", "/b/laptop", None),
+            ("/b/phone/latest", "/b/phone", None),
+            ("/b/laptop2/latest", "/b/laptop2", None),
+            // Directories that overlap, with roots elsewhere.
+            ("/b/laptop/latest/inner", "/snapshots/inner", None),
+            ("/data", "/snapshots/data", None),
+            // Modules that offer snapshots.
+            ("/b", "/", Some(Overlap::HoldsRoot(laptop.clone()))),
+            ("/b/laptop", "/b", Some(Overlap::HoldsRoot(laptop.clone()))),
+            ("/snapshots", "/", Some(Overlap::HoldsRoot(apart.clone()))),
+            // Modules within what we made.
+            (
+                "/b/laptop/2026-11-22T19-08-31Z/home",
+                "/b/laptop/2026-11-22T19-08-31Z",
+                Some(Overlap::InsideOutput(laptop.clone())),
+            ),
+            ("/b/laptop/.rsyncd-snapshot/x", "/r", Some(Overlap::InsideOutput(laptop.clone()))),
+            ("/b/laptop/mine/x", "/b/laptop/mine", None),
+            // A root that clients of another module could change.
+            ("/b/laptop/latest/home", "/b/laptop/latest", Some(Overlap::RootInsideModule(laptop.clone()))),
+            ("/data/new", "/data/desk/roots", Some(Overlap::RootInsideModule(apart.clone()))),
+        ] {
+            let (module, root) = (Path::new(module), Path::new(root));
+            let found = overlap(Candidate { module, root, is_new: true }, &all, &is_ours);
+            assert_eq!(found, expected, "{module:?} with {root:?}");
+        }
+    }
+
+    #[test]
+    fn a_module_that_is_refused_keeps_no_root_away() {
+        // An earlier version registered a module that offers snapshots.
+        let all = [known("/b/laptop", "/b/laptop/latest"), known("/", "/b")];
+        for (module, root, is_new, is_refused) in [
+            ("/b/laptop/latest", "/b/laptop", false, false),
+            ("/b/phone/latest", "/b/phone", true, false),
+            ("/b", "/", false, true),
+        ] {
+            let candidate = Candidate { module: Path::new(module), root: Path::new(root), is_new };
+            assert_eq!(overlap(candidate, &all, &|_| false).is_some(), is_refused, "{module}");
+        }
+        let whole = [known("/snapshots", "/data")];
+        let inner = Candidate { module: Path::new("/data/x/y"), root: Path::new("/data/x"), is_new: true };
+        assert!(overlap(inner, &whole, &|_| false).is_some());
+        assert_eq!(overlap(Candidate { is_new: false, ..inner }, &whole, &|_| false), None);
+    }
+
+    #[test]
+    fn only_a_push_or_an_explicit_snapshot_registers_a_root() {
+        for (opener, expected) in [
+            (Opener::Push, true),
+            (Opener::Snapshot, true),
+            (Opener::Reader, false),
+            (Opener::Due, false),
+            (Opener::Upkeep, false),
+        ] {
+            assert_eq!(opener.may_register(), expected, "{opener:?}");
+        }
+    }
+}

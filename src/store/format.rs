@@ -1,0 +1,71 @@
+//! The format number that our text files begin with.
+//!
+//! A file of a newer version is neither understood nor written over: it may hold keys that this
+//! version does not know, so its number is looked at before anything else in it.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+use super::record::{FORMAT, first_line};
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape_path;
+
+/// The value that `text`, the content of the file at `path`, holds.
+///
+/// # Errors
+/// [`Error::Newer`] if a newer version wrote it, [`Error::Damaged`] if it cannot be understood.
+pub(super) fn read<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
+    let path = || escape_path(path);
+    match number(text) {
+        Some(format) if format > FORMAT.into() => {
+            return Err(Error::Newer { path: path(), format, known: FORMAT });
+        }
+        _ => {}
+    }
+    toml::from_str(text).map_err(|error| Error::Damaged { path: path(), problem: first_line(&error) })
+}
+
+/// The number of the top-level key `format`, which we write before every table.
+fn number(text: &str) -> Option<u64> {
+    let mut top = text.lines().map(str::trim).take_while(|line| !line.starts_with('['));
+    top.find_map(|line| line.strip_prefix("format")?.trim_start().strip_prefix('=')?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_is_that_of_the_top_level_key() {
+        for (text, expected) in [
+            ("format = 1\nmodule = \"a\"\n", Some(1)),
+            ("module = \"format = 3\"\nformat=2\n", Some(2)),
+            ("a = 1\n[table]\nformat = 9\n", None),
+            ("formats = 7\n", None),
+            ("format = \"x\"\n", None),
+            ("", None),
+        ] {
+            assert_eq!(number(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn newer_files_are_told_apart_from_damaged_ones() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Known {
+            #[expect(dead_code, reason = "only read")]
+            format: u32,
+        }
+        let read = |text: &str| read::<Known>(Path::new("/root.toml"), text);
+        assert!(read("format = 1\n").is_ok());
+        let newer = read("format = 2\nunknown = true\n").unwrap_err();
+        assert!(matches!(newer, Error::Newer { format: 2, .. }), "{newer}");
+        assert!(newer.to_string().contains("newer version"), "{newer}");
+        for text in ["format = 1\nunknown = true\n", "", "%"] {
+            let damaged = read(text).unwrap_err();
+            assert!(matches!(damaged, Error::Damaged { .. }), "{text}: {damaged}");
+        }
+    }
+}

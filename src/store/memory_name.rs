@@ -1,0 +1,82 @@
+//! The name of the file, and of the ledger, that remember a module apart from its snapshot root.
+//!
+//! Two modules must never share one: each would take the other's failures, marks and roots for its
+//! own. A path is written so that no other path is written the same. One that is too long for a
+//! file name is cut to its readable end, and a hash of the whole path tells it apart.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// So many characters of a written path are kept.
+const MAX_CHARACTERS: usize = 200;
+
+/// Stands between the readable end and the hash; no written path holds it.
+const HASH_MARK: char = '+';
+
+/// Digits of the hash: 128 bits.
+const HASH_DIGITS: usize = 32;
+
+/// The name for the module at `module_path`, without an extension.
+pub(super) fn name(module_path: &Path) -> String {
+    let written = written(module_path);
+    match written.len() > MAX_CHARACTERS {
+        false => written,
+        true => {
+            let hash = blake3::hash(module_path.as_os_str().as_bytes()).to_hex();
+            format!("{}{HASH_MARK}{}", end(&written), &hash[..HASH_DIGITS])
+        }
+    }
+}
+
+/// The name that earlier versions gave it, where that is another: the end alone, which other paths
+/// may have, too.
+pub(super) fn earlier_name(module_path: &Path) -> Option<String> {
+    let written = written(module_path);
+    (written.len() > MAX_CHARACTERS).then(|| end(&written).to_string())
+}
+
+fn end(written: &str) -> &str {
+    &written[written.len().saturating_sub(MAX_CHARACTERS)..]
+}
+
+/// The path in letters, digits, `-`, `_` and `%`; different for every path.
+fn written(module_path: &Path) -> String {
+    let mut text = String::new();
+    for &byte in module_path.as_os_str().as_bytes() {
+        match byte.is_ascii_alphanumeric() || b"-_".contains(&byte) {
+            true => text.push(char::from(byte)),
+            false => text.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_paths_that_end_alike_have_different_names() {
+        let end = "directory/".repeat(40);
+        let [one, other] = ["/srv/one/", "/srv/other/"].map(|start| format!("{start}{end}latest"));
+        let (one, other) = (Path::new(&one), Path::new(&other));
+        assert_eq!(earlier_name(one), earlier_name(other), "earlier versions mixed them up");
+        assert_ne!(name(one), name(other));
+        for path in [one, other] {
+            assert!(name(path).len() + ".toml.tmp".len() < 255, "{}", name(path));
+            assert!(name(path).contains("directory%2flatest+"), "the end is readable: {}", name(path));
+        }
+    }
+
+    #[test]
+    fn short_paths_keep_the_names_that_they_had() {
+        for (path, expected) in [
+            ("/srv/backup/laptop/latest", "%2fsrv%2fbackup%2flaptop%2flatest"),
+            ("/a+b", "%2fa%2bb"),
+            ("/100%", "%2f100%25"),
+        ] {
+            assert_eq!(name(Path::new(path)), expected);
+            assert_eq!(earlier_name(Path::new(path)), None);
+        }
+    }
+}

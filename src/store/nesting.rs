@@ -1,0 +1,150 @@
+//! The registered roots that a module could get into the way of: those that this machine remembers,
+//! and those that are found on disk before a new root is registered.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::durable::{Place, c_name};
+use super::memory::{Places, path_of};
+use super::registration::Registration;
+use super::root::{PRIVATE, SnapshotRoot};
+use super::trust::refusal;
+use crate::decide::name::SnapshotName;
+use crate::decide::own_output::{Candidate, KnownRoot, Overlap, overlap};
+use crate::decide::zone::Zone;
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape_path;
+use crate::tree::listing::Listing;
+use crate::tree::syscalls::open_directory;
+
+/// So deep roots are searched for in a new module: `DIRECTORY/MACHINE/ROOT`.
+const MAX_DEPTH: usize = 3;
+
+/// So many directories are looked into at most.
+const MAX_DIRECTORIES: usize = 4_096;
+
+/// Whether a name in a snapshot root is of our making.
+fn is_ours(name: &[u8]) -> bool {
+    name == PRIVATE.as_bytes() || SnapshotName::parse(name, &Zone::utc()).is_some()
+}
+
+/// Refuses a module that holds another module's root, lies in one's snapshots, or whose own root
+/// would lie in another module. A new root is also searched for on disk.
+///
+/// # Errors
+/// [`Error::Root`] with the remedy; or if the disk cannot be searched.
+pub fn check(memory: &Places, module_path: &Path, root_path: &Path, is_new: bool) -> Result<()> {
+    let candidate = Candidate { module: module_path, root: root_path, is_new };
+    let found = |known: &[KnownRoot]| overlap(candidate, known, &is_ours);
+    // A new root may be in the way of any module, one in use only of those that it overlaps with.
+    let meets = |root: &Path| root.starts_with(module_path) || module_path.starts_with(root);
+    let mut overlap = found(&remembered(memory, &|root| is_new || meets(root)));
+    if overlap.is_none() && is_new {
+        let known: Vec<KnownRoot> = above(module_path).into_iter().chain(within(module_path)?).collect();
+        overlap = found(&known);
+    }
+    overlap.map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, is_new)))
+}
+
+/// The roots that this machine remembers and that are wanted, as far as they are there.
+fn remembered(memory: &Places, is_wanted: &dyn Fn(&Path) -> bool) -> Vec<KnownRoot> {
+    let of = |(root, module): (PathBuf, PathBuf)| match SnapshotRoot::registration(&root) {
+        Ok(None) => None,
+        // A module may have moved since.
+        Ok(Some(registration)) => known(&root, &registration),
+        // What cannot be read, or is of a newer version, is there.
+        Err(_) => Some(KnownRoot { root, module }),
+    };
+    let wanted = memory.roots_and_modules().into_iter().filter(|(root, _)| is_wanted(root));
+    wanted.filter_map(of).collect()
+}
+
+/// The roots above a module that lies under a name of our making.
+fn above(module_path: &Path) -> Vec<KnownRoot> {
+    let is_output = |path: &&Path| path.file_name().is_some_and(|name| is_ours(name.as_encoded_bytes()));
+    let roots = module_path.ancestors().filter(is_output).filter_map(Path::parent);
+    roots.filter_map(|root| known(root, &SnapshotRoot::registration(root).ok()??)).collect()
+}
+
+fn known(root: &Path, registration: &Registration) -> Option<KnownRoot> {
+    Some(KnownRoot { root: root.to_path_buf(), module: path_of(&registration.path)? })
+}
+
+/// The first root in a module's upper directories. A copy of another machine's root is none: that
+/// one is registered for another place. What is mounted, or cannot be read, is no part of a snapshot.
+fn within(module_path: &Path) -> Result<Option<KnownRoot>> {
+    let top = File::open(module_path).map_err(|cause| Error::io("open", module_path, cause))?;
+    Ok(search(top.as_fd(), module_path, MAX_DEPTH, &mut { MAX_DIRECTORIES }))
+}
+
+/// Holds no more directories open than it goes deep.
+fn search(directory: BorrowedFd, path: &Path, depth: usize, left: &mut usize) -> Option<KnownRoot> {
+    if let Some(found) = root_at(directory, path) {
+        return Some(found);
+    }
+    let mut listing = Listing::default();
+    if depth == 0 || listing.read_first(directory).is_err() {
+        return None;
+    }
+    for entry in listing.entries().iter().filter(|entry| entry.is_directory) {
+        let name = listing.name(entry);
+        if is_ours(name.to_bytes()) {
+            continue;
+        }
+        *left = left.checked_sub(1)?;
+        let Ok(below) = open_directory(directory, name) else { continue };
+        let below_path = path.join(OsStr::from_bytes(name.to_bytes()));
+        if let Some(found) = search(below.as_fd(), &below_path, depth - 1, left) {
+            return Some(found);
+        }
+    }
+    None
+}
+
+/// The root that the directory is, if it is registered for a directory in it.
+fn root_at(directory: BorrowedFd, path: &Path) -> Option<KnownRoot> {
+    let private = open_directory(directory, &c_name(PRIVATE)).ok()?;
+    let private_path = path.join(PRIVATE);
+    let place = Place { directory: private.as_fd(), path: &private_path };
+    let found = known(path, &Registration::read(place).ok()??)?;
+    (found.module.parent() == Some(path)).then_some(found)
+}
+
+fn told(module_path: &Path, root_path: &Path, overlap: &Overlap, is_new: bool) -> Error {
+    let module = escape_path(module_path);
+    let hook = "give the hooks only to modules that clients push to, not to one that offers snapshots";
+    let (problem, mut remedy) = match overlap {
+        Overlap::HoldsRoot(known) => (
+            format!(
+                "the module directory {module} holds the snapshot root {} of another module, and \
+                 snapshots of snapshots are no backup",
+                escape_path(&known.root)
+            ),
+            hook.to_string(),
+        ),
+        Overlap::InsideOutput(known) => (
+            format!(
+                "the module directory {module} is part of the snapshots in {}, which nothing may change",
+                escape_path(&known.root)
+            ),
+            hook.to_string(),
+        ),
+        Overlap::RootInsideModule(known) => (
+            format!(
+                "it is inside the module directory {}, whose clients could change the snapshots",
+                escape_path(&known.module)
+            ),
+            "set `snapshot_root` to a directory outside of every module".to_string(),
+        ),
+    };
+    if !is_new {
+        remedy += &format!(
+            "; if what was made here is not wanted, remove {} and the snapshots beside it",
+            escape_path(&root_path.join(PRIVATE))
+        );
+    }
+    refusal(root_path, problem, remedy)
+}
