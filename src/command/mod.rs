@@ -15,6 +15,7 @@ pub mod plan;
 mod plan_text;
 pub mod plan_view;
 pub mod pre_xfer;
+pub mod release;
 mod replay;
 pub mod rotate;
 pub mod snapshot;
@@ -160,6 +161,12 @@ fn print_json<T: Serialize>(single: bool, values: &[T]) -> Result<()> {
     };
     let text = text.map_err(|error| Error::Usage(format!("cannot write JSON: {error}")))?;
     print(&(text + "\n"))
+}
+
+/// Says what was done to a module.
+fn done(target: &Target, message: &str) -> Result<Exit> {
+    print(&format!("{}: {message}\n", target.label()))?;
+    Ok(Exit::Done)
 }
 
 fn print(text: &str) -> Result<()> {

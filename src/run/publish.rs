@@ -156,19 +156,30 @@ impl Pass<'_> {
     }
 
     /// Pins the snapshot before this one and pauses expiry. That is on disk before this one is visible: a
-    /// run that is killed in between has braked for nothing.
+    /// run that is killed in between has braked for nothing. Where the brake is on already, nothing
+    /// expires, so no further snapshot has to be pinned.
     fn pull(&self, brake: Brake) -> Result<()> {
-        // Rotation, which comes next, makes a warning of it.
-        log::error!("{}: {brake}", self.target.label());
-        let Brake { entries, changed, removed, .. } = brake;
-        let reason = format!(
-            "the last one before a push that changed {changed} and removed {removed} of {entries} entries"
-        );
-        State::update(self.root.private(), |state| {
-            state.pins.entry(brake.before.clone()).or_insert(Pin::new(self.now, &reason));
-            state.brake.get_or_insert(brake);
-        })
-        .map(drop)
+        let label = self.target.label();
+        let mut standing = None;
+        State::update(self.root.private(), |state| match &state.brake {
+            Some(earlier) => standing = Some(earlier.clone()),
+            None => {
+                state.pins.entry(brake.before.clone()).or_insert_with(|| Pin::of_brake(&brake));
+                state.brake = Some(brake.clone());
+            }
+        })?;
+        // Rotation, which comes next, makes a warning of the brake that is on.
+        match standing {
+            None => log::error!("{label}: {brake}"),
+            Some(earlier) => log::error!(
+                "{label}: another push changed {} and removed {} of {} entries; nothing expires since {}",
+                brake.changed,
+                brake.removed,
+                brake.entries,
+                earlier.since.format("%FT%TZ"),
+            ),
+        }
+        Ok(())
     }
 
     /// A push that failed, or a backup that began, while the tree was copied makes partial what would
