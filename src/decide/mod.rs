@@ -28,4 +28,5 @@ pub mod space;
 pub mod span;
 pub mod torn;
 pub mod verdict;
+pub mod time_text;
 pub mod zone;
