@@ -71,6 +71,12 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     }
     findings.extend(undated(&decision).map(|message| Finding::new(Level::Warning, message)));
     let newest = catalog.newest(Grade::Complete, now);
+    if let Some((newest, record)) =
+        catalog.newest(Grade::Complete, now).and_then(|item| Some((item, item.record.as_ref()?)))
+    {
+        let losses = run::losses::standing(&root, &newest.name.text, record);
+        findings.extend(losses.into_iter().map(|loss| Finding::new(Level::Warning, loss)));
+    }
     let mut finding = age(target, newest, catalog.items.len(), root.is_registered(), now);
     let pinned = catalog.items.iter().filter(|item| item.pin.is_some()).count();
     if pinned > 0 {

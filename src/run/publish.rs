@@ -1,6 +1,5 @@
 //! The part of a pass that makes a snapshot: a free name, a clone, its record, its publication.
 
-use std::collections::HashSet;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
@@ -9,7 +8,7 @@ use nix::errno::Errno;
 use super::scan::Scan;
 use super::snapshot::{Pass, Sight};
 use super::verify::{hash_contents, take_up};
-use super::{Ending, Report};
+use super::{Ending, Report, losses};
 use crate::clock::Clock;
 use crate::decide::brake::{Brake, Change};
 use crate::decide::clock_guard::Reading;
@@ -21,7 +20,7 @@ use crate::store::boot::BootTime;
 use crate::store::durable::c_name;
 use crate::store::pin::Pin;
 use crate::store::publish::Staged;
-use crate::store::record::{CopyRecord, PartialDirsRecord, Record};
+use crate::store::record::{PartialDirsRecord, Record};
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
@@ -203,38 +202,11 @@ impl Pass<'_> {
 
     fn warn_of_losses(&self, record: &Record, report: &mut Report) {
         let label = self.target.label();
-        if !record.skipped_mounts.is_empty() {
-            let mounts = record.skipped_mounts.join(", ");
-            report.warn(&label, format!("left out what is mounted inside the module: {mounts}"));
+        for loss in losses::lasting(record) {
+            report.warn_of_loss(&label, loss);
         }
-        // What is copied on purpose is no loss.
-        let is_partial = |copy: &&CopyRecord| {
-            let directory = copy.path.rsplit_once('/').map_or("", |(directory, _)| directory);
-            self.target.policy.partial_dirs.includes(directory.as_bytes())
-        };
-        let copies: Vec<&CopyRecord> = record.copies.iter().filter(|copy| !is_partial(copy)).collect();
-        if let Some(first) = copies.first() {
-            let names: u64 = copies.iter().map(|copy| copy.names).sum();
-            let files: HashSet<u64> = copies.iter().map(|copy| copy.live_inode).collect();
-            let of = if files.len() as u64 == names {
-                String::new()
-            } else {
-                format!(" of {} files", files.len())
-            };
-            report.warn(
-                &label,
-                format!(
-                    "{names} entries{of} could not be linked and were copied, the first is {}: {}",
-                    first.path, first.reason
-                ),
-            );
-        }
-        if record.attributes_lost > 0 {
-            let count = record.attributes_lost;
-            report.warn(
-                &label,
-                format!("the owner, the device or security attributes of {count} entries could not be kept"),
-            );
+        if let Some(message) = losses::copies(record, &self.target.policy.partial_dirs) {
+            report.warn(&label, message);
         }
     }
 }

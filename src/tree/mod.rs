@@ -22,6 +22,7 @@ pub mod listing;
 pub mod pool;
 pub mod remove;
 pub mod shared;
+pub mod shape;
 pub mod syscalls;
 pub mod temporaries;
 pub mod usage;
