@@ -22,6 +22,7 @@ use crate::store::root::SnapshotRoot;
 use crate::store::side::Side;
 use crate::store::state::{DueMark, DueReason, State};
 use crate::store::token::{self, Unfinished};
+use crate::store::turn::{LONGEST_TURN, QUEUE, long_jobs};
 use crate::tell::counted;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape_path, unescape};
@@ -77,6 +78,7 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
         let losses = run::losses::standing(&root, &newest.name.text, record);
         findings.extend(losses.into_iter().map(|loss| Finding::new(Level::Warning, loss)));
     }
+    findings.extend(long_job(target).map(|message| Finding::new(Level::Ok, message)));
     let mut finding = age(target, newest, catalog.items.len(), root.is_registered(), now);
     let pinned = catalog.items.iter().filter(|item| item.pin.is_some()).count();
     if pinned > 0 {
@@ -84,6 +86,18 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     }
     findings.push(finding);
     Ok(findings)
+}
+
+/// A run on this root that has worked for so long that others no longer wait for it.
+fn long_job(target: &Target) -> Option<String> {
+    let queue = target.memory.directories.last()?.join(QUEUE);
+    let own = escape_path(&target.root_path);
+    let job = long_jobs(&queue, LONGEST_TURN).into_iter().find(|job| job.label == own)?;
+    let worked = TimeDelta::from_std(job.worked).unwrap_or(TimeDelta::MAX);
+    Some(format!(
+        "a run has been at work for {}; it no longer counts for max_parallel, so others do not wait for it",
+        roughly(worked)
+    ))
 }
 
 /// Snapshots whose dates are not believed.
