@@ -40,7 +40,7 @@ struct CommandLine {
     /// Say more: also why each snapshot is kept
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     verbose: bool,
-    /// Say only what went wrong
+    /// Say only what went wrong; list, plan, check and verify still print what they are asked for
     #[arg(short, long, global = true)]
     quiet: bool,
     #[command(subcommand)]

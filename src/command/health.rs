@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::decide::grade::Grade;
 use crate::decide::liveness::{Liveness, unseen_limit};
-use crate::decide::reason::Pause;
+use crate::decide::reason::{Pause, Reason};
 use crate::decide::rotation::Decision;
 use crate::decide::span::roughly;
 use crate::decide::torn::{TornMark, UNHEALED_LIMIT};
@@ -23,6 +23,7 @@ use crate::store::side::Side;
 use crate::store::state::{DueMark, DueReason, State};
 use crate::store::token::{self, Unfinished};
 use crate::store::turn::{LONGEST_TURN, QUEUE, long_jobs};
+use crate::store::unremovable;
 use crate::tell::counted;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape_path, unescape};
@@ -70,15 +71,20 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
         };
         findings.push(Finding::new(level, format!("nothing expires: {pause}")));
     }
-    findings.extend(undated(&decision).map(|message| Finding::new(Level::Warning, message)));
-    let newest = catalog.newest(Grade::Complete, now);
     if let Some((newest, record)) =
         catalog.newest(Grade::Complete, now).and_then(|item| Some((item, item.record.as_ref()?)))
     {
         let losses = run::losses::standing(&root, &newest.name.text, record);
         findings.extend(losses.into_iter().map(|loss| Finding::new(Level::Warning, loss)));
     }
+    findings.extend(
+        irremovable(target, &root, &decision)
+            .into_iter()
+            .map(|message| Finding::new(Level::Warning, message)),
+    );
+    findings.extend(undated(&decision).map(|message| Finding::new(Level::Warning, message)));
     findings.extend(long_job(target).map(|message| Finding::new(Level::Ok, message)));
+    let newest = catalog.newest(Grade::Complete, now);
     let mut finding = age(target, newest, catalog.items.len(), root.is_registered(), now);
     let pinned = catalog.items.iter().filter(|item| item.pin.is_some()).count();
     if pinned > 0 {
@@ -86,6 +92,38 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     }
     findings.push(finding);
     Ok(findings)
+}
+
+/// What the policy no longer keeps and cannot be removed, with the command that helps.
+fn irremovable(target: &Target, root: &SnapshotRoot, decision: &Decision) -> Vec<String> {
+    let obstacle = |reason: &Reason| match reason {
+        Reason::Irremovable(obstacle) => Some(*obstacle),
+        _ => None,
+    };
+    let verdicts = &decision.verdicts;
+    let stay: Vec<_> = verdicts
+        .iter()
+        .filter_map(|verdict| Some((verdict, verdict.reasons.iter().find_map(obstacle)?)))
+        .collect();
+    let in_place = stay.first().map(|(verdict, obstacle)| {
+        let path = escape_path(&root.path.join(&verdict.snapshot.name));
+        format!(
+            "{} that the policy no longer keeps cannot be removed and stays in place, the first is {}: {obstacle}; run `{}`",
+            counted(stay.len(), "snapshot"),
+            verdict.snapshot.name,
+            obstacle.command(&path)
+        )
+    });
+    let set_aside = unremovable::names(root);
+    let set_aside = set_aside.first().map(|first| {
+        format!(
+            "{} could not be removed and is in {}, the first is {first}: `btrfs subvolume delete` a subvolume, take immutable and append-only flags away with `chattr -R -ia`, then run `rotate {} --purge`",
+            counted(set_aside.len(), "tree"),
+            escape_path(&root.private().path.join(unremovable::ROOM)),
+            target.label()
+        )
+    });
+    in_place.into_iter().chain(set_aside).collect()
 }
 
 /// A run on this root that has worked for so long that others no longer wait for it.

@@ -52,6 +52,12 @@ pub struct Context {
 }
 
 impl Context {
+    /// Whether only what went wrong is to be said. What a command is run for in order to read it, such
+    /// as `list`, is printed all the same.
+    fn is_quiet(&self) -> bool {
+        self.level == Some(LevelFilter::Error)
+    }
+
     /// The module named on the command line, or all registered ones.
     fn targets(&self, module: Option<&OsStr>) -> Result<Vec<(String, Result<Target>)>> {
         let Some(module) = module else { return Target::all(&self.settings) };
@@ -163,9 +169,11 @@ fn print_json<T: Serialize>(single: bool, values: &[T]) -> Result<()> {
     print(&(text + "\n"))
 }
 
-/// Says what was done to a module.
-fn done(target: &Target, message: &str) -> Result<Exit> {
-    print(&format!("{}: {message}\n", target.label()))?;
+/// Says what was done to a module, unless only what went wrong is asked for.
+fn done(context: &Context, target: &Target, message: &str) -> Result<Exit> {
+    if !context.is_quiet() {
+        print(&format!("{}: {message}\n", target.label()))?;
+    }
     Ok(Exit::Done)
 }
 

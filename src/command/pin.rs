@@ -78,7 +78,7 @@ fn change(
     confine::to(found.iter().map(|(target, _)| target), context.reach);
     for (target, name) in &found {
         let message = work(&target.open_root()?, name)?;
-        done(target, &message)?;
+        done(context, target, &message)?;
     }
     Ok(Exit::Done)
 }
@@ -87,12 +87,10 @@ fn change(
 /// unless it has the form of a snapshot's name; a module that has that form is named by its path.
 fn split(named: Named<'_>) -> (Option<&OsStr>, &[OsString]) {
     match named {
-        [first, rest @ ..] if !rest.is_empty() => {
-            match SnapshotName::parse(first.as_bytes(), &Zone::utc()) {
-                None => (Some(first), rest),
-                Some(_) => (None, named),
-            }
-        }
+        [first, rest @ ..] if !rest.is_empty() => match SnapshotName::parse(first.as_bytes(), &Zone::utc()) {
+            None => (Some(first), rest),
+            Some(_) => (None, named),
+        },
         names => (None, names),
     }
 }

@@ -24,7 +24,7 @@ pub fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<
         if torn {
             let was_torn = run::release_torn(target, &Clock::System)?;
             let message = if was_torn { "no longer torn" } else { "not torn" };
-            return done(target, &(message.to_string() + &still_partial(target)?));
+            return done(context, target, &(message.to_string() + &still_partial(target)?));
         }
         let root = target.open_root()?;
         let mut unpinned = None;
@@ -37,7 +37,7 @@ pub fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<
                 names.join(", ")
             ),
         };
-        done(target, &(message + &still_paused(target)?))
+        done(context, target, &(message + &still_paused(target)?))
     })
 }
 
@@ -52,7 +52,7 @@ pub fn release_damage(context: &Context, module: Option<&OsStr>) -> Result<Exit>
             0 => "nothing is altered".to_string(),
             count => format!("{} accepted as found", counted(count, "altered file")),
         };
-        done(target, &(message + &still_paused(target)?))
+        done(context, target, &(message + &still_paused(target)?))
     })
 }
 

@@ -36,7 +36,7 @@ pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool
     let exit = context.change_each(module, Some(Work::Rotation), |target| {
         let rotated = run::rotate(target, orders.confirm, orders.disposal(), &Clock::System)?;
         let view = DecisionView::new(target, &rotated.decision);
-        if !json {
+        if !json && !context.is_quiet() {
             print(&view.to_text(&target.label()))?;
         }
         views.push(view);

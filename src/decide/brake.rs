@@ -63,7 +63,9 @@ impl Brake {
     /// Why the snapshot before the change is pinned.
     pub fn pin_reason(&self) -> String {
         let Brake { entries, changed, removed, .. } = self;
-        format!("the last one before a push that changed {changed} and removed {removed} of {entries} entries")
+        format!(
+            "the last one before a push that changed {changed} and removed {removed} of {entries} entries"
+        )
     }
 }
 

@@ -72,9 +72,8 @@ fn date_by_successor(snapshots: &mut [Snapshot]) {
         snapshot.recorded && snapshot.undated.is_none() && !is_plausible(snapshot.time)
     };
     for snapshot in snapshots.iter_mut().filter(is_meant) {
-        let is_later = |(sequence, _): &&(u64, DateTime<Utc>)| {
-            snapshot.sequence.is_none_or(|own| *sequence > own)
-        };
+        let is_later =
+            |(sequence, _): &&(u64, DateTime<Utc>)| snapshot.sequence.is_none_or(|own| *sequence > own);
         match believed.iter().filter(is_later).map(|(_, time)| *time).min() {
             Some(time) => {
                 snapshot.time = time;

@@ -29,8 +29,7 @@ pub(super) fn copies(record: &Record, partial_dirs: &PartialDirs) -> Option<Stri
     let first = copies.first()?;
     let names: u64 = copies.iter().map(|copy| copy.names).sum();
     let files: HashSet<u64> = copies.iter().map(|copy| copy.live_inode).collect();
-    let of =
-        if files.len() as u64 == names { String::new() } else { format!(" of {} files", files.len()) };
+    let of = if files.len() as u64 == names { String::new() } else { format!(" of {} files", files.len()) };
     Some(format!(
         "{names} entries{of} could not be linked and were copied, the first is {}: {}",
         first.path, first.reason
@@ -59,7 +58,6 @@ fn mounts(paths: &[String]) -> Option<String> {
 
 fn attributes(record: &Record) -> Option<String> {
     let count = record.attributes_lost;
-    (count > 0).then(|| {
-        format!("the owner, the device or security attributes of {count} entries could not be kept")
-    })
+    (count > 0)
+        .then(|| format!("the owner, the device or security attributes of {count} entries could not be kept"))
 }

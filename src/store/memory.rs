@@ -48,6 +48,9 @@ pub struct Memory {
     /// What the last run warned of.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Since when runs have found less free than `free_space`, and other modules were to make room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space_missing_since: Option<DateTime<Utc>>,
     /// A torn mark that could not be written into the root: where the disk is full, transfers
     /// fail, too.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,6 +94,7 @@ impl Memory {
             updated: Utc::now(),
             failure: None,
             warnings: Vec::new(),
+            space_missing_since: None,
             torn: None,
         }
     }
@@ -165,14 +169,23 @@ impl Places {
 
     /// Every root that any module directory has had that is the same as `module_path`, above it or below it.
     pub fn roots_reaching(&self, module_path: &Path) -> Vec<PathBuf> {
+        self.roots_of(|path| path.starts_with(module_path) || module_path.starts_with(path))
+    }
+
+    /// Every root that another module directory than `module_path` has had.
+    pub fn roots_of_others(&self, module_path: &Path) -> Vec<PathBuf> {
+        self.roots_of(|path| path != module_path)
+    }
+
+    /// The roots of the selected module directories.
+    fn roots_of(&self, is_selected: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
         let mut roots = Vec::new();
         for directory in &self.directories {
             for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
                 let Some(file) = entry.file_name().to_str().map(str::to_string) else { continue };
                 let memory = Memory::read(directory, &file).filter(|_| file.ends_with(".toml"));
                 let Some(memory) = memory else { continue };
-                let path = path_of(&memory.module_path);
-                if path.is_some_and(|path| path.starts_with(module_path) || module_path.starts_with(path)) {
+                if path_of(&memory.module_path).is_some_and(|path| is_selected(&path)) {
                     roots.extend(memory.roots());
                 }
             }
