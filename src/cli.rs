@@ -140,7 +140,8 @@ enum Command {
         #[command(flatten)]
         format: Format,
     },
-    /// Let expiry go on that paused because a push changed most of the tree, and take away the pin that came with it
+    /// Let expiry go on that paused because a push changed most of the tree, and take away the pin
+    /// that came with it
     Release {
         #[command(flatten)]
         modules: Modules,

@@ -182,8 +182,8 @@ fn a_module_without_snapshots_yet_is_no_trouble_unless_max_age_says_so() {
     module.run(&["check", "pictures"]).exits(&[0, 1]);
 }
 
-/// Another file system in the module is in no snapshot. A push that changes nothing warns of nothing, but
-/// that has not changed.
+/// Another file system in the module is in no snapshot. A push that changes nothing warns of
+/// nothing, but that has not changed.
 #[test]
 fn what_the_newest_snapshot_lacks_is_told_as_long_as_it_is_so() {
     let module = Module::new();

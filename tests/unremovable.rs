@@ -1,4 +1,5 @@
-//! Snapshots that cannot be removed: subvolumes of another program, immutable and append-only files.
+//! Snapshots that cannot be removed: subvolumes of another program, immutable and append-only
+//! files.
 
 mod support;
 

@@ -108,7 +108,8 @@ fn irremovable(target: &Target, root: &SnapshotRoot, decision: &Decision) -> Vec
     let in_place = stay.first().map(|(verdict, obstacle)| {
         let path = escape_path(&root.path.join(&verdict.snapshot.name));
         format!(
-            "{} that the policy no longer keeps cannot be removed and stays in place, the first is {}: {obstacle}; run `{}`",
+            "{} that the policy no longer keeps cannot be removed and stays in place, the first \
+             is {}: {obstacle}; run `{}`",
             counted(stay.len(), "snapshot"),
             verdict.snapshot.name,
             obstacle.command(&path)
@@ -117,7 +118,9 @@ fn irremovable(target: &Target, root: &SnapshotRoot, decision: &Decision) -> Vec
     let set_aside = unremovable::names(root);
     let set_aside = set_aside.first().map(|first| {
         format!(
-            "{} could not be removed and is in {}, the first is {first}: `btrfs subvolume delete` a subvolume, take immutable and append-only flags away with `chattr -R -ia`, then run `rotate {} --purge`",
+            "{} could not be removed and is in {}, the first is {first}: `btrfs subvolume \
+             delete` a subvolume, take immutable and append-only flags away with `chattr -R \
+             -ia`, then run `rotate {} --purge`",
             counted(set_aside.len(), "tree"),
             escape_path(&root.private().path.join(unremovable::ROOM)),
             target.label()
@@ -133,7 +136,8 @@ fn long_job(target: &Target) -> Option<String> {
     let job = long_jobs(&queue, LONGEST_TURN).into_iter().find(|job| job.label == own)?;
     let worked = TimeDelta::from_std(job.worked).unwrap_or(TimeDelta::MAX);
     Some(format!(
-        "a run has been at work for {}; it no longer counts for max_parallel, so others do not wait for it",
+        "a run has been at work for {}; it no longer counts for max_parallel, so others do not \
+         wait for it",
         roughly(worked)
     ))
 }

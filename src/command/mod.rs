@@ -52,8 +52,8 @@ pub struct Context {
 }
 
 impl Context {
-    /// Whether only what went wrong is to be said. What a command is run for in order to read it, such
-    /// as `list`, is printed all the same.
+    /// Whether only what went wrong is to be said. What a command is run for in order to read it,
+    /// such as `list`, is printed all the same.
     fn is_quiet(&self) -> bool {
         self.level == Some(LevelFilter::Error)
     }

@@ -58,8 +58,8 @@ pub fn undelete(context: &Context, named: Named) -> Result<Exit> {
     })
 }
 
-/// Finds all of the named snapshots, confines this process to their modules, and changes one after the
-/// other. `work` returns what it did.
+/// Finds all of the named snapshots, confines this process to their modules, and changes one after
+/// the other. `work` returns what it did.
 fn change(
     context: &Context,
     named: Named,
@@ -83,8 +83,9 @@ fn change(
     Ok(Exit::Done)
 }
 
-/// The module, if one is named, and the names of snapshots. The first of several arguments is a module
-/// unless it has the form of a snapshot's name; a module that has that form is named by its path.
+/// The module, if one is named, and the names of snapshots. The first of several arguments is a
+/// module unless it has the form of a snapshot's name; a module that has that form is named by its
+/// path.
 fn split(named: Named<'_>) -> (Option<&OsStr>, &[OsString]) {
     match named {
         [first, rest @ ..] if !rest.is_empty() => match SnapshotName::parse(first.as_bytes(), &Zone::utc()) {
@@ -95,8 +96,8 @@ fn split(named: Named<'_>) -> (Option<&OsStr>, &[OsString]) {
     }
 }
 
-/// The module that has the snapshot `name`, and that name as text; without `module` it has to be one
-/// module's only.
+/// The module that has the snapshot `name`, and that name as text; without `module` it has to be
+/// one module's only.
 fn find<'a>(
     context: &Context,
     module: Option<&OsStr>,

@@ -49,7 +49,8 @@ pub struct PlanOptions {
     /// How often these pushes are [default: 1h]
     #[arg(long, value_name = "SPAN", value_parser = long_span, requires = "replay")]
     pub every: Option<Span>,
-    /// Decide as if it were this time, such as 2026-12-24, '2026-12-24 18:00' or 2026-12-24T18:00:00Z
+    /// Decide as if it were this time, such as 2026-12-24, '2026-12-24 18:00' or
+    /// 2026-12-24T18:00:00Z
     #[arg(long, value_name = "TIME", value_parser = TimeText::parse)]
     pub at: Option<TimeText>,
     /// Count the bytes that would be free even if that takes long

@@ -1,4 +1,5 @@
-//! `release`: the word of a person that ends the anomaly brake, the torn mark or the pause for damage.
+//! `release`: the word of a person that ends the anomaly brake, the torn mark or the pause for
+//! damage.
 //!
 //! What else still keeps snapshots from expiring, or partial, is said in the same line.
 
@@ -14,8 +15,8 @@ use crate::tell::counted;
 use crate::tell::error::Result;
 use crate::tell::exit::Exit;
 
-/// Ends what the anomaly brake did: the pause of expiry, and each pin that it set. Or, for `torn`, takes
-/// the torn mark away instead: a person vouches for the tree.
+/// Ends what the anomaly brake did: the pause of expiry, and each pin that it set. Or, for `torn`,
+/// takes the torn mark away instead: a person vouches for the tree.
 ///
 /// # Errors
 /// If the module or its state cannot be used.
@@ -33,7 +34,8 @@ pub fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<
             None => "nothing to release".to_string(),
             Some([]) => "released".to_string(),
             Some(names) => format!(
-                "released; no longer pinned, so that the policy decides: {}; `pin` keeps what is to stay",
+                "released; no longer pinned, so that the policy decides: {}; `pin` keeps what is \
+                 to stay",
                 names.join(", ")
             ),
         };

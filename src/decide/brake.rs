@@ -1,11 +1,11 @@
 //! The anomaly brake: when one push changes or removes most of a tree, somebody should look before
 //! history goes.
 //!
-//! Ransomware, a wrong `--delete` and an unmounted source all look like this, and the snapshots from
-//! before are what is left then. So the last one is pinned and expiry pauses until a person
-//! runs `release`, which takes away that pin, too. Further large changes until then pin nothing more:
-//! while the brake is on nothing expires. Additions never brake: the first push into an empty module
-//! is none.
+//! Ransomware, a wrong `--delete` and an unmounted source all look like this, and the snapshots
+//! from before are what is left then. So the last one is pinned and expiry pauses until a person
+//! runs `release`, which takes away that pin, too. Further large changes until then pin nothing
+//! more: while the brake is on nothing expires. Additions never brake: the first push into an empty
+//! module is none.
 
 use std::fmt;
 

@@ -60,8 +60,8 @@ pub fn mark(snapshots: &mut [Snapshot], clock: &ClockHistory) {
 }
 
 /// A date before any snapshot can have been taken is not believed on a person's word either: such a
-/// snapshot counts as taken when its next believed successor was, the latest that is possible. Without
-/// one it stays undated.
+/// snapshot counts as taken when its next believed successor was, the latest that is possible.
+/// Without one it stays undated.
 fn date_by_successor(snapshots: &mut [Snapshot]) {
     let believed: Vec<(u64, DateTime<Utc>)> = snapshots
         .iter()

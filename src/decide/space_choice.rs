@@ -1,5 +1,5 @@
-//! What goes for want of space: as little as makes the room that is missing, nothing in vain, and the
-//! module that grew first.
+//! What goes for want of space: as little as makes the room that is missing, nothing in vain, and
+//! the module that grew first.
 
 use std::ops::Range;
 
@@ -58,7 +58,8 @@ pub fn choose(offer: &Offer, missing: u64) -> Choice {
     if bytes >= missing {
         return Choice::Go { retired: window, kept: 0..0, is_enough: true };
     }
-    // What a retired tree shares with a snapshot is freed with the snapshot, since the retired ones go.
+    // What a retired tree shares with a snapshot is freed with the snapshot, since the retired ones
+    // go.
     let of_kept: Vec<Gain> = gains
         .iter()
         .filter(|gain| gain.last >= retired)
@@ -79,8 +80,8 @@ pub fn choose(offer: &Offer, missing: u64) -> Choice {
     }
 }
 
-/// The shortest range of at most `max` neighbours that frees `missing` bytes, or else the one that frees
-/// most; of equal ones the first.
+/// The shortest range of at most `max` neighbours that frees `missing` bytes, or else the one that
+/// frees most; of equal ones the first.
 fn best_window(gains: &[Gain], count: usize, max: usize, missing: u64) -> (Range<usize>, u64) {
     let mut ending = vec![vec![0_u64; count]; count];
     for gain in gains.iter().filter(|gain| gain.last < count) {
@@ -115,8 +116,8 @@ pub const OTHERS_FIRST: TimeDelta = TimeDelta::days(1);
 pub struct Growth {
     /// Whether other modules have snapshots on the same file system.
     pub has_others: bool,
-    /// What only the module's present state and its newest snapshot take; none if that was too much to
-    /// count.
+    /// What only the module's present state and its newest snapshot take; none if that was too much
+    /// to count.
     pub own_bytes: Option<u64>,
     /// How much is missing.
     pub missing: u64,

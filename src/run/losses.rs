@@ -1,8 +1,8 @@
 //! What a snapshot lacks of the module, by its record.
 //!
 //! The run that makes the snapshot warns of it. `check` tells it from the record as long as that
-//! snapshot is the newest complete one and the loss stands, so a later run that finds nothing changed
-//! does not hide it.
+//! snapshot is the newest complete one and the loss stands, so a later run that finds nothing
+//! changed does not hide it.
 
 use std::collections::HashSet;
 
@@ -36,8 +36,8 @@ pub(super) fn copies(record: &Record, partial_dirs: &PartialDirs) -> Option<Stri
     ))
 }
 
-/// What the snapshot `name` with this record still lacks, for `check`. A mount that is gone and left
-/// nothing behind in the module is no longer lacking.
+/// What the snapshot `name` with this record still lacks, for `check`. A mount that is gone and
+/// left nothing behind in the module is no longer lacking.
 pub fn standing(root: &SnapshotRoot, name: &str, record: &Record) -> Vec<String> {
     let lacks = |path: &&String| {
         unescape(path).is_none_or(|path| look_at_place(root.module(), &path) != AtPlace::Nothing)

@@ -1,12 +1,12 @@
 //! Makes the room that `free_space` wants: first at the cost of what is retired already, then of what
 //! the policy would keep.
 //!
-//! It comes after rotation, so the newest snapshot is durable and everything that has to go anyway is
-//! retired. What the trees that may go would free is counted first, and only as many go as are
-//! needed; where all of them together are no help, none goes and that is told. Where other modules share the
-//! file system and this one has not grown, its snapshots stay for a day, so that the module that grew
-//! pays first. There is a look at the disk before each that goes; the floors of the policy, pins and
-//! pauses hold, and no more go than `max_expire` in all.
+//! It comes after rotation, so the newest snapshot is durable and everything that has to go anyway
+//! is retired. What the trees that may go would free is counted first, and only as many go as are
+//! needed; where all of them together are no help, none goes and that is told. Where other modules
+//! share the file system and this one has not grown, its snapshots stay for a day, so that the
+//! module that grew pays first. There is a look at the disk before each that goes; the floors of
+//! the policy, pins and pauses hold, and no more go than `max_expire` in all.
 
 use chrono::{DateTime, Utc};
 
@@ -77,7 +77,8 @@ pub(super) fn make(target: &Target, root: &SnapshotRoot, clock: &Clock, rotated:
                 break;
             }
             log::info!(
-                "{label}: {name} is removed before its time, for less than free_space {wanted} is free"
+                "{label}: {name} is removed before its time, for less than free_space {wanted} \
+                 is free"
             );
             remove(target, root, &[name], rotated)?;
         }
@@ -90,7 +91,8 @@ pub(super) fn make(target: &Target, root: &SnapshotRoot, clock: &Clock, rotated:
             rotated.warn(
                 &label,
                 format!(
-                    "{name} is expired although the policy keeps it: {missing} are missing to free_space {wanted}"
+                    "{name} is expired although the policy keeps it: {missing} are missing to \
+                     free_space {wanted}"
                 ),
             );
             may_go -= 1;
@@ -198,8 +200,8 @@ impl Room<'_> {
         }
     }
 
-    /// How many bytes fewer than wanted are free for users without privileges. Synced before, since some
-    /// file systems free what was removed with the next transaction.
+    /// How many bytes fewer than wanted are free for users without privileges. Synced before, since
+    /// some file systems free what was removed with the next transaction.
     fn missing(&self) -> Result<u64> {
         let root = self.root;
         let failed = |cause| Error::io("ask for the free space of", &root.path, cause);
@@ -222,7 +224,8 @@ fn tree<'a>(place: Place<'a>, name: &str) -> Tree<'a> {
 fn none_may_go(missing: u64, wanted: FreeSpace) -> String {
     let missing = bytes_text(missing);
     format!(
-        "{missing} are missing to free_space {wanted}, and no snapshot may go for it; make room, or lower min_keep or free_space"
+        "{missing} are missing to free_space {wanted}, and no snapshot may go for it; make room, \
+         or lower min_keep or free_space"
     )
 }
 
@@ -232,14 +235,18 @@ fn in_vain(missing: u64, wanted: FreeSpace, bytes: u64, candidates: usize) -> St
     }
     let (missing, bytes) = (bytes_text(missing), bytes_text(bytes));
     format!(
-        "{missing} are missing to free_space {wanted}; the snapshots that may go for it would free {bytes} only, so they stay; the space is taken by what is in the module now or by other data on that disk: make room there, or lower free_space"
+        "{missing} are missing to free_space {wanted}; the snapshots that may go for it would \
+         free {bytes} only, so they stay; the space is taken by what is in the module now or by \
+         other data on that disk: make room there, or lower free_space"
     )
 }
 
 fn waits(missing: u64, wanted: FreeSpace, until: DateTime<Utc>) -> String {
     let missing = bytes_text(missing);
     format!(
-        "{missing} are missing to free_space {wanted}; other modules are on that disk and this one has not grown by that much, so its snapshots stay until {}; if there is no room by then, they go",
+        "{missing} are missing to free_space {wanted}; other modules are on that disk and this \
+         one has not grown by that much, so its snapshots stay until {}; if there is no room by \
+         then, they go",
         until.format("%FT%TZ")
     )
 }

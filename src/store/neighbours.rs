@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::memory::Places;
 
-/// Whether a module other than that at `module_path` has a snapshot root on the file system of `root`.
+/// Whether a module other than that at `module_path` has a snapshot root on the file system of
+/// `root`.
 pub fn has_neighbours(memory: &Places, module_path: &Path, root: &Path) -> bool {
     let Ok(table) = fs::read("/proc/self/mountinfo") else { return false };
     let own = device_of(&table, root);

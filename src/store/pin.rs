@@ -45,8 +45,8 @@ impl Pin {
         Pin { by_brake: true, ..Pin::new(brake.since, &brake.pin_reason()) }
     }
 
-    /// Whether the anomaly brake set it. Earlier versions did not mark such a pin: those are known by
-    /// the reason, which has to have the brake's exact form.
+    /// Whether the anomaly brake set it. Earlier versions did not mark such a pin: those are known
+    /// by the reason, which has to have the brake's exact form.
     pub fn is_of_brake(&self) -> bool {
         self.by_brake || brake::is_pin_reason(&self.reason)
     }

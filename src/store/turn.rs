@@ -5,8 +5,9 @@
 //! nobody holds is one of a job that died; whoever sees it takes it away. Tickets are drawn and looked at under one
 //! short lock, so no ticket is seen before it is locked.
 //!
-//! A job writes into its ticket when its turn began. After [`LONGEST_TURN`] it still works, but no longer
-//! counts: a job of hours must not keep the others from theirs. A clock that people set plays no part in that.
+//! A job writes into its ticket when its turn began. After [`LONGEST_TURN`] it still works, but no
+//! longer counts: a job of hours must not keep the others from theirs. A clock that people set
+//! plays no part in that.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
@@ -89,9 +90,9 @@ struct Queue {
 }
 
 impl Turn {
-    /// Draws a ticket in the directory `path`, made if need be, and waits until fewer than `max_parallel`
-    /// jobs are before it that have worked for less than `longest`. The ticket says that the job
-    /// works on `label`, a text of one line.
+    /// Draws a ticket in the directory `path`, made if need be, and waits until fewer than
+    /// `max_parallel` jobs are before it that have worked for less than `longest`. The ticket says
+    /// that the job works on `label`, a text of one line.
     pub fn wait(
         path: &Path,
         label: &str,

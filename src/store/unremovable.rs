@@ -1,7 +1,8 @@
 //! Trees that turned out not to be removable: an immutable file or a subvolume is in them.
 //!
-//! In staging such a tree would be in the way of each later run, and cost it a walk and a warning. So
-//! it is moved to `unremovable/`, once, where `check` tells of it until `rotate --purge` can remove it.
+//! In staging such a tree would be in the way of each later run, and cost it a walk and a warning.
+//! So it is moved to `unremovable/`, once, where `check` tells of it until `rotate --purge` can
+//! remove it.
 
 use std::ffi::{CStr, CString};
 
@@ -17,8 +18,8 @@ use crate::tree::syscalls::rename_no_replace;
 /// The room for them.
 pub const ROOM: &str = "unremovable";
 
-/// Moves what remains of a tree in `place` away from there, if it will not be removable the next time
-/// either; returns what to tell.
+/// Moves what remains of a tree in `place` away from there, if it will not be removable the next
+/// time either; returns what to tell.
 pub(super) fn set_aside(root: &SnapshotRoot, place: Place, remains: Remains) -> Error {
     if !remains.error.is_lasting() {
         return remains.error;

@@ -7,8 +7,8 @@ use rustix::fs::{AtFlags, Statx, StatxAttributes, StatxFlags, statx};
 
 use crate::decide::obstacle::Obstacle;
 
-/// What keeps the directory `name` in `parent` from being removed. Only the directory itself is looked
-/// at, with one call; what lies deeper in it shows when it is removed.
+/// What keeps the directory `name` in `parent` from being removed. Only the directory itself is
+/// looked at, with one call; what lies deeper in it shows when it is removed.
 pub fn obstacle(parent: BorrowedFd, name: &CStr) -> Option<Obstacle> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     let found = statx(parent, name, flags, StatxFlags::BASIC_STATS).ok()?;

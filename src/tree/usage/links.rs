@@ -1,8 +1,8 @@
 //! Which files lose the last of their links, in bounded memory.
 //!
-//! A file with several links is remembered from the first that is met until the last: 24 bytes and what
-//! a hash table adds. If too many are open at once, half of all inode numbers are left for another
-//! walk over the same trees, and again half of what remains, down to a thousandth of them.
+//! A file with several links is remembered from the first that is met until the last: 24 bytes and
+//! what a hash table adds. If too many are open at once, half of all inode numbers are left for
+//! another walk over the same trees, and again half of what remains, down to a thousandth of them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -13,7 +13,8 @@ pub(super) const BUCKETS: usize = 1_024;
 /// The files with several links whose inode numbers are in some of the buckets.
 pub(super) struct Links {
     buckets: Range<usize>,
-    /// Files of which some links have been met, with how many have not, and the tree of the first one.
+    /// Files of which some links have been met, with how many have not, and the tree of the first
+    /// one.
     open: HashMap<u64, (u64, usize)>,
     /// What those take of which all have been met, by bucket and the first and the last tree that
     /// holds them.
@@ -29,8 +30,8 @@ impl Links {
         Links { buckets, open: HashMap::new(), bytes: BTreeMap::new(), left: Vec::new(), max_remembered }
     }
 
-    /// One of the `links` of a file that takes `bytes` has been met in the tree with this number; trees
-    /// are walked in the order of their numbers.
+    /// One of the `links` of a file that takes `bytes` has been met in the tree with this number;
+    /// trees are walked in the order of their numbers.
     pub(super) fn meet(&mut self, tree: usize, inode: u64, links: u64, bytes: u64) {
         let bucket = bucket(inode);
         if !self.buckets.contains(&bucket) {

@@ -72,8 +72,8 @@ fn freed_remembering(trees: &[Tree], max_entries: Option<u64>, max_remembered: u
     })
 }
 
-/// What becomes free when each range of neighbouring trees goes, for as many of the trees as have at
-/// most `max_entries` together.
+/// What becomes free when each range of neighbouring trees goes, for as many of the trees as have
+/// at most `max_entries` together.
 #[derive(Debug, Default)]
 pub struct Counted {
     /// How many of the trees were counted.
