@@ -57,9 +57,9 @@ fn remove(trees: &[&OsStr]) -> Outcome<String> {
     let mut entries = 0;
     for tree in trees {
         let (parent_path, name) = split(Path::new(tree))?;
-        let (removed, errors) = remove_trees(File::open(parent_path)?.as_fd(), parent_path, &[name])?;
-        if let Some(error) = errors.into_iter().next() {
-            return Err(error.into());
+        let (removed, remaining) = remove_trees(File::open(parent_path)?.as_fd(), parent_path, &[name])?;
+        if let Some(remains) = remaining.into_iter().next() {
+            return Err(remains.error.into());
         }
         entries += removed;
     }

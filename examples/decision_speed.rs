@@ -80,6 +80,7 @@ fn history(size: usize) -> Vec<Snapshot> {
             sequence: None,
             taken_at: None,
             undated: None,
+            obstacle: None,
         }
     };
     // A step that shares no factor with the sizes visits every place once.

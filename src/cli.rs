@@ -40,7 +40,7 @@ struct CommandLine {
     /// Say more: also why each snapshot is kept
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     verbose: bool,
-    /// Say only what went wrong
+    /// Say only what went wrong; list, plan, check and verify still print what they are asked for
     #[arg(short, long, global = true)]
     quiet: bool,
     #[command(subcommand)]
@@ -109,8 +109,8 @@ enum Command {
         #[command(flatten)]
         format: Format,
     },
-    /// Keep a snapshot whatever the policy says
-    #[command(override_usage = "rsyncd-snapshot pin [OPTIONS] [MODULE] NAME")]
+    /// Keep snapshots whatever the policy says
+    #[command(override_usage = "rsyncd-snapshot pin [OPTIONS] [MODULE] NAME...")]
     Pin {
         #[command(flatten)]
         snapshot: Named,
@@ -118,14 +118,14 @@ enum Command {
         #[arg(long, value_name = "TEXT", default_value = "")]
         reason: String,
     },
-    /// Leave a pinned snapshot to the policy again
-    #[command(override_usage = "rsyncd-snapshot unpin [OPTIONS] [MODULE] NAME")]
+    /// Leave pinned snapshots to the policy again
+    #[command(override_usage = "rsyncd-snapshot unpin [OPTIONS] [MODULE] NAME...")]
     Unpin {
         #[command(flatten)]
         snapshot: Named,
     },
-    /// Bring a retired snapshot back, and pin it
-    #[command(override_usage = "rsyncd-snapshot undelete [OPTIONS] [MODULE] NAME")]
+    /// Bring retired snapshots back, and pin them
+    #[command(override_usage = "rsyncd-snapshot undelete [OPTIONS] [MODULE] NAME...")]
     Undelete {
         #[command(flatten)]
         snapshot: Named,
@@ -140,7 +140,8 @@ enum Command {
         #[command(flatten)]
         format: Format,
     },
-    /// Let expiry go on that paused because a push changed most of the tree; or, with --torn, call the module whole
+    /// Let expiry go on that paused because a push changed most of the tree, and take away the pin
+    /// that came with it
     Release {
         #[command(flatten)]
         modules: Modules,
@@ -195,8 +196,8 @@ struct Modules {
 
 #[derive(Debug, Args)]
 struct Named {
-    /// A snapshot's name, after the module's if several have one of that name
-    #[arg(num_args = 1..=2, required = true, value_name = "NAME")]
+    /// Names of snapshots, after the module's if several have one of that name
+    #[arg(num_args = 1.., required = true, value_name = "NAME")]
     named: Vec<OsString>,
 }
 
@@ -307,13 +308,13 @@ fn dispatch(command: Option<Command>, context: &command::Context) -> Result<u8, 
             command::verify::run(context, modules.module.as_deref(), repair_attributes, format.json)?
         }
         Some(Command::Release { modules, damage: true, .. }) => {
-            command::pin::release_damage(context, modules.module.as_deref())?
+            command::release::release_damage(context, modules.module.as_deref())?
         }
         Some(Command::Release { modules, unseen: true, .. }) => {
-            command::pin::release_unseen(context, modules.module.as_deref())?
+            command::release::release_unseen(context, modules.module.as_deref())?
         }
         Some(Command::Release { modules, torn, .. }) => {
-            command::pin::release(context, modules.module.as_deref(), torn)?
+            command::release::release(context, modules.module.as_deref(), torn)?
         }
         Some(Command::Check { modules, format }) => {
             return command::check::run(context, modules.module.as_deref(), format.json);

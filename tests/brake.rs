@@ -58,11 +58,60 @@ fn most_of_a_tree_rewritten_pins_the_snapshot_before_and_nothing_expires_until_r
     module.server.run(&["release", "data"]).exits(&[0]).says("nothing to release");
     tree::write(&module.latest.join("d0001/f0001"), "x");
     let newest = module.publish();
-    assert_eq!(module.snapshots(), [good.clone(), newest.clone()], "the pin is a person's to take away");
-    module.server.run(&["unpin", "data", &good]).exits(&[0]);
-    tree::write(&module.latest.join("d0001/f0001"), "y");
-    let last = module.publish();
-    assert_eq!(module.snapshots(), [last]);
+    assert_eq!(module.snapshots(), [newest], "the brake's pin went with it");
+}
+
+#[test]
+fn further_anomalies_pin_nothing_and_release_leaves_only_pins_of_people() {
+    let module = large("");
+    let good = module.publish();
+    let mut names = vec![good.clone()];
+    for number in 0..4 {
+        tree::numbered(&module.latest, 20, 60);
+        for directory in 0..12 {
+            for file in 0..60 {
+                let path = module.latest.join(format!("d{directory:04}/f{file:04}"));
+                tree::write(&path, &format!("version {number}"));
+            }
+        }
+        module.pass(1);
+        module.run().exits(&[4]);
+        names.push(module.name());
+    }
+    assert_eq!(pins(&module), std::slice::from_ref(&good), "the one before the first anomaly");
+    let held = names[2].clone();
+    module.server.run(&["pin", "data", &held, "--reason", "by hand"]).exits(&[0]);
+    let run = module.server.run(&["release", "data"]).exits(&[0]);
+    assert!(run.stdout().contains(&good) && !run.stdout().contains(&held), "{run}");
+    assert_eq!(pins(&module), [held]);
+}
+
+/// An earlier version pinned one more snapshot with each large change, and marked none as its own.
+#[test]
+fn release_takes_away_the_pins_that_an_earlier_version_left() {
+    let module = large("");
+    let names: Vec<String> = (0..3)
+        .map(|number| {
+            tree::write(&module.latest.join("d0001/f0001"), &number.to_string());
+            module.publish_with(&[0])
+        })
+        .collect();
+    let last = names[2].clone();
+    let reason = "the last one before a push that changed 671 and removed 0 of 1220 entries";
+    let mut text = fs::read_to_string(module.private("state.toml")).expect("the state");
+    for name in [&names[1], &last] {
+        text += &format!("\n[pins.{name}]\nsince = \"2025-03-01T00:00:00Z\"\nreason = \"{reason}\"\n");
+    }
+    fs::write(module.private("state.toml"), text).expect("written");
+    // The brake itself may have been released by that version.
+    module.server.run(&["release", "data"]).exits(&[0]).says(&last).says(&names[1]);
+    assert_eq!(pins(&module), [""; 0]);
+}
+
+fn pins(module: &Simulated) -> Vec<String> {
+    let state = module.state();
+    let pins = state.get("pins").and_then(toml::Value::as_table);
+    pins.map(|pins| pins.keys().cloned().collect()).unwrap_or_default()
 }
 
 #[test]

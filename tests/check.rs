@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 
 use chrono::TimeDelta;
+use support::file_system::Mount;
 use support::module::Module;
 use support::time::name_of_age;
 use support::{BINARY, tree};
@@ -181,4 +182,27 @@ fn a_module_without_snapshots_yet_is_no_trouble_unless_max_age_says_so() {
     let conf = format!("[pictures]\npath = {}\npost-xfer exec = {BINARY}\n", module.latest.display());
     module.write_rsyncd_conf(&conf);
     module.run(&["check", "pictures"]).exits(&[0, 1]);
+}
+
+/// Another file system in the module is in no snapshot. A push that changes nothing warns of
+/// nothing, but that has not changed.
+#[test]
+fn what_the_newest_snapshot_lacks_is_told_as_long_as_it_is_so() {
+    let module = Module::new();
+    tree::small(&module.latest);
+    let point = module.latest.join("vm");
+    fs::create_dir(&point).expect("a mount point");
+    let Some(mount) = Mount::tmpfs(&point) else { return };
+    tree::write(&point.join("disk"), "x");
+    module.run_hook().exits(&[4]).says("left out what is mounted");
+    let told = module.run(&["check", "data"]).exits(&[1]);
+    assert_eq!(told.stdout().matches("vm").count(), 1, "once: {told}");
+    module.expect_no_snapshot();
+    module.run(&["check", "data"]).exits(&[1]).says("vm");
+    drop(mount);
+    module.run(&["check", "data"]).exits(&[0]);
+    tree::write(&point.join("disk"), "x");
+    module.run(&["check", "data"]).exits(&[1]).says("vm");
+    module.expect_snapshot();
+    module.run(&["check", "data"]).exits(&[0]);
 }

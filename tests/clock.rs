@@ -311,6 +311,13 @@ fn a_snapshot_of_1970_is_not_expired_at_once() {
     assert_eq!(undated.reasons, [Reason::Undated(Undated::Doubted)]);
     worlds.assert_nothing_lost("1970");
 
+    // A person's word makes 1970 no date: it counts as taken with the one after it.
+    worlds.wrong.confirm(&worlds.clock.shown());
+    worlds.wrong.policy.min_age = Span::from_seconds(3_600);
+    let decision = worlds.wrong.decide(&worlds.clock.shown());
+    let dated = decision.verdicts.iter().find(|one| one.snapshot.sequence == Some(31)).expect("it is held");
+    assert!(dated.keep && dated.reasons.contains(&Reason::TooYoung(Span::from_seconds(3_600))), "{dated:?}");
+
     // Also if it is the first of all, or of a version that knew no sequence numbers.
     let old = taken(at("1970-01-01T00:03:00Z"));
     let snapshots = [old, taken(at("2026-11-22T19:00:00Z")), taken(at("2026-11-22T20:00:00Z"))];

@@ -35,6 +35,7 @@ fn taken(time: DateTime<Utc>) -> Snapshot {
         sequence: None,
         taken_at: None,
         undated: None,
+        obstacle: None,
     }
 }
 

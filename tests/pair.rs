@@ -827,8 +827,21 @@ fn no_more_than_max_parallel_modules_are_worked_on_at_once_and_in_the_order_of_a
     fs::write(queue.join("0"), "").expect("a ticket");
     let ticket = fs::File::open(queue.join("0")).expect("a ticket");
     fs2::FileExt::lock_exclusive(&ticket).expect("locked");
-    let module = server.directory.join("a/latest").display().to_string();
+    let root = server.directory.join("a");
+    let module = root.join("latest").display().to_string();
     server.run(&["snapshot", &module]).exits(&[3]).says("1 job is still before this one (max_parallel = 1)");
+
+    // One that has worked for a minute no longer counts.
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("this boot");
+    let uptime = fs::read_to_string("/proc/uptime").expect("the uptime");
+    let seconds = uptime.split('.').next().and_then(|text| text.parse::<i64>().ok()).expect("seconds");
+    let begun =
+        |ago: i64| format!("{} {} {}\n", boot.trim(), (seconds - ago) * 1_000_000_000, root.display());
+    fs::write(queue.join("0"), begun(30)).expect("what it says");
+    server.run(&["snapshot", &module]).exits(&[3]);
+    fs::write(queue.join("0"), begun(90)).expect("what it says");
+    server.run(&["snapshot", &module]).exits(&[0]);
+    server.run(&["check", &module]).says("no longer counts for max_parallel");
 }
 
 fn tickets(server: &Server) -> usize {

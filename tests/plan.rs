@@ -145,8 +145,13 @@ fn a_plan_for_another_time_has_no_quarrel_with_the_clock() {
         (snapshot(&plan, &newest)["keep"].as_bool(), plan["snapshots"][0]["keep"].as_bool()),
         (Some(true), Some(false))
     );
-    for wrong in ["tomorrow", "2024-11-22", "2024-11-22 19:00"] {
-        module.run(&["plan", "data", "--at", wrong]).exits(&[2]).says("RFC 3339");
+    for wrong in ["tomorrow", "2024-13-22", "22.11.2024", "2024-11-22 19"] {
+        let run = module.run(&["plan", "data", "--at", wrong]).exits(&[2]);
+        run.says("RFC 3339").says("2026-12-24 18:00");
+    }
+    module.write_policy("[defaults]\ntime_zone = \"Europe/Amsterdam\"\n");
+    for (time, at) in [("2024-11-22", "2024-11-21T23:00:00Z"), ("2024-11-22 19:00", "2024-11-22T18:00:00Z")] {
+        assert_eq!(module.json(&["plan", "data", "--json", "--at", time])["at"], at);
     }
 }
 

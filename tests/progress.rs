@@ -37,3 +37,16 @@ fn a_run_without_a_terminal_shows_none() {
     let run = module.run(&["snapshot", &module.latest.display().to_string()]).exits(&[0]);
     assert!(!run.stderr().contains("making the snapshot"), "{run}");
 }
+
+#[test]
+fn an_error_leaves_no_bar_behind() {
+    if !have(&["script"]) {
+        return;
+    }
+    let module = Module::new();
+    let program = env!("CARGO_BIN_EXE_rsyncd-snapshot");
+    let (policy, conf) = (module.policy.display(), module.server.rsyncd_conf.display());
+    let command = format!("{program} --config {policy} --rsyncd-conf {conf} snapshot no-such-module");
+    let shown = Run::of(tool("script").args(["-qec", &command, "/dev/null"])).exits(&[2]).stdout();
+    assert!(shown.contains("error: ") && !shown.contains("0/0"), "{shown:?}");
+}

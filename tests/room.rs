@@ -179,3 +179,69 @@ fn one_that_is_pinned_at_the_last_moment_stays_and_the_next_goes() {
     assert!(run.stderr().contains(&format!("{} is expired although", names[1])), "{run}");
     assert!(free_mebibytes(&module.root) >= wanted, "{run}");
 }
+
+/// The space is taken by what is no snapshot's: to expire all of them would be in vain.
+#[test]
+fn nothing_goes_where_all_that_may_go_is_no_help() {
+    let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
+    let module = Module::on(&file_system);
+    module.write_policy("[defaults]\nmin_age = \"0s\"\ntime_zone = \"UTC\"\n");
+    let names: Vec<String> = (1..=9).map(|day| format!("2020-01-{day:02}T00-00-00Z")).collect();
+    for name in &names {
+        module.make_old_snapshot(name);
+        tree::write(&module.snapshot(name).join("note"), name);
+    }
+    tree::small(&module.latest);
+    write_mebibytes(&file_system.mount_point.join("foreign"), 50);
+    let wanted = free_mebibytes(&module.root) + 20;
+    module.write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
+    let run = module.run(&["rotate", "data"]).exits(&[4]).says("would free");
+    assert_eq!(module.snapshots(), names, "{run}");
+    module.run(&["check", "data"]).exits(&[1]).says("free_space");
+}
+
+/// Only one of them holds what is missing, and it is not the first that may go.
+#[test]
+fn the_one_goes_that_frees_what_is_missing() {
+    let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
+    let module = Module::on(&file_system);
+    module.write_policy("[defaults]\nmin_age = \"0s\"\ntime_zone = \"UTC\"\n");
+    let names: Vec<String> = (1..=9).map(|day| format!("2020-01-{day:02}T00-00-00Z")).collect();
+    for name in &names {
+        module.make_old_snapshot(name);
+        tree::write(&module.snapshot(name).join("note"), name);
+    }
+    write_mebibytes(&module.snapshot(&names[3]).join("data"), 10);
+    tree::small(&module.latest);
+    let wanted = free_mebibytes(&module.root) + 5;
+    module.write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
+    let run = module.run(&["rotate", "data"]).exits(&[4]);
+    assert_eq!(module.snapshots(), [&names[..3], &names[4..]].concat(), "{run}");
+}
+
+/// Another module on the disk has to make room first.
+#[test]
+fn a_module_that_has_not_grown_waits_for_its_neighbours() {
+    let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
+    let (module, names) = module(&file_system, ALL);
+    module.run(&["rotate", "data"]).exits(&[0]);
+    let other = file_system.mount_point.join("other");
+    fs::create_dir_all(other.join(".rsyncd-snapshot")).expect("another root");
+    let memory = module.state_directory().join("other.toml");
+    let path = other.to_str().expect("UTF-8");
+    let text = format!(
+        "module_path = \"{path}/latest\"\nsnapshot_root = \"{path}\"\nupdated = \"2025-01-01T00:00:00Z\"\n"
+    );
+    fs::write(memory, text).expect("what is remembered of it");
+    let wanted = free_mebibytes(&module.root) + 12;
+    module.write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
+    let run = module.run(&["rotate", "data"]).exits(&[4]).says("other modules are on that disk");
+    assert_eq!(module.snapshots(), names, "{run}");
+
+    // It has grown itself: the newest state alone takes as much.
+    write_mebibytes(&module.latest.join("new"), 5);
+    let wanted = free_mebibytes(&module.root) + 12;
+    module.write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
+    let run = module.run(&["rotate", "data"]).exits(&[4]);
+    assert!(module.snapshots().len() < names.len(), "{run}");
+}

@@ -27,6 +27,7 @@ fn taken(time: &str) -> Snapshot {
         sequence: None,
         taken_at: None,
         undated: None,
+        obstacle: None,
     }
 }
 

@@ -63,6 +63,53 @@ fn disturbed(module: &Module, inject: &str, arguments: &[&str]) -> Run {
 // -- Pins ------------------------------------------------------------------------------------------
 
 #[test]
+fn pin_and_unpin_take_several_names_or_do_nothing() {
+    let module = three();
+    module.run(&["pin", "data", OLD[0], OLD[1], OLD[0]]).exits(&[0]).says(OLD[1]);
+    assert_eq!(pinned(&module), OLD[..2]);
+    module.run(&["pin", "data", OLD[2], "2020-01-09T00-00-00Z"]).exits(&[2]).says("2020-01-09");
+    assert_eq!(pinned(&module), OLD[..2], "one of them is no snapshot");
+    module.run(&["unpin", OLD[1], OLD[0]]).exits(&[0]);
+    assert_eq!(pinned(&module), [""; 0]);
+}
+
+#[test]
+fn quiet_commands_print_no_table_and_no_success() {
+    let module = three();
+    for arguments in [
+        &["pin", "-q", "data", OLD[0]][..],
+        &["rotate", "-q", "data", "--confirm"],
+        &["unpin", "-q", OLD[0]],
+        &["release", "-q", "data"],
+    ] {
+        let run = module.run(arguments).exits(&[0]);
+        assert_eq!(run.stdout() + &run.stderr(), "", "{run}");
+    }
+}
+
+/// The cause of a pause stands above the table; `release` does not end it, and says so.
+#[test]
+fn a_pause_is_said_once_and_release_says_that_it_stands() {
+    let module = three();
+    module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
+    OLD[..2].iter().for_each(|name| module.make_old_snapshot(name));
+    fs::write(module.private("state.toml"), "damaged").expect("written");
+    module.run_hook();
+    for arguments in [&["rotate", "data"][..], &["plan", "data"]] {
+        let run = module.run(arguments);
+        assert_eq!(run.stdout().matches("state.toml was damaged").count(), 1, "{run}");
+        assert!(run.stdout().matches("expiry is paused").count() > 1, "{run}");
+    }
+    module.run(&["release", "data"]).exits(&[0]).says("nothing expires yet: state.toml was damaged");
+}
+
+fn pinned(module: &Module) -> Vec<String> {
+    let listed = module.list();
+    let pinned = listed.iter().filter(|one| !one["pinned"].is_null());
+    pinned.filter_map(|one| one["name"].as_str().map(str::to_string)).collect()
+}
+
+#[test]
 fn a_pinned_snapshot_stays_until_it_is_unpinned_and_says_why_everywhere() {
     let module = three();
     module

@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::decide::grade::Grade;
 use crate::decide::liveness::{Liveness, unseen_limit};
-use crate::decide::reason::Pause;
+use crate::decide::reason::{Pause, Reason};
 use crate::decide::rotation::Decision;
 use crate::decide::span::roughly;
 use crate::decide::torn::{TornMark, UNHEALED_LIMIT};
@@ -22,6 +22,8 @@ use crate::store::root::SnapshotRoot;
 use crate::store::side::Side;
 use crate::store::state::{DueMark, DueReason, State};
 use crate::store::token::{self, Unfinished};
+use crate::store::turn::{LONGEST_TURN, QUEUE, long_jobs};
+use crate::store::unremovable;
 use crate::tell::counted;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape_path, unescape};
@@ -72,7 +74,19 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
         };
         findings.push(Finding::new(level, format!("nothing expires: {pause}")));
     }
+    if let Some((newest, record)) =
+        catalog.newest(Grade::Complete, now).and_then(|item| Some((item, item.record.as_ref()?)))
+    {
+        let losses = run::losses::standing(&root, &newest.name.text, record);
+        findings.extend(losses.into_iter().map(|loss| Finding::new(Level::Warning, loss)));
+    }
+    findings.extend(
+        irremovable(target, &root, &decision)
+            .into_iter()
+            .map(|message| Finding::new(Level::Warning, message)),
+    );
     findings.extend(undated(&decision).map(|message| Finding::new(Level::Warning, message)));
+    findings.extend(long_job(target).map(|message| Finding::new(Level::Ok, message)));
     let newest = catalog.newest(Grade::Complete, now);
     let mut finding = age(target, newest, catalog.items.len(), root.is_registered(), now);
     let pinned = catalog.items.iter().filter(|item| item.pin.is_some()).count();
@@ -86,6 +100,54 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
 /// Who may change history besides root, unless the policy says that it is meant.
 fn users_let_in(target: &Target, root: &SnapshotRoot) -> Result<Option<String>, Error> {
     if target.policy.open_root { Ok(None) } else { root.open_to_users() }
+}
+
+/// What the policy no longer keeps and cannot be removed, with the command that helps.
+fn irremovable(target: &Target, root: &SnapshotRoot, decision: &Decision) -> Vec<String> {
+    let obstacle = |reason: &Reason| match reason {
+        Reason::Irremovable(obstacle) => Some(*obstacle),
+        _ => None,
+    };
+    let verdicts = &decision.verdicts;
+    let stay: Vec<_> = verdicts
+        .iter()
+        .filter_map(|verdict| Some((verdict, verdict.reasons.iter().find_map(obstacle)?)))
+        .collect();
+    let in_place = stay.first().map(|(verdict, obstacle)| {
+        let path = escape_path(&root.path.join(&verdict.snapshot.name));
+        format!(
+            "{} that the policy no longer keeps cannot be removed and stays in place, the first \
+             is {}: {obstacle}; run `{}`",
+            counted(stay.len(), "snapshot"),
+            verdict.snapshot.name,
+            obstacle.command(&path)
+        )
+    });
+    let set_aside = unremovable::names(root);
+    let set_aside = set_aside.first().map(|first| {
+        format!(
+            "{} could not be removed and is in {}, the first is {first}: `btrfs subvolume \
+             delete` a subvolume, take immutable and append-only flags away with `chattr -R \
+             -ia`, then run `rotate {} --purge`",
+            counted(set_aside.len(), "tree"),
+            escape_path(&root.private().path.join(unremovable::ROOM)),
+            target.label()
+        )
+    });
+    in_place.into_iter().chain(set_aside).collect()
+}
+
+/// A run on this root that has worked for so long that others no longer wait for it.
+fn long_job(target: &Target) -> Option<String> {
+    let queue = target.memory.directories.last()?.join(QUEUE);
+    let own = escape_path(&target.root_path);
+    let job = long_jobs(&queue, LONGEST_TURN).into_iter().find(|job| job.label == own)?;
+    let worked = TimeDelta::from_std(job.worked).unwrap_or(TimeDelta::MAX);
+    Some(format!(
+        "a run has been at work for {}; it no longer counts for max_parallel, so others do not \
+         wait for it",
+        roughly(worked)
+    ))
 }
 
 /// Snapshots whose dates are not believed.

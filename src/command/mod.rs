@@ -15,6 +15,7 @@ pub mod plan;
 mod plan_text;
 pub mod plan_view;
 pub mod pre_xfer;
+pub mod release;
 mod replay;
 pub mod rotate;
 pub mod snapshot;
@@ -55,6 +56,12 @@ pub struct Context {
 }
 
 impl Context {
+    /// Whether only what went wrong is to be said. What a command is run for in order to read it,
+    /// such as `list`, is printed all the same.
+    fn is_quiet(&self) -> bool {
+        self.level == Some(LevelFilter::Error)
+    }
+
     /// The module named on the command line, or all that were worked on.
     fn targets(&self, module: Option<&OsStr>) -> Result<Vec<(String, Result<Target>)>> {
         if let Some(module) = module {
@@ -217,6 +224,14 @@ fn print_json<T: Serialize>(single: bool, values: &[T]) -> Result<()> {
     };
     let text = text.map_err(|error| Error::Usage(format!("cannot write JSON: {error}")))?;
     print(&(text + "\n"))
+}
+
+/// Says what was done to a module, unless only what went wrong is asked for.
+fn done(context: &Context, target: &Target, message: &str) -> Result<Exit> {
+    if !context.is_quiet() {
+        print(&format!("{}: {message}\n", target.label()))?;
+    }
+    Ok(Exit::Done)
 }
 
 fn print(text: &str) -> Result<()> {

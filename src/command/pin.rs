@@ -1,50 +1,50 @@
-//! `pin`, `unpin`, `undelete` and `release`: what a person says about single snapshots, and the word
-//! that ends the anomaly brake.
+//! `pin`, `unpin` and `undelete`: what a person says about single snapshots.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use super::{Context, print};
+use super::{Context, done};
 use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::confine;
-use crate::decide::own_output::Opener;
-use crate::run;
+use crate::decide::name::SnapshotName;
+use crate::decide::zone::Zone;
 use crate::store::pin::{self, Pin};
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
-use crate::tell::counted;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 use crate::tell::exit::Exit;
 
-/// A snapshot's name after the module's; or alone, if only one module has it.
+/// Names of snapshots, after the module's name; or alone, if only one module has each.
 pub type Named<'a> = &'a [OsString];
 
-/// Pins a snapshot.
+/// Pins snapshots.
 ///
 /// # Errors
-/// [`Error::Usage`] if no module has it, or several.
+/// [`Error::Usage`] if no module has one of them, or several have it; then nothing is pinned.
 pub fn pin(context: &Context, named: Named, reason: &str) -> Result<Exit> {
-    let (target, name) = find(context, named, "snapshot", pin::is_visible)?;
-    pin::pin(&target.open_root()?, &name, Pin::new(Clock::System.now(), reason))?;
-    done(&target, &format!("{name} is pinned: it stays until `unpin`"))
+    change(context, named, "snapshot", pin::is_visible, |root, name| {
+        pin::pin(root, name, Pin::new(Clock::System.now(), reason))?;
+        Ok(format!("{name} is pinned: it stays until `unpin`"))
+    })
 }
 
-/// Takes the pin from a snapshot.
+/// Takes the pins from snapshots.
 ///
 /// # Errors
 /// As [`pin()`].
 pub fn unpin(context: &Context, named: Named) -> Result<Exit> {
     let is_pinned =
         |root: &SnapshotRoot, name: &str| Ok(State::read(root.private())?.pins.contains_key(name));
-    let (target, name) = find(context, named, "pinned snapshot", is_pinned)?;
-    pin::unpin(&target.open_root()?, &name)?;
-    done(&target, &format!("{name} is no longer pinned: it stays as long as the policy keeps it"))
+    change(context, named, "pinned snapshot", is_pinned, |root, name| {
+        pin::unpin(root, name)?;
+        Ok(format!("{name} is no longer pinned: it stays as long as the policy keeps it"))
+    })
 }
 
-/// Brings a retired snapshot back.
+/// Brings retired snapshots back.
 ///
 /// # Errors
 /// As [`pin()`].
@@ -52,83 +52,59 @@ pub fn undelete(context: &Context, named: Named) -> Result<Exit> {
     let is_retired = |root: &SnapshotRoot, name: &str| {
         Ok(root.is_registered() && retire::retired(root)?.iter().any(|retired| retired == name))
     };
-    let (target, name) = find(context, named, "retired snapshot", is_retired)?;
-    retire::undelete(&target.open_root()?, &name, Clock::System.now())?;
-    done(&target, &format!("{name} is back, and pinned: it stays until `unpin`"))
-}
-
-/// Lets expiry go on after the anomaly brake; the pin that the brake set stays. Or, for `torn`, takes the torn
-/// mark away instead: a person vouches for the tree.
-///
-/// # Errors
-/// If the module or its state cannot be used.
-pub fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<Exit> {
-    context.change_each(module, None, Opener::Upkeep, |target| {
-        if torn {
-            let was_torn = run::release_torn(target, &Clock::System)?;
-            return done(target, if was_torn { "no longer torn" } else { "not torn" });
-        }
-        let root = target.open_root()?;
-        let mut brake = None;
-        State::update(root.private(), |state| brake = state.brake.take())?;
-        done(
-            target,
-            &match brake {
-                Some(brake) => format!("released; {} stays pinned until `unpin`", brake.before),
-                None => "nothing to release".to_string(),
-            },
-        )
+    change(context, named, "retired snapshot", is_retired, |root, name| {
+        retire::undelete(root, name, Clock::System.now())?;
+        Ok(format!("{name} is back, and pinned: it stays until `unpin`"))
     })
 }
 
-/// Counts pushes that cannot be seen from here as ended: a container that was removed, another machine.
-///
-/// # Errors
-/// If the module, its ledger or its state cannot be used.
-pub fn release_unseen(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
-    context.change_each(module, None, Opener::Upkeep, |target| {
-        let said = match run::end_unseen(target, &Clock::System)? {
-            0 => "no push whose process cannot be seen from here".to_string(),
-            1 => "1 push counts as ended; `snapshot --due` takes its snapshot".to_string(),
-            count => format!("{count} pushes count as ended; `snapshot --due` takes their snapshot"),
-        };
-        done(target, &said)
-    })
-}
-
-/// Accepts what was altered in snapshots, and lets expiry go on.
-///
-/// # Errors
-/// If the module, its catalogue or its state cannot be used.
-pub fn release_damage(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
-    context.change_each(module, None, Opener::Upkeep, |target| {
-        let accepted = run::verify::accept(target, &Clock::System)?.altered_inodes.len();
-        let message = match accepted {
-            0 => "nothing is altered".to_string(),
-            count => format!("{} accepted as found", counted(count, "altered file")),
-        };
-        done(target, &message)
-    })
-}
-
-fn done(target: &Target, message: &str) -> Result<Exit> {
-    print(&format!("{}: {message}\n", target.label()))?;
-    Ok(Exit::Done)
-}
-
-/// The module, to which this process is confined from now on, and the name of the snapshot that was named; alone, the name has to be one
-/// module's only.
-fn find(
+/// Finds all of the named snapshots, confines this process to their modules, and changes one after
+/// the other. `work` returns what it did.
+fn change(
     context: &Context,
     named: Named,
     what: &str,
     has: impl Fn(&SnapshotRoot, &str) -> Result<bool>,
-) -> Result<(Target, String)> {
-    let (module, name) = match named {
-        [name] => (None, name),
-        [module, name] => (Some(module.as_os_str()), name),
-        _ => return Err(Error::Usage("name a module and a snapshot".to_string())),
-    };
+    work: impl Fn(&SnapshotRoot, &str) -> Result<String>,
+) -> Result<Exit> {
+    let (module, names) = split(named);
+    let mut found: Vec<(Target, &str)> = Vec::new();
+    for name in names {
+        let (target, name) = find(context, module, name, what, &has)?;
+        if !found.iter().any(|(_, known)| *known == name) {
+            found.push((target, name));
+        }
+    }
+    confine::to(found.iter().map(|(target, _)| target), context.reach);
+    for (target, name) in &found {
+        let message = work(&target.open_root()?, name)?;
+        done(context, target, &message)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The module, if one is named, and the names of snapshots. The first of several arguments is a
+/// module unless it has the form of a snapshot's name; a module that has that form is named by its
+/// path.
+fn split(named: Named<'_>) -> (Option<&OsStr>, &[OsString]) {
+    match named {
+        [first, rest @ ..] if !rest.is_empty() => match SnapshotName::parse(first.as_bytes(), &Zone::utc()) {
+            None => (Some(first), rest),
+            Some(_) => (None, named),
+        },
+        names => (None, names),
+    }
+}
+
+/// The module that has the snapshot `name`, and that name as text; without `module` it has to be
+/// one module's only.
+fn find<'a>(
+    context: &Context,
+    module: Option<&OsStr>,
+    name: &'a OsStr,
+    what: &str,
+    has: &impl Fn(&SnapshotRoot, &str) -> Result<bool>,
+) -> Result<(Target, &'a str)> {
     let told = escape(name.as_bytes());
     let name = name.to_str().ok_or_else(|| Error::Usage(format!("{told} is no snapshot's name")))?;
     let mut having = Vec::new();
@@ -147,12 +123,32 @@ fn find(
         None => Err(Error::Usage(format!(
             "{place} has no {what} {told}; `list` shows snapshots and pins, `list --expired` what is retired"
         ))),
-        Some(target) if having.is_empty() => {
-            confine::to([&target], context.reach);
-            Ok((target, name.to_string()))
-        }
+        Some(target) if having.is_empty() => Ok((target, name)),
         Some(_) => {
             Err(Error::Usage(format!("several modules have {told}: name one of {}", labels.join(", "))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_argument_is_a_module_unless_it_looks_like_a_snapshot() {
+        let words = |text: &str| text.split(',').map(OsString::from).collect::<Vec<_>>();
+        let (first, second) = ("2026-11-22T19-08-31Z", "2019-08-02 12:00:00");
+        for (named, module, count) in [
+            (first.to_string(), None, 1),
+            ("laptop".to_string(), None, 1),
+            (format!("laptop,{first}"), Some("laptop"), 1),
+            (format!("laptop,{first},{second}"), Some("laptop"), 2),
+            (format!("{first},{second}"), None, 2),
+            (format!("/srv/2026-11-22T19-08-31Z,{second}"), Some("/srv/2026-11-22T19-08-31Z"), 1),
+        ] {
+            let named = words(&named);
+            let (found, names) = split(&named);
+            assert_eq!((found, names.len()), (module.map(OsStr::new), count), "{named:?}");
         }
     }
 }

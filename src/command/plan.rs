@@ -8,7 +8,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, Utc};
 
 use super::freed::{self, Freed};
 use super::plan_view::PlanView;
@@ -23,6 +23,7 @@ use crate::decide::policy::Policy;
 use crate::decide::reason::Pause;
 use crate::decide::rotation::{Decision, History, Snapshot, decide, decide_before_guards};
 use crate::decide::span::Span;
+use crate::decide::time_text::TimeText;
 use crate::run;
 use crate::store::catalog::Catalog;
 use crate::store::root::SnapshotRoot;
@@ -48,9 +49,10 @@ pub struct PlanOptions {
     /// How often these pushes are [default: 1h]
     #[arg(long, value_name = "SPAN", value_parser = long_span, requires = "replay")]
     pub every: Option<Span>,
-    /// Decide as if it were this time, such as 2026-11-22T19:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = rfc3339)]
-    pub at: Option<DateTime<Utc>>,
+    /// Decide as if it were this time, such as 2026-12-24, '2026-12-24 18:00' or
+    /// 2026-12-24T18:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = TimeText::parse)]
+    pub at: Option<TimeText>,
     /// Count the bytes that would be free even if that takes long
     #[arg(long)]
     pub sizes: bool,
@@ -65,12 +67,6 @@ fn long_span(text: &str) -> std::result::Result<Span, String> {
     });
     let span = Span::parse(text).or(years);
     span.ok_or_else(|| "a number and a unit are needed: s, m, h, d, w or y".to_string())
-}
-
-fn rfc3339(text: &str) -> std::result::Result<DateTime<Utc>, String> {
-    let time = DateTime::parse_from_rfc3339(text);
-    time.map(|time| time.to_utc().trunc_subsecs(0))
-        .map_err(|error| format!("{error}; a time is written as 2026-11-22T19:00:00Z (RFC 3339)"))
 }
 
 /// Longer than any step of a clock: someone who asks about another time means it.
@@ -137,13 +133,18 @@ pub struct Outlook {
     pub max_expire: usize,
 }
 
+/// The time that is asked about.
+pub(super) fn time_of(options: &PlanOptions, policy: &Policy) -> DateTime<Utc> {
+    options.at.map_or_else(|| Clock::System.now(), |at| at.in_zone(&policy.time_zone))
+}
+
 /// The plan for one module, and warnings about what could not be read.
 fn plan(target: &Target, other: Option<&Settings>, options: &PlanOptions) -> Result<(PlanView, Vec<String>)> {
     if !target.trouble.is_empty() {
         return Err(Error::Policy(target.trouble.clone()));
     }
     let root = target.look_at_root()?;
-    let now = options.at.unwrap_or_else(|| Clock::System.now());
+    let now = time_of(options, &target.policy);
     let mut target = target.clone();
     if options.at.is_some() {
         target.policy.clock_jump = ANY_JUMP;

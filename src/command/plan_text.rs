@@ -68,8 +68,7 @@ impl PlanView {
     fn plain_table(&self) -> Table {
         let mut table = Table::new(&["SNAPSHOT", "", "GOES", "BECAUSE"]);
         for SnapshotView { name, fate, .. } in &self.snapshots {
-            let reasons: Vec<&str> = fate.reasons.iter().map(|reason| shortened(reason)).collect();
-            table.push(vec![name.clone(), word(fate).into(), end(fate), reasons.join("; ")]);
+            table.push(vec![name.clone(), word(fate).into(), end(fate), fate.brief_reasons.join("; ")]);
         }
         table
     }
@@ -115,16 +114,10 @@ fn word(fate: &FateView) -> &'static str {
     if fate.keep { "keep" } else { "expire" }
 }
 
-/// Why expiry is paused is said once, above the table.
-fn shortened(reason: &str) -> &str {
-    const PAUSED: &str = "expiry is paused";
-    if reason.starts_with(PAUSED) { PAUSED } else { reason }
-}
-
 /// Whether it stays, until when, and the first reason.
 fn briefly(fate: &FateView) -> String {
-    let first = fate.reasons.first().map(|reason| shortened(reason)).unwrap_or_default();
-    let more = match fate.reasons.len() {
+    let first = fate.brief_reasons.first().map(String::as_str).unwrap_or_default();
+    let more = match fate.brief_reasons.len() {
         0 | 1 => String::new(),
         count => format!(" (and {} more)", count - 1),
     };

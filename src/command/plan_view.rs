@@ -96,6 +96,9 @@ pub(super) struct SnapshotView {
 pub(super) struct FateView {
     pub(super) keep: bool,
     pub(super) reasons: Vec<String>,
+    /// The same where the cause of a pause is said once, above all of them.
+    #[serde(skip)]
+    pub(super) brief_reasons: Vec<String>,
     expires_at: Option<String>,
     covered_by: Vec<CoverView>,
     #[serde(skip)]
@@ -201,13 +204,12 @@ fn fates(outlook: &Outlook, now: DateTime<Utc>) -> BTreeMap<String, FateView> {
             put_off += 1;
         }
         let end = end(verdict, outlook, put_off, now);
-        let mut reasons: Vec<String> = verdict.reasons.iter().map(|reason| words(reason, &kept)).collect();
-        if verdict.keep && !unguarded.keep {
-            reasons.extend(unguarded.reasons.iter().map(|reason| words(reason, &kept)));
-        }
+        let without_guard = if verdict.keep && !unguarded.keep { &unguarded.reasons[..] } else { &[] };
+        let reasons = || verdict.reasons.iter().chain(without_guard);
         let fate = FateView {
             keep: verdict.keep,
-            reasons,
+            reasons: reasons().map(|reason| words(reason, reason.to_string(), &kept)).collect(),
+            brief_reasons: reasons().map(|reason| words(reason, reason.brief(), &kept)).collect(),
             expires_at: match end {
                 End::NextPush(time) | End::At(time, _) => Some(rfc3339(time)),
                 _ => None,
@@ -259,9 +261,9 @@ fn row(verdict: &Verdict) -> Row {
     }
 }
 
-/// A reason in words; one that names a snapshot which goes as well says so.
-fn words(reason: &Reason, kept: &BTreeMap<String, bool>) -> String {
-    let text = one_line(&reason.to_string()).into_owned();
+/// A reason with its text; one that names a snapshot which goes as well says so.
+fn words(reason: &Reason, text: String, kept: &BTreeMap<String, bool>) -> String {
+    let text = one_line(&text).into_owned();
     match reason {
         Reason::SlotTaken { by, .. } if kept.get(by) == Some(&false) => text + ", which goes too",
         _ => text,

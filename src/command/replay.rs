@@ -8,11 +8,10 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use super::plan::PlanOptions;
+use super::plan::{PlanOptions, time_of};
 use super::timeline::{Row, Terminal, strip};
 use super::view::rfc3339;
 use super::{Context, print, print_json};
-use crate::clock::Clock;
 use crate::config::settings::{Settings, Source};
 use crate::decide::grade::Grade;
 use crate::decide::policy::Policy;
@@ -87,9 +86,9 @@ pub(super) fn run(
     json: bool,
 ) -> Result<Exit> {
     let every = options.every.unwrap_or(USUAL_DISTANCE);
-    let end = options.at.unwrap_or_else(|| Clock::System.now());
     let replay = |settings: &Settings, module: Option<&[u8]>| -> Result<PolicyView> {
-        let replay = ReplayView::new(&settings.policy(module), end, span, every)?;
+        let policy = settings.policy(module);
+        let replay = ReplayView::new(&policy, time_of(options, &policy), span, every)?;
         Ok(PolicyView { policy_file: file_of(settings), replay })
     };
     let mut views = Vec::new();

@@ -37,7 +37,7 @@ pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool
     let exit = context.change_each(module, Some(Work::Rotation), Opener::Upkeep, |target| {
         let rotated = run::rotate(target, orders.confirm, orders.disposal(), &Clock::System)?;
         let view = DecisionView::new(target, &rotated.decision);
-        if !json {
+        if !json && !context.is_quiet() {
             print(&view.to_text(&target.label()))?;
         }
         views.push(view);

@@ -63,7 +63,7 @@ pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool
             snapshot_root: escape_path(&target.root_path),
             outcome: report.ending.word(),
             name: report.snapshot.clone(),
-            warnings: report.warnings.clone(),
+            warnings: report.all_warnings(),
         });
         // A client that has just transferred wants to hear of it if that is not what it gets.
         let is_less = orders.status.is_some() && report.is_partial();

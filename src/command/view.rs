@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::config::target::Target;
 use crate::decide::grade::Grade;
+use crate::decide::reason::Reason;
 use crate::decide::rotation::{Decision, Snapshot, Verdict};
 use crate::decide::span::roughly;
 use crate::store::catalog::Item;
@@ -35,6 +36,8 @@ struct VerdictView {
     grade: Grade,
     keep: bool,
     reasons: Vec<String>,
+    #[serde(skip)]
+    brief_reasons: Vec<String>,
 }
 
 impl DecisionView {
@@ -46,6 +49,7 @@ impl DecisionView {
             grade: verdict.snapshot.grade,
             keep: verdict.keep,
             reasons: verdict.reasons.iter().map(ToString::to_string).collect(),
+            brief_reasons: verdict.reasons.iter().map(Reason::brief).collect(),
         };
         DecisionView {
             module: target.name.as_deref().map(escape),
@@ -61,7 +65,7 @@ impl DecisionView {
         let mut table = Table::new(&["SNAPSHOT", "", "BECAUSE"]);
         for verdict in &self.snapshots {
             let word = if verdict.keep { "keep" } else { "expired" };
-            table.push(vec![verdict.name.clone(), word.to_string(), verdict.reasons.join("; ")]);
+            table.push(vec![verdict.name.clone(), word.to_string(), verdict.brief_reasons.join("; ")]);
         }
         let expired = self.snapshots.iter().filter(|verdict| !verdict.keep).count();
         let kept = self.snapshots.len() - expired;

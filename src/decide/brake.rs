@@ -1,9 +1,11 @@
 //! The anomaly brake: when one push changes or removes most of a tree, somebody should look before
 //! history goes.
 //!
-//! Ransomware, a wrong `--delete` and an unmounted source all look like this, and the snapshots from
-//! before are what is left then. So the last one is pinned and expiry pauses until a person
-//! runs `release`. Additions never brake: the first push into an empty module is none.
+//! Ransomware, a wrong `--delete` and an unmounted source all look like this, and the snapshots
+//! from before are what is left then. So the last one is pinned and expiry pauses until a person
+//! runs `release`, which takes away that pin, too. Further large changes until then pin nothing
+//! more: while the brake is on nothing expires. Additions never brake: the first push into an empty
+//! module is none.
 
 use std::fmt;
 
@@ -57,6 +59,26 @@ impl Brake {
         let Change { before: entries, changed, removed } = change;
         Brake { since, before: before.to_string(), entries, changed, removed }
     }
+
+    /// Why the snapshot before the change is pinned.
+    pub fn pin_reason(&self) -> String {
+        let Brake { entries, changed, removed, .. } = self;
+        format!(
+            "the last one before a push that changed {changed} and removed {removed} of {entries} entries"
+        )
+    }
+}
+
+/// Whether `reason` has the exact form of [`Brake::pin_reason`].
+pub fn is_pin_reason(reason: &str) -> bool {
+    let numbers = || {
+        let rest = reason.strip_prefix("the last one before a push that changed ")?;
+        let (changed, rest) = rest.split_once(" and removed ")?;
+        let (removed, entries) = rest.strip_suffix(" entries")?.split_once(" of ")?;
+        Some([changed, removed, entries])
+    };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    numbers().is_some_and(|numbers| numbers.into_iter().all(is_number))
 }
 
 impl fmt::Display for Brake {
@@ -73,6 +95,17 @@ impl fmt::Display for Brake {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pin_of_the_brake_is_known_by_its_reason() {
+        let change = Change { before: 1_220, changed: 671, removed: 0 };
+        let reason = Brake::new(DateTime::UNIX_EPOCH, "a", change).pin_reason();
+        assert!(is_pin_reason(&reason), "{reason}");
+        for other in ["", "before the migration", &reason[1..], &format!("{reason}!")] {
+            assert!(!is_pin_reason(other), "{other}");
+        }
+        assert!(!is_pin_reason(&reason.replace("671", "many")));
+    }
 
     #[test]
     fn more_than_the_share_of_a_tree_of_some_size_is_an_anomaly() {

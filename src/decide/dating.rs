@@ -4,7 +4,8 @@
 //! snapshots were really taken. Where the two contradict each other, where the boot clock
 //! contradicts the names, or where a clock in doubt dated it, a snapshot is *undated*: it is
 //! kept, and takes part in no slot, count or cutoff until a person confirms. So what expires, expires
-//! under every dating that sequence, believed times and boot clock allow.
+//! under every dating that sequence, believed times and boot clock allow. A date of 1970 is never
+//! believed: such a snapshot is dated by its successor once a person has confirmed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -53,8 +54,34 @@ pub fn mark(snapshots: &mut [Snapshot], clock: &ClockHistory) {
     for snapshot in snapshots.iter_mut() {
         snapshot.undated = by_itself(snapshot, clock);
     }
+    date_by_successor(snapshots);
     mark_by_boot_clock(snapshots, clock);
     mark_by_order(snapshots, clock);
+}
+
+/// A date before any snapshot can have been taken is not believed on a person's word either: such a
+/// snapshot counts as taken when its next believed successor was, the latest that is possible.
+/// Without one it stays undated.
+fn date_by_successor(snapshots: &mut [Snapshot]) {
+    let believed: Vec<(u64, DateTime<Utc>)> = snapshots
+        .iter()
+        .filter(|snapshot| snapshot.recorded && snapshot.undated.is_none() && is_plausible(snapshot.time))
+        .filter_map(|snapshot| Some((snapshot.sequence?, snapshot.time)))
+        .collect();
+    let is_meant = |snapshot: &&mut Snapshot| {
+        snapshot.recorded && snapshot.undated.is_none() && !is_plausible(snapshot.time)
+    };
+    for snapshot in snapshots.iter_mut().filter(is_meant) {
+        let is_later =
+            |(sequence, _): &&(u64, DateTime<Utc>)| snapshot.sequence.is_none_or(|own| *sequence > own);
+        match believed.iter().filter(is_later).map(|(_, time)| *time).min() {
+            Some(time) => {
+                snapshot.time = time;
+                snapshot.verified_until = snapshot.verified_until.max(time);
+            }
+            None => snapshot.undated = Some(Undated::Implausible),
+        }
+    }
 }
 
 /// What is said of a snapshot without a look at others.

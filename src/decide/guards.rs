@@ -68,6 +68,15 @@ pub fn rules(policy: &Policy) -> String {
     )
 }
 
+/// What cannot be retired stays, and takes no part in `max_expire`.
+pub(super) fn keep_irremovable(verdicts: &mut [Verdict]) {
+    for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep) {
+        if let Some(obstacle) = verdict.snapshot.obstacle {
+            keep(verdict, Reason::Irremovable(obstacle));
+        }
+    }
+}
+
 pub(super) fn apply_pause(verdicts: &mut [Verdict], pause: &Pause) {
     for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep) {
         keep(verdict, Reason::Paused(pause.clone()));

@@ -7,6 +7,7 @@ use super::clock_guard::{ClockJump, Doubt};
 use super::damage::Damage;
 use super::dating::Undated;
 use super::frequency::{Count, Frequency};
+use super::obstacle::Obstacle;
 use super::policy::Prefer;
 use super::span::Span;
 
@@ -56,6 +57,8 @@ pub enum Reason {
     Future,
     /// Its date is not believed.
     Undated(Undated),
+    /// It would go, but it cannot be retired.
+    Irremovable(Obstacle),
     /// It would go, but this run has expired `max_expire` already.
     Deferred(usize),
     /// It would go, but expiry is paused.
@@ -128,6 +131,16 @@ impl fmt::Display for Pause {
     }
 }
 
+impl Reason {
+    /// The same where the cause of a pause is said once, above all snapshots.
+    pub fn brief(&self) -> String {
+        match self {
+            Reason::Paused(_) => "expiry is paused".to_string(),
+            reason => reason.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -154,6 +167,7 @@ impl fmt::Display for Reason {
             Reason::Unreadable => f.write_str("its record cannot be read"),
             Reason::Future => f.write_str("dated in the future"),
             Reason::Undated(why) => why.fmt(f),
+            Reason::Irremovable(obstacle) => write!(f, "left in place: {obstacle}"),
             Reason::Deferred(count) => {
                 write!(f, "expires in a later run: this one reached max_expire {count}")
             }

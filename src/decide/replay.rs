@@ -99,6 +99,7 @@ pub(super) fn pushed(time: DateTime<Utc>) -> Snapshot {
         sequence: None,
         taken_at: None,
         undated: None,
+        obstacle: None,
     }
 }
 

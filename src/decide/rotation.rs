@@ -21,6 +21,7 @@ use super::damage::Damage;
 use super::dating::{self, BootMoment, Undated};
 use super::grade::Grade;
 use super::guards;
+use super::obstacle::Obstacle;
 use super::policy::Policy;
 use super::reason::{Pause, Reason};
 use super::slot;
@@ -48,6 +49,8 @@ pub struct Snapshot {
     pub taken_at: Option<BootMoment>,
     /// Why its date is not believed; [`decide`] notes it.
     pub undated: Option<Undated>,
+    /// What keeps it from being retired, whatever is decided.
+    pub obstacle: Option<Obstacle>,
 }
 
 /// What rotation needs to know about earlier runs.
@@ -122,6 +125,7 @@ pub fn decide(snapshots: &[Snapshot], history: &History, policy: &Policy, now: D
     let mut snapshots = snapshots.to_vec();
     dating::mark(&mut snapshots, &clock);
     let mut decision = decide_before_guards(&snapshots, policy, now);
+    guards::keep_irremovable(&mut decision.verdicts);
     decision.pause = guards::pause(&snapshots, history, &clock, policy, now)
         .or_else(|| guards::surprise(&decision, history, policy));
     match &decision.pause {

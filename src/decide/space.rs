@@ -75,7 +75,9 @@ pub fn relief(decision: &Decision, min_keep: usize) -> Vec<&Verdict> {
     };
     let is_slot =
         |verdict: &Verdict| verdict.reasons.iter().all(|reason| matches!(reason, Reason::Slot { .. }));
-    let is_now = |verdict: &&Verdict| !verdict.reasons.contains(&Reason::Future);
+    let is_now = |verdict: &&Verdict| {
+        !verdict.reasons.contains(&Reason::Future) && verdict.snapshot.obstacle.is_none()
+    };
     let kept = || decision.verdicts.iter().filter(|verdict| verdict.keep).filter(is_now);
     let mut candidates: Vec<&Verdict> = kept().filter(|verdict| is_slot(verdict)).collect();
     // Stable: those that are needed alike stay in the order of their time.

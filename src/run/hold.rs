@@ -13,7 +13,7 @@ use crate::store::lock::{Guard, Lock};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::LastRun;
 use crate::store::state::{DueMark, DueReason, State};
-use crate::store::turn::{Turn, Waited};
+use crate::store::turn::{LONGEST_TURN, QUEUE, Turn, Waited};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
@@ -96,7 +96,8 @@ impl Hold {
         let Some(directory) = target.memory.directories.last() else { return Ok(()) };
         let max_parallel = target.policy.max_parallel.unwrap_or_else(processors);
         let wait = Duration::from_secs(target.policy.lock_wait.seconds());
-        match Turn::wait(&directory.join("queue"), max_parallel, wait) {
+        let label = escape_path(&root.path);
+        match Turn::wait(&directory.join(QUEUE), &label, max_parallel, wait, LONGEST_TURN) {
             Ok(Waited::Turn(turn)) => self.turn = Some(turn),
             Ok(Waited::InVain(before)) => {
                 State::update(root.private(), |state| {

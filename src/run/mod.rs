@@ -14,6 +14,7 @@ mod approach;
 mod caller;
 mod facts;
 mod hold;
+pub mod losses;
 mod publish;
 mod reap;
 mod report;
@@ -156,7 +157,7 @@ fn work(
     clock: &Clock,
     mut hold: Hold,
 ) -> Result<Report> {
-    let mut warnings = Vec::new();
+    let (mut warnings, mut losses) = (Vec::new(), Vec::new());
     // Before anybody has to wait for us.
     publish::wait_for_free_second(root, clock, clock.now())?;
     hold.wait_for_turn(target, root, &request, clock)?;
@@ -170,8 +171,9 @@ fn work(
             }
         }
         warnings.append(&mut report.warnings);
+        losses.append(&mut report.losses);
         match hold.release_unless_due(root)? {
-            Released::Yes => return Ok(Report { warnings, ..report }),
+            Released::Yes => return Ok(Report { warnings, losses, ..report }),
             Released::Due { mark, held } => {
                 log::info!("{}: a run gave up waiting meanwhile; going once more", target.label());
                 request = Request::owed(&mark);

@@ -1,6 +1,5 @@
 //! The part of a pass that makes a snapshot: a free name, a clone, its record, its publication.
 
-use std::collections::HashSet;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
@@ -9,7 +8,7 @@ use nix::errno::Errno;
 use super::scan::Scan;
 use super::snapshot::{Pass, Sight};
 use super::verify::{hash_contents, take_up};
-use super::{Ending, Report};
+use super::{Ending, Report, losses};
 use crate::clock::Clock;
 use crate::decide::brake::{Brake, Change};
 use crate::decide::clock_guard::Reading;
@@ -21,7 +20,7 @@ use crate::store::boot::BootTime;
 use crate::store::durable::c_name;
 use crate::store::pin::Pin;
 use crate::store::publish::Staged;
-use crate::store::record::{CopyRecord, PartialDirsRecord, Record};
+use crate::store::record::{PartialDirsRecord, Record};
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
@@ -157,19 +156,30 @@ impl Pass<'_> {
     }
 
     /// Pins the snapshot before this one and pauses expiry. That is on disk before this one is visible: a
-    /// run that is killed in between has braked for nothing.
+    /// run that is killed in between has braked for nothing. Where the brake is on already, nothing
+    /// expires, so no further snapshot has to be pinned.
     fn pull(&self, brake: Brake) -> Result<()> {
-        // Rotation, which comes next, makes a warning of it.
-        log::error!("{}: {brake}", self.target.label());
-        let Brake { entries, changed, removed, .. } = brake;
-        let reason = format!(
-            "the last one before a push that changed {changed} and removed {removed} of {entries} entries"
-        );
-        State::update(self.root.private(), |state| {
-            state.pins.entry(brake.before.clone()).or_insert(Pin::new(self.now, &reason));
-            state.brake.get_or_insert(brake);
-        })
-        .map(drop)
+        let label = self.target.label();
+        let mut standing = None;
+        State::update(self.root.private(), |state| match &state.brake {
+            Some(earlier) => standing = Some(earlier.clone()),
+            None => {
+                state.pins.entry(brake.before.clone()).or_insert_with(|| Pin::of_brake(&brake));
+                state.brake = Some(brake.clone());
+            }
+        })?;
+        // Rotation, which comes next, makes a warning of the brake that is on.
+        match standing {
+            None => log::error!("{label}: {brake}"),
+            Some(earlier) => log::error!(
+                "{label}: another push changed {} and removed {} of {} entries; nothing expires since {}",
+                brake.changed,
+                brake.removed,
+                brake.entries,
+                earlier.since.format("%FT%TZ"),
+            ),
+        }
+        Ok(())
     }
 
     /// A push that failed, or a backup that began, while the tree was copied makes partial what would
@@ -205,38 +215,11 @@ impl Pass<'_> {
 
     fn warn_of_losses(&self, record: &Record, report: &mut Report) {
         let label = self.target.label();
-        if !record.skipped_mounts.is_empty() {
-            let mounts = record.skipped_mounts.join(", ");
-            report.warn(&label, format!("left out what is mounted inside the module: {mounts}"));
+        for loss in losses::lasting(record) {
+            report.warn_of_loss(&label, loss);
         }
-        // What is copied on purpose is no loss.
-        let is_partial = |copy: &&CopyRecord| {
-            let directory = copy.path.rsplit_once('/').map_or("", |(directory, _)| directory);
-            self.target.policy.partial_dirs.includes(directory.as_bytes())
-        };
-        let copies: Vec<&CopyRecord> = record.copies.iter().filter(|copy| !is_partial(copy)).collect();
-        if let Some(first) = copies.first() {
-            let names: u64 = copies.iter().map(|copy| copy.names).sum();
-            let files: HashSet<u64> = copies.iter().map(|copy| copy.live_inode).collect();
-            let of = if files.len() as u64 == names {
-                String::new()
-            } else {
-                format!(" of {} files", files.len())
-            };
-            report.warn(
-                &label,
-                format!(
-                    "{names} entries{of} could not be linked and were copied, the first is {}: {}",
-                    first.path, first.reason
-                ),
-            );
-        }
-        if record.attributes_lost > 0 {
-            let count = record.attributes_lost;
-            report.warn(
-                &label,
-                format!("the owner, the device or security attributes of {count} entries could not be kept"),
-            );
+        if let Some(message) = losses::copies(record, &self.target.policy.partial_dirs) {
+            report.warn(&label, message);
         }
     }
 }

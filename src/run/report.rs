@@ -50,6 +50,8 @@ pub struct Report {
     pub snapshot: Option<String>,
     /// Problems that did not stop it; each is in the log.
     pub warnings: Vec<String>,
+    /// What its snapshot lacks; in the log, and told by `check` from the snapshot's record.
+    pub losses: Vec<String>,
     /// Whether the policy could not be used.
     pub policy_trouble: bool,
 }
@@ -57,7 +59,7 @@ pub struct Report {
 impl Report {
     pub(super) fn new(target: &Target, ending: Ending) -> Self {
         let policy_trouble = !target.trouble.is_empty();
-        Report { ending, snapshot: None, warnings: Vec::new(), policy_trouble }
+        Report { ending, snapshot: None, warnings: Vec::new(), losses: Vec::new(), policy_trouble }
     }
 
     /// Whether the module's present state is safe: that, and nothing else, makes up for an earlier failure.
@@ -81,9 +83,20 @@ impl Report {
         self.warnings.push(message);
     }
 
+    /// Logs what the snapshot lacks. It is not remembered beside the record.
+    pub(super) fn warn_of_loss(&mut self, label: &str, message: String) {
+        log::warn!("{label}: {message}");
+        self.losses.push(message);
+    }
+
+    /// All that was warned of.
+    pub fn all_warnings(&self) -> Vec<String> {
+        self.warnings.iter().chain(&self.losses).cloned().collect()
+    }
+
     /// The exit status that tells it.
     pub fn exit(&self) -> Exit {
-        match (self.policy_trouble, self.warnings.is_empty()) {
+        match (self.policy_trouble, self.warnings.is_empty() && self.losses.is_empty()) {
             (true, _) => Exit::Usage,
             (false, false) => Exit::Warnings,
             (false, true) => Exit::Done,

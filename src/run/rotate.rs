@@ -14,6 +14,7 @@ use crate::config::target::Target;
 use crate::decide::clock_guard::Reading;
 use crate::decide::grade::Grade;
 use crate::decide::guards::rules;
+use crate::decide::reason::Reason;
 use crate::decide::rotation::{Decision, decide};
 use crate::store::catalog::Catalog;
 use crate::store::memory::{Failure, Work};
@@ -21,6 +22,7 @@ use crate::store::publish::clear_staging;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
+use crate::store::unremovable;
 use crate::tell::counted;
 use crate::tell::error::{Error, Result};
 use crate::tell::exit::Exit;
@@ -220,6 +222,11 @@ fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock, disposal: 
     {
         rotated.warn(&target.label(), format!("what an earlier run left remains: {error}"));
     }
+    if disposal == Disposal::Now {
+        for error in unremovable::remove_all(root)? {
+            rotated.warn(&target.label(), format!("what was set aside remains: {error}"));
+        }
+    }
     let names = match (disposal, &rotated.decision.pause) {
         (Disposal::Now, _) => retire::retired(root)?,
         (Disposal::Later, Some(_)) => Vec::new(),
@@ -296,7 +303,7 @@ fn remember_rules(target: &Target, root: &SnapshotRoot, catalog: &Catalog, state
 /// One line per decision with its reasons.
 fn tell_decision(label: &str, rotated: &mut Rotated, max_expire: usize) {
     for verdict in &rotated.decision.verdicts {
-        let reasons: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();
+        let reasons: Vec<String> = verdict.reasons.iter().map(Reason::brief).collect();
         let level = if verdict.keep { log::Level::Debug } else { log::Level::Info };
         let word = if verdict.keep { "keep" } else { "expire" };
         log::log!(level, "{label}: {word} {}: {}", verdict.snapshot.name, reasons.join(", "));

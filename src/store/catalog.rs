@@ -3,17 +3,19 @@
 use chrono::{DateTime, Utc};
 use nix::sys::stat::fstat;
 
-use super::durable::{Place, text_name};
+use super::durable::{Place, c_name, text_name};
 use super::pin::{Pin, Pins};
 use super::record::Record;
 use super::root::SnapshotRoot;
 use crate::decide::dating::BootMoment;
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
+use crate::decide::obstacle::Obstacle;
 use crate::decide::rotation::Snapshot;
 use crate::decide::zone::Zone;
 use crate::tell::error::{Error, Result};
 use crate::tree::listing::{Entry, Listing};
+use crate::tree::obstacle::obstacle;
 use crate::tree::syscalls::Identity;
 
 /// One visible snapshot.
@@ -27,6 +29,8 @@ pub struct Item {
     pub unreadable: bool,
     /// Its pin, if it has one.
     pub pin: Option<Pin>,
+    /// What keeps it from being retired, if anything does.
+    pub obstacle: Option<Obstacle>,
 }
 
 impl Item {
@@ -52,6 +56,7 @@ impl Item {
             taken_at: taken_at
                 .map(|at| BootMoment { boot: at.boot.clone(), seconds: at.nanoseconds / 1_000_000_000 }),
             undated: None,
+            obstacle: self.obstacle,
         }
     }
 }
@@ -79,11 +84,12 @@ impl Catalog {
         let mut catalog = Catalog::default();
         for name in names {
             let read = records.as_ref().map_or(Ok(None), |records| Record::read(records.place(), &name.text));
+            let obstacle = obstacle(root.directory(), &c_name(&name.text));
             let item = match read {
-                Ok(record) => Item { name, record, unreadable: false, pin: None },
+                Ok(record) => Item { name, record, unreadable: false, pin: None, obstacle },
                 Err(error) => {
                     catalog.warnings.push(format!("{} is kept: {error}", name.text));
-                    Item { name, record: None, unreadable: true, pin: None }
+                    Item { name, record: None, unreadable: true, pin: None, obstacle }
                 }
             };
             catalog.items.push(item);

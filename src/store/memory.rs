@@ -54,6 +54,9 @@ pub struct Memory {
     /// What the last run warned of.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Since when runs have found less free than `free_space`, and other modules were to make room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space_missing_since: Option<DateTime<Utc>>,
     /// A torn mark that could not be written into the root: where the disk is full, transfers
     /// fail, too.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,6 +101,7 @@ impl Memory {
             updated: Utc::now(),
             failure: None,
             warnings: Vec::new(),
+            space_missing_since: None,
             torn: None,
         }
     }
@@ -209,9 +213,18 @@ impl Places {
 
     /// Every root that any module directory has had that is the same as `module_path`, above it or below it.
     pub fn roots_reaching(&self, module_path: &Path) -> Vec<PathBuf> {
-        let overlaps = |path: &PathBuf| path.starts_with(module_path) || module_path.starts_with(path);
+        self.roots_of(|path| path.starts_with(module_path) || module_path.starts_with(path))
+    }
+
+    /// Every root that another module directory than `module_path` has had.
+    pub fn roots_of_others(&self, module_path: &Path) -> Vec<PathBuf> {
+        self.roots_of(|path| path != module_path)
+    }
+
+    /// The roots of the selected module directories.
+    fn roots_of(&self, is_selected: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
         let all = self.roots_and_modules().into_iter();
-        all.filter(|(_, module)| overlaps(module)).map(|(root, _)| root).collect()
+        all.filter(|(_, module)| is_selected(module)).map(|(root, _)| root).collect()
     }
 
     /// The files in which the module at `module_path` is remembered.

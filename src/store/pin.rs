@@ -13,6 +13,7 @@ use super::durable::c_name;
 use super::lock::Guard;
 use super::root::SnapshotRoot;
 use super::state::State;
+use crate::decide::brake::{self, Brake};
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
 use crate::tell::error::{Error, Result};
@@ -28,12 +29,26 @@ pub struct Pin {
     /// Why, escaped; may be empty.
     #[serde(default, deserialize_with = "deserialize_line")]
     pub reason: String,
+    /// Whether the anomaly brake set it; `release` takes such a pin away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_brake: bool,
 }
 
 impl Pin {
-    /// A pin for a reason that anybody may have written.
+    /// A pin by a person, for a reason that may hold any text.
     pub fn new(since: DateTime<Utc>, reason: &str) -> Self {
-        Pin { since, reason: escape(reason.as_bytes()) }
+        Pin { since, reason: escape(reason.as_bytes()), by_brake: false }
+    }
+
+    /// The pin that the anomaly brake sets on the snapshot before a large change.
+    pub fn of_brake(brake: &Brake) -> Self {
+        Pin { by_brake: true, ..Pin::new(brake.since, &brake.pin_reason()) }
+    }
+
+    /// Whether the anomaly brake set it. Earlier versions did not mark such a pin: those are known
+    /// by the reason, which has to have the brake's exact form.
+    pub fn is_of_brake(&self) -> bool {
+        self.by_brake || brake::is_pin_reason(&self.reason)
     }
 }
 

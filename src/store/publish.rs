@@ -21,6 +21,7 @@ use super::inodes::{self, InPlaceChanges, Recorder};
 use super::lock::Guard;
 use super::record::{Record, file_name};
 use super::root::{Room, SnapshotRoot};
+use super::unremovable;
 use crate::decide::partial_dirs::PartialDirs;
 use crate::tell::error::{Error, Result};
 use crate::tree::baseline::{Origin, Recording, of_entry};
@@ -267,7 +268,9 @@ fn remove_all(root: &SnapshotRoot, place: Place, selected: impl Fn(&[u8]) -> boo
         return Ok(false);
     }
     let _window = Window::open(root.room(inodes::ROOM)?.place())?;
-    let (_, errors) = remove_trees(directory, path, &names)?;
+    let (_, remaining) = remove_trees(directory, path, &names)?;
+    let errors: Vec<Error> =
+        remaining.into_iter().map(|remains| unremovable::set_aside(root, place, remains)).collect();
     errors.into_iter().next().map_or(Ok(true), Err)
 }
 

@@ -27,9 +27,11 @@ use super::pin::Pin;
 use super::publish::forget;
 use super::root::{Room, SnapshotRoot};
 use super::state::State;
+use super::unremovable;
 use crate::decide::span::Span;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
+use crate::tree::obstacle::obstacle;
 use crate::tree::remove::remove_trees;
 use crate::tree::syscalls::{Answer, is_privileged, rename_no_replace, stat_entry};
 
@@ -207,9 +209,14 @@ pub fn past_grace(root: &SnapshotRoot, grace: Option<Span>, now: DateTime<Utc>) 
 }
 
 /// The retired snapshot that the next one is made from: the newest whose grace is over, which
-/// has most in common with it.
+/// has most in common with it. One that cannot be changed, such as a subvolume, is passed over.
 pub fn recyclable(root: &SnapshotRoot, grace: Option<Span>, now: DateTime<Utc>) -> Result<Option<String>> {
-    Ok(if is_privileged() { past_grace(root, grace, now)?.names.pop() } else { None })
+    if !is_privileged() {
+        return Ok(None);
+    }
+    let expired = root.room("expired")?;
+    let is_usable = |name: &String| obstacle(expired.place().directory, &c_name(name)).is_none();
+    Ok(past_grace(root, grace, now)?.names.into_iter().rfind(is_usable))
 }
 
 /// What [`remove`] did.
@@ -256,10 +263,11 @@ pub fn remove(root: &SnapshotRoot, names: &[String]) -> Result<Removed> {
     // Even if it fails half-way: what was removed was removed by us.
     let _window = if moved.is_empty() { None } else { Some(Window::open(root.room(inodes::ROOM)?.place())?) };
     let trees: Vec<_> = moved.iter().map(|name| c_name(name)).collect();
-    let (entries, errors) = remove_trees(staging.place().directory, staging.place().path, &trees)?;
+    let (entries, remaining) = remove_trees(staging.place().directory, staging.place().path, &trees)?;
     removed.entries = entries;
-    removed.trees = trees.len() - errors.len();
-    removed.errors.extend(errors);
+    removed.trees = trees.len() - remaining.len();
+    let set_aside = |remains| unremovable::set_aside(root, staging.place(), remains);
+    removed.errors.extend(remaining.into_iter().map(set_aside));
     removed.errors.extend(moved.iter().filter_map(|name| forget(root, name).err()));
     Ok(removed)
 }

@@ -21,6 +21,7 @@ use super::lock::Guard;
 use super::registration::Registration;
 use super::sequence;
 use super::trust;
+use super::unremovable;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 use crate::tree::syscalls::{open_directory, stat_entry};
@@ -29,8 +30,17 @@ use crate::tree::syscalls::{open_directory, stat_entry};
 pub const PRIVATE: &str = ".rsyncd-snapshot";
 
 /// Directories within the private one.
-const ROOMS: [&str; 8] =
-    ["records", index_file::ROOM, inodes::ROOM, "staging", "expired", ledger::ROOM, sequence::ROOM, DRAFTS];
+const ROOMS: [&str; 9] = [
+    "records",
+    index_file::ROOM,
+    inodes::ROOM,
+    "staging",
+    "expired",
+    unremovable::ROOM,
+    ledger::ROOM,
+    sequence::ROOM,
+    DRAFTS,
+];
 
 /// Those of them in which files are written.
 pub const WRITTEN_ROOMS: [&str; 6] =

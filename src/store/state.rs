@@ -218,6 +218,17 @@ impl State {
         }
     }
 
+    /// Ends what the anomaly brake did: the pause, and each pin that it set. Pins that a person set
+    /// stay. Returns the names that are no longer pinned; `None` if the brake was not on and has
+    /// left no pin.
+    pub fn release_brake(&mut self) -> Option<Vec<String>> {
+        let brake = self.brake.take();
+        let unpinned: Vec<String> =
+            self.pins.iter().filter(|(_, pin)| pin.is_of_brake()).map(|(name, _)| name.clone()).collect();
+        self.pins.retain(|_, pin| !pin.is_of_brake());
+        (brake.is_some() || !unpinned.is_empty()).then_some(unpinned)
+    }
+
     /// What is known of the clock. What an older version left has the last run, by both clocks.
     pub fn clock_history(&self) -> ClockHistory {
         let by_last_run = || {

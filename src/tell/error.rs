@@ -94,6 +94,14 @@ pub enum Error {
         /// The highest number that this version reads.
         known: u32,
     },
+    /// A tree that cannot be removed was moved out of the way.
+    #[error("{path} cannot be removed and was set aside there: {cause}; `check` says how to remove it")]
+    SetAside {
+        /// Where it is now, escaped.
+        path: String,
+        /// Why it cannot be removed.
+        cause: String,
+    },
     /// One of our own files holds something that we did not write.
     #[error("{path}: {problem}")]
     Damaged {
@@ -121,6 +129,12 @@ impl Error {
         matches!(cause.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
     }
 
+    /// Whether the same would fail again as long as an administrator changes nothing.
+    pub fn is_lasting(&self) -> bool {
+        let Error::Io { cause, .. } = self else { return false };
+        matches!(cause.raw_os_error(), Some(libc::EPERM | libc::EXDEV | libc::EROFS))
+    }
+
     /// Whether what was asked for does not exist.
     pub fn is_absence(&self) -> bool {
         let Error::Io { cause, .. } = self else { return false };
@@ -130,7 +144,9 @@ impl Error {
     /// The exit status that this error ends a command with.
     pub fn exit(&self) -> Exit {
         match self {
-            Error::Io { .. } | Error::Newer { .. } | Error::Damaged { .. } => Exit::Failed,
+            Error::Io { .. } | Error::Newer { .. } | Error::Damaged { .. } | Error::SetAside { .. } => {
+                Exit::Failed
+            }
             Error::Environment { .. }
             | Error::Usage(_)
             | Error::Policy(_)

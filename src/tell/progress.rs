@@ -5,11 +5,15 @@
 
 use std::io::{IsTerminal, stderr};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 static BAR: OnceLock<ProgressBar> = OnceLock::new();
+
+/// Whether there is work that is shown. A bar without would be drawn empty after a log line.
+static IS_SHOWN: AtomicBool = AtomicBool::new(false);
 
 /// Shows progress from now on if standard error is a terminal.
 pub fn start() {
@@ -20,9 +24,23 @@ pub fn start() {
     }
 }
 
+/// Work that is shown; the line goes when this is dropped, be it at the end or by an error.
+#[must_use]
+pub struct Phase(());
+
+impl Drop for Phase {
+    fn drop(&mut self) {
+        IS_SHOWN.store(false, Ordering::Relaxed);
+        if let Some(bar) = BAR.get() {
+            bar.disable_steady_tick();
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// Begins work of which `entries` are expected, if that is known.
-pub fn begin(what: &'static str, entries: Option<u64>) {
-    let Some(bar) = BAR.get() else { return };
+pub fn begin(what: &'static str, entries: Option<u64>) -> Phase {
+    let Some(bar) = BAR.get() else { return Phase(()) };
     let template = match entries {
         Some(_) => "{msg}: {human_pos} of about {human_len} entries, {rate} a second, {eta} left",
         None => "{msg}: {human_pos} entries, {rate} a second",
@@ -35,8 +53,10 @@ pub fn begin(what: &'static str, entries: Option<u64>) {
         Some(entries) => bar.set_length(entries),
         None => bar.unset_length(),
     }
+    IS_SHOWN.store(true, Ordering::Relaxed);
     bar.set_message(what);
     bar.enable_steady_tick(Duration::from_millis(200));
+    Phase(())
 }
 
 fn rate(state: &ProgressState, write: &mut dyn std::fmt::Write) {
@@ -51,17 +71,9 @@ pub fn add(entries: u64) {
     }
 }
 
-/// The work is done or has failed: takes the line away.
-pub fn end() {
-    if let Some(bar) = BAR.get() {
-        bar.disable_steady_tick();
-        bar.finish_and_clear();
-    }
-}
-
 /// Runs `write`, which writes lines to the terminal, so that they do not mix with the bar.
 pub fn pause<T>(write: impl FnOnce() -> T) -> T {
-    match BAR.get() {
+    match BAR.get().filter(|_| IS_SHOWN.load(Ordering::Relaxed)) {
         Some(bar) => bar.suspend(write),
         None => write(),
     }

@@ -23,31 +23,43 @@ use super::syscalls::{Answer, is_privileged, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
 
+/// A tree of which something could not be removed.
+#[derive(Debug)]
+pub struct Remains {
+    /// Its name.
+    pub name: CString,
+    /// The first error.
+    pub error: Error,
+}
+
 /// Removes `names` and everything below them from `parent`, all at the same time. Returns how many
-/// entries that were, and for each of the names of which something remains the first error.
+/// entries that were, and the trees of which something remains.
 ///
 /// # Errors
 /// If `parent` cannot be opened.
-pub fn remove_trees(parent: BorrowedFd, parent_path: &Path, names: &[CString]) -> Result<(u64, Vec<Error>)> {
+pub fn remove_trees(
+    parent: BorrowedFd,
+    parent_path: &Path,
+    names: &[CString],
+) -> Result<(u64, Vec<Remains>)> {
     if names.is_empty() {
         return Ok((0, Vec::new()));
     }
     let failed = |cause| Error::io("open", parent_path, cause);
     let start = Start::root(parent, parent_path).map_err(failed)?;
-    progress::begin("removing", None);
+    let _phase = progress::begin("removing", None);
     let mut removed = remove_shared(&start, names);
-    let mut errors = Vec::new();
+    let mut remaining = Vec::new();
     for name in names {
         if matches!(stat_entry(parent, name), Err(Errno::ENOENT)) {
             continue;
         }
         match remove_alone(start.clone(), name) {
             Ok(entries) => removed += entries,
-            Err(error) => errors.push(error),
+            Err(error) => remaining.push(Remains { name: name.clone(), error }),
         }
     }
-    progress::end();
-    Ok((removed, errors))
+    Ok((removed, remaining))
 }
 
 /// Removes what can be removed by several workers, if there are several.

@@ -79,6 +79,7 @@ fn snapshots() -> Vec<Snapshot> {
             sequence: None,
             taken_at: None,
             undated: None,
+            obstacle: None,
         }
     };
     ages.enumerate().map(snapshot).collect()

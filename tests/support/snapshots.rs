@@ -229,6 +229,7 @@ pub(crate) fn taken(time: DateTime<Utc>) -> Snapshot {
         sequence: None,
         taken_at: None,
         undated: None,
+        obstacle: None,
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) fn survey(case: &Case) -> Survey {
     let mut survey = Survey::default();
     let mut seen = vec![false; case.catalogue.as_ref().map_or(0, Catalogue::len)];
     let mut unknown = HashSet::new();
-    progress::begin("looking at files", None);
+    let _phase = progress::begin("looking at files", None);
     for snapshot in &case.snapshots {
         survey.unreadable += case.walk(snapshot, &mut |name: &Name| {
             progress::add(1);
@@ -48,7 +48,6 @@ pub(super) fn survey(case: &Case) -> Survey {
             }
         });
     }
-    progress::end();
     survey
 }
 

@@ -162,11 +162,10 @@ pub fn clone_tree(
         max_bytes: max_bytes(knowledge.entries),
         parts: AtomicUsize::new(1),
     };
-    progress::begin("making the snapshot", knowledge.entries);
+    let _phase = progress::begin("making the snapshot", knowledge.entries);
     let results = Pool::run(pool::workers(knowledge.entries), vec![job], |job, pool| {
         clone_part(job, &shared, pool).inspect_err(|_| pool.stop())
     });
-    progress::end();
     let (mut cloned, mut parts) = (Cloned::default(), Vec::new());
     for result in results {
         let (some, part) = result?;

@@ -130,11 +130,10 @@ pub fn compare_trees(live: Root, snapshot: Option<Root>, knowledge: &Knowledge) 
             indexed: knowledge.index.map(|_| 0),
         },
     };
-    progress::begin("comparing", knowledge.entries);
+    let _phase = progress::begin("comparing", knowledge.entries);
     let parts = Pool::run(pool::workers(knowledge.entries), vec![job], |job, pool| {
         compare_part(job, knowledge, pool).inspect_err(|_| pool.stop())
     });
-    progress::end();
     let mut comparison = Comparison::default();
     for part in parts {
         comparison.add(&part?);

@@ -18,13 +18,15 @@
 mod links;
 mod walk;
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use nix::sys::stat::FileStat;
 
-use crate::tell::progress;
+use crate::decide::space_choice::Gain;
+use crate::tell::progress::{self, Phase};
 use links::{BUCKETS, Links};
 
 /// So many files with several links are remembered at once: at most some 50 MB.
@@ -59,55 +61,99 @@ pub struct Usage {
 
 /// What becomes free when all `trees` go together; `None` if they have more than `max_entries`.
 pub fn freed(trees: &[Tree], max_entries: Option<u64>) -> Option<Usage> {
-    let usage = freed_remembering(trees, max_entries, MAX_REMEMBERED);
-    if usage.is_none_or(|usage| usage.entries >= SHOWN_FROM_ENTRIES) {
-        progress::end();
-    }
-    usage
+    freed_remembering(trees, max_entries, MAX_REMEMBERED)
 }
 
 fn freed_remembering(trees: &[Tree], max_entries: Option<u64>, max_remembered: usize) -> Option<Usage> {
-    let mut usage = Usage::default();
+    let counted = count(trees, max_entries, max_remembered);
+    (counted.trees == trees.len()).then(|| {
+        let bytes = counted.gains.iter().map(|gain| gain.bytes).sum();
+        Usage { bytes, ..counted.usage }
+    })
+}
+
+/// What becomes free when each range of neighbouring trees goes, for as many of the trees as have
+/// at most `max_entries` together.
+#[derive(Debug, Default)]
+pub struct Counted {
+    /// How many of the trees were counted.
+    pub trees: usize,
+    /// What each range of trees frees.
+    pub gains: Vec<Gain>,
+    usage: Usage,
+}
+
+/// Counts what each range of neighbouring `trees` frees.
+pub fn freed_by_each(trees: &[Tree], max_entries: u64) -> Counted {
+    count(trees, Some(max_entries), MAX_REMEMBERED)
+}
+
+fn count(trees: &[Tree], max_entries: Option<u64>, max_remembered: usize) -> Counted {
+    let mut counted = Counted { trees: trees.len(), ..Counted::default() };
+    let mut gains: BTreeMap<(usize, usize), u64> = BTreeMap::new();
     let whole = 0..BUCKETS;
     let mut parts = vec![whole.clone()];
     while let Some(part) = parts.pop() {
         let is_first = part == whole;
         let links = Links::new(part, max_remembered);
-        let mut count = Count { links, usage: Usage::default(), singles_count: is_first, max_entries };
-        for tree in trees {
+        let usage = Usage::default();
+        let mut count = Count {
+            links,
+            usage,
+            singles: BTreeMap::new(),
+            singles_count: is_first,
+            max_entries,
+            tree: 0,
+            phase: None,
+        };
+        for (number, tree) in trees[..counted.trees].iter().enumerate() {
+            count.tree = number;
             if !walk::walk(tree, &mut count) {
-                return None;
+                counted.trees = number;
+                break;
             }
         }
-        let bytes = usage.bytes + count.usage.bytes + count.links.bytes();
-        usage = Usage { bytes, ..if is_first { count.usage } else { usage } };
+        for (trees, bytes) in count.links.bytes().into_iter().chain(count.singles) {
+            *gains.entry(trees).or_default() += bytes;
+        }
+        if is_first {
+            counted.usage = count.usage;
+        }
         parts.extend(count.links.left());
     }
-    Some(usage)
+    // A tree of which only a part was counted.
+    gains.retain(|(_, last), _| *last < counted.trees);
+    counted.gains = gains.into_iter().map(|((first, last), bytes)| Gain { first, last, bytes }).collect();
+    counted
 }
 
 /// What has been met of all trees on one walk.
 struct Count {
     links: Links,
     usage: Usage,
+    /// What has one link, by its tree.
+    singles: BTreeMap<(usize, usize), u64>,
     /// Whether what has one link counts: on the first walk only.
     singles_count: bool,
     max_entries: Option<u64>,
+    /// The number of the tree at hand.
+    tree: usize,
+    phase: Option<Phase>,
 }
 
 impl Count {
     fn add(&mut self, stat: &FileStat, is_directory: bool) {
         self.usage.entries += 1;
         match self.usage.entries {
-            SHOWN_FROM_ENTRIES => progress::begin("counting what would be free", None),
+            SHOWN_FROM_ENTRIES => self.phase = Some(progress::begin("counting what would be free", None)),
             entries if entries > SHOWN_FROM_ENTRIES => progress::add(1),
             _ => {}
         }
         let bytes = u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES;
         if !is_directory && stat.st_nlink > 1 {
-            self.links.meet(stat.st_ino, links_of(stat), bytes);
+            self.links.meet(self.tree, stat.st_ino, links_of(stat), bytes);
         } else if self.singles_count {
-            self.usage.bytes += bytes;
+            *self.singles.entry((self.tree, self.tree)).or_default() += bytes;
         }
     }
 
@@ -196,6 +242,24 @@ mod tests {
         for max_remembered in [1, 7, 100, 199] {
             assert_eq!(freed_of(scratch.path(), &["a", "b"], max_remembered), expected, "{max_remembered}");
         }
+    }
+
+    #[test]
+    fn each_range_of_trees_frees_what_no_other_holds() {
+        let scratch = shared_trees();
+        let parent = fs::File::open(scratch.path()).expect("the directory");
+        let tree = |name: &str| Tree {
+            parent: parent.as_fd(),
+            parent_path: scratch.path(),
+            name: CString::new(name).expect("a name"),
+        };
+        let counted = freed_by_each(&[tree("a"), tree("b")], 1_000);
+        let shared = counted.gains.iter().find(|gain| (gain.first, gain.last) == (0, 1));
+        let file = blocks(&scratch.path().join("a/sub/file 1"));
+        assert_eq!((counted.trees, shared.map(|gain| gain.bytes)), (2, Some(100 * file)));
+        let counted = freed_by_each(&[tree("a"), tree("b")], 300);
+        assert_eq!(counted.trees, 1, "the second was too much");
+        assert!(counted.gains.iter().all(|gain| gain.last == 0), "{:?}", counted.gains);
     }
 
     #[test]

@@ -1,0 +1,105 @@
+//! `release`: the word of a person that ends the anomaly brake, the torn mark or the pause for
+//! damage.
+//!
+//! What else still keeps snapshots from expiring, or partial, is said in the same line.
+
+use std::ffi::OsStr;
+
+use super::{Context, done};
+use crate::clock::Clock;
+use crate::config::target::Target;
+use crate::decide::own_output::Opener;
+use crate::decide::verdict::ClientCompletion;
+use crate::run;
+use crate::store::state::State;
+use crate::tell::counted;
+use crate::tell::error::Result;
+use crate::tell::exit::Exit;
+
+/// Ends what the anomaly brake did: the pause of expiry, and each pin that it set. Or, for `torn`,
+/// takes the torn mark away instead: a person vouches for the tree.
+///
+/// # Errors
+/// If the module or its state cannot be used.
+pub fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<Exit> {
+    context.change_each(module, None, Opener::Upkeep, |target| {
+        if torn {
+            let was_torn = run::release_torn(target, &Clock::System)?;
+            let message = if was_torn { "no longer torn" } else { "not torn" };
+            return done(context, target, &(message.to_string() + &still_partial(target)?));
+        }
+        let root = target.open_root()?;
+        let mut unpinned = None;
+        State::update(root.private(), |state| unpinned = state.release_brake())?;
+        let message = match unpinned.as_deref() {
+            None => "nothing to release".to_string(),
+            Some([]) => "released".to_string(),
+            Some(names) => format!(
+                "released; no longer pinned, so that the policy decides: {}; `pin` keeps what is \
+                 to stay",
+                names.join(", ")
+            ),
+        };
+        done(context, target, &(message + &still_paused(target)?))
+    })
+}
+
+/// Counts pushes that cannot be seen from here as ended: a container that was removed, another machine.
+///
+/// # Errors
+/// If the module, its ledger or its state cannot be used.
+pub fn release_unseen(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
+    context.change_each(module, None, Opener::Upkeep, |target| {
+        let said = match run::end_unseen(target, &Clock::System)? {
+            0 => "no push whose process cannot be seen from here".to_string(),
+            1 => "1 push counts as ended; `snapshot --due` takes its snapshot".to_string(),
+            count => format!("{count} pushes count as ended; `snapshot --due` takes their snapshot"),
+        };
+        done(context, target, &said)
+    })
+}
+
+/// Accepts what was altered in snapshots, and lets expiry go on.
+///
+/// # Errors
+/// If the module, its catalogue or its state cannot be used.
+pub fn release_damage(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
+    context.change_each(module, None, Opener::Upkeep, |target| {
+        let accepted = run::verify::accept(target, &Clock::System)?.altered_inodes.len();
+        let message = match accepted {
+            0 => "nothing is altered".to_string(),
+            count => format!("{} accepted as found", counted(count, "altered file")),
+        };
+        done(context, target, &(message + &still_paused(target)?))
+    })
+}
+
+/// Why nothing expires all the same, to follow the message; empty if expiry goes on.
+fn still_paused(target: &Target) -> Result<String> {
+    if let Some(mistake) = target.trouble.first() {
+        return Ok(format!("; nothing expires yet, since the policy cannot be used: {mistake}"));
+    }
+    let root = target.look_at_root()?;
+    let clock = Clock::System;
+    let examined = run::examine(target, &root, clock.now(), Some(clock.reading()))?;
+    let mut text = match examined.decision.pause {
+        Some(pause) => format!("; nothing expires yet: {pause}"),
+        None => String::new(),
+    };
+    if examined.state.torn.is_some() {
+        text += "; the module is still torn by a failed push: `check` says which, `release --torn` ends it";
+    }
+    Ok(text)
+}
+
+/// Why the next snapshot is partial all the same, to follow the message.
+fn still_partial(target: &Target) -> Result<String> {
+    let root = target.look_at_root()?;
+    Ok(match ClientCompletion::of_module(root.module()) {
+        ClientCompletion::Done => "",
+        ClientCompletion::Partial | ClientCompletion::Unfinished => {
+            "; snapshots are partial until the client has finished the backup that it has begun"
+        }
+    }
+    .to_string())
+}

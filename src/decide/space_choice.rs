@@ -1,0 +1,205 @@
+//! What goes for want of space: as little as makes the room that is missing, nothing in vain, and
+//! the module that grew first.
+
+use std::ops::Range;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+/// Bytes that become free when all trees from the `first` to the `last` go, in the order in which
+/// trees may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gain {
+    /// Index of the first tree that holds them.
+    pub first: usize,
+    /// Index of the last tree that holds them.
+    pub last: usize,
+    /// How many.
+    pub bytes: u64,
+}
+
+/// What may go: the retired trees come first in the order of the [`Gain`]s.
+#[derive(Debug, Clone, Copy)]
+pub struct Offer<'a> {
+    /// What each range of trees frees.
+    pub gains: &'a [Gain],
+    /// How many of the trees are retired already.
+    pub retired: usize,
+    /// How many of them are snapshots that the policy keeps.
+    pub kept: usize,
+    /// How many of these may go at most.
+    pub max_kept: usize,
+}
+
+/// What goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// These go.
+    Go {
+        /// Of the retired trees.
+        retired: Range<usize>,
+        /// Of the snapshots that the policy keeps.
+        kept: Range<usize>,
+        /// Whether that is enough.
+        is_enough: bool,
+    },
+    /// Nothing goes: all that may go together would free so many bytes only.
+    InVain(u64),
+}
+
+/// Less than this part of what is missing is no help.
+const HELPS_FROM: u64 = 10;
+
+/// Chooses what goes to free `missing` bytes: retired trees alone if they are enough; else all of
+/// them and the fewest snapshots that are enough; else as much as helps, if anything does.
+pub fn choose(offer: &Offer, missing: u64) -> Choice {
+    let Offer { gains, retired, kept, max_kept } = *offer;
+    let of_retired: Vec<Gain> = gains.iter().filter(|gain| gain.last < retired).copied().collect();
+    let (window, bytes) = best_window(&of_retired, retired, retired, missing);
+    if bytes >= missing {
+        return Choice::Go { retired: window, kept: 0..0, is_enough: true };
+    }
+    // What a retired tree shares with a snapshot is freed with the snapshot, since the retired ones
+    // go.
+    let of_kept: Vec<Gain> = gains
+        .iter()
+        .filter(|gain| gain.last >= retired)
+        .map(|gain| Gain {
+            first: gain.first.saturating_sub(retired),
+            last: gain.last - retired,
+            bytes: gain.bytes,
+        })
+        .collect();
+    let base: u64 = of_retired.iter().map(|gain| gain.bytes).sum();
+    let (window, bytes) = best_window(&of_kept, kept, max_kept, missing - base.min(missing));
+    let helps = |bytes: u64| bytes > 0 && bytes.saturating_mul(HELPS_FROM) >= missing;
+    let is_enough = base.saturating_add(bytes) >= missing;
+    match () {
+        () if is_enough || helps(bytes) => Choice::Go { retired: 0..retired, kept: window, is_enough },
+        () if helps(base) => Choice::Go { retired: 0..retired, kept: 0..0, is_enough },
+        () => Choice::InVain(base.saturating_add(bytes)),
+    }
+}
+
+/// The shortest range of at most `max` neighbours that frees `missing` bytes, or else the one that
+/// frees most; of equal ones the first.
+fn best_window(gains: &[Gain], count: usize, max: usize, missing: u64) -> (Range<usize>, u64) {
+    let mut ending = vec![vec![0_u64; count]; count];
+    for gain in gains.iter().filter(|gain| gain.last < count) {
+        ending[gain.last][gain.first] = ending[gain.last][gain.first].saturating_add(gain.bytes);
+    }
+    let (mut best, mut best_bytes) = (0..0, 0);
+    for start in 0..count {
+        let mut bytes = 0_u64;
+        for end in start..count.min(start.saturating_add(max)) {
+            let with_this: u64 = ending[end][start..=end].iter().sum();
+            bytes = bytes.saturating_add(with_this);
+            let length = end + 1 - start;
+            let is_better = match (bytes >= missing, best_bytes >= missing) {
+                (true, true) => length < best.len(),
+                (true, false) => true,
+                (false, true) => false,
+                (false, false) => bytes > best_bytes,
+            };
+            if is_better && bytes > 0 {
+                (best, best_bytes) = (start..end + 1, bytes);
+            }
+        }
+    }
+    (best, best_bytes)
+}
+
+/// How long a module that did not grow waits for others to make room.
+pub const OTHERS_FIRST: TimeDelta = TimeDelta::days(1);
+
+/// What decides whose snapshots go first.
+#[derive(Debug, Clone, Copy)]
+pub struct Growth {
+    /// Whether other modules have snapshots on the same file system.
+    pub has_others: bool,
+    /// What only the module's present state and its newest snapshot take; none if that was too much
+    /// to count.
+    pub own_bytes: Option<u64>,
+    /// How much is missing.
+    pub missing: u64,
+    /// Since when runs of this module have found too little space.
+    pub since: DateTime<Utc>,
+}
+
+/// Until when the snapshots of a module stay that has not grown itself, so that the module that has
+/// pays first; `None` if they may go now.
+pub fn waits_until(growth: &Growth, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let Growth { has_others, own_bytes, missing, since } = *growth;
+    // A time in the future was a wrong clock's.
+    let until = since.min(now) + OTHERS_FIRST;
+    let has_grown = own_bytes.is_none_or(|own| own.saturating_mul(2) >= missing);
+    (has_others && !has_grown && now < until).then_some(until)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gain(first: usize, last: usize, bytes: u64) -> Gain {
+        Gain { first, last, bytes }
+    }
+
+    #[test]
+    fn as_few_go_as_are_enough_and_none_in_vain() {
+        let each: Vec<Gain> = (0..5).map(|tree| gain(tree, tree, 4)).collect();
+        let shared = [gain(0, 0, 1), gain(1, 3, 50), gain(4, 4, 1)];
+        let crumbs: Vec<Gain> = (0..5).map(|tree| gain(tree, tree, 1)).collect();
+        let go = |kept: Range<usize>, is_enough| Choice::Go { retired: 0..0, kept, is_enough };
+        for (gains, max_kept, missing, expected) in [
+            (&each[..], 5, 3, go(0..1, true)),
+            (&each, 5, 6, go(0..2, true)),
+            (&each, 5, 30, go(0..5, false)),
+            (&each, 2, 30, go(0..2, false)),
+            (&each, 2, 100, Choice::InVain(8)),
+            (&shared, 5, 20, go(1..4, true)),
+            (&shared, 2, 20, Choice::InVain(1)),
+            (&crumbs, 5, 1_000, Choice::InVain(5)),
+            (&crumbs, 0, 1, Choice::InVain(0)),
+            (&[], 5, 1, Choice::InVain(0)),
+        ] {
+            let offer = Offer { gains, retired: 0, kept: 5, max_kept };
+            assert_eq!(choose(&offer, missing), expected, "{gains:?}, {max_kept}, {missing}");
+        }
+    }
+
+    #[test]
+    fn retired_trees_go_first_and_only_if_that_helps() {
+        // Two retired, two kept; 10 bytes are shared by a retired and a kept one.
+        let gains = [gain(0, 0, 4), gain(1, 1, 4), gain(1, 2, 10), gain(3, 3, 4)];
+        let offer = Offer { gains: &gains, retired: 2, kept: 2, max_kept: 2 };
+        for (missing, retired, kept, is_enough) in [
+            (3, 0..1, 0..0, true),
+            (8, 0..2, 0..0, true),
+            (18, 0..2, 0..1, true),
+            (22, 0..2, 0..2, true),
+            (100, 0..2, 0..2, false),
+        ] {
+            assert_eq!(choose(&offer, missing), Choice::Go { retired, kept, is_enough }, "{missing}");
+        }
+        assert_eq!(choose(&offer, 1_000), Choice::InVain(22));
+        let offer = Offer { max_kept: 0, ..offer };
+        let all_retired = Choice::Go { retired: 0..2, kept: 0..0, is_enough: false };
+        assert_eq!(choose(&offer, 20), all_retired, "max_expire is spent");
+    }
+
+    #[test]
+    fn the_module_that_grew_pays_first() {
+        let since = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
+        let growth = Growth { has_others: true, own_bytes: Some(10), missing: 100, since };
+        let (hour, day) = (TimeDelta::hours(1), TimeDelta::days(1));
+        assert_eq!(waits_until(&growth, since + hour), Some(since + day));
+        assert_eq!(waits_until(&growth, since + day), None, "for a day only");
+        assert_eq!(waits_until(&growth, since - hour), Some(since - hour + day), "a clock set back");
+        for may_go in [
+            Growth { has_others: false, ..growth },
+            Growth { own_bytes: Some(50), ..growth },
+            Growth { own_bytes: None, ..growth },
+        ] {
+            assert_eq!(waits_until(&may_go, since), None, "{may_go:?}");
+        }
+    }
+}

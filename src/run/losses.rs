@@ -1,0 +1,63 @@
+//! What a snapshot lacks of the module, by its record.
+//!
+//! The run that makes the snapshot warns of it. `check` tells it from the record as long as that
+//! snapshot is the newest complete one and the loss stands, so a later run that finds nothing
+//! changed does not hide it.
+
+use std::collections::HashSet;
+
+use crate::decide::partial_dirs::PartialDirs;
+use crate::store::record::{CopyRecord, Record};
+use crate::store::root::SnapshotRoot;
+use crate::tell::escape::unescape;
+use crate::tree::shape::{AtPlace, look_at_place};
+
+/// What the run that made the snapshot warns of and `check` goes on to tell.
+pub(super) fn lasting(record: &Record) -> Vec<String> {
+    mounts(&record.skipped_mounts).into_iter().chain(attributes(record)).collect()
+}
+
+/// What only the run that made the snapshot warns of: files that were copied instead of linked. The
+/// snapshot has their content, and `list` shows their number.
+pub(super) fn copies(record: &Record, partial_dirs: &PartialDirs) -> Option<String> {
+    // What is copied on purpose is no loss.
+    let is_partial = |copy: &&CopyRecord| {
+        let directory = copy.path.rsplit_once('/').map_or("", |(directory, _)| directory);
+        partial_dirs.includes(directory.as_bytes())
+    };
+    let copies: Vec<&CopyRecord> = record.copies.iter().filter(|copy| !is_partial(copy)).collect();
+    let first = copies.first()?;
+    let names: u64 = copies.iter().map(|copy| copy.names).sum();
+    let files: HashSet<u64> = copies.iter().map(|copy| copy.live_inode).collect();
+    let of = if files.len() as u64 == names { String::new() } else { format!(" of {} files", files.len()) };
+    Some(format!(
+        "{names} entries{of} could not be linked and were copied, the first is {}: {}",
+        first.path, first.reason
+    ))
+}
+
+/// What the snapshot `name` with this record still lacks, for `check`. A mount that is gone and
+/// left nothing behind in the module is no longer lacking.
+pub fn standing(root: &SnapshotRoot, name: &str, record: &Record) -> Vec<String> {
+    let lacks = |path: &&String| {
+        unescape(path).is_none_or(|path| look_at_place(root.module(), &path) != AtPlace::Nothing)
+    };
+    let left: Vec<String> = record.skipped_mounts.iter().filter(lacks).cloned().collect();
+    let losses = mounts(&left).into_iter().chain(attributes(record));
+    losses.map(|loss| format!("{name}, the newest complete snapshot, is not whole: {loss}")).collect()
+}
+
+fn mounts(paths: &[String]) -> Option<String> {
+    (!paths.is_empty()).then(|| {
+        format!(
+            "left out what is mounted inside the module: {}; give it a module of its own",
+            paths.join(", ")
+        )
+    })
+}
+
+fn attributes(record: &Record) -> Option<String> {
+    let count = record.attributes_lost;
+    (count > 0)
+        .then(|| format!("the owner, the device or security attributes of {count} entries could not be kept"))
+}
