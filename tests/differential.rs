@@ -318,6 +318,16 @@ fn two_modules<'a>(original: &'a Original, names: [&[&str]; 2]) -> (Both<'a>, [P
     (both, theirs, ours)
 }
 
+/// Only a push or a first snapshot does so, and either would add one.
+fn register(root: &std::path::Path, name: &str) {
+    let private = root.join(".rsyncd-snapshot");
+    fs::create_dir(&private).expect("our directory");
+    fs::set_permissions(&private, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("a mode");
+    let path = root.join("latest");
+    let text = format!("format = 1\nmodule = \"{name}\"\npath = \"{}\"\n", path.display());
+    fs::write(private.join("root.toml"), text).expect("a registration");
+}
+
 #[test]
 fn options_of_one_location_do_not_reach_the_next() {
     let Some(original) = Original::get() else { return };
@@ -339,7 +349,8 @@ fn options_of_one_location_do_not_reach_the_next() {
         "[defaults]\nkeep = {{ daily = 7 }}\n{BARE}[module.a]\nprefer = \"newest\"\n\
          [module.b]\nprefer = \"oldest\"\n"
     ));
-    for name in ["a", "b"] {
+    for (name, root) in ["a", "b"].into_iter().zip(&ours) {
+        register(root, name);
         both.module.run(&["rotate", name]).exits(&[0]);
     }
     assert_eq!(visible(&ours[0]), days[1..]);
@@ -360,7 +371,8 @@ fn the_scheme_of_one_location_does_not_reach_the_next() {
     assert_eq!(visible(&theirs[1]), months[2..], "nobody asked for that");
 
     both.module.write_policy(&format!("[defaults]\n{BARE}[module.a]\nkeep = {{ daily = 1 }}\n[module.b]\n"));
-    for name in ["a", "b"] {
+    for (name, root) in ["a", "b"].into_iter().zip(&ours) {
+        register(root, name);
         both.module.run(&["rotate", name]).exits(&[0]);
     }
     assert_eq!(

@@ -47,6 +47,7 @@ fn rsync_serves_the_example_configuration_and_its_hook_works() {
     let server = Server::new();
     let root = server.directory.join("backup/laptop");
     fs::create_dir_all(root.join("latest")).expect("the module");
+    tree::set_mode(&root, 0o700);
     fs::write(server.directory.join("secrets"), "laptop:secret\n").expect("secrets");
     tree::set_mode(&server.directory.join("secrets"), 0o600);
     server.write_policy(POLICY);
