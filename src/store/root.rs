@@ -23,6 +23,7 @@ use super::sequence;
 use super::trust;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
+use crate::tree::mounts::note_mounts_below;
 use crate::tree::syscalls::{open_directory, stat_entry};
 
 /// Our directory in the root.
@@ -77,6 +78,7 @@ impl SnapshotRoot {
         if access.makes() {
             make_root(path)?;
         }
+        note_mounts_below(&[path, module_path]);
         let directory = open_path(path)?;
         let module = open_path(module_path)?;
         trust::check_owner(path, &directory)?;

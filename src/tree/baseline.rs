@@ -19,11 +19,15 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
 use rustix::fs::{AtFlags, StatxFlags};
 
+use super::mounts;
 use super::syscalls::{Answer, stat_entry};
 use crate::decide::damage::{Attributes, Moment, Xattrs};
 
 /// Larger extended attributes are only recognised, not kept.
 const MAX_XATTR_BYTES: usize = 4_096;
+
+/// `AT_STATX_FORCE_SYNC`: what the kernel remembers of an inode is not enough, its server is asked.
+const FORCE_SYNC: AtFlags = AtFlags::from_bits_retain(libc::AT_STATX_FORCE_SYNC as u32);
 
 /// An inode as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +67,19 @@ pub enum Origin {
 }
 
 /// Looks at the entry `name`, without its extended attributes.
+///
+/// # Errors
+/// As [`stat_entry`]: `EXDEV` if it is a mount point.
 pub fn look(directory: BorrowedFd, name: &CStr) -> Answer<Inode> {
-    look_with(directory, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT)
+    look_asking(directory, name, AtFlags::empty())
+}
+
+/// The same with `flags` that say whether a server has to be asked anew.
+fn look_asking(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> Answer<Inode> {
+    match mounts::pin(directory, name)? {
+        Some(place) => look_with(place.as_fd(), c"", AtFlags::EMPTY_PATH | flags),
+        None => look_with(directory, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | flags),
+    }
 }
 
 fn look_with(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> Answer<Inode> {
@@ -235,7 +250,8 @@ pub fn of_entry(
     origin: Origin,
     touched: Option<Moment>,
 ) -> Option<Baseline> {
-    let mut inode = look(directory, name).ok()?;
+    // A link that was made just now has changed the change time; a server may not have told the kernel yet.
+    let mut inode = look_asking(directory, name, FORCE_SYNC).ok()?;
     inode.attributes.xattrs = xattrs(directory, name);
     let touched = touched.unwrap_or(inode.changed);
     Some(Baseline { inode, origin, touched })

@@ -19,6 +19,7 @@ pub mod difference;
 pub mod index;
 pub mod inodes;
 pub mod listing;
+pub mod mounts;
 pub mod pool;
 pub mod remove;
 pub mod shared;

@@ -88,7 +88,7 @@ impl Survey {
 pub(super) fn present(name: &Name) -> Result<Option<Inode>> {
     let mut inode = match look(name.directory, name.name) {
         Ok(inode) if inode.number == name.inode => inode,
-        Ok(_) | Err(Errno::ENOENT) => return Ok(None),
+        Ok(_) | Err(Errno::ENOENT | Errno::EXDEV) => return Ok(None),
         Err(cause) => return Err(Error::io_bytes("look at", &name.path(), cause)),
     };
     inode.attributes.xattrs = xattrs(name.directory, name.name);
