@@ -42,6 +42,8 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
         run::examine(target, &root, now, Some(Clock::System.reading()))?;
     let mut findings = Vec::new();
     let mut warn = |message: String| findings.push(Finding::new(Level::Warning, message));
+    root.file_system_warning().into_iter().chain(root.untried()).for_each(&mut warn);
+    let advice = root.file_system_advice();
     catalog.warnings.iter().for_each(|warning| warn(warning.clone()));
     let awaits_client = state.due.as_ref().is_some_and(|due| run::awaits_client(target, &root, due, now));
     let lines = Ledger::look(&root, &target.memory.ledgers(&target.module_path))?;
@@ -70,6 +72,7 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
         findings.push(Finding::new(level, format!("nothing expires: {pause}")));
     }
     findings.extend(undated(&decision).map(|message| Finding::new(Level::Warning, message)));
+    findings.extend(advice.map(|advice| Finding::new(Level::Ok, advice)));
     let newest = catalog.newest(Grade::Complete, now);
     let mut finding = age(target, newest, catalog.items.len(), root.is_registered(), now);
     let pinned = catalog.items.iter().filter(|item| item.pin.is_some()).count();

@@ -75,6 +75,9 @@ fn run_in_root(target: &Target, request: &Request, clock: &Clock) -> Result<Repo
         taken_over();
     }
     let mut result = serve(target, &root, request.clone(), clock);
+    if let (Ok(report), Some(warning)) = (&mut result, root.file_system_warning()) {
+        report.warn(&target.label(), warning);
+    }
     if let Some(line) = own
         && let Err(error) = transfer::settle(target, &root, &line, &result)
     {

@@ -24,5 +24,6 @@ pub mod sequence;
 pub mod side;
 pub mod state;
 pub mod token;
+pub mod trial;
 mod trust;
 pub mod turn;

@@ -26,7 +26,8 @@ use crate::decide::damage::{Attributes, Moment, Xattrs};
 /// Larger extended attributes are only recognised, not kept.
 const MAX_XATTR_BYTES: usize = 4_096;
 
-/// `AT_STATX_FORCE_SYNC`: what the kernel remembers of an inode is not enough, its server is asked.
+/// `AT_STATX_FORCE_SYNC`: the server of the file system is asked. A link changes the change time, and some file systems
+/// (gocryptfs, NFS) show what they remember of the inode for a second after it was made. On a disk it costs nothing.
 const FORCE_SYNC: AtFlags = AtFlags::from_bits_retain(libc::AT_STATX_FORCE_SYNC as u32);
 
 /// An inode as it is now.
@@ -71,14 +72,9 @@ pub enum Origin {
 /// # Errors
 /// As [`stat_entry`]: `EXDEV` if it is a mount point.
 pub fn look(directory: BorrowedFd, name: &CStr) -> Answer<Inode> {
-    look_asking(directory, name, AtFlags::empty())
-}
-
-/// The same with `flags` that say whether a server has to be asked anew.
-fn look_asking(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> Answer<Inode> {
     match mounts::pin(directory, name)? {
-        Some(place) => look_with(place.as_fd(), c"", AtFlags::EMPTY_PATH | flags),
-        None => look_with(directory, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | flags),
+        Some(place) => look_with(place.as_fd(), c"", AtFlags::EMPTY_PATH | FORCE_SYNC),
+        None => look_with(directory, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | FORCE_SYNC),
     }
 }
 
@@ -240,7 +236,7 @@ pub fn content_hash(directory: BorrowedFd, name: &CStr, inode: &Inode) -> Option
 }
 
 fn look_at(file: BorrowedFd) -> Answer<Inode> {
-    look_with(file, c"", AtFlags::EMPTY_PATH)
+    look_with(file, c"", AtFlags::EMPTY_PATH | FORCE_SYNC)
 }
 
 /// The baseline of what is `name` now, after it was linked; none if it is gone.
@@ -250,8 +246,7 @@ pub fn of_entry(
     origin: Origin,
     touched: Option<Moment>,
 ) -> Option<Baseline> {
-    // A link that was made just now has changed the change time; a server may not have told the kernel yet.
-    let mut inode = look_asking(directory, name, FORCE_SYNC).ok()?;
+    let mut inode = look(directory, name).ok()?;
     inode.attributes.xattrs = xattrs(directory, name);
     let touched = touched.unwrap_or(inode.changed);
     Some(Baseline { inode, origin, touched })

@@ -20,6 +20,8 @@ use nix::sys::stat::{Mode, fstat};
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 
 use super::syscalls::{Answer, Identity};
+use crate::decide::file_system::FileSystemType;
+use crate::tell::escape::escape;
 
 const UNKNOWN: u8 = 0;
 const NONE: u8 = 1;
@@ -28,25 +30,53 @@ const SOME: u8 = 2;
 /// Whether anything is mounted below a tree that this process works on. Once there was, it stays so.
 static BELOW: AtomicU8 = AtomicU8::new(UNKNOWN);
 
-/// The mount points of this process, as the kernel lists them.
+/// The mounts of this process, as the kernel lists them.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct MountPoints(Vec<PathBuf>);
+pub struct Mounts(Vec<Mounted>);
 
-impl MountPoints {
+#[derive(Debug, PartialEq, Eq)]
+struct Mounted {
+    point: PathBuf,
+    kind: FileSystemType,
+}
+
+impl Mounts {
     /// Reads the list of this process; none where `/proc` is missing.
     pub fn read() -> Option<Self> {
-        std::fs::read("/proc/self/mountinfo").ok().map(|text| MountPoints::parse(&text))
+        std::fs::read("/proc/self/mountinfo").ok().map(|text| Mounts::parse(&text))
     }
 
     fn parse(text: &[u8]) -> Self {
-        let lines = text.split(|byte| *byte == b'\n');
-        let fields = lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
-        MountPoints(fields.map(|field| PathBuf::from(OsString::from_vec(unescaped(field)))).collect())
+        let mounted = |line: &[u8]| {
+            let mut fields = line.split(|byte| *byte == b' ');
+            let point = PathBuf::from(OsString::from_vec(unescaped(fields.nth(4)?)));
+            // Optional fields of any number end with a dash.
+            let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+            Some(Mounted { point, kind: FileSystemType(escape(&unescaped(kind))) })
+        };
+        Mounts(text.split(|byte| *byte == b'\n').filter_map(mounted).collect())
+    }
+
+    /// The mount that `path` lies on: of several on one place the last one hides the others.
+    fn of(&self, path: &Path) -> Option<&Mounted> {
+        let above = self.0.iter().filter(|mounted| path.starts_with(&mounted.point));
+        above.max_by_key(|mounted| mounted.point.as_os_str().len())
+    }
+
+    /// The type of the file system that `path` lies on, which is absolute and without symbolic links.
+    pub fn kind_of(&self, path: &Path) -> Option<&FileSystemType> {
+        self.of(path).map(|mounted| &mounted.kind)
+    }
+
+    /// Whether a question about `path` may wait for a server that the work on `own` need not ask.
+    pub fn may_wait_for(&self, path: &Path, own: &Path) -> bool {
+        let served = self.0.iter().filter(|mounted| mounted.kind.is_served());
+        served.filter(|mounted| path.starts_with(&mounted.point)).any(|mounted| !own.starts_with(&mounted.point))
     }
 
     /// Whether something is mounted below `path`, which is absolute and without symbolic links.
     pub fn has_below(&self, path: &Path) -> bool {
-        self.0.iter().any(|point| point != path && point.starts_with(path))
+        self.0.iter().any(|mounted| mounted.point != path && mounted.point.starts_with(path))
     }
 }
 
@@ -65,8 +95,8 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
 
 /// Notes whether anything is mounted below one of `trees`, all of them absolute and without symbolic links.
 pub fn note_mounts_below(trees: &[&Path]) {
-    let found = match MountPoints::read() {
-        Some(points) if !trees.iter().any(|tree| points.has_below(tree)) => NONE,
+    let found = match Mounts::read() {
+        Some(mounts) if !trees.iter().any(|tree| mounts.has_below(tree)) => NONE,
         _ => SOME,
     };
     BELOW.fetch_max(found, Ordering::Relaxed);
@@ -135,8 +165,8 @@ mod tests {
 
     #[test]
     fn only_mounts_below_a_directory_count() {
-        let points = MountPoints::parse(LIST);
-        assert_eq!(points.0.len(), 3);
+        let mounts = Mounts::parse(LIST);
+        assert_eq!(mounts.0.len(), 3);
         for (path, expected) in [
             ("/srv/backup/a b/latest", true),
             ("/srv/backup/a b/latest/nfs", false),
@@ -145,7 +175,34 @@ mod tests {
             ("/srv/backup", true),
             ("/", true),
         ] {
-            assert_eq!(points.has_below(Path::new(path)), expected, "{path}");
+            assert_eq!(mounts.has_below(Path::new(path)), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_lies_on_the_innermost_mount() {
+        let mounts = Mounts::parse(LIST);
+        for (path, expected) in [
+            ("/srv/backup/a b/latest", "ext4"),
+            ("/srv/backup/a b/latest/nfs/x", "nfs"),
+            ("/srv/backup/c", "tmpfs"),
+            ("/srv/backup/cc", "ext4"),
+        ] {
+            assert_eq!(mounts.kind_of(Path::new(path)).map(|kind| kind.0.as_str()), Some(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn only_a_server_that_is_needed_anyway_is_asked() {
+        let mounts = Mounts::parse(LIST);
+        let inside = "/srv/backup/a b/latest/nfs/module";
+        for (path, own, expected) in [
+            ("/srv/backup/c", "/srv/backup/d", false),
+            (inside, "/srv/backup/d", true),
+            (inside, "/srv/backup/a b/latest/nfs/other", false),
+            ("/srv/backup/c", inside, false),
+        ] {
+            assert_eq!(mounts.may_wait_for(Path::new(path), Path::new(own)), expected, "{path} {own}");
         }
     }
 

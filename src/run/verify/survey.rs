@@ -19,6 +19,8 @@ pub(super) struct Survey {
     pub(super) inodes: u64,
     /// Inodes that nothing is recorded of.
     pub(super) unknown: u64,
+    /// Names that show another number at each look, or another one than their directory lists.
+    pub(super) unstable: u64,
     /// Of these, those whose number is recorded for a file that is no more.
     pub(super) stale: HashSet<u64>,
     /// Inodes that differ from something that is recorded of them.
@@ -40,7 +42,9 @@ pub(super) fn survey(case: &Case) -> Survey {
             let found = case.catalogue.as_ref().map_or(0..0, |catalogue| catalogue.find(name.inode));
             let known = case.catalogue.as_ref().filter(|_| !found.is_empty());
             let Some(catalogue) = known else {
-                survey.unknown += u64::from(unknown.insert(name.inode));
+                if unknown.insert(name.inode) {
+                    survey.note_unknown(name);
+                }
                 return;
             };
             if !std::mem::replace(&mut seen[found.start], true) {
@@ -53,11 +57,23 @@ pub(super) fn survey(case: &Case) -> Survey {
 }
 
 impl Survey {
+    /// Nothing is recorded under the number that the directory lists.
+    fn note_unknown(&mut self, name: &Name) {
+        match look(name.directory, name.name) {
+            Ok(inode) if inode.number != name.inode => self.unstable += 1,
+            _ => self.unknown += 1,
+        }
+    }
+
     /// Holds an inode against what is recorded of it.
     fn hold(&mut self, catalogue: &Catalogue, windows: &Windows, name: &Name) {
         let inode = match present(name) {
             Ok(Some(inode)) => inode,
-            Ok(None) => return,
+            Ok(None) => {
+                let is_there = look(name.directory, name.name).is_ok();
+                self.unstable += u64::from(is_there);
+                return;
+            }
             Err(error) => {
                 log::warn!("{error}");
                 self.unreadable += 1;
