@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 
 use serde::Serialize;
 
-use super::{Context, doctor, health, print, print_json};
+use super::{Context, answering, doctor, health, print, print_json};
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::target::Target;
 use crate::tell::error::Error;
@@ -111,6 +111,9 @@ fn to_text(view: &View) -> String {
 
 fn check_named(context: &Context, module: &OsStr) -> ModuleView {
     let label = escape(std::os::unix::ffi::OsStrExt::as_bytes(module));
+    if let Some(finding) = context.configured_path(module).and_then(|path| answering::silence(&path)) {
+        return view(label, vec![finding]);
+    }
     match Target::named(&context.settings, module) {
         Ok(target) => {
             let conf = context.settings.rsyncd();
@@ -131,6 +134,11 @@ fn check_all(context: &Context) -> Vec<ModuleView> {
     for module in &conf.modules {
         let hooked = module.runs_us(doctor::HOOK);
         let label = escape(&module.name);
+        let silence = module.path().ok().and_then(|path| answering::silence(&path));
+        if let Some(finding) = silence {
+            modules.extend(hooked.then(|| view(label, vec![finding])));
+            continue;
+        }
         let target = module
             .path()
             .and_then(|path| Target::of_module(&context.settings, Some(module.name.clone()), &path));

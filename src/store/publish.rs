@@ -237,8 +237,8 @@ pub fn clean_up(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> 
     keep(remove_orphans(root, index_file::ROOM, alive().cloned().collect()));
     if let Some(first) = unlisted.first() {
         let problem = format!(
-            "the file system lists its directories late: {} with a record not listed, though there by name, the first is {first}; mount it without a cache of directories (sshfs: `-o dir_cache=no`)",
-            if unlisted.len() == 1 { "1 snapshot".to_string() } else { format!("{} snapshots", unlisted.len()) },
+            "the file system lists directories late: {} there, but not listed, the first is {first}; mount it without a cache of directories (sshfs: `-o dir_cache=no`)",
+            if unlisted.len() == 1 { "1 snapshot is".to_string() } else { format!("{} snapshots are", unlisted.len()) },
         );
         errors.push(Error::Damaged { path: root.label(), problem });
     }

@@ -269,6 +269,11 @@ impl SnapshotRoot {
         self.kind.as_ref().map_or(Expectation::Fit, FileSystemType::expectation)
     }
 
+    /// Whether a listing of its directories may be older than their entries.
+    pub fn may_list_late(&self) -> bool {
+        self.kind.as_ref().is_none_or(FileSystemType::is_served)
+    }
+
     /// What of the promises its file system does not keep.
     pub fn file_system_warning(&self) -> Option<String> {
         match self.expectation() {
