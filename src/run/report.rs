@@ -50,6 +50,8 @@ pub struct Report {
     pub snapshot: Option<String>,
     /// Problems that did not stop it; each is in the log.
     pub warnings: Vec<String>,
+    /// Snapshots whose new files are to be hashed once the lock is released.
+    pub(super) unhashed: Vec<String>,
     /// Whether the policy could not be used.
     pub policy_trouble: bool,
 }
@@ -57,7 +59,7 @@ pub struct Report {
 impl Report {
     pub(super) fn new(target: &Target, ending: Ending) -> Self {
         let policy_trouble = !target.trouble.is_empty();
-        Report { ending, snapshot: None, warnings: Vec::new(), policy_trouble }
+        Report { ending, snapshot: None, warnings: Vec::new(), unhashed: Vec::new(), policy_trouble }
     }
 
     /// Whether the module's present state is safe: that, and nothing else, makes up for an earlier failure.

@@ -115,7 +115,7 @@ fn rotate_by_hand(target: &Target, confirm: bool, disposal: Disposal, clock: &Cl
     }
     let mut rotated = rotate_locked(target, &root, clock, disposal)?;
     if let Released::Due { mark, held } = hold.release_unless_due(&root)?
-        && let Err(error) = super::work(target, &root, Request::owed(&mark), clock, held)
+        && let Err(error) = super::work_and_hash(target, &root, Request::owed(&mark), clock, held)
     {
         rotated.warn(&target.label(), format!("the snapshot that fell due meanwhile failed: {error}"));
     }

@@ -10,13 +10,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::fstat;
 use rustix::fs::{AtFlags, StatxFlags};
 
 use super::mounts;
@@ -206,36 +203,8 @@ impl Recording<'_> {
     }
 }
 
-/// BLAKE3 of the content of a regular file, unless it is no longer `inode`, or changes while it is read.
-pub fn content_hash(directory: BorrowedFd, name: &CStr, inode: &Inode) -> Option<[u8; 32]> {
-    const REGULAR: u32 = 0o100_000;
-    if inode.attributes.mode & 0o170_000 != REGULAR {
-        return None;
-    }
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let open = |flags| openat(directory, name, flags, Mode::empty());
-    // Reading must not look like a client's access; only owners may ask for that.
-    let file = open(flags | OFlag::O_NOATIME).or_else(|_| open(flags)).ok()?;
-    let is_same =
-        || look_at(file.as_fd()).is_ok_and(|now| now.number == inode.number && now.changed == inode.changed);
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    let mut reader = File::from(file.try_clone().ok()?);
-    if !is_same() {
-        return None;
-    }
-    loop {
-        match reader.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => drop(hasher.update(&buffer[..read])),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => return None,
-        }
-    }
-    is_same().then(|| *hasher.finalize().as_bytes())
-}
-
-fn look_at(file: BorrowedFd) -> Answer<Inode> {
+/// Looks at an open file.
+pub(super) fn look_at(file: BorrowedFd) -> Answer<Inode> {
     look_with(file, c"", AtFlags::EMPTY_PATH | FORCE_SYNC)
 }
 

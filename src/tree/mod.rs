@@ -13,6 +13,7 @@ pub mod baseline_bytes;
 pub mod children;
 pub mod clone;
 pub mod compare;
+pub mod content;
 pub mod copy;
 pub mod descent;
 pub mod difference;

@@ -280,7 +280,7 @@ fn locked(
     let hold = Hold::acquire(target, root, &request, clock)?.ok_or_else(is_covered)?;
     let result = work();
     if let Released::Due { mark, held } = hold.release_unless_due(root)?
-        && let Err(error) = super::work(target, root, Request::owed(&mark), clock, held)
+        && let Err(error) = super::work_and_hash(target, root, Request::owed(&mark), clock, held)
     {
         log::warn!("{}: the snapshot that fell due meanwhile failed: {error}", target.label());
     }

@@ -10,7 +10,8 @@ use crate::store::inodes::windows::Windows;
 use crate::store::inodes::{Catalogue, Position};
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
-use crate::tree::baseline::{Baseline, Inode, Origin, content_hash, look, xattrs};
+use crate::tree::baseline::{Baseline, Inode, Origin, look, xattrs};
+use crate::tree::content::{Content, Limit, content_hash};
 use crate::tree::inodes::Name;
 
 /// What the walk found.
@@ -122,7 +123,8 @@ fn is_same_content(
     if hashes.is_empty() {
         return None;
     }
-    let now = content_hash(name.directory, name.name, inode)?;
+    let content = content_hash(name.directory, name.name, inode, &mut Limit::none());
+    let Content::Hash(now) = content else { return None };
     let is_same = hashes.iter().all(|(_, hash)| *hash == now);
     // What was hashed only later says nothing of what was in it before.
     let is_whole = hashes.first().zip(baselines.first()).is_some_and(|(hash, baseline)| hash.0 <= baseline.0);
