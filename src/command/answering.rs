@@ -12,7 +12,7 @@ use super::check::{Finding, Level};
 use crate::tell::escape::escape_path;
 
 /// A disk that spins up answers within this time.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What to say of `path` if nothing is known of it in time.
 pub(super) fn silence(path: &Path) -> Option<Finding> {
@@ -29,7 +29,8 @@ pub(super) fn silence(path: &Path) -> Option<Finding> {
 /// Whether the state of `path` and of the directory that it is in can be had in time, be it an error.
 pub(super) fn answers(path: &Path) -> bool {
     let (sender, receiver) = mpsc::channel();
-    let paths: Vec<PathBuf> = [Some(path), path.parent()].into_iter().flatten().map(Path::to_path_buf).collect();
+    let paths: Vec<PathBuf> =
+        [Some(path), path.parent()].into_iter().flatten().map(Path::to_path_buf).collect();
     let ask = move || {
         for path in paths {
             let _ = std::fs::metadata(path);

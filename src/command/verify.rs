@@ -162,7 +162,10 @@ impl View {
             self.new_in_catalogue,
             "not recorded before: recorded now as found, so nothing is known of what they were",
         );
-        note(self.unstable, "whose inode numbers change from look to look: cannot tell whether they were altered");
+        note(
+            self.unstable,
+            "whose inode numbers change from look to look: cannot tell whether they were altered",
+        );
         note(self.unprovable, "touched in a way that may have been a rename or a deletion: no proof of harm");
         if self.unreadable > 0 {
             text += &format!("{label}: files and directories that could not be read: {}\n", self.unreadable);

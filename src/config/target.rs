@@ -20,8 +20,8 @@ use crate::store::registration::Registration;
 use crate::store::root::{Access, PRIVATE, SnapshotRoot, canonical_module};
 use crate::store::state::State;
 use crate::tell::error::{Error, Result};
-use crate::tree::mounts::Mounts;
 use crate::tell::escape::{escape, escape_path, unescape};
+use crate::tree::mounts::Mounts;
 
 /// A module with everything that is configured for it.
 #[derive(Debug, Clone)]

@@ -24,8 +24,7 @@ pub enum Expectation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileSystemType(pub String);
 
-const OVERLAY: &str =
-    "files of its lower layer are copied rather than linked; use a file system of its own";
+const OVERLAY: &str = "files of its lower layer are copied rather than linked; use a file system of its own";
 const ENCFS: &str = "it renames a directory file by file, and changes times on the way, so a snapshot does not \
      appear as a whole; in its paranoia mode it has no hard links; use gocryptfs instead";
 

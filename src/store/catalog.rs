@@ -76,7 +76,8 @@ impl Catalog {
         // Whatever its name: the live tree is no snapshot.
         let is_module = |entry: &&Entry| entry.inode == Identity::of(&module).inode;
         let directories = listing.entries().iter().filter(|entry| entry.is_directory && !is_module(entry));
-        let listed = directories.filter_map(|entry| SnapshotName::parse(listing.name(entry).to_bytes(), zone));
+        let listed =
+            directories.filter_map(|entry| SnapshotName::parse(listing.name(entry).to_bytes(), zone));
         let mut names: Vec<SnapshotName> = listed.collect();
         let records = if root.is_registered() { Some(root.room("records")?) } else { None };
         let mut catalog = Catalog::default();
@@ -135,11 +136,15 @@ fn unlisted(
 ) -> Result<Vec<SnapshotName>> {
     let listed: HashSet<&str> = listed.iter().map(|name| name.text.as_str()).collect();
     let is_there = |name: &str| {
-        stat_entry(root.directory(), &c_name(name)).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
+        stat_entry(root.directory(), &c_name(name))
+            .is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
     };
     let files = names_in(records)?;
     let recorded = files.iter().filter_map(|file| snapshot_name(file)).filter(|name| !listed.contains(name));
-    Ok(recorded.filter(|name| is_there(name)).filter_map(|name| SnapshotName::parse(name.as_bytes(), zone)).collect())
+    Ok(recorded
+        .filter(|name| is_there(name))
+        .filter_map(|name| SnapshotName::parse(name.as_bytes(), zone))
+        .collect())
 }
 
 /// What to say of snapshots that a listing lacked.
@@ -147,7 +152,11 @@ fn late_listing(unlisted: &[SnapshotName]) -> Option<String> {
     let first = &unlisted.first()?.text;
     Some(format!(
         "the file system lists directories late: {} there, but not listed, the first is {first}; mount it without a cache of directories (sshfs: `-o dir_cache=no`)",
-        if unlisted.len() == 1 { "1 snapshot is".to_string() } else { format!("{} snapshots are", unlisted.len()) },
+        if unlisted.len() == 1 {
+            "1 snapshot is".to_string()
+        } else {
+            format!("{} snapshots are", unlisted.len())
+        },
     ))
 }
 

@@ -238,7 +238,11 @@ pub fn clean_up(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> 
     if let Some(first) = unlisted.first() {
         let problem = format!(
             "the file system lists directories late: {} there, but not listed, the first is {first}; mount it without a cache of directories (sshfs: `-o dir_cache=no`)",
-            if unlisted.len() == 1 { "1 snapshot is".to_string() } else { format!("{} snapshots are", unlisted.len()) },
+            if unlisted.len() == 1 {
+                "1 snapshot is".to_string()
+            } else {
+                format!("{} snapshots are", unlisted.len())
+            },
         );
         errors.push(Error::Damaged { path: root.label(), problem });
     }

@@ -35,8 +35,13 @@ pub fn of_links(place: Place) -> Answer<Trial> {
     remove_both(place);
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     drop(openat(place.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600))?);
-    let linked =
-        linkat(place.directory, c_name(FILE).as_c_str(), place.directory, c_name(LINK).as_c_str(), AtFlags::empty());
+    let linked = linkat(
+        place.directory,
+        c_name(FILE).as_c_str(),
+        place.directory,
+        c_name(LINK).as_c_str(),
+        AtFlags::empty(),
+    );
     let trial = match linked {
         Ok(()) if are_same(place) => Ok(Trial::Links),
         Ok(()) => Ok(Trial::NoInodeNumbers),

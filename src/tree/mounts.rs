@@ -71,7 +71,9 @@ impl Mounts {
     /// Whether a question about `path` may wait for a server that the work on `own` need not ask.
     pub fn may_wait_for(&self, path: &Path, own: &Path) -> bool {
         let served = self.0.iter().filter(|mounted| mounted.kind.is_served());
-        served.filter(|mounted| path.starts_with(&mounted.point)).any(|mounted| !own.starts_with(&mounted.point))
+        served
+            .filter(|mounted| path.starts_with(&mounted.point))
+            .any(|mounted| !own.starts_with(&mounted.point))
     }
 
     /// Whether something is mounted below `path`, which is absolute and without symbolic links.

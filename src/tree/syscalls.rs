@@ -192,11 +192,13 @@ pub fn rename_no_replace(
         Ok(()) => Ok(()),
         // A file system without the flag, a kernel before 3.15, or a filter that does not know the call: our lock
         // keeps every other writer of the root away.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => match stat_entry(new_parent, new) {
-            Err(Errno::ENOENT) => nix::fcntl::renameat(old_parent, old, new_parent, new),
-            Err(error) => Err(error),
-            Ok(_) => Err(Errno::EEXIST),
-        },
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
+            match stat_entry(new_parent, new) {
+                Err(Errno::ENOENT) => nix::fcntl::renameat(old_parent, old, new_parent, new),
+                Err(error) => Err(error),
+                Ok(_) => Err(Errno::EEXIST),
+            }
+        }
         Err(error) => Err(Errno::from_raw(error.raw_os_error())),
     }
 }

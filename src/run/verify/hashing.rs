@@ -145,8 +145,7 @@ mod tests {
         assert_eq!(text(0, 0), None);
         let expected = "not all new files of S are hashed: 1 file of little but holes";
         assert_eq!(text(0, 1).as_deref(), Some(expected));
-        let expected =
-            "not all new files of S are hashed: 2 files left when 30 min were over or 1 TiB read, 1 file of little but holes";
+        let expected = "not all new files of S are hashed: 2 files left when 30 min were over or 1 TiB read, 1 file of little but holes";
         assert_eq!(text(2, 1).as_deref(), Some(expected));
     }
 }
