@@ -305,6 +305,21 @@ fn check_tells_of_a_module_whose_server_is_dead_and_goes_on() {
 }
 
 #[test]
+fn check_names_a_run_that_has_held_the_lock_for_long() {
+    let (module, _) = Module::with_snapshot();
+    let lock = module.private("lock");
+    let write = |since: &str| fs::write(&lock, format!("process 1 for data (run by hand) since {since}\n"));
+    write("2020-01-01T00:00:00Z").expect("a killed run's words");
+    module.run(&["check", "data"]).exits(&[0]);
+    let held = module.hold_lock();
+    let run = module.run(&["check", "data"]).exits(&[1]).says("a run has held the lock for more than 6h");
+    assert!(run.stdout().contains("process 1 for data"), "{run}");
+    write("2999-01-01T00:00:00Z").expect("a run that has just begun");
+    module.run(&["check", "data"]).exits(&[0]);
+    drop(held);
+}
+
+#[test]
 fn a_huge_hole_holds_neither_lock_nor_turn() {
     let module = Module::new();
     module.write_policy("[defaults]\ncontent_hashes = true\nmax_parallel = 1\nlock_wait = \"2s\"\n");
