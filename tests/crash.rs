@@ -115,7 +115,7 @@ fn a_failing_call_publishes_nothing_and_harms_nothing() {
     for fault in [
         "linkat:error=EIO:when=3",
         "linkat:error=ENOSPC:when=5",
-        "linkat:error=EDQUOT:when=1",
+        "linkat:error=EDQUOT:when=2",
         "mkdirat:error=ENOSPC:when=20",
         "syncfs:error=EIO",
         "fchmod:error=EIO:when=2",

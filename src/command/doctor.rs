@@ -1,7 +1,7 @@
 //! What is wrong with the configuration before anything has gone wrong with the backups.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::check::{Finding, Level};
 use crate::config::partial_links::{follows_links, remedy};
@@ -12,6 +12,7 @@ use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
 use crate::store::root::PRIVATE;
 use crate::tell::escape::{escape, escape_path};
+use crate::tree::mounts::Mounts;
 
 /// The hook that makes snapshots.
 pub const HOOK: &str = "post-xfer exec";
@@ -152,12 +153,11 @@ fn unrefused(module: &Module) -> Vec<&'static str> {
 
 /// Other modules through which clients can write to the snapshots.
 fn writers_into(conf: &RsyncdConf, root: &Path, name: &[u8]) -> Vec<Finding> {
+    let mounts = Mounts::read().unwrap_or_default();
     let writes_into_root = |module: &&Module| {
         module.name != name
             && is_writable(module)
-            && module
-                .path()
-                .is_ok_and(|path| reaches_snapshots(&std::fs::canonicalize(&path).unwrap_or(path), root))
+            && module.path().is_ok_and(|path| reaches_snapshots(&resolved(path, root, &mounts), root))
     };
     let finding = |module: &Module| {
         let name = escape(&module.name);
@@ -173,8 +173,9 @@ fn writers_into(conf: &RsyncdConf, root: &Path, name: &[u8]) -> Vec<Finding> {
 
 /// Other modules that reach the module's directory, and through which nothing is turned away.
 fn unguarded(conf: &RsyncdConf, target: &Target, name: &[u8]) -> Vec<Finding> {
+    let mounts = Mounts::read().unwrap_or_default();
     let reaches = |module: &Module| {
-        let path = module.path().ok().and_then(|path| std::fs::canonicalize(path).ok());
+        let path = module.path().ok().map(|path| resolved(path, &target.module_path, &mounts));
         path.is_some_and(|path| {
             let is_above_root = reaches_snapshots(&path, &target.root_path);
             let overlaps = path.starts_with(&target.module_path) || target.module_path.starts_with(&path);
@@ -193,6 +194,14 @@ fn unguarded(conf: &RsyncdConf, target: &Target, name: &[u8]) -> Vec<Finding> {
         Finding::new(Level::Warning, message)
     };
     conf.modules.iter().filter(is_unguarded).map(finding).collect()
+}
+
+/// The path without symbolic links, unless a server would have to be asked for it that `own` does not need.
+fn resolved(path: PathBuf, own: &Path, mounts: &Mounts) -> PathBuf {
+    match mounts.may_wait_for(&path, own) {
+        true => path,
+        false => std::fs::canonicalize(&path).unwrap_or(path),
+    }
 }
 
 /// Whether `path` is above the root or within one of its snapshots or our own directory.

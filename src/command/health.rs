@@ -17,6 +17,7 @@ use crate::decide::verdict::{Because, SHORTFALL_LIMIT, Shortfall, has_waited};
 use crate::run::{self, Examined};
 use crate::store::catalog::Item;
 use crate::store::ledger::{Ledger, Line};
+use crate::store::lock;
 use crate::store::record::Record;
 use crate::store::root::SnapshotRoot;
 use crate::store::side::Side;
@@ -44,6 +45,9 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
         run::examine(target, &root, now, Some(Clock::System.reading()))?;
     let mut findings = Vec::new();
     let mut warn = |message: String| findings.push(Finding::new(Level::Warning, message));
+    root.file_system_warning().into_iter().chain(root.untried()).for_each(&mut warn);
+    long_run(&root, now).into_iter().for_each(&mut warn);
+    let advice = root.file_system_advice();
     catalog.warnings.iter().for_each(|warning| warn(warning.clone()));
     if let Some(message) = users_let_in(target, &root)? {
         warn(message);
@@ -87,6 +91,7 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     );
     findings.extend(undated(&decision).map(|message| Finding::new(Level::Warning, message)));
     findings.extend(long_job(target).map(|message| Finding::new(Level::Ok, message)));
+    findings.extend(advice.map(|advice| Finding::new(Level::Ok, advice)));
     let newest = catalog.newest(Grade::Complete, now);
     let mut finding = age(target, newest, catalog.items.len(), root.is_registered(), now);
     let pinned = catalog.items.iter().filter(|item| item.pin.is_some()).count();
@@ -148,6 +153,28 @@ fn long_job(target: &Target) -> Option<String> {
          wait for it",
         roughly(worked)
     ))
+}
+
+/// How long a run may take before `check` names it.
+const LONG_RUN: TimeDelta = TimeDelta::hours(6);
+
+/// A run that has held the lock for so long that it may wait for a disk or a server.
+fn long_run(root: &SnapshotRoot, now: DateTime<Utc>) -> Option<String> {
+    if !root.is_registered() {
+        return None;
+    }
+    let text =
+        lock::holder_of(root.private(), &|text| began(text).is_some_and(|since| now - since > LONG_RUN))?;
+    Some(format!(
+        "a run has held the lock for more than {}: {text}; others wait for it in vain. It may wait for a disk or a server that does not answer, or have much to do: look at that process",
+        roughly(LONG_RUN)
+    ))
+}
+
+/// When a run began, by what it says of itself.
+fn began(holder: &str) -> Option<DateTime<Utc>> {
+    let since = holder.rsplit_once(" since ")?.1.trim();
+    DateTime::parse_from_rfc3339(since).ok().map(|since| since.to_utc())
 }
 
 /// Snapshots whose dates are not believed.

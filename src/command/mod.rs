@@ -1,5 +1,6 @@
 //! One file per command: it finds the modules, lets the work be done, and tells the result.
 
+mod answering;
 pub mod check;
 pub mod detach;
 pub mod doctor;
@@ -169,11 +170,16 @@ impl Context {
 
     /// The directory of a named module, as it is known to this machine.
     fn path_of(&self, module: &OsStr) -> Option<PathBuf> {
-        let path = match Path::new(module) {
-            path if path.is_absolute() => path.to_path_buf(),
-            _ => self.settings.rsyncd().ok()?.module(module.as_bytes())?.path().ok()?,
-        };
+        let path = self.configured_path(module)?;
         Some(std::fs::canonicalize(&path).unwrap_or(path))
+    }
+
+    /// The directory of a named module, as `rsyncd.conf` or the command line says.
+    fn configured_path(&self, module: &OsStr) -> Option<PathBuf> {
+        match Path::new(module) {
+            path if path.is_absolute() => Some(path.to_path_buf()),
+            _ => self.settings.rsyncd().ok()?.module(module.as_bytes())?.path().ok(),
+        }
     }
 
     fn work_on(

@@ -28,7 +28,7 @@ pub fn run(context: &Context, module: Option<&OsStr>, repairs: bool, json: bool)
         for trouble in repaired.iter().flat_map(|repaired| &repaired.troubles) {
             log::warn!("{}: {trouble}", target.label());
         }
-        let is_incomplete = verified.unreadable > 0 || verified.lost_bytes > 0;
+        let is_incomplete = verified.unreadable > 0 || verified.lost_bytes > 0 || verified.is_uncertain();
         let is_damaged = verified.is_damaged();
         let view = View::new(target, &verified, repaired.as_ref());
         if !json {
@@ -57,9 +57,12 @@ struct View {
     files: u64,
     new_in_catalogue: u64,
     unprovable: u64,
+    unstable: u64,
     unreadable: u64,
     lost_catalogue_bytes: u64,
     change_times: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_system: Option<String>,
     altered_files: usize,
     altered: Vec<AlteredView>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,6 +127,8 @@ impl View {
             files: verified.inodes,
             new_in_catalogue: verified.unknown,
             unprovable: verified.unprovable,
+            unstable: verified.unstable,
+            file_system: verified.file_system.clone(),
             unreadable: verified.unreadable,
             lost_catalogue_bytes: verified.lost_bytes,
             change_times: verified.has_windows,
@@ -143,6 +148,7 @@ impl View {
         text +=
             &format!("{label}: {} in {} looked at", files(self.files), counted(self.snapshots, "snapshot"));
         text += &match self.altered_files {
+            0 if self.unstable > 0 => ", whether any was altered cannot be told\n".to_string(),
             0 => ", none altered\n".to_string(),
             count => {
                 format!(", {count} altered, which damages {}\n", counted(self.damaged_snapshots, "snapshot"))
@@ -157,6 +163,10 @@ impl View {
             self.new_in_catalogue,
             "not recorded before: recorded now as found, so nothing is known of what they were",
         );
+        note(
+            self.unstable,
+            "whose inode numbers change from look to look: cannot tell whether they were altered",
+        );
         note(self.unprovable, "touched in a way that may have been a rename or a deletion: no proof of harm");
         if self.unreadable > 0 {
             text += &format!("{label}: files and directories that could not be read: {}\n", self.unreadable);
@@ -166,6 +176,9 @@ impl View {
                 "{label}: {} bytes of the catalogue are damaged; what they held is recorded anew as found\n",
                 self.lost_catalogue_bytes
             );
+        }
+        if let Some(warning) = &self.file_system {
+            text += &format!("{label}: {warning}\n");
         }
         if !self.change_times {
             text += &format!("{label}: change times count only from the next snapshot on\n");

@@ -23,6 +23,7 @@ use crate::store::root::{Access, PRIVATE, SnapshotRoot, canonical_module};
 use crate::store::state::State;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, unescape};
+use crate::tree::mounts::Mounts;
 
 /// A module with everything that is configured for it.
 #[derive(Debug, Clone)]
@@ -223,8 +224,10 @@ fn registered_name(settings: &Settings, module_path: &Path) -> Result<Option<Vec
         }
     }
     let Ok(conf) = settings.rsyncd() else { return Ok(None) };
+    let mounts = Mounts::read().unwrap_or_default();
     let same = |module: &&Module| {
-        module.path().ok().and_then(|path| canonical_module(&path).ok()).as_deref() == Some(module_path)
+        let path = module.path().ok().filter(|path| !mounts.may_wait_for(path, module_path));
+        path.and_then(|path| canonical_module(&path).ok()).as_deref() == Some(module_path)
     };
     // Of several modules on one directory, the one with the hook.
     let candidates: Vec<&Module> = conf.modules.iter().filter(same).collect();

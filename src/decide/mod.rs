@@ -9,6 +9,7 @@ pub mod claim;
 pub mod clock_guard;
 pub mod damage;
 pub mod dating;
+pub mod file_system;
 pub mod fingerprint;
 pub mod forecast;
 pub mod frequency;

@@ -78,7 +78,29 @@ pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> 
         }
     }
     remember(target, &result);
+    if let Ok(report) = &mut result
+        && hash_new(target, report, clock)
+    {
+        remember(target, &result);
+    }
     result
+}
+
+/// Hashes what is new in the snapshots that were made, when neither lock nor turn is held and the push is settled. Whether
+/// there is more to be told than before.
+fn hash_new(target: &Target, report: &mut Report, clock: &Clock) -> bool {
+    let known = report.warnings.len();
+    for name in std::mem::take(&mut report.unhashed) {
+        let hashed = target.open_root().and_then(|root| verify::hash_contents(target, &root, &name, clock));
+        match hashed {
+            Ok(None) => {}
+            Ok(Some(message)) => report.warn(&target.label(), message),
+            Err(error) => {
+                report.warn(&target.label(), format!("not all new files of {name} are hashed: {error}"));
+            }
+        }
+    }
+    report.warnings.len() > known
 }
 
 fn run_in_root(target: &Target, request: &Request, clock: &Clock) -> Result<Report> {
@@ -90,6 +112,9 @@ fn run_in_root(target: &Target, request: &Request, clock: &Clock) -> Result<Repo
         taken_over();
     }
     let mut result = serve(target, &root, request.clone(), clock);
+    if let (Ok(report), Some(warning)) = (&mut result, root.file_system_warning()) {
+        report.warn(&target.label(), warning);
+    }
     if let Some(line) = own
         && let Err(error) = transfer::settle(target, &root, &line, &result)
     {
@@ -157,7 +182,7 @@ fn work(
     clock: &Clock,
     mut hold: Hold,
 ) -> Result<Report> {
-    let (mut warnings, mut losses) = (Vec::new(), Vec::new());
+    let (mut warnings, mut losses, mut unhashed) = (Vec::new(), Vec::new(), Vec::new());
     // Before anybody has to wait for us.
     publish::wait_for_free_second(root, clock, clock.now())?;
     hold.wait_for_turn(target, root, &request, clock)?;
@@ -172,8 +197,9 @@ fn work(
         }
         warnings.append(&mut report.warnings);
         losses.append(&mut report.losses);
+        unhashed.append(&mut report.unhashed);
         match hold.release_unless_due(root)? {
-            Released::Yes => return Ok(Report { warnings, losses, ..report }),
+            Released::Yes => return Ok(Report { warnings, losses, unhashed, ..report }),
             Released::Due { mark, held } => {
                 log::info!("{}: a run gave up waiting meanwhile; going once more", target.label());
                 request = Request::owed(&mark);
@@ -181,6 +207,19 @@ fn work(
             }
         }
     }
+}
+
+/// The same for what fell due while another work held the lock.
+fn work_and_hash(
+    target: &Target,
+    root: &SnapshotRoot,
+    request: Request,
+    clock: &Clock,
+    hold: Hold,
+) -> Result<()> {
+    let mut report = work(target, root, request, clock, hold)?;
+    hash_new(target, &mut report, clock);
+    Ok(())
 }
 
 /// What must be on disk before anything waits: the torn mark, or the end of it by a good push that makes up

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::scan::Scan;
 use super::snapshot::{Pass, Sight};
-use super::verify::{hash_contents, take_up};
+use super::verify::take_up;
 use super::{Ending, Report, losses};
 use crate::clock::Clock;
 use crate::decide::brake::{Brake, Change};
@@ -102,10 +102,8 @@ impl Pass<'_> {
         if begins_catalogue {
             self.complete_catalogue(&name, report);
         }
-        if self.target.policy.content_hashes
-            && let Err(error) = hash_contents(self.root, &name)
-        {
-            report.warn(&self.target.label(), format!("not all new files of {name} are hashed: {error}"));
+        if self.target.policy.content_hashes {
+            report.unhashed.push(name.clone());
         }
         report.ending = Ending::Published;
         report.snapshot = Some(name);

@@ -52,6 +52,8 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// What its snapshot lacks; in the log, and told by `check` from the snapshot's record.
     pub losses: Vec<String>,
+    /// Snapshots whose new files are to be hashed once the lock is released.
+    pub(super) unhashed: Vec<String>,
     /// Whether the policy could not be used.
     pub policy_trouble: bool,
 }
@@ -59,7 +61,8 @@ pub struct Report {
 impl Report {
     pub(super) fn new(target: &Target, ending: Ending) -> Self {
         let policy_trouble = !target.trouble.is_empty();
-        Report { ending, snapshot: None, warnings: Vec::new(), losses: Vec::new(), policy_trouble }
+        let (warnings, losses, unhashed) = (Vec::new(), Vec::new(), Vec::new());
+        Report { ending, snapshot: None, warnings, losses, unhashed, policy_trouble }
     }
 
     /// Whether the module's present state is safe: that, and nothing else, makes up for an earlier failure.

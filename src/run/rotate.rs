@@ -116,8 +116,11 @@ fn rotate_by_hand(target: &Target, confirm: bool, disposal: Disposal, clock: &Cl
         end_pauses(target, &root, &clock.reading())?;
     }
     let mut rotated = rotate_locked(target, &root, clock, disposal)?;
+    if let Some(warning) = root.file_system_warning() {
+        rotated.warn(&target.label(), warning);
+    }
     if let Released::Due { mark, held } = hold.release_unless_due(&root)?
-        && let Err(error) = super::work(target, &root, Request::owed(&mark), clock, held)
+        && let Err(error) = super::work_and_hash(target, &root, Request::owed(&mark), clock, held)
     {
         rotated.warn(&target.label(), format!("the snapshot that fell due meanwhile failed: {error}"));
     }

@@ -30,6 +30,7 @@ use crate::store::root::{PRIVATE, Room, SnapshotRoot};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::unescape;
 use crate::tree::listing::Listing;
+use crate::tree::mounts::Mounts;
 use crate::tree::shared::{Writable, look};
 
 /// How long a push may be kept by a look at the files that it could write into.
@@ -169,8 +170,13 @@ fn other_roots(target: &Target, settings: &Settings) -> BTreeSet<PathBuf> {
     let mut roots: BTreeSet<PathBuf> =
         target.memory.roots_reaching(&target.module_path).into_iter().collect();
     roots.extend(target.module_path.parent().map(Path::to_path_buf));
+    let mounts = Mounts::read().unwrap_or_default();
     for module in settings.rsyncd().map(|conf| conf.modules).unwrap_or_default() {
         let Ok(path) = module.path() else { continue };
+        // A client waits; a server that is dead must not keep it, and its files are not those of this module.
+        if mounts.may_wait_for(&path, &target.module_path) {
+            continue;
+        }
         let Ok(path) = std::fs::canonicalize(&path) else { continue };
         if overlap(&path, &target.module_path)
             && let Ok(other) = Target::of_module(settings, Some(module.name.clone()), &path)

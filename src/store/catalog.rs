@@ -1,11 +1,13 @@
 //! The snapshots in a root: what the directory holds, joined with what the records know.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use nix::sys::stat::fstat;
 
 use super::durable::{Place, c_name, text_name};
 use super::pin::{Pin, Pins};
-use super::record::Record;
+use super::record::{Record, snapshot_name};
 use super::root::SnapshotRoot;
 use crate::decide::dating::BootMoment;
 use crate::decide::grade::Grade;
@@ -16,7 +18,7 @@ use crate::decide::zone::Zone;
 use crate::tell::error::{Error, Result};
 use crate::tree::listing::{Entry, Listing};
 use crate::tree::obstacle::obstacle;
-use crate::tree::syscalls::Identity;
+use crate::tree::syscalls::{Identity, stat_entry};
 
 /// One visible snapshot.
 #[derive(Debug, Clone)]
@@ -79,9 +81,16 @@ impl Catalog {
         // Whatever its name: the live tree is no snapshot.
         let is_module = |entry: &&Entry| entry.inode == Identity::of(&module).inode;
         let directories = listing.entries().iter().filter(|entry| entry.is_directory && !is_module(entry));
-        let names = directories.filter_map(|entry| SnapshotName::parse(listing.name(entry).to_bytes(), zone));
+        let listed =
+            directories.filter_map(|entry| SnapshotName::parse(listing.name(entry).to_bytes(), zone));
+        let mut names: Vec<SnapshotName> = listed.collect();
         let records = if root.is_registered() { Some(root.room("records")?) } else { None };
         let mut catalog = Catalog::default();
+        if let Some(records) = records.as_ref().filter(|_| root.may_list_late()) {
+            let unlisted = unlisted(root, records.place(), &names, zone)?;
+            catalog.warnings.extend(late_listing(&unlisted));
+            names.extend(unlisted);
+        }
         for name in names {
             let read = records.as_ref().map_or(Ok(None), |records| Record::read(records.place(), &name.text));
             let obstacle = obstacle(root.directory(), &c_name(&name.text));
@@ -124,6 +133,39 @@ impl Catalog {
         let candidates = self.items.iter().filter(|item| item.name.grade >= grade && item.name.time <= now);
         candidates.max_by_key(|item| item.record.as_ref().and_then(|record| record.sequence))
     }
+}
+
+/// Snapshots with a record that a listing of the root lacks, though they are there by name.
+fn unlisted(
+    root: &SnapshotRoot,
+    records: Place,
+    listed: &[SnapshotName],
+    zone: &Zone,
+) -> Result<Vec<SnapshotName>> {
+    let listed: HashSet<&str> = listed.iter().map(|name| name.text.as_str()).collect();
+    let is_there = |name: &str| {
+        stat_entry(root.directory(), &c_name(name))
+            .is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
+    };
+    let files = names_in(records)?;
+    let recorded = files.iter().filter_map(|file| snapshot_name(file)).filter(|name| !listed.contains(name));
+    Ok(recorded
+        .filter(|name| is_there(name))
+        .filter_map(|name| SnapshotName::parse(name.as_bytes(), zone))
+        .collect())
+}
+
+/// What to say of snapshots that a listing lacked.
+fn late_listing(unlisted: &[SnapshotName]) -> Option<String> {
+    let first = &unlisted.first()?.text;
+    Some(format!(
+        "the file system lists directories late: {} there, but not listed, the first is {first}; mount it without a cache of directories (sshfs: `-o dir_cache=no`)",
+        if unlisted.len() == 1 {
+            "1 snapshot is".to_string()
+        } else {
+            format!("{} snapshots are", unlisted.len())
+        },
+    ))
 }
 
 /// The names of entries in a room that are text.

@@ -28,6 +28,7 @@ pub mod sequence;
 pub mod side;
 pub mod state;
 pub mod token;
+pub mod trial;
 mod trust;
 pub mod turn;
 pub mod unremovable;

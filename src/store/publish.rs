@@ -19,7 +19,7 @@ use super::index_file;
 use super::inodes::windows::{Window, Windows, wall_ns};
 use super::inodes::{self, InPlaceChanges, Recorder};
 use super::lock::Guard;
-use super::record::{Record, file_name};
+use super::record::{Record, file_name, snapshot_name};
 use super::root::{Room, SnapshotRoot};
 use super::unremovable;
 use crate::decide::partial_dirs::PartialDirs;
@@ -126,7 +126,8 @@ impl Staged {
         let parent = if beside { root.directory() } else { room.place().directory };
         let drafts = root.room(DRAFTS)?;
         let stage = Stage { parent, name: &name, is_recycled: false, drafts: drafts.place().directory };
-        let (cloned, parts) = clone_tree((root.module(), &root.module_path), &stage, knowledge)?;
+        let cloned = clone_tree((root.module(), &root.module_path), &stage, knowledge);
+        let (cloned, parts) = cloned.map_err(|error| root.explained(error))?;
         Ok(Staged { name, beside, room, cloned, parts, recycled: None, refusal, evidence })
     }
 
@@ -228,9 +229,24 @@ pub fn clean_up(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> 
     keep(empty_staging(root));
     keep(remove_staged_beside(root));
     keep(remove_temporaries(root));
-    let alive = || visible.iter().chain(retired);
+    let unlisted = match unlisted(root, visible, retired) {
+        Ok(unlisted) => unlisted,
+        Err(error) => return (found, errors.into_iter().chain([error]).collect()),
+    };
+    let alive = || visible.iter().chain(retired).chain(&unlisted);
     keep(remove_orphans(root, "records", alive().map(|name| file_name(name)).collect()));
     keep(remove_orphans(root, index_file::ROOM, alive().cloned().collect()));
+    if let Some(first) = unlisted.first() {
+        let problem = format!(
+            "the file system lists directories late: {} there, but not listed, the first is {first}; mount it without a cache of directories (sshfs: `-o dir_cache=no`)",
+            if unlisted.len() == 1 {
+                "1 snapshot is".to_string()
+            } else {
+                format!("{} snapshots are", unlisted.len())
+            },
+        );
+        errors.push(Error::Damaged { path: root.label(), problem });
+    }
     (found, errors)
 }
 
@@ -286,6 +302,26 @@ fn remove_temporaries(root: &SnapshotRoot) -> Result<bool> {
         found = found.and_then(|found| Ok(found | removed?));
     }
     found
+}
+
+/// Snapshots with a record or an index that the listings of `visible` and `retired` ones lack, though each is there by its
+/// name: a file system with a server may list a directory as it was some seconds ago.
+pub fn unlisted(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> Result<Vec<String>> {
+    let listed: HashSet<&String> = visible.iter().chain(retired).collect();
+    let records = names_in(root.room("records")?.place())?;
+    let records = records.iter().filter_map(|name| snapshot_name(name)).map(str::to_string);
+    let indexes = names_in(root.room(index_file::ROOM)?.place())?;
+    let mut names: Vec<String> = records.chain(indexes).filter(|name| !listed.contains(name)).collect();
+    names.sort_unstable();
+    names.dedup();
+    let expired = root.room("expired")?;
+    let places = [root.directory(), expired.place().directory];
+    // What cannot be looked up may be there.
+    let is_gone = |name: &String| {
+        places.iter().all(|place| matches!(stat_entry(*place, &c_name(name)), Err(Errno::ENOENT)))
+    };
+    names.retain(|name| !is_gone(name));
+    Ok(names)
 }
 
 /// Removes the files in a room that belong to no snapshot.

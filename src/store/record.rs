@@ -348,6 +348,11 @@ pub fn file_name(name: &str) -> String {
     format!("{name}.toml")
 }
 
+/// The snapshot whose record is in the file `name`.
+pub fn snapshot_name(name: &str) -> Option<&str> {
+    name.strip_suffix(".toml")
+}
+
 impl CopyRecord {
     fn of(copies: &Copies) -> Vec<Self> {
         let record = |(pair, copied): (&InodePair, &Copied)| CopyRecord {

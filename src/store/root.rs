@@ -20,10 +20,13 @@ use super::ledger;
 use super::lock::Guard;
 use super::registration::Registration;
 use super::sequence;
+use super::trial::{self, Trial};
 use super::trust;
 use super::unremovable;
+use crate::decide::file_system::{Expectation, FileSystemType, without_inode_numbers};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
+use crate::tree::mounts::note_mounts_below;
 use crate::tree::syscalls::{open_directory, stat_entry};
 
 /// Our directory in the root.
@@ -75,6 +78,10 @@ pub struct SnapshotRoot {
     directory: OwnedFd,
     module: OwnedFd,
     private: Option<OwnedFd>,
+    /// The type of its file system, if the kernel tells.
+    kind: Option<FileSystemType>,
+    /// What a trial of hard links has shown, if one was made.
+    trial: Option<Trial>,
 }
 
 impl SnapshotRoot {
@@ -87,14 +94,14 @@ impl SnapshotRoot {
         if access.makes() {
             make_root(path)?;
         }
+        note_mounts_below(&[path, module_path]);
         let directory = open_path(path)?;
         let module = open_path(module_path)?;
+        let kind = trust::kind_of(path);
+        trust::check_kind(path, kind.as_ref())?;
         trust::check_owner(path, &directory)?;
         trust::check_outside(path, &directory, &module)?;
         trust::check_mounts(path, &directory, module_path, &module)?;
-        if access == Access::Register {
-            trust::warn_of_overlay(path, &directory);
-        }
         let mut root = SnapshotRoot {
             path: path.to_path_buf(),
             module_path: module_path.to_path_buf(),
@@ -102,7 +109,12 @@ impl SnapshotRoot {
             directory,
             module,
             private: None,
+            kind,
+            trial: None,
         };
+        if let Some(advice) = root.file_system_advice().filter(|_| access == Access::Register) {
+            log::warn!("{advice}");
+        }
         root.private = root.open_private(access)?;
         root.register(name, access)?;
         Ok(root)
@@ -248,10 +260,89 @@ impl SnapshotRoot {
             }
             (Some(_), Access::Look) | (_, Access::Prepare) => Ok(()),
             (None, Access::Registered) => Err(self.not_registered()),
-            (None, Access::Register) => wanted.write(self.private()),
+            (None, Access::Register) => {
+                self.trial = self.try_links()?;
+                wanted.write(self.private())
+            }
             (Some(_), _) if gains_name => wanted.write(self.private()),
             (Some(_), _) => Ok(()),
+        }?;
+        if access == Access::Register && self.trial.is_none() && self.expectation() == Expectation::Untried {
+            self.trial = self.try_links()?;
         }
+        Ok(())
+    }
+
+    /// A trial of hard links, under the lock of the private directory. Where there is no room for one, it is no
+    /// obstacle.
+    fn try_links(&self) -> Result<Option<Trial>> {
+        match trial::of_links(self.room(DRAFTS)?.place()) {
+            Ok(Trial::NoLinks) => Err(trust::no_hard_links(&self.path, &self.kind())),
+            Ok(trial) => Ok(Some(trial)),
+            Err(cause) => {
+                log::debug!("{}: no trial of hard links: {cause}", self.label());
+                Ok(None)
+            }
+        }
+    }
+
+    fn kind(&self) -> FileSystemType {
+        self.kind.clone().unwrap_or_else(|| FileSystemType("of an unknown type".to_string()))
+    }
+
+    /// What is to be expected of its file system by its type.
+    pub fn expectation(&self) -> Expectation {
+        self.kind.as_ref().map_or(Expectation::Fit, FileSystemType::expectation)
+    }
+
+    /// Whether a listing of its directories may be older than their entries.
+    pub fn may_list_late(&self) -> bool {
+        self.kind.as_ref().is_none_or(FileSystemType::is_served)
+    }
+
+    /// What of the promises its file system does not keep.
+    pub fn file_system_warning(&self) -> Option<String> {
+        match self.expectation() {
+            Expectation::Faulty(why) => Some(self.on_file_system(why)),
+            _ => self.inode_number_warning(),
+        }
+    }
+
+    /// What to say if a trial has shown that inode numbers do not stay.
+    pub fn inode_number_warning(&self) -> Option<String> {
+        let is_shown = self.trial == Some(Trial::NoInodeNumbers);
+        is_shown.then(|| format!("{}: {}", self.label(), without_inode_numbers(&self.kind())))
+    }
+
+    /// What the administrator should know of its file system, though all works.
+    pub fn file_system_advice(&self) -> Option<String> {
+        match self.expectation() {
+            Expectation::Advised(why) => Some(self.on_file_system(why)),
+            _ => None,
+        }
+    }
+
+    fn on_file_system(&self, why: &str) -> String {
+        format!("{} is on the file system {}: {why}", self.label(), self.kind())
+    }
+
+    /// What to say of a file system that nothing has been tried on yet.
+    pub fn untried(&self) -> Option<String> {
+        (!self.is_registered() && self.expectation() == Expectation::Untried).then(|| {
+            format!(
+                "its file system, {}, may lack hard links or inode numbers that stay: a first `snapshot` tries it",
+                self.kind()
+            )
+        })
+    }
+
+    /// `error`, or if that is due to a file system without hard links, what to do about it.
+    pub(super) fn explained(&self, error: Error) -> Error {
+        if !error.is_refusal() {
+            return error;
+        }
+        let tried = Guard::on_directory(self.private()).and_then(|_guard| self.try_links());
+        tried.err().filter(|refusal| matches!(refusal, Error::Root { .. })).unwrap_or(error)
     }
 
     fn not_registered(&self) -> Error {

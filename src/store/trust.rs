@@ -11,15 +11,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::sys::stat::{FileStat, fstat};
-use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use nix::unistd::geteuid;
 
 use super::root::PRIVATE;
+use crate::decide::file_system::{Expectation, FileSystemType, without_hard_links};
 use crate::decide::name::SnapshotName;
 use crate::decide::root_access::{self, Entrance};
 use crate::decide::zone::Zone;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
+use crate::tree::mounts::Mounts;
 use crate::tree::syscalls::{Identity, Mount, is_privileged, open_parent};
 
 /// A refusal of the root at `path`.
@@ -60,7 +61,13 @@ pub(super) fn check_owner(path: &Path, directory: &OwnedFd) -> Result<()> {
     let stat = fstat(directory).map_err(|cause| Error::io("inspect", path, cause))?;
     if stat.st_mode & 0o022 != 0 {
         let problem = format!("is writable by others (mode {:04o})", stat.st_mode & 0o7777);
-        return Err(refusal(path, problem, "run `chmod go-w` on it".into()));
+        let remedy = match kind_of(path).filter(FileSystemType::may_lack_modes) {
+            None => "run `chmod go-w` on it".to_string(),
+            Some(kind) => format!(
+                "its file system, {kind}, may take modes from mount options: mount it with `umask=077` or so that it keeps modes of its own, or run `chmod go-w` on the directory if it does"
+            ),
+        };
+        return Err(refusal(path, problem, remedy));
     }
     if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() {
         let problem = format!("belongs to user {}, who could exchange snapshots", stat.st_uid);
@@ -164,14 +171,22 @@ fn inside_module(path: &Path) -> Error {
     )
 }
 
-/// Linking on an overlay copies files up from the layer below, which splits groups of hard links.
-pub(super) fn warn_of_overlay(path: &Path, directory: &OwnedFd) {
-    if fstatfs(directory).is_ok_and(|stat| stat.filesystem_type() == OVERLAYFS_SUPER_MAGIC) {
-        log::warn!(
-            "{} is on an overlay: files of its lower layer are copied rather than linked; use a file system of its own",
-            escape_path(path)
-        );
+/// The type of the file system that `path` is on, if the kernel tells.
+pub(super) fn kind_of(path: &Path) -> Option<FileSystemType> {
+    Mounts::read()?.kind_of(path).cloned()
+}
+
+/// Refuses a file system that is known to have no hard links.
+pub(super) fn check_kind(path: &Path, kind: Option<&FileSystemType>) -> Result<()> {
+    match kind.filter(|kind| kind.expectation() == Expectation::NoHardLinks) {
+        None => Ok(()),
+        Some(kind) => Err(no_hard_links(path, kind)),
     }
+}
+
+pub(super) fn no_hard_links(path: &Path, kind: &FileSystemType) -> Error {
+    let (problem, remedy) = without_hard_links(kind);
+    refusal(path, problem, remedy)
 }
 
 /// Refuses a private directory that is not ours alone.

@@ -135,6 +135,12 @@ impl Error {
         matches!(cause.raw_os_error(), Some(libc::EPERM | libc::EXDEV | libc::EROFS))
     }
 
+    /// Whether the system refused the call as such, as one that a file system does not have.
+    pub fn is_refusal(&self) -> bool {
+        let Error::Io { cause, .. } = self else { return false };
+        matches!(cause.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS))
+    }
+
     /// Whether what was asked for does not exist.
     pub fn is_absence(&self) -> bool {
         let Error::Io { cause, .. } = self else { return false };

@@ -10,20 +10,22 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::fstat;
 use rustix::fs::{AtFlags, StatxFlags};
 
+use super::mounts;
 use super::syscalls::{Answer, stat_entry};
 use crate::decide::damage::{Attributes, Moment, Xattrs};
 
 /// Larger extended attributes are only recognised, not kept.
 const MAX_XATTR_BYTES: usize = 4_096;
+
+/// `AT_STATX_FORCE_SYNC`: the server of the file system is asked. A link changes the change time, and some file systems
+/// (gocryptfs, NFS) show what they remember of the inode for a second after it was made. On a disk it costs nothing.
+const FORCE_SYNC: AtFlags = AtFlags::from_bits_retain(libc::AT_STATX_FORCE_SYNC as u32);
 
 /// An inode as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +65,14 @@ pub enum Origin {
 }
 
 /// Looks at the entry `name`, without its extended attributes.
+///
+/// # Errors
+/// As [`stat_entry`]: `EXDEV` if it is a mount point.
 pub fn look(directory: BorrowedFd, name: &CStr) -> Answer<Inode> {
-    look_with(directory, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT)
+    match mounts::pin(directory, name)? {
+        Some(place) => look_with(place.as_fd(), c"", AtFlags::EMPTY_PATH | FORCE_SYNC),
+        None => look_with(directory, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | FORCE_SYNC),
+    }
 }
 
 fn look_with(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> Answer<Inode> {
@@ -195,37 +203,9 @@ impl Recording<'_> {
     }
 }
 
-/// BLAKE3 of the content of a regular file, unless it is no longer `inode`, or changes while it is read.
-pub fn content_hash(directory: BorrowedFd, name: &CStr, inode: &Inode) -> Option<[u8; 32]> {
-    const REGULAR: u32 = 0o100_000;
-    if inode.attributes.mode & 0o170_000 != REGULAR {
-        return None;
-    }
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let open = |flags| openat(directory, name, flags, Mode::empty());
-    // Reading must not look like a client's access; only owners may ask for that.
-    let file = open(flags | OFlag::O_NOATIME).or_else(|_| open(flags)).ok()?;
-    let is_same =
-        || look_at(file.as_fd()).is_ok_and(|now| now.number == inode.number && now.changed == inode.changed);
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    let mut reader = File::from(file.try_clone().ok()?);
-    if !is_same() {
-        return None;
-    }
-    loop {
-        match reader.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => drop(hasher.update(&buffer[..read])),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => return None,
-        }
-    }
-    is_same().then(|| *hasher.finalize().as_bytes())
-}
-
-fn look_at(file: BorrowedFd) -> Answer<Inode> {
-    look_with(file, c"", AtFlags::EMPTY_PATH)
+/// Looks at an open file.
+pub(super) fn look_at(file: BorrowedFd) -> Answer<Inode> {
+    look_with(file, c"", AtFlags::EMPTY_PATH | FORCE_SYNC)
 }
 
 /// The baseline of what is `name` now, after it was linked; none if it is gone.

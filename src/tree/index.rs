@@ -20,10 +20,11 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
-use nix::sys::stat::FileStat;
+use nix::sys::stat::{FileStat, fstat};
 use nix::time::{ClockId, clock_gettime};
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 
+use super::mounts;
 use super::syscalls::{Answer, Identity, stat_entry};
 
 /// The kernel stamps by ticks of at most 10 ms.
@@ -60,6 +61,15 @@ impl Stamp {
     /// That of the entry `name` on the file system `device`, which is not opened for it; none if it lies on another or
     /// something is mounted over it, be it the very same directory.
     pub fn of_entry(parent: BorrowedFd, name: &CStr, device: u64) -> Answer<Option<Self>> {
+        match mounts::pin(parent, name) {
+            Ok(Some(place)) => {
+                let stat = fstat(&place)?;
+                return Ok((Identity::of(&stat).device == device).then(|| Stamp::of(&stat)));
+            }
+            Ok(None) => {}
+            Err(Errno::EXDEV) => return Ok(None),
+            Err(cause) => return Err(cause),
+        }
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         let statx = match rustix::fs::statx(parent, name, flags, StatxFlags::BASIC_STATS) {
             Ok(statx) => statx,

@@ -110,6 +110,8 @@ impl Listing {
                 FileType::Unknown => match stat_entry(directory, name) {
                     Ok(stat) => FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
                     Err(Errno::ENOENT) => continue,
+                    // Whatever is mounted there: to enter it says so again.
+                    Err(Errno::EXDEV) => true,
                     Err(error) => return Err(error),
                 },
                 _ => false,

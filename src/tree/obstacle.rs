@@ -10,7 +10,9 @@ use crate::decide::obstacle::Obstacle;
 /// What keeps the directory `name` in `parent` from being removed. Only the directory itself is
 /// looked at, with one call; what lies deeper in it shows when it is removed.
 pub fn obstacle(parent: BorrowedFd, name: &CStr) -> Option<Obstacle> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    // What the kernel knows by itself is enough: the server of a mount may not answer.
+    let unasked = AtFlags::from_bits_retain(libc::AT_STATX_DONT_SYNC as u32);
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | unasked;
     let found = statx(parent, name, flags, StatxFlags::BASIC_STATS).ok()?;
     let above = statx(parent, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).ok()?;
     let has = |attribute| found.stx_attributes.contains(attribute);

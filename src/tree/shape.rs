@@ -46,7 +46,7 @@ pub fn look_at_place(directory: BorrowedFd, path: &[u8]) -> AtPlace {
 }
 
 fn file_at_place(parent: BorrowedFd, name: &std::ffi::CStr) -> AtPlace {
-    if super::syscalls::is_mount_point(parent, name) {
+    if super::mounts::is_mount_point(parent, name) {
         return AtPlace::Mount;
     }
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;

@@ -173,6 +173,8 @@ impl Look<'_> {
 
     fn judge(&self, directory: BorrowedFd, name: &CStr, looks: bool) -> Result<(), Stop> {
         let stat = match stat_entry(directory, name) {
+            // What is on another file system shares no file with a snapshot.
+            Err(Errno::EXDEV) => return Ok(()),
             Err(cause) if is_gone(cause) => return Ok(()),
             stat => stat?,
         };

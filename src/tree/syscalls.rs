@@ -12,6 +12,8 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 
+use super::mounts;
+
 /// The system's answer to a call.
 pub type Answer<T> = Result<T, Errno>;
 
@@ -50,6 +52,14 @@ static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
 /// # Errors
 /// `EXDEV` if it is a mount point; `ELOOP` or `ENOTDIR` if it is no directory.
 pub fn open_directory(parent: BorrowedFd, name: &CStr) -> Answer<OwnedFd> {
+    // To open the place of an automount for reading would mount it, and wait for its server.
+    match mounts::pin(parent, name)? {
+        Some(place) => open_child(place.as_fd(), c"."),
+        None => open_child(parent, name),
+    }
+}
+
+fn open_child(parent: BorrowedFd, name: &CStr) -> Answer<OwnedFd> {
     // Reading must not look like a client's access; only owners may ask for that.
     match open_directory_with(parent, name, DIRECTORY | OFlag::O_NOATIME) {
         Err(Errno::EPERM) => open_directory_with(parent, name, DIRECTORY),
@@ -113,8 +123,14 @@ pub fn place_above(directory: BorrowedFd) -> Answer<OwnedFd> {
 }
 
 /// The state of an entry itself, be it a symbolic link.
+///
+/// # Errors
+/// `EXDEV` if it is a mount point, unless nothing is mounted in [any tree](mounts::are_expected).
 pub fn stat_entry(parent: BorrowedFd, name: &CStr) -> Answer<FileStat> {
-    fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+    match mounts::pin(parent, name)? {
+        Some(place) => fstat(&place),
+        None => fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT),
+    }
 }
 
 /// The state of what lies at `path` below `directory`, followed through no symbolic link and on no other mount.
@@ -161,13 +177,6 @@ impl Mount {
     }
 }
 
-/// Whether `name` in `parent` is a mount point; for entries that are no directories.
-pub fn is_mount_point(parent: BorrowedFd, name: &CStr) -> bool {
-    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW | rustix::fs::AtFlags::NO_AUTOMOUNT;
-    rustix::fs::statx(parent, name, flags, rustix::fs::StatxFlags::empty())
-        .is_ok_and(|statx| statx.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT))
-}
-
 /// Renames without ever replacing what the new name already stands for.
 ///
 /// # Errors
@@ -181,12 +190,15 @@ pub fn rename_no_replace(
     let flags = rustix::fs::RenameFlags::NOREPLACE;
     match rustix::fs::renameat_with(old_parent, old, new_parent, new, flags) {
         Ok(()) => Ok(()),
-        // A file system without the flag: our lock keeps every other writer of the root away.
-        Err(rustix::io::Errno::INVAL) => match stat_entry(new_parent, new) {
-            Err(Errno::ENOENT) => nix::fcntl::renameat(old_parent, old, new_parent, new),
-            Err(error) => Err(error),
-            Ok(_) => Err(Errno::EEXIST),
-        },
+        // A file system without the flag, a kernel before 3.15, or a filter that does not know the call: our lock
+        // keeps every other writer of the root away.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
+            match stat_entry(new_parent, new) {
+                Err(Errno::ENOENT) => nix::fcntl::renameat(old_parent, old, new_parent, new),
+                Err(error) => Err(error),
+                Ok(_) => Err(Errno::EEXIST),
+            }
+        }
         Err(error) => Err(Errno::from_raw(error.raw_os_error())),
     }
 }

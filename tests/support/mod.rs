@@ -38,7 +38,7 @@ pub(crate) const NOBODY: u32 = 65534;
 
 /// Whether all `tools` are installed.
 pub(crate) fn have(tools: &[&str]) -> bool {
-    let missing: Vec<_> = tools.iter().filter(|tool| !installed(tool)).copied().collect();
+    let missing: Vec<_> = tools.iter().filter(|tool| !is_installed(tool)).copied().collect();
     if missing.is_empty() {
         return true;
     }
@@ -83,6 +83,7 @@ pub(crate) fn skip_unless_all(why: &str) {
     eprintln!("skipped: {why}");
 }
 
-fn installed(tool: &str) -> bool {
+/// Whether `tool` is installed, for what may be missing.
+pub(crate) fn is_installed(tool: &str) -> bool {
     run::PATH.split(':').any(|directory| Path::new(directory).join(tool).exists())
 }

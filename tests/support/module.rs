@@ -57,6 +57,11 @@ impl Module {
         Module::of(Server::new(), file_system.mount_point.join("root"))
     }
 
+    /// An empty module whose snapshot root is `root`.
+    pub(crate) fn at(root: PathBuf) -> Module {
+        Module::of(Server::new(), root)
+    }
+
     /// A module with a few files and one snapshot of them.
     pub(crate) fn with_snapshot() -> (Module, String) {
         let module = Module::new();

@@ -1,56 +1,151 @@
 //! Hashes of the contents of files that are new in a snapshot, if the policy wants them.
 //!
-//! It comes after the snapshot is visible and the gate is open, when nobody waits but the next run. A hash counts only
-//! if nobody touched the file since it was linked: else it would be one of what somebody has made of it.
+//! They are made when the run has released the root's lock and its turn: a file may be large, and its disk slow, and nobody
+//! shall wait for that. Only to write them down the lock is taken for a moment. A hash counts only if nobody touched the file since it
+//! was linked: else it would be one of what a client has made of it. If another snapshot has been published meanwhile, the hashes
+//! count from that one on.
 
 use std::collections::HashSet;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
 
+use super::locked;
+use crate::clock::Clock;
+use crate::config::target::Target;
 use crate::store::durable::c_name;
 use crate::store::inodes::windows::Windows;
 use crate::store::inodes::{self, Catalogue, Hashed, Recorder};
 use crate::store::root::SnapshotRoot;
+use crate::tell::counted;
 use crate::tell::error::Result;
-use crate::tree::baseline::{content_hash, look};
+use crate::tree::baseline::{Inode, look};
+use crate::tree::content::{Content, Limit, content_hash};
 use crate::tree::inodes::{Name, walk};
 
 /// So many are written at a time.
 const BATCH: usize = 1_000;
 
-/// Hashes what is new in the snapshot `name`, at idle priority.
-pub fn hash_contents(root: &SnapshotRoot, name: &str) -> Result<()> {
-    let hash = || {
-        crate::resources::idle();
-        hash_all(root, name)
-    };
-    crate::resources::share_one_heap();
-    // The priority is the thread's, and the rotation that follows shall have its own.
-    std::thread::scope(|scope| scope.spawn(hash).join().unwrap_or(Ok(())))
+/// How long the hook goes on with it, and how much it reads.
+const MAX_TIME: Duration = Duration::from_secs(30 * 60);
+const MAX_BYTES: u64 = 1 << 40;
+
+/// What was left without a hash.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Left {
+    /// For lack of time, or because it was too much.
+    over_limit: usize,
+    /// Since they are little but holes.
+    holes: usize,
 }
 
-fn hash_all(root: &SnapshotRoot, name: &str) -> Result<()> {
+impl Left {
+    fn to_text(self, name: &str) -> Option<String> {
+        let over_limit = (self.over_limit > 0).then(|| {
+            format!(
+                "{} left when {} min were over or {} TiB read",
+                counted(self.over_limit, "file"),
+                MAX_TIME.as_secs() / 60,
+                MAX_BYTES >> 40
+            )
+        });
+        let holes = (self.holes > 0).then(|| format!("{} of little but holes", counted(self.holes, "file")));
+        let parts: Vec<String> = over_limit.into_iter().chain(holes).collect();
+        (!parts.is_empty()).then(|| format!("not all new files of {name} are hashed: {}", parts.join(", ")))
+    }
+}
+
+/// Hashes what is new in the snapshot `name`, at idle priority. Returns what to say of files that were left out.
+///
+/// # Errors
+/// If the hashes cannot be written, or the lock stayed busy.
+pub fn hash_contents(
+    target: &Target,
+    root: &SnapshotRoot,
+    name: &str,
+    clock: &Clock,
+) -> Result<Option<String>> {
+    let keep = |hashes: &[Hashed]| {
+        locked(target, root, clock, || {
+            Recorder::open(root.room(inodes::ROOM)?.place(), |_| true)?.keep_hashes(hashes)
+        })
+    };
+    crate::resources::share_one_heap();
+    let (sender, receiver) = sync_channel(1);
+    let hash = move || {
+        crate::resources::idle();
+        hash_all(root, name, Limit::of(MAX_TIME, MAX_BYTES), &sender)
+    };
+    // The priority is the thread's; what is done under the lock shall have its own.
+    let (left, kept) = std::thread::scope(|scope| {
+        let thread = scope.spawn(hash);
+        let kept = receiver.iter().try_for_each(|hashes| keep(&hashes));
+        // A thread that has more finds that nobody takes it, and ends.
+        drop(receiver);
+        (thread.join().unwrap_or(Ok(Left::default())), kept)
+    });
+    kept?;
+    Ok(left?.to_text(name))
+}
+
+fn hash_all(
+    root: &SnapshotRoot,
+    name: &str,
+    mut limit: Limit,
+    keep: &SyncSender<Vec<Hashed>>,
+) -> Result<Left> {
     let room = root.room(inodes::ROOM)?;
-    let Some(catalogue) = Catalogue::read(room.place())? else { return Ok(()) };
-    let Some(position) = catalogue.position(name) else { return Ok(()) };
+    let Some(catalogue) = Catalogue::read(room.place())? else { return Ok(Left::default()) };
+    let Some(position) = catalogue.position(name) else { return Ok(Left::default()) };
     let mut wanted: HashSet<u64> = catalogue.recorded_with(position).into_iter().collect();
-    let windows = Windows::read(room.place());
-    let recorder = Recorder::open(room.place(), |_| true)?;
+    let mut windows = Windows::read(room.place());
+    let mut is_ours = |inode: &Inode| {
+        // A run that links the file once more meanwhile does so in a window of its own.
+        let changed = inode.changed.as_ns();
+        windows.cover(changed) || {
+            windows = Windows::read(room.place());
+            windows.cover(changed)
+        }
+    };
     let mut hashes = Vec::new();
-    let mut result = Ok(());
+    let (mut left, mut is_taken) = (Left::default(), true);
     walk(root.directory(), &root.path, &c_name(name), &mut |name: &Name| {
-        if result.is_err() || !wanted.remove(&name.inode) {
+        if !is_taken || !wanted.remove(&name.inode) {
             return;
         }
         let Ok(inode) = look(name.directory, name.name) else { return };
-        let hash = || content_hash(name.directory, name.name, &inode);
-        if let Some(hash) =
-            Some(&inode).filter(|inode| windows.cover(inode.changed.as_ns())).and_then(|_| hash())
-        {
-            hashes.push(Hashed { inode: inode.number, birth_ns: inode.birth_ns, hash });
+        if !is_ours(&inode) {
+            return;
+        }
+        match content_hash(name.directory, name.name, &inode, &mut limit) {
+            Content::Hash(hash) => {
+                hashes.push(Hashed { inode: inode.number, birth_ns: inode.birth_ns, hash });
+            }
+            Content::None => {}
+            Content::Holes => left.holes += 1,
+            Content::OverLimit => left.over_limit += 1,
         }
         if hashes.len() == BATCH {
-            result = recorder.keep_hashes(&std::mem::take(&mut hashes));
+            is_taken = keep.send(std::mem::take(&mut hashes)).is_ok();
         }
     });
-    result?;
-    if hashes.is_empty() { Ok(()) } else { recorder.keep_hashes(&hashes) }
+    if !hashes.is_empty() {
+        // Why they are not taken the other end tells.
+        let _ = keep.send(hashes);
+    }
+    Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_hashed_is_told() {
+        let text = |over_limit, holes| Left { over_limit, holes }.to_text("S");
+        assert_eq!(text(0, 0), None);
+        let expected = "not all new files of S are hashed: 1 file of little but holes";
+        assert_eq!(text(0, 1).as_deref(), Some(expected));
+        let expected = "not all new files of S are hashed: 2 files left when 30 min were over or 1 TiB read, 1 file of little but holes";
+        assert_eq!(text(2, 1).as_deref(), Some(expected));
+    }
 }

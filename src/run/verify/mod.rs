@@ -57,6 +57,10 @@ pub struct Verified {
     /// How many were touched by others in a way that may have been a rename or a deletion: without a hash of their
     /// content nobody can tell.
     pub unprovable: u64,
+    /// How many show another inode number each time they are looked at, so that nothing can be said of them.
+    pub unstable: u64,
+    /// Why the file system cannot be trusted with that, if a trial has shown it.
+    pub file_system: Option<String>,
     /// Files and directories that could not be read; the log says which.
     pub unreadable: u64,
     /// Bytes of the catalogue that are damaged.
@@ -86,6 +90,11 @@ impl Verified {
     /// Whether anything was altered.
     pub fn is_damaged(&self) -> bool {
         !self.altered.is_empty()
+    }
+
+    /// Whether of some files nobody can tell, for the file system does not keep what is needed for it.
+    pub fn is_uncertain(&self) -> bool {
+        self.unstable > 0 || self.file_system.is_some()
     }
 
     /// How many snapshots are damaged.
@@ -246,6 +255,8 @@ fn look(target: &Target, root: &SnapshotRoot) -> Result<(Verified, HashSet<u64>)
         inodes: survey.inodes,
         unknown: survey.unknown,
         unprovable: touches.unprovable,
+        unstable: survey.unstable,
+        file_system: root.inode_number_warning(),
         unreadable: survey.unreadable,
         lost_bytes: case.catalogue.as_ref().map_or(0, |catalogue| catalogue.lost_bytes),
         has_windows: windows.are_known(),
@@ -269,7 +280,7 @@ fn locked(
     let hold = Hold::acquire(target, root, &request, clock)?.ok_or_else(is_covered)?;
     let result = work();
     if let Released::Due { mark, held } = hold.release_unless_due(root)?
-        && let Err(error) = super::work(target, root, Request::owed(&mark), clock, held)
+        && let Err(error) = super::work_and_hash(target, root, Request::owed(&mark), clock, held)
     {
         log::warn!("{}: the snapshot that fell due meanwhile failed: {error}", target.label());
     }

@@ -6,7 +6,8 @@ use super::survey::present;
 use super::{Altered, Case, Snapshot, Touch};
 use crate::decide::damage::{Change, Moment, applicable, changes};
 use crate::store::inodes::{Catalogue, Position};
-use crate::tree::baseline::{Baseline, Inode, content_hash};
+use crate::tree::baseline::{Baseline, Inode};
+use crate::tree::content::{Content, Limit, content_hash};
 use crate::tree::inodes::Name;
 
 /// An altered inode as it is now, with what is recorded of it.
@@ -80,6 +81,10 @@ fn know(catalogue: &Catalogue, touches: &HashMap<u64, Vec<Moment>>, name: &Name)
         !touches.is_empty() && inode.changed > touches.iter().copied().max().unwrap_or_default();
     let is_relinked = baselines.iter().any(|(_, baseline)| touches.contains(&baseline.touched));
     let hashes = catalogue.hashes(inode.number, inode.birth_ns);
-    let hash = if hashes.is_empty() { None } else { content_hash(name.directory, name.name, &inode) };
+    let hash = || match content_hash(name.directory, name.name, &inode, &mut Limit::none()) {
+        Content::Hash(hash) => Some(hash),
+        _ => None,
+    };
+    let hash = if hashes.is_empty() { None } else { hash() };
     (!is_linked_since || is_relinked).then_some(Known { inode, baselines, touches, hashes, hash })
 }

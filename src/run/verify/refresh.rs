@@ -12,6 +12,7 @@ use crate::config::target::Target;
 use crate::store::catalog::Catalog;
 use crate::store::durable::{Place, c_name};
 use crate::store::inodes::{self, Catalogue, Recorder, Selection, rewrite, size_bytes};
+use crate::store::publish::unlisted;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
@@ -54,6 +55,8 @@ pub(super) fn refresh(
     let visible: Vec<String> =
         Catalog::read(root, &target.policy.time_zone)?.items.into_iter().map(|item| item.name.text).collect();
     let retired = retire::retired(root)?;
+    // Nothing is taken out because of a listing that lacks a snapshot.
+    let is_listed = unlisted(root, &visible, &retired)?.is_empty();
     let here = visible.iter().map(|name| (root.directory(), root.path.as_path(), c_name(name)));
     let there = retired.iter().map(|name| (expired.place().directory, expired.place().path, c_name(name)));
     let trees: Vec<(BorrowedFd, &Path, CString)> = here.chain(there).collect();
@@ -70,7 +73,7 @@ pub(super) fn refresh(
         let names = visible.iter().chain(&retired);
         let oldest = names.map(|name| catalogue.position(name).unwrap_or(0)).min().unwrap_or(0);
         // What may be where nobody could look stays.
-        let is_present = |index: usize| present[index] || unreadable > 0;
+        let is_present = |index: usize| present[index] || unreadable > 0 || !is_listed;
         let keep = |index: usize| is_present(index) && !accepted.contains(&catalogue.inode(index));
         rewrite(room.place(), &catalogue, Selection { keep: &keep, oldest })?;
     }

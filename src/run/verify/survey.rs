@@ -10,7 +10,8 @@ use crate::store::inodes::windows::Windows;
 use crate::store::inodes::{Catalogue, Position};
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
-use crate::tree::baseline::{Baseline, Inode, Origin, content_hash, look, xattrs};
+use crate::tree::baseline::{Baseline, Inode, Origin, look, xattrs};
+use crate::tree::content::{Content, Limit, content_hash};
 use crate::tree::inodes::Name;
 
 /// What the walk found.
@@ -19,6 +20,8 @@ pub(super) struct Survey {
     pub(super) inodes: u64,
     /// Inodes that nothing is recorded of.
     pub(super) unknown: u64,
+    /// Names that show another number at each look, or another one than their directory lists.
+    pub(super) unstable: u64,
     /// Of these, those whose number is recorded for a file that is no more.
     pub(super) stale: HashSet<u64>,
     /// Inodes that differ from something that is recorded of them.
@@ -40,7 +43,9 @@ pub(super) fn survey(case: &Case) -> Survey {
             let found = case.catalogue.as_ref().map_or(0..0, |catalogue| catalogue.find(name.inode));
             let known = case.catalogue.as_ref().filter(|_| !found.is_empty());
             let Some(catalogue) = known else {
-                survey.unknown += u64::from(unknown.insert(name.inode));
+                if unknown.insert(name.inode) {
+                    survey.note_unknown(name);
+                }
                 return;
             };
             if !std::mem::replace(&mut seen[found.start], true) {
@@ -52,11 +57,23 @@ pub(super) fn survey(case: &Case) -> Survey {
 }
 
 impl Survey {
+    /// Nothing is recorded under the number that the directory lists.
+    fn note_unknown(&mut self, name: &Name) {
+        match look(name.directory, name.name) {
+            Ok(inode) if inode.number != name.inode => self.unstable += 1,
+            _ => self.unknown += 1,
+        }
+    }
+
     /// Holds an inode against what is recorded of it.
     fn hold(&mut self, catalogue: &Catalogue, windows: &Windows, name: &Name) {
         let inode = match present(name) {
             Ok(Some(inode)) => inode,
-            Ok(None) => return,
+            Ok(None) => {
+                let is_there = look(name.directory, name.name).is_ok();
+                self.unstable += u64::from(is_there);
+                return;
+            }
             Err(error) => {
                 log::warn!("{error}");
                 self.unreadable += 1;
@@ -87,7 +104,7 @@ impl Survey {
 pub(super) fn present(name: &Name) -> Result<Option<Inode>> {
     let mut inode = match look(name.directory, name.name) {
         Ok(inode) if inode.number == name.inode => inode,
-        Ok(_) | Err(Errno::ENOENT) => return Ok(None),
+        Ok(_) | Err(Errno::ENOENT | Errno::EXDEV) => return Ok(None),
         Err(cause) => return Err(Error::io_bytes("look at", &name.path(), cause)),
     };
     inode.attributes.xattrs = xattrs(name.directory, name.name);
@@ -105,7 +122,8 @@ fn is_same_content(
     if hashes.is_empty() {
         return None;
     }
-    let now = content_hash(name.directory, name.name, inode)?;
+    let content = content_hash(name.directory, name.name, inode, &mut Limit::none());
+    let Content::Hash(now) = content else { return None };
     let is_same = hashes.iter().all(|(_, hash)| *hash == now);
     // What was hashed only later says nothing of what was in it before.
     let is_whole = hashes.first().zip(baselines.first()).is_some_and(|(hash, baseline)| hash.0 <= baseline.0);

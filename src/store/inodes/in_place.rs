@@ -75,7 +75,7 @@ pub fn in_place_changes(root: &SnapshotRoot) -> Result<InPlaceChanges> {
         let inode = match look(name.directory, name.name) {
             // What is mounted over it, or has just taken its name, is not what was recorded.
             Ok(inode) if inode.number != name.inode => return,
-            Err(nix::errno::Errno::ENOENT) => return,
+            Err(nix::errno::Errno::ENOENT | nix::errno::Errno::EXDEV) => return,
             Ok(inode) => inode,
             Err(_) => {
                 unreadable += 1;

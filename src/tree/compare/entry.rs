@@ -9,7 +9,7 @@ use crate::tree::copy::{CopiedPair, InodePair};
 use crate::tree::descent::Descent;
 use crate::tree::difference::Found;
 use crate::tree::index::{Index, Ordinal};
-use crate::tree::syscalls::is_mount_point;
+use crate::tree::mounts::is_mount_point;
 
 /// What is needed to judge one name that differs.
 pub(super) struct Entry<'a> {

@@ -1,0 +1,91 @@
+//! A trial of hard links: whether a file system has them, and knows two names of one file for the same.
+//!
+//! It is made with a file of ours, so what refuses is the file system and not a flag of a client's file.
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+
+use super::durable::{Place, c_name};
+use crate::tree::baseline::look;
+use crate::tree::listing::Listing;
+use crate::tree::syscalls::Answer;
+
+/// Both names end as temporary ones do, so that what a killed run left is removed.
+const FILE: &str = "trial.tmp";
+const LINK: &str = "trial-link.tmp";
+
+/// What a trial has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trial {
+    /// Hard links work.
+    Links,
+    /// There are none.
+    NoLinks,
+    /// There are, but inode numbers do not show which names are of one file.
+    NoInodeNumbers,
+}
+
+/// Tries in a directory of ours, under the lock of the private directory.
+///
+/// # Errors
+/// If not even a file can be made there.
+pub fn of_links(place: Place) -> Answer<Trial> {
+    remove_both(place);
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    drop(openat(place.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600))?);
+    let linked = linkat(
+        place.directory,
+        c_name(FILE).as_c_str(),
+        place.directory,
+        c_name(LINK).as_c_str(),
+        AtFlags::empty(),
+    );
+    let trial = match linked {
+        Ok(()) if are_same(place) => Ok(Trial::Links),
+        Ok(()) => Ok(Trial::NoInodeNumbers),
+        Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EMLINK) => Ok(Trial::NoLinks),
+        Err(cause) => Err(cause),
+    };
+    remove_both(place);
+    trial
+}
+
+fn remove_both(place: Place) {
+    for name in [FILE, LINK] {
+        // What remains is found by the next trial, or by the next run's clean-up.
+        let _ = unlinkat(place.directory, c_name(name).as_c_str(), UnlinkatFlags::NoRemoveDir);
+    }
+}
+
+/// Whether both names show one number, each time and in the listing, too.
+fn are_same(place: Place) -> bool {
+    let number = |name| look(place.directory, &c_name(name)).ok().map(|inode| inode.number);
+    let Some(file) = number(FILE) else { return false };
+    // A listing may be older than the names.
+    let is_listed = |listing: &Listing| {
+        let ours = listing.entries().iter().filter(|entry| {
+            [FILE, LINK].iter().any(|name| listing.name(entry).to_bytes() == name.as_bytes())
+        });
+        ours.map(|entry| entry.inode).all(|inode| inode == file)
+    };
+    number(LINK) == Some(file) && Listing::read(place.directory).is_ok_and(|listing| is_listed(&listing))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_trial_leaves_nothing_and_clears_what_another_left() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join(LINK), "left by a killed run").expect("a file");
+        let opened = std::fs::File::open(directory.path()).expect("the directory");
+        let place = Place { directory: opened.as_fd(), path: directory.path() };
+        assert_eq!(of_links(place), Ok(Trial::Links));
+        assert_eq!(std::fs::read_dir(directory.path()).expect("the directory").count(), 0);
+    }
+}
