@@ -1,8 +1,9 @@
-//! File systems of all kinds under a module, and dead ones in it: each keeps every promise, or is refused or warned about in
-//! words that name it.
+//! File systems of all kinds under a module, and dead ones in it: each keeps every promise, or is
+//! refused or warned about in words that name it.
 //!
-//! A normal run tries those that `tests/run` has the tools for. All that can be mounted here are tried by
-//! `RSYNCD_SNAPSHOT_SWEEP=full cargo test --test filesystems`; one that cannot is said to be skipped.
+//! A normal run tries those that `tests/run` has the tools for. All that can be mounted here are
+//! tried by `RSYNCD_SNAPSHOT_SWEEP=full cargo test --test filesystems`; one that cannot is said to
+//! be skipped.
 
 #[path = "support/kinds.rs"]
 mod kinds;

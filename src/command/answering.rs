@@ -1,7 +1,8 @@
 //! Whether the file system of a path answers at all.
 //!
-//! The server of a mount may be dead, or a disk may hang. What asks it then waits for ever, and a `check` or an `--all`
-//! with it. So another thread asks first, and is left behind if it gets no answer.
+//! The server of a mount may be dead, or a disk may hang. What asks it then waits for ever, and a
+//! `check` or an `--all` with it. So another thread asks first, and is left behind if it gets no
+//! answer.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -26,7 +27,8 @@ pub(super) fn silence(path: &Path) -> Option<Finding> {
     })
 }
 
-/// Whether the state of `path` and of the directory that it is in can be had in time, be it an error.
+/// Whether the state of `path` and of the directory that it is in can be had in time, be it an
+/// error.
 pub(super) fn answers(path: &Path) -> bool {
     let (sender, receiver) = mpsc::channel();
     let paths: Vec<PathBuf> =

@@ -196,7 +196,8 @@ fn unguarded(conf: &RsyncdConf, target: &Target, name: &[u8]) -> Vec<Finding> {
     conf.modules.iter().filter(is_unguarded).map(finding).collect()
 }
 
-/// The path without symbolic links, unless a server would have to be asked for it that `own` does not need.
+/// The path without symbolic links, unless a server would have to be asked for it that `own` does
+/// not need.
 fn resolved(path: PathBuf, own: &Path, mounts: &Mounts) -> PathBuf {
     match mounts.may_wait_for(&path, own) {
         true => path,

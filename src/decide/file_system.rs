@@ -1,7 +1,7 @@
 //! What is known of file systems by the names that the kernel gives to their types.
 //!
-//! A type is only a first word. Behind `fuse` and `fuseblk` may be anything, so what those can do is found out by a
-//! [trial](crate::store::trial).
+//! A type is only a first word. Behind `fuse` and `fuseblk` may be anything, so what those can do
+//! is found out by a [trial](crate::store::trial).
 
 use std::fmt;
 
@@ -70,7 +70,8 @@ pub fn without_hard_links(kind: &FileSystemType) -> (String, String) {
     )
 }
 
-/// What to say of a file system that gives two names of one file two inode numbers, or a file another one each time.
+/// What to say of a file system that gives two names of one file two inode numbers, or a file
+/// another one each time.
 pub fn without_inode_numbers(kind: &FileSystemType) -> String {
     let remedy = match kind.0.as_str() {
         "fuse.mergerfs" => "mount it with `use_ino`",

@@ -86,8 +86,8 @@ pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> 
     result
 }
 
-/// Hashes what is new in the snapshots that were made, when neither lock nor turn is held and the push is settled. Whether
-/// there is more to be told than before.
+/// Hashes what is new in the snapshots that were made, when neither lock nor turn is held and the
+/// push is settled. Whether there is more to be told than before.
 fn hash_new(target: &Target, report: &mut Report, clock: &Clock) -> bool {
     let known = report.warnings.len();
     for name in std::mem::take(&mut report.unhashed) {

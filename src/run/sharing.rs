@@ -173,7 +173,8 @@ fn other_roots(target: &Target, settings: &Settings) -> BTreeSet<PathBuf> {
     let mounts = Mounts::read().unwrap_or_default();
     for module in settings.rsyncd().map(|conf| conf.modules).unwrap_or_default() {
         let Ok(path) = module.path() else { continue };
-        // A client waits; a server that is dead must not keep it, and its files are not those of this module.
+        // A client waits; a server that is dead must not keep it, and its files are not those of
+        // this module.
         if mounts.may_wait_for(&path, &target.module_path) {
             continue;
         }

@@ -105,10 +105,11 @@ impl Lock {
     }
 }
 
-/// What the run says of itself that holds the lock of a root, without a change to anything; none if no run does.
+/// What the run says of itself that holds the lock of a root, without a change to anything; none if
+/// no run does.
 ///
-/// To look whether it is locked could keep a run from it that does not wait, so that is done only if `is_meant` says of the
-/// text that it matters.
+/// To look whether it is locked could keep a run from it that does not wait, so that is done only
+/// if `is_meant` says of the text that it matters.
 pub fn holder_of(private: Place, is_meant: &dyn Fn(&str) -> bool) -> Option<String> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = openat(private.directory, c_name(FILE).as_c_str(), flags, Mode::empty()).ok()?;

@@ -304,8 +304,9 @@ fn remove_temporaries(root: &SnapshotRoot) -> Result<bool> {
     found
 }
 
-/// Snapshots with a record or an index that the listings of `visible` and `retired` ones lack, though each is there by its
-/// name: a file system with a server may list a directory as it was some seconds ago.
+/// Snapshots with a record or an index that the listings of `visible` and `retired` ones lack,
+/// though each is there by its name: a file system with a server may list a directory as it was
+/// some seconds ago.
 pub fn unlisted(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> Result<Vec<String>> {
     let listed: HashSet<&String> = visible.iter().chain(retired).collect();
     let records = names_in(root.room("records")?.place())?;

@@ -273,8 +273,8 @@ impl SnapshotRoot {
         Ok(())
     }
 
-    /// A trial of hard links, under the lock of the private directory. Where there is no room for one, it is no
-    /// obstacle.
+    /// A trial of hard links, under the lock of the private directory. Where there is no room for
+    /// one, it is no obstacle.
     fn try_links(&self) -> Result<Option<Trial>> {
         match trial::of_links(self.room(DRAFTS)?.place()) {
             Ok(Trial::NoLinks) => Err(trust::no_hard_links(&self.path, &self.kind())),

@@ -1,6 +1,8 @@
-//! A trial of hard links: whether a file system has them, and knows two names of one file for the same.
+//! A trial of hard links: whether a file system has them, and knows two names of one file for the
+//! same.
 //!
-//! It is made with a file of ours, so what refuses is the file system and not a flag of a client's file.
+//! It is made with a file of ours, so what refuses is the file system and not a flag of a client's
+//! file.
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};

@@ -23,8 +23,9 @@ use crate::decide::damage::{Attributes, Moment, Xattrs};
 /// Larger extended attributes are only recognised, not kept.
 const MAX_XATTR_BYTES: usize = 4_096;
 
-/// `AT_STATX_FORCE_SYNC`: the server of the file system is asked. A link changes the change time, and some file systems
-/// (gocryptfs, NFS) show what they remember of the inode for a second after it was made. On a disk it costs nothing.
+/// `AT_STATX_FORCE_SYNC`: the server of the file system is asked. A link changes the change time,
+/// and some file systems (gocryptfs, NFS) show what they remember of the inode for a second after
+/// it was made. On a disk it costs nothing.
 const FORCE_SYNC: AtFlags = AtFlags::from_bits_retain(libc::AT_STATX_FORCE_SYNC as u32);
 
 /// An inode as it is now.

@@ -1,8 +1,9 @@
 //! Hashes of the contents of files, within bounds of time and bytes.
 //!
-//! A file can be far larger than what it holds: a hole of 15 TiB takes no space, but days to read. So only data is read, as the
-//! file system tells where it lies, and what is a hole goes into the hash as the zeros that it reads as. Even those take time,
-//! so a file with larger holes than [`MAX_HOLES_BYTES`] has no hash.
+//! A file can be far larger than what it holds: a hole of 15 TiB takes no space, but days to read.
+//! So only data is read, as the file system tells where it lies, and what is a hole goes into the
+//! hash as the zeros that it reads as. Even those take time, so a file with larger holes than
+//! [`MAX_HOLES_BYTES`] has no hash.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -60,7 +61,8 @@ pub enum Content {
     OverLimit,
 }
 
-/// Hashes the content of a regular file, unless it is no longer `inode`, or changes while it is read.
+/// Hashes the content of a regular file, unless it is no longer `inode`, or changes while it is
+/// read.
 pub fn content_hash(directory: BorrowedFd, name: &CStr, inode: &Inode, limit: &mut Limit) -> Content {
     const REGULAR: u32 = 0o100_000;
     if inode.attributes.mode & 0o170_000 != REGULAR {

@@ -1,12 +1,13 @@
 //! Mounts inside a tree, recognised without a call that asks the server of what is mounted.
 //!
-//! The server of a mount may be dead: a call that reaches it then hangs, with the root's lock and a turn of the
-//! machine held. Asking for the state of a *name* reaches it, for the kernel steps over to what is mounted there. So
-//! where a mount is below the tree, a name is first opened as a mere place (`O_PATH`), with `RESOLVE_NO_XDEV`: that ends
-//! with `EXDEV` before anything of the mounted file system is asked for. What is wanted is asked of the place.
+//! The server of a mount may be dead: a call that reaches it then hangs, with the root's lock and a
+//! turn of the machine held. Asking for the state of a *name* reaches it, for the kernel steps over
+//! to what is mounted there. So where a mount is below the tree, a name is first opened as a mere
+//! place (`O_PATH`), with `RESOLVE_NO_XDEV`: that ends with `EXDEV` before anything of the mounted
+//! file system is asked for. What is wanted is asked of the place.
 //!
-//! That costs two more calls a name. So it is done only where the kernel's list of mounts names one below a tree
-//! of this process, or cannot be read.
+//! That costs two more calls a name. So it is done only where the kernel's list of mounts names one
+//! below a tree of this process, or cannot be read.
 
 use std::ffi::{CStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -27,7 +28,8 @@ const UNKNOWN: u8 = 0;
 const NONE: u8 = 1;
 const SOME: u8 = 2;
 
-/// Whether anything is mounted below a tree that this process works on. Once there was, it stays so.
+/// Whether anything is mounted below a tree that this process works on. Once there was, it stays
+/// so.
 static BELOW: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 /// The mounts of this process, as the kernel lists them.
@@ -63,7 +65,8 @@ impl Mounts {
         above.max_by_key(|mounted| mounted.point.as_os_str().len())
     }
 
-    /// The type of the file system that `path` lies on, which is absolute and without symbolic links.
+    /// The type of the file system that `path` lies on, which is absolute and without symbolic
+    /// links.
     pub fn kind_of(&self, path: &Path) -> Option<&FileSystemType> {
         self.of(path).map(|mounted| &mounted.kind)
     }
@@ -95,7 +98,8 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Notes whether anything is mounted below one of `trees`, all of them absolute and without symbolic links.
+/// Notes whether anything is mounted below one of `trees`, all of them absolute and without
+/// symbolic links.
 pub fn note_mounts_below(trees: &[&Path]) {
     let found = match Mounts::read() {
         Some(mounts) if !trees.iter().any(|tree| mounts.has_below(tree)) => NONE,
@@ -109,7 +113,8 @@ pub fn are_expected() -> bool {
     BELOW.load(Ordering::Relaxed) != NONE
 }
 
-/// Opens `name` in `parent` as a mere place, whatever it is, if it may be a mount point; none if it cannot.
+/// Opens `name` in `parent` as a mere place, whatever it is, if it may be a mount point; none if it
+/// cannot.
 ///
 /// # Errors
 /// `EXDEV` if it is a mount point.
@@ -127,7 +132,8 @@ fn place(parent: BorrowedFd, name: &CStr) -> Answer<OwnedFd> {
     let resolve =
         ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
     match openat2(parent, name, OpenHow::new().flags(FLAGS).resolve(resolve)) {
-        // An old kernel, or a filter before it. Opening a place asks no server of most file systems.
+        // An old kernel, or a filter before it. Opening a place asks no server of most file
+        // systems.
         Err(Errno::ENOSYS | Errno::EPERM | Errno::EAGAIN) => {
             let place = openat(parent, name, FLAGS, Mode::empty())?;
             match is_mounted(place.as_fd(), parent)? {
@@ -139,7 +145,8 @@ fn place(parent: BorrowedFd, name: &CStr) -> Answer<OwnedFd> {
     }
 }
 
-/// Whether a place lies on another mount than its parent, by what the kernel knows without asking a server.
+/// Whether a place lies on another mount than its parent, by what the kernel knows without asking a
+/// server.
 fn is_mounted(place: BorrowedFd, parent: BorrowedFd) -> Answer<bool> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::from_bits_retain(libc::AT_STATX_DONT_SYNC as u32);
     let statx = match rustix::fs::statx(place, c"", flags, StatxFlags::empty()) {

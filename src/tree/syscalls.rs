@@ -190,8 +190,8 @@ pub fn rename_no_replace(
     let flags = rustix::fs::RenameFlags::NOREPLACE;
     match rustix::fs::renameat_with(old_parent, old, new_parent, new, flags) {
         Ok(()) => Ok(()),
-        // A file system without the flag, a kernel before 3.15, or a filter that does not know the call: our lock
-        // keeps every other writer of the root away.
+        // A file system without the flag, a kernel before 3.15, or a filter that does not know the
+        // call: our lock keeps every other writer of the root away.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
             match stat_entry(new_parent, new) {
                 Err(Errno::ENOENT) => nix::fcntl::renameat(old_parent, old, new_parent, new),

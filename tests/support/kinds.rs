@@ -1,4 +1,5 @@
-//! Every kind of file system that can be had as root: how it is made, and what is to be expected of it.
+//! Every kind of file system that can be had as root: how it is made, and what is to be expected of
+//! it.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +25,8 @@ pub(crate) struct Kind {
     pub(crate) name: &'static str,
     /// The program that makes or mounts it.
     pub(crate) tool: &'static str,
-    /// Shell commands that mount it on `$M`, with the directories `$A` and `$B` and the file `$I` to put it on.
+    /// Shell commands that mount it on `$M`, with the directories `$A` and `$B` and the file `$I`
+    /// to put it on.
     mount: &'static str,
     /// Whether it is tried in every run of the tests, not only in full sweeps.
     pub(crate) is_usual: bool,

@@ -1,9 +1,10 @@
 //! Hashes of the contents of files that are new in a snapshot, if the policy wants them.
 //!
-//! They are made when the run has released the root's lock and its turn: a file may be large, and its disk slow, and nobody
-//! shall wait for that. Only to write them down the lock is taken for a moment. A hash counts only if nobody touched the file since it
-//! was linked: else it would be one of what a client has made of it. If another snapshot has been published meanwhile, the hashes
-//! count from that one on.
+//! They are made when the run has released the root's lock and its turn: a file may be large, and
+//! its disk slow, and no other run shall wait for that. Only to write them down the lock is taken
+//! for a moment. A hash counts only if no one has touched the file since it was linked: else it
+//! would be one of what a client has made of it. If another snapshot has been published meanwhile,
+//! the hashes count from that one on.
 
 use std::collections::HashSet;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -54,7 +55,8 @@ impl Left {
     }
 }
 
-/// Hashes what is new in the snapshot `name`, at idle priority. Returns what to say of files that were left out.
+/// Hashes what is new in the snapshot `name`, at idle priority. Returns what to say of files that
+/// were left out.
 ///
 /// # Errors
 /// If the hashes cannot be written, or the lock stayed busy.
@@ -79,7 +81,7 @@ pub fn hash_contents(
     let (left, kept) = std::thread::scope(|scope| {
         let thread = scope.spawn(hash);
         let kept = receiver.iter().try_for_each(|hashes| keep(&hashes));
-        // A thread that has more finds that nobody takes it, and ends.
+        // A thread that has more finds the channel closed, and hashes no more.
         drop(receiver);
         (thread.join().unwrap_or(Ok(Left::default())), kept)
     });

@@ -57,7 +57,8 @@ pub struct Verified {
     /// How many were touched by others in a way that may have been a rename or a deletion: without a hash of their
     /// content nobody can tell.
     pub unprovable: u64,
-    /// How many show another inode number each time they are looked at, so that nothing can be said of them.
+    /// How many show another inode number each time they are looked at, so that nothing can be said
+    /// of them.
     pub unstable: u64,
     /// Why the file system cannot be trusted with that, if a trial has shown it.
     pub file_system: Option<String>,
@@ -92,7 +93,7 @@ impl Verified {
         !self.altered.is_empty()
     }
 
-    /// Whether of some files nobody can tell, for the file system does not keep what is needed for it.
+    /// Whether there are files of which it cannot be told, for the file system does not keep what is needed.
     pub fn is_uncertain(&self) -> bool {
         self.unstable > 0 || self.file_system.is_some()
     }
