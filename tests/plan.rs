@@ -265,10 +265,10 @@ fn mistakes_in_another_policy_are_told_as_those_in_the_present_one() {
 
 // ---- Replays ----
 
-/// The three policies of README.
+/// The three policies of docs/policy.md.
 const POLICIES: [&str; 3] = ["laptop", "server", "archive"];
 
-/// `plan --policy` on an example as README shows it, in the project's directory.
+/// `plan --policy` on an example as docs/policy.md shows it, in the project's directory.
 fn replayed(policy: &str, more: &[&str]) -> Run {
     let server = Server::new();
     let file = format!("examples/policies/{policy}.toml");
@@ -299,10 +299,11 @@ fn a_replay_shows_what_a_policy_holds_after_two_years() {
 }
 
 #[test]
-fn the_table_in_the_readme_is_what_the_program_prints() {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("README.md");
+fn the_table_in_the_document_is_what_the_program_prints() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/policy.md");
+    let document = fs::read_to_string(file).expect("docs/policy.md");
     let table =
-        readme.split("<!-- replays -->").nth(1).and_then(|rest| rest.split("<!-- end of replays -->").next());
+        document.split("<!-- replays -->").nth(1).and_then(|rest| rest.split("<!-- end of replays -->").next());
     let table = table.expect("the table of policies between its two comments");
     let block = table.split("```").nth(1).expect("a block").trim_start_matches("text");
     let printed: Vec<String> = POLICIES.iter().map(|policy| replayed(policy, &[]).stdout()).collect();
