@@ -213,7 +213,7 @@ struct OptionalModules {
 
 #[derive(Debug, Args)]
 struct Format {
-    /// Print JSON, as README documents it
+    /// Print JSON, which docs/json.md describes
     #[arg(long)]
     json: bool,
 }

@@ -42,7 +42,7 @@ fn how_to_back_up_to_an_rsync_daemon() {
     }
     let machine = Machine::new();
     let module = Module::new();
-    // With pre-xfer, as README has it: without, a hook that comes late may look while the last push is at work.
+    // With pre-xfer, as docs/hooks.md has it: without, a hook that comes late may look while the last push is at work.
     let daemon = Daemon::of_pair(&module);
     // Each backup is three pushes, and all run the hook; the first two find that more is to come.
     machine.back_up_to(&daemon.url("data"), &[]).exits(&[0]).says("the server's business");

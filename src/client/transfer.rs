@@ -31,7 +31,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What somebody reads who finds a token.
 const TOKEN_TEXT: &str = "rsync-system-backup puts this file into a backup that is not finished, or to which not everything\n\
-    could be transferred, and takes it away when a backup is whole. See README of rsyncd-snapshot.\n";
+    could be transferred, and takes it away when a backup is whole. See docs/client.md of rsyncd-snapshot.\n";
 
 /// The connection to the destination.
 pub struct Connection<'a> {

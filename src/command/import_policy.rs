@@ -72,7 +72,7 @@ impl<'a> Document<'a> {
             escape_path(file)
         ));
         self.comment(
-            "It decides what rotate-backups decided, but keeps the newest snapshot, min_keep of them and those younger than min_age, and expires at most max_expire in a run; see README. Options on the command line of rotate-backups, in a cron job for example, are not in its file and not here.",
+            "It decides what rotate-backups decided, but keeps the newest snapshot, min_keep of them and those younger than min_age, and expires at most max_expire in a run; see docs/migrating.md. Options on the command line of rotate-backups, in a cron job for example, are not in its file and not here.",
         );
         self.line("");
         self.line("[defaults]");

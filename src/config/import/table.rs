@@ -2,7 +2,7 @@
 //! each that means something else here, or nothing.
 //!
 //! Two rules. What the translation decides is what rotate-backups 8.1 decided, apart from the
-//! differences that README lists; what its documentation promised and its code never did is told
+//! differences that docs/policy.md lists; what its documentation promised and its code never did is told
 //! in a note instead. And where an option kept rotate-backups from snapshots that our rotation
 //! would reach, the table is held: it gets `max_expire = 0`, and nothing expires until a person
 //! has looked.
