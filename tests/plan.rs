@@ -302,8 +302,10 @@ fn a_replay_shows_what_a_policy_holds_after_two_years() {
 fn the_table_in_the_document_is_what_the_program_prints() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/policy.md");
     let document = fs::read_to_string(file).expect("docs/policy.md");
-    let table =
-        document.split("<!-- replays -->").nth(1).and_then(|rest| rest.split("<!-- end of replays -->").next());
+    let table = document
+        .split("<!-- replays -->")
+        .nth(1)
+        .and_then(|rest| rest.split("<!-- end of replays -->").next());
     let table = table.expect("the table of policies between its two comments");
     let block = table.split("```").nth(1).expect("a block").trim_start_matches("text");
     let printed: Vec<String> = POLICIES.iter().map(|policy| replayed(policy, &[]).stdout()).collect();
