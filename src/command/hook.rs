@@ -79,7 +79,8 @@ pub fn after_transfer(
         transfer.raw_status.unwrap_or_default(),
     );
     // Where nothing can be written, nothing has to be looked at but what the other hook has noted.
-    if target.opener == Opener::Reader && (!target.is_registered() || target.check_nesting().is_err()) {
+    if target.opener == Opener::Reader && (!target.is_registered() || target.check_nesting_in_hook().is_err())
+    {
         run::forget_reader(target, transfer);
         log::debug!("{}: nothing can have been written, so there is nothing to do", target.label());
         return Ok(Exit::Done);

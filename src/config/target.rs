@@ -96,11 +96,23 @@ impl Target {
         nesting::check(&self.memory, &self.module_path, &self.root_path, !self.is_registered())
     }
 
-    /// Whether the root is registered for this module.
+    /// The same for a hook: [quickly](nesting::check_in_use) where the root is in use.
+    ///
+    /// # Errors
+    /// [`Error::Root`] with the remedy.
+    pub fn check_nesting_in_hook(&self) -> Result<()> {
+        match self.is_registered() {
+            true => nesting::check_in_use(&self.module_path, &self.root_path),
+            false => self.check_nesting(),
+        }
+    }
+
+    /// Whether the root is registered for this module. One of which that cannot be read counts as
+    /// registered: what opens it then fails, instead of passing it over.
     pub fn is_registered(&self) -> bool {
         let own = Registration::new(self.name.as_deref(), &self.module_path);
         SnapshotRoot::registration(&self.root_path)
-            .is_ok_and(|found| found.is_some_and(|found| found.admits(&own)))
+            .map_or(true, |found| found.is_some_and(|found| found.admits(&own)))
     }
 
     /// What to say if the root was used before but shows nothing of it now: then most likely its

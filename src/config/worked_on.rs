@@ -16,6 +16,7 @@ use crate::store::memory::{Memory, path_of};
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, unescape};
+use crate::tree::mounts::Mounts;
 
 /// A module, or why nothing can be done about it.
 pub enum WorkedOn {
@@ -51,7 +52,7 @@ pub fn named(settings: &Settings, argument: &OsStr) -> Result<Vec<(String, Resul
             Ok(vec![(target.label(), Ok(target))])
         }
         Whereabouts::Unknown { .. } => {
-            let remembered = Remembered::all(settings);
+            let remembered = Remembered::all(settings, &BTreeSet::new());
             let own = remembered.into_iter().filter(|one| one.name.as_deref() == Some(name));
             let targets = own.filter_map(|one| one.resolve(settings, &conf)).filter_map(WorkedOn::target);
             let found: Vec<_> = targets.collect();
@@ -110,18 +111,22 @@ fn configured(settings: &Settings, module: &Module) -> Option<WorkedOn> {
 /// The modules whose directories rsyncd.conf does not say: as far as this machine remembers them.
 pub fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<WorkedOn> {
     let mut met = BTreeSet::new();
+    let mounts = Mounts::read().unwrap_or_default();
     let mut unknown: Vec<(&Module, String)> = Vec::new();
     for module in &conf.modules {
         match module.whereabouts() {
             Ok(Whereabouts::At(path)) => {
-                met.insert(std::fs::canonicalize(&path).unwrap_or(path));
+                // The server of one module must not keep the others waiting.
+                if !mounts.may_wait_for(&path, Path::new("/")) {
+                    met.extend(std::fs::canonicalize(&path));
+                }
+                met.insert(path);
             }
             Ok(Whereabouts::Unknown { why }) => unknown.push((module, why)),
             Err(_) => {}
         }
     }
-    let others: Vec<Remembered> =
-        Remembered::all(settings).into_iter().filter(|one| !met.contains(&one.path)).collect();
+    let others = Remembered::all(settings, &met);
     let is_remembered = |module: &Module| others.iter().any(|one| one.name.as_ref() == Some(&module.name));
     let unknown = unknown.into_iter().filter(|(module, _)| !is_remembered(module));
     let mut found: Vec<WorkedOn> =
@@ -149,10 +154,10 @@ struct Remembered {
 }
 
 impl Remembered {
-    /// All of them, by path.
-    fn all(settings: &Settings) -> Vec<Self> {
+    /// All of them but those of the `known` directories, by path.
+    fn all(settings: &Settings, known: &BTreeSet<PathBuf>) -> Vec<Self> {
         let read = |memory: Memory| {
-            let path = path_of(&memory.module_path)?;
+            let path = path_of(&memory.module_path).filter(|path| !known.contains(path))?;
             let root = memory.snapshot_root.as_deref().and_then(path_of);
             let registered = root.and_then(|root| SnapshotRoot::registration(&root).ok().flatten());
             let registered = registered.filter(|found| found.path == memory.module_path);

@@ -95,7 +95,7 @@ pub fn admit(
     if let Some(lost) = target.lost_history() {
         log::warn!("{}: {lost}", target.label());
     }
-    let opened = target.check_nesting().and_then(|()| target.open_root());
+    let opened = target.check_nesting_in_hook().and_then(|()| target.open_root());
     let looks = Looks::default();
     let why = refused(target, settings, opened.as_ref().ok(), applicant, &looks);
     let root = match (opened, why) {

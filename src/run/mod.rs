@@ -104,7 +104,7 @@ fn hash_new(target: &Target, report: &mut Report, clock: &Clock) -> bool {
 }
 
 fn run_in_root(target: &Target, request: &Request, clock: &Clock) -> Result<Report> {
-    target.check_nesting()?;
+    target.check_nesting_in_hook()?;
     let root = target.open_root()?;
     mark_before_lock(target, &root, request, clock.exact_now())?;
     let own = transfer::note_end(target, &root, request, clock)?;

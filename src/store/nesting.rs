@@ -49,6 +49,20 @@ pub fn check(memory: &Places, module_path: &Path, root_path: &Path, is_new: bool
     overlap.map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, is_new)))
 }
 
+/// The same for a module whose root is in use, by what lies on its own path only, so that a hook
+/// costs no more where there are many modules. A root within the module was refused when it was new;
+/// what an earlier version let in is found by [`check`].
+///
+/// # Errors
+/// [`Error::Root`] with the remedy.
+pub fn check_in_use(module_path: &Path, root_path: &Path) -> Result<()> {
+    let own = File::open(module_path).ok().and_then(|own| root_at(own.as_fd(), module_path));
+    let known: Vec<KnownRoot> = above(module_path).into_iter().chain(own).collect();
+    let candidate = Candidate { module: module_path, root: root_path, is_new: false };
+    overlap(candidate, &known, &is_ours)
+        .map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, false)))
+}
+
 /// The roots that this machine remembers and that are wanted, as far as they are there.
 fn remembered(memory: &Places, is_wanted: &dyn Fn(&Path) -> bool) -> Vec<KnownRoot> {
     let of = |(root, module): (PathBuf, PathBuf)| match SnapshotRoot::registration(&root) {
