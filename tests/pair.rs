@@ -805,7 +805,7 @@ fn no_more_than_max_parallel_modules_are_worked_on_at_once_and_in_the_order_of_a
     }
     let mut runs = Vec::new();
     for name in names {
-        let slow = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=linkat:delay_enter=200000"];
+        let slow = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=linkat:delay_enter=400000"];
         let mut command = tool(slow[0]);
         command.args(&slow[1..]).arg(&server.program);
         server.prepare(&mut command);

@@ -88,7 +88,8 @@ impl Catalog {
         let mut catalog = Catalog::default();
         if let Some(records) = records.as_ref().filter(|_| root.may_list_late()) {
             let unlisted = unlisted(root, records.place(), &names, zone)?;
-            catalog.warnings.extend(late_listing(&unlisted));
+            let texts: Vec<&String> = unlisted.iter().map(|name| &name.text).collect();
+            catalog.warnings.extend(late_listing(&texts));
             names.extend(unlisted);
         }
         for name in names {
@@ -156,8 +157,8 @@ fn unlisted(
 }
 
 /// What to say of snapshots that a listing lacked.
-fn late_listing(unlisted: &[SnapshotName]) -> Option<String> {
-    let first = &unlisted.first()?.text;
+pub(super) fn late_listing(unlisted: &[&String]) -> Option<String> {
+    let first = unlisted.first()?;
     Some(format!(
         "the file system lists directories late: {} there, but not listed, the first is {first}; mount it without a cache of directories (sshfs: `-o dir_cache=no`)",
         if unlisted.len() == 1 {

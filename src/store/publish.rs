@@ -233,20 +233,18 @@ pub fn clean_up(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> 
         Ok(unlisted) => unlisted,
         Err(error) => return (found, errors.into_iter().chain([error]).collect()),
     };
-    let alive = || visible.iter().chain(retired).chain(&unlisted);
+    let alive = || visible.iter().chain(retired).chain(unlisted.iter().map(|(name, _)| name));
     keep(remove_orphans(root, "records", alive().map(|name| file_name(name)).collect()));
     keep(remove_orphans(root, index_file::ROOM, alive().cloned().collect()));
-    if let Some(first) = unlisted.first() {
-        let problem = format!(
-            "the file system lists directories late: {} there, but not listed, the first is {first}; mount it without a cache of directories (sshfs: `-o dir_cache=no`)",
-            if unlisted.len() == 1 {
-                "1 snapshot is".to_string()
-            } else {
-                format!("{} snapshots are", unlisted.len())
-            },
-        );
-        errors.push(Error::Damaged { path: root.label(), problem });
+    for (name, cause) in &unlisted {
+        let failed = |cause: &Errno| Error::io("look up", &root.path.join(name), *cause);
+        errors.extend(cause.as_ref().map(failed));
     }
+    let late: Vec<&String> =
+        unlisted.iter().filter(|(_, cause)| cause.is_none()).map(|(name, _)| name).collect();
+    errors.extend(
+        super::catalog::late_listing(&late).map(|problem| Error::Damaged { path: root.label(), problem }),
+    );
     (found, errors)
 }
 
@@ -306,8 +304,12 @@ fn remove_temporaries(root: &SnapshotRoot) -> Result<bool> {
 
 /// Snapshots with a record or an index that the listings of `visible` and `retired` ones lack,
 /// though each is there by its name: a file system with a server may list a directory as it was
-/// some seconds ago.
-pub fn unlisted(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> Result<Vec<String>> {
+/// some seconds ago. One that cannot be looked up may be there, and comes with the reason.
+pub fn unlisted(
+    root: &SnapshotRoot,
+    visible: &[String],
+    retired: &[String],
+) -> Result<Vec<(String, Option<Errno>)>> {
     let listed: HashSet<&String> = visible.iter().chain(retired).collect();
     let records = names_in(root.room("records")?.place())?;
     let records = records.iter().filter_map(|name| snapshot_name(name)).map(str::to_string);
@@ -317,12 +319,15 @@ pub fn unlisted(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> 
     names.dedup();
     let expired = root.room("expired")?;
     let places = [root.directory(), expired.place().directory];
-    // What cannot be looked up may be there.
-    let is_gone = |name: &String| {
-        places.iter().all(|place| matches!(stat_entry(*place, &c_name(name)), Err(Errno::ENOENT)))
+    let look_up = |name: String| {
+        let looks = places.map(|place| stat_entry(place, &c_name(&name)).map(drop));
+        let cause = looks.iter().find_map(|look| look.err().filter(|cause| *cause != Errno::ENOENT));
+        match looks.contains(&Ok(())) {
+            true => Some((name, None)),
+            false => cause.map(|cause| (name, Some(cause))),
+        }
     };
-    names.retain(|name| !is_gone(name));
-    Ok(names)
+    Ok(names.into_iter().filter_map(look_up).collect())
 }
 
 /// Removes the files in a room that belong to no snapshot.

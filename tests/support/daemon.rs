@@ -264,6 +264,11 @@ fn try_to_start(server: &Server, address: &str, port: u16) -> Option<(Child, u16
             return None;
         }
         if TcpStream::connect((address, port)).is_ok() {
+            // Another test's daemon may have answered, and this one is about to fail.
+            std::thread::sleep(Duration::from_millis(30));
+            if process.try_wait().expect("a status").is_some() {
+                return None;
+            }
             return Some((process, port));
         }
         std::thread::sleep(Duration::from_millis(10));
