@@ -3,12 +3,14 @@
 //! Everything that keeps or loses a snapshot is settled here and tested as data;
 //! [`store`](crate::store) and [`tree`](crate::tree) only carry it out.
 
+pub mod because;
 pub mod boot_time;
 pub mod brake;
 pub mod claim;
 pub mod clock_guard;
 pub mod damage;
 pub mod dating;
+pub mod facts;
 pub mod file_system;
 pub mod fingerprint;
 pub mod forecast;
@@ -27,6 +29,7 @@ pub mod refusal;
 pub mod replay;
 pub mod root_access;
 pub mod rotation;
+pub mod shortfall;
 pub mod slot;
 pub mod space;
 pub mod space_choice;

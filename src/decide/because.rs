@@ -1,0 +1,127 @@
+//! Why a [verdict](super::verdict) is as it is; log, `check`, `list` and the record show it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::facts::NothingWritten;
+use super::grade::Grade;
+
+/// Why a verdict is as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "kebab-case")]
+pub enum Because {
+    /// A push ended well, and nothing stands against its tree.
+    EndedWell,
+    /// A person asked.
+    AskedFor,
+    /// An earlier run owed it.
+    Owed,
+    /// Nothing was written.
+    NothingWritten {
+        /// How that is known.
+        how: NothingWritten,
+    },
+    /// The transfer failed.
+    Failed {
+        /// rsync's status.
+        status: i32,
+    },
+    /// The push that others were left to has failed.
+    OthersLeft {
+        /// rsync's status.
+        status: i32,
+    },
+    /// Failed pushes have not been repeated.
+    Torn {
+        /// Whose and where to; none for a client that is not known.
+        pushes: Vec<String>,
+    },
+    /// The tree is still as a failed transfer of an unknown client left it.
+    StillTorn,
+    /// Other pushes are running.
+    Running {
+        /// How many.
+        count: usize,
+        /// Whether one writes into files that the snapshot shares.
+        in_place: bool,
+    },
+    /// The ledger missed the transfer, so others may be running.
+    NotInLedger,
+    /// A client says in the module that its backup is not finished.
+    ClientUnfinished,
+    /// A client says in the module that it could not transfer everything.
+    ClientPartial,
+    /// The machine was started again since.
+    Restarted,
+    /// The snapshot is left to pushes that are still running.
+    LeftToPushes {
+        /// How many.
+        count: usize,
+    },
+    /// The snapshot is left to the client, which has more to send.
+    LeftToClient,
+    /// It is sooner than `min_interval`.
+    TooSoon,
+    /// Nothing has changed since the newest snapshot of that grade.
+    Unchanged {
+        /// Complete or partial.
+        grade: Grade,
+    },
+}
+
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Because::EndedWell => write!(f, "a push ended well"),
+            Because::AskedFor => write!(f, "asked for by hand"),
+            Because::Owed => write!(f, "an earlier run left it due"),
+            Because::NothingWritten { how } => match how {
+                NothingWritten::NotAPush => write!(f, "the transfer was no push"),
+                NothingWritten::ReadOnly => {
+                    write!(f, "rsyncd.conf lets this client only read, so it wrote nothing")
+                }
+                NothingWritten::RefusedOption => {
+                    write!(f, "rsyncd.conf refuses one of the client's options, so it wrote nothing")
+                }
+            },
+            Because::Failed { status } => write!(f, "the transfer ended with status {status}"),
+            Because::OthersLeft { status } => write!(
+                f,
+                "the last of several pushes ended with status {status}, and the others are worth a partial one"
+            ),
+            Because::Torn { pushes } if pushes.is_empty() => {
+                write!(f, "a transfer of an unknown client failed, and the tree is not known to be whole")
+            }
+            Because::Torn { pushes } => {
+                write!(f, "failed and not repeated yet: the push of {}", pushes.join(", of "))
+            }
+            Because::StillTorn => write!(f, "the tree is still as a failed transfer left it"),
+            Because::Running { count, in_place } => {
+                write!(f, "{} still running", pushes_are(*count))?;
+                match in_place {
+                    true => write!(f, "; one writes into files in place, which this snapshot shares"),
+                    false => Ok(()),
+                }
+            }
+            Because::NotInLedger => {
+                write!(f, "pre-xfer has not entered this transfer, so it may overlap with others")
+            }
+            Because::ClientUnfinished => {
+                write!(f, "a client has begun a backup here and not finished it")
+            }
+            Because::ClientPartial => write!(f, "the client could not transfer everything"),
+            Because::Restarted => {
+                write!(f, "the machine was started again since that push, which may be on disk only in part")
+            }
+            Because::LeftToPushes { count } => write!(f, "left to {} still running", pushes_are(*count)),
+            Because::LeftToClient => write!(f, "left to the client, which has not finished"),
+            Because::TooSoon => write!(f, "sooner than min_interval after the snapshot before"),
+            Because::Unchanged { grade } => write!(f, "nothing changed since the newest {grade} snapshot"),
+        }
+    }
+}
+
+fn pushes_are(count: usize) -> String {
+    if count == 1 { "1 push that is".to_string() } else { format!("{count} pushes that are") }
+}

@@ -1,0 +1,326 @@
+//! The facts that a [verdict](super::verdict) rests on: who asks for a snapshot, what is known of
+//! the transfer and of others, and what a look at the tree has shown.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::boot_time::BootTime;
+use super::grade::Grade;
+use super::torn::{Push, ScarTimes, TearLook, TornMark};
+
+/// rsync's status for a transfer that could not read or write everything.
+pub const PARTIAL_TRANSFER: i32 = 23;
+
+/// The statuses that a policy lists.
+#[derive(Debug, Clone, Copy)]
+pub struct Statuses<'a> {
+    /// `snapshot_on_exit`.
+    pub complete: &'a [i32],
+    /// `partial_on_exit`.
+    pub partial: &'a [i32],
+}
+
+/// Who reports how a transfer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reporter {
+    /// The daemon, which does not know of files that the client could not read.
+    Daemon,
+    /// The client itself.
+    Client,
+}
+
+/// What the end of a transfer is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Worth {
+    /// It ended badly: no snapshot.
+    Nothing,
+    /// It ended badly, and a partial snapshot of that is wanted.
+    Partial,
+    /// It ended well: a complete snapshot, if anything changed.
+    Complete,
+}
+
+impl Worth {
+    /// What `status` is worth. A client that says itself that something could not be transferred has
+    /// done all that it could: that is worth a partial snapshot.
+    pub fn of_status(status: i32, reporter: Reporter, statuses: Statuses) -> Self {
+        if statuses.complete.contains(&status) {
+            Worth::Complete
+        } else if statuses.partial.contains(&status)
+            || status == PARTIAL_TRANSFER && reporter == Reporter::Client
+        {
+            Worth::Partial
+        } else {
+            Worth::Nothing
+        }
+    }
+}
+
+/// How far a client says that its backup has come.
+///
+/// To rsyncd a push looks well even if its client could not read some of its files: the client
+/// alone knows. So `rsync-system-backup` sends a file with each push that says *unfinished*, and
+/// takes it away, in a small second push, when all has gone well; when rsync could not transfer
+/// everything, it puts another one there that says *partial*. A client that pushes without these
+/// files is believed as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCompletion {
+    /// Nothing is left to be done; or the client does not say.
+    Done,
+    /// All that could be transferred is there, but something could not.
+    Partial,
+    /// The client is at work, or has died.
+    Unfinished,
+}
+
+impl ClientCompletion {
+    /// Whether a tree that says this may become a complete snapshot.
+    pub fn allows_complete(self, statuses: Statuses) -> bool {
+        match self {
+            ClientCompletion::Done => true,
+            ClientCompletion::Partial => statuses.complete.contains(&PARTIAL_TRANSFER),
+            ClientCompletion::Unfinished => false,
+        }
+    }
+
+    /// The less complete of two.
+    pub fn worse(self, other: Self) -> Self {
+        match (self, other) {
+            (ClientCompletion::Unfinished, _) | (_, ClientCompletion::Unfinished) => {
+                ClientCompletion::Unfinished
+            }
+            (ClientCompletion::Partial, _) | (_, ClientCompletion::Partial) => ClientCompletion::Partial,
+            _ => ClientCompletion::Done,
+        }
+    }
+}
+
+/// How much the ledger saw of the transfers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LedgerCoverage {
+    /// pre-xfer does not run for the module, and what else is writing is unknown.
+    None,
+    /// This transfer is missing in the ledger: what else was running is not known.
+    TransferMissing,
+    /// The ledger knows all of them.
+    All,
+}
+
+/// Why a transfer cannot have written anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NothingWritten {
+    /// It was a download, a listing or a dry run, or pre-xfer turned it away.
+    NotAPush,
+    /// The module, or its user, may only read, as rsyncd told the client.
+    ReadOnly,
+    /// `refuse options` names one of its options, as rsyncd told the client.
+    RefusedOption,
+}
+
+/// What forbids a push in `rsyncd.conf`, as pre-xfer read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Forbidden {
+    /// The module, or its user, may only read.
+    ReadOnly,
+    /// `refuse options` names one of its options.
+    Option,
+}
+
+/// rsyncd's status for a push to what may only be read.
+const READ_ONLY_STATUS: i32 = 1;
+
+/// rsyncd's status for an option that it refuses.
+const REFUSED_OPTION_STATUS: i32 = 4;
+
+/// A transfer that has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Transfer<'a> {
+    /// What its end is worth.
+    pub worth: Worth,
+    /// The status that says so.
+    pub status: i32,
+    /// What the ledger knows of it, if it does and it is a push.
+    pub push: Option<&'a Push>,
+    /// The ledger knows it for a download, a listing or a dry run, or pre-xfer turned it away.
+    pub is_no_push: bool,
+    /// What `rsyncd.conf` forbade when it began. A client can bring about any status at any time, so
+    /// only both together prove that nothing was written.
+    pub forbidden: Option<Forbidden>,
+    /// Whether the client's word that it has not finished came with this very push.
+    pub brought_unfinished: bool,
+}
+
+/// What asks for a snapshot.
+#[derive(Debug, Clone, Copy)]
+pub enum Occasion<'a> {
+    /// A transfer that has just ended.
+    Transfer(Transfer<'a>),
+    /// A person.
+    ByHand,
+    /// A debt that an earlier run left; a timer serves these.
+    Owed {
+        /// Who asked then.
+        asked: Asked,
+        /// Whether the machine has been running since. rsync does not sync what it writes, so part of
+        /// a push that ended before may never have reached the disk.
+        is_of_this_boot: bool,
+    },
+}
+
+/// Who asked for a snapshot that is owed; the more it is worth, the greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Asked {
+    /// A transfer that ended badly, where the policy wants a partial one.
+    FailedTransfer,
+    /// A person or a timer.
+    ByHand,
+    /// A transfer that ended well.
+    GoodTransfer,
+}
+
+impl Asked {
+    /// The grade that is hoped for.
+    pub fn grade(self) -> Grade {
+        match self {
+            Asked::FailedTransfer => Grade::Partial,
+            Asked::ByHand | Asked::GoodTransfer => Grade::Complete,
+        }
+    }
+}
+
+/// Why a snapshot is owed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DueReason {
+    /// A run gave up waiting for the lock.
+    LockBusy,
+    /// A push came sooner than `min_interval` after the last snapshot.
+    MinInterval,
+    /// A push ended while another one was still running, or while its client had more to send.
+    Deferred,
+    /// A push ended, and its hook never ran or was killed.
+    Interrupted,
+}
+
+impl Transfer<'_> {
+    /// Why it cannot have written anything, if that is known.
+    pub fn wrote_nothing(&self) -> Option<NothingWritten> {
+        match (self.is_no_push, self.forbidden, self.status) {
+            (true, ..) => Some(NothingWritten::NotAPush),
+            (_, Some(Forbidden::ReadOnly), READ_ONLY_STATUS) => Some(NothingWritten::ReadOnly),
+            (_, Some(Forbidden::Option), REFUSED_OPTION_STATUS) => Some(NothingWritten::RefusedOption),
+            _ => None,
+        }
+    }
+}
+
+impl Occasion<'_> {
+    /// Who asks; none if the transfer earns no snapshot.
+    pub fn asked(&self) -> Option<Asked> {
+        match self {
+            Occasion::ByHand => Some(Asked::ByHand),
+            Occasion::Owed { asked, .. } => Some(*asked),
+            Occasion::Transfer(transfer) => match transfer.worth {
+                _ if transfer.wrote_nothing().is_some() => None,
+                Worth::Complete => Some(Asked::GoodTransfer),
+                Worth::Partial => Some(Asked::FailedTransfer),
+                Worth::Nothing => None,
+            },
+        }
+    }
+
+    pub(super) fn is_good_transfer(&self) -> bool {
+        match self {
+            Occasion::Transfer(it) => it.worth == Worth::Complete && it.wrote_nothing().is_none(),
+            Occasion::Owed { asked, is_of_this_boot } => *asked == Asked::GoodTransfer && *is_of_this_boot,
+            Occasion::ByHand => false,
+        }
+    }
+}
+
+/// The pushes that are running beside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Running {
+    /// How many.
+    pub count: usize,
+    /// Whether one of them writes into files that a snapshot would share.
+    pub in_place: bool,
+}
+
+/// The standing debt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// Who asked.
+    pub asked: Asked,
+    /// Why.
+    pub reason: DueReason,
+    /// It was marked before the machine was started last.
+    pub is_of_earlier_boot: bool,
+    /// It was marked after the look at the tree began, which may have missed what it asks for.
+    pub is_newer_than_look: bool,
+}
+
+/// What a look at the tree has shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Look<'a> {
+    /// What it shows about failed pushes.
+    pub tears: &'a TearLook<'a>,
+    /// Whether the tree differs from the newest complete snapshot, writes in place included; none
+    /// if there is no such snapshot.
+    pub differs_from_complete: Option<bool>,
+    /// The same for the newest snapshot of any grade; none if that was not compared, or there is none.
+    pub differs_from_newest: Option<bool>,
+    /// The newest complete snapshot is younger than `min_interval`, and the run can wait.
+    pub is_too_soon_for_complete: bool,
+    /// The same for the newest snapshot of any grade.
+    pub is_too_soon_for_partial: bool,
+}
+
+/// The moment at which the verdict is asked for.
+#[derive(Debug, Clone, Copy)]
+pub enum Moment<'a> {
+    /// The transfer has ended, and nothing has waited yet.
+    Ended {
+        /// By the wall clock.
+        now: DateTime<Utc>,
+        /// The run that noticed.
+        noticed: &'a BootTime,
+        /// The directories that failed pushes did not finish, as they are now.
+        scar_times: &'a ScarTimes,
+    },
+    /// It is known who is running.
+    Approach,
+    /// The tree was looked at.
+    Looked(Look<'a>),
+}
+
+/// All that is known.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// What asks for a snapshot.
+    pub occasion: Occasion<'a>,
+    /// When the verdict is asked for.
+    pub moment: Moment<'a>,
+    /// How much the ledger saw.
+    pub coverage: LedgerCoverage,
+    /// Whether pre-xfer runs for the module, so that it is known who is pushing.
+    pub is_paired: bool,
+    /// Who else is pushing.
+    pub running: Running,
+    /// Snapshots have been left to running pushes for `max_defer` already, or since a time that a
+    /// wrong clock told.
+    pub has_waited: bool,
+    /// Pushes that ended well have been left to this one.
+    pub has_deferred: bool,
+    /// What the client says in the module.
+    pub completion: ClientCompletion,
+    /// The failed pushes that stand.
+    pub torn: Option<&'a TornMark>,
+    /// The debt that stands.
+    pub due: Option<Due>,
+    /// The policy's statuses.
+    pub statuses: Statuses<'a>,
+}

@@ -1,0 +1,49 @@
+//! Pushes that rsync calls good and that bring no complete snapshot, one after the other.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::because::Because;
+use super::grade::Grade;
+use super::verdict::Verdict;
+
+/// Pushes in a row that did not bring a complete snapshot, for the same reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shortfall {
+    /// How many.
+    pub pushes: u32,
+    /// When the first of them ended.
+    pub since: DateTime<Utc>,
+    /// rsync's status of the last one.
+    pub status: i32,
+    /// Why the last one brought none.
+    pub because: Because,
+}
+
+/// So many pushes in a row without a complete snapshot are told.
+pub const SHORTFALL_LIMIT: u32 = 3;
+
+impl Shortfall {
+    /// What is to be remembered after a push that ended with `status` got this verdict.
+    pub fn after(standing: Option<Self>, status: i32, verdict: &Verdict, now: DateTime<Utc>) -> Option<Self> {
+        match &verdict.because {
+            // It is not known yet what it will bring, or it brings nothing anyway.
+            Because::NothingWritten { .. }
+            | Because::LeftToClient
+            | Because::LeftToPushes { .. }
+            | Because::TooSoon
+            | Because::Unchanged { grade: Grade::Partial } => standing,
+            _ if verdict.covered() == Some(Grade::Complete) => None,
+            because => {
+                let before = standing.filter(|it| it.status == status && it.is_like(because));
+                let (pushes, since) = before.map_or((0, now), |it| (it.pushes, it.since));
+                Some(Shortfall { pushes: pushes.saturating_add(1), since, status, because: because.clone() })
+            }
+        }
+    }
+
+    fn is_like(&self, because: &Because) -> bool {
+        std::mem::discriminant(&self.because) == std::mem::discriminant(because)
+    }
+}
