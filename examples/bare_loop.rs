@@ -1,9 +1,11 @@
 //! What the kernel alone costs, and the engine without the run around it; for `benches/engine`.
 //!
-//! * `bare_loop limits LIVE MIRROR` makes MIRROR a tree of hard links to LIVE and removes it again, with
-//!   nothing but the calls themselves in the loops that are timed: names are listed and directories
-//!   are opened outside of them. No clone and no removal that touches each entry can be faster.
-//! * `bare_loop clone LIVE NEW` is the engine's fresh clone: not durable, no record, nothing compared.
+//! * `bare_loop limits LIVE MIRROR` makes MIRROR a tree of hard links to LIVE and removes it again,
+//!   with nothing but the calls themselves in the loops that are timed: names are listed and
+//!   directories are opened outside of them. No clone and no removal that touches each entry can be
+//!   faster.
+//! * `bare_loop clone LIVE NEW` is the engine's fresh clone: not durable, no record, nothing
+//!   compared.
 //! * `bare_loop remove DIRECTORY...` is the engine's removal, one tree after the other.
 //!
 //! Each prints a JSON object.
@@ -31,7 +33,9 @@ fn main() -> ExitCode {
         Some((Some("limits"), &[live, mirror])) => limits(Path::new(live), Path::new(mirror)),
         Some((Some("clone"), &[live, new])) => clone(Path::new(live), Path::new(new)),
         Some((Some("remove"), trees)) if !trees.is_empty() => remove(trees),
-        _ => Err("usage: bare_loop limits LIVE MIRROR | clone LIVE NEW | remove DIRECTORY...".into()),
+        _ => {
+            Err("usage: bare_loop limits LIVE MIRROR | clone LIVE NEW | remove DIRECTORY...".into())
+        }
     };
     match answer {
         Ok(text) => println!("{text}"),
@@ -48,7 +52,8 @@ fn main() -> ExitCode {
 fn clone(live: &Path, new: &Path) -> Outcome<String> {
     let (parent_path, name) = split(new)?;
     let (live_directory, parent) = (File::open(live)?, File::open(parent_path)?);
-    let stage = Stage { parent: parent.as_fd(), name: &name, is_recycled: false, drafts: parent.as_fd() };
+    let stage =
+        Stage { parent: parent.as_fd(), name: &name, is_recycled: false, drafts: parent.as_fd() };
     let (cloned, _) = clone_tree((live_directory.as_fd(), live), &stage, Knowledge::default())?;
     Ok(format!("{{\"entries\": {}}}", cloned.entries))
 }
@@ -57,7 +62,8 @@ fn remove(trees: &[&OsStr]) -> Outcome<String> {
     let mut entries = 0;
     for tree in trees {
         let (parent_path, name) = split(Path::new(tree))?;
-        let (removed, remaining) = remove_trees(File::open(parent_path)?.as_fd(), parent_path, &[name])?;
+        let (removed, remaining) =
+            remove_trees(File::open(parent_path)?.as_fd(), parent_path, &[name])?;
         if let Some(remains) = remaining.into_iter().next() {
             return Err(remains.error.into());
         }
@@ -141,10 +147,12 @@ fn round(live: &Path, mirror: &Path, levels: &[Vec<Directory>], threads: usize) 
         let (flags, mask) = (AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS);
         each(names, |name| rustix::fs::statx(at, name, flags, mask).map(drop))
     };
-    let statx_files =
-        time_levels(levels.iter(), threads, open_mirror, |at, directory| statx(at, &directory.files))?;
-    let statx_directories =
-        time_levels(levels.iter(), threads, open_mirror, |at, directory| statx(at, &directory.directories))?;
+    let statx_files = time_levels(levels.iter(), threads, open_mirror, |at, directory| {
+        statx(at, &directory.files)
+    })?;
+    let statx_directories = time_levels(levels.iter(), threads, open_mirror, |at, directory| {
+        statx(at, &directory.directories)
+    })?;
     let unlinkat = time_levels(levels.iter(), threads, open_mirror, |at, directory| {
         each(&directory.files, |name| rustix::fs::unlinkat(at, name, AtFlags::empty()))
     })?;
@@ -154,7 +162,8 @@ fn round(live: &Path, mirror: &Path, levels: &[Vec<Directory>], threads: usize) 
     fs::remove_dir(mirror)?;
 
     let files: usize = levels.iter().flatten().map(|directory| directory.files.len()).sum();
-    let directories: usize = levels.iter().flatten().map(|directory| directory.directories.len()).sum();
+    let directories: usize =
+        levels.iter().flatten().map(|directory| directory.directories.len()).sum();
     let calls = [
         ("linkat", files, linkat),
         ("mkdirat", directories, mkdirat),
@@ -209,7 +218,9 @@ fn time_levels<'a, Opened>(
                 let start = |first| scope.spawn(move || time_some(level, first, workers));
                 let running: Vec<_> = (0..workers).map(start).collect();
                 let times = running.into_iter().map(|worker| worker.join().expect("a worker"));
-                times.collect::<io::Result<Vec<_>>>().map(|times| times.into_iter().max().unwrap_or_default())
+                times
+                    .collect::<io::Result<Vec<_>>>()
+                    .map(|times| times.into_iter().max().unwrap_or_default())
             })?,
         };
     }

@@ -1,8 +1,9 @@
 //! What a process that is confined as the program itself can still do: a probe for the tests.
 //!
-//! `confined POLICY MODULE STAGING DIRECTORY...` confines itself as a hook of the module at MODULE does, tries everything that
-//! changes something in each DIRECTORY, and prints a line `DIRECTORY: ATTEMPT: ANSWER` for each. STAGING holds a file `source`, a DIRECTORY
-//! a file `file`, a script `script` that may be executed, and an empty directory `empty`.
+//! `confined POLICY MODULE STAGING DIRECTORY...` confines itself as a hook of the module at MODULE
+//! does, tries everything that changes something in each DIRECTORY, and prints a line `DIRECTORY:
+//! ATTEMPT: ANSWER` for each. STAGING holds a file `source`, a DIRECTORY a file `file`, a script
+//! `script` that may be executed, and an empty directory `empty`.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -62,8 +63,9 @@ fn truncate_by_path(path: &Path) -> io::Result<()> {
 fn answer<T>(result: io::Result<T>) -> String {
     match result {
         Ok(_) => "done".to_string(),
-        Err(error) => error
-            .raw_os_error()
-            .map_or_else(|| error.to_string(), |number| format!("{:?}", nix::errno::Errno::from_raw(number))),
+        Err(error) => error.raw_os_error().map_or_else(
+            || error.to_string(),
+            |number| format!("{:?}", nix::errno::Errno::from_raw(number)),
+        ),
     }
 }

@@ -1,8 +1,9 @@
 //! How long the decision takes, by the number of snapshots; for `benches/decision`.
 //!
-//! `decision_speed RUNS` prints a table: microseconds per snapshot, the median of RUNS decisions, for
-//! each policy, and how the whole grows from one size to the next beside n log n. Time is that of the
-//! processor: the decision does nothing but compute, and what else the machine does shall not show.
+//! `decision_speed RUNS` prints a table: microseconds per snapshot, the median of RUNS decisions,
+//! for each policy, and how the whole grows from one size to the next beside n log n. Time is that
+//! of the processor: the decision does nothing but compute, and what else the machine does shall
+//! not show.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,7 +22,10 @@ const SIZES: [usize; 4] = [100, 1_000, 10_000, 100_000];
 const MINUTES_APART: i64 = 16;
 
 fn main() -> ExitCode {
-    let runs = std::env::args().nth(1).and_then(|runs| runs.parse::<usize>().ok()).filter(|runs| *runs > 0);
+    let runs = std::env::args()
+        .nth(1)
+        .and_then(|runs| runs.parse::<usize>().ok())
+        .filter(|runs| *runs > 0);
     let Some(runs) = runs else {
         eprintln!("usage: decision_speed RUNS");
         return ExitCode::from(2);
@@ -33,7 +37,10 @@ fn main() -> ExitCode {
     for (name, policy) in policies() {
         let medians = SIZES.map(|size| median(runs, &history(size), &policy));
         print!("{name:<34}");
-        SIZES.iter().zip(medians).for_each(|(size, median)| print!("{:>10.3}", median / *size as f64));
+        SIZES
+            .iter()
+            .zip(medians)
+            .for_each(|(size, median)| print!("{:>10.3}", median / *size as f64));
         let growth: Vec<String> = (1..SIZES.len()).map(|index| growth(&medians, index)).collect();
         println!("   {}", growth.join(" "));
     }
@@ -89,7 +96,8 @@ fn history(size: usize) -> Vec<Snapshot> {
 
 /// In microseconds.
 fn median(runs: usize, snapshots: &[Snapshot], policy: &Policy) -> f64 {
-    let now = snapshots.iter().map(|snapshot| snapshot.verified_until).max().expect("some snapshots");
+    let now =
+        snapshots.iter().map(|snapshot| snapshot.verified_until).max().expect("some snapshots");
     let mut times: Vec<f64> = Vec::with_capacity(runs);
     for _ in 0..runs {
         let start = processor_time();

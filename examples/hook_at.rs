@@ -1,8 +1,9 @@
 //! The hook with the time passed in: what a simulated year runs behind a real daemon.
 //!
-//! `hook_at FILE POLICY` is `rsyncd-snapshot post-xfer --config POLICY` at the time that FILE
-//! holds (RFC 3339). After a space it may hold a boot's id, and after another one the seconds since that
-//! boot; else the boot clock goes as the wall clock does. It exists for the tests: the program itself believes only the system's clock.
+//! `hook_at FILE POLICY` is `rsyncd-snapshot post-xfer --config POLICY` at the time that FILE holds
+//! (RFC 3339). After a space it may hold a boot's id, and after another one the seconds since that
+//! boot; else the boot clock goes as the wall clock does. It exists for the tests: the program
+//! itself believes only the system's clock.
 
 use std::process::ExitCode;
 
@@ -17,7 +18,8 @@ use rsyncd_snapshot::tell::exit::Exit;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).map(std::path::PathBuf::from);
-    let (clock_file, policy_file) = (arguments.next().expect("FILE"), arguments.next().expect("POLICY"));
+    let (clock_file, policy_file) =
+        (arguments.next().expect("FILE"), arguments.next().expect("POLICY"));
     let time = std::fs::read_to_string(clock_file).expect("the clock file");
     let mut words = time.split_whitespace();
     let time = words.next().and_then(|time| time.parse().ok()).expect("a time");
@@ -40,9 +42,13 @@ fn main() -> ExitCode {
     };
     let transfer = Transfer::from_environment().expect("rsyncd's environment");
     let connection = &transfer.connection;
-    let target =
-        Target::of_module(&context.settings, connection.module_name.clone(), &connection.module_path);
-    let result = target.and_then(|target| hook::after_transfer(&target, &transfer, None, &context, &clock));
+    let target = Target::of_module(
+        &context.settings,
+        connection.module_name.clone(),
+        &connection.module_path,
+    );
+    let result =
+        target.and_then(|target| hook::after_transfer(&target, &transfer, None, &context, &clock));
     result
         .unwrap_or_else(|error| {
             log::error!("{error}");

@@ -49,7 +49,8 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The hook that rsyncd runs before a transfer: turn away what would rewrite snapshots, wait for a running one
+    /// The hook that rsyncd runs before a transfer: turn away what would rewrite snapshots, wait
+    /// for a running one
     PreXfer,
     /// The hook that rsyncd runs after a transfer: snapshot if it earned one, then rotate
     PostXfer {
@@ -64,7 +65,8 @@ enum Command {
     Snapshot {
         #[command(flatten)]
         modules: Modules,
-        /// Only if one is due: a hook was killed or gave up waiting, min_interval put it off, or another push was running
+        /// Only if one is due: a hook was killed or gave up waiting, min_interval put it off, or
+        /// another push was running
         #[arg(long)]
         due: bool,
         /// The exit status of the rsync that has just filled the directory, without the daemon
@@ -151,7 +153,8 @@ enum Command {
         /// Files in snapshots are to be as they are now, though they have been altered
         #[arg(long, conflicts_with = "torn")]
         damage: bool,
-        /// Pushes whose processes cannot be seen from here, as of a container that was removed, have ended
+        /// Pushes whose processes cannot be seen from here, as of a container that was removed,
+        /// have ended
         #[arg(long, conflicts_with_all = ["torn", "damage"])]
         unseen: bool,
     },
@@ -239,7 +242,10 @@ pub fn main() -> ExitCode {
         (_, true) => Some(LevelFilter::Error),
         (false, false) => None,
     };
-    crate::tell::log::start(is_hook && Connection::is_announced(), level.unwrap_or(LevelFilter::Info));
+    crate::tell::log::start(
+        is_hook && Connection::is_announced(),
+        level.unwrap_or(LevelFilter::Info),
+    );
     if !is_hook && level != Some(LevelFilter::Error) {
         crate::tell::progress::start();
     }
@@ -255,7 +261,9 @@ pub fn main() -> ExitCode {
         Ok(code) => code.into(),
         Err(error) => {
             match &error {
-                Error::Policy(mistakes) => mistakes.iter().for_each(|mistake| log::error!("{mistake}")),
+                Error::Policy(mistakes) => {
+                    mistakes.iter().for_each(|mistake| log::error!("{mistake}"))
+                }
                 error => log::error!("{error}"),
             }
             error.exit().into()
@@ -294,19 +302,26 @@ fn dispatch(command: Option<Command>, context: &command::Context) -> Result<u8, 
             let orders = Orders { dry_run, confirm, purge };
             command::rotate::run(context, modules.module.as_deref(), orders, format.json)?
         }
-        Some(Command::Plan { options, format }) => command::plan::run_with(context, &options, format.json)?,
+        Some(Command::Plan { options, format }) => {
+            command::plan::run_with(context, &options, format.json)?
+        }
         Some(Command::List { modules, expired: true, format }) => {
             command::list::expired(context, modules.module.as_deref(), format.json)?
         }
         Some(Command::List { modules, expired: false, format }) => {
             command::list::run(context, modules.module.as_deref(), format.json)?
         }
-        Some(Command::Pin { snapshot, reason }) => command::pin::pin(context, &snapshot.named, &reason)?,
+        Some(Command::Pin { snapshot, reason }) => {
+            command::pin::pin(context, &snapshot.named, &reason)?
+        }
         Some(Command::Unpin { snapshot }) => command::pin::unpin(context, &snapshot.named)?,
         Some(Command::Undelete { snapshot }) => command::pin::undelete(context, &snapshot.named)?,
-        Some(Command::Verify { modules, repair_attributes, format }) => {
-            command::verify::run(context, modules.module.as_deref(), repair_attributes, format.json)?
-        }
+        Some(Command::Verify { modules, repair_attributes, format }) => command::verify::run(
+            context,
+            modules.module.as_deref(),
+            repair_attributes,
+            format.json,
+        )?,
         Some(Command::Release { modules, damage: true, .. }) => {
             command::release::release_damage(context, modules.module.as_deref())?
         }

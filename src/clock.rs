@@ -41,7 +41,11 @@ impl Clock {
             Clock::System => BootTime::now(),
             Clock::Standing { boot, .. } => boot.borrow().clone(),
         };
-        Reading { time: self.now(), uptime_seconds: boot.nanoseconds / 1_000_000_000, boot: boot.boot }
+        Reading {
+            time: self.now(),
+            uptime_seconds: boot.nanoseconds / 1_000_000_000,
+            boot: boot.boot,
+        }
     }
 
     /// The time, to the second.

@@ -1,21 +1,27 @@
 //! Least privilege: what this process gives up before it looks at anything that a client made.
 //!
-//! Two steps, in this order. *Capabilities*, first of all and for good ([`drop_capabilities`]): four are enough to link, to give
-//! directories away and to write where we may not; a program that is started gets no more either. *Landlock*, as soon as
-//! it is known which modules the work is on ([`to`]): the kernel then lets this process change those roots, its own
-//! memory, and nothing else. Both hold for the calling thread and for whatever it starts, so both come before any other thread.
+//! Two steps, in this order. *Capabilities*, first of all and for good ([`drop_capabilities`]):
+//! four are enough to link, to give directories away and to write where we may not; a program that
+//! is started gets no more either. *Landlock*, as soon as it is known which modules the work is on
+//! ([`to`]): the kernel then lets this process change those roots, its own memory, and nothing
+//! else. Both hold for the calling thread and for whatever it starts, so both come before any other
+//! thread.
 //!
-//! What is written later needs a place with rights of its own, which must be there before: so the roots and the memory are made
-//! first, by the same checks as ever. Rights are by directory, hold below it, and only add up. Therefore
+//! What is written later needs a place with rights of its own, which must be there before: so the
+//! roots and the memory are made first, by the same checks as ever. Rights are by directory, hold
+//! below it, and only add up. Therefore
 //!
-//! * files can be opened for writing in some rooms of our own directory, and in no other place: not in the module, not in snapshots,
-//!   not in staging. A link must not give a file rights that it lacks where it comes from, or it fails with `EXDEV`: if staging
-//!   could be written to, nothing could be linked into it;
-//! * the module can be linked from, and no more, unless it lies in its snapshot root, whose rights it then has: names in it
-//!   could be changed, contents not. Only a repair that a person asks for may put files of its own making into a module.
+//! * files can be opened for writing in some rooms of our own directory, and in no other place: not
+//!   in the module, not in snapshots, not in staging. A link must not give a file rights that it
+//!   lacks where it comes from, or it fails with `EXDEV`: if staging could be written to, nothing
+//!   could be linked into it;
+//! * the module can be linked from, and no more, unless it lies in its snapshot root, whose rights
+//!   it then has: names in it could be changed, contents not. Only a repair that a person asks for
+//!   may put files of its own making into a module.
 //!
-//! Reading is not restricted: that nothing else is read is for the engine to see to, which follows no link. What the kernel lacks of all this is
-//! done without: the hook works as before, and the debug log tells how far the restriction goes.
+//! Reading is not restricted: that nothing else is read is for the engine to see to, which follows
+//! no link. What the kernel lacks of all this is done without: the hook works as before, and the
+//! debug log tells how far the restriction goes.
 
 use std::fs::{DirBuilder, File};
 use std::os::fd::AsFd;
@@ -23,8 +29,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::sync::Once;
 
 use landlock::{
-    ABI, AccessFs, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath, RestrictionStatus,
-    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus,
+    ABI, AccessFs, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath,
+    RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
+    RulesetStatus,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
@@ -33,7 +40,8 @@ use crate::store::lock::Lock;
 use crate::store::root::{SnapshotRoot, WRITTEN_ROOMS};
 use crate::tell::error::Error;
 
-/// What is kept: to give away, to go everywhere, to link and date what is others', to keep set-group-id bits.
+/// What is kept: to give away, to go everywhere, to link and date what is others', to keep
+/// set-group-id bits.
 const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
@@ -51,8 +59,8 @@ pub enum Reach {
 }
 
 impl Reach {
-    /// To leave a module as its client has made it, a copy of a file there needs the file's own capabilities and its `trusted.`
-    /// attributes, and may be a device.
+    /// To leave a module as its client has made it, a copy of a file there needs the file's own
+    /// capabilities and its `trusted.` attributes, and may be a device.
     fn capabilities(self) -> CapabilitySet {
         let of_copies = CapabilitySet::SETFCAP | CapabilitySet::SYS_ADMIN | CapabilitySet::MKNOD;
         if self == Reach::Modules { KEPT.union(of_copies) } else { KEPT }
@@ -62,8 +70,8 @@ impl Reach {
 /// The newest version of Landlock whose rights are meant here; an older kernel has fewer.
 const VERSION: ABI = ABI::V5;
 
-/// Gives up all capabilities but four, seven for what changes modules, and that anything started from here has more. What cannot be given up
-/// stays.
+/// Gives up all capabilities but four, seven for what changes modules, and that anything started
+/// from here has more. What cannot be given up stays.
 pub fn drop_capabilities(reach: Reach) {
     static DROPPED: Once = Once::new();
     DROPPED.call_once(|| give_up_capabilities(reach.capabilities()));
@@ -89,18 +97,21 @@ fn give_up_capabilities(kept: CapabilitySet) {
 
 /// As setpriv and others name them.
 fn names_of(capabilities: CapabilitySet) -> String {
-    let names: Vec<String> = capabilities.iter_names().map(|(name, _)| name.to_lowercase()).collect();
+    let names: Vec<String> =
+        capabilities.iter_names().map(|(name, _)| name.to_lowercase()).collect();
     names.join(", ")
 }
 
-/// Each single capability but those kept, known to us or not; the kernel ignores those that it does not know.
+/// Each single capability but those kept, known to us or not; the kernel ignores those that it does
+/// not know.
 fn others(kept: CapabilitySet) -> impl Iterator<Item = CapabilitySet> {
     (0..u64::BITS)
         .map(|bit| CapabilitySet::from_bits_retain(1 << bit))
         .filter(move |one| !kept.contains(*one))
 }
 
-/// Before the permitted set, since it takes a capability; an ordinary user lacks that, and what it limits.
+/// Before the permitted set, since it takes a capability; an ordinary user lacks that, and what it
+/// limits.
 fn drop_bounding(kept: CapabilitySet) {
     for one in others(kept) {
         // Beyond the last one that the kernel knows.
@@ -121,8 +132,8 @@ fn drop_ambient(kept: CapabilitySet) {
     }
 }
 
-/// Confines this process to work on `targets`, whose roots and memory are made if they are not there yet. Without any,
-/// it can change nothing.
+/// Confines this process to work on `targets`, whose roots and memory are made if they are not
+/// there yet. Without any, it can change nothing.
 ///
 /// What a root's trouble is, is for the work to tell: here it only gets no rights.
 pub fn to<'a>(targets: impl IntoIterator<Item = &'a Target>, reach: Reach) {
@@ -136,7 +147,9 @@ pub fn to<'a>(targets: impl IntoIterator<Item = &'a Target>, reach: Reach) {
 
 fn describe(status: &RestrictionStatus) -> String {
     let version = match status.landlock {
-        LandlockStatus::Available { effective_abi, .. } => format!("version {}", effective_abi as i32),
+        LandlockStatus::Available { effective_abi, .. } => {
+            format!("version {}", effective_abi as i32)
+        }
         LandlockStatus::NotEnabled => "not enabled in this kernel".to_string(),
         LandlockStatus::NotImplemented => "not in this kernel".to_string(),
     };
@@ -152,7 +165,8 @@ fn describe(status: &RestrictionStatus) -> String {
 
 fn restrict(targets: &[&Target], reach: Reach) -> Result<RestrictionStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
-        // Without this right nothing could be linked between two directories: then rather no restriction at all.
+        // Without this right nothing could be linked between two directories: then rather no
+        // restriction at all.
         .set_compatibility(CompatLevel::SoftRequirement)
         .handle_access(AccessFs::Refer)?
         .set_compatibility(CompatLevel::BestEffort)
@@ -161,7 +175,9 @@ fn restrict(targets: &[&Target], reach: Reach) -> Result<RestrictionStatus, Rule
     for target in targets {
         ruleset = allow_memory(ruleset, target)?;
         // On a full disk something of it may be missing; what there is, is enough to say so.
-        if let Some(root) = insist(|| target.prepare_root()).or_else(|| insist(|| target.look_at_root())) {
+        if let Some(root) =
+            insist(|| target.prepare_root()).or_else(|| insist(|| target.look_at_root()))
+        {
             ruleset = allow_root(ruleset, &root, reach)?;
         }
     }
@@ -202,20 +218,29 @@ fn allow_root(
 }
 
 /// Where this machine remembers things of its own.
-fn allow_memory(mut ruleset: RulesetCreated, target: &Target) -> Result<RulesetCreated, RulesetError> {
+fn allow_memory(
+    mut ruleset: RulesetCreated,
+    target: &Target,
+) -> Result<RulesetCreated, RulesetError> {
     for path in &target.memory.directories {
         // One of them is enough, and whoever needs one says what is wrong with both.
         let _ = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        if let Some(directory) = insist(|| File::open(path).map_err(|cause| Error::io("open", path, cause))) {
+        if let Some(directory) =
+            insist(|| File::open(path).map_err(|cause| Error::io("open", path, cause)))
+        {
             ruleset = allow(ruleset, directory, names() | contents())?;
         }
     }
     Ok(ruleset)
 }
 
-/// Tries twice, since what is not allowed now is forbidden later, whatever the reason: only here it can be seen.
+/// Tries twice, since what is not allowed now is forbidden later, whatever the reason: only here it
+/// can be seen.
 fn insist<T>(attempt: impl Fn() -> Result<T, Error>) -> Option<T> {
-    attempt().or_else(|_| attempt()).inspect_err(|error| log::debug!("it gets no rights: {error}")).ok()
+    attempt()
+        .or_else(|_| attempt())
+        .inspect_err(|error| log::debug!("it gets no rights: {error}"))
+        .ok()
 }
 
 fn allow(

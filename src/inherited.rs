@@ -1,4 +1,5 @@
-//! Descriptors that rsyncd leaves open in its hooks: its log, its lock file, the connection's pipes.
+//! Descriptors that rsyncd leaves open in its hooks: its log, its lock file, the connection's
+//! pipes.
 //!
 //! A hook has no use for them, and a process that outlives the hook would keep them open.
 

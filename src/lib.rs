@@ -10,7 +10,8 @@
 //! * [`tree`]: the engine. Links, compares and removes trees over hostile content.
 //! * [`store`]: the snapshot root on disk. What is made visible or retired, in which order.
 //! * [`run`]: the order of a run. Mark, lock, clean up, compare, publish, remember, rotate.
-//! * [`confine`]: what the process gives up first. Capabilities, and the right to change anything else.
+//! * [`confine`]: what the process gives up first. Capabilities, and the right to change anything
+//!   else.
 //! * [`tell`]: what is told. Errors, log, exit statuses, tables.
 //! * [`client`]: the other end of the wire, `rsync-system-backup`.
 //! * [`command`] and [`cli`]: what a person or rsyncd calls.

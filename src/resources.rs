@@ -1,4 +1,5 @@
-//! What the work takes of the machine: a backup server should stay responsive, and a service may have limits.
+//! What the work takes of the machine: a backup server should stay responsive, and a service may
+//! have limits.
 //!
 //! The only unsafe code of the crate: no library that is kept up wraps `ioprio_set` or `mallopt`.
 #![allow(unsafe_code)]
@@ -13,8 +14,8 @@ const LOWEST_LEVEL: libc::c_long = 7;
 
 /// Lets all threads share one heap; to be called before there is a second one.
 ///
-/// glibc gives each thread a heap of its own, for which it reserves 64 MiB of address space. Under a limit of
-/// that, a thread that hardly needs memory takes away what the others need.
+/// glibc gives each thread a heap of its own, for which it reserves 64 MiB of address space. Under
+/// a limit of that, a thread that hardly needs memory takes away what the others need.
 pub fn share_one_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes numbers only, and does no harm at any time. Where it is refused, all stays as it was.
@@ -36,7 +37,8 @@ pub fn lower_priority(policy: &Policy) {
         IoNice::BestEffort => CLASS_BEST_EFFORT << CLASS_SHIFT | LOWEST_LEVEL,
     };
     // SAFETY: takes numbers only; the process with id 0 is the caller.
-    let answer = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0 as libc::c_long, ioprio) };
+    let answer =
+        unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0 as libc::c_long, ioprio) };
     warn_unless_done(answer, "ionice");
 }
 
@@ -44,7 +46,8 @@ pub fn lower_priority(policy: &Policy) {
 pub fn idle() {
     let ioprio = CLASS_IDLE << CLASS_SHIFT;
     // SAFETY: takes numbers only; the process with id 0 is the calling thread.
-    let answer = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0 as libc::c_long, ioprio) };
+    let answer =
+        unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0 as libc::c_long, ioprio) };
     warn_unless_done(answer, "ionice");
 }
 

@@ -1,8 +1,8 @@
 //! The arguments of transfers, as real clients send them and a real rsyncd passes them on to
 //! pre-xfer hooks; and what no client would send.
 //!
-//! `arguments/recorded.toml` holds what the clients of rsync 3.1 to 3.5 sent to an rsyncd 3.5.0; the
-//! installed rsync is asked anew.
+//! `arguments/recorded.toml` holds what the clients of rsync 3.1 to 3.5 sent to an rsyncd 3.5.0;
+//! the installed rsync is asked anew.
 
 mod support;
 
@@ -35,7 +35,8 @@ fn what_clients_of_five_versions_sent_is_classified() {
     let mut lists = 0;
     for command in &commands {
         for sent in &command.sent {
-            let arguments: Vec<_> = sent.arguments.iter().map(|word| word.clone().into_bytes()).collect();
+            let arguments: Vec<_> =
+                sent.arguments.iter().map(|word| word.clone().into_bytes()).collect();
             let classified = Arguments::parse(&arguments);
             assert_eq!(
                 (classified.kind, classified.rewriting),
@@ -66,13 +67,20 @@ fn what_the_installed_client_sends_is_classified() {
         (0..commands.len()).map(|number| server.directory.join(format!("m{number}"))).collect();
     let sections = commands.iter().zip(&places).enumerate().map(|(number, (command, place))| {
         fs::create_dir_all(place.join("data/old")).expect("a module");
-        section(&format!("m{number}"), &place.join("data"), &place.join("dump"), command.rsyncd_conf())
+        section(
+            &format!("m{number}"),
+            &place.join("data"),
+            &place.join("dump"),
+            command.rsyncd_conf(),
+        )
     });
     let sections: String = sections.collect();
     let daemon = Daemon::start(&server, &sections);
     let shell = server.directory.join("shell");
-    let text =
-        format!("#!/bin/sh\nexec rsync --server --daemon --config='{}' .\n", server.rsyncd_conf.display());
+    let text = format!(
+        "#!/bin/sh\nexec rsync --server --daemon --config='{}' .\n",
+        server.rsyncd_conf.display()
+    );
     fs::write(&shell, text).expect("a remote shell");
     fs::set_permissions(&shell, fs::Permissions::from_mode(0o755)).expect("a program");
 
@@ -86,7 +94,13 @@ fn what_the_installed_client_sends_is_classified() {
                 scope.spawn(move || {
                     let checks = chunk.iter().map(|(number, (command, place))| {
                         let module = format!("m{number}");
-                        check_live(command, place, &daemon.url(&module), &format!("host::{module}"), shell)
+                        check_live(
+                            command,
+                            place,
+                            &daemon.url(&module),
+                            &format!("host::{module}"),
+                            shell,
+                        )
                     });
                     checks.filter(|checked| *checked).count()
                 })
@@ -230,7 +244,11 @@ fn no_garbage_is_a_pull_or_hides_what_rewrites() {
         let mut arguments = bytes(&["rsyncd", "--server", "."]);
         for _ in 0..random.below(8) {
             let length = random.below(20);
-            let word = if random.once_in(2) { random.bytes(length) } else { harmless(&mut random).remove(0) };
+            let word = if random.once_in(2) {
+                random.bytes(length)
+            } else {
+                harmless(&mut random).remove(0)
+            };
             let place = random.below(arguments.len() + 1);
             arguments.insert(place, word);
         }
@@ -238,13 +256,19 @@ fn no_garbage_is_a_pull_or_hides_what_rewrites() {
         let possible = match kind {
             Kind::Push | Kind::DeletionOnly => true,
             Kind::Pull | Kind::Listing => arguments.contains(&b"--sender".to_vec()),
-            Kind::DryRun => arguments.iter().any(|word| word.starts_with(b"-") && word.contains(&b'n')),
+            Kind::DryRun => {
+                arguments.iter().any(|word| word.starts_with(b"-") && word.contains(&b'n'))
+            }
         };
         assert!(possible, "seed {seed}: {kind}: {}", shown(&arguments));
 
         arguments.extend([garbage(&mut random), b"-\xff".to_vec(), b"--inplace".to_vec()]);
         let classified = Arguments::parse(&arguments);
         assert_eq!(classified.kind, Kind::Push, "seed {seed}: {}", shown(&arguments));
-        assert!(classified.rewriting.contains(&Rewriting::Inplace), "seed {seed}: {}", shown(&arguments));
+        assert!(
+            classified.rewriting.contains(&Rewriting::Inplace),
+            "seed {seed}: {}",
+            shown(&arguments)
+        );
     }
 }

@@ -75,7 +75,8 @@ const WORDS: [&str; 44] = [
 ];
 
 /// Words that make rsyncd refuse the rest.
-const WRONG: [&str; 8] = ["--", "-", "--sender=1", "--unheard-of", "-G", "-r=1", "--daemon", "--\u{e9}"];
+const WRONG: [&str; 8] =
+    ["--", "-", "--sender=1", "--unheard-of", "-G", "-r=1", "--daemon", "--\u{e9}"];
 
 /// The lists of words that a client sends: two if it keeps them secluded.
 fn lists(random: &mut Random) -> Vec<Vec<&'static str>> {
@@ -90,7 +91,10 @@ fn lists(random: &mut Random) -> Vec<Vec<&'static str>> {
     let paths = vec![".", "data/"];
     match some(1, 2).len() {
         1 => vec![[server, some(6, 6), paths].concat()],
-        _ => vec![[server, vec!["-s"], some(2, 8)].concat(), [vec!["rsync"], some(4, 8), paths].concat()],
+        _ => vec![
+            [server, vec!["-s"], some(2, 8)].concat(),
+            [vec!["rsync"], some(4, 8), paths].concat(),
+        ],
     }
 }
 
@@ -184,8 +188,12 @@ fn rsyncd_and_this_program_understand_hostile_arguments_alike() {
         return;
     }
     // Each batch has a daemon of its own, which reads all its modules for every connection.
-    let batches =
-        if std::env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|sweep| sweep == "full") { 10 } else { 1 };
+    let batches = if std::env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|sweep| sweep == "full")
+    {
+        10
+    } else {
+        1
+    };
     for batch in 0..batches {
         compare(batch * CASES..(batch + 1) * CASES);
     }

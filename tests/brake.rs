@@ -1,4 +1,5 @@
-//! The anomaly brake: a push that changes most of a tree pins what was there before and pauses expiry.
+//! The anomaly brake: a push that changes most of a tree pins what was there before and pauses
+//! expiry.
 
 mod support;
 
@@ -38,7 +39,11 @@ fn most_of_a_tree_rewritten_pins_the_snapshot_before_and_nothing_expires_until_r
     let run = module.run().exits(&[4]);
     assert!(run.to_string().contains("changed 671 and removed 0 of 1220"), "{run}");
     let bad = module.name();
-    assert_eq!(module.snapshots(), [good.clone(), bad.clone()], "the snapshot is taken all the same");
+    assert_eq!(
+        module.snapshots(),
+        [good.clone(), bad.clone()],
+        "the snapshot is taken all the same"
+    );
     assert!(braked(&module));
 
     // Days of pushes, and failures, wear nothing down.
@@ -100,7 +105,8 @@ fn release_takes_away_the_pins_that_an_earlier_version_left() {
     let reason = "the last one before a push that changed 671 and removed 0 of 1220 entries";
     let mut text = fs::read_to_string(module.private("state.toml")).expect("the state");
     for name in [&names[1], &last] {
-        text += &format!("\n[pins.{name}]\nsince = \"2025-03-01T00:00:00Z\"\nreason = \"{reason}\"\n");
+        text +=
+            &format!("\n[pins.{name}]\nsince = \"2025-03-01T00:00:00Z\"\nreason = \"{reason}\"\n");
     }
     fs::write(module.private("state.toml"), text).expect("written");
     // The brake itself may have been released by that version.

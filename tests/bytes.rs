@@ -1,5 +1,5 @@
-//! Every output, byte by byte: no control byte but the ends of our own lines, no forged line, no broken UTF-8,
-//! whatever names, users, hosts, files and configurations contain.
+//! Every output, byte by byte: no control byte but the ends of our own lines, no forged line, no
+//! broken UTF-8, whatever names, users, hosts, files and configurations contain.
 
 mod support;
 
@@ -20,7 +20,8 @@ use support::{have, is_root, may_mount, tree};
 /// What a stranger's line would begin with.
 const FORGED: &str = "FORGED";
 
-/// Values to put wherever a stranger may put one. None holds a NUL or a slash, so each is a name, too.
+/// Values to put wherever a stranger may put one. None holds a NUL or a slash, so each is a name,
+/// too.
 fn hostile() -> Vec<Vec<u8>> {
     let all: Vec<u8> = (1..=255).filter(|byte| *byte != b'/').collect();
     let forged = "x\nFORGED error\rFORGED\r\nFORGED Nov 26 12:00:00 host rsyncd-snapshot[1]: error: gone\u{b}FORGED\u{c}FORGED";
@@ -36,7 +37,8 @@ fn hostile() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Tries each of them, all at the same time: most of it is waiting for the disk, and for the next second that names a snapshot.
+/// Tries each of them, all at the same time: most of it is waiting for the disk, and for the next
+/// second that names a snapshot.
 fn with_each(attempt: impl Fn(Vec<u8>) + Sync) {
     std::thread::scope(|scope| {
         for value in hostile() {
@@ -49,7 +51,8 @@ fn os(bytes: &[u8]) -> &OsStr {
     OsStr::from_bytes(bytes)
 }
 
-/// Whether a character has no place in a line of text for people; written apart from the program's own list.
+/// Whether a character has no place in a line of text for people; written apart from the program's
+/// own list.
 fn is_foul(character: char) -> bool {
     character.is_control()
         || matches!(u32::from(character),
@@ -157,7 +160,9 @@ fn clients_and_their_names_cannot_foul_any_output() {
         for status in ["0", "12", "23", "0"] {
             tree::write(&module.latest.join("changes"), status);
             let mut hook = module.hook();
-            for variable in ["RSYNC_MODULE_NAME", "RSYNC_HOST_NAME", "RSYNC_USER_NAME", "RSYNC_HOST_ADDR"] {
+            for variable in
+                ["RSYNC_MODULE_NAME", "RSYNC_HOST_NAME", "RSYNC_USER_NAME", "RSYNC_HOST_ADDR"]
+            {
                 hook.env(variable, os(&value));
             }
             let run = Run::of(hook.arg("--verbose").env("RSYNC_EXIT_STATUS", status));
@@ -175,7 +180,12 @@ fn what_a_client_asks_for_cannot_foul_the_answer_that_it_and_the_log_get() {
         let named = String::from_utf8_lossy(&value).into_owned();
         for arguments in [
             vec![b"--server".to_vec(), b"--inplace".to_vec(), value.clone()],
-            vec![b"--server".to_vec(), [b"--", value.as_slice()].concat(), b".".to_vec(), value.clone()],
+            vec![
+                b"--server".to_vec(),
+                [b"--", value.as_slice()].concat(),
+                b".".to_vec(),
+                value.clone(),
+            ],
             vec![b"--server".to_vec(), b"--sender".to_vec(), [b"-", value.as_slice()].concat()],
         ] {
             let mut hook = module.hook();
@@ -216,7 +226,9 @@ fn directories_of_any_name_are_told_of_in_clean_lines() {
         tree::small(&latest);
         let hook = |status: &str| {
             let mut hook = module.hook();
-            hook.arg("--verbose").env("RSYNC_MODULE_PATH", &latest).env("RSYNC_EXIT_STATUS", status);
+            hook.arg("--verbose")
+                .env("RSYNC_MODULE_PATH", &latest)
+                .env("RSYNC_EXIT_STATUS", status);
             clean("the hook", Run::of(&mut hook))
         };
         hook("0").exits(&[0]);
@@ -225,9 +237,11 @@ fn directories_of_any_name_are_told_of_in_clean_lines() {
         let private = root.join(".rsyncd-snapshot");
         for file in ["state.toml", "root.toml"] {
             let before = fs::read(private.join(file)).expect("ours");
-            for damage in
-                [value.clone(), [b"format = 1\n", value.as_slice()].concat(), b"format = 99\n".to_vec()]
-            {
+            for damage in [
+                value.clone(),
+                [b"format = 1\n", value.as_slice()].concat(),
+                b"format = 99\n".to_vec(),
+            ] {
                 fs::write(private.join(file), damage).expect("damage");
                 hook("0");
                 run_each(TROUBLED, file, &module, latest.as_os_str());
@@ -286,7 +300,8 @@ fn what_people_write_into_commands_pins_locks_and_records_stays_in_its_line() {
         clean("busy", Run::of(module.hook().arg("--verbose")));
         run_each(TROUBLED, "a busy lock", &module, OsStr::new("data"));
         drop(lock);
-        // TOML can hold any character in ASCII; only root writes there, but a log is no place to find out.
+        // TOML can hold any character in ASCII; only root writes there, but a log is no place to
+        // find out.
         let escaped: String = String::from_utf8_lossy(&value)
             .chars()
             .map(|character| format!("\\U{:08x}", u32::from(character)))
@@ -316,7 +331,8 @@ fn what_people_write_into_commands_pins_locks_and_records_stays_in_its_line() {
 fn mistakes_in_policies_and_in_rsyncd_conf_are_told_in_clean_lines() {
     with_each(|value| {
         let (module, _) = Module::with_snapshot();
-        let text = |before: &str, after: &str| [before.as_bytes(), &value, after.as_bytes()].concat();
+        let text =
+            |before: &str, after: &str| [before.as_bytes(), &value, after.as_bytes()].concat();
         let lossy = String::from_utf8_lossy(&value);
         let escaped: String =
             lossy.chars().map(|character| format!("\\U{:08x}", u32::from(character))).collect();
@@ -339,7 +355,9 @@ fn mistakes_in_policies_and_in_rsyncd_conf_are_told_in_clean_lines() {
         ] {
             fs::write(&module.policy, policy).expect("the policy");
             clean("the hook", Run::of(module.hook().arg("--verbose")));
-            for command in [&["check"][..], &["check", "--json"], &["plan", "data"], &["rotate", "data"]] {
+            for command in
+                [&["check"][..], &["check", "--json"], &["plan", "data"], &["rotate", "data"]]
+            {
                 clean("a policy", module.run(command));
             }
         }
@@ -369,9 +387,13 @@ fn mistakes_in_policies_and_in_rsyncd_conf_are_told_in_clean_lines() {
             text("[m]\npath = /x/%", "%\npost-xfer exec = x\n"),
         ] {
             fs::write(&module.rsyncd_conf, conf).expect("rsyncd.conf");
-            for command in
-                [&["check"][..], &["check", "--json"], &["list"], &["list", "m"], &["plan", "--json"]]
-            {
+            for command in [
+                &["check"][..],
+                &["check", "--json"],
+                &["list"],
+                &["list", "m"],
+                &["plan", "--json"],
+            ] {
                 clean("rsyncd.conf", module.run(command));
             }
             clean("all", module.run(&["snapshot", "--all"]));
@@ -409,7 +431,8 @@ fn what_is_left_out_copied_or_mounted_is_told_of_in_one_message_each() {
         let mut wrapper: Vec<OsString> =
             ["unshare", "--mount", "sh", "-c", script, "sh"].iter().map(OsString::from).collect();
         wrapper.extend([mounted, socket.into_os_string()]);
-        let strace = ["strace", "-f", "-o", "/dev/trace", "-e", "inject=linkat:error=EPERM:when=2+3"];
+        let strace =
+            ["strace", "-f", "-o", "/dev/trace", "-e", "inject=linkat:error=EPERM:when=2+3"];
         wrapper.extend(strace.iter().map(OsString::from));
         let mut hook = module.hook_through(&wrapper);
         hook.stdin(std::process::Stdio::null()).env("RSYNC_USER_NAME", os(&value));
@@ -472,8 +495,12 @@ fn the_client_tells_of_hostile_names_in_clean_lines() {
             vec![remote("--")],
             vec![os(&value).into(), os(&value).into(), os(&value).into()],
         ] {
-            let what = format!("the client: {}", arguments.join(OsStr::new(" ")).as_bytes().escape_ascii());
-            let mut command = machine.backup_command(&["--disable-notifications", "--retries", "0"]);
+            let what = format!(
+                "the client: {}",
+                arguments.join(OsStr::new(" ")).as_bytes().escape_ascii()
+            );
+            let mut command =
+                machine.backup_command(&["--disable-notifications", "--retries", "0"]);
             clean(&what, Run::of(command.args(&arguments)));
         }
     });

@@ -96,8 +96,10 @@ fn failures_of_one_module_are_not_those_of_another() {
     let (module, _) = Module::with_snapshot();
     let other = module.directory.join("second/latest");
     fs::create_dir_all(&other).expect("the other module");
-    let sections =
-        [module.rsyncd_conf_section("data", &module.latest), module.rsyncd_conf_section("second", &other)];
+    let sections = [
+        module.rsyncd_conf_section("data", &module.latest),
+        module.rsyncd_conf_section("second", &other),
+    ];
     module.write_rsyncd_conf(&sections.concat());
     tree::set_mode(&module.directory.join("second"), 0o777);
     let mut hook = module.hook();
@@ -109,7 +111,8 @@ fn failures_of_one_module_are_not_those_of_another() {
     let json = module.run(&["check", "--json"]).exits(&[1, 2]).json();
     let status = |module: &str| {
         let modules = json["modules"].as_array().expect("modules");
-        modules.iter().find(|found| found["module"] == module).expect("the module")["status"].clone()
+        modules.iter().find(|found| found["module"] == module).expect("the module")["status"]
+            .clone()
     };
     assert_eq!(status("data"), "ok");
     assert_ne!(status("second"), "ok");
@@ -134,7 +137,10 @@ fn the_doctor_finds_what_would_damage_history() {
     let sick: [(&str, String, &str); 5] = [
         (
             "refuses nothing",
-            good.replace("refuse options = inplace append* write-devices partial-dir delay-updates\n", ""),
+            good.replace(
+                "refuse options = inplace append* write-devices partial-dir delay-updates\n",
+                "",
+            ),
             "refuse options",
         ),
         ("allows appending", good.replace("append* ", ""), "append"),
@@ -163,7 +169,10 @@ fn the_doctor_finds_what_would_damage_history() {
         // Settings before the first module are defaults for all.
         format!(
             "refuse options = inplace append* partial-dir delay-updates\n{}",
-            good.replace("refuse options = inplace append* write-devices partial-dir delay-updates\n", "")
+            good.replace(
+                "refuse options = inplace append* write-devices partial-dir delay-updates\n",
+                ""
+            )
         ),
         format!("{good}[restore]\npath = {}\nread only = yes\n", module.root.display()),
         format!("[other]\npath = /nowhere\n{good}"),
@@ -179,7 +188,8 @@ fn a_module_without_snapshots_yet_is_no_trouble_unless_max_age_says_so() {
     let module = Module::new();
     let run = module.run(&["check", "data"]).exits(&[0, 1]);
     assert!(!module.private(".").exists(), "check changes nothing: {run}");
-    let conf = format!("[pictures]\npath = {}\npost-xfer exec = {BINARY}\n", module.latest.display());
+    let conf =
+        format!("[pictures]\npath = {}\npost-xfer exec = {BINARY}\n", module.latest.display());
     module.write_rsyncd_conf(&conf);
     module.run(&["check", "pictures"]).exits(&[0, 1]);
 }

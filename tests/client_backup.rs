@@ -1,5 +1,6 @@
-//! `rsync-system-backup` to a local directory. The scenarios of the original's `tests.py` are here, in
-//! `client_disk.rs`, in `client_network.rs` and beside the code (destinations, and what makes no sense).
+//! `rsync-system-backup` to a local directory. The scenarios of the original's `tests.py` are here,
+//! in `client_disk.rs`, in `client_network.rs` and beside the code (destinations, and what makes no
+//! sense).
 
 mod support;
 
@@ -17,7 +18,10 @@ fn has_rsync() -> bool {
 #[test]
 fn usage_is_shown_without_arguments_and_on_request() {
     let machine = Machine::new();
-    machine.backup(&[]).exits(&[2]).says("Usage: rsync-system-backup [OPTIONS] [SOURCE] DESTINATION");
+    machine
+        .backup(&[])
+        .exits(&[2])
+        .says("Usage: rsync-system-backup [OPTIONS] [SOURCE] DESTINATION");
     for option in ["-h", "--help"] {
         let run = machine.backup(&[option]).exits(&[0]);
         assert!(run.stdout().contains("Usage:"), "{run}");
@@ -160,7 +164,10 @@ fn rsyncd_names_the_destination_and_the_transfer_when_it_runs_us() {
     // One step alone goes by the transfer's status, too.
     tree::write(&machine.latest.join("more"), "still more\n");
     let mut alone = machine.backup_command(&["--snapshot", "-u", "--config"]);
-    alone.arg(&machine.policy).env("RSYNC_MODULE_PATH", &machine.latest).env("RSYNC_EXIT_STATUS", "12");
+    alone
+        .arg(&machine.policy)
+        .env("RSYNC_MODULE_PATH", &machine.latest)
+        .env("RSYNC_EXIT_STATUS", "12");
     Run::of(&mut alone).exits(&[0]);
     assert_eq!(machine.snapshots().len(), 1);
     tree::write(&machine.latest.join("more"), "more\n");
@@ -200,7 +207,10 @@ fn swapped_and_nested_directories_are_refused_before_anything_is_deleted() {
     let latest = text(&machine.latest);
     let before = fingerprint::of(&machine.directory.join("source"));
     let refused = |arguments: &[&str], part: &str| {
-        machine.backup(&[&["-u", "--disable-notifications"], arguments].concat()).exits(&[2]).says(part);
+        machine
+            .backup(&[&["-u", "--disable-notifications"], arguments].concat())
+            .exits(&[2])
+            .says(part);
     };
     refused(&[&latest, &source], "is a backup itself");
     refused(&[&source, "/"], "everything there that is not in the source would be deleted");
@@ -221,7 +231,11 @@ fn swapped_and_nested_directories_are_refused_before_anything_is_deleted() {
         .backup(&["-u", &text(&machine.directory.join("nowhere")), &latest])
         .exits(&[1])
         .says("cannot find the source");
-    fingerprint::assert_equal(&before, &fingerprint::of(&machine.source), "the source before and after");
+    fingerprint::assert_equal(
+        &before,
+        &fingerprint::of(&machine.source),
+        "the source before and after",
+    );
     assert!(other.join("read me").exists());
 
     // From a backup into an empty directory is a restore.
@@ -229,7 +243,8 @@ fn swapped_and_nested_directories_are_refused_before_anything_is_deleted() {
     machine.backup(&["-b", "-u", "--disable-notifications", &latest, &text(&restored)]).exits(&[0]);
     machine.verify(&restored);
 
-    // Left out by a pattern that names it, it may be inside; and what looks like the source may be there.
+    // Left out by a pattern that names it, it may be inside; and what looks like the source may be
+    // there.
     machine.back_up_to(&inside, &["-u", "--exclude=/backups"]).exits(&[0]);
     assert!(!machine.source.join("backups/latest/backups").exists());
 }
@@ -246,13 +261,23 @@ fn a_destination_with_two_dots_after_what_is_missing_is_refused() {
     tree::small(&other);
     for destination in ["source/missing/..", "missing/../source", "missing/../other"] {
         let destination = format!("{directory}/{destination}");
-        machine.back_up_to(&destination, &["-b", "-u"]).exits(&[2]).says("there is a `..` in the path");
+        machine
+            .back_up_to(&destination, &["-b", "-u"])
+            .exits(&[2])
+            .says("there is a `..` in the path");
     }
     for destination in ["host:/srv/missing/../www", "host::module/../other"] {
-        machine.back_up_to(destination, &["-b", "-u"]).exits(&[2]).says("there is a `..` in the path");
+        machine
+            .back_up_to(destination, &["-b", "-u"])
+            .exits(&[2])
+            .says("there is a `..` in the path");
     }
     assert!(!machine.directory.join("missing").exists() && other.join("read me").exists());
-    fingerprint::assert_equal(&before, &fingerprint::of(&machine.source), "the source before and after");
+    fingerprint::assert_equal(
+        &before,
+        &fingerprint::of(&machine.source),
+        "the source before and after",
+    );
 
     // At the beginning it is plain what is meant.
     let mut command = machine.backup_command(&["-b", "-u", "--disable-notifications"]);
@@ -307,7 +332,8 @@ fn a_source_behind_a_link_is_backed_up_by_its_real_path() {
         return;
     }
     let machine = Machine::new();
-    // What is left out is named from the root directory, and so it has to be when a link leads there.
+    // What is left out is named from the root directory, and so it has to be when a link leads
+    // there.
     let link = machine.directory.join("link");
     std::os::unix::fs::symlink("/var", &link).expect("a link");
     let restored = machine.directory.join("restored");
@@ -354,7 +380,10 @@ fn only_the_directory_that_the_snapshots_beside_it_belong_to_is_known() {
 
     // Its snapshots could not be made there: that shows before the transfer.
     let second = root.join("second");
-    machine.back_up_to(second.to_str().expect("UTF-8"), &["-u"]).exits(&[1, 2]).says("is registered for");
+    machine
+        .back_up_to(second.to_str().expect("UTF-8"), &["-u"])
+        .exits(&[1, 2])
+        .says("is registered for");
     assert_eq!(fs::read_dir(&second).expect("the directory").count(), 0);
 }
 
@@ -369,7 +398,12 @@ fn an_earlier_backup_by_the_original_is_taken_over() {
     tree::small(&adopted);
     machine.back_up(&["-u"]).exits(&[0]);
     machine.verify(&machine.latest);
-    assert_eq!(machine.snapshots().len(), 2, "the old one is among them: {:?}", machine.snapshots());
+    assert_eq!(
+        machine.snapshots().len(),
+        2,
+        "the old one is among them: {:?}",
+        machine.snapshots()
+    );
     assert!(adopted.join("read me").exists());
 }
 
@@ -381,12 +415,18 @@ fn two_runs_to_one_destination_do_not_overlap() {
     let machine = Machine::new();
     let stage = Stage::new(&machine);
     // The real one, when the test lets it.
-    stage.script("rsync", "while [ ! -e \"$stage/go\" ]; do sleep 0.05; done; exec /usr/bin/rsync \"$@\"");
+    stage.script(
+        "rsync",
+        "while [ ! -e \"$stage/go\" ]; do sleep 0.05; done; exec /usr/bin/rsync \"$@\"",
+    );
     let source = machine.source.to_str().expect("UTF-8");
     let latest = machine.latest.to_str().expect("UTF-8");
     let mut first = stage.backup_command(&["-u", "--disable-notifications", source, latest]);
-    let mut first =
-        first.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("a run");
+    let mut first = first
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("a run");
     support::time::wait_until("rsync runs", || stage.directory.join("log").exists());
     machine.back_up(&["-u"]).exits(&[3]).says("another run is at work").says("process ");
     // Another destination is free.
@@ -406,16 +446,25 @@ fn two_runs_that_reach_one_directory_by_two_paths_do_not_overlap() {
     }
     let machine = Machine::new();
     let stage = Stage::new(&machine);
-    stage.script("rsync", "while [ ! -e \"$stage/go\" ]; do sleep 0.05; done; exec /usr/bin/rsync \"$@\"");
+    stage.script(
+        "rsync",
+        "while [ ! -e \"$stage/go\" ]; do sleep 0.05; done; exec /usr/bin/rsync \"$@\"",
+    );
     let source = machine.source.to_str().expect("UTF-8");
     let latest = machine.latest.to_str().expect("UTF-8");
     let mut first = stage.backup_command(&["-u", "--disable-notifications", source, latest]);
-    let mut first =
-        first.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("a run");
+    let mut first = first
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("a run");
     support::time::wait_until("rsync runs", || stage.directory.join("log").exists());
     let link = machine.directory.join("link");
     std::os::unix::fs::symlink(&machine.latest, &link).expect("a link");
-    machine.back_up_to(link.to_str().expect("UTF-8"), &["-u", "-b"]).exits(&[3]).says("by another path");
+    machine
+        .back_up_to(link.to_str().expect("UTF-8"), &["-u", "-b"])
+        .exits(&[3])
+        .says("by another path");
     fs::write(stage.directory.join("go"), "").expect("the word");
     assert!(first.wait().expect("an end").success());
     machine.back_up_to(link.to_str().expect("UTF-8"), &["-u", "-b"]).exits(&[0]);
@@ -452,7 +501,8 @@ fn vanished_files_make_a_complete_snapshot_and_unreadable_ones_a_partial_one() {
     let machine = Machine::new();
     let stage = Stage::new(&machine);
     stage.script("rsync", HONEST_RSYNC);
-    let status = |status: &str| fs::write(stage.directory.join("status"), status).expect("a status");
+    let status =
+        |status: &str| fs::write(stage.directory.join("status"), status).expect("a status");
     let source = machine.source.to_str().expect("UTF-8");
     let latest = machine.latest.to_str().expect("UTF-8");
     let back_up = || {
@@ -526,7 +576,8 @@ fn nothing_is_deleted_before_the_destination_says_that_it_is_unfinished() {
     let machine = Machine::new();
     machine.back_up(&["-u"]).exits(&[0]);
     let stage = Stage::new(&machine);
-    // The main transfer dies before it has begun; what it finds is what a killed one would have deleted in.
+    // The main transfer dies before it has begun; what it finds is what a killed one would have
+    // deleted in.
     stage.script(
         "rsync",
         "case \"$*\" in *--delete*) kill -KILL $PPID; sleep 5 ;; esac; exec /usr/bin/rsync \"$@\"",
@@ -549,7 +600,10 @@ fn a_source_that_was_restored_from_a_backup_that_is_not_whole_is_refused() {
         let token = machine.source.join(token);
         tree::write(&token, "left over\n");
         machine.back_up(&["-u"]).exits(&[2]).says("left by a restore");
-        machine.back_up_to("127.0.0.1::module", &["-u", "--retries=0"]).exits(&[2]).says("left by a restore");
+        machine
+            .back_up_to("127.0.0.1::module", &["-u", "--retries=0"])
+            .exits(&[2])
+            .says("left by a restore");
         fs::remove_file(&token).expect("removed");
     }
     machine.back_up(&["-u"]).exits(&[0]);
@@ -558,7 +612,8 @@ fn a_source_that_was_restored_from_a_backup_that_is_not_whole_is_refused() {
     // Of what is there already, a snapshot alone may be less than was wanted.
     tree::write(&machine.latest.join(".rsync-system-backup-unfinished"), "left over\n");
     std::thread::sleep(std::time::Duration::from_millis(1_100));
-    let [policy, latest] = [&machine.policy, &machine.latest].map(|path| path.to_str().expect("UTF-8"));
+    let [policy, latest] =
+        [&machine.policy, &machine.latest].map(|path| path.to_str().expect("UTF-8"));
     machine.backup(&["-s", "-u", "--config", policy, latest]).exits(&[4]);
     assert!(machine.snapshots().pop().expect("a snapshot").ends_with("-partial"));
 }
@@ -570,10 +625,16 @@ fn a_backup_whose_end_cannot_be_noted_fails_and_makes_no_snapshot() {
     }
     let machine = Machine::new();
     let stage = Stage::new(&machine);
-    stage.script("rsync", "case \"$*\" in *--no-recursive*) exit 23 ;; esac; exec /usr/bin/rsync \"$@\"");
+    stage.script(
+        "rsync",
+        "case \"$*\" in *--no-recursive*) exit 23 ;; esac; exec /usr/bin/rsync \"$@\"",
+    );
     let source = machine.source.to_str().expect("UTF-8");
     let latest = machine.latest.to_str().expect("UTF-8");
-    stage.backup(&["-u", "--disable-notifications", source, latest]).exits(&[1]).says("counts as unfinished");
+    stage
+        .backup(&["-u", "--disable-notifications", source, latest])
+        .exits(&[1])
+        .says("counts as unfinished");
     assert!(machine.snapshots().is_empty());
     machine.back_up(&["-u"]).exits(&[0]);
     assert_eq!(machine.snapshots().len(), 1);
@@ -640,7 +701,8 @@ fn progress_is_shown_on_a_terminal_and_only_there() {
     );
     let mut command = tool("script");
     machine.prepare_backup(&mut command);
-    let run = Run::of(command.args(["--quiet", "--return", "--command", &line, "/dev/null"])).exits(&[0]);
+    let run =
+        Run::of(command.args(["--quiet", "--return", "--command", &line, "/dev/null"])).exits(&[0]);
     assert!(run.stdout().contains("(xfr#2, to-chk="), "{run}");
     assert!(!run.stdout().contains("Number of files"), "{run}");
     run.says("done in");
@@ -660,10 +722,22 @@ fn extended_attributes_hard_links_and_every_type_of_file_arrive() {
     machine.age_source();
     machine.back_up(&[]).exits(&[0]);
     // rsync would say if it had anything left to do.
-    let [source, latest] = [&machine.source, &machine.latest].map(|path| format!("{}/", path.display()));
-    let options =
-        ["-ni", "--archive", "--acls", "--xattrs", "--hard-links", "--numeric-ids", "--checksum", "--delete"];
+    let [source, latest] =
+        [&machine.source, &machine.latest].map(|path| format!("{}/", path.display()));
+    let options = [
+        "-ni",
+        "--archive",
+        "--acls",
+        "--xattrs",
+        "--hard-links",
+        "--numeric-ids",
+        "--checksum",
+        "--delete",
+    ];
     let run = Run::of(tool("rsync").args(options).args([&source, &latest])).exits(&[0]);
     assert_eq!(run.stdout(), "");
-    assert!(fs::symlink_metadata(machine.latest.join("disk")).is_ok_and(|metadata| metadata.rdev() != 0));
+    assert!(
+        fs::symlink_metadata(machine.latest.join("disk"))
+            .is_ok_and(|metadata| metadata.rdev() != 0)
+    );
 }

@@ -1,9 +1,9 @@
-//! The backup disk: what is unlocked and mounted for a run, in which order, and that all of it is put back
-//! whatever happens in between.
+//! The backup disk: what is unlocked and mounted for a run, in which order, and that all of it is
+//! put back whatever happens in between.
 //!
-//! `/etc/fstab`, `/etc/crypttab` and the programs that change disks are those of a [`Stage`]; `mount` and `umount`
-//! are the real ones behind a note. The device-mapper is a link to a loop device here: the real one is
-//! tried by `sh tests/luks`.
+//! `/etc/fstab`, `/etc/crypttab` and the programs that change disks are those of a [`Stage`];
+//! `mount` and `umount` are the real ones behind a note. The device-mapper is a link to a loop
+//! device here: the real one is tried by `sh tests/luks`.
 
 mod support;
 
@@ -41,9 +41,14 @@ impl<'a> Rig<'a> {
     fn encrypted(machine: &'a Machine) -> Rig<'a> {
         let rig = Rig::new(machine);
         let image = rig.stage.path("image");
-        rig.stage
-            .write("crypttab", &format!("# name device key options\nbackup {image} /etc/key luks,noauto\n"));
-        rig.stage.write("fstab", &format!("/dev/mapper/backup {} ext4 loop,noauto 0 0\n", rig.mount_point()));
+        rig.stage.write(
+            "crypttab",
+            &format!("# name device key options\nbackup {image} /etc/key luks,noauto\n"),
+        );
+        rig.stage.write(
+            "fstab",
+            &format!("/dev/mapper/backup {} ext4 loop,noauto 0 0\n", rig.mount_point()),
+        );
         rig.stage.script(
             "cryptdisks_start",
             "[ -e \"$stage/broken-unlock\" ] && { echo 'wrong key' >&2; exit 1; }\nln -s \"$stage/image\" /dev/mapper/\"$1\"",
@@ -68,7 +73,8 @@ impl<'a> Rig<'a> {
     }
 
     fn arguments(&self, encrypted: bool) -> Vec<String> {
-        let mut arguments = vec!["--mount".to_string(), self.mount_point(), "--disable-notifications".into()];
+        let mut arguments =
+            vec!["--mount".to_string(), self.mount_point(), "--disable-notifications".into()];
         if encrypted {
             arguments.push("--crypto=backup".into());
         }
@@ -78,7 +84,8 @@ impl<'a> Rig<'a> {
 
     fn back_up(&self, encrypted: bool, more: &[&str]) -> Run {
         let arguments = self.arguments(encrypted);
-        let arguments: Vec<&str> = more.iter().copied().chain(arguments.iter().map(String::as_str)).collect();
+        let arguments: Vec<&str> =
+            more.iter().copied().chain(arguments.iter().map(String::as_str)).collect();
         self.stage.backup(&arguments)
     }
 
@@ -86,7 +93,8 @@ impl<'a> Rig<'a> {
     fn on_disk(&self, check: impl FnOnce(&std::path::Path)) {
         let mount_point = self.stage.machine.directory.join("look");
         fs::create_dir_all(&mount_point).expect("a mount point");
-        Run::of(tool("mount").args(["-o", "loop", &self.stage.path("image")]).arg(&mount_point)).exits(&[0]);
+        Run::of(tool("mount").args(["-o", "loop", &self.stage.path("image")]).arg(&mount_point))
+            .exits(&[0]);
         let _mounted = Mounted(&mount_point);
         check(&mount_point);
     }
@@ -132,22 +140,24 @@ fn an_encrypted_disk_is_unlocked_and_mounted_and_put_back_in_reverse_order() {
     let machine = Machine::new();
     let rig = Rig::encrypted(&machine);
     let mount_point = rig.mount_point();
-    let steps =
-        |steps: &[&str]| steps.iter().map(|step| step.replace("DISK", &mount_point)).collect::<Vec<_>>();
+    let steps = |steps: &[&str]| {
+        steps.iter().map(|step| step.replace("DISK", &mount_point)).collect::<Vec<_>>()
+    };
     rig.back_up(true, &["--backup"]).exits(&[0]);
-    let all = steps(&["cryptdisks_start backup", "mount DISK", "umount DISK", "cryptdisks_stop backup"]);
+    let all =
+        steps(&["cryptdisks_start backup", "mount DISK", "umount DISK", "cryptdisks_stop backup"]);
     assert_eq!(rig.stage.log(), all);
     rig.verify();
 
     // What was unlocked before stays unlocked.
-    std::os::unix::fs::symlink(rig.stage.path("image"), rig.stage.path("mapper/backup")).expect("unlocked");
+    std::os::unix::fs::symlink(rig.stage.path("image"), rig.stage.path("mapper/backup"))
+        .expect("unlocked");
     rig.back_up(true, &["--backup"]).exits(&[0]).says("is already unlocked");
     assert_eq!(rig.stage.log(), steps(&["mount DISK", "umount DISK"]));
     assert!(fs::symlink_metadata(rig.stage.path("mapper/backup")).is_ok());
 
     // And what was mounted before stays mounted.
-    let script =
-        "/usr/bin/mount \"$1\"; shift; \"$@\"; status=$?; mountpoint -q \"$0\" || exit 99; exit $status";
+    let script = "/usr/bin/mount \"$1\"; shift; \"$@\"; status=$?; mountpoint -q \"$0\" || exit 99; exit $status";
     let mut command = rig.stage.enter();
     command.args([
         "sh",
@@ -169,12 +179,12 @@ const UNLOCKERS: &str = "/usr/sbin/cryptdisks_start /sbin/cryptdisks_start /usr/
     /lib/systemd/systemd-cryptsetup /usr/bin/systemd-cryptsetup /usr/sbin/cryptsetup /sbin/cryptsetup";
 
 #[test]
-fn where_cryptdisks_start_is_absent_systemd_cryptsetup_or_cryptsetup_unlock_and_lock_in_the_same_order() {
+fn where_cryptdisks_start_is_absent_systemd_cryptsetup_or_cryptsetup_unlock_and_lock_in_the_same_order()
+ {
     if !can_run() {
         return;
     }
-    let attach =
-        "[ ! -e \"$stage/broken-unlock\" ] || { echo 'wrong key' >&2; exit 1; }; ln -s \"$stage/image\"";
+    let attach = "[ ! -e \"$stage/broken-unlock\" ] || { echo 'wrong key' >&2; exit 1; }; ln -s \"$stage/image\"";
     let systemd = format!(
         "case $1 in attach) {attach} /dev/mapper/\"$2\" ;; detach) rm /dev/mapper/\"$2\" ;; *) exit 9 ;; esac"
     );
@@ -182,7 +192,12 @@ fn where_cryptdisks_start_is_absent_systemd_cryptsetup_or_cryptsetup_unlock_and_
         "case $1 in open) shift $(($# - 1)); {attach} /dev/mapper/\"$1\" ;; close) rm /dev/mapper/\"$2\" ;; *) exit 9 ;; esac"
     );
     for (name, script, unlock, lock) in [
-        ("systemd-cryptsetup", systemd, "attach backup IMAGE /etc/key luks,noauto", "detach backup"),
+        (
+            "systemd-cryptsetup",
+            systemd,
+            "attach backup IMAGE /etc/key luks,noauto",
+            "detach backup",
+        ),
         ("cryptsetup", plain, "open --key-file=/etc/key -- IMAGE backup", "close backup"),
     ] {
         let machine = Machine::new();
@@ -202,8 +217,12 @@ fn where_cryptdisks_start_is_absent_systemd_cryptsetup_or_cryptsetup_unlock_and_
         };
         back_up().exits(&[0]);
         let unlock = unlock.replace("IMAGE", &rig.stage.path("image"));
-        let [mount, umount] = ["mount", "umount"].map(|word| format!("{word} {}", rig.mount_point()));
-        assert_eq!(rig.stage.log(), [format!("{name} {unlock}"), mount, umount, format!("{name} {lock}")]);
+        let [mount, umount] =
+            ["mount", "umount"].map(|word| format!("{word} {}", rig.mount_point()));
+        assert_eq!(
+            rig.stage.log(),
+            [format!("{name} {unlock}"), mount, umount, format!("{name} {lock}")]
+        );
         rig.verify();
         rig.break_step("unlock");
         back_up().exits(&[1]).says("wrong key");
@@ -222,8 +241,16 @@ fn whatever_step_fails_those_before_it_are_undone() {
         ("unlock", vec![start], "wrong key"),
         ("mount", vec![start, "mount DISK", stop], "no such luck"),
         ("rsync", vec![start, "mount DISK", "rsync", "umount DISK", stop], "ended with status 11"),
-        ("umount", vec![start, "mount DISK", "rsync", "rsync", "rsync", "umount DISK", stop], "not now"),
-        ("lock", vec![start, "mount DISK", "rsync", "rsync", "rsync", "umount DISK", stop], "still in use"),
+        (
+            "umount",
+            vec![start, "mount DISK", "rsync", "rsync", "rsync", "umount DISK", stop],
+            "not now",
+        ),
+        (
+            "lock",
+            vec![start, "mount DISK", "rsync", "rsync", "rsync", "umount DISK", stop],
+            "still in use",
+        ),
     ] {
         let machine = Machine::new();
         let rig = Rig::encrypted(&machine);
@@ -268,8 +295,10 @@ fn a_signal_ends_rsync_and_all_is_put_back() {
         let machine = Machine::new();
         let rig = Rig::encrypted(&machine);
         // A process of its own, as sudo and rsync have: the signal has to reach it.
-        rig.stage
-            .script("rsync", "sh -c 'echo \"started $$\" >> \"$0\"; exec sleep 60' \"$stage/log\"; exit 20");
+        rig.stage.script(
+            "rsync",
+            "sh -c 'echo \"started $$\" >> \"$0\"; exec sleep 60' \"$stage/log\"; exit 20",
+        );
         // Slow enough to be interrupted, were it not left alone.
         rig.stage.script("umount", "sleep 0.5; exec /usr/bin/umount \"$@\"");
         let mut command = rig.stage.backup_command(&[]);
@@ -293,10 +322,13 @@ fn a_signal_ends_rsync_and_all_is_put_back() {
         assert_eq!(output.status.code(), Some(1), "{signal}: {said}");
         assert!(said.contains(&format!("interrupted by SIG{signal}")), "{said}");
         let steps = rig.stage.log();
-        let sleeper = steps.iter().find_map(|line| line.strip_prefix("started ")).expect("noted").to_string();
+        let sleeper =
+            steps.iter().find_map(|line| line.strip_prefix("started ")).expect("noted").to_string();
         let end = [format!("umount {}", rig.mount_point()), "cryptdisks_stop backup".to_string()];
         assert_eq!(steps[steps.len() - 2..], end, "{signal}");
-        wait_until("the child of rsync is gone", || !std::path::Path::new("/proc").join(&sleeper).exists());
+        wait_until("the child of rsync is gone", || {
+            !std::path::Path::new("/proc").join(&sleeper).exists()
+        });
         assert!(fs::symlink_metadata(rig.stage.path("mapper/backup")).is_err());
     }
 }
@@ -310,7 +342,14 @@ fn what_was_told_to_ignore_a_signal_does_so() {
     let stage = Stage::new(&machine);
     stage.script("rsync", "kill -s HUP $PPID; sleep 0.3; exec /usr/bin/rsync \"$@\"");
     let mut command = stage.enter();
-    command.args(["sh", "-c", "trap '' HUP; exec \"$0\" \"$@\"", support::client::BACKUP_BINARY, "-b", "-u"]);
+    command.args([
+        "sh",
+        "-c",
+        "trap '' HUP; exec \"$0\" \"$@\"",
+        support::client::BACKUP_BINARY,
+        "-b",
+        "-u",
+    ]);
     Run::of(command.arg(&machine.source).arg(&machine.latest)).exits(&[0]);
     machine.verify(&machine.latest);
 }
@@ -330,7 +369,10 @@ fn what_comes_late_or_cannot_be_looked_at_is_put_back_too() {
     let machine = Machine::new();
     let rig = Rig::new(&machine);
     rig.stage.script("mount", "/usr/bin/mount \"$@\" && touch \"$stage/mounted\"");
-    rig.stage.script("mountpoint", "[ -e \"$stage/mounted\" ] && exit 5; exec /usr/bin/mountpoint \"$@\"");
+    rig.stage.script(
+        "mountpoint",
+        "[ -e \"$stage/mounted\" ] && exit 5; exec /usr/bin/mountpoint \"$@\"",
+    );
     rig.back_up(false, &[]).exits(&[1]);
     let steps = rig.stage.log();
     assert_eq!(steps.last(), Some(&format!("umount {}", rig.mount_point())), "{steps:?}");
@@ -343,10 +385,13 @@ fn two_runs_that_need_the_same_encrypted_device_do_not_overlap() {
     }
     let machine = Machine::new();
     let rig = Rig::encrypted(&machine);
-    rig.stage
-        .script("rsync", "while [ ! -e \"$stage/go\" ]; do sleep 0.05; done; exec /usr/bin/rsync \"$@\"");
+    rig.stage.script(
+        "rsync",
+        "while [ ! -e \"$stage/go\" ]; do sleep 0.05; done; exec /usr/bin/rsync \"$@\"",
+    );
     let source = machine.source.to_str().expect("UTF-8");
-    let destination = |name: &str| machine.directory.join(name).join("latest").display().to_string();
+    let destination =
+        |name: &str| machine.directory.join(name).join("latest").display().to_string();
     let arguments = |destination: &str| {
         ["-b", "-c", "backup", "--disable-notifications", source, destination].map(str::to_string)
     };
@@ -370,35 +415,54 @@ fn a_missing_disk_is_no_failure_unless_somebody_watches() {
     let machine = Machine::new();
     let rig = Rig::encrypted(&machine);
     fs::remove_file(rig.stage.path("image")).expect("unplugged");
-    let listener = std::os::unix::net::UnixDatagram::bind(rig.stage.path("syslog")).expect("a socket");
+    let listener =
+        std::os::unix::net::UnixDatagram::bind(rig.stage.path("syslog")).expect("a socket");
     listener.set_nonblocking(true).expect("non-blocking");
     let with_syslog = "ln -s \"$1\" /dev/log; shift; exec \"$@\"";
     let mut command = rig.stage.enter();
-    command.args(["sh", "-c", with_syslog, "sh", &rig.stage.path("syslog"), support::client::BACKUP_BINARY]);
+    command.args([
+        "sh",
+        "-c",
+        with_syslog,
+        "sh",
+        &rig.stage.path("syslog"),
+        support::client::BACKUP_BINARY,
+    ]);
     let run = Run::of(command.args(rig.arguments(true))).exits(&[0]);
-    assert_eq!((run.stdout(), run.stderr()), (String::new(), String::new()), "cron has nothing to mail");
+    assert_eq!(
+        (run.stdout(), run.stderr()),
+        (String::new(), String::new()),
+        "cron has nothing to mail"
+    );
     let mut message = [0; 2_000];
     let length = listener.recv(&mut message).expect("a message to syslog");
     let message = String::from_utf8_lossy(&message[..length]).into_owned();
-    assert!(message.contains("rsync-system-backup") && message.contains("skipping the backup"), "{message}");
+    assert!(
+        message.contains("rsync-system-backup") && message.contains("skipping the backup"),
+        "{message}"
+    );
     assert_eq!(rig.stage.log(), Vec::<String>::new());
 
     let line = format!("{} {}", support::client::BACKUP_BINARY, rig.arguments(true).join(" "));
     let mut command = rig.stage.enter();
-    let run = Run::of(command.args(["script", "--quiet", "--return", "--command", &line, "/dev/null"]));
+    let run =
+        Run::of(command.args(["script", "--quiet", "--return", "--command", &line, "/dev/null"]));
     run.exits(&[1]).says("the encrypted device backup is not available");
 
     // The same for a disk that is only mounted.
-    rig.stage.write("fstab", &format!("LABEL=no-such-disk {} ext4 noauto 0 0\n", rig.mount_point()));
+    rig.stage
+        .write("fstab", &format!("LABEL=no-such-disk {} ext4 noauto 0 0\n", rig.mount_point()));
     rig.back_up(false, &[]).exits(&[0]);
     assert_eq!(rig.stage.log(), Vec::<String>::new());
     // But a device that nobody said to unlock is a slip.
-    rig.stage.write("fstab", &format!("/dev/mapper/backup {} ext4 noauto 0 0\n", rig.mount_point()));
+    rig.stage
+        .write("fstab", &format!("/dev/mapper/backup {} ext4 noauto 0 0\n", rig.mount_point()));
     rig.back_up(false, &[]).exits(&[2]).says("name it with --crypto");
 }
 
 #[test]
-fn what_the_tables_do_not_name_and_a_destination_elsewhere_are_refused_before_anything_is_touched() {
+fn what_the_tables_do_not_name_and_a_destination_elsewhere_are_refused_before_anything_is_touched()
+{
     if !can_run() {
         return;
     }
@@ -410,15 +474,26 @@ fn what_the_tables_do_not_name_and_a_destination_elsewhere_are_refused_before_an
         rig.stage.backup(arguments).exits(&[2]).says(part);
     };
     refused(&["-c", "other", source, &rig.latest()], "/etc/crypttab has no entry other");
-    refused(&["-m", "/mnt/other", source, "/mnt/other/latest"], "/etc/fstab has no entry for /mnt/other");
-    refused(&["-m", &mount_point, source, "/some/random/directory"], "is not below the mount point");
+    refused(
+        &["-m", "/mnt/other", source, "/mnt/other/latest"],
+        "/etc/fstab has no entry for /mnt/other",
+    );
+    refused(
+        &["-m", &mount_point, source, "/some/random/directory"],
+        "is not below the mount point",
+    );
     // A path that begins with the same letters is elsewhere, too; the original let it pass.
-    refused(&["-m", &mount_point, source, &format!("{mount_point}2/latest")], "is not below the mount point");
+    refused(
+        &["-m", &mount_point, source, &format!("{mount_point}2/latest")],
+        "is not below the mount point",
+    );
     assert_eq!(rig.stage.log(), Vec::<String>::new());
     // A link on the disk that leads elsewhere shows only when it is mounted.
     let elsewhere = machine.directory.join("elsewhere");
     fs::create_dir(&elsewhere).expect("a directory");
-    rig.on_disk(|disk| std::os::unix::fs::symlink(&elsewhere, disk.join("latest")).expect("a link"));
+    rig.on_disk(|disk| {
+        std::os::unix::fs::symlink(&elsewhere, disk.join("latest")).expect("a link")
+    });
     rig.back_up(true, &[]).exits(&[2]).says("leads to");
     assert_eq!(rig.stage.log().len(), 4);
     assert_eq!(fs::read_dir(&elsewhere).expect("elsewhere").count(), 0);
@@ -452,7 +527,8 @@ fn an_empty_mount_point_of_a_disk_with_a_history_is_not_filled() {
     rig.back_up(false, &[]).exits(&[0]);
     let (source, latest) = (machine.source.to_str().expect("UTF-8"), rig.latest());
     for options in [&["-b"][..], &[], &["-n"]] {
-        let arguments = [&["--disable-notifications"], options, &[source, latest.as_str()]].concat();
+        let arguments =
+            [&["--disable-notifications"], options, &[source, latest.as_str()]].concat();
         rig.stage.backup(&arguments).exits(&[2]).says("is its disk mounted?");
     }
     let checked = rig.stage.backup(&["--check", source, &latest]).exits(&[1, 2]);
@@ -468,7 +544,10 @@ fn a_check_puts_the_disk_back_too_and_transfers_nothing() {
     let machine = Machine::new();
     let rig = Rig::encrypted(&machine);
     let run = rig.back_up(true, &["--check"]).exits(&[1]);
-    assert!(run.stdout().contains("ok       disk") && run.stdout().contains("less than 64 MiB"), "{run}");
+    assert!(
+        run.stdout().contains("ok       disk") && run.stdout().contains("less than 64 MiB"),
+        "{run}"
+    );
     assert_eq!(rig.stage.log().len(), 4);
     rig.on_disk(|disk| assert!(!disk.join("latest").exists()));
     let elsewhere = machine.latest.to_str().expect("UTF-8").to_string();
@@ -536,11 +615,19 @@ impl Session {
         let as_nobody = |words: &[&str]| {
             let mut command = tool("setpriv");
             command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).args(words);
-            command.env("DBUS_SESSION_BUS_ADDRESS", &address).env("DISPLAY", ":7").env("HOME", home);
-            command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            command
+                .env("DBUS_SESSION_BUS_ADDRESS", &address)
+                .env("DISPLAY", ":7")
+                .env("HOME", home);
+            command
+                .current_dir("/")
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
             command.spawn().expect("a process of the session")
         };
-        let bus = as_nobody(&["dbus-daemon", "--session", "--nofork", &format!("--address={address}")]);
+        let bus =
+            as_nobody(&["dbus-daemon", "--session", "--nofork", &format!("--address={address}")]);
         wait_until("the bus is there", || home.join("bus").exists());
         let paths = [script.to_str().expect("UTF-8"), shown.to_str().expect("UTF-8")];
         let desktop = as_nobody(&["python3", paths[0], paths[1]]);
@@ -628,7 +715,8 @@ fn notifications_that_cannot_be_shown_fail_nothing() {
     let _ = process.kill();
     let _ = process.wait();
     // Another test's session may be told, too.
-    let told: Vec<String> = stage.log().into_iter().filter(|line| line.starts_with("notify-send")).collect();
+    let told: Vec<String> =
+        stage.log().into_iter().filter(|line| line.starts_with("notify-send")).collect();
     assert!(told.len() >= 2, "{told:?}");
     assert_eq!(told[0], "notify-send System backups Starting backup");
 }

@@ -1,5 +1,5 @@
-//! `rsync-system-backup` over the wire: to a real rsync daemon with our hook, through a real SSH tunnel, and to
-//! a real SSH server with and without our program.
+//! `rsync-system-backup` over the wire: to a real rsync daemon with our hook, through a real SSH
+//! tunnel, and to a real SSH server with and without our program.
 
 mod support;
 
@@ -42,7 +42,8 @@ fn how_to_back_up_to_an_rsync_daemon() {
     }
     let machine = Machine::new();
     let module = Module::new();
-    // With pre-xfer, as docs/hooks.md has it: without, a hook that comes late may look while the last push is at work.
+    // With pre-xfer, as docs/hooks.md has it: without, a hook that comes late may look while the
+    // last push is at work.
     let daemon = Daemon::of_pair(&module);
     // Each backup is three pushes, and all run the hook; the first two find that more is to come.
     machine.back_up_to(&daemon.url("data"), &[]).exits(&[0]).says("the server's business");
@@ -59,7 +60,11 @@ fn how_to_back_up_to_an_rsync_daemon() {
     machine.back_up_to(&daemon.url("data"), &[]).exits(&[0]);
     assert_eq!(daemon.await_last_hook(2 * HOOKS), GOOD);
     assert_eq!(module.snapshots(), names);
-    fingerprint::assert_equal(&before, &fingerprint::of(&module.latest), "the module before and after");
+    fingerprint::assert_equal(
+        &before,
+        &fingerprint::of(&module.latest),
+        "the module before and after",
+    );
 
     tree::write(&machine.source.join("more"), "more\n");
     machine.back_up_to(&daemon.url("data"), &["--backup"]).exits(&[0]);
@@ -67,7 +72,10 @@ fn how_to_back_up_to_an_rsync_daemon() {
     assert_eq!(module.snapshots().len(), 2);
 
     // The snapshots of a daemon are its own business.
-    machine.back_up_to(&daemon.url("data"), &["--snapshot"]).exits(&[2]).says("its server does both");
+    machine
+        .back_up_to(&daemon.url("data"), &["--snapshot"])
+        .exits(&[2])
+        .says("its server does both");
     // A dry run is one push, and changes nothing.
     tree::write(&machine.source.join("still more"), "more\n");
     machine.back_up_to(&daemon.url("data"), &["--dry-run"]).exits(&[0]);
@@ -147,7 +155,8 @@ fn the_server_learns_that_a_backup_is_partial_though_its_rsyncd_saw_no_error() {
     let names = module.snapshots();
     let whole = &names[1..];
     assert!(!whole.is_empty() && whole.iter().all(|name| name.ends_with('Z')), "{names:?}");
-    // A hook without its pair may still be at it when the client takes its token back; then there is another one of that.
+    // A hook without its pair may still be at it when the client takes its token back; then there
+    // is another one of that.
     whole.iter().for_each(|name| machine.verify(&module.snapshot(name)));
 }
 
@@ -175,9 +184,12 @@ fn a_password_is_taken_from_the_environment_and_a_wrong_one_is_not_tried_again()
     run("wrong", &[]).exits(&[1]).says("ended with status 5").says("auth failed");
     run("wrong", &["--check"]).exits(&[1]);
     let checked = run("wonderland", &["--check"]).exits(&[0]);
-    for line in
-        ["ok       connection", "ok       module", "ok       space and hook: not known", "ok       history"]
-    {
+    for line in [
+        "ok       connection",
+        "ok       module",
+        "ok       space and hook: not known",
+        "ok       history",
+    ] {
         assert!(checked.stdout().contains(line), "{checked}");
     }
     assert_eq!(fs::read_dir(&module.latest).expect("the module").count(), 0);
@@ -232,9 +244,13 @@ fn with_both_hooks_a_backup_is_one_snapshot_and_a_check_hears_from_the_server() 
     assert_eq!(module.snapshots(), names, "nothing changed");
 
     let checked = machine.back_up_to(&url, &["--check"]).exits(&[0]);
-    for line in
-        ["ok       connection", "ok       module", "ok       space", "ok       hook", "ok       history"]
-    {
+    for line in [
+        "ok       connection",
+        "ok       module",
+        "ok       space",
+        "ok       hook",
+        "ok       history",
+    ] {
         assert!(checked.stdout().contains(line), "{line}: {checked}");
     }
     // Listing, rehearsal, and question.
@@ -259,7 +275,10 @@ fn with_both_hooks_a_backup_is_one_snapshot_and_a_check_hears_from_the_server() 
     // What is wrong on the server shows in the check.
     module.write_policy("[defaults]\nno_such_key = 1\n");
     let checked = machine.back_up_to(&url, &["--check"]).exits(&[4]);
-    assert!(checked.stdout().contains("WARNING  hook") && checked.stdout().contains("CRITICAL"), "{checked}");
+    assert!(
+        checked.stdout().contains("WARNING  hook") && checked.stdout().contains("CRITICAL"),
+        "{checked}"
+    );
 }
 
 /// A client that dies when it has sent everything and before it can say so.
@@ -336,9 +355,13 @@ fn a_failure_of_the_network_is_tried_again_and_other_failures_are_not() {
     let daemon = Daemon::of_module(&module);
     let source = machine.source.to_str().expect("UTF-8");
     let url = daemon.url("data");
-    let count = |stage: &Stage| stage.log().iter().filter(|line| line.starts_with("rsync ")).count();
+    let count =
+        |stage: &Stage| stage.log().iter().filter(|line| line.starts_with("rsync ")).count();
     stage.script("rsync", "[ -e \"$stage/seen\" ] && exec /usr/bin/rsync \"$@\"; touch \"$stage/seen\"; echo 'connection reset' >&2; exit 12");
-    stage.backup(&["--disable-notifications", source, &url]).exits(&[0]).says("trying again in 5 s");
+    stage
+        .backup(&["--disable-notifications", source, &url])
+        .exits(&[0])
+        .says("trying again in 5 s");
     assert_eq!(count(&stage), 4);
     machine.verify(&module.latest);
     stage.script("rsync", "exit 12");
@@ -361,7 +384,8 @@ fn how_to_back_up_to_a_daemon_through_an_ssh_tunnel() {
     // The account may forward ports and run nothing.
     let sshd = Sshd::start(&stage, "ForceCommand /usr/sbin/nologin\nLogLevel VERBOSE");
     let module = Module::new();
-    // With pre-xfer: else a hook that comes late may look while the last push is at work, and make a second snapshot.
+    // With pre-xfer: else a hook that comes late may look while the last push is at work, and make
+    // a second snapshot.
     let daemon = Daemon::of_pair(&module);
     let url = daemon.url("data").replace("127.0.0.1", "localhost");
     let source = machine.source.to_str().expect("UTF-8");
@@ -375,14 +399,19 @@ fn how_to_back_up_to_a_daemon_through_an_ssh_tunnel() {
     assert_eq!(module.snapshots().len(), 1);
     // One login for all pushes, and it is gone.
     assert_eq!(sshd.log().matches("Accepted publickey").count(), 1, "{}", sshd.log());
-    let directories = fs::read_dir(machine.runtime_directory().join("client")).expect("our directory");
-    let of_destinations: Vec<_> = directories.map(|entry| entry.expect("an entry").path()).collect();
+    let directories =
+        fs::read_dir(machine.runtime_directory().join("client")).expect("our directory");
+    let of_destinations: Vec<_> =
+        directories.map(|entry| entry.expect("an entry").path()).collect();
     assert_eq!(of_destinations.len(), 1, "{of_destinations:?}");
     let sockets = fs::read_dir(&of_destinations[0]).expect("the directory of the destination");
-    let sockets = sockets
-        .filter(|entry| entry.as_ref().is_ok_and(|e| e.file_name().to_string_lossy().starts_with("tunnel")));
+    let sockets = sockets.filter(|entry| {
+        entry.as_ref().is_ok_and(|e| e.file_name().to_string_lossy().starts_with("tunnel"))
+    });
     assert_eq!(sockets.count(), 0);
-    support::time::wait_until("the tunnel is closed", || sshd.log().contains("Disconnected from user root"));
+    support::time::wait_until("the tunnel is closed", || {
+        sshd.log().contains("Disconnected from user root")
+    });
 
     let checked = run(&["--tunnel=root@gate", "--check"]);
     assert!(checked.stdout().contains("ok       connection"), "{checked}");
@@ -395,7 +424,8 @@ fn how_to_back_up_to_a_daemon_through_an_ssh_tunnel() {
 /// Backs up to a directory of the SSH server.
 fn back_up(machine: &Machine, sshd: &Sshd, options: &[&str], destination: &str) -> Run {
     let policy = machine.policy.to_str().expect("UTF-8");
-    let mut command = machine.backup_command(&["--disable-notifications", "--retries=0", "--config", policy]);
+    let mut command =
+        machine.backup_command(&["--disable-notifications", "--retries=0", "--config", policy]);
     let source = machine.source.to_str().expect("UTF-8");
     Run::of(command.env("RSYNC_RSH", sshd.rsh()).args(options).args([source, destination]))
 }
@@ -435,7 +465,10 @@ fn snapshots_on_an_ssh_server_are_made_and_rotated_by_its_own_program() {
     ];
     assert_eq!(stage.log(), wanted);
     let checked = back_up(&machine, &sshd, &["--check"], &destination).exits(&[0]);
-    assert!(checked.stdout().contains("ok       snapshots: the server has rsyncd-snapshot"), "{checked}");
+    assert!(
+        checked.stdout().contains("ok       snapshots: the server has rsyncd-snapshot"),
+        "{checked}"
+    );
 }
 
 #[test]
@@ -466,7 +499,11 @@ fn what_would_delete_data_on_an_ssh_server_is_refused_as_on_a_disk() {
     let checked = back_up(&machine, &sshd, &["--check"], &destination).exits(&[1]);
     assert!(checked.stdout().contains("no earlier backup went there"), "{checked}");
 
-    fingerprint::assert_equal(&before, &fingerprint::of(&machine.source), "the source before and after");
+    fingerprint::assert_equal(
+        &before,
+        &fingerprint::of(&machine.source),
+        "the source before and after",
+    );
 
     let latest = format!("server:{directory}/disk/latest");
     back_up(&machine, &sshd, &[], &latest).exits(&[0]);
@@ -529,7 +566,8 @@ fn a_partial_backup_is_a_partial_snapshot_on_an_ssh_server_too() {
         fs::create_dir_all(local.directory.join(name)).expect("a directory");
     }
     for name in ["passwd", "hosts", "nsswitch.conf"] {
-        fs::copy(Path::new("/etc").join(name), local.directory.join("etc").join(name)).expect("a copy");
+        fs::copy(Path::new("/etc").join(name), local.directory.join("etc").join(name))
+            .expect("a copy");
     }
     local.script("rsync", RSYNC_WITH_STATUS);
     fs::write(local.directory.join("status"), "23").expect("a status");
@@ -554,7 +592,8 @@ fn a_server_without_our_program_gets_plain_links_and_the_advice_to_install_it() 
     let root = machine.directory.join("disk");
     let latest = root.join("latest");
     for hour in 10..20 {
-        fs::create_dir_all(root.join(format!("2020-01-01T{hour}-00-00Z"))).expect("an old snapshot");
+        fs::create_dir_all(root.join(format!("2020-01-01T{hour}-00-00Z")))
+            .expect("an old snapshot");
     }
     fs::create_dir(root.join("2020-01-01 foreign")).expect("a foreign directory");
     let destination = format!("server:{}", latest.display());
@@ -565,7 +604,8 @@ fn a_server_without_our_program_gets_plain_links_and_the_advice_to_install_it() 
     machine.verify(&root.join(newest));
     assert!(names.contains(&"2020-01-01 foreign".to_string()), "{names:?}");
     assert_eq!(names.len(), 12, "{names:?}");
-    let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).expect("a file"));
+    let inode =
+        |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).expect("a file"));
     assert_eq!(inode(&latest.join("notes.txt")), inode(&root.join(newest).join("notes.txt")));
     let checked = back_up(&machine, &sshd, &["--check"], &destination).exits(&[4]);
     assert!(checked.stdout().contains("WARNING  snapshots"), "{checked}");
@@ -601,7 +641,8 @@ fn a_disk_of_an_ssh_server_is_mounted_and_unmounted_there() {
     let destination = format!("server:{mount_point}/latest");
     back_up(&machine, &sshd, &["--backup", "-m", &mount_point], &destination).exits(&[0]);
     machine.verify(&stage.directory.join("mnt/latest"));
-    let steps: Vec<String> = stage.log().into_iter().filter(|line| !line.starts_with("mountpoint")).collect();
+    let steps: Vec<String> =
+        stage.log().into_iter().filter(|line| !line.starts_with("mountpoint")).collect();
     assert_eq!(steps, [format!("mount {mount_point}"), format!("umount {mount_point}")]);
 }
 

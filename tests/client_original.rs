@@ -1,5 +1,5 @@
-//! `rsync-system-backup` beside the Python program of that name, version 1.1: the same options, the same rsync, and
-//! its backups are taken over.
+//! `rsync-system-backup` beside the Python program of that name, version 1.1: the same options, the
+//! same rsync, and its backups are taken over.
 
 mod support;
 
@@ -17,12 +17,14 @@ use support::{have, may_mount, tree};
 fn options(help: &str) -> BTreeMap<String, (Option<String>, Option<String>)> {
     let mut found = BTreeMap::new();
     for line in help.lines().map(str::trim).filter(|line| line.starts_with('-')) {
-        let words: Vec<&str> = line.split([' ', ',', '=']).filter(|word| !word.is_empty()).collect();
+        let words: Vec<&str> =
+            line.split([' ', ',', '=']).filter(|word| !word.is_empty()).collect();
         let short = words.iter().find(|word| word.len() == 2 && word.starts_with('-'));
         let Some(at) = words.iter().position(|word| word.starts_with("--")) else { continue };
         let value = words.get(at + 1).map(|word| word.trim_matches(['<', '>']));
-        let value =
-            value.filter(|word| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_'));
+        let value = value.filter(|word| {
+            word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+        });
         let long = words[at].trim_end_matches('.').to_string();
         // Later lines may be prose that begins with an option.
         found.entry(long).or_insert((short.map(ToString::to_string), value.map(str::to_string)));
@@ -80,18 +82,26 @@ fn rsync_is_called_as_the_original_calls_it() {
     let source = machine.source.to_str().expect("UTF-8");
     let compare = |arguments: &[&str]| {
         let arguments = [&["--backup", "--disable-notifications"], arguments].concat();
-        Run::of(stage.enter().arg(venv.join("bin/rsync-system-backup")).args(&arguments)).exits(&[0]);
+        Run::of(stage.enter().arg(venv.join("bin/rsync-system-backup")).args(&arguments))
+            .exits(&[0]);
         let theirs = call_of(&stage);
         stage.backup(&arguments).exits(&[0]);
-        let mut ours: Vec<String> = call_of(&stage).into_iter().filter(|word| !is_addition(word)).collect();
+        let mut ours: Vec<String> =
+            call_of(&stage).into_iter().filter(|word| !is_addition(word)).collect();
         // It always names the port.
-        let mut theirs: Vec<String> = theirs.into_iter().map(|word| word.replace(":873/", "/")).collect();
+        let mut theirs: Vec<String> =
+            theirs.into_iter().map(|word| word.replace(":873/", "/")).collect();
         assert_eq!(ours[ours.len() - 2..], theirs[theirs.len() - 2..], "{arguments:?}");
         let rules = |words: &[String]| -> Vec<String> {
-            let is_rule = |word: &&String| word.starts_with("--filter") || word.starts_with("--exclude");
+            let is_rule =
+                |word: &&String| word.starts_with("--filter") || word.starts_with("--exclude");
             words.iter().filter(is_rule).cloned().collect()
         };
-        assert_eq!(rules(&ours), rules(&theirs), "{arguments:?}: the first rule that matches counts");
+        assert_eq!(
+            rules(&ours),
+            rules(&theirs),
+            "{arguments:?}: the first rule that matches counts"
+        );
         ours.sort();
         theirs.sort();
         assert_eq!(ours, theirs, "{arguments:?}");
@@ -105,14 +115,22 @@ fn rsync_is_called_as_the_original_calls_it() {
     compare(&["server::module"]);
     compare(&["rsync://me@server:8730/module"]);
 
-    // The original loses the slash after a module, and so the backup goes to a module of another name.
+    // The original loses the slash after a module, and so the backup goes to a module of another
+    // name.
     let arguments = ["--backup", "--disable-notifications", "server::module/some/directory"];
     Run::of(stage.enter().arg(venv.join("bin/rsync-system-backup")).args(arguments)).exits(&[0]);
-    assert_eq!(call_of(&stage).last().expect("an argument"), "rsync://server:873/modulesome/directory/");
+    assert_eq!(
+        call_of(&stage).last().expect("an argument"),
+        "rsync://server:873/modulesome/directory/"
+    );
     stage.backup(&arguments).exits(&[0]);
-    assert_eq!(call_of(&stage).last().expect("an argument"), "rsync://server/module/some/directory/");
+    assert_eq!(
+        call_of(&stage).last().expect("an argument"),
+        "rsync://server/module/some/directory/"
+    );
 
-    let ionice: Vec<String> = stage.log().into_iter().filter(|line| line.starts_with("ionice ")).collect();
+    let ionice: Vec<String> =
+        stage.log().into_iter().filter(|line| line.starts_with("ionice ")).collect();
     assert!(
         ionice.len() >= 2 && ionice.iter().all(|line| line.starts_with("ionice -c idle rsync ")),
         "{ionice:?}"

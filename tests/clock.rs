@@ -1,16 +1,18 @@
 //! Wrong clocks beside a world whose clock is right.
 //!
 //! A history is pushes, boots and clock errors at random. Each is lived through twice by the same
-//! model of the program: by the right clock without a pause, and by the wrong one with all guards. The law:
-//! each state of the module that the world with the right clock holds in the end, the other one holds, too.
+//! model of the program: by the right clock without a pause, and by the wrong one with all guards.
+//! The law: each state of the module that the world with the right clock holds in the end, the
+//! other one holds, too.
 //!
-//! Not covered, since no record can tell these from what happens: a clock that was wrong at the first
-//! run of all; one that was moved by no more than the tolerance of ten minutes; and one that, across a
-//! boot, shows a time that it can show (between the last run and the limit, which is a day and a
-//! quarter, or the longest gap of late and a quarter), or that was ahead for a whole day of uptime from a
-//! boot on. The histories here have none of these, except where a test says so.
+//! Not covered, since no record can tell these from what happens: a clock that was wrong at the
+//! first run of all; one that was moved by no more than the tolerance of ten minutes; and one that,
+//! across a boot, shows a time that it can show (between the last run and the limit, which is a day
+//! and a quarter, or the longest gap of late and a quarter), or that was ahead for a whole day of
+//! uptime from a boot on. The histories here have none of these, except where a test says so.
 //!
-//! Four hundred histories in the normal run, `RSYNCD_SNAPSHOT_SWEEP=full` takes a hundred times as many.
+//! Four hundred histories in the normal run, `RSYNCD_SNAPSHOT_SWEEP=full` takes a hundred times as
+//! many.
 
 #[path = "support/snapshots.rs"]
 mod snapshots;
@@ -58,10 +60,15 @@ impl World {
         self.content += u64::from(has_changed);
         let numbers = Numbers { known: self.sequence, newest: self.sequence };
         let mut clock = self.history.clock.observe(reading, numbers, self.policy.clock_jump);
-        let jump =
-            clock_jump(self.history.clock_jump.as_ref(), self.history.last_run, now, self.policy.clock_jump);
+        let jump = clock_jump(
+            self.history.clock_jump.as_ref(),
+            self.history.last_run,
+            now,
+            self.policy.clock_jump,
+        );
         let newest = self.newest(now);
-        // The newest by its date, which a wrong clock may have given: then the module differs from it.
+        // The newest by its date, which a wrong clock may have given: then the module differs from
+        // it.
         let shown = format!("{} ", self.content);
         match newest.filter(|&newest| self.held[newest].name.starts_with(&shown)) {
             Some(newest) => {
@@ -111,7 +118,8 @@ impl World {
 
     fn rotate(&mut self, reading: &Reading) -> Decision {
         let decision = self.decide(reading);
-        let expired: BTreeSet<_> = decision.expired().map(|verdict| verdict.snapshot.sequence).collect();
+        let expired: BTreeSet<_> =
+            decision.expired().map(|verdict| verdict.snapshot.sequence).collect();
         self.expired += expired.len();
         self.held.retain(|one| !expired.contains(&one.sequence));
         decision
@@ -214,7 +222,8 @@ impl Worlds {
 
     #[track_caller]
     fn assert_nothing_lost(&self, what: &str) {
-        let lost: Vec<u64> = self.right.contents().difference(&self.wrong.contents()).copied().collect();
+        let lost: Vec<u64> =
+            self.right.contents().difference(&self.wrong.contents()).copied().collect();
         let policy = &self.wrong.policy;
         assert!(
             lost.is_empty(),
@@ -255,7 +264,10 @@ fn twenty_days_ahead_within_a_boot_expires_nothing() {
         let decision = worlds.push(true);
         assert!(matches!(decision.pause, Some(Pause::ClockDoubt(_))), "{:?}", decision.pause);
         let words = decision.pause.expect("a pause").to_string();
-        assert!(words.contains("boot clock counted 60m") && words.contains("rotate --confirm"), "{words}");
+        assert!(
+            words.contains("boot clock counted 60m") && words.contains("rotate --confirm"),
+            "{words}"
+        );
     }
     assert!(worlds.wrong.contents().is_superset(&before));
     // Right again: what the wrong clock dated stays outside, also when its dates are past.
@@ -263,7 +275,8 @@ fn twenty_days_ahead_within_a_boot_expires_nothing() {
     worlds.pushes(24 * 30, HOUR);
     let decision = worlds.push(true);
     assert_eq!(decision.pause, None);
-    let undated = decision.verdicts.iter().filter(|one| one.snapshot.undated == Some(Undated::Doubted));
+    let undated =
+        decision.verdicts.iter().filter(|one| one.snapshot.undated == Some(Undated::Doubted));
     assert_eq!(undated.count(), 48);
     worlds.assert_nothing_lost("20 days ahead");
     // A person's word ends that.
@@ -288,7 +301,8 @@ fn fifteen_days_behind_pushes_no_old_snapshot_out() {
         worlds.pushes(24, HOUR);
         let decision = worlds.push(true);
         assert_eq!(decision.pause, None);
-        let undated: Vec<_> = decision.verdicts.iter().filter(|one| one.snapshot.undated.is_some()).collect();
+        let undated: Vec<_> =
+            decision.verdicts.iter().filter(|one| one.snapshot.undated.is_some()).collect();
         assert_eq!(undated.len(), 1, "reboot {is_reboot}");
         let words = undated[0].reasons[0].to_string();
         assert!(words.starts_with("undated: ") && words.contains("rotate --confirm"), "{words}");
@@ -307,7 +321,8 @@ fn a_snapshot_of_1970_is_not_expired_at_once() {
     worlds.pushes(1, MINUTE);
     let decision = worlds.push(true);
     assert_eq!(decision.pause, None);
-    let undated = decision.verdicts.iter().find(|one| one.snapshot.sequence == Some(31)).expect("it is held");
+    let undated =
+        decision.verdicts.iter().find(|one| one.snapshot.sequence == Some(31)).expect("it is held");
     assert_eq!(undated.reasons, [Reason::Undated(Undated::Doubted)]);
     worlds.assert_nothing_lost("1970");
 
@@ -315,8 +330,12 @@ fn a_snapshot_of_1970_is_not_expired_at_once() {
     worlds.wrong.confirm(&worlds.clock.shown());
     worlds.wrong.policy.min_age = Span::from_seconds(3_600);
     let decision = worlds.wrong.decide(&worlds.clock.shown());
-    let dated = decision.verdicts.iter().find(|one| one.snapshot.sequence == Some(31)).expect("it is held");
-    assert!(dated.keep && dated.reasons.contains(&Reason::TooYoung(Span::from_seconds(3_600))), "{dated:?}");
+    let dated =
+        decision.verdicts.iter().find(|one| one.snapshot.sequence == Some(31)).expect("it is held");
+    assert!(
+        dated.keep && dated.reasons.contains(&Reason::TooYoung(Span::from_seconds(3_600))),
+        "{dated:?}"
+    );
 
     // Also if it is the first of all, or of a version that knew no sequence numbers.
     let old = taken(at("1970-01-01T00:03:00Z"));
@@ -360,7 +379,8 @@ fn a_long_time_off_is_believed_after_a_day_of_uptime() {
         assert!((23..=26).contains(&paused), "{paused} hours");
         let decision = worlds.wrong.decide(&worlds.clock.shown());
         assert!(
-            decision.pause.is_none() && decision.verdicts.iter().all(|one| one.snapshot.undated.is_none())
+            decision.pause.is_none()
+                && decision.verdicts.iter().all(|one| one.snapshot.undated.is_none())
         );
         worlds.assert_nothing_lost("off for days");
     }
@@ -453,7 +473,8 @@ fn records_alone_show_which_dates_contradict() {
 
 /// Five daily pushes, one by a wrong clock, and more by the right one.
 fn pushes_around(error: TimeDelta) {
-    let policy = "[defaults]\nkeep = { daily = 40 }\nmin_keep = 1\nmin_age = \"0s\"\ntime_zone = \"UTC\"\n";
+    let policy =
+        "[defaults]\nkeep = { daily = 40 }\nmin_keep = 1\nmin_age = \"0s\"\ntime_zone = \"UTC\"\n";
     let module = Simulated::new(Module::new(), policy);
     let push = |content: i64| {
         tree::write(&module.latest.join("file"), &content.to_string());
@@ -501,7 +522,8 @@ fn error(random: &mut Random) -> TimeDelta {
     TimeDelta::seconds(if random.once_in(2) { seconds } else { -seconds })
 }
 
-/// A history that ends with the right clock, and long enough after the last error for pauses to end.
+/// A history that ends with the right clock, and long enough after the last error for pauses to
+/// end.
 fn live(seed: u64) -> Worlds {
     let mut random = Random::new(seed);
     let policy = match random.below(3) {
@@ -548,7 +570,9 @@ fn live(seed: u64) -> Worlds {
             worlds.push(quiet == usize::MAX || !random.once_in(quiet));
         }
         match random.below(3) {
-            0 => worlds.clock.boot(choice(&mut random, &[MINUTE, HOUR, 10 * HOUR]), TimeDelta::zero()),
+            0 => worlds
+                .clock
+                .boot(choice(&mut random, &[MINUTE, HOUR, 10 * HOUR]), TimeDelta::zero()),
             _ => worlds.clock.offset = TimeDelta::zero(),
         }
     }
@@ -569,7 +593,8 @@ fn no_wrong_clock_costs_what_the_right_one_keeps() {
         worlds.assert_nothing_lost(&format!("seed {seed}"));
         let decision = worlds.wrong.decide(&worlds.clock.shown());
         resumed += u64::from(decision.pause.is_none());
-        with_undated += u64::from(decision.verdicts.iter().any(|one| one.snapshot.undated.is_some()));
+        with_undated +=
+            u64::from(decision.verdicts.iter().any(|one| one.snapshot.undated.is_some()));
         expired += worlds.wrong.expired;
     }
     eprintln!(

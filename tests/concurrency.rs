@@ -81,8 +81,9 @@ fn runs_that_waited_for_one_whose_scan_began_later_are_covered_by_it() {
     let (module, _) = Module::with_snapshot();
     tree::write(&module.latest.join("new"), "x");
     let lock = module.hold_lock();
-    let runs: Vec<_> =
-        (0..3).map(|_| Background::start(&mut module.command(&["snapshot", "data", "--json"]))).collect();
+    let runs: Vec<_> = (0..3)
+        .map(|_| Background::start(&mut module.command(&["snapshot", "data", "--json"])))
+        .collect();
     // Until each has seen that the lock is busy; there is no sign of that from outside.
     std::thread::sleep(std::time::Duration::from_millis(500));
     drop(lock);
@@ -150,7 +151,10 @@ fn a_run_that_gives_up_names_the_holder() {
     let children =
         fs::read_to_string(format!("/proc/{tracer}/task/{tracer}/children")).expect("its children");
     let holder = children.trim();
-    assert!(!holder.is_empty() && run.stderr().contains(holder), "process {holder} is not named: {run}");
+    assert!(
+        !holder.is_empty() && run.stderr().contains(holder),
+        "process {holder} is not named: {run}"
+    );
     slow.finish().exits(&[0]);
 }
 
@@ -176,15 +180,24 @@ fn the_holder_goes_once_more_for_a_run_that_gave_up() {
     module.run(&["check", "data"]).exits(&[0]);
 }
 
-/// A rotation by hand in which `faults`, options of strace, go wrong, and during which a hook gives up; and the snapshot
-/// that there was before.
+/// A rotation by hand in which `faults`, options of strace, go wrong, and during which a hook gives
+/// up; and the snapshot that there was before.
 fn rotate_while_one_falls_due(faults: &[&str]) -> (Module, String, Run) {
     let (module, first) = Module::with_snapshot();
     module.make_old_snapshot("2001-02-03T04-05-06Z");
     module.write_policy("[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\nlock_wait = \"0s\"\n");
-    let slow = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=unlinkat:delay_enter=2000000:when=1"];
+    let slow = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "inject=unlinkat:delay_enter=2000000:when=1",
+    ];
     let slow = [&slow[..], faults].concat();
-    let rotation = Background::start(&mut module.command_through(&slow, &["rotate", "data", "--purge"]));
+    let rotation =
+        Background::start(&mut module.command_through(&slow, &["rotate", "data", "--purge"]));
     wait_until("it removes", || module.left_over("staging") == 1);
     tree::write(&module.latest.join("late"), "x");
     module.run_hook().exits(&[3]);
@@ -216,7 +229,8 @@ fn a_rotation_by_hand_that_fails_at_the_snapshot_that_fell_due_says_so_and_leave
     module.run(&["check", "data"]).exits(&[1, 2]);
 }
 
-/// What `happens` while a snapshot is made makes it partial, which `says` why; a later good push is complete.
+/// What `happens` while a snapshot is made makes it partial, which `says` why; a later good push is
+/// complete.
 fn assert_makes_it_partial(happens: impl Fn(&Module), says: &str) {
     let module = Module::new();
     tree::small(&module.latest);
@@ -230,7 +244,11 @@ fn assert_makes_it_partial(happens: impl Fn(&Module), says: &str) {
     let _ = fs::remove_file(module.latest.join(UNFINISHED));
     tree::write(&module.latest.join("rest"), "x");
     let newest = module.expect_snapshot();
-    assert!(!newest.ends_with("-partial") && !module.is_marked("torn"), "{newest}: {:?}", module.state());
+    assert!(
+        !newest.ends_with("-partial") && !module.is_marked("torn"),
+        "{newest}: {:?}",
+        module.state()
+    );
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! What a run costs grows with the change, not with the tree: in system calls and in memory.
 //!
-//! Calls are counted by strace, of runs over modules that differ only in their size. What the larger one
-//! costs more is asserted to the call, so that nothing that is done for each directory can hide among
-//! what every run does.
+//! Calls are counted by strace, of runs over modules that differ only in their size. What the
+//! larger one costs more is asserted to the call, so that nothing that is done for each directory
+//! can hide among what every run does.
 //!
-//! Memory is what was resident at most. 64 MiB have to be enough for a million entries in any shape; to
-//! see that takes `RSYNCD_SNAPSHOT_SWEEP=full`, the better part of an hour and some GiB for the trees.
-//! Otherwise the trees have a tenth of that or less and the limits are lower, but not as much, since some
-//! of the memory is the same for all trees: a smaller proof, of fewer kinds of runs.
+//! Memory is what was resident at most. 64 MiB have to be enough for a million entries in any
+//! shape; to see that takes `RSYNCD_SNAPSHOT_SWEEP=full`, the better part of an hour and some GiB
+//! for the trees. Otherwise the trees have a tenth of that or less and the limits are lower, but
+//! not as much, since some of the memory is the same for all trees: a smaller proof, of fewer kinds
+//! of runs.
 
 mod support;
 
@@ -71,7 +72,8 @@ fn make_and_open(parent: &OwnedFd, name: &str) -> OwnedFd {
 fn make_files(directory: &OwnedFd, count: usize) {
     for number in 0..count {
         let name = format!("file {number:07}");
-        mknodat(directory, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0).expect("a file");
+        mknodat(directory, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0)
+            .expect("a file");
     }
 }
 
@@ -110,7 +112,8 @@ fn change_on_the_way_down(module: &Path, text: &str) {
     for _ in 0..5 {
         fs::write(directory.join(text), text).expect("a file");
         let mut entries = fs::read_dir(&directory).expect("a directory").flatten();
-        let Some(below) = entries.find(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) else {
+        let Some(below) = entries.find(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        else {
             return;
         };
         directory = below.path();
@@ -122,8 +125,8 @@ fn change_on_the_way_down(module: &Path, text: &str) {
 /// How often each call was made; the variants of one are one.
 type Calls = BTreeMap<String, i64>;
 
-/// The index is read in pieces; memory is asked for in pieces; a debug build looks at a descriptor before
-/// it closes it.
+/// The index is read in pieces; memory is asked for in pieces; a debug build looks at a descriptor
+/// before it closes it.
 const UNCOUNTED: [&str; 3] = ["read", "mmap", "fcntl"];
 
 /// What strace saw of a run: all calls that have to do with files.
@@ -144,7 +147,8 @@ impl Trace {
         let file = module.directory.join("trace");
         let path = file.to_str().expect("UTF-8");
         // With the paths of descriptors.
-        let strace = ["strace", "-f", "-qq", "-y", "-s", "4096", "-e", "trace=%file,%desc", "-o", path];
+        let strace =
+            ["strace", "-f", "-qq", "-y", "-s", "4096", "-e", "trace=%file,%desc", "-o", path];
         // The clock of the hooks is not the machine's, which is a warning.
         Run::of(&mut command(&strace)).exits(&[0, 4]);
         Trace(fs::read_to_string(file).expect("a trace"))
@@ -153,7 +157,8 @@ impl Trace {
     /// Each call's name and its arguments, as far as they were known when it was made.
     fn lines(&self) -> impl Iterator<Item = (&str, &str)> {
         // 1234 openat(AT_FDCWD, ...
-        let calls = self.0.lines().filter_map(|line| line.split_once(' ')?.1.trim_start().split_once('('));
+        let calls =
+            self.0.lines().filter_map(|line| line.split_once(' ')?.1.trim_start().split_once('('));
         calls.filter(|(name, _)| name.chars().all(|c| c.is_alphanumeric() || c == '_'))
     }
 
@@ -232,14 +237,18 @@ fn an_unchanged_module_is_not_read() {
     let trace = unchanged_run(|live| grouped(live, 3, 2, 20));
     let seen = trace.lines().filter(|(_, arguments)| arguments.contains("/latest/g1>")).count();
     assert!(seen > 0, "nothing was traced");
-    let forbidden = ["getdents64", "linkat", "unlinkat", "mkdirat", "fchmod", "fchown", "utimensat"];
-    let found = trace.lines().filter(|(name, arguments)| forbidden.contains(name) && in_module(arguments));
+    let forbidden =
+        ["getdents64", "linkat", "unlinkat", "mkdirat", "fchmod", "fchown", "utimensat"];
+    let found =
+        trace.lines().filter(|(name, arguments)| forbidden.contains(name) && in_module(arguments));
     assert_eq!(found.collect::<Vec<_>>(), []);
 }
 
 /// Whether the call's descriptor is one of the module directory or of one below it.
 fn in_module(arguments: &str) -> bool {
-    arguments.split_once('>').is_some_and(|(path, _)| path.ends_with("/latest") || path.contains("/latest/"))
+    arguments
+        .split_once('>')
+        .is_some_and(|(path, _)| path.ends_with("/latest") || path.contains("/latest/"))
 }
 
 #[test]
@@ -261,7 +270,8 @@ fn a_level_deep_down_is_opened_twice_and_its_place_once() {
         return;
     }
     let run = |levels| unchanged_run(|live| tree::deep(live, levels, 3)).calls();
-    // It is closed on the way down and opened again on the way up, once it is certain to be the same.
+    // It is closed on the way down and opened again on the way up, once it is certain to be the
+    // same.
     let expected = calls([("open", 300), ("stat", 200), ("close", 300)]);
     assert_eq!(more(&run(160), &run(60)), expected);
 }
@@ -271,8 +281,9 @@ fn recycling_costs_two_calls_for_each_unchanged_directory_without_others() {
     if !have(&["strace"]) || !root() {
         return;
     }
-    let run =
-        |directories| recycling_run(|live| tree::numbered(live, directories, 2), change_some(5)).calls();
+    let run = |directories| {
+        recycling_run(|live| tree::numbered(live, directories, 2), change_some(5)).calls()
+    };
     let [small, middle, large] = [150, 300, 600].map(run);
     // The live one in the comparison, and the recycled one.
     assert_eq!(more(&middle, &small), calls([("stat", 300)]));
@@ -286,20 +297,22 @@ fn recycling_costs_two_opens_and_closes_for_each_unchanged_directory_with_others
     }
     for (levels, leaves) in [(1, 1), (1, 5), (5, 3)] {
         let run = |groups| {
-            // One that is the same as before would be looked at as well, if it was linked in the run's first
-            // tick of the kernel's clock.
+            // One that is the same as before would be looked at as well, if it was linked in the
+            // run's first tick of the kernel's clock.
             let change = |live: &Path, text: &str| tree::write(&live.join("changed"), text);
             recycling_run(|live| grouped(live, groups, levels, leaves), change).calls()
         };
         let (inner, leaves) = (20 * levels, 20 * leaves);
-        let expected = calls([("open", 2 * inner), ("stat", 2 * (inner + leaves)), ("close", 2 * inner)]);
+        let expected =
+            calls([("open", 2 * inner), ("stat", 2 * (inner + leaves)), ("close", 2 * inner)]);
         assert_eq!(more(&run(40), &run(20)), expected, "{levels} levels");
     }
 }
 
-/// What a changed directory without others may cost: in the comparison both are opened and read to the
-/// end, their attributes are compared, and in the making again; then the recycled one gets the new
-/// attributes. One file is another: it is looked at before and after it is linked, and recorded with its extended attributes.
+/// What a changed directory without others may cost: in the comparison both are opened and read to
+/// the end, their attributes are compared, and in the making again; then the recycled one gets the
+/// new attributes. One file is another: it is looked at before and after it is linked, and recorded
+/// with its extended attributes.
 const CHANGED_DIRECTORY: [(&str, i64); 11] = [
     ("open", 4),
     ("close", 4),
@@ -319,17 +332,24 @@ fn recycling_costs_a_constant_for_each_changed_directory() {
     if !have(&["strace"]) || !root() {
         return;
     }
-    let run =
-        |changed, files| recycling_run(|live| tree::numbered(live, 100, files), change_some(changed)).calls();
+    let run = |changed, files| {
+        recycling_run(|live| tree::numbered(live, 100, files), change_some(changed)).calls()
+    };
     let [few, many, full] = [(5, 2), (15, 2), (5, 15)].map(|(changed, files)| run(changed, files));
     let more_changes = more(&many, &few);
     for (name, count) in &more_changes {
         let known = CHANGED_DIRECTORY.iter().find(|(known, _)| known == name);
         let allowed = 10 * known.map_or(0, |(_, allowed)| *allowed);
-        assert!(*count <= allowed, "{name}: {allowed} calls allowed for 10 directories: {more_changes:?}");
+        assert!(
+            *count <= allowed,
+            "{name}: {allowed} calls allowed for 10 directories: {more_changes:?}"
+        );
     }
     for call in ["linkat", "unlinkat", "getdents64"] {
-        assert!(more_changes.contains_key(call), "{call}: there was nothing to do: {more_changes:?}");
+        assert!(
+            more_changes.contains_key(call),
+            "{call}: there was nothing to do: {more_changes:?}"
+        );
     }
     assert_eq!(more(&full, &few), calls([]), "files that are the same cost nothing");
 }
@@ -360,7 +380,8 @@ fn snapshots_that_are_long_gone_cost_nothing() {
     assert_eq!(more(&many, &few), calls([]));
 }
 
-/// With more than some 2,000 entries there are several workers, and what they do depends on who is faster.
+/// With more than some 2,000 entries there are several workers, and what they do depends on who is
+/// faster.
 #[test]
 fn several_workers_read_link_and_remove_no_more_than_one() {
     if !have(&["strace"]) || !root() {
@@ -372,7 +393,8 @@ fn several_workers_read_link_and_remove_no_more_than_one() {
     let [small, large] = [250, 500].map(|directories| run(directories, 5));
     let more = more(&large, &small);
     for (name, count) in &more {
-        // A worker looks at the two directories where it starts, and a leaf may be all that it gets there.
+        // A worker looks at the two directories where it starts, and a leaf may be all that it gets
+        // there.
         let allowed = if name == "stat" { 2 * 250 * 3 } else { 8 };
         assert!(*count <= allowed, "{name}: {allowed} calls allowed: {more:?}");
     }
@@ -424,8 +446,9 @@ fn files_in_directories(live: &Path) {
     }
 }
 
-/// Fails if a file was named in any call but one that makes or removes its name, or was open at all. For each link that is made, the
-/// file may be looked at before and after it, and asked for its extended attributes.
+/// Fails if a file was named in any call but one that makes or removes its name, or was open at
+/// all. For each link that is made, the file may be looked at before and after it, and asked for
+/// its extended attributes.
 #[track_caller]
 fn assert_no_file_is_touched(what: &str, trace: &Trace) {
     let seen = trace.lines().filter(|(_, arguments)| arguments.contains("directory-1")).count();
@@ -438,14 +461,17 @@ fn assert_no_file_is_touched(what: &str, trace: &Trace) {
         call == "llistxattr" || ["linkat", "unlinkat", "statx"].contains(&call) && !is_open
     };
     let count = |calls: &[&str]| {
-        let named =
-            trace.lines().filter(|(call, arguments)| calls.contains(call) && arguments.contains(FILE));
+        let named = trace
+            .lines()
+            .filter(|(call, arguments)| calls.contains(call) && arguments.contains(FILE));
         named.count()
     };
     let (looks, links) = (count(&["statx", "llistxattr"]), count(&["linkat"]));
     assert!(looks <= 3 * links, "{what}: {looks} looks at files for {links} links");
-    let touched: Vec<_> =
-        trace.lines().filter(|(call, arguments)| arguments.contains(FILE) && !may(call, arguments)).collect();
+    let touched: Vec<_> = trace
+        .lines()
+        .filter(|(call, arguments)| arguments.contains(FILE) && !may(call, arguments))
+        .collect();
     assert_eq!(touched, [], "{what}");
 }
 
@@ -465,9 +491,13 @@ fn no_file_is_opened_nor_looked_at_unless_it_is_linked() {
     let change = |number: usize| {
         let directory = module.latest.join(format!("directory-{number}/below"));
         tree::write(&directory.join(format!("{FILE}{number}")), "changed");
-        fs::rename(directory.join(format!("{FILE}{}", number + 7)), directory.join(format!("{FILE}renamed")))
-            .expect("renamed");
-        fs::remove_dir_all(module.latest.join(format!("directory-{}", number + 1))).expect("removed");
+        fs::rename(
+            directory.join(format!("{FILE}{}", number + 7)),
+            directory.join(format!("{FILE}renamed")),
+        )
+        .expect("renamed");
+        fs::remove_dir_all(module.latest.join(format!("directory-{}", number + 1)))
+            .expect("removed");
         settle();
     };
     let without_indexes = || fs::remove_dir_all(module.private("index")).expect("the indexes");
@@ -493,12 +523,12 @@ fn no_file_is_opened_nor_looked_at_unless_it_is_linked() {
 
 // -- Memory ----------------------------------------------------------------------------------------
 
-/// What the first arguments of this very program have to be for it to run another one, which follows, as
-/// [`measure`] does.
+/// What the first arguments of this very program have to be for it to run another one, which
+/// follows, as [`measure`] does.
 const MEASURE: [&str; 5] = ["--exact", "measure", "--ignored", "--nocapture", "--"];
 
-/// The kernel tells of the memory of all children together, so each run is the only child of a process of
-/// its own. The others start it.
+/// The kernel tells of the memory of all children together, so each run is the only child of a
+/// process of its own. The others start it.
 #[test]
 #[ignore = "what other tests measure memory with"]
 fn measure() {
@@ -540,7 +570,8 @@ fn is_full() -> bool {
     env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|sweep| sweep == "full")
 }
 
-/// How many entries trees have where everything is asked for, and the KiB that have to be enough for a run.
+/// How many entries trees have where everything is asked for, and the KiB that have to be enough
+/// for a run.
 const FULL: (usize, u64) = (1_000_000, 64 << 10);
 
 /// The same otherwise, for trees of little else than files.
@@ -549,8 +580,8 @@ const FILES: (usize, u64) = (100_000, 32 << 10);
 /// For trees of little else than directories, which take longer and more memory.
 const DIRECTORIES: (usize, u64) = (40_000, 48 << 10);
 
-/// Fills a module with about as many entries in some shape, runs whatever a run can be, and fails if one
-/// of them takes too much memory.
+/// Fills a module with about as many entries in some shape, runs whatever a run can be, and fails
+/// if one of them takes too much memory.
 fn assert_memory_is_bounded(usual: (usize, u64), fill: fn(&OwnedFd, usize)) {
     let (entries, limit) = if is_full() { FULL } else { usual };
     // What belongs to three trees is in the kernel's memory, but for the indexes.
@@ -563,7 +594,10 @@ fn assert_memory_is_bounded(usual: (usize, u64), fill: fn(&OwnedFd, usize)) {
     let peaks = peaks_of_runs(&module);
     println!("KiB of memory for {entries} entries: {peaks:?}");
     let excessive: Vec<_> = peaks.iter().filter(|(_, peak)| *peak >= limit).collect();
-    assert!(excessive.is_empty(), "more than {limit} KiB of memory for {entries} entries: {excessive:?}");
+    assert!(
+        excessive.is_empty(),
+        "more than {limit} KiB of memory for {entries} entries: {excessive:?}"
+    );
 }
 
 /// What each kind of run over a module takes.
@@ -626,7 +660,9 @@ fn memory_is_bounded_for_one_directory_of_directories_with_long_names() {
 #[test]
 fn memory_is_bounded_for_fifty_large_directories() {
     assert_memory_is_bounded(FILES, |module, entries| {
-        (0..50).for_each(|number| make_files(&make_and_open(module, &format!("{number}")), entries / 50));
+        (0..50).for_each(|number| {
+            make_files(&make_and_open(module, &format!("{number}")), entries / 50)
+        });
     });
 }
 
@@ -634,7 +670,9 @@ fn memory_is_bounded_for_fifty_large_directories() {
 #[test]
 fn memory_is_bounded_for_four_huge_directories() {
     assert_memory_is_bounded(FILES, |module, entries| {
-        (0..4).for_each(|number| make_files(&make_and_open(module, &format!("{number}")), entries / 4));
+        (0..4).for_each(|number| {
+            make_files(&make_and_open(module, &format!("{number}")), entries / 4)
+        });
     });
 }
 

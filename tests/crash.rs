@@ -17,8 +17,8 @@ fn traced(module: &Module, expression: &str) -> Run {
     Run::of(&mut module.hook_through(&["strace", "-f", "-qq", "-o", "/dev/null", "-e", expression]))
 }
 
-/// Kills the command of `scene` at so many of its system calls; `RSYNCD_SNAPSHOT_SWEEP=full` means each, and in each way
-/// to go on from there.
+/// Kills the command of `scene` at so many of its system calls; `RSYNCD_SNAPSHOT_SWEEP=full` means
+/// each, and in each way to go on from there.
 fn sweep(scene: &Scene, bound: usize, variants: usize) {
     if !have(&["strace"]) {
         return;
@@ -28,11 +28,15 @@ fn sweep(scene: &Scene, bound: usize, variants: usize) {
         calls(&site.module, |strace| scene.command(&site, strace))
     };
     let ways = if is_full_sweep() { variants } else { 1 };
-    let deaths: Vec<(&Call, usize)> =
-        calls.iter().enumerate().flat_map(|(n, call)| (n..n + ways).map(move |way| (call, way))).collect();
+    let deaths: Vec<(&Call, usize)> = calls
+        .iter()
+        .enumerate()
+        .flat_map(|(n, call)| (n..n + ways).map(move |way| (call, way)))
+        .collect();
     let killed = AtomicUsize::new(0);
     let tried = spread(&deaths, bound, |_, (call, way)| {
-        let what = format!("{}, killed at {} number {}, way {way}", scene.name, call.name, call.number);
+        let what =
+            format!("{}, killed at {} number {}, way {way}", scene.name, call.name, call.number);
         let site = scene.prepare();
         let run = call.killed(|strace| scene.command(&site, strace));
         if run.signal() == Some(9) {
@@ -162,7 +166,10 @@ fn a_file_with_too_many_links_is_copied_and_the_copy_is_no_change_later() {
     let run = traced(&module, "inject=linkat:error=EMLINK:when=2+3");
     run.exits(&[4]).says(" files could not be linked and were copied, the first is ");
     let name = module.snapshots().remove(0);
-    assert_eq!(fingerprint::contents(&module.latest), fingerprint::contents(&module.snapshot(&name)));
+    assert_eq!(
+        fingerprint::contents(&module.latest),
+        fingerprint::contents(&module.snapshot(&name))
+    );
     assert!(module.list()[0]["copies"].as_u64() > Some(2), "{:?}", module.list());
 
     module.expect_no_snapshot();

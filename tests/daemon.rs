@@ -63,7 +63,11 @@ fn each_changing_push_adds_a_snapshot_and_leaves_the_older_ones_as_they_were() {
     module.assert_equals_module(&names[1]);
     let unchanged =
         |name: &String| fs::metadata(module.snapshot(name).join("read me")).expect("a file").ino();
-    assert_eq!(unchanged(&names[0]), unchanged(&names[1]), "an unchanged file is one inode in both");
+    assert_eq!(
+        unchanged(&names[0]),
+        unchanged(&names[1]),
+        "an unchanged file is one inode in both"
+    );
 
     fs::remove_file(source.join("read me")).expect("removed");
     fs::remove_dir_all(source.join("documents/letters")).expect("removed");
@@ -79,7 +83,8 @@ fn each_changing_push_adds_a_snapshot_and_leaves_the_older_ones_as_they_were() {
         &fingerprint::of(&module.snapshot(&first)),
         "the first snapshot then and now",
     );
-    let report = fs::read_to_string(module.snapshot(&first).join("documents/report")).expect("a report");
+    let report =
+        fs::read_to_string(module.snapshot(&first).join("documents/report")).expect("a report");
     assert_eq!(report, "second\n");
 }
 
@@ -105,7 +110,11 @@ fn pushes_pulls_and_listings_that_change_nothing_make_no_snapshot() {
     assert_eq!(daemon.await_hooks(4), [GOOD; 4]);
 
     assert_eq!(module.snapshots(), names);
-    assert_ne!(module.record(&names[0])["verified_until"], verified, "verified-until moves instead");
+    assert_ne!(
+        module.record(&names[0])["verified_until"],
+        verified,
+        "verified-until moves instead"
+    );
 }
 
 #[test]
@@ -131,7 +140,8 @@ fn two_modules_keep_their_snapshots_apart() {
     assert_eq!(daemon.await_hooks(2), [GOOD; 2]);
 
     assert_eq!(module.snapshots().len(), 1);
-    let names: Vec<_> = visible(&other_root).into_iter().filter(|name| name != "current state").collect();
+    let names: Vec<_> =
+        visible(&other_root).into_iter().filter(|name| name != "current state").collect();
     assert_eq!(names.len(), 1, "{names:?}");
     fingerprint::assert_same(&other, &other_root.join(&names[0]));
     let everything = module.json(&["list", "--json", "--all"]);

@@ -90,8 +90,8 @@ fn a_push_to_a_read_only_module_makes_no_snapshot() {
     let (module, first) = Module::with_snapshot();
     let source = source(&module);
     tree::write(&source.join("new"), "new");
-    let section =
-        Daemon::section(&module, "data", &module.latest, "").replace("read only = no", "read only = yes");
+    let section = Daemon::section(&module, "data", &module.latest, "")
+        .replace("read only = no", "read only = yes");
     let daemon = Daemon::start(&module, &section);
 
     assert!(!daemon.push(&source, "data", &[]).succeeded());

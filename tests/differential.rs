@@ -2,7 +2,8 @@
 //!
 //! The real program from PyPI decides beside ours: over random sets of names as data, over some of
 //! them as directories that both really remove, and once for each difference, to show that it loses
-//! data where ours does not. With `RSYNCD_SNAPSHOT_SWEEP=full` there are 100,000 sets instead of 3,000.
+//! data where ours does not. With `RSYNCD_SNAPSHOT_SWEEP=full` there are 100,000 sets instead of
+//! 3,000.
 //!
 //! Everything is in UTC, where the naive times of rotate-backups are the same instants as ours.
 
@@ -73,7 +74,8 @@ impl Case {
 
 /// A name of ours, or one of the Python program; with both, times can be equal.
 fn name(random: &mut Random, time: DateTime<Utc>) -> String {
-    time.format(if random.once_in(3) { "%Y-%m-%d %H:%M:%S" } else { "%Y-%m-%dT%H-%M-%SZ" }).to_string()
+    time.format(if random.once_in(3) { "%Y-%m-%d %H:%M:%S" } else { "%Y-%m-%dT%H-%M-%SZ" })
+        .to_string()
 }
 
 fn time_of(name: &str) -> DateTime<Utc> {
@@ -81,8 +83,11 @@ fn time_of(name: &str) -> DateTime<Utc> {
 }
 
 fn ours(names: &[String], policy: &Policy, now: DateTime<Utc>) -> BTreeSet<String> {
-    let snapshot =
-        |name: &String| Snapshot { name: name.clone(), recorded: false, ..snapshots::taken(time_of(name)) };
+    let snapshot = |name: &String| Snapshot {
+        name: name.clone(),
+        recorded: false,
+        ..snapshots::taken(time_of(name))
+    };
     let snapshots: Vec<Snapshot> = names.iter().map(snapshot).collect();
     let decision = decide(&snapshots, &History::default(), policy, now);
     let kept = decision.verdicts.into_iter().filter(|verdict| verdict.keep);
@@ -95,8 +100,8 @@ struct Expected {
     ours: BTreeSet<String>,
 }
 
-/// What ours has to keep, from what rotate-backups keeps and the differences that are meant; or what
-/// cannot be with what rotate-backups keeps.
+/// What ours has to keep, from what rotate-backups keeps and the differences that are meant; or
+/// what cannot be with what rotate-backups keeps.
 fn expected(names: &[String], case: &Case, decision: &mut Decision) -> Result<Expected, String> {
     // Names dated in the future are kept and set apart.
     let (future, mut present): (Vec<&str>, Vec<&str>) =
@@ -123,7 +128,8 @@ fn compare(names: &[String], case: &Case, decision: &mut Decision) -> Result<Exp
     if ours == expected.ours {
         return Ok(expected);
     }
-    let only = |these: &BTreeSet<String>, those| these.difference(those).cloned().collect::<Vec<_>>();
+    let only =
+        |these: &BTreeSet<String>, those| these.difference(those).cloned().collect::<Vec<_>>();
     let (more, fewer) = (only(&ours, &expected.ours), only(&expected.ours, &ours));
     Err(format!("only ours keeps {more:?}, only rotate-backups {fewer:?}"))
 }
@@ -139,7 +145,10 @@ fn random_sets_are_decided_alike() {
         let Ok(expected) = compare(&case.names) else {
             let names = smallest(&case.names, |names| compare(names).is_err());
             let difference = compare(&names).err().expect("it fails");
-            panic!("seed {seed}: {difference}\nof {names:#?}\nby {:?} at {}", case.scheme, case.now);
+            panic!(
+                "seed {seed}: {difference}\nof {names:#?}\nby {:?} at {}",
+                case.scheme, case.now
+            );
         };
         expired += case.names.len() - expected.ours.len();
         different += usize::from(expected.ours != expected.original);
@@ -182,7 +191,8 @@ impl<'a> Both<'a> {
 
     fn run_original(&self, options: &[&str]) -> Run {
         let theirs = self.theirs.to_str().expect("text");
-        self.original.run(&self.module.directory.join("home"), options.iter().copied().chain([theirs]))
+        self.original
+            .run(&self.module.directory.join("home"), options.iter().copied().chain([theirs]))
     }
 
     /// Runs our `rotate` with `keep` and more of a policy; returns what it leaves.
@@ -203,11 +213,14 @@ fn random_directories_are_rotated_alike() {
     let mut decision = Decision::of(original);
     let now = support::time::now();
     let mut removed = 0;
-    // Both programs go by the clock of the machine; and who removes hundreds of directories takes long.
+    // Both programs go by the clock of the machine; and who removes hundreds of directories takes
+    // long.
     let suits = |case: &Case| {
         (2..=25).contains(&case.names.len()) && case.names.iter().all(|name| time_of(name) <= now)
     };
-    let cases = (1_000_000..).map(|seed| Case { now, ..Case::random(&mut Random::new(seed)) }).filter(suits);
+    let cases = (1_000_000..)
+        .map(|seed| Case { now, ..Case::random(&mut Random::new(seed)) })
+        .filter(suits);
     for case in cases.take(if full_sweep() { 500 } else { 50 }) {
         let both = Both::with(original, &case.names);
         let expected = expected(&case.names, &case, &mut decision).expect("what has to stay");
@@ -242,8 +255,8 @@ fn the_newest_is_not_expired_by_an_older_one_in_its_slot() {
 fn counts_below_one_neither_delete_everything_nor_keep_everything() {
     let Some(original) = Original::get() else { return };
     let names = ["2001-02-03T04-05-06Z", "2001-02-04T04-05-06Z", "2001-02-05T04-05-06Z"];
-    // Strict, zero is one, and minus one is nothing at all. Relaxed, zero is everything, and minus one
-    // everything but the oldest.
+    // Strict, zero is one, and minus one is nothing at all. Relaxed, zero is everything, and minus
+    // one everything but the oldest.
     for (count, strict, relaxed) in [("0", &names[2..], &names[..]), ("-1", &[], &names[1..])] {
         let both = Both::with(original, &names);
         both.module.write_policy(&format!("[defaults]\nkeep = {{ daily = {count} }}\n{BARE}"));
@@ -273,8 +286,12 @@ fn the_last_days_of_a_year_are_not_in_a_week_of_its_january() {
 #[test]
 fn one_name_dated_in_the_future_does_not_expire_the_history() {
     let Some(original) = Original::get() else { return };
-    let names =
-        ["2001-02-03T04-05-06Z", "2001-02-04T04-05-06Z", "2001-02-05T04-05-06Z", "2999-01-01T00-00-00Z"];
+    let names = [
+        "2001-02-03T04-05-06Z",
+        "2001-02-04T04-05-06Z",
+        "2001-02-05T04-05-06Z",
+        "2999-01-01T00-00-00Z",
+    ];
     let both = Both::with(original, &names);
     assert_eq!(both.left_by_original(&["--daily=7", "--weekly=4", "--monthly=12"]), [names[3]]);
     assert_eq!(both.left_by_ours("daily = 7, weekly = 4, monthly = 12"), names);
@@ -299,7 +316,10 @@ fn names_that_merely_hold_eight_digits_are_not_touched() {
 }
 
 /// Two directories for rotate-backups and two modules for ours.
-fn two_modules<'a>(original: &'a Original, names: [&[&str]; 2]) -> (Both<'a>, [PathBuf; 2], [PathBuf; 2]) {
+fn two_modules<'a>(
+    original: &'a Original,
+    names: [&[&str]; 2],
+) -> (Both<'a>, [PathBuf; 2], [PathBuf; 2]) {
     let both = Both::with(original, &[] as &[&str]);
     let directory = |of: &str, name: &str| both.module.directory.join(of).join(name);
     let theirs = ["a", "b"].map(|name| directory("theirs", name));
@@ -322,7 +342,8 @@ fn two_modules<'a>(original: &'a Original, names: [&[&str]; 2]) -> (Both<'a>, [P
 fn register(root: &std::path::Path, name: &str) {
     let private = root.join(".rsyncd-snapshot");
     fs::create_dir(&private).expect("our directory");
-    fs::set_permissions(&private, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("a mode");
+    fs::set_permissions(&private, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+        .expect("a mode");
     let path = root.join("latest");
     let text = format!("format = 1\nmodule = \"{name}\"\npath = \"{}\"\n", path.display());
     fs::write(private.join("root.toml"), text).expect("a registration");
@@ -364,13 +385,16 @@ fn the_scheme_of_one_location_does_not_reach_the_next() {
     let months = ["2001-01-03T00-00-00Z", "2001-02-03T00-00-00Z", "2001-03-03T00-00-00Z"];
     let (both, theirs, ours) = two_modules(original, [&months, &months]);
     let ini = both.module.directory.join("rotate.ini");
-    let text = format!("[{}]\ndaily = 1\n[{}]\nionice = idle\n", theirs[0].display(), theirs[1].display());
+    let text =
+        format!("[{}]\ndaily = 1\n[{}]\nionice = idle\n", theirs[0].display(), theirs[1].display());
     fs::write(&ini, text).expect("the ini file");
     let home = both.module.directory.join("home");
     original.run(&home, ["--config", ini.to_str().expect("text")]).exits(&[0]);
     assert_eq!(visible(&theirs[1]), months[2..], "nobody asked for that");
 
-    both.module.write_policy(&format!("[defaults]\n{BARE}[module.a]\nkeep = {{ daily = 1 }}\n[module.b]\n"));
+    both.module.write_policy(&format!(
+        "[defaults]\n{BARE}[module.a]\nkeep = {{ daily = 1 }}\n[module.b]\n"
+    ));
     for (name, root) in ["a", "b"].into_iter().zip(&ours) {
         register(root, name);
         both.module.run(&["rotate", name]).exits(&[0]);
@@ -387,7 +411,8 @@ fn a_configuration_that_is_not_strict_is_not_strict() {
     let names = ["2001-02-03T00-00-00Z", "2001-05-01T00-00-00Z", "2001-11-22T00-00-00Z"];
     let both = Both::with(original, &names);
     let ini = both.module.directory.join("rotate.ini");
-    fs::write(&ini, format!("[{}]\ndaily = 3\nstrict = no\n", both.theirs.display())).expect("the ini file");
+    fs::write(&ini, format!("[{}]\ndaily = 3\nstrict = no\n", both.theirs.display()))
+        .expect("the ini file");
     let left = both.left_by_original(&["--config", ini.to_str().expect("text")]);
     assert_eq!(left, names[2..], "it was strict all the same");
     assert_eq!(
@@ -403,10 +428,15 @@ fn a_removal_that_fails_does_not_end_the_run() {
     if !have(&["chattr"]) {
         return;
     }
-    let names =
-        ["2001-02-03T00-00-00Z", "2001-02-04T00-00-00Z", "2001-02-05T00-00-00Z", "2001-02-06T00-00-00Z"];
+    let names = [
+        "2001-02-03T00-00-00Z",
+        "2001-02-04T00-00-00Z",
+        "2001-02-05T00-00-00Z",
+        "2001-02-06T00-00-00Z",
+    ];
     let both = Both::over(original, Module::on(&file_system), &names);
-    let immovable = [both.theirs.join(names[0]).join("old"), both.module.snapshot(names[0]).join("sub/old")];
+    let immovable =
+        [both.theirs.join(names[0]).join("old"), both.module.snapshot(names[0]).join("sub/old")];
     Run::of(tool("chattr").arg("+i").args(&immovable)).exits(&[0]);
 
     let run = both.run_original(&["--daily=1"]);
@@ -424,7 +454,10 @@ fn a_removal_that_fails_does_not_end_the_run() {
 /// What a clock on a wall in Amsterdam shows, which is what the Python program makes names of.
 fn in_amsterdam(names: &[&str]) -> Vec<String> {
     let zone = Zone::named("Europe/Amsterdam").expect("tzdata is installed");
-    names.iter().map(|name| zone.to_local(time_of(name)).format("%Y-%m-%d %H:%M:%S").to_string()).collect()
+    names
+        .iter()
+        .map(|name| zone.to_local(time_of(name)).format("%Y-%m-%d %H:%M:%S").to_string())
+        .collect()
 }
 
 const AMSTERDAM: &str = "[defaults]\nkeep = { hourly = 24 }\nmin_keep = 1\nmin_age = \"0s\"\n\

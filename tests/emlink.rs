@@ -1,5 +1,5 @@
-//! Files that have as many links as their file system allows: each is in every snapshot all the same, as a
-//! copy with everything that belongs to it, and comparing takes that for no change.
+//! Files that have as many links as their file system allows: each is in every snapshot all the
+//! same, as a copy with everything that belongs to it, and comparing takes that for no change.
 
 mod support;
 
@@ -66,7 +66,8 @@ fn describe(path: &Path) -> String {
         metadata.mtime(),
         metadata.mtime_nsec()
     );
-    for name in ["user.comment", "system.posix_acl_access", "trusted.secret", "security.capability"] {
+    for name in ["user.comment", "system.posix_acl_access", "trusted.secret", "security.capability"]
+    {
         let mut value = [0; 256];
         let length = rustix::fs::getxattr(path, name, value.as_mut_slice());
         text += &format!(" {name}={:?}", length.map(|length| value[..length].to_vec()));
@@ -97,7 +98,11 @@ fn assert_copied(module: &Simulated, name: &str, copies: usize) {
     let (live, copy) = (inodes(&module.latest), inodes(&module.snapshot(name)));
     assert_eq!(live.len(), copy.len(), "names");
     assert!(live.iter().zip(&copy).all(|(live, copy)| live.0 == copy.0), "the same names");
-    assert_eq!(live.iter().zip(&copy).filter(|(live, copy)| live.1 != copy.1).count(), copies, "copies");
+    assert_eq!(
+        live.iter().zip(&copy).filter(|(live, copy)| live.1 != copy.1).count(),
+        copies,
+        "copies"
+    );
     let shown = module.list().pop().expect("a snapshot");
     assert_eq!((&shown["name"], &shown["copies"]), (&name.into(), &copies.into()));
     let record = module.record(name);
@@ -152,7 +157,8 @@ fn a_file_with_all_the_links_that_ext4_allows_is_copied_with_everything_it_has()
 
     let name = publish(&module, EXT4_LINKS);
 
-    let some = ["first", "names 0/1", "names 6/64999"].map(|path| module.snapshot(&name).join(path));
+    let some =
+        ["first", "names 0/1", "names 6/64999"].map(|path| module.snapshot(&name).join(path));
     for path in some.iter().chain([&first]) {
         assert_eq!(describe(path), before, "{}", path.display());
         let blocks = |path: &Path| fs::metadata(path).expect("the file").blocks();
@@ -161,7 +167,8 @@ fn a_file_with_all_the_links_that_ext4_allows_is_copied_with_everything_it_has()
     let content = |path: &Path| fs::read(path).expect("the content");
     assert!(some.iter().all(|path| content(path) == content(&first)), "other content");
     // One copy has as many names as it may, and what that lacks has another.
-    let mut copies: Vec<u64> = inodes(&module.snapshot(&name)).into_iter().map(|(_, inode)| inode).collect();
+    let mut copies: Vec<u64> =
+        inodes(&module.snapshot(&name)).into_iter().map(|(_, inode)| inode).collect();
     copies.sort_unstable();
     copies.dedup();
     println!("ext4: {EXT4_LINKS} names of one file are {} files in the snapshot", copies.len());
@@ -178,7 +185,8 @@ fn a_file_with_all_the_links_that_ext4_allows_is_copied_with_everything_it_has()
     assert!(module.recycled(&name).is_some(), "made afresh");
     expect_unchanged(&module);
 
-    // The client makes the file anew: the old one loses its names one by one, and the new one can be linked.
+    // The client makes the file anew: the old one loses its names one by one, and the new one can
+    // be linked.
     fs::remove_file(&first).expect("removed");
     tree::write(&first, "a new file");
     for directory in 0..7 {
@@ -207,7 +215,11 @@ fn names_are_linked_up_to_the_limit_and_copied_beyond() {
     publish(&module, 15_000);
     expect_unchanged(&module);
     // In place, as `rsync --inplace` writes: a copy shows the old content, so it is a change.
-    File::options().append(true).open(&first).and_then(|mut file| file.write_all(b"more")).expect("written");
+    File::options()
+        .append(true)
+        .open(&first)
+        .and_then(|mut file| file.write_all(b"more"))
+        .expect("written");
     settle();
     module.pass(1);
     module.run().exits(&[4]);
@@ -220,9 +232,13 @@ fn names_are_linked_up_to_the_limit_and_copied_beyond() {
 fn assert_shared(path: &Path) {
     let extents = Run::of(tool("filefrag").arg("-v").arg(path)).exits(&[0]);
     // 0:        0..    6143:       3120..      9263:   6144:             last,shared,eof
-    let is_extent = |line: &&str| line.trim_start().starts_with(|first: char| first.is_ascii_digit());
+    let is_extent =
+        |line: &&str| line.trim_start().starts_with(|first: char| first.is_ascii_digit());
     let extents: Vec<_> = extents.stdout().lines().filter(is_extent).map(str::to_string).collect();
-    assert!(!extents.is_empty() && extents.iter().all(|line| line.contains("shared")), "{extents:?}");
+    assert!(
+        !extents.is_empty() && extents.iter().all(|line| line.contains("shared")),
+        "{extents:?}"
+    );
 }
 
 /// The content of a file that takes room.
@@ -305,7 +321,11 @@ fn whatever_changes_in_a_copied_file_is_a_change() {
             let copy = module.snapshot(&module.name()).join("immutable");
             assert!(copy.exists(), "{kind:?}, {what}: no snapshot: {run}");
             assert_eq!(describe(&copy), describe(&file.0), "{kind:?}, {what}");
-            assert_eq!(fs::read(&copy).expect("read"), fs::read(&file.0).expect("read"), "{kind:?}, {what}");
+            assert_eq!(
+                fs::read(&copy).expect("read"),
+                fs::read(&file.0).expect("read"),
+                "{kind:?}, {what}"
+            );
         };
         publish("the first");
         expect_unchanged(&module);
@@ -337,7 +357,11 @@ fn what_an_earlier_version_recorded_of_a_copy_is_compared_once_more() {
     settle();
     module.pass(1);
     module.run().exits(&[4]);
-    assert_eq!(module.snapshots().last(), Some(&module.name()), "the mode may have changed meanwhile");
+    assert_eq!(
+        module.snapshots().last(),
+        Some(&module.name()),
+        "the mode may have changed meanwhile"
+    );
     module.expect_unchanged();
 }
 

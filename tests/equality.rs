@@ -22,7 +22,11 @@ fn assert_equals_copy(module: &Module) {
     let name = module.expect_snapshot();
 
     fingerprint::assert_same(&copy, &module.snapshot(&name));
-    fingerprint::assert_equal(&before, &fingerprint::of(&module.latest), "the module before and after");
+    fingerprint::assert_equal(
+        &before,
+        &fingerprint::of(&module.latest),
+        "the module before and after",
+    );
     module.expect_no_snapshot();
 }
 
@@ -81,7 +85,8 @@ fn a_tree_deeper_than_path_max_is_whole_in_the_snapshot_and_can_be_expired() {
 fn a_thousand_levels_need_no_thousand_descriptors() {
     let module = Module::new();
     tree::deep(&module.latest, 1100, 3);
-    let limited = Run::of(&mut module.hook_through(&["sh", "-c", "ulimit -n 256; exec \"$0\" \"$@\""]));
+    let limited =
+        Run::of(&mut module.hook_through(&["sh", "-c", "ulimit -n 256; exec \"$0\" \"$@\""]));
     limited.exits(&[0]);
     let name = module.snapshots().remove(0);
     // Read with as many descriptors as levels, which this process may not have.
@@ -94,18 +99,21 @@ fn a_thousand_levels_need_no_thousand_descriptors() {
     module.rename_to_the_past(&name, "2001-02-03T04-05-06Z");
     tree::write(&module.latest.join("changed"), "x");
     module.write_policy("[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\n");
-    Run::of(&mut module.hook_through(&["sh", "-c", "ulimit -n 256; exec \"$0\" \"$@\""])).exits(&[0]);
+    Run::of(&mut module.hook_through(&["sh", "-c", "ulimit -n 256; exec \"$0\" \"$@\""]))
+        .exits(&[0]);
     assert_eq!(module.snapshots().len(), 1);
 
     // The next one is made out of the retired one.
     assert_eq!(module.left_over("expired"), 1);
     tree::write(&module.latest.join("changed again"), "x");
-    Run::of(&mut module.hook_through(&["sh", "-c", "ulimit -n 64; exec \"$0\" \"$@\""])).exits(&[0]);
+    Run::of(&mut module.hook_through(&["sh", "-c", "ulimit -n 64; exec \"$0\" \"$@\""]))
+        .exits(&[0]);
     assert_eq!(levels(&module.snapshot(&module.snapshots().remove(1))), 2203);
     assert_eq!(module.left_over("expired"), 0);
 }
 
-/// Their names take more memory than a walk gives to one level, so it reads the directory more than once.
+/// Their names take more memory than a walk gives to one level, so it reads the directory more than
+/// once.
 #[test]
 fn a_directory_with_very_many_subdirectories_is_linked_compared_and_removed() {
     let module = Module::new();
@@ -133,7 +141,11 @@ fn a_directory_with_very_many_subdirectories_is_linked_compared_and_removed() {
     let second = module.expect_snapshot();
     module.assert_equals_module(&second);
     let counts = &module.list()[1];
-    assert_eq!((&counts["added"], counts["removed"].as_u64() >= Some(3)), (&3.into(), true), "{counts}");
+    assert_eq!(
+        (&counts["added"], counts["removed"].as_u64() >= Some(3)),
+        (&3.into(), true),
+        "{counts}"
+    );
 
     module.rename_to_the_past(&first, "2001-02-03T04-05-06Z");
     for number in 0..10_000 {
@@ -160,9 +172,20 @@ fn the_umask_leaves_no_trace_and_our_own_directory_is_private() {
         module.assert_equals_module(&name);
         let mode = |path: &str| fs::metadata(module.private(path)).expect("ours").mode() & 0o7777;
         assert_eq!(mode("."), 0o700, "umask {umask}");
-        for path in ["lock", "root.toml", "state.toml", "records", &format!("records/{name}.toml")] {
-            assert_eq!(mode(path) & 0o022, 0, "umask {umask}: others may write {path}: {:o}", mode(path));
-            assert_ne!(mode(path) & 0o400, 0, "umask {umask}: we may not read {path}: {:o}", mode(path));
+        for path in ["lock", "root.toml", "state.toml", "records", &format!("records/{name}.toml")]
+        {
+            assert_eq!(
+                mode(path) & 0o022,
+                0,
+                "umask {umask}: others may write {path}: {:o}",
+                mode(path)
+            );
+            assert_ne!(
+                mode(path) & 0o400,
+                0,
+                "umask {umask}: we may not read {path}: {:o}",
+                mode(path)
+            );
         }
         module.expect_no_snapshot();
     }

@@ -19,8 +19,11 @@ const POLICY: &str = include_str!("../examples/rsyncd-snapshot.toml");
 fn rsyncd_conf(server: &Server) -> String {
     let directory = server.directory.display().to_string();
     let quoted = |path: &Path| format!("'{}'", path.display());
-    let hook =
-        format!("{BINARY} --config {} --rsyncd-conf {}", quoted(&server.policy), quoted(&server.rsyncd_conf));
+    let hook = format!(
+        "{BINARY} --config {} --rsyncd-conf {}",
+        quoted(&server.policy),
+        quoted(&server.rsyncd_conf)
+    );
     let mut conf = RSYNCD_CONF
         .replace("/srv/backup", &format!("{directory}/backup"))
         .replace("/etc/rsyncd.secrets", &format!("{directory}/secrets"))
@@ -56,7 +59,13 @@ fn rsync_serves_the_example_configuration_and_its_hook_works() {
     tree::small(&source);
     let daemon = Daemon::serve(&server);
     let run = |options: &[&str], from: &str, to: &str| {
-        Run::of(client().env("RSYNC_PASSWORD", "secret").arg("--archive").args(options).args([from, to]))
+        Run::of(
+            client()
+                .env("RSYNC_PASSWORD", "secret")
+                .arg("--archive")
+                .args(options)
+                .args([from, to]),
+        )
     };
     let url = |path: &str| daemon.url(path).replace("rsync://", "rsync://laptop@");
     let from = format!("{}/", source.display());
@@ -99,8 +108,9 @@ fn the_example_policy_is_accepted() {
 fn the_keys_that_the_example_policy_shows_commented_out_are_accepted_too() {
     let (module, _) = Module::with_snapshot();
     // "#key = value"; prose has a blank after the #.
-    let is_key =
-        |line: &str| line.strip_prefix('#').is_some_and(|rest| rest.starts_with(char::is_alphabetic));
+    let is_key = |line: &str| {
+        line.strip_prefix('#').is_some_and(|rest| rest.starts_with(char::is_alphabetic))
+    };
     let lines = POLICY.lines().map(|line| match is_key(line) && !line.contains("snapshot_root") {
         true => &line[1..],
         false => line,

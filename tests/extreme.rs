@@ -1,12 +1,15 @@
-//! Trees as extreme as a client can make them, under limits as tight as a service may have: 64 descriptors, 1 MiB of
-//! stack, and 64 MiB of address space besides what the program needs for an empty module.
+//! Trees as extreme as a client can make them, under limits as tight as a service may have: 64
+//! descriptors, 1 MiB of stack, and 64 MiB of address space besides what the program needs for an
+//! empty module.
 //!
-//! That need is measured: it is the smallest limit under which a hook takes a snapshot of an empty module. Address
-//! space is more than memory: the program itself, its libraries, and the stacks of its threads all count.
+//! That need is measured: it is the smallest limit under which a hook takes a snapshot of an empty
+//! module. Address space is more than memory: the program itself, its libraries, and the stacks of
+//! its threads all count.
 //!
-//! Under these limits every kind of run has to work: the first snapshot, the comparison with the index and without, a snapshot
-//! made afresh and one made out of a retired one, one of which everything has gone, and removal.
-//! `RSYNCD_SNAPSHOT_SWEEP=full` asks for a directory of a million entries and for deeper trees.
+//! Under these limits every kind of run has to work: the first snapshot, the comparison with the
+//! index and without, a snapshot made afresh and one made out of a retired one, one of which
+//! everything has gone, and removal. `RSYNCD_SNAPSHOT_SWEEP=full` asks for a directory of a million
+//! entries and for deeper trees.
 
 mod support;
 
@@ -116,7 +119,8 @@ impl Trial {
         self.module.pass(1);
         let began = Instant::now();
         let wrapper = wrapper(&LIMITS_OF_SIMULATED);
-        let run = Run::of(&mut self.module.hook_through(&wrapper.each_ref().map(String::as_str))).exits(&[0]);
+        let run = Run::of(&mut self.module.hook_through(&wrapper.each_ref().map(String::as_str)))
+            .exits(&[0]);
         println!("{what}: {:.1?}", began.elapsed());
         let snapshot = self.module.snapshot(&self.module.name());
         assert_eq!(snapshot.exists(), makes_one, "{what}: {run}");
@@ -134,7 +138,8 @@ impl Trial {
         assert_eq!(self.module.recycled(&self.module.name()).is_some(), is_root(), "{what}");
     }
 
-    /// Every kind of run over the tree in the module, to which `change` can add a file of some name.
+    /// Every kind of run over the tree in the module, to which `change` can add a file of some
+    /// name.
     #[track_caller]
     fn survive(&self, change: impl Fn(&str)) {
         self.run("first", true);
@@ -176,7 +181,8 @@ impl Drop for Trial {
 #[track_caller]
 fn assert_removed(module: &Module, limits: &str, exits: &[i32]) {
     assert_eq!(module.left_over("expired"), 1, "there was nothing to remove");
-    let mut rotation = module.command_through(&wrapper(limits), &["rotate", NAME, "--confirm", "--purge"]);
+    let mut rotation =
+        module.command_through(&wrapper(limits), &["rotate", NAME, "--confirm", "--purge"]);
     Run::of(&mut rotation).exits(exits);
     assert_eq!((module.left_over("expired"), module.left_over("staging")), (0, 0));
 }
@@ -196,7 +202,8 @@ fn chain(top: &Path, name: &str, levels: usize) -> OwnedFd {
             make_file(&directory, "file");
         }
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-        directory = openat(&directory, name, flags, Mode::empty()).expect("the directory just made");
+        directory =
+            openat(&directory, name, flags, Mode::empty()).expect("the directory just made");
     }
     directory
 }
@@ -214,7 +221,8 @@ fn assert_a_chain_is_survived(name: &str, levels: usize) -> Trial {
     trial
 }
 
-/// A run keeps about half a kilobyte for each level of the way down: 100,000 would be too many under these limits.
+/// A run keeps about half a kilobyte for each level of the way down: 100,000 would be too many
+/// under these limits.
 #[test]
 fn a_tree_of_tens_of_thousands_of_levels_is_no_obstacle() {
     assert_a_chain_is_survived("d", if is_full_sweep() { 50_000 } else { 20_000 });
@@ -222,11 +230,12 @@ fn a_tree_of_tens_of_thousands_of_levels_is_no_obstacle() {
 
 #[test]
 fn a_deep_tree_with_the_longest_of_names_is_no_obstacle() {
-    assert_a_chain_is_survived(&"n".repeat(255), if is_full_sweep() { 20_000 } else { 1_000 }).remove();
+    assert_a_chain_is_survived(&"n".repeat(255), if is_full_sweep() { 20_000 } else { 1_000 })
+        .remove();
 }
 
-/// The simulated hook does not confine itself, but the program does. Then the kernel asks at each call about each directory
-/// above, so that the time grows with the square of the depth.
+/// The simulated hook does not confine itself, but the program does. Then the kernel asks at each
+/// call about each directory above, so that the time grows with the square of the depth.
 #[test]
 fn a_deep_tree_is_no_obstacle_to_the_program_that_confines_itself() {
     let place = Place::new();
@@ -236,8 +245,9 @@ fn a_deep_tree_is_no_obstacle_to_the_program_that_confines_itself() {
     for year in [2001, 2002, 2003] {
         tree::write(&module.latest.join("year"), &year.to_string());
         let began = Instant::now();
-        let run =
-            Run::of(&mut module.hook_through(&wrapper(&LIMITS_OF_PROGRAM).each_ref().map(String::as_str)));
+        let run = Run::of(
+            &mut module.hook_through(&wrapper(&LIMITS_OF_PROGRAM).each_ref().map(String::as_str)),
+        );
         println!("{year}: {:.1?}", began.elapsed());
         run.exits(&[0]);
         let name = module.snapshots().pop().expect("a snapshot");
@@ -258,7 +268,8 @@ fn a_directory_of_very_many_entries_is_no_obstacle() {
         match number % 1_000 {
             0 => mkdirat(&directory, &name, Mode::from_raw_mode(0o755)).expect("a directory"),
             1 => symlinkat("nowhere", &directory, &name).expect("a link"),
-            2 => mknodat(&directory, &name, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a pipe"),
+            2 => mknodat(&directory, &name, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
+                .expect("a pipe"),
             _ => make_file(&directory, &name),
         }
     }
@@ -268,7 +279,8 @@ fn a_directory_of_very_many_entries_is_no_obstacle() {
 
 // -- A real client ---------------------------------------------------------------------------------
 
-/// For each byte that a name can hold, a directory of that name and one of the greatest length, with a file of the same name.
+/// For each byte that a name can hold, a directory of that name and one of the greatest length,
+/// with a file of the same name.
 fn every_name(directory: &Path) {
     for byte in (1..=255u8).filter(|byte| *byte != b'/') {
         for length in [1, 255] {
@@ -281,8 +293,8 @@ fn every_name(directory: &Path) {
     }
 }
 
-/// About as deep as each stock rsync goes: 3.5 refuses 1,024 levels from `/` on, and its effort grows with the square of the
-/// depth; others go on until a path has 4,095 bytes.
+/// About as deep as each stock rsync goes: 3.5 refuses 1,024 levels from `/` on, and its effort
+/// grows with the square of the depth; others go on until a path has 4,095 bytes.
 const RSYNC_LEVELS: usize = 1_000;
 
 fn rsync_levels() -> usize {
@@ -291,7 +303,8 @@ fn rsync_levels() -> usize {
 
 const SPARSE_BYTES: u64 = 16 << 20;
 
-/// What a client can push: every type and attribute, every name, a deep tree, and a file of nothing but a hole.
+/// What a client can push: every type and attribute, every name, a deep tree, and a file of nothing
+/// but a hole.
 fn source(module: &Module) -> PathBuf {
     let source = module.directory.join("source");
     tree::every_type(&source);
@@ -299,7 +312,9 @@ fn source(module: &Module) -> PathBuf {
     fs::create_dir(source.join("deep")).expect("a directory");
     // This one is counted, too.
     chain(&source.join("deep"), "d", rsync_levels() - 1);
-    File::create(source.join("sparse")).and_then(|file| file.set_len(SPARSE_BYTES)).expect("a sparse file");
+    File::create(source.join("sparse"))
+        .and_then(|file| file.set_len(SPARSE_BYTES))
+        .expect("a sparse file");
     source
 }
 
@@ -333,8 +348,8 @@ impl Server<'_> {
         assert_eq!(self.daemon.await_last_hook(self.pushes.get()), GOOD);
     }
 
-    /// Pushes `source`, from which a snapshot is made that is the module; it becomes one of another year, so that the
-    /// next one expires it.
+    /// Pushes `source`, from which a snapshot is made that is the module; it becomes one of another
+    /// year, so that the next one expires it.
     #[track_caller]
     fn publish(&self, source: &Path, year: u32) -> PathBuf {
         let before = self.module.snapshots();
@@ -381,7 +396,8 @@ fn what_a_stock_client_pushes_is_no_obstacle() {
 fn assert_all_has_come(source: &Path, snapshot: &Path) {
     for name in ["all names", "odd names"] {
         assert!(
-            fingerprint::contents(&source.join(name)) == fingerprint::contents(&snapshot.join(name)),
+            fingerprint::contents(&source.join(name))
+                == fingerprint::contents(&snapshot.join(name)),
             "{name}"
         );
     }

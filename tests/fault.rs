@@ -1,8 +1,10 @@
-//! Whatever file-system call of a command fails, and with whatever error: its exit status and its messages tell it, old
-//! snapshots are as they were, nothing expires without a newer snapshot, and the next run finishes the work.
+//! Whatever file-system call of a command fails, and with whatever error: its exit status and its
+//! messages tell it, old snapshots are as they were, nothing expires without a newer snapshot, and
+//! the next run finishes the work.
 //!
 //! A run that says nothing and ends with 0 has to have done all that an undisturbed one does.
-//! `RSYNCD_SNAPSHOT_SWEEP=full` lets each call fail with each error that it can have; otherwise some do.
+//! `RSYNCD_SNAPSHOT_SWEEP=full` lets each call fail with each error that it can have; otherwise
+//! some do.
 
 mod support;
 
@@ -14,7 +16,9 @@ use std::sync::Mutex;
 use support::aftermath::{OLD, ROTATING, assert_nothing_is_half};
 use support::module::Module;
 use support::run::Run;
-use support::scene::{DUE, FIRST, GATE, LATER, PAIR, PAST, PIN, ROTATE, Scene, Site, UNDELETE, entries};
+use support::scene::{
+    DUE, FIRST, GATE, LATER, PAIR, PAST, PIN, ROTATE, Scene, Site, UNDELETE, entries,
+};
 use support::sweep::{Call, calls, spread};
 use support::{have, root, tree};
 
@@ -50,7 +54,10 @@ impl Outcome {
 /// Names of snapshots, of which a new one may have that of any moment.
 fn timeless(names: Vec<String>) -> Vec<String> {
     let is_old = |name: &String| OLD.contains(&name.as_str()) || name == PAST;
-    names.into_iter().map(|name| if is_old(&name) { name } else { format!("new{}", &name[20..]) }).collect()
+    names
+        .into_iter()
+        .map(|name| if is_old(&name) { name } else { format!("new{}", &name[20..]) })
+        .collect()
 }
 
 /// How the system words an error.
@@ -80,8 +87,10 @@ fn sweep(scene: &Scene, bound: usize) {
         Run::of(&mut scene.command(&site, &[])).exits(&[0]);
         Outcome::of(&site)
     };
-    let faults: Vec<(&Call, &str)> =
-        calls.iter().flat_map(|call| call.errors().iter().map(move |error| (call, *error))).collect();
+    let faults: Vec<(&Call, &str)> = calls
+        .iter()
+        .flat_map(|call| call.errors().iter().map(move |error| (call, *error)))
+        .collect();
     let ends = Mutex::new(BTreeMap::<i32, usize>::new());
     let tried = spread(&faults, bound, |number, (call, error)| {
         let what = format!("{}, {error} from {} number {}", scene.name, call.name, call.number);
@@ -123,12 +132,19 @@ fn assert_the_end_is_told(
     match run.code() {
         // pre-xfer lets in whom it cannot enter, and says so.
         Some(0) if is_gate => assert!(site.is_entered() || tells("error"), "{what}: {run}"),
-        Some(0) => assert_eq!(&Outcome::of(site), usual, "{what}: something was not done, and exit 0: {run}"),
+        Some(0) => assert_eq!(
+            &Outcome::of(site),
+            usual,
+            "{what}: something was not done, and exit 0: {run}"
+        ),
         Some(4) if !is_gate => {
             // Of these there may be a million, so one line is for all.
-            let is_summed_up =
-                said.contains("could not be linked and were copied") || said.contains("could not be kept");
-            assert!(tells("warning") || tells("error") || is_summed_up, "{what}: no clear warning: {run}");
+            let is_summed_up = said.contains("could not be linked and were copied")
+                || said.contains("could not be kept");
+            assert!(
+                tells("warning") || tells("error") || is_summed_up,
+                "{what}: no clear warning: {run}"
+            );
             assert_it_shows_in_check(site, what);
         }
         Some(1) if !is_gate => {
@@ -147,13 +163,15 @@ fn assert_it_shows_in_check(site: &Site, what: &str) {
     assert!(matches!(check.code(), Some(1 | 2)), "{what}: a failure has to show: {check}");
 }
 
-/// What there was is there, or retired after a newer snapshot was safe; and what is new is complete.
+/// What there was is there, or retired after a newer snapshot was safe; and what is new is
+/// complete.
 fn assert_history_is_whole(site: &Site, run: &Run, what: &str) {
     let module = &site.module;
     assert_nothing_is_half(module, &site.before, what);
     let visible = module.snapshots();
     let has_new = site.new_snapshots().iter().any(|name| !name.ends_with("-partial"));
-    let gone: Vec<&String> = site.visible_before.iter().filter(|name| !visible.contains(name)).collect();
+    let gone: Vec<&String> =
+        site.visible_before.iter().filter(|name| !visible.contains(name)).collect();
     let newest = site.visible_before.last();
     assert!(
         has_new || gone.is_empty() || newest.is_some_and(|newest| visible.contains(newest)),
@@ -204,7 +222,11 @@ fn whatever_fails_as_a_snapshot_is_pinned_is_told() {
 // -- Calls that no sweep lets fail in the right moment -----------------------------------------------
 
 /// Runs a command of `module` in which what `faults` say goes wrong, those options of strace.
-fn disturbed(module: &Module, faults: &[&str], command: impl Fn(&Module, &[&str]) -> Command) -> Run {
+fn disturbed(
+    module: &Module,
+    faults: &[&str],
+    command: impl Fn(&Module, &[&str]) -> Command,
+) -> Run {
     let strace = [&["strace", "-f", "-qqq", "-o", "/dev/null"], faults].concat();
     Run::of(&mut command(module, &strace))
 }
@@ -215,8 +237,9 @@ fn what_even_root_is_denied_is_told_and_done_by_a_later_run() {
     if !root() || !have(&["strace"]) {
         return;
     }
-    let purge =
-        |module: &Module, strace: &[&str]| module.command_through(strace, &["rotate", "data", "--purge"]);
+    let purge = |module: &Module, strace: &[&str]| {
+        module.command_through(strace, &["rotate", "data", "--purge"])
+    };
     for (faults, told, stays) in [
         (&["-e", "inject=renameat2:error=EACCES:when=1"][..], "cannot retire", true),
         (&["-P", "sub", "-e", "inject=openat2:error=EACCES"], "cannot open the directory", false),
@@ -224,7 +247,8 @@ fn what_even_root_is_denied_is_told_and_done_by_a_later_run() {
         let (module, newest) = Module::with_snapshot();
         module.make_old_snapshot(OLD[0]);
         module.write_policy(ROTATING);
-        let run = disturbed(&module, faults, purge).exits(&[4]).says(told).says("Permission denied");
+        let run =
+            disturbed(&module, faults, purge).exits(&[4]).says(told).says("Permission denied");
         assert_eq!(module.snapshots().contains(&OLD[0].to_string()), stays, "{run}");
         assert_eq!(
             (module.left_over("expired"), module.left_over("staging")),
@@ -251,7 +275,8 @@ fn hashes_that_cannot_be_kept_cost_no_snapshot_and_are_told() {
         module.hook_through(strace)
     });
     let name = module.snapshots().remove(0);
-    let run = run.exits(&[4]).says(&format!("not all new files of {name} are hashed: cannot write"));
+    let run =
+        run.exits(&[4]).says(&format!("not all new files of {name} are hashed: cannot write"));
     assert!(run.stderr().contains(wording("ENOSPC")), "{run}");
     module.assert_equals_module(&name);
     module.run(&["check", "data"]).exits(&[1, 2]);
@@ -269,13 +294,15 @@ fn what_can_neither_be_published_nor_removed_is_left_to_the_next_run() {
     module.write_policy("[defaults]\nlog_level = \"debug\"\n");
     let faults = ["-e", "inject=linkat:error=EIO:when=3", "-e", "inject=unlinkat:error=EIO"];
     let run = disturbed(&module, &faults, |module, strace| module.hook_through(strace));
-    let run = run.exits(&[1]).says("cannot link").says("staging remains for the next run: cannot remove");
+    let run =
+        run.exits(&[1]).says("cannot link").says("staging remains for the next run: cannot remove");
     assert_eq!((module.snapshots().len(), module.left_over("staging")), (0, 1), "{run}");
     module.run_hook().exits(&[0]).says("cleaned up");
     assert_eq!((module.snapshots().len(), module.left_over("staging")), (1, 0));
 }
 
-/// So deep down that the level which the work would be given away from has to be opened again, and is not.
+/// So deep down that the level which the work would be given away from has to be opened again, and
+/// is not.
 #[test]
 fn a_worker_that_cannot_give_work_away_does_it_itself() {
     if !have(&["strace"]) {
@@ -286,7 +313,9 @@ fn a_worker_that_cannot_give_work_away_does_it_itself() {
     let old = module.snapshot(OLD[0]);
     // What is first has no end; the others are soon done by whoever waits for work.
     fs::create_dir_all(old.join("0/".repeat(100))).expect("a deep directory");
-    (0..500).for_each(|number| fs::create_dir(old.join(format!("wide {number}"))).expect("a directory"));
+    (0..500).for_each(|number| {
+        fs::create_dir(old.join(format!("wide {number}"))).expect("a directory")
+    });
     module.write_policy(ROTATING);
     let faults = ["-P", OLD[0], "-e", "inject=openat2:error=EIO:when=2..3"];
     let run = disturbed(&module, &faults, |module, strace| {

@@ -52,7 +52,9 @@ fn each_file_system_keeps_its_promises_or_is_named() {
 /// Every command that works on the module says `words`, and none gives advice that cannot help.
 fn expect_refusal(module: &Module, words: &str) {
     fs::write(module.latest.join("file"), "content").expect("a file");
-    for run in [module.run_hook(), module.run(&["snapshot", "data"]), module.run(&["verify", "data"])] {
+    for run in
+        [module.run_hook(), module.run(&["snapshot", "data"]), module.run(&["verify", "data"])]
+    {
         let run = run.exits(&[2]).says(words);
         assert!(!run.stderr().contains("immutable"), "{run}");
         assert!(!words.contains("hard links") || !run.stderr().contains("chmod"), "{run}");
@@ -64,11 +66,14 @@ fn expect_refusal(module: &Module, words: &str) {
 fn expect_snapshots(kind: &Kind, module: &Module, promise: Promise) {
     let (words, code) = match promise {
         Promise::Everything => ("", 0),
-        Promise::NoInodeNumbers(words) | Promise::Restore(words) | Promise::Nothing(words) => (words, 4),
+        Promise::NoInodeNumbers(words) | Promise::Restore(words) | Promise::Nothing(words) => {
+            (words, 4)
+        }
     };
     tree::small(&module.latest);
     let check = module.run(&["check", "data"]);
-    let is_named = check.code() == Some(0) || check.stdout().contains("a first `snapshot` tries it");
+    let is_named =
+        check.code() == Some(0) || check.stdout().contains("a first `snapshot` tries it");
     assert!(is_named || check.stdout().contains(words) && code == 4, "{}: {check}", kind.name);
 
     let first = one_snapshot(module, code, words);
@@ -81,7 +86,12 @@ fn expect_snapshots(kind: &Kind, module: &Module, promise: Promise) {
     fs::remove_file(module.latest.join("documents/report")).expect("removed");
     let second = one_snapshot(module, code, words);
     let (old, new) = (module.snapshot(&first), module.snapshot(&second));
-    assert_eq!(fs::read_to_string(old.join("read me")).expect("its file"), "first\n", "{}", kind.name);
+    assert_eq!(
+        fs::read_to_string(old.join("read me")).expect("its file"),
+        "first\n",
+        "{}",
+        kind.name
+    );
     assert_eq!(fingerprint::contents(&new), fingerprint::contents(&module.latest), "{}", kind.name);
     assert_eq!(new.join("documents").metadata().expect("a directory").mode() & 0o777, 0o755);
 
@@ -125,7 +135,12 @@ fn restore(kind: &Kind, module: &Module, snapshot: &Path) {
     let restored = module.directory.join("restored");
     let _ = fs::remove_dir_all(&restored);
     Run::of(tool("cp").arg("-a").arg(snapshot).arg(&restored)).exits(&[0]);
-    assert_eq!(fingerprint::contents(&restored), fingerprint::contents(&module.latest), "{}", kind.name);
+    assert_eq!(
+        fingerprint::contents(&restored),
+        fingerprint::contents(&module.latest),
+        "{}",
+        kind.name
+    );
     for name in ["read me", "documents/letters/to you"] {
         let state = |root: &Path| {
             let metadata = root.join(name).symlink_metadata().expect("a file");
@@ -147,7 +162,8 @@ fn expect_rotation(kind: &Kind, module: &Module, code: i32, words: &str) {
     assert!(left.contains(&newest), "{}: {left:?}", kind.name);
     assert_eq!(module.left_over("staging"), 0, "{}", kind.name);
     // A listing that came late has cost none its record.
-    let records = left.iter().map(|name| module.record(name)).filter(|record| record.contains_key("entries"));
+    let records =
+        left.iter().map(|name| module.record(name)).filter(|record| record.contains_key("entries"));
     assert_eq!(records.count(), left.len(), "{}", kind.name);
 }
 
@@ -187,7 +203,8 @@ fn a_kernel_without_renameat2_makes_and_rotates_snapshots() {
         module.write_policy(POLICY);
         tree::small(&module.latest);
         let inject = format!("inject=renameat2:error={error}");
-        let through = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=renameat2", "-e", &inject];
+        let through =
+            ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=renameat2", "-e", &inject];
         for text in ["one", "two", "three"] {
             tree::write(&module.latest.join("new"), text);
             Run::of(&mut module.hook_through(&through)).exits(&[0]).says("published");
@@ -296,10 +313,12 @@ fn check_tells_of_a_module_whose_server_is_dead_and_goes_on() {
     fs::create_dir(&dead).expect("a directory");
     let Some(_hung) = Hung::on(&dead) else { return };
     let sections = [("data", module.latest.clone()), ("lost", dead.join("latest"))];
-    let conf: String = sections.iter().map(|(name, path)| module.rsyncd_conf_section(name, path)).collect();
+    let conf: String =
+        sections.iter().map(|(name, path)| module.rsyncd_conf_section(name, path)).collect();
     module.write_rsyncd_conf(&conf);
     let run = Run::of(&mut bounded(&module, &["check"])).exits(&[2]);
-    let run = run.says("OK - data").says("CRITICAL - lost: the file system of").says("has not answered");
+    let run =
+        run.says("OK - data").says("CRITICAL - lost: the file system of").says("has not answered");
     assert!(run.stdout().contains("its server or disk may be gone"), "{run}");
     // The gate of another module does not wait for it.
     refuse_in_place(&module);
@@ -309,11 +328,13 @@ fn check_tells_of_a_module_whose_server_is_dead_and_goes_on() {
 fn check_names_a_run_that_has_held_the_lock_for_long() {
     let (module, _) = Module::with_snapshot();
     let lock = module.private("lock");
-    let write = |since: &str| fs::write(&lock, format!("process 1 for data (run by hand) since {since}\n"));
+    let write =
+        |since: &str| fs::write(&lock, format!("process 1 for data (run by hand) since {since}\n"));
     write("2020-01-01T00:00:00Z").expect("a killed run's words");
     module.run(&["check", "data"]).exits(&[0]);
     let held = module.hold_lock();
-    let run = module.run(&["check", "data"]).exits(&[1]).says("a run has held the lock for more than 6h");
+    let run =
+        module.run(&["check", "data"]).exits(&[1]).says("a run has held the lock for more than 6h");
     assert!(run.stdout().contains("process 1 for data"), "{run}");
     write("2999-01-01T00:00:00Z").expect("a run that has just begun");
     module.run(&["check", "data"]).exits(&[0]);
@@ -323,7 +344,8 @@ fn check_names_a_run_that_has_held_the_lock_for_long() {
 #[test]
 fn a_huge_hole_holds_neither_lock_nor_turn() {
     let module = Module::new();
-    module.write_policy("[defaults]\ncontent_hashes = true\nmax_parallel = 1\nlock_wait = \"2s\"\n");
+    module
+        .write_policy("[defaults]\ncontent_hashes = true\nmax_parallel = 1\nlock_wait = \"2s\"\n");
     tree::small(&module.latest);
     let hole = fs::File::create(module.latest.join("hole")).expect("a file");
     if hole.set_len(1 << 43).is_err() {

@@ -64,7 +64,9 @@ fn really(
         let time = expected.next_push + expected.spacing * number;
         held = push(held, time, policy);
         for snapshot in snapshots {
-            if !gone.contains_key(&snapshot.name) && !held.iter().any(|left| left.name == snapshot.name) {
+            if !gone.contains_key(&snapshot.name)
+                && !held.iter().any(|left| left.name == snapshot.name)
+            {
                 gone.insert(snapshot.name.clone(), time);
             }
         }
@@ -73,7 +75,12 @@ fn really(
 }
 
 /// What a while of pushes has left, some of them quiet.
-fn history(random: &mut Random, policy: &Policy, spacing: TimeDelta, now: DateTime<Utc>) -> Vec<Snapshot> {
+fn history(
+    random: &mut Random,
+    policy: &Policy,
+    spacing: TimeDelta,
+    now: DateTime<Utc>,
+) -> Vec<Snapshot> {
     let pushes = 20 + random.below(400) as i32;
     let mut held: Vec<Snapshot> = Vec::new();
     for number in (0..pushes).rev() {
@@ -90,8 +97,11 @@ fn random_policy(random: &mut Random) -> Policy {
     let mut keep = Vec::new();
     for frequency in &Frequency::ALL[1..] {
         if random.once_in(2) {
-            let count =
-                if random.once_in(8) { Count::Always } else { Count::Newest(1 + random.below(12) as u32) };
+            let count = if random.once_in(8) {
+                Count::Always
+            } else {
+                Count::Newest(1 + random.below(12) as u32)
+            };
             keep.push((*frequency, count));
         }
     }
@@ -121,14 +131,16 @@ fn the_forecast_is_what_a_simulation_push_by_push_shows() {
         }
         let Some(forecast) = forecast(&snapshots, &policy, now) else { continue };
         // Nine years at most: beyond ten a snapshot is said to stay.
-        let pushes =
-            (TimeDelta::days(9 * 365).num_seconds() / forecast.spacing.num_seconds()).min(1_000) as i32;
+        let pushes = (TimeDelta::days(9 * 365).num_seconds() / forecast.spacing.num_seconds())
+            .min(1_000) as i32;
         let end = forecast.next_push + forecast.spacing * (pushes - 1);
         let gone = really(&snapshots, &policy, &forecast, pushes);
         for snapshot in &snapshots {
             let told = forecast.expiry(&snapshot.name).expect("every snapshot has a future");
-            let context =
-                format!("round {round}, {}, {told:?}, {policy:?}, every {}", snapshot.name, forecast.spacing);
+            let context = format!(
+                "round {round}, {}, {told:?}, {policy:?}, every {}",
+                snapshot.name, forecast.spacing
+            );
             match (gone.get(&snapshot.name), told) {
                 (Some(&real), Expiry::At(told)) => {
                     let tolerance = forecast.spacing.max((real - now) / 64) + forecast.spacing;

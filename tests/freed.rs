@@ -55,8 +55,10 @@ fn the_bytes_that_the_plan_promises_become_free() {
     write_file(&outside.join("linked"));
     write_file(&outside.join("pointed at"));
     link(&outside.join("linked"), &module.snapshot(&old[1]).join("linked outside"));
-    symlink(outside.join("pointed at"), module.snapshot(&old[1]).join("a symlink")).expect("a symlink");
-    symlink(&outside, module.snapshot(&old[2]).join("a symlink to a directory")).expect("a symlink");
+    symlink(outside.join("pointed at"), module.snapshot(&old[1]).join("a symlink"))
+        .expect("a symlink");
+    symlink(&outside, module.snapshot(&old[2]).join("a symlink to a directory"))
+        .expect("a symlink");
     // Retired by a run that was killed.
     fs::rename(module.snapshot(&old[3]), module.private("expired").join(&old[3])).expect("retired");
     module.write_policy(THREE_DAYS);

@@ -1,5 +1,5 @@
-//! A disk without free blocks or inodes, or with a quota that is used up: no snapshot, but none lost either, what is known
-//! of transfers is kept, and all is well again once there is space.
+//! A disk without free blocks or inodes, or with a quota that is used up: no snapshot, but none
+//! lost either, what is known of transfers is kept, and all is well again once there is space.
 
 mod support;
 
@@ -11,7 +11,9 @@ use std::process::Child;
 use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, fallocate};
-use support::aftermath::{OLD, ROTATING, assert_nothing_is_half, assert_the_next_run_finishes, fingerprints};
+use support::aftermath::{
+    OLD, ROTATING, assert_nothing_is_half, assert_the_next_run_finishes, fingerprints,
+};
 use support::daemon::{Daemon, GOOD, source};
 use support::file_system::{FileSystem, Kind};
 use support::fingerprint::Fingerprint;
@@ -29,7 +31,8 @@ fn small(kind: Kind) -> Option<FileSystem> {
     }
 }
 
-/// Takes all the space there is, until nothing can be made any more; returns what has to go for there to be space again.
+/// Takes all the space there is, until nothing can be made any more; returns what has to go for
+/// there to be space again.
 fn fill(file_system: &FileSystem) -> PathBuf {
     let fillers = file_system.mount_point.join("fillers");
     fs::create_dir(&fillers).expect("a directory");
@@ -41,10 +44,12 @@ fn fill(file_system: &FileSystem) -> PathBuf {
     fillers
 }
 
-/// Makes files, large ones before small ones, and empty directories as long as that goes; returns how many.
+/// Makes files, large ones before small ones, and empty directories as long as that goes; returns
+/// how many.
 fn fill_once(paths: &mut impl Iterator<Item = PathBuf>) -> usize {
-    let mut make =
-        |make: &dyn Fn(&Path) -> io::Result<()>| paths.by_ref().take_while(|path| make(path).is_ok()).count();
+    let mut make = |make: &dyn Fn(&Path) -> io::Result<()>| {
+        paths.by_ref().take_while(|path| make(path).is_ok()).count()
+    };
     let allocate = |bytes: u64| {
         move |path: &Path| Ok(fallocate(File::create(path)?, FallocateFlags::empty(), 0, bytes)?)
     };
@@ -82,7 +87,8 @@ fn a_failure_is_remembered_even_where_the_usual_place_for_that_is_full() {
 
     Run::of(module.hook().env("RSYNCD_SNAPSHOT_STATE_DIRECTORY", &state)).exits(&[1]);
 
-    let check = Run::of(module.command(&["check", "data"]).env("RSYNCD_SNAPSHOT_STATE_DIRECTORY", &state));
+    let check =
+        Run::of(module.command(&["check", "data"]).env("RSYNCD_SNAPSHOT_STATE_DIRECTORY", &state));
     assert!(matches!(check.code(), Some(1 | 2)), "a failure has to show: {check}");
 }
 
@@ -131,11 +137,14 @@ fn a_quota_that_is_used_up_harms_nothing_and_recovers() {
 
 #[test]
 fn a_disk_without_free_inodes_harms_nothing_and_recovers() {
-    let Some(file_system) = FileSystem::with(Kind::Ext4, 16, &["-m", "0", "-N", "512"]) else { return };
+    let Some(file_system) = FileSystem::with(Kind::Ext4, 16, &["-m", "0", "-N", "512"]) else {
+        return;
+    };
     let (module, before) = demanding_module(&file_system);
     let fillers = file_system.mount_point.join("fillers");
     fs::create_dir(&fillers).expect("a directory");
-    let made = (0..).take_while(|number| File::create(fillers.join(number.to_string())).is_ok()).count();
+    let made =
+        (0..).take_while(|number| File::create(fillers.join(number.to_string())).is_ok()).count();
     // Enough for our own files, not for a hundred directories.
     for number in made - 40..made {
         fs::remove_file(fillers.join(number.to_string())).expect("removed");
@@ -149,14 +158,17 @@ fn a_disk_without_free_inodes_harms_nothing_and_recovers() {
 
 // -- Transfers -------------------------------------------------------------------------------------
 
-/// The files that hold what is known of transfers, with their contents: the state with its torn and due marks, and the
-/// ledger, both in the root and where it goes when there is no room for it there.
+/// The files that hold what is known of transfers, with their contents: the state with its torn and
+/// due marks, and the ledger, both in the root and where it goes when there is no room for it
+/// there.
 fn known_of_transfers(module: &Module) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = vec![module.private("state.toml")];
     let elsewhere = fs::read_dir(module.state_directory().join("transfers"));
     let elsewhere = elsewhere.into_iter().flatten().map(|entry| entry.expect("an entry").path());
     for room in elsewhere.chain([module.private("transfers")]) {
-        files.extend(fs::read_dir(room).expect("a ledger").map(|entry| entry.expect("an entry").path()));
+        files.extend(
+            fs::read_dir(room).expect("a ledger").map(|entry| entry.expect("an entry").path()),
+        );
     }
     files.into_iter().map(|file| (file.clone(), fs::read(file).expect("it"))).collect()
 }
@@ -187,14 +199,16 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// A good push that neither needs room nor makes any: `name` is gone. Its hook, the one with that number, has no
-    /// room for what it has to do, and it is the push alone that is known more than before.
+    /// A good push that neither needs room nor makes any: `name` is gone. Its hook, the one with
+    /// that number, has no room for what it has to do, and it is the push alone that is known more
+    /// than before.
     #[track_caller]
     fn push_in_vain(&self, name: &str, hooks: usize) {
         let before = (known_of_transfers(self.module), fingerprints(self.module));
         let fillers = fill(self.file_system);
         fs::remove_file(self.source.join(name)).expect("removed");
-        // A directory of the very second is left with the kernel's time, as a push that is cut off leaves it.
+        // A directory of the very second is left with the kernel's time, as a push that is cut off
+        // leaves it.
         std::thread::sleep(Duration::from_secs(1));
         self.daemon.push(&self.source, "data", &["--delete", "--exclude=/b"]).exits(&[0]);
         let hook = self.daemon.await_last_hook(hooks);
@@ -216,7 +230,11 @@ impl Trial<'_> {
         let newest = names.last().expect("a snapshot");
         assert!(!newest.ends_with("-partial"), "{names:?}");
         self.module.assert_equals_module(newest);
-        assert!(!self.module.is_marked("torn") && !self.module.is_marked("due"), "{:?}", self.module.state());
+        assert!(
+            !self.module.is_marked("torn") && !self.module.is_marked("due"),
+            "{:?}",
+            self.module.state()
+        );
         assert_eq!(known_of_transfers(self.module).len(), 1, "the state alone");
         self.module.run(&["check", "data"]).exits(&[0]);
     }
@@ -232,8 +250,8 @@ fn assert_a_push_is_remembered(trial: &Trial) {
     trial.assert_recovered();
 }
 
-/// What is torn stays so, and who is still writing is still known, though a push that would have mended the module
-/// finds no room for saying so.
+/// What is torn stays so, and who is still writing is still known, though a push that would have
+/// mended the module finds no room for saying so.
 fn assert_marks_and_running_pushes_are_remembered(trial: &Trial) {
     let Trial { module, daemon, .. } = trial;
     kill(start_push(daemon, module, "torn"));
@@ -249,7 +267,11 @@ fn assert_marks_and_running_pushes_are_remembered(trial: &Trial) {
     assert!(module.is_marked("torn") && module.is_marked("due"), "{:?}", module.state());
     module.run(&["snapshot", "--all", "--due"]).exits(&[0]);
     let newest = module.snapshots().pop().expect("a snapshot");
-    assert!(newest.ends_with("-partial") && module.is_marked("torn"), "{newest}: {:?}", module.state());
+    assert!(
+        newest.ends_with("-partial") && module.is_marked("torn"),
+        "{newest}: {:?}",
+        module.state()
+    );
 
     daemon.push(&trial.source, "data", &["--delete"]).exits(&[0]);
     assert_eq!(daemon.await_last_hook(6), GOOD);

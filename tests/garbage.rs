@@ -1,8 +1,10 @@
-//! Whatever stands in the policy, in rsyncd.conf, in the environment, the ledger, the records and in names, nothing
-//! panics or hangs, no message forges a line, and no snapshot goes that a rule protects.
+//! Whatever stands in the policy, in rsyncd.conf, in the environment, the ledger, the records and
+//! in names, nothing panics or hangs, no message forges a line, and no snapshot goes that a rule
+//! protects.
 //!
-//! What is thrown at what stands in `fuzz/target.rs`. Here it is the seeds, which hold all that has ever broken
-//! anything, and mutations of them, the same in each run; `sh tests/fuzz/run` lets a coverage-guided fuzzer loose.
+//! What is thrown at what stands in `fuzz/target.rs`. Here it is the seeds, which hold all that has
+//! ever broken anything, and mutations of them, the same in each run; `sh tests/fuzz/run` lets a
+//! coverage-guided fuzzer loose.
 
 #[path = "support/random.rs"]
 #[allow(dead_code, reason = "the fixtures of other tests")]
@@ -49,7 +51,8 @@ const TOKENS: [&[u8]; 24] = [
 
 fn seeds(name: &str) -> Vec<Vec<u8>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds").join(name);
-    let entries = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let entries =
+        fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
     files.sort();
     files.iter().map(|file| fs::read(file).expect("a seed")).collect()

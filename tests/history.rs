@@ -44,7 +44,8 @@ fn redate(module: &Module, name: &str, new_name: &str) {
     for key in ["time", "verified_until"] {
         record.insert(key.to_string(), toml::Value::String(time.clone()));
     }
-    fs::write(module.private(&format!("records/{new_name}.toml")), record.to_string()).expect("a record");
+    fs::write(module.private(&format!("records/{new_name}.toml")), record.to_string())
+        .expect("a record");
     fs::remove_file(module.private(&format!("records/{name}.toml"))).expect("removed");
     fs::rename(module.snapshot(name), module.snapshot(new_name)).expect("renamed");
 }
@@ -87,8 +88,13 @@ fn a_snapshot_whose_record_cannot_be_read_never_expires_and_is_named() {
         let what = String::from_utf8_lossy(&damaged);
 
         let (kept, expired) = module.verdicts(&["plan", "data", "--json"]);
-        assert_eq!((kept, expired), (vec![PAST.to_string(), newest.clone()], OLD.map(String::from).to_vec()));
-        for arguments in [&["plan", "data"][..], &["list", "data"], &["rotate", "data", "--dry-run"]] {
+        assert_eq!(
+            (kept, expired),
+            (vec![PAST.to_string(), newest.clone()], OLD.map(String::from).to_vec())
+        );
+        for arguments in
+            [&["plan", "data"][..], &["list", "data"], &["rotate", "data", "--dry-run"]]
+        {
             let run = module.run(arguments).exits(&[4]);
             assert!(run.stderr().contains(&format!("{PAST}.toml")), "{what}: not told: {run}");
         }
@@ -116,7 +122,11 @@ fn a_record_that_cannot_be_read_is_not_written_over_by_an_unchanged_run() {
         module.run_hook();
         module.run(&["snapshot", "data"]).says(&newest);
 
-        assert_eq!(module.snapshots(), [newest.as_str()], "nothing changed, whatever the record says");
+        assert_eq!(
+            module.snapshots(),
+            [newest.as_str()],
+            "nothing changed, whatever the record says"
+        );
         assert_eq!(fs::read(&path).expect("the record"), damaged, "{what}");
         tree::write(&module.latest.join("new"), "x");
         module.run_hook().exits(&[4]);
@@ -146,8 +156,8 @@ fn a_state_that_cannot_be_read_is_set_aside_and_taken_for_the_worst() {
     }
 }
 
-/// The next good listing publishes nothing, and nothing expires until a person confirms; a push that
-/// repairs the module is a snapshot.
+/// The next good listing publishes nothing, and nothing expires until a person confirms; a push
+/// that repairs the module is a snapshot.
 #[track_caller]
 fn assert_the_state_is_lost(module: &Module, names: &[String]) {
     let run = module.run_hook();
@@ -169,7 +179,11 @@ fn assert_the_state_is_lost(module: &Module, names: &[String]) {
     module.expect_no_snapshot();
     tree::write(&module.latest.join("half"), "whole");
     let good = module.expect_snapshot();
-    assert!(!good.ends_with("-partial") && !module.is_marked("torn"), "{good}: {:?}", module.state());
+    assert!(
+        !good.ends_with("-partial") && !module.is_marked("torn"),
+        "{good}: {:?}",
+        module.state()
+    );
 }
 
 #[test]
@@ -268,7 +282,8 @@ fn foreign_files_that_hold_the_next_names_only_delay_a_snapshot() {
     let module = Module::new();
     tree::small(&module.latest);
     let begin = now();
-    let names: Vec<String> = (0..4).map(|second| name_of(begin + TimeDelta::seconds(second))).collect();
+    let names: Vec<String> =
+        (0..4).map(|second| name_of(begin + TimeDelta::seconds(second))).collect();
     fs::write(module.snapshot(&names[0]), "foreign").expect("a file");
     fs::write(module.snapshot(&format!("{}-partial", names[1])), "foreign").expect("a file");
     symlink("nowhere", module.snapshot(&names[2])).expect("a link");

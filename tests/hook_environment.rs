@@ -105,7 +105,9 @@ fn names_with_control_bytes_reach_no_log_no_list_and_no_record_as_they_are() {
     let evil = OsStr::from_bytes(EVIL);
     let hook = |status: &str| {
         let mut hook = module.hook();
-        hook.env("RSYNC_MODULE_NAME", evil).env("RSYNC_HOST_NAME", evil).env("RSYNC_USER_NAME", evil);
+        hook.env("RSYNC_MODULE_NAME", evil)
+            .env("RSYNC_HOST_NAME", evil)
+            .env("RSYNC_USER_NAME", evil);
         hook.env("RSYNC_HOST_ADDR", evil).env("RSYNC_EXIT_STATUS", status);
         Run::of(&mut hook)
     };
@@ -138,7 +140,8 @@ fn a_module_directory_of_an_odd_name_works() {
     tree::small(&latest);
     let run = Run::of(module.hook().env("RSYNC_MODULE_PATH", &latest)).exits(&[0]);
     assert_plain(&run.bytes());
-    let name: Vec<_> = module.snapshots().into_iter().filter(|name| name.starts_with('2')).collect();
+    let name: Vec<_> =
+        module.snapshots().into_iter().filter(|name| name.starts_with('2')).collect();
     assert_eq!(name.len(), 1, "{name:?}");
     fingerprint::assert_same(&latest, &module.snapshot(&name[0]));
 }
@@ -147,7 +150,8 @@ fn a_module_directory_of_an_odd_name_works() {
 fn a_trailing_slash_and_dots_name_the_same_module() {
     let (module, name) = Module::with_snapshot();
     let latest = module.latest.to_str().expect("UTF-8");
-    for path in [format!("{latest}/"), format!("{latest}/."), latest.replace("/root/", "/root//./")] {
+    for path in [format!("{latest}/"), format!("{latest}/."), latest.replace("/root/", "/root//./")]
+    {
         Run::of(module.hook().env("RSYNC_MODULE_PATH", &path)).exits(&[0]);
         assert_eq!(module.snapshots(), [name.as_str()], "{path}");
         assert!(!module.latest.join(".rsyncd-snapshot").exists(), "{path}");
@@ -159,9 +163,15 @@ fn no_path_no_home_and_no_locale_are_needed() {
     let module = Module::new();
     tree::small(&module.latest);
     let mut hook = module.hook();
-    for variable in
-        ["PATH", "HOME", "LC_ALL", "RSYNC_MODULE_NAME", "RSYNC_USER_NAME", "RSYNC_PID", "RSYNC_RAW_STATUS"]
-    {
+    for variable in [
+        "PATH",
+        "HOME",
+        "LC_ALL",
+        "RSYNC_MODULE_NAME",
+        "RSYNC_USER_NAME",
+        "RSYNC_PID",
+        "RSYNC_RAW_STATUS",
+    ] {
         hook.env_remove(variable);
     }
     Run::of(&mut hook).exits(&[0]);
@@ -229,7 +239,10 @@ fn the_hook_works_where_there_is_no_syslog() {
     tree::small(&module.latest);
     let run = hook_with_dev(&module, "true").exits(&[0]);
     assert_eq!(module.snapshots().len(), 1);
-    assert!(run.stderr().contains(&module.snapshots()[0]), "standard error instead of syslog: {run}");
+    assert!(
+        run.stderr().contains(&module.snapshots()[0]),
+        "standard error instead of syslog: {run}"
+    );
 }
 
 #[test]
@@ -269,7 +282,10 @@ fn a_failure_of_the_hook_is_an_error_in_syslog() {
     hook_with_dev(&module, &format!("ln -s '{}' /dev/log", socket.display())).exits(&[2]);
 
     let messages = received(&syslog);
-    assert!(messages.iter().any(|message| message.starts_with(&format!("<{}>", 3 * 8 + 3))), "{messages:?}");
+    assert!(
+        messages.iter().any(|message| message.starts_with(&format!("<{}>", 3 * 8 + 3))),
+        "{messages:?}"
+    );
 }
 
 #[test]
@@ -286,12 +302,16 @@ fn the_journal_gets_a_failure_once() {
         syslog.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
         // systemd names the device and inode of the stream; an inherited variable names another.
         let stream = if is_journal { "$(stat -L -c %d:%i /proc/self/fd/2)" } else { "8:12345" };
-        let script = format!("ln -s '{}' /dev/log && export JOURNAL_STREAM={stream}", socket.display());
+        let script =
+            format!("ln -s '{}' /dev/log && export JOURNAL_STREAM={stream}", socket.display());
 
         let run = hook_with_dev(&module, &script).exits(&[2]);
 
         let messages = received(&syslog);
-        assert!(messages.iter().any(|message| message.contains("writable by others")), "{messages:?}");
+        assert!(
+            messages.iter().any(|message| message.contains("writable by others")),
+            "{messages:?}"
+        );
         assert_eq!(run.stderr().contains("writable by others"), !is_journal, "{run}");
     }
 }
@@ -306,8 +326,9 @@ fn every_line_of_the_hooks_names_the_module() {
         assert!(!said.is_empty(), "{run}");
         for line in said.lines() {
             let line = line.strip_prefix("rsyncd-snapshot: ").expect("our name");
-            let line =
-                ["error: ", "warning: "].iter().fold(line, |line, level| line.trim_start_matches(level));
+            let line = ["error: ", "warning: "]
+                .iter()
+                .fold(line, |line, level| line.trim_start_matches(level));
             assert!(line.starts_with("data: "), "{line}");
         }
     };
@@ -316,7 +337,9 @@ fn every_line_of_the_hooks_names_the_module() {
     of_module(&Run::of(&mut module.gate_through(&direct)).exits(&[0]).says("not in the ledger"));
     let elsewhere = module.directory.join("not there");
     let mut gate = module.gate_through(&direct);
-    of_module(&Run::of(gate.env("RSYNC_MODULE_PATH", &elsewhere)).exits(&[0]).says("not in the ledger"));
+    of_module(
+        &Run::of(gate.env("RSYNC_MODULE_PATH", &elsewhere)).exits(&[0]).says("not in the ledger"),
+    );
     let mut hook = module.hook();
     of_module(&Run::of(hook.env("RSYNC_MODULE_PATH", &elsewhere)).exits(&[1]));
 }

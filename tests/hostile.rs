@@ -1,9 +1,11 @@
-//! A client, or somebody with an account on the server, exchanges what is in the tree while the program works on
-//! it as root. Nothing outside may be linked, changed, read or removed, and no pipe may be opened.
+//! A client, or somebody with an account on the server, exchanges what is in the tree while the
+//! program works on it as root. Nothing outside may be linked, changed, read or removed, and no
+//! pipe may be opened.
 //!
-//! Each run is tried again and again under the [`swapper`](support::swapper), for a few seconds in memory, with
-//! `RSYNCD_SNAPSHOT_SWEEP=full` for a minute each on a larger tree there, on ext4, on XFS and on btrfs. That the rig bites
-//! is shown by programs that go by path: `cp -al`, and a walk as most libraries have it.
+//! Each run is tried again and again under the [`swapper`](support::swapper), for a few seconds in
+//! memory, with `RSYNCD_SNAPSHOT_SWEEP=full` for a minute each on a larger tree there, on ext4, on
+//! XFS and on btrfs. That the rig bites is shown by programs that go by path: `cp -al`, and a walk
+//! as most libraries have it.
 
 mod support;
 
@@ -34,7 +36,11 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Where each kind of run is tried.
 fn kinds() -> &'static [Kind] {
-    if is_full_sweep() { &[Kind::Tmpfs, Kind::Ext4, Kind::Xfs, Kind::Btrfs] } else { &[Kind::Tmpfs] }
+    if is_full_sweep() {
+        &[Kind::Tmpfs, Kind::Ext4, Kind::Xfs, Kind::Btrfs]
+    } else {
+        &[Kind::Tmpfs]
+    }
 }
 
 /// How long each kind of run is tried.
@@ -69,7 +75,8 @@ impl Storm {
         ground
     }
 
-    /// Runs something over and over for as long as it takes, and says how often it did what it should.
+    /// Runs something over and over for as long as it takes, and says how often it did what it
+    /// should.
     fn rage(&mut self, what: &str, ground: Ground, mut run: impl FnMut(&Outside, u64) -> bool) {
         let swapper = Swapper::start(ground);
         let began = Instant::now();
@@ -136,7 +143,8 @@ fn nothing_outside_is_touched_while_the_module_is_compared() {
         let first = module.expect_snapshot();
         // So that whatever has changed is found and left for later.
         module.write_policy("[defaults]\nmin_interval = \"1d\"\nfull_comparison = \"0s\"\n");
-        storm.rage("compare", ground, |_, _| is_good(&Run::of(&mut module.hook_through(&OR_HANGS))));
+        storm
+            .rage("compare", ground, |_, _| is_good(&Run::of(&mut module.hook_through(&OR_HANGS))));
         assert_eq!(module.snapshots(), [first]);
         storm.assert_is_over(&module);
     }
@@ -157,7 +165,8 @@ fn nothing_outside_is_touched_while_snapshots_are_recycled() {
             module.pass(1);
             let is_good = is_good(&Run::of(&mut module.hook_through(&OR_HANGS)));
             let name = module.name();
-            recycled += u64::from(module.snapshot(&name).exists() && module.recycled(&name).is_some());
+            recycled +=
+                u64::from(module.snapshot(&name).exists() && module.recycled(&name).is_some());
             is_good
         });
         println!("recycle: {recycled} snapshots were made out of retired ones");
@@ -188,7 +197,8 @@ fn nothing_outside_is_touched_while_snapshots_are_removed() {
             is_good(&run)
         });
         module.run(&["rotate", NAME, "--confirm", "--purge"]).exits(&[0, 4]);
-        // What the last run could not remove lies in staging, which a rotation leaves to the next snapshot.
+        // What the last run could not remove lies in staging, which a rotation leaves to the next
+        // snapshot.
         assert_eq!(module.left_over("expired"), 0);
         storm.assert_is_over(&module);
     }
@@ -217,7 +227,9 @@ fn count_victims(what: &str, storm: &mut Storm, ground: Ground, mut run: impl Fn
     let swapper = Swapper::start(ground);
     let began = Instant::now();
     let (mut runs, mut bad) = (0, 0);
-    while began.elapsed() < duration() / 2 || (bad == 0 && began.elapsed() < Duration::from_secs(60)) {
+    while began.elapsed() < duration() / 2
+        || (bad == 0 && began.elapsed() < Duration::from_secs(60))
+    {
         run(&storm.outside);
         runs += 1;
         bad += u64::from(!storm.outside.violations().is_empty());
@@ -236,7 +248,11 @@ fn cp_links_what_is_outside_into_its_copy() {
     let mut linked = 0;
     count_victims("cp -al", &mut storm, ground, |_| {
         let mut cp = tool("cp");
-        let _ = cp.args(["--archive", "--link"]).args([&module.latest, &copy]).stderr(Stdio::null()).status();
+        let _ = cp
+            .args(["--archive", "--link"])
+            .args([&module.latest, &copy])
+            .stderr(Stdio::null())
+            .status();
         linked += u64::from(fs::metadata(&sentinel).expect("a sentinel").nlink() > 1);
         let _ = fs::remove_dir_all(&copy);
     });

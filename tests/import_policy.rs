@@ -62,13 +62,18 @@ fn what_kept_the_original_from_snapshots_keeps_them_here_too_until_a_person_has_
         "prefer-recent = yes",
         "daily = 0\nweekly = -1",
     ] {
-        let run = import(&module, &format!("[ROOT]\n{option}\n")).exits(&[4]).says("1 table marked TODO");
-        assert!(comments(&run).contains("TODO: nothing expires as long as this line stands"), "{run}");
+        let run =
+            import(&module, &format!("[ROOT]\n{option}\n")).exits(&[4]).says("1 table marked TODO");
+        assert!(
+            comments(&run).contains("TODO: nothing expires as long as this line stands"),
+            "{run}"
+        );
         module.write_policy(&run.stdout());
         let (kept, _) = module.verdicts(&["plan", "data", "--json"]);
         assert_eq!(kept.len(), 8, "{option}");
-        module
-            .write_policy(&run.stdout().replace("max_expire = 0", "keep.yearly = 1").replace("keep = ", "#"));
+        module.write_policy(
+            &run.stdout().replace("max_expire = 0", "keep.yearly = 1").replace("keep = ", "#"),
+        );
         let (kept, _) = module.verdicts(&["plan", "data", "--json"]);
         assert!(kept.len() < 8, "{option}: only that line held it");
     }
@@ -91,15 +96,27 @@ fn every_mistake_is_told_with_its_place_and_nothing_is_printed() {
         ("", &["has no section"][..]),
         ("[DEFAULT]\ndaily = 7\n", &["has no section"]),
         ("daily = 7\n", &[":1: daily stands above the first [directory]"]),
-        ("[ROOT]\nwords\n[x]\n= 3\n", &[":2: this is neither a [directory]", ":4: this is neither"]),
+        (
+            "[ROOT]\nwords\n[x]\n= 3\n",
+            &[":2: this is neither a [directory]", ":4: this is neither"],
+        ),
         ("[ROOT]\ndaily = 7\nDAILY: 8\n", &[":3: daily stands here again after line 2"]),
         ("[ROOT]\n[x]\n[ROOT]\n", &[":3: [", "again after line 1"]),
-        ("[ROOT]\ndaily = seven\nweekly = 7 days\n", &[":2: daily = seven: this is no count", ":3: weekly"]),
-        ("[ROOT]\ndaily = 7\n  weekly = 4\n", &[":2: daily = 7\\x0aweekly = 4: a count has one line"]),
+        (
+            "[ROOT]\ndaily = seven\nweekly = 7 days\n",
+            &[":2: daily = seven: this is no count", ":3: weekly"],
+        ),
+        (
+            "[ROOT]\ndaily = 7\n  weekly = 4\n",
+            &[":2: daily = 7\\x0aweekly = 4: a count has one line"],
+        ),
         ("[ROOT]\ndaily = 7/2\n", &[":2: ", "write the number"]),
         ("[ROOT]\ndaily = 9999999999\n", &[":2: ", "write always"]),
         ("[ROOT]\nstrict = perhaps\nuse-sudo = x\n", &[":2: strict = perhaps", ":3: use-sudo = x"]),
-        ("[ROOT]\nprefer-recent = newest\nionice = nice\n", &[":2: ", ":3: ionice = nice: this is no class"]),
+        (
+            "[ROOT]\nprefer-recent = newest\nionice = nice\n",
+            &[":2: ", ":3: ionice = nice: this is no class"],
+        ),
         ("[DEFAULT]\ndaily = x\n[a]\n[b]\n", &[":2: daily = x"]),
     ] {
         let run = import(&module, ini).exits(&[2]);
@@ -117,7 +134,10 @@ fn every_mistake_is_told_with_its_place_and_nothing_is_printed() {
 fn a_file_that_cannot_be_read_is_named() {
     let server = Server::new();
     server.run(&["import-policy", "/nowhere.ini"]).exits(&[2]).says("cannot read /nowhere.ini");
-    server.run(&["import-policy", "/"]).exits(&[2]).says("name the configuration of rotate-backups");
+    server
+        .run(&["import-policy", "/"])
+        .exits(&[2])
+        .says("name the configuration of rotate-backups");
     server.run(&["import-policy"]).exits(&[2]);
     fs::remove_file(&server.rsyncd_conf).expect("removed");
     let run = import_bytes(&server, b"[/a]\ndaily = 7\n").exits(&[2]).says("rsyncd.conf");
@@ -128,10 +148,13 @@ fn a_file_that_cannot_be_read_is_named() {
 fn what_the_original_carried_from_one_section_to_the_next_is_told() {
     let module = Module::new();
     let run =
-        import(&module, "[ROOT]\ndaily = 1\n[nas:a]\nionice = idle\n[/a]\nprefer-recent = yes\n").exits(&[4]);
+        import(&module, "[ROOT]\ndaily = 1\n[nas:a]\nionice = idle\n[/a]\nprefer-recent = yes\n")
+            .exits(&[4]);
     assert_eq!(value(&run, "data", "prefer"), "");
     assert_eq!(
-        comments(&run).matches("also used, by mistake, prefer-recent of [/a] in line 5; here").count(),
+        comments(&run)
+            .matches("also used, by mistake, prefer-recent of [/a] in line 5; here")
+            .count(),
         2
     );
 }
@@ -141,15 +164,22 @@ fn snapshots_of_the_original_are_rotated_by_its_policy_and_never_renamed() {
     let (module, newest) = Module::with_snapshot();
     let names: Vec<String> = (1..=9).map(|day| format!("2019-08-0{day} 12:00:00")).collect();
     names.iter().for_each(|name| module.make_old_snapshot(name));
-    let run = import(&module, "[ROOT]\nmonthly = always\ndaily = 7\nprefer-recent = yes\n").exits(&[0]);
+    let run =
+        import(&module, "[ROOT]\nmonthly = always\ndaily = 7\nprefer-recent = yes\n").exits(&[0]);
     module.write_policy(&run.stdout());
     for (listed, name) in module.list().iter().zip(&names) {
-        assert_eq!((&listed["name"], &listed["origin"]), (&name.as_str().into(), &"adopted".into()));
+        assert_eq!(
+            (&listed["name"], &listed["origin"]),
+            (&name.as_str().into(), &"adopted".into())
+        );
     }
     module.run(&["rotate", "data"]).exits(&[0]);
     // The newest of its month, the newest of all, and one more because of min_keep.
     assert_eq!(module.snapshots(), ["2019-08-08 12:00:00", "2019-08-09 12:00:00", &newest]);
-    assert_eq!(fs::read_to_string(module.snapshot(&names[8]).join("sub/old")).expect("its file"), names[8]);
+    assert_eq!(
+        fs::read_to_string(module.snapshot(&names[8]).join("sub/old")).expect("its file"),
+        names[8]
+    );
     tree::write(&module.latest.join("new"), "x");
     module.expect_snapshot();
 }
@@ -219,8 +249,15 @@ fn hostile_content_stays_inside_its_string_or_comment() {
 /// Outside of comments stand headers of tables and the keys that an import knows.
 #[track_caller]
 fn assert_lines_are_ours(run: &Run) {
-    let keys =
-        ["[defaults]", "[module.", "keep = { ", "prefer = \"", "strict = ", "ionice = \"", "max_expire = 0"];
+    let keys = [
+        "[defaults]",
+        "[module.",
+        "keep = { ",
+        "prefer = \"",
+        "strict = ",
+        "ionice = \"",
+        "max_expire = 0",
+    ];
     for line in run.stdout().lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         assert!(keys.iter().any(|key| line.starts_with(key)), "{line:?}: {run}");
     }

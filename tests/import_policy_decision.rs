@@ -1,5 +1,5 @@
-//! A policy that `import-policy` translated decides on the same snapshots as rotate-backups 8.1 does
-//! by its ini file, apart from the differences that are deliberate.
+//! A policy that `import-policy` translated decides on the same snapshots as rotate-backups 8.1
+//! does by its ini file, apart from the differences that are deliberate.
 
 mod support;
 
@@ -59,7 +59,8 @@ fn random_names(random: &mut Random) -> BTreeSet<String> {
 /// What the original would preserve and would delete.
 fn their_decision(venv: &Path, ini: &Path, root: &Path) -> (BTreeSet<String>, BTreeSet<String>) {
     let mut command = python(venv, "rotate-backups");
-    let run = Run::of(command.args(["--dry-run", "--syslog=no", "--config"]).arg(ini).arg(root)).exits(&[0]);
+    let run = Run::of(command.args(["--dry-run", "--syslog=no", "--config"]).arg(ini).arg(root))
+        .exits(&[0]);
     let prefix = format!(" {}/", root.display());
     let names = |word: &str, end: &str| {
         let said = run.stderr();
@@ -95,9 +96,15 @@ fn the_translation_decides_as_the_original() {
         assert!(preserved.len() > 1 && deleted.len() > 20, "{module}: {preserved:?} {deleted:?}");
         server.write_policy(&policy);
         let ours = kept(&server, module);
-        assert!(ours.is_superset(&preserved), "{module}: {:?} would go", preserved.difference(&ours));
-        // Without the caps and floors that the original has not; in UTC, as it knows no other clock.
-        let bare = "[defaults]\nmin_keep = 0\nmin_age = \"0s\"\nmax_expire = 1000\ntime_zone = \"UTC\"\n";
+        assert!(
+            ours.is_superset(&preserved),
+            "{module}: {:?} would go",
+            preserved.difference(&ours)
+        );
+        // Without the caps and floors that the original has not; in UTC, as it knows no other
+        // clock.
+        let bare =
+            "[defaults]\nmin_keep = 0\nmin_age = \"0s\"\nmax_expire = 1000\ntime_zone = \"UTC\"\n";
         server.write_policy(&policy.replace("[defaults]\n", bare));
         let mut expected = preserved.clone();
         expected.extend(preserved.union(&deleted).max().cloned());

@@ -1,4 +1,5 @@
-//! `import-policy`: which modules of `rsyncd.conf` the sections of a `rotate-backups.ini` are about.
+//! `import-policy`: which modules of `rsyncd.conf` the sections of a `rotate-backups.ini` are
+//! about.
 
 mod support;
 
@@ -15,8 +16,14 @@ use toml::Table;
 fn a_section_finds_its_modules_by_their_directories() {
     let server = Server::new();
     let directory = server.directory.display().to_string();
-    for path in ["disk/laptop/latest", "disk/pc/data", "disk/two/a", "disk/two/b", "whole", "disk/dup/latest"]
-    {
+    for path in [
+        "disk/laptop/latest",
+        "disk/pc/data",
+        "disk/two/a",
+        "disk/two/b",
+        "whole",
+        "disk/dup/latest",
+    ] {
         fs::create_dir_all(server.directory.join(path)).expect("a directory");
     }
     symlink(server.directory.join("disk"), server.directory.join("backup")).expect("a link");
@@ -37,17 +44,30 @@ fn a_section_finds_its_modules_by_their_directories() {
          [{directory}/disk/gone]\ndaily = 5\n[{directory}/*/dup]\ndaily = 6\n[{directory}/disk/*/..x]\ndaily = 7\n"
     );
     let run = import_bytes(&server, ini.as_bytes()).exits(&[4]);
-    let expected =
-        [("laptop", 1), ("the pc", 2), ("a", 3), ("b", 3), ("whole", 4), ("gone", 5), ("dup", 6), ("\"", 7)];
+    let expected = [
+        ("laptop", 1),
+        ("the pc", 2),
+        ("a", 3),
+        ("b", 3),
+        ("whole", 4),
+        ("gone", 5),
+        ("dup", 6),
+        ("\"", 7),
+    ];
     for (name, count) in expected {
         assert_eq!(value(&run, name, "keep"), format!("{{ daily = {count} }}"), "{name}: {run}");
     }
     assert_eq!(modules(&run).len(), expected.len(), "{run}");
     let told = comments(&run);
     assert!(told.contains(&format!("Change its `path` to {directory}/whole/latest")), "{run}");
-    assert!(told.contains(&format!("TODO: b has its snapshots in {directory}/disk/two as well")), "{run}");
     assert!(
-        told.contains("defaults hold for them, which are those of rsync-system-backup: laptop-ro, far"),
+        told.contains(&format!("TODO: b has its snapshots in {directory}/disk/two as well")),
+        "{run}"
+    );
+    assert!(
+        told.contains(
+            "defaults hold for them, which are those of rsync-system-backup: laptop-ro, far"
+        ),
         "{run}"
     );
     assert!(run.stderr().contains("3 tables marked TODO"), "{run}");
@@ -67,7 +87,10 @@ fn a_module_with_a_snapshot_root_of_its_own_keeps_it() {
     let run = import(&module, &ini).exits(&[0]);
     assert_eq!(value(&run, "data", "snapshot_root"), root);
     module.write_policy(&run.stdout());
-    assert_eq!(module.json(&["plan", "data", "--json"])["snapshot_root"].as_str(), elsewhere.to_str());
+    assert_eq!(
+        module.json(&["plan", "data", "--json"])["snapshot_root"].as_str(),
+        elsewhere.to_str()
+    );
     let run = import(&module, "[ROOT]\ndaily = 7\n").exits(&[4]);
     assert_eq!(modules(&run), ["root"], "that is not where its snapshots are: {run}");
 }
@@ -75,7 +98,8 @@ fn a_module_with_a_snapshot_root_of_its_own_keeps_it() {
 #[test]
 fn a_section_without_a_module_gets_a_free_name_and_says_what_to_do() {
     let module = Module::new();
-    let ini = "[/srv/data]\ndaily = 1\n[/srv/x/*]\ndaily = 2\n[srv/data]\ndaily = 3\n[/]\ndaily = 4\n";
+    let ini =
+        "[/srv/data]\ndaily = 1\n[/srv/x/*]\ndaily = 2\n[srv/data]\ndaily = 3\n[/]\ndaily = 4\n";
     let run = import(&module, ini).exits(&[4]).says("4 tables marked TODO");
     for (name, count) in [("data-2", 1), ("x", 2), ("data-3", 3), ("module", 4)] {
         assert_eq!(value(&run, name, "keep"), format!("{{ daily = {count} }}"), "{name}: {run}");
@@ -94,7 +118,10 @@ fn a_remote_section_is_for_its_server_and_commented_out() {
     let ini = "[joe@nas:/srv/data]\ndaily = 1\nssh-user = joe\n[nas:/srv/data]\nweekly = 1\n";
     let run = import(&module, ini).exits(&[4]).says("2 tables");
     assert!(modules(&run).is_empty(), "{run}");
-    assert!(comments(&run).contains("Install rsyncd-snapshot on joe@nas, where /srv/data is"), "{run}");
+    assert!(
+        comments(&run).contains("Install rsyncd-snapshot on joe@nas, where /srv/data is"),
+        "{run}"
+    );
     module.write_policy(&run.stdout());
     module.run(&["plan", "data"]).exits(&[0]);
     // Without the marks it is the policy of that server.
@@ -116,7 +143,10 @@ fn the_section_that_sorts_first_is_the_one_in_force() {
     let run = import(&module, ini).exits(&[4]);
     assert_eq!(value(&run, "data", "keep"), "{ daily = 2 }");
     assert_eq!(value(&run, "none", "keep"), "{ daily = 2 }");
-    assert_eq!(comments(&run).matches("This had no effect: rotate-backups took [/*] in line 3").count(), 2);
+    assert_eq!(
+        comments(&run).matches("This had no effect: rotate-backups took [/*] in line 3").count(),
+        2
+    );
 }
 
 #[test]
@@ -125,7 +155,8 @@ fn home_directories_and_variables_are_those_of_the_caller() {
     let file = module.directory.join("rotate-backups.ini");
     for name in ["~/root", "$HOME/root", "${HOME}/latest/../root/"] {
         fs::write(&file, format!("[{name}]\ndaily = 7\n")).expect("the ini file");
-        let run = Run::of(module.command(&["import-policy"]).arg(&file).env("HOME", &module.directory));
+        let run =
+            Run::of(module.command(&["import-policy"]).arg(&file).env("HOME", &module.directory));
         assert_eq!(modules(&run.exits(&[0])), ["data"], "{name}");
     }
 }
@@ -133,7 +164,8 @@ fn home_directories_and_variables_are_those_of_the_caller() {
 #[test]
 fn names_of_modules_are_quoted_as_toml_wants_it() {
     let module = Module::new();
-    let names = ["a.b", "it's", "say \"hi\"", "back\\slash", "ünï", "#", "zero\u{200b}width", "'''", "a=b"];
+    let names =
+        ["a.b", "it's", "say \"hi\"", "back\\slash", "ünï", "#", "zero\u{200b}width", "'''", "a=b"];
     let sections: String = names
         .iter()
         .enumerate()

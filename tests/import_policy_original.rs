@@ -1,5 +1,5 @@
-//! `import-policy` beside rotate-backups 8.1 itself: what is in force by its ini file is in force by
-//! the translation.
+//! `import-policy` beside rotate-backups 8.1 itself: what is in force by its ini file is in force
+//! by the translation.
 
 mod support;
 
@@ -88,8 +88,17 @@ const COUNTS: [&str; 14] = [
 const BOOLEANS: [&str; 6] = ["yes", "no", "On", "0", "", "TRUE"];
 const LISTS: [&str; 5] = ["", "*.tar", "a, b,", ", c d", "x=y:z"];
 const CLASSES: [&str; 4] = ["idle", "best-effort", "3", ""];
-const RARE: [&str; 9] =
-    ["words", "daily = soon", "strict = maybe", "= 1", "[]", "daily = always #", "7 = ", ":", "daily ="];
+const RARE: [&str; 9] = [
+    "words",
+    "daily = soon",
+    "strict = maybe",
+    "= 1",
+    "[]",
+    "daily = always #",
+    "7 = ",
+    ":",
+    "daily =",
+];
 const HARMLESS: [&str; 5] = ["", "# daily = 1", "   ; [y]", "\t", "note = one\n\ttwo\n\n  three"];
 
 fn one<'a>(random: &mut Random, choices: &'a [&'a str]) -> &'a str {
@@ -110,7 +119,10 @@ fn random_ini(random: &mut Random) -> String {
                 _ => random_option(random),
             };
             let deeper = if random.once_in(30) { "  " } else { "" };
-            ini += &format!("{indent}{deeper}{line}{}", one(random, &["\n", "\n", "\n", "\r\n", "\r"]));
+            ini += &format!(
+                "{indent}{deeper}{line}{}",
+                one(random, &["\n", "\n", "\n", "\r\n", "\r"])
+            );
         }
     }
     ini
@@ -131,7 +143,9 @@ fn random_option(random: &mut Random) -> String {
 fn translated(document: &toml::Table, module: &str) -> Option<BTreeMap<String, String>> {
     let table = document.get("module")?.get(module)?.as_table().expect("a table");
     let mut told = BTreeMap::new();
-    for (frequency, count) in table.get("keep").and_then(toml::Value::as_table).into_iter().flatten() {
+    for (frequency, count) in
+        table.get("keep").and_then(toml::Value::as_table).into_iter().flatten()
+    {
         let count = match count {
             toml::Value::String(text) if text == "always" => text.clone(),
             toml::Value::String(product) => product
@@ -193,19 +207,21 @@ fn what_is_in_force_for_a_directory_is_read_as_the_original_reads_it() {
 
     let (mut tables, mut refused) = (0, 0);
     for (index, ini) in inis.iter().enumerate() {
-        let run =
-            Run::of(server.command(&["import-policy"]).arg(file(index)).env("HOME", "/x")).exits(&[0, 2, 4]);
+        let run = Run::of(server.command(&["import-policy"]).arg(file(index)).env("HOME", "/x"))
+            .exits(&[0, 2, 4]);
         let answer = &answers[index];
         if run.code() == Some(2) {
-            // The original takes the first line of such a count; one without sections, for nothing to do.
-            let stricter =
-                run.stderr().contains("a count has one line") || run.stderr().contains("has no section");
+            // The original takes the first line of such a count; one without sections, for nothing
+            // to do.
+            let stricter = run.stderr().contains("a count has one line")
+                || run.stderr().contains("has no section");
             assert!(answer.is_null() || stricter, "{ini}\n{answer}\n{run}");
             refused += usize::from(answer.is_null());
             continue;
         }
         assert!(answer.is_object(), "the original refuses {ini:?}\n{run}");
-        let document: toml::Table = run.stdout().parse().unwrap_or_else(|error| panic!("{error}: {run}"));
+        let document: toml::Table =
+            run.stdout().parse().unwrap_or_else(|error| panic!("{error}: {run}"));
         for module in MODULES {
             let mut ours = translated(&document, module);
             if let Some(ours) = &mut ours

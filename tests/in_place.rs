@@ -1,5 +1,5 @@
-//! A push that writes into the files that are there changes the newest snapshot, too, so comparing the two shows nothing.
-//! What was recorded of the files does.
+//! A push that writes into the files that are there changes the newest snapshot, too, so comparing
+//! the two shows nothing. What was recorded of the files does.
 
 mod support;
 
@@ -49,7 +49,8 @@ fn filled() -> Simulated {
     for name in ["one", "two", "sub/three"] {
         fs::write(module.latest.join(name), "the content").expect("a file");
     }
-    fs::hard_link(module.latest.join("one"), module.latest.join("sub/another name")).expect("a link");
+    fs::hard_link(module.latest.join("one"), module.latest.join("sub/another name"))
+        .expect("a link");
     module.publish_settled();
     module
 }
@@ -68,13 +69,26 @@ fn each_change_in_place_is_found_and_no_other() {
     type Row = (&'static str, fn(&Path), &'static [&'static str]);
     let rows: [Row; 9] = [
         ("nothing", |_| (), &[]),
-        ("more content", |live| rewrite(&live.join("two"), "the content and more", false), &["two"]),
-        ("other content, same size and time", |live| rewrite(&live.join("two"), "THE", true), &["two"]),
+        (
+            "more content",
+            |live| rewrite(&live.join("two"), "the content and more", false),
+            &["two"],
+        ),
+        (
+            "other content, same size and time",
+            |live| rewrite(&live.join("two"), "THE", true),
+            &["two"],
+        ),
         ("a deep one", |live| rewrite(&live.join("sub/three"), "THE", false), &["sub/three"]),
         (
             "less",
             |live| {
-                File::options().write(true).open(live.join("two")).expect("the file").set_len(2).expect("cut")
+                File::options()
+                    .write(true)
+                    .open(live.join("two"))
+                    .expect("the file")
+                    .set_len(2)
+                    .expect("cut")
             },
             &["two"],
         ),
@@ -162,22 +176,45 @@ fn rsync_in_place_is_found_where_comparing_finds_nothing() {
         settle();
         let mut rsync = tool("rsync");
         Run::of(
-            rsync.args(["-t", "--no-whole-file"]).args(options).arg(source.join("two")).arg(&module.latest),
+            rsync
+                .args(["-t", "--no-whole-file"])
+                .args(options)
+                .arg(source.join("two"))
+                .arg(&module.latest),
         )
         .exits(&[0]);
-        assert_eq!(fs::read_to_string(module.latest.join("two")).expect("a file"), content, "{options:?}");
-        assert_eq!(fs::metadata(module.latest.join("two")).expect("the file").ino(), before, "{options:?}");
+        assert_eq!(
+            fs::read_to_string(module.latest.join("two")).expect("a file"),
+            content,
+            "{options:?}"
+        );
+        assert_eq!(
+            fs::metadata(module.latest.join("two")).expect("the file").ino(),
+            before,
+            "{options:?}"
+        );
         assert_eq!(changed(&look(&module)), ["two"], "{options:?}");
     }
 }
 
-/// Makes a snapshot as a run does that has found `changes`, out of the retired one `recycle` or afresh.
+/// Makes a snapshot as a run does that has found `changes`, out of the retired one `recycle` or
+/// afresh.
 fn publish(module: &Module, changes: &InPlaceChanges, recycle: Option<&str>, time: &str) -> String {
     let root = open(module);
-    let staged = Staged::build(&root, recycle, None, None, &PartialDirs::default()).expect("staged");
-    assert!(staged.refusal.is_none() && staged.recycled.as_deref() == recycle, "{:?}", staged.refusal);
+    let staged =
+        Staged::build(&root, recycle, None, None, &PartialDirs::default()).expect("staged");
+    assert!(
+        staged.refusal.is_none() && staged.recycled.as_deref() == recycle,
+        "{:?}",
+        staged.refusal
+    );
     staged.record_in_place(&root, changes);
-    let record = Record::new(time.parse().expect("a time"), Grade::Complete, &staged, &Comparison::default());
+    let record = Record::new(
+        time.parse().expect("a time"),
+        Grade::Complete,
+        &staged,
+        &Comparison::default(),
+    );
     let name = time.replace(':', "-");
     assert!(staged.publish(&root, &name, &record).expect("published").is_none());
     name
@@ -185,9 +222,12 @@ fn publish(module: &Module, changes: &InPlaceChanges, recycle: Option<&str>, tim
 
 #[test]
 fn a_snapshot_of_a_change_in_place_is_blamed_for_nothing() {
-    for (is_recycled, content) in
-        [(false, "the content and more"), (true, "the content and more"), (false, "THE"), (true, "THE")]
-    {
+    for (is_recycled, content) in [
+        (false, "the content and more"),
+        (true, "the content and more"),
+        (false, "THE"),
+        (true, "THE"),
+    ] {
         let what = format!("recycled: {is_recycled}, {content}");
         let module = filled();
         tree::write(&module.latest.join("sub/new"), "x");

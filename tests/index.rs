@@ -1,5 +1,6 @@
-//! The directory index saves work and is never believed where it might be wrong: whatever happens to
-//! the live tree, to a snapshot or to the index itself, the next snapshot is the module as it is.
+//! The directory index saves work and is never believed where it might be wrong: whatever happens
+//! to the live tree, to a snapshot or to the index itself, the next snapshot is the module as it
+//! is.
 //!
 //! Nearly every change here is made in secret: the modification times of directories are as before.
 
@@ -33,7 +34,8 @@ fn fill(module: &Path) {
             fs::create_dir_all(&directory).expect("a directory");
             if below != "empty" {
                 for name in ["one", "two", "three"] {
-                    fs::write(directory.join(name), format!("{top} {below} {name}")).expect("a file");
+                    fs::write(directory.join(name), format!("{top} {below} {name}"))
+                        .expect("a file");
                 }
             }
         }
@@ -84,8 +86,8 @@ fn index(module: &Simulated, name: &str) -> PathBuf {
     module.private("index").join(name)
 }
 
-/// Two changes that are not in `b`, and a snapshot after each: what was recycled in the first is the
-/// retired snapshot at hand, in the second the one that is the newest now.
+/// Two changes that are not in `b`, and a snapshot after each: what was recycled in the first is
+/// the retired snapshot at hand, in the second the one that is the newest now.
 #[track_caller]
 fn assert_next_two_are_right(module: &Simulated, codes: &[i32]) {
     for number in 0..2 {
@@ -102,7 +104,9 @@ fn a_directory_that_did_not_change_is_not_read() {
     let retired = entries(&module.private("expired"));
     for number in 0..3 {
         settle();
-        in_secret(&module.latest, |live| tree::write(&live.join("c/deep/two"), &number.to_string()));
+        in_secret(&module.latest, |live| {
+            tree::write(&live.join("c/deep/two"), &number.to_string())
+        });
         let name = module.publish_settled();
         assert!(module.recycled(&name).is_some(), "{name} is not made from {retired:?}");
         let read = module.figure(&name, "directories_read");
@@ -119,7 +123,9 @@ const CHANGES: &[(&str, fn(&Path))] = &[
     ("add a file", |live| fs::write(live.join("a/new"), "x").expect("a file")),
     ("remove a file", |live| fs::remove_file(live.join("a/new")).expect("removed")),
     ("rename a file", |live| fs::rename(live.join("a/two"), live.join("a/owt")).expect("renamed")),
-    ("rename over a file", |live| fs::rename(live.join("a/owt"), live.join("a/two")).expect("renamed")),
+    ("rename over a file", |live| {
+        fs::rename(live.join("a/owt"), live.join("a/two")).expect("renamed")
+    }),
     ("link a file", |live| fs::hard_link(live.join("b/one"), live.join("a/link")).expect("a link")),
     ("exchange two files", |live| exchange(&live.join("a/link"), &live.join("a/one"))),
     ("link over a file", |live| {
@@ -155,7 +161,11 @@ fn assert_quick_changes_are_found(module: &Simulated, rounds: usize) {
             in_secret(&module.latest, change);
             module.pass(1);
             let run = module.run().exits(&[0]);
-            assert_eq!(newest(module), module.name(), "round {round}: {what}: nothing was found: {run}");
+            assert_eq!(
+                newest(module),
+                module.name(),
+                "round {round}: {what}: nothing was found: {run}"
+            );
             module.assert_equals_module(&module.name());
         }
     }
@@ -176,14 +186,17 @@ fn a_change_right_after_a_run_is_found_where_times_are_whole_seconds() {
     // Three seconds later the index is good there, too.
     std::thread::sleep(Duration::from_millis(3_200));
     for number in 0..3 {
-        in_secret(&module.latest, |live| tree::write(&live.join("c/deep/two"), &number.to_string()));
+        in_secret(&module.latest, |live| {
+            tree::write(&live.join("c/deep/two"), &number.to_string())
+        });
         let name = module.publish();
         let read = module.figure(&name, "directories_read");
         assert!(number < 2 || read < 2 * DIRECTORIES, "{read} directories were read");
     }
 }
 
-/// Starts a hook, makes a change some time later, and expects the next run at the latest to find it.
+/// Starts a hook, makes a change some time later, and expects the next run at the latest to find
+/// it.
 fn assert_changes_at_any_moment_are_found(module: &Simulated, seed: u64, rounds: usize) {
     tree::numbered(&module.latest.join("many"), 150, 2);
     stop_time(&module.latest);
@@ -192,7 +205,9 @@ fn assert_changes_at_any_moment_are_found(module: &Simulated, seed: u64, rounds:
     for round in 0..rounds {
         let (what, change) = CHANGES[round % CHANGES.len()];
         // So that the run that is disturbed has something to do.
-        in_secret(&module.latest, |live| tree::write(&live.join("many/d0007/f0001"), &round.to_string()));
+        in_secret(&module.latest, |live| {
+            tree::write(&live.join("many/d0007/f0001"), &round.to_string())
+        });
         module.pass(1);
         let mut hook = module.hook_through(&[]).spawn().expect("the hook");
         let wait = Duration::from_micros(random.below(30_000) as u64);
@@ -248,7 +263,8 @@ fn edits_during_runs_are_in_the_snapshot_of_the_first_quiet_one() {
     }
 }
 
-/// A flag that is raised at the end, be it that of a failure: nobody else ends the threads that wait for it.
+/// A flag that is raised at the end, be it that of a failure: nobody else ends the threads that
+/// wait for it.
 struct Raised<'a>(&'a AtomicBool);
 
 impl Drop for Raised<'_> {
@@ -260,7 +276,8 @@ impl Drop for Raised<'_> {
 /// Renames and makes files and directories as fast as it can until told to stop.
 fn churn(live: &Path, seed: u64, stop: &AtomicBool) {
     let mut random = Random::new(seed);
-    let directories = ["a", "a/deep", "a/deep/er", "b", "b/deep", "c", "c/deep", "c/deep/er", "c/empty", ""];
+    let directories =
+        ["a", "a/deep", "a/deep/er", "b", "b/deep", "c", "c/deep", "c/deep/er", "c/empty", ""];
     let names = ["one", "two", "three", "four", "deep", "five"];
     while !stop.load(Ordering::Relaxed) {
         let path = |random: &mut Random| {
@@ -377,7 +394,11 @@ fn an_index_cut_short_is_not_used() {
             1 => number / 3,
             _ => number * length / cases,
         };
-        File::options().write(true).open(index).and_then(|file| file.set_len(shorter)).expect("cut");
+        File::options()
+            .write(true)
+            .open(index)
+            .and_then(|file| file.set_len(shorter))
+            .expect("cut");
     });
 }
 
@@ -417,7 +438,9 @@ fn an_index_that_is_something_else_is_not_used() {
 #[test]
 fn an_index_grown_out_of_all_proportion_costs_no_memory() {
     let module = indexed();
-    for name in [newest(&module), module.retired().file_name().expect("a name").to_string_lossy().into()] {
+    for name in
+        [newest(&module), module.retired().file_name().expect("a name").to_string_lossy().into()]
+    {
         let file = File::options().append(true).open(index(&module, &name)).expect("an index");
         file.set_len(6 << 30).expect("a hole");
     }
@@ -494,7 +517,8 @@ fn an_index_that_is_no_file_is_neither_followed_nor_waited_for() {
                 for name in [&newest, &retired] {
                     replace(&index(&module, name), &module.directory.join(name));
                 }
-                let asides: Vec<_> = [&newest, &retired].map(|name| module.directory.join(name)).to_vec();
+                let asides: Vec<_> =
+                    [&newest, &retired].map(|name| module.directory.join(name)).to_vec();
                 let before: Vec<_> = asides.iter().map(|aside| fs::read(aside).ok()).collect();
                 for number in 0..3 {
                     let text = number.to_string();
@@ -524,16 +548,21 @@ const TAMPERINGS: &[(&str, fn(&Path, &Path))] = &[
     ("remove a file deep down", |snapshot, _| {
         fs::remove_file(snapshot.join("a/deep/er/one")).expect("removed")
     }),
-    ("remove a file at the top", |snapshot, _| fs::remove_file(snapshot.join("top")).expect("removed")),
+    ("remove a file at the top", |snapshot, _| {
+        fs::remove_file(snapshot.join("top")).expect("removed")
+    }),
     ("add a file", |snapshot, _| fs::write(snapshot.join("a/new"), "x").expect("a file")),
     ("add a FIFO", |snapshot, _| {
-        mknodat(CWD, snapshot.join("a/new"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a FIFO");
+        mknodat(CWD, snapshot.join("a/new"), FileType::Fifo, Mode::from_raw_mode(0o600), 0)
+            .expect("a FIFO");
     }),
     ("rename a file", |snapshot, _| {
         fs::rename(snapshot.join("a/one"), snapshot.join("a/eno")).expect("renamed")
     }),
     ("replace a file", |snapshot, _| tree::write(&snapshot.join("a/one"), "x")),
-    ("exchange two files", |snapshot, _| exchange(&snapshot.join("a/one"), &snapshot.join("a/two"))),
+    ("exchange two files", |snapshot, _| {
+        exchange(&snapshot.join("a/one"), &snapshot.join("a/two"))
+    }),
     ("exchange files of two directories", |snapshot, _| {
         exchange(&snapshot.join("a/one"), &snapshot.join("b/two"))
     }),
@@ -548,10 +577,13 @@ const TAMPERINGS: &[(&str, fn(&Path, &Path))] = &[
     }),
     ("change an owner", |snapshot, _| {
         if is_root() {
-            std::os::unix::fs::chown(snapshot.join("a/deep"), Some(1000), Some(1000)).expect("chown");
+            std::os::unix::fs::chown(snapshot.join("a/deep"), Some(1000), Some(1000))
+                .expect("chown");
         }
     }),
-    ("remove a directory", |snapshot, _| fs::remove_dir_all(snapshot.join("a/deep")).expect("removed")),
+    ("remove a directory", |snapshot, _| {
+        fs::remove_dir_all(snapshot.join("a/deep")).expect("removed")
+    }),
     ("add a directory", |snapshot, _| fs::create_dir_all(snapshot.join("a/new/er")).expect("made")),
     ("make a directory again", |snapshot, _| {
         fs::remove_dir(snapshot.join("a/empty")).expect("removed");
@@ -670,11 +702,17 @@ fn assert_tampering_does_no_harm(what: &str, tamper: &fn(&Path, &Path), wait: bo
     );
     fingerprint::assert_equal(&before, &fingerprint::of(&outside), &format!("{what}: outside"));
     for number in 0..2 {
-        in_secret(&module.latest, |live| tree::write(&live.join("c/deep/two"), &number.to_string()));
+        in_secret(&module.latest, |live| {
+            tree::write(&live.join("c/deep/two"), &number.to_string())
+        });
         // Of nothing else is there a warning than of what cannot be recycled.
         module.pass(1);
         let run = module.run().exits(&[0, 4]);
-        assert_eq!(run.code() == Some(4), run.stderr().contains("cannot be recycled"), "{what}: {run}");
+        assert_eq!(
+            run.code() == Some(4),
+            run.stderr().contains("cannot be recycled"),
+            "{what}: {run}"
+        );
         assert_eq!(
             run.stderr().matches("warning:").count(),
             usize::from(run.code() == Some(4)),
@@ -726,7 +764,9 @@ fn a_full_comparison_that_finds_the_index_right_says_nothing() {
         module.pass(WEEK_HOURS);
         module.expect_unchanged();
         module.pass(WEEK_HOURS);
-        in_secret(&module.latest, |live| tree::write(&live.join("c/deep/two"), &number.to_string()));
+        in_secret(&module.latest, |live| {
+            tree::write(&live.join("c/deep/two"), &number.to_string())
+        });
         module.publish_settled();
     }
 }
@@ -752,7 +792,9 @@ fn the_policy_says_how_often_everything_is_compared() {
     in_secret(&module.latest, |live| tree::write(&live.join("c/deep/two"), "x"));
     let old = module.publish_settled();
     settle();
-    in_secret(&module.snapshot(&old), |snapshot| fs::remove_file(snapshot.join("a/one")).expect("removed"));
+    in_secret(&module.snapshot(&old), |snapshot| {
+        fs::remove_file(snapshot.join("a/one")).expect("removed")
+    });
     module.pass(6);
     module.run().exits(&[4]).says("the index");
     module.assert_equals_module(&module.name());
@@ -760,8 +802,8 @@ fn the_policy_says_how_often_everything_is_compared() {
 
 // -- A live tree that the administrator has moved or restored ----------------------------------------
 
-/// Ways to put a live tree in another's place; the second argument is a directory outside, the third
-/// the newest snapshot.
+/// Ways to put a live tree in another's place; the second argument is a directory outside, the
+/// third the newest snapshot.
 const RESTORATIONS: &[(&str, fn(&Path, &Path, &Path))] = &[
     ("moved away and copied back", |live, outside, _| {
         fs::rename(live, outside.join("aside")).expect("moved");
@@ -777,7 +819,9 @@ const RESTORATIONS: &[(&str, fn(&Path, &Path, &Path))] = &[
     }),
     ("moved away, changed, and moved back", |live, outside, _| {
         fs::rename(live, outside.join("aside")).expect("moved");
-        in_secret(&outside.join("aside"), |live| fs::remove_file(live.join("a/deep/one")).expect("removed"));
+        in_secret(&outside.join("aside"), |live| {
+            fs::remove_file(live.join("a/deep/one")).expect("removed")
+        });
         fs::rename(outside.join("aside"), live).expect("moved");
     }),
     ("restored by a copy of the snapshot", |live, _, snapshot| {
@@ -814,7 +858,9 @@ const RESTORATIONS: &[(&str, fn(&Path, &Path, &Path))] = &[
         fs::rename(live.join("a/deep"), live.join("c/empty/was in a")).expect("moved");
         fs::rename(live.join("b/deep"), live.join("a/deep")).expect("moved");
     }),
-    ("a directory exchanged with one above", |live, _, _| exchange(&live.join("a/deep/er"), &live.join("b"))),
+    ("a directory exchanged with one above", |live, _, _| {
+        exchange(&live.join("a/deep/er"), &live.join("b"))
+    }),
 ];
 
 fn cp(how: &str, from: &Path, to: &Path) {
@@ -862,7 +908,9 @@ fn a_directory_that_comes_back_after_a_snapshot_without_it_is_in_the_next() {
         for _ in 0..2 {
             in_secret(&module.latest, |live| fs::rename(live.join(path), &outside).expect("moved"));
             module.publish_settled();
-            in_secret(&module.latest, |live| fs::rename(&outside, live.join(path)).expect("moved back"));
+            in_secret(&module.latest, |live| {
+                fs::rename(&outside, live.join(path)).expect("moved back")
+            });
             module.publish_settled();
         }
     }
@@ -891,15 +939,24 @@ fn a_mount_that_appears_in_a_quiet_directory_is_left_out_and_what_it_hid_comes_b
         let Some(mount) = make(&outside, &mount_point) else { return };
         for number in 0..3 {
             if number > 0 {
-                in_secret(&module.latest.join("c"), |c| tree::write(&c.join("two"), &number.to_string()));
+                in_secret(&module.latest.join("c"), |c| {
+                    tree::write(&c.join("two"), &number.to_string())
+                });
             }
             module.pass(1);
             let run = module.run().exits(&[0, 4]);
             let snapshot = module.snapshot(&newest(&module));
             let found = entries(&snapshot.join("a/deep"));
             let hidden_is_there = found == ["er", "one", "three", "two"];
-            assert!(found.is_empty() || (what == "itself" && hidden_is_there), "{what}: {found:?}, {run}");
-            assert_eq!(entries(&snapshot.join("c")), entries(&module.latest.join("c")), "{what}: {run}");
+            assert!(
+                found.is_empty() || (what == "itself" && hidden_is_there),
+                "{what}: {found:?}, {run}"
+            );
+            assert_eq!(
+                entries(&snapshot.join("c")),
+                entries(&module.latest.join("c")),
+                "{what}: {run}"
+            );
             let record = module.record(&newest(&module));
             let skipped = record["skipped_mounts"].as_array().expect("a list");
             assert!(hidden_is_there || *skipped == ["a/deep".into()], "{what}: {skipped:?}, {run}");
@@ -917,7 +974,8 @@ fn a_mount_that_appears_in_a_quiet_directory_is_left_out_and_what_it_hid_comes_b
     }
 }
 
-/// What can be mounted over, and whether it is a directory. None lies below another, but for `a/deep/er`.
+/// What can be mounted over, and whether it is a directory. None lies below another, but for
+/// `a/deep/er`.
 const MOUNT_POINTS: [(&str, bool); 5] =
     [("a/one", false), ("a/deep/er", true), ("b", true), ("c/two", false), ("c/empty", true)];
 
@@ -944,7 +1002,8 @@ fn assert_shows(live: &Path, snapshot: &Path, mounted: &[PathBuf], what: &str) {
     }
 }
 
-/// Mounts over directories and files come and go between pushes, and what they hide changes meanwhile.
+/// Mounts over directories and files come and go between pushes, and what they hide changes
+/// meanwhile.
 #[test]
 fn mounts_that_come_and_go_hide_no_change() {
     if !support::may_mount() {
@@ -983,7 +1042,9 @@ fn mounts_that_come_and_go_hide_no_change() {
                 mounts.extend(mount.map(|mount| (point, mount)));
             }
             match random.below(4) {
-                0 => in_secret(&module.latest.join("a/deep"), |deep| tree::write(&deep.join("two"), &what)),
+                0 => in_secret(&module.latest.join("a/deep"), |deep| {
+                    tree::write(&deep.join("two"), &what)
+                }),
                 1 => fs::remove_dir_all(module.private("index")).expect("the indexes"),
                 _ => {}
             }
@@ -1002,7 +1063,11 @@ fn mounts_that_come_and_go_hide_no_change() {
             settle();
             module.pass(1);
             let run = module.run().exits(&[0, 4]);
-            assert_eq!(newest(&module), last, "{what}: nothing has changed since: {mounted:?}: {run}");
+            assert_eq!(
+                newest(&module),
+                last,
+                "{what}: nothing has changed since: {mounted:?}: {run}"
+            );
         }
     }
 }

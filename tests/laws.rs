@@ -1,8 +1,9 @@
 //! The laws of rotation, over random histories and policies.
 //!
 //! A law is checked on the decision before caps and guards, unless it is about those. Ten thousand
-//! cases for most laws in the normal run, `RSYNCD_SNAPSHOT_SWEEP=full` takes a hundred times as many.
-//! A case follows from its seed; one that breaks a law is made as small as it can be and shown.
+//! cases for most laws in the normal run, `RSYNCD_SNAPSHOT_SWEEP=full` takes a hundred times as
+//! many. A case follows from its seed; one that breaks a law is made as small as it can be and
+//! shown.
 
 #[path = "support/snapshots.rs"]
 mod snapshots;
@@ -18,12 +19,14 @@ use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::name::SnapshotName;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
 use rsyncd_snapshot::decide::reason::{Pause, Reason};
-use rsyncd_snapshot::decide::rotation::{Decision, History, Snapshot, decide, decide_before_guards};
+use rsyncd_snapshot::decide::rotation::{
+    Decision, History, Snapshot, decide, decide_before_guards,
+};
 use rsyncd_snapshot::decide::span::Span;
 use rsyncd_snapshot::decide::zone::Zone;
 use snapshots::{
-    DAY, HOUR, MINUTE, ZONES, at, bare_policy, between, choice, full_sweep, moments, policy, smallest, table,
-    taken, zones,
+    DAY, HOUR, MINUTE, ZONES, at, bare_policy, between, choice, full_sweep, moments, policy,
+    smallest, table, taken, zones,
 };
 use support::random::Random;
 
@@ -76,7 +79,8 @@ impl Case {
 
     /// The complete snapshots that take part, by time.
     fn complete(&self) -> Vec<&Snapshot> {
-        let mut complete: Vec<&Snapshot> = self.snapshots.iter().filter(|one| self.takes_part(one)).collect();
+        let mut complete: Vec<&Snapshot> =
+            self.snapshots.iter().filter(|one| self.takes_part(one)).collect();
         complete.sort_by_key(|one| (one.time, &one.name));
         complete
     }
@@ -88,12 +92,22 @@ impl Case {
     /// Until when `snapshot` held, as far as that can be believed.
     fn held_until(&self, snapshot: &Snapshot) -> DateTime<Utc> {
         let believed = snapshot.time..=self.now.max(snapshot.time);
-        if believed.contains(&snapshot.verified_until) { snapshot.verified_until } else { snapshot.time }
+        if believed.contains(&snapshot.verified_until) {
+            snapshot.verified_until
+        } else {
+            snapshot.time
+        }
     }
 }
 
 /// Names stay unique when times are not. One in `strange` is otherwise unusual.
-fn vary(snapshot: &mut Snapshot, index: usize, next: DateTime<Utc>, strange: usize, random: &mut Random) {
+fn vary(
+    snapshot: &mut Snapshot,
+    index: usize,
+    next: DateTime<Utc>,
+    strange: usize,
+    random: &mut Random,
+) {
     snapshot.name = format!("{} #{index:03}", snapshot.name);
     let quiet = (next - snapshot.time).num_seconds().max(0);
     if random.once_in(2) {
@@ -149,8 +163,11 @@ fn kept(decision: &Decision) -> BTreeSet<&str> {
 /// What a law wants kept, is kept.
 fn keeps<'a>(decision: &Decision, wanted: impl IntoIterator<Item = &'a Snapshot>) -> Lawful {
     let kept = kept(decision);
-    let lost: Vec<&str> =
-        wanted.into_iter().map(|one| one.name.as_str()).filter(|name| !kept.contains(name)).collect();
+    let lost: Vec<&str> = wanted
+        .into_iter()
+        .map(|one| one.name.as_str())
+        .filter(|name| !kept.contains(name))
+        .collect();
     if lost.is_empty() { Ok(()) } else { Err(format!("it loses {lost:?}")) }
 }
 
@@ -170,7 +187,8 @@ fn there_are_never_fewer_than_min_keep() {
     holds(10_000, |case| {
         let decision = case.decide();
         let complete = case.complete();
-        let left = complete.iter().filter(|one| kept(&decision).contains(one.name.as_str())).count();
+        let left =
+            complete.iter().filter(|one| kept(&decision).contains(one.name.as_str())).count();
         if left >= case.policy.min_keep.min(complete.len()) {
             Ok(())
         } else {
@@ -205,14 +223,18 @@ fn foreign_names_are_no_snapshots() {
         let Some(read) = SnapshotName::parse(&name, &Zone::utc()) else { continue };
         let adopted = read.time.format("%Y-%m-%d %H:%M:%S").to_string();
         let ours = SnapshotName::new(read.time, read.grade).text;
-        assert!([ours.as_bytes(), adopted.as_bytes()].contains(&name.as_slice()), "seed {seed}: {read:?}");
+        assert!(
+            [ours.as_bytes(), adopted.as_bytes()].contains(&name.as_slice()),
+            "seed {seed}: {read:?}"
+        );
         assert_eq!(read.text.as_bytes(), name, "seed {seed}");
     }
 }
 
 fn nearly_a_name(random: &mut Random) -> Vec<u8> {
     let time = moments(random, 1).pop().unwrap_or_default();
-    let format = choice(random, &["%Y-%m-%dT%H-%M-%SZ", "%Y-%m-%dT%H-%M-%SZ-partial", "%Y-%m-%d %H:%M:%S"]);
+    let format =
+        choice(random, &["%Y-%m-%dT%H-%M-%SZ", "%Y-%m-%dT%H-%M-%SZ-partial", "%Y-%m-%d %H:%M:%S"]);
     let mut name = time.format(format).to_string().into_bytes();
     for _ in 0..random.below(3) {
         let place = random.below(name.len() + 1);
@@ -267,7 +289,9 @@ fn only_the_newest_partial_ones_and_those_that_stand_for_slots_stay() {
         let partial: Vec<_> = decision
             .verdicts
             .iter()
-            .filter(|verdict| verdict.snapshot.grade == Grade::Partial && verdict.snapshot.time <= case.now)
+            .filter(|verdict| {
+                verdict.snapshot.grade == Grade::Partial && verdict.snapshot.time <= case.now
+            })
             .collect();
         for (newer, verdict) in partial.iter().rev().enumerate() {
             let Snapshot { pinned, unreadable, .. } = &verdict.snapshot;
@@ -276,7 +300,8 @@ fn only_the_newest_partial_ones_and_those_that_stand_for_slots_stay() {
                 || pinned.is_some()
                 || *unreadable
                 || age < case.policy.min_age.delta();
-            // Or it stands for a slot among those since the newest complete one; older ones never do.
+            // Or it stands for a slot among those since the newest complete one; older ones never
+            // do.
             let newest = case.complete().last().map(|one| case.held_until(one));
             let is_newer = newest.is_none_or(|until| verdict.snapshot.time > until);
             let is_slot = |reason: &Reason| matches!(reason, Reason::PartialSlot { .. });
@@ -324,7 +349,8 @@ fn every_verdict_has_a_reason_and_every_snapshot_a_verdict() {
             return Err("a verdict has no reason".to_string());
         }
         let mut names: Vec<&String> = case.snapshots.iter().map(|one| &one.name).collect();
-        let mut decided: Vec<&String> = decision.verdicts.iter().map(|one| &one.snapshot.name).collect();
+        let mut decided: Vec<&String> =
+            decision.verdicts.iter().map(|one| &one.snapshot.name).collect();
         names.sort();
         decided.sort();
         equal(decided, names)
@@ -364,7 +390,8 @@ fn expiring_only_some_of_what_goes_costs_nobody_else() {
 fn max_expire_lets_the_oldest_go_and_no_others() {
     holds(10_000, |case| {
         let max_expire = case.random().below(10);
-        let capped = Policy { max_expire, clock_jump: Span::from_seconds(0), ..case.policy.clone() };
+        let capped =
+            Policy { max_expire, clock_jump: Span::from_seconds(0), ..case.policy.clone() };
         let adopted: Vec<Snapshot> =
             case.snapshots.iter().map(|one| Snapshot { recorded: false, ..one.clone() }).collect();
         let all = case.with(adopted.clone()).decide();
@@ -376,13 +403,14 @@ fn max_expire_lets_the_oldest_go_and_no_others() {
     });
 }
 
-/// Whatever is kept by the slots of one policy is kept by those of another, and the floors never let
-/// fewer stay: the more slots keep, the less `min_keep` has to add.
+/// Whatever is kept by the slots of one policy is kept by those of another, and the floors never
+/// let fewer stay: the more slots keep, the less `min_keep` has to add.
 fn no_less_is_kept(case: &Case, generous: &Policy) -> Lawful {
     let bare = |policy: &Policy| case.by(Policy { min_keep: 0, ..policy.clone() }).decide();
     let (less, more) = (bare(&case.policy), bare(generous));
     keeps(&more, less.verdicts.iter().filter(|one| one.keep).map(|one| &one.snapshot))?;
-    let (less, more) = (kept(&case.decide()).len(), kept(&case.by(generous.clone()).decide()).len());
+    let (less, more) =
+        (kept(&case.decide()).len(), kept(&case.by(generous.clone()).decide()).len());
     if more >= less { Ok(()) } else { Err(format!("{more} instead of {less} are kept")) }
 }
 
@@ -426,8 +454,8 @@ fn relaxed_never_keeps_fewer_than_strict() {
 
 // -- Quiet periods ---------------------------------------------------------------------------------
 
-/// The complete snapshots of a history with one quiet period in it, ended by a bad push, and the same
-/// as if each quiet run had made a snapshot.
+/// The complete snapshots of a history with one quiet period in it, ended by a bad push, and the
+/// same as if each quiet run had made a snapshot.
 struct Quiet {
     /// With the quiet one, which is at this place.
     verified: Vec<Snapshot>,
@@ -440,7 +468,8 @@ impl Quiet {
     /// `runs` are at least as frequent as the finest slots of the policy, or not.
     fn new(case: &Case, dense: bool) -> Option<Quiet> {
         let mut random = case.random();
-        let mut others: Vec<Snapshot> = case.complete().into_iter().map(|one| taken(one.time)).collect();
+        let mut others: Vec<Snapshot> =
+            case.complete().into_iter().map(|one| taken(one.time)).collect();
         others.dedup_by_key(|one| one.time);
         let place = random.below(others.len().max(1));
         let start = others.get(place)?.time;
@@ -507,8 +536,8 @@ fn a_quiet_state_stays_at_least_as_long_as_if_each_run_had_made_a_snapshot() {
 
 /// And no longer, and all others fare the same; where runs are as frequent as slots.
 ///
-/// But for Samoa: what was held over the 30th of December 2011, which the country skipped, counts as
-/// held on that day too, though no run can have been.
+/// But for Samoa: what was held over the 30th of December 2011, which the country skipped, counts
+/// as held on that day too, though no run can have been.
 #[test]
 fn a_quiet_period_decides_like_a_snapshot_for_each_of_its_runs() {
     holds(4_000, |case| {
@@ -521,8 +550,8 @@ fn a_quiet_period_decides_like_a_snapshot_for_each_of_its_runs() {
             kept(decision).into_iter().filter(|name| *name != "quiet").collect()
         };
         equal(others(&by_verified), others(&by_runs))?;
-        // The window of a strict count begins within a slot. The run that stands for that slot may have
-        // been before the window, while the state held on into it: so at most one slot longer.
+        // The window of a strict count begins within a slot. The run that stands for that slot may
+        // have been before the window, while the state held on into it: so at most one slot longer.
         let longer = each_run.policy.keep.iter().map(|&(frequency, count)| match count {
             Count::Newest(count) if each_run.policy.strict => (frequency, Count::Newest(count + 1)),
             count => (frequency, count),
@@ -537,7 +566,8 @@ fn a_quiet_period_decides_like_a_snapshot_for_each_of_its_runs() {
     });
 }
 
-/// A verification that says otherwise, say by a clock that was ahead, counts until the next one's time.
+/// A verification that says otherwise, say by a clock that was ahead, counts until the next one's
+/// time.
 #[test]
 fn a_snapshot_holds_no_longer_than_until_the_next_one() {
     holds(10_000, |case| {
@@ -551,7 +581,8 @@ fn a_snapshot_holds_no_longer_than_until_the_next_one() {
             if random.once_in(2) {
                 complete[index - 1].verified_until = next + TimeDelta::seconds(beyond);
                 let believed = complete[index - 1].verified_until <= case.now;
-                until_next[index - 1].verified_until = if believed { next } else { complete[index - 1].time };
+                until_next[index - 1].verified_until =
+                    if believed { next } else { complete[index - 1].time };
             }
         }
         let decision = |snapshots| case.by(bare.clone()).with(snapshots).decide();
@@ -572,7 +603,8 @@ fn clock_jumps_of_ten_years_expire_nothing() {
         // The run that notices, and any later one by the wrong clock.
         let noticed = History { last_run: Some(case.now), ..History::default() };
         let pause = ClockJump { believed: case.now, seen: jumped };
-        let standing = History { last_run: Some(jumped), clock_jump: Some(pause), ..History::default() };
+        let standing =
+            History { last_run: Some(jumped), clock_jump: Some(pause), ..History::default() };
         // Without a word of ours about when they were made, so that nothing else ends it.
         let adopted: Vec<Snapshot> =
             case.snapshots.iter().map(|one| Snapshot { recorded: false, ..one.clone() }).collect();
@@ -594,7 +626,8 @@ fn clock_jumps_of_ten_years_expire_nothing() {
 
 /// The instants at which the clocks of a zone changed, in the years that the tests are about.
 fn changes(zone: &Zone) -> Vec<DateTime<Utc>> {
-    let offset = |seconds: i64| zone.offset_seconds(DateTime::from_timestamp(seconds, 0).expect("a time"));
+    let offset =
+        |seconds: i64| zone.offset_seconds(DateTime::from_timestamp(seconds, 0).expect("a time"));
     let (mut changes, step) = (Vec::new(), 7 * DAY);
     let mut day = at("1995-01-01T00:00:00Z").timestamp();
     while day < at("2036-01-01T00:00:00Z").timestamp() {
@@ -636,8 +669,11 @@ fn clock_changes_neither_lose_nor_repeat_an_hour() {
                 (false, Prefer::Oldest),
                 (false, Prefer::Newest),
             ] {
-                for (count, hours) in [("24", 24), ("70", 70), ("80", 80), ("always", snapshots.len())] {
-                    let policy = Policy { strict, ..in_zone(zone, Frequency::Hourly, count, prefer) };
+                for (count, hours) in
+                    [("24", 24), ("70", 70), ("80", 80), ("always", snapshots.len())]
+                {
+                    let policy =
+                        Policy { strict, ..in_zone(zone, Frequency::Hourly, count, prefer) };
                     let decision = decide_before_guards(&snapshots, &policy, now);
                     let newest: BTreeSet<&str> =
                         snapshots.iter().rev().take(hours).map(|one| one.name.as_str()).collect();
@@ -695,7 +731,8 @@ fn days_of_odd_lengths_have_as_many_hours_as_they_had() {
         ("Pacific/Apia", "2011-12-30", 0),
         ("Pacific/Apia", "2011-12-31", 48),
     ] {
-        let zone = &zones()[ZONES.iter().position(|name| *name == zone).expect("a zone of these tests")];
+        let zone =
+            &zones()[ZONES.iter().position(|name| *name == zone).expect("a zone of these tests")];
         let date: NaiveDate = date.parse().expect("a date");
         let middle = date.and_hms_opt(12, 0, 0).expect("noon").and_utc();
         let around = (-96..=96).map(|half_hours| middle + TimeDelta::minutes(30 * half_hours));
@@ -724,7 +761,8 @@ fn extreme(random: &mut Random) -> DateTime<Utc> {
     DateTime::from_timestamp(seconds, 0).expect("a time")
 }
 
-/// Times out of all reason, equal ones, verified before they were made, and counts as large as can be.
+/// Times out of all reason, equal ones, verified before they were made, and counts as large as can
+/// be.
 #[test]
 fn no_times_make_it_panic() {
     holds(3_000, |case| {
@@ -760,8 +798,11 @@ fn no_times_make_it_panic() {
         };
         let decision = decide(&case.snapshots, &history, &case.policy, case.now);
         keeps(&decision, case.complete().last().copied())?;
-        let words =
-            decision.verdicts.iter().flat_map(|one| &one.reasons).map(|reason| reason.to_string().len());
+        let words = decision
+            .verdicts
+            .iter()
+            .flat_map(|one| &one.reasons)
+            .map(|reason| reason.to_string().len());
         equal(words.filter(|length| *length == 0).count(), 0)
     });
 }
@@ -770,7 +811,8 @@ fn no_times_make_it_panic() {
 fn a_hundred_thousand_snapshots_are_decided_on() {
     let start = at("1999-01-01T00:00:00Z");
     for prefer in [Prefer::Oldest, Prefer::Newest] {
-        let keep = [(Frequency::Hourly, "24"), (Frequency::Daily, "always"), (Frequency::Yearly, "3")];
+        let keep =
+            [(Frequency::Hourly, "24"), (Frequency::Daily, "always"), (Frequency::Yearly, "3")];
         let policy = Policy { prefer, ..bare_policy(&keep) };
         let all: Vec<Snapshot> =
             (0..100_000).map(|quarter| taken(start + TimeDelta::minutes(15 * quarter))).collect();
@@ -778,7 +820,11 @@ fn a_hundred_thousand_snapshots_are_decided_on() {
         let decision = decide_before_guards(&all, &policy, now);
         let days = 100_000_usize.div_ceil(96);
         // Of the last 24 hours, those that do not stand for their day as well.
-        assert!((days + 22..=days + 25).contains(&kept(&decision).len()), "{}", kept(&decision).len());
+        assert!(
+            (days + 22..=days + 25).contains(&kept(&decision).len()),
+            "{}",
+            kept(&decision).len()
+        );
 
         let at_once = vec![taken(start); 100_000];
         assert_eq!(

@@ -1,10 +1,11 @@
-//! A real daemon under load: clients that push, pull, list and die at random, and a server side that suffers.
+//! A real daemon under load: clients that push, pull, list and die at random, and a server side
+//! that suffers.
 //!
 //! In a normal run a few clients for some seconds; with `RSYNCD_SNAPSHOT_SWEEP=full` 50 clients and
-//! 20 modules for five minutes. `RSYNCD_SNAPSHOT_LOAD_SECONDS` says how long, `RSYNCD_SNAPSHOT_LOAD_CLIENTS` how
-//! many, `RSYNCD_SNAPSHOT_SEED` what happens: what each client does is decided by the seed that a failure
-//! names, although never at quite the same moments again. `RSYNCD_SNAPSHOT_LOAD_KEEP=1` leaves the server's
-//! directory behind.
+//! 20 modules for five minutes. `RSYNCD_SNAPSHOT_LOAD_SECONDS` says how long,
+//! `RSYNCD_SNAPSHOT_LOAD_CLIENTS` how many, `RSYNCD_SNAPSHOT_SEED` what happens: what each client
+//! does is decided by the seed that a failure names, although never at quite the same moments
+//! again. `RSYNCD_SNAPSHOT_LOAD_KEEP=1` leaves the server's directory behind.
 
 #[path = "support/load/mod.rs"]
 mod load;
@@ -69,7 +70,9 @@ fn after_two_pushes() -> (Site, Vec<load::event::Event>) {
     let events = (0..2)
         .map(|_| {
             let event = client.calm_push();
-            assert!(await_quiet(&site.server, daemon.process_id(), Duration::from_secs(30)).is_empty());
+            assert!(
+                await_quiet(&site.server, daemon.process_id(), Duration::from_secs(30)).is_empty()
+            );
             event
         })
         .collect();
@@ -102,7 +105,10 @@ fn the_verdict_notices_each_thing_that_it_is_there_for() {
         let root = &site.modules[0].root;
         damage(root, &root.join(site.modules[0].complete().pop().expect("a snapshot")));
         let violations = judge(&site, &events);
-        assert!(violations.iter().any(|violation| violation.starts_with(word)), "{word}: {violations:?}");
+        assert!(
+            violations.iter().any(|violation| violation.starts_with(word)),
+            "{word}: {violations:?}"
+        );
     }
 }
 
@@ -121,7 +127,9 @@ fn the_manifest_is_the_last_file_of_a_push() {
         module.display()
     );
     let daemon = Daemon::start(&server, &section);
-    for options in [&[][..], &["--delete"], &["--delay-updates"], &["--no-inc-recursive"], &["--checksum"]] {
+    for options in
+        [&[][..], &["--delete"], &["--delay-updates"], &["--no-inc-recursive"], &["--checksum"]]
+    {
         source.change(Change::Large, &mut random);
         source.litter();
         let before = received(&server.directory).len();
@@ -177,7 +185,9 @@ fn listings_pulls_and_dry_runs_make_no_snapshot_and_expire_nothing() {
             scope.spawn(move || {
                 for number in (reader..count).step_by(4) {
                     match number % 10 {
-                        8 => daemon.pull("data/", &module.directory.join(format!("pulled {reader}"))),
+                        8 => {
+                            daemon.pull("data/", &module.directory.join(format!("pulled {reader}")))
+                        }
                         9 => daemon.push(source, "data", &["--dry-run", "--delete"]),
                         _ => daemon.list("data"),
                     }
@@ -191,8 +201,13 @@ fn listings_pulls_and_dry_runs_make_no_snapshot_and_expire_nothing() {
     assert_eq!(module.snapshots(), snapshots);
     assert_eq!(differing(&before, &remembered(&module)), [""; 0], "nothing is written for them");
     let notes = note::read(&module);
-    let hooks = |is_pre: bool| notes.iter().filter(|note| note.is_pre == is_pre && note.exit == 0).count();
-    assert_eq!((hooks(true), hooks(false)), (count + 1, count + 1), "both hooks ran, and ended well");
+    let hooks =
+        |is_pre: bool| notes.iter().filter(|note| note.is_pre == is_pre && note.exit == 0).count();
+    assert_eq!(
+        (hooks(true), hooks(false)),
+        (count + 1, count + 1),
+        "both hooks ran, and ended well"
+    );
 
     // The same policy, and somebody who does push.
     daemon.push(&source, "data", &[]).exits(&[0]);
@@ -204,7 +219,9 @@ fn listings_pulls_and_dry_runs_make_no_snapshot_and_expire_nothing() {
 fn remembered(module: &Module) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut contents = fingerprint::contents(&module.private(""));
     let elsewhere = fingerprint::contents(&module.state_directory());
-    contents.extend(elsewhere.into_iter().map(|(path, bytes)| (Path::new("elsewhere").join(path), bytes)));
+    contents.extend(
+        elsewhere.into_iter().map(|(path, bytes)| (Path::new("elsewhere").join(path), bytes)),
+    );
     contents
 }
 

@@ -25,7 +25,10 @@ fn a_missing_state_pauses_expiry_and_keeps_pins() {
     Server::run(&module, &["pin", "data", &pinned, "--reason", "before the move"]).exits(&[0]);
     let second = push(&module, "1");
     fs::remove_file(module.private("state.toml")).expect("removed");
-    Server::run(&module, &["check", "data"]).exits(&[1]).says("it was missing").says("rotate --confirm");
+    Server::run(&module, &["check", "data"])
+        .exits(&[1])
+        .says("it was missing")
+        .says("rotate --confirm");
     for content in ["2", "3", "4"] {
         tree::write(&module.latest.join("file"), content);
         module.pass(1);
@@ -33,7 +36,9 @@ fn a_missing_state_pauses_expiry_and_keeps_pins() {
     }
     let left = module.snapshots();
     assert!(left.contains(&pinned) && left.contains(&second), "{left:?}");
-    assert!(Server::run(&module, &["list", "data"]).exits(&[0]).stdout().contains("before the move"));
+    assert!(
+        Server::run(&module, &["list", "data"]).exits(&[0]).stdout().contains("before the move")
+    );
     Server::run(&module, &["rotate", "data", "--confirm"]).exits(&[0, 4]);
     assert!(module.snapshots().contains(&pinned));
     let check = Server::run(&module, &["check", "data"]);
@@ -62,7 +67,10 @@ fn a_root_that_lost_state_and_records_is_no_new_one() {
         module.pass(1);
         module.run().exits(&[0, 4]);
         Server::run(&module, &["check", "data"]).says("it was missing");
-        assert!(module.snapshots().contains(&pinned) && module.snapshots().contains(&second), "{left:?}");
+        assert!(
+            module.snapshots().contains(&pinned) && module.snapshots().contains(&second),
+            "{left:?}"
+        );
     }
 }
 
@@ -105,7 +113,9 @@ fn files_of_a_newer_version_are_told_as_that_and_stay() {
         tree::write(&module.latest.join("file"), "1");
         module.pass(1);
         module.run().exits(&[1]).says("newer version of rsyncd-snapshot");
-        for command in [&["check", "data"][..], &["check"], &["rotate", "data"], &["snapshot", "--all"]] {
+        for command in
+            [&["check", "data"][..], &["check"], &["rotate", "data"], &["snapshot", "--all"]]
+        {
             let run = Server::run(&module, command);
             assert!(!run.succeeded(), "{run}");
             let said = run.stdout() + &run.stderr();

@@ -1,4 +1,5 @@
-//! Daemons in PID namespaces of their own, as in containers: what one side may say of another's pushes.
+//! Daemons in PID namespaces of their own, as in containers: what one side may say of another's
+//! pushes.
 
 mod support;
 
@@ -41,7 +42,10 @@ struct Container {
 impl Container {
     /// Two that are started so give equal numbers to the processes that serve their connections.
     fn start(module: &Module) -> Container {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).expect("a port").port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|one| one.local_addr())
+            .expect("a port")
+            .port();
         let process = tool(NAMESPACE[0])
             .args(&NAMESPACE[1..])
             .args(["rsync", "--daemon", "--no-detach", "--address=127.0.0.1"])
@@ -71,12 +75,14 @@ impl Container {
             .spawn()
             .expect("a client");
         wait_until("the push is entered", || ledger(module).len() > before);
-        wait_until("its first file has arrived", || module.latest.join(name).join("a first").exists());
+        wait_until("its first file has arrived", || {
+            module.latest.join(name).join("a first").exists()
+        });
         client
     }
 
-    /// Kills the first process, and with it the kernel kills the others of the namespace. As long as the
-    /// file is open, no later namespace gets its number.
+    /// Kills the first process, and with it the kernel kills the others of the namespace. As long
+    /// as the file is open, no later namespace gets its number.
     fn kill(mut self) -> fs::File {
         let namespace = format!("/proc/{}/ns/pid_for_children", self.process.id());
         let pinned = fs::File::open(namespace).expect("the namespace");
@@ -101,7 +107,9 @@ fn kill_namespace(process: &mut Child) {
     let id = process.id();
     let name = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
     let children = match name.trim() {
-        "unshare" => fs::read_to_string(format!("/proc/{id}/task/{id}/children")).expect("children"),
+        "unshare" => {
+            fs::read_to_string(format!("/proc/{id}/task/{id}/children")).expect("children")
+        }
         _ => String::new(),
     };
     let _ = process.kill();
@@ -149,14 +157,16 @@ fn make_older(entry: &Path, hours: i64) {
     fs::write(entry, toml::to_string(&table).expect("an entry")).expect("written");
 }
 
-/// Runs pre-xfer for a process of the namespace that `wrapper` makes, and keeps that process until it is dropped.
+/// Runs pre-xfer for a process of the namespace that `wrapper` makes, and keeps that process until
+/// it is dropped.
 struct Connection(Child);
 
 impl Connection {
     fn enter(module: &Module, wrapper: &[&str]) -> Connection {
         let script = "sleep 60 & export RSYNC_PID=$!; \"$@\"; wait";
         let wrapper = [wrapper, &["sh", "-c", script, "sh"]].concat();
-        let process = module.gate_through(&wrapper).env_remove("RSYNC_PID").spawn().expect("a gate");
+        let process =
+            module.gate_through(&wrapper).env_remove("RSYNC_PID").spawn().expect("a gate");
         wait_until("it is entered", || !ledger(module).is_empty());
         Connection(process)
     }
@@ -239,7 +249,8 @@ fn a_removed_containers_push_is_ended_by_command() {
     let left = entry(&module);
     let _pinned = container.kill();
     let _ = push.wait();
-    let release = |words: &str| elsewhere(&module, &["release", "data", "--unseen"]).exits(&[0]).says(words);
+    let release =
+        |words: &str| elsewhere(&module, &["release", "data", "--unseen"]).exits(&[0]).says(words);
     release("1 push counts as ended");
     assert!(!left.exists() && module.is_marked("torn"), "{:?}", module.state());
     release("no push");
@@ -271,8 +282,8 @@ fn another_machines_push_is_unknown_here() {
     let text = fs::read_to_string(&here).expect("an entry");
     let text = text.replace(boot.trim(), "00000000-0000-0000-0000-000000000000");
     drop(connection);
-    let there =
-        here.with_file_name(format!("00000000-00000000-{}", name.splitn(3, '-').last().expect("more")));
+    let there = here
+        .with_file_name(format!("00000000-00000000-{}", name.splitn(3, '-').last().expect("more")));
     fs::rename(&here, &there).expect("renamed");
     fs::write(&there, text).expect("written");
     let run = module.run(&["snapshot", "data", "--json"]).exits(&[0, 4]);
@@ -294,11 +305,14 @@ fn without_proc_running_pushes_do_not_pass_for_dead() {
     let Some(module) = contained() else { return };
     let connection = Connection::enter(&module, &[]);
     let left = entry(&module);
-    let without = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh"];
+    let without =
+        ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh"];
     let foreign = ["unshare", "--pid", "--fork", "--kill-child"];
-    let run_in =
-        |wrapper: &[&str], arguments: &[&str]| Run::of(&mut module.command_through(wrapper, arguments));
-    for (wrapper, problem) in [(&without[..], "no /proc is mounted"), (&foreign[..], "another PID namespace")]
+    let run_in = |wrapper: &[&str], arguments: &[&str]| {
+        Run::of(&mut module.command_through(wrapper, arguments))
+    };
+    for (wrapper, problem) in
+        [(&without[..], "no /proc is mounted"), (&foreign[..], "another PID namespace")]
     {
         let gate = Run::of(module.gate_through(wrapper).env("RSYNC_PID", "1"));
         gate.exits(&[0]).says("will be partial").says(problem).says("mount -t proc proc /proc");
@@ -311,7 +325,8 @@ fn without_proc_running_pushes_do_not_pass_for_dead() {
         hook.exits(&[0, 4]).says("mount -t proc proc /proc");
         assert!(left.exists() && !module.is_marked("torn"), "{problem}: {:?}", module.state());
     }
-    let complete = module.snapshots().into_iter().filter(|name| !name.ends_with("-partial")).count();
+    let complete =
+        module.snapshots().into_iter().filter(|name| !name.ends_with("-partial")).count();
     assert_eq!(complete, 1, "the first one: {:?}", module.snapshots());
     drop(connection);
 }

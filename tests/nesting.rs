@@ -71,13 +71,18 @@ fn a_module_that_is_called_like_a_snapshot_can_have_its_snapshots_elsewhere() {
         let newest = visible(&elsewhere).pop().expect("a snapshot");
         fingerprint::assert_same(&module.latest, &elsewhere.join(newest));
         fs::remove_file(module.latest.join("new")).expect("removed");
-        assert_eq!(before.len(), fingerprint::of(&module.root).len(), "nothing beside the module is touched");
+        assert_eq!(
+            before.len(),
+            fingerprint::of(&module.root).len(),
+            "nothing beside the module is touched"
+        );
     }
 }
 
 /// How often `name` occurs below `directory`: a tree that is cloned into itself has it often.
 fn occurrences(directory: &Path, name: &str) -> usize {
-    let entries = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry"));
+    let entries =
+        fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry"));
     let count = |entry: fs::DirEntry| {
         let below = match entry.file_type().expect("a type").is_dir() {
             true => occurrences(&entry.path(), name),
@@ -136,7 +141,11 @@ fn expect_refusal_of(module: &Module, root: &Path, codes: &[i32]) -> Run {
     let before = fingerprint::of(&module.root);
     let run = Run::of(&mut module.hook_through(&["timeout", "-s", "KILL", "20"]));
     assert_eq!(occurrences(&module.root, "read me"), 1, "cloned into itself: {run}");
-    fingerprint::assert_equal(&before, &fingerprint::of(&module.root), &format!("the module: {run}"));
+    fingerprint::assert_equal(
+        &before,
+        &fingerprint::of(&module.root),
+        &format!("the module: {run}"),
+    );
     let check = module.run(&["check", "data"]);
     assert_eq!(check.code(), Some(2), "a refusal has to show: {check}");
     run.exits(codes)
@@ -187,7 +196,10 @@ fn a_subvolume_inside_the_module_is_left_out_reported_and_no_change_later() {
     for text in ["more", "and more"] {
         tree::write(&nested.join(text), text);
         let made = module.json(&["snapshot", "data", "--json"]);
-        assert_eq!((&made["outcome"], &made["name"]), (&"unchanged".into(), &names[0].as_str().into()));
+        assert_eq!(
+            (&made["outcome"], &made["name"]),
+            (&"unchanged".into(), &names[0].as_str().into())
+        );
         module.expect_no_snapshot();
     }
     // Beside it a change is one, and the subvolume is told of again.

@@ -1,15 +1,18 @@
 //! No option of a stock rsync client rewrites a snapshot: a sweep over rsync's whole option table.
 //!
-//! A module whose snapshot shares its files is pushed to with every option that a client can have, and with each of them at the
-//! server only (`-M`), alone, then in pairs of those that touch writing, then in random combinations. After each push the
-//! snapshot is compared with what it was: content, size, kind and names must be the same. Modes, owners and attributes of shared
-//! files may differ, as SECURITY.md says, and times of symbolic links, and of files with `-c` and `--size-only`.
-//! The module is reached by three names: with munged symbolic links, without, and with the filter that
-//! `check` recommends. After some pushes the module is put back, so that others build on what an earlier push has left.
+//! A module whose snapshot shares its files is pushed to with every option that a client can have,
+//! and with each of them at the server only (`-M`), alone, then in pairs of those that touch
+//! writing, then in random combinations. After each push the snapshot is compared with what it was:
+//! content, size, kind and names must be the same. Modes, owners and attributes of shared files may
+//! differ, as SECURITY.md says, and times of symbolic links, and of files with `-c` and
+//! `--size-only`. The module is reached by three names: with munged symbolic links, without, and
+//! with the filter that `check` recommends. After some pushes the module is put back, so that
+//! others build on what an earlier push has left.
 //!
-//! `RSYNCD_SNAPSHOT_SWEEP=full` sweeps all; by default a sample of it runs for half a minute. `RSYNCD_SNAPSHOT_RSYNC` names another rsync,
-//! whose daemon is used, `RSYNCD_SNAPSHOT_SWEEP_GATE` another program for the pre-xfer hook, to see that the sweep finds
-//! the holes of an earlier version, and `RSYNCD_SNAPSHOT_SWEEP_SEED` other random combinations.
+//! `RSYNCD_SNAPSHOT_SWEEP=full` sweeps all; by default a sample of it runs for half a minute.
+//! `RSYNCD_SNAPSHOT_RSYNC` names another rsync, whose daemon is used, `RSYNCD_SNAPSHOT_SWEEP_GATE`
+//! another program for the pre-xfer hook, to see that the sweep finds the holes of an earlier
+//! version, and `RSYNCD_SNAPSHOT_SWEEP_SEED` other random combinations.
 
 mod support;
 
@@ -174,7 +177,10 @@ struct Push {
 const MODULES: [(&str, &str); 3] = [
     ("data", ""),
     ("unmunged", "munge symlinks = no"),
-    ("filtered", "munge symlinks = no\n    filter = + .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~"),
+    (
+        "filtered",
+        "munge symlinks = no\n    filter = + .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~",
+    ),
 ];
 
 fn pushes() -> Vec<Push> {
@@ -187,7 +193,8 @@ fn pushes() -> Vec<Push> {
         module: MODULES[number / 2 % MODULES.len()].0,
     };
     let base = || "-a".to_string();
-    // First what the sample must not miss: links that come with the push, through each of the modules.
+    // First what the sample must not miss: links that come with the push, through each of the
+    // modules.
     let mut all: Vec<Push> = Vec::new();
     for options in LINKED {
         let options: Vec<String> = options.split(' ').map(String::from).collect();
@@ -203,7 +210,8 @@ fn pushes() -> Vec<Push> {
     let seed = std::env::var("RSYNCD_SNAPSHOT_SWEEP_SEED").ok().and_then(|seed| seed.parse().ok());
     let mut random = Random::new(seed.unwrap_or(1));
     for _ in 0..RANDOM {
-        let mut chosen = vec![random.of(&["-a", "-a", "-rlt", "-rI", "-aH", "-r"]).expect("one").to_string()];
+        let mut chosen =
+            vec![random.of(&["-a", "-a", "-rlt", "-rI", "-aH", "-r"]).expect("one").to_string()];
         for _ in 0..1 + random.below(5) {
             let list = if random.once_in(2) { &writing } else { &options };
             chosen.extend(random.of(list).cloned());
@@ -211,7 +219,11 @@ fn pushes() -> Vec<Push> {
         all.push(Push {
             options: chosen,
             sources: random.of(&SOURCES).expect("one"),
-            destination: if random.once_in(2) { "" } else { random.of(&DESTINATIONS).expect("one") },
+            destination: if random.once_in(2) {
+                ""
+            } else {
+                random.of(&DESTINATIONS).expect("one")
+            },
             is_fresh: random.once_in(3),
             module: random.of(&MODULES).expect("one").0,
         });
@@ -266,7 +278,8 @@ fn tree_of(directory: &Path) -> Tree {
     tree
 }
 
-/// What of a snapshot has changed though no push may change it, and whether anything has changed at all.
+/// What of a snapshot has changed though no push may change it, and whether anything has changed at
+/// all.
 fn damage(before: &Tree, after: &Tree, options: &[String]) -> (Option<String>, bool) {
     // With these, alone or in a cluster, files of other times pass for equal, and get the times.
     let sets_times = options.iter().any(|option| {
@@ -319,20 +332,30 @@ struct Bench<'a> {
 fn write(path: &Path, content: &[u8], hours: u64) {
     fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
     fs::write(path, content).expect("a file");
-    tree::set_mtime(path, SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600 + hours * 3_600));
+    tree::set_mtime(
+        path,
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600 + hours * 3_600),
+    );
 }
 
 /// Fills the module: one name in many places, partial directories, links.
 fn fill_module(latest: &Path) {
     let mut random = Random::new(7);
-    for (number, name) in
-        ["report.doc", "docs/report.doc", "a/docs/report.doc", "a/report.doc", "docs/other", "a/docs/old~"]
-            .iter()
-            .enumerate()
+    for (number, name) in [
+        "report.doc",
+        "docs/report.doc",
+        "a/docs/report.doc",
+        "a/report.doc",
+        "docs/other",
+        "a/docs/old~",
+    ]
+    .iter()
+    .enumerate()
     {
         write(&latest.join(name), &random.bytes(3_000 + number), 1);
     }
-    for name in [".rsync-partial/report.doc", "a/.rsync-partial/report.doc", "a/.~tmp~/report.doc"] {
+    for name in [".rsync-partial/report.doc", "a/.rsync-partial/report.doc", "a/.~tmp~/report.doc"]
+    {
         write(&latest.join(name), &random.bytes(1_500), 1);
     }
     symlink("docs", latest.join("link")).expect("a link");
@@ -351,9 +374,13 @@ fn fill_source(source: &Path) {
     write(&source.join("two/docs/other"), &random.bytes(3_004), 1);
     write(&source.join("links/report.doc"), &random.bytes(3_500), 2);
     write(&source.join("links/docs/report.doc"), &random.bytes(3_500), 2);
-    for (from, to) in [("docs/report.doc", "a/.rsync-partial/report.doc"), ("report.doc", ".~tmp~/x")] {
-        fs::create_dir_all(source.join("links").join(to).parent().expect("a parent")).expect("a directory");
-        fs::hard_link(source.join("links").join(from), source.join("links").join(to)).expect("a hard link");
+    for (from, to) in
+        [("docs/report.doc", "a/.rsync-partial/report.doc"), ("report.doc", ".~tmp~/x")]
+    {
+        fs::create_dir_all(source.join("links").join(to).parent().expect("a parent"))
+            .expect("a directory");
+        fs::hard_link(source.join("links").join(from), source.join("links").join(to))
+            .expect("a hard link");
     }
     symlink("docs", source.join("links/.rsync-partial")).expect("a link");
     symlink("../a/docs", source.join("links/docs/.rsync-partial")).expect("a link");
@@ -396,13 +423,14 @@ impl<'a> Bench<'a> {
         for entry in fs::read_dir(latest).expect("the module") {
             let path = entry.expect("an entry").path();
             let is_directory = path.symlink_metadata().expect("metadata").is_dir();
-            if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.expect("removed");
+            if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }
+                .expect("removed");
         }
         for (name, was) in self.before.iter().filter(|(name, _)| !name.as_os_str().is_empty()) {
             let (to, shared) = (latest.join(name), self.snapshot.join(name));
-            let is_partial = name
-                .components()
-                .any(|part| [".rsync-partial", ".~tmp~"].iter().any(|partial| part.as_os_str() == *partial));
+            let is_partial = name.components().any(|part| {
+                [".rsync-partial", ".~tmp~"].iter().any(|partial| part.as_os_str() == *partial)
+            });
             match was.kind {
                 0o040_000 => fs::create_dir(&to).expect("a directory"),
                 _ if is_partial => drop(fs::copy(self.pristine.join(name), &to).expect("a copy")),
@@ -433,9 +461,12 @@ impl<'a> Bench<'a> {
         }
         let fill = |text: &String| {
             let text = text.replace("{source}", self.source.to_str().expect("UTF-8"));
-            OsString::from(text.replace("{scratch}", self.module.directory.to_str().expect("UTF-8")))
+            OsString::from(
+                text.replace("{scratch}", self.module.directory.to_str().expect("UTF-8")),
+            )
         };
-        // An option at one side only can leave both waiting for each other, and then no timeout ends it.
+        // An option at one side only can leave both waiting for each other, and then no timeout
+        // ends it.
         let mut command = tool("timeout");
         command.args(["--signal=KILL", LONGEST_PUSH, "rsync", "--timeout=20"]).stdin(Stdio::null());
         command.args(push.options.iter().map(fill));
@@ -459,7 +490,9 @@ impl<'a> Bench<'a> {
         let pid = self.daemon.process_id();
         let children = format!("/proc/{pid}/task/{pid}/children");
         let until = Instant::now() + Duration::from_secs(30);
-        while fs::read_to_string(&children).is_ok_and(|pids| !pids.is_empty()) && Instant::now() < until {
+        while fs::read_to_string(&children).is_ok_and(|pids| !pids.is_empty())
+            && Instant::now() < until
+        {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -475,7 +508,8 @@ fn no_option_of_a_stock_client_rewrites_a_snapshot() {
     let (next, ran, damaged) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
     let (killed, turned_away) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let began = Instant::now();
-    // In chunks, since a push may build on the one before; a sample takes chunks from all of the list.
+    // In chunks, since a push may build on the one before; a sample takes chunks from all of the
+    // list.
     const CHUNK: usize = 12;
     let chunks: Vec<&[Push]> = pushes.chunks(CHUNK).collect();
     let stride = if is_full { 1 } else { 7 };
@@ -515,10 +549,23 @@ fn no_option_of_a_stock_client_rewrites_a_snapshot() {
     };
     std::thread::scope(|scope| (0..WORKERS).for_each(|_| drop(scope.spawn(work))));
     let (count, seconds) = (ran.into_inner(), began.elapsed().as_secs_f64());
-    eprintln!("{count} of {} pushes in {seconds:.0} s, {:.1} a second", pushes.len(), count as f64 / seconds);
-    eprintln!("{} turned away, {} killed since they hung", turned_away.into_inner(), killed.into_inner());
+    eprintln!(
+        "{count} of {} pushes in {seconds:.0} s, {:.1} a second",
+        pushes.len(),
+        count as f64 / seconds
+    );
+    eprintln!(
+        "{} turned away, {} killed since they hung",
+        turned_away.into_inner(),
+        killed.into_inner()
+    );
     let damaged = damaged.into_inner().expect("a lock");
-    assert!(damaged.is_empty(), "{} pushes changed a snapshot:\n{}", damaged.len(), damaged.join("\n"));
+    assert!(
+        damaged.is_empty(),
+        "{} pushes changed a snapshot:\n{}",
+        damaged.len(),
+        damaged.join("\n")
+    );
 }
 
 fn tell(push: &Push) -> String {

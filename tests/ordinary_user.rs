@@ -1,5 +1,5 @@
-//! An ordinary user runs the hook. It stages beside the snapshots, since it may not move a directory that it
-//! may not write, and has to allow itself into what it removes.
+//! An ordinary user runs the hook. It stages beside the snapshots, since it may not move a
+//! directory that it may not write, and has to allow itself into what it removes.
 
 mod support;
 
@@ -25,7 +25,8 @@ fn have_somebody(tools: &[&str]) -> bool {
 fn give_to_nobody(module: &mut Module) {
     if is_root() {
         for path in [&module.root, &module.state_directory(), &module.runtime_directory()] {
-            Run::of(tool("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(path)).exits(&[0]);
+            Run::of(tool("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(path))
+                .exits(&[0]);
         }
         // The build directory may be closed to others.
         let program = module.directory.join("program");
@@ -53,9 +54,12 @@ fn an_ordinary_user_takes_and_expires_snapshots_of_read_only_directories() {
     }
     let mut module = Module::new();
     tree::small(&module.latest);
-    for (name, mode) in
-        [("read only", 0o555), ("private", 0o700), ("deep/read only", 0o555), ("search only", 0o511)]
-    {
+    for (name, mode) in [
+        ("read only", 0o555),
+        ("private", 0o700),
+        ("deep/read only", 0o555),
+        ("search only", 0o511),
+    ] {
         let path = module.latest.join(name);
         fs::create_dir_all(&path).expect("a directory");
         tree::write(&path.join("file"), name);
@@ -128,7 +132,8 @@ fn what_a_killed_run_of_an_ordinary_user_left_is_no_snapshot_and_the_next_run_re
     let mut module = Module::new();
     tree::small(&module.latest);
     give_to_nobody(&mut module);
-    let killed = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=linkat:signal=SIGKILL:when=2"];
+    let killed =
+        ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=linkat:signal=SIGKILL:when=2"];
     let run = Run::of(&mut module.hook_through(&as_nobody(&killed)));
     assert_eq!((run.signal(), module.left_over("staging")), (Some(9), 1), "{run}");
     assert!(module.snapshots().is_empty(), "{:?}", module.snapshots());
@@ -149,7 +154,8 @@ fn an_ordinary_user_is_told_of_owners_that_it_cannot_keep() {
     fs::create_dir(module.latest.join("of root")).expect("a directory");
 
     let run = Run::of(&mut hook_as_nobody(&module)).exits(&[4]);
-    let run = run.says("the owner, the device or security attributes of 1 entries could not be kept");
+    let run =
+        run.says("the owner, the device or security attributes of 1 entries could not be kept");
     let name = module.snapshots().remove(0);
     assert_eq!(module.record(&name)["attributes_lost"].as_integer(), Some(1), "{run}");
     // It is no change, and no reason to say it again.
@@ -166,11 +172,14 @@ fn another_group_that_its_user_is_in_is_a_change_of_a_directory() {
     tree::small(&module.latest);
     give_to_nobody(&mut module);
     let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
-    let hook = || Run::of(&mut module.hook_through(&["setpriv", &user, &group, "--groups=34"])).exits(&[0]);
+    let hook = || {
+        Run::of(&mut module.hook_through(&["setpriv", &user, &group, "--groups=34"])).exits(&[0])
+    };
     hook();
     for (gid, expected) in [(34, 2), (NOBODY, 3)] {
         let time = fs::metadata(module.latest.join("documents")).expect("a directory").modified();
-        std::os::unix::fs::chown(module.latest.join("documents"), None, Some(gid)).expect("root may");
+        std::os::unix::fs::chown(module.latest.join("documents"), None, Some(gid))
+            .expect("root may");
         tree::set_mtime(&module.latest.join("documents"), time.expect("a time"));
         for _ in 0..2 {
             let run = hook();

@@ -162,7 +162,8 @@ fn only_a_run_that_makes_the_tree_safe_makes_up_for_a_failure() {
     tree::set_mode(&module.root, 0o777);
     module.run_hook().exits(&[2]).says("chmod go-w");
     tree::set_mode(&module.root, 0o700);
-    let assert_remembered = || drop(module.run(&["check", "data"]).exits(&[2]).says("the last run failed"));
+    let assert_remembered =
+        || drop(module.run(&["check", "data"]).exits(&[2]).says("the last run failed"));
     assert_remembered();
 
     assert_eq!(serve_due(&module)["outcome"], "not-due");
@@ -243,7 +244,9 @@ fn fill(path: &Path) {
 
 #[test]
 fn a_transfer_that_fails_on_a_full_disk_tears_the_module_all_the_same() {
-    let Some(file_system) = FileSystem::with(Kind::Ext4, 16, &["-m", "0", "-b", "1024"]) else { return };
+    let Some(file_system) = FileSystem::with(Kind::Ext4, 16, &["-m", "0", "-b", "1024"]) else {
+        return;
+    };
     let module = Module::on(&file_system);
     tree::small(&module.latest);
     let first = module.expect_snapshot();
@@ -261,7 +264,11 @@ fn a_transfer_that_fails_on_a_full_disk_tears_the_module_all_the_same() {
     }
     tree::write(&module.latest.join("half"), "whole");
     let good = module.expect_snapshot();
-    assert!(!good.ends_with("-partial") && !module.is_marked("torn"), "{good}: {:?}", module.state());
+    assert!(
+        !good.ends_with("-partial") && !module.is_marked("torn"),
+        "{good}: {:?}",
+        module.state()
+    );
     module.run(&["check", "data"]).exits(&[0]);
     module.run(&["snapshot", "data"]).exits(&[0]);
     assert!(!module.is_marked("torn"), "the mark does not come back: {:?}", module.state());
@@ -272,11 +279,14 @@ fn a_transfer_that_fails_on_a_full_disk_tears_the_module_all_the_same() {
 fn whoever_gives_up_on_a_nameless_holder_does_not_name_a_run_that_has_ended() {
     let (module, _) = Module::with_snapshot();
     module.write_policy(IMPATIENT);
-    let earlier = module.hook().stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let earlier =
+        module.hook().stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
     let id = earlier.id();
     assert!(Run::from_output("the hook", earlier.wait_with_output().expect("it ends")).succeeded());
     let _lock = module.hold_lock();
-    for run in [module.run_hook(), module.run(&["snapshot", "data"]), module.run(&["rotate", "data"])] {
+    for run in
+        [module.run_hook(), module.run(&["snapshot", "data"]), module.run(&["rotate", "data"])]
+    {
         let run = run.exits(&[3]).says("an unknown process");
         assert!(!run.stderr().contains(&format!("process {id} ")), "{id} has ended: {run}");
     }

@@ -29,7 +29,9 @@ fn paired() -> Option<(Module, PathBuf)> {
 /// The names in the ledger.
 fn ledger(module: &Module) -> Vec<String> {
     let entries = fs::read_dir(module.private("transfers")).expect("the ledger");
-    entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+    entries
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 /// A client's own tree with a file that takes half a minute to push slowly.
@@ -92,12 +94,15 @@ fn a_push_that_would_rewrite_snapshots_is_turned_away_and_told_why() {
     let state = module.state();
 
     tree::write(&source.join("documents/report"), "rewritten\n");
-    for (count, options) in
-        [["--inplace"], ["--append"], ["--append-verify"]].into_iter().enumerate().map(|(n, o)| (n + 2, o))
+    for (count, options) in [["--inplace"], ["--append"], ["--append-verify"]]
+        .into_iter()
+        .enumerate()
+        .map(|(n, o)| (n + 2, o))
     {
         let option = options[0];
-        let told =
-            format!("{option} would rewrite 1 snapshot that shares these files; please drop the option");
+        let told = format!(
+            "{option} would rewrite 1 snapshot that shares these files; please drop the option"
+        );
         let run = daemon.push(&source, "data", &options).says(&told);
         assert!(!run.succeeded(), "{run}");
         assert_eq!(daemon.await_last_hook(count).exit, 0, "{option}");
@@ -137,7 +142,10 @@ fn a_push_waits_for_a_snapshot_that_is_being_taken_and_a_listing_does_not() {
     let names = module.snapshots();
     assert_eq!(names.len(), 2, "{names:?}");
     assert!(names.iter().all(|name| !name.ends_with("-partial")), "{names:?}");
-    assert!(!module.snapshot(&names[0]).join("second").exists(), "it came after the first was taken");
+    assert!(
+        !module.snapshot(&names[0]).join("second").exists(),
+        "it came after the first was taken"
+    );
     module.assert_equals_module(&names[1]);
 }
 
@@ -294,7 +302,8 @@ fn a_push_whose_hook_was_killed_is_snapshotted_by_the_timer() {
     daemon.push(&source, "data", &[]).exits(&[0]);
     wait_until("the hook is dead", || {
         let names = ledger(&module);
-        names.len() == 1 && names[0].rsplit('-').next().and_then(|pid| pid.parse().ok()).is_some_and(is_gone)
+        names.len() == 1
+            && names[0].rsplit('-').next().and_then(|pid| pid.parse().ok()).is_some_and(is_gone)
     });
     module.run(&["check", "data"]).exits(&[1]).says("snapshot --due");
 
@@ -336,7 +345,8 @@ fn an_entry_of_another_boot_or_of_another_process_of_that_number_is_one_of_the_d
     daemon.await_hooks(1);
     let slow = start_slow_push(&daemon, &module);
     let pid = connection(&module);
-    let entry = fs::read_to_string(module.private("transfers").join(&ledger(&module)[0])).expect("an entry");
+    let entry = fs::read_to_string(module.private("transfers").join(&ledger(&module)[0]))
+        .expect("an entry");
     kill(slow);
     daemon.await_hooks(2);
     module.run(&["release", "data", "--torn"]).exits(&[0]);
@@ -371,7 +381,8 @@ fn what_one_client_tore_another_one_does_not_mend() {
     fs::write(&secrets, "alice:a\nbob:b\n").expect("secrets");
     tree::set_mode(&secrets, 0o600);
     let more = format!("auth users = alice bob\n    secrets file = {}", secrets.display());
-    let daemon = Daemon::start(&module, &Daemon::pair_section(&module, "data", &module.latest, &more));
+    let daemon =
+        Daemon::start(&module, &Daemon::pair_section(&module, "data", &module.latest, &more));
     let push = |user: &str, source: &Path| {
         let mut client = client();
         client.env("RSYNC_PASSWORD", &user[..1]).args(["--archive", "--bwlimit=500"]);
@@ -405,15 +416,16 @@ fn what_one_client_tore_another_one_does_not_mend() {
     assert!(!module.is_marked("torn"), "{:?}", module.state());
 }
 
-/// A daemon on a file system that is full whenever pre-xfer comes, as long as `filler.wanted` exists there; and whether
-/// there is room elsewhere.
+/// A daemon on a file system that is full whenever pre-xfer comes, as long as `filler.wanted`
+/// exists there; and whether there is room elsewhere.
 fn full_at_the_gate(file_system: &FileSystem, module: &Module, has_room_elsewhere: bool) -> String {
     let filler = format!("'{}'", file_system.mount_point.join("filler").display());
     let fill = format!("test -e {filler}.wanted && cp /dev/zero {filler} 2>/dev/null;");
     let elsewhere = if has_room_elsewhere {
         String::new()
     } else {
-        "RSYNCD_SNAPSHOT_STATE_DIRECTORY=/dev/null RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY=/dev/null".to_string()
+        "RSYNCD_SNAPSHOT_STATE_DIRECTORY=/dev/null RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY=/dev/null"
+            .to_string()
     };
     Daemon::pair_section(module, "data", &module.latest, "")
         .replace("pre-xfer exec = ", &format!("pre-xfer exec = {fill} {elsewhere} "))
@@ -454,7 +466,9 @@ fn a_lost_history_is_told_by_pre_xfer_and_the_push_begins_another() {
     fs::remove_dir_all(module.private("")).expect("removed");
     let connection = std::process::id().to_string();
     let lost = "was used before, but holds no history now";
-    Run::of(module.gate_through(&[] as &[&str]).env("RSYNC_PID", &connection)).exits(&[0]).says(lost);
+    Run::of(module.gate_through(&[] as &[&str]).env("RSYNC_PID", &connection))
+        .exits(&[0])
+        .says(lost);
     Run::of(module.hook().env("RSYNC_PID", &connection)).exits(&[0]);
     assert_eq!(module.snapshots().len(), 1);
 }
@@ -469,7 +483,9 @@ fn a_push_whose_connection_ends_while_it_waits_is_turned_away() {
     gate.env("RSYNC_MODULE_NAME", "data").env("RSYNC_MODULE_PATH", &module.latest);
     gate.env("RSYNC_HOST_ADDR", "192.0.2.7").env("RSYNC_REQUEST", "data/");
     gate.env("RSYNC_PID", connection.id().to_string());
-    for (number, word) in ["rsyncd", "--server", "-logDtpre.iLsfxCIvu", ".", "data/"].iter().enumerate() {
+    for (number, word) in
+        ["rsyncd", "--server", "-logDtpre.iLsfxCIvu", ".", "data/"].iter().enumerate()
+    {
         gate.env(format!("RSYNC_ARG{number}"), word);
     }
     let mut waiting = gate.stdout(Stdio::null()).spawn().expect("it starts");
@@ -514,7 +530,8 @@ fn what_a_client_that_hangs_up_at_once_has_torn_any_good_push_mends() {
 fn what_a_good_push_has_brought_is_kept_though_somebody_hangs_up_right_after_it() {
     let (module, first) = Module::with_snapshot();
     let connection = std::process::id().to_string();
-    let begin = || Run::of(module.gate_through(&[] as &[&str]).env("RSYNC_PID", &connection)).exits(&[0]);
+    let begin =
+        || Run::of(module.gate_through(&[] as &[&str]).env("RSYNC_PID", &connection)).exits(&[0]);
     let end = || Run::of(module.hook().env("RSYNC_PID", &connection)).exits(&[0]);
     begin();
     tree::write(&module.latest.join("pushed"), "x");
@@ -630,7 +647,8 @@ fn a_failed_transfer_that_changed_nothing_leaves_nothing_torn() {
     fs::write(&secrets, "alice:a\nbob:b\n").expect("secrets");
     tree::set_mode(&secrets, 0o600);
     let more = format!("auth users = alice:rw bob:ro\n    secrets file = {}", secrets.display());
-    let daemon = Daemon::start(&module, &Daemon::pair_section(&module, "data", &module.latest, &more));
+    let daemon =
+        Daemon::start(&module, &Daemon::pair_section(&module, "data", &module.latest, &more));
     let push = |user: &str| {
         let url = daemon.url("data/").replace("rsync://", &format!("rsync://{user}@"));
         let mut client = client();
@@ -655,7 +673,8 @@ fn after_a_crash_of_the_machine_no_push_counts_as_good_however_it_ended() {
     let Some((module, source)) = paired() else { return };
     let daemon = Daemon::of_pair(&module);
     let slow = start_slow_push(&daemon, &module);
-    let entry = fs::read_to_string(module.private("transfers").join(&ledger(&module)[0])).expect("one");
+    let entry =
+        fs::read_to_string(module.private("transfers").join(&ledger(&module)[0])).expect("one");
     kill(slow);
     daemon.await_hooks(1);
     module.run(&["release", "data", "--torn"]).exits(&[0]);
@@ -758,8 +777,11 @@ fn a_detached_hook_frees_the_connection_and_does_its_work_all_the_same() {
     for paired in [true, false] {
         let module = if paired { &module } else { &Module::new() };
         module.write_policy("[defaults]\nmax_parallel = 1\nlock_wait = \"30s\"\n");
-        let pre =
-            if paired { format!("pre-xfer exec = {} pre-xfer\n", program(module)) } else { String::new() };
+        let pre = if paired {
+            format!("pre-xfer exec = {} pre-xfer\n", program(module))
+        } else {
+            String::new()
+        };
         let section = format!(
             "[data]\npath = {}\nread only = no\nmax connections = 1\nlock file = {}\n{pre}post-xfer exec = {} post-xfer --detach\n",
             module.latest.display(),
@@ -805,7 +827,8 @@ fn no_more_than_max_parallel_modules_are_worked_on_at_once_and_in_the_order_of_a
     }
     let mut runs = Vec::new();
     for name in names {
-        let slow = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=linkat:delay_enter=400000"];
+        let slow =
+            ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=linkat:delay_enter=400000"];
         let mut command = tool(slow[0]);
         command.args(&slow[1..]).arg(&server.program);
         server.prepare(&mut command);
@@ -829,14 +852,19 @@ fn no_more_than_max_parallel_modules_are_worked_on_at_once_and_in_the_order_of_a
     fs2::FileExt::lock_exclusive(&ticket).expect("locked");
     let root = server.directory.join("a");
     let module = root.join("latest").display().to_string();
-    server.run(&["snapshot", &module]).exits(&[3]).says("1 job is still before this one (max_parallel = 1)");
+    server
+        .run(&["snapshot", &module])
+        .exits(&[3])
+        .says("1 job is still before this one (max_parallel = 1)");
 
     // One that has worked for a minute no longer counts.
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("this boot");
     let uptime = fs::read_to_string("/proc/uptime").expect("the uptime");
-    let seconds = uptime.split('.').next().and_then(|text| text.parse::<i64>().ok()).expect("seconds");
-    let begun =
-        |ago: i64| format!("{} {} {}\n", boot.trim(), (seconds - ago) * 1_000_000_000, root.display());
+    let seconds =
+        uptime.split('.').next().and_then(|text| text.parse::<i64>().ok()).expect("seconds");
+    let begun = |ago: i64| {
+        format!("{} {} {}\n", boot.trim(), (seconds - ago) * 1_000_000_000, root.display())
+    };
     fs::write(queue.join("0"), begun(30)).expect("what it says");
     server.run(&["snapshot", &module]).exits(&[3]);
     fs::write(queue.join("0"), begun(90)).expect("what it says");

@@ -45,7 +45,8 @@ fn a_push_names_only_partial_directories_that_are_accepted() {
         "--partial-dir=/.rsync-partial",
     ];
     for (number, option) in refused.iter().enumerate() {
-        let run = daemon.push(&source, "data", &[option]).says("please use --partial-dir=.rsync-partial");
+        let run =
+            daemon.push(&source, "data", &[option]).says("please use --partial-dir=.rsync-partial");
         assert!(!run.succeeded(), "{run}");
         assert_eq!(daemon.await_last_hook(number + 2).exit, 0, "{option}");
     }
@@ -84,7 +85,10 @@ fn what_is_in_a_partial_directory_is_copied_and_known() {
     // A later part of the file is a change.
     write(&module, names[0], "more of it");
     let second = module.expect_snapshot();
-    assert_eq!(fs::read_to_string(module.snapshot(&first).join(names[0])).expect("a file"), names[0]);
+    assert_eq!(
+        fs::read_to_string(module.snapshot(&first).join(names[0])).expect("a file"),
+        names[0]
+    );
     assert!(!is_shared(&second, names[0]));
 }
 
@@ -200,7 +204,11 @@ fn a_link_that_comes_with_the_push_is_not_followed() {
         let run = daemon.push(&source, "data", &backups);
         assert_eq!(run.succeeded(), settings == "munge symlinks = yes", "{settings}: {run}");
         assert_eq!(fs::read(module.latest.join("documents/report")).expect("a file"), report);
-        fingerprint::assert_equal(&history, &fingerprint::of(&module.snapshot(&snapshot)), settings);
+        fingerprint::assert_equal(
+            &history,
+            &fingerprint::of(&module.snapshot(&snapshot)),
+            settings,
+        );
     }
 }
 
@@ -215,7 +223,8 @@ fn an_interrupted_file_is_continued_where_the_filter_admits_no_links() {
     let content: Vec<u8> =
         (0..3_000_000_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     fs::write(source.join("large"), &content).expect("a file");
-    for (option, name) in [("--partial-dir=.rsync-partial", ".rsync-partial"), ("--delay-updates", ".~tmp~")]
+    for (option, name) in
+        [("--partial-dir=.rsync-partial", ".rsync-partial"), ("--delay-updates", ".~tmp~")]
     {
         let section = Daemon::pair_section(
             &module,
@@ -247,7 +256,9 @@ fn an_interrupted_file_is_continued_where_the_filter_admits_no_links() {
         support::time::wait_until("the part is kept", || partial.exists());
         let run = daemon.push(&source, "data", &["--stats", "--no-whole-file", option]).exits(&[0]);
         assert!(!run.stdout().contains("Matched data: 0 bytes"), "{run}");
-        assert!(fs::read(module.latest.join("large")).expect("a file") == content && !partial.exists());
+        assert!(
+            fs::read(module.latest.join("large")).expect("a file") == content && !partial.exists()
+        );
         fs::remove_file(module.latest.join("large")).expect("removed");
     }
 }

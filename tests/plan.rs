@@ -49,15 +49,22 @@ fn the_plan_tells_what_covers_a_snapshot_that_goes_and_when_each_other_one_will(
 
     // It stands for its day as long as that is one of the last three.
     let stays = snapshot(&plan, "2024-11-21T00-00-00Z");
-    assert_eq!((&stays["keep"], &stays["expires_at"]), (&true.into(), &"2024-11-24T00:00:00Z".into()));
+    assert_eq!(
+        (&stays["keep"], &stays["expires_at"]),
+        (&true.into(), &"2024-11-24T00:00:00Z".into())
+    );
     assert_eq!(stays["covered_by"], serde_json::json!([]));
     // The newest goes as soon as there is a newer one.
     assert_eq!(snapshot(&plan, "2024-11-22T18-00-00Z")["expires_at"], "2024-11-23T00:00:00Z");
 
     let text = module.run(&["plan", "data", "--at", "2024-11-22T19:00:00Z"]).exits(&[0]).stdout();
-    let line = |name: &str| text.lines().find(|line| line.starts_with(name)).expect(name).to_string();
+    let line =
+        |name: &str| text.lines().find(|line| line.starts_with(name)).expect(name).to_string();
     assert!(line("2024-11-21T00-00-00Z").contains(" in 29h "), "{text}");
-    assert!(line("2024-11-21T06-00-00Z").contains("2024-11-21T00-00-00Z stands for 2024-11-21"), "{text}");
+    assert!(
+        line("2024-11-21T06-00-00Z").contains("2024-11-21T00-00-00Z stands for 2024-11-21"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -102,9 +109,14 @@ fn what_a_guard_holds_is_told_with_why_it_goes_without() {
     module.write_policy("[defaults]\nkeep = { daily = \"always\" }\ntime_zone = \"UTC\"\n");
     module.run(&["rotate", "data"]).exits(&[0]);
     module.run(&["pin", "data", &old[1], "--reason", "the move"]).exits(&[0]);
-    module.write_policy("[defaults]\nkeep = { monthly = \"always\" }\nmin_keep = 1\ntime_zone = \"UTC\"\n");
+    module.write_policy(
+        "[defaults]\nkeep = { monthly = \"always\" }\nmin_keep = 1\ntime_zone = \"UTC\"\n",
+    );
     let plan = module.json(&["plan", "data", "--json"]);
-    assert!(plan["pause"].as_str().is_some_and(|pause| pause.contains("the policy has changed")), "{plan}");
+    assert!(
+        plan["pause"].as_str().is_some_and(|pause| pause.contains("the policy has changed")),
+        "{plan}"
+    );
     let held = snapshot(&plan, &old[2]);
     assert_eq!((&held["keep"], &held["expires_at"]), (&true.into(), &Value::Null));
     assert_eq!(held["covered_by"][0]["name"], old[0].as_str());
@@ -150,7 +162,9 @@ fn a_plan_for_another_time_has_no_quarrel_with_the_clock() {
         run.says("RFC 3339").says("2026-12-24 18:00");
     }
     module.write_policy("[defaults]\ntime_zone = \"Europe/Amsterdam\"\n");
-    for (time, at) in [("2024-11-22", "2024-11-21T23:00:00Z"), ("2024-11-22 19:00", "2024-11-22T18:00:00Z")] {
+    for (time, at) in
+        [("2024-11-22", "2024-11-21T23:00:00Z"), ("2024-11-22 19:00", "2024-11-22T18:00:00Z")]
+    {
         assert_eq!(module.json(&["plan", "data", "--json", "--at", time])["at"], at);
     }
 }
@@ -185,8 +199,9 @@ fn two_hundred_snapshots_are_planned_for_at_once() {
         module.make_old_snapshot(&name);
         write_record(&module, &name, 3);
     }
-    module
-        .write_policy("[defaults]\nkeep = { hourly = 48, daily = 31, weekly = 26, monthly = \"always\" }\n");
+    module.write_policy(
+        "[defaults]\nkeep = { hourly = 48, daily = 31, weekly = 26, monthly = \"always\" }\n",
+    );
     let started = Instant::now();
     let plan = module.json(&["plan", "data", "--json"]);
     eprintln!("a plan for 201 snapshots took {:?}", started.elapsed());
@@ -212,7 +227,10 @@ fn another_policy_is_shown_beside_the_present_one() {
     let plan = module.json(&[&arguments[..], &["--json"]].concat());
     let keeps = |of: fn(&Value) -> &Value| {
         let snapshots = plan["snapshots"].as_array().expect("snapshots");
-        snapshots.iter().map(|snapshot| of(snapshot)["keep"].as_bool().expect("keep")).collect::<Vec<_>>()
+        snapshots
+            .iter()
+            .map(|snapshot| of(snapshot)["keep"].as_bool().expect("keep"))
+            .collect::<Vec<_>>()
     };
     assert_eq!(keeps(|snapshot| snapshot), [false, false, false, true, true, true]);
     assert_eq!(keeps(|snapshot| &snapshot["compared"]), [false, true, true, true, true, true]);
@@ -252,7 +270,8 @@ fn mistakes_in_another_policy_are_told_as_those_in_the_present_one() {
     let file = module.directory.join("other.toml");
     fs::write(&file, "[defaults]\nmin_kep = 3\nprefer = \"oldst\"\n").expect("a policy");
     let path = file.to_str().expect("UTF-8");
-    for arguments in [&["plan", "data", "--policy", path][..], &["plan", "--replay", "1d", "--policy", path]]
+    for arguments in
+        [&["plan", "data", "--policy", path][..], &["plan", "--replay", "1d", "--policy", path]]
     {
         let run = module.run(arguments).exits(&[2]);
         let told = run.stderr();
@@ -260,7 +279,10 @@ fn mistakes_in_another_policy_are_told_as_those_in_the_present_one() {
         assert!(told.contains(&format!("{path}:3:10: defaults.prefer")), "{run}");
         assert_eq!(run.stdout(), "", "{run}");
     }
-    module.run(&["plan", "data", "--policy", "/nonexistent/policy"]).exits(&[2]).says("cannot be read");
+    module
+        .run(&["plan", "data", "--policy", "/nonexistent/policy"])
+        .exits(&[2])
+        .says("cannot be read");
 }
 
 // ---- Replays ----
@@ -272,7 +294,8 @@ const POLICIES: [&str; 3] = ["laptop", "server", "archive"];
 fn replayed(policy: &str, more: &[&str]) -> Run {
     let server = Server::new();
     let file = format!("examples/policies/{policy}.toml");
-    let mut command = server.command(&["plan", "--policy", &file, "--replay", "2y", "--every", "1h"]);
+    let mut command =
+        server.command(&["plan", "--policy", &file, "--replay", "2y", "--every", "1h"]);
     command.args(["--at", "2026-11-22T19:00:00Z"]).args(more);
     Run::of(command.env("TZ", "UTC").current_dir(env!("CARGO_MANIFEST_DIR"))).exits(&[0])
 }
@@ -293,7 +316,10 @@ fn a_replay_shows_what_a_policy_holds_after_two_years() {
     let names: Vec<&str> =
         snapshots.iter().map(|snapshot| snapshot["name"].as_str().expect("a name")).collect();
     // The first of three years, of eleven more months, of six more days, and the newest.
-    assert_eq!(names[..3], ["2024-11-22T19-00-00Z", "2025-01-01T01-00-00Z", "2025-12-01T01-00-00Z"]);
+    assert_eq!(
+        names[..3],
+        ["2024-11-22T19-00-00Z", "2025-01-01T01-00-00Z", "2025-12-01T01-00-00Z"]
+    );
     assert_eq!(names[names.len() - 2..], ["2026-11-22T01-00-00Z", "2026-11-22T19-00-00Z"]);
     assert_eq!(names.len(), 3 + 11 + 7 + 1, "{names:?}");
 }
@@ -308,7 +334,8 @@ fn the_table_in_the_document_is_what_the_program_prints() {
         .and_then(|rest| rest.split("<!-- end of replays -->").next());
     let table = table.expect("the table of policies between its two comments");
     let block = table.split("```").nth(1).expect("a block").trim_start_matches("text");
-    let printed: Vec<String> = POLICIES.iter().map(|policy| replayed(policy, &[]).stdout()).collect();
+    let printed: Vec<String> =
+        POLICIES.iter().map(|policy| replayed(policy, &[]).stdout()).collect();
     assert_eq!(block.trim(), printed.join("\n").trim());
 }
 
@@ -323,7 +350,8 @@ fn a_replay_of_a_module_takes_its_policy() {
     let other = other.to_str().expect("UTF-8");
     let held = |arguments: &[&str]| {
         let replays = module.json(
-            &[&["plan", "--json", "--replay", "2d", "--at", "2026-11-22T19:00:00Z"], arguments].concat(),
+            &[&["plan", "--json", "--replay", "2d", "--at", "2026-11-22T19:00:00Z"], arguments]
+                .concat(),
         );
         [replays["replay"]["held"].as_u64(), replays["compared"]["replay"]["held"].as_u64()]
     };
@@ -331,7 +359,11 @@ fn a_replay_of_a_module_takes_its_policy() {
     assert_eq!(held(&["data"]), [Some(9), None]);
     assert_eq!(held(&["--policy", other]), [Some(7), None]);
     assert_eq!(held(&["data", "--policy", other]), [Some(9), Some(7)]);
-    assert_eq!(held(&["--every", "30m"]), [Some(6), None], "the newest stays beside its hour's first");
+    assert_eq!(
+        held(&["--every", "30m"]),
+        [Some(6), None],
+        "the newest stays beside its hour's first"
+    );
     module.run(&["plan", "data", "--replay", "2d", "-v"]).exits(&[0]).says("hourly 9 of 9");
     // The module's snapshots were not touched, nor asked for.
     assert_eq!(module.snapshots().len(), 1);

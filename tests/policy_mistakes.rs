@@ -68,7 +68,8 @@ fn assert_nothing_expires(module: &Module, what: &str, mention: &[&str]) {
     after.retain(|name| before.contains(name));
     assert_eq!(after, before, "{what}: nothing expires");
 
-    for arguments in [&["rotate", "data"][..], &["rotate", "data", "--confirm"], &["plan", "data"]] {
+    for arguments in [&["rotate", "data"][..], &["rotate", "data", "--confirm"], &["plan", "data"]]
+    {
         let run = module.run(arguments);
         assert_eq!(run.code(), Some(2), "{what}: {run}");
         for word in mention {
@@ -93,7 +94,10 @@ fn a_policy_with_a_mistake_expires_nothing_and_says_where_it_is() {
                 module.write_policy(EXPIRING);
                 module.run(&["rotate", "data"]).exits(&[0]);
                 let left = module.snapshots();
-                assert!(!OLD.iter().any(|name| left.iter().any(|left| left == name)), "{policy}: {left:?}");
+                assert!(
+                    !OLD.iter().any(|name| left.iter().any(|left| left == name)),
+                    "{policy}: {left:?}"
+                );
             });
         }
     });
@@ -183,7 +187,8 @@ fn a_mistake_does_not_move_the_snapshots_to_another_root() {
 /// Makes the last run one of a hundred days ago.
 fn let_the_clock_jump(module: &Module) {
     let mut state = module.state();
-    let last_run = state.get_mut("last_run").and_then(toml::Value::as_table_mut).expect("a last run");
+    let last_run =
+        state.get_mut("last_run").and_then(toml::Value::as_table_mut).expect("a last run");
     let long_ago = support::time::now() - chrono::TimeDelta::days(100);
     let long_ago = long_ago.format("%Y-%m-%dT%H:%M:%SZ").to_string();
     last_run.insert("time".into(), toml::Value::String(long_ago));

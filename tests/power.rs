@@ -1,10 +1,12 @@
-//! Whatever instant the power goes at: the file system mounts and passes its check, every visible snapshot holds
-//! what it has to, every snapshot that was acknowledged is there, what is torn is known as torn, and the next push gets its snapshot.
+//! Whatever instant the power goes at: the file system mounts and passes its check, every visible
+//! snapshot holds what it has to, every snapshot that was acknowledged is there, what is torn is
+//! known as torn, and the next push gets its snapshot.
 //!
-//! Two rigs cut the power. One logs what the hook's file system writes to its disk, and replays that up to a random point of which the last,
-//! unflushed writes are lost in part. The other clones the disk while the hook runs. In a normal run 60 images each on ext4, XFS
-//! and btrfs; with `RSYNCD_SNAPSHOT_SWEEP=full` 1,000. `RSYNCD_SNAPSHOT_SEED` begins the pushes and the cuts.
-//! That the rigs would notice is proved by making the system calls do nothing that they are about.
+//! Two rigs cut the power. One logs what the hook's file system writes to its disk, and replays
+//! that up to a random point of which the last, unflushed writes are lost in part. The other clones
+//! the disk while the hook runs. In a normal run 60 images each on ext4, XFS and btrfs; with
+//! `RSYNCD_SNAPSHOT_SWEEP=full` 1,000. `RSYNCD_SNAPSHOT_SEED` begins the pushes and the cuts. That
+//! the rigs would notice is proved by making the system calls do nothing that they are about.
 
 #[path = "support/power/mod.rs"]
 mod power;
@@ -48,12 +50,17 @@ fn on_each(
             let rest = images - history * IMAGES_OF_A_HISTORY;
             let seed = seed() + history as u64;
             findings.add(rig(kind, rest.min(IMAGES_OF_A_HISTORY), seed, sabotage, &enough));
-            eprintln!("{name} on {}: {findings}; {:.0} s", kind.name(), began.elapsed().as_secs_f64());
+            eprintln!(
+                "{name} on {}: {findings}; {:.0} s",
+                kind.name(),
+                began.elapsed().as_secs_f64()
+            );
         }
         (kind, findings)
     };
     thread::scope(|scope| {
-        let threads: Vec<_> = medium::KINDS.map(|kind| scope.spawn(move || on(kind))).into_iter().collect();
+        let threads: Vec<_> =
+            medium::KINDS.map(|kind| scope.spawn(move || on(kind))).into_iter().collect();
         threads.into_iter().map(|thread| thread.join().expect("a rig")).collect()
     })
 }
@@ -69,25 +76,40 @@ fn nothing_is_lost(name: &str, rig: Rig) {
         .flat_map(|(_, findings)| &findings.violations)
         .map(|violation| violation.what.as_str())
         .collect();
-    assert!(told.is_empty(), "{} violations:\n{}", told.len(), told[..told.len().min(10)].join("\n"));
+    assert!(
+        told.is_empty(),
+        "{} violations:\n{}",
+        told.len(),
+        told[..told.len().min(10)].join("\n")
+    );
     for (kind, findings) in results {
         assert_eq!(findings.images, images, "{kind:?}");
         // A rig that has nothing to look at finds nothing.
         assert!(findings.in_hooks > images / 10, "{kind:?}: {findings}");
         assert!(
-            findings.acknowledged > images / 2 && findings.torn > images / 50 && findings.mended > images / 5,
+            findings.acknowledged > images / 2
+                && findings.torn > images / 50
+                && findings.mended > images / 5,
             "{kind:?}: {findings}"
         );
     }
 }
 
-/// The power cuts of a sabotaged hook on each file system, until something is wrong as it has to be.
-fn is_noticed(name: &str, rig: Rig, sabotage: Sabotage, expected: &[Wrong], enough: fn(&Findings) -> bool) {
+/// The power cuts of a sabotaged hook on each file system, until something is wrong as it has to
+/// be.
+fn is_noticed(
+    name: &str,
+    rig: Rig,
+    sabotage: Sabotage,
+    expected: &[Wrong],
+    enough: fn(&Findings) -> bool,
+) {
     if !is_possible() {
         return;
     }
     for (kind, findings) in on_each(name, rig, IMAGES_OF_A_HISTORY, sabotage, enough) {
-        let is_noticed = findings.violations.iter().any(|violation| expected.contains(&violation.wrong));
+        let is_noticed =
+            findings.violations.iter().any(|violation| expected.contains(&violation.wrong));
         assert!(is_noticed, "{kind:?} without {sabotage:?}: {findings}");
     }
 }
@@ -113,13 +135,25 @@ fn a_power_cut_at_any_moment_of_a_push_loses_no_snapshot() {
 #[test]
 fn the_write_log_shows_half_snapshots_of_a_hook_whose_syncfs_does_nothing() {
     let rig = write_log_rig::cut_power;
-    is_noticed("write log without syncfs", rig, Sabotage::Syncfs, &[Wrong::Content], has_half_snapshot);
+    is_noticed(
+        "write log without syncfs",
+        rig,
+        Sabotage::Syncfs,
+        &[Wrong::Content],
+        has_half_snapshot,
+    );
 }
 
 #[test]
 fn the_write_log_shows_lost_snapshots_of_a_hook_whose_fsync_does_nothing() {
     let rig = write_log_rig::cut_power;
-    is_noticed("write log without fsync", rig, Sabotage::Fsync, &[Wrong::Missing], has_lost_snapshot);
+    is_noticed(
+        "write log without fsync",
+        rig,
+        Sabotage::Fsync,
+        &[Wrong::Missing],
+        has_lost_snapshot,
+    );
 }
 
 #[test]

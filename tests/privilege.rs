@@ -1,4 +1,5 @@
-//! Least privilege: four capabilities are enough, nothing else is kept, and the kernel holds the program to its roots.
+//! Least privilege: four capabilities are enough, nothing else is kept, and the kernel holds the
+//! program to its roots.
 
 mod support;
 
@@ -19,8 +20,12 @@ use support::{BINARY, have, root, skip_unless_all, tree};
 const FOUR: &str = "000000000000001b";
 
 /// Runs what follows with these four and no others.
-const WITH_FOUR: [&str; 4] =
-    ["setpriv", "--bounding-set=-all,+chown,+dac_override,+fowner,+fsetid", "--inh-caps=-all", "--"];
+const WITH_FOUR: [&str; 4] = [
+    "setpriv",
+    "--bounding-set=-all,+chown,+dac_override,+fowner,+fsetid",
+    "--inh-caps=-all",
+    "--",
+];
 
 /// A policy under which two snapshots are enough, and what is retired is used again at once.
 const EXPIRING: &str =
@@ -85,7 +90,9 @@ fn await_status(pid: u32) -> BTreeMap<String, String> {
         let lines = text.lines().filter_map(|line| line.split_once(':'));
         let status: BTreeMap<_, _> =
             lines.map(|(key, value)| (key.to_string(), value.trim().to_string())).collect();
-        if status["NoNewPrivs"] == "1" && status["State"].starts_with('S') || Instant::now() > deadline {
+        if status["NoNewPrivs"] == "1" && status["State"].starts_with('S')
+            || Instant::now() > deadline
+        {
             return status;
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -164,7 +171,8 @@ impl Probe {
         module.prepare(&mut command);
         let mut probe = std::process::Command::new(example());
         probe.env_clear().envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
-        let run = Run::of(probe.arg(&module.policy).args([latest, staging]).args(directories)).exits(&[0]);
+        let run = Run::of(probe.arg(&module.policy).args([latest, staging]).args(directories))
+            .exits(&[0]);
         let told = run.stdout();
         let answers = told.lines().map(|line| {
             let (rest, answer) = line.rsplit_once(": ").expect("an answer");
@@ -177,12 +185,20 @@ impl Probe {
     /// Exactly the attempts `done` succeed in `directory`, and the kernel forbids the others.
     #[track_caller]
     fn expect(&self, directory: &Path, done: &[&str]) {
-        let here: Vec<_> = self.answers.iter().filter(|((place, _), _)| place == directory).collect();
+        let here: Vec<_> =
+            self.answers.iter().filter(|((place, _), _)| place == directory).collect();
         assert!(here.len() > 10, "{}: {here:?}", directory.display());
         for ((_, attempt), answer) in here {
-            let wanted: &[&str] =
-                if done.contains(&attempt.as_str()) { &["done"] } else { &["EACCES", "EXDEV", "EPERM"] };
-            assert!(wanted.contains(&answer.as_str()), "{}: {attempt}: {answer}", directory.display());
+            let wanted: &[&str] = if done.contains(&attempt.as_str()) {
+                &["done"]
+            } else {
+                &["EACCES", "EXDEV", "EPERM"]
+            };
+            assert!(
+                wanted.contains(&answer.as_str()),
+                "{}: {attempt}: {answer}",
+                directory.display()
+            );
         }
     }
 }
@@ -205,8 +221,15 @@ fn has_landlock(module: &Module) -> bool {
     is_full
 }
 
-const NAMES: [&str; 7] =
-    ["link out", "link in", "make a directory", "make a symlink", "remove a directory", "rename", "move out"];
+const NAMES: [&str; 7] = [
+    "link out",
+    "link in",
+    "make a directory",
+    "make a symlink",
+    "remove a directory",
+    "rename",
+    "move out",
+];
 
 #[test]
 fn with_a_root_of_its_own_the_module_is_read_only_and_nothing_outside_can_be_changed() {
@@ -214,7 +237,8 @@ fn with_a_root_of_its_own_the_module_is_read_only_and_nothing_outside_can_be_cha
     if !has_landlock(&module) {
         return;
     }
-    let (latest, outside) = (module.directory.join("served/latest"), module.directory.join("outside"));
+    let (latest, outside) =
+        (module.directory.join("served/latest"), module.directory.join("outside"));
     fs::create_dir_all(&latest).expect("the module");
     let snapshots = module.directory.join("snapshots");
     let policy = format!("[defaults]\nsnapshot_root = '{}'\n", snapshots.display());
@@ -268,7 +292,8 @@ fn a_repair_alone_may_put_files_into_a_module_that_is_read_only_to_everything_el
 
     let inode = |path: &Path| fs::metadata(path).expect("metadata").ino();
     let repair = |more: &str| {
-        let capabilities = format!("--bounding-set=-all,+chown,+dac_override,+fowner,+fsetid{more}");
+        let capabilities =
+            format!("--bounding-set=-all,+chown,+dac_override,+fowner,+fsetid{more}");
         let mut command = tool("setpriv");
         module.prepare(command.args([&capabilities, "--inh-caps=-all", "--"]).arg(&module.program));
         Run::of(command.args(["verify", "--repair-attributes", path]))
@@ -281,13 +306,17 @@ fn a_repair_alone_may_put_files_into_a_module_that_is_read_only_to_everything_el
     let state = |path: &Path| {
         let metadata = fs::metadata(path).expect("metadata");
         let mut capability = [0; 64];
-        let length =
-            rustix::fs::getxattr(path, "security.capability", &mut capability[..]).expect("capabilities");
+        let length = rustix::fs::getxattr(path, "security.capability", &mut capability[..])
+            .expect("capabilities");
         (metadata.mode() & 0o7777, capability[..length].to_vec())
     };
     assert_ne!(inode(&file), inode(&past));
     assert_eq!(inode(&file), inode(&twin));
-    assert_eq!(state(&file), (0o700, tree::CAP_NET_RAW.to_vec()), "the client's, as it has made it");
+    assert_eq!(
+        state(&file),
+        (0o700, tree::CAP_NET_RAW.to_vec()),
+        "the client's, as it has made it"
+    );
     assert_eq!(state(&past), (0o755, tree::CAP_NET_RAW.to_vec()), "the snapshot's, as it was");
 }
 
@@ -301,8 +330,12 @@ fn where_the_root_is_the_modules_parent_no_file_of_either_can_be_opened_for_writ
     let name = module.expect_snapshot();
     let (snapshot, staging) = (module.snapshot(&name), module.private("staging"));
     let (private, outside) = (module.private(""), module.directory.join("outside"));
-    let probe =
-        Probe::of(&module, &module.latest, &staging, &[&module.latest, &snapshot, &private, &outside]);
+    let probe = Probe::of(
+        &module,
+        &module.latest,
+        &staging,
+        &[&module.latest, &snapshot, &private, &outside],
+    );
     for directory in [&module.latest, &snapshot, &private] {
         probe.expect(directory, &NAMES);
     }
@@ -318,7 +351,9 @@ fn a_command_that_only_looks_can_change_nothing_at_all() {
     if !has_landlock(&module) {
         return;
     }
-    for command in [&["list", NAME][..], &["plan", NAME], &["check", NAME], &["rotate", "--dry-run", NAME]] {
+    for command in
+        [&["list", NAME][..], &["plan", NAME], &["check", NAME], &["rotate", "--dry-run", NAME]]
+    {
         let trace = module.directory.join("trace");
         let mut line = tool("strace");
         line.args(["-f", "-o"]).arg(&trace).arg(&module.program);
@@ -346,7 +381,11 @@ fn what_must_be_copied_is_copied_with_the_rights_that_are_left() {
         .says("2 entries of 1 files could not be linked and were copied");
     let snapshot = module.snapshot(&module.snapshots()[0]);
     let inode = |path: &Path| fs::metadata(path).expect("a copy").ino();
-    assert_eq!(inode(&snapshot.join("documents/report")), inode(&snapshot.join("its twin")), "{run}");
+    assert_eq!(
+        inode(&snapshot.join("documents/report")),
+        inode(&snapshot.join("its twin")),
+        "{run}"
+    );
     assert_eq!(fs::read_dir(module.private("drafts")).expect("drafts").count(), 0);
     Run::of(tool("chattr").arg("-i").arg(&file)).exits(&[0]);
     module.expect_no_snapshot();
@@ -363,13 +402,14 @@ fn a_device_that_cannot_be_linked_leaves_a_file_that_rsync_can_restore_it_from()
         .expect("a device");
     // The first link is the trial of a new root.
     let inject = "inject=linkat:error=EMLINK:when=2";
-    let run =
-        Run::of(&mut module.hook_through(&["strace", "-f", "-o", "/dev/null", "-e", inject])).exits(&[4]);
+    let run = Run::of(&mut module.hook_through(&["strace", "-f", "-o", "/dev/null", "-e", inject]))
+        .exits(&[4]);
     let run = run.says("1 entries could not be linked and were copied").says("the device");
     let copy = module.snapshot(&module.snapshots()[0]).join("null");
     assert!(fs::metadata(&copy).expect("what stands for it").is_file(), "{run}");
     let mut value = [0; 100];
-    let length = rustix::fs::getxattr(&copy, "user.rsync.%stat", &mut value[..]).expect("rsync's attribute");
+    let length =
+        rustix::fs::getxattr(&copy, "user.rsync.%stat", &mut value[..]).expect("rsync's attribute");
     assert_eq!(String::from_utf8_lossy(&value[..length]), "20640 1,3 0:0");
     module.expect_no_snapshot();
 }
@@ -382,7 +422,9 @@ fn an_attribute_that_cannot_be_written_is_no_change_again_and_again() {
     let module = Module::new();
     tree::small(&module.latest);
     let directory = module.latest.join("documents");
-    if rustix::fs::setxattr(&directory, "trusted.overlay.opaque", b"y", XattrFlags::empty()).is_err() {
+    if rustix::fs::setxattr(&directory, "trusted.overlay.opaque", b"y", XattrFlags::empty())
+        .is_err()
+    {
         return skip_unless_all("needs trusted attributes");
     }
     let name = module.expect_snapshot();

@@ -23,7 +23,10 @@ fn a_run_on_a_terminal_shows_its_progress_and_takes_it_away() {
     };
     let shown = run("").exits(&[0]).stdout();
     assert!(shown.contains("making the snapshot: ") && shown.contains("published"), "{shown:?}");
-    assert!(shown.trim_end().ends_with(" s"), "the last line is the log's, not the bar's: {shown:?}");
+    assert!(
+        shown.trim_end().ends_with(" s"),
+        "the last line is the log's, not the bar's: {shown:?}"
+    );
 
     tree::write(&module.latest.join("more"), "x");
     let quiet = run("-q").exits(&[0]).stdout();
@@ -46,7 +49,8 @@ fn an_error_leaves_no_bar_behind() {
     let module = Module::new();
     let program = env!("CARGO_BIN_EXE_rsyncd-snapshot");
     let (policy, conf) = (module.policy.display(), module.server.rsyncd_conf.display());
-    let command = format!("{program} --config {policy} --rsyncd-conf {conf} snapshot no-such-module");
+    let command =
+        format!("{program} --config {policy} --rsyncd-conf {conf} snapshot no-such-module");
     let shown = Run::of(tool("script").args(["-qec", &command, "/dev/null"])).exits(&[2]).stdout();
     assert!(shown.contains("error: ") && !shown.contains("0/0"), "{shown:?}");
 }

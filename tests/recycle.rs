@@ -61,7 +61,11 @@ impl Before {
         // cp works on paths.
         let can_copy = immutable.is_empty() && live.keys().all(|path| path.len() < 3_500);
         Before {
-            copies: module.snapshots().last().map(|newest| copies(module, newest)).unwrap_or_default(),
+            copies: module
+                .snapshots()
+                .last()
+                .map(|newest| copies(module, newest))
+                .unwrap_or_default(),
             copy: can_copy.then(|| copy(module)),
             visible: module.snapshots().into_iter().map(|name| named(&module.root, name)).collect(),
             retired: retired.into_iter().next().map(|name| named(&expired, name)),
@@ -84,7 +88,8 @@ fn copy(module: &Simulated) -> Fingerprint {
 fn copies(module: &Simulated, name: &str) -> BTreeSet<(u64, u64)> {
     let record = module.record(name);
     let copies = record.get("copy").and_then(toml::Value::as_array).cloned().unwrap_or_default();
-    let number = |copy: &toml::Value, key: &str| copy[key].as_integer().expect("a number").cast_unsigned();
+    let number =
+        |copy: &toml::Value, key: &str| copy[key].as_integer().expect("a number").cast_unsigned();
     copies.iter().map(|copy| (number(copy, "live_inode"), number(copy, "copy_inode"))).collect()
 }
 
@@ -108,10 +113,15 @@ fn size_and_time(description: &str) -> &str {
 }
 
 /// Added, changed and removed entries, found by comparing the two trees path by path.
-fn differences(old: &Fingerprint, new: &Fingerprint, copies: &BTreeSet<(u64, u64)>) -> (usize, usize, usize) {
+fn differences(
+    old: &Fingerprint,
+    new: &Fingerprint,
+    copies: &BTreeSet<(u64, u64)>,
+) -> (usize, usize, usize) {
     let is_same_file = |old: &str, new: &str| {
         inode(old) == inode(new)
-            || (copies.contains(&(inode(new), inode(old))) && size_and_time(old) == size_and_time(new))
+            || (copies.contains(&(inode(new), inode(old)))
+                && size_and_time(old) == size_and_time(new))
     };
     let (mut added, mut changed, mut removed) = (0, 0, 0);
     for path in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
@@ -173,8 +183,8 @@ struct Tally {
     /// Snapshots made while a retired one was there, and those of them that were made from it.
     could_recycle: u64,
     recycled: u64,
-    /// Snapshots made after one of a settled tree, and those of them that did not take reading every
-    /// directory.
+    /// Snapshots made after one of a settled tree, and those of them that did not take reading
+    /// every directory.
     could_skip: u64,
     skipped: u64,
 }
@@ -203,7 +213,8 @@ impl Sequence {
     fn new(module: Module, seed: u64) -> Sequence {
         let mut random = Random::new(seed);
         let hours = 1 + random.below(3);
-        let policy = EXPIRING.replace("hourly = 1 }", &format!("hourly = {hours} }}\nstrict = false"));
+        let policy =
+            EXPIRING.replace("hourly = 1 }", &format!("hourly = {hours} }}\nstrict = false"));
         let module = Simulated::new(module, &policy);
         let mut edits = Edits::new(&module.latest, random);
         edits.make(60);
@@ -252,7 +263,10 @@ impl Sequence {
         let retired = entries(&module.private("expired"));
         assert_eq!(module.left_over("staging"), 0, "{run}");
         for index in entries(&module.private("index")) {
-            assert!(visible.contains(&index) || retired.contains(&index), "{index} has but an index: {run}");
+            assert!(
+                visible.contains(&index) || retired.contains(&index),
+                "{index} has but an index: {run}"
+            );
         }
 
         let newest = before.visible.values().next_back();
@@ -270,8 +284,9 @@ impl Sequence {
         self.tally.published += 1;
         assert_is_what_was(module, name, before);
         let record = module.record(name);
-        let count =
-            |key: &str| usize::try_from(record[key].as_integer().expect("a number")).expect("a count");
+        let count = |key: &str| {
+            usize::try_from(record[key].as_integer().expect("a number")).expect("a count")
+        };
         assert_eq!(count("entries"), before.live.len() - 1, "{name}: entries");
         let counts = (count("added"), count("changed"), count("removed"));
         assert_eq!(counts, differences, "{name}: added, changed, removed");
@@ -285,7 +300,10 @@ impl Sequence {
         if let Some((retired, _)) = &before.retired {
             self.tally.could_recycle += 1;
             self.tally.recycled += u64::from(recycled.is_some());
-            assert!(recycled.is_none() || recycled.as_ref() == Some(retired), "{recycled:?}, not {retired}");
+            assert!(
+                recycled.is_none() || recycled.as_ref() == Some(retired),
+                "{recycled:?}, not {retired}"
+            );
         } else {
             assert_eq!(recycled, None, "{name}: there was nothing to recycle");
         }
@@ -302,11 +320,18 @@ impl Sequence {
             let unlinked = self.module.figure(name, "unlinked");
             let (missing, surplus) =
                 (missing_entries(base, &before.live), missing_entries(&before.live, base));
-            assert!(linked <= missing as u64, "{name}: {linked} linked, but {missing} were missing");
-            assert!(unlinked <= surplus as u64, "{name}: {unlinked} unlinked, but {surplus} had to go");
+            assert!(
+                linked <= missing as u64,
+                "{name}: {linked} linked, but {missing} were missing"
+            );
+            assert!(
+                unlinked <= surplus as u64,
+                "{name}: {unlinked} unlinked, but {surplus} had to go"
+            );
         }
         if self.settled && recycled.is_some() {
-            let directories = before.live.values().filter(|description| is_directory(description)).count();
+            let directories =
+                before.live.values().filter(|description| is_directory(description)).count();
             // Without an index each is read four times: live and snapshot, to compare and to align.
             self.tally.could_skip += 1;
             self.tally.skipped +=
@@ -624,7 +649,8 @@ fn an_ordinary_user_makes_read_only_directories_afresh() {
     let mut somebody = vec!["setpriv", &user, &group, "--clear-groups"];
     if is_root() {
         for path in [&module.root, &module.state_directory(), &module.runtime_directory()] {
-            Run::of(tool("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(path)).exits(&[0]);
+            Run::of(tool("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(path))
+                .exits(&[0]);
         }
     } else {
         somebody.clear();
@@ -688,7 +714,8 @@ fn interfere(how: &str, when: &[usize]) -> usize {
             let (module, _, newest) = ready_to_recycle();
             tree::every_type(&module.latest.join("d0002"));
             fs::remove_dir_all(module.latest.join("d0001")).expect("removed");
-            let (live, old) = (fingerprint::of(&module.latest), fingerprint::of(&module.snapshot(&newest)));
+            let (live, old) =
+                (fingerprint::of(&module.latest), fingerprint::of(&module.snapshot(&newest)));
             module.pass(1);
             let run = traced(&module, &format!("inject={call}:{how}:when={when}"));
             if !run.succeeded() {
@@ -699,7 +726,11 @@ fn interfere(how: &str, when: &[usize]) -> usize {
             for name in visible {
                 let expected = if name == newest { &old } else { &live };
                 let what = format!("{what}: {name}: {run}");
-                fingerprint::assert_equal(expected, &fingerprint::of(&module.snapshot(&name)), &what);
+                fingerprint::assert_equal(
+                    expected,
+                    &fingerprint::of(&module.snapshot(&name)),
+                    &what,
+                );
             }
             // The next run is undisturbed.
             tree::write(&module.latest.join("d0000/f0003"), "later");

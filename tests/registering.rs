@@ -63,7 +63,9 @@ fn a_download_registers_no_root_with_either_hook() {
         let more = if is_paired { "" } else { "read only = yes" };
         let section = match is_paired {
             true => Daemon::pair_section(&module, "data", &module.latest, more),
-            false => Daemon::section(&module, "data", &module.latest, "").replace("read only = no", more),
+            false => {
+                Daemon::section(&module, "data", &module.latest, "").replace("read only = no", more)
+            }
         };
         let daemon = Daemon::start(&module, &section);
         daemon.pull("data/", &module.directory.join("restored")).exits(&[0]);
@@ -73,7 +75,11 @@ fn a_download_registers_no_root_with_either_hook() {
         assert!(!is_used(&module.root), "paired: {is_paired}");
         let left = module.state_directory().join("transfers");
         for ledger in fs::read_dir(left).into_iter().flatten().flatten() {
-            assert_eq!(support::module::names_in(&ledger.path()), [""; 0], "entries are struck out");
+            assert_eq!(
+                support::module::names_in(&ledger.path()),
+                [""; 0],
+                "entries are struck out"
+            );
         }
         module.run(&["check", "data"]).exits(&[0]);
         if is_paired {
@@ -95,10 +101,11 @@ fn with_module_above(access: &str) -> (Module, PathBuf) {
     let root = above.join("data");
     fs::rename(&module.root, &root).expect("moved");
     let module = Module { latest: root.join("latest"), root, ..module };
-    let sections = [("data", &module.latest, "no"), ("above", &above, access)].map(|(name, path, only)| {
-        let section = module.rsyncd_conf_section(name, path);
-        section.replace("read only = no", &format!("read only = {only}"))
-    });
+    let sections =
+        [("data", &module.latest, "no"), ("above", &above, access)].map(|(name, path, only)| {
+            let section = module.rsyncd_conf_section(name, path);
+            section.replace("read only = no", &format!("read only = {only}"))
+        });
     module.write_rsyncd_conf(&sections.concat());
     (module, above)
 }
@@ -132,7 +139,13 @@ fn a_module_that_holds_a_root_is_refused() {
         run.says("above: ").says("holds the snapshot root");
         module.run(&["snapshot", "above"]).exits(&[2]).says("only to modules that clients push to");
         assert!(!is_used(&module.directory.join("offered")), "forgotten: {forgets}");
-        assert!(module.run(&["check", "above"]).exits(&[2]).stdout().contains("holds the snapshot root"));
+        assert!(
+            module
+                .run(&["check", "above"])
+                .exits(&[2])
+                .stdout()
+                .contains("holds the snapshot root")
+        );
         module.run_hook().exits(&[0]);
     }
 }
@@ -154,7 +167,9 @@ fn all_leaves_out_what_an_earlier_version_registered_and_says_why() {
     }
     module.run(&["verify", "above"]).exits(&[2]).says("remove ");
     assert_eq!(visible(&offered).len(), 2);
-    assert!(module.run(&["check", "above"]).exits(&[2]).stdout().contains("holds the snapshot root"));
+    assert!(
+        module.run(&["check", "above"]).exits(&[2]).stdout().contains("holds the snapshot root")
+    );
     let check = module.run(&["check", "data"]);
     assert!(!check.stdout().contains("holds the snapshot root"), "{check}");
 }
@@ -216,7 +231,9 @@ fn home(module: &Module) -> impl Fn(&str) -> PathBuf {
 
 fn hook_of(module: &Module, path: &Path, user: &str) -> Run {
     let mut hook = module.hook();
-    hook.env("RSYNC_MODULE_NAME", "home").env("RSYNC_MODULE_PATH", path).env("RSYNC_USER_NAME", user);
+    hook.env("RSYNC_MODULE_NAME", "home")
+        .env("RSYNC_MODULE_PATH", path)
+        .env("RSYNC_USER_NAME", user);
     Run::of(&mut hook)
 }
 

@@ -1,5 +1,5 @@
-//! A repair that is killed, or of which something fails, at any system call: the module stays as its client made it, no snapshot
-//! loses anything, and the next repair finishes the work.
+//! A repair that is killed, or of which something fails, at any system call: the module stays as
+//! its client made it, no snapshot loses anything, and the next repair finishes the work.
 
 mod support;
 
@@ -18,8 +18,17 @@ use support::{have, root, tree};
 const COLOURED: &str = "documents/report";
 
 /// What is altered, of every type.
-const ALTERED: [&str; 9] =
-    [COLOURED, "attributes/file", "linked", "set-uid", "somebody's/inside", "fifo", "socket", "null", "disk"];
+const ALTERED: [&str; 9] = [
+    COLOURED,
+    "attributes/file",
+    "linked",
+    "set-uid",
+    "somebody's/inside",
+    "fifo",
+    "socket",
+    "null",
+    "disk",
+];
 
 /// A module some of whose files were altered in place after its snapshot.
 struct Site {
@@ -74,7 +83,11 @@ impl Site {
         let run = Run::of(&mut self.repair(&[]));
         assert_eq!(run.code(), Some(0), "{what}: {run}");
         self.assert_nothing_is_lost(what);
-        fingerprint::assert_equal(&self.good, &self.past(), &format!("{what}: the snapshot is what it was"));
+        fingerprint::assert_equal(
+            &self.good,
+            &self.past(),
+            &format!("{what}: the snapshot is what it was"),
+        );
         assert!(self.is_repaired(), "{what}");
         assert_eq!(self.module.left_over("staging") + self.module.left_over("drafts"), 0, "{what}");
         let run = self.module.run(&["verify", NAME]);
@@ -94,8 +107,8 @@ fn without_times(fingerprint: &Fingerprint) -> Fingerprint {
 
 fn colour(directory: &Path) -> String {
     let mut value = [0; 16];
-    let length =
-        rustix::fs::getxattr(directory.join(COLOURED), "user.colour", &mut value[..]).expect("a colour");
+    let length = rustix::fs::getxattr(directory.join(COLOURED), "user.colour", &mut value[..])
+        .expect("a colour");
     String::from_utf8_lossy(&value[..length]).into_owned()
 }
 
@@ -135,8 +148,10 @@ fn whatever_fails_in_a_repair_is_told_and_costs_nothing() {
         let site = Site::new();
         calls(&site.module, |strace| site.repair(strace))
     };
-    let mut faults: Vec<(&Call, &str)> =
-        calls.iter().flat_map(|call| call.errors().iter().map(move |error| (call, *error))).collect();
+    let mut faults: Vec<(&Call, &str)> = calls
+        .iter()
+        .flat_map(|call| call.errors().iter().map(move |error| (call, *error)))
+        .collect();
     // Where statx is forbidden it always is, and no birth time was ever recorded.
     faults.retain(|(call, error)| (call.name.as_str(), *error) != ("statx", "EPERM"));
     let ends = Mutex::new(BTreeMap::<i32, usize>::new());
@@ -155,5 +170,9 @@ fn whatever_fails_in_a_repair_is_told_and_costs_nothing() {
         site.assert_the_next_repair_finishes(&what);
     });
     let ends = ends.into_inner().expect("no panic");
-    println!("repair: {tried} faults of {} at {} calls; exit statuses {ends:?}", faults.len(), calls.len());
+    println!(
+        "repair: {tried} faults of {} at {} calls; exit statuses {ends:?}",
+        faults.len(),
+        calls.len()
+    );
 }

@@ -52,12 +52,17 @@ fn enough_space_expires_nothing_and_too_little_the_oldest_first_with_a_warning_e
         let Some(file_system) = FileSystem::with(kind, 160, &[]) else { return };
         let (module, names) = module(&file_system, ALL);
         let free = free_mebibytes(&module.root);
-        module.write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{}M\"\n", free / 2));
+        module.write_policy(&format!(
+            "[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{}M\"\n",
+            free / 2
+        ));
         module.run(&["rotate", "data"]).exits(&[0]);
         assert_eq!(module.snapshots(), names, "{kind:?}");
 
         let wanted = free + 6;
-        module.write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
+        module.write_policy(&format!(
+            "[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"
+        ));
         let run = module.run(&["rotate", "data"]).exits(&[4]);
         let gone = names.len() - module.snapshots().len();
         assert!((1..=4).contains(&gone), "{kind:?}: {gone} of {}: {run}", names.len());
@@ -92,8 +97,10 @@ fn the_floors_pins_and_the_newest_hold_whatever_is_missing() {
 #[test]
 fn a_grace_ends_early_before_anything_more_expires() {
     let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
-    let (module, names) =
-        module(&file_system, "keep = { yearly = 1 }\nmin_keep = 1\nmax_expire = 3\ngrace = \"30d\"\n");
+    let (module, names) = module(
+        &file_system,
+        "keep = { yearly = 1 }\nmin_keep = 1\nmax_expire = 3\ngrace = \"30d\"\n",
+    );
     module.run(&["rotate", "data"]).exits(&[4]);
     assert_eq!(entries(&module.private("expired")).len(), 3, "within their grace");
     let free = free_mebibytes(&module.root);
@@ -163,15 +170,20 @@ fn one_that_is_pinned_at_the_last_moment_stays_and_the_next_goes() {
     let (module, names) = module(&file_system, ALL);
     module.run(&["rotate", "data"]).exits(&[0]);
     let wanted = free_mebibytes(&module.root) + 2;
-    module.write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
+    module
+        .write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
 
     // It looks at the disk, and once more before each that goes; at that moment it is held up.
     let trace = module.directory.join("trace");
-    let strace = ["strace", "-f", "-qq", "-o", trace.to_str().expect("UTF-8"), "-e", "trace=syncfs"];
+    let strace =
+        ["strace", "-f", "-qq", "-o", trace.to_str().expect("UTF-8"), "-e", "trace=syncfs"];
     let slow = [&strace[..], &["-e", "inject=syncfs:delay_enter=2000000:when=2"]].concat();
     let mut rotation = module.command_through(&slow, &["rotate", "data"]);
-    let rotation = rotation.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
-    wait_until("it has decided", || fs::read_to_string(&trace).is_ok_and(|calls| calls.contains("= 0")));
+    let rotation =
+        rotation.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    wait_until("it has decided", || {
+        fs::read_to_string(&trace).is_ok_and(|calls| calls.contains("= 0"))
+    });
     module.run(&["pin", "data", &names[0]]).exits(&[0]);
 
     let run = Run::from_output("rotate", rotation.wait_with_output().expect("it ends")).exits(&[4]);
@@ -194,7 +206,8 @@ fn nothing_goes_where_all_that_may_go_is_no_help() {
     tree::small(&module.latest);
     write_mebibytes(&file_system.mount_point.join("foreign"), 50);
     let wanted = free_mebibytes(&module.root) + 20;
-    module.write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
+    module
+        .write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
     let run = module.run(&["rotate", "data"]).exits(&[4]).says("would free");
     assert_eq!(module.snapshots(), names, "{run}");
     module.run(&["check", "data"]).exits(&[1]).says("free_space");
@@ -214,7 +227,8 @@ fn the_one_goes_that_frees_what_is_missing() {
     write_mebibytes(&module.snapshot(&names[3]).join("data"), 10);
     tree::small(&module.latest);
     let wanted = free_mebibytes(&module.root) + 5;
-    module.write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
+    module
+        .write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
     let run = module.run(&["rotate", "data"]).exits(&[4]);
     assert_eq!(module.snapshots(), [&names[..3], &names[4..]].concat(), "{run}");
 }
@@ -234,14 +248,16 @@ fn a_module_that_has_not_grown_waits_for_its_neighbours() {
     );
     fs::write(memory, text).expect("what is remembered of it");
     let wanted = free_mebibytes(&module.root) + 12;
-    module.write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
+    module
+        .write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
     let run = module.run(&["rotate", "data"]).exits(&[4]).says("other modules are on that disk");
     assert_eq!(module.snapshots(), names, "{run}");
 
     // It has grown itself: the newest state alone takes as much.
     write_mebibytes(&module.latest.join("new"), 5);
     let wanted = free_mebibytes(&module.root) + 12;
-    module.write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
+    module
+        .write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
     let run = module.run(&["rotate", "data"]).exits(&[4]);
     assert!(module.snapshots().len() < names.len(), "{run}");
 }

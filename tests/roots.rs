@@ -18,7 +18,11 @@ fn expect_refusal(module: &Module, words: &[&str]) {
     let run = module.run_hook().exits(&[2]);
     let said = run.stderr().to_lowercase();
     assert!(words.iter().any(|word| said.contains(word)), "none of {words:?} in: {run}");
-    fingerprint::assert_equal(&before, &fingerprint::of(&module.root), "the refused root before and after");
+    fingerprint::assert_equal(
+        &before,
+        &fingerprint::of(&module.root),
+        "the refused root before and after",
+    );
     let check = module.run(&["check", "data"]);
     assert!(matches!(check.code(), Some(1 | 2)), "a refusal has to show: {check}");
 }
@@ -77,7 +81,8 @@ fn a_root_that_a_run_makes_is_closed_to_users() {
     let roots = module.directory.join("roots");
     fs::create_dir(&roots).expect("a directory");
     tree::set_mode(&roots, 0o2755);
-    module.write_policy(&format!("[defaults]\nsnapshot_root = \"{}/{{module}}\"\n", roots.display()));
+    module
+        .write_policy(&format!("[defaults]\nsnapshot_root = \"{}/{{module}}\"\n", roots.display()));
     let mut hook = module.hook_through(&["sh", "-c", "umask 000 && exec \"$0\" \"$@\""]);
     Run::of(&mut hook).exits(&[0]);
     assert_eq!(fs::metadata(roots.join("data")).expect("a root").mode() & 0o777, 0o700);
@@ -100,7 +105,8 @@ fn the_root_directory_of_the_machine_is_refused() {
         cp \"$1\" program && shift
         exec chroot . /program \"$@\"";
     let directory = module.directory.to_str().expect("UTF-8");
-    let mut hook = module.hook_through(&["unshare", "--mount", "sh", "-e", "-c", script, "sh", directory]);
+    let mut hook =
+        module.hook_through(&["unshare", "--mount", "sh", "-e", "-c", script, "sh", directory]);
     fs::rename(&module.latest, module.directory.join("latest")).expect("moved");
     // The paths as they are inside.
     hook.env("RSYNC_MODULE_PATH", "/latest")
@@ -130,7 +136,8 @@ fn a_root_inside_the_module_is_refused() {
 #[test]
 fn a_module_deeper_in_the_root_than_as_its_child_is_refused() {
     let module = module();
-    module.write_policy(&format!("[defaults]\nsnapshot_root = \"{}\"\n", module.directory.display()));
+    module
+        .write_policy(&format!("[defaults]\nsnapshot_root = \"{}\"\n", module.directory.display()));
     let before = visible(&module.directory);
     module.run_hook().exits(&[2]);
     assert_eq!(visible(&module.directory), before);
@@ -144,15 +151,20 @@ fn a_root_that_belongs_to_another_module_is_refused_and_says_what_to_set() {
     tree::small(&other);
     tree::write(&other.join("more"), "x");
     let run =
-        Run::of(module.hook().env("RSYNC_MODULE_PATH", &other).env("RSYNC_MODULE_NAME", "other")).exits(&[2]);
+        Run::of(module.hook().env("RSYNC_MODULE_PATH", &other).env("RSYNC_MODULE_NAME", "other"))
+            .exits(&[2]);
     assert!(run.stderr().contains("snapshot_root"), "{run}");
     assert_eq!(visible(&module.root), [name.as_str(), "other"]);
 
     // The remedy works.
     let roots = module.directory.join("roots");
     fs::create_dir_all(roots.join("other")).expect("directories");
-    module.write_policy(&format!("[module.other]\nsnapshot_root = \"{}/{{module}}\"\n", roots.display()));
-    Run::of(module.hook().env("RSYNC_MODULE_PATH", &other).env("RSYNC_MODULE_NAME", "other")).exits(&[0]);
+    module.write_policy(&format!(
+        "[module.other]\nsnapshot_root = \"{}/{{module}}\"\n",
+        roots.display()
+    ));
+    Run::of(module.hook().env("RSYNC_MODULE_PATH", &other).env("RSYNC_MODULE_NAME", "other"))
+        .exits(&[0]);
     assert_eq!(visible(&roots.join("other")).len(), 1);
     assert_eq!(visible(&module.root), [name.as_str(), "other"]);
 }
@@ -162,7 +174,8 @@ fn a_snapshot_root_of_its_own_is_used_with_the_module_s_name_in_it() {
     let module = module();
     let roots = module.directory.join("elsewhere");
     fs::create_dir_all(roots.join("data")).expect("directories");
-    module.write_policy(&format!("[defaults]\nsnapshot_root = \"{}/{{module}}\"\n", roots.display()));
+    module
+        .write_policy(&format!("[defaults]\nsnapshot_root = \"{}/{{module}}\"\n", roots.display()));
 
     module.run_hook().exits(&[0]);
 
@@ -242,7 +255,9 @@ fn a_mount_inside_the_module_is_skipped_reported_and_no_change_later() {
     for name in ["other file system", "bind"] {
         fs::create_dir_all(module.latest.join("mounts").join(name)).expect("mount points");
     }
-    let Some(_tmpfs) = Mount::tmpfs(&module.latest.join("mounts/other file system")) else { return };
+    let Some(_tmpfs) = Mount::tmpfs(&module.latest.join("mounts/other file system")) else {
+        return;
+    };
     let Some(_bind) = Mount::bind(&elsewhere, &module.latest.join("mounts/bind")) else { return };
     tree::write(&module.latest.join("mounts/other file system/not backed up"), "x");
 
@@ -285,13 +300,19 @@ fn mounts_are_skipped_also_where_the_kernel_has_no_openat2() {
     let Some(_bind) = Mount::bind(&elsewhere, &bind) else { return };
     tree::write(&tmpfs.join("not backed up"), "x");
 
-    let old_kernel = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=openat2:error=ENOSYS"];
+    let old_kernel =
+        ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=openat2:error=ENOSYS"];
     Run::of(&mut module.hook_through(&old_kernel)).exits(&[4]);
 
     let name = module.snapshots().remove(0);
     let found = fingerprint::contents(&module.snapshot(&name));
     assert!(!found.keys().any(|path| path.ends_with("not backed up")), "{found:?}");
-    assert_eq!(module.list()[0]["skipped_mounts"].as_array().map(Vec::len), Some(2), "{:?}", module.list());
+    assert_eq!(
+        module.list()[0]["skipped_mounts"].as_array().map(Vec::len),
+        Some(2),
+        "{:?}",
+        module.list()
+    );
 }
 
 #[test]
@@ -362,7 +383,8 @@ fn in_place_is_refused_where_files_have_other_names_though_no_root_is_known() {
     fs::remove_dir_all(module.state_directory()).expect("forgotten");
     let before = fingerprint::of(&moved);
     tree::write(&source.join("documents/report"), "rewritten\n");
-    let run = daemon.push(&source, "data", &["--inplace"]).says("--inplace could rewrite snapshots");
+    let run =
+        daemon.push(&source, "data", &["--inplace"]).says("--inplace could rewrite snapshots");
     assert!(!run.succeeded(), "{run}");
     fingerprint::assert_equal(&before, &fingerprint::of(&moved), "the snapshot that was moved");
 }
@@ -382,7 +404,8 @@ fn in_place_is_refused_through_a_module_that_reaches_the_directory() {
         format!("[module.{name}]\nsnapshot_root = \"{}\"\n", root.display())
     };
     module.write_policy(&["same", "below"].map(root).concat());
-    let section = |name: &str, path: &std::path::Path| Daemon::pair_section(&module, name, path, "");
+    let section =
+        |name: &str, path: &std::path::Path| Daemon::pair_section(&module, name, path, "");
     let sections = [
         section("data", &module.latest),
         section("same", &module.latest),
@@ -395,7 +418,8 @@ fn in_place_is_refused_through_a_module_that_reaches_the_directory() {
     let before = fingerprint::of(&first);
     tree::write(&source.join("documents/report"), "rewritten\n");
     for name in ["same/inner", "below"] {
-        let run = daemon.push(&source, name, &["--inplace"]).says("--inplace would rewrite 1 snapshot");
+        let run =
+            daemon.push(&source, name, &["--inplace"]).says("--inplace would rewrite 1 snapshot");
         assert!(!run.succeeded(), "{run}");
     }
     fingerprint::assert_equal(&before, &fingerprint::of(&first), "the snapshot");

@@ -6,7 +6,9 @@ use rsyncd_snapshot::decide::frequency::{Count, Frequency};
 use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
 use rsyncd_snapshot::decide::reason::{Pause, Reason};
-use rsyncd_snapshot::decide::rotation::{Decision, History, Snapshot, decide, decide_before_guards};
+use rsyncd_snapshot::decide::rotation::{
+    Decision, History, Snapshot, decide, decide_before_guards,
+};
 use rsyncd_snapshot::decide::span::Span;
 use rsyncd_snapshot::decide::zone::Zone;
 
@@ -84,7 +86,10 @@ fn the_oldest_of_each_day_stays_and_so_does_the_newest_of_all() {
         taken("2026-11-22T03:00:00Z"),
     ];
     let decision = decided(&snapshots, &daily(7));
-    assert_eq!(kept(&decision), ["2026-11-21T01:00:00Z", "2026-11-22T01:00:00Z", "2026-11-22T03:00:00Z"]);
+    assert_eq!(
+        kept(&decision),
+        ["2026-11-21T01:00:00Z", "2026-11-22T01:00:00Z", "2026-11-22T03:00:00Z"]
+    );
     assert_eq!(
         reasons(&decision, "2026-11-21T01:00:00Z")[0].to_string(),
         "daily 2 of 7: oldest of 2026-11-21"
@@ -96,25 +101,37 @@ fn the_oldest_of_each_day_stays_and_so_does_the_newest_of_all() {
 
 #[test]
 fn with_prefer_newest_the_last_of_each_day_stays() {
-    let snapshots =
-        [taken("2026-11-21T01:00:00Z"), taken("2026-11-21T02:00:00Z"), taken("2026-11-22T01:00:00Z")];
+    let snapshots = [
+        taken("2026-11-21T01:00:00Z"),
+        taken("2026-11-21T02:00:00Z"),
+        taken("2026-11-22T01:00:00Z"),
+    ];
     let decision = decided(&snapshots, &Policy { prefer: Prefer::Newest, ..daily(7) });
     assert_eq!(kept(&decision), ["2026-11-21T02:00:00Z", "2026-11-22T01:00:00Z"]);
 }
 
 #[test]
 fn strict_counts_are_windows_and_relaxed_ones_are_not() {
-    let snapshots =
-        [taken("2026-01-01T00:00:00Z"), taken("2026-11-21T00:00:00Z"), taken("2026-11-22T00:00:00Z")];
-    assert_eq!(kept(&decided(&snapshots, &daily(3))), ["2026-11-21T00:00:00Z", "2026-11-22T00:00:00Z"]);
+    let snapshots = [
+        taken("2026-01-01T00:00:00Z"),
+        taken("2026-11-21T00:00:00Z"),
+        taken("2026-11-22T00:00:00Z"),
+    ];
+    assert_eq!(
+        kept(&decided(&snapshots, &daily(3))),
+        ["2026-11-21T00:00:00Z", "2026-11-22T00:00:00Z"]
+    );
     let relaxed = Policy { strict: false, ..daily(3) };
     assert_eq!(kept(&decided(&snapshots, &relaxed)).len(), 3);
 }
 
 #[test]
 fn the_order_of_the_input_does_not_matter() {
-    let mut snapshots =
-        vec![taken("2026-11-22T02:00:00Z"), taken("2026-11-20T01:00:00Z"), taken("2026-11-22T01:00:00Z")];
+    let mut snapshots = vec![
+        taken("2026-11-22T02:00:00Z"),
+        taken("2026-11-20T01:00:00Z"),
+        taken("2026-11-22T01:00:00Z"),
+    ];
     let one = decided(&snapshots, &daily(7));
     snapshots.reverse();
     assert_eq!(decided(&snapshots, &daily(7)), one);
@@ -130,40 +147,55 @@ fn partial_snapshots_displace_nothing_and_only_the_newest_few_stay() {
     let names = kept(&decision);
     assert_eq!(
         names,
-        ["2026-11-21T00:00:00Z", "2026-11-22T07:00:00Z", "2026-11-22T08:00:00Z", "2026-11-22T09:00:00Z"]
+        [
+            "2026-11-21T00:00:00Z",
+            "2026-11-22T07:00:00Z",
+            "2026-11-22T08:00:00Z",
+            "2026-11-22T09:00:00Z"
+        ]
     );
 }
 
 #[test]
 fn any_run_of_failed_transfers_changes_nothing_about_the_complete_ones() {
-    let complete: Vec<Snapshot> = (1..20).map(|day| taken(&format!("2026-11-{day:02}T05:00:00Z"))).collect();
+    let complete: Vec<Snapshot> =
+        (1..20).map(|day| taken(&format!("2026-11-{day:02}T05:00:00Z"))).collect();
     let mut with_partials = complete.clone();
-    with_partials.extend(
-        (1..20)
-            .flat_map(|day| (6..20).map(move |hour| partial(&format!("2026-11-{day:02}T{hour:02}:00:00Z")))),
-    );
+    with_partials.extend((1..20).flat_map(|day| {
+        (6..20).map(move |hour| partial(&format!("2026-11-{day:02}T{hour:02}:00:00Z")))
+    }));
     let only_complete = |decision: &Decision| -> Vec<(String, bool, Vec<Reason>)> {
-        let complete = decision.verdicts.iter().filter(|verdict| verdict.snapshot.grade == Grade::Complete);
+        let complete =
+            decision.verdicts.iter().filter(|verdict| verdict.snapshot.grade == Grade::Complete);
         complete
             .map(|verdict| (verdict.snapshot.name.clone(), verdict.keep, verdict.reasons.clone()))
             .collect()
     };
     let policy = Policy { min_keep: 3, ..daily(7) };
-    assert_eq!(only_complete(&decided(&complete, &policy)), only_complete(&decided(&with_partials, &policy)));
+    assert_eq!(
+        only_complete(&decided(&complete, &policy)),
+        only_complete(&decided(&with_partials, &policy))
+    );
 }
 
 #[test]
 fn a_month_of_partial_snapshots_is_thinned_not_lost() {
     let good = taken("2026-10-20T03:00:00Z");
     let old = [partial("2026-10-18T03:00:00Z"), partial("2026-10-19T03:00:00Z")];
-    let failed = (1..=22).flat_map(|day| [3, 15].map(|hour| format!("2026-11-{day:02}T{hour:02}:00:00Z")));
+    let failed =
+        (1..=22).flat_map(|day| [3, 15].map(|hour| format!("2026-11-{day:02}T{hour:02}:00:00Z")));
     let mut snapshots: Vec<Snapshot> = failed.map(|time| partial(&time)).collect();
     snapshots.extend(old.into_iter().chain([good.clone()]));
     let policy = Policy { keep_partial: 3, min_keep: 1, ..daily(7) };
     let decision = decided(&snapshots, &policy);
-    let kept: Vec<&str> =
-        decision.verdicts.iter().filter(|one| one.keep).map(|one| one.snapshot.name.as_str()).collect();
-    // Seven days of them, the newest three, and the complete one as ever; older partial ones as before.
+    let kept: Vec<&str> = decision
+        .verdicts
+        .iter()
+        .filter(|one| one.keep)
+        .map(|one| one.snapshot.name.as_str())
+        .collect();
+    // Seven days of them, the newest three, and the complete one as ever; older partial ones as
+    // before.
     let days: Vec<String> = (16..=22).map(|day| format!("2026-11-{day:02}T03:00:00Z")).collect();
     assert_eq!(kept[0], good.name);
     assert!(days.iter().all(|day| kept.contains(&day.as_str())), "{kept:?}");
@@ -199,13 +231,16 @@ fn a_quiet_period_keeps_its_state_as_long_as_if_each_quiet_run_had_made_a_snapsh
     for policy in &policies {
         for quiet_hours in [0, 1, 5, 30, 200] {
             for hours_since in (1..24 * 20).step_by(7) {
-                let name = |hour: i64| (start + TimeDelta::hours(hour)).format("%FT%TZ").to_string();
+                let name =
+                    |hour: i64| (start + TimeDelta::hours(hour)).format("%FT%TZ").to_string();
                 let pushes: Vec<Snapshot> =
                     (1..=hours_since).map(|hour| taken(&name(quiet_hours + hour))).collect();
-                let as_if: Vec<Snapshot> = (0..=quiet_hours).map(|hour| taken(&name(hour))).collect();
+                let as_if: Vec<Snapshot> =
+                    (0..=quiet_hours).map(|hour| taken(&name(hour))).collect();
                 let quiet = verified(&name(0), &name(quiet_hours));
                 let now = at(&name(quiet_hours + hours_since));
-                let with_quiet: Vec<Snapshot> = std::iter::once(quiet).chain(pushes.clone()).collect();
+                let with_quiet: Vec<Snapshot> =
+                    std::iter::once(quiet).chain(pushes.clone()).collect();
                 let with_all: Vec<Snapshot> = as_if.iter().cloned().chain(pushes).collect();
                 let any_kept = decide_before_guards(&with_all, policy, now).verdicts[..as_if.len()]
                     .iter()
@@ -229,8 +264,11 @@ fn future_dated_names_stay_apart_and_expire_nobody() {
 
 #[test]
 fn a_recorded_snapshot_dated_later_than_now_pauses_expiry() {
-    let snapshots =
-        [taken("2026-01-01T00:00:00Z"), taken("2026-11-22T00:00:00Z"), taken("2026-12-01T00:00:00Z")];
+    let snapshots = [
+        taken("2026-01-01T00:00:00Z"),
+        taken("2026-11-22T00:00:00Z"),
+        taken("2026-12-01T00:00:00Z"),
+    ];
     let decision = decided(&snapshots, &daily(1));
     assert_eq!(decision.expired().count(), 0);
     assert!(matches!(decision.pause, Some(Pause::RecordedInFuture(_))));
@@ -243,7 +281,8 @@ fn a_verification_in_the_future_pauses_expiry_and_stands_for_nothing() {
     let mut snapshots = vec![bogus];
     snapshots.extend((12..=22).map(|day| taken(&format!("2026-11-{day}T14:00:00Z"))));
     assert!(matches!(decided(&snapshots, &daily(30)).pause, Some(Pause::RecordedInFuture(_))));
-    let confirmed = History { confirmed_future: Some(at("2026-12-01T08:00:00Z")), ..History::default() };
+    let confirmed =
+        History { confirmed_future: Some(at("2026-12-01T08:00:00Z")), ..History::default() };
     let decision = decide(&snapshots, &confirmed, &daily(30), at(NOW));
     assert_eq!(decision.pause, None);
     assert_eq!(decision.expired().count(), 0, "each has its own day");
@@ -251,44 +290,71 @@ fn a_verification_in_the_future_pauses_expiry_and_stands_for_nothing() {
 
 #[test]
 fn clock_jumps_of_ten_years_either_way_expire_nothing() {
-    let snapshots: Vec<Snapshot> = (1..20).map(|day| taken(&format!("2026-11-{day:02}T05:00:00Z"))).collect();
+    let snapshots: Vec<Snapshot> =
+        (1..20).map(|day| taken(&format!("2026-11-{day:02}T05:00:00Z"))).collect();
     let history = History { last_run: Some(at("2026-11-19T05:00:00Z")), ..History::default() };
     for now in ["2036-11-20T00:00:00Z", "2016-11-20T00:00:00Z"] {
         assert_eq!(decide(&snapshots, &history, &daily(1), at(now)).expired().count(), 0, "{now}");
     }
-    assert!(decide(&snapshots, &history, &daily(1), at("2026-11-20T00:00:00Z")).expired().count() > 0);
-    let paused = ClockJump { believed: at("2016-01-01T00:00:00Z"), seen: at("2026-01-01T00:00:00Z") };
+    assert!(
+        decide(&snapshots, &history, &daily(1), at("2026-11-20T00:00:00Z")).expired().count() > 0
+    );
+    let paused =
+        ClockJump { believed: at("2016-01-01T00:00:00Z"), seen: at("2026-01-01T00:00:00Z") };
     let history = History { clock_jump: Some(paused), ..history };
-    assert_eq!(decide(&snapshots, &history, &daily(1), at("2026-11-20T00:00:00Z")).expired().count(), 0);
+    assert_eq!(
+        decide(&snapshots, &history, &daily(1), at("2026-11-20T00:00:00Z")).expired().count(),
+        0
+    );
     let history = History { clock_jump: None, state_lost: true, ..history };
-    assert_eq!(decide(&snapshots, &history, &daily(1), at("2026-11-20T00:00:00Z")).expired().count(), 0);
+    assert_eq!(
+        decide(&snapshots, &history, &daily(1), at("2026-11-20T00:00:00Z")).expired().count(),
+        0
+    );
 }
 
 #[test]
 fn min_keep_min_age_and_pins_only_add() {
-    let snapshots: Vec<Snapshot> = (1..=9).map(|day| taken(&format!("2026-01-0{day}T00:00:00Z"))).collect();
+    let snapshots: Vec<Snapshot> =
+        (1..=9).map(|day| taken(&format!("2026-01-0{day}T00:00:00Z"))).collect();
     let yearly = policy(&[(Frequency::Yearly, Count::Newest(1))]);
-    assert_eq!(kept(&decided(&snapshots, &yearly)), ["2026-01-01T00:00:00Z", "2026-01-09T00:00:00Z"]);
+    assert_eq!(
+        kept(&decided(&snapshots, &yearly)),
+        ["2026-01-01T00:00:00Z", "2026-01-09T00:00:00Z"]
+    );
     let floors = Policy { min_keep: 4, ..yearly.clone() };
     assert_eq!(
         kept(&decided(&snapshots, &floors)),
-        ["2026-01-01T00:00:00Z", "2026-01-07T00:00:00Z", "2026-01-08T00:00:00Z", "2026-01-09T00:00:00Z"]
+        [
+            "2026-01-01T00:00:00Z",
+            "2026-01-07T00:00:00Z",
+            "2026-01-08T00:00:00Z",
+            "2026-01-09T00:00:00Z"
+        ]
     );
     let ages = Policy { min_age: Span::parse("2d").unwrap(), ..yearly.clone() };
     let decision = decide(&snapshots, &History::default(), &ages, at("2026-01-09T00:00:00Z"));
-    assert_eq!(kept(&decision), ["2026-01-01T00:00:00Z", "2026-01-08T00:00:00Z", "2026-01-09T00:00:00Z"]);
+    assert_eq!(
+        kept(&decision),
+        ["2026-01-01T00:00:00Z", "2026-01-08T00:00:00Z", "2026-01-09T00:00:00Z"]
+    );
     let mut pinned = snapshots;
     pinned[4].pinned = Some("before the upgrade".into());
     let decision = decided(&pinned, &yearly);
-    assert_eq!(reasons(&decision, "2026-01-05T00:00:00Z")[0].to_string(), "pinned: before the upgrade");
+    assert_eq!(
+        reasons(&decision, "2026-01-05T00:00:00Z")[0].to_string(),
+        "pinned: before the upgrade"
+    );
 }
 
 #[test]
 fn a_backlog_is_worked_off_oldest_first() {
-    let snapshots: Vec<Snapshot> = (1..=9).map(|day| taken(&format!("2026-01-0{day}T00:00:00Z"))).collect();
+    let snapshots: Vec<Snapshot> =
+        (1..=9).map(|day| taken(&format!("2026-01-0{day}T00:00:00Z"))).collect();
     let policy = Policy { max_expire: 2, ..policy(&[(Frequency::Yearly, Count::Newest(1))]) };
     let decision = decided(&snapshots, &policy);
-    let expired: Vec<&str> = decision.expired().map(|verdict| verdict.snapshot.name.as_str()).collect();
+    let expired: Vec<&str> =
+        decision.expired().map(|verdict| verdict.snapshot.name.as_str()).collect();
     assert_eq!(expired, ["2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"]);
     assert_eq!(decision.deferred, 5);
 }
@@ -306,7 +372,8 @@ fn planning_again_on_what_was_kept_expires_nothing() {
         .collect();
     let now = snapshots.last().unwrap().time;
     let first = decide_before_guards(&snapshots, &policy, now);
-    let rest: Vec<Snapshot> = first.verdicts.into_iter().filter(|v| v.keep).map(|v| v.snapshot).collect();
+    let rest: Vec<Snapshot> =
+        first.verdicts.into_iter().filter(|v| v.keep).map(|v| v.snapshot).collect();
     assert!(rest.len() < 100);
     assert_eq!(decide_before_guards(&rest, &policy, now).expired().count(), 0);
 }
@@ -315,7 +382,9 @@ fn planning_again_on_what_was_kept_expires_nothing() {
 fn a_larger_count_never_keeps_fewer() {
     let start = at("2025-01-01T00:00:00Z");
     let snapshots: Vec<Snapshot> = (0..400)
-        .map(|step| taken(&(start + TimeDelta::minutes(step * step * 3)).format("%FT%TZ").to_string()))
+        .map(|step| {
+            taken(&(start + TimeDelta::minutes(step * step * 3)).format("%FT%TZ").to_string())
+        })
         .collect();
     let now = snapshots.last().unwrap().time;
     for frequency in Frequency::ALL {

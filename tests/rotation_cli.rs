@@ -66,7 +66,8 @@ fn the_plan_gives_each_snapshot_a_reason_and_lists_oldest_first() {
     assert_eq!(plan["snapshot_root"].as_str(), module.root.to_str());
     assert!(plan["pause"].is_null(), "{plan}");
     let snapshots = plan["snapshots"].as_array().expect("snapshots");
-    let names: Vec<_> = snapshots.iter().map(|snapshot| snapshot["name"].as_str().expect("a name")).collect();
+    let names: Vec<_> =
+        snapshots.iter().map(|snapshot| snapshot["name"].as_str().expect("a name")).collect();
     assert_eq!(names, module.snapshots());
     for snapshot in snapshots {
         let reasons = snapshot["reasons"].as_array().expect("reasons");
@@ -119,9 +120,12 @@ fn foreign_names_are_never_touched() {
         assert!(left.iter().any(|left| left == name), "{name} is gone");
         assert!(module.snapshot(name).join("precious").exists(), "{name} was emptied");
     }
-    for name in
-        ["2001-03-01T00-00-00Z", "2001-03-02T00-00-00Z", "2001-03-03 00:00:00", "2001-03-04T00-00-00Z"]
-    {
+    for name in [
+        "2001-03-01T00-00-00Z",
+        "2001-03-02T00-00-00Z",
+        "2001-03-03 00:00:00",
+        "2001-03-04T00-00-00Z",
+    ] {
         assert!(left.iter().any(|left| left == name), "{name} is gone");
     }
     assert!(OLD.iter().all(|name| !left.iter().any(|left| left == name)), "{left:?}");
@@ -139,15 +143,21 @@ fn snapshots_of_the_python_program_are_adopted_and_rotated() {
         .chain([40, 3, 1].map(python))
         .collect();
     let (module, newest) = module_with(&names);
-    module.write_policy("[defaults]\nkeep = { daily = 7, monthly = \"always\" }\ntime_zone = \"UTC\"\n");
+    module.write_policy(
+        "[defaults]\nkeep = { daily = 7, monthly = \"always\" }\ntime_zone = \"UTC\"\n",
+    );
     let listed = module.list();
     assert_eq!(listed[0]["name"], "2019-08-02 12:00:00");
     assert_eq!(listed[0]["time"], "2019-08-02T12:00:00Z");
-    assert_eq!((&listed[0]["origin"], &listed[0]["grade"]), (&"adopted".into(), &"complete".into()));
+    assert_eq!(
+        (&listed[0]["origin"], &listed[0]["grade"]),
+        (&"adopted".into(), &"complete".into())
+    );
 
     module.run(&["rotate", "data"]).exits(&[0]);
 
-    let mut expected: Vec<_> = names.iter().filter(|name| *name != "2019-08-03 12:00:00").cloned().collect();
+    let mut expected: Vec<_> =
+        names.iter().filter(|name| *name != "2019-08-03 12:00:00").cloned().collect();
     expected.push(newest);
     expected.sort();
     assert_eq!(module.snapshots(), expected, "never renamed, one per month and day");
@@ -171,7 +181,8 @@ fn a_recorded_snapshot_dated_in_the_future_pauses_expiry() {
     let (module, newest) = module_with(&OLD);
     module.write_policy(THREE_DAYS);
     let future = "2999-01-01T00-00-00Z";
-    let record = fs::read_to_string(module.private(&format!("records/{newest}.toml"))).expect("a record");
+    let record =
+        fs::read_to_string(module.private(&format!("records/{newest}.toml"))).expect("a record");
     let time = module.record(&newest)["time"].as_str().map(str::to_string).expect("a time");
     fs::write(
         module.private(&format!("records/{future}.toml")),
@@ -230,7 +241,9 @@ fn partial_snapshots_stand_beside_the_complete_ones() {
     for day in 10..15 {
         module.make_old_snapshot(&format!("2001-02-{day}T00-00-00Z-partial"));
     }
-    module.write_policy("[defaults]\nkeep = { daily = 9 }\nstrict = false\nmin_keep = 1\nkeep_partial = 2\n");
+    module.write_policy(
+        "[defaults]\nkeep = { daily = 9 }\nstrict = false\nmin_keep = 1\nkeep_partial = 2\n",
+    );
     module.run(&["rotate", "data"]).exits(&[0]);
     let partial = ["2001-02-13T00-00-00Z-partial", "2001-02-14T00-00-00Z-partial"];
     assert_eq!(module.snapshots(), [OLD[0], OLD[1], partial[0], partial[1], &newest]);
@@ -256,7 +269,8 @@ fn a_snapshot_that_cannot_be_removed_is_reported_and_removed_later() {
     module.run(&["check", "data"]).exits(&[1, 2]).says("unremovable");
     module.run_hook().exits(&[0]);
     let set_aside = module.private("unremovable");
-    let retired = fs::read_dir(&set_aside).expect("the room").next().expect("one").expect("an entry");
+    let retired =
+        fs::read_dir(&set_aside).expect("the room").next().expect("one").expect("an entry");
     Run::of(tool("chattr").args(["-R", "-i"]).arg(retired.path())).exits(&[0]);
     module.run(&["rotate", "data", "--purge"]).exits(&[0]);
     assert_eq!(["staging", "expired", "unremovable"].map(|room| module.left_over(room)), [0; 3]);

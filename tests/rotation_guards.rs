@@ -89,6 +89,9 @@ fn a_rotation_that_can_be_remembered_nowhere_is_one_all_the_same() {
         fs::remove_dir_all(&directory).expect("removed");
         fs::write(&directory, "a file in its place").expect("written");
     }
-    module.run(&["rotate", "data"]).exits(&[0]).says("nothing remembered outside the snapshot root: cannot ");
+    module
+        .run(&["rotate", "data"])
+        .exits(&[0])
+        .says("nothing remembered outside the snapshot root: cannot ");
     assert_eq!((module.snapshots(), module.retired().len()), (vec![newest], OLD.len()));
 }

@@ -1,5 +1,5 @@
-//! What can be taken back: pins, retired snapshots within their grace, and rotations that wait for a
-//! person's word.
+//! What can be taken back: pins, retired snapshots within their grace, and rotations that wait for
+//! a person's word.
 
 mod support;
 
@@ -100,7 +100,10 @@ fn a_pause_is_said_once_and_release_says_that_it_stands() {
         assert_eq!(run.stdout().matches("state.toml was damaged").count(), 1, "{run}");
         assert!(run.stdout().matches("expiry is paused").count() > 1, "{run}");
     }
-    module.run(&["release", "data"]).exits(&[0]).says("nothing expires yet: state.toml was damaged");
+    module
+        .run(&["release", "data"])
+        .exits(&[0])
+        .says("nothing expires yet: state.toml was damaged");
 }
 
 fn pinned(module: &Module) -> Vec<String> {
@@ -248,9 +251,11 @@ fn what_was_removed_while_an_undelete_waited_is_neither_back_nor_pinned() {
     let state = fs::File::open(module.private(".")).expect("our directory");
     fs2::FileExt::lock_exclusive(&state).expect("locked");
     let mut undelete = module.command(&["undelete", "data", OLD[0]]);
-    let undelete = undelete.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let undelete =
+        undelete.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     let waits = format!(" {} ", undelete.id());
-    let is_waiting = |locks: String| locks.lines().any(|line| line.contains("->") && line.contains(&waits));
+    let is_waiting =
+        |locks: String| locks.lines().any(|line| line.contains("->") && line.contains(&waits));
     wait_until("it waits", || fs::read_to_string("/proc/locks").is_ok_and(is_waiting));
     fs::remove_dir_all(module.private("expired").join(OLD[0])).expect("removed");
     drop(state);
@@ -269,7 +274,11 @@ fn within_its_grace_a_retired_snapshot_is_neither_recycled_nor_removed() {
     assert_eq!(retired(&module), names[..3]);
     assert_eq!(module.recycled(&names[3]), None, "the first one's grace lasts until the next push");
     module.run_after(12).exits(&[0]);
-    assert_eq!(retired(&module), names[..3], "a failed transfer does not end a grace that is asked for");
+    assert_eq!(
+        retired(&module),
+        names[..3],
+        "a failed transfer does not end a grace that is asked for"
+    );
 
     let fifth = push(&module);
     assert_eq!(module.recycled(&fifth), Some(names[0].clone()));
@@ -308,7 +317,8 @@ fn a_grace_that_cannot_be_noted_for_lack_of_space_stops_no_rotation_and_ends_no_
     {
         let module = forgotten();
         let inject = format!("inject=openat:error={error}");
-        let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", "state.toml.tmp", "-e", &inject];
+        let strace =
+            ["strace", "-f", "-qq", "-o", "/dev/null", "-P", "state.toml.tmp", "-e", &inject];
         let mut rotate = module.command_through(&strace, &["rotate", "data"]);
         let run = Run::of(&mut rotate).exits(&[status]).says(told).says("state.toml");
         assert_eq!(module.snapshots(), OLD[2..], "{run}");
@@ -339,10 +349,14 @@ fn a_snapshot_killed_while_it_is_removed_cannot_be_brought_back_by_half() {
     }
     let module = three();
     module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
-    let run = disturbed(&module, "inject=unlinkat:signal=SIGKILL:when=2", &["rotate", "data", "--purge"]);
+    let run =
+        disturbed(&module, "inject=unlinkat:signal=SIGKILL:when=2", &["rotate", "data", "--purge"]);
     assert_eq!(run.signal(), Some(9), "{run}");
     for name in retired(&module) {
-        assert!(module.private("expired").join(&name).join("sub/old").is_file(), "{name} is half a tree");
+        assert!(
+            module.private("expired").join(&name).join("sub/old").is_file(),
+            "{name} is half a tree"
+        );
     }
     let hit = OLD[..2].iter().filter(|name| !retired(&module).contains(&name.to_string())).count();
     assert!(hit > 0, "nothing was being removed");
@@ -400,7 +414,10 @@ fn a_retired_snapshot_gives_way_to_one_made_by_hand() {
     let module = with_name_taken("");
     module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
     assert_eq!(module.snapshots(), OLD[2..]);
-    assert!(module.private("expired").join(OLD[1]).join("by hand").exists(), "retired, not removed");
+    assert!(
+        module.private("expired").join(OLD[1]).join("by hand").exists(),
+        "retired, not removed"
+    );
 }
 
 #[test]

@@ -80,7 +80,8 @@ fn a_transfer_that_is_killed_leaves_one() {
             .find(|name| name.starts_with(".large."))
     };
     wait_until("the large file begins to arrive", || partial().is_some());
-    let connection = fs::read_dir(module.private("transfers")).expect("the ledger").next().expect("one");
+    let connection =
+        fs::read_dir(module.private("transfers")).expect("the ledger").next().expect("one");
     let connection = connection.expect("an entry").file_name().into_string().expect("a name");
     let connection = connection.rsplit('-').next().expect("a number");
     // The receiver is a child of the generator, and that one of the connection's process.

@@ -18,14 +18,21 @@ const THREE_DAYS: &str = "[defaults]\nkeep = { daily = 3 }\nmin_keep = 1\ntime_z
 fn on_terminal(module: &Module, environment: &str, arguments: &str) -> String {
     let mut inner = Command::new(BINARY);
     module.prepare(&mut inner);
-    let given =
-        format!("--config '{}' --rsyncd-conf '{}'", module.policy.display(), module.rsyncd_conf.display());
+    let given = format!(
+        "--config '{}' --rsyncd-conf '{}'",
+        module.policy.display(),
+        module.rsyncd_conf.display()
+    );
     let mut script = tool("script");
     for (name, value) in inner.get_envs() {
         script.env(name, value.unwrap_or_default());
     }
     script.env_remove("NO_COLOR").env("TERM", "xterm").env("COLUMNS", "90");
-    script.args(["-qec", &format!("env {environment} '{BINARY}' {given} {arguments}"), "/dev/null"]);
+    script.args([
+        "-qec",
+        &format!("env {environment} '{BINARY}' {given} {arguments}"),
+        "/dev/null",
+    ]);
     Run::of(&mut script).exits(&[0]).stdout()
 }
 
@@ -53,7 +60,10 @@ fn a_terminal_shows_a_timeline_and_colours_unless_unwanted() {
     assert!(goes.contains("\x1b[31m") && goes.contains('#'), "{shown}");
     assert!(row("stays").is_some_and(|row| row.contains("\x1b[32m")), "{shown}");
     assert!(row("partial").is_some_and(|row| row.contains('*')), "{shown}");
-    assert!(row("pinned").is_some_and(|row| row.contains("\x1b[33m") && row.contains('*')), "{shown}");
+    assert!(
+        row("pinned").is_some_and(|row| row.contains("\x1b[33m") && row.contains('*')),
+        "{shown}"
+    );
     assert!(shown.contains("before\\x1b[2J the move"), "{shown}");
 
     for plain in ["NO_COLOR=1", "TERM=dumb"] {
@@ -62,7 +72,8 @@ fn a_terminal_shows_a_timeline_and_colours_unless_unwanted() {
     }
     assert!(on_terminal(&module, "NO_COLOR=", "plan data").contains("\x1b[31m"));
     let narrow = on_terminal(&module, "COLUMNS=50 NO_COLOR=1", "-q plan data");
-    let strip: Vec<&str> = narrow.lines().skip(1).take_while(|line| !line.starts_with("(*")).collect();
+    let strip: Vec<&str> =
+        narrow.lines().skip(1).take_while(|line| !line.starts_with("(*")).collect();
     assert!(strip.len() >= 4 && strip.iter().all(|line| line.trim_end().len() <= 50), "{narrow}");
 
     let elsewhere = module.run(&["plan", "data"]).exits(&[0]).stdout();

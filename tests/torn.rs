@@ -106,7 +106,8 @@ fn six_failures_and_listings_never_expire_the_last_good_state() {
         module.run(&["rotate", "data"]).exits(&[0]);
     }
     let names = module.snapshots();
-    // The newest partial one, and the one that stands for the minute among those since the last good state.
+    // The newest partial one, and the one that stands for the minute among those since the last
+    // good state.
     assert!((2..=3).contains(&names.len()), "{names:?}");
     assert_eq!(names[0], good);
     assert!(names[1..].iter().all(|name| name.ends_with("-partial")), "{names:?}");

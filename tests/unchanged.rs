@@ -39,11 +39,16 @@ const CHANGES: &[Change] = &[
         fs::remove_dir(module.join("empty")).unwrap();
         tree::write(&module.join("empty"), "x");
     }),
-    ("a new empty directory", |module| fs::create_dir(module.join("directory/deeper/new")).unwrap()),
+    ("a new empty directory", |module| {
+        fs::create_dir(module.join("directory/deeper/new")).unwrap()
+    }),
     ("a removed empty directory", |module| fs::remove_dir(module.join("empty")).unwrap()),
     ("the mode of a directory", |module| tree::set_mode(&module.join("directory"), 0o700)),
     ("the time of a directory", |module| {
-        tree::set_mtime(&module.join("directory/deeper"), UNIX_EPOCH + Duration::new(1_000_000_000, 1));
+        tree::set_mtime(
+            &module.join("directory/deeper"),
+            UNIX_EPOCH + Duration::new(1_000_000_000, 1),
+        );
     }),
     ("the mode of the module directory", |module| tree::set_mode(module, 0o700)),
     ("the time of the module directory", |module| tree::set_mtime(module, UNIX_EPOCH)),

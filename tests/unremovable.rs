@@ -16,7 +16,8 @@ const ADOPTED: &str = "2019-08-02 12:00:00";
 
 /// Sets or takes away a flag of a file; false where the file system has none.
 fn flag(path: &Path, change: &str) -> bool {
-    have(&["chattr"]) && tool("chattr").arg(change).arg(path).status().is_ok_and(|status| status.success())
+    have(&["chattr"])
+        && tool("chattr").arg(change).arg(path).status().is_ok_and(|status| status.success())
 }
 
 fn push(module: &Simulated, text: &str, codes: &[i32]) {
@@ -33,7 +34,11 @@ fn an_adopted_subvolume_stays_in_place_and_blocks_nothing() {
     let module = Simulated::new(Module::on(&file_system), EXPIRING);
     let path = module.snapshot(ADOPTED);
     let subvolume = |path: &Path| {
-        tool("btrfs").args(["-q", "subvolume", "create"]).arg(path).status().is_ok_and(|made| made.success())
+        tool("btrfs")
+            .args(["-q", "subvolume", "create"])
+            .arg(path)
+            .status()
+            .is_ok_and(|made| made.success())
     };
     assert!(subvolume(&path), "a subvolume");
     for number in 0..5 {
@@ -41,7 +46,10 @@ fn an_adopted_subvolume_stays_in_place_and_blocks_nothing() {
     }
     assert!(path.is_dir());
     assert_eq!(entries(&module.private("staging")), [""; 0]);
-    assert!(module.recycled(&module.name()).is_some(), "the snapshot was made out of a retired one");
+    assert!(
+        module.recycled(&module.name()).is_some(),
+        "the snapshot was made out of a retired one"
+    );
     module.server.run(&["check", "data"]).exits(&[1]).says("btrfs subvolume delete '");
     module.server.run(&["plan", "data"]).says("left in place");
 

@@ -2,9 +2,9 @@
 //!
 //! A module is simulated with directories that several jobs push to. Pushes begin, write directory
 //! by directory as rsync does, finish, are cut off or vanish; they overlap, clients that may only
-//! read try to push, the machine crashes, a person asks for snapshots. After each end the verdict is
-//! asked for and carried out as the program does. The world itself knows which jobs left the module
-//! half-way. Two promises are held against that:
+//! read try to push, the machine crashes, a person asks for snapshots. After each end the verdict
+//! is asked for and carried out as the program does. The world itself knows which jobs left the
+//! module half-way. Two promises are held against that:
 //!
 //! * no complete snapshot is made while a job that was cut off was not repeated well;
 //! * once each such job was repeated well, the module gets a complete snapshot again.
@@ -23,8 +23,8 @@ use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::job::Job;
 use rsyncd_snapshot::decide::torn::{Push, Scar, ScarTimes, Tear, TearLook, TornMark};
 use rsyncd_snapshot::decide::verdict::{
-    Because, ClientCompletion, Facts, Forbidden, LedgerCoverage, Look, Moment, Occasion, Running, Statuses,
-    Transfer, Verdict, Worth, aftermath, verdict,
+    Because, ClientCompletion, Facts, Forbidden, LedgerCoverage, Look, Moment, Occasion, Running,
+    Statuses, Transfer, Verdict, Worth, aftermath, verdict,
 };
 use support::is_full_sweep;
 use support::random::Random;
@@ -155,7 +155,8 @@ impl World {
         }
         if let Some(directory) = running.within.take() {
             // The time that the client's directory has, which was some time ago.
-            self.directories[directory] = Directory { files: file, mtime_ns: ns - 500_000_000, ctime_ns: ns };
+            self.directories[directory] =
+                Directory { files: file, mtime_ns: ns - 500_000_000, ctime_ns: ns };
             return true;
         }
         let Some(directory) = running.left.pop() else { return false };
@@ -172,12 +173,16 @@ impl World {
         while self.step(index) {}
         let running = self.running.remove(index);
         if running.forbidden {
-            self.told.push(format!("{}: the forbidden push of job {} is refused", self.now, running.job));
+            self.told.push(format!(
+                "{}: the forbidden push of job {} is refused",
+                self.now, running.job
+            ));
             self.hook(Some(&running), 1);
             return;
         }
         self.told.push(format!("{}: job {} ends well", self.now, running.job));
-        // What an earlier try of the same job left, this one has brought; a second one that is running has not.
+        // What an earlier try of the same job left, this one has brought; a second one that is
+        // running has not.
         let is_running = self.running.iter().any(|other| other.job == running.job && other.wrote);
         if !is_running {
             self.half_way.remove(&running.job);
@@ -185,7 +190,8 @@ impl World {
         self.hook(Some(&running), 0);
     }
 
-    /// Jobs that look alike are told apart by scars only, and one that is between two directories has none.
+    /// Jobs that look alike are told apart by scars only, and one that is between two directories
+    /// has none.
     fn would_leave_no_trace(&self, index: usize) -> bool {
         let running = &self.running[index];
         self.alike && running.wrote && running.within.is_none()
@@ -241,9 +247,12 @@ impl World {
         self.tick();
         let started = self.boot_time();
         self.tick();
-        let statuses =
-            Statuses { complete: &[0, 24], partial: if self.random.once_in(2) { &[12] } else { &[] } };
-        let worth = Worth::of_status(status, rsyncd_snapshot::decide::verdict::Reporter::Daemon, statuses);
+        let statuses = Statuses {
+            complete: &[0, 24],
+            partial: if self.random.once_in(2) { &[12] } else { &[] },
+        };
+        let worth =
+            Worth::of_status(status, rsyncd_snapshot::decide::verdict::Reporter::Daemon, statuses);
         let occasion = ended.map_or(Occasion::ByHand, |running| {
             Occasion::Transfer(Transfer {
                 worth,
@@ -281,7 +290,8 @@ impl World {
         let running = Running { count: self.running.len(), in_place: false };
         let has_waited = self.random.once_in(3);
         let torn = self.torn.clone();
-        let facts = Facts { moment: Moment::Approach, running, has_waited, torn: torn.as_ref(), ..facts };
+        let facts =
+            Facts { moment: Moment::Approach, running, has_waited, torn: torn.as_ref(), ..facts };
         if matches!(verdict(&facts).because, Because::LeftToPushes { .. }) {
             self.deferred |= worth == Worth::Complete;
             return;
@@ -313,7 +323,12 @@ impl World {
             unchanged_since: last.as_ref().map(|(_, began)| began),
             scars: &scars,
             fingerprint,
-            newest_ctime_ns: self.directories.iter().map(|directory| directory.ctime_ns).max().unwrap_or(0),
+            newest_ctime_ns: self
+                .directories
+                .iter()
+                .map(|directory| directory.ctime_ns)
+                .max()
+                .unwrap_or(0),
             ended: self.time(),
         };
         let look = Look {

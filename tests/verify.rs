@@ -1,5 +1,6 @@
-//! `verify` against a real rsync daemon and its stock client: each thing that a client can do to files that snapshots
-//! share is reported with file and snapshots, and nothing that only makes other files is.
+//! `verify` against a real rsync daemon and its stock client: each thing that a client can do to
+//! files that snapshots share is reported with file and snapshots, and nothing that only makes
+//! other files is.
 //!
 //! 40 rounds of clean runs by default, 1,000 with `RSYNCD_SNAPSHOT_SWEEP=full`.
 
@@ -37,7 +38,8 @@ impl<'a> Rig<'a> {
         self.source.join(name)
     }
 
-    /// Pushes and waits for the hook. The kernel's clock has to have moved on from what we did ourselves.
+    /// Pushes and waits for the hook. The kernel's clock has to have moved on from what we did
+    /// ourselves.
     #[track_caller]
     fn push(&mut self, options: &[&str]) {
         sleep(Duration::from_millis(50));
@@ -108,10 +110,17 @@ fn fill(source: &Path) {
 const REWRITTEN: &[&str] = &["file: touched", "other: touched", "sub/file: touched"];
 
 fn rows() -> Vec<Row> {
-    let change_file: fn(&Path) = |source| rewrite(&source.join("file"), "other content, and longer", 9);
+    let change_file: fn(&Path) =
+        |source| rewrite(&source.join("file"), "other content, and longer", 9);
     let same_size: fn(&Path) = |source| rewrite(&source.join("file"), "FIRST CONTENT", 0);
-    let row =
-        |what, change, second, reported| Row { what, settings: "", first: &[], change, second, reported };
+    let row = |what, change, second, reported| Row {
+        what,
+        settings: "",
+        first: &[],
+        change,
+        second,
+        reported,
+    };
     let mut rows = vec![
         row("--inplace", change_file, &["--inplace"], &["file: size mtime"]),
         row("--inplace --backup", change_file, &["--inplace", "--backup"], &["file: size mtime"]),
@@ -123,7 +132,12 @@ fn rows() -> Vec<Row> {
             &["file: size mtime"],
         ),
         row("--inplace -I at equal size and time", same_size, &["--inplace", "-I"], REWRITTEN),
-        row("--inplace -c at equal size and time", same_size, &["--inplace", "-c"], &["file: touched"]),
+        row(
+            "--inplace -c at equal size and time",
+            same_size,
+            &["--inplace", "-c"],
+            &["file: touched"],
+        ),
         row(
             "permissions",
             |source| tree::set_mode(&source.join("sub/file"), 0o600),
@@ -168,13 +182,19 @@ fn rows() -> Vec<Row> {
         rows.extend([
             row(
                 "owner",
-                |source| std::os::unix::fs::chown(source.join("file"), Some(12), Some(34)).expect("root may"),
+                |source| {
+                    std::os::unix::fs::chown(source.join("file"), Some(12), Some(34))
+                        .expect("root may")
+                },
                 &["--numeric-ids"],
                 &["file: owner"],
             ),
             row(
                 "a symbolic link's owner",
-                |source| std::os::unix::fs::lchown(source.join("link"), Some(12), None).expect("root may"),
+                |source| {
+                    std::os::unix::fs::lchown(source.join("link"), Some(12), None)
+                        .expect("root may")
+                },
                 &["--numeric-ids"],
                 &["link: owner"],
             ),
@@ -183,7 +203,8 @@ fn rows() -> Vec<Row> {
                 ..row(
                     "fake super",
                     |source| {
-                        std::os::unix::fs::chown(source.join("file"), Some(12), Some(34)).expect("root may")
+                        std::os::unix::fs::chown(source.join("file"), Some(12), Some(34))
+                            .expect("root may")
                     },
                     &["--numeric-ids"],
                     &["file: xattr"],
@@ -203,7 +224,8 @@ fn rows() -> Vec<Row> {
             ..row(
                 "-A",
                 |source| {
-                    Run::of(tool("setfacl").args(["-m", "u:12:r"]).arg(source.join("file"))).exits(&[0]);
+                    Run::of(tool("setfacl").args(["-m", "u:12:r"]).arg(source.join("file")))
+                        .exits(&[0]);
                 },
                 &["-A"],
                 &["file: xattr"],
@@ -238,7 +260,8 @@ fn each_change_in_place_is_reported_with_its_file_and_the_snapshots_that_it_dama
         let paths: Vec<&str> = found.iter().map(|(line, _)| line.as_str()).collect();
         let expected: Vec<&str> = reported.to_vec();
         // An ACL shows in the mode, too.
-        let paths: Vec<String> = paths.iter().map(|path| path.replace("mode xattr", "xattr")).collect();
+        let paths: Vec<String> =
+            paths.iter().map(|path| path.replace("mode xattr", "xattr")).collect();
         assert_eq!(
             (code, paths),
             (1, expected.iter().map(ToString::to_string).collect()),
@@ -285,7 +308,10 @@ fn damage_is_critical_and_pauses_expiry_until_it_is_gone_or_accepted() {
         if text == "1" {
             fs::write(&file, "content").expect("a file");
         }
-        assert_eq!(Run::of(module.command(&["snapshot", "--no-rotate", NAME]).arg("-q")).code(), Some(0));
+        assert_eq!(
+            Run::of(module.command(&["snapshot", "--no-rotate", NAME]).arg("-q")).code(),
+            Some(0)
+        );
     }
     assert_eq!(module.snapshots().len(), 3);
     assert_clean(&module);
@@ -293,7 +319,11 @@ fn damage_is_critical_and_pauses_expiry_until_it_is_gone_or_accepted() {
     tree::set_mode(&file, 0o600);
     module.run(&["verify", NAME]).exits(&[1]);
 
-    module.run(&["check", NAME]).exits(&[2]).says("altered in place").says("verify --repair-attributes");
+    module
+        .run(&["check", NAME])
+        .exits(&[2])
+        .says("altered in place")
+        .says("verify --repair-attributes");
     module.run(&["rotate", NAME]).exits(&[4]).says("nothing expires").says("altered in place");
     module.run(&["plan", NAME]).exits(&[0]).says("nothing expires");
     assert_eq!(module.snapshots().len(), 3);
@@ -370,7 +400,8 @@ fn whatever_makes_other_files_or_names_is_no_damage() {
     let mut rig = Rig::new(&module, "");
     for number in 0..40 {
         fs::create_dir_all(rig.file(&format!("d{}", number % 5))).expect("a directory");
-        fs::write(rig.file(&format!("d{}/f{number}", number % 5)), format!("{number}")).expect("a file");
+        fs::write(rig.file(&format!("d{}/f{number}", number % 5)), format!("{number}"))
+            .expect("a file");
     }
     rig.push(&[]);
     let mut random = Random::new(7);
@@ -403,7 +434,10 @@ fn whatever_makes_other_files_or_names_is_no_damage() {
             unprovable += json["unprovable"].as_u64().expect("a number");
         }
     }
-    println!("{} clean runs, no alarm; {unprovable} files touched in a way that proves nothing", rounds());
+    println!(
+        "{} clean runs, no alarm; {unprovable} files touched in a way that proves nothing",
+        rounds()
+    );
 }
 
 /// A snapshot that is killed some milliseconds after its start.
@@ -518,7 +552,11 @@ fn what_was_rewritten_is_still_known_after_it_was_linked_again() {
     fs::write(module.latest.join("new"), "new").expect("a file");
     module.expect_snapshot();
     let (code, json) = verify(&module);
-    assert_eq!((code, altered(&json)), (1, vec![("file: touched".to_string(), vec![early])]), "{json:#}");
+    assert_eq!(
+        (code, altered(&json)),
+        (1, vec![("file: touched".to_string(), vec![early])]),
+        "{json:#}"
+    );
 }
 
 #[test]
@@ -549,8 +587,7 @@ fn copies_and_names_that_no_terminal_should_see_are_told_as_they_are() {
 
 /// Everything in a tree but its inode numbers and change times, as other tools tell it.
 fn state_of(directory: &Path) -> String {
-    let script =
-        "cd \"$1\" && find . -printf '%p %m %U %G %T@ %s %y %l\\n' | sort && getfattr -hR -d -m- . | sort";
+    let script = "cd \"$1\" && find . -printf '%p %m %U %G %T@ %s %y %l\\n' | sort && getfattr -hR -d -m- . | sort";
     Run::of(tool("sh").args(["-c", script, "sh"]).arg(directory)).exits(&[0]).stdout()
 }
 
@@ -562,9 +599,18 @@ fn a_repair_gives_snapshots_their_attributes_back_and_leaves_the_module_as_it_is
     let module = Module::new();
     let live = |name: &str| module.latest.join(name);
     fs::create_dir(live("sub")).expect("a directory");
-    for name in
-        ["mode", "owner", "xattr", "acl", "time", "sub/one name", "untouched", "copies", "next", "capable"]
-    {
+    for name in [
+        "mode",
+        "owner",
+        "xattr",
+        "acl",
+        "time",
+        "sub/one name",
+        "untouched",
+        "copies",
+        "next",
+        "capable",
+    ] {
         rewrite(&live(name), name, 0);
     }
     fs::hard_link(live("sub/one name"), live("another name")).expect("a link");
@@ -589,7 +635,10 @@ fn a_repair_gives_snapshots_their_attributes_back_and_leaves_the_module_as_it_is
     let after = state_of(&module.latest);
     module.run(&["verify", NAME]).exits(&[1]).says("12 altered");
 
-    module.run(&["verify", "--repair-attributes", NAME]).exits(&[0]).says("attributes of 12 files restored");
+    module
+        .run(&["verify", "--repair-attributes", NAME])
+        .exits(&[0])
+        .says("attributes of 12 files restored");
 
     assert_eq!(state_of(&module.snapshot(&early)), before, "the snapshot is what it was");
     assert_eq!(state_of(&module.latest), after, "the module is what it was");
@@ -601,7 +650,10 @@ fn a_repair_gives_snapshots_their_attributes_back_and_leaves_the_module_as_it_is
     assert_eq!(inode(live("sub/one name")), inode(live("another name")), "one file still");
     assert_eq!(module.left_over("staging"), 0);
     assert_clean(&module);
-    module.run(&["verify", "--repair-attributes", NAME]).exits(&[0]).says("attributes of 0 files restored");
+    module
+        .run(&["verify", "--repair-attributes", NAME])
+        .exits(&[0])
+        .says("attributes of 0 files restored");
     module.expect_snapshot();
     assert_clean(&module);
 }
@@ -646,5 +698,9 @@ fn hashes_tell_what_was_rewritten_from_what_was_only_touched() {
     rewrite(&rig.file("new"), "new", 0);
     rig.push(&[]);
     let (code, json) = verify(&module);
-    assert_eq!((code, altered(&json)), (1, vec![("file: content".to_string(), damaged)]), "{json:#}");
+    assert_eq!(
+        (code, altered(&json)),
+        (1, vec![("file: content".to_string(), damaged)]),
+        "{json:#}"
+    );
 }

@@ -1,9 +1,9 @@
 //! A year of pushes: what is on disk after each is exactly what `rotation.md` promises.
 //!
-//! The time is passed in. Once every hour of a year goes through the whole pipeline in this
-//! process (lock, compare, clone, publish, rotate, remove), with quiet nights and failed transfers; once a real rsync
-//! daemon runs the hook for pushes spread over a year. With `RSYNCD_SNAPSHOT_SWEEP=full` the
-//! daemon gets every hour, too.
+//! The time is passed in. Once every hour of a year goes through the whole pipeline in this process
+//! (lock, compare, clone, publish, rotate, remove), with quiet nights and failed transfers; once a
+//! real rsync daemon runs the hook for pushes spread over a year. With `RSYNCD_SNAPSHOT_SWEEP=full`
+//! the daemon gets every hour, too.
 
 mod support;
 
@@ -27,8 +27,8 @@ use support::server::Server;
 const POLICY: &str = "[defaults]\nkeep = { hourly = 24, daily = 7, weekly = 4, monthly = \"always\" }\n\
                       time_zone = \"UTC\"\nclock_jump = \"31d\"\n";
 
-/// The rules of rotation for the policy above, spelled out once more and as simply as possible: every
-/// quiet hour is written down as a moment at which its snapshot held.
+/// The rules of rotation for the policy above, spelled out once more and as simply as possible:
+/// every quiet hour is written down as a moment at which its snapshot held.
 #[derive(Default)]
 struct Expectation {
     /// Name → the moments at which it held; the first is when it was taken.
@@ -74,14 +74,19 @@ impl Expectation {
                 kept.insert(name);
             }
         }
-        let young = |moments: &Vec<DateTime<Utc>>| now - *moments.last().unwrap() < TimeDelta::hours(1);
+        let young =
+            |moments: &Vec<DateTime<Utc>>| now - *moments.last().unwrap() < TimeDelta::hours(1);
         kept.extend(
-            self.snapshots.iter().filter(|(_, moments)| young(moments)).map(|(name, _)| name.clone()),
+            self.snapshots
+                .iter()
+                .filter(|(_, moments)| young(moments))
+                .map(|(name, _)| name.clone()),
         );
         self.snapshots.retain(|name, _| kept.contains(name));
     }
 
-    /// Who stands for the newest `count` slots: the first to hold in each, if it is not before `cutoff`.
+    /// Who stands for the newest `count` slots: the first to hold in each, if it is not before
+    /// `cutoff`.
     fn represent(
         &self,
         slot: impl Fn(DateTime<Utc>) -> String,
@@ -97,8 +102,10 @@ impl Expectation {
                 }
             }
         }
-        let within =
-            slots.into_iter().rev().filter(|(moment, _)| cutoff.is_none_or(|cutoff| *moment >= cutoff));
+        let within = slots
+            .into_iter()
+            .rev()
+            .filter(|(moment, _)| cutoff.is_none_or(|cutoff| *moment >= cutoff));
         within.take(count).map(|(_, name)| name).collect()
     }
 }
@@ -120,7 +127,8 @@ impl Ordinary for DateTime<Utc> {
     }
 }
 
-/// One test at a time: a process that the other one starts holds this process's locks, too, until it is another program.
+/// One test at a time: a process that the other one starts holds this process's locks, too, until
+/// it is another program.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
@@ -131,8 +139,9 @@ fn alone() -> MutexGuard<'static, ()> {
 fn every_hour_of_a_year_leaves_exactly_the_promised_set() {
     let _alone = alone();
     // Syncing is what a year would spend its time on, and in memory it costs nothing.
-    let scratch =
-        tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a scratch directory");
+    let scratch = tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("a scratch directory");
     let policy = scratch.path().join("policy.toml");
     fs::write(&policy, POLICY).unwrap();
     let module = scratch.path().join("root/latest");
@@ -230,8 +239,9 @@ fn a_real_daemon_keeps_rotating_over_a_year() {
 
 /// The example that is the hook with the time passed in. A whole `cargo test` has built it.
 fn hook_at() -> PathBuf {
-    let built =
-        std::process::Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "hook_at"]).status();
+    let built = std::process::Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--example", "hook_at"])
+        .status();
     assert!(built.expect("cargo").success());
     Path::new(support::BINARY).with_file_name("examples").join("hook_at")
 }

@@ -1,8 +1,9 @@
 //! Destinations that backups went to before, where no snapshots tell of it because none are made.
 //!
-//! Noted on this machine after a transfer that ended well: the destination's path, inode and time of birth. Another
-//! disk that is mounted there, or a directory that was made anew, is another destination. Where nothing can be noted, the
-//! destination stays unknown: then more is refused, and nothing is deleted.
+//! Noted on this machine after a transfer that ended well: the destination's path, inode and time
+//! of birth. Another disk that is mounted there, or a directory that was made anew, is another
+//! destination. Where nothing can be noted, the destination stays unknown: then more is refused,
+//! and nothing is deleted.
 
 use std::path::PathBuf;
 

@@ -1,10 +1,10 @@
-//! The steps of a run, in the order of the original: tell the desktop, unlock, mount, transfer, snapshot,
-//! rotate, tell the desktop.
+//! The steps of a run, in the order of the original: tell the desktop, unlock, mount, transfer,
+//! snapshot, rotate, tell the desktop.
 //!
-//! What can be refused is refused before anything is unlocked, and what needs a look at the disk before anything is
-//! transferred. Rotation comes last, so nothing goes before the new backup is there. Between the steps
-//! and the last word the disk is put back as it was, whatever failed: the desktop hears that all is well
-//! only when the disk can be unplugged.
+//! What can be refused is refused before anything is unlocked, and what needs a look at the disk
+//! before anything is transferred. Rotation comes last, so nothing goes before the new backup is
+//! there. Between the steps and the last word the disk is put back as it was, whatever failed: the
+//! desktop hears that all is well only when the disk can be unplugged.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
@@ -73,7 +73,9 @@ fn work(job: &Job, context: &Context) -> Result<Exit> {
         }
         refuse_token_in_source(job)?;
         make_destination(job)?;
-        if let (Some(snapshots), Destination::Local(_), false) = (&snapshots, &job.destination, job.dry_run) {
+        if let (Some(snapshots), Destination::Local(_), false) =
+            (&snapshots, &job.destination, job.dry_run)
+        {
             // What was missing is there now, and may have turned out to be something else.
             safety::check_directories(job)?;
             snapshots.check_root()?;
@@ -97,22 +99,27 @@ fn work(job: &Job, context: &Context) -> Result<Exit> {
         // Snapshots will tell of it otherwise.
         if !job.actions.snapshot && !job.dry_run {
             let met = acquaintance::meet(job);
-            met.unwrap_or_else(|failure| log::warn!("it is not noted that a backup went there: {failure}"));
+            met.unwrap_or_else(|failure| {
+                log::warn!("it is not noted that a backup went there: {failure}")
+            });
         }
     }
-    let is_partial = status.is_some_and(|status| meaning(status, job.is_remote()) == Meaning::Partial);
+    let is_partial =
+        status.is_some_and(|status| meaning(status, job.is_remote()) == Meaning::Partial);
     let transfer = if is_partial { Exit::Warnings } else { Exit::Done };
     match snapshots {
         Some(snapshots) => Ok(transfer.max(snapshots.work(status.filter(|_| !job.dry_run))?)),
         None => {
-            log::info!("snapshots and rotation are the server's business, by the module's post-xfer exec");
+            log::info!(
+                "snapshots and rotation are the server's business, by the module's post-xfer exec"
+            );
             Ok(transfer)
         }
     }
 }
 
-/// The destination's directory, absolute where it is; none for a daemon. On another machine it is made if
-/// it is missing and a backup goes there.
+/// The destination's directory, absolute where it is; none for a daemon. On another machine it is
+/// made if it is missing and a backup goes there.
 fn destination_directory(job: &Job) -> Result<Option<PathBuf>> {
     let directory = match &job.destination {
         Destination::Daemon { .. } => return Ok(None),
@@ -124,8 +131,13 @@ fn destination_directory(job: &Job) -> Result<Option<PathBuf>> {
         // What does not exist yet is named as well as may be.
         false => "cd -- \"$1\" 2>/dev/null && pwd -P || printf '%s\\n' \"$1\"",
     };
-    let words =
-        [OsStr::new("sh"), OsStr::new("-c"), OsStr::new(script), OsStr::new("sh"), directory.as_os_str()];
+    let words = [
+        OsStr::new("sh"),
+        OsStr::new("-c"),
+        OsStr::new(script),
+        OsStr::new("sh"),
+        directory.as_os_str(),
+    ];
     let mut output = job.place.call(&words, Privilege::Own).succeed()?;
     if output.last() == Some(&b'\n') {
         output.pop();
@@ -134,7 +146,10 @@ fn destination_directory(job: &Job) -> Result<Option<PathBuf>> {
 }
 
 /// The result of the work, after the disk was put back: both errors are told.
-fn with_undoing(result: Result<Exit>, undone: std::result::Result<(), Vec<Failure>>) -> Result<Exit> {
+fn with_undoing(
+    result: Result<Exit>,
+    undone: std::result::Result<(), Vec<Failure>>,
+) -> Result<Exit> {
     let mut failures = undone.err().unwrap_or_default().into_iter();
     let result = match result {
         Ok(exit) => failures.next().map_or(Ok(exit), Err),
@@ -165,13 +180,19 @@ mod tests {
         let failed = |text: &str| Failure::Failed(text.to_string());
         let text = |result: Result<Exit>| result.expect_err("a failure").to_string();
         assert_eq!(text(with_undoing(Err(failed("work")), Err(vec![failed("umount")]))), "work");
-        assert_eq!(text(with_undoing(Ok(Exit::Done), Err(vec![failed("umount"), failed("lock")]))), "umount");
+        assert_eq!(
+            text(with_undoing(Ok(Exit::Done), Err(vec![failed("umount"), failed("lock")]))),
+            "umount"
+        );
         assert!(with_undoing(Ok(Exit::Warnings), Ok(())).is_ok_and(|exit| exit == Exit::Warnings));
     }
 
     #[test]
     fn a_span_reads_well() {
         let text = |seconds| span_text(Duration::from_secs(seconds));
-        assert_eq!([text(0), text(59), text(192), text(7_500)], ["0 s", "59 s", "3 min 12 s", "2 h 5 min"]);
+        assert_eq!(
+            [text(0), text(59), text(192), text(7_500)],
+            ["0 s", "59 s", "3 min 12 s", "2 h 5 min"]
+        );
     }
 }

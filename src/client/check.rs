@@ -1,7 +1,8 @@
 //! `--check`: tries everything that a backup needs, and transfers nothing.
 //!
-//! Each question is asked of the real thing: the disk is unlocked and mounted and put back, rsync lists the destination and
-//! rehearses sending a file. What cannot be seen from here, as the space and the hook of a daemon's server, is said to be so.
+//! Each question is asked of the real thing: the disk is unlocked and mounted and put back, rsync
+//! lists the destination and rehearses sending a file. What cannot be seen from here, as the space
+//! and the hook of a daemon's server, is said to be so.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -70,7 +71,9 @@ pub(super) fn run(job: &Job, context: &Context) -> Result<Exit> {
     };
     let is_ready = match (job.crypto.is_some() || job.mount_point.is_some(), disk.prepare()) {
         (false, result) => result.is_ok(),
-        (true, result) => findings.note("disk", result.map(|()| "it can be unlocked and mounted".into())),
+        (true, result) => {
+            findings.note("disk", result.map(|()| "it can be unlocked and mounted".into()))
+        }
     };
     if is_ready {
         check_ready(job, context, &mut findings);
@@ -88,7 +91,10 @@ fn check_ready(job: &Job, context: &Context, findings: &mut Findings) {
         false => "nothing is in the wrong place".into(),
     });
     findings.note("source and destination", looked);
-    findings.note("source", refuse_token_in_source(job).map(|()| "it is no backup that is not whole".into()));
+    findings.note(
+        "source",
+        refuse_token_in_source(job).map(|()| "it is no backup that is not whole".into()),
+    );
     match &job.destination {
         Destination::Local(directory) => {
             findings.note("space", space_here(directory));
@@ -122,7 +128,8 @@ fn enough_space(free_bytes: u64) -> Result<String> {
 
 fn snapshots_here(context: &Context, directory: &Path) -> Result<String> {
     if !directory.is_dir() {
-        if let Some(lost) = Target::lost_directory(&context.settings, &safety::real_path(directory)) {
+        if let Some(lost) = Target::lost_directory(&context.settings, &safety::real_path(directory))
+        {
             return Err(lost.into());
         }
         return Ok("the directory will be made by the first backup".into());
@@ -145,15 +152,20 @@ fn check_ssh(job: &Job, directory: &Path, findings: &mut Findings) {
         return;
     }
     // The nearest directory that exists, as the first backup makes the others.
-    let script =
-        "d=$1; while [ ! -d \"$d\" ]; do d=$(dirname -- \"$d\"); done; df -P -k -- \"$d\" | tail -n 1";
-    let words =
-        [OsStr::new("sh"), OsStr::new("-c"), OsStr::new(script), OsStr::new("sh"), directory.as_os_str()];
+    let script = "d=$1; while [ ! -d \"$d\" ]; do d=$(dirname -- \"$d\"); done; df -P -k -- \"$d\" | tail -n 1";
+    let words = [
+        OsStr::new("sh"),
+        OsStr::new("-c"),
+        OsStr::new(script),
+        OsStr::new("sh"),
+        directory.as_os_str(),
+    ];
     let space = job.place.call(&words, Privilege::Own).succeed().and_then(|output| {
         let text = String::from_utf8_lossy(&output).into_owned();
         let kibibytes = text.split_whitespace().nth(3).and_then(|field| field.parse::<u64>().ok());
-        let kibibytes = kibibytes
-            .ok_or_else(|| Failure::Failed("the server's df says nothing that we understand".into()))?;
+        let kibibytes = kibibytes.ok_or_else(|| {
+            Failure::Failed("the server's df says nothing that we understand".into())
+        })?;
         enough_space(kibibytes.saturating_mul(1_024))
     });
     findings.note("space", space);
@@ -182,7 +194,8 @@ fn check_daemon(job: &Job, findings: &mut Findings) {
     }
     let rehearsed = connection.look(rsync::rehearse);
     findings.note("module", rehearsed.map(|_| "it can be written".into()));
-    // Whether the module refuses them cannot be tried: a push that is turned away passes for a failed one.
+    // Whether the module refuses them cannot be tried: a push that is turned away passes for a
+    // failed one.
     let message = match ask_hook(&mut connection, findings) {
         true => "the hook turns away what would write into files of snapshots",
         false => {
@@ -211,12 +224,15 @@ fn ask_hook(connection: &mut Connection, findings: &mut Findings) -> bool {
         None => findings.add(Exit::Warnings, "space", "the server does not know"),
     }
     match word.as_str() {
-        "OK" => {
-            findings.add(Exit::Done, "hook", "it is at work, and all is well with the module's snapshots")
-        }
+        "OK" => findings.add(
+            Exit::Done,
+            "hook",
+            "it is at work, and all is well with the module's snapshots",
+        ),
         word => {
-            let message =
-                format!("it is at work, but the server's `rsyncd-snapshot check` says {word} of the module");
+            let message = format!(
+                "it is at work, but the server's `rsyncd-snapshot check` says {word} of the module"
+            );
             findings.add(Exit::Warnings, "hook", &escape(message.as_bytes()));
         }
     }

@@ -1,8 +1,9 @@
 //! The backup disk: unlocked and mounted for a run, and after it as it was before.
 //!
-//! Whatever this run has unlocked or mounted is noted the moment it is there, even if the command that did
-//! it then fails, and [`Disk::put_back`] undoes it in reverse order. What was unlocked or mounted before is somebody
-//! else's and stays. A signal that comes meanwhile waits until all is undone.
+//! Whatever this run has unlocked or mounted is noted the moment it is there, even if the command
+//! that did it then fails, and [`Disk::put_back`] undoes it in reverse order. What was unlocked or
+//! mounted before is somebody else's and stays. A signal that comes meanwhile waits until all is
+//! undone.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -26,7 +27,8 @@ const UNLOCKERS: [&str; 5] = [
     "cryptsetup",
 ];
 
-/// How often a busy file system is tried again: a desktop that looks at a new disk does not take long.
+/// How often a busy file system is tried again: a desktop that looks at a new disk does not take
+/// long.
 const UNMOUNT_TRIES: u32 = 5;
 const UNMOUNT_PAUSE: Duration = Duration::from_secs(2);
 
@@ -54,7 +56,11 @@ impl<'a> Disk<'a> {
     ///
     /// # Errors
     /// [`Failure::MissingDisk`] if the device is not there; or if no table names it.
-    pub fn find(place: &'a Place, crypto: Option<&str>, mount_point: Option<&'a Path>) -> Result<Self> {
+    pub fn find(
+        place: &'a Place,
+        crypto: Option<&str>,
+        mount_point: Option<&'a Path>,
+    ) -> Result<Self> {
         let crypt = crypto.map(|name| find_crypt_entry(place, name)).transpose()?;
         let disk = Disk { place, crypt, mount_point, undo: Vec::new() };
         if let Some(entry) = &disk.crypt
@@ -122,12 +128,14 @@ impl<'a> Disk<'a> {
             log::info!("the encrypted device {name} is already unlocked");
             return Ok(());
         }
-        let program = self.place.first_installed(&UNLOCKERS)?.ok_or_else(|| Failure::NoProgram {
-            program: "cryptdisks_start or cryptsetup".into(),
-            remedy: "install the package cryptsetup".into(),
-        })?;
+        let program =
+            self.place.first_installed(&UNLOCKERS)?.ok_or_else(|| Failure::NoProgram {
+                program: "cryptdisks_start or cryptsetup".into(),
+                remedy: "install the package cryptsetup".into(),
+            })?;
         log::info!("unlocking the encrypted device {name}");
-        let ran = self.place.prompting_call(&unlock_words(program, entry)?, Privilege::Root).succeed();
+        let ran =
+            self.place.prompting_call(&unlock_words(program, entry)?, Privilege::Root).succeed();
         let is_unlocked = signals::shielded(|| self.becomes_unlocked(entry, ran.is_ok()));
         // What cannot be seen may be there.
         if !matches!(is_unlocked, Ok(false)) {
@@ -166,8 +174,8 @@ impl<'a> Disk<'a> {
         self.place.exists(&Path::new("/dev/mapper").join(&entry.name))
     }
 
-    /// Whether the device is there, or comes soon: it is udev that makes its file, also when what has unlocked
-    /// it was killed at that.
+    /// Whether the device is there, or comes soon: it is udev that makes its file, also when what
+    /// has unlocked it was killed at that.
     fn becomes_unlocked(&self, entry: &CryptEntry, is_expected: bool) -> Result<bool> {
         let tries = if is_expected { DEVICE_TRIES } else { UNEXPECTED_DEVICE_TRIES };
         for _ in 1..tries {
@@ -190,15 +198,16 @@ impl<'a> Disk<'a> {
         }
     }
 
-    /// Unmounts and locks what this run has mounted and unlocked, in reverse order. What cannot be undone
-    /// does not keep the rest from it.
+    /// Unmounts and locks what this run has mounted and unlocked, in reverse order. What cannot be
+    /// undone does not keep the rest from it.
     ///
     /// # Errors
     /// All that went wrong.
     pub fn put_back(&mut self) -> std::result::Result<(), Vec<Failure>> {
         let undo = std::mem::take(&mut self.undo);
-        let failures: Vec<Failure> =
-            signals::shielded(|| undo.iter().rev().filter_map(|undo| self.undo(undo).err()).collect());
+        let failures: Vec<Failure> = signals::shielded(|| {
+            undo.iter().rev().filter_map(|undo| self.undo(undo).err()).collect()
+        });
         if failures.is_empty() { Ok(()) } else { Err(failures) }
     }
 
@@ -219,7 +228,9 @@ impl<'a> Disk<'a> {
         loop {
             match self.place.call(&words, Privilege::Root).succeed() {
                 Ok(_) => return Ok(()),
-                Err(Failure::Command { said, .. }) if said.contains("busy") && tries < UNMOUNT_TRIES => {
+                Err(Failure::Command { said, .. })
+                    if said.contains("busy") && tries < UNMOUNT_TRIES =>
+                {
                     log::debug!("{} is busy; trying again", escape_path(mount_point));
                     std::thread::sleep(UNMOUNT_PAUSE);
                     tries += 1;
@@ -303,16 +314,25 @@ mod tests {
 
     #[test]
     fn each_program_gets_what_it_needs_to_unlock_and_to_lock() {
-        let text = "backup /dev/sdz1 /root/key luks,noauto,discard,tries=2\nasked /dev/sdz2 none luks\n";
+        let text =
+            "backup /dev/sdz1 /root/key luks,noauto,discard,tries=2\nasked /dev/sdz2 none luks\n";
         let entry = crypt_entry(text, "backup").expect("an entry");
         let asked = crypt_entry(text, "asked").expect("an entry");
         let unlock = |program, entry| {
             let words = unlock_words(program, entry).expect("words");
-            words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+            words
+                .iter()
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         let lock = |program| {
             let words = lock_words(program, &entry);
-            words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+            words
+                .iter()
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         assert_eq!(unlock("cryptdisks_start", &entry), "cryptdisks_start backup");
         assert_eq!(lock("cryptdisks_start"), "cryptdisks_stop backup");
@@ -320,7 +340,10 @@ mod tests {
             unlock("/lib/systemd/systemd-cryptsetup", &entry),
             "/lib/systemd/systemd-cryptsetup attach backup /dev/sdz1 /root/key luks,noauto,discard,tries=2"
         );
-        assert_eq!(lock("/lib/systemd/systemd-cryptsetup"), "/lib/systemd/systemd-cryptsetup detach backup");
+        assert_eq!(
+            lock("/lib/systemd/systemd-cryptsetup"),
+            "/lib/systemd/systemd-cryptsetup detach backup"
+        );
         assert_eq!(
             unlock("cryptsetup", &entry),
             "cryptsetup open --allow-discards --tries=2 --key-file=/root/key -- /dev/sdz1 backup"

@@ -1,10 +1,11 @@
-//! Running other programs: looked up in fixed directories, in a clean environment, without a shell, and
-//! reported with command line, status and the end of what they said.
+//! Running other programs: looked up in fixed directories, in a clean environment, without a shell,
+//! and reported with command line, status and the end of what they said.
 //!
-//! Each leads a process group of its own, so that a Ctrl-C for us does not tear it down in passing and a
-//! signal that we hand on reaches all of it. The exception is a command that may ask something, such as
-//! rsync over ssh, sudo or cryptsetup, while there is a terminal: a background group cannot read
-//! from it. That one shares our group, and the shell's job control works as for any program.
+//! Each leads a process group of its own, so that a Ctrl-C for us does not tear it down in passing
+//! and a signal that we hand on reaches all of it. The exception is a command that may ask
+//! something, such as rsync over ssh, sudo or cryptsetup, while there is a terminal: a background
+//! group cannot read from it. That one shares our group, and the shell's job control works as for
+//! any program.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, stderr, stdin, stdout};
@@ -24,8 +25,8 @@ use crate::tell::escape::escape;
 /// Where programs are looked up, whatever the caller's `PATH`.
 pub const DIRECTORIES: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What programs may need to know of our environment: languages, terminals and desktops, agents, and what
-/// rsync and ssh read for themselves. Nothing else reaches them.
+/// What programs may need to know of our environment: languages, terminals and desktops, agents,
+/// and what rsync and ssh read for themselves. Nothing else reaches them.
 const INHERITED: [&str; 25] = [
     "DBUS_SESSION_BUS_ADDRESS",
     "DISPLAY",
@@ -125,7 +126,13 @@ impl Call {
         let said = said.map(Kept::collect).unwrap_or_default();
         let output = output.map(Kept::collect).unwrap_or_default();
         let line = self.line();
-        Ok(Ended { status: status.code(), signal: status.signal(), line, output, said: last_lines(&said) })
+        Ok(Ended {
+            status: status.code(),
+            signal: status.signal(),
+            line,
+            output,
+            said: last_lines(&said),
+        })
     }
 
     /// Runs the program, which has to succeed, and returns its standard output.
@@ -179,8 +186,9 @@ impl Call {
 
     /// Waits until it has ended, kills it at its limit, and only then lets its number go.
     fn wait(&self, child: &mut Child, running: Running) -> Result<std::process::ExitStatus> {
-        let failed =
-            |cause: std::io::Error| Failure::Failed(format!("cannot wait for `{}`: {cause}", self.line()));
+        let failed = |cause: std::io::Error| {
+            Failure::Failed(format!("cannot wait for `{}`: {cause}", self.line()))
+        };
         let deadline = self.limit.map(|limit| Instant::now() + limit);
         let pid = Pid::from_raw(running.pid).map(WaitId::Pid).unwrap_or(WaitId::All);
         let mut options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
@@ -226,7 +234,10 @@ pub fn find(program: &OsStr) -> Option<PathBuf> {
         let path = PathBuf::from(program);
         return is_program(&path).then_some(path);
     }
-    DIRECTORIES.split(':').map(|directory| Path::new(directory).join(program)).find(|path| is_program(path))
+    DIRECTORIES
+        .split(':')
+        .map(|directory| Path::new(directory).join(program))
+        .find(|path| is_program(path))
 }
 
 fn is_program(path: &Path) -> bool {
@@ -287,7 +298,10 @@ mod tests {
         let mut call = Call::new(["env"]);
         call.environment.push(("HOME".into(), "".into()));
         let output = String::from_utf8(call.succeed().expect("env")).expect("UTF-8");
-        assert!(output.contains(&format!("PATH={DIRECTORIES}\n")) && output.contains("HOME=\n"), "{output}");
+        assert!(
+            output.contains(&format!("PATH={DIRECTORIES}\n")) && output.contains("HOME=\n"),
+            "{output}"
+        );
         assert!(!output.contains("CARGO"), "{output}");
     }
 
@@ -301,6 +315,8 @@ mod tests {
     #[test]
     fn a_missing_program_is_named() {
         let failure = Call::new(["no-such-program-anywhere"]).succeed().expect_err("missing");
-        assert!(failure.to_string().contains("no program no-such-program-anywhere in /usr/local/sbin:"));
+        assert!(
+            failure.to_string().contains("no program no-such-program-anywhere in /usr/local/sbin:")
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! Snapshots on a server without `rsyncd-snapshot`, with `cp` as the original made them.
 //!
-//! A poor replacement, and it says so: nothing is known of what changed, nothing is synced to the disk, and each
-//! run costs all of the tree. Still no name of a snapshot is ever half a tree: it is made under another name
-//! first. Nothing expires: what may go is for those to decide who know pins and records.
+//! A poor replacement, and it says so: nothing is known of what changed, nothing is synced to the
+//! disk, and each run costs all of the tree. Still no name of a snapshot is ever half a tree: it is
+//! made under another name first. Nothing expires: what may go is for those to decide who know pins
+//! and records.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,8 @@ pub const REMEDY: &str = "the server has no rsyncd-snapshot; install it there as
 /// Makes a snapshot.
 ///
 /// # Errors
-/// If one of the commands fails, or rsyncd-snapshot has been there: who knows of its pins and records is missing.
+/// If one of the commands fails, or rsyncd-snapshot has been there: who knows of its pins and
+/// records is missing.
 pub fn take(snapshots: &Snapshots, orders: Orders) -> Result<Exit> {
     let parent = parent(snapshots)?;
     if snapshots.job.place.exists(&parent.join(PRIVATE))? {
@@ -67,7 +69,9 @@ fn completion(snapshots: &Snapshots) -> Result<ClientCompletion> {
 
 fn parent(snapshots: &Snapshots) -> Result<PathBuf> {
     let parent = snapshots.directory.parent().map(Path::to_path_buf);
-    parent.ok_or_else(|| Failure::Refused("the destination has no parent directory for snapshots".into()))
+    parent.ok_or_else(|| {
+        Failure::Refused("the destination has no parent directory for snapshots".into())
+    })
 }
 
 fn run(snapshots: &Snapshots, words: &[OsString]) -> Result<()> {

@@ -108,8 +108,8 @@ impl Job {
         !matches!(self.destination, Destination::Local(_))
     }
 
-    /// Whether the destination is told how far the backup has come: a server looks for that in the root of a
-    /// module, not in a directory of it.
+    /// Whether the destination is told how far the backup has come: a server looks for that in the
+    /// root of a module, not in a directory of it.
     pub fn sends_token(&self) -> bool {
         match &self.destination {
             Destination::Daemon { directory, .. } => !self.dry_run && directory.is_empty(),

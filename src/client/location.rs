@@ -1,8 +1,9 @@
-//! Where a backup goes, read from the command line: a pure function from bytes to a [`Destination`].
+//! Where a backup goes, read from the command line: a pure function from bytes to a
+//! [`Destination`].
 //!
-//! The syntax is rsync's. What has a `/` before its first colon is a local path, so `./a:b` and `/a:b`
-//! are; an IPv6 address stands in brackets. What could be read in two ways is an error that says how to
-//! write either: a backup that goes elsewhere is one that nobody finds.
+//! The syntax is rsync's. What has a `/` before its first colon is a local path, so `./a:b` and
+//! `/a:b` are; an IPv6 address stands in brackets. What could be read in two ways is an error that
+//! says how to write either: a backup that goes elsewhere is one that nobody finds.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -48,8 +49,8 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// Reads `[user@]host:dir`, `[user@]host::module[/dir]`, `rsync://[user@]host[:port]/module[/dir]` or
-    /// the path of a local directory.
+    /// Reads `[user@]host:dir`, `[user@]host::module[/dir]`,
+    /// `rsync://[user@]host[:port]/module[/dir]` or the path of a local directory.
     ///
     /// # Errors
     /// A message that quotes the expression and says what to write instead.
@@ -141,7 +142,8 @@ impl std::fmt::Display for Host {
 
 /// Splits at the colon that ends a host; `None` if this is a local path.
 fn split_host(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let start = bytes.iter().position(|&byte| byte == b'[').filter(|&at| at == 0 || bytes[at - 1] == b'@');
+    let start =
+        bytes.iter().position(|&byte| byte == b'[').filter(|&at| at == 0 || bytes[at - 1] == b'@');
     let colon = match start {
         Some(start) if !bytes[..start].contains(&b'/') => {
             let end = start + bytes[start..].iter().position(|&byte| byte == b']')?;
@@ -171,7 +173,9 @@ fn parse_remote(host: &[u8], rest: &[u8]) -> Result<Destination, String> {
         refuse_what_a_server_expands(rest)?;
         // What the shell there would read as somebody's home, or drop.
         if rest.starts_with(b"~") {
-            return Err("begins with a ~, which only means the account's own home, as in HOST:~/DIR".into());
+            return Err(
+                "begins with a ~, which only means the account's own home, as in HOST:~/DIR".into(),
+            );
         }
         if rest.contains(&b'\n') {
             return Err("has a line break in a path on a server, and some shells drop it".into());
@@ -200,11 +204,16 @@ pub(super) fn split_port(authority: &[u8]) -> Result<(&[u8], Option<u16>), Strin
     let Some(colon) = authority[after_brackets..].iter().position(|&byte| byte == b':') else {
         return Ok((authority, None));
     };
-    let (host, port) = (&authority[..after_brackets + colon], &authority[after_brackets + colon + 1..]);
+    let (host, port) =
+        (&authority[..after_brackets + colon], &authority[after_brackets + colon + 1..]);
     if port.contains(&b':') {
-        return Err("has several colons: an IPv6 address is written in brackets, as in [::1]:873".into());
+        return Err(
+            "has several colons: an IPv6 address is written in brackets, as in [::1]:873".into()
+        );
     }
-    let number = std::str::from_utf8(port).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let number = std::str::from_utf8(port)
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     match number.and_then(|text| text.parse::<u16>().ok()).filter(|&port| port > 0) {
         Some(port) => Ok((host, Some(port))),
         None => Err(format!("has the port '{}', which is no number from 1 to 65535", escape(port))),
@@ -213,7 +222,8 @@ pub(super) fn split_port(authority: &[u8]) -> Result<(&[u8], Option<u16>), Strin
 
 /// Reads `[user@]host`.
 pub(super) fn parse_host(bytes: &[u8]) -> Result<Host, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "has a host that is not UTF-8".to_string())?;
+    let text =
+        std::str::from_utf8(bytes).map_err(|_| "has a host that is not UTF-8".to_string())?;
     let (user, name) = match text.rsplit_once('@') {
         Some((user, name)) => (Some(user), name),
         None => (None, text),
@@ -247,8 +257,8 @@ fn parse_module(rest: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
     Ok((module.to_vec(), directory[start..end].to_vec()))
 }
 
-/// On a server, rsync takes the path for a pattern, and the backup would replace what is in another directory that
-/// fits it; even if there is one of this very name.
+/// On a server, rsync takes the path for a pattern, and the backup would replace what is in another
+/// directory that fits it; even if there is one of this very name.
 fn refuse_what_a_server_expands(directory: &[u8]) -> Result<(), String> {
     match directory.iter().find(|byte| b"*?[".contains(byte)) {
         Some(&byte) => Err(format!(
@@ -311,7 +321,9 @@ mod tests {
 
     #[test]
     fn a_colon_after_a_slash_belongs_to_a_local_path() {
-        for text in ["./a:b", "/a:b", "/a::b", "a/b:c", "../x:/y", "relative", "./[x]:y", "/mnt/[::1]:x"] {
+        for text in
+            ["./a:b", "/a:b", "/a::b", "a/b:c", "../x:/y", "relative", "./[x]:y", "/mnt/[::1]:x"]
+        {
             assert_eq!(parse(text), Destination::Local(text.into()), "{text}");
         }
     }
@@ -321,7 +333,10 @@ mod tests {
         assert_eq!(parse("host:~/backup/latest"), parse("host:backup/latest"));
         assert_eq!(parse("[fe80::1]:/backup"), ssh(host(None, "fe80::1"), "/backup"));
         assert_eq!(parse("me@[::1]:dir"), ssh(host(Some("me"), "::1"), "dir"));
-        assert_eq!(parse("me@[::1]::mod/dir/"), daemon(host(Some("me"), "::1"), None, "mod", "dir"));
+        assert_eq!(
+            parse("me@[::1]::mod/dir/"),
+            daemon(host(Some("me"), "::1"), None, "mod", "dir")
+        );
         assert_eq!(parse("rsync://[::1]/mod"), daemon(host(None, "::1"), None, "mod", ""));
         assert_eq!(
             parse("rsync://me@[::1]:8730/mod"),

@@ -1,8 +1,9 @@
 //! One run at a time for each destination, each mount point and each encrypted device.
 //!
-//! A local destination is taken for the transfer itself, too, as it may be reached by several paths.
-//! The locks are `flock`s on files of this machine that are never unlinked, so a run that dies frees them. A run that finds
-//! one taken ends at once: the next is due soon, and a queue of backups helps nobody.
+//! A local destination is taken for the transfer itself, too, as it may be reached by several
+//! paths. The locks are `flock`s on files of this machine that are never unlinked, so a run that
+//! dies frees them. A run that finds one taken ends at once: the next is due soon, and a queue of
+//! backups helps nobody.
 
 use std::fs::{DirBuilder, File};
 use std::io::ErrorKind;
@@ -46,8 +47,9 @@ impl ClientLock {
     }
 }
 
-/// Takes a directory of this machine for a transfer into it: another run may reach it by another path, or as another
-/// user. Where it may not be opened, or its file system has no such locks, nothing is taken.
+/// Takes a directory of this machine for a transfer into it: another run may reach it by another
+/// path, or as another user. Where it may not be opened, or its file system has no such locks,
+/// nothing is taken.
 ///
 /// # Errors
 /// [`Failure::Busy`] if another run has taken it.

@@ -1,11 +1,13 @@
 //! Desktop notifications, by `notify-send`, in the session of whoever is logged in.
 //!
-//! A session is found in the environment of the processes that run in it, since a cron job has none of its own: of
-//! each user the one that most of their processes name. Root tells every user, as that user and in that user's
-//! environment; anybody else only themselves. That nobody could be told is no failure.
+//! A session is found in the environment of the processes that run in it, since a cron job has none
+//! of its own: of each user the one that most of their processes name. Root tells every user, as
+//! that user and in that user's environment; anybody else only themselves. That nobody could be
+//! told is no failure.
 //!
-//! An environment is what a user says. An address such as `unixexec:` would have D-Bus run a program, and processes that
-//! became somebody else's may still carry it: so only sockets are believed, and root believes nobody who seems to be root.
+//! An environment is what a user says. An address such as `unixexec:` would have D-Bus run a
+//! program, and processes that became somebody else's may still carry it: so only sockets are
+//! believed, and root believes nobody who seems to be root.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -87,14 +89,20 @@ fn session_variables(environ: &[u8]) -> Option<Variables> {
         Some((&pair[..at], &pair[at + 1..]))
     });
     let mut variables: Variables = pairs
-        .filter(|(name, value)| !value.is_empty() && VARIABLES.iter().any(|known| known.as_bytes() == *name))
-        .map(|(name, value)| (OsString::from_vec(name.to_vec()), OsString::from_vec(value.to_vec())))
+        .filter(|(name, value)| {
+            !value.is_empty() && VARIABLES.iter().any(|known| known.as_bytes() == *name)
+        })
+        .map(|(name, value)| {
+            (OsString::from_vec(name.to_vec()), OsString::from_vec(value.to_vec()))
+        })
         .collect();
     variables.sort();
-    let value =
-        |wanted: &str| variables.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_bytes());
-    let is_socket =
-        value(VARIABLES[0])?.split(|&byte| byte == b';').all(|address| address.starts_with(b"unix:"));
+    let value = |wanted: &str| {
+        variables.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_bytes())
+    };
+    let is_socket = value(VARIABLES[0])?
+        .split(|&byte| byte == b';')
+        .all(|address| address.starts_with(b"unix:"));
     let has_display = value("DISPLAY").or(value("WAYLAND_DISPLAY")).is_some();
     (is_socket && has_display).then_some(variables)
 }
@@ -124,8 +132,13 @@ mod tests {
 
     #[test]
     fn a_session_has_a_bus_and_a_display() {
-        assert!(session(1, b"DBUS_SESSION_BUS_ADDRESS=unix:path=/x\0DISPLAY=:0\0SECRET=x\0").is_some());
-        assert!(session(1, b"DBUS_SESSION_BUS_ADDRESS=unix:path=/x\0WAYLAND_DISPLAY=wayland-0\0").is_some());
+        assert!(
+            session(1, b"DBUS_SESSION_BUS_ADDRESS=unix:path=/x\0DISPLAY=:0\0SECRET=x\0").is_some()
+        );
+        assert!(
+            session(1, b"DBUS_SESSION_BUS_ADDRESS=unix:path=/x\0WAYLAND_DISPLAY=wayland-0\0")
+                .is_some()
+        );
         for environ in [
             b"DISPLAY=:0\0".as_slice(),
             b"DBUS_SESSION_BUS_ADDRESS=unix:path=/x\0",
@@ -142,12 +155,17 @@ mod tests {
     #[test]
     fn each_user_is_told_once_in_the_session_that_most_processes_name() {
         let of = |user, bus: &str| {
-            session(user, format!("DBUS_SESSION_BUS_ADDRESS=unix:path={bus}\0DISPLAY=:0").as_bytes())
+            session(
+                user,
+                format!("DBUS_SESSION_BUS_ADDRESS=unix:path={bus}\0DISPLAY=:0").as_bytes(),
+            )
         };
         let all = [of(1, "old"), of(1, "new"), of(1, "new"), of(2, "other")];
         let found = most_popular(all.into_iter().flatten());
-        let buses: Vec<_> =
-            found.iter().map(|session| session.environment[0].1.to_string_lossy().into_owned()).collect();
+        let buses: Vec<_> = found
+            .iter()
+            .map(|session| session.environment[0].1.to_string_lossy().into_owned())
+            .collect();
         assert_eq!(buses, ["unix:path=new", "unix:path=other"]);
     }
 }

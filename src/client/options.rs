@@ -50,8 +50,8 @@ pub struct Options {
     /// Mount this file system of /etc/fstab first, and unmount it afterwards
     #[arg(short, long, value_name = "DIRECTORY")]
     pub mount: Option<PathBuf>,
-    /// Unlock this device of /etc/crypttab first, and lock it afterwards. If it is missing and nobody
-    /// watches, the run ends quietly
+    /// Unlock this device of /etc/crypttab first, and lock it afterwards. If it is missing and
+    /// nobody watches, the run ends quietly
     #[arg(short, long, value_name = "NAME")]
     pub crypto: Option<String>,
     /// Reach the rsync daemon through this SSH server
@@ -116,8 +116,9 @@ impl Options {
         !self.locations.is_empty() || module_path().is_some()
     }
 
-    /// Whether rsyncd has run us after a transfer. Then its hook is what is wanted, whatever the options: only the
-    /// hook knows whether the transfer was whole, and a backup into the module would be one of the server.
+    /// Whether rsyncd has run us after a transfer. Then its hook is what is wanted, whatever the
+    /// options: only the hook knows whether the transfer was whole, and a backup into the module
+    /// would be one of the server.
     pub fn is_hook(&self) -> bool {
         let is_told = module_path().is_some() && std::env::var_os("RSYNC_EXIT_STATUS").is_some();
         self.locations.is_empty() && is_told && !self.dry_run && !self.check
@@ -136,8 +137,9 @@ impl Options {
         let destination = destination.unwrap_or_default();
         let destination = Destination::parse(&destination).map_err(Failure::Refused)?;
         let source = source.map_or(Ok(PathBuf::from("/")), local_source)?;
-        let rsh =
-            std::env::var_os("RSYNC_RSH").map(|text| split_rsh(&text)).filter(|words| !words.is_empty());
+        let rsh = std::env::var_os("RSYNC_RSH")
+            .map(|text| split_rsh(&text))
+            .filter(|words| !words.is_empty());
         let rsh = rsh.unwrap_or_else(|| vec!["ssh".into()]);
         let destination = match destination {
             Destination::Local(directory) => Destination::Local(absolute(&directory)?),
@@ -165,7 +167,10 @@ impl Options {
             // Its name need not be read, only be the same for the same destination.
             directory: runtime_directory()?
                 .join(format!("{:08x}", crc32fast::hash(&destination.argument(None)))),
-            memory: Places::from_environment().directories.first().map(|base| base.join("destinations")),
+            memory: Places::from_environment()
+                .directories
+                .first()
+                .map(|base| base.join("destinations")),
             destination,
         };
         self.refuse_nonsense(&job)?;
@@ -213,13 +218,15 @@ fn local_source(source: &OsString) -> Result<PathBuf> {
             "SOURCE is '{}', and only a local directory can be backed up: are SOURCE and DESTINATION swapped? (A local path with a colon is written as ./a:b)",
             escape(source.as_bytes())
         ))),
-        Err(_) => {
-            Err(Failure::Refused(format!("SOURCE '{}' is no local directory", escape(source.as_bytes()))))
-        }
+        Err(_) => Err(Failure::Refused(format!(
+            "SOURCE '{}' is no local directory",
+            escape(source.as_bytes())
+        ))),
     }
 }
 
-/// A relative path may begin with `..`, since the directory in which we are is known; elsewhere they stay.
+/// A relative path may begin with `..`, since the directory in which we are is known; elsewhere
+/// they stay.
 fn absolute(path: &Path) -> Result<PathBuf> {
     let from_here = || -> std::io::Result<PathBuf> {
         if !path.starts_with("..") {
@@ -233,15 +240,21 @@ fn absolute(path: &Path) -> Result<PathBuf> {
         Ok(base.join(rest))
     };
     from_here().map(|path| path.components().collect()).map_err(|cause| {
-        Failure::Refused(format!("'{}' names no path: {cause}", escape(path.as_os_str().as_bytes())))
+        Failure::Refused(format!(
+            "'{}' names no path: {cause}",
+            escape(path.as_os_str().as_bytes())
+        ))
     })
 }
 
-/// Where small files of a run lie: gone after a reboot if there is such a place, else where state is kept.
+/// Where small files of a run lie: gone after a reboot if there is such a place, else where state
+/// is kept.
 fn runtime_directory() -> Result<PathBuf> {
     let places = Places::from_environment().directories;
     let base = places.last().ok_or_else(|| {
-        Failure::Refused("there is no place for a lock: set HOME or RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY".into())
+        Failure::Refused(
+            "there is no place for a lock: set HOME or RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY".into(),
+        )
     })?;
     Ok(base.join("client"))
 }
@@ -252,7 +265,8 @@ mod tests {
     use clap::CommandFactory;
 
     fn parse(arguments: &[&str]) -> Options {
-        Options::try_parse_from([&["rsync-system-backup"], arguments].concat()).expect("a command line")
+        Options::try_parse_from([&["rsync-system-backup"], arguments].concat())
+            .expect("a command line")
     }
 
     #[test]
@@ -262,8 +276,18 @@ mod tests {
 
     #[test]
     fn options_are_read_as_getopt_read_them() {
-        let options =
-            parse(&["-bsr", "--mou=/mnt", "--mount", "/mnt/x", "-x", "- a", "-x*.iso", "-vvq", "src", "dst"]);
+        let options = parse(&[
+            "-bsr",
+            "--mou=/mnt",
+            "--mount",
+            "/mnt/x",
+            "-x",
+            "- a",
+            "-x*.iso",
+            "-vvq",
+            "src",
+            "dst",
+        ]);
         assert!(options.backup && options.snapshot && options.rotate);
         assert_eq!(options.mount.as_deref(), Some(Path::new("/mnt/x")), "the last one counts");
         assert_eq!(options.exclude, ["- a", "*.iso"]);

@@ -1,7 +1,7 @@
 //! What other programs say: passed on, logged, or kept for the error that quotes it.
 //!
-//! Each pipe is read in a thread of its own, so that a program that talks on one never waits for us at the other, and
-//! memory is bounded however much it says.
+//! Each pipe is read in a thread of its own, so that a program that talks on one never waits for us
+//! at the other, and memory is bounded however much it says.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write, stdout};
@@ -112,14 +112,15 @@ impl Kept {
         keep(pipe, KEPT_BYTES, warn(complaints))
     }
 
-    /// What has come, when the program has ended. What it has left behind in the background may keep the pipe open:
-    /// that is not waited for.
+    /// What has come, when the program has ended. What it has left behind in the background may
+    /// keep the pipe open: that is not waited for.
     pub(super) fn collect(self) -> Vec<u8> {
         self.receiver.recv_timeout(PATIENCE).unwrap_or_default()
     }
 }
 
-/// Reads `pipe` to its end in a thread, shows each piece to `tap`, and keeps the last `limit` bytes.
+/// Reads `pipe` to its end in a thread, shows each piece to `tap`, and keeps the last `limit`
+/// bytes.
 fn keep(mut pipe: impl Read + Send + 'static, limit: usize, mut tap: Tap) -> Kept {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {

@@ -1,8 +1,9 @@
-//! The machine that stores the backup, as far as commands can be run on it: this one, or another by ssh.
+//! The machine that stores the backup, as far as commands can be run on it: this one, or another by
+//! ssh.
 //!
-//! Commands for another machine pass a shell there, whichever the account has, so every word is quoted
-//! for it. What needs root gets it by sudo: here as long as `--no-sudo` is not given, there without
-//! asking for a password.
+//! Commands for another machine pass a shell there, whichever the account has, so every word is
+//! quoted for it. What needs root gets it by sudo: here as long as `--no-sudo` is not given, there
+//! without asking for a password.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -63,13 +64,16 @@ impl Place {
         };
         let words = words.iter().map(AsRef::as_ref);
         match by_sudo {
-            true => Call { may_ask: true, ..Call::new(std::iter::once(OsStr::new("sudo")).chain(words)) },
+            true => Call {
+                may_ask: true,
+                ..Call::new(std::iter::once(OsStr::new("sudo")).chain(words))
+            },
             false => Call::new(words),
         }
     }
 
-    /// What the shell there gets: `sh -c` with our words, so that the account's own shell has nothing to
-    /// interpret but quotes.
+    /// What the shell there gets: `sh -c` with our words, so that the account's own shell has
+    /// nothing to interpret but quotes.
     fn remote_line<W: AsRef<OsStr>>(&self, words: &[W], privilege: Privilege) -> Vec<u8> {
         let command = quoted(words);
         let by_sudo = [b"exec sudo -n ".as_slice(), &command].concat();
@@ -92,7 +96,10 @@ impl Place {
             Privilege::ToChange(_) if !self.uses_sudo => directly.clone(),
             Privilege::ToChange(directory) => {
                 let directory = shell_quote(directory.as_os_str().as_bytes());
-                choice(&[b" || [ -w ".as_slice(), &directory, b" ] || ! command -v sudo >/dev/null"].concat())
+                choice(
+                    &[b" || [ -w ".as_slice(), &directory, b" ] || ! command -v sudo >/dev/null"]
+                        .concat(),
+                )
             }
         };
         let script = [format!("PATH={DIRECTORIES}; export PATH; ").as_bytes(), &command].concat();
@@ -108,9 +115,13 @@ impl Place {
             let is_there = match self.is_here() {
                 true => find(OsStr::new(program)).is_some(),
                 // A builtin of the shell, so it needs one.
-                false => {
-                    self.answers_yes(&["sh", "-c", "command -v \"$1\" >/dev/null || exit 1", "sh", program])?
-                }
+                false => self.answers_yes(&[
+                    "sh",
+                    "-c",
+                    "command -v \"$1\" >/dev/null || exit 1",
+                    "sh",
+                    program,
+                ])?,
             };
             if is_there {
                 return Ok(Some(program));
@@ -166,7 +177,8 @@ impl Place {
 
 /// Words for a POSIX shell.
 fn quoted<W: AsRef<OsStr>>(words: &[W]) -> Vec<u8> {
-    let words: Vec<Vec<u8>> = words.iter().map(|word| shell_quote(word.as_ref().as_bytes())).collect();
+    let words: Vec<Vec<u8>> =
+        words.iter().map(|word| shell_quote(word.as_ref().as_bytes())).collect();
     words.join(&b' ')
 }
 
@@ -198,7 +210,10 @@ mod tests {
         assert!(!line(true, Privilege::Own).contains("sudo"));
         assert!(line(false, Privilege::Root).contains("then exec x; else exec sudo -n x; fi"));
         let change = Privilege::ToChange(Path::new("/backup"));
-        assert!(line(true, change).contains("[ -w /backup ]") && line(true, change).contains("sudo -n x"));
+        assert!(
+            line(true, change).contains("[ -w /backup ]")
+                && line(true, change).contains("sudo -n x")
+        );
         assert!(!line(false, change).contains("sudo"));
     }
 }

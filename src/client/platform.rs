@@ -1,5 +1,5 @@
-//! Whether this system is a Linux, the only one that all the steps are written for: by what `uname` says, so that a
-//! system that runs programs of Linux beside its own is none.
+//! Whether this system is a Linux, the only one that all the steps are written for: by what `uname`
+//! says, so that a system that runs programs of Linux beside its own is none.
 
 use super::external::Call;
 use super::failure::{Failure, Result};

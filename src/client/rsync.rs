@@ -1,10 +1,11 @@
 //! The command lines of rsync and what its statuses mean. Pure: no rsync is run here.
 //!
-//! A backup takes three runs. The first brings the *unfinished* token and nothing else, for rsync deletes before it
-//! transfers; the second transfers everything, with a newer token, so that the server sees whose it is; the
-//! third, when that went well, touches only the root directory: it takes the token away, or puts the
-//! *partial* one in its place. A backup that is broken off leaves the token where it is, and a whole one
-//! leaves nothing but what was backed up, down to the times of the root directory.
+//! A backup takes three runs. The first brings the *unfinished* token and nothing else, for rsync
+//! deletes before it transfers; the second transfers everything, with a newer token, so that the
+//! server sees whose it is; the third, when that went well, touches only the root directory: it
+//! takes the token away, or puts the *partial* one in its place. A backup that is broken off leaves
+//! the token where it is, and a whole one leaves nothing but what was backed up, down to the times
+//! of the root directory.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -97,7 +98,8 @@ pub fn transfer(job: &Job, target: Target, shows_progress: bool) -> Vec<OsString
     if job.sends_token() {
         // Before all other rules: no pattern of the user may leave the token out.
         words.push(format!("--include=/{}", token::UNFINISHED).into());
-        // The other one stays for the second run, so that two partial backups in a row are the same.
+        // The other one stays for the second run, so that two partial backups in a row are the
+        // same.
         words.push(format!("--filter=P /{}", token::PARTIAL).into());
     }
     if !job.dry_run {
@@ -125,7 +127,9 @@ pub fn finish(job: &Job, target: Target, meaning: Meaning) -> Vec<OsString> {
     }
     words.push("--exclude=*".into());
     words.extend(connection(job));
-    words.extend((meaning == Meaning::Partial).then(|| job.directory.join(token::PARTIAL).into_os_string()));
+    words.extend(
+        (meaning == Meaning::Partial).then(|| job.directory.join(token::PARTIAL).into_os_string()),
+    );
     words.push(with_slash(&job.source));
     words.push(target.argument());
     words
@@ -170,8 +174,9 @@ fn connection(job: &Job) -> Vec<OsString> {
         words.push(format!("--timeout={TIMEOUT_SECONDS}").into());
     }
     if let Destination::Ssh { directory, .. } = &job.destination {
-        // Before version 3.2.4 rsync leaves it to the shell there to take a path with a blank apart. Only then, as
-        // servers that restrict what rsync may do do not always know the option.
+        // Before version 3.2.4 rsync leaves it to the shell there to take a path with a blank
+        // apart. Only then, as servers that restrict what rsync may do do not always know the
+        // option.
         let path = directory.as_os_str().as_bytes();
         words.extend((shell_quote(path) != path).then(|| "--protect-args".into()));
         words.push(joined("--rsh=", &rsh_text(&job.rsh)));
@@ -235,7 +240,8 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Reads the output of `--stats` of a run that may also have sent a token of `token_bytes`; none if it is not in there.
+    /// Reads the output of `--stats` of a run that may also have sent a token of `token_bytes`;
+    /// none if it is not in there.
     pub fn parse(output: &[u8], token_bytes: Option<u64>) -> Option<Self> {
         let text = String::from_utf8_lossy(output);
         let value = |label: &str| {
@@ -290,7 +296,8 @@ mod tests {
     #[test]
     fn a_transfer_keeps_everything_and_begins_with_the_token() {
         let job = job("/mnt/latest");
-        let roots: Vec<String> = EXCLUDED_ROOTS.iter().map(|root| format!("--filter=-/ {root}")).collect();
+        let roots: Vec<String> =
+            EXCLUDED_ROOTS.iter().map(|root| format!("--filter=-/ {root}")).collect();
         assert_eq!(
             text(&transfer(&job, target(&job), false)),
             format!(
@@ -316,10 +323,16 @@ mod tests {
         let words = |destination: &str| {
             let job = job(destination);
             let target = target(&job);
-            [announce(&job, target), transfer(&job, target, false), finish(&job, target, Meaning::Whole)]
-                .map(|words| text(&words))
+            [
+                announce(&job, target),
+                transfer(&job, target, false),
+                finish(&job, target, Meaning::Whole),
+            ]
+            .map(|words| text(&words))
         };
-        assert!(words("host:/srv/my laptop").iter().all(|words| words.contains("|--protect-args|")));
+        assert!(
+            words("host:/srv/my laptop").iter().all(|words| words.contains("|--protect-args|"))
+        );
         assert!(words("host:/srv/laptop").iter().all(|words| !words.contains("--protect-args")));
         assert!(words("/srv/my laptop").iter().all(|words| !words.contains("--protect-args")));
     }
@@ -328,7 +341,10 @@ mod tests {
     fn what_rsh_is_made_of_comes_back() {
         let words = ["ssh", "-F", "/a b"].map(OsString::from);
         assert_eq!(split_rsh(&rsh_text(&words)), words);
-        assert_eq!(split_rsh(OsStr::new("  ssh  -o \"X Y\" ")), ["ssh", "-o", "X Y"].map(OsString::from));
+        assert_eq!(
+            split_rsh(OsStr::new("  ssh  -o \"X Y\" ")),
+            ["ssh", "-o", "X Y"].map(OsString::from)
+        );
     }
 
     #[test]

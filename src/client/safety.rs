@@ -1,8 +1,8 @@
 //! What is refused because it would delete data, or back up the backup.
 //!
-//! rsync deletes from the destination whatever the source does not have, so a destination that is the source,
-//! holds it, or was meant to be the source is a disaster. One check goes by the paths alone, before
-//! anything is unlocked; the other looks at both directories when the disk is there.
+//! rsync deletes from the destination whatever the source does not have, so a destination that is
+//! the source, holds it, or was meant to be the source is a disaster. One check goes by the paths
+//! alone, before anything is unlocked; the other looks at both directories when the disk is there.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -35,7 +35,10 @@ pub fn check_paths(job: &Job) -> Result<()> {
     // Where `..` leads cannot be told as long as what is before it does not exist.
     let mount_point = job.mount_point.as_deref().unwrap_or(Path::new(""));
     if let Some(path) = [directory, mount_point].into_iter().find(|path| has_parent(path)) {
-        return refuse(format!("there is a `..` in the path {}: write it without", escape_path(path)));
+        return refuse(format!(
+            "there is a `..` in the path {}: write it without",
+            escape_path(path)
+        ));
     }
     if job.destination.is_daemon() {
         return Ok(());
@@ -56,8 +59,8 @@ pub fn check_paths(job: &Job) -> Result<()> {
     }
 }
 
-/// Refuses what can be told from looking at source and destination, when the disk is mounted. Returns the source
-/// that was judged, without symbolic links: rsync has to get that one.
+/// Refuses what can be told from looking at source and destination, when the disk is mounted.
+/// Returns the source that was judged, without symbolic links: rsync has to get that one.
 ///
 /// # Errors
 /// [`Failure::Refused`].
@@ -66,7 +69,9 @@ pub fn check_directories(job: &Job) -> Result<PathBuf> {
     let Some(directory) = job.destination.directory() else { return Ok(source) };
     let sight = Sight::of(job, directory)?;
     let destination = sight.path.as_path();
-    if let (Destination::Local(_), Some(mount_point)) = (&job.destination, job.mount_point.as_deref()) {
+    if let (Destination::Local(_), Some(mount_point)) =
+        (&job.destination, job.mount_point.as_deref())
+    {
         check_is_on_disk(directory, destination, &real_path(mount_point))?;
     }
     if let Some(part) = sight.part_of_root() {
@@ -145,8 +150,8 @@ fn check_nesting(job: &Job, source: &Path, destination: &Path) -> Result<()> {
     }
 }
 
-/// From a backup into a directory that holds something and is none: whoever means to restore would not have it
-/// emptied of all else.
+/// From a backup into a directory that holds something and is none: whoever means to restore would
+/// not have it emptied of all else.
 fn check_is_no_restore(source: &Path, sight: &Sight) -> Result<()> {
     let is_backup = source
         .parent()
@@ -169,10 +174,14 @@ fn has_token(directory: &Path) -> bool {
     TOKENS.iter().any(|name| directory.join(name).exists())
 }
 
-/// A destination within the source has to be left out, or each backup would hold all those before it; and so
-/// have its snapshots, which appear in its parent.
+/// A destination within the source has to be left out, or each backup would hold all those before
+/// it; and so have its snapshots, which appear in its parent.
 fn check_is_left_out(job: &Job, source: &Path, destination: &Path) -> Result<()> {
-    let place = if job.actions.snapshot { destination.parent().unwrap_or(destination) } else { destination };
+    let place = if job.actions.snapshot {
+        destination.parent().unwrap_or(destination)
+    } else {
+        destination
+    };
     let is_other_file_system = !job.multi_fs && device(&existing_part(place)) != device(source);
     if is_other_file_system || is_excluded(place, source, &job.excludes) {
         return Ok(());
@@ -190,7 +199,8 @@ fn check_is_left_out(job: &Job, source: &Path, destination: &Path) -> Result<()>
 fn is_excluded<P: AsRef<OsStr>>(place: &Path, source: &Path, patterns: &[P]) -> bool {
     let within = |path: &Path| path.starts_with(source) && path != source;
     place.ancestors().filter(|path| within(path)).any(|path| {
-        let rooted = EXCLUDED_ROOTS.iter().any(|root| is_same(path.as_os_str().as_bytes(), root.as_bytes()));
+        let rooted =
+            EXCLUDED_ROOTS.iter().any(|root| is_same(path.as_os_str().as_bytes(), root.as_bytes()));
         let relative = path.strip_prefix(source).unwrap_or(path).as_os_str().as_bytes();
         let named = patterns.iter().any(|pattern| match pattern.as_ref().as_bytes() {
             [b'/', pattern @ ..] => is_same(relative, pattern),
@@ -206,7 +216,8 @@ fn is_same(path: &[u8], pattern: &[u8]) -> bool {
     !pattern.is_empty() && path == pattern
 }
 
-/// A directory that no backup went to before, and that holds what the source does not have, is most likely the wrong one.
+/// A directory that no backup went to before, and that holds what the source does not have, is most
+/// likely the wrong one.
 fn check_strangers(source: &Path, sight: &Sight) -> Result<()> {
     let is_missing = |name: &OsStr| {
         let found = source.join(name).symlink_metadata();
@@ -229,7 +240,8 @@ fn check_strangers(source: &Path, sight: &Sight) -> Result<()> {
 }
 
 fn real_source(source: &Path) -> Result<PathBuf> {
-    let path = std::fs::canonicalize(source).map_err(|cause| Error::io("find the source", source, cause))?;
+    let path = std::fs::canonicalize(source)
+        .map_err(|cause| Error::io("find the source", source, cause))?;
     match path.is_dir() {
         true => Ok(path),
         false => refuse(format!("the source {} is no directory", escape_path(source))),
@@ -271,7 +283,8 @@ mod tests {
 
     #[test]
     fn below_goes_by_whole_names() {
-        let is_below = |path: &str, directory: &str| is_below(Path::new(path), Path::new(directory));
+        let is_below =
+            |path: &str, directory: &str| is_below(Path::new(path), Path::new(directory));
         assert!(is_below("/mnt/disk/latest", "/mnt/disk") && is_below("/mnt/disk", "/mnt/disk"));
         assert!(!is_below("/mnt/disk2/latest", "/mnt/disk"));
         assert!(!is_below("/mnt/disk/../other", "/mnt/disk"));

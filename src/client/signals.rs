@@ -1,8 +1,10 @@
-//! INT, TERM, HUP and QUIT: the command at work is ended, no other is begun, and what was done is undone.
+//! INT, TERM, HUP and QUIT: the command at work is ended, no other is begun, and what was done is
+//! undone.
 //!
 //! A thread waits for the signals, notes the first and hands it on to the command that runs: to its
-//! whole process group if it has one of its own. A second one means that it does not listen: then it is
-//! killed. A signal that is ignored when we start stays so, as under nohup. Commands that undo are left alone, for without them a disk stays unlocked.
+//! whole process group if it has one of its own. A second one means that it does not listen: then
+//! it is killed. A signal that is ignored when we start stays so, as under nohup. Commands that
+//! undo are left alone, for without them a disk stays unlocked.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
@@ -46,8 +48,9 @@ impl Running {
 pub fn watch() -> Result<()> {
     let failed = |cause| Failure::Failed(format!("cannot wait for signals: {cause}"));
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let wanted =
-        [SIGINT, SIGTERM, SIGHUP, SIGQUIT].into_iter().filter(|number| !is_ignored(&status, *number));
+    let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT]
+        .into_iter()
+        .filter(|number| !is_ignored(&status, *number));
     let mut signals = Signals::new(wanted).map_err(failed)?;
     let wait = move || signals.forever().for_each(note);
     std::thread::Builder::new().name("signals".into()).spawn(wait).map(drop).map_err(failed)

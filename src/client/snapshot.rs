@@ -1,8 +1,9 @@
 //! Snapshots and rotation of the destination, with the engine that the server's hook uses.
 //!
-//! Here it is called directly, or through sudo where the backup is made as root and we are not. On another machine the
-//! installed `rsyncd-snapshot` does it; [`fallback`] stands in where there is none. A signal does not
-//! interrupt the engine when it is called directly: what it has begun is ended first, and then undone what has to be.
+//! Here it is called directly, or through sudo where the backup is made as root and we are not. On
+//! another machine the installed `rsyncd-snapshot` does it; [`fallback`] stands in where there is
+//! none. A signal does not interrupt the engine when it is called directly: what it has begun is
+//! ended first, and then undone what has to be.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -37,7 +38,8 @@ pub struct Snapshots<'a> {
 }
 
 impl Snapshots<'_> {
-    /// Does what the job wants of snapshot and rotation. `status` is that of the transfer that was just made.
+    /// Does what the job wants of snapshot and rotation. `status` is that of the transfer that was
+    /// just made.
     ///
     /// # Errors
     /// If it cannot be done.
@@ -56,10 +58,15 @@ impl Snapshots<'_> {
         if self.is_direct() {
             show_progress();
             let target = self.target()?;
-            // Asked for now, not when this process began: a run that read the tree meanwhile saw only a part of the transfer.
+            // Asked for now, not when this process began: a run that read the tree meanwhile saw
+            // only a part of the transfer.
             let report = run::run(&target, &orders.request(&target), &Clock::System)?;
             // Whoever backs up wants to hear of it if that is not what he gets.
-            return Ok(report.exit().max(if report.is_partial() { Exit::Warnings } else { Exit::Done }));
+            return Ok(report.exit().max(if report.is_partial() {
+                Exit::Warnings
+            } else {
+                Exit::Done
+            }));
         }
         let mut words = self.program()?;
         words.push("snapshot".into());
@@ -109,8 +116,8 @@ impl Snapshots<'_> {
         }
     }
 
-    /// The failed transfer has left a mixture, of which no complete snapshot may be made. Only a root that was used
-    /// before has anything to lose.
+    /// The failed transfer has left a mixture, of which no complete snapshot may be made. Only a
+    /// root that was used before has anything to lose.
     pub fn tell_failed_transfer(&self, status: i32) {
         let tell = || -> Result<()> {
             let target = self.target()?;
@@ -125,7 +132,8 @@ impl Snapshots<'_> {
         }
     }
 
-    /// A directory that had a history and shows none is most likely one on which the disk is not mounted.
+    /// A directory that had a history and shows none is most likely one on which the disk is not
+    /// mounted.
     ///
     /// # Errors
     /// If so.
@@ -133,7 +141,9 @@ impl Snapshots<'_> {
         let lost = match self.directory.is_dir() {
             true => self.target().ok().and_then(|target| target.lost_history()),
             // Neither is there, as on the empty mount point of a disk that is not mounted.
-            false => Target::lost_directory(&self.context.settings, &safety::real_path(self.directory)),
+            false => {
+                Target::lost_directory(&self.context.settings, &safety::real_path(self.directory))
+            }
         };
         match lost {
             Some(lost) => Err(lost.into()),
@@ -141,8 +151,8 @@ impl Snapshots<'_> {
         }
     }
 
-    /// A place that is registered for another directory, or is no place for snapshots, is no place for the backup either:
-    /// that shows before the transfer, not after it.
+    /// A place that is registered for another directory, or is no place for snapshots, is no place
+    /// for the backup either: that shows before the transfer, not after it.
     ///
     /// # Errors
     /// If so.
@@ -180,8 +190,10 @@ impl Snapshots<'_> {
             return Ok(words);
         }
         // Beside ourselves is where it is before it was installed.
-        let beside =
-            || Some(std::env::current_exe().ok()?.with_file_name(PROGRAM)).filter(|path| path.is_file());
+        let beside = || {
+            Some(std::env::current_exe().ok()?.with_file_name(PROGRAM))
+                .filter(|path| path.is_file())
+        };
         let path = find(OsStr::new(PROGRAM)).or_else(beside).ok_or_else(|| Failure::NoProgram {
             program: PROGRAM.into(),
             remedy: "install it beside rsync-system-backup, or run as root".into(),

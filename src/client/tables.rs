@@ -1,4 +1,5 @@
-//! `/etc/crypttab` and `/etc/fstab`: which device a name stands for. Pure functions over their text.
+//! `/etc/crypttab` and `/etc/fstab`: which device a name stands for. Pure functions over their
+//! text.
 
 use std::path::{Path, PathBuf};
 
@@ -31,10 +32,11 @@ pub fn crypt_entry(text: &str, name: &str) -> Option<CryptEntry> {
     })
 }
 
-/// The device that is mounted on `mount_point` by the text of an fstab: `Some(None)` if there is an entry
-/// but no device of this machine in it, as for a network share.
+/// The device that is mounted on `mount_point` by the text of an fstab: `Some(None)` if there is an
+/// entry but no device of this machine in it, as for a network share.
 pub fn mounted_device(text: &str, mount_point: &Path) -> Option<Option<PathBuf>> {
-    let is_meant = |fields: &Vec<&str>| fields.len() >= 3 && Path::new(&unescaped(fields[1])) == mount_point;
+    let is_meant =
+        |fields: &Vec<&str>| fields.len() >= 3 && Path::new(&unescaped(fields[1])) == mount_point;
     let fields = lines(text).filter(is_meant).last()?;
     Some(device_file(fields[0]))
 }
@@ -64,7 +66,8 @@ fn device_file(source: &str) -> Option<PathBuf> {
 
 /// The fields of each line that is no comment.
 fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(|line| line.split_whitespace().collect())
 }
 
@@ -91,10 +94,16 @@ short LABEL=\"USB\"
         assert_eq!(entry.key_file.as_deref(), Some("/root/keys/backup"));
         assert_eq!(entry.options, ["luks", "noauto", "tries=1"]);
         let entry = crypt_entry(CRYPTTAB, "ssd").expect("an entry");
-        assert_eq!(entry.device, Path::new("/dev/disk/by-uuid/31678141-3931-4683-a4d2-09eadec81d01"));
+        assert_eq!(
+            entry.device,
+            Path::new("/dev/disk/by-uuid/31678141-3931-4683-a4d2-09eadec81d01")
+        );
         assert_eq!(entry.key_file, None);
         let entry = crypt_entry(CRYPTTAB, "short").expect("an entry");
-        assert_eq!((entry.device.as_path(), entry.options.len()), (Path::new("/dev/disk/by-label/USB"), 0));
+        assert_eq!(
+            (entry.device.as_path(), entry.options.len()),
+            (Path::new("/dev/disk/by-label/USB"), 0)
+        );
         assert_eq!(crypt_entry(CRYPTTAB, "#"), None);
         assert_eq!(crypt_entry("", "backup"), None);
     }

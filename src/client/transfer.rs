@@ -1,5 +1,5 @@
-//! The transfer: rsync, tried again when the network fails, between a run that says that it begins and one that says
-//! how it ended. Nothing in the destination changes before it says *unfinished*.
+//! The transfer: rsync, tried again when the network fails, between a run that says that it begins
+//! and one that says how it ended. Nothing in the destination changes before it says *unfinished*.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -56,7 +56,8 @@ impl<'a> Connection<'a> {
         Ok(Connection { job, tunnel: None, token_bytes })
     }
 
-    /// Transfers everything and says how it ended, to us and to the destination. Returns rsync's status.
+    /// Transfers everything and says how it ended, to us and to the destination. Returns rsync's
+    /// status.
     ///
     /// # Errors
     /// If nothing that is worth a snapshot came about.
@@ -76,8 +77,8 @@ impl<'a> Connection<'a> {
             self.announce()?;
         }
         let words = |target: Target| {
-            // A new one each time: so it is always among what is transferred, the statistics can leave it out, and
-            // the server sees that this push has brought it.
+            // A new one each time: so it is always among what is transferred, the statistics can
+            // leave it out, and the server sees that this push has brought it.
             write_unfinished(job, SystemTime::now())?;
             Ok(rsync::transfer(job, target, shows_progress))
         };
@@ -88,7 +89,9 @@ impl<'a> Connection<'a> {
             (_, Meaning::Whole) => {
                 log::info!("files vanished while rsync was at it, as on any running system")
             }
-            _ => log::warn!("not everything could be transferred, so a snapshot of this is a partial one"),
+            _ => log::warn!(
+                "not everything could be transferred, so a snapshot of this is a partial one"
+            ),
         }
         if job.sends_token() {
             self.finish(meaning)?;
@@ -118,14 +121,15 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Tells the destination how the transfer ended. If it is not told, it has to think that it has not.
+    /// Tells the destination how the transfer ended. If it is not told, it has to think that it has
+    /// not.
     fn finish(&mut self, meaning: Meaning) -> Result<()> {
         let job = self.job;
-        let (status, _) =
-            self.run_with_retries(|target| Ok(rsync::finish(job, target, meaning)), Output::Capture)?;
+        let (status, _) = self
+            .run_with_retries(|target| Ok(rsync::finish(job, target, meaning)), Output::Capture)?;
         // What failed in the transfer may fail here as well, as attributes that cannot be set.
-        let is_told =
-            meaning == Meaning::Partial || rsync::meaning(status, job.is_remote()) == Meaning::Whole;
+        let is_told = meaning == Meaning::Partial
+            || rsync::meaning(status, job.is_remote()) == Meaning::Whole;
         match is_told {
             true => Ok(()),
             false => Err(Failure::Failed(format!(
@@ -169,7 +173,10 @@ impl<'a> Connection<'a> {
         let ended = Call { output, complaints: Complaints::Warn, ..self.call(words) }.run()?;
         match ended.status {
             Some(status)
-                if matches!(meaning(status, self.job.is_remote()), Meaning::Whole | Meaning::Partial) =>
+                if matches!(
+                    meaning(status, self.job.is_remote()),
+                    Meaning::Whole | Meaning::Partial
+                ) =>
             {
                 Ok((status, ended.output))
             }
@@ -192,7 +199,8 @@ impl<'a> Connection<'a> {
     fn target(&mut self) -> Result<Target<'_>> {
         let job = self.job;
         if let (Some(tunnel), None) = (&job.tunnel, &self.tunnel) {
-            self.tunnel = Some(OpenTunnel::open(tunnel, &job.destination, &job.rsh, &job.directory)?);
+            self.tunnel =
+                Some(OpenTunnel::open(tunnel, &job.destination, &job.rsh, &job.directory)?);
         }
         let address = self.tunnel.as_ref().map(|open| ("127.0.0.1", open.port));
         Ok(Target { destination: &job.destination, address })
@@ -221,8 +229,9 @@ impl<'a> Connection<'a> {
 /// Whether another try may help: not if the other side has answered and said no.
 fn is_network_trouble(failure: &Failure, job: &Job) -> bool {
     let Failure::Command { status: Some(status), said, .. } = failure else { return false };
-    let is_refusal =
-        ["Permission denied", "Host key verification failed"].iter().any(|part| said.contains(part));
+    let is_refusal = ["Permission denied", "Host key verification failed"]
+        .iter()
+        .any(|part| said.contains(part));
     meaning(*status, job.is_remote()) == Meaning::Network && !is_refusal
 }
 
@@ -247,10 +256,17 @@ pub fn make_destination(job: &Job) -> Result<()> {
     }
     log::info!("making the missing directory {}", escape_path(directory));
     if job.place.needs_sudo_here() {
-        let words: Vec<OsString> =
-            ["mkdir", "-p", "--"].map(OsString::from).into_iter().chain([directory.into()]).collect();
+        let words: Vec<OsString> = ["mkdir", "-p", "--"]
+            .map(OsString::from)
+            .into_iter()
+            .chain([directory.into()])
+            .collect();
         let parent = directory.parent().unwrap_or(directory);
-        return job.place.call(&words, super::place::Privilege::ToChange(parent)).succeed().map(drop);
+        return job
+            .place
+            .call(&words, super::place::Privilege::ToChange(parent))
+            .succeed()
+            .map(drop);
     }
     make_directory(directory)
 }
@@ -258,8 +274,10 @@ pub fn make_destination(job: &Job) -> Result<()> {
 /// Writes the token that says *unfinished* with this time; its size, which is always the same.
 fn write_unfinished(job: &Job, time: SystemTime) -> Result<u64> {
     let path = job.directory.join(token::UNFINISHED);
-    let text =
-        format!("{TOKEN_TEXT}This one was begun at {}.\n", DateTime::<Utc>::from(time).format("%FT%T%.9fZ"));
+    let text = format!(
+        "{TOKEN_TEXT}This one was begun at {}.\n",
+        DateTime::<Utc>::from(time).format("%FT%T%.9fZ")
+    );
     let file = write_token(&path, &text)?;
     file.set_modified(time).map_err(|cause| Error::io("set the time of", &path, cause))?;
     Ok(text.len() as u64)
@@ -283,8 +301,12 @@ pub fn refuse_token_in_source(job: &Job) -> Result<()> {
 fn write_token(path: &Path, text: &str) -> Result<File> {
     let write = || -> std::io::Result<File> {
         let mut options = File::options();
-        let mut file =
-            options.write(true).create(true).truncate(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)?;
         file.write_all(text.as_bytes())?;
         Ok(file)
     };

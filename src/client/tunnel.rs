@@ -1,8 +1,8 @@
 //! A way to the rsync daemon through an SSH server: `ssh -N` with one forwarded port.
 //!
-//! ssh goes to the background itself once it has logged in and the port is open, so it can ask for a
-//! password before that, nothing has to be polled, and an account that may run no command will do. It is ended
-//! through its control socket, which lies in a directory of our own.
+//! ssh goes to the background itself once it has logged in and the port is open, so it can ask for
+//! a password before that, nothing has to be polled, and an account that may run no command will
+//! do. It is ended through its control socket, which lies in a directory of our own.
 
 use std::ffi::OsString;
 use std::net::TcpListener;
@@ -55,7 +55,9 @@ impl Tunnel {
             words.extend(["-f", "-N", "-T", "-M", "-S"].map(OsString::from));
             words.push(socket.into());
             // With these, success means that the port is open; and it is the only one that is.
-            words.extend(["-o", "ExitOnForwardFailure=yes", "-o", "ControlPersist=no"].map(OsString::from));
+            words.extend(
+                ["-o", "ExitOnForwardFailure=yes", "-o", "ControlPersist=no"].map(OsString::from),
+            );
             words.extend(["-L".into(), OsString::from(forward)]);
         }
         words.extend(self.address_words());
@@ -119,8 +121,10 @@ impl OpenTunnel {
 
 impl Drop for OpenTunnel {
     fn drop(&mut self) {
-        let close = Call { limit: Some(std::time::Duration::from_secs(10)), ..Call::new(&self.close) };
-        // If ssh has gone already, as it does when the connection breaks, there is nothing to close.
+        let close =
+            Call { limit: Some(std::time::Duration::from_secs(10)), ..Call::new(&self.close) };
+        // If ssh has gone already, as it does when the connection breaks, there is nothing to
+        // close.
         if let Err(failure) = signals::shielded(|| close.succeed()) {
             log::debug!("the tunnel is closed already: {failure}");
         }
@@ -130,9 +134,9 @@ impl Drop for OpenTunnel {
 
 fn free_port() -> Result<u16> {
     let found = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    found
-        .map(|address| address.port())
-        .map_err(|cause| Failure::Failed(format!("cannot find a free port for the tunnel: {cause}")))
+    found.map(|address| address.port()).map_err(|cause| {
+        Failure::Failed(format!("cannot find a free port for the tunnel: {cause}"))
+    })
 }
 
 #[cfg(test)]
@@ -141,11 +145,17 @@ mod tests {
 
     #[test]
     fn a_tunnel_is_a_host_with_an_optional_user_and_port() {
-        let tunnel = |text: &str| Tunnel::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-        let host =
-            |user: Option<&str>, name: &str| Host { user: user.map(str::to_string), name: name.to_string() };
+        let tunnel =
+            |text: &str| Tunnel::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let host = |user: Option<&str>, name: &str| Host {
+            user: user.map(str::to_string),
+            name: name.to_string(),
+        };
         assert_eq!(tunnel("gate"), Tunnel { host: host(None, "gate"), port: None });
-        assert_eq!(tunnel("me@gate:2222"), Tunnel { host: host(Some("me"), "gate"), port: Some(2222) });
+        assert_eq!(
+            tunnel("me@gate:2222"),
+            Tunnel { host: host(Some("me"), "gate"), port: Some(2222) }
+        );
         assert_eq!(tunnel("me@[::1]:22"), Tunnel { host: host(Some("me"), "::1"), port: Some(22) });
         for text in ["", "me@", "gate:", "gate:0", "gate:x", "::1", "-v", "a:b:c"] {
             assert!(Tunnel::parse(text).is_err(), "{text}");

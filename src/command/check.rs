@@ -89,7 +89,9 @@ pub fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Result<u8, 
         Some(module) => check_named(context, module),
         None => check_all(context),
     };
-    modules.extend(doctor::policy(&context.settings).map(|findings| view("policy".to_string(), findings)));
+    modules.extend(
+        doctor::policy(&context.settings).map(|findings| view("policy".to_string(), findings)),
+    );
     let status = modules.iter().map(|module| module.status).max().unwrap_or(Level::Unknown);
     let view = View { status, modules };
     match json {
@@ -107,7 +109,8 @@ fn view(module: String, findings: Vec<Finding>) -> ModuleView {
 fn to_text(view: &View) -> String {
     let mut text = String::new();
     for module in &view.modules {
-        let messages: Vec<&str> = module.findings.iter().map(|finding| finding.message.as_str()).collect();
+        let messages: Vec<&str> =
+            module.findings.iter().map(|finding| finding.message.as_str()).collect();
         text += &format!("{} - {}: {}\n", module.status.word(), module.module, messages.join("; "));
     }
     text
@@ -122,7 +125,10 @@ fn check_named(context: &Context, module: &OsStr) -> Vec<ModuleView> {
     }
     let refused = match worked_on::named(&context.settings, module) {
         Ok(found) => {
-            return found.into_iter().map(|(label, target)| checked(label, target, conf.as_ref())).collect();
+            return found
+                .into_iter()
+                .map(|(label, target)| checked(label, target, conf.as_ref()))
+                .collect();
         }
         Err(error) => Finding::new(Level::Unknown, error.to_string()),
     };
@@ -150,7 +156,10 @@ fn check_all(context: &Context) -> Vec<ModuleView> {
     let conf = match context.settings.rsyncd() {
         Ok(conf) => conf,
         Err(error) => {
-            return vec![view("rsyncd.conf".into(), vec![Finding::new(Level::Unknown, error.to_string())])];
+            return vec![view(
+                "rsyncd.conf".into(),
+                vec![Finding::new(Level::Unknown, error.to_string())],
+            )];
         }
     };
     let mut modules = Vec::new();
@@ -176,7 +185,9 @@ fn check_all(context: &Context) -> Vec<ModuleView> {
     for found in worked_on::beyond_conf(&context.settings, &conf) {
         match found {
             WorkedOn::Module(label, target) => modules.push(checked(label, target, Some(&conf))),
-            WorkedOn::Failed(label, target) => modules.push(checked(label, Ok(target), Some(&conf))),
+            WorkedOn::Failed(label, target) => {
+                modules.push(checked(label, Ok(target), Some(&conf)))
+            }
             WorkedOn::Unknown { name, why } => {
                 if conf.module(&name).is_some_and(|module| module.runs_us(doctor::HOOK)) {
                     modules.push(view(escape(&name), vec![unknown(&why)]));
@@ -210,7 +221,8 @@ pub(super) fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Fi
         findings.push(Finding::new(Level::Critical, format!("nothing expires: {mistake}")));
     }
     findings.extend(last_failure(target));
-    findings.extend(target.lost_history().map(|lost| Finding::new(Level::Critical, lost.to_string())));
+    findings
+        .extend(target.lost_history().map(|lost| Finding::new(Level::Critical, lost.to_string())));
     match health::of_root(target) {
         Ok(found) => {
             // The last run may have warned of what still stands.

@@ -1,8 +1,9 @@
 //! `post-xfer --detach`: the work goes to a process that the end of the connection does not touch.
 //!
-//! rsyncd counts a connection until its hook has ended. So the hook starts this program once more and ends as soon as the
-//! other one says that it has taken over: that the transfer's marks are on disk, its entry in the ledger names
-//! the new process, and what it owes is on record. Whichever of the two dies before or after that, the next run finds the debt.
+//! rsyncd counts a connection until its hook has ended. So the hook starts this program once more
+//! and ends as soon as the other one says that it has taken over: that the transfer's marks are on
+//! disk, its entry in the ledger names the new process, and what it owes is on record. Whichever of
+//! the two dies before or after that, the next run finds the debt.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
@@ -22,7 +23,8 @@ const WORD: &str = "taken over";
 /// # Errors
 /// If no other process can be started.
 pub fn hand_over() -> Result<bool> {
-    let program = std::env::current_exe().map_err(|cause| Error::io_bytes("find", b"this program", cause))?;
+    let program =
+        std::env::current_exe().map_err(|cause| Error::io_bytes("find", b"this program", cause))?;
     let mut child = Command::new(&program)
         .args(std::env::args_os().skip(1).map(detached))
         .stdin(Stdio::null())

@@ -21,21 +21,24 @@ const GATE: &str = "pre-xfer exec";
 const GATE_COMMAND: &str = "pre-xfer";
 const PROGRAM: &str = "rsyncd-snapshot";
 
-/// Options with which a client rewrites files in place, and with them every snapshot that shares them.
+/// Options with which a client rewrites files in place, and with them every snapshot that shares
+/// them.
 const REWRITING: [&str; 6] =
     ["inplace", "append", "append-verify", "write-devices", "partial-dir", "delay-updates"];
 
 /// Findings about the policy file itself.
 pub fn policy(settings: &Settings) -> Option<Vec<Finding>> {
     match &settings.source {
-        Source::Trouble(mistakes) => {
-            Some(mistakes.iter().map(|mistake| Finding::new(Level::Critical, mistake.clone())).collect())
-        }
+        Source::Trouble(mistakes) => Some(
+            mistakes.iter().map(|mistake| Finding::new(Level::Critical, mistake.clone())).collect(),
+        ),
         Source::BuiltIn => None,
         Source::File => {
             let conf = settings.rsyncd().ok()?;
-            let unknown =
-                settings.policy_modules().into_iter().filter(|name| conf.module(name.as_bytes()).is_none());
+            let unknown = settings
+                .policy_modules()
+                .into_iter()
+                .filter(|name| conf.module(name.as_bytes()).is_none());
             let finding = |name: String| {
                 let message = format!(
                     "[module.{}] is no module in {}",
@@ -82,9 +85,9 @@ pub fn module(conf: &RsyncdConf, name: &[u8], target: &Target) -> Vec<Finding> {
 /// What is wrong with the two hooks as a pair.
 fn pair(module: &Module) -> Option<Finding> {
     let is_gate = |hook| {
-        text(module, hook)
-            .split_ascii_whitespace()
-            .any(|word| word.trim_matches(|letter: char| !letter.is_ascii_alphanumeric()) == GATE_COMMAND)
+        text(module, hook).split_ascii_whitespace().any(|word| {
+            word.trim_matches(|letter: char| !letter.is_ascii_alphanumeric()) == GATE_COMMAND
+        })
     };
     if module.runs_us(HOOK) && is_gate(HOOK) {
         let message = format!(
@@ -100,7 +103,8 @@ fn pair(module: &Module) -> Option<Finding> {
             Some(Finding::new(Level::Critical, message))
         }
         (true, false) => {
-            let message = format!("rsyncd.conf: `{GATE}` without `{HOOK}`: each push leaves the module torn");
+            let message =
+                format!("rsyncd.conf: `{GATE}` without `{HOOK}`: each push leaves the module torn");
             Some(Finding::new(Level::Critical, message))
         }
         (false, true) if is_writable(module) => {
@@ -157,7 +161,9 @@ fn writers_into(conf: &RsyncdConf, root: &Path, name: &[u8]) -> Vec<Finding> {
     let writes_into_root = |module: &&Module| {
         module.name != name
             && is_writable(module)
-            && module.path().is_ok_and(|path| reaches_snapshots(&resolved(path, root, &mounts), root))
+            && module
+                .path()
+                .is_ok_and(|path| reaches_snapshots(&resolved(path, root, &mounts), root))
     };
     let finding = |module: &Module| {
         let name = escape(&module.name);
@@ -178,7 +184,8 @@ fn unguarded(conf: &RsyncdConf, target: &Target, name: &[u8]) -> Vec<Finding> {
         let path = module.path().ok().map(|path| resolved(path, &target.module_path, &mounts));
         path.is_some_and(|path| {
             let is_above_root = reaches_snapshots(&path, &target.root_path);
-            let overlaps = path.starts_with(&target.module_path) || target.module_path.starts_with(&path);
+            let overlaps =
+                path.starts_with(&target.module_path) || target.module_path.starts_with(&path);
             overlaps && !is_above_root
         })
     };
@@ -208,8 +215,9 @@ fn resolved(path: PathBuf, own: &Path, mounts: &Mounts) -> PathBuf {
 /// Whether `path` is above the root or within one of its snapshots or our own directory.
 fn reaches_snapshots(path: &Path, root: &Path) -> bool {
     let within = path.strip_prefix(root).ok().and_then(|rest| rest.components().next());
-    let is_ours =
-        |name: &[u8]| name == PRIVATE.as_bytes() || SnapshotName::parse(name, &Zone::utc()).is_some();
+    let is_ours = |name: &[u8]| {
+        name == PRIVATE.as_bytes() || SnapshotName::parse(name, &Zone::utc()).is_some()
+    };
     root.starts_with(path) || within.is_some_and(|first| is_ours(first.as_os_str().as_bytes()))
 }
 
@@ -218,5 +226,8 @@ fn is_writable(module: &Module) -> bool {
 }
 
 fn text(module: &Module, parameter: &str) -> String {
-    module.get(parameter).map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+    module
+        .get(parameter)
+        .map(|value| String::from_utf8_lossy(value).into_owned())
+        .unwrap_or_default()
 }

@@ -44,7 +44,8 @@ impl ExpiredView {
         let names = if root.is_registered() { retire::retired(root)? } else { Vec::new() };
         let since = State::read(root.private())?.retired;
         let view = |name: String| {
-            let time = SnapshotName::parse(name.as_bytes(), &target.policy.time_zone).map(|name| name.time);
+            let time = SnapshotName::parse(name.as_bytes(), &target.policy.time_zone)
+                .map(|name| name.time);
             let retired = since.get(&name).copied();
             let records = root.room("records").ok();
             let record = records.and_then(|records| Record::read(records.place(), &name).ok()?);
@@ -72,14 +73,18 @@ impl ExpiredView {
     pub fn to_text(&self, label: &str) -> String {
         let count = counted(self.expired.len(), "retired snapshot");
         let text = format!("{label}: {count} in {}\n", self.snapshot_root);
-        let mut table = Table::new(&["SNAPSHOT", "AGE", "RETIRED", "ENTRIES", "CAN BE BROUGHT BACK UNTIL"]);
+        let mut table =
+            Table::new(&["SNAPSHOT", "AGE", "RETIRED", "ENTRIES", "CAN BE BROUGHT BACK UNTIL"]);
         for retired in &self.expired {
             table.push(vec![
                 retired.name.clone(),
                 retired.age.clone(),
                 retired.retired_ago.clone(),
                 retired.entries.map_or("-".to_string(), |entries| entries.to_string()),
-                retired.until.clone().unwrap_or_else(|| "a later run removes or recycles it".to_string()),
+                retired
+                    .until
+                    .clone()
+                    .unwrap_or_else(|| "a later run removes or recycles it".to_string()),
             ]);
         }
         if self.expired.is_empty() { text } else { text + &table.to_text() }

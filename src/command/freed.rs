@@ -1,8 +1,8 @@
 //! What an expiry would really free: the trees of the snapshots that go, and of those that are
 //! retired already and wait for their removal.
 //!
-//! Counting looks at every file of these trees, which is seconds for some hundred thousand
-//! entries and much longer for millions on a cold disk; so beyond a size it is done only if asked for.
+//! Counting looks at every file of these trees, which is seconds for some hundred thousand entries
+//! and much longer for millions on a cold disk; so beyond a size it is done only if asked for.
 
 use crate::decide::rotation::Decision;
 use crate::store::catalog::Catalog;
@@ -29,8 +29,10 @@ pub struct Freed {
 pub fn count(root: &SnapshotRoot, catalog: &Catalog, decision: &Decision, any_size: bool) -> Freed {
     // A room that does not exist yet holds nothing.
     let expired = if root.is_registered() { root.room("expired").ok() } else { None };
-    let retired = if expired.is_some() { retire::retired(root).unwrap_or_default() } else { Vec::new() };
-    let going: Vec<&str> = decision.expired().map(|verdict| verdict.snapshot.name.as_str()).collect();
+    let retired =
+        if expired.is_some() { retire::retired(root).unwrap_or_default() } else { Vec::new() };
+    let going: Vec<&str> =
+        decision.expired().map(|verdict| verdict.snapshot.name.as_str()).collect();
 
     let in_root = Place { directory: root.directory(), path: &root.path };
     let mut trees: Vec<Tree> = going.iter().map(|name| tree(in_root, name)).collect();

@@ -1,6 +1,8 @@
-//! The health of a snapshot root: marks, the ledger, pauses, what rsync left behind, and the age of the newest snapshot.
+//! The health of a snapshot root: marks, the ledger, pauses, what rsync left behind, and the age of
+//! the newest snapshot.
 //!
-//! Looks only, and takes no lock: what a running hook is just about to change may be told as it was.
+//! Looks only, and takes no lock: what a running hook is just about to change may be told as it
+//! was.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -52,7 +54,8 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     if let Some(message) = users_let_in(target, &root)? {
         warn(message);
     }
-    let awaits_client = state.due.as_ref().is_some_and(|due| run::awaits_client(target, &root, due, now));
+    let awaits_client =
+        state.due.as_ref().is_some_and(|due| run::awaits_client(target, &root, due, now));
     let lines = Ledger::look(&root, &target.memory.ledgers(&target.module_path))?;
     let limit = unseen_limit(target.policy.max_defer);
     marks(&state, awaits_client, &lines, now, target.policy.max_defer.delta(), limit)
@@ -163,8 +166,9 @@ fn long_run(root: &SnapshotRoot, now: DateTime<Utc>) -> Option<String> {
     if !root.is_registered() {
         return None;
     }
-    let text =
-        lock::holder_of(root.private(), &|text| began(text).is_some_and(|since| now - since > LONG_RUN))?;
+    let text = lock::holder_of(root.private(), &|text| {
+        began(text).is_some_and(|since| now - since > LONG_RUN)
+    })?;
     Some(format!(
         "a run has held the lock for more than {}: {text}; others wait for it in vain. It may wait for a disk or a server that does not answer, or have much to do: look at that process",
         roughly(LONG_RUN)
@@ -202,14 +206,16 @@ fn marks(
     limit: TimeDelta,
 ) -> Vec<String> {
     let is_dead = |line: &Line| line.liveness(now, limit) == Liveness::Dead;
-    let is_waiting = awaits_client || lines.iter().any(|line| line.is_running_push() && !is_dead(line));
-    // A push that is put off is no trouble as long as the one that it waits for is running, or may come; but
-    // not for ever.
+    let is_waiting =
+        awaits_client || lines.iter().any(|line| line.is_running_push() && !is_dead(line));
+    // A push that is put off is no trouble as long as the one that it waits for is running, or may
+    // come; but not for ever.
     let is_left = |due: &DueMark| due.reason == DueReason::Deferred && is_waiting;
     let is_trouble = |due: &&DueMark| !is_left(due) || has_waited(Some(due.since), now, max_defer);
     let due = state.due.as_ref().filter(is_trouble);
-    let due = due
-        .map(|due| format!("a snapshot is due since {}: run `snapshot --due`", due.since.format("%FT%TZ")));
+    let due = due.map(|due| {
+        format!("a snapshot is due since {}: run `snapshot --due`", due.since.format("%FT%TZ"))
+    });
     let orphans = lines.iter().filter(|line| line.writes() && is_dead(line)).map(|line| {
         format!(
             "the push of {} (process {}) got no snapshot, for its hook did not run to the end: run `snapshot --due`",
@@ -267,7 +273,8 @@ fn unfinished(root: &SnapshotRoot, now: DateTime<Utc>) -> Option<String> {
 /// How long rsync may take over one file.
 const STALE_AFTER: TimeDelta = TimeDelta::days(1);
 
-/// Files that look as if rsync had been stopped over them, of those that the newest snapshot remembers.
+/// Files that look as if rsync had been stopped over them, of those that the newest snapshot
+/// remembers.
 fn stale_temporaries(root: &SnapshotRoot, record: &Record, now: DateTime<Utc>) -> Option<String> {
     let is_stale = |path: &&String| {
         let stat = unescape(path).and_then(|path| stat_below(root.module(), &path).ok());
@@ -361,14 +368,18 @@ fn age(
         return match (registered, max_age) {
             (false, _) => Finding::new(Level::Ok, "no run yet"),
             (true, None) => Finding::new(Level::Ok, "no complete snapshot yet"),
-            (true, Some(max_age)) => {
-                Finding::new(Level::Warning, format!("no complete snapshot yet, and max_age is {max_age}"))
-            }
+            (true, Some(max_age)) => Finding::new(
+                Level::Warning,
+                format!("no complete snapshot yet, and max_age is {max_age}"),
+            ),
         };
     };
     let age = now - newest.snapshot().verified_until;
-    let text =
-        format!("{}, the newest complete one was current {} ago", counted(count, "snapshot"), roughly(age));
+    let text = format!(
+        "{}, the newest complete one was current {} ago",
+        counted(count, "snapshot"),
+        roughly(age)
+    );
     match max_age {
         Some(limit) if age > limit.delta() * 2 => {
             Finding::new(Level::Critical, format!("{text}, more than twice max_age {limit}"))

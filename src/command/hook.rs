@@ -41,7 +41,9 @@ pub fn run(context: &Context, place: Place) -> Result<Exit> {
         Place::Detached => detach::leave_session(),
         Place::Elsewhere => match detach::hand_over() {
             Ok(true) => return Ok(Exit::Done),
-            Ok(false) => log::error!("the detached process has failed; the hook takes the snapshot itself"),
+            Ok(false) => {
+                log::error!("the detached process has failed; the hook takes the snapshot itself")
+            }
             Err(error) => log::error!(
                 "the detached process could not start; the hook takes the snapshot itself: {error}"
             ),
@@ -59,7 +61,8 @@ pub fn run(context: &Context, place: Place) -> Result<Exit> {
     after_transfer(&target, &transfer, taken_over, context, &Clock::System)
 }
 
-/// The hook for a module that is known, at a time that is given. It says `taken_over` as soon as nothing of the transfer can be lost.
+/// The hook for a module that is known, at a time that is given. It says `taken_over` as soon as
+/// nothing of the transfer can be lost.
 pub fn after_transfer(
     target: &Target,
     transfer: &Transfer,
@@ -79,7 +82,8 @@ pub fn after_transfer(
         transfer.raw_status.unwrap_or_default(),
     );
     // Where nothing can be written, nothing has to be looked at but what the other hook has noted.
-    if target.opener == Opener::Reader && (!target.is_registered() || target.check_nesting_in_hook().is_err())
+    if target.opener == Opener::Reader
+        && (!target.is_registered() || target.check_nesting_in_hook().is_err())
     {
         run::forget_reader(target, transfer);
         log::debug!("{}: nothing can have been written, so there is nothing to do", target.label());
@@ -95,7 +99,8 @@ pub fn after_transfer(
         }
         (Because::LeftToClient, Owed::Marked { reason, asked }) => {
             seen = run::leave_to_client(target, seen, (reason, asked), clock)?;
-            // Once more: a push that ended meanwhile, and found the client done, has left the work to this one.
+            // Once more: a push that ended meanwhile, and found the client done, has left the work
+            // to this one.
             if ended.verdict(&seen, true).because == Because::LeftToClient {
                 log::info!("{}: no snapshot yet, for the client has not finished", target.label());
                 return Ok(Exit::Done);
@@ -126,7 +131,9 @@ pub fn after_transfer(
 fn is_reader(context: &Context, transfer: &Transfer) -> bool {
     let Connection { module_name, module_path, client, .. } = &transfer.connection;
     let (Some(name), Ok(conf)) = (module_name, context.settings.rsyncd()) else { return false };
-    let (Some(module), Some(user)) = (conf.module(name), unescape(&client.user)) else { return false };
+    let (Some(module), Some(user)) = (conf.module(name), unescape(&client.user)) else {
+        return false;
+    };
     forbidden::is_reader(module, &user, module_path)
 }
 
@@ -143,19 +150,21 @@ fn nothing_written(target: &Target, seen: Seen, context: &Context, clock: &Clock
 /// Timestamps of files lag behind the clock by a tick.
 const TICK: TimeDelta = TimeDelta::milliseconds(100);
 
-/// Whether the module says that it is unfinished, and it is this push that has said so. What an earlier one left
-/// must not keep others from their snapshots. Without the
-/// ledger it may be its own, or no push at all: then there is the mark.
+/// Whether the module says that it is unfinished, and it is this push that has said so. What an
+/// earlier one left must not keep others from their snapshots. Without the ledger it may be its
+/// own, or no push at all: then there is the mark.
 fn brought_token(target: &Target, seen: &Seen) -> bool {
     let module = File::open(&target.module_path).ok();
-    let Some(token) = module.and_then(|module| Unfinished::of_module(module.as_fd())) else { return false };
+    let Some(token) = module.and_then(|module| Unfinished::of_module(module.as_fd())) else {
+        return false;
+    };
     let Seen::Push(line) = seen else { return true };
     let began = line.entry.as_ref().map(|entry| entry.began);
     began.is_none_or(|began| token.arrived >= began - TICK)
 }
 
-/// What the ledger says; nothing, if it cannot be read. Then the push would be left to others, or to itself, so it is
-/// looked at once more before that.
+/// What the ledger says; nothing, if it cannot be read. Then the push would be left to others, or
+/// to itself, so it is looked at once more before that.
 fn look_up(target: &Target, context: &Context, transfer: &Transfer) -> Seen {
     let look = || run::look_up(target, &context.settings, transfer);
     let look_again = |error| {
@@ -176,6 +185,9 @@ fn remember_failure(context: &Context, transfer: &Transfer, message: &str) {
         memory.failure = Some(failure.clone());
     });
     if let Err(error) = remembered {
-        log::debug!("{}: nothing remembered: {error}", escape_path(&transfer.connection.module_path));
+        log::debug!(
+            "{}: nothing remembered: {error}",
+            escape_path(&transfer.connection.module_path)
+        );
     }
 }

@@ -112,14 +112,19 @@ impl<'a> Document<'a> {
                 let todo = "TODO: this is no absolute path, so which directory it is depends on where rotate-backups was started. Give this table the name of the module that has its directory in it.";
                 self.suggested(&section.name, &section.table, todo);
             }
-            Location::Directory(directory) => self.unassigned(sections, index, directory, assignment),
-            Location::Pattern(pattern) => self.unassigned(sections, index, &pattern.text, assignment),
+            Location::Directory(directory) => {
+                self.unassigned(sections, index, directory, assignment)
+            }
+            Location::Pattern(pattern) => {
+                self.unassigned(sections, index, &pattern.text, assignment)
+            }
         }
     }
 
     /// The header of a module's table, and what is its own in it.
     fn assigned(&mut self, assigned: &Assigned, assignment: &Assignment, is_held: bool) {
-        let shares_root = |other: &&Assigned| other.root == assigned.root && other.name != assigned.name;
+        let shares_root =
+            |other: &&Assigned| other.root == assigned.root && other.name != assigned.name;
         let mut todo = Vec::new();
         if assigned.is_root_itself {
             todo.push(format!(
@@ -153,7 +158,8 @@ impl<'a> Document<'a> {
     ) {
         let directories = spellings(directory.into());
         let location = &sections[index].location;
-        let is_about = |one: &&Assigned| location.matches(&one.root) || directories.contains(&one.root);
+        let is_about =
+            |one: &&Assigned| location.matches(&one.root) || directories.contains(&one.root);
         let taken = assignment.assigned.iter().find(is_about);
         let by_text = || assignment.in_force(sections, &directories).unwrap_or(index);
         let in_force = taken.map_or_else(by_text, |one| one.section);
@@ -223,10 +229,13 @@ impl<'a> Document<'a> {
 
     /// A name for a table, after the directory.
     fn free_name(&mut self, directory: &str) -> String {
-        let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
-        let speaking = directory.rsplit('/').find(|part| part.contains(|c: char| c.is_ascii_alphanumeric()));
+        let is_plain =
+            |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
+        let speaking =
+            directory.rsplit('/').find(|part| part.contains(|c: char| c.is_ascii_alphanumeric()));
         let plain = |character: char| if is_plain(character) { character } else { '-' };
-        let wanted: String = speaking.unwrap_or("module").chars().filter(|c| *c != '*').map(plain).collect();
+        let wanted: String =
+            speaking.unwrap_or("module").chars().filter(|c| *c != '*').map(plain).collect();
         let numbered = (2..).map(|number| format!("{wanted}-{number}"));
         let mut names = std::iter::once(wanted.clone()).chain(numbered);
         let name = names.find(|name| !self.names.contains(name)).unwrap_or_default();

@@ -1,10 +1,11 @@
 //! The answer to a client that asks how its module is: `rsync-system-backup --check`.
 //!
-//! rsyncd tells a client nothing of hook and disk, but it sends what a failing pre-xfer prints. So the client asks for a
-//! listing by a path that means the module's root and that nobody writes by chance, and is turned away with the answer. Where no
-//! pre-xfer is, it gets the listing: a name that does not exist would end in an error there, and the
-//! other hook would take it for a failed transfer. The client learns how healthy its own module is and how
-//! much room there is, and nothing of paths, names or other clients: that is for `rsyncd-snapshot check`.
+//! rsyncd tells a client nothing of hook and disk, but it sends what a failing pre-xfer prints. So
+//! the client asks for a listing by a path that means the module's root and that nobody writes by
+//! chance, and is turned away with the answer. Where no pre-xfer is, it gets the listing: a name
+//! that does not exist would end in an error there, and the other hook would take it for a failed
+//! transfer. The client learns how healthy its own module is and how much room there is, and
+//! nothing of paths, names or other clients: that is for `rsyncd-snapshot check`.
 
 use super::check::{self, Level};
 use crate::config::target::Target;
@@ -48,7 +49,10 @@ mod tests {
             "@ERROR: pre-xfer exec returned failure; {ANSWER}: WARNING, 4096 bytes free; rsync error"
         );
         assert_eq!(read_answer(&text), Some(("WARNING".to_string(), Some(4096))));
-        assert_eq!(read_answer(&format!("{ANSWER}: OK, unknown bytes free")), Some(("OK".to_string(), None)));
+        assert_eq!(
+            read_answer(&format!("{ANSWER}: OK, unknown bytes free")),
+            Some(("OK".to_string(), None))
+        );
         for text in ["", "rsync: no such file", ANSWER, &format!("{ANSWER}: OK")] {
             assert_eq!(read_answer(text), None, "{text}");
         }

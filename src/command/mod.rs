@@ -73,9 +73,14 @@ impl Context {
             match found {
                 WorkedOn::Module(label, target) => targets.push((label, target)),
                 // `check` tells why.
-                WorkedOn::Failed(label, _) => log::debug!("{label}: skipped, for it has no snapshots"),
+                WorkedOn::Failed(label, _) => {
+                    log::debug!("{label}: skipped, for it has no snapshots")
+                }
                 WorkedOn::Unknown { name, why } => {
-                    log::info!("{}: skipped, for no push has come yet, and the module {why}", escape(&name));
+                    log::info!(
+                        "{}: skipped, for no push has come yet, and the module {why}",
+                        escape(&name)
+                    );
                 }
             }
         }
@@ -83,7 +88,11 @@ impl Context {
     }
 
     /// Works on each module; one that fails does not keep the others from their turn.
-    fn for_each(&self, module: Option<&OsStr>, work: impl FnMut(&Target) -> Result<Exit>) -> Result<Exit> {
+    fn for_each(
+        &self,
+        module: Option<&OsStr>,
+        work: impl FnMut(&Target) -> Result<Exit>,
+    ) -> Result<Exit> {
         self.work_on(self.targets(module)?, module, work)
     }
 
@@ -108,7 +117,8 @@ impl Context {
                 }
             },
         };
-        let targets = self.targets(module).inspect_err(|error| self.remember(module, kind, error))?;
+        let targets =
+            self.targets(module).inspect_err(|error| self.remember(module, kind, error))?;
         let mut skipped = Exit::Done;
         let mut kept = Vec::new();
         for (label, target) in targets {
@@ -241,5 +251,6 @@ fn done(context: &Context, target: &Target, message: &str) -> Result<Exit> {
 }
 
 fn print(text: &str) -> Result<()> {
-    crate::tell::table::print(text).map_err(|cause| Error::io_bytes("write to", b"standard output", cause))
+    crate::tell::table::print(text)
+        .map_err(|cause| Error::io_bytes("write to", b"standard output", cause))
 }

@@ -88,10 +88,12 @@ fn change(
 /// path.
 fn split(named: Named<'_>) -> (Option<&OsStr>, &[OsString]) {
     match named {
-        [first, rest @ ..] if !rest.is_empty() => match SnapshotName::parse(first.as_bytes(), &Zone::utc()) {
-            None => (Some(first), rest),
-            Some(_) => (None, named),
-        },
+        [first, rest @ ..] if !rest.is_empty() => {
+            match SnapshotName::parse(first.as_bytes(), &Zone::utc()) {
+                None => (Some(first), rest),
+                Some(_) => (None, named),
+            }
+        }
         names => (None, names),
     }
 }
@@ -106,7 +108,8 @@ fn find<'a>(
     has: &impl Fn(&SnapshotRoot, &str) -> Result<bool>,
 ) -> Result<(Target, &'a str)> {
     let told = escape(name.as_bytes());
-    let name = name.to_str().ok_or_else(|| Error::Usage(format!("{told} is no snapshot's name")))?;
+    let name =
+        name.to_str().ok_or_else(|| Error::Usage(format!("{told} is no snapshot's name")))?;
     let mut having = Vec::new();
     for (label, target) in context.targets(module)? {
         let found = target.and_then(|target| Ok((has(&target.look_at_root()?, name)?, target)));
@@ -117,16 +120,18 @@ fn find<'a>(
             Err(error) => log::warn!("{label}: {error}"),
         }
     }
-    let place = module.map_or("any registered module".to_string(), |module| escape(module.as_bytes()));
+    let place =
+        module.map_or("any registered module".to_string(), |module| escape(module.as_bytes()));
     let labels: Vec<String> = having.iter().map(Target::label).collect();
     match having.pop() {
         None => Err(Error::Usage(format!(
             "{place} has no {what} {told}; `list` shows snapshots and pins, `list --expired` what is retired"
         ))),
         Some(target) if having.is_empty() => Ok((target, name)),
-        Some(_) => {
-            Err(Error::Usage(format!("several modules have {told}: name one of {}", labels.join(", "))))
-        }
+        Some(_) => Err(Error::Usage(format!(
+            "several modules have {told}: name one of {}",
+            labels.join(", ")
+        ))),
     }
 }
 

@@ -1,9 +1,9 @@
 //! `plan`, which is also `rotate --dry-run`: what rotation would do and why, doing nothing.
 //!
 //! Beside the decision itself: when each snapshot that stays will go
-//! ([`forecast`](crate::decide::forecast)), how much space those that go would free ([`freed`]), what
-//! another policy would decide on the same snapshots, and what a policy would hold after years of
-//! pushes that never were (`replay`).
+//! ([`forecast`](crate::decide::forecast)), how much space those that go would free ([`freed`]),
+//! what another policy would decide on the same snapshots, and what a policy would hold after years
+//! of pushes that never were (`replay`).
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -139,7 +139,11 @@ pub(super) fn time_of(options: &PlanOptions, policy: &Policy) -> DateTime<Utc> {
 }
 
 /// The plan for one module, and warnings about what could not be read.
-fn plan(target: &Target, other: Option<&Settings>, options: &PlanOptions) -> Result<(PlanView, Vec<String>)> {
+fn plan(
+    target: &Target,
+    other: Option<&Settings>,
+    options: &PlanOptions,
+) -> Result<(PlanView, Vec<String>)> {
     if !target.trouble.is_empty() {
         return Err(Error::Policy(target.trouble.clone()));
     }
@@ -175,7 +179,10 @@ fn plan(target: &Target, other: Option<&Settings>, options: &PlanOptions) -> Res
         }
     };
     let compared = compared.as_ref().map(|(file, outlook)| (*file, outlook));
-    Ok((PlanView::new(&target, now, &examined.catalog, &present, compared), examined.catalog.warnings))
+    Ok((
+        PlanView::new(&target, now, &examined.catalog, &present, compared),
+        examined.catalog.warnings,
+    ))
 }
 
 /// What another policy decides once a person has confirmed that the change is meant; that it
@@ -192,6 +199,7 @@ fn meant(
         return Ok((catalog, decision));
     }
     let confirmed = History { rules: None, ..state.history(reading) };
-    let Decision { verdicts, deferred, .. } = decide(&catalog.snapshots(), &confirmed, &other.policy, now);
+    let Decision { verdicts, deferred, .. } =
+        decide(&catalog.snapshots(), &confirmed, &other.policy, now);
     Ok((catalog, Decision { verdicts, pause: decision.pause, deferred }))
 }

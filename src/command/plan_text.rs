@@ -17,7 +17,12 @@ impl PlanView {
         text += &pause(&self.present);
         text += &self.timeline(terminal, present);
         if let Some(compared) = &self.compared {
-            text += &format!("{}: {}\n{}", compared.policy_file, self.totals(other), pause(&compared.totals));
+            text += &format!(
+                "{}: {}\n{}",
+                compared.policy_file,
+                self.totals(other),
+                pause(&compared.totals)
+            );
             text += &self.timeline(terminal, other);
         }
         if !self.snapshots.is_empty() {
@@ -25,7 +30,8 @@ impl PlanView {
         }
         text += &freed("", self.going(present), &self.present);
         if let Some(compared) = &self.compared {
-            text += &freed(&format!("{}: ", compared.policy_file), self.going(other), &compared.totals);
+            text +=
+                &freed(&format!("{}: ", compared.policy_file), self.going(other), &compared.totals);
         }
         text
     }
@@ -68,7 +74,12 @@ impl PlanView {
     fn plain_table(&self) -> Table {
         let mut table = Table::new(&["SNAPSHOT", "", "GOES", "BECAUSE"]);
         for SnapshotView { name, fate, .. } in &self.snapshots {
-            table.push(vec![name.clone(), word(fate).into(), end(fate), fate.brief_reasons.join("; ")]);
+            table.push(vec![
+                name.clone(),
+                word(fate).into(),
+                end(fate),
+                fate.brief_reasons.join("; "),
+            ]);
         }
         table
     }
@@ -148,7 +159,11 @@ fn freed(whose: &str, going: usize, totals: &TotalsView) -> String {
         (going, 0) => format!("the removal of {}", counted(going, "snapshot")),
         (0, retired) => format!("the removal of {}", counted(retired, "retired snapshot")),
         (going, retired) => {
-            format!("the removal of {} and {}", counted(going, "snapshot"), counted(retired, "retired one"))
+            format!(
+                "the removal of {} and {}",
+                counted(going, "snapshot"),
+                counted(retired, "retired one")
+            )
         }
     };
     let (Some(bytes), Some(entries)) = (totals.bytes_freed, totals.entries_freed) else {

@@ -133,7 +133,8 @@ pub(super) enum End {
 }
 
 impl PlanView {
-    /// The plan for `target` at `now`, and what the policy in another file makes of the same snapshots.
+    /// The plan for `target` at `now`, and what the policy in another file makes of the same
+    /// snapshots.
     pub fn new(
         target: &Target,
         now: DateTime<Utc>,
@@ -204,7 +205,8 @@ fn fates(outlook: &Outlook, now: DateTime<Utc>) -> BTreeMap<String, FateView> {
             put_off += 1;
         }
         let end = end(verdict, outlook, put_off, now);
-        let without_guard = if verdict.keep && !unguarded.keep { &unguarded.reasons[..] } else { &[] };
+        let without_guard =
+            if verdict.keep && !unguarded.keep { &unguarded.reasons[..] } else { &[] };
         let reasons = || verdict.reasons.iter().chain(without_guard);
         let fate = FateView {
             keep: verdict.keep,
@@ -214,7 +216,11 @@ fn fates(outlook: &Outlook, now: DateTime<Utc>) -> BTreeMap<String, FateView> {
                 End::NextPush(time) | End::At(time, _) => Some(rfc3339(time)),
                 _ => None,
             },
-            covered_by: unguarded.reasons.iter().filter_map(|reason| cover(reason, &kept)).collect(),
+            covered_by: unguarded
+                .reasons
+                .iter()
+                .filter_map(|reason| cover(reason, &kept))
+                .collect(),
             end,
             row: row(verdict),
         };
@@ -233,7 +239,9 @@ fn end(verdict: &Verdict, outlook: &Outlook, put_off: usize, now: DateTime<Utc>)
         return End::Now;
     }
     let Some(forecast) = &outlook.forecast else { return End::Unknown };
-    let at = |time| if time == forecast.next_push { End::NextPush(time) } else { End::At(time, time - now) };
+    let at = |time| {
+        if time == forecast.next_push { End::NextPush(time) } else { End::At(time, time - now) }
+    };
     if outlook.max_expire == 0 {
         return End::Stays;
     }
@@ -242,7 +250,8 @@ fn end(verdict: &Verdict, outlook: &Outlook, put_off: usize, now: DateTime<Utc>)
         Some(Expiry::Stays) => End::Stays,
         Some(Expiry::At(time)) => at(time),
         Some(Expiry::Due) if is_put_off(verdict) => {
-            let later_pushes = i32::try_from((put_off - 1) / outlook.max_expire).unwrap_or(i32::MAX);
+            let later_pushes =
+                i32::try_from((put_off - 1) / outlook.max_expire).unwrap_or(i32::MAX);
             forecast
                 .spacing
                 .checked_mul(later_pushes)

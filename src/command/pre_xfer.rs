@@ -1,6 +1,7 @@
 //! `pre-xfer`: what rsyncd runs before every transfer, and waits for.
 //!
-//! rsyncd sends what a failing pre-xfer prints to the client. So it fails only to turn a client away, with one sentence for it.
+//! rsyncd sends what a failing pre-xfer prints to the client. So it fails only to turn a client
+//! away, with one sentence for it.
 
 use super::{Context, inquiry, print};
 use crate::clock::Clock;
@@ -22,9 +23,10 @@ use crate::tell::log::set_subject;
 /// If it was not rsyncd that ran it.
 pub fn run(context: &Context) -> Result<Exit> {
     let connection = Connection::from_environment()?;
-    let pid = connection
-        .pid
-        .ok_or_else(|| Error::Environment { variable: "RSYNC_PID", problem: "is not set".to_string() })?;
+    let pid = connection.pid.ok_or_else(|| Error::Environment {
+        variable: "RSYNC_PID",
+        problem: "is not set".to_string(),
+    })?;
     let arguments = Arguments::from_environment().unwrap_or_else(Arguments::unknown);
     let applicant = Applicant {
         forbidden: forbidden(context, &connection, &arguments),
@@ -63,7 +65,11 @@ pub fn run(context: &Context) -> Result<Exit> {
 }
 
 /// What `rsyncd.conf` forbids of a push; nothing, where it cannot be read.
-fn forbidden(context: &Context, connection: &Connection, arguments: &Arguments) -> Option<Forbidden> {
+fn forbidden(
+    context: &Context,
+    connection: &Connection,
+    arguments: &Arguments,
+) -> Option<Forbidden> {
     let name = connection.module_name.as_deref().filter(|_| arguments.kind.writes())?;
     let conf = context.settings.rsyncd().ok()?;
     let user = unescape(&connection.client.user)?;
@@ -74,7 +80,9 @@ fn forbidden(context: &Context, connection: &Connection, arguments: &Arguments) 
 fn reads_only(context: &Context, connection: &Connection) -> bool {
     let Connection { module_name, module_path, client, .. } = connection;
     let (Some(name), Ok(conf)) = (module_name, context.settings.rsyncd()) else { return false };
-    let (Some(module), Some(user)) = (conf.module(name), unescape(&client.user)) else { return false };
+    let (Some(module), Some(user)) = (conf.module(name), unescape(&client.user)) else {
+        return false;
+    };
     is_reader(module, &user, module_path)
 }
 
@@ -99,7 +107,9 @@ fn let_in(label: &str, applicant: &Applicant, error: &Error) -> Exit {
         // A module that offers snapshots need not be one that they can be made of.
         log::debug!("{label}: this transfer is not in the ledger: {error}");
     } else if applicant.arguments.kind.writes() {
-        log::error!("{label}: this push is not in the ledger, so its snapshot will be partial: {error}");
+        log::error!(
+            "{label}: this push is not in the ledger, so its snapshot will be partial: {error}"
+        );
     } else {
         log::warn!("{label}: this transfer is not in the ledger: {error}");
     }

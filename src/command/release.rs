@@ -44,7 +44,8 @@ pub fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<
     })
 }
 
-/// Counts pushes that cannot be seen from here as ended: a container that was removed, another machine.
+/// Counts pushes that cannot be seen from here as ended: a container that was removed, another
+/// machine.
 ///
 /// # Errors
 /// If the module, its ledger or its state cannot be used.
@@ -53,7 +54,9 @@ pub fn release_unseen(context: &Context, module: Option<&OsStr>) -> Result<Exit>
         let said = match run::end_unseen(target, &Clock::System)? {
             0 => "no push whose process cannot be seen from here".to_string(),
             1 => "1 push counts as ended; `snapshot --due` takes its snapshot".to_string(),
-            count => format!("{count} pushes count as ended; `snapshot --due` takes their snapshot"),
+            count => {
+                format!("{count} pushes count as ended; `snapshot --due` takes their snapshot")
+            }
         };
         done(context, target, &said)
     })

@@ -1,9 +1,10 @@
 //! `plan --replay`: what a policy would hold after years of regular pushes.
 //!
 //! The JSON is one object: `module` (null for `[defaults]`), `policy_file` (null for the built-in
-//! policy), `replay`, and `compared` (null, or `policy_file` and `replay` of `--policy` where a module is
-//! named). A `replay` is `from`, `to`, `every_seconds`, `pushes`, `held` (how many snapshots), and
-//! `snapshots`, oldest first: a list of `name`, `time`, `grade`, `keep` (always true), `reasons`.
+//! policy), `replay`, and `compared` (null, or `policy_file` and `replay` of `--policy` where a
+//! module is named). A `replay` is `from`, `to`, `every_seconds`, `pushes`, `held` (how many
+//! snapshots), and `snapshots`, oldest first: a list of `name`, `time`, `grade`, `keep` (always
+//! true), `reasons`.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -220,7 +221,8 @@ fn bands(snapshots: &[HeldView]) -> Table {
     let mut table = Table::new(&["AGE", "SNAPSHOTS", "ONE EVERY", "OLDEST"]);
     let mut younger_than = i64::MIN;
     for (label, until) in BANDS {
-        let within = |held: &&HeldView| (younger_than + 1..=until).contains(&held.age.num_seconds());
+        let within =
+            |held: &&HeldView| (younger_than + 1..=until).contains(&held.age.num_seconds());
         let band: Vec<&HeldView> = snapshots.iter().filter(within).collect();
         if let Some(oldest) = band.first() {
             let every = usual_distance(&band).map_or("-".to_string(), in_words);
@@ -238,7 +240,8 @@ fn bands(snapshots: &[HeldView]) -> Table {
 
 /// The median distance of neighbours.
 fn usual_distance(band: &[&HeldView]) -> Option<TimeDelta> {
-    let mut distances: Vec<TimeDelta> = band.windows(2).map(|pair| pair[1].taken - pair[0].taken).collect();
+    let mut distances: Vec<TimeDelta> =
+        band.windows(2).map(|pair| pair[1].taken - pair[0].taken).collect();
     distances.sort();
     distances.get(distances.len() / 2).copied()
 }

@@ -42,8 +42,10 @@ impl Terminal {
         }
         let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
         let columns = variable("COLUMNS").and_then(|columns| columns.parse().ok());
-        let actual = || rustix::termios::tcgetwinsize(&stdout).ok().map(|size| usize::from(size.ws_col));
-        let width = columns.filter(|width| *width > 0).or_else(|| actual().filter(|width| *width > 0));
+        let actual =
+            || rustix::termios::tcgetwinsize(&stdout).ok().map(|size| usize::from(size.ws_col));
+        let width =
+            columns.filter(|width| *width > 0).or_else(|| actual().filter(|width| *width > 0));
         let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             && variable("TERM").as_deref() != Some("dumb");
         Some(Terminal { width: width.unwrap_or(USUAL_WIDTH).clamp(40, 240), colours })
@@ -104,7 +106,9 @@ const TICKS: [(&str, i64); 12] = [
 
 /// Draws snapshots by their ages; nothing if there are none.
 pub fn strip(snapshots: &[(TimeDelta, Row)], terminal: &Terminal) -> String {
-    let Some(oldest) = snapshots.iter().map(|(age, _)| age.num_seconds()).max() else { return String::new() };
+    let Some(oldest) = snapshots.iter().map(|(age, _)| age.num_seconds()).max() else {
+        return String::new();
+    };
     let scale = Scale { oldest: oldest.max(HOUR), columns: terminal.width - NAME_WIDTH - 1 };
     let mut text = scale.axis();
     for (row, name, colour) in Row::ALL {
@@ -189,7 +193,9 @@ mod tests {
         assert_eq!(lines[0].find("1d"), lines[4].find('2'), "{strip}");
         assert_eq!(lines[3].rfind('*'), Some(58), "the oldest is at the end: {strip}");
         assert!(
-            lines[2].starts_with("stays") && lines[3].starts_with("pinned") && lines[4].starts_with("goes")
+            lines[2].starts_with("stays")
+                && lines[3].starts_with("pinned")
+                && lines[4].starts_with("goes")
         );
         assert!(!strip.contains('\x1b') && !strip.contains("partial"));
     }
@@ -197,9 +203,16 @@ mod tests {
     #[test]
     fn labels_never_run_into_each_other() {
         for (width, hours) in [(40, 1), (40, 200_000), (80, 30), (240, 9_000)] {
-            let strip = strip(&[(TimeDelta::hours(hours), Row::Stays)], &Terminal { width, colours: false });
+            let strip = strip(
+                &[(TimeDelta::hours(hours), Row::Stays)],
+                &Terminal { width, colours: false },
+            );
             let labels = strip.lines().next().expect("labels");
-            assert!(labels.split_whitespace().all(|label| TICKS.iter().any(|(known, _)| *known == label)));
+            assert!(
+                labels
+                    .split_whitespace()
+                    .all(|label| TICKS.iter().any(|(known, _)| *known == label))
+            );
             assert!(labels.len() <= width, "{strip}");
         }
     }

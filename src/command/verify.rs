@@ -1,4 +1,5 @@
-//! `verify`: whether files in snapshots have been altered in place, and which snapshots that damages.
+//! `verify`: whether files in snapshots have been altered in place, and which snapshots that
+//! damages.
 
 use std::ffi::OsStr;
 
@@ -28,7 +29,8 @@ pub fn run(context: &Context, module: Option<&OsStr>, repairs: bool, json: bool)
         for trouble in repaired.iter().flat_map(|repaired| &repaired.troubles) {
             log::warn!("{}: {trouble}", target.label());
         }
-        let is_incomplete = verified.unreadable > 0 || verified.lost_bytes > 0 || verified.is_uncertain();
+        let is_incomplete =
+            verified.unreadable > 0 || verified.lost_bytes > 0 || verified.is_uncertain();
         let is_damaged = verified.is_damaged();
         let view = View::new(target, &verified, repaired.as_ref());
         if !json {
@@ -139,19 +141,26 @@ impl View {
     }
 
     fn to_text(&self, label: &str) -> String {
-        let mut text = self.repaired.as_ref().map(|repaired| repaired.to_text(label)).unwrap_or_default();
+        let mut text =
+            self.repaired.as_ref().map(|repaired| repaired.to_text(label)).unwrap_or_default();
         for AlteredView { path, changes, snapshots } in &self.altered {
             let changes: Vec<&str> = changes.iter().map(|change| change.text.as_str()).collect();
             text += &format!("{path}: {}\n    in {}\n", changes.join(", "), snapshots.join(", "));
         }
         let files = |count: u64| counted(usize::try_from(count).unwrap_or(usize::MAX), "file");
-        text +=
-            &format!("{label}: {} in {} looked at", files(self.files), counted(self.snapshots, "snapshot"));
+        text += &format!(
+            "{label}: {} in {} looked at",
+            files(self.files),
+            counted(self.snapshots, "snapshot")
+        );
         text += &match self.altered_files {
             0 if self.unstable > 0 => ", whether any was altered cannot be told\n".to_string(),
             0 => ", none altered\n".to_string(),
             count => {
-                format!(", {count} altered, which damages {}\n", counted(self.damaged_snapshots, "snapshot"))
+                format!(
+                    ", {count} altered, which damages {}\n",
+                    counted(self.damaged_snapshots, "snapshot")
+                )
             }
         };
         let mut note = |count: u64, message: &str| {
@@ -167,9 +176,15 @@ impl View {
             self.unstable,
             "whose inode numbers change from look to look: cannot tell whether they were altered",
         );
-        note(self.unprovable, "touched in a way that may have been a rename or a deletion: no proof of harm");
+        note(
+            self.unprovable,
+            "touched in a way that may have been a rename or a deletion: no proof of harm",
+        );
         if self.unreadable > 0 {
-            text += &format!("{label}: files and directories that could not be read: {}\n", self.unreadable);
+            text += &format!(
+                "{label}: files and directories that could not be read: {}\n",
+                self.unreadable
+            );
         }
         if self.lost_catalogue_bytes > 0 {
             text += &format!(

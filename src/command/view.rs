@@ -1,4 +1,5 @@
-//! The documented JSON of `rotate` and `list`, and their text; `plan` has its own ([`plan_view`](super::plan_view)).
+//! The documented JSON of `rotate` and `list`, and their text; `plan` has its own
+//! ([`plan_view`](super::plan_view)).
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
@@ -65,11 +66,16 @@ impl DecisionView {
         let mut table = Table::new(&["SNAPSHOT", "", "BECAUSE"]);
         for verdict in &self.snapshots {
             let word = if verdict.keep { "keep" } else { "expired" };
-            table.push(vec![verdict.name.clone(), word.to_string(), verdict.brief_reasons.join("; ")]);
+            table.push(vec![
+                verdict.name.clone(),
+                word.to_string(),
+                verdict.brief_reasons.join("; "),
+            ]);
         }
         let expired = self.snapshots.iter().filter(|verdict| !verdict.keep).count();
         let kept = self.snapshots.len() - expired;
-        let mut text = format!("{label}: {kept} kept, {expired} expired, in {}\n", self.snapshot_root);
+        let mut text =
+            format!("{label}: {kept} kept, {expired} expired, in {}\n", self.snapshot_root);
         if let Some(pause) = &self.pause {
             text += &format!("nothing expires: {pause}\n");
         }
@@ -113,21 +119,28 @@ struct ItemView {
 }
 
 impl ListView {
-    /// The snapshots of `target` as they are at `now`; `dated` are the same ones, with what is known
-    /// of their dates.
+    /// The snapshots of `target` as they are at `now`; `dated` are the same ones, with what is
+    /// known of their dates.
     pub fn new(target: &Target, items: &[Item], dated: &[Snapshot], now: DateTime<Utc>) -> Self {
         ListView {
             module: target.name.as_deref().map(escape),
             module_path: escape_path(&target.module_path),
             snapshot_root: escape_path(&target.root_path),
-            snapshots: items.iter().zip(dated).map(|(item, dated)| ItemView::new(item, dated, now)).collect(),
+            snapshots: items
+                .iter()
+                .zip(dated)
+                .map(|(item, dated)| ItemView::new(item, dated, now))
+                .collect(),
         }
     }
 
     /// The same for people.
     pub fn to_text(&self, label: &str) -> String {
-        let mut text =
-            format!("{label}: {} in {}\n", counted(self.snapshots.len(), "snapshot"), self.snapshot_root);
+        let mut text = format!(
+            "{label}: {} in {}\n",
+            counted(self.snapshots.len(), "snapshot"),
+            self.snapshot_root
+        );
         // Few modules ever have any.
         let has_copies = self.snapshots.iter().any(|item| item.copies > 0);
         let copies_title = if has_copies { Some("COPIES") } else { None };
@@ -136,8 +149,10 @@ impl ListView {
         let titles: Vec<&str> = titles.into_iter().chain(copies_title).chain(more_titles).collect();
         let mut table = Table::new(&titles);
         for item in &self.snapshots {
-            let count = |count: Option<u64>| count.map_or("-".to_string(), |count| count.to_string());
-            let unchanged = if item.verified_until == item.time { "-" } else { &item.verified_until };
+            let count =
+                |count: Option<u64>| count.map_or("-".to_string(), |count| count.to_string());
+            let unchanged =
+                if item.verified_until == item.time { "-" } else { &item.verified_until };
             let mut row = vec![
                 item.name.clone(),
                 item.age.clone(),

@@ -57,7 +57,8 @@ impl Connection {
     /// Reads the environment that `bytes` gives the values of.
     ///
     /// # Errors
-    /// [`Error::Environment`] for a missing, empty or relative module path, and for a process that is no number.
+    /// [`Error::Environment`] for a missing, empty or relative module path, and for a process that
+    /// is no number.
     pub fn read(bytes: &impl Fn(&str) -> Option<Vec<u8>>) -> Result<Self> {
         let module_path =
             bytes("RSYNC_MODULE_PATH").ok_or_else(|| wrong("RSYNC_MODULE_PATH", "is not set"))?;

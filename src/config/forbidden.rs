@@ -22,7 +22,8 @@ pub fn forbids(module: &Module, user: &[u8], arguments: &Arguments) -> Option<Fo
 pub fn offers_only_reading(module: &Module) -> bool {
     let rules = module.get("auth users").unwrap_or_default();
     let may_write = |rule: &[u8]| {
-        let access = rule.iter().position(|byte| *byte == b':').map(|colon| rule[colon + 1..].to_vec());
+        let access =
+            rule.iter().position(|byte| *byte == b':').map(|colon| rule[colon + 1..].to_vec());
         access.is_some_and(|access| access.to_ascii_lowercase().starts_with(b"rw"))
     };
     is_read_only(module, b"") == Some(true) && !words(rules).any(may_write)
@@ -135,12 +136,13 @@ const EXACT_ONLY: &[&str] = &[
 
 fn refuses(module: &Module, arguments: &Arguments) -> bool {
     let rules = module.get("refuse options").unwrap_or_default();
-    let rules: Vec<&[u8]> = rules.split(|byte| *byte == b' ').filter(|rule| !rule.is_empty()).collect();
+    let rules: Vec<&[u8]> =
+        rules.split(|byte| *byte == b' ').filter(|rule| !rule.is_empty()).collect();
     let is_refused = |name: &OptionName| {
         let spellings = name.spellings();
         let is_meant = |rule: &[u8]| spellings.iter().any(|name| names(rule, name));
-        // Which of several rules counts depends on rsync's table of synonyms: one that takes the option
-        // out makes it uncertain.
+        // Which of several rules counts depends on rsync's table of synonyms: one that takes the
+        // option out makes it uncertain.
         let is_taken_out = rules.iter().filter_map(|rule| rule.strip_prefix(b"!")).any(is_meant);
         let is_named = rules.iter().any(|rule| is_meant(rule));
         let by_default = spellings.iter().any(|name| REFUSED_BY_DEFAULT.contains(&name.as_str()));
@@ -194,7 +196,11 @@ mod tests {
             ("read only = no\nauth users = viewer:ro @staff:rw", "viewer", Some(true)),
             ("read only = no\nauth users = view[er]:ro", "viewe", None),
         ] {
-            assert_eq!(is_read_only(&module(parameters), user.as_bytes()), expected, "{parameters}: {user}");
+            assert_eq!(
+                is_read_only(&module(parameters), user.as_bytes()),
+                expected,
+                "{parameters}: {user}"
+            );
         }
     }
 
@@ -211,7 +217,10 @@ mod tests {
         }
         let offered = module("read only = yes");
         assert!(is_reader(&offered, b"", Path::new("/m")));
-        assert!(!is_reader(&offered, b"", Path::new("/other")), "another daemon's module of that name");
+        assert!(
+            !is_reader(&offered, b"", Path::new("/other")),
+            "another daemon's module of that name"
+        );
     }
 
     #[test]

@@ -29,7 +29,8 @@ fn is_plain(name: &str) -> bool {
 }
 
 /// Whether rsyncd makes each link that a client sends one that leads nowhere. By default it does so
-/// only where it does not change its root directory. Where `use chroot` is not given, it depends on the daemon's rights, so that does not count.
+/// only where it does not change its root directory. Where `use chroot` is not given, it depends on
+/// the daemon's rights, so that does not count.
 pub fn munges_links(module: &Module) -> bool {
     match module.get("munge symlinks").and_then(read_bool) {
         Some(munges) => munges,
@@ -46,7 +47,8 @@ fn filter_excludes_links(filter: &[u8], dirs: &PartialDirs) -> bool {
     if !missing.iter().all(|name| is_plain(name)) {
         return false;
     }
-    while let (false, Some(rule), Some(pattern)) = (missing.is_empty(), words.next(), words.next()) {
+    while let (false, Some(rule), Some(pattern)) = (missing.is_empty(), words.next(), words.next())
+    {
         let pattern = String::from_utf8_lossy(pattern);
         match rule {
             b"+" if missing.iter().any(|name| *pattern == format!("{name}/")) => {}

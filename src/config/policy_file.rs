@@ -37,14 +37,20 @@ const KEYS: [(&str, Setter); 29] = [
     ("keep_partial", |policy, value| value.snapshots().map(|count| policy.keep_partial = count)),
     ("time_zone", |policy, value| value.zone().map(|zone| policy.time_zone = zone)),
     ("clock_jump", |policy, value| value.positive_span().map(|span| policy.clock_jump = span)),
-    (SNAPSHOT_ON_EXIT, |policy, value| value.statuses().map(|statuses| policy.snapshot_on_exit = statuses)),
-    (PARTIAL_ON_EXIT, |policy, value| value.statuses().map(|statuses| policy.partial_on_exit = statuses)),
+    (SNAPSHOT_ON_EXIT, |policy, value| {
+        value.statuses().map(|statuses| policy.snapshot_on_exit = statuses)
+    }),
+    (PARTIAL_ON_EXIT, |policy, value| {
+        value.statuses().map(|statuses| policy.partial_on_exit = statuses)
+    }),
     (SNAPSHOT_ROOT, |policy, value| value.root().map(|root| policy.snapshot_root = Some(root))),
     ("lock_wait", |policy, value| value.span().map(|span| policy.lock_wait = span)),
     ("min_interval", |policy, value| value.span().map(|span| policy.min_interval = span)),
     ("max_defer", |policy, value| value.span().map(|span| policy.max_defer = span)),
     ("push_wait", |policy, value| value.span().map(|span| policy.push_wait = span)),
-    ("allow_options", |policy, value| value.some_of(&REWRITING).map(|some| policy.allow_options = some)),
+    ("allow_options", |policy, value| {
+        value.some_of(&REWRITING).map(|some| policy.allow_options = some)
+    }),
     ("partial_dirs", |policy, value| {
         value.partial_dirs().map(|names| policy.partial_dirs = PartialDirs::listed(&names))
     }),
@@ -56,7 +62,9 @@ const KEYS: [(&str, Setter); 29] = [
     ("free_space", |policy, value| value.free_space().map(|space| policy.free_space = Some(space))),
     ("anomaly_share", |policy, value| value.percent().map(|share| policy.anomaly_share = share)),
     ("open_root", |policy, value| value.boolean().map(|is_open| policy.open_root = is_open)),
-    ("content_hashes", |policy, value| value.boolean().map(|hashes| policy.content_hashes = hashes)),
+    ("content_hashes", |policy, value| {
+        value.boolean().map(|hashes| policy.content_hashes = hashes)
+    }),
     ("max_age", |policy, value| value.positive_span().map(|span| policy.max_age = Some(span))),
     ("log_level", |policy, value| value.one_of(&LOG_LEVEL).map(|level| policy.log_level = level)),
     ("nice", |policy, value| value.integer(0..=19).map(|nice| policy.nice = nice as i32)),
@@ -182,7 +190,11 @@ impl Walk {
         policies
     }
 
-    fn modules(&mut self, value: &Spanned<DeValue<'_>>, defaults: &Policy) -> BTreeMap<String, Policy> {
+    fn modules(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        defaults: &Policy,
+    ) -> BTreeMap<String, Policy> {
         let mut modules = BTreeMap::new();
         let Some(table) = self.take(Value::new("module".to_string(), value).table()) else {
             return modules;
@@ -193,7 +205,9 @@ impl Walk {
             if name.is_empty() || name.chars().any(char::is_control) {
                 self.tell(
                     key.span().start,
-                    format!("{key_path}: a module's name is not empty and holds no control characters"),
+                    format!(
+                        "{key_path}: a module's name is not empty and holds no control characters"
+                    ),
                 );
             }
             let policy = self.policy(key_path, value, defaults);
@@ -221,7 +235,9 @@ impl Walk {
             }
         }
         // The key that this table sets is the one to blame, not the value that it inherits.
-        if let Some(name) = [PARTIAL_ON_EXIT, SNAPSHOT_ON_EXIT].into_iter().find(|name| read.contains(name)) {
+        if let Some(name) =
+            [PARTIAL_ON_EXIT, SNAPSHOT_ON_EXIT].into_iter().find(|name| read.contains(name))
+        {
             let offset = table.get_key_value(name).map_or(0, |(key, _)| key.span().start);
             self.statuses_in_both(&format!("{key_path}.{name}"), offset, &policy);
         }
@@ -230,7 +246,8 @@ impl Walk {
 
     /// A status in both lists could mean either grade.
     fn statuses_in_both(&mut self, key_path: &str, offset: usize, policy: &Policy) {
-        let both = policy.partial_on_exit.iter().filter(|status| policy.snapshot_on_exit.contains(status));
+        let both =
+            policy.partial_on_exit.iter().filter(|status| policy.snapshot_on_exit.contains(status));
         let both: Vec<String> = both.map(i32::to_string).collect();
         if !both.is_empty() {
             self.tell(
@@ -276,7 +293,9 @@ mod tests {
     }
 
     fn module(text: &str, name: &str) -> Policy {
-        parse(text).unwrap_or_else(|mistakes| panic!("{mistakes:#?}")).for_module(Some(name.as_bytes()))
+        parse(text)
+            .unwrap_or_else(|mistakes| panic!("{mistakes:#?}"))
+            .for_module(Some(name.as_bytes()))
     }
 
     fn defaults(line: &str) -> Policy {
@@ -361,7 +380,8 @@ mod tests {
             min_age: Span::from_seconds(0),
             max_expire: 1_000_000,
             keep_partial: 16,
-            time_zone: crate::decide::zone::Zone::named("Europe/Amsterdam").expect("tzdata is installed"),
+            time_zone: crate::decide::zone::Zone::named("Europe/Amsterdam")
+                .expect("tzdata is installed"),
             clock_jump: Span::from_seconds(7 * 86_400),
             snapshot_on_exit: vec![-1, 0, 255],
             partial_on_exit: vec![23, 24],
@@ -403,16 +423,22 @@ mod tests {
 
     #[test]
     fn counts_of_kept_slots_are_positive() {
-        assert_accepted("keep", &["{ hourly = 1 }", "{ daily = 4294967295 }", "{ yearly = \"24*7\" }"]);
+        assert_accepted(
+            "keep",
+            &["{ hourly = 1 }", "{ daily = 4294967295 }", "{ yearly = \"24*7\" }"],
+        );
         for (value, found) in
             [("0", "the integer 0"), ("-3", "the integer -3"), ("\"7*0\"", "the string \"7*0\"")]
         {
             let mistake = mistake(&format!("keep = {{ daily = {value} }}"));
-            let expected =
-                format!("p.toml:2:18: defaults.keep.daily is {found}; it must be 1 or more: keeping none");
+            let expected = format!(
+                "p.toml:2:18: defaults.keep.daily is {found}; it must be 1 or more: keeping none"
+            );
             assert!(mistake.starts_with(&expected), "{mistake}");
         }
-        for value in ["4294967296", "1.5", "\"Always\"", "\"\"", "true", "99999999999999999999", "[1]"] {
+        for value in
+            ["4294967296", "1.5", "\"Always\"", "\"\"", "true", "99999999999999999999", "[1]"]
+        {
             let mistake = mistake(&format!("keep = {{ daily = {value} }}"));
             assert!(mistake.contains("it must be an integer from 1 to"), "{mistake}");
         }
@@ -421,7 +447,8 @@ mod tests {
     #[test]
     fn keep_names_at_least_one_frequency_and_only_known_ones() {
         assert!(
-            mistake("keep = {}").starts_with("p.toml:2:8: defaults.keep is an empty table; it must name")
+            mistake("keep = {}")
+                .starts_with("p.toml:2:8: defaults.keep is an empty table; it must name")
         );
         assert!(mistake("keep = 7").contains("defaults.keep is the integer 7; it must be a table"));
         assert_eq!(
@@ -433,7 +460,10 @@ mod tests {
 
     #[test]
     fn options_are_let_through_by_name() {
-        assert_accepted("allow_options", &["[]", "[\"inplace\"]", "[\"append\", \"write-devices\"]"]);
+        assert_accepted(
+            "allow_options",
+            &["[]", "[\"inplace\"]", "[\"append\", \"write-devices\"]"],
+        );
         assert_refused(
             "allow_options",
             &[("\"inplace\"", "the string \"inplace\""), ("true", "the boolean true")],
@@ -444,7 +474,11 @@ mod tests {
             "p.toml:2:29: defaults.allow_options[1] is the string \"--append\"; it must be one of \"inplace\", \"append\", \"append-verify\", \"write-devices\""
         );
         assert_accepted("partial_dirs", &["[]", "[\".parts\", \"a/b\"]"]);
-        assert_refused("partial_dirs", &[("\"x\"", "the string \"x\"")], "it must be an array of names");
+        assert_refused(
+            "partial_dirs",
+            &[("\"x\"", "the string \"x\"")],
+            "it must be an array of names",
+        );
         for name in ["", ".", "..", "/docs", "a/../b", "a//b", "a/", "./a", "a\\u0001"] {
             let mistake = mistake(&format!("partial_dirs = [\"x\", \"{name}\"]"));
             assert!(
@@ -453,7 +487,11 @@ mod tests {
             );
             assert!(mistake.contains("it must be a relative path"), "{mistake}");
         }
-        assert_refused("max_parallel", &[("0", "the integer 0")], "it must be an integer from 1 to 1000");
+        assert_refused(
+            "max_parallel",
+            &[("0", "the integer 0")],
+            "it must be an integer from 1 to 1000",
+        );
     }
 
     #[test]
@@ -465,7 +503,10 @@ mod tests {
         );
         let found = [("\"Oldest\"", "the string \"Oldest\""), ("true", "the boolean true")];
         assert_refused("prefer", &found, "it must be one of \"oldest\", \"newest\"");
-        assert_accepted("log_level", &["\"off\"", "\"error\"", "\"warn\"", "\"info\"", "\"trace\""]);
+        assert_accepted(
+            "log_level",
+            &["\"off\"", "\"error\"", "\"warn\"", "\"info\"", "\"trace\""],
+        );
         let found = [("\"warning\"", "the string \"warning\""), ("3", "the integer 3")];
         assert_refused("log_level", &found, "it must be one of \"off\", \"error\", \"warn\"");
         assert_accepted("ionice", &["\"none\"", "\"idle\""]);
@@ -513,7 +554,11 @@ mod tests {
         for key in ["clock_jump", "max_age"] {
             assert_accepted(key, &["\"1s\""]);
             assert_refused(key, &found, "it must be a duration");
-            assert_refused(key, &[("\"0d\"", "the string \"0d\"")], "it must be a duration longer than 0");
+            assert_refused(
+                key,
+                &[("\"0d\"", "the string \"0d\"")],
+                "it must be a duration longer than 0",
+            );
         }
     }
 
@@ -530,7 +575,9 @@ mod tests {
     #[test]
     fn statuses_are_those_of_rsync_and_earn_one_grade() {
         assert_accepted("snapshot_on_exit", &["[]", "[0, 23, 24]", "[-1, 255]"]);
-        assert!(mistake("partial_on_exit = 23").contains("must be an array of statuses from -1 to 255"));
+        assert!(
+            mistake("partial_on_exit = 23").contains("must be an array of statuses from -1 to 255")
+        );
         assert_eq!(
             mistake("snapshot_on_exit = [0, 256]"),
             "p.toml:2:24: defaults.snapshot_on_exit[1] is the integer 256; it must be an integer from -1 to 255"
@@ -541,7 +588,10 @@ mod tests {
         let text = "[defaults]\npartial_on_exit = [23]\n[module.a]\nsnapshot_on_exit = [0, 23]\n[module.b]\n";
         let mistakes = parse(text).unwrap_err();
         assert_eq!(mistakes.len(), 1);
-        assert!(mistakes[0].starts_with("p.toml:4:1: module.a.snapshot_on_exit: status 23"), "{mistakes:?}");
+        assert!(
+            mistakes[0].starts_with("p.toml:4:1: module.a.snapshot_on_exit: status 23"),
+            "{mistakes:?}"
+        );
         defaults("snapshot_on_exit = [0]\npartial_on_exit = [24]");
     }
 
@@ -569,7 +619,8 @@ mod tests {
         let text = "max_keep = 1\r\n[defaults]\r\nmin_kep = 1\r\n\"sträng\" = 1\r\nä = 2\r\n  strict = \"ä\" \r\n\
             min_age = \r\n[module]\r\nx = 5\r\n[module.\"\"]\r\n[module.my.laptop]\r\nnice = 0\r\n[modul]\r\n";
         let mistakes = parse(text).unwrap_err();
-        let places: Vec<&str> = mistakes.iter().map(|line| line.split(' ').next().unwrap()).collect();
+        let places: Vec<&str> =
+            mistakes.iter().map(|line| line.split(' ').next().unwrap()).collect();
         let expected = [
             "p.toml:1:1:",
             "p.toml:3:1:",
@@ -583,11 +634,13 @@ mod tests {
             "p.toml:13:2:",
         ];
         assert_eq!(places, expected, "{mistakes:#?}");
+        assert!(mistakes[1].contains(
+            "defaults.min_kep is an unknown key; the keys are keep, strict, prefer, min_keep"
+        ));
         assert!(
-            mistakes[1]
-                .contains("defaults.min_kep is an unknown key; the keys are keep, strict, prefer, min_keep")
+            mistakes[8]
+                .contains("module.my.laptop is an unknown key (a module's name that has a dot")
         );
-        assert!(mistakes[8].contains("module.my.laptop is an unknown key (a module's name that has a dot"));
     }
 
     #[test]
@@ -600,9 +653,13 @@ mod tests {
     #[test]
     fn several_syntax_errors_are_told_without_guesses_from_their_lines() {
         let mistakes =
-            parse("[defaults]\nmin_keep = = 3\nnice = 99\nstrict = tru\nstrict = true\n").unwrap_err();
+            parse("[defaults]\nmin_keep = = 3\nnice = 99\nstrict = tru\nstrict = true\n")
+                .unwrap_err();
         assert!(mistakes[0].starts_with("p.toml:2:"), "{mistakes:#?}");
-        assert!(mistakes.iter().any(|line| line.starts_with("p.toml:3:8: defaults.nice")), "{mistakes:#?}");
+        assert!(
+            mistakes.iter().any(|line| line.starts_with("p.toml:3:8: defaults.nice")),
+            "{mistakes:#?}"
+        );
         assert!(
             mistakes.iter().any(|line| line.starts_with("p.toml:4:10: this is not TOML")),
             "{mistakes:#?}"
@@ -617,7 +674,8 @@ mod tests {
     fn a_line_without_a_value_hides_nothing_that_follows() {
         let mistakes =
             parse("[defaults]\nstrict\n[module.a]\nnice = 99\nbroken\n[modules]\nx\n").unwrap_err();
-        let places: Vec<&str> = mistakes.iter().map(|line| line.split(' ').next().unwrap()).collect();
+        let places: Vec<&str> =
+            mistakes.iter().map(|line| line.split(' ').next().unwrap()).collect();
         let expected = ["p.toml:2:7:", "p.toml:4:8:", "p.toml:5:7:", "p.toml:6:2:", "p.toml:7:2:"];
         assert_eq!(places, expected, "{mistakes:#?}");
     }
@@ -639,11 +697,18 @@ mod tests {
             parse("defaults = 3").unwrap_err(),
             ["p.toml:1:12: defaults is the integer 3; it must be a table"]
         );
-        assert!(parse("[[defaults]]").unwrap_err()[0].contains("defaults is an array; it must be a table"));
         assert!(
-            parse("module = []").unwrap_err()[0].contains("module is an empty array; it must be a table")
+            parse("[[defaults]]").unwrap_err()[0]
+                .contains("defaults is an array; it must be a table")
         );
-        assert!(parse("[module.\"a\\nb\"]").unwrap_err()[0].contains("module.\"a\\x0ab\": a module's name"));
+        assert!(
+            parse("module = []").unwrap_err()[0]
+                .contains("module is an empty array; it must be a table")
+        );
+        assert!(
+            parse("[module.\"a\\nb\"]").unwrap_err()[0]
+                .contains("module.\"a\\x0ab\": a module's name")
+        );
     }
 
     #[test]
@@ -659,10 +724,9 @@ mod tests {
     fn messages_are_printable_and_short() {
         let text = format!("[defaults]\nprefer = \"\\u001b\\n\u{202e}{}\"\n", "x".repeat(10_000));
         let mistakes = Policies::parse(Path::new("a\nb"), &text).unwrap_err();
-        assert!(
-            mistakes[0]
-                .starts_with("a\\x0ab:2:10: defaults.prefer is the string \"\\x1b\\x0a\\xe2\\x80\\xaex")
-        );
+        assert!(mistakes[0].starts_with(
+            "a\\x0ab:2:10: defaults.prefer is the string \"\\x1b\\x0a\\xe2\\x80\\xaex"
+        ));
         assert!(mistakes[0].len() < 300);
     }
 
@@ -734,7 +798,9 @@ mod tests {
         ];
         let mut state: u64 = 7;
         let mut random = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) as usize
         };
         for round in 0..20_000 {

@@ -29,8 +29,11 @@ impl Syntax {
     /// Reads `text`, which has no byte order mark.
     pub(super) fn of(text: &str) -> Self {
         let lines = Lines::new(text);
-        let mut syntax =
-            Syntax { sound_text: text.to_string(), mistakes: BTreeMap::new(), uncertain_from: usize::MAX };
+        let mut syntax = Syntax {
+            sound_text: text.to_string(),
+            mistakes: BTreeMap::new(),
+            uncertain_from: usize::MAX,
+        };
         for _ in 0..MAX_ROUNDS {
             let broken = syntax.broken_lines(&lines);
             if broken.is_empty() {
@@ -90,7 +93,8 @@ impl<'text> Lines<'text> {
         // Columns are characters, as editors count them.
         let before = self.text.get(start..mistake.offset).unwrap_or_default();
         let column = before.chars().count() + 1;
-        one_line(&format!("{}:{line}:{column}: {}", escape_path(file), mistake.message)).into_owned()
+        one_line(&format!("{}:{line}:{column}: {}", escape_path(file), mistake.message))
+            .into_owned()
     }
 
     /// Where the line that holds `offset` begins.

@@ -68,8 +68,9 @@ impl<'a, 'text> Value<'a, 'text> {
         let Some(array) = self.spanned.get_ref().as_array() else {
             return Err(self.mistake(&format!("it must be an array of some of {}", quoted(words))));
         };
-        let element =
-            |(index, spanned)| Value::new(format!("{}[{index}]", self.key_path), spanned).one_of(words);
+        let element = |(index, spanned)| {
+            Value::new(format!("{}[{index}]", self.key_path), spanned).one_of(words)
+        };
         let mut chosen = all_or_mistakes(array.iter().enumerate().map(element))?;
         chosen.sort();
         chosen.dedup();
@@ -79,7 +80,11 @@ impl<'a, 'text> Value<'a, 'text> {
     /// An integer within `range`.
     pub(super) fn integer(&self, range: RangeInclusive<i64>) -> Reading<i64> {
         self.number().filter(|number| range.contains(number)).ok_or_else(|| {
-            self.mistake(&format!("it must be an integer from {} to {}", range.start(), range.end()))
+            self.mistake(&format!(
+                "it must be an integer from {} to {}",
+                range.start(),
+                range.end()
+            ))
         })
     }
 
@@ -101,7 +106,9 @@ impl<'a, 'text> Value<'a, 'text> {
     pub(super) fn positive_span(&self) -> Reading<Span> {
         let span = self.span()?;
         if span.seconds() == 0 {
-            return Err(self.mistake("it must be a duration longer than 0, such as \"1h\" or \"31d\""));
+            return Err(
+                self.mistake("it must be a duration longer than 0, such as \"1h\" or \"31d\"")
+            );
         }
         Ok(span)
     }
@@ -124,7 +131,9 @@ impl<'a, 'text> Value<'a, 'text> {
     /// Exit statuses of a transfer; rsyncd reports -1 when it could not start one.
     pub(super) fn statuses(&self) -> Reading<Vec<i32>> {
         let Some(array) = self.spanned.get_ref().as_array() else {
-            return Err(self.mistake("it must be an array of statuses from -1 to 255, such as [0, 24]"));
+            return Err(
+                self.mistake("it must be an array of statuses from -1 to 255, such as [0, 24]")
+            );
         };
         let element = |(index, spanned)| {
             Value::new(format!("{}[{index}]", self.key_path), spanned)
@@ -139,14 +148,16 @@ impl<'a, 'text> Value<'a, 'text> {
         let Some(array) = self.spanned.get_ref().as_array() else {
             return Err(self.mistake("it must be an array of names such as [\".partial\"]"));
         };
-        let element =
-            |(index, spanned)| Value::new(format!("{}[{index}]", self.key_path), spanned).partial_dir();
+        let element = |(index, spanned)| {
+            Value::new(format!("{}[{index}]", self.key_path), spanned).partial_dir()
+        };
         all_or_mistakes(array.iter().enumerate().map(element))
     }
 
     fn partial_dir(&self) -> Reading<String> {
         let is_plain = |name: &str| !name.is_empty() && name != "." && name != "..";
-        let is_name = |text: &&str| !text.chars().any(char::is_control) && text.split('/').all(is_plain);
+        let is_name =
+            |text: &&str| !text.chars().any(char::is_control) && text.split('/').all(is_plain);
         self.text().filter(is_name).map(str::to_string).ok_or_else(|| {
             self.mistake("it must be a relative path such as \".partial\" or \"work/partial\", without `.`, `..`, empty parts or control characters")
         })
@@ -155,7 +166,9 @@ impl<'a, 'text> Value<'a, 'text> {
     /// How many slots of which frequency, finest first.
     pub(super) fn keep(&self) -> Reading<Vec<(Frequency, Count)>> {
         let Some(table) = self.spanned.get_ref().as_table() else {
-            return Err(self.mistake("it must be a table such as { hourly = 24, monthly = \"always\" }"));
+            return Err(
+                self.mistake("it must be a table such as { hourly = 24, monthly = \"always\" }")
+            );
         };
         if table.is_empty() {
             return Err(self.mistake(&format!(
@@ -163,7 +176,8 @@ impl<'a, 'text> Value<'a, 'text> {
                 frequency_words()
             )));
         }
-        let mut kept = all_or_mistakes(table.iter().map(|(key, spanned)| self.kept_frequency(key, spanned)))?;
+        let mut kept =
+            all_or_mistakes(table.iter().map(|(key, spanned)| self.kept_frequency(key, spanned)))?;
         kept.sort_by_key(|(frequency, _)| *frequency);
         Ok(kept)
     }
@@ -178,8 +192,10 @@ impl<'a, 'text> Value<'a, 'text> {
         match Frequency::ALL.into_iter().find(|frequency| frequency.word() == word) {
             Some(frequency) => Ok((frequency, Value::new(key_path, spanned).slots()?)),
             None => {
-                let message =
-                    format!("{key_path} is no frequency; the frequencies are {}", frequency_words());
+                let message = format!(
+                    "{key_path} is no frequency; the frequencies are {}",
+                    frequency_words()
+                );
                 Err(vec![Mistake { offset: key.span().start, message }])
             }
         }
@@ -188,7 +204,9 @@ impl<'a, 'text> Value<'a, 'text> {
     /// How many slots of one frequency.
     fn slots(&self) -> Reading<Count> {
         let count = match self.number() {
-            Some(number) => u32::try_from(number).ok().filter(|number| *number > 0).map(Count::Newest),
+            Some(number) => {
+                u32::try_from(number).ok().filter(|number| *number > 0).map(Count::Newest)
+            }
             None => self.text().and_then(Count::parse),
         };
         count.ok_or_else(|| {

@@ -24,7 +24,8 @@ const PROGRAM: &str = "rsyncd-snapshot";
 /// Files that include files that include files: more of that is a loop.
 const MAX_DEPTH: usize = 16;
 
-/// More files than any configuration is made of: a file that includes itself twice doubles at each level.
+/// More files than any configuration is made of: a file that includes itself twice doubles at each
+/// level.
 const MAX_FILES: usize = 4_096;
 
 /// More bytes than any of them has; what has no end must not be read to it.
@@ -80,7 +81,8 @@ impl Module {
     /// Whether rsyncd runs this program as the hook `parameter`.
     pub fn runs_us(&self, parameter: &str) -> bool {
         let program = PROGRAM.as_bytes();
-        self.get(parameter).is_some_and(|command| command.windows(program.len()).any(|part| part == program))
+        self.get(parameter)
+            .is_some_and(|command| command.windows(program.len()).any(|part| part == program))
     }
 
     /// The module's directory, the same path that rsyncd gives to its hooks.
@@ -123,8 +125,8 @@ impl Module {
         Ok(Whereabouts::At(normalized(Path::new(&OsString::from_vec(expanded)))))
     }
 
-    /// Replaces the only variable that does not depend on the connection or the daemon's environment;
-    /// where there is another one, says so.
+    /// Replaces the only variable that does not depend on the connection or the daemon's
+    /// environment; where there is another one, says so.
     fn expanded(&self, value: &[u8]) -> Result<Vec<u8>, String> {
         let mut expanded = Vec::new();
         let mut rest = value;
@@ -248,11 +250,19 @@ impl Reader {
         module.parameters.insert(name, value);
     }
 
-    fn directive(&mut self, name: &[u8], value: &[u8], place: Place, depth: usize) -> Result<(), Error> {
+    fn directive(
+        &mut self,
+        name: &[u8],
+        value: &[u8],
+        place: Place,
+        depth: usize,
+    ) -> Result<(), Error> {
         let is_include = name.eq_ignore_ascii_case(b"include");
         if !is_include && !name.eq_ignore_ascii_case(b"merge") {
-            return Err(place
-                .refused(&format!("unknown directive &{}; rsync knows &include and &merge", escape(name))));
+            return Err(place.refused(&format!(
+                "unknown directive &{}; rsync knows &include and &merge",
+                escape(name)
+            )));
         }
         if !value.starts_with(b"/") {
             return Err(place.refused(&format!(
@@ -277,8 +287,9 @@ impl Reader {
         }
         let target = PathBuf::from(OsString::from_vec(value.to_vec()));
         let suffix: &[u8] = if is_include { b".conf" } else { b".inc" };
-        let files = files_of(&target, suffix)
-            .map_err(|problem| place.refused(&format!("&{} {}: {problem}", escape(name), escape(value))))?;
+        let files = files_of(&target, suffix).map_err(|problem| {
+            place.refused(&format!("&{} {}: {problem}", escape(name), escape(value)))
+        })?;
         files.iter().try_for_each(|file| match is_include {
             true => self.include(file, depth + 1),
             false => self.read_file(file, depth + 1),
@@ -326,13 +337,17 @@ impl std::fmt::Display for Place<'_> {
 }
 
 fn read_bytes(file: &Path) -> Result<Vec<u8>, Error> {
-    let refused = |problem: String| Error::Usage(format!("cannot read {}: {problem}", escape_path(file)));
+    let refused =
+        |problem: String| Error::Usage(format!("cannot read {}: {problem}", escape_path(file)));
     let mut text = Vec::new();
-    let read = File::open(file).and_then(|opened| opened.take(MAX_BYTES + 1).read_to_end(&mut text));
+    let read =
+        File::open(file).and_then(|opened| opened.take(MAX_BYTES + 1).read_to_end(&mut text));
     read.map_err(|cause| refused(cause.to_string()))?;
     match text.len() as u64 <= MAX_BYTES {
         true => Ok(text),
-        false => Err(refused(format!("it has more than {} MiB and is no rsyncd.conf", MAX_BYTES >> 20))),
+        false => {
+            Err(refused(format!("it has more than {} MiB and is no rsyncd.conf", MAX_BYTES >> 20)))
+        }
     }
 }
 
@@ -471,8 +486,9 @@ mod tests {
 
     #[test]
     fn a_later_global_section_reaches_strings_that_are_unset_and_modules_that_follow() {
-        let conf =
-            read("[a]\n[b]\ncomment =\n[Glo bal]\ncomment = late\nread only = no\nlog format = x\n[c]\n");
+        let conf = read(
+            "[a]\n[b]\ncomment =\n[Glo bal]\ncomment = late\nread only = no\nlog format = x\n[c]\n",
+        );
         assert_eq!(get(&conf, "a", "comment"), Some("late"));
         assert_eq!(get(&conf, "b", "comment"), Some(""));
         assert_eq!(get(&conf, "a", "read only"), None);
@@ -523,7 +539,8 @@ mod tests {
 
     #[test]
     fn an_empty_directory_includes_nothing_and_leaves_the_section() {
-        let files = Files::new(&[("rsyncd.conf", "[a]\n&include @/inc\npath = /a\n"), ("inc/x", "")]);
+        let files =
+            Files::new(&[("rsyncd.conf", "[a]\n&include @/inc\npath = /a\n"), ("inc/x", "")]);
         assert_eq!(files.read().unwrap().module(b"a").unwrap().path().unwrap(), Path::new("/a"));
     }
 
@@ -537,7 +554,10 @@ mod tests {
             error("&load /x\n"),
             "@/rsyncd.conf:1: unknown directive &load; rsync knows &include and &merge"
         );
-        assert!(error("\n&include inc").starts_with("@/rsyncd.conf:2: &include inc is no absolute path"));
+        assert!(
+            error("\n&include inc")
+                .starts_with("@/rsyncd.conf:2: &include inc is no absolute path")
+        );
         assert_eq!(
             error("&merge @/none"),
             "@/rsyncd.conf:1: &merge @/none: No such file or directory (os error 2)"
@@ -559,9 +579,11 @@ mod tests {
 
     #[test]
     fn files_that_double_at_each_level_end_with_an_error() {
-        let name = |level: usize| if level == 0 { "rsyncd.conf".into() } else { format!("{level:02}") };
+        let name =
+            |level: usize| if level == 0 { "rsyncd.conf".into() } else { format!("{level:02}") };
         let names: Vec<String> = (0..15).map(name).collect();
-        let texts: Vec<String> = (1..15).map(|next| format!("&merge @/{}\n", name(next)).repeat(2)).collect();
+        let texts: Vec<String> =
+            (1..15).map(|next| format!("&merge @/{}\n", name(next)).repeat(2)).collect();
         let texts = texts.iter().map(String::as_str).chain([""]);
         let files: Vec<(&str, &str)> = names.iter().map(String::as_str).zip(texts).collect();
         let message = Files::new(&files).error();
@@ -576,7 +598,8 @@ mod tests {
 
     #[test]
     fn a_loop_of_includes_ends_with_an_error() {
-        let looping = Files::new(&[("rsyncd.conf", "&include @/x"), ("x", "[a]\n&merge @/rsyncd.conf\n")]);
+        let looping =
+            Files::new(&[("rsyncd.conf", "&include @/x"), ("x", "[a]\n&merge @/rsyncd.conf\n")]);
         let message = looping.error();
         assert!(message.contains("nested more than 16 deep"), "{message}");
         assert!(message.starts_with("@/rsyncd.conf:1: &include @/x"), "{message}");
@@ -602,12 +625,16 @@ mod tests {
     #[test]
     fn a_path_that_cannot_be_known_is_refused() {
         let message = path("/home/%RSYNC_USER_NAME%").unwrap_err();
-        assert!(message.contains(":1: module m has the path /home/%RSYNC_USER_NAME%, which depends on"));
+        assert!(
+            message.contains(":1: module m has the path /home/%RSYNC_USER_NAME%, which depends on")
+        );
         assert!(message.ends_with("name the directory instead of the module"));
         assert!(path("%RSYNC_MODULE_NAME%").unwrap_err().contains("relative"));
         assert!(path("%%HOME%%").unwrap_err().contains("%HOME%"));
         assert!(path("backup").unwrap_err().contains("the relative path backup"));
-        assert!(path("").unwrap_err().ends_with("module m has no path; set `path = /DIRECTORY` in it"));
+        assert!(
+            path("").unwrap_err().ends_with("module m has no path; set `path = /DIRECTORY` in it")
+        );
         let chroot = read("daemon chroot = /jail\n[m]\npath = /a\n");
         assert!(chroot.module(b"m").unwrap().path().unwrap_err().to_string().contains("/jail"));
     }
@@ -618,11 +645,14 @@ mod tests {
         let alphabet = b"[]=&\\ \n\r\t#;%/.aM\xff\0";
         let mut state: u64 = 1;
         let mut random = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) as usize
         };
         for _ in 0..20_000 {
-            let text: Vec<u8> = (0..random() % 64).map(|_| alphabet[random() % alphabet.len()]).collect();
+            let text: Vec<u8> =
+                (0..random() % 64).map(|_| alphabet[random() % alphabet.len()]).collect();
             fs::write(file.path(), &text).unwrap();
             match RsyncdConf::read(file.path()) {
                 Ok(conf) => conf.modules.iter().for_each(|module| drop(module.path())),

@@ -58,7 +58,8 @@ impl<'a> Statements<'a> {
             }
         }
         self.skip_line();
-        let words: Vec<&[u8]> = name.split(|byte| is_space(*byte)).filter(|word| !word.is_empty()).collect();
+        let words: Vec<&[u8]> =
+            name.split(|byte| is_space(*byte)).filter(|word| !word.is_empty()).collect();
         let name = words.join(&b' ');
         if name.is_empty() { Err("a module without a name") } else { Ok(Statement::Section(name)) }
     }

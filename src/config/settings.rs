@@ -62,7 +62,9 @@ impl Settings {
             Err(error) if error.kind() == ErrorKind::NotFound && policy_file.is_none() => {
                 (None, Source::BuiltIn, Policies::built_in())
             }
-            Err(error) => (None, trouble(&file, &format!("cannot be read: {error}")), Policies::built_in()),
+            Err(error) => {
+                (None, trouble(&file, &format!("cannot be read: {error}")), Policies::built_in())
+            }
         };
         let rsyncd_conf = rsyncd_conf.unwrap_or(Path::new(RSYNCD_CONF)).to_path_buf();
         Settings {
@@ -103,7 +105,8 @@ impl Settings {
 
     /// Whether a module's name may stand for several directories.
     pub fn has_several_directories(&self, name: &[u8]) -> bool {
-        let is_unknown = |module: &Module| matches!(module.whereabouts(), Ok(Whereabouts::Unknown { .. }));
+        let is_unknown =
+            |module: &Module| matches!(module.whereabouts(), Ok(Whereabouts::Unknown { .. }));
         self.rsyncd().is_ok_and(|conf| conf.module(name).is_some_and(is_unknown))
     }
 }

@@ -1,8 +1,9 @@
 //! From what was named to a module with its root and policy.
 //!
 //! A module is named by rsyncd's environment, by its name in rsyncd.conf, or by its directory; a
-//! directory takes the policy of the module that its root is registered for. Where the policy cannot be used, the root is one that was
-//! registered before, or none: guessing another place would split a history in two.
+//! directory takes the policy of the module that its root is registered for. Where the policy
+//! cannot be used, the root is one that was registered before, or none: guessing another place
+//! would split a history in two.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -60,7 +61,10 @@ impl Target {
         let (root_path, trouble) = match &settings.source {
             Source::Trouble(mistakes) => {
                 let salvaged = settings.salvaged_root(name.as_deref());
-                (known_root(&settings.memory, &module_path, salvaged, name.as_deref())?, mistakes.clone())
+                (
+                    known_root(&settings.memory, &module_path, salvaged, name.as_deref())?,
+                    mistakes.clone(),
+                )
             }
             Source::File => (configured_root(&policy, &module_path, name.as_deref())?, Vec::new()),
             Source::BuiltIn => built_in_root(settings, &module_path)?,
@@ -69,7 +73,17 @@ impl Target {
         let memory = settings.memory.clone();
         let opener = Opener::Upkeep;
         let names_path = name.as_deref().is_some_and(|name| settings.has_several_directories(name));
-        Ok(Target { name, module_path, root_path, policy, trouble, policy_file, memory, opener, names_path })
+        Ok(Target {
+            name,
+            module_path,
+            root_path,
+            policy,
+            trouble,
+            policy_file,
+            memory,
+            opener,
+            names_path,
+        })
     }
 
     /// The same for work that `opener` asks for.
@@ -133,10 +147,12 @@ impl Target {
         }
     }
 
-    /// The same for a module's directory that does not exist either, so that there is no target yet.
+    /// The same for a module's directory that does not exist either, so that there is no target
+    /// yet.
     pub fn lost_directory(settings: &Settings, module_path: &Path) -> Option<Error> {
         let remembered = remembered_root(&settings.memory, module_path)?;
-        let is_lost = !module_path.exists() && matches!(SnapshotRoot::registration(&remembered), Ok(None));
+        let is_lost =
+            !module_path.exists() && matches!(SnapshotRoot::registration(&remembered), Ok(None));
         is_lost.then(|| Error::Root {
             path: escape_path(&remembered),
             problem: format!("was used before, but holds no history now, nor is {} there", escape_path(module_path)),
@@ -180,15 +196,18 @@ impl Target {
 
     fn open_with(&self, access: Access) -> Result<SnapshotRoot> {
         let name = self.name.as_deref();
-        SnapshotRoot::open(&self.root_path, &self.module_path, name, access).map_err(|error| match error {
-            Error::Unregistered { path } => self.not_registered(path),
-            error => error,
+        SnapshotRoot::open(&self.root_path, &self.module_path, name, access).map_err(|error| {
+            match error {
+                Error::Unregistered { path } => self.not_registered(path),
+                error => error,
+            }
         })
     }
 
     fn not_registered(&self, path: String) -> Error {
         let (problem, remedy) = if self.trouble.is_empty() {
-            let first = "push to the module, or run `rsyncd-snapshot snapshot MODULE`, for a first one";
+            let first =
+                "push to the module, or run `rsyncd-snapshot snapshot MODULE`, for a first one";
             ("has never been used for a snapshot", first)
         } else {
             let mend = "mend the policy first: it says where snapshots belong";
@@ -261,7 +280,9 @@ fn configured_root(policy: &Policy, module_path: &Path, name: Option<&[u8]>) -> 
 
 fn parent_of(module_path: &Path) -> Result<PathBuf> {
     let parent = module_path.parent().map(Path::to_path_buf);
-    parent.ok_or_else(|| Error::Usage(format!("{} has no parent directory", escape_path(module_path))))
+    parent.ok_or_else(|| {
+        Error::Usage(format!("{} has no parent directory", escape_path(module_path)))
+    })
 }
 
 /// Puts the module's name into `snapshot_root` and resolves what exists of it.
@@ -334,8 +355,10 @@ fn known_root(
     name: Option<&[u8]>,
 ) -> Result<PathBuf> {
     let salvaged = salvaged.and_then(|template| fill_template(&template, name).ok());
-    let candidates =
-        salvaged.into_iter().chain(remembered_root(memory, module_path)).chain(parent_of(module_path).ok());
+    let candidates = salvaged
+        .into_iter()
+        .chain(remembered_root(memory, module_path))
+        .chain(parent_of(module_path).ok());
     for root in candidates {
         if is_registered_for(&root, module_path)? {
             return Ok(root);

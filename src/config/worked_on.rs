@@ -54,7 +54,8 @@ pub fn named(settings: &Settings, argument: &OsStr) -> Result<Vec<(String, Resul
         Whereabouts::Unknown { .. } => {
             let remembered = Remembered::all(settings, &BTreeSet::new());
             let own = remembered.into_iter().filter(|one| one.name.as_deref() == Some(name));
-            let targets = own.filter_map(|one| one.resolve(settings, &conf)).filter_map(WorkedOn::target);
+            let targets =
+                own.filter_map(|one| one.resolve(settings, &conf)).filter_map(WorkedOn::target);
             let found: Vec<_> = targets.collect();
             // What says why the directory is not known also says what to name instead.
             if found.is_empty() {
@@ -98,7 +99,8 @@ pub fn all(settings: &Settings) -> Result<Vec<WorkedOn>> {
 fn configured(settings: &Settings, module: &Module) -> Option<WorkedOn> {
     // Without a path, rsyncd refuses each connection to it.
     let Ok(Whereabouts::At(path)) = module.whereabouts() else { return None };
-    let was_used = || settings.memory.recall(&path).is_some_and(|memory| memory.snapshot_root.is_some());
+    let was_used =
+        || settings.memory.recall(&path).is_some_and(|memory| memory.snapshot_root.is_some());
     let target = match Target::of_module(settings, Some(module.name.clone()), &path) {
         Ok(target) if target.is_registered() => Ok(target),
         Ok(target) => Err(target.lost_history()?),
@@ -127,7 +129,8 @@ pub fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<WorkedOn> {
         }
     }
     let others = Remembered::all(settings, &met);
-    let is_remembered = |module: &Module| others.iter().any(|one| one.name.as_ref() == Some(&module.name));
+    let is_remembered =
+        |module: &Module| others.iter().any(|one| one.name.as_ref() == Some(&module.name));
     let unknown = unknown.into_iter().filter(|(module, _)| !is_remembered(module));
     let mut found: Vec<WorkedOn> =
         unknown.map(|(module, why)| WorkedOn::Unknown { name: module.name.clone(), why }).collect();
@@ -199,6 +202,7 @@ impl Remembered {
 /// The same error, and how to end it where the history was meant to go: no module of that directory
 /// may ever come again.
 fn forgettable(error: &Error, settings: &Settings, path: &Path) -> Error {
-    let files: Vec<String> = settings.memory.files_of(path).iter().map(|file| escape_path(file)).collect();
+    let files: Vec<String> =
+        settings.memory.files_of(path).iter().map(|file| escape_path(file)).collect();
     Error::Usage(format!("{error}; if this directory was given up, remove {}", files.join(" and ")))
 }

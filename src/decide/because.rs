@@ -82,7 +82,10 @@ impl fmt::Display for Because {
                     write!(f, "rsyncd.conf lets this client only read, so it wrote nothing")
                 }
                 NothingWritten::RefusedOption => {
-                    write!(f, "rsyncd.conf refuses one of the client's options, so it wrote nothing")
+                    write!(
+                        f,
+                        "rsyncd.conf refuses one of the client's options, so it wrote nothing"
+                    )
                 }
             },
             Because::Failed { status } => write!(f, "the transfer ended with status {status}"),
@@ -91,7 +94,10 @@ impl fmt::Display for Because {
                 "the last of several pushes ended with status {status}, and the others are worth a partial one"
             ),
             Because::Torn { pushes } if pushes.is_empty() => {
-                write!(f, "a transfer of an unknown client failed, and the tree is not known to be whole")
+                write!(
+                    f,
+                    "a transfer of an unknown client failed, and the tree is not known to be whole"
+                )
             }
             Because::Torn { pushes } => {
                 write!(f, "failed and not repeated yet: the push of {}", pushes.join(", of "))
@@ -100,7 +106,9 @@ impl fmt::Display for Because {
             Because::Running { count, in_place } => {
                 write!(f, "{} still running", pushes_are(*count))?;
                 match in_place {
-                    true => write!(f, "; one writes into files in place, which this snapshot shares"),
+                    true => {
+                        write!(f, "; one writes into files in place, which this snapshot shares")
+                    }
                     false => Ok(()),
                 }
             }
@@ -112,12 +120,19 @@ impl fmt::Display for Because {
             }
             Because::ClientPartial => write!(f, "the client could not transfer everything"),
             Because::Restarted => {
-                write!(f, "the machine was started again since that push, which may be on disk only in part")
+                write!(
+                    f,
+                    "the machine was started again since that push, which may be on disk only in part"
+                )
             }
-            Because::LeftToPushes { count } => write!(f, "left to {} still running", pushes_are(*count)),
+            Because::LeftToPushes { count } => {
+                write!(f, "left to {} still running", pushes_are(*count))
+            }
             Because::LeftToClient => write!(f, "left to the client, which has not finished"),
             Because::TooSoon => write!(f, "sooner than min_interval after the snapshot before"),
-            Because::Unchanged { grade } => write!(f, "nothing changed since the newest {grade} snapshot"),
+            Because::Unchanged { grade } => {
+                write!(f, "nothing changed since the newest {grade} snapshot")
+            }
         }
     }
 }

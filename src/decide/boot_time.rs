@@ -18,7 +18,8 @@ impl BootTime {
         self.boot == other.boot && self.nanoseconds > other.nanoseconds
     }
 
-    /// Whether this is after `earlier`, which has been; what is of another boot has been before this one.
+    /// Whether this is after `earlier`, which has been; what is of another boot has been before
+    /// this one.
     pub fn is_later_than(&self, earlier: &BootTime) -> bool {
         self.boot != earlier.boot || self.nanoseconds > earlier.nanoseconds
     }

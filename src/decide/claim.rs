@@ -57,9 +57,15 @@ pub enum Claim {
 }
 
 /// Decides one frequency for all complete snapshots, given oldest first.
-pub fn claims(spans: &[HeldSpan], frequency: Frequency, count: Count, policy: &Policy) -> Vec<Claim> {
-    let held: Vec<Held> =
-        (0..spans.len()).map(|position| Held::new(spans, position, frequency, &policy.time_zone)).collect();
+pub fn claims(
+    spans: &[HeldSpan],
+    frequency: Frequency,
+    count: Count,
+    policy: &Policy,
+) -> Vec<Claim> {
+    let held: Vec<Held> = (0..spans.len())
+        .map(|position| Held::new(spans, position, frequency, &policy.time_zone))
+        .collect();
     let ranges = represented(&held, policy.prefer);
     let cutoff = match (count, held.last()) {
         // The window is counted back from when the newest was taken, as rotate-backups does;
@@ -131,7 +137,13 @@ fn represented(held: &[Held], prefer: Prefer) -> Vec<Range> {
 
 /// How many of the slots from `first` to `last` are not before the cutoff. In the slot that
 /// the cutoff falls into, the snapshot must reach the cutoff itself.
-fn slots_within(held: &Held, first: i64, last: i64, frequency: Frequency, cutoff: Option<i64>) -> u64 {
+fn slots_within(
+    held: &Held,
+    first: i64,
+    last: i64,
+    frequency: Frequency,
+    cutoff: Option<i64>,
+) -> u64 {
     let Some(cutoff) = cutoff else {
         return last.abs_diff(first) + 1;
     };

@@ -100,7 +100,9 @@ pub struct Reading {
 
 impl Reading {
     fn is_of_boot(&self, other: &Reading) -> bool {
-        !self.boot.is_empty() && self.boot == other.boot && self.uptime_seconds >= other.uptime_seconds
+        !self.boot.is_empty()
+            && self.boot == other.boot
+            && self.uptime_seconds >= other.uptime_seconds
     }
 
     /// How far the wall clock has moved from `other` on beyond what the boot clock counted.
@@ -137,13 +139,15 @@ impl Course {
     /// Whether `reading` can follow, when `measured` seconds at least have passed across boots.
     fn agrees(&self, reading: &Reading, measured: i64, limit: TimeDelta) -> bool {
         if reading.is_of_boot(&self.last) {
-            let is_near =
-                |other: &Reading| reading.step_since(other).abs() <= tolerance(reading.seconds_since(other));
+            let is_near = |other: &Reading| {
+                reading.step_since(other).abs() <= tolerance(reading.seconds_since(other))
+            };
             return is_near(&self.last) && is_near(&self.anchor);
         }
         let gap = reading.time - self.last.time;
         let measured_delta = TimeDelta::seconds(measured);
-        gap >= measured_delta - tolerance(measured) && gap <= measured_delta + limit + tolerance(measured)
+        gap >= measured_delta - tolerance(measured)
+            && gap <= measured_delta + limit + tolerance(measured)
     }
 
     fn followed_by(&self, reading: &Reading, sequence: u64) -> Self {
@@ -170,7 +174,8 @@ pub struct Doubt {
     measured_seconds: i64,
     /// Snapshots with a higher sequence number are dated by the new time.
     after_sequence: u64,
-    /// The new time contradicts one in the same boot that was doubted, too: one of the two is wrong.
+    /// The new time contradicts one in the same boot that was doubted, too: one of the two is
+    /// wrong.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     contradicted: bool,
     /// Earlier snapshots that were found unchanged by the new time.
@@ -294,7 +299,8 @@ pub struct ClockHistory {
 }
 
 impl ClockHistory {
-    /// The history of a clock that was read once, when the newest snapshot had the number `sequence`.
+    /// The history of a clock that was read once, when the newest snapshot had the number
+    /// `sequence`.
     pub fn begin(reading: &Reading, sequence: u64) -> Self {
         ClockHistory { course: Some(Course::begin(reading, sequence)), ..ClockHistory::default() }
     }
@@ -320,7 +326,8 @@ impl ClockHistory {
     /// Whether a person has confirmed the date of the snapshot with this number. Those without one
     /// are older than all that have one.
     pub fn is_confirmed(&self, sequence: Option<u64>) -> bool {
-        self.confirmed.is_some_and(|confirmed| sequence.is_none_or(|sequence| sequence <= confirmed))
+        self.confirmed
+            .is_some_and(|confirmed| sequence.is_none_or(|sequence| sequence <= confirmed))
     }
 
     /// How much time may have passed across a boot: the longest gap of the last runs or a day, and
@@ -381,9 +388,12 @@ impl ClockHistory {
         let measured = doubt.measured_seconds.saturating_add(passed);
         let agrees = doubt.course.agrees(reading, 0, limit);
         let leaves_contradiction = doubt.is_within_boot() || doubt.contradicted;
-        if agrees && !is_of_boot && (leaves_contradiction || course.agrees(reading, measured, limit)) {
-            // The clock may have been set at the boot, or it was right and the machine was off: which of
-            // the times before was wrong will never be known.
+        if agrees
+            && !is_of_boot
+            && (leaves_contradiction || course.agrees(reading, measured, limit))
+        {
+            // The clock may have been set at the boot, or it was right and the machine was off:
+            // which of the times before was wrong will never be known.
             self.distrust_before(doubt, course);
         } else if agrees {
             let doubt = Doubt {
@@ -400,7 +410,10 @@ impl ClockHistory {
         }
         // What the new time dated was dated wrongly, whatever is right.
         self.add_era(Era { first: doubt.after_sequence.saturating_add(1), last: newest });
-        doubt.verified.iter().for_each(|&sequence| self.add_era(Era { first: sequence, last: sequence }));
+        doubt
+            .verified
+            .iter()
+            .for_each(|&sequence| self.add_era(Era { first: sequence, last: sequence }));
         self.doubt = None;
         match course.agrees(reading, measured, limit) {
             true => self.follow(reading, sequence),
@@ -433,7 +446,10 @@ impl ClockHistory {
     fn distrust_before(&mut self, doubt: &Doubt, course: &Course) {
         if doubt.is_within_boot() {
             // Since the boot at least.
-            self.add_era(Era { first: course.anchor_sequence.saturating_add(1), last: doubt.after_sequence });
+            self.add_era(Era {
+                first: course.anchor_sequence.saturating_add(1),
+                last: doubt.after_sequence,
+            });
         }
         self.landmarks.push(Landmark { sequence: doubt.after_sequence, time: doubt.first.time });
         if self.landmarks.len() > MOST_ERAS {
@@ -503,9 +519,13 @@ mod tests {
     #[test]
     fn the_pause_outlasts_later_runs_and_ends_when_the_clock_agrees_again() {
         let jump =
-            clock_jump(None, Some(at("2026-11-22T00:00:00Z")), at("2036-11-22T00:00:00Z"), LIMIT).unwrap();
+            clock_jump(None, Some(at("2026-11-22T00:00:00Z")), at("2036-11-22T00:00:00Z"), LIMIT)
+                .unwrap();
         let later = Some(at("2036-11-22T00:00:00Z"));
-        assert_eq!(clock_jump(Some(&jump), later, at("2036-11-22T01:00:00Z"), LIMIT).as_ref(), Some(&jump));
+        assert_eq!(
+            clock_jump(Some(&jump), later, at("2036-11-22T01:00:00Z"), LIMIT).as_ref(),
+            Some(&jump)
+        );
         assert_eq!(clock_jump(Some(&jump), later, at("2026-11-23T00:00:00Z"), LIMIT), None);
     }
 }

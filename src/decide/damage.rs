@@ -1,13 +1,14 @@
 //! Whether an inode that snapshots share with the module is still what it was when it was linked.
 //!
-//! What is recorded of an inode holds for the snapshots from then on, until something newer is recorded
-//! of it: a file that a client changed in place damages those from before the change, and is what
-//! it should be in those that were made of it since.
+//! What is recorded of an inode holds for the snapshots from then on, until something newer is
+//! recorded of it: a file that a client changed in place damages those from before the change, and
+//! is what it should be in those that were made of it since.
 //!
-//! Where all attributes are equal, the kernel's change time can still tell that somebody wrote to the file: nobody can
-//! set it. But it also moves with each link that is made or removed, by us or by a client that renames or deletes.
-//! So it counts as a sign only outside of our own [`windows`](crate::store::inodes::windows), and only if the inode
-//! had the very same names in the last snapshot before it moved and in whatever comes next.
+//! Where all attributes are equal, the kernel's change time can still tell that somebody wrote to
+//! the file: nobody can set it. But it also moves with each link that is made or removed, by us or
+//! by a client that renames or deletes. So it counts as a sign only outside of our own
+//! [`windows`](crate::store::inodes::windows), and only if the inode had the very same names in the
+//! last snapshot before it moved and in whatever comes next.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -87,7 +88,10 @@ impl Xattrs {
     pub fn digest_of(xattrs: &BTreeMap<CString, Vec<u8>>) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new();
         for (name, value) in xattrs {
-            hasher.update(name.as_bytes_with_nul()).update(&(value.len() as u64).to_le_bytes()).update(value);
+            hasher
+                .update(name.as_bytes_with_nul())
+                .update(&(value.len() as u64).to_le_bytes())
+                .update(value);
         }
         let mut digest = [0; 16];
         digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
@@ -185,8 +189,10 @@ pub fn changes(was: &Attributes, is: &Attributes) -> Vec<Change> {
         (Xattrs::Unknown, _) | (_, Xattrs::Unknown) => {}
         (Xattrs::All(was), Xattrs::All(is)) => {
             let gone = was.keys().filter(|name| !is.contains_key(*name));
-            let other =
-                is.iter().filter(|(name, value)| was.get(*name) != Some(*value)).map(|(name, _)| name);
+            let other = is
+                .iter()
+                .filter(|(name, value)| was.get(*name) != Some(*value))
+                .map(|(name, _)| name);
             changes.extend(gone.chain(other).cloned().map(Change::Xattr));
         }
         (was, is) if was != is => changes.push(Change::Xattrs),
@@ -195,8 +201,9 @@ pub fn changes(was: &Attributes, is: &Attributes) -> Vec<Change> {
     changes
 }
 
-/// Whether a file was changed in place since it was recorded: anything differs but the extended attributes, or the
-/// change time has moved and not by links of our own (`is_ours`). Each state comes with its change time.
+/// Whether a file was changed in place since it was recorded: anything differs but the extended
+/// attributes, or the change time has moved and not by links of our own (`is_ours`). Each state
+/// comes with its change time.
 pub fn is_changed_in_place(
     (was, was_changed): (&Attributes, Moment),
     (is, changed): (&Attributes, Moment),
@@ -206,15 +213,17 @@ pub fn is_changed_in_place(
     changes(was, is).iter().any(is_attribute) || changed != was_changed && !is_ours
 }
 
-/// What of all that was `recorded`, oldest first, holds for a snapshot at `position`: the last that is not newer. For a
-/// snapshot that is older than all of it, it is the first: nothing is known of what was before.
+/// What of all that was `recorded`, oldest first, holds for a snapshot at `position`: the last that
+/// is not newer. For a snapshot that is older than all of it, it is the first: nothing is known of
+/// what was before.
 pub fn applicable<T>(recorded: &[(usize, T)], position: usize) -> Option<&T> {
     let older = recorded.iter().rfind(|(recorded, _)| *recorded <= position);
     older.or(recorded.first()).map(|(_, what)| what)
 }
 
-/// Whether a client may have set the access time of a file, as `rsync --atimes` does: that moves the change time, too.
-/// Whoever reads a file leaves a time in it that is about that of the change, or later.
+/// Whether a client may have set the access time of a file, as `rsync --atimes` does: that moves
+/// the change time, too. Whoever reads a file leaves a time in it that is about that of the change,
+/// or later.
 pub fn is_access_time_set(was_seconds: i64, is_seconds: i64, touched: Moment) -> bool {
     const READING_SECONDS: i64 = 60;
     was_seconds != is_seconds && is_seconds < touched.seconds.saturating_sub(READING_SECONDS)
@@ -235,14 +244,16 @@ impl Names {
     }
 }
 
-/// Whether an inode whose change time moved between two looks at its names was written to, as opposed to linked
-/// or unlinked. Where it had no name before, or has none after, it was renamed or removed.
+/// Whether an inode whose change time moved between two looks at its names was written to, as
+/// opposed to linked or unlinked. Where it had no name before, or has none after, it was renamed or
+/// removed.
 pub fn is_in_place(before: Names, after: Names) -> bool {
     before.count > 0 && before == after
 }
 
-/// Which of the moments at which trees were read comes last before `time`: the index in `began`, which is in the
-/// order in which the trees were read. None if there is none, or if a clock was set so that it cannot be told.
+/// Which of the moments at which trees were read comes last before `time`: the index in `began`,
+/// which is in the order in which the trees were read. None if there is none, or if a clock was set
+/// so that it cannot be told.
 pub fn last_before(began: &[i64], time: i64) -> Option<usize> {
     let count = began.iter().filter(|began| **began <= time).count();
     let is_ordered = began[..count].iter().all(|began| *began <= time);
@@ -321,9 +332,21 @@ mod tests {
             (was(), at(6), true, false, "we have linked it"),
             (was(), at(6), false, true, "written to at equal size and time"),
             (Attributes { size_bytes: 11, ..was() }, at(6), true, true, "written to, then linked"),
-            (Attributes { modified: at(9), ..was() }, at(6), true, true, "the same with another time"),
+            (
+                Attributes { modified: at(9), ..was() },
+                at(6),
+                true,
+                true,
+                "the same with another time",
+            ),
             (Attributes { mode: 0o100_600, ..was() }, at(6), true, true, "another mode"),
-            (Attributes { xattrs: Xattrs::All(BTreeMap::new()), ..was() }, at(5), false, false, "not asked"),
+            (
+                Attributes { xattrs: Xattrs::All(BTreeMap::new()), ..was() },
+                at(5),
+                false,
+                false,
+                "not asked",
+            ),
         ];
         for (is, changed, is_ours, expected, what) in table {
             let found = is_changed_in_place((&was(), at(5)), (&is, changed), is_ours);
@@ -357,9 +380,14 @@ mod tests {
         };
         assert!(is_in_place(names(&[7]), names(&[7])));
         assert!(is_in_place(names(&[7, 9]), names(&[9, 7])));
-        for (before, after) in
-            [(&[7][..], &[8][..]), (&[7, 9], &[7]), (&[7], &[7, 9]), (&[7], &[]), (&[], &[7]), (&[], &[])]
-        {
+        for (before, after) in [
+            (&[7][..], &[8][..]),
+            (&[7, 9], &[7]),
+            (&[7], &[7, 9]),
+            (&[7], &[]),
+            (&[], &[7]),
+            (&[], &[]),
+        ] {
             assert!(!is_in_place(names(before), names(after)), "{before:?} {after:?}");
         }
     }

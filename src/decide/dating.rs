@@ -2,8 +2,8 @@
 //!
 //! A snapshot's name is what the wall clock said, and its sequence number is the order in which
 //! snapshots were really taken. Where the two contradict each other, where the boot clock
-//! contradicts the names, or where a clock in doubt dated it, a snapshot is *undated*: it is
-//! kept, and takes part in no slot, count or cutoff until a person confirms. So what expires, expires
+//! contradicts the names, or where a clock in doubt dated it, a snapshot is *undated*: it is kept,
+//! and takes part in no slot, count or cutoff until a person confirms. So what expires, expires
 //! under every dating that sequence, believed times and boot clock allow. A date of 1970 is never
 //! believed: such a snapshot is dated by its successor once a person has confirmed.
 
@@ -65,15 +65,18 @@ pub fn mark(snapshots: &mut [Snapshot], clock: &ClockHistory) {
 fn date_by_successor(snapshots: &mut [Snapshot]) {
     let believed: Vec<(u64, DateTime<Utc>)> = snapshots
         .iter()
-        .filter(|snapshot| snapshot.recorded && snapshot.undated.is_none() && is_plausible(snapshot.time))
+        .filter(|snapshot| {
+            snapshot.recorded && snapshot.undated.is_none() && is_plausible(snapshot.time)
+        })
         .filter_map(|snapshot| Some((snapshot.sequence?, snapshot.time)))
         .collect();
     let is_meant = |snapshot: &&mut Snapshot| {
         snapshot.recorded && snapshot.undated.is_none() && !is_plausible(snapshot.time)
     };
     for snapshot in snapshots.iter_mut().filter(is_meant) {
-        let is_later =
-            |(sequence, _): &&(u64, DateTime<Utc>)| snapshot.sequence.is_none_or(|own| *sequence > own);
+        let is_later = |(sequence, _): &&(u64, DateTime<Utc>)| {
+            snapshot.sequence.is_none_or(|own| *sequence > own)
+        };
         match believed.iter().filter(is_later).map(|(_, time)| *time).min() {
             Some(time) => {
                 snapshot.time = time;
@@ -123,13 +126,16 @@ fn in_sequence(snapshots: &[Snapshot]) -> Vec<usize> {
 fn mark_by_boot_clock(snapshots: &mut [Snapshot], clock: &ClockHistory) {
     let mut boots: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for index in in_sequence(snapshots) {
-        if let Some(taken) = snapshots[index].taken_at.as_ref().filter(|taken| !taken.boot.is_empty()) {
+        if let Some(taken) =
+            snapshots[index].taken_at.as_ref().filter(|taken| !taken.boot.is_empty())
+        {
             boots.entry(&taken.boot).or_default().push(index);
         }
     }
     let contradicts = |pair: &[usize]| {
         let (one, next) = (&snapshots[pair[0]], &snapshots[pair[1]]);
-        let seconds = |snapshot: &Snapshot| snapshot.taken_at.as_ref().map_or(0, |taken| taken.seconds);
+        let seconds =
+            |snapshot: &Snapshot| snapshot.taken_at.as_ref().map_or(0, |taken| taken.seconds);
         let passed = seconds(next).saturating_sub(seconds(one));
         let said = (next.time - one.time).num_seconds();
         !clock.is_confirmed(next.sequence)
@@ -153,7 +159,8 @@ fn mark_by_order(snapshots: &mut [Snapshot], clock: &ClockHistory) {
     let order = in_sequence(snapshots);
     let numberless = (0..snapshots.len())
         .filter(|&index| snapshots[index].sequence.is_none() && snapshots[index].recorded);
-    let numberless: Vec<usize> = numberless.filter(|&index| snapshots[index].undated.is_none()).collect();
+    let numberless: Vec<usize> =
+        numberless.filter(|&index| snapshots[index].undated.is_none()).collect();
     let latest_numberless = numberless.iter().map(|&index| snapshots[index].time).max();
     let mut wrong = Vec::new();
     let mut latest = latest_numberless;

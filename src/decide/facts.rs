@@ -41,8 +41,8 @@ pub enum Worth {
 }
 
 impl Worth {
-    /// What `status` is worth. A client that says itself that something could not be transferred has
-    /// done all that it could: that is worth a partial snapshot.
+    /// What `status` is worth. A client that says itself that something could not be transferred
+    /// has done all that it could: that is worth a partial snapshot.
     pub fn of_status(status: i32, reporter: Reporter, statuses: Statuses) -> Self {
         if statuses.complete.contains(&status) {
             Worth::Complete
@@ -89,7 +89,9 @@ impl ClientCompletion {
             (ClientCompletion::Unfinished, _) | (_, ClientCompletion::Unfinished) => {
                 ClientCompletion::Unfinished
             }
-            (ClientCompletion::Partial, _) | (_, ClientCompletion::Partial) => ClientCompletion::Partial,
+            (ClientCompletion::Partial, _) | (_, ClientCompletion::Partial) => {
+                ClientCompletion::Partial
+            }
             _ => ClientCompletion::Done,
         }
     }
@@ -145,8 +147,8 @@ pub struct Transfer<'a> {
     pub push: Option<&'a Push>,
     /// The ledger knows it for a download, a listing or a dry run, or pre-xfer turned it away.
     pub is_no_push: bool,
-    /// What `rsyncd.conf` forbade when it began. A client can bring about any status at any time, so
-    /// only both together prove that nothing was written.
+    /// What `rsyncd.conf` forbade when it began. A client can bring about any status at any time,
+    /// so only both together prove that nothing was written.
     pub forbidden: Option<Forbidden>,
     /// Whether the client's word that it has not finished came with this very push.
     pub brought_unfinished: bool,
@@ -163,8 +165,8 @@ pub enum Occasion<'a> {
     Owed {
         /// Who asked then.
         asked: Asked,
-        /// Whether the machine has been running since. rsync does not sync what it writes, so part of
-        /// a push that ended before may never have reached the disk.
+        /// Whether the machine has been running since. rsync does not sync what it writes, so part
+        /// of a push that ended before may never have reached the disk.
         is_of_this_boot: bool,
     },
 }
@@ -211,7 +213,9 @@ impl Transfer<'_> {
         match (self.is_no_push, self.forbidden, self.status) {
             (true, ..) => Some(NothingWritten::NotAPush),
             (_, Some(Forbidden::ReadOnly), READ_ONLY_STATUS) => Some(NothingWritten::ReadOnly),
-            (_, Some(Forbidden::Option), REFUSED_OPTION_STATUS) => Some(NothingWritten::RefusedOption),
+            (_, Some(Forbidden::Option), REFUSED_OPTION_STATUS) => {
+                Some(NothingWritten::RefusedOption)
+            }
             _ => None,
         }
     }
@@ -235,7 +239,9 @@ impl Occasion<'_> {
     pub(super) fn is_good_transfer(&self) -> bool {
         match self {
             Occasion::Transfer(it) => it.worth == Worth::Complete && it.wrote_nothing().is_none(),
-            Occasion::Owed { asked, is_of_this_boot } => *asked == Asked::GoodTransfer && *is_of_this_boot,
+            Occasion::Owed { asked, is_of_this_boot } => {
+                *asked == Asked::GoodTransfer && *is_of_this_boot
+            }
             Occasion::ByHand => false,
         }
     }
@@ -271,7 +277,8 @@ pub struct Look<'a> {
     /// Whether the tree differs from the newest complete snapshot, writes in place included; none
     /// if there is no such snapshot.
     pub differs_from_complete: Option<bool>,
-    /// The same for the newest snapshot of any grade; none if that was not compared, or there is none.
+    /// The same for the newest snapshot of any grade; none if that was not compared, or there is
+    /// none.
     pub differs_from_newest: Option<bool>,
     /// The newest complete snapshot is younger than `min_interval`, and the run can wait.
     pub is_too_soon_for_complete: bool,

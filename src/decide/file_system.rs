@@ -24,7 +24,8 @@ pub enum Expectation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileSystemType(pub String);
 
-const OVERLAY: &str = "files of its lower layer are copied rather than linked; use a file system of its own";
+const OVERLAY: &str =
+    "files of its lower layer are copied rather than linked; use a file system of its own";
 const ENCFS: &str = "it renames a directory file by file, and changes times on the way, so a snapshot does not \
      appear as a whole; in its paranoia mode it has no hard links; use gocryptfs instead";
 
@@ -43,8 +44,8 @@ impl FileSystemType {
     /// Whether calls are answered by a server or a program, which may be dead.
     pub fn is_served(&self) -> bool {
         const SERVED: [&str; 14] = [
-            "fuse", "fuseblk", "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "coda", "autofs",
-            "virtiofs", "lustre",
+            "fuse", "fuseblk", "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "coda",
+            "autofs", "virtiofs", "lustre",
         ];
         self.0.starts_with("fuse.") || SERVED.contains(&self.0.as_str())
     }

@@ -17,8 +17,8 @@ use super::policy::Policy;
 use super::replay::pushed;
 use super::rotation::{Snapshot, decide_before_guards};
 
-/// The usual distance is the median of this many of the newest ones. Not of more: rotation has thinned
-/// out what is older, and the gaps that it left are no distances between pushes.
+/// The usual distance is the median of this many of the newest ones. Not of more: rotation has
+/// thinned out what is older, and the gaps that it left are no distances between pushes.
 const RECENT_DISTANCES: usize = 5;
 
 /// What would stay longer than this stays: ten years.
@@ -70,7 +70,8 @@ pub fn forecast(snapshots: &[Snapshot], policy: &Policy, now: DateTime<Utc>) -> 
 /// taken. At least a second.
 pub fn usual_spacing(snapshots: &[Snapshot], now: DateTime<Utc>) -> Option<TimeDelta> {
     let complete = complete(snapshots, now);
-    let distances = complete.windows(2).map(|pair| pair[1].time - pair[0].verified_until.min(pair[1].time));
+    let distances =
+        complete.windows(2).map(|pair| pair[1].time - pair[0].verified_until.min(pair[1].time));
     let mut newest: Vec<TimeDelta> = distances.rev().take(RECENT_DISTANCES).collect();
     newest.sort();
     let median = newest.get(newest.len().checked_sub(1)? / 2)?;
@@ -87,7 +88,12 @@ fn complete(snapshots: &[Snapshot], now: DateTime<Utc>) -> Vec<&Snapshot> {
     complete
 }
 
-fn look_ahead(snapshots: &[Snapshot], policy: &Policy, now: DateTime<Utc>, pushes: &Pushes) -> Forecast {
+fn look_ahead(
+    snapshots: &[Snapshot],
+    policy: &Policy,
+    now: DateTime<Utc>,
+    pushes: &Pushes,
+) -> Forecast {
     let mut expiries = BTreeMap::new();
     let (mut held, due) = decided(snapshots, &[], policy, now);
     expiries.extend(due.into_iter().map(|name| (name, Expiry::Due)));
@@ -152,8 +158,10 @@ impl Pushes {
     fn new(first: DateTime<Utc>, spacing: TimeDelta, policy: &Policy) -> Self {
         let spacing_seconds = spacing.num_seconds().max(1) as u64;
         let last = 1 + HORIZON.num_seconds() as u64 / spacing_seconds;
-        let slots = policy.keep.iter().map(|keep| single_pushes(*keep, spacing_seconds, policy.strict));
-        let single = slots.max().unwrap_or(0).max(policy.min_keep as u64).clamp(1, MAX_SINGLE_PUSHES);
+        let slots =
+            policy.keep.iter().map(|keep| single_pushes(*keep, spacing_seconds, policy.strict));
+        let single =
+            slots.max().unwrap_or(0).max(policy.min_keep as u64).clamp(1, MAX_SINGLE_PUSHES);
         Pushes { first, spacing, last, single }
     }
 
@@ -164,10 +172,16 @@ impl Pushes {
     }
 
     /// What of `held` is left once there have been `count` pushes, and what is not.
-    fn decided_after(&self, held: &[Snapshot], count: u64, policy: &Policy) -> (Vec<Snapshot>, Vec<String>) {
+    fn decided_after(
+        &self,
+        held: &[Snapshot],
+        count: u64,
+        policy: &Policy,
+    ) -> (Vec<Snapshot>, Vec<String>) {
         let before = count.saturating_sub(self.single);
         let span = (before > 0).then(|| future_push(self.time(1), self.time(before)));
-        let single = (before + 1..=count).map(|number| future_push(self.time(number), self.time(number)));
+        let single =
+            (before + 1..=count).map(|number| future_push(self.time(number), self.time(number)));
         let others: Vec<Snapshot> = span.into_iter().chain(single).collect();
         decided(held, &others, policy, self.time(count))
     }
@@ -175,17 +189,24 @@ impl Pushes {
 
 /// How many of the newest pushes have to be snapshots of their own for one frequency: none if
 /// there is a push in every slot, so that a span of them is as good; else as many as can be kept.
-fn single_pushes((frequency, count): (Frequency, Count), spacing_seconds: u64, strict: bool) -> u64 {
+fn single_pushes(
+    (frequency, count): (Frequency, Count),
+    spacing_seconds: u64,
+    strict: bool,
+) -> u64 {
     let slot_seconds = longest_slot_seconds(frequency);
     match count {
         Count::Always => 0,
         Count::Newest(_) if spacing_seconds < slot_seconds / 2 => 0,
-        Count::Newest(count) if strict => u64::from(count).saturating_mul(slot_seconds) / spacing_seconds + 2,
+        Count::Newest(count) if strict => {
+            u64::from(count).saturating_mul(slot_seconds) / spacing_seconds + 2
+        }
         Count::Newest(count) => u64::from(count),
     }
 }
 
-/// How long a slot can be, in seconds; an hour more or less where clocks change does not matter here.
+/// How long a slot can be, in seconds; an hour more or less where clocks change does not matter
+/// here.
 fn longest_slot_seconds(frequency: Frequency) -> u64 {
     const DAY: u64 = 86_400;
     match frequency {

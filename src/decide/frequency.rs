@@ -94,7 +94,8 @@ mod tests {
         assert_eq!(Count::parse("24*7"), Some(Count::Newest(168)));
         assert_eq!(Count::parse("2 * 3 * 4"), Some(Count::Newest(24)));
         assert_eq!(Count::parse("always"), Some(Count::Always));
-        for text in ["", "0", "0*7", "-1", "+3", "7*", "Always", "1e3", "99999*99999", "4294967296"] {
+        for text in ["", "0", "0*7", "-1", "+3", "7*", "Always", "1e3", "99999*99999", "4294967296"]
+        {
             assert_eq!(Count::parse(text), None, "{text}");
         }
     }

@@ -29,8 +29,9 @@ pub(super) fn pause(
         return Some(Pause::Damage(damage.clone()));
     }
     let confirmed = history.confirmed_future.map_or(now, |confirmed| confirmed.max(now));
-    let is_future =
-        |snapshot: &&Snapshot| snapshot.recorded && snapshot.verified_until.max(snapshot.time) > confirmed;
+    let is_future = |snapshot: &&Snapshot| {
+        snapshot.recorded && snapshot.verified_until.max(snapshot.time) > confirmed
+    };
     if let Some(future) = snapshots.iter().find(is_future) {
         return Some(Pause::RecordedInFuture(future.name.clone()));
     }
@@ -46,7 +47,8 @@ pub(super) fn surprise(decision: &Decision, history: &History, policy: &Policy) 
     if history.rules.as_ref().is_none_or(|known| *known == rules(policy)) {
         return None;
     }
-    let complete = || decision.verdicts.iter().filter(|verdict| verdict.snapshot.grade == Grade::Complete);
+    let complete =
+        || decision.verdicts.iter().filter(|verdict| verdict.snapshot.grade == Grade::Complete);
     let (going, of) = (complete().filter(|verdict| !verdict.keep).count(), complete().count());
     (going * 2 > of).then_some(Pause::MostOfHistory { going, of })
 }

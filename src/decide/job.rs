@@ -52,7 +52,9 @@ impl Job {
 
 /// Whether the escaped path `place` is `other` or a directory above it.
 pub fn is_at_or_above(place: &str, other: &str) -> bool {
-    place.is_empty() || other == place || other.strip_prefix(place).is_some_and(|rest| rest.starts_with('/'))
+    place.is_empty()
+        || other == place
+        || other.strip_prefix(place).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Whether `path` lies below the directory `place`.
@@ -107,9 +109,14 @@ mod tests {
     #[test]
     fn a_job_covers_what_goes_to_its_place_or_below() {
         let torn = job("home/x", &[], &[]);
-        for (destination, covers) in
-            [("", true), ("home", true), ("home/x", true), ("home/xy", false), ("hom", false), ("etc", false)]
-        {
+        for (destination, covers) in [
+            ("", true),
+            ("home", true),
+            ("home/x", true),
+            ("home/xy", false),
+            ("hom", false),
+            ("etc", false),
+        ] {
             assert_eq!(job(destination, &[], &[]).covers(&torn), covers, "{destination}");
         }
     }
@@ -132,6 +139,8 @@ mod tests {
     #[test]
     fn directories_below_a_place_are_told_from_it() {
         assert!(is_below("a", "") && is_below("a/b", "a") && is_below("a/b/c", "a"));
-        assert!(!is_below("", "") && !is_below("a", "a") && !is_below("ab", "a") && !is_below("b", "a"));
+        assert!(
+            !is_below("", "") && !is_below("a", "a") && !is_below("ab", "a") && !is_below("b", "a")
+        );
     }
 }

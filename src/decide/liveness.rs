@@ -1,4 +1,5 @@
-//! Whether the process that takes care of a transfer lives, dies unseen, or cannot be seen from here.
+//! Whether the process that takes care of a transfer lives, dies unseen, or cannot be seen from
+//! here.
 //!
 //! A process of another PID namespace or machine that is not found is unknown, not dead: the push
 //! that it serves may still be writing. Its own side settles that, or a limit of time does.
@@ -21,7 +22,8 @@ pub enum Liveness {
 /// Where an entry of the ledger was written, as seen from this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// In this PID namespace and boot; an entry of an earlier version, which does not say, counts as such.
+    /// In this PID namespace and boot; an entry of an earlier version, which does not say, counts
+    /// as such.
     Here,
     /// In another PID namespace of the running kernel.
     OtherNamespace,
@@ -65,8 +67,9 @@ impl Liveness {
         }
     }
 
-    /// What it counts as `age` after the transfer began: one that cannot be seen for `limit` counts as dead. The
-    /// other machine's clock may be ahead, so a beginning that lies in the future expires, too.
+    /// What it counts as `age` after the transfer began: one that cannot be seen for `limit` counts
+    /// as dead. The other machine's clock may be ahead, so a beginning that lies in the future
+    /// expires, too.
     pub fn after(self, age: TimeDelta, limit: TimeDelta) -> Liveness {
         match self {
             Liveness::Unknown if age.abs() >= limit => Liveness::Dead,
@@ -75,7 +78,8 @@ impl Liveness {
     }
 }
 
-/// How long a transfer that cannot be seen counts as running: a day, or `max_defer` where that is longer.
+/// How long a transfer that cannot be seen counts as running: a day, or `max_defer` where that is
+/// longer.
 pub fn unseen_limit(max_defer: Span) -> TimeDelta {
     max_defer.delta().max(TimeDelta::days(1))
 }
@@ -127,7 +131,11 @@ mod tests {
             (-23, Liveness::Unknown),
             (-9_999, Liveness::Dead),
         ] {
-            assert_eq!(Liveness::Unknown.after(TimeDelta::hours(hours), limit), counts_as, "{hours}");
+            assert_eq!(
+                Liveness::Unknown.after(TimeDelta::hours(hours), limit),
+                counts_as,
+                "{hours}"
+            );
             assert_eq!(Liveness::Alive.after(TimeDelta::hours(hours), limit), Liveness::Alive);
         }
     }

@@ -43,7 +43,11 @@ impl SnapshotName {
             return Some(SnapshotName { text: text.to_string(), time: time.and_utc(), grade });
         }
         let local = exact(text, ADOPTED)?;
-        Some(SnapshotName { text: text.to_string(), time: zone.to_utc(local), grade: Grade::Complete })
+        Some(SnapshotName {
+            text: text.to_string(),
+            time: zone.to_utc(local),
+            grade: Grade::Complete,
+        })
     }
 }
 
@@ -51,10 +55,10 @@ impl SnapshotName {
 /// signs, no leap second, no trailing blanks.
 fn exact(text: &str, format: &str) -> Option<NaiveDateTime> {
     let time = NaiveDateTime::parse_from_str(text, format).ok()?;
-    // A leap second formats as it was written, but is stored as more than a second's nanoseconds; a year before
-    // the first or after 9999 formats with its sign.
-    let whole =
-        time.and_utc().timestamp_subsec_nanos() == 0 && text.starts_with(|c: char| c.is_ascii_digit());
+    // A leap second formats as it was written, but is stored as more than a second's nanoseconds; a
+    // year before the first or after 9999 formats with its sign.
+    let whole = time.and_utc().timestamp_subsec_nanos() == 0
+        && text.starts_with(|c: char| c.is_ascii_digit());
     (whole && time.format(format).to_string() == text).then_some(time)
 }
 
@@ -78,7 +82,10 @@ mod tests {
             parse("2026-11-22T19-08-31Z-partial"),
             Some(("2026-11-22T19:08:31+00:00".into(), Grade::Partial))
         );
-        assert_eq!(parse("2019-08-02 12:00:00"), Some(("2019-08-02T10:00:00+00:00".into(), Grade::Complete)));
+        assert_eq!(
+            parse("2019-08-02 12:00:00"),
+            Some(("2019-08-02T10:00:00+00:00".into(), Grade::Complete))
+        );
     }
 
     #[test]

@@ -30,7 +30,9 @@ impl Obstacle {
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Obstacle::Subvolume => "it is a btrfs subvolume, which `btrfs subvolume delete` removes",
+            Obstacle::Subvolume => {
+                "it is a btrfs subvolume, which `btrfs subvolume delete` removes"
+            }
             Obstacle::Mount => "something is mounted on it",
             Obstacle::Immutable => "it has the immutable flag, which `chattr -i` takes away",
             Obstacle::AppendOnly => "it has the append-only flag, which `chattr -a` takes away",

@@ -48,10 +48,12 @@ pub fn overlap(candidate: Candidate, known: &[KnownRoot], is_ours: IsOurs) -> Op
     let others = || known.iter().filter(|known| known.module != module);
     let holds = others().find(|known| known.root.starts_with(module));
     let inside = || others().find(|known| is_output(module, &known.root, is_ours));
-    let is_refused =
-        |module: &Path| known.iter().any(|other| other.module != module && other.root.starts_with(module));
-    let is_in_the_way =
-        |known: &&KnownRoot| is_new && root.starts_with(&known.module) && !is_refused(&known.module);
+    let is_refused = |module: &Path| {
+        known.iter().any(|other| other.module != module && other.root.starts_with(module))
+    };
+    let is_in_the_way = |known: &&KnownRoot| {
+        is_new && root.starts_with(&known.module) && !is_refused(&known.module)
+    };
     let root_inside = || others().find(is_in_the_way);
     holds
         .map(|known| Overlap::HoldsRoot(known.clone()))
@@ -121,7 +123,11 @@ mod tests {
             ("/b/laptop/.rsyncd-snapshot/x", "/r", Some(Overlap::InsideOutput(laptop.clone()))),
             ("/b/laptop/mine/x", "/b/laptop/mine", None),
             // A root that clients of another module could change.
-            ("/b/laptop/latest/home", "/b/laptop/latest", Some(Overlap::RootInsideModule(laptop.clone()))),
+            (
+                "/b/laptop/latest/home",
+                "/b/laptop/latest",
+                Some(Overlap::RootInsideModule(laptop.clone())),
+            ),
             ("/data/new", "/data/desk/roots", Some(Overlap::RootInsideModule(apart.clone()))),
         ] {
             let (module, root) = (Path::new(module), Path::new(root));
@@ -143,7 +149,8 @@ mod tests {
             assert_eq!(overlap(candidate, &all, &|_| false).is_some(), is_refused, "{module}");
         }
         let whole = [known("/snapshots", "/data")];
-        let inner = Candidate { module: Path::new("/data/x/y"), root: Path::new("/data/x"), is_new: true };
+        let inner =
+            Candidate { module: Path::new("/data/x/y"), root: Path::new("/data/x"), is_new: true };
         assert!(overlap(inner, &whole, &|_| false).is_some());
         assert_eq!(overlap(Candidate { is_new: false, ..inner }, &whole, &|_| false), None);
     }

@@ -1,13 +1,17 @@
-//! Partial directories: where rsync keeps what it has of a file, and goes on *in place* the next time.
+//! Partial directories: where rsync keeps what it has of a file, and goes on *in place* the next
+//! time.
 //!
-//! With `--partial-dir=NAME` and with `--delay-updates` rsync looks for `D/NAME/f` before it writes `D/f`, in every
-//! directory `D`. If that is a regular file, rsync 3.2 and later writes into it. A snapshot that had a link to it would be
-//! rewritten. So only a few names are accepted, and below them snapshots hold copies, never links.
+//! With `--partial-dir=NAME` and with `--delay-updates` rsync looks for `D/NAME/f` before it writes
+//! `D/f`, in every directory `D`. If that is a regular file, rsync 3.2 and later writes into it. A
+//! snapshot that had a link to it would be rewritten. So only a few names are accepted, and below
+//! them snapshots hold copies, never links.
 //!
-//! A name is relative: an absolute partial directory is one for files of *all* directories, so a push could first
-//! fill it with links and then write into them. With a relative one rsync handles `D/f` before anything in `D/NAME`.
+//! A name is relative: an absolute partial directory is one for files of *all* directories, so a
+//! push could first fill it with links and then write into them. With a relative one rsync handles
+//! `D/f` before anything in `D/NAME`.
 
-/// The accepted names that need not be listed: the one that rsync's manual suggests, and that of `--delay-updates`.
+/// The accepted names that need not be listed: the one that rsync's manual suggests, and that of
+/// `--delay-updates`.
 pub const BUILT_IN: [&str; 2] = [".rsync-partial", DELAYED];
 
 /// Where `--delay-updates` keeps files unless the client says otherwise.
@@ -38,7 +42,8 @@ impl PartialDirs {
         !value.starts_with(b"/") && self.0.contains(&components(value))
     }
 
-    /// Whether a directory of this name may be a partial directory: a cheap question before its path is made.
+    /// Whether a directory of this name may be a partial directory: a cheap question before its
+    /// path is made.
     pub fn may_be(&self, name: &[u8]) -> bool {
         self.0.iter().any(|names| names.last().is_some_and(|last| last == name))
     }
@@ -55,7 +60,8 @@ impl PartialDirs {
         self.0.iter().any(|names| path.windows(names.len()).any(|part| part == names))
     }
 
-    /// Whether something of this name, were it a symbolic link, would lead rsync to another directory.
+    /// Whether something of this name, were it a symbolic link, would lead rsync to another
+    /// directory.
     pub fn lead_through(&self, name: &[u8]) -> bool {
         self.0.iter().flatten().any(|component| component == name)
     }
@@ -114,8 +120,16 @@ mod tests {
         for value in [".rsync-partial", "./.rsync-partial/", ".~tmp~", "a/parts", "a//parts"] {
             assert!(dirs.accepts(value.as_bytes()), "{value}");
         }
-        let others =
-            ["docs", "/.rsync-partial", "x/.rsync-partial", "x/../.rsync-partial", "parts", "a", "", "/"];
+        let others = [
+            "docs",
+            "/.rsync-partial",
+            "x/.rsync-partial",
+            "x/../.rsync-partial",
+            "parts",
+            "a",
+            "",
+            "/",
+        ];
         for value in others {
             assert!(!dirs.accepts(value.as_bytes()), "{value}");
         }
@@ -137,7 +151,9 @@ mod tests {
 
     #[test]
     fn an_empty_value_and_a_dot_are_no_directory() {
-        for (value, is_nothing) in [("", true), (".", true), ("./", true), ("/", false), ("x", false)] {
+        for (value, is_nothing) in
+            [("", true), (".", true), ("./", true), ("/", false), ("x", false)]
+        {
             assert_eq!(is_none(value.as_bytes()), is_nothing, "{value:?}");
         }
     }

@@ -150,7 +150,9 @@ impl fmt::Display for Reason {
                     Prefer::Newest => "newest",
                 };
                 match of {
-                    Count::Newest(count) => write!(f, "{frequency} {rank} of {count}: {prefer} of {slot}"),
+                    Count::Newest(count) => {
+                        write!(f, "{frequency} {rank} of {count}: {prefer} of {slot}")
+                    }
                     Count::Always => write!(f, "{frequency} always: {prefer} of {slot}"),
                 }
             }
@@ -172,7 +174,9 @@ impl fmt::Display for Reason {
                 write!(f, "expires in a later run: this one reached max_expire {count}")
             }
             Reason::Paused(pause) => write!(f, "expiry is paused: {pause}"),
-            Reason::SlotTaken { frequency, slot, by } => write!(f, "{frequency}: {by} stands for {slot}"),
+            Reason::SlotTaken { frequency, slot, by } => {
+                write!(f, "{frequency}: {by} stands for {slot}")
+            }
             Reason::OutsideWindow { frequency, count } => {
                 write!(f, "{frequency}: older than the {count} kept")
             }

@@ -1,7 +1,8 @@
 //! Which pushes are turned away, and what their client is told.
 //!
-//! Snapshots share files with the module. An option with which rsync writes into a file that is there, instead of
-//! making a new one, would rewrite history. While there is no snapshot there is none to rewrite.
+//! Snapshots share files with the module. An option with which rsync writes into a file that is
+//! there, instead of making a new one, would rewrite history. While there is no snapshot there is
+//! none to rewrite.
 
 use super::partial_dirs::{BUILT_IN, Found, PartialDirs};
 use crate::config::arguments::{Arguments, Rewriting};
@@ -16,7 +17,8 @@ pub enum Sharing {
     Unknown,
 }
 
-/// The sentence for a client that names a partial directory, or one for backups, that is not accepted.
+/// The sentence for a client that names a partial directory, or one for backups, that is not
+/// accepted.
 pub fn partial_dir_refusal(arguments: &Arguments, accepted: &PartialDirs) -> Option<String> {
     if !arguments.kind.writes() || arguments.partial_dirs.is_empty() {
         return None;
@@ -28,16 +30,18 @@ pub fn partial_dir_refusal(arguments: &Arguments, accepted: &PartialDirs) -> Opt
             BUILT_IN[0],
         ));
     }
-    // A file that is replaced would be moved there with all its names, and written into later in the same push.
-    let backup_dir = arguments.values("backup-dir").into_iter().find(|value| accepted.contain(value))?;
+    // A file that is replaced would be moved there with all its names, and written into later in
+    // the same push.
+    let backup_dir =
+        arguments.values("backup-dir").into_iter().find(|value| accepted.contain(value))?;
     Some(format!(
         "--backup-dir={} would move files that snapshots share to where rsync writes in place; please use another directory",
         escape(&backup_dir),
     ))
 }
 
-/// The sentence for a client that names a partial directory where rsync would follow a symbolic link
-/// of that name, which the same push may bring.
+/// The sentence for a client that names a partial directory where rsync would follow a symbolic
+/// link of that name, which the same push may bring.
 pub fn link_refusal(arguments: &Arguments) -> String {
     format!(
         "with {} rsync could follow a symbolic link to files that snapshots share; please drop the option (to the administrator: `rsyncd-snapshot check` names the line that allows it)",
@@ -61,14 +65,20 @@ fn partial_option(arguments: &Arguments) -> &'static str {
     if arguments.values("partial-dir").is_empty() { "--delay-updates" } else { "--partial-dir" }
 }
 
-/// The sentence for a client whose push could go on in place with a file that is there, of which `found` tells.
+/// The sentence for a client whose push could go on in place with a file that is there, of which
+/// `found` tells.
 pub fn leftover_refusal(arguments: &Arguments, found: &Found) -> Option<String> {
     let option = partial_option(arguments);
     let what = match found {
         Found::Nothing => return None,
-        Found::File(path) => format!("rsync would write into {}, which snapshots may share", escape(path)),
+        Found::File(path) => {
+            format!("rsync would write into {}, which snapshots may share", escape(path))
+        }
         Found::Link(path) => {
-            format!("the symbolic link {} would lead rsync to files that snapshots share", escape(path))
+            format!(
+                "the symbolic link {} would lead rsync to files that snapshots share",
+                escape(path)
+            )
         }
         Found::Unknown => {
             return Some(format!(
@@ -76,11 +86,17 @@ pub fn leftover_refusal(arguments: &Arguments, found: &Found) -> Option<String> 
             ));
         }
     };
-    Some(format!("with {option} {what}; please drop the option, or remove that file from the module first"))
+    Some(format!(
+        "with {option} {what}; please drop the option, or remove that file from the module first"
+    ))
 }
 
 /// The sentence for a client that would write in place, if it is turned away.
-pub fn in_place_refusal(arguments: &Arguments, allowed: &[Rewriting], sharing: Sharing) -> Option<String> {
+pub fn in_place_refusal(
+    arguments: &Arguments,
+    allowed: &[Rewriting],
+    sharing: Sharing,
+) -> Option<String> {
     let is_refused = |option: &&Rewriting| !allowed.contains(option);
     let refused: Vec<&str> =
         arguments.rewriting.iter().filter(is_refused).map(|option| option.option()).collect();
@@ -90,7 +106,9 @@ pub fn in_place_refusal(arguments: &Arguments, allowed: &[Rewriting], sharing: S
     }
     let what = match sharing {
         Sharing::Snapshots(1) => "would rewrite 1 snapshot that shares these files".to_string(),
-        Sharing::Snapshots(count) => format!("would rewrite {count} snapshots that share these files"),
+        Sharing::Snapshots(count) => {
+            format!("would rewrite {count} snapshots that share these files")
+        }
         Sharing::Unknown => "could rewrite snapshots that share these files".to_string(),
     };
     let them = if refused.len() == 1 { "the option" } else { "the options" };
@@ -114,7 +132,9 @@ mod tests {
         };
         assert_eq!(
             told(&[Inplace], &[], 214).as_deref(),
-            Some("--inplace would rewrite 214 snapshots that share these files; please drop the option")
+            Some(
+                "--inplace would rewrite 214 snapshots that share these files; please drop the option"
+            )
         );
         assert_eq!(
             told(&[Inplace, Append], &[], 1).as_deref(),
@@ -125,7 +145,9 @@ mod tests {
         assert_eq!(told(&[Inplace], &[Inplace], 214), None);
         assert_eq!(
             told(&[Inplace, Append], &[Inplace], 2).as_deref(),
-            Some("--append would rewrite 2 snapshots that share these files; please drop the option")
+            Some(
+                "--append would rewrite 2 snapshots that share these files; please drop the option"
+            )
         );
     }
 
@@ -140,7 +162,8 @@ mod tests {
     }
 
     fn with_partial_dir(value: &str) -> Arguments {
-        let list = ["rsyncd", "--server", "-r", "--partial-dir", value, "--backup-dir=a/.~tmp~", ".", "."];
+        let list =
+            ["rsyncd", "--server", "-r", "--partial-dir", value, "--backup-dir=a/.~tmp~", ".", "."];
         Arguments::parse(&list.map(|word| word.as_bytes().to_vec()))
     }
 
@@ -149,7 +172,8 @@ mod tests {
         let accepted = PartialDirs::listed(&["parts".to_string()]);
         for value in ["docs", "/docs", "a/docs", "/.rsync-partial", "../x"] {
             let told = partial_dir_refusal(&with_partial_dir(value), &accepted).unwrap_or_default();
-            let expected = format!("with --partial-dir={value} rsync would write into files in {value} that");
+            let expected =
+                format!("with --partial-dir={value} rsync would write into files in {value} that");
             assert!(told.starts_with(&expected), "{told}");
             assert!(told.ends_with("please use --partial-dir=.rsync-partial"), "{told}");
         }

@@ -31,7 +31,12 @@ impl<'a> Replay<'a> {
     ///
     /// # Errors
     /// What is wrong with the spans, for people: no distance, or more than [`MAX_PUSHES`].
-    pub fn new(policy: &'a Policy, end: DateTime<Utc>, span: Span, every: Span) -> Result<Self, String> {
+    pub fn new(
+        policy: &'a Policy,
+        end: DateTime<Utc>,
+        span: Span,
+        every: Span,
+    ) -> Result<Self, String> {
         let Some(distances) = span.seconds().checked_div(every.seconds()) else {
             return Err("pushes every 0s never end".to_string());
         };
@@ -66,8 +71,11 @@ impl<'a> Replay<'a> {
         self.next = now.checked_add_signed(self.every).filter(|next| *next <= self.end);
         if self.is_due(now) {
             let verdicts = std::mem::take(&mut self.decision.verdicts);
-            let mut held: Vec<Snapshot> =
-                verdicts.into_iter().filter(|verdict| verdict.keep).map(|verdict| verdict.snapshot).collect();
+            let mut held: Vec<Snapshot> = verdicts
+                .into_iter()
+                .filter(|verdict| verdict.keep)
+                .map(|verdict| verdict.snapshot)
+                .collect();
             held.push(pushed(now));
             self.decision = decide_before_guards(&held, self.policy, now);
         }
@@ -139,7 +147,8 @@ mod tests {
 
     #[test]
     fn pushes_closer_than_min_interval_make_no_snapshot() {
-        let rarely = Policy { min_interval: span("6h"), ..policy(&[(Frequency::Hourly, Count::Always)]) };
+        let rarely =
+            Policy { min_interval: span("6h"), ..policy(&[(Frequency::Hourly, Count::Always)]) };
         assert_eq!(held(&rarely, "13h", "1h"), ["22-06", "22-12", "22-18"]);
     }
 
@@ -147,7 +156,9 @@ mod tests {
     fn endless_replays_are_refused() {
         let policy = Policy::default();
         let refused = |length, every| {
-            Replay::new(&policy, DateTime::UNIX_EPOCH, span(length), span(every)).err().expect("refused")
+            Replay::new(&policy, DateTime::UNIX_EPOCH, span(length), span(every))
+                .err()
+                .expect("refused")
         };
         assert!(refused("1h", "0s").contains("never end"));
         assert!(refused("1000d", "1s").contains("at most 200000"));

@@ -8,7 +8,8 @@
 //!   run that found nothing changed, and stands for every slot between. So a snapshot has a
 //!   *range* of slots, and all arithmetic is on ranges: its cost does not depend on how long
 //!   the quiet was.
-//! * Complete snapshots are decided alone; partial, future-dated and [undated](super::dating) ones take no part.
+//! * Complete snapshots are decided alone; partial, future-dated and [undated](super::dating) ones
+//!   take no part.
 //! * The newest complete one, `min_keep`, `min_age` and pins only ever add to what is kept;
 //!   the pauses and `max_expire` come last and only ever turn "goes" into "stays".
 
@@ -82,7 +83,8 @@ impl History {
     /// What is known of the clock with its present reading.
     fn clock_now(&self, snapshots: &[Snapshot], policy: &Policy) -> ClockHistory {
         let newest = snapshots.iter().filter_map(|snapshot| snapshot.sequence).max();
-        let numbers = Numbers { known: self.sequence, newest: newest.unwrap_or(0).max(self.sequence) };
+        let numbers =
+            Numbers { known: self.sequence, newest: newest.unwrap_or(0).max(self.sequence) };
         match &self.reading {
             Some(reading) => self.clock.observe(reading, numbers, policy.clock_jump),
             None => self.clock.clone(),
@@ -120,7 +122,12 @@ impl Decision {
 }
 
 /// Decides for all `snapshots` of a root. The order of the input does not matter.
-pub fn decide(snapshots: &[Snapshot], history: &History, policy: &Policy, now: DateTime<Utc>) -> Decision {
+pub fn decide(
+    snapshots: &[Snapshot],
+    history: &History,
+    policy: &Policy,
+    now: DateTime<Utc>,
+) -> Decision {
     let clock = history.clock_now(snapshots, policy);
     let mut snapshots = snapshots.to_vec();
     dating::mark(&mut snapshots, &clock);
@@ -130,18 +137,26 @@ pub fn decide(snapshots: &[Snapshot], history: &History, policy: &Policy, now: D
         .or_else(|| guards::surprise(&decision, history, policy));
     match &decision.pause {
         Some(pause) => guards::apply_pause(&mut decision.verdicts, pause),
-        None => decision.deferred = guards::apply_max_expire(&mut decision.verdicts, policy.max_expire),
+        None => {
+            decision.deferred = guards::apply_max_expire(&mut decision.verdicts, policy.max_expire)
+        }
     }
     decision
 }
 
 /// The decision before caps and guards, the one for which the laws hold.
-pub fn decide_before_guards(snapshots: &[Snapshot], policy: &Policy, now: DateTime<Utc>) -> Decision {
+pub fn decide_before_guards(
+    snapshots: &[Snapshot],
+    policy: &Policy,
+    now: DateTime<Utc>,
+) -> Decision {
     let mut verdicts: Vec<Verdict> = snapshots
         .iter()
         .map(|snapshot| Verdict { snapshot: snapshot.clone(), keep: false, reasons: Vec::new() })
         .collect();
-    verdicts.sort_by(|a, b| (a.snapshot.time, &a.snapshot.name).cmp(&(b.snapshot.time, &b.snapshot.name)));
+    verdicts.sort_by(|a, b| {
+        (a.snapshot.time, &a.snapshot.name).cmp(&(b.snapshot.time, &b.snapshot.name))
+    });
 
     let (undated, dated): (Vec<usize>, Vec<usize>) =
         (0..verdicts.len()).partition(|&index| verdicts[index].snapshot.undated.is_some());
@@ -194,15 +209,25 @@ fn keep_slots(verdicts: &mut [Verdict], complete: &[usize], policy: &Policy, now
             let verdict = &mut verdicts[complete[position]];
             match claim {
                 Claim::Kept { rank } => {
-                    let slot =
-                        slot::label(frequency, held_span(&verdict.snapshot, now).until, &policy.time_zone);
-                    keep(verdict, Reason::Slot { frequency, rank, of: count, prefer: policy.prefer, slot });
+                    let slot = slot::label(
+                        frequency,
+                        held_span(&verdict.snapshot, now).until,
+                        &policy.time_zone,
+                    );
+                    keep(
+                        verdict,
+                        Reason::Slot { frequency, rank, of: count, prefer: policy.prefer, slot },
+                    );
                 }
                 Claim::Taken { .. } | Claim::Outside if verdict.keep => {}
                 Claim::Taken { by } => {
                     let slot = slot::label(frequency, verdict.snapshot.time, &policy.time_zone);
                     let by = verdicts[complete[by]].snapshot.name.clone();
-                    verdicts[complete[position]].reasons.push(Reason::SlotTaken { frequency, slot, by });
+                    verdicts[complete[position]].reasons.push(Reason::SlotTaken {
+                        frequency,
+                        slot,
+                        by,
+                    });
                 }
                 Claim::Outside => verdict.reasons.push(Reason::OutsideWindow { frequency, count }),
             }
@@ -264,7 +289,8 @@ fn keep_partial_slots(
         since.as_ref().is_none_or(|(_, until)| time > *until)
     };
     let newer: Vec<usize> = partial.iter().copied().filter(is_newer).collect();
-    let spans: Vec<HeldSpan> = newer.iter().map(|&index| held_span(&verdicts[index].snapshot, now)).collect();
+    let spans: Vec<HeldSpan> =
+        newer.iter().map(|&index| held_span(&verdicts[index].snapshot, now)).collect();
     let since = since.map(|(name, _)| name);
     for &(frequency, count) in &policy.keep {
         for (position, claim) in claims(&spans, frequency, count, policy).into_iter().enumerate() {
@@ -277,7 +303,12 @@ fn keep_partial_slots(
     }
 }
 
-fn keep_recent_partials(verdicts: &mut [Verdict], partial: &[usize], policy: &Policy, now: DateTime<Utc>) {
+fn keep_recent_partials(
+    verdicts: &mut [Verdict],
+    partial: &[usize],
+    policy: &Policy,
+    now: DateTime<Utc>,
+) {
     for (newer, &index) in partial.iter().rev().enumerate() {
         let verdict = &mut verdicts[index];
         if newer < policy.keep_partial {

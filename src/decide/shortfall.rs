@@ -26,7 +26,12 @@ pub const SHORTFALL_LIMIT: u32 = 3;
 
 impl Shortfall {
     /// What is to be remembered after a push that ended with `status` got this verdict.
-    pub fn after(standing: Option<Self>, status: i32, verdict: &Verdict, now: DateTime<Utc>) -> Option<Self> {
+    pub fn after(
+        standing: Option<Self>,
+        status: i32,
+        verdict: &Verdict,
+        now: DateTime<Utc>,
+    ) -> Option<Self> {
         match &verdict.because {
             // It is not known yet what it will bring, or it brings nothing anyway.
             Because::NothingWritten { .. }
@@ -38,7 +43,12 @@ impl Shortfall {
             because => {
                 let before = standing.filter(|it| it.status == status && it.is_like(because));
                 let (pushes, since) = before.map_or((0, now), |it| (it.pushes, it.since));
-                Some(Shortfall { pushes: pushes.saturating_add(1), since, status, because: because.clone() })
+                Some(Shortfall {
+                    pushes: pushes.saturating_add(1),
+                    since,
+                    status,
+                    because: because.clone(),
+                })
             }
         }
     }

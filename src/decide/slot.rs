@@ -1,11 +1,11 @@
 //! Calendar slots: which hour, day, ISO week, month or year a moment falls in.
 //!
-//! Each frequency measures time on its own axis, in seconds: days and longer follow the wall
-//! clock of the configured zone; hours and minutes follow UTC, shifted only by the part of
-//! the zone's offset that is not a whole hour or minute, and that is the same for all times. So a
-//! wall-clock hour that daylight saving repeats is two slots, not one, and none is lost, not even where
-//! clocks change by half an hour. A slot is a number that grows with
-//! time and has no gaps, which makes "the N newest slots" plain arithmetic.
+//! Each frequency measures time on its own axis, in seconds: days and longer follow the wall clock
+//! of the configured zone; hours and minutes follow UTC, shifted only by the part of the zone's
+//! offset that is not a whole hour or minute, and that is the same for all times. So a wall-clock
+//! hour that daylight saving repeats is two slots, not one, and none is lost, not even where clocks
+//! change by half an hour. A slot is a number that grows with time and has no gaps, which makes
+//! "the N newest slots" plain arithmetic.
 
 use chrono::{DateTime, Datelike, Months, NaiveDateTime, TimeDelta, Utc};
 
@@ -19,15 +19,17 @@ const DAY_SECONDS: i64 = 86_400;
 /// A moment on the axis of one frequency, in seconds.
 pub fn position(frequency: Frequency, time: DateTime<Utc>, zone: &Zone) -> i64 {
     match frequency {
-        Frequency::Minutely => time.timestamp() + usual_offset_seconds(zone).rem_euclid(MINUTE_SECONDS),
+        Frequency::Minutely => {
+            time.timestamp() + usual_offset_seconds(zone).rem_euclid(MINUTE_SECONDS)
+        }
         Frequency::Hourly => time.timestamp() + usual_offset_seconds(zone).rem_euclid(HOUR_SECONDS),
         _ => zone.to_local(time).and_utc().timestamp(),
     }
 }
 
-/// The zone's offset at one moment. Which does not matter, as long as it is always the same: an hour
-/// stays an hour when clocks change. This one is outside daylight saving time on Lord Howe Island, the one
-/// place where that is half an hour.
+/// The zone's offset at one moment. Which does not matter, as long as it is always the same: an
+/// hour stays an hour when clocks change. This one is outside daylight saving time on Lord Howe
+/// Island, the one place where that is half an hour.
 fn usual_offset_seconds(zone: &Zone) -> i64 {
     zone.offset_seconds(DateTime::from_timestamp(1_590_969_600, 0).unwrap_or_default())
 }

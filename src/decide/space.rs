@@ -22,7 +22,8 @@ impl FreeSpace {
     /// Reads `10%`, or a number followed by `K`, `M`, `G` or `T`; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let unit = text.chars().last()?;
-        let number = text.strip_suffix(unit).filter(|number| is_number(number))?.parse::<u64>().ok()?;
+        let number =
+            text.strip_suffix(unit).filter(|number| is_number(number))?.parse::<u64>().ok()?;
         if unit == '%' {
             return u8::try_from(number)
                 .ok()
@@ -65,16 +66,18 @@ pub fn bytes_text(bytes: u64) -> String {
 
 /// The snapshots that may go for want of space although the policy keeps them: those that need
 /// least come first, that is those that stand for the fewest frequencies, and of these the oldest.
-/// What is kept for any other reason (the newest, `min_keep`, `min_age`, a pin, a date in the future,
-/// an unreadable record) is not among them.
+/// What is kept for any other reason (the newest, `min_keep`, `min_age`, a pin, a date in the
+/// future, an unreadable record) is not among them.
 pub fn relief(decision: &Decision, min_keep: usize) -> Vec<&Verdict> {
     let is_partial = |verdict: &Verdict| {
-        let gives_way =
-            |reason: &Reason| matches!(reason, Reason::RecentPartial { .. } | Reason::PartialSlot { .. });
+        let gives_way = |reason: &Reason| {
+            matches!(reason, Reason::RecentPartial { .. } | Reason::PartialSlot { .. })
+        };
         verdict.reasons.iter().all(gives_way)
     };
-    let is_slot =
-        |verdict: &Verdict| verdict.reasons.iter().all(|reason| matches!(reason, Reason::Slot { .. }));
+    let is_slot = |verdict: &Verdict| {
+        verdict.reasons.iter().all(|reason| matches!(reason, Reason::Slot { .. }))
+    };
     let is_now = |verdict: &&Verdict| {
         !verdict.reasons.contains(&Reason::Future) && verdict.snapshot.obstacle.is_none()
     };
@@ -97,9 +100,20 @@ mod tests {
     fn a_share_or_a_number_of_bytes() {
         assert_eq!(FreeSpace::parse("10%"), Some(FreeSpace::Percent(10)));
         assert_eq!(FreeSpace::parse("3G"), Some(FreeSpace::Bytes(3 << 30)));
-        for text in
-            ["", "%", "0%", "91%", "G", "0G", "-1G", "10", "1.5G", "10 G", "99999999999999999999T", "1é"]
-        {
+        for text in [
+            "",
+            "%",
+            "0%",
+            "91%",
+            "G",
+            "0G",
+            "-1G",
+            "10",
+            "1.5G",
+            "10 G",
+            "99999999999999999999T",
+            "1é",
+        ] {
             assert_eq!(FreeSpace::parse(text), None, "{text}");
         }
         assert_eq!(FreeSpace::Percent(10).wanted_bytes(1_000), 100);

@@ -74,7 +74,9 @@ pub fn choose(offer: &Offer, missing: u64) -> Choice {
     let helps = |bytes: u64| bytes > 0 && bytes.saturating_mul(HELPS_FROM) >= missing;
     let is_enough = base.saturating_add(bytes) >= missing;
     match () {
-        () if is_enough || helps(bytes) => Choice::Go { retired: 0..retired, kept: window, is_enough },
+        () if is_enough || helps(bytes) => {
+            Choice::Go { retired: 0..retired, kept: window, is_enough }
+        }
         () if helps(base) => Choice::Go { retired: 0..retired, kept: 0..0, is_enough },
         () => Choice::InVain(base.saturating_add(bytes)),
     }
@@ -178,7 +180,11 @@ mod tests {
             (22, 0..2, 0..2, true),
             (100, 0..2, 0..2, false),
         ] {
-            assert_eq!(choose(&offer, missing), Choice::Go { retired, kept, is_enough }, "{missing}");
+            assert_eq!(
+                choose(&offer, missing),
+                Choice::Go { retired, kept, is_enough },
+                "{missing}"
+            );
         }
         assert_eq!(choose(&offer, 1_000), Choice::InVain(22));
         let offer = Offer { max_kept: 0, ..offer };
@@ -193,7 +199,11 @@ mod tests {
         let (hour, day) = (TimeDelta::hours(1), TimeDelta::days(1));
         assert_eq!(waits_until(&growth, since + hour), Some(since + day));
         assert_eq!(waits_until(&growth, since + day), None, "for a day only");
-        assert_eq!(waits_until(&growth, since - hour), Some(since - hour + day), "a clock set back");
+        assert_eq!(
+            waits_until(&growth, since - hour),
+            Some(since - hour + day),
+            "a clock set back"
+        );
         for may_go in [
             Growth { has_others: false, ..growth },
             Growth { own_bytes: Some(50), ..growth },

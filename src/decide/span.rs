@@ -11,7 +11,8 @@ pub struct Span {
 }
 
 /// Unit letters with their length in seconds, longest first.
-const UNITS: [(char, u64); 5] = [('w', 7 * 86_400), ('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
+const UNITS: [(char, u64); 5] =
+    [('w', 7 * 86_400), ('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
 
 /// Long enough for any policy, short enough that no arithmetic on it overflows.
 const MAX_SECONDS: u64 = 1_000 * 366 * 86_400;
@@ -46,8 +47,9 @@ impl Span {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exact =
-            UNITS.into_iter().find(|(_, length)| self.seconds != 0 && self.seconds.is_multiple_of(*length));
+        let exact = UNITS
+            .into_iter()
+            .find(|(_, length)| self.seconds != 0 && self.seconds.is_multiple_of(*length));
         let (unit, length) = exact.unwrap_or(('s', 1));
         write!(f, "{}{unit}", self.seconds / length)
     }
@@ -56,7 +58,8 @@ impl fmt::Display for Span {
 /// How long ago something was, for people: the largest unit that gives at least two of it.
 pub fn roughly(delta: TimeDelta) -> String {
     let seconds = delta.num_seconds().unsigned_abs();
-    let (unit, length) = UNITS.into_iter().find(|(_, length)| seconds >= 2 * length).unwrap_or(('s', 1));
+    let (unit, length) =
+        UNITS.into_iter().find(|(_, length)| seconds >= 2 * length).unwrap_or(('s', 1));
     format!("{}{}{unit}", if delta < TimeDelta::zero() { "-" } else { "" }, seconds / length)
 }
 
@@ -66,9 +69,14 @@ mod tests {
 
     #[test]
     fn a_span_is_a_number_and_a_unit() {
-        for (text, seconds) in
-            [("0s", 0), ("90s", 90), ("10m", 600), ("1h", 3_600), ("31d", 2_678_400), ("2w", 1_209_600)]
-        {
+        for (text, seconds) in [
+            ("0s", 0),
+            ("90s", 90),
+            ("10m", 600),
+            ("1h", 3_600),
+            ("31d", 2_678_400),
+            ("2w", 1_209_600),
+        ] {
             assert_eq!(Span::parse(text).map(Span::seconds), Some(seconds), "{text}");
         }
         for text in [

@@ -71,14 +71,25 @@ mod tests {
             ("2026-07-01", "2026-06-30T22:00:00Z"),
         ] {
             let time = TimeText::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-            assert_eq!(time.in_zone(&zone), expected.parse::<DateTime<Utc>>().expect("a time"), "{text}");
+            assert_eq!(
+                time.in_zone(&zone),
+                expected.parse::<DateTime<Utc>>().expect("a time"),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_time_is_told_the_forms() {
-        for text in ["", "now", "2026-13-01", "2026-12-24 25:00", "24.12.2026", "2026-12-24 18", "1766595600"]
-        {
+        for text in [
+            "",
+            "now",
+            "2026-13-01",
+            "2026-12-24 25:00",
+            "24.12.2026",
+            "2026-12-24 18",
+            "1766595600",
+        ] {
             let error = TimeText::parse(text).expect_err(text);
             assert!(error.contains("2026-12-24 18:00") && error.contains("RFC 3339"), "{error}");
         }

@@ -4,9 +4,10 @@
 //! knew, and ends when another push has done the same work again. The arguments of a push do not
 //! tell what it was to bring, but the tree tells what it did not finish: with `--times` rsync sets
 //! the modification time of a directory when it has finished it, while a directory in which a push
-//! was cut off keeps the kernel's, which equals its change time. Such a directory is called a *scar*
-//! here. It is healed when it is gone or has another modification time. Where there is no scar to go
-//! by, the client has to be the same, and its push has to do all that the failed one was to do.
+//! was cut off keeps the kernel's, which equals its change time. Such a directory is called a
+//! *scar* here. It is healed when it is gone or has another modification time. Where there is no
+//! scar to go by, the client has to be the same, and its push has to do all that the failed one was
+//! to do.
 //!
 //! What stays wrong: a push that brings the scarred directory alone heals it; a directory that the
 //! failed push had not reached yet leaves no scar; neither does what is cut in the destination
@@ -63,7 +64,8 @@ pub struct Tear {
     /// When it began; none for one that the ledger does not know.
     #[serde(skip_serializing_if = "Option::is_none")]
     began: Option<BootTime>,
-    /// When the earliest push of the same job began whose failure this stands for, if that is another.
+    /// When the earliest push of the same job began whose failure this stands for, if that is
+    /// another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     first_began: Option<BootTime>,
     /// When its end was noticed.
@@ -86,7 +88,8 @@ pub struct Tear {
     /// Directories that it did not finish, the latest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     scars: Vec<Scar>,
-    /// Another push may have left some of the scars, so who heals them need not be who repeats this one.
+    /// Another push may have left some of the scars, so who heals them need not be who repeats this
+    /// one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     scars_are_shared: bool,
     /// Good pushes that covered it and did not heal all scars.
@@ -240,12 +243,14 @@ impl Tear {
             }
     }
 
-    /// Whether the scars of both cannot be told apart, and one good push does not stand for both. A client
-    /// without a login may come from another address each time.
+    /// Whether the scars of both cannot be told apart, and one good push does not stand for both. A
+    /// client without a login may come from another address each time.
     fn is_confusable_with(&self, other: &Tear) -> bool {
         let is_by_address = |tear: &Tear| tear.client.starts_with(BY_ADDRESS);
-        let is_same_job = self.job.as_ref().zip(other.job.as_ref()).is_some_and(|(a, b)| a.is_same(b));
-        self.noticed != other.noticed && !(is_same_job && is_by_address(self) && is_by_address(other))
+        let is_same_job =
+            self.job.as_ref().zip(other.job.as_ref()).is_some_and(|(a, b)| a.is_same(b));
+        self.noticed != other.noticed
+            && !(is_same_job && is_by_address(self) && is_by_address(other))
     }
 
     /// This failure, after an earlier one of the same job. What that left is still there.
@@ -272,8 +277,8 @@ impl Tear {
         }
     }
 
-    /// A client that tries again at once may begin before rsyncd has noticed the end of the first try;
-    /// what began after that counts.
+    /// A client that tries again at once may begin before rsyncd has noticed the end of the first
+    /// try; what began after that counts.
     fn began_before(&self, good: &Push) -> bool {
         match (self.sequence, good.sequence) {
             // Where a number was given twice, because it could not be kept, the boot time decides.
@@ -317,7 +322,8 @@ impl Tear {
         !self.in_place && (is_whole || is_alone && look.unchanged_since.is_some_and(wrote_nothing))
     }
 
-    /// Directories of a push that is running look the same; they are healed as soon as that has ended well.
+    /// Directories of a push that is running look the same; they are healed as soon as that has
+    /// ended well.
     fn look_for_scars(&mut self, found: &[Scar], scars_are_shared: bool) {
         if self.is_looked_at {
             return;
@@ -325,11 +331,14 @@ impl Tear {
         self.is_looked_at = true;
         self.scars_are_shared = scars_are_shared;
         self.scars.clear();
-        let Some(job) = self.job.as_ref().filter(|job| job.sets_directory_times() && !self.in_place) else {
+        let Some(job) =
+            self.job.as_ref().filter(|job| job.sets_directory_times() && !self.in_place)
+        else {
             return;
         };
         let since = self.writes_since.map_or(i64::MIN, nanoseconds_of) - TICK_NS;
-        let is_own = |scar: &&Scar| scar.mtime_ns >= since && is_below(&scar.path, &job.destination);
+        let is_own =
+            |scar: &&Scar| scar.mtime_ns >= since && is_below(&scar.path, &job.destination);
         let mut scars: Vec<Scar> = found.iter().filter(is_own).cloned().collect();
         scars.sort_by(|a, b| (b.mtime_ns, &a.path).cmp(&(a.mtime_ns, &b.path)));
         scars.truncate(MAX_SCARS);
@@ -340,7 +349,8 @@ impl Tear {
 /// The kernel stamps files by a clock that lags behind by up to a tick.
 const TICK_NS: i64 = 20_000_000;
 
-/// The earlier of two moments; one of another boot, which nothing is known to be after, before any other.
+/// The earlier of two moments; one of another boot, which nothing is known to be after, before any
+/// other.
 fn earliest(new: Option<&BootTime>, before: Option<&BootTime>) -> Option<BootTime> {
     match (new, before) {
         (Some(new), Some(before)) if before.is_after(new) => Some(new.clone()),
@@ -386,11 +396,12 @@ impl TornMark {
             .collect()
     }
 
-    /// Clients that are known by nothing but their address, and left no scar to tell by: only a push
-    /// from the same address makes up for theirs.
+    /// Clients that are known by nothing but their address, and left no scar to tell by: only a
+    /// push from the same address makes up for theirs.
     pub fn only_by_address(&self) -> Vec<&str> {
-        let is_by_address =
-            |tear: &&Tear| tear.client.starts_with(BY_ADDRESS) && tear.is_looked_at && tear.scars.is_empty();
+        let is_by_address = |tear: &&Tear| {
+            tear.client.starts_with(BY_ADDRESS) && tear.is_looked_at && tear.scars.is_empty()
+        };
         self.named().filter(is_by_address).map(|tear| tear.client.as_str()).collect()
     }
 
@@ -409,10 +420,14 @@ impl TornMark {
         self.by.iter().flat_map(|tear| &tear.scars).map(|scar| scar.path.as_str())
     }
 
-    /// Since when a search for scars has to look, in nanoseconds since 1970; none if nothing is to be searched for.
+    /// Since when a search for scars has to look, in nanoseconds since 1970; none if nothing is to
+    /// be searched for.
     pub fn search_since_ns(&self) -> Option<i64> {
         let unseen = self.by.iter().filter(|tear| !tear.is_looked_at && tear.job.is_some());
-        unseen.filter_map(|tear| tear.writes_since).min().map(|since| nanoseconds_of(since) - TICK_NS)
+        unseen
+            .filter_map(|tear| tear.writes_since)
+            .min()
+            .map(|since| nanoseconds_of(since) - TICK_NS)
     }
 
     fn named(&self) -> impl Iterator<Item = &Tear> {
@@ -448,8 +463,8 @@ impl TornMark {
     /// What is left of the mark when a push has ended well.
     pub fn after_good_push(mut self, good: &Push, times: &ScarTimes) -> Option<Self> {
         let mut is_mended = false;
-        // A tear that was never looked for is judged by what is there now: what it left unfinished, this
-        // push has not finished.
+        // A tear that was never looked for is judged by what is there now: what it left unfinished,
+        // this push has not finished.
         for tear in self.by.iter_mut().filter(|tear| tear.is_named()) {
             if let Some(found) = &times.found {
                 tear.look_for_scars(found, true);
@@ -470,20 +485,28 @@ impl TornMark {
     }
 
     /// What is left of the mark after a look at the tree.
-    pub(super) fn after_look(mut self, look: &TearLook, circumstances: Circumstances) -> Option<Self> {
+    pub(super) fn after_look(
+        mut self,
+        look: &TearLook,
+        circumstances: Circumstances,
+    ) -> Option<Self> {
         let Some(seen) = look.seen else { return Some(self) };
         let Circumstances { is_whole, is_alone, ended_well, without_ledger } = circumstances;
         if ended_well && without_ledger && *seen == self && self.is_changed(look) {
             return None;
         }
-        let was_nameless_seen = self.has_nameless() && seen.has_nameless() && seen.noticed == self.noticed;
+        let was_nameless_seen =
+            self.has_nameless() && seen.has_nameless() && seen.noticed == self.noticed;
         let had_tears = !self.by.is_empty();
         let is_seen = |tear: &Tear| seen.by.iter().any(|known| known.noticed == tear.noticed);
-        self.by.retain(|tear| !tear.is_named() || !is_seen(tear) || !tear.is_refuted(look, circumstances));
+        self.by.retain(|tear| {
+            !tear.is_named() || !is_seen(tear) || !tear.is_refuted(look, circumstances)
+        });
         let standing = self.by.clone();
         for tear in self.by.iter_mut().filter(|tear| tear.is_named()) {
             if is_seen(tear) {
-                let is_shared = !is_alone || standing.iter().any(|other| tear.is_confusable_with(other));
+                let is_shared =
+                    !is_alone || standing.iter().any(|other| tear.is_confusable_with(other));
                 tear.look_for_scars(look.scars, is_shared);
             }
         }
@@ -518,8 +541,8 @@ impl TornMark {
         self.named().next().is_none()
     }
 
-    /// A change since the mark may be one of a good transfer whose hook waits. One in the future is one
-    /// of a wrong clock, and says nothing.
+    /// A change since the mark may be one of a good transfer whose hook waits. One in the future is
+    /// one of a wrong clock, and says nothing.
     fn is_changed_since_mark(&self, look: &TearLook) -> bool {
         let marked = nanoseconds_of(self.since);
         (marked.saturating_add(1)..=nanoseconds_of(look.ended)).contains(&look.newest_ctime_ns)
@@ -603,8 +626,12 @@ mod tests {
             newest_ctime_ns: 0,
             ended: time(100),
         };
-        let alone =
-            Circumstances { is_whole: false, is_alone: true, ended_well: false, without_ledger: false };
+        let alone = Circumstances {
+            is_whole: false,
+            is_alone: true,
+            ended_well: false,
+            without_ledger: false,
+        };
         mark.clone().after_look(&look, alone).expect("still torn")
     }
 
@@ -618,7 +645,10 @@ mod tests {
         assert_eq!(both.clients(), ["user a", "user b"]);
         let of_b = after(&both, &push("user a", "d", 30)).expect("b has not pushed");
         assert_eq!(of_b.clients(), ["user b"]);
-        assert_eq!(after(&of_b, &push("user c", "d", 31)).expect("c tore nothing").clients(), ["user b"]);
+        assert_eq!(
+            after(&of_b, &push("user c", "d", 31)).expect("c tore nothing").clients(),
+            ["user b"]
+        );
         assert_eq!(after(&of_b, &push("user b", "", 32)), None);
     }
 
@@ -653,10 +683,12 @@ mod tests {
 
     #[test]
     fn only_directories_below_that_changed_since_are_scars() {
-        let found = [scar("other", 15), scar("d", 15), scar("d/old", 5), scar("d/new", 15), scar("dd", 15)];
+        let found =
+            [scar("other", 15), scar("d", 15), scar("d/old", 5), scar("d/new", 15), scar("dd", 15)];
         let torn = looked_at(&failed("user a", "d", 20), &found);
         assert_eq!(torn.scarred_paths().collect::<Vec<_>>(), ["d/new"]);
-        let many: Vec<Scar> = (0..40).map(|number| scar(&format!("d/{number}"), 20 + number)).collect();
+        let many: Vec<Scar> =
+            (0..40).map(|number| scar(&format!("d/{number}"), 20 + number)).collect();
         let torn = looked_at(&failed("user a", "d", 20), &many);
         let paths: Vec<&str> = torn.scarred_paths().collect();
         assert_eq!((paths.len(), paths[0]), (MAX_SCARS, "d/39"));
@@ -677,7 +709,10 @@ mod tests {
         times.note("home", None);
         let left = torn.clone().after_good_push(&push("user a", "", 30), &times).expect("b");
         assert_eq!(left.clients(), ["user b"]);
-        assert_eq!(torn.after_good_push(&push("user c", "", 30), &times).expect("both").clients().len(), 2);
+        assert_eq!(
+            torn.after_good_push(&push("user c", "", 30), &times).expect("both").clients().len(),
+            2
+        );
     }
 
     #[test]

@@ -75,9 +75,13 @@ pub fn has_waited(since: Option<DateTime<Utc>>, now: DateTime<Utc>, max: TimeDel
     waited >= max || waited < TimeDelta::zero()
 }
 
-/// How a transfer ended, and what that is worth, if the daemon says `status`: where the client says that
-/// something could not be transferred, that counts.
-pub fn end_of_transfer(status: i32, completion: ClientCompletion, statuses: Statuses) -> (i32, Worth) {
+/// How a transfer ended, and what that is worth, if the daemon says `status`: where the client says
+/// that something could not be transferred, that counts.
+pub fn end_of_transfer(
+    status: i32,
+    completion: ClientCompletion,
+    statuses: Statuses,
+) -> (i32, Worth) {
     match (Worth::of_status(status, Reporter::Daemon, statuses), completion) {
         (Worth::Complete, ClientCompletion::Partial) => {
             (PARTIAL_TRANSFER, Worth::of_status(PARTIAL_TRANSFER, Reporter::Client, statuses))
@@ -86,8 +90,8 @@ pub fn end_of_transfer(status: i32, completion: ClientCompletion, statuses: Stat
     }
 }
 
-/// The grade of a tree of which nothing is known but what its client says: how the transfer ended, and
-/// how far the backup has come.
+/// The grade of a tree of which nothing is known but what its client says: how the transfer ended,
+/// and how far the backup has come.
 pub fn grade_alone(status: i32, completion: ClientCompletion, statuses: Statuses) -> Grade {
     let worth = Worth::of_status(status, Reporter::Client, statuses);
     if worth == Worth::Complete && completion.allows_complete(statuses) {
@@ -154,7 +158,8 @@ fn grade(facts: &Facts, marks: Option<&TornMark>) -> Result<(Grade, Because), Be
         if let Some(how) = transfer.wrote_nothing() {
             return Err(Because::NothingWritten { how });
         }
-        let is_left = transfer.brought_unfinished && facts.completion == ClientCompletion::Unfinished;
+        let is_left =
+            transfer.brought_unfinished && facts.completion == ClientCompletion::Unfinished;
         if is_left && transfer.worth == Worth::Complete {
             return Err(Because::LeftToClient);
         }
@@ -188,7 +193,9 @@ fn hoped(facts: &Facts) -> Result<(Grade, Because), Because> {
         Occasion::Transfer(Transfer { worth, status, .. }) => match worth {
             Worth::Complete => Ok((Grade::Complete, Because::EndedWell)),
             Worth::Partial => Ok((Grade::Partial, Because::Failed { status })),
-            Worth::Nothing if facts.has_deferred => Ok((Grade::Partial, Because::OthersLeft { status })),
+            Worth::Nothing if facts.has_deferred => {
+                Ok((Grade::Partial, Because::OthersLeft { status }))
+            }
             Worth::Nothing => Err(Because::Failed { status }),
         },
     }
@@ -220,20 +227,29 @@ fn after_look(
 ) -> Result<(Grade, Because), Because> {
     // Without the ledger a listing looks like a good push: one that changed nothing since a failure
     // shows what that left, and nothing else. A push that the ledger knows did bring something.
-    let is_known_push = matches!(facts.occasion, Occasion::Transfer(Transfer { push: Some(_), .. }));
+    let is_known_push =
+        matches!(facts.occasion, Occasion::Transfer(Transfer { push: Some(_), .. }));
     let is_unchanged_tear = marks
         .filter(|mark| mark.is_nameless() || facts.coverage == LedgerCoverage::None)
         .is_some_and(|mark| !mark.is_changed(look.tears));
     let is_transfer = matches!(facts.occasion, Occasion::Transfer(_));
     let is_held_back = matches!(because, Because::Torn { .. });
-    if is_held_back && facts.occasion.is_good_transfer() && is_unchanged_tear && is_transfer && !is_known_push
+    if is_held_back
+        && facts.occasion.is_good_transfer()
+        && is_unchanged_tear
+        && is_transfer
+        && !is_known_push
     {
         return Err(Because::StillTorn);
     }
     match grade {
-        Grade::Complete if look.differs_from_complete == Some(false) => Err(Because::Unchanged { grade }),
+        Grade::Complete if look.differs_from_complete == Some(false) => {
+            Err(Because::Unchanged { grade })
+        }
         Grade::Complete if look.is_too_soon_for_complete => Err(Because::TooSoon),
-        Grade::Partial if look.differs_from_newest == Some(false) => Err(Because::Unchanged { grade }),
+        Grade::Partial if look.differs_from_newest == Some(false) => {
+            Err(Because::Unchanged { grade })
+        }
         Grade::Partial if look.is_too_soon_for_partial => Err(Because::TooSoon),
         Grade::Complete | Grade::Partial => Ok((grade, because)),
     }
@@ -241,8 +257,9 @@ fn after_look(
 
 fn owed(facts: &Facts, verdict: &Verdict) -> Owed {
     let asked = facts.occasion.asked();
-    let marked =
-        |reason, asked: Option<Asked>| asked.map_or(Owed::AsBefore, |asked| Owed::Marked { reason, asked });
+    let marked = |reason, asked: Option<Asked>| {
+        asked.map_or(Owed::AsBefore, |asked| Owed::Marked { reason, asked })
+    };
     match &verdict.because {
         Because::LeftToPushes { .. } => marked(DueReason::Deferred, asked),
         // Should the client never come back, what there is of its backup is owed.
@@ -257,13 +274,14 @@ fn owed(facts: &Facts, verdict: &Verdict) -> Owed {
 
 /// Whether the debt is paid by what the verdict makes safe.
 fn is_paid(facts: &Facts, due: &Due, verdict: &Verdict) -> bool {
-    // Of a torn or unfinished tree nothing better can be had, and what mends it brings a snapshot of
-    // its own.
+    // Of a torn or unfinished tree nothing better can be had, and what mends it brings a snapshot
+    // of its own.
     let is_torn = verdict.marks.is_some() || facts.completion == ClientCompletion::Unfinished;
     let is_by_ledger = matches!(due.reason, DueReason::Deferred | DueReason::Interrupted);
     let is_owed = matches!(facts.occasion, Occasion::Owed { .. });
     let is_beyond_help = is_torn && (is_by_ledger || is_owed) || due.is_of_earlier_boot;
-    let wanted = if is_beyond_help && facts.running.count == 0 { Grade::Partial } else { due.asked.grade() };
+    let wanted =
+        if is_beyond_help && facts.running.count == 0 { Grade::Partial } else { due.asked.grade() };
     !due.is_newer_than_look && verdict.covered().is_some_and(|covered| covered >= wanted)
 }
 
@@ -319,14 +337,21 @@ mod tests {
             }
         }
         for push in &pushes {
-            for (status, worth) in [(0, Worth::Complete), (12, Worth::Partial), (1, Worth::Nothing)] {
+            for (status, worth) in [(0, Worth::Complete), (12, Worth::Partial), (1, Worth::Nothing)]
+            {
                 for (is_no_push, forbidden) in
                     [(false, None), (true, None), (false, Some(Forbidden::ReadOnly))]
                 {
                     for brought_unfinished in [false, true] {
                         let push = push.as_ref();
-                        let transfer =
-                            Transfer { worth, status, push, is_no_push, forbidden, brought_unfinished };
+                        let transfer = Transfer {
+                            worth,
+                            status,
+                            push,
+                            is_no_push,
+                            forbidden,
+                            brought_unfinished,
+                        };
                         occasions.push(Occasion::Transfer(transfer));
                     }
                 }
@@ -344,8 +369,10 @@ mod tests {
                     ended: DateTime::UNIX_EPOCH + TimeDelta::seconds(22),
                 };
                 let now = DateTime::UNIX_EPOCH + TimeDelta::seconds(21);
-                let mut moments =
-                    vec![Moment::Approach, Moment::Ended { now, noticed: &started, scar_times: &times }];
+                let mut moments = vec![
+                    Moment::Approach,
+                    Moment::Ended { now, noticed: &started, scar_times: &times },
+                ];
                 for differs_from_complete in [None, Some(false), Some(true)] {
                     for differs_from_newest in [None, Some(false), Some(true)] {
                         for is_too_soon in [false, true] {
@@ -376,7 +403,9 @@ mod tests {
     ) {
         use ClientCompletion::{Done, Partial, Unfinished};
         use LedgerCoverage::{All, None as Without, TransferMissing};
-        for (coverage, is_paired) in [(All, true), (TransferMissing, true), (Without, false), (All, false)] {
+        for (coverage, is_paired) in
+            [(All, true), (TransferMissing, true), (Without, false), (All, false)]
+        {
             for (count, has_waited) in [(0, false), (0, true), (1, false), (1, true)] {
                 for completion in [Done, Partial, Unfinished] {
                     for has_deferred in [false, true] {
@@ -441,7 +470,9 @@ mod tests {
     #[test]
     fn what_failed_and_may_have_written_tears() {
         each(|facts| {
-            let (Occasion::Transfer(transfer), Moment::Ended { .. }) = (facts.occasion, facts.moment) else {
+            let (Occasion::Transfer(transfer), Moment::Ended { .. }) =
+                (facts.occasion, facts.moment)
+            else {
                 return;
             };
             if transfer.worth != Worth::Complete && transfer.wrote_nothing().is_none() {
@@ -479,7 +510,8 @@ mod tests {
     fn whatever_stands_against_a_tree_only_lowers_its_grade() {
         each(|facts| {
             let covered = verdict(facts).covered();
-            let better = Facts { running: Running::default(), completion: ClientCompletion::Done, ..*facts };
+            let better =
+                Facts { running: Running::default(), completion: ClientCompletion::Done, ..*facts };
             let is_left = matches!(verdict(&better).because, Because::StillTorn | Because::TooSoon);
             assert!(is_left || covered <= verdict(&better).covered(), "{facts:?}");
         });
@@ -499,8 +531,12 @@ mod tests {
             standing = Shortfall::after(standing, 23, &failed(23), now);
             assert_eq!(standing.as_ref().map(|it| it.pushes), Some(count));
         }
-        assert_eq!(Shortfall::after(standing.clone(), 25, &failed(25), now).map(|it| it.pushes), Some(1));
-        let complete = Verdict { snapshot: Some(Grade::Complete), because: Because::EndedWell, ..failed(0) };
+        assert_eq!(
+            Shortfall::after(standing.clone(), 25, &failed(25), now).map(|it| it.pushes),
+            Some(1)
+        );
+        let complete =
+            Verdict { snapshot: Some(Grade::Complete), because: Because::EndedWell, ..failed(0) };
         assert_eq!(Shortfall::after(standing, 0, &complete, now), None);
     }
 }

@@ -31,14 +31,16 @@ impl Zone {
         Zone { name: "local".to_string(), rules: rules.unwrap_or_else(|_| TimeZone::utc()) }
     }
 
-    /// `local`, or an IANA name such as `Europe/Amsterdam`; `None` when the system's tzdata lacks it.
+    /// `local`, or an IANA name such as `Europe/Amsterdam`; `None` when the system's tzdata lacks
+    /// it.
     pub fn named(name: &str) -> Option<Self> {
         if name == "local" {
             return Some(Zone::local());
         }
         // The library would also take paths and POSIX rules; a policy holds IANA names only.
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/_-+".contains(&byte);
-        if !name.starts_with(|first: char| first.is_ascii_alphabetic()) || !name.bytes().all(plain) {
+        if !name.starts_with(|first: char| first.is_ascii_alphabetic()) || !name.bytes().all(plain)
+        {
             return None;
         }
         if name == "UTC" {
@@ -74,13 +76,15 @@ impl Zone {
         let day = TimeDelta::days(1);
         let around = [as_if_utc.checked_sub_signed(day), as_if_utc.checked_add_signed(day)];
         let candidates = around.into_iter().flatten().filter_map(|nearby| {
-            let instant = as_if_utc.checked_sub_signed(TimeDelta::seconds(self.offset_seconds(nearby)))?;
+            let instant =
+                as_if_utc.checked_sub_signed(TimeDelta::seconds(self.offset_seconds(nearby)))?;
             (self.to_local(instant) == local).then_some(instant)
         });
         candidates.min().unwrap_or_else(|| self.end_of_gap(local))
     }
 
-    /// The first instant at which the wall clock shows `local` or later, for a time that it skipped.
+    /// The first instant at which the wall clock shows `local` or later, for a time that it
+    /// skipped.
     fn end_of_gap(&self, local: NaiveDateTime) -> DateTime<Utc> {
         let mut before = local.and_utc().timestamp() - 2 * 86_400;
         let mut after = local.and_utc().timestamp() + 2 * 86_400;

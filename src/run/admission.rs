@@ -1,9 +1,10 @@
 //! The beginning of a transfer: what is let in, what waits, what is turned away.
 //!
-//! Order for a push: look whether it would rewrite history, before anything can fail; wait until no run reads the module's
-//! tree, look once more, and enter it in the ledger, these in one step under the ledger's lock. A run closes the gate under the same lock, so none begins to read
-//! while a push is about to begin. Only deliberate refusals turn anybody away: whatever else goes
-//! wrong here costs the snapshot its grade, not the client its backup.
+//! Order for a push: look whether it would rewrite history, before anything can fail; wait until no
+//! run reads the module's tree, look once more, and enter it in the ledger, these in one step under
+//! the ledger's lock. A run closes the gate under the same lock, so none begins to read while a
+//! push is about to begin. Only deliberate refusals turn anybody away: whatever else goes wrong
+//! here costs the snapshot its grade, not the client its backup.
 
 use std::cell::OnceCell;
 use std::time::{Duration, Instant};
@@ -125,8 +126,8 @@ pub fn admit(
             };
         }
         drop(ledger);
-        let (deadline, caller) =
-            waiting.get_or_init(|| (began + patience_with(target, settings, applicant), Caller::new()));
+        let (deadline, caller) = waiting
+            .get_or_init(|| (began + patience_with(target, settings, applicant), Caller::new()));
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             let why = come_back(target, &root, clock.now());
@@ -178,7 +179,8 @@ fn enter(
     reap(target, root, &ledger, clock)?;
     let entry = match entry(applicant, false, clock) {
         Ok(entry) => entry,
-        // The connection has ended while we waited, and a transfer that goes on all the same would be followed by no hook.
+        // The connection has ended while we waited, and a transfer that goes on all the same would
+        // be followed by no hook.
         Err(Error::Environment { .. }) if Process::own()?.is_some() => {
             return Ok(Admission::Refused(ENDED.to_string()));
         }
@@ -252,7 +254,8 @@ fn entry(applicant: &Applicant, refused: bool, clock: &Clock) -> Result<Entry> {
     })
 }
 
-/// How long the push may wait: no longer than the policy says, nor than its client or the module's own `timeout`.
+/// How long the push may wait: no longer than the policy says, nor than its client or the module's
+/// own `timeout`.
 fn patience_with(target: &Target, settings: &Settings, applicant: &Applicant) -> Duration {
     let of_module = || {
         let conf = settings.rsyncd().ok()?;
@@ -267,7 +270,9 @@ fn patience_with(target: &Target, settings: &Settings, applicant: &Applicant) ->
 fn come_back(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> String {
     let minutes = usual_minutes(target, root, now).unwrap_or(1);
     let plural = if minutes == 1 { "" } else { "s" };
-    format!("a snapshot of this module is being taken; please come back in {minutes} minute{plural}")
+    format!(
+        "a snapshot of this module is being taken; please come back in {minutes} minute{plural}"
+    )
 }
 
 /// How long the newest snapshot took, rounded up.

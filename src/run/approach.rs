@@ -1,7 +1,8 @@
 //! The approach to the module's tree: behind a closed gate, or not now.
 //!
-//! Who is running and whether the gate is closed are one step under the ledger's lock. A snapshot that is put off
-//! is marked due before the lock is released, so the push that it is left to finds the mark.
+//! Who is running and whether the gate is closed are one step under the ledger's lock. A snapshot
+//! that is put off is marked due before the lock is released, so the push that it is left to finds
+//! the mark.
 
 use super::Request;
 use super::facts::facts;
@@ -60,13 +61,19 @@ pub(super) fn approach(
 }
 
 fn running(target: &Target, lines: &[Line]) -> Running {
-    let rewriting = lines.iter().filter_map(|line| line.entry.as_ref()).flat_map(|entry| &entry.rewriting);
+    let rewriting =
+        lines.iter().filter_map(|line| line.entry.as_ref()).flat_map(|entry| &entry.rewriting);
     // What the policy lets through rewrites snapshots in any case.
-    let in_place = rewriting.into_iter().any(|option| !target.policy.allow_options.contains(option));
+    let in_place =
+        rewriting.into_iter().any(|option| !target.policy.allow_options.contains(option));
     Running { count: lines.len(), in_place }
 }
 
 fn tell(target: &Target, running: &[Line]) {
     let whose: Vec<String> = running.iter().map(Line::who).collect();
-    log::info!("{}: left to the last push that is still running, of {}", target.label(), whose.join(", "));
+    log::info!(
+        "{}: left to the last push that is still running, of {}",
+        target.label(),
+        whose.join(", ")
+    );
 }

@@ -1,9 +1,10 @@
 //! The client whose push waits at the gate: how long it waits, and whether it is still there.
 //!
-//! A client with `--timeout` gives up when it hears nothing for so long, and pre-xfer can say nothing but why it turns a client away.
-//! So the gate waits less than that. A hook inherits the connection's socket from rsyncd (descriptor 4 of rsync 3.2.7 and 3.5.0), but any
-//! number may be it. Over `rsync -e ssh` there is no such socket: rsync has put its pipes in place of standard input and output. Standard
-//! error then leads to the client.
+//! A client with `--timeout` gives up when it hears nothing for so long, and pre-xfer can say
+//! nothing but why it turns a client away. So the gate waits less than that. A hook inherits the
+//! connection's socket from rsyncd (descriptor 4 of rsync 3.2.7 and 3.5.0), but any number may be
+//! it. Over `rsync -e ssh` there is no such socket: rsync has put its pipes in place of standard
+//! input and output. Standard error then leads to the client.
 
 use std::fs;
 use std::io::stderr;
@@ -18,7 +19,8 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 /// At least so much of the client's timeout is left for the answer to reach it.
 const MIN_MARGIN: Duration = Duration::from_secs(1);
 
-/// How long the gate may keep a client that gives up after `timeout_seconds`: a fifth less, or a second.
+/// How long the gate may keep a client that gives up after `timeout_seconds`: a fifth less, or a
+/// second.
 pub(super) fn patience(timeout_seconds: u64) -> Duration {
     let timeout = Duration::from_secs(timeout_seconds);
     timeout.saturating_sub(MIN_MARGIN.max(timeout / 5))
@@ -50,7 +52,10 @@ impl Caller {
         };
         let ended = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
         match poll(&mut watched, Some(&timeout)) {
-            Ok(_) => watched.iter().any(|one| one.revents().intersects(ended)) || parent_id() != self.parent,
+            Ok(_) => {
+                watched.iter().any(|one| one.revents().intersects(ended))
+                    || parent_id() != self.parent
+            }
             Err(_) => {
                 std::thread::sleep(pause);
                 false
@@ -59,8 +64,8 @@ impl Caller {
     }
 }
 
-/// Duplicates of the inherited descriptors that are connections over a network. Only the kernel can duplicate by number
-/// without a promise that the number is open.
+/// Duplicates of the inherited descriptors that are connections over a network. Only the kernel can
+/// duplicate by number without a promise that the number is open.
 fn sockets() -> Vec<OwnedFd> {
     let Ok(entries) = fs::read_dir("/proc/self/fd") else { return Vec::new() };
     let Ok(own) = pidfd_open(getpid(), PidfdFlags::empty()) else { return Vec::new() };

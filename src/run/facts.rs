@@ -36,8 +36,8 @@ pub(super) fn facts<'a>(
     }
 }
 
-/// What is known of the directories that the failed pushes of a mark did not finish. Where no run has
-/// looked for them yet, they are searched for in the whole tree.
+/// What is known of the directories that the failed pushes of a mark did not finish. Where no run
+/// has looked for them yet, they are searched for in the whole tree.
 pub(super) fn scar_times(root: &SnapshotRoot, mark: Option<&TornMark>) -> ScarTimes {
     let times = inspect(root.module(), mark);
     let Some(since) = mark.and_then(TornMark::search_since_ns) else { return times };

@@ -54,11 +54,14 @@ impl Hold {
         if lock.try_acquire(&holder)? {
             return Ok(Some(Hold { lock, turn: None, waited: false, since: BootTime::now() }));
         }
-        // A process apart need not wait: whoever holds the lock goes once more for it, and many would pile up.
+        // A process apart need not wait: whoever holds the lock goes once more for it, and many
+        // would pile up.
         let is_apart = request.taken_over.is_some();
-        let wait = Duration::from_secs(if is_apart { 0 } else { target.policy.lock_wait.seconds() });
+        let wait =
+            Duration::from_secs(if is_apart { 0 } else { target.policy.lock_wait.seconds() });
         log::debug!("{}: waiting for {}", target.label(), lock.holder());
-        // Many may wait, and most of them for the same: whoever is served need not wait for its turn to see that.
+        // Many may wait, and most of them for the same: whoever is served need not wait for its
+        // turn to see that.
         let is_served = || is_covered(root, request);
         let mut acquired = lock.acquire(&holder, wait, is_served)?;
         if !acquired && is_covered(root, request)? {
@@ -76,8 +79,8 @@ impl Hold {
         Ok(Some(Hold { lock, turn: None, waited: true, since: BootTime::now() }))
     }
 
-    /// Waits up to `lock_wait` until it is our turn among the jobs of this machine. Only holders of a lock
-    /// wait, so nobody with a turn waits for a lock.
+    /// Waits up to `lock_wait` until it is our turn among the jobs of this machine. Only holders of
+    /// a lock wait, so nobody with a turn waits for a lock.
     ///
     /// # Errors
     /// [`Error::Queue`], after the root was marked due if a snapshot was asked for.
@@ -101,7 +104,8 @@ impl Hold {
             Ok(Waited::Turn(turn)) => self.turn = Some(turn),
             Ok(Waited::InVain(before)) => {
                 State::update(root.private(), |state| {
-                    let mark = request.due_mark(DueReason::LockBusy, clock.now(), state.due.as_ref());
+                    let mark =
+                        request.due_mark(DueReason::LockBusy, clock.now(), state.due.as_ref());
                     state.due = mark.or(state.due.take());
                 })?;
                 return Err(Error::Queue {
@@ -112,7 +116,9 @@ impl Hold {
                     consequence: consequence(request),
                 });
             }
-            Err(error) => log::warn!("{}: works without waiting for its turn: {error}", target.label()),
+            Err(error) => {
+                log::warn!("{}: works without waiting for its turn: {error}", target.label())
+            }
         }
         Ok(())
     }
@@ -128,8 +134,8 @@ impl Hold {
     pub(super) fn release_unless_due(self, root: &SnapshotRoot) -> Result<Released> {
         let guard = Guard::on_directory(root.private())?;
         let mark = State::read(root.private())?.due;
-        let gave_up =
-            mark.filter(|mark| mark.reason == DueReason::LockBusy && mark.marked.is_after(&self.since));
+        let gave_up = mark
+            .filter(|mark| mark.reason == DueReason::LockBusy && mark.marked.is_after(&self.since));
         if let Some(mark) = gave_up {
             drop(guard);
             return Ok(Released::Due { mark, held: Hold { since: BootTime::now(), ..self } });
@@ -161,7 +167,9 @@ fn give_up(
 
 fn consequence(request: &Request) -> &'static str {
     match request.asked() {
-        Some(_) => "the root is marked due: the holder or `rsyncd-snapshot snapshot --due` catches up",
+        Some(_) => {
+            "the root is marked due: the holder or `rsyncd-snapshot snapshot --due` catches up"
+        }
         None => "nothing was done",
     }
 }

@@ -29,7 +29,11 @@ pub(super) fn copies(record: &Record, partial_dirs: &PartialDirs) -> Option<Stri
     let first = copies.first()?;
     let names: u64 = copies.iter().map(|copy| copy.names).sum();
     let files: HashSet<u64> = copies.iter().map(|copy| copy.live_inode).collect();
-    let of = if files.len() as u64 == names { String::new() } else { format!(" of {} files", files.len()) };
+    let of = if files.len() as u64 == names {
+        String::new()
+    } else {
+        format!(" of {} files", files.len())
+    };
     Some(format!(
         "{names} entries{of} could not be linked and were copied, the first is {}: {}",
         first.path, first.reason
@@ -44,7 +48,9 @@ pub fn standing(root: &SnapshotRoot, name: &str, record: &Record) -> Vec<String>
     };
     let left: Vec<String> = record.skipped_mounts.iter().filter(lacks).cloned().collect();
     let losses = mounts(&left).into_iter().chain(attributes(record));
-    losses.map(|loss| format!("{name}, the newest complete snapshot, is not whole: {loss}")).collect()
+    losses
+        .map(|loss| format!("{name}, the newest complete snapshot, is not whole: {loss}"))
+        .collect()
 }
 
 fn mounts(paths: &[String]) -> Option<String> {
@@ -58,6 +64,7 @@ fn mounts(paths: &[String]) -> Option<String> {
 
 fn attributes(record: &Record) -> Option<String> {
     let count = record.attributes_lost;
-    (count > 0)
-        .then(|| format!("the owner, the device or security attributes of {count} entries could not be kept"))
+    (count > 0).then(|| {
+        format!("the owner, the device or security attributes of {count} entries could not be kept")
+    })
 }

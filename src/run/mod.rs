@@ -1,10 +1,10 @@
-//! The order of a run: mark, end in the ledger, lock, wait for a turn, clean up, close the gate, compare, open
-//! it, publish, remember, rotate, unlock.
+//! The order of a run: mark, end in the ledger, lock, wait for a turn, clean up, close the gate,
+//! compare, open it, publish, remember, rotate, unlock.
 //!
-//! * A failed transfer marks the root torn *before* the ledger lets others take the tree for whole, and before it waits
-//!   for the lock: whoever holds it sees the mark before it publishes.
-//! * The tree is read behind a closed [gate](crate::store::gate), while no push is running; if one is, the snapshot is
-//!   left to the last of them.
+//! * A failed transfer marks the root torn *before* the ledger lets others take the tree for whole,
+//!   and before it waits for the lock: whoever holds it sees the mark before it publishes.
+//! * The tree is read behind a closed [gate](crate::store::gate), while no push is running; if one
+//!   is, the snapshot is left to the last of them.
 //! * Nothing is retired before the new snapshot, or the proof that none is needed, is durable.
 //! * The lock is released under the state's own lock after a look at the due mark: a run that
 //!   gave up waiting is either seen by the holder or gets the lock itself.
@@ -67,7 +67,10 @@ pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> 
     }
     let target = &target.clone().opened_by(request.opener());
     for mistake in &target.trouble {
-        log::error!("{}: nothing expires while the policy cannot be used: {mistake}", target.label());
+        log::error!(
+            "{}: nothing expires while the policy cannot be used: {mistake}",
+            target.label()
+        );
     }
     let lost = target.lost_history().map(|lost| lost.to_string());
     let moved = moved_root(target);
@@ -91,12 +94,16 @@ pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> 
 fn hash_new(target: &Target, report: &mut Report, clock: &Clock) -> bool {
     let known = report.warnings.len();
     for name in std::mem::take(&mut report.unhashed) {
-        let hashed = target.open_root().and_then(|root| verify::hash_contents(target, &root, &name, clock));
+        let hashed =
+            target.open_root().and_then(|root| verify::hash_contents(target, &root, &name, clock));
         match hashed {
             Ok(None) => {}
             Ok(Some(message)) => report.warn(&target.label(), message),
             Err(error) => {
-                report.warn(&target.label(), format!("not all new files of {name} are hashed: {error}"));
+                report.warn(
+                    &target.label(),
+                    format!("not all new files of {name} are hashed: {error}"),
+                );
             }
         }
     }
@@ -127,7 +134,12 @@ fn run_in_root(target: &Target, request: &Request, clock: &Clock) -> Result<Repo
     result
 }
 
-fn serve(target: &Target, root: &SnapshotRoot, mut request: Request, clock: &Clock) -> Result<Report> {
+fn serve(
+    target: &Target,
+    root: &SnapshotRoot,
+    mut request: Request,
+    clock: &Clock,
+) -> Result<Report> {
     if request.only_if_due {
         match State::read(root.private())?.due {
             None => return Ok(Report::new(target, Ending::NotDue)),
@@ -139,7 +151,9 @@ fn serve(target: &Target, root: &SnapshotRoot, mut request: Request, clock: &Clo
         }
     }
     crate::resources::lower_priority(&target.policy);
-    let Some(hold) = Hold::acquire(target, root, &request, clock)? else { return Ok(covered(target)) };
+    let Some(hold) = Hold::acquire(target, root, &request, clock)? else {
+        return Ok(covered(target));
+    };
     if !hold.is_covered(root, &request)? {
         return work(target, root, request, clock, hold);
     }
@@ -150,7 +164,12 @@ fn serve(target: &Target, root: &SnapshotRoot, mut request: Request, clock: &Clo
 }
 
 /// Whether what is owed may still be had as its client means it to be.
-pub fn awaits_client(target: &Target, root: &SnapshotRoot, mark: &DueMark, now: DateTime<Utc>) -> bool {
+pub fn awaits_client(
+    target: &Target,
+    root: &SnapshotRoot,
+    mark: &DueMark,
+    now: DateTime<Utc>,
+) -> bool {
     mark.reason == DueReason::Deferred
         && ClientCompletion::of_module(root.module()) == ClientCompletion::Unfinished
         && !has_waited(Some(mark.since), now, target.policy.max_defer.delta())
@@ -222,8 +241,8 @@ fn work_and_hash(
     Ok(())
 }
 
-/// What must be on disk before anything waits: the torn mark, or the end of it by a good push that makes up
-/// for it, and that the root has had a policy.
+/// What must be on disk before anything waits: the torn mark, or the end of it by a good push that
+/// makes up for it, and that the root has had a policy.
 fn mark_before_lock(
     target: &Target,
     root: &SnapshotRoot,
@@ -238,7 +257,10 @@ fn mark_before_lock(
     let marks_on = |state: &State| verdict(&facts(target, root, request, state, moment)).marks;
     let new = marks_on(&State::default());
     if let (Some(_), Some(status)) = (&new, request.status) {
-        log::warn!("{}: the transfer ended with status {status}; the module is torn", target.label());
+        log::warn!(
+            "{}: the transfer ended with status {status}; the module is torn",
+            target.label()
+        );
     }
     let in_place = request.push.as_ref().is_some_and(|push| push.in_place);
     let marked = State::update(root.private(), |state| {
@@ -250,7 +272,8 @@ fn mark_before_lock(
     })
     .and_then(|_| remember_policy(target, root));
     let kept = match (&marked, new) {
-        // On a full disk the mark is kept elsewhere, beside those of others, until there is room for it again.
+        // On a full disk the mark is kept elsewhere, beside those of others, until there is room
+        // for it again.
         (Err(_), Some(mark)) => target.memory.change(&target.module_path, |memory| {
             memory.torn = Some(mark.clone().on_top_of(memory.torn.as_ref()));
         }),
@@ -275,9 +298,10 @@ fn remember_policy(target: &Target, root: &SnapshotRoot) -> Result<()> {
 /// earlier failure.
 fn remember(target: &Target, result: &Result<Report>) {
     let failure = match result {
-        Ok(report) if report.policy_trouble => {
-            Some(format!("the policy cannot be used, nothing expires: {}", target.trouble.join("; ")))
-        }
+        Ok(report) if report.policy_trouble => Some(format!(
+            "the policy cannot be used, nothing expires: {}",
+            target.trouble.join("; ")
+        )),
         Ok(_) => None,
         Err(error) => Some(error.to_string()),
     };
@@ -306,6 +330,7 @@ fn remember(target: &Target, result: &Result<Report>) {
 fn moved_root(target: &Target) -> Option<String> {
     let now = escape_path(&target.root_path);
     let before = target.memory.recall(&target.module_path)?.snapshot_root?;
-    (before != now)
-        .then(|| format!("snapshots are made in {now} from now on; those in {before} are no longer rotated"))
+    (before != now).then(|| {
+        format!("snapshots are made in {now} from now on; those in {before} are no longer rotated")
+    })
 }

@@ -53,7 +53,8 @@ impl Pass<'_> {
             staged.record_in_place(self.root, changes);
         }
         if let (Some(retired), Some(error)) = (&recycle, &staged.refusal) {
-            let message = format!("{retired} cannot be recycled, the snapshot was made afresh: {error}");
+            let message =
+                format!("{retired} cannot be recycled, the snapshot was made afresh: {error}");
             report.warn(&self.target.label(), message);
         }
         let verdict = self.judge_after_clone(sight, verdict)?;
@@ -62,7 +63,8 @@ impl Pass<'_> {
         let has_earlier = self.catalog.newest(grade, self.now).is_some();
         let mut comparison = scan.map(|scan| scan.comparison).unwrap_or_default();
         if !has_earlier {
-            comparison = Comparison { added: staged.cloned.entries, changed: 0, removed: 0, ..comparison };
+            comparison =
+                Comparison { added: staged.cloned.entries, changed: 0, removed: 0, ..comparison };
         }
         let sequence = self.sequence.get() + 1;
         let record = Record {
@@ -71,7 +73,8 @@ impl Pass<'_> {
             status: self.request.status,
             client: self.request.client.clone(),
             because: Some(verdict.because.clone()),
-            duration_seconds: ((compared + cloning.elapsed()).as_secs_f64() * 1_000.0).round() / 1_000.0,
+            duration_seconds: ((compared + cloning.elapsed()).as_secs_f64() * 1_000.0).round()
+                / 1_000.0,
             partial_dirs: Some(PartialDirsRecord::of(partial_dirs, &staged.cloned)),
             ..Record::new(time, grade, &staged, &comparison)
         };
@@ -118,19 +121,22 @@ impl Pass<'_> {
         BootTime { boot, nanoseconds: seconds.saturating_mul(1_000_000_000) }
     }
 
-    /// Where the catalogue begins with a snapshot that is not the first, most of its inodes are not new. It is on disk by now, and nobody waits.
+    /// Where the catalogue begins with a snapshot that is not the first, most of its inodes are not
+    /// new. It is on disk by now, and nobody waits.
     fn complete_catalogue(&self, name: &str, report: &mut Report) {
         let label = self.target.label();
         match take_up(self.root, name) {
             Ok(inodes) => log::info!(
                 "{label}: the catalogue of inodes begins: {inodes} that {name} shares with earlier snapshots are recorded as they are"
             ),
-            Err(error) => report.warn(&label, format!("`verify` will not know all files of {name}: {error}")),
+            Err(error) => {
+                report.warn(&label, format!("`verify` will not know all files of {name}: {error}"))
+            }
         }
     }
 
-    /// The retired snapshot to make this one from. While expiry is paused none is used up: it may be
-    /// what somebody will want to have back.
+    /// The retired snapshot to make this one from. While expiry is paused none is used up: it may
+    /// be what somebody will want to have back.
     fn recyclable(&self, report: &Report) -> Result<Option<String>> {
         let policy = &self.target.policy;
         let is_paused = || {
@@ -153,9 +159,9 @@ impl Pass<'_> {
         is_anomalous.then(|| Brake::new(self.now, &before.name.text, change))
     }
 
-    /// Pins the snapshot before this one and pauses expiry. That is on disk before this one is visible: a
-    /// run that is killed in between has braked for nothing. Where the brake is on already, nothing
-    /// expires, so no further snapshot has to be pinned.
+    /// Pins the snapshot before this one and pauses expiry. That is on disk before this one is
+    /// visible: a run that is killed in between has braked for nothing. Where the brake is on
+    /// already, nothing expires, so no further snapshot has to be pinned.
     fn pull(&self, brake: Brake) -> Result<()> {
         let label = self.target.label();
         let mut standing = None;
@@ -180,8 +186,8 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// A push that failed, or a backup that began, while the tree was copied makes partial what would
-    /// have been complete.
+    /// A push that failed, or a backup that began, while the tree was copied makes partial what
+    /// would have been complete.
     fn judge_after_clone(&self, sight: &Sight, verdict: Verdict) -> Result<Verdict> {
         if verdict.snapshot != Some(Grade::Complete) {
             return Ok(verdict);
@@ -195,7 +201,11 @@ impl Pass<'_> {
             Because::ClientUnfinished | Because::ClientPartial => "a backup began",
             _ => "a transfer failed",
         };
-        log::warn!("{}: {what} meanwhile; the snapshot is partial: {}", self.target.label(), again.because);
+        log::warn!(
+            "{}: {what} meanwhile; the snapshot is partial: {}",
+            self.target.label(),
+            again.because
+        );
         Ok(Verdict { snapshot: Some(Grade::Partial), ..again })
     }
 
@@ -222,7 +232,8 @@ impl Pass<'_> {
     }
 }
 
-/// The second that names the next snapshot: the first from `time` on whose names are free, here and among the retired.
+/// The second that names the next snapshot: the first from `time` on whose names are free, here and
+/// among the retired.
 pub(super) fn wait_for_free_second(
     root: &SnapshotRoot,
     clock: &Clock,
@@ -230,13 +241,16 @@ pub(super) fn wait_for_free_second(
 ) -> Result<DateTime<Utc>> {
     let expired = root.room("expired")?;
     loop {
-        let names =
-            [Grade::Complete, Grade::Partial].map(|grade| c_name(&SnapshotName::new(time, grade).text));
+        let names = [Grade::Complete, Grade::Partial]
+            .map(|grade| c_name(&SnapshotName::new(time, grade).text));
         let places = [root.directory(), expired.place().directory];
-        let mut lookups = places.iter().flat_map(|place| names.iter().map(|name| stat_entry(*place, name)));
+        let mut lookups =
+            places.iter().flat_map(|place| names.iter().map(|name| stat_entry(*place, name)));
         match lookups.find(|lookup| !matches!(lookup, Err(Errno::ENOENT))) {
             None => return Ok(time),
-            Some(Err(cause)) => return Err(Error::io("look for a free name in", &root.path, cause)),
+            Some(Err(cause)) => {
+                return Err(Error::io("look for a free name in", &root.path, cause));
+            }
             Some(Ok(_)) => clock.wait_for_next_second(),
         }
         time = clock.now();

@@ -1,11 +1,13 @@
 //! Entries of the ledger whose processes have ended, and what they leave.
 //!
-//! An entry of another PID namespace or machine whose processes cannot be seen from here is left to its own side. That
-//! may never come again (a container that was removed), so after a [limit](unseen_limit) it counts as dead, with a warning.
+//! An entry of another PID namespace or machine whose processes cannot be seen from here is left to
+//! its own side. That may never come again (a container that was removed), so after a
+//! [limit](unseen_limit) it counts as dead, with a warning.
 //!
-//! A transfer whose hook never ran has left the module torn, as far as anybody knows; one whose hook was
-//! killed is still owed its snapshot. Both go into the state, durably, before the entry is struck out. After a crash of the
-//! machine no push is a good one any more: rsync does not sync what it writes, so part of it may be lost.
+//! A transfer whose hook never ran has left the module torn, as far as anybody knows; one whose
+//! hook was killed is still owed its snapshot. Both go into the state, durably, before the entry is
+//! struck out. After a crash of the machine no push is a good one any more: rsync does not sync
+//! what it writes, so part of it may be lost.
 
 use std::thread;
 use std::time::Duration;
@@ -23,14 +25,20 @@ use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
 use crate::tell::error::Result;
 
-/// What stands for the status of a transfer that nobody knows the end of, as rsyncd itself tells it.
+/// What stands for the status of a transfer that nobody knows the end of, as rsyncd itself tells
+/// it.
 const UNKNOWN_STATUS: i32 = -1;
 
 /// The kernel stamps changes by ticks of at most 10 ms.
 const TICK: Duration = Duration::from_millis(20);
 
 /// Strikes out the entries of the dead, after the state has taken over what they leave.
-pub(super) fn reap(target: &Target, root: &SnapshotRoot, ledger: &Ledger, clock: &Clock) -> Result<()> {
+pub(super) fn reap(
+    target: &Target,
+    root: &SnapshotRoot,
+    ledger: &Ledger,
+    clock: &Clock,
+) -> Result<()> {
     reap_unseen_after(unseen_limit(target.policy.max_defer), target, root, ledger, clock)
 }
 
@@ -64,7 +72,8 @@ fn reap_unseen_after(
         torn.extend(tear(line, clock));
         asked = asked.max(debt(target, line));
     }
-    let in_place = dead.iter().filter_map(|line| line.entry.as_ref()).any(|it| !it.rewriting.is_empty());
+    let in_place =
+        dead.iter().filter_map(|line| line.entry.as_ref()).any(|it| !it.rewriting.is_empty());
     let is_nameless = torn.iter().any(|mark| mark.clients().is_empty());
     if !torn.is_empty() || asked.is_some() {
         State::update(root.private(), |state| {
@@ -77,7 +86,8 @@ fn reap_unseen_after(
             }
         })?;
     }
-    // What mends such a mark is told by the kernel's change times alone, and those lag behind the clock.
+    // What mends such a mark is told by the kernel's change times alone, and those lag behind the
+    // clock.
     if is_nameless {
         thread::sleep(TICK);
     }
@@ -119,10 +129,16 @@ fn debt(target: &Target, line: &Line) -> Option<Asked> {
 
 /// A mark that stands keeps its reason: somebody may rely on it.
 fn due_mark(asked: Asked, clock: &Clock, standing: Option<DueMark>) -> DueMark {
-    let fresh =
-        DueMark { since: clock.now(), marked: BootTime::now(), asked, reason: DueReason::Interrupted };
+    let fresh = DueMark {
+        since: clock.now(),
+        marked: BootTime::now(),
+        asked,
+        reason: DueReason::Interrupted,
+    };
     match standing {
-        Some(standing) => DueMark { marked: fresh.marked, asked: asked.max(standing.asked), ..standing },
+        Some(standing) => {
+            DueMark { marked: fresh.marked, asked: asked.max(standing.asked), ..standing }
+        }
         None => fresh,
     }
 }

@@ -65,7 +65,8 @@ impl Report {
         Report { ending, snapshot: None, warnings, losses, unhashed, policy_trouble }
     }
 
-    /// Whether the module's present state is safe: that, and nothing else, makes up for an earlier failure.
+    /// Whether the module's present state is safe: that, and nothing else, makes up for an earlier
+    /// failure.
     pub(super) fn is_success(&self) -> bool {
         matches!(self.ending, Ending::Published | Ending::Unchanged)
     }

@@ -94,7 +94,8 @@ impl Request {
 
     /// What a run that gave up, or was put off, would have done.
     pub(super) fn owed(mark: &DueMark) -> Self {
-        let debt = Asker::Debt { asked: mark.asked, is_of_this_boot: mark.marked.is_of_this_boot() };
+        let debt =
+            Asker::Debt { asked: mark.asked, is_of_this_boot: mark.marked.is_of_this_boot() };
         Request { asker: debt, ..Request::manual(false) }
     }
 
@@ -133,7 +134,8 @@ impl Request {
         self.occasion().asked()
     }
 
-    /// What is owed if this request is not served now; a mark that stands already may be worth more.
+    /// What is owed if this request is not served now; a mark that stands already may be worth
+    /// more.
     pub(super) fn due_mark(
         &self,
         reason: DueReason,

@@ -1,5 +1,5 @@
-//! Makes the room that `free_space` wants: first at the cost of what is retired already, then of what
-//! the policy would keep.
+//! Makes the room that `free_space` wants: first at the cost of what is retired already, then of
+//! what the policy would keep.
 //!
 //! It comes after rotation, so the newest snapshot is durable and everything that has to go anyway
 //! is retired. What the trees that may go would free is counted first, and only as many go as are
@@ -34,7 +34,12 @@ const MOST_ENTRIES: u64 = 10_000_000;
 const MOST_ENTRIES_OF_MODULE: u64 = 500_000;
 
 /// Removes snapshots until the file system has the free space that the policy wants.
-pub(super) fn make(target: &Target, root: &SnapshotRoot, clock: &Clock, rotated: &mut Rotated) -> Result<()> {
+pub(super) fn make(
+    target: &Target,
+    root: &SnapshotRoot,
+    clock: &Clock,
+    rotated: &mut Rotated,
+) -> Result<()> {
     let Some(wanted) = target.policy.free_space else { return Ok(()) };
     let label = target.label();
     let room = Room { target, root, wanted, now: clock.now() };
@@ -43,7 +48,10 @@ pub(super) fn make(target: &Target, root: &SnapshotRoot, clock: &Clock, rotated:
         return Ok(());
     }
     if let Some(pause) = &rotated.decision.pause {
-        rotated.warn(&label, format!("less than free_space {wanted} is free, but nothing expires: {pause}"));
+        rotated.warn(
+            &label,
+            format!("less than free_space {wanted} is free, but nothing expires: {pause}"),
+        );
         return Ok(());
     }
     let spent = rotated.decision.expired().count();
@@ -59,13 +67,14 @@ pub(super) fn make(target: &Target, root: &SnapshotRoot, clock: &Clock, rotated:
             return Ok(());
         }
         let retired = retire::retired(root)?;
-        let (early, chosen, is_enough) = match room.choose(&retired, &candidates, may_go, missing)? {
-            Chosen::InVain(bytes) => {
-                rotated.warn(&label, in_vain(missing, wanted, bytes, candidates.len()));
-                return Ok(());
-            }
-            Chosen::Go { retired, kept, is_enough } => (retired, kept, is_enough),
-        };
+        let (early, chosen, is_enough) =
+            match room.choose(&retired, &candidates, may_go, missing)? {
+                Chosen::InVain(bytes) => {
+                    rotated.warn(&label, in_vain(missing, wanted, bytes, candidates.len()));
+                    return Ok(());
+                }
+                Chosen::Go { retired, kept, is_enough } => (retired, kept, is_enough),
+            };
         if !chosen.is_empty()
             && let Some(until) = room.waits_until(rotated, missing)
         {
@@ -131,7 +140,13 @@ struct Room<'a> {
 
 impl Room<'_> {
     /// Counts what would be freed, and chooses.
-    fn choose(&self, retired: &[String], kept: &[String], max_kept: usize, missing: u64) -> Result<Chosen> {
+    fn choose(
+        &self,
+        retired: &[String],
+        kept: &[String],
+        max_kept: usize,
+        missing: u64,
+    ) -> Result<Chosen> {
         let expired = self.root.room("expired")?;
         let in_root = self.place();
         let trees: Vec<Tree> = retired
@@ -151,9 +166,11 @@ impl Room<'_> {
         };
         Ok(match choose(&offer, missing) {
             Choice::InVain(bytes) => Chosen::InVain(bytes),
-            Choice::Go { retired: of_retired, kept: of_kept, is_enough } => {
-                Chosen::Go { retired: retired[of_retired].to_vec(), kept: kept[of_kept].to_vec(), is_enough }
-            }
+            Choice::Go { retired: of_retired, kept: of_kept, is_enough } => Chosen::Go {
+                retired: retired[of_retired].to_vec(),
+                kept: kept[of_kept].to_vec(),
+                is_enough,
+            },
         })
     }
 
@@ -181,8 +198,11 @@ impl Room<'_> {
             |verdict: &&crate::decide::rotation::Verdict| verdict.snapshot.grade == Grade::Complete;
         let newest = rotated.decision.verdicts.iter().rfind(complete);
         let in_root = self.place();
-        let module =
-            Tree { parent: self.root.module(), parent_path: &self.root.module_path, name: c_name(".") };
+        let module = Tree {
+            parent: self.root.module(),
+            parent_path: &self.root.module_path,
+            name: c_name("."),
+        };
         let newest = newest.map(|verdict| tree(in_root, &verdict.snapshot.name));
         let trees: Vec<Tree> = newest.into_iter().chain([module]).collect();
         usage::freed(&trees, Some(MOST_ENTRIES_OF_MODULE)).map(|usage| usage.bytes)
@@ -209,7 +229,10 @@ impl Room<'_> {
         let facts = rustix::fs::fstatvfs(root.directory())
             .map_err(|cause| Error::io("ask for the free space of", &root.path, cause))?;
         let free = facts.f_bavail.saturating_mul(facts.f_frsize);
-        Ok(self.wanted.wanted_bytes(facts.f_blocks.saturating_mul(facts.f_frsize)).saturating_sub(free))
+        Ok(self
+            .wanted
+            .wanted_bytes(facts.f_blocks.saturating_mul(facts.f_frsize))
+            .saturating_sub(free))
     }
 
     fn place(&self) -> Place<'_> {

@@ -1,9 +1,9 @@
 //! Carries out what [`decide`](crate::decide::rotation) decided.
 //!
 //! It runs after a new snapshot is durable or proved unnecessary, or by hand; never after a failed
-//! transfer, so failures alone cannot wear a history down. Everything is decided on one reading of the root
-//! under the lock, told, and retired as a whole. What earlier runs retired is removed after that, when
-//! its grace is over, and at last what `free_space` wants.
+//! transfer, so failures alone cannot wear a history down. Everything is decided on one reading of
+//! the root under the lock, told, and retired as a whole. What earlier runs retired is removed
+//! after that, when its grace is over, and at last what `free_space` wants.
 
 use chrono::{DateTime, Utc};
 
@@ -53,8 +53,8 @@ pub struct Examined {
     pub decision: Decision,
 }
 
-/// Decides without doing anything, as of `now`; `reading` is of the clocks, unless `now` is another time
-/// than the present.
+/// Decides without doing anything, as of `now`; `reading` is of the clocks, unless `now` is another
+/// time than the present.
 pub fn examine(
     target: &Target,
     root: &SnapshotRoot,
@@ -79,11 +79,17 @@ pub fn look(
     Ok((catalog, decision))
 }
 
-/// Rotates by hand. With `confirm`, a person vouches for the clock and the policy: pauses end first.
+/// Rotates by hand. With `confirm`, a person vouches for the clock and the policy: pauses end
+/// first.
 ///
 /// # Errors
 /// [`Error::Policy`] if the policy cannot be used: then nothing expires.
-pub fn rotate(target: &Target, confirm: bool, disposal: Disposal, clock: &Clock) -> Result<Rotated> {
+pub fn rotate(
+    target: &Target,
+    confirm: bool,
+    disposal: Disposal,
+    clock: &Clock,
+) -> Result<Rotated> {
     if !target.trouble.is_empty() {
         return Err(Error::Policy(target.trouble.clone()));
     }
@@ -101,7 +107,12 @@ pub fn rotate(target: &Target, confirm: bool, disposal: Disposal, clock: &Clock)
     result
 }
 
-fn rotate_by_hand(target: &Target, confirm: bool, disposal: Disposal, clock: &Clock) -> Result<Rotated> {
+fn rotate_by_hand(
+    target: &Target,
+    confirm: bool,
+    disposal: Disposal,
+    clock: &Clock,
+) -> Result<Rotated> {
     // A timer must not make the loss of a history look like a new beginning.
     if let Some(lost) = target.lost_history() {
         return Err(lost);
@@ -110,7 +121,8 @@ fn rotate_by_hand(target: &Target, confirm: bool, disposal: Disposal, clock: &Cl
     super::remember_policy(target, &root)?;
     crate::resources::lower_priority(&target.policy);
     let is_covered = || Error::Usage("a rotation cannot be covered by another run".to_string());
-    let mut hold = Hold::acquire(target, &root, &Request::rotation(), clock)?.ok_or_else(is_covered)?;
+    let mut hold =
+        Hold::acquire(target, &root, &Request::rotation(), clock)?.ok_or_else(is_covered)?;
     hold.wait_for_turn(target, &root, &Request::rotation(), clock)?;
     if confirm {
         end_pauses(target, &root, &clock.reading())?;
@@ -122,7 +134,8 @@ fn rotate_by_hand(target: &Target, confirm: bool, disposal: Disposal, clock: &Cl
     if let Released::Due { mark, held } = hold.release_unless_due(&root)?
         && let Err(error) = super::work_and_hash(target, &root, Request::owed(&mark), clock, held)
     {
-        rotated.warn(&target.label(), format!("the snapshot that fell due meanwhile failed: {error}"));
+        rotated
+            .warn(&target.label(), format!("the snapshot that fell due meanwhile failed: {error}"));
     }
     Ok(rotated)
 }
@@ -132,7 +145,8 @@ fn end_pauses(target: &Target, root: &SnapshotRoot, reading: &Reading) -> Result
     let now = reading.time;
     let Examined { catalog, state, .. } = examine(target, root, now, Some(reading.clone()))?;
     let snapshots = catalog.snapshots();
-    let future = snapshots.iter().map(|snapshot| snapshot.verified_until).filter(|time| *time > now).max();
+    let future =
+        snapshots.iter().map(|snapshot| snapshot.verified_until).filter(|time| *time > now).max();
     // The clock is right, so these dates cannot be.
     let misdated: Vec<u64> = snapshots
         .iter()
@@ -167,14 +181,21 @@ pub(super) fn rotate_after_snapshot(
     let rotated = rotate_locked(target, root, clock, Disposal::Later)?;
     report.warnings.extend(rotated.warnings);
     if let Err(error) = super::verify::compact_if_outgrown(target, root) {
-        report.warn(&target.label(), format!("the catalogue of inodes stays as large as it is: {error}"));
+        report.warn(
+            &target.label(),
+            format!("the catalogue of inodes stays as large as it is: {error}"),
+        );
     }
     Ok(())
 }
 
-/// Removes what is retired where its space is wanted: a transfer failed, or a snapshot for lack of it.
-/// Not what is within a grace that the policy sets, and nothing while expiry is paused.
-pub(super) fn free_retired(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Vec<String>> {
+/// Removes what is retired where its space is wanted: a transfer failed, or a snapshot for lack of
+/// it. Not what is within a grace that the policy sets, and nothing while expiry is paused.
+pub(super) fn free_retired(
+    target: &Target,
+    root: &SnapshotRoot,
+    clock: &Clock,
+) -> Result<Vec<String>> {
     let now = clock.now();
     let is_paused = || -> Result<bool> {
         Ok(examine(target, root, now, Some(clock.reading()))?.decision.pause.is_some())
@@ -195,14 +216,20 @@ pub enum Disposal {
     Now,
 }
 
-fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock, disposal: Disposal) -> Result<Rotated> {
+fn rotate_locked(
+    target: &Target,
+    root: &SnapshotRoot,
+    clock: &Clock,
+    disposal: Disposal,
+) -> Result<Rotated> {
     let now = clock.now();
     let over = retire::past_grace(root, target.policy.grace, now)?;
     let Examined { catalog, state, decision } = examine(target, root, now, Some(clock.reading()))?;
     let mut rotated = Rotated { decision, warnings: Vec::new() };
     let mut just_retired = Vec::new();
     if let Some(error) = over.unnoted {
-        rotated.warn(&target.label(), format!("the grace of what is retired begins later: {error}"));
+        rotated
+            .warn(&target.label(), format!("the grace of what is retired begins later: {error}"));
     }
     for warning in &catalog.warnings {
         rotated.warn(&target.label(), warning.clone());
@@ -235,7 +262,8 @@ fn rotate_locked(target: &Target, root: &SnapshotRoot, clock: &Clock, disposal: 
         (Disposal::Later, Some(_)) => Vec::new(),
         (Disposal::Later, None) => {
             let spare = retire::recyclable(root, target.policy.grace, now)?;
-            let is_left = |name: &String| spare.as_ref() != Some(name) && !just_retired.contains(name);
+            let is_left =
+                |name: &String| spare.as_ref() != Some(name) && !just_retired.contains(name);
             over.names.into_iter().filter(is_left).collect()
         }
     };
@@ -294,7 +322,12 @@ pub(super) fn remove(
 
 /// Remembers by which rules this root is rotated: others may have to be confirmed first. As long as
 /// the floors keep everything, rules have proved nothing.
-fn remember_rules(target: &Target, root: &SnapshotRoot, catalog: &Catalog, state: &State) -> Result<()> {
+fn remember_rules(
+    target: &Target,
+    root: &SnapshotRoot,
+    catalog: &Catalog,
+    state: &State,
+) -> Result<()> {
     let rules = rules(&target.policy);
     let complete = catalog.items.iter().filter(|item| item.name.grade == Grade::Complete).count();
     if state.rules.as_ref() == Some(&rules) || complete <= target.policy.min_keep.max(1) {
@@ -316,7 +349,10 @@ fn tell_decision(label: &str, rotated: &mut Rotated, max_expire: usize) {
     }
     if rotated.decision.deferred > 0 {
         let deferred = rotated.decision.deferred;
-        rotated.warn(label, format!("max_expire {max_expire} reached; {deferred} more expire in later runs"));
+        rotated.warn(
+            label,
+            format!("max_expire {max_expire} reached; {deferred} more expire in later runs"),
+        );
     }
 }
 

@@ -1,8 +1,8 @@
 //! The look at the module that a pass decides by: how it differs from a snapshot, and what failed
 //! pushes did not finish in it.
 //!
-//! The index of the snapshot is believed as long as a full comparison has proved it lately; one that
-//! was wrong is not used for anything, and it is said so.
+//! The index of the snapshot is believed as long as a full comparison has proved it lately; one
+//! that was wrong is not used for anything, and it is said so.
 
 use std::os::fd::AsFd;
 
@@ -44,7 +44,8 @@ impl Pass<'_> {
         let directory = open_directory(self.root.directory(), &c_name(name))
             .map_err(|cause| Error::io("open the snapshot", &path, cause))?;
         let record = item.record.as_ref().filter(|record| !record.adopted);
-        let index = record.and_then(|record| index_file::read(self.root, name, Some(record.entries)));
+        let index =
+            record.and_then(|record| index_file::read(self.root, name, Some(record.entries)));
         let is_proof = self.is_full_comparison_due();
         let knowledge = Knowledge {
             known: item.record.as_ref().map(Record::known).unwrap_or_default(),

@@ -1,9 +1,11 @@
-//! Which snapshots a push could rewrite: those in every root that shares files with the pushed directory.
+//! Which snapshots a push could rewrite: those in every root that shares files with the pushed
+//! directory.
 //!
-//! A module may have had other roots before, and another module may reach the same directory. So the roots are those that
-//! this machine remembers for any directory that overlaps with the pushed one, those of such modules in `rsyncd.conf`,
-//! and the parent of the directory, where snapshots are by default. Where none of them holds a snapshot, the
-//! memory may have been lost. The kernel's count of links then proves that there is none, or leaves it open.
+//! A module may have had other roots before, and another module may reach the same directory. So
+//! the roots are those that this machine remembers for any directory that overlaps with the pushed
+//! one, those of such modules in `rsyncd.conf`, and the parent of the directory, where snapshots
+//! are by default. Where none of them holds a snapshot, the memory may have been lost. The kernel's
+//! count of links then proves that there is none, or leaves it open.
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -21,7 +23,8 @@ use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
 use crate::decide::partial_dirs::{Found, PartialDirs};
 use crate::decide::refusal::{
-    Sharing, backup_link_refusal, in_place_refusal, leftover_refusal, link_refusal, partial_dir_refusal,
+    Sharing, backup_link_refusal, in_place_refusal, leftover_refusal, link_refusal,
+    partial_dir_refusal,
 };
 use crate::store::catalog::{Catalog, names_in};
 use crate::store::registration::Registration;
@@ -82,8 +85,9 @@ pub(super) fn refused(
     if let Some(why) = refused_for_links(settings, target.name.as_deref(), arguments, dirs) {
         return Some(why);
     }
-    let found =
-        looks.partial_dirs.get_or_init(|| look_below(target, applicant, Writable::InPartialDirs(dirs)));
+    let found = looks
+        .partial_dirs
+        .get_or_init(|| look_below(target, applicant, Writable::InPartialDirs(dirs)));
     let is_vouched_for =
         *found == Found::Unknown && root.is_some_and(|root| newest_vouches(target, root, dirs));
     if is_vouched_for { None } else { leftover_refusal(arguments, found) }
@@ -115,8 +119,8 @@ pub fn refused_without_target(
 ) -> Option<String> {
     let arguments = &applicant.arguments;
     let dirs = PartialDirs::default();
-    let refusal =
-        partial_dir_refusal(arguments, &dirs).or_else(|| in_place_refusal(arguments, &[], Sharing::Unknown));
+    let refusal = partial_dir_refusal(arguments, &dirs)
+        .or_else(|| in_place_refusal(arguments, &[], Sharing::Unknown));
     if refusal.is_some() || arguments.partial_dirs.is_empty() {
         return refusal;
     }
@@ -193,7 +197,8 @@ fn overlap(one: &Path, other: &Path) -> bool {
     one.starts_with(other) || other.starts_with(one)
 }
 
-/// How many snapshots the root at `path` holds, if it is one of a directory that overlaps with the module's.
+/// How many snapshots the root at `path` holds, if it is one of a directory that overlaps with the
+/// module's.
 fn snapshots_in(path: &Path, target: &Target) -> Result<usize> {
     let registered: Option<Registration> = SnapshotRoot::registration(path)?;
     let registered = registered.and_then(|found| unescape(&found.path));
@@ -206,7 +211,8 @@ fn snapshots_in(path: &Path, target: &Target) -> Result<usize> {
         Err(error) if error.is_absence() => return Ok(0),
         room => room?,
     };
-    let listing = Listing::read(room.place().directory).map_err(|cause| Error::io("read", path, cause))?;
+    let listing =
+        Listing::read(room.place().directory).map_err(|cause| Error::io("read", path, cause))?;
     let is_snapshot = |name: &[u8]| SnapshotName::parse(name, &target.policy.time_zone).is_some();
     let directories = listing.entries().iter().filter(|entry| entry.is_directory);
     let visible = directories.filter(|entry| is_snapshot(listing.name(entry).to_bytes())).count();

@@ -1,11 +1,12 @@
 //! One snapshot, or the proof that none is needed; under the lock.
 //!
-//! Order: clean up → close the gate → note the moment → compare → clone → open the gate → publish or verify → remember.
-//! The gate is open again before anything is synced: links in staging are out of everybody's way. The moment is taken
-//! before the first directory is read: whoever asks later than that has changes we may have missed, and is
-//! not covered by us. The marks are looked at before the scan and again after the clone, and only
-//! marks that were there before are ever cleared. The state is written last: a run that dies
-//! before that leaves its marks standing, and the next run only does a little more than it must.
+//! Order: clean up → close the gate → note the moment → compare → clone → open the gate → publish
+//! or verify → remember. The gate is open again before anything is synced: links in staging are out
+//! of everybody's way. The moment is taken before the first directory is read: whoever asks later
+//! than that has changes we may have missed, and is not covered by us. The marks are looked at
+//! before the scan and again after the clone, and only marks that were there before are ever
+//! cleared. The state is written last: a run that dies before that leaves its marks standing, and
+//! the next run only does a little more than it must.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -24,8 +25,8 @@ use crate::decide::fingerprint::Fingerprint;
 use crate::decide::grade::Grade;
 use crate::decide::torn::{Scar, TearLook, TornMark};
 use crate::decide::verdict::{
-    Because, ClientCompletion, Facts, LedgerCoverage, Look, Moment, Owed, Running, Shortfall, Verdict,
-    aftermath, verdict,
+    Because, ClientCompletion, Facts, LedgerCoverage, Look, Moment, Owed, Running, Shortfall,
+    Verdict, aftermath, verdict,
 };
 use crate::store::boot::BootTime;
 use crate::store::catalog::{Catalog, Item};
@@ -94,7 +95,8 @@ pub(super) fn snapshot(
 ) -> Result<Report> {
     let mut report = Report::new(target, Ending::Unchanged);
     let before = State::update(root.private(), |_| ())?;
-    // Before the visible ones: what somebody brings back meanwhile is then in both lists, not in neither.
+    // Before the visible ones: what somebody brings back meanwhile is then in both lists, not in
+    // neither.
     let retired = retire::retired(root)?;
     let mut catalog = Catalog::read(root, &target.policy.time_zone)?;
     catalog.pin(&before.pins);
@@ -115,7 +117,8 @@ pub(super) fn snapshot(
     let scan_began = BootTime::now();
     let began = Instant::now();
     // Before any link is made: links move the change times that tell of writes in place.
-    let before_links_in_place = before.written_in_place.then(|| in_place_changes(root)).transpose()?;
+    let before_links_in_place =
+        before.written_in_place.then(|| in_place_changes(root)).transpose()?;
     let newest = before.sequence.max(catalog.sequence());
     let numbers = Numbers { known: before.sequence, newest };
     let clock_history = before.clock_history().observe(&reading, numbers, target.policy.clock_jump);
@@ -194,7 +197,10 @@ impl Pass<'_> {
             (Some(_), _) => return self.publish(&sight, verdict, Some(&scan), report),
             (None, Because::Unchanged { grade }) => {
                 let same = self.catalog.newest(*grade, self.now).map(|item| item.name.text.clone());
-                log::info!("{label}: nothing changed since {}", same.as_deref().unwrap_or_default());
+                log::info!(
+                    "{label}: nothing changed since {}",
+                    same.as_deref().unwrap_or_default()
+                );
                 report.ending = Ending::Unchanged;
                 report.snapshot = same;
             }
@@ -215,8 +221,8 @@ impl Pass<'_> {
         self.remember(&sight, &verdict)
     }
 
-    /// Whether there is nothing to compare the tree with, nor a torn mark to hold against it: then the
-    /// clone alone reads it.
+    /// Whether there is nothing to compare the tree with, nor a torn mark to hold against it: then
+    /// the clone alone reads it.
     fn is_first(&self) -> bool {
         self.catalog.newest(Grade::Partial, self.now).is_none()
             && self.before.torn.is_none()
@@ -303,11 +309,14 @@ impl Pass<'_> {
         })
     }
 
-    /// A tree that equals the newest complete snapshot keeps that one current, whatever comes of this run.
+    /// A tree that equals the newest complete snapshot keeps that one current, whatever comes of
+    /// this run.
     fn keep_current(&self, newest: Option<&Item>, sight: &Sight, verdict: &Verdict) -> Result<()> {
         let is_in_place = verdict.marks.as_ref().is_some_and(TornMark::is_in_place);
         let is_failed = matches!(verdict.because, Because::Failed { .. });
-        match newest.filter(|_| sight.differs_from_complete == Some(false) && !is_in_place && !is_failed) {
+        match newest
+            .filter(|_| sight.differs_from_complete == Some(false) && !is_in_place && !is_failed)
+        {
             Some(newest) => self.move_verified_until(newest),
             None => Ok(()),
         }
@@ -337,8 +346,9 @@ impl Pass<'_> {
         record.write(self.root.room("records")?.place(), &item.name.text)
     }
 
-    /// Before a snapshot gets a successor: it cannot have been verified later than that is taken. If
-    /// it says so, a wrong clock did, and once the successor is gone it would stand for what it never saw.
+    /// Before a snapshot gets a successor: it cannot have been verified later than that is taken.
+    /// If it says so, a wrong clock did, and once the successor is gone it would stand for what it
+    /// never saw.
     pub(super) fn correct_verified_until(&self) -> Result<()> {
         if self.clock_history.borrow().doubt().is_some() {
             return Ok(());
@@ -372,16 +382,19 @@ impl Pass<'_> {
                 fingerprint: Some(sight.fingerprint).filter(|_| sight.is_settled),
             });
             state.clock_jump = jump;
-            state.full_comparison = Some(self.now).filter(|_| self.is_full.get()).or(state.full_comparison);
-            let (marks, owed) =
-                self.with_facts(sight, state, self.completion, |facts| aftermath(facts, carried_out));
+            state.full_comparison =
+                Some(self.now).filter(|_| self.is_full.get()).or(state.full_comparison);
+            let (marks, owed) = self
+                .with_facts(sight, state, self.completion, |facts| aftermath(facts, carried_out));
             state.torn = marks;
             match owed {
                 Owed::AsBefore => {}
                 Owed::Paid => state.due = None,
-                Owed::Marked { .. } if state.due.as_ref().is_some_and(|due| self.is_promised(due)) => {}
+                Owed::Marked { .. }
+                    if state.due.as_ref().is_some_and(|due| self.is_promised(due)) => {}
                 Owed::Marked { reason, asked } => {
-                    state.due = Some(DueMark::on_top_of(state.due.as_ref(), asked, reason, self.now));
+                    state.due =
+                        Some(DueMark::on_top_of(state.due.as_ref(), asked, reason, self.now));
                 }
             }
             if state.deferred_since.is_some() {
@@ -390,7 +403,8 @@ impl Pass<'_> {
             }
             state.written_in_place = false;
             if let (Asker::Transfer(_), Some(status)) = (self.request.asker, self.request.status) {
-                state.shortfall = Shortfall::after(state.shortfall.take(), status, carried_out, self.now);
+                state.shortfall =
+                    Shortfall::after(state.shortfall.take(), status, carried_out, self.now);
             }
         })
         .map(drop)

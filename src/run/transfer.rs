@@ -1,8 +1,9 @@
 //! The end of a transfer, as the ledger knows it.
 //!
-//! What changed nothing is struck out, and that is all. A push stays in the ledger as one that is running until its
-//! torn mark, or the end of one, is on disk; then as one that has ended, in the care of its hook, until its snapshot
-//! is safe or owed. So whatever instant the hook is killed at, the next run finds what is left to do.
+//! What changed nothing is struck out, and that is all. A push stays in the ledger as one that is
+//! running until its torn mark, or the end of one, is on disk; then as one that has ended, in the
+//! care of its hook, until its snapshot is safe or owed. So whatever instant the hook is killed at,
+//! the next run finds what is left to do.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -15,7 +16,8 @@ use crate::config::settings::Settings;
 use crate::config::target::Target;
 use crate::decide::own_output::Opener;
 use crate::decide::verdict::{
-    self, ClientCompletion, Facts, LedgerCoverage, Moment, Occasion, Running, Verdict, Worth, end_of_transfer,
+    self, ClientCompletion, Facts, LedgerCoverage, Moment, Occasion, Running, Verdict, Worth,
+    end_of_transfer,
 };
 use crate::store::boot::BootTime;
 use crate::store::ledger::{Entry, Ledger, Line};
@@ -33,7 +35,8 @@ pub enum Seen {
     Push(Box<Line>),
     /// It was a push, and is in the ledger no more.
     Struck,
-    /// pre-xfer runs for this module, and has left no word of this transfer: others may be running, too.
+    /// pre-xfer runs for this module, and has left no word of this transfer: others may be running,
+    /// too.
     Missing,
     /// pre-xfer does not run for this module.
     Unpaired,
@@ -59,8 +62,8 @@ impl Ended<'_> {
         module.map_or(ClientCompletion::Done, |module| ClientCompletion::of_module(module.as_fd()))
     }
 
-    /// The verdict as far as the transfer alone tells; `brought_unfinished` says whether the client's word
-    /// that it has not finished came with it.
+    /// The verdict as far as the transfer alone tells; `brought_unfinished` says whether the
+    /// client's word that it has not finished came with it.
     pub fn verdict(&self, seen: &Seen, brought_unfinished: bool) -> Verdict {
         let (status, worth) = self.worth();
         let entry = match seen {
@@ -106,8 +109,8 @@ pub fn strike(target: &Target, seen: &Seen) -> Result<()> {
     target.open_ledger(&target.open_root()?)?.strike(line)
 }
 
-/// Looks the transfer up, and strikes it out if nothing more has to be done about it. Makes nothing: whether the
-/// history of the module is where it was is for the run to see.
+/// Looks the transfer up, and strikes it out if nothing more has to be done about it. Makes
+/// nothing: whether the history of the module is where it was is for the run to see.
 pub fn look_up(target: &Target, settings: &Settings, transfer: &Transfer) -> Result<Seen> {
     // Of what reads from a module without a root there is a note elsewhere.
     if !target.is_registered() && strike_reader(target, transfer)? {
@@ -138,7 +141,8 @@ pub fn look_up(target: &Target, settings: &Settings, transfer: &Transfer) -> Res
 /// What was noted apart of a transfer that reads, with the ledger that has it.
 fn reader(target: &Target, transfer: &Transfer) -> Result<Option<(Ledger, Line)>> {
     let places = target.memory.ledgers(&target.module_path);
-    let (Some(pid), true) = (transfer.connection.pid, places.iter().any(|path| path.is_dir())) else {
+    let (Some(pid), true) = (transfer.connection.pid, places.iter().any(|path| path.is_dir()))
+    else {
         return Ok(None);
     };
     let ledger = Ledger::apart(places)?;
@@ -166,9 +170,9 @@ pub fn forget_reader(target: &Target, transfer: &Transfer) {
     }
 }
 
-/// Leaves the snapshot of a push to the next one of its client, who has more to send. Should that never come, what
-/// there is becomes due: the mark is there before the push is struck out. A mark that stands keeps its time, or
-/// a client that begins again and again would never be overdue.
+/// Leaves the snapshot of a push to the next one of its client, who has more to send. Should that
+/// never come, what there is becomes due: the mark is there before the push is struck out. A mark
+/// that stands keeps its time, or a client that begins again and again would never be overdue.
 pub fn leave_to_client(
     target: &Target,
     seen: Seen,
@@ -190,7 +194,8 @@ pub fn leave_to_client(
     Ok(seen)
 }
 
-/// Whether pre-xfer runs for the module: it has, and rsyncd.conf does not say that it no longer does.
+/// Whether pre-xfer runs for the module: it has, and rsyncd.conf does not say that it no longer
+/// does.
 fn is_paired(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Result<bool> {
     match State::read(root.private()) {
         Ok(state) if state.paired => {}
@@ -201,14 +206,16 @@ fn is_paired(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Resul
     let conf = settings.rsyncd().ok();
     let module = target.name.as_deref().and_then(|name| conf.as_ref()?.module(name));
     // It may well be a script that runs us.
-    let is_given_up = module.is_some_and(|module| module.get("pre-xfer exec").is_none_or(<[u8]>::is_empty));
+    let is_given_up =
+        module.is_some_and(|module| module.get("pre-xfer exec").is_none_or(<[u8]>::is_empty));
     if is_given_up {
         State::update(root.private(), |state| state.paired = false)?;
     }
     Ok(!is_given_up)
 }
 
-/// Notes that the request's own transfer has ended and that this process takes care of it, and buries the dead.
+/// Notes that the request's own transfer has ended and that this process takes care of it, and
+/// buries the dead.
 pub(super) fn note_end(
     target: &Target,
     root: &SnapshotRoot,
@@ -238,24 +245,32 @@ pub(super) fn note_end(
     }
 }
 
-/// Strikes out a transfer whose snapshot is safe, owed by a mark, or not to be had. What failed stays in the ledger:
-/// when this process is gone, the next run makes it due.
-pub(super) fn settle<T>(target: &Target, root: &SnapshotRoot, line: &Line, result: &Result<T>) -> Result<()> {
+/// Strikes out a transfer whose snapshot is safe, owed by a mark, or not to be had. What failed
+/// stays in the ledger: when this process is gone, the next run makes it due.
+pub(super) fn settle<T>(
+    target: &Target,
+    root: &SnapshotRoot,
+    line: &Line,
+    result: &Result<T>,
+) -> Result<()> {
     match result {
-        Ok(_) | Err(Error::Busy { .. } | Error::Queue { .. }) => target.open_ledger(root)?.strike(line),
+        Ok(_) | Err(Error::Busy { .. } | Error::Queue { .. }) => {
+            target.open_ledger(root)?.strike(line)
+        }
         Err(_) => Ok(()),
     }
 }
 
-/// Takes away the torn mark of a module that a person vouches for; false if there was none. What the dead leave
-/// is marked first, or the next run would do so.
+/// Takes away the torn mark of a module that a person vouches for; false if there was none. What
+/// the dead leave is marked first, or the next run would do so.
 pub fn release_torn(target: &Target, clock: &Clock) -> Result<bool> {
     let root = target.open_root()?;
     let ledger = target.open_ledger(&root)?;
     reap(target, &root, &ledger, clock)?;
     let mut mark = None;
     State::update(root.private(), |state| mark = state.torn.take())?;
-    let is_remembered = target.memory.recall(&target.module_path).is_some_and(|memory| memory.torn.is_some());
+    let is_remembered =
+        target.memory.recall(&target.module_path).is_some_and(|memory| memory.torn.is_some());
     if is_remembered {
         target.memory.change(&target.module_path, |memory| memory.torn = None)?;
     }

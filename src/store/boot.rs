@@ -18,12 +18,15 @@ fn this_boot() -> String {
     boot.map_or_else(String::new, |boot| BOOT.get_or_init(|| boot).clone())
 }
 
-/// How far the boot-time clock of this time namespace is ahead of the kernel's own, in nanoseconds. Without
-/// that, two containers would tell different times of one moment.
+/// How far the boot-time clock of this time namespace is ahead of the kernel's own, in nanoseconds.
+/// Without that, two containers would tell different times of one moment.
 pub(super) fn namespace_offset() -> i64 {
     static OFFSET: OnceLock<i64> = OnceLock::new();
     *OFFSET.get_or_init(|| {
-        fs::read_to_string("/proc/self/timens_offsets").ok().and_then(|text| parse_offset(&text)).unwrap_or(0)
+        fs::read_to_string("/proc/self/timens_offsets")
+            .ok()
+            .and_then(|text| parse_offset(&text))
+            .unwrap_or(0)
     })
 }
 
@@ -58,7 +61,9 @@ mod tests {
             Some(100_000_000_000_005)
         );
         assert_eq!(parse_offset("boottime -1 0\n"), Some(-1_000_000_000));
-        for other in ["", "boottime", "boottime 1", "boottime x 0", "boottime 9999999999999999999 0"] {
+        for other in
+            ["", "boottime", "boottime 1", "boottime x 0", "boottime 9999999999999999999 0"]
+        {
             assert_eq!(parse_offset(other), None, "{other}");
         }
     }

@@ -49,14 +49,19 @@ impl Item {
         Snapshot {
             name: self.name.text.clone(),
             time,
-            verified_until: self.record.as_ref().map_or(time, |record| record.verified_until.max(time)),
+            verified_until: self
+                .record
+                .as_ref()
+                .map_or(time, |record| record.verified_until.max(time)),
             grade: self.name.grade,
             recorded: self.is_recorded(),
             pinned: self.pin.as_ref().map(|pin| pin.reason.clone()),
             unreadable: self.unreadable,
             sequence: made.and_then(|record| record.sequence),
-            taken_at: taken_at
-                .map(|at| BootMoment { boot: at.boot.clone(), seconds: at.nanoseconds / 1_000_000_000 }),
+            taken_at: taken_at.map(|at| BootMoment {
+                boot: at.boot.clone(),
+                seconds: at.nanoseconds / 1_000_000_000,
+            }),
             undated: None,
             obstacle: self.obstacle,
         }
@@ -75,14 +80,16 @@ pub struct Catalog {
 impl Catalog {
     /// Reads the root; only directories whose whole name is a snapshot name count.
     pub fn read(root: &SnapshotRoot, zone: &Zone) -> Result<Self> {
-        let listing =
-            Listing::read(root.directory()).map_err(|cause| Error::io("read", &root.path, cause))?;
-        let module = fstat(root.module()).map_err(|cause| Error::io("inspect", &root.module_path, cause))?;
+        let listing = Listing::read(root.directory())
+            .map_err(|cause| Error::io("read", &root.path, cause))?;
+        let module =
+            fstat(root.module()).map_err(|cause| Error::io("inspect", &root.module_path, cause))?;
         // Whatever its name: the live tree is no snapshot.
         let is_module = |entry: &&Entry| entry.inode == Identity::of(&module).inode;
-        let directories = listing.entries().iter().filter(|entry| entry.is_directory && !is_module(entry));
-        let listed =
-            directories.filter_map(|entry| SnapshotName::parse(listing.name(entry).to_bytes(), zone));
+        let directories =
+            listing.entries().iter().filter(|entry| entry.is_directory && !is_module(entry));
+        let listed = directories
+            .filter_map(|entry| SnapshotName::parse(listing.name(entry).to_bytes(), zone));
         let mut names: Vec<SnapshotName> = listed.collect();
         let records = if root.is_registered() { Some(root.room("records")?) } else { None };
         let mut catalog = Catalog::default();
@@ -93,7 +100,9 @@ impl Catalog {
             names.extend(unlisted);
         }
         for name in names {
-            let read = records.as_ref().map_or(Ok(None), |records| Record::read(records.place(), &name.text));
+            let read = records
+                .as_ref()
+                .map_or(Ok(None), |records| Record::read(records.place(), &name.text));
             let obstacle = obstacle(root.directory(), &c_name(&name.text));
             let item = match read {
                 Ok(record) => Item { name, record, unreadable: false, pin: None, obstacle },
@@ -128,10 +137,11 @@ impl Catalog {
     }
 
     /// The newest one of at least `grade`: the last one that was made, whatever a wrong clock dated
-    /// it; those without a number are older. Those dated after `now` are set apart: after a clock was
-    /// set back they are no measure of what changed since.
+    /// it; those without a number are older. Those dated after `now` are set apart: after a clock
+    /// was set back they are no measure of what changed since.
     pub fn newest(&self, grade: Grade, now: DateTime<Utc>) -> Option<&Item> {
-        let candidates = self.items.iter().filter(|item| item.name.grade >= grade && item.name.time <= now);
+        let candidates =
+            self.items.iter().filter(|item| item.name.grade >= grade && item.name.time <= now);
         candidates.max_by_key(|item| item.record.as_ref().and_then(|record| record.sequence))
     }
 }
@@ -149,7 +159,8 @@ fn unlisted(
             .is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
     };
     let files = names_in(records)?;
-    let recorded = files.iter().filter_map(|file| snapshot_name(file)).filter(|name| !listed.contains(name));
+    let recorded =
+        files.iter().filter_map(|file| snapshot_name(file)).filter(|name| !listed.contains(name));
     Ok(recorded
         .filter(|name| is_there(name))
         .filter_map(|name| SnapshotName::parse(name.as_bytes(), zone))
@@ -171,7 +182,8 @@ pub(super) fn late_listing(unlisted: &[&String]) -> Option<String> {
 
 /// The names of entries in a room that are text.
 pub fn names_in(place: Place) -> Result<Vec<String>> {
-    let listing = Listing::read(place.directory).map_err(|cause| Error::io("read", place.path, cause))?;
+    let listing =
+        Listing::read(place.directory).map_err(|cause| Error::io("read", place.path, cause))?;
     Ok(listing
         .entries()
         .iter()

@@ -1,8 +1,8 @@
 //! Small files that are either the old text or the new one, whatever happens.
 //!
-//! Written under a temporary name, synced, renamed over the old one, and the directory synced:
-//! a crash at any point leaves one whole text. Where no file may be opened for writing, as in our directory itself
-//! ([`confine`](crate::confine)), the temporary one is made in a room beside.
+//! Written under a temporary name, synced, renamed over the old one, and the directory synced: a
+//! crash at any point leaves one whole text. Where no file may be opened for writing, as in our
+//! directory itself ([`confine`](crate::confine)), the temporary one is made in a room beside.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -56,7 +56,9 @@ pub fn read_bytes(place: Place, name: &str, max_bytes: u64) -> Result<Option<Vec
         Err(cause) => return Err(Error::io("read", &path, cause)),
     };
     let mut bytes = Vec::new();
-    file.take(max_bytes).read_to_end(&mut bytes).map_err(|cause| Error::io("read", &path, cause))?;
+    file.take(max_bytes)
+        .read_to_end(&mut bytes)
+        .map_err(|cause| Error::io("read", &path, cause))?;
     Ok(Some(bytes))
 }
 
@@ -66,8 +68,8 @@ pub fn write(place: Place, name: &str, text: &str) -> Result<()> {
     fsync(place.directory).map_err(|cause| Error::io("sync", place.path, cause))
 }
 
-/// The same for a file of the private directory itself. The rename takes the text from one directory to the other as a
-/// whole; a draft that a crash leaves is written over.
+/// The same for a file of the private directory itself. The rename takes the text from one
+/// directory to the other as a whole; a draft that a crash leaves is written over.
 pub fn write_drafted(private: Place, name: &str, text: &str) -> Result<()> {
     let path = private.path.join(DRAFTS);
     let drafts = open_drafts(private.directory).map_err(|cause| Error::io("open", &path, cause))?;
@@ -92,12 +94,20 @@ pub fn write_before_syncfs(place: Place, name: &str, content: &[u8]) -> Result<(
     write_volatile(place, place, name, content, false)
 }
 
-fn write_volatile(drafts: Place, place: Place, name: &str, content: &[u8], sync: bool) -> Result<()> {
+fn write_volatile(
+    drafts: Place,
+    place: Place,
+    name: &str,
+    content: &[u8],
+    sync: bool,
+) -> Result<()> {
     let path = place.path.join(name);
     let failed = |cause: std::io::Error| Error::io("write", &path, cause);
     let temporary = c_name(&format!("{name}{TEMPORARY}"));
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let opened = openat(drafts.directory, temporary.as_c_str(), flags, Mode::from_bits_truncate(0o600));
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let opened =
+        openat(drafts.directory, temporary.as_c_str(), flags, Mode::from_bits_truncate(0o600));
     let mut file = File::from(opened.map_err(|cause| failed(cause.into()))?);
     file.write_all(content).map_err(failed)?;
     if sync {

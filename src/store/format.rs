@@ -23,13 +23,16 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
         }
         _ => {}
     }
-    toml::from_str(text).map_err(|error| Error::Damaged { path: path(), problem: first_line(&error) })
+    toml::from_str(text)
+        .map_err(|error| Error::Damaged { path: path(), problem: first_line(&error) })
 }
 
 /// The number of the top-level key `format`, which we write before every table.
 fn number(text: &str) -> Option<u64> {
     let mut top = text.lines().map(str::trim).take_while(|line| !line.starts_with('['));
-    top.find_map(|line| line.strip_prefix("format")?.trim_start().strip_prefix('=')?.trim().parse().ok())
+    top.find_map(|line| {
+        line.strip_prefix("format")?.trim_start().strip_prefix('=')?.trim().parse().ok()
+    })
 }
 
 #[cfg(test)]

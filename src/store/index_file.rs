@@ -14,12 +14,18 @@ pub const ROOM: &str = "index";
 /// Reads the index of the snapshot `name`, which has about `entries` entries.
 pub fn read(root: &SnapshotRoot, name: &str, entries: Option<u64>) -> Option<Index> {
     let room = root.room(ROOM).ok()?;
-    let file = durable::read_bytes(room.place(), name, max_bytes(entries) as u64 + 1_024).ok()??;
+    let file =
+        durable::read_bytes(room.place(), name, max_bytes(entries) as u64 + 1_024).ok()??;
     Index::parse(file, name)
 }
 
 /// Writes the index of the snapshot `name` for a caller who is about to sync the whole file system.
-pub fn write_before_syncfs(root: &SnapshotRoot, name: &str, parts: Vec<Part>, entries: u64) -> Result<()> {
+pub fn write_before_syncfs(
+    root: &SnapshotRoot,
+    name: &str,
+    parts: Vec<Part>,
+    entries: u64,
+) -> Result<()> {
     match join(parts, name, max_bytes(Some(entries))) {
         Some(file) => durable::write_before_syncfs(root.room(ROOM)?.place(), name, &file),
         None => Ok(()),

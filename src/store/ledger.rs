@@ -1,14 +1,16 @@
 //! The ledger of transfers: who is writing to a module right now.
 //!
-//! pre-xfer enters a transfer before it begins, as `transfers/SIDE-PID` of the process that serves the connection. When
-//! it has ended, post-xfer makes that `transfers/SIDE-PID.STATUS`, now of its own process, until the snapshot is safe.
-//! The [side](super::side) is machine, boot and PID namespace; earlier versions wrote `PID` alone. Every look at
-//! the ledger and every change is made under one short lock, which also guards the [gate](super::gate). Where the
-//! snapshot root has no room for an entry, it goes to where this machine remembers things.
+//! pre-xfer enters a transfer before it begins, as `transfers/SIDE-PID` of the process that serves
+//! the connection. When it has ended, post-xfer makes that `transfers/SIDE-PID.STATUS`, now of its
+//! own process, until the snapshot is safe. The [side](super::side) is machine, boot and PID
+//! namespace; earlier versions wrote `PID` alone. Every look at the ledger and every change is made
+//! under one short lock, which also guards the [gate](super::gate). Where the snapshot root has no
+//! room for an entry, it goes to where this machine remembers things.
 //!
-//! An entry of a push is on disk before rsync writes anything: after a crash of the machine it tells
-//! that the module is torn. All other changes need not be durable. What comes back after a crash
-//! is of another boot, and no such push counts as good, however it ended: nobody has synced what it wrote.
+//! An entry of a push is on disk before rsync writes anything: after a crash of the machine it
+//! tells that the module is torn. All other changes need not be durable. What comes back after a
+//! crash is of another boot, and no such push counts as good, however it ended: nobody has synced
+//! what it wrote.
 
 use std::fs::DirBuilder;
 use std::os::fd::AsFd;
@@ -57,8 +59,8 @@ pub struct Entry {
     pub began: DateTime<Utc>,
     /// The same by the boot-time clock.
     pub began_at: BootTime,
-    /// Its place in the order of all transfers of the root, whichever machine they came by; 0 in an entry that an
-    /// earlier version wrote.
+    /// Its place in the order of all transfers of the root, whichever machine they came by; 0 in an
+    /// entry that an earlier version wrote.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub sequence: u64,
     /// What the client asked for, escaped: `RSYNC_REQUEST`.
@@ -74,9 +76,11 @@ pub struct Entry {
     pub forbidden: Option<Forbidden>,
     /// Who transfers.
     pub client: Client,
-    /// The process that serves the connection and runs the hooks; once the transfer has ended, that of its post-xfer.
+    /// The process that serves the connection and runs the hooks; once the transfer has ended, that
+    /// of its post-xfer.
     pub owner: Process,
-    /// The process that transfers: it goes on if somebody ends only the one that serves the connection.
+    /// The process that transfers: it goes on if somebody ends only the one that serves the
+    /// connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker: Option<Process>,
 }
@@ -147,7 +151,8 @@ pub struct Line {
     pub entry: Option<Entry>,
     /// When the transfer began, or at least its entry was written.
     pub began: DateTime<Utc>,
-    /// Whether the processes of the transfer, or of the hook after it, are running, as far as that can be seen from here.
+    /// Whether the processes of the transfer, or of the hook after it, are running, as far as that
+    /// can be seen from here.
     liveness: Liveness,
 }
 
@@ -157,8 +162,8 @@ impl Line {
         self.status.is_none() && self.liveness != Liveness::Dead && self.writes()
     }
 
-    /// What is known at `now` of the transfer, or of the hook after it, where what cannot be seen counts as dead
-    /// after `limit`.
+    /// What is known at `now` of the transfer, or of the hook after it, where what cannot be seen
+    /// counts as dead after `limit`.
     pub fn liveness(&self, now: DateTime<Utc>, limit: TimeDelta) -> Liveness {
         self.liveness.after(self.age(now), limit)
     }
@@ -172,7 +177,9 @@ impl Line {
     fn age(&self, now: DateTime<Utc>) -> TimeDelta {
         let (entered, moment) = (self.entry.as_ref().map(|entry| &entry.began_at), BootTime::now());
         match entered.filter(|entered| entered.is_certain() && entered.boot == moment.boot) {
-            Some(entered) => TimeDelta::nanoseconds(moment.nanoseconds.saturating_sub(entered.nanoseconds)),
+            Some(entered) => {
+                TimeDelta::nanoseconds(moment.nanoseconds.saturating_sub(entered.nanoseconds))
+            }
             None => now - self.began,
         }
     }
@@ -208,7 +215,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Waits for the lock; its holders do nothing long. `elsewhere` are directories of this module alone.
+    /// Waits for the lock; its holders do nothing long. `elsewhere` are directories of this module
+    /// alone.
     pub fn open(root: &SnapshotRoot, elsewhere: Vec<PathBuf>) -> Result<Self> {
         let own = root.room(ROOM)?;
         let guard = Guard::on_directory(own.place())?;
@@ -223,7 +231,8 @@ impl Ledger {
     /// # Errors
     /// If none can be made.
     pub fn apart(elsewhere: Vec<PathBuf>) -> Result<Self> {
-        let mut opened = Err(Error::Usage("no place is known where transfers could be noted".to_string()));
+        let mut opened =
+            Err(Error::Usage("no place is known where transfers could be noted".to_string()));
         for path in &elsewhere {
             opened = make_room(path);
             if opened.is_ok() {
@@ -251,7 +260,8 @@ impl Ledger {
         lines_in(&self.rooms)
     }
 
-    /// All entries as they are at this moment, for somebody who changes nothing; none if there is no ledger.
+    /// All entries as they are at this moment, for somebody who changes nothing; none if there is
+    /// no ledger.
     pub fn look(root: &SnapshotRoot, elsewhere: &[PathBuf]) -> Result<Vec<Line>> {
         if !root.is_registered() {
             return Ok(Vec::new());
@@ -295,11 +305,12 @@ impl Ledger {
         Ok(self.lines()?.into_iter().find(is_it))
     }
 
-    /// Enters a transfer, with a number above `marked`, the highest one that a mark of the root holds; durably if it
-    /// may write.
+    /// Enters a transfer, with a number above `marked`, the highest one that a mark of the root
+    /// holds; durably if it may write.
     ///
     /// # Errors
-    /// Also if this process cannot tell its own PID namespace: then the entry would be another one's.
+    /// Also if this process cannot tell its own PID namespace: then the entry would be another
+    /// one's.
     pub fn begin(&self, root: &SnapshotRoot, entry: &Entry, marked: u64) -> Result<()> {
         let file = file_name(own_side()?, entry.owner.pid, None);
         // What writes nothing neither tears nor mends, and leaves nothing behind.
@@ -310,7 +321,8 @@ impl Ledger {
             Err(error) => error,
         };
         let enter_at = |path: &PathBuf| enter(make_room(path)?.place(), &file, entry);
-        // It may be there, though not durably; and two entries would be two pushes, of which one never ends.
+        // It may be there, though not durably; and two entries would be two pushes, of which one
+        // never ends.
         self.unlink(0, &file)?;
         self.clean_up()?;
         let is_entered = self.elsewhere.iter().any(|path| enter_at(path).is_ok());
@@ -337,9 +349,15 @@ impl Ledger {
         Ok(ended)
     }
 
-    /// Enters a push that had no entry when it has ended already; `entry`'s owner takes care of it. The number is above
-    /// `marked`.
-    pub fn enter_ended(&self, root: &SnapshotRoot, entry: Entry, status: i32, marked: u64) -> Result<Line> {
+    /// Enters a push that had no entry when it has ended already; `entry`'s owner takes care of it.
+    /// The number is above `marked`.
+    pub fn enter_ended(
+        &self,
+        root: &SnapshotRoot,
+        entry: Entry,
+        status: i32,
+        marked: u64,
+    ) -> Result<Line> {
         let (side, pid, began) = (own_side()?, entry.owner.pid, entry.began);
         let file = file_name(side, pid, Some(status));
         let entry = Entry { sequence: self.next_number(root, marked)?, ..entry };
@@ -348,7 +366,8 @@ impl Ledger {
         Ok(Line { file, room: 0, side, pid, status, entry, began, liveness: Liveness::Alive })
     }
 
-    /// Where the number cannot be kept, a later one may be the same; the order is then that of the boot-time clock.
+    /// Where the number cannot be kept, a later one may be the same; the order is then that of the
+    /// boot-time clock.
     fn next_number(&self, root: &SnapshotRoot, marked: u64) -> Result<u64> {
         let numbers = self.lines()?.into_iter().filter_map(|line| Some(line.entry?.sequence));
         let highest = numbers.fold(marked, u64::max);
@@ -366,7 +385,8 @@ impl Ledger {
 
     fn unlink(&self, room: usize, file: &str) -> Result<()> {
         let place = self.rooms[room].place();
-        match unlinkat(place.directory.as_fd(), c_name(file).as_c_str(), UnlinkatFlags::NoRemoveDir) {
+        match unlinkat(place.directory.as_fd(), c_name(file).as_c_str(), UnlinkatFlags::NoRemoveDir)
+        {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(cause) => Err(Error::io("remove", &place.path.join(file), cause)),
         }
@@ -396,7 +416,9 @@ fn lines_in(rooms: &[Room]) -> Result<Vec<Line>> {
             let entry = match durable::read(room.place(), &file) {
                 // Without the lock, an entry may go between the two looks.
                 Ok(None) => continue,
-                Ok(Some(text)) => toml::from_str(&text).ok().filter(|entry: &Entry| entry.format <= FORMAT),
+                Ok(Some(text)) => {
+                    toml::from_str(&text).ok().filter(|entry: &Entry| entry.format <= FORMAT)
+                }
                 // A crash may cut what was not synced.
                 Err(Error::Damaged { .. }) => None,
                 Err(error) => return Err(error),
@@ -405,9 +427,12 @@ fn lines_in(rooms: &[Room]) -> Result<Vec<Line>> {
             let liveness = match (&entry, origin) {
                 (Some(entry), origin) => entry.liveness(origin, &census),
                 (None, Origin::Here | Origin::EarlierBoot) => Liveness::Dead,
-                (None, Origin::OtherNamespace | Origin::OtherMachine | Origin::Unclear) => Liveness::Unknown,
+                (None, Origin::OtherNamespace | Origin::OtherMachine | Origin::Unclear) => {
+                    Liveness::Unknown
+                }
             };
-            let began = entry.as_ref().map_or_else(|| modified(room.place(), &file), |entry| entry.began);
+            let began =
+                entry.as_ref().map_or_else(|| modified(room.place(), &file), |entry| entry.began);
             lines.push(Line { file, room: index, side, pid, status, entry, began, liveness });
         }
     }
@@ -421,7 +446,8 @@ fn modified(place: Place, file: &str) -> DateTime<Utc> {
 }
 
 fn own_side() -> Result<Side> {
-    Side::own().map_err(|problem| Error::io("use", Path::new("/proc"), std::io::Error::other(problem)))
+    Side::own()
+        .map_err(|problem| Error::io("use", Path::new("/proc"), std::io::Error::other(problem)))
 }
 
 fn file_name(side: Side, pid: u32, status: Option<i32>) -> String {
@@ -457,7 +483,9 @@ mod tests {
         assert_eq!(read_name("4711"), Some((None, 4711, None)));
         assert_eq!(read_name("4711.0"), Some((None, 4711, Some(0))));
         assert_eq!(read_name("4711.-1"), Some((None, 4711, Some(-1))));
-        for foreign in ["", ".", "x", "4711.", ".0", "+1", "01", "-1", "4711.0.0", "4711.00", "99999999999"] {
+        for foreign in
+            ["", ".", "x", "4711.", ".0", "+1", "01", "-1", "4711.0.0", "4711.00", "99999999999"]
+        {
             assert_eq!(read_name(foreign), None, "{foreign}");
         }
     }
@@ -469,7 +497,9 @@ mod tests {
             assert_eq!(read_name(&file_name(side, 7, status)), Some((Some(side), 7, status)));
         }
         let name = file_name(side, 7, None);
-        for foreign in [format!("{name}."), format!("{name}-7"), format!("-{name}"), format!("{name}.00")] {
+        for foreign in
+            [format!("{name}."), format!("{name}-7"), format!("-{name}"), format!("{name}.00")]
+        {
             assert_eq!(read_name(&foreign), None, "{foreign}");
         }
     }

@@ -1,4 +1,5 @@
-//! One writer per snapshot root, and short locks on directories, such as that of its state; all are `flock`s by fs2.
+//! One writer per snapshot root, and short locks on directories, such as that of its state; all are
+//! `flock`s by fs2.
 //!
 //! The lock file is never unlinked: a lock on a file that others can no longer find protects
 //! nobody. It holds a line about its holder, for the message of whoever gives up waiting.
@@ -34,8 +35,12 @@ impl Lock {
     pub fn open(private: Place) -> Result<Self> {
         let path = private.path.join(FILE);
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let opened =
-            openat(private.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
+        let opened = openat(
+            private.directory,
+            c_name(FILE).as_c_str(),
+            flags,
+            Mode::from_bits_truncate(0o600),
+        );
         let file = opened.map_err(|cause| Error::io("open", &path, cause))?;
         Ok(Lock { file: file.into(), path, is_held: false })
     }
@@ -60,7 +65,8 @@ impl Lock {
         }
     }
 
-    /// Tries until `wait` is over, or `is_needless` says that it need not any more; false if the lock stayed busy.
+    /// Tries until `wait` is over, or `is_needless` says that it need not any more; false if the
+    /// lock stayed busy.
     pub fn acquire(
         &mut self,
         holder: &str,
@@ -85,7 +91,8 @@ impl Lock {
     /// What the holder says of itself.
     pub fn holder(&mut self) -> String {
         let mut text = String::new();
-        let read = self.file.rewind().and_then(|()| (&self.file).take(1_000).read_to_string(&mut text));
+        let read =
+            self.file.rewind().and_then(|()| (&self.file).take(1_000).read_to_string(&mut text));
         match read {
             Ok(length) if length > 0 => one_line(text.trim()).into_owned(),
             _ => "an unknown process".to_string(),

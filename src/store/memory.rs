@@ -5,8 +5,8 @@
 //! tore. And when the policy file is gone, somebody must know where a module's snapshots used to
 //! be. A small file per module in `/var/lib/rsyncd-snapshot`, or if that cannot be written
 //! `/run/rsyncd-snapshot`, holds all that; users without privileges have theirs below `HOME` and
-//! `XDG_RUNTIME_DIR`. `RSYNCD_SNAPSHOT_STATE_DIRECTORY` and `RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY` say other
-//! places. systemd's own `STATE_DIRECTORY` does not: in a hook it would be rsync's.
+//! `XDG_RUNTIME_DIR`. `RSYNCD_SNAPSHOT_STATE_DIRECTORY` and `RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY` say
+//! other places. systemd's own `STATE_DIRECTORY` does not: in a hook it would be rsync's.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -43,7 +43,8 @@ pub struct Memory {
     /// Its snapshot root, escaped, once it was used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_root: Option<String>,
-    /// Its earlier snapshot roots, escaped: what they hold may share files with the module for ever.
+    /// Its earlier snapshot roots, escaped: what they hold may share files with the module for
+    /// ever.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier_roots: Vec<String>,
     /// When this was written.
@@ -125,7 +126,8 @@ impl Memory {
 
     fn read(directory: &Path, file: &str) -> Option<Self> {
         let opened = File::open(directory).ok()?;
-        let text = durable::read(Place { directory: opened.as_fd(), path: directory }, file).ok()??;
+        let text =
+            durable::read(Place { directory: opened.as_fd(), path: directory }, file).ok()??;
         toml::from_str(&text).ok()
     }
 
@@ -151,10 +153,12 @@ impl Places {
             value.filter(|path| path.is_absolute())
         };
         let (state, runtime) = match is_privileged() {
-            true => (Some(Path::new("/var/lib").join(PROGRAM)), Some(Path::new("/run").join(PROGRAM))),
+            true => {
+                (Some(Path::new("/var/lib").join(PROGRAM)), Some(Path::new("/run").join(PROGRAM)))
+            }
             false => {
-                let state =
-                    named("XDG_STATE_HOME").or_else(|| named("HOME").map(|home| home.join(".local/state")));
+                let state = named("XDG_STATE_HOME")
+                    .or_else(|| named("HOME").map(|home| home.join(".local/state")));
                 (
                     state.map(|path| path.join(PROGRAM)),
                     named("XDG_RUNTIME_DIR").map(|path| path.join(PROGRAM)),
@@ -211,7 +215,8 @@ impl Places {
         self.files().iter().filter_map(pairs).flatten().collect()
     }
 
-    /// Every root that any module directory has had that is the same as `module_path`, above it or below it.
+    /// Every root that any module directory has had that is the same as `module_path`, above it or
+    /// below it.
     pub fn roots_reaching(&self, module_path: &Path) -> Vec<PathBuf> {
         self.roots_of(|path| path.starts_with(module_path) || module_path.starts_with(path))
     }
@@ -230,13 +235,14 @@ impl Places {
     /// The files in which the module at `module_path` is remembered.
     pub fn files_of(&self, module_path: &Path) -> Vec<PathBuf> {
         let names = [Some(file_name(module_path)), earlier_file_name(module_path)];
-        let paths =
-            |directory: &PathBuf| names.iter().flatten().map(|name| directory.join(name)).collect::<Vec<_>>();
+        let paths = |directory: &PathBuf| {
+            names.iter().flatten().map(|name| directory.join(name)).collect::<Vec<_>>()
+        };
         self.directories.iter().flat_map(paths).filter(|path| path.is_file()).collect()
     }
 
-    /// Where entries of the module's ledger go that its snapshot root has no room for; [`Ledger`](super::ledger::Ledger)
-    /// makes them when it needs them.
+    /// Where entries of the module's ledger go that its snapshot root has no room for;
+    /// [`Ledger`](super::ledger::Ledger) makes them when it needs them.
     pub fn ledgers(&self, module_path: &Path) -> Vec<PathBuf> {
         let place = |directory: &PathBuf, name| directory.join("transfers").join(name);
         let name = memory_name::name(module_path);
@@ -244,9 +250,9 @@ impl Places {
         // What an earlier version entered may be of another module, whose path ends alike: then a
         // push counts for both, which costs grades, and no history.
         let earlier = memory_name::earlier_name(module_path);
-        let earlier = earlier
-            .iter()
-            .flat_map(|name| self.directories.iter().map(|directory| place(directory, name.clone())));
+        let earlier = earlier.iter().flat_map(|name| {
+            self.directories.iter().map(|directory| place(directory, name.clone()))
+        });
         present.chain(earlier.filter(|path| path.is_dir())).collect()
     }
 
@@ -271,7 +277,12 @@ impl Places {
     }
 
     /// Reads, changes and writes under one lock: another hook may have a torn mark to add.
-    fn change_in(&self, directory: &Path, module_path: &Path, change: &impl Fn(&mut Memory)) -> Result<()> {
+    fn change_in(
+        &self,
+        directory: &Path,
+        module_path: &Path,
+        change: &impl Fn(&mut Memory),
+    ) -> Result<()> {
         let failed = |cause| Error::io("make", directory, cause);
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         let opened = File::open(directory).map_err(failed)?;

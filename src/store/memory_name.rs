@@ -64,7 +64,11 @@ mod tests {
         assert_ne!(name(one), name(other));
         for path in [one, other] {
             assert!(name(path).len() + ".toml.tmp".len() < 255, "{}", name(path));
-            assert!(name(path).contains("directory%2flatest+"), "the end is readable: {}", name(path));
+            assert!(
+                name(path).contains("directory%2flatest+"),
+                "the end is readable: {}",
+                name(path)
+            );
         }
     }
 

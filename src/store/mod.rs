@@ -1,8 +1,8 @@
 //! What is done: the snapshot root on disk and everything that changes it.
 //!
-//! `ROOT/.rsyncd-snapshot` is ours alone (0700). Whatever becomes visible in the root is
-//! complete and durable before it does, and whatever disappears from it does so durably before any of it
-//! is removed; see [`publish`] and [`retire`] for the two orders.
+//! `ROOT/.rsyncd-snapshot` is ours alone (0700). Whatever becomes visible in the root is complete
+//! and durable before it does, and whatever disappears from it does so durably before any of it is
+//! removed; see [`publish`] and [`retire`] for the two orders.
 
 pub mod boot;
 pub mod catalog;

@@ -43,15 +43,16 @@ pub fn check(memory: &Places, module_path: &Path, root_path: &Path, is_new: bool
     let meets = |root: &Path| root.starts_with(module_path) || module_path.starts_with(root);
     let mut overlap = found(&remembered(memory, &|root| is_new || meets(root)));
     if overlap.is_none() && is_new {
-        let known: Vec<KnownRoot> = above(module_path).into_iter().chain(within(module_path)?).collect();
+        let known: Vec<KnownRoot> =
+            above(module_path).into_iter().chain(within(module_path)?).collect();
         overlap = found(&known);
     }
     overlap.map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, is_new)))
 }
 
 /// The same for a module whose root is in use, by what lies on its own path only, so that a hook
-/// costs no more where there are many modules. A root within the module was refused when it was new;
-/// what an earlier version let in is found by [`check`].
+/// costs no more where there are many modules. A root within the module was refused when it was
+/// new; what an earlier version let in is found by [`check`].
 ///
 /// # Errors
 /// [`Error::Root`] with the remedy.
@@ -78,7 +79,8 @@ fn remembered(memory: &Places, is_wanted: &dyn Fn(&Path) -> bool) -> Vec<KnownRo
 
 /// The roots above a module that lies under a name of our making.
 fn above(module_path: &Path) -> Vec<KnownRoot> {
-    let is_output = |path: &&Path| path.file_name().is_some_and(|name| is_ours(name.as_encoded_bytes()));
+    let is_output =
+        |path: &&Path| path.file_name().is_some_and(|name| is_ours(name.as_encoded_bytes()));
     let roots = module_path.ancestors().filter(is_output).filter_map(Path::parent);
     roots.filter_map(|root| known(root, &SnapshotRoot::registration(root).ok()??)).collect()
 }
@@ -88,7 +90,8 @@ fn known(root: &Path, registration: &Registration) -> Option<KnownRoot> {
 }
 
 /// The first root in a module's upper directories. A copy of another machine's root is none: that
-/// one is registered for another place. What is mounted, or cannot be read, is no part of a snapshot.
+/// one is registered for another place. What is mounted, or cannot be read, is no part of a
+/// snapshot.
 fn within(module_path: &Path) -> Result<Option<KnownRoot>> {
     let top = File::open(module_path).map_err(|cause| Error::io("open", module_path, cause))?;
     Ok(search(top.as_fd(), module_path, MAX_DEPTH, &mut { MAX_DIRECTORIES }))
@@ -129,7 +132,8 @@ fn root_at(directory: BorrowedFd, path: &Path) -> Option<KnownRoot> {
 
 fn told(module_path: &Path, root_path: &Path, overlap: &Overlap, is_new: bool) -> Error {
     let module = escape_path(module_path);
-    let hook = "give the hooks only to modules that clients push to, not to one that offers snapshots";
+    let hook =
+        "give the hooks only to modules that clients push to, not to one that offers snapshots";
     let (problem, mut remedy) = match overlap {
         Overlap::HoldsRoot(known) => (
             format!(

@@ -1,4 +1,5 @@
-//! Pins: snapshots that rotation must not touch, by a person's word or because the anomaly brake did it.
+//! Pins: snapshots that rotation must not touch, by a person's word or because the anomaly brake
+//! did it.
 //!
 //! A pin is set under the state's short lock, and a snapshot is retired under the same lock after
 //! a look at the pins ([`retire`](super::retire)). So a snapshot that `pin` found is there to stay.
@@ -68,7 +69,8 @@ pub fn pin(root: &SnapshotRoot, name: &str, pin: Pin) -> Result<()> {
             escape(name.as_bytes())
         )));
     }
-    State::update_guarded(root.private(), &guard, |state| state.pins.insert(name.to_string(), pin)).map(drop)
+    State::update_guarded(root.private(), &guard, |state| state.pins.insert(name.to_string(), pin))
+        .map(drop)
 }
 
 /// Takes the pin from `name`, be the snapshot there or not.
@@ -85,7 +87,8 @@ pub fn unpin(root: &SnapshotRoot, name: &str) -> Result<()> {
     pin.map(drop).ok_or_else(missing)
 }
 
-/// Whether `name` is a snapshot's name, and the root has a directory of that name that is not the module.
+/// Whether `name` is a snapshot's name, and the root has a directory of that name that is not the
+/// module.
 ///
 /// # Errors
 /// If that cannot be found out.

@@ -1,7 +1,8 @@
 //! Which process somebody is, beyond its number: numbers come again.
 //!
-//! A process is known by the boot, its number and the tick of that boot at which it started. A number
-//! that came again shows another tick, and after a crash of the machine the boot is another one.
+//! A process is known by the boot, its number and the tick of that boot at which it started. A
+//! number that came again shows another tick, and after a crash of the machine the boot is another
+//! one.
 
 use std::cell::OnceCell;
 use std::fs;
@@ -28,7 +29,8 @@ pub struct Process {
     pub started_ticks: u64,
 }
 
-/// Of the ticks in `/proc/PID/stat`, 100 in a second on each kernel that Rust's Linux targets run on.
+/// Of the ticks in `/proc/PID/stat`, 100 in a second on each kernel that Rust's Linux targets run
+/// on.
 const NANOSECONDS_PER_TICK: i64 = 10_000_000;
 
 /// What `/proc/PID/stat` says.
@@ -46,7 +48,11 @@ impl Process {
     pub fn of(pid: u32) -> Result<Option<Self>> {
         check_proc()?;
         let stat = Stat::read(pid)?.filter(|stat| !stat.is_dead);
-        Ok(stat.map(|stat| Process { boot: BootTime::now().boot, pid, started_ticks: stat.started_ticks }))
+        Ok(stat.map(|stat| Process {
+            boot: BootTime::now().boot,
+            pid,
+            started_ticks: stat.started_ticks,
+        }))
     }
 
     /// This process.
@@ -57,12 +63,14 @@ impl Process {
         Process::of(std::process::id())
     }
 
-    /// Whether it still lives. Of one that cannot be read that is not known, and it must not pass for dead.
+    /// Whether it still lives. Of one that cannot be read that is not known, and it must not pass
+    /// for dead.
     pub fn is_alive(&self) -> bool {
         Process::of(self.pid).map_or(true, |found| found.as_ref() == Some(self))
     }
 
-    /// What is known of it where it was entered at `origin`; `census` is taken if its number means nothing here.
+    /// What is known of it where it was entered at `origin`; `census` is taken if its number means
+    /// nothing here.
     pub(super) fn liveness(&self, origin: Origin, census: &Census) -> Liveness {
         let origin = match origin {
             Origin::Here if self.boot != BootTime::now().boot => Origin::EarlierBoot,
@@ -106,7 +114,12 @@ impl Stat {
                 let hidden = "it is hidden: mount /proc without `hidepid` and `ProtectProc`";
                 Err(Error::io("read", Path::new(&path), std::io::Error::other(hidden)))
             }
-            Err(cause) if matches!(cause.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EACCES)) => {
+            Err(cause)
+                if matches!(
+                    cause.raw_os_error(),
+                    Some(libc::ENOENT | libc::ESRCH | libc::EACCES)
+                ) =>
+            {
                 Ok(None)
             }
             Err(cause) => Err(Error::io("read", Path::new(&path), cause)),
@@ -119,10 +132,12 @@ impl Stat {
         Stat { started_ticks: self.started_ticks.saturating_add_signed(-offset), ..self }
     }
 
-    /// The name in it may hold anything, also blanks and parentheses; after the last one come numbers.
+    /// The name in it may hold anything, also blanks and parentheses; after the last one come
+    /// numbers.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let end_of_name = bytes.iter().rposition(|byte| *byte == b')')?;
-        let mut words = std::str::from_utf8(&bytes[end_of_name + 1..]).ok()?.split_ascii_whitespace();
+        let mut words =
+            std::str::from_utf8(&bytes[end_of_name + 1..]).ok()?.split_ascii_whitespace();
         let state = words.next()?;
         let parent = words.next()?.parse().ok()?;
         // Field 22 of all, where the state is field 3 and the parent field 4.
@@ -137,7 +152,8 @@ fn check_proc() -> Result<()> {
     Side::own().map(drop).map_err(failed)
 }
 
-/// The processes of PID namespaces below this one, as `/proc` shows them here; looked at only if they are asked for.
+/// The processes of PID namespaces below this one, as `/proc` shows them here; looked at only if
+/// they are asked for.
 #[derive(Default)]
 pub(super) struct Census {
     nested: OnceCell<Nested>,
@@ -151,13 +167,14 @@ struct Nested {
 }
 
 impl Census {
-    /// A process is known by its number and its start. Which namespace it is in, a process with our few
-    /// capabilities may not read.
+    /// A process is known by its number and its start. Which namespace it is in, a process with our
+    /// few capabilities may not read.
     fn find(&self, process: &Process) -> Found {
         let nested = self.nested.get_or_init(Nested::count);
         // By another time namespace's clock, the start is rounded in another way.
-        let is_it =
-            |&(pid, start): &(u32, u64)| pid == process.pid && start.abs_diff(process.started_ticks) <= 1;
+        let is_it = |&(pid, start): &(u32, u64)| {
+            pid == process.pid && start.abs_diff(process.started_ticks) <= 1
+        };
         match nested.processes.iter().any(is_it) {
             true => Found::Running,
             false if nested.is_whole => Found::Gone,
@@ -181,7 +198,8 @@ impl Nested {
             }
         }
         // Where others' processes are hidden, so is the first one.
-        let shows_all = Side::own().is_ok_and(|side| side.sees_all()) && Path::new("/proc/1/stat").exists();
+        let shows_all =
+            Side::own().is_ok_and(|side| side.sees_all()) && Path::new("/proc/1/stat").exists();
         Nested { processes, is_whole: is_whole && shows_all }
     }
 
@@ -203,7 +221,8 @@ impl Nested {
 
 /// The number of a process in its own PID namespace, if that is below the one of `/proc`.
 fn innermost_number(status: &[u8]) -> Option<u32> {
-    // Only the name, on another line, may be other than text, and the kernel escapes its line breaks.
+    // Only the name, on another line, may be other than text, and the kernel escapes its line
+    // breaks.
     let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"))?;
     let numbers: Vec<&str> = std::str::from_utf8(line).ok()?.split_ascii_whitespace().collect();
     if numbers.len() < 2 { None } else { numbers.last()?.parse().ok() }

@@ -1,10 +1,11 @@
 //! From the live tree to a visible snapshot.
 //!
-//! Order: retired snapshot, if one is recycled, into staging → clone into staging → attributes bottom-up → record and catalogue of inodes → `syncfs`, checked → rename
-//! without replacing → fsync of the root. Before the rename a crash leaves only staging and a record
-//! without a snapshot, which [`clean_up`] removes; at the rename everything in the tree is on
-//! disk, file contents that rsync never synced included; after the fsync the name is, too. So
-//! a name in the root is a complete, durable tree at every instant.
+//! Order: retired snapshot, if one is recycled, into staging → clone into staging → attributes
+//! bottom-up → record and catalogue of inodes → `syncfs`, checked → rename without replacing →
+//! fsync of the root. Before the rename a crash leaves only staging and a record without a
+//! snapshot, which [`clean_up`] removes; at the rename everything in the tree is on disk, file
+//! contents that rsync never synced included; after the fsync the name is, too. So a name in the
+//! root is a complete, durable tree at every instant.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
@@ -67,7 +68,8 @@ impl Evidence {
     fn begin(root: &SnapshotRoot, inodes: Place) -> Self {
         let recorder = root.room("expired").and_then(|expired| {
             let places = [root.directory(), expired.place().directory];
-            let is_known = |name: &str| places.iter().any(|place| stat_entry(*place, &c_name(name)).is_ok());
+            let is_known =
+                |name: &str| places.iter().any(|place| stat_entry(*place, &c_name(name)).is_ok());
             Recorder::open(inodes, is_known)
         });
         Evidence { recorder, began_ns: wall_ns() }
@@ -75,13 +77,14 @@ impl Evidence {
 }
 
 impl Staged {
-    /// Clones the module, which has about `entries` entries if that is known, into staging: out of the retired snapshot
-    /// `recycle` if there is one and it can be used, else afresh. `newest` is the index by which the
-    /// module was compared; without it the retired one's is not used either. Files in `partial_dirs` are copied.
+    /// Clones the module, which has about `entries` entries if that is known, into staging: out of
+    /// the retired snapshot `recycle` if there is one and it can be used, else afresh. `newest` is
+    /// the index by which the module was compared; without it the retired one's is not used either.
+    /// Files in `partial_dirs` are copied.
     ///
     /// Renaming a directory to another parent needs write permission on that directory itself,
-    /// which an unprivileged run lacks where the module is read-only for it. It stages in the root, under
-    /// a name that is no snapshot's, and recycles nothing.
+    /// which an unprivileged run lacks where the module is read-only for it. It stages in the root,
+    /// under a name that is no snapshot's, and recycles nothing.
     pub fn build(
         root: &SnapshotRoot,
         recycle: Option<&str>,
@@ -101,8 +104,13 @@ impl Staged {
         let recorder = evidence.recorder.as_ref().ok();
         let keep = |baselines: &[u8]| recorder.iter().for_each(|recorder| recorder.keep(baselines));
         let recording = recorder.map(|_| Recording { is_ours: &is_ours, keep: &keep });
-        let knowledge =
-            Knowledge { newest, retired: None, entries, partial_dirs: Some(partial_dirs), recording };
+        let knowledge = Knowledge {
+            newest,
+            retired: None,
+            entries,
+            partial_dirs: Some(partial_dirs),
+            recording,
+        };
         if let Some(retired) = recycle {
             match recycle_into(root, &room, retired, knowledge) {
                 Ok((cloned, parts)) => {
@@ -125,7 +133,8 @@ impl Staged {
         let name = c_name(&if beside { format!("{BESIDE}{STAGED}") } else { STAGED.to_string() });
         let parent = if beside { root.directory() } else { room.place().directory };
         let drafts = root.room(DRAFTS)?;
-        let stage = Stage { parent, name: &name, is_recycled: false, drafts: drafts.place().directory };
+        let stage =
+            Stage { parent, name: &name, is_recycled: false, drafts: drafts.place().directory };
         let cloned = clone_tree((root.module(), &root.module_path), &stage, knowledge);
         let (cloned, parts) = cloned.map_err(|error| root.explained(error))?;
         Ok(Staged { name, beside, room, cloned, parts, recycled: None, refusal, evidence })
@@ -136,11 +145,13 @@ impl Staged {
         self.evidence.recorder.as_ref().is_ok_and(Recorder::is_new)
     }
 
-    /// Records what was changed in place, as it is in this snapshot. A recycled directory keeps its links, and what keeps
-    /// its link is not recorded otherwise: then the next look would find the change once more, and `verify` would blame
-    /// it on this snapshot and on later ones, too. What earlier snapshots had is still recorded.
+    /// Records what was changed in place, as it is in this snapshot. A recycled directory keeps its
+    /// links, and what keeps its link is not recorded otherwise: then the next look would find the
+    /// change once more, and `verify` would blame it on this snapshot and on later ones, too. What
+    /// earlier snapshots had is still recorded.
     pub fn record_in_place(&self, root: &SnapshotRoot, changes: &InPlaceChanges) {
-        let Some(recorder) = self.evidence.recorder.as_ref().ok().filter(|_| changes.changed() > 0) else {
+        let Some(recorder) = self.evidence.recorder.as_ref().ok().filter(|_| changes.changed() > 0)
+        else {
             return;
         };
         let (parent, path) = match self.beside {
@@ -149,10 +160,13 @@ impl Staged {
         };
         let (mut met, mut bytes) = (HashSet::new(), Vec::new());
         walk(parent, path, &self.name, &mut |name: &Name| {
-            let Some(changed) = changes.changed_at(name.inode).filter(|_| met.insert(name.inode)) else {
+            let Some(changed) = changes.changed_at(name.inode).filter(|_| met.insert(name.inode))
+            else {
                 return;
             };
-            if let Some(baseline) = of_entry(name.directory, name.name, Origin::Linked, Some(changed)) {
+            if let Some(baseline) =
+                of_entry(name.directory, name.name, Origin::Linked, Some(changed))
+            {
                 baseline.write(&mut bytes);
             }
             if bytes.len() > BLOCK_BYTES {
@@ -164,16 +178,22 @@ impl Staged {
         }
     }
 
-    /// Makes the staged tree durable, then visible as the snapshot `name`. Returns what keeps its inodes from being
-    /// recorded; that costs no snapshot.
-    pub fn publish(self, root: &SnapshotRoot, name: &str, record: &Record) -> Result<Option<Error>> {
+    /// Makes the staged tree durable, then visible as the snapshot `name`. Returns what keeps its
+    /// inodes from being recorded; that costs no snapshot.
+    pub fn publish(
+        self,
+        root: &SnapshotRoot,
+        name: &str,
+        record: &Record,
+    ) -> Result<Option<Error>> {
         let path = root.path.join(name);
         record.write_before_syncfs(root.room("records")?.place(), name)?;
         index_file::write_before_syncfs(root, name, self.parts, self.cloned.entries)?;
         let began_ns = self.evidence.began_ns;
         let recorded = self.evidence.recorder.and_then(|recorder| recorder.commit(name, began_ns));
         // The descriptor is on the module's file system, whose data has to be durable.
-        syncfs(root.directory()).map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
+        syncfs(root.directory())
+            .map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
         let parent = if self.beside { root.directory() } else { self.room.place().directory };
         rename_no_replace(parent, &self.name, root.directory(), &c_name(name))
             .map_err(|cause| Error::io("publish", &path, cause))?;
@@ -192,7 +212,12 @@ fn recycle_into(
     take_for_recycling(root, room, retired)?;
     let drafts = root.room(DRAFTS)?;
     let drafts = drafts.place().directory;
-    let stage = Stage { parent: room.place().directory, name: &c_name(RECYCLED), is_recycled: true, drafts };
+    let stage = Stage {
+        parent: room.place().directory,
+        name: &c_name(RECYCLED),
+        is_recycled: true,
+        drafts,
+    };
     let knowledge = Knowledge { retired: index.as_ref(), ..knowledge };
     clone_tree((root.module(), &root.module_path), &stage, knowledge)
 }
@@ -243,7 +268,8 @@ pub fn clean_up(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> 
     let late: Vec<&String> =
         unlisted.iter().filter(|(_, cause)| cause.is_none()).map(|(name, _)| name).collect();
     errors.extend(
-        super::catalog::late_listing(&late).map(|problem| Error::Damaged { path: root.label(), problem }),
+        super::catalog::late_listing(&late)
+            .map(|problem| Error::Damaged { path: root.label(), problem }),
     );
     (found, errors)
 }
@@ -277,7 +303,8 @@ fn remove_all(root: &SnapshotRoot, place: Place, selected: impl Fn(&[u8]) -> boo
     let Place { directory, path } = place;
     let listing = Listing::read(directory).map_err(|cause| Error::io("read", path, cause))?;
     let names = listing.entries().iter().map(|entry| listing.name(entry));
-    let names: Vec<CString> = names.filter(|name| selected(name.to_bytes())).map(CStr::to_owned).collect();
+    let names: Vec<CString> =
+        names.filter(|name| selected(name.to_bytes())).map(CStr::to_owned).collect();
     if names.is_empty() {
         return Ok(false);
     }
@@ -295,8 +322,8 @@ fn remove_temporaries(root: &SnapshotRoot) -> Result<bool> {
     let mut found = Ok(false);
     for place in [root.private(), drafts.place(), inodes.place()] {
         let is_temporary = |name: &String| name.ends_with(TEMPORARY);
-        let removed =
-            names_in(place).and_then(|names| remove_files(place, names.into_iter().filter(is_temporary)));
+        let removed = names_in(place)
+            .and_then(|names| remove_files(place, names.into_iter().filter(is_temporary)));
         found = found.and_then(|found| Ok(found | removed?));
     }
     found
@@ -314,14 +341,16 @@ pub fn unlisted(
     let records = names_in(root.room("records")?.place())?;
     let records = records.iter().filter_map(|name| snapshot_name(name)).map(str::to_string);
     let indexes = names_in(root.room(index_file::ROOM)?.place())?;
-    let mut names: Vec<String> = records.chain(indexes).filter(|name| !listed.contains(name)).collect();
+    let mut names: Vec<String> =
+        records.chain(indexes).filter(|name| !listed.contains(name)).collect();
     names.sort_unstable();
     names.dedup();
     let expired = root.room("expired")?;
     let places = [root.directory(), expired.place().directory];
     let look_up = |name: String| {
         let looks = places.map(|place| stat_entry(place, &c_name(&name)).map(drop));
-        let cause = looks.iter().find_map(|look| look.err().filter(|cause| *cause != Errno::ENOENT));
+        let cause =
+            looks.iter().find_map(|look| look.err().filter(|cause| *cause != Errno::ENOENT));
         match looks.contains(&Ok(())) {
             true => Some((name, None)),
             false => cause.map(|cause| (name, Some(cause))),
@@ -333,7 +362,10 @@ pub fn unlisted(
 /// Removes the files in a room that belong to no snapshot.
 fn remove_orphans(root: &SnapshotRoot, room: &'static str, owned: HashSet<String>) -> Result<bool> {
     let room = root.room(room)?;
-    remove_files(room.place(), names_in(room.place())?.into_iter().filter(|name| !owned.contains(name)))
+    remove_files(
+        room.place(),
+        names_in(room.place())?.into_iter().filter(|name| !owned.contains(name)),
+    )
 }
 
 /// Removes all that can be removed; whether there was any, or the first error.

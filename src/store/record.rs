@@ -40,7 +40,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Who it is, from one transfer to the next: its user, or its address where nobody has to log in.
+    /// Who it is, from one transfer to the next: its user, or its address where nobody has to log
+    /// in.
     pub fn identity(&self) -> String {
         match self.user.is_empty() {
             true => format!("address {}", self.address),
@@ -111,7 +112,8 @@ pub struct Record {
     /// What making the snapshot took; none for an adopted one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
-    /// What was found in partial directories; none if an earlier version made the snapshot, which linked what was there.
+    /// What was found in partial directories; none if an earlier version made the snapshot, which
+    /// linked what was there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partial_dirs: Option<PartialDirsRecord>,
     /// Inodes that were copied, since they could not be linked, or were in a partial directory.
@@ -237,7 +239,12 @@ impl OriginalRecord {
 
 impl Record {
     /// The record of a new snapshot.
-    pub fn new(time: DateTime<Utc>, grade: Grade, staged: &Staged, comparison: &Comparison) -> Self {
+    pub fn new(
+        time: DateTime<Utc>,
+        grade: Grade,
+        staged: &Staged,
+        comparison: &Comparison,
+    ) -> Self {
         let Staged { cloned, recycled, .. } = staged;
         Record {
             entries: cloned.entries,
@@ -336,7 +343,8 @@ pub fn to_toml(value: &impl Serialize, place: Place) -> Result<String> {
     toml::to_string(value).map_err(damaged)
 }
 
-/// What a TOML error says, with its position, on one line; it quotes the file, which may hold anything.
+/// What a TOML error says, with its position, on one line; it quotes the file, which may hold
+/// anything.
 pub fn first_line(error: &toml::de::Error) -> String {
     let text = error.to_string();
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

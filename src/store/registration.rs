@@ -36,7 +36,8 @@ impl Registration {
 
     /// Whether this can stand for `other` too: the same directory, and no other name.
     pub fn admits(&self, other: &Registration) -> bool {
-        let same_name = self.module.is_none() || other.module.is_none() || self.module == other.module;
+        let same_name =
+            self.module.is_none() || other.module.is_none() || self.module == other.module;
         self.path == other.path && same_name
     }
 

@@ -1,13 +1,13 @@
 //! From a visible snapshot to nothing, in two steps between which it can be brought back.
 //!
-//! *Retire*: note when → rename all that go into `expired/` → fsync of the root → fsync of `expired/`. After
-//! the rename a snapshot is out of sight as a whole, so no half tree is ever visible, and what
-//! lies in `expired/` is a whole snapshot, too. All of it happens under the state's short lock, after a
-//! last look at the pins.
+//! *Retire*: note when → rename all that go into `expired/` → fsync of the root → fsync of
+//! `expired/`. After the rename a snapshot is out of sight as a whole, so no half tree is ever
+//! visible, and what lies in `expired/` is a whole snapshot, too. All of it happens under the
+//! state's short lock, after a last look at the pins.
 //!
-//! *Remove*: rename into staging → fsync of both → unlink entry by entry. What is being removed is no
-//! longer in `expired/`, so nobody can bring half of it back, and a run that is killed leaves it where the
-//! next one cleans up.
+//! *Remove*: rename into staging → fsync of both → unlink entry by entry. What is being removed is
+//! no longer in `expired/`, so nobody can bring half of it back, and a run that is killed leaves it
+//! where the next one cleans up.
 //!
 //! Between the two lies the grace that the policy gives, by default until the next run. The newest
 //! one stays even longer: the next snapshot is made out of it ([`publish`](super::publish)), which
@@ -35,9 +35,9 @@ use crate::tree::obstacle::obstacle;
 use crate::tree::remove::remove_trees;
 use crate::tree::syscalls::{Answer, is_privileged, rename_no_replace, stat_entry};
 
-/// Takes the snapshots `names` out of sight, durably; returns the errors of those that stay, and of a state that could
-/// not be written for lack of space. One that
-/// has been pinned meanwhile stays without a word.
+/// Takes the snapshots `names` out of sight, durably; returns the errors of those that stay, and of
+/// a state that could not be written for lack of space. One that has been pinned meanwhile stays
+/// without a word.
 pub fn retire(root: &SnapshotRoot, names: &[String], now: DateTime<Utc>) -> Result<Vec<Error>> {
     if names.is_empty() {
         return Ok(Vec::new());
@@ -78,8 +78,12 @@ pub struct MadeWay {
 pub fn make_way(root: &SnapshotRoot, names: &[String], past_grace: &[String]) -> Result<MadeWay> {
     let retired = retired(root)?;
     let is_in_the_way = |name: &&String| retired.contains(name);
-    let over: Vec<String> =
-        names.iter().filter(is_in_the_way).filter(|name| past_grace.contains(name)).cloned().collect();
+    let over: Vec<String> = names
+        .iter()
+        .filter(is_in_the_way)
+        .filter(|name| past_grace.contains(name))
+        .cloned()
+        .collect();
     let mut way = MadeWay { errors: remove(root, &over)?.errors, ..MadeWay::default() };
     for name in names {
         let is_taken = retired.contains(name) && !over.contains(name);
@@ -130,7 +134,8 @@ fn move_to_expired(root: &SnapshotRoot, expired: Place, name: &str) -> Answer<()
     }
 }
 
-/// Brings the retired snapshot `name` back, with a pin: else the next rotation would retire it again.
+/// Brings the retired snapshot `name` back, with a pin: else the next rotation would retire it
+/// again.
 ///
 /// # Errors
 /// [`Error::Usage`] if there is no such one.
@@ -154,11 +159,18 @@ pub fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> Result<(
     // The pin first: in the moment that the snapshot is visible, it is pinned.
     let (_, is_new) = State::update_guarded(root.private(), &guard, |state| {
         let is_new = !state.pins.contains_key(name);
-        state.pins.entry(name.to_string()).or_insert_with(|| Pin::new(now, "brought back by undelete"));
+        state
+            .pins
+            .entry(name.to_string())
+            .or_insert_with(|| Pin::new(now, "brought back by undelete"));
         is_new
     })?;
-    let renamed =
-        rename_no_replace(expired.place().directory, &c_name(name), root.directory(), &c_name(name));
+    let renamed = rename_no_replace(
+        expired.place().directory,
+        &c_name(name),
+        root.directory(),
+        &c_name(name),
+    );
     if let Err(cause) = renamed {
         // A run that removes or recycles it was faster: then there is nothing to be pinned.
         if is_new {
@@ -186,7 +198,11 @@ pub struct PastGrace {
 
 /// The retired snapshots whose grace is over. Without a grace that is all of them.
 /// The grace of one of which it is not known since when begins now.
-pub fn past_grace(root: &SnapshotRoot, grace: Option<Span>, now: DateTime<Utc>) -> Result<PastGrace> {
+pub fn past_grace(
+    root: &SnapshotRoot,
+    grace: Option<Span>,
+    now: DateTime<Utc>,
+) -> Result<PastGrace> {
     let mut past = PastGrace { names: retired(root)?, unnoted: None };
     let Some(grace) = grace else { return Ok(past) };
     let mut since = State::read(root.private())?.retired;
@@ -203,14 +219,19 @@ pub fn past_grace(root: &SnapshotRoot, grace: Option<Span>, now: DateTime<Utc>) 
             Err(error) => return Err(error),
         }
     }
-    // A time in the future was a wrong clock's, and is waited for: too long is better than not at all.
+    // A time in the future was a wrong clock's, and is waited for: too long is better than not at
+    // all.
     past.names.retain(|name| since.get(name).is_some_and(|since| *since + grace.delta() <= now));
     Ok(past)
 }
 
 /// The retired snapshot that the next one is made from: the newest whose grace is over, which
 /// has most in common with it. One that cannot be changed, such as a subvolume, is passed over.
-pub fn recyclable(root: &SnapshotRoot, grace: Option<Span>, now: DateTime<Utc>) -> Result<Option<String>> {
+pub fn recyclable(
+    root: &SnapshotRoot,
+    grace: Option<Span>,
+    now: DateTime<Utc>,
+) -> Result<Option<String>> {
     if !is_privileged() {
         return Ok(None);
     }
@@ -254,16 +275,19 @@ pub fn remove(root: &SnapshotRoot, names: &[String]) -> Result<Removed> {
             }
         }
     }
-    // If that is not durable, nothing of them may be removed: half of one might be found in `expired/` after a crash.
+    // If that is not durable, nothing of them may be removed: half of one might be found in
+    // `expired/` after a crash.
     let synced = sync(&staging).and_then(|()| sync(&expired));
     if let Err(error) = synced {
         removed.errors.push(error);
         return Ok(removed);
     }
     // Even if it fails half-way: what was removed was removed by us.
-    let _window = if moved.is_empty() { None } else { Some(Window::open(root.room(inodes::ROOM)?.place())?) };
+    let _window =
+        if moved.is_empty() { None } else { Some(Window::open(root.room(inodes::ROOM)?.place())?) };
     let trees: Vec<_> = moved.iter().map(|name| c_name(name)).collect();
-    let (entries, remaining) = remove_trees(staging.place().directory, staging.place().path, &trees)?;
+    let (entries, remaining) =
+        remove_trees(staging.place().directory, staging.place().path, &trees)?;
     removed.entries = entries;
     removed.trees = trees.len() - remaining.len();
     let set_aside = |remains| unremovable::set_aside(root, staging.place(), remains);

@@ -54,7 +54,8 @@ pub const WRITTEN_ROOMS: [&str; 6] =
 pub enum Access {
     /// Make and register what is missing.
     Register,
-    /// Make what is missing, but register nothing: for what has to be there before this process confines itself to it.
+    /// Make what is missing, but register nothing: for what has to be there before this process
+    /// confines itself to it.
     Prepare,
     /// Fail unless the root is registered already; make nothing but what is missing inside.
     Registered,
@@ -89,7 +90,12 @@ impl SnapshotRoot {
     ///
     /// # Errors
     /// [`Error::Root`] with the remedy if it cannot be trusted.
-    pub fn open(path: &Path, module_path: &Path, name: Option<&[u8]>, access: Access) -> Result<Self> {
+    pub fn open(
+        path: &Path,
+        module_path: &Path,
+        name: Option<&[u8]>,
+        access: Access,
+    ) -> Result<Self> {
         trust::check_places(path, module_path)?;
         if access.makes() {
             make_root(path)?;
@@ -120,7 +126,8 @@ impl SnapshotRoot {
         Ok(root)
     }
 
-    /// The registration of the root at `path`, if there is one that this process may read and can understand.
+    /// The registration of the root at `path`, if there is one that this process may read and can
+    /// understand.
     ///
     /// # Errors
     /// If reading fails, so that there may be one.
@@ -175,7 +182,8 @@ impl SnapshotRoot {
         self.module.as_fd()
     }
 
-    /// Whether there is a private directory that is in use: always, unless the root was only looked at.
+    /// Whether there is a private directory that is in use: always, unless the root was only looked
+    /// at.
     pub fn is_registered(&self) -> bool {
         self.private.is_some()
     }
@@ -214,7 +222,9 @@ impl SnapshotRoot {
             for room in ROOMS {
                 match mkdirat(&private, c_name(room).as_c_str(), Mode::S_IRWXU) {
                     Ok(()) | Err(Errno::EEXIST) => {}
-                    Err(cause) => return Err(Error::io("make", &self.private_path.join(room), cause)),
+                    Err(cause) => {
+                        return Err(Error::io("make", &self.private_path.join(room), cause));
+                    }
                 }
             }
         }
@@ -252,8 +262,8 @@ impl SnapshotRoot {
         let gains_name =
             found.as_ref().is_some_and(|found| found.module.is_none() && wanted.module.is_some());
         match (found, access) {
-            // A run that died, or the power went, while the root was being made: its rooms may be missing, and
-            // nothing has ever been in them, for the registration comes before that.
+            // A run that died, or the power went, while the root was being made: its rooms may be
+            // missing, and nothing has ever been in them, for the registration comes before that.
             (None, Access::Look) => {
                 self.private = None;
                 Ok(())
@@ -267,7 +277,10 @@ impl SnapshotRoot {
             (Some(_), _) if gains_name => wanted.write(self.private()),
             (Some(_), _) => Ok(()),
         }?;
-        if access == Access::Register && self.trial.is_none() && self.expectation() == Expectation::Untried {
+        if access == Access::Register
+            && self.trial.is_none()
+            && self.expectation() == Expectation::Untried
+        {
             self.trial = self.try_links()?;
         }
         Ok(())
@@ -372,7 +385,9 @@ impl Room {
 fn make_root(path: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && !path.is_symlink() => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && !path.is_symlink() => {
+            Ok(())
+        }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(trust::refusal(
             path,
             "is a symbolic link that leads nowhere".into(),
@@ -388,8 +403,10 @@ fn make_root(path: &Path) -> Result<()> {
 }
 
 fn open_path(path: &Path) -> Result<OwnedFd> {
-    let opened =
-        fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path);
+    let opened = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open(path);
     opened.map(OwnedFd::from).map_err(|cause| Error::io("open the directory", path, cause))
 }
 
@@ -398,14 +415,19 @@ fn open_path(path: &Path) -> Result<OwnedFd> {
 /// # Errors
 /// If it does not exist or is no directory.
 pub fn canonical_module(path: &Path) -> Result<PathBuf> {
-    let canonical =
-        fs::canonicalize(path).map_err(|cause| Error::io("find the module directory", path, cause))?;
+    let canonical = fs::canonicalize(path)
+        .map_err(|cause| Error::io("find the module directory", path, cause))?;
     let metadata = fs::metadata(&canonical).map_err(|cause| Error::io("inspect", path, cause))?;
     if !metadata.is_dir() {
-        return Err(Error::Usage(format!("the module path {} is not a directory", escape_path(path))));
+        return Err(Error::Usage(format!(
+            "the module path {} is not a directory",
+            escape_path(path)
+        )));
     }
     if canonical == Path::new("/") {
-        return Err(Error::Usage("a module that is / has no place beside it for snapshots".to_string()));
+        return Err(Error::Usage(
+            "a module that is / has no place beside it for snapshots".to_string(),
+        ));
     }
     Ok(canonical)
 }

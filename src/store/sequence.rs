@@ -1,8 +1,8 @@
 //! The order of the ledger's entries: numbers that only grow, whichever machine enters a transfer.
 //!
 //! The number that was given last is in a file of its own, written in place and not synced: a push
-//! waits for the disk once, for its entry. What a crash takes back is found again in what it is compared
-//! with, the entries and the torn mark, which are durable.
+//! waits for the disk once, for its entry. What a crash takes back is found again in what it is
+//! compared with, the entries and the torn mark, which are durable.
 
 use std::fs::File;
 use std::io::Read;
@@ -18,12 +18,14 @@ use crate::tell::error::{Error, Result};
 pub const ROOM: &str = "counters";
 const FILE: &str = "transfers";
 
-/// The next number: greater than the last one that was given, and than `highest`, the highest that is in use.
-/// For a caller who holds the ledger's lock.
+/// The next number: greater than the last one that was given, and than `highest`, the highest that
+/// is in use. For a caller who holds the ledger's lock.
 pub(super) fn next(room: Place, highest: u64) -> Result<u64> {
     let failed = |cause: std::io::Error| Error::io("count in", &room.path.join(FILE), cause);
-    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let opened = openat(room.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
+    let flags =
+        OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let opened =
+        openat(room.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
     let file = File::from(opened.map_err(|cause| failed(cause.into()))?);
     let mut text = Vec::new();
     (&file).take(64).read_to_end(&mut text).map_err(failed)?;

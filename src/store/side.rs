@@ -13,7 +13,8 @@ use std::sync::OnceLock;
 use super::boot::BootTime;
 use crate::decide::liveness::Origin;
 
-/// The inode of the PID namespace that the kernel starts with, `PROC_PID_INIT_INO`: it sees all processes.
+/// The inode of the PID namespace that the kernel starts with, `PROC_PID_INIT_INO`: it sees all
+/// processes.
 const INITIAL_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// Machine, boot and PID namespace, short enough for a file's name.
@@ -46,7 +47,8 @@ impl Side {
         const FOREIGN: &str = "the /proc that is mounted shows another PID namespace than this process is in, so \
              running pushes cannot be told from dead ones: `mount -t proc proc /proc` in this one (`unshare` \
              does so with `--mount-proc`)";
-        const UNREADABLE: &str = "it cannot be read, so running pushes cannot be told from dead ones";
+        const UNREADABLE: &str =
+            "it cannot be read, so running pushes cannot be told from dead ones";
         let problem = |cause: std::io::Error| match cause.kind() {
             ErrorKind::NotFound => ABSENT,
             _ => UNREADABLE,
@@ -63,10 +65,15 @@ impl Side {
         let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
         let uname = rustix::system::uname();
         let machine = [machine.trim().as_bytes(), b"\0", uname.nodename().to_bytes()].concat();
-        Ok(Side { machine: short_hash(&machine), boot: short_hash(boot.boot.as_bytes()), namespace })
+        Ok(Side {
+            machine: short_hash(&machine),
+            boot: short_hash(boot.boot.as_bytes()),
+            namespace,
+        })
     }
 
-    /// Where an entry of `side` was written, as seen from this process; without a side it is one of an earlier version.
+    /// Where an entry of `side` was written, as seen from this process; without a side it is one of
+    /// an earlier version.
     pub(super) fn origin(side: Option<&Side>) -> Origin {
         match (Side::own(), side) {
             (Err(_), _) => Origin::Unclear,
@@ -126,9 +133,14 @@ mod tests {
         let side = Side { machine: 0xab, boot: 0xffff_0000, namespace: INITIAL_NAMESPACE };
         assert_eq!(side.to_name(), "000000ab-ffff0000-4026531836");
         assert_eq!(Side::from_name(&side.to_name()), Some(side));
-        for other in
-            ["", "-", "ab-ffff0000-1", "000000AB-ffff0000-1", "000000ab-ffff0000-01", "000000ab-ffff0000"]
-        {
+        for other in [
+            "",
+            "-",
+            "ab-ffff0000-1",
+            "000000AB-ffff0000-1",
+            "000000ab-ffff0000-01",
+            "000000ab-ffff0000",
+        ] {
             assert_eq!(Side::from_name(other), None, "{other}");
         }
     }
@@ -138,8 +150,14 @@ mod tests {
         let own = Side { machine: 1, boot: 2, namespace: 3 };
         assert_eq!(own.seen_from(&own), Origin::Here);
         assert_eq!(Side { namespace: 4, ..own }.seen_from(&own), Origin::OtherNamespace);
-        assert_eq!(Side { machine: 9, namespace: 4, ..own }.seen_from(&own), Origin::OtherNamespace);
+        assert_eq!(
+            Side { machine: 9, namespace: 4, ..own }.seen_from(&own),
+            Origin::OtherNamespace
+        );
         assert_eq!(Side { boot: 9, ..own }.seen_from(&own), Origin::EarlierBoot);
-        assert_eq!(Side { machine: 9, boot: 9, namespace: 3 }.seen_from(&own), Origin::OtherMachine);
+        assert_eq!(
+            Side { machine: 9, boot: 9, namespace: 3 }.seen_from(&own),
+            Origin::OtherMachine
+        );
     }
 }

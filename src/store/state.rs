@@ -1,9 +1,9 @@
 //! What one run tells the next: `state.toml`.
 //!
 //! Some of it must be written by runs that do not hold the lock: a failed transfer marks the root
-//! torn at once, and a run that gave up waiting marks it due. So changes are made under a
-//! lock of their own, on the private directory itself, held for milliseconds. A holder of
-//! the long lock releases it while holding this one, after looking at the due mark: no mark can fall between.
+//! torn at once, and a run that gave up waiting marks it due. So changes are made under a lock of
+//! their own, on the private directory itself, held for milliseconds. A holder of the long lock
+//! releases it while holding this one, after looking at the due mark: no mark can fall between.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -223,8 +223,12 @@ impl State {
     /// left no pin.
     pub fn release_brake(&mut self) -> Option<Vec<String>> {
         let brake = self.brake.take();
-        let unpinned: Vec<String> =
-            self.pins.iter().filter(|(_, pin)| pin.is_of_brake()).map(|(name, _)| name.clone()).collect();
+        let unpinned: Vec<String> = self
+            .pins
+            .iter()
+            .filter(|(_, pin)| pin.is_of_brake())
+            .map(|(name, _)| name.clone())
+            .collect();
         self.pins.retain(|_, pin| !pin.is_of_brake());
         (brake.is_some() || !unpinned.is_empty()).then_some(unpinned)
     }
@@ -247,7 +251,11 @@ impl State {
     /// [`Error::Damaged`] if it cannot be understood, [`Error::Newer`] if a newer version wrote it.
     pub fn read(private: Place) -> Result<Self> {
         let Some(text) = durable::read(private, FILE)? else {
-            return Ok(if has_history(private)? { State::worst(private) } else { State::default() });
+            return Ok(if has_history(private)? {
+                State::worst(private)
+            } else {
+                State::default()
+            });
         };
         format::read(&private.path.join(FILE), &text)
     }
@@ -277,7 +285,8 @@ impl State {
                         escape_path(&private.path.join(FILE))
                     );
                 }
-                // The first one is there before the first record: a run that is killed in between loses nothing.
+                // The first one is there before the first record: a run that is killed in between
+                // loses nothing.
                 (state, is_missing)
             }
             Err(Error::Damaged { path, problem }) => {
@@ -294,7 +303,11 @@ impl State {
         rewrite |= state != before;
         let has_pins = !(before.pins.is_empty() && state.pins.is_empty());
         if has_pins && (state.pins != before.pins || rewrite && !exists(private, PINS)?) {
-            durable::write_drafted(private, PINS, &to_toml(&PinCopy { pins: state.pins.clone() }, private)?)?;
+            durable::write_drafted(
+                private,
+                PINS,
+                &to_toml(&PinCopy { pins: state.pins.clone() }, private)?,
+            )?;
         }
         if rewrite {
             durable::write_drafted(private, FILE, &to_toml(&state, private)?)?;
@@ -305,7 +318,12 @@ impl State {
     /// What a lost state may have been.
     fn worst(private: Place) -> Self {
         let torn = TornMark::new(Utc::now(), -1, BootTime::now(), None);
-        State { state_lost: true, torn: Some(torn), pins: PinCopy::read(private), ..State::default() }
+        State {
+            state_lost: true,
+            torn: Some(torn),
+            pins: PinCopy::read(private),
+            ..State::default()
+        }
     }
 }
 
@@ -363,5 +381,6 @@ fn set_aside(private: Place) -> Result<()> {
         Ok(()) | Err(Errno::ENOENT) => {}
         Err(cause) => return Err(failed(cause)),
     }
-    linkat(directory, file.as_c_str(), directory, damaged.as_c_str(), AtFlags::empty()).map_err(failed)
+    linkat(directory, file.as_c_str(), directory, damaged.as_c_str(), AtFlags::empty())
+        .map_err(failed)
 }

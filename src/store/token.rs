@@ -1,8 +1,8 @@
 //! The files by which a client tells how far its backup has come: see [`ClientCompletion`].
 //!
-//! They say *unfinished* rather than *complete* so that a finished backup holds nothing but what was backed
-//! up, and one that changed nothing leaves the very same inodes as before: it counts as unchanged. A file
-//! that vouches for each backup would be a new file each time.
+//! They say *unfinished* rather than *complete* so that a finished backup holds nothing but what
+//! was backed up, and one that changed nothing leaves the very same inodes as before: it counts as
+//! unchanged. A file that vouches for each backup would be a new file each time.
 
 use std::os::fd::BorrowedFd;
 
@@ -43,7 +43,9 @@ impl Unfinished {
     /// Looks into the module's directory; none if it says nothing of that kind.
     pub fn of_module(module: BorrowedFd) -> Option<Unfinished> {
         let stat = stat_entry(module, &c_name(UNFINISHED)).ok()?;
-        let time = |seconds, nanoseconds| DateTime::from_timestamp(seconds, u32::try_from(nanoseconds).ok()?);
+        let time = |seconds, nanoseconds| {
+            DateTime::from_timestamp(seconds, u32::try_from(nanoseconds).ok()?)
+        };
         Some(Unfinished {
             begun: time(stat.st_mtime, stat.st_mtime_nsec)?,
             arrived: time(stat.st_ctime, stat.st_ctime_nsec)?,

@@ -35,7 +35,8 @@ pub enum Trial {
 /// If not even a file can be made there.
 pub fn of_links(place: Place) -> Answer<Trial> {
     remove_both(place);
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     drop(openat(place.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600))?);
     let linked = linkat(
         place.directory,
@@ -72,7 +73,8 @@ fn are_same(place: Place) -> bool {
         });
         ours.map(|entry| entry.inode).all(|inode| inode == file)
     };
-    number(LINK) == Some(file) && Listing::read(place.directory).is_ok_and(|listing| is_listed(&listing))
+    number(LINK) == Some(file)
+        && Listing::read(place.directory).is_ok_and(|listing| is_listed(&listing))
 }
 
 #[cfg(test)]

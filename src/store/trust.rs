@@ -30,8 +30,7 @@ pub(super) fn refusal(path: &Path, problem: String, remedy: String) -> Error {
 
 /// Refuses what can be told from the two paths alone.
 pub(super) fn check_places(path: &Path, module_path: &Path) -> Result<()> {
-    let own_directory =
-        "give the module a directory of its own below it, such as ROOT/latest, or set `snapshot_root`";
+    let own_directory = "give the module a directory of its own below it, such as ROOT/latest, or set `snapshot_root`";
     if path == Path::new("/") {
         return Err(refusal(path, "is the root directory".into(), own_directory.into()));
     }
@@ -49,7 +48,10 @@ pub(super) fn check_places(path: &Path, module_path: &Path) -> Result<()> {
     if module_path.starts_with(path) && module_path.parent() != Some(path) {
         return Err(refusal(
             path,
-            format!("holds the module {} deeper than as its direct child", escape_path(module_path)),
+            format!(
+                "holds the module {} deeper than as its direct child",
+                escape_path(module_path)
+            ),
             "set `snapshot_root` to the module's parent or to a directory beside it".into(),
         ));
     }
@@ -136,7 +138,8 @@ pub(super) fn check_mounts(
             escape_path(module_path)
         ),
         false => {
-            "set `snapshot_root` to a directory on the module's file system, in the same mount".to_string()
+            "set `snapshot_root` to a directory on the module's file system, in the same mount"
+                .to_string()
         }
     };
     Err(refusal(path, problem, remedy))
@@ -146,7 +149,8 @@ pub(super) fn check_mounts(
 /// from it to the top.
 pub(super) fn check_outside(path: &Path, directory: &OwnedFd, module: &OwnedFd) -> Result<()> {
     let failed = |cause| Error::io("inspect", path, cause);
-    let identity = |directory: &OwnedFd| fstat(directory).map(|stat| Identity::of(&stat)).map_err(failed);
+    let identity =
+        |directory: &OwnedFd| fstat(directory).map(|stat| Identity::of(&stat)).map_err(failed);
     let module = identity(module)?;
     let mut directory = directory.try_clone().map_err(|cause| Error::io("open", path, cause))?;
     let mut here = identity(&directory)?;

@@ -1,9 +1,10 @@
-//! Turns: so many jobs work on this machine at once, and the others wait in the order in which they came.
+//! Turns: so many jobs work on this machine at once, and the others wait in the order in which they
+//! came.
 //!
 //! Each job draws a ticket: a file with the next number, locked as long as the job lives. It is a
-//! job's turn when fewer locked tickets than may work have a lower number. A ticket that
-//! nobody holds is one of a job that died; whoever sees it takes it away. Tickets are drawn and looked at under one
-//! short lock, so no ticket is seen before it is locked.
+//! job's turn when fewer locked tickets than may work have a lower number. A ticket that nobody
+//! holds is one of a job that died; whoever sees it takes it away. Tickets are drawn and looked at
+//! under one short lock, so no ticket is seen before it is locked.
 //!
 //! A job writes into its ticket when its turn began. After [`LONGEST_TURN`] it still works, but no
 //! longer counts: a job of hours must not keep the others from theirs. A clock that people set
@@ -121,9 +122,14 @@ impl Turn {
         let number = queue.numbers()?.into_iter().max().map_or(0, |last| last.saturating_add(1));
         let path = queue.ticket(number);
         let failed = |cause| Error::io("make", &path, cause);
-        let ticket =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
-        fs2::FileExt::try_lock_exclusive(&ticket).map_err(|cause| Error::io("lock", &path, cause))?;
+        let ticket = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
+        fs2::FileExt::try_lock_exclusive(&ticket)
+            .map_err(|cause| Error::io("lock", &path, cause))?;
         Ok(Turn { queue, number, ticket })
     }
 
@@ -226,7 +232,8 @@ mod tests {
         assert_eq!(long_jobs(directory.path(), LONGEST_TURN), []);
         sleep(Duration::from_millis(20));
         let short = Duration::from_millis(10);
-        let second = turn_after(directory.path(), 1, short).expect("the first one has worked for long");
+        let second =
+            turn_after(directory.path(), 1, short).expect("the first one has worked for long");
         let long = long_jobs(directory.path(), short);
         assert_eq!(long.len(), 1, "{long:?}");
         assert!(long[0].label == "a job" && long[0].worked >= short, "{long:?}");

@@ -39,7 +39,9 @@ fn move_away(root: &SnapshotRoot, place: Place, name: &CStr) -> Result<String> {
         match rename_no_replace(place.directory, name, room.place().directory, &c_name(&free)) {
             Ok(()) => return Ok(escape_path(&room.place().path.join(free))),
             Err(nix::errno::Errno::EEXIST) => {}
-            Err(cause) => return Err(Error::io("set aside", &place.path.join(base.as_ref()), cause)),
+            Err(cause) => {
+                return Err(Error::io("set aside", &place.path.join(base.as_ref()), cause));
+            }
         }
     }
     Err(Error::io("set aside", &place.path.join(base.as_ref()), nix::errno::Errno::EEXIST))

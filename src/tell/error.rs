@@ -23,7 +23,9 @@ pub enum Error {
         cause: io::Error,
     },
     /// rsyncd's environment is not what a hook gets.
-    #[error("{variable} {problem}: this command expects the environment that rsyncd gives to its hooks")]
+    #[error(
+        "{variable} {problem}: this command expects the environment that rsyncd gives to its hooks"
+    )]
     Environment {
         /// The variable's name.
         variable: &'static str,
@@ -47,7 +49,9 @@ pub enum Error {
         remedy: String,
     },
     /// Somebody else held the lock all the time.
-    #[error("the lock of {root} stayed busy for {waited_seconds} s: held by {holder}; {consequence}")]
+    #[error(
+        "the lock of {root} stayed busy for {waited_seconds} s: held by {holder}; {consequence}"
+    )]
     Busy {
         /// The root, escaped.
         root: String,
@@ -95,7 +99,9 @@ pub enum Error {
         known: u32,
     },
     /// A tree that cannot be removed was moved out of the way.
-    #[error("{path} cannot be removed and was set aside there: {cause}; `check` says how to remove it")]
+    #[error(
+        "{path} cannot be removed and was set aside there: {cause}; `check` says how to remove it"
+    )]
     SetAside {
         /// Where it is now, escaped.
         path: String,
@@ -150,9 +156,10 @@ impl Error {
     /// The exit status that this error ends a command with.
     pub fn exit(&self) -> Exit {
         match self {
-            Error::Io { .. } | Error::Newer { .. } | Error::Damaged { .. } | Error::SetAside { .. } => {
-                Exit::Failed
-            }
+            Error::Io { .. }
+            | Error::Newer { .. }
+            | Error::Damaged { .. }
+            | Error::SetAside { .. } => Exit::Failed,
             Error::Environment { .. }
             | Error::Usage(_)
             | Error::Policy(_)

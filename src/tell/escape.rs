@@ -86,8 +86,11 @@ pub fn lines(text: &str) -> String {
     ended.collect()
 }
 
-/// A value of our own files that was escaped when it was written; whatever else has got there must not get out.
-pub fn deserialize_line<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+/// A value of our own files that was escaped when it was written; whatever else has got there must
+/// not get out.
+pub fn deserialize_line<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<String, D::Error> {
     let text: String = serde::Deserialize::deserialize(deserializer)?;
     Ok(one_line(&text).into_owned())
 }
@@ -99,7 +102,8 @@ fn push_hex(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Control characters, and the invisible ones that reorder or break lines, or make two names look the same.
+/// Control characters, and the invisible ones that reorder or break lines, or make two names look
+/// the same.
 fn is_unsafe(character: char) -> bool {
     character.is_control()
         || matches!(

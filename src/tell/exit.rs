@@ -7,7 +7,8 @@ pub enum Exit {
     Done,
     /// Done, but the log holds a warning that a person should read.
     Warnings,
-    /// The lock stayed busy for the whole of `lock_wait`; a snapshot that was asked for is marked due.
+    /// The lock stayed busy for the whole of `lock_wait`; a snapshot that was asked for is marked
+    /// due.
     Busy,
     /// The command line, environment, `rsyncd.conf` or policy is wrong.
     Usage,

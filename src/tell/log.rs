@@ -39,7 +39,8 @@ pub fn set_subject(label: Option<String>) {
 }
 
 fn with_subject<'a>(subject: Option<&str>, text: &'a str) -> Cow<'a, str> {
-    let is_named = |subject: &&str| text.strip_prefix(*subject).is_some_and(|rest| rest.starts_with(':'));
+    let is_named =
+        |subject: &&str| text.strip_prefix(*subject).is_some_and(|rest| rest.starts_with(':'));
     match subject.filter(|subject| !is_named(subject)) {
         Some(subject) => Cow::Owned(format!("{subject}: {text}")),
         None => Cow::Borrowed(text),
@@ -55,8 +56,11 @@ pub fn start(to_syslog: bool, level: LevelFilter) {
 pub fn start_as(ident: &'static str, to_syslog: bool, level: LevelFilter) {
     let syslog = if to_syslog { connect(ident) } else { None };
     // Fails only if it was started before, and then that stands.
-    let logger =
-        Logger { ident, syslog: syslog.map(Mutex::new), is_in_journal: is_journal(std::io::stderr()) };
+    let logger = Logger {
+        ident,
+        syslog: syslog.map(Mutex::new),
+        is_in_journal: is_journal(std::io::stderr()),
+    };
     if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(level);
     }
@@ -83,7 +87,8 @@ fn connect(ident: &str) -> Option<Syslog> {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        metadata.level() <= log::max_level() && metadata.target().starts_with(env!("CARGO_CRATE_NAME"))
+        metadata.level() <= log::max_level()
+            && metadata.target().starts_with(env!("CARGO_CRATE_NAME"))
     }
 
     fn log(&self, record: &Record) {
@@ -98,8 +103,9 @@ impl Log for Logger {
         if !sent || record.level() <= Level::Warn && !self.is_in_journal {
             // Standard error may be closed; there is nowhere left to say so.
             let ident = self.ident;
-            let _ =
-                progress::pause(|| writeln!(std::io::stderr(), "{ident}: {}{line}", prefix(record.level())));
+            let _ = progress::pause(|| {
+                writeln!(std::io::stderr(), "{ident}: {}{line}", prefix(record.level()))
+            });
         }
     }
 

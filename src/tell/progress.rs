@@ -1,4 +1,5 @@
-//! Progress of long work, for a person who watches: entries done, how many a second, how long still.
+//! Progress of long work, for a person who watches: entries done, how many a second, how long
+//! still.
 //!
 //! One bar for the process, as there is one log: the engine adds to it wherever it is, and without
 //! a terminal, and in the hook, it is not there.

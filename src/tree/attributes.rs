@@ -38,7 +38,8 @@ pub fn apply(original: BorrowedFd, stat: &FileStat, copy: BorrowedFd) -> Answer<
     Ok(owner_kept && xattrs_kept)
 }
 
-/// Whether `a` differs from its copy `b` in anything that [`apply`] would have kept, both directories.
+/// Whether `a` differs from its copy `b` in anything that [`apply`] would have kept, both
+/// directories.
 pub fn differ(a: BorrowedFd, a_stat: &FileStat, b: BorrowedFd, b_stat: &FileStat) -> Answer<bool> {
     if a_stat.st_mode & MODE_BITS != b_stat.st_mode & MODE_BITS
         || (a_stat.st_mtime, a_stat.st_mtime_nsec) != (b_stat.st_mtime, b_stat.st_mtime_nsec)
@@ -78,12 +79,16 @@ fn apply_xattrs(original: BorrowedFd, copy: BorrowedFd) -> Answer<bool> {
         kept &= tolerate(name, rustix::fs::fremovexattr(copy, name.as_c_str()))?;
     }
     for (name, value) in wanted.iter().filter(|(name, value)| present.get(*name) != Some(*value)) {
-        kept &= tolerate(name, rustix::fs::fsetxattr(copy, name.as_c_str(), value, XattrFlags::empty()))?;
+        kept &= tolerate(
+            name,
+            rustix::fs::fsetxattr(copy, name.as_c_str(), value, XattrFlags::empty()),
+        )?;
     }
     Ok(kept)
 }
 
-/// Whether the attribute was kept; attributes that only the system manages may be refused, and labels are not missed.
+/// Whether the attribute was kept; attributes that only the system manages may be refused, and
+/// labels are not missed.
 fn tolerate(name: &CString, answer: rustix::io::Result<()>) -> Answer<bool> {
     use rustix::io::Errno as E;
     let bytes = name.as_bytes();
@@ -97,15 +102,18 @@ fn tolerate(name: &CString, answer: rustix::io::Result<()>) -> Answer<bool> {
     }
 }
 
-/// The security modules label each directory as they see fit; that is no change by a client. Who may see `trusted.`
-/// attributes differs from run to run.
+/// The security modules label each directory as they see fit; that is no change by a client. Who
+/// may see `trusted.` attributes differs from run to run.
 fn is_comparable((name, _): &(CString, Vec<u8>)) -> bool {
     let bytes = name.as_bytes();
     !bytes.starts_with(b"security.") && !bytes.starts_with(b"trusted.")
 }
 
 fn read_xattrs(file: BorrowedFd) -> Answer<Xattrs> {
-    let names = sized(|buffer| rustix::fs::flistxattr(file, buffer), || rustix::fs::flistxattr_query(file))?;
+    let names = sized(
+        |buffer| rustix::fs::flistxattr(file, buffer),
+        || rustix::fs::flistxattr_query(file),
+    )?;
     let mut xattrs = Xattrs::new();
     for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
         let Ok(name) = CString::new(name) else { continue };

@@ -1,10 +1,11 @@
 //! What an inode looked like when it was linked, to be held against it later.
 //!
-//! A client that changes a file in place changes it in every snapshot that shares the inode. So of each inode that is new
-//! in a snapshot its attributes are kept: taken by the staged name after the link was made, for from then
-//! on any change is one to a snapshot. What was linked before is known already, and tells it: its change time lies
-//! in a window in which we made or removed links. Nothing is opened for it; extended attributes are asked
-//! for by way of `/proc/self/fd`, and are unknown where that is missing.
+//! A client that changes a file in place changes it in every snapshot that shares the inode. So of
+//! each inode that is new in a snapshot its attributes are kept: taken by the staged name after the
+//! link was made, for from then on any change is one to a snapshot. What was linked before is known
+//! already, and tells it: its change time lies in a window in which we made or removed links.
+//! Nothing is opened for it; extended attributes are asked for by way of `/proc/self/fd`, and are
+//! unknown where that is missing.
 //!
 //! An inode number that is used again for another file has another time of birth.
 
@@ -59,7 +60,8 @@ pub struct Baseline {
 /// How an inode came to be recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// By the run that linked it. If it had been linked by an earlier one, somebody has touched it meanwhile.
+    /// By the run that linked it. If it had been linked by an earlier one, somebody has touched it
+    /// meanwhile.
     Linked,
     /// Later, as a part of a snapshot: nothing is known of what was before.
     Found,
@@ -72,20 +74,31 @@ pub enum Origin {
 pub fn look(directory: BorrowedFd, name: &CStr) -> Answer<Inode> {
     match mounts::pin(directory, name)? {
         Some(place) => look_with(place.as_fd(), c"", AtFlags::EMPTY_PATH | FORCE_SYNC),
-        None => look_with(directory, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | FORCE_SYNC),
+        None => look_with(
+            directory,
+            name,
+            AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | FORCE_SYNC,
+        ),
     }
 }
 
 fn look_with(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> Answer<Inode> {
-    let statx = match rustix::fs::statx(directory, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME) {
+    let statx = match rustix::fs::statx(
+        directory,
+        name,
+        flags,
+        StatxFlags::BASIC_STATS | StatxFlags::BTIME,
+    ) {
         Ok(statx) => statx,
         Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
             return look_plainly(directory, name, flags);
         }
         Err(error) => return Err(Errno::from_raw(error.raw_os_error())),
     };
-    let moment =
-        |time: rustix::fs::StatxTimestamp| Moment { seconds: time.tv_sec, nanoseconds: time.tv_nsec };
+    let moment = |time: rustix::fs::StatxTimestamp| Moment {
+        seconds: time.tv_sec,
+        nanoseconds: time.tv_nsec,
+    };
     let is_born = statx.stx_mask & StatxFlags::BTIME.bits() != 0;
     Ok(Inode {
         number: statx.stx_ino,
@@ -172,15 +185,16 @@ fn read_xattrs(path: &CStr) -> rustix::io::Result<BTreeMap<CString, Vec<u8>>> {
     Ok(xattrs)
 }
 
-/// Security modules label each file as they see fit; that is no change by a client. Who may see `trusted.` attributes
-/// differs from run to run.
+/// Security modules label each file as they see fit; that is no change by a client. Who may see
+/// `trusted.` attributes differs from run to run.
 fn is_kept(name: &[u8]) -> bool {
     let is_label = name.starts_with(b"security.") && name != b"security.capability";
     !name.is_empty() && !is_label && !name.starts_with(b"trusted.")
 }
 
 fn abridged(xattrs: BTreeMap<CString, Vec<u8>>) -> Xattrs {
-    let bytes: usize = xattrs.iter().map(|(name, value)| name.as_bytes().len() + value.len() + 8).sum();
+    let bytes: usize =
+        xattrs.iter().map(|(name, value)| name.as_bytes().len() + value.len() + 8).sum();
     if bytes <= MAX_XATTR_BYTES {
         return Xattrs::All(xattrs);
     }
@@ -197,8 +211,8 @@ pub struct Recording<'a> {
 }
 
 impl Recording<'_> {
-    /// Whether what is about to be linked has to be recorded: it has no other name than this one, or somebody
-    /// else than we has touched it since we last made or removed a link of it.
+    /// Whether what is about to be linked has to be recorded: it has no other name than this one,
+    /// or somebody else than we has touched it since we last made or removed a link of it.
     pub fn is_news(&self, live: &Inode) -> bool {
         live.links < 2 || !(self.is_ours)(live.changed.as_ns())
     }

@@ -90,7 +90,8 @@ impl Baseline {
 /// How long the baseline is that begins with these bytes.
 pub fn length_of(bytes: &[u8]) -> Option<usize> {
     let length = bytes.get(..LENGTH_BYTES)?;
-    Some(usize::from(u16::from_le_bytes([length[0], length[1]]))).filter(|length| *length > NUMBER_AT + 8)
+    Some(usize::from(u16::from_le_bytes([length[0], length[1]])))
+        .filter(|length| *length > NUMBER_AT + 8)
 }
 
 /// The inode number of the baseline that begins with these bytes.
@@ -167,8 +168,14 @@ mod tests {
 
     #[test]
     fn a_baseline_is_read_as_it_was_written() {
-        let some = BTreeMap::from([(c"user.a".into(), vec![0, 1, 2]), (c"user.b".into(), Vec::new())]);
-        let all = [Xattrs::All(BTreeMap::new()), Xattrs::All(some), Xattrs::Digest([7; 16]), Xattrs::Unknown];
+        let some =
+            BTreeMap::from([(c"user.a".into(), vec![0, 1, 2]), (c"user.b".into(), Vec::new())]);
+        let all = [
+            Xattrs::All(BTreeMap::new()),
+            Xattrs::All(some),
+            Xattrs::Digest([7; 16]),
+            Xattrs::Unknown,
+        ];
         let mut bytes = Vec::new();
         let mut written = Vec::new();
         for xattrs in all {

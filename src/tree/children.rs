@@ -1,9 +1,9 @@
 //! The subdirectories of one directory that a walk has still to visit, in the order of their names.
 //!
 //! Names lie in one arena, and not more of them than a limit allows: of a directory with a million
-//! subdirectories only the first of those are held that are still to come. When they are done, or were
-//! dropped to make room, the directory is read again for what comes after the last one visited. So
-//! each is visited once, and memory is bounded whatever the shape of the tree.
+//! subdirectories only the first of those are held that are still to come. When they are done, or
+//! were dropped to make room, the directory is read again for what comes after the last one
+//! visited. So each is visited once, and memory is bounded whatever the shape of the tree.
 
 use std::ffi::{CStr, CString};
 
@@ -52,7 +52,9 @@ impl<T: Copy> Children<T> {
         // A limit keeps it far below 4 GiB.
         let start = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
         let bytes = name.to_bytes_with_nul();
-        if self.names.capacity() - self.names.len() < bytes.len() && self.names.len() > self.limit_bytes / 4 {
+        if self.names.capacity() - self.names.len() < bytes.len()
+            && self.names.len() > self.limit_bytes / 4
+        {
             // Doubling might take more than the limit.
             self.names.reserve_exact(self.limit_bytes / 4 + bytes.len());
         }
@@ -93,7 +95,8 @@ impl<T: Copy> Children<T> {
 
     /// Once none is left: a new list for those that were dropped, if any were.
     pub fn next(&self) -> Option<Self> {
-        self.is_partial.then(|| Children { visited: self.visited(), ..Children::new(self.limit_bytes) })
+        self.is_partial
+            .then(|| Children { visited: self.visited(), ..Children::new(self.limit_bytes) })
     }
 
     /// Changes what is known of each.
@@ -216,7 +219,11 @@ mod tests {
             sorted.sort();
             for limit in [10, 100, 1_000, 1 << 20] {
                 for evict_every in [1, 7, usize::MAX] {
-                    assert_eq!(visit(&all, limit, evict_every), sorted, "{count} {limit} {evict_every}");
+                    assert_eq!(
+                        visit(&all, limit, evict_every),
+                        sorted,
+                        "{count} {limit} {evict_every}"
+                    );
                 }
             }
         }

@@ -63,7 +63,12 @@ pub enum Content {
 
 /// Hashes the content of a regular file, unless it is no longer `inode`, or changes while it is
 /// read.
-pub fn content_hash(directory: BorrowedFd, name: &CStr, inode: &Inode, limit: &mut Limit) -> Content {
+pub fn content_hash(
+    directory: BorrowedFd,
+    name: &CStr,
+    inode: &Inode,
+    limit: &mut Limit,
+) -> Content {
     const REGULAR: u32 = 0o100_000;
     if inode.attributes.mode & 0o170_000 != REGULAR {
         return Content::None;
@@ -74,10 +79,14 @@ pub fn content_hash(directory: BorrowedFd, name: &CStr, inode: &Inode, limit: &m
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let open = |flags| openat(directory, name, flags, Mode::empty());
     // Reading must not look like a client's access; only owners may ask for that.
-    let Ok(file) = open(flags | OFlag::O_NOATIME).or_else(|_| open(flags)) else { return Content::None };
+    let Ok(file) = open(flags | OFlag::O_NOATIME).or_else(|_| open(flags)) else {
+        return Content::None;
+    };
     let file = File::from(file);
-    let is_same =
-        || look_at(file.as_fd()).is_ok_and(|now| now.number == inode.number && now.changed == inode.changed);
+    let is_same = || {
+        look_at(file.as_fd())
+            .is_ok_and(|now| now.number == inode.number && now.changed == inode.changed)
+    };
     if !is_same() {
         return Content::None;
     }

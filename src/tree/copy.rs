@@ -2,10 +2,11 @@
 //!
 //! An inode that has reached the file system's link limit, or is immutable, or that
 //! `fs.protected_hardlinks` guards, must not be missing from a snapshot. A regular file is copied
-//! (sharing its blocks where the file system can) once per inode into a directory apart, where files may be written, and
-//! linked from there, so that a group of hard links stays a group; anything else is made anew, but for devices, which take a
-//! capability that we do without: an empty file stands for each.
-//! Each copy is remembered, so that comparing does not take it for a change.
+//! (sharing its blocks where the file system can) once per inode into a directory apart, where
+//! files may be written, and linked from there, so that a group of hard links stays a group;
+//! anything else is made anew, but for devices, which take a capability that we do without: an
+//! empty file stands for each. Each copy is remembered, so that comparing does not take it for a
+//! change.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::CStr;
@@ -17,7 +18,9 @@ use std::os::unix::fs::FileExt;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::FchmodatFlags;
-use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstat, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{
+    FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstat, mkdirat, mknodat, utimensat,
+};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
@@ -87,7 +90,8 @@ pub struct Copied {
     pub reason: String,
 }
 
-/// What the original of a copy looked like besides its size and time. A copy shares none of that with it.
+/// What the original of a copy looked like besides its size and time. A copy shares none of that
+/// with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CopiedState {
     /// Type and mode.
@@ -118,10 +122,10 @@ pub struct CopiedPair<'a> {
 }
 
 impl Copied {
-    /// Whether the live entry still is what was copied. An equal change time proves it: nothing of an inode changes
-    /// without it. Links that are made or removed elsewhere move it, too, so another one proves nothing, and then
-    /// everything is compared, the content included: the original is shared with no snapshot, so nothing else
-    /// would tell.
+    /// Whether the live entry still is what was copied. An equal change time proves it: nothing of
+    /// an inode changes without it. Links that are made or removed elsewhere move it, too, so
+    /// another one proves nothing, and then everything is compared, the content included: the
+    /// original is shared with no snapshot, so nothing else would tell.
     pub fn is_current(&self, pair: CopiedPair) -> bool {
         let Some(state) = &self.state else { return false };
         let Ok(live) = stat_entry(pair.live, pair.name) else { return false };
@@ -156,7 +160,9 @@ fn is_same_content(pair: CopiedPair, live: &FileStat) -> Answer<bool> {
                 && have_same_data(&original, &copy, live.st_size)?
                 && is_still()?)
         }
-        SFlag::S_IFLNK => Ok(readlinkat(pair.live, pair.name)? == readlinkat(pair.snapshot, pair.name)?),
+        SFlag::S_IFLNK => {
+            Ok(readlinkat(pair.live, pair.name)? == readlinkat(pair.snapshot, pair.name)?)
+        }
         // Mode and device number are all there is.
         _ => Ok(true),
     }
@@ -215,7 +221,8 @@ impl Original {
         self.stat.st_nlink > 1
     }
 
-    /// The entry `name`. The attributes are read before the change time, so that an equal change time vouches for them.
+    /// The entry `name`. The attributes are read before the change time, so that an equal change
+    /// time vouches for them.
     fn of(directory: BorrowedFd, name: &CStr) -> Answer<Self> {
         let now = now_ns();
         let xattrs = xattrs_digest(directory, name);
@@ -252,7 +259,12 @@ impl<'a> Copier<'a> {
     }
 
     /// Puts a copy of `name` from `live` into `copy`, under the same name.
-    pub fn copy(&mut self, live: BorrowedFd, name: &CStr, copy: BorrowedFd) -> Answer<(InodePair, Original)> {
+    pub fn copy(
+        &mut self,
+        live: BorrowedFd,
+        name: &CStr,
+        copy: BorrowedFd,
+    ) -> Answer<(InodePair, Original)> {
         let known = self.copied.get(&Identity::of(&stat_entry(live, name)?).inode).copied();
         let original = known.map_or_else(|| Original::of(live, name), Ok)?;
         let stat = original.stat;
@@ -260,13 +272,15 @@ impl<'a> Copier<'a> {
             SFlag::S_IFREG => self.copy_regular(live, name, &original, copy)?,
             SFlag::S_IFDIR => return Err(Errno::EISDIR),
             SFlag::S_IFLNK => symlinkat(readlinkat(live, name)?.as_os_str(), copy, name)?,
-            kind => match mknodat(copy, name, kind, Mode::from_bits_truncate(0o600), stat.st_rdev) {
-                Err(Errno::EPERM) => {
-                    stand_in(&stat, copy, name)?;
-                    self.attributes_lost += 1;
+            kind => {
+                match mknodat(copy, name, kind, Mode::from_bits_truncate(0o600), stat.st_rdev) {
+                    Err(Errno::EPERM) => {
+                        stand_in(&stat, copy, name)?;
+                        self.attributes_lost += 1;
+                    }
+                    answer => answer?,
                 }
-                answer => answer?,
-            },
+            }
         }
         if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
             self.attributes_lost += u64::from(!apply_by_name(&stat, copy, name)?);
@@ -310,15 +324,18 @@ impl<'a> Copier<'a> {
         if Identity::of(&opened) != Identity::of(stat) || opened.st_mode != stat.st_mode {
             return Err(Errno::ESTALE);
         }
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let originals = self.originals()?;
-        let target = File::from(openat(originals, &original[..], flags, Mode::from_bits_truncate(0o600))?);
+        let target =
+            File::from(openat(originals, &original[..], flags, Mode::from_bits_truncate(0o600))?);
         let filled = copy_content(&source, &target, stat.st_size)
             .and_then(|()| attributes::apply(source.as_fd(), stat, target.as_fd()));
         match filled {
             Ok(kept) => self.attributes_lost += u64::from(!kept),
             Err(cause) => {
-                // Another name of the inode must not be given half a copy; should it stay, that name gets none.
+                // Another name of the inode must not be given half a copy; should it stay, that
+                // name gets none.
                 let _ = unlinkat(originals, &original[..], UnlinkatFlags::NoRemoveDir);
                 return Err(cause);
             }
@@ -339,8 +356,8 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// Opens what was a regular file a moment ago. Should it be a pipe by now, that neither waits nor is waited for.
-/// Reading must not look like a client's access; only owners may ask for that.
+/// Opens what was a regular file a moment ago. Should it be a pipe by now, that neither waits nor
+/// is waited for. Reading must not look like a client's access; only owners may ask for that.
 fn open_regular(directory: BorrowedFd, name: &CStr) -> Answer<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = match openat(directory, name, flags | OFlag::O_NOATIME, Mode::empty()) {
@@ -354,15 +371,20 @@ fn original_name(inode: u64) -> Vec<u8> {
     inode.to_string().into_bytes()
 }
 
-/// What stands for a device where none can be made: an empty file that says so as rsync's `--fake-super` does, which can restore the
-/// device from it.
+/// What stands for a device where none can be made: an empty file that says so as rsync's
+/// `--fake-super` does, which can restore the device from it.
 fn stand_in(stat: &FileStat, copy: BorrowedFd, name: &CStr) -> Answer<()> {
     mknodat(copy, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o600), 0)?;
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = openat(copy, name, flags, Mode::empty())?;
     let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
     let text = format!("{:o} {major},{minor} {}:{}", stat.st_mode, stat.st_uid, stat.st_gid);
-    match rustix::fs::fsetxattr(&file, c"user.rsync.%stat", text.as_bytes(), rustix::fs::XattrFlags::CREATE) {
+    match rustix::fs::fsetxattr(
+        &file,
+        c"user.rsync.%stat",
+        text.as_bytes(),
+        rustix::fs::XattrFlags::CREATE,
+    ) {
         // Where the file system has no such attributes, an empty file of that name is all there is.
         Ok(()) | Err(rustix::io::Errno::NOTSUP) => Ok(()),
         Err(error) => Err(Errno::from_raw(error.raw_os_error())),

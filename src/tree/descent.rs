@@ -57,7 +57,12 @@ impl Start {
     pub fn root(directory: impl AsFd, root_path: &Path) -> Answer<Self> {
         let directory = open_directory(directory.as_fd(), c".")?;
         let root = Identity::of(&fstat(&directory)?);
-        Ok(Start { root_path: root_path.into(), root, relative: Vec::new(), directory: Arc::new(directory) })
+        Ok(Start {
+            root_path: root_path.into(),
+            root,
+            relative: Vec::new(),
+            directory: Arc::new(directory),
+        })
     }
 }
 
@@ -110,7 +115,8 @@ impl Descent {
         Ok(directory)
     }
 
-    /// Whether `directory`, which was found in the tree, still is: whether its parents lead up to the tree's root.
+    /// Whether `directory`, which was found in the tree, still is: whether its parents lead up to
+    /// the tree's root.
     pub fn holds(&self, directory: BorrowedFd) -> bool {
         let Ok(mut current) = open_directory(directory, c".") else { return false };
         let mut identity = fstat(&current).map(|stat| Identity::of(&stat)).ok();
@@ -143,7 +149,8 @@ impl Descent {
     /// Goes down into `name` and returns its state at that moment.
     ///
     /// # Errors
-    /// `EXDEV` if it is on another file system or mount; `ELOOP` or `ENOTDIR` if it is no directory.
+    /// `EXDEV` if it is on another file system or mount; `ELOOP` or `ENOTDIR` if it is no
+    /// directory.
     pub fn enter(&mut self, name: &CStr) -> Answer<FileStat> {
         let directory = open_directory(self.directory()?.as_fd(), name)?;
         let stat = fstat(&directory)?;
@@ -169,7 +176,9 @@ impl Descent {
 
     /// Goes up one level and returns the name of the directory left; at the start it stays there.
     pub fn leave(&mut self) -> CString {
-        let Some(Level { name, directory, .. }) = self.levels.pop() else { return CString::default() };
+        let Some(Level { name, directory, .. }) = self.levels.pop() else {
+            return CString::default();
+        };
         if let (Some(parent), Some(child)) = (self.levels.last_mut(), directory)
             && parent.directory.is_none()
             && let Some(expected) = parent.identity
@@ -180,18 +189,21 @@ impl Descent {
         name
     }
 
-    /// The uppermost of the last few levels, or of the first few, that is `fit` to start another descent
-    /// from. In between lies what is closed; opening it level by level would cost a deep tree more than
-    /// sharing it gains.
+    /// The uppermost of the last few levels, or of the first few, that is `fit` to start another
+    /// descent from. In between lies what is closed; opening it level by level would cost a deep
+    /// tree more than sharing it gains.
     pub fn near_levels(&self, fit: impl Fn(usize) -> bool) -> Option<usize> {
         let depth = self.levels.len();
         let bottom = depth.saturating_sub(WINDOW).max(NEAR);
-        (0..NEAR.min(depth + 1)).chain(bottom..depth + 1).find(|depth| self.is_near(*depth) && fit(*depth))
+        (0..NEAR.min(depth + 1))
+            .chain(bottom..depth + 1)
+            .find(|depth| self.is_near(*depth) && fit(*depth))
     }
 
     /// Whether `depth` levels below the start can be reached with a few calls.
     pub fn is_near(&self, depth: usize) -> bool {
-        depth < NEAR || self.levels[depth - NEAR..depth].iter().any(|level| level.directory.is_some())
+        depth < NEAR
+            || self.levels[depth - NEAR..depth].iter().any(|level| level.directory.is_some())
     }
 
     /// Where another descent can start: at `depth` levels below this one's start.
@@ -207,8 +219,9 @@ impl Descent {
         self.path_to(self.levels.len(), name)
     }
 
-    /// The path from the tree's root to the directory at hand, unless it is longer than any program can use: where
-    /// a client goes on making directories in each other, paths take more memory than everything else.
+    /// The path from the tree's root to the directory at hand, unless it is longer than any program
+    /// can use: where a client goes on making directories in each other, paths take more memory
+    /// than everything else.
     pub fn usable_path(&self) -> Option<Vec<u8>> {
         let mut bytes = self.start.relative.len();
         let is_usable = self.levels.iter().all(|level| {
@@ -221,7 +234,8 @@ impl Descent {
     fn path_to(&self, depth: usize, name: Option<&CStr>) -> Vec<u8> {
         let start = Some(&self.start.relative[..]).filter(|relative| !relative.is_empty());
         let levels = self.levels[..depth].iter().map(|level| level.name.to_bytes());
-        let names: Vec<&[u8]> = start.into_iter().chain(levels).chain(name.map(CStr::to_bytes)).collect();
+        let names: Vec<&[u8]> =
+            start.into_iter().chain(levels).chain(name.map(CStr::to_bytes)).collect();
         names.join(&b'/')
     }
 

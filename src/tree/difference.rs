@@ -111,8 +111,9 @@ pub fn differences<E>(
                 }
                 Found { inode: slot.inode, is_directory: slot.hash_and_flags & DIRECTORY != 0 }
             });
-            let is_same_file = found
-                .is_some_and(|live| !live.is_directory && !entry.is_directory && live.inode == entry.inode);
+            let is_same_file = found.is_some_and(|live| {
+                !live.is_directory && !entry.is_directory && live.inode == entry.inode
+            });
             if !is_same_file {
                 event(name, found, Some(entry.into()))?;
             }
@@ -133,8 +134,8 @@ pub fn differences<E>(
         for entry in listing.entries() {
             let name = listing.name(entry);
             // What is not in the table came meanwhile and is as new as the rest.
-            let is_met =
-                find(slots, hash(hashes, name)).is_some_and(|index| slots[index].hash_and_flags & MET != 0);
+            let is_met = find(slots, hash(hashes, name))
+                .is_some_and(|index| slots[index].hash_and_flags & MET != 0);
             if !is_met {
                 event(name, Some(entry.into()), None)?;
             }

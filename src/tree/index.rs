@@ -1,19 +1,20 @@
 //! The directory index of a snapshot: for each directory, what told its state when the snapshot
 //! was made, of the live directory and of the snapshot's own.
 //!
-//! Adding, removing or renaming an entry changes a directory's ctime, which no client can set, so a live
-//! directory whose inode number, ctime and mtime are *equal* to the index has the entries that
-//! it had. The same holds for the snapshot's directory, whoever may have touched it. Where that
-//! is not so certain, the live state is stored as one that nothing equals:
+//! Adding, removing or renaming an entry changes a directory's ctime, which no client can set, so a
+//! live directory whose inode number, ctime and mtime are *equal* to the index has the entries that
+//! it had. The same holds for the snapshot's directory, whoever may have touched it. Where that is
+//! not so certain, the live state is stored as one that nothing equals:
 //!
-//! * A change within the same tick of the kernel's clock leaves the ctime as it is. So what
-//!   changed within a margin before it was read (or after it, by a clock that was set back) does not count.
-//! * A directory with copies, with something mounted in it, or with files that look like temporary ones of rsync, has to
-//!   be looked at each time.
+//! * A change within the same tick of the kernel's clock leaves the ctime as it is. So what changed
+//!   within a margin before it was read (or after it, by a clock that was set back) does not count.
+//! * A directory with copies, with something mounted in it, or with files that look like temporary
+//!   ones of rsync, has to be looked at each time.
 //!
 //! The index is a chain of records in preorder with depths, children sorted by name, and read as it
 //! lies in the file: two words per directory are all that is kept besides. A checksum and the
-//! snapshot's name protect it; an index that is not perfect is no index, and everything is compared.
+//! snapshot's name protect it; an index that is not perfect is no index, and everything is
+//! compared.
 
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
@@ -50,7 +51,8 @@ impl Stamp {
     /// The one that `stat` shows.
     #[allow(clippy::useless_conversion)]
     pub fn of(stat: &FileStat) -> Self {
-        let nanoseconds = |seconds: i64, rest: i64| seconds.wrapping_mul(SECOND_NS).wrapping_add(rest);
+        let nanoseconds =
+            |seconds: i64, rest: i64| seconds.wrapping_mul(SECOND_NS).wrapping_add(rest);
         Stamp {
             inode: stat.st_ino.into(),
             ctime_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
@@ -58,8 +60,8 @@ impl Stamp {
         }
     }
 
-    /// That of the entry `name` on the file system `device`, which is not opened for it; none if it lies on another or
-    /// something is mounted over it, be it the very same directory.
+    /// That of the entry `name` on the file system `device`, which is not opened for it; none if it
+    /// lies on another or something is mounted over it, be it the very same directory.
     pub fn of_entry(parent: BorrowedFd, name: &CStr, device: u64) -> Answer<Option<Self>> {
         match mounts::pin(parent, name) {
             Ok(Some(place)) => {
@@ -107,7 +109,8 @@ impl Stamp {
 
 /// The wall clock, which the kernel stamps with, in nanoseconds since 1970.
 pub fn now_ns() -> i64 {
-    clock_gettime(ClockId::CLOCK_REALTIME).map_or(i64::MIN, |now| now.tv_sec() * SECOND_NS + now.tv_nsec())
+    clock_gettime(ClockId::CLOCK_REALTIME)
+        .map_or(i64::MIN, |now| now.tv_sec() * SECOND_NS + now.tv_nsec())
 }
 
 /// What tells the state of the snapshot's own directory.
@@ -158,8 +161,9 @@ pub struct Index {
     unchanged: Vec<AtomicBool>,
 }
 
-/// Memory, and room on disk, that an index may take for a tree of `entries` entries, a million where
-/// that is unknown. Only trees of next to nothing but directories need more; they are compared.
+/// Memory, and room on disk, that an index may take for a tree of `entries` entries, a million
+/// where that is unknown. Only trees of next to nothing but directories need more; they are
+/// compared.
 pub fn max_bytes(entries: Option<u64>) -> usize {
     let entries = entries.unwrap_or(1_000_000);
     usize::try_from(entries.saturating_mul(6)).unwrap_or(usize::MAX).saturating_add(4 << 20)
@@ -176,7 +180,8 @@ impl Index {
         if !file.starts_with(header(name).as_bytes()) {
             return None;
         }
-        let mut index = Index { bytes: file, starts: Vec::new(), ends: Vec::new(), unchanged: Vec::new() };
+        let mut index =
+            Index { bytes: file, starts: Vec::new(), ends: Vec::new(), unchanged: Vec::new() };
         let mut open: Vec<Ordinal> = Vec::new();
         let mut start = header(name).len();
         while start < index.bytes.len() {
@@ -207,8 +212,13 @@ impl Index {
     /// The record of a directory.
     pub fn line(&self, ordinal: Ordinal) -> Line<'_> {
         // Every record was decoded once by parse().
-        let never =
-            Line { depth: 0, entries: 0, live: Stamp::NEVER, own: Own { inode: 0, ctime_ns: 0 }, name: c"" };
+        let never = Line {
+            depth: 0,
+            entries: 0,
+            live: Stamp::NEVER,
+            own: Own { inode: 0, ctime_ns: 0 },
+            name: c"",
+        };
         decode(&self.bytes, self.starts[ordinal as usize] as usize).unwrap_or(never)
     }
 
@@ -221,12 +231,17 @@ impl Index {
     pub fn children(&self, ordinal: Ordinal) -> impl Iterator<Item = Ordinal> {
         let end = self.ends[ordinal as usize];
         let first = Some(ordinal + 1).filter(|first| *first < end);
-        std::iter::successors(first, move |child| Some(self.ends[*child as usize]).filter(|next| *next < end))
+        std::iter::successors(first, move |child| {
+            Some(self.ends[*child as usize]).filter(|next| *next < end)
+        })
     }
 
     /// The one of `siblings`, as [`children`](Self::children) gave them, that has this name.
     pub fn find(&self, siblings: &[Ordinal], name: &CStr) -> Option<Ordinal> {
-        siblings.binary_search_by(|sibling| self.line(*sibling).name.cmp(name)).ok().map(|at| siblings[at])
+        siblings
+            .binary_search_by(|sibling| self.line(*sibling).name.cmp(name))
+            .ok()
+            .map(|at| siblings[at])
     }
 
     /// Notes that the live directory is as it was.
@@ -303,7 +318,11 @@ impl Part {
         }
         if self.bytes.len() > GROWTH_BYTES {
             // Doubling would take twice as much as there is.
-            self.bytes.reserve_exact(if self.bytes.capacity() - at < 1_024 { GROWTH_BYTES } else { 0 });
+            self.bytes.reserve_exact(if self.bytes.capacity() - at < 1_024 {
+                GROWTH_BYTES
+            } else {
+                0
+            });
         }
         self.bytes.extend(line.depth.to_le_bytes());
         self.bytes.extend(line.entries.to_le_bytes());

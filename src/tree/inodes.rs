@@ -1,7 +1,7 @@
 //! Walks a tree for the inodes that its names stand for; nothing but its directories is opened.
 //!
-//! The trees are those of a client, and may be changed or removed meanwhile: single names by descriptor, no
-//! symbolic link followed, no mount crossed, and what is gone is not visited.
+//! The trees are those of a client, and may be changed or removed meanwhile: single names by
+//! descriptor, no symbolic link followed, no mount crossed, and what is gone is not visited.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -35,8 +35,14 @@ impl Name<'_> {
     }
 }
 
-/// Visits every name in the tree `name` of `parent`; returns how many directories could not be read, and logs the first.
-pub fn walk(parent: BorrowedFd, parent_path: &Path, name: &CStr, visit: &mut dyn FnMut(&Name)) -> u64 {
+/// Visits every name in the tree `name` of `parent`; returns how many directories could not be
+/// read, and logs the first.
+pub fn walk(
+    parent: BorrowedFd,
+    parent_path: &Path,
+    name: &CStr,
+    visit: &mut dyn FnMut(&Name),
+) -> u64 {
     let descent = match Start::root(parent, parent_path).and_then(Descent::new) {
         Ok(descent) => descent,
         Err(cause) => {
@@ -117,7 +123,12 @@ impl Walk<'_> {
         self.pending.push(children);
     }
 
-    fn read(&mut self, listing: &mut Listing, children: &mut Children<()>, reading: Reading) -> Answer<()> {
+    fn read(
+        &mut self,
+        listing: &mut Listing,
+        children: &mut Children<()>,
+        reading: Reading,
+    ) -> Answer<()> {
         let directory = self.descent.directory()?;
         if reading == Reading::Again {
             Listing::rewind(directory.as_fd())?;

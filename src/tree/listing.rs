@@ -84,7 +84,12 @@ impl Listing {
         read
     }
 
-    fn fill(&mut self, directory: BorrowedFd, buffer: &mut [MaybeUninit<u8>], bytes: usize) -> Answer<()> {
+    fn fill(
+        &mut self,
+        directory: BorrowedFd,
+        buffer: &mut [MaybeUninit<u8>],
+        bytes: usize,
+    ) -> Answer<()> {
         let mut raw = RawDir::new(directory, buffer);
         // What lies in the buffer would be lost: a stretch ends where the buffer does.
         while !raw.is_buffer_empty() || self.size_bytes() < bytes {

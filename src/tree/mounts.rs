@@ -91,7 +91,8 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut rest = field;
     while let Some((first, others)) = rest.split_first() {
         let code = others.get(..3).filter(|_| *first == b'\\');
-        let code = code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        let code =
+            code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
         bytes.push(code.unwrap_or(*first));
         rest = if code.is_some() { &others[3..] } else { others };
     }
@@ -129,8 +130,9 @@ pub fn is_mount_point(parent: BorrowedFd, name: &CStr) -> bool {
 
 fn place(parent: BorrowedFd, name: &CStr) -> Answer<OwnedFd> {
     const FLAGS: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
-    let resolve =
-        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
+    let resolve = ResolveFlag::RESOLVE_BENEATH
+        | ResolveFlag::RESOLVE_NO_SYMLINKS
+        | ResolveFlag::RESOLVE_NO_XDEV;
     match openat2(parent, name, OpenHow::new().flags(FLAGS).resolve(resolve)) {
         // An old kernel, or a filter before it. Opening a place asks no server of most file
         // systems.
@@ -197,7 +199,11 @@ mod tests {
             ("/srv/backup/c", "tmpfs"),
             ("/srv/backup/cc", "ext4"),
         ] {
-            assert_eq!(mounts.kind_of(Path::new(path)).map(|kind| kind.0.as_str()), Some(expected), "{path}");
+            assert_eq!(
+                mounts.kind_of(Path::new(path)).map(|kind| kind.0.as_str()),
+                Some(expected),
+                "{path}"
+            );
         }
     }
 
@@ -211,7 +217,11 @@ mod tests {
             (inside, "/srv/backup/a b/latest/nfs/other", false),
             ("/srv/backup/c", inside, false),
         ] {
-            assert_eq!(mounts.may_wait_for(Path::new(path), Path::new(own)), expected, "{path} {own}");
+            assert_eq!(
+                mounts.may_wait_for(Path::new(path), Path::new(own)),
+                expected,
+                "{path} {own}"
+            );
         }
     }
 

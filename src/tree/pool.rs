@@ -31,10 +31,11 @@ pub fn workers(entries: Option<u64>) -> usize {
     }
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     // Two descents a worker; the run itself keeps fewer than 24 open.
-    let descriptors = match nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE) {
-        Ok((soft, _)) => usize::try_from(soft).unwrap_or(usize::MAX),
-        Err(_) => 64,
-    };
+    let descriptors =
+        match nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE) {
+            Ok((soft, _)) => usize::try_from(soft).unwrap_or(usize::MAX),
+            Err(_) => 64,
+        };
     processors.min(MAX_WORKERS).min(descriptors.saturating_sub(24) / (2 * (WINDOW + 2))).max(1)
 }
 
@@ -80,7 +81,8 @@ impl<Job: Send> Pool<Job> {
             for _ in 1..workers {
                 pool.queue().workers += 1;
                 // Without a second thread the first one does it all.
-                if thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, body).is_err() {
+                if thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, body).is_err()
+                {
                     pool.queue().workers -= 1;
                 }
             }

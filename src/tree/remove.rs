@@ -68,7 +68,8 @@ fn remove_shared(start: &Start, names: &[CString]) -> u64 {
     if workers == 1 {
         return 0;
     }
-    let jobs = names.iter().rev().map(|name| Job { start: start.clone(), name: name.clone() }).collect();
+    let jobs =
+        names.iter().rev().map(|name| Job { start: start.clone(), name: name.clone() }).collect();
     let work = |job, pool: &Pool<Job>| remove_part(job, Some(pool)).map_or(0, |part| part.0);
     Pool::run(workers, jobs, work).into_iter().sum()
 }
@@ -87,7 +88,8 @@ struct Job {
     name: CString,
 }
 
-/// Removes a subtree but for what is given away; returns how many entries that were and the first error.
+/// Removes a subtree but for what is given away; returns how many entries that were and the first
+/// error.
 fn remove_part(job: Job, pool: Option<&Pool<Job>>) -> Answer<(u64, Option<Error>)> {
     let mut removal = Removal {
         descent: Descent::new(job.start)?,
@@ -140,7 +142,8 @@ impl Removal<'_> {
         let Some(depth) = self.descent.near_levels(has_some) else { return };
         let Ok(start) = self.descent.start_at(depth) else { return };
         if let Some((name, ())) = self.frames[depth - 1].pending.pop() {
-            // All above it are shared then, and those above the first shared one were marked before.
+            // All above it are shared then, and those above the first shared one were marked
+            // before.
             let above = self.frames[..depth].iter_mut().rev().take_while(|frame| !frame.is_shared);
             above.for_each(|frame| frame.is_shared = true);
             pool.give(Job { start, name });
@@ -181,8 +184,8 @@ impl Removal<'_> {
         self.frames.push(Frame { pending, is_shared: false });
     }
 
-    /// Goes on with the subdirectories of the directory at hand that there was no room for; if there are none, that
-    /// is as empty as it gets.
+    /// Goes on with the subdirectories of the directory at hand that there was no room for; if
+    /// there are none, that is as empty as it gets.
     fn finish(&mut self, mut frame: Frame) {
         self.budget.refund(&mut frame.pending);
         match frame.pending.next() {
@@ -196,7 +199,8 @@ impl Removal<'_> {
             Ok(()) => self.remove_files(&mut frame.pending),
             Err(cause) => self.keep_error("read", None, cause),
         }
-        self.budget.charge(&mut frame.pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
+        self.budget
+            .charge(&mut frame.pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
         self.frames.push(frame);
     }
 
@@ -251,8 +255,10 @@ impl Removal<'_> {
         if is_shared {
             return;
         }
-        let unlinked =
-            self.descent.directory().and_then(|parent| unlinkat(&parent, &*name, UnlinkatFlags::RemoveDir));
+        let unlinked = self
+            .descent
+            .directory()
+            .and_then(|parent| unlinkat(&parent, &*name, UnlinkatFlags::RemoveDir));
         match unlinked {
             Ok(()) => self.removed += 1,
             Err(Errno::ENOENT) => {}
@@ -260,7 +266,8 @@ impl Removal<'_> {
         }
     }
 
-    /// Only the first counts: that a directory is not empty follows from what could not be removed in it.
+    /// Only the first counts: that a directory is not empty follows from what could not be removed
+    /// in it.
     fn keep_error(&mut self, operation: &'static str, name: Option<&CStr>, cause: Errno) {
         if self.first_error.is_none() {
             self.first_error = Some(self.descent.error(operation, name, cause));

@@ -24,7 +24,8 @@ pub enum AtPlace {
 /// What is at `path` below `directory`; what cannot be found out counts as content.
 pub fn look_at_place(directory: BorrowedFd, path: &[u8]) -> AtPlace {
     let mut parent: Option<OwnedFd> = None;
-    let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+    let names: Vec<&[u8]> =
+        path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
     for (index, name) in names.iter().enumerate() {
         let here = parent.as_ref().map_or(directory, |parent| parent.as_fd());
         let Ok(name) = CString::new(*name) else { return AtPlace::Content };

@@ -1,8 +1,10 @@
-//! Whether a push can write in place into a file that has other names: a look at the live tree, within bounds.
+//! Whether a push can write in place into a file that has other names: a look at the live tree,
+//! within bounds.
 //!
-//! What a snapshot shares has more than one link, and the kernel counts the links. So where no file below a push's
-//! destination has more than one, the push can rewrite no snapshot, whatever is remembered of snapshots and whatever
-//! has been forgotten. The reverse does not hold: the other name may be the client's own.
+//! What a snapshot shares has more than one link, and the kernel counts the links. So where no file
+//! below a push's destination has more than one, the push can rewrite no snapshot, whatever is
+//! remembered of snapshots and whatever has been forgotten. The reverse does not hold: the other
+//! name may be the client's own.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -27,8 +29,9 @@ pub enum Writable<'a> {
     InPartialDirs(&'a PartialDirs),
 }
 
-/// Looks at the files below `destination` in the module, until one is found or the `deadline` is over. The whole module is
-/// looked at where the way to the destination is not plain; without a destination, too.
+/// Looks at the files below `destination` in the module, until one is found or the `deadline` is
+/// over. The whole module is looked at where the way to the destination is not plain; without a
+/// destination, too.
 pub fn look(
     (module, module_path): (BorrowedFd, &Path),
     destination: Option<&[u8]>,
@@ -81,13 +84,17 @@ impl Look<'_> {
         if destination.iter().any(|byte| b"*?[\\".contains(byte)) {
             return Err(Errno::EINVAL);
         }
-        for part in destination.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".") {
+        for part in
+            destination.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".")
+        {
             let name = CString::new(part).map_err(|_| Errno::EINVAL)?;
             if part == b".." {
                 return Err(Errno::EINVAL);
             }
             match stat_entry(self.descent.directory()?.as_fd(), &name) {
-                Ok(stat) if is_kind(&stat, SFlag::S_IFDIR) => self.descent.enter(&name).map(drop)?,
+                Ok(stat) if is_kind(&stat, SFlag::S_IFDIR) => {
+                    self.descent.enter(&name).map(drop)?
+                }
                 Ok(stat) if is_kind(&stat, SFlag::S_IFLNK) => return Err(Errno::ELOOP),
                 // A file of that name is written, or made, in the directory at hand.
                 Ok(_) | Err(Errno::ENOENT) => break,
@@ -133,7 +140,8 @@ impl Look<'_> {
         }
     }
 
-    /// Reads the directory at hand: its files are looked at the first time, its subdirectories become pending.
+    /// Reads the directory at hand: its files are looked at the first time, its subdirectories
+    /// become pending.
     fn read(&mut self, children: &mut Children<()>, is_first: bool) -> Result<(), Stop> {
         let directory = match self.descent.directory() {
             Err(cause) if is_gone(cause) => return Ok(()),
@@ -155,7 +163,9 @@ impl Look<'_> {
                 let name = listing.name(entry);
                 match entry.is_directory {
                     true => children.push(name, ()),
-                    false if looks || self.leads(name) => self.judge(directory.as_fd(), name, looks)?,
+                    false if looks || self.leads(name) => {
+                        self.judge(directory.as_fd(), name, looks)?
+                    }
                     false => {}
                 }
             }
@@ -179,7 +189,8 @@ impl Look<'_> {
             stat => stat?,
         };
         let path = || self.descent.relative_path(Some(name));
-        let is_link = is_kind(&stat, SFlag::S_IFLNK) && matches!(self.writable, Writable::InPartialDirs(_));
+        let is_link =
+            is_kind(&stat, SFlag::S_IFLNK) && matches!(self.writable, Writable::InPartialDirs(_));
         if is_link {
             return Err(Stop::Found(Found::Link(path())));
         }

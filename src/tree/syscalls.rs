@@ -17,8 +17,8 @@ use super::mounts;
 /// The system's answer to a call.
 pub type Answer<T> = Result<T, Errno>;
 
-/// Whether `cause` says that a directory is no longer where it was: removed, moved, or something else
-/// by now.
+/// Whether `cause` says that a directory is no longer where it was: removed, moved, or something
+/// else by now.
 pub fn is_gone(cause: Errno) -> bool {
     matches!(cause, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ESTALE)
 }
@@ -71,8 +71,9 @@ fn open_directory_with(parent: BorrowedFd, name: &CStr, flags: OFlag) -> Answer<
     if NO_OPENAT2.load(Ordering::Relaxed) {
         return open_plainly(parent, name, flags);
     }
-    let resolve =
-        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
+    let resolve = ResolveFlag::RESOLVE_BENEATH
+        | ResolveFlag::RESOLVE_NO_SYMLINKS
+        | ResolveFlag::RESOLVE_NO_XDEV;
     match openat2(parent, name, OpenHow::new().flags(flags).resolve(resolve)) {
         // An old kernel says ENOSYS, a filter before a new one often EPERM; so does a
         // directory that is not ours, and then the plain call says it again.
@@ -102,9 +103,9 @@ pub fn open_parent(directory: BorrowedFd) -> Answer<OwnedFd> {
     openat(directory, c"..", DIRECTORY, Mode::empty())
 }
 
-/// Opens the parent of `directory` if it is the directory `expected`. Whoever moved `directory` meanwhile
-/// decides what its parent is, so nothing is opened before that is known: a descriptor that is only a place
-/// opens nothing.
+/// Opens the parent of `directory` if it is the directory `expected`. Whoever moved `directory`
+/// meanwhile decides what its parent is, so nothing is opened before that is known: a descriptor
+/// that is only a place opens nothing.
 ///
 /// # Errors
 /// `ESTALE` if it is another one.
@@ -133,7 +134,8 @@ pub fn stat_entry(parent: BorrowedFd, name: &CStr) -> Answer<FileStat> {
     }
 }
 
-/// The state of what lies at `path` below `directory`, followed through no symbolic link and on no other mount.
+/// The state of what lies at `path` below `directory`, followed through no symbolic link and on no
+/// other mount.
 pub fn stat_below(directory: BorrowedFd, path: &[u8]) -> Answer<FileStat> {
     let name = |bytes: &[u8]| CString::new(bytes).map_err(|_| Errno::EINVAL);
     let mut names = path.split(|byte| *byte == b'/').peekable();
@@ -153,7 +155,8 @@ pub fn stat_below(directory: BorrowedFd, path: &[u8]) -> Answer<FileStat> {
 pub struct Mount {
     /// The file system's device number.
     pub device: u64,
-    /// The mount, where the kernel tells it, since a bind mount of the same file system has the same device.
+    /// The mount, where the kernel tells it, since a bind mount of the same file system has the
+    /// same device.
     id: Option<u64>,
 }
 
@@ -163,9 +166,13 @@ impl Mount {
         use rustix::fs::{AtFlags, StatxFlags, statx};
         let device = Identity::of(&fstat(directory)?).device;
         let id = match statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
-            Ok(statx) => (statx.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(statx.stx_mnt_id),
+            Ok(statx) => {
+                (statx.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(statx.stx_mnt_id)
+            }
             // An old kernel, or a filter before it.
-            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL | rustix::io::Errno::PERM) => None,
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL | rustix::io::Errno::PERM) => {
+                None
+            }
             Err(error) => return Err(Errno::from_raw(error.raw_os_error())),
         };
         Ok(Mount { device, id })

@@ -1,8 +1,8 @@
 //! Files that look like those that rsync is still writing: `.NAME.XXXXXX`.
 //!
-//! The name alone proves nothing: a user's `.bashrc.backup` looks the same. So they are in every snapshot like any
-//! other file, and only counted. A directory that holds one is never taken for known by the
-//! [index](super::index), so that each snapshot counts all of them.
+//! The name alone proves nothing: a user's `.bashrc.backup` looks the same. So they are in every
+//! snapshot like any other file, and only counted. A directory that holds one is never taken for
+//! known by the [index](super::index), so that each snapshot counts all of them.
 
 use std::ffi::CStr;
 
@@ -19,7 +19,10 @@ pub fn looks_temporary(name: &CStr) -> bool {
     let name = name.to_bytes();
     let Some(dot) = name.len().checked_sub(SUFFIX_BYTES + 1) else { return false };
     // The dot in front and the one of the suffix are two, with something in between.
-    dot >= 2 && name[0] == b'.' && name[dot] == b'.' && name[dot + 1..].iter().all(u8::is_ascii_alphanumeric)
+    dot >= 2
+        && name[0] == b'.'
+        && name[dot] == b'.'
+        && name[dot + 1..].iter().all(u8::is_ascii_alphanumeric)
 }
 
 /// What was found of them.
@@ -50,7 +53,8 @@ impl Temporaries {
         }
     }
 
-    /// These names as those of files in the directory whose path, ending in a slash, is `directory`.
+    /// These names as those of files in the directory whose path, ending in a slash, is
+    /// `directory`.
     pub fn within(self, directory: &[u8]) -> Self {
         let paths = self.paths.iter().map(|name| [directory, name].concat()).collect();
         Temporaries { paths, ..self }
@@ -75,12 +79,20 @@ mod tests {
 
     #[test]
     fn a_name_looks_temporary_if_rsync_could_have_made_it() {
-        for name in [c".a.AbCd12", c".bashrc.backup", c".x y\n.000000", c"..a.AbCd12", c"...AbCd12"] {
+        for name in [c".a.AbCd12", c".bashrc.backup", c".x y\n.000000", c"..a.AbCd12", c"...AbCd12"]
+        {
             assert!(looks_temporary(name), "{name:?}");
         }
-        for name in
-            [c"", c"a", c".AbCd12", c"..AbCd12", c"a.AbCd12", c".a.AbCd1", c".a.AbCd123", c".a.AbC-12"]
-        {
+        for name in [
+            c"",
+            c"a",
+            c".AbCd12",
+            c"..AbCd12",
+            c"a.AbCd12",
+            c".a.AbCd1",
+            c".a.AbCd123",
+            c".a.AbC-12",
+        ] {
             assert!(!looks_temporary(name), "{name:?}");
         }
     }

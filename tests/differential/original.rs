@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use crate::support;
 use crate::support::run::{Run, tool};
 
-const REQUIREMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential/requirements.txt");
+const REQUIREMENTS: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential/requirements.txt");
 const QUESTIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential/original.py");
 
 pub(crate) struct Original {
@@ -41,16 +42,20 @@ impl Original {
     fn install() -> Result<Original, String> {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
         // Whoever tests at the same time waits, and then finds it made.
-        let lock = File::create(target.join("rotate-backups.lock")).map_err(|error| error.to_string())?;
+        let lock =
+            File::create(target.join("rotate-backups.lock")).map_err(|error| error.to_string())?;
         lock.lock_exclusive().map_err(|error| error.to_string())?;
         let original = Original { environment: target.join("rotate-backups") };
         let requirements = fs::read_to_string(REQUIREMENTS).map_err(|error| error.to_string())?;
         let installed = original.environment.join("installed");
-        if fs::read_to_string(&installed).is_ok_and(|made_of| made_of == requirements) && original.works() {
+        if fs::read_to_string(&installed).is_ok_and(|made_of| made_of == requirements)
+            && original.works()
+        {
             return Ok(original);
         }
         succeed(tool("python3").args(["-m", "venv", "--clear"]).arg(&original.environment))?;
-        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "2"];
+        let pip =
+            ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "2"];
         succeed(original.python().args(pip).args(["-r", REQUIREMENTS]))?;
         fs::write(installed, requirements).map_err(|error| error.to_string())?;
         if original.works() { Ok(original) } else { Err("it does not start".to_string()) }
@@ -154,9 +159,16 @@ impl Decision {
         Decision { process, questions, answers }
     }
 
-    pub(crate) fn on<'a>(&mut self, names: impl IntoIterator<Item = &'a str>, scheme: &Scheme) -> Answer {
-        let keep: serde_json::Map<String, Value> =
-            scheme.keep.iter().map(|&(frequency, count)| (frequency.to_string(), json!(count))).collect();
+    pub(crate) fn on<'a>(
+        &mut self,
+        names: impl IntoIterator<Item = &'a str>,
+        scheme: &Scheme,
+    ) -> Answer {
+        let keep: serde_json::Map<String, Value> = scheme
+            .keep
+            .iter()
+            .map(|&(frequency, count)| (frequency.to_string(), json!(count)))
+            .collect();
         let names: Vec<&str> = names.into_iter().collect();
         let question = json!({
             "names": names,
@@ -167,9 +179,12 @@ impl Decision {
         writeln!(self.questions, "{question}").expect("it listens");
         let mut line = String::new();
         self.answers.read_line(&mut line).expect("it answers");
-        let answer: Value =
-            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?} for {question}: {error}"));
-        Answer { kept: names_in(&answer["kept"]), kept_by_iso_weeks: names_in(&answer["kept_by_iso_weeks"]) }
+        let answer: Value = serde_json::from_str(&line)
+            .unwrap_or_else(|error| panic!("{line:?} for {question}: {error}"));
+        Answer {
+            kept: names_in(&answer["kept"]),
+            kept_by_iso_weeks: names_in(&answer["kept_by_iso_weeks"]),
+        }
     }
 }
 

@@ -1,8 +1,8 @@
-//! What garbage is thrown at, and what must hold whatever it is: no panic, no hang, every message on one
-//! printable line, and nothing deleted that a rule protects.
+//! What garbage is thrown at, and what must hold whatever it is: no panic, no hang, every message
+//! on one printable line, and nothing deleted that a rule protects.
 //!
-//! `tests/garbage.rs` gives these functions seeds and mutations of them; `sh tests/fuzz/run` gives them what a
-//! coverage-guided fuzzer makes of the same seeds.
+//! `tests/garbage.rs` gives these functions seeds and mutations of them; `sh tests/fuzz/run` gives
+//! them what a coverage-guided fuzzer makes of the same seeds.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -85,7 +85,8 @@ fn snapshots() -> Vec<Snapshot> {
     ages.enumerate().map(snapshot).collect()
 }
 
-/// Decides about two years of snapshots; what is protected stays, whatever the policy and the history say.
+/// Decides about two years of snapshots; what is protected stays, whatever the policy and the
+/// history say.
 fn decide_safely(history: &History, policy: &Policy) -> usize {
     let snapshots = snapshots();
     let decision = decide(&snapshots, history, policy, now());
@@ -95,9 +96,18 @@ fn decide_safely(history: &History, policy: &Policy) -> usize {
     };
     assert_eq!(decision.verdicts.len(), snapshots.len());
     assert!(decision.verdicts.iter().all(|verdict| !verdict.reasons.is_empty()));
-    let newest = snapshots.iter().filter(|snapshot| snapshot.grade == Grade::Complete).max_by_key(|s| s.time);
-    assert!(complete(true).all(|verdict| Some(&verdict.snapshot) != newest), "the newest one expires");
-    assert!(complete(false).count() >= policy.min_keep.min(complete(false).count() + complete(true).count()));
+    let newest = snapshots
+        .iter()
+        .filter(|snapshot| snapshot.grade == Grade::Complete)
+        .max_by_key(|s| s.time);
+    assert!(
+        complete(true).all(|verdict| Some(&verdict.snapshot) != newest),
+        "the newest one expires"
+    );
+    assert!(
+        complete(false).count()
+            >= policy.min_keep.min(complete(false).count() + complete(true).count())
+    );
     assert!(decision.expired().count() <= policy.max_expire);
     for verdict in decision.expired() {
         assert!(verdict.snapshot.pinned.is_none(), "a pinned one expires");
@@ -197,7 +207,8 @@ fn record(garbage: &[u8]) {
     });
 }
 
-/// Garbage in place of the state lets nothing expire; a state that can be read, nothing that is protected.
+/// Garbage in place of the state lets nothing expire; a state that can be read, nothing that is
+/// protected.
 fn state(garbage: &[u8]) {
     in_scratch(&[("state.toml", garbage)], |place| {
         let (understood, policy) = (State::read(place), Policy::default());
@@ -253,7 +264,9 @@ fn index(garbage: &[u8]) {
         garbage.to_vec(),
     ] {
         let checksum = crc32fast::hash(&file).to_le_bytes();
-        let Some(index) = Index::parse([file.as_slice(), &checksum].concat(), "a") else { continue };
+        let Some(index) = Index::parse([file.as_slice(), &checksum].concat(), "a") else {
+            continue;
+        };
         let mut seen = 0;
         let mut ordinals = vec![0];
         while let Some(ordinal) = ordinals.pop() {
@@ -270,7 +283,8 @@ fn index(garbage: &[u8]) {
     }
 }
 
-/// A catalogue of any bytes, and one whose blocks pass their checksums: each a kind, a length and as many bytes.
+/// A catalogue of any bytes, and one whose blocks pass their checksums: each a kind, a length and
+/// as many bytes.
 fn catalogue(garbage: &[u8]) {
     let mut rest = garbage;
     let mut blocks = Vec::new();
@@ -297,12 +311,16 @@ fn catalogue(garbage: &[u8]) {
             for index in 0..before.len() {
                 let inode = before.inode(index);
                 assert!(before.find(inode).contains(&index));
-                let birth_ns = before.baseline(index).map_or(0, |(_, baseline)| baseline.inode.birth_ns);
+                let birth_ns =
+                    before.baseline(index).map_or(0, |(_, baseline)| baseline.inode.birth_ns);
                 drop((before.baselines(inode, birth_ns), before.hashes(inode, birth_ns)));
             }
-            drop(Recorder::open(place, |name| name.is_ascii()).expect("it is cut to what is whole"));
+            drop(
+                Recorder::open(place, |name| name.is_ascii()).expect("it is cut to what is whole"),
+            );
             let cut = read();
-            rewrite(place, &cut, Selection { keep: &|_| true, oldest: 0 }).expect("it is written anew");
+            rewrite(place, &cut, Selection { keep: &|_| true, oldest: 0 })
+                .expect("it is written anew");
             let (all, kept) = (baselines(&cut), baselines(&read()));
             assert!(kept.iter().all(|baseline| all.contains(baseline)));
             let last_of = |baselines: &[Baseline]| -> HashMap<u64, Baseline> {
@@ -313,7 +331,8 @@ fn catalogue(garbage: &[u8]) {
     }
 }
 
-/// Records that pass their checksums, with nothing else to be relied on: what we do next is known all the same.
+/// Records that pass their checksums, with nothing else to be relied on: what we do next is known
+/// all the same.
 fn windows(garbage: &[u8]) {
     let with_checksum = |record: &[u8]| [record, &crc32fast::hash(record).to_le_bytes()].concat();
     let records: Vec<u8> = garbage.chunks_exact(28).flat_map(with_checksum).collect();

@@ -16,14 +16,20 @@ pub(crate) const ROTATING: &str =
 
 /// The snapshots, those that are retired too, to be compared with later.
 pub(crate) fn fingerprints(module: &Module) -> Vec<(String, Fingerprint)> {
-    let of = |directory: &Path, name: String| (name.clone(), fingerprint::of(&directory.join(&name)));
+    let of =
+        |directory: &Path, name: String| (name.clone(), fingerprint::of(&directory.join(&name)));
     let visible = module.snapshots().into_iter().map(|name| of(&module.root, name));
     let expired = module.private("expired");
     visible.chain(module.retired().into_iter().map(|name| of(&expired, name))).collect()
 }
 
-/// Every snapshot that was there before, visible or retired, is untouched or gone, and every other is the module.
-pub(crate) fn assert_nothing_is_half(module: &Module, before: &[(String, Fingerprint)], what: &str) {
+/// Every snapshot that was there before, visible or retired, is untouched or gone, and every other
+/// is the module.
+pub(crate) fn assert_nothing_is_half(
+    module: &Module,
+    before: &[(String, Fingerprint)],
+    what: &str,
+) {
     for (name, now) in fingerprints(module) {
         match before.iter().find(|(old, _)| *old == name) {
             Some((_, old)) => {
@@ -34,15 +40,17 @@ pub(crate) fn assert_nothing_is_half(module: &Module, before: &[(String, Fingerp
     }
 }
 
-/// A snapshot has everything that the module has; what is recorded as a copy may be another inode, and attributes may be
-/// missing where it is recorded that some are.
+/// A snapshot has everything that the module has; what is recorded as a copy may be another inode,
+/// and attributes may be missing where it is recorded that some are.
 pub(crate) fn assert_is_module(module: &Module, name: &str, snapshot: &Fingerprint, what: &str) {
     let live = fingerprint::of(&module.latest);
     let record = module.private(&format!("records/{name}.toml"));
     let record = if record.exists() { module.record(name) } else { toml::Table::new() };
     let has_copies = record.contains_key("copy");
-    let has_lost =
-        record.get("attributes_lost").and_then(toml::Value::as_integer).is_some_and(|lost| lost > 0);
+    let has_lost = record
+        .get("attributes_lost")
+        .and_then(toml::Value::as_integer)
+        .is_some_and(|lost| lost > 0);
     let what = format!("{what}: {name}");
     match has_copies {
         false if has_lost => {
@@ -54,10 +62,14 @@ pub(crate) fn assert_is_module(module: &Module, name: &str, snapshot: &Fingerpri
             let without_inodes = fingerprint::without_inodes;
             let live = if has_lost { fingerprint::with_stand_ins(&live, snapshot) } else { live };
             fingerprint::assert_equal(&without_inodes(&live), &without_inodes(snapshot), &what);
-            let (live, mut copied) =
-                (fingerprint::contents(&module.latest), fingerprint::contents(&module.root.join(name)));
+            let (live, mut copied) = (
+                fingerprint::contents(&module.latest),
+                fingerprint::contents(&module.root.join(name)),
+            );
             // An empty file may stand for a device.
-            copied.retain(|path, content| live.contains_key(path) || !(has_lost && content.is_empty()));
+            copied.retain(|path, content| {
+                live.contains_key(path) || !(has_lost && content.is_empty())
+            });
             assert_eq!(live, copied, "{what}");
         }
     }

@@ -1,5 +1,5 @@
-//! `rsync-system-backup` on a machine of its own: its lock, its state and, where a test needs it, its own
-//! `/etc`, `/dev` and programs, in a mount namespace that ends with the run.
+//! `rsync-system-backup` on a machine of its own: its lock, its state and, where a test needs it,
+//! its own `/etc`, `/dev` and programs, in a mount namespace that ends with the run.
 
 use std::fs;
 use std::ops::Deref;
@@ -106,7 +106,12 @@ impl Machine {
         assert!(directory.join("subdirectory").is_dir());
         assert!(directory.join("subdirectory/symbolic-link").is_symlink());
         let contents = super::fingerprint::contents;
-        assert_eq!(contents(&self.source), contents(directory), "source and {}", directory.display());
+        assert_eq!(
+            contents(&self.source),
+            contents(directory),
+            "source and {}",
+            directory.display()
+        );
     }
 }
 
@@ -117,8 +122,8 @@ pub(crate) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// `/etc` with accounts and nothing else, `/usr/local/sbin` empty, `/dev` with the usual devices and an
-    /// empty `mapper`.
+    /// `/etc` with accounts and nothing else, `/usr/local/sbin` empty, `/dev` with the usual
+    /// devices and an empty `mapper`.
     pub(crate) fn new(machine: &'a Machine) -> Stage<'a> {
         let directory = machine.directory.join("stage");
         for name in ["etc", "sbin", "dev", "mapper", "mnt"] {
@@ -147,7 +152,8 @@ impl<'a> Stage<'a> {
     pub(crate) fn script(&self, name: &str, body: &str) {
         let path = self.directory.join("sbin").join(name);
         let stage = self.directory.display();
-        let text = format!("#!/bin/sh\nstage='{stage}'\necho \"{name} $*\" >> '{stage}/log'\n{body}\n");
+        let text =
+            format!("#!/bin/sh\nstage='{stage}'\necho \"{name} $*\" >> '{stage}/log'\n{body}\n");
         fs::write(&path, text).expect("a script");
         tree::set_mode(&path, 0o755);
     }
@@ -176,14 +182,20 @@ impl<'a> Stage<'a> {
             exec env --default-signal=INT,HUP,QUIT \"$@\"";
         let mut command = tool("unshare");
         self.machine.prepare_backup(&mut command);
-        command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(&self.directory);
+        command
+            .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"])
+            .arg(&self.directory);
         command
     }
 
     /// The program on the stage.
     pub(crate) fn backup_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.enter();
-        command.arg(BACKUP_BINARY).args(["-v", "--config"]).arg(&self.machine.policy).args(arguments);
+        command
+            .arg(BACKUP_BINARY)
+            .args(["-v", "--config"])
+            .arg(&self.machine.policy)
+            .args(arguments);
         command
     }
 

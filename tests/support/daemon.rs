@@ -108,13 +108,14 @@ impl<'a> Daemon<'a> {
         self.process.id()
     }
 
-    /// Ends the daemon, and starts one on the same port: only the listening process, as SIGTERM does, or
-    /// all of its processes at once.
+    /// Ends the daemon, and starts one on the same port: only the listening process, as SIGTERM
+    /// does, or all of its processes at once.
     pub(crate) fn restart(&mut self, all: bool) {
         if all {
             self.kill_group();
         } else {
-            let _ = tool("sh").args(["-c", &format!("kill -s TERM {}", self.process.id())]).status();
+            let _ =
+                tool("sh").args(["-c", &format!("kill -s TERM {}", self.process.id())]).status();
             self.left_groups.push(self.process.id());
         }
         let _ = self.process.wait();
@@ -123,29 +124,42 @@ impl<'a> Daemon<'a> {
                 std::thread::sleep(Duration::from_millis(20));
                 try_to_start(self.server, self.address, self.port)
             })
-            .unwrap_or_else(|| panic!("rsync --daemon does not start again: {}", complaints(self.server)))
+            .unwrap_or_else(|| {
+                panic!("rsync --daemon does not start again: {}", complaints(self.server))
+            })
             .0;
     }
 
     /// The daemon leads a process group that its connections and their hooks are in.
     fn kill_group(&mut self) {
         for group in self.left_groups.drain(..).chain([self.process.id()]) {
-            let _ =
-                tool("sh").args(["-c", &format!("kill -s KILL -- -{group}")]).stderr(Stdio::null()).status();
+            let _ = tool("sh")
+                .args(["-c", &format!("kill -s KILL -- -{group}")])
+                .stderr(Stdio::null())
+                .status();
         }
     }
 
     /// Where a client finds `path`, which begins with a module's name.
     pub(crate) fn url(&self, path: &str) -> String {
-        let address =
-            if self.address.contains(':') { format!("[{}]", self.address) } else { self.address.into() };
+        let address = if self.address.contains(':') {
+            format!("[{}]", self.address)
+        } else {
+            self.address.into()
+        };
         format!("rsync://{address}:{}/{path}", self.port)
     }
 
     /// Pushes what is in `source` into the module, with `rsync --archive` and more options.
     pub(crate) fn push(&self, source: &Path, module: &str, options: &[&str]) -> Run {
         let source = format!("{}/", source.display());
-        Run::of(client().arg("--archive").args(options).arg(source).arg(self.url(&format!("{module}/"))))
+        Run::of(
+            client()
+                .arg("--archive")
+                .args(options)
+                .arg(source)
+                .arg(self.url(&format!("{module}/"))),
+        )
     }
 
     /// Pulls `path` of a module into `target`.
@@ -219,7 +233,11 @@ pub(crate) fn await_snapshots(root: &Path, count: usize) -> Vec<String> {
 /// The program with its options, as the hooks call it.
 pub(crate) fn program(server: &Server) -> String {
     let quoted = |path: &Path| format!("'{}'", path.display());
-    format!("'{BINARY}' --config {} --rsyncd-conf {}", quoted(&server.policy), quoted(&server.rsyncd_conf))
+    format!(
+        "'{BINARY}' --config {} --rsyncd-conf {}",
+        quoted(&server.policy),
+        quoted(&server.rsyncd_conf)
+    )
 }
 
 fn hook_command(server: &Server) -> String {
@@ -242,7 +260,8 @@ fn free_port(address: &str) -> u16 {
 
 /// `None` when somebody else took the port that was free a moment ago.
 fn try_to_start(server: &Server, address: &str, port: u16) -> Option<(Child, u16)> {
-    let stderr = File::options().create(true).append(true).open(server.directory.join("rsyncd.stderr"));
+    let stderr =
+        File::options().create(true).append(true).open(server.directory.join("rsyncd.stderr"));
     // Another rsync than the installed one, if the environment names one.
     let rsync = std::env::var("RSYNCD_SNAPSHOT_RSYNC").unwrap_or("rsync".to_string());
     let mut process = tool(&rsync)

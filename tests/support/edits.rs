@@ -12,7 +12,9 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{CWD, FileType, IFlags, Mode, RenameFlags, XattrFlags, makedev, mknodat, renameat_with};
+use rustix::fs::{
+    CWD, FileType, IFlags, Mode, RenameFlags, XattrFlags, makedev, mknodat, renameat_with,
+};
 
 use super::random::Random;
 use super::{is_root, tree};
@@ -134,7 +136,8 @@ impl Edits {
         while let Some(directory) = self.directories.get(next).cloned() {
             next += 1;
             // Too deep for a path is too deep for an edit.
-            let mut entries: Vec<_> = fs::read_dir(&directory).into_iter().flatten().flatten().collect();
+            let mut entries: Vec<_> =
+                fs::read_dir(&directory).into_iter().flatten().flatten().collect();
             entries.sort_by_key(fs::DirEntry::file_name);
             for entry in entries {
                 match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -177,7 +180,8 @@ impl Edits {
 
     /// A directory other than the root.
     fn subdirectory(&mut self) -> io::Result<PathBuf> {
-        let path = self.random.of(&self.directories[1..]).cloned().ok_or(io::ErrorKind::NotFound)?;
+        let path =
+            self.random.of(&self.directories[1..]).cloned().ok_or(io::ErrorKind::NotFound)?;
         self.note(&path);
         Ok(path)
     }
@@ -231,7 +235,8 @@ impl Edits {
     fn exchange(&mut self) -> io::Result<()> {
         let mut all = self.directories[1..].to_vec();
         all.extend_from_slice(&self.files);
-        let (Some(a), Some(b)) = (self.random.of(&all).cloned(), self.random.of(&all).cloned()) else {
+        let (Some(a), Some(b)) = (self.random.of(&all).cloned(), self.random.of(&all).cloned())
+        else {
             return Err(io::ErrorKind::NotFound.into());
         };
         self.note(&a);
@@ -274,7 +279,10 @@ impl Edits {
         if self.spare_shared || !path.symlink_metadata()?.is_file() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        fs::set_permissions(&path, fs::Permissions::from_mode([0o600, 0o644, 0o4755][self.random.below(3)]))?;
+        fs::set_permissions(
+            &path,
+            fs::Permissions::from_mode([0o600, 0o644, 0o4755][self.random.below(3)]),
+        )?;
         let time = self.time();
         File::options().write(true).open(&path)?.set_modified(time)
     }
@@ -289,7 +297,8 @@ impl Edits {
     }
 
     fn make_mutable(&mut self) -> io::Result<()> {
-        let immutable: Vec<PathBuf> = self.files.iter().filter(|path| is_immutable(path)).cloned().collect();
+        let immutable: Vec<PathBuf> =
+            self.files.iter().filter(|path| is_immutable(path)).cloned().collect();
         let path = self.random.of(&immutable).ok_or(io::ErrorKind::NotFound)?.clone();
         self.note(&path);
         set_immutable(&path, false)

@@ -67,21 +67,30 @@ impl FileSystem {
         if !may_mount() {
             return None;
         }
-        let scratch =
-            TempDir::with_prefix_in("rsyncd-snapshot-test-", directory).expect("a scratch directory");
-        let mount_point = scratch.path().canonicalize().expect("the scratch directory").join("mounted");
+        let scratch = TempDir::with_prefix_in("rsyncd-snapshot-test-", directory)
+            .expect("a scratch directory");
+        let mount_point =
+            scratch.path().canonicalize().expect("the scratch directory").join("mounted");
         fs::create_dir(&mount_point).expect("a mount point");
         let mut mount = tool("mount");
         if kind == Kind::Tmpfs {
             // Without a limit of inodes: there each link counts as one.
-            mount.args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m,nr_inodes=0,mode=0755"), "none"]);
+            mount.args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={mebibytes}m,nr_inodes=0,mode=0755"),
+                "none",
+            ]);
         } else {
             let mkfs = format!("mkfs.{}", kind.name());
             if !have(&[&mkfs]) {
                 return None;
             }
             let image = scratch.path().join("image");
-            File::create(&image).and_then(|file| file.set_len(mebibytes << 20)).expect("an image file");
+            File::create(&image)
+                .and_then(|file| file.set_len(mebibytes << 20))
+                .expect("an image file");
             Run::of(tool(&mkfs).arg("-q").args(mkfs_options).arg(&image)).exits(&[0]);
             mount.args(["-t", kind.name(), "-o", "loop"]).arg(&image);
         }

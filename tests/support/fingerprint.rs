@@ -87,7 +87,8 @@ pub(crate) fn assert_equal(left: &Fingerprint, right: &Fingerprint, what: &str) 
     assert!(differences.is_empty(), "{what} differ:\n{differences}");
 }
 
-/// [`assert_same`] for trees of any depth, of which no path is made: both are walked at the same time.
+/// [`assert_same`] for trees of any depth, of which no path is made: both are walked at the same
+/// time.
 #[track_caller]
 pub(crate) fn assert_same_at_any_depth(left: &Path, right: &Path) {
     let top = |path: &Path| {
@@ -111,7 +112,8 @@ pub(crate) fn assert_same_at_any_depth(left: &Path, right: &Path) {
     }
 }
 
-/// Fails unless two directories have the same attributes and entries; returns the names of those that are directories.
+/// Fails unless two directories have the same attributes and entries; returns the names of those
+/// that are directories.
 #[track_caller]
 fn assert_same_entries((left, right): &(OwnedFd, OwnedFd), depth: usize) -> Vec<CString> {
     let (left, names) = entries(left);
@@ -204,7 +206,8 @@ fn describe_attributes(file: impl AsFd) -> String {
     let mut text = String::new();
     for name in names {
         let mut value = vec![0; 65_536];
-        let length = rustix::fs::fgetxattr(&file, name, value.as_mut_slice()).expect("an attribute");
+        let length =
+            rustix::fs::fgetxattr(&file, name, value.as_mut_slice()).expect("an attribute");
         let _ = write!(text, " {}={}", name.escape_ascii(), value[..length].escape_ascii());
     }
     text

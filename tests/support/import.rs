@@ -28,7 +28,8 @@ pub(crate) fn document(run: &Run) -> Table {
 /// The names of the tables of modules.
 #[track_caller]
 pub(crate) fn modules(run: &Run) -> Vec<String> {
-    let modules = document(run).get("module").and_then(Value::as_table).cloned().unwrap_or_default();
+    let modules =
+        document(run).get("module").and_then(Value::as_table).cloned().unwrap_or_default();
     modules.keys().cloned().collect()
 }
 
@@ -43,6 +44,7 @@ pub(crate) fn value(run: &Run, module: &str, key: &str) -> String {
 
 /// Comments as one text, as their lines break anywhere.
 pub(crate) fn comments(run: &Run) -> String {
-    let lines: Vec<String> = run.stdout().lines().map(|line| line.trim_start_matches("# ").into()).collect();
+    let lines: Vec<String> =
+        run.stdout().lines().map(|line| line.trim_start_matches("# ").into()).collect();
     lines.join(" ")
 }

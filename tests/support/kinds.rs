@@ -33,7 +33,12 @@ pub(crate) struct Kind {
     pub(crate) promise: Promise,
 }
 
-const fn kind(name: &'static str, tool: &'static str, mount: &'static str, promise: Promise) -> Kind {
+const fn kind(
+    name: &'static str,
+    tool: &'static str,
+    mount: &'static str,
+    promise: Promise,
+) -> Kind {
     Kind { name, tool, mount, is_usual: false, promise }
 }
 
@@ -62,7 +67,12 @@ pub(crate) const KINDS: [Kind; 19] = [
         "echo secret > $I; gocryptfs -q -init -scryptn 10 -passfile $I $A; gocryptfs -q -passfile $I $A $M",
         Promise::Everything,
     ),
-    kind("mergerfs use_ino", "mergerfs", "mergerfs -o allow_other,use_ino $A:$B $M", Promise::Everything),
+    kind(
+        "mergerfs use_ino",
+        "mergerfs",
+        "mergerfs -o allow_other,use_ino $A:$B $M",
+        Promise::Everything,
+    ),
     kind(
         "mergerfs",
         "mergerfs",
@@ -106,7 +116,12 @@ pub(crate) const KINDS: [Kind; 19] = [
         "truncate -s 64M $I; mkfs.ntfs -q -F $I; ntfs-3g $I $M",
         Promise::Nothing("mount it with `umask=077`"),
     ),
-    kind("vfat", "mkfs.vfat", "truncate -s 64M $I; mkfs.vfat $I; mount -o loop,umask=077 $I $M", NO_LINKS),
+    kind(
+        "vfat",
+        "mkfs.vfat",
+        "truncate -s 64M $I; mkfs.vfat $I; mount -o loop,umask=077 $I $M",
+        NO_LINKS,
+    ),
     kind(
         "nfs",
         "exportfs",
@@ -156,6 +171,7 @@ impl Drop for Mounted {
         }
         // A loop device that no mount knows of.
         let script = "losetup -j \"$I\" | cut -d: -f1 | xargs -r losetup -d";
-        let _ = tool("sh").args(["-c", script]).env("I", self.scratch.path().join("image")).status();
+        let _ =
+            tool("sh").args(["-c", script]).env("I", self.scratch.path().join("image")).status();
     }
 }

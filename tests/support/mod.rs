@@ -60,7 +60,9 @@ pub(crate) fn may_mount() -> bool {
     if !root() || !have(&["mount", "umount", "unshare"]) {
         return false;
     }
-    let may = run::Run::of(run::tool("unshare").args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]));
+    let may = run::Run::of(
+        run::tool("unshare").args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]),
+    );
     if !may.succeeded() {
         eprintln!("skipped: needs the right to mount: {}", may.stderr().trim());
     }

@@ -20,7 +20,8 @@ pub(crate) const NAME: &str = "data";
 /// Our own directory in a snapshot root.
 const OURS: &str = ".rsyncd-snapshot";
 
-/// A root's lock, until it is dropped. To close it would not be enough: what another test is about to start has the file open, too.
+/// A root's lock, until it is dropped. To close it would not be enough: what another test is about
+/// to start has the file open, too.
 pub(crate) struct HeldLock(fs::File);
 
 impl Drop for HeldLock {
@@ -108,14 +109,20 @@ impl Module {
         self.set_hook_environment(&mut command);
         command.env_remove("RSYNC_EXIT_STATUS").env_remove("RSYNC_RAW_STATUS");
         command.env("RSYNC_REQUEST", "data/");
-        for (number, word) in ["rsyncd", "--server", "-logDtpre.iLsfxCIvu", ".", "."].iter().enumerate() {
+        for (number, word) in
+            ["rsyncd", "--server", "-logDtpre.iLsfxCIvu", ".", "."].iter().enumerate()
+        {
             command.env(format!("RSYNC_ARG{number}"), word);
         }
         command
     }
 
     /// Our program with `arguments`, run through another program unless `wrapper` is empty.
-    pub(crate) fn command_through(&self, wrapper: &[impl AsRef<OsStr>], arguments: &[&str]) -> Command {
+    pub(crate) fn command_through(
+        &self,
+        wrapper: &[impl AsRef<OsStr>],
+        arguments: &[&str],
+    ) -> Command {
         let mut command = match wrapper {
             [] => Command::new(&self.program),
             [program, options @ ..] => {
@@ -143,7 +150,9 @@ impl Module {
     /// The hook after a transfer that ended with `status`.
     pub(crate) fn run_hook_after(&self, status: i32) -> Run {
         let raw = (status << 8).to_string();
-        Run::of(self.hook().env("RSYNC_EXIT_STATUS", status.to_string()).env("RSYNC_RAW_STATUS", raw))
+        Run::of(
+            self.hook().env("RSYNC_EXIT_STATUS", status.to_string()).env("RSYNC_RAW_STATUS", raw),
+        )
     }
 
     /// Runs the hook and returns the name of the one snapshot that it made.
@@ -151,7 +160,8 @@ impl Module {
     pub(crate) fn expect_snapshot(&self) -> String {
         let before = self.snapshots();
         let run = self.run_hook().exits(&[0]);
-        let new: Vec<String> = self.snapshots().into_iter().filter(|name| !before.contains(name)).collect();
+        let new: Vec<String> =
+            self.snapshots().into_iter().filter(|name| !before.contains(name)).collect();
         assert_eq!(new.len(), 1, "one new snapshot expected, found {new:?}: {run}");
         new.into_iter().next().expect("just counted")
     }
@@ -182,7 +192,8 @@ impl Module {
         self.root.join(name)
     }
 
-    /// Holds the lock until dropped, as an administrator with `flock` might: without a word about who does.
+    /// Holds the lock until dropped, as an administrator with `flock` might: without a word about
+    /// who does.
     pub(crate) fn hold_lock(&self) -> HeldLock {
         let lock = fs::File::open(self.private("lock")).expect("the lock file");
         fs2::FileExt::lock_exclusive(&lock).expect("locked");
@@ -207,7 +218,8 @@ impl Module {
         if self.private("root.toml").exists() {
             return;
         }
-        let rooms = ["records", "index", "inodes", "staging", "expired", "transfers", "counters", "drafts"];
+        let rooms =
+            ["records", "index", "inodes", "staging", "expired", "transfers", "counters", "drafts"];
         for room in rooms {
             fs::create_dir_all(self.private(room)).expect("a directory of ours");
             tree::set_mode(&self.private(room), 0o700);
@@ -233,9 +245,11 @@ impl Module {
         fs::remove_file(self.private(&format!("records/{name}.toml"))).expect("its record");
     }
 
-    /// Makes snapshot `name` and its record those of a snapshot that was taken at the time in `new_name`.
+    /// Makes snapshot `name` and its record those of a snapshot that was taken at the time in
+    /// `new_name`.
     pub(crate) fn date_back(&self, name: &str, new_name: &str) {
-        let (date, time) = new_name.split_once('T').expect("the name of a complete snapshot of ours");
+        let (date, time) =
+            new_name.split_once('T').expect("the name of a complete snapshot of ours");
         let new_time = format!("{date}T{}", time.replace('-', ":"));
         let time = self.record(name)["time"].as_str().map(str::to_string).expect("a time");
         let file = |name: &str| self.private(&format!("records/{name}.toml"));
@@ -273,8 +287,9 @@ impl Module {
     #[track_caller]
     pub(crate) fn verdicts(&self, arguments: &[&str]) -> (Vec<String>, Vec<String>) {
         let verdicts = snapshots_of(&self.json(arguments));
-        let (kept, expired): (Vec<_>, Vec<_>) =
-            verdicts.iter().partition(|snapshot| snapshot["keep"].as_bool().expect("keep is a bool"));
+        let (kept, expired): (Vec<_>, Vec<_>) = verdicts
+            .iter()
+            .partition(|snapshot| snapshot["keep"].as_bool().expect("keep is a bool"));
         (names(&kept), names(&expired))
     }
 
@@ -296,11 +311,14 @@ pub(crate) fn visible(root: &Path) -> Vec<String> {
 
 fn entries(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).expect("the snapshot root");
-    entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+    entries
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 fn read_toml(path: &Path) -> toml::Table {
-    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text =
+        fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     text.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -309,7 +327,10 @@ fn snapshots_of(listing: &Value) -> Vec<Value> {
 }
 
 fn names(snapshots: &[&Value]) -> Vec<String> {
-    snapshots.iter().map(|snapshot| snapshot["name"].as_str().expect("a name").to_string()).collect()
+    snapshots
+        .iter()
+        .map(|snapshot| snapshot["name"].as_str().expect("a name").to_string())
+        .collect()
 }
 
 /// The names in a directory; none if it is not there.

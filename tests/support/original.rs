@@ -1,5 +1,6 @@
-//! The Python programs that ours succeed, from PyPI in venvs below the target directory: rotate-backups 8.1, whose
-//! decisions ours repeats, and rsync-system-backup 1.1, whose command line it does.
+//! The Python programs that ours succeed, from PyPI in venvs below the target directory:
+//! rotate-backups 8.1, whose decisions ours repeats, and rsync-system-backup 1.1, whose command
+//! line it does.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,8 @@ use super::run::{PATH, Run, tool};
 use super::{have, skip_unless_all};
 
 /// What rsync-system-backup 1.1 needs, so that every run compares with the same program.
-const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential/client_requirements.txt");
+const CLIENT: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential/client_requirements.txt");
 
 type Venv = Result<PathBuf, String>;
 
@@ -42,7 +44,8 @@ fn get(venv: &OnceLock<Venv>, name: &str, packages: &[&str]) -> Option<PathBuf> 
 /// Makes the venv unless it is there; other processes wait meanwhile.
 fn install(name: &str, packages: &[&str]) -> Venv {
     let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let lock = fs::File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.lock")));
+    let lock =
+        fs::File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.lock")));
     let lock = lock.expect("a lock file");
     fs2::FileExt::lock_exclusive(&lock).expect("locked");
     let complete = venv.join("complete");
@@ -55,7 +58,8 @@ fn install(name: &str, packages: &[&str]) -> Venv {
     }
     let options = ["-m", "pip", "install", "--quiet", "--retries", "1", "--timeout", "20"];
     let mut pip = tool("timeout");
-    let installed = Run::of(pip.arg("300").arg(venv.join("bin/python")).args(options).args(packages));
+    let installed =
+        Run::of(pip.arg("300").arg(venv.join("bin/python")).args(options).args(packages));
     if !installed.succeeded() {
         return Err(format!("needs {name} from PyPI: {}", said_last(&installed)));
     }

@@ -1,8 +1,9 @@
 //! What lies beside a module and is no run's business, and how to see that none touched it.
 //!
-//! Each sentinel is watched by inotify, which tells of every open, read, write, link and removal, by
-//! whatever name; and its state is compared with what it was: the change time, which nobody can set, tells of a
-//! link that was made and removed again, and the access time, which is older than anything, of a read.
+//! Each sentinel is watched by inotify, which tells of every open, read, write, link and removal,
+//! by whatever name; and its state is compared with what it was: the change time, which nobody can
+//! set, tells of a link that was made and removed again, and the access time, which is older than
+//! anything, of a read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -89,7 +90,9 @@ impl Outside {
 
     fn guard(&mut self, path: PathBuf, right: Right) {
         let time = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
-        let times = fs::FileTimes::new().set_accessed(time(1_000_000_000)).set_modified(time(1_100_000_000));
+        let times = fs::FileTimes::new()
+            .set_accessed(time(1_000_000_000))
+            .set_modified(time(1_100_000_000));
         File::open(&path).and_then(|file| file.set_times(times)).expect("times");
         let flags = match right {
             Right::None => WatchFlags::ALL_EVENTS,
@@ -129,7 +132,8 @@ impl Outside {
         while let Ok(event) = reader.next() {
             assert!(!event.events().contains(ReadFlags::QUEUE_OVERFLOW), "events were lost");
             let Some((path, right)) = self.watched.get(&event.wd()) else { continue };
-            // What is on its way through the passage is the module's; sentinels in it are watched on their own.
+            // What is on its way through the passage is the module's; sentinels in it are watched
+            // on their own.
             if *right != Right::Passage || event.file_name().is_none() {
                 let name = event.file_name().map(|name| format!(" {name:?}")).unwrap_or_default();
                 found.push(format!("{}{name}: {:?}", path.display(), event.events()));
@@ -138,7 +142,8 @@ impl Outside {
         found
     }
 
-    /// Fails if anything was touched or holds anything else; the last look, since it reads all of it.
+    /// Fails if anything was touched or holds anything else; the last look, since it reads all of
+    /// it.
     #[track_caller]
     pub(crate) fn assert_untouched(mut self) {
         let violations = self.violations();
@@ -185,8 +190,12 @@ fn describe(path: &Path, right: Right) -> String {
         metadata.atime_nsec()
     );
     if right != Right::Passage {
-        text +=
-            &format!(" size {} modified {}.{:09}", metadata.size(), metadata.mtime(), metadata.mtime_nsec());
+        text += &format!(
+            " size {} modified {}.{:09}",
+            metadata.size(),
+            metadata.mtime(),
+            metadata.mtime_nsec()
+        );
     }
     if right == Right::None {
         let (seconds, nanoseconds) = (metadata.ctime(), metadata.ctime_nsec());

@@ -54,7 +54,9 @@ pub(crate) fn dumped(file: &Path) -> Vec<Vec<u8>> {
     let environment = fs::read(file).unwrap_or_default();
     let value = |number: usize| {
         let name = format!("RSYNC_ARG{number}=").into_bytes();
-        environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(name.as_slice()))
+        environment
+            .split(|byte| *byte == 0)
+            .find_map(|variable| variable.strip_prefix(name.as_slice()))
     };
     (0..).map_while(value).map(<[u8]>::to_vec).collect()
 }

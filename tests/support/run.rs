@@ -17,8 +17,8 @@ pub(crate) fn tool(name: &str) -> Command {
     command
 }
 
-/// Copies a program that is to be run from there. Another process does that: as long as this one, or what another thread
-/// has just forked, has the copy open for writing, it is a "text file busy".
+/// Copies a program that is to be run from there. Another process does that: as long as this one,
+/// or what another thread has just forked, has the copy open for writing, it is a "text file busy".
 #[track_caller]
 pub(crate) fn copy_program(from: &Path, to: &Path) {
     Run::of(tool("cp").arg(from).arg(to)).exits(&[0]);
@@ -45,14 +45,20 @@ impl Run {
     /// Fails the test unless the exit status is one of `codes`.
     #[track_caller]
     pub(crate) fn exits(self, codes: &[i32]) -> Run {
-        assert!(self.code().is_some_and(|code| codes.contains(&code)), "expected exit {codes:?}: {self}");
+        assert!(
+            self.code().is_some_and(|code| codes.contains(&code)),
+            "expected exit {codes:?}: {self}"
+        );
         self
     }
 
     /// Fails the test unless standard error, or output, contains `text`.
     #[track_caller]
     pub(crate) fn says(self, text: &str) -> Run {
-        assert!(self.stderr().contains(text) || self.stdout().contains(text), "expected {text:?}: {self}");
+        assert!(
+            self.stderr().contains(text) || self.stdout().contains(text),
+            "expected {text:?}: {self}"
+        );
         self
     }
 

@@ -1,4 +1,5 @@
-//! One command each at work on a module where it has as much to do as it can have: what sweeps kill and disturb.
+//! One command each at work on a module where it has as much to do as it can have: what sweeps kill
+//! and disturb.
 
 use std::cell::RefCell;
 use std::fs;
@@ -13,7 +14,8 @@ use super::tree;
 /// A recorded snapshot of long ago.
 pub(crate) const PAST: &str = "2001-02-07T04-05-06Z";
 
-/// A module, what was in it before the command, and the connection of the push that the command belongs to.
+/// A module, what was in it before the command, and the connection of the push that the command
+/// belongs to.
 pub(crate) struct Site {
     pub(crate) module: Module,
     pub(crate) before: Vec<(String, Fingerprint)>,
@@ -58,7 +60,8 @@ pub(crate) const FIRST: Scene = Scene {
 };
 
 /// A later one: it compares, recycles, retires, removes, and clears a torn mark.
-pub(crate) const LATER: Scene = Scene { name: "later run", prepare: || Site::of(torn_module()), ..FIRST };
+pub(crate) const LATER: Scene =
+    Scene { name: "later run", prepare: || Site::of(torn_module()), ..FIRST };
 
 /// pre-xfer before a push.
 pub(crate) const GATE: Scene = Scene {
@@ -142,7 +145,12 @@ pub(crate) const PIN: Scene = Scene {
 
 impl Site {
     fn of(module: Module) -> Site {
-        Site { before: fingerprints(&module), visible_before: module.snapshots(), module, connection: None }
+        Site {
+            before: fingerprints(&module),
+            visible_before: module.snapshots(),
+            module,
+            connection: None,
+        }
     }
 
     /// With a connection that a push comes by.
@@ -171,7 +179,8 @@ impl Site {
         let root = self.module.directory.join("state/transfers");
         let elsewhere = fs::read_dir(root).into_iter().flatten().flatten();
         let is_its = |name: &str| name.rsplit('-').next() == Some(pid.as_str());
-        let mut ledgers = elsewhere.map(|ledger| ledger.path()).chain([self.module.private("transfers")]);
+        let mut ledgers =
+            elsewhere.map(|ledger| ledger.path()).chain([self.module.private("transfers")]);
         ledgers.any(|ledger| super::module::names_in(&ledger).iter().any(|name| is_its(name)))
     }
 
@@ -189,7 +198,8 @@ impl Site {
     }
 
     fn assert_newest_is_module(&self, what: &str) -> String {
-        let newest = self.new_snapshots().pop().unwrap_or_else(|| panic!("{what}: no new snapshot"));
+        let newest =
+            self.new_snapshots().pop().unwrap_or_else(|| panic!("{what}: no new snapshot"));
         let snapshot = fingerprint::of(&self.module.snapshot(&newest));
         assert_is_module(&self.module, &newest, &snapshot, what);
         newest
@@ -239,7 +249,8 @@ pub(crate) fn busy_module() -> Module {
     module
 }
 
-/// A module with a recorded snapshot and an old one to expire, and retired ones to be recycled and removed.
+/// A module with a recorded snapshot and an old one to expire, and retired ones to be recycled and
+/// removed.
 pub(crate) fn used_module() -> Module {
     let module = Module::new();
     tree::one_of_each(&module.latest);
@@ -272,8 +283,8 @@ fn assert_repeats(site: &Site, arguments: &[&str], what: &str) {
     assert_eq!(run.code(), Some(0), "{what}: {arguments:?}: {run}");
 }
 
-/// A good push with both hooks, or with the one if the scene has no connection, gets its snapshot, everything but
-/// `kept` of the old ones expires, and nothing is left over.
+/// A good push with both hooks, or with the one if the scene has no connection, gets its snapshot,
+/// everything but `kept` of the old ones expires, and nothing is left over.
 fn assert_a_push_finishes(site: &Site, kept: &[&str], what: &str) {
     let module = &site.module;
     let connection = site.connection.is_some().then(Connection::new);
@@ -282,13 +293,15 @@ fn assert_a_push_finishes(site: &Site, kept: &[&str], what: &str) {
         assert_eq!(run.code(), Some(0), "{what}: {run}");
     }
     tree::write(&module.latest.join("next"), "x");
-    let mut hook =
-        connection.as_ref().map_or_else(|| module.hook(), |connection| connection.hook(module, &[], "0"));
+    let mut hook = connection
+        .as_ref()
+        .map_or_else(|| module.hook(), |connection| connection.hook(module, &[], "0"));
     let run = Run::of(&mut hook);
     assert_eq!(run.code(), Some(0), "{what}: {run}");
     let newest = site.assert_newest_is_module(what);
     assert!(!newest.ends_with("-partial"), "{what}: {newest}");
-    let old: Vec<String> = module.snapshots().into_iter().filter(|name| name.starts_with("2001")).collect();
+    let old: Vec<String> =
+        module.snapshots().into_iter().filter(|name| name.starts_with("2001")).collect();
     assert_eq!(old, kept, "{what}");
     assert_eq!(module.left_over("staging"), 0, "{what}");
     // What that run retired has its time until the one after it; the newest waits to be recycled.
@@ -309,8 +322,8 @@ pub(crate) fn entries(module: &Module, room: &str) -> usize {
     fs::read_dir(module.private(room)).map_or(0, Iterator::count)
 }
 
-/// After a pre-xfer that did not get to its end: rsyncd turns the push away, or it goes on all the same, or the
-/// connection dies.
+/// After a pre-xfer that did not get to its end: rsyncd turns the push away, or it goes on all the
+/// same, or the connection dies.
 fn finish_gate(site: &Site, variant: usize, what: &str) {
     let module = &site.module;
     let is_entered = site.is_entered();
@@ -347,7 +360,8 @@ fn finish_gate(site: &Site, variant: usize, what: &str) {
     assert_a_push_finishes(site, &[], what);
 }
 
-/// After a hook that did not get to its end, the connection has ended: the push still gets its snapshot.
+/// After a hook that did not get to its end, the connection has ended: the push still gets its
+/// snapshot.
 fn finish_pair(site: &Site, _: usize, what: &str) {
     site.hang_up();
     let run = site.module.run(&["snapshot", "data", "--due"]);

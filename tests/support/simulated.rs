@@ -107,7 +107,11 @@ impl Simulated {
         self.pass(1);
         let run = self.run().exits(codes);
         let name = self.name();
-        assert!(self.snapshot(&name).is_dir(), "{name} is missing from {:?}: {run}", self.snapshots());
+        assert!(
+            self.snapshot(&name).is_dir(),
+            "{name} is missing from {:?}: {run}",
+            self.snapshots()
+        );
         self.assert_equals_module(&name);
         name
     }
@@ -145,9 +149,12 @@ impl Simulated {
     /// One of the figures of what it took to make `name`.
     #[track_caller]
     pub(crate) fn figure(&self, name: &str, key: &str) -> u64 {
-        let work = self.work(name).unwrap_or_else(|| panic!("the record of {name} tells of no work"));
+        let work =
+            self.work(name).unwrap_or_else(|| panic!("the record of {name} tells of no work"));
         let figure = work.get(key).and_then(toml::Value::as_integer);
-        figure.and_then(|figure| u64::try_from(figure).ok()).unwrap_or_else(|| panic!("{key} in {work:?}"))
+        figure
+            .and_then(|figure| u64::try_from(figure).ok())
+            .unwrap_or_else(|| panic!("{key} in {work:?}"))
     }
 
     fn work(&self, name: &str) -> Option<toml::Table> {
@@ -163,8 +170,9 @@ pub(crate) fn settle() {
 /// The names in a directory of ours, sorted; none if it does not exist.
 pub(crate) fn entries(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten();
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     names
 }
@@ -173,7 +181,8 @@ pub(crate) fn entries(directory: &Path) -> Vec<String> {
 pub(crate) fn hook_at() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "hook_at"]).status();
+        let built =
+            Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "hook_at"]).status();
         assert!(built.expect("cargo").success());
         Path::new(super::BINARY).with_file_name("examples").join("hook_at")
     })

@@ -1,5 +1,5 @@
-//! Random sets of snapshots, as hard for rotation as sets can be, and how to make a set that fails a
-//! test small enough to read.
+//! Random sets of snapshots, as hard for rotation as sets can be, and how to make a set that fails
+//! a test small enough to read.
 //!
 //! Everything follows from the seed of the [`Random`] that is passed in.
 
@@ -26,12 +26,14 @@ pub(crate) const DAY: i64 = 24 * HOUR;
 const UNITS: [i64; 7] = [1, MINUTE, HOUR, DAY, 7 * DAY, 30 * DAY, 365 * DAY];
 
 /// Counts as a policy file and rotate-backups' ini file both write them.
-const COUNTS: [&str; 16] =
-    ["1", "1", "2", "2", "3", "4", "5", "7", "10", "12", "24", "31", "52", "24*7", "always", "always"];
+const COUNTS: [&str; 16] = [
+    "1", "1", "2", "2", "3", "4", "5", "7", "10", "12", "24", "31", "52", "24*7", "always",
+    "always",
+];
 
-/// Zones whose clocks do something of their own: none at all; the usual two changes; the same on the
-/// other side of midnight; by half an hour; never, but with half an hour to spare; at midnight, so
-/// that days begin at one; and one that skipped 30 December 2011.
+/// Zones whose clocks do something of their own: none at all; the usual two changes; the same on
+/// the other side of midnight; by half an hour; never, but with half an hour to spare; at midnight,
+/// so that days begin at one; and one that skipped 30 December 2011.
 pub(crate) const ZONES: [&str; 7] = [
     "UTC",
     "Europe/Amsterdam",
@@ -97,13 +99,16 @@ pub(crate) fn moments(random: &mut Random, most: usize) -> Vec<DateTime<Utc>> {
 fn anchor(random: &mut Random) -> DateTime<Utc> {
     let year = i32::try_from(between(random, 1975, 2080)).expect("a year");
     let day = |month, day| Utc.with_ymd_and_hms(year, month, day, 0, 0, 0).single().expect("a day");
-    let leap_day = || Utc.with_ymd_and_hms(year / 4 * 4, 2, 29, 0, 0, 0).single().expect("a leap day");
+    let leap_day =
+        || Utc.with_ymd_and_hms(year / 4 * 4, 2, 29, 0, 0, 0).single().expect("a leap day");
     let edge = match random.below(8) {
         0 => day(1, 1),
         1 => leap_day(),
         2 => day(3, 31),
         // Summer time begins and ends, or did, within a few days of these.
-        3 => choice(random, &[day(3, 29), day(10, 25), day(3, 8), day(11, 1), day(4, 5), day(2, 17)]),
+        3 => {
+            choice(random, &[day(3, 29), day(10, 25), day(3, 8), day(11, 1), day(4, 5), day(2, 17)])
+        }
         // Samoa skips a day; and the numbers of days change their sign.
         4 => choice(random, &[at("2011-12-30T10:00:00Z"), at("1970-01-01T00:00:00Z")]),
         _ => return day(1, 1) + TimeDelta::seconds(between(random, 0, 365 * DAY)),
@@ -152,9 +157,14 @@ fn boundaries(random: &mut Random, newest: DateTime<Utc>, size: usize) -> Vec<Da
         let time = newest - TimeDelta::seconds(back as i64 / 2 * period);
         let first = time.date_naive().with_day(1).expect("each month has one");
         let edge = if period > 7 * DAY { first } else { time.date_naive() };
-        let edge = if period > 30 * DAY { edge.with_month(1).expect("each year has one") } else { edge };
+        let edge =
+            if period > 30 * DAY { edge.with_month(1).expect("each year has one") } else { edge };
         let edge = edge.and_hms_opt(0, 0, 0).expect("midnight").and_utc();
-        edge + TimeDelta::seconds(if random.once_in(3) { near(random) } else { between(random, -2, 1) })
+        edge + TimeDelta::seconds(if random.once_in(3) {
+            near(random)
+        } else {
+            between(random, -2, 1)
+        })
     };
     (0..size).map(|back| moment(random, back)).filter(|moment| *moment <= newest).collect()
 }
@@ -168,7 +178,11 @@ fn mixed(random: &mut Random, newest: DateTime<Utc>, size: usize) -> Vec<DateTim
         moments.push(moment);
         let unit = UNITS[(finest + random.below(range)).min(UNITS.len() - 1)];
         // Whole units at times, so that wall-clock times repeat.
-        let gap = if random.once_in(2) { unit * between(random, 1, 3) } else { between(random, 0, 2 * unit) };
+        let gap = if random.once_in(2) {
+            unit * between(random, 1, 3)
+        } else {
+            between(random, 0, 2 * unit)
+        };
         moment -= TimeDelta::seconds(gap);
     }
     moments
@@ -179,7 +193,8 @@ fn mixed(random: &mut Random, newest: DateTime<Utc>, size: usize) -> Vec<DateTim
 /// Some frequencies, finest first, with counts as text; never none.
 pub(crate) fn schemes(random: &mut Random) -> Vec<(Frequency, &'static str)> {
     let rare = choice(random, &[2, 3, 6]);
-    let mut chosen: Vec<Frequency> = Frequency::ALL.into_iter().filter(|_| random.once_in(rare)).collect();
+    let mut chosen: Vec<Frequency> =
+        Frequency::ALL.into_iter().filter(|_| random.once_in(rare)).collect();
     if chosen.is_empty() {
         chosen.push(choice(random, &Frequency::ALL));
     }
@@ -237,14 +252,17 @@ pub(crate) fn taken(time: DateTime<Utc>) -> Snapshot {
 pub(crate) fn table(snapshots: &[Snapshot]) -> String {
     let mut text = String::new();
     for snapshot in snapshots {
-        let Snapshot { name, time, verified_until, grade, recorded, pinned, unreadable, .. } = snapshot;
+        let Snapshot { name, time, verified_until, grade, recorded, pinned, unreadable, .. } =
+            snapshot;
         write!(text, "\n  {name}: {time} {grade}").expect("text");
         if verified_until != time {
             write!(text, ", verified until {verified_until}").expect("text");
         }
-        for (is, what) in
-            [(!recorded, ", adopted"), (pinned.is_some(), ", pinned"), (*unreadable, ", unreadable")]
-        {
+        for (is, what) in [
+            (!recorded, ", adopted"),
+            (pinned.is_some(), ", pinned"),
+            (*unreadable, ", unreadable"),
+        ] {
             text += if is { what } else { "" };
         }
     }

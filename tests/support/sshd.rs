@@ -1,5 +1,5 @@
-//! A real sshd on a free loopback port, with keys of its own, on a [`Stage`]: what it runs sees the stage's
-//! programs. Clients reach it by `RSYNC_RSH`, as a user's own settings would.
+//! A real sshd on a free loopback port, with keys of its own, on a [`Stage`]: what it runs sees the
+//! stage's programs. Clients reach it by `RSYNC_RSH`, as a user's own settings would.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -23,7 +23,8 @@ impl Sshd {
         Sshd::start_at(stage, "127.0.0.1", settings)
     }
 
-    /// The same at another address of this machine. `server`, `gate` and the address itself lead there.
+    /// The same at another address of this machine. `server`, `gate` and the address itself lead
+    /// there.
     pub(crate) fn start_at(stage: &Stage, address: &str, settings: &str) -> Sshd {
         let directory = stage.machine.directory.join("ssh");
         fs::create_dir_all(&directory).expect("a directory");

@@ -1,7 +1,8 @@
-//! Somebody who exchanges directories, links, pipes and files of a tree as fast as the kernel can, and moves
-//! directories out of it and back.
+//! Somebody who exchanges directories, links, pipes and files of a tree as fast as the kernel can,
+//! and moves directories out of it and back.
 //!
-//! It works with open directories, so it can go on in a tree that has been moved where nobody else can enter.
+//! It works with open directories, so it can go on in a tree that has been moved where nobody else
+//! can enter.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -40,7 +41,8 @@ impl Swap {
     /// Forth or back; false if that could not be.
     fn act(&mut self) -> bool {
         let (from, to) = if self.is_done { (&self.b, &self.a) } else { (&self.a, &self.b) };
-        let done = renameat_with(from.0.as_fd(), &*from.1, to.0.as_fd(), &*to.1, self.flags).is_ok();
+        let done =
+            renameat_with(from.0.as_fd(), &*from.1, to.0.as_fd(), &*to.1, self.flags).is_ok();
         self.is_done ^= done;
         done
     }
@@ -66,16 +68,19 @@ impl Ground {
             let directory = top.join(format!("d{group}"));
             fill(&directory);
             let inside = open(&directory);
-            let exchange =
-                |name: &str, with: &str| Swap::exchange((inside.clone(), name.to_string()), at(with));
+            let exchange = |name: &str, with: &str| {
+                Swap::exchange((inside.clone(), name.to_string()), at(with))
+            };
             // A directory and a link that leads to another one with files of the same names.
             symlink(outside.target(), path("link to a directory ")).expect("a link");
-            ground
-                .swaps
-                .push(Swap::exchange((parent.clone(), format!("d{group}")), at("link to a directory ")));
+            ground.swaps.push(Swap::exchange(
+                (parent.clone(), format!("d{group}")),
+                at("link to a directory "),
+            ));
             // A directory, or a file, and a pipe, at which whoever opens it waits for ever.
             for (name, pipe) in [(BELOW, "pipe a "), (FILES[2], "pipe b ")] {
-                mknodat(CWD, path(pipe), FileType::Fifo, Mode::from_raw_mode(0o644), 0).expect("a pipe");
+                mknodat(CWD, path(pipe), FileType::Fifo, Mode::from_raw_mode(0o644), 0)
+                    .expect("a pipe");
                 ground.pipes.push(path(pipe));
                 ground.swaps.push(exchange(name, pipe));
             }
@@ -85,7 +90,9 @@ impl Ground {
             fs::hard_link(outside.linked(group % LINKED), path("hard link ")).expect("a link");
             ground.swaps.push(exchange(FILES[1], "hard link "));
             // A directory far above where a walk may be goes away, or a link takes its place.
-            for (kind, name) in [("moved", format!("visitor {name} {group}")), ("linked", String::new())] {
+            for (kind, name) in
+                [("moved", format!("visitor {name} {group}")), ("linked", String::new())]
+            {
                 let mut directory = top.join(format!("{kind}{group}"));
                 for level in 0..LEVELS {
                     fill(&directory);

@@ -1,4 +1,5 @@
-//! Runs that are killed, or of which a call fails, at one system call after the other: strace injects that.
+//! Runs that are killed, or of which a call fails, at one system call after the other: strace
+//! injects that.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -19,8 +20,8 @@ pub(crate) struct Call {
     arguments: String,
 }
 
-/// The system calls that the undisturbed run of `command` makes from the first one on that names the snapshot
-/// root; what goes before is the loader's and the policy's.
+/// The system calls that the undisturbed run of `command` makes from the first one on that names
+/// the snapshot root; what goes before is the loader's and the policy's.
 pub(crate) fn calls(module: &Module, command: impl FnOnce(&[&str]) -> Command) -> Vec<Call> {
     let trace = module.directory.join("trace");
     let strace = ["strace", "-f", "-qq", "-o", trace.to_str().expect("UTF-8")];
@@ -48,9 +49,14 @@ fn parse(trace: &str, root: &Path) -> Vec<Call> {
         let number = counts.entry((thread, name)).or_insert(0);
         *number += 1;
         has_begun |= arguments.contains(&begin) && name != "execve";
-        // A later thread's first calls have the numbers of those that were made while the program was loaded.
+        // A later thread's first calls have the numbers of those that were made while the program
+        // was loaded.
         if known.insert((name, *number)) && has_begun {
-            calls.push(Call { name: name.to_string(), number: *number, arguments: arguments.to_string() });
+            calls.push(Call {
+                name: name.to_string(),
+                number: *number,
+                arguments: arguments.to_string(),
+            });
         }
     }
     calls
@@ -75,15 +81,16 @@ impl Call {
         Run::of(&mut command(&strace))
     }
 
-    /// The errors that a file system, a quota or the kernel may answer this call with, of those that the sweep is about.
+    /// The errors that a file system, a quota or the kernel may answer this call with, of those
+    /// that the sweep is about.
     pub(crate) fn errors(&self) -> &'static [&'static str] {
         match self.name.as_str() {
             "open" | "openat" | "openat2" if self.arguments.contains("O_CREAT") => {
                 &["ENOSPC", "EIO", "EDQUOT", "EPERM", "EINTR"]
             }
             "open" | "openat" | "openat2" => &["EIO", "EPERM", "EINTR"],
-            "mkdir" | "mkdirat" | "link" | "linkat" | "symlinkat" | "mknodat" | "rename" | "renameat"
-            | "renameat2" => &["ENOSPC", "EIO", "EDQUOT", "EPERM", "EMLINK"],
+            "mkdir" | "mkdirat" | "link" | "linkat" | "symlinkat" | "mknodat" | "rename"
+            | "renameat" | "renameat2" => &["ENOSPC", "EIO", "EDQUOT", "EPERM", "EMLINK"],
             "unlink" | "unlinkat" | "rmdir" => &["ENOSPC", "EIO", "EDQUOT", "EPERM"],
             // What is said on a terminal or to the client is no file.
             "write" if self.arguments.starts_with("1,") || self.arguments.starts_with("2,") => &[],
@@ -91,9 +98,8 @@ impl Call {
             "fsync" | "fdatasync" | "syncfs" => &["ENOSPC", "EIO", "EDQUOT", "EINTR"],
             "read" | "pread64" | "getdents64" => &["EIO", "EINTR"],
             "ftruncate" => &["ENOSPC", "EIO", "EPERM", "EINTR"],
-            "fchmod" | "fchmodat" | "fchown" | "fchownat" | "fsetxattr" | "fremovexattr" | "utimensat" => {
-                &["ENOSPC", "EIO", "EDQUOT", "EPERM"]
-            }
+            "fchmod" | "fchmodat" | "fchown" | "fchownat" | "fsetxattr" | "fremovexattr"
+            | "utimensat" => &["ENOSPC", "EIO", "EDQUOT", "EPERM"],
             "fstat" | "newfstatat" | "statx" | "statfs" | "fstatfs" | "readlink" | "readlinkat"
             | "flistxattr" | "fgetxattr" => &["EIO", "EPERM"],
             "flock" => &["EINTR"],
@@ -102,10 +108,14 @@ impl Call {
     }
 }
 
-/// Does `work` for so many of `things` as `bound` says, spread over all of them, or for each in a full sweep, in a few
-/// threads; all of them, though some fail. Returns how many that were.
+/// Does `work` for so many of `things` as `bound` says, spread over all of them, or for each in a
+/// full sweep, in a few threads; all of them, though some fail. Returns how many that were.
 #[track_caller]
-pub(crate) fn spread<T: Sync>(things: &[T], bound: usize, work: impl Fn(usize, &T) + Sync) -> usize {
+pub(crate) fn spread<T: Sync>(
+    things: &[T],
+    bound: usize,
+    work: impl Fn(usize, &T) + Sync,
+) -> usize {
     let count = if super::is_full_sweep() { things.len() } else { bound.min(things.len()) };
     let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let run = || {
@@ -120,7 +130,8 @@ pub(crate) fn spread<T: Sync>(things: &[T], bound: usize, work: impl Fn(usize, &
             }
         }
     };
-    // More than processors: they wait for the disk, or for the next second's name, most of the time.
+    // More than processors: they wait for the disk, or for the next second's name, most of the
+    // time.
     std::thread::scope(|scope| (0..12).for_each(|_| drop(scope.spawn(run))));
     let failed = failed.into_inner();
     assert_eq!(failed, 0, "so many of {count} failed, as told above");

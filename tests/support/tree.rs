@@ -83,16 +83,20 @@ pub(crate) fn every_type(directory: &Path) {
         owners(directory);
     }
     for (index, name) in
-        ["documents", "documents/letters", "empty directory", "nested", "odd names"].iter().enumerate()
+        ["documents", "documents/letters", "empty directory", "nested", "odd names"]
+            .iter()
+            .enumerate()
     {
-        let time = UNIX_EPOCH + Duration::new(1_234_567_890 + index as u64, 123_456_789 + index as u32);
+        let time =
+            UNIX_EPOCH + Duration::new(1_234_567_890 + index as u64, 123_456_789 + index as u32);
         set_mtime(&at(name), time);
     }
     set_mtime(&at("open"), UNIX_EPOCH - Duration::new(86_400, 5));
     set_mtime(directory, UNIX_EPOCH + Duration::new(999_999_999, 999_999_999));
 }
 
-/// One of each type of entry, and few of everything else: for sweeps that go through every call of a run.
+/// One of each type of entry, and few of everything else: for sweeps that go through every call of
+/// a run.
 pub(crate) fn one_of_each(directory: &Path) {
     small(directory);
     special_files(directory);
@@ -148,9 +152,18 @@ pub(crate) fn odd_names(directory: &Path) {
         fs::write(directory.join(OsStr::from_bytes(&[byte])), [byte]).expect("a file");
     }
     let all: Vec<u8> = (1..=255).filter(|byte| *byte != b'/').collect();
-    for name in
-        [&all[..], &[b'n'; 255], b"-rf", b"...", b"..\n", b" ", b"\\x0a", b"a\xff\xfeb", b".f.AbCdEf", b"*"]
-    {
+    for name in [
+        &all[..],
+        &[b'n'; 255],
+        b"-rf",
+        b"...",
+        b"..\n",
+        b" ",
+        b"\\x0a",
+        b"a\xff\xfeb",
+        b".f.AbCdEf",
+        b"*",
+    ] {
         fs::write(directory.join(OsStr::from_bytes(name)), name).expect("a file");
     }
     let control = directory.join("directory\n\u{1b}[31m\r");

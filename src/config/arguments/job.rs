@@ -60,7 +60,8 @@ impl Arguments {
         Some(Job { destination, does: named(DOES), leaves_out, options_hash: hash(&options) })
     }
 
-    /// Where the push goes, from the module's directory on: rsyncd has taken the module's name away.
+    /// Where the push goes, from the module's directory on: rsyncd has taken the module's name
+    /// away.
     fn destination(&self) -> Option<String> {
         let [dot, request] = self.operands.as_slice() else { return None };
         // rsyncd expands patterns among the names that are there.
@@ -76,7 +77,8 @@ impl OptionName {
             OptionName::Letter(letter) => (vec![letter.to_string()], names_of_letter(*letter)),
             OptionName::Long(name) => (vec![name.clone()], names_of_long(name)),
         };
-        let is_letter_of = |letter: &char| names_of_letter(*letter).iter().any(|name| long.contains(name));
+        let is_letter_of =
+            |letter: &char| names_of_letter(*letter).iter().any(|name| long.contains(name));
         let letters = ('0'..='z').filter(char::is_ascii_alphanumeric).filter(is_letter_of);
         spellings.extend(letters.map(String::from));
         spellings.extend(long);
@@ -201,7 +203,9 @@ fn shown(name: &str, value: Option<&[u8]>) -> String {
 
 fn hash(options: &Options) -> String {
     let mut hasher = blake3::Hasher::new();
-    for (name, value) in options.iter().filter(|(name, _)| !CHANGES_NOTHING.contains(&name.as_str())) {
+    for (name, value) in
+        options.iter().filter(|(name, _)| !CHANGES_NOTHING.contains(&name.as_str()))
+    {
         // A NUL ends each: neither names nor values can hold one.
         hasher
             .update(name.as_bytes())
@@ -226,8 +230,17 @@ mod tests {
     fn what_a_client_of_debian_sends_is_read() {
         let job = job(&["-vlogDtpre.iLsfxCIvu", "--delete", "--partial-dir=x", ".", "home/"]);
         assert_eq!(job.destination, "home");
-        let does =
-            ["delete", "devices", "group", "links", "owner", "perms", "recursive", "specials", "times"];
+        let does = [
+            "delete",
+            "devices",
+            "group",
+            "links",
+            "owner",
+            "perms",
+            "recursive",
+            "specials",
+            "times",
+        ];
         assert_eq!(job.does, does);
         assert!(job.leaves_out.is_empty() && job.sets_directory_times(), "{job:?}");
     }
@@ -237,7 +250,14 @@ mod tests {
         let plain = job(&["-logDtpre.iLsfxCIvu", "--delete", ".", "."]);
         for words in [
             &["-vvlogDtprze.LsfxC", "--delete", ".", "./"][..],
-            &["-logDtpre.iLsfxCIvu", "--delete-before", "--bwlimit=100", "--timeout=9", ".", "././"],
+            &[
+                "-logDtpre.iLsfxCIvu",
+                "--delete-before",
+                "--bwlimit=100",
+                "--timeout=9",
+                ".",
+                "././",
+            ],
             &["-avP", "--delete-after", "--stats", "--info=progress2", ".", ".//"],
             &["-aHz", "--no-H", "--delete", ".", "x/.."],
         ] {
@@ -256,9 +276,20 @@ mod tests {
 
     #[test]
     fn selecting_options_are_known_with_their_values() {
-        let words = ["-rOt", "--min-size=3", "--max-size", "4", "--existing", "-u", "--size-only", ".", "d"];
+        let words = [
+            "-rOt",
+            "--min-size=3",
+            "--max-size",
+            "4",
+            "--existing",
+            "-u",
+            "--size-only",
+            ".",
+            "d",
+        ];
         let job = job(&words);
-        let expected = ["existing", "max-size=4", "min-size=3", "omit-dir-times", "size-only", "update"];
+        let expected =
+            ["existing", "max-size=4", "min-size=3", "omit-dir-times", "size-only", "update"];
         assert_eq!(job.leaves_out, expected);
         assert!(!job.sets_directory_times());
     }

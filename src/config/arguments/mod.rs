@@ -1,10 +1,10 @@
 //! What a transfer is going to do, from the arguments that rsyncd hands to a pre-xfer hook.
 //!
 //! rsyncd reads what the client sends like a command line of its own, with popt and one table of
-//! options, and passes the same words on as `RSYNC_ARG0` to `RSYNC_ARGn`, byte for byte. So they are
-//! read here the same way: letters in clusters, values that are attached or the next word, options
-//! behind paths, and the last of two that contradict each other. With `--secluded-args` the client
-//! sends two lists; rsyncd adds up what they say, and passes them on as one.
+//! options, and passes the same words on as `RSYNC_ARG0` to `RSYNC_ARGn`, byte for byte. So they
+//! are read here the same way: letters in clusters, values that are attached or the next word,
+//! options behind paths, and the last of two that contradict each other. With `--secluded-args` the
+//! client sends two lists; rsyncd adds up what they say, and passes them on as one.
 //!
 //! A push must never pass for anything else, or it would have no snapshot, and an option that
 //! rewrites files in place must never be missed, whatever a client sends. That holds because
@@ -13,12 +13,12 @@
 //!   whether an option takes a value, and that never changed from rsync 3.0.9 to 3.5.0. So for
 //!   both `--backup-dir --sender` is a push, with a backup directory of that name;
 //! * one word that is not understood for sure makes the whole list suspect: an unknown option, a
-//!   value too few or too many, a bare `-` or `--`, no `--server` in front, no dot before the paths.
-//!   What is suspect is a push, and every word of it that looks like an option that rewrites
+//!   value too few or too many, a bare `-` or `--`, no `--server` in front, no dot before the
+//!   paths. What is suspect is a push, and every word of it that looks like an option that rewrites
 //!   counts as one, even if another would take it back. An rsyncd of today refuses nearly all of
 //!   it; one of tomorrow may know the option, and then a pull passes for a push, which costs a
-//!   comparison;
-//!   The same goes for every word that looks like an option that names a partial directory.
+//!   comparison; The same goes for every word that looks like an option that names a partial
+//!   directory.
 //! * a value that makes no sense needs no look: rsyncd refuses the transfer for it.
 //!
 //! Reading is pure; only [`Arguments::from_environment`] looks at this process.
@@ -128,8 +128,8 @@ pub struct Arguments {
     /// The options in effect that rewrite files, sorted, each once. Pulls and dry runs name them
     /// too and rewrite nothing, so ask [`Kind::writes`] first.
     pub rewriting: Vec<Rewriting>,
-    /// The directories in which rsync would go on in place: the values of `--partial-dir`, or that of
-    /// `--delay-updates`. Ask [`Kind::writes`] first here, too.
+    /// The directories in which rsync would go on in place: the values of `--partial-dir`, or that
+    /// of `--delay-updates`. Ask [`Kind::writes`] first here, too.
     pub partial_dirs: Vec<Vec<u8>>,
     /// Every option, in the order of the command line; none if a word was not understood.
     pub options: Vec<GivenOption>,
@@ -149,7 +149,8 @@ impl Arguments {
             Some(Words { meanings, options, operands }) => {
                 let effect = Effect::of(&meanings);
                 // A sender writes no file.
-                let partial_dirs = if effect.sender { Vec::new() } else { partial::partial_dirs(&options) };
+                let partial_dirs =
+                    if effect.sender { Vec::new() } else { partial::partial_dirs(&options) };
                 Arguments { partial_dirs, options, operands, ..effect.classified() }
             }
             None => Arguments {
@@ -297,7 +298,11 @@ impl Effect {
             (Rewriting::AppendVerify, self.append > 1),
             (Rewriting::WriteDevices, self.write_devices),
         ];
-        in_effect.into_iter().filter(|(_, in_effect)| *in_effect).map(|(rewriting, _)| rewriting).collect()
+        in_effect
+            .into_iter()
+            .filter(|(_, in_effect)| *in_effect)
+            .map(|(rewriting, _)| rewriting)
+            .collect()
     }
 }
 
@@ -351,7 +356,10 @@ mod tests {
             &["--write-batch", "--only-write-batch"],
         ];
         assert_kind(Kind::Push, &cases);
-        assert_rewriting(&[], &[&["--backup-dir", "--inplace", "-T", "--append"], &["--suffix=--inplace"]]);
+        assert_rewriting(
+            &[],
+            &[&["--backup-dir", "--inplace", "-T", "--append"], &["--suffix=--inplace"]],
+        );
     }
 
     #[test]
@@ -362,7 +370,8 @@ mod tests {
 
     #[test]
     fn options_are_found_behind_paths_too() {
-        let all = ["rsyncd", "--server", "-r", ".", "data", "--sender"].map(|word| word.as_bytes().to_vec());
+        let all = ["rsyncd", "--server", "-r", ".", "data", "--sender"]
+            .map(|word| word.as_bytes().to_vec());
         assert_eq!(Arguments::parse(&all).kind, Kind::Pull);
     }
 
@@ -406,7 +415,10 @@ mod tests {
         ];
         for delete in deletes {
             assert_kind(Kind::DeletionOnly, &[&["-r", delete, "--existing", "--ignore-existing"]]);
-            assert_kind(Kind::DeletionOnly, &[&["--ignore-existing", "--ignore-non-existing", delete]]);
+            assert_kind(
+                Kind::DeletionOnly,
+                &[&["--ignore-existing", "--ignore-non-existing", delete]],
+            );
             assert_kind(
                 Kind::Push,
                 &[&["-r", delete], &[delete, "--existing"], &[delete, "--ignore-existing"]],
@@ -447,7 +459,10 @@ mod tests {
 
     #[test]
     fn append_twice_verifies() {
-        assert_rewriting(&[Rewriting::AppendVerify], &[&["--append", "--append"], &["--append-verify"]]);
+        assert_rewriting(
+            &[Rewriting::AppendVerify],
+            &[&["--append", "--append"], &["--append-verify"]],
+        );
         assert_rewriting(&[Rewriting::AppendVerify], &[&["--append-verify", "--append"]]);
     }
 
@@ -560,8 +575,15 @@ mod tests {
         assert_eq!(partial_dirs(&["--unheard-of", "--partial-dir=docs"]), ["docs"]);
         assert_eq!(partial_dirs(&["--unheard-of", "--backup-dir", "--partial-dir=docs"]), ["docs"]);
         assert_eq!(partial_dirs(&["--unheard-of", "--partial-dir", "docs"]), ["docs"]);
-        assert_eq!(partial_dirs(&["--unheard-of", "--partial-dirs=docs"]), ["."], "no value of its own");
-        assert_eq!(partial_dirs(&["--unheard-of", "--delay-updates", "--no-delay-updates"]), [".~tmp~"]);
+        assert_eq!(
+            partial_dirs(&["--unheard-of", "--partial-dirs=docs"]),
+            ["."],
+            "no value of its own"
+        );
+        assert_eq!(
+            partial_dirs(&["--unheard-of", "--delay-updates", "--no-delay-updates"]),
+            [".~tmp~"]
+        );
     }
 
     #[test]

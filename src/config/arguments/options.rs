@@ -1,8 +1,8 @@
 //! The options that an rsync server knows: which take a value, and what the few mean that decide
 //! what a transfer does.
 //!
-//! The union of what rsync 3.0.9 to 3.5.0 know. No option ever changed whether it takes a value, so one
-//! table reads them all; an option that the rsyncd at hand does not know yet makes it refuse
+//! The union of what rsync 3.0.9 to 3.5.0 know. No option ever changed whether it takes a value, so
+//! one table reads them all; an option that the rsyncd at hand does not know yet makes it refuse
 //! the transfer. Left out are those that end or fail every daemon that reads them: `--help`,
 //! `--version`, `-V`, `--daemon`, `--detach`, `--no-detach`, `--config` and `--dparam`.
 

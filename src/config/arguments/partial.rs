@@ -1,4 +1,5 @@
-//! The directories in which a push would have rsync go on in place, and those that it moves old files to.
+//! The directories in which a push would have rsync go on in place, and those that it moves old
+//! files to.
 
 use super::{GivenOption, OptionName};
 use crate::decide::partial_dirs::{DELAYED, is_none};
@@ -11,7 +12,9 @@ pub(super) fn values(options: &[GivenOption], name: &str) -> Vec<Vec<u8>> {
 
 /// The partial directories that the options name. Only the last one is in effect, but all count.
 pub(super) fn partial_dirs(options: &[GivenOption]) -> Vec<Vec<u8>> {
-    let given = |name: &str| options.iter().rposition(|option| option.name == OptionName::Long(name.into()));
+    let given = |name: &str| {
+        options.iter().rposition(|option| option.name == OptionName::Long(name.into()))
+    };
     let mut named = values(options, "partial-dir");
     named.retain(|value| !is_none(value));
     if named.is_empty() && given("delay-updates") > given("no-delay-updates") {
@@ -20,7 +23,8 @@ pub(super) fn partial_dirs(options: &[GivenOption]) -> Vec<Vec<u8>> {
     named
 }
 
-/// The same for a list of which a word was not understood: every word that looks like such an option counts.
+/// The same for a list of which a word was not understood: every word that looks like such an
+/// option counts.
 pub(super) fn suspected(arguments: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut named = Vec::new();
     let mut words = arguments.iter().peekable();

@@ -40,7 +40,11 @@ pub(super) fn read(arguments: &[Vec<u8>]) -> Option<Words> {
 }
 
 /// `name`, `name=value`, or `name` with the next word as its value, whatever that looks like.
-fn long_option<'a>(long: &[u8], words: &mut impl Iterator<Item = &'a [u8]>, read: &mut Words) -> Option<()> {
+fn long_option<'a>(
+    long: &[u8],
+    words: &mut impl Iterator<Item = &'a [u8]>,
+    read: &mut Words,
+) -> Option<()> {
     let equals = long.iter().position(|byte| *byte == b'=');
     let name = &long[..equals.unwrap_or(long.len())];
     let Described { meaning, takes_value } = options::long(name)?;

@@ -99,7 +99,8 @@ struct Reader {
 
 impl Reader {
     fn line(&mut self, number: usize, bytes: &[u8]) {
-        if bytes.trim_ascii_start().starts_with(b"#") || bytes.trim_ascii_start().starts_with(b";") {
+        if bytes.trim_ascii_start().starts_with(b"#") || bytes.trim_ascii_start().starts_with(b";")
+        {
             return;
         }
         let Ok(line) = std::str::from_utf8(bytes) else {
@@ -151,20 +152,31 @@ impl Reader {
             self.tell(number, &message);
         }
         self.current = Current::Section(self.sections.len());
-        self.sections.push(Section { name: name.to_string(), line: number, options: Options::new() });
+        self.sections.push(Section {
+            name: name.to_string(),
+            line: number,
+            options: Options::new(),
+        });
     }
 
     fn option(&mut self, number: usize, content: &str) {
-        let divided = content.split_once(['=', ':']).map(|(name, value)| (stripped(name), stripped(value)));
+        let divided =
+            content.split_once(['=', ':']).map(|(name, value)| (stripped(name), stripped(value)));
         let Some((name, value)) = divided.filter(|(name, _)| !name.is_empty()) else {
-            self.tell(number, "this is neither a [directory], nor an option with its = or :, nor a comment");
+            self.tell(
+                number,
+                "this is neither a [directory], nor an option with its = or :, nor a comment",
+            );
             return;
         };
         let name = name.to_lowercase();
         self.option = Some(name.clone());
         let Some(options) = self.options() else {
             self.option = None;
-            self.tell(number, &format!("{name} stands above the first [directory]: put it under one"));
+            self.tell(
+                number,
+                &format!("{name} stands above the first [directory]: put it under one"),
+            );
             return;
         };
         let setting = Setting { value: value.to_string(), line: number };
@@ -181,7 +193,9 @@ impl Reader {
         match self.current {
             Current::None => None,
             Current::Default => Some(&mut self.defaults),
-            Current::Section(index) => self.sections.get_mut(index).map(|section| &mut section.options),
+            Current::Section(index) => {
+                self.sections.get_mut(index).map(|section| &mut section.options)
+            }
         }
     }
 
@@ -213,8 +227,10 @@ mod tests {
     fn told(text: &[u8]) -> Vec<Vec<String>> {
         let sections = read(text).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
         let told = |section: Section| {
-            let options =
-                section.options.into_iter().map(|(name, setting)| format!("{name}={}", setting.value));
+            let options = section
+                .options
+                .into_iter()
+                .map(|(name, setting)| format!("{name}={}", setting.value));
             std::iter::once(section.name).chain(options).collect()
         };
         sections.into_iter().map(told).collect()
@@ -231,12 +247,18 @@ mod tests {
 
     #[test]
     fn options_are_divided_by_the_first_of_two_signs_and_have_no_case() {
-        assert_eq!(told(b"[a]\nDaily : 1\nWEEKLY=2=3\nx:y=z\n"), [["a", "daily=1", "weekly=2=3", "x=y=z"]]);
+        assert_eq!(
+            told(b"[a]\nDaily : 1\nWEEKLY=2=3\nx:y=z\n"),
+            [["a", "daily=1", "weekly=2=3", "x=y=z"]]
+        );
     }
 
     #[test]
     fn comments_begin_lines_only() {
-        assert_eq!(told(b"# [b]\n[a] ; none\n ; x = 1\ndaily = 7 # kept\n"), [["a", "daily=7 # kept"]]);
+        assert_eq!(
+            told(b"# [b]\n[a] ; none\n ; x = 1\ndaily = 7 # kept\n"),
+            [["a", "daily=7 # kept"]]
+        );
         assert_eq!(told(b" ; Latin-1: \xfc\n[a]\n"), [["a"]]);
         assert_eq!(mistake(b"[a]\nx = \xfc # Latin-1\n").0, 2);
     }

@@ -55,7 +55,9 @@ impl Location {
         match self {
             Location::Remote { .. } | Location::Relative => false,
             Location::Directory(own) => Path::new(own) == directory,
-            Location::Pattern(pattern) => directory.to_str().is_some_and(|text| pattern.matches(text)),
+            Location::Pattern(pattern) => {
+                directory.to_str().is_some_and(|text| pattern.matches(text))
+            }
         }
     }
 }
@@ -68,7 +70,9 @@ fn with_variables(text: &str, variable: impl Fn(&str) -> Option<String>) -> Stri
         expanded.push_str(before);
         let length = match after.strip_prefix('{') {
             Some(braced) => braced.find('}').map_or(0, |end| end + 2),
-            None => after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len()),
+            None => {
+                after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len())
+            }
         };
         let (name, remaining) = after.split_at(length);
         let bare = name.strip_prefix('{').map_or(name, |braced| &braced[..braced.len() - 1]);
@@ -183,7 +187,8 @@ impl Pattern {
                 let before = position.checked_sub(1);
                 next[position] = match part {
                     Part::Many => reached[position] || before.is_some_and(|before| next[before]),
-                    part => before.is_some_and(|before| reached[before] && admits(part, characters[before])),
+                    part => before
+                        .is_some_and(|before| reached[before] && admits(part, characters[before])),
                 };
             }
             reached = next;

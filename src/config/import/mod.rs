@@ -40,7 +40,12 @@ pub struct Translated {
 pub fn read(file: &Path, text: &[u8]) -> Result<Vec<Translated>> {
     let told = |mistakes: BTreeSet<Mistake>| {
         let told = |mistake: Mistake| {
-            format!("{}:{}: {}", escape_path(file), mistake.line, escape(mistake.message.as_bytes()))
+            format!(
+                "{}:{}: {}",
+                escape_path(file),
+                mistake.line,
+                escape(mistake.message.as_bytes())
+            )
         };
         Error::Policy(mistakes.into_iter().map(told).collect())
     };

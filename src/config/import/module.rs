@@ -58,17 +58,20 @@ impl Assignment {
     pub fn of(sections: &[Translated], settings: &Settings) -> Result<Self> {
         let mut order: Vec<usize> = (0..sections.len()).collect();
         order.sort_by(|one, other| sections[*one].name.cmp(&sections[*other].name));
-        let has_conf = settings.rsyncd_conf != Path::new(RSYNCD_CONF) || settings.rsyncd_conf.exists();
+        let has_conf =
+            settings.rsyncd_conf != Path::new(RSYNCD_CONF) || settings.rsyncd_conf.exists();
         let mut assignment = Assignment { assigned: Vec::new(), left: Vec::new(), has_conf, order };
         let modules = if has_conf { settings.rsyncd()?.modules } else { Vec::new() };
         let candidates = candidates(&modules, settings);
-        let by_root =
-            |candidate: &Candidate| assignment.assigned(sections, candidate, &candidate.roots, false);
+        let by_root = |candidate: &Candidate| {
+            assignment.assigned(sections, candidate, &candidate.roots, false)
+        };
         let mut assigned: Vec<Assigned> = candidates.iter().filter_map(by_root).collect();
         for candidate in &candidates {
             let own = spellings(candidate.path.clone());
-            let is_taken =
-                assigned.iter().any(|other| other.name == candidate.name || own.contains(&other.root));
+            let is_taken = assigned
+                .iter()
+                .any(|other| other.name == candidate.name || own.contains(&other.root));
             if !is_taken {
                 assigned.extend(assignment.assigned(sections, candidate, &own, true));
             }
@@ -104,7 +107,8 @@ impl Assignment {
     pub fn in_force(&self, sections: &[Translated], directories: &[PathBuf]) -> Option<usize> {
         let matches = |index: &&usize| {
             let location = &sections[**index].location;
-            directories.iter().any(|directory| location.matches(directory)) || is_same(location, directories)
+            directories.iter().any(|directory| location.matches(directory))
+                || is_same(location, directories)
         };
         self.order.iter().find(matches).copied()
     }
@@ -128,14 +132,18 @@ fn candidates(modules: &[Module], settings: &Settings) -> Vec<Candidate> {
         .iter()
         .enumerate()
         // A later module of the same name is the one that clients reach.
-        .filter(|(index, module)| modules[index + 1..].iter().all(|later| later.name != module.name))
+        .filter(|(index, module)| {
+            modules[index + 1..].iter().all(|later| later.name != module.name)
+        })
         .filter_map(|(_, module)| {
             Some((module.get("post-xfer exec").is_some(), candidate(module, settings)?))
         })
         .collect();
     let has_hook = |path: &Path| found.iter().any(|(hooked, other)| *hooked && other.path == path);
-    let hooked_only = |(hooked, candidate): &&(bool, Candidate)| *hooked || !has_hook(&candidate.path);
-    let chosen: Vec<String> = found.iter().filter(hooked_only).map(|(_, one)| one.name.clone()).collect();
+    let hooked_only =
+        |(hooked, candidate): &&(bool, Candidate)| *hooked || !has_hook(&candidate.path);
+    let chosen: Vec<String> =
+        found.iter().filter(hooked_only).map(|(_, one)| one.name.clone()).collect();
     found.into_iter().map(|(_, one)| one).filter(|one| chosen.contains(&one.name)).collect()
 }
 

@@ -1,11 +1,11 @@
-//! Translates the options of a section of `rotate-backups.ini` into keys of our policy, with a note on
-//! each that means something else here, or nothing.
+//! Translates the options of a section of `rotate-backups.ini` into keys of our policy, with a note
+//! on each that means something else here, or nothing.
 //!
 //! Two rules. What the translation decides is what rotate-backups 8.1 decided, apart from the
-//! differences that docs/policy.md lists; what its documentation promised and its code never did is told
-//! in a note instead. And where an option kept rotate-backups from snapshots that our rotation
-//! would reach, the table is held: it gets `max_expire = 0`, and nothing expires until a person
-//! has looked.
+//! differences that docs/policy.md lists; what its documentation promised and its code never did is
+//! told in a note instead. And where an option kept rotate-backups from snapshots that our rotation
+//! would reach, the table is held: it gets `max_expire = 0`, and nothing expires until a person has
+//! looked.
 
 use std::collections::BTreeSet;
 
@@ -38,8 +38,12 @@ impl Table {
     /// # Errors
     /// Every value for which rotate-backups fails too.
     pub(super) fn of(section: &Section, all: &[Section]) -> Result<Self, BTreeSet<Mistake>> {
-        let mut translation =
-            Translation { section, entries: Vec::new(), holds: Vec::new(), mistakes: BTreeSet::new() };
+        let mut translation = Translation {
+            section,
+            entries: Vec::new(),
+            holds: Vec::new(),
+            mistakes: BTreeSet::new(),
+        };
         translation.keep();
         for (name, setting) in &section.options {
             translation.option(name, setting);
@@ -47,13 +51,23 @@ impl Table {
         translation.carried_over(all);
         translation.hold();
         let Translation { entries, holds, mistakes, .. } = translation;
-        if mistakes.is_empty() { Ok(Table { entries, is_held: !holds.is_empty() }) } else { Err(mistakes) }
+        if mistakes.is_empty() {
+            Ok(Table { entries, is_held: !holds.is_empty() })
+        } else {
+            Err(mistakes)
+        }
     }
 }
 
 /// What one run of rotate-backups carries from a section to those that it reads later.
-const CARRIED: [&str; 6] =
-    ["exclude-list", "include-list", "ionice", "prefer-recent", "removal-command", "timestamp-pattern"];
+const CARRIED: [&str; 6] = [
+    "exclude-list",
+    "include-list",
+    "ionice",
+    "prefer-recent",
+    "removal-command",
+    "timestamp-pattern",
+];
 
 /// A section on its way.
 struct Translation<'a> {
@@ -108,11 +122,17 @@ impl Translation<'_> {
             "timestamp-pattern" => self.timestamp_pattern(setting),
             "removal-command" => self.removal_command(setting),
             "use-sudo" => self.use_sudo(setting),
-            "ssh-user" => {
-                self.note(name, setting, "no meaning here: the program runs where the snapshots are")
-            }
+            "ssh-user" => self.note(
+                name,
+                setting,
+                "no meaning here: the program runs where the snapshots are",
+            ),
             frequency if Frequency::ALL.iter().any(|known| known.word() == frequency) => {}
-            _ => self.note(name, setting, "no option of rotate-backups 8.1, which ignored it; so is it here"),
+            _ => self.note(
+                name,
+                setting,
+                "no option of rotate-backups 8.1, which ignored it; so is it here",
+            ),
         }
     }
 
@@ -179,7 +199,8 @@ impl Translation<'_> {
         );
         if list(&setting.value).into_iter().any(|text| Pattern::new(text).may_match_a_snapshot()) {
             self.holds.push(
-                "exclude-list can match snapshots, which rotate-backups then never deleted".to_string(),
+                "exclude-list can match snapshots, which rotate-backups then never deleted"
+                    .to_string(),
             );
         }
     }
@@ -188,7 +209,11 @@ impl Translation<'_> {
         if list(&setting.value).is_empty() {
             return;
         }
-        self.note("include-list", setting, "no meaning here: whatever is named as a snapshot is rotated");
+        self.note(
+            "include-list",
+            setting,
+            "no meaning here: whatever is named as a snapshot is rotated",
+        );
         if !list(&setting.value).contains(&"*") {
             self.holds.push(
                 "include-list may not match all snapshots, and rotate-backups never deleted the others"
@@ -206,7 +231,9 @@ impl Translation<'_> {
             setting,
             "no meaning here: snapshots are named like 2026-11-22T19-08-31Z or 2019-08-02 12:00:00, and other names are left alone",
         );
-        self.holds.push("the timestamp-pattern said which names rotate-backups touches at all".to_string());
+        self.holds.push(
+            "the timestamp-pattern said which names rotate-backups touches at all".to_string(),
+        );
     }
 
     fn removal_command(&mut self, setting: &Setting) {
@@ -217,7 +244,9 @@ impl Translation<'_> {
             "no meaning here: the program removes snapshots by itself, as rm -fR does",
         );
         if !matches!(command, "rm" | "/bin/rm" | "/usr/bin/rm") {
-            self.holds.push("the removal-command may have done something else than to remove".to_string());
+            self.holds.push(
+                "the removal-command may have done something else than to remove".to_string(),
+            );
         }
     }
 
@@ -235,10 +264,12 @@ impl Translation<'_> {
     /// Says which options of other sections were in force here too, in a run over all of them.
     fn carried_over(&mut self, all: &[Section]) {
         let mut carried = Vec::new();
-        let sets =
-            |section: &Section, name| section.options.get(name).is_some_and(|one| is_set(name, &one.value));
+        let sets = |section: &Section, name| {
+            section.options.get(name).is_some_and(|one| is_set(name, &one.value))
+        };
         for name in CARRIED.into_iter().filter(|name| !sets(self.section, name)) {
-            let earlier = all.iter().filter(|other| other.name < self.section.name && sets(other, name));
+            let earlier =
+                all.iter().filter(|other| other.name < self.section.name && sets(other, name));
             if let Some(last) = earlier.max_by_key(|other| &other.name) {
                 carried.push(format!("{name} of [{}] in line {}", last.name, last.line));
             }

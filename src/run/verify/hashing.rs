@@ -49,9 +49,11 @@ impl Left {
                 MAX_BYTES >> 40
             )
         });
-        let holes = (self.holes > 0).then(|| format!("{} of little but holes", counted(self.holes, "file")));
+        let holes = (self.holes > 0)
+            .then(|| format!("{} of little but holes", counted(self.holes, "file")));
         let parts: Vec<String> = over_limit.into_iter().chain(holes).collect();
-        (!parts.is_empty()).then(|| format!("not all new files of {name} are hashed: {}", parts.join(", ")))
+        (!parts.is_empty())
+            .then(|| format!("not all new files of {name} are hashed: {}", parts.join(", ")))
     }
 }
 

@@ -2,10 +2,11 @@
 //!
 //! Four walks, of which the usual one is enough where nothing is wrong:
 //!
-//! 1. `survey`: each inode is looked at once. What differs from what is recorded is suspect, and so is what was touched at a
-//!    time that is not ours.
+//! 1. `survey`: each inode is looked at once. What differs from what is recorded is suspect, and so
+//!    is what was touched at a time that is not ours.
 //! 2. `touches`: only for the latter, which names it had before and after.
-//! 3. `naming`: only for what is altered, all of its names in all snapshots, with a last look at it.
+//! 3. `naming`: only for what is altered, all of its names in all snapshots, with a last look at
+//!    it.
 //! 4. `refresh`: what was never recorded is, and what is gone is taken out. Only this one needs the
 //!    root's lock; what else disappears meanwhile is not reported.
 //!
@@ -54,8 +55,8 @@ pub struct Verified {
     pub inodes: u64,
     /// How many were never recorded, and are from now on.
     pub unknown: u64,
-    /// How many were touched by others in a way that may have been a rename or a deletion: without a hash of their
-    /// content nobody can tell.
+    /// How many were touched by others in a way that may have been a rename or a deletion: without
+    /// a hash of their content nobody can tell.
     pub unprovable: u64,
     /// How many show another inode number each time they are looked at, so that nothing can be said
     /// of them.
@@ -93,7 +94,8 @@ impl Verified {
         !self.altered.is_empty()
     }
 
-    /// Whether there are files of which it cannot be told, for the file system does not keep what is needed.
+    /// Whether there are files of which it cannot be told, for the file system does not keep what
+    /// is needed.
     pub fn is_uncertain(&self) -> bool {
         self.unstable > 0 || self.file_system.is_some()
     }
@@ -121,7 +123,8 @@ struct Snapshot {
     identity: Identity,
     /// Its place in the catalogue, if anything was recorded with it.
     position: Option<Position>,
-    /// When its tree began to be linked, nanoseconds since 1970; by its name if nothing was recorded with it.
+    /// When its tree began to be linked, nanoseconds since 1970; by its name if nothing was
+    /// recorded with it.
     began_ns: i64,
     /// Whether it is in `expired/`.
     is_retired: bool,
@@ -145,7 +148,8 @@ impl<'a> Case<'a> {
         let inodes = root.room(inodes::ROOM)?;
         let catalogue = Catalogue::read(inodes.place())?;
         let expired = root.room("expired")?;
-        let mut case = Case { root, inodes, expired, catalogue, snapshots: Vec::new(), retired: Vec::new() };
+        let mut case =
+            Case { root, inodes, expired, catalogue, snapshots: Vec::new(), retired: Vec::new() };
         for item in Catalog::read(root, &target.policy.time_zone)?.items {
             let by_name = item.name.time.timestamp_nanos_opt().unwrap_or(i64::MAX);
             case.snapshots.extend(case.find(item.name.text, by_name, false)?);
@@ -185,7 +189,8 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Whether a snapshot is still where it was; else another may have been made out of it meanwhile.
+    /// Whether a snapshot is still where it was; else another may have been made out of it
+    /// meanwhile.
     fn is_still_there(&self, snapshot: &Snapshot) -> bool {
         let Place { directory, path } = self.place(snapshot);
         match stat_entry(directory, &snapshot.c_name) {
@@ -226,7 +231,8 @@ pub fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
     let is_uncertain = !names_in(root.room("staging")?.place())?.is_empty();
     State::update(root.private(), |state| {
         let before = state.damage.take();
-        state.damage = verified.damage(clock.now(), before.clone()).or(before.filter(|_| is_uncertain));
+        state.damage =
+            verified.damage(clock.now(), before.clone()).or(before.filter(|_| is_uncertain));
     })?;
     locked(target, &root, clock, || refresh::refresh(target, &root, &stale, &HashSet::new()))?;
     Ok(verified)
@@ -239,12 +245,15 @@ pub fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
 pub fn accept(target: &Target, clock: &Clock) -> Result<Verified> {
     let root = target.open_root()?;
     let (verified, stale) = look(target, &root)?;
-    locked(target, &root, clock, || refresh::refresh(target, &root, &stale, &verified.altered_inodes))?;
+    locked(target, &root, clock, || {
+        refresh::refresh(target, &root, &stale, &verified.altered_inodes)
+    })?;
     State::update(root.private(), |state| state.damage = None)?;
     Ok(verified)
 }
 
-/// Looks at all snapshots without remembering anything. Returns also which inode numbers are recorded for files that are no more.
+/// Looks at all snapshots without remembering anything. Returns also which inode numbers are
+/// recorded for files that are no more.
 fn look(target: &Target, root: &SnapshotRoot) -> Result<(Verified, HashSet<u64>)> {
     let case = Case::open(target, root)?;
     let survey = survey::survey(&case);

@@ -24,8 +24,9 @@ impl Known {
     /// How it differs in a snapshot from what it was there.
     fn changes_in(&self, snapshot: &Snapshot) -> Vec<Change> {
         let was = applicable(&self.baselines, snapshot.position.unwrap_or(0));
-        let mut found =
-            was.map(|was| changes(&was.inode.attributes, &self.inode.attributes)).unwrap_or_default();
+        let mut found = was
+            .map(|was| changes(&was.inode.attributes, &self.inode.attributes))
+            .unwrap_or_default();
         let hash = applicable(&self.hashes, snapshot.position.unwrap_or(0));
         if self.hash.is_some_and(|now| hash.is_some_and(|hash| *hash != now)) {
             found.push(Change::Content);
@@ -55,9 +56,15 @@ pub(super) fn named(case: &Case, altered: &HashSet<u64>, touched: &[Touch]) -> V
                 return;
             }
             let known = known.entry(name.inode).or_insert_with(|| know(catalogue, &touches, name));
-            let changes = known.as_ref().map(|known| known.changes_in(snapshot)).unwrap_or_default();
+            let changes =
+                known.as_ref().map(|known| known.changes_in(snapshot)).unwrap_or_default();
             if !changes.is_empty() {
-                here.push(Altered { path: name.path(), inode: name.inode, changes, snapshots: Vec::new() });
+                here.push(Altered {
+                    path: name.path(),
+                    inode: name.inode,
+                    changes,
+                    snapshots: Vec::new(),
+                });
             }
         });
         if !case.is_still_there(snapshot) {
@@ -72,7 +79,8 @@ pub(super) fn named(case: &Case, altered: &HashSet<u64>, touched: &[Touch]) -> V
     found.into_values().collect()
 }
 
-/// A last look at an inode: what was touched once more since the survey is left to the next verification.
+/// A last look at an inode: what was touched once more since the survey is left to the next
+/// verification.
 fn know(catalogue: &Catalogue, touches: &HashMap<u64, Vec<Moment>>, name: &Name) -> Option<Known> {
     let inode = present(name).inspect_err(|error| log::warn!("{error}")).ok().flatten()?;
     let touches = touches.get(&name.inode).cloned().unwrap_or_default();

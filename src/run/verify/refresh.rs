@@ -1,7 +1,7 @@
 //! What keeps the catalogue complete and small; for holders of the root's long lock.
 //!
-//! What was never recorded is recorded as it is found, and what is in no snapshot any more is taken out. Retired
-//! snapshots count: they can be brought back, and the next one is made of one of them.
+//! What was never recorded is recorded as it is found, and what is in no snapshot any more is taken
+//! out. Retired snapshots count: they can be brought back, and the next one is made of one of them.
 
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -43,8 +43,8 @@ pub fn compact_if_outgrown(target: &Target, root: &SnapshotRoot) -> Result<()> {
     }
 }
 
-/// Takes out what is gone or `accepted`, and records what is not recorded: also of the `stale` numbers, which are recorded
-/// for other files.
+/// Takes out what is gone or `accepted`, and records what is not recorded: also of the `stale`
+/// numbers, which are recorded for other files.
 pub(super) fn refresh(
     target: &Target,
     root: &SnapshotRoot,
@@ -52,13 +52,17 @@ pub(super) fn refresh(
     accepted: &HashSet<u64>,
 ) -> Result<()> {
     let (room, expired) = (root.room(inodes::ROOM)?, root.room("expired")?);
-    let visible: Vec<String> =
-        Catalog::read(root, &target.policy.time_zone)?.items.into_iter().map(|item| item.name.text).collect();
+    let visible: Vec<String> = Catalog::read(root, &target.policy.time_zone)?
+        .items
+        .into_iter()
+        .map(|item| item.name.text)
+        .collect();
     let retired = retire::retired(root)?;
     // Nothing is taken out because of a listing that lacks a snapshot.
     let is_listed = unlisted(root, &visible, &retired)?.is_empty();
     let here = visible.iter().map(|name| (root.directory(), root.path.as_path(), c_name(name)));
-    let there = retired.iter().map(|name| (expired.place().directory, expired.place().path, c_name(name)));
+    let there =
+        retired.iter().map(|name| (expired.place().directory, expired.place().path, c_name(name)));
     let trees: Vec<(BorrowedFd, &Path, CString)> = here.chain(there).collect();
     if let Some(catalogue) = Catalogue::read(room.place())? {
         let mut present = vec![false; catalogue.len()];
@@ -105,7 +109,8 @@ impl<'a> Missing<'a> {
 
     fn record(&mut self, parent: BorrowedFd, path: &Path, tree: &CString) {
         walk(parent, path, tree, &mut |name: &Name| {
-            let is_known = self.catalogue.is_some_and(|catalogue| !catalogue.find(name.inode).is_empty());
+            let is_known =
+                self.catalogue.is_some_and(|catalogue| !catalogue.find(name.inode).is_empty());
             if is_known && !self.stale.contains(&name.inode) || !self.met.insert(name.inode) {
                 return;
             }

@@ -1,10 +1,11 @@
 //! Gives snapshots back the attributes that their files had, where the content is what it was.
 //!
-//! The inode is shared with the module, whose file shall stay as its client made it. Order, with the lock held and the gate closed to
-//! pushes: look → for each such inode one copy of the module's file in staging → `syncfs` → the copy
-//! over every name that the inode has in the module → the recorded attributes back onto the inode, which only
-//! snapshots have by now. After every step the module and all snapshots are whole, and whoever
-//! begins anew finds less to do: what lies in staging is removed first.
+//! The inode is shared with the module, whose file shall stay as its client made it. Order, with
+//! the lock held and the gate closed to pushes: look → for each such inode one copy of the module's
+//! file in staging → `syncfs` → the copy over every name that the inode has in the module → the
+//! recorded attributes back onto the inode, which only snapshots have by now. After every step the
+//! module and all snapshots are whole, and whoever begins anew finds less to do: what lies in
+//! staging is removed first.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::CString;
@@ -14,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, renameat};
-use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmodat, fstat, futimens, mkdirat, utimensat};
+use nix::sys::stat::{
+    FchmodatFlags, Mode, UtimensatFlags, fchmodat, fstat, futimens, mkdirat, utimensat,
+};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, syncfs, unlinkat};
 use rustix::fs::XattrFlags;
@@ -36,7 +39,9 @@ use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 use crate::tree::copy::Copier;
 use crate::tree::inodes::{Name, walk};
-use crate::tree::syscalls::{Answer, Identity, is_privileged, open_directory, stat_below, stat_entry};
+use crate::tree::syscalls::{
+    Answer, Identity, is_privileged, open_directory, stat_below, stat_entry,
+};
 
 /// What a repair did.
 #[derive(Debug, Default)]
@@ -45,7 +50,8 @@ pub struct Repaired {
     pub restored: u64,
     /// What could not be restored, and why.
     pub troubles: Vec<Error>,
-    /// Paths whose content is lost, each with the last snapshot that has another file there, if any.
+    /// Paths whose content is lost, each with the last snapshot that has another file there, if
+    /// any.
     pub lost: Vec<(Vec<u8>, Option<String>)>,
     /// What a verification finds after it.
     pub after: Verified,
@@ -78,7 +84,9 @@ pub fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
         Ok(())
     })?;
     let (after, _) = look(target, &root)?;
-    State::update(root.private(), |state| state.damage = after.damage(clock.now(), state.damage.take()))?;
+    State::update(root.private(), |state| {
+        state.damage = after.damage(clock.now(), state.damage.take())
+    })?;
     repaired.lost = lost(target, &root, &after)?;
     repaired.after = after;
     Ok(repaired)
@@ -106,7 +114,8 @@ fn close_gate(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Gat
     }
 }
 
-/// What each inode is to be again: those of which nothing but attributes has changed, and of which all snapshots want the same.
+/// What each inode is to be again: those of which nothing but attributes has changed, and of which
+/// all snapshots want the same.
 fn wanted(case: &Case, verified: &Verified) -> Result<HashMap<u64, Attributes>> {
     let is_lost = |change: &Change| !change.is_of_attributes();
     let lost: HashSet<u64> = verified
@@ -143,13 +152,18 @@ fn wanted(case: &Case, verified: &Verified) -> Result<HashMap<u64, Attributes>> 
 }
 
 /// Gives every file of the module that shares one of the inodes an inode of its own.
-fn part(root: &SnapshotRoot, wanted: &HashMap<u64, Attributes>, repaired: &mut Repaired) -> Result<()> {
+fn part(
+    root: &SnapshotRoot,
+    wanted: &HashMap<u64, Attributes>,
+    repaired: &mut Repaired,
+) -> Result<()> {
     let staging = root.room("staging")?;
     let place = staging.place();
     let failed = |name: &Name, cause| Error::io_bytes("copy", &name.path(), cause);
     let drafts = root.room(DRAFTS)?;
     let mut copier = Copier::new(drafts.place().directory);
-    // Nothing for an inode of which one name could not be copied: what the next one would be given lacks the same.
+    // Nothing for an inode of which one name could not be copied: what the next one would be given
+    // lacks the same.
     let mut copies: HashMap<u64, Option<CString>> = HashMap::new();
     // Names that a client chose must not meet ours.
     let apart = c_name("repair");
@@ -171,15 +185,19 @@ fn part(root: &SnapshotRoot, wanted: &HashMap<u64, Attributes>, repaired: &mut R
         }
         copies.insert(name.inode, made.map(|()| own).map_err(|error| copied.push(error)).ok());
     });
-    copier.finish().map_err(|cause| Error::io("clean up the copies in", drafts.place().path, cause))?;
-    syncfs(root.directory()).map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
+    copier
+        .finish()
+        .map_err(|cause| Error::io("clean up the copies in", drafts.place().path, cause))?;
+    syncfs(root.directory())
+        .map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
     walk(root.module(), &root.module_path, c".", &mut |name: &Name| {
         let Some(Some(copy)) = copies.get(&name.inode) else { return };
         if let Err(cause) = replace(place.directory, copy, name) {
             copied.push(failed(name, cause));
         }
     });
-    syncfs(root.directory()).map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
+    syncfs(root.directory())
+        .map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
     repaired.troubles.append(&mut copied);
     Ok(())
 }
@@ -243,14 +261,19 @@ fn restore(
             match apply(name, attributes) {
                 Ok(()) => repaired.restored += 1,
                 Err(cause) => {
-                    repaired.troubles.push(Error::io_bytes("restore the attributes of", &name.path(), cause));
+                    repaired.troubles.push(Error::io_bytes(
+                        "restore the attributes of",
+                        &name.path(),
+                        cause,
+                    ));
                 }
             }
         });
     }
 }
 
-/// The owner first, since changing it clears bits; then the extended attributes, since an ACL changes the mode.
+/// The owner first, since changing it clears bits; then the extended attributes, since an ACL
+/// changes the mode.
 fn apply(name: &Name, attributes: &Attributes) -> Answer<()> {
     const LINK: u32 = 0o120_000;
     let Attributes { mode, uid, gid, modified, xattrs, .. } = attributes;
@@ -268,7 +291,13 @@ fn apply(name: &Name, attributes: &Attributes) -> Answer<()> {
         fchmodat(name.directory, name.name, mode, FchmodatFlags::FollowSymlink)?;
     }
     let modified = TimeSpec::new(modified.seconds, modified.nanoseconds.into());
-    utimensat(name.directory, name.name, &TimeSpec::UTIME_OMIT, &modified, UtimensatFlags::NoFollowSymlink)
+    utimensat(
+        name.directory,
+        name.name,
+        &TimeSpec::UTIME_OMIT,
+        &modified,
+        UtimensatFlags::NoFollowSymlink,
+    )
 }
 
 fn apply_xattrs(name: &Name, wanted: &BTreeMap<CString, Vec<u8>>) -> Answer<()> {
@@ -283,13 +312,18 @@ fn apply_xattrs(name: &Name, wanted: &BTreeMap<CString, Vec<u8>>) -> Answer<()> 
         rustix::fs::lremovexattr(path.as_c_str(), gone.as_c_str()).map_err(errno)?;
     }
     for (name, value) in wanted.iter().filter(|(name, value)| present.get(*name) != Some(*value)) {
-        rustix::fs::lsetxattr(path.as_c_str(), name.as_c_str(), value, XattrFlags::empty()).map_err(errno)?;
+        rustix::fs::lsetxattr(path.as_c_str(), name.as_c_str(), value, XattrFlags::empty())
+            .map_err(errno)?;
     }
     Ok(())
 }
 
 /// What remains altered, with the newest earlier snapshot that has another file there.
-fn lost(target: &Target, root: &SnapshotRoot, after: &Verified) -> Result<Vec<(Vec<u8>, Option<String>)>> {
+fn lost(
+    target: &Target,
+    root: &SnapshotRoot,
+    after: &Verified,
+) -> Result<Vec<(Vec<u8>, Option<String>)>> {
     let case = Case::open(target, root)?;
     let inode_in = |name: &str, path: &[u8]| {
         let directory = open_directory(root.directory(), &c_name(name)).ok()?;
@@ -297,7 +331,8 @@ fn lost(target: &Target, root: &SnapshotRoot, after: &Verified) -> Result<Vec<(V
     };
     let good = |altered: &super::Altered| {
         let first = altered.snapshots.first()?;
-        let earlier = case.snapshots.iter().rev().skip_while(|snapshot| snapshot.name != *first).skip(1);
+        let earlier =
+            case.snapshots.iter().rev().skip_while(|snapshot| snapshot.name != *first).skip(1);
         let mut other = earlier.filter(|snapshot| {
             inode_in(&snapshot.name, &altered.path).is_some_and(|inode| inode != altered.inode)
         });

@@ -40,7 +40,8 @@ pub(super) fn survey(case: &Case) -> Survey {
     for snapshot in &case.snapshots {
         survey.unreadable += case.walk(snapshot, &mut |name: &Name| {
             progress::add(1);
-            let found = case.catalogue.as_ref().map_or(0..0, |catalogue| catalogue.find(name.inode));
+            let found =
+                case.catalogue.as_ref().map_or(0..0, |catalogue| catalogue.find(name.inode));
             let known = case.catalogue.as_ref().filter(|_| !found.is_empty());
             let Some(catalogue) = known else {
                 if unknown.insert(name.inode) {
@@ -126,7 +127,8 @@ fn is_same_content(
     let Content::Hash(now) = content else { return None };
     let is_same = hashes.iter().all(|(_, hash)| *hash == now);
     // What was hashed only later says nothing of what was in it before.
-    let is_whole = hashes.first().zip(baselines.first()).is_some_and(|(hash, baseline)| hash.0 <= baseline.0);
+    let is_whole =
+        hashes.first().zip(baselines.first()).is_some_and(|(hash, baseline)| hash.0 <= baseline.0);
     (is_whole || !is_same).then_some(is_same)
 }
 
@@ -136,8 +138,9 @@ fn touches(baselines: &[(Position, Baseline)], inode: &Inode, windows: &Windows)
     let found = baselines.iter().filter(|(_, baseline)| baseline.origin == Origin::Found);
     let excused = found.map(|(_, baseline)| baseline.touched).max();
     let linked = baselines.iter().skip(1).filter(|(_, baseline)| baseline.origin == Origin::Linked);
-    let earlier = linked
-        .map(|(position, baseline)| (baseline.touched, baseline.inode.accessed_seconds, Some(*position)));
+    let earlier = linked.map(|(position, baseline)| {
+        (baseline.touched, baseline.inode.accessed_seconds, Some(*position))
+    });
     let is_sign = |at: Moment, accessed| {
         excused.is_none_or(|excused| at > excused)
             && !windows.cover(at.as_ns())

@@ -30,7 +30,8 @@ struct Between {
 pub(super) fn confirmed(case: &Case, windows: &Windows, touches: Vec<Touch>) -> Result<Confirmed> {
     let mut confirmed = Confirmed::default();
     // What was linked while we looked is of our own making.
-    let touches: Vec<Touch> = touches.into_iter().filter(|touch| !windows.cover(touch.at.as_ns())).collect();
+    let touches: Vec<Touch> =
+        touches.into_iter().filter(|touch| !windows.cover(touch.at.as_ns())).collect();
     if touches.is_empty() {
         return Ok(confirmed);
     }
@@ -39,19 +40,23 @@ pub(super) fn confirmed(case: &Case, windows: &Windows, touches: Vec<Touch>) -> 
     recorded.sort_by_key(|snapshot| snapshot.position);
     let began: Vec<i64> = recorded.iter().map(|snapshot| snapshot.began_ns).collect();
     let mut between: HashMap<u64, Vec<Between>> = HashMap::new();
-    // What was recorded counts only as long as both looks next to it are there: what has gone in between would have
-    // moved the inode's own change time, but not this one.
+    // What was recorded counts only as long as both looks next to it are there: what has gone in
+    // between would have moved the inode's own change time, but not this one.
     let is_next = |before: usize, position| {
         let (before, after) =
             (recorded[before].position, recorded.get(before + 1).and_then(|after| after.position));
         let is_followed = |before| {
-            case.catalogue.as_ref().is_some_and(|catalogue| catalogue.is_followed_by(before, position))
+            case.catalogue
+                .as_ref()
+                .is_some_and(|catalogue| catalogue.is_followed_by(before, position))
         };
         after == Some(position) && before.is_some_and(is_followed)
     };
     for touch in touches {
         let before = last_before(&began, touch.at.as_ns());
-        match before.filter(|before| touch.recorded.is_none_or(|position| is_next(*before, position))) {
+        match before
+            .filter(|before| touch.recorded.is_none_or(|position| is_next(*before, position)))
+        {
             Some(before) => {
                 between.entry(touch.inode).or_default().push(Between {
                     touch,
@@ -75,7 +80,8 @@ pub(super) fn confirmed(case: &Case, windows: &Windows, touches: Vec<Touch>) -> 
         && recorded.iter().all(|snapshot| case.is_still_there(snapshot));
     for (_, touches) in between {
         let is_in_place = |one: &&Between| is_settled && is_in_place(one.names[0], one.names[1]);
-        let in_place: Vec<Touch> = touches.iter().filter(is_in_place).map(|one| one.touch).collect();
+        let in_place: Vec<Touch> =
+            touches.iter().filter(is_in_place).map(|one| one.touch).collect();
         confirmed.unprovable += u64::from(in_place.is_empty());
         confirmed.in_place.extend(in_place);
     }
@@ -83,7 +89,11 @@ pub(super) fn confirmed(case: &Case, windows: &Windows, touches: Vec<Touch>) -> 
 }
 
 /// Notes the names that one tree has for what was touched just after it, or just before.
-fn collect(between: &mut HashMap<u64, Vec<Between>>, place: usize, walk: impl FnOnce(&mut dyn FnMut(&Name))) {
+fn collect(
+    between: &mut HashMap<u64, Vec<Between>>,
+    place: usize,
+    walk: impl FnOnce(&mut dyn FnMut(&Name)),
+) {
     walk(&mut |name| {
         for one in between.get_mut(&name.inode).into_iter().flatten() {
             if one.before == place {

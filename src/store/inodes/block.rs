@@ -1,7 +1,7 @@
 //! The blocks that the catalogue of inodes is made of, each with its length and checksums.
 //!
-//! A reader hops from header to header. Where one is damaged it looks for the next that is whole: what lies in between is
-//! lost, and nothing else.
+//! A reader hops from header to header. Where one is damaged it looks for the next that is whole:
+//! what lies in between is lost, and nothing else.
 
 use std::fs::File;
 use std::io;
@@ -102,7 +102,8 @@ impl<'a> Blocks<'a> {
         })
     }
 
-    /// The bytes at `at`, as many as a header has; small blocks that follow each other are read together.
+    /// The bytes at `at`, as many as a header has; small blocks that follow each other are read
+    /// together.
     fn header_bytes(&mut self, at: u64) -> Option<[u8; HEADER_BYTES]> {
         const WINDOW_BYTES: usize = 16 << 10;
         let (start, bytes) = &mut self.window;
@@ -120,19 +121,23 @@ impl<'a> Blocks<'a> {
 
     fn header_at(&mut self, at: u64) -> Option<Block> {
         let header = self.header_bytes(at)?;
-        let number = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap_or_default());
+        let number =
+            |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap_or_default());
         let is_whole = header[..8] == MAGIC && number(20) == crc32fast::hash(&header[..20]);
         let (kind, length, checksum) = (Kind::of(number(8)), number(12), number(16));
         let block = Block { kind: kind?, start: at + HEADER_BYTES as u64, length, checksum };
         (is_whole && length <= MAX_PAYLOAD_BYTES && block.end() <= self.size).then_some(block)
     }
 
-    /// The block of that kind, with a payload of no more than `payload_bytes`, with which the file ends.
+    /// The block of that kind, with a payload of no more than `payload_bytes`, with which the file
+    /// ends.
     pub(super) fn at_end(&mut self, kind: Kind, payload_bytes: u64) -> Option<Block> {
         let (size, header_bytes) = (self.size, HEADER_BYTES as u64);
         let mut starts =
             size.saturating_sub(header_bytes + payload_bytes)..=size.checked_sub(header_bytes)?;
-        starts.find_map(|at| self.header_at(at).filter(|block| block.kind == kind && block.end() == size))
+        starts.find_map(|at| {
+            self.header_at(at).filter(|block| block.kind == kind && block.end() == size)
+        })
     }
 
     /// Where the next whole header is.
@@ -140,10 +145,14 @@ impl<'a> Blocks<'a> {
         let mut buffer = vec![0; 65_536];
         while at < self.size {
             let read = self.file.read_at(&mut buffer, at);
-            let read =
-                read.map_err(|cause| self.failure = Some(cause)).ok().filter(|read| *read >= MAGIC.len())?;
-            let found =
-                buffer[..read].windows(MAGIC.len()).enumerate().filter(|(_, window)| *window == MAGIC);
+            let read = read
+                .map_err(|cause| self.failure = Some(cause))
+                .ok()
+                .filter(|read| *read >= MAGIC.len())?;
+            let found = buffer[..read]
+                .windows(MAGIC.len())
+                .enumerate()
+                .filter(|(_, window)| *window == MAGIC);
             for start in found.map(|(index, _)| at + index as u64) {
                 if self.header_at(start).is_some() {
                     return Some(start);
@@ -213,12 +222,20 @@ mod tests {
         for length in [0, 1, 30] {
             let commit = framed(Kind::Commit, &vec![2; length]);
             let bytes = [&baselines[..], &commit].concat();
-            assert_eq!(at_end(&bytes), Some((baselines.len() + HEADER_BYTES) as u64), "{length} bytes");
+            assert_eq!(
+                at_end(&bytes),
+                Some((baselines.len() + HEADER_BYTES) as u64),
+                "{length} bytes"
+            );
             assert_eq!(at_end(&commit), Some(HEADER_BYTES as u64), "nothing else");
             assert_eq!(at_end(&bytes[..bytes.len() - 1]), None, "torn");
             assert_eq!(at_end(&[&bytes[..], b"x"].concat()), None, "not at the end");
         }
-        assert_eq!(at_end(&[&baselines[..], &framed(Kind::Commit, &[2; 31])].concat()), None, "too long");
+        assert_eq!(
+            at_end(&[&baselines[..], &framed(Kind::Commit, &[2; 31])].concat()),
+            None,
+            "too long"
+        );
         assert_eq!(at_end(&baselines), None, "another kind");
         assert_eq!(at_end(b""), None);
     }
@@ -226,7 +243,8 @@ mod tests {
     #[test]
     fn damage_costs_the_block_that_it_is_in_and_no_other() {
         let blocks = [vec![1; 100], vec![2; 3], Vec::new(), vec![4; 70_000]];
-        let bytes: Vec<u8> = blocks.iter().flat_map(|payload| framed(Kind::Baselines, payload)).collect();
+        let bytes: Vec<u8> =
+            blocks.iter().flat_map(|payload| framed(Kind::Baselines, payload)).collect();
         let whole: Vec<Option<Vec<u8>>> = blocks.iter().cloned().map(Some).collect();
         assert_eq!(read(&bytes), (whole.clone(), 0));
         for at in (0..HEADER_BYTES + 100).step_by(5) {

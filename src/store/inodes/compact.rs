@@ -1,7 +1,7 @@
 //! The catalogue without what nobody needs any more.
 //!
-//! Written beside the old one and renamed over it: a crash leaves either. The order of what stays is what it was, so that a baseline still
-//! holds for the same snapshots.
+//! Written beside the old one and renamed over it: a crash leaves either. The order of what stays
+//! is what it was, so that a baseline still holds for the same snapshots.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -21,7 +21,8 @@ use crate::tree::baseline_bytes::BLOCK_BYTES;
 pub struct Selection<'a> {
     /// Whether the baseline of that index does.
     pub keep: &'a dyn Fn(usize) -> bool,
-    /// The position of the oldest snapshot that there is: of what an inode was until then, the last counts.
+    /// The position of the oldest snapshot that there is: of what an inode was until then, the last
+    /// counts.
     pub oldest: Position,
 }
 
@@ -42,8 +43,10 @@ pub fn rewrite(room: Place, catalogue: &Catalogue, selection: Selection) -> Resu
     let path = room.path.join(FILE);
     let failed = |cause: std::io::Error| Error::io("write", &path, cause);
     let temporary = c_name(&format!("{FILE}{TEMPORARY}"));
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let opened = openat(room.directory, temporary.as_c_str(), flags, Mode::from_bits_truncate(0o600));
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let opened =
+        openat(room.directory, temporary.as_c_str(), flags, Mode::from_bits_truncate(0o600));
     let mut file = BufWriter::new(File::from(opened.map_err(|cause| failed(cause.into()))?));
     copy(catalogue, selection, &mut file).map_err(failed)?;
     catalogue.check()?;
@@ -69,7 +72,8 @@ fn copy(catalogue: &Catalogue, selection: Selection, file: &mut impl Write) -> s
         let mut bytes = Vec::new();
         let mut has_any = false;
         while let Some((index, offset)) = order.next_if(|(_, offset)| offset < end) {
-            let is_outdated = || catalogue.position_after(index).is_some_and(|next| next <= selection.oldest);
+            let is_outdated =
+                || catalogue.position_after(index).is_some_and(|next| next <= selection.oldest);
             if !(selection.keep)(index) || is_outdated() {
                 continue;
             }
@@ -84,8 +88,9 @@ fn copy(catalogue: &Catalogue, selection: Selection, file: &mut impl Write) -> s
             file.write_all(&framed(Kind::Baselines, &bytes))?;
         }
         // Of a snapshot that is older than all there are, only the baselines are wanted.
-        let is_needed =
-            has_any || !kept_hashes.is_empty() || position >= selection.oldest && commit.name != FOUND;
+        let is_needed = has_any
+            || !kept_hashes.is_empty()
+            || position >= selection.oldest && commit.name != FOUND;
         let commit = if position < selection.oldest {
             Commit { name: FOUND.to_string(), ..commit.clone() }
         } else {

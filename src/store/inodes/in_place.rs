@@ -1,8 +1,9 @@
 //! Which files of the module were changed in place since they were recorded.
 //!
-//! The module and the newest snapshot share their inodes, so comparing the two says nothing about a push that wrote into
-//! files that were there already. What was recorded when they were linked does. This looks at every file of the module
-//! once, by one call each, and is meant for pushes that were let in although they write in place, and for no others.
+//! The module and the newest snapshot share their inodes, so comparing the two says nothing about a
+//! push that wrote into files that were there already. What was recorded when they were linked
+//! does. This looks at every file of the module once, by one call each, and is meant for pushes
+//! that were let in although they write in place, and for no others.
 
 use std::collections::{HashMap, HashSet};
 
@@ -24,7 +25,8 @@ pub struct InPlaceChanges {
     inodes: HashMap<u64, Moment>,
     /// The first of their paths, relative to the module and not escaped.
     pub first: Vec<Vec<u8>>,
-    /// How many files have another name, maybe in a snapshot, and are not recorded: of these nothing is known.
+    /// How many files have another name, maybe in a snapshot, and are not recorded: of these
+    /// nothing is known.
     pub unknown: u64,
     /// How many directories or files could not be looked at.
     pub unreadable: u64,
@@ -47,15 +49,17 @@ impl InPlaceChanges {
     }
 }
 
-/// Looks for files of the module that were changed in place since they were last recorded: size, time, mode or owner differ,
-/// or the change time moved while no run of ours made or removed links. A client that links or renames a file moves the
-/// change time as well, so what is found here may be less than a change; a change that leaves no sign here is one of the
-/// content alone, at equal size and time, while a run made or removed links or within 20 ms of that.
+/// Looks for files of the module that were changed in place since they were last recorded: size,
+/// time, mode or owner differ, or the change time moved while no run of ours made or removed links.
+/// A client that links or renames a file moves the change time as well, so what is found here may
+/// be less than a change; a change that leaves no sign here is one of the content alone, at equal
+/// size and time, while a run made or removed links or within 20 ms of that.
 ///
-/// Files with a single name are in no snapshot, so comparing names finds them; they are neither changed nor unknown.
+/// Files with a single name are in no snapshot, so comparing names finds them; they are neither
+/// changed nor unknown.
 ///
-/// For a holder of the root's long lock, before it makes links. It takes 16 bytes for each recorded file, and as long as one
-/// look at each file of the module does.
+/// For a holder of the root's long lock, before it makes links. It takes 16 bytes for each recorded
+/// file, and as long as one look at each file of the module does.
 ///
 /// # Errors
 /// If what is recorded cannot be read.
@@ -84,7 +88,9 @@ pub fn in_place_changes(root: &SnapshotRoot) -> Result<InPlaceChanges> {
         };
         let last = catalogue.as_ref().and_then(|catalogue| {
             let found = found.rev().filter_map(|index| catalogue.baseline(index));
-            found.map(|(_, baseline)| baseline).find(|baseline| baseline.inode.birth_ns == inode.birth_ns)
+            found
+                .map(|(_, baseline)| baseline)
+                .find(|baseline| baseline.inode.birth_ns == inode.birth_ns)
         });
         let Some(last) = last else {
             if inode.links > 1 {

@@ -1,11 +1,14 @@
-//! The catalogue of inodes: what each file that snapshots share with the module looked like when it was linked.
+//! The catalogue of inodes: what each file that snapshots share with the module looked like when it
+//! was linked.
 //!
-//! One file, `inodes/catalogue`, to which a run appends: baselines of the inodes that are new in its snapshot, then a commit
-//! with the snapshot's name. All of it is written before the snapshot's `syncfs`, so it is durable with the snapshot.
-//! What no commit follows was left by a run that was killed; the next one cuts it off, and so it does with the commit of a
-//! snapshot that never became visible. What is damaged is skipped by those who read (`block`).
+//! One file, `inodes/catalogue`, to which a run appends: baselines of the inodes that are new in
+//! its snapshot, then a commit with the snapshot's name. All of it is written before the snapshot's
+//! `syncfs`, so it is durable with the snapshot. What no commit follows was left by a run that was
+//! killed; the next one cuts it off, and so it does with the commit of a snapshot that never became
+//! visible. What is damaged is skipped by those who read (`block`).
 //!
-//! The catalogue is evidence, not history: whatever goes wrong with it is told and costs no snapshot.
+//! The catalogue is evidence, not history: whatever goes wrong with it is told and costs no
+//! snapshot.
 
 mod block;
 mod compact;
@@ -60,7 +63,10 @@ impl Commit {
 
     fn read(payload: &[u8]) -> Option<Self> {
         let (began, name) = payload.split_first_chunk()?;
-        Some(Commit { began_ns: i64::from_le_bytes(*began), name: String::from_utf8(name.to_vec()).ok()? })
+        Some(Commit {
+            began_ns: i64::from_le_bytes(*began),
+            name: String::from_utf8(name.to_vec()).ok()?,
+        })
     }
 }
 
@@ -118,7 +124,10 @@ impl Recorder {
             file.set_len(end).map_err(failed)?;
         }
         if lost_bytes > 0 {
-            log::warn!("{}: {lost_bytes} bytes are damaged and count no longer", escape_path(&path));
+            log::warn!(
+                "{}: {lost_bytes} bytes are damaged and count no longer",
+                escape_path(&path)
+            );
         }
         Ok(Recorder { file, path, error: Mutex::new(None), is_new: end == 0 })
     }
@@ -136,8 +145,8 @@ impl Recorder {
         }
     }
 
-    /// Makes what was kept count, for the snapshot `name`, the tree of which began to be linked at `began_ns`. For a caller who is about to sync the whole
-    /// file system.
+    /// Makes what was kept count, for the snapshot `name`, the tree of which began to be linked at
+    /// `began_ns`. For a caller who is about to sync the whole file system.
     pub fn commit(&self, name: &str, began_ns: i64) -> Result<()> {
         let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
         let result = match error.take() {
@@ -167,14 +176,16 @@ impl Recorder {
 
 fn open(room: Place, flags: OFlag) -> Result<File> {
     let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let opened = openat(room.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
+    let opened =
+        openat(room.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
     opened.map(File::from).map_err(|cause: Errno| Error::io("open", &room.path.join(FILE), cause))
 }
 
-/// Where the last commit ends that is one of a snapshot that is known, and how much before that was found to be damaged.
-/// Nearly always the file ends with it, and then nothing else is read: years of snapshots are no work, nor are millions
-/// of inodes. What only looks like a commit there, because a client has set an attribute to such bytes, could at most let
-/// baselines of a run that was killed count for the next snapshot, and those were true when they were written.
+/// Where the last commit ends that is one of a snapshot that is known, and how much before that was
+/// found to be damaged. Nearly always the file ends with it, and then nothing else is read: years
+/// of snapshots are no work, nor are millions of inodes. What only looks like a commit there,
+/// because a client has set an attribute to such bytes, could at most let baselines of a run that
+/// was killed count for the next snapshot, and those were true when they were written.
 fn finished(file: &File, is_known: impl Fn(&str) -> bool) -> std::io::Result<(u64, u64)> {
     let counts = |commit: Commit| commit.name == FOUND || is_known(&commit.name);
     let mut blocks = Blocks::of(file)?;
@@ -187,7 +198,11 @@ fn finished(file: &File, is_known: impl Fn(&str) -> bool) -> std::io::Result<(u6
     while let Some(block) = blocks.next() {
         match (block.kind, ends.last_mut()) {
             (Kind::Commit, _) => {
-                ends.push(End { commit: block, offset: block.end(), lost_bytes: blocks.lost_bytes });
+                ends.push(End {
+                    commit: block,
+                    offset: block.end(),
+                    lost_bytes: blocks.lost_bytes,
+                });
             }
             (Kind::Hashes, Some(last)) => last.offset = block.end(),
             _ => {}

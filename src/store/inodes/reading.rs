@@ -1,7 +1,7 @@
 //! The catalogue as those read it who hold inodes against it.
 //!
-//! Of each baseline only its inode number and its place in the file are held; the rest is read when the inode
-//! is met. Should that fail, it passes for missing until [`Catalogue::check`] tells.
+//! Of each baseline only its inode number and its place in the file are held; the rest is read when
+//! the inode is met. Should that fail, it passes for missing until [`Catalogue::check`] tells.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -113,11 +113,13 @@ impl Catalogue {
     fn add_hashes(&mut self, payload: &[u8], start: u64) {
         for (index, bytes) in payload.chunks_exact(HASHED_BYTES).enumerate() {
             let offset = start + (index * HASHED_BYTES) as u64;
-            self.hashes.extend(Hashed::read(bytes).map(|hashed| Known { inode: hashed.inode, offset }));
+            self.hashes
+                .extend(Hashed::read(bytes).map(|hashed| Known { inode: hashed.inode, offset }));
         }
     }
 
-    /// The hashes of the content of an inode that is this one still, with their positions, oldest first.
+    /// The hashes of the content of an inode that is this one still, with their positions, oldest
+    /// first.
     pub fn hashes(&self, inode: u64, birth_ns: i64) -> Vec<(Position, [u8; 32])> {
         let start = self.hashes.partition_point(|known| known.inode < inode);
         let known = self.hashes[start..].iter().take_while(|known| known.inode == inode);
@@ -214,7 +216,8 @@ impl Catalogue {
         found.filter(|(_, baseline)| baseline.inode.birth_ns == birth_ns).collect()
     }
 
-    /// The position of the snapshot `name`; that of what is older than all, if nothing was recorded with it.
+    /// The position of the snapshot `name`; that of what is older than all, if nothing was recorded
+    /// with it.
     pub fn position(&self, name: &str) -> Option<Position> {
         self.commits.iter().rposition(|(_, commit)| commit.name == name && name != FOUND)
     }
@@ -245,7 +248,8 @@ impl Catalogue {
 
     /// The position of the next baseline of the same inode as the one at `index`.
     pub(super) fn position_after(&self, index: usize) -> Option<Position> {
-        let next = self.known.get(index + 1).filter(|next| next.inode == self.known[index].inode)?;
+        let next =
+            self.known.get(index + 1).filter(|next| next.inode == self.known[index].inode)?;
         Some(self.position_of(next.offset))
     }
 

@@ -1,14 +1,16 @@
 //! The times in which we made or removed links ourselves: `inodes/windows`.
 //!
-//! The kernel's change time moves when a link is made or removed, so one that lies in such a window says nothing about
-//! clients. Records of 32 bytes are appended, one before the work and one after it. The first is on disk before the
-//! work begins, so what a crash leaves of the work lies in a window that is still open: it ends with the boot, or with
-//! the next run's own. A record that cannot be read makes a hole between its neighbours, in which nothing is a
-//! sign of anything; neither is what happened before the file began. So whatever is lost costs evidence, and
-//! accuses nobody.
+//! The kernel's change time moves when a link is made or removed, so one that lies in such a window
+//! says nothing about clients. Records of 32 bytes are appended, one before the work and one after
+//! it. The first is on disk before the work begins, so what a crash leaves of the work lies in a
+//! window that is still open: it ends with the boot, or with the next run's own. A record that
+//! cannot be read makes a hole between its neighbours, in which nothing is a sign of anything;
+//! neither is what happened before the file began. So whatever is lost costs evidence, and accuses
+//! nobody.
 //!
-//! The file system's clock is what counts: its own time, as the file shows it, widens each window, and so does a
-//! step of the clock in between. Both ends get a little more, since the kernel takes the time of its last tick.
+//! The file system's clock is what counts: its own time, as the file shows it, widens each window,
+//! and so does a step of the clock in between. Both ends get a little more, since the kernel takes
+//! the time of its last tick.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -52,7 +54,12 @@ struct Mark {
 impl Mark {
     fn now(event: Event) -> Self {
         let BootTime { boot, nanoseconds } = BootTime::now();
-        Mark { event, boot: crc32fast::hash(boot.as_bytes()), wall_ns: wall_ns(), uptime_ns: nanoseconds }
+        Mark {
+            event,
+            boot: crc32fast::hash(boot.as_bytes()),
+            wall_ns: wall_ns(),
+            uptime_ns: nanoseconds,
+        }
     }
 
     fn bytes(self) -> [u8; RECORD_BYTES] {
@@ -73,8 +80,10 @@ impl Mark {
 
     fn read(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; RECORD_BYTES] = bytes.try_into().ok()?;
-        let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default());
-        let i64_at = |at: usize| i64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
+        let u32_at =
+            |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default());
+        let i64_at =
+            |at: usize| i64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
         let event = match u32_at(0) {
             1 => Event::Begin,
             2 => Event::Open,
@@ -157,15 +166,17 @@ impl Windows {
         ns < since.saturating_add(SLACK_NS) || self.is_within(ns, 0)
     }
 
-    /// Whether a change time lies in one that is known, without what each was widened by: what a client did just before
-    /// a run is the client's.
+    /// Whether a change time lies in one that is known, without what each was widened by: what a
+    /// client did just before a run is the client's.
     pub fn contain(&self, ns: i64) -> bool {
         self.is_within(ns, SLACK_NS)
     }
 
     fn is_within(&self, ns: i64, margin_ns: i64) -> bool {
         let next = self.spans.partition_point(|(start, _)| *start <= ns);
-        let Some((start, end)) = next.checked_sub(1).map(|last| self.spans[last]) else { return false };
+        let Some((start, end)) = next.checked_sub(1).map(|last| self.spans[last]) else {
+            return false;
+        };
         ns >= start.saturating_add(margin_ns) && ns <= end.saturating_sub(margin_ns)
     }
 
@@ -195,14 +206,17 @@ pub struct Window {
 }
 
 impl Window {
-    /// Opens a window, on disk. Where there is no room for that, what is known of windows is given up instead: then
-    /// no change time counts until there is.
+    /// Opens a window, on disk. Where there is no room for that, what is known of windows is given
+    /// up instead: then no change time counts until there is.
     pub fn open(room: Place) -> Result<Self> {
         match append(room) {
             Ok(file) => Ok(Window { file: Some(file) }),
             Err(error) => {
-                log::warn!("{error}; until there is a next time, `verify` cannot go by change times");
-                match unlinkat(room.directory, c_name(FILE).as_c_str(), UnlinkatFlags::NoRemoveDir) {
+                log::warn!(
+                    "{error}; until there is a next time, `verify` cannot go by change times"
+                );
+                match unlinkat(room.directory, c_name(FILE).as_c_str(), UnlinkatFlags::NoRemoveDir)
+                {
                     Ok(()) | Err(nix::errno::Errno::ENOENT) => Ok(Window { file: None }),
                     Err(cause) => Err(Error::io("remove", &room.path.join(FILE), cause)),
                 }
@@ -225,8 +239,10 @@ impl Drop for Window {
 fn append(room: Place) -> Result<File> {
     let path = room.path.join(FILE);
     let failed = |cause: std::io::Error| Error::io("write", &path, cause);
-    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let opened = openat(room.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
+    let flags =
+        OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let opened =
+        openat(room.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
     let mut file = File::from(opened.map_err(|cause| failed(cause.into()))?);
     let mut size = file.metadata().map_err(failed)?.len();
     if size > MAX_BYTES {
@@ -247,11 +263,13 @@ fn append(room: Place) -> Result<File> {
     Ok(file)
 }
 
-/// Appends a record; its time is the machine's or the file system's, whichever makes the window wider.
+/// Appends a record; its time is the machine's or the file system's, whichever makes the window
+/// wider.
 fn record(file: &mut File, mut mark: Mark) -> std::io::Result<()> {
     file.write_all(&mark.bytes())?;
     let metadata = file.metadata()?;
-    let written_ns = metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec());
+    let written_ns =
+        metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec());
     let wider = match mark.event {
         Event::Open => written_ns.min(mark.wall_ns),
         Event::Begin | Event::Close => written_ns.max(mark.wall_ns),
@@ -272,8 +290,9 @@ fn drop_older_half(room: Place, file: &File) -> Result<()> {
     reader.read_to_end(&mut bytes).map_err(|cause| Error::io("read", &path, cause))?;
     let records: Vec<&[u8]> = bytes.chunks_exact(RECORD_BYTES).collect();
     let newer = &records[records.len() / 2..];
-    let first =
-        newer.iter().position(|record| Mark::read(record).is_some_and(|mark| mark.event == Event::Open));
+    let first = newer
+        .iter()
+        .position(|record| Mark::read(record).is_some_and(|mark| mark.event == Event::Open));
     let mut kept = Vec::new();
     if let Some(mark) = first.and_then(|first| Mark::read(newer[first])) {
         kept.extend(Mark { event: Event::Begin, ..mark }.bytes());
@@ -284,7 +303,8 @@ fn drop_older_half(room: Place, file: &File) -> Result<()> {
 
 /// Nanoseconds since 1970, now.
 pub fn wall_ns() -> i64 {
-    clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec())
+    clock_gettime(ClockId::CLOCK_REALTIME)
+        .map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec())
 }
 
 #[cfg(test)]
@@ -326,7 +346,11 @@ mod tests {
         let begin = mark(Event::Begin, 1, 100, 100);
         let killed = mark(Event::Open, 1, 105, 105);
         let same_boot = mark(Event::Open, 1, 120, 120);
-        assert_eq!(covered(&windows(&[begin, killed], same_boot), 101..125).len(), 20, "to this day");
+        assert_eq!(
+            covered(&windows(&[begin, killed], same_boot), 101..125).len(),
+            20,
+            "to this day"
+        );
         let closed = mark(Event::Close, 1, 108, 108);
         let next = mark(Event::Open, 1, 107, 107);
         assert_eq!(
@@ -334,7 +358,10 @@ mod tests {
             [105, 106, 107, 108]
         );
         let rebooted = mark(Event::Open, 2, 120, 10);
-        assert_eq!(covered(&windows(&[begin, killed], rebooted), 101..125), [105, 106, 107, 108, 109, 110]);
+        assert_eq!(
+            covered(&windows(&[begin, killed], rebooted), 101..125),
+            [105, 106, 107, 108, 109, 110]
+        );
     }
 
     #[test]

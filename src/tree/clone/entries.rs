@@ -53,7 +53,8 @@ impl Clone<'_, '_> {
         Ok(entries)
     }
 
-    /// The subdirectories of the live directory at hand, which has been read before; false if it is gone.
+    /// The subdirectories of the live directory at hand, which has been read before; false if it is
+    /// gone.
     pub(super) fn list_directories(&mut self, pending: &mut Children<Child>) -> Result<bool> {
         let directory = match self.live.directory() {
             // It has been moved away with all that is in it.
@@ -66,7 +67,10 @@ impl Clone<'_, '_> {
         listing.read_first(directory.as_fd()).map_err(|cause| failed(self, cause))?;
         loop {
             for entry in listing.entries().iter().filter(|entry| entry.is_directory) {
-                pending.push(listing.name(entry), Child { is_new: false, newest: None, retired: None });
+                pending.push(
+                    listing.name(entry),
+                    Child { is_new: false, newest: None, retired: None },
+                );
             }
             if !listing.read_next(directory.as_fd()).map_err(|cause| failed(self, cause))? {
                 break;
@@ -90,25 +94,30 @@ impl Clone<'_, '_> {
             self.remove_files(staged)?;
         }
         let mut different = 0;
-        let aligned = differences((live, staged), &mut comparer, Failure::Read, |name, found, present| {
-            different += u64::from(found.is_some());
-            match (found, present) {
-                (Some(live), Some(staged)) if live.is_directory && staged.is_directory => {
-                    self.count(1);
-                    pending.push(name, Child { is_new: false, newest: None, retired: None });
-                    return Ok(());
+        let aligned =
+            differences((live, staged), &mut comparer, Failure::Read, |name, found, present| {
+                different += u64::from(found.is_some());
+                match (found, present) {
+                    (Some(live), Some(staged)) if live.is_directory && staged.is_directory => {
+                        self.count(1);
+                        pending.push(name, Child { is_new: false, newest: None, retired: None });
+                        return Ok(());
+                    }
+                    (_, Some(_)) => self.remove_staged(staged, name)?,
+                    (_, None) => {}
                 }
-                (_, Some(_)) => self.remove_staged(staged, name)?,
-                (_, None) => {}
-            }
-            match found {
-                Some(Found { is_directory, .. }) => Ok(self.add(directories, name, is_directory, pending)?),
-                None => Ok(()),
-            }
-        });
+                match found {
+                    Some(Found { is_directory, .. }) => {
+                        Ok(self.add(directories, name, is_directory, pending)?)
+                    }
+                    None => Ok(()),
+                }
+            });
         let listed = aligned.map_err(|failure| match failure {
             Failure::Read(Side::Live, cause) => self.live.error("read", None, cause),
-            Failure::Read(Side::Snapshot, cause) => self.staged.error("read the staged copy of", None, cause),
+            Failure::Read(Side::Snapshot, cause) => {
+                self.staged.error("read the staged copy of", None, cause)
+            }
             Failure::Other(error) => error,
         })?;
         // What made no difference is there already.
@@ -123,7 +132,8 @@ impl Clone<'_, '_> {
         if names.count == 0 {
             return;
         }
-        let directory = if self.cloned.temporaries.is_full() { None } else { self.live.usable_path() };
+        let directory =
+            if self.cloned.temporaries.is_full() { None } else { self.live.usable_path() };
         self.cloned.temporaries.add(match directory {
             Some(path) if path.is_empty() => names,
             Some(path) => names.within(&[&path, &b"/"[..]].concat()),
@@ -152,20 +162,32 @@ impl Clone<'_, '_> {
             }
             // Some file systems list a name twice while it is renamed.
             Err(Errno::EEXIST) => self.uncount(),
-            Err(cause) => return Err(self.staged.error("make the staged copy of", Some(name), cause)),
+            Err(cause) => {
+                return Err(self.staged.error("make the staged copy of", Some(name), cause));
+            }
         }
         Ok(())
     }
 
     /// Links an entry that has been counted.
-    pub(super) fn link_entry(&mut self, live: BorrowedFd, staged: BorrowedFd, name: &CStr) -> Result<Linked> {
+    pub(super) fn link_entry(
+        &mut self,
+        live: BorrowedFd,
+        staged: BorrowedFd,
+        name: &CStr,
+    ) -> Result<Linked> {
         if self.copies_files && is_regular(live, name) {
             return self.copy_entry(live, staged, name, Why::PartialDir);
         }
         self.link_or_copy(live, staged, name)
     }
 
-    fn link_or_copy(&mut self, live: BorrowedFd, staged: BorrowedFd, name: &CStr) -> Result<Linked> {
+    fn link_or_copy(
+        &mut self,
+        live: BorrowedFd,
+        staged: BorrowedFd,
+        name: &CStr,
+    ) -> Result<Linked> {
         // To link a mount point fails, but asks its server first.
         if mounts::are_expected() && is_mount_point(live, name) {
             self.uncount();
@@ -195,8 +217,8 @@ impl Clone<'_, '_> {
         Ok(Linked::Done)
     }
 
-    /// Links an entry. What was moved out of the module with its directory may not be linked by the rights of this process, and has gone
-    /// like anything else; it may be back a moment later.
+    /// Links an entry. What was moved out of the module with its directory may not be linked by the
+    /// rights of this process, and has gone like anything else; it may be back a moment later.
     fn link(&self, live: BorrowedFd, staged: BorrowedFd, name: &CStr) -> Answer<()> {
         const TRIES: usize = 64;
         for _ in 1..TRIES {
@@ -212,9 +234,19 @@ impl Clone<'_, '_> {
     }
 
     /// Copies what could not be linked, or must not be.
-    fn copy_entry(&mut self, live: BorrowedFd, staged: BorrowedFd, name: &CStr, why: Why) -> Result<Linked> {
-        let copied =
-            self.shared.copier.lock().unwrap_or_else(PoisonError::into_inner).copy(live, name, staged);
+    fn copy_entry(
+        &mut self,
+        live: BorrowedFd,
+        staged: BorrowedFd,
+        name: &CStr,
+        why: Why,
+    ) -> Result<Linked> {
+        let copied = self
+            .shared
+            .copier
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .copy(live, name, staged);
         match copied {
             Ok((pair, original)) => {
                 self.cloned.made += 1;
@@ -305,8 +337,11 @@ impl Clone<'_, '_> {
         let listing = Listing::read(staged)
             .map_err(|cause| self.staged.error("read the staged copy of", None, cause))?;
         let files = listing.entries().iter().filter(|entry| !entry.is_directory);
-        files.map(|entry| listing.name(entry)).try_for_each(|name| self.remove_staged(staged, name))?;
-        Listing::rewind(staged).map_err(|cause| self.staged.error("read the staged copy of", None, cause))
+        files
+            .map(|entry| listing.name(entry))
+            .try_for_each(|name| self.remove_staged(staged, name))?;
+        Listing::rewind(staged)
+            .map_err(|cause| self.staged.error("read the staged copy of", None, cause))
     }
 
     /// Removes an entry of the staged directory at hand, a whole subtree if need be.
@@ -315,22 +350,27 @@ impl Clone<'_, '_> {
             Ok(()) => self.cloned.removed += 1,
             Err(Errno::EISDIR) => {
                 let start = self.staged.start_at(self.staged.depth());
-                let start =
-                    start.map_err(|cause| self.staged.error("return to the staged copy of", None, cause))?;
+                let start = start.map_err(|cause| {
+                    self.staged.error("return to the staged copy of", None, cause)
+                })?;
                 self.cloned.removed += remove_alone(start, name)?;
             }
             Err(Errno::ENOENT) => {}
-            Err(cause) => return Err(self.staged.error("remove the staged copy of", Some(name), cause)),
+            Err(cause) => {
+                return Err(self.staged.error("remove the staged copy of", Some(name), cause));
+            }
         }
         Ok(())
     }
 }
 
 fn is_regular(directory: BorrowedFd, name: &CStr) -> bool {
-    stat_entry(directory, name).is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits())
+    stat_entry(directory, name)
+        .is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits())
 }
 
-/// What kept two directories from being aligned. A deep tree's paths are long: none is made unless it is told.
+/// What kept two directories from being aligned. A deep tree's paths are long: none is made unless
+/// it is told.
 enum Failure {
     Read(Side, Errno),
     Other(Error),

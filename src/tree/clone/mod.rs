@@ -5,18 +5,20 @@
 //! the same owner, mode, times and attributes. In a recycled directory an equal name with an equal
 //! inode number stays, whatever else is removed, what is missing is linked.
 //!
-//! The order is safe against the client: a directory's state is taken before its entries are read and
-//! applied after they are in place, so a change in between leaves an older time, which the next
+//! The order is safe against the client: a directory's state is taken before its entries are read
+//! and applied after they are in place, so a change in between leaves an older time, which the next
 //! comparison notices. Until then each new directory is 0700 within a directory that only we may
 //! enter, and so is a retired one as a whole. It is safe against crashes because all of this
 //! happens in staging, which the next run empties: no name there is anybody's snapshot.
 //!
 //! With the indexes of the newest snapshot and of the recycled one ([`index`](super::index)) most
-//! directories are not even opened: the live one is as it was when the retired one was made, and that
-//! one is as it was made, so they are equal still. Along the way the new snapshot's index is made.
+//! directories are not even opened: the live one is as it was when the retired one was made, and
+//! that one is as it was made, so they are equal still. Along the way the new snapshot's index is
+//! made.
 //!
-//! In [partial directories](crate::decide::partial_dirs) files are copied, for rsync writes into them in place. A partial directory is
-//! never kept by the index, and what a recycled one holds, links of an earlier version perhaps, is replaced by copies.
+//! In [partial directories](crate::decide::partial_dirs) files are copied, for rsync writes into
+//! them in place. A partial directory is never kept by the index, and what a recycled one holds,
+//! links of an earlier version perhaps, is replaced by copies.
 //!
 //! Several workers share the walk. All subdirectories are made before any of them is visited, so
 //! a directory's own attributes can be applied while another worker is still below it.
@@ -98,7 +100,8 @@ impl Cloned {
 pub struct InPartialDirs {
     /// Files that were copied.
     pub copied: u64,
-    /// Those of them that have other names in the module or in snapshots, and those that could only be linked.
+    /// Those of them that have other names in the module or in snapshots, and those that could only
+    /// be linked.
     pub shared: u64,
 }
 
@@ -268,8 +271,8 @@ struct Clone<'a, 's> {
 /// A directory whose subdirectories are being cloned.
 struct Frame {
     child: Child,
-    /// If the subdirectories are those of the retired snapshot's index, since nothing has changed: the
-    /// place in the new index.
+    /// If the subdirectories are those of the retired snapshot's index, since nothing has changed:
+    /// the place in the new index.
     kept_at: Option<usize>,
     pending: Children<Child>,
     /// Parts of the index that belong here, before those of what is pending.

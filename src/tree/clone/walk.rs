@@ -50,7 +50,10 @@ impl Clone<'_, '_> {
         };
         let Some(depth) = self.live.near_levels(has_some) else { return };
         let index = depth - self.base;
-        let (Ok(live), Ok(staged)) = (self.live.start_at(depth), self.staged.start_at(depth)) else { return };
+        let (Ok(live), Ok(staged)) = (self.live.start_at(depth), self.staged.start_at(depth))
+        else {
+            return;
+        };
         let frame = &mut self.frames[index];
         if let Some((name, child)) = frame.pending.pop() {
             let part = self.shared.parts.fetch_add(1, Ordering::Relaxed);
@@ -89,8 +92,9 @@ impl Clone<'_, '_> {
         self.fill_directory(name, &stat, now, child)
     }
 
-    /// Keeps a directory of the recycled snapshot as it is if the live one has not changed since that
-    /// was made, nor anybody has changed that; its subdirectories become pending. False if not so.
+    /// Keeps a directory of the recycled snapshot as it is if the live one has not changed since
+    /// that was made, nor anybody has changed that; its subdirectories become pending. False if not
+    /// so.
     fn keep(&mut self, name: &CStr, child: Child) -> Result<bool> {
         let Knowledge { newest, retired, partial_dirs, .. } = self.shared.knowledge;
         // An earlier version has linked what is in a partial directory.
@@ -101,7 +105,8 @@ impl Clone<'_, '_> {
             return Ok(false);
         };
         let line = index.line(ordinal);
-        let known = newest.zip(child.newest).and_then(|(newest, ordinal)| newest.unchanged(ordinal));
+        let known =
+            newest.zip(child.newest).and_then(|(newest, ordinal)| newest.unchanged(ordinal));
         let live = match known {
             Some(stamp) => stamp,
             None => {
@@ -118,7 +123,8 @@ impl Clone<'_, '_> {
         }
         if index.is_leaf(ordinal) {
             let parent = self.open_staged()?;
-            let is_intact = stat_entry(parent.as_fd(), name).is_ok_and(|stat| Own::of(&stat) == line.own);
+            let is_intact =
+                stat_entry(parent.as_fd(), name).is_ok_and(|stat| Own::of(&stat) == line.own);
             if is_intact {
                 self.note_kept(name, &line);
             }
@@ -141,7 +147,8 @@ impl Clone<'_, '_> {
     }
 
     fn push(&mut self, mut frame: Frame) {
-        self.budget.charge(&mut frame.pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
+        self.budget
+            .charge(&mut frame.pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
         self.frames.push(frame);
     }
 
@@ -175,8 +182,13 @@ impl Clone<'_, '_> {
             Ok(entries) => (entries, live),
             Err(_) => (u32::MAX, Stamp::NEVER),
         };
-        let line =
-            Line { depth: self.depth_at_hand(), entries, live, own: Own { inode: 0, ctime_ns: 0 }, name };
+        let line = Line {
+            depth: self.depth_at_hand(),
+            entries,
+            live,
+            own: Own { inode: 0, ctime_ns: 0 },
+            name,
+        };
         self.part.push(&line, self.shared.max_bytes)
     }
 
@@ -211,8 +223,9 @@ impl Clone<'_, '_> {
         Ok(())
     }
 
-    /// Makes the staged directory at hand equal to the live one, of which `stat` was taken after `now`,
-    /// but for its subdirectories, which become pending, and its attributes, which come last.
+    /// Makes the staged directory at hand equal to the live one, of which `stat` was taken after
+    /// `now`, but for its subdirectories, which become pending, and its attributes, which come
+    /// last.
     pub(super) fn fill_directory(
         &mut self,
         name: &CStr,
@@ -223,7 +236,9 @@ impl Clone<'_, '_> {
         let directories = (self.open_live()?, self.open_staged()?);
         let mut pending = Children::new(LEVEL_BYTES);
         let changes = |cloned: &Cloned| cloned.made + cloned.removed;
-        let doubts = |cloned: &Cloned| (cloned.copied, cloned.skipped_mounts.len(), cloned.temporaries.count);
+        let doubts = |cloned: &Cloned| {
+            (cloned.copied, cloned.skipped_mounts.len(), cloned.temporaries.count)
+        };
         let before = (changes(&self.cloned), doubts(&self.cloned));
         self.cloned.directories_read += 1;
         self.copies_files = self.is_partial_dir(Some(name));
@@ -241,14 +256,22 @@ impl Clone<'_, '_> {
             is_touched: child.is_new || before.0 != changes(&self.cloned),
         };
         self.look_up(&mut pending, child);
-        self.push(Frame { child, kept_at: None, pending, given: Vec::new(), unfinished: Some(unfinished) });
+        self.push(Frame {
+            child,
+            kept_at: None,
+            pending,
+            given: Vec::new(),
+            unfinished: Some(unfinished),
+        });
         Ok(())
     }
 
-    /// Whether the live directory at hand is a partial directory; its `name` says cheaply that most are none.
+    /// Whether the live directory at hand is a partial directory; its `name` says cheaply that most
+    /// are none.
     fn is_partial_dir(&self, name: Option<&CStr>) -> bool {
         let Some(dirs) = self.shared.knowledge.partial_dirs else { return false };
-        name.is_none_or(|name| dirs.may_be(name.to_bytes())) && dirs.includes(&self.live.relative_path(None))
+        name.is_none_or(|name| dirs.may_be(name.to_bytes()))
+            && dirs.includes(&self.live.relative_path(None))
     }
 
     /// The subdirectories of a directory that was kept, from the index.
@@ -267,11 +290,15 @@ impl Clone<'_, '_> {
         pending.ready();
     }
 
-    /// Puts the subdirectories of `parent` in the order of the index, with what the indexes know of each.
+    /// Puts the subdirectories of `parent` in the order of the index, with what the indexes know of
+    /// each.
     fn look_up(&self, pending: &mut Children<Child>, parent: Child) {
         let Knowledge { newest, retired, .. } = self.shared.knowledge;
         let siblings = |index: Option<&Index>, ordinal: Option<Ordinal>| -> Vec<Ordinal> {
-            index.zip(ordinal).map(|(index, ordinal)| index.children(ordinal).collect()).unwrap_or_default()
+            index
+                .zip(ordinal)
+                .map(|(index, ordinal)| index.children(ordinal).collect())
+                .unwrap_or_default()
         };
         let newest_siblings = siblings(newest, parent.newest);
         let retired_siblings = siblings(retired, parent.retired);
@@ -282,8 +309,8 @@ impl Clone<'_, '_> {
         });
     }
 
-    /// The directory at hand has changed after it was filled: it is not what the live one was. One that was kept as it
-    /// was has to get its attributes back, too.
+    /// The directory at hand has changed after it was filled: it is not what the live one was. One
+    /// that was kept as it was has to get its attributes back, too.
     pub(super) fn touch(&mut self) -> Result<()> {
         let Some(frame) = self.frames.last_mut() else { return Ok(()) };
         doubt(&mut self.part, frame);
@@ -291,7 +318,8 @@ impl Clone<'_, '_> {
             (Some(unfinished), _) => unfinished.is_touched = true,
             (None, Some(at)) => match self.live.directory().and_then(fstat) {
                 Ok(stat) => {
-                    frame.unfinished = Some(Unfinished { stat, stamp: Stamp::NEVER, at, is_touched: true });
+                    frame.unfinished =
+                        Some(Unfinished { stat, stamp: Stamp::NEVER, at, is_touched: true });
                 }
                 Err(cause) if is_gone(cause) => {}
                 Err(cause) => return Err(self.live.error("inspect", None, cause)),
@@ -326,9 +354,8 @@ impl Clone<'_, '_> {
         };
         let is_due = match is_touched {
             true => Ok(true),
-            false => {
-                fstat(&staged).and_then(|own| attributes::differ(live.as_fd(), stat, staged.as_fd(), &own))
-            }
+            false => fstat(&staged)
+                .and_then(|own| attributes::differ(live.as_fd(), stat, staged.as_fd(), &own)),
         };
         let applied = is_due.and_then(|is_due| match is_due {
             true => attributes::apply(live.as_fd(), stat, staged.as_fd()),
@@ -337,8 +364,8 @@ impl Clone<'_, '_> {
         if !applied.map_err(|cause| self.live.error("keep the attributes of", None, cause))? {
             self.cloned.attributes_lost += 1;
         }
-        let own =
-            fstat(&staged).map_err(|cause| self.staged.error("inspect the staged copy of", None, cause))?;
+        let own = fstat(&staged)
+            .map_err(|cause| self.staged.error("inspect the staged copy of", None, cause))?;
         self.part.complete(*at, stamp, Own::of(&own));
         Ok(())
     }
@@ -358,7 +385,8 @@ impl Clone<'_, '_> {
     }
 }
 
-/// Sees to it that the next run looks at a directory whose snapshot may not be what the live one was.
+/// Sees to it that the next run looks at a directory whose snapshot may not be what the live one
+/// was.
 fn doubt(part: &mut Part, frame: &mut Frame) {
     if let Some(unfinished) = frame.unfinished.as_mut() {
         unfinished.stamp = Stamp::NEVER;

@@ -54,14 +54,17 @@ impl Entry<'_> {
         }
     }
 
-    /// Whether the snapshot lacks `name` because something was mounted over that file, and still is. A directory that
-    /// was mounted over has an empty one in the snapshot, so one that the snapshot lacks is new.
+    /// Whether the snapshot lacks `name` because something was mounted over that file, and still
+    /// is. A directory that was mounted over has an empty one in the snapshot, so one that the
+    /// snapshot lacks is new.
     fn is_left_out(&self, name: &CStr, live: Found) -> bool {
-        !live.is_directory && self.known.has_mount(self.live, name) && is_mount_point(self.directory, name)
+        !live.is_directory
+            && self.known.has_mount(self.live, name)
+            && is_mount_point(self.directory, name)
     }
 
-    /// Whether the snapshot has a copy of the live inode, which has not changed since. The name does not matter: what
-    /// counts is that the content is there under it.
+    /// Whether the snapshot has a copy of the live inode, which has not changed since. The name
+    /// does not matter: what counts is that the content is there under it.
     fn is_known_copy(&self, name: &CStr, live: u64, copy: u64) -> bool {
         let inodes = InodePair { live, copy };
         let pair = CopiedPair { live: self.directory, snapshot: self.snapshot, name, inodes };

@@ -5,8 +5,8 @@
 //! live ones. Along the way the live tree's [`Fingerprint`] is taken, which tells later whether
 //! anything in it was touched. Several workers share the walk; what they found is added up.
 //!
-//! With the snapshot's [`Index`] a live directory that is as it was is neither read nor compared: one
-//! call tells, and the snapshot's directory is not even opened. Every so often the index is put
+//! With the snapshot's [`Index`] a live directory that is as it was is neither read nor compared:
+//! one call tells, and the snapshot's directory is not even opened. Every so often the index is put
 //! to the proof instead: then everything is compared, and where it was wrong it is said so.
 
 mod entry;
@@ -77,7 +77,8 @@ impl Comparison {
 pub struct Known {
     copies: Copies,
     mounts: HashSet<Vec<u8>>,
-    /// Which copies were found to be what their originals are, or not: one may have very many names.
+    /// Which copies were found to be what their originals are, or not: one may have very many
+    /// names.
     compared: Mutex<HashMap<InodePair, bool>>,
 }
 
@@ -94,7 +95,8 @@ impl Known {
         *compared.entry(pair.inodes).or_insert_with(|| copied.is_current(pair))
     }
 
-    /// Whether something was mounted over `name` when the snapshot was made. Whether it still is the caller has to ask.
+    /// Whether something was mounted over `name` when the snapshot was made. Whether it still is
+    /// the caller has to ask.
     fn has_mount(&self, live: &Descent, name: &CStr) -> bool {
         !self.mounts.is_empty() && self.mounts.contains(&live.relative_path(Some(name)))
     }
@@ -119,8 +121,14 @@ pub struct Knowledge<'a> {
 }
 
 /// Compares `live` with `snapshot`, or with nothing.
-pub fn compare_trees(live: Root, snapshot: Option<Root>, knowledge: &Knowledge) -> Result<Comparison> {
-    let start = |(root, path): Root| Start::root(root, path).map_err(|cause| Error::io("open", path, cause));
+pub fn compare_trees(
+    live: Root,
+    snapshot: Option<Root>,
+    knowledge: &Knowledge,
+) -> Result<Comparison> {
+    let start = |(root, path): Root| {
+        Start::root(root, path).map_err(|cause| Error::io("open", path, cause))
+    };
     let job = Job {
         live: start(live)?,
         snapshot: start(snapshot.unwrap_or(live))?,

@@ -1,4 +1,5 @@
-//! The walk of a comparison: down into what both trees have, or one, and into nothing that the index vouches for.
+//! The walk of a comparison: down into what both trees have, or one, and into nothing that the
+//! index vouches for.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
@@ -34,8 +35,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Gives a subtree away if somebody waits for one. Only from where both trees have the directory,
-    /// since only there the two descents are at the same depth.
+    /// Gives a subtree away if somebody waits for one. Only from where both trees have the
+    /// directory, since only there the two descents are at the same depth.
     fn share(&mut self) {
         if self.pool.is_stopped() {
             // Another worker has failed, and with it the comparison.
@@ -51,7 +52,8 @@ impl Walk<'_> {
         };
         let Some(depth) = self.live.near_levels(has_some) else { return };
         let index = depth - self.base;
-        let (Ok(live), Ok(snapshot)) = (self.live.start_at(depth), self.snapshot.start_at(depth)) else {
+        let (Ok(live), Ok(snapshot)) = (self.live.start_at(depth), self.snapshot.start_at(depth))
+        else {
             return;
         };
         if let Some((name, child)) = self.frames[index].pending.pop() {
@@ -104,7 +106,9 @@ impl Walk<'_> {
                     self.comparison.added += 1;
                     return self.visit(Child { side: Side::Live, ..child });
                 }
-                Err(cause) => return Err(self.snapshot.error("open the directory", Some(name), cause)),
+                Err(cause) => {
+                    return Err(self.snapshot.error("open the directory", Some(name), cause));
+                }
             }
         }
         self.visit(child)
@@ -113,10 +117,15 @@ impl Walk<'_> {
     /// Whether `name` is a directory without subdirectories that is as the index says: for most
     /// directories of most trees this is the only call.
     fn is_unchanged_leaf(&mut self, name: &CStr, child: Child) -> bool {
-        let Some(index) = self.knowledge.index.filter(|_| !self.knowledge.is_proof) else { return false };
-        let Some(ordinal) = child.indexed.filter(|ordinal| index.is_leaf(*ordinal)) else { return false };
+        let Some(index) = self.knowledge.index.filter(|_| !self.knowledge.is_proof) else {
+            return false;
+        };
+        let Some(ordinal) = child.indexed.filter(|ordinal| index.is_leaf(*ordinal)) else {
+            return false;
+        };
         let device = self.live.device();
-        let live = self.live.directory().and_then(|parent| Stamp::of_entry(parent.as_fd(), name, device));
+        let live =
+            self.live.directory().and_then(|parent| Stamp::of_entry(parent.as_fd(), name, device));
         let is_unchanged = live.is_ok_and(|live| live == Some(index.line(ordinal).live));
         if is_unchanged {
             self.note_unchanged(ordinal);
@@ -148,7 +157,8 @@ impl Walk<'_> {
 
     fn push(&mut self, mut frame: Frame) {
         frame.pending.ready();
-        self.budget.charge(&mut frame.pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
+        self.budget
+            .charge(&mut frame.pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
         self.frames.push(frame);
     }
 
@@ -241,7 +251,11 @@ impl Walk<'_> {
         open_with_state(&mut self.snapshot)
     }
 
-    fn compare_directory(&mut self, indexed: Option<Ordinal>, pending: &mut Children<Child>) -> Result<()> {
+    fn compare_directory(
+        &mut self,
+        indexed: Option<Ordinal>,
+        pending: &mut Children<Child>,
+    ) -> Result<()> {
         let before = self.comparison;
         let (live, live_stat) = self.open_live()?;
         let (snapshot, snapshot_stat) = self.open_snapshot()?;
@@ -263,9 +277,16 @@ impl Walk<'_> {
         pending: &mut Children<Child>,
     ) -> Result<u64> {
         let index = self.knowledge.index;
-        let siblings = index.zip(indexed).map(|(index, ordinal)| index.children(ordinal).collect::<Vec<_>>());
-        let Walk { comparer, live: live_descent, snapshot: snapshot_descent, knowledge, comparison, .. } =
-            self;
+        let siblings =
+            index.zip(indexed).map(|(index, ordinal)| index.children(ordinal).collect::<Vec<_>>());
+        let Walk {
+            comparer,
+            live: live_descent,
+            snapshot: snapshot_descent,
+            knowledge,
+            comparison,
+            ..
+        } = self;
         let failed = |side, cause| match side {
             Unread::Live => live_descent.error("read", None, cause),
             Unread::Snapshot => snapshot_descent.error("read", None, cause),
@@ -286,13 +307,20 @@ impl Walk<'_> {
     }
 
     /// Holds the index against what a comparison of this directory found.
-    fn prove(&mut self, indexed: Option<Ordinal>, live: &Directory, stat: &FileStat, before: &Comparison) {
+    fn prove(
+        &mut self,
+        indexed: Option<Ordinal>,
+        live: &Directory,
+        stat: &FileStat,
+        before: &Comparison,
+    ) {
         let Some((index, ordinal)) = self.knowledge.index.zip(indexed) else { return };
         let stamp = Stamp::of(stat);
         if index.line(ordinal).live != stamp {
             return;
         }
-        let found = |comparison: &Comparison| comparison.added + comparison.changed + comparison.removed;
+        let found =
+            |comparison: &Comparison| comparison.added + comparison.changed + comparison.removed;
         // It may have changed between its state and its content.
         let is_still = || fstat(live).is_ok_and(|stat| Stamp::of(&stat) == stamp);
         if found(before) == found(&self.comparison) {
@@ -307,7 +335,12 @@ impl Walk<'_> {
     }
 
     /// Counts the entries of a directory that only one side has.
-    fn count(&mut self, directory: &Directory, side: Side, pending: &mut Children<Child>) -> Result<u64> {
+    fn count(
+        &mut self,
+        directory: &Directory,
+        side: Side,
+        pending: &mut Children<Child>,
+    ) -> Result<u64> {
         let mut entries = 0;
         let mut listing = std::mem::take(&mut self.listing);
         let failed = |cause| match side {
@@ -338,7 +371,11 @@ impl Walk<'_> {
     fn note_live(&mut self, ctime_ns: i64, entries: u64) {
         progress::add(entries);
         let fingerprint = Fingerprint { directories: 1, entries, ctime_sum: ctime_ns & i64::MAX };
-        self.comparison.add(&Comparison { fingerprint, newest_ctime_ns: ctime_ns, ..Comparison::default() });
+        self.comparison.add(&Comparison {
+            fingerprint,
+            newest_ctime_ns: ctime_ns,
+            ..Comparison::default()
+        });
     }
 }
 

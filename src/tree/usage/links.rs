@@ -27,7 +27,13 @@ pub(super) struct Links {
 impl Links {
     /// None met yet; of more than `max_remembered` at once some are left for further walks.
     pub(super) fn new(buckets: Range<usize>, max_remembered: usize) -> Self {
-        Links { buckets, open: HashMap::new(), bytes: BTreeMap::new(), left: Vec::new(), max_remembered }
+        Links {
+            buckets,
+            open: HashMap::new(),
+            bytes: BTreeMap::new(),
+            left: Vec::new(),
+            max_remembered,
+        }
     }
 
     /// One of the `links` of a file that takes `bytes` has been met in the tree with this number;

@@ -1,16 +1,16 @@
 //! How much space the removal of whole trees would really free.
 //!
 //! A file that lies in several snapshots is freed with the last of its links. So each entry of all
-//! the trees is looked at, and the blocks of a file count only once as many of its links have been met as
-//! it has at all; one whose other links are in a tree that stays, in the module, or anywhere
+//! the trees is looked at, and the blocks of a file count only once as many of its links have been
+//! met as it has at all; one whose other links are in a tree that stays, in the module, or anywhere
 //! else does not count. Directories have one link that matters and always count.
 //!
 //! Only files with several links have to be remembered (`links`); where those are too
 //! many at once, the trees are walked several times, so that memory is bounded.
 //!
-//! What is told is what the file system says in `st_blocks`: space within inodes is free with them, and
-//! extents that files share as reflinks are counted as if they were freed, though they are not as
-//! long as another file has them.
+//! What is told is what the file system says in `st_blocks`: space within inodes is free with them,
+//! and extents that files share as reflinks are counted as if they were freed, though they are not
+//! as long as another file has them.
 //!
 //! The trees are those of a client, and may be removed meanwhile: single names by descriptor, no
 //! symbolic link followed, no mount crossed, and what is gone is not counted.
@@ -64,7 +64,11 @@ pub fn freed(trees: &[Tree], max_entries: Option<u64>) -> Option<Usage> {
     freed_remembering(trees, max_entries, MAX_REMEMBERED)
 }
 
-fn freed_remembering(trees: &[Tree], max_entries: Option<u64>, max_remembered: usize) -> Option<Usage> {
+fn freed_remembering(
+    trees: &[Tree],
+    max_entries: Option<u64>,
+    max_remembered: usize,
+) -> Option<Usage> {
     let counted = count(trees, max_entries, max_remembered);
     (counted.trees == trees.len()).then(|| {
         let bytes = counted.gains.iter().map(|gain| gain.bytes).sum();
@@ -123,7 +127,8 @@ fn count(trees: &[Tree], max_entries: Option<u64>, max_remembered: usize) -> Cou
     }
     // A tree of which only a part was counted.
     gains.retain(|(_, last), _| *last < counted.trees);
-    counted.gains = gains.into_iter().map(|((first, last), bytes)| Gain { first, last, bytes }).collect();
+    counted.gains =
+        gains.into_iter().map(|((first, last), bytes)| Gain { first, last, bytes }).collect();
     counted
 }
 
@@ -145,7 +150,9 @@ impl Count {
     fn add(&mut self, stat: &FileStat, is_directory: bool) {
         self.usage.entries += 1;
         match self.usage.entries {
-            SHOWN_FROM_ENTRIES => self.phase = Some(progress::begin("counting what would be free", None)),
+            SHOWN_FROM_ENTRIES => {
+                self.phase = Some(progress::begin("counting what would be free", None))
+            }
             entries if entries > SHOWN_FROM_ENTRIES => progress::add(1),
             _ => {}
         }
@@ -213,8 +220,10 @@ mod tests {
     #[test]
     fn a_file_is_freed_with_its_last_link() {
         let scratch = shared_trees();
-        let directories: u64 =
-            ["a", "a/sub", "b", "b/sub"].map(|name| blocks(&scratch.path().join(name))).iter().sum();
+        let directories: u64 = ["a", "a/sub", "b", "b/sub"]
+            .map(|name| blocks(&scratch.path().join(name)))
+            .iter()
+            .sum();
         let file = blocks(&scratch.path().join("a/sub/file 1"));
         let both = freed_of(scratch.path(), &["a", "b"], MAX_REMEMBERED);
         assert_eq!(both, Usage { bytes: directories + 100 * file, entries: 404, unreadable: 0 });
@@ -240,7 +249,11 @@ mod tests {
         add_twins(&scratch.path().join("a"));
         let expected = freed_of(scratch.path(), &["a", "b"], MAX_REMEMBERED);
         for max_remembered in [1, 7, 100, 199] {
-            assert_eq!(freed_of(scratch.path(), &["a", "b"], max_remembered), expected, "{max_remembered}");
+            assert_eq!(
+                freed_of(scratch.path(), &["a", "b"], max_remembered),
+                expected,
+                "{max_remembered}"
+            );
         }
     }
 
@@ -266,7 +279,9 @@ mod tests {
     fn too_many_entries_are_not_counted_to_the_end() {
         let scratch = shared_trees();
         let parent = fs::File::open(scratch.path()).expect("the directory");
-        let tree = || vec![Tree { parent: parent.as_fd(), parent_path: scratch.path(), name: c"a".into() }];
+        let tree = || {
+            vec![Tree { parent: parent.as_fd(), parent_path: scratch.path(), name: c"a".into() }]
+        };
         assert_eq!(freed_remembering(&tree(), Some(201), MAX_REMEMBERED), None);
         assert!(freed_remembering(&tree(), Some(202), MAX_REMEMBERED).is_some());
     }

@@ -18,8 +18,13 @@ pub(super) fn walk(tree: &Tree, count: &mut Count) -> bool {
         count.usage.unreadable += 1;
         return true;
     };
-    let mut walk =
-        Walk { descent, pending: Vec::new(), budget: Budget::default(), listing: Listing::default(), count };
+    let mut walk = Walk {
+        descent,
+        pending: Vec::new(),
+        budget: Budget::default(),
+        listing: Listing::default(),
+        count,
+    };
     walk.enter(&tree.name);
     while let Some(children) = walk.pending.last_mut() {
         if !walk.count.is_within() {
@@ -91,7 +96,12 @@ impl Walk<'_> {
         self.pending.push(children);
     }
 
-    fn read(&mut self, listing: &mut Listing, children: &mut Children<()>, reading: Reading) -> Answer<()> {
+    fn read(
+        &mut self,
+        listing: &mut Listing,
+        children: &mut Children<()>,
+        reading: Reading,
+    ) -> Answer<()> {
         let directory = self.descent.directory()?;
         if reading == Reading::Again {
             Listing::rewind(directory.as_fd())?;
@@ -102,7 +112,9 @@ impl Walk<'_> {
             for entry in listing.entries() {
                 match (entry.is_directory, reading) {
                     (true, _) => children.push(listing.name(entry), ()),
-                    (false, Reading::First) => self.count_file(directory.as_fd(), listing.name(entry)),
+                    (false, Reading::First) => {
+                        self.count_file(directory.as_fd(), listing.name(entry))
+                    }
                     (false, Reading::Again) => {}
                 }
             }

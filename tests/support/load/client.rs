@@ -1,7 +1,7 @@
 //! A client: it backs up its source into a directory of its own, reads what others have, and dies.
 //!
-//! A push that did not end well is followed by one with `--delete` and nothing fancy, as people would:
-//! that repairs whatever the first one left, its temporary files included.
+//! A push that did not end well is followed by one with `--delete` and nothing fancy, as people
+//! would: that repairs whatever the first one left, its temporary files included.
 
 use std::fs;
 use std::path::PathBuf;
@@ -42,7 +42,16 @@ impl<'a> Client<'a> {
         let directory = site.server.directory.join("clients").join(&name);
         let source = Source::new(directory.join("source"), &name, &mut random);
         let server = server.to_string();
-        Client { site, number, server, directory, source, random, is_unclean: false, has_pushed: false }
+        Client {
+            site,
+            number,
+            server,
+            directory,
+            source,
+            random,
+            is_unclean: false,
+            has_pushed: false,
+        }
     }
 
     /// Goes on until then.
@@ -115,11 +124,16 @@ impl<'a> Client<'a> {
         self.push_with(vec!["--delete"], None)
     }
 
-    fn push_with(&mut self, options: Vec<&'static str>, interruption: Option<Interruption>) -> Event {
+    fn push_with(
+        &mut self,
+        options: Vec<&'static str>,
+        interruption: Option<Interruption>,
+    ) -> Event {
         let target = self.own_url("");
         let source = format!("{}/", self.source.directory.display());
         let event = self.run(Action::Push, options, &["--archive", &source, &target], interruption);
-        // Without a connection nothing was written; but what `--delete` was for is still to be done.
+        // Without a connection nothing was written; but what `--delete` was for is still to be
+        // done.
         let was_written = !event.complaint.contains(NOT_CONNECTED);
         self.is_unclean = match event.ending {
             Ending::Exited(0) => false,
@@ -136,7 +150,8 @@ impl<'a> Client<'a> {
         let source = format!("{}/{UNLISTED}", self.source.directory.display());
         let interruption = self.interruption(4);
         let options = vec!["--delete", "--existing", "--ignore-existing"];
-        let event = self.run(Action::Deletion, options, &["--recursive", &source, &target], interruption);
+        let event =
+            self.run(Action::Deletion, options, &["--recursive", &source, &target], interruption);
         // For the server it was a transfer as any other, and so it left a mixture.
         self.is_unclean |= !event.succeeded();
         event
@@ -151,7 +166,12 @@ impl<'a> Client<'a> {
         if self.random.once_in(2) {
             options.push("--bwlimit=400");
         }
-        self.run(Action::Pull, options, &["--archive", &from, &target.display().to_string()], interruption)
+        self.run(
+            Action::Pull,
+            options,
+            &["--archive", &from, &target.display().to_string()],
+            interruption,
+        )
     }
 
     fn list(&mut self) -> Event {
@@ -194,7 +214,8 @@ impl<'a> Client<'a> {
         command.arg(format!("--address={}", self.site.address(self.number)));
         command.args(&options).args(arguments);
         let began = Moment::now();
-        let (ending, complaint) = run(&mut command, &self.directory.join("complaints"), interruption);
+        let (ending, complaint) =
+            run(&mut command, &self.directory.join("complaints"), interruption);
         Event {
             client: self.number,
             module,

@@ -20,7 +20,8 @@ pub(crate) struct Interruption {
     pub(crate) signal: Signal,
 }
 
-/// Runs a client, whose errors go to the file `complaints`, and returns how it ended and what it said.
+/// Runs a client, whose errors go to the file `complaints`, and returns how it ended and what it
+/// said.
 pub(crate) fn run(
     command: &mut Command,
     complaints: &Path,
@@ -39,7 +40,9 @@ fn wait(child: &mut Child, mut interruption: Option<Interruption>) -> Ending {
         if let Some(status) = child.try_wait().expect("a status") {
             return status.code().map_or(Ending::Killed, Ending::Exited);
         }
-        if let Some(Interruption { signal, .. }) = interruption.take_if(|due| began.elapsed() >= due.after) {
+        if let Some(Interruption { signal, .. }) =
+            interruption.take_if(|due| began.elapsed() >= due.after)
+        {
             process::signal(child.id(), signal);
         }
         if began.elapsed() > PATIENCE {

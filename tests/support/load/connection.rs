@@ -14,7 +14,8 @@ pub(crate) struct Connection {
     pub(crate) post: Option<Note>,
 }
 
-/// Joins events and notes. A client has one connection at a time, so its address and the time tell which.
+/// Joins events and notes. A client has one connection at a time, so its address and the time tell
+/// which.
 pub(crate) fn join(site: &Site, events: &[Event], notes: &[Note]) -> Vec<Connection> {
     events.iter().map(|event| connection(site, event, notes)).collect()
 }
@@ -26,7 +27,9 @@ fn connection(site: &Site, event: &Event, notes: &[Note]) -> Connection {
     let of_client = || notes.iter().filter(|note| note.address == address);
     let pre = of_client().find(|note| note.is_pre && is_within(note.began)).cloned();
     let post = pre.as_ref().and_then(|pre| {
-        of_client().find(|note| !note.is_pre && note.pid == pre.pid && note.began >= pre.began).cloned()
+        of_client()
+            .find(|note| !note.is_pre && note.pid == pre.pid && note.began >= pre.began)
+            .cloned()
     });
     Connection { event: event.clone(), pre, post }
 }
@@ -35,7 +38,8 @@ impl Connection {
     /// From when until when it may have written into its module, its hook included.
     fn span(&self) -> (Moment, Moment) {
         let event = &self.event;
-        let end = self.post.as_ref().map_or(event.ended.plus(AFTERLIFE_MILLISECONDS), |post| post.ended);
+        let end =
+            self.post.as_ref().map_or(event.ended.plus(AFTERLIFE_MILLISECONDS), |post| post.ended);
         (event.began, end.max(event.ended).plus(TICK_MILLISECONDS))
     }
 

@@ -20,7 +20,8 @@ impl Moment {
     /// Reads seconds with two decimals.
     pub(crate) fn of_uptime(text: &str) -> Option<Moment> {
         let (seconds, hundredths) = text.split_once('.')?;
-        let milliseconds = seconds.parse::<u64>().ok()? * 1_000 + hundredths.parse::<u64>().ok()? * 10;
+        let milliseconds =
+            seconds.parse::<u64>().ok()? * 1_000 + hundredths.parse::<u64>().ok()? * 10;
         Some(Moment { milliseconds })
     }
 

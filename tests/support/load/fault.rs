@@ -73,15 +73,20 @@ pub(crate) fn storm(site: &Site, daemon: &mut Daemon, until: Instant) -> BTreeMa
 /// Whether there was a victim.
 fn happen(fault: Fault, site: &Site, daemon: &mut Daemon, random: &mut Random) -> bool {
     let listening = daemon.process_id();
-    let is_connection = |process: &Process| process.role == Role::Rsync && process.parent == listening;
+    let is_connection =
+        |process: &Process| process.role == Role::Rsync && process.parent == listening;
     match fault {
         ConnectionKilled => strike(site, random, Signal::SIGKILL, is_connection),
         ConnectionTerminated => strike(site, random, Signal::SIGTERM, is_connection),
         TransferKilled => strike(site, random, Signal::SIGKILL, |process| {
             process.role == Role::Rsync && process.parent != listening && process.pid != listening
         }),
-        PreXferKilled => strike(site, random, Signal::SIGKILL, |process| process.role == Role::PreXfer),
-        PostXferKilled => strike(site, random, Signal::SIGKILL, |process| process.role == Role::PostXfer),
+        PreXferKilled => {
+            strike(site, random, Signal::SIGKILL, |process| process.role == Role::PreXfer)
+        }
+        PostXferKilled => {
+            strike(site, random, Signal::SIGKILL, |process| process.role == Role::PostXfer)
+        }
         DaemonRestarted => {
             daemon.restart(false);
             true
@@ -94,7 +99,12 @@ fn happen(fault: Fault, site: &Site, daemon: &mut Daemon, random: &mut Random) -
 }
 
 /// Waits a moment for a process of that kind, and sends it a signal.
-fn strike(site: &Site, random: &mut Random, signal: Signal, is_victim: impl Fn(&Process) -> bool) -> bool {
+fn strike(
+    site: &Site,
+    random: &mut Random,
+    signal: Signal,
+    is_victim: impl Fn(&Process) -> bool,
+) -> bool {
     let deadline = Instant::now() + Duration::from_millis(400);
     while Instant::now() < deadline {
         let victims: Vec<Process> =

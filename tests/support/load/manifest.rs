@@ -1,7 +1,7 @@
 //! The manifest of a client's directory: what it holds when the client has finished a push.
 //!
-//! rsync transfers the files of a directory before its subdirectories and those in order, so a file in
-//! the last directory is the last of all.
+//! rsync transfers the files of a directory before its subdirectories and those in order, so a file
+//! in the last directory is the last of all.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -29,8 +29,8 @@ pub(crate) fn text(owner: &str, sequence: u64, files: &BTreeMap<String, Content>
 /// # Errors
 /// What differs, for people.
 pub(crate) fn verify(directory: &Path, shown: &mut Shown) -> Result<u64, String> {
-    let text =
-        std::fs::read_to_string(directory.join(PATH)).map_err(|error| format!("no manifest: {error}"))?;
+    let text = std::fs::read_to_string(directory.join(PATH))
+        .map_err(|error| format!("no manifest: {error}"))?;
     let (sequence, listed) = parse(&text).ok_or_else(|| format!("half a manifest: {text:?}"))?;
     let mut found = shown.contents(directory);
     found.retain(|path, _| path != PATH && !path.starts_with(UNLISTED));
@@ -48,11 +48,17 @@ pub(crate) fn verify(directory: &Path, shown: &mut Shown) -> Result<u64, String>
         }
     }
     differences.extend(
-        found.keys().filter(|path| !listed.contains_key(*path)).map(|path| format!("{path} is too much")),
+        found
+            .keys()
+            .filter(|path| !listed.contains_key(*path))
+            .map(|path| format!("{path} is too much")),
     );
     let count = differences.len();
     differences.truncate(4);
-    Err(format!("not state {sequence} of its client, {count} differences: {}", differences.join(", ")))
+    Err(format!(
+        "not state {sequence} of its client, {count} differences: {}",
+        differences.join(", ")
+    ))
 }
 
 fn parse(text: &str) -> Option<(u64, BTreeMap<String, Content>)> {

@@ -31,8 +31,8 @@ pub(crate) struct Note {
 }
 
 impl Hooks {
-    /// The lines of `rsyncd.conf`, `post_xfer` being the command of our program. Both hooks leave notes, whether
-    /// our program is in them or not.
+    /// The lines of `rsyncd.conf`, `post_xfer` being the command of our program. Both hooks leave
+    /// notes, whether our program is in them or not.
     pub(crate) fn settings(self, server: &Server, post_xfer: &str) -> String {
         let program = |name: &str| {
             format!(
@@ -62,7 +62,9 @@ impl Hooks {
 /// All notes so far, in order.
 pub(crate) fn read(server: &Server) -> Vec<Note> {
     let text = fs::read_to_string(file(server)).unwrap_or_default();
-    text.lines().map(|line| parse(line).unwrap_or_else(|| panic!("half a note: {line:?}"))).collect()
+    text.lines()
+        .map(|line| parse(line).unwrap_or_else(|| panic!("half a note: {line:?}")))
+        .collect()
 }
 
 fn parse(line: &str) -> Option<Note> {

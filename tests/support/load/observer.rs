@@ -1,8 +1,9 @@
 //! A look at the server while the storm lasts: at no time may two runs work in one module.
 //!
-//! A run that reads the module's tree, or builds or removes one in staging, has directories below those
-//! open. That does not depend on the lock, so it shows whether the lock does its work. One process is seen
-//! at a time: two runs overlap if the first still has the same directory open after the second was seen.
+//! A run that reads the module's tree, or builds or removes one in staging, has directories below
+//! those open. That does not depend on the lock, so it shows whether the lock does its work. One
+//! process is seen at a time: two runs overlap if the first still has the same directory open after
+//! the second was seen.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,8 +41,10 @@ pub(crate) fn watch(site: &Site, is_over: &AtomicBool) -> Seen {
 }
 
 fn look_at(module: &Place, ours: &[Process], seen: &mut Seen) {
-    let workers: Vec<(&Process, PathBuf)> =
-        ours.iter().filter_map(|process| Some((process, workplace(process.pid, module)?))).collect();
+    let workers: Vec<(&Process, PathBuf)> = ours
+        .iter()
+        .filter_map(|process| Some((process, workplace(process.pid, module)?)))
+        .collect();
     seen.at_work += workers.len();
     if let [(first, place), (second, other), ..] = workers.as_slice()
         && workplace(first.pid, module).as_ref() == Some(place)

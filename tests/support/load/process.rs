@@ -74,7 +74,8 @@ fn has(pid: u32, mark: &[u8]) -> bool {
 fn describe(pid: u32, mark: &[u8]) -> Option<Process> {
     // Much cheaper than to look into the environment, and that is done often.
     let program = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-    let is_candidate = program == Path::new(BINARY) || SHARED.iter().any(|name| program.ends_with(name));
+    let is_candidate =
+        program == Path::new(BINARY) || SHARED.iter().any(|name| program.ends_with(name));
     if !is_candidate || !has(pid, mark) {
         return None;
     }

@@ -25,7 +25,8 @@ pub(crate) struct Shown {
     inodes: HashMap<(u64, u64), Content>,
 }
 
-/// What a tree shows: directories, whose paths end with a slash, and files, with their times of modification.
+/// What a tree shows: directories, whose paths end with a slash, and files, with their times of
+/// modification.
 pub(crate) type Tree = BTreeMap<String, (Content, SystemTime)>;
 
 impl Shown {
@@ -59,8 +60,11 @@ impl Shown {
     }
 
     fn content(&mut self, path: &Path, metadata: &Metadata) -> Content {
-        let read =
-            || Content::of(&fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
+        let read = || {
+            Content::of(
+                &fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())),
+            )
+        };
         *self.inodes.entry((metadata.dev(), metadata.ino())).or_insert_with(read)
     }
 }

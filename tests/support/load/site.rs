@@ -45,7 +45,8 @@ pub(crate) const SPACING_SECONDS: u64 = 1;
 
 const POLICY: &str = "[defaults]\nlock_wait = \"30s\"\nanomaly_share = \"100%\"\nmin_age = \"1d\"\n\
                       keep_partial = 1000000\n";
-const ROTATING: &str = "keep = { minutely = 1 }\nmin_keep = 2\nmin_age = \"0s\"\nkeep_partial = 2\n";
+const ROTATING: &str =
+    "keep = { minutely = 1 }\nmin_keep = 2\nmin_age = \"0s\"\nkeep_partial = 2\n";
 
 impl Site {
     pub(crate) fn new(size: Size, hooks: Hooks) -> Site {
@@ -87,7 +88,10 @@ impl Site {
             text += &format!(
                 "[{name}]\n    path = {}\n    read only = no\n{}",
                 latest.display(),
-                self.hooks.settings(&self.server, if detaches { "post-xfer --detach" } else { "post-xfer" })
+                self.hooks.settings(
+                    &self.server,
+                    if detaches { "post-xfer --detach" } else { "post-xfer" }
+                )
             );
             if self.hooks == Hooks::PostOnly {
                 text += "    refuse options = inplace append* write-devices\n";

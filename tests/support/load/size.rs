@@ -21,15 +21,16 @@ impl Size {
             false => Size { clients: 16, modules: 8, seconds: 12, seed: 0 },
         };
         Size {
-            clients: number("RSYNCD_SNAPSHOT_LOAD_CLIENTS").map_or(usual.clients, |count| count as usize),
+            clients: number("RSYNCD_SNAPSHOT_LOAD_CLIENTS")
+                .map_or(usual.clients, |count| count as usize),
             seconds: number("RSYNCD_SNAPSHOT_LOAD_SECONDS").unwrap_or(usual.seconds),
             seed: number("RSYNCD_SNAPSHOT_SEED").unwrap_or_else(seed_of_this_moment),
             ..usual
         }
     }
 
-    /// Where client number `client` writes: each module of the first half has one client of its own,
-    /// the other clients share the second half.
+    /// Where client number `client` writes: each module of the first half has one client of its
+    /// own, the other clients share the second half.
     pub(crate) fn home(&self, client: usize) -> usize {
         let alone = self.modules / 2;
         if client < alone { client } else { alone + (client - alone) % (self.modules - alone) }

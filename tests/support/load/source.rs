@@ -49,9 +49,15 @@ impl Source {
     pub(crate) fn change(&mut self, change: Change, random: &mut Random) {
         match change {
             Change::Nothing => return,
-            Change::Few => (0..1 + random.below(4)).for_each(|_| self.write_some_file(random, 4_000)),
-            Change::Removals => (0..1 + random.below(6)).for_each(|_| self.remove_some_file(random)),
-            Change::Large => (0..3 + random.below(8)).for_each(|_| self.write_some_file(random, 60_000)),
+            Change::Few => {
+                (0..1 + random.below(4)).for_each(|_| self.write_some_file(random, 4_000))
+            }
+            Change::Removals => {
+                (0..1 + random.below(6)).for_each(|_| self.remove_some_file(random))
+            }
+            Change::Large => {
+                (0..3 + random.below(8)).for_each(|_| self.write_some_file(random, 60_000))
+            }
         }
         self.finish();
     }
@@ -103,13 +109,14 @@ impl Source {
         self.date_directories();
     }
 
-    /// Gives each directory that was changed another time of modification, too: one of this second could be
-    /// that which a push has just left in the module, and then rsync leaves it alone.
+    /// Gives each directory that was changed another time of modification, too: one of this second
+    /// could be that which a push has just left in the module, and then rsync leaves it alone.
     fn date_directories(&mut self) {
         let mut directories = vec![self.directory.clone()];
         while let Some(directory) = directories.pop() {
-            let entries =
-                fs::read_dir(&directory).expect("a directory").map(|entry| entry.expect("an entry"));
+            let entries = fs::read_dir(&directory)
+                .expect("a directory")
+                .map(|entry| entry.expect("an entry"));
             let below = entries.filter(|entry| entry.file_type().expect("a type").is_dir());
             directories.extend(below.map(|entry| entry.path()));
             let opened = File::open(&directory).expect("a directory");
@@ -129,6 +136,10 @@ impl Source {
         fs::create_dir_all(path.parent().expect("a parent")).expect("directories");
         fs::write(&path, bytes).expect("a file");
         let time = UNIX_EPOCH + Duration::from_secs(1_000_000_000 + self.changes);
-        File::options().write(true).open(&path).and_then(|file| file.set_modified(time)).expect("a time");
+        File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_modified(time))
+            .expect("a time");
     }
 }

@@ -29,7 +29,8 @@ pub(crate) fn storm(size: Size, hooks: Hooks) -> Vec<String> {
     let site = site;
     let mut daemon = Daemon::start(&site.server, &site.sections());
     let url = daemon.url("");
-    let mut clients: Vec<Client> = (0..size.clients).map(|number| Client::new(&site, number, &url)).collect();
+    let mut clients: Vec<Client> =
+        (0..size.clients).map(|number| Client::new(&site, number, &url)).collect();
     let mut violations = Vec::new();
 
     let (mut events, faults, seen) = rage(&site, &mut daemon, &mut clients);
@@ -40,7 +41,8 @@ pub(crate) fn storm(size: Size, hooks: Hooks) -> Vec<String> {
 
     events.extend(calm(&site, &daemon, &mut clients, &mut violations));
     violations.extend(settle(&site, &daemon));
-    let after_calm = judge(&site, &events).into_iter().filter(|violation| !after_storm.contains(violation));
+    let after_calm =
+        judge(&site, &events).into_iter().filter(|violation| !after_storm.contains(violation));
     violations.extend(after_calm.map(|violation| format!("in the calm: {violation}")));
     violations.extend(Verdict::new(&site, &[]).of_calm());
     violations.extend(after_storm);
@@ -61,7 +63,8 @@ fn rage(site: &Site, daemon: &mut Daemon, clients: &mut [Client]) -> Course {
             clients.iter_mut().map(|client| scope.spawn(move || client.storm(until))).collect();
         let visits = scope.spawn(|| fault::visit(site, until));
         let faults = fault::storm(site, daemon, until);
-        let events = clients.into_iter().flat_map(|client| client.join().expect("a client")).collect();
+        let events =
+            clients.into_iter().flat_map(|client| client.join().expect("a client")).collect();
         visits.join().expect("the administrator");
         is_over.store(true, Ordering::Relaxed);
         (events, faults, observer.join().expect("the observer"))
@@ -71,8 +74,10 @@ fn rage(site: &Site, daemon: &mut Daemon, clients: &mut [Client]) -> Course {
 /// Waits for the last hook, then lets the timer come; once more for where snapshots are spaced.
 fn settle(site: &Site, daemon: &Daemon) -> Vec<String> {
     let left = process::await_quiet(&site.server, daemon.process_id(), PATIENCE);
-    let mut violations: Vec<String> =
-        left.iter().map(|process| format!("never ended: {} {}", process.pid, process.line)).collect();
+    let mut violations: Vec<String> = left
+        .iter()
+        .map(|process| format!("never ended: {} {}", process.pid, process.line))
+        .collect();
     for pause_milliseconds in [0, SPACING_SECONDS * 1_000 + 100] {
         thread::sleep(Duration::from_millis(pause_milliseconds));
         let run = site.server.run(&["snapshot", "--all", "--due"]);
@@ -87,13 +92,19 @@ fn settle(site: &Site, daemon: &Daemon) -> Vec<String> {
 pub(crate) fn judge(site: &Site, events: &[Event]) -> Vec<String> {
     let connections = connection::join(site, events, &note::read(&site.server));
     // For whoever keeps the directory to have a look.
-    let told: Vec<String> = connections.iter().map(|connection| connection.tell(site) + "\n").collect();
+    let told: Vec<String> =
+        connections.iter().map(|connection| connection.tell(site) + "\n").collect();
     std::fs::write(site.server.directory.join("connections"), told.concat()).expect("a file");
     Verdict::new(site, &connections).of_storm()
 }
 
 /// One good push by each client, one after the other.
-fn calm(site: &Site, daemon: &Daemon, clients: &mut [Client], violations: &mut Vec<String>) -> Vec<Event> {
+fn calm(
+    site: &Site,
+    daemon: &Daemon,
+    clients: &mut [Client],
+    violations: &mut Vec<String>,
+) -> Vec<Event> {
     let mut events = Vec::new();
     for client in clients {
         let event = client.calm_push();

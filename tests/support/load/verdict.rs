@@ -41,7 +41,8 @@ impl<'a> Verdict<'a> {
         for place in &self.site.modules {
             for mark in ["torn", "due"] {
                 if let Some(value) = place.mark(mark) {
-                    self.violations.push(format!("{}: still {mark} after good pushes: {value}", place.name));
+                    self.violations
+                        .push(format!("{}: still {mark} after good pushes: {value}", place.name));
                 }
             }
             self.newest_is_the_module(place);
@@ -62,7 +63,9 @@ impl<'a> Verdict<'a> {
                 match manifest::verify(&directory, shown) {
                     Ok(sequence) => drop(states.insert((client, sequence))),
                     Err(_) if name.ends_with("-partial") => {}
-                    Err(why) => self.violations.push(format!("torn: {}: {why}", directory.display())),
+                    Err(why) => {
+                        self.violations.push(format!("torn: {}: {why}", directory.display()))
+                    }
                 }
             }
         }
@@ -78,7 +81,9 @@ impl<'a> Verdict<'a> {
         }
         let mut all_are_good = true;
         for client in self.site.writers(module) {
-            let Some(last) = self.writes(module).filter(|write| write.event.client == client).last() else {
+            let Some(last) =
+                self.writes(module).filter(|write| write.event.client == client).last()
+            else {
                 continue;
             };
             all_are_good &= last.is_good();
@@ -92,25 +97,29 @@ impl<'a> Verdict<'a> {
         let is_mended = |client| {
             let writes = self.writes(module).filter(|write| write.event.client == client);
             let good: Vec<bool> = writes.map(Connection::is_good).collect();
-            // That a push is gone may be noticed after the next one has begun; the one after that mends it.
+            // That a push is gone may be noticed after the next one has begun; the one after that
+            // mends it.
             good.iter().rev().take_while(|good| **good).count() >= good.len().min(2)
         };
-        // What hung up before pre-xfer entered it has torn the module for nobody in particular, and only what begins
-        // after that mends it.
+        // What hung up before pre-xfer entered it has torn the module for nobody in particular, and
+        // only what begins after that mends it.
         let can_be_mended = |torn: &toml::Value| {
             let noticed = torn["noticed"]["nanoseconds"].as_integer().expect("a time") / 1_000_000;
             let last = self.writes(module).map(|write| write.event.began.milliseconds).max();
-            torn.get("by").is_some() || last.is_some_and(|last| i128::from(last) > i128::from(noticed))
+            torn.get("by").is_some()
+                || last.is_some_and(|last| i128::from(last) > i128::from(noticed))
         };
         let torn = place.mark("torn").filter(can_be_mended);
         if let Some(torn) = torn.filter(|_| self.site.writers(module).all(is_mended)) {
-            self.violations.push(format!("{}: torn, but each client has pushed well: {torn}", place.name));
+            self.violations
+                .push(format!("{}: torn, but each client has pushed well: {torn}", place.name));
         }
     }
 
     fn expect(&mut self, states: &States, connection: &Connection, what: &str) {
         if !states.contains(&(connection.event.client, connection.event.sequence)) {
-            self.violations.push(format!("lost: {what} is in no snapshot: {}", connection.tell(self.site)));
+            self.violations
+                .push(format!("lost: {what} is in no snapshot: {}", connection.tell(self.site)));
         }
     }
 
@@ -139,7 +148,8 @@ impl<'a> Verdict<'a> {
             let tree = shown.tree(&place.root.join(&name));
             if let Some((earlier, same)) = before.filter(|(_, earlier)| *earlier == tree) {
                 let count = same.len();
-                self.violations.push(format!("twice: {}: {earlier} and {name}, {count} entries", place.name));
+                self.violations
+                    .push(format!("twice: {}: {earlier} and {name}, {count} entries", place.name));
             }
             before = Some((name, tree));
         }
@@ -157,13 +167,15 @@ impl<'a> Verdict<'a> {
             self.violations.push(format!("left: {}", entry.path().display()));
         }
         if let Some(due) = place.mark("due") {
-            self.violations.push(format!("left: {} is still due after the timer came: {due}", place.name));
+            self.violations
+                .push(format!("left: {} is still due after the timer came: {due}", place.name));
         }
     }
 
     fn nobody_hung(&mut self) {
         let hung = |connection: &&Connection| connection.event.ending == super::event::Ending::Hung;
-        let told: Vec<String> = self.connections.iter().filter(hung).map(|one| one.tell(self.site)).collect();
+        let told: Vec<String> =
+            self.connections.iter().filter(hung).map(|one| one.tell(self.site)).collect();
         self.violations.extend(told.into_iter().map(|what| format!("never ended: {what}")));
     }
 
@@ -172,7 +184,8 @@ impl<'a> Verdict<'a> {
             self.violations.push(format!("{}: no complete snapshot after good pushes", place.name));
             return;
         };
-        let (snapshot, now) = (fingerprint::of(&place.root.join(&newest)), fingerprint::of(&place.latest));
+        let (snapshot, now) =
+            (fingerprint::of(&place.root.join(&newest)), fingerprint::of(&place.latest));
         if snapshot != now {
             let paths: BTreeSet<_> = snapshot.keys().chain(now.keys()).collect();
             let different: Vec<String> = paths
@@ -181,8 +194,10 @@ impl<'a> Verdict<'a> {
                 .take(4)
                 .map(|path| path.escape_ascii().to_string())
                 .collect();
-            self.violations
-                .push(format!("{}: {newest} is not the module as it is now: {different:?}", place.name));
+            self.violations.push(format!(
+                "{}: {newest} is not the module as it is now: {different:?}",
+                place.name
+            ));
         }
     }
 
@@ -201,7 +216,8 @@ impl<'a> Verdict<'a> {
     }
 
     fn writes(&self, module: usize) -> impl Iterator<Item = &'a Connection> + use<'a> {
-        let is_here = move |one: &&Connection| one.event.module == module && one.event.action.writes();
+        let is_here =
+            move |one: &&Connection| one.event.module == module && one.event.action.writes();
         self.connections.iter().filter(is_here)
     }
 

@@ -1,5 +1,6 @@
-//! Power cuts by clone: the disk is a file on a file system that can clone files in an instant, and is cloned while the program
-//! runs. Nothing of what has reached it is lost or reordered, but nothing is simulated either.
+//! Power cuts by clone: the disk is a file on a file system that can clone files in an instant, and
+//! is cloned while the program runs. Nothing of what has reached it is lost or reordered, but
+//! nothing is simulated either.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ use crate::support::run::{Run, tool};
 /// So many clones of one push at most, however slow the machine is.
 const SHOTS_OF_A_PUSH: usize = 6;
 
-/// Clones the disk of one history `images` times at random moments of its pushes; looks at the clones until `enough`.
+/// Clones the disk of one history `images` times at random moments of its pushes; looks at the
+/// clones until `enough`.
 pub(crate) fn cut_power(
     kind: Kind,
     images: usize,
@@ -55,7 +57,9 @@ pub(crate) fn cut_power(
             history.push(&|| camera.clock());
             camera.is_pushing.store(false, Ordering::SeqCst);
             let push_took = (camera.began.elapsed() - push_began).as_micros();
-            camera.push_microseconds.store(usize::try_from(push_took).expect("64 bits"), Ordering::SeqCst);
+            camera
+                .push_microseconds
+                .store(usize::try_from(push_took).expect("64 bits"), Ordering::SeqCst);
         }
         shots.join().expect("the clones")
     });

@@ -1,7 +1,9 @@
-//! A disk that writes down all that it is told: a FUSE file system with one file, behind a loop device.
+//! A disk that writes down all that it is told: a FUSE file system with one file, behind a loop
+//! device.
 //!
-//! The loop driver hands each flush of the file system on it to that file as an fsync, and has each forced write (FUA)
-//! followed by a flush. The file is opened for direct I/O, so that no page cache puts writes off.
+//! The loop driver hands each flush of the file system on it to that file as an fsync, and has each
+//! forced write (FUA) followed by a flush. The file is opened for direct I/O, so that no page cache
+//! puts writes off.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -10,9 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen,
-    ReplyWrite, Request, WriteFlags,
+    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
+    Generation, INodeNo, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyWrite, Request, WriteFlags,
 };
 
 use super::write_log::{Event, Image};
@@ -67,7 +69,8 @@ impl Disk {
 }
 
 impl Drop for Disk {
-    /// The loop device is gone only when nobody has it open any more, and before that the file is in use.
+    /// The loop device is gone only when nobody has it open any more, and before that the file is
+    /// in use.
     fn drop(&mut self) {
         let _ = tool("losetup").arg("--detach").arg(&self.device).status();
         let is_unmounted =
@@ -91,7 +94,8 @@ fn lock(recording: &Mutex<Recording>) -> MutexGuard<'_, Recording> {
     recording.lock().expect("nobody panics with it")
 }
 
-/// One request is answered before the next is read, so the order of events is that of their answers.
+/// One request is answered before the next is read, so the order of events is that of their
+/// answers.
 struct OneFile {
     recording: Arc<Mutex<Recording>>,
 }

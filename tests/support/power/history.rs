@@ -74,7 +74,11 @@ impl History {
         let hook = (hook_began, clock());
         let visible = self.module.snapshots();
         let new: Vec<&String> = visible.iter().filter(|name| !before.contains(name)).collect();
-        assert_eq!(new.len(), usize::from(status != 12), "new snapshots after status {status}: {new:?}");
+        assert_eq!(
+            new.len(),
+            usize::from(status != 12),
+            "new snapshots after status {status}: {new:?}"
+        );
         if let Some(name) = new.first() {
             self.manifests.insert((*name).clone(), manifest);
         }
@@ -85,13 +89,15 @@ impl History {
     pub(crate) fn promise(&self, cut: Cut) -> Promise {
         let ended = self.pushes.iter().take_while(|push| push.hook.1 <= cut.from).count();
         let begun = self.pushes.iter().take_while(|push| push.hook.0 < cut.to).count();
-        let states: Vec<&Push> = self.pushes[ended.saturating_sub(1)..begun.max(ended)].iter().collect();
+        let states: Vec<&Push> =
+            self.pushes[ended.saturating_sub(1)..begun.max(ended)].iter().collect();
         let mut may: Vec<String> = states.iter().flat_map(|push| push.visible.clone()).collect();
         may.sort();
         may.dedup();
         // Before the first hook has ended, nothing was promised.
-        let must =
-            may.iter().filter(|name| ended > 0 && states.iter().all(|push| push.visible.contains(name)));
+        let must = may
+            .iter()
+            .filter(|name| ended > 0 && states.iter().all(|push| push.visible.contains(name)));
         let must = must.cloned().collect();
         let is_in_hook = begun > ended;
         let was_torn = self.pushes[..ended].last().is_some_and(|push| push.is_torn);
@@ -108,8 +114,8 @@ pub(crate) struct Promise {
     pub(crate) must: Vec<String>,
     /// Snapshots that may be visible.
     pub(crate) may: Vec<String>,
-    /// Whether the module has to be known as torn. If not, it may be all the same: that a push has ended well is
-    /// forgotten in a power cut soon after, which is on the safe side.
+    /// Whether the module has to be known as torn. If not, it may be all the same: that a push has
+    /// ended well is forgotten in a power cut soon after, which is on the safe side.
     pub(crate) is_torn: bool,
     /// Whether a hook was running.
     pub(crate) is_in_hook: bool,

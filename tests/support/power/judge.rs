@@ -77,7 +77,8 @@ impl Trial<'_> {
         mounted.map_err(|complaint| self.violation(Wrong::Mount, complaint)).ok()
     }
 
-    /// Every visible snapshot is one that may be there and holds what it has to, and none that has to be there is missing.
+    /// Every visible snapshot is one that may be there and holds what it has to, and none that has
+    /// to be there is missing.
     fn compare_visible(&mut self) {
         let module = &self.judge.history.module;
         let visible = module.snapshots();
@@ -88,7 +89,8 @@ impl Trial<'_> {
                 self.violation(Wrong::Unexpected, format!("{name} cannot be there"));
             }
         }
-        let missing: Vec<_> = self.promise.must.iter().filter(|name| !visible.contains(name)).collect();
+        let missing: Vec<_> =
+            self.promise.must.iter().filter(|name| !visible.contains(name)).collect();
         if !missing.is_empty() {
             self.violation(
                 Wrong::Missing,
@@ -137,8 +139,8 @@ impl Trial<'_> {
         }
     }
 
-    /// The next push is let in and gets its snapshot: a complete one if it is of the client of the history, who mends what it
-    /// tore, and no complete one of a torn module otherwise.
+    /// The next push is let in and gets its snapshot: a complete one if it is of the client of the
+    /// history, who mends what it tore, and no complete one of a torn module otherwise.
     fn push_again(&mut self) {
         let module = &self.judge.history.module;
         let before = module.snapshots();
@@ -155,11 +157,14 @@ impl Trial<'_> {
         let visible = module.snapshots();
         let new: Vec<_> = visible.iter().filter(|name| !before.contains(name)).collect();
         let [new] = new[..] else {
-            return self
-                .violation(Wrong::Next, format!("{visible:?} instead of {before:?} and one more: {run}"));
+            return self.violation(
+                Wrong::Next,
+                format!("{visible:?} instead of {before:?} and one more: {run}"),
+            );
         };
         self.expect_grade(new, client, &run);
-        let difference = Manifest::of(&module.latest).difference(&Manifest::of(&module.snapshot(new)));
+        let difference =
+            Manifest::of(&module.latest).difference(&Manifest::of(&module.snapshot(new)));
         if let Some(difference) = difference {
             self.violation(Wrong::Next, format!("{new} is not the module: {difference}"));
         }
@@ -175,10 +180,13 @@ impl Trial<'_> {
         let is_partial = name.ends_with("-partial");
         let is_marked = self.judge.history.module.is_marked("torn");
         self.found.mended += usize::from(client == CLIENT && !is_partial);
-        let is_wrong = if client == CLIENT { is_partial } else { self.promise.is_torn && !is_partial };
+        let is_wrong =
+            if client == CLIENT { is_partial } else { self.promise.is_torn && !is_partial };
         if is_wrong || is_partial != is_marked {
-            let what =
-                format!("{name} of {client}, marked {is_marked}, torn {}: {run}", self.promise.is_torn);
+            let what = format!(
+                "{name} of {client}, marked {is_marked}, torn {}: {run}",
+                self.promise.is_torn
+            );
             self.violation(Wrong::Torn, what);
         }
     }

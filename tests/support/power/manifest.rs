@@ -29,11 +29,18 @@ impl Manifest {
             (None, Some(path)) => format!("{}: other bytes", path.display()),
             (None, None) => return None,
         };
-        Some(format!("{} entries and {} contents differ, first {first}", entries.len(), contents.len()))
+        Some(format!(
+            "{} entries and {} contents differ, first {first}",
+            entries.len(),
+            contents.len()
+        ))
     }
 }
 
-fn differing<'a, K: Ord, V: PartialEq>(left: &'a BTreeMap<K, V>, right: &'a BTreeMap<K, V>) -> Vec<&'a K> {
+fn differing<'a, K: Ord, V: PartialEq>(
+    left: &'a BTreeMap<K, V>,
+    right: &'a BTreeMap<K, V>,
+) -> Vec<&'a K> {
     let only_right = right.keys().filter(|key| !left.contains_key(*key));
     left.keys().filter(|key| left.get(*key) != right.get(*key)).chain(only_right).collect()
 }

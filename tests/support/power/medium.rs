@@ -12,9 +12,13 @@ pub(crate) const KINDS: [Kind; 3] = [Kind::Ext4, Kind::Xfs, Kind::Btrfs];
 
 /// Makes an empty file system in the new file `image`.
 pub(crate) fn make(kind: Kind, image: &Path) {
-    File::create(image).and_then(|file| file.set_len(kind.usual_mebibytes() << 20)).expect("an image file");
+    File::create(image)
+        .and_then(|file| file.set_len(kind.usual_mebibytes() << 20))
+        .expect("an image file");
     let options: &[&str] = match kind {
-        Kind::Ext4 => &["-q", "-b", "1024", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"],
+        Kind::Ext4 => {
+            &["-q", "-b", "1024", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"]
+        }
         Kind::Xfs => &["-q", "-K"],
         _ => &["-q", "-K"],
     };
@@ -22,8 +26,8 @@ pub(crate) fn make(kind: Kind, image: &Path) {
     Run::of(mkfs.args(options).arg(image)).exits(&[0]);
 }
 
-/// How many bytes the file system relies on being written as a whole: sectors, and whole blocks where its superblock
-/// and its journal have one checksum for a block.
+/// How many bytes the file system relies on being written as a whole: sectors, and whole blocks
+/// where its superblock and its journal have one checksum for a block.
 pub(crate) fn unit(kind: Kind) -> usize {
     match kind {
         Kind::Ext4 => 1024,
@@ -58,13 +62,17 @@ impl Mounted {
         }
     }
 
-    /// Unmounts it, and waits until it really is: a process that has just begun may hold a copy of the mounts.
+    /// Unmounts it, and waits until it really is: a process that has just begun may hold a copy of
+    /// the mounts.
     pub(crate) fn unmount(mut self) {
         let mount_point = self.mount_point.take().expect("mounted");
-        wait_until("nobody is in there any more", || Run::of(tool("umount").arg(&mount_point)).succeeded());
+        wait_until("nobody is in there any more", || {
+            Run::of(tool("umount").arg(&mount_point)).succeeded()
+        });
         wait_until("the loop device is free", || !is_behind_loop_device(&self.source));
         if self.kind == Kind::Btrfs {
-            // It takes an older state of a disk that it remembers for another disk with the same name.
+            // It takes an older state of a disk that it remembers for another disk with the same
+            // name.
             let _ = tool("btrfs").args(["device", "scan", "--forget"]).output();
         }
     }
@@ -72,8 +80,10 @@ impl Mounted {
 
 /// Whether a loop device shows this file.
 fn is_behind_loop_device(file: &Path) -> bool {
-    let devices = fs::read_dir("/sys/block").expect("sysfs").map(|entry| entry.expect("an entry").path());
-    let mut backing = devices.filter_map(|path| fs::read_to_string(path.join("loop/backing_file")).ok());
+    let devices =
+        fs::read_dir("/sys/block").expect("sysfs").map(|entry| entry.expect("an entry").path());
+    let mut backing =
+        devices.filter_map(|path| fs::read_to_string(path.join("loop/backing_file")).ok());
     backing.any(|path| Path::new(path.trim_end()) == file)
 }
 

@@ -1,5 +1,5 @@
-//! Power cuts: a history of pushes and hooks on a disk of our own, what the disk may hold if the power goes in the middle,
-//! and what has to be true of that after the next boot.
+//! Power cuts: a history of pushes and hooks on a disk of our own, what the disk may hold if the
+//! power goes in the middle, and what has to be true of that after the next boot.
 
 pub(crate) mod clone_rig;
 pub(crate) mod disk;
@@ -17,7 +17,8 @@ use std::fmt;
 use crate::support::run::tool;
 use crate::support::{have, may_mount, skip_unless_all};
 
-/// Makes a system call of the hook do nothing and say that it has done it. The program itself is the real one.
+/// Makes a system call of the hook do nothing and say that it has done it. The program itself is
+/// the real one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sabotage {
     None,

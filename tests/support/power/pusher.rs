@@ -1,5 +1,6 @@
-//! What a client's pushes do to a module, as rsync does it: each file is written under a temporary name, synced by nobody, and
-//! renamed. Most names are new ones, since file systems take more care of a file that replaces another.
+//! What a client's pushes do to a module, as rsync does it: each file is written under a temporary
+//! name, synced by nobody, and renamed. Most names are new ones, since file systems take more care
+//! of a file that replaces another.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -75,7 +76,8 @@ impl Pusher {
         let size = size + self.random.below(size + 1);
         let target = self.module.join(path);
         let name = path.file_name().expect("a name").to_string_lossy();
-        let temporary = target.with_file_name(format!(".{name}.{:06}", self.random.below(1_000_000)));
+        let temporary =
+            target.with_file_name(format!(".{name}.{:06}", self.random.below(1_000_000)));
         fs::write(&temporary, self.random.bytes(size)).expect("a file");
         fs::rename(&temporary, &target).expect("renamed");
     }

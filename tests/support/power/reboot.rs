@@ -1,4 +1,5 @@
-//! The next boot: commands that find another boot of the machine, and nothing in what the machine remembers elsewhere.
+//! The next boot: commands that find another boot of the machine, and nothing in what the machine
+//! remembers elsewhere.
 
 use std::fs;
 use std::path::Path;
@@ -51,5 +52,7 @@ pub(crate) fn hooks<'a>(module: &'a Module, client: &'static str) -> Hooks<'a> {
 }
 
 fn empty(directory: &Path) {
-    fs::remove_dir_all(directory).and_then(|()| fs::create_dir(directory)).expect("an empty directory");
+    fs::remove_dir_all(directory)
+        .and_then(|()| fs::create_dir(directory))
+        .expect("an empty directory");
 }

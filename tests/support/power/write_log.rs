@@ -1,7 +1,8 @@
 //! What a disk was told, and what it may hold if the power goes.
 //!
-//! The model is that of a disk with a volatile cache: what was written before the last flush that ended is there.
-//! Of what came later any part may be, in any order, down to the smallest unit that the disk writes as a whole.
+//! The model is that of a disk with a volatile cache: what was written before the last flush that
+//! ended is there. Of what came later any part may be, in any order, down to the smallest unit that
+//! the disk writes as a whole.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -96,11 +97,12 @@ impl<'a> Replay<'a> {
         Replay { events, image: before, flushed: 0 }
     }
 
-    /// What the disk may hold when the power goes after the first `position` events, which must not be fewer than
-    /// the last time. It writes `unit` bytes as a whole.
+    /// What the disk may hold when the power goes after the first `position` events, which must not
+    /// be fewer than the last time. It writes `unit` bytes as a whole.
     pub(crate) fn cut(&mut self, position: usize, unit: usize, random: &mut Random) -> Image {
         let is_flush = |event: &Event| matches!(event, Event::Flush);
-        let flushed = self.events[..position].iter().rposition(is_flush).map_or(0, |flush| flush + 1);
+        let flushed =
+            self.events[..position].iter().rposition(is_flush).map_or(0, |flush| flush + 1);
         for event in &self.events[self.flushed..flushed] {
             if let Event::Write { offset, bytes } = event {
                 self.image.write(*offset, bytes);
@@ -132,7 +134,8 @@ mod tests {
     #[test]
     fn what_was_flushed_survives_every_cut_and_of_the_rest_each_unit_comes_and_goes() {
         let write = |offset, byte, count| Event::Write { offset, bytes: vec![byte; count] };
-        let events = [write(0, b'a', 8192), Event::Flush, write(512, b'b', 1024), write(9000, b'c', 10)];
+        let events =
+            [write(0, b'a', 8192), Event::Flush, write(512, b'b', 1024), write(9000, b'c', 10)];
         let before = Image { length: 16384, blocks: BTreeMap::new() };
         let mut random = Random::new(1);
         let mut seen = std::collections::HashSet::new();

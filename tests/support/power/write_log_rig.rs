@@ -15,7 +15,8 @@ use crate::support::run::{Run, tool};
 /// How many pushes there are in a history.
 const PUSHES: usize = 12;
 
-/// Records one history on a disk of its own and cuts the power `images` times at random moments of it, until `enough`.
+/// Records one history on a disk of its own and cuts the power `images` times at random moments of
+/// it, until `enough`.
 pub(crate) fn cut_power(
     kind: Kind,
     images: usize,
@@ -24,7 +25,8 @@ pub(crate) fn cut_power(
     enough: &dyn Fn(&Findings) -> bool,
 ) -> Findings {
     let scratch = FileSystem::with(Kind::Tmpfs, 1024, &[]).expect("memory");
-    let [image, place, mount_point] = ["image", "disk", "mounted"].map(|name| scratch.mount_point.join(name));
+    let [image, place, mount_point] =
+        ["image", "disk", "mounted"].map(|name| scratch.mount_point.join(name));
     [&place, &mount_point].iter().for_each(|path| fs::create_dir(path).expect("a directory"));
     medium::make(kind, &image);
     let before = Image::read(&image);
