@@ -34,6 +34,7 @@ pub mod slot;
 pub mod space;
 pub mod space_choice;
 pub mod span;
+pub mod tear;
 pub mod time_text;
 pub mod torn;
 pub mod verdict;

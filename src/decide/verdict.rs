@@ -27,7 +27,8 @@ pub use super::because::Because;
 pub use super::facts::*;
 use super::grade::Grade;
 pub use super::shortfall::{SHORTFALL_LIMIT, Shortfall};
-use super::torn::{Circumstances, Tear, TornMark};
+use super::tear::Circumstances;
+use super::torn::{Tear, TornMark};
 
 /// What happens to the debt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,352 @@
+//! A failed push: what is known of it, which directories it did not finish, and which later push
+//! makes up for it. The [torn mark](super::torn) holds all of a module.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::boot_time::BootTime;
+use super::fingerprint::Fingerprint;
+use super::job::{Job, is_at_or_above, is_below, normalized};
+use super::torn::TornMark;
+
+/// Stands for a client that the ledger does not know.
+pub(super) const UNKNOWN: &str = "";
+
+/// How the identity of a client begins that has not logged in.
+pub(super) const BY_ADDRESS: &str = "address ";
+
+/// So many of the latest scars are remembered of each failed push.
+pub const MAX_SCARS: usize = 16;
+
+/// A failed push.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tear {
+    pub(super) client: String,
+    /// Where it went, as the client asked for it, escaped.
+    pub(super) request: String,
+    /// When it began; none for one that the ledger does not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) began: Option<BootTime>,
+    /// When the earliest push of the same job began whose failure this stands for, if that is
+    /// another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) first_began: Option<BootTime>,
+    /// When its end was noticed.
+    pub(super) noticed: BootTime,
+    /// Its place in the order of the ledger's entries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) sequence: Option<u64>,
+    /// What it was to do; none if its arguments were not understood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) job: Option<Job>,
+    /// Whether it wrote into files in place, which names and inodes do not show.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) in_place: bool,
+    /// Nothing that it wrote, or an earlier failure of the same push, is older than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) writes_since: Option<DateTime<Utc>>,
+    /// Whether the tree was looked at since, while no push was running.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_looked_at: bool,
+    /// Directories that it did not finish, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) scars: Vec<Scar>,
+    /// Another push may have left some of the scars, so who heals them need not be who repeats this
+    /// one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) scars_are_shared: bool,
+    /// Good pushes that covered it and did not heal all scars.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) unhealed_pushes: u32,
+}
+
+/// A directory that a push did not finish.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scar {
+    /// From the module's directory on, escaped.
+    pub path: String,
+    /// Its modification time, which was its change time then, in nanoseconds since 1970, as text:
+    /// TOML's integers end in 2262.
+    #[serde(with = "nanoseconds")]
+    pub mtime_ns: i64,
+}
+
+/// A push that the ledger knows, as far as it matters for what it tears or mends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Push {
+    /// Who pushed: a user, or an address where the module asks for no login.
+    pub client: String,
+    /// Where to, as the client asked for it, escaped.
+    pub request: String,
+    /// When it began.
+    pub began: BootTime,
+    /// The same by the wall clock, which the kernel stamps files with.
+    pub began_at: DateTime<Utc>,
+    /// Its place in the order of the ledger's entries.
+    pub sequence: Option<u64>,
+    /// What it does; none if its arguments were not understood.
+    pub job: Option<Job>,
+    /// Whether it writes into files in place.
+    pub in_place: bool,
+    /// Whether it removes files and brings none.
+    pub only_deletes: bool,
+}
+
+/// What is known of unfinished directories when a push has ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ScarTimes {
+    /// The modification times that scarred directories have by now.
+    times: Vec<(String, Option<i64>)>,
+    /// What a search has found, for failed pushes that were not looked for yet.
+    pub(super) found: Option<Vec<Scar>>,
+}
+
+/// What a look at the tree shows about marks that stood before it began.
+#[derive(Debug, Clone)]
+pub struct TearLook<'a> {
+    /// The mark when the look began; what came later is left alone.
+    pub seen: Option<&'a TornMark>,
+    /// When the look before this one began, if the tree is just as that one left it.
+    pub unchanged_since: Option<&'a BootTime>,
+    /// Directories whose modification and change times are equal, and those times.
+    pub scars: &'a [Scar],
+    /// The tree.
+    pub fingerprint: Fingerprint,
+    /// The newest change time of a directory, in nanoseconds since 1970.
+    pub newest_ctime_ns: i64,
+    /// When the look ended, by the wall clock.
+    pub ended: DateTime<Utc>,
+}
+
+/// What is known beside a look.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Circumstances {
+    /// The tree equals the newest complete snapshot, and no push can be running.
+    pub(super) is_whole: bool,
+    /// No push is running.
+    pub(super) is_alone: bool,
+    /// The transfer that is looked after ended well.
+    pub(super) ended_well: bool,
+    /// There is no ledger, so a good transfer makes up for whatever failed before.
+    pub(super) without_ledger: bool,
+}
+
+impl ScarTimes {
+    /// Notes the modification time of a directory, none if it is gone.
+    pub fn note(&mut self, path: &str, mtime_ns: Option<i64>) {
+        self.times.push((path.to_string(), mtime_ns));
+    }
+
+    /// Adds what a search in the tree has found since the push ended.
+    pub fn searched(self, found: Vec<Scar>) -> Self {
+        ScarTimes { found: Some(found), ..self }
+    }
+
+    /// What could not be inspected is not healed.
+    pub(super) fn is_healed(&self, scar: &Scar) -> bool {
+        let time = self.times.iter().find(|(path, _)| *path == scar.path);
+        time.is_some_and(|(_, time)| *time != Some(scar.mtime_ns))
+    }
+}
+
+/// What a good push does about a failed one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repair {
+    Done,
+    /// It covers the failed one and leaves scars: someone else's job, or files that it excludes.
+    Unhealed,
+    None,
+}
+
+impl Tear {
+    /// Of a push that the ledger knows.
+    pub fn of(push: &Push, noticed: BootTime) -> Self {
+        Tear {
+            client: push.client.clone(),
+            request: push.request.clone(),
+            began: Some(push.began.clone()),
+            sequence: push.sequence,
+            job: push.job.clone(),
+            in_place: push.in_place,
+            writes_since: Some(push.began_at),
+            ..Tear::nameless(UNKNOWN, noticed)
+        }
+    }
+
+    pub(super) fn nameless(client: &str, noticed: BootTime) -> Self {
+        Tear {
+            client: client.to_string(),
+            request: String::new(),
+            began: None,
+            first_began: None,
+            noticed,
+            sequence: None,
+            job: None,
+            in_place: false,
+            writes_since: None,
+            is_looked_at: false,
+            scars: Vec::new(),
+            scars_are_shared: false,
+            unhealed_pushes: 0,
+        }
+    }
+
+    pub(super) fn is_named(&self) -> bool {
+        self.client != UNKNOWN
+    }
+
+    /// Whether both are failures of one job, so that one good push makes up for both.
+    pub(super) fn is_of_same_job(&self, other: &Tear) -> bool {
+        self.client == other.client
+            && match (&self.job, &other.job) {
+                (Some(job), Some(other)) => job.is_same(other),
+                (None, None) => self.request == other.request,
+                _ => false,
+            }
+    }
+
+    /// Whether the scars of both cannot be told apart, and one good push does not stand for both. A
+    /// client without a login may come from another address each time.
+    pub(super) fn is_confusable_with(&self, other: &Tear) -> bool {
+        let is_by_address = |tear: &Tear| tear.client.starts_with(BY_ADDRESS);
+        let is_same_job =
+            self.job.as_ref().zip(other.job.as_ref()).is_some_and(|(a, b)| a.is_same(b));
+        self.noticed != other.noticed
+            && !(is_same_job && is_by_address(self) && is_by_address(other))
+    }
+
+    /// This failure, after an earlier one of the same job. What that left is still there.
+    pub(super) fn after(self, earlier: &Tear) -> Tear {
+        if self.noticed == earlier.noticed {
+            return earlier.clone();
+        }
+        Tear {
+            first_began: earliest(
+                self.began.as_ref(),
+                earlier.first_began.as_ref().or(earlier.began.as_ref()),
+            ),
+            in_place: self.in_place || earlier.in_place,
+            writes_since: earlier.writes_since.min(self.writes_since),
+            scars: earlier.scars.clone(),
+            ..self
+        }
+    }
+
+    pub(super) fn place(&self) -> String {
+        match &self.job {
+            Some(job) => job.destination.clone(),
+            None => place_of_request(&self.request),
+        }
+    }
+
+    /// A client that tries again at once may begin before rsyncd has noticed the end of the first
+    /// try; what began after that counts.
+    pub(super) fn began_before(&self, good: &Push) -> bool {
+        match (self.sequence, good.sequence) {
+            // Where a number was given twice, because it could not be kept, the boot time decides.
+            (Some(torn), Some(good)) if torn != good => good > torn,
+            _ => self.began.as_ref().is_some_and(|began| good.began.is_later_than(began)),
+        }
+    }
+
+    pub(super) fn repair_by(&self, good: &Push, times: &ScarTimes) -> Repair {
+        if good.only_deletes || !self.is_named() || !self.began_before(good) {
+            return Repair::None;
+        }
+        let is_same_client = self.client == good.client;
+        let Some(torn_job) = &self.job else {
+            // Arguments that were not understood, or an entry of an earlier version.
+            let place = good
+                .job
+                .as_ref()
+                .map_or_else(|| place_of_request(&good.request), |job| job.destination.clone());
+            let is_repaired = is_same_client && is_at_or_above(&place, &self.place());
+            return if is_repaired { Repair::Done } else { Repair::None };
+        };
+        if !good.job.as_ref().is_some_and(|job| job.covers(torn_job)) {
+            return Repair::None;
+        }
+        let is_healed = self.scars.iter().all(|scar| times.is_healed(scar));
+        let has_evidence = self.is_looked_at && !self.scars.is_empty() && !self.scars_are_shared;
+        match (is_healed, has_evidence || is_same_client) {
+            (true, true) => Repair::Done,
+            (false, _) => Repair::Unhealed,
+            (true, false) => Repair::None,
+        }
+    }
+
+    /// Whether the tree shows that this push wrote nothing, or that what it wrote is undone. Writes
+    /// in place are in no name, inode or directory's time.
+    pub(super) fn is_refuted(&self, look: &TearLook, circumstances: Circumstances) -> bool {
+        let first = self.first_began.as_ref().or(self.began.as_ref());
+        let wrote_nothing = |last: &BootTime| first.is_some_and(|began| began.is_after(last));
+        let Circumstances { is_whole, is_alone, .. } = circumstances;
+        !self.in_place && (is_whole || is_alone && look.unchanged_since.is_some_and(wrote_nothing))
+    }
+
+    /// Directories of a push that is running look the same; they are healed as soon as that has
+    /// ended well.
+    pub(super) fn look_for_scars(&mut self, found: &[Scar], scars_are_shared: bool) {
+        if self.is_looked_at {
+            return;
+        }
+        self.is_looked_at = true;
+        self.scars_are_shared = scars_are_shared;
+        self.scars.clear();
+        let Some(job) =
+            self.job.as_ref().filter(|job| job.sets_directory_times() && !self.in_place)
+        else {
+            return;
+        };
+        let since = self.writes_since.map_or(i64::MIN, nanoseconds_of) - TICK_NS;
+        let is_own =
+            |scar: &&Scar| scar.mtime_ns >= since && is_below(&scar.path, &job.destination);
+        let mut scars: Vec<Scar> = found.iter().filter(is_own).cloned().collect();
+        scars.sort_by(|a, b| (b.mtime_ns, &a.path).cmp(&(a.mtime_ns, &b.path)));
+        scars.truncate(MAX_SCARS);
+        self.scars = scars;
+    }
+}
+
+/// The kernel stamps files by a clock that lags behind by up to a tick.
+pub(super) const TICK_NS: i64 = 20_000_000;
+
+/// The earlier of two moments; one of another boot, which nothing is known to be after, before any
+/// other.
+fn earliest(new: Option<&BootTime>, before: Option<&BootTime>) -> Option<BootTime> {
+    match (new, before) {
+        (Some(new), Some(before)) if before.is_after(new) => Some(new.clone()),
+        (_, before) => before.cloned(),
+    }
+}
+
+pub(super) fn nanoseconds_of(time: DateTime<Utc>) -> i64 {
+    time.timestamp_nanos_opt().unwrap_or(i64::MAX)
+}
+
+fn place_of_request(request: &str) -> String {
+    let path = request.split_once('/').map_or("", |(_, path)| path);
+    // Escaped text has the same slashes and dots as what it was made of.
+    String::from_utf8(normalized(path.as_bytes())).unwrap_or_default()
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde gives a reference
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// Nanoseconds as text.
+mod nanoseconds {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(number: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&number.to_string())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
