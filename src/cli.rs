@@ -239,14 +239,14 @@ pub fn main() -> ExitCode {
     }
     let level = match (line.verbose, line.quiet) {
         (true, _) => Some(LevelFilter::Debug),
-        (_, true) => Some(LevelFilter::Error),
+        (_, true) => Some(LevelFilter::Warn),
         (false, false) => None,
     };
     crate::tell::log::start(
         is_hook && Connection::is_announced(),
         level.unwrap_or(LevelFilter::Info),
     );
-    if !is_hook && level != Some(LevelFilter::Error) {
+    if !is_hook && level != Some(LevelFilter::Warn) {
         crate::tell::progress::start();
     }
     let reach = line.command.as_ref().map_or(Reach::Roots, Command::reach);

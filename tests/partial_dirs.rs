@@ -200,9 +200,13 @@ fn a_link_that_comes_with_the_push_is_not_followed() {
                 let _ = fs::remove_file(module.latest.join(name));
             }
         }
-        let backups = ["--partial-dir=.rsync-partial", "--backup", "--backup-dir=old"];
-        let run = daemon.push(&source, "data", &backups);
-        assert_eq!(run.succeeded(), settings == "munge symlinks = yes", "{settings}: {run}");
+        // With these a push could give a shared file another name in a partial directory.
+        for more in ["--hard-links", "--link-dest=docs", "--backup", "--backup-dir=old"] {
+            let run = daemon.push(&source, "data", &["--partial-dir=.rsync-partial", more]);
+            assert!(!run.succeeded(), "{settings}: {more}: {run}");
+            let told = format!("{run}").contains("please drop --partial-dir");
+            assert_eq!(told, is_let_in, "{settings}: {more}: {run}");
+        }
         assert_eq!(fs::read(module.latest.join("documents/report")).expect("a file"), report);
         fingerprint::assert_equal(
             &history,

@@ -241,10 +241,10 @@ fn hook_of(module: &Module, path: &Path, user: &str) -> Run {
 fn directories_that_only_the_hooks_know_are_walked() {
     let module = Module::new();
     let home = home(&module);
-    let named = "home: skipped, for no push has come yet";
+    let named = "home: skipped, for this machine remembers no push";
     module.run(&["snapshot", "--all"]).exits(&[0]).says(named).says("%RSYNC_USER_NAME%");
-    module.run(&["check"]).exits(&[0]).says("no push has come yet");
-    module.run(&["check", "home"]).exits(&[0]).says("no push has come yet");
+    module.run(&["check"]).exits(&[0]).says("this machine remembers no push");
+    module.run(&["check", "home"]).exits(&[0]).says("this machine remembers no push");
     let labels: Vec<String> = ["anna", "bert"]
         .map(|user| {
             tree::small(&home(user));
@@ -315,9 +315,37 @@ fn a_module_that_left_rsyncd_conf_is_still_walked() {
     let (module, name) = Module::with_snapshot();
     module.write_rsyncd_conf("");
     assert!(module.run(&["list"]).exits(&[0]).stdout().contains(&name));
-    module.run(&["rotate", "--all"]).exits(&[0]);
+    module.run(&["rotate", "--all"]).exits(&[0]).says("left as it is");
+    let listed = module.run(&["list"]).exits(&[0]);
+    assert!(listed.stdout().contains(&name), "{listed}");
     fs::remove_dir_all(&module.root).expect("removed");
     module.run(&["rotate", "--all"]).exits(&[0]);
+}
+
+#[test]
+fn a_push_that_could_delete_snapshots_is_turned_away() {
+    let (module, above) = with_module_above("no");
+    let snapshot = module.expect_snapshot();
+    let inside = module.snapshot(&snapshot);
+    for (name, path) in [("above", &above), ("inside", &inside)] {
+        let mut gate = module.gate_through(&[""; 0]);
+        gate.env("RSYNC_MODULE_NAME", name).env("RSYNC_MODULE_PATH", path);
+        let run = Run::of(&mut gate);
+        assert!(!run.succeeded(), "{run}");
+        assert!(run.stdout().contains("reaches snapshots of another one"), "{run}");
+    }
+}
+
+#[test]
+fn a_root_in_the_snapshots_of_another_module_is_refused() {
+    let (module, snapshot) = Module::with_snapshot();
+    let other = module.directory.join("other/latest");
+    tree::small(&other);
+    for place in [module.snapshot(&snapshot), module.private("staging")] {
+        module.write_policy(&format!("[defaults]\nsnapshot_root = \"{}\"\n", place.display()));
+        let other = other.to_str().expect("UTF-8");
+        module.run(&["snapshot", other]).exits(&[2]).says("would go when they expire");
+    }
 }
 
 #[test]
@@ -327,7 +355,10 @@ fn relative_paths_and_daemon_chroots_are_walked_too() {
         tree::small(&module.latest);
         module.write_rsyncd_conf(&format!("[data]\n{settings}\nread only = no\n"));
         let run = module.run(&["list"]).exits(&[0]);
-        assert!(run.stderr().contains("data: skipped, for no push has come yet"), "{run}");
+        assert!(
+            run.stderr().contains("data: skipped, for this machine remembers no push"),
+            "{run}"
+        );
         let name = module.expect_snapshot();
         for arguments in [&["list"][..], &["list", "data"]] {
             assert!(module.run(arguments).exits(&[0]).stdout().contains(&name), "{settings}");

@@ -149,7 +149,7 @@ fn checked(label: String, target: Result<Target, Error>, conf: Option<&RsyncdCon
 
 /// A module of which it will be known where it is when the first push has come.
 fn unknown(why: &str) -> Finding {
-    Finding::new(Level::Ok, format!("no push has come yet, and the module {why}"))
+    Finding::new(Level::Ok, format!("this machine remembers no push to it, and the module {why}"))
 }
 
 fn check_all(context: &Context) -> Vec<ModuleView> {
@@ -178,13 +178,16 @@ fn check_all(context: &Context) -> Vec<ModuleView> {
             |path: PathBuf| Target::of_module(&context.settings, Some(module.name.clone()), &path);
         match path.and_then(of_module) {
             Err(_) if !hooked => {}
-            Ok(target) if !hooked && !target.is_registered() => {}
+            Ok(target) if !hooked && !target.is_registered() && target.lost_history().is_none() => {
+            }
             target => modules.push(checked(escape(&module.name), target, Some(&conf))),
         }
     }
     for found in worked_on::beyond_conf(&context.settings, &conf) {
         match found {
-            WorkedOn::Module(label, target) => modules.push(checked(label, target, Some(&conf))),
+            WorkedOn::Module(label, target) | WorkedOn::Unconfigured(label, target) => {
+                modules.push(checked(label, target, Some(&conf)));
+            }
             WorkedOn::Failed(label, target) => {
                 modules.push(checked(label, Ok(target), Some(&conf)))
             }
@@ -209,7 +212,7 @@ pub(super) fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Fi
     let mut findings = Vec::new();
     let module = conf.zip(target.name.as_deref()).and_then(|(conf, name)| conf.module(name));
     let only_reads = module.is_some_and(offers_only_reading);
-    if only_reads && !target.is_registered() {
+    if only_reads && !target.is_registered() && target.lost_history().is_none() {
         let message = "the module is read only, so no snapshots are made of it";
         return vec![Finding::new(Level::Ok, message)];
     }

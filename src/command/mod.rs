@@ -60,11 +60,16 @@ impl Context {
     /// Whether only what went wrong is to be said. What a command is run for in order to read it,
     /// such as `list`, is printed all the same.
     fn is_quiet(&self) -> bool {
-        self.level == Some(LevelFilter::Error)
+        self.level == Some(LevelFilter::Warn)
     }
 
-    /// The module named on the command line, or all that were worked on.
-    fn targets(&self, module: Option<&OsStr>) -> Result<Vec<(String, Result<Target>)>> {
+    /// The module named on the command line, or all that were worked on. Of all, work that `changes`
+    /// something leaves alone what rsyncd.conf does not name: it may have been taken out on purpose.
+    fn targets(
+        &self,
+        module: Option<&OsStr>,
+        changes: bool,
+    ) -> Result<Vec<(String, Result<Target>)>> {
         if let Some(module) = module {
             return worked_on::named(&self.settings, module);
         }
@@ -72,13 +77,21 @@ impl Context {
         for found in worked_on::all(&self.settings)? {
             match found {
                 WorkedOn::Module(label, target) => targets.push((label, target)),
-                // `check` tells why.
+                WorkedOn::Unconfigured(label, target) if !changes => targets.push((label, target)),
+                WorkedOn::Unconfigured(label, _) => log::info!(
+                    "{label}: left as it is, for it is no module of rsyncd.conf; name its directory to \
+                     work on it"
+                ),
+                // What is refused for its nesting is told by the work on it.
+                WorkedOn::Failed(label, target) if changes && target.check_nesting().is_err() => {
+                    targets.push((label, Ok(target)));
+                }
                 WorkedOn::Failed(label, _) => {
-                    log::debug!("{label}: skipped, for it has no snapshots")
+                    log::info!("{label}: skipped, for all of its runs failed; `check` says why");
                 }
                 WorkedOn::Unknown { name, why } => {
                     log::info!(
-                        "{}: skipped, for no push has come yet, and the module {why}",
+                        "{}: skipped, for this machine remembers no push to it, and the module {why}",
                         escape(&name)
                     );
                 }
@@ -93,7 +106,7 @@ impl Context {
         module: Option<&OsStr>,
         work: impl FnMut(&Target) -> Result<Exit>,
     ) -> Result<Exit> {
-        self.work_on(self.targets(module)?, module, work)
+        self.work_on(self.targets(module, false)?, module, work)
     }
 
     /// The same for work that changes something: this process is [confined](crate::confine) to all
@@ -118,7 +131,7 @@ impl Context {
             },
         };
         let targets =
-            self.targets(module).inspect_err(|error| self.remember(module, kind, error))?;
+            self.targets(module, true).inspect_err(|error| self.remember(module, kind, error))?;
         let mut skipped = Exit::Done;
         let mut kept = Vec::new();
         for (label, target) in targets {

@@ -111,7 +111,7 @@ fn find<'a>(
     let name =
         name.to_str().ok_or_else(|| Error::Usage(format!("{told} is no snapshot's name")))?;
     let mut having = Vec::new();
-    for (label, target) in context.targets(module)? {
+    for (label, target) in context.targets(module, false)? {
         let found = target.and_then(|target| Ok((has(&target.look_at_root()?, name)?, target)));
         match found {
             Ok((true, target)) => having.push(target),

@@ -10,7 +10,23 @@ use crate::decide::partial_dirs::PartialDirs;
 
 /// Whether rsyncd would follow a client's link in the place of one of these partial directories.
 pub fn follows_links(module: &Module, dirs: &PartialDirs) -> bool {
-    !munges_links(module) && !filter_excludes_links(module.get("filter").unwrap_or_default(), dirs)
+    !munges_links(module)
+        && !(filter_excludes_links(value(module, "filter"), dirs) && keeps_filter(module))
+}
+
+fn value<'a>(module: &'a Module, parameter: &str) -> &'a [u8] {
+    module.get(parameter).unwrap_or_default()
+}
+
+/// Whether nothing can take the rules of `filter` back: a rule `!` forgets all rules before it, those
+/// of other lists included, and a file of rules may hold one.
+fn keeps_filter(module: &Module) -> bool {
+    let clears = |parameter| {
+        value(module, parameter).split(u8::is_ascii_whitespace).any(|word| word.contains(&b'!'))
+    };
+    let reads_file = |parameter| !value(module, parameter).is_empty();
+    !["filter", "include", "exclude"].into_iter().any(clears)
+        && !["include from", "exclude from"].into_iter().any(reads_file)
 }
 
 /// The line for `rsyncd.conf` that excludes such links.
@@ -99,6 +115,11 @@ mod tests {
             ("+ .rsync-partial/ - .rsync-partial", &[], true),
             ("+ .rsync-partial/ + .~tmp~/", &[], true),
             ("merge /etc/rules", &[], true),
+            ("+ .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~ !", &[], true),
+            ("+ .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~\nexclude = ! *.o", &[], true),
+            ("+ .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~\ninclude = !", &[], true),
+            ("+ .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~\nexclude from = /x", &[], true),
+            ("+ .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~\nexclude = *.o", &[], false),
             (ours, &["a/parts"], true),
             (
                 "+ .rsync-partial/ - .rsync-partial + .~tmp~/ - .~tmp~ + a/ - a + parts/ - parts",

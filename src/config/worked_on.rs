@@ -22,6 +22,9 @@ use crate::tree::mounts::Mounts;
 pub enum WorkedOn {
     /// One that was worked on, with how messages call it.
     Module(String, Result<Target>),
+    /// One that was worked on, and is in rsyncd.conf no more, or never was: it is looked at, and
+    /// left as it is.
+    Unconfigured(String, Result<Target>),
     /// One of which every run has failed, so that there is nothing to work on.
     Failed(String, Target),
     /// It may have any number of directories, and none of them was ever worked on.
@@ -142,7 +145,9 @@ impl WorkedOn {
     /// What a command works on that names it.
     fn target(self) -> Option<(String, Result<Target>)> {
         match self {
-            WorkedOn::Module(label, target) => Some((label, target)),
+            WorkedOn::Module(label, target) | WorkedOn::Unconfigured(label, target) => {
+                Some((label, target))
+            }
             WorkedOn::Failed(label, target) => Some((label, Ok(target))),
             WorkedOn::Unknown { .. } => None,
         }
@@ -178,7 +183,7 @@ impl Remembered {
         let (label, found) = match target {
             Ok(target) if target.is_registered() => (target.label(), Ok(target)),
             Ok(target) => match target.lost_history() {
-                _ if !is_configured => return None,
+                _ if !is_configured && self.name.is_some() => return None,
                 Some(lost) => (target.label(), Err(forgettable(&lost, settings, &self.path))),
                 None if self.memory.failure.is_some() => {
                     return Some(WorkedOn::Failed(target.label(), target));
@@ -190,7 +195,10 @@ impl Remembered {
             }
             Err(_) => return None,
         };
-        Some(WorkedOn::Module(label, found))
+        Some(match is_configured {
+            true => WorkedOn::Module(label, found),
+            false => WorkedOn::Unconfigured(label, found),
+        })
     }
 
     fn label(&self) -> String {

@@ -23,6 +23,8 @@ pub enum Overlap {
     InsideOutput(KnownRoot),
     /// The module's own root would lie in another module, whose clients could change it.
     RootInsideModule(KnownRoot),
+    /// The module's own root would lie in another one's snapshot or in our own directory there.
+    RootInsideOutput(KnownRoot),
 }
 
 /// Whether the directory of that name in a snapshot root is of our making.
@@ -55,10 +57,15 @@ pub fn overlap(candidate: Candidate, known: &[KnownRoot], is_ours: IsOurs) -> Op
         is_new && root.starts_with(&known.module) && !is_refused(&known.module)
     };
     let root_inside = || others().find(is_in_the_way);
+    let in_output = || {
+        others()
+            .find(|known| is_new && known.root != *root && is_output(root, &known.root, is_ours))
+    };
     holds
         .map(|known| Overlap::HoldsRoot(known.clone()))
         .or_else(|| inside().map(|known| Overlap::InsideOutput(known.clone())))
         .or_else(|| root_inside().map(|known| Overlap::RootInsideModule(known.clone())))
+        .or_else(|| in_output().map(|known| Overlap::RootInsideOutput(known.clone())))
 }
 
 fn is_output(module: &Path, root: &Path, is_ours: IsOurs) -> bool {

@@ -81,6 +81,8 @@ pub enum Reason {
     },
     /// It goes: there are `keep_partial` newer partial ones.
     OldPartial(usize),
+    /// It went although the policy keeps it, for less was free than `free_space` wants.
+    SpaceWanted,
 }
 
 /// Why nothing is expired at present.
@@ -181,6 +183,9 @@ impl fmt::Display for Reason {
                 write!(f, "{frequency}: older than the {count} kept")
             }
             Reason::OldPartial(count) => write!(f, "partial: {count} newer ones are kept"),
+            Reason::SpaceWanted => {
+                write!(f, "less was free than free_space wants; the policy would keep it")
+            }
         }
     }
 }

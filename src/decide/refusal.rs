@@ -49,14 +49,27 @@ pub fn link_refusal(arguments: &Arguments) -> String {
     )
 }
 
-/// The sentence for a client that names a partial directory and one for backups where links are
-/// followed: such a link would move files that snapshots share to where rsync writes in place.
-pub fn backup_link_refusal(arguments: &Arguments) -> Option<String> {
-    let has_backups = !arguments.values("backup-dir").is_empty();
-    has_backups.then(|| {
+/// The sentence for a client that names a partial directory together with an option by which the same
+/// push could give a file that snapshots share another name there: rsync would then write into it.
+/// Without such an option all that a push puts there is new.
+pub fn mover_refusal(arguments: &Arguments) -> Option<String> {
+    // Of a list that was not understood nothing is known but the suspicion.
+    if arguments.options.is_empty() {
+        return Some(link_refusal(arguments));
+    }
+    let has_value = |name: &str| !arguments.values(name).is_empty();
+    let movers = [
+        (arguments.has('H', "hard-links"), "--hard-links"),
+        (has_value("link-dest"), "--link-dest"),
+        (arguments.has('b', "backup") || has_value("backup-dir"), "--backup"),
+    ];
+    let given: Vec<&str> =
+        movers.iter().filter(|(given, _)| *given).map(|(_, name)| *name).collect();
+    let option = partial_option(arguments);
+    (!given.is_empty()).then(|| {
         format!(
-            "with --backup-dir and {} rsync could write into files that snapshots share; please drop one of them",
-            partial_option(arguments)
+            "with {option} and {} rsync could write into files that snapshots share; please drop {option}",
+            given.join(" and ")
         )
     })
 }

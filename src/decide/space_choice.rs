@@ -82,32 +82,27 @@ pub fn choose(offer: &Offer, missing: u64) -> Choice {
     }
 }
 
-/// The shortest range of at most `max` neighbours that frees `missing` bytes, or else the one that
-/// frees most; of equal ones the first.
+/// The shortest range of at most `max` neighbours that frees `missing` bytes, or else the shortest
+/// that frees nearly as much as any; of equal ones the first.
 fn best_window(gains: &[Gain], count: usize, max: usize, missing: u64) -> (Range<usize>, u64) {
     let mut ending = vec![vec![0_u64; count]; count];
     for gain in gains.iter().filter(|gain| gain.last < count) {
         ending[gain.last][gain.first] = ending[gain.last][gain.first].saturating_add(gain.bytes);
     }
-    let (mut best, mut best_bytes) = (0..0, 0);
+    let mut windows: Vec<(Range<usize>, u64)> = Vec::new();
     for start in 0..count {
         let mut bytes = 0_u64;
         for end in start..count.min(start.saturating_add(max)) {
             let with_this: u64 = ending[end][start..=end].iter().sum();
             bytes = bytes.saturating_add(with_this);
-            let length = end + 1 - start;
-            let is_better = match (bytes >= missing, best_bytes >= missing) {
-                (true, true) => length < best.len(),
-                (true, false) => true,
-                (false, true) => false,
-                (false, false) => bytes > best_bytes,
-            };
-            if is_better && bytes > 0 {
-                (best, best_bytes) = (start..end + 1, bytes);
-            }
+            windows.push((start..end + 1, bytes));
         }
     }
-    (best, best_bytes)
+    let most = windows.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
+    // Where it is not enough, what adds next to nothing stays.
+    let aim = missing.min(most - most / HELPS_FROM).max(1);
+    let enough = windows.into_iter().filter(|(_, bytes)| *bytes >= aim);
+    enough.min_by_key(|(window, _)| window.len()).unwrap_or((0..0, 0))
 }
 
 /// How long a module that did not grow waits for others to make room.

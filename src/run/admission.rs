@@ -74,6 +74,9 @@ pub enum Admission {
 /// What rsyncd says is requested by a client that hangs up before it has said so.
 const NOTHING: &str = "(NONE)";
 
+/// What a client is told whose push could change or delete snapshots themselves.
+const HOLDS_SNAPSHOTS: &str = "this module reaches snapshots of another one, which a push could destroy; please push to the module itself (to the administrator: `rsyncd-snapshot check` says what to change)";
+
 /// What nobody will read any more.
 const ENDED: &str = "the connection has ended";
 
@@ -96,7 +99,12 @@ pub fn admit(
     if let Some(lost) = target.lost_history() {
         log::warn!("{}: {lost}", target.label());
     }
-    let opened = target.check_nesting_in_hook().and_then(|()| target.open_root());
+    let nesting = target.check_nesting_in_hook();
+    if let (Err(refusal), true) = (&nesting, applicant.arguments.kind.writes()) {
+        log::error!("{}: {refusal}", target.label());
+        return Ok(Admission::Refused(HOLDS_SNAPSHOTS.to_string()));
+    }
+    let opened = nesting.and_then(|()| target.open_root());
     let looks = Looks::default();
     let why = refused(target, settings, opened.as_ref().ok(), applicant, &looks);
     let root = match (opened, why) {

@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::decide::grade::Grade;
+use crate::decide::reason::Reason;
 use crate::decide::space::{FreeSpace, bytes_text, relief};
 use crate::decide::space_choice::{Choice, Growth, Offer, choose, waits_until};
 use crate::store::durable::{Place, c_name};
@@ -287,5 +288,13 @@ fn expire(
     super::rotate::retire(target, root, name, &retired, clock.now(), rotated)?;
     // Unless somebody has pinned it just now.
     let retired = retire::retired(root)?.contains(&name[0]);
-    if retired { remove(target, root, name, rotated) } else { Ok(()) }
+    if !retired {
+        return Ok(());
+    }
+    let verdicts = rotated.decision.verdicts.iter_mut();
+    for verdict in verdicts.filter(|verdict| verdict.snapshot.name == name[0]) {
+        verdict.keep = false;
+        verdict.reasons = vec![Reason::SpaceWanted];
+    }
+    remove(target, root, name, rotated)
 }

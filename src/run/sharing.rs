@@ -23,13 +23,13 @@ use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
 use crate::decide::partial_dirs::{Found, PartialDirs};
 use crate::decide::refusal::{
-    Sharing, backup_link_refusal, in_place_refusal, leftover_refusal, link_refusal,
-    partial_dir_refusal,
+    Sharing, in_place_refusal, leftover_refusal, link_refusal, mover_refusal, partial_dir_refusal,
 };
 use crate::store::catalog::{Catalog, names_in};
 use crate::store::registration::Registration;
 use crate::store::retire;
 use crate::store::root::{PRIVATE, Room, SnapshotRoot};
+use crate::store::state::State;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::unescape;
 use crate::tree::listing::Listing;
@@ -104,8 +104,9 @@ fn refused_for_links(
     let conf = settings.rsyncd().ok();
     let module = conf.as_ref().zip(name).and_then(|(conf, name)| conf.module(name));
     match module {
-        Some(module) if munges_links(module) => None,
-        Some(module) if !follows_links(module, dirs) => backup_link_refusal(arguments),
+        Some(module) if munges_links(module) || !follows_links(module, dirs) => {
+            mover_refusal(arguments)
+        }
         _ => Some(link_refusal(arguments)),
     }
 }
@@ -151,6 +152,11 @@ fn look_below(target: &Target, applicant: &Applicant, writable: Writable) -> Fou
 
 /// Whether nothing in a partial directory was shared when the newest snapshot was made.
 fn newest_vouches(target: &Target, root: &SnapshotRoot, dirs: &PartialDirs) -> bool {
+    // A push since then may have made links that no snapshot knows of.
+    let is_current = |state: State| state.torn.is_none() && state.due.is_none();
+    if !State::read(root.private()).is_ok_and(is_current) {
+        return false;
+    }
     let Ok(catalog) = Catalog::read(root, &target.policy.time_zone) else { return false };
     let newest = catalog.items.iter().rfind(|item| item.name.grade >= Grade::Partial);
     let record = newest.and_then(|item| item.record.as_ref()?.partial_dirs.as_ref());

@@ -85,7 +85,12 @@ impl Catalog {
         let module =
             fstat(root.module()).map_err(|cause| Error::io("inspect", &root.module_path, cause))?;
         // Whatever its name: the live tree is no snapshot.
-        let is_module = |entry: &&Entry| entry.inode == Identity::of(&module).inode;
+        let is_module = |entry: &&Entry| {
+            // Another device can have the same number: each btrfs subvolume is one.
+            entry.inode == Identity::of(&module).inode
+                && stat_entry(root.directory(), listing.name(entry))
+                    .is_ok_and(|stat| Identity::of(&stat) == Identity::of(&module))
+        };
         let directories =
             listing.entries().iter().filter(|entry| entry.is_directory && !is_module(entry));
         let listed = directories
@@ -137,12 +142,17 @@ impl Catalog {
     }
 
     /// The newest one of at least `grade`: the last one that was made, whatever a wrong clock dated
-    /// it; those without a number are older. Those dated after `now` are set apart: after a clock
+    /// it. Those dated after `now` are set apart: after a clock
     /// was set back they are no measure of what changed since.
     pub fn newest(&self, grade: Grade, now: DateTime<Utc>) -> Option<&Item> {
-        let candidates =
-            self.items.iter().filter(|item| item.name.grade >= grade && item.name.time <= now);
-        candidates.max_by_key(|item| item.record.as_ref().and_then(|record| record.sequence))
+        let is_one = |item: &&Item| item.name.grade >= grade && item.name.time <= now;
+        let number = |item: &&Item| item.record.as_ref().and_then(|record| record.sequence);
+        // What has no number, such as one whose record cannot be read, has only its date.
+        let last = self.items.iter().rfind(is_one)?;
+        match number(&last) {
+            None => Some(last),
+            Some(_) => self.items.iter().filter(is_one).max_by_key(number),
+        }
     }
 }
 

@@ -43,8 +43,11 @@ pub fn check(memory: &Places, module_path: &Path, root_path: &Path, is_new: bool
     let meets = |root: &Path| root.starts_with(module_path) || module_path.starts_with(root);
     let mut overlap = found(&remembered(memory, &|root| is_new || meets(root)));
     if overlap.is_none() && is_new {
-        let known: Vec<KnownRoot> =
-            above(module_path).into_iter().chain(within(module_path)?).collect();
+        let known: Vec<KnownRoot> = above(module_path)
+            .into_iter()
+            .chain(above(root_path))
+            .chain(within(module_path)?)
+            .collect();
         overlap = found(&known);
     }
     overlap.map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, is_new)))
@@ -156,6 +159,13 @@ fn told(module_path: &Path, root_path: &Path, overlap: &Overlap, is_new: bool) -
                 escape_path(&known.module)
             ),
             "set `snapshot_root` to a directory outside of every module".to_string(),
+        ),
+        Overlap::RootInsideOutput(known) => (
+            format!(
+                "it is part of the snapshots in {}, and would go when they expire",
+                escape_path(&known.root)
+            ),
+            "set `snapshot_root` to a directory of its own".to_string(),
         ),
     };
     if !is_new {

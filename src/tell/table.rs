@@ -32,7 +32,9 @@ impl Table {
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let line = |row: &Vec<String>| {
-            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+            let pad = |cell: &String, width: usize| " ".repeat(width - cell.chars().count());
+            let cells =
+                row.iter().zip(&widths).map(|(cell, width)| format!("{cell}{}", pad(cell, *width)));
             cells.collect::<Vec<_>>().join("  ").trim_end().to_string()
         };
         self.rows.iter().map(line).map(|line| line + "\n").collect()
