@@ -342,16 +342,21 @@ fn shortfall(shortfall: &Shortfall) -> Option<String> {
 }
 
 fn describe_torn(torn: &TornMark) -> String {
-    let (since, status) = (torn.since.format("%FT%TZ"), torn.status);
+    let since = torn.since.format("%FT%TZ");
+    // The daemon knows no negative status: the hook did not run, or the state was lost.
+    let end = match torn.status {
+        status @ 0.. => format!("a transfer ended with status {status}"),
+        _ => "it is not known how the last transfer ended".to_string(),
+    };
     let requests = torn.requests();
     if requests.is_empty() {
         return format!(
-            "torn since {since}: a transfer ended with status {status}, and none has ended well and changed anything since"
+            "torn since {since}: {end}, and none has ended well and changed anything since; the next push that ends well, or `release --torn`, ends this"
         );
     }
     format!(
-        "torn since {since}: a transfer ended with status {status}, and these have to end well yet: {}; if one will never come, `release --torn`",
-        requests.join(", ")
+        "torn since {since}: {end}; not repeated yet: the push of {}; if it will never come, `release --torn`",
+        requests.join(", of ")
     )
 }
 

@@ -10,8 +10,8 @@ use crate::decide::partial_dirs::PartialDirs;
 
 /// Whether rsyncd would follow a client's link in the place of one of these partial directories.
 pub fn follows_links(module: &Module, dirs: &PartialDirs) -> bool {
-    !munges_links(module)
-        && !(filter_excludes_links(value(module, "filter"), dirs) && keeps_filter(module))
+    let excludes = || filter_excludes_links(value(module, "filter"), dirs) && keeps_filter(module);
+    !(munges_links(module) || excludes())
 }
 
 fn value<'a>(module: &'a Module, parameter: &str) -> &'a [u8] {

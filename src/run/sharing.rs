@@ -61,7 +61,14 @@ pub(super) fn refused(
         return None;
     }
     let policy = &target.policy;
-    if let Some(why) = partial_dir_refusal(arguments, &policy.partial_dirs) {
+    let dirs = &policy.partial_dirs;
+    // First what no other name of the directory would change.
+    if !arguments.partial_dirs.is_empty()
+        && let Some(why) = refused_for_links(settings, target.name.as_deref(), arguments, dirs)
+    {
+        return Some(why);
+    }
+    if let Some(why) = partial_dir_refusal(arguments, dirs) {
         return Some(why);
     }
     if !arguments.rewriting.is_empty() {
@@ -80,10 +87,6 @@ pub(super) fn refused(
     }
     if arguments.partial_dirs.is_empty() {
         return None;
-    }
-    let dirs = &policy.partial_dirs;
-    if let Some(why) = refused_for_links(settings, target.name.as_deref(), arguments, dirs) {
-        return Some(why);
     }
     let found = looks
         .partial_dirs
