@@ -334,6 +334,12 @@ fn a_push_that_could_delete_snapshots_is_turned_away() {
         assert!(!run.succeeded(), "{run}");
         assert!(run.stdout().contains("reaches snapshots of another one"), "{run}");
     }
+    // A module within another one gets no snapshots, but its clients keep their backups.
+    let inner = module.latest.join("inner/latest");
+    tree::small(&inner);
+    let mut gate = module.gate_through(&[""; 0]);
+    gate.env("RSYNC_MODULE_NAME", "inner").env("RSYNC_MODULE_PATH", &inner);
+    Run::of(&mut gate).exits(&[0]).says("inside the module directory");
 }
 
 #[test]

@@ -100,7 +100,10 @@ pub fn admit(
         log::warn!("{}: {lost}", target.label());
     }
     let nesting = target.check_nesting_in_hook();
-    if let (Err(refusal), true) = (&nesting, applicant.arguments.kind.writes()) {
+    if let Err(refusal) = &nesting
+        && applicant.arguments.kind.writes()
+        && target.reaches_snapshots()
+    {
         log::error!("{}: {refusal}", target.label());
         return Ok(Admission::Refused(HOLDS_SNAPSHOTS.to_string()));
     }

@@ -37,6 +37,24 @@ fn is_ours(name: &[u8]) -> bool {
 /// # Errors
 /// [`Error::Root`] with the remedy; or if the disk cannot be searched.
 pub fn check(memory: &Places, module_path: &Path, root_path: &Path, is_new: bool) -> Result<()> {
+    find(memory, module_path, root_path, is_new)?
+        .map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, is_new)))
+}
+
+/// Whether clients of a module that [`check`] refuses could change or delete snapshots of another one.
+pub fn reaches_snapshots(memory: &Places, module_path: &Path, root_path: &Path) -> bool {
+    matches!(
+        find(memory, module_path, root_path, true),
+        Ok(Some(Overlap::HoldsRoot(_) | Overlap::InsideOutput(_)))
+    )
+}
+
+fn find(
+    memory: &Places,
+    module_path: &Path,
+    root_path: &Path,
+    is_new: bool,
+) -> Result<Option<Overlap>> {
     let candidate = Candidate { module: module_path, root: root_path, is_new };
     let found = |known: &[KnownRoot]| overlap(candidate, known, &is_ours);
     // A new root may be in the way of any module, one in use only of those that it overlaps with.
@@ -50,7 +68,7 @@ pub fn check(memory: &Places, module_path: &Path, root_path: &Path, is_new: bool
             .collect();
         overlap = found(&known);
     }
-    overlap.map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, is_new)))
+    Ok(overlap)
 }
 
 /// The same for a module whose root is in use, by what lies on its own path only, so that a hook
