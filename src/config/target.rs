@@ -131,9 +131,18 @@ impl Target {
     /// Whether the root is registered for this module. One of which that cannot be read counts as
     /// registered: what opens it then fails, instead of passing it over.
     pub fn is_registered(&self) -> bool {
+        self.registered().unwrap_or(true)
+    }
+
+    /// The same, if it is certain.
+    pub fn is_surely_registered(&self) -> bool {
+        self.registered().unwrap_or(false)
+    }
+
+    fn registered(&self) -> Result<bool> {
         let own = Registration::new(self.name.as_deref(), &self.module_path);
-        SnapshotRoot::registration(&self.root_path)
-            .map_or(true, |found| found.is_some_and(|found| found.admits(&own)))
+        let found = SnapshotRoot::registration(&self.root_path)?;
+        Ok(found.is_some_and(|found| found.admits(&own)))
     }
 
     /// What to say if the root was used before but shows nothing of it now: then most likely its

@@ -308,7 +308,7 @@ fn remember(target: &Target, result: &Result<Report>) {
     let failure = failure.map(|message| Failure::now(Work::Snapshot, message));
     let success = result.as_ref().ok().filter(|report| report.is_success());
     // A root that a failed run did not get to register was never used.
-    let root = target.is_registered().then_some(target.root_path.as_path());
+    let root = target.is_surely_registered().then_some(target.root_path.as_path());
     let name = target.name.as_deref().map(escape);
     let remembered = target.memory.change(&target.module_path, |memory| {
         memory.module = name.clone().or(memory.module.take());
