@@ -4,7 +4,7 @@
 //!
 //! Two rigs cut the power. One logs what the hook's file system writes to its disk, and replays
 //! that up to a random point of which the last, unflushed writes are lost in part. The other clones
-//! the disk while the hook runs. In a normal run 60 images each on ext4, XFS and btrfs; with
+//! the disk while the hook runs. In a normal run 50 images each on ext4, XFS and btrfs; with
 //! `RSYNCD_SNAPSHOT_SWEEP=full` 1,000. `RSYNCD_SNAPSHOT_SEED` begins the pushes and the cuts. That
 //! the rigs would notice is proved by making the system calls do nothing that they are about.
 
@@ -22,7 +22,7 @@ use support::file_system::Kind;
 const IMAGES_OF_A_HISTORY: usize = 100;
 
 /// How many images a normal run makes on each file system.
-const IMAGES_OF_A_SAMPLE: usize = 60;
+const IMAGES_OF_A_SAMPLE: usize = 50;
 
 type Rig = fn(Kind, usize, u64, Sabotage, &dyn Fn(&Findings) -> bool) -> Findings;
 

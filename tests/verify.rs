@@ -2,7 +2,7 @@
 //! files that snapshots share is reported with file and snapshots, and nothing that only makes
 //! other files is.
 //!
-//! 40 rounds of clean runs by default, 1,000 with `RSYNCD_SNAPSHOT_SWEEP=full`.
+//! 25 rounds of clean runs by default, 1,000 with `RSYNCD_SNAPSHOT_SWEEP=full`.
 
 mod support;
 
@@ -385,7 +385,7 @@ fn clean_round(rig: &mut Rig, random: &mut Random, round: usize) {
 
 fn rounds() -> usize {
     let is_full = std::env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|value| value == "full");
-    if is_full { 1_000 } else { 40 }
+    if is_full { 1_000 } else { 25 }
 }
 
 #[test]
