@@ -1,4 +1,4 @@
-//! A client, or somebody with an account on the server, exchanges what is in the tree while the
+//! A client, or a user with an account on the server, exchanges what is in the tree while the
 //! program works on it as root. Nothing outside may be linked, changed, read or removed, and no
 //! pipe may be opened.
 //!

@@ -263,7 +263,7 @@ fn edits_during_runs_are_in_the_snapshot_of_the_first_quiet_one() {
     }
 }
 
-/// A flag that is raised at the end, be it that of a failure: nobody else ends the threads that
+/// A flag that is raised at the end, be it that of a failure: no other code ends the threads that
 /// wait for it.
 struct Raised<'a>(&'a AtomicBool);
 

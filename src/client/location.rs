@@ -3,7 +3,7 @@
 //!
 //! The syntax is rsync's. What has a `/` before its first colon is a local path, so `./a:b` and
 //! `/a:b` are; an IPv6 address stands in brackets. What could be read in two ways is an error that
-//! says how to write either: a backup that goes elsewhere is one that nobody finds.
+//! says how to write either: a backup that goes elsewhere is one that its owner does not find.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

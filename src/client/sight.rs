@@ -2,8 +2,8 @@
 //! server.
 //!
 //! It runs before anything is changed, as whoever rsync is going to run as there. It only looks, so
-//! a wrong answer costs nothing; and what it could not see in full is told as such, so nobody takes
-//! it for empty.
+//! a wrong answer costs nothing; and what it could not see in full is told as such, so no user
+//! takes it for empty.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

@@ -63,8 +63,9 @@ impl Context {
         self.level == Some(LevelFilter::Warn)
     }
 
-    /// The module named on the command line, or all that were worked on. Of all, work that `changes`
-    /// something leaves alone what rsyncd.conf does not name: it may have been taken out on purpose.
+    /// The module named on the command line, or all that were worked on. Of all, work that
+    /// `changes` something leaves alone what rsyncd.conf does not name: it may have been taken out
+    /// on purpose.
     fn targets(
         &self,
         module: Option<&OsStr>,

@@ -18,8 +18,8 @@ fn value<'a>(module: &'a Module, parameter: &str) -> &'a [u8] {
     module.get(parameter).unwrap_or_default()
 }
 
-/// Whether nothing can take the rules of `filter` back: a rule `!` forgets all rules before it, those
-/// of other lists included, and a file of rules may hold one.
+/// Whether nothing can take the rules of `filter` back: a rule `!` forgets all rules before it,
+/// those of other lists included, and a file of rules may hold one.
 fn keeps_filter(module: &Module) -> bool {
     let clears = |parameter| {
         value(module, parameter).split(u8::is_ascii_whitespace).any(|word| word.contains(&b'!'))

@@ -110,14 +110,14 @@ impl Target {
         nesting::check(&self.memory, &self.module_path, &self.root_path, !self.is_registered())
     }
 
-    /// Whether clients of a module that [`check_nesting`](Target::check_nesting) refuses could change or
-    /// delete snapshots of another one.
+    /// Whether clients of a module that [`check_nesting`](Target::check_nesting) refuses could
+    /// change or delete snapshots of another one.
     pub fn reaches_snapshots(&self) -> bool {
         nesting::reaches_snapshots(&self.memory, &self.module_path, &self.root_path)
     }
 
-    /// [`check_nesting`](Target::check_nesting) for a hook: [quickly](nesting::check_in_use) where the
-    /// root is in use.
+    /// [`check_nesting`](Target::check_nesting) for a hook: [quickly](nesting::check_in_use) where
+    /// the root is in use.
     ///
     /// # Errors
     /// [`Error::Root`] with the remedy.

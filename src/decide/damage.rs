@@ -5,8 +5,8 @@
 //! is what it should be in those that were made of it since.
 //!
 //! Where all attributes are equal, the kernel's change time can still tell that somebody wrote to
-//! the file: nobody can set it. But it also moves with each link that is made or removed, by us or
-//! by a client that renames or deletes. So it counts as a sign only outside of our own
+//! the file: no program can set it. But it also moves with each link that is made or removed, by us
+//! or by a client that renames or deletes. So it counts as a sign only outside of our own
 //! [`windows`](crate::store::inodes::windows), and only if the inode had the very same names in the
 //! last snapshot before it moved and in whatever comes next.
 
@@ -222,7 +222,7 @@ pub fn applicable<T>(recorded: &[(usize, T)], position: usize) -> Option<&T> {
 }
 
 /// Whether a client may have set the access time of a file, as `rsync --atimes` does: that moves
-/// the change time, too. Whoever reads a file leaves a time in it that is about that of the change,
+/// the change time, too. A reader of a file leaves a time in it that is about that of the change,
 /// or later.
 pub fn is_access_time_set(was_seconds: i64, is_seconds: i64, touched: Moment) -> bool {
     const READING_SECONDS: i64 = 60;

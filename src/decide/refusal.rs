@@ -49,9 +49,9 @@ pub fn link_refusal(arguments: &Arguments) -> String {
     )
 }
 
-/// The sentence for a client that names a partial directory together with an option by which the same
-/// push could give a file that snapshots share another name there: rsync would then write into it.
-/// Without such an option all that a push puts there is new.
+/// The sentence for a client that names a partial directory together with an option by which the
+/// same push could give a file that snapshots share another name there: rsync would then write into
+/// it. Without such an option all that a push puts there is new.
 pub fn mover_refusal(arguments: &Arguments) -> Option<String> {
     // Of a list that was not understood nothing is known but the suspicion.
     if arguments.options.is_empty() {

@@ -3,7 +3,7 @@
 //! Order for a push: look whether it would rewrite history, before anything can fail; wait until no
 //! run reads the module's tree, look once more, and enter it in the ledger, these in one step under
 //! the ledger's lock. A run closes the gate under the same lock, so none begins to read while a
-//! push is about to begin. Only deliberate refusals turn anybody away: whatever else goes wrong
+//! push is about to begin. Only deliberate refusals turn a client away: whatever else goes wrong
 //! here costs the snapshot its grade, not the client its backup.
 
 use std::cell::OnceCell;

@@ -54,13 +54,13 @@ impl Hold {
         if lock.try_acquire(&holder)? {
             return Ok(Some(Hold { lock, turn: None, waited: false, since: BootTime::now() }));
         }
-        // A process apart need not wait: whoever holds the lock goes once more for it, and many
-        // would pile up.
+        // A process apart need not wait: the run that holds the lock goes once more for it, and
+        // many would pile up.
         let is_apart = request.taken_over.is_some();
         let wait =
             Duration::from_secs(if is_apart { 0 } else { target.policy.lock_wait.seconds() });
         log::debug!("{}: waiting for {}", target.label(), lock.holder());
-        // Many may wait, and most of them for the same: whoever is served need not wait for its
+        // Many may wait, and most of them for the same: a run that is served need not wait for its
         // turn to see that.
         let is_served = || is_covered(root, request);
         let mut acquired = lock.acquire(&holder, wait, is_served)?;
@@ -80,7 +80,7 @@ impl Hold {
     }
 
     /// Waits up to `lock_wait` until it is our turn among the jobs of this machine. Only holders of
-    /// a lock wait, so nobody with a turn waits for a lock.
+    /// a lock wait, so no run with a turn waits for a lock.
     ///
     /// # Errors
     /// [`Error::Queue`], after the root was marked due if a snapshot was asked for.

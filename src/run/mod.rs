@@ -2,7 +2,7 @@
 //! compare, open it, publish, remember, rotate, unlock.
 //!
 //! * A failed transfer marks the root torn *before* the ledger lets others take the tree for whole,
-//!   and before it waits for the lock: whoever holds it sees the mark before it publishes.
+//!   and before it waits for the lock: the run that holds it sees the mark before it publishes.
 //! * The tree is read behind a closed [gate](crate::store::gate), while no push is running; if one
 //!   is, the snapshot is left to the last of them.
 //! * Nothing is retired before the new snapshot, or the proof that none is needed, is durable.

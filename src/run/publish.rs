@@ -122,7 +122,7 @@ impl Pass<'_> {
     }
 
     /// Where the catalogue begins with a snapshot that is not the first, most of its inodes are not
-    /// new. It is on disk by now, and nobody waits.
+    /// new. It is on disk by now, and no client waits.
     fn complete_catalogue(&self, name: &str, report: &mut Report) {
         let label = self.target.label();
         match take_up(self.root, name) {
@@ -136,7 +136,7 @@ impl Pass<'_> {
     }
 
     /// The retired snapshot to make this one from. While expiry is paused none is used up: it may
-    /// be what somebody will want to have back.
+    /// be what a user will want to have back.
     fn recyclable(&self, report: &Report) -> Result<Option<String>> {
         let policy = &self.target.policy;
         let is_paused = || {

@@ -4,7 +4,7 @@
 //! its own side. That may never come again (a container that was removed), so after a
 //! [limit](unseen_limit) it counts as dead, with a warning.
 //!
-//! A transfer whose hook never ran has left the module torn, as far as anybody knows; one whose
+//! A transfer whose hook never ran has left the module torn, as far as is known; one whose
 //! hook was killed is still owed its snapshot. Both go into the state, durably, before the entry is
 //! struck out. After a crash of the machine no push is a good one any more: rsync does not sync
 //! what it writes, so part of it may be lost.
@@ -25,7 +25,7 @@ use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
 use crate::tell::error::Result;
 
-/// What stands for the status of a transfer that nobody knows the end of, as rsyncd itself tells
+/// What stands for the status of a transfer whose end is not known, as rsyncd itself tells
 /// it.
 const UNKNOWN_STATUS: i32 = -1;
 

@@ -2,8 +2,8 @@
 //!
 //! Order: clean up → close the gate → note the moment → compare → clone → open the gate → publish
 //! or verify → remember. The gate is open again before anything is synced: links in staging are out
-//! of everybody's way. The moment is taken before the first directory is read: whoever asks later
-//! than that has changes we may have missed, and is not covered by us. The marks are looked at
+//! of every run's way. The moment is taken before the first directory is read: a transfer that ends
+//! later may have changes that this run missed, and is not covered by it. The marks are looked at
 //! before the scan and again after the clone, and only marks that were there before are ever
 //! cleared. The state is written last: a run that dies before that leaves its marks standing, and
 //! the next run only does a little more than it must.
@@ -95,7 +95,7 @@ pub(super) fn snapshot(
 ) -> Result<Report> {
     let mut report = Report::new(target, Ending::Unchanged);
     let before = State::update(root.private(), |_| ())?;
-    // Before the visible ones: what somebody brings back meanwhile is then in both lists, not in
+    // Before the visible ones: what a person brings back meanwhile is then in both lists, not in
     // neither.
     let retired = retire::retired(root)?;
     let mut catalog = Catalog::read(root, &target.policy.time_zone)?;

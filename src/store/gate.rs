@@ -2,7 +2,7 @@
 //!
 //! A push may begin only while the gate is open, and the gate is closed only while no push is
 //! running; both are looked at and changed under the ledger's lock. So a tree that is read behind a
-//! closed gate is one that nobody writes to. The gate is a lock on the staging directory: a run
+//! closed gate is one that no push writes to. The gate is a lock on the staging directory: a run
 //! that dies opens it, and it takes no room on a full disk.
 
 use super::ledger::Ledger;

@@ -79,7 +79,7 @@ pub struct Entry {
     /// The process that serves the connection and runs the hooks; once the transfer has ended, that
     /// of its post-xfer.
     pub owner: Process,
-    /// The process that transfers: it goes on if somebody ends only the one that serves the
+    /// The process that transfers: it goes on if only the one is ended that serves the
     /// connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker: Option<Process>,
@@ -260,7 +260,7 @@ impl Ledger {
         lines_in(&self.rooms)
     }
 
-    /// All entries as they are at this moment, for somebody who changes nothing; none if there is
+    /// All entries as they are at this moment, for a caller that changes nothing; none if there is
     /// no ledger.
     pub fn look(root: &SnapshotRoot, elsewhere: &[PathBuf]) -> Result<Vec<Line>> {
         if !root.is_registered() {

@@ -41,7 +41,8 @@ pub fn check(memory: &Places, module_path: &Path, root_path: &Path, is_new: bool
         .map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, is_new)))
 }
 
-/// Whether clients of a module that [`check`] refuses could change or delete snapshots of another one.
+/// Whether clients of a module that [`check`] refuses could change or delete snapshots of another
+/// one.
 pub fn reaches_snapshots(memory: &Places, module_path: &Path, root_path: &Path) -> bool {
     matches!(
         find(memory, module_path, root_path, true),

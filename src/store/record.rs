@@ -40,7 +40,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Who it is, from one transfer to the next: its user, or its address where nobody has to log
+    /// Who it is, from one transfer to the next: its user, or its address where no user has to log
     /// in.
     pub fn identity(&self) -> String {
         match self.user.is_empty() {

@@ -6,8 +6,8 @@
 //! state's short lock, after a last look at the pins.
 //!
 //! *Remove*: rename into staging → fsync of both → unlink entry by entry. What is being removed is
-//! no longer in `expired/`, so nobody can bring half of it back, and a run that is killed leaves it
-//! where the next one cleans up.
+//! no longer in `expired/`, so no command can bring half of it back, and a run that is killed
+//! leaves it where the next one cleans up.
 //!
 //! Between the two lies the grace that the policy gives, by default until the next run. The newest
 //! one stays even longer: the next snapshot is made out of it ([`publish`](super::publish)), which

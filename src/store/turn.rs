@@ -2,9 +2,9 @@
 //! came.
 //!
 //! Each job draws a ticket: a file with the next number, locked as long as the job lives. It is a
-//! job's turn when fewer locked tickets than may work have a lower number. A ticket that nobody
-//! holds is one of a job that died; whoever sees it takes it away. Tickets are drawn and looked at
-//! under one short lock, so no ticket is seen before it is locked.
+//! job's turn when fewer locked tickets than may work have a lower number. A ticket that no run
+//! holds is one of a job that died; the run that sees it takes it away. Tickets are drawn and
+//! looked at under one short lock, so no ticket is seen before it is locked.
 //!
 //! A job writes into its ticket when its turn began. After [`LONGEST_TURN`] it still works, but no
 //! longer counts: a job of hours must not keep the others from theirs. A clock that people set

@@ -60,7 +60,7 @@ pub struct Baseline {
 /// How an inode came to be recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// By the run that linked it. If it had been linked by an earlier one, somebody has touched it
+    /// By the run that linked it. If it had been linked by an earlier one, it was touched
     /// meanwhile.
     Linked,
     /// Later, as a part of a snapshot: nothing is known of what was before.
@@ -212,7 +212,7 @@ pub struct Recording<'a> {
 
 impl Recording<'_> {
     /// Whether what is about to be linked has to be recorded: it has no other name than this one,
-    /// or somebody else than we has touched it since we last made or removed a link of it.
+    /// or another program has touched it since we last made or removed a link of it.
     pub fn is_news(&self, live: &Inode) -> bool {
         live.links < 2 || !(self.is_ours)(live.changed.as_ns())
     }

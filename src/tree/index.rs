@@ -3,7 +3,7 @@
 //!
 //! Adding, removing or renaming an entry changes a directory's ctime, which no client can set, so a
 //! live directory whose inode number, ctime and mtime are *equal* to the index has the entries that
-//! it had. The same holds for the snapshot's directory, whoever may have touched it. Where that is
+//! it had. The same holds for the snapshot's directory, whatever may have touched it. Where that is
 //! not so certain, the live state is stored as one that nothing equals:
 //!
 //! * A change within the same tick of the kernel's clock leaves the ctime as it is. So what changed

@@ -133,7 +133,7 @@ struct Frame {
 }
 
 impl Removal<'_> {
-    /// Gives a subtree away if somebody waits for one: from as far up as there is one.
+    /// Gives a subtree away if a worker waits for one: from as far up as there is one.
     fn share(&mut self) {
         let Some(pool) = self.pool.filter(|pool| pool.is_hungry()) else { return };
         // The first frame is the directory that the job named, one level below the start.

@@ -1,9 +1,9 @@
 //! What lies beside a module and is no run's business, and how to see that none touched it.
 //!
 //! Each sentinel is watched by inotify, which tells of every open, read, write, link and removal,
-//! by whatever name; and its state is compared with what it was: the change time, which nobody can
-//! set, tells of a link that was made and removed again, and the access time, which is older than
-//! anything, of a read.
+//! by whatever name; and its state is compared with what it was: the change time, which no program
+//! can set, tells of a link that was made and removed again, and the access time, which is older
+//! than anything, of a read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};

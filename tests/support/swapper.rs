@@ -1,8 +1,8 @@
 //! Somebody who exchanges directories, links, pipes and files of a tree as fast as the kernel can,
 //! and moves directories out of it and back.
 //!
-//! It works with open directories, so it can go on in a tree that has been moved where nobody else
-//! can enter.
+//! It works with open directories, so it can go on in a tree that has been moved where no other
+//! program can enter.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};

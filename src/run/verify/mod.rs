@@ -56,7 +56,7 @@ pub struct Verified {
     /// How many were never recorded, and are from now on.
     pub unknown: u64,
     /// How many were touched by others in a way that may have been a rename or a deletion: without
-    /// a hash of their content nobody can tell.
+    /// a hash of their content this cannot be told.
     pub unprovable: u64,
     /// How many show another inode number each time they are looked at, so that nothing can be said
     /// of them.

@@ -98,7 +98,7 @@ pub fn in_place_changes(root: &SnapshotRoot) -> Result<InPlaceChanges> {
             }
             return;
         };
-        // Unknown windows are nobody's: then each other change time is a sign.
+        // Unknown windows belong to no run: then each other change time is a sign.
         let is_ours = windows.are_known() && windows.cover(inode.changed.as_ns());
         let was = (&last.inode.attributes, last.touched);
         if is_changed_in_place(was, (&inode.attributes, inode.changed), is_ours) {

@@ -35,7 +35,7 @@ impl Clone<'_, '_> {
         Ok(())
     }
 
-    /// Gives a subtree away if somebody waits for one: from as far up as there is one.
+    /// Gives a subtree away if a worker waits for one: from as far up as there is one.
     fn share(&mut self) {
         if self.pool.is_stopped() {
             // Another worker has failed, and with it the clone.

@@ -35,7 +35,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Gives a subtree away if somebody waits for one. Only from where both trees have the
+    /// Gives a subtree away if a worker waits for one. Only from where both trees have the
     /// directory, since only there the two descents are at the same depth.
     fn share(&mut self) {
         if self.pool.is_stopped() {

@@ -101,8 +101,8 @@ impl<'a> Verdict<'a> {
             // mends it.
             good.iter().rev().take_while(|good| **good).count() >= good.len().min(2)
         };
-        // What hung up before pre-xfer entered it has torn the module for nobody in particular, and
-        // only what begins after that mends it.
+        // What hung up before pre-xfer entered it has torn the module for no client in particular,
+        // and only what begins after that mends it.
         let can_be_mended = |torn: &toml::Value| {
             let noticed = torn["noticed"]["nanoseconds"].as_integer().expect("a time") / 1_000_000;
             let last = self.writes(module).map(|write| write.event.began.milliseconds).max();

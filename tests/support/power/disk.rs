@@ -69,8 +69,8 @@ impl Disk {
 }
 
 impl Drop for Disk {
-    /// The loop device is gone only when nobody has it open any more, and before that the file is
-    /// in use.
+    /// The loop device is gone only when no process has it open any more, and before that the file
+    /// is in use.
     fn drop(&mut self) {
         let _ = tool("losetup").arg("--detach").arg(&self.device).status();
         let is_unmounted =

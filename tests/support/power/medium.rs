@@ -66,7 +66,7 @@ impl Mounted {
     /// the mounts.
     pub(crate) fn unmount(mut self) {
         let mount_point = self.mount_point.take().expect("mounted");
-        wait_until("nobody is in there any more", || {
+        wait_until("no process is in there any more", || {
             Run::of(tool("umount").arg(&mount_point)).succeeded()
         });
         wait_until("the loop device is free", || !is_behind_loop_device(&self.source));

@@ -1,5 +1,5 @@
 //! What a client's pushes do to a module, as rsync does it: each file is written under a temporary
-//! name, synced by nobody, and renamed. Most names are new ones, since file systems take more care
+//! name, never synced, and renamed. Most names are new ones, since file systems take more care
 //! of a file that replaces another.
 
 use std::fs;
