@@ -7,13 +7,14 @@
 
 use std::process::ExitCode;
 
-use rsyncd_snapshot::clock::Clock;
-use rsyncd_snapshot::command::{Context, hook};
 use rsyncd_snapshot::config::environment::Transfer;
 use rsyncd_snapshot::config::settings::Settings;
-use rsyncd_snapshot::config::target::Target;
-use rsyncd_snapshot::confine::Reach;
-use rsyncd_snapshot::store::boot::BootTime;
+use rsyncd_snapshot::hook::post_xfer;
+use rsyncd_snapshot::module::confine::Reach;
+use rsyncd_snapshot::module::context::Context;
+use rsyncd_snapshot::module::target::Target;
+use rsyncd_snapshot::system::boot::BootTime;
+use rsyncd_snapshot::system::clock::Clock;
 use rsyncd_snapshot::tell::exit::Exit;
 
 fn main() -> ExitCode {
@@ -47,8 +48,8 @@ fn main() -> ExitCode {
         connection.module_name.clone(),
         &connection.module_path,
     );
-    let result =
-        target.and_then(|target| hook::after_transfer(&target, &transfer, None, &context, &clock));
+    let result = target
+        .and_then(|target| post_xfer::after_transfer(&target, &transfer, None, &context, &clock));
     result
         .unwrap_or_else(|error| {
             log::error!("{error}");

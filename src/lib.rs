@@ -18,14 +18,14 @@
 
 pub mod cli;
 pub mod client;
-pub mod clock;
 pub mod command;
 pub mod config;
-pub mod confine;
 pub mod decide;
-pub mod inherited;
-pub mod resources;
+pub mod engine;
+pub mod hook;
+pub mod migrate;
+pub mod module;
 pub mod run;
 pub mod store;
+pub mod system;
 pub mod tell;
-pub mod tree;

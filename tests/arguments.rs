@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::thread;
 
-use rsyncd_snapshot::config::arguments::{Arguments, Kind, Rewriting};
+use rsyncd_snapshot::decide::arguments::{Arguments, Kind, Rewriting};
 use support::daemon::{Daemon, client};
 use support::random::Random;
 use support::recorded::{Command, commands, dumped};

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rsyncd_snapshot::config::arguments::{Arguments, Kind};
+use rsyncd_snapshot::decide::arguments::{Arguments, Kind};
 use support::daemon::Daemon;
 use support::have;
 use support::random::Random;

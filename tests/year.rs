@@ -13,13 +13,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
-use rsyncd_snapshot::clock::Clock;
 use rsyncd_snapshot::config::settings::Settings;
-use rsyncd_snapshot::config::target::Target;
 use rsyncd_snapshot::decide::verdict::Worth;
-use rsyncd_snapshot::run::{self, Ending, Request};
+use rsyncd_snapshot::module::target::Target;
+use rsyncd_snapshot::run::order;
+use rsyncd_snapshot::run::report::Ending;
+use rsyncd_snapshot::run::request::Request;
 use rsyncd_snapshot::store::memory::Places;
 use rsyncd_snapshot::store::record::Client;
+use rsyncd_snapshot::system::clock::Clock;
 use support::daemon::Daemon;
 use support::module::visible;
 use support::server::Server;
@@ -162,7 +164,7 @@ fn every_hour_of_a_year_leaves_exactly_the_promised_set() {
         }
         let worth = if status == 0 { Worth::Complete } else { Worth::Nothing };
         let request = Request::transfer(worth, status, Client::default());
-        let report = run::run(&target, &request, &Clock::standing(time)).expect("a run");
+        let report = order::run(&target, &request, &Clock::standing(time)).expect("a run");
         match report.ending {
             Ending::Published => {
                 expectation.published(&report.snapshot.unwrap(), time);

@@ -11,19 +11,21 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::acquaintance;
-use super::disk::Disk;
-use super::failure::{Failure, Result};
-use super::job::Job;
-use super::location::Destination;
-use super::lock::{ClientLock, take_directory};
-use super::notify::{self, Urgency};
-use super::place::Privilege;
-use super::rsync::{self, Meaning, meaning};
-use super::safety;
-use super::snapshot::Snapshots;
-use super::transfer::{Connection, make_destination, refuse_token_in_source};
-use crate::command::Context;
+use crate::client::disk::lock::{ClientLock, take_directory};
+use crate::client::disk::mount::Disk;
+use crate::client::failure::{Failure, Result};
+use crate::client::job::Job;
+use crate::client::location::Destination;
+use crate::client::notify;
+use crate::client::notify::Urgency;
+use crate::client::place::Privilege;
+use crate::client::rsync::arguments;
+use crate::client::rsync::arguments::{Meaning, meaning};
+use crate::client::rsync::transfer::{Connection, make_destination, refuse_token_in_source};
+use crate::client::safety::checks;
+use crate::client::safety::known_destinations;
+use crate::client::snapshots::take::Snapshots;
+use crate::module::context::Context;
 use crate::tell::exit::Exit;
 
 /// Runs the job to its end.
@@ -32,7 +34,7 @@ use crate::tell::exit::Exit;
 /// The first that went wrong; what else did is in the log.
 pub fn execute(job: &Job, context: &Context) -> Result<Exit> {
     let began = Instant::now();
-    safety::check_paths(job)?;
+    checks::check_paths(job)?;
     let _lock = ClientLock::acquire(job)?;
     let mut disk = Disk::find(&job.place, job.crypto.as_deref(), job.mount_point.as_deref())?;
     let tells = job.notifies && job.actions.backup;
@@ -62,7 +64,7 @@ fn work(job: &Job, context: &Context) -> Result<Exit> {
     let mut judged = job.clone();
     if job.actions.backup {
         // What was judged is what is transferred, and what rules for absolute paths hold for.
-        judged.source = safety::check_directories(job)?;
+        judged.source = checks::check_directories(job)?;
     }
     let job = &judged;
     let directory = destination_directory(job)?;
@@ -77,7 +79,7 @@ fn work(job: &Job, context: &Context) -> Result<Exit> {
             (&snapshots, &job.destination, job.dry_run)
         {
             // What was missing is there now, and may have turned out to be something else.
-            safety::check_directories(job)?;
+            checks::check_directories(job)?;
             snapshots.check_root()?;
         }
         let _taken = match &job.destination {
@@ -86,8 +88,8 @@ fn work(job: &Job, context: &Context) -> Result<Exit> {
             _ => None,
         };
         let mut connection = Connection::new(job)?;
-        if job.destination.is_daemon() && safety::is_empty(&job.source)? {
-            safety::check_empty_source(&job.source, &connection.look(rsync::list)?)?;
+        if job.destination.is_daemon() && checks::is_empty(&job.source)? {
+            checks::check_empty_source(&job.source, &connection.look(arguments::list)?)?;
         }
         let transferred = connection.transfer();
         if let (Err(Failure::Command { status: Some(status), .. }), Some(snapshots), false) =
@@ -98,7 +100,7 @@ fn work(job: &Job, context: &Context) -> Result<Exit> {
         status = Some(transferred?);
         // Snapshots will tell of it otherwise.
         if !job.actions.snapshot && !job.dry_run {
-            let met = acquaintance::meet(job);
+            let met = known_destinations::meet(job);
             met.unwrap_or_else(|failure| {
                 log::warn!("it is not noted that a backup went there: {failure}")
             });

@@ -4,23 +4,24 @@
 //! lists the destination and rehearses sending a file. What cannot be seen from here, as the space
 //! and the hook of a daemon's server, is said to be so.
 
+use crate::tell::output;
 use std::ffi::OsStr;
 use std::path::Path;
 
-use super::disk::Disk;
-use super::failure::{Failure, Result};
-use super::job::Job;
-use super::location::Destination;
-use super::lock::ClientLock;
-use super::place::Privilege;
-use super::rsync;
-use super::safety;
-use super::transfer::{Connection, refuse_token_in_source};
-use crate::command::{Context, inquiry};
-use crate::config::target::Target;
+use crate::client::disk::lock::ClientLock;
+use crate::client::disk::mount::Disk;
+use crate::client::failure::{Failure, Result};
+use crate::client::job::Job;
+use crate::client::location::Destination;
+use crate::client::place::Privilege;
+use crate::client::rsync::arguments;
+use crate::client::rsync::transfer::{Connection, refuse_token_in_source};
+use crate::client::safety::checks;
+use crate::hook::inquiry;
+use crate::module::context::Context;
+use crate::module::target::Target;
 use crate::tell::escape::escape;
 use crate::tell::exit::Exit;
-use crate::tell::table;
 
 /// What was found out.
 struct Findings {
@@ -36,7 +37,7 @@ impl Findings {
         };
         self.worst = self.worst.max(exit);
         // A closed output is no failure of what is checked.
-        let _ = table::print(&format!("{word:<8} {what}: {message}\n"));
+        let _ = output::print(&format!("{word:<8} {what}: {message}\n"));
     }
 
     fn note(&mut self, what: &str, result: Result<String>) -> bool {
@@ -55,9 +56,9 @@ impl Findings {
 ///
 /// # Errors
 /// If not even that can be done.
-pub(super) fn run(job: &Job, context: &Context) -> Result<Exit> {
+pub(crate) fn run(job: &Job, context: &Context) -> Result<Exit> {
     let mut findings = Findings { worst: Exit::Done };
-    if !findings.note("command line", safety::check_paths(job).map(|()| "it makes sense".into())) {
+    if !findings.note("command line", checks::check_paths(job).map(|()| "it makes sense".into())) {
         return Ok(findings.worst);
     }
     let _lock = ClientLock::acquire(job)?;
@@ -86,7 +87,7 @@ pub(super) fn run(job: &Job, context: &Context) -> Result<Exit> {
 
 /// Everything for which the disk has to be there.
 fn check_ready(job: &Job, context: &Context, findings: &mut Findings) {
-    let looked = safety::check_directories(job).map(|_| match job.destination.is_daemon() {
+    let looked = checks::check_directories(job).map(|_| match job.destination.is_daemon() {
         true => "the source is there; what is in the module is not looked at, and goes if the source does not have it".into(),
         false => "nothing is in the wrong place".into(),
     });
@@ -128,7 +129,7 @@ fn enough_space(free_bytes: u64) -> Result<String> {
 
 fn snapshots_here(context: &Context, directory: &Path) -> Result<String> {
     if !directory.is_dir() {
-        if let Some(lost) = Target::lost_directory(&context.settings, &safety::real_path(directory))
+        if let Some(lost) = Target::lost_directory(&context.settings, &checks::real_path(directory))
         {
             return Err(lost.into());
         }
@@ -173,7 +174,9 @@ fn check_ssh(job: &Job, directory: &Path, findings: &mut Findings) {
     findings.note("rsync", rsync.map(|_| "the server has it".into()));
     match job.place.first_installed(&["rsyncd-snapshot"]) {
         Ok(Some(_)) => findings.add(Exit::Done, "snapshots", "the server has rsyncd-snapshot"),
-        Ok(None) => findings.add(Exit::Warnings, "snapshots", super::fallback::REMEDY),
+        Ok(None) => {
+            findings.add(Exit::Warnings, "snapshots", crate::client::snapshots::fallback::REMEDY)
+        }
         Err(failure) => {
             findings.note("snapshots", Err(failure));
         }
@@ -188,11 +191,11 @@ fn check_daemon(job: &Job, findings: &mut Findings) {
             return;
         }
     };
-    let listed = connection.look(rsync::list);
+    let listed = connection.look(arguments::list);
     if !findings.note("connection", listed.map(|_| "the daemon lets us in".into())) {
         return;
     }
-    let rehearsed = connection.look(rsync::rehearse);
+    let rehearsed = connection.look(arguments::rehearse);
     findings.note("module", rehearsed.map(|_| "it can be written".into()));
     // Whether the module refuses them cannot be tried: a push that is turned away passes for a
     // failed one.
@@ -207,7 +210,7 @@ fn check_daemon(job: &Job, findings: &mut Findings) {
 
 /// What the server's hook says of space and health; whether it is the one that can.
 fn ask_hook(connection: &mut Connection, findings: &mut Findings) -> bool {
-    let mut ask = || match connection.look(rsync::inquire) {
+    let mut ask = || match connection.look(arguments::inquire) {
         Err(Failure::Command { said, .. }) => inquiry::read_answer(&said),
         _ => None,
     };

@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
-use super::failure::{Failure, Result};
-use super::output::{Complaints, Kept, Output, last_lines};
-use super::signals::{self, Running};
+use crate::client::failure::{Failure, Result};
+use crate::client::rsync::output::{Complaints, Kept, Output, last_lines};
+use crate::client::signals;
+use crate::client::signals::Running;
 use crate::tell::escape::escape;
 
 /// Where programs are looked up, whatever the caller's `PATH`.

@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::location::Destination;
-use super::place::Place;
-use super::tunnel::Tunnel;
+use crate::client::location::Destination;
+use crate::client::place::Place;
+use crate::client::rsync::tunnel::Tunnel;
 
 /// The I/O scheduling class of rsync and of the work on snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

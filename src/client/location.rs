@@ -199,7 +199,7 @@ fn parse_url(rest: &[u8]) -> Result<Destination, String> {
 }
 
 /// Splits `host:port`, where the host may be an IPv6 address in brackets.
-pub(super) fn split_port(authority: &[u8]) -> Result<(&[u8], Option<u16>), String> {
+pub(crate) fn split_port(authority: &[u8]) -> Result<(&[u8], Option<u16>), String> {
     let after_brackets = authority.iter().rposition(|&byte| byte == b']').map_or(0, |at| at + 1);
     let Some(colon) = authority[after_brackets..].iter().position(|&byte| byte == b':') else {
         return Ok((authority, None));
@@ -221,7 +221,7 @@ pub(super) fn split_port(authority: &[u8]) -> Result<(&[u8], Option<u16>), Strin
 }
 
 /// Reads `[user@]host`.
-pub(super) fn parse_host(bytes: &[u8]) -> Result<Host, String> {
+pub(crate) fn parse_host(bytes: &[u8]) -> Result<Host, String> {
     let text =
         std::str::from_utf8(bytes).map_err(|_| "has a host that is not UTF-8".to_string())?;
     let (user, name) = match text.rsplit_once('@') {

@@ -17,9 +17,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::external::Call;
-use super::signals;
-use crate::tree::syscalls::is_privileged;
+use crate::client::external::Call;
+use crate::client::signals;
+use crate::system::syscalls::is_privileged;
 
 /// What leads to a session; the first is what notify-send cannot do without.
 const VARIABLES: [&str; 5] =

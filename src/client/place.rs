@@ -9,11 +9,11 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use super::external::{Call, DIRECTORIES, find, shell_quote};
-use super::failure::{Failure, Result};
-use super::location::Host;
-use super::output::Complaints;
-use crate::tree::syscalls::is_privileged;
+use crate::client::external::{Call, DIRECTORIES, find, shell_quote};
+use crate::client::failure::{Failure, Result};
+use crate::client::location::Host;
+use crate::client::rsync::output::Complaints;
+use crate::system::syscalls::is_privileged;
 
 /// As whom a command runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,14 +1,14 @@
 //! Whether this system is a Linux, the only one that all the steps are written for: by what `uname`
 //! says, so that a system that runs programs of Linux beside its own is none.
 
-use super::external::Call;
-use super::failure::{Failure, Result};
+use crate::client::external::Call;
+use crate::client::failure::{Failure, Result};
 
 /// Refuses other systems, or warns of them if the run is forced.
 ///
 /// # Errors
 /// [`Failure::Refused`].
-pub(super) fn check(is_forced: bool) -> Result<()> {
+pub(crate) fn check(is_forced: bool) -> Result<()> {
     let said = match Call::new(["uname"]).run() {
         Ok(ended) => ended.output,
         Err(interrupted @ Failure::Interrupted(_)) => return Err(interrupted),

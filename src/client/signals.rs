@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::failure::{Failure, Result};
+use crate::client::failure::{Failure, Result};
 
 /// The first signal that came; 0 for none.
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
@@ -24,15 +24,15 @@ static COMMAND: Mutex<Option<Running>> = Mutex::new(None);
 
 /// A command that runs.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Running {
-    pub(super) pid: i32,
+pub(crate) struct Running {
+    pub(crate) pid: i32,
     /// Whether it leads a process group of its own.
-    pub(super) leads_group: bool,
+    pub(crate) leads_group: bool,
 }
 
 impl Running {
     /// Sends `signal` to it. It may be gone, or belong to root: then there is nothing to be done.
-    pub(super) fn send(self, signal: Signal) {
+    pub(crate) fn send(self, signal: Signal) {
         let Some(pid) = Pid::from_raw(self.pid) else { return };
         let _ = match self.leads_group {
             true => kill_process_group(pid, signal),
@@ -97,7 +97,7 @@ pub fn check() -> Result<()> {
 }
 
 /// Notes the command that runs now. A signal that came just before it is handed on after all.
-pub(super) fn begin(running: Running) {
+pub(crate) fn begin(running: Running) {
     *COMMAND.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
     let received = RECEIVED.load(SeqCst);
     if received != 0 && !IS_UNDOING.load(SeqCst) {
@@ -106,7 +106,7 @@ pub(super) fn begin(running: Running) {
 }
 
 /// It has ended: its number may be another process's from now on.
-pub(super) fn end() {
+pub(crate) fn end() {
     *COMMAND.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
@@ -119,6 +119,6 @@ pub fn shielded<T>(undo: impl FnOnce() -> T) -> T {
 }
 
 /// Whether commands that are run now undo something.
-pub(super) fn is_undoing() -> bool {
+pub(crate) fn is_undoing() -> bool {
     IS_UNDOING.load(SeqCst)
 }

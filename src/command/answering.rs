@@ -9,14 +9,14 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use super::check::{Finding, Level};
+use crate::command::check::{Finding, Level};
 use crate::tell::escape::escape_path;
 
 /// A disk that spins up answers within this time.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What to say of `path` if nothing is known of it in time.
-pub(super) fn silence(path: &Path) -> Option<Finding> {
+pub(crate) fn silence(path: &Path) -> Option<Finding> {
     (!answers(path)).then(|| {
         let message = format!(
             "the file system of {} has not answered for {} s: its server or disk may be gone; no run can work on this module until it is back or unmounted",
@@ -29,7 +29,7 @@ pub(super) fn silence(path: &Path) -> Option<Finding> {
 
 /// Whether the state of `path` and of the directory that it is in can be had in time, be it an
 /// error.
-pub(super) fn answers(path: &Path) -> bool {
+pub(crate) fn answers(path: &Path) -> bool {
     let (sender, receiver) = mpsc::channel();
     let paths: Vec<PathBuf> =
         [Some(path), path.parent()].into_iter().flatten().map(Path::to_path_buf).collect();

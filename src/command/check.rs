@@ -9,13 +9,16 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{Context, answering, doctor, health, print, print_json};
+use crate::command::{answering, doctor, health, print_json};
 use crate::config::forbidden::offers_only_reading;
 use crate::config::rsyncd_conf::{Module, RsyncdConf, Whereabouts};
-use crate::config::target::Target;
-use crate::config::worked_on::{self, WorkedOn};
+use crate::module::context::Context;
+use crate::module::target::Target;
+use crate::module::worked_on;
+use crate::module::worked_on::WorkedOn;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
+use crate::tell::output::print;
 
 /// How bad something is; worse compares greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -41,7 +44,7 @@ impl Level {
         }
     }
 
-    pub(super) fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Level::Ok => "OK",
             Level::Warning => "WARNING",
@@ -208,7 +211,7 @@ fn check_all(context: &Context) -> Vec<ModuleView> {
     modules
 }
 
-pub(super) fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Finding> {
+pub(crate) fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let module = conf.zip(target.name.as_deref()).and_then(|(conf, name)| conf.module(name));
     let only_reads = module.is_some_and(offers_only_reading);

@@ -3,16 +3,16 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::check::{Finding, Level};
+use crate::command::check::{Finding, Level};
 use crate::config::partial_links::{follows_links, remedy};
 use crate::config::rsyncd_conf::{Module, RsyncdConf};
 use crate::config::settings::{Settings, Source};
-use crate::config::target::Target;
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
+use crate::module::target::Target;
 use crate::store::root::PRIVATE;
+use crate::system::mounts::Mounts;
 use crate::tell::escape::{escape, escape_path};
-use crate::tree::mounts::Mounts;
 
 /// The hook that makes snapshots.
 pub const HOOK: &str = "post-xfer exec";

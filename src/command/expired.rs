@@ -3,10 +3,10 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::view::rfc3339;
-use crate::config::target::Target;
+use crate::command::view::rfc3339;
 use crate::decide::name::SnapshotName;
 use crate::decide::span::roughly;
+use crate::module::target::Target;
 use crate::store::record::Record;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;

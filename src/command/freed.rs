@@ -5,11 +5,12 @@
 //! and much longer for millions on a cold disk; so beyond a size it is done only if asked for.
 
 use crate::decide::rotation::Decision;
-use crate::store::catalog::Catalog;
-use crate::store::durable::{Place, c_name};
+use crate::engine::usage;
+use crate::engine::usage::{Tree, Usage};
+use crate::store::dir::{Place, c_name};
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
-use crate::tree::usage::{self, Tree, Usage};
+use crate::store::snapshots::Catalog;
 
 /// Trees with more entries than this are counted only if asked for.
 pub const USUAL_MAX_ENTRIES: u64 = 500_000;

@@ -6,9 +6,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::check::{Finding, Level};
-use crate::clock::Clock;
-use crate::config::target::Target;
+use crate::command::check::{Finding, Level};
 use crate::decide::grade::Grade;
 use crate::decide::liveness::{Liveness, unseen_limit};
 use crate::decide::reason::{Pause, Reason};
@@ -16,21 +14,27 @@ use crate::decide::rotation::Decision;
 use crate::decide::span::roughly;
 use crate::decide::torn::{TornMark, UNHEALED_LIMIT};
 use crate::decide::verdict::{Because, SHORTFALL_LIMIT, Shortfall, has_waited};
-use crate::run::{self, Examined};
-use crate::store::catalog::Item;
+use crate::module::target::Target;
+use crate::run::losses;
+use crate::run::order;
+use crate::run::rotate;
+use crate::run::rotate::Examined;
+use crate::store::completion;
+use crate::store::completion::Unfinished;
+use crate::store::job_queue::{LONGEST_TURN, QUEUE, long_jobs};
 use crate::store::ledger::{Ledger, Line};
 use crate::store::lock;
 use crate::store::record::Record;
 use crate::store::root::SnapshotRoot;
-use crate::store::side::Side;
+use crate::store::snapshots::Item;
 use crate::store::state::{DueMark, DueReason, State};
-use crate::store::token::{self, Unfinished};
-use crate::store::turn::{LONGEST_TURN, QUEUE, long_jobs};
 use crate::store::unremovable;
+use crate::system::clock::Clock;
+use crate::system::side::Side;
+use crate::system::syscalls::stat_below;
 use crate::tell::counted;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape_path, unescape};
-use crate::tree::syscalls::stat_below;
 
 /// What there is to say about the root of a module.
 ///
@@ -44,7 +48,7 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     }
     let root = target.look_at_root()?;
     let Examined { catalog, state, decision } =
-        run::examine(target, &root, now, Some(Clock::System.reading()))?;
+        rotate::examine(target, &root, now, Some(Clock::System.reading()))?;
     let mut findings = Vec::new();
     let mut warn = |message: String| findings.push(Finding::new(Level::Warning, message));
     root.file_system_warning().into_iter().chain(root.untried()).for_each(&mut warn);
@@ -55,7 +59,7 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
         warn(message);
     }
     let awaits_client =
-        state.due.as_ref().is_some_and(|due| run::awaits_client(target, &root, due, now));
+        state.due.as_ref().is_some_and(|due| order::awaits_client(target, &root, due, now));
     let lines = Ledger::look(&root, &target.memory.ledgers(&target.module_path))?;
     let limit = unseen_limit(target.policy.max_defer);
     marks(&state, awaits_client, &lines, now, target.policy.max_defer.delta(), limit)
@@ -84,7 +88,7 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     if let Some((newest, record)) =
         catalog.newest(Grade::Complete, now).and_then(|item| Some((item, item.record.as_ref()?)))
     {
-        let losses = run::losses::standing(&root, &newest.name.text, record);
+        let losses = losses::standing(&root, &newest.name.text, record);
         findings.extend(losses.into_iter().map(|loss| Finding::new(Level::Warning, loss)));
     }
     findings.extend(
@@ -257,7 +261,7 @@ fn unfinished(root: &SnapshotRoot, now: DateTime<Utc>) -> Option<String> {
         return Some(format!(
             "a client has begun a backup and not finished it, at {} by its clock, which is ahead of this server's: set that clock; snapshots are partial until the backup is finished; if it never will be, remove {} from the module",
             since.format("%FT%TZ"),
-            token::UNFINISHED
+            completion::UNFINISHED
         ));
     }
     if now - since <= UNFINISHED_AFTER {
@@ -266,7 +270,7 @@ fn unfinished(root: &SnapshotRoot, now: DateTime<Utc>) -> Option<String> {
     Some(format!(
         "a client has begun a backup {} ago and not finished it, so snapshots are partial until it does; if it will never come, remove {} from the module",
         roughly(now - since),
-        token::UNFINISHED
+        completion::UNFINISHED
     ))
 }
 

@@ -6,15 +6,17 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::{Context, print};
-use crate::config::import::location::Location;
-use crate::config::import::module::{Assigned, Assignment, spellings};
-use crate::config::import::table::Table;
-use crate::config::import::{self, Translated};
+use crate::migrate;
+use crate::migrate::Translated;
+use crate::migrate::location::Location;
+use crate::migrate::module::{Assigned, Assignment, spellings};
+use crate::migrate::table::Table;
+use crate::module::context::Context;
 use crate::tell::counted;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape_path, one_line};
 use crate::tell::exit::Exit;
+use crate::tell::output::print;
 
 /// Prints the translation of `file`.
 ///
@@ -26,7 +28,7 @@ pub fn run(context: &Context, file: &Path) -> Result<Exit> {
         let hint = "name the configuration of rotate-backups, such as /etc/rotate-backups.ini";
         Error::Usage(format!("cannot read {}: {cause}; {hint}", escape_path(file)))
     })?;
-    let sections = import::read(file, &text)?;
+    let sections = migrate::read(file, &text)?;
     let assignment = Assignment::of(&sections, &context.settings)?;
     let conf = escape_path(&context.settings.rsyncd_conf);
     let mut document = Document::new(&assignment, &conf);

@@ -2,15 +2,17 @@
 
 use std::ffi::OsStr;
 
-use super::expired::ExpiredView;
-use super::view::ListView;
-use super::{Context, print, print_json};
-use crate::clock::Clock;
+use crate::command::expired::ExpiredView;
+use crate::command::print_json;
+use crate::command::view::ListView;
 use crate::decide::dating;
-use crate::store::catalog::Catalog;
+use crate::module::context::Context;
+use crate::store::snapshots::Catalog;
 use crate::store::state::State;
+use crate::system::clock::Clock;
 use crate::tell::error::Result;
 use crate::tell::exit::Exit;
+use crate::tell::output::print;
 
 /// Lists the retired snapshots of each module.
 pub fn expired(context: &Context, module: Option<&OsStr>, json: bool) -> Result<Exit> {

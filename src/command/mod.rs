@@ -2,20 +2,16 @@
 
 mod answering;
 pub mod check;
-pub mod detach;
 pub mod doctor;
 pub mod expired;
 pub mod freed;
 pub mod health;
-pub mod hook;
 pub mod import_policy;
-pub mod inquiry;
 pub mod list;
 pub mod pin;
 pub mod plan;
 mod plan_text;
 pub mod plan_view;
-pub mod pre_xfer;
 pub mod release;
 mod replay;
 pub mod rotate;
@@ -24,45 +20,27 @@ pub mod timeline;
 pub mod verify;
 pub mod view;
 
+use crate::module::context::Context;
+use crate::tell::output::print;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use log::LevelFilter;
 use serde::Serialize;
 
 use crate::config::forbidden::offers_only_reading;
-use crate::config::settings::Settings;
-use crate::config::target::Target;
-use crate::config::worked_on::{self, WorkedOn};
-use crate::confine::{self, Reach};
 use crate::decide::own_output::Opener;
-use crate::store::boot::BootTime;
+use crate::module::confine;
+use crate::module::target::Target;
+use crate::module::worked_on;
+use crate::module::worked_on::WorkedOn;
 use crate::store::memory::{Failure, Work};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
 use crate::tell::log::set_subject;
 
-/// What every command gets.
-pub struct Context {
-    /// Policy and rsyncd.conf.
-    pub settings: Settings,
-    /// The log level that the command line asks for; it overrides the policy's.
-    pub level: Option<LevelFilter>,
-    /// When this process was started.
-    pub started: BootTime,
-    /// What it may change.
-    pub reach: Reach,
-}
-
 impl Context {
-    /// Whether only what went wrong is to be said. What a command is run for in order to read it,
-    /// such as `list`, is printed all the same.
-    fn is_quiet(&self) -> bool {
-        self.level == Some(LevelFilter::Warn)
-    }
-
     /// The module named on the command line, or all that were worked on. Of all, work that
     /// `changes` something leaves alone what rsyncd.conf does not name: it may have been taken out
     /// on purpose.
@@ -110,7 +88,7 @@ impl Context {
         self.work_on(self.targets(module, false)?, module, work)
     }
 
-    /// The same for work that changes something: this process is [confined](crate::confine) to all
+    /// The same for work that changes something: this process is [confined](crate::module::confine) to all
     /// of the modules first. A failure of some `kind` of work is remembered: also if the module
     /// cannot even be resolved. A history that is lost is a new beginning for a snapshot only. Of
     /// several modules, one that would take snapshots of snapshots is left out.
@@ -240,10 +218,6 @@ impl Context {
         set_subject(None);
         Ok(worst)
     }
-
-    fn set_level(&self, target: &Target) {
-        log::set_max_level(self.level.unwrap_or(target.policy.log_level));
-    }
 }
 
 /// Prints one object for one module, an array for all.
@@ -262,9 +236,4 @@ fn done(context: &Context, target: &Target, message: &str) -> Result<Exit> {
         print(&format!("{}: {message}\n", target.label()))?;
     }
     Ok(Exit::Done)
-}
-
-fn print(text: &str) -> Result<()> {
-    crate::tell::table::print(text)
-        .map_err(|cause| Error::io_bytes("write to", b"standard output", cause))
 }

@@ -3,16 +3,18 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use super::{Context, done};
-use crate::clock::Clock;
-use crate::config::target::Target;
-use crate::confine;
+use crate::command::done;
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
-use crate::store::pin::{self, Pin};
+use crate::module::confine;
+use crate::module::context::Context;
+use crate::module::target::Target;
+use crate::store::pin;
+use crate::store::pin::Pin;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
+use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 use crate::tell::exit::Exit;

@@ -10,13 +10,12 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 
-use super::freed::{self, Freed};
-use super::plan_view::PlanView;
-use super::timeline::Terminal;
-use super::{Context, print, print_json, replay};
-use crate::clock::Clock;
+use crate::command::freed;
+use crate::command::freed::Freed;
+use crate::command::plan_view::PlanView;
+use crate::command::timeline::Terminal;
+use crate::command::{print_json, replay};
 use crate::config::settings::{Settings, Source};
-use crate::config::target::Target;
 use crate::decide::clock_guard::Reading;
 use crate::decide::forecast::{Forecast, forecast};
 use crate::decide::policy::Policy;
@@ -24,12 +23,16 @@ use crate::decide::reason::Pause;
 use crate::decide::rotation::{Decision, History, Snapshot, decide, decide_before_guards};
 use crate::decide::span::Span;
 use crate::decide::time_text::TimeText;
-use crate::run;
-use crate::store::catalog::Catalog;
+use crate::module::context::Context;
+use crate::module::target::Target;
+use crate::run::rotate;
 use crate::store::root::SnapshotRoot;
+use crate::store::snapshots::Catalog;
 use crate::store::state::State;
+use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
 use crate::tell::exit::Exit;
+use crate::tell::output::print;
 
 /// What `plan` is asked for.
 #[derive(Debug, Default, clap::Args)]
@@ -134,7 +137,7 @@ pub struct Outlook {
 }
 
 /// The time that is asked about.
-pub(super) fn time_of(options: &PlanOptions, policy: &Policy) -> DateTime<Utc> {
+pub(crate) fn time_of(options: &PlanOptions, policy: &Policy) -> DateTime<Utc> {
     options.at.map_or_else(|| Clock::System.now(), |at| at.in_zone(&policy.time_zone))
 }
 
@@ -154,7 +157,7 @@ fn plan(
         target.policy.clock_jump = ANY_JUMP;
     }
     let reading = options.at.is_none().then(|| Clock::System.reading());
-    let examined = run::examine(&target, &root, now, reading.clone())?;
+    let examined = rotate::examine(&target, &root, now, reading.clone())?;
     let outlook = |target: &Target, catalog: &Catalog, decision: Decision| {
         // With the notes on dates that are not believed.
         let snapshots: Vec<Snapshot> =
@@ -194,7 +197,7 @@ fn meant(
     now: DateTime<Utc>,
     reading: Option<Reading>,
 ) -> Result<(Catalog, Decision)> {
-    let (catalog, decision) = run::look(other, root, now, reading.clone())?;
+    let (catalog, decision) = rotate::look(other, root, now, reading.clone())?;
     if !matches!(decision.pause, Some(Pause::MostOfHistory { .. })) {
         return Ok((catalog, decision));
     }

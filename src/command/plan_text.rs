@@ -3,9 +3,9 @@
 use chrono::TimeDelta;
 use indicatif::HumanBytes;
 
-use super::freed::USUAL_MAX_ENTRIES;
-use super::plan_view::{End, FateView, PlanView, SnapshotView, TotalsView};
-use super::timeline::{Colour, Row, Terminal, strip};
+use crate::command::freed::USUAL_MAX_ENTRIES;
+use crate::command::plan_view::{End, FateView, PlanView, SnapshotView, TotalsView};
+use crate::command::timeline::{Colour, Row, Terminal, strip};
 use crate::decide::span::roughly;
 use crate::tell::counted;
 use crate::tell::table::Table;

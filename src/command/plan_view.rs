@@ -32,79 +32,79 @@ use std::path::Path;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use super::plan::Outlook;
-use super::timeline::Row;
-use super::view::rfc3339;
-use crate::config::target::Target;
+use crate::command::plan::Outlook;
+use crate::command::timeline::Row;
+use crate::command::view::rfc3339;
 use crate::decide::forecast::Expiry;
 use crate::decide::grade::Grade;
 use crate::decide::reason::Reason;
 use crate::decide::rotation::Verdict;
-use crate::store::catalog::{Catalog, Item};
+use crate::module::target::Target;
+use crate::store::snapshots::{Catalog, Item};
 use crate::tell::escape::{escape, escape_path, one_line};
 
 /// What `plan` prints for one module.
 #[derive(Debug, Serialize)]
 pub struct PlanView {
     module: Option<String>,
-    pub(super) snapshot_root: String,
+    pub(crate) snapshot_root: String,
     at: String,
     #[serde(flatten)]
-    pub(super) present: TotalsView,
+    pub(crate) present: TotalsView,
     usual_spacing_seconds: Option<i64>,
     next_push: Option<String>,
-    pub(super) compared: Option<ComparedView>,
-    pub(super) snapshots: Vec<SnapshotView>,
+    pub(crate) compared: Option<ComparedView>,
+    pub(crate) snapshots: Vec<SnapshotView>,
 }
 
 /// What is said of all snapshots together.
 #[derive(Debug, Serialize)]
-pub(super) struct TotalsView {
-    pub(super) pause: Option<String>,
+pub(crate) struct TotalsView {
+    pub(crate) pause: Option<String>,
     deferred: usize,
-    pub(super) bytes_freed: Option<u64>,
-    pub(super) entries_freed: Option<u64>,
-    pub(super) unreadable: u64,
-    pub(super) retired: usize,
+    pub(crate) bytes_freed: Option<u64>,
+    pub(crate) entries_freed: Option<u64>,
+    pub(crate) unreadable: u64,
+    pub(crate) retired: usize,
 }
 
 /// The other policy's totals.
 #[derive(Debug, Serialize)]
-pub(super) struct ComparedView {
-    pub(super) policy_file: String,
+pub(crate) struct ComparedView {
+    pub(crate) policy_file: String,
     #[serde(flatten)]
-    pub(super) totals: TotalsView,
+    pub(crate) totals: TotalsView,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct SnapshotView {
-    pub(super) name: String,
+pub(crate) struct SnapshotView {
+    pub(crate) name: String,
     time: String,
     verified_until: String,
     grade: Grade,
     #[serde(flatten)]
-    pub(super) fate: FateView,
+    pub(crate) fate: FateView,
     pinned: Option<String>,
     entries: Option<u64>,
-    pub(super) compared: Option<FateView>,
+    pub(crate) compared: Option<FateView>,
     #[serde(skip)]
-    pub(super) age: TimeDelta,
+    pub(crate) age: TimeDelta,
 }
 
 /// What one policy makes of one snapshot.
 #[derive(Debug, Serialize)]
-pub(super) struct FateView {
-    pub(super) keep: bool,
-    pub(super) reasons: Vec<String>,
+pub(crate) struct FateView {
+    pub(crate) keep: bool,
+    pub(crate) reasons: Vec<String>,
     /// The same where the cause of a pause is said once, above all of them.
     #[serde(skip)]
-    pub(super) brief_reasons: Vec<String>,
+    pub(crate) brief_reasons: Vec<String>,
     expires_at: Option<String>,
     covered_by: Vec<CoverView>,
     #[serde(skip)]
-    pub(super) end: End,
+    pub(crate) end: End,
     #[serde(skip)]
-    pub(super) row: Row,
+    pub(crate) row: Row,
 }
 
 #[derive(Debug, Serialize)]
@@ -117,7 +117,7 @@ struct CoverView {
 
 /// When a snapshot goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// As soon as something rotates.
     Now,
     /// With the next push.

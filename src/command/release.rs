@@ -5,13 +5,17 @@
 
 use std::ffi::OsStr;
 
-use super::{Context, done};
-use crate::clock::Clock;
-use crate::config::target::Target;
+use crate::command::done;
 use crate::decide::own_output::Opener;
 use crate::decide::verdict::ClientCompletion;
-use crate::run;
+use crate::module::context::Context;
+use crate::module::target::Target;
+use crate::run::reap;
+use crate::run::rotate;
+use crate::run::transfer;
+use crate::run::verify;
 use crate::store::state::State;
+use crate::system::clock::Clock;
 use crate::tell::counted;
 use crate::tell::error::Result;
 use crate::tell::exit::Exit;
@@ -24,7 +28,7 @@ use crate::tell::exit::Exit;
 pub fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<Exit> {
     context.change_each(module, None, Opener::Upkeep, |target| {
         if torn {
-            let was_torn = run::release_torn(target, &Clock::System)?;
+            let was_torn = transfer::release_torn(target, &Clock::System)?;
             let message = if was_torn { "no longer torn" } else { "not torn" };
             return done(context, target, &(message.to_string() + &still_partial(target)?));
         }
@@ -51,7 +55,7 @@ pub fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<
 /// If the module, its ledger or its state cannot be used.
 pub fn release_unseen(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
     context.change_each(module, None, Opener::Upkeep, |target| {
-        let said = match run::end_unseen(target, &Clock::System)? {
+        let said = match reap::end_unseen(target, &Clock::System)? {
             0 => "no push whose process cannot be seen from here".to_string(),
             1 => "1 push counts as ended; `snapshot --due` takes its snapshot".to_string(),
             count => {
@@ -68,7 +72,7 @@ pub fn release_unseen(context: &Context, module: Option<&OsStr>) -> Result<Exit>
 /// If the module, its catalogue or its state cannot be used.
 pub fn release_damage(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
     context.change_each(module, None, Opener::Upkeep, |target| {
-        let accepted = run::verify::accept(target, &Clock::System)?.altered_inodes.len();
+        let accepted = verify::accept(target, &Clock::System)?.altered_inodes.len();
         let message = match accepted {
             0 => "nothing is altered".to_string(),
             count => format!("{} accepted as found", counted(count, "altered file")),
@@ -84,7 +88,7 @@ fn still_paused(target: &Target) -> Result<String> {
     }
     let root = target.look_at_root()?;
     let clock = Clock::System;
-    let examined = run::examine(target, &root, clock.now(), Some(clock.reading()))?;
+    let examined = rotate::examine(target, &root, clock.now(), Some(clock.reading()))?;
     let mut text = match examined.decision.pause {
         Some(pause) => format!("; nothing expires yet: {pause}"),
         None => String::new(),

@@ -9,24 +9,26 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use super::plan::{PlanOptions, time_of};
-use super::timeline::{Row, Terminal, strip};
-use super::view::rfc3339;
-use super::{Context, print, print_json};
+use crate::command::plan::{PlanOptions, time_of};
+use crate::command::print_json;
+use crate::command::timeline::{Row, Terminal, strip};
+use crate::command::view::rfc3339;
 use crate::config::settings::{Settings, Source};
 use crate::decide::grade::Grade;
 use crate::decide::policy::Policy;
 use crate::decide::replay::Replay;
 use crate::decide::rotation::Verdict;
 use crate::decide::span::{Span, roughly};
+use crate::module::context::Context;
 use crate::tell::counted;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
+use crate::tell::output::print;
 use crate::tell::table::Table;
 
 /// Years of a replay have so many seconds.
-pub(super) const YEAR_SECONDS: u64 = 365 * 86_400;
+pub(crate) const YEAR_SECONDS: u64 = 365 * 86_400;
 
 /// How often pushes come unless it is said.
 const USUAL_DISTANCE: Span = Span::from_seconds(3_600);
@@ -79,7 +81,7 @@ struct HeldView {
 ///
 /// # Errors
 /// [`Error::Policy`] if a policy cannot be used; [`Error::Usage`] if there are too many pushes.
-pub(super) fn run(
+pub(crate) fn run(
     context: &Context,
     options: &PlanOptions,
     span: Span,

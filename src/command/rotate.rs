@@ -2,14 +2,17 @@
 
 use std::ffi::OsStr;
 
-use super::view::DecisionView;
-use super::{Context, plan, print, print_json};
-use crate::clock::Clock;
+use crate::command::view::DecisionView;
+use crate::command::{plan, print_json};
 use crate::decide::own_output::Opener;
-use crate::run::{self, Disposal};
+use crate::module::context::Context;
+use crate::run::rotate;
+use crate::run::rotate::Disposal;
 use crate::store::memory::Work;
+use crate::system::clock::Clock;
 use crate::tell::error::Result;
 use crate::tell::exit::Exit;
+use crate::tell::output::print;
 
 /// What a person wants of a rotation.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +38,7 @@ pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool
     }
     let mut views = Vec::new();
     let exit = context.change_each(module, Some(Work::Rotation), Opener::Upkeep, |target| {
-        let rotated = run::rotate(target, orders.confirm, orders.disposal(), &Clock::System)?;
+        let rotated = rotate::rotate(target, orders.confirm, orders.disposal(), &Clock::System)?;
         let view = DecisionView::new(target, &rotated.decision);
         if !json && !context.is_quiet() {
             print(&view.to_text(&target.label()))?;

@@ -4,14 +4,16 @@ use std::ffi::OsStr;
 
 use serde::Serialize;
 
-use super::{Context, print_json};
-use crate::clock::Clock;
-use crate::config::target::Target;
+use crate::command::print_json;
 use crate::decide::own_output::Opener;
 use crate::decide::verdict::{Reporter, Worth};
-use crate::run::{self, Request};
+use crate::module::context::Context;
+use crate::module::target::Target;
+use crate::run::order;
+use crate::run::request::Request;
 use crate::store::memory::Work;
 use crate::store::record::Client;
+use crate::system::clock::Clock;
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
@@ -57,7 +59,7 @@ pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool
     let opener = if orders.due { Opener::Due } else { Opener::Snapshot };
     let exit = context.change_each(module, Some(Work::Snapshot), opener, |target| {
         let request = Request { started: context.started.clone(), ..orders.request(target) };
-        let report = run::run(target, &request, &Clock::System)?;
+        let report = order::run(target, &request, &Clock::System)?;
         views.push(View {
             module: target.name.as_deref().map(escape),
             snapshot_root: escape_path(&target.root_path),

@@ -5,15 +5,18 @@ use std::ffi::OsStr;
 
 use serde::Serialize;
 
-use super::{Context, print, print_json};
-use crate::clock::Clock;
-use crate::config::target::Target;
+use crate::command::print_json;
 use crate::decide::own_output::Opener;
-use crate::run::verify::{self, Altered, Repaired, Verified};
+use crate::module::context::Context;
+use crate::module::target::Target;
+use crate::run::verify;
+use crate::run::verify::{Altered, Repaired, Verified};
+use crate::system::clock::Clock;
 use crate::tell::counted;
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
+use crate::tell::output::print;
 
 /// Verifies each module, after a repair if one is wanted; fails if anything is altered.
 pub fn run(context: &Context, module: Option<&OsStr>, repairs: bool, json: bool) -> Result<Exit> {

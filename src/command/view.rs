@@ -1,16 +1,16 @@
 //! The documented JSON of `rotate` and `list`, and their text; `plan` has its own
-//! ([`plan_view`](super::plan_view)).
+//! ([`plan_view`](crate::command::plan_view)).
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
-use crate::config::target::Target;
 use crate::decide::grade::Grade;
 use crate::decide::reason::Reason;
 use crate::decide::rotation::{Decision, Snapshot, Verdict};
 use crate::decide::span::roughly;
-use crate::store::catalog::Item;
+use crate::module::target::Target;
 use crate::store::record::{Client, Record};
+use crate::store::snapshots::Item;
 use crate::tell::counted;
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::table::Table;

@@ -6,8 +6,8 @@
 
 use std::path::Path;
 
-use super::arguments::{Arguments, OptionName};
-use super::rsyncd_conf::{Module, Whereabouts, read_bool};
+use crate::config::rsyncd_conf::{Module, Whereabouts, read_bool};
+use crate::decide::arguments::{Arguments, OptionName};
 use crate::decide::verdict::Forbidden;
 
 /// What forbids the push of `user` with these arguments, if anything surely does.

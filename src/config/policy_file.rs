@@ -11,9 +11,9 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::arguments::Rewriting;
-use super::policy_syntax::{Lines, Syntax};
-use super::policy_value::{Mistake, Reading, Value, key_text};
+use crate::config::policy_syntax::{Lines, Syntax};
+use crate::config::policy_value::{Mistake, Reading, Value, key_text};
+use crate::decide::arguments::Rewriting;
 use crate::decide::partial_dirs::PartialDirs;
 use crate::decide::policy::{IoNice, Policy, Prefer};
 

@@ -9,25 +9,25 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-use super::policy_value::Mistake;
+use crate::config::policy_value::Mistake;
 use crate::tell::escape::{escape_path, one_line};
 
 /// More rounds of blanking than this, and the file is no policy at all.
 const MAX_ROUNDS: usize = 32;
 
 /// A text without the lines that are not TOML.
-pub(super) struct Syntax {
+pub(crate) struct Syntax {
     /// The text with broken lines blanked, so that offsets stay the same.
-    pub(super) sound_text: String,
+    pub(crate) sound_text: String,
     /// The first error of each broken line, by where the line begins.
-    pub(super) mistakes: BTreeMap<usize, Mistake>,
+    pub(crate) mistakes: BTreeMap<usize, Mistake>,
     /// From this offset on it is unknown which table a key belongs to.
-    pub(super) uncertain_from: usize,
+    pub(crate) uncertain_from: usize,
 }
 
 impl Syntax {
     /// Reads `text`, which has no byte order mark.
-    pub(super) fn of(text: &str) -> Self {
+    pub(crate) fn of(text: &str) -> Self {
         let lines = Lines::new(text);
         let mut syntax = Syntax {
             sound_text: text.to_string(),
@@ -74,20 +74,20 @@ impl Syntax {
 }
 
 /// Where the lines of a text begin, to name places in it.
-pub(super) struct Lines<'text> {
+pub(crate) struct Lines<'text> {
     text: &'text str,
     starts: Vec<usize>,
 }
 
 impl<'text> Lines<'text> {
     /// The lines of `text`.
-    pub(super) fn new(text: &'text str) -> Self {
+    pub(crate) fn new(text: &'text str) -> Self {
         let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         Lines { text, starts: std::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect() }
     }
 
     /// A mistake as one complete line.
-    pub(super) fn told(&self, file: &Path, mistake: &Mistake) -> String {
+    pub(crate) fn told(&self, file: &Path, mistake: &Mistake) -> String {
         let start = self.start(mistake.offset);
         let line = self.starts.partition_point(|other| *other <= start);
         // Columns are characters, as editors count them.

@@ -23,40 +23,40 @@ const MAX_SNAPSHOTS: i64 = 1_000_000;
 const MAX_QUOTED_CHARACTERS: usize = 80;
 
 /// Something in the file that cannot stay as it is.
-pub(super) struct Mistake {
+pub(crate) struct Mistake {
     /// Where, in bytes from the start of the text.
-    pub(super) offset: usize,
+    pub(crate) offset: usize,
     /// What, without the place.
-    pub(super) message: String,
+    pub(crate) message: String,
 }
 
 /// A value, or everything that is wrong with it.
-pub(super) type Reading<T> = Result<T, Vec<Mistake>>;
+pub(crate) type Reading<T> = Result<T, Vec<Mistake>>;
 
 /// A value of the file together with the path of keys that leads to it.
-pub(super) struct Value<'a, 'text> {
+pub(crate) struct Value<'a, 'text> {
     key_path: String,
     spanned: &'a Spanned<DeValue<'text>>,
 }
 
 impl<'a, 'text> Value<'a, 'text> {
     /// The value that stands under `key_path`.
-    pub(super) fn new(key_path: String, spanned: &'a Spanned<DeValue<'text>>) -> Self {
+    pub(crate) fn new(key_path: String, spanned: &'a Spanned<DeValue<'text>>) -> Self {
         Value { key_path, spanned }
     }
 
     /// A table, whatever it holds.
-    pub(super) fn table(&self) -> Reading<&'a DeTable<'text>> {
+    pub(crate) fn table(&self) -> Reading<&'a DeTable<'text>> {
         self.spanned.get_ref().as_table().ok_or_else(|| self.mistake("it must be a table"))
     }
 
     /// `true` or `false`.
-    pub(super) fn boolean(&self) -> Reading<bool> {
+    pub(crate) fn boolean(&self) -> Reading<bool> {
         self.spanned.get_ref().as_bool().ok_or_else(|| self.mistake("it must be true or false"))
     }
 
     /// One of a few words, each with what it stands for.
-    pub(super) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Reading<T> {
+    pub(crate) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Reading<T> {
         let chosen = self.text().and_then(|text| words.iter().find(|(word, _)| *word == text));
         chosen
             .map(|(_, meaning)| *meaning)
@@ -64,7 +64,7 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// Any number of a few words, sorted by what they stand for.
-    pub(super) fn some_of<T: Copy + Ord>(&self, words: &[(&str, T)]) -> Reading<Vec<T>> {
+    pub(crate) fn some_of<T: Copy + Ord>(&self, words: &[(&str, T)]) -> Reading<Vec<T>> {
         let Some(array) = self.spanned.get_ref().as_array() else {
             return Err(self.mistake(&format!("it must be an array of some of {}", quoted(words))));
         };
@@ -78,7 +78,7 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// An integer within `range`.
-    pub(super) fn integer(&self, range: RangeInclusive<i64>) -> Reading<i64> {
+    pub(crate) fn integer(&self, range: RangeInclusive<i64>) -> Reading<i64> {
         self.number().filter(|number| range.contains(number)).ok_or_else(|| {
             self.mistake(&format!(
                 "it must be an integer from {} to {}",
@@ -89,12 +89,12 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// A number of snapshots, which may be none.
-    pub(super) fn snapshots(&self) -> Reading<usize> {
+    pub(crate) fn snapshots(&self) -> Reading<usize> {
         self.integer(0..=MAX_SNAPSHOTS).map(|number| number as usize)
     }
 
     /// A length of time, which may be none.
-    pub(super) fn span(&self) -> Reading<Span> {
+    pub(crate) fn span(&self) -> Reading<Span> {
         self.text().and_then(Span::parse).ok_or_else(|| {
             self.mistake(
                 "it must be a duration of at most 1000 years in quotes: a number and one of the units s, m, h, d, w, such as \"90s\" or \"31d\"",
@@ -103,7 +103,7 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// A length of time that lasts.
-    pub(super) fn positive_span(&self) -> Reading<Span> {
+    pub(crate) fn positive_span(&self) -> Reading<Span> {
         let span = self.span()?;
         if span.seconds() == 0 {
             return Err(
@@ -114,7 +114,7 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// A share in percent.
-    pub(super) fn percent(&self) -> Reading<u8> {
+    pub(crate) fn percent(&self) -> Reading<u8> {
         let number = self.text().and_then(|text| text.strip_suffix('%')?.parse().ok());
         number.filter(|share| (1..=100).contains(share)).ok_or_else(|| {
             self.mistake("it must be a share from \"1%\" to \"100%\", which is never exceeded")
@@ -122,14 +122,14 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// What has to stay free on a file system.
-    pub(super) fn free_space(&self) -> Reading<FreeSpace> {
+    pub(crate) fn free_space(&self) -> Reading<FreeSpace> {
         self.text().and_then(FreeSpace::parse).ok_or_else(|| {
             self.mistake("it must be a share from \"1%\" to \"90%\", or a number of bytes with one of the units K, M, G, T, such as \"50G\"")
         })
     }
 
     /// Exit statuses of a transfer; rsyncd reports -1 when it could not start one.
-    pub(super) fn statuses(&self) -> Reading<Vec<i32>> {
+    pub(crate) fn statuses(&self) -> Reading<Vec<i32>> {
         let Some(array) = self.spanned.get_ref().as_array() else {
             return Err(
                 self.mistake("it must be an array of statuses from -1 to 255, such as [0, 24]")
@@ -144,7 +144,7 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// Names of partial directories: relative paths, as rsync finds them in every directory.
-    pub(super) fn partial_dirs(&self) -> Reading<Vec<String>> {
+    pub(crate) fn partial_dirs(&self) -> Reading<Vec<String>> {
         let Some(array) = self.spanned.get_ref().as_array() else {
             return Err(self.mistake("it must be an array of names such as [\".partial\"]"));
         };
@@ -164,7 +164,7 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// How many slots of which frequency, finest first.
-    pub(super) fn keep(&self) -> Reading<Vec<(Frequency, Count)>> {
+    pub(crate) fn keep(&self) -> Reading<Vec<(Frequency, Count)>> {
         let Some(table) = self.spanned.get_ref().as_table() else {
             return Err(
                 self.mistake("it must be a table such as { hourly = 24, monthly = \"always\" }")
@@ -225,7 +225,7 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// A time zone that this system has the rules of.
-    pub(super) fn zone(&self) -> Reading<Zone> {
+    pub(crate) fn zone(&self) -> Reading<Zone> {
         self.text().and_then(Zone::named).ok_or_else(|| {
             self.mistake(
                 "it must be \"local\" or an IANA name known to this system's tzdata, such as \"Europe/Amsterdam\"",
@@ -234,7 +234,7 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// A pattern for snapshot roots: an absolute path in which `{module}` may stand.
-    pub(super) fn root(&self) -> Reading<String> {
+    pub(crate) fn root(&self) -> Reading<String> {
         let Some(text) = self.text() else {
             return Err(self.mistake("it must be an absolute path, in which {module} may stand"));
         };
@@ -270,7 +270,7 @@ impl<'a, 'text> Value<'a, 'text> {
 }
 
 /// How a key is written in a file: bare where TOML allows that, else in quotes.
-pub(super) fn key_text(key: &str) -> String {
+pub(crate) fn key_text(key: &str) -> String {
     let bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if !key.is_empty() && key.bytes().all(bare) {
         return key.to_string();

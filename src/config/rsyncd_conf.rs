@@ -14,7 +14,7 @@ use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use super::rsyncd_syntax::{Statement, Statements, is_space};
+use crate::config::rsyncd_syntax::{Statement, Statements, is_space};
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
 
@@ -158,7 +158,7 @@ impl Module {
 }
 
 /// A value of yes or no as rsync reads it; none for one that it does not understand.
-pub(super) fn read_bool(value: &[u8]) -> Option<bool> {
+pub(crate) fn read_bool(value: &[u8]) -> Option<bool> {
     let is = |words: &[&str]| words.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()));
     if is(&["yes", "true", "1"]) {
         Some(true)

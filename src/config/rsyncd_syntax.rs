@@ -6,7 +6,7 @@
 
 /// One statement of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Statement {
+pub(crate) enum Statement {
     /// `[NAME]`, runs of whitespace reduced to one space.
     Section(Vec<u8>),
     /// `NAME = VALUE`.
@@ -18,19 +18,19 @@ pub(super) enum Statement {
 }
 
 /// A reader of statements that knows which line it is on.
-pub(super) struct Statements<'a> {
+pub(crate) struct Statements<'a> {
     rest: &'a [u8],
     line: usize,
 }
 
 impl<'a> Statements<'a> {
     /// Reads `text` from its start.
-    pub(super) fn new(text: &'a [u8]) -> Self {
+    pub(crate) fn new(text: &'a [u8]) -> Self {
         Statements { rest: text, line: 1 }
     }
 
     /// The next statement with the number of its first line, from 1; `None` at the end.
-    pub(super) fn next(&mut self) -> Option<(usize, Result<Statement, &'static str>)> {
+    pub(crate) fn next(&mut self) -> Option<(usize, Result<Statement, &'static str>)> {
         loop {
             self.skip_blanks();
             let line = self.line;
@@ -147,7 +147,7 @@ fn continues(line: &mut Vec<u8>) -> bool {
 }
 
 /// What C's `isspace` takes for whitespace, which includes the vertical tab.
-pub(super) fn is_space(byte: u8) -> bool {
+pub(crate) fn is_space(byte: u8) -> bool {
     byte.is_ascii_whitespace() || byte == 0x0b
 }
 

@@ -8,8 +8,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::policy_file::{Policies, salvage_snapshot_root};
-use super::rsyncd_conf::{Module, RsyncdConf, Whereabouts};
+use crate::config::policy_file::{Policies, salvage_snapshot_root};
+use crate::config::rsyncd_conf::{Module, RsyncdConf, Whereabouts};
 use crate::decide::policy::Policy;
 use crate::store::memory::Places;
 use crate::tell::error::Result;

@@ -1,11 +1,11 @@
-//! Why a [verdict](super::verdict) is as it is; log, `check`, `list` and the record show it.
+//! Why a [verdict](crate::decide::verdict) is as it is; log, `check`, `list` and the record show it.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::NothingWritten;
-use super::grade::Grade;
+use crate::decide::facts::NothingWritten;
+use crate::decide::grade::Grade;
 
 /// Why a verdict is as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,10 +6,10 @@
 
 use chrono::{DateTime, Utc};
 
-use super::frequency::{Count, Frequency};
-use super::policy::{Policy, Prefer};
-use super::slot;
-use super::zone::Zone;
+use crate::decide::frequency::{Count, Frequency};
+use crate::decide::policy::{Policy, Prefer};
+use crate::decide::slot;
+use crate::decide::zone::Zone;
 
 /// From when until when a snapshot shows the module as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,14 +12,14 @@
 //! A reading that breaks a rule begins a [`Doubt`]: nothing expires. The doubt ends when the clock
 //! shows again what it would show had it never stepped, when a person confirms the clock, or, for
 //! steps that can be innocent, when the new time has agreed with the boot clock for a day. What
-//! was dated by the side that proved wrong stays [*undated*](super::dating).
+//! was dated by the side that proved wrong stays [*undated*](crate::decide::dating).
 
 use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::span::{Span, roughly};
+use crate::decide::span::{Span, roughly};
 
 /// How far the wall clock may be moved without a doubt, in seconds. A daemon that sets the clock
 /// moves it by seconds, a leap second by one. No slot is shorter than a minute, and ten minutes
@@ -116,7 +116,7 @@ impl Reading {
 }
 
 /// How far two clocks may part within `seconds`.
-pub(super) fn tolerance(seconds: i64) -> TimeDelta {
+pub(crate) fn tolerance(seconds: i64) -> TimeDelta {
     TimeDelta::seconds(TOLERANCE_SECONDS + seconds.max(0) / DRIFT_SHARE)
 }
 
@@ -492,7 +492,7 @@ impl ClockHistory {
 }
 
 /// Clocks that were never set begin in 1970 or 1980; no snapshot was taken before this.
-pub(super) fn is_plausible(time: DateTime<Utc>) -> bool {
+pub(crate) fn is_plausible(time: DateTime<Utc>) -> bool {
     const FIRST_YEAR_SECONDS: i64 = 631_152_000;
     time.timestamp() >= FIRST_YEAR_SECONDS
 }

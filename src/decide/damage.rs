@@ -7,7 +7,7 @@
 //! Where all attributes are equal, the kernel's change time can still tell that somebody wrote to
 //! the file: no program can set it. But it also moves with each link that is made or removed, by us
 //! or by a client that renames or deletes. So it counts as a sign only outside of our own
-//! [`windows`](crate::store::inodes::windows), and only if the inode had the very same names in the
+//! [`windows`](crate::store::inode_log::windows), and only if the inode had the very same names in the
 //! last snapshot before it moved and in whatever comes next.
 
 use std::collections::BTreeMap;

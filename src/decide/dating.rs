@@ -12,8 +12,8 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
-use super::clock_guard::{ClockHistory, is_plausible, tolerance};
-use super::rotation::Snapshot;
+use crate::decide::clock_guard::{ClockHistory, is_plausible, tolerance};
+use crate::decide::rotation::Snapshot;
 
 /// A moment by the boot clock.
 #[derive(Debug, Clone, PartialEq, Eq)]

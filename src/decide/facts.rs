@@ -1,12 +1,12 @@
-//! The facts that a [verdict](super::verdict) rests on: who asks for a snapshot, what is known of
+//! The facts that a [verdict](crate::decide::verdict) rests on: who asks for a snapshot, what is known of
 //! the transfer and of others, and what a look at the tree has shown.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::boot_time::BootTime;
-use super::grade::Grade;
-use super::torn::{Push, ScarTimes, TearLook, TornMark};
+use crate::decide::boot_time::BootTime;
+use crate::decide::grade::Grade;
+use crate::decide::torn::{Push, ScarTimes, TearLook, TornMark};
 
 /// rsync's status for a transfer that could not read or write everything.
 pub const PARTIAL_TRANSFER: i32 = 23;
@@ -236,7 +236,7 @@ impl Occasion<'_> {
         }
     }
 
-    pub(super) fn is_good_transfer(&self) -> bool {
+    pub(crate) fn is_good_transfer(&self) -> bool {
         match self {
             Occasion::Transfer(it) => it.worth == Worth::Complete && it.wrote_nothing().is_none(),
             Occasion::Owed { asked, is_of_this_boot } => {

@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::frequency::{Count, Frequency};
-use super::grade::Grade;
-use super::policy::Policy;
-use super::replay::pushed;
-use super::rotation::{Snapshot, decide_before_guards};
+use crate::decide::frequency::{Count, Frequency};
+use crate::decide::grade::Grade;
+use crate::decide::policy::Policy;
+use crate::decide::replay::pushed;
+use crate::decide::rotation::{Snapshot, decide_before_guards};
 
 /// The usual distance is the median of this many of the newest ones. Not of more: rotation has
 /// thinned out what is older, and the gaps that it left are no distances between pushes.

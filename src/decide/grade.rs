@@ -1,4 +1,4 @@
-//! The grade of a snapshot; [`verdict`](super::verdict) decides it.
+//! The grade of a snapshot; [`verdict`](crate::decide::verdict) decides it.
 
 use std::fmt;
 

@@ -5,14 +5,15 @@
 
 use chrono::{DateTime, Utc};
 
-use super::clock_guard::{self, ClockHistory};
-use super::grade::Grade;
-use super::policy::{Policy, Prefer};
-use super::reason::{Pause, Reason};
-use super::rotation::{Decision, History, Snapshot, Verdict, keep};
+use crate::decide::clock_guard;
+use crate::decide::clock_guard::ClockHistory;
+use crate::decide::grade::Grade;
+use crate::decide::policy::{Policy, Prefer};
+use crate::decide::reason::{Pause, Reason};
+use crate::decide::rotation::{Decision, History, Snapshot, Verdict, keep};
 
 /// Why nothing may be expired at `now`, whatever the policy decides.
-pub(super) fn pause(
+pub(crate) fn pause(
     snapshots: &[Snapshot],
     history: &History,
     clock: &ClockHistory,
@@ -43,7 +44,7 @@ pub(super) fn pause(
 /// Why `decision` must not be carried out: other rules than the last rotation went by, which would
 /// expire more than half of the history at once. A history that was never rotated has nothing to be
 /// surprised by: there `max_expire` and the grace have to do.
-pub(super) fn surprise(decision: &Decision, history: &History, policy: &Policy) -> Option<Pause> {
+pub(crate) fn surprise(decision: &Decision, history: &History, policy: &Policy) -> Option<Pause> {
     if history.rules.as_ref().is_none_or(|known| *known == rules(policy)) {
         return None;
     }
@@ -71,7 +72,7 @@ pub fn rules(policy: &Policy) -> String {
 }
 
 /// What cannot be retired stays, and takes no part in `max_expire`.
-pub(super) fn keep_irremovable(verdicts: &mut [Verdict]) {
+pub(crate) fn keep_irremovable(verdicts: &mut [Verdict]) {
     for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep) {
         if let Some(obstacle) = verdict.snapshot.obstacle {
             keep(verdict, Reason::Irremovable(obstacle));
@@ -79,14 +80,14 @@ pub(super) fn keep_irremovable(verdicts: &mut [Verdict]) {
     }
 }
 
-pub(super) fn apply_pause(verdicts: &mut [Verdict], pause: &Pause) {
+pub(crate) fn apply_pause(verdicts: &mut [Verdict], pause: &Pause) {
     for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep) {
         keep(verdict, Reason::Paused(pause.clone()));
     }
 }
 
 /// Lets only the oldest `max_expire` go; returns how many stay for a later run.
-pub(super) fn apply_max_expire(verdicts: &mut [Verdict], max_expire: usize) -> usize {
+pub(crate) fn apply_max_expire(verdicts: &mut [Verdict], max_expire: usize) -> usize {
     let mut deferred = 0;
     for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep).skip(max_expire) {
         keep(verdict, Reason::Deferred(max_expire));

@@ -2,7 +2,7 @@
 //!
 //! The sources, the filter rules and a local `--files-from` never reach the server. So two jobs
 //! can look the same here and still bring different files: what a job *finished* is told by the
-//! directories that it left behind, see [`torn`](super::torn).
+//! directories that it left behind, see [`torn`](crate::decide::torn).
 
 use serde::{Deserialize, Serialize};
 

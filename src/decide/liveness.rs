@@ -6,7 +6,7 @@
 
 use chrono::TimeDelta;
 
-use super::span::Span;
+use crate::decide::span::Span;
 
 /// What is known of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

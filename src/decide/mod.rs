@@ -1,11 +1,12 @@
 //! What is decided: pure functions over data, without a clock or a file system.
 //!
 //! Everything that keeps or loses a snapshot is settled here and tested as data;
-//! [`store`](crate::store) and [`tree`](crate::tree) only carry it out.
+//! [`store`](crate::store) and [`tree`](crate::engine) only carry it out.
 
+pub mod anomaly;
+pub mod arguments;
 pub mod because;
 pub mod boot_time;
-pub mod brake;
 pub mod claim;
 pub mod clock_guard;
 pub mod damage;

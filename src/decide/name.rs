@@ -6,8 +6,8 @@
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 
-use super::grade::Grade;
-use super::zone::Zone;
+use crate::decide::grade::Grade;
+use crate::decide::zone::Zone;
 
 const OURS: &str = "%Y-%m-%dT%H-%M-%SZ";
 const ADOPTED: &str = "%Y-%m-%d %H:%M:%S";

@@ -3,13 +3,13 @@
 //! The defaults are the scheme of the Python program. [`policy_file`](crate::config::policy_file)
 //! reads the values; nothing here can be invalid.
 
-use super::frequency::{Count, Frequency};
-use super::partial_dirs::PartialDirs;
-use super::space::FreeSpace;
-use super::span::Span;
-use super::verdict::Statuses;
-use super::zone::Zone;
-use crate::config::arguments::Rewriting;
+use crate::decide::arguments::Rewriting;
+use crate::decide::frequency::{Count, Frequency};
+use crate::decide::partial_dirs::PartialDirs;
+use crate::decide::space::FreeSpace;
+use crate::decide::span::Span;
+use crate::decide::verdict::Statuses;
+use crate::decide::zone::Zone;
 
 /// Which snapshot stands for a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use super::brake::Brake;
-use super::clock_guard::{ClockJump, Doubt};
-use super::damage::Damage;
-use super::dating::Undated;
-use super::frequency::{Count, Frequency};
-use super::obstacle::Obstacle;
-use super::policy::Prefer;
-use super::span::Span;
+use crate::decide::anomaly::Brake;
+use crate::decide::clock_guard::{ClockJump, Doubt};
+use crate::decide::damage::Damage;
+use crate::decide::dating::Undated;
+use crate::decide::frequency::{Count, Frequency};
+use crate::decide::obstacle::Obstacle;
+use crate::decide::policy::Prefer;
+use crate::decide::span::Span;
 
 /// One reason of a verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,8 +4,8 @@
 //! there, instead of making a new one, would rewrite history. While there is no snapshot there is
 //! none to rewrite.
 
-use super::partial_dirs::{BUILT_IN, Found, PartialDirs};
-use crate::config::arguments::{Arguments, Rewriting};
+use crate::decide::arguments::{Arguments, Rewriting};
+use crate::decide::partial_dirs::{BUILT_IN, Found, PartialDirs};
 use crate::tell::escape::escape;
 
 /// How many snapshots share files with the module.
@@ -131,7 +131,7 @@ pub fn in_place_refusal(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::arguments::Kind;
+    use crate::decide::arguments::Kind;
     use Rewriting::{Append, Inplace};
 
     fn push(rewriting: &[Rewriting]) -> Arguments {

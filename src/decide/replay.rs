@@ -6,11 +6,11 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::grade::Grade;
-use super::name::SnapshotName;
-use super::policy::Policy;
-use super::rotation::{Decision, Snapshot, decide_before_guards};
-use super::span::Span;
+use crate::decide::grade::Grade;
+use crate::decide::name::SnapshotName;
+use crate::decide::policy::Policy;
+use crate::decide::rotation::{Decision, Snapshot, decide_before_guards};
+use crate::decide::span::Span;
 
 /// More pushes take too long to go through one by one.
 pub const MAX_PUSHES: u64 = 200_000;
@@ -95,7 +95,7 @@ impl<'a> Replay<'a> {
 }
 
 /// The snapshot that a push at `time` makes.
-pub(super) fn pushed(time: DateTime<Utc>) -> Snapshot {
+pub(crate) fn pushed(time: DateTime<Utc>) -> Snapshot {
     Snapshot {
         name: SnapshotName::new(time, Grade::Complete).text,
         time,

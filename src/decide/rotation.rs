@@ -8,24 +8,25 @@
 //!   run that found nothing changed, and stands for every slot between. So a snapshot has a
 //!   *range* of slots, and all arithmetic is on ranges: its cost does not depend on how long
 //!   the quiet was.
-//! * Complete snapshots are decided alone; partial, future-dated and [undated](super::dating) ones
+//! * Complete snapshots are decided alone; partial, future-dated and [undated](crate::decide::dating) ones
 //!   take no part.
 //! * The newest complete one, `min_keep`, `min_age` and pins only ever add to what is kept;
 //!   the pauses and `max_expire` come last and only ever turn "goes" into "stays".
 
 use chrono::{DateTime, Utc};
 
-use super::brake::Brake;
-use super::claim::{Claim, HeldSpan, claims};
-use super::clock_guard::{ClockHistory, ClockJump, Numbers, Reading};
-use super::damage::Damage;
-use super::dating::{self, BootMoment, Undated};
-use super::grade::Grade;
-use super::guards;
-use super::obstacle::Obstacle;
-use super::policy::Policy;
-use super::reason::{Pause, Reason};
-use super::slot;
+use crate::decide::anomaly::Brake;
+use crate::decide::claim::{Claim, HeldSpan, claims};
+use crate::decide::clock_guard::{ClockHistory, ClockJump, Numbers, Reading};
+use crate::decide::damage::Damage;
+use crate::decide::dating;
+use crate::decide::dating::{BootMoment, Undated};
+use crate::decide::grade::Grade;
+use crate::decide::guards;
+use crate::decide::obstacle::Obstacle;
+use crate::decide::policy::Policy;
+use crate::decide::reason::{Pause, Reason};
+use crate::decide::slot;
 
 /// What rotation needs to know about a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +76,7 @@ pub struct History {
     pub brake: Option<Brake>,
     /// Files in snapshots that were found altered.
     pub damage: Option<Damage>,
-    /// The [`rules`](super::guards::rules) that the last rotation went by, if there was one.
+    /// The [`rules`](crate::decide::guards::rules) that the last rotation went by, if there was one.
     pub rules: Option<String>,
 }
 
@@ -190,7 +191,7 @@ fn held_span(snapshot: &Snapshot, now: DateTime<Utc>) -> HeldSpan {
     HeldSpan { from: snapshot.time, until }
 }
 
-pub(super) fn keep(verdict: &mut Verdict, reason: Reason) {
+pub(crate) fn keep(verdict: &mut Verdict, reason: Reason) {
     if !verdict.keep {
         // What was said in favour of expiring it no longer matters.
         verdict.reasons.clear();

@@ -3,9 +3,9 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::because::Because;
-use super::grade::Grade;
-use super::verdict::Verdict;
+use crate::decide::because::Because;
+use crate::decide::grade::Grade;
+use crate::decide::verdict::Verdict;
 
 /// Pushes in a row that did not bring a complete snapshot, for the same reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

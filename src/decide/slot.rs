@@ -9,8 +9,8 @@
 
 use chrono::{DateTime, Datelike, Months, NaiveDateTime, TimeDelta, Utc};
 
-use super::frequency::Frequency;
-use super::zone::Zone;
+use crate::decide::frequency::Frequency;
+use crate::decide::zone::Zone;
 
 const HOUR_SECONDS: i64 = 3_600;
 const MINUTE_SECONDS: i64 = 60;

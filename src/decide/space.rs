@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::grade::Grade;
-use super::reason::Reason;
-use super::rotation::{Decision, Verdict};
+use crate::decide::grade::Grade;
+use crate::decide::reason::Reason;
+use crate::decide::rotation::{Decision, Verdict};
 
 /// How much of a file system has to stay free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,19 +1,19 @@
 //! A failed push: what is known of it, which directories it did not finish, and which later push
-//! makes up for it. The [torn mark](super::torn) holds all of a module.
+//! makes up for it. The [torn mark](crate::decide::torn) holds all of a module.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::boot_time::BootTime;
-use super::fingerprint::Fingerprint;
-use super::job::{Job, is_at_or_above, is_below, normalized};
-use super::torn::TornMark;
+use crate::decide::boot_time::BootTime;
+use crate::decide::fingerprint::Fingerprint;
+use crate::decide::job::{Job, is_at_or_above, is_below, normalized};
+use crate::decide::torn::TornMark;
 
 /// Stands for a client that the ledger does not know.
-pub(super) const UNKNOWN: &str = "";
+pub(crate) const UNKNOWN: &str = "";
 
 /// How the identity of a client begins that has not logged in.
-pub(super) const BY_ADDRESS: &str = "address ";
+pub(crate) const BY_ADDRESS: &str = "address ";
 
 /// So many of the latest scars are remembered of each failed push.
 pub const MAX_SCARS: usize = 16;
@@ -22,43 +22,43 @@ pub const MAX_SCARS: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tear {
-    pub(super) client: String,
+    pub(crate) client: String,
     /// Where it went, as the client asked for it, escaped.
-    pub(super) request: String,
+    pub(crate) request: String,
     /// When it began; none for one that the ledger does not know.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) began: Option<BootTime>,
+    pub(crate) began: Option<BootTime>,
     /// When the earliest push of the same job began whose failure this stands for, if that is
     /// another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) first_began: Option<BootTime>,
+    pub(crate) first_began: Option<BootTime>,
     /// When its end was noticed.
-    pub(super) noticed: BootTime,
+    pub(crate) noticed: BootTime,
     /// Its place in the order of the ledger's entries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) sequence: Option<u64>,
+    pub(crate) sequence: Option<u64>,
     /// What it was to do; none if its arguments were not understood.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) job: Option<Job>,
+    pub(crate) job: Option<Job>,
     /// Whether it wrote into files in place, which names and inodes do not show.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) in_place: bool,
+    pub(crate) in_place: bool,
     /// Nothing that it wrote, or an earlier failure of the same push, is older than this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) writes_since: Option<DateTime<Utc>>,
+    pub(crate) writes_since: Option<DateTime<Utc>>,
     /// Whether the tree was looked at since, while no push was running.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) is_looked_at: bool,
+    pub(crate) is_looked_at: bool,
     /// Directories that it did not finish, the latest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) scars: Vec<Scar>,
+    pub(crate) scars: Vec<Scar>,
     /// Another push may have left some of the scars, so who heals them need not be who repeats this
     /// one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) scars_are_shared: bool,
+    pub(crate) scars_are_shared: bool,
     /// Good pushes that covered it and did not heal all scars.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub(super) unhealed_pushes: u32,
+    pub(crate) unhealed_pushes: u32,
 }
 
 /// A directory that a push did not finish.
@@ -100,7 +100,7 @@ pub struct ScarTimes {
     /// The modification times that scarred directories have by now.
     times: Vec<(String, Option<i64>)>,
     /// What a search has found, for failed pushes that were not looked for yet.
-    pub(super) found: Option<Vec<Scar>>,
+    pub(crate) found: Option<Vec<Scar>>,
 }
 
 /// What a look at the tree shows about marks that stood before it began.
@@ -122,15 +122,15 @@ pub struct TearLook<'a> {
 
 /// What is known beside a look.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Circumstances {
+pub(crate) struct Circumstances {
     /// The tree equals the newest complete snapshot, and no push can be running.
-    pub(super) is_whole: bool,
+    pub(crate) is_whole: bool,
     /// No push is running.
-    pub(super) is_alone: bool,
+    pub(crate) is_alone: bool,
     /// The transfer that is looked after ended well.
-    pub(super) ended_well: bool,
+    pub(crate) ended_well: bool,
     /// There is no ledger, so a good transfer makes up for whatever failed before.
-    pub(super) without_ledger: bool,
+    pub(crate) without_ledger: bool,
 }
 
 impl ScarTimes {
@@ -145,7 +145,7 @@ impl ScarTimes {
     }
 
     /// What could not be inspected is not healed.
-    pub(super) fn is_healed(&self, scar: &Scar) -> bool {
+    pub(crate) fn is_healed(&self, scar: &Scar) -> bool {
         let time = self.times.iter().find(|(path, _)| *path == scar.path);
         time.is_some_and(|(_, time)| *time != Some(scar.mtime_ns))
     }
@@ -153,7 +153,7 @@ impl ScarTimes {
 
 /// What a good push does about a failed one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Repair {
+pub(crate) enum Repair {
     Done,
     /// It covers the failed one and leaves scars: someone else's job, or files that it excludes.
     Unhealed,
@@ -175,7 +175,7 @@ impl Tear {
         }
     }
 
-    pub(super) fn nameless(client: &str, noticed: BootTime) -> Self {
+    pub(crate) fn nameless(client: &str, noticed: BootTime) -> Self {
         Tear {
             client: client.to_string(),
             request: String::new(),
@@ -193,12 +193,12 @@ impl Tear {
         }
     }
 
-    pub(super) fn is_named(&self) -> bool {
+    pub(crate) fn is_named(&self) -> bool {
         self.client != UNKNOWN
     }
 
     /// Whether both are failures of one job, so that one good push makes up for both.
-    pub(super) fn is_of_same_job(&self, other: &Tear) -> bool {
+    pub(crate) fn is_of_same_job(&self, other: &Tear) -> bool {
         self.client == other.client
             && match (&self.job, &other.job) {
                 (Some(job), Some(other)) => job.is_same(other),
@@ -209,7 +209,7 @@ impl Tear {
 
     /// Whether the scars of both cannot be told apart, and one good push does not stand for both. A
     /// client without a login may come from another address each time.
-    pub(super) fn is_confusable_with(&self, other: &Tear) -> bool {
+    pub(crate) fn is_confusable_with(&self, other: &Tear) -> bool {
         let is_by_address = |tear: &Tear| tear.client.starts_with(BY_ADDRESS);
         let is_same_job =
             self.job.as_ref().zip(other.job.as_ref()).is_some_and(|(a, b)| a.is_same(b));
@@ -218,7 +218,7 @@ impl Tear {
     }
 
     /// This failure, after an earlier one of the same job. What that left is still there.
-    pub(super) fn after(self, earlier: &Tear) -> Tear {
+    pub(crate) fn after(self, earlier: &Tear) -> Tear {
         if self.noticed == earlier.noticed {
             return earlier.clone();
         }
@@ -234,7 +234,7 @@ impl Tear {
         }
     }
 
-    pub(super) fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         match &self.job {
             Some(job) => job.destination.clone(),
             None => place_of_request(&self.request),
@@ -243,7 +243,7 @@ impl Tear {
 
     /// A client that tries again at once may begin before rsyncd has noticed the end of the first
     /// try; what began after that counts.
-    pub(super) fn began_before(&self, good: &Push) -> bool {
+    pub(crate) fn began_before(&self, good: &Push) -> bool {
         match (self.sequence, good.sequence) {
             // Where a number was given twice, because it could not be kept, the boot time decides.
             (Some(torn), Some(good)) if torn != good => good > torn,
@@ -251,7 +251,7 @@ impl Tear {
         }
     }
 
-    pub(super) fn repair_by(&self, good: &Push, times: &ScarTimes) -> Repair {
+    pub(crate) fn repair_by(&self, good: &Push, times: &ScarTimes) -> Repair {
         if good.only_deletes || !self.is_named() || !self.began_before(good) {
             return Repair::None;
         }
@@ -279,7 +279,7 @@ impl Tear {
 
     /// Whether the tree shows that this push wrote nothing, or that what it wrote is undone. Writes
     /// in place are in no name, inode or directory's time.
-    pub(super) fn is_refuted(&self, look: &TearLook, circumstances: Circumstances) -> bool {
+    pub(crate) fn is_refuted(&self, look: &TearLook, circumstances: Circumstances) -> bool {
         let first = self.first_began.as_ref().or(self.began.as_ref());
         let wrote_nothing = |last: &BootTime| first.is_some_and(|began| began.is_after(last));
         let Circumstances { is_whole, is_alone, .. } = circumstances;
@@ -288,7 +288,7 @@ impl Tear {
 
     /// Directories of a push that is running look the same; they are healed as soon as that has
     /// ended well.
-    pub(super) fn look_for_scars(&mut self, found: &[Scar], scars_are_shared: bool) {
+    pub(crate) fn look_for_scars(&mut self, found: &[Scar], scars_are_shared: bool) {
         if self.is_looked_at {
             return;
         }
@@ -311,7 +311,7 @@ impl Tear {
 }
 
 /// The kernel stamps files by a clock that lags behind by up to a tick.
-pub(super) const TICK_NS: i64 = 20_000_000;
+pub(crate) const TICK_NS: i64 = 20_000_000;
 
 /// The earlier of two moments; one of another boot, which nothing is known to be after, before any
 /// other.
@@ -322,7 +322,7 @@ fn earliest(new: Option<&BootTime>, before: Option<&BootTime>) -> Option<BootTim
     }
 }
 
-pub(super) fn nanoseconds_of(time: DateTime<Utc>) -> i64 {
+pub(crate) fn nanoseconds_of(time: DateTime<Utc>) -> i64 {
     time.timestamp_nanos_opt().unwrap_or(i64::MAX)
 }
 
@@ -341,11 +341,11 @@ fn is_zero(number: &u32) -> bool {
 mod nanoseconds {
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(number: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(number: &i64, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&number.to_string())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
     }

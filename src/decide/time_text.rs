@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, SubsecRound, Utc};
 
-use super::name::SnapshotName;
-use super::zone::Zone;
+use crate::decide::name::SnapshotName;
+use crate::decide::zone::Zone;
 
 /// A time, or what a clock on the wall shows then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

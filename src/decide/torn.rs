@@ -16,10 +16,10 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::boot_time::BootTime;
-use super::fingerprint::Fingerprint;
-use super::tear::{BY_ADDRESS, Circumstances, Repair, TICK_NS, UNKNOWN, nanoseconds_of};
-pub use super::tear::{MAX_SCARS, Push, Scar, ScarTimes, Tear, TearLook};
+use crate::decide::boot_time::BootTime;
+use crate::decide::fingerprint::Fingerprint;
+use crate::decide::tear::{BY_ADDRESS, Circumstances, Repair, TICK_NS, UNKNOWN, nanoseconds_of};
+pub use crate::decide::tear::{MAX_SCARS, Push, Scar, ScarTimes, Tear, TearLook};
 
 /// Stands for all clients beyond [`MAX_TEARS`].
 const MANY: &str = "many clients";
@@ -163,7 +163,7 @@ impl TornMark {
     }
 
     /// What is left of the mark after a look at the tree.
-    pub(super) fn after_look(
+    pub(crate) fn after_look(
         mut self,
         look: &TearLook,
         circumstances: Circumstances,

@@ -15,7 +15,7 @@
 //!
 //! * Only what wrote tears. What was refused, and what left the tree as the look before it, tears
 //!   nothing; everything else that failed does.
-//! * Only what covers and heals mends, see [`torn`](super::torn); a tree that equals the newest
+//! * Only what covers and heals mends, see [`torn`](crate::decide::torn); a tree that equals the newest
 //!   complete snapshot is no mixture, but for writes in place, which names and inodes do not show.
 //! * A snapshot is complete only if no mark is left, no push is running, the ledger saw every push,
 //!   and the client says nothing against it.
@@ -23,12 +23,12 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-pub use super::because::Because;
-pub use super::facts::*;
-use super::grade::Grade;
-pub use super::shortfall::{SHORTFALL_LIMIT, Shortfall};
-use super::tear::Circumstances;
-use super::torn::{Tear, TornMark};
+pub use crate::decide::because::Because;
+pub use crate::decide::facts::*;
+use crate::decide::grade::Grade;
+pub use crate::decide::shortfall::{SHORTFALL_LIMIT, Shortfall};
+use crate::decide::tear::Circumstances;
+use crate::decide::torn::{Tear, TornMark};
 
 /// What happens to the debt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,20 +4,20 @@
 //! that is put off is marked due before the lock is released, so the push that it is left to finds
 //! the mark.
 
-use super::Request;
-use super::facts::facts;
-use super::reap::reap;
-use crate::clock::Clock;
-use crate::config::target::Target;
 use crate::decide::verdict::{Because, Facts, Moment, Owed, Running, has_waited, verdict};
+use crate::module::target::Target;
+use crate::run::facts::facts;
+use crate::run::reap::reap;
+use crate::run::request::Request;
 use crate::store::gate::Gate;
 use crate::store::ledger::Line;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
+use crate::system::clock::Clock;
 use crate::tell::error::Result;
 
 /// How a run comes to the tree.
-pub(super) enum Approach {
+pub(crate) enum Approach {
     /// No push begins from now on.
     Closed {
         /// Until this is dropped.
@@ -30,7 +30,7 @@ pub(super) enum Approach {
 }
 
 /// Closes the gate, unless the snapshot can be left to a push that is still running.
-pub(super) fn approach(
+pub(crate) fn approach(
     target: &Target,
     root: &SnapshotRoot,
     request: &Request,

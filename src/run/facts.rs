@@ -2,19 +2,19 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::Request;
-use crate::config::target::Target;
 use crate::decide::torn::{ScarTimes, TornMark};
 use crate::decide::verdict::{ClientCompletion, Facts, Moment, Running};
+use crate::engine::compare::{Knowledge, ScarSearch, compare_trees};
+use crate::engine::index::Stamp;
+use crate::module::target::Target;
+use crate::run::request::Request;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
+use crate::system::syscalls::{is_gone, stat_below};
 use crate::tell::escape::unescape;
-use crate::tree::compare::{Knowledge, ScarSearch, compare_trees};
-use crate::tree::index::Stamp;
-use crate::tree::syscalls::{is_gone, stat_below};
 
 /// The facts that the request and the state know; nothing of who is running, nor of a debt.
-pub(super) fn facts<'a>(
+pub(crate) fn facts<'a>(
     target: &'a Target,
     root: &SnapshotRoot,
     request: &'a Request,
@@ -38,7 +38,7 @@ pub(super) fn facts<'a>(
 
 /// What is known of the directories that the failed pushes of a mark did not finish. Where no run
 /// has looked for them yet, they are searched for in the whole tree.
-pub(super) fn scar_times(root: &SnapshotRoot, mark: Option<&TornMark>) -> ScarTimes {
+pub(crate) fn scar_times(root: &SnapshotRoot, mark: Option<&TornMark>) -> ScarTimes {
     let times = inspect(root.module(), mark);
     let Some(since) = mark.and_then(TornMark::search_since_ns) else { return times };
     let search = ScarSearch::new(since);

@@ -5,20 +5,20 @@
 
 use std::time::Duration;
 
-use super::Request;
-use crate::clock::Clock;
-use crate::config::target::Target;
-use crate::store::boot::BootTime;
+use crate::module::target::Target;
+use crate::run::request::Request;
+use crate::store::job_queue::{LONGEST_TURN, QUEUE, Turn, Waited};
 use crate::store::lock::{Guard, Lock};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::LastRun;
 use crate::store::state::{DueMark, DueReason, State};
-use crate::store::turn::{LONGEST_TURN, QUEUE, Turn, Waited};
+use crate::system::boot::BootTime;
+use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
 /// The long lock, held.
-pub(super) struct Hold {
+pub(crate) struct Hold {
     lock: Lock,
     /// Our turn among the jobs of this machine, once we have waited for it.
     turn: Option<Turn>,
@@ -29,7 +29,7 @@ pub(super) struct Hold {
 }
 
 /// How releasing the lock ended.
-pub(super) enum Released {
+pub(crate) enum Released {
     Yes,
     /// Somebody gave up waiting for us; we still hold the lock.
     Due {
@@ -43,7 +43,7 @@ impl Hold {
     ///
     /// # Errors
     /// [`Error::Busy`], after the root was marked due if a snapshot was asked for.
-    pub(super) fn acquire(
+    pub(crate) fn acquire(
         target: &Target,
         root: &SnapshotRoot,
         request: &Request,
@@ -84,7 +84,7 @@ impl Hold {
     ///
     /// # Errors
     /// [`Error::Queue`], after the root was marked due if a snapshot was asked for.
-    pub(super) fn wait_for_turn(
+    pub(crate) fn wait_for_turn(
         &mut self,
         target: &Target,
         root: &SnapshotRoot,
@@ -126,12 +126,12 @@ impl Hold {
     /// Whether the run that we waited for has done our work: if its scan began after we were
     /// asked for. When it published proves nothing, for it may have read what our transfer
     /// changed before that.
-    pub(super) fn is_covered(&self, root: &SnapshotRoot, request: &Request) -> Result<bool> {
+    pub(crate) fn is_covered(&self, root: &SnapshotRoot, request: &Request) -> Result<bool> {
         Ok(self.waited && is_covered(root, request)?)
     }
 
     /// Releases the lock, unless a run has marked the root due while we held it.
-    pub(super) fn release_unless_due(self, root: &SnapshotRoot) -> Result<Released> {
+    pub(crate) fn release_unless_due(self, root: &SnapshotRoot) -> Result<Released> {
         let guard = Guard::on_directory(root.private())?;
         let mark = State::read(root.private())?.due;
         let gave_up = mark

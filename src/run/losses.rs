@@ -7,19 +7,19 @@
 use std::collections::HashSet;
 
 use crate::decide::partial_dirs::PartialDirs;
+use crate::engine::shape::{AtPlace, look_at_place};
 use crate::store::record::{CopyRecord, Record};
 use crate::store::root::SnapshotRoot;
 use crate::tell::escape::unescape;
-use crate::tree::shape::{AtPlace, look_at_place};
 
 /// What the run that made the snapshot warns of and `check` goes on to tell.
-pub(super) fn lasting(record: &Record) -> Vec<String> {
+pub(crate) fn lasting(record: &Record) -> Vec<String> {
     mounts(&record.skipped_mounts).into_iter().chain(attributes(record)).collect()
 }
 
 /// What only the run that made the snapshot warns of: files that were copied instead of linked. The
 /// snapshot has their content, and `list` shows their number.
-pub(super) fn copies(record: &Record, partial_dirs: &PartialDirs) -> Option<String> {
+pub(crate) fn copies(record: &Record, partial_dirs: &PartialDirs) -> Option<String> {
     // What is copied on purpose is no loss.
     let is_partial = |copy: &&CopyRecord| {
         let directory = copy.path.rsplit_once('/').map_or("", |(directory, _)| directory);

@@ -5,32 +5,33 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 use nix::errno::Errno;
 
-use super::scan::Scan;
-use super::snapshot::{Pass, Sight};
-use super::verify::take_up;
-use super::{Ending, Report, losses};
-use crate::clock::Clock;
-use crate::decide::brake::{Brake, Change};
+use crate::decide::anomaly::{Brake, Change};
 use crate::decide::clock_guard::Reading;
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
 use crate::decide::rotation::decide;
 use crate::decide::verdict::{Because, Verdict};
-use crate::store::boot::BootTime;
-use crate::store::durable::c_name;
+use crate::engine::compare::Comparison;
+use crate::run::losses;
+use crate::run::report::{Ending, Report};
+use crate::run::scan::Scan;
+use crate::run::snapshot::{Pass, Sight};
+use crate::run::verify::take_up;
+use crate::store::dir::c_name;
 use crate::store::pin::Pin;
 use crate::store::publish::Staged;
 use crate::store::record::{PartialDirsRecord, Record};
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
+use crate::system::boot::BootTime;
+use crate::system::clock::Clock;
+use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
-use crate::tree::compare::Comparison;
-use crate::tree::syscalls::stat_entry;
 
 impl Pass<'_> {
     /// Makes the snapshot that the verdict asks for; without a scan it is the first one.
-    pub(super) fn publish(
+    pub(crate) fn publish(
         &self,
         sight: &Sight,
         verdict: Verdict,
@@ -234,7 +235,7 @@ impl Pass<'_> {
 
 /// The second that names the next snapshot: the first from `time` on whose names are free, here and
 /// among the retired.
-pub(super) fn wait_for_free_second(
+pub(crate) fn wait_for_free_second(
     root: &SnapshotRoot,
     clock: &Clock,
     mut time: DateTime<Utc>,

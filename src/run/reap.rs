@@ -14,15 +14,15 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
-use crate::clock::Clock;
-use crate::config::target::Target;
 use crate::decide::liveness::{Liveness, unseen_limit};
 use crate::decide::torn::{Tear, TornMark};
 use crate::decide::verdict::{Asked, DueReason, Reporter, Worth};
-use crate::store::boot::BootTime;
+use crate::module::target::Target;
 use crate::store::ledger::{Ledger, Line};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
+use crate::system::boot::BootTime;
+use crate::system::clock::Clock;
 use crate::tell::error::Result;
 
 /// What stands for the status of a transfer whose end is not known, as rsyncd itself tells
@@ -33,7 +33,7 @@ const UNKNOWN_STATUS: i32 = -1;
 const TICK: Duration = Duration::from_millis(20);
 
 /// Strikes out the entries of the dead, after the state has taken over what they leave.
-pub(super) fn reap(
+pub(crate) fn reap(
     target: &Target,
     root: &SnapshotRoot,
     ledger: &Ledger,
@@ -95,7 +95,7 @@ fn reap_unseen_after(
 }
 
 /// The highest number that a mark of the root holds: what is entered next gets a higher one.
-pub(super) fn highest_marked(root: &SnapshotRoot) -> u64 {
+pub(crate) fn highest_marked(root: &SnapshotRoot) -> u64 {
     // A state that cannot be read is told by the run that needs it.
     let torn = State::read(root.private()).ok().and_then(|state| state.torn);
     torn.map_or(0, |mark| mark.highest_sequence())

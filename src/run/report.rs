@@ -1,7 +1,7 @@
 //! What a run did.
 
-use crate::config::target::Target;
 use crate::decide::name::PARTIAL;
+use crate::module::target::Target;
 use crate::tell::exit::Exit;
 
 /// How a run ended that did not fail.
@@ -53,13 +53,13 @@ pub struct Report {
     /// What its snapshot lacks; in the log, and told by `check` from the snapshot's record.
     pub losses: Vec<String>,
     /// Snapshots whose new files are to be hashed once the lock is released.
-    pub(super) unhashed: Vec<String>,
+    pub(crate) unhashed: Vec<String>,
     /// Whether the policy could not be used.
     pub policy_trouble: bool,
 }
 
 impl Report {
-    pub(super) fn new(target: &Target, ending: Ending) -> Self {
+    pub(crate) fn new(target: &Target, ending: Ending) -> Self {
         let policy_trouble = !target.trouble.is_empty();
         let (warnings, losses, unhashed) = (Vec::new(), Vec::new(), Vec::new());
         Report { ending, snapshot: None, warnings, losses, unhashed, policy_trouble }
@@ -67,12 +67,12 @@ impl Report {
 
     /// Whether the module's present state is safe: that, and nothing else, makes up for an earlier
     /// failure.
-    pub(super) fn is_success(&self) -> bool {
+    pub(crate) fn is_success(&self) -> bool {
         matches!(self.ending, Ending::Published | Ending::Unchanged)
     }
 
     /// Whether a transfer failed and nothing was made of it.
-    pub(super) fn is_failed_transfer(&self) -> bool {
+    pub(crate) fn is_failed_transfer(&self) -> bool {
         matches!(self.ending, Ending::FailedTransfer | Ending::Torn)
     }
 
@@ -82,13 +82,13 @@ impl Report {
     }
 
     /// Logs a problem that does not stop the run, and remembers it for the exit status.
-    pub(super) fn warn(&mut self, label: &str, message: String) {
+    pub(crate) fn warn(&mut self, label: &str, message: String) {
         log::warn!("{label}: {message}");
         self.warnings.push(message);
     }
 
     /// Logs what the snapshot lacks. It is not remembered beside the record.
-    pub(super) fn warn_of_loss(&mut self, label: &str, message: String) {
+    pub(crate) fn warn_of_loss(&mut self, label: &str, message: String) {
         log::warn!("{label}: {message}");
         self.losses.push(message);
     }

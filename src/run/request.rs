@@ -5,10 +5,10 @@ use chrono::{DateTime, Utc};
 use crate::decide::own_output::Opener;
 use crate::decide::torn::Push;
 use crate::decide::verdict::{Asked, DueReason, LedgerCoverage, Occasion, Transfer, Worth};
-use crate::store::boot::BootTime;
 use crate::store::ledger::Line;
 use crate::store::record::Client;
 use crate::store::state::DueMark;
+use crate::system::boot::BootTime;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Request {
     }
 
     /// A person asks for rotation alone.
-    pub(super) fn rotation() -> Self {
+    pub(crate) fn rotation() -> Self {
         Request { asker: Asker::Rotation, ..Request::manual(false) }
     }
 
@@ -93,14 +93,14 @@ impl Request {
     }
 
     /// What a run that gave up, or was put off, would have done.
-    pub(super) fn owed(mark: &DueMark) -> Self {
+    pub(crate) fn owed(mark: &DueMark) -> Self {
         let debt =
             Asker::Debt { asked: mark.asked, is_of_this_boot: mark.marked.is_of_this_boot() };
         Request { asker: debt, ..Request::manual(false) }
     }
 
     /// Who opens the root.
-    pub(super) fn opener(&self) -> Opener {
+    pub(crate) fn opener(&self) -> Opener {
         match self.asker {
             Asker::Transfer(_) => Opener::Push,
             Asker::ByHand if !self.only_if_due => Opener::Snapshot,
@@ -110,7 +110,7 @@ impl Request {
     }
 
     /// The occasion for a verdict.
-    pub(super) fn occasion(&self) -> Occasion<'_> {
+    pub(crate) fn occasion(&self) -> Occasion<'_> {
         let transfer = |worth| Transfer {
             worth,
             status: self.status.unwrap_or_default(),
@@ -130,13 +130,13 @@ impl Request {
     }
 
     /// Who asks for a snapshot; none if the transfer earns none.
-    pub(super) fn asked(&self) -> Option<Asked> {
+    pub(crate) fn asked(&self) -> Option<Asked> {
         self.occasion().asked()
     }
 
     /// What is owed if this request is not served now; a mark that stands already may be worth
     /// more.
-    pub(super) fn due_mark(
+    pub(crate) fn due_mark(
         &self,
         reason: DueReason,
         now: DateTime<Utc>,

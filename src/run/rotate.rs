@@ -7,22 +7,24 @@
 
 use chrono::{DateTime, Utc};
 
-use super::hold::{Hold, Released};
-use super::{Report, Request, room};
-use crate::clock::Clock;
-use crate::config::target::Target;
 use crate::decide::clock_guard::Reading;
 use crate::decide::grade::Grade;
 use crate::decide::guards::rules;
 use crate::decide::reason::Reason;
 use crate::decide::rotation::{Decision, decide};
-use crate::store::catalog::Catalog;
+use crate::module::target::Target;
+use crate::run::free_space;
+use crate::run::hold::{Hold, Released};
+use crate::run::report::Report;
+use crate::run::request::Request;
 use crate::store::memory::{Failure, Work};
 use crate::store::publish::clear_staging;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
+use crate::store::snapshots::Catalog;
 use crate::store::state::State;
 use crate::store::unremovable;
+use crate::system::clock::Clock;
 use crate::tell::counted;
 use crate::tell::error::{Error, Result};
 use crate::tell::exit::Exit;
@@ -118,8 +120,8 @@ fn rotate_by_hand(
         return Err(lost);
     }
     let root = target.open_root()?;
-    super::remember_policy(target, &root)?;
-    crate::resources::lower_priority(&target.policy);
+    crate::run::order::remember_policy(target, &root)?;
+    crate::system::priority::lower_priority(&target.policy);
     let is_covered = || Error::Usage("a rotation cannot be covered by another run".to_string());
     let mut hold =
         Hold::acquire(target, &root, &Request::rotation(), clock)?.ok_or_else(is_covered)?;
@@ -132,7 +134,8 @@ fn rotate_by_hand(
         rotated.warn(&target.label(), warning);
     }
     if let Released::Due { mark, held } = hold.release_unless_due(&root)?
-        && let Err(error) = super::work_and_hash(target, &root, Request::owed(&mark), clock, held)
+        && let Err(error) =
+            crate::run::order::work_and_hash(target, &root, Request::owed(&mark), clock, held)
     {
         rotated
             .warn(&target.label(), format!("the snapshot that fell due meanwhile failed: {error}"));
@@ -169,7 +172,7 @@ fn end_pauses(target: &Target, root: &SnapshotRoot, reading: &Reading) -> Result
 }
 
 /// Rotates after a run has made its snapshot durable or found it unnecessary.
-pub(super) fn rotate_after_snapshot(
+pub(crate) fn rotate_after_snapshot(
     target: &Target,
     root: &SnapshotRoot,
     clock: &Clock,
@@ -180,7 +183,7 @@ pub(super) fn rotate_after_snapshot(
     }
     let rotated = rotate_locked(target, root, clock, Disposal::Later)?;
     report.warnings.extend(rotated.warnings);
-    if let Err(error) = super::verify::compact_if_outgrown(target, root) {
+    if let Err(error) = crate::run::verify::compact_if_outgrown(target, root) {
         report.warn(
             &target.label(),
             format!("the catalogue of inodes stays as large as it is: {error}"),
@@ -191,7 +194,7 @@ pub(super) fn rotate_after_snapshot(
 
 /// Removes what is retired where its space is wanted: a transfer failed, or a snapshot for lack of
 /// it. Not what is within a grace that the policy sets, and nothing while expiry is paused.
-pub(super) fn free_retired(
+pub(crate) fn free_retired(
     target: &Target,
     root: &SnapshotRoot,
     clock: &Clock,
@@ -268,13 +271,13 @@ fn rotate_locked(
         }
     };
     remove(target, root, &names, &mut rotated)?;
-    room::make(target, root, clock, &mut rotated)?;
+    free_space::make(target, root, clock, &mut rotated)?;
     Ok(rotated)
 }
 
 /// Retires `names`. Of those that a retired snapshot within its grace stands in the way of, the
 /// visible one stays; `past_grace` names the retired ones that may go. Returns what was retired.
-pub(super) fn retire(
+pub(crate) fn retire(
     target: &Target,
     root: &SnapshotRoot,
     names: &[String],
@@ -299,7 +302,7 @@ pub(super) fn retire(
 }
 
 /// Removes the retired snapshots `names` for good, and says so.
-pub(super) fn remove(
+pub(crate) fn remove(
     target: &Target,
     root: &SnapshotRoot,
     names: &[String],
@@ -358,7 +361,7 @@ fn tell_decision(label: &str, rotated: &mut Rotated, max_expire: usize) {
 
 impl Rotated {
     /// Logs a problem that does not stop the rotation.
-    pub(super) fn warn(&mut self, label: &str, message: String) {
+    pub(crate) fn warn(&mut self, label: &str, message: String) {
         log::warn!("{label}: {message}");
         self.warnings.push(message);
     }

@@ -6,29 +6,29 @@
 
 use std::os::fd::AsFd;
 
-use super::Report;
-use super::snapshot::Pass;
 use crate::decide::torn::{Scar, TornMark};
-use crate::store::boot::BootTime;
-use crate::store::catalog::Item;
-use crate::store::durable::c_name;
+use crate::engine::compare::{Comparison, Knowledge, ScarSearch, compare_trees};
+use crate::engine::index::Index;
+use crate::run::report::Report;
+use crate::run::snapshot::Pass;
+use crate::store::dir::c_name;
 use crate::store::index_file;
 use crate::store::record::Record;
+use crate::store::snapshots::Item;
+use crate::system::boot::BootTime;
+use crate::system::syscalls::open_directory;
 use crate::tell::error::{Error, Result};
-use crate::tree::compare::{Comparison, Knowledge, ScarSearch, compare_trees};
-use crate::tree::index::Index;
-use crate::tree::syscalls::open_directory;
 
 /// A comparison, and the index that it went by, if any.
-pub(super) struct Scan {
-    pub(super) comparison: Comparison,
-    pub(super) index: Option<Index>,
+pub(crate) struct Scan {
+    pub(crate) comparison: Comparison,
+    pub(crate) index: Option<Index>,
     /// Directories that a push did not finish, if a failed one is to be looked for.
-    pub(super) scars: Vec<Scar>,
+    pub(crate) scars: Vec<Scar>,
 }
 
 impl Pass<'_> {
-    pub(super) fn compare(&self, item: Option<&Item>, report: &mut Report) -> Result<Scan> {
+    pub(crate) fn compare(&self, item: Option<&Item>, report: &mut Report) -> Result<Scan> {
         let live = (self.root.module(), self.root.module_path.as_path());
         let since = self.before.torn.as_ref().and_then(TornMark::search_since_ns);
         let search = since.map(ScarSearch::new);
@@ -77,7 +77,7 @@ impl Pass<'_> {
         last.is_none_or(|last| self.now - last >= self.target.policy.full_comparison.delta())
     }
 
-    pub(super) fn tell_scan(&self, comparison: &Comparison) {
+    pub(crate) fn tell_scan(&self, comparison: &Comparison) {
         log::debug!(
             "{}: {} entries in {} directories; {} added, {} changed, {} removed; decided {:.3} ms after the start",
             self.target.label(),

@@ -13,13 +13,6 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 
-use super::approach::{Approach, approach};
-use super::facts::facts;
-use super::request::Asker;
-use super::scan::Scan;
-use super::{Ending, Report, Request, rotate};
-use crate::clock::Clock;
-use crate::config::target::Target;
 use crate::decide::clock_guard::{ClockHistory, Numbers, Reading, clock_jump};
 use crate::decide::fingerprint::Fingerprint;
 use crate::decide::grade::Grade;
@@ -28,51 +21,60 @@ use crate::decide::verdict::{
     Because, ClientCompletion, Facts, LedgerCoverage, Look, Moment, Owed, Running, Shortfall,
     Verdict, aftermath, verdict,
 };
-use crate::store::boot::BootTime;
-use crate::store::catalog::{Catalog, Item};
+use crate::engine::compare::Comparison;
+use crate::engine::index::{Stamp, now_ns};
+use crate::module::target::Target;
+use crate::run::approach::{Approach, approach};
+use crate::run::facts::facts;
+use crate::run::report::{Ending, Report};
+use crate::run::request::Asker;
+use crate::run::request::Request;
+use crate::run::rotate;
+use crate::run::scan::Scan;
 use crate::store::gate::Gate;
-use crate::store::inodes::{InPlaceChanges, in_place_changes};
+use crate::store::inode_log::{InPlaceChanges, in_place_changes};
 use crate::store::publish::{clean_up, discard_staging};
 use crate::store::record::Record;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
+use crate::store::snapshots::{Catalog, Item};
 use crate::store::state::{DueMark, DueReason, LastRun, State};
+use crate::system::boot::BootTime;
+use crate::system::clock::Clock;
 use crate::tell::error::Result;
-use crate::tree::compare::Comparison;
-use crate::tree::index::{Stamp, now_ns};
 
 /// One pass over the module.
-pub(super) struct Pass<'a> {
-    pub(super) target: &'a Target,
-    pub(super) root: &'a SnapshotRoot,
-    pub(super) request: &'a Request,
-    pub(super) clock: &'a Clock,
-    pub(super) began: Instant,
-    pub(super) scan_began: BootTime,
-    pub(super) now: DateTime<Utc>,
+pub(crate) struct Pass<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) root: &'a SnapshotRoot,
+    pub(crate) request: &'a Request,
+    pub(crate) clock: &'a Clock,
+    pub(crate) began: Instant,
+    pub(crate) scan_began: BootTime,
+    pub(crate) now: DateTime<Utc>,
     /// What both clocks showed at `now`.
-    pub(super) reading: Reading,
+    pub(crate) reading: Reading,
     /// What is known of the clock, that reading included.
-    pub(super) clock_history: RefCell<ClockHistory>,
+    pub(crate) clock_history: RefCell<ClockHistory>,
     /// The newest snapshot's number.
-    pub(super) sequence: Cell<u64>,
-    pub(super) before: State,
-    pub(super) catalog: Catalog,
+    pub(crate) sequence: Cell<u64>,
+    pub(crate) before: State,
+    pub(crate) catalog: Catalog,
     /// How far the client says that it has come.
     completion: ClientCompletion,
     /// Whether a comparison has been a full one.
-    pub(super) is_full: Cell<bool>,
+    pub(crate) is_full: Cell<bool>,
     /// Closed as long as the tree is read.
-    pub(super) gate: Cell<Option<Gate>>,
+    pub(crate) gate: Cell<Option<Gate>>,
     /// The pushes that go on all the same.
     running: Running,
     /// What pushes that write in place have changed; none where there was no such push.
-    pub(super) in_place: Option<InPlaceChanges>,
+    pub(crate) in_place: Option<InPlaceChanges>,
 }
 
 /// What a look at the tree has shown.
 #[derive(Debug, Clone)]
-pub(super) struct Sight {
+pub(crate) struct Sight {
     fingerprint: Fingerprint,
     newest_ctime_ns: i64,
     scars: Vec<Scar>,
@@ -87,7 +89,7 @@ pub(super) struct Sight {
 }
 
 /// Cleans up after earlier runs, compares, publishes what the request earns, and remembers it.
-pub(super) fn snapshot(
+pub(crate) fn snapshot(
     target: &Target,
     root: &SnapshotRoot,
     request: &Request,
@@ -270,7 +272,7 @@ impl Pass<'_> {
     }
 
     /// The verdict on what was seen, when the tree is copied and more may be known.
-    pub(super) fn judge_again(&self, sight: &Sight, state: &State) -> Verdict {
+    pub(crate) fn judge_again(&self, sight: &Sight, state: &State) -> Verdict {
         let completion = self.completion.worse(ClientCompletion::of_module(self.root.module()));
         self.with_facts(sight, state, completion, verdict)
     }
@@ -349,7 +351,7 @@ impl Pass<'_> {
     /// Before a snapshot gets a successor: it cannot have been verified later than that is taken.
     /// If it says so, a wrong clock did, and once the successor is gone it would stand for what it
     /// never saw.
-    pub(super) fn correct_verified_until(&self) -> Result<()> {
+    pub(crate) fn correct_verified_until(&self) -> Result<()> {
         if self.clock_history.borrow().doubt().is_some() {
             return Ok(());
         }
@@ -368,7 +370,7 @@ impl Pass<'_> {
     }
 
     /// Writes what the next run has to know.
-    pub(super) fn remember(&self, sight: &Sight, carried_out: &Verdict) -> Result<()> {
+    pub(crate) fn remember(&self, sight: &Sight, carried_out: &Verdict) -> Result<()> {
         let limit = self.target.policy.clock_jump;
         let last_run = self.before.last_run.as_ref().map(|run| run.time);
         let jump = clock_jump(self.before.clock_jump.as_ref(), last_run, self.now, limit);

@@ -8,22 +8,23 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use super::Request;
-use super::reap::{highest_marked, reap};
-use crate::clock::Clock;
 use crate::config::environment::Transfer;
 use crate::config::settings::Settings;
-use crate::config::target::Target;
 use crate::decide::own_output::Opener;
+use crate::decide::verdict;
 use crate::decide::verdict::{
-    self, ClientCompletion, Facts, LedgerCoverage, Moment, Occasion, Running, Verdict, Worth,
+    ClientCompletion, Facts, LedgerCoverage, Moment, Occasion, Running, Verdict, Worth,
     end_of_transfer,
 };
-use crate::store::boot::BootTime;
+use crate::module::target::Target;
+use crate::run::reap::{highest_marked, reap};
+use crate::run::request::Request;
 use crate::store::ledger::{Entry, Ledger, Line};
-use crate::store::process::Process;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{Asked, DueMark, DueReason, State};
+use crate::system::boot::BootTime;
+use crate::system::clock::Clock;
+use crate::system::process::Process;
 use crate::tell::error::{Error, Result};
 
 /// What the ledger says of a transfer that has ended.
@@ -216,7 +217,7 @@ fn is_paired(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Resul
 
 /// Notes that the request's own transfer has ended and that this process takes care of it, and
 /// buries the dead.
-pub(super) fn note_end(
+pub(crate) fn note_end(
     target: &Target,
     root: &SnapshotRoot,
     request: &Request,
@@ -247,7 +248,7 @@ pub(super) fn note_end(
 
 /// Strikes out a transfer whose snapshot is safe, owed by a mark, or not to be had. What failed
 /// stays in the ledger: when this process is gone, the next run makes it due.
-pub(super) fn settle<T>(
+pub(crate) fn settle<T>(
     target: &Target,
     root: &SnapshotRoot,
     line: &Line,

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use super::record::{FORMAT, first_line};
+use crate::store::record::{FORMAT, first_line};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
@@ -15,7 +15,7 @@ use crate::tell::escape::escape_path;
 ///
 /// # Errors
 /// [`Error::Newer`] if a newer version wrote it, [`Error::Damaged`] if it cannot be understood.
-pub(super) fn read<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
+pub(crate) fn read<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
     let path = || escape_path(path);
     match number(text) {
         Some(format) if format > FORMAT.into() => {

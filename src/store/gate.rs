@@ -5,9 +5,9 @@
 //! closed gate is one that no push writes to. The gate is a lock on the staging directory: a run
 //! that dies opens it, and it takes no room on a full disk.
 
-use super::ledger::Ledger;
-use super::lock::Guard;
-use super::root::SnapshotRoot;
+use crate::store::ledger::Ledger;
+use crate::store::lock::Guard;
+use crate::store::root::SnapshotRoot;
 use crate::tell::error::{Error, Result};
 
 /// The gate, closed until this is dropped.

@@ -3,10 +3,10 @@
 //! It is written before the snapshot becomes visible, and synced with it. It only ever saves work:
 //! where it is missing, damaged or too large, everything is compared, and nothing is said.
 
-use super::durable;
-use super::root::SnapshotRoot;
+use crate::engine::index::{Index, Part, join, max_bytes};
+use crate::store::dir;
+use crate::store::root::SnapshotRoot;
 use crate::tell::error::Result;
-use crate::tree::index::{Index, Part, join, max_bytes};
 
 /// The room that holds the indexes.
 pub const ROOM: &str = "index";
@@ -14,8 +14,7 @@ pub const ROOM: &str = "index";
 /// Reads the index of the snapshot `name`, which has about `entries` entries.
 pub fn read(root: &SnapshotRoot, name: &str, entries: Option<u64>) -> Option<Index> {
     let room = root.room(ROOM).ok()?;
-    let file =
-        durable::read_bytes(room.place(), name, max_bytes(entries) as u64 + 1_024).ok()??;
+    let file = dir::read_bytes(room.place(), name, max_bytes(entries) as u64 + 1_024).ok()??;
     Index::parse(file, name)
 }
 
@@ -27,7 +26,7 @@ pub fn write_before_syncfs(
     entries: u64,
 ) -> Result<()> {
     match join(parts, name, max_bytes(Some(entries))) {
-        Some(file) => durable::write_before_syncfs(root.room(ROOM)?.place(), name, &file),
+        Some(file) => dir::write_before_syncfs(root.room(ROOM)?.place(), name, &file),
         None => Ok(()),
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! pre-xfer enters a transfer before it begins, as `transfers/SIDE-PID` of the process that serves
 //! the connection. When it has ended, post-xfer makes that `transfers/SIDE-PID.STATUS`, now of its
-//! own process, until the snapshot is safe. The [side](super::side) is machine, boot and PID
+//! own process, until the snapshot is safe. The [side](crate::system::side) is machine, boot and PID
 //! namespace; earlier versions wrote `PID` alone. Every look at the ledger and every change is made
-//! under one short lock, which also guards the [gate](super::gate). Where the snapshot root has no
+//! under one short lock, which also guards the [gate](crate::store::gate). Where the snapshot root has no
 //! room for an entry, it goes to where this machine remembers things.
 //!
 //! An entry of a push is on disk before rsync writes anything: after a crash of the machine it
@@ -23,23 +23,24 @@ use nix::fcntl::renameat;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use serde::{Deserialize, Serialize};
 
-use super::boot::BootTime;
-use super::catalog::names_in;
-use super::durable::{self, Place, TEMPORARY, c_name};
-use super::lock::Guard;
-use super::process::{Census, Process};
-use super::record::{Client, FORMAT, to_toml};
-use super::root::{Room, SnapshotRoot};
-use super::sequence;
-use super::side::Side;
-use crate::clock::Clock;
-use crate::config::arguments::{Kind, Rewriting};
+use crate::decide::arguments::{Kind, Rewriting};
 use crate::decide::job::Job;
 use crate::decide::liveness::{Liveness, Origin};
 use crate::decide::torn::Push;
 use crate::decide::verdict::Forbidden;
+use crate::store::dir;
+use crate::store::dir::{Place, TEMPORARY, c_name};
+use crate::store::lock::Guard;
+use crate::store::record::{Client, FORMAT, to_toml};
+use crate::store::root::{Room, SnapshotRoot};
+use crate::store::sequence;
+use crate::store::snapshots::names_in;
+use crate::system::boot::BootTime;
+use crate::system::clock::Clock;
+use crate::system::process::{Census, Process};
+use crate::system::side::Side;
+use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
-use crate::tree::syscalls::stat_entry;
 
 /// The room of the ledger.
 pub const ROOM: &str = "transfers";
@@ -131,7 +132,7 @@ impl Entry {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
-pub(super) fn is_zero(number: &u64) -> bool {
+pub(crate) fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
@@ -342,7 +343,7 @@ impl Ledger {
         if let Some(entry) = &ended.entry {
             let text = to_toml(entry, place)?;
             // On a full disk the old owner stands in it, who waits for this process.
-            if let Err(error) = durable::write_before_syncfs(place, &ended.file, text.as_bytes()) {
+            if let Err(error) = dir::write_before_syncfs(place, &ended.file, text.as_bytes()) {
                 log::debug!("{error}");
             }
         }
@@ -402,8 +403,8 @@ fn make_room(path: &Path) -> Result<Room> {
 fn enter(place: Place, file: &str, entry: &Entry) -> Result<()> {
     let text = to_toml(entry, place)?;
     match entry.writes() {
-        true => durable::write(place, file, &text),
-        false => durable::write_before_syncfs(place, file, text.as_bytes()),
+        true => dir::write(place, file, &text),
+        false => dir::write_before_syncfs(place, file, text.as_bytes()),
     }
 }
 
@@ -413,7 +414,7 @@ fn lines_in(rooms: &[Room]) -> Result<Vec<Line>> {
     for (index, room) in rooms.iter().enumerate() {
         for file in names_in(room.place())? {
             let Some((side, pid, status)) = read_name(&file) else { continue };
-            let entry = match durable::read(room.place(), &file) {
+            let entry = match dir::read(room.place(), &file) {
                 // Without the lock, an entry may go between the two looks.
                 Ok(None) => continue,
                 Ok(Some(text)) => {

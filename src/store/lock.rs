@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-use super::durable::{Place, c_name};
+use crate::store::dir::{Place, c_name};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::one_line;
 

@@ -20,15 +20,16 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::durable::{self, Place};
-use super::lock::Guard;
-use super::memory_name;
-use super::publish::remove_file;
-use super::record::to_toml;
 use crate::decide::torn::TornMark;
+use crate::store::dir;
+use crate::store::dir::Place;
+use crate::store::lock::Guard;
+use crate::store::memory_name;
+use crate::store::publish::remove_file;
+use crate::store::record::to_toml;
+use crate::system::syscalls::is_privileged;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape_path, unescape};
-use crate::tree::syscalls::is_privileged;
 
 const PROGRAM: &str = "rsyncd-snapshot";
 
@@ -126,8 +127,7 @@ impl Memory {
 
     fn read(directory: &Path, file: &str) -> Option<Self> {
         let opened = File::open(directory).ok()?;
-        let text =
-            durable::read(Place { directory: opened.as_fd(), path: directory }, file).ok()??;
+        let text = dir::read(Place { directory: opened.as_fd(), path: directory }, file).ok()??;
         toml::from_str(&text).ok()
     }
 
@@ -242,7 +242,7 @@ impl Places {
     }
 
     /// Where entries of the module's ledger go that its snapshot root has no room for;
-    /// [`Ledger`](super::ledger::Ledger) makes them when it needs them.
+    /// [`Ledger`](crate::store::ledger::Ledger) makes them when it needs them.
     pub fn ledgers(&self, module_path: &Path) -> Vec<PathBuf> {
         let place = |directory: &PathBuf, name| directory.join("transfers").join(name);
         let name = memory_name::name(module_path);
@@ -290,7 +290,7 @@ impl Places {
         let _guard = Guard::on_directory(place)?;
         let before = self.recall(module_path).unwrap_or_else(|| Memory::new(module_path));
         let memory = Memory { updated: Utc::now(), ..before.changed(change) };
-        durable::write(place, &file_name(module_path), &to_toml(&memory, place)?)?;
+        dir::write(place, &file_name(module_path), &to_toml(&memory, place)?)?;
         // It is remembered under its new name now. Another module's file is left to that module.
         match earlier_file_name(module_path) {
             Some(earlier)

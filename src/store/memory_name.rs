@@ -17,7 +17,7 @@ const HASH_MARK: char = '+';
 const HASH_DIGITS: usize = 32;
 
 /// The name for the module at `module_path`, without an extension.
-pub(super) fn name(module_path: &Path) -> String {
+pub(crate) fn name(module_path: &Path) -> String {
     let written = written(module_path);
     match written.len() > MAX_CHARACTERS {
         false => written,
@@ -30,7 +30,7 @@ pub(super) fn name(module_path: &Path) -> String {
 
 /// The name that earlier versions gave it, where that is another: the end alone, which other paths
 /// may have, too.
-pub(super) fn earlier_name(module_path: &Path) -> Option<String> {
+pub(crate) fn earlier_name(module_path: &Path) -> Option<String> {
     let written = written(module_path);
     (written.len() > MAX_CHARACTERS).then(|| end(&written).to_string())
 }

@@ -4,13 +4,13 @@
 //! and durable before it does, and whatever disappears from it does so durably before any of it is
 //! removed; see [`publish`] and [`retire`] for the two orders.
 
-pub mod boot;
-pub mod catalog;
-pub mod durable;
+pub mod completion;
+pub mod dir;
 mod format;
 pub mod gate;
 pub mod index_file;
-pub mod inodes;
+pub mod inode_log;
+pub mod job_queue;
 pub mod ledger;
 pub mod lock;
 pub mod memory;
@@ -18,17 +18,14 @@ mod memory_name;
 pub mod neighbours;
 pub mod nesting;
 pub mod pin;
-pub mod process;
 pub mod publish;
 pub mod record;
 pub mod registration;
 pub mod retire;
 pub mod root;
 pub mod sequence;
-pub mod side;
+pub mod snapshots;
 pub mod state;
-pub mod token;
 pub mod trial;
 mod trust;
-pub mod turn;
 pub mod unremovable;

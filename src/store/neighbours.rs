@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use super::memory::Places;
+use crate::store::memory::Places;
 
 /// Whether a module other than that at `module_path` has a snapshot root on the file system of
 /// `root`.

@@ -7,18 +7,18 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::durable::{Place, c_name};
-use super::memory::{Places, path_of};
-use super::registration::Registration;
-use super::root::{PRIVATE, SnapshotRoot};
-use super::trust::refusal;
 use crate::decide::name::SnapshotName;
 use crate::decide::own_output::{Candidate, KnownRoot, Overlap, overlap};
 use crate::decide::zone::Zone;
+use crate::engine::listing::Listing;
+use crate::store::dir::{Place, c_name};
+use crate::store::memory::{Places, path_of};
+use crate::store::registration::Registration;
+use crate::store::root::{PRIVATE, SnapshotRoot};
+use crate::store::trust::refusal;
+use crate::system::syscalls::open_directory;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
-use crate::tree::listing::Listing;
-use crate::tree::syscalls::open_directory;
 
 /// So deep roots are searched for in a new module: `DIRECTORY/MACHINE/ROOT`.
 const MAX_DEPTH: usize = 3;

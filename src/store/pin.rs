@@ -2,7 +2,7 @@
 //! did it.
 //!
 //! A pin is set under the state's short lock, and a snapshot is retired under the same lock after
-//! a look at the pins ([`retire`](super::retire)). So a snapshot that `pin` found is there to stay.
+//! a look at the pins ([`retire`](crate::store::retire)). So a snapshot that `pin` found is there to stay.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +10,17 @@ use chrono::{DateTime, Utc};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::durable::c_name;
-use super::lock::Guard;
-use super::root::SnapshotRoot;
-use super::state::State;
-use crate::decide::brake::{self, Brake};
+use crate::decide::anomaly;
+use crate::decide::anomaly::Brake;
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
+use crate::store::dir::c_name;
+use crate::store::lock::Guard;
+use crate::store::root::SnapshotRoot;
+use crate::store::state::State;
+use crate::system::syscalls::{is_gone, open_directory};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{deserialize_line, escape};
-use crate::tree::syscalls::{is_gone, open_directory};
 
 /// Why a snapshot stays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +50,7 @@ impl Pin {
     /// Whether the anomaly brake set it. Earlier versions did not mark such a pin: those are known
     /// by the reason, which has to have the brake's exact form.
     pub fn is_of_brake(&self) -> bool {
-        self.by_brake || brake::is_pin_reason(&self.reason)
+        self.by_brake || anomaly::is_pin_reason(&self.reason)
     }
 }
 

@@ -14,26 +14,27 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 
-use super::catalog::names_in;
-use super::durable::{DRAFTS, Place, TEMPORARY, c_name};
-use super::index_file;
-use super::inodes::windows::{Window, Windows, wall_ns};
-use super::inodes::{self, InPlaceChanges, Recorder};
-use super::lock::Guard;
-use super::record::{Record, file_name, snapshot_name};
-use super::root::{Room, SnapshotRoot};
-use super::unremovable;
 use crate::decide::partial_dirs::PartialDirs;
+use crate::engine::baseline::{Origin, Recording, of_entry};
+use crate::engine::baseline_bytes::BLOCK_BYTES;
+use crate::engine::clone::{Cloned, Knowledge, Stage, clone_tree};
+use crate::engine::copy::ORIGINALS;
+use crate::engine::index::{Index, Part};
+use crate::engine::inodes::{Name, walk};
+use crate::engine::listing::Listing;
+use crate::engine::remove::remove_trees;
+use crate::store::dir::{DRAFTS, Place, TEMPORARY, c_name};
+use crate::store::index_file;
+use crate::store::inode_log;
+use crate::store::inode_log::windows::{Window, Windows, wall_ns};
+use crate::store::inode_log::{InPlaceChanges, Recorder};
+use crate::store::lock::Guard;
+use crate::store::record::{Record, file_name, snapshot_name};
+use crate::store::root::{Room, SnapshotRoot};
+use crate::store::snapshots::names_in;
+use crate::store::unremovable;
+use crate::system::syscalls::{is_privileged, rename_no_replace, stat_entry};
 use crate::tell::error::{Error, Result};
-use crate::tree::baseline::{Origin, Recording, of_entry};
-use crate::tree::baseline_bytes::BLOCK_BYTES;
-use crate::tree::clone::{Cloned, Knowledge, Stage, clone_tree};
-use crate::tree::copy::ORIGINALS;
-use crate::tree::index::{Index, Part};
-use crate::tree::inodes::{Name, walk};
-use crate::tree::listing::Listing;
-use crate::tree::remove::remove_trees;
-use crate::tree::syscalls::{is_privileged, rename_no_replace, stat_entry};
 
 /// Begins the names under which an unprivileged run stages beside the target.
 const BESIDE: &str = ".rsyncd-snapshot-staging-";
@@ -95,7 +96,7 @@ impl Staged {
         let room = root.room("staging")?;
         let mut refusal = None;
         // Until the last link is made; should that fail, the tree is removed in another window.
-        let inodes = root.room(inodes::ROOM)?;
+        let inodes = root.room(inode_log::ROOM)?;
         let _window = Window::open(inodes.place())?;
         let evidence = Evidence::begin(root, inodes.place());
         let windows = Windows::read(inodes.place());
@@ -268,7 +269,7 @@ pub fn clean_up(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> 
     let late: Vec<&String> =
         unlisted.iter().filter(|(_, cause)| cause.is_none()).map(|(name, _)| name).collect();
     errors.extend(
-        super::catalog::late_listing(&late)
+        crate::store::snapshots::late_listing(&late)
             .map(|problem| Error::Damaged { path: root.label(), problem }),
     );
     (found, errors)
@@ -308,7 +309,7 @@ fn remove_all(root: &SnapshotRoot, place: Place, selected: impl Fn(&[u8]) -> boo
     if names.is_empty() {
         return Ok(false);
     }
-    let _window = Window::open(root.room(inodes::ROOM)?.place())?;
+    let _window = Window::open(root.room(inode_log::ROOM)?.place())?;
     let (_, remaining) = remove_trees(directory, path, &names)?;
     let errors: Vec<Error> =
         remaining.into_iter().map(|remains| unremovable::set_aside(root, place, remains)).collect();
@@ -318,7 +319,7 @@ fn remove_all(root: &SnapshotRoot, place: Place, selected: impl Fn(&[u8]) -> boo
 fn remove_temporaries(root: &SnapshotRoot) -> Result<bool> {
     // Whoever writes there without the long lock holds this one.
     let _guard = Guard::on_directory(root.private())?;
-    let (drafts, inodes) = (root.room(DRAFTS)?, root.room(inodes::ROOM)?);
+    let (drafts, inodes) = (root.room(DRAFTS)?, root.room(inode_log::ROOM)?);
     let mut found = Ok(false);
     for place in [root.private(), drafts.place(), inodes.place()] {
         let is_temporary = |name: &String| name.ends_with(TEMPORARY);

@@ -8,18 +8,19 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::boot::BootTime;
-use super::durable::{self, Place};
-use super::format;
-use super::publish::Staged;
 use crate::decide::grade::Grade;
 use crate::decide::partial_dirs::PartialDirs;
 use crate::decide::verdict::Because;
+use crate::engine::clone::{Cloned, InPartialDirs};
+use crate::engine::compare::{Comparison, Known};
+use crate::engine::copy::{Copied, CopiedState, Copies, InodePair};
+use crate::store::dir;
+use crate::store::dir::Place;
+use crate::store::format;
+use crate::store::publish::Staged;
+use crate::system::boot::BootTime;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{deserialize_line, escape, escape_path, one_line, unescape};
-use crate::tree::clone::{Cloned, InPartialDirs};
-use crate::tree::compare::{Comparison, Known};
-use crate::tree::copy::{Copied, CopiedState, Copies, InodePair};
 
 /// The newest format of records and state that this version writes and reads.
 pub const FORMAT: u32 = 1;
@@ -315,18 +316,18 @@ impl Record {
     /// Reads the record of the snapshot `name`; `None` if it has none.
     pub fn read(records: Place, name: &str) -> Result<Option<Self>> {
         let file = file_name(name);
-        let Some(text) = durable::read(records, &file)? else { return Ok(None) };
+        let Some(text) = dir::read(records, &file)? else { return Ok(None) };
         format::read(&records.path.join(&file), &text).map(Some)
     }
 
     /// Replaces the record of the snapshot `name`, durably.
     pub fn write(&self, records: Place, name: &str) -> Result<()> {
-        durable::write(records, &file_name(name), &self.to_text(records)?)
+        dir::write(records, &file_name(name), &self.to_text(records)?)
     }
 
     /// The same before the whole file system is synced.
     pub fn write_before_syncfs(&self, records: Place, name: &str) -> Result<()> {
-        durable::write_before_syncfs(records, &file_name(name), self.to_text(records)?.as_bytes())
+        dir::write_before_syncfs(records, &file_name(name), self.to_text(records)?.as_bytes())
     }
 
     fn to_text(&self, records: Place) -> Result<String> {

@@ -7,9 +7,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::durable::{self, Place};
-use super::format;
-use super::record::{FORMAT, to_toml};
+use crate::store::dir;
+use crate::store::dir::Place;
+use crate::store::format;
+use crate::store::record::{FORMAT, to_toml};
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
 
@@ -42,7 +43,7 @@ impl Registration {
     }
 
     /// What keeps `other` out of the root, and what to do about it.
-    pub(super) fn refuses(&self, other: &Registration, private: Place) -> Option<(String, String)> {
+    pub(crate) fn refuses(&self, other: &Registration, private: Place) -> Option<(String, String)> {
         if self.admits(other) {
             return None;
         }
@@ -66,12 +67,12 @@ impl Registration {
 
     /// Reads the registration of a root; `None` if it has none.
     pub fn read(private: Place) -> Result<Option<Self>> {
-        let Some(text) = durable::read(private, FILE)? else { return Ok(None) };
+        let Some(text) = dir::read(private, FILE)? else { return Ok(None) };
         format::read(&private.path.join(FILE), &text).map(Some)
     }
 
     /// Writes it, durably; for a caller who holds the state's lock.
-    pub(super) fn write(&self, private: Place) -> Result<()> {
-        durable::write_drafted(private, FILE, &to_toml(self, private)?)
+    pub(crate) fn write(&self, private: Place) -> Result<()> {
+        dir::write_drafted(private, FILE, &to_toml(self, private)?)
     }
 }

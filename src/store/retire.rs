@@ -10,7 +10,7 @@
 //! leaves it where the next one cleans up.
 //!
 //! Between the two lies the grace that the policy gives, by default until the next run. The newest
-//! one stays even longer: the next snapshot is made out of it ([`publish`](super::publish)), which
+//! one stays even longer: the next snapshot is made out of it ([`publish`](crate::store::publish)), which
 //! costs a fraction of removing this one and making that one.
 
 use chrono::{DateTime, Utc};
@@ -19,21 +19,22 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstatat};
 use nix::unistd::fsync;
 
-use super::catalog::names_in;
-use super::durable::{Place, c_name};
-use super::inodes::{self, windows::Window};
-use super::lock::Guard;
-use super::pin::Pin;
-use super::publish::forget;
-use super::root::{Room, SnapshotRoot};
-use super::state::State;
-use super::unremovable;
 use crate::decide::span::Span;
+use crate::engine::obstacle::obstacle;
+use crate::engine::remove::remove_trees;
+use crate::store::dir::{Place, c_name};
+use crate::store::inode_log;
+use crate::store::inode_log::windows::Window;
+use crate::store::lock::Guard;
+use crate::store::pin::Pin;
+use crate::store::publish::forget;
+use crate::store::root::{Room, SnapshotRoot};
+use crate::store::snapshots::names_in;
+use crate::store::state::State;
+use crate::store::unremovable;
+use crate::system::syscalls::{Answer, is_privileged, rename_no_replace, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
-use crate::tree::obstacle::obstacle;
-use crate::tree::remove::remove_trees;
-use crate::tree::syscalls::{Answer, is_privileged, rename_no_replace, stat_entry};
 
 /// Takes the snapshots `names` out of sight, durably; returns the errors of those that stay, and of
 /// a state that could not be written for lack of space. One that has been pinned meanwhile stays
@@ -283,8 +284,11 @@ pub fn remove(root: &SnapshotRoot, names: &[String]) -> Result<Removed> {
         return Ok(removed);
     }
     // Even if it fails half-way: what was removed was removed by us.
-    let _window =
-        if moved.is_empty() { None } else { Some(Window::open(root.room(inodes::ROOM)?.place())?) };
+    let _window = if moved.is_empty() {
+        None
+    } else {
+        Some(Window::open(root.room(inode_log::ROOM)?.place())?)
+    };
     let trees: Vec<_> = moved.iter().map(|name| c_name(name)).collect();
     let (entries, remaining) =
         remove_trees(staging.place().directory, staging.place().path, &trees)?;

@@ -13,21 +13,22 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::fsync;
 
-use super::durable::{DRAFTS, Place, c_name};
-use super::index_file;
-use super::inodes;
-use super::ledger;
-use super::lock::Guard;
-use super::registration::Registration;
-use super::sequence;
-use super::trial::{self, Trial};
-use super::trust;
-use super::unremovable;
 use crate::decide::file_system::{Expectation, FileSystemType, without_inode_numbers};
+use crate::store::dir::{DRAFTS, Place, c_name};
+use crate::store::index_file;
+use crate::store::inode_log;
+use crate::store::ledger;
+use crate::store::lock::Guard;
+use crate::store::registration::Registration;
+use crate::store::sequence;
+use crate::store::trial;
+use crate::store::trial::Trial;
+use crate::store::trust;
+use crate::store::unremovable;
+use crate::system::mounts::note_mounts_below;
+use crate::system::syscalls::{open_directory, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
-use crate::tree::mounts::note_mounts_below;
-use crate::tree::syscalls::{open_directory, stat_entry};
 
 /// Our directory in the root.
 pub const PRIVATE: &str = ".rsyncd-snapshot";
@@ -36,7 +37,7 @@ pub const PRIVATE: &str = ".rsyncd-snapshot";
 const ROOMS: [&str; 9] = [
     "records",
     index_file::ROOM,
-    inodes::ROOM,
+    inode_log::ROOM,
     "staging",
     "expired",
     unremovable::ROOM,
@@ -47,7 +48,7 @@ const ROOMS: [&str; 9] = [
 
 /// Those of them in which files are written.
 pub const WRITTEN_ROOMS: [&str; 6] =
-    ["records", index_file::ROOM, inodes::ROOM, ledger::ROOM, sequence::ROOM, DRAFTS];
+    ["records", index_file::ROOM, inode_log::ROOM, ledger::ROOM, sequence::ROOM, DRAFTS];
 
 /// How a root is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -350,7 +351,7 @@ impl SnapshotRoot {
     }
 
     /// `error`, or if that is due to a file system without hard links, what to do about it.
-    pub(super) fn explained(&self, error: Error) -> Error {
+    pub(crate) fn explained(&self, error: Error) -> Error {
         if !error.is_refusal() {
             return error;
         }

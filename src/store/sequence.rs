@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-use super::durable::{Place, c_name};
+use crate::store::dir::{Place, c_name};
 use crate::tell::error::{Error, Result};
 
 /// The room of the file, which is not the ledger's own: that is empty while no transfer is running.
@@ -20,7 +20,7 @@ const FILE: &str = "transfers";
 
 /// The next number: greater than the last one that was given, and than `highest`, the highest that
 /// is in use. For a caller who holds the ledger's lock.
-pub(super) fn next(room: Place, highest: u64) -> Result<u64> {
+pub(crate) fn next(room: Place, highest: u64) -> Result<u64> {
     let failed = |cause: std::io::Error| Error::io("count in", &room.path.join(FILE), cause);
     let flags =
         OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;

@@ -14,15 +14,7 @@ use nix::fcntl::AtFlags;
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use serde::{Deserialize, Serialize};
 
-use super::boot::BootTime;
-use super::catalog::names_in;
-use super::durable::{self, Place, c_name};
-use super::format;
-use super::lock::Guard;
-use super::pin::Pins;
-use super::record::{FORMAT, to_toml};
-use super::{index_file, inodes};
-use crate::decide::brake::Brake;
+use crate::decide::anomaly::Brake;
 use crate::decide::clock_guard::{ClockHistory, ClockJump, Reading};
 use crate::decide::damage::Damage;
 use crate::decide::fingerprint::Fingerprint;
@@ -31,9 +23,18 @@ use crate::decide::rotation::History;
 use crate::decide::torn::TornMark;
 pub use crate::decide::verdict::{Asked, DueReason};
 use crate::decide::verdict::{Due, Shortfall};
+use crate::store::dir;
+use crate::store::dir::{Place, c_name};
+use crate::store::format;
+use crate::store::lock::Guard;
+use crate::store::pin::Pins;
+use crate::store::record::{FORMAT, to_toml};
+use crate::store::snapshots::names_in;
+use crate::store::{index_file, inode_log};
+use crate::system::boot::BootTime;
+use crate::system::syscalls::{is_gone, open_directory, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
-use crate::tree::syscalls::{is_gone, open_directory, stat_entry};
 
 const FILE: &str = "state.toml";
 const RECORDS: &str = "records";
@@ -250,7 +251,7 @@ impl State {
     /// # Errors
     /// [`Error::Damaged`] if it cannot be understood, [`Error::Newer`] if a newer version wrote it.
     pub fn read(private: Place) -> Result<Self> {
-        let Some(text) = durable::read(private, FILE)? else {
+        let Some(text) = dir::read(private, FILE)? else {
             return Ok(if has_history(private)? {
                 State::worst(private)
             } else {
@@ -303,14 +304,14 @@ impl State {
         rewrite |= state != before;
         let has_pins = !(before.pins.is_empty() && state.pins.is_empty());
         if has_pins && (state.pins != before.pins || rewrite && !exists(private, PINS)?) {
-            durable::write_drafted(
+            dir::write_drafted(
                 private,
                 PINS,
                 &to_toml(&PinCopy { pins: state.pins.clone() }, private)?,
             )?;
         }
         if rewrite {
-            durable::write_drafted(private, FILE, &to_toml(&state, private)?)?;
+            dir::write_drafted(private, FILE, &to_toml(&state, private)?)?;
         }
         Ok((state, result))
     }
@@ -337,7 +338,7 @@ struct PinCopy {
 impl PinCopy {
     /// The pins as far as they can be read; expiry is paused until a person has looked at them.
     fn read(private: Place) -> Pins {
-        let text = durable::read(private, PINS).ok().flatten().unwrap_or_default();
+        let text = dir::read(private, PINS).ok().flatten().unwrap_or_default();
         toml::from_str::<PinCopy>(&text).unwrap_or_default().pins
     }
 }
@@ -355,7 +356,7 @@ fn has_history(private: Place) -> Result<bool> {
     if exists(private, PINS)? {
         return Ok(true);
     }
-    for room in [RECORDS, index_file::ROOM, inodes::ROOM] {
+    for room in [RECORDS, index_file::ROOM, inode_log::ROOM] {
         let path = private.path.join(room);
         match open_directory(private.directory, &c_name(room)) {
             Ok(opened) => {

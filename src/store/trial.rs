@@ -9,10 +9,10 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
-use super::durable::{Place, c_name};
-use crate::tree::baseline::look;
-use crate::tree::listing::Listing;
-use crate::tree::syscalls::Answer;
+use crate::engine::baseline::look;
+use crate::engine::listing::Listing;
+use crate::store::dir::{Place, c_name};
+use crate::system::syscalls::Answer;
 
 /// Both names end as temporary ones do, so that what a killed run left is removed.
 const FILE: &str = "trial.tmp";

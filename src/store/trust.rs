@@ -13,23 +13,24 @@ use std::path::Path;
 use nix::sys::stat::{FileStat, fstat};
 use nix::unistd::geteuid;
 
-use super::root::PRIVATE;
 use crate::decide::file_system::{Expectation, FileSystemType, without_hard_links};
 use crate::decide::name::SnapshotName;
-use crate::decide::root_access::{self, Entrance};
+use crate::decide::root_access;
+use crate::decide::root_access::Entrance;
 use crate::decide::zone::Zone;
+use crate::store::root::PRIVATE;
+use crate::system::mounts::Mounts;
+use crate::system::syscalls::{Identity, Mount, is_privileged, open_parent};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
-use crate::tree::mounts::Mounts;
-use crate::tree::syscalls::{Identity, Mount, is_privileged, open_parent};
 
 /// A refusal of the root at `path`.
-pub(super) fn refusal(path: &Path, problem: String, remedy: String) -> Error {
+pub(crate) fn refusal(path: &Path, problem: String, remedy: String) -> Error {
     Error::Root { path: escape_path(path), problem, remedy }
 }
 
 /// Refuses what can be told from the two paths alone.
-pub(super) fn check_places(path: &Path, module_path: &Path) -> Result<()> {
+pub(crate) fn check_places(path: &Path, module_path: &Path) -> Result<()> {
     let own_directory = "give the module a directory of its own below it, such as ROOT/latest, or set `snapshot_root`";
     if path == Path::new("/") {
         return Err(refusal(path, "is the root directory".into(), own_directory.into()));
@@ -59,7 +60,7 @@ pub(super) fn check_places(path: &Path, module_path: &Path) -> Result<()> {
 }
 
 /// Refuses a root that others can change.
-pub(super) fn check_owner(path: &Path, directory: &OwnedFd) -> Result<()> {
+pub(crate) fn check_owner(path: &Path, directory: &OwnedFd) -> Result<()> {
     let stat = fstat(directory).map_err(|cause| Error::io("inspect", path, cause))?;
     if stat.st_mode & 0o022 != 0 {
         let problem = format!("is writable by others (mode {:04o})", stat.st_mode & 0o7777);
@@ -80,7 +81,7 @@ pub(super) fn check_owner(path: &Path, directory: &OwnedFd) -> Result<()> {
 
 /// Whether other users than root reach what is in the root, and could remove what is theirs in
 /// snapshots. An ordinary user's snapshots hold that user's own files.
-pub(super) fn is_open(path: &Path, directory: &OwnedFd) -> Result<bool> {
+pub(crate) fn is_open(path: &Path, directory: &OwnedFd) -> Result<bool> {
     if !is_privileged() {
         return Ok(false);
     }
@@ -109,7 +110,7 @@ pub(super) fn is_open(path: &Path, directory: &OwnedFd) -> Result<bool> {
 const ACCESS_LIST: &str = "system.posix_acl_access";
 
 /// Hard links need one file system and one mount.
-pub(super) fn check_mounts(
+pub(crate) fn check_mounts(
     path: &Path,
     directory: &OwnedFd,
     module_path: &Path,
@@ -147,7 +148,7 @@ pub(super) fn check_mounts(
 
 /// Refuses a root that is inside the module after all, whatever the two paths say: by walking up
 /// from it to the top.
-pub(super) fn check_outside(path: &Path, directory: &OwnedFd, module: &OwnedFd) -> Result<()> {
+pub(crate) fn check_outside(path: &Path, directory: &OwnedFd, module: &OwnedFd) -> Result<()> {
     let failed = |cause| Error::io("inspect", path, cause);
     let identity =
         |directory: &OwnedFd| fstat(directory).map(|stat| Identity::of(&stat)).map_err(failed);
@@ -176,25 +177,25 @@ fn inside_module(path: &Path) -> Error {
 }
 
 /// The type of the file system that `path` is on, if the kernel tells.
-pub(super) fn kind_of(path: &Path) -> Option<FileSystemType> {
+pub(crate) fn kind_of(path: &Path) -> Option<FileSystemType> {
     Mounts::read()?.kind_of(path).cloned()
 }
 
 /// Refuses a file system that is known to have no hard links.
-pub(super) fn check_kind(path: &Path, kind: Option<&FileSystemType>) -> Result<()> {
+pub(crate) fn check_kind(path: &Path, kind: Option<&FileSystemType>) -> Result<()> {
     match kind.filter(|kind| kind.expectation() == Expectation::NoHardLinks) {
         None => Ok(()),
         Some(kind) => Err(no_hard_links(path, kind)),
     }
 }
 
-pub(super) fn no_hard_links(path: &Path, kind: &FileSystemType) -> Error {
+pub(crate) fn no_hard_links(path: &Path, kind: &FileSystemType) -> Error {
     let (problem, remedy) = without_hard_links(kind);
     refusal(path, problem, remedy)
 }
 
 /// Refuses a private directory that is not ours alone.
-pub(super) fn check_private(path: &Path, stat: &FileStat) -> Result<()> {
+pub(crate) fn check_private(path: &Path, stat: &FileStat) -> Result<()> {
     let is_directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
     if is_directory && stat.st_mode & 0o777 == 0o700 && stat.st_uid == geteuid().as_raw() {
         return Ok(());

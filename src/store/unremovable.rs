@@ -6,21 +6,22 @@
 
 use std::ffi::{CStr, CString};
 
-use super::catalog::names_in;
-use super::durable::{Place, c_name};
-use super::inodes::{self, windows::Window};
-use super::root::SnapshotRoot;
+use crate::engine::remove::{Remains, remove_trees};
+use crate::store::dir::{Place, c_name};
+use crate::store::inode_log;
+use crate::store::inode_log::windows::Window;
+use crate::store::root::SnapshotRoot;
+use crate::store::snapshots::names_in;
+use crate::system::syscalls::rename_no_replace;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
-use crate::tree::remove::{Remains, remove_trees};
-use crate::tree::syscalls::rename_no_replace;
 
 /// The room for them.
 pub const ROOM: &str = "unremovable";
 
 /// Moves what remains of a tree in `place` away from there, if it will not be removable the next
 /// time either; returns what to tell.
-pub(super) fn set_aside(root: &SnapshotRoot, place: Place, remains: Remains) -> Error {
+pub(crate) fn set_aside(root: &SnapshotRoot, place: Place, remains: Remains) -> Error {
     if !remains.error.is_lasting() {
         return remains.error;
     }
@@ -61,7 +62,7 @@ pub fn remove_all(root: &SnapshotRoot) -> Result<Vec<Error>> {
     if trees.is_empty() {
         return Ok(Vec::new());
     }
-    let _window = Window::open(root.room(inodes::ROOM)?.place())?;
+    let _window = Window::open(root.room(inode_log::ROOM)?.place())?;
     let (_, remains) = remove_trees(room.place().directory, room.place().path, &trees)?;
     Ok(remains.into_iter().map(|remains| remains.error).collect())
 }

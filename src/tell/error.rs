@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use super::escape::{escape, escape_path};
-use super::exit::Exit;
+use crate::tell::escape::{escape, escape_path};
+use crate::tell::exit::Exit;
 
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -16,8 +16,8 @@ use std::sync::Mutex;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, Formatter3164, LoggerBackend};
 
-use super::escape::one_line;
-use super::progress;
+use crate::tell::escape::one_line;
+use crate::tell::progress;
 
 type Syslog = syslog::Logger<LoggerBackend, Formatter3164>;
 

@@ -7,6 +7,7 @@ pub mod error;
 pub mod escape;
 pub mod exit;
 pub mod log;
+pub mod output;
 pub mod progress;
 pub mod table;
 pub mod usage;

@@ -1,7 +1,5 @@
 //! Columns of text for a terminal.
 
-use std::io::{self, Write};
-
 /// Rows of cells; the first row is the heading.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -38,15 +36,6 @@ impl Table {
             cells.collect::<Vec<_>>().join("  ").trim_end().to_string()
         };
         self.rows.iter().map(line).map(|line| line + "\n").collect()
-    }
-}
-
-/// Prints to standard output; a reader that has gone away, such as `head`, is no failure.
-pub fn print(text: &str) -> io::Result<()> {
-    let mut output = io::stdout().lock();
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
     }
 }
 

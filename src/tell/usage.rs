@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use clap::Parser;
 
-use super::escape::{escape, lines};
-use super::exit::Exit;
+use crate::tell::escape::{escape, lines};
+use crate::tell::exit::Exit;
 
 /// Prints what clap says of the command line that it could not read, or was asked by it.
 ///

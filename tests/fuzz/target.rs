@@ -13,27 +13,27 @@ use std::path::Path;
 
 use chrono::{DateTime, Duration, Utc};
 use rsyncd_snapshot::client::location::Destination;
-use rsyncd_snapshot::config::arguments::Arguments;
 use rsyncd_snapshot::config::environment::Transfer;
-use rsyncd_snapshot::config::import;
 use rsyncd_snapshot::config::policy_file::{Policies, salvage_snapshot_root};
 use rsyncd_snapshot::config::rsyncd_conf::RsyncdConf;
+use rsyncd_snapshot::decide::arguments::Arguments;
 use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::name::SnapshotName;
 use rsyncd_snapshot::decide::policy::Policy;
 use rsyncd_snapshot::decide::rotation::{History, Snapshot, decide};
 use rsyncd_snapshot::decide::zone::Zone;
-use rsyncd_snapshot::store::durable::Place;
-use rsyncd_snapshot::store::inodes::windows::{Window, Windows, wall_ns};
-use rsyncd_snapshot::store::inodes::{Catalogue, Recorder, Selection, rewrite};
+use rsyncd_snapshot::engine::baseline::Baseline;
+use rsyncd_snapshot::engine::index::Index;
+use rsyncd_snapshot::migrate;
+use rsyncd_snapshot::store::dir::Place;
+use rsyncd_snapshot::store::inode_log::windows::{Window, Windows, wall_ns};
+use rsyncd_snapshot::store::inode_log::{Catalogue, Recorder, Selection, rewrite};
 use rsyncd_snapshot::store::ledger::Entry;
 use rsyncd_snapshot::store::memory::Places;
 use rsyncd_snapshot::store::record::Record;
 use rsyncd_snapshot::store::registration::Registration;
 use rsyncd_snapshot::store::state::State;
 use rsyncd_snapshot::tell::escape::{escape, one_line, unescape};
-use rsyncd_snapshot::tree::baseline::Baseline;
-use rsyncd_snapshot::tree::index::Index;
 
 /// A target: its name, which is that of its seeds' directory, and what it does with garbage.
 pub(crate) type Target = (&'static str, fn(&[u8]));
@@ -348,7 +348,7 @@ fn windows(garbage: &[u8]) {
 }
 
 fn import_policy(garbage: &[u8]) {
-    match import::read(Path::new("/etc/rotate-backups.ini"), garbage) {
+    match migrate::read(Path::new("/etc/rotate-backups.ini"), garbage) {
         Ok(sections) => assert!(!sections.is_empty()),
         Err(error) => assert_is_one_line(&error.to_string()),
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use rsyncd_snapshot::config::arguments::{Kind, Rewriting};
+use rsyncd_snapshot::decide::arguments::{Kind, Rewriting};
 use serde::Deserialize;
 
 const RECORDED: &str = include_str!("../arguments/recorded.toml");

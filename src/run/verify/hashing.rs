@@ -10,18 +10,19 @@ use std::collections::HashSet;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
-use super::locked;
-use crate::clock::Clock;
-use crate::config::target::Target;
-use crate::store::durable::c_name;
-use crate::store::inodes::windows::Windows;
-use crate::store::inodes::{self, Catalogue, Hashed, Recorder};
+use crate::engine::baseline::{Inode, look};
+use crate::engine::content::{Content, Limit, content_hash};
+use crate::engine::inodes::{Name, walk};
+use crate::module::target::Target;
+use crate::run::verify::locked;
+use crate::store::dir::c_name;
+use crate::store::inode_log;
+use crate::store::inode_log::windows::Windows;
+use crate::store::inode_log::{Catalogue, Hashed, Recorder};
 use crate::store::root::SnapshotRoot;
+use crate::system::clock::Clock;
 use crate::tell::counted;
 use crate::tell::error::Result;
-use crate::tree::baseline::{Inode, look};
-use crate::tree::content::{Content, Limit, content_hash};
-use crate::tree::inodes::{Name, walk};
 
 /// So many are written at a time.
 const BATCH: usize = 1_000;
@@ -70,13 +71,13 @@ pub fn hash_contents(
 ) -> Result<Option<String>> {
     let keep = |hashes: &[Hashed]| {
         locked(target, root, clock, || {
-            Recorder::open(root.room(inodes::ROOM)?.place(), |_| true)?.keep_hashes(hashes)
+            Recorder::open(root.room(inode_log::ROOM)?.place(), |_| true)?.keep_hashes(hashes)
         })
     };
-    crate::resources::share_one_heap();
+    crate::system::priority::share_one_heap();
     let (sender, receiver) = sync_channel(1);
     let hash = move || {
-        crate::resources::idle();
+        crate::system::priority::idle();
         hash_all(root, name, Limit::of(MAX_TIME, MAX_BYTES), &sender)
     };
     // The priority is the thread's; what is done under the lock shall have its own.
@@ -97,7 +98,7 @@ fn hash_all(
     mut limit: Limit,
     keep: &SyncSender<Vec<Hashed>>,
 ) -> Result<Left> {
-    let room = root.room(inodes::ROOM)?;
+    let room = root.room(inode_log::ROOM)?;
     let Some(catalogue) = Catalogue::read(room.place())? else { return Ok(Left::default()) };
     let Some(position) = catalogue.position(name) else { return Ok(Left::default()) };
     let mut wanted: HashSet<u64> = catalogue.recorded_with(position).into_iter().collect();

@@ -25,22 +25,23 @@ use std::ffi::CString;
 use chrono::{DateTime, Utc};
 use nix::errno::Errno;
 
-use super::Request;
-use super::hold::{Hold, Released};
-use crate::clock::Clock;
-use crate::config::target::Target;
 use crate::decide::damage::{Change, Damage, Moment};
-use crate::store::catalog::{Catalog, names_in};
-use crate::store::durable::{Place, c_name};
-use crate::store::inodes::windows::Windows;
-use crate::store::inodes::{self, Catalogue, Position};
+use crate::engine::inodes::{Name, walk};
+use crate::module::target::Target;
+use crate::run::hold::{Hold, Released};
+use crate::run::request::Request;
+use crate::store::dir::{Place, c_name};
+use crate::store::inode_log;
+use crate::store::inode_log::windows::Windows;
+use crate::store::inode_log::{Catalogue, Position};
 use crate::store::retire;
 use crate::store::root::{Room, SnapshotRoot};
+use crate::store::snapshots::{Catalog, names_in};
 use crate::store::state::State;
+use crate::system::clock::Clock;
+use crate::system::syscalls::{Identity, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
-use crate::tree::inodes::{Name, walk};
-use crate::tree::syscalls::{Identity, stat_entry};
 
 pub use hashing::hash_contents;
 pub use refresh::{compact_if_outgrown, take_up};
@@ -145,7 +146,7 @@ struct Case<'a> {
 impl<'a> Case<'a> {
     fn open(target: &Target, root: &'a SnapshotRoot) -> Result<Self> {
         // Before the visible ones: what is retired meanwhile is then in one of the lists at least.
-        let inodes = root.room(inodes::ROOM)?;
+        let inodes = root.room(inode_log::ROOM)?;
         let catalogue = Catalogue::read(inodes.place())?;
         let expired = root.room("expired")?;
         let mut case =
@@ -225,7 +226,7 @@ struct Touch {
 /// If root, catalogue or state cannot be read.
 pub fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
     let root = target.open_root()?;
-    crate::resources::lower_priority(&target.policy);
+    crate::system::priority::lower_priority(&target.policy);
     let (verified, stale) = look(target, &root)?;
     // What a run has linked anew, and not yet recorded, looks as if it were its own doing.
     let is_uncertain = !names_in(root.room("staging")?.place())?.is_empty();
@@ -290,7 +291,8 @@ fn locked(
     let hold = Hold::acquire(target, root, &request, clock)?.ok_or_else(is_covered)?;
     let result = work();
     if let Released::Due { mark, held } = hold.release_unless_due(root)?
-        && let Err(error) = super::work_and_hash(target, root, Request::owed(&mark), clock, held)
+        && let Err(error) =
+            crate::run::order::work_and_hash(target, root, Request::owed(&mark), clock, held)
     {
         log::warn!("{}: the snapshot that fell due meanwhile failed: {error}", target.label());
     }

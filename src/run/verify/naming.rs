@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::survey::present;
-use super::{Altered, Case, Snapshot, Touch};
 use crate::decide::damage::{Change, Moment, applicable, changes};
-use crate::store::inodes::{Catalogue, Position};
-use crate::tree::baseline::{Baseline, Inode};
-use crate::tree::content::{Content, Limit, content_hash};
-use crate::tree::inodes::Name;
+use crate::engine::baseline::{Baseline, Inode};
+use crate::engine::content::{Content, Limit, content_hash};
+use crate::engine::inodes::Name;
+use crate::run::verify::survey::present;
+use crate::run::verify::{Altered, Case, Snapshot, Touch};
+use crate::store::inode_log::{Catalogue, Position};
 
 /// An altered inode as it is now, with what is recorded of it.
 struct Known {
@@ -37,7 +37,7 @@ impl Known {
     }
 }
 
-pub(super) fn named(case: &Case, altered: &HashSet<u64>, touched: &[Touch]) -> Vec<Altered> {
+pub(crate) fn named(case: &Case, altered: &HashSet<u64>, touched: &[Touch]) -> Vec<Altered> {
     let Some(catalogue) = &case.catalogue else { return Vec::new() };
     if altered.is_empty() && touched.is_empty() {
         return Vec::new();

@@ -8,25 +8,26 @@ use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use crate::config::target::Target;
-use crate::store::catalog::Catalog;
-use crate::store::durable::{Place, c_name};
-use crate::store::inodes::{self, Catalogue, Recorder, Selection, rewrite, size_bytes};
+use crate::engine::baseline::{Origin, of_entry};
+use crate::engine::baseline_bytes::BLOCK_BYTES;
+use crate::engine::inodes::{Name, walk};
+use crate::module::target::Target;
+use crate::store::dir::{Place, c_name};
+use crate::store::inode_log;
+use crate::store::inode_log::{Catalogue, Recorder, Selection, rewrite, size_bytes};
 use crate::store::publish::unlisted;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
+use crate::store::snapshots::Catalog;
 use crate::store::state::State;
 use crate::tell::error::Result;
-use crate::tree::baseline::{Origin, of_entry};
-use crate::tree::baseline_bytes::BLOCK_BYTES;
-use crate::tree::inodes::{Name, walk};
 
 /// A catalogue may grow by that much, and to twice its size, before what is gone is taken out.
 const GROWTH_BYTES: u64 = 16 << 20;
 
 /// Records what is in `snapshot` and was never recorded; returns how many inodes that were.
 pub fn take_up(root: &SnapshotRoot, snapshot: &str) -> Result<u64> {
-    let room = root.room(inodes::ROOM)?;
+    let room = root.room(inode_log::ROOM)?;
     let catalogue = Catalogue::read(room.place())?;
     let stale = HashSet::new();
     let mut missing = Missing::new(room.place(), catalogue.as_ref(), &stale)?;
@@ -37,7 +38,7 @@ pub fn take_up(root: &SnapshotRoot, snapshot: &str) -> Result<u64> {
 /// Takes out what is gone, if there may be much of it.
 pub fn compact_if_outgrown(target: &Target, root: &SnapshotRoot) -> Result<()> {
     let before = State::read(root.private())?.catalogue_bytes.unwrap_or(0);
-    match size_bytes(root.room(inodes::ROOM)?.place())? > 2 * before + GROWTH_BYTES {
+    match size_bytes(root.room(inode_log::ROOM)?.place())? > 2 * before + GROWTH_BYTES {
         true => refresh(target, root, &HashSet::new(), &HashSet::new()),
         false => Ok(()),
     }
@@ -45,13 +46,13 @@ pub fn compact_if_outgrown(target: &Target, root: &SnapshotRoot) -> Result<()> {
 
 /// Takes out what is gone or `accepted`, and records what is not recorded: also of the `stale`
 /// numbers, which are recorded for other files.
-pub(super) fn refresh(
+pub(crate) fn refresh(
     target: &Target,
     root: &SnapshotRoot,
     stale: &HashSet<u64>,
     accepted: &HashSet<u64>,
 ) -> Result<()> {
-    let (room, expired) = (root.room(inodes::ROOM)?, root.room("expired")?);
+    let (room, expired) = (root.room(inode_log::ROOM)?, root.room("expired")?);
     let visible: Vec<String> = Catalog::read(root, &target.policy.time_zone)?
         .items
         .into_iter()

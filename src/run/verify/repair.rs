@@ -22,26 +22,26 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, syncfs, unlinkat};
 use rustix::fs::XattrFlags;
 
-use super::{Case, Verified, locked, look};
-use crate::clock::Clock;
-use crate::config::target::Target;
 use crate::decide::damage::{Attributes, Change, Xattrs, applicable, changes};
+use crate::engine::copy::Copier;
+use crate::engine::inodes::{Name, walk};
+use crate::module::target::Target;
 use crate::run::reap::reap;
-use crate::store::durable::{DRAFTS, c_name};
+use crate::run::verify::{Case, Verified, locked, look};
+use crate::store::dir::{DRAFTS, c_name};
 use crate::store::gate::Gate;
-use crate::store::inodes;
-use crate::store::inodes::windows::Window;
+use crate::store::inode_log;
+use crate::store::inode_log::windows::Window;
 use crate::store::ledger::Line;
 use crate::store::publish::{clear_staging, discard_staging};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
-use crate::tell::error::{Error, Result};
-use crate::tell::escape::escape;
-use crate::tree::copy::Copier;
-use crate::tree::inodes::{Name, walk};
-use crate::tree::syscalls::{
+use crate::system::clock::Clock;
+use crate::system::syscalls::{
     Answer, Identity, is_privileged, open_directory, stat_below, stat_entry,
 };
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape;
 
 /// What a repair did.
 #[derive(Debug, Default)]
@@ -71,7 +71,7 @@ pub fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
         let (verified, _) = look(target, &root)?;
         let wanted = wanted(&Case::open(target, &root)?, &verified)?;
         if !wanted.is_empty() {
-            let inodes = root.room(inodes::ROOM)?;
+            let inodes = root.room(inode_log::ROOM)?;
             let window = Window::open(inodes.place())?;
             let parted = part(&root, &wanted, &mut repaired);
             if parted.is_ok() {
@@ -131,7 +131,7 @@ fn wanted(case: &Case, verified: &Verified) -> Result<HashMap<u64, Attributes>> 
             if !verified.altered_inodes.contains(&name.inode) || lost.contains(&name.inode) {
                 return;
             }
-            let inode = match super::survey::present(name) {
+            let inode = match crate::run::verify::survey::present(name) {
                 Ok(Some(inode)) => inode,
                 Ok(None) => return,
                 Err(error) => return log::warn!("{error}"),
@@ -301,7 +301,7 @@ fn apply(name: &Name, attributes: &Attributes) -> Answer<()> {
 }
 
 fn apply_xattrs(name: &Name, wanted: &BTreeMap<CString, Vec<u8>>) -> Answer<()> {
-    let Xattrs::All(present) = crate::tree::baseline::xattrs(name.directory, name.name) else {
+    let Xattrs::All(present) = crate::engine::baseline::xattrs(name.directory, name.name) else {
         return Err(Errno::ENOTSUP);
     };
     let mut path = format!("/proc/self/fd/{}/", name.directory.as_fd().as_raw_fd()).into_bytes();
@@ -329,7 +329,7 @@ fn lost(
         let directory = open_directory(root.directory(), &c_name(name)).ok()?;
         stat_below(directory.as_fd(), path).ok().map(|stat| Identity::of(&stat).inode)
     };
-    let good = |altered: &super::Altered| {
+    let good = |altered: &crate::run::verify::Altered| {
         let first = altered.snapshots.first()?;
         let earlier =
             case.snapshots.iter().rev().skip_while(|snapshot| snapshot.name != *first).skip(1);

@@ -4,34 +4,34 @@ use std::collections::HashSet;
 
 use nix::errno::Errno;
 
-use super::{Case, Touch};
 use crate::decide::damage::{Moment, changes, is_access_time_set};
-use crate::store::inodes::windows::Windows;
-use crate::store::inodes::{Catalogue, Position};
+use crate::engine::baseline::{Baseline, Inode, Origin, look, xattrs};
+use crate::engine::content::{Content, Limit, content_hash};
+use crate::engine::inodes::Name;
+use crate::run::verify::{Case, Touch};
+use crate::store::inode_log::windows::Windows;
+use crate::store::inode_log::{Catalogue, Position};
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
-use crate::tree::baseline::{Baseline, Inode, Origin, look, xattrs};
-use crate::tree::content::{Content, Limit, content_hash};
-use crate::tree::inodes::Name;
 
 /// What the walk found.
 #[derive(Default)]
-pub(super) struct Survey {
-    pub(super) inodes: u64,
+pub(crate) struct Survey {
+    pub(crate) inodes: u64,
     /// Inodes that nothing is recorded of.
-    pub(super) unknown: u64,
+    pub(crate) unknown: u64,
     /// Names that show another number at each look, or another one than their directory lists.
-    pub(super) unstable: u64,
+    pub(crate) unstable: u64,
     /// Of these, those whose number is recorded for a file that is no more.
-    pub(super) stale: HashSet<u64>,
+    pub(crate) stale: HashSet<u64>,
     /// Inodes that differ from something that is recorded of them.
-    pub(super) altered: HashSet<u64>,
+    pub(crate) altered: HashSet<u64>,
     /// Inodes that do not, and were touched at a time that is not ours.
-    pub(super) touches: Vec<Touch>,
-    pub(super) unreadable: u64,
+    pub(crate) touches: Vec<Touch>,
+    pub(crate) unreadable: u64,
 }
 
-pub(super) fn survey(case: &Case) -> Survey {
+pub(crate) fn survey(case: &Case) -> Survey {
     let windows = Windows::read(case.inodes.place());
     let mut survey = Survey::default();
     let mut seen = vec![false; case.catalogue.as_ref().map_or(0, Catalogue::len)];
@@ -102,7 +102,7 @@ impl Survey {
 }
 
 /// The inode that `name` stands for now; none if that is another than it was, or gone.
-pub(super) fn present(name: &Name) -> Result<Option<Inode>> {
+pub(crate) fn present(name: &Name) -> Result<Option<Inode>> {
     let mut inode = match look(name.directory, name.name) {
         Ok(inode) if inode.number == name.inode => inode,
         Ok(_) | Err(Errno::ENOENT | Errno::EXDEV) => return Ok(None),

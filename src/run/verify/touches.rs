@@ -3,20 +3,20 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::{Case, Snapshot, Touch};
 use crate::decide::damage::{Names, is_in_place, last_before};
-use crate::store::catalog::names_in;
-use crate::store::inodes::windows::Windows;
+use crate::engine::inodes::{Name, walk};
+use crate::run::verify::{Case, Snapshot, Touch};
+use crate::store::inode_log::windows::Windows;
+use crate::store::snapshots::names_in;
 use crate::tell::error::Result;
-use crate::tree::inodes::{Name, walk};
 
 /// What became of the touches.
 #[derive(Default)]
-pub(super) struct Confirmed {
+pub(crate) struct Confirmed {
     /// Those that nothing else than writing in place explains.
-    pub(super) in_place: Vec<Touch>,
+    pub(crate) in_place: Vec<Touch>,
     /// How many inodes have been touched in another way, maybe.
-    pub(super) unprovable: u64,
+    pub(crate) unprovable: u64,
 }
 
 /// A touch between two looks at a tree.
@@ -27,7 +27,7 @@ struct Between {
     names: [Names; 2],
 }
 
-pub(super) fn confirmed(case: &Case, windows: &Windows, touches: Vec<Touch>) -> Result<Confirmed> {
+pub(crate) fn confirmed(case: &Case, windows: &Windows, touches: Vec<Touch>) -> Result<Confirmed> {
     let mut confirmed = Confirmed::default();
     // What was linked while we looked is of our own making.
     let touches: Vec<Touch> =

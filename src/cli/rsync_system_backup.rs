@@ -1,0 +1,78 @@
+//! `rsync-system-backup`: reads its command line and runs a backup, a check or the hook.
+
+use crate::hook::post_xfer::{self, Place};
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::cli::backup_options::Options;
+use crate::client::failure::{Failure, Result};
+use crate::client::{backup, check, external, platform, signals};
+use crate::config::settings::Settings;
+use crate::module::confine::Reach;
+use crate::module::context::Context;
+use crate::system::boot::BootTime;
+use crate::tell::exit::Exit;
+
+/// Runs the program: reads the command line, and returns the exit status.
+pub fn main() -> ExitCode {
+    let started = BootTime::now();
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        // Help and version are no errors.
+        Err(error) => return crate::tell::usage::print::<Options>(error).into(),
+    };
+    if !options.has_destination() {
+        let usage = Options::command().render_help();
+        let _ = writeln!(
+            std::io::stderr(),
+            "{usage}\nNo DESTINATION is given, and RSYNC_MODULE_PATH is not set."
+        );
+        return Exit::Usage.into();
+    }
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let is_interactive = external::is_interactive();
+    // Whoever asks for more wants to see it, cron or not.
+    let to_syslog = !is_interactive && options.level() <= log::LevelFilter::Info;
+    crate::tell::log::start_as("rsync-system-backup", to_syslog, options.level());
+    let context = Context {
+        settings: Settings::read(options.config.as_deref(), None),
+        level: Some(options.level()),
+        started,
+        reach: Reach::Roots,
+    };
+    match run(&options, &context) {
+        Ok(exit) => exit.into(),
+        Err(failure) => tell(&failure, is_interactive).into(),
+    }
+}
+
+fn run(options: &Options, context: &Context) -> Result<Exit> {
+    if options.is_hook() {
+        // rsyncd knows how the transfer ended, and so does its hook.
+        return Ok(post_xfer::run(context, Place::Here)?);
+    }
+    let job = options.job()?;
+    signals::watch()?;
+    platform::check(options.force)?;
+    match options.check {
+        true => check::run(&job, context),
+        false => backup::execute(&job, context),
+    }
+}
+
+fn tell(failure: &Failure, is_interactive: bool) -> Exit {
+    match failure {
+        // A disk that is not plugged in is no news to cron.
+        Failure::MissingDisk(message) if !is_interactive => {
+            log::info!("skipping the backup: {message}");
+            return Exit::Done;
+        }
+        Failure::Engine(crate::tell::error::Error::Policy(mistakes)) => {
+            mistakes.iter().for_each(|mistake| log::error!("{mistake}"));
+        }
+        failure => log::error!("{failure}"),
+    }
+    failure.exit()
+}

@@ -1,0 +1,354 @@
+//! The command line, and what each command hands on.
+
+use crate::hook::post_xfer;
+use crate::hook::pre_xfer;
+use crate::module::context::Context;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use log::LevelFilter;
+
+use crate::command;
+use crate::command::rotate::Orders;
+use crate::config::environment::Connection;
+use crate::config::settings::Settings;
+use crate::hook::post_xfer::Place;
+use crate::module::confine;
+use crate::module::confine::Reach;
+use crate::system::boot::BootTime;
+use crate::tell::error::Error;
+use crate::tell::exit::Exit;
+
+/// Snapshots and rotation for rsync daemon modules.
+#[derive(Debug, Parser)]
+#[command(name = "rsyncd-snapshot", version, about, long_about = None, args_conflicts_with_subcommands = false)]
+#[command(after_help = "\
+Without a command, and with RSYNC_MODULE_PATH set, it is the post-xfer hook:
+    pre-xfer exec = /usr/bin/rsyncd-snapshot pre-xfer
+    post-xfer exec = /usr/bin/rsyncd-snapshot
+
+MODULE is a module's name in rsyncd.conf, or the absolute path of its directory.
+
+Exit status: 0 done or nothing to do, 1 failed, 2 wrong usage or configuration,
+3 the lock stayed busy, 4 done with warnings. `check`: 0 ok, 1 warning, 2 critical, 3 unknown.")]
+struct CommandLine {
+    /// The policy file [default: /etc/rsyncd-snapshot.toml, built-in defaults without it]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// rsyncd's configuration [default: /etc/rsyncd.conf]
+    #[arg(long, value_name = "FILE", global = true)]
+    rsyncd_conf: Option<PathBuf>,
+    /// Say more: also why each snapshot is kept
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    verbose: bool,
+    /// Say only what went wrong; list, plan, check and verify still print what they are asked for
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The hook that rsyncd runs before a transfer: turn away what would rewrite snapshots, wait
+    /// for a running one
+    PreXfer,
+    /// The hook that rsyncd runs after a transfer: snapshot if it earned one, then rotate
+    PostXfer {
+        /// Let a process apart do the work, so that the connection ends at once
+        #[arg(long)]
+        detach: bool,
+        /// This is that process
+        #[arg(long, hide = true, conflicts_with = "detach")]
+        detached: bool,
+    },
+    /// Take a snapshot now, unless nothing changed, then rotate
+    Snapshot {
+        #[command(flatten)]
+        modules: Modules,
+        /// Only if one is due: a hook was killed or gave up waiting, min_interval put it off, or
+        /// another push was running
+        #[arg(long)]
+        due: bool,
+        /// The exit status of the rsync that has just filled the directory, without the daemon
+        #[arg(long, value_name = "N", conflicts_with = "due")]
+        status: Option<i32>,
+        /// Expire nothing
+        #[arg(long)]
+        no_rotate: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Rotate now: expire what the policy no longer keeps
+    Rotate {
+        #[command(flatten)]
+        modules: Modules,
+        /// Decide and explain, but delete nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// Vouch for the clock, the state and the policy: end a pause of expiry
+        #[arg(long, conflicts_with = "dry_run")]
+        confirm: bool,
+        /// Remove retired snapshots at once: then none can be brought back
+        #[arg(long, conflicts_with = "dry_run")]
+        purge: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Explain what rotation would do: each snapshot, keep or expire, every reason
+    Plan {
+        #[command(flatten)]
+        options: command::plan::PlanOptions,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// List snapshots with age, grade and counts
+    List {
+        #[command(flatten)]
+        modules: OptionalModules,
+        /// Those that are retired and can still be brought back
+        #[arg(long)]
+        expired: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Keep snapshots whatever the policy says
+    #[command(override_usage = "rsyncd-snapshot pin [OPTIONS] [MODULE] NAME...")]
+    Pin {
+        #[command(flatten)]
+        snapshot: Named,
+        /// Why, for whoever finds it pinned
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Leave pinned snapshots to the policy again
+    #[command(override_usage = "rsyncd-snapshot unpin [OPTIONS] [MODULE] NAME...")]
+    Unpin {
+        #[command(flatten)]
+        snapshot: Named,
+    },
+    /// Bring retired snapshots back, and pin them
+    #[command(override_usage = "rsyncd-snapshot undelete [OPTIONS] [MODULE] NAME...")]
+    Undelete {
+        #[command(flatten)]
+        snapshot: Named,
+    },
+    /// Look whether files in snapshots have been altered in place; exit 1 if so
+    Verify {
+        #[command(flatten)]
+        modules: Modules,
+        /// Give snapshots back the modes, owners, times and extended attributes that were altered
+        #[arg(long)]
+        repair_attributes: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Let expiry go on that paused because a push changed most of the tree, and take away the pin
+    /// that came with it
+    Release {
+        #[command(flatten)]
+        modules: Modules,
+        /// The module is whole, though the clients whose pushes failed have not pushed again
+        #[arg(long)]
+        torn: bool,
+        /// Files in snapshots are to be as they are now, though they have been altered
+        #[arg(long, conflicts_with = "torn")]
+        damage: bool,
+        /// Pushes whose processes cannot be seen from here, as of a container that was removed,
+        /// have ended
+        #[arg(long, conflicts_with_all = ["torn", "damage"])]
+        unseen: bool,
+    },
+    /// Health for monitoring, and a doctor for rsyncd.conf and policy
+    Check {
+        #[command(flatten)]
+        modules: OptionalModules,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Print the policy that takes over from a configuration of rotate-backups
+    ImportPolicy {
+        /// The configuration, such as /etc/rotate-backups.ini
+        #[arg(value_name = "FILE.ini")]
+        file: PathBuf,
+    },
+}
+
+impl Command {
+    fn reach(&self) -> Reach {
+        match self {
+            Command::Plan { .. }
+            | Command::List { .. }
+            | Command::Check { .. }
+            | Command::ImportPolicy { .. }
+            | Command::Rotate { dry_run: true, .. } => Reach::Nothing,
+            Command::Verify { repair_attributes: true, .. } => Reach::Modules,
+            _ => Reach::Roots,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct Modules {
+    /// A module's name in rsyncd.conf, or the absolute path of its directory
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    module: Option<OsString>,
+    /// Every module that was worked on before
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Debug, Args)]
+struct Named {
+    /// Names of snapshots, after the module's if several have one of that name
+    #[arg(num_args = 1.., required = true, value_name = "NAME")]
+    named: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+struct OptionalModules {
+    /// A module's name in rsyncd.conf, or the absolute path of its directory [default: all]
+    #[arg(conflicts_with = "all")]
+    module: Option<OsString>,
+    /// Every module that was worked on before
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Debug, Args)]
+struct Format {
+    /// Print JSON, which docs/json.md describes
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the program: reads the command line and environment, and returns the exit status.
+pub fn main() -> ExitCode {
+    let started = BootTime::now();
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        // Help and version are no errors.
+        Err(error) => return crate::tell::usage::print::<CommandLine>(error).into(),
+    };
+    // What is inherited from rsyncd must not open our files to others.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let is_hook = matches!(line.command, None | Some(Command::PreXfer | Command::PostXfer { .. }));
+    // pre-xfer sees by the connection's socket whether the client is still there.
+    let needs_socket = matches!(line.command, Some(Command::PreXfer));
+    if is_hook && !needs_socket && Connection::is_announced() {
+        crate::system::descriptors::close();
+    }
+    let level = match (line.verbose, line.quiet) {
+        (true, _) => Some(LevelFilter::Debug),
+        (_, true) => Some(LevelFilter::Warn),
+        (false, false) => None,
+    };
+    crate::tell::log::start(
+        is_hook && Connection::is_announced(),
+        level.unwrap_or(LevelFilter::Info),
+    );
+    if !is_hook && level != Some(LevelFilter::Warn) {
+        crate::tell::progress::start();
+    }
+    let reach = line.command.as_ref().map_or(Reach::Roots, Command::reach);
+    confine::drop_capabilities(reach);
+    let context = Context {
+        settings: Settings::read(line.config.as_deref(), line.rsyncd_conf.as_deref()),
+        level,
+        started,
+        reach,
+    };
+    match dispatch(line.command, &context) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            match &error {
+                Error::Policy(mistakes) => {
+                    mistakes.iter().for_each(|mistake| log::error!("{mistake}"))
+                }
+                error => log::error!("{error}"),
+            }
+            error.exit().into()
+        }
+    }
+}
+
+fn dispatch(command: Option<Command>, context: &Context) -> Result<u8, Error> {
+    if context.reach == Reach::Nothing {
+        confine::to([], context.reach);
+    }
+    let exit = match command {
+        None if !Connection::is_announced() => {
+            let usage = CommandLine::command().render_help();
+            let _ = writeln!(
+                std::io::stderr(),
+                "{usage}\nNothing to do: RSYNC_MODULE_PATH is not set, and no command was given."
+            );
+            return Ok(Exit::Usage.code());
+        }
+        None => post_xfer::run(context, Place::Here)?,
+        Some(Command::PostXfer { detach, detached }) => {
+            let place = match (detach, detached) {
+                (true, _) => Place::Elsewhere,
+                (false, true) => Place::Detached,
+                (false, false) => Place::Here,
+            };
+            post_xfer::run(context, place)?
+        }
+        Some(Command::PreXfer) => pre_xfer::run(context)?,
+        Some(Command::Snapshot { modules, due, status, no_rotate, format }) => {
+            let orders = command::snapshot::Orders { due, status, rotates: !no_rotate };
+            command::snapshot::run(context, modules.module.as_deref(), orders, format.json)?
+        }
+        Some(Command::Rotate { modules, dry_run, confirm, purge, format }) => {
+            let orders = Orders { dry_run, confirm, purge };
+            command::rotate::run(context, modules.module.as_deref(), orders, format.json)?
+        }
+        Some(Command::Plan { options, format }) => {
+            command::plan::run_with(context, &options, format.json)?
+        }
+        Some(Command::List { modules, expired: true, format }) => {
+            command::list::expired(context, modules.module.as_deref(), format.json)?
+        }
+        Some(Command::List { modules, expired: false, format }) => {
+            command::list::run(context, modules.module.as_deref(), format.json)?
+        }
+        Some(Command::Pin { snapshot, reason }) => {
+            command::pin::pin(context, &snapshot.named, &reason)?
+        }
+        Some(Command::Unpin { snapshot }) => command::pin::unpin(context, &snapshot.named)?,
+        Some(Command::Undelete { snapshot }) => command::pin::undelete(context, &snapshot.named)?,
+        Some(Command::Verify { modules, repair_attributes, format }) => command::verify::run(
+            context,
+            modules.module.as_deref(),
+            repair_attributes,
+            format.json,
+        )?,
+        Some(Command::Release { modules, damage: true, .. }) => {
+            command::release::release_damage(context, modules.module.as_deref())?
+        }
+        Some(Command::Release { modules, unseen: true, .. }) => {
+            command::release::release_unseen(context, modules.module.as_deref())?
+        }
+        Some(Command::Release { modules, torn, .. }) => {
+            command::release::release(context, modules.module.as_deref(), torn)?
+        }
+        Some(Command::Check { modules, format }) => {
+            return command::check::run(context, modules.module.as_deref(), format.json);
+        }
+        Some(Command::ImportPolicy { file }) => command::import_policy::run(context, &file)?,
+    };
+    Ok(exit.code())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::CommandLine::command().debug_assert();
+    }
+}

@@ -1,0 +1,5 @@
+//! client::disk.
+
+pub mod lock;
+pub mod mount;
+pub mod tables;

@@ -1,0 +1,5 @@
+//! client::safety.
+
+pub mod checks;
+pub mod known_destinations;
+pub mod probe;

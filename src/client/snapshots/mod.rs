@@ -1,0 +1,4 @@
+//! client::snapshots.
+
+pub mod fallback;
+pub mod take;

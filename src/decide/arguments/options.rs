@@ -1,0 +1,146 @@
+//! The options that an rsync server knows: which take a value, and what the few mean that decide
+//! what a transfer does.
+//!
+//! The union of what rsync 3.0.9 to 3.5.0 know. No option ever changed whether it takes a value, so
+//! one table reads them all; an option that the rsyncd at hand does not know yet makes it refuse
+//! the transfer. Left out are those that end or fail every daemon that reads them: `--help`,
+//! `--version`, `-V`, `--daemon`, `--detach`, `--no-detach`, `--config` and `--dparam`.
+
+/// What an option means for what a transfer does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    Sender,
+    DryRun,
+    ListOnly,
+    Recursive(bool),
+    Directories(bool),
+    Existing,
+    IgnoreExisting,
+    Delete,
+    RemoveSource,
+    /// `--only-write-batch`: rsyncd does as for `--dry-run`.
+    OnlyBatch,
+    /// `--write-batch`, which takes the place of `--only-write-batch`.
+    Batch,
+    Inplace(bool),
+    Append,
+    AppendVerify,
+    NoAppend,
+    WriteDevices(bool),
+    /// Nothing that matters here.
+    Other,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Described {
+    pub(crate) meaning: Meaning,
+    pub(crate) takes_value: bool,
+}
+
+/// The option with that long name, which is given without its dashes.
+pub(crate) fn long(name: &[u8]) -> Option<Described> {
+    if let Some(meaning) = long_that_matters(name) {
+        return Some(Described {
+            meaning,
+            takes_value: matches!(meaning, Meaning::OnlyBatch | Meaning::Batch),
+        });
+    }
+    let name = std::str::from_utf8(name).ok()?;
+    let takes_value = if VALUES.contains(&name) {
+        true
+    } else if SWITCHES.contains(&name) {
+        false
+    } else {
+        return None;
+    };
+    Some(Described { meaning: Meaning::Other, takes_value })
+}
+
+/// The option with that letter.
+pub(crate) fn short(letter: u8) -> Option<Described> {
+    let meaning = match letter {
+        b'n' => Meaning::DryRun,
+        b'a' | b'r' => Meaning::Recursive(true),
+        b'd' => Meaning::Directories(true),
+        _ => Meaning::Other,
+    };
+    let takes_value = LETTERS_WITH_VALUES.contains(&letter);
+    let known = takes_value || LETTERS.contains(&letter);
+    known.then_some(Described { meaning, takes_value })
+}
+
+fn long_that_matters(name: &[u8]) -> Option<Meaning> {
+    Some(match name {
+        b"sender" => Meaning::Sender,
+        b"dry-run" => Meaning::DryRun,
+        b"list-only" => Meaning::ListOnly,
+        b"archive" | b"recursive" => Meaning::Recursive(true),
+        b"no-recursive" | b"no-r" => Meaning::Recursive(false),
+        b"dirs" | b"old-dirs" | b"old-d" => Meaning::Directories(true),
+        b"no-dirs" | b"no-d" => Meaning::Directories(false),
+        b"existing" | b"ignore-non-existing" => Meaning::Existing,
+        b"ignore-existing" => Meaning::IgnoreExisting,
+        b"del"
+        | b"delete"
+        | b"delete-after"
+        | b"delete-before"
+        | b"delete-delay"
+        | b"delete-during"
+        | b"delete-excluded"
+        | b"delete-missing-args" => Meaning::Delete,
+        b"remove-sent-files" | b"remove-source-files" => Meaning::RemoveSource,
+        b"only-write-batch" => Meaning::OnlyBatch,
+        b"write-batch" => Meaning::Batch,
+        b"inplace" => Meaning::Inplace(true),
+        b"no-inplace" => Meaning::Inplace(false),
+        b"append" => Meaning::Append,
+        b"append-verify" => Meaning::AppendVerify,
+        b"no-append" => Meaning::NoAppend,
+        b"write-devices" => Meaning::WriteDevices(true),
+        b"no-write-devices" => Meaning::WriteDevices(false),
+        _ => return None,
+    })
+}
+
+const LETTERS_WITH_VALUES: &[u8] = b"@BMTef";
+const LETTERS: &[u8] = b"0468ACDEFHIJKLNOPRSUWXabcdghiklmnopqrstuvxyz";
+
+/// Long options with a value, but for those that matter.
+#[rustfmt::skip]
+const VALUES: &[&str] = &[
+    "address", "backup-dir", "block-size", "bwlimit", "cc", "checksum-choice", "checksum-seed", "chmod",
+    "chown", "compare-dest", "compress-choice", "compress-level", "compress-threads", "confine-root",
+    "contimeout", "copy-as", "copy-dest", "debug", "early-input", "exclude", "exclude-from",
+    "files-from", "filter", "groupmap", "iconv", "include", "include-from", "info", "link-dest",
+    "log-file", "log-file-format", "log-format", "max-alloc", "max-delete", "max-size", "min-size",
+    "modify-window", "out-format", "outbuf", "partial-dir", "password-file", "port", "protocol",
+    "read-batch", "remote-option", "rsh", "rsync-path", "skip-compress", "sockopts", "stderr",
+    "stop-after", "stop-at", "suffix", "temp-dir", "time-limit", "timeout", "usermap", "zc", "zl", "zt",
+];
+
+/// Long options without a value, but for those that matter.
+#[rustfmt::skip]
+const SWITCHES: &[&str] = &[
+    "8-bit-output", "acls", "atimes", "backup", "blocking-io", "checksum", "compress", "copy-devices",
+    "copy-dirlinks", "copy-links", "copy-unsafe-links", "crtimes", "cvs-exclude", "delay-updates",
+    "devices", "drop-D", "executability", "fake-super", "force", "from0", "fsync", "fuzzy", "group",
+    "hard-links", "human-readable", "i-d", "i-r", "ignore-errors", "ignore-missing-args",
+    "ignore-times", "implied-dirs", "inc-recursive", "insecure-links", "ipv4", "ipv6",
+    "itemize-changes", "keep-dirlinks", "links", "mkpath", "motd", "msgs2stderr", "munge-links",
+    "new-compress", "no-8", "no-8-bit-output", "no-A", "no-D", "no-H", "no-J", "no-N", "no-O", "no-R",
+    "no-S", "no-U", "no-W", "no-X", "no-acls", "no-atimes", "no-backup", "no-blocking-io", "no-bwlimit",
+    "no-c", "no-checksum", "no-compress", "no-contimeout", "no-crtimes", "no-delay-updates",
+    "no-devices", "no-drop-D", "no-force", "no-from0", "no-fuzzy", "no-g", "no-group", "no-h",
+    "no-hard-links", "no-human-readable", "no-i", "no-i-d", "no-i-r", "no-iconv", "no-ignore-errors",
+    "no-implied-dirs", "no-inc-recursive", "no-insecure-links", "no-itemize-changes", "no-l",
+    "no-links", "no-m", "no-mkpath", "no-motd", "no-msgs2stderr", "no-munge-links", "no-numeric-ids",
+    "no-o", "no-old-args", "no-omit-dir-times", "no-omit-link-times", "no-one-file-system",
+    "no-open-noatime", "no-owner", "no-p", "no-partial", "no-perms", "no-progress", "no-protect-args",
+    "no-prune-empty-dirs", "no-relative", "no-s", "no-secluded-args", "no-sparse", "no-specials",
+    "no-super", "no-t", "no-timeout", "no-times", "no-v", "no-verbose", "no-whole-file", "no-x",
+    "no-xattrs", "no-y", "no-z", "numeric-ids", "old-args", "old-compress", "omit-dir-times",
+    "omit-link-times", "one-file-system", "open-noatime", "owner", "partial", "perms", "preallocate",
+    "progress", "protect-args", "prune-empty-dirs", "qsort", "quiet", "relative", "safe-links",
+    "secluded-args", "server", "size-only", "sparse", "specials", "stats", "super", "times",
+    "trust-sender", "update", "verbose", "whole-file", "xattrs",
+];

@@ -1,0 +1,155 @@
+//! Owner, mode, times and extended attributes of one directory or file, by descriptor.
+//!
+//! ACLs are extended attributes (`system.posix_acl_access`, `system.posix_acl_default`). The
+//! order of application matters: the owner first, since changing it clears bits; then the
+//! attributes, since an ACL changes the mode; then the mode; and the times last, after every
+//! entry is in place. What the new directory inherited from its parent (a default ACL, set-gid)
+//! is taken away.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::BorrowedFd;
+
+use nix::errno::Errno;
+use nix::sys::stat::{FileStat, Mode, fchmod, fstat, futimens};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, fchown};
+use rustix::fs::XattrFlags;
+
+use crate::system::syscalls::{Answer, is_privileged, may_give_to};
+
+/// Extended attributes by name.
+type Xattrs = BTreeMap<CString, Vec<u8>>;
+
+const MODE_BITS: u32 = 0o7777;
+
+/// Makes `copy` look like `original`, whose `stat` was taken earlier. Returns whether all of
+/// it could be kept: a user without privileges cannot give files away, and some security
+/// attributes are the kernel's own.
+pub fn apply(original: BorrowedFd, stat: &FileStat, copy: BorrowedFd) -> Answer<bool> {
+    let owner_kept = apply_owner(stat, copy)?;
+    let xattrs_kept = apply_xattrs(original, copy)?;
+    fchmod(copy, Mode::from_bits_truncate(stat.st_mode & MODE_BITS))?;
+    futimens(
+        copy,
+        &TimeSpec::new(stat.st_atime, stat.st_atime_nsec),
+        &TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec),
+    )?;
+    Ok(owner_kept && xattrs_kept)
+}
+
+/// Whether `a` differs from its copy `b` in anything that [`apply`] would have kept, both
+/// directories.
+pub fn differ(a: BorrowedFd, a_stat: &FileStat, b: BorrowedFd, b_stat: &FileStat) -> Answer<bool> {
+    if a_stat.st_mode & MODE_BITS != b_stat.st_mode & MODE_BITS
+        || (a_stat.st_mtime, a_stat.st_mtime_nsec) != (b_stat.st_mtime, b_stat.st_mtime_nsec)
+        || (is_privileged() && a_stat.st_uid != b_stat.st_uid)
+        || (a_stat.st_gid != b_stat.st_gid && may_give_to(a_stat.st_gid))
+    {
+        return Ok(true);
+    }
+    Ok(read_xattrs(a)?
+        .into_iter()
+        .filter(is_comparable)
+        .ne(read_xattrs(b)?.into_iter().filter(is_comparable)))
+}
+
+fn apply_owner(stat: &FileStat, copy: BorrowedFd) -> Answer<bool> {
+    let present = fstat(copy)?;
+    if (present.st_uid, present.st_gid) == (stat.st_uid, stat.st_gid) {
+        // Most trees have one owner, and setting it costs several times as much as asking.
+        return Ok(true);
+    }
+    match fchown(copy, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid))) {
+        Ok(()) => Ok(true),
+        Err(Errno::EPERM) if !is_privileged() => {
+            // The group alone may still be one of ours.
+            let _ = fchown(copy, None, Some(Gid::from_raw(stat.st_gid)));
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn apply_xattrs(original: BorrowedFd, copy: BorrowedFd) -> Answer<bool> {
+    let wanted = read_xattrs(original)?;
+    let present = read_xattrs(copy)?;
+    let mut kept = true;
+    for name in present.keys().filter(|name| !wanted.contains_key(*name)) {
+        kept &= tolerate(name, rustix::fs::fremovexattr(copy, name.as_c_str()))?;
+    }
+    for (name, value) in wanted.iter().filter(|(name, value)| present.get(*name) != Some(*value)) {
+        kept &= tolerate(
+            name,
+            rustix::fs::fsetxattr(copy, name.as_c_str(), value, XattrFlags::empty()),
+        )?;
+    }
+    Ok(kept)
+}
+
+/// Whether the attribute was kept; attributes that only the system manages may be refused, and
+/// labels are not missed.
+fn tolerate(name: &CString, answer: rustix::io::Result<()>) -> Answer<bool> {
+    use rustix::io::Errno as E;
+    let bytes = name.as_bytes();
+    let ordinary = bytes.starts_with(b"user.") || bytes.starts_with(b"system.posix_acl");
+    let is_label = bytes.starts_with(b"security.") && bytes != b"security.capability";
+    match answer {
+        Ok(()) => Ok(true),
+        Err(E::NODATA) => Ok(true),
+        Err(E::PERM | E::ACCESS | E::NOTSUP) if !ordinary => Ok(is_label),
+        Err(error) => Err(Errno::from_raw(error.raw_os_error())),
+    }
+}
+
+/// The security modules label each directory as they see fit; that is no change by a client. Who
+/// may see `trusted.` attributes differs from run to run.
+fn is_comparable((name, _): &(CString, Vec<u8>)) -> bool {
+    let bytes = name.as_bytes();
+    !bytes.starts_with(b"security.") && !bytes.starts_with(b"trusted.")
+}
+
+fn read_xattrs(file: BorrowedFd) -> Answer<Xattrs> {
+    let names = sized(
+        |buffer| rustix::fs::flistxattr(file, buffer),
+        || rustix::fs::flistxattr_query(file),
+    )?;
+    let mut xattrs = Xattrs::new();
+    for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+        let Ok(name) = CString::new(name) else { continue };
+        let read = sized(
+            |buffer| rustix::fs::fgetxattr(file, name.as_c_str(), buffer),
+            || rustix::fs::fgetxattr_query(file, name.as_c_str()),
+        );
+        match read {
+            Ok(value) => xattrs.insert(name, value),
+            // Removed since the listing.
+            Err(Errno::ENODATA) => continue,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(xattrs)
+}
+
+/// Reads something whose size has to be asked first and may grow in between.
+fn sized(
+    read: impl Fn(&mut Vec<u8>) -> rustix::io::Result<usize>,
+    ask: impl Fn() -> rustix::io::Result<usize>,
+) -> Answer<Vec<u8>> {
+    loop {
+        let size = match ask() {
+            Ok(0) | Err(rustix::io::Errno::NOTSUP) => return Ok(Vec::new()),
+            Ok(size) => size,
+            Err(error) => return Err(Errno::from_raw(error.raw_os_error())),
+        };
+        let mut buffer = vec![0; size];
+        match read(&mut buffer) {
+            Ok(length) => {
+                buffer.truncate(length);
+                return Ok(buffer);
+            }
+            Err(rustix::io::Errno::RANGE) => continue,
+            Err(error) => return Err(Errno::from_raw(error.raw_os_error())),
+        }
+    }
+}

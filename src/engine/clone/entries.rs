@@ -1,0 +1,391 @@
+//! The entries of one directory of a clone: linked, copied where that is refused, or removed.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::PoisonError;
+
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{Mode, SFlag, mkdirat};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+
+use crate::decide::damage::Moment;
+use crate::engine::baseline::{Origin, look, of_entry};
+use crate::engine::baseline_bytes::BLOCK_BYTES;
+use crate::engine::children::Children;
+use crate::engine::clone::{Child, Clone};
+use crate::engine::copy;
+use crate::engine::copy::Why;
+use crate::engine::descent::Directory;
+use crate::engine::difference::{Found, Side, differences};
+use crate::engine::listing::Listing;
+use crate::engine::remove::remove_alone;
+use crate::engine::temporaries::Temporaries;
+use crate::system::mounts;
+use crate::system::mounts::is_mount_point;
+use crate::system::syscalls::{Answer, is_gone, stat_entry};
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape;
+
+impl Clone<'_, '_> {
+    /// Links everything into a new directory; returns how many entries the live one has.
+    pub(crate) fn link_all(
+        &mut self,
+        directories: &(Directory, Directory),
+        pending: &mut Children<Child>,
+    ) -> Result<u64> {
+        let mut listing = std::mem::take(&mut self.listing);
+        let live = directories.0.as_fd();
+        let mut entries = 0;
+        let mut found = Temporaries::default();
+        listing.read_first(live).map_err(|cause| self.live.error("read", None, cause))?;
+        loop {
+            listing.sort_by_inode();
+            entries += listing.entries().len() as u64;
+            found.note_names(&listing);
+            for entry in listing.entries() {
+                self.add(directories, listing.name(entry), entry.is_directory, pending)?;
+            }
+            if !listing.read_next(live).map_err(|cause| self.live.error("read", None, cause))? {
+                break;
+            }
+        }
+        self.listing = listing;
+        self.note_temporaries(found);
+        Ok(entries)
+    }
+
+    /// The subdirectories of the live directory at hand, which has been read before; false if it is
+    /// gone.
+    pub(crate) fn list_directories(&mut self, pending: &mut Children<Child>) -> Result<bool> {
+        let directory = match self.live.directory() {
+            // It has been moved away with all that is in it.
+            Err(cause) if is_gone(cause) => return Ok(false),
+            directory => directory.map_err(|cause| self.live.error("return to", None, cause))?,
+        };
+        let failed = |clone: &Self, cause| clone.live.error("read", None, cause);
+        let mut listing = std::mem::take(&mut self.listing);
+        Listing::rewind(directory.as_fd()).map_err(|cause| failed(self, cause))?;
+        listing.read_first(directory.as_fd()).map_err(|cause| failed(self, cause))?;
+        loop {
+            for entry in listing.entries().iter().filter(|entry| entry.is_directory) {
+                pending.push(
+                    listing.name(entry),
+                    Child { is_new: false, newest: None, retired: None },
+                );
+            }
+            if !listing.read_next(directory.as_fd()).map_err(|cause| failed(self, cause))? {
+                break;
+            }
+        }
+        self.listing = listing;
+        Ok(true)
+    }
+
+    /// Removes what differs from a recycled directory, and links what is missing in it; returns how
+    /// many entries the live one has.
+    pub(crate) fn align(
+        &mut self,
+        directories: &(Directory, Directory),
+        pending: &mut Children<Child>,
+    ) -> Result<u64> {
+        let mut comparer = std::mem::take(&mut self.comparer);
+        self.cloned.directories_read += 1;
+        let (live, staged) = (directories.0.as_fd(), directories.1.as_fd());
+        if self.copies_files {
+            self.remove_files(staged)?;
+        }
+        let mut different = 0;
+        let aligned =
+            differences((live, staged), &mut comparer, Failure::Read, |name, found, present| {
+                different += u64::from(found.is_some());
+                match (found, present) {
+                    (Some(live), Some(staged)) if live.is_directory && staged.is_directory => {
+                        self.count(1);
+                        pending.push(name, Child { is_new: false, newest: None, retired: None });
+                        return Ok(());
+                    }
+                    (_, Some(_)) => self.remove_staged(staged, name)?,
+                    (_, None) => {}
+                }
+                match found {
+                    Some(Found { is_directory, .. }) => {
+                        Ok(self.add(directories, name, is_directory, pending)?)
+                    }
+                    None => Ok(()),
+                }
+            });
+        let listed = aligned.map_err(|failure| match failure {
+            Failure::Read(Side::Live, cause) => self.live.error("read", None, cause),
+            Failure::Read(Side::Snapshot, cause) => {
+                self.staged.error("read the staged copy of", None, cause)
+            }
+            Failure::Other(error) => error,
+        })?;
+        // What made no difference is there already.
+        self.count(listed.saturating_sub(different));
+        self.note_temporaries(std::mem::take(&mut comparer.temporaries));
+        self.comparer = comparer;
+        Ok(listed)
+    }
+
+    /// Counts what was found by name in the live directory at hand.
+    fn note_temporaries(&mut self, names: Temporaries) {
+        if names.count == 0 {
+            return;
+        }
+        let directory =
+            if self.cloned.temporaries.is_full() { None } else { self.live.usable_path() };
+        self.cloned.temporaries.add(match directory {
+            Some(path) if path.is_empty() => names,
+            Some(path) => names.within(&[&path, &b"/"[..]].concat()),
+            // rsync could not have gone there either.
+            None => Temporaries { paths: Vec::new(), ..names },
+        });
+    }
+
+    /// Links an entry, or makes the directory for it.
+    fn add(
+        &mut self,
+        directories: &(Directory, Directory),
+        name: &CStr,
+        is_directory: bool,
+        pending: &mut Children<Child>,
+    ) -> Result<()> {
+        self.count(1);
+        let (live, staged) = (directories.0.as_fd(), directories.1.as_fd());
+        if !is_directory && self.link_entry(live, staged, name)? == Linked::Done {
+            return Ok(());
+        }
+        match mkdirat(staged, name, Mode::S_IRWXU) {
+            Ok(()) => {
+                self.cloned.made += 1;
+                pending.push(name, Child { is_new: true, newest: None, retired: None });
+            }
+            // Some file systems list a name twice while it is renamed.
+            Err(Errno::EEXIST) => self.uncount(),
+            Err(cause) => {
+                return Err(self.staged.error("make the staged copy of", Some(name), cause));
+            }
+        }
+        Ok(())
+    }
+
+    /// Links an entry that has been counted.
+    pub(crate) fn link_entry(
+        &mut self,
+        live: BorrowedFd,
+        staged: BorrowedFd,
+        name: &CStr,
+    ) -> Result<Linked> {
+        if self.copies_files && is_regular(live, name) {
+            return self.copy_entry(live, staged, name, Why::PartialDir);
+        }
+        self.link_or_copy(live, staged, name)
+    }
+
+    fn link_or_copy(
+        &mut self,
+        live: BorrowedFd,
+        staged: BorrowedFd,
+        name: &CStr,
+    ) -> Result<Linked> {
+        // To link a mount point fails, but asks its server first.
+        if mounts::are_expected() && is_mount_point(live, name) {
+            self.uncount();
+            self.skip_mount(name);
+            return Ok(Linked::Done);
+        }
+        let news = self.news(live, name);
+        match self.link(live, staged, name) {
+            Ok(()) => {
+                self.cloned.made += 1;
+                if news.is_some() {
+                    self.record(staged, name, news);
+                }
+            }
+            Err(Errno::ENOENT) => self.vanish(),
+            // Some file systems list a name twice while it is renamed.
+            Err(Errno::EEXIST) => self.uncount(),
+            Err(Errno::EXDEV) if is_mount_point(live, name) => {
+                self.uncount();
+                self.skip_mount(name);
+            }
+            Err(cause @ (Errno::EMLINK | Errno::EPERM)) => {
+                return self.copy_entry(live, staged, name, Why::Refused(cause));
+            }
+            Err(cause) => return Err(self.live.error("link", Some(name), cause)),
+        }
+        Ok(Linked::Done)
+    }
+
+    /// Links an entry. What was moved out of the module with its directory may not be linked by the
+    /// rights of this process, and has gone like anything else; it may be back a moment later.
+    fn link(&self, live: BorrowedFd, staged: BorrowedFd, name: &CStr) -> Answer<()> {
+        const TRIES: usize = 64;
+        for _ in 1..TRIES {
+            match linkat(live, name, staged, name, AtFlags::empty()) {
+                Err(Errno::EXDEV) if !is_mount_point(live, name) => {}
+                answer => return answer,
+            }
+            if !self.live.holds(live) {
+                return Err(Errno::ENOENT);
+            }
+        }
+        linkat(live, name, staged, name, AtFlags::empty())
+    }
+
+    /// Copies what could not be linked, or must not be.
+    fn copy_entry(
+        &mut self,
+        live: BorrowedFd,
+        staged: BorrowedFd,
+        name: &CStr,
+        why: Why,
+    ) -> Result<Linked> {
+        let copied = self
+            .shared
+            .copier
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .copy(live, name, staged);
+        match copied {
+            Ok((pair, original)) => {
+                self.cloned.made += 1;
+                self.cloned.copied += 1;
+                if why == Why::PartialDir {
+                    self.cloned.partial.copied += 1;
+                    self.cloned.partial.shared += u64::from(original.is_shared());
+                }
+                let live = &self.live;
+                let path = || live.relative_path(Some(name));
+                copy::remember(&mut self.cloned.copies, pair, &original, why, path);
+                self.record(staged, name, None);
+            }
+            // It is a directory by now; linking one is refused with EPERM.
+            Err(Errno::EISDIR) => return Ok(Linked::IsDirectory),
+            Err(Errno::ENOENT | Errno::ESTALE | Errno::ELOOP) => self.vanish(),
+            // A refused link and a refused copy: the first says more to the administrator.
+            Err(cause @ (Errno::EACCES | Errno::EPERM)) => {
+                let Why::Refused(refusal) = why else {
+                    // What an ordinary user cannot read, no daemon of that user can go on with.
+                    log::debug!(
+                        "{}: linked, since it cannot be read: {cause}",
+                        escape(&self.live.path(Some(name)))
+                    );
+                    self.cloned.partial.shared += 1;
+                    return self.link_or_copy(live, staged, name);
+                };
+                return Err(self.live.error("link", Some(name), refusal));
+            }
+            Err(cause) => return Err(self.live.error("copy", Some(name), cause)),
+        }
+        Ok(Linked::Done)
+    }
+
+    /// The change time of what is about to be linked, if that has to be recorded.
+    fn news(&self, live: BorrowedFd, name: &CStr) -> Option<Moment> {
+        let recording = self.shared.knowledge.recording?;
+        let inode = look(live, name).ok()?;
+        recording.is_news(&inode).then_some(inode.changed)
+    }
+
+    /// Records what has just been linked: from now on a change to it is one to the snapshot.
+    fn record(&mut self, staged: BorrowedFd, name: &CStr, touched: Option<Moment>) {
+        if self.shared.knowledge.recording.is_some()
+            && let Some(baseline) = of_entry(staged, name, Origin::Linked, touched)
+        {
+            baseline.write(&mut self.baselines);
+            self.keep_baselines(BLOCK_BYTES);
+        }
+    }
+
+    /// Hands over what was recorded, if it is at least so much.
+    pub(crate) fn keep_baselines(&mut self, bytes: usize) {
+        if let Some(recording) = self.shared.knowledge.recording
+            && self.baselines.len() > bytes
+        {
+            (recording.keep)(&self.baselines);
+            self.baselines.clear();
+        }
+    }
+
+    pub(crate) fn count(&mut self, entries: u64) {
+        self.cloned.entries = self.cloned.entries.wrapping_add(entries);
+    }
+
+    pub(crate) fn uncount(&mut self) {
+        self.cloned.entries = self.cloned.entries.wrapping_sub(1);
+    }
+
+    pub(crate) fn vanish(&mut self) {
+        self.uncount();
+        self.cloned.vanished += 1;
+    }
+
+    pub(crate) fn leave_empty(&mut self, name: &CStr, is_new: bool) -> Result<()> {
+        if is_new {
+            return Ok(());
+        }
+        let staged = self.open_staged()?;
+        self.remove_staged(staged.as_fd(), name)?;
+        self.touch()?;
+        mkdirat(&staged, name, Mode::S_IRWXU)
+            .map_err(|cause| self.staged.error("make the staged copy of", Some(name), cause))
+    }
+
+    /// Removes all but the subdirectories of the staged directory at hand.
+    fn remove_files(&mut self, staged: BorrowedFd) -> Result<()> {
+        let listing = Listing::read(staged)
+            .map_err(|cause| self.staged.error("read the staged copy of", None, cause))?;
+        let files = listing.entries().iter().filter(|entry| !entry.is_directory);
+        files
+            .map(|entry| listing.name(entry))
+            .try_for_each(|name| self.remove_staged(staged, name))?;
+        Listing::rewind(staged)
+            .map_err(|cause| self.staged.error("read the staged copy of", None, cause))
+    }
+
+    /// Removes an entry of the staged directory at hand, a whole subtree if need be.
+    pub(crate) fn remove_staged(&mut self, staged: BorrowedFd, name: &CStr) -> Result<()> {
+        match unlinkat(staged, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) => self.cloned.removed += 1,
+            Err(Errno::EISDIR) => {
+                let start = self.staged.start_at(self.staged.depth());
+                let start = start.map_err(|cause| {
+                    self.staged.error("return to the staged copy of", None, cause)
+                })?;
+                self.cloned.removed += remove_alone(start, name)?;
+            }
+            Err(Errno::ENOENT) => {}
+            Err(cause) => {
+                return Err(self.staged.error("remove the staged copy of", Some(name), cause));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_regular(directory: BorrowedFd, name: &CStr) -> bool {
+    stat_entry(directory, name)
+        .is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits())
+}
+
+/// What kept two directories from being aligned. A deep tree's paths are long: none is made unless
+/// it is told.
+enum Failure {
+    Read(Side, Errno),
+    Other(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Other(error)
+    }
+}
+
+#[derive(PartialEq, Eq)]
+pub(crate) enum Linked {
+    Done,
+    IsDirectory,
+}

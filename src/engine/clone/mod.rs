@@ -1,0 +1,294 @@
+//! Makes a tree of hard links in staging that equals the live tree: afresh, or out of a retired
+//! snapshot, in which most of it is there already.
+//!
+//! Every entry that is not a directory is the same inode; directories are the snapshot's own, with
+//! the same owner, mode, times and attributes. In a recycled directory an equal name with an equal
+//! inode number stays, whatever else is removed, what is missing is linked.
+//!
+//! The order is safe against the client: a directory's state is taken before its entries are read
+//! and applied after they are in place, so a change in between leaves an older time, which the next
+//! comparison notices. Until then each new directory is 0700 within a directory that only we may
+//! enter, and so is a retired one as a whole. It is safe against crashes because all of this
+//! happens in staging, which the next run empties: no name there is anybody's snapshot.
+//!
+//! With the indexes of the newest snapshot and of the recycled one ([`index`](crate::engine::index)) most
+//! directories are not even opened: the live one is as it was when the retired one was made, and
+//! that one is as it was made, so they are equal still. Along the way the new snapshot's index is
+//! made.
+//!
+//! In [partial directories](crate::decide::partial_dirs) files are copied, for rsync writes into
+//! them in place. A partial directory is never kept by the index, and what a recycled one holds,
+//! links of an earlier version perhaps, is replaced by copies.
+//!
+//! Several workers share the walk. All subdirectories are made before any of them is visited, so
+//! a directory's own attributes can be applied while another worker is still below it.
+
+mod entries;
+mod walk;
+
+use std::ffi::{CStr, CString};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Mutex, PoisonError};
+
+use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
+
+use crate::decide::partial_dirs::PartialDirs;
+use crate::engine::baseline::Recording;
+use crate::engine::children::{Budget, Children};
+use crate::engine::copy::{Copier, Copies};
+use crate::engine::descent::{Descent, Start};
+use crate::engine::difference::Comparer;
+use crate::engine::index::{Index, Ordinal, Part, Stamp, max_bytes, now_ns};
+use crate::engine::listing::Listing;
+use crate::engine::pool;
+use crate::engine::pool::Pool;
+use crate::engine::temporaries::Temporaries;
+use crate::system::syscalls::open_directory;
+use crate::tell::error::{Error, Result};
+use crate::tell::progress;
+
+/// What a clone did.
+#[derive(Debug, Default)]
+pub struct Cloned {
+    /// Entries in the tree, directories included, its root not.
+    pub entries: u64,
+    /// Of these, how many links and directories had to be made.
+    pub made: u64,
+    /// Entries of the recycled snapshot that had to go.
+    pub removed: u64,
+    /// Directories that had to be read, of either tree.
+    pub directories_read: u64,
+    /// Names that are copies.
+    copied: u64,
+    /// Inodes that were copied, since they could not be linked, or were in a partial directory.
+    pub copies: Copies,
+    /// What was found in partial directories.
+    pub partial: InPartialDirs,
+    /// Mount points that were left out, relative to the module.
+    pub skipped_mounts: Vec<Vec<u8>>,
+    /// Directories or copies whose owner or security attributes could not be kept.
+    pub attributes_lost: u64,
+    /// Files that look like temporary ones of rsync, relative to the module.
+    pub temporaries: Temporaries,
+    /// Entries that disappeared or kept changing their type while they were read.
+    pub vanished: u64,
+}
+
+impl Cloned {
+    fn add(&mut self, other: Cloned) {
+        // One worker may have counted what another found gone.
+        self.entries = self.entries.wrapping_add(other.entries);
+        self.made += other.made;
+        self.removed += other.removed;
+        self.directories_read += other.directories_read;
+        for (pair, copied) in other.copies {
+            let names = copied.names;
+            self.copies.entry(pair).and_modify(|known| known.names += names).or_insert(copied);
+        }
+        self.partial.copied += other.partial.copied;
+        self.partial.shared += other.partial.shared;
+        self.skipped_mounts.extend(other.skipped_mounts);
+        self.attributes_lost += other.attributes_lost;
+        self.temporaries.add(other.temporaries);
+        self.vanished += other.vanished;
+    }
+}
+
+/// What a clone did in partial directories.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct InPartialDirs {
+    /// Files that were copied.
+    pub copied: u64,
+    /// Those of them that have other names in the module or in snapshots, and those that could only
+    /// be linked.
+    pub shared: u64,
+}
+
+/// Where a clone is made.
+pub struct Stage<'a> {
+    /// The directory that holds it.
+    pub parent: BorrowedFd<'a>,
+    /// Its name there.
+    pub name: &'a CStr,
+    /// Whether a retired snapshot has that name; else the clone is made afresh.
+    pub is_recycled: bool,
+    /// Where copies are written that become necessary.
+    pub drafts: BorrowedFd<'a>,
+}
+
+/// What is known before a clone.
+#[derive(Clone, Copy, Default)]
+pub struct Knowledge<'a> {
+    /// The index that the live tree was compared by; what is noted in it as unchanged is.
+    pub newest: Option<&'a Index>,
+    /// The index of the snapshot that is recycled.
+    pub retired: Option<&'a Index>,
+    /// About how many entries the live tree has.
+    pub entries: Option<u64>,
+    /// The directories in which files are copied.
+    pub partial_dirs: Option<&'a PartialDirs>,
+    /// Where the inodes are recorded that are new in the clone.
+    pub recording: Option<Recording<'a>>,
+}
+
+/// Makes `stage` equal the tree at `live`. Returns the parts of its index, too.
+///
+/// # Errors
+/// Whatever keeps the clone from being complete; what exists of it then stays in staging.
+pub fn clone_tree(
+    (live, live_path): (BorrowedFd, &Path),
+    stage: &Stage,
+    knowledge: Knowledge,
+) -> Result<(Cloned, Vec<Part>)> {
+    let failed = |cause| Error::io("make the staging directory for", live_path, cause);
+    if !stage.is_recycled {
+        mkdirat(stage.parent, stage.name, Mode::S_IRWXU).map_err(failed)?;
+    }
+    let staged = open_directory(stage.parent, stage.name).map_err(failed)?;
+    let child = Child {
+        is_new: !stage.is_recycled,
+        newest: knowledge.newest.map(|_| 0),
+        retired: knowledge.retired.filter(|_| stage.is_recycled).map(|_| 0),
+    };
+    let job = Job {
+        live: Start::root(live, live_path).map_err(failed)?,
+        staged: Start::root(staged, live_path).map_err(failed)?,
+        name: None,
+        child,
+        depth: 0,
+        part: 0,
+    };
+    let shared = Shared {
+        copier: Mutex::new(Copier::new(stage.drafts)),
+        knowledge,
+        max_bytes: max_bytes(knowledge.entries),
+        parts: AtomicUsize::new(1),
+    };
+    let _phase = progress::begin("making the snapshot", knowledge.entries);
+    let results = Pool::run(pool::workers(knowledge.entries), vec![job], |job, pool| {
+        clone_part(job, &shared, pool).inspect_err(|_| pool.stop())
+    });
+    let (mut cloned, mut parts) = (Cloned::default(), Vec::new());
+    for result in results {
+        let (some, part) = result?;
+        cloned.add(some);
+        parts.push(part);
+    }
+    let copier = shared.copier.into_inner().unwrap_or_else(PoisonError::into_inner);
+    cloned.attributes_lost += copier.attributes_lost;
+    copier.finish().map_err(|cause| Error::io("clean up the copies for", live_path, cause))?;
+    Ok((cloned, parts))
+}
+
+/// What all workers share.
+struct Shared<'a> {
+    copier: Mutex<Copier<'a>>,
+    knowledge: Knowledge<'a>,
+    /// How large the index may become.
+    max_bytes: usize,
+    /// How many parts of the index have been begun.
+    parts: AtomicUsize,
+}
+
+/// A subtree to clone: `name` in both starts, or these themselves.
+struct Job {
+    live: Start,
+    staged: Start,
+    name: Option<CString>,
+    child: Child,
+    /// Levels between the tree's root and this subtree's.
+    depth: u32,
+    /// The number of its part of the index.
+    part: usize,
+}
+
+/// What is known of a directory before it is visited.
+#[derive(Clone, Copy)]
+struct Child {
+    /// The staged directory has just been made.
+    is_new: bool,
+    newest: Option<Ordinal>,
+    retired: Option<Ordinal>,
+}
+
+fn clone_part(job: Job, shared: &Shared, pool: &Pool<Job>) -> Result<(Cloned, Part)> {
+    let descent = |start: Start| {
+        let path = start.root_path.clone();
+        Descent::new(start).map_err(|cause| Error::io("open", &path, cause))
+    };
+    let mut clone = Clone {
+        live: descent(job.live)?,
+        staged: descent(job.staged)?,
+        shared,
+        pool,
+        comparer: Comparer::default(),
+        listing: Listing::default(),
+        part: Part::new(job.part),
+        base: usize::from(job.name.is_some()),
+        depth: job.depth,
+        frames: Vec::new(),
+        budget: Budget::default(),
+        cloned: Cloned::default(),
+        copies_files: false,
+        baselines: Vec::new(),
+    };
+    match job.name {
+        Some(name) => clone.enter(&name, job.child)?,
+        None => {
+            let now = now_ns();
+            let stat = clone.live.directory().and_then(fstat);
+            let stat = stat.map_err(|cause| clone.live.error("inspect", None, cause))?;
+            clone.fill_directory(c"", &stat, now, job.child)?;
+        }
+    }
+    clone.run()?;
+    clone.keep_baselines(0);
+    Ok((clone.cloned, clone.part))
+}
+
+struct Clone<'a, 's> {
+    live: Descent,
+    staged: Descent,
+    shared: &'a Shared<'s>,
+    pool: &'a Pool<Job>,
+    comparer: Comparer,
+    listing: Listing,
+    part: Part,
+    /// How many levels below the start the first frame is.
+    base: usize,
+    /// How many levels below the tree's root the first frame is.
+    depth: u32,
+    frames: Vec<Frame>,
+    budget: Budget,
+    cloned: Cloned,
+    /// Whether the directory at hand is a partial directory, in which files are copied.
+    copies_files: bool,
+    /// Of inodes that are new in the clone, not yet kept.
+    baselines: Vec<u8>,
+}
+
+/// A directory whose subdirectories are being cloned.
+struct Frame {
+    child: Child,
+    /// If the subdirectories are those of the retired snapshot's index, since nothing has changed:
+    /// the place in the new index.
+    kept_at: Option<usize>,
+    pending: Children<Child>,
+    /// Parts of the index that belong here, before those of what is pending.
+    given: Vec<usize>,
+    /// What has to be done at the end; none if everything is as it should be.
+    unfinished: Option<Unfinished>,
+}
+
+/// A directory whose attributes are still to be applied.
+struct Unfinished {
+    stat: FileStat,
+    /// Its state for the index.
+    stamp: Stamp,
+    /// Its place in the index.
+    at: usize,
+    /// Whether its attributes have to be applied without looking.
+    is_touched: bool,
+}

@@ -1,0 +1,397 @@
+//! The walk of a clone: down from directory to directory, and up again with the attributes.
+
+use std::ffi::CStr;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+use nix::sys::stat::{FileStat, fstat};
+
+use crate::engine::attributes;
+use crate::engine::children::{Children, LEVEL_BYTES};
+use crate::engine::clone::entries::Linked;
+use crate::engine::clone::{Child, Clone, Cloned, Frame, Job, Knowledge, Unfinished};
+use crate::engine::descent::Directory;
+use crate::engine::index::{Index, Line, Ordinal, Own, Part, Stamp, now_ns};
+use crate::system::syscalls::{is_gone, stat_entry};
+use crate::tell::error::Result;
+use crate::tell::progress;
+
+impl Clone<'_, '_> {
+    pub(crate) fn run(&mut self) -> Result<()> {
+        while let Some(frame) = self.frames.last_mut() {
+            for part in frame.given.drain(..) {
+                self.part.leave_gap(part);
+            }
+            match (frame.pending.pop(), frame.pending.next()) {
+                (Some((name, child)), _) => {
+                    self.share();
+                    self.enter(&name, child)?;
+                }
+                (None, Some(rest)) => self.read_again(rest)?,
+                (None, None) => self.finish_directory()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a subtree away if a worker waits for one: from as far up as there is one.
+    fn share(&mut self) {
+        if self.pool.is_stopped() {
+            // Another worker has failed, and with it the clone.
+            self.frames.iter_mut().for_each(|frame| frame.pending = Children::new(LEVEL_BYTES));
+        }
+        if !self.pool.is_hungry() {
+            return;
+        }
+        let has_some = |depth: usize| {
+            let frame = depth.checked_sub(self.base).and_then(|index| self.frames.get(index));
+            frame.is_some_and(|frame| !frame.pending.is_empty()) && self.staged.is_near(depth)
+        };
+        let Some(depth) = self.live.near_levels(has_some) else { return };
+        let index = depth - self.base;
+        let (Ok(live), Ok(staged)) = (self.live.start_at(depth), self.staged.start_at(depth))
+        else {
+            return;
+        };
+        let frame = &mut self.frames[index];
+        if let Some((name, child)) = frame.pending.pop() {
+            let part = self.shared.parts.fetch_add(1, Ordering::Relaxed);
+            frame.given.push(part);
+            let depth = self.depth + u32::try_from(index).unwrap_or(u32::MAX) + 1;
+            self.pool.give(Job { live, staged, name: Some(name), child, depth, part });
+        }
+    }
+
+    pub(crate) fn enter(&mut self, name: &CStr, child: Child) -> Result<()> {
+        if self.keep(name, child)? {
+            return Ok(());
+        }
+        let now = now_ns();
+        let stat = match self.live.enter(name) {
+            Ok(stat) => stat,
+            Err(cause) if is_gone(cause) => return self.lose(name, cause),
+            // As `cp --one-file-system` does: the place where something is mounted on restore.
+            Err(Errno::EXDEV) => {
+                self.skip_mount(name);
+                self.note(name, 0, Stamp::NEVER);
+                return self.leave_empty(name, child.is_new);
+            }
+            Err(cause) => return Err(self.live.error("open the directory", Some(name), cause)),
+        };
+        match self.staged.enter(name) {
+            Ok(_) => {}
+            // It became a directory after its parent was read the first time.
+            Err(cause) if is_gone(cause) => {
+                self.live.leave();
+                self.cloned.vanished += 1;
+                return Ok(());
+            }
+            Err(cause) => return Err(self.live.error("open the staged copy of", None, cause)),
+        }
+        self.fill_directory(name, &stat, now, child)
+    }
+
+    /// Keeps a directory of the recycled snapshot as it is if the live one has not changed since
+    /// that was made, nor anybody has changed that; its subdirectories become pending. False if not
+    /// so.
+    fn keep(&mut self, name: &CStr, child: Child) -> Result<bool> {
+        let Knowledge { newest, retired, partial_dirs, .. } = self.shared.knowledge;
+        // An earlier version has linked what is in a partial directory.
+        if partial_dirs.is_some_and(|dirs| dirs.may_be(name.to_bytes())) {
+            return Ok(false);
+        }
+        let Some((index, ordinal)) = retired.zip(child.retired).filter(|_| !child.is_new) else {
+            return Ok(false);
+        };
+        let line = index.line(ordinal);
+        let known =
+            newest.zip(child.newest).and_then(|(newest, ordinal)| newest.unchanged(ordinal));
+        let live = match known {
+            Some(stamp) => stamp,
+            None => {
+                let device = self.live.device();
+                let live = self.live.directory();
+                match live.and_then(|parent| Stamp::of_entry(parent.as_fd(), name, device)) {
+                    Ok(Some(stamp)) => stamp,
+                    _ => return Ok(false),
+                }
+            }
+        };
+        if live != line.live {
+            return Ok(false);
+        }
+        if index.is_leaf(ordinal) {
+            let parent = self.open_staged()?;
+            let is_intact =
+                stat_entry(parent.as_fd(), name).is_ok_and(|stat| Own::of(&stat) == line.own);
+            if is_intact {
+                self.note_kept(name, &line);
+            }
+            return Ok(is_intact);
+        }
+        match self.staged.enter(name) {
+            Ok(stat) if Own::of(&stat) == line.own => {}
+            Ok(_) => {
+                self.staged.leave();
+                return Ok(false);
+            }
+            Err(_) => return Ok(false),
+        }
+        self.live.pass(name);
+        let kept_at = Some(self.note_kept(name, &line));
+        let mut pending = Children::new(LEVEL_BYTES);
+        self.look_up_kept(&mut pending, child);
+        self.push(Frame { child, kept_at, pending, given: Vec::new(), unfinished: None });
+        Ok(true)
+    }
+
+    fn push(&mut self, mut frame: Frame) {
+        self.budget
+            .charge(&mut frame.pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
+        self.frames.push(frame);
+    }
+
+    /// Goes on with the subdirectories that there was no room for.
+    fn read_again(&mut self, mut pending: Children<Child>) -> Result<()> {
+        let Some(mut frame) = self.frames.pop() else { return Ok(()) };
+        self.budget.refund(&mut frame.pending);
+        if frame.kept_at.is_some() {
+            self.look_up_kept(&mut pending, frame.child);
+        } else {
+            if !self.list_directories(&mut pending)? {
+                doubt(&mut self.part, &mut frame);
+            }
+            self.look_up(&mut pending, frame.child);
+        }
+        self.push(Frame { pending, ..frame });
+        Ok(())
+    }
+
+    /// Puts a directory that was kept into the index.
+    fn note_kept(&mut self, name: &CStr, line: &Line) -> usize {
+        self.count(line.entries.into());
+        progress::add(line.entries.into());
+        let depth = self.depth_at_hand();
+        self.part.push(&Line { depth, name, ..*line }, self.shared.max_bytes)
+    }
+
+    /// Puts a directory into the index whose snapshot is not finished; returns its place.
+    fn note(&mut self, name: &CStr, entries: u64, live: Stamp) -> usize {
+        let (entries, live) = match u32::try_from(entries) {
+            Ok(entries) => (entries, live),
+            Err(_) => (u32::MAX, Stamp::NEVER),
+        };
+        let line = Line {
+            depth: self.depth_at_hand(),
+            entries,
+            live,
+            own: Own { inode: 0, ctime_ns: 0 },
+            name,
+        };
+        self.part.push(&line, self.shared.max_bytes)
+    }
+
+    /// The depth below the tree's root of the directory whose frame comes next.
+    fn depth_at_hand(&self) -> u32 {
+        self.depth + u32::try_from(self.frames.len()).unwrap_or(u32::MAX)
+    }
+
+    /// It is no directory any more. Its second chance is its last: a client that keeps swapping it
+    /// must not keep us here.
+    fn lose(&mut self, name: &CStr, cause: Errno) -> Result<()> {
+        self.uncount();
+        let staged = self.open_staged()?;
+        self.remove_staged(staged.as_fd(), name)?;
+        self.touch()?;
+        let live = match self.live.directory() {
+            Ok(live) if cause != Errno::ENOENT => live,
+            Err(cause) if !is_gone(cause) => return Err(self.live.error("return to", None, cause)),
+            // It is gone, or the directory that it was in has been moved away.
+            Ok(_) | Err(_) => {
+                self.cloned.vanished += 1;
+                return Ok(());
+            }
+        };
+        self.count(1);
+        // The name may have been that of a directory, so this is seldom and need not be cheap.
+        self.copies_files = self.is_partial_dir(None);
+        if self.link_entry(live.as_fd(), staged.as_fd(), name)? == Linked::IsDirectory {
+            self.uncount();
+            self.cloned.vanished += 1;
+        }
+        Ok(())
+    }
+
+    /// Makes the staged directory at hand equal to the live one, of which `stat` was taken after
+    /// `now`, but for its subdirectories, which become pending, and its attributes, which come
+    /// last.
+    pub(crate) fn fill_directory(
+        &mut self,
+        name: &CStr,
+        stat: &FileStat,
+        now: i64,
+        child: Child,
+    ) -> Result<()> {
+        let directories = (self.open_live()?, self.open_staged()?);
+        let mut pending = Children::new(LEVEL_BYTES);
+        let changes = |cloned: &Cloned| cloned.made + cloned.removed;
+        let doubts = |cloned: &Cloned| {
+            (cloned.copied, cloned.skipped_mounts.len(), cloned.temporaries.count)
+        };
+        let before = (changes(&self.cloned), doubts(&self.cloned));
+        self.cloned.directories_read += 1;
+        self.copies_files = self.is_partial_dir(Some(name));
+        let entries = match child.is_new {
+            true => self.link_all(&directories, &mut pending)?,
+            false => self.align(&directories, &mut pending)?,
+        };
+        progress::add(entries);
+        let is_certain = before.1 == doubts(&self.cloned);
+        let stamp = if is_certain { Stamp::of(stat).settled(now) } else { Stamp::NEVER };
+        let unfinished = Unfinished {
+            stat: *stat,
+            stamp,
+            at: self.note(name, entries, stamp),
+            is_touched: child.is_new || before.0 != changes(&self.cloned),
+        };
+        self.look_up(&mut pending, child);
+        self.push(Frame {
+            child,
+            kept_at: None,
+            pending,
+            given: Vec::new(),
+            unfinished: Some(unfinished),
+        });
+        Ok(())
+    }
+
+    /// Whether the live directory at hand is a partial directory; its `name` says cheaply that most
+    /// are none.
+    fn is_partial_dir(&self, name: Option<&CStr>) -> bool {
+        let Some(dirs) = self.shared.knowledge.partial_dirs else { return false };
+        name.is_none_or(|name| dirs.may_be(name.to_bytes()))
+            && dirs.includes(&self.live.relative_path(None))
+    }
+
+    /// The subdirectories of a directory that was kept, from the index.
+    fn look_up_kept(&self, pending: &mut Children<Child>, parent: Child) {
+        let Knowledge { newest, retired, .. } = self.shared.knowledge;
+        let Some((index, ordinal)) = retired.zip(parent.retired) else { return };
+        let siblings: Vec<Ordinal> = newest
+            .zip(parent.newest)
+            .map(|(newest, ordinal)| newest.children(ordinal).collect())
+            .unwrap_or_default();
+        for retired in index.children(ordinal) {
+            let name = index.line(retired).name;
+            let newest = newest.and_then(|newest| newest.find(&siblings, name));
+            pending.push(name, Child { is_new: false, newest, retired: Some(retired) });
+        }
+        pending.ready();
+    }
+
+    /// Puts the subdirectories of `parent` in the order of the index, with what the indexes know of
+    /// each.
+    fn look_up(&self, pending: &mut Children<Child>, parent: Child) {
+        let Knowledge { newest, retired, .. } = self.shared.knowledge;
+        let siblings = |index: Option<&Index>, ordinal: Option<Ordinal>| -> Vec<Ordinal> {
+            index
+                .zip(ordinal)
+                .map(|(index, ordinal)| index.children(ordinal).collect())
+                .unwrap_or_default()
+        };
+        let newest_siblings = siblings(newest, parent.newest);
+        let retired_siblings = siblings(retired, parent.retired);
+        pending.ready();
+        pending.update(|name, child| {
+            child.newest = newest.and_then(|index| index.find(&newest_siblings, name));
+            child.retired = retired.and_then(|index| index.find(&retired_siblings, name));
+        });
+    }
+
+    /// The directory at hand has changed after it was filled: it is not what the live one was. One
+    /// that was kept as it was has to get its attributes back, too.
+    pub(crate) fn touch(&mut self) -> Result<()> {
+        let Some(frame) = self.frames.last_mut() else { return Ok(()) };
+        doubt(&mut self.part, frame);
+        match (&mut frame.unfinished, frame.kept_at) {
+            (Some(unfinished), _) => unfinished.is_touched = true,
+            (None, Some(at)) => match self.live.directory().and_then(fstat) {
+                Ok(stat) => {
+                    frame.unfinished =
+                        Some(Unfinished { stat, stamp: Stamp::NEVER, at, is_touched: true });
+                }
+                Err(cause) if is_gone(cause) => {}
+                Err(cause) => return Err(self.live.error("inspect", None, cause)),
+            },
+            (None, None) => {}
+        }
+        Ok(())
+    }
+
+    fn finish_directory(&mut self) -> Result<()> {
+        let Some(mut frame) = self.frames.pop() else { return Ok(()) };
+        self.budget.refund(&mut frame.pending);
+        if let Some(unfinished) = frame.unfinished {
+            self.apply_attributes(&unfinished)?;
+        }
+        self.live.leave();
+        self.staged.leave();
+        Ok(())
+    }
+
+    fn apply_attributes(&mut self, unfinished: &Unfinished) -> Result<()> {
+        let Unfinished { stat, stamp, at, is_touched } = unfinished;
+        let mut stamp = *stamp;
+        let staged = self.open_staged()?;
+        let live = match self.live.directory() {
+            // It has been moved away: what was read of it counts, but for its extended attributes.
+            Err(cause) if is_gone(cause) => {
+                stamp = Stamp::NEVER;
+                staged.clone()
+            }
+            live => live.map_err(|cause| self.live.error("return to", None, cause))?,
+        };
+        let is_due = match is_touched {
+            true => Ok(true),
+            false => fstat(&staged)
+                .and_then(|own| attributes::differ(live.as_fd(), stat, staged.as_fd(), &own)),
+        };
+        let applied = is_due.and_then(|is_due| match is_due {
+            true => attributes::apply(live.as_fd(), stat, staged.as_fd()),
+            false => Ok(true),
+        });
+        if !applied.map_err(|cause| self.live.error("keep the attributes of", None, cause))? {
+            self.cloned.attributes_lost += 1;
+        }
+        let own = fstat(&staged)
+            .map_err(|cause| self.staged.error("inspect the staged copy of", None, cause))?;
+        self.part.complete(*at, stamp, Own::of(&own));
+        Ok(())
+    }
+
+    pub(crate) fn open_live(&mut self) -> Result<Directory> {
+        self.live.directory().map_err(|cause| self.live.error("return to", None, cause))
+    }
+
+    pub(crate) fn open_staged(&mut self) -> Result<Directory> {
+        self.staged
+            .directory()
+            .map_err(|cause| self.staged.error("return to the staged copy of", None, cause))
+    }
+
+    pub(crate) fn skip_mount(&mut self, name: &CStr) {
+        self.cloned.skipped_mounts.push(self.live.relative_path(Some(name)));
+    }
+}
+
+/// Sees to it that the next run looks at a directory whose snapshot may not be what the live one
+/// was.
+fn doubt(part: &mut Part, frame: &mut Frame) {
+    if let Some(unfinished) = frame.unfinished.as_mut() {
+        unfinished.stamp = Stamp::NEVER;
+    }
+    if let Some(at) = frame.kept_at {
+        part.complete(at, Stamp::NEVER, Own { inode: 0, ctime_ns: 0 });
+    }
+}

@@ -1,0 +1,73 @@
+//! One name that differs between the two directories of a comparison.
+
+use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
+
+use crate::engine::children::Children;
+use crate::engine::compare::{Child, Comparison, Known, Side};
+use crate::engine::copy::{CopiedPair, InodePair};
+use crate::engine::descent::Descent;
+use crate::engine::difference::Found;
+use crate::engine::index::{Index, Ordinal};
+use crate::system::mounts::is_mount_point;
+
+/// What is needed to judge one name that differs.
+pub(crate) struct Entry<'a> {
+    pub(crate) known: &'a Known,
+    pub(crate) live: &'a Descent,
+    pub(crate) directory: BorrowedFd<'a>,
+    pub(crate) snapshot: BorrowedFd<'a>,
+    pub(crate) comparison: &'a mut Comparison,
+    pub(crate) pending: &'a mut Children<Child>,
+    pub(crate) index: Option<(&'a Index, &'a [Ordinal])>,
+}
+
+impl Entry<'_> {
+    pub(crate) fn compare(&mut self, name: &CStr, live: Option<Found>, snapshot: Option<Found>) {
+        match (live, snapshot) {
+            (Some(live), Some(snapshot)) if live.is_directory && snapshot.is_directory => {
+                let indexed = self.index.and_then(|(index, siblings)| index.find(siblings, name));
+                self.pending.push(name, Child { side: Side::Both, indexed });
+            }
+            (Some(live), Some(snapshot)) if !live.is_directory && !snapshot.is_directory => {
+                if !self.is_known_copy(name, live.inode, snapshot.inode) {
+                    self.comparison.changed += 1;
+                }
+            }
+            // One side only, or a directory that became something else or the other way round.
+            (live, snapshot) => {
+                if let Some(live) = live
+                    && !self.is_left_out(name, live)
+                {
+                    self.comparison.added += 1;
+                    if live.is_directory {
+                        self.pending.push(name, Child { side: Side::Live, indexed: None });
+                    }
+                }
+                if let Some(snapshot) = snapshot {
+                    self.comparison.removed += 1;
+                    if snapshot.is_directory {
+                        self.pending.push(name, Child { side: Side::Snapshot, indexed: None });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the snapshot lacks `name` because something was mounted over that file, and still
+    /// is. A directory that was mounted over has an empty one in the snapshot, so one that the
+    /// snapshot lacks is new.
+    fn is_left_out(&self, name: &CStr, live: Found) -> bool {
+        !live.is_directory
+            && self.known.has_mount(self.live, name)
+            && is_mount_point(self.directory, name)
+    }
+
+    /// Whether the snapshot has a copy of the live inode, which has not changed since. The name
+    /// does not matter: what counts is that the content is there under it.
+    fn is_known_copy(&self, name: &CStr, live: u64, copy: u64) -> bool {
+        let inodes = InodePair { live, copy };
+        let pair = CopiedPair { live: self.directory, snapshot: self.snapshot, name, inodes };
+        self.known.is_current_copy(pair)
+    }
+}

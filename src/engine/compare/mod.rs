@@ -1,0 +1,220 @@
+//! What differs between the live tree and a snapshot: names and inode numbers from directory
+//! reads, and the directories' own attributes. No file is opened, and few are even looked at.
+//!
+//! Equal name and equal inode number mean the same file, because a snapshot's entries *are* the
+//! live ones. Along the way the live tree's [`Fingerprint`] is taken, which tells later whether
+//! anything in it was touched. Several workers share the walk; what they found is added up.
+//!
+//! With the snapshot's [`Index`] a live directory that is as it was is neither read nor compared:
+//! one call tells, and the snapshot's directory is not even opened. Every so often the index is put
+//! to the proof instead: then everything is compared, and where it was wrong it is said so.
+
+mod entry;
+mod scars;
+mod walk;
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{CStr, CString};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use crate::engine::children::{Budget, Children};
+use crate::engine::copy::{CopiedPair, Copies, InodePair};
+use crate::engine::descent::{Descent, Start};
+use crate::engine::difference::Comparer;
+use crate::engine::index::{Index, Ordinal};
+use crate::engine::listing::Listing;
+use crate::engine::pool;
+use crate::engine::pool::Pool;
+use crate::tell::error::{Error, Result};
+use crate::tell::progress;
+
+pub use self::scars::ScarSearch;
+pub use crate::decide::fingerprint::Fingerprint;
+
+/// What a comparison found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// Of the live tree.
+    pub fingerprint: Fingerprint,
+    /// The newest change time of a live directory, in nanoseconds since 1970.
+    pub newest_ctime_ns: i64,
+    /// Entries that only the live tree has.
+    pub added: u64,
+    /// Entries of the same name that are other files, and directories with other attributes.
+    pub changed: u64,
+    /// Entries that only the snapshot has.
+    pub removed: u64,
+    /// Directories that the index wrongly called unchanged.
+    pub index_errors: u64,
+    /// Directories that had to be read, of either tree.
+    pub directories_read: u64,
+}
+
+impl Comparison {
+    /// Whether anything differs.
+    pub fn differs(&self) -> bool {
+        self.added + self.changed + self.removed > 0
+    }
+
+    fn add(&mut self, other: &Comparison) {
+        self.fingerprint.directories += other.fingerprint.directories;
+        self.fingerprint.entries += other.fingerprint.entries;
+        // TOML holds no larger integers.
+        self.fingerprint.ctime_sum =
+            self.fingerprint.ctime_sum.wrapping_add(other.fingerprint.ctime_sum) & i64::MAX;
+        self.newest_ctime_ns = self.newest_ctime_ns.max(other.newest_ctime_ns);
+        self.added += other.added;
+        self.changed += other.changed;
+        self.removed += other.removed;
+        self.index_errors += other.index_errors;
+        self.directories_read += other.directories_read;
+    }
+}
+
+/// Differences that the snapshot's record explains.
+#[derive(Debug, Default)]
+pub struct Known {
+    copies: Copies,
+    mounts: HashSet<Vec<u8>>,
+    /// Which copies were found to be what their originals are, or not: one may have very many
+    /// names.
+    compared: Mutex<HashMap<InodePair, bool>>,
+}
+
+impl Known {
+    /// From what was recorded when the snapshot was made.
+    pub fn new(copies: Copies, mounts: Vec<Vec<u8>>) -> Self {
+        Known { copies, mounts: mounts.into_iter().collect(), compared: Mutex::default() }
+    }
+
+    /// Whether the one is a copy of the other, and still what that is.
+    fn is_current_copy(&self, pair: CopiedPair) -> bool {
+        let Some(copied) = self.copies.get(&pair.inodes) else { return false };
+        let mut compared = self.compared.lock().unwrap_or_else(PoisonError::into_inner);
+        *compared.entry(pair.inodes).or_insert_with(|| copied.is_current(pair))
+    }
+
+    /// Whether something was mounted over `name` when the snapshot was made. Whether it still is
+    /// the caller has to ask.
+    fn has_mount(&self, live: &Descent, name: &CStr) -> bool {
+        !self.mounts.is_empty() && self.mounts.contains(&live.relative_path(Some(name)))
+    }
+}
+
+/// A tree's root directory and its path for messages.
+pub type Root<'a> = (BorrowedFd<'a>, &'a Path);
+
+/// What is known of the snapshot that is compared with.
+#[derive(Default)]
+pub struct Knowledge<'a> {
+    /// Differences that are none.
+    pub known: Known,
+    /// Its index, if it has one. What was found unchanged is noted in it.
+    pub index: Option<&'a Index>,
+    /// Whether everything is compared all the same, to prove the index.
+    pub is_proof: bool,
+    /// About how many entries it has.
+    pub entries: Option<u64>,
+    /// What a failed push left unfinished is searched for along the way.
+    pub scars: Option<&'a ScarSearch>,
+}
+
+/// Compares `live` with `snapshot`, or with nothing.
+pub fn compare_trees(
+    live: Root,
+    snapshot: Option<Root>,
+    knowledge: &Knowledge,
+) -> Result<Comparison> {
+    let start = |(root, path): Root| {
+        Start::root(root, path).map_err(|cause| Error::io("open", path, cause))
+    };
+    let job = Job {
+        live: start(live)?,
+        snapshot: start(snapshot.unwrap_or(live))?,
+        name: None,
+        child: Child {
+            side: if snapshot.is_some() { Side::Both } else { Side::Live },
+            indexed: knowledge.index.map(|_| 0),
+        },
+    };
+    let _phase = progress::begin("comparing", knowledge.entries);
+    let parts = Pool::run(pool::workers(knowledge.entries), vec![job], |job, pool| {
+        compare_part(job, knowledge, pool).inspect_err(|_| pool.stop())
+    });
+    let mut comparison = Comparison::default();
+    for part in parts {
+        comparison.add(&part?);
+    }
+    Ok(comparison)
+}
+
+/// A pair of subtrees to compare: `name` in both starts, or these themselves.
+struct Job {
+    live: Start,
+    snapshot: Start,
+    name: Option<CString>,
+    child: Child,
+}
+
+/// What is known of a directory before it is visited.
+#[derive(Clone, Copy)]
+struct Child {
+    side: Side,
+    indexed: Option<Ordinal>,
+}
+
+fn compare_part(job: Job, knowledge: &Knowledge, pool: &Pool<Job>) -> Result<Comparison> {
+    let descent = |start: Start| {
+        let path = start.root_path.clone();
+        Descent::new(start).map_err(|cause| Error::io("open", &path, cause))
+    };
+    let mut walk = Walk {
+        live: descent(job.live)?,
+        snapshot: descent(job.snapshot)?,
+        knowledge,
+        pool,
+        comparer: Comparer::default(),
+        listing: Listing::default(),
+        frames: Vec::new(),
+        budget: Budget::default(),
+        base: usize::from(job.name.is_some()),
+        comparison: Comparison::default(),
+    };
+    match job.name {
+        Some(name) => walk.enter(&name, job.child)?,
+        None => walk.enter_root(job.child)?,
+    }
+    walk.run()?;
+    Ok(walk.comparison)
+}
+
+struct Walk<'a> {
+    live: Descent,
+    snapshot: Descent,
+    knowledge: &'a Knowledge<'a>,
+    pool: &'a Pool<Job>,
+    comparer: Comparer,
+    listing: Listing,
+    frames: Vec<Frame>,
+    budget: Budget,
+    /// How many levels below the start the first frame is.
+    base: usize,
+    comparison: Comparison,
+}
+
+/// Which trees have a directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Both,
+    Live,
+    Snapshot,
+}
+
+struct Frame {
+    child: Child,
+    /// Whether the subdirectories are those of the index, since nothing has changed.
+    is_unchanged: bool,
+    pending: Children<Child>,
+}

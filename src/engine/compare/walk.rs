@@ -1,0 +1,386 @@
+//! The walk of a comparison: down into what both trees have, or one, and into nothing that the
+//! index vouches for.
+
+use std::ffi::CStr;
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::sys::stat::{FileStat, fstat};
+
+use crate::engine::attributes;
+use crate::engine::children::{Children, LEVEL_BYTES};
+use crate::engine::compare::entry::Entry;
+use crate::engine::compare::{Child, Comparison, Fingerprint, Frame, Job, Side, Walk};
+use crate::engine::descent::{Descent, Directory};
+use crate::engine::difference::{Side as Unread, differences};
+use crate::engine::index::{Ordinal, Stamp};
+use crate::engine::listing::Listing;
+use crate::system::syscalls::is_gone;
+use crate::tell::error::Result;
+use crate::tell::escape::escape;
+use crate::tell::progress;
+
+impl Walk<'_> {
+    pub(crate) fn run(&mut self) -> Result<()> {
+        while let Some(frame) = self.frames.last_mut() {
+            match (frame.pending.pop(), frame.pending.next()) {
+                (Some((name, child)), _) => {
+                    self.share();
+                    self.enter(&name, child)?;
+                }
+                (None, Some(rest)) => self.read_again(rest)?,
+                (None, None) => self.leave(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a subtree away if a worker waits for one. Only from where both trees have the
+    /// directory, since only there the two descents are at the same depth.
+    fn share(&mut self) {
+        if self.pool.is_stopped() {
+            // Another worker has failed, and with it the comparison.
+            self.frames.iter_mut().for_each(|frame| frame.pending = Children::new(LEVEL_BYTES));
+        }
+        if !self.pool.is_hungry() {
+            return;
+        }
+        let has_some = |depth: usize| {
+            let frame = depth.checked_sub(self.base).and_then(|index| self.frames.get(index));
+            frame.is_some_and(|frame| frame.child.side == Side::Both && !frame.pending.is_empty())
+                && self.snapshot.is_near(depth)
+        };
+        let Some(depth) = self.live.near_levels(has_some) else { return };
+        let index = depth - self.base;
+        let (Ok(live), Ok(snapshot)) = (self.live.start_at(depth), self.snapshot.start_at(depth))
+        else {
+            return;
+        };
+        if let Some((name, child)) = self.frames[index].pending.pop() {
+            self.pool.give(Job { live, snapshot, name: Some(name), child });
+        }
+    }
+
+    pub(crate) fn enter_root(&mut self, child: Child) -> Result<()> {
+        let (_, stat) = self.open_live()?;
+        if let Some(ordinal) = self.unchanged(child, &stat) {
+            self.pass(child, ordinal);
+            return Ok(());
+        }
+        self.visit(child)
+    }
+
+    /// Visits `name`, which is the next to be visited in the directories at hand.
+    pub(crate) fn enter(&mut self, name: &CStr, child: Child) -> Result<()> {
+        if self.is_unchanged_leaf(name, child) {
+            return Ok(());
+        }
+        if child.side != Side::Snapshot {
+            match self.live.enter(name) {
+                Ok(stat) => {
+                    if let Some(ordinal) = self.unchanged(child, &stat) {
+                        self.snapshot.pass(name);
+                        self.pass(child, ordinal);
+                        return Ok(());
+                    }
+                }
+                Err(Errno::EXDEV) => {
+                    if !self.knowledge.known.has_mount(&self.live, name) {
+                        self.comparison.changed += 1;
+                    }
+                    return Ok(());
+                }
+                // It is gone or something else by now: a change in any case.
+                Err(cause) if is_gone(cause) => {
+                    self.comparison.changed += 1;
+                    return Ok(());
+                }
+                Err(cause) => return Err(self.live.error("open the directory", Some(name), cause)),
+            }
+        }
+        if child.side != Side::Live {
+            match self.snapshot.enter(name) {
+                Ok(_) => {}
+                // The index knows it, but somebody has removed it from the snapshot.
+                Err(cause) if is_gone(cause) && child.side == Side::Both => {
+                    self.comparison.added += 1;
+                    return self.visit(Child { side: Side::Live, ..child });
+                }
+                Err(cause) => {
+                    return Err(self.snapshot.error("open the directory", Some(name), cause));
+                }
+            }
+        }
+        self.visit(child)
+    }
+
+    /// Whether `name` is a directory without subdirectories that is as the index says: for most
+    /// directories of most trees this is the only call.
+    fn is_unchanged_leaf(&mut self, name: &CStr, child: Child) -> bool {
+        let Some(index) = self.knowledge.index.filter(|_| !self.knowledge.is_proof) else {
+            return false;
+        };
+        let Some(ordinal) = child.indexed.filter(|ordinal| index.is_leaf(*ordinal)) else {
+            return false;
+        };
+        let device = self.live.device();
+        let live =
+            self.live.directory().and_then(|parent| Stamp::of_entry(parent.as_fd(), name, device));
+        let is_unchanged = live.is_ok_and(|live| live == Some(index.line(ordinal).live));
+        if is_unchanged {
+            self.note_unchanged(ordinal);
+        }
+        is_unchanged
+    }
+
+    /// The directory's number in the index if it is as that says.
+    fn unchanged(&self, child: Child, stat: &FileStat) -> Option<Ordinal> {
+        let index = self.knowledge.index.filter(|_| !self.knowledge.is_proof)?;
+        child.indexed.filter(|ordinal| index.line(*ordinal).live == Stamp::of(stat))
+    }
+
+    /// Goes on with the subdirectories of an unchanged directory.
+    fn pass(&mut self, child: Child, ordinal: Ordinal) {
+        self.note_unchanged(ordinal);
+        let mut pending = Children::new(LEVEL_BYTES);
+        self.look_up(child, &mut pending);
+        self.push(Frame { child, is_unchanged: true, pending });
+    }
+
+    /// The subdirectories of an unchanged directory.
+    fn look_up(&self, parent: Child, pending: &mut Children<Child>) {
+        let Some((index, ordinal)) = self.knowledge.index.zip(parent.indexed) else { return };
+        for child in index.children(ordinal) {
+            pending.push(index.line(child).name, Child { side: Side::Both, indexed: Some(child) });
+        }
+    }
+
+    fn push(&mut self, mut frame: Frame) {
+        frame.pending.ready();
+        self.budget
+            .charge(&mut frame.pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
+        self.frames.push(frame);
+    }
+
+    /// Goes on with the subdirectories that there was no room for. What is in them counts; what was
+    /// counted of the directories at hand does not count again.
+    fn read_again(&mut self, mut pending: Children<Child>) -> Result<()> {
+        let Some(mut frame) = self.frames.pop() else { return Ok(()) };
+        self.budget.refund(&mut frame.pending);
+        if !frame.is_unchanged
+            && frame.child.side != Side::Snapshot
+            && self.live.directory().is_err_and(is_gone)
+        {
+            // It has been moved away with the rest of what is in it.
+            self.comparison.changed += 1;
+            self.push(Frame { pending: Children::new(LEVEL_BYTES), ..frame });
+            return Ok(());
+        }
+        match (frame.is_unchanged, frame.child.side) {
+            (true, _) => self.look_up(frame.child, &mut pending),
+            (false, Side::Both) => {
+                let before = self.comparison;
+                let directories = (self.rewind(Side::Live)?, self.rewind(Side::Snapshot)?);
+                self.compare_entries(&directories, frame.child.indexed, &mut pending)?;
+                self.comparison = before;
+            }
+            (false, side) => {
+                let directory = self.rewind(side)?;
+                self.count(&directory, side, &mut pending)?;
+            }
+        }
+        self.push(Frame { pending, ..frame });
+        Ok(())
+    }
+
+    fn note_unchanged(&mut self, ordinal: Ordinal) {
+        let Some(index) = self.knowledge.index else { return };
+        index.note_unchanged(ordinal);
+        let line = index.line(ordinal);
+        self.note_live(line.live.ctime_ns, line.entries.into());
+    }
+
+    /// Compares or counts the directories at hand.
+    fn visit(&mut self, child: Child) -> Result<()> {
+        let mut pending = Children::new(LEVEL_BYTES);
+        self.comparison.directories_read += 1;
+        match child.side {
+            Side::Both => {
+                self.comparison.directories_read += 1;
+                self.compare_directory(child.indexed, &mut pending)?;
+            }
+            Side::Live => {
+                let (directory, stat) = self.open_live()?;
+                let entries = self.count(&directory, Side::Live, &mut pending)?;
+                self.comparison.added += entries;
+                self.note_visited(&Stamp::of(&stat), entries);
+            }
+            Side::Snapshot => {
+                let (directory, _) = self.open_snapshot()?;
+                self.comparison.removed += self.count(&directory, Side::Snapshot, &mut pending)?;
+            }
+        }
+        self.push(Frame { child, is_unchanged: false, pending });
+        Ok(())
+    }
+
+    /// The directory at hand of one side, to be read from its start.
+    fn rewind(&mut self, side: Side) -> Result<Directory> {
+        let descent = if side == Side::Snapshot { &mut self.snapshot } else { &mut self.live };
+        let (directory, _) = open_with_state(descent)?;
+        Listing::rewind(directory.as_fd()).map_err(|cause| descent.error("read", None, cause))?;
+        Ok(directory)
+    }
+
+    fn leave(&mut self) {
+        let Some(mut frame) = self.frames.pop() else { return };
+        self.budget.refund(&mut frame.pending);
+        if frame.child.side != Side::Snapshot {
+            self.live.leave();
+        }
+        if frame.child.side != Side::Live {
+            self.snapshot.leave();
+        }
+    }
+
+    fn open_live(&mut self) -> Result<(Directory, FileStat)> {
+        open_with_state(&mut self.live)
+    }
+
+    fn open_snapshot(&mut self) -> Result<(Directory, FileStat)> {
+        open_with_state(&mut self.snapshot)
+    }
+
+    fn compare_directory(
+        &mut self,
+        indexed: Option<Ordinal>,
+        pending: &mut Children<Child>,
+    ) -> Result<()> {
+        let before = self.comparison;
+        let (live, live_stat) = self.open_live()?;
+        let (snapshot, snapshot_stat) = self.open_snapshot()?;
+        let differ = attributes::differ(live.as_fd(), &live_stat, snapshot.as_fd(), &snapshot_stat);
+        if differ.map_err(|cause| self.live.error("compare the attributes of", None, cause))? {
+            self.comparison.changed += 1;
+        }
+        let entries = self.compare_entries(&(live.clone(), snapshot), indexed, pending)?;
+        self.note_visited(&Stamp::of(&live_stat), entries);
+        self.prove(indexed, &live, &live_stat, &before);
+        Ok(())
+    }
+
+    /// Compares what is in two directories; returns how many entries the live one has.
+    fn compare_entries(
+        &mut self,
+        (live, snapshot): &(Directory, Directory),
+        indexed: Option<Ordinal>,
+        pending: &mut Children<Child>,
+    ) -> Result<u64> {
+        let index = self.knowledge.index;
+        let siblings =
+            index.zip(indexed).map(|(index, ordinal)| index.children(ordinal).collect::<Vec<_>>());
+        let Walk {
+            comparer,
+            live: live_descent,
+            snapshot: snapshot_descent,
+            knowledge,
+            comparison,
+            ..
+        } = self;
+        let failed = |side, cause| match side {
+            Unread::Live => live_descent.error("read", None, cause),
+            Unread::Snapshot => snapshot_descent.error("read", None, cause),
+        };
+        let mut entry = Entry {
+            known: &knowledge.known,
+            live: live_descent,
+            directory: live.as_fd(),
+            snapshot: snapshot.as_fd(),
+            comparison,
+            pending,
+            index: index.zip(siblings.as_deref()),
+        };
+        differences((live.as_fd(), snapshot.as_fd()), comparer, failed, |name, live, snapshot| {
+            entry.compare(name, live, snapshot);
+            Ok(())
+        })
+    }
+
+    /// Holds the index against what a comparison of this directory found.
+    fn prove(
+        &mut self,
+        indexed: Option<Ordinal>,
+        live: &Directory,
+        stat: &FileStat,
+        before: &Comparison,
+    ) {
+        let Some((index, ordinal)) = self.knowledge.index.zip(indexed) else { return };
+        let stamp = Stamp::of(stat);
+        if index.line(ordinal).live != stamp {
+            return;
+        }
+        let found =
+            |comparison: &Comparison| comparison.added + comparison.changed + comparison.removed;
+        // It may have changed between its state and its content.
+        let is_still = || fstat(live).is_ok_and(|stat| Stamp::of(&stat) == stamp);
+        if found(before) == found(&self.comparison) {
+            index.note_unchanged(ordinal);
+        } else if is_still() {
+            self.comparison.index_errors += 1;
+            let path = escape(&self.live.relative_path(None));
+            log::error!(
+                "the index calls the directory {path:?} unchanged, but it differs from the snapshot's"
+            );
+        }
+    }
+
+    /// Counts the entries of a directory that only one side has.
+    fn count(
+        &mut self,
+        directory: &Directory,
+        side: Side,
+        pending: &mut Children<Child>,
+    ) -> Result<u64> {
+        let mut entries = 0;
+        let mut listing = std::mem::take(&mut self.listing);
+        let failed = |cause| match side {
+            Side::Snapshot => self.snapshot.error("read", None, cause),
+            Side::Both | Side::Live => self.live.error("read", None, cause),
+        };
+        listing.read_first(directory.as_fd()).map_err(failed)?;
+        loop {
+            entries += listing.entries().len() as u64;
+            for entry in listing.entries().iter().filter(|entry| entry.is_directory) {
+                pending.push(listing.name(entry), Child { side, indexed: None });
+            }
+            if !listing.read_next(directory.as_fd()).map_err(failed)? {
+                break;
+            }
+        }
+        self.listing = listing;
+        Ok(entries)
+    }
+
+    fn note_visited(&mut self, stamp: &Stamp, entries: u64) {
+        if let Some(scars) = self.knowledge.scars {
+            scars.note(&self.live, stamp);
+        }
+        self.note_live(stamp.ctime_ns, entries);
+    }
+
+    fn note_live(&mut self, ctime_ns: i64, entries: u64) {
+        progress::add(entries);
+        let fingerprint = Fingerprint { directories: 1, entries, ctime_sum: ctime_ns & i64::MAX };
+        self.comparison.add(&Comparison {
+            fingerprint,
+            newest_ctime_ns: ctime_ns,
+            ..Comparison::default()
+        });
+    }
+}
+
+fn open_with_state(descent: &mut Descent) -> Result<(Directory, FileStat)> {
+    let directory = descent.directory().map_err(|cause| descent.error("return to", None, cause))?;
+    let stat = fstat(&directory).map_err(|cause| descent.error("inspect", None, cause))?;
+    Ok((directory, stat))
+}

@@ -1,0 +1,225 @@
+//! Hashes of the contents of files, within bounds of time and bytes.
+//!
+//! A file can be far larger than what it holds: a hole of 15 TiB takes no space, but days to read.
+//! So only data is read, as the file system tells where it lies, and what is a hole goes into the
+//! hash as the zeros that it reads as. Even those take time, so a file with larger holes than
+//! [`MAX_HOLES_BYTES`] has no hash.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use rustix::fs::SeekFrom;
+
+use crate::engine::baseline::{Inode, look_at};
+
+/// So much of holes in one file is hashed: some minutes of work at most.
+pub const MAX_HOLES_BYTES: u64 = 16 << 30;
+
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// How long hashing may take, and how much it may read.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// When it ends at the latest.
+    pub deadline: Option<Instant>,
+    /// How many bytes of data may still be read.
+    pub bytes: u64,
+}
+
+impl Limit {
+    /// As long as it takes.
+    pub fn none() -> Self {
+        Limit { deadline: None, bytes: u64::MAX }
+    }
+
+    /// So long from now, and so much.
+    pub fn of(time: Duration, bytes: u64) -> Self {
+        Limit { deadline: Instant::now().checked_add(time), bytes }
+    }
+
+    /// Whether nothing more may be done.
+    pub fn is_over(&self) -> bool {
+        self.bytes == 0 || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+/// What came of hashing one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// BLAKE3 of the content.
+    Hash([u8; 32]),
+    /// It is no regular file, cannot be read, or has been changed meanwhile.
+    None,
+    /// Its holes are too large.
+    Holes,
+    /// The limit was reached.
+    OverLimit,
+}
+
+/// Hashes the content of a regular file, unless it is no longer `inode`, or changes while it is
+/// read.
+pub fn content_hash(
+    directory: BorrowedFd,
+    name: &CStr,
+    inode: &Inode,
+    limit: &mut Limit,
+) -> Content {
+    const REGULAR: u32 = 0o100_000;
+    if inode.attributes.mode & 0o170_000 != REGULAR {
+        return Content::None;
+    }
+    if limit.is_over() {
+        return Content::OverLimit;
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let open = |flags| openat(directory, name, flags, Mode::empty());
+    // Reading must not look like a client's access; only owners may ask for that.
+    let Ok(file) = open(flags | OFlag::O_NOATIME).or_else(|_| open(flags)) else {
+        return Content::None;
+    };
+    let file = File::from(file);
+    let is_same = || {
+        look_at(file.as_fd())
+            .is_ok_and(|now| now.number == inode.number && now.changed == inode.changed)
+    };
+    if !is_same() {
+        return Content::None;
+    }
+    match hash(&file, inode.attributes.size_bytes, limit) {
+        Content::Hash(_) if !is_same() => Content::None,
+        content => content,
+    }
+}
+
+fn hash(file: &File, size: u64, limit: &mut Limit) -> Content {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let (mut at, mut holes) = (0, 0);
+    loop {
+        let data = next_data(file, at, size);
+        holes += data - at;
+        if holes > MAX_HOLES_BYTES {
+            return Content::Holes;
+        }
+        if let Err(content) = zeros(&mut hasher, &mut buffer, data - at, limit) {
+            return content;
+        }
+        at = data;
+        let end = next_hole(file, at);
+        while at < end {
+            if limit.is_over() {
+                return Content::OverLimit;
+            }
+            let most = (end - at).min(limit.bytes).min(BUFFER_BYTES as u64) as usize;
+            match file.read_at(&mut buffer[..most], at) {
+                Ok(0) => return Content::Hash(*hasher.finalize().as_bytes()),
+                Ok(read) => {
+                    hasher.update(&buffer[..read]);
+                    at += read as u64;
+                    limit.bytes -= read as u64;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => return Content::None,
+            }
+        }
+        if at >= size {
+            return Content::Hash(*hasher.finalize().as_bytes());
+        }
+    }
+}
+
+fn zeros(
+    hasher: &mut blake3::Hasher,
+    buffer: &mut [u8],
+    mut count: u64,
+    limit: &Limit,
+) -> Result<(), Content> {
+    if count > 0 {
+        buffer.fill(0);
+    }
+    while count > 0 {
+        if limit.is_over() {
+            return Err(Content::OverLimit);
+        }
+        let most = count.min(buffer.len() as u64) as usize;
+        hasher.update(&buffer[..most]);
+        count -= most as u64;
+    }
+    Ok(())
+}
+
+/// Where the next data begins at `at` or after it; at the end of the file if only a hole follows.
+fn next_data(file: &File, at: u64, size: u64) -> u64 {
+    match rustix::fs::seek(file, SeekFrom::Data(at)) {
+        Ok(data) => data.max(at),
+        Err(rustix::io::Errno::NXIO) => size.max(at),
+        // A file system that cannot tell: all is data.
+        Err(_) => at,
+    }
+}
+
+/// Where the data at `at` ends; the file's end counts as a hole.
+fn next_hole(file: &File, at: u64) -> u64 {
+    match rustix::fs::seek(file, SeekFrom::Hole(at)) {
+        Ok(hole) if hole > at => hole,
+        // Beyond the end, or a file system that cannot tell: until a read says that it ends.
+        _ => u64::MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, SeekFrom as Std, Write};
+
+    use super::*;
+    use crate::engine::baseline::look;
+
+    fn of(directory: &tempfile::TempDir, limit: &mut Limit) -> Content {
+        let opened = File::open(directory.path()).expect("the directory");
+        let inode = look(opened.as_fd(), c"file").expect("the file");
+        content_hash(opened.as_fd(), c"file", &inode, limit)
+    }
+
+    fn with_file(parts: &[(u64, &[u8])], size: u64) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut file = File::create(directory.path().join("file")).expect("a file");
+        for (at, text) in parts {
+            file.seek(Std::Start(*at)).expect("a position");
+            file.write_all(text).expect("written");
+        }
+        file.set_len(size).expect("a size");
+        directory
+    }
+
+    #[test]
+    fn holes_count_as_the_zeros_that_they_read_as() {
+        for (parts, size) in [
+            (vec![], 0),
+            (vec![], 3_000_000),
+            (vec![(0, &b"begin"[..])], 5),
+            (vec![(0, &b"begin"[..]), (1 << 20, b"middle")], 3 << 20),
+            (vec![(2 << 20, &b"end"[..])], (2 << 20) + 3),
+        ] {
+            let directory = with_file(&parts, size);
+            let bytes = std::fs::read(directory.path().join("file")).expect("its bytes");
+            let expected = Content::Hash(*blake3::hash(&bytes).as_bytes());
+            assert_eq!(of(&directory, &mut Limit::none()), expected, "{parts:?} {size}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_has_no_hash() {
+        let hole = with_file(&[(0, b"x")], MAX_HOLES_BYTES + (1 << 20));
+        assert_eq!(of(&hole, &mut Limit::none()), Content::Holes);
+        let large = with_file(&[(0, &vec![1; 600_000])], 600_000);
+        let mut limit = Limit::of(Duration::from_secs(60), 300_000);
+        assert_eq!(of(&large, &mut limit), Content::OverLimit);
+        assert!(limit.is_over());
+        assert_eq!(of(&large, &mut Limit::of(Duration::ZERO, u64::MAX)), Content::OverLimit);
+    }
+}

@@ -1,0 +1,439 @@
+//! Copies for the few entries that cannot be linked.
+//!
+//! An inode that has reached the file system's link limit, or is immutable, or that
+//! `fs.protected_hardlinks` guards, must not be missing from a snapshot. A regular file is copied
+//! (sharing its blocks where the file system can) once per inode into a directory apart, where
+//! files may be written, and linked from there, so that a group of hard links stays a group;
+//! anything else is made anew, but for devices, which take a capability that we do without: an
+//! empty file stands for each. Each copy is remembered, so that comparing does not take it for a
+//! change.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::FchmodatFlags;
+use nix::sys::stat::{
+    FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstat, mkdirat, mknodat, utimensat,
+};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
+
+use crate::engine::index::{Stamp, now_ns};
+use crate::engine::{attributes, baseline};
+use crate::system::syscalls::{Answer, Identity, is_privileged, open_directory, stat_entry};
+
+/// Remembers one more name of a copied inode.
+pub fn remember(
+    copies: &mut Copies,
+    pair: InodePair,
+    original: &Original,
+    why: Why,
+    path: impl FnOnce() -> Vec<u8>,
+) {
+    let new = || Copied {
+        path: path(),
+        names: 0,
+        size_bytes: original.stat.st_size,
+        mtime_ns: mtime_ns(&original.stat),
+        state: Some(original.state()),
+        reason: reason(why).to_string(),
+    };
+    copies.entry(pair).or_insert_with(new).names += 1;
+}
+
+/// Why an entry is a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The answer to linking it.
+    Refused(Errno),
+    /// rsync goes on in place with what is in a partial directory.
+    PartialDir,
+}
+
+fn reason(why: Why) -> &'static str {
+    match why {
+        Why::PartialDir => "it is in a partial directory, where rsync goes on in place",
+        Why::Refused(Errno::EMLINK) => "it has as many links as the file system allows",
+        Why::Refused(_) => "it is immutable or append-only, or fs.protected_hardlinks guards it",
+    }
+}
+
+/// An inode of the live tree and the inode that stands for it in the snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InodePair {
+    /// In the live tree.
+    pub live: u64,
+    /// In the snapshot.
+    pub copy: u64,
+}
+
+/// What is remembered of an inode that was copied rather than linked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copied {
+    /// The first of its names, relative to the module.
+    pub path: Vec<u8>,
+    /// How many names of the snapshot share the copy.
+    pub names: u64,
+    /// Size in bytes when it was copied.
+    pub size_bytes: i64,
+    /// Modification time when it was copied, nanoseconds since 1970.
+    pub mtime_ns: i128,
+    /// What else was known of it; earlier versions recorded none of that.
+    pub state: Option<CopiedState>,
+    /// Why it could not be linked, for people.
+    pub reason: String,
+}
+
+/// What the original of a copy looked like besides its size and time. A copy shares none of that
+/// with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopiedState {
+    /// Type and mode.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// What a device file stands for, otherwise 0.
+    pub device: u64,
+    /// Change time, nanoseconds since 1970, if it was old enough to tell every later change.
+    pub ctime_ns: Option<i64>,
+    /// A digest of the extended attributes, if they could be read.
+    pub xattrs: Option<[u8; 16]>,
+}
+
+/// An entry of the live tree, and the entry that stands for it in the snapshot.
+#[derive(Clone, Copy)]
+pub struct CopiedPair<'a> {
+    /// The live directory.
+    pub live: BorrowedFd<'a>,
+    /// The snapshot's.
+    pub snapshot: BorrowedFd<'a>,
+    /// The name in both.
+    pub name: &'a CStr,
+    /// The inodes that the directories name.
+    pub inodes: InodePair,
+}
+
+impl Copied {
+    /// Whether the live entry still is what was copied. An equal change time proves it: nothing of
+    /// an inode changes without it. Links that are made or removed elsewhere move it, too, so
+    /// another one proves nothing, and then everything is compared, the content included: the
+    /// original is shared with no snapshot, so nothing else would tell.
+    pub fn is_current(&self, pair: CopiedPair) -> bool {
+        let Some(state) = &self.state else { return false };
+        let Ok(live) = stat_entry(pair.live, pair.name) else { return false };
+        let is_alike = live.st_size == self.size_bytes
+            && mtime_ns(&live) == self.mtime_ns
+            && (live.st_mode, live.st_uid, live.st_gid) == (state.mode, state.uid, state.gid)
+            && live.st_rdev == state.device;
+        // What is mounted over it now is another inode.
+        if Identity::of(&live).inode != pair.inodes.live || !is_alike {
+            return false;
+        }
+        state.ctime_ns == Some(Stamp::of(&live).ctime_ns)
+            || state.xattrs == xattrs_digest(pair.live, pair.name)
+                && is_same_content(pair, &live).unwrap_or(false)
+    }
+}
+
+/// Whether the copy holds what the original does now. `live` is what that looked like before.
+fn is_same_content(pair: CopiedPair, live: &FileStat) -> Answer<bool> {
+    match SFlag::from_bits_truncate(live.st_mode & SFlag::S_IFMT.bits()) {
+        SFlag::S_IFREG => {
+            let (original, copy) =
+                (open_regular(pair.live, pair.name)?, open_regular(pair.snapshot, pair.name)?);
+            let is_meant = |file: &File, inode| {
+                let stat = fstat(file)?;
+                let is_regular = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
+                Ok::<_, Errno>(is_regular && Identity::of(&stat).inode == inode)
+            };
+            let is_still = || fstat(&original).map(|now| Stamp::of(&now) == Stamp::of(live));
+            Ok(is_meant(&original, pair.inodes.live)?
+                && is_meant(&copy, pair.inodes.copy)?
+                && have_same_data(&original, &copy, live.st_size)?
+                && is_still()?)
+        }
+        SFlag::S_IFLNK => {
+            Ok(readlinkat(pair.live, pair.name)? == readlinkat(pair.snapshot, pair.name)?)
+        }
+        // Mode and device number are all there is.
+        _ => Ok(true),
+    }
+}
+
+/// Whether two files of `size_bytes` hold the same bytes. Where both have holes nothing is read.
+fn have_same_data(a: &File, b: &File, size_bytes: i64) -> Answer<bool> {
+    const CHUNK_BYTES: usize = 128 << 10;
+    let size_bytes = u64::try_from(size_bytes).unwrap_or(0);
+    let failed = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    if b.metadata().map_err(failed)?.len() != size_bytes {
+        return Ok(false);
+    }
+    let mut buffers = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
+    let mut position = 0;
+    loop {
+        let data = [next_data(a, position, size_bytes), next_data(b, position, size_bytes)];
+        let Some((start, end)) = data.into_iter().flatten().min() else { return Ok(true) };
+        position = start;
+        while position < end {
+            let length = usize::try_from(end - position).unwrap_or(usize::MAX).min(CHUNK_BYTES);
+            let (some, other) = (&mut buffers.0[..length], &mut buffers.1[..length]);
+            a.read_exact_at(some, position).map_err(failed)?;
+            b.read_exact_at(other, position).map_err(failed)?;
+            if some != other {
+                return Ok(false);
+            }
+            position += length as u64;
+        }
+    }
+}
+
+fn xattrs_digest(directory: BorrowedFd, name: &CStr) -> Option<[u8; 16]> {
+    baseline::xattrs(directory, name).digest()
+}
+
+/// All copies of one snapshot.
+pub type Copies = BTreeMap<InodePair, Copied>;
+
+fn mtime_ns(stat: &FileStat) -> i128 {
+    i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec)
+}
+
+/// What was copied, as it was just before.
+#[derive(Clone, Copy)]
+pub struct Original {
+    stat: FileStat,
+    /// See [`CopiedState`].
+    ctime_ns: Option<i64>,
+    xattrs: Option<[u8; 16]>,
+}
+
+impl Original {
+    /// Whether it has other names, in the module or in snapshots.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.stat.st_nlink > 1
+    }
+
+    /// The entry `name`. The attributes are read before the change time, so that an equal change
+    /// time vouches for them.
+    fn of(directory: BorrowedFd, name: &CStr) -> Answer<Self> {
+        let now = now_ns();
+        let xattrs = xattrs_digest(directory, name);
+        let stat = stat_entry(directory, name)?;
+        let settled = Stamp::of(&stat).settled(now);
+        let ctime_ns = (settled != Stamp::NEVER).then_some(settled.ctime_ns);
+        Ok(Original { stat, ctime_ns, xattrs })
+    }
+
+    fn state(&self) -> CopiedState {
+        let Original { stat, ctime_ns, xattrs } = *self;
+        let (mode, uid, gid, device) = (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_rdev);
+        CopiedState { mode, uid, gid, device, ctime_ns, xattrs }
+    }
+}
+
+/// Makes copies for one clone; keeps the originals of regular copies in a directory of its own.
+pub struct Copier<'a> {
+    drafts: BorrowedFd<'a>,
+    originals: Option<OwnedFd>,
+    /// The originals by their inode numbers.
+    copied: HashMap<u64, Original>,
+    /// Copies whose owner, device or security attributes could not be kept.
+    pub attributes_lost: u64,
+}
+
+/// Where among the drafts the originals of copies are while a clone runs.
+pub const ORIGINALS: &CStr = c"copies";
+
+impl<'a> Copier<'a> {
+    /// A copier that keeps originals in `drafts`.
+    pub fn new(drafts: BorrowedFd<'a>) -> Self {
+        Copier { drafts, originals: None, copied: HashMap::new(), attributes_lost: 0 }
+    }
+
+    /// Puts a copy of `name` from `live` into `copy`, under the same name.
+    pub fn copy(
+        &mut self,
+        live: BorrowedFd,
+        name: &CStr,
+        copy: BorrowedFd,
+    ) -> Answer<(InodePair, Original)> {
+        let known = self.copied.get(&Identity::of(&stat_entry(live, name)?).inode).copied();
+        let original = known.map_or_else(|| Original::of(live, name), Ok)?;
+        let stat = original.stat;
+        match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFREG => self.copy_regular(live, name, &original, copy)?,
+            SFlag::S_IFDIR => return Err(Errno::EISDIR),
+            SFlag::S_IFLNK => symlinkat(readlinkat(live, name)?.as_os_str(), copy, name)?,
+            kind => {
+                match mknodat(copy, name, kind, Mode::from_bits_truncate(0o600), stat.st_rdev) {
+                    Err(Errno::EPERM) => {
+                        stand_in(&stat, copy, name)?;
+                        self.attributes_lost += 1;
+                    }
+                    answer => answer?,
+                }
+            }
+        }
+        if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
+            self.attributes_lost += u64::from(!apply_by_name(&stat, copy, name)?);
+        }
+        let copy = Identity::of(&stat_entry(copy, name)?).inode;
+        Ok((InodePair { live: Identity::of(&stat).inode, copy }, original))
+    }
+
+    /// Removes the directory of originals; the copies stay linked in the clone.
+    pub fn finish(self) -> Answer<()> {
+        let Some(originals) = self.originals else { return Ok(()) };
+        for inode in self.copied.into_keys() {
+            unlinkat(&originals, &original_name(inode)[..], UnlinkatFlags::NoRemoveDir)?;
+        }
+        unlinkat(self.drafts, ORIGINALS, UnlinkatFlags::RemoveDir)
+    }
+
+    fn copy_regular(
+        &mut self,
+        live: BorrowedFd,
+        name: &CStr,
+        seen: &Original,
+        copy: BorrowedFd,
+    ) -> Answer<()> {
+        let stat = &seen.stat;
+        let inode = Identity::of(stat).inode;
+        let original = original_name(inode);
+        if self.copied.contains_key(&inode) {
+            let originals = self.originals()?;
+            match linkat(originals, &original[..], copy, name, AtFlags::empty()) {
+                // The copy has reached the limit too: the next ones share another copy.
+                Err(Errno::EMLINK) => {
+                    unlinkat(self.originals()?, &original[..], UnlinkatFlags::NoRemoveDir)?;
+                    self.copied.remove(&inode);
+                }
+                answer => return answer,
+            }
+        }
+        let source = open_regular(live, name)?;
+        let opened = fstat(&source)?;
+        if Identity::of(&opened) != Identity::of(stat) || opened.st_mode != stat.st_mode {
+            return Err(Errno::ESTALE);
+        }
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let originals = self.originals()?;
+        let target =
+            File::from(openat(originals, &original[..], flags, Mode::from_bits_truncate(0o600))?);
+        let filled = copy_content(&source, &target, stat.st_size)
+            .and_then(|()| attributes::apply(source.as_fd(), stat, target.as_fd()));
+        match filled {
+            Ok(kept) => self.attributes_lost += u64::from(!kept),
+            Err(cause) => {
+                // Another name of the inode must not be given half a copy; should it stay, that
+                // name gets none.
+                let _ = unlinkat(originals, &original[..], UnlinkatFlags::NoRemoveDir);
+                return Err(cause);
+            }
+        }
+        self.copied.insert(inode, *seen);
+        linkat(self.originals()?, &original[..], copy, name, AtFlags::empty())
+    }
+
+    fn originals(&mut self) -> Answer<BorrowedFd<'_>> {
+        if self.originals.is_none() {
+            match mkdirat(self.drafts, ORIGINALS, Mode::from_bits_truncate(0o700)) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(error) => return Err(error),
+            }
+            self.originals = Some(open_directory(self.drafts, ORIGINALS)?);
+        }
+        self.originals.as_ref().map(AsFd::as_fd).ok_or(Errno::ENOENT)
+    }
+}
+
+/// Opens what was a regular file a moment ago. Should it be a pipe by now, that neither waits nor
+/// is waited for. Reading must not look like a client's access; only owners may ask for that.
+fn open_regular(directory: BorrowedFd, name: &CStr) -> Answer<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = match openat(directory, name, flags | OFlag::O_NOATIME, Mode::empty()) {
+        Err(Errno::EPERM) => openat(directory, name, flags, Mode::empty())?,
+        answer => answer?,
+    };
+    Ok(File::from(file))
+}
+
+fn original_name(inode: u64) -> Vec<u8> {
+    inode.to_string().into_bytes()
+}
+
+/// What stands for a device where none can be made: an empty file that says so as rsync's
+/// `--fake-super` does, which can restore the device from it.
+fn stand_in(stat: &FileStat, copy: BorrowedFd, name: &CStr) -> Answer<()> {
+    mknodat(copy, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o600), 0)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = openat(copy, name, flags, Mode::empty())?;
+    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    let text = format!("{:o} {major},{minor} {}:{}", stat.st_mode, stat.st_uid, stat.st_gid);
+    match rustix::fs::fsetxattr(
+        &file,
+        c"user.rsync.%stat",
+        text.as_bytes(),
+        rustix::fs::XattrFlags::CREATE,
+    ) {
+        // Where the file system has no such attributes, an empty file of that name is all there is.
+        Ok(()) | Err(rustix::io::Errno::NOTSUP) => Ok(()),
+        Err(error) => Err(Errno::from_raw(error.raw_os_error())),
+    }
+}
+
+/// Copies the first `size_bytes`, which may be all holes, and no more: the client may be appending.
+fn copy_content(source: &File, target: &File, size_bytes: i64) -> Answer<()> {
+    if rustix::fs::ioctl_ficlone(target, source).is_ok() {
+        return Ok(());
+    }
+    let size_bytes = u64::try_from(size_bytes).unwrap_or(0);
+    let failed = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    let (mut reader, mut writer) = (source, target);
+    let mut position = 0;
+    while let Some((start, end)) = next_data(source, position, size_bytes) {
+        reader.seek(io::SeekFrom::Start(start)).map_err(failed)?;
+        writer.seek(io::SeekFrom::Start(start)).map_err(failed)?;
+        io::copy(&mut Read::by_ref(&mut reader).take(end - start), &mut writer).map_err(failed)?;
+        position = end;
+    }
+    target.set_len(size_bytes).map_err(failed)
+}
+
+/// The next stretch of data at or after `position`; all the rest where holes are not told.
+fn next_data(source: &File, position: u64, size_bytes: u64) -> Option<(u64, u64)> {
+    use rustix::fs::{SeekFrom, seek};
+    let start = match seek(source, SeekFrom::Data(position)) {
+        Ok(start) => start,
+        Err(rustix::io::Errno::NXIO) => return None,
+        Err(_) => position,
+    };
+    let end = seek(source, SeekFrom::Hole(start)).unwrap_or(size_bytes).min(size_bytes);
+    (start < end).then_some((start, end))
+}
+
+/// Owner, mode and times of something that must not be opened; whether the owner could be kept.
+fn apply_by_name(stat: &FileStat, copy: BorrowedFd, name: &CStr) -> Answer<bool> {
+    let owner = (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
+    let owner_kept = match fchownat(copy, name, owner.0, owner.1, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Err(Errno::EPERM) if !is_privileged() => false,
+        answer => answer.map(|()| true)?,
+    };
+    if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFLNK.bits() {
+        let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
+        fchmodat(copy, name, mode, FchmodatFlags::NoFollowSymlink)?;
+    }
+    let accessed = TimeSpec::new(stat.st_atime, stat.st_atime_nsec);
+    let modified = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
+    utimensat(copy, name, &accessed, &modified, UtimensatFlags::NoFollowSymlink)?;
+    Ok(owner_kept)
+}

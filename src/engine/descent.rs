@@ -1,0 +1,254 @@
+//! The way from a tree's root down to the directory at hand, by descriptors.
+//!
+//! A client can make a tree that is tens of thousands of levels deep, deeper than any path
+//! can say or any descriptor table hold. So only the last `WINDOW` levels and the root
+//! stay open, and a level that is only passed through is not opened at all. A closed level is
+//! opened again when it is needed: through `..` of its child, and because somebody may have moved
+//! the child elsewhere meanwhile, what `..` gives is opened only if it is the very directory that
+//! we came through; otherwise the way is walked again from an open level above, name by name,
+//! and checked again. Failing that, the walk ends with `ESTALE`: it never goes on elsewhere.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::stat::{FileStat, fstat};
+
+use crate::system::syscalls::{Answer, Identity, open_directory, place_above, return_to};
+use crate::tell::error::Error;
+
+/// How many of the deepest levels stay open besides the root. The descents of two workers and the
+/// few other descriptors of a run fit into a limit of 64.
+pub const WINDOW: usize = 8;
+
+const PATH_MAX: usize = libc::PATH_MAX as usize;
+
+/// So many closed levels may be opened to share a subtree.
+const NEAR: usize = 3;
+
+/// An open directory that several workers may start from.
+pub type Directory = Arc<OwnedFd>;
+
+/// A position in a directory tree.
+pub struct Descent {
+    start: Start,
+    device: u64,
+    levels: Vec<Level>,
+}
+
+/// Where a descent starts: an open directory and its name in messages.
+#[derive(Clone)]
+pub struct Start {
+    /// The tree's root, for messages only.
+    pub root_path: Arc<Path>,
+    /// Which directory that is.
+    pub root: Identity,
+    /// From there to `directory`, for messages only; empty at the root itself.
+    pub relative: Vec<u8>,
+    /// The directory itself.
+    pub directory: Directory,
+}
+
+impl Start {
+    /// The root of a tree; opened anew, since a duplicate would share the position of its reads.
+    pub fn root(directory: impl AsFd, root_path: &Path) -> Answer<Self> {
+        let directory = open_directory(directory.as_fd(), c".")?;
+        let root = Identity::of(&fstat(&directory)?);
+        Ok(Start {
+            root_path: root_path.into(),
+            root,
+            relative: Vec::new(),
+            directory: Arc::new(directory),
+        })
+    }
+}
+
+struct Level {
+    name: CString,
+    /// Known once the level has been open.
+    identity: Option<Identity>,
+    directory: Option<Directory>,
+}
+
+impl Descent {
+    /// Starts at `start`.
+    pub fn new(start: Start) -> Answer<Self> {
+        let device = Identity::of(&fstat(&start.directory)?).device;
+        Ok(Descent { start, device, levels: Vec::new() })
+    }
+
+    /// The directory at hand, opened if it is not.
+    ///
+    /// # Errors
+    /// `ESTALE` if the way to it was moved or removed; what opening a level says.
+    pub fn directory(&mut self) -> Answer<Directory> {
+        self.directory_at(self.levels.len())
+    }
+
+    /// The directory `depth` levels below the start.
+    pub fn directory_at(&mut self, depth: usize) -> Answer<Directory> {
+        let open = self.levels[..depth].iter().rposition(|level| level.directory.is_some());
+        let mut directory = match open.and_then(|index| self.levels[index].directory.as_ref()) {
+            Some(directory) => directory.clone(),
+            None => self.start.directory.clone(),
+        };
+        for index in open.map_or(0, |index| index + 1)..depth {
+            let level = &self.levels[index];
+            let opened = open_directory(directory.as_fd(), &level.name)?;
+            let identity = Identity::of(&fstat(&opened)?);
+            if identity.device != self.device {
+                return Err(Errno::EXDEV);
+            }
+            if level.identity.is_some_and(|known| known != identity) {
+                return Err(Errno::ESTALE);
+            }
+            directory = Arc::new(opened);
+            self.levels[index].identity = Some(identity);
+            // Levels far above may stay closed: they are opened through `..` on the way back.
+            if index + WINDOW >= self.levels.len() {
+                self.levels[index].directory = Some(directory.clone());
+            }
+        }
+        Ok(directory)
+    }
+
+    /// Whether `directory`, which was found in the tree, still is: whether its parents lead up to
+    /// the tree's root.
+    pub fn holds(&self, directory: BorrowedFd) -> bool {
+        let Ok(mut current) = open_directory(directory, c".") else { return false };
+        let mut identity = fstat(&current).map(|stat| Identity::of(&stat)).ok();
+        while identity != Some(self.start.root) {
+            let Ok(parent) = place_above(current.as_fd()) else { return false };
+            let above = fstat(&parent).map(|stat| Identity::of(&stat)).ok();
+            if above == identity || above.is_none() {
+                return false;
+            }
+            (current, identity) = (parent, above);
+        }
+        true
+    }
+
+    /// Whether what `stat` shows is on the tree's own file system.
+    pub fn is_on_same_device(&self, stat: &FileStat) -> bool {
+        Identity::of(stat).device == self.device
+    }
+
+    /// The device of the tree's own file system.
+    pub fn device(&self) -> u64 {
+        self.device
+    }
+
+    /// How many levels below the start the directory at hand is.
+    pub fn depth(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// Goes down into `name` and returns its state at that moment.
+    ///
+    /// # Errors
+    /// `EXDEV` if it is on another file system or mount; `ELOOP` or `ENOTDIR` if it is no
+    /// directory.
+    pub fn enter(&mut self, name: &CStr) -> Answer<FileStat> {
+        let directory = open_directory(self.directory()?.as_fd(), name)?;
+        let stat = fstat(&directory)?;
+        // A btrfs subvolume is no mount, but links end at it all the same.
+        if Identity::of(&stat).device != self.device {
+            return Err(Errno::EXDEV);
+        }
+        self.push(name, Some(Identity::of(&stat)), Some(Arc::new(directory)));
+        Ok(stat)
+    }
+
+    /// Goes down into `name` without opening it.
+    pub fn pass(&mut self, name: &CStr) {
+        self.push(name, None, None);
+    }
+
+    fn push(&mut self, name: &CStr, identity: Option<Identity>, directory: Option<Directory>) {
+        if let Some(beyond) = self.levels.len().checked_sub(WINDOW) {
+            self.levels[beyond].directory = None;
+        }
+        self.levels.push(Level { name: name.to_owned(), identity, directory });
+    }
+
+    /// Goes up one level and returns the name of the directory left; at the start it stays there.
+    pub fn leave(&mut self) -> CString {
+        let Some(Level { name, directory, .. }) = self.levels.pop() else {
+            return CString::default();
+        };
+        if let (Some(parent), Some(child)) = (self.levels.last_mut(), directory)
+            && parent.directory.is_none()
+            && let Some(expected) = parent.identity
+            && let Ok(opened) = return_to(child.as_fd(), expected)
+        {
+            parent.directory = Some(Arc::new(opened));
+        }
+        name
+    }
+
+    /// The uppermost of the last few levels, or of the first few, that is `fit` to start another
+    /// descent from. In between lies what is closed; opening it level by level would cost a deep
+    /// tree more than sharing it gains.
+    pub fn near_levels(&self, fit: impl Fn(usize) -> bool) -> Option<usize> {
+        let depth = self.levels.len();
+        let bottom = depth.saturating_sub(WINDOW).max(NEAR);
+        (0..NEAR.min(depth + 1))
+            .chain(bottom..depth + 1)
+            .find(|depth| self.is_near(*depth) && fit(*depth))
+    }
+
+    /// Whether `depth` levels below the start can be reached with a few calls.
+    pub fn is_near(&self, depth: usize) -> bool {
+        depth < NEAR
+            || self.levels[depth - NEAR..depth].iter().any(|level| level.directory.is_some())
+    }
+
+    /// Where another descent can start: at `depth` levels below this one's start.
+    pub fn start_at(&mut self, depth: usize) -> Answer<Start> {
+        let directory = self.directory_at(depth)?;
+        let relative = self.path_to(depth, None);
+        let Start { root_path, root, .. } = &self.start;
+        Ok(Start { root_path: root_path.clone(), root: *root, relative, directory })
+    }
+
+    /// The path from the tree's root to the directory at hand or to `name` in it.
+    pub fn relative_path(&self, name: Option<&CStr>) -> Vec<u8> {
+        self.path_to(self.levels.len(), name)
+    }
+
+    /// The path from the tree's root to the directory at hand, unless it is longer than any program
+    /// can use: where a client goes on making directories in each other, paths take more memory
+    /// than everything else.
+    pub fn usable_path(&self) -> Option<Vec<u8>> {
+        let mut bytes = self.start.relative.len();
+        let is_usable = self.levels.iter().all(|level| {
+            bytes += level.name.to_bytes_with_nul().len();
+            bytes < PATH_MAX
+        });
+        is_usable.then(|| self.relative_path(None))
+    }
+
+    fn path_to(&self, depth: usize, name: Option<&CStr>) -> Vec<u8> {
+        let start = Some(&self.start.relative[..]).filter(|relative| !relative.is_empty());
+        let levels = self.levels[..depth].iter().map(|level| level.name.to_bytes());
+        let names: Vec<&[u8]> =
+            start.into_iter().chain(levels).chain(name.map(CStr::to_bytes)).collect();
+        names.join(&b'/')
+    }
+
+    /// The failure of `operation` on the directory at hand or on `name` in it.
+    pub fn error(&self, operation: &'static str, name: Option<&CStr>, cause: Errno) -> Error {
+        Error::io_bytes(operation, &self.path(name), cause)
+    }
+
+    /// The whole path of the directory at hand or of `name` in it, for messages.
+    pub fn path(&self, name: Option<&CStr>) -> Vec<u8> {
+        let mut path = self.start.root_path.as_os_str().as_bytes().to_vec();
+        path.push(b'/');
+        path.extend(self.relative_path(name));
+        path
+    }
+}

@@ -1,0 +1,155 @@
+//! What differs between a live directory and the same directory of a snapshot, by name and inode
+//! number alone.
+//!
+//! The live directory is read into a table of hashes, the snapshot's is read against it, and what
+//! was not found there is looked up by a second reading of the live one. Neither is sorted and
+//! neither need fit into memory with its names: sixteen bytes for each live entry do. The hash
+//! is keyed afresh in each process, so no client can make two names collide; and should two
+//! collide by chance, an entry would pass for unchanged only if both were links to one inode.
+
+use std::ffi::CStr;
+use std::hash::{BuildHasher, RandomState};
+use std::os::fd::BorrowedFd;
+
+use nix::errno::Errno;
+
+use crate::engine::listing::{Entry, Listing};
+use crate::engine::temporaries::Temporaries;
+
+/// What a name stands for on one side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Inode number.
+    pub inode: u64,
+    /// Whether it is a directory.
+    pub is_directory: bool,
+}
+
+impl From<&Entry> for Found {
+    fn from(entry: &Entry) -> Self {
+        Found { inode: entry.inode, is_directory: entry.is_directory }
+    }
+}
+
+/// Which directory could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The live one.
+    Live,
+    /// The snapshot's.
+    Snapshot,
+}
+
+/// Compares directories one after the other, with memory that is used again.
+#[derive(Default)]
+pub struct Comparer {
+    live: Listing,
+    snapshot: Listing,
+    slots: Vec<Slot>,
+    hashes: RandomState,
+    /// Names in the live directory that was compared last that look like temporary ones of rsync.
+    pub temporaries: Temporaries,
+}
+
+/// A live entry: the hash of its name, but for the two lowest bits, which say what it is.
+#[derive(Clone, Copy)]
+struct Slot {
+    hash_and_flags: u64,
+    inode: u64,
+}
+
+const DIRECTORY: u64 = 1;
+const MET: u64 = 2;
+const HASH: u64 = !(DIRECTORY | MET);
+
+/// Compares the live directory with the snapshot's, both just opened. Calls `event` for each name
+/// that is a directory on both sides, or not the same file on both; returns how many entries the
+/// live one has. `event` may remove entries from the snapshot's directory and add to it.
+///
+/// # Errors
+/// What `event` returns, or `failed` of a read that failed.
+pub fn differences<E>(
+    (live, snapshot): (BorrowedFd, BorrowedFd),
+    comparer: &mut Comparer,
+    failed: impl Fn(Side, Errno) -> E,
+    mut event: impl FnMut(&CStr, Option<Found>, Option<Found>) -> Result<(), E>,
+) -> Result<u64, E> {
+    let Comparer { live: listing, snapshot: other, slots, hashes, temporaries } = comparer;
+    let live_failed = |cause| failed(Side::Live, cause);
+    let snapshot_failed = |cause| failed(Side::Snapshot, cause);
+
+    slots.clear();
+    *temporaries = Temporaries::default();
+    listing.read_first(live).map_err(live_failed)?;
+    let is_small = listing.is_whole();
+    loop {
+        // A directory of millions should not take twice what it needs.
+        slots.reserve_exact(listing.entries().len());
+        slots.extend(listing.entries().iter().map(|entry| Slot {
+            hash_and_flags: hash(hashes, listing.name(entry))
+                | if entry.is_directory { DIRECTORY } else { 0 },
+            inode: entry.inode,
+        }));
+        temporaries.note_names(listing);
+        if is_small || !listing.read_next(live).map_err(live_failed)? {
+            break;
+        }
+    }
+    slots.sort_unstable_by_key(|slot| slot.hash_and_flags & HASH);
+    let count = slots.len() as u64;
+
+    let mut unmet = slots.len();
+    other.read_first(snapshot).map_err(snapshot_failed)?;
+    loop {
+        for entry in other.entries() {
+            let name = other.name(entry);
+            let found = find(slots, hash(hashes, name)).map(|index| {
+                let slot = &mut slots[index];
+                if slot.hash_and_flags & MET == 0 {
+                    slot.hash_and_flags |= MET;
+                    unmet -= 1;
+                }
+                Found { inode: slot.inode, is_directory: slot.hash_and_flags & DIRECTORY != 0 }
+            });
+            let is_same_file = found.is_some_and(|live| {
+                !live.is_directory && !entry.is_directory && live.inode == entry.inode
+            });
+            if !is_same_file {
+                event(name, found, Some(entry.into()))?;
+            }
+        }
+        if !other.read_next(snapshot).map_err(snapshot_failed)? {
+            break;
+        }
+    }
+    if unmet == 0 {
+        return Ok(count);
+    }
+
+    if !is_small {
+        Listing::rewind(live).map_err(live_failed)?;
+        listing.read_first(live).map_err(live_failed)?;
+    }
+    loop {
+        for entry in listing.entries() {
+            let name = listing.name(entry);
+            // What is not in the table came meanwhile and is as new as the rest.
+            let is_met = find(slots, hash(hashes, name))
+                .is_some_and(|index| slots[index].hash_and_flags & MET != 0);
+            if !is_met {
+                event(name, Some(entry.into()), None)?;
+            }
+        }
+        if is_small || !listing.read_next(live).map_err(live_failed)? {
+            return Ok(count);
+        }
+    }
+}
+
+fn hash(hashes: &RandomState, name: &CStr) -> u64 {
+    hashes.hash_one(name.to_bytes()) & HASH
+}
+
+fn find(slots: &[Slot], hash: u64) -> Option<usize> {
+    slots.binary_search_by_key(&hash, |slot| slot.hash_and_flags & HASH).ok()
+}

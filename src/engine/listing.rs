@@ -1,0 +1,155 @@
+//! The entries of one directory, read with a large buffer, as many at a time as memory allows.
+//!
+//! Acting only after a whole stretch has been read keeps the list stable while a client renames
+//! within the directory, and lets the entries be taken in the order of their inodes. Names lie
+//! in one arena, which is used again for the next directory. A directory of millions is read in
+//! several stretches, so that it takes no more memory than any other.
+
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
+
+use nix::errno::Errno;
+use rustix::fs::{FileType, RawDir};
+
+use crate::system::syscalls::{Answer, stat_entry};
+
+/// A read of this size returns about a thousand entries per call.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// A stretch ends here: some 70,000 entries with short names. Each worker has a few of them.
+const STRETCH_BYTES: usize = 2 << 20;
+
+/// One entry; its name is in the [`Listing`] it came from.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// Inode number; of a mount point, that of the directory beneath.
+    pub inode: u64,
+    name_start: u32,
+    /// Whether it is a directory, as opposed to anything else.
+    pub is_directory: bool,
+}
+
+/// Entries of one directory, without `.` and `..`.
+#[derive(Default)]
+pub struct Listing {
+    names: Vec<u8>,
+    entries: Vec<Entry>,
+    buffer: Vec<MaybeUninit<u8>>,
+    is_whole: bool,
+}
+
+impl Listing {
+    /// Reads all of `directory`, however large, from its start.
+    pub fn read(directory: BorrowedFd) -> Answer<Self> {
+        Self::rewind(directory)?;
+        let mut listing = Listing::default();
+        listing.read_up_to(directory, usize::MAX)?;
+        Ok(listing)
+    }
+
+    /// Reads the first stretch of `directory`, which has just been opened or was rewound.
+    pub fn read_first(&mut self, directory: BorrowedFd) -> Answer<()> {
+        self.read_up_to(directory, STRETCH_BYTES)?;
+        Ok(())
+    }
+
+    /// Reads the next stretch; false if there was none left.
+    pub fn read_next(&mut self, directory: BorrowedFd) -> Answer<bool> {
+        if self.is_whole {
+            return Ok(false);
+        }
+        self.read_up_to(directory, STRETCH_BYTES)?;
+        Ok(!self.entries.is_empty())
+    }
+
+    /// Starts over. A descriptor's position is shared by all reads of it.
+    pub fn rewind(directory: BorrowedFd) -> Answer<()> {
+        rustix::fs::seek(directory, rustix::fs::SeekFrom::Start(0)).map(drop).map_err(errno)
+    }
+
+    /// Whether the last read has come to the directory's end.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    fn read_up_to(&mut self, directory: BorrowedFd, bytes: usize) -> Answer<()> {
+        self.names.clear();
+        self.entries.clear();
+        self.is_whole = false;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(BUFFER_BYTES, MaybeUninit::uninit());
+        let read = self.fill(directory, &mut buffer, bytes);
+        self.buffer = buffer;
+        read
+    }
+
+    fn fill(
+        &mut self,
+        directory: BorrowedFd,
+        buffer: &mut [MaybeUninit<u8>],
+        bytes: usize,
+    ) -> Answer<()> {
+        let mut raw = RawDir::new(directory, buffer);
+        // What lies in the buffer would be lost: a stretch ends where the buffer does.
+        while !raw.is_buffer_empty() || self.size_bytes() < bytes {
+            let Some(entry) = raw.next() else {
+                self.is_whole = true;
+                return Ok(());
+            };
+            let entry = match entry.map_err(errno) {
+                Err(Errno::EINTR) => continue,
+                // It was removed since it was opened, and is empty.
+                Err(Errno::ENOENT) => {
+                    self.is_whole = true;
+                    return Ok(());
+                }
+                entry => entry?,
+            };
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let is_directory = match entry.file_type() {
+                FileType::Directory => true,
+                FileType::Unknown => match stat_entry(directory, name) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
+                    Err(Errno::ENOENT) => continue,
+                    // Whatever is mounted there: to enter it says so again.
+                    Err(Errno::EXDEV) => true,
+                    Err(error) => return Err(error),
+                },
+                _ => false,
+            };
+            let name_start = u32::try_from(self.names.len()).map_err(|_| Errno::EOVERFLOW)?;
+            self.entries.push(Entry { inode: entry.ino(), name_start, is_directory });
+            self.names.extend_from_slice(name.to_bytes_with_nul());
+        }
+        Ok(())
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.names.len() + self.entries.len() * size_of::<Entry>()
+    }
+
+    /// The entries of the last stretch, in the directory's own order unless sorted.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The name of one of this listing's entries.
+    pub fn name(&self, entry: &Entry) -> &CStr {
+        // Every name was stored with its NUL, so the default is never taken.
+        CStr::from_bytes_until_nul(&self.names[entry.name_start as usize..]).unwrap_or_default()
+    }
+
+    /// Sorts the entries by inode number: the order in which a large directory's inodes lie on
+    /// the disk and in memory.
+    pub fn sort_by_inode(&mut self) {
+        self.entries.sort_unstable_by_key(|entry| entry.inode);
+    }
+}
+
+fn errno(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error())
+}

@@ -1,0 +1,277 @@
+//! Removes whole trees that have been retired, and what is left in staging.
+//!
+//! The trees are in a directory that only we may enter, but their content came from a client:
+//! so again single names by descriptor, no symbolic link followed, no mount crossed. Several
+//! workers share the trees. A directory of which one gave a part away stays for the end: then a
+//! single one removes what is left, little more than those directories. The first error of that
+//! second walk is kept and the work goes on, because half a tree removed is space gained; what
+//! was removed stays removed, so a run that is killed leaves less for the next one.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::engine::children::{Budget, Children, LEVEL_BYTES};
+use crate::engine::descent::{Descent, Start};
+use crate::engine::listing::Listing;
+use crate::engine::pool;
+use crate::engine::pool::Pool;
+use crate::system::syscalls::{Answer, is_privileged, stat_entry};
+use crate::tell::error::{Error, Result};
+use crate::tell::progress;
+
+/// A tree of which something could not be removed.
+#[derive(Debug)]
+pub struct Remains {
+    /// Its name.
+    pub name: CString,
+    /// The first error.
+    pub error: Error,
+}
+
+/// Removes `names` and everything below them from `parent`, all at the same time. Returns how many
+/// entries that were, and the trees of which something remains.
+///
+/// # Errors
+/// If `parent` cannot be opened.
+pub fn remove_trees(
+    parent: BorrowedFd,
+    parent_path: &Path,
+    names: &[CString],
+) -> Result<(u64, Vec<Remains>)> {
+    if names.is_empty() {
+        return Ok((0, Vec::new()));
+    }
+    let failed = |cause| Error::io("open", parent_path, cause);
+    let start = Start::root(parent, parent_path).map_err(failed)?;
+    let _phase = progress::begin("removing", None);
+    let mut removed = remove_shared(&start, names);
+    let mut remaining = Vec::new();
+    for name in names {
+        if matches!(stat_entry(parent, name), Err(Errno::ENOENT)) {
+            continue;
+        }
+        match remove_alone(start.clone(), name) {
+            Ok(entries) => removed += entries,
+            Err(error) => remaining.push(Remains { name: name.clone(), error }),
+        }
+    }
+    Ok((removed, remaining))
+}
+
+/// Removes what can be removed by several workers, if there are several.
+fn remove_shared(start: &Start, names: &[CString]) -> u64 {
+    let workers = pool::workers(None);
+    if workers == 1 {
+        return 0;
+    }
+    let jobs =
+        names.iter().rev().map(|name| Job { start: start.clone(), name: name.clone() }).collect();
+    let work = |job, pool: &Pool<Job>| remove_part(job, Some(pool)).map_or(0, |part| part.0);
+    Pool::run(workers, jobs, work).into_iter().sum()
+}
+
+/// The same without other workers, for a walk that has some already.
+pub fn remove_alone(parent: Start, name: &CStr) -> Result<u64> {
+    let path = parent.root_path.clone();
+    let (removed, first_error) = remove_part(Job { start: parent, name: name.to_owned() }, None)
+        .map_err(|cause| Error::io("open", &path, cause))?;
+    first_error.map_or(Ok(removed), Err)
+}
+
+/// A subtree to remove: `name` in `start`.
+struct Job {
+    start: Start,
+    name: CString,
+}
+
+/// Removes a subtree but for what is given away; returns how many entries that were and the first
+/// error.
+fn remove_part(job: Job, pool: Option<&Pool<Job>>) -> Answer<(u64, Option<Error>)> {
+    let mut removal = Removal {
+        descent: Descent::new(job.start)?,
+        frames: Vec::new(),
+        budget: Budget::default(),
+        listing: Listing::default(),
+        removed: 0,
+        first_error: None,
+        pool,
+    };
+    removal.enter_or_remove(&job.name);
+    while let Some(mut frame) = removal.frames.pop() {
+        match frame.pending.pop() {
+            Some((child, ())) => {
+                removal.frames.push(frame);
+                removal.share();
+                removal.enter_or_remove(&child);
+            }
+            None => removal.finish(frame),
+        }
+    }
+    Ok((removal.removed, removal.first_error))
+}
+
+struct Removal<'a> {
+    descent: Descent,
+    frames: Vec<Frame>,
+    budget: Budget,
+    listing: Listing,
+    removed: u64,
+    first_error: Option<Error>,
+    pool: Option<&'a Pool<Job>>,
+}
+
+/// An open directory.
+struct Frame {
+    /// Its subdirectories that are still to be removed.
+    pending: Children<()>,
+    /// Whether another worker has got one of them.
+    is_shared: bool,
+}
+
+impl Removal<'_> {
+    /// Gives a subtree away if a worker waits for one: from as far up as there is one.
+    fn share(&mut self) {
+        let Some(pool) = self.pool.filter(|pool| pool.is_hungry()) else { return };
+        // The first frame is the directory that the job named, one level below the start.
+        let frame = |depth: usize| depth.checked_sub(1).and_then(|index| self.frames.get(index));
+        let has_some = |depth| frame(depth).is_some_and(|frame| !frame.pending.is_empty());
+        let Some(depth) = self.descent.near_levels(has_some) else { return };
+        let Ok(start) = self.descent.start_at(depth) else { return };
+        if let Some((name, ())) = self.frames[depth - 1].pending.pop() {
+            // All above it are shared then, and those above the first shared one were marked
+            // before.
+            let above = self.frames[..depth].iter_mut().rev().take_while(|frame| !frame.is_shared);
+            above.for_each(|frame| frame.is_shared = true);
+            pool.give(Job { start, name });
+        }
+    }
+
+    /// Goes down into a directory and removes the files in it; removes anything else.
+    fn enter_or_remove(&mut self, name: &CStr) {
+        match self.enter(name) {
+            Ok(()) => self.empty_directory(),
+            Err(Errno::ENOTDIR | Errno::ELOOP) => self.remove_file(name),
+            Err(Errno::ENOENT) => {}
+            Err(cause) => self.keep_error("open the directory", Some(name), cause),
+        }
+    }
+
+    fn enter(&mut self, name: &CStr) -> Answer<()> {
+        let stat = match self.descent.enter(name) {
+            // A user without privileges has to allow itself in; the tree is its own.
+            Err(Errno::EACCES) if !is_privileged() => {
+                let parent = self.descent.directory()?;
+                fchmodat(&parent, name, Mode::S_IRWXU, FchmodatFlags::NoFollowSymlink)?;
+                self.descent.enter(name)?
+            }
+            answer => answer?,
+        };
+        if !is_privileged() && stat.st_mode & 0o700 != 0o700 {
+            fchmod(self.descent.directory()?, Mode::S_IRWXU)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what is no directory from the directory at hand; subdirectories become pending.
+    fn empty_directory(&mut self) {
+        let mut pending = Children::new(LEVEL_BYTES);
+        self.remove_files(&mut pending);
+        self.budget.charge(&mut pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
+        self.frames.push(Frame { pending, is_shared: false });
+    }
+
+    /// Goes on with the subdirectories of the directory at hand that there was no room for; if
+    /// there are none, that is as empty as it gets.
+    fn finish(&mut self, mut frame: Frame) {
+        self.budget.refund(&mut frame.pending);
+        match frame.pending.next() {
+            Some(rest) => self.read_again(Frame { pending: rest, ..frame }),
+            None => self.remove_directory(frame.is_shared),
+        }
+    }
+
+    fn read_again(&mut self, mut frame: Frame) {
+        match self.descent.directory().and_then(|directory| Listing::rewind(directory.as_fd())) {
+            Ok(()) => self.remove_files(&mut frame.pending),
+            Err(cause) => self.keep_error("read", None, cause),
+        }
+        self.budget
+            .charge(&mut frame.pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
+        self.frames.push(frame);
+    }
+
+    fn remove_files(&mut self, pending: &mut Children<()>) {
+        let mut listing = std::mem::take(&mut self.listing);
+        if let Err(cause) = self.remove_listed(&mut listing, pending) {
+            self.keep_error("read", None, cause);
+        }
+        self.listing = listing;
+        pending.ready();
+    }
+
+    fn remove_listed(&mut self, listing: &mut Listing, pending: &mut Children<()>) -> Answer<()> {
+        let directory = self.descent.directory()?;
+        listing.read_first(directory.as_fd())?;
+        loop {
+            if self.pool.is_some() {
+                progress::add(listing.entries().len() as u64);
+            }
+            listing.sort_by_inode();
+            for entry in listing.entries() {
+                let name = listing.name(entry);
+                match entry.is_directory {
+                    true => pending.push(name, ()),
+                    false => self.unlink_file(directory.as_fd(), name),
+                }
+            }
+            if !listing.read_next(directory.as_fd())? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn remove_file(&mut self, name: &CStr) {
+        match self.descent.directory() {
+            Ok(directory) => self.unlink_file(directory.as_fd(), name),
+            Err(cause) => self.keep_error("return to", None, cause),
+        }
+    }
+
+    fn unlink_file(&mut self, directory: BorrowedFd, name: &CStr) {
+        match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) => self.removed += 1,
+            Err(Errno::ENOENT) => {}
+            Err(cause) => self.keep_error("remove", Some(name), cause),
+        }
+    }
+
+    /// Removes the directory at hand, unless others are still to remove a part of it, and goes up.
+    fn remove_directory(&mut self, is_shared: bool) {
+        let name = self.descent.leave();
+        if is_shared {
+            return;
+        }
+        let unlinked = self
+            .descent
+            .directory()
+            .and_then(|parent| unlinkat(&parent, &*name, UnlinkatFlags::RemoveDir));
+        match unlinked {
+            Ok(()) => self.removed += 1,
+            Err(Errno::ENOENT) => {}
+            Err(cause) => self.keep_error("remove the directory", Some(&name), cause),
+        }
+    }
+
+    /// Only the first counts: that a directory is not empty follows from what could not be removed
+    /// in it.
+    fn keep_error(&mut self, operation: &'static str, name: Option<&CStr>, cause: Errno) {
+        if self.first_error.is_none() {
+            self.first_error = Some(self.descent.error(operation, name, cause));
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What lies at a path below a directory, without a call that asks the server of a mount.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, fstat};
+
+use crate::engine::listing::Listing;
+use crate::system::syscalls::{Identity, open_directory};
+
+/// What is at a place where something was mounted when a snapshot was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtPlace {
+    /// Another file system, or another mount.
+    Mount,
+    /// Nothing that a snapshot could lack: no entry, or an empty directory.
+    Nothing,
+    /// Anything else.
+    Content,
+}
+
+/// What is at `path` below `directory`; what cannot be found out counts as content.
+pub fn look_at_place(directory: BorrowedFd, path: &[u8]) -> AtPlace {
+    let mut parent: Option<OwnedFd> = None;
+    let names: Vec<&[u8]> =
+        path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+    for (index, name) in names.iter().enumerate() {
+        let here = parent.as_ref().map_or(directory, |parent| parent.as_fd());
+        let Ok(name) = CString::new(*name) else { return AtPlace::Content };
+        match open_directory(here, &name) {
+            Ok(next) if is_on_same_device(here, next.as_fd()) => parent = Some(next),
+            Ok(_) | Err(Errno::EXDEV) => return AtPlace::Mount,
+            Err(Errno::ENOENT) => return AtPlace::Nothing,
+            // The last one may be a file on which another file is mounted.
+            Err(Errno::ENOTDIR | Errno::ELOOP) if index + 1 == names.len() => {
+                return file_at_place(here, &name);
+            }
+            Err(_) => return AtPlace::Content,
+        }
+    }
+    match parent.map(|directory| Listing::read(directory.as_fd())) {
+        Some(Ok(listing)) if listing.entries().is_empty() => AtPlace::Nothing,
+        _ => AtPlace::Content,
+    }
+}
+
+fn file_at_place(parent: BorrowedFd, name: &std::ffi::CStr) -> AtPlace {
+    if crate::system::mounts::is_mount_point(parent, name) {
+        return AtPlace::Mount;
+    }
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    match openat(parent, name, flags, Mode::empty()) {
+        Err(Errno::ENOENT) => AtPlace::Nothing,
+        _ => AtPlace::Content,
+    }
+}
+
+fn is_on_same_device(one: BorrowedFd, other: BorrowedFd) -> bool {
+    let device = |directory| fstat(directory).map(|stat| Identity::of(&stat).device);
+    device(one).is_ok_and(|one| device(other).is_ok_and(|other| one == other))
+}

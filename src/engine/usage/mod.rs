@@ -1,0 +1,289 @@
+//! How much space the removal of whole trees would really free.
+//!
+//! A file that lies in several snapshots is freed with the last of its links. So each entry of all
+//! the trees is looked at, and the blocks of a file count only once as many of its links have been
+//! met as it has at all; one whose other links are in a tree that stays, in the module, or anywhere
+//! else does not count. Directories have one link that matters and always count.
+//!
+//! Only files with several links have to be remembered (`links`); where those are too
+//! many at once, the trees are walked several times, so that memory is bounded.
+//!
+//! What is told is what the file system says in `st_blocks`: space within inodes is free with them,
+//! and extents that files share as reflinks are counted as if they were freed, though they are not
+//! as long as another file has them.
+//!
+//! The trees are those of a client, and may be removed meanwhile: single names by descriptor, no
+//! symbolic link followed, no mount crossed, and what is gone is not counted.
+
+mod links;
+mod walk;
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use nix::sys::stat::FileStat;
+
+use crate::decide::space_choice::Gain;
+use crate::tell::progress;
+use crate::tell::progress::Phase;
+use links::{BUCKETS, Links};
+
+/// So many files with several links are remembered at once: at most some 50 MB.
+pub const MAX_REMEMBERED: usize = 1 << 20;
+
+/// Fewer entries are counted before anyone could read how far it is.
+const SHOWN_FROM_ENTRIES: u64 = 20_000;
+
+/// The unit of `st_blocks`, whatever the file system's own blocks are.
+const BLOCK_BYTES: u64 = 512;
+
+/// A tree to look at.
+pub struct Tree<'a> {
+    /// The directory that it is in.
+    pub parent: BorrowedFd<'a>,
+    /// Its path, for messages.
+    pub parent_path: &'a Path,
+    /// Its name there.
+    pub name: CString,
+}
+
+/// What the removal of trees frees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes in blocks that no other link holds.
+    pub bytes: u64,
+    /// Files and directories in the trees, counted once per name.
+    pub entries: u64,
+    /// Directories that could not be read, so that there is more than was counted.
+    pub unreadable: u64,
+}
+
+/// What becomes free when all `trees` go together; `None` if they have more than `max_entries`.
+pub fn freed(trees: &[Tree], max_entries: Option<u64>) -> Option<Usage> {
+    freed_remembering(trees, max_entries, MAX_REMEMBERED)
+}
+
+fn freed_remembering(
+    trees: &[Tree],
+    max_entries: Option<u64>,
+    max_remembered: usize,
+) -> Option<Usage> {
+    let counted = count(trees, max_entries, max_remembered);
+    (counted.trees == trees.len()).then(|| {
+        let bytes = counted.gains.iter().map(|gain| gain.bytes).sum();
+        Usage { bytes, ..counted.usage }
+    })
+}
+
+/// What becomes free when each range of neighbouring trees goes, for as many of the trees as have
+/// at most `max_entries` together.
+#[derive(Debug, Default)]
+pub struct Counted {
+    /// How many of the trees were counted.
+    pub trees: usize,
+    /// What each range of trees frees.
+    pub gains: Vec<Gain>,
+    usage: Usage,
+}
+
+/// Counts what each range of neighbouring `trees` frees.
+pub fn freed_by_each(trees: &[Tree], max_entries: u64) -> Counted {
+    count(trees, Some(max_entries), MAX_REMEMBERED)
+}
+
+fn count(trees: &[Tree], max_entries: Option<u64>, max_remembered: usize) -> Counted {
+    let mut counted = Counted { trees: trees.len(), ..Counted::default() };
+    let mut gains: BTreeMap<(usize, usize), u64> = BTreeMap::new();
+    let whole = 0..BUCKETS;
+    let mut parts = vec![whole.clone()];
+    while let Some(part) = parts.pop() {
+        let is_first = part == whole;
+        let links = Links::new(part, max_remembered);
+        let usage = Usage::default();
+        let mut count = Count {
+            links,
+            usage,
+            singles: BTreeMap::new(),
+            singles_count: is_first,
+            max_entries,
+            tree: 0,
+            phase: None,
+        };
+        for (number, tree) in trees[..counted.trees].iter().enumerate() {
+            count.tree = number;
+            if !walk::walk(tree, &mut count) {
+                counted.trees = number;
+                break;
+            }
+        }
+        for (trees, bytes) in count.links.bytes().into_iter().chain(count.singles) {
+            *gains.entry(trees).or_default() += bytes;
+        }
+        if is_first {
+            counted.usage = count.usage;
+        }
+        parts.extend(count.links.left());
+    }
+    // A tree of which only a part was counted.
+    gains.retain(|(_, last), _| *last < counted.trees);
+    counted.gains =
+        gains.into_iter().map(|((first, last), bytes)| Gain { first, last, bytes }).collect();
+    counted
+}
+
+/// What has been met of all trees on one walk.
+struct Count {
+    links: Links,
+    usage: Usage,
+    /// What has one link, by its tree.
+    singles: BTreeMap<(usize, usize), u64>,
+    /// Whether what has one link counts: on the first walk only.
+    singles_count: bool,
+    max_entries: Option<u64>,
+    /// The number of the tree at hand.
+    tree: usize,
+    phase: Option<Phase>,
+}
+
+impl Count {
+    fn add(&mut self, stat: &FileStat, is_directory: bool) {
+        self.usage.entries += 1;
+        match self.usage.entries {
+            SHOWN_FROM_ENTRIES => {
+                self.phase = Some(progress::begin("counting what would be free", None))
+            }
+            entries if entries > SHOWN_FROM_ENTRIES => progress::add(1),
+            _ => {}
+        }
+        let bytes = u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES;
+        if !is_directory && stat.st_nlink > 1 {
+            self.links.meet(self.tree, stat.st_ino, links_of(stat), bytes);
+        } else if self.singles_count {
+            *self.singles.entry((self.tree, self.tree)).or_default() += bytes;
+        }
+    }
+
+    /// Whether there are still not too many entries.
+    fn is_within(&self) -> bool {
+        self.max_entries.is_none_or(|max| self.usage.entries <= max)
+    }
+}
+
+// The width of the field differs between platforms.
+#[allow(clippy::useless_conversion)]
+fn links_of(stat: &FileStat) -> u64 {
+    stat.st_nlink.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    fn freed_of(directory: &Path, names: &[&str], max_remembered: usize) -> Usage {
+        let parent = fs::File::open(directory).expect("the directory");
+        let tree = |name: &&str| Tree {
+            parent: parent.as_fd(),
+            parent_path: directory,
+            name: CString::new(*name).expect("a name"),
+        };
+        let trees: Vec<Tree> = names.iter().map(tree).collect();
+        freed_remembering(&trees, None, max_remembered).expect("no limit")
+    }
+
+    /// Two trees that share 200 files with each other, and 100 of them with a third.
+    fn shared_trees() -> tempfile::TempDir {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        let path = |tree: &str, name: String| scratch.path().join(tree).join("sub").join(name);
+        for tree in ["a", "b", "stays"] {
+            fs::create_dir_all(scratch.path().join(tree).join("sub")).expect("a directory");
+        }
+        for number in 0..200 {
+            let name = format!("file {number}");
+            fs::write(path("a", name.clone()), vec![1; 5_000]).expect("a file");
+            fs::hard_link(path("a", name.clone()), path("b", name.clone())).expect("a link");
+            if number % 2 == 0 {
+                fs::hard_link(path("a", name.clone()), path("stays", name)).expect("a link");
+            }
+        }
+        scratch
+    }
+
+    fn blocks(path: &Path) -> u64 {
+        fs::symlink_metadata(path).expect("metadata").blocks() * BLOCK_BYTES
+    }
+
+    #[test]
+    fn a_file_is_freed_with_its_last_link() {
+        let scratch = shared_trees();
+        let directories: u64 = ["a", "a/sub", "b", "b/sub"]
+            .map(|name| blocks(&scratch.path().join(name)))
+            .iter()
+            .sum();
+        let file = blocks(&scratch.path().join("a/sub/file 1"));
+        let both = freed_of(scratch.path(), &["a", "b"], MAX_REMEMBERED);
+        assert_eq!(both, Usage { bytes: directories + 100 * file, entries: 404, unreadable: 0 });
+        let all = freed_of(scratch.path(), &["a", "b", "stays"], MAX_REMEMBERED);
+        assert!(all.bytes >= both.bytes + 100 * file, "{all:?}");
+        let one = freed_of(scratch.path(), &["a", "gone"], MAX_REMEMBERED);
+        assert_eq!(one.entries, 202);
+        assert!(one.bytes <= directories, "{one:?}");
+    }
+
+    /// Adds 50 files with both their links in one tree, so that they are done with early.
+    fn add_twins(directory: &Path) {
+        for number in 0..50 {
+            let name = |which: &str| directory.join(format!("{which} {number}"));
+            fs::write(name("twin"), vec![1; 5_000]).expect("a file");
+            fs::hard_link(name("twin"), name("brother")).expect("a link");
+        }
+    }
+
+    #[test]
+    fn the_answer_does_not_depend_on_how_much_is_remembered() {
+        let scratch = shared_trees();
+        add_twins(&scratch.path().join("a"));
+        let expected = freed_of(scratch.path(), &["a", "b"], MAX_REMEMBERED);
+        for max_remembered in [1, 7, 100, 199] {
+            assert_eq!(
+                freed_of(scratch.path(), &["a", "b"], max_remembered),
+                expected,
+                "{max_remembered}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_range_of_trees_frees_what_no_other_holds() {
+        let scratch = shared_trees();
+        let parent = fs::File::open(scratch.path()).expect("the directory");
+        let tree = |name: &str| Tree {
+            parent: parent.as_fd(),
+            parent_path: scratch.path(),
+            name: CString::new(name).expect("a name"),
+        };
+        let counted = freed_by_each(&[tree("a"), tree("b")], 1_000);
+        let shared = counted.gains.iter().find(|gain| (gain.first, gain.last) == (0, 1));
+        let file = blocks(&scratch.path().join("a/sub/file 1"));
+        assert_eq!((counted.trees, shared.map(|gain| gain.bytes)), (2, Some(100 * file)));
+        let counted = freed_by_each(&[tree("a"), tree("b")], 300);
+        assert_eq!(counted.trees, 1, "the second was too much");
+        assert!(counted.gains.iter().all(|gain| gain.last == 0), "{:?}", counted.gains);
+    }
+
+    #[test]
+    fn too_many_entries_are_not_counted_to_the_end() {
+        let scratch = shared_trees();
+        let parent = fs::File::open(scratch.path()).expect("the directory");
+        let tree = || {
+            vec![Tree { parent: parent.as_fd(), parent_path: scratch.path(), name: c"a".into() }]
+        };
+        assert_eq!(freed_remembering(&tree(), Some(201), MAX_REMEMBERED), None);
+        assert!(freed_remembering(&tree(), Some(202), MAX_REMEMBERED).is_some());
+    }
+}

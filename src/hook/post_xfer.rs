@@ -1,0 +1,197 @@
+//! `post-xfer`: what rsyncd runs after every transfer.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use chrono::TimeDelta;
+
+use crate::config::environment::{Connection, Transfer};
+use crate::config::forbidden;
+use crate::decide::own_output::Opener;
+use crate::decide::verdict::{Because, LedgerCoverage, Owed};
+use crate::hook::detach;
+use crate::module::confine;
+use crate::module::context::Context;
+use crate::module::target::Target;
+use crate::run::order;
+use crate::run::request::Request;
+use crate::run::transfer;
+use crate::run::transfer::Seen;
+use crate::store::completion::Unfinished;
+use crate::store::memory::{Failure, Work};
+use crate::system::clock::Clock;
+use crate::tell::error::Result;
+use crate::tell::escape::{escape, escape_path, unescape};
+use crate::tell::exit::Exit;
+use crate::tell::log::set_subject;
+
+/// Where the work is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the hook, which rsyncd waits for.
+    Here,
+    /// In a process apart, which has yet to be started.
+    Elsewhere,
+    /// In the process apart, which this is.
+    Detached,
+}
+
+/// Reads rsyncd's environment and runs.
+pub fn run(context: &Context, place: Place) -> Result<Exit> {
+    let transfer = Transfer::from_environment()?;
+    set_subject(Some(transfer.connection.label()));
+    match place {
+        Place::Here => {}
+        Place::Detached => detach::leave_session(),
+        Place::Elsewhere => match detach::hand_over() {
+            Ok(true) => return Ok(Exit::Done),
+            Ok(false) => {
+                log::error!("the detached process has failed; the hook takes the snapshot itself")
+            }
+            Err(error) => log::error!(
+                "the detached process could not start; the hook takes the snapshot itself: {error}"
+            ),
+        },
+    }
+    let Connection { module_name, module_path, .. } = &transfer.connection;
+    let target = Target::of_module(&context.settings, module_name.clone(), module_path)
+        .inspect_err(|error| remember_failure(context, &transfer, &error.to_string()))?;
+    let is_reader = is_reader(context, &transfer) || transfer::is_noted_reader(&target, &transfer);
+    let target = target.opened_by(if is_reader { Opener::Reader } else { Opener::Push });
+    context.set_level(&target);
+    set_subject(Some(target.label()));
+    confine::to([&target], context.reach);
+    let taken_over = (place == Place::Detached).then_some(detach::take_over as fn());
+    after_transfer(&target, &transfer, taken_over, context, &Clock::System)
+}
+
+/// The hook for a module that is known, at a time that is given. It says `taken_over` as soon as
+/// nothing of the transfer can be lost.
+pub fn after_transfer(
+    target: &Target,
+    transfer: &Transfer,
+    taken_over: Option<fn()>,
+    context: &Context,
+    clock: &Clock,
+) -> Result<Exit> {
+    let client = &transfer.connection.client;
+    log::debug!(
+        "{}: transfer of process {} from {} ({}) as '{}' ended with status {} (raw {})",
+        target.label(),
+        transfer.connection.pid.unwrap_or_default(),
+        client.address,
+        client.name,
+        client.user,
+        transfer.status,
+        transfer.raw_status.unwrap_or_default(),
+    );
+    // Where nothing can be written, nothing has to be looked at but what the other hook has noted.
+    if target.opener == Opener::Reader
+        && (!target.is_registered() || target.check_nesting_in_hook().is_err())
+    {
+        transfer::forget_reader(target, transfer);
+        log::debug!("{}: nothing can have been written, so there is nothing to do", target.label());
+        return Ok(Exit::Done);
+    }
+    let mut seen = look_up(target, context, transfer);
+    let ended = transfer::Ended { target, transfer };
+    let verdict = ended.verdict(&seen, brought_token(target, &seen));
+    match (&verdict.because, verdict.owed) {
+        (because @ Because::NothingWritten { .. }, _) => {
+            log::debug!("{}: {because}", target.label());
+            return nothing_written(target, seen, context, clock);
+        }
+        (Because::LeftToClient, Owed::Marked { reason, asked }) => {
+            seen = transfer::leave_to_client(target, seen, (reason, asked), clock)?;
+            // Once more: a push that ended meanwhile, and found the client done, has left the work
+            // to this one.
+            if ended.verdict(&seen, true).because == Because::LeftToClient {
+                log::info!("{}: no snapshot yet, for the client has not finished", target.label());
+                return Ok(Exit::Done);
+            }
+        }
+        (Because::ClientUnfinished, _) => log::warn!(
+            "{}: another client has begun a backup here and not finished it, so a snapshot is partial",
+            target.label()
+        ),
+        _ => {}
+    }
+    let (status, worth) = ended.worth();
+    let request = Request {
+        started: context.started.clone(),
+        taken_over,
+        ..Request::transfer(worth, status, client.clone())
+    };
+    let request = match seen {
+        Seen::Push(line) => request.entered(*line),
+        Seen::Struck => Request { coverage: LedgerCoverage::All, ..request },
+        Seen::Missing => Request { coverage: LedgerCoverage::TransferMissing, ..request },
+        Seen::Unpaired | Seen::Idle => request,
+    };
+    Ok(order::run(target, &request, clock)?.exit())
+}
+
+/// Whether rsyncd.conf surely lets the client only read.
+fn is_reader(context: &Context, transfer: &Transfer) -> bool {
+    let Connection { module_name, module_path, client, .. } = &transfer.connection;
+    let (Some(name), Ok(conf)) = (module_name, context.settings.rsyncd()) else { return false };
+    let (Some(module), Some(user)) = (conf.module(name), unescape(&client.user)) else {
+        return false;
+    };
+    forbidden::is_reader(module, &user, module_path)
+}
+
+/// A transfer that wrote nothing leaves nothing, but others may have been left to it.
+fn nothing_written(target: &Target, seen: Seen, context: &Context, clock: &Clock) -> Result<Exit> {
+    if matches!(seen, Seen::Idle) {
+        return Ok(Exit::Done);
+    }
+    transfer::strike(target, &seen)?;
+    let report = order::serve_deferred(target, context.started.clone(), clock)?;
+    Ok(report.map_or(Exit::Done, |report| report.exit()))
+}
+
+/// Timestamps of files lag behind the clock by a tick.
+const TICK: TimeDelta = TimeDelta::milliseconds(100);
+
+/// Whether the module says that it is unfinished, and it is this push that has said so. What an
+/// earlier one left must not keep others from their snapshots. Without the ledger it may be its
+/// own, or no push at all: then there is the mark.
+fn brought_token(target: &Target, seen: &Seen) -> bool {
+    let module = File::open(&target.module_path).ok();
+    let Some(token) = module.and_then(|module| Unfinished::of_module(module.as_fd())) else {
+        return false;
+    };
+    let Seen::Push(line) = seen else { return true };
+    let began = line.entry.as_ref().map(|entry| entry.began);
+    began.is_none_or(|began| token.arrived >= began - TICK)
+}
+
+/// What the ledger says; nothing, if it cannot be read. Then the push would be left to others, or
+/// to itself, so it is looked at once more before that.
+fn look_up(target: &Target, context: &Context, transfer: &Transfer) -> Seen {
+    let look = || transfer::look_up(target, &context.settings, transfer);
+    let look_again = |error| {
+        log::warn!("{}: the ledger is looked at once more: {error}", target.label());
+        look()
+    };
+    look().or_else(look_again).unwrap_or_else(|error| {
+        log::error!("{}: the ledger cannot be read: {error}", target.label());
+        Seen::Missing
+    })
+}
+
+/// A module that cannot even be resolved is remembered by the path that rsyncd gave.
+fn remember_failure(context: &Context, transfer: &Transfer, message: &str) {
+    let failure = Failure::now(Work::Snapshot, message.to_string());
+    let remembered = context.settings.memory.change(&transfer.connection.module_path, |memory| {
+        memory.module = transfer.connection.module_name.as_deref().map(escape);
+        memory.failure = Some(failure.clone());
+    });
+    if let Err(error) = remembered {
+        log::debug!(
+            "{}: nothing remembered: {error}",
+            escape_path(&transfer.connection.module_path)
+        );
+    }
+}

@@ -1,0 +1,126 @@
+//! `pre-xfer`: what rsyncd runs before every transfer, and waits for.
+//!
+//! rsyncd sends what a failing pre-xfer prints to the client. So it fails only to turn a client
+//! away, with one sentence for it.
+
+use crate::config::environment::Connection;
+use crate::config::forbidden::{forbids, is_reader};
+use crate::decide::arguments::Arguments;
+use crate::decide::verdict::Forbidden;
+use crate::hook::admission::{Admission, Applicant, admit, note_refusal};
+use crate::hook::inquiry;
+use crate::hook::shared_files::refused_without_target;
+use crate::module::confine;
+use crate::module::context::Context;
+use crate::module::target::Target;
+use crate::system::clock::Clock;
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::unescape;
+use crate::tell::exit::Exit;
+use crate::tell::log::set_subject;
+use crate::tell::output::print;
+
+/// Reads rsyncd's environment, and lets the transfer in or turns it away.
+///
+/// # Errors
+/// If it was not rsyncd that ran it.
+pub fn run(context: &Context) -> Result<Exit> {
+    let connection = Connection::from_environment()?;
+    let pid = connection.pid.ok_or_else(|| Error::Environment {
+        variable: "RSYNC_PID",
+        problem: "is not set".to_string(),
+    })?;
+    let arguments = Arguments::from_environment().unwrap_or_else(Arguments::unknown);
+    let applicant = Applicant {
+        forbidden: forbidden(context, &connection, &arguments),
+        reads_only: reads_only(context, &connection),
+        arguments,
+        request: connection.request.clone(),
+        client: connection.client.clone(),
+        pid,
+    };
+    let label = connection.label();
+    set_subject(Some(label.clone()));
+    let name = connection.module_name.clone();
+    let target = match Target::of_module(&context.settings, name, &connection.module_path) {
+        Ok(target) => target,
+        Err(error) => return without_target(context, &connection, &applicant, &error),
+    };
+    context.set_level(&target);
+    let label = target.label();
+    set_subject(Some(label.clone()));
+    let target = target.opened_by(applicant.opener());
+    confine::to([&target], context.reach);
+    if inquiry::is_asked(&applicant) {
+        note_refusal(&target, &applicant, &Clock::System)?;
+        print(&format!("{}\n", inquiry::answer(&target)))?;
+        return Ok(Exit::Failed);
+    }
+    match admit(&target, &context.settings, &applicant, &Clock::System) {
+        Ok(Admission::Refused(why)) => turn_away(&label, &applicant, &why),
+        Ok(Admission::Entered) => {
+            let Applicant { arguments, request, client, .. } = &applicant;
+            log::debug!("{label}: {} of {request} by {} begins", arguments.kind, client.identity());
+            Ok(Exit::Done)
+        }
+        Err(error) => Ok(let_in(&label, &applicant, &error)),
+    }
+}
+
+/// What `rsyncd.conf` forbids of a push; nothing, where it cannot be read.
+fn forbidden(
+    context: &Context,
+    connection: &Connection,
+    arguments: &Arguments,
+) -> Option<Forbidden> {
+    let name = connection.module_name.as_deref().filter(|_| arguments.kind.writes())?;
+    let conf = context.settings.rsyncd().ok()?;
+    let user = unescape(&connection.client.user)?;
+    forbids(conf.module(name)?, &user, arguments)
+}
+
+/// Whether rsyncd.conf surely lets the client only read, whatever it wants.
+fn reads_only(context: &Context, connection: &Connection) -> bool {
+    let Connection { module_name, module_path, client, .. } = connection;
+    let (Some(name), Ok(conf)) = (module_name, context.settings.rsyncd()) else { return false };
+    let (Some(module), Some(user)) = (conf.module(name), unescape(&client.user)) else {
+        return false;
+    };
+    is_reader(module, &user, module_path)
+}
+
+/// Where even the snapshot root is unknown, what rewrites files may rewrite snapshots.
+fn without_target(
+    context: &Context,
+    connection: &Connection,
+    applicant: &Applicant,
+    error: &Error,
+) -> Result<Exit> {
+    let label = connection.label();
+    let name = connection.module_name.as_deref();
+    match refused_without_target(&connection.module_path, &context.settings, name, applicant) {
+        Some(why) => turn_away(&label, applicant, &why),
+        None => Ok(let_in(&label, applicant, error)),
+    }
+}
+
+/// The transfer begins all the same: what is wrong here must not cost the client its backup.
+fn let_in(label: &str, applicant: &Applicant, error: &Error) -> Exit {
+    if applicant.reads_only {
+        // A module that offers snapshots need not be one that they can be made of.
+        log::debug!("{label}: this transfer is not in the ledger: {error}");
+    } else if applicant.arguments.kind.writes() {
+        log::error!(
+            "{label}: this push is not in the ledger, so its snapshot will be partial: {error}"
+        );
+    } else {
+        log::warn!("{label}: this transfer is not in the ledger: {error}");
+    }
+    Exit::Done
+}
+
+fn turn_away(label: &str, applicant: &Applicant, why: &str) -> Result<Exit> {
+    log::warn!("{label}: turned away a push of {}: {why}", applicant.client.identity());
+    print(&format!("{why}\n"))?;
+    Ok(Exit::Failed)
+}

@@ -1,0 +1,236 @@
+//! Which snapshots a push could rewrite: those in every root that shares files with the pushed
+//! directory.
+//!
+//! A module may have had other roots before, and another module may reach the same directory. So
+//! the roots are those that this machine remembers for any directory that overlaps with the pushed
+//! one, those of such modules in `rsyncd.conf`, and the parent of the directory, where snapshots
+//! are by default. Where none of them holds a snapshot, the memory may have been lost. The kernel's
+//! count of links then proves that there is none, or leaves it open.
+
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::config::partial_links::{follows_links, munges_links};
+use crate::config::settings::Settings;
+use crate::decide::arguments::Arguments;
+use crate::decide::grade::Grade;
+use crate::decide::name::SnapshotName;
+use crate::decide::partial_dirs::{Found, PartialDirs};
+use crate::decide::refusal::{
+    Sharing, in_place_refusal, leftover_refusal, link_refusal, mover_refusal, partial_dir_refusal,
+};
+use crate::engine::listing::Listing;
+use crate::engine::shared::{Writable, look};
+use crate::hook::admission::Applicant;
+use crate::module::target::Target;
+use crate::store::registration::Registration;
+use crate::store::retire;
+use crate::store::root::{PRIVATE, Room, SnapshotRoot};
+use crate::store::snapshots::{Catalog, names_in};
+use crate::store::state::State;
+use crate::system::mounts::Mounts;
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::unescape;
+
+/// How long a push may be kept by a look at the files that it could write into.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// What is found out once about a push, when it is needed.
+#[derive(Default)]
+pub(crate) struct Looks {
+    any: OnceCell<Found>,
+    partial_dirs: OnceCell<Found>,
+}
+
+/// The sentence for a client whose push would rewrite snapshots.
+pub(crate) fn refused(
+    target: &Target,
+    settings: &Settings,
+    root: Option<&SnapshotRoot>,
+    applicant: &Applicant,
+    looks: &Looks,
+) -> Option<String> {
+    let arguments = &applicant.arguments;
+    let is_harmless = arguments.rewriting.is_empty() && arguments.partial_dirs.is_empty();
+    // Nearly nobody has to be counted for.
+    if is_harmless || !arguments.kind.writes() {
+        return None;
+    }
+    let policy = &target.policy;
+    let dirs = &policy.partial_dirs;
+    // First what no other name of the directory would change.
+    if !arguments.partial_dirs.is_empty()
+        && let Some(why) = refused_for_links(settings, target.name.as_deref(), arguments, dirs)
+    {
+        return Some(why);
+    }
+    if let Some(why) = partial_dir_refusal(arguments, dirs) {
+        return Some(why);
+    }
+    if !arguments.rewriting.is_empty() {
+        let sharing = match root.map_or(Sharing::Unknown, |root| sharing(target, settings, root)) {
+            Sharing::Snapshots(0) => {
+                match looks.any.get_or_init(|| look_below(target, applicant, Writable::Any)) {
+                    Found::Nothing => Sharing::Snapshots(0),
+                    _ => Sharing::Unknown,
+                }
+            }
+            known => known,
+        };
+        if let Some(why) = in_place_refusal(arguments, &policy.allow_options, sharing) {
+            return Some(why);
+        }
+    }
+    if arguments.partial_dirs.is_empty() {
+        return None;
+    }
+    let found = looks
+        .partial_dirs
+        .get_or_init(|| look_below(target, applicant, Writable::InPartialDirs(dirs)));
+    let is_vouched_for =
+        *found == Found::Unknown && root.is_some_and(|root| newest_vouches(target, root, dirs));
+    if is_vouched_for { None } else { leftover_refusal(arguments, found) }
+}
+
+/// The sentence for a client whose own symbolic links rsync could follow to a partial directory. A
+/// module that is not in `rsyncd.conf` as we see it may be one of those.
+fn refused_for_links(
+    settings: &Settings,
+    name: Option<&[u8]>,
+    arguments: &Arguments,
+    dirs: &PartialDirs,
+) -> Option<String> {
+    let conf = settings.rsyncd().ok();
+    let module = conf.as_ref().zip(name).and_then(|(conf, name)| conf.module(name));
+    match module {
+        Some(module) if munges_links(module) || !follows_links(module, dirs) => {
+            mover_refusal(arguments)
+        }
+        _ => Some(link_refusal(arguments)),
+    }
+}
+
+/// The same where the module's root is not even known.
+pub fn refused_without_target(
+    module_path: &Path,
+    settings: &Settings,
+    name: Option<&[u8]>,
+    applicant: &Applicant,
+) -> Option<String> {
+    let arguments = &applicant.arguments;
+    let dirs = PartialDirs::default();
+    let refusal = partial_dir_refusal(arguments, &dirs)
+        .or_else(|| in_place_refusal(arguments, &[], Sharing::Unknown));
+    if refusal.is_some() || arguments.partial_dirs.is_empty() {
+        return refusal;
+    }
+    if let Some(why) = refused_for_links(settings, name, arguments, &dirs) {
+        return Some(why);
+    }
+    let found = File::open(module_path).map_or(Found::Unknown, |module| {
+        let deadline = Instant::now() + LOOK;
+        look((module.as_fd(), module_path), None, Writable::InPartialDirs(&dirs), deadline)
+    });
+    leftover_refusal(arguments, &found)
+}
+
+fn look_below(target: &Target, applicant: &Applicant, writable: Writable) -> Found {
+    let arguments = &applicant.arguments;
+    // With --keep-dirlinks a link to a directory leads elsewhere in the module.
+    let destination = match arguments.operands.as_slice() {
+        [_, destination] if !arguments.has('K', "keep-dirlinks") => Some(destination.as_slice()),
+        _ => None,
+    };
+    let began = Instant::now();
+    let found = File::open(&target.module_path).map_or(Found::Unknown, |module| {
+        look((module.as_fd(), &target.module_path), destination, writable, began + LOOK)
+    });
+    log::debug!("{}: looked for shared files in {:?}: {found:?}", target.label(), began.elapsed());
+    found
+}
+
+/// Whether nothing in a partial directory was shared when the newest snapshot was made.
+fn newest_vouches(target: &Target, root: &SnapshotRoot, dirs: &PartialDirs) -> bool {
+    // A push since then may have made links that no snapshot knows of.
+    let is_current = |state: State| state.torn.is_none() && state.due.is_none();
+    if !State::read(root.private()).is_ok_and(is_current) {
+        return false;
+    }
+    let Ok(catalog) = Catalog::read(root, &target.policy.time_zone) else { return false };
+    let newest = catalog.items.iter().rfind(|item| item.name.grade >= Grade::Partial);
+    let record = newest.and_then(|item| item.record.as_ref()?.partial_dirs.as_ref());
+    record.is_some_and(|record| record.vouches_for(dirs))
+}
+
+/// How many snapshots share files with the module: visible, retired, or in the making.
+fn sharing(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Sharing {
+    let count = || -> Result<usize> {
+        let visible = Catalog::read(root, &target.policy.time_zone)?.items.len();
+        let staged = names_in(root.room("staging")?.place())?.len();
+        let own = visible + retire::retired(root)?.len() + staged.min(1);
+        let others = other_roots(target, settings);
+        others.iter().try_fold(own, |sum, other| Ok(sum + snapshots_in(other, target)?))
+    };
+    count().map_or(Sharing::Unknown, Sharing::Snapshots)
+}
+
+/// Every other root that may hold snapshots of the directory, of one above it or of one below it.
+fn other_roots(target: &Target, settings: &Settings) -> BTreeSet<PathBuf> {
+    let mut roots: BTreeSet<PathBuf> =
+        target.memory.roots_reaching(&target.module_path).into_iter().collect();
+    roots.extend(target.module_path.parent().map(Path::to_path_buf));
+    let mounts = Mounts::read().unwrap_or_default();
+    for module in settings.rsyncd().map(|conf| conf.modules).unwrap_or_default() {
+        let Ok(path) = module.path() else { continue };
+        // A client waits; a server that is dead must not keep it, and its files are not those of
+        // this module.
+        if mounts.may_wait_for(&path, &target.module_path) {
+            continue;
+        }
+        let Ok(path) = std::fs::canonicalize(&path) else { continue };
+        if overlap(&path, &target.module_path)
+            && let Ok(other) = Target::of_module(settings, Some(module.name.clone()), &path)
+        {
+            roots.insert(other.root_path);
+        }
+    }
+    roots.remove(&target.root_path);
+    roots
+}
+
+fn overlap(one: &Path, other: &Path) -> bool {
+    one.starts_with(other) || other.starts_with(one)
+}
+
+/// How many snapshots the root at `path` holds, if it is one of a directory that overlaps with the
+/// module's.
+fn snapshots_in(path: &Path, target: &Target) -> Result<usize> {
+    let registered: Option<Registration> = SnapshotRoot::registration(path)?;
+    let registered = registered.and_then(|found| unescape(&found.path));
+    let is_other = registered.is_some_and(|registered| {
+        !overlap(Path::new(&String::from_utf8_lossy(&registered).into_owned()), &target.module_path)
+    });
+    let room = match Room::open(path) {
+        _ if is_other => return Ok(0),
+        // What is not there, or was moved, is left to the look at the files' links.
+        Err(error) if error.is_absence() => return Ok(0),
+        room => room?,
+    };
+    let listing =
+        Listing::read(room.place().directory).map_err(|cause| Error::io("read", path, cause))?;
+    let is_snapshot = |name: &[u8]| SnapshotName::parse(name, &target.policy.time_zone).is_some();
+    let directories = listing.entries().iter().filter(|entry| entry.is_directory);
+    let visible = directories.filter(|entry| is_snapshot(listing.name(entry).to_bytes())).count();
+    let hidden = ["expired", "staging"].into_iter().try_fold(0, |sum, name| {
+        match Room::open(&path.join(PRIVATE).join(name)) {
+            Ok(room) => Ok(sum + names_in(room.place())?.len()),
+            Err(error) if error.is_absence() => Ok(sum),
+            Err(error) => Err(error),
+        }
+    })?;
+    Ok(visible + hidden)
+}

@@ -1,0 +1,32 @@
+//! What every command and hook gets.
+
+use log::LevelFilter;
+
+use crate::config::settings::Settings;
+use crate::module::confine::Reach;
+use crate::module::target::Target;
+use crate::system::boot::BootTime;
+
+/// What every command gets.
+pub struct Context {
+    /// Policy and rsyncd.conf.
+    pub settings: Settings,
+    /// The log level that the command line asks for; it overrides the policy's.
+    pub level: Option<LevelFilter>,
+    /// When this process was started.
+    pub started: BootTime,
+    /// What it may change.
+    pub reach: Reach,
+}
+
+impl Context {
+    /// Whether only what went wrong is to be said. What a command is run for in order to read it,
+    /// such as `list`, is printed all the same.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.level == Some(LevelFilter::Warn)
+    }
+
+    pub(crate) fn set_level(&self, target: &Target) {
+        log::set_max_level(self.level.unwrap_or(target.policy.log_level));
+    }
+}

@@ -1,0 +1,389 @@
+//! From what was named to a module with its root and policy.
+//!
+//! A module is named by rsyncd's environment, by its name in rsyncd.conf, or by its directory; a
+//! directory takes the policy of the module that its root is registered for. Where the policy
+//! cannot be used, the root is one that was registered before, or none: guessing another place
+//! would split a history in two.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::config::rsyncd_conf::Module;
+use crate::config::settings::{Settings, Source};
+use crate::decide::own_output::Opener;
+use crate::decide::policy::Policy;
+use crate::store::dir::Place;
+use crate::store::ledger::Ledger;
+use crate::store::memory::Places;
+use crate::store::nesting;
+use crate::store::registration::Registration;
+use crate::store::root::{Access, PRIVATE, SnapshotRoot, canonical_module};
+use crate::store::state::State;
+use crate::system::mounts::Mounts;
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::{escape, escape_path, unescape};
+
+/// A module with everything that is configured for it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Its name, if it has one.
+    pub name: Option<Vec<u8>>,
+    /// Its directory, canonical.
+    pub module_path: PathBuf,
+    /// Its snapshot root.
+    pub root_path: PathBuf,
+    /// Its policy; the built-in one where `trouble` says so.
+    pub policy: Policy,
+    /// Why the policy cannot be used, one line per mistake. Nothing expires then.
+    pub trouble: Vec<String>,
+    /// The policy file, once it was read without error, to be remembered by the root.
+    pub policy_file: Option<PathBuf>,
+    /// Where this machine remembers its root and failures.
+    pub memory: Places,
+    /// Who opens its root.
+    pub opener: Opener,
+    /// Whether messages name its directory, too: where its name stands for several.
+    pub(crate) names_path: bool,
+}
+
+impl Target {
+    /// The module that rsyncd ran the hook for.
+    pub fn of_module(settings: &Settings, name: Option<Vec<u8>>, path: &Path) -> Result<Self> {
+        let module_path = canonical_module(path)?;
+        let name = match name {
+            Some(name) => Some(name),
+            None => registered_name(settings, &module_path)?,
+        };
+        let policy = settings.policy(name.as_deref());
+        let (root_path, trouble) = match &settings.source {
+            Source::Trouble(mistakes) => {
+                let salvaged = settings.salvaged_root(name.as_deref());
+                (
+                    known_root(&settings.memory, &module_path, salvaged, name.as_deref())?,
+                    mistakes.clone(),
+                )
+            }
+            Source::File => (configured_root(&policy, &module_path, name.as_deref())?, Vec::new()),
+            Source::BuiltIn => built_in_root(settings, &module_path)?,
+        };
+        let policy_file = (settings.source == Source::File).then(|| settings.policy_file.clone());
+        let memory = settings.memory.clone();
+        let opener = Opener::Upkeep;
+        let names_path = name.as_deref().is_some_and(|name| settings.has_several_directories(name));
+        Ok(Target {
+            name,
+            module_path,
+            root_path,
+            policy,
+            trouble,
+            policy_file,
+            memory,
+            opener,
+            names_path,
+        })
+    }
+
+    /// The same for work that `opener` asks for.
+    #[must_use]
+    pub fn opened_by(self, opener: Opener) -> Self {
+        Target { opener, ..self }
+    }
+
+    /// How messages call it.
+    pub fn label(&self) -> String {
+        let path = || escape_path(&self.module_path);
+        match &self.name {
+            Some(name) if self.names_path => format!("{} ({})", escape(name), path()),
+            Some(name) => escape(name),
+            None => path(),
+        }
+    }
+
+    /// Refuses a module that would take snapshots of snapshots, and the like.
+    ///
+    /// # Errors
+    /// [`Error::Root`] with the remedy.
+    pub fn check_nesting(&self) -> Result<()> {
+        nesting::check(&self.memory, &self.module_path, &self.root_path, !self.is_registered())
+    }
+
+    /// Whether clients of a module that [`check_nesting`](Target::check_nesting) refuses could
+    /// change or delete snapshots of another one.
+    pub fn reaches_snapshots(&self) -> bool {
+        nesting::reaches_snapshots(&self.memory, &self.module_path, &self.root_path)
+    }
+
+    /// [`check_nesting`](Target::check_nesting) for a hook: [quickly](nesting::check_in_use) where
+    /// the root is in use.
+    ///
+    /// # Errors
+    /// [`Error::Root`] with the remedy.
+    pub fn check_nesting_in_hook(&self) -> Result<()> {
+        match self.is_registered() {
+            true => nesting::check_in_use(&self.module_path, &self.root_path),
+            false => self.check_nesting(),
+        }
+    }
+
+    /// Whether the root is registered for this module. One of which that cannot be read counts as
+    /// registered: what opens it then fails, instead of passing it over.
+    pub fn is_registered(&self) -> bool {
+        self.registered().unwrap_or(true)
+    }
+
+    /// The same, if it is certain.
+    pub fn is_surely_registered(&self) -> bool {
+        self.registered().unwrap_or(false)
+    }
+
+    fn registered(&self) -> Result<bool> {
+        let own = Registration::new(self.name.as_deref(), &self.module_path);
+        let found = SnapshotRoot::registration(&self.root_path)?;
+        Ok(found.is_some_and(|found| found.admits(&own)))
+    }
+
+    /// What to say if the root was used before but shows nothing of it now: then most likely its
+    /// disk is not mounted.
+    pub fn lost_history(&self) -> Option<Error> {
+        let remembered = remembered_root(&self.memory, &self.module_path)?;
+        if remembered != self.root_path {
+            return None;
+        }
+        match SnapshotRoot::registration(&remembered) {
+            Ok(Some(_)) => None,
+            Ok(None) => Some(Error::Root {
+                path: escape_path(&remembered),
+                problem: "was used before, but holds no history now".to_string(),
+                remedy: "is its disk mounted? If the history was removed on purpose, take a `snapshot` of the module by name".to_string(),
+            }),
+            Err(error) => Some(error),
+        }
+    }
+
+    /// The same for a module's directory that does not exist either, so that there is no target
+    /// yet.
+    pub fn lost_directory(settings: &Settings, module_path: &Path) -> Option<Error> {
+        let remembered = remembered_root(&settings.memory, module_path)?;
+        let is_lost =
+            !module_path.exists() && matches!(SnapshotRoot::registration(&remembered), Ok(None));
+        is_lost.then(|| Error::Root {
+            path: escape_path(&remembered),
+            problem: format!("was used before, but holds no history now, nor is {} there", escape_path(module_path)),
+            remedy: "is its disk mounted? If the history was removed on purpose, or the disk is a new one, make that directory and take a first `rsyncd-snapshot snapshot` of it".to_string(),
+        })
+    }
+
+    /// Whether the first run is going to make the root.
+    pub fn root_is_to_come(&self) -> bool {
+        !self.root_path.exists() && self.root_path.parent().is_some_and(Path::is_dir)
+    }
+
+    /// Opens and checks the root for work on it; registers it if its opener may do that.
+    pub fn open_root(&self) -> Result<SnapshotRoot> {
+        if !self.may_register() {
+            return self.open_with(Access::Registered);
+        }
+        if !self.is_registered() {
+            self.check_nesting()?;
+        }
+        let root = self.open_with(Access::Register)?;
+        self.remember_root();
+        Ok(root)
+    }
+
+    /// Makes what [`open_root`](Target::open_root) would make of it, but registers nothing.
+    pub fn prepare_root(&self) -> Result<SnapshotRoot> {
+        if self.may_register() {
+            if !self.is_registered() {
+                self.check_nesting()?;
+            }
+            return self.open_with(Access::Prepare);
+        }
+        self.open_with(Access::Registered)
+    }
+
+    /// Without a policy that can be used it is not known where a new root belongs.
+    fn may_register(&self) -> bool {
+        self.trouble.is_empty() && self.opener.may_register()
+    }
+
+    fn open_with(&self, access: Access) -> Result<SnapshotRoot> {
+        let name = self.name.as_deref();
+        SnapshotRoot::open(&self.root_path, &self.module_path, name, access).map_err(|error| {
+            match error {
+                Error::Unregistered { path } => self.not_registered(path),
+                error => error,
+            }
+        })
+    }
+
+    fn not_registered(&self, path: String) -> Error {
+        let (problem, remedy) = if self.trouble.is_empty() {
+            let first =
+                "push to the module, or run `rsyncd-snapshot snapshot MODULE`, for a first one";
+            ("has never been used for a snapshot", first)
+        } else {
+            let mend = "mend the policy first: it says where snapshots belong";
+            ("has never been used, and the policy cannot be read", mend)
+        };
+        Error::Root { path, problem: problem.to_string(), remedy: remedy.to_string() }
+    }
+
+    /// A module that is only known by its connections is found by this again. A root that was moved
+    /// is told by the run that follows.
+    fn remember_root(&self) {
+        let name = self.name.as_deref().map(escape);
+        let remembered = self.memory.change(&self.module_path, |memory| {
+            if memory.snapshot_root.is_none() {
+                memory.set_root(&self.root_path);
+            }
+            memory.module = name.clone().or(memory.module.take());
+        });
+        if let Err(error) = remembered {
+            log::debug!("nothing remembered outside the snapshot root: {error}");
+        }
+    }
+
+    /// The ledger of the root, under its lock.
+    pub fn open_ledger(&self, root: &SnapshotRoot) -> Result<Ledger> {
+        Ledger::open(root, self.memory.ledgers(&self.module_path))
+    }
+
+    /// Opens and checks the root without changing anything.
+    pub fn look_at_root(&self) -> Result<SnapshotRoot> {
+        self.open_with(Access::Look)
+    }
+}
+
+/// The module that a directory belongs to: as its root remembers, or as rsyncd.conf says.
+fn registered_name(settings: &Settings, module_path: &Path) -> Result<Option<Vec<u8>>> {
+    let own = escape_path(module_path);
+    let remembered = remembered_root(&settings.memory, module_path);
+    let roots = module_path.parent().map(Path::to_path_buf).into_iter().chain(remembered);
+    for root in roots {
+        // Without its name a module would get another policy, so this must not be overlooked.
+        let registered = SnapshotRoot::registration(&root)?.filter(|found| found.path == own);
+        if let Some(name) = registered.and_then(|found| found.module) {
+            return Ok(unescape(&name));
+        }
+    }
+    let Ok(conf) = settings.rsyncd() else { return Ok(None) };
+    let mounts = Mounts::read().unwrap_or_default();
+    let same = |module: &&Module| {
+        let path = module.path().ok().filter(|path| !mounts.may_wait_for(path, module_path));
+        path.and_then(|path| canonical_module(&path).ok()).as_deref() == Some(module_path)
+    };
+    // Of several modules on one directory, the one with the hook.
+    let candidates: Vec<&Module> = conf.modules.iter().filter(same).collect();
+    let hooked = candidates.iter().find(|module| module.get("post-xfer exec").is_some());
+    Ok(hooked.or(candidates.first()).map(|module| module.name.clone()))
+}
+
+fn remembered_root(memory: &Places, module_path: &Path) -> Option<PathBuf> {
+    let bytes = unescape(&memory.recall(module_path)?.snapshot_root?)?;
+    Some(PathBuf::from(OsStr::from_bytes(&bytes)))
+}
+
+fn configured_root(policy: &Policy, module_path: &Path, name: Option<&[u8]>) -> Result<PathBuf> {
+    match &policy.snapshot_root {
+        Some(template) => fill_template(template, name),
+        None => parent_of(module_path),
+    }
+}
+
+fn parent_of(module_path: &Path) -> Result<PathBuf> {
+    let parent = module_path.parent().map(Path::to_path_buf);
+    parent.ok_or_else(|| {
+        Error::Usage(format!("{} has no parent directory", escape_path(module_path)))
+    })
+}
+
+/// Puts the module's name into `snapshot_root` and resolves what exists of it.
+fn fill_template(template: &str, name: Option<&[u8]>) -> Result<PathBuf> {
+    let mut path = template.as_bytes().to_vec();
+    if template.contains("{module}") {
+        let name = name.ok_or_else(|| {
+            Error::Usage(format!(
+                "snapshot_root '{template}' needs a module's name: name the module, not its path"
+            ))
+        })?;
+        if name.contains(&b'/') || name == b"." || name == b".." {
+            return Err(Error::Usage(format!(
+                "the module name '{}' cannot be part of snapshot_root",
+                escape(name)
+            )));
+        }
+        let parts: Vec<&[u8]> = template.split("{module}").map(str::as_bytes).collect();
+        path = parts.join(name);
+    }
+    let path = PathBuf::from(OsStr::from_bytes(&path));
+    Ok(resolve(&path).unwrap_or(path))
+}
+
+/// The path without symbolic links, though its last part may not exist yet.
+fn resolve(path: &Path) -> std::io::Result<PathBuf> {
+    std::fs::canonicalize(path).or_else(|error| match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok(std::fs::canonicalize(parent)?.join(name)),
+        _ => Err(error),
+    })
+}
+
+/// Without a policy file: the module's parent, unless this machine remembers another root, or
+/// the root remembers a policy file. Then the file has gone, and that is trouble.
+fn built_in_root(settings: &Settings, module_path: &Path) -> Result<(PathBuf, Vec<String>)> {
+    let parent = parent_of(module_path)?;
+    let root = match remembered_root(&settings.memory, module_path) {
+        Some(remembered) if is_registered_for(&remembered, module_path)? => remembered,
+        _ => parent,
+    };
+    let used_with = match state_of(&root) {
+        Ok(state) => state.policy_file,
+        Err(error) => Some(format!("that its state no longer tells ({error})")),
+    };
+    let trouble = used_with.map(|file| {
+        format!(
+            "{} does not exist, but {} was used with the policy {file}: restore it, name it with --config, or write one anew ([defaults] with `keep` is enough)",
+            escape_path(&settings.policy_file),
+            escape_path(&root),
+        )
+    });
+    let trouble = trouble.into_iter().collect();
+    Ok((root, trouble))
+}
+
+/// What the runs on a root have left for the next; a new root's is empty.
+fn state_of(root: &Path) -> Result<State> {
+    let path = root.join(PRIVATE);
+    match File::open(&path) {
+        Ok(directory) => State::read(Place { directory: directory.as_fd(), path: &path }),
+        Err(_) => Ok(State::default()),
+    }
+}
+
+/// With a policy that cannot be used: a root that is registered for this module already.
+fn known_root(
+    memory: &Places,
+    module_path: &Path,
+    salvaged: Option<String>,
+    name: Option<&[u8]>,
+) -> Result<PathBuf> {
+    let salvaged = salvaged.and_then(|template| fill_template(&template, name).ok());
+    let candidates = salvaged
+        .into_iter()
+        .chain(remembered_root(memory, module_path))
+        .chain(parent_of(module_path).ok());
+    for root in candidates {
+        if is_registered_for(&root, module_path)? {
+            return Ok(root);
+        }
+    }
+    parent_of(module_path)
+}
+
+fn is_registered_for(root: &Path, module_path: &Path) -> Result<bool> {
+    let found = SnapshotRoot::registration(root)?;
+    Ok(found.is_some_and(|registration| registration.path == escape_path(module_path)))
+}

@@ -1,0 +1,216 @@
+//! Which modules a command works on: those of `rsyncd.conf`, and those that this machine remembers.
+//!
+//! `rsyncd.conf` cannot always say where a module's directory is: a path may depend on the user who
+//! logs in, or on where the daemon was started. The hooks are told, so what was worked on is
+//! remembered and found here; a module of which nothing is known is named, not passed over.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::config::rsyncd_conf::{Module, RsyncdConf, Whereabouts};
+use crate::config::settings::Settings;
+use crate::module::target::Target;
+use crate::store::memory::{Memory, path_of};
+use crate::store::root::SnapshotRoot;
+use crate::system::mounts::Mounts;
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::{escape, escape_path, unescape};
+
+/// A module, or why nothing can be done about it.
+pub enum WorkedOn {
+    /// One that was worked on, with how messages call it.
+    Module(String, Result<Target>),
+    /// One that was worked on, and is in rsyncd.conf no more, or never was: it is looked at, and
+    /// left as it is.
+    Unconfigured(String, Result<Target>),
+    /// One of which every run has failed, so that there is nothing to work on.
+    Failed(String, Target),
+    /// It may have any number of directories, and none of them was ever worked on.
+    Unknown {
+        /// Its name.
+        name: Vec<u8>,
+        /// Why its directory is not known.
+        why: String,
+    },
+}
+
+/// The module that a person named: a name in rsyncd.conf or an absolute path. One name may stand
+/// for several directories.
+///
+/// # Errors
+/// If there is no such module, or nothing is known of its directory.
+pub fn named(settings: &Settings, argument: &OsStr) -> Result<Vec<(String, Result<Target>)>> {
+    let name = argument.as_bytes();
+    if name.starts_with(b"/") {
+        let target = Target::of_module(settings, None, Path::new(argument))?;
+        return Ok(vec![(target.label(), Ok(target))]);
+    }
+    let conf = settings.rsyncd()?;
+    let module = conf.module(name).ok_or_else(|| no_such_module(settings, &conf, name))?;
+    match module.whereabouts()? {
+        Whereabouts::At(path) => {
+            let target = Target::of_module(settings, Some(name.to_vec()), &path)?;
+            Ok(vec![(target.label(), Ok(target))])
+        }
+        Whereabouts::Unknown { .. } => {
+            let remembered = Remembered::all(settings, &BTreeSet::new());
+            let own = remembered.into_iter().filter(|one| one.name.as_deref() == Some(name));
+            let targets =
+                own.filter_map(|one| one.resolve(settings, &conf)).filter_map(WorkedOn::target);
+            let found: Vec<_> = targets.collect();
+            // What says why the directory is not known also says what to name instead.
+            if found.is_empty() {
+                Err(module.path().err().unwrap_or_else(|| unknown(name)))
+            } else {
+                Ok(found)
+            }
+        }
+    }
+}
+
+fn unknown(name: &[u8]) -> Error {
+    Error::Usage(format!("the directory of module {} is not known", escape(name)))
+}
+
+fn no_such_module(settings: &Settings, conf: &RsyncdConf, name: &[u8]) -> Error {
+    let known: Vec<String> =
+        conf.modules.iter().map(|module| format!("'{}'", escape(&module.name))).collect();
+    Error::Usage(format!(
+        "no module '{}' in {} (it has {}); name one of them, or an absolute path",
+        escape(name),
+        escape_path(&settings.rsyncd_conf),
+        if known.is_empty() { "none".to_string() } else { known.join(", ") },
+    ))
+}
+
+/// Every module that was worked on: those of rsyncd.conf in its order, then those that only this
+/// machine remembers; with the errors of those that are registered but cannot be resolved.
+///
+/// # Errors
+/// If rsyncd.conf cannot be read.
+pub fn all(settings: &Settings) -> Result<Vec<WorkedOn>> {
+    let conf = settings.rsyncd()?;
+    let mut found: Vec<WorkedOn> =
+        conf.modules.iter().filter_map(|module| configured(settings, module)).collect();
+    found.extend(beyond_conf(settings, &conf));
+    Ok(found)
+}
+
+/// A module whose directory rsyncd.conf says, if it was worked on.
+fn configured(settings: &Settings, module: &Module) -> Option<WorkedOn> {
+    // Without a path, rsyncd refuses each connection to it.
+    let Ok(Whereabouts::At(path)) = module.whereabouts() else { return None };
+    let was_used =
+        || settings.memory.recall(&path).is_some_and(|memory| memory.snapshot_root.is_some());
+    let target = match Target::of_module(settings, Some(module.name.clone()), &path) {
+        Ok(target) if target.is_registered() => Ok(target),
+        Ok(target) => Err(target.lost_history()?),
+        Err(error) if was_used() => Err(error),
+        Err(_) => return None,
+    };
+    Some(WorkedOn::Module(escape(&module.name), target))
+}
+
+/// The modules whose directories rsyncd.conf does not say: as far as this machine remembers them.
+pub fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<WorkedOn> {
+    let mut met = BTreeSet::new();
+    let mounts = Mounts::read().unwrap_or_default();
+    let mut unknown: Vec<(&Module, String)> = Vec::new();
+    for module in &conf.modules {
+        match module.whereabouts() {
+            Ok(Whereabouts::At(path)) => {
+                // The server of one module must not keep the others waiting.
+                if !mounts.may_wait_for(&path, Path::new("/")) {
+                    met.extend(std::fs::canonicalize(&path));
+                }
+                met.insert(path);
+            }
+            Ok(Whereabouts::Unknown { why }) => unknown.push((module, why)),
+            Err(_) => {}
+        }
+    }
+    let others = Remembered::all(settings, &met);
+    let is_remembered =
+        |module: &Module| others.iter().any(|one| one.name.as_ref() == Some(&module.name));
+    let unknown = unknown.into_iter().filter(|(module, _)| !is_remembered(module));
+    let mut found: Vec<WorkedOn> =
+        unknown.map(|(module, why)| WorkedOn::Unknown { name: module.name.clone(), why }).collect();
+    found.extend(others.into_iter().filter_map(|one| one.resolve(settings, conf)));
+    found
+}
+
+impl WorkedOn {
+    /// What a command works on that names it.
+    fn target(self) -> Option<(String, Result<Target>)> {
+        match self {
+            WorkedOn::Module(label, target) | WorkedOn::Unconfigured(label, target) => {
+                Some((label, target))
+            }
+            WorkedOn::Failed(label, target) => Some((label, Ok(target))),
+            WorkedOn::Unknown { .. } => None,
+        }
+    }
+}
+
+/// What this machine remembers of a module directory.
+struct Remembered {
+    name: Option<Vec<u8>>,
+    path: PathBuf,
+    memory: Memory,
+}
+
+impl Remembered {
+    /// All of them but those of the `known` directories, by path.
+    fn all(settings: &Settings, known: &BTreeSet<PathBuf>) -> Vec<Self> {
+        let read = |memory: Memory| {
+            let path = path_of(&memory.module_path).filter(|path| !known.contains(path))?;
+            let root = memory.snapshot_root.as_deref().and_then(path_of);
+            let registered = root.and_then(|root| SnapshotRoot::registration(&root).ok().flatten());
+            let registered = registered.filter(|found| found.path == memory.module_path);
+            let name = registered.and_then(|found| found.module).or(memory.module.clone());
+            Some(Remembered { name: name.as_deref().and_then(unescape), path, memory })
+        };
+        settings.memory.all().into_iter().filter_map(read).collect()
+    }
+
+    /// The module, if it has a history or has failed to get one. What was taken out of rsyncd.conf
+    /// and has no history any more is none.
+    fn resolve(self, settings: &Settings, conf: &RsyncdConf) -> Option<WorkedOn> {
+        let is_configured = self.name.as_deref().is_some_and(|name| conf.module(name).is_some());
+        let target = Target::of_module(settings, self.name.clone(), &self.path);
+        let (label, found) = match target {
+            Ok(target) if target.is_registered() => (target.label(), Ok(target)),
+            Ok(target) => match target.lost_history() {
+                _ if !is_configured && self.name.is_some() => return None,
+                Some(lost) => (target.label(), Err(forgettable(&lost, settings, &self.path))),
+                None if self.memory.failure.is_some() => {
+                    return Some(WorkedOn::Failed(target.label(), target));
+                }
+                None => return None,
+            },
+            Err(error) if is_configured && self.memory.snapshot_root.is_some() => {
+                (self.label(), Err(forgettable(&error, settings, &self.path)))
+            }
+            Err(_) => return None,
+        };
+        Some(match is_configured {
+            true => WorkedOn::Module(label, found),
+            false => WorkedOn::Unconfigured(label, found),
+        })
+    }
+
+    fn label(&self) -> String {
+        let path = escape_path(&self.path);
+        self.name.as_deref().map_or(path.clone(), |name| format!("{} ({path})", escape(name)))
+    }
+}
+
+/// The same error, and how to end it where the history was meant to go: no module of that directory
+/// may ever come again.
+fn forgettable(error: &Error, settings: &Settings, path: &Path) -> Error {
+    let files: Vec<String> =
+        settings.memory.files_of(path).iter().map(|file| escape_path(file)).collect();
+    Error::Usage(format!("{error}; if this directory was given up, remove {}", files.join(" and ")))
+}

@@ -1,0 +1,54 @@
+//! The files by which a client tells how far its backup has come: see [`ClientCompletion`].
+//!
+//! They say *unfinished* rather than *complete* so that a finished backup holds nothing but what
+//! was backed up, and one that changed nothing leaves the very same inodes as before: it counts as
+//! unchanged. A file that vouches for each backup would be a new file each time.
+
+use std::os::fd::BorrowedFd;
+
+use chrono::{DateTime, Utc};
+
+use crate::decide::verdict::ClientCompletion;
+use crate::store::dir::c_name;
+use crate::system::syscalls::stat_entry;
+
+/// In a module whose client is at work, or has died.
+pub const UNFINISHED: &str = ".rsync-system-backup-unfinished";
+
+/// In a module to which not everything could be transferred.
+pub const PARTIAL: &str = ".rsync-system-backup-partial";
+
+impl ClientCompletion {
+    /// Looks into the module's directory; only the names count.
+    pub fn of_module(module: BorrowedFd) -> Self {
+        let exists = |name| stat_entry(module, &c_name(name)).is_ok();
+        match (exists(UNFINISHED), exists(PARTIAL)) {
+            (true, _) => ClientCompletion::Unfinished,
+            (false, true) => ClientCompletion::Partial,
+            (false, false) => ClientCompletion::Done,
+        }
+    }
+}
+
+/// When a module was said to be unfinished.
+#[derive(Debug, Clone, Copy)]
+pub struct Unfinished {
+    /// By the client's clock: the file's time.
+    pub begun: DateTime<Utc>,
+    /// By the server's: when the file was last changed.
+    pub arrived: DateTime<Utc>,
+}
+
+impl Unfinished {
+    /// Looks into the module's directory; none if it says nothing of that kind.
+    pub fn of_module(module: BorrowedFd) -> Option<Unfinished> {
+        let stat = stat_entry(module, &c_name(UNFINISHED)).ok()?;
+        let time = |seconds, nanoseconds| {
+            DateTime::from_timestamp(seconds, u32::try_from(nanoseconds).ok()?)
+        };
+        Some(Unfinished {
+            begun: time(stat.st_mtime, stat.st_mtime_nsec)?,
+            arrived: time(stat.st_ctime, stat.st_ctime_nsec)?,
+        })
+    }
+}

@@ -1,0 +1,129 @@
+//! Small files that are either the old text or the new one, whatever happens.
+//!
+//! Written under a temporary name, synced, renamed over the old one, and the directory synced: a
+//! crash at any point leaves one whole text. Where no file may be opened for writing, as in our
+//! directory itself ([`confine`](crate::module::confine)), the temporary one is made in a room beside.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::fsync;
+
+use crate::system::syscalls::{Answer, open_directory};
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape_path;
+
+/// Ends every temporary name, so that leftovers are recognised.
+pub const TEMPORARY: &str = ".tmp";
+
+/// The room for what is being written and belongs elsewhere.
+pub const DRAFTS: &str = "drafts";
+
+/// More than any of our files holds; a larger one is not ours.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// A directory of ours, with its path for messages.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The open directory.
+    pub directory: BorrowedFd<'a>,
+    /// Its path.
+    pub path: &'a Path,
+}
+
+/// Reads the text file `name`; `None` if it does not exist.
+pub fn read(place: Place, name: &str) -> Result<Option<String>> {
+    let path = place.path.join(name);
+    let Some(bytes) = read_bytes(place, name, MAX_BYTES)? else { return Ok(None) };
+    let damaged = |_| Error::Damaged { path: escape_path(&path), problem: "is not text".into() };
+    String::from_utf8(bytes).map(Some).map_err(damaged)
+}
+
+/// Reads the first `max_bytes` of the file `name`; `None` if it does not exist.
+pub fn read_bytes(place: Place, name: &str, max_bytes: u64) -> Result<Option<Vec<u8>>> {
+    let path = place.path.join(name);
+    // Should something else than a file lie there, it must not block us.
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = match openat(place.directory, c_name(name).as_c_str(), flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(cause) => return Err(Error::io("read", &path, cause)),
+    };
+    let mut bytes = Vec::new();
+    file.take(max_bytes)
+        .read_to_end(&mut bytes)
+        .map_err(|cause| Error::io("read", &path, cause))?;
+    Ok(Some(bytes))
+}
+
+/// Replaces the file `name`, durably.
+pub fn write(place: Place, name: &str, text: &str) -> Result<()> {
+    write_volatile(place, place, name, text.as_bytes(), true)?;
+    fsync(place.directory).map_err(|cause| Error::io("sync", place.path, cause))
+}
+
+/// The same for a file of the private directory itself. The rename takes the text from one
+/// directory to the other as a whole; a draft that a crash leaves is written over.
+pub fn write_drafted(private: Place, name: &str, text: &str) -> Result<()> {
+    let path = private.path.join(DRAFTS);
+    let drafts = open_drafts(private.directory).map_err(|cause| Error::io("open", &path, cause))?;
+    let drafts = Place { directory: drafts.as_fd(), path: &path };
+    write_volatile(drafts, private, name, text.as_bytes(), true)?;
+    fsync(private.directory).map_err(|cause| Error::io("sync", private.path, cause))
+}
+
+/// An earlier version made the directory without that room.
+fn open_drafts(private: BorrowedFd) -> Answer<OwnedFd> {
+    match open_directory(private, &c_name(DRAFTS)) {
+        Err(Errno::ENOENT) => {
+            mkdirat(private, c_name(DRAFTS).as_c_str(), Mode::S_IRWXU)?;
+            open_directory(private, &c_name(DRAFTS))
+        }
+        answer => answer,
+    }
+}
+
+/// Replaces the file `name` for a caller who is about to sync the whole file system.
+pub fn write_before_syncfs(place: Place, name: &str, content: &[u8]) -> Result<()> {
+    write_volatile(place, place, name, content, false)
+}
+
+fn write_volatile(
+    drafts: Place,
+    place: Place,
+    name: &str,
+    content: &[u8],
+    sync: bool,
+) -> Result<()> {
+    let path = place.path.join(name);
+    let failed = |cause: std::io::Error| Error::io("write", &path, cause);
+    let temporary = c_name(&format!("{name}{TEMPORARY}"));
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let opened =
+        openat(drafts.directory, temporary.as_c_str(), flags, Mode::from_bits_truncate(0o600));
+    let mut file = File::from(opened.map_err(|cause| failed(cause.into()))?);
+    file.write_all(content).map_err(failed)?;
+    if sync {
+        file.sync_all().map_err(failed)?;
+    }
+    renameat(drafts.directory, temporary.as_c_str(), place.directory, c_name(name).as_c_str())
+        .map_err(|cause| failed(cause.into()))
+}
+
+/// A name as the system calls take it. Ours never hold a NUL, and those from directory
+/// listings cannot.
+pub fn c_name(name: &str) -> CString {
+    CString::new(name).unwrap_or_default()
+}
+
+/// The inverse of [`c_name`], for names that must be text to be ours.
+pub fn text_name(name: &CStr) -> Option<&str> {
+    name.to_str().ok()
+}

@@ -1,0 +1,261 @@
+//! The blocks that the catalogue of inodes is made of, each with its length and checksums.
+//!
+//! A reader hops from header to header. Where one is damaged it looks for the next that is whole:
+//! what lies in between is lost, and nothing else.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// How each block begins; the last byte is the format.
+const MAGIC: [u8; 8] = *b"RSinode\x01";
+
+/// Magic, kind, length, checksum of the payload, checksum of what is before.
+const HEADER_BYTES: usize = 24;
+
+/// A longer payload was not written by us.
+const MAX_PAYLOAD_BYTES: u32 = 1 << 20;
+
+/// What a block holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Baselines; they count once a commit follows.
+    Baselines,
+    /// The end of what was recorded for one snapshot.
+    Commit,
+    /// Hashes of contents.
+    Hashes,
+}
+
+impl Kind {
+    fn code(self) -> u32 {
+        match self {
+            Kind::Baselines => 1,
+            Kind::Commit => 2,
+            Kind::Hashes => 3,
+        }
+    }
+
+    fn of(code: u32) -> Option<Self> {
+        [Kind::Baselines, Kind::Commit, Kind::Hashes].into_iter().find(|kind| kind.code() == code)
+    }
+}
+
+/// A block whose header is whole.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Block {
+    pub(crate) kind: Kind,
+    /// Where its payload begins.
+    pub(crate) start: u64,
+    length: u32,
+    checksum: u32,
+}
+
+impl Block {
+    /// Where the next one begins.
+    pub(crate) fn end(&self) -> u64 {
+        self.start + u64::from(self.length)
+    }
+
+    /// Its payload, unless that is damaged.
+    pub(crate) fn payload(&self, file: &File) -> io::Result<Option<Vec<u8>>> {
+        let mut payload = vec![0; self.length as usize];
+        file.read_exact_at(&mut payload, self.start)?;
+        Ok((crc32fast::hash(&payload) == self.checksum).then_some(payload))
+    }
+}
+
+/// A block as bytes.
+pub(crate) fn framed(kind: Kind, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
+    bytes.extend(MAGIC);
+    for number in [kind.code(), payload.len() as u32, crc32fast::hash(payload)] {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// The blocks of a file, in order.
+pub(crate) struct Blocks<'a> {
+    file: &'a File,
+    size: u64,
+    at: u64,
+    /// Some of the file, from where it begins.
+    window: (u64, Vec<u8>),
+    /// How many bytes could not be understood so far.
+    pub(crate) lost_bytes: u64,
+    /// Why the file cannot be read further, if it cannot.
+    pub(crate) failure: Option<io::Error>,
+}
+
+impl<'a> Blocks<'a> {
+    pub(crate) fn of(file: &'a File) -> io::Result<Self> {
+        Ok(Blocks {
+            file,
+            size: file.metadata()?.len(),
+            at: 0,
+            window: (0, Vec::new()),
+            lost_bytes: 0,
+            failure: None,
+        })
+    }
+
+    /// The bytes at `at`, as many as a header has; small blocks that follow each other are read
+    /// together.
+    fn header_bytes(&mut self, at: u64) -> Option<[u8; HEADER_BYTES]> {
+        const WINDOW_BYTES: usize = 16 << 10;
+        let (start, bytes) = &mut self.window;
+        let is_within = at >= *start && at + HEADER_BYTES as u64 <= *start + bytes.len() as u64;
+        if !is_within {
+            bytes.resize(WINDOW_BYTES, 0);
+            let read = self.file.read_at(bytes, at);
+            bytes.truncate(read.as_ref().copied().unwrap_or(0));
+            self.failure = self.failure.take().or(read.err());
+            *start = at;
+        }
+        let from = usize::try_from(at - *start).ok()?;
+        bytes.get(from..from + HEADER_BYTES)?.try_into().ok()
+    }
+
+    fn header_at(&mut self, at: u64) -> Option<Block> {
+        let header = self.header_bytes(at)?;
+        let number =
+            |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap_or_default());
+        let is_whole = header[..8] == MAGIC && number(20) == crc32fast::hash(&header[..20]);
+        let (kind, length, checksum) = (Kind::of(number(8)), number(12), number(16));
+        let block = Block { kind: kind?, start: at + HEADER_BYTES as u64, length, checksum };
+        (is_whole && length <= MAX_PAYLOAD_BYTES && block.end() <= self.size).then_some(block)
+    }
+
+    /// The block of that kind, with a payload of no more than `payload_bytes`, with which the file
+    /// ends.
+    pub(crate) fn at_end(&mut self, kind: Kind, payload_bytes: u64) -> Option<Block> {
+        let (size, header_bytes) = (self.size, HEADER_BYTES as u64);
+        let mut starts =
+            size.saturating_sub(header_bytes + payload_bytes)..=size.checked_sub(header_bytes)?;
+        starts.find_map(|at| {
+            self.header_at(at).filter(|block| block.kind == kind && block.end() == size)
+        })
+    }
+
+    /// Where the next whole header is.
+    fn search(&mut self, mut at: u64) -> Option<u64> {
+        let mut buffer = vec![0; 65_536];
+        while at < self.size {
+            let read = self.file.read_at(&mut buffer, at);
+            let read = read
+                .map_err(|cause| self.failure = Some(cause))
+                .ok()
+                .filter(|read| *read >= MAGIC.len())?;
+            let found = buffer[..read]
+                .windows(MAGIC.len())
+                .enumerate()
+                .filter(|(_, window)| *window == MAGIC);
+            for start in found.map(|(index, _)| at + index as u64) {
+                if self.header_at(start).is_some() {
+                    return Some(start);
+                }
+            }
+            at += (read - MAGIC.len() + 1) as u64;
+        }
+        None
+    }
+}
+
+impl Iterator for Blocks<'_> {
+    type Item = Block;
+
+    fn next(&mut self) -> Option<Block> {
+        if self.at >= self.size {
+            return None;
+        }
+        let start = match self.header_at(self.at) {
+            Some(_) => self.at,
+            None => self.search(self.at + 1).unwrap_or(self.size),
+        };
+        if self.failure.is_some() {
+            return None;
+        }
+        self.lost_bytes += start - self.at;
+        self.at = start;
+        let block = self.header_at(start)?;
+        self.at = block.end();
+        Some(block)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn file(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(bytes).expect("written");
+        file
+    }
+
+    fn read(bytes: &[u8]) -> (Vec<Option<Vec<u8>>>, u64) {
+        let file = file(bytes);
+        let mut blocks = Blocks::of(&file).expect("its size");
+        let payloads = blocks.by_ref().map(|block| block.payload(&file).expect("read")).collect();
+        (payloads, blocks.lost_bytes)
+    }
+
+    #[test]
+    fn a_file_ends_with_a_small_block_or_does_not() {
+        let at_end = |bytes: &[u8]| {
+            let file = file(bytes);
+            let mut blocks = Blocks::of(&file).expect("its size");
+            let found = blocks.at_end(Kind::Commit, 30).map(|block| block.start);
+            assert_eq!(
+                blocks.next().map(|block| block.start),
+                (!bytes.is_empty()).then_some(24),
+                "from the start"
+            );
+            found
+        };
+        let baselines = framed(Kind::Baselines, &[1; 40_000]);
+        for length in [0, 1, 30] {
+            let commit = framed(Kind::Commit, &vec![2; length]);
+            let bytes = [&baselines[..], &commit].concat();
+            assert_eq!(
+                at_end(&bytes),
+                Some((baselines.len() + HEADER_BYTES) as u64),
+                "{length} bytes"
+            );
+            assert_eq!(at_end(&commit), Some(HEADER_BYTES as u64), "nothing else");
+            assert_eq!(at_end(&bytes[..bytes.len() - 1]), None, "torn");
+            assert_eq!(at_end(&[&bytes[..], b"x"].concat()), None, "not at the end");
+        }
+        assert_eq!(
+            at_end(&[&baselines[..], &framed(Kind::Commit, &[2; 31])].concat()),
+            None,
+            "too long"
+        );
+        assert_eq!(at_end(&baselines), None, "another kind");
+        assert_eq!(at_end(b""), None);
+    }
+
+    #[test]
+    fn damage_costs_the_block_that_it_is_in_and_no_other() {
+        let blocks = [vec![1; 100], vec![2; 3], Vec::new(), vec![4; 70_000]];
+        let bytes: Vec<u8> =
+            blocks.iter().flat_map(|payload| framed(Kind::Baselines, payload)).collect();
+        let whole: Vec<Option<Vec<u8>>> = blocks.iter().cloned().map(Some).collect();
+        assert_eq!(read(&bytes), (whole.clone(), 0));
+        for at in (0..HEADER_BYTES + 100).step_by(5) {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 0x40;
+            let (payloads, _) = read(&bytes);
+            assert_eq!(payloads[payloads.len() - 3..], whole[1..], "byte {at}");
+        }
+        let torn = &bytes[..bytes.len() - 1];
+        assert_eq!(read(torn), (whole[..3].to_vec(), (HEADER_BYTES + 69_999) as u64));
+        assert_eq!(read(&[7; 100]), (Vec::new(), 100));
+        assert_eq!(read(b""), (Vec::new(), 0));
+    }
+}

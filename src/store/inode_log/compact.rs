@@ -1,0 +1,107 @@
+//! The catalogue without what nobody needs any more.
+//!
+//! Written beside the old one and renamed over it: a crash leaves either. The order of what stays
+//! is what it was, so that a baseline still holds for the same snapshots.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::fsync;
+
+use crate::engine::baseline_bytes::BLOCK_BYTES;
+use crate::store::dir::{Place, TEMPORARY, c_name};
+use crate::store::inode_log::block::{Kind, framed};
+use crate::store::inode_log::reading::{Catalogue, Position};
+use crate::store::inode_log::{Commit, FILE, FOUND, HASHED_BYTES};
+use crate::tell::error::{Error, Result};
+
+/// What stays in the catalogue.
+pub struct Selection<'a> {
+    /// Whether the baseline of that index does.
+    pub keep: &'a dyn Fn(usize) -> bool,
+    /// The position of the oldest snapshot that there is: of what an inode was until then, the last
+    /// counts.
+    pub oldest: Position,
+}
+
+/// How large the catalogue is; nothing if there is none.
+pub fn size_bytes(room: Place) -> Result<u64> {
+    match crate::store::inode_log::open(room, OFlag::O_RDONLY) {
+        Ok(file) => {
+            let size = file.metadata().map(|metadata| metadata.len());
+            size.map_err(|cause| Error::io("inspect", &room.path.join(FILE), cause))
+        }
+        Err(error) if error.is_absence() => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes the catalogue anew, for a holder of the root's long lock.
+pub fn rewrite(room: Place, catalogue: &Catalogue, selection: Selection) -> Result<()> {
+    let path = room.path.join(FILE);
+    let failed = |cause: std::io::Error| Error::io("write", &path, cause);
+    let temporary = c_name(&format!("{FILE}{TEMPORARY}"));
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let opened =
+        openat(room.directory, temporary.as_c_str(), flags, Mode::from_bits_truncate(0o600));
+    let mut file = BufWriter::new(File::from(opened.map_err(|cause| failed(cause.into()))?));
+    copy(catalogue, selection, &mut file).map_err(failed)?;
+    catalogue.check()?;
+    let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
+    file.sync_all().map_err(failed)?;
+    renameat(room.directory, temporary.as_c_str(), room.directory, c_name(FILE).as_c_str())
+        .map_err(|cause| failed(cause.into()))?;
+    fsync(room.directory).map_err(|cause| Error::io("sync", room.path, cause))
+}
+
+fn copy(catalogue: &Catalogue, selection: Selection, file: &mut impl Write) -> std::io::Result<()> {
+    let mut order = catalogue.in_order().into_iter().peekable();
+    let mut hashes = catalogue.hashes_in_order().into_iter().peekable();
+    let commits = catalogue.commits();
+    for (position, (end, commit)) in commits.iter().enumerate() {
+        let next_end = commits.get(position + 1).map_or(u64::MAX, |(end, _)| *end);
+        let mut kept_hashes = Vec::new();
+        while let Some(known) = hashes.next_if(|known| known.offset < next_end) {
+            if catalogue.find(known.inode).any(|index| (selection.keep)(index)) {
+                kept_hashes.extend(catalogue.hash_bytes(known).into_iter().flatten());
+            }
+        }
+        let mut bytes = Vec::new();
+        let mut has_any = false;
+        while let Some((index, offset)) = order.next_if(|(_, offset)| offset < end) {
+            let is_outdated =
+                || catalogue.position_after(index).is_some_and(|next| next <= selection.oldest);
+            if !(selection.keep)(index) || is_outdated() {
+                continue;
+            }
+            bytes.extend(catalogue.bytes(offset).unwrap_or_default());
+            has_any = true;
+            if bytes.len() > BLOCK_BYTES {
+                file.write_all(&framed(Kind::Baselines, &bytes))?;
+                bytes.clear();
+            }
+        }
+        if !bytes.is_empty() {
+            file.write_all(&framed(Kind::Baselines, &bytes))?;
+        }
+        // Of a snapshot that is older than all there are, only the baselines are wanted.
+        let is_needed = has_any
+            || !kept_hashes.is_empty()
+            || position >= selection.oldest && commit.name != FOUND;
+        let commit = if position < selection.oldest {
+            Commit { name: FOUND.to_string(), ..commit.clone() }
+        } else {
+            commit.clone()
+        };
+        if is_needed {
+            file.write_all(&framed(Kind::Commit, &commit.bytes()))?;
+        }
+        for some in kept_hashes.chunks(HASHED_BYTES * 1_000) {
+            file.write_all(&framed(Kind::Hashes, some))?;
+        }
+    }
+    file.flush()
+}

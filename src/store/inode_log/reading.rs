@@ -1,0 +1,259 @@
+//! The catalogue as those read it who hold inodes against it.
+//!
+//! Of each baseline only its inode number and its place in the file are held; the rest is read when
+//! the inode is met. Should that fail, it passes for missing until [`Catalogue::check`] tells.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use nix::fcntl::OFlag;
+
+use crate::engine::baseline::Baseline;
+use crate::engine::baseline_bytes::{length_of, number_of};
+use crate::store::dir::Place;
+use crate::store::inode_log::block::{Blocks, Kind};
+use crate::store::inode_log::{Commit, FOUND, HASHED_BYTES, Hashed};
+use crate::tell::error::{Error, Result};
+
+/// The place of a snapshot, or of a baseline, in the order in which they were recorded.
+pub type Position = usize;
+
+/// Where a baseline is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Known {
+    /// The inode's number.
+    pub inode: u64,
+    /// Its place in the file.
+    pub(crate) offset: u64,
+}
+
+/// All that is recorded.
+pub struct Catalogue {
+    file: File,
+    path: PathBuf,
+    /// The first failure to read something of it.
+    failure: RefCell<Option<io::Error>>,
+    /// By inode, then in the order in which they were recorded.
+    known: Vec<Known>,
+    /// The same for hashes of contents.
+    hashes: Vec<Known>,
+    /// In the order in which they were recorded, each with its end.
+    commits: Vec<(u64, Commit)>,
+    /// How many bytes could not be understood.
+    pub lost_bytes: u64,
+}
+
+impl Catalogue {
+    /// Reads that of a root; `None` if there is none.
+    pub fn read(room: Place) -> Result<Option<Self>> {
+        let file = match crate::store::inode_log::open(room, OFlag::O_RDONLY) {
+            Ok(file) => file,
+            Err(error) if error.is_absence() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let path = room.path.join(crate::store::inode_log::FILE);
+        let failed = |cause| Error::io("read", &path, cause);
+        let mut blocks = Blocks::of(&file).map_err(failed)?;
+        let mut catalogue = Catalogue {
+            file: file.try_clone().map_err(failed)?,
+            path: path.clone(),
+            failure: RefCell::new(None),
+            known: Vec::new(),
+            hashes: Vec::new(),
+            commits: Vec::new(),
+            lost_bytes: 0,
+        };
+        let mut counted = 0;
+        for block in blocks.by_ref() {
+            let Some(payload) = block.payload(&file).map_err(failed)? else {
+                catalogue.lost_bytes += block.end() - block.start;
+                continue;
+            };
+            match block.kind {
+                Kind::Baselines => catalogue.add(&payload, block.start),
+                Kind::Commit => match Commit::read(&payload) {
+                    Some(commit) => {
+                        catalogue.commits.push((block.end(), commit));
+                        counted = catalogue.known.len();
+                    }
+                    None => catalogue.lost_bytes += block.end() - block.start,
+                },
+                Kind::Hashes => catalogue.add_hashes(&payload, block.start),
+            }
+        }
+        if let Some(cause) = blocks.failure {
+            return Err(failed(cause));
+        }
+        // What no commit follows is being written, or was left behind.
+        catalogue.known.truncate(counted);
+        catalogue.known.shrink_to_fit();
+        catalogue.known.sort_unstable();
+        catalogue.hashes.sort_unstable();
+        catalogue.lost_bytes += blocks.lost_bytes;
+        Ok(Some(catalogue))
+    }
+
+    fn add(&mut self, payload: &[u8], start: u64) {
+        let mut at = 0;
+        while at < payload.len() {
+            let rest = &payload[at..];
+            let length = length_of(rest).filter(|length| *length <= rest.len());
+            let (Some(length), Some(inode)) = (length, number_of(rest)) else {
+                self.lost_bytes += rest.len() as u64;
+                return;
+            };
+            self.known.push(Known { inode, offset: start + at as u64 });
+            at += length;
+        }
+    }
+
+    fn add_hashes(&mut self, payload: &[u8], start: u64) {
+        for (index, bytes) in payload.chunks_exact(HASHED_BYTES).enumerate() {
+            let offset = start + (index * HASHED_BYTES) as u64;
+            self.hashes
+                .extend(Hashed::read(bytes).map(|hashed| Known { inode: hashed.inode, offset }));
+        }
+    }
+
+    /// The hashes of the content of an inode that is this one still, with their positions, oldest
+    /// first.
+    pub fn hashes(&self, inode: u64, birth_ns: i64) -> Vec<(Position, [u8; 32])> {
+        let start = self.hashes.partition_point(|known| known.inode < inode);
+        let known = self.hashes[start..].iter().take_while(|known| known.inode == inode);
+        let read = known.filter_map(|known| {
+            let mut bytes = [0; HASHED_BYTES];
+            self.read_exactly(&mut bytes, known.offset)?;
+            // They follow the commit of the snapshot that they belong to.
+            let position = self.position_of(known.offset).checked_sub(1)?;
+            Hashed::read(&bytes)
+                .filter(|hashed| hashed.birth_ns == birth_ns)
+                .map(|hashed| (position, hashed.hash))
+        });
+        read.collect()
+    }
+
+    /// The hashes as they are in the file, oldest first: inode, place and bytes.
+    pub(crate) fn hashes_in_order(&self) -> Vec<Known> {
+        let mut order = self.hashes.clone();
+        order.sort_unstable_by_key(|known| known.offset);
+        order
+    }
+
+    /// The bytes of the hash there.
+    pub(crate) fn hash_bytes(&self, known: Known) -> Option<[u8; HASHED_BYTES]> {
+        let mut bytes = [0; HASHED_BYTES];
+        self.read_exactly(&mut bytes, known.offset).map(|()| bytes)
+    }
+
+    /// Which inodes were recorded with the snapshot at `position`.
+    pub fn recorded_with(&self, position: Position) -> Vec<u64> {
+        let with = self.known.iter().filter(|known| self.position_of(known.offset) == position);
+        with.map(|known| known.inode).collect()
+    }
+
+    /// How many baselines there are.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether nothing is recorded.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// Where the baselines of an inode are among all, oldest first.
+    pub fn find(&self, inode: u64) -> std::ops::Range<usize> {
+        let start = self.known.partition_point(|known| known.inode < inode);
+        let count = self.known[start..].iter().take_while(|known| known.inode == inode).count();
+        start..start + count
+    }
+
+    /// The number of the inode that the baseline at `index` is of.
+    pub fn inode(&self, index: usize) -> u64 {
+        self.known[index].inode
+    }
+
+    /// The baseline at `index`, with its position.
+    pub fn baseline(&self, index: usize) -> Option<(Position, Baseline)> {
+        let offset = self.known[index].offset;
+        let bytes = self.bytes(offset)?;
+        Some((self.position_of(offset), Baseline::read(&bytes)?))
+    }
+
+    /// The bytes of the baseline there.
+    pub(crate) fn bytes(&self, offset: u64) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; 192];
+        let read = self.noting(self.file.read_at(&mut bytes, offset))?;
+        bytes.truncate(read);
+        let length = length_of(&bytes)?;
+        if length > bytes.len() {
+            bytes.resize(length, 0);
+            self.read_exactly(&mut bytes, offset)?;
+        }
+        bytes.truncate(length);
+        Some(bytes)
+    }
+
+    fn read_exactly(&self, bytes: &mut [u8], offset: u64) -> Option<()> {
+        self.noting(self.file.read_exact_at(bytes, offset))
+    }
+
+    fn noting<T>(&self, answer: io::Result<T>) -> Option<T> {
+        answer.map_err(|cause| self.failure.borrow_mut().get_or_insert(cause).kind()).ok()
+    }
+
+    /// Fails if anything of it could not be read since the last time.
+    pub fn check(&self) -> Result<()> {
+        self.failure.take().map_or(Ok(()), |cause| Err(Error::io("read", &self.path, cause)))
+    }
+
+    /// The baselines of an inode that is this one still, with their positions, oldest first.
+    pub fn baselines(&self, inode: u64, birth_ns: i64) -> Vec<(Position, Baseline)> {
+        let found = self.find(inode).filter_map(|index| self.baseline(index));
+        found.filter(|(_, baseline)| baseline.inode.birth_ns == birth_ns).collect()
+    }
+
+    /// The position of the snapshot `name`; that of what is older than all, if nothing was recorded
+    /// with it.
+    pub fn position(&self, name: &str) -> Option<Position> {
+        self.commits.iter().rposition(|(_, commit)| commit.name == name && name != FOUND)
+    }
+
+    /// When the tree of the snapshot at `position` began to be linked, nanoseconds since 1970.
+    pub fn began_ns(&self, position: Position) -> i64 {
+        self.commits[position].1.began_ns
+    }
+
+    /// Whether no snapshot was recorded between those at the two positions.
+    pub fn is_followed_by(&self, before: Position, after: Position) -> bool {
+        let between = self.commits.get(before + 1..after);
+        between.is_some_and(|between| between.iter().all(|(_, commit)| commit.name == FOUND))
+    }
+
+    /// The position and name of all snapshots that were recorded, oldest first.
+    pub(crate) fn commits(&self) -> &[(u64, Commit)] {
+        &self.commits
+    }
+
+    /// The baselines as they are in the file, oldest first.
+    pub(crate) fn in_order(&self) -> Vec<(usize, u64)> {
+        let mut order: Vec<(usize, u64)> =
+            self.known.iter().enumerate().map(|(index, known)| (index, known.offset)).collect();
+        order.sort_unstable_by_key(|(_, offset)| *offset);
+        order
+    }
+
+    /// The position of the next baseline of the same inode as the one at `index`.
+    pub(crate) fn position_after(&self, index: usize) -> Option<Position> {
+        let next =
+            self.known.get(index + 1).filter(|next| next.inode == self.known[index].inode)?;
+        Some(self.position_of(next.offset))
+    }
+
+    fn position_of(&self, offset: u64) -> Position {
+        self.commits.partition_point(|(end, _)| *end <= offset)
+    }
+}

@@ -1,0 +1,431 @@
+//! The times in which we made or removed links ourselves: `inodes/windows`.
+//!
+//! The kernel's change time moves when a link is made or removed, so one that lies in such a window
+//! says nothing about clients. Records of 32 bytes are appended, one before the work and one after
+//! it. The first is on disk before the work begins, so what a crash leaves of the work lies in a
+//! window that is still open: it ends with the boot, or with the next run's own. A record that
+//! cannot be read makes a hole between its neighbours, in which nothing is a sign of anything;
+//! neither is what happened before the file began. So whatever is lost costs evidence, and accuses
+//! nobody.
+//!
+//! The file system's clock is what counts: its own time, as the file shows it, widens each window,
+//! and so does a step of the clock in between. Both ends get a little more, since the kernel takes
+//! the time of its last tick.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::store::dir;
+use crate::store::dir::{Place, c_name};
+use crate::system::boot::BootTime;
+use crate::tell::error::{Error, Result};
+
+const FILE: &str = "windows";
+const RECORD_BYTES: usize = 32;
+const SLACK_NS: i64 = 20_000_000;
+
+/// Some 16,000 runs; then the older half goes.
+const MAX_BYTES: u64 = 1 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    /// The file begins.
+    Begin,
+    /// We are about to make or remove links.
+    Open,
+    /// It is done.
+    Close,
+}
+
+/// One record.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    event: Event,
+    boot: u32,
+    wall_ns: i64,
+    uptime_ns: i64,
+}
+
+impl Mark {
+    fn now(event: Event) -> Self {
+        let BootTime { boot, nanoseconds } = BootTime::now();
+        Mark {
+            event,
+            boot: crc32fast::hash(boot.as_bytes()),
+            wall_ns: wall_ns(),
+            uptime_ns: nanoseconds,
+        }
+    }
+
+    fn bytes(self) -> [u8; RECORD_BYTES] {
+        let mut bytes = [0; RECORD_BYTES];
+        let event = match self.event {
+            Event::Begin => 1,
+            Event::Open => 2,
+            Event::Close => 3_u32,
+        };
+        bytes[..4].copy_from_slice(&event.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.boot.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.wall_ns.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.uptime_ns.to_le_bytes());
+        let checksum = crc32fast::hash(&bytes[..28]);
+        bytes[28..].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; RECORD_BYTES] = bytes.try_into().ok()?;
+        let u32_at =
+            |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default());
+        let i64_at =
+            |at: usize| i64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
+        let event = match u32_at(0) {
+            1 => Event::Begin,
+            2 => Event::Open,
+            3 => Event::Close,
+            _ => return None,
+        };
+        let mark = Mark { event, boot: u32_at(4), wall_ns: i64_at(8), uptime_ns: i64_at(16) };
+        (u32_at(28) == crc32fast::hash(&bytes[..28])).then_some(mark)
+    }
+
+    /// From this moment to `end`, whatever the clock did meanwhile.
+    fn until(self, end: Mark) -> (i64, i64) {
+        if self.boot == end.boot {
+            let elapsed = (end.uptime_ns - self.uptime_ns).max(0);
+            let start = self.wall_ns.min(end.wall_ns.saturating_sub(elapsed));
+            return (start, end.wall_ns.max(self.wall_ns.saturating_add(elapsed)));
+        }
+        // Whatever it was that wrote, it ended with its boot.
+        let booted = end.wall_ns.saturating_sub(end.uptime_ns);
+        (self.wall_ns.min(booted), booted.max(self.wall_ns))
+    }
+}
+
+/// When we made or removed links.
+#[derive(Debug, Clone, Default)]
+pub struct Windows {
+    /// Since when they are known; nothing if they are not.
+    since_ns: Option<i64>,
+    /// Each from its start to its end.
+    spans: Vec<(i64, i64)>,
+}
+
+impl Windows {
+    /// Reads those of a root. One that cannot be read has none.
+    pub fn read(room: Place) -> Self {
+        match dir::read_bytes(room, FILE, 2 * MAX_BYTES) {
+            Ok(Some(bytes)) => Windows::of(&bytes, Mark::now(Event::Open)),
+            _ => Windows::default(),
+        }
+    }
+
+    fn of(bytes: &[u8], now: Mark) -> Self {
+        let mut windows = Windows::default();
+        let mut open: Option<Mark> = None;
+        let (mut last_ns, mut is_hole) = (i64::MIN, false);
+        for record in bytes.chunks_exact(RECORD_BYTES) {
+            let Some(mark) = Mark::read(record) else {
+                is_hole = true;
+                continue;
+            };
+            if std::mem::take(&mut is_hole) {
+                windows.spans.push((last_ns.min(mark.wall_ns), last_ns.max(mark.wall_ns)));
+            }
+            if let Some(open) = open.take() {
+                windows.spans.push(open.until(mark));
+            }
+            match mark.event {
+                Event::Begin => windows.since_ns = windows.since_ns.or(Some(mark.wall_ns)),
+                Event::Open => open = Some(mark),
+                Event::Close => {}
+            }
+            last_ns = mark.wall_ns;
+        }
+        if is_hole {
+            windows.spans.push((last_ns, i64::MAX));
+        }
+        match open {
+            // Somebody is at it, or was killed over it.
+            Some(open) if open.boot == now.boot => windows.spans.push((open.wall_ns, i64::MAX)),
+            Some(open) => windows.spans.push(open.until(now)),
+            None => {}
+        }
+        windows.spans = joined(windows.spans);
+        windows
+    }
+
+    /// Whether a change time of that many nanoseconds since 1970 can be of our own making.
+    pub fn cover(&self, ns: i64) -> bool {
+        let Some(since) = self.since_ns else { return true };
+        ns < since.saturating_add(SLACK_NS) || self.is_within(ns, 0)
+    }
+
+    /// Whether a change time lies in one that is known, without what each was widened by: what a
+    /// client did just before a run is the client's.
+    pub fn contain(&self, ns: i64) -> bool {
+        self.is_within(ns, SLACK_NS)
+    }
+
+    fn is_within(&self, ns: i64, margin_ns: i64) -> bool {
+        let next = self.spans.partition_point(|(start, _)| *start <= ns);
+        let Some((start, end)) = next.checked_sub(1).map(|last| self.spans[last]) else {
+            return false;
+        };
+        ns >= start.saturating_add(margin_ns) && ns <= end.saturating_sub(margin_ns)
+    }
+
+    /// Whether they are known at all.
+    pub fn are_known(&self) -> bool {
+        self.since_ns.is_some()
+    }
+}
+
+/// The spans with some slack, in order, none of which overlap.
+fn joined(mut spans: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
+    spans.sort_unstable();
+    let mut joined: Vec<(i64, i64)> = Vec::with_capacity(spans.len());
+    for (start, end) in spans {
+        let (start, end) = (start.saturating_sub(SLACK_NS), end.saturating_add(SLACK_NS));
+        match joined.last_mut() {
+            Some(last) if start <= last.1 => last.1 = last.1.max(end),
+            _ => joined.push((start, end)),
+        }
+    }
+    joined
+}
+
+/// A window that is open: links may be made and removed until this is closed or dropped.
+pub struct Window {
+    file: Option<File>,
+}
+
+impl Window {
+    /// Opens a window, on disk. Where there is no room for that, what is known of windows is given
+    /// up instead: then no change time counts until there is.
+    pub fn open(room: Place) -> Result<Self> {
+        match append(room) {
+            Ok(file) => Ok(Window { file: Some(file) }),
+            Err(error) => {
+                log::warn!(
+                    "{error}; until there is a next time, `verify` cannot go by change times"
+                );
+                match unlinkat(room.directory, c_name(FILE).as_c_str(), UnlinkatFlags::NoRemoveDir)
+                {
+                    Ok(()) | Err(nix::errno::Errno::ENOENT) => Ok(Window { file: None }),
+                    Err(cause) => Err(Error::io("remove", &room.path.join(FILE), cause)),
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        // Should it fail, the window stays open until the next one.
+        if let Some(file) = &mut self.file
+            && let Err(cause) = record(file, Mark::now(Event::Close))
+        {
+            log::debug!("a window stays open: {cause}");
+        }
+    }
+}
+
+fn append(room: Place) -> Result<File> {
+    let path = room.path.join(FILE);
+    let failed = |cause: std::io::Error| Error::io("write", &path, cause);
+    let flags =
+        OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let opened =
+        openat(room.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
+    let mut file = File::from(opened.map_err(|cause| failed(cause.into()))?);
+    let mut size = file.metadata().map_err(failed)?.len();
+    if size > MAX_BYTES {
+        drop_older_half(room, &file)?;
+        return append(room);
+    }
+    // What a full disk left of a record.
+    let torn = size % RECORD_BYTES as u64;
+    if torn > 0 {
+        size -= torn;
+        file.set_len(size).map_err(failed)?;
+    }
+    if size == 0 {
+        record(&mut file, Mark::now(Event::Begin)).map_err(failed)?;
+    }
+    record(&mut file, Mark::now(Event::Open)).map_err(failed)?;
+    file.sync_data().map_err(failed)?;
+    Ok(file)
+}
+
+/// Appends a record; its time is the machine's or the file system's, whichever makes the window
+/// wider.
+fn record(file: &mut File, mut mark: Mark) -> std::io::Result<()> {
+    file.write_all(&mark.bytes())?;
+    let metadata = file.metadata()?;
+    let written_ns =
+        metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec());
+    let wider = match mark.event {
+        Event::Open => written_ns.min(mark.wall_ns),
+        Event::Begin | Event::Close => written_ns.max(mark.wall_ns),
+    };
+    if (wider - mark.wall_ns).abs() > SLACK_NS / 2 {
+        mark.wall_ns = wider;
+        // An appending descriptor appends whatever the offset, so the record goes first.
+        file.set_len(metadata.len() - RECORD_BYTES as u64)?;
+        file.write_all(&mark.bytes())?;
+    }
+    Ok(())
+}
+
+fn drop_older_half(room: Place, file: &File) -> Result<()> {
+    let path = room.path.join(FILE);
+    let mut bytes = Vec::new();
+    let mut reader = file;
+    reader.read_to_end(&mut bytes).map_err(|cause| Error::io("read", &path, cause))?;
+    let records: Vec<&[u8]> = bytes.chunks_exact(RECORD_BYTES).collect();
+    let newer = &records[records.len() / 2..];
+    let first = newer
+        .iter()
+        .position(|record| Mark::read(record).is_some_and(|mark| mark.event == Event::Open));
+    let mut kept = Vec::new();
+    if let Some(mark) = first.and_then(|first| Mark::read(newer[first])) {
+        kept.extend(Mark { event: Event::Begin, ..mark }.bytes());
+        kept.extend(newer[first.unwrap_or(0)..].concat());
+    }
+    dir::write_before_syncfs(room, FILE, &kept)
+}
+
+/// Nanoseconds since 1970, now.
+pub fn wall_ns() -> i64 {
+    clock_gettime(ClockId::CLOCK_REALTIME)
+        .map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn mark(event: Event, boot: u32, wall: i64, uptime: i64) -> Mark {
+        Mark { event, boot, wall_ns: wall * SECOND, uptime_ns: uptime * SECOND }
+    }
+
+    fn windows(marks: &[Mark], now: Mark) -> Windows {
+        let bytes: Vec<u8> = marks.iter().flat_map(|mark| mark.bytes()).collect();
+        Windows::of(&bytes, now)
+    }
+
+    fn covered(windows: &Windows, range: std::ops::Range<i64>) -> Vec<i64> {
+        range.filter(|second| windows.cover(second * SECOND)).collect()
+    }
+
+    #[test]
+    fn only_what_lies_in_a_window_or_before_all_of_them_is_ours() {
+        let now = mark(Event::Open, 1, 130, 130);
+        let marks = [
+            mark(Event::Begin, 1, 100, 100),
+            mark(Event::Open, 1, 104, 104),
+            mark(Event::Close, 1, 106, 106),
+            mark(Event::Open, 1, 110, 110),
+            mark(Event::Close, 1, 110, 110),
+        ];
+        assert_eq!(covered(&windows(&marks, now), 98..115), [98, 99, 100, 104, 105, 106, 110]);
+        assert_eq!(covered(&windows(&[], now), 0..3), [0, 1, 2], "nothing is known");
+        assert_eq!(covered(&windows(&marks[1..], now), 0..3), [0, 1, 2], "nor since when");
+    }
+
+    #[test]
+    fn a_window_that_nobody_closed_ends_with_the_next_or_with_its_boot() {
+        let begin = mark(Event::Begin, 1, 100, 100);
+        let killed = mark(Event::Open, 1, 105, 105);
+        let same_boot = mark(Event::Open, 1, 120, 120);
+        assert_eq!(
+            covered(&windows(&[begin, killed], same_boot), 101..125).len(),
+            20,
+            "to this day"
+        );
+        let closed = mark(Event::Close, 1, 108, 108);
+        let next = mark(Event::Open, 1, 107, 107);
+        assert_eq!(
+            covered(&windows(&[begin, killed, next, closed], same_boot), 101..125),
+            [105, 106, 107, 108]
+        );
+        let rebooted = mark(Event::Open, 2, 120, 10);
+        assert_eq!(
+            covered(&windows(&[begin, killed], rebooted), 101..125),
+            [105, 106, 107, 108, 109, 110]
+        );
+    }
+
+    #[test]
+    fn a_step_of_the_clock_widens_the_window_that_it_falls_in() {
+        let now = mark(Event::Open, 1, 200, 200);
+        let begin = mark(Event::Begin, 1, 100, 100);
+        let back = [begin, mark(Event::Open, 1, 120, 120), mark(Event::Close, 1, 113, 123)];
+        assert_eq!(covered(&windows(&back, now), 101..130), (110..=123).collect::<Vec<_>>());
+        let forth = [begin, mark(Event::Open, 1, 120, 120), mark(Event::Close, 1, 126, 122)];
+        assert_eq!(covered(&windows(&forth, now), 101..130), (120..=126).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_damaged_record_makes_a_hole_that_accuses_nobody() {
+        let now = mark(Event::Open, 1, 200, 200);
+        let marks = [
+            mark(Event::Begin, 1, 100, 100),
+            mark(Event::Open, 1, 104, 104),
+            mark(Event::Close, 1, 105, 105),
+            mark(Event::Open, 1, 110, 110),
+            mark(Event::Close, 1, 111, 111),
+            mark(Event::Open, 1, 120, 120),
+            mark(Event::Close, 1, 121, 121),
+        ];
+        let whole = windows(&marks, now);
+        let bytes: Vec<u8> = marks.iter().flat_map(|mark| mark.bytes()).collect();
+        for at in 0..bytes.len() {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 1;
+            let damaged = Windows::of(&bytes, now);
+            for second in 90..130 {
+                assert!(
+                    damaged.cover(second * SECOND) || !whole.cover(second * SECOND),
+                    "byte {at}, {second}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn links_made_in_an_open_window_are_covered_and_others_are_not() {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        let directory = File::open(scratch.path()).expect("it");
+        let place = Place { directory: std::os::fd::AsFd::as_fd(&directory), path: scratch.path() };
+        let file = |name: &str| scratch.path().join(name);
+        let pause = || std::thread::sleep(std::time::Duration::from_millis(60));
+        std::fs::write(file("a"), "").expect("a file");
+        drop(Window::open(place).expect("a window"));
+        pause();
+        std::fs::write(file("between"), "").expect("a file");
+        pause();
+        let window = Window::open(place).expect("a window");
+        std::fs::hard_link(file("a"), file("b")).expect("a link");
+        drop(window);
+        pause();
+        std::fs::write(file("after"), "").expect("a file");
+        let windows = Windows::read(place);
+        let changed = |name: &str| {
+            let metadata = std::fs::metadata(file(name)).expect("metadata");
+            metadata.ctime() * SECOND + metadata.ctime_nsec()
+        };
+        assert!(windows.cover(changed("a")));
+        assert!(!windows.cover(changed("between")));
+        assert!(!windows.cover(changed("after")));
+    }
+}

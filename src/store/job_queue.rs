@@ -1,0 +1,245 @@
+//! Turns: so many jobs work on this machine at once, and the others wait in the order in which they
+//! came.
+//!
+//! Each job draws a ticket: a file with the next number, locked as long as the job lives. It is a
+//! job's turn when fewer locked tickets than may work have a lower number. A ticket that no run
+//! holds is one of a job that died; the run that sees it takes it away. Tickets are drawn and
+//! looked at under one short lock, so no ticket is seen before it is locked.
+//!
+//! A job writes into its ticket when its turn began. After [`LONGEST_TURN`] it still works, but no
+//! longer counts: a job of hours must not keep the others from theirs. A clock that people set
+//! plays no part in that.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::store::dir::Place;
+use crate::store::lock::Guard;
+use crate::store::snapshots::names_in;
+use crate::system::boot::BootTime;
+use crate::tell::error::{Error, Result};
+
+/// The directory of the queue, beside what this machine remembers.
+pub const QUEUE: &str = "queue";
+
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A job that has worked for longer no longer keeps others waiting.
+pub const LONGEST_TURN: Duration = Duration::from_secs(60);
+
+/// Longer tickets are not ours.
+const MAX_TICKET_BYTES: u64 = 8_192;
+
+/// A job's place in the queue; leaves it when dropped.
+pub struct Turn {
+    queue: Queue,
+    number: u64,
+    ticket: File,
+}
+
+/// A job that has had its turn for longer than [`LONGEST_TURN`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LongJob {
+    /// What it works on, as the job itself said.
+    pub label: String,
+    /// For how long it has worked.
+    pub worked: Duration,
+}
+
+/// The jobs that work for longer than `longest`, by the queue in the directory `path`; only looks.
+pub fn long_jobs(path: &Path, longest: Duration) -> Vec<LongJob> {
+    let Ok(directory) = File::open(path) else { return Vec::new() };
+    let queue = Queue { path: path.to_path_buf(), directory };
+    let numbers = queue.numbers().unwrap_or_default();
+    let job = |number: &u64| {
+        let ticket = File::open(queue.ticket(*number)).ok()?;
+        // Of a job that is dead the lock can be had.
+        fs2::FileExt::try_lock_shared(&ticket).is_err().then_some(())?;
+        read_ticket(&ticket).filter(|job| job.worked >= longest)
+    };
+    numbers.iter().filter_map(job).collect()
+}
+
+/// What a ticket says of the job's turn; `None` as long as it waits for it.
+fn read_ticket(ticket: &File) -> Option<LongJob> {
+    let mut text = String::new();
+    ticket.take(MAX_TICKET_BYTES).read_to_string(&mut text).ok()?;
+    let mut fields = text.strip_suffix('\n')?.splitn(3, ' ');
+    let (boot, nanoseconds, label) = (fields.next()?, fields.next()?, fields.next()?);
+    let now = BootTime::now();
+    let since = nanoseconds.parse::<i64>().ok().filter(|_| boot == now.boot)?;
+    let worked = Duration::from_nanos(u64::try_from(now.nanoseconds.saturating_sub(since)).ok()?);
+    Some(LongJob { label: label.to_string(), worked })
+}
+
+/// How waiting ended.
+pub enum Waited {
+    /// It is our turn.
+    Turn(Turn),
+    /// So many were still before us.
+    InVain(usize),
+}
+
+struct Queue {
+    path: PathBuf,
+    directory: File,
+}
+
+impl Turn {
+    /// Draws a ticket in the directory `path`, made if need be, and waits until fewer than
+    /// `max_parallel` jobs are before it that have worked for less than `longest`. The ticket says
+    /// that the job works on `label`, a text of one line.
+    pub fn wait(
+        path: &Path,
+        label: &str,
+        max_parallel: usize,
+        wait: Duration,
+        longest: Duration,
+    ) -> Result<Waited> {
+        let turn = Turn::draw(Queue::open(path)?)?;
+        let deadline = Instant::now() + wait;
+        loop {
+            let before = turn.queue.count_before(turn.number, longest)?;
+            if before < max_parallel {
+                turn.note_begin(label);
+                return Ok(Waited::Turn(turn));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(Waited::InVain(before));
+            }
+            sleep(PAUSE.min(left));
+        }
+    }
+
+    fn draw(queue: Queue) -> Result<Self> {
+        let _guard = Guard::on_directory(queue.place())?;
+        let number = queue.numbers()?.into_iter().max().map_or(0, |last| last.saturating_add(1));
+        let path = queue.ticket(number);
+        let failed = |cause| Error::io("make", &path, cause);
+        let ticket = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
+        fs2::FileExt::try_lock_exclusive(&ticket)
+            .map_err(|cause| Error::io("lock", &path, cause))?;
+        Ok(Turn { queue, number, ticket })
+    }
+
+    /// Without that, as on a full disk, the job counts for as long as it works.
+    fn note_begin(&self, label: &str) {
+        let BootTime { boot, nanoseconds } = BootTime::now();
+        if !boot.is_empty() {
+            let _ = (&self.ticket).write_all(format!("{boot} {nanoseconds} {label}\n").as_bytes());
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // If this fails, the next one finds a ticket that nobody holds.
+        let _ = std::fs::remove_file(self.queue.ticket(self.number));
+    }
+}
+
+impl Queue {
+    fn open(path: &Path) -> Result<Self> {
+        let failed = |cause| Error::io("make", path, cause);
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        let directory = File::open(path).map_err(failed)?;
+        Ok(Queue { path: path.to_path_buf(), directory })
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place { directory: self.directory.as_fd(), path: &self.path }
+    }
+
+    fn ticket(&self, number: u64) -> PathBuf {
+        self.path.join(number.to_string())
+    }
+
+    fn numbers(&self) -> Result<Vec<u64>> {
+        Ok(names_in(self.place())?.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// How many jobs that live have a lower number, but for those that have worked for `longest`.
+    fn count_before(&self, number: u64, longest: Duration) -> Result<usize> {
+        let _guard = Guard::on_directory(self.place())?;
+        let mut count = 0;
+        for other in self.numbers()?.into_iter().filter(|other| *other < number) {
+            let path = self.ticket(other);
+            let Ok(ticket) = File::open(&path) else { continue };
+            match fs2::FileExt::try_lock_shared(&ticket) {
+                Ok(()) => drop(std::fs::remove_file(&path)),
+                Err(_) if read_ticket(&ticket).is_some_and(|job| job.worked >= longest) => {}
+                Err(_) => count += 1,
+            }
+        }
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turn(path: &Path, max_parallel: usize) -> Option<Turn> {
+        turn_after(path, max_parallel, LONGEST_TURN)
+    }
+
+    fn turn_after(path: &Path, max_parallel: usize, longest: Duration) -> Option<Turn> {
+        match Turn::wait(path, "a job", max_parallel, Duration::ZERO, longest).expect("a ticket") {
+            Waited::Turn(turn) => Some(turn),
+            Waited::InVain(_) => None,
+        }
+    }
+
+    #[test]
+    fn so_many_work_at_once_and_a_place_is_free_again_when_one_leaves() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("queue");
+        let first = turn(&path, 2).expect("the first");
+        let second = turn(&path, 2).expect("the second");
+        assert!(turn(&path, 2).is_none());
+        drop(first);
+        let third = turn(&path, 2).expect("a place is free");
+        assert!(turn(&path, 2).is_none());
+        drop((second, third));
+        assert_eq!(std::fs::read_dir(&path).expect("the queue").count(), 0);
+    }
+
+    #[test]
+    fn a_ticket_that_nobody_holds_is_no_obstacle() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("7"), "").expect("a ticket of the dead");
+        let turn = turn(directory.path(), 1).expect("its holder is dead");
+        assert_eq!(turn.number, 8);
+        assert!(!directory.path().join("7").exists());
+    }
+
+    #[test]
+    fn a_long_job_no_longer_keeps_others_waiting_and_is_told() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let first = turn(directory.path(), 1).expect("the first");
+        assert!(turn(directory.path(), 1).is_none());
+        assert_eq!(long_jobs(directory.path(), LONGEST_TURN), []);
+        sleep(Duration::from_millis(20));
+        let short = Duration::from_millis(10);
+        let second =
+            turn_after(directory.path(), 1, short).expect("the first one has worked for long");
+        let long = long_jobs(directory.path(), short);
+        assert_eq!(long.len(), 1, "{long:?}");
+        assert!(long[0].label == "a job" && long[0].worked >= short, "{long:?}");
+        // One that only waits has not worked at all.
+        assert!(turn_after(directory.path(), 1, Duration::from_secs(5)).is_none());
+        drop((first, second));
+        assert_eq!(long_jobs(directory.path(), Duration::ZERO), []);
+    }
+}

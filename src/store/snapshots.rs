@@ -1,0 +1,203 @@
+//! The snapshots in a root: what the directory holds, joined with what the records know.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use nix::sys::stat::fstat;
+
+use crate::decide::dating::BootMoment;
+use crate::decide::grade::Grade;
+use crate::decide::name::SnapshotName;
+use crate::decide::obstacle::Obstacle;
+use crate::decide::rotation::Snapshot;
+use crate::decide::zone::Zone;
+use crate::engine::listing::{Entry, Listing};
+use crate::engine::obstacle::obstacle;
+use crate::store::dir::{Place, c_name, text_name};
+use crate::store::pin::{Pin, Pins};
+use crate::store::record::{Record, snapshot_name};
+use crate::store::root::SnapshotRoot;
+use crate::system::syscalls::{Identity, stat_entry};
+use crate::tell::error::{Error, Result};
+
+/// One visible snapshot.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// Its name, with time and grade.
+    pub name: SnapshotName,
+    /// What is recorded of it; adopted ones have nothing or only when they were verified.
+    pub record: Option<Record>,
+    /// It has a record that cannot be read.
+    pub unreadable: bool,
+    /// Its pin, if it has one.
+    pub pin: Option<Pin>,
+    /// What keeps it from being retired, if anything does.
+    pub obstacle: Option<Obstacle>,
+}
+
+impl Item {
+    /// Whether we made it.
+    pub fn is_recorded(&self) -> bool {
+        self.unreadable || self.record.as_ref().is_some_and(|record| !record.adopted)
+    }
+
+    /// What rotation needs to know about it.
+    pub fn snapshot(&self) -> Snapshot {
+        let time = self.name.time;
+        let made = self.record.as_ref().filter(|record| !record.adopted);
+        let taken_at = made.and_then(|record| record.taken_at.as_ref());
+        Snapshot {
+            name: self.name.text.clone(),
+            time,
+            verified_until: self
+                .record
+                .as_ref()
+                .map_or(time, |record| record.verified_until.max(time)),
+            grade: self.name.grade,
+            recorded: self.is_recorded(),
+            pinned: self.pin.as_ref().map(|pin| pin.reason.clone()),
+            unreadable: self.unreadable,
+            sequence: made.and_then(|record| record.sequence),
+            taken_at: taken_at.map(|at| BootMoment {
+                boot: at.boot.clone(),
+                seconds: at.nanoseconds / 1_000_000_000,
+            }),
+            undated: None,
+            obstacle: self.obstacle,
+        }
+    }
+}
+
+/// The visible snapshots, oldest first.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    /// Oldest first.
+    pub items: Vec<Item>,
+    /// Problems with single records; their snapshots are kept.
+    pub warnings: Vec<String>,
+}
+
+impl Catalog {
+    /// Reads the root; only directories whose whole name is a snapshot name count.
+    pub fn read(root: &SnapshotRoot, zone: &Zone) -> Result<Self> {
+        let listing = Listing::read(root.directory())
+            .map_err(|cause| Error::io("read", &root.path, cause))?;
+        let module =
+            fstat(root.module()).map_err(|cause| Error::io("inspect", &root.module_path, cause))?;
+        // Whatever its name: the live tree is no snapshot.
+        let is_module = |entry: &&Entry| {
+            // Another device can have the same number: each btrfs subvolume is one.
+            entry.inode == Identity::of(&module).inode
+                && stat_entry(root.directory(), listing.name(entry))
+                    .is_ok_and(|stat| Identity::of(&stat) == Identity::of(&module))
+        };
+        let directories =
+            listing.entries().iter().filter(|entry| entry.is_directory && !is_module(entry));
+        let listed = directories
+            .filter_map(|entry| SnapshotName::parse(listing.name(entry).to_bytes(), zone));
+        let mut names: Vec<SnapshotName> = listed.collect();
+        let records = if root.is_registered() { Some(root.room("records")?) } else { None };
+        let mut catalog = Catalog::default();
+        if let Some(records) = records.as_ref().filter(|_| root.may_list_late()) {
+            let unlisted = unlisted(root, records.place(), &names, zone)?;
+            let texts: Vec<&String> = unlisted.iter().map(|name| &name.text).collect();
+            catalog.warnings.extend(late_listing(&texts));
+            names.extend(unlisted);
+        }
+        for name in names {
+            let read = records
+                .as_ref()
+                .map_or(Ok(None), |records| Record::read(records.place(), &name.text));
+            let obstacle = obstacle(root.directory(), &c_name(&name.text));
+            let item = match read {
+                Ok(record) => Item { name, record, unreadable: false, pin: None, obstacle },
+                Err(error) => {
+                    catalog.warnings.push(format!("{} is kept: {error}", name.text));
+                    Item { name, record: None, unreadable: true, pin: None, obstacle }
+                }
+            };
+            catalog.items.push(item);
+        }
+        catalog.items.sort_by(|a, b| (a.name.time, &a.name.text).cmp(&(b.name.time, &b.name.text)));
+        Ok(catalog)
+    }
+
+    /// Notes the pins.
+    pub fn pin(&mut self, pins: &Pins) {
+        for item in &mut self.items {
+            item.pin = pins.get(&item.name.text).cloned();
+        }
+    }
+
+    /// What rotation decides on.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.items.iter().map(Item::snapshot).collect()
+    }
+
+    /// The highest sequence number, or the number of records where none has one.
+    pub fn sequence(&self) -> u64 {
+        let recorded = self.items.iter().filter(|item| item.is_recorded()).count() as u64;
+        let numbers = self.items.iter().filter_map(|item| item.record.as_ref()?.sequence);
+        numbers.max().unwrap_or(0).max(recorded)
+    }
+
+    /// The newest one of at least `grade`: the last one that was made, whatever a wrong clock dated
+    /// it. Those dated after `now` are set apart: after a clock
+    /// was set back they are no measure of what changed since.
+    pub fn newest(&self, grade: Grade, now: DateTime<Utc>) -> Option<&Item> {
+        let is_one = |item: &&Item| item.name.grade >= grade && item.name.time <= now;
+        let number = |item: &&Item| item.record.as_ref().and_then(|record| record.sequence);
+        // What has no number, such as one whose record cannot be read, has only its date.
+        let last = self.items.iter().rfind(is_one)?;
+        match number(&last) {
+            None => Some(last),
+            Some(_) => self.items.iter().filter(is_one).max_by_key(number),
+        }
+    }
+}
+
+/// Snapshots with a record that a listing of the root lacks, though they are there by name.
+fn unlisted(
+    root: &SnapshotRoot,
+    records: Place,
+    listed: &[SnapshotName],
+    zone: &Zone,
+) -> Result<Vec<SnapshotName>> {
+    let listed: HashSet<&str> = listed.iter().map(|name| name.text.as_str()).collect();
+    let is_there = |name: &str| {
+        stat_entry(root.directory(), &c_name(name))
+            .is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
+    };
+    let files = names_in(records)?;
+    let recorded =
+        files.iter().filter_map(|file| snapshot_name(file)).filter(|name| !listed.contains(name));
+    Ok(recorded
+        .filter(|name| is_there(name))
+        .filter_map(|name| SnapshotName::parse(name.as_bytes(), zone))
+        .collect())
+}
+
+/// What to say of snapshots that a listing lacked.
+pub(crate) fn late_listing(unlisted: &[&String]) -> Option<String> {
+    let first = unlisted.first()?;
+    Some(format!(
+        "the file system lists directories late: {} there, but not listed, the first is {first}; mount it without a cache of directories (sshfs: `-o dir_cache=no`)",
+        if unlisted.len() == 1 {
+            "1 snapshot is".to_string()
+        } else {
+            format!("{} snapshots are", unlisted.len())
+        },
+    ))
+}
+
+/// The names of entries in a room that are text.
+pub fn names_in(place: Place) -> Result<Vec<String>> {
+    let listing =
+        Listing::read(place.directory).map_err(|cause| Error::io("read", place.path, cause))?;
+    Ok(listing
+        .entries()
+        .iter()
+        .filter_map(|entry| text_name(listing.name(entry)))
+        .map(str::to_string)
+        .collect())
+}

@@ -1,0 +1,241 @@
+//! Mounts inside a tree, recognised without a call that asks the server of what is mounted.
+//!
+//! The server of a mount may be dead: a call that reaches it then hangs, with the root's lock and a
+//! turn of the machine held. Asking for the state of a *name* reaches it, for the kernel steps over
+//! to what is mounted there. So where a mount is below the tree, a name is first opened as a mere
+//! place (`O_PATH`), with `RESOLVE_NO_XDEV`: that ends with `EXDEV` before anything of the mounted
+//! file system is asked for. What is wanted is asked of the place.
+//!
+//! That costs two more calls a name. So it is done only where the kernel's list of mounts names one
+//! below a tree of this process, or cannot be read.
+
+use std::ffi::{CStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{Mode, fstat};
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
+
+use crate::decide::file_system::FileSystemType;
+use crate::system::syscalls::{Answer, Identity};
+use crate::tell::escape::escape;
+
+const UNKNOWN: u8 = 0;
+const NONE: u8 = 1;
+const SOME: u8 = 2;
+
+/// Whether anything is mounted below a tree that this process works on. Once there was, it stays
+/// so.
+static BELOW: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+/// The mounts of this process, as the kernel lists them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Mounts(Vec<Mounted>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Mounted {
+    point: PathBuf,
+    kind: FileSystemType,
+}
+
+impl Mounts {
+    /// Reads the list of this process; none where `/proc` is missing.
+    pub fn read() -> Option<Self> {
+        std::fs::read("/proc/self/mountinfo").ok().map(|text| Mounts::parse(&text))
+    }
+
+    fn parse(text: &[u8]) -> Self {
+        let mounted = |line: &[u8]| {
+            let mut fields = line.split(|byte| *byte == b' ');
+            let point = PathBuf::from(OsString::from_vec(unescaped(fields.nth(4)?)));
+            // Optional fields of any number end with a dash.
+            let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+            Some(Mounted { point, kind: FileSystemType(escape(&unescaped(kind))) })
+        };
+        Mounts(text.split(|byte| *byte == b'\n').filter_map(mounted).collect())
+    }
+
+    /// The mount that `path` lies on: of several on one place the last one hides the others.
+    fn of(&self, path: &Path) -> Option<&Mounted> {
+        let above = self.0.iter().filter(|mounted| path.starts_with(&mounted.point));
+        above.max_by_key(|mounted| mounted.point.as_os_str().len())
+    }
+
+    /// The type of the file system that `path` lies on, which is absolute and without symbolic
+    /// links.
+    pub fn kind_of(&self, path: &Path) -> Option<&FileSystemType> {
+        self.of(path).map(|mounted| &mounted.kind)
+    }
+
+    /// Whether a question about `path` may wait for a server that the work on `own` need not ask.
+    pub fn may_wait_for(&self, path: &Path, own: &Path) -> bool {
+        let served = self.0.iter().filter(|mounted| mounted.kind.is_served());
+        served
+            .filter(|mounted| path.starts_with(&mounted.point))
+            .any(|mounted| !own.starts_with(&mounted.point))
+    }
+
+    /// Whether something is mounted below `path`, which is absolute and without symbolic links.
+    pub fn has_below(&self, path: &Path) -> bool {
+        self.0.iter().any(|mounted| mounted.point != path && mounted.point.starts_with(path))
+    }
+}
+
+/// A field of the list, in which blanks and the like are octal numbers.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, others)) = rest.split_first() {
+        let code = others.get(..3).filter(|_| *first == b'\\');
+        let code =
+            code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        bytes.push(code.unwrap_or(*first));
+        rest = if code.is_some() { &others[3..] } else { others };
+    }
+    bytes
+}
+
+/// Notes whether anything is mounted below one of `trees`, all of them absolute and without
+/// symbolic links.
+pub fn note_mounts_below(trees: &[&Path]) {
+    let found = match Mounts::read() {
+        Some(mounts) if !trees.iter().any(|tree| mounts.has_below(tree)) => NONE,
+        _ => SOME,
+    };
+    BELOW.fetch_max(found, Ordering::Relaxed);
+}
+
+/// Whether a name in a tree may be a mount point.
+pub fn are_expected() -> bool {
+    BELOW.load(Ordering::Relaxed) != NONE
+}
+
+/// Opens `name` in `parent` as a mere place, whatever it is, if it may be a mount point; none if it
+/// cannot.
+///
+/// # Errors
+/// `EXDEV` if it is a mount point.
+pub fn pin(parent: BorrowedFd, name: &CStr) -> Answer<Option<OwnedFd>> {
+    if are_expected() { place(parent, name).map(Some) } else { Ok(None) }
+}
+
+/// Whether `name` in `parent` is a mount point.
+pub fn is_mount_point(parent: BorrowedFd, name: &CStr) -> bool {
+    matches!(place(parent, name), Err(Errno::EXDEV))
+}
+
+fn place(parent: BorrowedFd, name: &CStr) -> Answer<OwnedFd> {
+    const FLAGS: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+    let resolve = ResolveFlag::RESOLVE_BENEATH
+        | ResolveFlag::RESOLVE_NO_SYMLINKS
+        | ResolveFlag::RESOLVE_NO_XDEV;
+    match openat2(parent, name, OpenHow::new().flags(FLAGS).resolve(resolve)) {
+        // An old kernel, or a filter before it. Opening a place asks no server of most file
+        // systems.
+        Err(Errno::ENOSYS | Errno::EPERM | Errno::EAGAIN) => {
+            let place = openat(parent, name, FLAGS, Mode::empty())?;
+            match is_mounted(place.as_fd(), parent)? {
+                true => Err(Errno::EXDEV),
+                false => Ok(place),
+            }
+        }
+        answer => answer,
+    }
+}
+
+/// Whether a place lies on another mount than its parent, by what the kernel knows without asking a
+/// server.
+fn is_mounted(place: BorrowedFd, parent: BorrowedFd) -> Answer<bool> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::from_bits_retain(libc::AT_STATX_DONT_SYNC as u32);
+    let statx = match rustix::fs::statx(place, c"", flags, StatxFlags::empty()) {
+        Ok(statx) => statx,
+        // Before Linux 4.11 nothing can be known without asking.
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM | rustix::io::Errno::INVAL) => {
+            return Ok(Identity::of(&fstat(place)?).device != Identity::of(&fstat(parent)?).device);
+        }
+        Err(error) => return Err(Errno::from_raw(error.raw_os_error())),
+    };
+    let device = rustix::fs::makedev(statx.stx_dev_major, statx.stx_dev_minor);
+    // A subvolume of btrfs has a device of its own, but is no mount.
+    Ok(statx.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+        || (!statx.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT)
+            && device != Identity::of(&fstat(parent)?).device))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &[u8] = b"22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
+        40 22 0:35 / /srv/backup/a\\040b/latest/nfs rw - nfs server:/x rw\n\
+        41 22 0:36 / /srv/backup/c rw - tmpfs none rw\n";
+
+    #[test]
+    fn only_mounts_below_a_directory_count() {
+        let mounts = Mounts::parse(LIST);
+        assert_eq!(mounts.0.len(), 3);
+        for (path, expected) in [
+            ("/srv/backup/a b/latest", true),
+            ("/srv/backup/a b/latest/nfs", false),
+            ("/srv/backup/a b/latest/n", false),
+            ("/srv/backup/c", false),
+            ("/srv/backup", true),
+            ("/", true),
+        ] {
+            assert_eq!(mounts.has_below(Path::new(path)), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_lies_on_the_innermost_mount() {
+        let mounts = Mounts::parse(LIST);
+        for (path, expected) in [
+            ("/srv/backup/a b/latest", "ext4"),
+            ("/srv/backup/a b/latest/nfs/x", "nfs"),
+            ("/srv/backup/c", "tmpfs"),
+            ("/srv/backup/cc", "ext4"),
+        ] {
+            assert_eq!(
+                mounts.kind_of(Path::new(path)).map(|kind| kind.0.as_str()),
+                Some(expected),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_server_that_is_needed_anyway_is_asked() {
+        let mounts = Mounts::parse(LIST);
+        let inside = "/srv/backup/a b/latest/nfs/module";
+        for (path, own, expected) in [
+            ("/srv/backup/c", "/srv/backup/d", false),
+            (inside, "/srv/backup/d", true),
+            (inside, "/srv/backup/a b/latest/nfs/other", false),
+            ("/srv/backup/c", inside, false),
+        ] {
+            assert_eq!(
+                mounts.may_wait_for(Path::new(path), Path::new(own)),
+                expected,
+                "{path} {own}"
+            );
+        }
+    }
+
+    #[test]
+    fn octal_numbers_are_bytes_and_all_else_stays() {
+        for (field, expected) in [
+            (&b"/a\\040b"[..], &b"/a b"[..]),
+            (b"/a\\134", b"/a\\"),
+            (b"/a\\", b"/a\\"),
+            (b"/a\\9", b"/a\\9"),
+            (b"/a\\999", b"/a\\999"),
+            (b"/\\303\\251", "/é".as_bytes()),
+        ] {
+            assert_eq!(unescaped(field), expected);
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The system calls of the tree engine, each relative to an open directory.
+//!
+//! nix makes most of them; rustix those that nix lacks on musl or lacks altogether: directory
+//! reads into a buffer of our size, rename without replacing, attributes by descriptor, mount ids.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+
+use crate::system::mounts;
+
+/// The system's answer to a call.
+pub type Answer<T> = Result<T, Errno>;
+
+/// Whether `cause` says that a directory is no longer where it was: removed, moved, or something
+/// else by now.
+pub fn is_gone(cause: Errno) -> bool {
+    matches!(cause, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ESTALE)
+}
+
+/// What tells one directory or file from another on the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The file system's device number.
+    pub device: u64,
+    /// The inode number on it.
+    pub inode: u64,
+}
+
+impl Identity {
+    /// The identity that `stat` shows.
+    // The width of the fields differs between platforms.
+    #[allow(clippy::useless_conversion)]
+    pub fn of(stat: &FileStat) -> Self {
+        Identity { device: stat.st_dev.into(), inode: stat.st_ino.into() }
+    }
+}
+
+const DIRECTORY: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// Set once the kernel, or a filter before it, has shown that it has no `openat2`.
+static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
+
+/// Opens the directory `name` in `parent`.
+///
+/// # Errors
+/// `EXDEV` if it is a mount point; `ELOOP` or `ENOTDIR` if it is no directory.
+pub fn open_directory(parent: BorrowedFd, name: &CStr) -> Answer<OwnedFd> {
+    // To open the place of an automount for reading would mount it, and wait for its server.
+    match mounts::pin(parent, name)? {
+        Some(place) => open_child(place.as_fd(), c"."),
+        None => open_child(parent, name),
+    }
+}
+
+fn open_child(parent: BorrowedFd, name: &CStr) -> Answer<OwnedFd> {
+    // Reading must not look like a client's access; only owners may ask for that.
+    match open_directory_with(parent, name, DIRECTORY | OFlag::O_NOATIME) {
+        Err(Errno::EPERM) => open_directory_with(parent, name, DIRECTORY),
+        answer => answer,
+    }
+}
+
+fn open_directory_with(parent: BorrowedFd, name: &CStr, flags: OFlag) -> Answer<OwnedFd> {
+    if NO_OPENAT2.load(Ordering::Relaxed) {
+        return open_plainly(parent, name, flags);
+    }
+    let resolve = ResolveFlag::RESOLVE_BENEATH
+        | ResolveFlag::RESOLVE_NO_SYMLINKS
+        | ResolveFlag::RESOLVE_NO_XDEV;
+    match openat2(parent, name, OpenHow::new().flags(flags).resolve(resolve)) {
+        // An old kernel says ENOSYS, a filter before a new one often EPERM; so does a
+        // directory that is not ours, and then the plain call says it again.
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            let directory = open_plainly(parent, name, flags)?;
+            NO_OPENAT2.store(true, Ordering::Relaxed);
+            Ok(directory)
+        }
+        // openat2's own: a rename raced with it.
+        Err(Errno::EAGAIN) => open_plainly(parent, name, flags),
+        answer => answer,
+    }
+}
+
+/// Without openat2: a single name that is no link leads nowhere but into a child, and whether
+/// that is on the same mount is compared afterwards.
+fn open_plainly(parent: BorrowedFd, name: &CStr, flags: OFlag) -> Answer<OwnedFd> {
+    let directory = openat(parent, name, flags, Mode::empty())?;
+    match Mount::of(directory.as_fd())?.admits(Mount::of(parent)?) {
+        true => Ok(directory),
+        false => Err(Errno::EXDEV),
+    }
+}
+
+/// Opens the parent of `directory`, whatever that is.
+pub fn open_parent(directory: BorrowedFd) -> Answer<OwnedFd> {
+    openat(directory, c"..", DIRECTORY, Mode::empty())
+}
+
+/// Opens the parent of `directory` if it is the directory `expected`. Whoever moved `directory`
+/// meanwhile decides what its parent is, so nothing is opened before that is known: a descriptor
+/// that is only a place opens nothing.
+///
+/// # Errors
+/// `ESTALE` if it is another one.
+pub fn return_to(directory: BorrowedFd, expected: Identity) -> Answer<OwnedFd> {
+    let parent = place_above(directory)?;
+    match Identity::of(&fstat(&parent)?) == expected {
+        true => open_directory(parent.as_fd(), c"."),
+        false => Err(Errno::ESTALE),
+    }
+}
+
+/// The directory above, wherever that is: to look which one it is, and not to be used before.
+pub fn place_above(directory: BorrowedFd) -> Answer<OwnedFd> {
+    let place = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    openat(directory, c"..", place, Mode::empty())
+}
+
+/// The state of an entry itself, be it a symbolic link.
+///
+/// # Errors
+/// `EXDEV` if it is a mount point, unless nothing is mounted in [any tree](mounts::are_expected).
+pub fn stat_entry(parent: BorrowedFd, name: &CStr) -> Answer<FileStat> {
+    match mounts::pin(parent, name)? {
+        Some(place) => fstat(&place),
+        None => fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT),
+    }
+}
+
+/// The state of what lies at `path` below `directory`, followed through no symbolic link and on no
+/// other mount.
+pub fn stat_below(directory: BorrowedFd, path: &[u8]) -> Answer<FileStat> {
+    let name = |bytes: &[u8]| CString::new(bytes).map_err(|_| Errno::EINVAL);
+    let mut names = path.split(|byte| *byte == b'/').peekable();
+    let mut parent: Option<OwnedFd> = None;
+    loop {
+        let here = parent.as_ref().map_or(directory, |parent| parent.as_fd());
+        let next = name(names.next().ok_or(Errno::ENOENT)?)?;
+        if names.peek().is_none() {
+            return stat_entry(here, &next);
+        }
+        parent = Some(open_directory(here, &next)?);
+    }
+}
+
+/// What must agree for two directories to be linkable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mount {
+    /// The file system's device number.
+    pub device: u64,
+    /// The mount, where the kernel tells it, since a bind mount of the same file system has the
+    /// same device.
+    id: Option<u64>,
+}
+
+impl Mount {
+    /// The mount that `directory` is on.
+    pub fn of(directory: BorrowedFd) -> Answer<Self> {
+        use rustix::fs::{AtFlags, StatxFlags, statx};
+        let device = Identity::of(&fstat(directory)?).device;
+        let id = match statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
+            Ok(statx) => {
+                (statx.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(statx.stx_mnt_id)
+            }
+            // An old kernel, or a filter before it.
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL | rustix::io::Errno::PERM) => {
+                None
+            }
+            Err(error) => return Err(Errno::from_raw(error.raw_os_error())),
+        };
+        Ok(Mount { device, id })
+    }
+
+    /// Whether nothing is known that makes it another one than `other`.
+    pub fn admits(self, other: Mount) -> bool {
+        self.device == other.device && self.id.zip(other.id).is_none_or(|(own, other)| own == other)
+    }
+}
+
+/// Renames without ever replacing what the new name already stands for.
+///
+/// # Errors
+/// `EEXIST` if the new name is taken.
+pub fn rename_no_replace(
+    old_parent: BorrowedFd,
+    old: &CStr,
+    new_parent: BorrowedFd,
+    new: &CStr,
+) -> Answer<()> {
+    let flags = rustix::fs::RenameFlags::NOREPLACE;
+    match rustix::fs::renameat_with(old_parent, old, new_parent, new, flags) {
+        Ok(()) => Ok(()),
+        // A file system without the flag, a kernel before 3.15, or a filter that does not know the
+        // call: our lock keeps every other writer of the root away.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
+            match stat_entry(new_parent, new) {
+                Err(Errno::ENOENT) => nix::fcntl::renameat(old_parent, old, new_parent, new),
+                Err(error) => Err(error),
+                Ok(_) => Err(Errno::EEXIST),
+            }
+        }
+        Err(error) => Err(Errno::from_raw(error.raw_os_error())),
+    }
+}
+
+/// Whether this process may give files to other owners.
+pub fn is_privileged() -> bool {
+    static IS_ROOT: OnceLock<bool> = OnceLock::new();
+    *IS_ROOT.get_or_init(|| nix::unistd::geteuid().is_root())
+}
+
+/// Whether this process may give files of its own to that group.
+pub fn may_give_to(gid: u32) -> bool {
+    static GROUPS: OnceLock<Vec<u32>> = OnceLock::new();
+    let own = || {
+        let more = nix::unistd::getgroups().unwrap_or_default();
+        more.into_iter().chain([nix::unistd::getegid()]).map(nix::unistd::Gid::as_raw).collect()
+    };
+    is_privileged() || GROUPS.get_or_init(own).contains(&gid)
+}
