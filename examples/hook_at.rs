@@ -9,11 +9,11 @@ use std::process::ExitCode;
 
 use rsyncd_snapshot::config::environment::Transfer;
 use rsyncd_snapshot::config::settings::Settings;
+use rsyncd_snapshot::decide::boot_time::BootTime;
 use rsyncd_snapshot::hook::post_xfer;
 use rsyncd_snapshot::module::confine::Reach;
 use rsyncd_snapshot::module::context::Context;
 use rsyncd_snapshot::module::target::Target;
-use rsyncd_snapshot::system::boot::BootTime;
 use rsyncd_snapshot::system::clock::Clock;
 use rsyncd_snapshot::tell::exit::Exit;
 

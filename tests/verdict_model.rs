@@ -17,15 +17,19 @@ mod support;
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use rsyncd_snapshot::decide::because::Because;
 use rsyncd_snapshot::decide::boot_time::BootTime;
+use rsyncd_snapshot::decide::facts::{
+    ClientCompletion, Facts, Forbidden, LedgerCoverage, Look, Moment, Occasion, Running, Statuses,
+    Transfer, Worth,
+};
 use rsyncd_snapshot::decide::fingerprint::Fingerprint;
 use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::job::Job;
-use rsyncd_snapshot::decide::torn::{Push, Scar, ScarTimes, Tear, TearLook, TornMark};
-use rsyncd_snapshot::decide::verdict::{
-    Because, ClientCompletion, Facts, Forbidden, LedgerCoverage, Look, Moment, Occasion, Running,
-    Statuses, Transfer, Verdict, Worth, aftermath, verdict,
-};
+use rsyncd_snapshot::decide::tear::{Push, Scar, ScarTimes, Tear};
+use rsyncd_snapshot::decide::torn::TearLook;
+use rsyncd_snapshot::decide::torn::TornMark;
+use rsyncd_snapshot::decide::verdict::{Verdict, aftermath, verdict};
 use support::is_full_sweep;
 use support::random::Random;
 
@@ -252,7 +256,7 @@ impl World {
             partial: if self.random.once_in(2) { &[12] } else { &[] },
         };
         let worth =
-            Worth::of_status(status, rsyncd_snapshot::decide::verdict::Reporter::Daemon, statuses);
+            Worth::of_status(status, rsyncd_snapshot::decide::facts::Reporter::Daemon, statuses);
         let occasion = ended.map_or(Occasion::ByHand, |running| {
             Occasion::Transfer(Transfer {
                 worth,

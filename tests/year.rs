@@ -14,13 +14,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
 use rsyncd_snapshot::config::settings::Settings;
-use rsyncd_snapshot::decide::verdict::Worth;
+use rsyncd_snapshot::decide::client::Client;
+use rsyncd_snapshot::decide::facts::Worth;
 use rsyncd_snapshot::module::target::Target;
 use rsyncd_snapshot::run::order;
 use rsyncd_snapshot::run::report::Ending;
 use rsyncd_snapshot::run::request::Request;
 use rsyncd_snapshot::store::memory::Places;
-use rsyncd_snapshot::store::record::Client;
 use rsyncd_snapshot::system::clock::Clock;
 use support::daemon::Daemon;
 use support::module::visible;

@@ -10,9 +10,9 @@ use crate::cli::backup_options::Options;
 use crate::client::failure::{Failure, Result};
 use crate::client::{backup, check, external, platform, signals};
 use crate::config::settings::Settings;
+use crate::decide::boot_time::BootTime;
 use crate::module::confine::Reach;
 use crate::module::context::Context;
-use crate::system::boot::BootTime;
 use crate::tell::exit::Exit;
 
 /// Runs the program: reads the command line, and returns the exit status.

@@ -15,10 +15,10 @@ use crate::command;
 use crate::command::rotate::Orders;
 use crate::config::environment::Connection;
 use crate::config::settings::Settings;
+use crate::decide::boot_time::BootTime;
 use crate::hook::post_xfer::Place;
 use crate::module::confine;
 use crate::module::confine::Reach;
-use crate::system::boot::BootTime;
 use crate::tell::error::Error;
 use crate::tell::exit::Exit;
 

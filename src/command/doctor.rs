@@ -10,7 +10,7 @@ use crate::config::settings::{Settings, Source};
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
 use crate::module::target::Target;
-use crate::store::root::PRIVATE;
+use crate::store::layout::PRIVATE;
 use crate::system::mounts::Mounts;
 use crate::tell::escape::{escape, escape_path};
 

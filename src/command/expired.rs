@@ -7,6 +7,7 @@ use crate::command::view::rfc3339;
 use crate::decide::name::SnapshotName;
 use crate::decide::span::roughly;
 use crate::module::target::Target;
+use crate::store::layout::Subdir;
 use crate::store::record::Record;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
@@ -47,8 +48,8 @@ impl ExpiredView {
             let time = SnapshotName::parse(name.as_bytes(), &target.policy.time_zone)
                 .map(|name| name.time);
             let retired = since.get(&name).copied();
-            let records = root.room("records").ok();
-            let record = records.and_then(|records| Record::read(records.place(), &name).ok()?);
+            let records = root.subdir(Subdir::Records).ok();
+            let record = records.and_then(|records| Record::read(records.dir(), &name).ok()?);
             let grace = target.policy.grace;
             RetiredView {
                 time: time.map(rfc3339),

@@ -7,7 +7,8 @@
 use crate::decide::rotation::Decision;
 use crate::engine::usage;
 use crate::engine::usage::{Tree, Usage};
-use crate::store::dir::{Place, c_name};
+use crate::store::dir::{Dir, c_name};
+use crate::store::layout::Subdir;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::Catalog;
@@ -29,16 +30,16 @@ pub struct Freed {
 /// Counts what the expiry frees; only up to [`USUAL_MAX_ENTRIES`] unless `any_size`.
 pub fn count(root: &SnapshotRoot, catalog: &Catalog, decision: &Decision, any_size: bool) -> Freed {
     // A room that does not exist yet holds nothing.
-    let expired = if root.is_registered() { root.room("expired").ok() } else { None };
+    let expired = if root.is_registered() { root.subdir(Subdir::Expired).ok() } else { None };
     let retired =
         if expired.is_some() { retire::retired(root).unwrap_or_default() } else { Vec::new() };
     let going: Vec<&str> =
         decision.expired().map(|verdict| verdict.snapshot.name.as_str()).collect();
 
-    let in_root = Place { directory: root.directory(), path: &root.path };
+    let in_root = Dir { directory: root.directory(), path: &root.path };
     let mut trees: Vec<Tree> = going.iter().map(|name| tree(in_root, name)).collect();
     if let Some(expired) = &expired {
-        trees.extend(retired.iter().map(|name| tree(expired.place(), name)));
+        trees.extend(retired.iter().map(|name| tree(expired.dir(), name)));
     }
     let max_entries = (!any_size).then_some(USUAL_MAX_ENTRIES);
     let is_too_much = max_entries.is_some_and(|max| recorded_entries(catalog, &going) > max);
@@ -46,8 +47,8 @@ pub fn count(root: &SnapshotRoot, catalog: &Catalog, decision: &Decision, any_si
     Freed { snapshots: going.len(), retired: retired.len(), usage }
 }
 
-fn tree<'a>(place: Place<'a>, name: &str) -> Tree<'a> {
-    Tree { parent: place.directory, parent_path: place.path, name: c_name(name) }
+fn tree<'a>(dir: Dir<'a>, name: &str) -> Tree<'a> {
+    Tree { parent: dir.directory, parent_path: dir.path, name: c_name(name) }
 }
 
 /// What the records say of the size of snapshots; nothing of adopted ones.

@@ -7,13 +7,16 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::command::check::{Finding, Level};
+use crate::decide::because::Because;
+use crate::decide::facts::DueReason;
 use crate::decide::grade::Grade;
 use crate::decide::liveness::{Liveness, unseen_limit};
 use crate::decide::reason::{Pause, Reason};
 use crate::decide::rotation::Decision;
+use crate::decide::shortfall::{SHORTFALL_LIMIT, Shortfall};
 use crate::decide::span::roughly;
 use crate::decide::torn::{TornMark, UNHEALED_LIMIT};
-use crate::decide::verdict::{Because, SHORTFALL_LIMIT, Shortfall, has_waited};
+use crate::decide::verdict::has_waited;
 use crate::module::target::Target;
 use crate::run::losses;
 use crate::run::order;
@@ -22,12 +25,13 @@ use crate::run::rotate::Examined;
 use crate::store::completion;
 use crate::store::completion::Unfinished;
 use crate::store::job_queue::{LONGEST_TURN, QUEUE, long_jobs};
+use crate::store::layout::Subdir;
 use crate::store::ledger::{Ledger, Line};
 use crate::store::lock;
 use crate::store::record::Record;
 use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::Item;
-use crate::store::state::{DueMark, DueReason, State};
+use crate::store::state::{DueMark, State};
 use crate::store::unremovable;
 use crate::system::clock::Clock;
 use crate::system::side::Side;
@@ -142,7 +146,7 @@ fn irremovable(target: &Target, root: &SnapshotRoot, decision: &Decision) -> Vec
              delete` a subvolume, take immutable and append-only flags away with `chattr -R \
              -ia`, then run `rotate {} --purge`",
             counted(set_aside.len(), "tree"),
-            escape_path(&root.private().path.join(unremovable::ROOM)),
+            escape_path(&root.private().path.join(Subdir::Unremovable.name())),
             target.label()
         )
     });

@@ -1,5 +1,6 @@
 //! `pin`, `unpin` and `undelete`: what a person says about single snapshots.
 
+use crate::store::pinning;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
@@ -9,7 +10,6 @@ use crate::decide::zone::Zone;
 use crate::module::confine;
 use crate::module::context::Context;
 use crate::module::target::Target;
-use crate::store::pin;
 use crate::store::pin::Pin;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
@@ -27,8 +27,8 @@ pub type Named<'a> = &'a [OsString];
 /// # Errors
 /// [`Error::Usage`] if no module has one of them, or several have it; then nothing is pinned.
 pub fn pin(context: &Context, named: Named, reason: &str) -> Result<Exit> {
-    change(context, named, "snapshot", pin::is_visible, |root, name| {
-        pin::pin(root, name, Pin::new(Clock::System.now(), reason))?;
+    change(context, named, "snapshot", pinning::is_visible, |root, name| {
+        pinning::pin(root, name, Pin::new(Clock::System.now(), reason))?;
         Ok(format!("{name} is pinned: it stays until `unpin`"))
     })
 }
@@ -41,7 +41,7 @@ pub fn unpin(context: &Context, named: Named) -> Result<Exit> {
     let is_pinned =
         |root: &SnapshotRoot, name: &str| Ok(State::read(root.private())?.pins.contains_key(name));
     change(context, named, "pinned snapshot", is_pinned, |root, name| {
-        pin::unpin(root, name)?;
+        pinning::unpin(root, name)?;
         Ok(format!("{name} is no longer pinned: it stays as long as the policy keeps it"))
     })
 }

@@ -6,8 +6,8 @@
 use std::ffi::OsStr;
 
 use crate::command::done;
+use crate::decide::facts::ClientCompletion;
 use crate::decide::own_output::Opener;
-use crate::decide::verdict::ClientCompletion;
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::reap;

@@ -5,14 +5,14 @@ use std::ffi::OsStr;
 use serde::Serialize;
 
 use crate::command::print_json;
+use crate::decide::client::Client;
+use crate::decide::facts::{Reporter, Worth};
 use crate::decide::own_output::Opener;
-use crate::decide::verdict::{Reporter, Worth};
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::order;
 use crate::run::request::Request;
 use crate::store::memory::Work;
-use crate::store::record::Client;
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};

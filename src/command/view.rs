@@ -4,12 +4,13 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
+use crate::decide::client::Client;
 use crate::decide::grade::Grade;
 use crate::decide::reason::Reason;
 use crate::decide::rotation::{Decision, Snapshot, Verdict};
 use crate::decide::span::roughly;
 use crate::module::target::Target;
-use crate::store::record::{Client, Record};
+use crate::store::record::Record;
 use crate::store::snapshots::Item;
 use crate::tell::counted;
 use crate::tell::escape::{escape, escape_path};

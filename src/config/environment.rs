@@ -4,7 +4,7 @@ use std::env;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::store::record::Client;
+use crate::decide::client::Client;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
 

@@ -7,8 +7,9 @@
 use std::path::Path;
 
 use crate::config::rsyncd_conf::{Module, Whereabouts, read_bool};
-use crate::decide::arguments::{Arguments, OptionName};
-use crate::decide::verdict::Forbidden;
+use crate::decide::arguments::Arguments;
+use crate::decide::arguments::option_name::OptionName;
+use crate::decide::facts::Forbidden;
 
 /// What forbids the push of `user` with these arguments, if anything surely does.
 pub fn forbids(module: &Module, user: &[u8], arguments: &Arguments) -> Option<Forbidden> {

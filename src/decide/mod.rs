@@ -8,6 +8,7 @@ pub mod arguments;
 pub mod because;
 pub mod boot_time;
 pub mod claim;
+pub mod client;
 pub mod clock_guard;
 pub mod damage;
 pub mod dating;

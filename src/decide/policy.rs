@@ -4,11 +4,11 @@
 //! reads the values; nothing here can be invalid.
 
 use crate::decide::arguments::Rewriting;
+use crate::decide::facts::Statuses;
 use crate::decide::frequency::{Count, Frequency};
 use crate::decide::partial_dirs::PartialDirs;
 use crate::decide::space::FreeSpace;
 use crate::decide::span::Span;
-use crate::decide::verdict::Statuses;
 use crate::decide::zone::Zone;
 
 /// Which snapshot stands for a slot.

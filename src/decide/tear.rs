@@ -1,13 +1,12 @@
 //! A failed push: what is known of it, which directories it did not finish, and which later push
 //! makes up for it. The [torn mark](crate::decide::torn) holds all of a module.
 
+use crate::decide::torn::TearLook;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::boot_time::BootTime;
-use crate::decide::fingerprint::Fingerprint;
 use crate::decide::job::{Job, is_at_or_above, is_below, normalized};
-use crate::decide::torn::TornMark;
 
 /// Stands for a client that the ledger does not know.
 pub(crate) const UNKNOWN: &str = "";
@@ -101,23 +100,6 @@ pub struct ScarTimes {
     times: Vec<(String, Option<i64>)>,
     /// What a search has found, for failed pushes that were not looked for yet.
     pub(crate) found: Option<Vec<Scar>>,
-}
-
-/// What a look at the tree shows about marks that stood before it began.
-#[derive(Debug, Clone)]
-pub struct TearLook<'a> {
-    /// The mark when the look began; what came later is left alone.
-    pub seen: Option<&'a TornMark>,
-    /// When the look before this one began, if the tree is just as that one left it.
-    pub unchanged_since: Option<&'a BootTime>,
-    /// Directories whose modification and change times are equal, and those times.
-    pub scars: &'a [Scar],
-    /// The tree.
-    pub fingerprint: Fingerprint,
-    /// The newest change time of a directory, in nanoseconds since 1970.
-    pub newest_ctime_ns: i64,
-    /// When the look ended, by the wall clock.
-    pub ended: DateTime<Utc>,
 }
 
 /// What is known beside a look.

@@ -13,13 +13,13 @@
 //! failed push had not reached yet leaves no scar; neither does what is cut in the destination
 //! itself, which rsync touches without a time of its own.
 
+use crate::decide::boot_time::BootTime;
+use crate::decide::fingerprint::Fingerprint;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::decide::boot_time::BootTime;
-use crate::decide::fingerprint::Fingerprint;
 use crate::decide::tear::{BY_ADDRESS, Circumstances, Repair, TICK_NS, UNKNOWN, nanoseconds_of};
-pub use crate::decide::tear::{MAX_SCARS, Push, Scar, ScarTimes, Tear, TearLook};
+use crate::decide::tear::{Push, Scar, ScarTimes, Tear};
 
 /// Stands for all clients beyond [`MAX_TEARS`].
 const MANY: &str = "many clients";
@@ -232,6 +232,23 @@ impl TornMark {
             false => self.by.clone(),
         }
     }
+}
+
+/// What a look at the tree shows about marks that stood before it began.
+#[derive(Debug, Clone)]
+pub struct TearLook<'a> {
+    /// The mark when the look began; what came later is left alone.
+    pub seen: Option<&'a TornMark>,
+    /// When the look before this one began, if the tree is just as that one left it.
+    pub unchanged_since: Option<&'a BootTime>,
+    /// Directories whose modification and change times are equal, and those times.
+    pub scars: &'a [Scar],
+    /// The tree.
+    pub fingerprint: Fingerprint,
+    /// The newest change time of a directory, in nanoseconds since 1970.
+    pub newest_ctime_ns: i64,
+    /// When the look ended, by the wall clock.
+    pub ended: DateTime<Utc>,
 }
 
 #[cfg(test)]

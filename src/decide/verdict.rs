@@ -23,12 +23,12 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-pub use crate::decide::because::Because;
-pub use crate::decide::facts::*;
+use crate::decide::because::Because;
+use crate::decide::facts::*;
 use crate::decide::grade::Grade;
-pub use crate::decide::shortfall::{SHORTFALL_LIMIT, Shortfall};
 use crate::decide::tear::Circumstances;
-use crate::decide::torn::{Tear, TornMark};
+use crate::decide::tear::Tear;
+use crate::decide::torn::TornMark;
 
 /// What happens to the debt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -292,7 +292,8 @@ mod tests {
     use crate::decide::boot_time::BootTime;
     use crate::decide::fingerprint::Fingerprint;
     use crate::decide::job::Job;
-    use crate::decide::torn::{Push, ScarTimes, TearLook};
+    use crate::decide::tear::{Push, ScarTimes};
+    use crate::decide::torn::TearLook;
 
     const STATUSES: Statuses = Statuses { complete: &[0, 24], partial: &[12] };
 

@@ -7,8 +7,10 @@ use chrono::TimeDelta;
 
 use crate::config::environment::{Connection, Transfer};
 use crate::config::forbidden;
+use crate::decide::because::Because;
+use crate::decide::facts::LedgerCoverage;
 use crate::decide::own_output::Opener;
-use crate::decide::verdict::{Because, LedgerCoverage, Owed};
+use crate::decide::verdict::Owed;
 use crate::hook::detach;
 use crate::module::confine;
 use crate::module::context::Context;

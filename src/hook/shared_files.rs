@@ -27,10 +27,14 @@ use crate::engine::listing::Listing;
 use crate::engine::shared::{Writable, look};
 use crate::hook::admission::Applicant;
 use crate::module::target::Target;
+use crate::store::dir::OwnedDir;
+use crate::store::dir::names_in;
+use crate::store::layout::PRIVATE;
+use crate::store::layout::Subdir;
 use crate::store::registration::Registration;
 use crate::store::retire;
-use crate::store::root::{PRIVATE, Room, SnapshotRoot};
-use crate::store::snapshots::{Catalog, names_in};
+use crate::store::root::SnapshotRoot;
+use crate::store::snapshots::Catalog;
 use crate::store::state::State;
 use crate::system::mounts::Mounts;
 use crate::tell::error::{Error, Result};
@@ -170,7 +174,7 @@ fn newest_vouches(target: &Target, root: &SnapshotRoot, dirs: &PartialDirs) -> b
 fn sharing(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Sharing {
     let count = || -> Result<usize> {
         let visible = Catalog::read(root, &target.policy.time_zone)?.items.len();
-        let staged = names_in(root.room("staging")?.place())?.len();
+        let staged = names_in(root.subdir(Subdir::Staging)?.dir())?.len();
         let own = visible + retire::retired(root)?.len() + staged.min(1);
         let others = other_roots(target, settings);
         others.iter().try_fold(own, |sum, other| Ok(sum + snapshots_in(other, target)?))
@@ -214,23 +218,25 @@ fn snapshots_in(path: &Path, target: &Target) -> Result<usize> {
     let is_other = registered.is_some_and(|registered| {
         !overlap(Path::new(&String::from_utf8_lossy(&registered).into_owned()), &target.module_path)
     });
-    let room = match Room::open(path) {
+    let dir = match OwnedDir::open(path) {
         _ if is_other => return Ok(0),
         // What is not there, or was moved, is left to the look at the files' links.
         Err(error) if error.is_absence() => return Ok(0),
-        room => room?,
+        dir => dir?,
     };
     let listing =
-        Listing::read(room.place().directory).map_err(|cause| Error::io("read", path, cause))?;
+        Listing::read(dir.dir().directory).map_err(|cause| Error::io("read", path, cause))?;
     let is_snapshot = |name: &[u8]| SnapshotName::parse(name, &target.policy.time_zone).is_some();
     let directories = listing.entries().iter().filter(|entry| entry.is_directory);
     let visible = directories.filter(|entry| is_snapshot(listing.name(entry).to_bytes())).count();
-    let hidden = ["expired", "staging"].into_iter().try_fold(0, |sum, name| {
-        match Room::open(&path.join(PRIVATE).join(name)) {
-            Ok(room) => Ok(sum + names_in(room.place())?.len()),
-            Err(error) if error.is_absence() => Ok(sum),
-            Err(error) => Err(error),
-        }
-    })?;
+    let hidden =
+        [Subdir::Expired, Subdir::Staging].into_iter().try_fold(
+            0,
+            |sum, name| match OwnedDir::open(&path.join(PRIVATE).join(name.name())) {
+                Ok(dir) => Ok(sum + names_in(dir.dir())?.len()),
+                Err(error) if error.is_absence() => Ok(sum),
+                Err(error) => Err(error),
+            },
+        )?;
     Ok(visible + hidden)
 }

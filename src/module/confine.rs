@@ -36,8 +36,9 @@ use landlock::{
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::module::target::Target;
+use crate::store::layout::Subdir;
 use crate::store::lock::Lock;
-use crate::store::root::{SnapshotRoot, WRITTEN_ROOMS};
+use crate::store::root::SnapshotRoot;
 use crate::tell::error::Error;
 
 /// What is kept: to give away, to go everywhere, to link and date what is others', to keep
@@ -206,9 +207,9 @@ fn allow_root(
     if !root.is_registered() {
         return Ok(ruleset);
     }
-    for room in WRITTEN_ROOMS {
-        if let Some(room) = insist(|| root.room(room)) {
-            ruleset = allow(ruleset, room.place().directory, contents())?;
+    for subdir in Subdir::ALL.into_iter().filter(|subdir| subdir.holds_files()) {
+        if let Some(room) = insist(|| root.subdir(subdir)) {
+            ruleset = allow(ruleset, room.dir().directory, contents())?;
         }
     }
     match insist(|| Lock::open(root.private())) {

@@ -3,9 +3,9 @@
 use log::LevelFilter;
 
 use crate::config::settings::Settings;
+use crate::decide::boot_time::BootTime;
 use crate::module::confine::Reach;
 use crate::module::target::Target;
-use crate::system::boot::BootTime;
 
 /// What every command gets.
 pub struct Context {

@@ -15,12 +15,13 @@ use crate::config::rsyncd_conf::Module;
 use crate::config::settings::{Settings, Source};
 use crate::decide::own_output::Opener;
 use crate::decide::policy::Policy;
-use crate::store::dir::Place;
+use crate::store::dir::Dir;
+use crate::store::layout::PRIVATE;
 use crate::store::ledger::Ledger;
 use crate::store::memory::Places;
 use crate::store::nesting;
 use crate::store::registration::Registration;
-use crate::store::root::{Access, PRIVATE, SnapshotRoot, canonical_module};
+use crate::store::root::{Access, SnapshotRoot, canonical_module};
 use crate::store::state::State;
 use crate::system::mounts::Mounts;
 use crate::tell::error::{Error, Result};
@@ -358,7 +359,7 @@ fn built_in_root(settings: &Settings, module_path: &Path) -> Result<(PathBuf, Ve
 fn state_of(root: &Path) -> Result<State> {
     let path = root.join(PRIVATE);
     match File::open(&path) {
-        Ok(directory) => State::read(Place { directory: directory.as_fd(), path: &path }),
+        Ok(directory) => State::read(Dir { directory: directory.as_fd(), path: &path }),
         Err(_) => Ok(State::default()),
     }
 }

@@ -4,7 +4,9 @@
 //! that is put off is marked due before the lock is released, so the push that it is left to finds
 //! the mark.
 
-use crate::decide::verdict::{Because, Facts, Moment, Owed, Running, has_waited, verdict};
+use crate::decide::because::Because;
+use crate::decide::facts::{Facts, Moment, Running};
+use crate::decide::verdict::{Owed, has_waited, verdict};
 use crate::module::target::Target;
 use crate::run::facts::facts;
 use crate::run::reap::reap;

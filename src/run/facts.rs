@@ -2,8 +2,9 @@
 
 use std::os::fd::BorrowedFd;
 
-use crate::decide::torn::{ScarTimes, TornMark};
-use crate::decide::verdict::{ClientCompletion, Facts, Moment, Running};
+use crate::decide::facts::{ClientCompletion, Facts, Moment, Running};
+use crate::decide::tear::ScarTimes;
+use crate::decide::torn::TornMark;
 use crate::engine::compare::{Knowledge, ScarSearch, compare_trees};
 use crate::engine::index::Stamp;
 use crate::module::target::Target;

@@ -17,7 +17,8 @@ use crate::decide::space_choice::{Choice, Growth, Offer, choose, waits_until};
 use crate::engine::usage;
 use crate::engine::usage::Tree;
 use crate::module::target::Target;
-use crate::store::dir::{Place, c_name};
+use crate::store::dir::{Dir, c_name};
+use crate::store::layout::Subdir;
 use crate::store::neighbours::has_neighbours;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
@@ -44,9 +45,9 @@ pub(crate) fn make(
 ) -> Result<()> {
     let Some(wanted) = target.policy.free_space else { return Ok(()) };
     let label = target.label();
-    let room = Room { target, root, wanted, now: clock.now() };
-    if room.missing()? == 0 {
-        room.note_missing(false);
+    let shortage = Shortage { target, root, wanted, now: clock.now() };
+    if shortage.missing()? == 0 {
+        shortage.note_missing(false);
         return Ok(());
     }
     if let Some(pause) = &rotated.decision.pause {
@@ -63,14 +64,14 @@ pub(crate) fn make(
         .map(|verdict| verdict.snapshot.name.clone())
         .collect();
     loop {
-        let missing = room.missing()?;
+        let missing = shortage.missing()?;
         if missing == 0 {
-            room.note_missing(false);
+            shortage.note_missing(false);
             return Ok(());
         }
         let retired = retire::retired(root)?;
         let (early, chosen, is_enough) =
-            match room.choose(&retired, &candidates, may_go, missing)? {
+            match shortage.choose(&retired, &candidates, may_go, missing)? {
                 Chosen::InVain(bytes) => {
                     rotated.warn(&label, in_vain(missing, wanted, bytes, candidates.len()));
                     return Ok(());
@@ -78,13 +79,13 @@ pub(crate) fn make(
                 Chosen::Go { retired, kept, is_enough } => (retired, kept, is_enough),
             };
         if !chosen.is_empty()
-            && let Some(until) = room.waits_until(rotated, missing)
+            && let Some(until) = shortage.waits_until(rotated, missing)
         {
             rotated.warn(&label, waits(missing, wanted, until));
             return Ok(());
         }
         for name in early {
-            if room.missing()? == 0 {
+            if shortage.missing()? == 0 {
                 break;
             }
             log::info!(
@@ -94,7 +95,7 @@ pub(crate) fn make(
             remove(target, root, &[name], rotated)?;
         }
         for name in &chosen {
-            let missing = room.missing()?;
+            let missing = shortage.missing()?;
             if missing == 0 {
                 break;
             }
@@ -115,7 +116,7 @@ pub(crate) fn make(
             break;
         }
     }
-    let missing = room.missing()?;
+    let missing = shortage.missing()?;
     if missing > 0 {
         rotated.warn(&label, none_may_go(missing, wanted));
     }
@@ -133,14 +134,14 @@ enum Chosen {
     InVain(u64),
 }
 
-struct Room<'a> {
+struct Shortage<'a> {
     target: &'a Target,
     root: &'a SnapshotRoot,
     wanted: FreeSpace,
     now: DateTime<Utc>,
 }
 
-impl Room<'_> {
+impl Shortage<'_> {
     /// Counts what would be freed, and chooses.
     fn choose(
         &self,
@@ -149,12 +150,12 @@ impl Room<'_> {
         max_kept: usize,
         missing: u64,
     ) -> Result<Chosen> {
-        let expired = self.root.room("expired")?;
-        let in_root = self.place();
+        let expired = self.root.subdir(Subdir::Expired)?;
+        let in_root = self.dir();
         let trees: Vec<Tree> = retired
             .iter()
             .take(MOST_TREES / 2)
-            .map(|name| tree(expired.place(), name))
+            .map(|name| tree(expired.dir(), name))
             .chain(kept.iter().map(|name| tree(in_root, name)))
             .take(MOST_TREES)
             .collect();
@@ -199,7 +200,7 @@ impl Room<'_> {
         let complete =
             |verdict: &&crate::decide::rotation::Verdict| verdict.snapshot.grade == Grade::Complete;
         let newest = rotated.decision.verdicts.iter().rfind(complete);
-        let in_root = self.place();
+        let in_root = self.dir();
         let module = Tree {
             parent: self.root.module(),
             parent_path: &self.root.module_path,
@@ -237,13 +238,13 @@ impl Room<'_> {
             .saturating_sub(free))
     }
 
-    fn place(&self) -> Place<'_> {
-        Place { directory: self.root.directory(), path: &self.root.path }
+    fn dir(&self) -> Dir<'_> {
+        Dir { directory: self.root.directory(), path: &self.root.path }
     }
 }
 
-fn tree<'a>(place: Place<'a>, name: &str) -> Tree<'a> {
-    Tree { parent: place.directory, parent_path: place.path, name: c_name(name) }
+fn tree<'a>(dir: Dir<'a>, name: &str) -> Tree<'a> {
+    Tree { parent: dir.directory, parent_path: dir.path, name: c_name(name) }
 }
 
 fn none_may_go(missing: u64, wanted: FreeSpace) -> String {

@@ -5,14 +5,15 @@
 
 use std::time::Duration;
 
+use crate::decide::boot_time::BootTime;
+use crate::decide::facts::DueReason;
 use crate::module::target::Target;
 use crate::run::request::Request;
 use crate::store::job_queue::{LONGEST_TURN, QUEUE, Turn, Waited};
 use crate::store::lock::{Guard, Lock};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::LastRun;
-use crate::store::state::{DueMark, DueReason, State};
-use crate::system::boot::BootTime;
+use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;

@@ -11,15 +11,16 @@ use crate::run::transfer;
 use crate::run::verify;
 use chrono::{DateTime, Utc};
 
+use crate::decide::boot_time::BootTime;
+use crate::decide::facts::{ClientCompletion, DueReason, Moment, Worth};
 use crate::decide::own_output::Opener;
-use crate::decide::verdict::{ClientCompletion, DueReason, Moment, Worth, has_waited, verdict};
+use crate::decide::verdict::{has_waited, verdict};
 use crate::module::target::Target;
 use crate::run::facts::{facts, scar_times};
 use crate::run::hold::{Hold, Released};
 use crate::store::memory::{Failure, Work};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
-use crate::system::boot::BootTime;
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};

@@ -6,11 +6,13 @@ use chrono::{DateTime, Utc};
 use nix::errno::Errno;
 
 use crate::decide::anomaly::{Brake, Change};
+use crate::decide::because::Because;
+use crate::decide::boot_time::BootTime;
 use crate::decide::clock_guard::Reading;
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
 use crate::decide::rotation::decide;
-use crate::decide::verdict::{Because, Verdict};
+use crate::decide::verdict::Verdict;
 use crate::engine::compare::Comparison;
 use crate::run::losses;
 use crate::run::report::{Ending, Report};
@@ -18,13 +20,13 @@ use crate::run::scan::Scan;
 use crate::run::snapshot::{Pass, Sight};
 use crate::run::verify::take_up;
 use crate::store::dir::c_name;
+use crate::store::layout::Subdir;
 use crate::store::pin::Pin;
 use crate::store::publish::Staged;
 use crate::store::record::{PartialDirsRecord, Record};
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
-use crate::system::boot::BootTime;
 use crate::system::clock::Clock;
 use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
@@ -240,11 +242,11 @@ pub(crate) fn wait_for_free_second(
     clock: &Clock,
     mut time: DateTime<Utc>,
 ) -> Result<DateTime<Utc>> {
-    let expired = root.room("expired")?;
+    let expired = root.subdir(Subdir::Expired)?;
     loop {
         let names = [Grade::Complete, Grade::Partial]
             .map(|grade| c_name(&SnapshotName::new(time, grade).text));
-        let places = [root.directory(), expired.place().directory];
+        let places = [root.directory(), expired.dir().directory];
         let mut lookups =
             places.iter().flat_map(|place| names.iter().map(|name| stat_entry(*place, name)));
         match lookups.find(|lookup| !matches!(lookup, Err(Errno::ENOENT))) {

@@ -14,14 +14,15 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
+use crate::decide::boot_time::BootTime;
+use crate::decide::facts::{Asked, DueReason, Reporter, Worth};
 use crate::decide::liveness::{Liveness, unseen_limit};
-use crate::decide::torn::{Tear, TornMark};
-use crate::decide::verdict::{Asked, DueReason, Reporter, Worth};
+use crate::decide::tear::Tear;
+use crate::decide::torn::TornMark;
 use crate::module::target::Target;
 use crate::store::ledger::{Ledger, Line};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
-use crate::system::boot::BootTime;
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
 

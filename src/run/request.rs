@@ -2,13 +2,13 @@
 
 use chrono::{DateTime, Utc};
 
+use crate::decide::boot_time::BootTime;
+use crate::decide::client::Client;
+use crate::decide::facts::{Asked, DueReason, LedgerCoverage, Occasion, Transfer, Worth};
 use crate::decide::own_output::Opener;
-use crate::decide::torn::Push;
-use crate::decide::verdict::{Asked, DueReason, LedgerCoverage, Occasion, Transfer, Worth};
+use crate::decide::tear::Push;
 use crate::store::ledger::Line;
-use crate::store::record::Client;
 use crate::store::state::DueMark;
-use crate::system::boot::BootTime;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

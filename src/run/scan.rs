@@ -6,7 +6,9 @@
 
 use std::os::fd::AsFd;
 
-use crate::decide::torn::{Scar, TornMark};
+use crate::decide::boot_time::BootTime;
+use crate::decide::tear::Scar;
+use crate::decide::torn::TornMark;
 use crate::engine::compare::{Comparison, Knowledge, ScarSearch, compare_trees};
 use crate::engine::index::Index;
 use crate::run::report::Report;
@@ -15,7 +17,6 @@ use crate::store::dir::c_name;
 use crate::store::index_file;
 use crate::store::record::Record;
 use crate::store::snapshots::Item;
-use crate::system::boot::BootTime;
 use crate::system::syscalls::open_directory;
 use crate::tell::error::{Error, Result};
 

@@ -13,14 +13,18 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 
+use crate::decide::because::Because;
+use crate::decide::boot_time::BootTime;
 use crate::decide::clock_guard::{ClockHistory, Numbers, Reading, clock_jump};
+use crate::decide::facts::DueReason;
+use crate::decide::facts::{ClientCompletion, Facts, LedgerCoverage, Look, Moment, Running};
 use crate::decide::fingerprint::Fingerprint;
 use crate::decide::grade::Grade;
-use crate::decide::torn::{Scar, TearLook, TornMark};
-use crate::decide::verdict::{
-    Because, ClientCompletion, Facts, LedgerCoverage, Look, Moment, Owed, Running, Shortfall,
-    Verdict, aftermath, verdict,
-};
+use crate::decide::shortfall::Shortfall;
+use crate::decide::tear::Scar;
+use crate::decide::torn::TearLook;
+use crate::decide::torn::TornMark;
+use crate::decide::verdict::{Owed, Verdict, aftermath, verdict};
 use crate::engine::compare::Comparison;
 use crate::engine::index::{Stamp, now_ns};
 use crate::module::target::Target;
@@ -33,13 +37,13 @@ use crate::run::rotate;
 use crate::run::scan::Scan;
 use crate::store::gate::Gate;
 use crate::store::inode_log::{InPlaceChanges, in_place_changes};
+use crate::store::layout::Subdir;
 use crate::store::publish::{clean_up, discard_staging};
 use crate::store::record::Record;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::{Catalog, Item};
-use crate::store::state::{DueMark, DueReason, LastRun, State};
-use crate::system::boot::BootTime;
+use crate::store::state::{DueMark, LastRun, State};
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
 
@@ -345,7 +349,7 @@ impl Pass<'_> {
             return Ok(());
         }
         record.verified_until = until;
-        record.write(self.root.room("records")?.place(), &item.name.text)
+        record.write(self.root.subdir(Subdir::Records)?.dir(), &item.name.text)
     }
 
     /// Before a snapshot gets a successor: it cannot have been verified later than that is taken.

@@ -10,19 +10,21 @@ use std::os::fd::AsFd;
 
 use crate::config::environment::Transfer;
 use crate::config::settings::Settings;
+use crate::decide::boot_time::BootTime;
+use crate::decide::facts;
+use crate::decide::facts::{Asked, DueReason};
+use crate::decide::facts::{
+    ClientCompletion, Facts, LedgerCoverage, Moment, Occasion, Running, Worth,
+};
 use crate::decide::own_output::Opener;
 use crate::decide::verdict;
-use crate::decide::verdict::{
-    ClientCompletion, Facts, LedgerCoverage, Moment, Occasion, Running, Verdict, Worth,
-    end_of_transfer,
-};
+use crate::decide::verdict::{Verdict, end_of_transfer};
 use crate::module::target::Target;
 use crate::run::reap::{highest_marked, reap};
 use crate::run::request::Request;
 use crate::store::ledger::{Entry, Ledger, Line};
 use crate::store::root::SnapshotRoot;
-use crate::store::state::{Asked, DueMark, DueReason, State};
-use crate::system::boot::BootTime;
+use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
 use crate::system::process::Process;
 use crate::tell::error::{Error, Result};
@@ -72,7 +74,7 @@ impl Ended<'_> {
             _ => None,
         };
         let push = entry.map(Entry::push);
-        let occasion = Occasion::Transfer(verdict::Transfer {
+        let occasion = Occasion::Transfer(facts::Transfer {
             worth,
             status,
             push: push.as_ref(),

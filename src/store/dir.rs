@@ -4,33 +4,34 @@
 //! crash at any point leaves one whole text. Where no file may be opened for writing, as in our
 //! directory itself ([`confine`](crate::module::confine)), the temporary one is made in a room beside.
 
-use std::ffi::{CStr, CString};
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
-
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::fsync;
-
-use crate::system::syscalls::{Answer, open_directory};
+use crate::engine::listing::Listing;
+use crate::store::layout::Subdir;
+use crate::system::syscalls::open_directory;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::fsync;
+use std::ffi::{CStr, CString};
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, openat, renameat};
+
+use crate::system::syscalls::Answer;
 
 /// Ends every temporary name, so that leftovers are recognised.
 pub const TEMPORARY: &str = ".tmp";
-
-/// The room for what is being written and belongs elsewhere.
-pub const DRAFTS: &str = "drafts";
 
 /// More than any of our files holds; a larger one is not ours.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// A directory of ours, with its path for messages.
 #[derive(Clone, Copy)]
-pub struct Place<'a> {
+pub struct Dir<'a> {
     /// The open directory.
     pub directory: BorrowedFd<'a>,
     /// Its path.
@@ -38,19 +39,19 @@ pub struct Place<'a> {
 }
 
 /// Reads the text file `name`; `None` if it does not exist.
-pub fn read(place: Place, name: &str) -> Result<Option<String>> {
-    let path = place.path.join(name);
-    let Some(bytes) = read_bytes(place, name, MAX_BYTES)? else { return Ok(None) };
+pub fn read(dir: Dir, name: &str) -> Result<Option<String>> {
+    let path = dir.path.join(name);
+    let Some(bytes) = read_bytes(dir, name, MAX_BYTES)? else { return Ok(None) };
     let damaged = |_| Error::Damaged { path: escape_path(&path), problem: "is not text".into() };
     String::from_utf8(bytes).map(Some).map_err(damaged)
 }
 
 /// Reads the first `max_bytes` of the file `name`; `None` if it does not exist.
-pub fn read_bytes(place: Place, name: &str, max_bytes: u64) -> Result<Option<Vec<u8>>> {
-    let path = place.path.join(name);
+pub fn read_bytes(dir: Dir, name: &str, max_bytes: u64) -> Result<Option<Vec<u8>>> {
+    let path = dir.path.join(name);
     // Should something else than a file lie there, it must not block us.
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = match openat(place.directory, c_name(name).as_c_str(), flags, Mode::empty()) {
+    let file = match openat(dir.directory, c_name(name).as_c_str(), flags, Mode::empty()) {
         Ok(file) => File::from(file),
         Err(Errno::ENOENT) => return Ok(None),
         Err(cause) => return Err(Error::io("read", &path, cause)),
@@ -63,45 +64,39 @@ pub fn read_bytes(place: Place, name: &str, max_bytes: u64) -> Result<Option<Vec
 }
 
 /// Replaces the file `name`, durably.
-pub fn write(place: Place, name: &str, text: &str) -> Result<()> {
-    write_volatile(place, place, name, text.as_bytes(), true)?;
-    fsync(place.directory).map_err(|cause| Error::io("sync", place.path, cause))
+pub fn write(dir: Dir, name: &str, text: &str) -> Result<()> {
+    write_volatile(dir, dir, name, text.as_bytes(), true)?;
+    fsync(dir.directory).map_err(|cause| Error::io("sync", dir.path, cause))
 }
 
 /// The same for a file of the private directory itself. The rename takes the text from one
 /// directory to the other as a whole; a draft that a crash leaves is written over.
-pub fn write_drafted(private: Place, name: &str, text: &str) -> Result<()> {
-    let path = private.path.join(DRAFTS);
+pub fn write_drafted(private: Dir, name: &str, text: &str) -> Result<()> {
+    let path = private.path.join(Subdir::Drafts.name());
     let drafts = open_drafts(private.directory).map_err(|cause| Error::io("open", &path, cause))?;
-    let drafts = Place { directory: drafts.as_fd(), path: &path };
+    let drafts = Dir { directory: drafts.as_fd(), path: &path };
     write_volatile(drafts, private, name, text.as_bytes(), true)?;
     fsync(private.directory).map_err(|cause| Error::io("sync", private.path, cause))
 }
 
 /// An earlier version made the directory without that room.
 fn open_drafts(private: BorrowedFd) -> Answer<OwnedFd> {
-    match open_directory(private, &c_name(DRAFTS)) {
+    match open_directory(private, &c_name(Subdir::Drafts.name())) {
         Err(Errno::ENOENT) => {
-            mkdirat(private, c_name(DRAFTS).as_c_str(), Mode::S_IRWXU)?;
-            open_directory(private, &c_name(DRAFTS))
+            mkdirat(private, c_name(Subdir::Drafts.name()).as_c_str(), Mode::S_IRWXU)?;
+            open_directory(private, &c_name(Subdir::Drafts.name()))
         }
         answer => answer,
     }
 }
 
 /// Replaces the file `name` for a caller who is about to sync the whole file system.
-pub fn write_before_syncfs(place: Place, name: &str, content: &[u8]) -> Result<()> {
-    write_volatile(place, place, name, content, false)
+pub fn write_before_syncfs(dir: Dir, name: &str, content: &[u8]) -> Result<()> {
+    write_volatile(dir, dir, name, content, false)
 }
 
-fn write_volatile(
-    drafts: Place,
-    place: Place,
-    name: &str,
-    content: &[u8],
-    sync: bool,
-) -> Result<()> {
-    let path = place.path.join(name);
+fn write_volatile(drafts: Dir, dir: Dir, name: &str, content: &[u8], sync: bool) -> Result<()> {
+    let path = dir.path.join(name);
     let failed = |cause: std::io::Error| Error::io("write", &path, cause);
     let temporary = c_name(&format!("{name}{TEMPORARY}"));
     let flags =
@@ -113,7 +108,7 @@ fn write_volatile(
     if sync {
         file.sync_all().map_err(failed)?;
     }
-    renameat(drafts.directory, temporary.as_c_str(), place.directory, c_name(name).as_c_str())
+    renameat(drafts.directory, temporary.as_c_str(), dir.directory, c_name(name).as_c_str())
         .map_err(|cause| failed(cause.into()))
 }
 
@@ -126,4 +121,42 @@ pub fn c_name(name: &str) -> CString {
 /// The inverse of [`c_name`], for names that must be text to be ours.
 pub fn text_name(name: &CStr) -> Option<&str> {
     name.to_str().ok()
+}
+
+/// The names of entries in a room that are text.
+pub fn names_in(dir: Dir) -> Result<Vec<String>> {
+    let listing =
+        Listing::read(dir.directory).map_err(|cause| Error::io("read", dir.path, cause))?;
+    Ok(listing
+        .entries()
+        .iter()
+        .filter_map(|entry| text_name(listing.name(entry)))
+        .map(str::to_string)
+        .collect())
+}
+
+/// An open directory of ours, such as one within the private one.
+pub struct OwnedDir {
+    pub(crate) directory: OwnedFd,
+    pub(crate) path: PathBuf,
+}
+
+impl OwnedDir {
+    /// A directory of ours that is outside the root.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(OwnedDir { directory: open_path(path)?, path: path.to_path_buf() })
+    }
+
+    /// For work on its files.
+    pub fn dir(&self) -> Dir<'_> {
+        Dir { directory: self.directory.as_fd(), path: &self.path }
+    }
+}
+
+pub(crate) fn open_path(path: &Path) -> Result<OwnedFd> {
+    let opened = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open(path);
+    opened.map(OwnedFd::from).map_err(|cause| Error::io("open the directory", path, cause))
 }

@@ -3,13 +3,13 @@
 //! A file of a newer version is neither understood nor written over: it may hold keys that this
 //! version does not know, so its number is looked at before anything else in it.
 
+use crate::store::dir::Dir;
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::{escape_path, one_line};
+use serde::Serialize;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
-
-use crate::store::record::{FORMAT, first_line};
-use crate::tell::error::{Error, Result};
-use crate::tell::escape::escape_path;
 
 /// The value that `text`, the content of the file at `path`, holds.
 ///
@@ -33,6 +33,26 @@ fn number(text: &str) -> Option<u64> {
     top.find_map(|line| {
         line.strip_prefix("format")?.trim_start().strip_prefix('=')?.trim().parse().ok()
     })
+}
+
+/// The newest format of records and state that this version writes and reads.
+pub(crate) const FORMAT: u32 = 1;
+
+/// TOML text of one of our own structures.
+pub(crate) fn to_toml(value: &impl Serialize, dir: Dir) -> Result<String> {
+    let damaged = |error: toml::ser::Error| Error::Damaged {
+        path: escape_path(dir.path),
+        problem: error.to_string(),
+    };
+    toml::to_string(value).map_err(damaged)
+}
+
+/// What a TOML error says, with its position, on one line; it quotes the file, which may hold
+/// anything.
+pub(crate) fn first_line(error: &toml::de::Error) -> String {
+    let text = error.to_string();
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    one_line(&lines.join(" ")).into_owned()
 }
 
 #[cfg(test)]

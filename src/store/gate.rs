@@ -5,6 +5,7 @@
 //! closed gate is one that no push writes to. The gate is a lock on the staging directory: a run
 //! that dies opens it, and it takes no room on a full disk.
 
+use crate::store::layout::Subdir;
 use crate::store::ledger::Ledger;
 use crate::store::lock::Guard;
 use crate::store::root::SnapshotRoot;
@@ -21,15 +22,15 @@ impl Gate {
     /// # Errors
     /// If the directory cannot be locked, or a stranger has locked it.
     pub fn close(root: &SnapshotRoot, _: &Ledger) -> Result<Self> {
-        let staging = root.room("staging")?;
-        match Guard::try_on_directory(staging.place())? {
+        let staging = root.subdir(Subdir::Staging)?;
+        match Guard::try_on_directory(staging.dir())? {
             Some(guard) => Ok(Gate { _guard: guard }),
-            None => Err(Error::io("lock", staging.place().path, nix::errno::Errno::EWOULDBLOCK)),
+            None => Err(Error::io("lock", staging.dir().path, nix::errno::Errno::EWOULDBLOCK)),
         }
     }
 
     /// Whether a run has closed the gate.
     pub fn is_closed(root: &SnapshotRoot, _: &Ledger) -> Result<bool> {
-        Ok(Guard::try_on_directory(root.room("staging")?.place())?.is_none())
+        Ok(Guard::try_on_directory(root.subdir(Subdir::Staging)?.dir())?.is_none())
     }
 }

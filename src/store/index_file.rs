@@ -5,16 +5,14 @@
 
 use crate::engine::index::{Index, Part, join, max_bytes};
 use crate::store::dir;
+use crate::store::layout::Subdir;
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::Result;
 
-/// The room that holds the indexes.
-pub const ROOM: &str = "index";
-
 /// Reads the index of the snapshot `name`, which has about `entries` entries.
 pub fn read(root: &SnapshotRoot, name: &str, entries: Option<u64>) -> Option<Index> {
-    let room = root.room(ROOM).ok()?;
-    let file = dir::read_bytes(room.place(), name, max_bytes(entries) as u64 + 1_024).ok()??;
+    let dir = root.subdir(Subdir::Index).ok()?;
+    let file = dir::read_bytes(dir.dir(), name, max_bytes(entries) as u64 + 1_024).ok()??;
     Index::parse(file, name)
 }
 
@@ -26,7 +24,7 @@ pub fn write_before_syncfs(
     entries: u64,
 ) -> Result<()> {
     match join(parts, name, max_bytes(Some(entries))) {
-        Some(file) => dir::write_before_syncfs(root.room(ROOM)?.place(), name, &file),
+        Some(file) => dir::write_before_syncfs(root.subdir(Subdir::Index)?.dir(), name, &file),
         None => Ok(()),
     }
 }

@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::store::dir::Place;
+use crate::decide::boot_time::BootTime;
+use crate::store::dir::Dir;
+use crate::store::dir::names_in;
 use crate::store::lock::Guard;
-use crate::store::snapshots::names_in;
-use crate::system::boot::BootTime;
 use crate::tell::error::{Error, Result};
 
 /// The directory of the queue, beside what this machine remembers.
@@ -118,7 +118,7 @@ impl Turn {
     }
 
     fn draw(queue: Queue) -> Result<Self> {
-        let _guard = Guard::on_directory(queue.place())?;
+        let _guard = Guard::on_directory(queue.dir())?;
         let number = queue.numbers()?.into_iter().max().map_or(0, |last| last.saturating_add(1));
         let path = queue.ticket(number);
         let failed = |cause| Error::io("make", &path, cause);
@@ -157,8 +157,8 @@ impl Queue {
         Ok(Queue { path: path.to_path_buf(), directory })
     }
 
-    fn place(&self) -> Place<'_> {
-        Place { directory: self.directory.as_fd(), path: &self.path }
+    fn dir(&self) -> Dir<'_> {
+        Dir { directory: self.directory.as_fd(), path: &self.path }
     }
 
     fn ticket(&self, number: u64) -> PathBuf {
@@ -166,12 +166,12 @@ impl Queue {
     }
 
     fn numbers(&self) -> Result<Vec<u64>> {
-        Ok(names_in(self.place())?.iter().filter_map(|name| name.parse().ok()).collect())
+        Ok(names_in(self.dir())?.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
     /// How many jobs that live have a lower number, but for those that have worked for `longest`.
     fn count_before(&self, number: u64, longest: Duration) -> Result<usize> {
-        let _guard = Guard::on_directory(self.place())?;
+        let _guard = Guard::on_directory(self.dir())?;
         let mut count = 0;
         for other in self.numbers()?.into_iter().filter(|other| *other < number) {
             let path = self.ticket(other);

@@ -24,26 +24,26 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::arguments::{Kind, Rewriting};
+use crate::decide::boot_time::BootTime;
+use crate::decide::client::Client;
+use crate::decide::facts::Forbidden;
 use crate::decide::job::Job;
 use crate::decide::liveness::{Liveness, Origin};
-use crate::decide::torn::Push;
-use crate::decide::verdict::Forbidden;
+use crate::decide::tear::Push;
 use crate::store::dir;
-use crate::store::dir::{Place, TEMPORARY, c_name};
+use crate::store::dir::OwnedDir;
+use crate::store::dir::names_in;
+use crate::store::dir::{Dir, TEMPORARY, c_name};
+use crate::store::format::{FORMAT, to_toml};
+use crate::store::layout::Subdir;
 use crate::store::lock::Guard;
-use crate::store::record::{Client, FORMAT, to_toml};
-use crate::store::root::{Room, SnapshotRoot};
+use crate::store::root::SnapshotRoot;
 use crate::store::sequence;
-use crate::store::snapshots::names_in;
-use crate::system::boot::BootTime;
 use crate::system::clock::Clock;
 use crate::system::process::{Census, Process};
 use crate::system::side::Side;
 use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
-
-/// The room of the ledger.
-pub const ROOM: &str = "transfers";
 
 /// A transfer as pre-xfer saw it begin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,7 +141,7 @@ pub(crate) fn is_zero(number: &u64) -> bool {
 pub struct Line {
     file: String,
     /// The room that it is in.
-    room: usize,
+    dir: usize,
     /// Where it was entered; none if an earlier version did so.
     side: Option<Side>,
     /// The number of the process that takes care of it, on that side.
@@ -209,7 +209,7 @@ impl Line {
 /// The ledger of a root, under its lock.
 pub struct Ledger {
     /// In the snapshot root, and wherever else there may be entries.
-    rooms: Vec<Room>,
+    dirs: Vec<OwnedDir>,
     /// Where entries go that the root has no room for; made when they are needed.
     elsewhere: Vec<PathBuf>,
     _guard: Guard,
@@ -219,11 +219,11 @@ impl Ledger {
     /// Waits for the lock; its holders do nothing long. `elsewhere` are directories of this module
     /// alone.
     pub fn open(root: &SnapshotRoot, elsewhere: Vec<PathBuf>) -> Result<Self> {
-        let own = root.room(ROOM)?;
-        let guard = Guard::on_directory(own.place())?;
-        let others = elsewhere.iter().filter_map(|path| Room::open(path).ok());
-        let rooms = std::iter::once(own).chain(others).collect();
-        Ok(Ledger { rooms, elsewhere, _guard: guard })
+        let own = root.subdir(Subdir::Transfers)?;
+        let guard = Guard::on_directory(own.dir())?;
+        let others = elsewhere.iter().filter_map(|path| OwnedDir::open(path).ok());
+        let dirs = std::iter::once(own).chain(others).collect();
+        Ok(Ledger { dirs, elsewhere, _guard: guard })
     }
 
     /// The ledger of a module that has no snapshot root yet: only what reads is entered in it. The
@@ -235,14 +235,14 @@ impl Ledger {
         let mut opened =
             Err(Error::Usage("no place is known where transfers could be noted".to_string()));
         for path in &elsewhere {
-            opened = make_room(path);
+            opened = make_dir(path);
             if opened.is_ok() {
                 break;
             }
         }
         let own = opened?;
-        let guard = Guard::on_directory(own.place())?;
-        Ok(Ledger { rooms: vec![own], elsewhere: Vec::new(), _guard: guard })
+        let guard = Guard::on_directory(own.dir())?;
+        Ok(Ledger { dirs: vec![own], elsewhere: Vec::new(), _guard: guard })
     }
 
     /// Enters a transfer that writes nothing, and strikes out those of the dead.
@@ -253,12 +253,12 @@ impl Ledger {
         self.clean_up()?;
         let is_over = |line: &Line| !line.writes() && line.liveness == Liveness::Dead;
         self.lines()?.iter().filter(|line| is_over(line)).try_for_each(|line| self.strike(line))?;
-        enter(self.rooms[0].place(), &file_name(own_side()?, entry.owner.pid, None), entry)
+        enter(self.dirs[0].dir(), &file_name(own_side()?, entry.owner.pid, None), entry)
     }
 
     /// All entries. Names that are none of ours are left alone.
     pub fn lines(&self) -> Result<Vec<Line>> {
-        lines_in(&self.rooms)
+        lines_in(&self.dirs)
     }
 
     /// All entries as they are at this moment, for a caller that changes nothing; none if there is
@@ -267,21 +267,21 @@ impl Ledger {
         if !root.is_registered() {
             return Ok(Vec::new());
         }
-        let own = match root.room(ROOM) {
-            Ok(room) => Some(room),
+        let own = match root.subdir(Subdir::Transfers) {
+            Ok(dir) => Some(dir),
             // A version that had none made the root.
             Err(error) if error.is_absence() => None,
             Err(error) => return Err(error),
         };
-        let others = elsewhere.iter().filter_map(|path| Room::open(path).ok());
+        let others = elsewhere.iter().filter_map(|path| OwnedDir::open(path).ok());
         lines_in(&own.into_iter().chain(others).collect::<Vec<_>>())
     }
 
     /// Removes what was being written when its writer died.
     pub fn clean_up(&self) -> Result<()> {
-        for (index, room) in self.rooms.iter().enumerate() {
+        for (index, dir) in self.dirs.iter().enumerate() {
             // Under the lock nobody writes it any more.
-            let names = names_in(room.place())?;
+            let names = names_in(dir.dir())?;
             names
                 .iter()
                 .filter(|name| name.ends_with(TEMPORARY))
@@ -317,11 +317,11 @@ impl Ledger {
         // What writes nothing neither tears nor mends, and leaves nothing behind.
         let sequence = if entry.writes() { self.next_number(root, marked)? } else { 0 };
         let entry = &Entry { sequence, ..entry.clone() };
-        let refusal = match enter(self.rooms[0].place(), &file, entry) {
+        let refusal = match enter(self.dirs[0].dir(), &file, entry) {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        let enter_at = |path: &PathBuf| enter(make_room(path)?.place(), &file, entry);
+        let enter_at = |path: &PathBuf| enter(make_dir(path)?.dir(), &file, entry);
         // It may be there, though not durably; and two entries would be two pushes, of which one
         // never ends.
         self.unlink(0, &file)?;
@@ -332,18 +332,18 @@ impl Ledger {
 
     /// The transfer of `line` has ended, and from now on `owner`, this process, takes care of it.
     pub fn end(&self, line: &Line, status: i32, owner: Process) -> Result<Line> {
-        let place = self.rooms[line.room].place();
+        let dir = self.dirs[line.dir].dir();
         let (side, pid) = (own_side()?, owner.pid);
         let entry = line.entry.clone().map(|entry| Entry { owner, worker: None, ..entry });
         let file = file_name(side, pid, Some(status));
         let ended = Line { file, side: Some(side), pid, status: Some(status), entry, ..*line };
         let (from, to) = (c_name(&line.file), c_name(&ended.file));
-        renameat(place.directory, from.as_c_str(), place.directory, to.as_c_str())
-            .map_err(|cause| Error::io("rename", &place.path.join(&line.file), cause))?;
+        renameat(dir.directory, from.as_c_str(), dir.directory, to.as_c_str())
+            .map_err(|cause| Error::io("rename", &dir.path.join(&line.file), cause))?;
         if let Some(entry) = &ended.entry {
-            let text = to_toml(entry, place)?;
+            let text = to_toml(entry, dir)?;
             // On a full disk the old owner stands in it, who waits for this process.
-            if let Err(error) = dir::write_before_syncfs(place, &ended.file, text.as_bytes()) {
+            if let Err(error) = dir::write_before_syncfs(dir, &ended.file, text.as_bytes()) {
                 log::debug!("{error}");
             }
         }
@@ -362,9 +362,9 @@ impl Ledger {
         let (side, pid, began) = (own_side()?, entry.owner.pid, entry.began);
         let file = file_name(side, pid, Some(status));
         let entry = Entry { sequence: self.next_number(root, marked)?, ..entry };
-        enter(self.rooms[0].place(), &file, &entry)?;
+        enter(self.dirs[0].dir(), &file, &entry)?;
         let (side, status, entry) = (Some(side), Some(status), Some(entry));
-        Ok(Line { file, room: 0, side, pid, status, entry, began, liveness: Liveness::Alive })
+        Ok(Line { file, dir: 0, side, pid, status, entry, began, liveness: Liveness::Alive })
     }
 
     /// Where the number cannot be kept, a later one may be the same; the order is then that of the
@@ -372,7 +372,7 @@ impl Ledger {
     fn next_number(&self, root: &SnapshotRoot, marked: u64) -> Result<u64> {
         let numbers = self.lines()?.into_iter().filter_map(|line| Some(line.entry?.sequence));
         let highest = numbers.fold(marked, u64::max);
-        let kept = root.room(sequence::ROOM).and_then(|room| sequence::next(room.place(), highest));
+        let kept = root.subdir(Subdir::Counters).and_then(|dir| sequence::next(dir.dir(), highest));
         Ok(kept.unwrap_or_else(|error| {
             log::debug!("{error}");
             highest.saturating_add(1)
@@ -381,40 +381,39 @@ impl Ledger {
 
     /// Strikes out an entry, be it there or not.
     pub fn strike(&self, line: &Line) -> Result<()> {
-        self.unlink(line.room, &line.file)
+        self.unlink(line.dir, &line.file)
     }
 
-    fn unlink(&self, room: usize, file: &str) -> Result<()> {
-        let place = self.rooms[room].place();
-        match unlinkat(place.directory.as_fd(), c_name(file).as_c_str(), UnlinkatFlags::NoRemoveDir)
-        {
+    fn unlink(&self, dir: usize, file: &str) -> Result<()> {
+        let dir = self.dirs[dir].dir();
+        match unlinkat(dir.directory.as_fd(), c_name(file).as_c_str(), UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(cause) => Err(Error::io("remove", &place.path.join(file), cause)),
+            Err(cause) => Err(Error::io("remove", &dir.path.join(file), cause)),
         }
     }
 }
 
-fn make_room(path: &Path) -> Result<Room> {
+fn make_dir(path: &Path) -> Result<OwnedDir> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|cause| Error::io("make", path, cause))?;
-    Room::open(path)
+    OwnedDir::open(path)
 }
 
-fn enter(place: Place, file: &str, entry: &Entry) -> Result<()> {
-    let text = to_toml(entry, place)?;
+fn enter(dir: Dir, file: &str, entry: &Entry) -> Result<()> {
+    let text = to_toml(entry, dir)?;
     match entry.writes() {
-        true => dir::write(place, file, &text),
-        false => dir::write_before_syncfs(place, file, text.as_bytes()),
+        true => dir::write(dir, file, &text),
+        false => dir::write_before_syncfs(dir, file, text.as_bytes()),
     }
 }
 
-fn lines_in(rooms: &[Room]) -> Result<Vec<Line>> {
+fn lines_in(dirs: &[OwnedDir]) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     let census = Census::default();
-    for (index, room) in rooms.iter().enumerate() {
-        for file in names_in(room.place())? {
+    for (index, dir) in dirs.iter().enumerate() {
+        for file in names_in(dir.dir())? {
             let Some((side, pid, status)) = read_name(&file) else { continue };
-            let entry = match dir::read(room.place(), &file) {
+            let entry = match dir::read(dir.dir(), &file) {
                 // Without the lock, an entry may go between the two looks.
                 Ok(None) => continue,
                 Ok(Some(text)) => {
@@ -433,16 +432,16 @@ fn lines_in(rooms: &[Room]) -> Result<Vec<Line>> {
                 }
             };
             let began =
-                entry.as_ref().map_or_else(|| modified(room.place(), &file), |entry| entry.began);
-            lines.push(Line { file, room: index, side, pid, status, entry, began, liveness });
+                entry.as_ref().map_or_else(|| modified(dir.dir(), &file), |entry| entry.began);
+            lines.push(Line { file, dir: index, side, pid, status, entry, began, liveness });
         }
     }
     Ok(lines)
 }
 
 /// When a file was written; one that is gone, or has an impossible time, long ago.
-fn modified(place: Place, file: &str) -> DateTime<Utc> {
-    let stat = stat_entry(place.directory, &c_name(file)).ok();
+fn modified(dir: Dir, file: &str) -> DateTime<Utc> {
+    let stat = stat_entry(dir.directory, &c_name(file)).ok();
     stat.and_then(|stat| DateTime::from_timestamp(stat.st_mtime, 0)).unwrap_or_default()
 }
 

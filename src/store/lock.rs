@@ -4,6 +4,7 @@
 //! The lock file is never unlinked: a lock on a file that others can no longer find protects
 //! nobody. It holds a line about its holder, for the message of whoever gives up waiting.
 
+use crate::store::layout::LOCK_FILE;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::PathBuf;
@@ -13,11 +14,9 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-use crate::store::dir::{Place, c_name};
+use crate::store::dir::{Dir, c_name};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::one_line;
-
-const FILE: &str = "lock";
 
 /// Between two tries: soon enough for a person, rare enough for the machine.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -32,12 +31,12 @@ pub struct Lock {
 
 impl Lock {
     /// Opens the lock file, making it if need be, without locking it.
-    pub fn open(private: Place) -> Result<Self> {
-        let path = private.path.join(FILE);
+    pub fn open(private: Dir) -> Result<Self> {
+        let path = private.path.join(LOCK_FILE);
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let opened = openat(
             private.directory,
-            c_name(FILE).as_c_str(),
+            c_name(LOCK_FILE).as_c_str(),
             flags,
             Mode::from_bits_truncate(0o600),
         );
@@ -117,10 +116,11 @@ impl Lock {
 ///
 /// To look whether it is locked could keep a run from it that does not wait, so that is done only
 /// if `is_meant` says of the text that it matters.
-pub fn holder_of(private: Place, is_meant: &dyn Fn(&str) -> bool) -> Option<String> {
+pub fn holder_of(private: Dir, is_meant: &dyn Fn(&str) -> bool) -> Option<String> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = openat(private.directory, c_name(FILE).as_c_str(), flags, Mode::empty()).ok()?;
-    let mut lock = Lock { file: file.into(), path: private.path.join(FILE), is_held: false };
+    let file =
+        openat(private.directory, c_name(LOCK_FILE).as_c_str(), flags, Mode::empty()).ok()?;
+    let mut lock = Lock { file: file.into(), path: private.path.join(LOCK_FILE), is_held: false };
     let holder = lock.holder();
     if !is_meant(&holder) {
         return None;
@@ -154,32 +154,32 @@ pub struct Guard {
 
 impl Guard {
     /// Waits for the lock; its holders do nothing long.
-    pub fn on_directory(place: Place) -> Result<Self> {
-        let directory = Guard::open(place)?;
+    pub fn on_directory(dir: Dir) -> Result<Self> {
+        let directory = Guard::open(dir)?;
         loop {
             match fs2::FileExt::lock_exclusive(&directory) {
                 Ok(()) => return Ok(Guard { _directory: directory }),
                 // A signal that is handled, as those of a client on whose machine we run.
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::io("lock", place.path, error)),
+                Err(error) => return Err(Error::io("lock", dir.path, error)),
             }
         }
     }
 
     /// Takes the lock if nobody holds it.
-    pub fn try_on_directory(place: Place) -> Result<Option<Self>> {
-        let directory = Guard::open(place)?;
+    pub fn try_on_directory(dir: Dir) -> Result<Option<Self>> {
+        let directory = Guard::open(dir)?;
         match fs2::FileExt::try_lock_exclusive(&directory) {
             Ok(()) => Ok(Some(Guard { _directory: directory })),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(Error::io("lock", place.path, error)),
+            Err(error) => Err(Error::io("lock", dir.path, error)),
         }
     }
 
     /// A descriptor of its own: flocks belong to the open file, and this one ends with it.
-    fn open(place: Place) -> Result<File> {
+    fn open(dir: Dir) -> Result<File> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let opened = openat(place.directory, c".", flags, Mode::empty());
-        opened.map(File::from).map_err(|cause| Error::io("lock", place.path, cause))
+        let opened = openat(dir.directory, c".", flags, Mode::empty());
+        opened.map(File::from).map_err(|cause| Error::io("lock", dir.path, cause))
     }
 }

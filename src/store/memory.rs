@@ -22,11 +22,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::decide::torn::TornMark;
 use crate::store::dir;
-use crate::store::dir::Place;
+use crate::store::dir::Dir;
+use crate::store::format::to_toml;
 use crate::store::lock::Guard;
 use crate::store::memory_name;
 use crate::store::publish::remove_file;
-use crate::store::record::to_toml;
 use crate::system::syscalls::is_privileged;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape_path, unescape};
@@ -127,7 +127,7 @@ impl Memory {
 
     fn read(directory: &Path, file: &str) -> Option<Self> {
         let opened = File::open(directory).ok()?;
-        let text = dir::read(Place { directory: opened.as_fd(), path: directory }, file).ok()??;
+        let text = dir::read(Dir { directory: opened.as_fd(), path: directory }, file).ok()??;
         toml::from_str(&text).ok()
     }
 
@@ -244,15 +244,15 @@ impl Places {
     /// Where entries of the module's ledger go that its snapshot root has no room for;
     /// [`Ledger`](crate::store::ledger::Ledger) makes them when it needs them.
     pub fn ledgers(&self, module_path: &Path) -> Vec<PathBuf> {
-        let place = |directory: &PathBuf, name| directory.join("transfers").join(name);
+        let dir = |directory: &PathBuf, name| directory.join("transfers").join(name);
         let name = memory_name::name(module_path);
-        let present = self.directories.iter().map(|directory| place(directory, name.clone()));
+        let present = self.directories.iter().map(|directory| dir(directory, name.clone()));
         // What an earlier version entered may be of another module, whose path ends alike: then a
         // push counts for both, which costs grades, and no history.
         let earlier = memory_name::earlier_name(module_path);
-        let earlier = earlier.iter().flat_map(|name| {
-            self.directories.iter().map(|directory| place(directory, name.clone()))
-        });
+        let earlier = earlier
+            .iter()
+            .flat_map(|name| self.directories.iter().map(|directory| dir(directory, name.clone())));
         present.chain(earlier.filter(|path| path.is_dir())).collect()
     }
 
@@ -286,18 +286,18 @@ impl Places {
         let failed = |cause| Error::io("make", directory, cause);
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         let opened = File::open(directory).map_err(failed)?;
-        let place = Place { directory: opened.as_fd(), path: directory };
-        let _guard = Guard::on_directory(place)?;
+        let dir = Dir { directory: opened.as_fd(), path: directory };
+        let _guard = Guard::on_directory(dir)?;
         let before = self.recall(module_path).unwrap_or_else(|| Memory::new(module_path));
         let memory = Memory { updated: Utc::now(), ..before.changed(change) };
-        dir::write(place, &file_name(module_path), &to_toml(&memory, place)?)?;
+        dir::write(dir, &file_name(module_path), &to_toml(&memory, dir)?)?;
         // It is remembered under its new name now. Another module's file is left to that module.
         match earlier_file_name(module_path) {
             Some(earlier)
                 if Memory::read(directory, &earlier)
                     .is_some_and(|found| found.module_path == memory.module_path) =>
             {
-                remove_file(place, &earlier).map(drop)
+                remove_file(dir, &earlier).map(drop)
             }
             _ => Ok(()),
         }
@@ -327,7 +327,7 @@ mod tests {
         ["/srv/one/", "/srv/other/"].map(|start| PathBuf::from(format!("{start}{end}latest")))
     }
 
-    fn places(directory: &Path) -> Places {
+    fn dirs(directory: &Path) -> Places {
         Places { directories: vec![directory.join("state"), directory.join("run")] }
     }
 
@@ -335,39 +335,39 @@ mod tests {
         memory.failure = Some(Failure::now(Work::Snapshot, message.to_string()));
     }
 
-    fn told(places: &Places, path: &Path) -> Option<String> {
-        places.recall(path)?.failure.map(|failure| failure.message)
+    fn told(dirs: &Places, path: &Path) -> Option<String> {
+        dirs.recall(path)?.failure.map(|failure| failure.message)
     }
 
     #[test]
     fn modules_whose_paths_end_alike_are_remembered_apart() {
         let directory = tempfile::tempdir().expect("a directory");
-        let places = places(directory.path());
+        let dirs = dirs(directory.path());
         let [one, other] = alike();
-        places.change(&one, |memory| fail(memory, "one")).expect("remembered");
-        places.change(&other, |memory| fail(memory, "other")).expect("remembered");
-        assert_eq!(told(&places, &one).as_deref(), Some("one"));
-        assert_eq!(told(&places, &other).as_deref(), Some("other"));
-        assert_ne!(places.ledgers(&one), places.ledgers(&other));
+        dirs.change(&one, |memory| fail(memory, "one")).expect("remembered");
+        dirs.change(&other, |memory| fail(memory, "other")).expect("remembered");
+        assert_eq!(told(&dirs, &one).as_deref(), Some("one"));
+        assert_eq!(told(&dirs, &other).as_deref(), Some("other"));
+        assert_ne!(dirs.ledgers(&one), dirs.ledgers(&other));
     }
 
     #[test]
     fn the_file_of_an_earlier_version_is_taken_over_by_its_own_module() {
         let directory = tempfile::tempdir().expect("a directory");
-        let places = places(directory.path());
+        let dirs = dirs(directory.path());
         let [one, other] = alike();
-        places.change(&one, |memory| fail(memory, "one")).expect("remembered");
+        dirs.change(&one, |memory| fail(memory, "one")).expect("remembered");
         let (new, old) = (file_name(&one), earlier_file_name(&one).expect("a long path"));
-        let state = &places.directories[0];
+        let state = &dirs.directories[0];
         std::fs::rename(state.join(&new), state.join(&old)).expect("renamed");
-        assert_eq!(told(&places, &one).as_deref(), Some("one"));
-        assert_eq!(told(&places, &other), None);
+        assert_eq!(told(&dirs, &one).as_deref(), Some("one"));
+        assert_eq!(told(&dirs, &other), None);
 
-        places.change(&other, |memory| fail(memory, "other")).expect("remembered");
+        dirs.change(&other, |memory| fail(memory, "other")).expect("remembered");
         assert!(state.join(&old).exists(), "it is the other module's");
-        assert_eq!(told(&places, &one).as_deref(), Some("one"));
-        places.change(&one, |memory| fail(memory, "again")).expect("remembered");
+        assert_eq!(told(&dirs, &one).as_deref(), Some("one"));
+        dirs.change(&one, |memory| fail(memory, "again")).expect("remembered");
         assert!(state.join(&new).exists() && !state.join(&old).exists());
-        assert_eq!(told(&places, &one).as_deref(), Some("again"));
+        assert_eq!(told(&dirs, &one).as_deref(), Some("again"));
     }
 }

@@ -6,11 +6,12 @@
 
 pub mod completion;
 pub mod dir;
-mod format;
+pub(crate) mod format;
 pub mod gate;
 pub mod index_file;
 pub mod inode_log;
 pub mod job_queue;
+pub mod layout;
 pub mod ledger;
 pub mod lock;
 pub mod memory;
@@ -18,6 +19,7 @@ mod memory_name;
 pub mod neighbours;
 pub mod nesting;
 pub mod pin;
+pub mod pinning;
 pub mod publish;
 pub mod record;
 pub mod registration;

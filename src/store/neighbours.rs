@@ -2,6 +2,7 @@
 //!
 //! The kernel's mount table says so, without a call that asks the server of another file system.
 
+use crate::store::layout::PRIVATE;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
@@ -14,7 +15,7 @@ use crate::store::memory::Places;
 pub fn has_neighbours(memory: &Places, module_path: &Path, root: &Path) -> bool {
     let Ok(table) = fs::read("/proc/self/mountinfo") else { return false };
     let own = device_of(&table, root);
-    let is_there = |other: &PathBuf| fs::symlink_metadata(other.join(".rsyncd-snapshot")).is_ok();
+    let is_there = |other: &PathBuf| fs::symlink_metadata(other.join(PRIVATE)).is_ok();
     own.is_some()
         && memory
             .roots_of_others(module_path)

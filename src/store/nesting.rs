@@ -11,10 +11,11 @@ use crate::decide::name::SnapshotName;
 use crate::decide::own_output::{Candidate, KnownRoot, Overlap, overlap};
 use crate::decide::zone::Zone;
 use crate::engine::listing::Listing;
-use crate::store::dir::{Place, c_name};
+use crate::store::dir::{Dir, c_name};
+use crate::store::layout::PRIVATE;
 use crate::store::memory::{Places, path_of};
 use crate::store::registration::Registration;
-use crate::store::root::{PRIVATE, SnapshotRoot};
+use crate::store::root::SnapshotRoot;
 use crate::store::trust::refusal;
 use crate::system::syscalls::open_directory;
 use crate::tell::error::{Error, Result};
@@ -147,8 +148,8 @@ fn search(directory: BorrowedFd, path: &Path, depth: usize, left: &mut usize) ->
 fn root_at(directory: BorrowedFd, path: &Path) -> Option<KnownRoot> {
     let private = open_directory(directory, &c_name(PRIVATE)).ok()?;
     let private_path = path.join(PRIVATE);
-    let place = Place { directory: private.as_fd(), path: &private_path };
-    let found = known(path, &Registration::read(place).ok()??)?;
+    let dir = Dir { directory: private.as_fd(), path: &private_path };
+    let found = known(path, &Registration::read(dir).ok()??)?;
     (found.module.parent() == Some(path)).then_some(found)
 }
 

@@ -7,19 +7,10 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::decide::anomaly;
 use crate::decide::anomaly::Brake;
-use crate::decide::name::SnapshotName;
-use crate::decide::zone::Zone;
-use crate::store::dir::c_name;
-use crate::store::lock::Guard;
-use crate::store::root::SnapshotRoot;
-use crate::store::state::State;
-use crate::system::syscalls::{is_gone, open_directory};
-use crate::tell::error::{Error, Result};
 use crate::tell::escape::{deserialize_line, escape};
 
 /// Why a snapshot stays.
@@ -56,52 +47,3 @@ impl Pin {
 
 /// The pins of a root, by the names of the snapshots.
 pub type Pins = BTreeMap<String, Pin>;
-
-/// Pins the visible snapshot `name`; a pin that it has already gets the new reason.
-///
-/// # Errors
-/// [`Error::Usage`] if there is no such snapshot.
-pub fn pin(root: &SnapshotRoot, name: &str, pin: Pin) -> Result<()> {
-    let guard = Guard::on_directory(root.private())?;
-    if !is_visible(root, name)? {
-        return Err(Error::Usage(format!(
-            "{}: no snapshot {}; `list` shows those that there are, `list --expired` those that `undelete` brings back",
-            root.label(),
-            escape(name.as_bytes())
-        )));
-    }
-    State::update_guarded(root.private(), &guard, |state| state.pins.insert(name.to_string(), pin))
-        .map(drop)
-}
-
-/// Takes the pin from `name`, be the snapshot there or not.
-///
-/// # Errors
-/// [`Error::Usage`] if it is not pinned.
-pub fn unpin(root: &SnapshotRoot, name: &str) -> Result<()> {
-    let guard = Guard::on_directory(root.private())?;
-    let (_, pin) = State::update_guarded(root.private(), &guard, |state| state.pins.remove(name))?;
-    let missing = || {
-        let name = escape(name.as_bytes());
-        Error::Usage(format!("{}: {name} is not pinned; `list` shows what is", root.label()))
-    };
-    pin.map(drop).ok_or_else(missing)
-}
-
-/// Whether `name` is a snapshot's name, and the root has a directory of that name that is not the
-/// module.
-///
-/// # Errors
-/// If that cannot be found out.
-pub fn is_visible(root: &SnapshotRoot, name: &str) -> Result<bool> {
-    let is_module = root.module_path.file_name().is_some_and(|module| module == name);
-    let is_name = SnapshotName::parse(name.as_bytes(), &Zone::utc()).is_some();
-    if !is_name || is_module && root.module_path.parent() == Some(&root.path) {
-        return Ok(false);
-    }
-    match open_directory(root.directory(), &c_name(name)) {
-        Ok(_) => Ok(true),
-        Err(cause) if is_gone(cause) || cause == Errno::EXDEV => Ok(false),
-        Err(cause) => Err(Error::io("look for", &root.path.join(name), cause)),
-    }
-}

@@ -23,15 +23,16 @@ use crate::engine::index::{Index, Part};
 use crate::engine::inodes::{Name, walk};
 use crate::engine::listing::Listing;
 use crate::engine::remove::remove_trees;
-use crate::store::dir::{DRAFTS, Place, TEMPORARY, c_name};
+use crate::store::dir::OwnedDir;
+use crate::store::dir::names_in;
+use crate::store::dir::{Dir, TEMPORARY, c_name};
 use crate::store::index_file;
-use crate::store::inode_log;
 use crate::store::inode_log::windows::{Window, Windows, wall_ns};
 use crate::store::inode_log::{InPlaceChanges, Recorder};
+use crate::store::layout::Subdir;
 use crate::store::lock::Guard;
 use crate::store::record::{Record, file_name, snapshot_name};
-use crate::store::root::{Room, SnapshotRoot};
-use crate::store::snapshots::names_in;
+use crate::store::root::SnapshotRoot;
 use crate::store::unremovable;
 use crate::system::syscalls::{is_privileged, rename_no_replace, stat_entry};
 use crate::tell::error::{Error, Result};
@@ -46,7 +47,7 @@ const RECYCLED: &str = "recycled";
 pub struct Staged {
     name: CString,
     beside: bool,
-    room: Room,
+    dir: OwnedDir,
     /// What the clone did.
     pub cloned: Cloned,
     /// The retired snapshot that it was made out of.
@@ -66,11 +67,11 @@ struct Evidence {
 
 impl Evidence {
     /// What nothing is recorded in is told when the snapshot is published.
-    fn begin(root: &SnapshotRoot, inodes: Place) -> Self {
-        let recorder = root.room("expired").and_then(|expired| {
-            let places = [root.directory(), expired.place().directory];
+    fn begin(root: &SnapshotRoot, inodes: Dir) -> Self {
+        let recorder = root.subdir(Subdir::Expired).and_then(|expired| {
+            let dirs = [root.directory(), expired.dir().directory];
             let is_known =
-                |name: &str| places.iter().any(|place| stat_entry(*place, &c_name(name)).is_ok());
+                |name: &str| dirs.iter().any(|dir| stat_entry(*dir, &c_name(name)).is_ok());
             Recorder::open(inodes, is_known)
         });
         Evidence { recorder, began_ns: wall_ns() }
@@ -93,13 +94,13 @@ impl Staged {
         entries: Option<u64>,
         partial_dirs: &PartialDirs,
     ) -> Result<Self> {
-        let room = root.room("staging")?;
+        let dir = root.subdir(Subdir::Staging)?;
         let mut refusal = None;
         // Until the last link is made; should that fail, the tree is removed in another window.
-        let inodes = root.room(inode_log::ROOM)?;
-        let _window = Window::open(inodes.place())?;
-        let evidence = Evidence::begin(root, inodes.place());
-        let windows = Windows::read(inodes.place());
+        let inodes = root.subdir(Subdir::Inodes)?;
+        let _window = Window::open(inodes.dir())?;
+        let evidence = Evidence::begin(root, inodes.dir());
+        let windows = Windows::read(inodes.dir());
         // What may be older than all of them may never have been recorded.
         let is_ours = |changed_ns| windows.contain(changed_ns);
         let recorder = evidence.recorder.as_ref().ok();
@@ -113,13 +114,13 @@ impl Staged {
             recording,
         };
         if let Some(retired) = recycle {
-            match recycle_into(root, &room, retired, knowledge) {
+            match recycle_into(root, &dir, retired, knowledge) {
                 Ok((cloned, parts)) => {
                     let name = c_name(RECYCLED);
                     return Ok(Staged {
                         name,
                         beside: false,
-                        room,
+                        dir,
                         cloned,
                         parts,
                         recycled: Some(retired.to_string()),
@@ -132,13 +133,13 @@ impl Staged {
         }
         let beside = !is_privileged();
         let name = c_name(&if beside { format!("{BESIDE}{STAGED}") } else { STAGED.to_string() });
-        let parent = if beside { root.directory() } else { room.place().directory };
-        let drafts = root.room(DRAFTS)?;
+        let parent = if beside { root.directory() } else { dir.dir().directory };
+        let drafts = root.subdir(Subdir::Drafts)?;
         let stage =
-            Stage { parent, name: &name, is_recycled: false, drafts: drafts.place().directory };
+            Stage { parent, name: &name, is_recycled: false, drafts: drafts.dir().directory };
         let cloned = clone_tree((root.module(), &root.module_path), &stage, knowledge);
         let (cloned, parts) = cloned.map_err(|error| root.explained(error))?;
-        Ok(Staged { name, beside, room, cloned, parts, recycled: None, refusal, evidence })
+        Ok(Staged { name, beside, dir, cloned, parts, recycled: None, refusal, evidence })
     }
 
     /// Whether nothing has been recorded before of the inodes that snapshots share.
@@ -157,7 +158,7 @@ impl Staged {
         };
         let (parent, path) = match self.beside {
             true => (root.directory(), root.path.as_path()),
-            false => (self.room.place().directory, self.room.place().path),
+            false => (self.dir.dir().directory, self.dir.dir().path),
         };
         let (mut met, mut bytes) = (HashSet::new(), Vec::new());
         walk(parent, path, &self.name, &mut |name: &Name| {
@@ -188,14 +189,14 @@ impl Staged {
         record: &Record,
     ) -> Result<Option<Error>> {
         let path = root.path.join(name);
-        record.write_before_syncfs(root.room("records")?.place(), name)?;
+        record.write_before_syncfs(root.subdir(Subdir::Records)?.dir(), name)?;
         index_file::write_before_syncfs(root, name, self.parts, self.cloned.entries)?;
         let began_ns = self.evidence.began_ns;
         let recorded = self.evidence.recorder.and_then(|recorder| recorder.commit(name, began_ns));
         // The descriptor is on the module's file system, whose data has to be durable.
         syncfs(root.directory())
             .map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
-        let parent = if self.beside { root.directory() } else { self.room.place().directory };
+        let parent = if self.beside { root.directory() } else { self.dir.dir().directory };
         rename_no_replace(parent, &self.name, root.directory(), &c_name(name))
             .map_err(|cause| Error::io("publish", &path, cause))?;
         fsync(root.directory()).map_err(|cause| Error::io("sync", &root.path, cause))?;
@@ -205,41 +206,38 @@ impl Staged {
 
 fn recycle_into(
     root: &SnapshotRoot,
-    room: &Room,
+    dir: &OwnedDir,
     retired: &str,
     knowledge: Knowledge,
 ) -> Result<(Cloned, Vec<Part>)> {
     let index = knowledge.newest.and_then(|_| index_file::read(root, retired, knowledge.entries));
-    take_for_recycling(root, room, retired)?;
-    let drafts = root.room(DRAFTS)?;
-    let drafts = drafts.place().directory;
-    let stage = Stage {
-        parent: room.place().directory,
-        name: &c_name(RECYCLED),
-        is_recycled: true,
-        drafts,
-    };
+    take_for_recycling(root, dir, retired)?;
+    let drafts = root.subdir(Subdir::Drafts)?;
+    let drafts = drafts.dir().directory;
+    let stage =
+        Stage { parent: dir.dir().directory, name: &c_name(RECYCLED), is_recycled: true, drafts };
     let knowledge = Knowledge { retired: index.as_ref(), ..knowledge };
     clone_tree((root.module(), &root.module_path), &stage, knowledge)
 }
 
 /// Moves a retired snapshot to staging. The move is durable before anything in it changes: what
 /// lies in `expired/` is always a whole snapshot, also after a crash.
-fn take_for_recycling(root: &SnapshotRoot, staging: &Room, retired: &str) -> Result<()> {
-    let expired = root.room("expired")?;
-    let Place { directory, path } = expired.place();
-    rename_no_replace(directory, &c_name(retired), staging.place().directory, &c_name(RECYCLED))
+fn take_for_recycling(root: &SnapshotRoot, staging: &OwnedDir, retired: &str) -> Result<()> {
+    let expired = root.subdir(Subdir::Expired)?;
+    let Dir { directory, path } = expired.dir();
+    rename_no_replace(directory, &c_name(retired), staging.dir().directory, &c_name(RECYCLED))
         .map_err(|cause| Error::io("recycle", &path.join(retired), cause))?;
-    for place in [staging.place(), expired.place()] {
-        fsync(place.directory).map_err(|cause| Error::io("sync", place.path, cause))?;
+    for dir in [staging.dir(), expired.dir()] {
+        fsync(dir.directory).map_err(|cause| Error::io("sync", dir.path, cause))?;
     }
     forget(root, retired)
 }
 
 /// Removes what is known of a snapshot that exists no longer.
 pub fn forget(root: &SnapshotRoot, name: &str) -> Result<()> {
-    let index = root.room(index_file::ROOM).and_then(|room| remove_file(room.place(), name));
-    let record = root.room("records").and_then(|room| remove_file(room.place(), &file_name(name)));
+    let index = root.subdir(Subdir::Index).and_then(|dir| remove_file(dir.dir(), name));
+    let record =
+        root.subdir(Subdir::Records).and_then(|dir| remove_file(dir.dir(), &file_name(name)));
     index.and(record).map(drop)
 }
 
@@ -260,8 +258,8 @@ pub fn clean_up(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> 
         Err(error) => return (found, errors.into_iter().chain([error]).collect()),
     };
     let alive = || visible.iter().chain(retired).chain(unlisted.iter().map(|(name, _)| name));
-    keep(remove_orphans(root, "records", alive().map(|name| file_name(name)).collect()));
-    keep(remove_orphans(root, index_file::ROOM, alive().cloned().collect()));
+    keep(remove_orphans(root, Subdir::Records, alive().map(|name| file_name(name)).collect()));
+    keep(remove_orphans(root, Subdir::Index, alive().cloned().collect()));
     for (name, cause) in &unlisted {
         let failed = |cause: &Errno| Error::io("look up", &root.path.join(name), *cause);
         errors.extend(cause.as_ref().map(failed));
@@ -288,20 +286,20 @@ pub fn clear_staging(root: &SnapshotRoot) -> Result<()> {
 }
 
 fn empty_staging(root: &SnapshotRoot) -> Result<bool> {
-    let found = remove_all(root, root.room("staging")?.place(), |_| true);
+    let found = remove_all(root, root.subdir(Subdir::Staging)?.dir(), |_| true);
     let is_copies = |name: &[u8]| name == ORIGINALS.to_bytes();
-    let copies = remove_all(root, root.room(DRAFTS)?.place(), is_copies);
+    let copies = remove_all(root, root.subdir(Subdir::Drafts)?.dir(), is_copies);
     found.and_then(|found| Ok(found | copies?))
 }
 
 fn remove_staged_beside(root: &SnapshotRoot) -> Result<bool> {
-    let place = Place { directory: root.directory(), path: &root.path };
-    remove_all(root, place, |name| name.starts_with(BESIDE.as_bytes()))
+    let dir = Dir { directory: root.directory(), path: &root.path };
+    remove_all(root, dir, |name| name.starts_with(BESIDE.as_bytes()))
 }
 
 /// Removes the trees in a place of `root` whose names are selected; the first error is kept.
-fn remove_all(root: &SnapshotRoot, place: Place, selected: impl Fn(&[u8]) -> bool) -> Result<bool> {
-    let Place { directory, path } = place;
+fn remove_all(root: &SnapshotRoot, dir: Dir, selected: impl Fn(&[u8]) -> bool) -> Result<bool> {
+    let Dir { directory, path } = dir;
     let listing = Listing::read(directory).map_err(|cause| Error::io("read", path, cause))?;
     let names = listing.entries().iter().map(|entry| listing.name(entry));
     let names: Vec<CString> =
@@ -309,22 +307,22 @@ fn remove_all(root: &SnapshotRoot, place: Place, selected: impl Fn(&[u8]) -> boo
     if names.is_empty() {
         return Ok(false);
     }
-    let _window = Window::open(root.room(inode_log::ROOM)?.place())?;
+    let _window = Window::open(root.subdir(Subdir::Inodes)?.dir())?;
     let (_, remaining) = remove_trees(directory, path, &names)?;
     let errors: Vec<Error> =
-        remaining.into_iter().map(|remains| unremovable::set_aside(root, place, remains)).collect();
+        remaining.into_iter().map(|remains| unremovable::set_aside(root, dir, remains)).collect();
     errors.into_iter().next().map_or(Ok(true), Err)
 }
 
 fn remove_temporaries(root: &SnapshotRoot) -> Result<bool> {
     // Whoever writes there without the long lock holds this one.
     let _guard = Guard::on_directory(root.private())?;
-    let (drafts, inodes) = (root.room(DRAFTS)?, root.room(inode_log::ROOM)?);
+    let (drafts, inodes) = (root.subdir(Subdir::Drafts)?, root.subdir(Subdir::Inodes)?);
     let mut found = Ok(false);
-    for place in [root.private(), drafts.place(), inodes.place()] {
+    for dir in [root.private(), drafts.dir(), inodes.dir()] {
         let is_temporary = |name: &String| name.ends_with(TEMPORARY);
-        let removed = names_in(place)
-            .and_then(|names| remove_files(place, names.into_iter().filter(is_temporary)));
+        let removed = names_in(dir)
+            .and_then(|names| remove_files(dir, names.into_iter().filter(is_temporary)));
         found = found.and_then(|found| Ok(found | removed?));
     }
     found
@@ -339,17 +337,17 @@ pub fn unlisted(
     retired: &[String],
 ) -> Result<Vec<(String, Option<Errno>)>> {
     let listed: HashSet<&String> = visible.iter().chain(retired).collect();
-    let records = names_in(root.room("records")?.place())?;
+    let records = names_in(root.subdir(Subdir::Records)?.dir())?;
     let records = records.iter().filter_map(|name| snapshot_name(name)).map(str::to_string);
-    let indexes = names_in(root.room(index_file::ROOM)?.place())?;
+    let indexes = names_in(root.subdir(Subdir::Index)?.dir())?;
     let mut names: Vec<String> =
         records.chain(indexes).filter(|name| !listed.contains(name)).collect();
     names.sort_unstable();
     names.dedup();
-    let expired = root.room("expired")?;
-    let places = [root.directory(), expired.place().directory];
+    let expired = root.subdir(Subdir::Expired)?;
+    let dirs = [root.directory(), expired.dir().directory];
     let look_up = |name: String| {
-        let looks = places.map(|place| stat_entry(place, &c_name(&name)).map(drop));
+        let looks = dirs.map(|dir| stat_entry(dir, &c_name(&name)).map(drop));
         let cause =
             looks.iter().find_map(|look| look.err().filter(|cause| *cause != Errno::ENOENT));
         match looks.contains(&Ok(())) {
@@ -361,29 +359,26 @@ pub fn unlisted(
 }
 
 /// Removes the files in a room that belong to no snapshot.
-fn remove_orphans(root: &SnapshotRoot, room: &'static str, owned: HashSet<String>) -> Result<bool> {
-    let room = root.room(room)?;
-    remove_files(
-        room.place(),
-        names_in(room.place())?.into_iter().filter(|name| !owned.contains(name)),
-    )
+fn remove_orphans(root: &SnapshotRoot, subdir: Subdir, owned: HashSet<String>) -> Result<bool> {
+    let dir = root.subdir(subdir)?;
+    remove_files(dir.dir(), names_in(dir.dir())?.into_iter().filter(|name| !owned.contains(name)))
 }
 
 /// Removes all that can be removed; whether there was any, or the first error.
-fn remove_files(place: Place, names: impl Iterator<Item = String>) -> Result<bool> {
+fn remove_files(dir: Dir, names: impl Iterator<Item = String>) -> Result<bool> {
     let mut found = Ok(false);
     for name in names {
-        let removed = remove_file(place, &name);
+        let removed = remove_file(dir, &name);
         found = found.and_then(|found| Ok(found | removed?));
     }
     found
 }
 
 /// Removes one file of ours; false if it was gone already.
-pub fn remove_file(place: Place, name: &str) -> Result<bool> {
-    match unlinkat(place.directory.as_fd(), c_name(name).as_c_str(), UnlinkatFlags::NoRemoveDir) {
+pub fn remove_file(dir: Dir, name: &str) -> Result<bool> {
+    match unlinkat(dir.directory.as_fd(), c_name(name).as_c_str(), UnlinkatFlags::NoRemoveDir) {
         Ok(()) => Ok(true),
         Err(Errno::ENOENT) => Ok(false),
-        Err(cause) => Err(Error::io("remove", &place.path.join(name), cause)),
+        Err(cause) => Err(Error::io("remove", &dir.path.join(name), cause)),
     }
 }

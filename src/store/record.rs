@@ -3,53 +3,27 @@
 //! A record is written before its snapshot becomes visible. Later only *verified-until*
 //! moves. Adopted snapshots get a record when they are first verified.
 
+use crate::decide::client::Client;
+use crate::store::format::FORMAT;
+use crate::store::format::to_toml;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::decide::because::Because;
+use crate::decide::boot_time::BootTime;
 use crate::decide::grade::Grade;
 use crate::decide::partial_dirs::PartialDirs;
-use crate::decide::verdict::Because;
 use crate::engine::clone::{Cloned, InPartialDirs};
 use crate::engine::compare::{Comparison, Known};
 use crate::engine::copy::{Copied, CopiedState, Copies, InodePair};
 use crate::store::dir;
-use crate::store::dir::Place;
+use crate::store::dir::Dir;
 use crate::store::format;
 use crate::store::publish::Staged;
-use crate::system::boot::BootTime;
-use crate::tell::error::{Error, Result};
-use crate::tell::escape::{deserialize_line, escape, escape_path, one_line, unescape};
-
-/// The newest format of records and state that this version writes and reads.
-pub const FORMAT: u32 = 1;
-
-/// Who transferred, as rsyncd told it, escaped.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Client {
-    /// `RSYNC_HOST_ADDR`.
-    #[serde(default, deserialize_with = "deserialize_line")]
-    pub address: String,
-    /// `RSYNC_HOST_NAME`, which may come from reverse DNS.
-    #[serde(default, deserialize_with = "deserialize_line")]
-    pub name: String,
-    /// `RSYNC_USER_NAME`; empty for an anonymous module.
-    #[serde(default, deserialize_with = "deserialize_line")]
-    pub user: String,
-}
-
-impl Client {
-    /// Who it is, from one transfer to the next: its user, or its address where no user has to log
-    /// in.
-    pub fn identity(&self) -> String {
-        match self.user.is_empty() {
-            true => format!("address {}", self.address),
-            false => format!("user {}", self.user),
-        }
-    }
-}
+use crate::tell::error::Result;
+use crate::tell::escape::{escape, unescape};
 
 /// A record; all paths in it are escaped and relative to the module.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -314,42 +288,25 @@ impl Record {
     }
 
     /// Reads the record of the snapshot `name`; `None` if it has none.
-    pub fn read(records: Place, name: &str) -> Result<Option<Self>> {
+    pub fn read(records: Dir, name: &str) -> Result<Option<Self>> {
         let file = file_name(name);
         let Some(text) = dir::read(records, &file)? else { return Ok(None) };
         format::read(&records.path.join(&file), &text).map(Some)
     }
 
     /// Replaces the record of the snapshot `name`, durably.
-    pub fn write(&self, records: Place, name: &str) -> Result<()> {
+    pub fn write(&self, records: Dir, name: &str) -> Result<()> {
         dir::write(records, &file_name(name), &self.to_text(records)?)
     }
 
     /// The same before the whole file system is synced.
-    pub fn write_before_syncfs(&self, records: Place, name: &str) -> Result<()> {
+    pub fn write_before_syncfs(&self, records: Dir, name: &str) -> Result<()> {
         dir::write_before_syncfs(records, &file_name(name), self.to_text(records)?.as_bytes())
     }
 
-    fn to_text(&self, records: Place) -> Result<String> {
+    fn to_text(&self, records: Dir) -> Result<String> {
         to_toml(self, records)
     }
-}
-
-/// TOML text of one of our own structures.
-pub fn to_toml(value: &impl Serialize, place: Place) -> Result<String> {
-    let damaged = |error: toml::ser::Error| Error::Damaged {
-        path: escape_path(place.path),
-        problem: error.to_string(),
-    };
-    toml::to_string(value).map_err(damaged)
-}
-
-/// What a TOML error says, with its position, on one line; it quotes the file, which may hold
-/// anything.
-pub fn first_line(error: &toml::de::Error) -> String {
-    let text = error.to_string();
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    one_line(&lines.join(" ")).into_owned()
 }
 
 /// The file that holds the record of the snapshot `name`.

@@ -3,18 +3,17 @@
 //! Snapshots of two modules in one root would expire each other. So the first one registers,
 //! and every other is refused.
 
+use crate::store::layout::REGISTRATION_FILE;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::store::dir;
-use crate::store::dir::Place;
+use crate::store::dir::Dir;
 use crate::store::format;
-use crate::store::record::{FORMAT, to_toml};
+use crate::store::format::{FORMAT, to_toml};
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
-
-const FILE: &str = "root.toml";
 
 /// The module that a root belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,11 +42,11 @@ impl Registration {
     }
 
     /// What keeps `other` out of the root, and what to do about it.
-    pub(crate) fn refuses(&self, other: &Registration, private: Place) -> Option<(String, String)> {
+    pub(crate) fn refuses(&self, other: &Registration, private: Dir) -> Option<(String, String)> {
         if self.admits(other) {
             return None;
         }
-        let file = escape_path(&private.path.join(FILE));
+        let file = escape_path(&private.path.join(REGISTRATION_FILE));
         if self.path != other.path {
             return Some((
                 format!("is registered for the module directory {}", self.path),
@@ -66,13 +65,13 @@ impl Registration {
     }
 
     /// Reads the registration of a root; `None` if it has none.
-    pub fn read(private: Place) -> Result<Option<Self>> {
-        let Some(text) = dir::read(private, FILE)? else { return Ok(None) };
-        format::read(&private.path.join(FILE), &text).map(Some)
+    pub fn read(private: Dir) -> Result<Option<Self>> {
+        let Some(text) = dir::read(private, REGISTRATION_FILE)? else { return Ok(None) };
+        format::read(&private.path.join(REGISTRATION_FILE), &text).map(Some)
     }
 
     /// Writes it, durably; for a caller who holds the state's lock.
-    pub(crate) fn write(&self, private: Place) -> Result<()> {
-        dir::write_drafted(private, FILE, &to_toml(self, private)?)
+    pub(crate) fn write(&self, private: Dir) -> Result<()> {
+        dir::write_drafted(private, REGISTRATION_FILE, &to_toml(self, private)?)
     }
 }

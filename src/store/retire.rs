@@ -22,14 +22,15 @@ use nix::unistd::fsync;
 use crate::decide::span::Span;
 use crate::engine::obstacle::obstacle;
 use crate::engine::remove::remove_trees;
-use crate::store::dir::{Place, c_name};
-use crate::store::inode_log;
+use crate::store::dir::OwnedDir;
+use crate::store::dir::names_in;
+use crate::store::dir::{Dir, c_name};
 use crate::store::inode_log::windows::Window;
+use crate::store::layout::Subdir;
 use crate::store::lock::Guard;
 use crate::store::pin::Pin;
 use crate::store::publish::forget;
-use crate::store::root::{Room, SnapshotRoot};
-use crate::store::snapshots::names_in;
+use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
 use crate::store::unremovable;
 use crate::system::syscalls::{Answer, is_privileged, rename_no_replace, stat_entry};
@@ -44,7 +45,7 @@ pub fn retire(root: &SnapshotRoot, names: &[String], now: DateTime<Utc>) -> Resu
         return Ok(Vec::new());
     }
     let guard = Guard::on_directory(root.private())?;
-    let expired = root.room("expired")?;
+    let expired = root.subdir(Subdir::Expired)?;
     let mut errors = Vec::new();
     let state = match note_retirement(root, &guard, names, now) {
         // Somebody who wants room must get it, even if the grace begins a little later for it.
@@ -55,7 +56,7 @@ pub fn retire(root: &SnapshotRoot, names: &[String], now: DateTime<Utc>) -> Resu
         noted => noted?,
     };
     for name in names.iter().filter(|name| !state.pins.contains_key(*name)) {
-        if let Err(cause) = move_to_expired(root, expired.place(), name) {
+        if let Err(cause) = move_to_expired(root, expired.dir(), name) {
             errors.push(Error::io("retire", &root.path.join(name), cause));
         }
     }
@@ -111,17 +112,17 @@ fn note_retirement(
 }
 
 /// Both sides of a move; the second also if the first one fails, whose error is kept.
-fn sync_move(root: &SnapshotRoot, expired: &Room) -> Result<()> {
+fn sync_move(root: &SnapshotRoot, expired: &OwnedDir) -> Result<()> {
     let from = fsync(root.directory()).map_err(|cause| Error::io("sync", &root.path, cause));
     from.and(sync(expired))
 }
 
-fn sync(room: &Room) -> Result<()> {
-    let place = room.place();
-    fsync(place.directory).map_err(|cause| Error::io("sync", place.path, cause))
+fn sync(dir: &OwnedDir) -> Result<()> {
+    let dir = dir.dir();
+    fsync(dir.directory).map_err(|cause| Error::io("sync", dir.path, cause))
 }
 
-fn move_to_expired(root: &SnapshotRoot, expired: Place, name: &str) -> Answer<()> {
+fn move_to_expired(root: &SnapshotRoot, expired: Dir, name: &str) -> Answer<()> {
     let name = c_name(name);
     match rename_no_replace(root.directory(), &name, expired.directory, &name) {
         // A directory that its owner may not write cannot change its parent.
@@ -142,7 +143,7 @@ fn move_to_expired(root: &SnapshotRoot, expired: Place, name: &str) -> Answer<()
 /// [`Error::Usage`] if there is no such one.
 pub fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> Result<()> {
     let guard = Guard::on_directory(root.private())?;
-    let expired = root.room("expired")?;
+    let expired = root.subdir(Subdir::Expired)?;
     if !retired(root)?.iter().any(|present| present == name) {
         return Err(Error::Usage(format!(
             "{}: no retired snapshot {}; `list --expired` shows those that can be brought back",
@@ -166,25 +167,21 @@ pub fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> Result<(
             .or_insert_with(|| Pin::new(now, "brought back by undelete"));
         is_new
     })?;
-    let renamed = rename_no_replace(
-        expired.place().directory,
-        &c_name(name),
-        root.directory(),
-        &c_name(name),
-    );
+    let renamed =
+        rename_no_replace(expired.dir().directory, &c_name(name), root.directory(), &c_name(name));
     if let Err(cause) = renamed {
         // A run that removes or recycles it was faster: then there is nothing to be pinned.
         if is_new {
             State::update_guarded(root.private(), &guard, |state| state.pins.remove(name))?;
         }
-        return Err(Error::io("bring back", &expired.place().path.join(name), cause));
+        return Err(Error::io("bring back", &expired.dir().path.join(name), cause));
     }
     sync_move(root, &expired)
 }
 
 /// The names of the retired snapshots that are still there, oldest first.
 pub fn retired(root: &SnapshotRoot) -> Result<Vec<String>> {
-    let mut names = names_in(root.room("expired")?.place())?;
+    let mut names = names_in(root.subdir(Subdir::Expired)?.dir())?;
     names.sort_unstable();
     Ok(names)
 }
@@ -236,8 +233,8 @@ pub fn recyclable(
     if !is_privileged() {
         return Ok(None);
     }
-    let expired = root.room("expired")?;
-    let is_usable = |name: &String| obstacle(expired.place().directory, &c_name(name)).is_none();
+    let expired = root.subdir(Subdir::Expired)?;
+    let is_usable = |name: &String| obstacle(expired.dir().directory, &c_name(name)).is_none();
     Ok(past_grace(root, grace, now)?.names.into_iter().rfind(is_usable))
 }
 
@@ -258,13 +255,13 @@ pub fn remove(root: &SnapshotRoot, names: &[String]) -> Result<Removed> {
     if names.is_empty() {
         return Ok(removed);
     }
-    let (expired, staging) = (root.room("expired")?, root.room("staging")?);
+    let (expired, staging) = (root.subdir(Subdir::Expired)?, root.subdir(Subdir::Staging)?);
     let mut moved = Vec::new();
     for name in names {
         let renamed = rename_no_replace(
-            expired.place().directory,
+            expired.dir().directory,
             &c_name(name),
-            staging.place().directory,
+            staging.dir().directory,
             &c_name(name),
         );
         match renamed {
@@ -272,7 +269,7 @@ pub fn remove(root: &SnapshotRoot, names: &[String]) -> Result<Removed> {
             // Somebody has brought it back.
             Err(Errno::ENOENT) => {}
             Err(cause) => {
-                removed.errors.push(Error::io("remove", &expired.place().path.join(name), cause));
+                removed.errors.push(Error::io("remove", &expired.dir().path.join(name), cause));
             }
         }
     }
@@ -287,14 +284,13 @@ pub fn remove(root: &SnapshotRoot, names: &[String]) -> Result<Removed> {
     let _window = if moved.is_empty() {
         None
     } else {
-        Some(Window::open(root.room(inode_log::ROOM)?.place())?)
+        Some(Window::open(root.subdir(Subdir::Inodes)?.dir())?)
     };
     let trees: Vec<_> = moved.iter().map(|name| c_name(name)).collect();
-    let (entries, remaining) =
-        remove_trees(staging.place().directory, staging.place().path, &trees)?;
+    let (entries, remaining) = remove_trees(staging.dir().directory, staging.dir().path, &trees)?;
     removed.entries = entries;
     removed.trees = trees.len() - remaining.len();
-    let set_aside = |remains| unremovable::set_aside(root, staging.place(), remains);
+    let set_aside = |remains| unremovable::set_aside(root, staging.dir(), remains);
     removed.errors.extend(remaining.into_iter().map(set_aside));
     removed.errors.extend(moved.iter().filter_map(|name| forget(root, name).err()));
     Ok(removed)

@@ -4,6 +4,9 @@
 //! only the administrator controls, on the module's own file system, and belong to this one
 //! module. Everything is checked on the opened directory, then used through that descriptor only.
 
+use crate::store::dir::open_path;
+use crate::store::layout::PRIVATE;
+use crate::store::layout::Subdir;
 use std::fs::{self, DirBuilder, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -14,41 +17,16 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::fsync;
 
 use crate::decide::file_system::{Expectation, FileSystemType, without_inode_numbers};
-use crate::store::dir::{DRAFTS, Place, c_name};
-use crate::store::index_file;
-use crate::store::inode_log;
-use crate::store::ledger;
+use crate::store::dir::{Dir, OwnedDir, c_name};
 use crate::store::lock::Guard;
 use crate::store::registration::Registration;
-use crate::store::sequence;
 use crate::store::trial;
 use crate::store::trial::Trial;
 use crate::store::trust;
-use crate::store::unremovable;
 use crate::system::mounts::note_mounts_below;
 use crate::system::syscalls::{open_directory, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
-
-/// Our directory in the root.
-pub const PRIVATE: &str = ".rsyncd-snapshot";
-
-/// Directories within the private one.
-const ROOMS: [&str; 9] = [
-    "records",
-    index_file::ROOM,
-    inode_log::ROOM,
-    "staging",
-    "expired",
-    unremovable::ROOM,
-    ledger::ROOM,
-    sequence::ROOM,
-    DRAFTS,
-];
-
-/// Those of them in which files are written.
-pub const WRITTEN_ROOMS: [&str; 6] =
-    ["records", index_file::ROOM, inode_log::ROOM, ledger::ROOM, sequence::ROOM, DRAFTS];
 
 /// How a root is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +124,7 @@ impl SnapshotRoot {
             }
             Err(cause) => return Err(Error::io("open", &private_path, cause)),
         };
-        match Registration::read(Place { directory: directory.as_fd(), path: &private_path }) {
+        match Registration::read(Dir { directory: directory.as_fd(), path: &private_path }) {
             Err(Error::Damaged { .. }) => Ok(None),
             read => read,
         }
@@ -191,19 +169,20 @@ impl SnapshotRoot {
 
     /// Our directory in the root. Of a root that was only looked at and has none, the root itself,
     /// in which none of our files exist.
-    pub fn private(&self) -> Place<'_> {
+    pub fn private(&self) -> Dir<'_> {
         match &self.private {
-            Some(private) => Place { directory: private.as_fd(), path: &self.private_path },
-            None => Place { directory: self.directory.as_fd(), path: &self.path },
+            Some(private) => Dir { directory: private.as_fd(), path: &self.private_path },
+            None => Dir { directory: self.directory.as_fd(), path: &self.path },
         }
     }
 
     /// A directory within the private one.
-    pub fn room(&self, name: &'static str) -> Result<Room> {
+    pub fn subdir(&self, subdir: Subdir) -> Result<OwnedDir> {
+        let name = subdir.name();
         let path = self.private().path.join(name);
         let opened = open_directory(self.private().directory, &c_name(name));
         let directory = opened.map_err(|cause| Error::io("open", &path, cause))?;
-        Ok(Room { directory, path })
+        Ok(OwnedDir { directory, path })
     }
 
     fn open_private(&self, access: Access) -> Result<Option<OwnedFd>> {
@@ -220,11 +199,11 @@ impl SnapshotRoot {
         }
         let private = open_directory(self.directory(), &name).map_err(failed)?;
         if access != Access::Look {
-            for room in ROOMS {
-                match mkdirat(&private, c_name(room).as_c_str(), Mode::S_IRWXU) {
+            for name in Subdir::ALL.map(Subdir::name) {
+                match mkdirat(&private, c_name(name).as_c_str(), Mode::S_IRWXU) {
                     Ok(()) | Err(Errno::EEXIST) => {}
                     Err(cause) => {
-                        return Err(Error::io("make", &self.private_path.join(room), cause));
+                        return Err(Error::io("make", &self.private_path.join(name), cause));
                     }
                 }
             }
@@ -290,7 +269,7 @@ impl SnapshotRoot {
     /// A trial of hard links, under the lock of the private directory. Where there is no room for
     /// one, it is no obstacle.
     fn try_links(&self) -> Result<Option<Trial>> {
-        match trial::of_links(self.room(DRAFTS)?.place()) {
+        match trial::of_links(self.subdir(Subdir::Drafts)?.dir()) {
             Ok(Trial::NoLinks) => Err(trust::no_hard_links(&self.path, &self.kind())),
             Ok(trial) => Ok(Some(trial)),
             Err(cause) => {
@@ -364,24 +343,6 @@ impl SnapshotRoot {
     }
 }
 
-/// An open directory of ours, such as one within the private one.
-pub struct Room {
-    directory: OwnedFd,
-    path: PathBuf,
-}
-
-impl Room {
-    /// A directory of ours that is outside the root.
-    pub fn open(path: &Path) -> Result<Self> {
-        Ok(Room { directory: open_path(path)?, path: path.to_path_buf() })
-    }
-
-    /// For work on its files.
-    pub fn place(&self) -> Place<'_> {
-        Place { directory: self.directory.as_fd(), path: &self.path }
-    }
-}
-
 /// Makes a configured root that does not exist yet; its parent must.
 fn make_root(path: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
@@ -401,14 +362,6 @@ fn make_root(path: &Path) -> Result<()> {
         )),
         Err(error) => Err(Error::io("make the snapshot root", path, error)),
     }
-}
-
-fn open_path(path: &Path) -> Result<OwnedFd> {
-    let opened = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
-        .open(path);
-    opened.map(OwnedFd::from).map_err(|cause| Error::io("open the directory", path, cause))
 }
 
 /// The module's directory as everything else here names it: absolute, without symbolic links.

@@ -11,21 +11,19 @@ use std::os::unix::fs::FileExt;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-use crate::store::dir::{Place, c_name};
+use crate::store::dir::{Dir, c_name};
 use crate::tell::error::{Error, Result};
 
-/// The room of the file, which is not the ledger's own: that is empty while no transfer is running.
-pub const ROOM: &str = "counters";
 const FILE: &str = "transfers";
 
 /// The next number: greater than the last one that was given, and than `highest`, the highest that
 /// is in use. For a caller who holds the ledger's lock.
-pub(crate) fn next(room: Place, highest: u64) -> Result<u64> {
-    let failed = |cause: std::io::Error| Error::io("count in", &room.path.join(FILE), cause);
+pub(crate) fn next(dir: Dir, highest: u64) -> Result<u64> {
+    let failed = |cause: std::io::Error| Error::io("count in", &dir.path.join(FILE), cause);
     let flags =
         OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let opened =
-        openat(room.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
+        openat(dir.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
     let file = File::from(opened.map_err(|cause| failed(cause.into()))?);
     let mut text = Vec::new();
     (&file).take(64).read_to_end(&mut text).map_err(failed)?;
@@ -50,14 +48,14 @@ mod tests {
     fn numbers_grow_whatever_the_file_says() {
         let directory = tempfile::tempdir().expect("a directory");
         let opened = File::open(directory.path()).expect("opened");
-        let place = Place { directory: opened.as_fd(), path: directory.path() };
-        assert_eq!(next(place, 0).expect("a number"), 1);
-        assert_eq!(next(place, 0).expect("a number"), 2);
-        assert_eq!(next(place, 41).expect("a number"), 42);
-        assert_eq!(next(place, 0).expect("a number"), 43);
+        let dir = Dir { directory: opened.as_fd(), path: directory.path() };
+        assert_eq!(next(dir, 0).expect("a number"), 1);
+        assert_eq!(next(dir, 0).expect("a number"), 2);
+        assert_eq!(next(dir, 41).expect("a number"), 42);
+        assert_eq!(next(dir, 0).expect("a number"), 43);
         for garbage in ["", "x", "-1", "99999999999999999999999\n"] {
             fs::write(directory.path().join(FILE), garbage).expect("written");
-            assert_eq!(next(place, 7).expect("a number"), 8, "{garbage}");
+            assert_eq!(next(dir, 7).expect("a number"), 8, "{garbage}");
         }
     }
 }

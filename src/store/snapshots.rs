@@ -1,5 +1,7 @@
 //! The snapshots in a root: what the directory holds, joined with what the records know.
 
+use crate::store::dir::names_in;
+use crate::store::layout::Subdir;
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
@@ -13,7 +15,7 @@ use crate::decide::rotation::Snapshot;
 use crate::decide::zone::Zone;
 use crate::engine::listing::{Entry, Listing};
 use crate::engine::obstacle::obstacle;
-use crate::store::dir::{Place, c_name, text_name};
+use crate::store::dir::{Dir, c_name};
 use crate::store::pin::{Pin, Pins};
 use crate::store::record::{Record, snapshot_name};
 use crate::store::root::SnapshotRoot;
@@ -96,10 +98,10 @@ impl Catalog {
         let listed = directories
             .filter_map(|entry| SnapshotName::parse(listing.name(entry).to_bytes(), zone));
         let mut names: Vec<SnapshotName> = listed.collect();
-        let records = if root.is_registered() { Some(root.room("records")?) } else { None };
+        let records = if root.is_registered() { Some(root.subdir(Subdir::Records)?) } else { None };
         let mut catalog = Catalog::default();
         if let Some(records) = records.as_ref().filter(|_| root.may_list_late()) {
-            let unlisted = unlisted(root, records.place(), &names, zone)?;
+            let unlisted = unlisted(root, records.dir(), &names, zone)?;
             let texts: Vec<&String> = unlisted.iter().map(|name| &name.text).collect();
             catalog.warnings.extend(late_listing(&texts));
             names.extend(unlisted);
@@ -107,7 +109,7 @@ impl Catalog {
         for name in names {
             let read = records
                 .as_ref()
-                .map_or(Ok(None), |records| Record::read(records.place(), &name.text));
+                .map_or(Ok(None), |records| Record::read(records.dir(), &name.text));
             let obstacle = obstacle(root.directory(), &c_name(&name.text));
             let item = match read {
                 Ok(record) => Item { name, record, unreadable: false, pin: None, obstacle },
@@ -159,7 +161,7 @@ impl Catalog {
 /// Snapshots with a record that a listing of the root lacks, though they are there by name.
 fn unlisted(
     root: &SnapshotRoot,
-    records: Place,
+    records: Dir,
     listed: &[SnapshotName],
     zone: &Zone,
 ) -> Result<Vec<SnapshotName>> {
@@ -188,16 +190,4 @@ pub(crate) fn late_listing(unlisted: &[&String]) -> Option<String> {
             format!("{} snapshots are", unlisted.len())
         },
     ))
-}
-
-/// The names of entries in a room that are text.
-pub fn names_in(place: Place) -> Result<Vec<String>> {
-    let listing =
-        Listing::read(place.directory).map_err(|cause| Error::io("read", place.path, cause))?;
-    Ok(listing
-        .entries()
-        .iter()
-        .filter_map(|entry| text_name(listing.name(entry)))
-        .map(str::to_string)
-        .collect())
 }

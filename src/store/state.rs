@@ -5,6 +5,9 @@
 //! their own, on the private directory itself, held for milliseconds. A holder of the long lock
 //! releases it while holding this one, after looking at the due mark: no mark can fall between.
 
+use crate::store::layout::DAMAGED_STATE_FILE;
+use crate::store::layout::PINS_FILE;
+use crate::store::layout::STATE_FILE;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
@@ -15,33 +18,27 @@ use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::anomaly::Brake;
+use crate::decide::boot_time::BootTime;
 use crate::decide::clock_guard::{ClockHistory, ClockJump, Reading};
 use crate::decide::damage::Damage;
+use crate::decide::facts::Due;
+use crate::decide::facts::{Asked, DueReason};
 use crate::decide::fingerprint::Fingerprint;
 use crate::decide::grade::Grade;
 use crate::decide::rotation::History;
+use crate::decide::shortfall::Shortfall;
 use crate::decide::torn::TornMark;
-pub use crate::decide::verdict::{Asked, DueReason};
-use crate::decide::verdict::{Due, Shortfall};
 use crate::store::dir;
-use crate::store::dir::{Place, c_name};
+use crate::store::dir::names_in;
+use crate::store::dir::{Dir, c_name};
 use crate::store::format;
+use crate::store::format::{FORMAT, to_toml};
+use crate::store::layout::Subdir;
 use crate::store::lock::Guard;
 use crate::store::pin::Pins;
-use crate::store::record::{FORMAT, to_toml};
-use crate::store::snapshots::names_in;
-use crate::store::{index_file, inode_log};
-use crate::system::boot::BootTime;
 use crate::system::syscalls::{is_gone, open_directory, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
-
-const FILE: &str = "state.toml";
-const RECORDS: &str = "records";
-const DAMAGED: &str = "state.toml.damaged";
-
-/// A second copy of the pins: a state that is lost must not cost what a person pinned.
-const PINS: &str = "pins.toml";
 
 /// The state of a snapshot root between runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -250,22 +247,22 @@ impl State {
     ///
     /// # Errors
     /// [`Error::Damaged`] if it cannot be understood, [`Error::Newer`] if a newer version wrote it.
-    pub fn read(private: Place) -> Result<Self> {
-        let Some(text) = dir::read(private, FILE)? else {
+    pub fn read(private: Dir) -> Result<Self> {
+        let Some(text) = dir::read(private, STATE_FILE)? else {
             return Ok(if has_history(private)? {
                 State::worst(private)
             } else {
                 State::default()
             });
         };
-        format::read(&private.path.join(FILE), &text)
+        format::read(&private.path.join(STATE_FILE), &text)
     }
 
     /// Changes the state under its lock, durably if `change` changed anything, and returns it.
     ///
     /// A state that cannot be understood is set aside, not lost; what it may have held is
     /// assumed at its worst: torn, and nothing expires until a person confirms.
-    pub fn update(private: Place, change: impl FnOnce(&mut State)) -> Result<Self> {
+    pub fn update(private: Dir, change: impl FnOnce(&mut State)) -> Result<Self> {
         let guard = Guard::on_directory(private)?;
         let (state, ()) = State::update_guarded(private, &guard, change)?;
         Ok(state)
@@ -273,17 +270,17 @@ impl State {
 
     /// The same for a caller who holds the state's lock for longer.
     pub fn update_guarded<T>(
-        private: Place,
+        private: Dir,
         _: &Guard,
         change: impl FnOnce(&mut State) -> T,
     ) -> Result<(Self, T)> {
         let (before, mut rewrite) = match State::read(private) {
             Ok(state) => {
-                let is_missing = !exists(private, FILE)?;
+                let is_missing = !exists(private, STATE_FILE)?;
                 if is_missing && state.state_lost {
                     log::error!(
                         "{} is missing although snapshots were made; nothing expires until `rotate --confirm`",
-                        escape_path(&private.path.join(FILE))
+                        escape_path(&private.path.join(STATE_FILE))
                     );
                 }
                 // The first one is there before the first record: a run that is killed in between
@@ -292,7 +289,7 @@ impl State {
             }
             Err(Error::Damaged { path, problem }) => {
                 log::error!(
-                    "{path}: {problem}; it is set aside as {DAMAGED}, and nothing expires until `rotate --confirm`"
+                    "{path}: {problem}; it is set aside as {DAMAGED_STATE_FILE}, and nothing expires until `rotate --confirm`"
                 );
                 set_aside(private)?;
                 (State::worst(private), true)
@@ -303,21 +300,21 @@ impl State {
         let result = change(&mut state);
         rewrite |= state != before;
         let has_pins = !(before.pins.is_empty() && state.pins.is_empty());
-        if has_pins && (state.pins != before.pins || rewrite && !exists(private, PINS)?) {
+        if has_pins && (state.pins != before.pins || rewrite && !exists(private, PINS_FILE)?) {
             dir::write_drafted(
                 private,
-                PINS,
+                PINS_FILE,
                 &to_toml(&PinCopy { pins: state.pins.clone() }, private)?,
             )?;
         }
         if rewrite {
-            dir::write_drafted(private, FILE, &to_toml(&state, private)?)?;
+            dir::write_drafted(private, STATE_FILE, &to_toml(&state, private)?)?;
         }
         Ok((state, result))
     }
 
     /// What a lost state may have been.
-    fn worst(private: Place) -> Self {
+    fn worst(private: Dir) -> Self {
         let torn = TornMark::new(Utc::now(), -1, BootTime::now(), None);
         State {
             state_lost: true,
@@ -337,13 +334,13 @@ struct PinCopy {
 
 impl PinCopy {
     /// The pins as far as they can be read; expiry is paused until a person has looked at them.
-    fn read(private: Place) -> Pins {
-        let text = dir::read(private, PINS).ok().flatten().unwrap_or_default();
+    fn read(private: Dir) -> Pins {
+        let text = dir::read(private, PINS_FILE).ok().flatten().unwrap_or_default();
         toml::from_str::<PinCopy>(&text).unwrap_or_default().pins
     }
 }
 
-fn exists(private: Place, file: &str) -> Result<bool> {
+fn exists(private: Dir, file: &str) -> Result<bool> {
     match stat_entry(private.directory, &c_name(file)) {
         Ok(_) => Ok(true),
         Err(Errno::ENOENT) => Ok(false),
@@ -352,15 +349,15 @@ fn exists(private: Place, file: &str) -> Result<bool> {
 }
 
 /// Whether a snapshot was ever recorded here: the first state is there before any of these files.
-fn has_history(private: Place) -> Result<bool> {
-    if exists(private, PINS)? {
+fn has_history(private: Dir) -> Result<bool> {
+    if exists(private, PINS_FILE)? {
         return Ok(true);
     }
-    for room in [RECORDS, index_file::ROOM, inode_log::ROOM] {
-        let path = private.path.join(room);
-        match open_directory(private.directory, &c_name(room)) {
+    for dir in [Subdir::Records, Subdir::Index, Subdir::Inodes].map(Subdir::name) {
+        let path = private.path.join(dir);
+        match open_directory(private.directory, &c_name(dir)) {
             Ok(opened) => {
-                let names = names_in(Place { directory: opened.as_fd(), path: &path })?;
+                let names = names_in(Dir { directory: opened.as_fd(), path: &path })?;
                 if names.iter().any(|name| !name.ends_with(".tmp")) {
                     return Ok(true);
                 }
@@ -374,10 +371,10 @@ fn has_history(private: Place) -> Result<bool> {
 
 /// Keeps a copy of the damaged file under another name. It stays in place until the new state
 /// replaces it: at no time is there none, which would pass for a new root.
-fn set_aside(private: Place) -> Result<()> {
-    let (file, damaged) = (c_name(FILE), c_name(DAMAGED));
+fn set_aside(private: Dir) -> Result<()> {
+    let (file, damaged) = (c_name(STATE_FILE), c_name(DAMAGED_STATE_FILE));
     let directory = private.directory;
-    let failed = |cause| Error::io("set aside", &private.path.join(FILE), cause);
+    let failed = |cause| Error::io("set aside", &private.path.join(STATE_FILE), cause);
     match unlinkat(directory, damaged.as_c_str(), UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => {}
         Err(cause) => return Err(failed(cause)),

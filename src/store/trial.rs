@@ -11,7 +11,7 @@ use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 use crate::engine::baseline::look;
 use crate::engine::listing::Listing;
-use crate::store::dir::{Place, c_name};
+use crate::store::dir::{Dir, c_name};
 use crate::system::syscalls::Answer;
 
 /// Both names end as temporary ones do, so that what a killed run left is removed.
@@ -33,38 +33,38 @@ pub enum Trial {
 ///
 /// # Errors
 /// If not even a file can be made there.
-pub fn of_links(place: Place) -> Answer<Trial> {
-    remove_both(place);
+pub fn of_links(dir: Dir) -> Answer<Trial> {
+    remove_both(dir);
     let flags =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    drop(openat(place.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600))?);
+    drop(openat(dir.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600))?);
     let linked = linkat(
-        place.directory,
+        dir.directory,
         c_name(FILE).as_c_str(),
-        place.directory,
+        dir.directory,
         c_name(LINK).as_c_str(),
         AtFlags::empty(),
     );
     let trial = match linked {
-        Ok(()) if are_same(place) => Ok(Trial::Links),
+        Ok(()) if are_same(dir) => Ok(Trial::Links),
         Ok(()) => Ok(Trial::NoInodeNumbers),
         Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EMLINK) => Ok(Trial::NoLinks),
         Err(cause) => Err(cause),
     };
-    remove_both(place);
+    remove_both(dir);
     trial
 }
 
-fn remove_both(place: Place) {
+fn remove_both(dir: Dir) {
     for name in [FILE, LINK] {
         // What remains is found by the next trial, or by the next run's clean-up.
-        let _ = unlinkat(place.directory, c_name(name).as_c_str(), UnlinkatFlags::NoRemoveDir);
+        let _ = unlinkat(dir.directory, c_name(name).as_c_str(), UnlinkatFlags::NoRemoveDir);
     }
 }
 
 /// Whether both names show one number, each time and in the listing, too.
-fn are_same(place: Place) -> bool {
-    let number = |name| look(place.directory, &c_name(name)).ok().map(|inode| inode.number);
+fn are_same(dir: Dir) -> bool {
+    let number = |name| look(dir.directory, &c_name(name)).ok().map(|inode| inode.number);
     let Some(file) = number(FILE) else { return false };
     // A listing may be older than the names.
     let is_listed = |listing: &Listing| {
@@ -74,7 +74,7 @@ fn are_same(place: Place) -> bool {
         ours.map(|entry| entry.inode).all(|inode| inode == file)
     };
     number(LINK) == Some(file)
-        && Listing::read(place.directory).is_ok_and(|listing| is_listed(&listing))
+        && Listing::read(dir.directory).is_ok_and(|listing| is_listed(&listing))
 }
 
 #[cfg(test)]
@@ -88,8 +88,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join(LINK), "left by a killed run").expect("a file");
         let opened = std::fs::File::open(directory.path()).expect("the directory");
-        let place = Place { directory: opened.as_fd(), path: directory.path() };
-        assert_eq!(of_links(place), Ok(Trial::Links));
+        let dir = Dir { directory: opened.as_fd(), path: directory.path() };
+        assert_eq!(of_links(dir), Ok(Trial::Links));
         assert_eq!(std::fs::read_dir(directory.path()).expect("the directory").count(), 0);
     }
 }

@@ -18,7 +18,7 @@ use crate::decide::name::SnapshotName;
 use crate::decide::root_access;
 use crate::decide::root_access::Entrance;
 use crate::decide::zone::Zone;
-use crate::store::root::PRIVATE;
+use crate::store::layout::PRIVATE;
 use crate::system::mounts::Mounts;
 use crate::system::syscalls::{Identity, Mount, is_privileged, open_parent};
 use crate::tell::error::{Error, Result};

@@ -7,62 +7,60 @@
 use std::ffi::{CStr, CString};
 
 use crate::engine::remove::{Remains, remove_trees};
-use crate::store::dir::{Place, c_name};
-use crate::store::inode_log;
+use crate::store::dir::names_in;
+use crate::store::dir::{Dir, c_name};
 use crate::store::inode_log::windows::Window;
+use crate::store::layout::Subdir;
 use crate::store::root::SnapshotRoot;
-use crate::store::snapshots::names_in;
 use crate::system::syscalls::rename_no_replace;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
-/// The room for them.
-pub const ROOM: &str = "unremovable";
-
 /// Moves what remains of a tree in `place` away from there, if it will not be removable the next
 /// time either; returns what to tell.
-pub(crate) fn set_aside(root: &SnapshotRoot, place: Place, remains: Remains) -> Error {
+pub(crate) fn set_aside(root: &SnapshotRoot, dir: Dir, remains: Remains) -> Error {
     if !remains.error.is_lasting() {
         return remains.error;
     }
-    match move_away(root, place, &remains.name) {
+    match move_away(root, dir, &remains.name) {
         Ok(path) => Error::SetAside { path, cause: remains.error.to_string() },
         // Where it cannot even be moved it stays, and is told of by the next run, too.
         Err(_) => remains.error,
     }
 }
 
-fn move_away(root: &SnapshotRoot, place: Place, name: &CStr) -> Result<String> {
-    let room = root.room(ROOM)?;
+fn move_away(root: &SnapshotRoot, from: Dir, name: &CStr) -> Result<String> {
+    let dir = root.subdir(Subdir::Unremovable)?;
     let base = name.to_string_lossy();
     for number in 0..1_000 {
         let free = if number == 0 { base.to_string() } else { format!("{base}.{number}") };
-        match rename_no_replace(place.directory, name, room.place().directory, &c_name(&free)) {
-            Ok(()) => return Ok(escape_path(&room.place().path.join(free))),
+        match rename_no_replace(from.directory, name, dir.dir().directory, &c_name(&free)) {
+            Ok(()) => return Ok(escape_path(&dir.dir().path.join(free))),
             Err(nix::errno::Errno::EEXIST) => {}
             Err(cause) => {
-                return Err(Error::io("set aside", &place.path.join(base.as_ref()), cause));
+                return Err(Error::io("set aside", &from.path.join(base.as_ref()), cause));
             }
         }
     }
-    Err(Error::io("set aside", &place.path.join(base.as_ref()), nix::errno::Errno::EEXIST))
+    Err(Error::io("set aside", &from.path.join(base.as_ref()), nix::errno::Errno::EEXIST))
 }
 
 /// The names of the trees that were set aside.
 pub fn names(root: &SnapshotRoot) -> Vec<String> {
-    let mut names = root.room(ROOM).and_then(|room| names_in(room.place())).unwrap_or_default();
+    let mut names =
+        root.subdir(Subdir::Unremovable).and_then(|dir| names_in(dir.dir())).unwrap_or_default();
     names.sort_unstable();
     names
 }
 
 /// Tries again to remove what was set aside; returns an error for each that remains.
 pub fn remove_all(root: &SnapshotRoot) -> Result<Vec<Error>> {
-    let room = root.room(ROOM)?;
+    let dir = root.subdir(Subdir::Unremovable)?;
     let trees: Vec<CString> = names(root).iter().map(|name| c_name(name)).collect();
     if trees.is_empty() {
         return Ok(Vec::new());
     }
-    let _window = Window::open(root.room(inode_log::ROOM)?.place())?;
-    let (_, remains) = remove_trees(room.place().directory, room.place().path, &trees)?;
+    let _window = Window::open(root.subdir(Subdir::Inodes)?.dir())?;
+    let (_, remains) = remove_trees(dir.dir().directory, dir.dir().path, &trees)?;
     Ok(remains.into_iter().map(|remains| remains.error).collect())
 }

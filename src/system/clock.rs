@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
+use crate::decide::boot_time::BootTime;
 use crate::decide::clock_guard::Reading;
-use crate::system::boot::BootTime;
 
 /// Where a run gets the time from.
 pub enum Clock {

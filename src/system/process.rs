@@ -12,8 +12,9 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
+use crate::decide::boot_time::BootTime;
 use crate::decide::liveness::{Found, Liveness, Origin, liveness};
-use crate::system::boot::{BootTime, namespace_offset};
+use crate::system::boot::namespace_offset;
 use crate::system::side::Side;
 use crate::tell::error::{Error, Result};
 

@@ -10,8 +10,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
+use crate::decide::boot_time::BootTime;
 use crate::decide::liveness::Origin;
-use crate::system::boot::BootTime;
 
 /// The inode of the PID namespace that the kernel starts with, `PROC_PID_INIT_INO`: it sees all
 /// processes.

@@ -25,7 +25,7 @@ use rsyncd_snapshot::decide::zone::Zone;
 use rsyncd_snapshot::engine::baseline::Baseline;
 use rsyncd_snapshot::engine::index::Index;
 use rsyncd_snapshot::migrate;
-use rsyncd_snapshot::store::dir::Place;
+use rsyncd_snapshot::store::dir::Dir;
 use rsyncd_snapshot::store::inode_log::windows::{Window, Windows, wall_ns};
 use rsyncd_snapshot::store::inode_log::{Catalogue, Recorder, Selection, rewrite};
 use rsyncd_snapshot::store::ledger::Entry;
@@ -143,8 +143,8 @@ fn rsyncd_conf(garbage: &[u8]) {
     if garbage.contains(&b'&') && garbage.contains(&b'/') {
         return;
     }
-    in_scratch(&[("rsyncd.conf", garbage)], |place| {
-        match RsyncdConf::read(&place.path.join("rsyncd.conf")) {
+    in_scratch(&[("rsyncd.conf", garbage)], |dir| {
+        match RsyncdConf::read(&dir.path.join("rsyncd.conf")) {
             Err(error) => assert_is_one_line(&error.to_string()),
             Ok(conf) => {
                 for module in &conf.modules {
@@ -201,7 +201,7 @@ fn ledger(garbage: &[u8]) {
 }
 
 fn record(garbage: &[u8]) {
-    in_scratch(&[("a.toml", garbage)], |place| match Record::read(place, "a") {
+    in_scratch(&[("a.toml", garbage)], |dir| match Record::read(dir, "a") {
         Ok(record) => drop(record.expect("the file is there").known()),
         Err(error) => assert_is_one_line(&error.to_string()),
     });
@@ -210,19 +210,19 @@ fn record(garbage: &[u8]) {
 /// Garbage in place of the state lets nothing expire; a state that can be read, nothing that is
 /// protected.
 fn state(garbage: &[u8]) {
-    in_scratch(&[("state.toml", garbage)], |place| {
-        let (understood, policy) = (State::read(place), Policy::default());
+    in_scratch(&[("state.toml", garbage)], |dir| {
+        let (understood, policy) = (State::read(dir), Policy::default());
         match understood {
             Ok(state) => drop(decide_safely(&state.history(None), &policy)),
             Err(error) => {
                 assert_is_one_line(&error.to_string());
-                if let Ok(state) = State::update(place, |_| {}) {
+                if let Ok(state) = State::update(dir, |_| {}) {
                     assert_eq!(
                         decide_safely(&state.history(None), &policy),
                         0,
                         "garbage lets snapshots expire"
                     );
-                    let aside = fs::read(place.path.join("state.toml.damaged"));
+                    let aside = fs::read(dir.path.join("state.toml.damaged"));
                     assert_eq!(aside.expect("it is set aside"), garbage);
                 }
             }
@@ -233,10 +233,10 @@ fn state(garbage: &[u8]) {
 fn memory(garbage: &[u8]) {
     let module = Path::new("/srv/latest");
     let registered = garbage;
-    in_scratch(&[("%2fsrv%2flatest.toml", garbage), ("root.toml", registered)], |place| {
-        let places = Places { directories: vec![place.path.to_path_buf()] };
-        drop(places.recall(module));
-        if let Err(error) = Registration::read(place) {
+    in_scratch(&[("%2fsrv%2flatest.toml", garbage), ("root.toml", registered)], |dir| {
+        let dirs = Places { directories: vec![dir.path.to_path_buf()] };
+        drop(dirs.recall(module));
+        if let Err(error) = Registration::read(dir) {
             assert_is_one_line(&error.to_string());
         }
     });
@@ -301,8 +301,8 @@ fn catalogue(garbage: &[u8]) {
         rest = next;
     }
     for file in [garbage, &blocks] {
-        in_scratch(&[("catalogue", file)], |place| {
-            let read = || Catalogue::read(place).expect("a file").expect("the file");
+        in_scratch(&[("catalogue", file)], |dir| {
+            let read = || Catalogue::read(dir).expect("a file").expect("the file");
             let before = read();
             let baselines = |catalogue: &Catalogue| {
                 let of_one = |index| catalogue.baseline(index).map(|(_, baseline)| baseline);
@@ -315,11 +315,9 @@ fn catalogue(garbage: &[u8]) {
                     before.baseline(index).map_or(0, |(_, baseline)| baseline.inode.birth_ns);
                 drop((before.baselines(inode, birth_ns), before.hashes(inode, birth_ns)));
             }
-            drop(
-                Recorder::open(place, |name| name.is_ascii()).expect("it is cut to what is whole"),
-            );
+            drop(Recorder::open(dir, |name| name.is_ascii()).expect("it is cut to what is whole"));
             let cut = read();
-            rewrite(place, &cut, Selection { keep: &|_| true, oldest: 0 })
+            rewrite(dir, &cut, Selection { keep: &|_| true, oldest: 0 })
                 .expect("it is written anew");
             let (all, kept) = (baselines(&cut), baselines(&read()));
             assert!(kept.iter().all(|baseline| all.contains(baseline)));
@@ -337,11 +335,11 @@ fn windows(garbage: &[u8]) {
     let with_checksum = |record: &[u8]| [record, &crc32fast::hash(record).to_le_bytes()].concat();
     let records: Vec<u8> = garbage.chunks_exact(28).flat_map(with_checksum).collect();
     for file in [garbage, &records] {
-        in_scratch(&[("windows", file)], |place| {
-            drop(Windows::read(place));
+        in_scratch(&[("windows", file)], |dir| {
+            drop(Windows::read(dir));
             let began_ns = wall_ns();
-            drop(Window::open(place).expect("a window"));
-            let windows = Windows::read(place);
+            drop(Window::open(dir).expect("a window"));
+            let windows = Windows::read(dir);
             assert!(windows.cover(began_ns) && windows.cover(wall_ns()));
         });
     }
@@ -374,7 +372,7 @@ fn escaped(garbage: &[u8]) {
 }
 
 /// Calls `act` on a new directory with `files` in it.
-fn in_scratch(files: &[(&str, &[u8])], act: impl FnOnce(Place)) {
+fn in_scratch(files: &[(&str, &[u8])], act: impl FnOnce(Dir)) {
     let memory = Path::new("/dev/shm");
     let scratch = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     let scratch = scratch.expect("a scratch directory");
@@ -382,5 +380,5 @@ fn in_scratch(files: &[(&str, &[u8])], act: impl FnOnce(Place)) {
         fs::write(scratch.path().join(name), content).expect("a file");
     }
     let directory = File::open(scratch.path()).expect("the scratch directory");
-    act(Place { directory: directory.as_fd(), path: scratch.path() });
+    act(Dir { directory: directory.as_fd(), path: scratch.path() });
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use crate::client::failure::{Failure, Result};
 use crate::client::job::Job;
-use crate::store::dir::Place;
+use crate::store::dir::Dir;
 use crate::store::lock::Lock;
 use crate::tell::error::Error;
 use crate::tell::escape::escape_path;
@@ -67,7 +67,7 @@ pub fn take_directory(path: &Path) -> Result<Option<File>> {
 fn acquire_one(job: &Job, path: &Path, holder: &str) -> Result<Lock> {
     make_directory(path)?;
     let directory = File::open(path).map_err(|cause| Error::io("open", path, cause))?;
-    let mut lock = Lock::open(Place { directory: directory.as_fd(), path })?;
+    let mut lock = Lock::open(Dir { directory: directory.as_fd(), path })?;
     match lock.try_acquire(holder)? {
         true => Ok(lock),
         false => Err(Failure::Busy(format!(

@@ -14,7 +14,7 @@ use std::path::Path;
 use crate::client::external::shell_quote;
 use crate::client::job::Job;
 use crate::client::location::Destination;
-use crate::decide::verdict::PARTIAL_TRANSFER;
+use crate::decide::facts::PARTIAL_TRANSFER;
 use crate::hook::inquiry;
 use crate::store::completion;
 

@@ -15,8 +15,8 @@ use crate::client::job::Job;
 use crate::client::place::Privilege;
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
+use crate::store::layout::PRIVATE;
 use crate::store::registration::Registration;
-use crate::store::root::PRIVATE;
 use crate::tell::escape::escape_path;
 
 /// Answers with fields that end in a zero byte: the nearest directory that exists, its real path,

@@ -14,11 +14,11 @@ use crate::client::failure::{Failure, Result};
 use crate::client::place::Privilege;
 use crate::client::snapshots::take::Snapshots;
 use crate::command::snapshot::Orders;
+use crate::decide::facts::ClientCompletion;
 use crate::decide::name::SnapshotName;
 use crate::decide::verdict;
-use crate::decide::verdict::ClientCompletion;
 use crate::store::completion;
-use crate::store::root::PRIVATE;
+use crate::store::layout::PRIVATE;
 use crate::tell::escape::escape_path;
 use crate::tell::exit::Exit;
 

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::decide::arguments::{Arguments, GivenOption, OptionName};
+use crate::decide::arguments::Arguments;
+use crate::decide::arguments::option_name::{GivenOption, OptionName};
 use crate::decide::job::{Job, OMIT_DIR_TIMES, TIMES, normalized};
 use crate::tell::escape::escape;
 

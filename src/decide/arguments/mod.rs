@@ -24,10 +24,13 @@
 //! Reading is pure; only [`Arguments::from_environment`] looks at this process.
 
 mod job;
+pub mod option_name;
 mod options;
 mod partial;
 mod reading;
 
+use crate::decide::arguments::option_name::GivenOption;
+use crate::decide::arguments::option_name::OptionName;
 use std::env;
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
@@ -100,24 +103,6 @@ impl Rewriting {
             Rewriting::WriteDevices => "--write-devices",
         }
     }
-}
-
-/// How an option is spelt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OptionName {
-    /// A letter, without its dash.
-    Letter(char),
-    /// A long name, without its dashes.
-    Long(String),
-}
-
-/// An option as the client sent it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GivenOption {
-    /// Its name.
-    pub name: OptionName,
-    /// Its value, for an option that takes one.
-    pub value: Option<Vec<u8>>,
 }
 
 /// The arguments of a transfer, classified.

@@ -1,7 +1,7 @@
 //! The directories in which a push would have rsync go on in place, and those that it moves old
 //! files to.
 
-use crate::decide::arguments::{GivenOption, OptionName};
+use crate::decide::arguments::option_name::{GivenOption, OptionName};
 use crate::decide::partial_dirs::{DELAYED, is_none};
 
 /// The values of an option with this long name, in the order of the command line.

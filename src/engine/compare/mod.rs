@@ -19,6 +19,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use crate::decide::fingerprint::Fingerprint;
 use crate::engine::children::{Budget, Children};
 use crate::engine::copy::{CopiedPair, Copies, InodePair};
 use crate::engine::descent::{Descent, Start};
@@ -31,7 +32,6 @@ use crate::tell::error::{Error, Result};
 use crate::tell::progress;
 
 pub use self::scars::ScarSearch;
-pub use crate::decide::fingerprint::Fingerprint;
 
 /// What a comparison found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use crate::decide::torn::Scar;
+use crate::decide::tear::Scar;
 use crate::engine::descent::Descent;
 use crate::engine::index::Stamp;
 use crate::tell::escape::escape;

@@ -7,10 +7,11 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 
+use crate::decide::fingerprint::Fingerprint;
 use crate::engine::attributes;
 use crate::engine::children::{Children, LEVEL_BYTES};
 use crate::engine::compare::entry::Entry;
-use crate::engine::compare::{Child, Comparison, Fingerprint, Frame, Job, Side, Walk};
+use crate::engine::compare::{Child, Comparison, Frame, Job, Side, Walk};
 use crate::engine::descent::{Descent, Directory};
 use crate::engine::difference::{Side as Unread, differences};
 use crate::engine::index::{Ordinal, Stamp};

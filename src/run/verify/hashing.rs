@@ -16,9 +16,9 @@ use crate::engine::inodes::{Name, walk};
 use crate::module::target::Target;
 use crate::run::verify::locked;
 use crate::store::dir::c_name;
-use crate::store::inode_log;
 use crate::store::inode_log::windows::Windows;
 use crate::store::inode_log::{Catalogue, Hashed, Recorder};
+use crate::store::layout::Subdir;
 use crate::store::root::SnapshotRoot;
 use crate::system::clock::Clock;
 use crate::tell::counted;
@@ -71,7 +71,7 @@ pub fn hash_contents(
 ) -> Result<Option<String>> {
     let keep = |hashes: &[Hashed]| {
         locked(target, root, clock, || {
-            Recorder::open(root.room(inode_log::ROOM)?.place(), |_| true)?.keep_hashes(hashes)
+            Recorder::open(root.subdir(Subdir::Inodes)?.dir(), |_| true)?.keep_hashes(hashes)
         })
     };
     crate::system::priority::share_one_heap();
@@ -98,16 +98,16 @@ fn hash_all(
     mut limit: Limit,
     keep: &SyncSender<Vec<Hashed>>,
 ) -> Result<Left> {
-    let room = root.room(inode_log::ROOM)?;
-    let Some(catalogue) = Catalogue::read(room.place())? else { return Ok(Left::default()) };
+    let dir = root.subdir(Subdir::Inodes)?;
+    let Some(catalogue) = Catalogue::read(dir.dir())? else { return Ok(Left::default()) };
     let Some(position) = catalogue.position(name) else { return Ok(Left::default()) };
     let mut wanted: HashSet<u64> = catalogue.recorded_with(position).into_iter().collect();
-    let mut windows = Windows::read(room.place());
+    let mut windows = Windows::read(dir.dir());
     let mut is_ours = |inode: &Inode| {
         // A run that links the file once more meanwhile does so in a window of its own.
         let changed = inode.changed.as_ns();
         windows.cover(changed) || {
-            windows = Windows::read(room.place());
+            windows = Windows::read(dir.dir());
             windows.cover(changed)
         }
     };

@@ -30,13 +30,15 @@ use crate::engine::inodes::{Name, walk};
 use crate::module::target::Target;
 use crate::run::hold::{Hold, Released};
 use crate::run::request::Request;
-use crate::store::dir::{Place, c_name};
-use crate::store::inode_log;
+use crate::store::dir::OwnedDir;
+use crate::store::dir::names_in;
+use crate::store::dir::{Dir, c_name};
 use crate::store::inode_log::windows::Windows;
 use crate::store::inode_log::{Catalogue, Position};
+use crate::store::layout::Subdir;
 use crate::store::retire;
-use crate::store::root::{Room, SnapshotRoot};
-use crate::store::snapshots::{Catalog, names_in};
+use crate::store::root::SnapshotRoot;
+use crate::store::snapshots::Catalog;
 use crate::store::state::State;
 use crate::system::clock::Clock;
 use crate::system::syscalls::{Identity, stat_entry};
@@ -134,8 +136,8 @@ struct Snapshot {
 /// What a verification works on.
 struct Case<'a> {
     root: &'a SnapshotRoot,
-    inodes: Room,
-    expired: Room,
+    inodes: OwnedDir,
+    expired: OwnedDir,
     catalogue: Option<Catalogue>,
     /// The visible ones, oldest first.
     snapshots: Vec<Snapshot>,
@@ -146,9 +148,9 @@ struct Case<'a> {
 impl<'a> Case<'a> {
     fn open(target: &Target, root: &'a SnapshotRoot) -> Result<Self> {
         // Before the visible ones: what is retired meanwhile is then in one of the lists at least.
-        let inodes = root.room(inode_log::ROOM)?;
-        let catalogue = Catalogue::read(inodes.place())?;
-        let expired = root.room("expired")?;
+        let inodes = root.subdir(Subdir::Inodes)?;
+        let catalogue = Catalogue::read(inodes.dir())?;
+        let expired = root.subdir(Subdir::Expired)?;
         let mut case =
             Case { root, inodes, expired, catalogue, snapshots: Vec::new(), retired: Vec::new() };
         for item in Catalog::read(root, &target.policy.time_zone)?.items {
@@ -164,7 +166,7 @@ impl<'a> Case<'a> {
     /// The snapshot `name`, unless it has gone since.
     fn find(&self, name: String, named_ns: i64, is_retired: bool) -> Result<Option<Snapshot>> {
         let c_name = c_name(&name);
-        let Place { directory, path } = self.parent(is_retired);
+        let Dir { directory, path } = self.parent(is_retired);
         let identity = match stat_entry(directory, &c_name) {
             Ok(stat) => Identity::of(&stat),
             Err(Errno::ENOENT) => return Ok(None),
@@ -179,21 +181,21 @@ impl<'a> Case<'a> {
         Ok(Some(Snapshot { name, c_name, identity, position, began_ns, is_retired }))
     }
 
-    fn place(&self, snapshot: &Snapshot) -> Place<'_> {
+    fn dir(&self, snapshot: &Snapshot) -> Dir<'_> {
         self.parent(snapshot.is_retired)
     }
 
-    fn parent(&self, is_retired: bool) -> Place<'_> {
+    fn parent(&self, is_retired: bool) -> Dir<'_> {
         match is_retired {
-            true => self.expired.place(),
-            false => Place { directory: self.root.directory(), path: &self.root.path },
+            true => self.expired.dir(),
+            false => Dir { directory: self.root.directory(), path: &self.root.path },
         }
     }
 
     /// Whether a snapshot is still where it was; else another may have been made out of it
     /// meanwhile.
     fn is_still_there(&self, snapshot: &Snapshot) -> bool {
-        let Place { directory, path } = self.place(snapshot);
+        let Dir { directory, path } = self.dir(snapshot);
         match stat_entry(directory, &snapshot.c_name) {
             Ok(stat) => Identity::of(&stat) == snapshot.identity,
             Err(Errno::ENOENT) => false,
@@ -206,7 +208,7 @@ impl<'a> Case<'a> {
 
     /// Visits all names in a snapshot; returns how many directories could not be read.
     fn walk(&self, snapshot: &Snapshot, visit: &mut dyn FnMut(&Name)) -> u64 {
-        let Place { directory, path } = self.place(snapshot);
+        let Dir { directory, path } = self.dir(snapshot);
         walk(directory, path, &snapshot.c_name, visit)
     }
 }
@@ -229,7 +231,7 @@ pub fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
     crate::system::priority::lower_priority(&target.policy);
     let (verified, stale) = look(target, &root)?;
     // What a run has linked anew, and not yet recorded, looks as if it were its own doing.
-    let is_uncertain = !names_in(root.room("staging")?.place())?.is_empty();
+    let is_uncertain = !names_in(root.subdir(Subdir::Staging)?.dir())?.is_empty();
     State::update(root.private(), |state| {
         let before = state.damage.take();
         state.damage =
@@ -259,7 +261,7 @@ fn look(target: &Target, root: &SnapshotRoot) -> Result<(Verified, HashSet<u64>)
     let case = Case::open(target, root)?;
     let survey = survey::survey(&case);
     // Now, so that what was linked while we looked lies in a window.
-    let windows = Windows::read(case.inodes.place());
+    let windows = Windows::read(case.inodes.dir());
     let touches = touches::confirmed(&case, &windows, survey.touches)?;
     let mut verified = Verified {
         snapshots: case.snapshots.len(),

@@ -12,9 +12,9 @@ use crate::engine::baseline::{Origin, of_entry};
 use crate::engine::baseline_bytes::BLOCK_BYTES;
 use crate::engine::inodes::{Name, walk};
 use crate::module::target::Target;
-use crate::store::dir::{Place, c_name};
-use crate::store::inode_log;
+use crate::store::dir::{Dir, c_name};
 use crate::store::inode_log::{Catalogue, Recorder, Selection, rewrite, size_bytes};
+use crate::store::layout::Subdir;
 use crate::store::publish::unlisted;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
@@ -27,10 +27,10 @@ const GROWTH_BYTES: u64 = 16 << 20;
 
 /// Records what is in `snapshot` and was never recorded; returns how many inodes that were.
 pub fn take_up(root: &SnapshotRoot, snapshot: &str) -> Result<u64> {
-    let room = root.room(inode_log::ROOM)?;
-    let catalogue = Catalogue::read(room.place())?;
+    let dir = root.subdir(Subdir::Inodes)?;
+    let catalogue = Catalogue::read(dir.dir())?;
     let stale = HashSet::new();
-    let mut missing = Missing::new(room.place(), catalogue.as_ref(), &stale)?;
+    let mut missing = Missing::new(dir.dir(), catalogue.as_ref(), &stale)?;
     missing.record(root.directory(), &root.path, &c_name(snapshot));
     missing.finish()
 }
@@ -38,7 +38,7 @@ pub fn take_up(root: &SnapshotRoot, snapshot: &str) -> Result<u64> {
 /// Takes out what is gone, if there may be much of it.
 pub fn compact_if_outgrown(target: &Target, root: &SnapshotRoot) -> Result<()> {
     let before = State::read(root.private())?.catalogue_bytes.unwrap_or(0);
-    match size_bytes(root.room(inode_log::ROOM)?.place())? > 2 * before + GROWTH_BYTES {
+    match size_bytes(root.subdir(Subdir::Inodes)?.dir())? > 2 * before + GROWTH_BYTES {
         true => refresh(target, root, &HashSet::new(), &HashSet::new()),
         false => Ok(()),
     }
@@ -52,7 +52,7 @@ pub(crate) fn refresh(
     stale: &HashSet<u64>,
     accepted: &HashSet<u64>,
 ) -> Result<()> {
-    let (room, expired) = (root.room(inode_log::ROOM)?, root.room("expired")?);
+    let (dir, expired) = (root.subdir(Subdir::Inodes)?, root.subdir(Subdir::Expired)?);
     let visible: Vec<String> = Catalog::read(root, &target.policy.time_zone)?
         .items
         .into_iter()
@@ -63,9 +63,9 @@ pub(crate) fn refresh(
     let is_listed = unlisted(root, &visible, &retired)?.is_empty();
     let here = visible.iter().map(|name| (root.directory(), root.path.as_path(), c_name(name)));
     let there =
-        retired.iter().map(|name| (expired.place().directory, expired.place().path, c_name(name)));
+        retired.iter().map(|name| (expired.dir().directory, expired.dir().path, c_name(name)));
     let trees: Vec<(BorrowedFd, &Path, CString)> = here.chain(there).collect();
-    if let Some(catalogue) = Catalogue::read(room.place())? {
+    if let Some(catalogue) = Catalogue::read(dir.dir())? {
         let mut present = vec![false; catalogue.len()];
         let mut unreadable = 0;
         for (parent, path, name) in &trees {
@@ -80,15 +80,15 @@ pub(crate) fn refresh(
         // What may be where nobody could look stays.
         let is_present = |index: usize| present[index] || unreadable > 0 || !is_listed;
         let keep = |index: usize| is_present(index) && !accepted.contains(&catalogue.inode(index));
-        rewrite(room.place(), &catalogue, Selection { keep: &keep, oldest })?;
+        rewrite(dir.dir(), &catalogue, Selection { keep: &keep, oldest })?;
     }
-    let catalogue = Catalogue::read(room.place())?;
-    let mut missing = Missing::new(room.place(), catalogue.as_ref(), stale)?;
+    let catalogue = Catalogue::read(dir.dir())?;
+    let mut missing = Missing::new(dir.dir(), catalogue.as_ref(), stale)?;
     for (parent, path, name) in &trees {
         missing.record(*parent, path, name);
     }
     missing.finish()?;
-    let bytes = size_bytes(room.place())?;
+    let bytes = size_bytes(dir.dir())?;
     State::update(root.private(), |state| state.catalogue_bytes = Some(bytes)).map(drop)
 }
 
@@ -102,9 +102,9 @@ struct Missing<'a> {
 }
 
 impl<'a> Missing<'a> {
-    fn new(room: Place, catalogue: Option<&'a Catalogue>, stale: &'a HashSet<u64>) -> Result<Self> {
+    fn new(dir: Dir, catalogue: Option<&'a Catalogue>, stale: &'a HashSet<u64>) -> Result<Self> {
         // Whatever the names: under the lock nothing is unfinished but what has no commit.
-        let recorder = Recorder::open(room, |_| true)?;
+        let recorder = Recorder::open(dir, |_| true)?;
         Ok(Missing { recorder, catalogue, stale, met: HashSet::new(), bytes: Vec::new() })
     }
 

@@ -28,10 +28,10 @@ use crate::engine::inodes::{Name, walk};
 use crate::module::target::Target;
 use crate::run::reap::reap;
 use crate::run::verify::{Case, Verified, locked, look};
-use crate::store::dir::{DRAFTS, c_name};
+use crate::store::dir::c_name;
 use crate::store::gate::Gate;
-use crate::store::inode_log;
 use crate::store::inode_log::windows::Window;
+use crate::store::layout::Subdir;
 use crate::store::ledger::Line;
 use crate::store::publish::{clear_staging, discard_staging};
 use crate::store::root::SnapshotRoot;
@@ -71,8 +71,8 @@ pub fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
         let (verified, _) = look(target, &root)?;
         let wanted = wanted(&Case::open(target, &root)?, &verified)?;
         if !wanted.is_empty() {
-            let inodes = root.room(inode_log::ROOM)?;
-            let window = Window::open(inodes.place())?;
+            let inodes = root.subdir(Subdir::Inodes)?;
+            let window = Window::open(inodes.dir())?;
             let parted = part(&root, &wanted, &mut repaired);
             if parted.is_ok() {
                 restore(&root, &wanted, &verified, &mut repaired);
@@ -157,11 +157,11 @@ fn part(
     wanted: &HashMap<u64, Attributes>,
     repaired: &mut Repaired,
 ) -> Result<()> {
-    let staging = root.room("staging")?;
-    let place = staging.place();
+    let staging = root.subdir(Subdir::Staging)?;
+    let place = staging.dir();
     let failed = |name: &Name, cause| Error::io_bytes("copy", &name.path(), cause);
-    let drafts = root.room(DRAFTS)?;
-    let mut copier = Copier::new(drafts.place().directory);
+    let drafts = root.subdir(Subdir::Drafts)?;
+    let mut copier = Copier::new(drafts.dir().directory);
     // Nothing for an inode of which one name could not be copied: what the next one would be given
     // lacks the same.
     let mut copies: HashMap<u64, Option<CString>> = HashMap::new();
@@ -187,7 +187,7 @@ fn part(
     });
     copier
         .finish()
-        .map_err(|cause| Error::io("clean up the copies in", drafts.place().path, cause))?;
+        .map_err(|cause| Error::io("clean up the copies in", drafts.dir().path, cause))?;
     syncfs(root.directory())
         .map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
     walk(root.module(), &root.module_path, c".", &mut |name: &Name| {

@@ -32,7 +32,7 @@ pub(crate) struct Survey {
 }
 
 pub(crate) fn survey(case: &Case) -> Survey {
-    let windows = Windows::read(case.inodes.place());
+    let windows = Windows::read(case.inodes.dir());
     let mut survey = Survey::default();
     let mut seen = vec![false; case.catalogue.as_ref().map_or(0, Catalogue::len)];
     let mut unknown = HashSet::new();

@@ -6,8 +6,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use crate::decide::damage::{Names, is_in_place, last_before};
 use crate::engine::inodes::{Name, walk};
 use crate::run::verify::{Case, Snapshot, Touch};
+use crate::store::dir::names_in;
 use crate::store::inode_log::windows::Windows;
-use crate::store::snapshots::names_in;
+use crate::store::layout::Subdir;
 use crate::tell::error::Result;
 
 /// What became of the touches.
@@ -76,7 +77,7 @@ pub(crate) fn confirmed(case: &Case, windows: &Windows, touches: Vec<Touch>) -> 
         walk(case.root.module(), &case.root.module_path, c".", visit);
     });
     // A snapshot between two others may be what shows that a name was added and taken away again.
-    let is_settled = names_in(case.root.room("staging")?.place())?.is_empty()
+    let is_settled = names_in(case.root.subdir(Subdir::Staging)?.dir())?.is_empty()
         && recorded.iter().all(|snapshot| case.is_still_there(snapshot));
     for (_, touches) in between {
         let is_in_place = |one: &&Between| is_settled && is_in_place(one.names[0], one.names[1]);

@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::fsync;
 
 use crate::engine::baseline_bytes::BLOCK_BYTES;
-use crate::store::dir::{Place, TEMPORARY, c_name};
+use crate::store::dir::{Dir, TEMPORARY, c_name};
 use crate::store::inode_log::block::{Kind, framed};
 use crate::store::inode_log::reading::{Catalogue, Position};
 use crate::store::inode_log::{Commit, FILE, FOUND, HASHED_BYTES};
@@ -27,11 +27,11 @@ pub struct Selection<'a> {
 }
 
 /// How large the catalogue is; nothing if there is none.
-pub fn size_bytes(room: Place) -> Result<u64> {
-    match crate::store::inode_log::open(room, OFlag::O_RDONLY) {
+pub fn size_bytes(dir: Dir) -> Result<u64> {
+    match crate::store::inode_log::open(dir, OFlag::O_RDONLY) {
         Ok(file) => {
             let size = file.metadata().map(|metadata| metadata.len());
-            size.map_err(|cause| Error::io("inspect", &room.path.join(FILE), cause))
+            size.map_err(|cause| Error::io("inspect", &dir.path.join(FILE), cause))
         }
         Err(error) if error.is_absence() => Ok(0),
         Err(error) => Err(error),
@@ -39,22 +39,22 @@ pub fn size_bytes(room: Place) -> Result<u64> {
 }
 
 /// Writes the catalogue anew, for a holder of the root's long lock.
-pub fn rewrite(room: Place, catalogue: &Catalogue, selection: Selection) -> Result<()> {
-    let path = room.path.join(FILE);
+pub fn rewrite(dir: Dir, catalogue: &Catalogue, selection: Selection) -> Result<()> {
+    let path = dir.path.join(FILE);
     let failed = |cause: std::io::Error| Error::io("write", &path, cause);
     let temporary = c_name(&format!("{FILE}{TEMPORARY}"));
     let flags =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let opened =
-        openat(room.directory, temporary.as_c_str(), flags, Mode::from_bits_truncate(0o600));
+        openat(dir.directory, temporary.as_c_str(), flags, Mode::from_bits_truncate(0o600));
     let mut file = BufWriter::new(File::from(opened.map_err(|cause| failed(cause.into()))?));
     copy(catalogue, selection, &mut file).map_err(failed)?;
     catalogue.check()?;
     let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
     file.sync_all().map_err(failed)?;
-    renameat(room.directory, temporary.as_c_str(), room.directory, c_name(FILE).as_c_str())
+    renameat(dir.directory, temporary.as_c_str(), dir.directory, c_name(FILE).as_c_str())
         .map_err(|cause| failed(cause.into()))?;
-    fsync(room.directory).map_err(|cause| Error::io("sync", room.path, cause))
+    fsync(dir.directory).map_err(|cause| Error::io("sync", dir.path, cause))
 }
 
 fn copy(catalogue: &Catalogue, selection: Selection, file: &mut impl Write) -> std::io::Result<()> {

@@ -10,8 +10,9 @@ use std::collections::{HashMap, HashSet};
 use crate::decide::damage::{Moment, is_changed_in_place};
 use crate::engine::baseline::look;
 use crate::engine::inodes::{Name, walk};
+use crate::store::inode_log::Catalogue;
 use crate::store::inode_log::windows::Windows;
-use crate::store::inode_log::{Catalogue, ROOM};
+use crate::store::layout::Subdir;
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::Result;
 
@@ -64,9 +65,9 @@ impl InPlaceChanges {
 /// # Errors
 /// If what is recorded cannot be read.
 pub fn in_place_changes(root: &SnapshotRoot) -> Result<InPlaceChanges> {
-    let room = root.room(ROOM)?;
-    let catalogue = Catalogue::read(room.place())?;
-    let windows = Windows::read(room.place());
+    let dir = root.subdir(Subdir::Inodes)?;
+    let catalogue = Catalogue::read(dir.dir())?;
+    let windows = Windows::read(dir.dir());
     let mut changes = InPlaceChanges::default();
     let mut seen = vec![false; catalogue.as_ref().map_or(0, Catalogue::len)];
     let mut unknown = HashSet::new();

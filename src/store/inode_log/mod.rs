@@ -29,13 +29,10 @@ pub use compact::{Selection, rewrite, size_bytes};
 pub use in_place::{InPlaceChanges, in_place_changes};
 pub use reading::{Catalogue, Known, Position};
 
-use crate::store::dir::{Place, c_name};
+use crate::store::dir::{Dir, c_name};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 use block::{Block, Blocks, Kind, framed};
-
-/// The room that holds catalogue and windows.
-pub const ROOM: &str = "inodes";
 
 const FILE: &str = "catalogue";
 
@@ -114,10 +111,10 @@ pub struct Recorder {
 
 impl Recorder {
     /// Opens the catalogue, cuts off what was not finished, and makes a new one if there is none.
-    pub fn open(room: Place, is_known: impl Fn(&str) -> bool) -> Result<Self> {
-        let path = room.path.join(FILE);
+    pub fn open(dir: Dir, is_known: impl Fn(&str) -> bool) -> Result<Self> {
+        let path = dir.path.join(FILE);
         let failed = |cause: std::io::Error| Error::io("write", &path, cause);
-        let file = open(room, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_APPEND)?;
+        let file = open(dir, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_APPEND)?;
         let size = file.metadata().map_err(failed)?.len();
         let (end, lost_bytes) = finished(&file, is_known).map_err(failed)?;
         if end < size {
@@ -174,11 +171,11 @@ impl Recorder {
     }
 }
 
-fn open(room: Place, flags: OFlag) -> Result<File> {
+fn open(dir: Dir, flags: OFlag) -> Result<File> {
     let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let opened =
-        openat(room.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
-    opened.map(File::from).map_err(|cause: Errno| Error::io("open", &room.path.join(FILE), cause))
+        openat(dir.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
+    opened.map(File::from).map_err(|cause: Errno| Error::io("open", &dir.path.join(FILE), cause))
 }
 
 /// Where the last commit ends that is one of a snapshot that is known, and how much before that was

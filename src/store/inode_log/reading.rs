@@ -13,7 +13,7 @@ use nix::fcntl::OFlag;
 
 use crate::engine::baseline::Baseline;
 use crate::engine::baseline_bytes::{length_of, number_of};
-use crate::store::dir::Place;
+use crate::store::dir::Dir;
 use crate::store::inode_log::block::{Blocks, Kind};
 use crate::store::inode_log::{Commit, FOUND, HASHED_BYTES, Hashed};
 use crate::tell::error::{Error, Result};
@@ -48,13 +48,13 @@ pub struct Catalogue {
 
 impl Catalogue {
     /// Reads that of a root; `None` if there is none.
-    pub fn read(room: Place) -> Result<Option<Self>> {
-        let file = match crate::store::inode_log::open(room, OFlag::O_RDONLY) {
+    pub fn read(dir: Dir) -> Result<Option<Self>> {
+        let file = match crate::store::inode_log::open(dir, OFlag::O_RDONLY) {
             Ok(file) => file,
             Err(error) if error.is_absence() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let path = room.path.join(crate::store::inode_log::FILE);
+        let path = dir.path.join(crate::store::inode_log::FILE);
         let failed = |cause| Error::io("read", &path, cause);
         let mut blocks = Blocks::of(&file).map_err(failed)?;
         let mut catalogue = Catalogue {

@@ -21,9 +21,9 @@ use nix::sys::stat::Mode;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::decide::boot_time::BootTime;
 use crate::store::dir;
-use crate::store::dir::{Place, c_name};
-use crate::system::boot::BootTime;
+use crate::store::dir::{Dir, c_name};
 use crate::tell::error::{Error, Result};
 
 const FILE: &str = "windows";
@@ -119,8 +119,8 @@ pub struct Windows {
 
 impl Windows {
     /// Reads those of a root. One that cannot be read has none.
-    pub fn read(room: Place) -> Self {
-        match dir::read_bytes(room, FILE, 2 * MAX_BYTES) {
+    pub fn read(dir: Dir) -> Self {
+        match dir::read_bytes(dir, FILE, 2 * MAX_BYTES) {
             Ok(Some(bytes)) => Windows::of(&bytes, Mark::now(Event::Open)),
             _ => Windows::default(),
         }
@@ -209,17 +209,16 @@ pub struct Window {
 impl Window {
     /// Opens a window, on disk. Where there is no room for that, what is known of windows is given
     /// up instead: then no change time counts until there is.
-    pub fn open(room: Place) -> Result<Self> {
-        match append(room) {
+    pub fn open(dir: Dir) -> Result<Self> {
+        match append(dir) {
             Ok(file) => Ok(Window { file: Some(file) }),
             Err(error) => {
                 log::warn!(
                     "{error}; until there is a next time, `verify` cannot go by change times"
                 );
-                match unlinkat(room.directory, c_name(FILE).as_c_str(), UnlinkatFlags::NoRemoveDir)
-                {
+                match unlinkat(dir.directory, c_name(FILE).as_c_str(), UnlinkatFlags::NoRemoveDir) {
                     Ok(()) | Err(nix::errno::Errno::ENOENT) => Ok(Window { file: None }),
-                    Err(cause) => Err(Error::io("remove", &room.path.join(FILE), cause)),
+                    Err(cause) => Err(Error::io("remove", &dir.path.join(FILE), cause)),
                 }
             }
         }
@@ -237,18 +236,18 @@ impl Drop for Window {
     }
 }
 
-fn append(room: Place) -> Result<File> {
-    let path = room.path.join(FILE);
+fn append(dir: Dir) -> Result<File> {
+    let path = dir.path.join(FILE);
     let failed = |cause: std::io::Error| Error::io("write", &path, cause);
     let flags =
         OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let opened =
-        openat(room.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
+        openat(dir.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
     let mut file = File::from(opened.map_err(|cause| failed(cause.into()))?);
     let mut size = file.metadata().map_err(failed)?.len();
     if size > MAX_BYTES {
-        drop_older_half(room, &file)?;
-        return append(room);
+        drop_older_half(dir, &file)?;
+        return append(dir);
     }
     // What a full disk left of a record.
     let torn = size % RECORD_BYTES as u64;
@@ -284,8 +283,8 @@ fn record(file: &mut File, mut mark: Mark) -> std::io::Result<()> {
     Ok(())
 }
 
-fn drop_older_half(room: Place, file: &File) -> Result<()> {
-    let path = room.path.join(FILE);
+fn drop_older_half(dir: Dir, file: &File) -> Result<()> {
+    let path = dir.path.join(FILE);
     let mut bytes = Vec::new();
     let mut reader = file;
     reader.read_to_end(&mut bytes).map_err(|cause| Error::io("read", &path, cause))?;
@@ -299,7 +298,7 @@ fn drop_older_half(room: Place, file: &File) -> Result<()> {
         kept.extend(Mark { event: Event::Begin, ..mark }.bytes());
         kept.extend(newer[first.unwrap_or(0)..].concat());
     }
-    dir::write_before_syncfs(room, FILE, &kept)
+    dir::write_before_syncfs(dir, FILE, &kept)
 }
 
 /// Nanoseconds since 1970, now.
@@ -406,20 +405,20 @@ mod tests {
     fn links_made_in_an_open_window_are_covered_and_others_are_not() {
         let scratch = tempfile::tempdir().expect("a scratch directory");
         let directory = File::open(scratch.path()).expect("it");
-        let place = Place { directory: std::os::fd::AsFd::as_fd(&directory), path: scratch.path() };
+        let dir = Dir { directory: std::os::fd::AsFd::as_fd(&directory), path: scratch.path() };
         let file = |name: &str| scratch.path().join(name);
         let pause = || std::thread::sleep(std::time::Duration::from_millis(60));
         std::fs::write(file("a"), "").expect("a file");
-        drop(Window::open(place).expect("a window"));
+        drop(Window::open(dir).expect("a window"));
         pause();
         std::fs::write(file("between"), "").expect("a file");
         pause();
-        let window = Window::open(place).expect("a window");
+        let window = Window::open(dir).expect("a window");
         std::fs::hard_link(file("a"), file("b")).expect("a link");
         drop(window);
         pause();
         std::fs::write(file("after"), "").expect("a file");
-        let windows = Windows::read(place);
+        let windows = Windows::read(dir);
         let changed = |name: &str| {
             let metadata = std::fs::metadata(file(name)).expect("metadata");
             metadata.ctime() * SECOND + metadata.ctime_nsec()

@@ -1,0 +1,30 @@
+//! Who transferred.
+
+use crate::tell::escape::deserialize_line;
+use serde::{Deserialize, Serialize};
+
+/// Who transferred, as rsyncd told it, escaped.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Client {
+    /// `RSYNC_HOST_ADDR`.
+    #[serde(default, deserialize_with = "deserialize_line")]
+    pub address: String,
+    /// `RSYNC_HOST_NAME`, which may come from reverse DNS.
+    #[serde(default, deserialize_with = "deserialize_line")]
+    pub name: String,
+    /// `RSYNC_USER_NAME`; empty for an anonymous module.
+    #[serde(default, deserialize_with = "deserialize_line")]
+    pub user: String,
+}
+
+impl Client {
+    /// Who it is, from one transfer to the next: its user, or its address where no user has to log
+    /// in.
+    pub fn identity(&self) -> String {
+        match self.user.is_empty() {
+            true => format!("address {}", self.address),
+            false => format!("user {}", self.user),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The names of all that is ours in a snapshot root, each once.
+//!
+//! `docs/design.md` shows the layout and says what each of them holds.
+
+/// Our directory in a snapshot root; mode 0700.
+pub const PRIVATE: &str = ".rsyncd-snapshot";
+
+/// The file that says which module a root belongs to.
+pub(crate) const REGISTRATION_FILE: &str = "root.toml";
+
+/// What runs leave for later ones.
+pub(crate) const STATE_FILE: &str = "state.toml";
+
+/// A state that could not be understood, set aside.
+pub(crate) const DAMAGED_STATE_FILE: &str = "state.toml.damaged";
+
+/// A second copy of the pins: a state that is lost must not cost what an administrator pinned.
+pub(crate) const PINS_FILE: &str = "pins.toml";
+
+/// The lock that the one run holds which may change a root.
+pub(crate) const LOCK_FILE: &str = "lock";
+
+/// A directory below [`PRIVATE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subdir {
+    /// What is known about each snapshot.
+    Records,
+    /// The directories of each snapshot as they were.
+    Index,
+    /// The inode log and its windows.
+    Inodes,
+    /// A snapshot that is being built, or removed.
+    Staging,
+    /// Retired snapshots, whole.
+    Expired,
+    /// What could not be removed.
+    Unremovable,
+    /// The ledger: transfers that are running or not settled.
+    Transfers,
+    /// The number that the last transfer got.
+    Counters,
+    /// Files that are being written, and copies of what cannot be linked.
+    Drafts,
+}
+
+impl Subdir {
+    /// All of them.
+    pub(crate) const ALL: [Subdir; 9] = [
+        Subdir::Records,
+        Subdir::Index,
+        Subdir::Inodes,
+        Subdir::Staging,
+        Subdir::Expired,
+        Subdir::Unremovable,
+        Subdir::Transfers,
+        Subdir::Counters,
+        Subdir::Drafts,
+    ];
+
+    /// Its name on disk.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Subdir::Records => "records",
+            Subdir::Index => "index",
+            Subdir::Inodes => "inodes",
+            Subdir::Staging => "staging",
+            Subdir::Expired => "expired",
+            Subdir::Unremovable => "unremovable",
+            Subdir::Transfers => "transfers",
+            Subdir::Counters => "counters",
+            Subdir::Drafts => "drafts",
+        }
+    }
+
+    /// Whether files of ours are written in it. The others hold nothing but trees.
+    pub(crate) fn holds_files(self) -> bool {
+        !matches!(self, Subdir::Staging | Subdir::Expired | Subdir::Unremovable)
+    }
+}
