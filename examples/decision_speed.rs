@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use nix::time::{ClockId, clock_gettime};
+use rsyncd_snapshot::decide::decision::History;
 use rsyncd_snapshot::decide::frequency::{Count, Frequency};
 use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
-use rsyncd_snapshot::decide::rotation::{History, Snapshot, decide};
+use rsyncd_snapshot::decide::rotation::decide;
+use rsyncd_snapshot::decide::snapshot::Snapshot;
 use rsyncd_snapshot::decide::zone::Zone;
 
 const SIZES: [usize; 4] = [100, 1_000, 10_000, 100_000];

@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::thread;
 
-use rsyncd_snapshot::decide::arguments::{Arguments, Kind, Rewriting};
+use rsyncd_snapshot::decide::arguments::{Arguments, Rewriting, TransferKind};
 use support::daemon::{Daemon, client};
 use support::random::Random;
 use support::recorded::{Command, commands, dumped};
@@ -254,9 +254,9 @@ fn no_garbage_is_a_pull_or_hides_what_rewrites() {
         }
         let kind = Arguments::parse(&arguments).kind;
         let possible = match kind {
-            Kind::Push | Kind::DeletionOnly => true,
-            Kind::Pull | Kind::Listing => arguments.contains(&b"--sender".to_vec()),
-            Kind::DryRun => {
+            TransferKind::Push | TransferKind::DeletionOnly => true,
+            TransferKind::Pull | TransferKind::Listing => arguments.contains(&b"--sender".to_vec()),
+            TransferKind::DryRun => {
                 arguments.iter().any(|word| word.starts_with(b"-") && word.contains(&b'n'))
             }
         };
@@ -264,7 +264,7 @@ fn no_garbage_is_a_pull_or_hides_what_rewrites() {
 
         arguments.extend([garbage(&mut random), b"-\xff".to_vec(), b"--inplace".to_vec()]);
         let classified = Arguments::parse(&arguments);
-        assert_eq!(classified.kind, Kind::Push, "seed {seed}: {}", shown(&arguments));
+        assert_eq!(classified.kind, TransferKind::Push, "seed {seed}: {}", shown(&arguments));
         assert!(
             classified.rewriting.contains(&Rewriting::Inplace),
             "seed {seed}: {}",

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rsyncd_snapshot::decide::arguments::{Arguments, Kind};
+use rsyncd_snapshot::decide::arguments::{Arguments, TransferKind};
 use support::daemon::Daemon;
 use support::have;
 use support::random::Random;
@@ -232,10 +232,11 @@ fn compare(seeds: Range<usize>) {
         // Two kinds of words that rsyncd accepts are suspect on purpose.
         let dashes = open.arguments.iter().any(|word| word == b"-" || word == b"--");
         if !open.refused && !open.arguments.is_empty() {
-            let for_sender = matches!(ours.kind, Kind::Pull | Kind::Listing);
+            let for_sender = matches!(ours.kind, TransferKind::Pull | TransferKind::Listing);
             assert!(open.sender || !for_sender, "a push for rsyncd: {told}");
             // What rsyncd served is understood, so the direction has to be right too.
-            let either = dashes || matches!(ours.kind, Kind::DryRun | Kind::DeletionOnly);
+            let either =
+                dashes || matches!(ours.kind, TransferKind::DryRun | TransferKind::DeletionOnly);
             assert!(!open.sender || for_sender || either, "a pull for rsyncd: {told}");
             *(if open.sender { &mut pulls } else { &mut pushes }) += 1;
         }

@@ -22,11 +22,13 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rsyncd_snapshot::decide::clock_guard::{Numbers, Reading, clock_jump};
-use rsyncd_snapshot::decide::dating::{BootMoment, Undated};
+use rsyncd_snapshot::decide::decision::{Decision, History};
 use rsyncd_snapshot::decide::frequency::Frequency;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
 use rsyncd_snapshot::decide::reason::{Pause, Reason};
-use rsyncd_snapshot::decide::rotation::{Decision, History, Snapshot, decide};
+use rsyncd_snapshot::decide::rotation::decide;
+use rsyncd_snapshot::decide::snapshot::Snapshot;
+use rsyncd_snapshot::decide::snapshot::{BootMoment, Undated};
 use rsyncd_snapshot::decide::span::Span;
 use snapshots::{DAY, HOUR, MINUTE, at, bare_policy, between, choice, full_sweep, policy, taken};
 use support::module::Module;

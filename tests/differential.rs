@@ -21,10 +21,12 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use original::{BARE, Decision, Original, Scheme};
+use rsyncd_snapshot::decide::decision::History;
 use rsyncd_snapshot::decide::frequency::Frequency;
 use rsyncd_snapshot::decide::name::SnapshotName;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
-use rsyncd_snapshot::decide::rotation::{History, Snapshot, decide};
+use rsyncd_snapshot::decide::rotation::decide;
+use rsyncd_snapshot::decide::snapshot::Snapshot;
 use rsyncd_snapshot::decide::zone::Zone;
 use snapshots::{at, bare_policy, between, full_sweep, moments, schemes, smallest};
 use support::file_system::{FileSystem, Kind};

@@ -13,9 +13,8 @@ use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::partial_dirs::PartialDirs;
 use rsyncd_snapshot::engine::compare::Comparison;
 use rsyncd_snapshot::module::target::Target;
-use rsyncd_snapshot::store::inode_log::{InPlaceChanges, in_place_changes};
+use rsyncd_snapshot::store::inode_log::in_place::{InPlaceChanges, in_place_changes};
 use rsyncd_snapshot::store::publish::Staged;
-use rsyncd_snapshot::store::record::Record;
 use rsyncd_snapshot::store::root::SnapshotRoot;
 use support::module::{Module, NAME};
 use support::run::{Run, tool};
@@ -209,12 +208,8 @@ fn publish(module: &Module, changes: &InPlaceChanges, recycle: Option<&str>, tim
         staged.refusal
     );
     staged.record_in_place(&root, changes);
-    let record = Record::new(
-        time.parse().expect("a time"),
-        Grade::Complete,
-        &staged,
-        &Comparison::default(),
-    );
+    let record =
+        staged.record(time.parse().expect("a time"), Grade::Complete, &Comparison::default());
     let name = time.replace(':', "-");
     assert!(staged.publish(&root, &name, &record).expect("published").is_none());
     name

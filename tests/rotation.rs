@@ -2,13 +2,13 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rsyncd_snapshot::decide::clock_guard::ClockJump;
+use rsyncd_snapshot::decide::decision::{Decision, History};
 use rsyncd_snapshot::decide::frequency::{Count, Frequency};
 use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
 use rsyncd_snapshot::decide::reason::{Pause, Reason};
-use rsyncd_snapshot::decide::rotation::{
-    Decision, History, Snapshot, decide, decide_before_guards,
-};
+use rsyncd_snapshot::decide::rotation::{decide, decide_before_guards};
+use rsyncd_snapshot::decide::snapshot::Snapshot;
 use rsyncd_snapshot::decide::span::Span;
 use rsyncd_snapshot::decide::zone::Zone;
 

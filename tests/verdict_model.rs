@@ -29,7 +29,8 @@ use rsyncd_snapshot::decide::job::Job;
 use rsyncd_snapshot::decide::tear::{Push, Scar, ScarTimes, Tear};
 use rsyncd_snapshot::decide::torn::TearLook;
 use rsyncd_snapshot::decide::torn::TornMark;
-use rsyncd_snapshot::decide::verdict::{Verdict, aftermath, verdict};
+use rsyncd_snapshot::decide::transfer_verdict::TransferVerdict;
+use rsyncd_snapshot::decide::verdict::{aftermath, verdict};
 use support::is_full_sweep;
 use support::random::Random;
 
@@ -343,7 +344,7 @@ impl World {
             is_too_soon_for_partial: false,
         };
         let facts = Facts { moment: Moment::Looked(look), torn: seen.as_ref(), ..facts };
-        let verdict: Verdict = verdict(&facts);
+        let verdict: TransferVerdict = verdict(&facts);
         self.told.push(format!("{}: {:?} because {}", self.now, verdict.snapshot, verdict.because));
         match verdict.snapshot {
             Some(Grade::Complete) => {

@@ -1,6 +1,5 @@
 //! `rsync-system-backup`: reads its command line and runs a backup, a check or the hook.
 
-use crate::hook::post_xfer::{self, Place};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -11,6 +10,7 @@ use crate::client::failure::{Failure, Result};
 use crate::client::{backup, check, external, platform, signals};
 use crate::config::settings::Settings;
 use crate::decide::boot_time::BootTime;
+use crate::hook::post_xfer::{self, Place};
 use crate::module::confine::Reach;
 use crate::module::context::Context;
 use crate::tell::exit::Exit;

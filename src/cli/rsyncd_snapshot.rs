@@ -1,8 +1,5 @@
 //! The command line, and what each command hands on.
 
-use crate::hook::post_xfer;
-use crate::hook::pre_xfer;
-use crate::module::context::Context;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
@@ -16,9 +13,10 @@ use crate::command::rotate::Orders;
 use crate::config::environment::Connection;
 use crate::config::settings::Settings;
 use crate::decide::boot_time::BootTime;
-use crate::hook::post_xfer::Place;
-use crate::module::confine;
-use crate::module::confine::Reach;
+use crate::hook::post_xfer::{self, Place};
+use crate::hook::pre_xfer;
+use crate::module::confine::{self, Reach};
+use crate::module::context::Context;
 use crate::tell::error::Error;
 use crate::tell::exit::Exit;
 
@@ -101,7 +99,7 @@ enum Command {
     /// Explain what rotation would do: each snapshot, keep or expire, every reason
     Plan {
         #[command(flatten)]
-        options: command::plan::PlanOptions,
+        options: command::outlook::PlanOptions,
         #[command(flatten)]
         format: Format,
     },

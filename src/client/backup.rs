@@ -9,23 +9,21 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::client::disk::lock::{ClientLock, take_directory};
 use crate::client::disk::mount::Disk;
 use crate::client::failure::{Failure, Result};
 use crate::client::job::Job;
 use crate::client::location::Destination;
-use crate::client::notify;
-use crate::client::notify::Urgency;
+use crate::client::notify::{self, Urgency};
 use crate::client::place::Privilege;
-use crate::client::rsync::arguments;
-use crate::client::rsync::arguments::{Meaning, meaning};
+use crate::client::rsync::arguments::{self, Meaning, meaning};
 use crate::client::rsync::transfer::{Connection, make_destination, refuse_token_in_source};
-use crate::client::safety::checks;
-use crate::client::safety::known_destinations;
-use crate::client::snapshots::take::Snapshots;
+use crate::client::safety::{checks, known_destinations};
+use crate::client::snapshots::job::Snapshots;
 use crate::module::context::Context;
+use crate::tell::duration::span_text;
 use crate::tell::exit::Exit;
 
 /// Runs the job to its end.
@@ -163,16 +161,6 @@ fn with_undoing(
     result
 }
 
-/// A length of time for people: `42 s`, `3 min 12 s`, `2 h 5 min`.
-pub fn span_text(span: Duration) -> String {
-    let seconds = span.as_secs();
-    match (seconds / 3_600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, seconds) => format!("{seconds} s"),
-        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
-        (hours, minutes, _) => format!("{hours} h {minutes} min"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,14 +175,5 @@ mod tests {
             "umount"
         );
         assert!(with_undoing(Ok(Exit::Warnings), Ok(())).is_ok_and(|exit| exit == Exit::Warnings));
-    }
-
-    #[test]
-    fn a_span_reads_well() {
-        let text = |seconds| span_text(Duration::from_secs(seconds));
-        assert_eq!(
-            [text(0), text(59), text(192), text(7_500)],
-            ["0 s", "59 s", "3 min 12 s", "2 h 5 min"]
-        );
     }
 }

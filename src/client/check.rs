@@ -4,7 +4,6 @@
 //! lists the destination and rehearses sending a file. What cannot be seen from here, as the space
 //! and the hook of a daemon's server, is said to be so.
 
-use crate::tell::output;
 use std::ffi::OsStr;
 use std::path::Path;
 
@@ -22,6 +21,7 @@ use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::tell::escape::escape;
 use crate::tell::exit::Exit;
+use crate::tell::output;
 
 /// What was found out.
 struct Findings {

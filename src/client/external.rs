@@ -18,13 +18,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
 use crate::client::failure::{Failure, Result};
+use crate::client::programs::DIRECTORIES;
 use crate::client::rsync::output::{Complaints, Kept, Output, last_lines};
-use crate::client::signals;
-use crate::client::signals::Running;
+use crate::client::signals::{self, Running};
 use crate::tell::escape::escape;
-
-/// Where programs are looked up, whatever the caller's `PATH`.
-pub const DIRECTORIES: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What programs may need to know of our environment: languages, terminals and desktops, agents,
 /// and what rsync and ssh read for themselves. Nothing else reaches them.

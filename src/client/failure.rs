@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::client::external::DIRECTORIES;
+use crate::client::programs::DIRECTORIES;
 use crate::tell::error::Error;
 use crate::tell::exit::Exit;
 

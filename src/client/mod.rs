@@ -16,6 +16,7 @@ pub mod location;
 pub mod notify;
 pub mod place;
 pub mod platform;
+pub mod programs;
 pub mod rsync;
 pub mod safety;
 pub mod signals;

@@ -9,9 +9,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use crate::client::external::{Call, DIRECTORIES, find, shell_quote};
+use crate::client::external::{Call, find, shell_quote};
 use crate::client::failure::{Failure, Result};
 use crate::client::location::Host;
+use crate::client::programs::DIRECTORIES;
 use crate::client::rsync::output::Complaints;
 use crate::system::syscalls::is_privileged;
 

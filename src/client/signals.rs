@@ -6,7 +6,8 @@
 //! it is killed. A signal that is ignored when we start stays so, as under nohup. Commands that
 //! undo are left alone, for without them a disk stays unlocked.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicI32};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::command::check::{Finding, Level};
+use crate::command::finding::{Finding, Level};
 use crate::tell::escape::escape_path;
 
 /// A disk that spins up answers within this time.

@@ -9,66 +9,16 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::command::finding::{Finding, Level};
 use crate::command::{answering, doctor, health, print_json};
 use crate::config::forbidden::offers_only_reading;
 use crate::config::rsyncd_conf::{Module, RsyncdConf, Whereabouts};
 use crate::module::context::Context;
 use crate::module::target::Target;
-use crate::module::worked_on;
-use crate::module::worked_on::WorkedOn;
+use crate::module::worked_on::{self, WorkedOn};
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::output::print;
-
-/// How bad something is; worse compares greater.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// As it should be.
-    Ok,
-    /// A person should look at it some day.
-    Warning,
-    /// It could not be found out.
-    Unknown,
-    /// A person should look at it now.
-    Critical,
-}
-
-impl Level {
-    fn code(self) -> u8 {
-        match self {
-            Level::Ok => 0,
-            Level::Warning => 1,
-            Level::Critical => 2,
-            Level::Unknown => 3,
-        }
-    }
-
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Level::Ok => "OK",
-            Level::Warning => "WARNING",
-            Level::Critical => "CRITICAL",
-            Level::Unknown => "UNKNOWN",
-        }
-    }
-}
-
-/// One thing that was found.
-#[derive(Debug, Serialize)]
-pub struct Finding {
-    /// How bad it is.
-    pub level: Level,
-    /// What it is, and what to do about it.
-    pub message: String,
-}
-
-impl Finding {
-    /// A finding.
-    pub fn new(level: Level, message: impl Into<String>) -> Self {
-        Finding { level, message: message.into() }
-    }
-}
 
 #[derive(Serialize)]
 struct ModuleView {

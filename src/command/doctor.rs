@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::command::check::{Finding, Level};
+use crate::command::finding::{Finding, Level};
 use crate::config::partial_links::{follows_links, remedy};
 use crate::config::rsyncd_conf::{Module, RsyncdConf};
 use crate::config::settings::{Settings, Source};

@@ -4,9 +4,8 @@
 //! Counting looks at every file of these trees, which is seconds for some hundred thousand entries
 //! and much longer for millions on a cold disk; so beyond a size it is done only if asked for.
 
-use crate::decide::rotation::Decision;
-use crate::engine::usage;
-use crate::engine::usage::{Tree, Usage};
+use crate::decide::decision::Decision;
+use crate::engine::usage::{self, Tree, Usage};
 use crate::store::dir::{Dir, c_name};
 use crate::store::layout::Subdir;
 use crate::store::retire;

@@ -6,11 +6,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::migrate;
-use crate::migrate::Translated;
 use crate::migrate::location::Location;
 use crate::migrate::module::{Assigned, Assignment, spellings};
 use crate::migrate::table::Table;
+use crate::migrate::{self, Translated};
 use crate::module::context::Context;
 use crate::tell::counted;
 use crate::tell::error::{Error, Result};

@@ -1,27 +1,27 @@
 //! One file per command: it finds the modules, lets the work be done, and tells the result.
 
-mod answering;
+pub mod answering;
 pub mod check;
 pub mod doctor;
 pub mod expired;
+pub mod finding;
 pub mod freed;
 pub mod health;
 pub mod import_policy;
 pub mod list;
+pub mod outlook;
 pub mod pin;
 pub mod plan;
-mod plan_text;
+pub mod plan_text;
 pub mod plan_view;
 pub mod release;
-mod replay;
+pub mod replay;
 pub mod rotate;
 pub mod snapshot;
 pub mod timeline;
 pub mod verify;
 pub mod view;
 
-use crate::module::context::Context;
-use crate::tell::output::print;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -31,14 +31,15 @@ use serde::Serialize;
 use crate::config::forbidden::offers_only_reading;
 use crate::decide::own_output::Opener;
 use crate::module::confine;
+use crate::module::context::Context;
 use crate::module::target::Target;
-use crate::module::worked_on;
-use crate::module::worked_on::WorkedOn;
+use crate::module::worked_on::{self, WorkedOn};
 use crate::store::memory::{Failure, Work};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
 use crate::tell::log::set_subject;
+use crate::tell::output::print;
 
 impl Context {
     /// The module named on the command line, or all that were worked on. Of all, work that

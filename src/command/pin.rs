@@ -1,6 +1,5 @@
 //! `pin`, `unpin` and `undelete`: what a person says about single snapshots.
 
-use crate::store::pinning;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
@@ -11,9 +10,9 @@ use crate::module::confine;
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::store::pin::Pin;
-use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
+use crate::store::{pinning, retire};
 use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;

@@ -5,24 +5,23 @@
 //! what another policy would decide on the same snapshots, and what a policy would hold after years
 //! of pushes that never were (`replay`).
 
-use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::Path;
 
 use chrono::{DateTime, Utc};
 
-use crate::command::freed;
-use crate::command::freed::Freed;
+use crate::command::outlook::{ANY_JUMP, Outlook, PlanOptions, time_of};
 use crate::command::plan_view::PlanView;
 use crate::command::timeline::Terminal;
-use crate::command::{print_json, replay};
+use crate::command::{freed, print_json, replay};
 use crate::config::settings::{Settings, Source};
 use crate::decide::clock_guard::Reading;
-use crate::decide::forecast::{Forecast, forecast};
+use crate::decide::decision::{Decision, History};
+use crate::decide::forecast::forecast;
 use crate::decide::policy::Policy;
 use crate::decide::reason::Pause;
-use crate::decide::rotation::{Decision, History, Snapshot, decide, decide_before_guards};
-use crate::decide::span::Span;
-use crate::decide::time_text::TimeText;
+use crate::decide::rotation::{decide, decide_before_guards};
+use crate::decide::snapshot::Snapshot;
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::rotate;
@@ -33,47 +32,6 @@ use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
 use crate::tell::exit::Exit;
 use crate::tell::output::print;
-
-/// What `plan` is asked for.
-#[derive(Debug, Default, clap::Args)]
-pub struct PlanOptions {
-    /// A module's name in rsyncd.conf, or the absolute path of its directory
-    #[arg(required_unless_present_any = ["all", "replay"], conflicts_with = "all")]
-    pub module: Option<OsString>,
-    /// Every module that was worked on before
-    #[arg(long)]
-    pub all: bool,
-    /// Another policy file, to see side by side with the present one
-    #[arg(long, value_name = "FILE")]
-    pub policy: Option<PathBuf>,
-    /// What the policy (without MODULE: its defaults) would hold after so long of regular pushes
-    #[arg(long, value_name = "SPAN", value_parser = long_span, conflicts_with = "sizes")]
-    pub replay: Option<Span>,
-    /// How often these pushes are [default: 1h]
-    #[arg(long, value_name = "SPAN", value_parser = long_span, requires = "replay")]
-    pub every: Option<Span>,
-    /// Decide as if it were this time, such as 2026-12-24, '2026-12-24 18:00' or
-    /// 2026-12-24T18:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = TimeText::parse)]
-    pub at: Option<TimeText>,
-    /// Count the bytes that would be free even if that takes long
-    #[arg(long)]
-    pub sizes: bool,
-}
-
-/// A span as in a policy, or of years.
-fn long_span(text: &str) -> std::result::Result<Span, String> {
-    let years = text.strip_suffix('y').and_then(|years| {
-        // As many seconds as there are years are read as any span is.
-        let count = Span::parse(&format!("{years}s"))?.seconds();
-        Span::parse(&format!("{}s", count.checked_mul(replay::YEAR_SECONDS)?))
-    });
-    let span = Span::parse(text).or(years);
-    span.ok_or_else(|| "a number and a unit are needed: s, m, h, d, w or y".to_string())
-}
-
-/// Longer than any step of a clock: someone who asks about another time means it.
-const ANY_JUMP: Span = Span::from_seconds(1_000 * 365 * 86_400);
 
 /// Prints the decision on one module, or on all.
 ///
@@ -120,25 +78,6 @@ fn other_policy(context: &Context, file: &Path) -> Result<Settings> {
         Source::Trouble(mistakes) => Err(Error::Policy(mistakes)),
         _ => Ok(settings),
     }
-}
-
-/// What one policy makes of the snapshots.
-pub struct Outlook {
-    /// The decision on each.
-    pub decision: Decision,
-    /// The same before caps and guards: why those go that a guard holds.
-    pub unguarded: Decision,
-    /// What becomes of them; none where no usual distance of pushes is known.
-    pub forecast: Option<Forecast>,
-    /// What those that go would free.
-    pub freed: Freed,
-    /// The policy's `max_expire`: what is put off by it goes with later runs.
-    pub max_expire: usize,
-}
-
-/// The time that is asked about.
-pub(crate) fn time_of(options: &PlanOptions, policy: &Policy) -> DateTime<Utc> {
-    options.at.map_or_else(|| Clock::System.now(), |at| at.in_zone(&policy.time_zone))
 }
 
 /// The plan for one module, and warnings about what could not be read.

@@ -32,13 +32,13 @@ use std::path::Path;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use crate::command::plan::Outlook;
+use crate::command::outlook::Outlook;
 use crate::command::timeline::Row;
 use crate::command::view::rfc3339;
+use crate::decide::decision::SnapshotVerdict;
 use crate::decide::forecast::Expiry;
 use crate::decide::grade::Grade;
 use crate::decide::reason::Reason;
-use crate::decide::rotation::Verdict;
 use crate::module::target::Target;
 use crate::store::snapshots::{Catalog, Item};
 use crate::tell::escape::{escape, escape_path, one_line};
@@ -146,7 +146,7 @@ impl PlanView {
         let mut others = other.map(|(_, outlook)| self::fates(outlook, now)).unwrap_or_default();
         let items = catalog.items.iter().map(|item| (item.name.text.as_str(), item));
         let items: BTreeMap<&str, &Item> = items.collect();
-        let view = |verdict: &Verdict| {
+        let view = |verdict: &SnapshotVerdict| {
             let snapshot = &verdict.snapshot;
             let record = items.get(snapshot.name.as_str()).and_then(|item| item.record.as_ref());
             Some(SnapshotView {
@@ -200,7 +200,7 @@ fn fates(outlook: &Outlook, now: DateTime<Utc>) -> BTreeMap<String, FateView> {
     let mut put_off = 0;
     // Both lists are of the same snapshots in the same order.
     let verdicts = outlook.decision.verdicts.iter().zip(&outlook.unguarded.verdicts);
-    let fate = |(verdict, unguarded): (&Verdict, &Verdict)| {
+    let fate = |(verdict, unguarded): (&SnapshotVerdict, &SnapshotVerdict)| {
         if is_put_off(verdict) {
             put_off += 1;
         }
@@ -229,12 +229,12 @@ fn fates(outlook: &Outlook, now: DateTime<Utc>) -> BTreeMap<String, FateView> {
     verdicts.map(fate).collect()
 }
 
-fn is_put_off(verdict: &Verdict) -> bool {
+fn is_put_off(verdict: &SnapshotVerdict) -> bool {
     verdict.reasons.iter().any(|reason| matches!(reason, Reason::Deferred(_)))
 }
 
 /// When a snapshot goes; `put_off` counts those that `max_expire` puts off, up to this one.
-fn end(verdict: &Verdict, outlook: &Outlook, put_off: usize, now: DateTime<Utc>) -> End {
+fn end(verdict: &SnapshotVerdict, outlook: &Outlook, put_off: usize, now: DateTime<Utc>) -> End {
     if !verdict.keep {
         return End::Now;
     }
@@ -261,7 +261,7 @@ fn end(verdict: &Verdict, outlook: &Outlook, put_off: usize, now: DateTime<Utc>)
     }
 }
 
-fn row(verdict: &Verdict) -> Row {
+fn row(verdict: &SnapshotVerdict) -> Row {
     match verdict.keep {
         false => Row::Goes,
         true if verdict.snapshot.pinned.is_some() => Row::Pinned,

@@ -10,10 +10,8 @@ use crate::decide::facts::ClientCompletion;
 use crate::decide::own_output::Opener;
 use crate::module::context::Context;
 use crate::module::target::Target;
-use crate::run::reap;
-use crate::run::rotate;
-use crate::run::transfer;
-use crate::run::verify;
+use crate::run::verify::by_hand;
+use crate::run::{reap, rotate, transfer};
 use crate::store::state::State;
 use crate::system::clock::Clock;
 use crate::tell::counted;
@@ -72,7 +70,7 @@ pub fn release_unseen(context: &Context, module: Option<&OsStr>) -> Result<Exit>
 /// If the module, its catalogue or its state cannot be used.
 pub fn release_damage(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
     context.change_each(module, None, Opener::Upkeep, |target| {
-        let accepted = verify::accept(target, &Clock::System)?.altered_inodes.len();
+        let accepted = by_hand::accept(target, &Clock::System)?.altered_inodes.len();
         let message = match accepted {
             0 => "nothing is altered".to_string(),
             count => format!("{} accepted as found", counted(count, "altered file")),

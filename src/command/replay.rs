@@ -9,15 +9,15 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use crate::command::plan::{PlanOptions, time_of};
+use crate::command::outlook::{PlanOptions, YEAR_SECONDS, time_of};
 use crate::command::print_json;
 use crate::command::timeline::{Row, Terminal, strip};
 use crate::command::view::rfc3339;
 use crate::config::settings::{Settings, Source};
+use crate::decide::decision::SnapshotVerdict;
 use crate::decide::grade::Grade;
 use crate::decide::policy::Policy;
 use crate::decide::replay::Replay;
-use crate::decide::rotation::Verdict;
 use crate::decide::span::{Span, roughly};
 use crate::module::context::Context;
 use crate::tell::counted;
@@ -26,9 +26,6 @@ use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
 use crate::tell::output::print;
 use crate::tell::table::Table;
-
-/// Years of a replay have so many seconds.
-pub(crate) const YEAR_SECONDS: u64 = 365 * 86_400;
 
 /// How often pushes come unless it is said.
 const USUAL_DISTANCE: Span = Span::from_seconds(3_600);
@@ -140,7 +137,7 @@ impl ReplayView {
         let (from, pushes) = (replay.from(), replay.pushes());
         while replay.step() {}
         let decision = replay.decision();
-        let held = |verdict: &Verdict| HeldView {
+        let held = |verdict: &SnapshotVerdict| HeldView {
             name: verdict.snapshot.name.clone(),
             time: rfc3339(verdict.snapshot.time),
             grade: verdict.snapshot.grade,

@@ -6,8 +6,8 @@ use crate::command::view::DecisionView;
 use crate::command::{plan, print_json};
 use crate::decide::own_output::Opener;
 use crate::module::context::Context;
-use crate::run::rotate;
-use crate::run::rotate::Disposal;
+use crate::run::disposal::Disposal;
+use crate::run::rotate_by_hand;
 use crate::store::memory::Work;
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
@@ -38,7 +38,8 @@ pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool
     }
     let mut views = Vec::new();
     let exit = context.change_each(module, Some(Work::Rotation), Opener::Upkeep, |target| {
-        let rotated = rotate::rotate(target, orders.confirm, orders.disposal(), &Clock::System)?;
+        let rotated =
+            rotate_by_hand::rotate(target, orders.confirm, orders.disposal(), &Clock::System)?;
         let view = DecisionView::new(target, &rotated.decision);
         if !json && !context.is_quiet() {
             print(&view.to_text(&target.label()))?;

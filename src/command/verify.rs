@@ -9,8 +9,9 @@ use crate::command::print_json;
 use crate::decide::own_output::Opener;
 use crate::module::context::Context;
 use crate::module::target::Target;
-use crate::run::verify;
-use crate::run::verify::{Altered, Repaired, Verified};
+use crate::run::verify::by_hand;
+use crate::run::verify::repair::{self, Repaired};
+use crate::run::verify::verified::{Altered, Verified};
 use crate::system::clock::Clock;
 use crate::tell::counted;
 use crate::tell::error::Result;
@@ -24,10 +25,10 @@ pub fn run(context: &Context, module: Option<&OsStr>, repairs: bool, json: bool)
     let exit = context.change_each(module, None, Opener::Upkeep, |target| {
         let (verified, repaired) = match repairs {
             true => {
-                let mut repaired = verify::repair(target, &Clock::System)?;
+                let mut repaired = repair::repair(target, &Clock::System)?;
                 (std::mem::take(&mut repaired.after), Some(repaired))
             }
-            false => (verify::verify(target, &Clock::System)?, None),
+            false => (by_hand::verify(target, &Clock::System)?, None),
         };
         for trouble in repaired.iter().flat_map(|repaired| &repaired.troubles) {
             log::warn!("{}: {trouble}", target.label());

@@ -5,9 +5,10 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use crate::decide::client::Client;
+use crate::decide::decision::{Decision, SnapshotVerdict};
 use crate::decide::grade::Grade;
 use crate::decide::reason::Reason;
-use crate::decide::rotation::{Decision, Snapshot, Verdict};
+use crate::decide::snapshot::Snapshot;
 use crate::decide::span::roughly;
 use crate::module::target::Target;
 use crate::store::record::Record;
@@ -45,7 +46,7 @@ struct VerdictView {
 impl DecisionView {
     /// The decision on the snapshots of `target`.
     pub fn new(target: &Target, decision: &Decision) -> Self {
-        let view = |verdict: &Verdict| VerdictView {
+        let view = |verdict: &SnapshotVerdict| VerdictView {
             name: verdict.snapshot.name.clone(),
             time: rfc3339(verdict.snapshot.time),
             grade: verdict.snapshot.grade,

@@ -284,8 +284,8 @@ fn without_byte_order_mark(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::free_space::FreeSpace;
     use crate::decide::frequency::{Count, Frequency};
-    use crate::decide::space::FreeSpace;
     use crate::decide::span::Span;
 
     fn parse(text: &str) -> Result<Policies, Vec<String>> {

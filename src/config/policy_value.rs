@@ -10,8 +10,8 @@ use std::path::{Component, Path};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::decide::free_space::FreeSpace;
 use crate::decide::frequency::{Count, Frequency};
-use crate::decide::space::FreeSpace;
 use crate::decide::span::Span;
 use crate::decide::zone::Zone;
 use crate::tell::escape::escape;

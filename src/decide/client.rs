@@ -1,7 +1,8 @@
 //! Who transferred.
 
-use crate::tell::escape::deserialize_line;
 use serde::{Deserialize, Serialize};
+
+use crate::tell::escape::deserialize_line;
 
 /// Who transferred, as rsyncd told it, escaped.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

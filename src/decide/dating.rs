@@ -8,46 +8,11 @@
 //! believed: such a snapshot is dated by its successor once a person has confirmed.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use chrono::{DateTime, Utc};
 
 use crate::decide::clock_guard::{ClockHistory, is_plausible, tolerance};
-use crate::decide::rotation::Snapshot;
-
-/// A moment by the boot clock.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BootMoment {
-    /// The boot's id.
-    pub boot: String,
-    /// Seconds since the boot.
-    pub seconds: i64,
-}
-
-/// Why a snapshot's date is not believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Undated {
-    /// The clock that dated it was wrong, or may be.
-    Doubted,
-    /// It is dated before any snapshot can have been taken.
-    Implausible,
-    /// Its date contradicts the order in which snapshots were taken.
-    OutOfOrder,
-    /// Its date and that of another one of the same boot contradict the boot clock.
-    BootClock,
-}
-
-impl fmt::Display for Undated {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let why = match self {
-            Undated::Doubted => "the clock that dated it was wrong or may have been",
-            Undated::Implausible => "the clock had not been set when it was taken",
-            Undated::OutOfOrder => "its date contradicts the order in which snapshots were taken",
-            Undated::BootClock => "its date contradicts the boot clock",
-        };
-        write!(f, "undated: {why}; `rotate --confirm` believes its date")
-    }
-}
+use crate::decide::snapshot::{Snapshot, Undated};
 
 /// Notes on each of `snapshots` whether its date can be believed.
 pub fn mark(snapshots: &mut [Snapshot], clock: &ClockHistory) {

@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::decide::boot_time::BootTime;
 use crate::decide::grade::Grade;
 use crate::decide::tear::{Push, ScarTimes};
-use crate::decide::torn::TearLook;
-use crate::decide::torn::TornMark;
+use crate::decide::torn::{TearLook, TornMark};
 
 /// rsync's status for a transfer that could not read or write everything.
 pub const PARTIAL_TRANSFER: i32 = 23;

@@ -5,12 +5,12 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::decide::clock_guard;
-use crate::decide::clock_guard::ClockHistory;
+use crate::decide::clock_guard::{self, ClockHistory};
+use crate::decide::decision::{Decision, History, SnapshotVerdict, keep};
 use crate::decide::grade::Grade;
 use crate::decide::policy::{Policy, Prefer};
 use crate::decide::reason::{Pause, Reason};
-use crate::decide::rotation::{Decision, History, Snapshot, Verdict, keep};
+use crate::decide::snapshot::Snapshot;
 
 /// Why nothing may be expired at `now`, whatever the policy decides.
 pub(crate) fn pause(
@@ -72,7 +72,7 @@ pub fn rules(policy: &Policy) -> String {
 }
 
 /// What cannot be retired stays, and takes no part in `max_expire`.
-pub(crate) fn keep_irremovable(verdicts: &mut [Verdict]) {
+pub(crate) fn keep_irremovable(verdicts: &mut [SnapshotVerdict]) {
     for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep) {
         if let Some(obstacle) = verdict.snapshot.obstacle {
             keep(verdict, Reason::Irremovable(obstacle));
@@ -80,14 +80,14 @@ pub(crate) fn keep_irremovable(verdicts: &mut [Verdict]) {
     }
 }
 
-pub(crate) fn apply_pause(verdicts: &mut [Verdict], pause: &Pause) {
+pub(crate) fn apply_pause(verdicts: &mut [SnapshotVerdict], pause: &Pause) {
     for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep) {
         keep(verdict, Reason::Paused(pause.clone()));
     }
 }
 
 /// Lets only the oldest `max_expire` go; returns how many stay for a later run.
-pub(crate) fn apply_max_expire(verdicts: &mut [Verdict], max_expire: usize) -> usize {
+pub(crate) fn apply_max_expire(verdicts: &mut [SnapshotVerdict], max_expire: usize) -> usize {
     let mut deferred = 0;
     for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep).skip(max_expire) {
         keep(verdict, Reason::Deferred(max_expire));

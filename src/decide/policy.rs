@@ -5,9 +5,9 @@
 
 use crate::decide::arguments::Rewriting;
 use crate::decide::facts::Statuses;
+use crate::decide::free_space::FreeSpace;
 use crate::decide::frequency::{Count, Frequency};
 use crate::decide::partial_dirs::PartialDirs;
-use crate::decide::space::FreeSpace;
 use crate::decide::span::Span;
 use crate::decide::zone::Zone;
 

@@ -5,10 +5,10 @@ use std::fmt;
 use crate::decide::anomaly::Brake;
 use crate::decide::clock_guard::{ClockJump, Doubt};
 use crate::decide::damage::Damage;
-use crate::decide::dating::Undated;
 use crate::decide::frequency::{Count, Frequency};
 use crate::decide::obstacle::Obstacle;
 use crate::decide::policy::Prefer;
+use crate::decide::snapshot::Undated;
 use crate::decide::span::Span;
 
 /// One reason of a verdict.

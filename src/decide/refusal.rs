@@ -131,7 +131,7 @@ pub fn in_place_refusal(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::arguments::Kind;
+    use crate::decide::arguments::TransferKind;
     use Rewriting::{Append, Inplace};
 
     fn push(rewriting: &[Rewriting]) -> Arguments {
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(in_place_refusal(&push(&[]), &[], Sharing::Unknown), None);
         let told = in_place_refusal(&push(&[Inplace]), &[], Sharing::Unknown);
         assert!(told.is_some_and(|told| told.contains("could rewrite")));
-        let pull = Arguments { kind: Kind::Pull, ..push(&[Inplace]) };
+        let pull = Arguments { kind: TransferKind::Pull, ..push(&[Inplace]) };
         assert_eq!(in_place_refusal(&pull, &[], Sharing::Snapshots(3)), None);
     }
 
@@ -192,7 +192,7 @@ mod tests {
         }
         let told = partial_dir_refusal(&with_partial_dir("parts"), &accepted).unwrap_or_default();
         assert!(told.starts_with("--backup-dir=a/.~tmp~ would move files"), "{told}");
-        let pull = Arguments { kind: Kind::Pull, ..with_partial_dir("docs") };
+        let pull = Arguments { kind: TransferKind::Pull, ..with_partial_dir("docs") };
         assert_eq!(partial_dir_refusal(&pull, &accepted), None);
     }
 

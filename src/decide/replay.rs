@@ -6,10 +6,12 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::decide::decision::Decision;
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
 use crate::decide::policy::Policy;
-use crate::decide::rotation::{Decision, Snapshot, decide_before_guards};
+use crate::decide::rotation::decide_before_guards;
+use crate::decide::snapshot::Snapshot;
 use crate::decide::span::Span;
 
 /// More pushes take too long to go through one by one.

@@ -15,112 +15,13 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::decide::anomaly::Brake;
 use crate::decide::claim::{Claim, HeldSpan, claims};
-use crate::decide::clock_guard::{ClockHistory, ClockJump, Numbers, Reading};
-use crate::decide::damage::Damage;
-use crate::decide::dating;
-use crate::decide::dating::{BootMoment, Undated};
+use crate::decide::decision::{Decision, History, SnapshotVerdict, keep};
 use crate::decide::grade::Grade;
-use crate::decide::guards;
-use crate::decide::obstacle::Obstacle;
 use crate::decide::policy::Policy;
-use crate::decide::reason::{Pause, Reason};
-use crate::decide::slot;
-
-/// What rotation needs to know about a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Its directory's name.
-    pub name: String,
-    /// When it was taken.
-    pub time: DateTime<Utc>,
-    /// Until when later runs found the module unchanged; never before `time`.
-    pub verified_until: DateTime<Utc>,
-    /// What its content is worth.
-    pub grade: Grade,
-    /// Whether we made it, rather than adopted it by its name.
-    pub recorded: bool,
-    /// Why it is pinned, if it is.
-    pub pinned: Option<String>,
-    /// What is known of it cannot be read, so how long it held is not known.
-    pub unreadable: bool,
-    /// The order in which it was taken; none for adopted ones, and for those of older versions.
-    pub sequence: Option<u64>,
-    /// When it was taken by the boot clock.
-    pub taken_at: Option<BootMoment>,
-    /// Why its date is not believed; [`decide`] notes it.
-    pub undated: Option<Undated>,
-    /// What keeps it from being retired, whatever is decided.
-    pub obstacle: Option<Obstacle>,
-}
-
-/// What rotation needs to know about earlier runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct History {
-    /// When the last run was.
-    pub last_run: Option<DateTime<Utc>>,
-    /// The pause that stands since an earlier run.
-    pub clock_jump: Option<ClockJump>,
-    /// What earlier runs found out about the clock.
-    pub clock: ClockHistory,
-    /// What both clocks show now; none for a decision about another time.
-    pub reading: Option<Reading>,
-    /// The sequence number of the newest snapshot that the last run knew of.
-    pub sequence: u64,
-    /// The state was lost and nobody has confirmed since.
-    pub state_lost: bool,
-    /// A person knows of recorded snapshots with wrong dates up to this one.
-    pub confirmed_future: Option<DateTime<Utc>>,
-    /// The pause that a push caused which changed most of the tree.
-    pub brake: Option<Brake>,
-    /// Files in snapshots that were found altered.
-    pub damage: Option<Damage>,
-    /// The [`rules`](crate::decide::guards::rules) that the last rotation went by, if there was one.
-    pub rules: Option<String>,
-}
-
-impl History {
-    /// What is known of the clock with its present reading.
-    fn clock_now(&self, snapshots: &[Snapshot], policy: &Policy) -> ClockHistory {
-        let newest = snapshots.iter().filter_map(|snapshot| snapshot.sequence).max();
-        let numbers =
-            Numbers { known: self.sequence, newest: newest.unwrap_or(0).max(self.sequence) };
-        match &self.reading {
-            Some(reading) => self.clock.observe(reading, numbers, policy.clock_jump),
-            None => self.clock.clone(),
-        }
-    }
-}
-
-/// The fate of one snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
-    /// The snapshot.
-    pub snapshot: Snapshot,
-    /// Whether it stays.
-    pub keep: bool,
-    /// Why; never empty.
-    pub reasons: Vec<Reason>,
-}
-
-/// The fate of all of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
-    /// One verdict per snapshot, oldest first.
-    pub verdicts: Vec<Verdict>,
-    /// Why nothing is expired, if so; then every verdict is "stays".
-    pub pause: Option<Pause>,
-    /// How many would go but for `max_expire`.
-    pub deferred: usize,
-}
-
-impl Decision {
-    /// The names of those that go, oldest first.
-    pub fn expired(&self) -> impl Iterator<Item = &Verdict> {
-        self.verdicts.iter().filter(|verdict| !verdict.keep)
-    }
-}
+use crate::decide::reason::Reason;
+use crate::decide::snapshot::Snapshot;
+use crate::decide::{dating, guards, slot};
 
 /// Decides for all `snapshots` of a root. The order of the input does not matter.
 pub fn decide(
@@ -151,9 +52,13 @@ pub fn decide_before_guards(
     policy: &Policy,
     now: DateTime<Utc>,
 ) -> Decision {
-    let mut verdicts: Vec<Verdict> = snapshots
+    let mut verdicts: Vec<SnapshotVerdict> = snapshots
         .iter()
-        .map(|snapshot| Verdict { snapshot: snapshot.clone(), keep: false, reasons: Vec::new() })
+        .map(|snapshot| SnapshotVerdict {
+            snapshot: snapshot.clone(),
+            keep: false,
+            reasons: Vec::new(),
+        })
         .collect();
     verdicts.sort_by(|a, b| {
         (a.snapshot.time, &a.snapshot.name).cmp(&(b.snapshot.time, &b.snapshot.name))
@@ -191,17 +96,13 @@ fn held_span(snapshot: &Snapshot, now: DateTime<Utc>) -> HeldSpan {
     HeldSpan { from: snapshot.time, until }
 }
 
-pub(crate) fn keep(verdict: &mut Verdict, reason: Reason) {
-    if !verdict.keep {
-        // What was said in favour of expiring it no longer matters.
-        verdict.reasons.clear();
-        verdict.keep = true;
-    }
-    verdict.reasons.push(reason);
-}
-
 /// Keeps what stands for a slot, and notes for the others who stands for theirs.
-fn keep_slots(verdicts: &mut [Verdict], complete: &[usize], policy: &Policy, now: DateTime<Utc>) {
+fn keep_slots(
+    verdicts: &mut [SnapshotVerdict],
+    complete: &[usize],
+    policy: &Policy,
+    now: DateTime<Utc>,
+) {
     for &(frequency, count) in &policy.keep {
         let spans: Vec<HeldSpan> =
             complete.iter().map(|&index| held_span(&verdicts[index].snapshot, now)).collect();
@@ -237,7 +138,12 @@ fn keep_slots(verdicts: &mut [Verdict], complete: &[usize], policy: &Policy, now
 }
 
 /// Keeps the newest, the young, the pinned and the last `min_keep`.
-fn keep_floors(verdicts: &mut [Verdict], complete: &[usize], policy: &Policy, now: DateTime<Utc>) {
+fn keep_floors(
+    verdicts: &mut [SnapshotVerdict],
+    complete: &[usize],
+    policy: &Policy,
+    now: DateTime<Utc>,
+) {
     if let Some(&newest) = complete.last() {
         keep(&mut verdicts[newest], Reason::NewestComplete);
     }
@@ -256,13 +162,13 @@ fn keep_floors(verdicts: &mut [Verdict], complete: &[usize], policy: &Policy, no
     }
 }
 
-fn keep_pinned(verdict: &mut Verdict) {
+fn keep_pinned(verdict: &mut SnapshotVerdict) {
     if let Some(reason) = verdict.snapshot.pinned.clone() {
         keep(verdict, Reason::Pinned(reason));
     }
 }
 
-fn keep_young_and_pinned(verdict: &mut Verdict, policy: &Policy, now: DateTime<Utc>) {
+fn keep_young_and_pinned(verdict: &mut SnapshotVerdict, policy: &Policy, now: DateTime<Utc>) {
     keep_pinned(verdict);
     if verdict.snapshot.unreadable {
         keep(verdict, Reason::Unreadable);
@@ -275,7 +181,7 @@ fn keep_young_and_pinned(verdict: &mut Verdict, policy: &Policy, now: DateTime<U
 /// Thins the partial snapshots since the newest complete one as complete ones are thinned: where no
 /// push ends well for weeks, they are all the history there is.
 fn keep_partial_slots(
-    verdicts: &mut [Verdict],
+    verdicts: &mut [SnapshotVerdict],
     partial: &[usize],
     newest_complete: Option<usize>,
     policy: &Policy,
@@ -305,7 +211,7 @@ fn keep_partial_slots(
 }
 
 fn keep_recent_partials(
-    verdicts: &mut [Verdict],
+    verdicts: &mut [SnapshotVerdict],
     partial: &[usize],
     policy: &Policy,
     now: DateTime<Utc>,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decide::because::Because;
 use crate::decide::grade::Grade;
-use crate::decide::verdict::Verdict;
+use crate::decide::transfer_verdict::TransferVerdict;
 
 /// Pushes in a row that did not bring a complete snapshot, for the same reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +29,7 @@ impl Shortfall {
     pub fn after(
         standing: Option<Self>,
         status: i32,
-        verdict: &Verdict,
+        verdict: &TransferVerdict,
         now: DateTime<Utc>,
     ) -> Option<Self> {
         match &verdict.because {

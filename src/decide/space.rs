@@ -1,122 +1,33 @@
 //! How much of the disk has to stay free, and what goes first when it does not.
 
-use std::fmt;
-
+use crate::decide::decision::{Decision, SnapshotVerdict};
 use crate::decide::grade::Grade;
 use crate::decide::reason::Reason;
-use crate::decide::rotation::{Decision, Verdict};
-
-/// How much of a file system has to stay free.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FreeSpace {
-    /// A share of its size, 1 to 90.
-    Percent(u8),
-    /// Bytes.
-    Bytes(u64),
-}
-
-/// Unit letters of byte counts, by powers of 1,024.
-const UNITS: [(char, u64); 4] = [('T', 1 << 40), ('G', 1 << 30), ('M', 1 << 20), ('K', 1 << 10)];
-
-impl FreeSpace {
-    /// Reads `10%`, or a number followed by `K`, `M`, `G` or `T`; `None` for anything else.
-    pub fn parse(text: &str) -> Option<Self> {
-        let unit = text.chars().last()?;
-        let number =
-            text.strip_suffix(unit).filter(|number| is_number(number))?.parse::<u64>().ok()?;
-        if unit == '%' {
-            return u8::try_from(number)
-                .ok()
-                .filter(|share| (1..=90).contains(share))
-                .map(FreeSpace::Percent);
-        }
-        let (_, bytes) = UNITS.into_iter().find(|(letter, _)| *letter == unit)?;
-        number.checked_mul(bytes).filter(|bytes| *bytes > 0).map(FreeSpace::Bytes)
-    }
-
-    /// The bytes that have to be free on a file system of `size_bytes`.
-    pub fn wanted_bytes(self, size_bytes: u64) -> u64 {
-        match self {
-            FreeSpace::Percent(share) => size_bytes / 100 * u64::from(share),
-            FreeSpace::Bytes(bytes) => bytes,
-        }
-    }
-}
-
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-impl fmt::Display for FreeSpace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            FreeSpace::Percent(share) => write!(f, "{share}%"),
-            FreeSpace::Bytes(bytes) => f.write_str(&bytes_text(*bytes)),
-        }
-    }
-}
-
-/// A number of bytes for people: at least two of the largest unit.
-pub fn bytes_text(bytes: u64) -> String {
-    match UNITS.into_iter().find(|(_, size)| bytes >= 2 * size) {
-        Some((unit, size)) => format!("{} {unit}iB", bytes / size),
-        None => format!("{bytes} bytes"),
-    }
-}
 
 /// The snapshots that may go for want of space although the policy keeps them: those that need
 /// least come first, that is those that stand for the fewest frequencies, and of these the oldest.
 /// What is kept for any other reason (the newest, `min_keep`, `min_age`, a pin, a date in the
 /// future, an unreadable record) is not among them.
-pub fn relief(decision: &Decision, min_keep: usize) -> Vec<&Verdict> {
-    let is_partial = |verdict: &Verdict| {
+pub fn relief(decision: &Decision, min_keep: usize) -> Vec<&SnapshotVerdict> {
+    let is_partial = |verdict: &SnapshotVerdict| {
         let gives_way = |reason: &Reason| {
             matches!(reason, Reason::RecentPartial { .. } | Reason::PartialSlot { .. })
         };
         verdict.reasons.iter().all(gives_way)
     };
-    let is_slot = |verdict: &Verdict| {
+    let is_slot = |verdict: &SnapshotVerdict| {
         verdict.reasons.iter().all(|reason| matches!(reason, Reason::Slot { .. }))
     };
-    let is_now = |verdict: &&Verdict| {
+    let is_now = |verdict: &&SnapshotVerdict| {
         !verdict.reasons.contains(&Reason::Future) && verdict.snapshot.obstacle.is_none()
     };
     let kept = || decision.verdicts.iter().filter(|verdict| verdict.keep).filter(is_now);
-    let mut candidates: Vec<&Verdict> = kept().filter(|verdict| is_slot(verdict)).collect();
+    let mut candidates: Vec<&SnapshotVerdict> = kept().filter(|verdict| is_slot(verdict)).collect();
     // Stable: those that are needed alike stay in the order of their time.
     candidates.sort_by_key(|verdict| verdict.reasons.len());
-    let is_dated = |verdict: &&Verdict| verdict.snapshot.undated.is_none();
+    let is_dated = |verdict: &&SnapshotVerdict| verdict.snapshot.undated.is_none();
     let complete =
         kept().filter(is_dated).filter(|verdict| verdict.snapshot.grade == Grade::Complete).count();
     candidates.truncate(complete.saturating_sub(min_keep));
     kept().filter(|verdict| is_partial(verdict)).chain(candidates).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_share_or_a_number_of_bytes() {
-        assert_eq!(FreeSpace::parse("10%"), Some(FreeSpace::Percent(10)));
-        assert_eq!(FreeSpace::parse("3G"), Some(FreeSpace::Bytes(3 << 30)));
-        for text in [
-            "",
-            "%",
-            "0%",
-            "91%",
-            "G",
-            "0G",
-            "-1G",
-            "10",
-            "1.5G",
-            "10 G",
-            "99999999999999999999T",
-            "1é",
-        ] {
-            assert_eq!(FreeSpace::parse(text), None, "{text}");
-        }
-        assert_eq!(FreeSpace::Percent(10).wanted_bytes(1_000), 100);
-        assert_eq!(FreeSpace::Bytes(5 << 20).to_string(), "5 MiB");
-    }
 }

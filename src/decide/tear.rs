@@ -1,7 +1,6 @@
 //! A failed push: what is known of it, which directories it did not finish, and which later push
 //! makes up for it. The [torn mark](crate::decide::torn) holds all of a module.
 
-use crate::decide::torn::TearLook;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -97,7 +96,7 @@ pub struct Push {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScarTimes {
     /// The modification times that scarred directories have by now.
-    times: Vec<(String, Option<i64>)>,
+    pub(crate) times: Vec<(String, Option<i64>)>,
     /// What a search has found, for failed pushes that were not looked for yet.
     pub(crate) found: Option<Vec<Scar>>,
 }
@@ -261,11 +260,15 @@ impl Tear {
 
     /// Whether the tree shows that this push wrote nothing, or that what it wrote is undone. Writes
     /// in place are in no name, inode or directory's time.
-    pub(crate) fn is_refuted(&self, look: &TearLook, circumstances: Circumstances) -> bool {
+    pub(crate) fn is_refuted(
+        &self,
+        unchanged_since: Option<&BootTime>,
+        circumstances: Circumstances,
+    ) -> bool {
         let first = self.first_began.as_ref().or(self.began.as_ref());
         let wrote_nothing = |last: &BootTime| first.is_some_and(|began| began.is_after(last));
         let Circumstances { is_whole, is_alone, .. } = circumstances;
-        !self.in_place && (is_whole || is_alone && look.unchanged_since.is_some_and(wrote_nothing))
+        !self.in_place && (is_whole || is_alone && unchanged_since.is_some_and(wrote_nothing))
     }
 
     /// Directories of a push that is running look the same; they are healed as soon as that has

@@ -13,13 +13,15 @@
 //! failed push had not reached yet leaves no scar; neither does what is cut in the destination
 //! itself, which rsync touches without a time of its own.
 
-use crate::decide::boot_time::BootTime;
-use crate::decide::fingerprint::Fingerprint;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::decide::tear::{BY_ADDRESS, Circumstances, Repair, TICK_NS, UNKNOWN, nanoseconds_of};
-use crate::decide::tear::{Push, Scar, ScarTimes, Tear};
+use crate::decide::boot_time::BootTime;
+use crate::decide::fingerprint::Fingerprint;
+use crate::decide::tear::{
+    BY_ADDRESS, Circumstances, Push, Repair, Scar, ScarTimes, TICK_NS, Tear, UNKNOWN,
+    nanoseconds_of,
+};
 
 /// Stands for all clients beyond [`MAX_TEARS`].
 const MANY: &str = "many clients";
@@ -178,7 +180,9 @@ impl TornMark {
         let had_tears = !self.by.is_empty();
         let is_seen = |tear: &Tear| seen.by.iter().any(|known| known.noticed == tear.noticed);
         self.by.retain(|tear| {
-            !tear.is_named() || !is_seen(tear) || !tear.is_refuted(look, circumstances)
+            !tear.is_named()
+                || !is_seen(tear)
+                || !tear.is_refuted(look.unchanged_since, circumstances)
         });
         let standing = self.by.clone();
         for tear in self.by.iter_mut().filter(|tear| tear.is_named()) {
@@ -255,6 +259,7 @@ pub struct TearLook<'a> {
 mod tests {
     use super::*;
     use crate::decide::job::Job;
+    use crate::decide::tear::MAX_SCARS;
 
     fn at(second: i64) -> BootTime {
         BootTime { boot: "this".to_string(), nanoseconds: second * 1_000_000_000 }

@@ -26,48 +26,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::decide::because::Because;
 use crate::decide::facts::*;
 use crate::decide::grade::Grade;
-use crate::decide::tear::Circumstances;
-use crate::decide::tear::Tear;
+use crate::decide::tear::{Circumstances, Tear};
 use crate::decide::torn::TornMark;
-
-/// What happens to the debt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owed {
-    /// It stays as it is.
-    AsBefore,
-    /// It is paid.
-    Paid,
-    /// A snapshot is owed from now on; a standing debt may be worth more, and is older.
-    Marked {
-        /// Why.
-        reason: DueReason,
-        /// Who asks.
-        asked: Asked,
-    },
-}
-
-/// What is decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
-    /// The grade of the snapshot to make, if one is to be made.
-    pub snapshot: Option<Grade>,
-    /// Why.
-    pub because: Because,
-    /// The failed pushes that stand from now on.
-    pub marks: Option<TornMark>,
-    /// What happens to the debt.
-    pub owed: Owed,
-}
-
-impl Verdict {
-    /// The grade up to which the tree is safe in a snapshot once this is carried out.
-    pub fn covered(&self) -> Option<Grade> {
-        match self.because {
-            Because::Unchanged { grade } => Some(grade),
-            _ => self.snapshot,
-        }
-    }
-}
+use crate::decide::transfer_verdict::{Owed, TransferVerdict};
 
 /// Whether a snapshot that was put off at `since` has been put off for long enough. A time in the
 /// future is one of a wrong clock: how long it was is not known, and must not be for ever.
@@ -104,19 +65,19 @@ pub fn grade_alone(status: i32, completion: ClientCompletion, statuses: Statuses
 
 /// What a verdict that was carried out leaves behind: the marks, where others may have come
 /// meanwhile, and the debt.
-pub fn aftermath(facts: &Facts, carried_out: &Verdict) -> (Option<TornMark>, Owed) {
+pub fn aftermath(facts: &Facts, carried_out: &TransferVerdict) -> (Option<TornMark>, Owed) {
     (marks(facts), owed(facts, carried_out))
 }
 
 /// Decides.
-pub fn verdict(facts: &Facts) -> Verdict {
+pub fn verdict(facts: &Facts) -> TransferVerdict {
     let marks = marks(facts);
     let (snapshot, because) = match grade(facts, marks.as_ref()) {
         Ok((grade, because)) => (Some(grade), because),
         Err(because) => (None, because),
     };
-    let verdict = Verdict { snapshot, because, marks, owed: Owed::AsBefore };
-    Verdict { owed: owed(facts, &verdict), ..verdict }
+    let verdict = TransferVerdict { snapshot, because, marks, owed: Owed::AsBefore };
+    TransferVerdict { owed: owed(facts, &verdict), ..verdict }
 }
 
 fn marks(facts: &Facts) -> Option<TornMark> {
@@ -256,7 +217,7 @@ fn after_look(
     }
 }
 
-fn owed(facts: &Facts, verdict: &Verdict) -> Owed {
+fn owed(facts: &Facts, verdict: &TransferVerdict) -> Owed {
     let asked = facts.occasion.asked();
     let marked = |reason, asked: Option<Asked>| {
         asked.map_or(Owed::AsBefore, |asked| Owed::Marked { reason, asked })
@@ -274,7 +235,7 @@ fn owed(facts: &Facts, verdict: &Verdict) -> Owed {
 }
 
 /// Whether the debt is paid by what the verdict makes safe.
-fn is_paid(facts: &Facts, due: &Due, verdict: &Verdict) -> bool {
+fn is_paid(facts: &Facts, due: &Due, verdict: &TransferVerdict) -> bool {
     // Of a torn or unfinished tree nothing better can be had, and what mends it brings a snapshot
     // of its own.
     let is_torn = verdict.marks.is_some() || facts.completion == ClientCompletion::Unfinished;
@@ -292,6 +253,7 @@ mod tests {
     use crate::decide::boot_time::BootTime;
     use crate::decide::fingerprint::Fingerprint;
     use crate::decide::job::Job;
+    use crate::decide::shortfall::Shortfall;
     use crate::decide::tear::{Push, ScarTimes};
     use crate::decide::torn::TearLook;
 
@@ -522,7 +484,7 @@ mod tests {
     #[test]
     fn the_same_shortfall_again_and_again_is_counted() {
         let now = DateTime::UNIX_EPOCH;
-        let failed = |status| Verdict {
+        let failed = |status| TransferVerdict {
             snapshot: None,
             because: Because::Failed { status },
             marks: None,
@@ -537,8 +499,11 @@ mod tests {
             Shortfall::after(standing.clone(), 25, &failed(25), now).map(|it| it.pushes),
             Some(1)
         );
-        let complete =
-            Verdict { snapshot: Some(Grade::Complete), because: Because::EndedWell, ..failed(0) };
+        let complete = TransferVerdict {
+            snapshot: Some(Grade::Complete),
+            because: Because::EndedWell,
+            ..failed(0)
+        };
         assert_eq!(Shortfall::after(standing, 0, &complete, now), None);
     }
 }

@@ -16,7 +16,8 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown};
 use rustix::fs::XattrFlags;
 
-use crate::system::syscalls::{Answer, is_privileged, may_give_to};
+use crate::system::identity::Answer;
+use crate::system::syscalls::{is_privileged, may_give_to};
 
 /// Extended attributes by name.
 type Xattrs = BTreeMap<CString, Vec<u8>>;

@@ -18,8 +18,9 @@ use nix::sys::stat::fstat;
 use rustix::fs::{AtFlags, StatxFlags};
 
 use crate::decide::damage::{Attributes, Moment, Xattrs};
+use crate::system::identity::Answer;
 use crate::system::mounts;
-use crate::system::syscalls::{Answer, stat_entry};
+use crate::system::syscalls::stat_entry;
 
 /// Larger extended attributes are only recognised, not kept.
 const MAX_XATTR_BYTES: usize = 4_096;

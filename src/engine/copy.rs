@@ -17,16 +17,17 @@ use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::FchmodatFlags;
 use nix::sys::stat::{
-    FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstat, mkdirat, mknodat, utimensat,
+    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstat, mkdirat, mknodat,
+    utimensat,
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
 use crate::engine::index::{Stamp, now_ns};
 use crate::engine::{attributes, baseline};
-use crate::system::syscalls::{Answer, Identity, is_privileged, open_directory, stat_entry};
+use crate::system::identity::{Answer, Identity};
+use crate::system::syscalls::{is_privileged, open_directory, stat_entry};
 
 /// Remembers one more name of a copied inode.
 pub fn remember(

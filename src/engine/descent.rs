@@ -17,7 +17,8 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 
-use crate::system::syscalls::{Answer, Identity, open_directory, place_above, return_to};
+use crate::system::identity::{Answer, Identity};
+use crate::system::syscalls::{open_directory, place_above, return_to};
 use crate::tell::error::Error;
 
 /// How many of the deepest levels stay open besides the root. The descents of two workers and the

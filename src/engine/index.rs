@@ -25,8 +25,9 @@ use nix::sys::stat::{FileStat, fstat};
 use nix::time::{ClockId, clock_gettime};
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 
+use crate::system::identity::{Answer, Identity};
 use crate::system::mounts;
-use crate::system::syscalls::{Answer, Identity, stat_entry};
+use crate::system::syscalls::stat_entry;
 
 /// The kernel stamps by ticks of at most 10 ms.
 const MARGIN_NS: i64 = 100_000_000;

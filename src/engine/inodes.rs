@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use crate::engine::children::{Budget, Children, LEVEL_BYTES};
 use crate::engine::descent::{Descent, Start};
 use crate::engine::listing::Listing;
-use crate::system::syscalls::Answer;
+use crate::system::identity::Answer;
 use crate::tell::error::Error;
 
 /// One name of an inode that is no directory.

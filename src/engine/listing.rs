@@ -12,7 +12,8 @@ use std::os::fd::BorrowedFd;
 use nix::errno::Errno;
 use rustix::fs::{FileType, RawDir};
 
-use crate::system::syscalls::{Answer, stat_entry};
+use crate::system::identity::Answer;
+use crate::system::syscalls::stat_entry;
 
 /// A read of this size returns about a thousand entries per call.
 const BUFFER_BYTES: usize = 64 * 1024;

@@ -18,9 +18,9 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use crate::engine::children::{Budget, Children, LEVEL_BYTES};
 use crate::engine::descent::{Descent, Start};
 use crate::engine::listing::Listing;
-use crate::engine::pool;
-use crate::engine::pool::Pool;
-use crate::system::syscalls::{Answer, is_privileged, stat_entry};
+use crate::engine::pool::{self, Pool};
+use crate::system::identity::Answer;
+use crate::system::syscalls::{is_privileged, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
 

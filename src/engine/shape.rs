@@ -8,7 +8,8 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
 
 use crate::engine::listing::Listing;
-use crate::system::syscalls::{Identity, open_directory};
+use crate::system::identity::Identity;
+use crate::system::syscalls::open_directory;
 
 /// What is at a place where something was mounted when a snapshot was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

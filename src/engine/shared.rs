@@ -18,7 +18,8 @@ use crate::decide::partial_dirs::{Found, PartialDirs};
 use crate::engine::children::{Budget, Children, LEVEL_BYTES};
 use crate::engine::descent::{Descent, Start};
 use crate::engine::listing::Listing;
-use crate::system::syscalls::{Answer, is_gone, stat_entry};
+use crate::system::identity::Answer;
+use crate::system::syscalls::{is_gone, stat_entry};
 
 /// Which files a push could write into.
 #[derive(Debug, Clone, Copy)]

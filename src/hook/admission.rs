@@ -12,12 +12,10 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 use crate::config::settings::Settings;
-use crate::decide::arguments::Arguments;
 use crate::decide::boot_time::BootTime;
-use crate::decide::client::Client;
-use crate::decide::facts::Forbidden;
 use crate::decide::grade::Grade;
 use crate::decide::own_output::Opener;
+use crate::hook::applicant::{Applicant, NOTHING};
 use crate::hook::caller::{Caller, patience};
 use crate::hook::shared_files::{Looks, refused};
 use crate::module::target::Target;
@@ -35,34 +33,6 @@ use crate::tell::error::{Error, Result};
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(200);
 
-/// Who wants to transfer what.
-#[derive(Debug, Clone)]
-pub struct Applicant {
-    /// What it asks for.
-    pub arguments: Arguments,
-    /// What `rsyncd.conf` forbids of it.
-    pub forbidden: Option<Forbidden>,
-    /// Whether `rsyncd.conf` lets it only read, whatever it asks for.
-    pub reads_only: bool,
-    /// The same as a path, escaped: `RSYNC_REQUEST`.
-    pub request: String,
-    /// Who it is.
-    pub client: Client,
-    /// The number of the process that serves the connection.
-    pub pid: u32,
-}
-
-impl Applicant {
-    /// Who opens the root: only a push that may write registers one.
-    pub fn opener(&self) -> Opener {
-        let writes = self.arguments.kind.writes() && self.forbidden != Some(Forbidden::ReadOnly);
-        match writes && !self.reads_only && self.request != NOTHING {
-            true => Opener::Push,
-            false => Opener::Reader,
-        }
-    }
-}
-
 /// The answer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -71,9 +41,6 @@ pub enum Admission {
     /// It is turned away, and told this.
     Refused(String),
 }
-
-/// What rsyncd says is requested by a client that hangs up before it has said so.
-const NOTHING: &str = "(NONE)";
 
 /// What a client is told whose push could change or delete snapshots themselves.
 const HOLDS_SNAPSHOTS: &str = "this module reaches snapshots of another one, which a push could destroy; please push to the module itself (to the administrator: `rsyncd-snapshot check` says what to change)";

@@ -8,8 +8,8 @@
 //! nothing of paths, names or other clients: that is for `rsyncd-snapshot check`.
 
 use crate::command::check;
-use crate::command::check::Level;
-use crate::hook::admission::Applicant;
+use crate::command::finding::Level;
+use crate::hook::applicant::Applicant;
 use crate::module::target::Target;
 
 /// What the client asks for, after the module's name and a slash.

@@ -1,6 +1,7 @@
 //! hook.
 
 pub mod admission;
+pub mod applicant;
 pub mod caller;
 pub mod detach;
 pub mod inquiry;

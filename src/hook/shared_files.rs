@@ -25,12 +25,10 @@ use crate::decide::refusal::{
 };
 use crate::engine::listing::Listing;
 use crate::engine::shared::{Writable, look};
-use crate::hook::admission::Applicant;
+use crate::hook::applicant::Applicant;
 use crate::module::target::Target;
-use crate::store::dir::OwnedDir;
-use crate::store::dir::names_in;
-use crate::store::layout::PRIVATE;
-use crate::store::layout::Subdir;
+use crate::store::dir::{OwnedDir, names_in};
+use crate::store::layout::{PRIVATE, Subdir};
 use crate::store::registration::Registration;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;

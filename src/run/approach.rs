@@ -6,7 +6,8 @@
 
 use crate::decide::because::Because;
 use crate::decide::facts::{Facts, Moment, Running};
-use crate::decide::verdict::{Owed, has_waited, verdict};
+use crate::decide::transfer_verdict::Owed;
+use crate::decide::verdict::{has_waited, verdict};
 use crate::module::target::Target;
 use crate::run::facts::facts;
 use crate::run::reap::reap;

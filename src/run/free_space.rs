@@ -10,13 +10,14 @@
 
 use chrono::{DateTime, Utc};
 
+use crate::decide::free_space::{FreeSpace, bytes_text};
 use crate::decide::grade::Grade;
 use crate::decide::reason::Reason;
-use crate::decide::space::{FreeSpace, bytes_text, relief};
+use crate::decide::space::relief;
 use crate::decide::space_choice::{Choice, Growth, Offer, choose, waits_until};
-use crate::engine::usage;
-use crate::engine::usage::Tree;
+use crate::engine::usage::{self, Tree};
 use crate::module::target::Target;
+use crate::run::disposal::{Rotated, remove};
 use crate::store::dir::{Dir, c_name};
 use crate::store::layout::Subdir;
 use crate::store::neighbours::has_neighbours;
@@ -24,8 +25,6 @@ use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
-
-use crate::run::rotate::{Rotated, remove};
 
 /// So many trees are counted at most.
 const MOST_TREES: usize = 50;
@@ -197,8 +196,9 @@ impl Shortage<'_> {
 
     /// What only the module as it is and its newest complete snapshot take.
     fn own_bytes(&self, rotated: &Rotated) -> Option<u64> {
-        let complete =
-            |verdict: &&crate::decide::rotation::Verdict| verdict.snapshot.grade == Grade::Complete;
+        let complete = |verdict: &&crate::decide::decision::SnapshotVerdict| {
+            verdict.snapshot.grade == Grade::Complete
+        };
         let newest = rotated.decision.verdicts.iter().rfind(complete);
         let in_root = self.dir();
         let module = Tree {
@@ -287,7 +287,7 @@ fn expire(
     let name = std::slice::from_ref(name);
     // What is retired has gone by now.
     let retired = retire::retired(root)?;
-    crate::run::rotate::retire(target, root, name, &retired, clock.now(), rotated)?;
+    crate::run::disposal::retire(target, root, name, &retired, clock.now(), rotated)?;
     // Unless somebody has pinned it just now.
     let retired = retire::retired(root)?.contains(&name[0]);
     if !retired {

@@ -10,16 +10,21 @@
 //!   gave up waiting is either seen by the holder or gets the lock itself.
 
 pub mod approach;
+pub mod disposal;
 pub mod facts;
 pub mod free_space;
 pub mod hold;
 pub mod losses;
+pub mod marks;
+pub mod memory;
 pub mod order;
+pub mod pass;
 pub mod publish;
 pub mod reap;
 pub mod report;
 pub mod request;
 pub mod rotate;
+pub mod rotate_by_hand;
 pub mod scan;
 pub mod snapshot;
 pub mod transfer;

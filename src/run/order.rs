@@ -1,29 +1,23 @@
 //! The order of a run.
 
-use crate::run::publish;
-use crate::run::report::Ending;
-use crate::run::report::Report;
-use crate::run::request::Asker;
-use crate::run::request::Request;
-use crate::run::rotate;
-use crate::run::snapshot;
-use crate::run::transfer;
-use crate::run::verify;
 use chrono::{DateTime, Utc};
 
 use crate::decide::boot_time::BootTime;
-use crate::decide::facts::{ClientCompletion, DueReason, Moment, Worth};
+use crate::decide::facts::{ClientCompletion, DueReason};
 use crate::decide::own_output::Opener;
-use crate::decide::verdict::{has_waited, verdict};
+use crate::decide::verdict::has_waited;
 use crate::module::target::Target;
-use crate::run::facts::{facts, scar_times};
 use crate::run::hold::{Hold, Released};
-use crate::store::memory::{Failure, Work};
+use crate::run::marks::mark_before_lock;
+use crate::run::memory::{moved_root, remember};
+use crate::run::report::{Ending, Report};
+use crate::run::request::Request;
+use crate::run::verify::hashing::hash_contents;
+use crate::run::{publish, rotate, snapshot, transfer};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
-use crate::tell::error::Result;
-use crate::tell::escape::{escape, escape_path};
+use crate::tell::error::{Error, Result};
 
 /// Takes a snapshot of `target` if the request earns one, and rotates.
 ///
@@ -67,8 +61,9 @@ pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> 
 fn hash_new(target: &Target, report: &mut Report, clock: &Clock) -> bool {
     let known = report.warnings.len();
     for name in std::mem::take(&mut report.unhashed) {
-        let hashed =
-            target.open_root().and_then(|root| verify::hash_contents(target, &root, &name, clock));
+        let hashed = target.open_root().and_then(|root| {
+            hash_contents(&root, &name, |work| under_lock(target, &root, clock, work))
+        });
         match hashed {
             Ok(None) => {}
             Ok(Some(message)) => report.warn(&target.label(), message),
@@ -214,96 +209,22 @@ pub(crate) fn work_and_hash(
     Ok(())
 }
 
-/// What must be on disk before anything waits: the torn mark, or the end of it by a good push that
-/// makes up for it, and that the root has had a policy.
-fn mark_before_lock(
+/// Works under the root's long lock.
+pub(crate) fn under_lock(
     target: &Target,
     root: &SnapshotRoot,
-    request: &Request,
-    now: DateTime<Utc>,
+    clock: &Clock,
+    work: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    let earlier = target.memory.recall(&target.module_path).and_then(|memory| memory.torn);
-    let is_good_push = request.push.is_some() && request.asker == Asker::Transfer(Worth::Complete);
-    let standing = State::read(root.private()).ok().and_then(|state| state.torn);
-    let times = scar_times(root, standing.as_ref().filter(|_| is_good_push));
-    let moment = Moment::Ended { now, noticed: &request.started, scar_times: &times };
-    let marks_on = |state: &State| verdict(&facts(target, root, request, state, moment)).marks;
-    let new = marks_on(&State::default());
-    if let (Some(_), Some(status)) = (&new, request.status) {
-        log::warn!(
-            "{}: the transfer ended with status {status}; the module is torn",
-            target.label()
-        );
+    let request = Request::rotation();
+    let is_covered = || Error::Usage("a verification cannot be covered by another run".to_string());
+    let hold = Hold::acquire(target, root, &request, clock)?.ok_or_else(is_covered)?;
+    let result = work();
+    if let Released::Due { mark, held } = hold.release_unless_due(root)?
+        && let Err(error) =
+            crate::run::order::work_and_hash(target, root, Request::owed(&mark), clock, held)
+    {
+        log::warn!("{}: the snapshot that fell due meanwhile failed: {error}", target.label());
     }
-    let in_place = request.push.as_ref().is_some_and(|push| push.in_place);
-    let marked = State::update(root.private(), |state| {
-        if let Some(mark) = &earlier {
-            state.torn = Some(mark.clone().on_top_of(state.torn.as_ref()));
-        }
-        state.torn = marks_on(state);
-        state.written_in_place |= in_place;
-    })
-    .and_then(|_| remember_policy(target, root));
-    let kept = match (&marked, new) {
-        // On a full disk the mark is kept elsewhere, beside those of others, until there is room
-        // for it again.
-        (Err(_), Some(mark)) => target.memory.change(&target.module_path, |memory| {
-            memory.torn = Some(mark.clone().on_top_of(memory.torn.as_ref()));
-        }),
-        (Ok(_), _) if earlier.is_some() => target.memory.change(&target.module_path, |memory| {
-            memory.torn = memory.torn.take().filter(|mark| Some(mark) != earlier.as_ref());
-        }),
-        _ => Ok(()),
-    };
-    if let Err(error) = kept {
-        log::error!("{}: the torn mark can be kept nowhere: {error}", target.label());
-    }
-    marked
-}
-
-/// Remembers that the root has had a policy, so that nothing expires should its file vanish.
-pub(crate) fn remember_policy(target: &Target, root: &SnapshotRoot) -> Result<()> {
-    let Some(file) = target.policy_file.as_deref().map(escape_path) else { return Ok(()) };
-    State::update(root.private(), |state| state.policy_file = Some(file)).map(drop)
-}
-
-/// Remembers the outcome outside the root; never fails a run. Only a success makes up for an
-/// earlier failure.
-fn remember(target: &Target, result: &Result<Report>) {
-    let failure = match result {
-        Ok(report) if report.policy_trouble => Some(format!(
-            "the policy cannot be used, nothing expires: {}",
-            target.trouble.join("; ")
-        )),
-        Ok(_) => None,
-        Err(error) => Some(error.to_string()),
-    };
-    let failure = failure.map(|message| Failure::now(Work::Snapshot, message));
-    let success = result.as_ref().ok().filter(|report| report.is_success());
-    // A root that a failed run did not get to register was never used.
-    let root = target.is_surely_registered().then_some(target.root_path.as_path());
-    let name = target.name.as_deref().map(escape);
-    let remembered = target.memory.change(&target.module_path, |memory| {
-        memory.module = name.clone().or(memory.module.take());
-        root.iter().for_each(|root| memory.set_root(root));
-        if let Some(report) = success {
-            memory.failure = None;
-            memory.warnings = report.warnings.clone();
-        }
-        if failure.is_some() {
-            memory.failure.clone_from(&failure);
-        }
-    });
-    if let Err(error) = remembered {
-        log::debug!("nothing remembered outside the snapshot root: {error}");
-    }
-}
-
-/// What to say if the module's snapshots used to be made elsewhere.
-fn moved_root(target: &Target) -> Option<String> {
-    let now = escape_path(&target.root_path);
-    let before = target.memory.recall(&target.module_path)?.snapshot_root?;
-    (before != now).then(|| {
-        format!("snapshots are made in {now} from now on; those in {before} are no longer rotated")
-    })
+    result
 }

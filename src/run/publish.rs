@@ -12,13 +12,13 @@ use crate::decide::clock_guard::Reading;
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
 use crate::decide::rotation::decide;
-use crate::decide::verdict::Verdict;
+use crate::decide::transfer_verdict::TransferVerdict;
 use crate::engine::compare::Comparison;
 use crate::run::losses;
+use crate::run::pass::{Pass, Sight};
 use crate::run::report::{Ending, Report};
 use crate::run::scan::Scan;
-use crate::run::snapshot::{Pass, Sight};
-use crate::run::verify::take_up;
+use crate::run::verify::refresh::take_up;
 use crate::store::dir::c_name;
 use crate::store::layout::Subdir;
 use crate::store::pin::Pin;
@@ -36,7 +36,7 @@ impl Pass<'_> {
     pub(crate) fn publish(
         &self,
         sight: &Sight,
-        verdict: Verdict,
+        verdict: TransferVerdict,
         scan: Option<&Scan>,
         report: &mut Report,
     ) -> Result<()> {
@@ -79,7 +79,7 @@ impl Pass<'_> {
             duration_seconds: ((compared + cloning.elapsed()).as_secs_f64() * 1_000.0).round()
                 / 1_000.0,
             partial_dirs: Some(PartialDirsRecord::of(partial_dirs, &staged.cloned)),
-            ..Record::new(time, grade, &staged, &comparison)
+            ..staged.record(time, grade, &comparison)
         };
         self.warn_of_losses(&record, report);
         self.warn_of_users();
@@ -191,7 +191,11 @@ impl Pass<'_> {
 
     /// A push that failed, or a backup that began, while the tree was copied makes partial what
     /// would have been complete.
-    fn judge_after_clone(&self, sight: &Sight, verdict: Verdict) -> Result<Verdict> {
+    fn judge_after_clone(
+        &self,
+        sight: &Sight,
+        verdict: TransferVerdict,
+    ) -> Result<TransferVerdict> {
         if verdict.snapshot != Some(Grade::Complete) {
             return Ok(verdict);
         }
@@ -209,7 +213,7 @@ impl Pass<'_> {
             self.target.label(),
             again.because
         );
-        Ok(Verdict { snapshot: Some(Grade::Partial), ..again })
+        Ok(TransferVerdict { snapshot: Some(Grade::Partial), ..again })
     }
 
     /// In the log alone: `check` looks by itself, and so sees when it is mended.

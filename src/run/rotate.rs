@@ -8,42 +8,22 @@
 use chrono::{DateTime, Utc};
 
 use crate::decide::clock_guard::Reading;
+use crate::decide::decision::Decision;
 use crate::decide::grade::Grade;
 use crate::decide::guards::rules;
 use crate::decide::reason::Reason;
-use crate::decide::rotation::{Decision, decide};
+use crate::decide::rotation::decide;
 use crate::module::target::Target;
+use crate::run::disposal::{self, Disposal, Rotated};
 use crate::run::free_space;
-use crate::run::hold::{Hold, Released};
 use crate::run::report::Report;
-use crate::run::request::Request;
-use crate::store::memory::{Failure, Work};
 use crate::store::publish::clear_staging;
-use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::Catalog;
 use crate::store::state::State;
-use crate::store::unremovable;
+use crate::store::{retire, unremovable};
 use crate::system::clock::Clock;
-use crate::tell::counted;
-use crate::tell::error::{Error, Result};
-use crate::tell::exit::Exit;
-
-/// What rotation decided and did.
-#[derive(Debug)]
-pub struct Rotated {
-    /// The verdict on each snapshot.
-    pub decision: Decision,
-    /// Problems that did not stop it; each is in the log.
-    pub warnings: Vec<String>,
-}
-
-impl Rotated {
-    /// The exit status that tells it.
-    pub fn exit(&self) -> Exit {
-        if self.warnings.is_empty() { Exit::Done } else { Exit::Warnings }
-    }
-}
+use crate::tell::error::Result;
 
 /// A root and what is decided on it.
 pub struct Examined {
@@ -81,96 +61,6 @@ pub fn look(
     Ok((catalog, decision))
 }
 
-/// Rotates by hand. With `confirm`, a person vouches for the clock and the policy: pauses end
-/// first.
-///
-/// # Errors
-/// [`Error::Policy`] if the policy cannot be used: then nothing expires.
-pub fn rotate(
-    target: &Target,
-    confirm: bool,
-    disposal: Disposal,
-    clock: &Clock,
-) -> Result<Rotated> {
-    if !target.trouble.is_empty() {
-        return Err(Error::Policy(target.trouble.clone()));
-    }
-    let result = rotate_by_hand(target, confirm, disposal, clock);
-    let remembered = target.memory.change(&target.module_path, |memory| match &result {
-        Ok(rotated) => {
-            memory.warnings.clone_from(&rotated.warnings);
-            memory.failure = memory.failure.take().filter(|failure| failure.work != Work::Rotation);
-        }
-        Err(error) => memory.failure = Some(Failure::now(Work::Rotation, error.to_string())),
-    });
-    if let Err(error) = remembered {
-        log::debug!("nothing remembered outside the snapshot root: {error}");
-    }
-    result
-}
-
-fn rotate_by_hand(
-    target: &Target,
-    confirm: bool,
-    disposal: Disposal,
-    clock: &Clock,
-) -> Result<Rotated> {
-    // A timer must not make the loss of a history look like a new beginning.
-    if let Some(lost) = target.lost_history() {
-        return Err(lost);
-    }
-    let root = target.open_root()?;
-    crate::run::order::remember_policy(target, &root)?;
-    crate::system::priority::lower_priority(&target.policy);
-    let is_covered = || Error::Usage("a rotation cannot be covered by another run".to_string());
-    let mut hold =
-        Hold::acquire(target, &root, &Request::rotation(), clock)?.ok_or_else(is_covered)?;
-    hold.wait_for_turn(target, &root, &Request::rotation(), clock)?;
-    if confirm {
-        end_pauses(target, &root, &clock.reading())?;
-    }
-    let mut rotated = rotate_locked(target, &root, clock, disposal)?;
-    if let Some(warning) = root.file_system_warning() {
-        rotated.warn(&target.label(), warning);
-    }
-    if let Released::Due { mark, held } = hold.release_unless_due(&root)?
-        && let Err(error) =
-            crate::run::order::work_and_hash(target, &root, Request::owed(&mark), clock, held)
-    {
-        rotated
-            .warn(&target.label(), format!("the snapshot that fell due meanwhile failed: {error}"));
-    }
-    Ok(rotated)
-}
-
-/// A person has looked at the clock, the policy and the list. The brake needs a `release`.
-fn end_pauses(target: &Target, root: &SnapshotRoot, reading: &Reading) -> Result<()> {
-    let now = reading.time;
-    let Examined { catalog, state, .. } = examine(target, root, now, Some(reading.clone()))?;
-    let snapshots = catalog.snapshots();
-    let future =
-        snapshots.iter().map(|snapshot| snapshot.verified_until).filter(|time| *time > now).max();
-    // The clock is right, so these dates cannot be.
-    let misdated: Vec<u64> = snapshots
-        .iter()
-        .filter(|snapshot| snapshot.time > now)
-        .filter_map(|snapshot| snapshot.sequence)
-        .collect();
-    let sequence = catalog.sequence().max(state.sequence);
-    State::update(root.private(), |state| {
-        state.state_lost = false;
-        state.clock_jump = None;
-        state.clock = Some(state.clock_history().confirm(reading, sequence, &misdated));
-        state.sequence = sequence;
-        state.confirmed_future = future;
-        state.rules = Some(rules(&target.policy));
-        if let Some(run) = &mut state.last_run {
-            run.time = now;
-        }
-    })
-    .map(drop)
-}
-
 /// Rotates after a run has made its snapshot durable or found it unnecessary.
 pub(crate) fn rotate_after_snapshot(
     target: &Target,
@@ -183,7 +73,7 @@ pub(crate) fn rotate_after_snapshot(
     }
     let rotated = rotate_locked(target, root, clock, Disposal::Later)?;
     report.warnings.extend(rotated.warnings);
-    if let Err(error) = crate::run::verify::compact_if_outgrown(target, root) {
+    if let Err(error) = crate::run::verify::refresh::compact_if_outgrown(target, root) {
         report.warn(
             &target.label(),
             format!("the catalogue of inodes stays as large as it is: {error}"),
@@ -210,16 +100,7 @@ pub(crate) fn free_retired(
     Ok(removed.errors.iter().map(|error| format!("a retired snapshot remains: {error}")).collect())
 }
 
-/// What becomes of the retired snapshots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disposal {
-    /// Those that an earlier run retired and whose grace is over go, but for one to be recycled.
-    Later,
-    /// All of them go, at once.
-    Now,
-}
-
-fn rotate_locked(
+pub(crate) fn rotate_locked(
     target: &Target,
     root: &SnapshotRoot,
     clock: &Clock,
@@ -248,7 +129,7 @@ fn rotate_locked(
         }
         let names: Vec<String> =
             rotated.decision.expired().map(|verdict| verdict.snapshot.name.clone()).collect();
-        just_retired = retire(target, root, &names, &over.names, now, &mut rotated)?;
+        just_retired = disposal::retire(target, root, &names, &over.names, now, &mut rotated)?;
     }
     if disposal == Disposal::Now
         && let Err(error) = clear_staging(root)
@@ -270,57 +151,9 @@ fn rotate_locked(
             over.names.into_iter().filter(is_left).collect()
         }
     };
-    remove(target, root, &names, &mut rotated)?;
+    disposal::remove(target, root, &names, &mut rotated)?;
     free_space::make(target, root, clock, &mut rotated)?;
     Ok(rotated)
-}
-
-/// Retires `names`. Of those that a retired snapshot within its grace stands in the way of, the
-/// visible one stays; `past_grace` names the retired ones that may go. Returns what was retired.
-pub(crate) fn retire(
-    target: &Target,
-    root: &SnapshotRoot,
-    names: &[String],
-    past_grace: &[String],
-    now: DateTime<Utc>,
-    rotated: &mut Rotated,
-) -> Result<Vec<String>> {
-    let label = target.label();
-    let way = retire::make_way(root, names, past_grace)?;
-    for name in way.taken {
-        rotated.warn(
-            &label,
-            format!(
-                "{name} stays: a retired snapshot of that name can still be brought back; \
-                 `rotate --purge` removes what is retired"
-            ),
-        );
-    }
-    let errors = way.errors.into_iter().chain(retire::retire(root, &way.free, now)?);
-    errors.for_each(|error| rotated.warn(&label, error.to_string()));
-    Ok(way.free)
-}
-
-/// Removes the retired snapshots `names` for good, and says so.
-pub(crate) fn remove(
-    target: &Target,
-    root: &SnapshotRoot,
-    names: &[String],
-    rotated: &mut Rotated,
-) -> Result<()> {
-    let label = target.label();
-    let removed = retire::remove(root, names)?;
-    for error in removed.errors {
-        rotated.warn(&label, format!("a retired snapshot remains: {error}"));
-    }
-    if removed.trees > 0 {
-        log::info!(
-            "{label}: removed {} with {} entries",
-            counted(removed.trees, "retired snapshot"),
-            removed.entries
-        );
-    }
-    Ok(())
 }
 
 /// Remembers by which rules this root is rotated: others may have to be confirmed first. As long as
@@ -356,13 +189,5 @@ fn tell_decision(label: &str, rotated: &mut Rotated, max_expire: usize) {
             label,
             format!("max_expire {max_expire} reached; {deferred} more expire in later runs"),
         );
-    }
-}
-
-impl Rotated {
-    /// Logs a problem that does not stop the rotation.
-    pub(crate) fn warn(&mut self, label: &str, message: String) {
-        log::warn!("{label}: {message}");
-        self.warnings.push(message);
     }
 }

@@ -11,32 +11,27 @@
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
-use chrono::{DateTime, Utc};
-
 use crate::decide::because::Because;
 use crate::decide::boot_time::BootTime;
-use crate::decide::clock_guard::{ClockHistory, Numbers, Reading, clock_jump};
-use crate::decide::facts::DueReason;
-use crate::decide::facts::{ClientCompletion, Facts, LedgerCoverage, Look, Moment, Running};
+use crate::decide::clock_guard::{Numbers, clock_jump};
+use crate::decide::facts::{ClientCompletion, DueReason, Facts, LedgerCoverage, Look, Moment};
 use crate::decide::fingerprint::Fingerprint;
 use crate::decide::grade::Grade;
 use crate::decide::shortfall::Shortfall;
-use crate::decide::tear::Scar;
-use crate::decide::torn::TearLook;
-use crate::decide::torn::TornMark;
-use crate::decide::verdict::{Owed, Verdict, aftermath, verdict};
+use crate::decide::torn::{TearLook, TornMark};
+use crate::decide::transfer_verdict::{Owed, TransferVerdict};
+use crate::decide::verdict::{aftermath, verdict};
 use crate::engine::compare::Comparison;
 use crate::engine::index::{Stamp, now_ns};
 use crate::module::target::Target;
 use crate::run::approach::{Approach, approach};
 use crate::run::facts::facts;
+use crate::run::pass::{Pass, Sight};
 use crate::run::report::{Ending, Report};
-use crate::run::request::Asker;
-use crate::run::request::Request;
+use crate::run::request::{Asker, Request};
 use crate::run::rotate;
 use crate::run::scan::Scan;
-use crate::store::gate::Gate;
-use crate::store::inode_log::{InPlaceChanges, in_place_changes};
+use crate::store::inode_log::in_place::in_place_changes;
 use crate::store::layout::Subdir;
 use crate::store::publish::{clean_up, discard_staging};
 use crate::store::record::Record;
@@ -46,51 +41,6 @@ use crate::store::snapshots::{Catalog, Item};
 use crate::store::state::{DueMark, LastRun, State};
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
-
-/// One pass over the module.
-pub(crate) struct Pass<'a> {
-    pub(crate) target: &'a Target,
-    pub(crate) root: &'a SnapshotRoot,
-    pub(crate) request: &'a Request,
-    pub(crate) clock: &'a Clock,
-    pub(crate) began: Instant,
-    pub(crate) scan_began: BootTime,
-    pub(crate) now: DateTime<Utc>,
-    /// What both clocks showed at `now`.
-    pub(crate) reading: Reading,
-    /// What is known of the clock, that reading included.
-    pub(crate) clock_history: RefCell<ClockHistory>,
-    /// The newest snapshot's number.
-    pub(crate) sequence: Cell<u64>,
-    pub(crate) before: State,
-    pub(crate) catalog: Catalog,
-    /// How far the client says that it has come.
-    completion: ClientCompletion,
-    /// Whether a comparison has been a full one.
-    pub(crate) is_full: Cell<bool>,
-    /// Closed as long as the tree is read.
-    pub(crate) gate: Cell<Option<Gate>>,
-    /// The pushes that go on all the same.
-    running: Running,
-    /// What pushes that write in place have changed; none where there was no such push.
-    pub(crate) in_place: Option<InPlaceChanges>,
-}
-
-/// What a look at the tree has shown.
-#[derive(Debug, Clone)]
-pub(crate) struct Sight {
-    fingerprint: Fingerprint,
-    newest_ctime_ns: i64,
-    scars: Vec<Scar>,
-    /// When the look ended, by the wall clock.
-    ended: DateTime<Utc>,
-    /// Whether every later change has a later change time than all that was seen.
-    is_settled: bool,
-    /// When the look before began, if the tree is as that left it.
-    unchanged_since: Option<BootTime>,
-    differs_from_complete: Option<bool>,
-    differs_from_newest: Option<bool>,
-}
 
 /// Cleans up after earlier runs, compares, publishes what the request earns, and remembers it.
 pub(crate) fn snapshot(
@@ -271,12 +221,12 @@ impl Pass<'_> {
         comparison.differs() || in_place
     }
 
-    fn judge(&self, sight: &Sight) -> Verdict {
+    fn judge(&self, sight: &Sight) -> TransferVerdict {
         self.with_facts(sight, &self.before, self.completion, verdict)
     }
 
     /// The verdict on what was seen, when the tree is copied and more may be known.
-    pub(crate) fn judge_again(&self, sight: &Sight, state: &State) -> Verdict {
+    pub(crate) fn judge_again(&self, sight: &Sight, state: &State) -> TransferVerdict {
         let completion = self.completion.worse(ClientCompletion::of_module(self.root.module()));
         self.with_facts(sight, state, completion, verdict)
     }
@@ -317,7 +267,12 @@ impl Pass<'_> {
 
     /// A tree that equals the newest complete snapshot keeps that one current, whatever comes of
     /// this run.
-    fn keep_current(&self, newest: Option<&Item>, sight: &Sight, verdict: &Verdict) -> Result<()> {
+    fn keep_current(
+        &self,
+        newest: Option<&Item>,
+        sight: &Sight,
+        verdict: &TransferVerdict,
+    ) -> Result<()> {
         let is_in_place = verdict.marks.as_ref().is_some_and(TornMark::is_in_place);
         let is_failed = matches!(verdict.because, Because::Failed { .. });
         match newest
@@ -374,7 +329,7 @@ impl Pass<'_> {
     }
 
     /// Writes what the next run has to know.
-    pub(crate) fn remember(&self, sight: &Sight, carried_out: &Verdict) -> Result<()> {
+    pub(crate) fn remember(&self, sight: &Sight, carried_out: &TransferVerdict) -> Result<()> {
         let limit = self.target.policy.clock_jump;
         let last_run = self.before.last_run.as_ref().map(|run| run.time);
         let jump = clock_jump(self.before.clock_jump.as_ref(), last_run, self.now, limit);

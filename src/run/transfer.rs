@@ -11,14 +11,13 @@ use std::os::fd::AsFd;
 use crate::config::environment::Transfer;
 use crate::config::settings::Settings;
 use crate::decide::boot_time::BootTime;
-use crate::decide::facts;
-use crate::decide::facts::{Asked, DueReason};
 use crate::decide::facts::{
-    ClientCompletion, Facts, LedgerCoverage, Moment, Occasion, Running, Worth,
+    self, Asked, ClientCompletion, DueReason, Facts, LedgerCoverage, Moment, Occasion, Running,
+    Worth,
 };
 use crate::decide::own_output::Opener;
-use crate::decide::verdict;
-use crate::decide::verdict::{Verdict, end_of_transfer};
+use crate::decide::transfer_verdict::TransferVerdict;
+use crate::decide::verdict::{self, end_of_transfer};
 use crate::module::target::Target;
 use crate::run::reap::{highest_marked, reap};
 use crate::run::request::Request;
@@ -67,7 +66,7 @@ impl Ended<'_> {
 
     /// The verdict as far as the transfer alone tells; `brought_unfinished` says whether the
     /// client's word that it has not finished came with it.
-    pub fn verdict(&self, seen: &Seen, brought_unfinished: bool) -> Verdict {
+    pub fn verdict(&self, seen: &Seen, brought_unfinished: bool) -> TransferVerdict {
         let (status, worth) = self.worth();
         let entry = match seen {
             Seen::Push(line) => line.entry.as_ref(),

@@ -4,24 +4,24 @@
 //! crash at any point leaves one whole text. Where no file may be opened for writing, as in our
 //! directory itself ([`confine`](crate::module::confine)), the temporary one is made in a room beside.
 
-use crate::engine::listing::Listing;
-use crate::store::layout::Subdir;
-use crate::system::syscalls::open_directory;
-use crate::tell::error::{Error, Result};
-use crate::tell::escape::escape_path;
-use nix::errno::Errno;
-use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::fsync;
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::fsync;
 
-use crate::system::syscalls::Answer;
+use crate::engine::listing::Listing;
+use crate::store::layout::Subdir;
+use crate::system::identity::Answer;
+use crate::system::syscalls::open_directory;
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape_path;
 
 /// Ends every temporary name, so that leftovers are recognised.
 pub const TEMPORARY: &str = ".tmp";

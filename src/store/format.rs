@@ -3,13 +3,14 @@
 //! A file of a newer version is neither understood nor written over: it may hold keys that this
 //! version does not know, so its number is looked at before anything else in it.
 
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::store::dir::Dir;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape_path, one_line};
-use serde::Serialize;
-use std::path::Path;
-
-use serde::de::DeserializeOwned;
 
 /// The value that `text`, the content of the file at `path`, holds.
 ///

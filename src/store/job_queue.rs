@@ -19,8 +19,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::decide::boot_time::BootTime;
-use crate::store::dir::Dir;
-use crate::store::dir::names_in;
+use crate::store::dir::{Dir, names_in};
 use crate::store::lock::Guard;
 use crate::tell::error::{Error, Result};
 

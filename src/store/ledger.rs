@@ -23,17 +23,14 @@ use nix::fcntl::renameat;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use serde::{Deserialize, Serialize};
 
-use crate::decide::arguments::{Kind, Rewriting};
+use crate::decide::arguments::{Rewriting, TransferKind};
 use crate::decide::boot_time::BootTime;
 use crate::decide::client::Client;
 use crate::decide::facts::Forbidden;
 use crate::decide::job::Job;
 use crate::decide::liveness::{Liveness, Origin};
 use crate::decide::tear::Push;
-use crate::store::dir;
-use crate::store::dir::OwnedDir;
-use crate::store::dir::names_in;
-use crate::store::dir::{Dir, TEMPORARY, c_name};
+use crate::store::dir::{self, Dir, OwnedDir, TEMPORARY, c_name, names_in};
 use crate::store::format::{FORMAT, to_toml};
 use crate::store::layout::Subdir;
 use crate::store::lock::Guard;
@@ -52,7 +49,7 @@ pub struct Entry {
     /// Format number, at most [`FORMAT`].
     pub format: u32,
     /// What the client asked for.
-    pub kind: Kind,
+    pub kind: TransferKind,
     /// pre-xfer turned it away: nothing was transferred.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refused: bool,
@@ -91,7 +88,7 @@ impl Entry {
     pub fn unannounced(client: Client, owner: Process, clock: &Clock) -> Self {
         Entry {
             format: FORMAT,
-            kind: Kind::Push,
+            kind: TransferKind::Push,
             refused: false,
             began: clock.exact_now(),
             began_at: BootTime::now(),
@@ -116,7 +113,7 @@ impl Entry {
             sequence: Some(self.sequence).filter(|sequence| *sequence > 0),
             job: self.job.clone(),
             in_place: !self.rewriting.is_empty(),
-            only_deletes: self.kind == Kind::DeletionOnly,
+            only_deletes: self.kind == TransferKind::DeletionOnly,
         }
     }
 

@@ -4,7 +4,6 @@
 //! The lock file is never unlinked: a lock on a file that others can no longer find protects
 //! nobody. It holds a line about its holder, for the message of whoever gives up waiting.
 
-use crate::store::layout::LOCK_FILE;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::PathBuf;
@@ -15,6 +14,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
 use crate::store::dir::{Dir, c_name};
+use crate::store::layout::LOCK_FILE;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::one_line;
 

@@ -21,8 +21,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::torn::TornMark;
-use crate::store::dir;
-use crate::store::dir::Dir;
+use crate::store::dir::{self, Dir};
 use crate::store::format::to_toml;
 use crate::store::lock::Guard;
 use crate::store::memory_name;

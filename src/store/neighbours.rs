@@ -2,12 +2,12 @@
 //!
 //! The kernel's mount table says so, without a call that asks the server of another file system.
 
-use crate::store::layout::PRIVATE;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use crate::store::layout::PRIVATE;
 use crate::store::memory::Places;
 
 /// Whether a module other than that at `module_path` has a snapshot root on the file system of

@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::decide::anomaly;
-use crate::decide::anomaly::Brake;
+use crate::decide::anomaly::{self, Brake};
 use crate::tell::escape::{deserialize_line, escape};
 
 /// Why a snapshot stays.

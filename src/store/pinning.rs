@@ -1,5 +1,7 @@
 //! Setting and taking off pins.
 
+use nix::errno::Errno;
+
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
 use crate::store::dir::c_name;
@@ -10,8 +12,6 @@ use crate::store::state::State;
 use crate::system::syscalls::{is_gone, open_directory};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
-use nix::errno::Errno;
-use serde::{Deserialize, Serialize};
 
 /// Pins the visible snapshot `name`; a pin that it has already gets the new reason.
 ///

@@ -11,31 +11,33 @@ use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::os::fd::AsFd;
 
+use chrono::{DateTime, Utc};
 use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 
+use crate::decide::grade::Grade;
 use crate::decide::partial_dirs::PartialDirs;
 use crate::engine::baseline::{Origin, Recording, of_entry};
 use crate::engine::baseline_bytes::BLOCK_BYTES;
 use crate::engine::clone::{Cloned, Knowledge, Stage, clone_tree};
+use crate::engine::compare::Comparison;
 use crate::engine::copy::ORIGINALS;
 use crate::engine::index::{Index, Part};
 use crate::engine::inodes::{Name, walk};
 use crate::engine::listing::Listing;
 use crate::engine::remove::remove_trees;
-use crate::store::dir::OwnedDir;
-use crate::store::dir::names_in;
-use crate::store::dir::{Dir, TEMPORARY, c_name};
-use crate::store::index_file;
+use crate::store::dir::{Dir, OwnedDir, TEMPORARY, c_name, names_in};
+use crate::store::inode_log::in_place::InPlaceChanges;
+use crate::store::inode_log::recorder::Recorder;
 use crate::store::inode_log::windows::{Window, Windows, wall_ns};
-use crate::store::inode_log::{InPlaceChanges, Recorder};
 use crate::store::layout::Subdir;
 use crate::store::lock::Guard;
-use crate::store::record::{Record, file_name, snapshot_name};
+use crate::store::record::{CopyRecord, Record, Work, file_name, snapshot_name};
 use crate::store::root::SnapshotRoot;
-use crate::store::unremovable;
+use crate::store::{index_file, unremovable};
 use crate::system::syscalls::{is_privileged, rename_no_replace, stat_entry};
 use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape;
 
 /// Begins the names under which an unprivileged run stages beside the target.
 const BESIDE: &str = ".rsyncd-snapshot-staging-";
@@ -79,6 +81,30 @@ impl Evidence {
 }
 
 impl Staged {
+    /// The record of a new snapshot.
+    pub fn record(&self, time: DateTime<Utc>, grade: Grade, comparison: &Comparison) -> Record {
+        let Staged { cloned, recycled, .. } = self;
+        Record {
+            entries: cloned.entries,
+            added: comparison.added,
+            changed: comparison.changed,
+            removed: comparison.removed,
+            vanished: cloned.vanished,
+            attributes_lost: cloned.attributes_lost,
+            skipped_mounts: cloned.skipped_mounts.iter().map(|path| escape(path)).collect(),
+            temporaries: cloned.temporaries.count,
+            temporary_files: cloned.temporaries.paths.iter().map(|path| escape(path)).collect(),
+            copies: CopyRecord::of(&cloned.copies),
+            work: Some(Work {
+                recycled: recycled.clone(),
+                directories_read: comparison.directories_read + cloned.directories_read,
+                linked: cloned.made,
+                unlinked: cloned.removed,
+            }),
+            ..Record::bare(time, grade)
+        }
+    }
+
     /// Clones the module, which has about `entries` entries if that is known, into staging: out of
     /// the retired snapshot `recycle` if there is one and it can be used, else afresh. `newest` is
     /// the index by which the module was compared; without it the retired one's is not used either.

@@ -3,9 +3,6 @@
 //! A record is written before its snapshot becomes visible. Later only *verified-until*
 //! moves. Adopted snapshots get a record when they are first verified.
 
-use crate::decide::client::Client;
-use crate::store::format::FORMAT;
-use crate::store::format::to_toml;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -13,15 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::decide::because::Because;
 use crate::decide::boot_time::BootTime;
+use crate::decide::client::Client;
 use crate::decide::grade::Grade;
 use crate::decide::partial_dirs::PartialDirs;
 use crate::engine::clone::{Cloned, InPartialDirs};
-use crate::engine::compare::{Comparison, Known};
+use crate::engine::compare::Known;
 use crate::engine::copy::{Copied, CopiedState, Copies, InodePair};
-use crate::store::dir;
-use crate::store::dir::Dir;
-use crate::store::format;
-use crate::store::publish::Staged;
+use crate::store::dir::{self, Dir};
+use crate::store::format::{self, FORMAT, to_toml};
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, unescape};
 
@@ -213,41 +209,12 @@ impl OriginalRecord {
 }
 
 impl Record {
-    /// The record of a new snapshot.
-    pub fn new(
-        time: DateTime<Utc>,
-        grade: Grade,
-        staged: &Staged,
-        comparison: &Comparison,
-    ) -> Self {
-        let Staged { cloned, recycled, .. } = staged;
-        Record {
-            entries: cloned.entries,
-            added: comparison.added,
-            changed: comparison.changed,
-            removed: comparison.removed,
-            vanished: cloned.vanished,
-            attributes_lost: cloned.attributes_lost,
-            skipped_mounts: cloned.skipped_mounts.iter().map(|path| escape(path)).collect(),
-            temporaries: cloned.temporaries.count,
-            temporary_files: cloned.temporaries.paths.iter().map(|path| escape(path)).collect(),
-            copies: CopyRecord::of(&cloned.copies),
-            work: Some(Work {
-                recycled: recycled.clone(),
-                directories_read: comparison.directories_read + cloned.directories_read,
-                linked: cloned.made,
-                unlinked: cloned.removed,
-            }),
-            ..Record::bare(time, grade)
-        }
-    }
-
     /// The record of an adopted snapshot, of which only the name is known.
     pub fn adopted(time: DateTime<Utc>, grade: Grade) -> Self {
         Record { adopted: true, ..Record::bare(time, grade) }
     }
 
-    fn bare(time: DateTime<Utc>, grade: Grade) -> Self {
+    pub(crate) fn bare(time: DateTime<Utc>, grade: Grade) -> Self {
         Record {
             format: FORMAT,
             time,
@@ -320,7 +287,7 @@ pub fn snapshot_name(name: &str) -> Option<&str> {
 }
 
 impl CopyRecord {
-    fn of(copies: &Copies) -> Vec<Self> {
+    pub(crate) fn of(copies: &Copies) -> Vec<Self> {
         let record = |(pair, copied): (&InodePair, &Copied)| CopyRecord {
             path: escape(&copied.path),
             names: copied.names,

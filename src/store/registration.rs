@@ -3,15 +3,13 @@
 //! Snapshots of two modules in one root would expire each other. So the first one registers,
 //! and every other is refused.
 
-use crate::store::layout::REGISTRATION_FILE;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::dir;
-use crate::store::dir::Dir;
-use crate::store::format;
-use crate::store::format::{FORMAT, to_toml};
+use crate::store::dir::{self, Dir};
+use crate::store::format::{self, FORMAT, to_toml};
+use crate::store::layout::REGISTRATION_FILE;
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
 

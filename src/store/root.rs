@@ -4,12 +4,9 @@
 //! only the administrator controls, on the module's own file system, and belong to this one
 //! module. Everything is checked on the opened directory, then used through that descriptor only.
 
-use crate::store::dir::open_path;
-use crate::store::layout::PRIVATE;
-use crate::store::layout::Subdir;
 use std::fs::{self, DirBuilder, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -17,11 +14,11 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::fsync;
 
 use crate::decide::file_system::{Expectation, FileSystemType, without_inode_numbers};
-use crate::store::dir::{Dir, OwnedDir, c_name};
+use crate::store::dir::{Dir, OwnedDir, c_name, open_path};
+use crate::store::layout::{PRIVATE, Subdir};
 use crate::store::lock::Guard;
 use crate::store::registration::Registration;
-use crate::store::trial;
-use crate::store::trial::Trial;
+use crate::store::trial::{self, Trial};
 use crate::store::trust;
 use crate::system::mounts::note_mounts_below;
 use crate::system::syscalls::{open_directory, stat_entry};

@@ -1,25 +1,24 @@
 //! The snapshots in a root: what the directory holds, joined with what the records know.
 
-use crate::store::dir::names_in;
-use crate::store::layout::Subdir;
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use nix::sys::stat::fstat;
 
-use crate::decide::dating::BootMoment;
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
 use crate::decide::obstacle::Obstacle;
-use crate::decide::rotation::Snapshot;
+use crate::decide::snapshot::{BootMoment, Snapshot};
 use crate::decide::zone::Zone;
 use crate::engine::listing::{Entry, Listing};
 use crate::engine::obstacle::obstacle;
-use crate::store::dir::{Dir, c_name};
+use crate::store::dir::{Dir, c_name, names_in};
+use crate::store::layout::Subdir;
 use crate::store::pin::{Pin, Pins};
 use crate::store::record::{Record, snapshot_name};
 use crate::store::root::SnapshotRoot;
-use crate::system::syscalls::{Identity, stat_entry};
+use crate::system::identity::Identity;
+use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
 
 /// One visible snapshot.

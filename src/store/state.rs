@@ -5,9 +5,6 @@
 //! their own, on the private directory itself, held for milliseconds. A holder of the long lock
 //! releases it while holding this one, after looking at the due mark: no mark can fall between.
 
-use crate::store::layout::DAMAGED_STATE_FILE;
-use crate::store::layout::PINS_FILE;
-use crate::store::layout::STATE_FILE;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
@@ -21,19 +18,15 @@ use crate::decide::anomaly::Brake;
 use crate::decide::boot_time::BootTime;
 use crate::decide::clock_guard::{ClockHistory, ClockJump, Reading};
 use crate::decide::damage::Damage;
-use crate::decide::facts::Due;
-use crate::decide::facts::{Asked, DueReason};
+use crate::decide::decision::History;
+use crate::decide::facts::{Asked, Due, DueReason};
 use crate::decide::fingerprint::Fingerprint;
 use crate::decide::grade::Grade;
-use crate::decide::rotation::History;
 use crate::decide::shortfall::Shortfall;
 use crate::decide::torn::TornMark;
-use crate::store::dir;
-use crate::store::dir::names_in;
-use crate::store::dir::{Dir, c_name};
-use crate::store::format;
-use crate::store::format::{FORMAT, to_toml};
-use crate::store::layout::Subdir;
+use crate::store::dir::{self, Dir, c_name, names_in};
+use crate::store::format::{self, FORMAT, to_toml};
+use crate::store::layout::{DAMAGED_STATE_FILE, PINS_FILE, STATE_FILE, Subdir};
 use crate::store::lock::Guard;
 use crate::store::pin::Pins;
 use crate::system::syscalls::{is_gone, open_directory, stat_entry};

@@ -12,7 +12,7 @@ use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use crate::engine::baseline::look;
 use crate::engine::listing::Listing;
 use crate::store::dir::{Dir, c_name};
-use crate::system::syscalls::Answer;
+use crate::system::identity::Answer;
 
 /// Both names end as temporary ones do, so that what a killed run left is removed.
 const FILE: &str = "trial.tmp";

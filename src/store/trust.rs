@@ -15,12 +15,12 @@ use nix::unistd::geteuid;
 
 use crate::decide::file_system::{Expectation, FileSystemType, without_hard_links};
 use crate::decide::name::SnapshotName;
-use crate::decide::root_access;
-use crate::decide::root_access::Entrance;
+use crate::decide::root_access::{self, Entrance};
 use crate::decide::zone::Zone;
 use crate::store::layout::PRIVATE;
+use crate::system::identity::Identity;
 use crate::system::mounts::Mounts;
-use crate::system::syscalls::{Identity, Mount, is_privileged, open_parent};
+use crate::system::syscalls::{Mount, is_privileged, open_parent};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
 

@@ -7,8 +7,7 @@
 use std::ffi::{CStr, CString};
 
 use crate::engine::remove::{Remains, remove_trees};
-use crate::store::dir::names_in;
-use crate::store::dir::{Dir, c_name};
+use crate::store::dir::{Dir, c_name, names_in};
 use crate::store::inode_log::windows::Window;
 use crate::store::layout::Subdir;
 use crate::store::root::SnapshotRoot;

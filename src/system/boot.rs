@@ -3,11 +3,12 @@
 //! Whether one run's scan began after another run started must not depend on the wall clock,
 //! which people and daemons set. The boot-time clock also runs while the machine sleeps.
 
-use crate::decide::boot_time::BootTime;
 use std::fs;
 use std::sync::OnceLock;
 
 use nix::time::{ClockId, clock_gettime};
+
+use crate::decide::boot_time::BootTime;
 
 /// The id of this boot, once it could be read; else nothing.
 fn this_boot() -> String {

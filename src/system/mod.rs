@@ -3,6 +3,7 @@
 pub mod boot;
 pub mod clock;
 pub mod descriptors;
+pub mod identity;
 pub mod mounts;
 pub mod priority;
 pub mod process;

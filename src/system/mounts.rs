@@ -21,7 +21,7 @@ use nix::sys::stat::{Mode, fstat};
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 
 use crate::decide::file_system::FileSystemType;
-use crate::system::syscalls::{Answer, Identity};
+use crate::system::identity::{Answer, Identity};
 use crate::tell::escape::escape;
 
 const UNKNOWN: u8 = 0;

@@ -12,33 +12,13 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 
+use crate::system::identity::{Answer, Identity};
 use crate::system::mounts;
-
-/// The system's answer to a call.
-pub type Answer<T> = Result<T, Errno>;
 
 /// Whether `cause` says that a directory is no longer where it was: removed, moved, or something
 /// else by now.
 pub fn is_gone(cause: Errno) -> bool {
     matches!(cause, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ESTALE)
-}
-
-/// What tells one directory or file from another on the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Identity {
-    /// The file system's device number.
-    pub device: u64,
-    /// The inode number on it.
-    pub inode: u64,
-}
-
-impl Identity {
-    /// The identity that `stat` shows.
-    // The width of the fields differs between platforms.
-    #[allow(clippy::useless_conversion)]
-    pub fn of(stat: &FileStat) -> Self {
-        Identity { device: stat.st_dev.into(), inode: stat.st_ino.into() }
-    }
 }
 
 const DIRECTORY: OFlag =

@@ -3,6 +3,7 @@
 //! Nothing here decides or changes anything. Every value that a client can
 //! influence passes through [`escape`] on its way out.
 
+pub mod duration;
 pub mod error;
 pub mod escape;
 pub mod exit;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use rsyncd_snapshot::decide::arguments::{Kind, Rewriting};
+use rsyncd_snapshot::decide::arguments::{Rewriting, TransferKind};
 use serde::Deserialize;
 
 const RECORDED: &str = include_str!("../arguments/recorded.toml");
@@ -14,7 +14,7 @@ const RECORDED: &str = include_str!("../arguments/recorded.toml");
 pub(crate) struct Command {
     /// What rsync is run with; words in braces stand for places.
     pub(crate) run: Vec<String>,
-    pub(crate) kind: Kind,
+    pub(crate) kind: TransferKind,
     #[serde(default)]
     pub(crate) rewriting: Vec<Rewriting>,
     pub(crate) sent: Vec<Sent>,
@@ -30,7 +30,7 @@ pub(crate) struct Sent {
 
 impl Command {
     /// What the arguments have to be classified as.
-    pub(crate) fn expected(&self) -> (Kind, Vec<Rewriting>) {
+    pub(crate) fn expected(&self) -> (TransferKind, Vec<Rewriting>) {
         (self.kind, self.rewriting.clone())
     }
 

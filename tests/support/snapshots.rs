@@ -12,7 +12,7 @@ use chrono::{DateTime, Datelike, TimeDelta, TimeZone, Utc};
 use rsyncd_snapshot::decide::frequency::{Count, Frequency};
 use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
-use rsyncd_snapshot::decide::rotation::Snapshot;
+use rsyncd_snapshot::decide::snapshot::Snapshot;
 use rsyncd_snapshot::decide::span::Span;
 use rsyncd_snapshot::decide::zone::Zone;
 

@@ -10,20 +10,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use chrono::{DateTime, Utc};
 
-use crate::client::backup::span_text;
 use crate::client::disk::lock::make_directory;
 use crate::client::external::Call;
 use crate::client::failure::{Failure, Result};
 use crate::client::job::Job;
 use crate::client::location::Destination;
-use crate::client::rsync::arguments;
-use crate::client::rsync::arguments::{Meaning, Statistics, Target, meaning};
+use crate::client::rsync::arguments::{self, Meaning, Statistics, Target, meaning};
 use crate::client::rsync::output::{Complaints, Output};
 use crate::client::rsync::tunnel::OpenTunnel;
 use crate::client::signals;
 use crate::store::completion;
 use crate::system::syscalls::is_privileged;
 use crate::tell::counted;
+use crate::tell::duration::span_text;
 use crate::tell::error::Error;
 use crate::tell::escape::escape_path;
 

@@ -14,14 +14,10 @@ use crate::client::job::Job;
 use crate::client::location::Destination;
 use crate::client::rsync::arguments::EXCLUDED_ROOTS;
 use crate::client::safety::known_destinations;
-use crate::client::safety::probe::Sight;
-use crate::store::completion;
+use crate::client::safety::probe::{Sight, TOKENS};
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
-
-/// What tells that a backup is not whole.
-pub const TOKENS: [&str; 2] = [completion::UNFINISHED, completion::PARTIAL];
 
 /// Refuses what can be told from the paths alone.
 ///

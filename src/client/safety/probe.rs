@@ -15,6 +15,7 @@ use crate::client::job::Job;
 use crate::client::place::Privilege;
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
+use crate::store::completion;
 use crate::store::layout::PRIVATE;
 use crate::store::registration::Registration;
 use crate::tell::escape::escape_path;
@@ -125,7 +126,7 @@ impl Sight {
     /// Whether backups went to it before: the snapshots beside it are registered as its own, or are
     /// from before the time of registrations; or a backup is not finished.
     pub fn is_known(&self) -> bool {
-        let has_token = crate::client::safety::checks::TOKENS
+        let has_token = crate::client::safety::probe::TOKENS
             .iter()
             .any(|token| self.names.iter().any(|name| name == token));
         has_token
@@ -183,6 +184,9 @@ fn is_own(path: &Path, boot: &[u8], inode: &[u8]) -> bool {
         && own_boot.trim_ascii() == boot
         && own_inode.is_ok_and(|own_inode| own_inode.as_bytes() == inode)
 }
+
+/// What tells that a backup is not whole.
+pub const TOKENS: [&str; 2] = [completion::UNFINISHED, completion::PARTIAL];
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,7 @@ use chrono::{SubsecRound, Utc};
 
 use crate::client::failure::{Failure, Result};
 use crate::client::place::Privilege;
-use crate::client::snapshots::take::Snapshots;
+use crate::client::snapshots::job::Snapshots;
 use crate::command::snapshot::Orders;
 use crate::decide::facts::ClientCompletion;
 use crate::decide::name::SnapshotName;

@@ -1,4 +1,5 @@
 //! client::snapshots.
 
 pub mod fallback;
+pub mod job;
 pub mod take;

@@ -6,39 +6,27 @@
 //! ended first, and then undone what has to be.
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
 
 use crate::client::external::{Call, find};
 use crate::client::failure::{Failure, Result};
-use crate::client::job::{IoClass, Job};
+use crate::client::job::IoClass;
 use crate::client::place::Privilege;
 use crate::client::rsync::output::Output;
 use crate::client::safety::checks;
 use crate::client::snapshots::fallback;
+use crate::client::snapshots::job::Snapshots;
 use crate::command;
 use crate::command::snapshot::Orders;
 use crate::decide::policy::IoNice;
-use crate::module::context::Context;
 use crate::module::target::Target;
-use crate::run::order;
-use crate::run::rotate;
-use crate::run::rotate::Disposal;
+use crate::run::disposal::Disposal;
+use crate::run::{order, rotate_by_hand};
 use crate::system::clock::Clock;
 use crate::tell::escape::escape_path;
 use crate::tell::exit::Exit;
 use crate::tell::progress;
 
 const PROGRAM: &str = "rsyncd-snapshot";
-
-/// The snapshots of a destination.
-pub struct Snapshots<'a> {
-    /// What is to be done.
-    pub job: &'a Job,
-    /// Policy and settings of this machine.
-    pub context: &'a Context,
-    /// The destination's directory, absolute, where it is.
-    pub directory: &'a Path,
-}
 
 impl Snapshots<'_> {
     /// Does what the job wants of snapshot and rotation. `status` is that of the transfer that was
@@ -85,7 +73,8 @@ impl Snapshots<'_> {
         log::info!("rotating the snapshots of {}", escape_path(self.directory));
         if self.is_direct() {
             show_progress();
-            let rotated = rotate::rotate(&self.target()?, false, Disposal::Later, &Clock::System)?;
+            let rotated =
+                rotate_by_hand::rotate(&self.target()?, false, Disposal::Later, &Clock::System)?;
             return Ok(rotated.exit());
         }
         let mut words = self.program()?;

@@ -29,21 +29,19 @@ mod options;
 mod partial;
 mod reading;
 
-use crate::decide::arguments::option_name::GivenOption;
-use crate::decide::arguments::option_name::OptionName;
-use std::env;
-use std::fmt;
 use std::os::unix::ffi::OsStringExt;
+use std::{env, fmt};
 
 use serde::{Deserialize, Serialize};
 
 use self::options::Meaning;
 use self::reading::Words;
+use crate::decide::arguments::option_name::{GivenOption, OptionName};
 
 /// What a transfer does with the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum TransferKind {
     /// It writes files, or may.
     #[default]
     Push,
@@ -59,21 +57,21 @@ pub enum Kind {
     DryRun,
 }
 
-impl Kind {
+impl TransferKind {
     /// Whether the transfer may change the module.
     pub fn writes(self) -> bool {
-        matches!(self, Kind::Push | Kind::DeletionOnly)
+        matches!(self, TransferKind::Push | TransferKind::DeletionOnly)
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for TransferKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Kind::Push => "push",
-            Kind::DeletionOnly => "deletion-only",
-            Kind::Pull => "pull",
-            Kind::Listing => "listing",
-            Kind::DryRun => "dry-run",
+            TransferKind::Push => "push",
+            TransferKind::DeletionOnly => "deletion-only",
+            TransferKind::Pull => "pull",
+            TransferKind::Listing => "listing",
+            TransferKind::DryRun => "dry-run",
         })
     }
 }
@@ -109,12 +107,12 @@ impl Rewriting {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Arguments {
     /// What the transfer does.
-    pub kind: Kind,
+    pub kind: TransferKind,
     /// The options in effect that rewrite files, sorted, each once. Pulls and dry runs name them
-    /// too and rewrite nothing, so ask [`Kind::writes`] first.
+    /// too and rewrite nothing, so ask [`TransferKind::writes`] first.
     pub rewriting: Vec<Rewriting>,
     /// The directories in which rsync would go on in place: the values of `--partial-dir`, or that
-    /// of `--delay-updates`. Ask [`Kind::writes`] first here, too.
+    /// of `--delay-updates`. Ask [`TransferKind::writes`] first here, too.
     pub partial_dirs: Vec<Vec<u8>>,
     /// Every option, in the order of the command line; none if a word was not understood.
     pub options: Vec<GivenOption>,
@@ -125,7 +123,7 @@ pub struct Arguments {
 impl Arguments {
     /// What has to be assumed of a transfer whose arguments are not known: that it writes.
     pub fn unknown() -> Self {
-        Arguments { kind: Kind::Push, ..Arguments::default() }
+        Arguments { kind: TransferKind::Push, ..Arguments::default() }
     }
 
     /// Reads the arguments, of which the first is the program's name.
@@ -250,25 +248,29 @@ impl Effect {
         Arguments { kind, rewriting, ..Arguments::default() }
     }
 
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> TransferKind {
         if self.dry_run || self.only_batch {
-            return if self.sender && self.lists() { Kind::Listing } else { Kind::DryRun };
+            return if self.sender && self.lists() {
+                TransferKind::Listing
+            } else {
+                TransferKind::DryRun
+            };
         }
         if self.sender {
             return self.kind_of_sender();
         }
         // Even with `--list-only`: no client pushes with it, and rsyncd does not guard every write.
         let writes_no_file = self.existing && self.ignore_existing && self.deletes;
-        if writes_no_file { Kind::DeletionOnly } else { Kind::Push }
+        if writes_no_file { TransferKind::DeletionOnly } else { TransferKind::Push }
     }
 
-    fn kind_of_sender(&self) -> Kind {
+    fn kind_of_sender(&self) -> TransferKind {
         if self.removes_source {
-            Kind::DeletionOnly
+            TransferKind::DeletionOnly
         } else if self.lists() {
-            Kind::Listing
+            TransferKind::Listing
         } else {
-            Kind::Pull
+            TransferKind::Pull
         }
     }
 
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn assert_kind(kind: Kind, cases: &[&[&str]]) {
+    fn assert_kind(kind: TransferKind, cases: &[&[&str]]) {
         for words in cases {
             assert_eq!(classified(words).kind, kind, "{words:?}");
         }
@@ -323,8 +325,11 @@ mod tests {
             &["--sender", "--sender", "-B700", "--timeout=60"],
             &["--sender", "-dr"],
         ];
-        assert_kind(Kind::Pull, &cases);
-        assert_kind(Kind::Push, &[&["-vlogDtpre.iLsfxCIvu"], &[], &["-d"], &["--list-only"]]);
+        assert_kind(TransferKind::Pull, &cases);
+        assert_kind(
+            TransferKind::Push,
+            &[&["-vlogDtpre.iLsfxCIvu"], &[], &["-d"], &["--list-only"]],
+        );
     }
 
     #[test]
@@ -340,7 +345,7 @@ mod tests {
             &["--remote-option", "--sender"],
             &["--write-batch", "--only-write-batch"],
         ];
-        assert_kind(Kind::Push, &cases);
+        assert_kind(TransferKind::Push, &cases);
         assert_rewriting(
             &[],
             &[&["--backup-dir", "--inplace", "-T", "--append"], &["--suffix=--inplace"]],
@@ -349,15 +354,15 @@ mod tests {
 
     #[test]
     fn the_value_in_a_cluster_ends_it() {
-        assert_kind(Kind::Push, &[&["-en"], &["-re.n"], &["-B700n"], &["-e=n"]]);
-        assert_kind(Kind::DryRun, &[&["-rne."], &["-nB", "700"], &["-vn"]]);
+        assert_kind(TransferKind::Push, &[&["-en"], &["-re.n"], &["-B700n"], &["-e=n"]]);
+        assert_kind(TransferKind::DryRun, &[&["-rne."], &["-nB", "700"], &["-vn"]]);
     }
 
     #[test]
     fn options_are_found_behind_paths_too() {
         let all = ["rsyncd", "--server", "-r", ".", "data", "--sender"]
             .map(|word| word.as_bytes().to_vec());
-        assert_eq!(Arguments::parse(&all).kind, Kind::Pull);
+        assert_eq!(Arguments::parse(&all).kind, TransferKind::Pull);
     }
 
     #[test]
@@ -369,8 +374,8 @@ mod tests {
             &["--sender", "-rd", "--no-r"],
             &["--sender", "-nd"],
         ];
-        assert_kind(Kind::Listing, &cases);
-        assert_kind(Kind::Pull, &[&["--sender", "-d", "--no-d"], &["--sender", "-da"]]);
+        assert_kind(TransferKind::Listing, &cases);
+        assert_kind(TransferKind::Pull, &[&["--sender", "-d", "--no-d"], &["--sender", "-da"]]);
     }
 
     #[test]
@@ -382,8 +387,8 @@ mod tests {
             &["--only-write-batch=X"],
             &["--write-batch=X", "--only-write-batch", "Y"],
         ];
-        assert_kind(Kind::DryRun, &cases);
-        assert_kind(Kind::Push, &[&["--only-write-batch=X", "--write-batch=Y"]]);
+        assert_kind(TransferKind::DryRun, &cases);
+        assert_kind(TransferKind::Push, &[&["--only-write-batch=X", "--write-batch=Y"]]);
     }
 
     #[test]
@@ -399,17 +404,20 @@ mod tests {
             "--delete-missing-args",
         ];
         for delete in deletes {
-            assert_kind(Kind::DeletionOnly, &[&["-r", delete, "--existing", "--ignore-existing"]]);
             assert_kind(
-                Kind::DeletionOnly,
+                TransferKind::DeletionOnly,
+                &[&["-r", delete, "--existing", "--ignore-existing"]],
+            );
+            assert_kind(
+                TransferKind::DeletionOnly,
                 &[&["--ignore-existing", "--ignore-non-existing", delete]],
             );
             assert_kind(
-                Kind::Push,
+                TransferKind::Push,
                 &[&["-r", delete], &[delete, "--existing"], &[delete, "--ignore-existing"]],
             );
         }
-        assert_kind(Kind::Push, &[&["--existing", "--ignore-existing"]]);
+        assert_kind(TransferKind::Push, &[&["--existing", "--ignore-existing"]]);
     }
 
     #[test]
@@ -419,9 +427,9 @@ mod tests {
             &["--sender", "-r", "--remove-sent-files"],
             &["--sender", "-d", "--list-only", "--remove-source-files"],
         ];
-        assert_kind(Kind::DeletionOnly, &cases);
-        assert_kind(Kind::DryRun, &[&["--sender", "-rn", "--remove-source-files"]]);
-        assert_kind(Kind::Push, &[&["-r", "--remove-source-files"]]);
+        assert_kind(TransferKind::DeletionOnly, &cases);
+        assert_kind(TransferKind::DryRun, &[&["--sender", "-rn", "--remove-source-files"]]);
+        assert_kind(TransferKind::Push, &[&["-r", "--remove-source-files"]]);
     }
 
     #[test]
@@ -480,7 +488,7 @@ mod tests {
             &["--sender", "--list"],
             &["--dry-run", "--list-only", "--inplace=no"],
         ];
-        assert_kind(Kind::Push, &cases);
+        assert_kind(TransferKind::Push, &cases);
     }
 
     #[test]
@@ -497,7 +505,7 @@ mod tests {
         ];
         for list in lists {
             let list: Vec<_> = list.iter().map(|word| word.to_vec()).collect();
-            assert_eq!(Arguments::parse(&list).kind, Kind::Push, "{list:?}");
+            assert_eq!(Arguments::parse(&list).kind, TransferKind::Push, "{list:?}");
         }
     }
 
@@ -591,9 +599,18 @@ mod tests {
 
     #[test]
     fn kinds_and_options_are_stored_as_they_are_shown() {
-        for kind in [Kind::Push, Kind::DeletionOnly, Kind::Pull, Kind::Listing, Kind::DryRun] {
+        for kind in [
+            TransferKind::Push,
+            TransferKind::DeletionOnly,
+            TransferKind::Pull,
+            TransferKind::Listing,
+            TransferKind::DryRun,
+        ] {
             assert_eq!(serde_json::to_value(kind).expect("JSON"), kind.to_string());
-            assert_eq!(kind.writes(), matches!(kind, Kind::Push | Kind::DeletionOnly));
+            assert_eq!(
+                kind.writes(),
+                matches!(kind, TransferKind::Push | TransferKind::DeletionOnly)
+            );
         }
         for rewriting in [Rewriting::Append, Rewriting::WriteDevices] {
             let text = serde_json::to_value(rewriting).expect("JSON");

@@ -1,6 +1,5 @@
 //! Options by their names.
 
-
 /// How an option is spelt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OptionName {

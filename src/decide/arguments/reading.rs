@@ -1,8 +1,7 @@
 //! Arguments to options, in the order and by the rules of popt, with which rsync reads its own.
 
 use crate::decide::arguments::option_name::{GivenOption, OptionName};
-use crate::decide::arguments::options;
-use crate::decide::arguments::options::{Described, Meaning};
+use crate::decide::arguments::options::{self, Described, Meaning};
 
 /// What the arguments say, word by word.
 #[derive(Debug, Default)]

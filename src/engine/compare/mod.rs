@@ -19,6 +19,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+pub use self::scars::ScarSearch;
 use crate::decide::fingerprint::Fingerprint;
 use crate::engine::children::{Budget, Children};
 use crate::engine::copy::{CopiedPair, Copies, InodePair};
@@ -26,12 +27,9 @@ use crate::engine::descent::{Descent, Start};
 use crate::engine::difference::Comparer;
 use crate::engine::index::{Index, Ordinal};
 use crate::engine::listing::Listing;
-use crate::engine::pool;
-use crate::engine::pool::Pool;
+use crate::engine::pool::{self, Pool};
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
-
-pub use self::scars::ScarSearch;
 
 /// What a comparison found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

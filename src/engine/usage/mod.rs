@@ -23,12 +23,11 @@ use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+use links::{BUCKETS, Links};
 use nix::sys::stat::FileStat;
 
 use crate::decide::space_choice::Gain;
-use crate::tell::progress;
-use crate::tell::progress::Phase;
-use links::{BUCKETS, Links};
+use crate::tell::progress::{self, Phase};
 
 /// So many files with several links are remembered at once: at most some 50 MB.
 pub const MAX_REMEMBERED: usize = 1 << 20;

@@ -9,7 +9,8 @@ use crate::engine::children::{Budget, Children, LEVEL_BYTES};
 use crate::engine::descent::{Descent, Start};
 use crate::engine::listing::Listing;
 use crate::engine::usage::{Count, Tree};
-use crate::system::syscalls::{Answer, stat_entry};
+use crate::system::identity::Answer;
+use crate::system::syscalls::stat_entry;
 
 /// Counts all of one tree; false if that became too much.
 pub(crate) fn walk(tree: &Tree, count: &mut Count) -> bool {

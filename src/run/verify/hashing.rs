@@ -13,14 +13,13 @@ use std::time::Duration;
 use crate::engine::baseline::{Inode, look};
 use crate::engine::content::{Content, Limit, content_hash};
 use crate::engine::inodes::{Name, walk};
-use crate::module::target::Target;
-use crate::run::verify::locked;
 use crate::store::dir::c_name;
+use crate::store::inode_log::commit::Hashed;
+use crate::store::inode_log::reading::Catalogue;
+use crate::store::inode_log::recorder::Recorder;
 use crate::store::inode_log::windows::Windows;
-use crate::store::inode_log::{Catalogue, Hashed, Recorder};
 use crate::store::layout::Subdir;
 use crate::store::root::SnapshotRoot;
-use crate::system::clock::Clock;
 use crate::tell::counted;
 use crate::tell::error::Result;
 
@@ -58,19 +57,19 @@ impl Left {
     }
 }
 
-/// Hashes what is new in the snapshot `name`, at idle priority. Returns what to say of files that
+/// Hashes what is new in the snapshot `name`, at idle priority; what is found is written `under_lock`,
+/// in batches. Returns what to say of files that
 /// were left out.
 ///
 /// # Errors
 /// If the hashes cannot be written, or the lock stayed busy.
 pub fn hash_contents(
-    target: &Target,
     root: &SnapshotRoot,
     name: &str,
-    clock: &Clock,
+    under_lock: impl Fn(&dyn Fn() -> Result<()>) -> Result<()>,
 ) -> Result<Option<String>> {
     let keep = |hashes: &[Hashed]| {
-        locked(target, root, clock, || {
+        under_lock(&|| {
             Recorder::open(root.subdir(Subdir::Inodes)?.dir(), |_| true)?.keep_hashes(hashes)
         })
     };

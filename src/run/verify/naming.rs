@@ -6,9 +6,10 @@ use crate::decide::damage::{Change, Moment, applicable, changes};
 use crate::engine::baseline::{Baseline, Inode};
 use crate::engine::content::{Content, Limit, content_hash};
 use crate::engine::inodes::Name;
+use crate::run::verify::case::{Case, CheckedSnapshot, Touch};
 use crate::run::verify::survey::present;
-use crate::run::verify::{Altered, Case, Snapshot, Touch};
-use crate::store::inode_log::{Catalogue, Position};
+use crate::run::verify::verified::Altered;
+use crate::store::inode_log::reading::{Catalogue, Position};
 
 /// An altered inode as it is now, with what is recorded of it.
 struct Known {
@@ -22,7 +23,7 @@ struct Known {
 
 impl Known {
     /// How it differs in a snapshot from what it was there.
-    fn changes_in(&self, snapshot: &Snapshot) -> Vec<Change> {
+    fn changes_in(&self, snapshot: &CheckedSnapshot) -> Vec<Change> {
         let was = applicable(&self.baselines, snapshot.position.unwrap_or(0));
         let mut found = was
             .map(|was| changes(&was.inode.attributes, &self.inode.attributes))

@@ -26,8 +26,11 @@ use crate::decide::damage::{Attributes, Change, Xattrs, applicable, changes};
 use crate::engine::copy::Copier;
 use crate::engine::inodes::{Name, walk};
 use crate::module::target::Target;
+use crate::run::order::under_lock;
 use crate::run::reap::reap;
-use crate::run::verify::{Case, Verified, locked, look};
+use crate::run::verify::case::Case;
+use crate::run::verify::look::look;
+use crate::run::verify::verified::Verified;
 use crate::store::dir::c_name;
 use crate::store::gate::Gate;
 use crate::store::inode_log::windows::Window;
@@ -37,9 +40,8 @@ use crate::store::publish::{clear_staging, discard_staging};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
 use crate::system::clock::Clock;
-use crate::system::syscalls::{
-    Answer, Identity, is_privileged, open_directory, stat_below, stat_entry,
-};
+use crate::system::identity::{Answer, Identity};
+use crate::system::syscalls::{is_privileged, open_directory, stat_below, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 
@@ -64,7 +66,7 @@ pub struct Repaired {
 pub fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
     let root = target.open_root()?;
     let mut repaired = Repaired::default();
-    locked(target, &root, clock, || {
+    under_lock(target, &root, clock, || {
         let _gate = close_gate(target, &root, clock)?;
         // What an earlier one left when it was killed.
         clear_staging(&root)?;
@@ -329,7 +331,7 @@ fn lost(
         let directory = open_directory(root.directory(), &c_name(name)).ok()?;
         stat_below(directory.as_fd(), path).ok().map(|stat| Identity::of(&stat).inode)
     };
-    let good = |altered: &crate::run::verify::Altered| {
+    let good = |altered: &crate::run::verify::verified::Altered| {
         let first = altered.snapshots.first()?;
         let earlier =
             case.snapshots.iter().rev().skip_while(|snapshot| snapshot.name != *first).skip(1);

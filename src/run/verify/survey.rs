@@ -8,9 +8,9 @@ use crate::decide::damage::{Moment, changes, is_access_time_set};
 use crate::engine::baseline::{Baseline, Inode, Origin, look, xattrs};
 use crate::engine::content::{Content, Limit, content_hash};
 use crate::engine::inodes::Name;
-use crate::run::verify::{Case, Touch};
+use crate::run::verify::case::{Case, Touch};
+use crate::store::inode_log::reading::{Catalogue, Position};
 use crate::store::inode_log::windows::Windows;
-use crate::store::inode_log::{Catalogue, Position};
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
 

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::decide::damage::{Names, is_in_place, last_before};
 use crate::engine::inodes::{Name, walk};
-use crate::run::verify::{Case, Snapshot, Touch};
+use crate::run::verify::case::{Case, CheckedSnapshot, Touch};
 use crate::store::dir::names_in;
 use crate::store::inode_log::windows::Windows;
 use crate::store::layout::Subdir;
@@ -36,7 +36,7 @@ pub(crate) fn confirmed(case: &Case, windows: &Windows, touches: Vec<Touch>) -> 
     if touches.is_empty() {
         return Ok(confirmed);
     }
-    let mut recorded: Vec<&Snapshot> = case.snapshots.iter().chain(&case.retired).collect();
+    let mut recorded: Vec<&CheckedSnapshot> = case.snapshots.iter().chain(&case.retired).collect();
     recorded.retain(|snapshot| snapshot.position.is_some());
     recorded.sort_by_key(|snapshot| snapshot.position);
     let began: Vec<i64> = recorded.iter().map(|snapshot| snapshot.began_ns).collect();

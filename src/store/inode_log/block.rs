@@ -18,7 +18,7 @@ const MAX_PAYLOAD_BYTES: u32 = 1 << 20;
 
 /// What a block holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum BlockKind {
     /// Baselines; they count once a commit follows.
     Baselines,
     /// The end of what was recorded for one snapshot.
@@ -27,24 +27,26 @@ pub(crate) enum Kind {
     Hashes,
 }
 
-impl Kind {
+impl BlockKind {
     fn code(self) -> u32 {
         match self {
-            Kind::Baselines => 1,
-            Kind::Commit => 2,
-            Kind::Hashes => 3,
+            BlockKind::Baselines => 1,
+            BlockKind::Commit => 2,
+            BlockKind::Hashes => 3,
         }
     }
 
     fn of(code: u32) -> Option<Self> {
-        [Kind::Baselines, Kind::Commit, Kind::Hashes].into_iter().find(|kind| kind.code() == code)
+        [BlockKind::Baselines, BlockKind::Commit, BlockKind::Hashes]
+            .into_iter()
+            .find(|kind| kind.code() == code)
     }
 }
 
 /// A block whose header is whole.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Block {
-    pub(crate) kind: Kind,
+    pub(crate) kind: BlockKind,
     /// Where its payload begins.
     pub(crate) start: u64,
     length: u32,
@@ -66,7 +68,7 @@ impl Block {
 }
 
 /// A block as bytes.
-pub(crate) fn framed(kind: Kind, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn framed(kind: BlockKind, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
     bytes.extend(MAGIC);
     for number in [kind.code(), payload.len() as u32, crc32fast::hash(payload)] {
@@ -124,14 +126,14 @@ impl<'a> Blocks<'a> {
         let number =
             |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap_or_default());
         let is_whole = header[..8] == MAGIC && number(20) == crc32fast::hash(&header[..20]);
-        let (kind, length, checksum) = (Kind::of(number(8)), number(12), number(16));
+        let (kind, length, checksum) = (BlockKind::of(number(8)), number(12), number(16));
         let block = Block { kind: kind?, start: at + HEADER_BYTES as u64, length, checksum };
         (is_whole && length <= MAX_PAYLOAD_BYTES && block.end() <= self.size).then_some(block)
     }
 
     /// The block of that kind, with a payload of no more than `payload_bytes`, with which the file
     /// ends.
-    pub(crate) fn at_end(&mut self, kind: Kind, payload_bytes: u64) -> Option<Block> {
+    pub(crate) fn at_end(&mut self, kind: BlockKind, payload_bytes: u64) -> Option<Block> {
         let (size, header_bytes) = (self.size, HEADER_BYTES as u64);
         let mut starts =
             size.saturating_sub(header_bytes + payload_bytes)..=size.checked_sub(header_bytes)?;
@@ -210,7 +212,7 @@ mod tests {
         let at_end = |bytes: &[u8]| {
             let file = file(bytes);
             let mut blocks = Blocks::of(&file).expect("its size");
-            let found = blocks.at_end(Kind::Commit, 30).map(|block| block.start);
+            let found = blocks.at_end(BlockKind::Commit, 30).map(|block| block.start);
             assert_eq!(
                 blocks.next().map(|block| block.start),
                 (!bytes.is_empty()).then_some(24),
@@ -218,9 +220,9 @@ mod tests {
             );
             found
         };
-        let baselines = framed(Kind::Baselines, &[1; 40_000]);
+        let baselines = framed(BlockKind::Baselines, &[1; 40_000]);
         for length in [0, 1, 30] {
-            let commit = framed(Kind::Commit, &vec![2; length]);
+            let commit = framed(BlockKind::Commit, &vec![2; length]);
             let bytes = [&baselines[..], &commit].concat();
             assert_eq!(
                 at_end(&bytes),
@@ -232,7 +234,7 @@ mod tests {
             assert_eq!(at_end(&[&bytes[..], b"x"].concat()), None, "not at the end");
         }
         assert_eq!(
-            at_end(&[&baselines[..], &framed(Kind::Commit, &[2; 31])].concat()),
+            at_end(&[&baselines[..], &framed(BlockKind::Commit, &[2; 31])].concat()),
             None,
             "too long"
         );
@@ -244,7 +246,7 @@ mod tests {
     fn damage_costs_the_block_that_it_is_in_and_no_other() {
         let blocks = [vec![1; 100], vec![2; 3], Vec::new(), vec![4; 70_000]];
         let bytes: Vec<u8> =
-            blocks.iter().flat_map(|payload| framed(Kind::Baselines, payload)).collect();
+            blocks.iter().flat_map(|payload| framed(BlockKind::Baselines, payload)).collect();
         let whole: Vec<Option<Vec<u8>>> = blocks.iter().cloned().map(Some).collect();
         assert_eq!(read(&bytes), (whole.clone(), 0));
         for at in (0..HEADER_BYTES + 100).step_by(5) {

@@ -12,9 +12,9 @@ use nix::unistd::fsync;
 
 use crate::engine::baseline_bytes::BLOCK_BYTES;
 use crate::store::dir::{Dir, TEMPORARY, c_name};
-use crate::store::inode_log::block::{Kind, framed};
+use crate::store::inode_log::block::{BlockKind, framed};
+use crate::store::inode_log::commit::{Commit, FILE, FOUND, HASHED_BYTES};
 use crate::store::inode_log::reading::{Catalogue, Position};
-use crate::store::inode_log::{Commit, FILE, FOUND, HASHED_BYTES};
 use crate::tell::error::{Error, Result};
 
 /// What stays in the catalogue.
@@ -28,7 +28,7 @@ pub struct Selection<'a> {
 
 /// How large the catalogue is; nothing if there is none.
 pub fn size_bytes(dir: Dir) -> Result<u64> {
-    match crate::store::inode_log::open(dir, OFlag::O_RDONLY) {
+    match crate::store::inode_log::commit::open(dir, OFlag::O_RDONLY) {
         Ok(file) => {
             let size = file.metadata().map(|metadata| metadata.len());
             size.map_err(|cause| Error::io("inspect", &dir.path.join(FILE), cause))
@@ -80,12 +80,12 @@ fn copy(catalogue: &Catalogue, selection: Selection, file: &mut impl Write) -> s
             bytes.extend(catalogue.bytes(offset).unwrap_or_default());
             has_any = true;
             if bytes.len() > BLOCK_BYTES {
-                file.write_all(&framed(Kind::Baselines, &bytes))?;
+                file.write_all(&framed(BlockKind::Baselines, &bytes))?;
                 bytes.clear();
             }
         }
         if !bytes.is_empty() {
-            file.write_all(&framed(Kind::Baselines, &bytes))?;
+            file.write_all(&framed(BlockKind::Baselines, &bytes))?;
         }
         // Of a snapshot that is older than all there are, only the baselines are wanted.
         let is_needed = has_any
@@ -97,10 +97,10 @@ fn copy(catalogue: &Catalogue, selection: Selection, file: &mut impl Write) -> s
             commit.clone()
         };
         if is_needed {
-            file.write_all(&framed(Kind::Commit, &commit.bytes()))?;
+            file.write_all(&framed(BlockKind::Commit, &commit.bytes()))?;
         }
         for some in kept_hashes.chunks(HASHED_BYTES * 1_000) {
-            file.write_all(&framed(Kind::Hashes, some))?;
+            file.write_all(&framed(BlockKind::Hashes, some))?;
         }
     }
     file.flush()

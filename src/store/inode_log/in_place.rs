@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use crate::decide::damage::{Moment, is_changed_in_place};
 use crate::engine::baseline::look;
 use crate::engine::inodes::{Name, walk};
-use crate::store::inode_log::Catalogue;
+use crate::store::inode_log::reading::Catalogue;
 use crate::store::inode_log::windows::Windows;
 use crate::store::layout::Subdir;
 use crate::store::root::SnapshotRoot;

@@ -14,8 +14,8 @@ use nix::fcntl::OFlag;
 use crate::engine::baseline::Baseline;
 use crate::engine::baseline_bytes::{length_of, number_of};
 use crate::store::dir::Dir;
-use crate::store::inode_log::block::{Blocks, Kind};
-use crate::store::inode_log::{Commit, FOUND, HASHED_BYTES, Hashed};
+use crate::store::inode_log::block::{BlockKind, Blocks};
+use crate::store::inode_log::commit::{Commit, FOUND, HASHED_BYTES, Hashed};
 use crate::tell::error::{Error, Result};
 
 /// The place of a snapshot, or of a baseline, in the order in which they were recorded.
@@ -49,12 +49,12 @@ pub struct Catalogue {
 impl Catalogue {
     /// Reads that of a root; `None` if there is none.
     pub fn read(dir: Dir) -> Result<Option<Self>> {
-        let file = match crate::store::inode_log::open(dir, OFlag::O_RDONLY) {
+        let file = match crate::store::inode_log::commit::open(dir, OFlag::O_RDONLY) {
             Ok(file) => file,
             Err(error) if error.is_absence() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let path = dir.path.join(crate::store::inode_log::FILE);
+        let path = dir.path.join(crate::store::inode_log::commit::FILE);
         let failed = |cause| Error::io("read", &path, cause);
         let mut blocks = Blocks::of(&file).map_err(failed)?;
         let mut catalogue = Catalogue {
@@ -73,15 +73,15 @@ impl Catalogue {
                 continue;
             };
             match block.kind {
-                Kind::Baselines => catalogue.add(&payload, block.start),
-                Kind::Commit => match Commit::read(&payload) {
+                BlockKind::Baselines => catalogue.add(&payload, block.start),
+                BlockKind::Commit => match Commit::read(&payload) {
                     Some(commit) => {
                         catalogue.commits.push((block.end(), commit));
                         counted = catalogue.known.len();
                     }
                     None => catalogue.lost_bytes += block.end() - block.start,
                 },
-                Kind::Hashes => catalogue.add_hashes(&payload, block.start),
+                BlockKind::Hashes => catalogue.add_hashes(&payload, block.start),
             }
         }
         if let Some(cause) = blocks.failure {

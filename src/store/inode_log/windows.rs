@@ -22,8 +22,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::decide::boot_time::BootTime;
-use crate::store::dir;
-use crate::store::dir::{Dir, c_name};
+use crate::store::dir::{self, Dir, c_name};
 use crate::tell::error::{Error, Result};
 
 const FILE: &str = "windows";

@@ -1,0 +1,77 @@
+//! What `plan` is asked, and what it works on.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+
+use crate::command::freed::Freed;
+use crate::decide::decision::Decision;
+use crate::decide::forecast::Forecast;
+use crate::decide::policy::Policy;
+use crate::decide::span::Span;
+use crate::decide::time_text::TimeText;
+use crate::system::clock::Clock;
+
+/// Years of a replay have so many seconds.
+pub(crate) const YEAR_SECONDS: u64 = 365 * 86_400;
+
+/// What `plan` is asked for.
+#[derive(Debug, Default, clap::Args)]
+pub struct PlanOptions {
+    /// A module's name in rsyncd.conf, or the absolute path of its directory
+    #[arg(required_unless_present_any = ["all", "replay"], conflicts_with = "all")]
+    pub module: Option<OsString>,
+    /// Every module that was worked on before
+    #[arg(long)]
+    pub all: bool,
+    /// Another policy file, to see side by side with the present one
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// What the policy (without MODULE: its defaults) would hold after so long of regular pushes
+    #[arg(long, value_name = "SPAN", value_parser = long_span, conflicts_with = "sizes")]
+    pub replay: Option<Span>,
+    /// How often these pushes are [default: 1h]
+    #[arg(long, value_name = "SPAN", value_parser = long_span, requires = "replay")]
+    pub every: Option<Span>,
+    /// Decide as if it were this time, such as 2026-12-24, '2026-12-24 18:00' or
+    /// 2026-12-24T18:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = TimeText::parse)]
+    pub at: Option<TimeText>,
+    /// Count the bytes that would be free even if that takes long
+    #[arg(long)]
+    pub sizes: bool,
+}
+
+/// A span as in a policy, or of years.
+pub(crate) fn long_span(text: &str) -> std::result::Result<Span, String> {
+    let years = text.strip_suffix('y').and_then(|years| {
+        // As many seconds as there are years are read as any span is.
+        let count = Span::parse(&format!("{years}s"))?.seconds();
+        Span::parse(&format!("{}s", count.checked_mul(YEAR_SECONDS)?))
+    });
+    let span = Span::parse(text).or(years);
+    span.ok_or_else(|| "a number and a unit are needed: s, m, h, d, w or y".to_string())
+}
+
+/// Longer than any step of a clock: someone who asks about another time means it.
+pub(crate) const ANY_JUMP: Span = Span::from_seconds(1_000 * 365 * 86_400);
+
+/// What one policy makes of the snapshots.
+pub struct Outlook {
+    /// The decision on each.
+    pub decision: Decision,
+    /// The same before caps and guards: why those go that a guard holds.
+    pub unguarded: Decision,
+    /// What becomes of them; none where no usual distance of pushes is known.
+    pub forecast: Option<Forecast>,
+    /// What those that go would free.
+    pub freed: Freed,
+    /// The policy's `max_expire`: what is put off by it goes with later runs.
+    pub max_expire: usize,
+}
+
+/// The time that is asked about.
+pub(crate) fn time_of(options: &PlanOptions, policy: &Policy) -> DateTime<Utc> {
+    options.at.map_or_else(|| Clock::System.now(), |at| at.in_zone(&policy.time_zone))
+}

@@ -1,0 +1,86 @@
+//! What rotation knows of a root and says of its snapshots.
+
+use chrono::{DateTime, Utc};
+
+use crate::decide::anomaly::Brake;
+use crate::decide::clock_guard::{ClockHistory, ClockJump, Numbers, Reading};
+use crate::decide::damage::Damage;
+use crate::decide::policy::Policy;
+use crate::decide::reason::{Pause, Reason};
+use crate::decide::snapshot::Snapshot;
+
+/// What rotation needs to know about earlier runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    /// When the last run was.
+    pub last_run: Option<DateTime<Utc>>,
+    /// The pause that stands since an earlier run.
+    pub clock_jump: Option<ClockJump>,
+    /// What earlier runs found out about the clock.
+    pub clock: ClockHistory,
+    /// What both clocks show now; none for a decision about another time.
+    pub reading: Option<Reading>,
+    /// The sequence number of the newest snapshot that the last run knew of.
+    pub sequence: u64,
+    /// The state was lost and nobody has confirmed since.
+    pub state_lost: bool,
+    /// A person knows of recorded snapshots with wrong dates up to this one.
+    pub confirmed_future: Option<DateTime<Utc>>,
+    /// The pause that a push caused which changed most of the tree.
+    pub brake: Option<Brake>,
+    /// Files in snapshots that were found altered.
+    pub damage: Option<Damage>,
+    /// The [`rules`](crate::decide::guards::rules) that the last rotation went by, if there was one.
+    pub rules: Option<String>,
+}
+
+impl History {
+    /// What is known of the clock with its present reading.
+    pub(crate) fn clock_now(&self, snapshots: &[Snapshot], policy: &Policy) -> ClockHistory {
+        let newest = snapshots.iter().filter_map(|snapshot| snapshot.sequence).max();
+        let numbers =
+            Numbers { known: self.sequence, newest: newest.unwrap_or(0).max(self.sequence) };
+        match &self.reading {
+            Some(reading) => self.clock.observe(reading, numbers, policy.clock_jump),
+            None => self.clock.clone(),
+        }
+    }
+}
+
+/// The fate of one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotVerdict {
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// Whether it stays.
+    pub keep: bool,
+    /// Why; never empty.
+    pub reasons: Vec<Reason>,
+}
+
+/// The fate of all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// One verdict per snapshot, oldest first.
+    pub verdicts: Vec<SnapshotVerdict>,
+    /// Why nothing is expired, if so; then every verdict is "stays".
+    pub pause: Option<Pause>,
+    /// How many would go but for `max_expire`.
+    pub deferred: usize,
+}
+
+impl Decision {
+    /// The names of those that go, oldest first.
+    pub fn expired(&self) -> impl Iterator<Item = &SnapshotVerdict> {
+        self.verdicts.iter().filter(|verdict| !verdict.keep)
+    }
+}
+
+pub(crate) fn keep(verdict: &mut SnapshotVerdict, reason: Reason) {
+    if !verdict.keep {
+        // What was said in favour of expiring it no longer matters.
+        verdict.reasons.clear();
+        verdict.keep = true;
+    }
+    verdict.reasons.push(reason);
+}

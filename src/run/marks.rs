@@ -1,0 +1,66 @@
+//! What must be on disk before a run waits for anything.
+
+use chrono::{DateTime, Utc};
+
+use crate::decide::facts::{Moment, Worth};
+use crate::decide::verdict::verdict;
+use crate::module::target::Target;
+use crate::run::facts::{facts, scar_times};
+use crate::run::request::{Asker, Request};
+use crate::store::root::SnapshotRoot;
+use crate::store::state::State;
+use crate::tell::error::Result;
+use crate::tell::escape::escape_path;
+
+/// What must be on disk before anything waits: the torn mark, or the end of it by a good push that
+/// makes up for it, and that the root has had a policy.
+pub(crate) fn mark_before_lock(
+    target: &Target,
+    root: &SnapshotRoot,
+    request: &Request,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let earlier = target.memory.recall(&target.module_path).and_then(|memory| memory.torn);
+    let is_good_push = request.push.is_some() && request.asker == Asker::Transfer(Worth::Complete);
+    let standing = State::read(root.private()).ok().and_then(|state| state.torn);
+    let times = scar_times(root, standing.as_ref().filter(|_| is_good_push));
+    let moment = Moment::Ended { now, noticed: &request.started, scar_times: &times };
+    let marks_on = |state: &State| verdict(&facts(target, root, request, state, moment)).marks;
+    let new = marks_on(&State::default());
+    if let (Some(_), Some(status)) = (&new, request.status) {
+        log::warn!(
+            "{}: the transfer ended with status {status}; the module is torn",
+            target.label()
+        );
+    }
+    let in_place = request.push.as_ref().is_some_and(|push| push.in_place);
+    let marked = State::update(root.private(), |state| {
+        if let Some(mark) = &earlier {
+            state.torn = Some(mark.clone().on_top_of(state.torn.as_ref()));
+        }
+        state.torn = marks_on(state);
+        state.written_in_place |= in_place;
+    })
+    .and_then(|_| remember_policy(target, root));
+    let kept = match (&marked, new) {
+        // On a full disk the mark is kept elsewhere, beside those of others, until there is room
+        // for it again.
+        (Err(_), Some(mark)) => target.memory.change(&target.module_path, |memory| {
+            memory.torn = Some(mark.clone().on_top_of(memory.torn.as_ref()));
+        }),
+        (Ok(_), _) if earlier.is_some() => target.memory.change(&target.module_path, |memory| {
+            memory.torn = memory.torn.take().filter(|mark| Some(mark) != earlier.as_ref());
+        }),
+        _ => Ok(()),
+    };
+    if let Err(error) = kept {
+        log::error!("{}: the torn mark can be kept nowhere: {error}", target.label());
+    }
+    marked
+}
+
+/// Remembers that the root has had a policy, so that nothing expires should its file vanish.
+pub(crate) fn remember_policy(target: &Target, root: &SnapshotRoot) -> Result<()> {
+    let Some(file) = target.policy_file.as_deref().map(escape_path) else { return Ok(()) };
+    State::update(root.private(), |state| state.policy_file = Some(file)).map(drop)
+}

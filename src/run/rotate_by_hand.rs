@@ -1,0 +1,104 @@
+//! `rotate`: a rotation that an administrator asks for.
+
+use crate::decide::clock_guard::Reading;
+use crate::decide::guards::rules;
+use crate::module::target::Target;
+use crate::run::disposal::{Disposal, Rotated};
+use crate::run::hold::{Hold, Released};
+use crate::run::request::Request;
+use crate::run::rotate::{Examined, examine, rotate_locked};
+use crate::store::memory::{Failure, Work};
+use crate::store::root::SnapshotRoot;
+use crate::store::state::State;
+use crate::system::clock::Clock;
+use crate::tell::error::{Error, Result};
+
+/// Rotates by hand. With `confirm`, a person vouches for the clock and the policy: pauses end
+/// first.
+///
+/// # Errors
+/// [`Error::Policy`] if the policy cannot be used: then nothing expires.
+pub fn rotate(
+    target: &Target,
+    confirm: bool,
+    disposal: Disposal,
+    clock: &Clock,
+) -> Result<Rotated> {
+    if !target.trouble.is_empty() {
+        return Err(Error::Policy(target.trouble.clone()));
+    }
+    let result = rotate_by_hand(target, confirm, disposal, clock);
+    let remembered = target.memory.change(&target.module_path, |memory| match &result {
+        Ok(rotated) => {
+            memory.warnings.clone_from(&rotated.warnings);
+            memory.failure = memory.failure.take().filter(|failure| failure.work != Work::Rotation);
+        }
+        Err(error) => memory.failure = Some(Failure::now(Work::Rotation, error.to_string())),
+    });
+    if let Err(error) = remembered {
+        log::debug!("nothing remembered outside the snapshot root: {error}");
+    }
+    result
+}
+
+pub(crate) fn rotate_by_hand(
+    target: &Target,
+    confirm: bool,
+    disposal: Disposal,
+    clock: &Clock,
+) -> Result<Rotated> {
+    // A timer must not make the loss of a history look like a new beginning.
+    if let Some(lost) = target.lost_history() {
+        return Err(lost);
+    }
+    let root = target.open_root()?;
+    crate::run::marks::remember_policy(target, &root)?;
+    crate::system::priority::lower_priority(&target.policy);
+    let is_covered = || Error::Usage("a rotation cannot be covered by another run".to_string());
+    let mut hold =
+        Hold::acquire(target, &root, &Request::rotation(), clock)?.ok_or_else(is_covered)?;
+    hold.wait_for_turn(target, &root, &Request::rotation(), clock)?;
+    if confirm {
+        end_pauses(target, &root, &clock.reading())?;
+    }
+    let mut rotated = rotate_locked(target, &root, clock, disposal)?;
+    if let Some(warning) = root.file_system_warning() {
+        rotated.warn(&target.label(), warning);
+    }
+    if let Released::Due { mark, held } = hold.release_unless_due(&root)?
+        && let Err(error) =
+            crate::run::order::work_and_hash(target, &root, Request::owed(&mark), clock, held)
+    {
+        rotated
+            .warn(&target.label(), format!("the snapshot that fell due meanwhile failed: {error}"));
+    }
+    Ok(rotated)
+}
+
+/// A person has looked at the clock, the policy and the list. The brake needs a `release`.
+pub(crate) fn end_pauses(target: &Target, root: &SnapshotRoot, reading: &Reading) -> Result<()> {
+    let now = reading.time;
+    let Examined { catalog, state, .. } = examine(target, root, now, Some(reading.clone()))?;
+    let snapshots = catalog.snapshots();
+    let future =
+        snapshots.iter().map(|snapshot| snapshot.verified_until).filter(|time| *time > now).max();
+    // The clock is right, so these dates cannot be.
+    let misdated: Vec<u64> = snapshots
+        .iter()
+        .filter(|snapshot| snapshot.time > now)
+        .filter_map(|snapshot| snapshot.sequence)
+        .collect();
+    let sequence = catalog.sequence().max(state.sequence);
+    State::update(root.private(), |state| {
+        state.state_lost = false;
+        state.clock_jump = None;
+        state.clock = Some(state.clock_history().confirm(reading, sequence, &misdated));
+        state.sequence = sequence;
+        state.confirmed_future = future;
+        state.rules = Some(rules(&target.policy));
+        if let Some(run) = &mut state.last_run {
+            run.time = now;
+        }
+    })
+    .map(drop)
+}

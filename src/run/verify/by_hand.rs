@@ -1,0 +1,47 @@
+//! `verify` and `release --damage`: a verification that is remembered.
+
+use std::collections::HashSet;
+
+use crate::module::target::Target;
+use crate::run::order::under_lock;
+use crate::run::verify::look::look;
+use crate::run::verify::refresh;
+use crate::run::verify::verified::Verified;
+use crate::store::dir::names_in;
+use crate::store::layout::Subdir;
+use crate::store::state::State;
+use crate::system::clock::Clock;
+use crate::tell::error::Result;
+
+/// Verifies all snapshots of a module, and remembers the result.
+///
+/// # Errors
+/// If root, catalogue or state cannot be read.
+pub fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
+    let root = target.open_root()?;
+    crate::system::priority::lower_priority(&target.policy);
+    let (verified, stale) = look(target, &root)?;
+    // What a run has linked anew, and not yet recorded, looks as if it were its own doing.
+    let is_uncertain = !names_in(root.subdir(Subdir::Staging)?.dir())?.is_empty();
+    State::update(root.private(), |state| {
+        let before = state.damage.take();
+        state.damage =
+            verified.damage(clock.now(), before.clone()).or(before.filter(|_| is_uncertain));
+    })?;
+    under_lock(target, &root, clock, || refresh::refresh(target, &root, &stale, &HashSet::new()))?;
+    Ok(verified)
+}
+
+/// Accepts what was altered: from now on it is to be as it is.
+///
+/// # Errors
+/// As [`verify`]; [`Error::Busy`] if a run holds the lock all the time.
+pub fn accept(target: &Target, clock: &Clock) -> Result<Verified> {
+    let root = target.open_root()?;
+    let (verified, stale) = look(target, &root)?;
+    under_lock(target, &root, clock, || {
+        refresh::refresh(target, &root, &stale, &verified.altered_inodes)
+    })?;
+    State::update(root.private(), |state| state.damage = None)?;
+    Ok(verified)
+}

@@ -1,0 +1,126 @@
+//! What a verification works on: the snapshots of a root and what is recorded of their inodes.
+
+use std::ffi::CString;
+
+use nix::errno::Errno;
+
+use crate::decide::damage::Moment;
+use crate::engine::inodes::{Name, walk};
+use crate::module::target::Target;
+use crate::store::dir::{Dir, OwnedDir, c_name};
+use crate::store::inode_log::reading::{Catalogue, Position};
+use crate::store::layout::Subdir;
+use crate::store::retire;
+use crate::store::root::SnapshotRoot;
+use crate::store::snapshots::Catalog;
+use crate::system::identity::Identity;
+use crate::system::syscalls::stat_entry;
+use crate::tell::error::{Error, Result};
+
+/// A snapshot.
+pub(crate) struct CheckedSnapshot {
+    pub(crate) name: String,
+    pub(crate) c_name: CString,
+    pub(crate) identity: Identity,
+    /// Its place in the catalogue, if anything was recorded with it.
+    pub(crate) position: Option<Position>,
+    /// When its tree began to be linked, nanoseconds since 1970; by its name if nothing was
+    /// recorded with it.
+    pub(crate) began_ns: i64,
+    /// Whether it is in `expired/`.
+    pub(crate) is_retired: bool,
+}
+
+/// What a verification works on.
+pub(crate) struct Case<'a> {
+    pub(crate) root: &'a SnapshotRoot,
+    pub(crate) inodes: OwnedDir,
+    pub(crate) expired: OwnedDir,
+    pub(crate) catalogue: Option<Catalogue>,
+    /// The visible ones, oldest first.
+    pub(crate) snapshots: Vec<CheckedSnapshot>,
+    /// Those that are retired: nobody asks for them, but they tell which names an inode had.
+    pub(crate) retired: Vec<CheckedSnapshot>,
+}
+
+impl<'a> Case<'a> {
+    pub(crate) fn open(target: &Target, root: &'a SnapshotRoot) -> Result<Self> {
+        // Before the visible ones: what is retired meanwhile is then in one of the lists at least.
+        let inodes = root.subdir(Subdir::Inodes)?;
+        let catalogue = Catalogue::read(inodes.dir())?;
+        let expired = root.subdir(Subdir::Expired)?;
+        let mut case =
+            Case { root, inodes, expired, catalogue, snapshots: Vec::new(), retired: Vec::new() };
+        for item in Catalog::read(root, &target.policy.time_zone)?.items {
+            let by_name = item.name.time.timestamp_nanos_opt().unwrap_or(i64::MAX);
+            case.snapshots.extend(case.find(item.name.text, by_name, false)?);
+        }
+        for name in retire::retired(root)? {
+            case.retired.extend(case.find(name, i64::MAX, true)?);
+        }
+        Ok(case)
+    }
+
+    /// The snapshot `name`, unless it has gone since.
+    pub(crate) fn find(
+        &self,
+        name: String,
+        named_ns: i64,
+        is_retired: bool,
+    ) -> Result<Option<CheckedSnapshot>> {
+        let c_name = c_name(&name);
+        let Dir { directory, path } = self.parent(is_retired);
+        let identity = match stat_entry(directory, &c_name) {
+            Ok(stat) => Identity::of(&stat),
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(cause) => return Err(Error::io("inspect", &path.join(&name), cause)),
+        };
+        let recorded = self.catalogue.as_ref().and_then(|catalogue| {
+            let position = catalogue.position(&name)?;
+            Some((position, catalogue.began_ns(position)))
+        });
+        let began_ns = recorded.map_or(named_ns, |(_, began_ns)| began_ns);
+        let position = recorded.map(|(position, _)| position);
+        Ok(Some(CheckedSnapshot { name, c_name, identity, position, began_ns, is_retired }))
+    }
+
+    pub(crate) fn dir(&self, snapshot: &CheckedSnapshot) -> Dir<'_> {
+        self.parent(snapshot.is_retired)
+    }
+
+    pub(crate) fn parent(&self, is_retired: bool) -> Dir<'_> {
+        match is_retired {
+            true => self.expired.dir(),
+            false => Dir { directory: self.root.directory(), path: &self.root.path },
+        }
+    }
+
+    /// Whether a snapshot is still where it was; else another may have been made out of it
+    /// meanwhile.
+    pub(crate) fn is_still_there(&self, snapshot: &CheckedSnapshot) -> bool {
+        let Dir { directory, path } = self.dir(snapshot);
+        match stat_entry(directory, &snapshot.c_name) {
+            Ok(stat) => Identity::of(&stat) == snapshot.identity,
+            Err(Errno::ENOENT) => false,
+            Err(cause) => {
+                log::warn!("{}", Error::io("inspect", &path.join(&snapshot.name), cause));
+                true
+            }
+        }
+    }
+
+    /// Visits all names in a snapshot; returns how many directories could not be read.
+    pub(crate) fn walk(&self, snapshot: &CheckedSnapshot, visit: &mut dyn FnMut(&Name)) -> u64 {
+        let Dir { directory, path } = self.dir(snapshot);
+        walk(directory, path, &snapshot.c_name, visit)
+    }
+}
+
+/// An inode that was touched by others at some time, though nothing of it differs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Touch {
+    pub(crate) inode: u64,
+    pub(crate) at: Moment,
+    /// The snapshot that it was recorded with, if it is not what the inode itself says.
+    pub(crate) recorded: Option<Position>,
+}

@@ -1,0 +1,84 @@
+//! What a run appends to the inode log: its commit and hashes, and the file itself.
+
+use std::fs::File;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use crate::store::dir::{Dir, c_name};
+use crate::store::inode_log::block::Block;
+use crate::tell::error::{Error, Result};
+
+pub(crate) const FILE: &str = "catalogue";
+
+/// The name of a commit for what was found in snapshots later.
+pub(crate) const FOUND: &str = "";
+
+/// The end of what was recorded for one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Commit {
+    /// When its tree began to be linked, nanoseconds since 1970.
+    pub(crate) began_ns: i64,
+    /// Its name.
+    pub(crate) name: String,
+}
+
+impl Commit {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        [&self.began_ns.to_le_bytes()[..], self.name.as_bytes()].concat()
+    }
+
+    /// That of a block, unless it is damaged.
+    pub(crate) fn of(file: &File, block: Block) -> std::io::Result<Option<Self>> {
+        Ok(block.payload(file)?.and_then(|payload| Commit::read(&payload)))
+    }
+
+    pub(crate) fn read(payload: &[u8]) -> Option<Self> {
+        let (began, name) = payload.split_first_chunk()?;
+        Some(Commit {
+            began_ns: i64::from_le_bytes(*began),
+            name: String::from_utf8(name.to_vec()).ok()?,
+        })
+    }
+}
+
+/// Of a commit, with the longest name that a file can have.
+pub(crate) const MAX_COMMIT_BYTES: u64 = 8 + 255;
+
+pub(crate) const HASHED_BYTES: usize = 48;
+
+/// The content of an inode, as it was when a snapshot was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hashed {
+    /// The inode's number.
+    pub inode: u64,
+    /// When it was made, nanoseconds since 1970; 0 if the file system does not tell.
+    pub birth_ns: i64,
+    /// BLAKE3 of the content.
+    pub hash: [u8; 32],
+}
+
+impl Hashed {
+    pub(crate) fn bytes(&self) -> [u8; HASHED_BYTES] {
+        let mut bytes = [0; HASHED_BYTES];
+        bytes[..8].copy_from_slice(&self.inode.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.birth_ns.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.hash);
+        bytes
+    }
+
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let (inode, rest) = bytes.split_first_chunk()?;
+        let (birth, hash) = rest.split_first_chunk()?;
+        let (inode, birth_ns) = (u64::from_le_bytes(*inode), i64::from_le_bytes(*birth));
+        Some(Hashed { inode, birth_ns, hash: hash.try_into().ok()? })
+    }
+}
+
+pub(crate) fn open(dir: Dir, flags: OFlag) -> Result<File> {
+    let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let opened =
+        openat(dir.directory, c_name(FILE).as_c_str(), flags, Mode::from_bits_truncate(0o600));
+    opened.map(File::from).map_err(|cause: Errno| Error::io("open", &dir.path.join(FILE), cause))
+}

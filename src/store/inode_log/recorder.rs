@@ -1,0 +1,135 @@
+//! Appends to the inode log.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use nix::fcntl::OFlag;
+
+use crate::store::dir::Dir;
+use crate::store::inode_log::block::{Block, BlockKind, Blocks, framed};
+use crate::store::inode_log::commit::{Commit, FILE, FOUND, Hashed, MAX_COMMIT_BYTES, open};
+use crate::store::inode_log::windows;
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape_path;
+
+/// Appends to the catalogue, for a holder of the root's long lock.
+pub struct Recorder {
+    pub(crate) file: File,
+    pub(crate) path: PathBuf,
+    /// The first failure: what comes after it is not written, either.
+    pub(crate) error: Mutex<Option<std::io::Error>>,
+    pub(crate) is_new: bool,
+}
+
+impl Recorder {
+    /// Opens the catalogue, cuts off what was not finished, and makes a new one if there is none.
+    pub fn open(dir: Dir, is_known: impl Fn(&str) -> bool) -> Result<Self> {
+        let path = dir.path.join(FILE);
+        let failed = |cause: std::io::Error| Error::io("write", &path, cause);
+        let file = open(dir, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_APPEND)?;
+        let size = file.metadata().map_err(failed)?.len();
+        let (end, lost_bytes) = finished(&file, is_known).map_err(failed)?;
+        if end < size {
+            file.set_len(end).map_err(failed)?;
+        }
+        if lost_bytes > 0 {
+            log::warn!(
+                "{}: {lost_bytes} bytes are damaged and count no longer",
+                escape_path(&path)
+            );
+        }
+        Ok(Recorder { file, path, error: Mutex::new(None), is_new: end == 0 })
+    }
+
+    /// Whether nothing had been recorded before.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Appends baselines that follow each other. A failure is told with the commit.
+    pub fn keep(&self, baselines: &[u8]) {
+        let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+        if error.is_none() {
+            *error = (&self.file).write_all(&framed(BlockKind::Baselines, baselines)).err();
+        }
+    }
+
+    /// Makes what was kept count, for the snapshot `name`, the tree of which began to be linked at
+    /// `began_ns`. For a caller who is about to sync the whole file system.
+    pub fn commit(&self, name: &str, began_ns: i64) -> Result<()> {
+        let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = match error.take() {
+            Some(cause) => Err(cause),
+            None => {
+                let commit = Commit { began_ns, name: name.to_string() };
+                (&self.file).write_all(&framed(BlockKind::Commit, &commit.bytes()))
+            }
+        };
+        result.map_err(|cause| Error::io("write", &self.path, cause))
+    }
+
+    /// Appends hashes of contents of the snapshot that was committed last, durably.
+    pub fn keep_hashes(&self, hashes: &[Hashed]) -> Result<()> {
+        let failed = |cause| Error::io("write", &self.path, cause);
+        let bytes: Vec<u8> = hashes.iter().flat_map(|hashed| hashed.bytes()).collect();
+        (&self.file).write_all(&framed(BlockKind::Hashes, &bytes)).map_err(failed)?;
+        self.file.sync_data().map_err(failed)
+    }
+
+    /// The same for what was found in snapshots later.
+    pub fn commit_found(&self) -> Result<()> {
+        self.commit(FOUND, windows::wall_ns())?;
+        self.file.sync_data().map_err(|cause| Error::io("sync", &self.path, cause))
+    }
+}
+
+/// Where the last commit ends that is one of a snapshot that is known, and how much before that was
+/// found to be damaged. Nearly always the file ends with it, and then nothing else is read: years
+/// of snapshots are no work, nor are millions of inodes. What only looks like a commit there,
+/// because a client has set an attribute to such bytes, could at most let baselines of a run that
+/// was killed count for the next snapshot, and those were true when they were written.
+pub(crate) fn finished(
+    file: &File,
+    is_known: impl Fn(&str) -> bool,
+) -> std::io::Result<(u64, u64)> {
+    let counts = |commit: Commit| commit.name == FOUND || is_known(&commit.name);
+    let mut blocks = Blocks::of(file)?;
+    if let Some(block) = blocks.at_end(BlockKind::Commit, MAX_COMMIT_BYTES)
+        && Commit::of(file, block)?.is_some_and(counts)
+    {
+        return Ok((block.end(), 0));
+    }
+    let mut ends: Vec<End> = Vec::new();
+    while let Some(block) = blocks.next() {
+        match (block.kind, ends.last_mut()) {
+            (BlockKind::Commit, _) => {
+                ends.push(End {
+                    commit: block,
+                    offset: block.end(),
+                    lost_bytes: blocks.lost_bytes,
+                });
+            }
+            (BlockKind::Hashes, Some(last)) => last.offset = block.end(),
+            _ => {}
+        }
+    }
+    if let Some(cause) = blocks.failure {
+        return Err(cause);
+    }
+    for End { commit, offset, lost_bytes } in ends.into_iter().rev() {
+        // What a damaged one was for is not known: those who read take the next for it.
+        if Commit::of(file, commit)?.is_none_or(counts) {
+            return Ok((offset, lost_bytes));
+        }
+    }
+    Ok((0, 0))
+}
+
+/// Where a commit ends, with the hashes that follow it, and how much before that is damaged.
+pub(crate) struct End {
+    pub(crate) commit: Block,
+    pub(crate) offset: u64,
+    pub(crate) lost_bytes: u64,
+}
