@@ -1,0 +1,111 @@
+//! A time that contradicts what was believed of the clock.
+
+use std::fmt;
+
+use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
+
+use super::clock_reading::{Course, Reading, is_plausible};
+use super::span::{Span, roughly};
+
+/// A larger step within a boot needs a person's word, in seconds: no time can have passed.
+const INNOCENT_STEP_SECONDS: i64 = 86_400;
+
+/// The clock of a machine without a battery-backed clock is set within this time of the boot.
+const SETTLING_SECONDS: i64 = 3_600;
+
+/// The clock contradicts what was believed, and no one knows yet which of the two is right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Doubt {
+    /// The last reading that was believed.
+    pub(super) believed: Reading,
+    /// The first reading of the new time.
+    pub(super) first: Reading,
+    /// The new time since.
+    pub(super) course: Course,
+    /// How long the new time has agreed with the boot clock, in seconds of uptime.
+    pub(super) agreed_seconds: i64,
+    /// How much time at least has passed since `believed`, in seconds of uptime.
+    pub(super) measured_seconds: i64,
+    /// Snapshots with a higher sequence number are dated by the new time.
+    pub(super) after_sequence: u64,
+    /// The new time contradicts one in the same boot that was doubted, too: one of the two is
+    /// wrong.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) contradicted: bool,
+    /// Earlier snapshots that were found unchanged by the new time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) verified: Vec<u64>,
+}
+
+impl Doubt {
+    pub(super) fn new(
+        believed: &Reading,
+        measured_seconds: i64,
+        first: &Reading,
+        sequence: u64,
+    ) -> Self {
+        Doubt {
+            believed: believed.clone(),
+            first: first.clone(),
+            course: Course::begin(first, sequence),
+            agreed_seconds: 0,
+            measured_seconds,
+            after_sequence: sequence,
+            contradicted: false,
+            verified: Vec::new(),
+        }
+    }
+
+    /// A new time in place of that of `doubt`. A clock that was not set yet contradicts nothing.
+    pub(super) fn instead_of(
+        doubt: &Doubt,
+        measured_seconds: i64,
+        first: &Reading,
+        sequence: u64,
+    ) -> Self {
+        let last = &doubt.course.last;
+        let was_set = is_plausible(last.time) && last.uptime_seconds >= SETTLING_SECONDS;
+        let contradicted = first.is_of_boot(last) && (was_set || doubt.contradicted);
+        Doubt { contradicted, ..Doubt::new(&doubt.believed, measured_seconds, first, sequence) }
+    }
+
+    pub(super) fn is_within_boot(&self) -> bool {
+        self.first.is_of_boot(&self.believed)
+    }
+
+    /// How far the wall clock moved beyond what the boot clock counted.
+    pub(super) fn step(&self) -> TimeDelta {
+        match self.is_within_boot() {
+            true => self.first.step_since(&self.believed),
+            false => self.first.time - self.believed.time,
+        }
+    }
+
+    /// Whether the new time may be believed in the end without a person's word: if the machine
+    /// can have been off so long, if the clock was set right after the boot, or if it was
+    /// set by hours.
+    pub(super) fn can_be_innocent(&self, clock_jump: Span) -> bool {
+        let is_small = self.step().abs() <= TimeDelta::seconds(INNOCENT_STEP_SECONDS);
+        let was_settling = self.believed.uptime_seconds < SETTLING_SECONDS;
+        !self.contradicted
+            && self.step().abs() <= clock_jump.delta()
+            && (!self.is_within_boot() || is_small || was_settling)
+    }
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Doubt { believed, first, .. } = self;
+        let (from, to) = (believed.time.format("%FT%TZ"), first.time.format("%FT%TZ"));
+        write!(f, "the clock stepped by {} (from {from} to {to}", roughly(self.step()))?;
+        if self.is_within_boot() {
+            let passed = TimeDelta::seconds(first.seconds_since(believed));
+            write!(f, ", while the boot clock counted {}); ", roughly(passed))?;
+        } else {
+            write!(f, ", across a boot); ")?;
+        }
+        f.write_str("if it is right now, run `rotate --confirm`; else set it right")
+    }
+}
