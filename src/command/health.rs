@@ -73,13 +73,13 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     if let Some(message) = newest.and_then(|record| stale_temporaries(&root, record, now)) {
         warn(message);
     }
-    if let Some(pause) = &decision.pause {
+    if let (Some(pause), Some(line)) = (&decision.pause, decision.pause_line()) {
         let level = if matches!(pause, Pause::Brake(_) | Pause::Damage(_)) {
             Level::Critical
         } else {
             Level::Warning
         };
-        findings.push(Finding::new(level, format!("nothing expires: {pause}")));
+        findings.push(Finding::new(level, line));
     }
     if let Some((newest, record)) =
         catalog.newest(Grade::Complete, now).and_then(|item| Some((item, item.record.as_ref()?)))

@@ -23,6 +23,7 @@ use super::clock_reading::Course;
 pub use super::clock_reading::Reading;
 pub(super) use super::clock_reading::{is_plausible, tolerance};
 pub use super::doubt::Doubt;
+use super::doubted_expiry::BootInDoubt;
 use super::span::{Span, roughly};
 
 /// No gap across a boot up to this length is doubted, in seconds.
@@ -139,6 +140,25 @@ impl ClockHistory {
     /// The doubt that stands.
     pub fn doubt(&self) -> Option<&Doubt> {
         self.doubt.as_ref()
+    }
+
+    /// What is known of this boot, if the doubt began within it.
+    pub(super) fn boot_in_doubt(&self) -> Option<BootInDoubt<'_>> {
+        let (doubt, course) = (self.doubt.as_ref()?, self.course.as_ref()?);
+        let now = &doubt.course.last;
+        let is_of_boot = |reading: &&Reading| now.is_of_boot(reading);
+        if !doubt.is_within_boot() || !now.is_of_boot(&doubt.believed) {
+            return None;
+        }
+        let shown =
+            [&doubt.believed, &course.anchor, &doubt.first].into_iter().chain(&doubt.replaced);
+        Some(BootInDoubt {
+            now,
+            shown: shown.filter(is_of_boot).collect(),
+            after_sequence: course.anchor_sequence,
+            began_after: doubt.began_after?,
+            verified: &doubt.verified,
+        })
     }
 
     /// Whether a clock that was or may be wrong dated the snapshot with this number.
@@ -290,7 +310,8 @@ impl ClockHistory {
     }
 
     fn add_era(&mut self, era: Era) {
-        if era.first > era.last {
+        let is_known = |known: &Era| known.first <= era.first && era.last <= known.last;
+        if era.first > era.last || self.eras.iter().any(is_known) {
             return;
         }
         self.eras.push(era);

@@ -14,6 +14,9 @@ const INNOCENT_STEP_SECONDS: i64 = 86_400;
 /// The clock of a machine without a battery-backed clock is set within this time of the boot.
 const SETTLING_SECONDS: i64 = 3_600;
 
+/// With more doubts in a row nothing expires until the last one ends.
+const MOST_REPLACED: usize = 64;
+
 /// The clock contradicts what was believed, and no one knows yet which of the two is right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +40,13 @@ pub struct Doubt {
     /// Earlier snapshots that were found unchanged by the new time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) verified: Vec<u64>,
+    /// The `after_sequence` of the first of the doubts that this one continues in one boot; none in
+    /// what an older version wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) began_after: Option<u64>,
+    /// The first readings of those doubts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) replaced: Vec<Reading>,
 }
 
 impl Doubt {
@@ -55,6 +65,8 @@ impl Doubt {
             after_sequence: sequence,
             contradicted: false,
             verified: Vec::new(),
+            began_after: Some(sequence),
+            replaced: Vec::new(),
         }
     }
 
@@ -68,7 +80,17 @@ impl Doubt {
         let last = &doubt.course.last;
         let was_set = is_plausible(last.time) && last.uptime_seconds >= SETTLING_SECONDS;
         let contradicted = first.is_of_boot(last) && (was_set || doubt.contradicted);
-        Doubt { contradicted, ..Doubt::new(&doubt.believed, measured_seconds, first, sequence) }
+        let mut replaced = doubt.replaced.clone();
+        if replaced.len() < MOST_REPLACED {
+            replaced.push(doubt.first.clone());
+        }
+        Doubt {
+            contradicted,
+            verified: doubt.verified.clone(),
+            began_after: doubt.began_after.filter(|_| replaced.len() < MOST_REPLACED),
+            replaced,
+            ..Doubt::new(&doubt.believed, measured_seconds, first, sequence)
+        }
     }
 
     pub(super) fn is_within_boot(&self) -> bool {

@@ -12,6 +12,7 @@ mod clock_reading;
 pub mod damage;
 pub mod dating;
 mod doubt;
+mod doubted_expiry;
 pub mod facts;
 pub mod file_system;
 pub mod fingerprint;

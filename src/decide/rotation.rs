@@ -20,11 +20,12 @@ use super::claim::{Claim, HeldSpan, claims};
 use super::clock_guard::{ClockHistory, ClockJump, Numbers, Reading};
 use super::damage::Damage;
 use super::dating::{self, BootMoment, Undated};
+use super::doubted_expiry;
 use super::grade::Grade;
 use super::guards;
 use super::obstacle::Obstacle;
 use super::policy::Policy;
-use super::reason::{Pause, Reason};
+use super::reason::{Pause, Reason, pause_line};
 use super::slot;
 
 /// What rotation needs to know about a snapshot.
@@ -108,13 +109,19 @@ pub struct Verdict {
 pub struct Decision {
     /// One verdict per snapshot, oldest first.
     pub verdicts: Vec<Verdict>,
-    /// Why nothing is expired, if so; then every verdict is "stays".
+    /// Why nothing is expired, if so. Then every verdict is "stays", but for what goes
+    /// [under every dating](super::doubted_expiry) of a clock in doubt.
     pub pause: Option<Pause>,
     /// How many would go but for `max_expire`.
     pub deferred: usize,
 }
 
 impl Decision {
+    /// What is said of the pause, if there is one.
+    pub fn pause_line(&self) -> Option<String> {
+        self.pause.as_ref().map(|pause| pause_line(pause, self.expired().count()))
+    }
+
     /// The names of those that go, oldest first.
     pub fn expired(&self) -> impl Iterator<Item = &Verdict> {
         self.verdicts.iter().filter(|verdict| !verdict.keep)
@@ -135,12 +142,17 @@ pub fn decide(
     guards::keep_irremovable(&mut decision.verdicts);
     decision.pause = guards::pause(&snapshots, history, &clock, policy, now)
         .or_else(|| guards::surprise(&decision, history, policy));
-    match &decision.pause {
-        Some(pause) => guards::apply_pause(&mut decision.verdicts, pause),
-        None => {
-            decision.deferred = guards::apply_max_expire(&mut decision.verdicts, policy.max_expire)
+    if let Some(pause) = decision.pause.clone() {
+        guards::apply_pause(&mut decision.verdicts, &pause);
+        if let Pause::ClockDoubt(_) = pause {
+            doubted_expiry::expire_under_all(&mut decision.verdicts, &clock, policy);
+            guards::keep_irremovable(&mut decision.verdicts);
+            if guards::surprise(&decision, history, policy).is_some() {
+                guards::apply_pause(&mut decision.verdicts, &pause);
+            }
         }
     }
+    decision.deferred = guards::apply_max_expire(&mut decision.verdicts, policy.max_expire);
     decision
 }
 

@@ -235,16 +235,18 @@ fn rotate_locked(
         rotated.warn(&target.label(), warning.clone());
     }
     tell_decision(&target.label(), &mut rotated, target.policy.max_expire);
-    if rotated.decision.pause.is_none() {
-        if let Err(error) = remember_rules(target, root, &catalog, &state) {
-            // It has to be possible to make room; the next run remembers them.
-            match error.is_lack_of_space() {
-                true => rotated.warn(&target.label(), error.to_string()),
-                false => return Err(error),
-            }
+    if rotated.decision.pause.is_none()
+        && let Err(error) = remember_rules(target, root, &catalog, &state)
+    {
+        // It has to be possible to make room; the next run remembers them.
+        match error.is_lack_of_space() {
+            true => rotated.warn(&target.label(), error.to_string()),
+            false => return Err(error),
         }
-        let names: Vec<String> =
-            rotated.decision.expired().map(|verdict| verdict.snapshot.name.clone()).collect();
+    }
+    let names: Vec<String> =
+        rotated.decision.expired().map(|verdict| verdict.snapshot.name.clone()).collect();
+    if !names.is_empty() {
         just_retired = retire(target, root, &names, &over.names, now, &mut rotated)?;
     }
     if disposal == Disposal::Now
@@ -344,8 +346,8 @@ fn tell_decision(label: &str, rotated: &mut Rotated, max_expire: usize) {
         let word = if verdict.keep { "keep" } else { "expire" };
         log::log!(level, "{label}: {word} {}: {}", verdict.snapshot.name, reasons.join(", "));
     }
-    if let Some(pause) = &rotated.decision.pause {
-        rotated.warn(label, format!("nothing expires: {pause}"));
+    if let Some(line) = rotated.decision.pause_line() {
+        rotated.warn(label, line);
     }
     if rotated.decision.deferred > 0 {
         let deferred = rotated.decision.deferred;
