@@ -143,7 +143,8 @@ enum Command {
         format: Format,
     },
     /// Let expiry go on that paused because a push changed most of the tree, and take away the pin
-    /// that came with it
+    /// that came with it; with an option, end what a failed push, altered snapshots or pushes that
+    /// cannot be seen have left instead
     Release {
         #[command(flatten)]
         modules: Modules,

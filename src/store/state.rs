@@ -306,7 +306,7 @@ impl State {
             durable::write_drafted(
                 private,
                 PINS,
-                &to_toml(&PinCopy { pins: state.pins.clone() }, private)?,
+                &to_toml(&PinCopy { format: FORMAT, pins: state.pins.clone() }, private)?,
             )?;
         }
         if rewrite {
@@ -330,6 +330,9 @@ impl State {
 /// What `pins.toml` holds.
 #[derive(Default, Serialize, Deserialize)]
 struct PinCopy {
+    /// Format number; 0 for files of versions that wrote none.
+    #[serde(default)]
+    format: u32,
     #[serde(default)]
     pins: Pins,
 }
