@@ -110,6 +110,15 @@ fn with_module_above(access: &str) -> (Module, PathBuf) {
     (module, above)
 }
 
+/// A snapshot of `data` from before `above` was in `rsyncd.conf`: then it is not refused.
+fn snapshot_before_above(module: &Module) -> String {
+    let conf = fs::read_to_string(&module.rsyncd_conf).expect("a configuration");
+    module.write_rsyncd_conf(&module.rsyncd_conf_section("data", &module.latest));
+    let name = module.expect_snapshot();
+    module.write_rsyncd_conf(&conf);
+    name
+}
+
 fn hook_above(module: &Module, above: &Path) -> Run {
     let mut hook = module.hook();
     Run::of(hook.env("RSYNC_MODULE_NAME", "above").env("RSYNC_MODULE_PATH", above))
@@ -131,7 +140,7 @@ fn a_read_only_module_above_snapshots_is_left_alone_in_silence() {
 fn a_module_that_holds_a_root_is_refused() {
     for forgets in [false, true] {
         let (module, above) = with_module_above("no");
-        module.expect_snapshot();
+        snapshot_before_above(&module);
         if forgets {
             fs::remove_dir_all(module.state_directory()).expect("forgotten");
         }
@@ -157,9 +166,8 @@ fn all_leaves_out_what_an_earlier_version_registered_and_says_why() {
     // Registered before the other one was.
     module.run(&["snapshot", "above"]).exits(&[0]);
     assert_eq!(visible(&offered).len(), 2, "the module and a snapshot");
-    module.run(&["snapshot", "data"]).exits(&[0, 2]);
     fs::rename(offered.join(".rsyncd-snapshot"), offered.join("aside")).expect("moved");
-    module.expect_snapshot();
+    snapshot_before_above(&module);
     fs::rename(offered.join("aside"), offered.join(".rsyncd-snapshot")).expect("moved");
     for command in ["snapshot", "verify", "rotate"] {
         let run = module.run(&[command, "--all"]).exits(&[4]);
@@ -208,6 +216,59 @@ fn a_copy_of_another_machine_s_root_is_backed_up_like_any_directory() {
     )
     .expect("a registration");
     module.expect_snapshot();
+}
+
+#[test]
+fn a_new_root_in_a_module_without_a_root_is_refused() {
+    for forgets in [false, true] {
+        let (module, above) = with_module_above("no");
+        let refused = "inside the directory";
+        module.run_hook().exits(&[2]).says(refused).says("module 'above'");
+        module.run(&["snapshot", "data"]).exits(&[2]).says("make it `read only`");
+        let path = module.latest.to_str().expect("UTF-8");
+        module.run(&["snapshot", path]).exits(&[2]).says(refused);
+        module.run(&["check", "data"]).exits(&[2]).says(refused);
+        assert!(!is_used(&module.root));
+        // The push itself goes on, and the outer module gets its snapshots.
+        Run::of(&mut module.gate_through(&[""; 0])).exits(&[0]).says(refused);
+        hook_above(&module, &above).exits(&[0]);
+        if forgets {
+            fs::remove_dir_all(module.state_directory()).expect("forgotten");
+        }
+        module.run_hook().exits(&[2]);
+        hook_above(&module, &above).exits(&[0]);
+
+        // A root outside of every module is the remedy.
+        let elsewhere = module.directory.join("elsewhere");
+        module
+            .write_policy(&format!("[module.data]\nsnapshot_root = \"{}\"\n", elsewhere.display()));
+        module.run_hook().exits(&[0]);
+        assert_eq!(visible(&elsewhere).len(), 1, "forgotten: {forgets}");
+    }
+}
+
+#[test]
+fn modules_without_hooks_keep_no_root_away() {
+    let (module, _) = with_module_above("no");
+    let conf = fs::read_to_string(&module.rsyncd_conf).expect("a configuration");
+    let (data, above) = conf.split_once("[above]").expect("both modules");
+    let unhooked: Vec<&str> = above.lines().filter(|line| !line.starts_with("post-xfer")).collect();
+    module.write_rsyncd_conf(&format!("{data}[above]{}\n", unhooked.join("\n")));
+    module.run_hook().exits(&[0]);
+    module.run(&["check", "data"]).exits(&[2]).says("clients of module 'above' can write");
+}
+
+#[test]
+fn a_new_root_above_a_module_named_like_a_snapshot_is_refused() {
+    let module = Module::new();
+    let dated = module.snapshot("2020-01-01T00-00-00Z");
+    tree::small(&module.latest);
+    tree::small(&dated);
+    let sections = [("data", &module.latest), ("dated", &dated)]
+        .map(|(n, p)| module.rsyncd_conf_section(n, p));
+    module.write_rsyncd_conf(&sections.concat());
+    module.run_hook().exits(&[2]).says("module 'dated' under the name of a snapshot");
+    assert!(!is_used(&module.root));
 }
 
 #[test]
@@ -325,7 +386,7 @@ fn a_module_that_left_rsyncd_conf_is_still_walked() {
 #[test]
 fn a_push_that_could_delete_snapshots_is_turned_away() {
     let (module, above) = with_module_above("no");
-    let snapshot = module.expect_snapshot();
+    let snapshot = snapshot_before_above(&module);
     let inside = module.snapshot(&snapshot);
     for (name, path) in [("above", &above), ("inside", &inside)] {
         let mut gate = module.gate_through(&[""; 0]);

@@ -10,10 +10,11 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::rsyncd_conf::Module;
 use super::settings::{Settings, Source};
-use crate::decide::own_output::Opener;
+use crate::decide::own_output::{ConfiguredModule, Opener};
 use crate::decide::policy::Policy;
 use crate::store::durable::Place;
 use crate::store::ledger::Ledger;
@@ -47,6 +48,8 @@ pub struct Target {
     pub opener: Opener,
     /// Whether messages name its directory, too: where its name stands for several.
     pub(crate) names_path: bool,
+    /// The modules of rsyncd.conf whose directories a new root has to keep out of.
+    pub(crate) writable_modules: Arc<[ConfiguredModule]>,
 }
 
 impl Target {
@@ -83,6 +86,7 @@ impl Target {
             memory,
             opener,
             names_path,
+            writable_modules: settings.writable_modules(),
         })
     }
 
@@ -107,7 +111,9 @@ impl Target {
     /// # Errors
     /// [`Error::Root`] with the remedy.
     pub fn check_nesting(&self) -> Result<()> {
-        nesting::check(&self.memory, &self.module_path, &self.root_path, !self.is_registered())
+        let is_new = !self.is_registered();
+        let configured = &self.writable_modules;
+        nesting::check(&self.memory, configured, &self.module_path, &self.root_path, is_new)
     }
 
     /// Whether clients of a module that [`check_nesting`](Target::check_nesting) refuses could
