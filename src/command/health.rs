@@ -29,7 +29,7 @@ use crate::store::turn::{LONGEST_TURN, QUEUE, long_jobs};
 use crate::store::unremovable;
 use crate::tell::counted;
 use crate::tell::error::Error;
-use crate::tell::escape::{escape_path, unescape};
+use crate::tell::escape::{escape_path, shell_path, unescape};
 use crate::tree::syscalls::stat_below;
 
 /// What there is to say about the root of a module.
@@ -122,7 +122,7 @@ fn irremovable(target: &Target, root: &SnapshotRoot, decision: &Decision) -> Vec
         .filter_map(|verdict| Some((verdict, verdict.reasons.iter().find_map(obstacle)?)))
         .collect();
     let in_place = stay.first().map(|(verdict, obstacle)| {
-        let path = escape_path(&root.path.join(&verdict.snapshot.name));
+        let path = shell_path(&root.path.join(&verdict.snapshot.name));
         format!(
             "{} that the policy no longer keeps cannot be removed and stays in place, the first \
              is {}: {obstacle}; run `{}`",
@@ -139,7 +139,7 @@ fn irremovable(target: &Target, root: &SnapshotRoot, decision: &Decision) -> Vec
              -ia`, then run `rotate {} --purge`",
             counted(set_aside.len(), "tree"),
             escape_path(&root.private().path.join(unremovable::ROOM)),
-            target.label()
+            target.argument()
         )
     });
     in_place.into_iter().chain(set_aside).collect()

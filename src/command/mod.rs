@@ -40,7 +40,7 @@ use crate::decide::own_output::Opener;
 use crate::store::boot::BootTime;
 use crate::store::memory::{Failure, Work};
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape, escape_path};
+use crate::tell::escape::{escape, escape_path, shell_path};
 use crate::tell::exit::Exit;
 use crate::tell::log::set_subject;
 
@@ -165,10 +165,10 @@ impl Context {
             false => Ok(()),
             true => Err(Error::Usage(format!(
                 "module {} is read only in {}, so no snapshots are made of it; if something else than \
-                 a push fills it, name its directory: rsyncd-snapshot snapshot {}",
+                 a push fills it, name its directory: `rsyncd-snapshot snapshot {}`",
                 escape(name),
                 escape_path(&self.settings.rsyncd_conf),
-                escape_path(&target.module_path),
+                shell_path(&target.module_path),
             ))),
         }
     }

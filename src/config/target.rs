@@ -24,7 +24,7 @@ use crate::store::registration::Registration;
 use crate::store::root::{Access, PRIVATE, SnapshotRoot, canonical_module};
 use crate::store::state::State;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape, escape_path, unescape};
+use crate::tell::escape::{escape, escape_path, shell_path, shell_word, unescape};
 use crate::tree::mounts::Mounts;
 
 /// A module with everything that is configured for it.
@@ -108,6 +108,14 @@ impl Target {
 
     /// Refuses a module that would take snapshots of snapshots, and the like.
     ///
+    /// What names it in a command, quoted for a shell.
+    pub fn argument(&self) -> String {
+        match &self.name {
+            Some(name) if !self.names_path => shell_word(name),
+            _ => shell_path(&self.module_path),
+        }
+    }
+
     /// # Errors
     /// [`Error::Root`] with the remedy.
     pub fn check_nesting(&self) -> Result<()> {

@@ -25,7 +25,7 @@ use super::trust;
 use super::unremovable;
 use crate::decide::file_system::{Expectation, FileSystemType, without_inode_numbers};
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::escape_path;
+use crate::tell::escape::{escape_path, shell_path};
 use crate::tree::mounts::note_mounts_below;
 use crate::tree::syscalls::{open_directory, stat_entry};
 
@@ -98,10 +98,10 @@ impl SnapshotRoot {
     ) -> Result<Self> {
         trust::check_places(path, module_path)?;
         if access.makes() {
-            make_root(path)?;
+            make_root(path).map_err(|error| trust::explained(path, error))?;
         }
         note_mounts_below(&[path, module_path]);
-        let directory = open_path(path)?;
+        let directory = open_path(path).map_err(|error| trust::explained(path, error))?;
         let module = open_path(module_path)?;
         let kind = trust::kind_of(path);
         trust::check_kind(path, kind.as_ref())?;
@@ -162,7 +162,7 @@ impl SnapshotRoot {
     /// If a directory on the way to the root cannot be inspected.
     pub fn open_to_users(&self) -> Result<Option<String>> {
         let is_open = trust::is_open(&self.path, &self.directory)?;
-        let path = escape_path(&self.path);
+        let path = shell_path(&self.path);
         Ok(is_open.then(|| {
             format!(
                 "users who own directories in snapshots can remove files from them, since the snapshot \

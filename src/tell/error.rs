@@ -161,6 +161,12 @@ impl Error {
             | Error::Damaged { .. }
             | Error::SetAside { .. } => Exit::Failed,
             Error::Environment { .. }
+    /// Whether something else is where a directory should be.
+    pub fn is_no_directory(&self) -> bool {
+        let Error::Io { cause, .. } = self else { return false };
+        cause.kind() == io::ErrorKind::NotADirectory
+    }
+
             | Error::Usage(_)
             | Error::Policy(_)
             | Error::Unregistered { .. }
