@@ -54,6 +54,9 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     if let Some(message) = users_let_in(target, &root)? {
         warn(message);
     }
+    if let Some(when) = state.records_lost {
+        warn(format!("{}, found at {}", root.lost_records(), when.format("%FT%TZ")));
+    }
     let awaits_client =
         state.due.as_ref().is_some_and(|due| run::awaits_client(target, &root, due, now));
     let lines = Ledger::look(&root, &target.memory.ledgers(&target.module_path))?;
@@ -351,7 +354,7 @@ fn describe_torn(torn: &TornMark) -> String {
     let requests = torn.requests();
     if requests.is_empty() {
         return format!(
-            "torn since {since}: {end}, and none has ended well and changed anything since; the next push that ends well, or `release --torn`, ends this"
+            "torn since {since}: {end}, and none has ended well and changed anything since; the next push that ends well, a `snapshot` that finds the module equal to the newest complete one, or `release --torn`, ends this"
         );
     }
     format!(

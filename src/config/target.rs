@@ -12,6 +12,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chrono::Utc;
+
 use super::rsyncd_conf::Module;
 use super::settings::{Settings, Source};
 use crate::decide::own_output::{ConfiguredModule, Opener};
@@ -226,12 +228,16 @@ impl Target {
 
     fn open_with(&self, access: Access) -> Result<SnapshotRoot> {
         let name = self.name.as_deref();
-        SnapshotRoot::open(&self.root_path, &self.module_path, name, access).map_err(|error| {
-            match error {
-                Error::Unregistered { path } => self.not_registered(path),
-                error => error,
-            }
-        })
+        let opened = SnapshotRoot::open(&self.root_path, &self.module_path, name, access);
+        let root = opened.map_err(|error| match error {
+            Error::Unregistered { path } => self.not_registered(path),
+            error => error,
+        })?;
+        if root.has_lost_records() {
+            log::error!("{}: {}", self.label(), root.lost_records());
+            State::update(root.private(), |state| state.records_lost = Some(Utc::now()))?;
+        }
+        Ok(root)
     }
 
     fn not_registered(&self, path: String) -> Error {

@@ -12,6 +12,7 @@ use super::format;
 use super::record::{FORMAT, to_toml};
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
+use crate::tree::syscalls::stat_entry;
 
 const FILE: &str = "root.toml";
 
@@ -75,3 +76,8 @@ impl Registration {
         durable::write_drafted(private, FILE, &to_toml(self, private)?)
     }
 }
+    /// Whether a root has one, readable or not.
+    pub(super) fn is_there(private: Place) -> bool {
+        stat_entry(private.directory, &durable::c_name(FILE)).is_ok()
+    }
+
