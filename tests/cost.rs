@@ -244,6 +244,24 @@ fn an_unchanged_module_is_not_read() {
     assert_eq!(found.collect::<Vec<_>>(), []);
 }
 
+#[test]
+fn a_hook_looks_at_other_modules_only_before_it_registers_a_root() {
+    if !have(&["strace"]) {
+        return;
+    }
+    let Place { module, _file_system } = Place::new();
+    let other = module.directory.join("other module/latest");
+    fs::create_dir_all(&other).expect("a directory");
+    let sections =
+        [(NAME, &module.latest), ("other", &other)].map(|(n, p)| module.rsyncd_conf_section(n, p));
+    module.write_rsyncd_conf(&sections.concat());
+    for is_new in [true, false] {
+        let trace = Trace::of_run(&module);
+        let is_looked_at = trace.0.contains("other module");
+        assert_eq!(is_looked_at, is_new);
+    }
+}
+
 /// Whether the call's descriptor is one of the module directory or of one below it.
 fn in_module(arguments: &str) -> bool {
     arguments

@@ -87,8 +87,14 @@ impl Context {
                 WorkedOn::Failed(label, target) if changes && target.check_nesting().is_err() => {
                     targets.push((label, Ok(target)));
                 }
-                WorkedOn::Failed(label, _) => {
-                    log::info!("{label}: skipped, for all of its runs failed; `check` says why");
+                WorkedOn::Failed(label, target) => {
+                    let memory = target.memory.recall(&target.module_path);
+                    let why = memory.and_then(|memory| memory.failure).map(|last| last.message);
+                    log::warn!(
+                        "{label}: skipped, for it has no snapshots: all of its runs failed, the last \
+                         with: {}",
+                        why.unwrap_or_default()
+                    );
                 }
                 WorkedOn::Unknown { name, why } => {
                     log::info!(

@@ -108,8 +108,6 @@ impl Target {
         }
     }
 
-    /// Refuses a module that would take snapshots of snapshots, and the like.
-    ///
     /// What names it in a command, quoted for a shell.
     pub fn argument(&self) -> String {
         match &self.name {
@@ -118,6 +116,8 @@ impl Target {
         }
     }
 
+    /// Refuses a module that would take snapshots of snapshots, and the like.
+    ///
     /// # Errors
     /// [`Error::Root`] with the remedy.
     pub fn check_nesting(&self) -> Result<()> {
@@ -200,7 +200,12 @@ impl Target {
     /// Opens and checks the root for work on it; registers it if its opener may do that.
     pub fn open_root(&self) -> Result<SnapshotRoot> {
         if !self.may_register() {
-            return self.open_with(Access::Registered);
+            let root = self.open_with(Access::Registered)?;
+            // Found by its root alone, if this machine has lost its memory.
+            if self.names_path {
+                self.remember_root();
+            }
+            return Ok(root);
         }
         if !self.is_registered() {
             self.check_nesting()?;
@@ -322,7 +327,7 @@ fn parent_of(module_path: &Path) -> Result<PathBuf> {
 }
 
 /// Puts the module's name into `snapshot_root` and resolves what exists of it.
-fn fill_template(template: &str, name: Option<&[u8]>) -> Result<PathBuf> {
+pub(super) fn fill_template(template: &str, name: Option<&[u8]>) -> Result<PathBuf> {
     let mut path = template.as_bytes().to_vec();
     if template.contains("{module}") {
         let name = name.ok_or_else(|| {
