@@ -249,16 +249,20 @@ fn a_hook_looks_at_other_modules_only_before_it_registers_a_root() {
     if !have(&["strace"]) {
         return;
     }
-    let Place { module, _file_system } = Place::new();
+    let module = Module::new();
+    tree::small(&module.latest);
     let other = module.directory.join("other module/latest");
     fs::create_dir_all(&other).expect("a directory");
     let sections =
         [(NAME, &module.latest), ("other", &other)].map(|(n, p)| module.rsyncd_conf_section(n, p));
     module.write_rsyncd_conf(&sections.concat());
+    let file = module.directory.join("trace");
+    let path = file.to_str().expect("UTF-8");
     for is_new in [true, false] {
-        let trace = Trace::of_run(&module);
-        let is_looked_at = trace.0.contains("other module");
-        assert_eq!(is_looked_at, is_new);
+        let strace = ["strace", "-f", "-qq", "-s", "4096", "-e", "trace=%file", "-o", path];
+        Run::of(&mut module.hook_through(&strace)).exits(&[0]);
+        let trace = fs::read_to_string(&file).expect("a trace");
+        assert_eq!(trace.contains("other module"), is_new, "{trace}");
     }
 }
 
