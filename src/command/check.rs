@@ -123,12 +123,17 @@ fn check_named(context: &Context, module: &OsStr) -> Vec<ModuleView> {
     if let Some(finding) = silence {
         return vec![view(escape(name), vec![finding])];
     }
+    let is_configured = |name: &[u8]| conf.as_ref().is_some_and(|conf| conf.module(name).is_some());
     let refused = match worked_on::named(&context.settings, module) {
         Ok(found) => {
             return found
                 .into_iter()
                 .map(|(label, target)| checked(label, target, conf.as_ref()))
                 .collect();
+        }
+        // As where all modules are checked.
+        Err(error) if error.is_absence() && is_configured(name) => {
+            Finding::new(Level::Critical, error.to_string())
         }
         Err(error) => Finding::new(Level::Unknown, error.to_string()),
     };
@@ -224,6 +229,7 @@ pub(super) fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Fi
         findings.push(Finding::new(Level::Critical, format!("nothing expires: {mistake}")));
     }
     findings.extend(last_failure(target));
+    findings.extend(target.lost_memory().map(|lost| Finding::new(Level::Warning, lost)));
     findings
         .extend(target.lost_history().map(|lost| Finding::new(Level::Critical, lost.to_string())));
     match health::of_root(target) {

@@ -29,7 +29,7 @@ use crate::store::turn::{LONGEST_TURN, QUEUE, long_jobs};
 use crate::store::unremovable;
 use crate::tell::counted;
 use crate::tell::error::Error;
-use crate::tell::escape::{escape_path, unescape};
+use crate::tell::escape::{escape_path, shell_path, unescape};
 use crate::tree::syscalls::stat_below;
 
 /// What there is to say about the root of a module.
@@ -53,6 +53,9 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     catalog.warnings.iter().for_each(|warning| warn(warning.clone()));
     if let Some(message) = users_let_in(target, &root)? {
         warn(message);
+    }
+    if let Some(when) = state.records_lost {
+        warn(format!("{}, found at {}", root.lost_records(), when.format("%FT%TZ")));
     }
     let awaits_client =
         state.due.as_ref().is_some_and(|due| run::awaits_client(target, &root, due, now));
@@ -122,7 +125,7 @@ fn irremovable(target: &Target, root: &SnapshotRoot, decision: &Decision) -> Vec
         .filter_map(|verdict| Some((verdict, verdict.reasons.iter().find_map(obstacle)?)))
         .collect();
     let in_place = stay.first().map(|(verdict, obstacle)| {
-        let path = escape_path(&root.path.join(&verdict.snapshot.name));
+        let path = shell_path(&root.path.join(&verdict.snapshot.name));
         format!(
             "{} that the policy no longer keeps cannot be removed and stays in place, the first \
              is {}: {obstacle}; run `{}`",
@@ -139,7 +142,7 @@ fn irremovable(target: &Target, root: &SnapshotRoot, decision: &Decision) -> Vec
              -ia`, then run `rotate {} --purge`",
             counted(set_aside.len(), "tree"),
             escape_path(&root.private().path.join(unremovable::ROOM)),
-            target.label()
+            target.argument()
         )
     });
     in_place.into_iter().chain(set_aside).collect()
@@ -351,7 +354,7 @@ fn describe_torn(torn: &TornMark) -> String {
     let requests = torn.requests();
     if requests.is_empty() {
         return format!(
-            "torn since {since}: {end}, and none has ended well and changed anything since; the next push that ends well, or `release --torn`, ends this"
+            "torn since {since}: {end}, and none has ended well and changed anything since; the next push that ends well, a `snapshot` that finds the module equal to the newest complete one, or `release --torn`, ends this"
         );
     }
     format!(

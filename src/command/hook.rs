@@ -90,6 +90,11 @@ pub fn after_transfer(
         return Ok(Exit::Done);
     }
     let mut seen = look_up(target, context, transfer);
+    // It may have met what fills a read-only module half-way.
+    if target.opener == Opener::Reader && matches!(seen, Seen::Unpaired) {
+        log::debug!("{}: the client could only read, so no snapshot is taken", target.label());
+        return Ok(Exit::Done);
+    }
     let ended = run::Ended { target, transfer };
     let verdict = ended.verdict(&seen, brought_token(target, &seen));
     match (&verdict.because, verdict.owed) {

@@ -40,7 +40,7 @@ use crate::decide::own_output::Opener;
 use crate::store::boot::BootTime;
 use crate::store::memory::{Failure, Work};
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape, escape_path};
+use crate::tell::escape::{escape, escape_path, shell_path};
 use crate::tell::exit::Exit;
 use crate::tell::log::set_subject;
 
@@ -87,8 +87,14 @@ impl Context {
                 WorkedOn::Failed(label, target) if changes && target.check_nesting().is_err() => {
                     targets.push((label, Ok(target)));
                 }
-                WorkedOn::Failed(label, _) => {
-                    log::info!("{label}: skipped, for all of its runs failed; `check` says why");
+                WorkedOn::Failed(label, target) => {
+                    let memory = target.memory.recall(&target.module_path);
+                    let why = memory.and_then(|memory| memory.failure).map(|last| last.message);
+                    log::warn!(
+                        "{label}: skipped, for it has no snapshots: all of its runs failed, the last \
+                         with: {}",
+                        why.unwrap_or_default()
+                    );
                 }
                 WorkedOn::Unknown { name, why } => {
                     log::info!(
@@ -165,10 +171,10 @@ impl Context {
             false => Ok(()),
             true => Err(Error::Usage(format!(
                 "module {} is read only in {}, so no snapshots are made of it; if something else than \
-                 a push fills it, name its directory: rsyncd-snapshot snapshot {}",
+                 a push fills it, name its directory: `rsyncd-snapshot snapshot {}`",
                 escape(name),
                 escape_path(&self.settings.rsyncd_conf),
-                escape_path(&target.module_path),
+                shell_path(&target.module_path),
             ))),
         }
     }

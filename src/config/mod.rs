@@ -7,6 +7,7 @@
 pub mod arguments;
 pub mod environment;
 pub mod forbidden;
+mod found_on_disk;
 pub mod import;
 pub mod partial_links;
 pub mod policy_file;

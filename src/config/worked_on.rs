@@ -9,11 +9,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::found_on_disk::{self, Found};
 use super::rsyncd_conf::{Module, RsyncdConf, Whereabouts};
 use super::settings::Settings;
 use super::target::Target;
 use crate::store::memory::{Memory, path_of};
-use crate::store::root::SnapshotRoot;
+use crate::store::root::{PRIVATE, SnapshotRoot};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, unescape};
 use crate::tree::mounts::Mounts;
@@ -56,10 +57,11 @@ pub fn named(settings: &Settings, argument: &OsStr) -> Result<Vec<(String, Resul
         }
         Whereabouts::Unknown { .. } => {
             let remembered = Remembered::all(settings, &BTreeSet::new());
-            let own = remembered.into_iter().filter(|one| one.name.as_deref() == Some(name));
-            let targets =
-                own.filter_map(|one| one.resolve(settings, &conf)).filter_map(WorkedOn::target);
-            let found: Vec<_> = targets.collect();
+            let (own, _): (Vec<_>, Vec<_>) =
+                remembered.into_iter().partition(|one| one.name.as_deref() == Some(name));
+            let forgotten = forgotten(settings, module, &own);
+            let all = own.into_iter().filter_map(|one| one.resolve(settings, &conf));
+            let found: Vec<_> = all.chain(forgotten).filter_map(WorkedOn::target).collect();
             // What says why the directory is not known also says what to name instead.
             if found.is_empty() {
                 Err(module.path().err().unwrap_or_else(|| unknown(name)))
@@ -134,11 +136,29 @@ pub fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<WorkedOn> {
     let others = Remembered::all(settings, &met);
     let is_remembered =
         |module: &Module| others.iter().any(|one| one.name.as_ref() == Some(&module.name));
-    let unknown = unknown.into_iter().filter(|(module, _)| !is_remembered(module));
-    let mut found: Vec<WorkedOn> =
-        unknown.map(|(module, why)| WorkedOn::Unknown { name: module.name.clone(), why }).collect();
+    let mut found = Vec::new();
+    for (module, why) in unknown {
+        let forgotten = forgotten(settings, module, &others);
+        if forgotten.is_empty() && !is_remembered(module) {
+            found.push(WorkedOn::Unknown { name: module.name.clone(), why });
+        }
+        found.extend(forgotten);
+    }
     found.extend(others.into_iter().filter_map(|one| one.resolve(settings, conf)));
     found
+}
+
+/// The directories of a module that this machine does not remember, but that have roots on disk.
+fn forgotten(settings: &Settings, module: &Module, remembered: &[Remembered]) -> Vec<WorkedOn> {
+    let is_known = |found: &Found| remembered.iter().any(|one| one.path == found.directory);
+    let work = |Found { directory, root }: Found| {
+        let label = format!("{} ({})", escape(&module.name), escape_path(&directory));
+        let target = Target::of_module(settings, Some(module.name.clone()), &directory);
+        let given_up = vec![escape_path(&root.join(PRIVATE))];
+        WorkedOn::Module(label, target.map_err(|error| error.ended_without(given_up)))
+    };
+    let found = found_on_disk::of_module(settings, module).into_iter();
+    found.filter(|found| !is_known(found)).map(work).collect()
 }
 
 impl WorkedOn {
@@ -184,14 +204,14 @@ impl Remembered {
             Ok(target) if target.is_registered() => (target.label(), Ok(target)),
             Ok(target) => match target.lost_history() {
                 _ if !is_configured && self.name.is_some() => return None,
-                Some(lost) => (target.label(), Err(forgettable(&lost, settings, &self.path))),
+                Some(lost) => (target.label(), Err(forgettable(lost, settings, &self.path))),
                 None if self.memory.failure.is_some() => {
                     return Some(WorkedOn::Failed(target.label(), target));
                 }
                 None => return None,
             },
             Err(error) if is_configured && self.memory.snapshot_root.is_some() => {
-                (self.label(), Err(forgettable(&error, settings, &self.path)))
+                (self.label(), Err(forgettable(error, settings, &self.path)))
             }
             Err(_) => return None,
         };
@@ -209,8 +229,7 @@ impl Remembered {
 
 /// The same error, and how to end it where the history was meant to go: no module of that directory
 /// may ever come again.
-fn forgettable(error: &Error, settings: &Settings, path: &Path) -> Error {
-    let files: Vec<String> =
-        settings.memory.files_of(path).iter().map(|file| escape_path(file)).collect();
-    Error::Usage(format!("{error}; if this directory was given up, remove {}", files.join(" and ")))
+fn forgettable(error: Error, settings: &Settings, path: &Path) -> Error {
+    let files = settings.memory.files_of(path);
+    error.ended_without(files.iter().map(|file| escape_path(file)).collect())
 }

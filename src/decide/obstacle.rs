@@ -16,13 +16,13 @@ pub enum Obstacle {
 }
 
 impl Obstacle {
-    /// The command that ends it, for the directory at `path`, which is quoted for people.
+    /// The command that ends it, for the directory at `path`, which is quoted for a shell.
     pub fn command(self, path: &str) -> String {
         match self {
-            Obstacle::Subvolume => format!("btrfs subvolume delete '{path}'"),
-            Obstacle::Mount => format!("umount '{path}'"),
-            Obstacle::Immutable => format!("chattr -R -i '{path}'"),
-            Obstacle::AppendOnly => format!("chattr -R -a '{path}'"),
+            Obstacle::Subvolume => format!("btrfs subvolume delete {path}"),
+            Obstacle::Mount => format!("umount {path}"),
+            Obstacle::Immutable => format!("chattr -R -i {path}"),
+            Obstacle::AppendOnly => format!("chattr -R -a {path}"),
         }
     }
 }

@@ -47,7 +47,7 @@ use crate::store::boot::BootTime;
 use crate::store::memory::{Failure, Work};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
-use crate::tell::error::Result;
+use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
 use facts::{facts, scar_times};
 use hold::{Hold, Released};
@@ -59,7 +59,8 @@ use hold::{Hold, Released};
 pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> {
     if request.opener() == Opener::Due && !target.is_registered() {
         // A timer must not make the loss of a history look like a new beginning.
-        let result = target.lost_history().map_or(Ok(Report::new(target, Ending::NotDue)), Err);
+        let error = target.lost_history().or_else(|| refusal_of_root(target));
+        let result = error.map_or(Ok(Report::new(target, Ending::NotDue)), Err);
         if result.is_err() {
             remember(target, &result);
         }
@@ -72,7 +73,7 @@ pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> 
             target.label()
         );
     }
-    let lost = target.lost_history().map(|lost| lost.to_string());
+    let lost = target.lost_history().and_then(|_| begins_anew(target, request));
     let moved = moved_root(target);
     let mut result = run_in_root(target, request, clock);
     if let Ok(report) = &mut result {
@@ -324,6 +325,26 @@ fn remember(target: &Target, result: &Result<Report>) {
     if let Err(error) = remembered {
         log::debug!("nothing remembered outside the snapshot root: {error}");
     }
+}
+
+/// Why the root is not this module's, if it is registered for another one.
+fn refusal_of_root(target: &Target) -> Option<Error> {
+    let is_taken = matches!(SnapshotRoot::registration(&target.root_path), Ok(Some(_)));
+    target.look_at_root().err().filter(|_| is_taken)
+}
+
+/// What a run says that begins a new history where another one is missing. A person who names the
+/// module means that; after a push the disk may be one that is not mounted.
+fn begins_anew(target: &Target, request: &Request) -> Option<String> {
+    let root = escape_path(&target.root_path);
+    if request.opener() == Opener::Snapshot {
+        log::info!("{}: the earlier history in {root} is gone; a new one begins", target.label());
+        return None;
+    }
+    Some(format!(
+        "the earlier history in {root} is gone, and this push began a new one; if a disk is not \
+         mounted there, move away what is there now and mount it"
+    ))
 }
 
 /// What to say if the module's snapshots used to be made elsewhere.

@@ -156,6 +156,7 @@ fn end_pauses(target: &Target, root: &SnapshotRoot, reading: &Reading) -> Result
     let sequence = catalog.sequence().max(state.sequence);
     State::update(root.private(), |state| {
         state.state_lost = false;
+        state.records_lost = None;
         state.clock_jump = None;
         state.clock = Some(state.clock_history().confirm(reading, sequence, &misdated));
         state.sequence = sequence;

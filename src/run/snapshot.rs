@@ -298,7 +298,8 @@ impl Pass<'_> {
             is_too_soon_for_partial: self.is_too_soon(Grade::Partial),
         };
         decide(&Facts {
-            is_paired: self.before.paired,
+            // Where a lost state leaves that open, the files were compared with their records.
+            is_paired: self.before.paired || self.in_place.is_some(),
             running: self.running,
             // The gate has been closed.
             has_waited: true,

@@ -12,6 +12,7 @@ use super::format;
 use super::record::{FORMAT, to_toml};
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
+use crate::tree::syscalls::stat_entry;
 
 const FILE: &str = "root.toml";
 
@@ -47,12 +48,22 @@ impl Registration {
             return None;
         }
         let file = escape_path(&private.path.join(FILE));
+        let is_one_module = self.module.is_some() && self.module == other.module;
         if self.path != other.path {
             return Some((
                 format!("is registered for the module directory {}", self.path),
-                format!(
-                    "give the other module a `snapshot_root` of its own; if the module has moved here, change `path` in {file}"
-                ),
+                if is_one_module {
+                    format!(
+                        "if the module has moved here, change `path` in {file}; if its path depends \
+                         on the user, its directories cannot share a root: let the path end below \
+                         the user's directory, such as %RSYNC_USER_NAME%/latest, and set no \
+                         `snapshot_root` for it"
+                    )
+                } else {
+                    format!(
+                        "give the other module a `snapshot_root` of its own; if the module has moved here, change `path` in {file}"
+                    )
+                },
             ));
         }
         let module = self.module.clone().unwrap_or_default();
@@ -68,6 +79,11 @@ impl Registration {
     pub fn read(private: Place) -> Result<Option<Self>> {
         let Some(text) = durable::read(private, FILE)? else { return Ok(None) };
         format::read(&private.path.join(FILE), &text).map(Some)
+    }
+
+    /// Whether a root has one, readable or not.
+    pub(super) fn is_there(private: Place) -> bool {
+        stat_entry(private.directory, &durable::c_name(FILE)).is_ok()
     }
 
     /// Writes it, durably; for a caller who holds the state's lock.

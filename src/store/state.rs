@@ -54,6 +54,9 @@ pub struct State {
     /// An earlier state was lost; nothing expires until a person confirms.
     #[serde(default)]
     pub state_lost: bool,
+    /// `records` was missing and was made anew; a person has not confirmed that yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records_lost: Option<DateTime<Utc>>,
     /// The last run that scanned the module.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_run: Option<LastRun>,
@@ -177,6 +180,7 @@ impl Default for State {
             format: FORMAT,
             policy_file: None,
             state_lost: false,
+            records_lost: None,
             last_run: None,
             torn: None,
             due: None,
@@ -321,6 +325,8 @@ impl State {
         State {
             state_lost: true,
             torn: Some(torn),
+            // Only what was recorded of the files can tell.
+            written_in_place: true,
             pins: PinCopy::read(private),
             ..State::default()
         }

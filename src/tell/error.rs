@@ -79,6 +79,14 @@ pub enum Error {
         /// What that means for the work that was asked for.
         consequence: &'static str,
     },
+    /// Of a module directory that may have been given up.
+    #[error("{error}; if this directory was given up, remove {}", .files.join(" and "))]
+    Forgettable {
+        /// What is wrong with it.
+        error: Box<Error>,
+        /// What makes the program work on that directory, escaped.
+        files: Vec<String>,
+    },
     /// The snapshot root has never been used.
     #[error("snapshot root {path} has never been used")]
     Unregistered {
@@ -129,6 +137,12 @@ impl Error {
         Error::Io { operation, path: escape(path), cause: cause.into() }
     }
 
+    /// The same error, and the files without which the program no longer works on that directory.
+    #[must_use]
+    pub fn ended_without(self, files: Vec<String>) -> Self {
+        Error::Forgettable { error: Box::new(self), files }
+    }
+
     /// Whether the file system or a quota has no room left.
     pub fn is_lack_of_space(&self) -> bool {
         let Error::Io { cause, .. } = self else { return false };
@@ -145,6 +159,12 @@ impl Error {
     pub fn is_refusal(&self) -> bool {
         let Error::Io { cause, .. } = self else { return false };
         matches!(cause.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS))
+    }
+
+    /// Whether something else is where a directory should be.
+    pub fn is_no_directory(&self) -> bool {
+        let Error::Io { cause, .. } = self else { return false };
+        cause.kind() == io::ErrorKind::NotADirectory
     }
 
     /// Whether what was asked for does not exist.
@@ -165,6 +185,7 @@ impl Error {
             | Error::Policy(_)
             | Error::Unregistered { .. }
             | Error::Root { .. } => Exit::Usage,
+            Error::Forgettable { error, .. } => error.exit(),
             Error::Busy { .. } | Error::Queue { .. } => Exit::Busy,
         }
     }
