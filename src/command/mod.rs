@@ -10,6 +10,7 @@ pub mod health;
 pub mod hook;
 pub mod import_policy;
 pub mod inquiry;
+mod irremovable;
 pub mod list;
 pub mod pin;
 pub mod plan;
