@@ -164,7 +164,7 @@ fn all_leaves_out_what_an_earlier_version_registered_and_says_why() {
     let (module, _) = with_module_above("no");
     let offered = module.directory.join("offered");
     // Registered before the other one was.
-    module.run(&["snapshot", "above"]).exits(&[0]);
+    module.run(&["snapshot", "above"]).exits(&[4]).says("chmod 0700");
     assert_eq!(visible(&offered).len(), 2, "the module and a snapshot");
     fs::rename(offered.join(".rsyncd-snapshot"), offered.join("aside")).expect("moved");
     snapshot_before_above(&module);

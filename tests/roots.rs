@@ -86,6 +86,8 @@ fn a_root_that_users_may_enter_is_warned_about_with_the_command() {
         tree::set_mode(&module.root, mode);
         let chmod = format!("chmod 0700 {}", module.root.display());
         module.run_hook().exits(&[0]).says("data: users who own directories").says(&chmod);
+        tree::write(&module.latest.join("new"), "by hand");
+        module.run(&["snapshot", "data"]).exits(&[4]).says("warning: ").says(&chmod);
         module.run(&["check", "data"]).exits(&[1]).says(&chmod);
 
         // A directory above that only root may enter protects the root, too.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{Context, answering, doctor, health, print, print_json};
+use super::{Context, doctor, health, print, print_json};
 use crate::config::forbidden::offers_only_reading;
 use crate::config::rsyncd_conf::{Module, RsyncdConf, Whereabouts};
 use crate::config::target::Target;
@@ -119,10 +119,6 @@ fn to_text(view: &View) -> String {
 fn check_named(context: &Context, module: &OsStr) -> Vec<ModuleView> {
     let conf = context.settings.rsyncd().ok();
     let name = module.as_bytes();
-    let silence = context.configured_path(module).and_then(|path| answering::silence(&path));
-    if let Some(finding) = silence {
-        return vec![view(escape(name), vec![finding])];
-    }
     let is_configured = |name: &[u8]| conf.as_ref().is_some_and(|conf| conf.module(name).is_some());
     let refused = match worked_on::named(&context.settings, module) {
         Ok(found) => {
@@ -135,6 +131,7 @@ fn check_named(context: &Context, module: &OsStr) -> Vec<ModuleView> {
         Err(error) if error.is_absence() && is_configured(name) => {
             Finding::new(Level::Critical, error.to_string())
         }
+        Err(error @ Error::NoAnswer { .. }) => Finding::new(Level::Critical, error.to_string()),
         Err(error) => Finding::new(Level::Unknown, error.to_string()),
     };
     let whereabouts = conf.as_ref().and_then(|conf| conf.module(name)).map(Module::whereabouts);
@@ -175,12 +172,9 @@ fn check_all(context: &Context) -> Vec<ModuleView> {
             Ok(Whereabouts::Unknown { .. }) => continue,
             Err(error) => Err(error),
         };
-        if let Some(finding) = path.as_ref().ok().and_then(|path| answering::silence(path)) {
-            modules.extend(hooked.then(|| view(escape(&module.name), vec![finding])));
-            continue;
-        }
-        let of_module =
-            |path: PathBuf| Target::of_module(&context.settings, Some(module.name.clone()), &path);
+        let of_module = |path: PathBuf| {
+            worked_on::resolved(&context.settings, Some(module.name.clone()), &path)
+        };
         match path.and_then(of_module) {
             Err(_) if !hooked => {}
             Ok(target) if !hooked && !target.is_registered() && target.lost_history().is_none() => {

@@ -7,11 +7,12 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::check::{Finding, Level};
+use super::irremovable::irremovable;
 use crate::clock::Clock;
 use crate::config::target::Target;
 use crate::decide::grade::Grade;
 use crate::decide::liveness::{Liveness, unseen_limit};
-use crate::decide::reason::{Pause, Reason};
+use crate::decide::reason::Pause;
 use crate::decide::rotation::Decision;
 use crate::decide::span::roughly;
 use crate::decide::torn::{TornMark, UNHEALED_LIMIT};
@@ -26,10 +27,9 @@ use crate::store::side::Side;
 use crate::store::state::{DueMark, DueReason, State};
 use crate::store::token::{self, Unfinished};
 use crate::store::turn::{LONGEST_TURN, QUEUE, long_jobs};
-use crate::store::unremovable;
 use crate::tell::counted;
 use crate::tell::error::Error;
-use crate::tell::escape::{escape_path, shell_path, unescape};
+use crate::tell::escape::{escape_path, unescape};
 use crate::tree::syscalls::stat_below;
 
 /// What there is to say about the root of a module.
@@ -111,41 +111,6 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
 /// Who may change history besides root, unless the policy says that it is meant.
 fn users_let_in(target: &Target, root: &SnapshotRoot) -> Result<Option<String>, Error> {
     if target.policy.open_root { Ok(None) } else { root.open_to_users() }
-}
-
-/// What the policy no longer keeps and cannot be removed, with the command that helps.
-fn irremovable(target: &Target, root: &SnapshotRoot, decision: &Decision) -> Vec<String> {
-    let obstacle = |reason: &Reason| match reason {
-        Reason::Irremovable(obstacle) => Some(*obstacle),
-        _ => None,
-    };
-    let verdicts = &decision.verdicts;
-    let stay: Vec<_> = verdicts
-        .iter()
-        .filter_map(|verdict| Some((verdict, verdict.reasons.iter().find_map(obstacle)?)))
-        .collect();
-    let in_place = stay.first().map(|(verdict, obstacle)| {
-        let path = shell_path(&root.path.join(&verdict.snapshot.name));
-        format!(
-            "{} that the policy no longer keeps cannot be removed and stays in place, the first \
-             is {}: {obstacle}; run `{}`",
-            counted(stay.len(), "snapshot"),
-            verdict.snapshot.name,
-            obstacle.command(&path)
-        )
-    });
-    let set_aside = unremovable::names(root);
-    let set_aside = set_aside.first().map(|first| {
-        format!(
-            "{} could not be removed and is in {}, the first is {first}: `btrfs subvolume \
-             delete` a subvolume, take immutable and append-only flags away with `chattr -R \
-             -ia`, then run `rotate {} --purge`",
-            counted(set_aside.len(), "tree"),
-            escape_path(&root.private().path.join(unremovable::ROOM)),
-            target.argument()
-        )
-    });
-    in_place.into_iter().chain(set_aside).collect()
 }
 
 /// A run on this root that has worked for so long that others no longer wait for it.
@@ -354,11 +319,11 @@ fn describe_torn(torn: &TornMark) -> String {
     let requests = torn.requests();
     if requests.is_empty() {
         return format!(
-            "torn since {since}: {end}, and none has ended well and changed anything since; the next push that ends well, a `snapshot` that finds the module equal to the newest complete one, or `release --torn`, ends this"
+            "torn since {since}, so the module may be a mixture of old and new files: {end}, and none has ended well and changed anything since; the next push that ends well, a `snapshot` that finds the module equal to the newest complete one, or `release --torn`, ends this"
         );
     }
     format!(
-        "torn since {since}: {end}; not repeated yet: the push of {}; if it will never come, `release --torn`",
+        "torn since {since}, so the module may be a mixture of old and new files: {end}; not repeated yet: the push of {}; if it will never come, `release --torn`",
         requests.join(", of ")
     )
 }

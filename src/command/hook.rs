@@ -173,11 +173,14 @@ fn brought_token(target: &Target, seen: &Seen) -> bool {
 fn look_up(target: &Target, context: &Context, transfer: &Transfer) -> Seen {
     let look = || run::look_up(target, &context.settings, transfer);
     let look_again = |error| {
-        log::warn!("{}: the ledger is looked at once more: {error}", target.label());
+        log::warn!(
+            "{}: the ledger of running transfers is read once more: {error}",
+            target.label()
+        );
         look()
     };
     look().or_else(look_again).unwrap_or_else(|error| {
-        log::error!("{}: the ledger cannot be read: {error}", target.label());
+        log::error!("{}: the ledger of running transfers cannot be read: {error}", target.label());
         Seen::Missing
     })
 }

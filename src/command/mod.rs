@@ -1,6 +1,5 @@
 //! One file per command: it finds the modules, lets the work be done, and tells the result.
 
-mod answering;
 pub mod check;
 pub mod detach;
 pub mod doctor;
@@ -10,6 +9,7 @@ pub mod health;
 pub mod hook;
 pub mod import_policy;
 pub mod inquiry;
+mod irremovable;
 pub mod list;
 pub mod pin;
 pub mod plan;
@@ -43,6 +43,7 @@ use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, shell_path};
 use crate::tell::exit::Exit;
 use crate::tell::log::set_subject;
+use crate::tree::answers::answers;
 
 /// What every command gets.
 pub struct Context {
@@ -201,7 +202,8 @@ impl Context {
     /// The directory of a named module, as it is known to this machine.
     fn path_of(&self, module: &OsStr) -> Option<PathBuf> {
         let path = self.configured_path(module)?;
-        Some(std::fs::canonicalize(&path).unwrap_or(path))
+        let canonical = if answers(&path) { std::fs::canonicalize(&path).ok() } else { None };
+        Some(canonical.unwrap_or(path))
     }
 
     /// The directory of a named module, as `rsyncd.conf` or the command line says.
@@ -221,8 +223,8 @@ impl Context {
         // One name may stand for several directories.
         let single = module.is_some() && targets.len() == 1;
         if targets.is_empty() {
-            log::warn!(
-                "no module in {} has snapshots yet, and none is remembered",
+            log::info!(
+                "nothing to do: no module in {} has snapshots yet, and this machine remembers none",
                 escape_path(&self.settings.rsyncd_conf)
             );
         }
@@ -231,6 +233,8 @@ impl Context {
             // Who named one module knows which it is.
             set_subject(Some(label.clone()).filter(|_| !single));
             let done = target.and_then(|target| {
+                // The work on other modules may have taken hours.
+                worked_on::ensure_answers(&target)?;
                 self.set_level(&target);
                 work(&target)
             });

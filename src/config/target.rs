@@ -307,7 +307,7 @@ fn registered_name(settings: &Settings, module_path: &Path) -> Result<Option<Vec
     Ok(hooked.or(candidates.first()).map(|module| module.name.clone()))
 }
 
-fn remembered_root(memory: &Places, module_path: &Path) -> Option<PathBuf> {
+pub(super) fn remembered_root(memory: &Places, module_path: &Path) -> Option<PathBuf> {
     let bytes = unescape(&memory.recall(module_path)?.snapshot_root?)?;
     Some(PathBuf::from(OsStr::from_bytes(&bytes)))
 }
@@ -328,6 +328,12 @@ fn parent_of(module_path: &Path) -> Result<PathBuf> {
 
 /// Puts the module's name into `snapshot_root` and resolves what exists of it.
 pub(super) fn fill_template(template: &str, name: Option<&[u8]>) -> Result<PathBuf> {
+    let path = filled(template, name)?;
+    Ok(resolve(&path).unwrap_or(path))
+}
+
+/// Puts the module's name into `snapshot_root`.
+pub(super) fn filled(template: &str, name: Option<&[u8]>) -> Result<PathBuf> {
     let mut path = template.as_bytes().to_vec();
     if template.contains("{module}") {
         let name = name.ok_or_else(|| {
@@ -344,8 +350,7 @@ pub(super) fn fill_template(template: &str, name: Option<&[u8]>) -> Result<PathB
         let parts: Vec<&[u8]> = template.split("{module}").map(str::as_bytes).collect();
         path = parts.join(name);
     }
-    let path = PathBuf::from(OsStr::from_bytes(&path));
-    Ok(resolve(&path).unwrap_or(path))
+    Ok(PathBuf::from(OsStr::from_bytes(&path)))
 }
 
 /// The path without symbolic links, though its last part may not exist yet.

@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use super::found_on_disk::{self, Found};
 use super::rsyncd_conf::{Module, RsyncdConf, Whereabouts};
 use super::settings::Settings;
-use super::target::Target;
+use super::target::{Target, filled, remembered_root};
 use crate::store::memory::{Memory, path_of};
 use crate::store::root::{PRIVATE, SnapshotRoot};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, unescape};
-use crate::tree::mounts::Mounts;
+use crate::tree::answers::{answers, ensure};
 
 /// A module, or why nothing can be done about it.
 pub enum WorkedOn {
@@ -37,6 +37,32 @@ pub enum WorkedOn {
     },
 }
 
+/// [`Target::of_module`] for a command that works on other modules, too, or for a person who waits.
+///
+/// # Errors
+/// [`Error::NoAnswer`] if the file system of the module or of its root does not answer in time.
+pub fn resolved(settings: &Settings, name: Option<Vec<u8>>, path: &Path) -> Result<Target> {
+    ensure(path)?;
+    let canonical = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    // What it looks at besides the parent directory, as far as that is known without a look.
+    let template = settings.policy(name.as_deref()).snapshot_root;
+    let configured = template.and_then(|template| filled(&template, name.as_deref()).ok());
+    let mut roots = configured.into_iter().chain(remembered_root(&settings.memory, &canonical));
+    roots.try_for_each(|root| ensure(&root))?;
+    let target = Target::of_module(settings, name, path)?;
+    ensure_answers(&target)?;
+    Ok(target)
+}
+
+/// Makes sure that the file systems of a module and its root still answer.
+///
+/// # Errors
+/// [`Error::NoAnswer`] if one does not.
+pub fn ensure_answers(target: &Target) -> Result<()> {
+    ensure(&target.module_path)?;
+    ensure(&target.root_path)
+}
+
 /// The module that a person named: a name in rsyncd.conf or an absolute path. One name may stand
 /// for several directories.
 ///
@@ -45,14 +71,14 @@ pub enum WorkedOn {
 pub fn named(settings: &Settings, argument: &OsStr) -> Result<Vec<(String, Result<Target>)>> {
     let name = argument.as_bytes();
     if name.starts_with(b"/") {
-        let target = Target::of_module(settings, None, Path::new(argument))?;
+        let target = resolved(settings, None, Path::new(argument))?;
         return Ok(vec![(target.label(), Ok(target))]);
     }
     let conf = settings.rsyncd()?;
     let module = conf.module(name).ok_or_else(|| no_such_module(settings, &conf, name))?;
     match module.whereabouts()? {
         Whereabouts::At(path) => {
-            let target = Target::of_module(settings, Some(name.to_vec()), &path)?;
+            let target = resolved(settings, Some(name.to_vec()), &path)?;
             Ok(vec![(target.label(), Ok(target))])
         }
         Whereabouts::Unknown { .. } => {
@@ -106,7 +132,7 @@ fn configured(settings: &Settings, module: &Module) -> Option<WorkedOn> {
     let Ok(Whereabouts::At(path)) = module.whereabouts() else { return None };
     let was_used =
         || settings.memory.recall(&path).is_some_and(|memory| memory.snapshot_root.is_some());
-    let target = match Target::of_module(settings, Some(module.name.clone()), &path) {
+    let target = match resolved(settings, Some(module.name.clone()), &path) {
         Ok(target) if target.is_registered() => Ok(target),
         Ok(target) => Err(target.lost_history()?),
         Err(error) if was_used() => Err(error),
@@ -118,13 +144,12 @@ fn configured(settings: &Settings, module: &Module) -> Option<WorkedOn> {
 /// The modules whose directories rsyncd.conf does not say: as far as this machine remembers them.
 pub fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<WorkedOn> {
     let mut met = BTreeSet::new();
-    let mounts = Mounts::read().unwrap_or_default();
     let mut unknown: Vec<(&Module, String)> = Vec::new();
     for module in &conf.modules {
         match module.whereabouts() {
             Ok(Whereabouts::At(path)) => {
                 // The server of one module must not keep the others waiting.
-                if !mounts.may_wait_for(&path, Path::new("/")) {
+                if answers(&path) {
                     met.extend(std::fs::canonicalize(&path));
                 }
                 met.insert(path);
@@ -187,6 +212,7 @@ impl Remembered {
         let read = |memory: Memory| {
             let path = path_of(&memory.module_path).filter(|path| !known.contains(path))?;
             let root = memory.snapshot_root.as_deref().and_then(path_of);
+            let root = root.filter(|root| answers(root));
             let registered = root.and_then(|root| SnapshotRoot::registration(&root).ok().flatten());
             let registered = registered.filter(|found| found.path == memory.module_path);
             let name = registered.and_then(|found| found.module).or(memory.module.clone());
@@ -199,7 +225,7 @@ impl Remembered {
     /// and has no history any more is none.
     fn resolve(self, settings: &Settings, conf: &RsyncdConf) -> Option<WorkedOn> {
         let is_configured = self.name.as_deref().is_some_and(|name| conf.module(name).is_some());
-        let target = Target::of_module(settings, self.name.clone(), &self.path);
+        let target = resolved(settings, self.name.clone(), &self.path);
         let (label, found) = match target {
             Ok(target) if target.is_registered() => (target.label(), Ok(target)),
             Ok(target) => match target.lost_history() {
@@ -210,6 +236,10 @@ impl Remembered {
                 }
                 None => return None,
             },
+            // It may well be there: nothing is to be forgotten.
+            Err(error @ Error::NoAnswer { .. }) if self.memory.snapshot_root.is_some() => {
+                (self.label(), Err(error))
+            }
             Err(error) if is_configured && self.memory.snapshot_root.is_some() => {
                 (self.label(), Err(forgettable(error, settings, &self.path)))
             }

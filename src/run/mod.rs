@@ -190,7 +190,10 @@ pub fn serve_deferred(target: &Target, started: BootTime, clock: &Clock) -> Resu
 }
 
 fn covered(target: &Target) -> Report {
-    log::info!("{}: covered by a run whose scan began later", target.label());
+    log::info!(
+        "{}: nothing to do: a run that read the module later than this one was asked for has done the work",
+        target.label()
+    );
     Report::new(target, Ending::Covered)
 }
 
@@ -205,7 +208,7 @@ fn work(
     let (mut warnings, mut losses, mut unhashed) = (Vec::new(), Vec::new(), Vec::new());
     // Before anybody has to wait for us.
     publish::wait_for_free_second(root, clock, clock.now())?;
-    hold.wait_for_turn(target, root, &request, clock)?;
+    warnings.extend(hold.wait_for_turn(target, root, &request, clock)?);
     loop {
         let mut report = snapshot::snapshot(target, root, &request, clock)?;
         if report.is_success() && request.rotates {
@@ -221,7 +224,10 @@ fn work(
         match hold.release_unless_due(root)? {
             Released::Yes => return Ok(Report { warnings, losses, unhashed, ..report }),
             Released::Due { mark, held } => {
-                log::info!("{}: a run gave up waiting meanwhile; going once more", target.label());
+                log::info!(
+                    "{}: another run gave up waiting for this one; its snapshot is taken now, too",
+                    target.label()
+                );
                 request = Request::owed(&mark);
                 hold = held;
             }
@@ -259,7 +265,7 @@ fn mark_before_lock(
     let new = marks_on(&State::default());
     if let (Some(_), Some(status)) = (&new, request.status) {
         log::warn!(
-            "{}: the transfer ended with status {status}; the module is torn",
+            "{}: the transfer ended with status {status}; the module is torn: it may be a mixture of old and new files until that push is repeated",
             target.label()
         );
     }
@@ -284,7 +290,10 @@ fn mark_before_lock(
         _ => Ok(()),
     };
     if let Err(error) = kept {
-        log::error!("{}: the torn mark can be kept nowhere: {error}", target.label());
+        log::error!(
+            "{}: it can be recorded nowhere that a push failed and may have left a mixture of old and new files: {error}",
+            target.label()
+        );
     }
     marked
 }

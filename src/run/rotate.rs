@@ -123,11 +123,12 @@ fn rotate_by_hand(
     let is_covered = || Error::Usage("a rotation cannot be covered by another run".to_string());
     let mut hold =
         Hold::acquire(target, &root, &Request::rotation(), clock)?.ok_or_else(is_covered)?;
-    hold.wait_for_turn(target, &root, &Request::rotation(), clock)?;
+    let alone = hold.wait_for_turn(target, &root, &Request::rotation(), clock)?;
     if confirm {
         end_pauses(target, &root, &clock.reading())?;
     }
     let mut rotated = rotate_locked(target, &root, clock, disposal)?;
+    rotated.warnings.extend(alone);
     if let Some(warning) = root.file_system_warning() {
         rotated.warn(&target.label(), warning);
     }
@@ -184,7 +185,9 @@ pub(super) fn rotate_after_snapshot(
     if let Err(error) = super::verify::compact_if_outgrown(target, root) {
         report.warn(
             &target.label(),
-            format!("the catalogue of inodes stays as large as it is: {error}"),
+            format!(
+                "the catalogue of inodes (.rsyncd-snapshot/inodes) stays as large as it is: {error}"
+            ),
         );
     }
     Ok(())
@@ -230,7 +233,7 @@ fn rotate_locked(
     let mut just_retired = Vec::new();
     if let Some(error) = over.unnoted {
         rotated
-            .warn(&target.label(), format!("the grace of what is retired begins later: {error}"));
+            .warn(&target.label(), format!("for how long retired snapshots can be brought back (grace) is counted from a later run on: {error}"));
     }
     for warning in &catalog.warnings {
         rotated.warn(&target.label(), warning.clone());
@@ -248,16 +251,28 @@ fn rotate_locked(
     let names: Vec<String> =
         rotated.decision.expired().map(|verdict| verdict.snapshot.name.clone()).collect();
     if !names.is_empty() {
-        just_retired = retire(target, root, &names, &over.names, now, &mut rotated)?;
+        // What goes in this run anyway must not keep a snapshot of the same name.
+        let going = match (disposal, &rotated.decision.pause) {
+            (Disposal::Now, _) => retire::retired(root)?,
+            (Disposal::Later, Some(_)) => Vec::new(),
+            (Disposal::Later, None) => over.names.clone(),
+        };
+        just_retired = retire(target, root, &names, &going, now, &mut rotated)?;
     }
     if disposal == Disposal::Now
         && let Err(error) = clear_staging(root)
     {
-        rotated.warn(&target.label(), format!("what an earlier run left remains: {error}"));
+        rotated.warn(
+            &target.label(),
+            format!(
+                "what an earlier run left in .rsyncd-snapshot/staging cannot be removed: {error}"
+            ),
+        );
     }
     if disposal == Disposal::Now {
-        for error in unremovable::remove_all(root)? {
-            rotated.warn(&target.label(), format!("what was set aside remains: {error}"));
+        for cause in unremovable::remove_all(root)? {
+            let message = format!("a tree that was set aside still cannot be removed: {cause}");
+            rotated.warn(&target.label(), message);
         }
     }
     let names = match (disposal, &rotated.decision.pause) {

@@ -206,11 +206,15 @@ impl Pass<'_> {
             }
             (None, Because::TooSoon) => {
                 let interval = self.target.policy.min_interval;
-                log::info!("{label}: sooner than min_interval {interval}; marked due");
+                log::info!(
+                    "{label}: no snapshot: the last one is younger than min_interval {interval}; one is marked due, which a later push or `snapshot --due` takes"
+                );
                 report.ending = Ending::TooSoon;
             }
             (None, Because::StillTorn) => {
-                log::info!("{label}: still torn and not changed since; no snapshot");
+                log::info!(
+                    "{label}: no snapshot: a push failed and may have left a mixture of old and new files (torn), and nothing has changed since"
+                );
                 report.ending = Ending::Torn;
             }
             (None, because) => {

@@ -20,6 +20,7 @@ use crate::decide::own_output::{
 use crate::decide::zone::Zone;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
+use crate::tree::answers::answers;
 use crate::tree::listing::Listing;
 use crate::tree::mounts::Mounts;
 use crate::tree::syscalls::open_directory;
@@ -73,7 +74,7 @@ fn find_configured(
         ConfiguredModule { directory, ..other.clone() }
     };
     let holds_root = |directory: &Path| {
-        let others = remembered(memory, &|root| root.starts_with(directory));
+        let others = remembered(memory, module, &|root| root.starts_with(directory));
         let found = others.into_iter().chain(within(directory).ok().flatten());
         found.into_iter().any(|known| known.module != directory)
     };
@@ -108,7 +109,7 @@ fn find(
     let found = |known: &[KnownRoot]| overlap(candidate, known, &is_ours);
     // A new root may be in the way of any module, one in use only of those that it overlaps with.
     let meets = |root: &Path| root.starts_with(module_path) || module_path.starts_with(root);
-    let mut overlap = found(&remembered(memory, &|root| is_new || meets(root)));
+    let mut overlap = found(&remembered(memory, module_path, &|root| is_new || meets(root)));
     if overlap.is_none() && is_new {
         let known: Vec<KnownRoot> = above(module_path)
             .into_iter()
@@ -134,8 +135,13 @@ pub fn check_in_use(module_path: &Path, root_path: &Path) -> Result<()> {
         .map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, false)))
 }
 
-/// The roots that this machine remembers and that are wanted, as far as they are there.
-fn remembered(memory: &Places, is_wanted: &dyn Fn(&Path) -> bool) -> Vec<KnownRoot> {
+/// The roots that this machine remembers and that are wanted, as far as they are there. A server
+/// that the work on `own` does not need is not waited for without a limit.
+fn remembered(memory: &Places, own: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Vec<KnownRoot> {
+    let wanted = memory.roots_and_modules().into_iter().filter(|(root, _)| is_wanted(root));
+    let wanted: Vec<(PathBuf, PathBuf)> = wanted.collect();
+    // The dead server of one module must not keep another one from its first snapshot.
+    let mounts = if wanted.is_empty() { None } else { Mounts::read() }.unwrap_or_default();
     let of = |(root, module): (PathBuf, PathBuf)| match SnapshotRoot::registration(&root) {
         Ok(None) => None,
         // A module may have moved since.
@@ -143,8 +149,12 @@ fn remembered(memory: &Places, is_wanted: &dyn Fn(&Path) -> bool) -> Vec<KnownRo
         // What cannot be read, or is of a newer version, is there.
         Err(_) => Some(KnownRoot { root, module }),
     };
-    let wanted = memory.roots_and_modules().into_iter().filter(|(root, _)| is_wanted(root));
-    wanted.filter_map(of).collect()
+    let is_silent = |root: &Path| mounts.may_wait_for(root, own) && !answers(root);
+    let of_each = |(root, module): (PathBuf, PathBuf)| match is_silent(&root) {
+        true => Some(KnownRoot { root, module }),
+        false => of((root, module)),
+    };
+    wanted.into_iter().filter_map(of_each).collect()
 }
 
 /// The roots above a module that lies under a name of our making.
