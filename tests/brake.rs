@@ -60,6 +60,10 @@ fn most_of_a_tree_rewritten_pins_the_snapshot_before_and_nothing_expires_until_r
     check.says("release");
 
     module.server.run(&["release", "data"]).exits(&[0]).says(&good);
+    let check = module.server.run(&["check", "data"]).to_string();
+    assert!(!check.contains("671"), "the last run's warning is over, too: {check}");
+    let pins = fs::read_to_string(module.root.join(".rsyncd-snapshot/pins.toml")).expect("a copy");
+    assert!(pins.starts_with("format = 1\n"), "{pins}");
     module.server.run(&["release", "data"]).exits(&[0]).says("nothing to release");
     tree::write(&module.latest.join("d0001/f0001"), "x");
     let newest = module.publish();

@@ -244,6 +244,28 @@ fn an_unchanged_module_is_not_read() {
     assert_eq!(found.collect::<Vec<_>>(), []);
 }
 
+#[test]
+fn a_hook_looks_at_other_modules_only_before_it_registers_a_root() {
+    if !have(&["strace"]) {
+        return;
+    }
+    let module = Module::new();
+    tree::small(&module.latest);
+    let other = module.directory.join("other module/latest");
+    fs::create_dir_all(&other).expect("a directory");
+    let sections =
+        [(NAME, &module.latest), ("other", &other)].map(|(n, p)| module.rsyncd_conf_section(n, p));
+    module.write_rsyncd_conf(&sections.concat());
+    let file = module.directory.join("trace");
+    let path = file.to_str().expect("UTF-8");
+    for is_new in [true, false] {
+        let strace = ["strace", "-f", "-qq", "-s", "4096", "-e", "trace=%file", "-o", path];
+        Run::of(&mut module.hook_through(&strace)).exits(&[0]);
+        let trace = fs::read_to_string(&file).expect("a trace");
+        assert_eq!(trace.contains("other module"), is_new, "{trace}");
+    }
+}
+
 /// Whether the call's descriptor is one of the module directory or of one below it.
 fn in_module(arguments: &str) -> bool {
     arguments

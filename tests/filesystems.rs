@@ -320,8 +320,47 @@ fn check_tells_of_a_module_whose_server_is_dead_and_goes_on() {
     let run =
         run.says("OK - data").says("CRITICAL - lost: the file system of").says("has not answered");
     assert!(run.stdout().contains("its server or disk may be gone"), "{run}");
+    Run::of(&mut bounded(&module, &["check", "lost"])).exits(&[2]).says("CRITICAL - lost");
     // The gate of another module does not wait for it.
     refuse_in_place(&module);
+}
+
+#[test]
+fn every_command_goes_on_where_a_root_is_on_a_dead_server() {
+    let (module, _) = Module::with_snapshot();
+    let directory = |name: &str| {
+        let path = module.directory.join(name);
+        fs::create_dir_all(path.join("latest")).expect("a directory");
+        tree::set_mode(&path, 0o700);
+        path
+    };
+    // One that is remembered only, one whose root is elsewhere, and one that has no snapshot yet.
+    let (gone, elsewhere, fresh) = (directory("gone"), directory("elsewhere"), directory("fresh"));
+    let text = |path: &Path| path.to_str().expect("UTF-8").to_string();
+    module.run(&["snapshot", &text(&gone.join("latest"))]).exits(&[0]);
+    let sections = [("data", module.latest.clone()), ("rooted", elsewhere.join("latest"))];
+    let conf: String =
+        sections.iter().map(|(name, path)| module.rsyncd_conf_section(name, path)).collect();
+    module.write_rsyncd_conf(&conf);
+    let root = gone.join("root");
+    module.write_policy(&format!("{POLICY}[module.rooted]\nsnapshot_root = {:?}\n", text(&root)));
+    let Some(_hung) = Hung::on(&gone) else { return };
+
+    let check = Run::of(&mut bounded(&module, &["check"])).exits(&[2]).says("OK - data");
+    for label in ["rooted".to_string(), text(&gone.join("latest"))] {
+        let words = format!("CRITICAL - {label}: the file system of {}", text(&gone));
+        assert!(check.stdout().contains(&words), "{words}: {check}");
+    }
+    let list = Run::of(&mut bounded(&module, &["list", "--all"])).exits(&[1]);
+    let list = list.says("has not answered for 10 s");
+    assert!(list.stdout().contains("data"), "{list}");
+    Run::of(&mut bounded(&module, &["rotate", "--all"])).exits(&[0]);
+    for name in ["rooted".to_string(), text(&gone.join("latest"))] {
+        Run::of(&mut bounded(&module, &["rotate", &name])).exits(&[1]).says("has not answered");
+    }
+    // A new module is compared with all roots that are known.
+    let first = Run::of(&mut bounded(&module, &["snapshot", &text(&fresh.join("latest"))]));
+    first.exits(&[0]).says("published");
 }
 
 #[test]

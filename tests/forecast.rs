@@ -8,9 +8,9 @@ use rsyncd_snapshot::decide::frequency::{Count, Frequency};
 use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::name::SnapshotName;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
-use rsyncd_snapshot::decide::rotation::decide_before_guards;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
 use rsyncd_snapshot::decide::span::Span;
+use rsyncd_snapshot::decide::wanted::decide_before_guards;
 use rsyncd_snapshot::decide::zone::Zone;
 
 mod support;

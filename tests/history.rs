@@ -265,6 +265,7 @@ fn a_root_whose_history_is_gone_is_told_of_and_begins_anew_once() {
     }
     assert!(!module.private(".").exists() && module.snapshots().is_empty());
 
+    let gone = "is gone, and this push began a new one";
     let run = module.run_hook().exits(&[4]);
     assert_eq!(run.stderr().matches(gone).count(), 1, "{run}");
     let name = module.snapshots().pop().expect("a snapshot");
@@ -274,6 +275,15 @@ fn a_root_whose_history_is_gone_is_told_of_and_begins_anew_once() {
     let run = module.expect_no_snapshot();
     assert!(!run.stderr().contains(gone), "{run}");
     module.run(&["snapshot", "--all"]).exits(&[0]);
+    module.run(&["check", "data"]).exits(&[0]);
+}
+
+#[test]
+fn a_person_who_begins_a_new_history_gets_no_alert_of_it() {
+    let (module, _) = Module::with_snapshot();
+    fs::remove_dir_all(module.private("")).expect("removed");
+    module.run(&["check", "data"]).exits(&[2]).says("holds no history now");
+    module.run(&["snapshot", "data"]).exits(&[0]).says("a new one begins");
     module.run(&["check", "data"]).exits(&[0]);
 }
 

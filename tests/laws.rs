@@ -20,9 +20,10 @@ use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::name::SnapshotName;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
 use rsyncd_snapshot::decide::reason::{Pause, Reason};
-use rsyncd_snapshot::decide::rotation::{decide, decide_before_guards};
+use rsyncd_snapshot::decide::rotation::decide;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
 use rsyncd_snapshot::decide::span::Span;
+use rsyncd_snapshot::decide::wanted::decide_before_guards;
 use rsyncd_snapshot::decide::zone::Zone;
 use snapshots::{
     DAY, HOUR, MINUTE, ZONES, at, bare_policy, between, choice, full_sweep, moments, policy,

@@ -83,6 +83,47 @@ fn a_new_root_has_lost_nothing() {
 }
 
 #[test]
+fn records_that_vanish_are_told_until_a_person_confirms() {
+    let module = simulated();
+    let first = push(&module, "0");
+    fs::remove_dir_all(module.private("records")).expect("removed");
+    let told = "records was missing: what was recorded of snapshots";
+    for command in ["list", "plan", "check"] {
+        Server::run(&module, &[command, "data"]).says(told).says("rotate --confirm");
+    }
+    Server::run(&module, &["list", "data"]).exits(&[4]).says(&first);
+    push(&module, "1");
+    push(&module, "2");
+    Server::run(&module, &["check", "data"]).exits(&[1]).says(told);
+    Server::run(&module, &["list", "data"]).exits(&[0]);
+    Server::run(&module, &["rotate", "data", "--confirm"]).exits(&[0, 4]);
+    let check = Server::run(&module, &["check", "data"]);
+    assert!(!check.stdout().contains(told), "{check}");
+}
+
+#[test]
+fn a_look_ends_the_mark_of_a_lost_state_if_nothing_has_changed() {
+    let (module, name) = Module::with_snapshot();
+    // Written in place, it is no longer what the snapshot was taken of.
+    let file = module.latest.join("read me");
+    let before = fs::read(&file).expect("a file");
+    fs::remove_file(module.private("state.toml")).expect("removed");
+    fs::write(&file, "half").expect("written in place");
+    module.run(&["snapshot", "data"]);
+    assert!(module.is_marked("torn"), "{:?}", module.state());
+    assert!(module.snapshots().iter().all(|made| *made == name || made.ends_with("-partial")));
+
+    let (module, name) = Module::with_snapshot();
+    assert_eq!(fs::read(module.latest.join("read me")).expect("a file"), before);
+    fs::remove_file(module.private("state.toml")).expect("removed");
+    module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
+    module.run(&["check", "data"]).exits(&[1]).says("a `snapshot` that finds the module equal");
+    module.run(&["snapshot", "data"]).exits(&[0]);
+    assert_eq!(module.snapshots(), [name]);
+    module.run(&["check", "data"]).exits(&[0]);
+}
+
+#[test]
 fn other_files_that_vanish_cost_no_snapshot() {
     for file in ["pins.toml", "records", "index", "inodes", "transfers", "root.toml"] {
         let module = simulated();

@@ -206,7 +206,7 @@ fn the_host_sees_a_containers_push_run_and_die() {
     let _pinned = container.kill();
     assert!(!push.wait().expect("its end").success());
     module.run(&["check", "data"]).exits(&[1]).says("snapshot --due");
-    module.run(&["snapshot", "--all", "--due"]).exits(&[0]);
+    module.run(&["snapshot", "--all", "--due"]).exits(&[4]);
     assert_eq!(ledger(&module), [""; 0]);
     assert!(module.is_marked("torn"), "{:?}", module.state());
 }
@@ -237,7 +237,7 @@ fn a_killed_containers_push_is_unknown_to_its_successor_until_it_expires() {
     elsewhere(&module, &["snapshot", "data", "--due"]).exits(&[0]);
     assert!(left.exists() && !module.is_marked("torn"), "{:?}", module.state());
     make_older(&left, 2);
-    elsewhere(&module, &["snapshot", "data", "--due"]).exits(&[0]).says("counts as dead now");
+    elsewhere(&module, &["snapshot", "data", "--due"]).exits(&[4]).says("counts as dead now");
     assert!(!left.exists() && module.is_marked("torn"), "{:?}", module.state());
 }
 
@@ -249,11 +249,12 @@ fn a_removed_containers_push_is_ended_by_command() {
     let left = entry(&module);
     let _pinned = container.kill();
     let _ = push.wait();
-    let release =
-        |words: &str| elsewhere(&module, &["release", "data", "--unseen"]).exits(&[0]).says(words);
-    release("1 push counts as ended");
+    let release = |status, words: &str| {
+        elsewhere(&module, &["release", "data", "--unseen"]).exits(&[status]).says(words)
+    };
+    release(4, "1 push counts as ended");
     assert!(!left.exists() && module.is_marked("torn"), "{:?}", module.state());
-    release("no push");
+    release(0, "no push");
 }
 
 #[test]
@@ -268,7 +269,7 @@ fn a_process_is_found_through_another_time_namespace() {
     assert_eq!(ledger(&module).len(), 1);
     assert!(!module.run(&["check", "data"]).stdout().contains("cannot be seen"));
     drop(connection);
-    module.run(&["snapshot", "data", "--due"]).exits(&[0]);
+    module.run(&["snapshot", "data", "--due"]).exits(&[4]);
     assert_eq!(ledger(&module), [""; 0]);
 }
 
@@ -296,7 +297,7 @@ fn another_machines_push_is_unknown_here() {
     tree::write(&module.latest.join("half"), "a file");
     table.insert("began".to_string(), "2199-01-01T00:00:00Z".into());
     fs::write(&there, toml::to_string(&table).expect("an entry")).expect("written");
-    module.run(&["snapshot", "data", "--due"]).exits(&[0]).says("counts as dead now");
+    module.run(&["snapshot", "data", "--due"]).exits(&[4]).says("counts as dead now");
     assert!(!there.exists() && module.is_marked("torn"), "{:?}", module.state());
 }
 
@@ -316,7 +317,7 @@ fn without_proc_running_pushes_do_not_pass_for_dead() {
     {
         let gate = Run::of(module.gate_through(wrapper).env("RSYNC_PID", "1"));
         gate.exits(&[0]).says("will be partial").says(problem).says("mount -t proc proc /proc");
-        run_in(wrapper, &["snapshot", "data", "--due"]).exits(&[0]);
+        run_in(wrapper, &["snapshot", "data", "--due"]).exits(&[4]);
         assert!(left.exists() && !module.is_marked("torn"), "{problem}: {:?}", module.state());
         run_in(wrapper, &["check", "data"]).exits(&[1]).says(problem);
         // The hook of a push that could not be entered makes a partial snapshot.

@@ -110,6 +110,15 @@ fn with_module_above(access: &str) -> (Module, PathBuf) {
     (module, above)
 }
 
+/// A snapshot of `data` from before `above` was in `rsyncd.conf`: then it is not refused.
+fn snapshot_before_above(module: &Module) -> String {
+    let conf = fs::read_to_string(&module.rsyncd_conf).expect("a configuration");
+    module.write_rsyncd_conf(&module.rsyncd_conf_section("data", &module.latest));
+    let name = module.expect_snapshot();
+    module.write_rsyncd_conf(&conf);
+    name
+}
+
 fn hook_above(module: &Module, above: &Path) -> Run {
     let mut hook = module.hook();
     Run::of(hook.env("RSYNC_MODULE_NAME", "above").env("RSYNC_MODULE_PATH", above))
@@ -131,7 +140,7 @@ fn a_read_only_module_above_snapshots_is_left_alone_in_silence() {
 fn a_module_that_holds_a_root_is_refused() {
     for forgets in [false, true] {
         let (module, above) = with_module_above("no");
-        module.expect_snapshot();
+        snapshot_before_above(&module);
         if forgets {
             fs::remove_dir_all(module.state_directory()).expect("forgotten");
         }
@@ -155,11 +164,10 @@ fn all_leaves_out_what_an_earlier_version_registered_and_says_why() {
     let (module, _) = with_module_above("no");
     let offered = module.directory.join("offered");
     // Registered before the other one was.
-    module.run(&["snapshot", "above"]).exits(&[0]);
+    module.run(&["snapshot", "above"]).exits(&[4]).says("chmod 0700");
     assert_eq!(visible(&offered).len(), 2, "the module and a snapshot");
-    module.run(&["snapshot", "data"]).exits(&[0, 2]);
     fs::rename(offered.join(".rsyncd-snapshot"), offered.join("aside")).expect("moved");
-    module.expect_snapshot();
+    snapshot_before_above(&module);
     fs::rename(offered.join("aside"), offered.join(".rsyncd-snapshot")).expect("moved");
     for command in ["snapshot", "verify", "rotate"] {
         let run = module.run(&[command, "--all"]).exits(&[4]);
@@ -185,6 +193,16 @@ fn a_read_only_module_gets_snapshots_only_by_its_directory() {
     assert!(!is_used(&module.root));
     module.run(&["snapshot", module.latest.to_str().expect("text")]).exits(&[0]);
     assert_eq!(module.snapshots().len(), 1);
+    // That has made it a module like others, but for its clients.
+    for arguments in [&["snapshot", "data"][..], &["snapshot", "--all"]] {
+        tree::write(&module.latest.join("more"), arguments[1]);
+        let before = module.snapshots().len();
+        module.run(arguments).exits(&[0]);
+        assert_eq!(module.snapshots().len(), before + 1, "{arguments:?}");
+    }
+    tree::write(&module.latest.join("more"), "by no push");
+    module.run_hook().exits(&[0]);
+    assert_eq!(module.snapshots().len(), 3, "a reader's hook takes none");
 }
 
 #[test]
@@ -208,6 +226,59 @@ fn a_copy_of_another_machine_s_root_is_backed_up_like_any_directory() {
     )
     .expect("a registration");
     module.expect_snapshot();
+}
+
+#[test]
+fn a_new_root_in_a_module_without_a_root_is_refused() {
+    for forgets in [false, true] {
+        let (module, above) = with_module_above("no");
+        let refused = "inside the directory";
+        module.run_hook().exits(&[2]).says(refused).says("module 'above'");
+        module.run(&["snapshot", "data"]).exits(&[2]).says("make it `read only`");
+        let path = module.latest.to_str().expect("UTF-8");
+        module.run(&["snapshot", path]).exits(&[2]).says(refused);
+        module.run(&["check", "data"]).exits(&[2]).says(refused);
+        assert!(!is_used(&module.root));
+        // The push itself goes on, and the outer module gets its snapshots.
+        Run::of(&mut module.gate_through(&[""; 0])).exits(&[0]).says(refused);
+        hook_above(&module, &above).exits(&[0]);
+        if forgets {
+            fs::remove_dir_all(module.state_directory()).expect("forgotten");
+        }
+        module.run_hook().exits(&[2]);
+        hook_above(&module, &above).exits(&[0]);
+
+        // A root outside of every module is the remedy.
+        let elsewhere = module.directory.join("elsewhere");
+        module
+            .write_policy(&format!("[module.data]\nsnapshot_root = \"{}\"\n", elsewhere.display()));
+        module.run_hook().exits(&[0]);
+        assert_eq!(visible(&elsewhere).len(), 1, "forgotten: {forgets}");
+    }
+}
+
+#[test]
+fn modules_without_hooks_keep_no_root_away() {
+    let (module, _) = with_module_above("no");
+    let conf = fs::read_to_string(&module.rsyncd_conf).expect("a configuration");
+    let (data, above) = conf.split_once("[above]").expect("both modules");
+    let unhooked: Vec<&str> = above.lines().filter(|line| !line.starts_with("post-xfer")).collect();
+    module.write_rsyncd_conf(&format!("{data}[above]{}\n", unhooked.join("\n")));
+    module.run_hook().exits(&[0]);
+    module.run(&["check", "data"]).exits(&[2]).says("clients of module 'above' can write");
+}
+
+#[test]
+fn a_new_root_above_a_module_named_like_a_snapshot_is_refused() {
+    let module = Module::new();
+    let dated = module.snapshot("2020-01-01T00-00-00Z");
+    tree::small(&module.latest);
+    tree::small(&dated);
+    let sections = [("data", &module.latest), ("dated", &dated)]
+        .map(|(n, p)| module.rsyncd_conf_section(n, p));
+    module.write_rsyncd_conf(&sections.concat());
+    module.run_hook().exits(&[2]).says("module 'dated' under the name of a snapshot");
+    assert!(!is_used(&module.root));
 }
 
 #[test]
@@ -303,11 +374,116 @@ fn a_directory_that_fails_or_is_lost_is_told_by_check() {
     fs::remove_dir_all(home("bert").parent().expect("a root")).expect("removed");
     let check = module.run(&["check"]).exits(&[2]).stdout();
     assert!(check.contains("if this directory was given up, remove "), "{check}");
-    let run = module.run(&["rotate", "--all"]);
-    assert!(!run.succeeded(), "{run}");
+    for command in [&["rotate", "--all"][..], &["list", "--all"]] {
+        let run = module.run(command);
+        assert!(!run.succeeded(), "{run}");
+        run.says(&format!("home ({}): skipped, for it has no snapshots", home("anna").display()))
+            .says("writable by others");
+    }
     let forget = check.split("given up, remove ").nth(1).expect("a file").trim();
     fs::remove_file(forget).expect("the file that was named");
     module.run(&["rotate", "--all"]).exits(&[0]);
+}
+
+#[test]
+fn directories_whose_memory_is_lost_are_found_by_their_roots() {
+    let module = Module::new();
+    let home = home(&module);
+    for user in ["anna", "bert"] {
+        tree::small(&home(user));
+        tree::set_mode(home(user).parent().expect("a root"), 0o700);
+        hook_of(&module, &home(user), user).exits(&[0]);
+    }
+    // A user without a root, a directory of another module, and a file.
+    fs::create_dir_all(home("carl")).expect("a directory");
+    let other = home("other").parent().expect("a root").join(".rsyncd-snapshot");
+    fs::create_dir_all(&other).expect("a directory");
+    let path = home("other").display().to_string();
+    fs::write(other.join("root.toml"), format!("format = 1\nmodule = \"x\"\npath = \"{path}\"\n"))
+        .expect("a registration");
+    fs::write(module.directory.join("homes/file"), "x").expect("a file");
+    fs::remove_dir_all(module.state_directory()).expect("forgotten");
+
+    let labels = ["anna", "bert"].map(|user| format!("home ({})", home(user).display()));
+    for arguments in
+        [&["list"][..], &["list", "home"], &["check"], &["check", "home"], &["plan", "--all"]]
+    {
+        let run = module.run(arguments).exits(&[i32::from(arguments[0] == "check")]);
+        for label in &labels {
+            assert!(run.stdout().contains(label.as_str()), "{label}: {run}");
+        }
+        assert!(!run.stdout().contains("carl") && !run.stdout().contains("other"), "{run}");
+        assert!(!run.stderr().contains("skipped"), "{run}");
+    }
+    module.run(&["check"]).exits(&[1]).says("has lost what it remembered of this directory");
+    fs::remove_dir_all(home("bert")).expect("given up");
+    let check = module.run(&["check"]).exits(&[2]);
+    let given_up = home("bert").parent().expect("a root").join(".rsyncd-snapshot");
+    check.says(&format!("if this directory was given up, remove {}", given_up.display()));
+    fs::remove_dir_all(given_up).expect("removed");
+
+    module.run(&["rotate", "--all"]).exits(&[0]);
+    module.run(&["check"]).exits(&[0]);
+}
+
+#[test]
+fn directories_that_share_a_root_are_told_what_the_path_has_to_be() {
+    let module = Module::new();
+    let path = module.directory.join("homes/%RSYNC_USER_NAME%");
+    module.write_rsyncd_conf(&module.rsyncd_conf_section("home", &path));
+    let homes = module.directory.join("homes");
+    for user in ["anna", "bert"] {
+        tree::small(&homes.join(user));
+    }
+    tree::set_mode(&homes, 0o700);
+    hook_of(&module, &homes.join("anna"), "anna").exits(&[0]);
+    let run = hook_of(&module, &homes.join("bert"), "bert").exits(&[2]);
+    run.says("its directories cannot share a root").says("%RSYNC_USER_NAME%/latest");
+}
+
+#[test]
+fn a_timer_tells_a_module_whose_root_is_another_one_s() {
+    let (module, _) = Module::with_snapshot();
+    let second = module.root.join("second");
+    tree::small(&second);
+    let sections = [("data", &module.latest), ("second", &second)];
+    let sections = sections.map(|(name, path)| module.rsyncd_conf_section(name, path));
+    module.write_rsyncd_conf(&sections.concat());
+    module.run(&["snapshot", "second", "--due"]).exits(&[2]).says("is registered for the module");
+    module.run(&["snapshot", "data", "--due"]).exits(&[0]);
+}
+
+#[test]
+fn a_missing_module_directory_has_one_status_in_all_commands() {
+    let (module, name) = Module::with_snapshot();
+    let homes = home(&module);
+    tree::small(&homes("anna"));
+    tree::set_mode(homes("anna").parent().expect("a root"), 0o700);
+    hook_of(&module, &homes("anna"), "anna").exits(&[0]);
+    let conf = fs::read_to_string(&module.rsyncd_conf).expect("a configuration");
+    module.write_rsyncd_conf(&(module.rsyncd_conf_section("data", &module.latest) + &conf));
+    fs::rename(&module.latest, module.root.join("aside")).expect("renamed");
+    fs::rename(homes("anna"), homes("anna").with_file_name("aside")).expect("renamed");
+    for arguments in [
+        &["snapshot", "data"][..],
+        &["snapshot", "data", "--due"],
+        &["snapshot", "--all"],
+        &["rotate", "data"],
+        &["rotate", "--all"],
+        &["rotate", "home"],
+        &["plan", "data"],
+        &["list", "data"],
+        &["list", "home"],
+        &["list"],
+        &["verify", "data"],
+        &["pin", "data", &name],
+    ] {
+        module.run(arguments).exits(&[1]).says("cannot find the module directory");
+    }
+    module.run_hook().exits(&[1]);
+    for arguments in [&["check", "data"][..], &["check", "home"], &["check"]] {
+        module.run(arguments).exits(&[2]).says("CRITICAL");
+    }
 }
 
 #[test]
@@ -325,7 +501,7 @@ fn a_module_that_left_rsyncd_conf_is_still_walked() {
 #[test]
 fn a_push_that_could_delete_snapshots_is_turned_away() {
     let (module, above) = with_module_above("no");
-    let snapshot = module.expect_snapshot();
+    let snapshot = snapshot_before_above(&module);
     let inside = module.snapshot(&snapshot);
     for (name, path) in [("above", &above), ("inside", &inside)] {
         let mut gate = module.gate_through(&[""; 0]);

@@ -46,6 +46,36 @@ fn a_root_that_others_may_write_is_refused() {
 }
 
 #[test]
+fn a_root_that_is_a_file_or_in_one_is_told_as_that() {
+    let module = module();
+    let file = module.directory.join("file");
+    fs::write(&file, "x").expect("a file");
+    for (root, problem) in [
+        (file.clone(), "is not a directory; move that file away".to_string()),
+        (file.join("root"), format!("{} is not a directory", file.display())),
+    ] {
+        module.write_policy(&format!("[defaults]\nsnapshot_root = \"{}\"\n", root.display()));
+        for arguments in [&["snapshot", "data"][..], &["list", "data"], &["check", "data"]] {
+            module.run(arguments).exits(&[2]).says(&problem).says("`snapshot_root`");
+        }
+        module.run_hook().exits(&[2]).says(&problem);
+    }
+}
+
+#[test]
+fn commands_in_messages_quote_paths_with_blanks() {
+    let server = support::server::Server::new();
+    let root = server.directory.join("it's a root");
+    let latest = root.join("latest");
+    tree::small(&latest);
+    let module = Module { server, root, latest };
+    module.write_rsyncd_conf(&module.rsyncd_conf_section("data", &module.latest));
+    tree::set_mode(&module.root, 0o777);
+    let quoted = module.root.display().to_string().replace('\'', "'\\''");
+    module.run_hook().exits(&[2]).says(&format!("chmod go-w '{quoted}'"));
+}
+
+#[test]
 fn a_root_that_users_may_enter_is_warned_about_with_the_command() {
     if !support::root() {
         return;
@@ -56,6 +86,8 @@ fn a_root_that_users_may_enter_is_warned_about_with_the_command() {
         tree::set_mode(&module.root, mode);
         let chmod = format!("chmod 0700 {}", module.root.display());
         module.run_hook().exits(&[0]).says("data: users who own directories").says(&chmod);
+        tree::write(&module.latest.join("new"), "by hand");
+        module.run(&["snapshot", "data"]).exits(&[4]).says("warning: ").says(&chmod);
         module.run(&["check", "data"]).exits(&[1]).says(&chmod);
 
         // A directory above that only root may enter protects the root, too.

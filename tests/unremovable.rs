@@ -6,9 +6,9 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use support::file_system::{FileSystem, Kind};
+use support::file_system::{FileSystem, Kind, Mount};
 use support::module::Module;
-use support::run::tool;
+use support::run::{Run, tool};
 use support::simulated::{EXPIRING, Simulated, entries};
 use support::{have, tree};
 
@@ -111,4 +111,93 @@ fn an_immutable_snapshot_stays_in_place_and_the_others_go() {
     assert!(flag(&module.snapshot(&first), "-i"));
     push(&module, "4", &[0]);
     assert_eq!(module.snapshots(), [module.name()]);
+}
+
+/// A retired snapshot.
+fn retired(module: &Simulated) -> std::path::PathBuf {
+    push(module, "0", &[0]);
+    let first = module.name();
+    push(module, "1", &[0]);
+    module.private("expired").join(first)
+}
+
+#[test]
+fn everything_in_the_way_is_told_with_its_command() {
+    let module = Simulated::new(Module::new(), EXPIRING);
+    let inside = retired(&module);
+    for directory in ["mounted", "below"] {
+        fs::create_dir(inside.join(directory)).expect("a directory");
+    }
+    for file in ["bound", "below/fixed", "below/also fixed"] {
+        tree::write(&inside.join(file), "in this snapshot only");
+    }
+    let Some(directory) = Mount::tmpfs(&inside.join("mounted")) else { return };
+    let Some(file) = Mount::bind(&inside.join("file"), &inside.join("bound")) else { return };
+    let fixed = ["below/fixed", "below/also fixed"];
+    if !fixed.iter().all(|file| flag(&inside.join(file), "+i")) {
+        return;
+    }
+    let run = module.server.run(&["rotate", "data", "--purge"]).exits(&[4]);
+    assert!(!run.stderr().contains("on one file system"), "a wrong cause: {run}");
+    let set_aside = entries(&module.private("unremovable"));
+    assert_eq!(set_aside.len(), 1, "{set_aside:?}");
+    assert_eq!(entries(&module.private("staging")), [""; 0]);
+    let tree = module.private("unremovable").join(&set_aside[0]);
+    let again = module.server.run(&["rotate", "data", "--purge"]).exits(&[4]);
+    let check = module.server.run(&["check", "data"]).exits(&[1]);
+    for output in [run.stderr(), again.stderr(), check.stdout()] {
+        for name in ["mounted", "bound"] {
+            let command = format!("run `umount {}`", tree.join(name).display());
+            assert!(output.contains(&command), "{command}: {output}");
+        }
+        let command = format!("run `chattr -R -i {}`", tree.display());
+        assert!(output.contains(&command), "{command}: {output}");
+        assert!(!output.contains("subvolume"), "{output}");
+    }
+    check.says("rotate data --purge");
+
+    // What was told is enough.
+    for name in ["mounted", "bound"] {
+        Run::of(tool("umount").arg(tree.join(name))).exits(&[0]);
+    }
+    assert!(flag(&tree.join("below"), "-i") && fixed.iter().all(|f| flag(&tree.join(f), "-i")));
+    module.server.run(&["rotate", "data", "--purge"]).exits(&[0, 4]);
+    assert_eq!(entries(&module.private("unremovable")), [""; 0]);
+    drop((directory, file));
+}
+
+#[test]
+fn a_subvolume_inside_a_snapshot_is_told_as_that() {
+    let Some(file_system) = FileSystem::with(Kind::Btrfs, 160, &[]) else { return };
+    if !have(&["btrfs"]) {
+        return;
+    }
+    let module = Simulated::new(Module::on(&file_system), EXPIRING);
+    let path = retired(&module).join("sub");
+    Run::of(tool("btrfs").args(["-q", "subvolume", "create"]).arg(&path)).exits(&[0]);
+    tree::write(&path.join("file"), "in the subvolume");
+    let run = module.server.run(&["rotate", "data", "--purge"]).exits(&[4]);
+    let run = run.says("sub: it is a btrfs subvolume; run `btrfs subvolume delete '");
+    assert!(!run.stderr().contains("on one file system"), "a wrong cause: {run}");
+}
+
+#[test]
+fn check_names_each_snapshot_that_stays_in_place() {
+    let module = Simulated::new(Module::new(), EXPIRING);
+    let mut fixed = Vec::new();
+    for number in 0..3 {
+        push(&module, &number.to_string(), &[0]);
+        let path = module.snapshot(&module.name());
+        if number < 2 && !flag(&path, "+i") {
+            return;
+        }
+        fixed.push(path);
+    }
+    push(&module, "3", &[0]);
+    let check = module.server.run(&["check", "data"]).exits(&[1]);
+    for path in &fixed[..2] {
+        let command = format!("run `chattr -R -i {}`", path.display());
+        assert!(check.stdout().contains(&command), "{command}: {check}");
+    }
+    assert!(fixed[..2].iter().all(|path| flag(path, "-i")));
 }

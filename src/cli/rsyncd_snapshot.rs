@@ -19,6 +19,7 @@ use crate::module::confine::{self, Reach};
 use crate::module::context::Context;
 use crate::tell::error::Error;
 use crate::tell::exit::Exit;
+use crate::tell::log::has_warned;
 
 /// Snapshots and rotation for rsync daemon modules.
 #[derive(Debug, Parser)]
@@ -31,7 +32,8 @@ Without a command, and with RSYNC_MODULE_PATH set, it is the post-xfer hook:
 MODULE is a module's name in rsyncd.conf, or the absolute path of its directory.
 
 Exit status: 0 done or nothing to do, 1 failed, 2 wrong usage or configuration,
-3 the lock stayed busy, 4 done with warnings. `check`: 0 ok, 1 warning, 2 critical, 3 unknown.")]
+3 the lock stayed busy, 4 done, but read the lines that begin with \"warning:\".
+`check`: 0 ok, 1 warning, 2 critical, 3 unknown.")]
 struct CommandLine {
     /// The policy file [default: /etc/rsyncd-snapshot.toml, built-in defaults without it]
     #[arg(long, value_name = "FILE", global = true)]
@@ -145,7 +147,8 @@ enum Command {
         format: Format,
     },
     /// Let expiry go on that paused because a push changed most of the tree, and take away the pin
-    /// that came with it
+    /// that came with it; with an option, end what a failed push, altered snapshots or pushes that
+    /// cannot be seen have left instead
     Release {
         #[command(flatten)]
         modules: Modules,
@@ -234,6 +237,9 @@ pub fn main() -> ExitCode {
     // What is inherited from rsyncd must not open our files to others.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let is_hook = matches!(line.command, None | Some(Command::PreXfer | Command::PostXfer { .. }));
+    // pre-xfer's status lets the transfer in, rsyncd discards that of post-xfer, and `check` has
+    // statuses of its own.
+    let tells_warnings = !is_hook && !matches!(line.command, Some(Command::Check { .. }));
     // pre-xfer sees by the connection's socket whether the client is still there.
     let needs_socket = matches!(line.command, Some(Command::PreXfer));
     if is_hook && !needs_socket && Connection::is_announced() {
@@ -260,6 +266,9 @@ pub fn main() -> ExitCode {
         reach,
     };
     match dispatch(line.command, &context) {
+        Ok(code) if code == Exit::Done.code() && tells_warnings && has_warned() => {
+            Exit::Warnings.into()
+        }
         Ok(code) => code.into(),
         Err(error) => {
             match &error {

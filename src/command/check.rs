@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::command::finding::{Finding, Level};
-use crate::command::{answering, doctor, health, print_json};
+use crate::command::{doctor, health, print_json};
 use crate::config::forbidden::offers_only_reading;
 use crate::config::rsyncd_conf::{Module, RsyncdConf, Whereabouts};
 use crate::module::context::Context;
@@ -72,10 +72,7 @@ fn to_text(view: &View) -> String {
 fn check_named(context: &Context, module: &OsStr) -> Vec<ModuleView> {
     let conf = context.settings.rsyncd().ok();
     let name = module.as_bytes();
-    let silence = context.configured_path(module).and_then(|path| answering::silence(&path));
-    if let Some(finding) = silence {
-        return vec![view(escape(name), vec![finding])];
-    }
+    let is_configured = |name: &[u8]| conf.as_ref().is_some_and(|conf| conf.module(name).is_some());
     let refused = match worked_on::named(&context.settings, module) {
         Ok(found) => {
             return found
@@ -83,6 +80,11 @@ fn check_named(context: &Context, module: &OsStr) -> Vec<ModuleView> {
                 .map(|(label, target)| checked(label, target, conf.as_ref()))
                 .collect();
         }
+        // As where all modules are checked.
+        Err(error) if error.is_absence() && is_configured(name) => {
+            Finding::new(Level::Critical, error.to_string())
+        }
+        Err(error @ Error::NoAnswer { .. }) => Finding::new(Level::Critical, error.to_string()),
         Err(error) => Finding::new(Level::Unknown, error.to_string()),
     };
     let whereabouts = conf.as_ref().and_then(|conf| conf.module(name)).map(Module::whereabouts);
@@ -123,12 +125,9 @@ fn check_all(context: &Context) -> Vec<ModuleView> {
             Ok(Whereabouts::Unknown { .. }) => continue,
             Err(error) => Err(error),
         };
-        if let Some(finding) = path.as_ref().ok().and_then(|path| answering::silence(path)) {
-            modules.extend(hooked.then(|| view(escape(&module.name), vec![finding])));
-            continue;
-        }
-        let of_module =
-            |path: PathBuf| Target::of_module(&context.settings, Some(module.name.clone()), &path);
+        let of_module = |path: PathBuf| {
+            worked_on::resolved(&context.settings, Some(module.name.clone()), &path)
+        };
         match path.and_then(of_module) {
             Err(_) if !hooked => {}
             Ok(target) if !hooked && !target.is_registered() && target.lost_history().is_none() => {
@@ -177,6 +176,7 @@ pub(crate) fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Fi
         findings.push(Finding::new(Level::Critical, format!("nothing expires: {mistake}")));
     }
     findings.extend(last_failure(target));
+    findings.extend(target.lost_memory().map(|lost| Finding::new(Level::Warning, lost)));
     findings
         .extend(target.lost_history().map(|lost| Finding::new(Level::Critical, lost.to_string())));
     match health::of_root(target) {

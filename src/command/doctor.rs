@@ -123,7 +123,7 @@ fn partial_dirs_refused(module: &Module, target: &Target) -> Option<Finding> {
     let are_refused = module.runs_us(GATE) && is_writable(module) && follows_links(module, dirs);
     are_refused.then(|| {
         let message = format!(
-            "pushes with --partial-dir or --delay-updates are turned away: a symbolic link that a client sends could lead them to files that snapshots share; `{}` in rsyncd.conf lets them in",
+            "nothing to do unless clients push with --partial-dir or --delay-updates: such pushes are turned away, since a symbolic link that a client sends could lead them to files that snapshots share; `{}` in rsyncd.conf lets them in",
             remedy(dirs)
         );
         Finding::new(Level::Ok, message)

@@ -7,12 +7,13 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::command::finding::{Finding, Level};
+use crate::command::irremovable::irremovable;
 use crate::decide::because::Because;
 use crate::decide::decision::Decision;
 use crate::decide::facts::DueReason;
 use crate::decide::grade::Grade;
 use crate::decide::liveness::{Liveness, unseen_limit};
-use crate::decide::reason::{Pause, Reason};
+use crate::decide::reason::Pause;
 use crate::decide::shortfall::{SHORTFALL_LIMIT, Shortfall};
 use crate::decide::span::roughly;
 use crate::decide::torn::{TornMark, UNHEALED_LIMIT};
@@ -22,13 +23,12 @@ use crate::run::rotate::{self, Examined};
 use crate::run::{losses, order};
 use crate::store::completion::{self, Unfinished};
 use crate::store::job_queue::{LONGEST_TURN, QUEUE, long_jobs};
-use crate::store::layout::Subdir;
 use crate::store::ledger::{Ledger, Line};
+use crate::store::lock;
 use crate::store::record::Record;
 use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::Item;
 use crate::store::state::{DueMark, State};
-use crate::store::{lock, unremovable};
 use crate::system::clock::Clock;
 use crate::system::side::Side;
 use crate::system::syscalls::stat_below;
@@ -58,6 +58,9 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     if let Some(message) = users_let_in(target, &root)? {
         warn(message);
     }
+    if let Some(when) = state.records_lost {
+        warn(format!("{}, found at {}", root.lost_records(), when.format("%FT%TZ")));
+    }
     let awaits_client =
         state.due.as_ref().is_some_and(|due| order::awaits_client(target, &root, due, now));
     let lines = Ledger::look(&root, &target.memory.ledgers(&target.module_path))?;
@@ -77,13 +80,13 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     if let Some(message) = newest.and_then(|record| stale_temporaries(&root, record, now)) {
         warn(message);
     }
-    if let Some(pause) = &decision.pause {
+    if let (Some(pause), Some(line)) = (&decision.pause, decision.pause_line()) {
         let level = if matches!(pause, Pause::Brake(_) | Pause::Damage(_)) {
             Level::Critical
         } else {
             Level::Warning
         };
-        findings.push(Finding::new(level, format!("nothing expires: {pause}")));
+        findings.push(Finding::new(level, line));
     }
     if let Some((newest, record)) =
         catalog.newest(Grade::Complete, now).and_then(|item| Some((item, item.record.as_ref()?)))
@@ -112,41 +115,6 @@ pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
 /// Who may change history besides root, unless the policy says that it is meant.
 fn users_let_in(target: &Target, root: &SnapshotRoot) -> Result<Option<String>, Error> {
     if target.policy.open_root { Ok(None) } else { root.open_to_users() }
-}
-
-/// What the policy no longer keeps and cannot be removed, with the command that helps.
-fn irremovable(target: &Target, root: &SnapshotRoot, decision: &Decision) -> Vec<String> {
-    let obstacle = |reason: &Reason| match reason {
-        Reason::Irremovable(obstacle) => Some(*obstacle),
-        _ => None,
-    };
-    let verdicts = &decision.verdicts;
-    let stay: Vec<_> = verdicts
-        .iter()
-        .filter_map(|verdict| Some((verdict, verdict.reasons.iter().find_map(obstacle)?)))
-        .collect();
-    let in_place = stay.first().map(|(verdict, obstacle)| {
-        let path = escape_path(&root.path.join(&verdict.snapshot.name));
-        format!(
-            "{} that the policy no longer keeps cannot be removed and stays in place, the first \
-             is {}: {obstacle}; run `{}`",
-            counted(stay.len(), "snapshot"),
-            verdict.snapshot.name,
-            obstacle.command(&path)
-        )
-    });
-    let set_aside = unremovable::names(root);
-    let set_aside = set_aside.first().map(|first| {
-        format!(
-            "{} could not be removed and is in {}, the first is {first}: `btrfs subvolume \
-             delete` a subvolume, take immutable and append-only flags away with `chattr -R \
-             -ia`, then run `rotate {} --purge`",
-            counted(set_aside.len(), "tree"),
-            escape_path(&root.private().path.join(Subdir::Unremovable.name())),
-            target.label()
-        )
-    });
-    in_place.into_iter().chain(set_aside).collect()
 }
 
 /// A run on this root that has worked for so long that others no longer wait for it.
@@ -355,11 +323,11 @@ fn describe_torn(torn: &TornMark) -> String {
     let requests = torn.requests();
     if requests.is_empty() {
         return format!(
-            "torn since {since}: {end}, and none has ended well and changed anything since; the next push that ends well, or `release --torn`, ends this"
+            "torn since {since}, so the module may be a mixture of old and new files: {end}, and none has ended well and changed anything since; the next push that ends well, a `snapshot` that finds the module equal to the newest complete one, or `release --torn`, ends this"
         );
     }
     format!(
-        "torn since {since}: {end}; not repeated yet: the push of {}; if it will never come, `release --torn`",
+        "torn since {since}, so the module may be a mixture of old and new files: {end}; not repeated yet: the push of {}; if it will never come, `release --torn`",
         requests.join(", of ")
     )
 }

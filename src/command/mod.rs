@@ -1,6 +1,5 @@
 //! One file per command: it finds the modules, lets the work be done, and tells the result.
 
-pub mod answering;
 pub mod check;
 pub mod doctor;
 pub mod expired;
@@ -8,6 +7,7 @@ pub mod finding;
 pub mod freed;
 pub mod health;
 pub mod import_policy;
+pub mod irremovable;
 pub mod list;
 pub mod outlook;
 pub mod pin;
@@ -30,13 +30,14 @@ use serde::Serialize;
 
 use crate::config::forbidden::offers_only_reading;
 use crate::decide::own_output::Opener;
+use crate::engine::answers::answers;
 use crate::module::confine;
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::module::worked_on::{self, WorkedOn};
 use crate::store::memory::{Failure, Work};
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape, escape_path};
+use crate::tell::escape::{escape, escape_path, shell_path};
 use crate::tell::exit::Exit;
 use crate::tell::log::set_subject;
 use crate::tell::output::print;
@@ -66,8 +67,14 @@ impl Context {
                 WorkedOn::Failed(label, target) if changes && target.check_nesting().is_err() => {
                     targets.push((label, Ok(target)));
                 }
-                WorkedOn::Failed(label, _) => {
-                    log::info!("{label}: skipped, for all of its runs failed; `check` says why");
+                WorkedOn::Failed(label, target) => {
+                    let memory = target.memory.recall(&target.module_path);
+                    let why = memory.and_then(|memory| memory.failure).map(|last| last.message);
+                    log::warn!(
+                        "{label}: skipped, for it has no snapshots: all of its runs failed, the last \
+                         with: {}",
+                        why.unwrap_or_default()
+                    );
                 }
                 WorkedOn::Unknown { name, why } => {
                     log::info!(
@@ -144,10 +151,10 @@ impl Context {
             false => Ok(()),
             true => Err(Error::Usage(format!(
                 "module {} is read only in {}, so no snapshots are made of it; if something else than \
-                 a push fills it, name its directory: rsyncd-snapshot snapshot {}",
+                 a push fills it, name its directory: `rsyncd-snapshot snapshot {}`",
                 escape(name),
                 escape_path(&self.settings.rsyncd_conf),
-                escape_path(&target.module_path),
+                shell_path(&target.module_path),
             ))),
         }
     }
@@ -174,7 +181,8 @@ impl Context {
     /// The directory of a named module, as it is known to this machine.
     fn path_of(&self, module: &OsStr) -> Option<PathBuf> {
         let path = self.configured_path(module)?;
-        Some(std::fs::canonicalize(&path).unwrap_or(path))
+        let canonical = if answers(&path) { std::fs::canonicalize(&path).ok() } else { None };
+        Some(canonical.unwrap_or(path))
     }
 
     /// The directory of a named module, as `rsyncd.conf` or the command line says.
@@ -194,8 +202,8 @@ impl Context {
         // One name may stand for several directories.
         let single = module.is_some() && targets.len() == 1;
         if targets.is_empty() {
-            log::warn!(
-                "no module in {} has snapshots yet, and none is remembered",
+            log::info!(
+                "nothing to do: no module in {} has snapshots yet, and this machine remembers none",
                 escape_path(&self.settings.rsyncd_conf)
             );
         }
@@ -204,6 +212,8 @@ impl Context {
             // Who named one module knows which it is.
             set_subject(Some(label.clone()).filter(|_| !single));
             let done = target.and_then(|target| {
+                // The work on other modules may have taken hours.
+                worked_on::ensure_answers(&target)?;
                 self.set_level(&target);
                 work(&target)
             });

@@ -121,8 +121,8 @@ fn find<'a>(
             Err(error) => log::warn!("{label}: {error}"),
         }
     }
-    let place =
-        module.map_or("any registered module".to_string(), |module| escape(module.as_bytes()));
+    let place = module
+        .map_or("any module that has snapshots".to_string(), |module| escape(module.as_bytes()));
     let labels: Vec<String> = having.iter().map(Target::label).collect();
     match having.pop() {
         None => Err(Error::Usage(format!(

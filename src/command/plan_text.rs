@@ -6,6 +6,7 @@ use indicatif::HumanBytes;
 use crate::command::freed::USUAL_MAX_ENTRIES;
 use crate::command::plan_view::{End, FateView, PlanView, SnapshotView, TotalsView};
 use crate::command::timeline::{Colour, Row, Terminal, strip};
+use crate::decide::reason::pause_line;
 use crate::decide::span::roughly;
 use crate::tell::counted;
 use crate::tell::table::Table;
@@ -14,14 +15,14 @@ impl PlanView {
     /// The plan for people; `terminal` is where it is printed, if it is one.
     pub fn to_text(&self, label: &str, terminal: Option<&Terminal>) -> String {
         let mut text = format!("{label}: {}, in {}\n", self.totals(present), self.snapshot_root);
-        text += &pause(&self.present);
+        text += &pause(&self.present, self.going(present));
         text += &self.timeline(terminal, present);
         if let Some(compared) = &self.compared {
             text += &format!(
                 "{}: {}\n{}",
                 compared.policy_file,
                 self.totals(other),
-                pause(&compared.totals)
+                pause(&compared.totals, self.going(other))
             );
             text += &self.timeline(terminal, other);
         }
@@ -148,8 +149,9 @@ fn end(fate: &FateView) -> String {
     }
 }
 
-fn pause(totals: &TotalsView) -> String {
-    totals.pause.as_ref().map_or(String::new(), |pause| format!("nothing expires: {pause}\n"))
+fn pause(totals: &TotalsView, going: usize) -> String {
+    let line = |pause| pause_line(pause, going) + "\n";
+    totals.pause.as_ref().map(line).unwrap_or_default()
 }
 
 /// What would be free, in a line; nothing where nothing goes.

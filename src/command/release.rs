@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use crate::command::done;
 use crate::decide::facts::ClientCompletion;
 use crate::decide::own_output::Opener;
+use crate::decide::reason::Pause;
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::verify::by_hand;
@@ -32,7 +33,12 @@ pub fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<
         }
         let root = target.open_root()?;
         let mut unpinned = None;
-        State::update(root.private(), |state| unpinned = state.release_brake())?;
+        let mut brake = None;
+        State::update(root.private(), |state| {
+            brake = state.brake.clone();
+            unpinned = state.release_brake();
+        })?;
+        forget_pause(target, brake.map(Pause::Brake));
         let message = match unpinned.as_deref() {
             None => "nothing to release".to_string(),
             Some([]) => "released".to_string(),
@@ -70,13 +76,26 @@ pub fn release_unseen(context: &Context, module: Option<&OsStr>) -> Result<Exit>
 /// If the module, its catalogue or its state cannot be used.
 pub fn release_damage(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
     context.change_each(module, None, Opener::Upkeep, |target| {
+        let damage = State::read(target.look_at_root()?.private())?.damage;
         let accepted = by_hand::accept(target, &Clock::System)?.altered_inodes.len();
+        forget_pause(target, damage.map(Pause::Damage));
         let message = match accepted {
             0 => "nothing is altered".to_string(),
             count => format!("{} accepted as found", counted(count, "altered file")),
         };
         done(context, target, &(message + &still_paused(target)?))
     })
+}
+
+/// `check` shows what the last run warned of. That `ended` paused expiry is no longer true.
+fn forget_pause(target: &Target, ended: Option<Pause>) {
+    let Some(ended) = ended.map(|pause| pause.to_string()) else { return };
+    let forgotten = target.memory.change(&target.module_path, |memory| {
+        memory.warnings.retain(|warning| !warning.ends_with(&ended));
+    });
+    if let Err(error) = forgotten {
+        log::debug!("{}: the last run's warnings stay remembered: {error}", target.label());
+    }
 }
 
 /// Why nothing expires all the same, to follow the message; empty if expiry goes on.

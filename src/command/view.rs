@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::decide::client::Client;
 use crate::decide::decision::{Decision, SnapshotVerdict};
 use crate::decide::grade::Grade;
-use crate::decide::reason::Reason;
+use crate::decide::reason::{Reason, pause_line};
 use crate::decide::snapshot::Snapshot;
 use crate::decide::span::roughly;
 use crate::module::target::Target;
@@ -79,7 +79,7 @@ impl DecisionView {
         let mut text =
             format!("{label}: {kept} kept, {expired} expired, in {}\n", self.snapshot_root);
         if let Some(pause) = &self.pause {
-            text += &format!("nothing expires: {pause}\n");
+            text += &(pause_line(pause, expired) + "\n");
         }
         if self.snapshots.is_empty() { text } else { text + &table.to_text() }
     }

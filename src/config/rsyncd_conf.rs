@@ -377,7 +377,7 @@ fn canonical(name: &[u8]) -> Vec<u8> {
 }
 
 /// The name of the variable that `text` begins with: `%`, a capital, and all before the next `%`.
-fn variable(text: &[u8]) -> Option<&[u8]> {
+pub(crate) fn variable(text: &[u8]) -> Option<&[u8]> {
     let name = text.strip_prefix(b"%")?;
     let end = name.iter().position(|byte| *byte == b'%')?;
     name.first()?.is_ascii_uppercase().then(|| &name[..end])

@@ -7,13 +7,16 @@ use std::cell::OnceCell;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::config::forbidden::offers_only_reading;
 use crate::config::policy_file::{Policies, salvage_snapshot_root};
 use crate::config::rsyncd_conf::{Module, RsyncdConf, Whereabouts};
+use crate::decide::own_output::ConfiguredModule;
 use crate::decide::policy::Policy;
 use crate::store::memory::Places;
 use crate::tell::error::Result;
-use crate::tell::escape::escape_path;
+use crate::tell::escape::{escape, escape_path};
 
 /// Where the policy is unless `--config` says otherwise.
 pub const POLICY_FILE: &str = "/etc/rsyncd-snapshot.toml";
@@ -34,6 +37,7 @@ pub struct Settings {
     policies: Policies,
     /// rsyncd's configuration, once it was read without error.
     rsyncd: OnceCell<RsyncdConf>,
+    writable_modules: OnceCell<Arc<[ConfiguredModule]>>,
 }
 
 /// What became of reading the policy file.
@@ -75,6 +79,7 @@ impl Settings {
             text,
             policies,
             rsyncd: OnceCell::new(),
+            writable_modules: OnceCell::new(),
         }
     }
 
@@ -101,6 +106,26 @@ impl Settings {
         }
         let conf = RsyncdConf::read(&self.rsyncd_conf)?;
         Ok(self.rsyncd.get_or_init(|| conf).clone())
+    }
+
+    /// The modules that clients may write to and whose directories rsyncd.conf says; none where it
+    /// cannot be read.
+    pub fn writable_modules(&self) -> Arc<[ConfiguredModule]> {
+        let configured = |module: &Module| match module.whereabouts() {
+            Ok(Whereabouts::At(directory)) if !offers_only_reading(module) => {
+                Some(ConfiguredModule {
+                    name: escape(&module.name),
+                    directory,
+                    gets_snapshots: module.runs_us("post-xfer exec"),
+                })
+            }
+            _ => None,
+        };
+        let all = || {
+            let conf = self.rsyncd().ok();
+            conf.iter().flat_map(|conf| &conf.modules).filter_map(configured).collect()
+        };
+        self.writable_modules.get_or_init(all).clone()
     }
 
     /// Whether a module's name may stand for several directories.

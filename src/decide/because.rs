@@ -113,7 +113,10 @@ impl fmt::Display for Because {
                 }
             }
             Because::NotInLedger => {
-                write!(f, "pre-xfer has not entered this transfer, so it may overlap with others")
+                write!(
+                    f,
+                    "pre-xfer has not recorded that this transfer runs, so it may overlap with others"
+                )
             }
             Because::ClientUnfinished => {
                 write!(f, "a client has begun a backup here and not finished it")

@@ -19,16 +19,9 @@ use std::fmt;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::decide::clock_reading::{Course, Reading, is_plausible};
+use crate::decide::doubt::{BootInDoubt, Doubt};
 use crate::decide::span::{Span, roughly};
-
-/// How far the wall clock may be moved without a doubt, in seconds. A daemon that sets the clock
-/// moves it by seconds, a leap second by one. No slot is shorter than a minute, and ten minutes
-/// shift no more than the edge of an hourly one.
-const TOLERANCE_SECONDS: i64 = 600;
-
-/// One in so many seconds may be lost or gained on top of that: twice what a clock may drift that
-/// is set once a day by hand and never slewed.
-const DRIFT_SHARE: i64 = 1_000;
 
 /// No gap across a boot up to this length is doubted, in seconds.
 const SHORTEST_LIMIT_SECONDS: i64 = 86_400;
@@ -38,12 +31,6 @@ const GAPS: usize = 30;
 
 /// How long a new time must agree with the boot clock to be believed, in seconds.
 const AGREEMENT_SECONDS: i64 = 86_400;
-
-/// A larger step within a boot needs a person's word, in seconds: no time can have passed.
-const INNOCENT_STEP_SECONDS: i64 = 86_400;
-
-/// The clock of a machine without a battery-backed clock is set within this time of the boot.
-const SETTLING_SECONDS: i64 = 3_600;
 
 /// More eras of a wrong clock are merged, which leaves more snapshots undated.
 const MOST_ERAS: usize = 64;
@@ -83,164 +70,6 @@ pub fn clock_jump(
         (Some(jump), _) => (!agrees(jump.believed)).then(|| jump.clone()),
         (None, Some(believed)) => (!agrees(believed)).then_some(ClockJump { believed, seen: now }),
         (None, None) => None,
-    }
-}
-
-/// What both clocks showed at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Reading {
-    /// The wall clock.
-    pub time: DateTime<Utc>,
-    /// The boot's id; empty if it is not known.
-    pub boot: String,
-    /// Seconds since the boot.
-    pub uptime_seconds: i64,
-}
-
-impl Reading {
-    fn is_of_boot(&self, other: &Reading) -> bool {
-        !self.boot.is_empty()
-            && self.boot == other.boot
-            && self.uptime_seconds >= other.uptime_seconds
-    }
-
-    /// How far the wall clock has moved from `other` on beyond what the boot clock counted.
-    fn step_since(&self, other: &Reading) -> TimeDelta {
-        (self.time - other.time) - TimeDelta::seconds(self.seconds_since(other))
-    }
-
-    fn seconds_since(&self, other: &Reading) -> i64 {
-        self.uptime_seconds.saturating_sub(other.uptime_seconds)
-    }
-}
-
-/// How far two clocks may part within `seconds`.
-pub(crate) fn tolerance(seconds: i64) -> TimeDelta {
-    TimeDelta::seconds(TOLERANCE_SECONDS + seconds.max(0) / DRIFT_SHARE)
-}
-
-/// Readings of a clock that nothing contradicts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Course {
-    /// The first reading of the boot that `last` belongs to.
-    anchor: Reading,
-    last: Reading,
-    /// The newest snapshot's sequence number at `anchor`.
-    anchor_sequence: u64,
-}
-
-impl Course {
-    fn begin(reading: &Reading, sequence: u64) -> Self {
-        Course { anchor: reading.clone(), last: reading.clone(), anchor_sequence: sequence }
-    }
-
-    /// Whether `reading` can follow, when `measured` seconds at least have passed across boots.
-    fn agrees(&self, reading: &Reading, measured: i64, limit: TimeDelta) -> bool {
-        if reading.is_of_boot(&self.last) {
-            let is_near = |other: &Reading| {
-                reading.step_since(other).abs() <= tolerance(reading.seconds_since(other))
-            };
-            return is_near(&self.last) && is_near(&self.anchor);
-        }
-        let gap = reading.time - self.last.time;
-        let measured_delta = TimeDelta::seconds(measured);
-        gap >= measured_delta - tolerance(measured)
-            && gap <= measured_delta + limit + tolerance(measured)
-    }
-
-    fn followed_by(&self, reading: &Reading, sequence: u64) -> Self {
-        match reading.is_of_boot(&self.last) {
-            true => Course { last: reading.clone(), ..self.clone() },
-            false => Course::begin(reading, sequence),
-        }
-    }
-}
-
-/// The clock contradicts what was believed, and no one knows yet which of the two is right.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Doubt {
-    /// The last reading that was believed.
-    believed: Reading,
-    /// The first reading of the new time.
-    first: Reading,
-    /// The new time since.
-    course: Course,
-    /// How long the new time has agreed with the boot clock, in seconds of uptime.
-    agreed_seconds: i64,
-    /// How much time at least has passed since `believed`, in seconds of uptime.
-    measured_seconds: i64,
-    /// Snapshots with a higher sequence number are dated by the new time.
-    after_sequence: u64,
-    /// The new time contradicts one in the same boot that was doubted, too: one of the two is
-    /// wrong.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    contradicted: bool,
-    /// Earlier snapshots that were found unchanged by the new time.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    verified: Vec<u64>,
-}
-
-impl Doubt {
-    fn new(believed: &Reading, measured_seconds: i64, first: &Reading, sequence: u64) -> Self {
-        Doubt {
-            believed: believed.clone(),
-            first: first.clone(),
-            course: Course::begin(first, sequence),
-            agreed_seconds: 0,
-            measured_seconds,
-            after_sequence: sequence,
-            contradicted: false,
-            verified: Vec::new(),
-        }
-    }
-
-    /// A new time in place of that of `doubt`. A clock that was not set yet contradicts nothing.
-    fn instead_of(doubt: &Doubt, measured_seconds: i64, first: &Reading, sequence: u64) -> Self {
-        let last = &doubt.course.last;
-        let was_set = is_plausible(last.time) && last.uptime_seconds >= SETTLING_SECONDS;
-        let contradicted = first.is_of_boot(last) && (was_set || doubt.contradicted);
-        Doubt { contradicted, ..Doubt::new(&doubt.believed, measured_seconds, first, sequence) }
-    }
-
-    fn is_within_boot(&self) -> bool {
-        self.first.is_of_boot(&self.believed)
-    }
-
-    /// How far the wall clock moved beyond what the boot clock counted.
-    fn step(&self) -> TimeDelta {
-        match self.is_within_boot() {
-            true => self.first.step_since(&self.believed),
-            false => self.first.time - self.believed.time,
-        }
-    }
-
-    /// Whether the new time may be believed in the end without a person's word: if the machine
-    /// can have been off so long, if the clock was set right after the boot, or if it was
-    /// set by hours.
-    fn can_be_innocent(&self, clock_jump: Span) -> bool {
-        let is_small = self.step().abs() <= TimeDelta::seconds(INNOCENT_STEP_SECONDS);
-        let was_settling = self.believed.uptime_seconds < SETTLING_SECONDS;
-        !self.contradicted
-            && self.step().abs() <= clock_jump.delta()
-            && (!self.is_within_boot() || is_small || was_settling)
-    }
-}
-
-impl fmt::Display for Doubt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Doubt { believed, first, .. } = self;
-        let (from, to) = (believed.time.format("%FT%TZ"), first.time.format("%FT%TZ"));
-        write!(f, "the clock stepped by {} (from {from} to {to}", roughly(self.step()))?;
-        if self.is_within_boot() {
-            let passed = TimeDelta::seconds(first.seconds_since(believed));
-            write!(f, ", while the boot clock counted {}); ", roughly(passed))?;
-        } else {
-            write!(f, ", across a boot); ")?;
-        }
-        f.write_str("if it is right now, run `rotate --confirm`; else set it right")
     }
 }
 
@@ -308,6 +137,25 @@ impl ClockHistory {
     /// The doubt that stands.
     pub fn doubt(&self) -> Option<&Doubt> {
         self.doubt.as_ref()
+    }
+
+    /// What is known of this boot, if the doubt began within it.
+    pub(crate) fn boot_in_doubt(&self) -> Option<BootInDoubt<'_>> {
+        let (doubt, course) = (self.doubt.as_ref()?, self.course.as_ref()?);
+        let now = &doubt.course.last;
+        let is_of_boot = |reading: &&Reading| now.is_of_boot(reading);
+        if !doubt.is_within_boot() || !now.is_of_boot(&doubt.believed) {
+            return None;
+        }
+        let shown =
+            [&doubt.believed, &course.anchor, &doubt.first].into_iter().chain(&doubt.replaced);
+        Some(BootInDoubt {
+            now,
+            shown: shown.filter(is_of_boot).collect(),
+            after_sequence: course.anchor_sequence,
+            began_after: doubt.began_after?,
+            verified: &doubt.verified,
+        })
     }
 
     /// Whether a clock that was or may be wrong dated the snapshot with this number.
@@ -459,7 +307,8 @@ impl ClockHistory {
     }
 
     fn add_era(&mut self, era: Era) {
-        if era.first > era.last {
+        let is_known = |known: &Era| known.first <= era.first && era.last <= known.last;
+        if era.first > era.last || self.eras.iter().any(is_known) {
             return;
         }
         self.eras.push(era);
@@ -489,12 +338,6 @@ impl ClockHistory {
     pub fn without_doubt(&self) -> Self {
         ClockHistory { doubt: None, ..self.clone() }
     }
-}
-
-/// Clocks that were never set begin in 1970 or 1980; no snapshot was taken before this.
-pub(crate) fn is_plausible(time: DateTime<Utc>) -> bool {
-    const FIRST_YEAR_SECONDS: i64 = 631_152_000;
-    time.timestamp() >= FIRST_YEAR_SECONDS
 }
 
 #[cfg(test)]

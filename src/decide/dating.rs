@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use crate::decide::clock_guard::{ClockHistory, is_plausible, tolerance};
+use crate::decide::clock_guard::ClockHistory;
+use crate::decide::clock_reading::{is_plausible, tolerance};
 use crate::decide::snapshot::{Snapshot, Undated};
 
 /// Notes on each of `snapshots` whether its date can be believed.

@@ -3,10 +3,11 @@
 use chrono::{DateTime, Utc};
 
 use crate::decide::anomaly::Brake;
-use crate::decide::clock_guard::{ClockHistory, ClockJump, Numbers, Reading};
+use crate::decide::clock_guard::{ClockHistory, ClockJump, Numbers};
+use crate::decide::clock_reading::Reading;
 use crate::decide::damage::Damage;
 use crate::decide::policy::Policy;
-use crate::decide::reason::{Pause, Reason};
+use crate::decide::reason::{Pause, Reason, pause_line};
 use crate::decide::snapshot::Snapshot;
 
 /// What rotation needs to know about earlier runs.
@@ -63,13 +64,19 @@ pub struct SnapshotVerdict {
 pub struct Decision {
     /// One verdict per snapshot, oldest first.
     pub verdicts: Vec<SnapshotVerdict>,
-    /// Why nothing is expired, if so; then every verdict is "stays".
+    /// Why nothing is expired, if so. Then every verdict is "stays", but for what goes
+    /// [under every dating](crate::decide::doubted_expiry) of a clock in doubt.
     pub pause: Option<Pause>,
     /// How many would go but for `max_expire`.
     pub deferred: usize,
 }
 
 impl Decision {
+    /// What is said of the pause, if there is one.
+    pub fn pause_line(&self) -> Option<String> {
+        self.pause.as_ref().map(|pause| pause_line(pause, self.expired().count()))
+    }
+
     /// The names of those that go, oldest first.
     pub fn expired(&self) -> impl Iterator<Item = &SnapshotVerdict> {
         self.verdicts.iter().filter(|verdict| !verdict.keep)

@@ -15,8 +15,8 @@ use crate::decide::frequency::{Count, Frequency};
 use crate::decide::grade::Grade;
 use crate::decide::policy::Policy;
 use crate::decide::replay::pushed;
-use crate::decide::rotation::decide_before_guards;
 use crate::decide::snapshot::Snapshot;
+use crate::decide::wanted::decide_before_guards;
 
 /// The usual distance is the median of this many of the newest ones. Not of more: rotation has
 /// thinned out what is older, and the gaps that it left are no distances between pushes.

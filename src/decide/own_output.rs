@@ -14,6 +14,17 @@ pub struct KnownRoot {
     pub module: PathBuf,
 }
 
+/// A module of `rsyncd.conf` that some client may write to, whether or not it was ever worked on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfiguredModule {
+    /// Its name, escaped.
+    pub name: String,
+    /// Its directory.
+    pub directory: PathBuf,
+    /// Whether it runs our hooks, so that a push makes snapshots of it.
+    pub gets_snapshots: bool,
+}
+
 /// How a module and a root of another one get into each other's way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Overlap {
@@ -25,6 +36,10 @@ pub enum Overlap {
     RootInsideModule(KnownRoot),
     /// The module's own root would lie in another one's snapshot or in our own directory there.
     RootInsideOutput(KnownRoot),
+    /// The module's own new root would lie in a module that will get snapshots, too.
+    RootInsideConfigured(ConfiguredModule),
+    /// The module's own new root holds another module under the name of a snapshot.
+    ConfiguredInOutput(ConfiguredModule),
 }
 
 /// Whether the directory of that name in a snapshot root is of our making.
@@ -66,6 +81,24 @@ pub fn overlap(candidate: Candidate, known: &[KnownRoot], is_ours: IsOurs) -> Op
         .or_else(|| inside().map(|known| Overlap::InsideOutput(known.clone())))
         .or_else(|| root_inside().map(|known| Overlap::RootInsideModule(known.clone())))
         .or_else(|| in_output().map(|known| Overlap::RootInsideOutput(known.clone())))
+}
+
+/// What is wrong with a new root beside the other modules of `rsyncd.conf`, which may have no root
+/// yet.
+///
+/// The module that lies within the other one is refused, whichever comes first: it can have its
+/// root elsewhere, and the outer one could get no snapshots any more.
+pub fn overlap_with_configured(
+    candidate: Candidate,
+    configured: &[ConfiguredModule],
+    is_ours: IsOurs,
+) -> Option<Overlap> {
+    let Candidate { module, root, .. } = candidate;
+    let others = || configured.iter().filter(|other| other.directory != module);
+    let around =
+        others().find(|other| other.gets_snapshots && root.starts_with(&other.directory)).cloned();
+    let within = || others().find(|other| is_output(&other.directory, root, is_ours)).cloned();
+    around.map(Overlap::RootInsideConfigured).or_else(|| within().map(Overlap::ConfiguredInOutput))
 }
 
 fn is_output(module: &Path, root: &Path, is_ours: IsOurs) -> bool {
@@ -140,6 +173,37 @@ mod tests {
             let (module, root) = (Path::new(module), Path::new(root));
             let found = overlap(Candidate { module, root, is_new: true }, &all, &is_ours);
             assert_eq!(found, expected, "{module:?} with {root:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_root_keeps_out_of_modules_that_have_none_yet() {
+        let module = |name: &str, directory: &str, gets_snapshots| ConfiguredModule {
+            name: name.into(),
+            directory: directory.into(),
+            gets_snapshots,
+        };
+        let homes = module("homes", "/b/homes", true);
+        let dated = module("dated", "/b/laptop/2026-11-22T19-08-31Z", true);
+        let all = [homes.clone(), dated.clone(), module("admin", "/b", false)];
+        let is_ours = |name: &[u8]| name == b"2026-11-22T19-08-31Z";
+        for (module, root, expected) in [
+            // The module itself, one above it, and one within it whose root is elsewhere.
+            ("/b/homes", "/b", None),
+            ("/b", "/", None),
+            ("/b/homes/anna/latest", "/snapshots/anna", None),
+            ("/b/phone/latest", "/b/phone", None),
+            (
+                "/b/homes/anna/latest",
+                "/b/homes/anna",
+                Some(Overlap::RootInsideConfigured(homes.clone())),
+            ),
+            ("/b/phone", "/b/homes", Some(Overlap::RootInsideConfigured(homes.clone()))),
+            ("/b/laptop/latest", "/b/laptop", Some(Overlap::ConfiguredInOutput(dated.clone()))),
+        ] {
+            let candidate =
+                Candidate { module: Path::new(module), root: Path::new(root), is_new: true };
+            assert_eq!(overlap_with_configured(candidate, &all, &is_ours), expected, "{module}");
         }
     }
 

@@ -2,14 +2,18 @@
 
 use std::fmt;
 
+use chrono::{DateTime, Utc};
+
 use crate::decide::anomaly::Brake;
-use crate::decide::clock_guard::{ClockJump, Doubt};
+use crate::decide::clock_guard::ClockJump;
 use crate::decide::damage::Damage;
+use crate::decide::doubt::Doubt;
 use crate::decide::frequency::{Count, Frequency};
 use crate::decide::obstacle::Obstacle;
 use crate::decide::policy::Prefer;
 use crate::decide::snapshot::Undated;
 use crate::decide::span::Span;
+use crate::tell::counted;
 
 /// One reason of a verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +67,17 @@ pub enum Reason {
     Deferred(usize),
     /// It would go, but expiry is paused.
     Paused(Pause),
+    /// It stays while the clock is in doubt: for this reason if it is that time now.
+    IfTime {
+        /// The time that it is if that dating is right.
+        time: DateTime<Utc>,
+        /// Why it stays then.
+        reason: Box<Reason>,
+    },
+    /// It stays while the clock is in doubt: a doubted time says how long it was unchanged.
+    VerifiedInDoubt,
+    /// It goes, though the clock is in doubt: it would by each of so many times that it can be.
+    EveryTime(usize),
     /// It goes: another snapshot stands for its slot.
     SlotTaken {
         /// The slot's frequency.
@@ -85,7 +100,7 @@ pub enum Reason {
     SpaceWanted,
 }
 
-/// Why nothing is expired at present.
+/// Why nothing is expired at present; of a clock in doubt, why hardly anything is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pause {
     /// The clock stepped since the last run.
@@ -133,6 +148,17 @@ impl fmt::Display for Pause {
     }
 }
 
+/// What is said above all snapshots while expiry is paused and `going` go all the same.
+pub fn pause_line(pause: impl fmt::Display, going: usize) -> String {
+    match going {
+        0 => format!("nothing expires: {pause}"),
+        going => format!(
+            "nothing expires but {}, by each time that can be right: {pause}",
+            counted(going, "snapshot")
+        ),
+    }
+}
+
 impl Reason {
     /// The same where the cause of a pause is said once, above all snapshots.
     pub fn brief(&self) -> String {
@@ -176,6 +202,16 @@ impl fmt::Display for Reason {
                 write!(f, "expires in a later run: this one reached max_expire {count}")
             }
             Reason::Paused(pause) => write!(f, "expiry is paused: {pause}"),
+            Reason::IfTime { time, reason } => {
+                write!(f, "if the right time is {} now: {reason}", time.format("%FT%TZ"))
+            }
+            Reason::VerifiedInDoubt => {
+                f.write_str("how long it was unchanged is not known while the clock is in doubt")
+            }
+            Reason::EveryTime(count) => write!(
+                f,
+                "the clock is in doubt, but it goes by each of {count} times that can be right"
+            ),
             Reason::SlotTaken { frequency, slot, by } => {
                 write!(f, "{frequency}: {by} stands for {slot}")
             }

@@ -111,8 +111,7 @@ pub fn in_place_refusal(
     sharing: Sharing,
 ) -> Option<String> {
     let is_refused = |option: &&Rewriting| !allowed.contains(option);
-    let refused: Vec<&str> =
-        arguments.rewriting.iter().filter(is_refused).map(|option| option.option()).collect();
+    let refused: Vec<Rewriting> = arguments.rewriting.iter().filter(is_refused).copied().collect();
     // Whoever only reads names such options, too, and rewrites nothing.
     if !arguments.kind.writes() || refused.is_empty() || sharing == Sharing::Snapshots(0) {
         return None;
@@ -124,15 +123,32 @@ pub fn in_place_refusal(
         }
         Sharing::Unknown => "could rewrite snapshots that share these files".to_string(),
     };
-    let them = if refused.len() == 1 { "the option" } else { "the options" };
-    Some(format!("{} {what}; please drop {them}", refused.join(" and ")))
+    let options = named_options(&refused, arguments);
+    let them = if options.len() == 1 { "the option" } else { "the options" };
+    Some(format!("{} {what}; please drop {them}", options.join(" and ")))
+}
+
+/// How the refused options are told to a client: with --write-devices, rsync sends --inplace as
+/// well, which the client may never have given.
+fn named_options(refused: &[Rewriting], arguments: &Arguments) -> Vec<&'static str> {
+    let implies_inplace = arguments.rewriting.contains(&Rewriting::WriteDevices);
+    let name = |option: &Rewriting| match option {
+        Rewriting::Inplace if !implies_inplace => Some(option.option()),
+        Rewriting::Inplace if refused.contains(&Rewriting::WriteDevices) => None,
+        Rewriting::Inplace => Some("--inplace, which --write-devices turns on,"),
+        Rewriting::WriteDevices if refused.contains(&Rewriting::Inplace) => {
+            Some("--write-devices, which turns on --inplace,")
+        }
+        _ => Some(option.option()),
+    };
+    refused.iter().filter_map(name).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::decide::arguments::TransferKind;
-    use Rewriting::{Append, Inplace};
+    use Rewriting::{Append, Inplace, WriteDevices};
 
     fn push(rewriting: &[Rewriting]) -> Arguments {
         Arguments { rewriting: rewriting.to_vec(), ..Arguments::unknown() }
@@ -162,6 +178,24 @@ mod tests {
                 "--append would rewrite 2 snapshots that share these files; please drop the option"
             )
         );
+    }
+
+    #[test]
+    fn write_devices_is_named_where_it_brings_inplace() {
+        let told = |rewriting: &[Rewriting], allowed: &[Rewriting]| {
+            in_place_refusal(&push(rewriting), allowed, Sharing::Snapshots(2)).unwrap_or_default()
+        };
+        let what = "would rewrite 2 snapshots that share these files; please drop the option";
+        for (allowed, expected) in [
+            (&[][..], format!("--write-devices, which turns on --inplace, {what}")),
+            (&[WriteDevices], format!("--inplace, which --write-devices turns on, {what}")),
+            (&[Inplace], format!("--write-devices {what}")),
+        ] {
+            assert_eq!(told(&[Inplace, WriteDevices], allowed), expected);
+        }
+        let both = told(&[Inplace, Append, WriteDevices], &[]);
+        assert!(both.ends_with("please drop the options"), "{both}");
+        assert!(both.starts_with("--append and --write-devices, which"), "{both}");
     }
 
     #[test]

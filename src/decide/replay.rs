@@ -10,9 +10,9 @@ use crate::decide::decision::Decision;
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
 use crate::decide::policy::Policy;
-use crate::decide::rotation::decide_before_guards;
 use crate::decide::snapshot::Snapshot;
 use crate::decide::span::Span;
+use crate::decide::wanted::decide_before_guards;
 
 /// More pushes take too long to go through one by one.
 pub const MAX_PUSHES: u64 = 200_000;

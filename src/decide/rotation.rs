@@ -13,15 +13,14 @@
 //! * The newest complete one, `min_keep`, `min_age` and pins only ever add to what is kept;
 //!   the pauses and `max_expire` come last and only ever turn "goes" into "stays".
 
+use crate::decide::wanted::decide_before_guards;
 use chrono::{DateTime, Utc};
 
-use crate::decide::claim::{Claim, HeldSpan, claims};
-use crate::decide::decision::{Decision, History, SnapshotVerdict, keep};
-use crate::decide::grade::Grade;
+use crate::decide::decision::{Decision, History};
 use crate::decide::policy::Policy;
-use crate::decide::reason::Reason;
+use crate::decide::reason::Pause;
 use crate::decide::snapshot::Snapshot;
-use crate::decide::{dating, guards, slot};
+use crate::decide::{dating, doubted_expiry, guards};
 
 /// Decides for all `snapshots` of a root. The order of the input does not matter.
 pub fn decide(
@@ -37,192 +36,16 @@ pub fn decide(
     guards::keep_irremovable(&mut decision.verdicts);
     decision.pause = guards::pause(&snapshots, history, &clock, policy, now)
         .or_else(|| guards::surprise(&decision, history, policy));
-    match &decision.pause {
-        Some(pause) => guards::apply_pause(&mut decision.verdicts, pause),
-        None => {
-            decision.deferred = guards::apply_max_expire(&mut decision.verdicts, policy.max_expire)
+    if let Some(pause) = decision.pause.clone() {
+        guards::apply_pause(&mut decision.verdicts, &pause);
+        if let Pause::ClockDoubt(_) = pause {
+            doubted_expiry::expire_under_all(&mut decision.verdicts, &clock, policy);
+            guards::keep_irremovable(&mut decision.verdicts);
+            if guards::surprise(&decision, history, policy).is_some() {
+                guards::apply_pause(&mut decision.verdicts, &pause);
+            }
         }
     }
+    decision.deferred = guards::apply_max_expire(&mut decision.verdicts, policy.max_expire);
     decision
-}
-
-/// The decision before caps and guards, the one for which the laws hold.
-pub fn decide_before_guards(
-    snapshots: &[Snapshot],
-    policy: &Policy,
-    now: DateTime<Utc>,
-) -> Decision {
-    let mut verdicts: Vec<SnapshotVerdict> = snapshots
-        .iter()
-        .map(|snapshot| SnapshotVerdict {
-            snapshot: snapshot.clone(),
-            keep: false,
-            reasons: Vec::new(),
-        })
-        .collect();
-    verdicts.sort_by(|a, b| {
-        (a.snapshot.time, &a.snapshot.name).cmp(&(b.snapshot.time, &b.snapshot.name))
-    });
-
-    let (undated, dated): (Vec<usize>, Vec<usize>) =
-        (0..verdicts.len()).partition(|&index| verdicts[index].snapshot.undated.is_some());
-    let (present, future): (Vec<usize>, Vec<usize>) =
-        dated.into_iter().partition(|&index| verdicts[index].snapshot.time <= now);
-    let (complete, partial): (Vec<usize>, Vec<usize>) =
-        present.into_iter().partition(|&index| verdicts[index].snapshot.grade == Grade::Complete);
-
-    for index in undated {
-        let verdict = &mut verdicts[index];
-        if let Some(why) = verdict.snapshot.undated {
-            keep(verdict, Reason::Undated(why));
-        }
-        keep_pinned(verdict);
-    }
-    for index in future {
-        keep(&mut verdicts[index], Reason::Future);
-    }
-    keep_slots(&mut verdicts, &complete, policy, now);
-    keep_floors(&mut verdicts, &complete, policy, now);
-    let since = complete.last().copied();
-    keep_partial_slots(&mut verdicts, &partial, since, policy, now);
-    keep_recent_partials(&mut verdicts, &partial, policy, now);
-    Decision { verdicts, pause: None, deferred: 0 }
-}
-
-/// A verification in the future was made by a wrong clock and proves nothing.
-fn held_span(snapshot: &Snapshot, now: DateTime<Utc>) -> HeldSpan {
-    let credible = snapshot.verified_until <= now;
-    let until = if credible { snapshot.verified_until.max(snapshot.time) } else { snapshot.time };
-    HeldSpan { from: snapshot.time, until }
-}
-
-/// Keeps what stands for a slot, and notes for the others who stands for theirs.
-fn keep_slots(
-    verdicts: &mut [SnapshotVerdict],
-    complete: &[usize],
-    policy: &Policy,
-    now: DateTime<Utc>,
-) {
-    for &(frequency, count) in &policy.keep {
-        let spans: Vec<HeldSpan> =
-            complete.iter().map(|&index| held_span(&verdicts[index].snapshot, now)).collect();
-        let claims = claims(&spans, frequency, count, policy);
-        for (position, claim) in claims.into_iter().enumerate() {
-            let verdict = &mut verdicts[complete[position]];
-            match claim {
-                Claim::Kept { rank } => {
-                    let slot = slot::label(
-                        frequency,
-                        held_span(&verdict.snapshot, now).until,
-                        &policy.time_zone,
-                    );
-                    keep(
-                        verdict,
-                        Reason::Slot { frequency, rank, of: count, prefer: policy.prefer, slot },
-                    );
-                }
-                Claim::Taken { .. } | Claim::Outside if verdict.keep => {}
-                Claim::Taken { by } => {
-                    let slot = slot::label(frequency, verdict.snapshot.time, &policy.time_zone);
-                    let by = verdicts[complete[by]].snapshot.name.clone();
-                    verdicts[complete[position]].reasons.push(Reason::SlotTaken {
-                        frequency,
-                        slot,
-                        by,
-                    });
-                }
-                Claim::Outside => verdict.reasons.push(Reason::OutsideWindow { frequency, count }),
-            }
-        }
-    }
-}
-
-/// Keeps the newest, the young, the pinned and the last `min_keep`.
-fn keep_floors(
-    verdicts: &mut [SnapshotVerdict],
-    complete: &[usize],
-    policy: &Policy,
-    now: DateTime<Utc>,
-) {
-    if let Some(&newest) = complete.last() {
-        keep(&mut verdicts[newest], Reason::NewestComplete);
-    }
-    for &index in complete {
-        keep_young_and_pinned(&mut verdicts[index], policy, now);
-    }
-    let mut kept = complete.iter().filter(|&&index| verdicts[index].keep).count();
-    for &index in complete.iter().rev() {
-        if kept >= policy.min_keep {
-            break;
-        }
-        if !verdicts[index].keep {
-            keep(&mut verdicts[index], Reason::MinKeep(policy.min_keep));
-            kept += 1;
-        }
-    }
-}
-
-fn keep_pinned(verdict: &mut SnapshotVerdict) {
-    if let Some(reason) = verdict.snapshot.pinned.clone() {
-        keep(verdict, Reason::Pinned(reason));
-    }
-}
-
-fn keep_young_and_pinned(verdict: &mut SnapshotVerdict, policy: &Policy, now: DateTime<Utc>) {
-    keep_pinned(verdict);
-    if verdict.snapshot.unreadable {
-        keep(verdict, Reason::Unreadable);
-    }
-    if now - held_span(&verdict.snapshot, now).until < policy.min_age.delta() {
-        keep(verdict, Reason::TooYoung(policy.min_age));
-    }
-}
-
-/// Thins the partial snapshots since the newest complete one as complete ones are thinned: where no
-/// push ends well for weeks, they are all the history there is.
-fn keep_partial_slots(
-    verdicts: &mut [SnapshotVerdict],
-    partial: &[usize],
-    newest_complete: Option<usize>,
-    policy: &Policy,
-    now: DateTime<Utc>,
-) {
-    let since = newest_complete.map(|index| {
-        let snapshot = &verdicts[index].snapshot;
-        (snapshot.name.clone(), held_span(snapshot, now).until)
-    });
-    let is_newer = |index: &usize| {
-        let time = verdicts[*index].snapshot.time;
-        since.as_ref().is_none_or(|(_, until)| time > *until)
-    };
-    let newer: Vec<usize> = partial.iter().copied().filter(is_newer).collect();
-    let spans: Vec<HeldSpan> =
-        newer.iter().map(|&index| held_span(&verdicts[index].snapshot, now)).collect();
-    let since = since.map(|(name, _)| name);
-    for &(frequency, count) in &policy.keep {
-        for (position, claim) in claims(&spans, frequency, count, policy).into_iter().enumerate() {
-            if matches!(claim, Claim::Kept { .. }) {
-                let slot = slot::label(frequency, spans[position].until, &policy.time_zone);
-                let reason = Reason::PartialSlot { frequency, slot, since: since.clone() };
-                keep(&mut verdicts[newer[position]], reason);
-            }
-        }
-    }
-}
-
-fn keep_recent_partials(
-    verdicts: &mut [SnapshotVerdict],
-    partial: &[usize],
-    policy: &Policy,
-    now: DateTime<Utc>,
-) {
-    for (newer, &index) in partial.iter().rev().enumerate() {
-        let verdict = &mut verdicts[index];
-        if newer < policy.keep_partial {
-            keep(verdict, Reason::RecentPartial { rank: newer + 1, of: policy.keep_partial });
-        } else if !verdict.keep {
-            verdict.reasons.push(Reason::OldPartial(policy.keep_partial));
-        }
-        keep_young_and_pinned(verdict, policy, now);
-    }
 }

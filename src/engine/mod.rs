@@ -7,6 +7,7 @@
 //! calls, but it always means something inside the tree. Only directories are opened; a
 //! regular file is opened only where it must be copied ([`copy`]).
 
+pub mod answers;
 pub mod attributes;
 pub mod baseline;
 pub mod baseline_bytes;

@@ -184,7 +184,7 @@ fn turn_away(
     };
     if let Err(error) = enter() {
         log::error!(
-            "{}: the refusal is not in the ledger, so the module may pass for torn: {error}",
+            "{}: it cannot be recorded that this push was turned away, so it may be taken for one that failed half-way: {error}",
             target.label()
         );
     }

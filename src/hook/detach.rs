@@ -50,7 +50,9 @@ fn detached(argument: OsString) -> OsString {
 /// In the new process: leaves the hook's session, so that no signal to that reaches us.
 pub fn leave_session() {
     if let Err(error) = nix::unistd::setsid() {
-        log::warn!("this process stays in the session of the hook: {error}");
+        log::warn!(
+            "this process cannot leave the session of the hook, so a signal to that ends it, too: {error}"
+        );
     }
 }
 

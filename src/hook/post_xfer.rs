@@ -95,6 +95,11 @@ pub fn after_transfer(
         return Ok(Exit::Done);
     }
     let mut seen = look_up(target, context, transfer);
+    // It may have met what fills a read-only module half-way.
+    if target.opener == Opener::Reader && matches!(seen, Seen::Unpaired) {
+        log::debug!("{}: the client could only read, so no snapshot is taken", target.label());
+        return Ok(Exit::Done);
+    }
     let ended = transfer::Ended { target, transfer };
     let verdict = ended.verdict(&seen, brought_token(target, &seen));
     match (&verdict.because, verdict.owed) {
@@ -173,11 +178,14 @@ fn brought_token(target: &Target, seen: &Seen) -> bool {
 fn look_up(target: &Target, context: &Context, transfer: &Transfer) -> Seen {
     let look = || transfer::look_up(target, &context.settings, transfer);
     let look_again = |error| {
-        log::warn!("{}: the ledger is looked at once more: {error}", target.label());
+        log::warn!(
+            "{}: the ledger of running transfers is read once more: {error}",
+            target.label()
+        );
         look()
     };
     look().or_else(look_again).unwrap_or_else(|error| {
-        log::error!("{}: the ledger cannot be read: {error}", target.label());
+        log::error!("{}: the ledger of running transfers cannot be read: {error}", target.label());
         Seen::Missing
     })
 }

@@ -112,10 +112,10 @@ fn let_in(label: &str, applicant: &Applicant, error: &Error) -> Exit {
         log::debug!("{label}: this transfer is not in the ledger: {error}");
     } else if applicant.arguments.kind.writes() {
         log::error!(
-            "{label}: this push is not in the ledger, so its snapshot will be partial: {error}"
+            "{label}: this push is not in the ledger of running transfers, so its snapshot will be partial: {error}"
         );
     } else {
-        log::warn!("{label}: this transfer is not in the ledger: {error}");
+        log::warn!("{label}: this transfer is not in the ledger of running transfers: {error}");
     }
     Exit::Done
 }

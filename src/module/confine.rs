@@ -92,7 +92,8 @@ fn give_up_capabilities(kept: CapabilitySet) {
     });
     match given_up {
         Ok(()) => log::debug!("keeps no more capabilities than {}", names_of(kept)),
-        Err(error) => log::warn!("works with all capabilities that it was given: {error}"),
+        // As where the kernel has none of it: the work is done all the same.
+        Err(error) => log::info!("works with all capabilities that it was given: {error}"),
     }
 }
 
@@ -142,7 +143,7 @@ pub fn to<'a>(targets: impl IntoIterator<Item = &'a Target>, reach: Reach) {
     let targets: Vec<&Target> = targets.into_iter().collect();
     match restrict(&targets, reach) {
         Ok(status) => log::debug!("Landlock: {}", describe(&status)),
-        Err(error) => log::warn!("works without Landlock: {error}"),
+        Err(error) => log::info!("works without Landlock: {error}"),
     }
 }
 

@@ -10,10 +10,13 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use chrono::Utc;
 
 use crate::config::rsyncd_conf::Module;
 use crate::config::settings::{Settings, Source};
-use crate::decide::own_output::Opener;
+use crate::decide::own_output::{ConfiguredModule, Opener};
 use crate::decide::policy::Policy;
 use crate::store::dir::Dir;
 use crate::store::layout::PRIVATE;
@@ -25,7 +28,7 @@ use crate::store::root::{Access, SnapshotRoot, canonical_module};
 use crate::store::state::State;
 use crate::system::mounts::Mounts;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape, escape_path, unescape};
+use crate::tell::escape::{escape, escape_path, shell_path, shell_word, unescape};
 
 /// A module with everything that is configured for it.
 #[derive(Debug, Clone)]
@@ -48,6 +51,8 @@ pub struct Target {
     pub opener: Opener,
     /// Whether messages name its directory, too: where its name stands for several.
     pub(crate) names_path: bool,
+    /// The modules of rsyncd.conf whose directories a new root has to keep out of.
+    pub(crate) writable_modules: Arc<[ConfiguredModule]>,
 }
 
 impl Target {
@@ -84,6 +89,7 @@ impl Target {
             memory,
             opener,
             names_path,
+            writable_modules: settings.writable_modules(),
         })
     }
 
@@ -103,12 +109,22 @@ impl Target {
         }
     }
 
+    /// What names it in a command, quoted for a shell.
+    pub fn argument(&self) -> String {
+        match &self.name {
+            Some(name) if !self.names_path => shell_word(name),
+            _ => shell_path(&self.module_path),
+        }
+    }
+
     /// Refuses a module that would take snapshots of snapshots, and the like.
     ///
     /// # Errors
     /// [`Error::Root`] with the remedy.
     pub fn check_nesting(&self) -> Result<()> {
-        nesting::check(&self.memory, &self.module_path, &self.root_path, !self.is_registered())
+        let is_new = !self.is_registered();
+        let configured = &self.writable_modules;
+        nesting::check(&self.memory, configured, &self.module_path, &self.root_path, is_new)
     }
 
     /// Whether clients of a module that [`check_nesting`](Target::check_nesting) refuses could
@@ -185,7 +201,12 @@ impl Target {
     /// Opens and checks the root for work on it; registers it if its opener may do that.
     pub fn open_root(&self) -> Result<SnapshotRoot> {
         if !self.may_register() {
-            return self.open_with(Access::Registered);
+            let root = self.open_with(Access::Registered)?;
+            // Found by its root alone, if this machine has lost its memory.
+            if self.names_path {
+                self.remember_root();
+            }
+            return Ok(root);
         }
         if !self.is_registered() {
             self.check_nesting()?;
@@ -213,12 +234,16 @@ impl Target {
 
     fn open_with(&self, access: Access) -> Result<SnapshotRoot> {
         let name = self.name.as_deref();
-        SnapshotRoot::open(&self.root_path, &self.module_path, name, access).map_err(|error| {
-            match error {
-                Error::Unregistered { path } => self.not_registered(path),
-                error => error,
-            }
-        })
+        let opened = SnapshotRoot::open(&self.root_path, &self.module_path, name, access);
+        let root = opened.map_err(|error| match error {
+            Error::Unregistered { path } => self.not_registered(path),
+            error => error,
+        })?;
+        if root.has_lost_records() {
+            log::error!("{}: {}", self.label(), root.lost_records());
+            State::update(root.private(), |state| state.records_lost = Some(Utc::now()))?;
+        }
+        Ok(root)
     }
 
     fn not_registered(&self, path: String) -> Error {
@@ -283,7 +308,7 @@ fn registered_name(settings: &Settings, module_path: &Path) -> Result<Option<Vec
     Ok(hooked.or(candidates.first()).map(|module| module.name.clone()))
 }
 
-fn remembered_root(memory: &Places, module_path: &Path) -> Option<PathBuf> {
+pub(crate) fn remembered_root(memory: &Places, module_path: &Path) -> Option<PathBuf> {
     let bytes = unescape(&memory.recall(module_path)?.snapshot_root?)?;
     Some(PathBuf::from(OsStr::from_bytes(&bytes)))
 }
@@ -303,7 +328,13 @@ fn parent_of(module_path: &Path) -> Result<PathBuf> {
 }
 
 /// Puts the module's name into `snapshot_root` and resolves what exists of it.
-fn fill_template(template: &str, name: Option<&[u8]>) -> Result<PathBuf> {
+pub(crate) fn fill_template(template: &str, name: Option<&[u8]>) -> Result<PathBuf> {
+    let path = filled(template, name)?;
+    Ok(resolve(&path).unwrap_or(path))
+}
+
+/// Puts the module's name into `snapshot_root`.
+pub(crate) fn filled(template: &str, name: Option<&[u8]>) -> Result<PathBuf> {
     let mut path = template.as_bytes().to_vec();
     if template.contains("{module}") {
         let name = name.ok_or_else(|| {
@@ -320,8 +351,7 @@ fn fill_template(template: &str, name: Option<&[u8]>) -> Result<PathBuf> {
         let parts: Vec<&[u8]> = template.split("{module}").map(str::as_bytes).collect();
         path = parts.join(name);
     }
-    let path = PathBuf::from(OsStr::from_bytes(&path));
-    Ok(resolve(&path).unwrap_or(path))
+    Ok(PathBuf::from(OsStr::from_bytes(&path)))
 }
 
 /// The path without symbolic links, though its last part may not exist yet.

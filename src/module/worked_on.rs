@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 
 use crate::config::rsyncd_conf::{Module, RsyncdConf, Whereabouts};
 use crate::config::settings::Settings;
-use crate::module::target::Target;
+use crate::engine::answers::{answers, ensure};
+use crate::module::found_on_disk::{self, Found};
+use crate::module::target::{Target, filled, remembered_root};
+use crate::store::layout::PRIVATE;
 use crate::store::memory::{Memory, path_of};
 use crate::store::root::SnapshotRoot;
-use crate::system::mounts::Mounts;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, unescape};
 
@@ -36,6 +38,32 @@ pub enum WorkedOn {
     },
 }
 
+/// [`Target::of_module`] for a command that works on other modules, too, or for a person who waits.
+///
+/// # Errors
+/// [`Error::NoAnswer`] if the file system of the module or of its root does not answer in time.
+pub fn resolved(settings: &Settings, name: Option<Vec<u8>>, path: &Path) -> Result<Target> {
+    ensure(path)?;
+    let canonical = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    // What it looks at besides the parent directory, as far as that is known without a look.
+    let template = settings.policy(name.as_deref()).snapshot_root;
+    let configured = template.and_then(|template| filled(&template, name.as_deref()).ok());
+    let mut roots = configured.into_iter().chain(remembered_root(&settings.memory, &canonical));
+    roots.try_for_each(|root| ensure(&root))?;
+    let target = Target::of_module(settings, name, path)?;
+    ensure_answers(&target)?;
+    Ok(target)
+}
+
+/// Makes sure that the file systems of a module and its root still answer.
+///
+/// # Errors
+/// [`Error::NoAnswer`] if one does not.
+pub fn ensure_answers(target: &Target) -> Result<()> {
+    ensure(&target.module_path)?;
+    ensure(&target.root_path)
+}
+
 /// The module that a person named: a name in rsyncd.conf or an absolute path. One name may stand
 /// for several directories.
 ///
@@ -44,22 +72,23 @@ pub enum WorkedOn {
 pub fn named(settings: &Settings, argument: &OsStr) -> Result<Vec<(String, Result<Target>)>> {
     let name = argument.as_bytes();
     if name.starts_with(b"/") {
-        let target = Target::of_module(settings, None, Path::new(argument))?;
+        let target = resolved(settings, None, Path::new(argument))?;
         return Ok(vec![(target.label(), Ok(target))]);
     }
     let conf = settings.rsyncd()?;
     let module = conf.module(name).ok_or_else(|| no_such_module(settings, &conf, name))?;
     match module.whereabouts()? {
         Whereabouts::At(path) => {
-            let target = Target::of_module(settings, Some(name.to_vec()), &path)?;
+            let target = resolved(settings, Some(name.to_vec()), &path)?;
             Ok(vec![(target.label(), Ok(target))])
         }
         Whereabouts::Unknown { .. } => {
             let remembered = Remembered::all(settings, &BTreeSet::new());
-            let own = remembered.into_iter().filter(|one| one.name.as_deref() == Some(name));
-            let targets =
-                own.filter_map(|one| one.resolve(settings, &conf)).filter_map(WorkedOn::target);
-            let found: Vec<_> = targets.collect();
+            let (own, _): (Vec<_>, Vec<_>) =
+                remembered.into_iter().partition(|one| one.name.as_deref() == Some(name));
+            let forgotten = forgotten(settings, module, &own);
+            let all = own.into_iter().filter_map(|one| one.resolve(settings, &conf));
+            let found: Vec<_> = all.chain(forgotten).filter_map(WorkedOn::target).collect();
             // What says why the directory is not known also says what to name instead.
             if found.is_empty() {
                 Err(module.path().err().unwrap_or_else(|| unknown(name)))
@@ -104,7 +133,7 @@ fn configured(settings: &Settings, module: &Module) -> Option<WorkedOn> {
     let Ok(Whereabouts::At(path)) = module.whereabouts() else { return None };
     let was_used =
         || settings.memory.recall(&path).is_some_and(|memory| memory.snapshot_root.is_some());
-    let target = match Target::of_module(settings, Some(module.name.clone()), &path) {
+    let target = match resolved(settings, Some(module.name.clone()), &path) {
         Ok(target) if target.is_registered() => Ok(target),
         Ok(target) => Err(target.lost_history()?),
         Err(error) if was_used() => Err(error),
@@ -116,13 +145,12 @@ fn configured(settings: &Settings, module: &Module) -> Option<WorkedOn> {
 /// The modules whose directories rsyncd.conf does not say: as far as this machine remembers them.
 pub fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<WorkedOn> {
     let mut met = BTreeSet::new();
-    let mounts = Mounts::read().unwrap_or_default();
     let mut unknown: Vec<(&Module, String)> = Vec::new();
     for module in &conf.modules {
         match module.whereabouts() {
             Ok(Whereabouts::At(path)) => {
                 // The server of one module must not keep the others waiting.
-                if !mounts.may_wait_for(&path, Path::new("/")) {
+                if answers(&path) {
                     met.extend(std::fs::canonicalize(&path));
                 }
                 met.insert(path);
@@ -134,11 +162,29 @@ pub fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<WorkedOn> {
     let others = Remembered::all(settings, &met);
     let is_remembered =
         |module: &Module| others.iter().any(|one| one.name.as_ref() == Some(&module.name));
-    let unknown = unknown.into_iter().filter(|(module, _)| !is_remembered(module));
-    let mut found: Vec<WorkedOn> =
-        unknown.map(|(module, why)| WorkedOn::Unknown { name: module.name.clone(), why }).collect();
+    let mut found = Vec::new();
+    for (module, why) in unknown {
+        let forgotten = forgotten(settings, module, &others);
+        if forgotten.is_empty() && !is_remembered(module) {
+            found.push(WorkedOn::Unknown { name: module.name.clone(), why });
+        }
+        found.extend(forgotten);
+    }
     found.extend(others.into_iter().filter_map(|one| one.resolve(settings, conf)));
     found
+}
+
+/// The directories of a module that this machine does not remember, but that have roots on disk.
+fn forgotten(settings: &Settings, module: &Module, remembered: &[Remembered]) -> Vec<WorkedOn> {
+    let is_known = |found: &Found| remembered.iter().any(|one| one.path == found.directory);
+    let work = |Found { directory, root }: Found| {
+        let label = format!("{} ({})", escape(&module.name), escape_path(&directory));
+        let target = Target::of_module(settings, Some(module.name.clone()), &directory);
+        let given_up = vec![escape_path(&root.join(PRIVATE))];
+        WorkedOn::Module(label, target.map_err(|error| error.ended_without(given_up)))
+    };
+    let found = found_on_disk::of_module(settings, module).into_iter();
+    found.filter(|found| !is_known(found)).map(work).collect()
 }
 
 impl WorkedOn {
@@ -167,6 +213,7 @@ impl Remembered {
         let read = |memory: Memory| {
             let path = path_of(&memory.module_path).filter(|path| !known.contains(path))?;
             let root = memory.snapshot_root.as_deref().and_then(path_of);
+            let root = root.filter(|root| answers(root));
             let registered = root.and_then(|root| SnapshotRoot::registration(&root).ok().flatten());
             let registered = registered.filter(|found| found.path == memory.module_path);
             let name = registered.and_then(|found| found.module).or(memory.module.clone());
@@ -179,19 +226,23 @@ impl Remembered {
     /// and has no history any more is none.
     fn resolve(self, settings: &Settings, conf: &RsyncdConf) -> Option<WorkedOn> {
         let is_configured = self.name.as_deref().is_some_and(|name| conf.module(name).is_some());
-        let target = Target::of_module(settings, self.name.clone(), &self.path);
+        let target = resolved(settings, self.name.clone(), &self.path);
         let (label, found) = match target {
             Ok(target) if target.is_registered() => (target.label(), Ok(target)),
             Ok(target) => match target.lost_history() {
                 _ if !is_configured && self.name.is_some() => return None,
-                Some(lost) => (target.label(), Err(forgettable(&lost, settings, &self.path))),
+                Some(lost) => (target.label(), Err(forgettable(lost, settings, &self.path))),
                 None if self.memory.failure.is_some() => {
                     return Some(WorkedOn::Failed(target.label(), target));
                 }
                 None => return None,
             },
+            // It may well be there: nothing is to be forgotten.
+            Err(error @ Error::NoAnswer { .. }) if self.memory.snapshot_root.is_some() => {
+                (self.label(), Err(error))
+            }
             Err(error) if is_configured && self.memory.snapshot_root.is_some() => {
-                (self.label(), Err(forgettable(&error, settings, &self.path)))
+                (self.label(), Err(forgettable(error, settings, &self.path)))
             }
             Err(_) => return None,
         };
@@ -209,8 +260,7 @@ impl Remembered {
 
 /// The same error, and how to end it where the history was meant to go: no module of that directory
 /// may ever come again.
-fn forgettable(error: &Error, settings: &Settings, path: &Path) -> Error {
-    let files: Vec<String> =
-        settings.memory.files_of(path).iter().map(|file| escape_path(file)).collect();
-    Error::Usage(format!("{error}; if this directory was given up, remove {}", files.join(" and ")))
+fn forgettable(error: Error, settings: &Settings, path: &Path) -> Error {
+    let files = settings.memory.files_of(path);
+    error.ended_without(files.iter().map(|file| escape_path(file)).collect())
 }

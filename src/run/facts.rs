@@ -47,7 +47,10 @@ pub(crate) fn scar_times(root: &SnapshotRoot, mark: Option<&TornMark>) -> ScarTi
     match compare_trees((root.module(), &root.module_path), None, &knowledge) {
         Ok(_) => times.searched(search.found()),
         Err(error) => {
-            log::warn!("what a failed push left unfinished cannot be searched for: {error}");
+            log::warn!(
+                "{}: what a failed push left unfinished cannot be searched for: {error}",
+                root.label()
+            );
             times
         }
     }

@@ -80,7 +80,7 @@ impl Hold {
     }
 
     /// Waits up to `lock_wait` until it is our turn among the jobs of this machine. Only holders of
-    /// a lock wait, so no run with a turn waits for a lock.
+    /// a lock wait, so no run with a turn waits for a lock. Returns what to warn of, once logged.
     ///
     /// # Errors
     /// [`Error::Queue`], after the root was marked due if a snapshot was asked for.
@@ -90,13 +90,13 @@ impl Hold {
         root: &SnapshotRoot,
         request: &Request,
         clock: &Clock,
-    ) -> Result<()> {
+    ) -> Result<Option<String>> {
         // A rotation that goes on with a snapshot must not wait for itself.
         if self.turn.is_some() {
-            return Ok(());
+            return Ok(None);
         }
         // Without a place for the queue every job goes its own way.
-        let Some(directory) = target.memory.directories.last() else { return Ok(()) };
+        let Some(directory) = target.memory.directories.last() else { return Ok(None) };
         let max_parallel = target.policy.max_parallel.unwrap_or_else(processors);
         let wait = Duration::from_secs(target.policy.lock_wait.seconds());
         let label = escape_path(&root.path);
@@ -117,10 +117,14 @@ impl Hold {
                 });
             }
             Err(error) => {
-                log::warn!("{}: works without waiting for its turn: {error}", target.label())
+                let warning = format!(
+                    "this run works at once, even if max_parallel runs do already, for it cannot wait in their queue: {error}"
+                );
+                log::warn!("{}: {warning}", target.label());
+                return Ok(Some(warning));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Whether the run that we waited for has done our work: if its scan began after we were
@@ -168,7 +172,7 @@ fn give_up(
 fn consequence(request: &Request) -> &'static str {
     match request.asked() {
         Some(_) => {
-            "the root is marked due: the holder or `rsyncd-snapshot snapshot --due` catches up"
+            "the snapshot is marked due: the other run or `rsyncd-snapshot snapshot --due` catches up"
         }
         None => "nothing was done",
     }

@@ -29,7 +29,7 @@ pub(crate) fn mark_before_lock(
     let new = marks_on(&State::default());
     if let (Some(_), Some(status)) = (&new, request.status) {
         log::warn!(
-            "{}: the transfer ended with status {status}; the module is torn",
+            "{}: the transfer ended with status {status}; the module is torn: it may be a mixture of old and new files until that push is repeated",
             target.label()
         );
     }
@@ -54,7 +54,10 @@ pub(crate) fn mark_before_lock(
         _ => Ok(()),
     };
     if let Err(error) = kept {
-        log::error!("{}: the torn mark can be kept nowhere: {error}", target.label());
+        log::error!(
+            "{}: it can be recorded nowhere that a push failed and may have left a mixture of old and new files: {error}",
+            target.label()
+        );
     }
     marked
 }

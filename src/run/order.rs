@@ -18,6 +18,7 @@ use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape_path;
 
 /// Takes a snapshot of `target` if the request earns one, and rotates.
 ///
@@ -26,7 +27,8 @@ use crate::tell::error::{Error, Result};
 pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> {
     if request.opener() == Opener::Due && !target.is_registered() {
         // A timer must not make the loss of a history look like a new beginning.
-        let result = target.lost_history().map_or(Ok(Report::new(target, Ending::NotDue)), Err);
+        let error = target.lost_history().or_else(|| refusal_of_root(target));
+        let result = error.map_or(Ok(Report::new(target, Ending::NotDue)), Err);
         if result.is_err() {
             remember(target, &result);
         }
@@ -39,7 +41,7 @@ pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> 
             target.label()
         );
     }
-    let lost = target.lost_history().map(|lost| lost.to_string());
+    let lost = target.lost_history().and_then(|_| begins_anew(target, request));
     let moved = moved_root(target);
     let mut result = run_in_root(target, request, clock);
     if let Ok(report) = &mut result {
@@ -157,7 +159,10 @@ pub fn serve_deferred(target: &Target, started: BootTime, clock: &Clock) -> Resu
 }
 
 fn covered(target: &Target) -> Report {
-    log::info!("{}: covered by a run whose scan began later", target.label());
+    log::info!(
+        "{}: nothing to do: a run that read the module later than this one was asked for has done the work",
+        target.label()
+    );
     Report::new(target, Ending::Covered)
 }
 
@@ -172,7 +177,7 @@ fn work(
     let (mut warnings, mut losses, mut unhashed) = (Vec::new(), Vec::new(), Vec::new());
     // Before anybody has to wait for us.
     publish::wait_for_free_second(root, clock, clock.now())?;
-    hold.wait_for_turn(target, root, &request, clock)?;
+    warnings.extend(hold.wait_for_turn(target, root, &request, clock)?);
     loop {
         let mut report = snapshot::snapshot(target, root, &request, clock)?;
         if report.is_success() && request.rotates {
@@ -188,7 +193,10 @@ fn work(
         match hold.release_unless_due(root)? {
             Released::Yes => return Ok(Report { warnings, losses, unhashed, ..report }),
             Released::Due { mark, held } => {
-                log::info!("{}: a run gave up waiting meanwhile; going once more", target.label());
+                log::info!(
+                    "{}: another run gave up waiting for this one; its snapshot is taken now, too",
+                    target.label()
+                );
                 request = Request::owed(&mark);
                 hold = held;
             }
@@ -227,4 +235,24 @@ pub(crate) fn under_lock(
         log::warn!("{}: the snapshot that fell due meanwhile failed: {error}", target.label());
     }
     result
+}
+
+/// Why the root is not this module's, if it is registered for another one.
+fn refusal_of_root(target: &Target) -> Option<Error> {
+    let is_taken = matches!(SnapshotRoot::registration(&target.root_path), Ok(Some(_)));
+    target.look_at_root().err().filter(|_| is_taken)
+}
+
+/// What a run says that begins a new history where another one is missing. A person who names the
+/// module means that; after a push the disk may be one that is not mounted.
+fn begins_anew(target: &Target, request: &Request) -> Option<String> {
+    let root = escape_path(&target.root_path);
+    if request.opener() == Opener::Snapshot {
+        log::info!("{}: the earlier history in {root} is gone; a new one begins", target.label());
+        return None;
+    }
+    Some(format!(
+        "the earlier history in {root} is gone, and this push began a new one; if a disk is not \
+         mounted there, move away what is there now and mount it"
+    ))
 }

@@ -6,7 +6,8 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 
 use crate::decide::boot_time::BootTime;
-use crate::decide::clock_guard::{ClockHistory, Reading};
+use crate::decide::clock_guard::ClockHistory;
+use crate::decide::clock_reading::Reading;
 use crate::decide::facts::{ClientCompletion, Running};
 use crate::decide::fingerprint::Fingerprint;
 use crate::decide::tear::Scar;

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use crate::decide::anomaly::{Brake, Change};
 use crate::decide::because::Because;
 use crate::decide::boot_time::BootTime;
-use crate::decide::clock_guard::Reading;
+use crate::decide::clock_reading::Reading;
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
 use crate::decide::rotation::decide;
@@ -130,7 +130,7 @@ impl Pass<'_> {
         let label = self.target.label();
         match take_up(self.root, name) {
             Ok(inodes) => log::info!(
-                "{label}: the catalogue of inodes begins: {inodes} that {name} shares with earlier snapshots are recorded as they are"
+                "{label}: the catalogue of inodes, by which `verify` finds altered files, begins: {inodes} that {name} shares with earlier snapshots are recorded as they are"
             ),
             Err(error) => {
                 report.warn(&label, format!("`verify` will not know all files of {name}: {error}"))

@@ -154,7 +154,7 @@ fn tell(target: &Target, line: &Line) {
     }
     match reliable_status(line) {
         None => log::warn!(
-            "{label}: the push of {who} (process {pid}) is gone and no hook followed it; the module is torn, and a snapshot is due"
+            "{label}: the push of {who} (process {pid}) is gone and no hook followed it; the module is torn (it may be a mixture of old and new files), and a snapshot is due"
         ),
         Some(status) => log::warn!(
             "{label}: the hook after the push of {who} (process {pid}, status {status}) did not get to its end; a snapshot is due"

@@ -7,7 +7,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::decide::clock_guard::Reading;
+use crate::decide::clock_reading::Reading;
 use crate::decide::decision::Decision;
 use crate::decide::grade::Grade;
 use crate::decide::guards::rules;
@@ -76,7 +76,9 @@ pub(crate) fn rotate_after_snapshot(
     if let Err(error) = crate::run::verify::refresh::compact_if_outgrown(target, root) {
         report.warn(
             &target.label(),
-            format!("the catalogue of inodes stays as large as it is: {error}"),
+            format!(
+                "the catalogue of inodes (.rsyncd-snapshot/inodes) stays as large as it is: {error}"
+            ),
         );
     }
     Ok(())
@@ -113,32 +115,46 @@ pub(crate) fn rotate_locked(
     let mut just_retired = Vec::new();
     if let Some(error) = over.unnoted {
         rotated
-            .warn(&target.label(), format!("the grace of what is retired begins later: {error}"));
+            .warn(&target.label(), format!("for how long retired snapshots can be brought back (grace) is counted from a later run on: {error}"));
     }
     for warning in &catalog.warnings {
         rotated.warn(&target.label(), warning.clone());
     }
     tell_decision(&target.label(), &mut rotated, target.policy.max_expire);
-    if rotated.decision.pause.is_none() {
-        if let Err(error) = remember_rules(target, root, &catalog, &state) {
-            // It has to be possible to make room; the next run remembers them.
-            match error.is_lack_of_space() {
-                true => rotated.warn(&target.label(), error.to_string()),
-                false => return Err(error),
-            }
+    if rotated.decision.pause.is_none()
+        && let Err(error) = remember_rules(target, root, &catalog, &state)
+    {
+        // It has to be possible to make room; the next run remembers them.
+        match error.is_lack_of_space() {
+            true => rotated.warn(&target.label(), error.to_string()),
+            false => return Err(error),
         }
-        let names: Vec<String> =
-            rotated.decision.expired().map(|verdict| verdict.snapshot.name.clone()).collect();
-        just_retired = disposal::retire(target, root, &names, &over.names, now, &mut rotated)?;
+    }
+    let names: Vec<String> =
+        rotated.decision.expired().map(|verdict| verdict.snapshot.name.clone()).collect();
+    if !names.is_empty() {
+        // What goes in this run anyway must not keep a snapshot of the same name.
+        let going = match (disposal, &rotated.decision.pause) {
+            (Disposal::Now, _) => retire::retired(root)?,
+            (Disposal::Later, Some(_)) => Vec::new(),
+            (Disposal::Later, None) => over.names.clone(),
+        };
+        just_retired = disposal::retire(target, root, &names, &going, now, &mut rotated)?;
     }
     if disposal == Disposal::Now
         && let Err(error) = clear_staging(root)
     {
-        rotated.warn(&target.label(), format!("what an earlier run left remains: {error}"));
+        rotated.warn(
+            &target.label(),
+            format!(
+                "what an earlier run left in .rsyncd-snapshot/staging cannot be removed: {error}"
+            ),
+        );
     }
     if disposal == Disposal::Now {
-        for error in unremovable::remove_all(root)? {
-            rotated.warn(&target.label(), format!("what was set aside remains: {error}"));
+        for cause in unremovable::remove_all(root)? {
+            let message = format!("a tree that was set aside still cannot be removed: {cause}");
+            rotated.warn(&target.label(), message);
         }
     }
     let names = match (disposal, &rotated.decision.pause) {
@@ -180,8 +196,8 @@ fn tell_decision(label: &str, rotated: &mut Rotated, max_expire: usize) {
         let word = if verdict.keep { "keep" } else { "expire" };
         log::log!(level, "{label}: {word} {}: {}", verdict.snapshot.name, reasons.join(", "));
     }
-    if let Some(pause) = &rotated.decision.pause {
-        rotated.warn(label, format!("nothing expires: {pause}"));
+    if let Some(line) = rotated.decision.pause_line() {
+        rotated.warn(label, line);
     }
     if rotated.decision.deferred > 0 {
         let deferred = rotated.decision.deferred;

@@ -1,6 +1,6 @@
 //! `rotate`: a rotation that an administrator asks for.
 
-use crate::decide::clock_guard::Reading;
+use crate::decide::clock_reading::Reading;
 use crate::decide::guards::rules;
 use crate::module::target::Target;
 use crate::run::disposal::{Disposal, Rotated};
@@ -57,11 +57,12 @@ pub(crate) fn rotate_by_hand(
     let is_covered = || Error::Usage("a rotation cannot be covered by another run".to_string());
     let mut hold =
         Hold::acquire(target, &root, &Request::rotation(), clock)?.ok_or_else(is_covered)?;
-    hold.wait_for_turn(target, &root, &Request::rotation(), clock)?;
+    let alone = hold.wait_for_turn(target, &root, &Request::rotation(), clock)?;
     if confirm {
         end_pauses(target, &root, &clock.reading())?;
     }
     let mut rotated = rotate_locked(target, &root, clock, disposal)?;
+    rotated.warnings.extend(alone);
     if let Some(warning) = root.file_system_warning() {
         rotated.warn(&target.label(), warning);
     }
@@ -91,6 +92,7 @@ pub(crate) fn end_pauses(target: &Target, root: &SnapshotRoot, reading: &Reading
     let sequence = catalog.sequence().max(state.sequence);
     State::update(root.private(), |state| {
         state.state_lost = false;
+        state.records_lost = None;
         state.clock_jump = None;
         state.clock = Some(state.clock_history().confirm(reading, sequence, &misdated));
         state.sequence = sequence;

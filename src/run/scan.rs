@@ -65,7 +65,7 @@ impl Pass<'_> {
         report.warn(
             &self.target.label(),
             format!(
-                "the index of {name} was wrong about {count} of its directories: somebody has changed that snapshot, or the file \
+                "the index of {name} was wrong about {count} of its directories: that snapshot was changed, or the file \
                  system's change times cannot be trusted; compare it with the others"
             ),
         );

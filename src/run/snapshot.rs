@@ -162,11 +162,15 @@ impl Pass<'_> {
             }
             (None, Because::TooSoon) => {
                 let interval = self.target.policy.min_interval;
-                log::info!("{label}: sooner than min_interval {interval}; marked due");
+                log::info!(
+                    "{label}: no snapshot: the last one is younger than min_interval {interval}; one is marked due, which a later push or `snapshot --due` takes"
+                );
                 report.ending = Ending::TooSoon;
             }
             (None, Because::StillTorn) => {
-                log::info!("{label}: still torn and not changed since; no snapshot");
+                log::info!(
+                    "{label}: no snapshot: a push failed and may have left a mixture of old and new files (torn), and nothing has changed since"
+                );
                 report.ending = Ending::Torn;
             }
             (None, because) => {
@@ -254,7 +258,8 @@ impl Pass<'_> {
             is_too_soon_for_partial: self.is_too_soon(Grade::Partial),
         };
         decide(&Facts {
-            is_paired: self.before.paired,
+            // Where a lost state leaves that open, the files were compared with their records.
+            is_paired: self.before.paired || self.in_place.is_some(),
             running: self.running,
             // The gate has been closed.
             has_waited: true,

@@ -229,7 +229,10 @@ pub(crate) fn note_end(
     let process = match Process::own() {
         // There is no entry whose care it could take over, and the snapshot does not need one.
         Err(error) if request.line.is_none() => {
-            log::warn!("{}: the end of the transfer is not in the ledger: {error}", target.label());
+            log::warn!(
+                "{}: the end of the transfer is not in the ledger of running transfers: {error}",
+                target.label()
+            );
             None
         }
         process => process?,

@@ -151,8 +151,13 @@ impl Drop for Turn {
 impl Queue {
     fn open(path: &Path) -> Result<Self> {
         let failed = |cause| Error::io("make", path, cause);
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-        let directory = File::open(path).map_err(failed)?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        // What is there need not be made; and what keeps it from being seen is told as that.
+        let directory = match (File::open(path), made) {
+            (Ok(directory), _) => directory,
+            (Err(cause), Ok(())) => return Err(failed(cause)),
+            (Err(_), Err(cause)) => return Err(failed(cause)),
+        };
         Ok(Queue { path: path.to_path_buf(), directory })
     }
 

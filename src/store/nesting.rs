@@ -1,5 +1,6 @@
 //! The registered roots that a module could get into the way of: those that this machine remembers,
-//! and those that are found on disk before a new root is registered.
+//! and those that are found on disk before a new root is registered. A new root also keeps out of
+//! the modules of `rsyncd.conf` that have none yet.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -8,8 +9,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::decide::name::SnapshotName;
-use crate::decide::own_output::{Candidate, KnownRoot, Overlap, overlap};
+use crate::decide::own_output::{
+    Candidate, ConfiguredModule, KnownRoot, Overlap, overlap, overlap_with_configured,
+};
 use crate::decide::zone::Zone;
+use crate::engine::answers::answers;
 use crate::engine::listing::Listing;
 use crate::store::dir::{Dir, c_name};
 use crate::store::layout::PRIVATE;
@@ -17,6 +21,7 @@ use crate::store::memory::{Places, path_of};
 use crate::store::registration::Registration;
 use crate::store::root::SnapshotRoot;
 use crate::store::trust::refusal;
+use crate::system::mounts::Mounts;
 use crate::system::syscalls::open_directory;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
@@ -33,13 +38,57 @@ fn is_ours(name: &[u8]) -> bool {
 }
 
 /// Refuses a module that holds another module's root, lies in one's snapshots, or whose own root
-/// would lie in another module. A new root is also searched for on disk.
+/// would lie in another module. A new root is also searched for on disk, and compared with the
+/// modules that `rsyncd.conf` has `configured`.
 ///
 /// # Errors
 /// [`Error::Root`] with the remedy; or if the disk cannot be searched.
-pub fn check(memory: &Places, module_path: &Path, root_path: &Path, is_new: bool) -> Result<()> {
-    find(memory, module_path, root_path, is_new)?
-        .map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, is_new)))
+pub fn check(
+    memory: &Places,
+    configured: &[ConfiguredModule],
+    module_path: &Path,
+    root_path: &Path,
+    is_new: bool,
+) -> Result<()> {
+    let mut overlap = find(memory, module_path, root_path, is_new)?;
+    if overlap.is_none() && is_new {
+        overlap = find_configured(memory, configured, module_path, root_path);
+    }
+    overlap.map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, is_new)))
+}
+
+/// A module that holds another one's root already can get no snapshots, so it keeps no root away.
+fn find_configured(
+    memory: &Places,
+    configured: &[ConfiguredModule],
+    module: &Path,
+    root: &Path,
+) -> Option<Overlap> {
+    let mounts = Mounts::read().unwrap_or_default();
+    let resolved = |other: &ConfiguredModule| {
+        // The server of another module must not keep this one waiting.
+        let resolved = match mounts.may_wait_for(&other.directory, module) {
+            true => None,
+            false => std::fs::canonicalize(&other.directory).ok(),
+        };
+        let directory = resolved.unwrap_or_else(|| other.directory.clone());
+        ConfiguredModule { directory, ..other.clone() }
+    };
+    let holds_root = |directory: &Path| {
+        let others = remembered(memory, module, &|root| root.starts_with(directory));
+        let found = others.into_iter().chain(within(directory).ok().flatten());
+        found.into_iter().any(|known| known.module != directory)
+    };
+    let mut others: Vec<ConfiguredModule> = configured.iter().map(resolved).collect();
+    let candidate = Candidate { module, root, is_new: true };
+    loop {
+        match overlap_with_configured(candidate, &others, &is_ours)? {
+            Overlap::RootInsideConfigured(outer) if holds_root(&outer.directory) => {
+                others.retain(|other| other.directory != outer.directory);
+            }
+            overlap => return Some(overlap),
+        }
+    }
 }
 
 /// Whether clients of a module that [`check`] refuses could change or delete snapshots of another
@@ -61,7 +110,7 @@ fn find(
     let found = |known: &[KnownRoot]| overlap(candidate, known, &is_ours);
     // A new root may be in the way of any module, one in use only of those that it overlaps with.
     let meets = |root: &Path| root.starts_with(module_path) || module_path.starts_with(root);
-    let mut overlap = found(&remembered(memory, &|root| is_new || meets(root)));
+    let mut overlap = found(&remembered(memory, module_path, &|root| is_new || meets(root)));
     if overlap.is_none() && is_new {
         let known: Vec<KnownRoot> = above(module_path)
             .into_iter()
@@ -87,8 +136,13 @@ pub fn check_in_use(module_path: &Path, root_path: &Path) -> Result<()> {
         .map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, false)))
 }
 
-/// The roots that this machine remembers and that are wanted, as far as they are there.
-fn remembered(memory: &Places, is_wanted: &dyn Fn(&Path) -> bool) -> Vec<KnownRoot> {
+/// The roots that this machine remembers and that are wanted, as far as they are there. A server
+/// that the work on `own` does not need is not waited for without a limit.
+fn remembered(memory: &Places, own: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Vec<KnownRoot> {
+    let wanted = memory.roots_and_modules().into_iter().filter(|(root, _)| is_wanted(root));
+    let wanted: Vec<(PathBuf, PathBuf)> = wanted.collect();
+    // The dead server of one module must not keep another one from its first snapshot.
+    let mounts = if wanted.is_empty() { None } else { Mounts::read() }.unwrap_or_default();
     let of = |(root, module): (PathBuf, PathBuf)| match SnapshotRoot::registration(&root) {
         Ok(None) => None,
         // A module may have moved since.
@@ -96,8 +150,12 @@ fn remembered(memory: &Places, is_wanted: &dyn Fn(&Path) -> bool) -> Vec<KnownRo
         // What cannot be read, or is of a newer version, is there.
         Err(_) => Some(KnownRoot { root, module }),
     };
-    let wanted = memory.roots_and_modules().into_iter().filter(|(root, _)| is_wanted(root));
-    wanted.filter_map(of).collect()
+    let is_silent = |root: &Path| mounts.may_wait_for(root, own) && !answers(root);
+    let of_each = |(root, module): (PathBuf, PathBuf)| match is_silent(&root) {
+        true => Some(KnownRoot { root, module }),
+        false => of((root, module)),
+    };
+    wanted.into_iter().filter_map(of_each).collect()
 }
 
 /// The roots above a module that lies under a name of our making.
@@ -186,6 +244,29 @@ fn told(module_path: &Path, root_path: &Path, overlap: &Overlap, is_new: bool) -
                 escape_path(&known.root)
             ),
             "set `snapshot_root` to a directory of its own".to_string(),
+        ),
+        Overlap::RootInsideConfigured(outer) => (
+            format!(
+                "it is inside the directory {} of the module '{}', of which snapshots are to be \
+                 made as well, and whose clients could change those in here",
+                escape_path(&outer.directory),
+                outer.name
+            ),
+            format!(
+                "set `snapshot_root` to a directory outside of every module, or if '{}' is not \
+                 for pushes, take the hooks from it or make it `read only` in rsyncd.conf",
+                outer.name
+            ),
+        ),
+        Overlap::ConfiguredInOutput(other) => (
+            format!(
+                "it holds the directory {} of the module '{}' under the name of a snapshot, so \
+                 that rotation would take it for one",
+                escape_path(&other.directory),
+                other.name
+            ),
+            "call that directory something else, or set `snapshot_root` to a directory of its own"
+                .to_string(),
         ),
     };
     if !is_new {

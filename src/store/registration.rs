@@ -7,9 +7,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::dir::{self, Dir};
+use crate::store::dir::{self, Dir, c_name};
 use crate::store::format::{self, FORMAT, to_toml};
 use crate::store::layout::REGISTRATION_FILE;
+use crate::system::syscalls::stat_entry;
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
 
@@ -45,12 +46,22 @@ impl Registration {
             return None;
         }
         let file = escape_path(&private.path.join(REGISTRATION_FILE));
+        let is_one_module = self.module.is_some() && self.module == other.module;
         if self.path != other.path {
             return Some((
                 format!("is registered for the module directory {}", self.path),
-                format!(
-                    "give the other module a `snapshot_root` of its own; if the module has moved here, change `path` in {file}"
-                ),
+                if is_one_module {
+                    format!(
+                        "if the module has moved here, change `path` in {file}; if its path depends \
+                         on the user, its directories cannot share a root: let the path end below \
+                         the user's directory, such as %RSYNC_USER_NAME%/latest, and set no \
+                         `snapshot_root` for it"
+                    )
+                } else {
+                    format!(
+                        "give the other module a `snapshot_root` of its own; if the module has moved here, change `path` in {file}"
+                    )
+                },
             ));
         }
         let module = self.module.clone().unwrap_or_default();
@@ -66,6 +77,11 @@ impl Registration {
     pub fn read(private: Dir) -> Result<Option<Self>> {
         let Some(text) = dir::read(private, REGISTRATION_FILE)? else { return Ok(None) };
         format::read(&private.path.join(REGISTRATION_FILE), &text).map(Some)
+    }
+
+    /// Whether a root has one, readable or not.
+    pub(crate) fn is_there(private: Dir) -> bool {
+        stat_entry(private.directory, &c_name(REGISTRATION_FILE)).is_ok()
     }
 
     /// Writes it, durably; for a caller who holds the state's lock.

@@ -23,7 +23,7 @@ use crate::store::trust;
 use crate::system::mounts::note_mounts_below;
 use crate::system::syscalls::{open_directory, stat_entry};
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::escape_path;
+use crate::tell::escape::{escape_path, shell_path};
 
 /// How a root is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,7 @@ pub struct SnapshotRoot {
     kind: Option<FileSystemType>,
     /// What a trial of hard links has shown, if one was made.
     trial: Option<Trial>,
+    has_lost_records: bool,
 }
 
 impl SnapshotRoot {
@@ -74,10 +75,10 @@ impl SnapshotRoot {
     ) -> Result<Self> {
         trust::check_places(path, module_path)?;
         if access.makes() {
-            make_root(path)?;
+            make_root(path).map_err(|error| trust::explained(path, error))?;
         }
         note_mounts_below(&[path, module_path]);
-        let directory = open_path(path)?;
+        let directory = open_path(path).map_err(|error| trust::explained(path, error))?;
         let module = open_path(module_path)?;
         let kind = trust::kind_of(path);
         trust::check_kind(path, kind.as_ref())?;
@@ -93,6 +94,7 @@ impl SnapshotRoot {
             private: None,
             kind,
             trial: None,
+            has_lost_records: false,
         };
         if let Some(advice) = root.file_system_advice().filter(|_| access == Access::Register) {
             log::warn!("{advice}");
@@ -138,7 +140,7 @@ impl SnapshotRoot {
     /// If a directory on the way to the root cannot be inspected.
     pub fn open_to_users(&self) -> Result<Option<String>> {
         let is_open = trust::is_open(&self.path, &self.directory)?;
-        let path = escape_path(&self.path);
+        let path = shell_path(&self.path);
         Ok(is_open.then(|| {
             format!(
                 "users who own directories in snapshots can remove files from them, since the snapshot \
@@ -182,7 +184,23 @@ impl SnapshotRoot {
         Ok(OwnedDir { directory, path })
     }
 
-    fn open_private(&self, access: Access) -> Result<Option<OwnedFd>> {
+    /// What to say when `records` is missing.
+    pub fn lost_records(&self) -> String {
+        format!(
+            "{} was missing: what was recorded of snapshots (client, status, counts, how long they \
+             stayed current) is lost; they are kept and rotated by their names alone. Bring it back \
+             from a backup of the disk if there is one; otherwise the next run makes it anew and \
+             `rotate --confirm` ends this warning",
+            escape_path(&self.private_path.join(Subdir::Records.name()))
+        )
+    }
+
+    /// Whether opening it has made a `records` anew that a registered root should have had.
+    pub fn has_lost_records(&self) -> bool {
+        self.has_lost_records
+    }
+
+    fn open_private(&mut self, access: Access) -> Result<Option<OwnedFd>> {
         let name = c_name(PRIVATE);
         let failed = |cause| Error::io("open", &self.private_path, cause);
         match stat_entry(self.directory(), &name) {
@@ -196,8 +214,14 @@ impl SnapshotRoot {
         }
         let private = open_directory(self.directory(), &name).map_err(failed)?;
         if access != Access::Look {
-            for name in Subdir::ALL.map(Subdir::name) {
+            for subdir in Subdir::ALL {
+                let name = subdir.name();
                 match mkdirat(&private, c_name(name).as_c_str(), Mode::S_IRWXU) {
+                    // A root is registered after all of them were made.
+                    Ok(()) if subdir == Subdir::Records => {
+                        let dir = Dir { directory: private.as_fd(), path: &self.private_path };
+                        self.has_lost_records = Registration::is_there(dir);
+                    }
                     Ok(()) | Err(Errno::EEXIST) => {}
                     Err(cause) => {
                         return Err(Error::io("make", &self.private_path.join(name), cause));

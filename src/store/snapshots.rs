@@ -97,8 +97,16 @@ impl Catalog {
         let listed = directories
             .filter_map(|entry| SnapshotName::parse(listing.name(entry).to_bytes(), zone));
         let mut names: Vec<SnapshotName> = listed.collect();
-        let records = if root.is_registered() { Some(root.subdir(Subdir::Records)?) } else { None };
         let mut catalog = Catalog::default();
+        let records = match root.is_registered().then(|| root.subdir(Subdir::Records)).transpose() {
+            Ok(records) => records,
+            // Those who only look do not make it again.
+            Err(error) if error.is_absence() => {
+                catalog.warnings.push(root.lost_records());
+                None
+            }
+            Err(error) => return Err(error),
+        };
         if let Some(records) = records.as_ref().filter(|_| root.may_list_late()) {
             let unlisted = unlisted(root, records.dir(), &names, zone)?;
             let texts: Vec<&String> = unlisted.iter().map(|name| &name.text).collect();

@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::decide::anomaly::Brake;
 use crate::decide::boot_time::BootTime;
-use crate::decide::clock_guard::{ClockHistory, ClockJump, Reading};
+use crate::decide::clock_guard::{ClockHistory, ClockJump};
+use crate::decide::clock_reading::Reading;
 use crate::decide::damage::Damage;
 use crate::decide::decision::History;
 use crate::decide::facts::{Asked, Due, DueReason};
@@ -45,6 +46,9 @@ pub struct State {
     /// An earlier state was lost; nothing expires until a person confirms.
     #[serde(default)]
     pub state_lost: bool,
+    /// `records` was missing and was made anew; a person has not confirmed that yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records_lost: Option<DateTime<Utc>>,
     /// The last run that scanned the module.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_run: Option<LastRun>,
@@ -168,6 +172,7 @@ impl Default for State {
             format: FORMAT,
             policy_file: None,
             state_lost: false,
+            records_lost: None,
             last_run: None,
             torn: None,
             due: None,
@@ -297,7 +302,7 @@ impl State {
             dir::write_drafted(
                 private,
                 PINS_FILE,
-                &to_toml(&PinCopy { pins: state.pins.clone() }, private)?,
+                &to_toml(&PinCopy { format: FORMAT, pins: state.pins.clone() }, private)?,
             )?;
         }
         if rewrite {
@@ -312,6 +317,8 @@ impl State {
         State {
             state_lost: true,
             torn: Some(torn),
+            // Only what was recorded of the files can tell.
+            written_in_place: true,
             pins: PinCopy::read(private),
             ..State::default()
         }
@@ -321,6 +328,9 @@ impl State {
 /// What `pins.toml` holds.
 #[derive(Default, Serialize, Deserialize)]
 struct PinCopy {
+    /// Format number; 0 for files of versions that wrote none.
+    #[serde(default)]
+    format: u32,
     #[serde(default)]
     pins: Pins,
 }

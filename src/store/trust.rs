@@ -22,7 +22,7 @@ use crate::system::identity::Identity;
 use crate::system::mounts::Mounts;
 use crate::system::syscalls::{Mount, is_privileged, open_parent};
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape, escape_path};
+use crate::tell::escape::{escape, escape_path, shell_path};
 
 /// A refusal of the root at `path`.
 pub(crate) fn refusal(path: &Path, problem: String, remedy: String) -> Error {
@@ -65,16 +65,21 @@ pub(crate) fn check_owner(path: &Path, directory: &OwnedFd) -> Result<()> {
     if stat.st_mode & 0o022 != 0 {
         let problem = format!("is writable by others (mode {:04o})", stat.st_mode & 0o7777);
         let remedy = match kind_of(path).filter(FileSystemType::may_lack_modes) {
-            None => "run `chmod go-w` on it".to_string(),
+            None => format!("run `chmod go-w {}`", shell_path(path)),
             Some(kind) => format!(
-                "its file system, {kind}, may take modes from mount options: mount it with `umask=077` or so that it keeps modes of its own, or run `chmod go-w` on the directory if it does"
+                "its file system, {kind}, may take modes from mount options: mount it with `umask=077` or so that it keeps modes of its own, or run `chmod go-w {}` if it does",
+                shell_path(path)
             ),
         };
         return Err(refusal(path, problem, remedy));
     }
     if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() {
         let problem = format!("belongs to user {}, who could exchange snapshots", stat.st_uid);
-        return Err(refusal(path, problem, format!("run `chown {}` on it", geteuid())));
+        return Err(refusal(
+            path,
+            problem,
+            format!("run `chown {} {}`", geteuid(), shell_path(path)),
+        ));
     }
     Ok(())
 }
@@ -194,17 +199,34 @@ pub(crate) fn no_hard_links(path: &Path, kind: &FileSystemType) -> Error {
     refusal(path, problem, remedy)
 }
 
+/// `error`, or if that is due to a file where the root or a directory above it should be, what to
+/// do about it.
+pub(crate) fn explained(path: &Path, error: Error) -> Error {
+    if !error.is_no_directory() {
+        return error;
+    }
+    let is_file = |path: &&Path| fs::metadata(path).is_ok_and(|found| !found.is_dir());
+    let problem = match path.ancestors().find(is_file) {
+        Some(file) if file != path => format!("{} is not a directory", escape_path(file)),
+        Some(_) => "is not a directory".to_string(),
+        None => return error,
+    };
+    refusal(path, problem, "move that file away, or correct `snapshot_root`".into())
+}
+
 /// Refuses a private directory that is not ours alone.
 pub(crate) fn check_private(path: &Path, stat: &FileStat) -> Result<()> {
     let is_directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
     if is_directory && stat.st_mode & 0o777 == 0o700 && stat.st_uid == geteuid().as_raw() {
         return Ok(());
     }
+    let own = shell_path(&path.join(PRIVATE));
     Err(refusal(
         path,
         format!("its {PRIVATE} is not a directory of ours with mode 0700"),
         format!(
-            "find out who made it; if it is yours, `chmod 0700` and `chown {}` it, else move it away",
+            "find out who made it; if it is yours, run `chmod 0700 {own}` and `chown {} {own}`, else \
+             move it away",
             geteuid()
         ),
     ))

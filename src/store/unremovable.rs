@@ -1,11 +1,14 @@
-//! Trees that turned out not to be removable: an immutable file or a subvolume is in them.
+//! Trees that turned out not to be removable: an immutable file, a subvolume or a mount is in them.
 //!
 //! In staging such a tree would be in the way of each later run, and cost it a walk and a warning.
 //! So it is moved to `unremovable/`, once, where `check` tells of it until `rotate --purge` can
 //! remove it.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
 
+use crate::decide::obstacle::Obstacles;
+use crate::engine::obstacle::obstacles_in;
 use crate::engine::remove::{Remains, remove_trees};
 use crate::store::dir::{Dir, c_name, names_in};
 use crate::store::inode_log::windows::Window;
@@ -22,19 +25,32 @@ pub(crate) fn set_aside(root: &SnapshotRoot, dir: Dir, remains: Remains) -> Erro
         return remains.error;
     }
     match move_away(root, dir, &remains.name) {
-        Ok(path) => Error::SetAside { path, cause: remains.error.to_string() },
+        Ok((path, obstacles)) => {
+            let cause = told(&obstacles, &remains.error);
+            Error::SetAside { path, cause }
+        }
         // Where it cannot even be moved it stays, and is told of by the next run, too.
         Err(_) => remains.error,
     }
 }
 
-fn move_away(root: &SnapshotRoot, from: Dir, name: &CStr) -> Result<String> {
+/// What is in the way; the error, if no more than that is known.
+fn told(obstacles: &Obstacles, error: &Error) -> String {
+    if obstacles.is_empty() { error.to_string() } else { obstacles.to_string() }
+}
+
+/// Returns where it is now, and what is in the way there.
+fn move_away(root: &SnapshotRoot, from: Dir, name: &CStr) -> Result<(String, Obstacles)> {
     let dir = root.subdir(Subdir::Unremovable)?;
     let base = name.to_string_lossy();
     for number in 0..1_000 {
         let free = if number == 0 { base.to_string() } else { format!("{base}.{number}") };
         match rename_no_replace(from.directory, name, dir.dir().directory, &c_name(&free)) {
-            Ok(()) => return Ok(escape_path(&dir.dir().path.join(free))),
+            Ok(()) => {
+                let path = escape_path(&dir.dir().path.join(&free));
+                let obstacles = obstacles_in(dir.dir().directory, &c_name(&free), &path);
+                return Ok((path, obstacles));
+            }
             Err(nix::errno::Errno::EEXIST) => {}
             Err(cause) => {
                 return Err(Error::io("set aside", &from.path.join(base.as_ref()), cause));
@@ -52,14 +68,26 @@ pub fn names(root: &SnapshotRoot) -> Vec<String> {
     names
 }
 
-/// Tries again to remove what was set aside; returns an error for each that remains.
-pub fn remove_all(root: &SnapshotRoot) -> Result<Vec<Error>> {
+/// What is in the way of removing the tree `name` that was set aside.
+pub fn obstacles(root: &SnapshotRoot, name: &str) -> Result<Obstacles> {
+    let dir = root.subdir(Subdir::Unremovable)?;
+    let path = escape_path(&dir.dir().path.join(name));
+    Ok(obstacles_in(dir.dir().directory, &c_name(name), &path))
+}
+
+/// Tries again to remove what was set aside; returns what to tell of each that remains.
+pub fn remove_all(root: &SnapshotRoot) -> Result<Vec<String>> {
     let dir = root.subdir(Subdir::Unremovable)?;
     let trees: Vec<CString> = names(root).iter().map(|name| c_name(name)).collect();
     if trees.is_empty() {
         return Ok(Vec::new());
     }
     let _window = Window::open(root.subdir(Subdir::Inodes)?.dir())?;
-    let (_, remains) = remove_trees(dir.dir().directory, dir.dir().path, &trees)?;
-    Ok(remains.into_iter().map(|remains| remains.error).collect())
+    let Dir { directory, path } = dir.dir();
+    let (_, remains) = remove_trees(directory, path, &trees)?;
+    let told = |Remains { name, error }: Remains| {
+        let path = escape_path(&path.join(OsStr::from_bytes(name.to_bytes())));
+        told(&obstacles_in(directory, &name, &path), &error)
+    };
+    Ok(remains.into_iter().map(told).collect())
 }

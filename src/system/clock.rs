@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
 use crate::decide::boot_time::BootTime;
-use crate::decide::clock_guard::Reading;
+use crate::decide::clock_reading::Reading;
 
 /// Where a run gets the time from.
 pub enum Clock {

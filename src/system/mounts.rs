@@ -71,6 +71,13 @@ impl Mounts {
         self.of(path).map(|mounted| &mounted.kind)
     }
 
+    /// The place of the mount that `path` lies on, if a server or a program answers for it.
+    pub fn served_mount_of(&self, path: &Path) -> Option<PathBuf> {
+        self.of(path)
+            .filter(|mounted| mounted.kind.is_served())
+            .map(|mounted| mounted.point.clone())
+    }
+
     /// Whether a question about `path` may wait for a server that the work on `own` need not ask.
     pub fn may_wait_for(&self, path: &Path, own: &Path) -> bool {
         let served = self.0.iter().filter(|mounted| mounted.kind.is_served());
@@ -205,6 +212,12 @@ mod tests {
                 "{path}"
             );
         }
+        let served = |path| mounts.served_mount_of(Path::new(path));
+        assert_eq!(
+            served("/srv/backup/a b/latest/nfs/x"),
+            Some("/srv/backup/a b/latest/nfs".into())
+        );
+        assert_eq!(served("/srv/backup/c"), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A system call failed.
-    #[error("cannot {operation} {path}: {cause}{}", hint(cause))]
+    #[error("cannot {operation} {path}: {cause}{}", hint(operation, cause))]
     Io {
         /// The operation as a verb phrase, such as `link` or `sync the file system of`.
         operation: &'static str,
@@ -64,7 +64,7 @@ pub enum Error {
     },
     /// Others on this machine were before us all the time.
     #[error(
-        "{root}: waited {waited_seconds} s for a turn, and {} before this one (max_parallel = {max_parallel}); {consequence}",
+        "{root}: waited {waited_seconds} s for other runs on this machine to end, and {} before this one (max_parallel = {max_parallel}); {consequence}",
         if *before == 1 { "1 job is still".to_string() } else { format!("{before} jobs are still") }
     )]
     Queue {
@@ -79,11 +79,29 @@ pub enum Error {
         /// What that means for the work that was asked for.
         consequence: &'static str,
     },
+    /// Of a module directory that may have been given up.
+    #[error("{error}; if this directory was given up, remove {}", .files.join(" and "))]
+    Forgettable {
+        /// What is wrong with it.
+        error: Box<Error>,
+        /// What makes the program work on that directory, escaped.
+        files: Vec<String>,
+    },
     /// The snapshot root has never been used.
     #[error("snapshot root {path} has never been used")]
     Unregistered {
         /// The root, escaped.
         path: String,
+    },
+    /// A file system does not answer.
+    #[error(
+        "the file system of {path} has not answered for {seconds} s: its server or disk may be gone; no run can work on this module until it is back or unmounted"
+    )]
+    NoAnswer {
+        /// What was asked for, escaped.
+        path: String,
+        /// How long we waited, in seconds.
+        seconds: u64,
     },
     /// A newer version of this program wrote one of our files.
     #[error(
@@ -100,7 +118,7 @@ pub enum Error {
     },
     /// A tree that cannot be removed was moved out of the way.
     #[error(
-        "{path} cannot be removed and was set aside there: {cause}; `check` says how to remove it"
+        "{path} cannot be removed and was set aside there: {cause}; then run `rotate --purge` for the module"
     )]
     SetAside {
         /// Where it is now, escaped.
@@ -129,6 +147,12 @@ impl Error {
         Error::Io { operation, path: escape(path), cause: cause.into() }
     }
 
+    /// The same error, and the files without which the program no longer works on that directory.
+    #[must_use]
+    pub fn ended_without(self, files: Vec<String>) -> Self {
+        Error::Forgettable { error: Box::new(self), files }
+    }
+
     /// Whether the file system or a quota has no room left.
     pub fn is_lack_of_space(&self) -> bool {
         let Error::Io { cause, .. } = self else { return false };
@@ -138,13 +162,19 @@ impl Error {
     /// Whether the same would fail again as long as an administrator changes nothing.
     pub fn is_lasting(&self) -> bool {
         let Error::Io { cause, .. } = self else { return false };
-        matches!(cause.raw_os_error(), Some(libc::EPERM | libc::EXDEV | libc::EROFS))
+        matches!(cause.raw_os_error(), Some(libc::EPERM | libc::EXDEV | libc::EROFS | libc::EBUSY))
     }
 
     /// Whether the system refused the call as such, as one that a file system does not have.
     pub fn is_refusal(&self) -> bool {
         let Error::Io { cause, .. } = self else { return false };
         matches!(cause.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS))
+    }
+
+    /// Whether something else is where a directory should be.
+    pub fn is_no_directory(&self) -> bool {
+        let Error::Io { cause, .. } = self else { return false };
+        cause.kind() == io::ErrorKind::NotADirectory
     }
 
     /// Whether what was asked for does not exist.
@@ -157,6 +187,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Error::Io { .. }
+            | Error::NoAnswer { .. }
             | Error::Newer { .. }
             | Error::Damaged { .. }
             | Error::SetAside { .. } => Exit::Failed,
@@ -165,14 +196,24 @@ impl Error {
             | Error::Policy(_)
             | Error::Unregistered { .. }
             | Error::Root { .. } => Exit::Usage,
+            Error::Forgettable { error, .. } => error.exit(),
             Error::Busy { .. } | Error::Queue { .. } => Exit::Busy,
         }
     }
 }
 
 /// What an administrator can do about the causes that are not self-explaining.
-fn hint(cause: &io::Error) -> &'static str {
+fn hint(operation: &str, cause: &io::Error) -> &'static str {
+    // What is opened or read is no link between module and root.
+    let only_looks =
+        ["open", "read", "inspect", "return to"].iter().any(|look| operation.starts_with(look));
     match cause.raw_os_error() {
+        Some(libc::EXDEV) if only_looks => {
+            " (another file system is mounted there: `umount` it; or it is a btrfs subvolume)"
+        }
+        Some(libc::EBUSY) if operation.starts_with("remove") => {
+            " (something may be mounted on it: `umount` it)"
+        }
         Some(libc::EXDEV) => {
             " (module and snapshot root must be on one file system and one mount: no bind mount, separate ReadWritePaths= or project quota between them)"
         }

@@ -33,6 +33,25 @@ pub fn escape_path(path: &Path) -> String {
     escape(path.as_os_str().as_bytes())
 }
 
+/// `bytes` as one word of a shell command, to be pasted: quoted only where that is needed.
+pub fn shell_word(bytes: &[u8]) -> String {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%=".contains(byte);
+    let text = escape(bytes);
+    if !bytes.is_empty() && bytes.iter().all(is_plain) {
+        text
+    } else if text.as_bytes() == bytes {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    } else {
+        // The shells that people type in read the escapes of `escape` in this form.
+        format!("$'{}'", text.replace('\'', r"\'"))
+    }
+}
+
+/// [`shell_word`] for a path.
+pub fn shell_path(path: &Path) -> String {
+    shell_word(path.as_os_str().as_bytes())
+}
+
 /// The bytes that [`escape`] made `text` from; `None` when it was not made by it.
 pub fn unescape(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
@@ -130,6 +149,23 @@ mod tests {
         assert_eq!(escape("Ünïcode & spaces".as_bytes()), "Ünïcode & spaces");
         assert_eq!(escape(b"a\nb\\c\x1b[1m\xff"), r"a\x0ab\\c\x1b[1m\xff");
         assert_eq!(escape("evil\u{202e}gpj".as_bytes()), r"evil\xe2\x80\xaegpj");
+    }
+
+    #[test]
+    fn shell_words_are_quoted_where_they_have_to_be() {
+        for (bytes, expected) in [
+            (&b"/srv/backup/a-b_c.d"[..], "/srv/backup/a-b_c.d"),
+            (b"", "''"),
+            (b"/srv/my files", "'/srv/my files'"),
+            (b"/srv/$HOME;x", "'/srv/$HOME;x'"),
+            (b"it's", r"'it'\''s'"),
+            ("Ünïcode".as_bytes(), "'Ünïcode'"),
+            (b"a\nb", r"$'a\x0ab'"),
+            (b"it's\xff", r"$'it\'s\xff'"),
+            (br"back\slash", r"$'back\\slash'"),
+        ] {
+            assert_eq!(shell_word(bytes), expected);
+        }
     }
 
     #[test]

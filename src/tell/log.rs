@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, Formatter3164, LoggerBackend};
@@ -30,6 +31,14 @@ struct Logger {
 
 /// The module that lines are about which do not begin with one.
 static SUBJECT: Mutex<Option<String>> = Mutex::new(None);
+
+/// Whether a warning or an error was logged.
+static HAS_WARNED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process has logged a warning or an error, so that it must not end with status 0.
+pub fn has_warned() -> bool {
+    HAS_WARNED.load(Ordering::Relaxed)
+}
 
 /// From now on each line names the module `label`, unless it does so already.
 pub fn set_subject(label: Option<String>) {
@@ -94,6 +103,9 @@ impl Log for Logger {
     fn log(&self, record: &Record) {
         if !self.enabled(record.metadata()) {
             return;
+        }
+        if record.level() <= Level::Warn {
+            HAS_WARNED.store(true, Ordering::Relaxed);
         }
         let text = record.args().to_string();
         let subject = SUBJECT.lock().ok().and_then(|subject| subject.clone());

@@ -49,7 +49,18 @@ impl Run {
             self.code().is_some_and(|code| codes.contains(&code)),
             "expected exit {codes:?}: {self}"
         );
+        assert!(!self.hides_a_warning(), "a warning, and status 0: {self}");
         self
+    }
+
+    /// Whether a command of ours has warned and ended with 0: only a hook and `check` may.
+    fn hides_a_warning(&self) -> bool {
+        let may_warn = ["RSYNC_MODULE_PATH", "\"check\""].iter().any(|w| self.line.contains(w));
+        let warnings = ["rsyncd-snapshot: warning: ", "rsyncd-snapshot: error: "];
+        let has_warned =
+            self.stderr().lines().any(|line| warnings.iter().any(|start| line.starts_with(start)));
+        let is_ours = self.line.contains("rsyncd-snapshot\" ");
+        self.succeeded() && has_warned && is_ours && !may_warn
     }
 
     /// Fails the test unless standard error, or output, contains `text`.

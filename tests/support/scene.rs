@@ -349,7 +349,8 @@ fn finish_gate(site: &Site, variant: usize, what: &str) {
             tree::write(&module.latest.join("pushed"), "x");
             site.hang_up();
             let run = module.run(&["snapshot", "data", "--due"]);
-            assert_eq!(run.code(), Some(0), "{what}: {run}");
+            // It warns of the push that it finds dead.
+            assert!(matches!(run.code(), Some(0 | 4)), "{what}: {run}");
             assert_eq!(module.is_marked("torn"), is_entered, "{what}: {:?}", module.state());
             if is_entered {
                 let newest = site.assert_newest_is_module(what);
@@ -365,7 +366,8 @@ fn finish_gate(site: &Site, variant: usize, what: &str) {
 fn finish_pair(site: &Site, _: usize, what: &str) {
     site.hang_up();
     let run = site.module.run(&["snapshot", "data", "--due"]);
-    assert_eq!(run.code(), Some(0), "{what}: {run}");
+    // It warns of the push that it finds dead.
+    assert!(matches!(run.code(), Some(0 | 4)), "{what}: {run}");
     assert_eq!(entries(&site.module, "transfers"), 0, "{what}");
     site.assert_newest_is_module(what);
     assert_a_push_finishes(site, &[], what);

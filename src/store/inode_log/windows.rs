@@ -212,7 +212,8 @@ impl Window {
         match append(dir) {
             Ok(file) => Ok(Window { file: Some(file) }),
             Err(error) => {
-                log::warn!(
+                // `verify` tells it as long as it is so.
+                log::info!(
                     "{error}; until there is a next time, `verify` cannot go by change times"
                 );
                 match unlinkat(dir.directory, c_name(FILE).as_c_str(), UnlinkatFlags::NoRemoveDir) {

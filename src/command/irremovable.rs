@@ -1,0 +1,65 @@
+//! The part of `check` about snapshots that cannot be removed.
+
+use crate::decide::decision::Decision;
+use crate::decide::obstacle::Obstacles;
+use crate::decide::reason::Reason;
+use crate::module::target::Target;
+use crate::store::layout::Subdir;
+use crate::store::root::SnapshotRoot;
+use crate::store::unremovable;
+use crate::tell::counted;
+use crate::tell::escape::escape_path;
+
+/// What the policy no longer keeps and cannot be removed, with the command that helps.
+pub(crate) fn irremovable(
+    target: &Target,
+    root: &SnapshotRoot,
+    decision: &Decision,
+) -> Vec<String> {
+    let obstacle = |reason: &Reason| match reason {
+        Reason::Irremovable(obstacle) => Some(*obstacle),
+        _ => None,
+    };
+    let verdicts = &decision.verdicts;
+    let stay: Vec<_> = verdicts
+        .iter()
+        .filter_map(|verdict| Some((verdict, verdict.reasons.iter().find_map(obstacle)?)))
+        .collect();
+    let in_place = (!stay.is_empty()).then(|| {
+        let obstacles = stay.iter().map(|(verdict, obstacle)| {
+            (escape_path(&root.path.join(&verdict.snapshot.name)), *obstacle)
+        });
+        format!(
+            "{} that the policy no longer keeps cannot be removed and stays in place: {}",
+            counted(stay.len(), "snapshot"),
+            Obstacles::of_each(obstacles)
+        )
+    });
+    in_place.into_iter().chain(set_aside(target, root)).collect()
+}
+
+/// So many trees that were set aside are looked into.
+const MAX_SET_ASIDE: usize = 3;
+
+/// What could not be removed and was set aside, with the commands that help.
+fn set_aside(target: &Target, root: &SnapshotRoot) -> Option<String> {
+    let names = unremovable::names(root);
+    if names.is_empty() {
+        return None;
+    }
+    let room = escape_path(&root.private().path.join(Subdir::Unremovable.name()));
+    let tell = |name: &String| match unremovable::obstacles(root, name) {
+        Ok(obstacles) if !obstacles.is_empty() => obstacles.to_string(),
+        Ok(_) => format!("{name}: nothing is seen to be in its way any more"),
+        Err(error) => error.to_string(),
+    };
+    let mut told: Vec<String> = names.iter().take(MAX_SET_ASIDE).map(tell).collect();
+    let more = names.len().saturating_sub(MAX_SET_ASIDE);
+    told.extend((more > 0).then(|| format!("and {}", counted(more, "more tree"))));
+    Some(format!(
+        "{} could not be removed and is in {room}: {}; then run `rotate {} --purge`",
+        counted(names.len(), "tree"),
+        told.join("; "),
+        target.argument()
+    ))
+}

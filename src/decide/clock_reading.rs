@@ -1,0 +1,91 @@
+//! What the clocks show at a moment, and whether that agrees with what they showed before.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+/// How far the wall clock may be moved without a doubt, in seconds. A daemon that sets the clock
+/// moves it by seconds, a leap second by one. No slot is shorter than a minute, and ten minutes
+/// shift no more than the edge of an hourly one.
+const TOLERANCE_SECONDS: i64 = 600;
+
+/// One in so many seconds may be lost or gained on top of that: twice what a clock may drift that
+/// is set once a day by hand and never slewed.
+const DRIFT_SHARE: i64 = 1_000;
+
+/// What both clocks showed at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reading {
+    /// The wall clock.
+    pub time: DateTime<Utc>,
+    /// The boot's id; empty if it is not known.
+    pub boot: String,
+    /// Seconds since the boot.
+    pub uptime_seconds: i64,
+}
+
+impl Reading {
+    pub(crate) fn is_of_boot(&self, other: &Reading) -> bool {
+        !self.boot.is_empty()
+            && self.boot == other.boot
+            && self.uptime_seconds >= other.uptime_seconds
+    }
+
+    /// How far the wall clock has moved from `other` on beyond what the boot clock counted.
+    pub(crate) fn step_since(&self, other: &Reading) -> TimeDelta {
+        (self.time - other.time) - TimeDelta::seconds(self.seconds_since(other))
+    }
+
+    pub(crate) fn seconds_since(&self, other: &Reading) -> i64 {
+        self.uptime_seconds.saturating_sub(other.uptime_seconds)
+    }
+}
+
+/// How far two clocks may part within `seconds`.
+pub(crate) fn tolerance(seconds: i64) -> TimeDelta {
+    TimeDelta::seconds(TOLERANCE_SECONDS + seconds.max(0) / DRIFT_SHARE)
+}
+
+/// Readings of a clock that nothing contradicts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Course {
+    /// The first reading of the boot that `last` belongs to.
+    pub(crate) anchor: Reading,
+    pub(crate) last: Reading,
+    /// The newest snapshot's sequence number at `anchor`.
+    pub(crate) anchor_sequence: u64,
+}
+
+impl Course {
+    pub(crate) fn begin(reading: &Reading, sequence: u64) -> Self {
+        Course { anchor: reading.clone(), last: reading.clone(), anchor_sequence: sequence }
+    }
+
+    /// Whether `reading` can follow, when `measured` seconds at least have passed across boots.
+    pub(crate) fn agrees(&self, reading: &Reading, measured: i64, limit: TimeDelta) -> bool {
+        if reading.is_of_boot(&self.last) {
+            let is_near = |other: &Reading| {
+                reading.step_since(other).abs() <= tolerance(reading.seconds_since(other))
+            };
+            return is_near(&self.last) && is_near(&self.anchor);
+        }
+        let gap = reading.time - self.last.time;
+        let measured_delta = TimeDelta::seconds(measured);
+        gap >= measured_delta - tolerance(measured)
+            && gap <= measured_delta + limit + tolerance(measured)
+    }
+
+    pub(crate) fn followed_by(&self, reading: &Reading, sequence: u64) -> Self {
+        match reading.is_of_boot(&self.last) {
+            true => Course { last: reading.clone(), ..self.clone() },
+            false => Course::begin(reading, sequence),
+        }
+    }
+}
+
+/// Clocks that were never set begin in 1970 or 1980; no snapshot was taken before this.
+pub(crate) fn is_plausible(time: DateTime<Utc>) -> bool {
+    const FIRST_YEAR_SECONDS: i64 = 631_152_000;
+    time.timestamp() >= FIRST_YEAR_SECONDS
+}

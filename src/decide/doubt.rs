@@ -1,0 +1,147 @@
+//! A time that contradicts what was believed of the clock.
+
+use std::fmt;
+
+use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
+
+use crate::decide::clock_reading::{Course, Reading, is_plausible};
+use crate::decide::span::{Span, roughly};
+
+/// A larger step within a boot needs a person's word, in seconds: no time can have passed.
+const INNOCENT_STEP_SECONDS: i64 = 86_400;
+
+/// The clock of a machine without a battery-backed clock is set within this time of the boot.
+const SETTLING_SECONDS: i64 = 3_600;
+
+/// With more doubts in a row nothing expires until the last one ends.
+const MOST_REPLACED: usize = 64;
+
+/// The clock contradicts what was believed, and no one knows yet which of the two is right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Doubt {
+    /// The last reading that was believed.
+    pub(crate) believed: Reading,
+    /// The first reading of the new time.
+    pub(crate) first: Reading,
+    /// The new time since.
+    pub(crate) course: Course,
+    /// How long the new time has agreed with the boot clock, in seconds of uptime.
+    pub(crate) agreed_seconds: i64,
+    /// How much time at least has passed since `believed`, in seconds of uptime.
+    pub(crate) measured_seconds: i64,
+    /// Snapshots with a higher sequence number are dated by the new time.
+    pub(crate) after_sequence: u64,
+    /// The new time contradicts one in the same boot that was doubted, too: one of the two is
+    /// wrong.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) contradicted: bool,
+    /// Earlier snapshots that were found unchanged by the new time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) verified: Vec<u64>,
+    /// The `after_sequence` of the first of the doubts that this one continues in one boot; none in
+    /// what an older version wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) began_after: Option<u64>,
+    /// The first readings of those doubts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) replaced: Vec<Reading>,
+}
+
+impl Doubt {
+    pub(crate) fn new(
+        believed: &Reading,
+        measured_seconds: i64,
+        first: &Reading,
+        sequence: u64,
+    ) -> Self {
+        Doubt {
+            believed: believed.clone(),
+            first: first.clone(),
+            course: Course::begin(first, sequence),
+            agreed_seconds: 0,
+            measured_seconds,
+            after_sequence: sequence,
+            contradicted: false,
+            verified: Vec::new(),
+            began_after: Some(sequence),
+            replaced: Vec::new(),
+        }
+    }
+
+    /// A new time in place of that of `doubt`. A clock that was not set yet contradicts nothing.
+    pub(crate) fn instead_of(
+        doubt: &Doubt,
+        measured_seconds: i64,
+        first: &Reading,
+        sequence: u64,
+    ) -> Self {
+        let last = &doubt.course.last;
+        let was_set = is_plausible(last.time) && last.uptime_seconds >= SETTLING_SECONDS;
+        let contradicted = first.is_of_boot(last) && (was_set || doubt.contradicted);
+        let mut replaced = doubt.replaced.clone();
+        if replaced.len() < MOST_REPLACED {
+            replaced.push(doubt.first.clone());
+        }
+        Doubt {
+            contradicted,
+            verified: doubt.verified.clone(),
+            began_after: doubt.began_after.filter(|_| replaced.len() < MOST_REPLACED),
+            replaced,
+            ..Doubt::new(&doubt.believed, measured_seconds, first, sequence)
+        }
+    }
+
+    pub(crate) fn is_within_boot(&self) -> bool {
+        self.first.is_of_boot(&self.believed)
+    }
+
+    /// How far the wall clock moved beyond what the boot clock counted.
+    pub(crate) fn step(&self) -> TimeDelta {
+        match self.is_within_boot() {
+            true => self.first.step_since(&self.believed),
+            false => self.first.time - self.believed.time,
+        }
+    }
+
+    /// Whether the new time may be believed in the end without a person's word: if the machine
+    /// can have been off so long, if the clock was set right after the boot, or if it was
+    /// set by hours.
+    pub(crate) fn can_be_innocent(&self, clock_jump: Span) -> bool {
+        let is_small = self.step().abs() <= TimeDelta::seconds(INNOCENT_STEP_SECONDS);
+        let was_settling = self.believed.uptime_seconds < SETTLING_SECONDS;
+        !self.contradicted
+            && self.step().abs() <= clock_jump.delta()
+            && (!self.is_within_boot() || is_small || was_settling)
+    }
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Doubt { believed, first, .. } = self;
+        let (from, to) = (believed.time.format("%FT%TZ"), first.time.format("%FT%TZ"));
+        write!(f, "the clock stepped by {} (from {from} to {to}", roughly(self.step()))?;
+        if self.is_within_boot() {
+            let passed = TimeDelta::seconds(first.seconds_since(believed));
+            write!(f, ", while the boot clock counted {}); ", roughly(passed))?;
+        } else {
+            write!(f, ", across a boot); ")?;
+        }
+        f.write_str("if it is right now, run `rotate --confirm`; else set it right")
+    }
+}
+
+/// What is known of this boot while the clock is in doubt.
+pub(crate) struct BootInDoubt<'a> {
+    /// Both clocks now.
+    pub(crate) now: &'a Reading,
+    /// Earlier readings of this boot that may have been right, the last believed one first.
+    pub(crate) shown: Vec<&'a Reading>,
+    /// Snapshots up to this number are not of the believed time in this boot.
+    pub(crate) after_sequence: u64,
+    /// Snapshots up to this number were taken before the doubt began.
+    pub(crate) began_after: u64,
+    /// Snapshots that were found unchanged by a time in doubt.
+    pub(crate) verified: &'a [u64],
+}

@@ -1,0 +1,192 @@
+//! What may expire while the clock is in doubt: what goes under every time that it can be.
+//!
+//! Within a boot the boot clock says how far apart snapshots were taken. It does not say which of
+//! the times that the wall clock has shown is right. So rotation is decided under each of these
+//! *datings*, and only what all of them expire goes:
+//!
+//! * one for each time that the wall clock is known to have shown in this boot: the last believed
+//!   one, the ones in doubt, and those that dated the snapshots. Each dates all snapshots by the
+//!   boot clock.
+//! * the dates as they are: a machine that was paused has a boot clock that missed that time.
+//!
+//! Why no history is lost:
+//!
+//! * The true dating is among these if the boot clock is right and the wall clock was right at one
+//!   of the known readings of this boot, or if all dates are right. What goes under all datings
+//!   goes under the true one. How far the clock is off, in which direction, and how often it was
+//!   set make no difference.
+//! * If it was wrong at every reading of this boot, and nothing noticed that at its beginning, the
+//!   true dating is missing. But the believed time continued by the boot clock is always among the
+//!   datings. So nothing goes that a run would keep if the wall clock had never been set since.
+//! * Between boots no clock counts that cannot be set. A doubt across a boot has no such datings,
+//!   and nothing expires. Snapshots from before the boot, or from before the believed time began,
+//!   stay. Each stays without a part in slots and counts, where it could only take a slot away
+//!   from another.
+//! * The same holds for snapshots without a sequence number or boot clock, for partial ones, and
+//!   for those that a doubted clock dated before this doubt began.
+//! * How long a snapshot held is unknown if a doubted clock verified it. It stays, and counts for
+//!   the moment when it was taken only: a longer time could only take slots from others.
+//! * The newest `min_keep` stay. What a dating keeps because of `min_keep` is among them: each
+//!   dating within the boot has the same order.
+//! * Too many datings, and every other pause, let nothing expire. What expires here is only set
+//!   aside: no retired snapshot is removed or used up while the clock is in doubt.
+
+use crate::decide::doubt::BootInDoubt;
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::decide::clock_guard::ClockHistory;
+use crate::decide::clock_reading::Reading;
+use crate::decide::decision::SnapshotVerdict;
+use crate::decide::grade::Grade;
+use crate::decide::policy::Policy;
+use crate::decide::reason::{Pause, Reason};
+use crate::decide::snapshot::Snapshot;
+use crate::decide::wanted::decide_before_guards;
+
+/// With more datings nothing expires: a clock that is set so often is not to be understood.
+const MOST_DATINGS: usize = 64;
+
+/// Times that are nearer to each other count as one, in seconds: no slot is shorter than a minute.
+const NEAR_SECONDS: i64 = 60;
+
+/// One time that it can be.
+#[derive(Debug, Clone, Copy)]
+struct Dating {
+    /// The time when the boot clock showed 0; none leaves the dates as they are.
+    booted: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+}
+
+/// Marks those of `verdicts` as going that go under every dating; all others stay.
+pub(crate) fn expire_under_all(
+    verdicts: &mut [SnapshotVerdict],
+    clock: &ClockHistory,
+    policy: &Policy,
+) {
+    let Some(boot) = clock.boot_in_doubt() else { return };
+    let snapshots = taking_part(verdicts, &boot, clock);
+    let datings = datings(&snapshots, &boot);
+    if datings.len() > MOST_DATINGS {
+        return;
+    }
+    let floor = floor(&snapshots, policy.min_keep);
+    let mut fates: BTreeMap<String, Vec<(Dating, SnapshotVerdict)>> = BTreeMap::new();
+    for dating in &datings {
+        let dated: Vec<Snapshot> = snapshots.iter().map(|one| dating.date(one, &boot)).collect();
+        for verdict in decide_before_guards(&dated, policy, dating.now).verdicts {
+            fates.entry(verdict.snapshot.name.clone()).or_default().push((*dating, verdict));
+        }
+    }
+    for verdict in verdicts {
+        let Some(fates) = fates.remove(&verdict.snapshot.name) else { continue };
+        let sequence = verdict.snapshot.sequence.unwrap_or(0);
+        let keeping = fates.iter().find(|(_, fate)| fate.keep);
+        let stays = match keeping {
+            Some((dating, fate)) => fate.reasons.first().map(|reason| Reason::IfTime {
+                time: dating.now,
+                reason: Box::new(reason.clone()),
+            }),
+            None if boot.verified.contains(&sequence) => Some(Reason::VerifiedInDoubt),
+            None if sequence >= floor => Some(Reason::MinKeep(policy.min_keep)),
+            None => None,
+        };
+        match (stays, fates.first()) {
+            (Some(reason), _) => tell_why_it_stays(verdict, reason),
+            (None, Some((_, fate))) => {
+                verdict.keep = false;
+                verdict.reasons = vec![Reason::EveryTime(datings.len())];
+                verdict.reasons.extend(fate.reasons.iter().cloned());
+            }
+            (None, None) => {}
+        }
+    }
+}
+
+/// A pause or a date in doubt alone does not tell which time keeps the snapshot.
+fn tell_why_it_stays(verdict: &mut SnapshotVerdict, reason: Reason) {
+    let is_general = |reason: &Reason| {
+        matches!(reason, Reason::Paused(Pause::ClockDoubt(_)) | Reason::Undated(_))
+    };
+    if verdict.reasons.iter().any(is_general) {
+        verdict.reasons.push(reason);
+    }
+}
+
+/// Complete snapshots whose distance in time is known by the boot clock.
+fn taking_part(
+    verdicts: &[SnapshotVerdict],
+    boot: &BootInDoubt,
+    clock: &ClockHistory,
+) -> Vec<Snapshot> {
+    let takes_part = |snapshot: &&Snapshot| {
+        let is_of_boot = snapshot.taken_at.as_ref().is_some_and(|taken| {
+            taken.boot == boot.now.boot && taken.seconds <= boot.now.uptime_seconds
+        });
+        let is_known = |sequence: u64| {
+            sequence > boot.after_sequence
+                && (sequence > boot.began_after || !clock.is_doubted(sequence))
+        };
+        is_of_boot
+            && snapshot.grade == Grade::Complete
+            && snapshot.recorded
+            && !snapshot.unreadable
+            && snapshot.sequence.is_some_and(is_known)
+    };
+    let snapshots = verdicts.iter().map(|verdict| &verdict.snapshot).filter(takes_part);
+    snapshots.map(|snapshot| Snapshot { undated: None, ..snapshot.clone() }).collect()
+}
+
+/// The dates as they are, and each time that was shown; those near to each other count once.
+fn datings(snapshots: &[Snapshot], boot: &BootInDoubt) -> Vec<Dating> {
+    let uptime = TimeDelta::seconds(boot.now.uptime_seconds);
+    let of_reading = |reading: &Reading| {
+        reading.time.checked_sub_signed(TimeDelta::seconds(reading.uptime_seconds))
+    };
+    let of_snapshot = |snapshot: &Snapshot| {
+        let taken = snapshot.taken_at.as_ref()?;
+        snapshot.time.checked_sub_signed(TimeDelta::seconds(taken.seconds))
+    };
+    let readings = boot.shown.iter().copied().chain([boot.now]).filter_map(of_reading);
+    let mut known: Vec<DateTime<Utc>> = Vec::new();
+    for booted in readings.chain(snapshots.iter().filter_map(of_snapshot)) {
+        let is_known = known.iter().any(|other| is_near(booted - *other));
+        if !is_known && known.len() <= MOST_DATINGS {
+            known.push(booted);
+        }
+    }
+    let by_boot_clock = known.into_iter().filter_map(|booted| {
+        Some(Dating { booted: Some(booted), now: booted.checked_add_signed(uptime)? })
+    });
+    [Dating { booted: None, now: boot.now.time }].into_iter().chain(by_boot_clock).collect()
+}
+
+fn is_near(distance: TimeDelta) -> bool {
+    distance.abs() <= TimeDelta::seconds(NEAR_SECONDS)
+}
+
+impl Dating {
+    /// `snapshot` as this dating dates it.
+    fn date(&self, snapshot: &Snapshot, boot: &BootInDoubt) -> Snapshot {
+        let mut dated = snapshot.clone();
+        if let (Some(booted), Some(taken)) = (self.booted, &snapshot.taken_at) {
+            let shift = booted + TimeDelta::seconds(taken.seconds) - snapshot.time;
+            if !is_near(shift) {
+                dated.time += shift;
+                dated.verified_until += shift;
+            }
+        }
+        if snapshot.sequence.is_some_and(|sequence| boot.verified.contains(&sequence)) {
+            dated.verified_until = dated.time;
+        }
+        dated
+    }
+}
+
+/// The lowest number among the newest `min_keep` snapshots.
+fn floor(snapshots: &[Snapshot], min_keep: usize) -> u64 {
+    let mut numbers: Vec<u64> = snapshots.iter().filter_map(|one| one.sequence).collect();
+    numbers.sort_unstable_by(|one, other| other.cmp(one));
+    numbers.into_iter().take(min_keep.max(1)).min().unwrap_or(u64::MAX)
+}

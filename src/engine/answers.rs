@@ -1,0 +1,64 @@
+//! Whether the file system of a path answers at all.
+//!
+//! The server of a mount may be dead, or a disk may hang. What asks it then waits for ever, and
+//! with it a `check` or a run for all modules. So another thread asks first, and is left behind if
+//! it gets no answer. What has not answered once is not asked again by this process: a server of
+//! many modules costs the wait once.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use crate::system::mounts::Mounts;
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape_path;
+
+/// A disk that spins up answers within this time.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The paths that have not answered, and the mounts of servers that they lie on.
+static SILENT: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Makes sure that the state of `path` and of the directory that it is in can be had in time, be it
+/// an error.
+///
+/// # Errors
+/// [`Error::NoAnswer`] if it cannot.
+pub fn ensure(path: &Path) -> Result<()> {
+    match answers(path) {
+        true => Ok(()),
+        false => Err(Error::NoAnswer { path: escape_path(path), seconds: PATIENCE.as_secs() }),
+    }
+}
+
+/// The same as a yes or no.
+pub fn answers(path: &Path) -> bool {
+    let is_silent = |silent: &Vec<PathBuf>| silent.iter().any(|silent| path.starts_with(silent));
+    if SILENT.lock().is_ok_and(|silent| is_silent(&silent)) {
+        return false;
+    }
+    let has_answered = asked(path);
+    if !has_answered && let Ok(mut silent) = SILENT.lock() {
+        silent.push(path.to_path_buf());
+        silent.extend(Mounts::read().and_then(|mounts| mounts.served_mount_of(path)));
+    }
+    has_answered
+}
+
+fn asked(path: &Path) -> bool {
+    let (sender, receiver) = mpsc::channel();
+    let paths: Vec<PathBuf> =
+        [Some(path), path.parent()].into_iter().flatten().map(Path::to_path_buf).collect();
+    let ask = move || {
+        for path in paths {
+            let _ = std::fs::metadata(path);
+        }
+        let _ = sender.send(());
+    };
+    // Without a thread nothing is known.
+    match thread::Builder::new().stack_size(64 << 10).spawn(ask) {
+        Ok(_) => receiver.recv_timeout(PATIENCE) != Err(mpsc::RecvTimeoutError::Timeout),
+        Err(_) => true,
+    }
+}
