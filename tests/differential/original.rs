@@ -33,7 +33,7 @@ impl Original {
         match READY.get_or_init(Original::install) {
             Ok(original) => Some(original),
             Err(why) => {
-                support::skip_unless_all(&format!("needs rotate-backups 8.1 from PyPI: {why}"));
+                skipped!("needs rotate-backups 8.1 from PyPI: {why}");
                 None
             }
         }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use super::have;
 use super::run::{PATH, Run, tool};
-use super::{have, skip_unless_all};
 
 /// What rsync-system-backup 1.1 needs, so that every run compares with the same program.
 const CLIENT: &str =
@@ -35,7 +35,7 @@ fn get(venv: &OnceLock<Venv>, name: &str, packages: &[&str]) -> Option<PathBuf> 
     match venv.get_or_init(|| install(name, packages)) {
         Ok(venv) => Some(venv.clone()),
         Err(why) => {
-            skip_unless_all(why);
+            skipped!("{why}");
             None
         }
     }
