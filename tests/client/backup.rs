@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 
 use support::client::{BACKUP_BINARY, Machine, Stage};
 use support::run::{Run, copy_program, tool};
+use support::time::next_second;
 use support::{BINARY, NOBODY, fingerprint, have, is_root, may_mount, root, tree};
 
 fn has_rsync() -> bool {
@@ -68,7 +69,7 @@ fn a_backup_that_changes_nothing_makes_no_snapshot_and_one_that_does_makes_anoth
 
     tree::write(&machine.source.join("new"), "new\n");
     fs::remove_file(machine.source.join("notes.txt")).expect("removed");
-    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    next_second();
     machine.back_up(&["-u"]).exits(&[0]).says("1 file with 4 bytes transferred, 1 deletion");
     let names = machine.snapshots();
     assert_eq!(names.len(), 2, "{names:?}");
@@ -123,7 +124,7 @@ fn named_steps_are_the_only_ones() {
     machine.backup(&["-s", "-u", latest]).exits(&[0]);
     assert_eq!(machine.snapshots().len(), 31);
     fs::write(machine.latest.join("by hand"), "x").expect("a change");
-    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    next_second();
     machine.backup(&["-r", "-u", latest]).exits(&[0, 4]).says("expire");
     let names = machine.snapshots();
     assert!(names.len() < 31, "{names:?}");
@@ -506,7 +507,7 @@ fn vanished_files_make_a_complete_snapshot_and_unreadable_ones_a_partial_one() {
     let source = machine.source.to_str().expect("UTF-8");
     let latest = machine.latest.to_str().expect("UTF-8");
     let back_up = || {
-        std::thread::sleep(std::time::Duration::from_millis(1_100));
+        next_second();
         stage.backup(&["-u", "--disable-notifications", source, latest])
     };
     status("24");
@@ -557,11 +558,11 @@ fn a_backup_that_is_broken_off_is_not_taken_for_a_whole_one_by_anybody() {
     let run = stage.backup(&["-u", "--disable-notifications", source, latest]);
     assert_eq!(run.signal(), Some(9), "{run}");
     assert!(machine.latest.join(".rsync-system-backup-unfinished").exists());
-    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    next_second();
     machine.run(&["snapshot", latest]).exits(&[0]);
     let names = machine.snapshots();
     assert!(names.len() == 2 && names[1].ends_with("Z-partial"), "{names:?}");
-    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    next_second();
     machine.back_up(&["-u"]).exits(&[0]);
     let names = machine.snapshots();
     assert!(names.len() == 3 && names[2].ends_with('Z'), "{names:?}");
@@ -611,7 +612,7 @@ fn a_source_that_was_restored_from_a_backup_that_is_not_whole_is_refused() {
 
     // Of what is there already, a snapshot alone may be less than was wanted.
     tree::write(&machine.latest.join(".rsync-system-backup-unfinished"), "left over\n");
-    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    next_second();
     let [policy, latest] =
         [&machine.policy, &machine.latest].map(|path| path.to_str().expect("UTF-8"));
     machine.backup(&["-s", "-u", "--config", policy, latest]).exits(&[4]);

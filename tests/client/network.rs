@@ -5,22 +5,17 @@ use crate::support;
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use support::client::{Machine, Stage};
 use support::daemon::{Daemon, GOOD};
 use support::module::Module;
 use support::run::Run;
 use support::sshd::{Sshd, install_snapshot_program};
+use support::time::next_second;
 use support::{fingerprint, have, may_mount, tree};
 
 fn can_run() -> bool {
     may_mount() && have(&["rsync", "ssh", "sshd", "ssh-keygen"])
-}
-
-/// What two snapshots of different seconds need.
-fn next_second() {
-    std::thread::sleep(Duration::from_millis(1_100));
 }
 
 /// rsync that does its work and then, for the main transfer, ends with the status in a file.

@@ -567,7 +567,7 @@ fn the_measure_shows_what_a_command_keeps_in_memory() {
 }
 
 fn is_full() -> bool {
-    env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|sweep| sweep == "full")
+    support::is_full_sweep()
 }
 
 /// How many entries trees have where everything is asked for, and the KiB that have to be enough

@@ -360,7 +360,7 @@ fn assert_damage_does_no_harm(cases: usize, damage: impl Fn(&Path, usize) + Sync
 }
 
 fn full() -> bool {
-    std::env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|sweep| sweep == "full")
+    support::is_full_sweep()
 }
 
 #[test]

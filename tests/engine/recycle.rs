@@ -356,7 +356,7 @@ type Place = (Module, Option<FileSystem>);
 /// Runs sequences, two at a time, each in a place of its own. None where there can be none.
 fn run_sequences(place: impl Fn() -> Option<Place> + Sync) -> Option<Tally> {
     let only = std::env::var("RSYNCD_SNAPSHOT_SEED").ok().map(|seed| seed.parse().expect("a seed"));
-    let full = std::env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|sweep| sweep == "full");
+    let full = support::is_full_sweep();
     let seeds = match only {
         Some(seed) => seed..seed + 1,
         None if full => 0..SEQUENCES * 40,
@@ -751,7 +751,7 @@ fn interfere(how: &str, when: &[usize]) -> usize {
 }
 
 fn sweep() -> Vec<usize> {
-    let full = std::env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|sweep| sweep == "full");
+    let full = support::is_full_sweep();
     if full { (1..40).collect() } else { vec![1, 3] }
 }
 

@@ -384,7 +384,7 @@ fn clean_round(rig: &mut Rig, random: &mut Random, round: usize) {
 }
 
 fn rounds() -> usize {
-    let is_full = std::env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|value| value == "full");
+    let is_full = support::is_full_sweep();
     if is_full { 1_000 } else { 25 }
 }
 

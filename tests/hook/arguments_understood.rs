@@ -188,12 +188,7 @@ fn rsyncd_and_this_program_understand_hostile_arguments_alike() {
         return;
     }
     // Each batch has a daemon of its own, which reads all its modules for every connection.
-    let batches = if std::env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|sweep| sweep == "full")
-    {
-        10
-    } else {
-        1
-    };
+    let batches = if support::is_full_sweep() { 10 } else { 1 };
     for batch in 0..batches {
         compare(batch * CASES..(batch + 1) * CASES);
     }

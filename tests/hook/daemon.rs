@@ -100,7 +100,7 @@ fn pushes_pulls_and_listings_that_change_nothing_make_no_snapshot() {
     daemon.await_hooks(1);
     let names = module.snapshots();
     let verified = module.record(&names[0])["verified_until"].clone();
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    support::time::next_second();
 
     daemon.push(&source, "data", &[]).exits(&[0]);
     daemon.await_hooks(2);

@@ -9,7 +9,7 @@
 //! with the filter that `check` recommends. After some pushes the module is put back, so that
 //! others build on what an earlier push has left.
 //!
-//! `RSYNCD_SNAPSHOT_SWEEP=full` sweeps all; by default a sample of it runs for half a minute.
+//! `RSYNCD_SNAPSHOT_SWEEP=full` sweeps all; by default a sample of it runs for fifteen seconds.
 //! `RSYNCD_SNAPSHOT_RSYNC` names another rsync, whose daemon is used, `RSYNCD_SNAPSHOT_SWEEP_GATE`
 //! another program for the pre-xfer hook, to see that the sweep finds the holes of an earlier
 //! version, and `RSYNCD_SNAPSHOT_SWEEP_SEED` other random combinations.
@@ -36,7 +36,7 @@ use support::{BINARY, have, is_full_sweep, is_root, tree};
 const RANDOM: usize = 10_000;
 
 /// How long a sample takes.
-const SAMPLE: Duration = Duration::from_secs(30);
+const SAMPLE: Duration = Duration::from_secs(15);
 
 const WORKERS: usize = 4;
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 use support::file_system::{FileSystem, Kind};
 use support::module::Module;
 use support::run::Run;
-use support::time::wait_until;
+use support::time::{next_second, wait_until};
 use support::tree;
 
 /// Gives up on the lock at once.
@@ -222,7 +222,7 @@ fn a_torn_tree_that_equals_the_newest_complete_snapshot_keeps_it_current() {
         || module.list()[0]["verified_until"].as_str().expect("a verified-until").to_string();
     for arguments in [None, Some(["snapshot", "data"]), None] {
         let before = verified_until();
-        std::thread::sleep(Duration::from_millis(1100));
+        next_second();
         match arguments {
             None => module.run_hook().exits(&[0]),
             Some(arguments) => module.run(&arguments).exits(&[0]),

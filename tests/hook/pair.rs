@@ -404,7 +404,7 @@ fn what_one_client_tore_another_one_does_not_mend() {
     assert!(module.is_marked("torn"), "{:?}", module.state());
 
     // rsync compares times to the second, and leaves a directory's alone that is right already.
-    std::thread::sleep(Duration::from_secs(1));
+    support::time::next_second();
     let small = module.directory.join("small source");
     fs::create_dir_all(small.join("b")).expect("a directory");
     tree::write(&small.join("b/arrives first"), "1");

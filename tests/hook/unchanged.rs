@@ -138,7 +138,7 @@ fn a_run_that_finds_nothing_changed_says_until_when_the_snapshot_is_good() {
         listed[0]["verified_until"].as_str().expect("a time").to_string()
     };
     let first = verified_until(&module);
-    std::thread::sleep(Duration::from_millis(1100));
+    support::time::next_second();
 
     module.expect_no_snapshot();
 

@@ -7,7 +7,7 @@
 //! does is decided by the seed that a failure names, although never at quite the same moments
 //! again. `RSYNCD_SNAPSHOT_LOAD_KEEP=1` leaves the server's directory behind.
 
-use crate::support::{self, load};
+use crate::{load_rig as load, support};
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -155,7 +155,7 @@ fn listings_pulls_and_dry_runs_make_no_snapshot_and_expire_nothing() {
     if !have(&["rsync"]) {
         return;
     }
-    let full = std::env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|sweep| sweep == "full");
+    let full = support::is_full_sweep();
     let count = if full { 10_000 } else { 200 };
     let module = Module::new();
     let source = support::daemon::source(&module);

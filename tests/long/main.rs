@@ -5,5 +5,9 @@
 mod support;
 
 mod load;
+#[path = "../support/load/mod.rs"]
+mod load_rig;
 mod power;
+#[path = "../support/power/mod.rs"]
+mod power_rig;
 mod year;

@@ -4,11 +4,11 @@
 //!
 //! Two rigs cut the power. One logs what the hook's file system writes to its disk, and replays
 //! that up to a random point of which the last, unflushed writes are lost in part. The other clones
-//! the disk while the hook runs. In a normal run 50 images each on ext4, XFS and btrfs; with
+//! the disk while the hook runs. In a normal run 24 images each on ext4, XFS and btrfs; with
 //! `RSYNCD_SNAPSHOT_SWEEP=full` 1,000. `RSYNCD_SNAPSHOT_SEED` begins the pushes and the cuts. That
 //! the rigs would notice is proved by making the system calls do nothing that they are about.
 
-use crate::support::{self, power};
+use crate::{power_rig as power, support};
 
 use std::thread;
 use std::time::Instant;
@@ -20,12 +20,12 @@ use support::file_system::Kind;
 const IMAGES_OF_A_HISTORY: usize = 100;
 
 /// How many images a normal run makes on each file system.
-const IMAGES_OF_A_SAMPLE: usize = 50;
+const IMAGES_OF_A_SAMPLE: usize = 24;
 
 type Rig = fn(Kind, usize, u64, Sabotage, &dyn Fn(&Findings) -> bool) -> Findings;
 
 fn images() -> usize {
-    let full = std::env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|value| value == "full");
+    let full = support::is_full_sweep();
     if full { 1_000 } else { IMAGES_OF_A_SAMPLE }
 }
 

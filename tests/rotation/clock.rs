@@ -11,7 +11,7 @@
 //! and a quarter, or the longest gap of late and a quarter), or that was ahead for a whole day of
 //! uptime from a boot on. The histories here have none of these, except where a test says so.
 //!
-//! Four hundred histories in the normal run, `RSYNCD_SNAPSHOT_SWEEP=full` takes a hundred times as
+//! A hundred histories in the normal run, `RSYNCD_SNAPSHOT_SWEEP=full` takes a hundred times as
 //! many.
 
 use crate::support::{self, snapshots};
@@ -584,7 +584,7 @@ fn live(seed: u64) -> Worlds {
 
 #[test]
 fn no_wrong_clock_costs_what_the_right_one_keeps() {
-    let histories = if full_sweep() { 40_000 } else { 400 };
+    let histories = if full_sweep() { 40_000 } else { 100 };
     let (mut resumed, mut with_undated, mut expired) = (0, 0, 0);
     for seed in 0..histories {
         let worlds = live(seed);

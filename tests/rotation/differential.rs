@@ -3,7 +3,7 @@
 //! The real program from PyPI decides beside ours: over random sets of names as data, over some of
 //! them as directories that both really remove, and once for each difference, to show that it loses
 //! data where ours does not. With `RSYNCD_SNAPSHOT_SWEEP=full` there are 100,000 sets instead of
-//! 3,000.
+//! 1,000.
 //!
 //! Everything is in UTC, where the naive times of rotate-backups are the same instants as ours.
 
@@ -137,7 +137,7 @@ fn random_sets_are_decided_alike() {
     let Some(original) = Original::get() else { return };
     let decision = RefCell::new(Decision::of(original));
     let (mut expired, mut different) = (0, 0);
-    for seed in 0..if full_sweep() { 100_000 } else { 3_000 } {
+    for seed in 0..if full_sweep() { 100_000 } else { 1_000 } {
         let case = Case::random(&mut Random::new(seed));
         let compare = |names: &[String]| compare(names, &case, &mut decision.borrow_mut());
         let Ok(expected) = compare(&case.names) else {
@@ -152,7 +152,7 @@ fn random_sets_are_decided_alike() {
         different += usize::from(expected.ours != expected.original);
     }
     // The sets would prove little if nearly everything were kept, or if no difference ever showed.
-    assert!(expired > 10_000 && different > 300, "{expired} expired, {different} differ");
+    assert!(expired > 3_000 && different > 100, "{expired} expired, {different} differ");
 }
 
 // -- Real directories ------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ fn random_directories_are_rotated_alike() {
     let cases = (1_000_000..)
         .map(|seed| Case { now, ..Case::random(&mut Random::new(seed)) })
         .filter(suits);
-    for case in cases.take(if full_sweep() { 500 } else { 50 }) {
+    for case in cases.take(if full_sweep() { 500 } else { 25 }) {
         let both = Both::with(original, &case.names);
         let expected = expected(&case.names, &case, &mut decision).expect("what has to stay");
         let options = case.scheme.options();
@@ -235,7 +235,7 @@ fn random_directories_are_rotated_alike() {
         removed += case.names.len() - left.len();
         assert_eq!(left, Vec::from_iter(expected.ours), "{:?} of {:?}", case.scheme, case.names);
     }
-    assert!(removed > 200, "{removed} removed");
+    assert!(removed > 100, "{removed} removed");
 }
 
 // -- The differences, one by one: rotate-backups loses what ours keeps ------------------------------

@@ -87,7 +87,7 @@ fn throw(name: &str) {
     let (_, target) = *target::TARGETS.iter().find(|(known, _)| *known == name).expect("a target");
     let seeds = seeds(name);
     assert!(!seeds.is_empty());
-    let full = std::env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|value| value == "full");
+    let full = crate::support::is_full_sweep();
     let mutations = if full { MUTATIONS * 100 } else { MUTATIONS };
     let mut random = Random::new(20_261_126);
     let hit = |garbage: &[u8]| {
