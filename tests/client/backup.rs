@@ -53,11 +53,11 @@ fn a_simple_backup_makes_the_destination_and_one_snapshot() {
     assert_eq!(names.len(), 1, "{names:?}");
     fingerprint::assert_same(&machine.latest, &machine.latest.with_file_name(&names[0]));
     let mode = fs::metadata(machine.latest.parent().expect("a parent")).expect("the root").mode();
-    assert_eq!(mode & 0o777, 0o700, "what was missing is nobody else's business");
+    assert_eq!(mode & 0o777, 0o700, "what was missing is closed to other users");
 }
 
 #[test]
-fn a_backup_that_changes_nothing_makes_no_snapshot_and_one_that_does_makes_another() {
+fn only_a_backup_that_changes_something_makes_a_snapshot() {
     if !has_rsync() {
         return;
     }
@@ -186,7 +186,7 @@ fn a_failure_of_rsync_is_a_failure_and_its_words_are_quoted() {
         return;
     }
     let machine = Machine::new();
-    // Nobody listens there. It is the original's scenario of a failure.
+    // No server listens there. It is the original's scenario of a failure.
     machine
         .back_up_to("0.0.0.0::module/directory", &["-u", "--retries=0"])
         .exits(&[1])
@@ -220,7 +220,7 @@ fn swapped_and_nested_directories_are_refused_before_anything_is_deleted() {
     refused(&["host:/x", &source], "swapped?");
     let inside = format!("{source}/backups/latest");
     refused(&[&source, &inside], "each backup would hold all earlier ones");
-    // A directory that nobody has backed up to, with things of its own.
+    // A directory that no backup went to, with things of its own.
     let other = machine.directory.join("other");
     tree::small(&other);
     refused(&[&source, &text(&other)], "no earlier backup went there");
@@ -472,7 +472,7 @@ fn two_runs_that_reach_one_directory_by_two_paths_do_not_overlap() {
 }
 
 #[test]
-fn a_destination_without_snapshots_is_known_again_and_one_made_anew_is_not() {
+fn a_destination_made_anew_is_not_taken_for_known() {
     if !has_rsync() {
         return;
     }
@@ -543,7 +543,7 @@ fn vanished_files_make_a_complete_snapshot_and_unreadable_ones_a_partial_one() {
 }
 
 #[test]
-fn a_backup_that_is_broken_off_is_not_taken_for_a_whole_one_by_anybody() {
+fn a_backup_that_is_broken_off_is_never_complete() {
     if !may_mount() || !has_rsync() {
         return;
     }
@@ -592,7 +592,7 @@ fn nothing_is_deleted_before_the_destination_says_that_it_is_unfinished() {
 }
 
 #[test]
-fn a_source_that_was_restored_from_a_backup_that_is_not_whole_is_refused() {
+fn a_source_restored_from_an_unfinished_backup_is_refused() {
     if !has_rsync() {
         return;
     }
@@ -620,7 +620,7 @@ fn a_source_that_was_restored_from_a_backup_that_is_not_whole_is_refused() {
 }
 
 #[test]
-fn a_backup_whose_end_cannot_be_noted_fails_and_makes_no_snapshot() {
+fn a_backup_whose_end_cannot_be_noted_makes_no_snapshot() {
     if !may_mount() || !has_rsync() {
         return;
     }

@@ -133,7 +133,7 @@ fn a_disk_is_mounted_for_the_run_and_unmounted_after_it() {
 }
 
 #[test]
-fn an_encrypted_disk_is_unlocked_and_mounted_and_put_back_in_reverse_order() {
+fn an_encrypted_disk_is_put_back_in_reverse_order() {
     if !can_run() {
         return;
     }
@@ -179,8 +179,7 @@ const UNLOCKERS: &str = "/usr/sbin/cryptdisks_start /sbin/cryptdisks_start /usr/
     /lib/systemd/systemd-cryptsetup /usr/bin/systemd-cryptsetup /usr/sbin/cryptsetup /sbin/cryptsetup";
 
 #[test]
-fn where_cryptdisks_start_is_absent_systemd_cryptsetup_or_cryptsetup_unlock_and_lock_in_the_same_order()
- {
+fn without_cryptdisks_start_other_programs_unlock_in_the_same_order() {
     if !can_run() {
         return;
     }
@@ -408,7 +407,7 @@ fn two_runs_that_need_the_same_encrypted_device_do_not_overlap() {
 }
 
 #[test]
-fn a_missing_disk_is_no_failure_unless_somebody_watches() {
+fn a_missing_disk_is_a_failure_only_on_a_terminal() {
     if !can_run() || !have(&["script"]) {
         return;
     }
@@ -454,15 +453,14 @@ fn a_missing_disk_is_no_failure_unless_somebody_watches() {
         .write("fstab", &format!("LABEL=no-such-disk {} ext4 noauto 0 0\n", rig.mount_point()));
     rig.back_up(false, &[]).exits(&[0]);
     assert_eq!(rig.stage.log(), Vec::<String>::new());
-    // But a device that nobody said to unlock is a slip.
+    // But a device that no option says to unlock is a mistake.
     rig.stage
         .write("fstab", &format!("/dev/mapper/backup {} ext4 noauto 0 0\n", rig.mount_point()));
     rig.back_up(false, &[]).exits(&[2]).says("name it with --crypto");
 }
 
 #[test]
-fn what_the_tables_do_not_name_and_a_destination_elsewhere_are_refused_before_anything_is_touched()
-{
+fn disks_that_the_tables_do_not_name_are_refused() {
     if !can_run() {
         return;
     }
@@ -500,14 +498,14 @@ fn what_the_tables_do_not_name_and_a_destination_elsewhere_are_refused_before_an
 }
 
 #[test]
-fn a_history_that_is_gone_stops_the_backup_before_it_fills_the_wrong_disk() {
+fn a_history_that_is_gone_stops_the_backup() {
     if !can_run() {
         return;
     }
     let machine = Machine::new();
     let rig = Rig::new(&machine);
     rig.back_up(false, &[]).exits(&[0]);
-    // Somebody forgot --mount, and the mount point has a directory of that name.
+    // The user forgot --mount, and the mount point has a directory of that name.
     fs::create_dir(rig.latest()).expect("a directory");
     let source = machine.source.to_str().expect("UTF-8");
     rig.stage
@@ -699,7 +697,7 @@ fn notifications_that_cannot_be_shown_fail_nothing() {
     stage.script("notify-send", "exit 1");
     let source = machine.source.to_str().expect("UTF-8");
     let latest = machine.latest.to_str().expect("UTF-8");
-    // A process with a session whose bus nobody serves.
+    // A process with a session whose bus no process serves.
     let mut process = tool("setpriv")
         .args(["--reuid=4242", "--regid=4242", "--clear-groups", "sleep", "60"])
         .env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nowhere")

@@ -114,7 +114,7 @@ fn an_empty_source_does_not_empty_a_module() {
 }
 
 #[test]
-fn the_server_learns_that_a_backup_is_partial_though_its_rsyncd_saw_no_error() {
+fn the_client_tells_the_server_that_its_backup_is_partial() {
     if !may_mount() || !have(&["rsync"]) {
         return;
     }
@@ -156,7 +156,7 @@ fn the_server_learns_that_a_backup_is_partial_though_its_rsyncd_saw_no_error() {
 }
 
 #[test]
-fn a_password_is_taken_from_the_environment_and_a_wrong_one_is_not_tried_again() {
+fn a_wrong_password_is_not_tried_again() {
     if !have(&["rsync"]) {
         return;
     }
@@ -190,7 +190,7 @@ fn a_password_is_taken_from_the_environment_and_a_wrong_one_is_not_tried_again()
     assert_eq!(fs::read_dir(&module.latest).expect("the module").count(), 0);
     run("wonderland", &[]).exits(&[0]);
     machine.verify(&module.latest);
-    // A check is a listing, a rehearsal and a question that is asked twice, for nobody answers it.
+    // A check is a listing, a rehearsal and a question that is asked twice, because no hook answers it.
     daemon.await_hooks(4 + HOOKS);
     // A check tears nothing, though the module refuses some options.
     run("wonderland", &["--check"]).exits(&[0]);
@@ -199,7 +199,7 @@ fn a_password_is_taken_from_the_environment_and_a_wrong_one_is_not_tried_again()
 }
 
 #[test]
-fn a_check_finds_a_module_that_cannot_be_written_and_says_what_it_cannot_know() {
+fn a_check_finds_a_module_that_cannot_be_written() {
     if !have(&["rsync"]) {
         return;
     }
@@ -219,7 +219,7 @@ fn a_check_finds_a_module_that_cannot_be_written_and_says_what_it_cannot_know() 
 }
 
 #[test]
-fn with_both_hooks_a_backup_is_one_snapshot_and_a_check_hears_from_the_server() {
+fn with_both_hooks_a_backup_is_one_snapshot() {
     if !may_mount() || !have(&["rsync"]) {
         return;
     }
@@ -284,7 +284,7 @@ fn die_before_the_end(machine: &Machine, stage: &Stage, url: &str) {
 }
 
 #[test]
-fn what_a_client_has_not_finished_is_due_after_a_while_and_keeps_nobody_from_a_snapshot() {
+fn an_unfinished_backup_is_due_after_a_while() {
     if !may_mount() || !have(&["rsync"]) {
         return;
     }
@@ -316,7 +316,7 @@ fn what_a_client_has_not_finished_is_due_after_a_while_and_keeps_nobody_from_a_s
         Run::of(support::run::tool("touch").args([touch[0], &token])).exits(&[0]);
         module.run(&["check", "data"]).exits(&[1]).says("not finished it");
 
-        // Somebody else, who knows nothing of tokens.
+        // Another client, which does not know the completion files.
         let plain = machine.directory.join("plain");
         tree::small(&plain);
         next_second();
@@ -513,7 +513,7 @@ fn what_would_delete_data_on_an_ssh_server_is_refused_as_on_a_disk() {
 }
 
 #[test]
-fn what_a_server_would_take_for_another_directory_is_refused_before_that_one_is_emptied() {
+fn patterns_in_a_servers_path_are_refused() {
     if !can_run() {
         return;
     }
@@ -576,7 +576,7 @@ fn a_partial_backup_is_a_partial_snapshot_on_an_ssh_server_too() {
 }
 
 #[test]
-fn a_server_without_our_program_gets_plain_links_and_the_advice_to_install_it() {
+fn a_server_without_our_program_gets_plain_links() {
     if !can_run() {
         return;
     }
@@ -671,7 +671,7 @@ fn an_rsync_daemon_and_a_gate_to_it_are_reached_by_ipv6_addresses() {
     machine.verify(&module.latest);
     assert_eq!(module.snapshots().len(), 1);
 
-    // The gate's localhost would be 127.0.0.1, where nobody listens.
+    // The gate's localhost would be 127.0.0.1, where no server listens.
     let mut command =
         machine.backup_command(&["--disable-notifications", "--retries=0", "--tunnel=root@[::1]"]);
     let far = url.replace("[::1]", "[0:0:0:0:0:0:0:1]");

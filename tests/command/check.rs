@@ -32,7 +32,7 @@ fn a_module_that_works_is_ok() {
 }
 
 #[test]
-fn an_old_newest_snapshot_is_a_warning_and_at_twice_max_age_critical() {
+fn a_snapshot_older_than_max_age_is_a_warning() {
     const POLICY: &str = "[defaults]\nmax_age = \"1h\"\n";
     for (minutes, code, status) in [(30, 0, "ok"), (90, 1, "warning"), (150, 2, "critical")] {
         let module = module_of_age(minutes);
@@ -119,7 +119,7 @@ fn failures_of_one_module_are_not_those_of_another() {
 }
 
 #[test]
-fn a_module_that_nobody_knows_is_unknown() {
+fn an_unknown_module_has_the_status_unknown() {
     let (module, _) = Module::with_snapshot();
     let run = module.run(&["check", "nobody\u{1b}[31m"]).exits(&[3]);
     assert!(run.stdout().contains("UNKNOWN") && !run.bytes().contains(&0x1b), "{run}");
@@ -184,7 +184,7 @@ fn the_doctor_finds_what_would_damage_history() {
 }
 
 #[test]
-fn a_module_without_snapshots_yet_is_no_trouble_unless_max_age_says_so() {
+fn a_module_without_snapshots_is_fine_without_max_age() {
     let module = Module::new();
     let run = module.run(&["check", "data"]).exits(&[0, 1]);
     assert!(!module.private(".").exists(), "check changes nothing: {run}");

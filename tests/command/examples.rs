@@ -15,7 +15,7 @@ const RSYNCD_CONF: &str = include_str!("../../examples/rsyncd.conf");
 const POLICY: &str = include_str!("../../examples/rsyncd-snapshot.toml");
 
 /// The example's rsyncd.conf with its paths below the server's directory, for a client on
-/// this machine, and for whoever runs the test.
+/// this machine, and for the account that runs the test.
 fn rsyncd_conf(server: &Server) -> String {
     let directory = server.directory.display().to_string();
     let quoted = |path: &Path| format!("'{}'", path.display());

@@ -49,7 +49,7 @@ fn each_option_becomes_its_key_or_a_note() {
 }
 
 #[test]
-fn what_kept_the_original_from_snapshots_keeps_them_here_too_until_a_person_has_looked() {
+fn doubtful_sections_expire_nothing_until_a_person_has_looked() {
     let module = Module::new();
     for day in 1..9 {
         module.make_old_snapshot(&format!("2019-08-0{day} 12:00:00"));

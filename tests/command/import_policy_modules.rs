@@ -96,7 +96,7 @@ fn a_module_with_a_snapshot_root_of_its_own_keeps_it() {
 }
 
 #[test]
-fn a_section_without_a_module_gets_a_free_name_and_says_what_to_do() {
+fn a_section_without_a_module_gets_a_free_name() {
     let module = Module::new();
     let ini =
         "[/srv/data]\ndaily = 1\n[/srv/x/*]\ndaily = 2\n[srv/data]\ndaily = 3\n[/]\ndaily = 4\n";

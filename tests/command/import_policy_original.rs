@@ -190,7 +190,7 @@ fn expected(answer: &Value) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn what_is_in_force_for_a_directory_is_read_as_the_original_reads_it() {
+fn sections_are_in_force_as_in_the_original() {
     let Some(venv) = original() else { return };
     let server = Server::new();
     let section = |name: &&str| format!("[{name}]\npath = /x/{name}/latest\n");

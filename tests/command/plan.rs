@@ -32,7 +32,7 @@ fn snapshot<'a>(plan: &'a Value, name: &str) -> &'a Value {
 // ---- What goes, when, and why ----
 
 #[test]
-fn the_plan_tells_what_covers_a_snapshot_that_goes_and_when_each_other_one_will() {
+fn the_plan_tells_when_each_snapshot_goes() {
     let module = module_until(at("2024-11-22T18:00:00Z"), 6, 16);
     module.write_policy(THREE_DAYS);
     let plan = module.json(&["plan", "data", "--json", "--at", "2024-11-22T19:00:00Z"]);

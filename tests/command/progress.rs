@@ -1,4 +1,4 @@
-//! A person at a terminal sees how far a run is; nobody else does.
+//! A run shows its progress on a terminal, and nowhere else.
 
 use crate::support;
 

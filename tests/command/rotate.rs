@@ -202,7 +202,7 @@ fn a_recorded_snapshot_dated_in_the_future_pauses_expiry() {
 }
 
 #[test]
-fn a_backlog_is_worked_off_over_several_runs_with_a_warning() {
+fn a_backlog_is_worked_off_over_several_runs() {
     let (module, newest) = module_with(&OLD);
     module.write_policy(&format!("{THREE_DAYS}max_expire = 2\n"));
     let first = module.run(&["rotate", "data", "--json"]).exits(&[4]);

@@ -13,7 +13,7 @@ use support::{BINARY, tree};
 const OLD: [&str; 3] = ["2020-01-01T00-00-00Z", "2020-01-02T00-00-00Z", "2020-01-03T00-00-00Z"];
 
 #[test]
-fn a_policy_that_only_rotate_has_used_is_missed_when_it_is_gone() {
+fn rotate_misses_a_policy_that_is_gone() {
     let module = Module::new();
     OLD.iter().for_each(|name| module.make_old_snapshot(name));
     module.write_policy("[defaults]\nkeep = { daily = 3650 }\nmin_keep = 1\n");
@@ -47,7 +47,7 @@ fn rotating_does_not_make_a_lost_history_look_like_a_new_beginning() {
 }
 
 #[test]
-fn a_verification_by_a_clock_that_was_ahead_is_corrected_by_the_next_run() {
+fn the_next_run_corrects_a_verification_from_the_future() {
     let (module, name) = Module::with_snapshot();
     let path = module.private("records").join(format!("{name}.toml"));
     let record = fs::read_to_string(&path).expect("the record");

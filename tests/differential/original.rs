@@ -41,7 +41,7 @@ impl Original {
 
     fn install() -> Result<Original, String> {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        // Whoever tests at the same time waits, and then finds it made.
+        // Another test program waits meanwhile, and then finds it made.
         let lock =
             File::create(target.join("rotate-backups.lock")).map_err(|error| error.to_string())?;
         lock.lock_exclusive().map_err(|error| error.to_string())?;

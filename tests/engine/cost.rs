@@ -34,7 +34,7 @@ struct Place {
 }
 
 impl Place {
-    /// In memory, so that nobody waits for a disk to sync.
+    /// In memory, so that no run waits for a disk to sync.
     fn new() -> Place {
         let file_system = FileSystem::new(Kind::Tmpfs);
         let module = file_system.as_ref().map_or_else(Module::new, Module::on);
@@ -291,7 +291,7 @@ fn recycling_costs_two_calls_for_each_unchanged_directory_without_others() {
 }
 
 #[test]
-fn recycling_costs_two_opens_and_closes_for_each_unchanged_directory_with_others() {
+fn recycling_opens_each_unchanged_directory_twice_at_most() {
     if !have(&["strace"]) || !root() {
         return;
     }
@@ -402,7 +402,7 @@ fn several_workers_read_link_and_remove_no_more_than_one() {
 
 /// Where there is always something to give away far above the worker who gives it.
 #[test]
-fn several_workers_cost_no_more_in_a_deep_tree_than_in_a_flat_one() {
+fn several_workers_cost_no_more_in_a_deep_tree() {
     if !have(&["strace"]) || !root() {
         return;
     }
@@ -575,10 +575,10 @@ fn is_full() -> bool {
 const FULL: (usize, u64) = (1_000_000, 64 << 10);
 
 /// The same otherwise, for trees of little else than files.
-const FILES: (usize, u64) = (100_000, 32 << 10);
+const FILES: (usize, u64) = (40_000, 16 << 10);
 
 /// For trees of little else than directories, which take longer and more memory.
-const DIRECTORIES: (usize, u64) = (40_000, 48 << 10);
+const DIRECTORIES: (usize, u64) = (15_000, 24 << 10);
 
 /// Fills a module with about as many entries in some shape, runs whatever a run can be, and fails
 /// if one of them takes too much memory.

@@ -13,7 +13,7 @@ use support::file_system::{FileSystem, Kind};
 use support::module::{Module, NAME};
 use support::run::{Run, tool};
 use support::simulated::{Simulated, settle};
-use support::{have, tree};
+use support::{have, is_full_sweep, tree};
 
 /// What ext4 allows.
 const EXT4_LINKS: usize = 65_000;
@@ -146,7 +146,7 @@ const POLICY: &str = "[defaults]\nkeep = { hourly = 1 }\nmin_keep = 1\nmin_age =
                       lock_wait = \"20s\"\nanomaly_share = \"100%\"\n";
 
 #[test]
-fn a_file_with_all_the_links_that_ext4_allows_is_copied_with_everything_it_has() {
+fn a_file_at_the_link_limit_is_copied_with_everything() {
     let Some(file_system) = FileSystem::new(Kind::Ext4) else { return };
     let module = Simulated::new(Module::on(&file_system), POLICY);
     let first = module.latest.join("first");
@@ -177,13 +177,15 @@ fn a_file_with_all_the_links_that_ext4_allows_is_copied_with_everything_it_has()
     assert!(list.stdout().contains("COPIES") && list.stdout().contains("65000"), "{list}");
     expect_unchanged(&module);
 
-    // Something else changes, and the copies are made once more.
-    tree::write(&module.latest.join("other"), "x");
-    publish(&module, EXT4_LINKS);
-    tree::write(&module.latest.join("other"), "y");
-    let name = publish(&module, EXT4_LINKS);
-    assert!(module.recycled(&name).is_some(), "made afresh");
-    expect_unchanged(&module);
+    // Something else changes, and the copies are made once more; the next test has fewer of them.
+    if is_full_sweep() {
+        tree::write(&module.latest.join("other"), "x");
+        publish(&module, EXT4_LINKS);
+        tree::write(&module.latest.join("other"), "y");
+        let name = publish(&module, EXT4_LINKS);
+        assert!(module.recycled(&name).is_some(), "made afresh");
+        expect_unchanged(&module);
+    }
 
     // The client makes the file anew: the old one loses its names one by one, and the new one can
     // be linked.
@@ -246,7 +248,7 @@ fn large_content() -> Vec<u8> {
     (0..1 << 20).flat_map(u32::to_le_bytes).collect()
 }
 
-/// A file that nobody may link, until this is dropped.
+/// A file that cannot be linked until this value is dropped.
 struct Immutable(PathBuf);
 
 impl Immutable {
@@ -395,12 +397,12 @@ fn a_copy_on_xfs_shares_the_content_and_no_limit_is_met() {
     }
     let Some(file_system) = FileSystem::new(Kind::Xfs) else { return };
     let module = Simulated::new(Module::on(&file_system), POLICY);
+    // More than ext4 would allow, if there is time for that.
+    let names = if is_full_sweep() { 70_000 } else { 5_000 };
     let first = module.latest.join("first");
     fs::write(&first, "x").expect("a file");
-    link(&first, &module.latest, 70_000);
+    link(&first, &module.latest, names);
     publish(&module, 0);
-    let links = fs::metadata(&first).expect("the file").nlink();
-    println!("xfs: {links} links of one file");
-    assert_eq!(links, 140_000);
+    assert_eq!(fs::metadata(&first).expect("the file").nlink(), 2 * names as u64);
     assert_the_copy_of_an_immutable_file_is_shared(&module);
 }

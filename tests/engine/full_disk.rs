@@ -14,7 +14,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use support::aftermath::{
     OLD, ROTATING, assert_nothing_is_half, assert_the_next_run_finishes, fingerprints,
 };
-use support::daemon::{Daemon, GOOD, source};
+use support::daemon::{Daemon, GOOD, kill, source};
 use support::file_system::{FileSystem, Kind};
 use support::fingerprint::Fingerprint;
 use support::module::Module;
@@ -183,11 +183,6 @@ fn start_push(daemon: &Daemon, module: &Module, name: &str) -> Child {
     wait_until("the first file has arrived", || module.latest.join("b").join(name).exists());
     Run::of(tool("kill").args(["-s", "STOP", &client.id().to_string()])).exits(&[0]);
     client
-}
-
-fn kill(mut client: Child) {
-    client.kill().expect("killed");
-    client.wait().expect("gone");
 }
 
 /// A module behind a daemon with both hooks, on a file system that is full now and then.

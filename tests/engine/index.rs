@@ -177,7 +177,7 @@ fn a_change_right_after_a_run_is_found() {
 }
 
 #[test]
-fn a_change_right_after_a_run_is_found_where_times_are_whole_seconds() {
+fn coarse_times_hide_no_change_right_after_a_run() {
     let Some(file_system) = FileSystem::whole_seconds() else { return };
     let module = indexed_module(Module::on(&file_system));
     // Some of them begin and end in one second, others not.
@@ -540,7 +540,7 @@ fn make_node(index: &Path, kind: FileType, device: u64) {
     mknodat(CWD, index, kind, Mode::from_raw_mode(0o600), device).expect("a special file");
 }
 
-// -- Retired snapshots that somebody has changed -----------------------------------------------------
+// -- Retired snapshots that were changed --------------------------------------------------------------
 
 /// What a person may do to a snapshot in `expired/`; the second argument is a directory outside.
 const TAMPERINGS: &[(&str, fn(&Path, &Path))] = &[
@@ -657,7 +657,7 @@ const TAMPERINGS: &[(&str, fn(&Path, &Path))] = &[
 ];
 
 #[test]
-fn a_retired_snapshot_that_somebody_has_changed_is_recycled_into_a_right_one() {
+fn a_retired_snapshot_that_was_changed_is_recycled_correctly() {
     // At once, and after a while.
     for wait in [false, true] {
         for part in TAMPERINGS.chunks(6) {
@@ -772,7 +772,7 @@ fn a_full_comparison_that_finds_the_index_right_says_nothing() {
 }
 
 #[test]
-fn a_change_where_the_index_says_so_is_no_reason_to_complain() {
+fn a_change_that_the_index_shows_raises_no_complaint() {
     let module = indexed();
     let old = newest(&module);
     settle();
@@ -868,7 +868,7 @@ fn cp(how: &str, from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_live_tree_that_was_moved_or_restored_is_what_the_next_snapshot_shows() {
+fn the_next_snapshot_shows_a_tree_that_was_restored() {
     for part in RESTORATIONS.chunks(7) {
         std::thread::scope(|scope| {
             for (what, restore) in part {
@@ -919,7 +919,7 @@ fn a_directory_that_comes_back_after_a_snapshot_without_it_is_in_the_next() {
 // -- Mounts ----------------------------------------------------------------------------------------
 
 #[test]
-fn a_mount_that_appears_in_a_quiet_directory_is_left_out_and_what_it_hid_comes_back() {
+fn what_a_mount_hid_comes_back_after_it() {
     if !root() {
         return;
     }

@@ -107,7 +107,7 @@ fn looks(description: &str) -> String {
     description.replacen(&format!(" inode {}", inode(description)), "", 1)
 }
 
-/// What stays the same in a file that nobody has written to.
+/// What stays the same in a file that no client has written to.
 fn size_and_time(description: &str) -> &str {
     description.split_once(" size ").expect("a size").1
 }
@@ -514,7 +514,7 @@ fn a_failed_transfer_and_a_purge_leave_nothing_that_is_retired() {
 }
 
 #[test]
-fn the_counts_are_those_against_the_newest_snapshot_and_the_work_that_on_the_retired_one() {
+fn counts_are_against_the_newest_snapshot() {
     let module = small_module();
     module.publish();
     fs::write(module.latest.join("d0000/new"), "1").expect("a file");
@@ -646,17 +646,17 @@ fn an_ordinary_user_makes_read_only_directories_afresh() {
     let program = module.directory.join("program");
     copy_program(hook_at(), &program);
     let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
-    let mut somebody = vec!["setpriv", &user, &group, "--clear-groups"];
+    let mut ordinary_user = vec!["setpriv", &user, &group, "--clear-groups"];
     if is_root() {
         for path in [&module.root, &module.state_directory(), &module.runtime_directory()] {
             Run::of(tool("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(path))
                 .exits(&[0]);
         }
     } else {
-        somebody.clear();
+        ordinary_user.clear();
     }
     let hook = format!("exec '{}' \"$@\"", program.display());
-    let hook: Vec<&str> = somebody.iter().copied().chain(["sh", "-c", &hook]).collect();
+    let hook: Vec<&str> = ordinary_user.iter().copied().chain(["sh", "-c", &hook]).collect();
     for edit in [
         "mkdir -p ro/ro/ro private deep/er; echo > ro/ro/ro/file; echo > ro/file; echo > deep/er/file; \
          chmod 555 ro/ro/ro ro/ro ro; chmod 700 private; chmod 511 deep/er; chmod 555 .",
@@ -667,7 +667,7 @@ fn an_ordinary_user_makes_read_only_directories_afresh() {
         "chmod 755 . ro ro/ro; rm -rf ro; mkdir ro; echo > ro/file; chmod 555 . ro",
         "chmod 755 deep/er",
     ] {
-        let mut words = somebody.iter().copied().chain(["sh", "-ec", edit]);
+        let mut words = ordinary_user.iter().copied().chain(["sh", "-ec", edit]);
         let mut shell = tool(words.next().expect("a word"));
         Run::of(shell.args(words).current_dir(&module.latest)).exits(&[0]);
         module.pass(1);

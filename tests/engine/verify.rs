@@ -236,7 +236,7 @@ fn rows() -> Vec<Row> {
 }
 
 #[test]
-fn each_change_in_place_is_reported_with_its_file_and_the_snapshots_that_it_damages() {
+fn each_change_in_place_is_reported_with_file_and_snapshots() {
     if !have(&["rsync"]) {
         return;
     }
@@ -450,7 +450,7 @@ fn kill_a_run(module: &Module, random: &mut Random) {
 }
 
 #[test]
-fn a_catalogue_that_is_lost_or_damaged_accuses_nobody_and_is_made_whole() {
+fn a_damaged_catalogue_reports_no_damage_and_is_made_whole() {
     let module = Module::new();
     tree::small(&module.latest);
     module.expect_snapshot();
@@ -592,7 +592,7 @@ fn state_of(directory: &Path) -> String {
 }
 
 #[test]
-fn a_repair_gives_snapshots_their_attributes_back_and_leaves_the_module_as_it_is() {
+fn a_repair_leaves_the_module_as_it_is() {
     if !root() || !have(&["setfacl", "getfattr", "mkfifo", "find"]) {
         return;
     }
@@ -659,7 +659,7 @@ fn a_repair_gives_snapshots_their_attributes_back_and_leaves_the_module_as_it_is
 }
 
 #[test]
-fn what_was_rewritten_cannot_be_repaired_but_the_last_good_snapshot_is_named() {
+fn rewritten_content_names_the_last_good_snapshot() {
     let module = Module::new();
     let file = module.latest.join("file");
     fs::write(&file, "first").expect("a file");

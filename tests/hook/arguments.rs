@@ -215,7 +215,7 @@ fn harmless(random: &mut Random) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_push_stays_one_whatever_is_inserted_that_names_a_pull_only_as_a_value() {
+fn a_push_with_pull_options_as_values_stays_one() {
     let pushes: Vec<_> = commands()
         .into_iter()
         .filter(|command| command.kind.writes())

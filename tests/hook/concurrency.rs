@@ -114,7 +114,7 @@ fn a_run_that_came_after_the_scan_is_not_covered_by_it() {
 }
 
 #[test]
-fn a_run_that_gives_up_marks_the_root_due_and_the_next_run_clears_the_mark() {
+fn the_next_run_serves_one_that_gave_up() {
     let (module, _) = Module::with_snapshot();
     module.write_policy(IMPATIENT);
     tree::write(&module.latest.join("new"), "x");
@@ -218,7 +218,7 @@ fn a_rotation_by_hand_takes_the_snapshot_that_fell_due_meanwhile() {
 }
 
 #[test]
-fn a_rotation_by_hand_that_fails_at_the_snapshot_that_fell_due_says_so_and_leaves_it_due() {
+fn a_rotation_that_fails_leaves_the_snapshot_due() {
     if !have(&["strace"]) {
         return;
     }
@@ -286,7 +286,7 @@ fn snapshot_due_works_only_for_a_root_that_is_marked() {
 }
 
 #[test]
-fn pushes_closer_together_than_min_interval_make_one_snapshot_and_leave_one_due() {
+fn pushes_within_min_interval_leave_one_snapshot_due() {
     let (module, _) = Module::with_snapshot();
     module.write_policy("[defaults]\nmin_interval = \"3s\"\n");
     tree::write(&module.latest.join("soon"), "x");
@@ -325,7 +325,7 @@ fn a_failed_transfer_marks_the_root_torn_even_while_the_lock_is_busy() {
 }
 
 #[test]
-fn a_good_push_that_ends_while_a_failed_one_waits_is_not_taken_for_its_remains() {
+fn a_good_push_beside_a_failed_one_is_complete() {
     let (module, first) = Module::with_snapshot();
     let lock = module.hold_lock();
     let mut failed = module.hook().env("RSYNC_EXIT_STATUS", "12").spawn().expect("the hook");

@@ -42,7 +42,7 @@ fn a_push_becomes_a_snapshot_that_equals_the_tree() {
 }
 
 #[test]
-fn each_changing_push_adds_a_snapshot_and_leaves_the_older_ones_as_they_were() {
+fn each_changing_push_adds_a_snapshot() {
     if !have(&["rsync"]) {
         return;
     }

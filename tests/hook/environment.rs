@@ -5,14 +5,13 @@ use crate::support;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use support::fingerprint::Fingerprint;
 use support::module::Module;
 use support::run::Run;
+use support::syslog::Syslog;
 use support::{fingerprint, may_mount, tree};
 
 /// A module that never was snapshotted, and its root as it was before.
@@ -41,7 +40,7 @@ fn assert_plain(bytes: &[u8]) {
 }
 
 #[test]
-fn without_a_module_path_it_is_no_hook_and_says_how_to_use_it() {
+fn without_a_module_path_it_shows_its_usage() {
     expect_refusal("no module path", &[2], |_, hook| {
         hook.env_remove("RSYNC_MODULE_PATH");
     });
@@ -98,7 +97,7 @@ fn a_status_of_minus_one_is_a_failed_transfer() {
 }
 
 #[test]
-fn names_with_control_bytes_reach_no_log_no_list_and_no_record_as_they_are() {
+fn names_with_control_bytes_are_escaped_everywhere() {
     const EVIL: &[u8] = b"x\x1b[31m\nFORGED line\r\x07\x7f\xff\xc2\x9b";
     let module = Module::new();
     tree::odd_names(&module.latest.join("odd"));
@@ -252,13 +251,11 @@ fn the_hook_logs_to_syslog_under_its_name() {
     }
     let module = Module::new();
     tree::small(&module.latest);
-    let socket = module.directory.join("log");
-    let syslog = UnixDatagram::bind(&socket).expect("a socket");
-    syslog.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+    let syslog = Syslog::within(&module.directory);
 
-    hook_with_dev(&module, &format!("ln -s '{}' /dev/log", socket.display())).exits(&[0]);
+    hook_with_dev(&module, &format!("ln -s '{}' /dev/log", syslog.path.display())).exits(&[0]);
 
-    let messages = received(&syslog);
+    let messages = syslog.received_text();
     let name = &module.snapshots()[0];
     let message = messages.iter().find(|message| message.contains(name.as_str()));
     let message = message.unwrap_or_else(|| panic!("{name} is not in {messages:?}"));
@@ -275,13 +272,11 @@ fn a_failure_of_the_hook_is_an_error_in_syslog() {
     let module = Module::new();
     tree::small(&module.latest);
     tree::set_mode(&module.root, 0o777);
-    let socket = module.directory.join("log");
-    let syslog = UnixDatagram::bind(&socket).expect("a socket");
-    syslog.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+    let syslog = Syslog::within(&module.directory);
 
-    hook_with_dev(&module, &format!("ln -s '{}' /dev/log", socket.display())).exits(&[2]);
+    hook_with_dev(&module, &format!("ln -s '{}' /dev/log", syslog.path.display())).exits(&[2]);
 
-    let messages = received(&syslog);
+    let messages = syslog.received_text();
     assert!(
         messages.iter().any(|message| message.starts_with(&format!("<{}>", 3 * 8 + 3))),
         "{messages:?}"
@@ -297,17 +292,15 @@ fn the_journal_gets_a_failure_once() {
         let module = Module::new();
         tree::small(&module.latest);
         tree::set_mode(&module.root, 0o777);
-        let socket = module.directory.join("log");
-        let syslog = UnixDatagram::bind(&socket).expect("a socket");
-        syslog.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        let syslog = Syslog::within(&module.directory);
         // systemd names the device and inode of the stream; an inherited variable names another.
         let stream = if is_journal { "$(stat -L -c %d:%i /proc/self/fd/2)" } else { "8:12345" };
         let script =
-            format!("ln -s '{}' /dev/log && export JOURNAL_STREAM={stream}", socket.display());
+            format!("ln -s '{}' /dev/log && export JOURNAL_STREAM={stream}", syslog.path.display());
 
         let run = hook_with_dev(&module, &script).exits(&[2]);
 
-        let messages = received(&syslog);
+        let messages = syslog.received_text();
         assert!(
             messages.iter().any(|message| message.contains("writable by others")),
             "{messages:?}"
@@ -342,17 +335,6 @@ fn every_line_of_the_hooks_names_the_module() {
     );
     let mut hook = module.hook();
     of_module(&Run::of(hook.env("RSYNC_MODULE_PATH", &elsewhere)).exits(&[1]));
-}
-
-/// All messages that wait in the socket; there is at least one.
-fn received(syslog: &UnixDatagram) -> Vec<String> {
-    let mut messages = Vec::new();
-    let mut buffer = [0; 8192];
-    while let Ok(length) = syslog.recv(&mut buffer) {
-        messages.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
-        syslog.set_nonblocking(true).expect("only what is there");
-    }
-    messages
 }
 
 #[test]

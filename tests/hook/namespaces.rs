@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use support::daemon::{Daemon, client};
-use support::module::{Module, names_in};
+use support::module::{Module, ledger};
 use support::run::{Run, tool};
 use support::time::wait_until;
 use support::{have, root, tree};
@@ -125,12 +125,6 @@ fn source(module: &Module, name: &str) -> PathBuf {
     tree::write(&source.join("a first"), name);
     fs::write(source.join("zz large"), vec![b'x'; 300 << 10]).expect("a large file");
     source
-}
-
-fn ledger(module: &Module) -> Vec<String> {
-    let mut names = names_in(&module.private("transfers"));
-    names.retain(|name| !name.ends_with(".tmp"));
-    names
 }
 
 fn entry(module: &Module) -> PathBuf {

@@ -1,5 +1,6 @@
 //! What one run leaves for the next: a torn mark, a snapshot that is due, a failure that is
-//! remembered. Who serves a mark makes of it what whoever left it could have made, and no more.
+//! remembered. The run that serves a mark makes of it what the run that left it could have made, and
+//! no more.
 
 use crate::support;
 
@@ -52,7 +53,7 @@ fn push_while_the_lock_is_busy(module: &Module, text: &str) {
 }
 
 #[test]
-fn a_torn_tree_is_not_complete_for_whoever_serves_a_manual_run_that_gave_up() {
+fn serving_a_manual_run_makes_no_torn_tree_complete() {
     for wait in ["0s", "1s"] {
         let servers: [fn(&Module); 4] = [
             |module| assert_eq!(serve_due(module)["outcome"], "published"),
@@ -79,7 +80,7 @@ fn a_torn_tree_is_not_complete_for_whoever_serves_a_manual_run_that_gave_up() {
 }
 
 #[test]
-fn a_good_push_that_gave_up_repairs_a_torn_module_once_it_is_served() {
+fn serving_a_good_push_repairs_a_torn_module() {
     let servers: [fn(&Module) -> Value; 2] =
         [serve_due, |module| module.json(&["snapshot", "--all", "--due", "--json"])[0].clone()];
     for serve in servers {
@@ -100,7 +101,7 @@ fn a_good_push_that_gave_up_repairs_a_torn_module_once_it_is_served() {
 }
 
 #[test]
-fn a_manual_run_that_gave_up_later_takes_nothing_from_a_good_push_that_did() {
+fn a_later_manual_run_takes_nothing_from_a_good_push() {
     let (module, _) = torn_module();
     push_while_the_lock_is_busy(&module, "whole");
     let lock = module.hold_lock();
@@ -113,7 +114,7 @@ fn a_manual_run_that_gave_up_later_takes_nothing_from_a_good_push_that_did() {
 }
 
 #[test]
-fn a_transfer_that_fails_after_a_good_push_gave_up_leaves_nothing_complete_to_serve() {
+fn a_failed_transfer_after_a_good_push_leaves_nothing_complete() {
     // Whether or not the failed one gets to look at the tree.
     for busy in [false, true] {
         let (module, first) = Module::with_snapshot();
@@ -135,7 +136,7 @@ fn a_transfer_that_fails_after_a_good_push_gave_up_leaves_nothing_complete_to_se
 }
 
 #[test]
-fn a_good_push_within_min_interval_of_a_torn_module_is_put_off_and_then_complete() {
+fn a_good_push_that_min_interval_put_off_is_complete() {
     let (module, first) = torn_module();
     module.write_policy("[defaults]\nmin_interval = \"1h\"\n");
     tree::write(&module.latest.join("half"), "whole");
@@ -276,7 +277,7 @@ fn a_transfer_that_fails_on_a_full_disk_tears_the_module_all_the_same() {
 }
 
 #[test]
-fn whoever_gives_up_on_a_nameless_holder_does_not_name_a_run_that_has_ended() {
+fn giving_up_names_no_run_that_has_ended() {
     let (module, _) = Module::with_snapshot();
     module.write_policy(IMPATIENT);
     let earlier =

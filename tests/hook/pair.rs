@@ -8,31 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use support::daemon::{Daemon, GOOD, await_snapshots, client, program, source};
+use support::daemon::{Daemon, GOOD, await_snapshots, client, kill, paired, program, source};
 use support::file_system::{FileSystem, Kind};
-use support::module::{Module, visible};
+use support::module::{Module, ledger, visible};
 use support::run::{Run, tool};
 use support::server::Server;
 use support::time::wait_until;
 use support::{fingerprint, have, tree};
-
-/// A module behind a daemon with both hooks, and what a client pushes from.
-fn paired() -> Option<(Module, PathBuf)> {
-    if !have(&["rsync"]) {
-        return None;
-    }
-    let module = Module::new();
-    let source = source(&module);
-    Some((module, source))
-}
-
-/// The names in the ledger.
-fn ledger(module: &Module) -> Vec<String> {
-    let entries = fs::read_dir(module.private("transfers")).expect("the ledger");
-    entries
-        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
-        .collect()
-}
 
 /// A client's own tree with a file that takes half a minute to push slowly.
 fn large_source(module: &Module) -> PathBuf {
@@ -52,11 +34,6 @@ fn start_slow_push(daemon: &Daemon, module: &Module) -> Child {
     let client = daemon.push_slowly(&large_source(module), "data");
     wait_until("the first file has arrived", || module.latest.join("b/arrives first").exists());
     client
-}
-
-fn kill(mut client: Child) {
-    client.kill().expect("killed");
-    client.wait().expect("gone");
 }
 
 #[test]
@@ -111,7 +88,7 @@ fn a_push_that_would_rewrite_snapshots_is_turned_away_and_told_why() {
     assert_eq!(module.state(), state, "nothing was transferred, so nothing is torn");
     assert_eq!(ledger(&module), [""; 0]);
 
-    // Whoever only reads rewrites nothing.
+    // A client that only reads rewrites nothing.
     daemon.push(&source, "data", &["--inplace", "--dry-run"]).exits(&[0]);
     module.write_policy("[defaults]\nallow_options = [\"inplace\"]\n");
     daemon.push(&source, "data", &["--inplace", "--no-whole-file"]).exits(&[0]);
@@ -121,7 +98,7 @@ fn a_push_that_would_rewrite_snapshots_is_turned_away_and_told_why() {
 }
 
 #[test]
-fn a_push_waits_for_a_snapshot_that_is_being_taken_and_a_listing_does_not() {
+fn only_pushes_wait_for_a_running_snapshot() {
     let Some((module, source)) = paired() else { return };
     if !have(&["strace"]) {
         return;
@@ -183,7 +160,7 @@ fn of_pushes_that_overlap_the_last_one_takes_the_snapshot() {
     let slow = start_slow_push(&daemon, &module);
     daemon.push(&source, "data", &[]).exits(&[0]);
     assert_eq!(daemon.await_last_hook(1), GOOD);
-    assert_eq!(module.snapshots(), [""; 0], "somebody is still writing");
+    assert_eq!(module.snapshots(), [""; 0], "a client is still writing");
     assert_eq!(module.state()["due"]["reason"].as_str(), Some("deferred"));
     assert_eq!(ledger(&module).len(), 1);
     module.run(&["check", "data"]).exits(&[0]);
@@ -201,7 +178,7 @@ fn of_pushes_that_overlap_the_last_one_takes_the_snapshot() {
 }
 
 #[test]
-fn a_push_that_was_put_off_gets_a_partial_snapshot_when_the_last_one_fails() {
+fn a_failed_last_push_makes_the_snapshot_partial() {
     let Some((module, source)) = paired() else { return };
     let daemon = Daemon::of_pair(&module);
     let slow = start_slow_push(&daemon, &module);
@@ -268,7 +245,7 @@ fn is_gone(pid: u32) -> bool {
 }
 
 #[test]
-fn a_push_whose_connection_was_ended_goes_on_being_one_until_it_is_over_and_then_is_due() {
+fn a_push_without_its_connection_is_due_once_over() {
     let Some((module, source)) = paired() else { return };
     let daemon = Daemon::of_pair(&module);
     // It would take over a minute: a loaded machine must not let it end before the look at it.
@@ -307,7 +284,7 @@ fn a_push_whose_hook_was_killed_is_snapshotted_by_the_timer() {
     });
     module.run(&["check", "data"]).exits(&[1]).says("snapshot --due");
 
-    // The hook had not even begun, so nobody knows how the push ended.
+    // The hook had not even begun, so how the push ended is unknown.
     assert_eq!(module.json(&["snapshot", "data", "--due", "--json"])["outcome"], "published");
     let names = module.snapshots();
     assert!(names.len() == 1 && names[0].ends_with("-partial"), "{names:?}");
@@ -315,7 +292,7 @@ fn a_push_whose_hook_was_killed_is_snapshotted_by_the_timer() {
 }
 
 #[test]
-fn a_hook_that_is_killed_at_work_leaves_its_push_to_the_next_run_as_the_good_one_it_was() {
+fn the_next_run_takes_over_from_a_killed_hook() {
     let Some((module, source)) = paired() else { return };
     if !have(&["strace"]) {
         return;
@@ -338,7 +315,7 @@ fn a_hook_that_is_killed_at_work_leaves_its_push_to_the_next_run_as_the_good_one
 }
 
 #[test]
-fn an_entry_of_another_boot_or_of_another_process_of_that_number_is_one_of_the_dead() {
+fn an_entry_of_another_boot_counts_as_dead() {
     let Some((module, source)) = paired() else { return };
     let daemon = Daemon::of_pair(&module);
     daemon.push(&source, "data", &[]).exits(&[0]);
@@ -458,7 +435,7 @@ fn a_push_mends_nothing_beside_the_place_where_it_went() {
 }
 
 #[test]
-fn a_lost_history_is_told_by_pre_xfer_and_the_push_begins_another() {
+fn pre_xfer_tells_of_a_lost_history() {
     let (module, _) = Module::with_snapshot();
     for name in module.snapshots() {
         fs::remove_dir_all(module.snapshot(&name)).expect("removed");
@@ -527,7 +504,7 @@ fn what_a_client_that_hangs_up_at_once_has_torn_any_good_push_mends() {
 }
 
 #[test]
-fn what_a_good_push_has_brought_is_kept_though_somebody_hangs_up_right_after_it() {
+fn a_later_client_that_hangs_up_costs_no_snapshot() {
     let (module, first) = Module::with_snapshot();
     let connection = std::process::id().to_string();
     let begin =
@@ -537,7 +514,7 @@ fn what_a_good_push_has_brought_is_kept_though_somebody_hangs_up_right_after_it(
     tree::write(&module.latest.join("pushed"), "x");
     // A tick of the clock that the kernel stamps changes with.
     std::thread::sleep(Duration::from_millis(30));
-    // Nobody whom pre-xfer has seen.
+    // A client that pre-xfer has not seen.
     let mut hook = module.hook();
     Run::of(hook.env("RSYNC_PID", "1").env("RSYNC_EXIT_STATUS", "12")).exits(&[0, 4]);
     assert!(module.is_marked("torn"));
@@ -558,7 +535,7 @@ fn what_a_good_push_has_brought_is_kept_though_somebody_hangs_up_right_after_it(
 }
 
 #[test]
-fn a_push_that_could_be_entered_nowhere_is_let_in_and_its_snapshot_partial() {
+fn a_push_without_an_entry_gets_a_partial_snapshot() {
     if !have(&["rsync"]) {
         return;
     }
@@ -589,7 +566,7 @@ fn a_push_that_could_be_entered_nowhere_is_let_in_and_its_snapshot_partial() {
 }
 
 #[test]
-fn a_push_that_a_full_disk_has_no_room_for_in_the_ledger_is_entered_elsewhere() {
+fn on_a_full_disk_a_push_is_entered_elsewhere() {
     if !have(&["rsync"]) {
         return;
     }
@@ -617,7 +594,7 @@ fn a_push_that_a_full_disk_has_no_room_for_in_the_ledger_is_entered_elsewhere() 
 }
 
 #[test]
-fn nothing_that_is_wrong_with_our_own_files_lets_a_client_rewrite_history() {
+fn damaged_files_of_ours_let_no_client_rewrite_history() {
     let Some((module, source)) = paired() else { return };
     let daemon = Daemon::of_pair(&module);
     daemon.push(&source, "data", &[]).exits(&[0]);
@@ -772,7 +749,7 @@ fn without_pre_xfer_everything_is_as_before() {
 }
 
 #[test]
-fn a_detached_hook_frees_the_connection_and_does_its_work_all_the_same() {
+fn a_detached_hook_frees_the_connection_and_works_on() {
     let Some((module, source)) = paired() else { return };
     for paired in [true, false] {
         let module = if paired { &module } else { &Module::new() };
@@ -794,7 +771,7 @@ fn a_detached_hook_frees_the_connection_and_does_its_work_all_the_same() {
         let first = await_snapshots(&module.root, 1);
         wait_until("nothing is owed", || ledger(module).is_empty() && !module.is_marked("due"));
 
-        // Somebody else's turn, as long as this is locked.
+        // Another job's turn, as long as this is locked.
         let queue = module.runtime_directory().join("queue");
         fs::write(queue.join("0"), "").expect("a ticket");
         let ticket = fs::File::open(queue.join("0")).expect("a ticket");
@@ -815,7 +792,7 @@ fn a_detached_hook_frees_the_connection_and_does_its_work_all_the_same() {
 }
 
 #[test]
-fn no_more_than_max_parallel_modules_are_worked_on_at_once_and_in_the_order_of_arrival() {
+fn max_parallel_modules_are_worked_on_in_order_of_arrival() {
     if !have(&["strace"]) {
         return;
     }

@@ -7,18 +7,9 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use support::daemon::{Daemon, GOOD, client, source};
+use support::daemon::{Daemon, GOOD, client, paired};
 use support::module::Module;
-use support::{fingerprint, have, tree};
-
-fn paired() -> Option<(Module, PathBuf)> {
-    if !have(&["rsync"]) {
-        return None;
-    }
-    let module = Module::new();
-    let source = source(&module);
-    Some((module, source))
-}
+use support::{fingerprint, tree};
 
 /// Writes a file of the module, in a new directory if need be.
 fn write(module: &Module, name: &str, text: &str) {
@@ -119,7 +110,7 @@ fn a_recycled_snapshot_with_links_in_a_partial_directory_gets_copies() {
 }
 
 #[test]
-fn what_was_linked_there_makes_the_option_refused_until_it_is_gone() {
+fn links_in_a_partial_directory_make_the_option_refused() {
     let Some((module, source)) = paired() else { return };
     let daemon = Daemon::of_pair(&module);
     write(&module, "documents/.rsync-partial/report", "part");

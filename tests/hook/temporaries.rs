@@ -20,7 +20,7 @@ fn make_old(path: &Path) {
 }
 
 #[test]
-fn they_are_in_the_snapshot_counted_and_reported_when_they_stay() {
+fn temporaries_that_stay_are_counted_and_reported() {
     let (module, first) = Module::with_snapshot();
     assert_eq!(count(&module, &first), 0);
     tree::write(&module.latest.join("documents/.bashrc.backup"), "precious");
@@ -46,7 +46,7 @@ fn they_are_in_the_snapshot_counted_and_reported_when_they_stay() {
 }
 
 #[test]
-fn every_snapshot_counts_all_of_them_whatever_it_was_made_out_of() {
+fn every_snapshot_counts_all_temporaries() {
     let (module, _) = Module::with_snapshot();
     module.write_policy("[defaults]\nkeep = { minutely = 1 }\nmin_keep = 1\nmin_age = \"0s\"\n");
     tree::write(&module.latest.join("documents/letters/.a.000000"), "x");

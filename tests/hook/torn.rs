@@ -6,7 +6,7 @@ use support::module::Module;
 use support::tree;
 
 #[test]
-fn a_failed_transfer_makes_no_snapshot_and_a_later_listing_publishes_nothing() {
+fn a_listing_after_a_failed_transfer_publishes_nothing() {
     let (module, first) = Module::with_snapshot();
     for status in [1, 4, 10, 12, 20, 23, 30, -1] {
         tree::write(&module.latest.join("half"), &status.to_string());
@@ -69,7 +69,7 @@ fn the_policy_says_which_statuses_earn_which_grade() {
 }
 
 #[test]
-fn a_snapshot_by_hand_of_a_torn_module_is_partial_and_leaves_it_torn() {
+fn a_manual_snapshot_of_a_torn_module_is_partial() {
     let (module, _) = Module::with_snapshot();
     tree::write(&module.latest.join("half"), "x");
     module.run_hook_after(12).exits(&[0]);

@@ -130,7 +130,7 @@ fn an_attribute_of_a_directory_set_changed_or_removed_is_a_change() {
 }
 
 #[test]
-fn a_run_that_finds_nothing_changed_says_until_when_the_snapshot_is_good() {
+fn an_unchanged_run_moves_verified_until() {
     let (module, name) = Module::with_snapshot();
     let verified_until = |module: &Module| {
         let listed = module.list();
@@ -162,7 +162,7 @@ fn the_newest_complete_snapshot_is_what_counts_not_an_older_state() {
 }
 
 #[test]
-fn no_file_is_opened_neither_for_a_snapshot_nor_to_find_nothing_changed() {
+fn neither_snapshot_nor_comparison_opens_a_file() {
     if !have(&["strace"]) {
         return;
     }

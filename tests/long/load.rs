@@ -32,7 +32,7 @@ use support::time::name_of_age;
 use support::{fingerprint, tree};
 
 #[test]
-fn whatever_goes_wrong_no_snapshot_is_torn_and_no_push_is_lost() {
+fn a_storm_tears_no_snapshot_and_loses_no_push() {
     if !have(&["rsync"]) {
         return;
     }
@@ -207,7 +207,7 @@ fn listings_pulls_and_dry_runs_make_no_snapshot_and_expire_nothing() {
         "both hooks ran, and ended well"
     );
 
-    // The same policy, and somebody who does push.
+    // The same policy, and a client that does push.
     daemon.push(&source, "data", &[]).exits(&[0]);
     assert!(wait().is_empty(), "the hook of the last push ends");
     assert!(module.snapshots().len() < snapshots.len() / 2, "{:?}", module.snapshots());

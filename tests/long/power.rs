@@ -131,7 +131,7 @@ fn a_power_cut_at_any_moment_of_a_push_loses_no_snapshot() {
 }
 
 #[test]
-fn the_write_log_shows_half_snapshots_of_a_hook_whose_syncfs_does_nothing() {
+fn the_write_log_shows_half_snapshots_without_syncfs() {
     let rig = write_log_rig::cut_power;
     is_noticed(
         "write log without syncfs",
@@ -143,7 +143,7 @@ fn the_write_log_shows_half_snapshots_of_a_hook_whose_syncfs_does_nothing() {
 }
 
 #[test]
-fn the_write_log_shows_lost_snapshots_of_a_hook_whose_fsync_does_nothing() {
+fn the_write_log_shows_lost_snapshots_without_fsync() {
     let rig = write_log_rig::cut_power;
     is_noticed(
         "write log without fsync",
@@ -155,7 +155,7 @@ fn the_write_log_shows_lost_snapshots_of_a_hook_whose_fsync_does_nothing() {
 }
 
 #[test]
-fn the_clones_show_half_snapshots_of_a_hook_whose_syncfs_does_nothing() {
+fn the_clones_show_half_snapshots_without_syncfs() {
     let rig = clone_rig::cut_power;
     is_noticed("clone without syncfs", rig, Sabotage::Syncfs, &[Wrong::Content], has_half_snapshot);
 }

@@ -157,7 +157,7 @@ fn partial_snapshots_displace_nothing_and_only_the_newest_few_stay() {
 }
 
 #[test]
-fn any_run_of_failed_transfers_changes_nothing_about_the_complete_ones() {
+fn failed_transfers_change_nothing_about_complete_snapshots() {
     let complete: Vec<Snapshot> =
         (1..20).map(|day| taken(&format!("2026-11-{day:02}T05:00:00Z"))).collect();
     let mut with_partials = complete.clone();
@@ -209,7 +209,7 @@ fn a_month_of_partial_snapshots_is_thinned_not_lost() {
 }
 
 #[test]
-fn six_quiet_weeks_and_one_bad_push_do_not_expire_the_last_good_state() {
+fn one_bad_push_does_not_expire_the_last_good_state() {
     let good = verified("2026-10-01T00:00:00Z", "2026-11-22T23:00:00Z");
     let bad = taken("2026-11-23T00:00:00Z");
     let policy = daily(7);
@@ -221,7 +221,7 @@ fn six_quiet_weeks_and_one_bad_push_do_not_expire_the_last_good_state() {
 
 /// The same history once as quiet runs and once as if each had made a snapshot of its own.
 #[test]
-fn a_quiet_period_keeps_its_state_as_long_as_if_each_quiet_run_had_made_a_snapshot() {
+fn a_quiet_period_counts_like_a_snapshot_each_run() {
     let policies = [
         daily(3),
         policy(&[(Frequency::Hourly, Count::Newest(24)), (Frequency::Daily, Count::Newest(7))]),
@@ -253,7 +253,7 @@ fn a_quiet_period_keeps_its_state_as_long_as_if_each_quiet_run_had_made_a_snapsh
 }
 
 #[test]
-fn future_dated_names_stay_apart_and_expire_nobody() {
+fn future_dated_names_expire_no_other_snapshot() {
     let foreign_clock = Snapshot { recorded: false, ..taken("2036-01-01T00:00:00Z") };
     let snapshots = [taken("2026-11-21T00:00:00Z"), taken("2026-11-22T00:00:00Z"), foreign_clock];
     let decision = decided(&snapshots, &daily(7));

@@ -474,7 +474,7 @@ fn the_hour_that_a_clock_change_repeats_is_two_hours() {
 }
 
 #[test]
-fn a_day_of_23_hours_does_not_make_a_snapshot_of_that_age_older_than_24() {
+fn a_day_of_23_hours_makes_no_snapshot_older() {
     let Some(original) = Original::get() else { return };
     let utc = ["2019-03-30T10-30-00Z", "2019-03-31T10-00-00Z"];
     let local = in_amsterdam(&utc);

@@ -84,7 +84,7 @@ fn the_bytes_that_the_plan_promises_become_free() {
 }
 
 #[test]
-fn what_is_too_large_to_count_by_the_way_is_counted_when_asked_for() {
+fn large_trees_are_counted_only_when_asked_for() {
     let (module, _) = Module::with_snapshot();
     let old = "2001-02-03T04-05-06Z";
     module.make_old_snapshot(old);
@@ -105,7 +105,7 @@ fn what_is_too_large_to_count_by_the_way_is_counted_when_asked_for() {
 }
 
 #[test]
-fn a_tree_is_counted_however_deep_and_only_up_to_its_mounts() {
+fn a_tree_is_counted_up_to_its_mounts() {
     let (module, _) = Module::with_snapshot();
     let old = "2001-02-03T04-05-06Z";
     module.make_old_snapshot(old);

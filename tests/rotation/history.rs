@@ -109,7 +109,7 @@ fn a_snapshot_whose_record_cannot_be_read_never_expires_and_is_named() {
 }
 
 #[test]
-fn a_record_that_cannot_be_read_is_not_written_over_by_an_unchanged_run() {
+fn an_unchanged_run_keeps_a_record_that_cannot_be_read() {
     for damage in DAMAGES.into_iter().chain([NEWER]) {
         let (module, newest) = Module::with_snapshot();
         let path = module.private(&format!("records/{newest}.toml"));
@@ -187,7 +187,7 @@ fn assert_the_state_is_lost(module: &Module, names: &[String]) {
 }
 
 #[test]
-fn a_lost_state_is_still_lost_after_a_run_that_could_not_replace_it() {
+fn a_lost_state_stays_lost_until_it_is_replaced() {
     if !have(&["strace"]) {
         return;
     }
@@ -214,7 +214,7 @@ fn a_lost_state_is_still_lost_after_a_run_that_could_not_replace_it() {
 }
 
 #[test]
-fn a_recorded_snapshot_of_the_future_pauses_expiry_until_a_person_confirms_and_stays() {
+fn a_recorded_snapshot_of_the_future_pauses_expiry() {
     let (module, newest) = module_with_history();
     let future = "2036-02-03T04-05-06Z";
     redate(&module, &newest, future);
@@ -235,7 +235,7 @@ fn a_recorded_snapshot_of_the_future_pauses_expiry_until_a_person_confirms_and_s
     assert_eq!(module.snapshots(), [newest.as_str(), future]);
     assert!(module.json(&["plan", "data", "--json"])["pause"].is_null());
     module.run(&["check", "data"]).exits(&[0]);
-    // It is nobody's newest, and what was confirmed is not asked again.
+    // It is not the newest of any slot, and what was confirmed is not asked again.
     module.expect_no_snapshot();
     tree::write(&module.latest.join("new"), "y");
     let made = module.expect_snapshot();

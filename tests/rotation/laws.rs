@@ -281,7 +281,7 @@ fn failed_transfers(case: &Case) -> Vec<Snapshot> {
 }
 
 #[test]
-fn only_the_newest_partial_ones_and_those_that_stand_for_slots_stay() {
+fn only_the_newest_and_claimed_partial_snapshots_stay() {
     holds(10_000, |case| {
         let decision = case.decide();
         let partial: Vec<_> = decision
@@ -371,7 +371,7 @@ fn planning_again_on_what_was_kept_expires_nothing() {
 /// A backlog is worked off over several runs, or a removal fails: what stayed stays. Not what only
 /// `min_keep` kept: it may have less to add, when one that was to go now stands for a slot.
 #[test]
-fn expiring_only_some_of_what_goes_costs_nobody_else() {
+fn expiring_only_some_costs_no_other_snapshot() {
     holds(10_000, |case| {
         let case = case.by(Policy { min_keep: 0, ..case.policy.clone() });
         let decision = case.decide();
@@ -522,7 +522,7 @@ fn bare(case: &Case, quiet: &Quiet, snapshots: &[Snapshot]) -> Case {
 }
 
 #[test]
-fn a_quiet_state_stays_at_least_as_long_as_if_each_run_had_made_a_snapshot() {
+fn a_quiet_state_stays_as_long_as_snapshots_would() {
     holds(4_000, |case| {
         let Some(quiet) = Quiet::new(case, case.seed.is_multiple_of(2)) else { return Ok(()) };
         let verified = bare(case, &quiet, &quiet.verified).decide();

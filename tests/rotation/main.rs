@@ -4,15 +4,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod brake;
+mod anomaly;
 mod clock;
 mod decision;
 mod differential;
 mod forecast;
+mod free_space;
 mod freed;
 mod history;
 mod laws;
 mod lost_state;
 mod policy_mistakes;
-mod room;
 mod take_back;

@@ -163,7 +163,7 @@ fn a_pinned_snapshot_is_kept_through_failures_and_an_unreadable_record() {
 // -- Two phases ------------------------------------------------------------------------------------
 
 #[test]
-fn what_a_rotation_by_hand_retired_can_be_brought_back_until_the_next_run() {
+fn undelete_works_until_the_run_after_a_rotation() {
     let module = three();
     module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
     assert_eq!(
@@ -188,7 +188,7 @@ fn what_a_rotation_by_hand_retired_can_be_brought_back_until_the_next_run() {
 }
 
 #[test]
-fn purging_leaves_nothing_to_bring_back_however_much_there_is_in_one_directory() {
+fn purging_leaves_nothing_to_bring_back() {
     let module = three();
     // More than one reading of a directory holds.
     let large = module.snapshot(OLD[1]).join("large");
@@ -245,7 +245,7 @@ fn an_undelete_that_fails_leaves_the_pins_as_they_were() {
 }
 
 #[test]
-fn what_was_removed_while_an_undelete_waited_is_neither_back_nor_pinned() {
+fn an_undelete_of_a_removed_snapshot_pins_nothing() {
     let module = three();
     module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
     let state = fs::File::open(module.private(".")).expect("our directory");
@@ -291,7 +291,7 @@ fn within_its_grace_a_retired_snapshot_is_neither_recycled_nor_removed() {
 
 /// Where the disk was full as it was retired, for one.
 #[test]
-fn a_retired_snapshot_of_which_nobody_knows_since_when_has_its_whole_grace() {
+fn a_retired_snapshot_of_unknown_age_has_its_whole_grace() {
     let module = forgotten();
     module.run(&["rotate", "data"]).exits(&[0]);
     assert_eq!(retired(&module), OLD[..2]);
@@ -307,7 +307,7 @@ fn a_retired_snapshot_of_which_nobody_knows_since_when_has_its_whole_grace() {
 
 /// Room is made by removing, so removing takes none.
 #[test]
-fn a_grace_that_cannot_be_noted_for_lack_of_space_stops_no_rotation_and_ends_no_sooner() {
+fn a_full_disk_ends_no_grace_sooner() {
     if !have(&["strace"]) {
         return;
     }
@@ -328,7 +328,7 @@ fn a_grace_that_cannot_be_noted_for_lack_of_space_stops_no_rotation_and_ends_no_
 }
 
 #[test]
-fn a_snapshot_that_was_brought_back_changed_and_retired_again_is_never_trusted() {
+fn a_snapshot_changed_after_undelete_is_never_trusted() {
     let module = simulated("");
     let first = push(&module);
     push(&module);
@@ -343,7 +343,7 @@ fn a_snapshot_that_was_brought_back_changed_and_retired_again_is_never_trusted()
 }
 
 #[test]
-fn a_snapshot_killed_while_it_is_removed_cannot_be_brought_back_by_half() {
+fn a_half_removed_snapshot_cannot_be_brought_back() {
     if !have(&["strace"]) {
         return;
     }
@@ -367,7 +367,7 @@ fn a_snapshot_killed_while_it_is_removed_cannot_be_brought_back_by_half() {
 // -- Policies that surprise -------------------------------------------------------------------------
 
 #[test]
-fn a_changed_policy_that_would_expire_most_of_the_history_waits_for_a_word() {
+fn a_policy_that_expires_most_waits_for_confirmation() {
     let module = three();
     module.write_policy(&POLICY.replace("{ yearly = 1 }", "{ daily = \"always\" }"));
     module.run(&["rotate", "data"]).exits(&[0]);

@@ -36,6 +36,7 @@ pub(crate) mod snapshots;
 pub(crate) mod sshd;
 pub(crate) mod swapper;
 pub(crate) mod sweep;
+pub(crate) mod syslog;
 pub(crate) mod time;
 pub(crate) mod tree;
 

@@ -6,15 +6,14 @@ use crate::support;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
 use support::client::Machine;
 use support::module::Module;
 use support::run::Run;
+use support::syslog::Syslog;
 use support::{have, may_mount, root, tree};
 
 /// What a stranger's line would begin with.
@@ -174,7 +173,7 @@ fn clients_and_their_names_cannot_foul_any_output() {
 }
 
 #[test]
-fn what_a_client_asks_for_cannot_foul_the_answer_that_it_and_the_log_get() {
+fn hostile_requests_are_answered_in_clean_lines() {
     with_each(|value| {
         let (module, _) = Module::with_snapshot();
         let named = String::from_utf8_lossy(&value).into_owned();
@@ -262,7 +261,7 @@ fn directories_of_any_name_are_told_of_in_clean_lines() {
 }
 
 #[test]
-fn what_people_write_into_commands_pins_locks_and_records_stays_in_its_line() {
+fn text_of_people_stays_in_its_line() {
     with_each(|value| {
         let (module, name) = Module::with_snapshot();
         let with = |arguments: &[&str]| {
@@ -414,7 +413,7 @@ fn mistakes_in_policies_and_in_rsyncd_conf_are_told_in_clean_lines() {
 }
 
 #[test]
-fn what_is_left_out_copied_or_mounted_is_told_of_in_one_message_each() {
+fn each_loss_is_told_in_one_message() {
     if !may_mount() || !have(&["strace"]) {
         return;
     }
@@ -424,13 +423,11 @@ fn what_is_left_out_copied_or_mounted_is_told_of_in_one_message_each() {
         let mounted = module.latest.join(os(&value)).join("mounted").into_os_string();
         let mounted = [mounted, os(&value).to_os_string()].join(OsStr::new(" "));
         fs::create_dir(&mounted).expect("a mount point");
-        let socket = module.directory.join("log");
-        let syslog = UnixDatagram::bind(&socket).expect("a socket");
-        syslog.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        let syslog = Syslog::within(&module.directory);
         let script = "mount -t tmpfs none /dev && mount -t tmpfs none \"$1\" && ln -s \"$2\" /dev/log && : >/dev/null && shift 2 && exec \"$@\"";
         let mut wrapper: Vec<OsString> =
             ["unshare", "--mount", "sh", "-c", script, "sh"].iter().map(OsString::from).collect();
-        wrapper.extend([mounted, socket.into_os_string()]);
+        wrapper.extend([mounted, syslog.path.clone().into_os_string()]);
         let strace =
             ["strace", "-f", "-o", "/dev/trace", "-e", "inject=linkat:error=EPERM:when=2+3"];
         wrapper.extend(strace.iter().map(OsString::from));
@@ -438,10 +435,10 @@ fn what_is_left_out_copied_or_mounted_is_told_of_in_one_message_each() {
         hook.stdin(std::process::Stdio::null()).env("RSYNC_USER_NAME", os(&value));
         let run = clean("the hook", Run::of(hook.arg("--verbose")).exits(&[4]));
         let run = run.says("could not be linked and were copied").says("left out what is mounted");
-        let messages = received(&syslog);
+        let messages = syslog.received();
         assert!(messages.len() > 4, "{run}");
         for message in messages {
-            // One datagram is one line, whoever writes it down.
+            // One datagram is one line, whichever daemon writes it down.
             assert!(!message.contains(&b'\n'), "{}", message.escape_ascii());
             let line = [message.as_slice(), b"\n"].concat();
             assert_clean("syslog", &line);
@@ -449,17 +446,6 @@ fn what_is_left_out_copied_or_mounted_is_told_of_in_one_message_each() {
         }
         run_each(TROUBLED, "losses", &module, module.latest.as_os_str());
     });
-}
-
-/// All messages that wait in the socket.
-fn received(syslog: &UnixDatagram) -> Vec<Vec<u8>> {
-    let mut messages = Vec::new();
-    let mut buffer = [0; 8192];
-    while let Ok(length) = syslog.recv(&mut buffer) {
-        messages.push(buffer[..length].to_vec());
-        syslog.set_nonblocking(true).expect("only what is there");
-    }
-    messages
 }
 
 #[test]

@@ -55,42 +55,42 @@ fn sweep(scene: &Scene, bound: usize, variants: usize) {
 
 #[test]
 fn a_first_run_killed_at_any_call_leaves_no_half_snapshot() {
-    sweep(&FIRST, 100, 1);
+    sweep(&FIRST, 60, 1);
 }
 
 #[test]
 fn a_later_run_killed_at_any_call_leaves_no_half_snapshot() {
-    sweep(&LATER, 120, 1);
+    sweep(&LATER, 70, 1);
 }
 
 #[test]
-fn a_pre_xfer_killed_at_any_call_leaves_what_the_hook_or_the_next_run_can_tell() {
-    sweep(&GATE, 60, 3);
+fn a_pre_xfer_killed_at_any_call_is_told_later() {
+    sweep(&GATE, 40, 3);
 }
 
 #[test]
-fn no_push_goes_without_its_snapshot_though_its_hook_is_killed_at_any_call() {
-    sweep(&PAIR, 60, 1);
+fn a_push_whose_hook_is_killed_gets_its_snapshot() {
+    sweep(&PAIR, 40, 1);
 }
 
 #[test]
 fn a_rotation_killed_at_any_call_is_finished_by_the_next_one() {
-    sweep(&ROTATE, 40, 1);
+    sweep(&ROTATE, 30, 1);
 }
 
 #[test]
-fn a_snapshot_that_is_due_stays_so_until_it_is_taken_whatever_call_a_run_is_killed_at() {
-    sweep(&DUE, 40, 1);
+fn a_due_run_killed_at_any_call_stays_due() {
+    sweep(&DUE, 30, 1);
 }
 
 #[test]
 fn an_undelete_killed_at_any_call_leaves_the_snapshot_retired_or_back() {
-    sweep(&UNDELETE, 30, 1);
+    sweep(&UNDELETE, 20, 1);
 }
 
 #[test]
 fn a_pin_killed_at_any_call_is_there_or_not() {
-    sweep(&PIN, 30, 1);
+    sweep(&PIN, 20, 1);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn an_interrupted_call_is_made_again() {
 }
 
 #[test]
-fn a_file_with_too_many_links_is_copied_and_the_copy_is_no_change_later() {
+fn a_copy_of_a_file_is_no_later_change() {
     if !have(&["strace"]) {
         return;
     }
@@ -164,7 +164,8 @@ fn a_file_with_too_many_links_is_copied_and_the_copy_is_no_change_later() {
         fs::hard_link(module.latest.join("read me"), module.latest.join(name)).expect("a link");
     }
     let run = traced(&module, "inject=linkat:error=EMLINK:when=2+3");
-    run.exits(&[4]).says(" files could not be linked and were copied, the first is ");
+    // Which entry the first is depends on how the threads share the work.
+    run.exits(&[4]).says(" could not be linked and were copied, the first is ");
     let name = module.snapshots().remove(0);
     assert_eq!(
         fingerprint::contents(&module.latest),

@@ -149,7 +149,7 @@ fn assert_the_end_is_told(
         }
         Some(1) if !is_gate => {
             assert!(tells("error"), "{what}: no clear error: {run}");
-            // Whoever pins sees it fail; the others may be run by a daemon or a timer.
+            // A person who pins sees it fail; a daemon or a timer may run the others.
             if ![PIN.name, UNDELETE.name].contains(&scene.name) {
                 assert_it_shows_in_check(site, what);
             }
@@ -181,42 +181,42 @@ fn assert_history_is_whole(site: &Site, run: &Run, what: &str) {
 
 #[test]
 fn whatever_fails_in_a_first_run_is_told_and_costs_nothing() {
-    sweep(&FIRST, 60);
+    sweep(&FIRST, 40);
 }
 
 #[test]
 fn whatever_fails_in_a_later_run_is_told_and_costs_nothing() {
-    sweep(&LATER, 120);
+    sweep(&LATER, 70);
 }
 
 #[test]
-fn whatever_fails_in_pre_xfer_turns_nobody_away() {
-    sweep(&GATE, 60);
+fn whatever_fails_in_pre_xfer_turns_no_push_away() {
+    sweep(&GATE, 40);
 }
 
 #[test]
 fn whatever_fails_after_a_push_it_gets_its_snapshot() {
-    sweep(&PAIR, 80);
+    sweep(&PAIR, 50);
 }
 
 #[test]
 fn whatever_fails_in_a_rotation_is_told_and_costs_nothing() {
-    sweep(&ROTATE, 60);
+    sweep(&ROTATE, 40);
 }
 
 #[test]
 fn whatever_fails_in_a_run_that_is_due_it_stays_due() {
-    sweep(&DUE, 40);
+    sweep(&DUE, 30);
 }
 
 #[test]
 fn whatever_fails_in_an_undelete_the_snapshot_is_retired_or_back() {
-    sweep(&UNDELETE, 40);
+    sweep(&UNDELETE, 30);
 }
 
 #[test]
 fn whatever_fails_as_a_snapshot_is_pinned_is_told() {
-    sweep(&PIN, 40);
+    sweep(&PIN, 30);
 }
 
 // -- Calls that no sweep lets fail in the right moment -----------------------------------------------
@@ -285,7 +285,7 @@ fn hashes_that_cannot_be_kept_cost_no_snapshot_and_are_told() {
 }
 
 #[test]
-fn what_can_neither_be_published_nor_removed_is_left_to_the_next_run() {
+fn a_snapshot_that_cannot_be_removed_waits_in_staging() {
     if !have(&["strace"]) {
         return;
     }
@@ -311,7 +311,7 @@ fn a_worker_that_cannot_give_work_away_does_it_itself() {
     let (module, newest) = Module::with_snapshot();
     module.make_old_snapshot(OLD[0]);
     let old = module.snapshot(OLD[0]);
-    // What is first has no end; the others are soon done by whoever waits for work.
+    // What is first has no end; the workers that wait for work soon do the others.
     fs::create_dir_all(old.join("0/".repeat(100))).expect("a deep directory");
     (0..500).for_each(|number| {
         fs::create_dir(old.join(format!("wide {number}"))).expect("a directory")
@@ -321,7 +321,7 @@ fn a_worker_that_cannot_give_work_away_does_it_itself() {
     let run = disturbed(&module, &faults, |module, strace| {
         module.command_through(strace, &["rotate", "data", "--purge"])
     });
-    // Unless nobody waited for work: then it is the removal itself that cannot open it.
+    // Unless no worker waited for work: then it is the removal itself that cannot open it.
     let is_left = module.left_over("staging") > 0;
     let run = run.exits(if is_left { &[4] } else { &[0] });
     assert_eq!(run.stderr().contains("a retired snapshot remains: cannot open"), is_left, "{run}");

@@ -28,7 +28,7 @@ use support::{BINARY, is_full_sweep, tree};
 const EXPIRING: &str = "[defaults]\nkeep = { hourly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ntime_zone = \"UTC\"\n\
                         anomaly_share = \"100%\"\nlock_wait = \"20s\"\n";
 
-/// Whoever opens a pipe waits for ever.
+/// A process that opens a pipe waits for ever.
 const OR_HANGS: [&str; 4] = ["timeout", "--signal=KILL", "60", "env"];
 
 /// They need both processors.
@@ -48,7 +48,7 @@ fn duration() -> Duration {
     Duration::from_secs(if is_full_sweep() { 60 } else { 4 })
 }
 
-/// A module, and whoever does that to it.
+/// A module, and the process that does that to it.
 fn storm(kind: Kind) -> (Module, Storm) {
     let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let file_system = FileSystem::new(kind);
@@ -175,7 +175,7 @@ fn nothing_outside_is_touched_while_snapshots_are_recycled() {
     }
 }
 
-/// The worst case: somebody still has directories open that are in a snapshot.
+/// The worst case: another process still has directories open that are in a snapshot.
 #[test]
 fn nothing_outside_is_touched_while_snapshots_are_removed() {
     for &kind in kinds() {

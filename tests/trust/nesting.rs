@@ -57,7 +57,7 @@ fn a_module_that_is_called_like_a_snapshot_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_module_that_is_called_like_a_snapshot_can_have_its_snapshots_elsewhere() {
+fn a_module_named_like_a_snapshot_needs_another_root() {
     for name in SNAPSHOT_NAMES {
         let module = module_called(name);
         let before = fingerprint::of(&module.root);
@@ -113,7 +113,7 @@ fn a_snapshot_root_that_leads_into_the_module_through_a_link_is_refused() {
 }
 
 #[test]
-fn a_snapshot_root_that_is_a_link_to_nothing_yet_in_the_module_is_refused() {
+fn a_snapshot_root_that_is_a_dangling_link_is_refused() {
     let module = Module::new();
     tree::small(&module.latest);
     let link = module.directory.join("link");
@@ -123,7 +123,7 @@ fn a_snapshot_root_that_is_a_link_to_nothing_yet_in_the_module_is_refused() {
 }
 
 #[test]
-fn links_in_the_module_s_own_path_do_not_hide_that_the_root_is_inside() {
+fn links_do_not_hide_a_root_inside_the_module() {
     let mut module = Module::new();
     tree::small(&module.latest);
     let (real, link) = (module.latest.clone(), module.directory.join("link"));
@@ -173,7 +173,7 @@ fn paths(module: &Module, name: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_subvolume_inside_the_module_is_left_out_reported_and_no_change_later() {
+fn a_subvolume_inside_the_module_is_left_out() {
     let Some((_file_system, module)) = btrfs_module() else { return };
     let nested = module.latest.join("documents/volume");
     if !make_subvolume(&nested) {

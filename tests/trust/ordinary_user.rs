@@ -16,12 +16,12 @@ const OLD: [&str; 2] = ["2001-02-03T04-05-06Z", "2001-02-04T04-05-06Z"];
 /// Expires whatever has a newer one.
 const EXPIRING: &str = "[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\n";
 
-/// Whether somebody who is not root can run the program, with `tools`.
-fn have_somebody(tools: &[&str]) -> bool {
+/// Whether an ordinary user can run the program, with `tools`.
+fn have_ordinary_user(tools: &[&str]) -> bool {
     (!is_root() || have(&["setpriv"])) && have(tools)
 }
 
-/// Gives the snapshot root to somebody who is not root, unless this process is no root either.
+/// Gives the snapshot root to an ordinary user, unless this process is one.
 fn give_to_nobody(module: &mut Module) {
     if is_root() {
         for path in [&module.root, &module.state_directory(), &module.runtime_directory()] {
@@ -39,7 +39,7 @@ fn hook_as_nobody(module: &Module) -> Command {
     module.hook_through(&as_nobody(&[]))
 }
 
-/// The words that make somebody who is not root run what comes after them, through `wrapper`.
+/// The words that make an ordinary user run what comes after them, through `wrapper`.
 fn as_nobody(wrapper: &[&str]) -> Vec<String> {
     let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
     let setpriv = ["setpriv", &user, &group, "--clear-groups"];
@@ -49,7 +49,7 @@ fn as_nobody(wrapper: &[&str]) -> Vec<String> {
 
 #[test]
 fn an_ordinary_user_takes_and_expires_snapshots_of_read_only_directories() {
-    if !have_somebody(&[]) {
+    if !have_ordinary_user(&[]) {
         return;
     }
     let mut module = Module::new();
@@ -85,14 +85,14 @@ fn an_ordinary_user_takes_and_expires_snapshots_of_read_only_directories() {
     Run::of(&mut hook_as_nobody(&module)).exits(&[0]);
     assert_eq!(module.snapshots().len(), 1, "{:?}", module.snapshots());
     assert_eq!(module.left_over("expired"), 1);
-    // Whoever may recycle nothing removes it the next time.
+    // A user who may recycle nothing removes it the next time.
     Run::of(&mut hook_as_nobody(&module)).exits(&[0]);
     assert_eq!(module.left_over("expired"), 0);
 }
 
 #[test]
-fn an_ordinary_user_removes_directories_that_it_has_to_allow_itself_into() {
-    if !have_somebody(&[]) {
+fn an_ordinary_user_removes_directories_that_are_closed() {
+    if !have_ordinary_user(&[]) {
         return;
     }
     let mut module = Module::new();
@@ -125,8 +125,8 @@ fn an_ordinary_user_removes_directories_that_it_has_to_allow_itself_into() {
 }
 
 #[test]
-fn what_a_killed_run_of_an_ordinary_user_left_is_no_snapshot_and_the_next_run_removes_it() {
-    if !have_somebody(&["strace"]) {
+fn the_next_run_removes_what_a_killed_one_left() {
+    if !have_ordinary_user(&["strace"]) {
         return;
     }
     let mut module = Module::new();
@@ -145,7 +145,7 @@ fn what_a_killed_run_of_an_ordinary_user_left_is_no_snapshot_and_the_next_run_re
 
 #[test]
 fn an_ordinary_user_is_told_of_owners_that_it_cannot_keep() {
-    if !root() || !have_somebody(&[]) {
+    if !root() || !have_ordinary_user(&[]) {
         return;
     }
     let mut module = Module::new();
@@ -164,7 +164,7 @@ fn an_ordinary_user_is_told_of_owners_that_it_cannot_keep() {
 }
 
 #[test]
-fn another_group_that_its_user_is_in_is_a_change_of_a_directory() {
+fn another_group_is_a_change_of_a_directory() {
     if !root() || !have(&["setpriv"]) {
         return;
     }

@@ -32,7 +32,7 @@ const EXPIRING: &str =
     "[defaults]\nkeep = { minutely = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ngrace = \"0s\"\n";
 
 #[test]
-fn four_capabilities_are_enough_for_every_type_of_entry_from_the_first_snapshot_to_removal() {
+fn four_capabilities_are_enough_for_every_type_of_entry() {
     if !root() || !have(&["setpriv"]) {
         return;
     }
@@ -100,7 +100,7 @@ fn await_status(pid: u32) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn all_is_given_up_before_anything_of_a_client_is_read_and_before_any_thread_starts() {
+fn rights_are_given_up_before_a_clients_data_is_read() {
     if !root() || !have(&["strace"]) {
         return;
     }
@@ -232,7 +232,7 @@ const NAMES: [&str; 7] = [
 ];
 
 #[test]
-fn with_a_root_of_its_own_the_module_is_read_only_and_nothing_outside_can_be_changed() {
+fn a_module_beside_its_root_is_read_only() {
     let module = Module::new();
     if !has_landlock(&module) {
         return;
@@ -270,7 +270,7 @@ fn with_a_root_of_its_own_the_module_is_read_only_and_nothing_outside_can_be_cha
 }
 
 #[test]
-fn a_repair_alone_may_put_files_into_a_module_that_is_read_only_to_everything_else() {
+fn only_a_repair_may_write_into_a_module() {
     if !root() || !have(&["setpriv"]) {
         return;
     }
@@ -321,7 +321,7 @@ fn a_repair_alone_may_put_files_into_a_module_that_is_read_only_to_everything_el
 }
 
 #[test]
-fn where_the_root_is_the_modules_parent_no_file_of_either_can_be_opened_for_writing() {
+fn no_file_can_be_opened_for_writing() {
     let module = Module::new();
     if !has_landlock(&module) {
         return;
@@ -366,7 +366,7 @@ fn a_command_that_only_looks_can_change_nothing_at_all() {
 }
 
 #[test]
-fn what_must_be_copied_is_copied_with_the_rights_that_are_left() {
+fn files_are_copied_with_the_rights_that_are_left() {
     let Some(file_system) = FileSystem::new(Kind::Ext4) else { return };
     if !have(&["chattr"]) {
         return;
@@ -392,7 +392,7 @@ fn what_must_be_copied_is_copied_with_the_rights_that_are_left() {
 }
 
 #[test]
-fn a_device_that_cannot_be_linked_leaves_a_file_that_rsync_can_restore_it_from() {
+fn a_device_is_kept_as_rsyncs_fake_super_file() {
     if !root() || !have(&["strace"]) {
         return;
     }
@@ -415,7 +415,7 @@ fn a_device_that_cannot_be_linked_leaves_a_file_that_rsync_can_restore_it_from()
 }
 
 #[test]
-fn an_attribute_that_cannot_be_written_is_no_change_again_and_again() {
+fn an_attribute_that_cannot_be_written_is_no_change() {
     if !root() {
         return;
     }
@@ -435,7 +435,7 @@ fn an_attribute_that_cannot_be_written_is_no_change_again_and_again() {
 }
 
 #[test]
-fn a_process_that_proc_hides_from_the_four_passes_neither_for_dead_nor_for_gone() {
+fn a_process_that_proc_hides_does_not_count_as_dead() {
     if !root() || !have(&["unshare", "mount"]) {
         return;
     }
@@ -452,7 +452,7 @@ fn a_process_that_proc_hides_from_the_four_passes_neither_for_dead_nor_for_gone(
     assert!(entries.len() == 1 && entries[0].ends_with(&format!("-{pid}")), "{entries:?}");
     let entry = module.private("transfers").join(&entries[0]);
 
-    // Whoever reaps the dead finds it alive.
+    // A run that looks for dead entries finds it alive.
     assert!(entry.exists());
     Run::of(&mut module.command_through(&hidden, &["snapshot", "--all", "--due"])).exits(&[0]);
     assert!(entry.exists() && !module.is_marked("torn"), "{:?}", module.state());
@@ -465,7 +465,7 @@ fn a_process_that_proc_hides_from_the_four_passes_neither_for_dead_nor_for_gone(
 }
 
 #[test]
-fn a_link_in_the_place_of_our_own_directories_gives_no_rights_elsewhere() {
+fn a_link_among_our_directories_gives_no_rights_elsewhere() {
     if !root() {
         return;
     }

@@ -113,7 +113,7 @@ fn colour(directory: &Path) -> String {
 }
 
 #[test]
-fn a_repair_killed_at_any_call_loses_nothing_and_is_finished_by_the_next() {
+fn the_next_repair_finishes_one_killed_at_any_call() {
     if !root() || !have(&["strace"]) {
         return;
     }
@@ -164,7 +164,9 @@ fn whatever_fails_in_a_repair_is_told_and_costs_nothing() {
         site.assert_nothing_is_lost(&what);
         match code {
             0 => assert!(site.is_repaired(), "{what}: not all is repaired, and exit 0: {run}"),
-            1 | 4 => assert!(run.stderr().contains("cannot "), "{what}: nobody is told why: {run}"),
+            1 | 4 => {
+                assert!(run.stderr().contains("cannot "), "{what}: no message says why: {run}")
+            }
             code => panic!("{what}: exit {code}: {run}"),
         }
         site.assert_the_next_repair_finishes(&what);

@@ -134,7 +134,7 @@ fn a_root_inside_the_module_is_refused() {
 }
 
 #[test]
-fn a_module_deeper_in_the_root_than_as_its_child_is_refused() {
+fn a_module_deeper_in_its_root_is_refused() {
     let module = module();
     module
         .write_policy(&format!("[defaults]\nsnapshot_root = \"{}\"\n", module.directory.display()));
@@ -145,7 +145,7 @@ fn a_module_deeper_in_the_root_than_as_its_child_is_refused() {
 }
 
 #[test]
-fn a_root_that_belongs_to_another_module_is_refused_and_says_what_to_set() {
+fn a_root_of_another_module_is_refused() {
     let (module, name) = Module::with_snapshot();
     let other = module.root.join("other");
     tree::small(&other);
@@ -170,7 +170,7 @@ fn a_root_that_belongs_to_another_module_is_refused_and_says_what_to_set() {
 }
 
 #[test]
-fn a_snapshot_root_of_its_own_is_used_with_the_module_s_name_in_it() {
+fn snapshot_root_replaces_the_modules_name() {
     let module = module();
     let roots = module.directory.join("elsewhere");
     fs::create_dir_all(roots.join("data")).expect("directories");
@@ -217,7 +217,7 @@ fn a_private_directory_that_is_not_ours_is_refused() {
 }
 
 #[test]
-fn a_private_directory_of_somebody_else_is_refused() {
+fn a_private_directory_of_another_user_is_refused() {
     if !support::root() {
         return;
     }
@@ -230,7 +230,7 @@ fn a_private_directory_of_somebody_else_is_refused() {
 }
 
 #[test]
-fn a_module_at_a_mount_point_has_its_root_on_another_file_system_and_is_refused() {
+fn a_module_at_a_mount_point_is_refused() {
     let module = Module::new();
     let Some(_mount) = Mount::tmpfs(&module.latest) else { return };
     tree::small(&module.latest);
@@ -238,7 +238,7 @@ fn a_module_at_a_mount_point_has_its_root_on_another_file_system_and_is_refused(
 }
 
 #[test]
-fn a_module_that_is_a_bind_mount_is_refused_although_its_device_is_the_same() {
+fn a_module_that_is_a_bind_mount_is_refused() {
     let module = Module::new();
     let elsewhere = module.directory.join("elsewhere");
     tree::small(&elsewhere);
@@ -247,7 +247,7 @@ fn a_module_that_is_a_bind_mount_is_refused_although_its_device_is_the_same() {
 }
 
 #[test]
-fn a_mount_inside_the_module_is_skipped_reported_and_no_change_later() {
+fn a_mount_inside_the_module_is_skipped_and_reported() {
     let module = module();
     let elsewhere = module.directory.join("elsewhere");
     fs::create_dir(&elsewhere).expect("a directory");
@@ -316,7 +316,7 @@ fn mounts_are_skipped_also_where_the_kernel_has_no_openat2() {
 }
 
 #[test]
-fn a_root_that_a_run_died_in_making_passes_for_one_that_is_yet_to_be_made() {
+fn a_root_half_made_by_a_killed_run_is_new() {
     for rooms in [&[][..], &["records"], &["records", "index", "staging", "expired", "transfers"]] {
         let module = module();
         fs::create_dir(module.private("")).expect("our directory");
@@ -367,7 +367,7 @@ fn in_place_is_refused_while_any_earlier_root_holds_snapshots() {
 }
 
 #[test]
-fn in_place_is_refused_where_files_have_other_names_though_no_root_is_known() {
+fn in_place_is_refused_where_files_have_other_names() {
     if !have(&["rsync"]) {
         return;
     }

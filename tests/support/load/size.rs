@@ -18,7 +18,7 @@ impl Size {
         let full = crate::support::is_full_sweep();
         let usual = match full {
             true => Size { clients: 50, modules: 20, seconds: 300, seed: 0 },
-            false => Size { clients: 16, modules: 8, seconds: 12, seed: 0 },
+            false => Size { clients: 16, modules: 8, seconds: 8, seed: 0 },
         };
         Size {
             clients: number("RSYNCD_SNAPSHOT_LOAD_CLIENTS")

@@ -100,7 +100,7 @@ impl History {
         let is_in_hook = begun > ended;
         let was_torn = self.pushes[..ended].last().is_some_and(|push| push.is_torn);
         let is_under_way = self.pushes.get(ended).is_some_and(|push| push.admitted <= cut.from);
-        // What a hook that is running has done with the marks, nobody was told.
+        // What a hook that is running has done with the marks, no client was told.
         let is_torn = !is_in_hook && (was_torn || is_under_way);
         Promise { must, may, is_torn, is_in_hook }
     }

@@ -31,7 +31,7 @@ fn braked(module: &Simulated) -> bool {
 }
 
 #[test]
-fn most_of_a_tree_rewritten_pins_the_snapshot_before_and_nothing_expires_until_release() {
+fn rewriting_most_of_a_tree_pauses_expiry_until_release() {
     let module = large("");
     let good = module.publish();
     encrypt(&module.latest, 11);
@@ -136,7 +136,7 @@ fn most_of_a_tree_removed_is_an_anomaly_too() {
 }
 
 #[test]
-fn additions_half_a_tree_and_small_trees_do_not_brake() {
+fn additions_half_a_tree_and_small_trees_pause_nothing() {
     let module = large("");
     module.publish();
     tree::numbered(&module.latest.join("more"), 30, 60);
@@ -170,7 +170,7 @@ fn the_share_is_the_policys() {
 }
 
 #[test]
-fn what_is_retired_waits_while_the_brake_holds() {
+fn retired_snapshots_wait_while_expiry_is_paused() {
     let module = large("");
     let first = module.publish();
     tree::write(&module.latest.join("d0001/f0001"), "x");

@@ -44,25 +44,40 @@ fn free_mebibytes(path: &Path) -> u64 {
     facts.f_bavail * facts.f_frsize / MEBIBYTE as u64
 }
 
+/// A policy that keeps every snapshot, but for `free_space`.
+fn ask_for(module: &Module, free_space: &str) {
+    module.write_policy(&format!(
+        "[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{free_space}\"\n"
+    ));
+}
+
+/// Nine old snapshots with next to nothing of their own, on a small disk.
+fn module_of_small_snapshots(file_system: &FileSystem) -> (Module, Vec<String>) {
+    let module = Module::on(file_system);
+    module.write_policy("[defaults]\nmin_age = \"0s\"\ntime_zone = \"UTC\"\n");
+    let names: Vec<String> = (1..=9).map(|day| format!("2020-01-{day:02}T00-00-00Z")).collect();
+    for name in &names {
+        module.make_old_snapshot(name);
+        tree::write(&module.snapshot(name).join("note"), name);
+    }
+    tree::small(&module.latest);
+    (module, names)
+}
+
 const ALL: &str = "keep = { daily = \"always\" }\nmin_keep = 3\n";
 
 #[test]
-fn enough_space_expires_nothing_and_too_little_the_oldest_first_with_a_warning_each() {
+fn too_little_space_expires_the_oldest_first_with_warnings() {
     for kind in [Kind::Ext4, Kind::Btrfs] {
         let Some(file_system) = FileSystem::with(kind, 160, &[]) else { return };
         let (module, names) = module(&file_system, ALL);
         let free = free_mebibytes(&module.root);
-        module.write_policy(&format!(
-            "[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{}M\"\n",
-            free / 2
-        ));
+        ask_for(&module, &format!("{}M", free / 2));
         module.run(&["rotate", "data"]).exits(&[0]);
         assert_eq!(module.snapshots(), names, "{kind:?}");
 
         let wanted = free + 6;
-        module.write_policy(&format!(
-            "[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"
-        ));
+        ask_for(&module, &format!("{wanted}M"));
         let run = module.run(&["rotate", "data"]).exits(&[4]);
         let gone = names.len() - module.snapshots().len();
         assert!((1..=4).contains(&gone), "{kind:?}: {gone} of {}: {run}", names.len());
@@ -84,7 +99,7 @@ fn the_floors_pins_and_the_newest_hold_whatever_is_missing() {
     let (module, names) = module(&file_system, ALL);
     module.run(&["rotate", "data"]).exits(&[0]);
     module.run(&["pin", "data", &names[1]]).exits(&[0]);
-    module.write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"90%\"\n"));
+    ask_for(&module, "90%");
     for _ in 0..2 {
         module.run(&["rotate", "data"]).exits(&[4]).says("no snapshot may go for it");
         let left = module.snapshots();
@@ -119,7 +134,7 @@ fn a_paused_expiry_makes_no_room_and_says_so() {
     let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
     let (module, names) = module(&file_system, ALL);
     module.run(&["rotate", "data"]).exits(&[0]);
-    module.write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"90%\"\n"));
+    ask_for(&module, "90%");
     fs::write(module.private("state.toml"), "damaged").expect("written");
     // The first run sets the damaged file aside, the second finds the pause that this left.
     module.run_hook().exits(&[0]);
@@ -146,7 +161,7 @@ fn partial_snapshots_do_not_count_towards_min_keep() {
 }
 
 #[test]
-fn nothing_is_missing_once_the_last_one_that_may_go_was_enough() {
+fn no_warning_once_the_last_expiry_freed_enough() {
     let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
     let (module, names) = module(&file_system, ALL);
     module.run(&["rotate", "data"]).exits(&[0]);
@@ -162,7 +177,7 @@ fn nothing_is_missing_once_the_last_one_that_may_go_was_enough() {
 }
 
 #[test]
-fn one_that_is_pinned_at_the_last_moment_stays_and_the_next_goes() {
+fn a_snapshot_pinned_at_the_last_moment_stays() {
     let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
     if !have(&["strace"]) {
         return;
@@ -170,8 +185,7 @@ fn one_that_is_pinned_at_the_last_moment_stays_and_the_next_goes() {
     let (module, names) = module(&file_system, ALL);
     module.run(&["rotate", "data"]).exits(&[0]);
     let wanted = free_mebibytes(&module.root) + 2;
-    module
-        .write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
+    ask_for(&module, &format!("{wanted}M"));
 
     // It looks at the disk, and once more before each that goes; at that moment it is held up.
     let trace = module.directory.join("trace");
@@ -196,18 +210,10 @@ fn one_that_is_pinned_at_the_last_moment_stays_and_the_next_goes() {
 #[test]
 fn nothing_goes_where_all_that_may_go_is_no_help() {
     let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
-    let module = Module::on(&file_system);
-    module.write_policy("[defaults]\nmin_age = \"0s\"\ntime_zone = \"UTC\"\n");
-    let names: Vec<String> = (1..=9).map(|day| format!("2020-01-{day:02}T00-00-00Z")).collect();
-    for name in &names {
-        module.make_old_snapshot(name);
-        tree::write(&module.snapshot(name).join("note"), name);
-    }
-    tree::small(&module.latest);
+    let (module, names) = module_of_small_snapshots(&file_system);
     write_mebibytes(&file_system.mount_point.join("foreign"), 50);
     let wanted = free_mebibytes(&module.root) + 20;
-    module
-        .write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
+    ask_for(&module, &format!("{wanted}M"));
     let run = module.run(&["rotate", "data"]).exits(&[4]).says("would free");
     assert_eq!(module.snapshots(), names, "{run}");
     module.run(&["check", "data"]).exits(&[1]).says("free_space");
@@ -217,18 +223,10 @@ fn nothing_goes_where_all_that_may_go_is_no_help() {
 #[test]
 fn the_one_goes_that_frees_what_is_missing() {
     let Some(file_system) = FileSystem::with(Kind::Ext4, 96, &[]) else { return };
-    let module = Module::on(&file_system);
-    module.write_policy("[defaults]\nmin_age = \"0s\"\ntime_zone = \"UTC\"\n");
-    let names: Vec<String> = (1..=9).map(|day| format!("2020-01-{day:02}T00-00-00Z")).collect();
-    for name in &names {
-        module.make_old_snapshot(name);
-        tree::write(&module.snapshot(name).join("note"), name);
-    }
+    let (module, names) = module_of_small_snapshots(&file_system);
     write_mebibytes(&module.snapshot(&names[3]).join("data"), 10);
-    tree::small(&module.latest);
     let wanted = free_mebibytes(&module.root) + 5;
-    module
-        .write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
+    ask_for(&module, &format!("{wanted}M"));
     let run = module.run(&["rotate", "data"]).exits(&[4]);
     assert_eq!(module.snapshots(), [&names[..3], &names[4..]].concat(), "{run}");
 }
@@ -248,16 +246,14 @@ fn a_module_that_has_not_grown_waits_for_its_neighbours() {
     );
     fs::write(memory, text).expect("what is remembered of it");
     let wanted = free_mebibytes(&module.root) + 12;
-    module
-        .write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
+    ask_for(&module, &format!("{wanted}M"));
     let run = module.run(&["rotate", "data"]).exits(&[4]).says("other modules are on that disk");
     assert_eq!(module.snapshots(), names, "{run}");
 
     // It has grown itself: the newest state alone takes as much.
     write_mebibytes(&module.latest.join("new"), 5);
     let wanted = free_mebibytes(&module.root) + 12;
-    module
-        .write_policy(&format!("[defaults]\n{ALL}min_age = \"0s\"\nfree_space = \"{wanted}M\"\n"));
+    ask_for(&module, &format!("{wanted}M"));
     let run = module.run(&["rotate", "data"]).exits(&[4]);
     assert!(module.snapshots().len() < names.len(), "{run}");
 }
