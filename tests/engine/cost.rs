@@ -578,7 +578,7 @@ const FULL: (usize, u64) = (1_000_000, 64 << 10);
 const FILES: (usize, u64) = (40_000, 16 << 10);
 
 /// For trees of little else than directories, which take longer and more memory.
-const DIRECTORIES: (usize, u64) = (15_000, 24 << 10);
+const DIRECTORIES: (usize, u64) = (15_000, 32 << 10);
 
 /// Fills a module with about as many entries in some shape, runs whatever a run can be, and fails
 /// if one of them takes too much memory.

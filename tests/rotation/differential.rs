@@ -134,7 +134,7 @@ fn compare(names: &[String], case: &Case, decision: &mut Decision) -> Result<Exp
 
 #[test]
 fn random_sets_are_decided_alike() {
-    let Some(original) = Original::get() else { return };
+    let Some(original) = &Original::get() else { return };
     let decision = RefCell::new(Decision::of(original));
     let (mut expired, mut different) = (0, 0);
     for seed in 0..if full_sweep() { 100_000 } else { 1_000 } {
@@ -207,7 +207,7 @@ impl<'a> Both<'a> {
 
 #[test]
 fn random_directories_are_rotated_alike() {
-    let Some(original) = Original::get() else { return };
+    let Some(original) = &Original::get() else { return };
     let mut decision = Decision::of(original);
     let now = support::time::now();
     let mut removed = 0;
@@ -242,7 +242,7 @@ fn random_directories_are_rotated_alike() {
 
 #[test]
 fn the_newest_is_not_expired_by_an_older_one_in_its_slot() {
-    let Some(original) = Original::get() else { return };
+    let Some(original) = &Original::get() else { return };
     let names = ["2001-02-03T04-05-06Z", "2001-02-03T23-00-00Z"];
     let both = Both::with(original, &names);
     assert_eq!(both.left_by_original(&["--daily=7"]), [names[0]]);
@@ -251,7 +251,7 @@ fn the_newest_is_not_expired_by_an_older_one_in_its_slot() {
 
 #[test]
 fn counts_below_one_neither_delete_everything_nor_keep_everything() {
-    let Some(original) = Original::get() else { return };
+    let Some(original) = &Original::get() else { return };
     let names = ["2001-02-03T04-05-06Z", "2001-02-04T04-05-06Z", "2001-02-05T04-05-06Z"];
     // Strict, zero is one, and minus one is nothing at all. Relaxed, zero is everything, and minus
     // one everything but the oldest.
@@ -269,7 +269,7 @@ fn counts_below_one_neither_delete_everything_nor_keep_everything() {
 
 #[test]
 fn the_last_days_of_a_year_are_not_in_a_week_of_its_january() {
-    let Some(original) = Original::get() else { return };
+    let Some(original) = &Original::get() else { return };
     // 31 December 2018 is of week 1 of 2019, and rotate-backups takes it for week 1 of 2018.
     let names = ["2018-01-03T00-00-00Z", "2018-12-31T00-00-00Z", "2019-01-09T00-00-00Z"];
     let both = Both::with(original, &names);
@@ -283,7 +283,7 @@ fn the_last_days_of_a_year_are_not_in_a_week_of_its_january() {
 
 #[test]
 fn one_name_dated_in_the_future_does_not_expire_the_history() {
-    let Some(original) = Original::get() else { return };
+    let Some(original) = &Original::get() else { return };
     let names = [
         "2001-02-03T04-05-06Z",
         "2001-02-04T04-05-06Z",
@@ -297,7 +297,7 @@ fn one_name_dated_in_the_future_does_not_expire_the_history() {
 
 #[test]
 fn names_that_merely_hold_eight_digits_are_not_touched() {
-    let Some(original) = Original::get() else { return };
+    let Some(original) = &Original::get() else { return };
     let names = ["2001-02-03T04-05-06Z", "2001-02-04T04-05-06Z"];
     let both = Both::with(original, &names);
     for root in [&both.module.root, &both.theirs] {
@@ -349,7 +349,7 @@ fn register(root: &std::path::Path, name: &str) {
 
 #[test]
 fn options_of_one_location_do_not_reach_the_next() {
-    let Some(original) = Original::get() else { return };
+    let Some(original) = &Original::get() else { return };
     let days = ["2001-02-03T04-05-06Z", "2001-02-03T23-00-00Z", "2001-02-04T04-05-06Z"];
     let (both, theirs, ours) = two_modules(original, [&days, &days]);
     let ini = both.module.directory.join("rotate.ini");
@@ -379,7 +379,7 @@ fn options_of_one_location_do_not_reach_the_next() {
 /// The worst of it: a location without a scheme of its own is rotated by that of the one before.
 #[test]
 fn the_scheme_of_one_location_does_not_reach_the_next() {
-    let Some(original) = Original::get() else { return };
+    let Some(original) = &Original::get() else { return };
     let months = ["2001-01-03T00-00-00Z", "2001-02-03T00-00-00Z", "2001-03-03T00-00-00Z"];
     let (both, theirs, ours) = two_modules(original, [&months, &months]);
     let ini = both.module.directory.join("rotate.ini");
@@ -405,7 +405,7 @@ fn the_scheme_of_one_location_does_not_reach_the_next() {
 
 #[test]
 fn a_configuration_that_is_not_strict_is_not_strict() {
-    let Some(original) = Original::get() else { return };
+    let Some(original) = &Original::get() else { return };
     let names = ["2001-02-03T00-00-00Z", "2001-05-01T00-00-00Z", "2001-11-22T00-00-00Z"];
     let both = Both::with(original, &names);
     let ini = both.module.directory.join("rotate.ini");
@@ -421,7 +421,7 @@ fn a_configuration_that_is_not_strict_is_not_strict() {
 
 #[test]
 fn a_removal_that_fails_does_not_end_the_run() {
-    let Some(original) = Original::get() else { return };
+    let Some(original) = &Original::get() else { return };
     let Some(file_system) = FileSystem::new(Kind::Ext4) else { return };
     if !have(&["chattr"]) {
         return;
@@ -463,7 +463,7 @@ const AMSTERDAM: &str = "[defaults]\nkeep = { hourly = 24 }\nmin_keep = 1\nmin_a
 
 #[test]
 fn the_hour_that_a_clock_change_repeats_is_two_hours() {
-    let Some(original) = Original::get() else { return };
+    let Some(original) = &Original::get() else { return };
     // 02:30 in summer time, 02:15 in winter time three quarters of an hour later, and the next day.
     let utc = ["2019-10-27T00-30-00Z", "2019-10-27T01-15-00Z", "2019-10-27T09-00-00Z"];
     let local = in_amsterdam(&utc);
@@ -475,7 +475,7 @@ fn the_hour_that_a_clock_change_repeats_is_two_hours() {
 
 #[test]
 fn a_day_of_23_hours_makes_no_snapshot_older() {
-    let Some(original) = Original::get() else { return };
+    let Some(original) = &Original::get() else { return };
     let utc = ["2019-03-30T10-30-00Z", "2019-03-31T10-00-00Z"];
     let local = in_amsterdam(&utc);
     assert_eq!(local, ["2019-03-30 11:30:00", "2019-03-31 12:00:00"]);
