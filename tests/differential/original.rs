@@ -1,22 +1,15 @@
 //! The real rotate-backups 8.1 from PyPI: its command line, and its decision alone.
-//!
-//! It lives in a Python environment in cargo's target directory, which is made once and reused.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
 
-use fs2::FileExt;
 use serde_json::{Value, json};
 
-use crate::support;
+use crate::support::original::original;
 use crate::support::run::{Run, tool};
 
-const REQUIREMENTS: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential/requirements.txt");
 const QUESTIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential/original.py");
 
 pub(crate) struct Original {
@@ -25,47 +18,8 @@ pub(crate) struct Original {
 
 impl Original {
     /// The program; `None`, with the reason said, where it cannot be had.
-    pub(crate) fn get() -> Option<&'static Original> {
-        static READY: OnceLock<Result<Original, String>> = OnceLock::new();
-        if !support::have(&["python3"]) {
-            return None;
-        }
-        match READY.get_or_init(Original::install) {
-            Ok(original) => Some(original),
-            Err(why) => {
-                support::skip_unless_all(&format!("needs rotate-backups 8.1 from PyPI: {why}"));
-                None
-            }
-        }
-    }
-
-    fn install() -> Result<Original, String> {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        // Whoever tests at the same time waits, and then finds it made.
-        let lock =
-            File::create(target.join("rotate-backups.lock")).map_err(|error| error.to_string())?;
-        lock.lock_exclusive().map_err(|error| error.to_string())?;
-        let original = Original { environment: target.join("rotate-backups") };
-        let requirements = fs::read_to_string(REQUIREMENTS).map_err(|error| error.to_string())?;
-        let installed = original.environment.join("installed");
-        if fs::read_to_string(&installed).is_ok_and(|made_of| made_of == requirements)
-            && original.works()
-        {
-            return Ok(original);
-        }
-        succeed(tool("python3").args(["-m", "venv", "--clear"]).arg(&original.environment))?;
-        let pip =
-            ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "2"];
-        succeed(original.python().args(pip).args(["-r", REQUIREMENTS]))?;
-        fs::write(installed, requirements).map_err(|error| error.to_string())?;
-        if original.works() { Ok(original) } else { Err("it does not start".to_string()) }
-    }
-
-    /// It does not after the system's Python has changed.
-    fn works(&self) -> bool {
-        let mut python = self.python();
-        python.args(["-c", "import rotate_backups"]).stderr(Stdio::null());
-        python.status().is_ok_and(|status| status.success())
+    pub(crate) fn get() -> Option<Original> {
+        original().map(|environment| Original { environment })
     }
 
     fn python(&self) -> Command {
@@ -78,16 +32,6 @@ impl Original {
         python.env("HOME", home).env("TZ", "UTC").arg(self.environment.join("bin/rotate-backups"));
         Run::of(python.args(["--syslog=no"]).args(arguments))
     }
-}
-
-fn succeed(command: &mut Command) -> Result<(), String> {
-    let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).lines().rev().take(3).collect::<Vec<_>>().join(" / ");
-    Err(format!("{command:?} failed: {said}"))
 }
 
 /// What of a policy rotate-backups understands.

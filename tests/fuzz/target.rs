@@ -1,7 +1,7 @@
 //! What garbage is thrown at, and what must hold whatever it is: no panic, no hang, every message
 //! on one printable line, and nothing deleted that a rule protects.
 //!
-//! `tests/garbage.rs` gives these functions seeds and mutations of them; `sh tests/fuzz/run` gives
+//! `tests/trust/garbage.rs` gives these functions seeds and mutations of them; `sh tests/fuzz/run` gives
 //! them what a coverage-guided fuzzer makes of the same seeds.
 
 use std::collections::HashMap;
@@ -341,10 +341,10 @@ fn windows(garbage: &[u8]) {
     for file in [garbage, &records] {
         in_scratch(&[("windows", file)], |dir| {
             drop(Windows::read(dir));
-            let began_ns = wall_ns();
-            drop(Window::open(dir).expect("a window"));
-            let windows = Windows::read(dir);
-            assert!(windows.cover(began_ns) && windows.cover(wall_ns()));
+            let window = Window::open(dir).expect("a window");
+            let within_ns = wall_ns();
+            drop(window);
+            assert!(Windows::read(dir).cover(within_ns));
         });
     }
 }

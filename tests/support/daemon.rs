@@ -14,7 +14,7 @@ use super::module::Module;
 use super::run::{Run, tool};
 use super::server::Server;
 use super::time::wait_until;
-use super::{BINARY, is_root, tree};
+use super::{BINARY, have, is_root, tree};
 
 /// How a transfer ended for rsyncd, and how the hook that followed it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,22 @@ pub(crate) fn source(module: &Module) -> PathBuf {
     let source = module.directory.join("source");
     tree::small(&source);
     source
+}
+
+/// An empty module, and what a client pushes from; `None`, with the reason said, without rsync.
+pub(crate) fn paired() -> Option<(Module, PathBuf)> {
+    if !have(&["rsync"]) {
+        return None;
+    }
+    let module = Module::new();
+    let source = source(&module);
+    Some((module, source))
+}
+
+/// Kills a client in the middle of its push.
+pub(crate) fn kill(mut client: Child) {
+    client.kill().expect("killed");
+    client.wait().expect("gone");
 }
 
 pub(crate) struct Daemon<'a> {
@@ -218,7 +234,7 @@ pub(crate) fn client() -> Command {
     command
 }
 
-/// Waits until nobody holds the lock of `root` and it shows `count` snapshots: what remains
+/// Waits until no process holds the lock of `root` and it shows `count` snapshots: what remains
 /// to be done where the hook is the bare program, as `rsyncd.conf` would have it.
 #[track_caller]
 pub(crate) fn await_snapshots(root: &Path, count: usize) -> Vec<String> {
@@ -258,7 +274,7 @@ fn free_port(address: &str) -> u16 {
     listener.local_addr().expect("its number").port()
 }
 
-/// `None` when somebody else took the port that was free a moment ago.
+/// `None` when another process took the port that was free a moment ago.
 fn try_to_start(server: &Server, address: &str, port: u16) -> Option<(Child, u16)> {
     let stderr =
         File::options().create(true).append(true).open(server.directory.join("rsyncd.stderr"));

@@ -150,7 +150,11 @@ impl Mounted {
         let mounted = Mounted { mount_point: at("mounted"), scratch };
         if !run.succeeded() || !is_mounted(&mounted.mount_point) {
             let first = run.stderr().lines().next().unwrap_or_default().to_string();
-            eprintln!("skipped: {}: cannot be mounted here: {first}", kind.name);
+            if kind.is_usual {
+                skipped!("needs {}, which cannot be mounted here: {first}", kind.name);
+            } else {
+                eprintln!("not tried: {}: cannot be mounted here: {first}", kind.name);
+            }
             return None;
         }
         Some(mounted)

@@ -1,12 +1,20 @@
 //! Fixtures: a backup server in a scratch directory, the module it serves, the rsync daemon
 //! that serves it, file systems to put it on, and trees to fill it with.
 //!
-//! A test that this machine cannot run says `skipped: why` and passes; with
-//! `RSYNCD_SNAPSHOT_TEST_ALL=1` a missing tool fails it instead.
+//! A test that this machine cannot run says so with `skipped!` and passes; with
+//! `RSYNCD_SNAPSHOT_TEST_ALL=1` it fails instead.
 
 #![allow(dead_code, reason = "every test file uses another part of the fixtures")]
 
+/// Says that a test, or a part of it, cannot run here, and why: `skipped!("needs {tool}")`.
+///
+/// `RSYNCD_SNAPSHOT_TEST_ALL=1` makes it fail the test. `tests/run` lists what was skipped.
+macro_rules! skipped {
+    ($($why:tt)*) => { $crate::support::skip(&format!($($why)*)) };
+}
+
 pub(crate) mod aftermath;
+pub(crate) mod apart;
 pub(crate) mod client;
 pub(crate) mod daemon;
 pub(crate) mod edits;
@@ -14,6 +22,7 @@ pub(crate) mod file_system;
 pub(crate) mod fingerprint;
 pub(crate) mod history;
 pub(crate) mod import;
+pub(crate) mod kinds;
 pub(crate) mod module;
 pub(crate) mod original;
 pub(crate) mod outside;
@@ -23,9 +32,11 @@ pub(crate) mod run;
 pub(crate) mod scene;
 pub(crate) mod server;
 pub(crate) mod simulated;
+pub(crate) mod snapshots;
 pub(crate) mod sshd;
 pub(crate) mod swapper;
 pub(crate) mod sweep;
+pub(crate) mod syslog;
 pub(crate) mod time;
 pub(crate) mod tree;
 
@@ -42,7 +53,7 @@ pub(crate) fn have(tools: &[&str]) -> bool {
     if missing.is_empty() {
         return true;
     }
-    skip_unless_all(&format!("needs {}", missing.join(", ")));
+    skipped!("needs {}", missing.join(", "));
     false
 }
 
@@ -50,7 +61,7 @@ pub(crate) fn have(tools: &[&str]) -> bool {
 pub(crate) fn root() -> bool {
     let root = is_root();
     if !root {
-        eprintln!("skipped: needs root");
+        skipped!("needs root");
     }
     root
 }
@@ -64,7 +75,7 @@ pub(crate) fn may_mount() -> bool {
         run::tool("unshare").args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]),
     );
     if !may.succeeded() {
-        eprintln!("skipped: needs the right to mount: {}", may.stderr().trim());
+        skipped!("needs the right to mount: {}", may.stderr().trim());
     }
     may.succeeded()
 }
@@ -78,8 +89,9 @@ pub(crate) fn is_full_sweep() -> bool {
     std::env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|sweep| sweep == "full")
 }
 
-/// Skips, or fails where everything has to run.
-pub(crate) fn skip_unless_all(why: &str) {
+/// What `skipped!` does.
+#[track_caller]
+pub(crate) fn skip(why: &str) {
     let all = std::env::var_os("RSYNCD_SNAPSHOT_TEST_ALL").is_some_and(|value| value == "1");
     assert!(!all, "RSYNCD_SNAPSHOT_TEST_ALL=1, but this test {why}");
     eprintln!("skipped: {why}");

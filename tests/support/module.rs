@@ -333,6 +333,13 @@ fn names(snapshots: &[&Value]) -> Vec<String> {
         .collect()
 }
 
+/// The names of the running transfers of a module.
+pub(crate) fn ledger(module: &Module) -> Vec<String> {
+    let mut names = names_in(&module.private("transfers"));
+    names.retain(|name| !name.ends_with(".tmp"));
+    names
+}
+
 /// The names in a directory; none if it is not there.
 pub(crate) fn names_in(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();

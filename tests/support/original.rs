@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use super::have;
 use super::run::{PATH, Run, tool};
-use super::{have, skip_unless_all};
 
-/// What rsync-system-backup 1.1 needs, so that every run compares with the same program.
+/// What rotate-backups 8.1 and rsync-system-backup 1.1 need, so that every run compares with the same
+/// programs.
+const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential/requirements.txt");
 const CLIENT: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential/client_requirements.txt");
 
@@ -19,51 +21,63 @@ type Venv = Result<PathBuf, String>;
 /// The venv with rotate-backups; `None`, with the reason told, where there can be none.
 pub(crate) fn original() -> Option<PathBuf> {
     static VENV: OnceLock<Venv> = OnceLock::new();
-    get(&VENV, "rotate-backups-8.1", &["rotate-backups==8.1"])
+    get(&VENV, "rotate-backups", SERVER)
 }
 
 /// The venv with rsync-system-backup; `None`, with the reason told, where there can be none.
 pub(crate) fn original_client() -> Option<PathBuf> {
     static VENV: OnceLock<Venv> = OnceLock::new();
-    get(&VENV, "rsync-system-backup-1.1", &["-r", CLIENT])
+    get(&VENV, "rsync-system-backup", CLIENT)
 }
 
-fn get(venv: &OnceLock<Venv>, name: &str, packages: &[&str]) -> Option<PathBuf> {
+fn get(venv: &OnceLock<Venv>, name: &str, requirements: &str) -> Option<PathBuf> {
     if !have(&["python3"]) {
         return None;
     }
-    match venv.get_or_init(|| install(name, packages)) {
+    match venv.get_or_init(|| install(name, requirements)) {
         Ok(venv) => Some(venv.clone()),
         Err(why) => {
-            skip_unless_all(why);
+            skipped!("{why}");
             None
         }
     }
 }
 
 /// Makes the venv unless it is there; other processes wait meanwhile.
-fn install(name: &str, packages: &[&str]) -> Venv {
+fn install(name: &str, requirements: &str) -> Venv {
     let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let lock =
         fs::File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.lock")));
     let lock = lock.expect("a lock file");
     fs2::FileExt::lock_exclusive(&lock).expect("locked");
-    let complete = venv.join("complete");
-    if complete.exists() {
+    let wanted = fs::read_to_string(requirements).expect("the requirements");
+    let installed = venv.join("installed");
+    // It does not start after the system's Python has changed.
+    let works = || {
+        let import = format!("import {}", name.replace('-', "_"));
+        Command::new(venv.join("bin/python"))
+            .args(["-c", &import])
+            .output()
+            .is_ok_and(|run| run.status.success())
+    };
+    if fs::read_to_string(&installed).is_ok_and(|made_of| made_of == wanted) && works() {
         return Ok(venv);
     }
     let made = Run::of(tool("python3").args(["-m", "venv", "--clear"]).arg(&venv));
     if !made.succeeded() {
         return Err(format!("needs python3-venv: {}", said_last(&made)));
     }
-    let options = ["-m", "pip", "install", "--quiet", "--retries", "1", "--timeout", "20"];
+    let options = ["-m", "pip", "install", "--quiet", "--retries", "2", "--timeout", "20"];
     let mut pip = tool("timeout");
-    let installed =
-        Run::of(pip.arg("300").arg(venv.join("bin/python")).args(options).args(packages));
-    if !installed.succeeded() {
-        return Err(format!("needs {name} from PyPI: {}", said_last(&installed)));
+    pip.arg("300").arg(venv.join("bin/python")).args(options).args(["-r", requirements]);
+    let run = Run::of(&mut pip);
+    if !run.succeeded() {
+        return Err(format!("needs {name} from PyPI: {}", said_last(&run)));
     }
-    fs::write(complete, "").expect("the mark");
+    if !works() {
+        return Err(format!("needs {name}, which does not start"));
+    }
+    fs::write(installed, wanted).expect("the mark");
     Ok(venv)
 }
 

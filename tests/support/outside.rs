@@ -102,7 +102,7 @@ impl Outside {
         self.before.insert(path.clone(), (right, describe(&path, right)));
     }
 
-    /// Nobody may open the file at `path`, which may be in the module and go elsewhere.
+    /// No process may open the file at `path`, which may be in the module and go elsewhere.
     pub(crate) fn forbid_opening(&mut self, path: &Path) {
         self.watch(path, WatchFlags::OPEN | WatchFlags::ACCESS | WatchFlags::MODIFY, Right::None);
     }

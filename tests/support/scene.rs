@@ -328,7 +328,7 @@ fn finish_gate(site: &Site, variant: usize, what: &str) {
     let module = &site.module;
     let is_entered = site.is_entered();
     let is_paired = module.state().get("paired").is_some();
-    // Nobody knows who else was pushing.
+    // Which other clients were pushing is unknown.
     let is_uncertain = is_paired && !is_entered;
     let usual = Some(if is_uncertain { 4 } else { 0 });
     match variant % 3 {

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::run::{PATH, Run, tool};
 use super::{BINARY, is_root};
 
-/// A policy in which nothing is expired by surprise and nobody waits long.
+/// A policy in which nothing is expired by surprise and no run waits long.
 pub(crate) const QUIET_POLICY: &str = "[defaults]\nlock_wait = \"20s\"\n";
 
 pub(crate) struct Server {
@@ -26,7 +26,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new() -> Server {
-        // Readable by all, for the tests that run as somebody else.
+        // Readable by all, for the tests that run as another user.
         let scratch = tempfile::Builder::new()
             .prefix("rsyncd-snapshot-test-")
             .permissions(fs::Permissions::from_mode(0o755))

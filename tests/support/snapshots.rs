@@ -46,7 +46,7 @@ pub(crate) const ZONES: [&str; 7] = [
 
 /// Whether the tests shall try all that they can, instead of a sample.
 pub(crate) fn full_sweep() -> bool {
-    std::env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|sweep| sweep == "full")
+    crate::support::is_full_sweep()
 }
 
 pub(crate) fn at(text: &str) -> DateTime<Utc> {

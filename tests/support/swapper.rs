@@ -1,4 +1,4 @@
-//! Somebody who exchanges directories, links, pipes and files of a tree as fast as the kernel can,
+//! A process that exchanges directories, links, pipes and files of a tree as fast as the kernel can,
 //! and moves directories out of it and back.
 //!
 //! It works with open directories, so it can go on in a tree that has been moved where no other
@@ -77,7 +77,7 @@ impl Ground {
                 (parent.clone(), format!("d{group}")),
                 at("link to a directory "),
             ));
-            // A directory, or a file, and a pipe, at which whoever opens it waits for ever.
+            // A directory, or a file, and a pipe, whose opening takes for ever.
             for (name, pipe) in [(BELOW, "pipe a "), (FILES[2], "pipe b ")] {
                 mknodat(CWD, path(pipe), FileType::Fifo, Mode::from_raw_mode(0o644), 0)
                     .expect("a pipe");
@@ -119,7 +119,7 @@ impl Ground {
     }
 }
 
-/// As a place only, which nobody who watches hears of.
+/// With O_PATH, which no watcher is told of.
 fn open(path: &Path) -> Arc<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Arc::new(rustix::fs::open(path, flags, Mode::empty()).expect("a directory"))

@@ -17,6 +17,13 @@ pub(crate) fn name_of(time: DateTime<Utc>) -> String {
     time.format("%Y-%m-%dT%H-%M-%SZ").to_string()
 }
 
+/// Waits until the clock shows another second: snapshots have different names, and rsync sees that a
+/// file of the same size has changed.
+pub(crate) fn next_second() {
+    let second = now().timestamp();
+    wait_until("a second is over", || now().timestamp() != second);
+}
+
 /// Polls until `ready`, for at most half a minute.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {

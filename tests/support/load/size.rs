@@ -15,10 +15,10 @@ impl Size {
     /// A few clients for some seconds, or what `RSYNCD_SNAPSHOT_SWEEP=full` means;
     /// `RSYNCD_SNAPSHOT_LOAD_SECONDS` and `RSYNCD_SNAPSHOT_SEED` say otherwise.
     pub(crate) fn of_this_run() -> Size {
-        let full = env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|sweep| sweep == "full");
+        let full = crate::support::is_full_sweep();
         let usual = match full {
             true => Size { clients: 50, modules: 20, seconds: 300, seed: 0 },
-            false => Size { clients: 16, modules: 8, seconds: 12, seed: 0 },
+            false => Size { clients: 16, modules: 8, seconds: 8, seed: 0 },
         };
         Size {
             clients: number("RSYNCD_SNAPSHOT_LOAD_CLIENTS")

@@ -91,7 +91,7 @@ fn settle(site: &Site, daemon: &Daemon) -> Vec<String> {
 /// What the clients did, held against what is on disk now.
 pub(crate) fn judge(site: &Site, events: &[Event]) -> Vec<String> {
     let connections = connection::join(site, events, &note::read(&site.server));
-    // For whoever keeps the directory to have a look.
+    // For a look at the directory, if it is kept.
     let told: Vec<String> =
         connections.iter().map(|connection| connection.tell(site) + "\n").collect();
     std::fs::write(site.server.directory.join("connections"), told.concat()).expect("a file");
@@ -117,7 +117,7 @@ fn calm(
     events
 }
 
-/// Says what the storm was like, for whoever looks.
+/// Prints what the storm was like.
 fn tell(site: &Site, events: &[Event], faults: &BTreeMap<Fault, usize>, seen: &Seen) {
     let mut actions: BTreeMap<_, usize> = BTreeMap::new();
     for event in events {

@@ -32,7 +32,7 @@ impl<'a> Verdict<'a> {
             self.no_snapshot_is_there_twice(module, &mut shown);
             self.nothing_is_left(module);
         }
-        self.nobody_hung();
+        self.no_connection_hung();
         self.violations
     }
 
@@ -172,7 +172,7 @@ impl<'a> Verdict<'a> {
         }
     }
 
-    fn nobody_hung(&mut self) {
+    fn no_connection_hung(&mut self) {
         let hung = |connection: &&Connection| connection.event.ending == super::event::Ending::Hung;
         let told: Vec<String> =
             self.connections.iter().filter(hung).map(|one| one.tell(self.site)).collect();
@@ -221,7 +221,7 @@ impl<'a> Verdict<'a> {
         self.connections.iter().filter(is_here)
     }
 
-    /// Good pushes during which, their hook included, nobody else wrote into the module.
+    /// Good pushes during which, their hook included, no other client wrote into the module.
     fn lonely(&self, module: usize) -> Vec<&'a Connection> {
         let is_alone = |one: &&Connection| {
             self.writes(module).all(|other| std::ptr::eq(*one, other) || !one.overlaps(other))

@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::history::{History, wait_for_next_second};
+use super::history::History;
 use super::judge::Judge;
 use super::medium::{self, Mounted};
 use super::{Cut, Findings, Sabotage};
 use crate::support::file_system::{FileSystem, Kind};
 use crate::support::random::Random;
 use crate::support::run::{Run, tool};
+use crate::support::time::next_second;
 
 /// So many clones of one push at most, however slow the machine is.
 const SHOTS_OF_A_PUSH: usize = 6;
@@ -50,7 +51,7 @@ pub(crate) fn cut_power(
     let shots = thread::scope(|scope| {
         let shots = scope.spawn(|| camera.shoot(images, seed));
         while !camera.is_done.load(Ordering::SeqCst) {
-            wait_for_next_second();
+            next_second();
             camera.pushes.fetch_add(1, Ordering::SeqCst);
             camera.is_pushing.store(true, Ordering::SeqCst);
             let push_began = camera.began.elapsed();

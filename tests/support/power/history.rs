@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::manifest::Manifest;
 use super::pusher::Pusher;
@@ -102,7 +100,7 @@ impl History {
         let is_in_hook = begun > ended;
         let was_torn = self.pushes[..ended].last().is_some_and(|push| push.is_torn);
         let is_under_way = self.pushes.get(ended).is_some_and(|push| push.admitted <= cut.from);
-        // What a hook that is running has done with the marks, nobody was told.
+        // What a hook that is running has done with the marks, no client was told.
         let is_torn = !is_in_hook && (was_torn || is_under_way);
         Promise { must, may, is_torn, is_in_hook }
     }
@@ -119,10 +117,4 @@ pub(crate) struct Promise {
     pub(crate) is_torn: bool,
     /// Whether a hook was running.
     pub(crate) is_in_hook: bool,
-}
-
-/// Two snapshots of a module are never of one second; who waits for the next makes no hook wait.
-pub(crate) fn wait_for_next_second() {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    thread::sleep(Duration::from_millis(1_005) - Duration::from_nanos(now.subsec_nanos().into()));
 }

@@ -15,7 +15,7 @@ pub(crate) mod write_log_rig;
 use std::fmt;
 
 use crate::support::run::tool;
-use crate::support::{have, may_mount, skip_unless_all};
+use crate::support::{have, may_mount};
 
 /// Makes a system call of the hook do nothing and say that it has done it. The program itself is
 /// the real one.
@@ -148,13 +148,12 @@ pub(crate) fn is_possible() -> bool {
         return false;
     }
     if std::fs::File::open("/dev/fuse").is_err() {
-        // A kernel without FUSE is no missing tool.
-        eprintln!("skipped: needs FUSE, and /dev/fuse cannot be opened");
+        skipped!("needs FUSE, and /dev/fuse cannot be opened");
         return false;
     }
     let free = tool("losetup").arg("--find").output().expect("losetup");
     if !free.status.success() {
-        skip_unless_all("needs a loop device");
+        skipped!("needs a loop device");
         return false;
     }
     true

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_flushed_survives_every_cut_and_of_the_rest_each_unit_comes_and_goes() {
+    fn what_was_flushed_survives_every_cut() {
         let write = |offset, byte, count| Event::Write { offset, bytes: vec![byte; count] };
         let events =
             [write(0, b'a', 8192), Event::Flush, write(512, b'b', 1024), write(9000, b'c', 10)];

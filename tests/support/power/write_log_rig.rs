@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::disk::Disk;
-use super::history::{History, wait_for_next_second};
+use super::history::History;
 use super::judge::Judge;
 use super::medium::{self, Mounted};
 use super::write_log::{Image, Replay};
@@ -11,6 +11,7 @@ use super::{Cut, Findings, Sabotage};
 use crate::support::file_system::{FileSystem, Kind};
 use crate::support::random::Random;
 use crate::support::run::{Run, tool};
+use crate::support::time::next_second;
 
 /// How many pushes there are in a history.
 const PUSHES: usize = 12;
@@ -37,7 +38,7 @@ pub(crate) fn cut_power(
     Run::of(tool("sync").arg("--file-system").arg(&history.module.latest)).exits(&[0]);
     let first = disk.position();
     for _ in 0..PUSHES {
-        wait_for_next_second();
+        next_second();
         history.push(&|| disk.position());
     }
     let last = disk.position();

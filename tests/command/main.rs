@@ -1,0 +1,18 @@
+//! Commands that the administrator runs by hand: `check`, `plan`, `rotate`, `import-policy`, and the
+//! example configuration.
+
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod check;
+mod examples;
+mod import_policy;
+mod import_policy_decision;
+mod import_policy_modules;
+mod import_policy_original;
+mod plan;
+mod progress;
+mod rotate;
+mod rotate_guards;
+mod timeline;

@@ -1,0 +1,81 @@
+//! `plan` on a terminal, and off it.
+
+use crate::support;
+
+use std::process::Command;
+
+use chrono::TimeDelta;
+use support::history::module_until;
+use support::module::Module;
+use support::run::{Run, tool};
+use support::time::{name_of_age, now};
+use support::{BINARY, have};
+
+/// Keeps the first of each of the last three days.
+const THREE_DAYS: &str = "[defaults]\nkeep = { daily = 3 }\nmin_keep = 1\ntime_zone = \"UTC\"\n";
+
+/// The plan on a terminal of our own, with more words before the program's name.
+fn on_terminal(module: &Module, environment: &str, arguments: &str) -> String {
+    let mut inner = Command::new(BINARY);
+    module.prepare(&mut inner);
+    let given = format!(
+        "--config '{}' --rsyncd-conf '{}'",
+        module.policy.display(),
+        module.rsyncd_conf.display()
+    );
+    let mut script = tool("script");
+    for (name, value) in inner.get_envs() {
+        script.env(name, value.unwrap_or_default());
+    }
+    script.env_remove("NO_COLOR").env("TERM", "xterm").env("COLUMNS", "90");
+    script.args([
+        "-qec",
+        &format!("env {environment} '{BINARY}' {given} {arguments}"),
+        "/dev/null",
+    ]);
+    Run::of(&mut script).exits(&[0]).stdout()
+}
+
+#[test]
+fn a_terminal_shows_a_timeline_and_colours_unless_unwanted() {
+    if !have(&["script"]) {
+        return;
+    }
+    let module = module_until(now() - TimeDelta::hours(1), 8, 200);
+    let pinned = name_of_age(TimeDelta::hours(1 + 8 * 150));
+    module.make_old_snapshot(&pinned);
+    module.make_old_snapshot(&format!("{}-partial", name_of_age(TimeDelta::hours(50))));
+    module.write_policy(THREE_DAYS);
+    module.run(&["snapshot", "data"]).exits(&[0, 4]);
+    module.run(&["pin", "data", &pinned, "--reason", "before\u{1b}[2J the move"]).exits(&[0]);
+    let shown = on_terminal(&module, "", "plan data");
+    let lines: Vec<&str> = shown.lines().map(|line| line.trim_end_matches('\r')).collect();
+    let row = |name: &str| lines.iter().find(|line| line.starts_with(name)).copied();
+    let axis = lines.iter().find(|line| line.trim_start().starts_with("now ")).expect("an axis");
+    for label in ["1h", "1d", "1w", "1M"] {
+        assert!(axis.contains(label), "{label} in {shown}");
+    }
+    assert!(axis.len() <= 90, "{shown}");
+    let goes = row("goes").expect("what goes");
+    assert!(goes.contains("\x1b[31m") && goes.contains('#'), "{shown}");
+    assert!(row("stays").is_some_and(|row| row.contains("\x1b[32m")), "{shown}");
+    assert!(row("partial").is_some_and(|row| row.contains('*')), "{shown}");
+    assert!(
+        row("pinned").is_some_and(|row| row.contains("\x1b[33m") && row.contains('*')),
+        "{shown}"
+    );
+    assert!(shown.contains("before\\x1b[2J the move"), "{shown}");
+
+    for plain in ["NO_COLOR=1", "TERM=dumb"] {
+        let shown = on_terminal(&module, plain, "-q plan data");
+        assert!(shown.contains("goes ") && !shown.contains('\x1b'), "{plain}: {shown:?}");
+    }
+    assert!(on_terminal(&module, "NO_COLOR=", "plan data").contains("\x1b[31m"));
+    let narrow = on_terminal(&module, "COLUMNS=50 NO_COLOR=1", "-q plan data");
+    let strip: Vec<&str> =
+        narrow.lines().skip(1).take_while(|line| !line.starts_with("(*")).collect();
+    assert!(strip.len() >= 4 && strip.iter().all(|line| line.trim_end().len() <= 50), "{narrow}");
+
+    let elsewhere = module.run(&["plan", "data"]).exits(&[0]).stdout();
+    assert!(!elsewhere.contains('\x1b') && !elsewhere.contains("stays"), "{elsewhere}");
+}

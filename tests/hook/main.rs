@@ -1,0 +1,23 @@
+//! Both hooks: what a push is worth, behind a real rsync daemon and with an environment made by hand.
+
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod arguments;
+mod arguments_understood;
+mod concurrency;
+mod daemon;
+mod daemon_failures;
+mod environment;
+mod in_place;
+mod namespaces;
+mod option_sweep;
+mod owed;
+mod pair;
+mod partial_dirs;
+mod registering;
+mod temporaries;
+mod torn;
+mod unchanged;
+mod verdict_model;
