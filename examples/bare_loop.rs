@@ -20,8 +20,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rsyncd_snapshot::engine::clone::{Knowledge, Stage, clone_tree};
-use rsyncd_snapshot::engine::remove::remove_trees;
+use rsyncd_snapshot::internals::{Knowledge, Stage, clone_tree, remove_trees};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;

@@ -10,11 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rsyncd_snapshot::config::settings::Settings;
 use rsyncd_snapshot::decide::own_output::Opener;
-use rsyncd_snapshot::module::confine;
-use rsyncd_snapshot::module::confine::Reach;
-use rsyncd_snapshot::module::target::Target;
+use rsyncd_snapshot::internals::{Reach, Settings, Target, confine};
 
 fn main() {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);

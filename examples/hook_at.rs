@@ -7,15 +7,10 @@
 
 use std::process::ExitCode;
 
-use rsyncd_snapshot::config::environment::Transfer;
-use rsyncd_snapshot::config::settings::Settings;
 use rsyncd_snapshot::decide::boot_time::BootTime;
-use rsyncd_snapshot::hook::post_xfer;
-use rsyncd_snapshot::module::confine::Reach;
-use rsyncd_snapshot::module::context::Context;
-use rsyncd_snapshot::module::target::Target;
-use rsyncd_snapshot::system::clock::Clock;
-use rsyncd_snapshot::tell::exit::Exit;
+use rsyncd_snapshot::internals::{
+    Clock, Context, Exit, Reach, Settings, Target, Transfer, post_xfer,
+};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).map(std::path::PathBuf::from);
@@ -34,7 +29,7 @@ fn main() -> ExitCode {
         }
         _ => Clock::standing(time),
     };
-    rsyncd_snapshot::tell::log::start(false, log::LevelFilter::Warn);
+    rsyncd_snapshot::internals::log::start(false, log::LevelFilter::Warn);
     let context = Context {
         settings: Settings::read(Some(&policy_file), None),
         level: None,

@@ -1,5 +1,5 @@
 //! `rsyncd-snapshot`: see the library.
 
 fn main() -> std::process::ExitCode {
-    rsyncd_snapshot::cli::rsyncd_snapshot::main()
+    rsyncd_snapshot::rsyncd_snapshot_main()
 }

@@ -1,5 +1,5 @@
 //! `rsync-system-backup`: see the library.
 
 fn main() -> std::process::ExitCode {
-    rsyncd_snapshot::cli::rsync_system_backup::main()
+    rsyncd_snapshot::rsync_system_backup_main()
 }

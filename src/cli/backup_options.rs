@@ -37,7 +37,7 @@ Try it with --dry-run first: whatever is not in SOURCE is deleted from DESTINATI
 
 Exit status: 0 done, also if the backup disk is missing and nobody watches; 1 failed; 2 wrong usage or
 refused; 3 another run is at work; 4 done with warnings, such as files that could not be read.")]
-pub struct Options {
+pub(crate) struct Options {
     /// Transfer the files, and only that unless -s or -r are given too
     #[arg(short, long)]
     pub backup: bool,
@@ -101,7 +101,7 @@ pub struct Options {
 
 impl Options {
     /// What is logged.
-    pub fn level(&self) -> LevelFilter {
+    pub(crate) fn level(&self) -> LevelFilter {
         match i32::from(self.verbose) - i32::from(self.quiet) {
             ..=-2 => LevelFilter::Error,
             -1 => LevelFilter::Warn,
@@ -112,14 +112,14 @@ impl Options {
     }
 
     /// Whether the destination is named, on the command line or by rsyncd.
-    pub fn has_destination(&self) -> bool {
+    pub(crate) fn has_destination(&self) -> bool {
         !self.locations.is_empty() || module_path().is_some()
     }
 
     /// Whether rsyncd has run us after a transfer. Then its hook is what is wanted, whatever the
     /// options: only the hook knows whether the transfer was whole, and a backup into the module
     /// would be one of the server.
-    pub fn is_hook(&self) -> bool {
+    pub(crate) fn is_hook(&self) -> bool {
         let is_told = module_path().is_some() && std::env::var_os("RSYNC_EXIT_STATUS").is_some();
         self.locations.is_empty() && is_told && !self.dry_run && !self.check
     }
@@ -128,7 +128,7 @@ impl Options {
     ///
     /// # Errors
     /// [`Failure::Refused`] for what makes no sense.
-    pub fn job(&self) -> Result<Job> {
+    pub(crate) fn job(&self) -> Result<Job> {
         let (source, destination) = match self.locations.as_slice() {
             [source, destination] => (Some(source), Some(destination.clone())),
             [destination] => (None, Some(destination.clone())),

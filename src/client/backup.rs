@@ -30,7 +30,7 @@ use crate::tell::exit::Exit;
 ///
 /// # Errors
 /// The first that went wrong; what else did is in the log.
-pub fn execute(job: &Job, context: &Context) -> Result<Exit> {
+pub(crate) fn execute(job: &Job, context: &Context) -> Result<Exit> {
     let began = Instant::now();
     checks::check_paths(job)?;
     let _lock = ClientLock::acquire(job)?;

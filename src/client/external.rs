@@ -55,7 +55,7 @@ const INHERITED: [&str; 25] = [
 
 /// A program to run.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub(crate) struct Call {
     /// The program and its arguments.
     pub words: Vec<OsString>,
     /// Variables that are set for it, over those that are inherited.
@@ -74,7 +74,7 @@ pub struct Call {
 
 /// How a program ended.
 #[derive(Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// Its status; none if a signal ended it.
     pub status: Option<i32>,
     signal: Option<i32>,
@@ -87,7 +87,7 @@ pub struct Ended {
 
 impl Call {
     /// A call of `words`, the first of which is the program.
-    pub fn new<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> Self {
+    pub(crate) fn new<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> Self {
         Call {
             words: words.into_iter().map(|word| word.as_ref().to_os_string()).collect(),
             environment: Vec::new(),
@@ -100,7 +100,7 @@ impl Call {
     }
 
     /// The command line as a person would type it, escaped.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let quoted = |word: &OsString| shell_quote(escape(word.as_bytes()).as_bytes());
         let words: Vec<Vec<u8>> = self.words.iter().map(quoted).collect();
         String::from_utf8_lossy(&words.join(&b' ')).into_owned()
@@ -110,7 +110,7 @@ impl Call {
     ///
     /// # Errors
     /// If it cannot be started, or a signal has come.
-    pub fn run(&self) -> Result<Ended> {
+    pub(crate) fn run(&self) -> Result<Ended> {
         if !signals::is_undoing() {
             signals::check()?;
         }
@@ -137,7 +137,7 @@ impl Call {
     ///
     /// # Errors
     /// If it ends with another status than 0.
-    pub fn succeed(&self) -> Result<Vec<u8>> {
+    pub(crate) fn succeed(&self) -> Result<Vec<u8>> {
         let ended = self.run()?;
         match ended.status {
             Some(0) => Ok(ended.output),
@@ -149,7 +149,7 @@ impl Call {
     ///
     /// # Errors
     /// If it ends otherwise.
-    pub fn answers_yes(&self, no: i32) -> Result<bool> {
+    pub(crate) fn answers_yes(&self, no: i32) -> Result<bool> {
         let ended = self.run()?;
         match ended.status {
             Some(0) => Ok(true),
@@ -210,7 +210,7 @@ impl Call {
 
 impl Ended {
     /// The failure that this end is.
-    pub fn failure(self) -> Failure {
+    pub(crate) fn failure(self) -> Failure {
         let ending = match (self.status, self.signal) {
             (Some(status), _) => format!("ended with status {status}"),
             (None, Some(signal)) => format!("was ended by signal {signal}"),
@@ -227,7 +227,7 @@ impl Ended {
 }
 
 /// The path of a program; one with a slash in it is a path itself.
-pub fn find(program: &OsStr) -> Option<PathBuf> {
+pub(crate) fn find(program: &OsStr) -> Option<PathBuf> {
     if program.as_bytes().contains(&b'/') {
         let path = PathBuf::from(program);
         return is_program(&path).then_some(path);
@@ -243,7 +243,7 @@ fn is_program(path: &Path) -> bool {
 }
 
 /// A word as a POSIX shell reads it back.
-pub fn shell_quote(word: &[u8]) -> Vec<u8> {
+pub(crate) fn shell_quote(word: &[u8]) -> Vec<u8> {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"%+,-./:=@_".contains(byte);
     if !word.is_empty() && word.iter().all(is_plain) {
         return word.to_vec();
@@ -260,7 +260,7 @@ pub fn shell_quote(word: &[u8]) -> Vec<u8> {
 }
 
 /// Whether a person is there to read and to answer.
-pub fn is_interactive() -> bool {
+pub(crate) fn is_interactive() -> bool {
     stdin().is_terminal() || stdout().is_terminal() || stderr().is_terminal()
 }
 

@@ -7,11 +7,11 @@ use crate::tell::error::Error;
 use crate::tell::exit::Exit;
 
 /// Shorthand for results of the client.
-pub type Result<T> = std::result::Result<T, Failure>;
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 /// Why something could not be done. Each message is complete and already escaped.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// The library that both programs share says so.
     #[error(transparent)]
     Engine(#[from] Error),
@@ -62,7 +62,7 @@ pub enum Failure {
 
 impl Failure {
     /// The exit status that this failure ends the program with.
-    pub fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         match self {
             Failure::Engine(error) => error.exit(),
             Failure::Refused(_) => Exit::Usage,

@@ -9,7 +9,7 @@ use crate::client::rsync::tunnel::Tunnel;
 
 /// The I/O scheduling class of rsync and of the work on snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IoClass {
+pub(crate) enum IoClass {
     /// Only when nobody else wants the disk.
     Idle,
     /// As everybody, at the lowest level.
@@ -23,7 +23,7 @@ impl IoClass {
     ///
     /// # Errors
     /// A message that lists the classes.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         match text.trim().to_ascii_lowercase().as_str() {
             "idle" => Ok(IoClass::Idle),
             "best-effort" => Ok(IoClass::BestEffort),
@@ -33,7 +33,7 @@ impl IoClass {
     }
 
     /// Its name for ionice.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             IoClass::Idle => "idle",
             IoClass::BestEffort => "best-effort",
@@ -44,7 +44,7 @@ impl IoClass {
 
 /// Which of the steps are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Actions {
+pub(crate) struct Actions {
     /// Transfer the files.
     pub backup: bool,
     /// Make a snapshot of them.
@@ -55,7 +55,7 @@ pub struct Actions {
 
 impl Actions {
     /// All three, unless some are named: then those.
-    pub fn of_options(backup: bool, snapshot: bool, rotate: bool) -> Self {
+    pub(crate) fn of_options(backup: bool, snapshot: bool, rotate: bool) -> Self {
         match backup || snapshot || rotate {
             true => Actions { backup, snapshot, rotate },
             false => Actions { backup: true, snapshot: true, rotate: true },
@@ -65,7 +65,7 @@ impl Actions {
 
 /// What one run is to do.
 #[derive(Debug, Clone)]
-pub struct Job {
+pub(crate) struct Job {
     /// The directory that is backed up, absolute.
     pub source: PathBuf,
     /// Where to; a local directory is absolute.
@@ -104,13 +104,13 @@ pub struct Job {
 
 impl Job {
     /// Whether rsync speaks over a network.
-    pub fn is_remote(&self) -> bool {
+    pub(crate) fn is_remote(&self) -> bool {
         !matches!(self.destination, Destination::Local(_))
     }
 
     /// Whether the destination is told how far the backup has come: a server looks for that in the
     /// root of a module, not in a directory of it.
-    pub fn sends_token(&self) -> bool {
+    pub(crate) fn sends_token(&self) -> bool {
         match &self.destination {
             Destination::Daemon { directory, .. } => !self.dry_run && directory.is_empty(),
             _ => !self.dry_run,
@@ -118,7 +118,7 @@ impl Job {
     }
 
     /// `ionice` and its options, if a class is given.
-    pub fn ionice_words(&self) -> Vec<OsString> {
+    pub(crate) fn ionice_words(&self) -> Vec<OsString> {
         let class = self.io_class.map(|class| ["ionice", "-c", class.name()].map(OsString::from));
         class.into_iter().flatten().collect()
     }

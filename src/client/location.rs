@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::tell::escape::{escape, escape_path};
 
 /// The daemon's port unless the destination names one.
-pub const DAEMON_PORT: u16 = 873;
+pub(crate) const DAEMON_PORT: u16 = 873;
 
 /// A machine and the account on it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,18 +6,18 @@
 //! ([`location`], [`tables`], [`rsync`], [`options`]); what acts runs other programs ([`external`])
 //! and undoes what it did to the disk ([`disk`]). [`backup`] is the order of the steps.
 
-pub mod backup;
-pub mod check;
-pub mod disk;
-pub mod external;
-pub mod failure;
-pub mod job;
-pub mod location;
-pub mod notify;
-pub mod place;
-pub mod platform;
-pub mod programs;
-pub mod rsync;
-pub mod safety;
-pub mod signals;
-pub mod snapshots;
+pub(crate) mod backup;
+pub(crate) mod check;
+pub(crate) mod disk;
+pub(crate) mod external;
+pub(crate) mod failure;
+pub(crate) mod job;
+pub(crate) mod location;
+pub(crate) mod notify;
+pub(crate) mod place;
+pub(crate) mod platform;
+pub(crate) mod programs;
+pub(crate) mod rsync;
+pub(crate) mod safety;
+pub(crate) mod signals;
+pub(crate) mod snapshots;

@@ -30,7 +30,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// How urgent it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Urgency {
+pub(crate) enum Urgency {
     /// A person may want to know.
     Normal,
     /// A person should look.
@@ -48,7 +48,7 @@ struct Session {
 }
 
 /// Shows `body` on every desktop that we may reach.
-pub fn tell(body: &str, urgency: Urgency) {
+pub(crate) fn tell(body: &str, urgency: Urgency) {
     let me = rustix::process::geteuid().as_raw();
     let may_be_told =
         |session: &Session| if is_privileged() { session.user != 0 } else { session.user == me };

@@ -18,7 +18,7 @@ use crate::system::syscalls::is_privileged;
 
 /// As whom a command runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Privilege<'a> {
+pub(crate) enum Privilege<'a> {
     /// As whoever we are.
     Own,
     /// As root.
@@ -29,7 +29,7 @@ pub enum Privilege<'a> {
 
 /// Where commands are run.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub(crate) struct Place {
     /// The other machine and the words that begin an ssh command; none for this machine.
     pub remote: Option<(Host, Vec<OsString>)>,
     /// Whether the backup is made as root.
@@ -38,17 +38,17 @@ pub struct Place {
 
 impl Place {
     /// Whether it is this machine.
-    pub fn is_here(&self) -> bool {
+    pub(crate) fn is_here(&self) -> bool {
         self.remote.is_none()
     }
 
     /// Whether what needs the backup's privilege has to go through sudo here.
-    pub fn needs_sudo_here(&self) -> bool {
+    pub(crate) fn needs_sudo_here(&self) -> bool {
         self.is_here() && self.uses_sudo && !is_privileged()
     }
 
     /// A command to be run there.
-    pub fn call<W: AsRef<OsStr>>(&self, words: &[W], privilege: Privilege) -> Call {
+    pub(crate) fn call<W: AsRef<OsStr>>(&self, words: &[W], privilege: Privilege) -> Call {
         let Some((host, rsh)) = &self.remote else { return self.call_here(words, privilege) };
         let mut line = rsh.clone();
         line.extend(host.user.iter().flat_map(|user| ["-l".into(), OsString::from(user)]));
@@ -111,7 +111,10 @@ impl Place {
     ///
     /// # Errors
     /// If nobody there can be asked.
-    pub fn first_installed(&self, programs: &[&'static str]) -> Result<Option<&'static str>> {
+    pub(crate) fn first_installed(
+        &self,
+        programs: &[&'static str],
+    ) -> Result<Option<&'static str>> {
         for program in programs {
             let is_there = match self.is_here() {
                 true => find(OsStr::new(program)).is_some(),
@@ -135,7 +138,7 @@ impl Place {
     ///
     /// # Errors
     /// If nobody there can be asked.
-    pub fn exists(&self, path: &Path) -> Result<bool> {
+    pub(crate) fn exists(&self, path: &Path) -> Result<bool> {
         match self.is_here() {
             true => Ok(path.exists()),
             false => self.answers_yes(&[OsStr::new("test"), OsStr::new("-e"), path.as_os_str()]),
@@ -146,7 +149,7 @@ impl Place {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn read(&self, path: &Path) -> Result<Option<String>> {
+    pub(crate) fn read(&self, path: &Path) -> Result<Option<String>> {
         let failed = |cause| Failure::Engine(crate::tell::error::Error::io("read", path, cause));
         if self.is_here() {
             return match std::fs::read(path) {
@@ -166,12 +169,16 @@ impl Place {
     ///
     /// # Errors
     /// If it ends otherwise.
-    pub fn answers_yes<W: AsRef<OsStr>>(&self, words: &[W]) -> Result<bool> {
+    pub(crate) fn answers_yes<W: AsRef<OsStr>>(&self, words: &[W]) -> Result<bool> {
         self.call(words, Privilege::Own).answers_yes(1)
     }
 
     /// A call that may prompt on our standard error.
-    pub fn prompting_call<W: AsRef<OsStr>>(&self, words: &[W], privilege: Privilege) -> Call {
+    pub(crate) fn prompting_call<W: AsRef<OsStr>>(
+        &self,
+        words: &[W],
+        privilege: Privilege,
+    ) -> Call {
         Call { may_ask: true, complaints: Complaints::Terminal, ..self.call(words, privilege) }
     }
 }

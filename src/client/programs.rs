@@ -1,4 +1,4 @@
 //! Where programs are looked for.
 
 /// Where programs are looked up, whatever the caller's `PATH`.
-pub const DIRECTORIES: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DIRECTORIES: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -46,7 +46,7 @@ impl Running {
 ///
 /// # Errors
 /// If the system refuses.
-pub fn watch() -> Result<()> {
+pub(crate) fn watch() -> Result<()> {
     let failed = |cause| Failure::Failed(format!("cannot wait for signals: {cause}"));
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT]
@@ -87,7 +87,7 @@ fn signal(number: i32) -> Signal {
 ///
 /// # Errors
 /// [`Failure::Interrupted`].
-pub fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     match RECEIVED.load(SeqCst) {
         0 => Ok(()),
         SIGINT => Err(Failure::Interrupted("SIGINT")),
@@ -112,7 +112,7 @@ pub(crate) fn end() {
 }
 
 /// Runs `undo` without letting signals disturb its commands.
-pub fn shielded<T>(undo: impl FnOnce() -> T) -> T {
+pub(crate) fn shielded<T>(undo: impl FnOnce() -> T) -> T {
     let before = IS_UNDOING.swap(true, SeqCst);
     let result = undo();
     IS_UNDOING.store(before, SeqCst);

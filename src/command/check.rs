@@ -37,7 +37,7 @@ struct View {
 ///
 /// # Errors
 /// Only if the result cannot be printed.
-pub fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Result<u8, Error> {
+pub(crate) fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Result<u8, Error> {
     let mut modules = match module {
         Some(module) => check_named(context, module),
         None => check_all(context),

@@ -15,7 +15,7 @@ use crate::system::mounts::Mounts;
 use crate::tell::escape::{escape, escape_path};
 
 /// The hook that makes snapshots.
-pub const HOOK: &str = "post-xfer exec";
+pub(crate) const HOOK: &str = "post-xfer exec";
 /// The hook that lets transfers in.
 const GATE: &str = "pre-xfer exec";
 const GATE_COMMAND: &str = "pre-xfer";
@@ -27,7 +27,7 @@ const REWRITING: [&str; 6] =
     ["inplace", "append", "append-verify", "write-devices", "partial-dir", "delay-updates"];
 
 /// Findings about the policy file itself.
-pub fn policy(settings: &Settings) -> Option<Vec<Finding>> {
+pub(crate) fn policy(settings: &Settings) -> Option<Vec<Finding>> {
     match &settings.source {
         Source::Trouble(mistakes) => Some(
             mistakes.iter().map(|mistake| Finding::new(Level::Critical, mistake.clone())).collect(),
@@ -54,7 +54,7 @@ pub fn policy(settings: &Settings) -> Option<Vec<Finding>> {
 }
 
 /// Findings about one module in rsyncd.conf.
-pub fn module(conf: &RsyncdConf, name: &[u8], target: &Target) -> Vec<Finding> {
+pub(crate) fn module(conf: &RsyncdConf, name: &[u8], target: &Target) -> Vec<Finding> {
     let Some(module) = conf.module(name) else { return Vec::new() };
     let mut findings = Vec::new();
     let mut warn = |message: String| findings.push(Finding::new(Level::Warning, message));

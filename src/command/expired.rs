@@ -19,7 +19,7 @@ use crate::tell::table::Table;
 
 /// What `list --expired` prints for one module.
 #[derive(Debug, Serialize)]
-pub struct ExpiredView {
+pub(crate) struct ExpiredView {
     module: Option<String>,
     snapshot_root: String,
     grace: Option<String>,
@@ -41,7 +41,7 @@ struct RetiredView {
 
 impl ExpiredView {
     /// The retired snapshots of `target` as they are at `now`, oldest first.
-    pub fn new(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> Result<Self> {
+    pub(crate) fn new(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> Result<Self> {
         let names = if root.is_registered() { retire::retired(root)? } else { Vec::new() };
         let since = State::read(root.private())?.retired;
         let view = |name: String| {
@@ -71,7 +71,7 @@ impl ExpiredView {
     }
 
     /// The same for people.
-    pub fn to_text(&self, label: &str) -> String {
+    pub(crate) fn to_text(&self, label: &str) -> String {
         let count = counted(self.expired.len(), "retired snapshot");
         let text = format!("{label}: {count} in {}\n", self.snapshot_root);
         let mut table =

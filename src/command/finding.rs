@@ -5,7 +5,7 @@ use serde::Serialize;
 /// How bad something is; worse compares greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub(crate) enum Level {
     /// As it should be.
     Ok,
     /// A person should look at it some day.
@@ -38,7 +38,7 @@ impl Level {
 
 /// One thing that was found.
 #[derive(Debug, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// How bad it is.
     pub level: Level,
     /// What it is, and what to do about it.
@@ -47,7 +47,7 @@ pub struct Finding {
 
 impl Finding {
     /// A finding.
-    pub fn new(level: Level, message: impl Into<String>) -> Self {
+    pub(crate) fn new(level: Level, message: impl Into<String>) -> Self {
         Finding { level, message: message.into() }
     }
 }

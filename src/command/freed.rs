@@ -13,11 +13,11 @@ use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::Catalog;
 
 /// Trees with more entries than this are counted only if asked for.
-pub const USUAL_MAX_ENTRIES: u64 = 500_000;
+pub(crate) const USUAL_MAX_ENTRIES: u64 = 500_000;
 
 /// What an expiry frees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Freed {
+pub(crate) struct Freed {
     /// Snapshots that go.
     pub snapshots: usize,
     /// Snapshots that are retired already.
@@ -27,7 +27,12 @@ pub struct Freed {
 }
 
 /// Counts what the expiry frees; only up to [`USUAL_MAX_ENTRIES`] unless `any_size`.
-pub fn count(root: &SnapshotRoot, catalog: &Catalog, decision: &Decision, any_size: bool) -> Freed {
+pub(crate) fn count(
+    root: &SnapshotRoot,
+    catalog: &Catalog,
+    decision: &Decision,
+    any_size: bool,
+) -> Freed {
     // A room that does not exist yet holds nothing.
     let expired = if root.is_registered() { root.subdir(Subdir::Expired).ok() } else { None };
     let retired =

@@ -40,7 +40,7 @@ use crate::tell::escape::{escape_path, unescape};
 ///
 /// # Errors
 /// What keeps it from being looked at.
-pub fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
+pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     let now = Clock::System.now();
     if target.root_is_to_come() {
         let message = format!("no run yet; the first one makes {}", escape_path(&target.root_path));

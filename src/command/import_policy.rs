@@ -22,7 +22,7 @@ use crate::tell::output::print;
 /// # Errors
 /// [`Error::Policy`] with every mistake in the file, and [`Error::Usage`] if it or `rsyncd.conf`
 /// cannot be read.
-pub fn run(context: &Context, file: &Path) -> Result<Exit> {
+pub(crate) fn run(context: &Context, file: &Path) -> Result<Exit> {
     let text = std::fs::read(file).map_err(|cause| {
         let hint = "name the configuration of rotate-backups, such as /etc/rotate-backups.ini";
         Error::Usage(format!("cannot read {}: {cause}; {hint}", escape_path(file)))

@@ -15,7 +15,7 @@ use crate::tell::exit::Exit;
 use crate::tell::output::print;
 
 /// Lists the retired snapshots of each module.
-pub fn expired(context: &Context, module: Option<&OsStr>, json: bool) -> Result<Exit> {
+pub(crate) fn expired(context: &Context, module: Option<&OsStr>, json: bool) -> Result<Exit> {
     let mut views = Vec::new();
     let exit = context.for_each(module, |target| {
         let view = ExpiredView::new(target, &target.look_at_root()?, Clock::System.now())?;
@@ -32,7 +32,7 @@ pub fn expired(context: &Context, module: Option<&OsStr>, json: bool) -> Result<
 }
 
 /// Lists the snapshots of each module.
-pub fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Result<Exit> {
+pub(crate) fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Result<Exit> {
     let mut views = Vec::new();
     let exit = context.for_each(module, |target| {
         let root = target.look_at_root()?;

@@ -1,26 +1,26 @@
 //! One file per command: it finds the modules, lets the work be done, and tells the result.
 
-pub mod check;
-pub mod doctor;
-pub mod expired;
-pub mod finding;
-pub mod freed;
-pub mod health;
-pub mod import_policy;
-pub mod irremovable;
-pub mod list;
-pub mod outlook;
-pub mod pin;
-pub mod plan;
-pub mod plan_text;
-pub mod plan_view;
-pub mod release;
-pub mod replay;
-pub mod rotate;
-pub mod snapshot;
-pub mod timeline;
-pub mod verify;
-pub mod view;
+pub(crate) mod check;
+pub(crate) mod doctor;
+pub(crate) mod expired;
+pub(crate) mod finding;
+pub(crate) mod freed;
+pub(crate) mod health;
+pub(crate) mod import_policy;
+pub(crate) mod irremovable;
+pub(crate) mod list;
+pub(crate) mod outlook;
+pub(crate) mod pin;
+pub(crate) mod plan;
+pub(crate) mod plan_text;
+pub(crate) mod plan_view;
+pub(crate) mod release;
+pub(crate) mod replay;
+pub(crate) mod rotate;
+pub(crate) mod snapshot;
+pub(crate) mod timeline;
+pub(crate) mod verify;
+pub(crate) mod view;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

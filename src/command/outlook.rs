@@ -18,7 +18,7 @@ pub(crate) const YEAR_SECONDS: u64 = 365 * 86_400;
 
 /// What `plan` is asked for.
 #[derive(Debug, Default, clap::Args)]
-pub struct PlanOptions {
+pub(crate) struct PlanOptions {
     /// A module's name in rsyncd.conf, or the absolute path of its directory
     #[arg(required_unless_present_any = ["all", "replay"], conflicts_with = "all")]
     pub module: Option<OsString>,
@@ -58,7 +58,7 @@ pub(crate) fn long_span(text: &str) -> std::result::Result<Span, String> {
 pub(crate) const ANY_JUMP: Span = Span::from_seconds(1_000 * 365 * 86_400);
 
 /// What one policy makes of the snapshots.
-pub struct Outlook {
+pub(crate) struct Outlook {
     /// The decision on each.
     pub decision: Decision,
     /// The same before caps and guards: why those go that a guard holds.

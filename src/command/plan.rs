@@ -38,7 +38,7 @@ use crate::tell::output::print;
 ///
 /// # Errors
 /// As [`run_with`].
-pub fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Result<Exit> {
+pub(crate) fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Result<Exit> {
     let module = module.map(OsStr::to_os_string);
     let all = module.is_none();
     run_with(context, &PlanOptions { module, all, ..PlanOptions::default() }, json)
@@ -48,7 +48,7 @@ pub fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Result<Exit
 ///
 /// # Errors
 /// [`Error::Policy`] if a policy cannot be used: then there is nothing to decide by.
-pub fn run_with(context: &Context, options: &PlanOptions, json: bool) -> Result<Exit> {
+pub(crate) fn run_with(context: &Context, options: &PlanOptions, json: bool) -> Result<Exit> {
     let other = options.policy.as_deref().map(|file| other_policy(context, file)).transpose()?;
     if let Some(span) = options.replay {
         return replay::run(context, options, span, other.as_ref(), json);

@@ -13,7 +13,7 @@ use crate::tell::table::Table;
 
 impl PlanView {
     /// The plan for people; `terminal` is where it is printed, if it is one.
-    pub fn to_text(&self, label: &str, terminal: Option<&Terminal>) -> String {
+    pub(crate) fn to_text(&self, label: &str, terminal: Option<&Terminal>) -> String {
         let mut text = format!("{label}: {}, in {}\n", self.totals(present), self.snapshot_root);
         text += &pause(&self.present, self.going(present));
         text += &self.timeline(terminal, present);

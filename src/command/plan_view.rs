@@ -45,7 +45,7 @@ use crate::tell::escape::{escape, escape_path, one_line};
 
 /// What `plan` prints for one module.
 #[derive(Debug, Serialize)]
-pub struct PlanView {
+pub(crate) struct PlanView {
     module: Option<String>,
     pub(crate) snapshot_root: String,
     at: String,
@@ -135,7 +135,7 @@ pub(crate) enum End {
 impl PlanView {
     /// The plan for `target` at `now`, and what the policy in another file makes of the same
     /// snapshots.
-    pub fn new(
+    pub(crate) fn new(
         target: &Target,
         now: DateTime<Utc>,
         catalog: &Catalog,

@@ -24,7 +24,7 @@ use crate::tell::exit::Exit;
 ///
 /// # Errors
 /// If the module or its state cannot be used.
-pub fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<Exit> {
+pub(crate) fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<Exit> {
     context.change_each(module, None, Opener::Upkeep, |target| {
         if torn {
             let was_torn = transfer::release_torn(target, &Clock::System)?;
@@ -57,7 +57,7 @@ pub fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<
 ///
 /// # Errors
 /// If the module, its ledger or its state cannot be used.
-pub fn release_unseen(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
+pub(crate) fn release_unseen(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
     context.change_each(module, None, Opener::Upkeep, |target| {
         let said = match reap::end_unseen(target, &Clock::System)? {
             0 => "no push whose process cannot be seen from here".to_string(),
@@ -74,7 +74,7 @@ pub fn release_unseen(context: &Context, module: Option<&OsStr>) -> Result<Exit>
 ///
 /// # Errors
 /// If the module, its catalogue or its state cannot be used.
-pub fn release_damage(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
+pub(crate) fn release_damage(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
     context.change_each(module, None, Opener::Upkeep, |target| {
         let damage = State::read(target.look_at_root()?.private())?.damage;
         let accepted = by_hand::accept(target, &Clock::System)?.altered_inodes.len();

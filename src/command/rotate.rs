@@ -16,7 +16,7 @@ use crate::tell::output::print;
 
 /// What a person wants of a rotation.
 #[derive(Debug, Clone, Copy)]
-pub struct Orders {
+pub(crate) struct Orders {
     /// Only say what would be done.
     pub dry_run: bool,
     /// End pauses first: clock, state and policy are right.
@@ -32,7 +32,12 @@ impl Orders {
 }
 
 /// Rotates each module.
-pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool) -> Result<Exit> {
+pub(crate) fn run(
+    context: &Context,
+    module: Option<&OsStr>,
+    orders: Orders,
+    json: bool,
+) -> Result<Exit> {
     if orders.dry_run {
         return plan::run(context, module, json);
     }

@@ -29,7 +29,7 @@ struct View {
 
 /// What a person or a client wants of a snapshot.
 #[derive(Debug, Clone, Copy)]
-pub struct Orders {
+pub(crate) struct Orders {
     /// Only where one is owed.
     pub due: bool,
     /// The status of the transfer that has just filled the directory.
@@ -40,7 +40,7 @@ pub struct Orders {
 
 impl Orders {
     /// The same for a run on `target`.
-    pub fn request(self, target: &Target) -> Request {
+    pub(crate) fn request(self, target: &Target) -> Request {
         let request = match self.status {
             None => Request::manual(self.due),
             Some(status) => {
@@ -54,7 +54,12 @@ impl Orders {
 }
 
 /// Takes a snapshot of each module; with `due`, of those that are owed one.
-pub fn run(context: &Context, module: Option<&OsStr>, orders: Orders, json: bool) -> Result<Exit> {
+pub(crate) fn run(
+    context: &Context,
+    module: Option<&OsStr>,
+    orders: Orders,
+    json: bool,
+) -> Result<Exit> {
     let mut views = Vec::new();
     let opener = if orders.due { Opener::Due } else { Opener::Snapshot };
     let exit = context.change_each(module, Some(Work::Snapshot), opener, |target| {

@@ -10,7 +10,7 @@ use chrono::TimeDelta;
 
 /// Where colours and a certain width are possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terminal {
+pub(crate) struct Terminal {
     /// Characters in a line.
     pub width: usize,
     /// Whether colours are wanted.
@@ -19,7 +19,7 @@ pub struct Terminal {
 
 /// Colours by their SGR codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Colour {
+pub(crate) enum Colour {
     /// What goes.
     Red = 31,
     /// What stays.
@@ -35,7 +35,7 @@ const USUAL_WIDTH: usize = 80;
 
 impl Terminal {
     /// Standard output, if it is a terminal.
-    pub fn of_stdout() -> Option<Self> {
+    pub(crate) fn of_stdout() -> Option<Self> {
         let stdout = std::io::stdout();
         if !stdout.is_terminal() {
             return None;
@@ -52,7 +52,7 @@ impl Terminal {
     }
 
     /// `text` in a colour, where there are any.
-    pub fn paint(&self, text: &str, colour: Colour) -> String {
+    pub(crate) fn paint(&self, text: &str, colour: Colour) -> String {
         match self.colours {
             true => format!("\x1b[{}m{text}\x1b[0m", colour as u8),
             false => text.to_string(),
@@ -62,7 +62,7 @@ impl Terminal {
 
 /// What is shown of a snapshot, one row for each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Row {
+pub(crate) enum Row {
     /// A complete one that stays.
     Stays,
     /// One that goes.
@@ -105,7 +105,7 @@ const TICKS: [(&str, i64); 12] = [
 ];
 
 /// Draws snapshots by their ages; nothing if there are none.
-pub fn strip(snapshots: &[(TimeDelta, Row)], terminal: &Terminal) -> String {
+pub(crate) fn strip(snapshots: &[(TimeDelta, Row)], terminal: &Terminal) -> String {
     let Some(oldest) = snapshots.iter().map(|(age, _)| age.num_seconds()).max() else {
         return String::new();
     };

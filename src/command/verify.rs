@@ -20,7 +20,12 @@ use crate::tell::exit::Exit;
 use crate::tell::output::print;
 
 /// Verifies each module, after a repair if one is wanted; fails if anything is altered.
-pub fn run(context: &Context, module: Option<&OsStr>, repairs: bool, json: bool) -> Result<Exit> {
+pub(crate) fn run(
+    context: &Context,
+    module: Option<&OsStr>,
+    repairs: bool,
+    json: bool,
+) -> Result<Exit> {
     let mut views = Vec::new();
     let exit = context.change_each(module, None, Opener::Upkeep, |target| {
         let (verified, repaired) = match repairs {

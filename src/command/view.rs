@@ -18,13 +18,13 @@ use crate::tell::escape::{escape, escape_path};
 use crate::tell::table::Table;
 
 /// A time as RFC 3339 in UTC, to the second.
-pub fn rfc3339(time: DateTime<Utc>) -> String {
+pub(crate) fn rfc3339(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 /// What `rotate` prints for one module.
 #[derive(Debug, Serialize)]
-pub struct DecisionView {
+pub(crate) struct DecisionView {
     module: Option<String>,
     snapshot_root: String,
     pause: Option<String>,
@@ -45,7 +45,7 @@ struct VerdictView {
 
 impl DecisionView {
     /// The decision on the snapshots of `target`.
-    pub fn new(target: &Target, decision: &Decision) -> Self {
+    pub(crate) fn new(target: &Target, decision: &Decision) -> Self {
         let view = |verdict: &SnapshotVerdict| VerdictView {
             name: verdict.snapshot.name.clone(),
             time: rfc3339(verdict.snapshot.time),
@@ -64,7 +64,7 @@ impl DecisionView {
     }
 
     /// The same for people.
-    pub fn to_text(&self, label: &str) -> String {
+    pub(crate) fn to_text(&self, label: &str) -> String {
         let mut table = Table::new(&["SNAPSHOT", "", "BECAUSE"]);
         for verdict in &self.snapshots {
             let word = if verdict.keep { "keep" } else { "expired" };
@@ -87,7 +87,7 @@ impl DecisionView {
 
 /// What `list` prints for one module.
 #[derive(Debug, Serialize)]
-pub struct ListView {
+pub(crate) struct ListView {
     module: Option<String>,
     module_path: String,
     snapshot_root: String,
@@ -123,7 +123,12 @@ struct ItemView {
 impl ListView {
     /// The snapshots of `target` as they are at `now`; `dated` are the same ones, with what is
     /// known of their dates.
-    pub fn new(target: &Target, items: &[Item], dated: &[Snapshot], now: DateTime<Utc>) -> Self {
+    pub(crate) fn new(
+        target: &Target,
+        items: &[Item],
+        dated: &[Snapshot],
+        now: DateTime<Utc>,
+    ) -> Self {
         ListView {
             module: target.name.as_deref().map(escape),
             module_path: escape_path(&target.module_path),
@@ -137,7 +142,7 @@ impl ListView {
     }
 
     /// The same for people.
-    pub fn to_text(&self, label: &str) -> String {
+    pub(crate) fn to_text(&self, label: &str) -> String {
         let mut text = format!(
             "{label}: {} in {}\n",
             counted(self.snapshots.len(), "snapshot"),

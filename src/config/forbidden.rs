@@ -12,7 +12,7 @@ use crate::decide::arguments::option_name::OptionName;
 use crate::decide::facts::Forbidden;
 
 /// What forbids the push of `user` with these arguments, if anything surely does.
-pub fn forbids(module: &Module, user: &[u8], arguments: &Arguments) -> Option<Forbidden> {
+pub(crate) fn forbids(module: &Module, user: &[u8], arguments: &Arguments) -> Option<Forbidden> {
     if is_read_only(module, user) == Some(true) {
         return Some(Forbidden::ReadOnly);
     }
@@ -20,7 +20,7 @@ pub fn forbids(module: &Module, user: &[u8], arguments: &Arguments) -> Option<Fo
 }
 
 /// Whether the module is surely one that no client may write to.
-pub fn offers_only_reading(module: &Module) -> bool {
+pub(crate) fn offers_only_reading(module: &Module) -> bool {
     let rules = module.get("auth users").unwrap_or_default();
     let may_write = |rule: &[u8]| {
         let access =
@@ -32,7 +32,7 @@ pub fn offers_only_reading(module: &Module) -> bool {
 
 /// Whether the transfer of `user` to the module at `path` surely writes nothing. The module has to
 /// be the one that the daemon runs the hook for.
-pub fn is_reader(module: &Module, user: &[u8], path: &Path) -> bool {
+pub(crate) fn is_reader(module: &Module, user: &[u8], path: &Path) -> bool {
     let is_it = match module.whereabouts() {
         Ok(Whereabouts::At(known)) => known == path,
         Ok(Whereabouts::Unknown { .. }) => true,

@@ -4,12 +4,12 @@
 //! Reading never changes anything, and garbage in any of them ends in a message that says
 //! where it is and what would be right.
 
-pub mod environment;
-pub mod forbidden;
-pub mod partial_links;
-pub mod policy_file;
+pub(crate) mod environment;
+pub(crate) mod forbidden;
+pub(crate) mod partial_links;
+pub(crate) mod policy_file;
 mod policy_syntax;
 mod policy_value;
-pub mod rsyncd_conf;
+pub(crate) mod rsyncd_conf;
 mod rsyncd_syntax;
-pub mod settings;
+pub(crate) mod settings;

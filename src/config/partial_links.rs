@@ -9,7 +9,7 @@ use crate::config::rsyncd_conf::{Module, read_bool};
 use crate::decide::partial_dirs::PartialDirs;
 
 /// Whether rsyncd would follow a client's link in the place of one of these partial directories.
-pub fn follows_links(module: &Module, dirs: &PartialDirs) -> bool {
+pub(crate) fn follows_links(module: &Module, dirs: &PartialDirs) -> bool {
     let excludes = || filter_excludes_links(value(module, "filter"), dirs) && keeps_filter(module);
     !(munges_links(module) || excludes())
 }
@@ -30,7 +30,7 @@ fn keeps_filter(module: &Module) -> bool {
 }
 
 /// The line for `rsyncd.conf` that excludes such links.
-pub fn remedy(dirs: &PartialDirs) -> String {
+pub(crate) fn remedy(dirs: &PartialDirs) -> String {
     let names = dirs.components();
     if !names.iter().all(|name| is_plain(name)) {
         return "munge symlinks = yes".to_string();
@@ -47,7 +47,7 @@ fn is_plain(name: &str) -> bool {
 /// Whether rsyncd makes each link that a client sends one that leads nowhere. By default it does so
 /// only where it does not change its root directory. Where `use chroot` is not given, it depends on
 /// the daemon's rights, so that does not count.
-pub fn munges_links(module: &Module) -> bool {
+pub(crate) fn munges_links(module: &Module) -> bool {
     match module.get("munge symlinks").and_then(read_bool) {
         Some(munges) => munges,
         None => module.get("use chroot").and_then(read_bool) == Some(false),

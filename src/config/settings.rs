@@ -19,9 +19,9 @@ use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
 
 /// Where the policy is unless `--config` says otherwise.
-pub const POLICY_FILE: &str = "/etc/rsyncd-snapshot.toml";
+pub(crate) const POLICY_FILE: &str = "/etc/rsyncd-snapshot.toml";
 /// Where rsyncd's configuration is unless `--rsyncd-conf` says otherwise.
-pub const RSYNCD_CONF: &str = "/etc/rsyncd.conf";
+pub(crate) const RSYNCD_CONF: &str = "/etc/rsyncd.conf";
 
 /// The configuration of a run.
 pub struct Settings {

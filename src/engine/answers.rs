@@ -25,7 +25,7 @@ static SILENT: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 ///
 /// # Errors
 /// [`Error::NoAnswer`] if it cannot.
-pub fn ensure(path: &Path) -> Result<()> {
+pub(crate) fn ensure(path: &Path) -> Result<()> {
     match answers(path) {
         true => Ok(()),
         false => Err(Error::NoAnswer { path: escape_path(path), seconds: PATIENCE.as_secs() }),
@@ -33,7 +33,7 @@ pub fn ensure(path: &Path) -> Result<()> {
 }
 
 /// The same as a yes or no.
-pub fn answers(path: &Path) -> bool {
+pub(crate) fn answers(path: &Path) -> bool {
     let is_silent = |silent: &Vec<PathBuf>| silent.iter().any(|silent| path.starts_with(silent));
     if SILENT.lock().is_ok_and(|silent| is_silent(&silent)) {
         return false;

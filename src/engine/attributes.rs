@@ -27,7 +27,7 @@ const MODE_BITS: u32 = 0o7777;
 /// Makes `copy` look like `original`, whose `stat` was taken earlier. Returns whether all of
 /// it could be kept: a user without privileges cannot give files away, and some security
 /// attributes are the kernel's own.
-pub fn apply(original: BorrowedFd, stat: &FileStat, copy: BorrowedFd) -> Answer<bool> {
+pub(crate) fn apply(original: BorrowedFd, stat: &FileStat, copy: BorrowedFd) -> Answer<bool> {
     let owner_kept = apply_owner(stat, copy)?;
     let xattrs_kept = apply_xattrs(original, copy)?;
     fchmod(copy, Mode::from_bits_truncate(stat.st_mode & MODE_BITS))?;
@@ -41,7 +41,12 @@ pub fn apply(original: BorrowedFd, stat: &FileStat, copy: BorrowedFd) -> Answer<
 
 /// Whether `a` differs from its copy `b` in anything that [`apply`] would have kept, both
 /// directories.
-pub fn differ(a: BorrowedFd, a_stat: &FileStat, b: BorrowedFd, b_stat: &FileStat) -> Answer<bool> {
+pub(crate) fn differ(
+    a: BorrowedFd,
+    a_stat: &FileStat,
+    b: BorrowedFd,
+    b_stat: &FileStat,
+) -> Answer<bool> {
     if a_stat.st_mode & MODE_BITS != b_stat.st_mode & MODE_BITS
         || (a_stat.st_mtime, a_stat.st_mtime_nsec) != (b_stat.st_mtime, b_stat.st_mtime_nsec)
         || (is_privileged() && a_stat.st_uid != b_stat.st_uid)

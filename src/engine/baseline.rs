@@ -72,7 +72,7 @@ pub enum Origin {
 ///
 /// # Errors
 /// As [`stat_entry`]: `EXDEV` if it is a mount point.
-pub fn look(directory: BorrowedFd, name: &CStr) -> Answer<Inode> {
+pub(crate) fn look(directory: BorrowedFd, name: &CStr) -> Answer<Inode> {
     match mounts::pin(directory, name)? {
         Some(place) => look_with(place.as_fd(), c"", AtFlags::EMPTY_PATH | FORCE_SYNC),
         None => look_with(
@@ -147,7 +147,7 @@ fn look_plainly(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> Answer<In
 }
 
 /// The extended attributes of the entry `name`, which is not opened for it.
-pub fn xattrs(directory: BorrowedFd, name: &CStr) -> Xattrs {
+pub(crate) fn xattrs(directory: BorrowedFd, name: &CStr) -> Xattrs {
     let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
     path.extend_from_slice(name.to_bytes());
     let Ok(path) = CString::new(path) else { return Xattrs::Unknown };
@@ -225,7 +225,7 @@ pub(crate) fn look_at(file: BorrowedFd) -> Answer<Inode> {
 }
 
 /// The baseline of what is `name` now, after it was linked; none if it is gone.
-pub fn of_entry(
+pub(crate) fn of_entry(
     directory: BorrowedFd,
     name: &CStr,
     origin: Origin,

@@ -7,7 +7,7 @@ use crate::decide::damage::{Attributes, Moment, Xattrs};
 use crate::engine::baseline::{Baseline, Inode, Origin};
 
 /// So many bytes of baselines are kept at a time.
-pub const BLOCK_BYTES: usize = 64 << 10;
+pub(crate) const BLOCK_BYTES: usize = 64 << 10;
 
 const FOUND: u8 = 0x10;
 const NONE: u8 = 0;
@@ -88,14 +88,14 @@ impl Baseline {
 }
 
 /// How long the baseline is that begins with these bytes.
-pub fn length_of(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn length_of(bytes: &[u8]) -> Option<usize> {
     let length = bytes.get(..LENGTH_BYTES)?;
     Some(usize::from(u16::from_le_bytes([length[0], length[1]])))
         .filter(|length| *length > NUMBER_AT + 8)
 }
 
 /// The inode number of the baseline that begins with these bytes.
-pub fn number_of(bytes: &[u8]) -> Option<u64> {
+pub(crate) fn number_of(bytes: &[u8]) -> Option<u64> {
     Bytes(bytes.get(NUMBER_AT..)?).u64()
 }
 

@@ -8,7 +8,7 @@
 use std::ffi::{CStr, CString};
 
 /// Subdirectories with what is known of each.
-pub struct Children<T> {
+pub(crate) struct Children<T> {
     names: Vec<u8>,
     /// In descending order once [`ready`](Self::ready).
     list: Vec<(u32, T)>,
@@ -27,7 +27,7 @@ pub struct Children<T> {
 
 impl<T: Copy> Children<T> {
     /// None yet, and never more than about `limit_bytes`.
-    pub fn new(limit_bytes: usize) -> Self {
+    pub(crate) fn new(limit_bytes: usize) -> Self {
         Children {
             names: Vec::new(),
             list: Vec::new(),
@@ -41,7 +41,7 @@ impl<T: Copy> Children<T> {
     }
 
     /// Adds one, unless it has been visited or comes after those that there is room for.
-    pub fn push(&mut self, name: &CStr, what: T) {
+    pub(crate) fn push(&mut self, name: &CStr, what: T) {
         if self.visited.as_deref().is_some_and(|visited| name <= visited) {
             return;
         }
@@ -67,13 +67,13 @@ impl<T: Copy> Children<T> {
     }
 
     /// Sorts them, after the last was added.
-    pub fn ready(&mut self) {
+    pub(crate) fn ready(&mut self) {
         let names = &self.names;
         self.list.sort_unstable_by(|(a, _), (b, _)| name_at(names, *b).cmp(name_at(names, *a)));
     }
 
     /// Takes the next one.
-    pub fn pop(&mut self) -> Option<(CString, T)> {
+    pub(crate) fn pop(&mut self) -> Option<(CString, T)> {
         let (start, what) = self.list.pop()?;
         self.taken = Some(start);
         Some((name_at(&self.names, start).to_owned(), what))
@@ -94,25 +94,25 @@ impl<T: Copy> Children<T> {
     }
 
     /// Once none is left: a new list for those that were dropped, if any were.
-    pub fn next(&self) -> Option<Self> {
+    pub(crate) fn next(&self) -> Option<Self> {
         self.is_partial
             .then(|| Children { visited: self.visited(), ..Children::new(self.limit_bytes) })
     }
 
     /// Changes what is known of each.
-    pub fn update(&mut self, change: impl Fn(&CStr, &mut T)) {
+    pub(crate) fn update(&mut self, change: impl Fn(&CStr, &mut T)) {
         for (start, what) in &mut self.list {
             change(name_at(&self.names, *start), what);
         }
     }
 
     /// Whether none is left of those that are held.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
     /// Memory that they take.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.names.len() + self.list.len() * size_of::<(u32, T)>()
     }
 
@@ -142,18 +142,18 @@ fn name_at(names: &[u8], start: u32) -> &CStr {
 const PENDING_BYTES: usize = 4 << 20;
 
 /// Of these, for one directory.
-pub const LEVEL_BYTES: usize = PENDING_BYTES / 2;
+pub(crate) const LEVEL_BYTES: usize = PENDING_BYTES / 2;
 
 /// What the pending subdirectories of one walk take, over all its levels.
 #[derive(Default)]
-pub struct Budget {
+pub(crate) struct Budget {
     used_bytes: usize,
 }
 
 impl Budget {
     /// Charges for a new level; where that is too much, `levels` above it are dropped, the
     /// uppermost first: they are needed last.
-    pub fn charge<'a, T: Copy + 'a>(
+    pub(crate) fn charge<'a, T: Copy + 'a>(
         &mut self,
         new: &mut Children<T>,
         levels: impl Iterator<Item = &'a mut Children<T>>,
@@ -174,7 +174,7 @@ impl Budget {
     }
 
     /// What `done` took is free again.
-    pub fn refund<T>(&mut self, done: &mut Children<T>) {
+    pub(crate) fn refund<T>(&mut self, done: &mut Children<T>) {
         self.used_bytes -= std::mem::take(&mut done.charged_bytes);
     }
 }

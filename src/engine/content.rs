@@ -18,13 +18,13 @@ use rustix::fs::SeekFrom;
 use crate::engine::baseline::{Inode, look_at};
 
 /// So much of holes in one file is hashed: some minutes of work at most.
-pub const MAX_HOLES_BYTES: u64 = 16 << 30;
+pub(crate) const MAX_HOLES_BYTES: u64 = 16 << 30;
 
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// How long hashing may take, and how much it may read.
 #[derive(Debug, Clone, Copy)]
-pub struct Limit {
+pub(crate) struct Limit {
     /// When it ends at the latest.
     pub deadline: Option<Instant>,
     /// How many bytes of data may still be read.
@@ -33,24 +33,24 @@ pub struct Limit {
 
 impl Limit {
     /// As long as it takes.
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Limit { deadline: None, bytes: u64::MAX }
     }
 
     /// So long from now, and so much.
-    pub fn of(time: Duration, bytes: u64) -> Self {
+    pub(crate) fn of(time: Duration, bytes: u64) -> Self {
         Limit { deadline: Instant::now().checked_add(time), bytes }
     }
 
     /// Whether nothing more may be done.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.bytes == 0 || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
 
 /// What came of hashing one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Content {
+pub(crate) enum Content {
     /// BLAKE3 of the content.
     Hash([u8; 32]),
     /// It is no regular file, cannot be read, or has been changed meanwhile.
@@ -63,7 +63,7 @@ pub enum Content {
 
 /// Hashes the content of a regular file, unless it is no longer `inode`, or changes while it is
 /// read.
-pub fn content_hash(
+pub(crate) fn content_hash(
     directory: BorrowedFd,
     name: &CStr,
     inode: &Inode,

@@ -30,7 +30,7 @@ use crate::system::identity::{Answer, Identity};
 use crate::system::syscalls::{is_privileged, open_directory, stat_entry};
 
 /// Remembers one more name of a copied inode.
-pub fn remember(
+pub(crate) fn remember(
     copies: &mut Copies,
     pair: InodePair,
     original: &Original,
@@ -50,7 +50,7 @@ pub fn remember(
 
 /// Why an entry is a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub(crate) enum Why {
     /// The answer to linking it.
     Refused(Errno),
     /// rsync goes on in place with what is in a partial directory.
@@ -201,7 +201,7 @@ fn xattrs_digest(directory: BorrowedFd, name: &CStr) -> Option<[u8; 16]> {
 }
 
 /// All copies of one snapshot.
-pub type Copies = BTreeMap<InodePair, Copied>;
+pub(crate) type Copies = BTreeMap<InodePair, Copied>;
 
 fn mtime_ns(stat: &FileStat) -> i128 {
     i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec)
@@ -209,7 +209,7 @@ fn mtime_ns(stat: &FileStat) -> i128 {
 
 /// What was copied, as it was just before.
 #[derive(Clone, Copy)]
-pub struct Original {
+pub(crate) struct Original {
     stat: FileStat,
     /// See [`CopiedState`].
     ctime_ns: Option<i64>,
@@ -241,7 +241,7 @@ impl Original {
 }
 
 /// Makes copies for one clone; keeps the originals of regular copies in a directory of its own.
-pub struct Copier<'a> {
+pub(crate) struct Copier<'a> {
     drafts: BorrowedFd<'a>,
     originals: Option<OwnedFd>,
     /// The originals by their inode numbers.
@@ -251,16 +251,16 @@ pub struct Copier<'a> {
 }
 
 /// Where among the drafts the originals of copies are while a clone runs.
-pub const ORIGINALS: &CStr = c"copies";
+pub(crate) const ORIGINALS: &CStr = c"copies";
 
 impl<'a> Copier<'a> {
     /// A copier that keeps originals in `drafts`.
-    pub fn new(drafts: BorrowedFd<'a>) -> Self {
+    pub(crate) fn new(drafts: BorrowedFd<'a>) -> Self {
         Copier { drafts, originals: None, copied: HashMap::new(), attributes_lost: 0 }
     }
 
     /// Puts a copy of `name` from `live` into `copy`, under the same name.
-    pub fn copy(
+    pub(crate) fn copy(
         &mut self,
         live: BorrowedFd,
         name: &CStr,
@@ -291,7 +291,7 @@ impl<'a> Copier<'a> {
     }
 
     /// Removes the directory of originals; the copies stay linked in the clone.
-    pub fn finish(self) -> Answer<()> {
+    pub(crate) fn finish(self) -> Answer<()> {
         let Some(originals) = self.originals else { return Ok(()) };
         for inode in self.copied.into_keys() {
             unlinkat(&originals, &original_name(inode)[..], UnlinkatFlags::NoRemoveDir)?;

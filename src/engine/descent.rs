@@ -23,7 +23,7 @@ use crate::tell::error::Error;
 
 /// How many of the deepest levels stay open besides the root. The descents of two workers and the
 /// few other descriptors of a run fit into a limit of 64.
-pub const WINDOW: usize = 8;
+pub(crate) const WINDOW: usize = 8;
 
 const PATH_MAX: usize = libc::PATH_MAX as usize;
 
@@ -31,10 +31,10 @@ const PATH_MAX: usize = libc::PATH_MAX as usize;
 const NEAR: usize = 3;
 
 /// An open directory that several workers may start from.
-pub type Directory = Arc<OwnedFd>;
+pub(crate) type Directory = Arc<OwnedFd>;
 
 /// A position in a directory tree.
-pub struct Descent {
+pub(crate) struct Descent {
     start: Start,
     device: u64,
     levels: Vec<Level>,
@@ -42,7 +42,7 @@ pub struct Descent {
 
 /// Where a descent starts: an open directory and its name in messages.
 #[derive(Clone)]
-pub struct Start {
+pub(crate) struct Start {
     /// The tree's root, for messages only.
     pub root_path: Arc<Path>,
     /// Which directory that is.
@@ -55,7 +55,7 @@ pub struct Start {
 
 impl Start {
     /// The root of a tree; opened anew, since a duplicate would share the position of its reads.
-    pub fn root(directory: impl AsFd, root_path: &Path) -> Answer<Self> {
+    pub(crate) fn root(directory: impl AsFd, root_path: &Path) -> Answer<Self> {
         let directory = open_directory(directory.as_fd(), c".")?;
         let root = Identity::of(&fstat(&directory)?);
         Ok(Start {
@@ -76,7 +76,7 @@ struct Level {
 
 impl Descent {
     /// Starts at `start`.
-    pub fn new(start: Start) -> Answer<Self> {
+    pub(crate) fn new(start: Start) -> Answer<Self> {
         let device = Identity::of(&fstat(&start.directory)?).device;
         Ok(Descent { start, device, levels: Vec::new() })
     }
@@ -85,12 +85,12 @@ impl Descent {
     ///
     /// # Errors
     /// `ESTALE` if the way to it was moved or removed; what opening a level says.
-    pub fn directory(&mut self) -> Answer<Directory> {
+    pub(crate) fn directory(&mut self) -> Answer<Directory> {
         self.directory_at(self.levels.len())
     }
 
     /// The directory `depth` levels below the start.
-    pub fn directory_at(&mut self, depth: usize) -> Answer<Directory> {
+    pub(crate) fn directory_at(&mut self, depth: usize) -> Answer<Directory> {
         let open = self.levels[..depth].iter().rposition(|level| level.directory.is_some());
         let mut directory = match open.and_then(|index| self.levels[index].directory.as_ref()) {
             Some(directory) => directory.clone(),
@@ -118,7 +118,7 @@ impl Descent {
 
     /// Whether `directory`, which was found in the tree, still is: whether its parents lead up to
     /// the tree's root.
-    pub fn holds(&self, directory: BorrowedFd) -> bool {
+    pub(crate) fn holds(&self, directory: BorrowedFd) -> bool {
         let Ok(mut current) = open_directory(directory, c".") else { return false };
         let mut identity = fstat(&current).map(|stat| Identity::of(&stat)).ok();
         while identity != Some(self.start.root) {
@@ -133,17 +133,17 @@ impl Descent {
     }
 
     /// Whether what `stat` shows is on the tree's own file system.
-    pub fn is_on_same_device(&self, stat: &FileStat) -> bool {
+    pub(crate) fn is_on_same_device(&self, stat: &FileStat) -> bool {
         Identity::of(stat).device == self.device
     }
 
     /// The device of the tree's own file system.
-    pub fn device(&self) -> u64 {
+    pub(crate) fn device(&self) -> u64 {
         self.device
     }
 
     /// How many levels below the start the directory at hand is.
-    pub fn depth(&self) -> usize {
+    pub(crate) fn depth(&self) -> usize {
         self.levels.len()
     }
 
@@ -152,7 +152,7 @@ impl Descent {
     /// # Errors
     /// `EXDEV` if it is on another file system or mount; `ELOOP` or `ENOTDIR` if it is no
     /// directory.
-    pub fn enter(&mut self, name: &CStr) -> Answer<FileStat> {
+    pub(crate) fn enter(&mut self, name: &CStr) -> Answer<FileStat> {
         let directory = open_directory(self.directory()?.as_fd(), name)?;
         let stat = fstat(&directory)?;
         // A btrfs subvolume is no mount, but links end at it all the same.
@@ -164,7 +164,7 @@ impl Descent {
     }
 
     /// Goes down into `name` without opening it.
-    pub fn pass(&mut self, name: &CStr) {
+    pub(crate) fn pass(&mut self, name: &CStr) {
         self.push(name, None, None);
     }
 
@@ -176,7 +176,7 @@ impl Descent {
     }
 
     /// Goes up one level and returns the name of the directory left; at the start it stays there.
-    pub fn leave(&mut self) -> CString {
+    pub(crate) fn leave(&mut self) -> CString {
         let Some(Level { name, directory, .. }) = self.levels.pop() else {
             return CString::default();
         };
@@ -193,7 +193,7 @@ impl Descent {
     /// The uppermost of the last few levels, or of the first few, that is `fit` to start another
     /// descent from. In between lies what is closed; opening it level by level would cost a deep
     /// tree more than sharing it gains.
-    pub fn near_levels(&self, fit: impl Fn(usize) -> bool) -> Option<usize> {
+    pub(crate) fn near_levels(&self, fit: impl Fn(usize) -> bool) -> Option<usize> {
         let depth = self.levels.len();
         let bottom = depth.saturating_sub(WINDOW).max(NEAR);
         (0..NEAR.min(depth + 1))
@@ -202,13 +202,13 @@ impl Descent {
     }
 
     /// Whether `depth` levels below the start can be reached with a few calls.
-    pub fn is_near(&self, depth: usize) -> bool {
+    pub(crate) fn is_near(&self, depth: usize) -> bool {
         depth < NEAR
             || self.levels[depth - NEAR..depth].iter().any(|level| level.directory.is_some())
     }
 
     /// Where another descent can start: at `depth` levels below this one's start.
-    pub fn start_at(&mut self, depth: usize) -> Answer<Start> {
+    pub(crate) fn start_at(&mut self, depth: usize) -> Answer<Start> {
         let directory = self.directory_at(depth)?;
         let relative = self.path_to(depth, None);
         let Start { root_path, root, .. } = &self.start;
@@ -216,14 +216,14 @@ impl Descent {
     }
 
     /// The path from the tree's root to the directory at hand or to `name` in it.
-    pub fn relative_path(&self, name: Option<&CStr>) -> Vec<u8> {
+    pub(crate) fn relative_path(&self, name: Option<&CStr>) -> Vec<u8> {
         self.path_to(self.levels.len(), name)
     }
 
     /// The path from the tree's root to the directory at hand, unless it is longer than any program
     /// can use: where a client goes on making directories in each other, paths take more memory
     /// than everything else.
-    pub fn usable_path(&self) -> Option<Vec<u8>> {
+    pub(crate) fn usable_path(&self) -> Option<Vec<u8>> {
         let mut bytes = self.start.relative.len();
         let is_usable = self.levels.iter().all(|level| {
             bytes += level.name.to_bytes_with_nul().len();
@@ -241,12 +241,17 @@ impl Descent {
     }
 
     /// The failure of `operation` on the directory at hand or on `name` in it.
-    pub fn error(&self, operation: &'static str, name: Option<&CStr>, cause: Errno) -> Error {
+    pub(crate) fn error(
+        &self,
+        operation: &'static str,
+        name: Option<&CStr>,
+        cause: Errno,
+    ) -> Error {
         Error::io_bytes(operation, &self.path(name), cause)
     }
 
     /// The whole path of the directory at hand or of `name` in it, for messages.
-    pub fn path(&self, name: Option<&CStr>) -> Vec<u8> {
+    pub(crate) fn path(&self, name: Option<&CStr>) -> Vec<u8> {
         let mut path = self.start.root_path.as_os_str().as_bytes().to_vec();
         path.push(b'/');
         path.extend(self.relative_path(name));

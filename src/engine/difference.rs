@@ -18,7 +18,7 @@ use crate::engine::temporaries::Temporaries;
 
 /// What a name stands for on one side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// Inode number.
     pub inode: u64,
     /// Whether it is a directory.
@@ -33,7 +33,7 @@ impl From<&Entry> for Found {
 
 /// Which directory could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub(crate) enum Side {
     /// The live one.
     Live,
     /// The snapshot's.
@@ -42,7 +42,7 @@ pub enum Side {
 
 /// Compares directories one after the other, with memory that is used again.
 #[derive(Default)]
-pub struct Comparer {
+pub(crate) struct Comparer {
     live: Listing,
     snapshot: Listing,
     slots: Vec<Slot>,
@@ -68,7 +68,7 @@ const HASH: u64 = !(DIRECTORY | MET);
 ///
 /// # Errors
 /// What `event` returns, or `failed` of a read that failed.
-pub fn differences<E>(
+pub(crate) fn differences<E>(
     (live, snapshot): (BorrowedFd, BorrowedFd),
     comparer: &mut Comparer,
     failed: impl Fn(Side, Errno) -> E,

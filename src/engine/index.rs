@@ -109,7 +109,7 @@ impl Stamp {
 }
 
 /// The wall clock, which the kernel stamps with, in nanoseconds since 1970.
-pub fn now_ns() -> i64 {
+pub(crate) fn now_ns() -> i64 {
     clock_gettime(ClockId::CLOCK_REALTIME)
         .map_or(i64::MIN, |now| now.tv_sec() * SECOND_NS + now.tv_nsec())
 }
@@ -152,7 +152,7 @@ const OWN_AT: usize = 32;
 const NAME_LENGTH_AT: usize = 48;
 
 /// A directory's number in an index.
-pub type Ordinal = u32;
+pub(crate) type Ordinal = u32;
 
 /// An index that was read, with a note per directory of whether the live one is unchanged.
 pub struct Index {
@@ -165,7 +165,7 @@ pub struct Index {
 /// Memory, and room on disk, that an index may take for a tree of `entries` entries, a million
 /// where that is unknown. Only trees of next to nothing but directories need more; they are
 /// compared.
-pub fn max_bytes(entries: Option<u64>) -> usize {
+pub(crate) fn max_bytes(entries: Option<u64>) -> usize {
     let entries = entries.unwrap_or(1_000_000);
     usize::try_from(entries.saturating_mul(6)).unwrap_or(usize::MAX).saturating_add(4 << 20)
 }
@@ -364,7 +364,7 @@ fn encode_own(own: Own) -> [u8; 16] {
 }
 
 /// The index file of the snapshot `name` from all its parts; none if it would be too large.
-pub fn join(mut parts: Vec<Part>, name: &str, max_bytes: usize) -> Option<Vec<u8>> {
+pub(crate) fn join(mut parts: Vec<Part>, name: &str, max_bytes: usize) -> Option<Vec<u8>> {
     let total: usize = parts.iter().map(|part| part.bytes.len()).sum();
     if parts.iter().any(|part| part.is_too_large) || total > max_bytes {
         return None;

@@ -16,7 +16,7 @@ use crate::system::identity::Answer;
 use crate::tell::error::Error;
 
 /// One name of an inode that is no directory.
-pub struct Name<'a> {
+pub(crate) struct Name<'a> {
     /// The directory that it is in.
     pub directory: BorrowedFd<'a>,
     /// The name there.
@@ -29,7 +29,7 @@ pub struct Name<'a> {
 
 impl Name<'_> {
     /// The path from the tree's root.
-    pub fn path(&self) -> Vec<u8> {
+    pub(crate) fn path(&self) -> Vec<u8> {
         let path = self.descent.relative_path(Some(self.name));
         path.get(self.skip..).map(<[u8]>::to_vec).unwrap_or_default()
     }
@@ -37,7 +37,7 @@ impl Name<'_> {
 
 /// Visits every name in the tree `name` of `parent`; returns how many directories could not be
 /// read, and logs the first.
-pub fn walk(
+pub(crate) fn walk(
     parent: BorrowedFd,
     parent_path: &Path,
     name: &CStr,

@@ -7,24 +7,24 @@
 //! calls, but it always means something inside the tree. Only directories are opened; a
 //! regular file is opened only where it must be copied ([`copy`]).
 
-pub mod answers;
-pub mod attributes;
-pub mod baseline;
-pub mod baseline_bytes;
-pub mod children;
-pub mod clone;
-pub mod compare;
-pub mod content;
-pub mod copy;
-pub mod descent;
-pub mod difference;
-pub mod index;
-pub mod inodes;
-pub mod listing;
-pub mod obstacle;
-pub mod pool;
-pub mod remove;
-pub mod shape;
-pub mod shared;
-pub mod temporaries;
-pub mod usage;
+pub(crate) mod answers;
+pub(crate) mod attributes;
+pub(crate) mod baseline;
+pub(crate) mod baseline_bytes;
+pub(crate) mod children;
+pub(crate) mod clone;
+pub(crate) mod compare;
+pub(crate) mod content;
+pub(crate) mod copy;
+pub(crate) mod descent;
+pub(crate) mod difference;
+pub(crate) mod index;
+pub(crate) mod inodes;
+pub(crate) mod listing;
+pub(crate) mod obstacle;
+pub(crate) mod pool;
+pub(crate) mod remove;
+pub(crate) mod shape;
+pub(crate) mod shared;
+pub(crate) mod temporaries;
+pub(crate) mod usage;

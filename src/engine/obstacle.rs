@@ -19,7 +19,7 @@ const MAX_DEPTH: usize = 200;
 
 /// What keeps the file or directory `name` in `parent` from being removed. Only that itself is looked
 /// at, with one call; what lies deeper in a directory shows when it is removed.
-pub fn obstacle(parent: BorrowedFd, name: &CStr) -> Option<Obstacle> {
+pub(crate) fn obstacle(parent: BorrowedFd, name: &CStr) -> Option<Obstacle> {
     // What the kernel knows by itself is enough: the server of a mount may not answer.
     let unasked = AtFlags::from_bits_retain(libc::AT_STATX_DONT_SYNC as u32);
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | unasked;
@@ -39,7 +39,7 @@ pub fn obstacle(parent: BorrowedFd, name: &CStr) -> Option<Obstacle> {
 
 /// What keeps the tree `name` in `parent`, which is at `path` (escaped), from being removed: all
 /// that is in the way, as far as a bounded look finds it. Nothing mounted is entered or asked.
-pub fn obstacles_in(parent: BorrowedFd, name: &CStr, path: &str) -> Obstacles {
+pub(crate) fn obstacles_in(parent: BorrowedFd, name: &CStr, path: &str) -> Obstacles {
     let mut survey = Survey { found: Vec::new(), left: MAX_ENTRIES };
     survey.look_at(parent, name, path.to_string(), MAX_DEPTH);
     Obstacles::of_tree(path, survey.found)

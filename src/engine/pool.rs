@@ -25,7 +25,7 @@ const WORTHWHILE_ENTRIES: u64 = 2_000;
 /// How many workers fit this machine and a tree of about `entries` entries.
 ///
 /// A user without privileges gets one: it has to finish a directory's content before its mode.
-pub fn workers(entries: Option<u64>) -> usize {
+pub(crate) fn workers(entries: Option<u64>) -> usize {
     if !is_privileged() || entries.is_some_and(|entries| entries < WORTHWHILE_ENTRIES) {
         return 1;
     }
@@ -40,7 +40,7 @@ pub fn workers(entries: Option<u64>) -> usize {
 }
 
 /// The jobs of one walk.
-pub struct Pool<Job> {
+pub(crate) struct Pool<Job> {
     queue: Mutex<Queue<Job>>,
     changed: Condvar,
     is_hungry: AtomicBool,
@@ -56,7 +56,7 @@ struct Queue<Job> {
 impl<Job: Send> Pool<Job> {
     /// Does `jobs`, and all that are given away meanwhile, with `workers` threads, this one
     /// included; returns what each job returned, in no order.
-    pub fn run<Out: Send>(
+    pub(crate) fn run<Out: Send>(
         workers: usize,
         jobs: Vec<Job>,
         work: impl Fn(Job, &Self) -> Out + Sync,
@@ -92,12 +92,12 @@ impl<Job: Send> Pool<Job> {
     }
 
     /// Whether somebody waits for a job.
-    pub fn is_hungry(&self) -> bool {
+    pub(crate) fn is_hungry(&self) -> bool {
         self.is_hungry.load(Ordering::Relaxed)
     }
 
     /// Gives a job away.
-    pub fn give(&self, job: Job) {
+    pub(crate) fn give(&self, job: Job) {
         let mut queue = self.queue();
         queue.jobs.push(job);
         self.note_hunger(&queue);
@@ -105,12 +105,12 @@ impl<Job: Send> Pool<Job> {
     }
 
     /// Tells all workers that going on is pointless.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.is_stopped.store(true, Ordering::Relaxed);
     }
 
     /// Whether somebody has said so.
-    pub fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.is_stopped.load(Ordering::Relaxed)
     }
 

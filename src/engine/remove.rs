@@ -76,7 +76,7 @@ fn remove_shared(start: &Start, names: &[CString]) -> u64 {
 }
 
 /// The same without other workers, for a walk that has some already.
-pub fn remove_alone(parent: Start, name: &CStr) -> Result<u64> {
+pub(crate) fn remove_alone(parent: Start, name: &CStr) -> Result<u64> {
     let path = parent.root_path.clone();
     let (removed, first_error) = remove_part(Job { start: parent, name: name.to_owned() }, None)
         .map_err(|cause| Error::io("open", &path, cause))?;

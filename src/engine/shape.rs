@@ -13,7 +13,7 @@ use crate::system::syscalls::open_directory;
 
 /// What is at a place where something was mounted when a snapshot was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AtPlace {
+pub(crate) enum AtPlace {
     /// Another file system, or another mount.
     Mount,
     /// Nothing that a snapshot could lack: no entry, or an empty directory.
@@ -23,7 +23,7 @@ pub enum AtPlace {
 }
 
 /// What is at `path` below `directory`; what cannot be found out counts as content.
-pub fn look_at_place(directory: BorrowedFd, path: &[u8]) -> AtPlace {
+pub(crate) fn look_at_place(directory: BorrowedFd, path: &[u8]) -> AtPlace {
     let mut parent: Option<OwnedFd> = None;
     let names: Vec<&[u8]> =
         path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();

@@ -23,7 +23,7 @@ use crate::system::syscalls::{is_gone, stat_entry};
 
 /// Which files a push could write into.
 #[derive(Debug, Clone, Copy)]
-pub enum Writable<'a> {
+pub(crate) enum Writable<'a> {
     /// Every file.
     Any,
     /// Those in partial directories.
@@ -33,7 +33,7 @@ pub enum Writable<'a> {
 /// Looks at the files below `destination` in the module, until one is found or the `deadline` is
 /// over. The whole module is looked at where the way to the destination is not plain; without a
 /// destination, too.
-pub fn look(
+pub(crate) fn look(
     (module, module_path): (BorrowedFd, &Path),
     destination: Option<&[u8]>,
     writable: Writable,

@@ -9,13 +9,13 @@ use std::ffi::CStr;
 use crate::engine::listing::Listing;
 
 /// So many are remembered by their path.
-pub const MAX_PATHS: usize = 20;
+pub(crate) const MAX_PATHS: usize = 20;
 
 /// rsync ends a temporary name with a dot and so many letters and digits.
 const SUFFIX_BYTES: usize = 6;
 
 /// Whether rsync could have made up this name for a file that it is receiving.
-pub fn looks_temporary(name: &CStr) -> bool {
+pub(crate) fn looks_temporary(name: &CStr) -> bool {
     let name = name.to_bytes();
     let Some(dot) = name.len().checked_sub(SUFFIX_BYTES + 1) else { return false };
     // The dot in front and the one of the suffix are two, with something in between.

@@ -35,7 +35,7 @@ const LAST_PAUSE: Duration = Duration::from_millis(200);
 
 /// The answer.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Admission {
+pub(crate) enum Admission {
     /// It is in the ledger and may begin.
     Entered,
     /// It is turned away, and told this.
@@ -52,7 +52,7 @@ const ENDED: &str = "the connection has ended";
 ///
 /// # Errors
 /// If it cannot be entered in the ledger; it may begin all the same.
-pub fn admit(
+pub(crate) fn admit(
     target: &Target,
     settings: &Settings,
     applicant: &Applicant,
@@ -195,7 +195,7 @@ fn turn_away(
 ///
 /// # Errors
 /// If it cannot be entered in the ledger.
-pub fn note_refusal(target: &Target, applicant: &Applicant, clock: &Clock) -> Result<()> {
+pub(crate) fn note_refusal(target: &Target, applicant: &Applicant, clock: &Clock) -> Result<()> {
     if !target.is_registered() {
         note_reader(target, applicant, true, clock);
         return Ok(());

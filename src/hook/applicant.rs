@@ -10,7 +10,7 @@ pub(crate) const NOTHING: &str = "(NONE)";
 
 /// Who wants to transfer what.
 #[derive(Debug, Clone)]
-pub struct Applicant {
+pub(crate) struct Applicant {
     /// What it asks for.
     pub arguments: Arguments,
     /// What `rsyncd.conf` forbids of it.
@@ -27,7 +27,7 @@ pub struct Applicant {
 
 impl Applicant {
     /// Who opens the root: only a push that may write registers one.
-    pub fn opener(&self) -> Opener {
+    pub(crate) fn opener(&self) -> Opener {
         let writes = self.arguments.kind.writes() && self.forbidden != Some(Forbidden::ReadOnly);
         match writes && !self.reads_only && self.request != NOTHING {
             true => Opener::Push,

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use crate::tell::error::{Error, Result};
 
 /// The option that the other process is started with.
-pub const DETACHED: &str = "--detached";
+pub(crate) const DETACHED: &str = "--detached";
 const DETACH: &str = "--detach";
 
 /// What it says when it has taken over.
@@ -22,7 +22,7 @@ const WORD: &str = "taken over";
 ///
 /// # Errors
 /// If no other process can be started.
-pub fn hand_over() -> Result<bool> {
+pub(crate) fn hand_over() -> Result<bool> {
     let program =
         std::env::current_exe().map_err(|cause| Error::io_bytes("find", b"this program", cause))?;
     let mut child = Command::new(&program)
@@ -48,7 +48,7 @@ fn detached(argument: OsString) -> OsString {
 }
 
 /// In the new process: leaves the hook's session, so that no signal to that reaches us.
-pub fn leave_session() {
+pub(crate) fn leave_session() {
     if let Err(error) = nix::unistd::setsid() {
         log::warn!(
             "this process cannot leave the session of the hook, so a signal to that ends it, too: {error}"
@@ -57,7 +57,7 @@ pub fn leave_session() {
 }
 
 /// In the new process: lets the hook go.
-pub fn take_over() {
+pub(crate) fn take_over() {
     let mut output = std::io::stdout();
     // If the hook is dead, nobody waits for the word.
     let _ = writeln!(output, "{WORD}").and_then(|()| output.flush());

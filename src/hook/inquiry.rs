@@ -13,10 +13,10 @@ use crate::hook::applicant::Applicant;
 use crate::module::target::Target;
 
 /// What the client asks for, after the module's name and a slash.
-pub const PATH: &str = "./././././";
+pub(crate) const PATH: &str = "./././././";
 
 /// How the answer begins.
-pub const ANSWER: &str = "rsyncd-snapshot says";
+pub(crate) const ANSWER: &str = "rsyncd-snapshot says";
 
 /// Whether a transfer is such a question.
 pub(crate) fn is_asked(applicant: &Applicant) -> bool {
@@ -34,7 +34,7 @@ pub(crate) fn answer(target: &Target) -> String {
 }
 
 /// What an answer says: the word for the health, and the bytes that are free.
-pub fn read_answer(text: &str) -> Option<(String, Option<u64>)> {
+pub(crate) fn read_answer(text: &str) -> Option<(String, Option<u64>)> {
     let answer = text.split_once(ANSWER)?.1.strip_prefix(": ")?;
     let (word, rest) = answer.split_once(", ")?;
     Some((word.to_string(), rest.split_once(" bytes free")?.0.parse().ok()))

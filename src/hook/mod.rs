@@ -1,10 +1,10 @@
 //! hook.
 
-pub mod admission;
-pub mod applicant;
-pub mod caller;
-pub mod detach;
-pub mod inquiry;
-pub mod post_xfer;
-pub mod pre_xfer;
-pub mod shared_files;
+pub(crate) mod admission;
+pub(crate) mod applicant;
+pub(crate) mod caller;
+pub(crate) mod detach;
+pub(crate) mod inquiry;
+pub(crate) mod post_xfer;
+pub(crate) mod pre_xfer;
+pub(crate) mod shared_files;

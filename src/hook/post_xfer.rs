@@ -28,7 +28,7 @@ use crate::tell::log::set_subject;
 
 /// Where the work is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// In the hook, which rsyncd waits for.
     Here,
     /// In a process apart, which has yet to be started.
@@ -38,7 +38,7 @@ pub enum Place {
 }
 
 /// Reads rsyncd's environment and runs.
-pub fn run(context: &Context, place: Place) -> Result<Exit> {
+pub(crate) fn run(context: &Context, place: Place) -> Result<Exit> {
     let transfer = Transfer::from_environment()?;
     set_subject(Some(transfer.connection.label()));
     match place {

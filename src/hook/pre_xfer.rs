@@ -25,7 +25,7 @@ use crate::tell::output::print;
 ///
 /// # Errors
 /// If it was not rsyncd that ran it.
-pub fn run(context: &Context) -> Result<Exit> {
+pub(crate) fn run(context: &Context) -> Result<Exit> {
     let connection = Connection::from_environment()?;
     let pid = connection.pid.ok_or_else(|| Error::Environment {
         variable: "RSYNC_PID",

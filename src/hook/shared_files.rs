@@ -117,7 +117,7 @@ fn refused_for_links(
 }
 
 /// The same where the module's root is not even known.
-pub fn refused_without_target(
+pub(crate) fn refused_without_target(
     module_path: &Path,
     settings: &Settings,
     name: Option<&[u8]>,

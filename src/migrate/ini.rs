@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 /// A section with the options of `[DEFAULT]` among its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Section {
+pub(crate) struct Section {
     /// What stands between its brackets, blanks and all.
     pub name: String,
     /// The line of its header, from 1.
@@ -21,11 +21,11 @@ pub struct Section {
 }
 
 /// Options by name in lower case.
-pub type Options = BTreeMap<String, Setting>;
+pub(crate) type Options = BTreeMap<String, Setting>;
 
 /// The value of an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting {
+pub(crate) struct Setting {
     /// The value, with newlines where it goes on over several lines.
     pub value: String,
     /// The line that it begins on, from 1.
@@ -34,7 +34,7 @@ pub struct Setting {
 
 /// Something in the file that cannot stay as it is; mistakes sort by line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mistake {
+pub(crate) struct Mistake {
     /// Its line, from 1.
     pub line: usize,
     /// What it is and what to do about it; not escaped yet.
@@ -46,7 +46,7 @@ pub struct Mistake {
 /// # Errors
 /// Everything for which `RawConfigParser` refuses a file, and text that is not UTF-8 outside of
 /// comments, which is no text to Python either.
-pub fn read(text: &[u8]) -> Result<Vec<Section>, Vec<Mistake>> {
+pub(crate) fn read(text: &[u8]) -> Result<Vec<Section>, Vec<Mistake>> {
     let mut reader = Reader::default();
     for (index, line) in lines(text).into_iter().enumerate() {
         reader.line(index + 1, line);

@@ -5,10 +5,10 @@
 //! [`table`]. Which module a section is about is for
 //! [`module`] to find out.
 
-pub mod ini;
-pub mod location;
-pub mod module;
-pub mod table;
+pub(crate) mod ini;
+pub(crate) mod location;
+pub(crate) mod module;
+pub(crate) mod table;
 mod value;
 
 use std::collections::BTreeSet;

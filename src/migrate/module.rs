@@ -16,7 +16,7 @@ use crate::tell::error::Result;
 use crate::tell::escape::escape;
 
 /// What is known of modules and sections.
-pub struct Assignment {
+pub(crate) struct Assignment {
     /// The modules that a section is about, in the order of `rsyncd.conf`.
     pub assigned: Vec<Assigned>,
     /// The names of the others, escaped.
@@ -28,7 +28,7 @@ pub struct Assignment {
 }
 
 /// A module that a section is about.
-pub struct Assigned {
+pub(crate) struct Assigned {
     /// The name of the module, without control characters.
     pub name: String,
     /// The index of the section.
@@ -55,7 +55,7 @@ impl Assignment {
     ///
     /// # Errors
     /// An `rsyncd.conf` that was named, or is there, but cannot be read.
-    pub fn of(sections: &[Translated], settings: &Settings) -> Result<Self> {
+    pub(crate) fn of(sections: &[Translated], settings: &Settings) -> Result<Self> {
         let mut order: Vec<usize> = (0..sections.len()).collect();
         order.sort_by(|one, other| sections[*one].name.cmp(&sections[*other].name));
         let has_conf =
@@ -104,7 +104,11 @@ impl Assignment {
     }
 
     /// The section that was in force for a directory, given in all its spellings.
-    pub fn in_force(&self, sections: &[Translated], directories: &[PathBuf]) -> Option<usize> {
+    pub(crate) fn in_force(
+        &self,
+        sections: &[Translated],
+        directories: &[PathBuf],
+    ) -> Option<usize> {
         let matches = |index: &&usize| {
             let location = &sections[**index].location;
             directories.iter().any(|directory| location.matches(directory))
@@ -121,7 +125,7 @@ fn is_same(location: &Location, directories: &[PathBuf]) -> bool {
 }
 
 /// A path as it is spelt, and without symbolic links if it is there.
-pub fn spellings(path: PathBuf) -> Vec<PathBuf> {
+pub(crate) fn spellings(path: PathBuf) -> Vec<PathBuf> {
     let canonical = canonicalize(&path).ok();
     std::iter::once(path).chain(canonical).collect()
 }

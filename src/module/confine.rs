@@ -73,7 +73,7 @@ const VERSION: ABI = ABI::V5;
 
 /// Gives up all capabilities but four, seven for what changes modules, and that anything started
 /// from here has more. What cannot be given up stays.
-pub fn drop_capabilities(reach: Reach) {
+pub(crate) fn drop_capabilities(reach: Reach) {
     static DROPPED: Once = Once::new();
     DROPPED.call_once(|| give_up_capabilities(reach.capabilities()));
 }

@@ -1,7 +1,7 @@
 //! module.
 
-pub mod confine;
-pub mod context;
-pub mod found_on_disk;
-pub mod target;
-pub mod worked_on;
+pub(crate) mod confine;
+pub(crate) mod context;
+pub(crate) mod found_on_disk;
+pub(crate) mod target;
+pub(crate) mod worked_on;

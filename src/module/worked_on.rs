@@ -21,7 +21,7 @@ use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, unescape};
 
 /// A module, or why nothing can be done about it.
-pub enum WorkedOn {
+pub(crate) enum WorkedOn {
     /// One that was worked on, with how messages call it.
     Module(String, Result<Target>),
     /// One that was worked on, and is in rsyncd.conf no more, or never was: it is looked at, and
@@ -42,7 +42,7 @@ pub enum WorkedOn {
 ///
 /// # Errors
 /// [`Error::NoAnswer`] if the file system of the module or of its root does not answer in time.
-pub fn resolved(settings: &Settings, name: Option<Vec<u8>>, path: &Path) -> Result<Target> {
+pub(crate) fn resolved(settings: &Settings, name: Option<Vec<u8>>, path: &Path) -> Result<Target> {
     ensure(path)?;
     let canonical = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     // What it looks at besides the parent directory, as far as that is known without a look.
@@ -59,7 +59,7 @@ pub fn resolved(settings: &Settings, name: Option<Vec<u8>>, path: &Path) -> Resu
 ///
 /// # Errors
 /// [`Error::NoAnswer`] if one does not.
-pub fn ensure_answers(target: &Target) -> Result<()> {
+pub(crate) fn ensure_answers(target: &Target) -> Result<()> {
     ensure(&target.module_path)?;
     ensure(&target.root_path)
 }
@@ -69,7 +69,10 @@ pub fn ensure_answers(target: &Target) -> Result<()> {
 ///
 /// # Errors
 /// If there is no such module, or nothing is known of its directory.
-pub fn named(settings: &Settings, argument: &OsStr) -> Result<Vec<(String, Result<Target>)>> {
+pub(crate) fn named(
+    settings: &Settings,
+    argument: &OsStr,
+) -> Result<Vec<(String, Result<Target>)>> {
     let name = argument.as_bytes();
     if name.starts_with(b"/") {
         let target = resolved(settings, None, Path::new(argument))?;
@@ -119,7 +122,7 @@ fn no_such_module(settings: &Settings, conf: &RsyncdConf, name: &[u8]) -> Error 
 ///
 /// # Errors
 /// If rsyncd.conf cannot be read.
-pub fn all(settings: &Settings) -> Result<Vec<WorkedOn>> {
+pub(crate) fn all(settings: &Settings) -> Result<Vec<WorkedOn>> {
     let conf = settings.rsyncd()?;
     let mut found: Vec<WorkedOn> =
         conf.modules.iter().filter_map(|module| configured(settings, module)).collect();
@@ -143,7 +146,7 @@ fn configured(settings: &Settings, module: &Module) -> Option<WorkedOn> {
 }
 
 /// The modules whose directories rsyncd.conf does not say: as far as this machine remembers them.
-pub fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<WorkedOn> {
+pub(crate) fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<WorkedOn> {
     let mut met = BTreeSet::new();
     let mut unknown: Vec<(&Module, String)> = Vec::new();
     for module in &conf.modules {

@@ -12,7 +12,7 @@ use crate::tell::exit::Exit;
 
 /// What rotation decided and did.
 #[derive(Debug)]
-pub struct Rotated {
+pub(crate) struct Rotated {
     /// The verdict on each snapshot.
     pub decision: Decision,
     /// Problems that did not stop it; each is in the log.
@@ -21,14 +21,14 @@ pub struct Rotated {
 
 impl Rotated {
     /// The exit status that tells it.
-    pub fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         if self.warnings.is_empty() { Exit::Done } else { Exit::Warnings }
     }
 }
 
 /// What becomes of the retired snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disposal {
+pub(crate) enum Disposal {
     /// Those that an earlier run retired and whose grace is over go, but for one to be recycled.
     Later,
     /// All of them go, at once.

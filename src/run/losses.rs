@@ -42,7 +42,7 @@ pub(crate) fn copies(record: &Record, partial_dirs: &PartialDirs) -> Option<Stri
 
 /// What the snapshot `name` with this record still lacks, for `check`. A mount that is gone and
 /// left nothing behind in the module is no longer lacking.
-pub fn standing(root: &SnapshotRoot, name: &str, record: &Record) -> Vec<String> {
+pub(crate) fn standing(root: &SnapshotRoot, name: &str, record: &Record) -> Vec<String> {
     let lacks = |path: &&String| {
         unescape(path).is_none_or(|path| look_at_place(root.module(), &path) != AtPlace::Nothing)
     };

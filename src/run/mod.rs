@@ -9,23 +9,23 @@
 //! * The lock is released under the state's own lock after a look at the due mark: a run that
 //!   gave up waiting is either seen by the holder or gets the lock itself.
 
-pub mod approach;
-pub mod disposal;
-pub mod facts;
-pub mod free_space;
-pub mod hold;
-pub mod losses;
-pub mod marks;
-pub mod memory;
-pub mod order;
-pub mod pass;
-pub mod publish;
-pub mod reap;
-pub mod report;
-pub mod request;
-pub mod rotate;
-pub mod rotate_by_hand;
-pub mod scan;
-pub mod snapshot;
-pub mod transfer;
-pub mod verify;
+pub(crate) mod approach;
+pub(crate) mod disposal;
+pub(crate) mod facts;
+pub(crate) mod free_space;
+pub(crate) mod hold;
+pub(crate) mod losses;
+pub(crate) mod marks;
+pub(crate) mod memory;
+pub(crate) mod order;
+pub(crate) mod pass;
+pub(crate) mod publish;
+pub(crate) mod reap;
+pub(crate) mod report;
+pub(crate) mod request;
+pub(crate) mod rotate;
+pub(crate) mod rotate_by_hand;
+pub(crate) mod scan;
+pub(crate) mod snapshot;
+pub(crate) mod transfer;
+pub(crate) mod verify;

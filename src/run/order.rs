@@ -134,7 +134,7 @@ fn serve(
 }
 
 /// Whether what is owed may still be had as its client means it to be.
-pub fn awaits_client(
+pub(crate) fn awaits_client(
     target: &Target,
     root: &SnapshotRoot,
     mark: &DueMark,
@@ -149,7 +149,11 @@ pub fn awaits_client(
 ///
 /// # Errors
 /// As [`run`].
-pub fn serve_deferred(target: &Target, started: BootTime, clock: &Clock) -> Result<Option<Report>> {
+pub(crate) fn serve_deferred(
+    target: &Target,
+    started: BootTime,
+    clock: &Clock,
+) -> Result<Option<Report>> {
     let root = target.open_root()?;
     let due = State::read(root.private())?.due;
     if due.is_none_or(|due| due.reason != DueReason::Deferred) {

@@ -48,7 +48,7 @@ pub(crate) fn reap(
 ///
 /// # Errors
 /// If the ledger or the state cannot be used.
-pub fn end_unseen(target: &Target, clock: &Clock) -> Result<usize> {
+pub(crate) fn end_unseen(target: &Target, clock: &Clock) -> Result<usize> {
     let root = target.open_root()?;
     let ledger = target.open_ledger(&root)?;
     let count = ledger.lines()?.iter().filter(|line| line.writes() && line.is_unseen()).count();

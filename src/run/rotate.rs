@@ -26,7 +26,7 @@ use crate::system::clock::Clock;
 use crate::tell::error::Result;
 
 /// A root and what is decided on it.
-pub struct Examined {
+pub(crate) struct Examined {
     /// Its snapshots.
     pub catalog: Catalog,
     /// What earlier runs left behind.
@@ -37,7 +37,7 @@ pub struct Examined {
 
 /// Decides without doing anything, as of `now`; `reading` is of the clocks, unless `now` is another
 /// time than the present.
-pub fn examine(
+pub(crate) fn examine(
     target: &Target,
     root: &SnapshotRoot,
     now: DateTime<Utc>,
@@ -51,7 +51,7 @@ pub fn examine(
 }
 
 /// The same for those who need no state.
-pub fn look(
+pub(crate) fn look(
     target: &Target,
     root: &SnapshotRoot,
     now: DateTime<Utc>,

@@ -18,7 +18,7 @@ use crate::tell::error::{Error, Result};
 ///
 /// # Errors
 /// [`Error::Policy`] if the policy cannot be used: then nothing expires.
-pub fn rotate(
+pub(crate) fn rotate(
     target: &Target,
     confirm: bool,
     disposal: Disposal,

@@ -30,7 +30,7 @@ use crate::tell::error::{Error, Result};
 
 /// What the ledger says of a transfer that has ended.
 #[derive(Debug)]
-pub enum Seen {
+pub(crate) enum Seen {
     /// It is no push, or pre-xfer turned it away.
     Idle,
     /// It was a push.
@@ -45,7 +45,7 @@ pub enum Seen {
 }
 
 /// A transfer that has ended, before anything is known of its root.
-pub struct Ended<'a> {
+pub(crate) struct Ended<'a> {
     /// The module.
     pub target: &'a Target,
     /// What the daemon says.
@@ -54,7 +54,7 @@ pub struct Ended<'a> {
 
 impl Ended<'_> {
     /// How it ended, and what that is worth.
-    pub fn worth(&self) -> (i32, Worth) {
+    pub(crate) fn worth(&self) -> (i32, Worth) {
         end_of_transfer(self.transfer.status, self.completion(), self.target.policy.statuses())
     }
 
@@ -66,7 +66,7 @@ impl Ended<'_> {
 
     /// The verdict as far as the transfer alone tells; `brought_unfinished` says whether the
     /// client's word that it has not finished came with it.
-    pub fn verdict(&self, seen: &Seen, brought_unfinished: bool) -> TransferVerdict {
+    pub(crate) fn verdict(&self, seen: &Seen, brought_unfinished: bool) -> TransferVerdict {
         let (status, worth) = self.worth();
         let entry = match seen {
             Seen::Push(line) => line.entry.as_ref(),
@@ -106,14 +106,14 @@ impl Ended<'_> {
 ///
 /// # Errors
 /// If the ledger cannot be changed.
-pub fn strike(target: &Target, seen: &Seen) -> Result<()> {
+pub(crate) fn strike(target: &Target, seen: &Seen) -> Result<()> {
     let Seen::Push(line) = seen else { return Ok(()) };
     target.open_ledger(&target.open_root()?)?.strike(line)
 }
 
 /// Looks the transfer up, and strikes it out if nothing more has to be done about it. Makes
 /// nothing: whether the history of the module is where it was is for the run to see.
-pub fn look_up(target: &Target, settings: &Settings, transfer: &Transfer) -> Result<Seen> {
+pub(crate) fn look_up(target: &Target, settings: &Settings, transfer: &Transfer) -> Result<Seen> {
     // Of what reads from a module without a root there is a note elsewhere.
     if !target.is_registered() && strike_reader(target, transfer)? {
         return Ok(Seen::Idle);
@@ -153,7 +153,7 @@ fn reader(target: &Target, transfer: &Transfer) -> Result<Option<(Ledger, Line)>
 }
 
 /// Whether pre-xfer has noted that the transfer reads from a module without a root.
-pub fn is_noted_reader(target: &Target, transfer: &Transfer) -> bool {
+pub(crate) fn is_noted_reader(target: &Target, transfer: &Transfer) -> bool {
     !target.is_registered() && reader(target, transfer).is_ok_and(|found| found.is_some())
 }
 
@@ -166,7 +166,7 @@ fn strike_reader(target: &Target, transfer: &Transfer) -> Result<bool> {
 }
 
 /// The same where nothing else is done about the transfer.
-pub fn forget_reader(target: &Target, transfer: &Transfer) {
+pub(crate) fn forget_reader(target: &Target, transfer: &Transfer) {
     if let Err(error) = strike_reader(target, transfer) {
         log::debug!("{}: what was noted of it stays: {error}", target.label());
     }
@@ -175,7 +175,7 @@ pub fn forget_reader(target: &Target, transfer: &Transfer) {
 /// Leaves the snapshot of a push to the next one of its client, who has more to send. Should that
 /// never come, what there is becomes due: the mark is there before the push is struck out. A mark
 /// that stands keeps its time, or a client that begins again and again would never be overdue.
-pub fn leave_to_client(
+pub(crate) fn leave_to_client(
     target: &Target,
     seen: Seen,
     (reason, asked): (DueReason, Asked),
@@ -268,7 +268,7 @@ pub(crate) fn settle<T>(
 
 /// Takes away the torn mark of a module that a person vouches for; false if there was none. What
 /// the dead leave is marked first, or the next run would do so.
-pub fn release_torn(target: &Target, clock: &Clock) -> Result<bool> {
+pub(crate) fn release_torn(target: &Target, clock: &Clock) -> Result<bool> {
     let root = target.open_root()?;
     let ledger = target.open_ledger(&root)?;
     reap(target, &root, &ledger, clock)?;

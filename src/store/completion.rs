@@ -13,10 +13,10 @@ use crate::store::dir::c_name;
 use crate::system::syscalls::stat_entry;
 
 /// In a module whose client is at work, or has died.
-pub const UNFINISHED: &str = ".rsync-system-backup-unfinished";
+pub(crate) const UNFINISHED: &str = ".rsync-system-backup-unfinished";
 
 /// In a module to which not everything could be transferred.
-pub const PARTIAL: &str = ".rsync-system-backup-partial";
+pub(crate) const PARTIAL: &str = ".rsync-system-backup-partial";
 
 impl ClientCompletion {
     /// Looks into the module's directory; only the names count.
@@ -32,7 +32,7 @@ impl ClientCompletion {
 
 /// When a module was said to be unfinished.
 #[derive(Debug, Clone, Copy)]
-pub struct Unfinished {
+pub(crate) struct Unfinished {
     /// By the client's clock: the file's time.
     pub begun: DateTime<Utc>,
     /// By the server's: when the file was last changed.
@@ -41,7 +41,7 @@ pub struct Unfinished {
 
 impl Unfinished {
     /// Looks into the module's directory; none if it says nothing of that kind.
-    pub fn of_module(module: BorrowedFd) -> Option<Unfinished> {
+    pub(crate) fn of_module(module: BorrowedFd) -> Option<Unfinished> {
         let stat = stat_entry(module, &c_name(UNFINISHED)).ok()?;
         let time = |seconds, nanoseconds| {
             DateTime::from_timestamp(seconds, u32::try_from(nanoseconds).ok()?)

@@ -24,7 +24,7 @@ use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
 /// Ends every temporary name, so that leftovers are recognised.
-pub const TEMPORARY: &str = ".tmp";
+pub(crate) const TEMPORARY: &str = ".tmp";
 
 /// More than any of our files holds; a larger one is not ours.
 const MAX_BYTES: u64 = 64 << 20;
@@ -39,7 +39,7 @@ pub struct Dir<'a> {
 }
 
 /// Reads the text file `name`; `None` if it does not exist.
-pub fn read(dir: Dir, name: &str) -> Result<Option<String>> {
+pub(crate) fn read(dir: Dir, name: &str) -> Result<Option<String>> {
     let path = dir.path.join(name);
     let Some(bytes) = read_bytes(dir, name, MAX_BYTES)? else { return Ok(None) };
     let damaged = |_| Error::Damaged { path: escape_path(&path), problem: "is not text".into() };
@@ -47,7 +47,7 @@ pub fn read(dir: Dir, name: &str) -> Result<Option<String>> {
 }
 
 /// Reads the first `max_bytes` of the file `name`; `None` if it does not exist.
-pub fn read_bytes(dir: Dir, name: &str, max_bytes: u64) -> Result<Option<Vec<u8>>> {
+pub(crate) fn read_bytes(dir: Dir, name: &str, max_bytes: u64) -> Result<Option<Vec<u8>>> {
     let path = dir.path.join(name);
     // Should something else than a file lie there, it must not block us.
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -64,14 +64,14 @@ pub fn read_bytes(dir: Dir, name: &str, max_bytes: u64) -> Result<Option<Vec<u8>
 }
 
 /// Replaces the file `name`, durably.
-pub fn write(dir: Dir, name: &str, text: &str) -> Result<()> {
+pub(crate) fn write(dir: Dir, name: &str, text: &str) -> Result<()> {
     write_volatile(dir, dir, name, text.as_bytes(), true)?;
     fsync(dir.directory).map_err(|cause| Error::io("sync", dir.path, cause))
 }
 
 /// The same for a file of the private directory itself. The rename takes the text from one
 /// directory to the other as a whole; a draft that a crash leaves is written over.
-pub fn write_drafted(private: Dir, name: &str, text: &str) -> Result<()> {
+pub(crate) fn write_drafted(private: Dir, name: &str, text: &str) -> Result<()> {
     let path = private.path.join(Subdir::Drafts.name());
     let drafts = open_drafts(private.directory).map_err(|cause| Error::io("open", &path, cause))?;
     let drafts = Dir { directory: drafts.as_fd(), path: &path };
@@ -91,7 +91,7 @@ fn open_drafts(private: BorrowedFd) -> Answer<OwnedFd> {
 }
 
 /// Replaces the file `name` for a caller who is about to sync the whole file system.
-pub fn write_before_syncfs(dir: Dir, name: &str, content: &[u8]) -> Result<()> {
+pub(crate) fn write_before_syncfs(dir: Dir, name: &str, content: &[u8]) -> Result<()> {
     write_volatile(dir, dir, name, content, false)
 }
 
@@ -114,17 +114,17 @@ fn write_volatile(drafts: Dir, dir: Dir, name: &str, content: &[u8], sync: bool)
 
 /// A name as the system calls take it. Ours never hold a NUL, and those from directory
 /// listings cannot.
-pub fn c_name(name: &str) -> CString {
+pub(crate) fn c_name(name: &str) -> CString {
     CString::new(name).unwrap_or_default()
 }
 
 /// The inverse of [`c_name`], for names that must be text to be ours.
-pub fn text_name(name: &CStr) -> Option<&str> {
+pub(crate) fn text_name(name: &CStr) -> Option<&str> {
     name.to_str().ok()
 }
 
 /// The names of entries in a room that are text.
-pub fn names_in(dir: Dir) -> Result<Vec<String>> {
+pub(crate) fn names_in(dir: Dir) -> Result<Vec<String>> {
     let listing =
         Listing::read(dir.directory).map_err(|cause| Error::io("read", dir.path, cause))?;
     Ok(listing

@@ -12,7 +12,7 @@ use crate::store::root::SnapshotRoot;
 use crate::tell::error::{Error, Result};
 
 /// The gate, closed until this is dropped.
-pub struct Gate {
+pub(crate) struct Gate {
     _guard: Guard,
 }
 
@@ -21,7 +21,7 @@ impl Gate {
     ///
     /// # Errors
     /// If the directory cannot be locked, or a stranger has locked it.
-    pub fn close(root: &SnapshotRoot, _: &Ledger) -> Result<Self> {
+    pub(crate) fn close(root: &SnapshotRoot, _: &Ledger) -> Result<Self> {
         let staging = root.subdir(Subdir::Staging)?;
         match Guard::try_on_directory(staging.dir())? {
             Some(guard) => Ok(Gate { _guard: guard }),
@@ -30,7 +30,7 @@ impl Gate {
     }
 
     /// Whether a run has closed the gate.
-    pub fn is_closed(root: &SnapshotRoot, _: &Ledger) -> Result<bool> {
+    pub(crate) fn is_closed(root: &SnapshotRoot, _: &Ledger) -> Result<bool> {
         Ok(Guard::try_on_directory(root.subdir(Subdir::Staging)?.dir())?.is_none())
     }
 }

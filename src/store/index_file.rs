@@ -10,14 +10,14 @@ use crate::store::root::SnapshotRoot;
 use crate::tell::error::Result;
 
 /// Reads the index of the snapshot `name`, which has about `entries` entries.
-pub fn read(root: &SnapshotRoot, name: &str, entries: Option<u64>) -> Option<Index> {
+pub(crate) fn read(root: &SnapshotRoot, name: &str, entries: Option<u64>) -> Option<Index> {
     let dir = root.subdir(Subdir::Index).ok()?;
     let file = dir::read_bytes(dir.dir(), name, max_bytes(entries) as u64 + 1_024).ok()??;
     Index::parse(file, name)
 }
 
 /// Writes the index of the snapshot `name` for a caller who is about to sync the whole file system.
-pub fn write_before_syncfs(
+pub(crate) fn write_before_syncfs(
     root: &SnapshotRoot,
     name: &str,
     parts: Vec<Part>,

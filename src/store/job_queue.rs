@@ -24,18 +24,18 @@ use crate::store::lock::Guard;
 use crate::tell::error::{Error, Result};
 
 /// The directory of the queue, beside what this machine remembers.
-pub const QUEUE: &str = "queue";
+pub(crate) const QUEUE: &str = "queue";
 
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A job that has worked for longer no longer keeps others waiting.
-pub const LONGEST_TURN: Duration = Duration::from_secs(60);
+pub(crate) const LONGEST_TURN: Duration = Duration::from_secs(60);
 
 /// Longer tickets are not ours.
 const MAX_TICKET_BYTES: u64 = 8_192;
 
 /// A job's place in the queue; leaves it when dropped.
-pub struct Turn {
+pub(crate) struct Turn {
     queue: Queue,
     number: u64,
     ticket: File,
@@ -43,7 +43,7 @@ pub struct Turn {
 
 /// A job that has had its turn for longer than [`LONGEST_TURN`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LongJob {
+pub(crate) struct LongJob {
     /// What it works on, as the job itself said.
     pub label: String,
     /// For how long it has worked.
@@ -51,7 +51,7 @@ pub struct LongJob {
 }
 
 /// The jobs that work for longer than `longest`, by the queue in the directory `path`; only looks.
-pub fn long_jobs(path: &Path, longest: Duration) -> Vec<LongJob> {
+pub(crate) fn long_jobs(path: &Path, longest: Duration) -> Vec<LongJob> {
     let Ok(directory) = File::open(path) else { return Vec::new() };
     let queue = Queue { path: path.to_path_buf(), directory };
     let numbers = queue.numbers().unwrap_or_default();
@@ -77,7 +77,7 @@ fn read_ticket(ticket: &File) -> Option<LongJob> {
 }
 
 /// How waiting ended.
-pub enum Waited {
+pub(crate) enum Waited {
     /// It is our turn.
     Turn(Turn),
     /// So many were still before us.
@@ -93,7 +93,7 @@ impl Turn {
     /// Draws a ticket in the directory `path`, made if need be, and waits until fewer than
     /// `max_parallel` jobs are before it that have worked for less than `longest`. The ticket says
     /// that the job works on `label`, a text of one line.
-    pub fn wait(
+    pub(crate) fn wait(
         path: &Path,
         label: &str,
         max_parallel: usize,

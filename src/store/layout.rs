@@ -3,7 +3,7 @@
 //! `docs/design.md` shows the layout and says what each of them holds.
 
 /// Our directory in a snapshot root; mode 0700.
-pub const PRIVATE: &str = ".rsyncd-snapshot";
+pub(crate) const PRIVATE: &str = ".rsyncd-snapshot";
 
 /// The file that says which module a root belongs to.
 pub(crate) const REGISTRATION_FILE: &str = "root.toml";

@@ -23,7 +23,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(200);
 
 /// The long lock: its holder alone may change the root.
-pub struct Lock {
+pub(crate) struct Lock {
     file: File,
     path: PathBuf,
     is_held: bool,
@@ -31,7 +31,7 @@ pub struct Lock {
 
 impl Lock {
     /// Opens the lock file, making it if need be, without locking it.
-    pub fn open(private: Dir) -> Result<Self> {
+    pub(crate) fn open(private: Dir) -> Result<Self> {
         let path = private.path.join(LOCK_FILE);
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let opened = openat(
@@ -45,12 +45,12 @@ impl Lock {
     }
 
     /// The lock file.
-    pub fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
     /// Takes the lock if it is free, and says in it who holds it.
-    pub fn try_acquire(&mut self, holder: &str) -> Result<bool> {
+    pub(crate) fn try_acquire(&mut self, holder: &str) -> Result<bool> {
         // By full name: std has methods of the same name with other errors.
         match fs2::FileExt::try_lock_exclusive(&self.file) {
             Ok(()) => {
@@ -66,7 +66,7 @@ impl Lock {
 
     /// Tries until `wait` is over, or `is_needless` says that it need not any more; false if the
     /// lock stayed busy.
-    pub fn acquire(
+    pub(crate) fn acquire(
         &mut self,
         holder: &str,
         wait: Duration,
@@ -88,7 +88,7 @@ impl Lock {
     }
 
     /// What the holder says of itself.
-    pub fn holder(&mut self) -> String {
+    pub(crate) fn holder(&mut self) -> String {
         let mut text = String::new();
         let read =
             self.file.rewind().and_then(|()| (&self.file).take(1_000).read_to_string(&mut text));
@@ -105,7 +105,7 @@ impl Lock {
     }
 
     /// Releases the lock. Closing the file, however the process ends, does so too.
-    pub fn release(mut self) -> Result<()> {
+    pub(crate) fn release(mut self) -> Result<()> {
         self.clear_holder();
         fs2::FileExt::unlock(&self.file).map_err(|cause| Error::io("unlock", &self.path, cause))
     }
@@ -116,7 +116,7 @@ impl Lock {
 ///
 /// To look whether it is locked could keep a run from it that does not wait, so that is done only
 /// if `is_meant` says of the text that it matters.
-pub fn holder_of(private: Dir, is_meant: &dyn Fn(&str) -> bool) -> Option<String> {
+pub(crate) fn holder_of(private: Dir, is_meant: &dyn Fn(&str) -> bool) -> Option<String> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file =
         openat(private.directory, c_name(LOCK_FILE).as_c_str(), flags, Mode::empty()).ok()?;

@@ -12,7 +12,7 @@ use crate::store::memory::Places;
 
 /// Whether a module other than that at `module_path` has a snapshot root on the file system of
 /// `root`.
-pub fn has_neighbours(memory: &Places, module_path: &Path, root: &Path) -> bool {
+pub(crate) fn has_neighbours(memory: &Places, module_path: &Path, root: &Path) -> bool {
     let Ok(table) = fs::read("/proc/self/mountinfo") else { return false };
     let own = device_of(&table, root);
     let is_there = |other: &PathBuf| fs::symlink_metadata(other.join(PRIVATE)).is_ok();

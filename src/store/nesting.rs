@@ -43,7 +43,7 @@ fn is_ours(name: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`Error::Root`] with the remedy; or if the disk cannot be searched.
-pub fn check(
+pub(crate) fn check(
     memory: &Places,
     configured: &[ConfiguredModule],
     module_path: &Path,
@@ -93,7 +93,7 @@ fn find_configured(
 
 /// Whether clients of a module that [`check`] refuses could change or delete snapshots of another
 /// one.
-pub fn reaches_snapshots(memory: &Places, module_path: &Path, root_path: &Path) -> bool {
+pub(crate) fn reaches_snapshots(memory: &Places, module_path: &Path, root_path: &Path) -> bool {
     matches!(
         find(memory, module_path, root_path, true),
         Ok(Some(Overlap::HoldsRoot(_) | Overlap::InsideOutput(_)))
@@ -128,7 +128,7 @@ fn find(
 ///
 /// # Errors
 /// [`Error::Root`] with the remedy.
-pub fn check_in_use(module_path: &Path, root_path: &Path) -> Result<()> {
+pub(crate) fn check_in_use(module_path: &Path, root_path: &Path) -> Result<()> {
     let own = File::open(module_path).ok().and_then(|own| root_at(own.as_fd(), module_path));
     let known: Vec<KnownRoot> = above(module_path).into_iter().chain(own).collect();
     let candidate = Candidate { module: module_path, root: root_path, is_new: false };

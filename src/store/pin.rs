@@ -45,4 +45,4 @@ impl Pin {
 }
 
 /// The pins of a root, by the names of the snapshots.
-pub type Pins = BTreeMap<String, Pin>;
+pub(crate) type Pins = BTreeMap<String, Pin>;

@@ -17,7 +17,7 @@ use crate::tell::escape::escape;
 ///
 /// # Errors
 /// [`Error::Usage`] if there is no such snapshot.
-pub fn pin(root: &SnapshotRoot, name: &str, pin: Pin) -> Result<()> {
+pub(crate) fn pin(root: &SnapshotRoot, name: &str, pin: Pin) -> Result<()> {
     let guard = Guard::on_directory(root.private())?;
     if !is_visible(root, name)? {
         return Err(Error::Usage(format!(
@@ -34,7 +34,7 @@ pub fn pin(root: &SnapshotRoot, name: &str, pin: Pin) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Usage`] if it is not pinned.
-pub fn unpin(root: &SnapshotRoot, name: &str) -> Result<()> {
+pub(crate) fn unpin(root: &SnapshotRoot, name: &str) -> Result<()> {
     let guard = Guard::on_directory(root.private())?;
     let (_, pin) = State::update_guarded(root.private(), &guard, |state| state.pins.remove(name))?;
     let missing = || {
@@ -49,7 +49,7 @@ pub fn unpin(root: &SnapshotRoot, name: &str) -> Result<()> {
 ///
 /// # Errors
 /// If that cannot be found out.
-pub fn is_visible(root: &SnapshotRoot, name: &str) -> Result<bool> {
+pub(crate) fn is_visible(root: &SnapshotRoot, name: &str) -> Result<bool> {
     let is_module = root.module_path.file_name().is_some_and(|module| module == name);
     let is_name = SnapshotName::parse(name.as_bytes(), &Zone::utc()).is_some();
     if !is_name || is_module && root.module_path.parent() == Some(&root.path) {

@@ -260,7 +260,7 @@ fn take_for_recycling(root: &SnapshotRoot, staging: &OwnedDir, retired: &str) ->
 }
 
 /// Removes what is known of a snapshot that exists no longer.
-pub fn forget(root: &SnapshotRoot, name: &str) -> Result<()> {
+pub(crate) fn forget(root: &SnapshotRoot, name: &str) -> Result<()> {
     let index = root.subdir(Subdir::Index).and_then(|dir| remove_file(dir.dir(), name));
     let record =
         root.subdir(Subdir::Records).and_then(|dir| remove_file(dir.dir(), &file_name(name)));
@@ -269,7 +269,11 @@ pub fn forget(root: &SnapshotRoot, name: &str) -> Result<()> {
 
 /// Removes what a killed run left in staging, its temporary files, and records of snapshots
 /// that exist no longer. Returns whether there was anything, and goes on after errors.
-pub fn clean_up(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> (bool, Vec<Error>) {
+pub(crate) fn clean_up(
+    root: &SnapshotRoot,
+    visible: &[String],
+    retired: &[String],
+) -> (bool, Vec<Error>) {
     let mut errors = Vec::new();
     let mut found = false;
     let mut keep = |result: Result<bool>| match result {
@@ -300,14 +304,14 @@ pub fn clean_up(root: &SnapshotRoot, visible: &[String], retired: &[String]) -> 
 }
 
 /// Removes a tree that could not be published. Errors can wait: the next run cleans up again.
-pub fn discard_staging(root: &SnapshotRoot) {
+pub(crate) fn discard_staging(root: &SnapshotRoot) {
     if let Err(error) = clear_staging(root) {
         log::debug!("staging remains for the next run: {error}");
     }
 }
 
 /// Removes whatever is in staging, for a holder of the long lock; goes on after the first error.
-pub fn clear_staging(root: &SnapshotRoot) -> Result<()> {
+pub(crate) fn clear_staging(root: &SnapshotRoot) -> Result<()> {
     empty_staging(root).and(remove_staged_beside(root)).map(drop)
 }
 
@@ -357,7 +361,7 @@ fn remove_temporaries(root: &SnapshotRoot) -> Result<bool> {
 /// Snapshots with a record or an index that the listings of `visible` and `retired` ones lack,
 /// though each is there by its name: a file system with a server may list a directory as it was
 /// some seconds ago. One that cannot be looked up may be there, and comes with the reason.
-pub fn unlisted(
+pub(crate) fn unlisted(
     root: &SnapshotRoot,
     visible: &[String],
     retired: &[String],
@@ -401,7 +405,7 @@ fn remove_files(dir: Dir, names: impl Iterator<Item = String>) -> Result<bool> {
 }
 
 /// Removes one file of ours; false if it was gone already.
-pub fn remove_file(dir: Dir, name: &str) -> Result<bool> {
+pub(crate) fn remove_file(dir: Dir, name: &str) -> Result<bool> {
     match unlinkat(dir.directory.as_fd(), c_name(name).as_c_str(), UnlinkatFlags::NoRemoveDir) {
         Ok(()) => Ok(true),
         Err(Errno::ENOENT) => Ok(false),

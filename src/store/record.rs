@@ -277,12 +277,12 @@ impl Record {
 }
 
 /// The file that holds the record of the snapshot `name`.
-pub fn file_name(name: &str) -> String {
+pub(crate) fn file_name(name: &str) -> String {
     format!("{name}.toml")
 }
 
 /// The snapshot whose record is in the file `name`.
-pub fn snapshot_name(name: &str) -> Option<&str> {
+pub(crate) fn snapshot_name(name: &str) -> Option<&str> {
     name.strip_suffix(".toml")
 }
 

@@ -39,7 +39,11 @@ use crate::tell::escape::escape;
 /// Takes the snapshots `names` out of sight, durably; returns the errors of those that stay, and of
 /// a state that could not be written for lack of space. One that has been pinned meanwhile stays
 /// without a word.
-pub fn retire(root: &SnapshotRoot, names: &[String], now: DateTime<Utc>) -> Result<Vec<Error>> {
+pub(crate) fn retire(
+    root: &SnapshotRoot,
+    names: &[String],
+    now: DateTime<Utc>,
+) -> Result<Vec<Error>> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
@@ -65,7 +69,7 @@ pub fn retire(root: &SnapshotRoot, names: &[String], now: DateTime<Utc>) -> Resu
 
 /// What [`make_way`] found in the way of `names` that are about to be retired.
 #[derive(Debug, Default)]
-pub struct MadeWay {
+pub(crate) struct MadeWay {
     /// Those that can be retired.
     pub free: Vec<String>,
     /// Those whose names retired snapshots within their grace have.
@@ -76,7 +80,11 @@ pub struct MadeWay {
 
 /// Removes retired snapshots whose names are wanted: a person may have made another snapshot of
 /// that name. One that can still be brought back stays: `past_grace` names those that may go.
-pub fn make_way(root: &SnapshotRoot, names: &[String], past_grace: &[String]) -> Result<MadeWay> {
+pub(crate) fn make_way(
+    root: &SnapshotRoot,
+    names: &[String],
+    past_grace: &[String],
+) -> Result<MadeWay> {
     let retired = retired(root)?;
     let is_in_the_way = |name: &&String| retired.contains(name);
     let over: Vec<String> = names
@@ -140,7 +148,7 @@ fn move_to_expired(root: &SnapshotRoot, expired: Dir, name: &str) -> Answer<()> 
 ///
 /// # Errors
 /// [`Error::Usage`] if there is no such one.
-pub fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> Result<()> {
+pub(crate) fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> Result<()> {
     let guard = Guard::on_directory(root.private())?;
     let expired = root.subdir(Subdir::Expired)?;
     if !retired(root)?.iter().any(|present| present == name) {
@@ -179,14 +187,14 @@ pub fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> Result<(
 }
 
 /// The names of the retired snapshots that are still there, oldest first.
-pub fn retired(root: &SnapshotRoot) -> Result<Vec<String>> {
+pub(crate) fn retired(root: &SnapshotRoot) -> Result<Vec<String>> {
     let mut names = names_in(root.subdir(Subdir::Expired)?.dir())?;
     names.sort_unstable();
     Ok(names)
 }
 
 /// What [`past_grace`] found.
-pub struct PastGrace {
+pub(crate) struct PastGrace {
     /// The retired snapshots whose grace is over, oldest first.
     pub names: Vec<String>,
     /// Why the grace of others begins even later, for lack of space.
@@ -195,7 +203,7 @@ pub struct PastGrace {
 
 /// The retired snapshots whose grace is over. Without a grace that is all of them.
 /// The grace of one of which it is not known since when begins now.
-pub fn past_grace(
+pub(crate) fn past_grace(
     root: &SnapshotRoot,
     grace: Option<Span>,
     now: DateTime<Utc>,
@@ -224,7 +232,7 @@ pub fn past_grace(
 
 /// The retired snapshot that the next one is made from: the newest whose grace is over, which
 /// has most in common with it. One that cannot be changed, such as a subvolume, is passed over.
-pub fn recyclable(
+pub(crate) fn recyclable(
     root: &SnapshotRoot,
     grace: Option<Span>,
     now: DateTime<Utc>,
@@ -239,7 +247,7 @@ pub fn recyclable(
 
 /// What [`remove`] did.
 #[derive(Debug, Default)]
-pub struct Removed {
+pub(crate) struct Removed {
     /// Whole snapshots.
     pub trees: usize,
     /// Files and directories in them.
@@ -249,7 +257,7 @@ pub struct Removed {
 }
 
 /// Removes the retired snapshots `names` for good, all at the same time.
-pub fn remove(root: &SnapshotRoot, names: &[String]) -> Result<Removed> {
+pub(crate) fn remove(root: &SnapshotRoot, names: &[String]) -> Result<Removed> {
     let mut removed = Removed::default();
     if names.is_empty() {
         return Ok(removed);

@@ -389,7 +389,7 @@ fn make_root(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// If it does not exist or is no directory.
-pub fn canonical_module(path: &Path) -> Result<PathBuf> {
+pub(crate) fn canonical_module(path: &Path) -> Result<PathBuf> {
     let canonical = fs::canonicalize(path)
         .map_err(|cause| Error::io("find the module directory", path, cause))?;
     let metadata = fs::metadata(&canonical).map_err(|cause| Error::io("inspect", path, cause))?;

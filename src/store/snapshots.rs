@@ -23,7 +23,7 @@ use crate::tell::error::{Error, Result};
 
 /// One visible snapshot.
 #[derive(Debug, Clone)]
-pub struct Item {
+pub(crate) struct Item {
     /// Its name, with time and grade.
     pub name: SnapshotName,
     /// What is recorded of it; adopted ones have nothing or only when they were verified.
@@ -38,12 +38,12 @@ pub struct Item {
 
 impl Item {
     /// Whether we made it.
-    pub fn is_recorded(&self) -> bool {
+    pub(crate) fn is_recorded(&self) -> bool {
         self.unreadable || self.record.as_ref().is_some_and(|record| !record.adopted)
     }
 
     /// What rotation needs to know about it.
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         let time = self.name.time;
         let made = self.record.as_ref().filter(|record| !record.adopted);
         let taken_at = made.and_then(|record| record.taken_at.as_ref());
@@ -71,7 +71,7 @@ impl Item {
 
 /// The visible snapshots, oldest first.
 #[derive(Debug, Clone, Default)]
-pub struct Catalog {
+pub(crate) struct Catalog {
     /// Oldest first.
     pub items: Vec<Item>,
     /// Problems with single records; their snapshots are kept.
@@ -80,7 +80,7 @@ pub struct Catalog {
 
 impl Catalog {
     /// Reads the root; only directories whose whole name is a snapshot name count.
-    pub fn read(root: &SnapshotRoot, zone: &Zone) -> Result<Self> {
+    pub(crate) fn read(root: &SnapshotRoot, zone: &Zone) -> Result<Self> {
         let listing = Listing::read(root.directory())
             .map_err(|cause| Error::io("read", &root.path, cause))?;
         let module =
@@ -132,19 +132,19 @@ impl Catalog {
     }
 
     /// Notes the pins.
-    pub fn pin(&mut self, pins: &Pins) {
+    pub(crate) fn pin(&mut self, pins: &Pins) {
         for item in &mut self.items {
             item.pin = pins.get(&item.name.text).cloned();
         }
     }
 
     /// What rotation decides on.
-    pub fn snapshots(&self) -> Vec<Snapshot> {
+    pub(crate) fn snapshots(&self) -> Vec<Snapshot> {
         self.items.iter().map(Item::snapshot).collect()
     }
 
     /// The highest sequence number, or the number of records where none has one.
-    pub fn sequence(&self) -> u64 {
+    pub(crate) fn sequence(&self) -> u64 {
         let recorded = self.items.iter().filter(|item| item.is_recorded()).count() as u64;
         let numbers = self.items.iter().filter_map(|item| item.record.as_ref()?.sequence);
         numbers.max().unwrap_or(0).max(recorded)
@@ -153,7 +153,7 @@ impl Catalog {
     /// The newest one of at least `grade`: the last one that was made, whatever a wrong clock dated
     /// it. Those dated after `now` are set apart: after a clock
     /// was set back they are no measure of what changed since.
-    pub fn newest(&self, grade: Grade, now: DateTime<Utc>) -> Option<&Item> {
+    pub(crate) fn newest(&self, grade: Grade, now: DateTime<Utc>) -> Option<&Item> {
         let is_one = |item: &&Item| item.name.grade >= grade && item.name.time <= now;
         let number = |item: &&Item| item.record.as_ref().and_then(|record| record.sequence);
         // What has no number, such as one whose record cannot be read, has only its date.

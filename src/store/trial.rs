@@ -20,7 +20,7 @@ const LINK: &str = "trial-link.tmp";
 
 /// What a trial has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trial {
+pub(crate) enum Trial {
     /// Hard links work.
     Links,
     /// There are none.
@@ -33,7 +33,7 @@ pub enum Trial {
 ///
 /// # Errors
 /// If not even a file can be made there.
-pub fn of_links(dir: Dir) -> Answer<Trial> {
+pub(crate) fn of_links(dir: Dir) -> Answer<Trial> {
     remove_both(dir);
     let flags =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;

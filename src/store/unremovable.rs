@@ -61,7 +61,7 @@ fn move_away(root: &SnapshotRoot, from: Dir, name: &CStr) -> Result<(String, Obs
 }
 
 /// The names of the trees that were set aside.
-pub fn names(root: &SnapshotRoot) -> Vec<String> {
+pub(crate) fn names(root: &SnapshotRoot) -> Vec<String> {
     let mut names =
         root.subdir(Subdir::Unremovable).and_then(|dir| names_in(dir.dir())).unwrap_or_default();
     names.sort_unstable();
@@ -69,14 +69,14 @@ pub fn names(root: &SnapshotRoot) -> Vec<String> {
 }
 
 /// What is in the way of removing the tree `name` that was set aside.
-pub fn obstacles(root: &SnapshotRoot, name: &str) -> Result<Obstacles> {
+pub(crate) fn obstacles(root: &SnapshotRoot, name: &str) -> Result<Obstacles> {
     let dir = root.subdir(Subdir::Unremovable)?;
     let path = escape_path(&dir.dir().path.join(name));
     Ok(obstacles_in(dir.dir().directory, &c_name(name), &path))
 }
 
 /// Tries again to remove what was set aside; returns what to tell of each that remains.
-pub fn remove_all(root: &SnapshotRoot) -> Result<Vec<String>> {
+pub(crate) fn remove_all(root: &SnapshotRoot) -> Result<Vec<String>> {
     let dir = root.subdir(Subdir::Unremovable)?;
     let trees: Vec<CString> = names(root).iter().map(|name| c_name(name)).collect();
     if trees.is_empty() {

@@ -6,7 +6,7 @@
 use std::fs;
 
 /// Closes all but standard input, output and error. To be called before anything else is opened.
-pub fn close() {
+pub(crate) fn close() {
     let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
     let open: Vec<i32> = entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())

@@ -1,11 +1,11 @@
 //! system.
 
-pub mod boot;
-pub mod clock;
-pub mod descriptors;
-pub mod identity;
-pub mod mounts;
-pub mod priority;
-pub mod process;
-pub mod side;
-pub mod syscalls;
+pub(crate) mod boot;
+pub(crate) mod clock;
+pub(crate) mod descriptors;
+pub(crate) mod identity;
+pub(crate) mod mounts;
+pub(crate) mod priority;
+pub(crate) mod process;
+pub(crate) mod side;
+pub(crate) mod syscalls;

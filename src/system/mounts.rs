@@ -34,7 +34,7 @@ static BELOW: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 /// The mounts of this process, as the kernel lists them.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Mounts(Vec<Mounted>);
+pub(crate) struct Mounts(Vec<Mounted>);
 
 #[derive(Debug, PartialEq, Eq)]
 struct Mounted {
@@ -44,7 +44,7 @@ struct Mounted {
 
 impl Mounts {
     /// Reads the list of this process; none where `/proc` is missing.
-    pub fn read() -> Option<Self> {
+    pub(crate) fn read() -> Option<Self> {
         std::fs::read("/proc/self/mountinfo").ok().map(|text| Mounts::parse(&text))
     }
 
@@ -67,19 +67,19 @@ impl Mounts {
 
     /// The type of the file system that `path` lies on, which is absolute and without symbolic
     /// links.
-    pub fn kind_of(&self, path: &Path) -> Option<&FileSystemType> {
+    pub(crate) fn kind_of(&self, path: &Path) -> Option<&FileSystemType> {
         self.of(path).map(|mounted| &mounted.kind)
     }
 
     /// The place of the mount that `path` lies on, if a server or a program answers for it.
-    pub fn served_mount_of(&self, path: &Path) -> Option<PathBuf> {
+    pub(crate) fn served_mount_of(&self, path: &Path) -> Option<PathBuf> {
         self.of(path)
             .filter(|mounted| mounted.kind.is_served())
             .map(|mounted| mounted.point.clone())
     }
 
     /// Whether a question about `path` may wait for a server that the work on `own` need not ask.
-    pub fn may_wait_for(&self, path: &Path, own: &Path) -> bool {
+    pub(crate) fn may_wait_for(&self, path: &Path, own: &Path) -> bool {
         let served = self.0.iter().filter(|mounted| mounted.kind.is_served());
         served
             .filter(|mounted| path.starts_with(&mounted.point))
@@ -87,7 +87,7 @@ impl Mounts {
     }
 
     /// Whether something is mounted below `path`, which is absolute and without symbolic links.
-    pub fn has_below(&self, path: &Path) -> bool {
+    pub(crate) fn has_below(&self, path: &Path) -> bool {
         self.0.iter().any(|mounted| mounted.point != path && mounted.point.starts_with(path))
     }
 }
@@ -108,7 +108,7 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
 
 /// Notes whether anything is mounted below one of `trees`, all of them absolute and without
 /// symbolic links.
-pub fn note_mounts_below(trees: &[&Path]) {
+pub(crate) fn note_mounts_below(trees: &[&Path]) {
     let found = match Mounts::read() {
         Some(mounts) if !trees.iter().any(|tree| mounts.has_below(tree)) => NONE,
         _ => SOME,
@@ -117,7 +117,7 @@ pub fn note_mounts_below(trees: &[&Path]) {
 }
 
 /// Whether a name in a tree may be a mount point.
-pub fn are_expected() -> bool {
+pub(crate) fn are_expected() -> bool {
     BELOW.load(Ordering::Relaxed) != NONE
 }
 
@@ -126,12 +126,12 @@ pub fn are_expected() -> bool {
 ///
 /// # Errors
 /// `EXDEV` if it is a mount point.
-pub fn pin(parent: BorrowedFd, name: &CStr) -> Answer<Option<OwnedFd>> {
+pub(crate) fn pin(parent: BorrowedFd, name: &CStr) -> Answer<Option<OwnedFd>> {
     if are_expected() { place(parent, name).map(Some) } else { Ok(None) }
 }
 
 /// Whether `name` in `parent` is a mount point.
-pub fn is_mount_point(parent: BorrowedFd, name: &CStr) -> bool {
+pub(crate) fn is_mount_point(parent: BorrowedFd, name: &CStr) -> bool {
     matches!(place(parent, name), Err(Errno::EXDEV))
 }
 

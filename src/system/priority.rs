@@ -16,7 +16,7 @@ const LOWEST_LEVEL: libc::c_long = 7;
 ///
 /// glibc gives each thread a heap of its own, for which it reserves 64 MiB of address space. Under
 /// a limit of that, a thread that hardly needs memory takes away what the others need.
-pub fn share_one_heap() {
+pub(crate) fn share_one_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes numbers only, and does no harm at any time. Where it is refused, all stays as it was.
     unsafe {
@@ -25,7 +25,7 @@ pub fn share_one_heap() {
 }
 
 /// Lowers this process's priority as the policy asks. Failing to is told, not fatal.
-pub fn lower_priority(policy: &Policy) {
+pub(crate) fn lower_priority(policy: &Policy) {
     if policy.nice > 0 {
         // SAFETY: takes numbers only; the process with id 0 is the caller.
         let answer = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, policy.nice) };
@@ -43,7 +43,7 @@ pub fn lower_priority(policy: &Policy) {
 }
 
 /// Lets the calling thread read and write only when nobody else wants to.
-pub fn idle() {
+pub(crate) fn idle() {
     let ioprio = CLASS_IDLE << CLASS_SHIFT;
     // SAFETY: takes numbers only; the process with id 0 is the calling thread.
     let answer =

@@ -19,7 +19,7 @@ const INITIAL_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// Machine, boot and PID namespace, short enough for a file's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Side {
+pub(crate) struct Side {
     /// Machine id and host name, hashed.
     machine: u32,
     /// The boot id, hashed.
@@ -33,7 +33,7 @@ impl Side {
     ///
     /// # Errors
     /// With what is wrong with `/proc`, and how to mend it.
-    pub fn own() -> Result<Self, &'static str> {
+    pub(crate) fn own() -> Result<Self, &'static str> {
         // What fails once may be well the next time.
         static OWN: OnceLock<Side> = OnceLock::new();
         match OWN.get() {

@@ -17,7 +17,7 @@ use crate::system::mounts;
 
 /// Whether `cause` says that a directory is no longer where it was: removed, moved, or something
 /// else by now.
-pub fn is_gone(cause: Errno) -> bool {
+pub(crate) fn is_gone(cause: Errno) -> bool {
     matches!(cause, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ESTALE)
 }
 
@@ -31,7 +31,7 @@ static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
 ///
 /// # Errors
 /// `EXDEV` if it is a mount point; `ELOOP` or `ENOTDIR` if it is no directory.
-pub fn open_directory(parent: BorrowedFd, name: &CStr) -> Answer<OwnedFd> {
+pub(crate) fn open_directory(parent: BorrowedFd, name: &CStr) -> Answer<OwnedFd> {
     // To open the place of an automount for reading would mount it, and wait for its server.
     match mounts::pin(parent, name)? {
         Some(place) => open_child(place.as_fd(), c"."),
@@ -79,7 +79,7 @@ fn open_plainly(parent: BorrowedFd, name: &CStr, flags: OFlag) -> Answer<OwnedFd
 }
 
 /// Opens the parent of `directory`, whatever that is.
-pub fn open_parent(directory: BorrowedFd) -> Answer<OwnedFd> {
+pub(crate) fn open_parent(directory: BorrowedFd) -> Answer<OwnedFd> {
     openat(directory, c"..", DIRECTORY, Mode::empty())
 }
 
@@ -89,7 +89,7 @@ pub fn open_parent(directory: BorrowedFd) -> Answer<OwnedFd> {
 ///
 /// # Errors
 /// `ESTALE` if it is another one.
-pub fn return_to(directory: BorrowedFd, expected: Identity) -> Answer<OwnedFd> {
+pub(crate) fn return_to(directory: BorrowedFd, expected: Identity) -> Answer<OwnedFd> {
     let parent = place_above(directory)?;
     match Identity::of(&fstat(&parent)?) == expected {
         true => open_directory(parent.as_fd(), c"."),
@@ -98,7 +98,7 @@ pub fn return_to(directory: BorrowedFd, expected: Identity) -> Answer<OwnedFd> {
 }
 
 /// The directory above, wherever that is: to look which one it is, and not to be used before.
-pub fn place_above(directory: BorrowedFd) -> Answer<OwnedFd> {
+pub(crate) fn place_above(directory: BorrowedFd) -> Answer<OwnedFd> {
     let place = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     openat(directory, c"..", place, Mode::empty())
 }
@@ -107,7 +107,7 @@ pub fn place_above(directory: BorrowedFd) -> Answer<OwnedFd> {
 ///
 /// # Errors
 /// `EXDEV` if it is a mount point, unless nothing is mounted in [any tree](mounts::are_expected).
-pub fn stat_entry(parent: BorrowedFd, name: &CStr) -> Answer<FileStat> {
+pub(crate) fn stat_entry(parent: BorrowedFd, name: &CStr) -> Answer<FileStat> {
     match mounts::pin(parent, name)? {
         Some(place) => fstat(&place),
         None => fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT),
@@ -116,7 +116,7 @@ pub fn stat_entry(parent: BorrowedFd, name: &CStr) -> Answer<FileStat> {
 
 /// The state of what lies at `path` below `directory`, followed through no symbolic link and on no
 /// other mount.
-pub fn stat_below(directory: BorrowedFd, path: &[u8]) -> Answer<FileStat> {
+pub(crate) fn stat_below(directory: BorrowedFd, path: &[u8]) -> Answer<FileStat> {
     let name = |bytes: &[u8]| CString::new(bytes).map_err(|_| Errno::EINVAL);
     let mut names = path.split(|byte| *byte == b'/').peekable();
     let mut parent: Option<OwnedFd> = None;
@@ -132,7 +132,7 @@ pub fn stat_below(directory: BorrowedFd, path: &[u8]) -> Answer<FileStat> {
 
 /// What must agree for two directories to be linkable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mount {
+pub(crate) struct Mount {
     /// The file system's device number.
     pub device: u64,
     /// The mount, where the kernel tells it, since a bind mount of the same file system has the
@@ -142,7 +142,7 @@ pub struct Mount {
 
 impl Mount {
     /// The mount that `directory` is on.
-    pub fn of(directory: BorrowedFd) -> Answer<Self> {
+    pub(crate) fn of(directory: BorrowedFd) -> Answer<Self> {
         use rustix::fs::{AtFlags, StatxFlags, statx};
         let device = Identity::of(&fstat(directory)?).device;
         let id = match statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
@@ -159,7 +159,7 @@ impl Mount {
     }
 
     /// Whether nothing is known that makes it another one than `other`.
-    pub fn admits(self, other: Mount) -> bool {
+    pub(crate) fn admits(self, other: Mount) -> bool {
         self.device == other.device && self.id.zip(other.id).is_none_or(|(own, other)| own == other)
     }
 }
@@ -168,7 +168,7 @@ impl Mount {
 ///
 /// # Errors
 /// `EEXIST` if the new name is taken.
-pub fn rename_no_replace(
+pub(crate) fn rename_no_replace(
     old_parent: BorrowedFd,
     old: &CStr,
     new_parent: BorrowedFd,
@@ -191,13 +191,13 @@ pub fn rename_no_replace(
 }
 
 /// Whether this process may give files to other owners.
-pub fn is_privileged() -> bool {
+pub(crate) fn is_privileged() -> bool {
     static IS_ROOT: OnceLock<bool> = OnceLock::new();
     *IS_ROOT.get_or_init(|| nix::unistd::geteuid().is_root())
 }
 
 /// Whether this process may give files of its own to that group.
-pub fn may_give_to(gid: u32) -> bool {
+pub(crate) fn may_give_to(gid: u32) -> bool {
     static GROUPS: OnceLock<Vec<u32>> = OnceLock::new();
     let own = || {
         let more = nix::unistd::getgroups().unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A length of time for people: `42 s`, `3 min 12 s`, `2 h 5 min`.
-pub fn span_text(span: Duration) -> String {
+pub(crate) fn span_text(span: Duration) -> String {
     let seconds = span.as_secs();
     match (seconds / 3_600, seconds / 60 % 60, seconds % 60) {
         (0, 0, seconds) => format!("{seconds} s"),

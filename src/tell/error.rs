@@ -7,7 +7,7 @@ use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
 
 /// Shorthand for results of this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 /// Why something could not be done. Each message is complete on one line and already escaped.
 #[derive(Debug, thiserror::Error)]

@@ -29,12 +29,12 @@ pub fn escape(bytes: &[u8]) -> String {
 }
 
 /// [`escape`] for a path.
-pub fn escape_path(path: &Path) -> String {
+pub(crate) fn escape_path(path: &Path) -> String {
     escape(path.as_os_str().as_bytes())
 }
 
 /// `bytes` as one word of a shell command, to be pasted: quoted only where that is needed.
-pub fn shell_word(bytes: &[u8]) -> String {
+pub(crate) fn shell_word(bytes: &[u8]) -> String {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%=".contains(byte);
     let text = escape(bytes);
     if !bytes.is_empty() && bytes.iter().all(is_plain) {
@@ -48,7 +48,7 @@ pub fn shell_word(bytes: &[u8]) -> String {
 }
 
 /// [`shell_word`] for a path.
-pub fn shell_path(path: &Path) -> String {
+pub(crate) fn shell_path(path: &Path) -> String {
     shell_word(path.as_os_str().as_bytes())
 }
 
@@ -96,7 +96,7 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
 }
 
 /// [`one_line`] for each line of a text of several.
-pub fn lines(text: &str) -> String {
+pub(crate) fn lines(text: &str) -> String {
     let clean = |line: &str| one_line(line).into_owned();
     let ended = text.split_inclusive('\n').map(|line| match line.strip_suffix('\n') {
         Some(line) => clean(line) + "\n",
@@ -107,7 +107,7 @@ pub fn lines(text: &str) -> String {
 
 /// A value of our own files that was escaped when it was written; whatever else has got there must
 /// not get out.
-pub fn deserialize_line<'de, D: serde::Deserializer<'de>>(
+pub(crate) fn deserialize_line<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<String, D::Error> {
     let text: String = serde::Deserialize::deserialize(deserializer)?;

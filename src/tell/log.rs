@@ -36,12 +36,12 @@ static SUBJECT: Mutex<Option<String>> = Mutex::new(None);
 static HAS_WARNED: AtomicBool = AtomicBool::new(false);
 
 /// Whether this process has logged a warning or an error, so that it must not end with status 0.
-pub fn has_warned() -> bool {
+pub(crate) fn has_warned() -> bool {
     HAS_WARNED.load(Ordering::Relaxed)
 }
 
 /// From now on each line names the module `label`, unless it does so already.
-pub fn set_subject(label: Option<String>) {
+pub(crate) fn set_subject(label: Option<String>) {
     if let Ok(mut subject) = SUBJECT.lock() {
         *subject = label;
     }
@@ -62,7 +62,7 @@ pub fn start(to_syslog: bool, level: LevelFilter) {
 }
 
 /// The same for a program of another name.
-pub fn start_as(ident: &'static str, to_syslog: bool, level: LevelFilter) {
+pub(crate) fn start_as(ident: &'static str, to_syslog: bool, level: LevelFilter) {
     let syslog = if to_syslog { connect(ident) } else { None };
     // Fails only if it was started before, and then that stands.
     let logger = Logger {

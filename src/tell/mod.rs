@@ -3,17 +3,17 @@
 //! Nothing here decides or changes anything. Every value that a client can
 //! influence passes through [`escape`] on its way out.
 
-pub mod duration;
-pub mod error;
-pub mod escape;
-pub mod exit;
-pub mod log;
-pub mod output;
-pub mod progress;
-pub mod table;
-pub mod usage;
+pub(crate) mod duration;
+pub(crate) mod error;
+pub(crate) mod escape;
+pub(crate) mod exit;
+pub(crate) mod log;
+pub(crate) mod output;
+pub(crate) mod progress;
+pub(crate) mod table;
+pub(crate) mod usage;
 
 /// A number with its noun: `1 snapshot`, `2 snapshots`.
-pub fn counted(count: usize, noun: &str) -> String {
+pub(crate) fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

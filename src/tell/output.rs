@@ -8,7 +8,7 @@ use crate::tell::error::{Error, Result};
 ///
 /// # Errors
 /// If standard output cannot be written to, such as a file on a full disk.
-pub fn print(text: &str) -> Result<()> {
+pub(crate) fn print(text: &str) -> Result<()> {
     let mut output = io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -17,7 +17,7 @@ static BAR: OnceLock<ProgressBar> = OnceLock::new();
 static IS_SHOWN: AtomicBool = AtomicBool::new(false);
 
 /// Shows progress from now on if standard error is a terminal.
-pub fn start() {
+pub(crate) fn start() {
     if stderr().is_terminal() && BAR.get().is_none() {
         // Nothing is drawn until the first phase; then ten times a second at most.
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
@@ -27,7 +27,7 @@ pub fn start() {
 
 /// Work that is shown; the line goes when this is dropped, be it at the end or by an error.
 #[must_use]
-pub struct Phase(());
+pub(crate) struct Phase(());
 
 impl Drop for Phase {
     fn drop(&mut self) {
@@ -40,7 +40,7 @@ impl Drop for Phase {
 }
 
 /// Begins work of which `entries` are expected, if that is known.
-pub fn begin(what: &'static str, entries: Option<u64>) -> Phase {
+pub(crate) fn begin(what: &'static str, entries: Option<u64>) -> Phase {
     let Some(bar) = BAR.get() else { return Phase(()) };
     let template = match entries {
         Some(_) => "{msg}: {human_pos} of about {human_len} entries, {rate} a second, {eta} left",
@@ -66,14 +66,14 @@ fn rate(state: &ProgressState, write: &mut dyn std::fmt::Write) {
 }
 
 /// So many more are done.
-pub fn add(entries: u64) {
+pub(crate) fn add(entries: u64) {
     if let Some(bar) = BAR.get() {
         bar.inc(entries);
     }
 }
 
 /// Runs `write`, which writes lines to the terminal, so that they do not mix with the bar.
-pub fn pause<T>(write: impl FnOnce() -> T) -> T {
+pub(crate) fn pause<T>(write: impl FnOnce() -> T) -> T {
     match BAR.get().filter(|_| IS_SHOWN.load(Ordering::Relaxed)) {
         Some(bar) => bar.suspend(write),
         None => write(),

@@ -13,7 +13,7 @@ use crate::tell::exit::Exit;
 /// clap shows the arguments as they are. So it is asked once more, with the same ones escaped: then
 /// each is one word of one line. An argument that is only wrong because it is no text is right by
 /// then, and is in no message.
-pub fn print<Line: Parser>(error: clap::Error) -> Exit {
+pub(crate) fn print<Line: Parser>(error: clap::Error) -> Exit {
     // A closed output is no trouble of ours.
     if !error.use_stderr() {
         let _ = write!(stdout(), "{}", error.render());

@@ -12,10 +12,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use chrono::{DateTime, Duration, Utc};
-use rsyncd_snapshot::client::location::Destination;
-use rsyncd_snapshot::config::environment::Transfer;
-use rsyncd_snapshot::config::policy_file::{Policies, salvage_snapshot_root};
-use rsyncd_snapshot::config::rsyncd_conf::RsyncdConf;
 use rsyncd_snapshot::decide::arguments::Arguments;
 use rsyncd_snapshot::decide::decision::History;
 use rsyncd_snapshot::decide::grade::Grade;
@@ -24,20 +20,11 @@ use rsyncd_snapshot::decide::policy::Policy;
 use rsyncd_snapshot::decide::rotation::decide;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
 use rsyncd_snapshot::decide::zone::Zone;
-use rsyncd_snapshot::engine::baseline::Baseline;
-use rsyncd_snapshot::engine::index::Index;
-use rsyncd_snapshot::migrate;
-use rsyncd_snapshot::store::dir::Dir;
-use rsyncd_snapshot::store::inode_log::compact::{Selection, rewrite};
-use rsyncd_snapshot::store::inode_log::reading::Catalogue;
-use rsyncd_snapshot::store::inode_log::recorder::Recorder;
-use rsyncd_snapshot::store::inode_log::windows::{Window, Windows, wall_ns};
-use rsyncd_snapshot::store::ledger::Entry;
-use rsyncd_snapshot::store::memory::Places;
-use rsyncd_snapshot::store::record::Record;
-use rsyncd_snapshot::store::registration::Registration;
-use rsyncd_snapshot::store::state::State;
-use rsyncd_snapshot::tell::escape::{escape, one_line, unescape};
+use rsyncd_snapshot::internals::{
+    Baseline, Catalogue, Destination, Dir, Entry, Index, Places, Policies, Record, Recorder,
+    Registration, RsyncdConf, Selection, State, Transfer, Window, Windows, escape, migrate,
+    one_line, rewrite, salvage_snapshot_root, unescape, wall_ns,
+};
 
 /// A target: its name, which is that of its seeds' directory, and what it does with garbage.
 pub(crate) type Target = (&'static str, fn(&[u8]));

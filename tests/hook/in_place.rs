@@ -8,14 +8,11 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rsyncd_snapshot::config::settings::Settings;
 use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::partial_dirs::PartialDirs;
-use rsyncd_snapshot::engine::compare::Comparison;
-use rsyncd_snapshot::module::target::Target;
-use rsyncd_snapshot::store::inode_log::in_place::{InPlaceChanges, in_place_changes};
-use rsyncd_snapshot::store::publish::Staged;
-use rsyncd_snapshot::store::root::SnapshotRoot;
+use rsyncd_snapshot::internals::{
+    Comparison, InPlaceChanges, Settings, SnapshotRoot, Staged, Target, in_place_changes,
+};
 use support::module::{Module, NAME};
 use support::run::{Run, tool};
 use support::simulated::{EXPIRING, Simulated, settle};

@@ -12,15 +12,9 @@ use std::fs;
 use std::path::Path;
 
 use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
-use rsyncd_snapshot::config::settings::Settings;
 use rsyncd_snapshot::decide::client::Client;
 use rsyncd_snapshot::decide::facts::Worth;
-use rsyncd_snapshot::module::target::Target;
-use rsyncd_snapshot::run::order;
-use rsyncd_snapshot::run::report::Ending;
-use rsyncd_snapshot::run::request::Request;
-use rsyncd_snapshot::store::memory::Places;
-use rsyncd_snapshot::system::clock::Clock;
+use rsyncd_snapshot::internals::{Clock, Ending, Places, Request, Settings, Target, order};
 use support::apart;
 use support::daemon::Daemon;
 use support::module::visible;

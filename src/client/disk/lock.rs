@@ -19,7 +19,7 @@ use crate::tell::error::Error;
 use crate::tell::escape::escape_path;
 
 /// The locks of a run, held until this is dropped.
-pub struct ClientLock {
+pub(crate) struct ClientLock {
     _locks: Vec<Lock>,
 }
 
@@ -28,7 +28,7 @@ impl ClientLock {
     ///
     /// # Errors
     /// [`Failure::Busy`] if another run holds one.
-    pub fn acquire(job: &Job) -> Result<Self> {
+    pub(crate) fn acquire(job: &Job) -> Result<Self> {
         let mut directories = vec![job.directory.clone()];
         let mut add = |kind: &str, name: &[u8]| {
             let name = format!("{kind}-{:08x}", crc32fast::hash(name));
@@ -53,7 +53,7 @@ impl ClientLock {
 ///
 /// # Errors
 /// [`Failure::Busy`] if another run has taken it.
-pub fn take_directory(path: &Path) -> Result<Option<File>> {
+pub(crate) fn take_directory(path: &Path) -> Result<Option<File>> {
     let Ok(directory) = File::open(path) else { return Ok(None) };
     match fs2::FileExt::try_lock_exclusive(&directory) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Err(Failure::Busy(format!(
@@ -82,7 +82,7 @@ fn acquire_one(job: &Job, path: &Path, holder: &str) -> Result<Lock> {
 ///
 /// # Errors
 /// If that fails.
-pub fn make_directory(path: &Path) -> Result<()> {
+pub(crate) fn make_directory(path: &Path) -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|cause| Error::io("make", path, cause).into())
 }

@@ -1,5 +1,5 @@
 //! client::disk.
 
-pub mod lock;
-pub mod mount;
-pub mod tables;
+pub(crate) mod lock;
+pub(crate) mod mount;
+pub(crate) mod tables;

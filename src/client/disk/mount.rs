@@ -38,7 +38,7 @@ const UNEXPECTED_DEVICE_TRIES: u32 = 10;
 const DEVICE_PAUSE: Duration = Duration::from_millis(100);
 
 /// The disk that a run needs.
-pub struct Disk<'a> {
+pub(crate) struct Disk<'a> {
     place: &'a Place,
     crypt: Option<CryptEntry>,
     mount_point: Option<&'a Path>,
@@ -56,7 +56,7 @@ impl<'a> Disk<'a> {
     ///
     /// # Errors
     /// [`Failure::MissingDisk`] if the device is not there; or if no table names it.
-    pub fn find(
+    pub(crate) fn find(
         place: &'a Place,
         crypto: Option<&str>,
         mount_point: Option<&'a Path>,
@@ -112,7 +112,7 @@ impl<'a> Disk<'a> {
     ///
     /// # Errors
     /// If that fails. What was done until then is undone by [`Disk::put_back`].
-    pub fn prepare(&mut self) -> Result<()> {
+    pub(crate) fn prepare(&mut self) -> Result<()> {
         if let Some(entry) = self.crypt.clone() {
             self.unlock(&entry)?;
         }
@@ -203,7 +203,7 @@ impl<'a> Disk<'a> {
     ///
     /// # Errors
     /// All that went wrong.
-    pub fn put_back(&mut self) -> std::result::Result<(), Vec<Failure>> {
+    pub(crate) fn put_back(&mut self) -> std::result::Result<(), Vec<Failure>> {
         let undo = std::mem::take(&mut self.undo);
         let failures: Vec<Failure> = signals::shielded(|| {
             undo.iter().rev().filter_map(|undo| self.undo(undo).err()).collect()

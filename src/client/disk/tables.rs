@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// A line of `/etc/crypttab`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CryptEntry {
+pub(crate) struct CryptEntry {
     /// The name of the unlocked device.
     pub name: String,
     /// What is locked, as it is written there.
@@ -19,7 +19,7 @@ pub struct CryptEntry {
 }
 
 /// The entry of `name` in the text of a crypttab.
-pub fn crypt_entry(text: &str, name: &str) -> Option<CryptEntry> {
+pub(crate) fn crypt_entry(text: &str, name: &str) -> Option<CryptEntry> {
     let fields = lines(text).find(|fields| fields.len() >= 2 && unescaped(fields[0]) == name)?;
     let key_file = fields.get(2).filter(|file| !["none", "-"].contains(file));
     let options = fields.get(3).map(|options| options.split(',').map(str::to_string).collect());
@@ -34,7 +34,7 @@ pub fn crypt_entry(text: &str, name: &str) -> Option<CryptEntry> {
 
 /// The device that is mounted on `mount_point` by the text of an fstab: `Some(None)` if there is an
 /// entry but no device of this machine in it, as for a network share.
-pub fn mounted_device(text: &str, mount_point: &Path) -> Option<Option<PathBuf>> {
+pub(crate) fn mounted_device(text: &str, mount_point: &Path) -> Option<Option<PathBuf>> {
     let is_meant =
         |fields: &Vec<&str>| fields.len() >= 3 && Path::new(&unescaped(fields[1])) == mount_point;
     let fields = lines(text).filter(is_meant).last()?;

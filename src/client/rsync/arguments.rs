@@ -19,7 +19,7 @@ use crate::hook::inquiry;
 use crate::store::completion;
 
 /// What is left out of every backup: absolute paths of the source machine, whatever SOURCE is.
-pub const EXCLUDED_ROOTS: [&str; 10] = [
+pub(crate) const EXCLUDED_ROOTS: [&str; 10] = [
     "/dev/",
     "/home/*/.cache/",
     "/media/",
@@ -37,7 +37,7 @@ const TIMEOUT_SECONDS: u32 = 600;
 
 /// How rsync ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meaning {
+pub(crate) enum Meaning {
     /// All that was there has been transferred; some files may have vanished meanwhile.
     Whole,
     /// Something could not be read or written.
@@ -49,7 +49,7 @@ pub enum Meaning {
 }
 
 /// What a status of rsync means.
-pub fn meaning(status: i32, is_remote: bool) -> Meaning {
+pub(crate) fn meaning(status: i32, is_remote: bool) -> Meaning {
     match status {
         0 | 24 => Meaning::Whole,
         PARTIAL_TRANSFER => Meaning::Partial,
@@ -61,7 +61,7 @@ pub fn meaning(status: i32, is_remote: bool) -> Meaning {
 
 /// Where the second argument of rsync is on this run.
 #[derive(Debug, Clone, Copy)]
-pub struct Target<'a> {
+pub(crate) struct Target<'a> {
     /// The destination.
     pub destination: &'a Destination,
     /// The near end of a tunnel to it.
@@ -75,7 +75,7 @@ impl Target<'_> {
 }
 
 /// The run that says that a backup begins. Whether attributes can be kept is no matter yet.
-pub fn announce(job: &Job, target: Target) -> Vec<OsString> {
+pub(crate) fn announce(job: &Job, target: Target) -> Vec<OsString> {
     let mut words: Vec<OsString> = ["rsync", "--times"].map(OsString::from).into();
     words.extend(connection(job));
     words.push(job.directory.join(completion::UNFINISHED).into_os_string());
@@ -84,7 +84,7 @@ pub fn announce(job: &Job, target: Target) -> Vec<OsString> {
 }
 
 /// The run that transfers everything; `shows_progress` for a person who watches.
-pub fn transfer(job: &Job, target: Target, shows_progress: bool) -> Vec<OsString> {
+pub(crate) fn transfer(job: &Job, target: Target, shows_progress: bool) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec!["rsync".into()];
     if job.dry_run {
         words.extend(["--dry-run", "--verbose"].map(OsString::from));
@@ -119,7 +119,7 @@ pub fn transfer(job: &Job, target: Target, shows_progress: bool) -> Vec<OsString
 }
 
 /// The run that says how the transfer ended.
-pub fn finish(job: &Job, target: Target, meaning: Meaning) -> Vec<OsString> {
+pub(crate) fn finish(job: &Job, target: Target, meaning: Meaning) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec!["rsync".into()];
     words.extend(attributes());
     // The entries of the root directory and no more; of those, only the tokens count.
@@ -139,7 +139,7 @@ pub fn finish(job: &Job, target: Target, meaning: Meaning) -> Vec<OsString> {
 }
 
 /// A run that changes nothing and lists the destination.
-pub fn list(job: &Job, target: Target) -> Vec<OsString> {
+pub(crate) fn list(job: &Job, target: Target) -> Vec<OsString> {
     let mut words: Vec<OsString> =
         ["rsync", "--list-only", "--no-recursive", "--dirs"].map(OsString::from).into();
     words.extend(connection(job));
@@ -148,7 +148,7 @@ pub fn list(job: &Job, target: Target) -> Vec<OsString> {
 }
 
 /// A listing that the server's hook answers in its own way.
-pub fn inquire(job: &Job, target: Target) -> Vec<OsString> {
+pub(crate) fn inquire(job: &Job, target: Target) -> Vec<OsString> {
     let mut words = list(job, target);
     if let Some(argument) = words.last_mut() {
         argument.push(inquiry::PATH);
@@ -157,7 +157,7 @@ pub fn inquire(job: &Job, target: Target) -> Vec<OsString> {
 }
 
 /// A run that changes nothing, but asks whether it might: it would send one file.
-pub fn rehearse(job: &Job, target: Target) -> Vec<OsString> {
+pub(crate) fn rehearse(job: &Job, target: Target) -> Vec<OsString> {
     let mut words: Vec<OsString> = ["rsync", "--dry-run"].map(OsString::from).into();
     words.extend(attributes());
     words.extend(connection(job));
@@ -197,7 +197,7 @@ fn rsh_text(rsh: &[OsString]) -> OsString {
 }
 
 /// Splits `RSYNC_RSH` as rsync does.
-pub fn split_rsh(text: &OsStr) -> Vec<OsString> {
+pub(crate) fn split_rsh(text: &OsStr) -> Vec<OsString> {
     let mut words = Vec::new();
     let mut word = Vec::new();
     let mut quote = None;
@@ -233,7 +233,7 @@ fn with_slash(path: &Path) -> OsString {
 
 /// What rsync's statistics say of its work.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Statistics {
+pub(crate) struct Statistics {
     /// Files whose content was transferred, without the token.
     pub transferred: u64,
     /// Their size in bytes.
@@ -245,7 +245,7 @@ pub struct Statistics {
 impl Statistics {
     /// Reads the output of `--stats` of a run that may also have sent a token of `token_bytes`;
     /// none if it is not in there.
-    pub fn parse(output: &[u8], token_bytes: Option<u64>) -> Option<Self> {
+    pub(crate) fn parse(output: &[u8], token_bytes: Option<u64>) -> Option<Self> {
         let text = String::from_utf8_lossy(output);
         let value = |label: &str| {
             let line = text.lines().rev().find_map(|line| line.strip_prefix(label))?;

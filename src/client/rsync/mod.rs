@@ -1,6 +1,6 @@
 //! client::rsync.
 
-pub mod arguments;
-pub mod output;
-pub mod transfer;
-pub mod tunnel;
+pub(crate) mod arguments;
+pub(crate) mod output;
+pub(crate) mod transfer;
+pub(crate) mod tunnel;

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What becomes of a program's standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
+pub(crate) enum Output {
     /// It is kept for us.
     Capture,
     /// It is passed on to our own standard output and its end is kept.
@@ -30,7 +30,7 @@ pub enum Output {
 
 /// What becomes of its standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Complaints {
+pub(crate) enum Complaints {
     /// Its end is quoted if the program fails.
     Quote,
     /// Each line is also logged as a warning as soon as it is said.

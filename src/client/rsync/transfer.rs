@@ -34,7 +34,7 @@ const TOKEN_TEXT: &str = "rsync-system-backup puts this file into a backup that 
     could be transferred, and takes it away when a backup is whole. See docs/client.md of rsyncd-snapshot.\n";
 
 /// The connection to the destination.
-pub struct Connection<'a> {
+pub(crate) struct Connection<'a> {
     job: &'a Job,
     tunnel: Option<OpenTunnel>,
     token_bytes: u64,
@@ -45,7 +45,7 @@ impl<'a> Connection<'a> {
     ///
     /// # Errors
     /// If the tokens cannot be written.
-    pub fn new(job: &'a Job) -> Result<Self> {
+    pub(crate) fn new(job: &'a Job) -> Result<Self> {
         make_directory(&job.directory)?;
         // Older than the next one, which has the same size: rsync has to see the difference.
         let token_bytes = write_unfinished(job, SystemTime::now() - FIRST_PAUSE)?;
@@ -61,7 +61,7 @@ impl<'a> Connection<'a> {
     ///
     /// # Errors
     /// If nothing that is worth a snapshot came about.
-    pub fn transfer(&mut self) -> Result<i32> {
+    pub(crate) fn transfer(&mut self) -> Result<i32> {
         let job = self.job;
         let began = Instant::now();
         let source = escape_path(&job.source);
@@ -192,7 +192,10 @@ impl<'a> Connection<'a> {
     ///
     /// # Errors
     /// If it cannot be run.
-    pub fn look(&mut self, words: impl Fn(&Job, Target) -> Vec<OsString>) -> Result<Vec<u8>> {
+    pub(crate) fn look(
+        &mut self,
+        words: impl Fn(&Job, Target) -> Vec<OsString>,
+    ) -> Result<Vec<u8>> {
         let words = words(self.job, self.target()?);
         self.call(words).succeed()
     }
@@ -251,7 +254,7 @@ fn wait(pause: Duration) -> Result<()> {
 ///
 /// # Errors
 /// If it cannot be made.
-pub fn make_destination(job: &Job) -> Result<()> {
+pub(crate) fn make_destination(job: &Job) -> Result<()> {
     let Destination::Local(directory) = &job.destination else { return Ok(()) };
     if job.dry_run || directory.is_dir() {
         return Ok(());
@@ -289,7 +292,7 @@ fn write_unfinished(job: &Job, time: SystemTime) -> Result<u64> {
 ///
 /// # Errors
 /// If so.
-pub fn refuse_token_in_source(job: &Job) -> Result<()> {
+pub(crate) fn refuse_token_in_source(job: &Job) -> Result<()> {
     let exists = |name: &&str| job.source.join(name).symlink_metadata().is_ok();
     let Some(name) = [completion::UNFINISHED, completion::PARTIAL].into_iter().find(exists) else {
         return Ok(());

@@ -16,7 +16,7 @@ use crate::client::signals;
 
 /// The SSH server of `--tunnel`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tunnel {
+pub(crate) struct Tunnel {
     /// The server and the account on it.
     pub host: Host,
     /// The port of the SSH server, if it is not the usual one.
@@ -28,14 +28,14 @@ impl Tunnel {
     ///
     /// # Errors
     /// A message that quotes the expression.
-    pub fn parse(text: &str) -> std::result::Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> std::result::Result<Self, String> {
         let parsed = split_port(text.as_bytes())
             .and_then(|(host, port)| parse_host(host).map(|host| Tunnel { host, port }));
         parsed.map_err(|problem| format!("the tunnel {problem}: it is written [USER@]HOST[:PORT]"))
     }
 
     /// What the SSH server is asked to connect to: the daemon as *it* sees it.
-    pub fn far_end(&self, host: &Host, port: Option<u16>) -> String {
+    pub(crate) fn far_end(&self, host: &Host, port: Option<u16>) -> String {
         let name = if host.name == self.host.name { "localhost" } else { &host.name };
         let port = port.unwrap_or(DAEMON_PORT);
         if name.contains(':') { format!("[{name}]:{port}") } else { format!("{name}:{port}") }
@@ -73,7 +73,7 @@ impl Tunnel {
 }
 
 /// An open tunnel.
-pub struct OpenTunnel {
+pub(crate) struct OpenTunnel {
     close: Vec<OsString>,
     socket: PathBuf,
     /// The port of this machine that leads to the daemon.
@@ -85,7 +85,7 @@ impl OpenTunnel {
     ///
     /// # Errors
     /// If ssh cannot log in or forward the port.
-    pub fn open(
+    pub(crate) fn open(
         tunnel: &Tunnel,
         destination: &Destination,
         rsh: &[OsString],

@@ -23,7 +23,7 @@ use crate::tell::escape::{escape, escape_path};
 ///
 /// # Errors
 /// [`Failure::Refused`].
-pub fn check_paths(job: &Job) -> Result<()> {
+pub(crate) fn check_paths(job: &Job) -> Result<()> {
     let directory = match &job.destination {
         Destination::Daemon { directory, .. } => Path::new(OsStr::from_bytes(directory)),
         Destination::Local(directory) | Destination::Ssh { directory, .. } => directory,
@@ -60,7 +60,7 @@ pub fn check_paths(job: &Job) -> Result<()> {
 ///
 /// # Errors
 /// [`Failure::Refused`].
-pub fn check_directories(job: &Job) -> Result<PathBuf> {
+pub(crate) fn check_directories(job: &Job) -> Result<PathBuf> {
     let source = real_source(&job.source)?;
     let Some(directory) = job.destination.directory() else { return Ok(source) };
     let sight = Sight::of(job, directory)?;
@@ -91,7 +91,7 @@ pub fn check_directories(job: &Job) -> Result<PathBuf> {
 ///
 /// # Errors
 /// If that cannot be seen.
-pub fn is_empty(source: &Path) -> Result<bool> {
+pub(crate) fn is_empty(source: &Path) -> Result<bool> {
     match std::fs::read_dir(source) {
         // The root of a new file system has one entry.
         Ok(entries) => Ok(entries.flatten().all(|entry| entry.file_name() == "lost+found")),
@@ -105,7 +105,7 @@ pub fn is_empty(source: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// [`Failure::Refused`].
-pub fn check_empty_source(source: &Path, listing: &[u8]) -> Result<()> {
+pub(crate) fn check_empty_source(source: &Path, listing: &[u8]) -> Result<()> {
     match listing.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count() {
         0 | 1 => Ok(()),
         _ => refuse_empty_source(source),
@@ -245,7 +245,7 @@ fn real_source(source: &Path) -> Result<PathBuf> {
 }
 
 /// The path without symbolic links, as far as it exists and may be seen.
-pub fn real_path(path: &Path) -> PathBuf {
+pub(crate) fn real_path(path: &Path) -> PathBuf {
     let existing = existing_part(path);
     let rest = path.strip_prefix(&existing).unwrap_or(Path::new(""));
     let real = std::fs::canonicalize(&existing).unwrap_or(existing);

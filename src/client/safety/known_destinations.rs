@@ -15,7 +15,7 @@ use crate::tell::error::Error;
 use crate::tell::escape::escape_path;
 
 /// Whether a backup went to what is seen.
-pub fn is_met(job: &Job, sight: &Sight) -> bool {
+pub(crate) fn is_met(job: &Job, sight: &Sight) -> bool {
     let met = note(sight)
         .zip(file(job))
         .map(|(note, file)| std::fs::read(file).is_ok_and(|met| met == note.as_bytes()));
@@ -26,7 +26,7 @@ pub fn is_met(job: &Job, sight: &Sight) -> bool {
 ///
 /// # Errors
 /// If that cannot be seen or written.
-pub fn meet(job: &Job) -> Result<()> {
+pub(crate) fn meet(job: &Job) -> Result<()> {
     let Some(directory) = job.destination.directory() else { return Ok(()) };
     let sight = Sight::of(job, directory)?;
     let Some((note, file)) = note(&sight).zip(file(job)).filter(|_| !is_met(job, &sight)) else {

@@ -1,5 +1,5 @@
 //! client::safety.
 
-pub mod checks;
-pub mod known_destinations;
-pub mod probe;
+pub(crate) mod checks;
+pub(crate) mod known_destinations;
+pub(crate) mod probe;

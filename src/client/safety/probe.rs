@@ -40,7 +40,7 @@ enum Private {
 
 /// What was seen.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Sight {
+pub(crate) struct Sight {
     /// The destination without symbolic links, as far as it exists.
     pub path: PathBuf,
     /// Whether it is a directory of this machine, by whatever way it is reached.
@@ -63,7 +63,7 @@ impl Sight {
     ///
     /// # Errors
     /// If that cannot be done, or the answer is not understood.
-    pub fn of(job: &Job, directory: &Path) -> Result<Self> {
+    pub(crate) fn of(job: &Job, directory: &Path) -> Result<Self> {
         let parent = directory.parent().unwrap_or(directory);
         let (privilege, sudo) = match job.place.is_here() {
             true => (Privilege::ToChange(parent), ""),
@@ -119,13 +119,13 @@ impl Sight {
     }
 
     /// Whether nothing is in it, or it does not exist.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.is_whole && self.names.is_empty()
     }
 
     /// Whether backups went to it before: the snapshots beside it are registered as its own, or are
     /// from before the time of registrations; or a backup is not finished.
-    pub fn is_known(&self) -> bool {
+    pub(crate) fn is_known(&self) -> bool {
         let has_token = crate::client::safety::probe::TOKENS
             .iter()
             .any(|token| self.names.iter().any(|name| name == token));
@@ -145,7 +145,7 @@ impl Sight {
 
     /// What the destination is of a snapshot root that only we may write to: our directory, a
     /// snapshot or the root itself.
-    pub fn part_of_root(&self) -> Option<&'static str> {
+    pub(crate) fn part_of_root(&self) -> Option<&'static str> {
         if self.path.components().any(|part| part.as_os_str() == PRIVATE) {
             return Some("in the directory in which rsyncd-snapshot keeps its records");
         }
@@ -186,7 +186,7 @@ fn is_own(path: &Path, boot: &[u8], inode: &[u8]) -> bool {
 }
 
 /// What tells that a backup is not whole.
-pub const TOKENS: [&str; 2] = [completion::UNFINISHED, completion::PARTIAL];
+pub(crate) const TOKENS: [&str; 2] = [completion::UNFINISHED, completion::PARTIAL];
 
 #[cfg(test)]
 mod tests {

@@ -23,14 +23,14 @@ use crate::tell::escape::escape_path;
 use crate::tell::exit::Exit;
 
 /// What to do about it.
-pub const REMEDY: &str = "the server has no rsyncd-snapshot; install it there as /usr/bin/rsyncd-snapshot, with the policy in /etc/rsyncd-snapshot.toml";
+pub(crate) const REMEDY: &str = "the server has no rsyncd-snapshot; install it there as /usr/bin/rsyncd-snapshot, with the policy in /etc/rsyncd-snapshot.toml";
 
 /// Makes a snapshot.
 ///
 /// # Errors
 /// If one of the commands fails, or rsyncd-snapshot has been there: who knows of its pins and
 /// records is missing.
-pub fn take(snapshots: &Snapshots, orders: Orders) -> Result<Exit> {
+pub(crate) fn take(snapshots: &Snapshots, orders: Orders) -> Result<Exit> {
     let parent = parent(snapshots)?;
     if snapshots.job.place.exists(&parent.join(PRIVATE))? {
         return Err(Failure::Refused(format!(

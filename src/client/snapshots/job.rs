@@ -6,7 +6,7 @@ use crate::client::job::Job;
 use crate::module::context::Context;
 
 /// The snapshots of a destination.
-pub struct Snapshots<'a> {
+pub(crate) struct Snapshots<'a> {
     /// What is to be done.
     pub job: &'a Job,
     /// Policy and settings of this machine.

@@ -1,5 +1,5 @@
 //! client::snapshots.
 
-pub mod fallback;
-pub mod job;
-pub mod take;
+pub(crate) mod fallback;
+pub(crate) mod job;
+pub(crate) mod take;

@@ -34,7 +34,7 @@ impl Snapshots<'_> {
     ///
     /// # Errors
     /// If it cannot be done.
-    pub fn work(&self, status: Option<i32>) -> Result<Exit> {
+    pub(crate) fn work(&self, status: Option<i32>) -> Result<Exit> {
         let actions = self.job.actions;
         match (actions.snapshot, actions.rotate) {
             (false, false) => Ok(Exit::Done),
@@ -110,7 +110,7 @@ impl Snapshots<'_> {
 
     /// The failed transfer has left a mixture, of which no complete snapshot may be made. Only a
     /// root that was used before has anything to lose.
-    pub fn tell_failed_transfer(&self, status: i32) {
+    pub(crate) fn tell_failed_transfer(&self, status: i32) {
         let tell = || -> Result<()> {
             let target = self.target()?;
             if self.is_direct() && target.is_registered() {
@@ -129,7 +129,7 @@ impl Snapshots<'_> {
     ///
     /// # Errors
     /// If so.
-    pub fn refuse_lost_history(&self) -> Result<()> {
+    pub(crate) fn refuse_lost_history(&self) -> Result<()> {
         let lost = match self.directory.is_dir() {
             true => self.target().ok().and_then(|target| target.lost_history()),
             // Neither is there, as on the empty mount point of a disk that is not mounted.
@@ -148,7 +148,7 @@ impl Snapshots<'_> {
     ///
     /// # Errors
     /// If so.
-    pub fn check_root(&self) -> Result<()> {
+    pub(crate) fn check_root(&self) -> Result<()> {
         if self.job.actions.snapshot && self.is_direct() {
             let target = self.target()?;
             target.check_nesting()?;

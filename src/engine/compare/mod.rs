@@ -19,7 +19,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-pub use self::scars::ScarSearch;
+pub(crate) use self::scars::ScarSearch;
 use crate::decide::fingerprint::Fingerprint;
 use crate::engine::children::{Budget, Children};
 use crate::engine::copy::{CopiedPair, Copies, InodePair};
@@ -102,11 +102,11 @@ impl Known {
 }
 
 /// A tree's root directory and its path for messages.
-pub type Root<'a> = (BorrowedFd<'a>, &'a Path);
+pub(crate) type Root<'a> = (BorrowedFd<'a>, &'a Path);
 
 /// What is known of the snapshot that is compared with.
 #[derive(Default)]
-pub struct Knowledge<'a> {
+pub(crate) struct Knowledge<'a> {
     /// Differences that are none.
     pub known: Known,
     /// Its index, if it has one. What was found unchanged is noted in it.
@@ -120,7 +120,7 @@ pub struct Knowledge<'a> {
 }
 
 /// Compares `live` with `snapshot`, or with nothing.
-pub fn compare_trees(
+pub(crate) fn compare_trees(
     live: Root,
     snapshot: Option<Root>,
     knowledge: &Knowledge,

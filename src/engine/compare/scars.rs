@@ -14,14 +14,14 @@ const MAX_FOUND: usize = 1_024;
 /// A search along a comparison's walk. Only directories that are visited are looked at: what the
 /// index calls unchanged has not been written to since the newest complete snapshot.
 #[derive(Debug)]
-pub struct ScarSearch {
+pub(crate) struct ScarSearch {
     since_ns: i64,
     found: Mutex<BTreeSet<(i64, String)>>,
 }
 
 impl ScarSearch {
     /// A search for directories that changed since then, in nanoseconds since 1970.
-    pub fn new(since_ns: i64) -> Self {
+    pub(crate) fn new(since_ns: i64) -> Self {
         ScarSearch { since_ns, found: Mutex::new(BTreeSet::new()) }
     }
 
@@ -40,7 +40,7 @@ impl ScarSearch {
     }
 
     /// What was found, the latest last.
-    pub fn found(self) -> Vec<Scar> {
+    pub(crate) fn found(self) -> Vec<Scar> {
         let found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
         found.into_iter().map(|(mtime_ns, path)| Scar { path, mtime_ns }).collect()
     }

@@ -30,7 +30,7 @@ use crate::decide::space_choice::Gain;
 use crate::tell::progress::{self, Phase};
 
 /// So many files with several links are remembered at once: at most some 50 MB.
-pub const MAX_REMEMBERED: usize = 1 << 20;
+pub(crate) const MAX_REMEMBERED: usize = 1 << 20;
 
 /// Fewer entries are counted before anyone could read how far it is.
 const SHOWN_FROM_ENTRIES: u64 = 20_000;
@@ -39,7 +39,7 @@ const SHOWN_FROM_ENTRIES: u64 = 20_000;
 const BLOCK_BYTES: u64 = 512;
 
 /// A tree to look at.
-pub struct Tree<'a> {
+pub(crate) struct Tree<'a> {
     /// The directory that it is in.
     pub parent: BorrowedFd<'a>,
     /// Its path, for messages.
@@ -50,7 +50,7 @@ pub struct Tree<'a> {
 
 /// What the removal of trees frees.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Bytes in blocks that no other link holds.
     pub bytes: u64,
     /// Files and directories in the trees, counted once per name.
@@ -60,7 +60,7 @@ pub struct Usage {
 }
 
 /// What becomes free when all `trees` go together; `None` if they have more than `max_entries`.
-pub fn freed(trees: &[Tree], max_entries: Option<u64>) -> Option<Usage> {
+pub(crate) fn freed(trees: &[Tree], max_entries: Option<u64>) -> Option<Usage> {
     freed_remembering(trees, max_entries, MAX_REMEMBERED)
 }
 
@@ -79,7 +79,7 @@ fn freed_remembering(
 /// What becomes free when each range of neighbouring trees goes, for as many of the trees as have
 /// at most `max_entries` together.
 #[derive(Debug, Default)]
-pub struct Counted {
+pub(crate) struct Counted {
     /// How many of the trees were counted.
     pub trees: usize,
     /// What each range of trees frees.
@@ -88,7 +88,7 @@ pub struct Counted {
 }
 
 /// Counts what each range of neighbouring `trees` frees.
-pub fn freed_by_each(trees: &[Tree], max_entries: u64) -> Counted {
+pub(crate) fn freed_by_each(trees: &[Tree], max_entries: u64) -> Counted {
     count(trees, Some(max_entries), MAX_REMEMBERED)
 }
 

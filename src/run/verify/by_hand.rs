@@ -17,7 +17,7 @@ use crate::tell::error::Result;
 ///
 /// # Errors
 /// If root, catalogue or state cannot be read.
-pub fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
+pub(crate) fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
     let root = target.open_root()?;
     crate::system::priority::lower_priority(&target.policy);
     let (verified, stale) = look(target, &root)?;
@@ -36,7 +36,7 @@ pub fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
 ///
 /// # Errors
 /// As [`verify`]; [`Error::Busy`] if a run holds the lock all the time.
-pub fn accept(target: &Target, clock: &Clock) -> Result<Verified> {
+pub(crate) fn accept(target: &Target, clock: &Clock) -> Result<Verified> {
     let root = target.open_root()?;
     let (verified, stale) = look(target, &root)?;
     under_lock(target, &root, clock, || {

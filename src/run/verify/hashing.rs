@@ -63,7 +63,7 @@ impl Left {
 ///
 /// # Errors
 /// If the hashes cannot be written, or the lock stayed busy.
-pub fn hash_contents(
+pub(crate) fn hash_contents(
     root: &SnapshotRoot,
     name: &str,
     under_lock: impl Fn(&dyn Fn() -> Result<()>) -> Result<()>,

@@ -12,13 +12,13 @@
 //!
 //! Nothing is opened but directories, and nothing is changed that the file system would note.
 
-pub mod by_hand;
-pub mod case;
-pub mod hashing;
-pub mod look;
-pub mod naming;
-pub mod refresh;
-pub mod repair;
-pub mod survey;
-pub mod touches;
-pub mod verified;
+pub(crate) mod by_hand;
+pub(crate) mod case;
+pub(crate) mod hashing;
+pub(crate) mod look;
+pub(crate) mod naming;
+pub(crate) mod refresh;
+pub(crate) mod repair;
+pub(crate) mod survey;
+pub(crate) mod touches;
+pub(crate) mod verified;

@@ -28,7 +28,7 @@ use crate::tell::error::Result;
 const GROWTH_BYTES: u64 = 16 << 20;
 
 /// Records what is in `snapshot` and was never recorded; returns how many inodes that were.
-pub fn take_up(root: &SnapshotRoot, snapshot: &str) -> Result<u64> {
+pub(crate) fn take_up(root: &SnapshotRoot, snapshot: &str) -> Result<u64> {
     let dir = root.subdir(Subdir::Inodes)?;
     let catalogue = Catalogue::read(dir.dir())?;
     let stale = HashSet::new();
@@ -38,7 +38,7 @@ pub fn take_up(root: &SnapshotRoot, snapshot: &str) -> Result<u64> {
 }
 
 /// Takes out what is gone, if there may be much of it.
-pub fn compact_if_outgrown(target: &Target, root: &SnapshotRoot) -> Result<()> {
+pub(crate) fn compact_if_outgrown(target: &Target, root: &SnapshotRoot) -> Result<()> {
     let before = State::read(root.private())?.catalogue_bytes.unwrap_or(0);
     match size_bytes(root.subdir(Subdir::Inodes)?.dir())? > 2 * before + GROWTH_BYTES {
         true => refresh(target, root, &HashSet::new(), &HashSet::new()),

@@ -47,7 +47,7 @@ use crate::tell::escape::escape;
 
 /// What a repair did.
 #[derive(Debug, Default)]
-pub struct Repaired {
+pub(crate) struct Repaired {
     /// How many inodes have their attributes back.
     pub restored: u64,
     /// What could not be restored, and why.
@@ -63,7 +63,7 @@ pub struct Repaired {
 ///
 /// # Errors
 /// If a push is running all the time, or the root cannot be read or synced.
-pub fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
+pub(crate) fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
     let root = target.open_root()?;
     let mut repaired = Repaired::default();
     under_lock(target, &root, clock, || {

@@ -9,7 +9,7 @@ use crate::tell::escape::escape;
 
 /// What a verification found.
 #[derive(Debug, Default)]
-pub struct Verified {
+pub(crate) struct Verified {
     /// How many snapshots were looked at.
     pub snapshots: usize,
     /// How many inodes in them were held against the catalogue.
@@ -38,7 +38,7 @@ pub struct Verified {
 
 /// A path in snapshots whose file has been altered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Altered {
+pub(crate) struct Altered {
     /// Relative to the snapshot.
     pub path: Vec<u8>,
     /// The inode's number.
@@ -51,18 +51,18 @@ pub struct Altered {
 
 impl Verified {
     /// Whether anything was altered.
-    pub fn is_damaged(&self) -> bool {
+    pub(crate) fn is_damaged(&self) -> bool {
         !self.altered.is_empty()
     }
 
     /// Whether there are files of which it cannot be told, for the file system does not keep what
     /// is needed.
-    pub fn is_uncertain(&self) -> bool {
+    pub(crate) fn is_uncertain(&self) -> bool {
         self.unstable > 0 || self.file_system.is_some()
     }
 
     /// How many snapshots are damaged.
-    pub fn damaged_snapshots(&self) -> usize {
+    pub(crate) fn damaged_snapshots(&self) -> usize {
         self.altered.iter().flat_map(|altered| &altered.snapshots).collect::<HashSet<_>>().len()
     }
 

@@ -27,7 +27,7 @@ pub struct Selection<'a> {
 }
 
 /// How large the catalogue is; nothing if there is none.
-pub fn size_bytes(dir: Dir) -> Result<u64> {
+pub(crate) fn size_bytes(dir: Dir) -> Result<u64> {
     match crate::store::inode_log::commit::open(dir, OFlag::O_RDONLY) {
         Ok(file) => {
             let size = file.metadata().map(|metadata| metadata.len());

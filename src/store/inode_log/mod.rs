@@ -10,10 +10,10 @@
 //! The catalogue is evidence, not history: whatever goes wrong with it is told and costs no
 //! snapshot.
 
-pub mod block;
-pub mod commit;
-pub mod compact;
-pub mod in_place;
-pub mod reading;
-pub mod recorder;
-pub mod windows;
+pub(crate) mod block;
+pub(crate) mod commit;
+pub(crate) mod compact;
+pub(crate) mod in_place;
+pub(crate) mod reading;
+pub(crate) mod recorder;
+pub(crate) mod windows;

@@ -19,11 +19,11 @@ use crate::store::inode_log::commit::{Commit, FOUND, HASHED_BYTES, Hashed};
 use crate::tell::error::{Error, Result};
 
 /// The place of a snapshot, or of a baseline, in the order in which they were recorded.
-pub type Position = usize;
+pub(crate) type Position = usize;
 
 /// Where a baseline is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Known {
+pub(crate) struct Known {
     /// The inode's number.
     pub inode: u64,
     /// Its place in the file.
