@@ -10,7 +10,7 @@ use crate::client::failure::{Failure, Result};
 use crate::client::{backup, check, external, platform, signals};
 use crate::config::settings::Settings;
 use crate::decide::boot_time::BootTime;
-use crate::hook::post_xfer::{self, Place};
+use crate::hook::post_xfer::{self, HookMode};
 use crate::module::confine::Reach;
 use crate::module::context::Context;
 use crate::tell::exit::Exit;
@@ -51,7 +51,7 @@ pub fn main() -> ExitCode {
 fn run(options: &Options, context: &Context) -> Result<Exit> {
     if options.is_hook() {
         // rsyncd knows how the transfer ended, and so does its hook.
-        return Ok(post_xfer::run(context, Place::Here)?);
+        return Ok(post_xfer::run(context, HookMode::InHook)?);
     }
     let job = options.job()?;
     signals::watch()?;

@@ -9,11 +9,11 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::command;
-use crate::command::rotate::Orders;
+use crate::command::rotate::RotateOptions;
 use crate::config::environment::Connection;
 use crate::config::settings::Settings;
 use crate::decide::boot_time::BootTime;
-use crate::hook::post_xfer::{self, Place};
+use crate::hook::post_xfer::{self, HookMode};
 use crate::hook::pre_xfer;
 use crate::module::confine::{self, Reach};
 use crate::module::context::Context;
@@ -295,22 +295,22 @@ fn dispatch(command: Option<Command>, context: &Context) -> Result<u8, Error> {
             );
             return Ok(Exit::Usage.code());
         }
-        None => post_xfer::run(context, Place::Here)?,
+        None => post_xfer::run(context, HookMode::InHook)?,
         Some(Command::PostXfer { detach, detached }) => {
             let place = match (detach, detached) {
-                (true, _) => Place::Elsewhere,
-                (false, true) => Place::Detached,
-                (false, false) => Place::Here,
+                (true, _) => HookMode::Detach,
+                (false, true) => HookMode::Detached,
+                (false, false) => HookMode::InHook,
             };
             post_xfer::run(context, place)?
         }
         Some(Command::PreXfer) => pre_xfer::run(context)?,
         Some(Command::Snapshot { modules, due, status, no_rotate, format }) => {
-            let orders = command::snapshot::Orders { due, status, rotates: !no_rotate };
+            let orders = command::snapshot::SnapshotOptions { due, status, rotates: !no_rotate };
             command::snapshot::run(context, modules.module.as_deref(), orders, format.json)?
         }
         Some(Command::Rotate { modules, dry_run, confirm, purge, format }) => {
-            let orders = Orders { dry_run, confirm, purge };
+            let orders = RotateOptions { dry_run, confirm, purge };
             command::rotate::run(context, modules.module.as_deref(), orders, format.json)?
         }
         Some(Command::Plan { options, format }) => {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::command::finding::{Finding, Level};
+use crate::command::finding::{Finding, Severity};
 use crate::command::{doctor, health, print_json};
 use crate::config::forbidden::offers_only_reading;
 use crate::config::rsyncd_conf::{Module, RsyncdConf, Whereabouts};
@@ -21,16 +21,16 @@ use crate::tell::escape::{escape, escape_path};
 use crate::tell::output::print;
 
 #[derive(Serialize)]
-struct ModuleView {
+struct CheckedModuleView {
     module: String,
-    status: Level,
+    status: Severity,
     findings: Vec<Finding>,
 }
 
 #[derive(Serialize)]
-struct View {
-    status: Level,
-    modules: Vec<ModuleView>,
+struct CheckView {
+    status: Severity,
+    modules: Vec<CheckedModuleView>,
 }
 
 /// Checks one module or all that have the hook; returns the exit status of a Nagios plugin.
@@ -45,8 +45,8 @@ pub(crate) fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Resu
     modules.extend(
         doctor::policy(&context.settings).map(|findings| view("policy".to_string(), findings)),
     );
-    let status = modules.iter().map(|module| module.status).max().unwrap_or(Level::Unknown);
-    let view = View { status, modules };
+    let status = modules.iter().map(|module| module.status).max().unwrap_or(Severity::Unknown);
+    let view = CheckView { status, modules };
     match json {
         true => print_json(true, &[view])?,
         false => print(&to_text(&view))?,
@@ -54,12 +54,12 @@ pub(crate) fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Resu
     Ok(status.code())
 }
 
-fn view(module: String, findings: Vec<Finding>) -> ModuleView {
-    let status = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok);
-    ModuleView { module, status, findings }
+fn view(module: String, findings: Vec<Finding>) -> CheckedModuleView {
+    let status = findings.iter().map(|finding| finding.level).max().unwrap_or(Severity::Ok);
+    CheckedModuleView { module, status, findings }
 }
 
-fn to_text(view: &View) -> String {
+fn to_text(view: &CheckView) -> String {
     let mut text = String::new();
     for module in &view.modules {
         let messages: Vec<&str> =
@@ -69,7 +69,7 @@ fn to_text(view: &View) -> String {
     text
 }
 
-fn check_named(context: &Context, module: &OsStr) -> Vec<ModuleView> {
+fn check_named(context: &Context, module: &OsStr) -> Vec<CheckedModuleView> {
     let conf = context.settings.rsyncd().ok();
     let name = module.as_bytes();
     let is_configured = |name: &[u8]| conf.as_ref().is_some_and(|conf| conf.module(name).is_some());
@@ -82,10 +82,10 @@ fn check_named(context: &Context, module: &OsStr) -> Vec<ModuleView> {
         }
         // As where all modules are checked.
         Err(error) if error.is_absence() && is_configured(name) => {
-            Finding::new(Level::Critical, error.to_string())
+            Finding::new(Severity::Critical, error.to_string())
         }
-        Err(error @ Error::NoAnswer { .. }) => Finding::new(Level::Critical, error.to_string()),
-        Err(error) => Finding::new(Level::Unknown, error.to_string()),
+        Err(error @ Error::NoAnswer { .. }) => Finding::new(Severity::Critical, error.to_string()),
+        Err(error) => Finding::new(Severity::Unknown, error.to_string()),
     };
     let whereabouts = conf.as_ref().and_then(|conf| conf.module(name)).map(Module::whereabouts);
     let finding = match whereabouts {
@@ -95,25 +95,32 @@ fn check_named(context: &Context, module: &OsStr) -> Vec<ModuleView> {
     vec![view(escape(name), vec![finding])]
 }
 
-fn checked(label: String, target: Result<Target, Error>, conf: Option<&RsyncdConf>) -> ModuleView {
+fn checked(
+    label: String,
+    target: Result<Target, Error>,
+    conf: Option<&RsyncdConf>,
+) -> CheckedModuleView {
     match target {
         Ok(target) => view(label, check_module(&target, conf)),
-        Err(error) => view(label, vec![Finding::new(Level::Critical, error.to_string())]),
+        Err(error) => view(label, vec![Finding::new(Severity::Critical, error.to_string())]),
     }
 }
 
 /// A module of which it will be known where it is when the first push has come.
 fn unknown(why: &str) -> Finding {
-    Finding::new(Level::Ok, format!("this machine remembers no push to it, and the module {why}"))
+    Finding::new(
+        Severity::Ok,
+        format!("this machine remembers no push to it, and the module {why}"),
+    )
 }
 
-fn check_all(context: &Context) -> Vec<ModuleView> {
+fn check_all(context: &Context) -> Vec<CheckedModuleView> {
     let conf = match context.settings.rsyncd() {
         Ok(conf) => conf,
         Err(error) => {
             return vec![view(
                 "rsyncd.conf".into(),
-                vec![Finding::new(Level::Unknown, error.to_string())],
+                vec![Finding::new(Severity::Unknown, error.to_string())],
             )];
         }
     };
@@ -155,7 +162,7 @@ fn check_all(context: &Context) -> Vec<ModuleView> {
             "no module in {} runs rsyncd-snapshot as its post-xfer exec",
             escape_path(&context.settings.rsyncd_conf)
         );
-        modules.push(view("rsyncd.conf".into(), vec![Finding::new(Level::Unknown, message)]));
+        modules.push(view("rsyncd.conf".into(), vec![Finding::new(Severity::Unknown, message)]));
     }
     modules
 }
@@ -166,19 +173,20 @@ pub(crate) fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Fi
     let only_reads = module.is_some_and(offers_only_reading);
     if only_reads && !target.is_registered() && target.lost_history().is_none() {
         let message = "the module is read only, so no snapshots are made of it";
-        return vec![Finding::new(Level::Ok, message)];
+        return vec![Finding::new(Severity::Ok, message)];
     }
     if let Err(refusal) = target.check_nesting() {
-        let level = if only_reads { Level::Warning } else { Level::Critical };
+        let level = if only_reads { Severity::Warning } else { Severity::Critical };
         findings.push(Finding::new(level, refusal.to_string()));
     }
     for mistake in &target.trouble {
-        findings.push(Finding::new(Level::Critical, format!("nothing expires: {mistake}")));
+        findings.push(Finding::new(Severity::Critical, format!("nothing expires: {mistake}")));
     }
     findings.extend(last_failure(target));
-    findings.extend(target.lost_memory().map(|lost| Finding::new(Level::Warning, lost)));
-    findings
-        .extend(target.lost_history().map(|lost| Finding::new(Level::Critical, lost.to_string())));
+    findings.extend(target.lost_memory().map(|lost| Finding::new(Severity::Warning, lost)));
+    findings.extend(
+        target.lost_history().map(|lost| Finding::new(Severity::Critical, lost.to_string())),
+    );
     match health::of_root(target) {
         Ok(found) => {
             // The last run may have warned of what still stands.
@@ -189,7 +197,7 @@ pub(crate) fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Fi
             // What made the last run fail most likely still does; once is enough.
             let message = error.to_string();
             if !findings.iter().any(|finding| finding.message.contains(&message)) {
-                findings.push(Finding::new(Level::Critical, message));
+                findings.push(Finding::new(Severity::Critical, message));
             }
         }
     }
@@ -203,8 +211,12 @@ fn last_failure(target: &Target) -> Vec<Finding> {
     let Some(memory) = target.memory.recall(&target.module_path) else { return Vec::new() };
     let failure = memory.failure.map(|failure| {
         let when = failure.time.format("%FT%TZ");
-        Finding::new(Level::Critical, format!("the last run failed at {when}: {}", failure.message))
+        Finding::new(
+            Severity::Critical,
+            format!("the last run failed at {when}: {}", failure.message),
+        )
     });
-    let warnings = memory.warnings.into_iter().map(|warning| Finding::new(Level::Warning, warning));
+    let warnings =
+        memory.warnings.into_iter().map(|warning| Finding::new(Severity::Warning, warning));
     failure.into_iter().chain(warnings).collect()
 }

@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::command::finding::{Finding, Level};
+use crate::command::finding::{Finding, Severity};
 use crate::config::partial_links::{follows_links, remedy};
 use crate::config::rsyncd_conf::{Module, RsyncdConf};
 use crate::config::settings::{Settings, Source};
@@ -30,7 +30,10 @@ const REWRITING: [&str; 6] =
 pub(crate) fn policy(settings: &Settings) -> Option<Vec<Finding>> {
     match &settings.source {
         Source::Trouble(mistakes) => Some(
-            mistakes.iter().map(|mistake| Finding::new(Level::Critical, mistake.clone())).collect(),
+            mistakes
+                .iter()
+                .map(|mistake| Finding::new(Severity::Critical, mistake.clone()))
+                .collect(),
         ),
         Source::BuiltIn => None,
         Source::File => {
@@ -45,7 +48,7 @@ pub(crate) fn policy(settings: &Settings) -> Option<Vec<Finding>> {
                     escape(name.as_bytes()),
                     escape_path(&settings.rsyncd_conf)
                 );
-                Finding::new(Level::Warning, message)
+                Finding::new(Severity::Warning, message)
             };
             let findings: Vec<Finding> = unknown.map(finding).collect();
             (!findings.is_empty()).then_some(findings)
@@ -57,7 +60,7 @@ pub(crate) fn policy(settings: &Settings) -> Option<Vec<Finding>> {
 pub(crate) fn module(conf: &RsyncdConf, name: &[u8], target: &Target) -> Vec<Finding> {
     let Some(module) = conf.module(name) else { return Vec::new() };
     let mut findings = Vec::new();
-    let mut warn = |message: String| findings.push(Finding::new(Level::Warning, message));
+    let mut warn = |message: String| findings.push(Finding::new(Severity::Warning, message));
     if !module.runs_us(HOOK) {
         warn(format!("rsyncd.conf: `{HOOK}` does not run {PROGRAM}"));
     }
@@ -93,25 +96,25 @@ fn pair(module: &Module) -> Option<Finding> {
         let message = format!(
             "rsyncd.conf: `{HOOK}` runs `{PROGRAM} {GATE_COMMAND}`, so no snapshot is made; leave out the last word"
         );
-        return Some(Finding::new(Level::Critical, message));
+        return Some(Finding::new(Severity::Critical, message));
     }
     match (module.runs_us(GATE), module.runs_us(HOOK)) {
         (true, _) if !is_gate(GATE) => {
             let message = format!(
                 "rsyncd.conf: `{GATE}` has to run `{PROGRAM} {GATE_COMMAND}`; as it is, every transfer is turned away"
             );
-            Some(Finding::new(Level::Critical, message))
+            Some(Finding::new(Severity::Critical, message))
         }
         (true, false) => {
             let message =
                 format!("rsyncd.conf: `{GATE}` without `{HOOK}`: each push leaves the module torn");
-            Some(Finding::new(Level::Critical, message))
+            Some(Finding::new(Severity::Critical, message))
         }
         (false, true) if is_writable(module) => {
             let message = format!(
                 "`{GATE} = /usr/bin/{PROGRAM} {GATE_COMMAND}` is recommended: it keeps pushes apart from snapshots"
             );
-            Some(Finding::new(Level::Ok, message))
+            Some(Finding::new(Severity::Ok, message))
         }
         _ => None,
     }
@@ -126,7 +129,7 @@ fn partial_dirs_refused(module: &Module, target: &Target) -> Option<Finding> {
             "nothing to do unless clients push with --partial-dir or --delay-updates: such pushes are turned away, since a symbolic link that a client sends could lead them to files that snapshots share; `{}` in rsyncd.conf lets them in",
             remedy(dirs)
         );
-        Finding::new(Level::Ok, message)
+        Finding::new(Severity::Ok, message)
     })
 }
 
@@ -168,7 +171,7 @@ fn writers_into(conf: &RsyncdConf, root: &Path, name: &[u8]) -> Vec<Finding> {
     let finding = |module: &Module| {
         let name = escape(&module.name);
         Finding::new(
-            Level::Critical,
+            Severity::Critical,
             format!(
                 "rsyncd.conf: clients of module '{name}' can write to the snapshots; make it `read only`"
             ),
@@ -198,7 +201,7 @@ fn unguarded(conf: &RsyncdConf, target: &Target, name: &[u8]) -> Vec<Finding> {
             "rsyncd.conf: clients of module '{}' can rewrite files that snapshots share; add `{GATE}` to it, or `refuse options = inplace append* partial-dir delay-updates`",
             escape(&module.name),
         );
-        Finding::new(Level::Warning, message)
+        Finding::new(Severity::Warning, message)
     };
     conf.modules.iter().filter(is_unguarded).map(finding).collect()
 }

@@ -15,7 +15,7 @@ use crate::store::state::State;
 use crate::tell::counted;
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
-use crate::tell::table::Table;
+use crate::tell::table::TextTable;
 
 /// What `list --expired` prints for one module.
 #[derive(Debug, Serialize)]
@@ -75,7 +75,7 @@ impl ExpiredView {
         let count = counted(self.expired.len(), "retired snapshot");
         let text = format!("{label}: {count} in {}\n", self.snapshot_root);
         let mut table =
-            Table::new(&["SNAPSHOT", "AGE", "RETIRED", "ENTRIES", "CAN BE BROUGHT BACK UNTIL"]);
+            TextTable::new(&["SNAPSHOT", "AGE", "RETIRED", "ENTRIES", "CAN BE BROUGHT BACK UNTIL"]);
         for retired in &self.expired {
             table.push(vec![
                 retired.name.clone(),

@@ -5,7 +5,7 @@ use serde::Serialize;
 /// How bad something is; worse compares greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Level {
+pub(crate) enum Severity {
     /// As it should be.
     Ok,
     /// A person should look at it some day.
@@ -16,22 +16,22 @@ pub(crate) enum Level {
     Critical,
 }
 
-impl Level {
+impl Severity {
     pub(crate) fn code(self) -> u8 {
         match self {
-            Level::Ok => 0,
-            Level::Warning => 1,
-            Level::Critical => 2,
-            Level::Unknown => 3,
+            Severity::Ok => 0,
+            Severity::Warning => 1,
+            Severity::Critical => 2,
+            Severity::Unknown => 3,
         }
     }
 
     pub(crate) fn word(self) -> &'static str {
         match self {
-            Level::Ok => "OK",
-            Level::Warning => "WARNING",
-            Level::Critical => "CRITICAL",
-            Level::Unknown => "UNKNOWN",
+            Severity::Ok => "OK",
+            Severity::Warning => "WARNING",
+            Severity::Critical => "CRITICAL",
+            Severity::Unknown => "UNKNOWN",
         }
     }
 }
@@ -40,14 +40,14 @@ impl Level {
 #[derive(Debug, Serialize)]
 pub(crate) struct Finding {
     /// How bad it is.
-    pub level: Level,
+    pub level: Severity,
     /// What it is, and what to do about it.
     pub message: String,
 }
 
 impl Finding {
     /// A finding.
-    pub(crate) fn new(level: Level, message: impl Into<String>) -> Self {
+    pub(crate) fn new(level: Severity, message: impl Into<String>) -> Self {
         Finding { level, message: message.into() }
     }
 }

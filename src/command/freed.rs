@@ -17,7 +17,7 @@ pub(crate) const USUAL_MAX_ENTRIES: u64 = 500_000;
 
 /// What an expiry frees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Freed {
+pub(crate) struct FreedSpace {
     /// Snapshots that go.
     pub snapshots: usize,
     /// Snapshots that are retired already.
@@ -32,7 +32,7 @@ pub(crate) fn count(
     catalog: &Catalog,
     decision: &Decision,
     any_size: bool,
-) -> Freed {
+) -> FreedSpace {
     // A room that does not exist yet holds nothing.
     let expired = if root.is_registered() { root.subdir(Subdir::Expired).ok() } else { None };
     let retired =
@@ -48,7 +48,7 @@ pub(crate) fn count(
     let max_entries = (!any_size).then_some(USUAL_MAX_ENTRIES);
     let is_too_much = max_entries.is_some_and(|max| recorded_entries(catalog, &going) > max);
     let usage = if is_too_much { None } else { usage::freed(&trees, max_entries) };
-    Freed { snapshots: going.len(), retired: retired.len(), usage }
+    FreedSpace { snapshots: going.len(), retired: retired.len(), usage }
 }
 
 fn tree<'a>(dir: Dir<'a>, name: &str) -> Tree<'a> {

@@ -6,7 +6,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::command::finding::{Finding, Level};
+use crate::command::finding::{Finding, Severity};
 use crate::command::irremovable::irremovable;
 use crate::decide::because::Because;
 use crate::decide::decision::Decision;
@@ -19,7 +19,7 @@ use crate::decide::span::roughly;
 use crate::decide::torn::{TornMark, UNHEALED_LIMIT};
 use crate::decide::verdict::has_waited;
 use crate::module::target::Target;
-use crate::run::rotate::{self, Examined};
+use crate::run::rotate::{self, ExaminedRoot};
 use crate::run::{losses, order};
 use crate::store::completion::{self, Unfinished};
 use crate::store::job_queue::{LONGEST_TURN, QUEUE, long_jobs};
@@ -44,13 +44,13 @@ pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     let now = Clock::System.now();
     if target.root_is_to_come() {
         let message = format!("no run yet; the first one makes {}", escape_path(&target.root_path));
-        return Ok(vec![Finding::new(Level::Ok, message)]);
+        return Ok(vec![Finding::new(Severity::Ok, message)]);
     }
     let root = target.look_at_root()?;
-    let Examined { catalog, state, decision } =
+    let ExaminedRoot { catalog, state, decision } =
         rotate::examine(target, &root, now, Some(Clock::System.reading()))?;
     let mut findings = Vec::new();
-    let mut warn = |message: String| findings.push(Finding::new(Level::Warning, message));
+    let mut warn = |message: String| findings.push(Finding::new(Severity::Warning, message));
     root.file_system_warning().into_iter().chain(root.untried()).for_each(&mut warn);
     long_run(&root, now).into_iter().for_each(&mut warn);
     let advice = root.file_system_advice();
@@ -82,9 +82,9 @@ pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     }
     if let (Some(pause), Some(line)) = (&decision.pause, decision.pause_line()) {
         let level = if matches!(pause, Pause::Brake(_) | Pause::Damage(_)) {
-            Level::Critical
+            Severity::Critical
         } else {
-            Level::Warning
+            Severity::Warning
         };
         findings.push(Finding::new(level, line));
     }
@@ -92,16 +92,16 @@ pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
         catalog.newest(Grade::Complete, now).and_then(|item| Some((item, item.record.as_ref()?)))
     {
         let losses = losses::standing(&root, &newest.name.text, record);
-        findings.extend(losses.into_iter().map(|loss| Finding::new(Level::Warning, loss)));
+        findings.extend(losses.into_iter().map(|loss| Finding::new(Severity::Warning, loss)));
     }
     findings.extend(
         irremovable(target, &root, &decision)
             .into_iter()
-            .map(|message| Finding::new(Level::Warning, message)),
+            .map(|message| Finding::new(Severity::Warning, message)),
     );
-    findings.extend(undated(&decision).map(|message| Finding::new(Level::Warning, message)));
-    findings.extend(long_job(target).map(|message| Finding::new(Level::Ok, message)));
-    findings.extend(advice.map(|advice| Finding::new(Level::Ok, advice)));
+    findings.extend(undated(&decision).map(|message| Finding::new(Severity::Warning, message)));
+    findings.extend(long_job(target).map(|message| Finding::new(Severity::Ok, message)));
+    findings.extend(advice.map(|advice| Finding::new(Severity::Ok, advice)));
     let newest = catalog.newest(Grade::Complete, now);
     let mut finding = age(target, newest, catalog.items.len(), root.is_registered(), now);
     let pinned = catalog.items.iter().filter(|item| item.pin.is_some()).count();
@@ -343,10 +343,10 @@ fn age(
     let max_age = target.policy.max_age;
     let Some(newest) = newest else {
         return match (registered, max_age) {
-            (false, _) => Finding::new(Level::Ok, "no run yet"),
-            (true, None) => Finding::new(Level::Ok, "no complete snapshot yet"),
+            (false, _) => Finding::new(Severity::Ok, "no run yet"),
+            (true, None) => Finding::new(Severity::Ok, "no complete snapshot yet"),
             (true, Some(max_age)) => Finding::new(
-                Level::Warning,
+                Severity::Warning,
                 format!("no complete snapshot yet, and max_age is {max_age}"),
             ),
         };
@@ -359,11 +359,11 @@ fn age(
     );
     match max_age {
         Some(limit) if age > limit.delta() * 2 => {
-            Finding::new(Level::Critical, format!("{text}, more than twice max_age {limit}"))
+            Finding::new(Severity::Critical, format!("{text}, more than twice max_age {limit}"))
         }
         Some(limit) if age > limit.delta() => {
-            Finding::new(Level::Warning, format!("{text}, more than max_age {limit}"))
+            Finding::new(Severity::Warning, format!("{text}, more than max_age {limit}"))
         }
-        _ => Finding::new(Level::Ok, text),
+        _ => Finding::new(Severity::Ok, text),
     }
 }

@@ -30,7 +30,7 @@ pub(crate) fn run(context: &Context, file: &Path) -> Result<Exit> {
     let sections = migrate::read(file, &text)?;
     let assignment = Assignment::of(&sections, &context.settings)?;
     let conf = escape_path(&context.settings.rsyncd_conf);
-    let mut document = Document::new(&assignment, &conf);
+    let mut document = PolicyDocument::new(&assignment, &conf);
     document.preface(file, &assignment.left);
     for index in 0..sections.len() {
         document.section(&sections, index, &assignment);
@@ -48,7 +48,7 @@ pub(crate) fn run(context: &Context, file: &Path) -> Result<Exit> {
 const WIDTH: usize = 100;
 
 /// The TOML that is being written.
-struct Document<'a> {
+struct PolicyDocument<'a> {
     text: String,
     /// Where modules were looked for, escaped.
     conf: &'a str,
@@ -59,11 +59,17 @@ struct Document<'a> {
     by_hand: usize,
 }
 
-impl<'a> Document<'a> {
+impl<'a> PolicyDocument<'a> {
     fn new(assignment: &Assignment, conf: &'a str) -> Self {
         let assigned = assignment.assigned.iter().map(|assigned| assigned.name.clone());
         let names = assigned.chain(assignment.left.iter().cloned()).collect();
-        Document { text: String::new(), conf, has_conf: assignment.has_conf, names, by_hand: 0 }
+        PolicyDocument {
+            text: String::new(),
+            conf,
+            has_conf: assignment.has_conf,
+            names,
+            by_hand: 0,
+        }
     }
 
     /// What holds for all tables.
@@ -205,7 +211,7 @@ impl<'a> Document<'a> {
         self.comment(&format!(
             "TODO: this is on another machine. Install rsyncd-snapshot on {host}, where {directory} is, and put this table into the policy there, under the name of its module."
         ));
-        let mut there = Document { text: String::new(), names: self.names.clone(), ..*self };
+        let mut there = PolicyDocument { text: String::new(), names: self.names.clone(), ..*self };
         let name = there.free_name(directory);
         there.line(&format!("[module.{}]", key(&name)));
         there.entries(&section.table);

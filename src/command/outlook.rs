@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 
-use crate::command::freed::Freed;
+use crate::command::freed::FreedSpace;
 use crate::decide::decision::Decision;
 use crate::decide::forecast::Forecast;
 use crate::decide::policy::Policy;
@@ -58,7 +58,7 @@ pub(crate) fn long_span(text: &str) -> std::result::Result<Span, String> {
 pub(crate) const ANY_JUMP: Span = Span::from_seconds(1_000 * 365 * 86_400);
 
 /// What one policy makes of the snapshots.
-pub(crate) struct Outlook {
+pub(crate) struct PolicyOutlook {
     /// The decision on each.
     pub decision: Decision,
     /// The same before caps and guards: why those go that a guard holds.
@@ -66,7 +66,7 @@ pub(crate) struct Outlook {
     /// What becomes of them; none where no usual distance of pushes is known.
     pub forecast: Option<Forecast>,
     /// What those that go would free.
-    pub freed: Freed,
+    pub freed: FreedSpace,
     /// The policy's `max_expire`: what is put off by it goes with later runs.
     pub max_expire: usize,
 }

@@ -19,13 +19,13 @@ use crate::tell::escape::escape;
 use crate::tell::exit::Exit;
 
 /// Names of snapshots, after the module's name; or alone, if only one module has each.
-pub(crate) type Named<'a> = &'a [OsString];
+pub(crate) type NamedSnapshot<'a> = &'a [OsString];
 
 /// Pins snapshots.
 ///
 /// # Errors
 /// [`Error::Usage`] if no module has one of them, or several have it; then nothing is pinned.
-pub(crate) fn pin(context: &Context, named: Named, reason: &str) -> Result<Exit> {
+pub(crate) fn pin(context: &Context, named: NamedSnapshot, reason: &str) -> Result<Exit> {
     change(context, named, "snapshot", pinning::is_visible, |root, name| {
         pinning::pin(root, name, Pin::new(Clock::System.now(), reason))?;
         Ok(format!("{name} is pinned: it stays until `unpin`"))
@@ -36,7 +36,7 @@ pub(crate) fn pin(context: &Context, named: Named, reason: &str) -> Result<Exit>
 ///
 /// # Errors
 /// As [`pin()`].
-pub(crate) fn unpin(context: &Context, named: Named) -> Result<Exit> {
+pub(crate) fn unpin(context: &Context, named: NamedSnapshot) -> Result<Exit> {
     let is_pinned =
         |root: &SnapshotRoot, name: &str| Ok(State::read(root.private())?.pins.contains_key(name));
     change(context, named, "pinned snapshot", is_pinned, |root, name| {
@@ -49,7 +49,7 @@ pub(crate) fn unpin(context: &Context, named: Named) -> Result<Exit> {
 ///
 /// # Errors
 /// As [`pin()`].
-pub(crate) fn undelete(context: &Context, named: Named) -> Result<Exit> {
+pub(crate) fn undelete(context: &Context, named: NamedSnapshot) -> Result<Exit> {
     let is_retired = |root: &SnapshotRoot, name: &str| {
         Ok(root.is_registered() && retire::retired(root)?.iter().any(|retired| retired == name))
     };
@@ -63,7 +63,7 @@ pub(crate) fn undelete(context: &Context, named: Named) -> Result<Exit> {
 /// the other. `work` returns what it did.
 fn change(
     context: &Context,
-    named: Named,
+    named: NamedSnapshot,
     what: &str,
     has: impl Fn(&SnapshotRoot, &str) -> Result<bool>,
     work: impl Fn(&SnapshotRoot, &str) -> Result<String>,
@@ -87,7 +87,7 @@ fn change(
 /// The module, if one is named, and the names of snapshots. The first of several arguments is a
 /// module unless it has the form of a snapshot's name; a module that has that form is named by its
 /// path.
-fn split(named: Named<'_>) -> (Option<&OsStr>, &[OsString]) {
+fn split(named: NamedSnapshot<'_>) -> (Option<&OsStr>, &[OsString]) {
     match named {
         [first, rest @ ..] if !rest.is_empty() => {
             match SnapshotName::parse(first.as_bytes(), &Zone::utc()) {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 
-use crate::command::outlook::{ANY_JUMP, Outlook, PlanOptions, time_of};
+use crate::command::outlook::{ANY_JUMP, PlanOptions, PolicyOutlook, time_of};
 use crate::command::plan_view::PlanView;
 use crate::command::timeline::Terminal;
 use crate::command::{freed, print_json, replay};
@@ -102,7 +102,7 @@ fn plan(
         // With the notes on dates that are not believed.
         let snapshots: Vec<Snapshot> =
             decision.verdicts.iter().map(|verdict| verdict.snapshot.clone()).collect();
-        Outlook {
+        PolicyOutlook {
             unguarded: decide_before_guards(&snapshots, &target.policy, now),
             forecast: forecast(&snapshots, &target.policy, now),
             freed: freed::count(&root, catalog, &decision, options.sizes),

@@ -4,12 +4,12 @@ use chrono::TimeDelta;
 use indicatif::HumanBytes;
 
 use crate::command::freed::USUAL_MAX_ENTRIES;
-use crate::command::plan_view::{End, FateView, PlanView, SnapshotView, TotalsView};
-use crate::command::timeline::{Colour, Row, Terminal, strip};
+use crate::command::plan_view::{ExpiryTime, FateView, PlanView, SnapshotView, TotalsView};
+use crate::command::timeline::{Colour, Terminal, TimelineRow, strip};
 use crate::decide::reason::pause_line;
 use crate::decide::span::roughly;
 use crate::tell::counted;
-use crate::tell::table::Table;
+use crate::tell::table::TextTable;
 
 impl PlanView {
     /// The plan for people; `terminal` is where it is printed, if it is one.
@@ -49,7 +49,7 @@ impl PlanView {
     fn timeline(&self, terminal: Option<&Terminal>, fate: FateOf) -> String {
         let Some(terminal) = terminal else { return String::new() };
         let row = |snapshot: &SnapshotView| Some((snapshot.age, fate(snapshot)?.row));
-        let rows: Vec<(TimeDelta, Row)> = self.snapshots.iter().filter_map(row).collect();
+        let rows: Vec<(TimeDelta, TimelineRow)> = self.snapshots.iter().filter_map(row).collect();
         strip(&rows, terminal)
     }
 
@@ -72,8 +72,8 @@ impl PlanView {
         painted
     }
 
-    fn plain_table(&self) -> Table {
-        let mut table = Table::new(&["SNAPSHOT", "", "GOES", "BECAUSE"]);
+    fn plain_table(&self) -> TextTable {
+        let mut table = TextTable::new(&["SNAPSHOT", "", "GOES", "BECAUSE"]);
         for SnapshotView { name, fate, .. } in &self.snapshots {
             table.push(vec![
                 name.clone(),
@@ -86,8 +86,8 @@ impl PlanView {
     }
 
     /// Side by side, with a mark where the policies differ.
-    fn compared_table(&self, policy_file: &str) -> Table {
-        let mut table = Table::new(&["SNAPSHOT", "", "PRESENT POLICY", policy_file]);
+    fn compared_table(&self, policy_file: &str) -> TextTable {
+        let mut table = TextTable::new(&["SNAPSHOT", "", "PRESENT POLICY", policy_file]);
         for snapshot in &self.snapshots {
             let mark = if differs(snapshot) { "<>" } else { "" };
             let told = other(snapshot).map_or("-".to_string(), briefly);
@@ -139,13 +139,13 @@ fn briefly(fate: &FateView) -> String {
 /// Within two days how soon, later on which day.
 fn end(fate: &FateView) -> String {
     match fate.end {
-        End::Now => "now".to_string(),
-        End::NextPush(_) => "next push".to_string(),
-        End::At(_, after) if after < TimeDelta::days(2) => format!("in {}", roughly(after)),
-        End::At(time, _) => time.format("%F").to_string(),
-        End::Stays => "never".to_string(),
-        End::HeldBack => "held back".to_string(),
-        End::Unknown => "-".to_string(),
+        ExpiryTime::Now => "now".to_string(),
+        ExpiryTime::NextPush(_) => "next push".to_string(),
+        ExpiryTime::At(_, after) if after < TimeDelta::days(2) => format!("in {}", roughly(after)),
+        ExpiryTime::At(time, _) => time.format("%F").to_string(),
+        ExpiryTime::Stays => "never".to_string(),
+        ExpiryTime::HeldBack => "held back".to_string(),
+        ExpiryTime::Unknown => "-".to_string(),
     }
 }
 

@@ -32,8 +32,8 @@ use std::path::Path;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use crate::command::outlook::Outlook;
-use crate::command::timeline::Row;
+use crate::command::outlook::PolicyOutlook;
+use crate::command::timeline::TimelineRow;
 use crate::command::view::rfc3339;
 use crate::decide::decision::SnapshotVerdict;
 use crate::decide::forecast::Expiry;
@@ -102,9 +102,9 @@ pub(crate) struct FateView {
     expires_at: Option<String>,
     covered_by: Vec<CoverView>,
     #[serde(skip)]
-    pub(crate) end: End,
+    pub(crate) end: ExpiryTime,
     #[serde(skip)]
-    pub(crate) row: Row,
+    pub(crate) row: TimelineRow,
 }
 
 #[derive(Debug, Serialize)]
@@ -117,7 +117,7 @@ struct CoverView {
 
 /// When a snapshot goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum ExpiryTime {
     /// As soon as something rotates.
     Now,
     /// With the next push.
@@ -139,8 +139,8 @@ impl PlanView {
         target: &Target,
         now: DateTime<Utc>,
         catalog: &Catalog,
-        present: &Outlook,
-        other: Option<(&Path, &Outlook)>,
+        present: &PolicyOutlook,
+        other: Option<(&Path, &PolicyOutlook)>,
     ) -> Self {
         let mut fates = fates(present, now);
         let mut others = other.map(|(_, outlook)| self::fates(outlook, now)).unwrap_or_default();
@@ -180,7 +180,7 @@ impl PlanView {
 }
 
 impl TotalsView {
-    fn new(outlook: &Outlook) -> Self {
+    fn new(outlook: &PolicyOutlook) -> Self {
         let usage = outlook.freed.usage;
         TotalsView {
             pause: outlook.decision.pause.as_ref().map(ToString::to_string),
@@ -194,7 +194,7 @@ impl TotalsView {
 }
 
 /// What becomes of each snapshot by its name.
-fn fates(outlook: &Outlook, now: DateTime<Utc>) -> BTreeMap<String, FateView> {
+fn fates(outlook: &PolicyOutlook, now: DateTime<Utc>) -> BTreeMap<String, FateView> {
     let unguarded = outlook.unguarded.verdicts.iter();
     let kept = unguarded.map(|verdict| (verdict.snapshot.name.clone(), verdict.keep)).collect();
     let mut put_off = 0;
@@ -213,7 +213,7 @@ fn fates(outlook: &Outlook, now: DateTime<Utc>) -> BTreeMap<String, FateView> {
             reasons: reasons().map(|reason| words(reason, reason.to_string(), &kept)).collect(),
             brief_reasons: reasons().map(|reason| words(reason, reason.brief(), &kept)).collect(),
             expires_at: match end {
-                End::NextPush(time) | End::At(time, _) => Some(rfc3339(time)),
+                ExpiryTime::NextPush(time) | ExpiryTime::At(time, _) => Some(rfc3339(time)),
                 _ => None,
             },
             covered_by: unguarded
@@ -234,20 +234,29 @@ fn is_put_off(verdict: &SnapshotVerdict) -> bool {
 }
 
 /// When a snapshot goes; `put_off` counts those that `max_expire` puts off, up to this one.
-fn end(verdict: &SnapshotVerdict, outlook: &Outlook, put_off: usize, now: DateTime<Utc>) -> End {
+fn end(
+    verdict: &SnapshotVerdict,
+    outlook: &PolicyOutlook,
+    put_off: usize,
+    now: DateTime<Utc>,
+) -> ExpiryTime {
     if !verdict.keep {
-        return End::Now;
+        return ExpiryTime::Now;
     }
-    let Some(forecast) = &outlook.forecast else { return End::Unknown };
+    let Some(forecast) = &outlook.forecast else { return ExpiryTime::Unknown };
     let at = |time| {
-        if time == forecast.next_push { End::NextPush(time) } else { End::At(time, time - now) }
+        if time == forecast.next_push {
+            ExpiryTime::NextPush(time)
+        } else {
+            ExpiryTime::At(time, time - now)
+        }
     };
     if outlook.max_expire == 0 {
-        return End::Stays;
+        return ExpiryTime::Stays;
     }
     match forecast.expiry(&verdict.snapshot.name) {
-        None => End::Unknown,
-        Some(Expiry::Stays) => End::Stays,
+        None => ExpiryTime::Unknown,
+        Some(Expiry::Stays) => ExpiryTime::Stays,
         Some(Expiry::At(time)) => at(time),
         Some(Expiry::Due) if is_put_off(verdict) => {
             let later_pushes =
@@ -255,18 +264,18 @@ fn end(verdict: &SnapshotVerdict, outlook: &Outlook, put_off: usize, now: DateTi
             forecast
                 .spacing
                 .checked_mul(later_pushes)
-                .map_or(End::Stays, |later| at(forecast.next_push + later))
+                .map_or(ExpiryTime::Stays, |later| at(forecast.next_push + later))
         }
-        Some(Expiry::Due) => End::HeldBack,
+        Some(Expiry::Due) => ExpiryTime::HeldBack,
     }
 }
 
-fn row(verdict: &SnapshotVerdict) -> Row {
+fn row(verdict: &SnapshotVerdict) -> TimelineRow {
     match verdict.keep {
-        false => Row::Goes,
-        true if verdict.snapshot.pinned.is_some() => Row::Pinned,
-        true if verdict.snapshot.grade == Grade::Partial => Row::Partial,
-        true => Row::Stays,
+        false => TimelineRow::Goes,
+        true if verdict.snapshot.pinned.is_some() => TimelineRow::Pinned,
+        true if verdict.snapshot.grade == Grade::Partial => TimelineRow::Partial,
+        true => TimelineRow::Stays,
     }
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::command::outlook::{PlanOptions, YEAR_SECONDS, time_of};
 use crate::command::print_json;
-use crate::command::timeline::{Row, Terminal, strip};
+use crate::command::timeline::{Terminal, TimelineRow, strip};
 use crate::command::view::rfc3339;
 use crate::config::settings::{Settings, Source};
 use crate::decide::decision::SnapshotVerdict;
@@ -25,13 +25,13 @@ use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
 use crate::tell::output::print;
-use crate::tell::table::Table;
+use crate::tell::table::TextTable;
 
 /// How often pushes come unless it is said.
 const USUAL_DISTANCE: Span = Span::from_seconds(3_600);
 
 #[derive(Serialize)]
-struct View {
+struct ReplayedModuleView {
     module: Option<String>,
     #[serde(flatten)]
     present: PolicyView,
@@ -96,7 +96,7 @@ pub(crate) fn run(
         let settings = other.unwrap_or(&context.settings);
         usable(settings)?;
         let present = replay(settings, None)?;
-        views.push(View { module: None, present, compared: None, label: None });
+        views.push(ReplayedModuleView { module: None, present, compared: None, label: None });
         Exit::Done
     } else {
         usable(&context.settings)?;
@@ -105,7 +105,7 @@ pub(crate) fn run(
             let present = replay(&context.settings, module)?;
             let compared = other.map(|settings| replay(settings, module)).transpose()?;
             let label = Some(target.label());
-            views.push(View { module: module.map(escape), present, compared, label });
+            views.push(ReplayedModuleView { module: module.map(escape), present, compared, label });
             Ok(Exit::Done)
         })?
     };
@@ -161,7 +161,7 @@ impl ReplayView {
     }
 }
 
-impl View {
+impl ReplayedModuleView {
     fn to_text(&self, terminal: Option<&Terminal>, is_verbose: bool) -> String {
         let label = self.label.as_ref().map_or(String::new(), |label| format!("{label}: "));
         let policies = std::iter::once(&self.present).chain(&self.compared);
@@ -179,7 +179,8 @@ impl PolicyView {
             in_years(*span)
         );
         if let Some(terminal) = terminal {
-            let rows: Vec<_> = snapshots.iter().map(|held| (held.age, Row::Stays)).collect();
+            let rows: Vec<_> =
+                snapshots.iter().map(|held| (held.age, TimelineRow::Stays)).collect();
             text += &strip(&rows, terminal);
         }
         text += &bands(snapshots).to_text();
@@ -216,8 +217,8 @@ const BANDS: [(&str, i64); 5] = [
 ];
 
 /// How dense the snapshots are, the farther back the sparser.
-fn bands(snapshots: &[HeldView]) -> Table {
-    let mut table = Table::new(&["AGE", "SNAPSHOTS", "ONE EVERY", "OLDEST"]);
+fn bands(snapshots: &[HeldView]) -> TextTable {
+    let mut table = TextTable::new(&["AGE", "SNAPSHOTS", "ONE EVERY", "OLDEST"]);
     let mut younger_than = i64::MIN;
     for (label, until) in BANDS {
         let within =
@@ -245,8 +246,8 @@ fn usual_distance(band: &[&HeldView]) -> Option<TimeDelta> {
     distances.get(distances.len() / 2).copied()
 }
 
-fn listing(snapshots: &[HeldView]) -> Table {
-    let mut table = Table::new(&["SNAPSHOT", "BECAUSE"]);
+fn listing(snapshots: &[HeldView]) -> TextTable {
+    let mut table = TextTable::new(&["SNAPSHOT", "BECAUSE"]);
     for held in snapshots {
         table.push(vec![held.name.clone(), held.reasons.join("; ")]);
     }

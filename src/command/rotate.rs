@@ -16,7 +16,7 @@ use crate::tell::output::print;
 
 /// What a person wants of a rotation.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Orders {
+pub(crate) struct RotateOptions {
     /// Only say what would be done.
     pub dry_run: bool,
     /// End pauses first: clock, state and policy are right.
@@ -25,7 +25,7 @@ pub(crate) struct Orders {
     pub purge: bool,
 }
 
-impl Orders {
+impl RotateOptions {
     fn disposal(self) -> Disposal {
         if self.purge { Disposal::Now } else { Disposal::Later }
     }
@@ -35,7 +35,7 @@ impl Orders {
 pub(crate) fn run(
     context: &Context,
     module: Option<&OsStr>,
-    orders: Orders,
+    orders: RotateOptions,
     json: bool,
 ) -> Result<Exit> {
     if orders.dry_run {

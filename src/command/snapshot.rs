@@ -19,7 +19,7 @@ use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
 
 #[derive(Serialize)]
-struct View {
+struct SnapshotRunView {
     module: Option<String>,
     snapshot_root: String,
     outcome: &'static str,
@@ -29,7 +29,7 @@ struct View {
 
 /// What a person or a client wants of a snapshot.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Orders {
+pub(crate) struct SnapshotOptions {
     /// Only where one is owed.
     pub due: bool,
     /// The status of the transfer that has just filled the directory.
@@ -38,7 +38,7 @@ pub(crate) struct Orders {
     pub rotates: bool,
 }
 
-impl Orders {
+impl SnapshotOptions {
     /// The same for a run on `target`.
     pub(crate) fn request(self, target: &Target) -> Request {
         let request = match self.status {
@@ -57,7 +57,7 @@ impl Orders {
 pub(crate) fn run(
     context: &Context,
     module: Option<&OsStr>,
-    orders: Orders,
+    orders: SnapshotOptions,
     json: bool,
 ) -> Result<Exit> {
     let mut views = Vec::new();
@@ -65,7 +65,7 @@ pub(crate) fn run(
     let exit = context.change_each(module, Some(Work::Snapshot), opener, |target| {
         let request = Request { started: context.started.clone(), ..orders.request(target) };
         let report = order::run(target, &request, &Clock::System)?;
-        views.push(View {
+        views.push(SnapshotRunView {
             module: target.name.as_deref().map(escape),
             snapshot_root: escape_path(&target.root_path),
             outcome: report.ending.word(),

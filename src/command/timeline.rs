@@ -62,7 +62,7 @@ impl Terminal {
 
 /// What is shown of a snapshot, one row for each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Row {
+pub(crate) enum TimelineRow {
     /// A complete one that stays.
     Stays,
     /// One that goes.
@@ -73,12 +73,12 @@ pub(crate) enum Row {
     Partial,
 }
 
-impl Row {
-    const ALL: [(Row, &'static str, Colour); 4] = [
-        (Row::Stays, "stays", Colour::Green),
-        (Row::Pinned, "pinned", Colour::Yellow),
-        (Row::Partial, "partial", Colour::Cyan),
-        (Row::Goes, "goes", Colour::Red),
+impl TimelineRow {
+    const ALL: [(TimelineRow, &'static str, Colour); 4] = [
+        (TimelineRow::Stays, "stays", Colour::Green),
+        (TimelineRow::Pinned, "pinned", Colour::Yellow),
+        (TimelineRow::Partial, "partial", Colour::Cyan),
+        (TimelineRow::Goes, "goes", Colour::Red),
     ];
 }
 
@@ -105,13 +105,13 @@ const TICKS: [(&str, i64); 12] = [
 ];
 
 /// Draws snapshots by their ages; nothing if there are none.
-pub(crate) fn strip(snapshots: &[(TimeDelta, Row)], terminal: &Terminal) -> String {
+pub(crate) fn strip(snapshots: &[(TimeDelta, TimelineRow)], terminal: &Terminal) -> String {
     let Some(oldest) = snapshots.iter().map(|(age, _)| age.num_seconds()).max() else {
         return String::new();
     };
     let scale = Scale { oldest: oldest.max(HOUR), columns: terminal.width - NAME_WIDTH - 1 };
     let mut text = scale.axis();
-    for (row, name, colour) in Row::ALL {
+    for (row, name, colour) in TimelineRow::ALL {
         let ages = snapshots.iter().filter(|(_, of)| *of == row).map(|(age, _)| age.num_seconds());
         let marks = scale.marks(ages);
         if !marks.is_empty() {
@@ -180,11 +180,11 @@ mod tests {
     fn the_strip_shows_each_kind_in_its_row_at_its_age() {
         let hours = TimeDelta::hours;
         let snapshots = [
-            (hours(0), Row::Stays),
-            (hours(1), Row::Stays),
-            (hours(24), Row::Goes),
-            (hours(24), Row::Goes),
-            (hours(24 * 365), Row::Pinned),
+            (hours(0), TimelineRow::Stays),
+            (hours(1), TimelineRow::Stays),
+            (hours(24), TimelineRow::Goes),
+            (hours(24), TimelineRow::Goes),
+            (hours(24 * 365), TimelineRow::Pinned),
         ];
         let strip = strip(&snapshots, &PLAIN);
         let lines: Vec<&str> = strip.lines().collect();
@@ -204,7 +204,7 @@ mod tests {
     fn labels_never_run_into_each_other() {
         for (width, hours) in [(40, 1), (40, 200_000), (80, 30), (240, 9_000)] {
             let strip = strip(
-                &[(TimeDelta::hours(hours), Row::Stays)],
+                &[(TimeDelta::hours(hours), TimelineRow::Stays)],
                 &Terminal { width, colours: false },
             );
             let labels = strip.lines().next().expect("labels");
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn colours_are_only_around_marks() {
         let colourful = Terminal { colours: true, ..PLAIN };
-        let strip = strip(&[(TimeDelta::hours(3), Row::Partial)], &colourful);
+        let strip = strip(&[(TimeDelta::hours(3), TimelineRow::Partial)], &colourful);
         assert!(strip.contains("partial  \x1b[36m") && strip.contains("*\x1b[0m\n"), "{strip:?}");
     }
 }

@@ -41,7 +41,7 @@ pub(crate) fn run(
         let is_incomplete =
             verified.unreadable > 0 || verified.lost_bytes > 0 || verified.is_uncertain();
         let is_damaged = verified.is_damaged();
-        let view = View::new(target, &verified, repaired.as_ref());
+        let view = VerifyView::new(target, &verified, repaired.as_ref());
         if !json {
             print(&view.to_text(&target.label()))?;
         }
@@ -60,7 +60,7 @@ pub(crate) fn run(
 
 /// The documented JSON.
 #[derive(Serialize)]
-struct View {
+struct VerifyView {
     module: Option<String>,
     snapshot_root: String,
     snapshots: usize,
@@ -128,9 +128,9 @@ struct ChangeView {
     text: String,
 }
 
-impl View {
+impl VerifyView {
     fn new(target: &Target, verified: &Verified, repaired: Option<&Repaired>) -> Self {
-        View {
+        VerifyView {
             module: target.name.as_deref().map(escape),
             snapshot_root: escape_path(&target.root_path),
             snapshots: verified.snapshots,

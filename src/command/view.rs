@@ -15,7 +15,7 @@ use crate::store::record::Record;
 use crate::store::snapshots::Item;
 use crate::tell::counted;
 use crate::tell::escape::{escape, escape_path};
-use crate::tell::table::Table;
+use crate::tell::table::TextTable;
 
 /// A time as RFC 3339 in UTC, to the second.
 pub(crate) fn rfc3339(time: DateTime<Utc>) -> String {
@@ -65,7 +65,7 @@ impl DecisionView {
 
     /// The same for people.
     pub(crate) fn to_text(&self, label: &str) -> String {
-        let mut table = Table::new(&["SNAPSHOT", "", "BECAUSE"]);
+        let mut table = TextTable::new(&["SNAPSHOT", "", "BECAUSE"]);
         for verdict in &self.snapshots {
             let word = if verdict.keep { "keep" } else { "expired" };
             table.push(vec![
@@ -91,11 +91,11 @@ pub(crate) struct ListView {
     module: Option<String>,
     module_path: String,
     snapshot_root: String,
-    snapshots: Vec<ItemView>,
+    snapshots: Vec<ListedSnapshotView>,
 }
 
 #[derive(Debug, Serialize)]
-struct ItemView {
+struct ListedSnapshotView {
     name: String,
     time: String,
     grade: Grade,
@@ -136,7 +136,7 @@ impl ListView {
             snapshots: items
                 .iter()
                 .zip(dated)
-                .map(|(item, dated)| ItemView::new(item, dated, now))
+                .map(|(item, dated)| ListedSnapshotView::new(item, dated, now))
                 .collect(),
         }
     }
@@ -154,7 +154,7 @@ impl ListView {
         let titles = ["SNAPSHOT", "AGE", "GRADE", "ENTRIES", "ADDED", "CHANGED", "REMOVED"];
         let more_titles = ["UNCHANGED UNTIL", "CLIENT", "PINNED"];
         let titles: Vec<&str> = titles.into_iter().chain(copies_title).chain(more_titles).collect();
-        let mut table = Table::new(&titles);
+        let mut table = TextTable::new(&titles);
         for item in &self.snapshots {
             let count =
                 |count: Option<u64>| count.map_or("-".to_string(), |count| count.to_string());
@@ -192,11 +192,11 @@ impl ListView {
     }
 }
 
-impl ItemView {
+impl ListedSnapshotView {
     fn new(item: &Item, dated: &Snapshot, now: DateTime<Utc>) -> Self {
         let record = item.record.as_ref();
         let made = record.filter(|record| !record.adopted);
-        ItemView {
+        ListedSnapshotView {
             name: item.name.text.clone(),
             time: rfc3339(item.name.time),
             grade: item.name.grade,

@@ -15,9 +15,9 @@ use crate::config::settings::Settings;
 use crate::decide::boot_time::BootTime;
 use crate::decide::grade::Grade;
 use crate::decide::own_output::Opener;
-use crate::hook::applicant::{Applicant, NOTHING};
-use crate::hook::caller::{Caller, patience};
-use crate::hook::shared_files::{Looks, refused};
+use crate::hook::shared_files::{SharedFileChecks, refused};
+use crate::hook::transfer_request::{NOTHING, TransferRequest};
+use crate::hook::waiting_client::{WaitingClient, patience};
 use crate::module::target::Target;
 use crate::run::reap::{highest_marked, reap};
 use crate::store::format::FORMAT;
@@ -55,7 +55,7 @@ const ENDED: &str = "the connection has ended";
 pub(crate) fn admit(
     target: &Target,
     settings: &Settings,
-    applicant: &Applicant,
+    applicant: &TransferRequest,
     clock: &Clock,
 ) -> Result<Admission> {
     let began = Instant::now();
@@ -76,7 +76,7 @@ pub(crate) fn admit(
         return Ok(Admission::Refused(HOLDS_SNAPSHOTS.to_string()));
     }
     let opened = nesting.and_then(|()| target.open_root());
-    let looks = Looks::default();
+    let looks = SharedFileChecks::default();
     let why = refused(target, settings, opened.as_ref().ok(), applicant, &looks);
     let root = match (opened, why) {
         (Ok(root), None) => root,
@@ -105,8 +105,9 @@ pub(crate) fn admit(
             };
         }
         drop(ledger);
-        let (deadline, caller) = waiting
-            .get_or_init(|| (began + patience_with(target, settings, applicant), Caller::new()));
+        let (deadline, caller) = waiting.get_or_init(|| {
+            (began + patience_with(target, settings, applicant), WaitingClient::new())
+        });
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             let why = come_back(target, &root, clock.now());
@@ -121,7 +122,7 @@ pub(crate) fn admit(
 
 /// What cannot write needs no root. That it came is noted apart, or the hook after it could not
 /// tell it from a push.
-fn admit_reader(target: &Target, applicant: &Applicant, clock: &Clock) -> Result<Admission> {
+fn admit_reader(target: &Target, applicant: &TransferRequest, clock: &Clock) -> Result<Admission> {
     let is_ended = applicant.request == NOTHING;
     if !applicant.reads_only {
         note_reader(target, applicant, is_ended, clock);
@@ -130,7 +131,7 @@ fn admit_reader(target: &Target, applicant: &Applicant, clock: &Clock) -> Result
 }
 
 /// Where it cannot be noted, its hook takes it for a push that changed nothing.
-fn note_reader(target: &Target, applicant: &Applicant, refused: bool, clock: &Clock) {
+fn note_reader(target: &Target, applicant: &TransferRequest, refused: bool, clock: &Clock) {
     let note = || {
         let entry = entry(applicant, refused, clock)?;
         Ledger::apart(target.memory.ledgers(&target.module_path))?.enter_reader(&entry)
@@ -151,7 +152,7 @@ fn enter(
     target: &Target,
     root: &SnapshotRoot,
     ledger: Ledger,
-    applicant: &Applicant,
+    applicant: &TransferRequest,
     clock: &Clock,
 ) -> Result<Admission> {
     // An earlier transfer may have been served by a process of the same number.
@@ -173,7 +174,7 @@ fn enter(
 fn turn_away(
     target: &Target,
     root: &SnapshotRoot,
-    applicant: &Applicant,
+    applicant: &TransferRequest,
     why: String,
     clock: &Clock,
 ) -> Admission {
@@ -195,7 +196,11 @@ fn turn_away(
 ///
 /// # Errors
 /// If it cannot be entered in the ledger.
-pub(crate) fn note_refusal(target: &Target, applicant: &Applicant, clock: &Clock) -> Result<()> {
+pub(crate) fn note_refusal(
+    target: &Target,
+    applicant: &TransferRequest,
+    clock: &Clock,
+) -> Result<()> {
     if !target.is_registered() {
         note_reader(target, applicant, true, clock);
         return Ok(());
@@ -208,8 +213,8 @@ pub(crate) fn note_refusal(target: &Target, applicant: &Applicant, clock: &Clock
     ledger.begin(&root, &entry(applicant, true, clock)?, highest_marked(&root))
 }
 
-fn entry(applicant: &Applicant, refused: bool, clock: &Clock) -> Result<Entry> {
-    let Applicant { arguments, forbidden, request, client, pid, .. } = applicant;
+fn entry(applicant: &TransferRequest, refused: bool, clock: &Clock) -> Result<Entry> {
+    let TransferRequest { arguments, forbidden, request, client, pid, .. } = applicant;
     // First: once the connection's process is dead, nobody descends from it any more.
     let worker = Process::branch_of(*pid)?;
     let owner = Process::of(*pid)?.ok_or_else(|| Error::Environment {
@@ -235,7 +240,7 @@ fn entry(applicant: &Applicant, refused: bool, clock: &Clock) -> Result<Entry> {
 
 /// How long the push may wait: no longer than the policy says, nor than its client or the module's
 /// own `timeout`.
-fn patience_with(target: &Target, settings: &Settings, applicant: &Applicant) -> Duration {
+fn patience_with(target: &Target, settings: &Settings, applicant: &TransferRequest) -> Duration {
     let of_module = || {
         let conf = settings.rsyncd().ok()?;
         let value = conf.module(target.name.as_deref()?)?.get("timeout")?.to_vec();

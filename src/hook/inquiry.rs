@@ -8,8 +8,8 @@
 //! nothing of paths, names or other clients: that is for `rsyncd-snapshot check`.
 
 use crate::command::check;
-use crate::command::finding::Level;
-use crate::hook::applicant::Applicant;
+use crate::command::finding::Severity;
+use crate::hook::transfer_request::TransferRequest;
 use crate::module::target::Target;
 
 /// What the client asks for, after the module's name and a slash.
@@ -19,7 +19,7 @@ pub(crate) const PATH: &str = "./././././";
 pub(crate) const ANSWER: &str = "rsyncd-snapshot says";
 
 /// Whether a transfer is such a question.
-pub(crate) fn is_asked(applicant: &Applicant) -> bool {
+pub(crate) fn is_asked(applicant: &TransferRequest) -> bool {
     let path = applicant.request.split_once('/').map(|(_, path)| path);
     !applicant.arguments.kind.writes() && path == Some(PATH)
 }
@@ -27,7 +27,7 @@ pub(crate) fn is_asked(applicant: &Applicant) -> bool {
 /// The answer, in one line.
 pub(crate) fn answer(target: &Target) -> String {
     let level = check::check_module(target, None).iter().map(|finding| finding.level).max();
-    let word = level.unwrap_or(Level::Unknown).word();
+    let word = level.unwrap_or(Severity::Unknown).word();
     let free = rustix::fs::statvfs(&target.module_path)
         .map(|facts| facts.f_bavail.saturating_mul(facts.f_frsize).to_string());
     format!("{ANSWER}: {word}, {} bytes free", free.unwrap_or_else(|_| "unknown".to_string()))

@@ -17,7 +17,7 @@ use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::order;
 use crate::run::request::Request;
-use crate::run::transfer::{self, Seen};
+use crate::run::transfer::{self, LedgerAnswer};
 use crate::store::completion::Unfinished;
 use crate::store::memory::{Failure, Work};
 use crate::system::clock::Clock;
@@ -28,23 +28,23 @@ use crate::tell::log::set_subject;
 
 /// Where the work is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum HookMode {
     /// In the hook, which rsyncd waits for.
-    Here,
+    InHook,
     /// In a process apart, which has yet to be started.
-    Elsewhere,
+    Detach,
     /// In the process apart, which this is.
     Detached,
 }
 
 /// Reads rsyncd's environment and runs.
-pub(crate) fn run(context: &Context, place: Place) -> Result<Exit> {
+pub(crate) fn run(context: &Context, place: HookMode) -> Result<Exit> {
     let transfer = Transfer::from_environment()?;
     set_subject(Some(transfer.connection.label()));
     match place {
-        Place::Here => {}
-        Place::Detached => detach::leave_session(),
-        Place::Elsewhere => match detach::hand_over() {
+        HookMode::InHook => {}
+        HookMode::Detached => detach::leave_session(),
+        HookMode::Detach => match detach::hand_over() {
             Ok(true) => return Ok(Exit::Done),
             Ok(false) => {
                 log::error!("the detached process has failed; the hook takes the snapshot itself")
@@ -62,7 +62,7 @@ pub(crate) fn run(context: &Context, place: Place) -> Result<Exit> {
     context.set_level(&target);
     set_subject(Some(target.label()));
     confine::to([&target], context.reach);
-    let taken_over = (place == Place::Detached).then_some(detach::take_over as fn());
+    let taken_over = (place == HookMode::Detached).then_some(detach::take_over as fn());
     after_transfer(&target, &transfer, taken_over, context, &Clock::System)
 }
 
@@ -96,11 +96,11 @@ pub fn after_transfer(
     }
     let mut seen = look_up(target, context, transfer);
     // It may have met what fills a read-only module half-way.
-    if target.opener == Opener::Reader && matches!(seen, Seen::Unpaired) {
+    if target.opener == Opener::Reader && matches!(seen, LedgerAnswer::Unpaired) {
         log::debug!("{}: the client could only read, so no snapshot is taken", target.label());
         return Ok(Exit::Done);
     }
-    let ended = transfer::Ended { target, transfer };
+    let ended = transfer::EndedTransfer { target, transfer };
     let verdict = ended.verdict(&seen, brought_token(target, &seen));
     match (&verdict.because, verdict.owed) {
         (because @ Because::NothingWritten { .. }, _) => {
@@ -129,10 +129,10 @@ pub fn after_transfer(
         ..Request::transfer(worth, status, client.clone())
     };
     let request = match seen {
-        Seen::Push(line) => request.entered(*line),
-        Seen::Struck => Request { coverage: LedgerCoverage::All, ..request },
-        Seen::Missing => Request { coverage: LedgerCoverage::TransferMissing, ..request },
-        Seen::Unpaired | Seen::Idle => request,
+        LedgerAnswer::Push(line) => request.entered(*line),
+        LedgerAnswer::AlreadyStruck => Request { coverage: LedgerCoverage::All, ..request },
+        LedgerAnswer::Missing => Request { coverage: LedgerCoverage::TransferMissing, ..request },
+        LedgerAnswer::Unpaired | LedgerAnswer::NoPush => request,
     };
     Ok(order::run(target, &request, clock)?.exit())
 }
@@ -148,8 +148,13 @@ fn is_reader(context: &Context, transfer: &Transfer) -> bool {
 }
 
 /// A transfer that wrote nothing leaves nothing, but others may have been left to it.
-fn nothing_written(target: &Target, seen: Seen, context: &Context, clock: &Clock) -> Result<Exit> {
-    if matches!(seen, Seen::Idle) {
+fn nothing_written(
+    target: &Target,
+    seen: LedgerAnswer,
+    context: &Context,
+    clock: &Clock,
+) -> Result<Exit> {
+    if matches!(seen, LedgerAnswer::NoPush) {
         return Ok(Exit::Done);
     }
     transfer::strike(target, &seen)?;
@@ -163,19 +168,19 @@ const TICK: TimeDelta = TimeDelta::milliseconds(100);
 /// Whether the module says that it is unfinished, and it is this push that has said so. What an
 /// earlier one left must not keep others from their snapshots. Without the ledger it may be its
 /// own, or no push at all: then there is the mark.
-fn brought_token(target: &Target, seen: &Seen) -> bool {
+fn brought_token(target: &Target, seen: &LedgerAnswer) -> bool {
     let module = File::open(&target.module_path).ok();
     let Some(token) = module.and_then(|module| Unfinished::of_module(module.as_fd())) else {
         return false;
     };
-    let Seen::Push(line) = seen else { return true };
+    let LedgerAnswer::Push(line) = seen else { return true };
     let began = line.entry.as_ref().map(|entry| entry.began);
     began.is_none_or(|began| token.arrived >= began - TICK)
 }
 
 /// What the ledger says; nothing, if it cannot be read. Then the push would be left to others, or
 /// to itself, so it is looked at once more before that.
-fn look_up(target: &Target, context: &Context, transfer: &Transfer) -> Seen {
+fn look_up(target: &Target, context: &Context, transfer: &Transfer) -> LedgerAnswer {
     let look = || transfer::look_up(target, &context.settings, transfer);
     let look_again = |error| {
         log::warn!(
@@ -186,7 +191,7 @@ fn look_up(target: &Target, context: &Context, transfer: &Transfer) -> Seen {
     };
     look().or_else(look_again).unwrap_or_else(|error| {
         log::error!("{}: the ledger of running transfers cannot be read: {error}", target.label());
-        Seen::Missing
+        LedgerAnswer::Missing
     })
 }
 

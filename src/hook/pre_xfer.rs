@@ -8,9 +8,9 @@ use crate::config::forbidden::{forbids, is_reader};
 use crate::decide::arguments::Arguments;
 use crate::decide::facts::Forbidden;
 use crate::hook::admission::{Admission, admit, note_refusal};
-use crate::hook::applicant::Applicant;
 use crate::hook::inquiry;
 use crate::hook::shared_files::refused_without_target;
+use crate::hook::transfer_request::TransferRequest;
 use crate::module::confine;
 use crate::module::context::Context;
 use crate::module::target::Target;
@@ -32,7 +32,7 @@ pub(crate) fn run(context: &Context) -> Result<Exit> {
         problem: "is not set".to_string(),
     })?;
     let arguments = Arguments::from_environment().unwrap_or_else(Arguments::unknown);
-    let applicant = Applicant {
+    let applicant = TransferRequest {
         forbidden: forbidden(context, &connection, &arguments),
         reads_only: reads_only(context, &connection),
         arguments,
@@ -60,7 +60,7 @@ pub(crate) fn run(context: &Context) -> Result<Exit> {
     match admit(&target, &context.settings, &applicant, &Clock::System) {
         Ok(Admission::Refused(why)) => turn_away(&label, &applicant, &why),
         Ok(Admission::Entered) => {
-            let Applicant { arguments, request, client, .. } = &applicant;
+            let TransferRequest { arguments, request, client, .. } = &applicant;
             log::debug!("{label}: {} of {request} by {} begins", arguments.kind, client.identity());
             Ok(Exit::Done)
         }
@@ -94,7 +94,7 @@ fn reads_only(context: &Context, connection: &Connection) -> bool {
 fn without_target(
     context: &Context,
     connection: &Connection,
-    applicant: &Applicant,
+    applicant: &TransferRequest,
     error: &Error,
 ) -> Result<Exit> {
     let label = connection.label();
@@ -106,7 +106,7 @@ fn without_target(
 }
 
 /// The transfer begins all the same: what is wrong here must not cost the client its backup.
-fn let_in(label: &str, applicant: &Applicant, error: &Error) -> Exit {
+fn let_in(label: &str, applicant: &TransferRequest, error: &Error) -> Exit {
     if applicant.reads_only {
         // A module that offers snapshots need not be one that they can be made of.
         log::debug!("{label}: this transfer is not in the ledger: {error}");
@@ -120,7 +120,7 @@ fn let_in(label: &str, applicant: &Applicant, error: &Error) -> Exit {
     Exit::Done
 }
 
-fn turn_away(label: &str, applicant: &Applicant, why: &str) -> Result<Exit> {
+fn turn_away(label: &str, applicant: &TransferRequest, why: &str) -> Result<Exit> {
     log::warn!("{label}: turned away a push of {}: {why}", applicant.client.identity());
     print(&format!("{why}\n"))?;
     Ok(Exit::Failed)

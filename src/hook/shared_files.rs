@@ -25,7 +25,7 @@ use crate::decide::refusal::{
 };
 use crate::engine::listing::Listing;
 use crate::engine::shared::{Writable, look};
-use crate::hook::applicant::Applicant;
+use crate::hook::transfer_request::TransferRequest;
 use crate::module::target::Target;
 use crate::store::dir::{OwnedDir, names_in};
 use crate::store::layout::{PRIVATE, Subdir};
@@ -43,7 +43,7 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// What is found out once about a push, when it is needed.
 #[derive(Default)]
-pub(crate) struct Looks {
+pub(crate) struct SharedFileChecks {
     any: OnceCell<Found>,
     partial_dirs: OnceCell<Found>,
 }
@@ -53,8 +53,8 @@ pub(crate) fn refused(
     target: &Target,
     settings: &Settings,
     root: Option<&SnapshotRoot>,
-    applicant: &Applicant,
-    looks: &Looks,
+    applicant: &TransferRequest,
+    looks: &SharedFileChecks,
 ) -> Option<String> {
     let arguments = &applicant.arguments;
     let is_harmless = arguments.rewriting.is_empty() && arguments.partial_dirs.is_empty();
@@ -121,7 +121,7 @@ pub(crate) fn refused_without_target(
     module_path: &Path,
     settings: &Settings,
     name: Option<&[u8]>,
-    applicant: &Applicant,
+    applicant: &TransferRequest,
 ) -> Option<String> {
     let arguments = &applicant.arguments;
     let dirs = PartialDirs::default();
@@ -140,7 +140,7 @@ pub(crate) fn refused_without_target(
     leftover_refusal(arguments, &found)
 }
 
-fn look_below(target: &Target, applicant: &Applicant, writable: Writable) -> Found {
+fn look_below(target: &Target, applicant: &TransferRequest, writable: Writable) -> Found {
     let arguments = &applicant.arguments;
     // With --keep-dirlinks a link to a directory leads elsewhere in the module.
     let destination = match arguments.operands.as_slice() {

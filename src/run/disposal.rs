@@ -12,14 +12,14 @@ use crate::tell::exit::Exit;
 
 /// What rotation decided and did.
 #[derive(Debug)]
-pub(crate) struct Rotated {
+pub(crate) struct RotationReport {
     /// The verdict on each snapshot.
     pub decision: Decision,
     /// Problems that did not stop it; each is in the log.
     pub warnings: Vec<String>,
 }
 
-impl Rotated {
+impl RotationReport {
     /// The exit status that tells it.
     pub(crate) fn exit(&self) -> Exit {
         if self.warnings.is_empty() { Exit::Done } else { Exit::Warnings }
@@ -43,7 +43,7 @@ pub(crate) fn retire(
     names: &[String],
     past_grace: &[String],
     now: DateTime<Utc>,
-    rotated: &mut Rotated,
+    rotated: &mut RotationReport,
 ) -> Result<Vec<String>> {
     let label = target.label();
     let way = retire::make_way(root, names, past_grace)?;
@@ -66,7 +66,7 @@ pub(crate) fn remove(
     target: &Target,
     root: &SnapshotRoot,
     names: &[String],
-    rotated: &mut Rotated,
+    rotated: &mut RotationReport,
 ) -> Result<()> {
     let label = target.label();
     let removed = retire::remove(root, names)?;
@@ -83,7 +83,7 @@ pub(crate) fn remove(
     Ok(())
 }
 
-impl Rotated {
+impl RotationReport {
     /// Logs a problem that does not stop the rotation.
     pub(crate) fn warn(&mut self, label: &str, message: String) {
         log::warn!("{label}: {message}");

@@ -17,7 +17,7 @@ use crate::decide::space::relief;
 use crate::decide::space_choice::{Choice, Growth, Offer, choose, waits_until};
 use crate::engine::usage::{self, Tree};
 use crate::module::target::Target;
-use crate::run::disposal::{Rotated, remove};
+use crate::run::disposal::{RotationReport, remove};
 use crate::store::dir::{Dir, c_name};
 use crate::store::layout::Subdir;
 use crate::store::neighbours::has_neighbours;
@@ -40,7 +40,7 @@ pub(crate) fn make(
     target: &Target,
     root: &SnapshotRoot,
     clock: &Clock,
-    rotated: &mut Rotated,
+    rotated: &mut RotationReport,
 ) -> Result<()> {
     let Some(wanted) = target.policy.free_space else { return Ok(()) };
     let label = target.label();
@@ -177,7 +177,7 @@ impl Shortage<'_> {
     }
 
     /// Until when this module's snapshots stay, since others are to make room first.
-    fn waits_until(&self, rotated: &Rotated, missing: u64) -> Option<DateTime<Utc>> {
+    fn waits_until(&self, rotated: &RotationReport, missing: u64) -> Option<DateTime<Utc>> {
         let Target { memory, module_path, .. } = self.target;
         let has_others = has_neighbours(memory, module_path, &self.root.path);
         if !has_others {
@@ -195,7 +195,7 @@ impl Shortage<'_> {
     }
 
     /// What only the module as it is and its newest complete snapshot take.
-    fn own_bytes(&self, rotated: &Rotated) -> Option<u64> {
+    fn own_bytes(&self, rotated: &RotationReport) -> Option<u64> {
         let complete = |verdict: &&crate::decide::decision::SnapshotVerdict| {
             verdict.snapshot.grade == Grade::Complete
         };
@@ -282,7 +282,7 @@ fn expire(
     root: &SnapshotRoot,
     name: &String,
     clock: &Clock,
-    rotated: &mut Rotated,
+    rotated: &mut RotationReport,
 ) -> Result<()> {
     let name = std::slice::from_ref(name);
     // What is retired has gone by now.

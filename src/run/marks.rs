@@ -6,7 +6,7 @@ use crate::decide::facts::{Moment, Worth};
 use crate::decide::verdict::verdict;
 use crate::module::target::Target;
 use crate::run::facts::{facts, scar_times};
-use crate::run::request::{Asker, Request};
+use crate::run::request::{Request, Requester};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
 use crate::tell::error::Result;
@@ -21,7 +21,8 @@ pub(crate) fn mark_before_lock(
     now: DateTime<Utc>,
 ) -> Result<()> {
     let earlier = target.memory.recall(&target.module_path).and_then(|memory| memory.torn);
-    let is_good_push = request.push.is_some() && request.asker == Asker::Transfer(Worth::Complete);
+    let is_good_push =
+        request.push.is_some() && request.requester == Requester::Transfer(Worth::Complete);
     let standing = State::read(root.private()).ok().and_then(|state| state.torn);
     let times = scar_times(root, standing.as_ref().filter(|_| is_good_push));
     let moment = Moment::Ended { now, noticed: &request.started, scar_times: &times };

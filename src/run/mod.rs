@@ -9,22 +9,22 @@
 //! * The lock is released under the state's own lock after a look at the due mark: a run that
 //!   gave up waiting is either seen by the holder or gets the lock itself.
 
-pub(crate) mod approach;
+pub(crate) mod attempt;
+pub(crate) mod close_gate;
 pub(crate) mod disposal;
 pub(crate) mod facts;
 pub(crate) mod free_space;
-pub(crate) mod hold;
 pub(crate) mod losses;
 pub(crate) mod marks;
 pub(crate) mod memory;
 pub(crate) mod order;
-pub(crate) mod pass;
 pub(crate) mod publish;
 pub(crate) mod reap;
 pub(crate) mod report;
 pub(crate) mod request;
 pub(crate) mod rotate;
 pub(crate) mod rotate_by_hand;
+pub(crate) mod run_lock;
 pub(crate) mod scan;
 pub(crate) mod snapshot;
 pub(crate) mod transfer;

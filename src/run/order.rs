@@ -7,11 +7,11 @@ use crate::decide::facts::{ClientCompletion, DueReason};
 use crate::decide::own_output::Opener;
 use crate::decide::verdict::has_waited;
 use crate::module::target::Target;
-use crate::run::hold::{Hold, Released};
 use crate::run::marks::mark_before_lock;
 use crate::run::memory::{moved_root, remember};
 use crate::run::report::{Ending, Report};
 use crate::run::request::Request;
+use crate::run::run_lock::{ReleaseOutcome, RunLock};
 use crate::run::verify::hashing::hash_contents;
 use crate::run::{publish, rotate, snapshot, transfer};
 use crate::store::root::SnapshotRoot;
@@ -121,15 +121,17 @@ fn serve(
         }
     }
     crate::system::priority::lower_priority(&target.policy);
-    let Some(hold) = Hold::acquire(target, root, &request, clock)? else {
+    let Some(run_lock) = RunLock::acquire(target, root, &request, clock)? else {
         return Ok(covered(target));
     };
-    if !hold.is_covered(root, &request)? {
-        return work(target, root, request, clock, hold);
+    if !run_lock.is_covered(root, &request)? {
+        return work(target, root, request, clock, run_lock);
     }
-    match hold.release_unless_due(root)? {
-        Released::Yes => Ok(covered(target)),
-        Released::Due { mark, held } => work(target, root, Request::owed(&mark), clock, held),
+    match run_lock.release_unless_due(root)? {
+        ReleaseOutcome::Released => Ok(covered(target)),
+        ReleaseOutcome::DueMeanwhile { mark, lock: run_lock } => {
+            work(target, root, Request::owed(&mark), clock, run_lock)
+        }
     }
 }
 
@@ -176,12 +178,12 @@ fn work(
     root: &SnapshotRoot,
     mut request: Request,
     clock: &Clock,
-    mut hold: Hold,
+    mut run_lock: RunLock,
 ) -> Result<Report> {
     let (mut warnings, mut losses, mut unhashed) = (Vec::new(), Vec::new(), Vec::new());
     // Before anybody has to wait for us.
     publish::wait_for_free_second(root, clock, clock.now())?;
-    warnings.extend(hold.wait_for_turn(target, root, &request, clock)?);
+    warnings.extend(run_lock.wait_for_turn(target, root, &request, clock)?);
     loop {
         let mut report = snapshot::snapshot(target, root, &request, clock)?;
         if report.is_success() && request.rotates {
@@ -194,15 +196,15 @@ fn work(
         warnings.append(&mut report.warnings);
         losses.append(&mut report.losses);
         unhashed.append(&mut report.unhashed);
-        match hold.release_unless_due(root)? {
-            Released::Yes => return Ok(Report { warnings, losses, unhashed, ..report }),
-            Released::Due { mark, held } => {
+        match run_lock.release_unless_due(root)? {
+            ReleaseOutcome::Released => return Ok(Report { warnings, losses, unhashed, ..report }),
+            ReleaseOutcome::DueMeanwhile { mark, lock } => {
                 log::info!(
                     "{}: another run gave up waiting for this one; its snapshot is taken now, too",
                     target.label()
                 );
                 request = Request::owed(&mark);
-                hold = held;
+                run_lock = lock;
             }
         }
     }
@@ -214,9 +216,9 @@ pub(crate) fn work_and_hash(
     root: &SnapshotRoot,
     request: Request,
     clock: &Clock,
-    hold: Hold,
+    run_lock: RunLock,
 ) -> Result<()> {
-    let mut report = work(target, root, request, clock, hold)?;
+    let mut report = work(target, root, request, clock, run_lock)?;
     hash_new(target, &mut report, clock);
     Ok(())
 }
@@ -230,11 +232,12 @@ pub(crate) fn under_lock(
 ) -> Result<()> {
     let request = Request::rotation();
     let is_covered = || Error::Usage("a verification cannot be covered by another run".to_string());
-    let hold = Hold::acquire(target, root, &request, clock)?.ok_or_else(is_covered)?;
+    let run_lock = RunLock::acquire(target, root, &request, clock)?.ok_or_else(is_covered)?;
     let result = work();
-    if let Released::Due { mark, held } = hold.release_unless_due(root)?
+    if let ReleaseOutcome::DueMeanwhile { mark, lock: run_lock } =
+        run_lock.release_unless_due(root)?
         && let Err(error) =
-            crate::run::order::work_and_hash(target, root, Request::owed(&mark), clock, held)
+            crate::run::order::work_and_hash(target, root, Request::owed(&mark), clock, run_lock)
     {
         log::warn!("{}: the snapshot that fell due meanwhile failed: {error}", target.label());
     }

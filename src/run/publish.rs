@@ -14,10 +14,10 @@ use crate::decide::name::SnapshotName;
 use crate::decide::rotation::decide;
 use crate::decide::transfer_verdict::TransferVerdict;
 use crate::engine::compare::Comparison;
+use crate::run::attempt::{Observation, SnapshotAttempt};
 use crate::run::losses;
-use crate::run::pass::{Pass, Sight};
 use crate::run::report::{Ending, Report};
-use crate::run::scan::Scan;
+use crate::run::scan::TreeScan;
 use crate::run::verify::refresh::take_up;
 use crate::store::dir::c_name;
 use crate::store::layout::Subdir;
@@ -31,13 +31,13 @@ use crate::system::clock::Clock;
 use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
 
-impl Pass<'_> {
+impl SnapshotAttempt<'_> {
     /// Makes the snapshot that the verdict asks for; without a scan it is the first one.
     pub(crate) fn publish(
         &self,
-        sight: &Sight,
+        sight: &Observation,
         verdict: TransferVerdict,
-        scan: Option<&Scan>,
+        scan: Option<&TreeScan>,
         report: &mut Report,
     ) -> Result<()> {
         let grade = verdict.snapshot.unwrap_or(Grade::Partial);
@@ -153,7 +153,7 @@ impl Pass<'_> {
     }
 
     /// The brake to pull if most of the tree has changed since the snapshot before.
-    fn anomaly(&self, scan: Option<&Scan>) -> Option<Brake> {
+    fn anomaly(&self, scan: Option<&TreeScan>) -> Option<Brake> {
         let before = self.catalog.newest(Grade::Complete, self.now)?;
         let Comparison { added, changed, removed, fingerprint, .. } = scan?.comparison;
         let entries = fingerprint.entries.saturating_add(removed).saturating_sub(added);
@@ -193,7 +193,7 @@ impl Pass<'_> {
     /// would have been complete.
     fn judge_after_clone(
         &self,
-        sight: &Sight,
+        sight: &Observation,
         verdict: TransferVerdict,
     ) -> Result<TransferVerdict> {
         if verdict.snapshot != Some(Grade::Complete) {

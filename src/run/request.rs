@@ -12,13 +12,13 @@ use crate::store::state::DueMark;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asker {
+pub enum Requester {
     /// A transfer that has ended, and what its end is worth.
     Transfer(Worth),
     /// A person.
     ByHand,
     /// A debt that an earlier run left.
-    Debt {
+    Owed {
         /// Who asked then.
         asked: Asked,
         /// Whether the machine has been running since.
@@ -32,7 +32,7 @@ pub enum Asker {
 #[derive(Debug, Clone)]
 pub struct Request {
     /// Who asks.
-    pub asker: Asker,
+    pub requester: Requester,
     /// The transfer's exit status, if there was one.
     pub status: Option<i32>,
     /// Who transferred, if it was a transfer.
@@ -57,7 +57,7 @@ impl Request {
     /// A person or a timer asks, at this moment.
     pub fn manual(only_if_due: bool) -> Self {
         Request {
-            asker: Asker::ByHand,
+            requester: Requester::ByHand,
             status: None,
             client: None,
             coverage: LedgerCoverage::All,
@@ -72,13 +72,13 @@ impl Request {
 
     /// A person asks for rotation alone.
     pub(crate) fn rotation() -> Self {
-        Request { asker: Asker::Rotation, ..Request::manual(false) }
+        Request { requester: Requester::Rotation, ..Request::manual(false) }
     }
 
     /// A transfer has ended of which there is no ledger.
     pub fn transfer(worth: Worth, status: i32, client: Client) -> Self {
         Request {
-            asker: Asker::Transfer(worth),
+            requester: Requester::Transfer(worth),
             status: Some(status),
             client: Some(client),
             coverage: LedgerCoverage::None,
@@ -95,17 +95,17 @@ impl Request {
     /// What a run that gave up, or was put off, would have done.
     pub(crate) fn owed(mark: &DueMark) -> Self {
         let debt =
-            Asker::Debt { asked: mark.asked, is_of_this_boot: mark.marked.is_of_this_boot() };
-        Request { asker: debt, ..Request::manual(false) }
+            Requester::Owed { asked: mark.asked, is_of_this_boot: mark.marked.is_of_this_boot() };
+        Request { requester: debt, ..Request::manual(false) }
     }
 
     /// Who opens the root.
     pub(crate) fn opener(&self) -> Opener {
-        match self.asker {
-            Asker::Transfer(_) => Opener::Push,
-            Asker::ByHand if !self.only_if_due => Opener::Snapshot,
-            Asker::ByHand | Asker::Debt { .. } => Opener::Due,
-            Asker::Rotation => Opener::Upkeep,
+        match self.requester {
+            Requester::Transfer(_) => Opener::Push,
+            Requester::ByHand if !self.only_if_due => Opener::Snapshot,
+            Requester::ByHand | Requester::Owed { .. } => Opener::Due,
+            Requester::Rotation => Opener::Upkeep,
         }
     }
 
@@ -116,16 +116,16 @@ impl Request {
             status: self.status.unwrap_or_default(),
             push: self.push.as_ref(),
             // Such a transfer never comes to a run.
-            is_no_push: self.asker == Asker::Rotation,
+            is_no_push: self.requester == Requester::Rotation,
             forbidden: None,
             brought_unfinished: false,
         };
-        match self.asker {
-            Asker::Transfer(worth) => Occasion::Transfer(transfer(worth)),
-            Asker::Rotation => Occasion::Transfer(transfer(Worth::Nothing)),
-            Asker::Debt { asked, is_of_this_boot } => Occasion::Owed { asked, is_of_this_boot },
+        match self.requester {
+            Requester::Transfer(worth) => Occasion::Transfer(transfer(worth)),
+            Requester::Rotation => Occasion::Transfer(transfer(Worth::Nothing)),
+            Requester::Owed { asked, is_of_this_boot } => Occasion::Owed { asked, is_of_this_boot },
             // A timer that finds a debt asks as that.
-            Asker::ByHand => Occasion::ByHand,
+            Requester::ByHand => Occasion::ByHand,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::decide::guards::rules;
 use crate::decide::reason::Reason;
 use crate::decide::rotation::decide;
 use crate::module::target::Target;
-use crate::run::disposal::{self, Disposal, Rotated};
+use crate::run::disposal::{self, Disposal, RotationReport};
 use crate::run::free_space;
 use crate::run::report::Report;
 use crate::store::publish::clear_staging;
@@ -26,7 +26,7 @@ use crate::system::clock::Clock;
 use crate::tell::error::Result;
 
 /// A root and what is decided on it.
-pub(crate) struct Examined {
+pub(crate) struct ExaminedRoot {
     /// Its snapshots.
     pub catalog: Catalog,
     /// What earlier runs left behind.
@@ -42,12 +42,12 @@ pub(crate) fn examine(
     root: &SnapshotRoot,
     now: DateTime<Utc>,
     reading: Option<Reading>,
-) -> Result<Examined> {
+) -> Result<ExaminedRoot> {
     let state = if root.is_registered() { State::read(root.private())? } else { State::default() };
     let mut catalog = Catalog::read(root, &target.policy.time_zone)?;
     catalog.pin(&state.pins);
     let decision = decide(&catalog.snapshots(), &state.history(reading), &target.policy, now);
-    Ok(Examined { catalog, state, decision })
+    Ok(ExaminedRoot { catalog, state, decision })
 }
 
 /// The same for those who need no state.
@@ -57,7 +57,7 @@ pub(crate) fn look(
     now: DateTime<Utc>,
     reading: Option<Reading>,
 ) -> Result<(Catalog, Decision)> {
-    let Examined { catalog, decision, .. } = examine(target, root, now, reading)?;
+    let ExaminedRoot { catalog, decision, .. } = examine(target, root, now, reading)?;
     Ok((catalog, decision))
 }
 
@@ -107,11 +107,12 @@ pub(crate) fn rotate_locked(
     root: &SnapshotRoot,
     clock: &Clock,
     disposal: Disposal,
-) -> Result<Rotated> {
+) -> Result<RotationReport> {
     let now = clock.now();
     let over = retire::past_grace(root, target.policy.grace, now)?;
-    let Examined { catalog, state, decision } = examine(target, root, now, Some(clock.reading()))?;
-    let mut rotated = Rotated { decision, warnings: Vec::new() };
+    let ExaminedRoot { catalog, state, decision } =
+        examine(target, root, now, Some(clock.reading()))?;
+    let mut rotated = RotationReport { decision, warnings: Vec::new() };
     let mut just_retired = Vec::new();
     if let Some(error) = over.unnoted {
         rotated
@@ -189,7 +190,7 @@ fn remember_rules(
 }
 
 /// One line per decision with its reasons.
-fn tell_decision(label: &str, rotated: &mut Rotated, max_expire: usize) {
+fn tell_decision(label: &str, rotated: &mut RotationReport, max_expire: usize) {
     for verdict in &rotated.decision.verdicts {
         let reasons: Vec<String> = verdict.reasons.iter().map(Reason::brief).collect();
         let level = if verdict.keep { log::Level::Debug } else { log::Level::Info };

@@ -3,10 +3,10 @@
 use crate::decide::clock_reading::Reading;
 use crate::decide::guards::rules;
 use crate::module::target::Target;
-use crate::run::disposal::{Disposal, Rotated};
-use crate::run::hold::{Hold, Released};
+use crate::run::disposal::{Disposal, RotationReport};
 use crate::run::request::Request;
-use crate::run::rotate::{Examined, examine, rotate_locked};
+use crate::run::rotate::{ExaminedRoot, examine, rotate_locked};
+use crate::run::run_lock::{ReleaseOutcome, RunLock};
 use crate::store::memory::{Failure, Work};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
@@ -23,7 +23,7 @@ pub(crate) fn rotate(
     confirm: bool,
     disposal: Disposal,
     clock: &Clock,
-) -> Result<Rotated> {
+) -> Result<RotationReport> {
     if !target.trouble.is_empty() {
         return Err(Error::Policy(target.trouble.clone()));
     }
@@ -46,7 +46,7 @@ pub(crate) fn rotate_by_hand(
     confirm: bool,
     disposal: Disposal,
     clock: &Clock,
-) -> Result<Rotated> {
+) -> Result<RotationReport> {
     // A timer must not make the loss of a history look like a new beginning.
     if let Some(lost) = target.lost_history() {
         return Err(lost);
@@ -55,9 +55,9 @@ pub(crate) fn rotate_by_hand(
     crate::run::marks::remember_policy(target, &root)?;
     crate::system::priority::lower_priority(&target.policy);
     let is_covered = || Error::Usage("a rotation cannot be covered by another run".to_string());
-    let mut hold =
-        Hold::acquire(target, &root, &Request::rotation(), clock)?.ok_or_else(is_covered)?;
-    let alone = hold.wait_for_turn(target, &root, &Request::rotation(), clock)?;
+    let mut run_lock =
+        RunLock::acquire(target, &root, &Request::rotation(), clock)?.ok_or_else(is_covered)?;
+    let alone = run_lock.wait_for_turn(target, &root, &Request::rotation(), clock)?;
     if confirm {
         end_pauses(target, &root, &clock.reading())?;
     }
@@ -66,9 +66,10 @@ pub(crate) fn rotate_by_hand(
     if let Some(warning) = root.file_system_warning() {
         rotated.warn(&target.label(), warning);
     }
-    if let Released::Due { mark, held } = hold.release_unless_due(&root)?
+    if let ReleaseOutcome::DueMeanwhile { mark, lock: run_lock } =
+        run_lock.release_unless_due(&root)?
         && let Err(error) =
-            crate::run::order::work_and_hash(target, &root, Request::owed(&mark), clock, held)
+            crate::run::order::work_and_hash(target, &root, Request::owed(&mark), clock, run_lock)
     {
         rotated
             .warn(&target.label(), format!("the snapshot that fell due meanwhile failed: {error}"));
@@ -79,7 +80,7 @@ pub(crate) fn rotate_by_hand(
 /// A person has looked at the clock, the policy and the list. The brake needs a `release`.
 pub(crate) fn end_pauses(target: &Target, root: &SnapshotRoot, reading: &Reading) -> Result<()> {
     let now = reading.time;
-    let Examined { catalog, state, .. } = examine(target, root, now, Some(reading.clone()))?;
+    let ExaminedRoot { catalog, state, .. } = examine(target, root, now, Some(reading.clone()))?;
     let snapshots = catalog.snapshots();
     let future =
         snapshots.iter().map(|snapshot| snapshot.verified_until).filter(|time| *time > now).max();

@@ -11,7 +11,7 @@ use crate::decide::tear::Scar;
 use crate::decide::torn::TornMark;
 use crate::engine::compare::{Comparison, Knowledge, ScarSearch, compare_trees};
 use crate::engine::index::Index;
-use crate::run::pass::Pass;
+use crate::run::attempt::SnapshotAttempt;
 use crate::run::report::Report;
 use crate::store::dir::c_name;
 use crate::store::index_file;
@@ -21,15 +21,15 @@ use crate::system::syscalls::open_directory;
 use crate::tell::error::{Error, Result};
 
 /// A comparison, and the index that it went by, if any.
-pub(crate) struct Scan {
+pub(crate) struct TreeScan {
     pub(crate) comparison: Comparison,
     pub(crate) index: Option<Index>,
     /// Directories that a push did not finish, if a failed one is to be looked for.
     pub(crate) scars: Vec<Scar>,
 }
 
-impl Pass<'_> {
-    pub(crate) fn compare(&self, item: Option<&Item>, report: &mut Report) -> Result<Scan> {
+impl SnapshotAttempt<'_> {
+    pub(crate) fn compare(&self, item: Option<&Item>, report: &mut Report) -> Result<TreeScan> {
         let live = (self.root.module(), self.root.module_path.as_path());
         let since = self.before.torn.as_ref().and_then(TornMark::search_since_ns);
         let search = since.map(ScarSearch::new);
@@ -38,7 +38,7 @@ impl Pass<'_> {
             let knowledge = Knowledge { scars: search.as_ref(), ..Knowledge::default() };
             let comparison = compare_trees(live, None, &knowledge)?;
             let scars = search.map(ScarSearch::found).unwrap_or_default();
-            return Ok(Scan { comparison, index: None, scars });
+            return Ok(TreeScan { comparison, index: None, scars });
         };
         let name = &item.name.text;
         let path = self.root.path.join(name);
@@ -59,7 +59,7 @@ impl Pass<'_> {
         self.is_full.set(self.is_full.get() || is_proof || index.is_none());
         let scars = search.map(ScarSearch::found).unwrap_or_default();
         if comparison.index_errors == 0 {
-            return Ok(Scan { comparison, index, scars });
+            return Ok(TreeScan { comparison, index, scars });
         }
         let count = comparison.index_errors;
         report.warn(
@@ -69,7 +69,7 @@ impl Pass<'_> {
                  system's change times cannot be trusted; compare it with the others"
             ),
         );
-        Ok(Scan { comparison, index: None, scars })
+        Ok(TreeScan { comparison, index: None, scars })
     }
 
     /// Whether it is time to prove the index; a time in the future is a wrong clock's.

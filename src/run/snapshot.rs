@@ -24,13 +24,13 @@ use crate::decide::verdict::{aftermath, verdict};
 use crate::engine::compare::Comparison;
 use crate::engine::index::{Stamp, now_ns};
 use crate::module::target::Target;
-use crate::run::approach::{Approach, approach};
+use crate::run::attempt::{Observation, SnapshotAttempt};
+use crate::run::close_gate::{GateOutcome, close_gate_or_defer};
 use crate::run::facts::facts;
-use crate::run::pass::{Pass, Sight};
 use crate::run::report::{Ending, Report};
-use crate::run::request::{Asker, Request};
+use crate::run::request::{Request, Requester};
 use crate::run::rotate;
-use crate::run::scan::Scan;
+use crate::run::scan::TreeScan;
 use crate::store::inode_log::in_place::in_place_changes;
 use crate::store::layout::Subdir;
 use crate::store::publish::{clean_up, discard_staging};
@@ -57,7 +57,8 @@ pub(crate) fn snapshot(
     let mut catalog = Catalog::read(root, &target.policy.time_zone)?;
     catalog.pin(&before.pins);
     finish_earlier_work(target, root, &catalog, &retired, &mut report)?;
-    let Approach::Closed { gate, running } = approach(target, root, request, clock)? else {
+    let GateOutcome::Closed { gate, running } = close_gate_or_defer(target, root, request, clock)?
+    else {
         report.ending = Ending::Deferred;
         return Ok(report);
     };
@@ -78,7 +79,7 @@ pub(crate) fn snapshot(
     let newest = before.sequence.max(catalog.sequence());
     let numbers = Numbers { known: before.sequence, newest };
     let clock_history = before.clock_history().observe(&reading, numbers, target.policy.clock_jump);
-    let pass = Pass {
+    let pass = SnapshotAttempt {
         target,
         root,
         request,
@@ -126,7 +127,7 @@ fn finish_earlier_work(
     Ok(())
 }
 
-impl Pass<'_> {
+impl SnapshotAttempt<'_> {
     fn run(&self, report: &mut Report) -> Result<()> {
         if self.is_first() {
             self.is_full.set(true);
@@ -189,8 +190,8 @@ impl Pass<'_> {
             && self.judge(&self.first_sight()).snapshot == Some(Grade::Complete)
     }
 
-    fn first_sight(&self) -> Sight {
-        Sight {
+    fn first_sight(&self) -> Observation {
+        Observation {
             fingerprint: Fingerprint::default(),
             newest_ctime_ns: i64::MAX,
             scars: Vec::new(),
@@ -202,12 +203,12 @@ impl Pass<'_> {
         }
     }
 
-    fn sight(&self, newest: Option<&Item>, scan: &mut Scan) -> Sight {
+    fn sight(&self, newest: Option<&Item>, scan: &mut TreeScan) -> Observation {
         let Comparison { fingerprint, newest_ctime_ns, .. } = scan.comparison;
         let last = self.before.last_run.as_ref().filter(|_| !self.before.written_in_place);
         let unchanged = last.filter(|last| last.fingerprint == Some(fingerprint));
         let stamp = Stamp { inode: 0, ctime_ns: newest_ctime_ns, mtime_ns: 0 };
-        Sight {
+        Observation {
             fingerprint,
             newest_ctime_ns,
             scars: std::mem::take(&mut scan.scars),
@@ -225,19 +226,19 @@ impl Pass<'_> {
         comparison.differs() || in_place
     }
 
-    fn judge(&self, sight: &Sight) -> TransferVerdict {
+    fn judge(&self, sight: &Observation) -> TransferVerdict {
         self.with_facts(sight, &self.before, self.completion, verdict)
     }
 
     /// The verdict on what was seen, when the tree is copied and more may be known.
-    pub(crate) fn judge_again(&self, sight: &Sight, state: &State) -> TransferVerdict {
+    pub(crate) fn judge_again(&self, sight: &Observation, state: &State) -> TransferVerdict {
         let completion = self.completion.worse(ClientCompletion::of_module(self.root.module()));
         self.with_facts(sight, state, completion, verdict)
     }
 
     fn with_facts<R>(
         &self,
-        sight: &Sight,
+        sight: &Observation,
         state: &State,
         completion: ClientCompletion,
         decide: impl FnOnce(&Facts) -> R,
@@ -275,7 +276,7 @@ impl Pass<'_> {
     fn keep_current(
         &self,
         newest: Option<&Item>,
-        sight: &Sight,
+        sight: &Observation,
         verdict: &TransferVerdict,
     ) -> Result<()> {
         let is_in_place = verdict.marks.as_ref().is_some_and(TornMark::is_in_place);
@@ -327,14 +328,19 @@ impl Pass<'_> {
     }
 
     fn is_too_soon(&self, grade: Grade) -> bool {
-        let can_wait = matches!(self.request.asker, Asker::Transfer(_)) || self.request.only_if_due;
+        let can_wait =
+            matches!(self.request.requester, Requester::Transfer(_)) || self.request.only_if_due;
         let newest = self.catalog.newest(grade, self.now);
         let interval = self.target.policy.min_interval.delta();
         can_wait && newest.is_some_and(|newest| self.now - newest.name.time < interval)
     }
 
     /// Writes what the next run has to know.
-    pub(crate) fn remember(&self, sight: &Sight, carried_out: &TransferVerdict) -> Result<()> {
+    pub(crate) fn remember(
+        &self,
+        sight: &Observation,
+        carried_out: &TransferVerdict,
+    ) -> Result<()> {
         let limit = self.target.policy.clock_jump;
         let last_run = self.before.last_run.as_ref().map(|run| run.time);
         let jump = clock_jump(self.before.clock_jump.as_ref(), last_run, self.now, limit);
@@ -368,7 +374,9 @@ impl Pass<'_> {
                 state.deferred_since = Some(self.now).filter(|_| self.running.count > 0);
             }
             state.written_in_place = false;
-            if let (Asker::Transfer(_), Some(status)) = (self.request.asker, self.request.status) {
+            if let (Requester::Transfer(_), Some(status)) =
+                (self.request.requester, self.request.status)
+            {
                 state.shortfall =
                     Shortfall::after(state.shortfall.take(), status, carried_out, self.now);
             }

@@ -30,13 +30,13 @@ use crate::tell::error::{Error, Result};
 
 /// What the ledger says of a transfer that has ended.
 #[derive(Debug)]
-pub(crate) enum Seen {
+pub(crate) enum LedgerAnswer {
     /// It is no push, or pre-xfer turned it away.
-    Idle,
+    NoPush,
     /// It was a push.
     Push(Box<Line>),
     /// It was a push, and is in the ledger no more.
-    Struck,
+    AlreadyStruck,
     /// pre-xfer runs for this module, and has left no word of this transfer: others may be running,
     /// too.
     Missing,
@@ -45,14 +45,14 @@ pub(crate) enum Seen {
 }
 
 /// A transfer that has ended, before anything is known of its root.
-pub(crate) struct Ended<'a> {
+pub(crate) struct EndedTransfer<'a> {
     /// The module.
     pub target: &'a Target,
     /// What the daemon says.
     pub transfer: &'a Transfer,
 }
 
-impl Ended<'_> {
+impl EndedTransfer<'_> {
     /// How it ended, and what that is worth.
     pub(crate) fn worth(&self) -> (i32, Worth) {
         end_of_transfer(self.transfer.status, self.completion(), self.target.policy.statuses())
@@ -66,10 +66,10 @@ impl Ended<'_> {
 
     /// The verdict as far as the transfer alone tells; `brought_unfinished` says whether the
     /// client's word that it has not finished came with it.
-    pub(crate) fn verdict(&self, seen: &Seen, brought_unfinished: bool) -> TransferVerdict {
+    pub(crate) fn verdict(&self, seen: &LedgerAnswer, brought_unfinished: bool) -> TransferVerdict {
         let (status, worth) = self.worth();
         let entry = match seen {
-            Seen::Push(line) => line.entry.as_ref(),
+            LedgerAnswer::Push(line) => line.entry.as_ref(),
             _ => None,
         };
         let push = entry.map(Entry::push);
@@ -77,14 +77,16 @@ impl Ended<'_> {
             worth,
             status,
             push: push.as_ref(),
-            is_no_push: matches!(seen, Seen::Idle),
+            is_no_push: matches!(seen, LedgerAnswer::NoPush),
             forbidden: entry.and_then(|entry| entry.forbidden),
             brought_unfinished,
         });
         let coverage = match seen {
-            Seen::Unpaired => LedgerCoverage::None,
-            Seen::Missing => LedgerCoverage::TransferMissing,
-            Seen::Idle | Seen::Push(_) | Seen::Struck => LedgerCoverage::All,
+            LedgerAnswer::Unpaired => LedgerCoverage::None,
+            LedgerAnswer::Missing => LedgerCoverage::TransferMissing,
+            LedgerAnswer::NoPush | LedgerAnswer::Push(_) | LedgerAnswer::AlreadyStruck => {
+                LedgerCoverage::All
+            }
         };
         verdict::verdict(&Facts {
             occasion,
@@ -106,37 +108,41 @@ impl Ended<'_> {
 ///
 /// # Errors
 /// If the ledger cannot be changed.
-pub(crate) fn strike(target: &Target, seen: &Seen) -> Result<()> {
-    let Seen::Push(line) = seen else { return Ok(()) };
+pub(crate) fn strike(target: &Target, seen: &LedgerAnswer) -> Result<()> {
+    let LedgerAnswer::Push(line) = seen else { return Ok(()) };
     target.open_ledger(&target.open_root()?)?.strike(line)
 }
 
 /// Looks the transfer up, and strikes it out if nothing more has to be done about it. Makes
 /// nothing: whether the history of the module is where it was is for the run to see.
-pub(crate) fn look_up(target: &Target, settings: &Settings, transfer: &Transfer) -> Result<Seen> {
+pub(crate) fn look_up(
+    target: &Target,
+    settings: &Settings,
+    transfer: &Transfer,
+) -> Result<LedgerAnswer> {
     // Of what reads from a module without a root there is a note elsewhere.
     if !target.is_registered() && strike_reader(target, transfer)? {
-        return Ok(Seen::Idle);
+        return Ok(LedgerAnswer::NoPush);
     }
     let root = match target.look_at_root() {
         Ok(root) if root.is_registered() => root,
-        Ok(_) => return Ok(Seen::Unpaired),
+        Ok(_) => return Ok(LedgerAnswer::Unpaired),
         // The first run is going to make it.
-        Err(error) if error.is_absence() => return Ok(Seen::Unpaired),
+        Err(error) if error.is_absence() => return Ok(LedgerAnswer::Unpaired),
         Err(error) => return Err(error),
     };
     let ledger = match target.open_ledger(&root) {
         Ok(ledger) => ledger,
         // A version that had none has made the root.
-        Err(error) if error.is_absence() => return Ok(Seen::Unpaired),
+        Err(error) if error.is_absence() => return Ok(LedgerAnswer::Unpaired),
         Err(error) => return Err(error),
     };
     let found = transfer.connection.pid.map(|pid| ledger.running(pid)).transpose()?.flatten();
     match found {
-        Some(line) if line.writes() => Ok(Seen::Push(Box::new(line))),
-        Some(line) => ledger.strike(&line).map(|()| Seen::Idle),
-        None if is_paired(target, settings, &root)? => Ok(Seen::Missing),
-        None => Ok(Seen::Unpaired),
+        Some(line) if line.writes() => Ok(LedgerAnswer::Push(Box::new(line))),
+        Some(line) => ledger.strike(&line).map(|()| LedgerAnswer::NoPush),
+        None if is_paired(target, settings, &root)? => Ok(LedgerAnswer::Missing),
+        None => Ok(LedgerAnswer::Unpaired),
     }
 }
 
@@ -177,10 +183,10 @@ pub(crate) fn forget_reader(target: &Target, transfer: &Transfer) {
 /// that stands keeps its time, or a client that begins again and again would never be overdue.
 pub(crate) fn leave_to_client(
     target: &Target,
-    seen: Seen,
+    seen: LedgerAnswer,
     (reason, asked): (DueReason, Asked),
     clock: &Clock,
-) -> Result<Seen> {
+) -> Result<LedgerAnswer> {
     let root = target.clone().opened_by(Opener::Push).open_root()?;
     let marked = BootTime::now();
     State::update(root.private(), |state| {
@@ -189,9 +195,9 @@ pub(crate) fn leave_to_client(
             None => DueMark { since: clock.now(), marked, asked, reason },
         });
     })?;
-    if let Seen::Push(line) = seen {
+    if let LedgerAnswer::Push(line) = seen {
         target.open_ledger(&root)?.strike(&line)?;
-        return Ok(Seen::Struck);
+        return Ok(LedgerAnswer::AlreadyStruck);
     }
     Ok(seen)
 }

@@ -27,9 +27,9 @@ pub(crate) fn start() {
 
 /// Work that is shown; the line goes when this is dropped, be it at the end or by an error.
 #[must_use]
-pub(crate) struct Phase(());
+pub(crate) struct ProgressPhase(());
 
-impl Drop for Phase {
+impl Drop for ProgressPhase {
     fn drop(&mut self) {
         IS_SHOWN.store(false, Ordering::Relaxed);
         if let Some(bar) = BAR.get() {
@@ -40,8 +40,8 @@ impl Drop for Phase {
 }
 
 /// Begins work of which `entries` are expected, if that is known.
-pub(crate) fn begin(what: &'static str, entries: Option<u64>) -> Phase {
-    let Some(bar) = BAR.get() else { return Phase(()) };
+pub(crate) fn begin(what: &'static str, entries: Option<u64>) -> ProgressPhase {
+    let Some(bar) = BAR.get() else { return ProgressPhase(()) };
     let template = match entries {
         Some(_) => "{msg}: {human_pos} of about {human_len} entries, {rate} a second, {eta} left",
         None => "{msg}: {human_pos} entries, {rate} a second",
@@ -57,7 +57,7 @@ pub(crate) fn begin(what: &'static str, entries: Option<u64>) -> Phase {
     IS_SHOWN.store(true, Ordering::Relaxed);
     bar.set_message(what);
     bar.enable_steady_tick(Duration::from_millis(200));
-    Phase(())
+    ProgressPhase(())
 }
 
 fn rate(state: &ProgressState, write: &mut dyn std::fmt::Write) {

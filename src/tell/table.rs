@@ -2,14 +2,14 @@
 
 /// Rows of cells; the first row is the heading.
 #[derive(Debug, Default)]
-pub(crate) struct Table {
+pub(crate) struct TextTable {
     rows: Vec<Vec<String>>,
 }
 
-impl Table {
+impl TextTable {
     /// A table with a heading.
     pub(crate) fn new(heading: &[&str]) -> Self {
-        Table { rows: vec![heading.iter().map(ToString::to_string).collect()] }
+        TextTable { rows: vec![heading.iter().map(ToString::to_string).collect()] }
     }
 
     /// Adds a row.
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_lines_have_no_trailing_blanks() {
-        let mut table = Table::new(&["NAME", "N"]);
+        let mut table = TextTable::new(&["NAME", "N"]);
         table.push(vec!["ä".into(), "1".into()]);
         table.push(vec!["longer".into(), String::new()]);
         assert_eq!(table.to_text(), "NAME    N\nä       1\nlonger\n");

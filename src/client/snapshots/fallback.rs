@@ -13,7 +13,7 @@ use chrono::{SubsecRound, Utc};
 use crate::client::failure::{Failure, Result};
 use crate::client::place::Privilege;
 use crate::client::snapshots::job::Snapshots;
-use crate::command::snapshot::Orders;
+use crate::command::snapshot::SnapshotOptions;
 use crate::decide::facts::ClientCompletion;
 use crate::decide::name::SnapshotName;
 use crate::decide::verdict;
@@ -30,7 +30,7 @@ pub(crate) const REMEDY: &str = "the server has no rsyncd-snapshot; install it t
 /// # Errors
 /// If one of the commands fails, or rsyncd-snapshot has been there: who knows of its pins and
 /// records is missing.
-pub(crate) fn take(snapshots: &Snapshots, orders: Orders) -> Result<Exit> {
+pub(crate) fn take(snapshots: &Snapshots, orders: SnapshotOptions) -> Result<Exit> {
     let parent = parent(snapshots)?;
     if snapshots.job.place.exists(&parent.join(PRIVATE))? {
         return Err(Failure::Refused(format!(

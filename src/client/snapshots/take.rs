@@ -16,7 +16,7 @@ use crate::client::safety::checks;
 use crate::client::snapshots::fallback;
 use crate::client::snapshots::job::Snapshots;
 use crate::command;
-use crate::command::snapshot::Orders;
+use crate::command::snapshot::SnapshotOptions;
 use crate::decide::policy::IoNice;
 use crate::module::target::Target;
 use crate::run::disposal::Disposal;
@@ -39,12 +39,12 @@ impl Snapshots<'_> {
         match (actions.snapshot, actions.rotate) {
             (false, false) => Ok(Exit::Done),
             _ if self.job.dry_run => self.rehearse(),
-            (true, rotates) => self.take(Orders { due: false, status, rotates }),
+            (true, rotates) => self.take(SnapshotOptions { due: false, status, rotates }),
             (false, true) => self.rotate(),
         }
     }
 
-    fn take(&self, orders: Orders) -> Result<Exit> {
+    fn take(&self, orders: SnapshotOptions) -> Result<Exit> {
         log::info!("making a snapshot of {}", escape_path(self.directory));
         if self.is_direct() {
             show_progress();
@@ -114,7 +114,7 @@ impl Snapshots<'_> {
         let tell = || -> Result<()> {
             let target = self.target()?;
             if self.is_direct() && target.is_registered() {
-                let orders = Orders { due: false, status: Some(status), rotates: false };
+                let orders = SnapshotOptions { due: false, status: Some(status), rotates: false };
                 order::run(&target, &orders.request(&target), &Clock::System)?;
             }
             Ok(())

@@ -27,7 +27,7 @@ use links::{BUCKETS, Links};
 use nix::sys::stat::FileStat;
 
 use crate::decide::space_choice::Gain;
-use crate::tell::progress::{self, Phase};
+use crate::tell::progress::{self, ProgressPhase};
 
 /// So many files with several links are remembered at once: at most some 50 MB.
 pub(crate) const MAX_REMEMBERED: usize = 1 << 20;
@@ -143,7 +143,7 @@ struct Count {
     max_entries: Option<u64>,
     /// The number of the tree at hand.
     tree: usize,
-    phase: Option<Phase>,
+    phase: Option<ProgressPhase>,
 }
 
 impl Count {

@@ -18,7 +18,7 @@ use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
 /// The long lock, held.
-pub(crate) struct Hold {
+pub(crate) struct RunLock {
     lock: Lock,
     /// Our turn among the jobs of this machine, once we have waited for it.
     turn: Option<Turn>,
@@ -29,16 +29,16 @@ pub(crate) struct Hold {
 }
 
 /// How releasing the lock ended.
-pub(crate) enum Released {
-    Yes,
-    /// Somebody gave up waiting for us; we still hold the lock.
-    Due {
+pub(crate) enum ReleaseOutcome {
+    Released,
+    /// Somebody gave up waiting for us; we still run_lock the lock.
+    DueMeanwhile {
         mark: DueMark,
-        held: Hold,
+        lock: RunLock,
     },
 }
 
-impl Hold {
+impl RunLock {
     /// Waits up to `lock_wait`; `None` if the run that it waited for has done the work.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Hold {
         let holder = describe_self(target, request, clock);
         let mut lock = Lock::open(root.private())?;
         if lock.try_acquire(&holder)? {
-            return Ok(Some(Hold { lock, turn: None, waited: false, since: BootTime::now() }));
+            return Ok(Some(RunLock { lock, turn: None, waited: false, since: BootTime::now() }));
         }
         // A process apart need not wait: the run that holds the lock goes once more for it, and
         // many would pile up.
@@ -76,7 +76,7 @@ impl Hold {
                 consequence: consequence(request),
             });
         }
-        Ok(Some(Hold { lock, turn: None, waited: true, since: BootTime::now() }))
+        Ok(Some(RunLock { lock, turn: None, waited: true, since: BootTime::now() }))
     }
 
     /// Waits up to `lock_wait` until it is our turn among the jobs of this machine. Only holders of
@@ -135,18 +135,21 @@ impl Hold {
     }
 
     /// Releases the lock, unless a run has marked the root due while we held it.
-    pub(crate) fn release_unless_due(self, root: &SnapshotRoot) -> Result<Released> {
+    pub(crate) fn release_unless_due(self, root: &SnapshotRoot) -> Result<ReleaseOutcome> {
         let guard = Guard::on_directory(root.private())?;
         let mark = State::read(root.private())?.due;
         let gave_up = mark
             .filter(|mark| mark.reason == DueReason::LockBusy && mark.marked.is_after(&self.since));
         if let Some(mark) = gave_up {
             drop(guard);
-            return Ok(Released::Due { mark, held: Hold { since: BootTime::now(), ..self } });
+            return Ok(ReleaseOutcome::DueMeanwhile {
+                mark,
+                lock: RunLock { since: BootTime::now(), ..self },
+            });
         }
         self.lock.release()?;
         drop(guard);
-        Ok(Released::Yes)
+        Ok(ReleaseOutcome::Released)
     }
 }
 

@@ -27,15 +27,15 @@ pub(crate) fn patience(timeout_seconds: u64) -> Duration {
 }
 
 /// The connection of a client.
-pub(crate) struct Caller {
+pub(crate) struct WaitingClient {
     sockets: Vec<OwnedFd>,
     parent: u32,
 }
 
-impl Caller {
+impl WaitingClient {
     /// The client that this hook was run for.
     pub(crate) fn new() -> Self {
-        Caller { sockets: sockets(), parent: parent_id() }
+        WaitingClient { sockets: sockets(), parent: parent_id() }
     }
 
     /// Waits for so long; whether the client, or the process that serves it, has gone.

@@ -10,7 +10,7 @@ pub(crate) const NOTHING: &str = "(NONE)";
 
 /// Who wants to transfer what.
 #[derive(Debug, Clone)]
-pub(crate) struct Applicant {
+pub(crate) struct TransferRequest {
     /// What it asks for.
     pub arguments: Arguments,
     /// What `rsyncd.conf` forbids of it.
@@ -25,7 +25,7 @@ pub(crate) struct Applicant {
     pub pid: u32,
 }
 
-impl Applicant {
+impl TransferRequest {
     /// Who opens the root: only a push that may write registers one.
     pub(crate) fn opener(&self) -> Opener {
         let writes = self.arguments.kind.writes() && self.forbidden != Some(Forbidden::ReadOnly);

@@ -21,7 +21,7 @@ use crate::store::state::State;
 use crate::system::clock::Clock;
 
 /// One pass over the module.
-pub(crate) struct Pass<'a> {
+pub(crate) struct SnapshotAttempt<'a> {
     pub(crate) target: &'a Target,
     pub(crate) root: &'a SnapshotRoot,
     pub(crate) request: &'a Request,
@@ -51,7 +51,7 @@ pub(crate) struct Pass<'a> {
 
 /// What a look at the tree has shown.
 #[derive(Debug, Clone)]
-pub(crate) struct Sight {
+pub(crate) struct Observation {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) newest_ctime_ns: i64,
     pub(crate) scars: Vec<Scar>,

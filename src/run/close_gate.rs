@@ -20,7 +20,7 @@ use crate::system::clock::Clock;
 use crate::tell::error::Result;
 
 /// How a run comes to the tree.
-pub(crate) enum Approach {
+pub(crate) enum GateOutcome {
     /// No push begins from now on.
     Closed {
         /// Until this is dropped.
@@ -33,12 +33,12 @@ pub(crate) enum Approach {
 }
 
 /// Closes the gate, unless the snapshot can be left to a push that is still running.
-pub(crate) fn approach(
+pub(crate) fn close_gate_or_defer(
     target: &Target,
     root: &SnapshotRoot,
     request: &Request,
     clock: &Clock,
-) -> Result<Approach> {
+) -> Result<GateOutcome> {
     let ledger = target.open_ledger(root)?;
     reap(target, root, &ledger, clock)?;
     let lines: Vec<Line> = ledger.lines()?.into_iter().filter(Line::is_running_push).collect();
@@ -51,7 +51,7 @@ pub(crate) fn approach(
     };
     let verdict = verdict(&facts);
     if !matches!(verdict.because, Because::LeftToPushes { .. }) {
-        return Ok(Approach::Closed { gate: Gate::close(root, &ledger)?, running });
+        return Ok(GateOutcome::Closed { gate: Gate::close(root, &ledger)?, running });
     }
     tell(target, &lines);
     if let Owed::Marked { reason, asked } = verdict.owed {
@@ -60,7 +60,7 @@ pub(crate) fn approach(
             state.deferred_since.get_or_insert(clock.now());
         })?;
     }
-    Ok(Approach::Deferred)
+    Ok(GateOutcome::Deferred)
 }
 
 fn running(target: &Target, lines: &[Line]) -> Running {
