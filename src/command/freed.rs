@@ -10,7 +10,7 @@ use crate::store::dir::{Dir, c_name};
 use crate::store::layout::Subdir;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
-use crate::store::snapshots::Catalog;
+use crate::store::snapshots::SnapshotList;
 
 /// Trees with more entries than this are counted only if asked for.
 pub(crate) const USUAL_MAX_ENTRIES: u64 = 500_000;
@@ -29,7 +29,7 @@ pub(crate) struct FreedSpace {
 /// Counts what the expiry frees; only up to [`USUAL_MAX_ENTRIES`] unless `any_size`.
 pub(crate) fn count(
     root: &SnapshotRoot,
-    catalog: &Catalog,
+    catalog: &SnapshotList,
     decision: &Decision,
     any_size: bool,
 ) -> FreedSpace {
@@ -56,7 +56,7 @@ fn tree<'a>(dir: Dir<'a>, name: &str) -> Tree<'a> {
 }
 
 /// What the records say of the size of snapshots; nothing of adopted ones.
-fn recorded_entries(catalog: &Catalog, names: &[&str]) -> u64 {
+fn recorded_entries(catalog: &SnapshotList, names: &[&str]) -> u64 {
     let named = catalog.items.iter().filter(|item| names.contains(&item.name.text.as_str()));
     named.filter_map(|item| item.record.as_ref()).map(|record| record.entries).sum()
 }

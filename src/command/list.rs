@@ -7,7 +7,7 @@ use crate::command::print_json;
 use crate::command::view::ListView;
 use crate::decide::dating;
 use crate::module::context::Context;
-use crate::store::snapshots::Catalog;
+use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
@@ -36,7 +36,7 @@ pub(crate) fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Resu
     let mut views = Vec::new();
     let exit = context.for_each(module, |target| {
         let root = target.look_at_root()?;
-        let mut catalog = Catalog::read(&root, &target.policy.time_zone)?;
+        let mut catalog = SnapshotList::read(&root, &target.policy.time_zone)?;
         let mut snapshots = catalog.snapshots();
         match State::read(root.private()) {
             Ok(state) => {

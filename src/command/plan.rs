@@ -27,7 +27,7 @@ use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::rotate;
 use crate::store::root::SnapshotRoot;
-use crate::store::snapshots::Catalog;
+use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
@@ -98,7 +98,7 @@ fn plan(
     }
     let reading = options.at.is_none().then(|| Clock::System.reading());
     let examined = rotate::examine(&target, &root, now, reading.clone())?;
-    let outlook = |target: &Target, catalog: &Catalog, decision: Decision| {
+    let outlook = |target: &Target, catalog: &SnapshotList, decision: Decision| {
         // With the notes on dates that are not believed.
         let snapshots: Vec<Snapshot> =
             decision.verdicts.iter().map(|verdict| verdict.snapshot.clone()).collect();
@@ -136,7 +136,7 @@ fn meant(
     state: &State,
     now: DateTime<Utc>,
     reading: Option<Reading>,
-) -> Result<(Catalog, Decision)> {
+) -> Result<(SnapshotList, Decision)> {
     let (catalog, decision) = rotate::look(other, root, now, reading.clone())?;
     if !matches!(decision.pause, Some(Pause::MostOfHistory { .. })) {
         return Ok((catalog, decision));

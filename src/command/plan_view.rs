@@ -40,7 +40,7 @@ use crate::decide::forecast::Expiry;
 use crate::decide::grade::Grade;
 use crate::decide::reason::Reason;
 use crate::module::target::Target;
-use crate::store::snapshots::{Catalog, Item};
+use crate::store::snapshots::{SnapshotList, Item};
 use crate::tell::escape::{escape, escape_path, one_line};
 
 /// What `plan` prints for one module.
@@ -138,7 +138,7 @@ impl PlanView {
     pub(crate) fn new(
         target: &Target,
         now: DateTime<Utc>,
-        catalog: &Catalog,
+        catalog: &SnapshotList,
         present: &PolicyOutlook,
         other: Option<(&Path, &PolicyOutlook)>,
     ) -> Self {

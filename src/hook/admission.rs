@@ -24,7 +24,7 @@ use crate::store::format::FORMAT;
 use crate::store::gate::Gate;
 use crate::store::ledger::{Entry, Ledger};
 use crate::store::root::SnapshotRoot;
-use crate::store::snapshots::Catalog;
+use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::system::clock::Clock;
 use crate::system::process::Process;
@@ -261,7 +261,7 @@ fn come_back(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> String
 
 /// How long the newest snapshot took, rounded up.
 fn usual_minutes(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> Option<u64> {
-    let catalog = Catalog::read(root, &target.policy.time_zone).ok()?;
+    let catalog = SnapshotList::read(root, &target.policy.time_zone).ok()?;
     let seconds = catalog.newest(Grade::Partial, now)?.record.as_ref()?.duration_seconds;
     Some(((seconds / 60.0).ceil() as u64).clamp(1, 24 * 60))
 }

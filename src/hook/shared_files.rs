@@ -32,7 +32,7 @@ use crate::store::layout::{PRIVATE, Subdir};
 use crate::store::registration::Registration;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
-use crate::store::snapshots::Catalog;
+use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::system::mounts::Mounts;
 use crate::tell::error::{Error, Result};
@@ -162,7 +162,7 @@ fn newest_vouches(target: &Target, root: &SnapshotRoot, dirs: &PartialDirs) -> b
     if !State::read(root.private()).is_ok_and(is_current) {
         return false;
     }
-    let Ok(catalog) = Catalog::read(root, &target.policy.time_zone) else { return false };
+    let Ok(catalog) = SnapshotList::read(root, &target.policy.time_zone) else { return false };
     let newest = catalog.items.iter().rfind(|item| item.name.grade >= Grade::Partial);
     let record = newest.and_then(|item| item.record.as_ref()?.partial_dirs.as_ref());
     record.is_some_and(|record| record.vouches_for(dirs))
@@ -171,7 +171,7 @@ fn newest_vouches(target: &Target, root: &SnapshotRoot, dirs: &PartialDirs) -> b
 /// How many snapshots share files with the module: visible, retired, or in the making.
 fn sharing(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Sharing {
     let count = || -> Result<usize> {
-        let visible = Catalog::read(root, &target.policy.time_zone)?.items.len();
+        let visible = SnapshotList::read(root, &target.policy.time_zone)?.items.len();
         let staged = names_in(root.subdir(Subdir::Staging)?.dir())?.len();
         let own = visible + retire::retired(root)?.len() + staged.min(1);
         let others = other_roots(target, settings);

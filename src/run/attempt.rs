@@ -16,7 +16,7 @@ use crate::run::request::Request;
 use crate::store::gate::Gate;
 use crate::store::inode_log::in_place::InPlaceChanges;
 use crate::store::root::SnapshotRoot;
-use crate::store::snapshots::Catalog;
+use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::system::clock::Clock;
 
@@ -36,7 +36,7 @@ pub(crate) struct SnapshotAttempt<'a> {
     /// The newest snapshot's number.
     pub(crate) sequence: Cell<u64>,
     pub(crate) before: State,
-    pub(crate) catalog: Catalog,
+    pub(crate) catalog: SnapshotList,
     /// How far the client says that it has come.
     pub(crate) completion: ClientCompletion,
     /// Whether a comparison has been a full one.

@@ -19,7 +19,7 @@ use crate::run::free_space;
 use crate::run::report::Report;
 use crate::store::publish::clear_staging;
 use crate::store::root::SnapshotRoot;
-use crate::store::snapshots::Catalog;
+use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::store::{retire, unremovable};
 use crate::system::clock::Clock;
@@ -28,7 +28,7 @@ use crate::tell::error::Result;
 /// A root and what is decided on it.
 pub(crate) struct ExaminedRoot {
     /// Its snapshots.
-    pub catalog: Catalog,
+    pub catalog: SnapshotList,
     /// What earlier runs left behind.
     pub state: State,
     /// What rotation would do.
@@ -44,7 +44,7 @@ pub(crate) fn examine(
     reading: Option<Reading>,
 ) -> Result<ExaminedRoot> {
     let state = if root.is_registered() { State::read(root.private())? } else { State::default() };
-    let mut catalog = Catalog::read(root, &target.policy.time_zone)?;
+    let mut catalog = SnapshotList::read(root, &target.policy.time_zone)?;
     catalog.pin(&state.pins);
     let decision = decide(&catalog.snapshots(), &state.history(reading), &target.policy, now);
     Ok(ExaminedRoot { catalog, state, decision })
@@ -56,7 +56,7 @@ pub(crate) fn look(
     root: &SnapshotRoot,
     now: DateTime<Utc>,
     reading: Option<Reading>,
-) -> Result<(Catalog, Decision)> {
+) -> Result<(SnapshotList, Decision)> {
     let ExaminedRoot { catalog, decision, .. } = examine(target, root, now, reading)?;
     Ok((catalog, decision))
 }
@@ -178,7 +178,7 @@ pub(crate) fn rotate_locked(
 fn remember_rules(
     target: &Target,
     root: &SnapshotRoot,
-    catalog: &Catalog,
+    catalog: &SnapshotList,
     state: &State,
 ) -> Result<()> {
     let rules = rules(&target.policy);

@@ -37,7 +37,7 @@ use crate::store::publish::{clean_up, discard_staging};
 use crate::store::record::Record;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
-use crate::store::snapshots::{Catalog, Item};
+use crate::store::snapshots::{SnapshotList, Item};
 use crate::store::state::{DueMark, LastRun, State};
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
@@ -54,7 +54,7 @@ pub(crate) fn snapshot(
     // Before the visible ones: what a person brings back meanwhile is then in both lists, not in
     // neither.
     let retired = retire::retired(root)?;
-    let mut catalog = Catalog::read(root, &target.policy.time_zone)?;
+    let mut catalog = SnapshotList::read(root, &target.policy.time_zone)?;
     catalog.pin(&before.pins);
     finish_earlier_work(target, root, &catalog, &retired, &mut report)?;
     let GateOutcome::Closed { gate, running } = close_gate_or_defer(target, root, request, clock)?
@@ -112,7 +112,7 @@ pub(crate) fn snapshot(
 fn finish_earlier_work(
     target: &Target,
     root: &SnapshotRoot,
-    catalog: &Catalog,
+    catalog: &SnapshotList,
     retired: &[String],
     report: &mut Report,
 ) -> Result<()> {

@@ -71,14 +71,14 @@ impl Item {
 
 /// The visible snapshots, oldest first.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Catalog {
+pub(crate) struct SnapshotList {
     /// Oldest first.
     pub items: Vec<Item>,
     /// Problems with single records; their snapshots are kept.
     pub warnings: Vec<String>,
 }
 
-impl Catalog {
+impl SnapshotList {
     /// Reads the root; only directories whose whole name is a snapshot name count.
     pub(crate) fn read(root: &SnapshotRoot, zone: &Zone) -> Result<Self> {
         let listing = Listing::read(root.directory())
@@ -97,7 +97,7 @@ impl Catalog {
         let listed = directories
             .filter_map(|entry| SnapshotName::parse(listing.name(entry).to_bytes(), zone));
         let mut names: Vec<SnapshotName> = listed.collect();
-        let mut catalog = Catalog::default();
+        let mut catalog = SnapshotList::default();
         let records = match root.is_registered().then(|| root.subdir(Subdir::Records)).transpose() {
             Ok(records) => records,
             // Those who only look do not make it again.

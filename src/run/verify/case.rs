@@ -12,7 +12,7 @@ use crate::store::inode_log::reading::{Catalogue, Position};
 use crate::store::layout::Subdir;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
-use crate::store::snapshots::Catalog;
+use crate::store::snapshots::SnapshotList;
 use crate::system::identity::Identity;
 use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
@@ -51,7 +51,7 @@ impl<'a> Case<'a> {
         let expired = root.subdir(Subdir::Expired)?;
         let mut case =
             Case { root, inodes, expired, catalogue, snapshots: Vec::new(), retired: Vec::new() };
-        for item in Catalog::read(root, &target.policy.time_zone)?.items {
+        for item in SnapshotList::read(root, &target.policy.time_zone)?.items {
             let by_name = item.name.time.timestamp_nanos_opt().unwrap_or(i64::MAX);
             case.snapshots.extend(case.find(item.name.text, by_name, false)?);
         }

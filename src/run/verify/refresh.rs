@@ -20,7 +20,7 @@ use crate::store::layout::Subdir;
 use crate::store::publish::unlisted;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
-use crate::store::snapshots::Catalog;
+use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::tell::error::Result;
 
@@ -55,7 +55,7 @@ pub(crate) fn refresh(
     accepted: &HashSet<u64>,
 ) -> Result<()> {
     let (dir, expired) = (root.subdir(Subdir::Inodes)?, root.subdir(Subdir::Expired)?);
-    let visible: Vec<String> = Catalog::read(root, &target.policy.time_zone)?
+    let visible: Vec<String> = SnapshotList::read(root, &target.policy.time_zone)?
         .items
         .into_iter()
         .map(|item| item.name.text)
