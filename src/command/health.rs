@@ -27,7 +27,7 @@ use crate::store::ledger::{Ledger, Line};
 use crate::store::lock;
 use crate::store::record::Record;
 use crate::store::root::SnapshotRoot;
-use crate::store::snapshots::Item;
+use crate::store::snapshots::ListedSnapshot;
 use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
 use crate::system::side::Side;
@@ -335,7 +335,7 @@ fn describe_torn(torn: &TornMark) -> String {
 /// How old the newest complete snapshot is, against `max_age`.
 fn age(
     target: &Target,
-    newest: Option<&Item>,
+    newest: Option<&ListedSnapshot>,
     count: usize,
     registered: bool,
     now: DateTime<Utc>,

@@ -40,7 +40,7 @@ use crate::decide::forecast::Expiry;
 use crate::decide::grade::Grade;
 use crate::decide::reason::Reason;
 use crate::module::target::Target;
-use crate::store::snapshots::{SnapshotList, Item};
+use crate::store::snapshots::{SnapshotList, ListedSnapshot};
 use crate::tell::escape::{escape, escape_path, one_line};
 
 /// What `plan` prints for one module.
@@ -145,7 +145,7 @@ impl PlanView {
         let mut fates = fates(present, now);
         let mut others = other.map(|(_, outlook)| self::fates(outlook, now)).unwrap_or_default();
         let items = catalog.items.iter().map(|item| (item.name.text.as_str(), item));
-        let items: BTreeMap<&str, &Item> = items.collect();
+        let items: BTreeMap<&str, &ListedSnapshot> = items.collect();
         let view = |verdict: &SnapshotVerdict| {
             let snapshot = &verdict.snapshot;
             let record = items.get(snapshot.name.as_str()).and_then(|item| item.record.as_ref());

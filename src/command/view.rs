@@ -12,7 +12,7 @@ use crate::decide::snapshot::Snapshot;
 use crate::decide::span::roughly;
 use crate::module::target::Target;
 use crate::store::record::Record;
-use crate::store::snapshots::Item;
+use crate::store::snapshots::ListedSnapshot;
 use crate::tell::counted;
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::table::TextTable;
@@ -125,7 +125,7 @@ impl ListView {
     /// known of their dates.
     pub(crate) fn new(
         target: &Target,
-        items: &[Item],
+        items: &[ListedSnapshot],
         dated: &[Snapshot],
         now: DateTime<Utc>,
     ) -> Self {
@@ -193,7 +193,7 @@ impl ListView {
 }
 
 impl ListedSnapshotView {
-    fn new(item: &Item, dated: &Snapshot, now: DateTime<Utc>) -> Self {
+    fn new(item: &ListedSnapshot, dated: &Snapshot, now: DateTime<Utc>) -> Self {
         let record = item.record.as_ref();
         let made = record.filter(|record| !record.adopted);
         ListedSnapshotView {

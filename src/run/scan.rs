@@ -16,7 +16,7 @@ use crate::run::report::Report;
 use crate::store::dir::c_name;
 use crate::store::index_file;
 use crate::store::record::Record;
-use crate::store::snapshots::Item;
+use crate::store::snapshots::ListedSnapshot;
 use crate::system::syscalls::open_directory;
 use crate::tell::error::{Error, Result};
 
@@ -29,7 +29,7 @@ pub(crate) struct TreeScan {
 }
 
 impl SnapshotAttempt<'_> {
-    pub(crate) fn compare(&self, item: Option<&Item>, report: &mut Report) -> Result<TreeScan> {
+    pub(crate) fn compare(&self, item: Option<&ListedSnapshot>, report: &mut Report) -> Result<TreeScan> {
         let live = (self.root.module(), self.root.module_path.as_path());
         let since = self.before.torn.as_ref().and_then(TornMark::search_since_ns);
         let search = since.map(ScarSearch::new);

@@ -37,7 +37,7 @@ use crate::store::publish::{clean_up, discard_staging};
 use crate::store::record::Record;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
-use crate::store::snapshots::{SnapshotList, Item};
+use crate::store::snapshots::{SnapshotList, ListedSnapshot};
 use crate::store::state::{DueMark, LastRun, State};
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
@@ -203,7 +203,7 @@ impl SnapshotAttempt<'_> {
         }
     }
 
-    fn sight(&self, newest: Option<&Item>, scan: &mut TreeScan) -> Observation {
+    fn sight(&self, newest: Option<&ListedSnapshot>, scan: &mut TreeScan) -> Observation {
         let Comparison { fingerprint, newest_ctime_ns, .. } = scan.comparison;
         let last = self.before.last_run.as_ref().filter(|_| !self.before.written_in_place);
         let unchanged = last.filter(|last| last.fingerprint == Some(fingerprint));
@@ -275,7 +275,7 @@ impl SnapshotAttempt<'_> {
     /// this run.
     fn keep_current(
         &self,
-        newest: Option<&Item>,
+        newest: Option<&ListedSnapshot>,
         sight: &Observation,
         verdict: &TransferVerdict,
     ) -> Result<()> {
@@ -289,7 +289,7 @@ impl SnapshotAttempt<'_> {
         }
     }
 
-    fn move_verified_until(&self, item: &Item) -> Result<()> {
+    fn move_verified_until(&self, item: &ListedSnapshot) -> Result<()> {
         if item.unreadable {
             // Told with every listing; and what it says must not be written over.
             return Ok(());

@@ -23,7 +23,7 @@ use crate::tell::error::{Error, Result};
 
 /// One visible snapshot.
 #[derive(Debug, Clone)]
-pub(crate) struct Item {
+pub(crate) struct ListedSnapshot {
     /// Its name, with time and grade.
     pub name: SnapshotName,
     /// What is recorded of it; adopted ones have nothing or only when they were verified.
@@ -36,7 +36,7 @@ pub(crate) struct Item {
     pub obstacle: Option<Obstacle>,
 }
 
-impl Item {
+impl ListedSnapshot {
     /// Whether we made it.
     pub(crate) fn is_recorded(&self) -> bool {
         self.unreadable || self.record.as_ref().is_some_and(|record| !record.adopted)
@@ -73,7 +73,7 @@ impl Item {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SnapshotList {
     /// Oldest first.
-    pub items: Vec<Item>,
+    pub items: Vec<ListedSnapshot>,
     /// Problems with single records; their snapshots are kept.
     pub warnings: Vec<String>,
 }
@@ -119,10 +119,10 @@ impl SnapshotList {
                 .map_or(Ok(None), |records| Record::read(records.dir(), &name.text));
             let obstacle = obstacle(root.directory(), &c_name(&name.text));
             let item = match read {
-                Ok(record) => Item { name, record, unreadable: false, pin: None, obstacle },
+                Ok(record) => ListedSnapshot { name, record, unreadable: false, pin: None, obstacle },
                 Err(error) => {
                     catalog.warnings.push(format!("{} is kept: {error}", name.text));
-                    Item { name, record: None, unreadable: true, pin: None, obstacle }
+                    ListedSnapshot { name, record: None, unreadable: true, pin: None, obstacle }
                 }
             };
             catalog.items.push(item);
@@ -140,7 +140,7 @@ impl SnapshotList {
 
     /// What rotation decides on.
     pub(crate) fn snapshots(&self) -> Vec<Snapshot> {
-        self.items.iter().map(Item::snapshot).collect()
+        self.items.iter().map(ListedSnapshot::snapshot).collect()
     }
 
     /// The highest sequence number, or the number of records where none has one.
@@ -153,9 +153,9 @@ impl SnapshotList {
     /// The newest one of at least `grade`: the last one that was made, whatever a wrong clock dated
     /// it. Those dated after `now` are set apart: after a clock
     /// was set back they are no measure of what changed since.
-    pub(crate) fn newest(&self, grade: Grade, now: DateTime<Utc>) -> Option<&Item> {
-        let is_one = |item: &&Item| item.name.grade >= grade && item.name.time <= now;
-        let number = |item: &&Item| item.record.as_ref().and_then(|record| record.sequence);
+    pub(crate) fn newest(&self, grade: Grade, now: DateTime<Utc>) -> Option<&ListedSnapshot> {
+        let is_one = |item: &&ListedSnapshot| item.name.grade >= grade && item.name.time <= now;
+        let number = |item: &&ListedSnapshot| item.record.as_ref().and_then(|record| record.sequence);
         // What has no number, such as one whose record cannot be read, has only its date.
         let last = self.items.iter().rfind(is_one)?;
         match number(&last) {
