@@ -25,7 +25,7 @@ pub use crate::store::inode_log::reading::Catalogue;
 pub use crate::store::inode_log::recorder::Recorder;
 pub use crate::store::inode_log::windows::{Window, Windows, wall_ns};
 pub use crate::store::ledger::Entry;
-pub use crate::store::memory::Places;
+pub use crate::store::memory::MachineMemory;
 pub use crate::store::publish::Staged;
 pub use crate::store::record::Record;
 pub use crate::store::registration::Registration;

@@ -13,7 +13,7 @@ use crate::client::location::Destination;
 use crate::client::place::Place;
 use crate::client::rsync::arguments::split_rsh;
 use crate::client::rsync::tunnel::Tunnel;
-use crate::store::memory::Places;
+use crate::store::memory::MachineMemory;
 use crate::tell::escape::escape;
 
 /// Use rsync to create full system backups, with snapshots that are rotated.
@@ -167,7 +167,7 @@ impl Options {
             // Its name need not be read, only be the same for the same destination.
             directory: runtime_directory()?
                 .join(format!("{:08x}", crc32fast::hash(&destination.argument(None)))),
-            memory: Places::from_environment()
+            memory: MachineMemory::from_environment()
                 .directories
                 .first()
                 .map(|base| base.join("destinations")),
@@ -250,7 +250,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 /// Where small files of a run lie: gone after a reboot if there is such a place, else where state
 /// is kept.
 fn runtime_directory() -> Result<PathBuf> {
-    let places = Places::from_environment().directories;
+    let places = MachineMemory::from_environment().directories;
     let base = places.last().ok_or_else(|| {
         Failure::Refused(
             "there is no place for a lock: set HOME or RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY".into(),

@@ -14,7 +14,7 @@ use crate::config::policy_file::{Policies, salvage_snapshot_root};
 use crate::config::rsyncd_conf::{Module, RsyncdConf, Whereabouts};
 use crate::decide::own_output::ConfiguredModule;
 use crate::decide::policy::Policy;
-use crate::store::memory::Places;
+use crate::store::memory::MachineMemory;
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
 
@@ -32,7 +32,7 @@ pub struct Settings {
     /// What became of reading the policy.
     pub source: Source,
     /// Where this machine remembers roots and failures.
-    pub memory: Places,
+    pub memory: MachineMemory,
     text: Option<String>,
     policies: Policies,
     /// rsyncd's configuration, once it was read without error.
@@ -75,7 +75,7 @@ impl Settings {
             policy_file: file,
             rsyncd_conf,
             source,
-            memory: Places::from_environment(),
+            memory: MachineMemory::from_environment(),
             text,
             policies,
             rsyncd: OnceCell::new(),

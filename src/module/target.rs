@@ -21,7 +21,7 @@ use crate::decide::policy::Policy;
 use crate::store::dir::Dir;
 use crate::store::layout::PRIVATE;
 use crate::store::ledger::Ledger;
-use crate::store::memory::Places;
+use crate::store::memory::MachineMemory;
 use crate::store::nesting;
 use crate::store::registration::Registration;
 use crate::store::root::{Access, SnapshotRoot, canonical_module};
@@ -46,7 +46,7 @@ pub struct Target {
     /// The policy file, once it was read without error, to be remembered by the root.
     pub policy_file: Option<PathBuf>,
     /// Where this machine remembers its root and failures.
-    pub memory: Places,
+    pub memory: MachineMemory,
     /// Who opens its root.
     pub opener: Opener,
     /// Whether messages name its directory, too: where its name stands for several.
@@ -308,7 +308,7 @@ fn registered_name(settings: &Settings, module_path: &Path) -> Result<Option<Vec
     Ok(hooked.or(candidates.first()).map(|module| module.name.clone()))
 }
 
-pub(crate) fn remembered_root(memory: &Places, module_path: &Path) -> Option<PathBuf> {
+pub(crate) fn remembered_root(memory: &MachineMemory, module_path: &Path) -> Option<PathBuf> {
     let bytes = unescape(&memory.recall(module_path)?.snapshot_root?)?;
     Some(PathBuf::from(OsStr::from_bytes(&bytes)))
 }
@@ -396,7 +396,7 @@ fn state_of(root: &Path) -> Result<State> {
 
 /// With a policy that cannot be used: a root that is registered for this module already.
 fn known_root(
-    memory: &Places,
+    memory: &MachineMemory,
     module_path: &Path,
     salvaged: Option<String>,
     name: Option<&[u8]>,

@@ -139,12 +139,12 @@ impl Memory {
 
 /// Where to remember, best first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Places {
+pub struct MachineMemory {
     /// Directories, made when they are needed.
     pub directories: Vec<PathBuf>,
 }
 
-impl Places {
+impl MachineMemory {
     /// Where this process is meant to remember.
     pub fn from_environment() -> Self {
         let named = |variable: &str| {
@@ -166,7 +166,7 @@ impl Places {
         };
         let state = named("RSYNCD_SNAPSHOT_STATE_DIRECTORY").or(state);
         let runtime = named("RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY").or(runtime);
-        Places { directories: state.into_iter().chain(runtime).collect() }
+        MachineMemory { directories: state.into_iter().chain(runtime).collect() }
     }
 
     /// What is remembered of the module at `module_path`; of several places the newest.
@@ -326,15 +326,15 @@ mod tests {
         ["/srv/one/", "/srv/other/"].map(|start| PathBuf::from(format!("{start}{end}latest")))
     }
 
-    fn dirs(directory: &Path) -> Places {
-        Places { directories: vec![directory.join("state"), directory.join("run")] }
+    fn dirs(directory: &Path) -> MachineMemory {
+        MachineMemory { directories: vec![directory.join("state"), directory.join("run")] }
     }
 
     fn fail(memory: &mut Memory, message: &str) {
         memory.failure = Some(Failure::now(Work::Snapshot, message.to_string()));
     }
 
-    fn told(dirs: &Places, path: &Path) -> Option<String> {
+    fn told(dirs: &MachineMemory, path: &Path) -> Option<String> {
         dirs.recall(path)?.failure.map(|failure| failure.message)
     }
 

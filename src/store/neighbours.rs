@@ -8,11 +8,11 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use crate::store::layout::PRIVATE;
-use crate::store::memory::Places;
+use crate::store::memory::MachineMemory;
 
 /// Whether a module other than that at `module_path` has a snapshot root on the file system of
 /// `root`.
-pub(crate) fn has_neighbours(memory: &Places, module_path: &Path, root: &Path) -> bool {
+pub(crate) fn has_neighbours(memory: &MachineMemory, module_path: &Path, root: &Path) -> bool {
     let Ok(table) = fs::read("/proc/self/mountinfo") else { return false };
     let own = device_of(&table, root);
     let is_there = |other: &PathBuf| fs::symlink_metadata(other.join(PRIVATE)).is_ok();

@@ -17,7 +17,7 @@ use crate::engine::answers::answers;
 use crate::engine::listing::Listing;
 use crate::store::dir::{Dir, c_name};
 use crate::store::layout::PRIVATE;
-use crate::store::memory::{Places, path_of};
+use crate::store::memory::{MachineMemory, path_of};
 use crate::store::registration::Registration;
 use crate::store::root::SnapshotRoot;
 use crate::store::trust::refusal;
@@ -44,7 +44,7 @@ fn is_ours(name: &[u8]) -> bool {
 /// # Errors
 /// [`Error::Root`] with the remedy; or if the disk cannot be searched.
 pub(crate) fn check(
-    memory: &Places,
+    memory: &MachineMemory,
     configured: &[ConfiguredModule],
     module_path: &Path,
     root_path: &Path,
@@ -59,7 +59,7 @@ pub(crate) fn check(
 
 /// A module that holds another one's root already can get no snapshots, so it keeps no root away.
 fn find_configured(
-    memory: &Places,
+    memory: &MachineMemory,
     configured: &[ConfiguredModule],
     module: &Path,
     root: &Path,
@@ -93,7 +93,7 @@ fn find_configured(
 
 /// Whether clients of a module that [`check`] refuses could change or delete snapshots of another
 /// one.
-pub(crate) fn reaches_snapshots(memory: &Places, module_path: &Path, root_path: &Path) -> bool {
+pub(crate) fn reaches_snapshots(memory: &MachineMemory, module_path: &Path, root_path: &Path) -> bool {
     matches!(
         find(memory, module_path, root_path, true),
         Ok(Some(Overlap::HoldsRoot(_) | Overlap::InsideOutput(_)))
@@ -101,7 +101,7 @@ pub(crate) fn reaches_snapshots(memory: &Places, module_path: &Path, root_path: 
 }
 
 fn find(
-    memory: &Places,
+    memory: &MachineMemory,
     module_path: &Path,
     root_path: &Path,
     is_new: bool,
@@ -138,7 +138,7 @@ pub(crate) fn check_in_use(module_path: &Path, root_path: &Path) -> Result<()> {
 
 /// The roots that this machine remembers and that are wanted, as far as they are there. A server
 /// that the work on `own` does not need is not waited for without a limit.
-fn remembered(memory: &Places, own: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Vec<KnownRoot> {
+fn remembered(memory: &MachineMemory, own: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Vec<KnownRoot> {
     let wanted = memory.roots_and_modules().into_iter().filter(|(root, _)| is_wanted(root));
     let wanted: Vec<(PathBuf, PathBuf)> = wanted.collect();
     // The dead server of one module must not keep another one from its first snapshot.

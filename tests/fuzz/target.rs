@@ -21,7 +21,7 @@ use rsyncd_snapshot::decide::rotation::decide;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
 use rsyncd_snapshot::decide::zone::Zone;
 use rsyncd_snapshot::internals::{
-    Baseline, Catalogue, Destination, Dir, Entry, Index, Places, Policies, Record, Recorder,
+    Baseline, Catalogue, Destination, Dir, Entry, Index, MachineMemory, Policies, Record, Recorder,
     Registration, RsyncdConf, Selection, State, Transfer, Window, Windows, escape, migrate,
     one_line, rewrite, salvage_snapshot_root, unescape, wall_ns,
 };
@@ -225,7 +225,7 @@ fn memory(garbage: &[u8]) {
     let module = Path::new("/srv/latest");
     let registered = garbage;
     in_scratch(&[("%2fsrv%2flatest.toml", garbage), ("root.toml", registered)], |dir| {
-        let dirs = Places { directories: vec![dir.path.to_path_buf()] };
+        let dirs = MachineMemory { directories: vec![dir.path.to_path_buf()] };
         drop(dirs.recall(module));
         if let Err(error) = Registration::read(dir) {
             assert_is_one_line(&error.to_string());

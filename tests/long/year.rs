@@ -14,7 +14,7 @@ use std::path::Path;
 use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
 use rsyncd_snapshot::decide::client::Client;
 use rsyncd_snapshot::decide::facts::Worth;
-use rsyncd_snapshot::internals::{Clock, Ending, Places, Request, Settings, Target, order};
+use rsyncd_snapshot::internals::{Clock, Ending, MachineMemory, Request, Settings, Target, order};
 use support::apart;
 use support::daemon::Daemon;
 use support::module::visible;
@@ -140,7 +140,7 @@ fn every_hour_leaves_exactly_the_promised_set() {
     let module = scratch.path().join("root/latest");
     fs::create_dir_all(module.join("documents")).unwrap();
     let mut settings = Settings::read(Some(&policy), Some(Path::new("/nonexistent")));
-    settings.memory = Places { directories: vec![scratch.path().join("memory")] };
+    settings.memory = MachineMemory { directories: vec![scratch.path().join("memory")] };
     let target = Target::of_module(&settings, None, &module).expect("a target");
     let mut expectation = Expectation::default();
     let mut time: DateTime<Utc> = "2025-12-01T00:17:00Z".parse().unwrap();
