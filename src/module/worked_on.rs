@@ -15,7 +15,7 @@ use crate::engine::answers::{answers, ensure};
 use crate::module::found_on_disk::{self, Found};
 use crate::module::target::{Target, filled, remembered_root};
 use crate::store::layout::PRIVATE;
-use crate::store::memory::{Memory, path_of};
+use crate::store::memory::{ModuleMemory, path_of};
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, unescape};
@@ -207,13 +207,13 @@ impl WorkedOn {
 struct Remembered {
     name: Option<Vec<u8>>,
     path: PathBuf,
-    memory: Memory,
+    memory: ModuleMemory,
 }
 
 impl Remembered {
     /// All of them but those of the `known` directories, by path.
     fn all(settings: &Settings, known: &BTreeSet<PathBuf>) -> Vec<Self> {
-        let read = |memory: Memory| {
+        let read = |memory: ModuleMemory| {
             let path = path_of(&memory.module_path).filter(|path| !known.contains(path))?;
             let root = memory.snapshot_root.as_deref().and_then(path_of);
             let root = root.filter(|root| answers(root));

@@ -34,7 +34,7 @@ const PROGRAM: &str = "rsyncd-snapshot";
 
 /// What is remembered of one module directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
+pub struct ModuleMemory {
     /// The module's directory, escaped.
     pub module_path: String,
     /// Its name, escaped, if it has one.
@@ -92,9 +92,9 @@ impl Failure {
     }
 }
 
-impl Memory {
+impl ModuleMemory {
     fn new(module_path: &Path) -> Self {
-        Memory {
+        ModuleMemory {
             module_path: escape_path(module_path),
             module: None,
             snapshot_root: None,
@@ -130,7 +130,7 @@ impl Memory {
         toml::from_str(&text).ok()
     }
 
-    fn changed(&self, change: &impl Fn(&mut Memory)) -> Self {
+    fn changed(&self, change: &impl Fn(&mut ModuleMemory)) -> Self {
         let mut memory = self.clone();
         change(&mut memory);
         memory
@@ -170,32 +170,32 @@ impl MachineMemory {
     }
 
     /// What is remembered of the module at `module_path`; of several places the newest.
-    pub fn recall(&self, module_path: &Path) -> Option<Memory> {
+    pub fn recall(&self, module_path: &Path) -> Option<ModuleMemory> {
         let files = [Some(file_name(module_path)), earlier_file_name(module_path)];
         let read = |directory: &PathBuf| {
-            let found = files.iter().flatten().map(|file| Memory::read(directory, file));
+            let found = files.iter().flatten().map(|file| ModuleMemory::read(directory, file));
             found.flatten().collect::<Vec<_>>()
         };
-        let own = |memory: &Memory| memory.module_path == escape_path(module_path);
+        let own = |memory: &ModuleMemory| memory.module_path == escape_path(module_path);
         self.directories.iter().flat_map(read).filter(own).max_by_key(|memory| memory.updated)
     }
 
     /// All memories, by file.
-    fn files(&self) -> Vec<Memory> {
+    fn files(&self) -> Vec<ModuleMemory> {
         let mut all = Vec::new();
         for directory in &self.directories {
             for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
                 let name = entry.file_name();
                 let file = name.to_str().filter(|file| file.ends_with(".toml"));
-                all.extend(file.and_then(|file| Memory::read(directory, file)));
+                all.extend(file.and_then(|file| ModuleMemory::read(directory, file)));
             }
         }
         all
     }
 
     /// What is remembered of each module, by path; of several memories of one the newest.
-    pub fn all(&self) -> Vec<Memory> {
-        let mut all: BTreeMap<String, Memory> = BTreeMap::new();
+    pub fn all(&self) -> Vec<ModuleMemory> {
+        let mut all: BTreeMap<String, ModuleMemory> = BTreeMap::new();
         for memory in self.files() {
             let known = all.entry(memory.module_path.clone()).or_insert_with(|| memory.clone());
             if known.updated < memory.updated {
@@ -207,7 +207,7 @@ impl MachineMemory {
 
     /// Every root that any module has had, with the directory of that module.
     pub fn roots_and_modules(&self) -> Vec<(PathBuf, PathBuf)> {
-        let pairs = |memory: &Memory| {
+        let pairs = |memory: &ModuleMemory| {
             let module = path_of(&memory.module_path)?;
             Some(memory.roots().map(|root| (root, module.clone())).collect::<Vec<_>>())
         };
@@ -260,7 +260,7 @@ impl MachineMemory {
     ///
     /// # Errors
     /// If no place can be written.
-    pub fn change(&self, module_path: &Path, change: impl Fn(&mut Memory)) -> Result<()> {
+    pub fn change(&self, module_path: &Path, change: impl Fn(&mut ModuleMemory)) -> Result<()> {
         // Most runs have nothing new to say, and syncing it would cost more than they do.
         if self.recall(module_path).is_some_and(|before| before == before.changed(&change)) {
             return Ok(());
@@ -280,20 +280,20 @@ impl MachineMemory {
         &self,
         directory: &Path,
         module_path: &Path,
-        change: &impl Fn(&mut Memory),
+        change: &impl Fn(&mut ModuleMemory),
     ) -> Result<()> {
         let failed = |cause| Error::io("make", directory, cause);
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         let opened = File::open(directory).map_err(failed)?;
         let dir = Dir { directory: opened.as_fd(), path: directory };
         let _guard = Guard::on_directory(dir)?;
-        let before = self.recall(module_path).unwrap_or_else(|| Memory::new(module_path));
-        let memory = Memory { updated: Utc::now(), ..before.changed(change) };
+        let before = self.recall(module_path).unwrap_or_else(|| ModuleMemory::new(module_path));
+        let memory = ModuleMemory { updated: Utc::now(), ..before.changed(change) };
         dir::write(dir, &file_name(module_path), &to_toml(&memory, dir)?)?;
         // It is remembered under its new name now. Another module's file is left to that module.
         match earlier_file_name(module_path) {
             Some(earlier)
-                if Memory::read(directory, &earlier)
+                if ModuleMemory::read(directory, &earlier)
                     .is_some_and(|found| found.module_path == memory.module_path) =>
             {
                 remove_file(dir, &earlier).map(drop)
@@ -330,7 +330,7 @@ mod tests {
         MachineMemory { directories: vec![directory.join("state"), directory.join("run")] }
     }
 
-    fn fail(memory: &mut Memory, message: &str) {
+    fn fail(memory: &mut ModuleMemory, message: &str) {
         memory.failure = Some(Failure::now(Work::Snapshot, message.to_string()));
     }
 
