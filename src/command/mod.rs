@@ -35,7 +35,7 @@ use crate::module::confine;
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::module::worked_on::{self, WorkedOn};
-use crate::store::memory::{Failure, Work};
+use crate::store::memory::{RunFailure, Work};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, shell_path};
 use crate::tell::exit::Exit;
@@ -172,7 +172,7 @@ impl Context {
         if error.exit() != Exit::Failed || memory.recall(path).is_none() {
             return;
         }
-        let failure = Failure::now(kind, error.to_string());
+        let failure = RunFailure::now(kind, error.to_string());
         if let Err(error) = memory.change(path, |memory| memory.failure = Some(failure.clone())) {
             log::debug!("{}: nothing remembered: {error}", escape_path(path));
         }

@@ -51,7 +51,7 @@ pub struct ModuleMemory {
     pub updated: DateTime<Utc>,
     /// The last failure, unless a run has succeeded since.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub failure: Option<Failure>,
+    pub failure: Option<RunFailure>,
     /// What the last run warned of.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -66,7 +66,7 @@ pub struct ModuleMemory {
 
 /// A failed run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub struct RunFailure {
     /// When.
     pub time: DateTime<Utc>,
     /// What failed.
@@ -85,10 +85,10 @@ pub enum Work {
     Rotation,
 }
 
-impl Failure {
+impl RunFailure {
     /// A run has failed just now.
     pub fn now(work: Work, message: String) -> Self {
-        Failure { time: Utc::now(), work, message }
+        RunFailure { time: Utc::now(), work, message }
     }
 }
 
@@ -331,7 +331,7 @@ mod tests {
     }
 
     fn fail(memory: &mut ModuleMemory, message: &str) {
-        memory.failure = Some(Failure::now(Work::Snapshot, message.to_string()));
+        memory.failure = Some(RunFailure::now(Work::Snapshot, message.to_string()));
     }
 
     fn told(dirs: &MachineMemory, path: &Path) -> Option<String> {
