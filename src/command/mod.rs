@@ -35,7 +35,7 @@ use crate::module::confine;
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::module::worked_on::{self, WorkedOn};
-use crate::store::memory::{RunFailure, Work};
+use crate::store::memory::{RunFailure, RunKind};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, shell_path};
 use crate::tell::exit::Exit;
@@ -103,12 +103,12 @@ impl Context {
     fn change_each(
         &self,
         module: Option<&OsStr>,
-        kind: Option<Work>,
+        kind: Option<RunKind>,
         opener: Opener,
         work: impl FnMut(&Target) -> Result<Exit>,
     ) -> Result<Exit> {
         let unless_lost = |target: Target| match kind {
-            Some(Work::Snapshot) => Ok(target),
+            Some(RunKind::Snapshot) => Ok(target),
             _ => match target.lost_history() {
                 None => Ok(target),
                 Some(lost) => {
@@ -160,13 +160,13 @@ impl Context {
     }
 
     /// Remembers why a module that was used before cannot be resolved.
-    fn remember(&self, module: Option<&OsStr>, kind: Option<Work>, error: &Error) {
+    fn remember(&self, module: Option<&OsStr>, kind: Option<RunKind>, error: &Error) {
         if let Some(path) = module.and_then(|module| self.path_of(module)) {
             self.remember_at(&path, kind, error);
         }
     }
 
-    fn remember_at(&self, path: &Path, kind: Option<Work>, error: &Error) {
+    fn remember_at(&self, path: &Path, kind: Option<RunKind>, error: &Error) {
         let Some(kind) = kind else { return };
         let memory = &self.settings.memory;
         if error.exit() != Exit::Failed || memory.recall(path).is_none() {

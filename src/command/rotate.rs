@@ -8,7 +8,7 @@ use crate::decide::own_output::Opener;
 use crate::module::context::Context;
 use crate::run::disposal::Disposal;
 use crate::run::rotate_by_hand;
-use crate::store::memory::Work;
+use crate::store::memory::RunKind;
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
 use crate::tell::exit::Exit;
@@ -42,7 +42,7 @@ pub(crate) fn run(
         return plan::run(context, module, json);
     }
     let mut views = Vec::new();
-    let exit = context.change_each(module, Some(Work::Rotation), Opener::Upkeep, |target| {
+    let exit = context.change_each(module, Some(RunKind::Rotation), Opener::Upkeep, |target| {
         let rotated =
             rotate_by_hand::rotate(target, orders.confirm, orders.disposal(), &Clock::System)?;
         let view = DecisionView::new(target, &rotated.decision);

@@ -12,7 +12,7 @@ use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::order;
 use crate::run::request::Request;
-use crate::store::memory::Work;
+use crate::store::memory::RunKind;
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
@@ -62,7 +62,7 @@ pub(crate) fn run(
 ) -> Result<Exit> {
     let mut views = Vec::new();
     let opener = if orders.due { Opener::Due } else { Opener::Snapshot };
-    let exit = context.change_each(module, Some(Work::Snapshot), opener, |target| {
+    let exit = context.change_each(module, Some(RunKind::Snapshot), opener, |target| {
         let request = Request { started: context.started.clone(), ..orders.request(target) };
         let report = order::run(target, &request, &Clock::System)?;
         views.push(SnapshotRunView {

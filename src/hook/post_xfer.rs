@@ -19,7 +19,7 @@ use crate::run::order;
 use crate::run::request::Request;
 use crate::run::transfer::{self, LedgerAnswer};
 use crate::store::completion::Unfinished;
-use crate::store::memory::{RunFailure, Work};
+use crate::store::memory::{RunFailure, RunKind};
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path, unescape};
@@ -197,7 +197,7 @@ fn look_up(target: &Target, context: &Context, transfer: &Transfer) -> LedgerAns
 
 /// A module that cannot even be resolved is remembered by the path that rsyncd gave.
 fn remember_failure(context: &Context, transfer: &Transfer, message: &str) {
-    let failure = RunFailure::now(Work::Snapshot, message.to_string());
+    let failure = RunFailure::now(RunKind::Snapshot, message.to_string());
     let remembered = context.settings.memory.change(&transfer.connection.module_path, |memory| {
         memory.module = transfer.connection.module_name.as_deref().map(escape);
         memory.failure = Some(failure.clone());

@@ -2,7 +2,7 @@
 
 use crate::module::target::Target;
 use crate::run::report::Report;
-use crate::store::memory::{RunFailure, Work};
+use crate::store::memory::{RunFailure, RunKind};
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, escape_path};
 
@@ -17,7 +17,7 @@ pub(crate) fn remember(target: &Target, result: &Result<Report>) {
         Ok(_) => None,
         Err(error) => Some(error.to_string()),
     };
-    let failure = failure.map(|message| RunFailure::now(Work::Snapshot, message));
+    let failure = failure.map(|message| RunFailure::now(RunKind::Snapshot, message));
     let success = result.as_ref().ok().filter(|report| report.is_success());
     // A root that a failed run did not get to register was never used.
     let root = target.is_surely_registered().then_some(target.root_path.as_path());

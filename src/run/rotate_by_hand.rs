@@ -7,7 +7,7 @@ use crate::run::disposal::{Disposal, RotationReport};
 use crate::run::request::Request;
 use crate::run::rotate::{ExaminedRoot, examine, rotate_locked};
 use crate::run::run_lock::{ReleaseOutcome, RunLock};
-use crate::store::memory::{RunFailure, Work};
+use crate::store::memory::{RunFailure, RunKind};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
 use crate::system::clock::Clock;
@@ -31,9 +31,9 @@ pub(crate) fn rotate(
     let remembered = target.memory.change(&target.module_path, |memory| match &result {
         Ok(rotated) => {
             memory.warnings.clone_from(&rotated.warnings);
-            memory.failure = memory.failure.take().filter(|failure| failure.work != Work::Rotation);
+            memory.failure = memory.failure.take().filter(|failure| failure.work != RunKind::Rotation);
         }
-        Err(error) => memory.failure = Some(RunFailure::now(Work::Rotation, error.to_string())),
+        Err(error) => memory.failure = Some(RunFailure::now(RunKind::Rotation, error.to_string())),
     });
     if let Err(error) = remembered {
         log::debug!("nothing remembered outside the snapshot root: {error}");

@@ -70,7 +70,7 @@ pub struct RunFailure {
     /// When.
     pub time: DateTime<Utc>,
     /// What failed.
-    pub work: Work,
+    pub work: RunKind,
     /// The error's message.
     pub message: String,
 }
@@ -78,7 +78,7 @@ pub struct RunFailure {
 /// The two kinds of work; success at one says nothing about the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Work {
+pub enum RunKind {
     /// A run that was to make a snapshot.
     Snapshot,
     /// A rotation by hand.
@@ -87,7 +87,7 @@ pub enum Work {
 
 impl RunFailure {
     /// A run has failed just now.
-    pub fn now(work: Work, message: String) -> Self {
+    pub fn now(work: RunKind, message: String) -> Self {
         RunFailure { time: Utc::now(), work, message }
     }
 }
@@ -331,7 +331,7 @@ mod tests {
     }
 
     fn fail(memory: &mut ModuleMemory, message: &str) {
-        memory.failure = Some(RunFailure::now(Work::Snapshot, message.to_string()));
+        memory.failure = Some(RunFailure::now(RunKind::Snapshot, message.to_string()));
     }
 
     fn told(dirs: &MachineMemory, path: &Path) -> Option<String> {
