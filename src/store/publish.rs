@@ -32,7 +32,7 @@ use crate::store::inode_log::recorder::Recorder;
 use crate::store::inode_log::windows::{Window, Windows, wall_ns};
 use crate::store::layout::Subdir;
 use crate::store::lock::Guard;
-use crate::store::record::{CopyRecord, Record, Work, file_name, snapshot_name};
+use crate::store::record::{CopyRecord, Record, SnapshotCost, file_name, snapshot_name};
 use crate::store::root::SnapshotRoot;
 use crate::store::{index_file, unremovable};
 use crate::system::syscalls::{is_privileged, rename_no_replace, stat_entry};
@@ -95,7 +95,7 @@ impl Staged {
             temporaries: cloned.temporaries.count,
             temporary_files: cloned.temporaries.paths.iter().map(|path| escape(path)).collect(),
             copies: CopyRecord::of(&cloned.copies),
-            work: Some(Work {
+            work: Some(SnapshotCost {
                 recycled: recycled.clone(),
                 directories_read: comparison.directories_read + cloned.directories_read,
                 linked: cloned.made,

@@ -82,7 +82,7 @@ pub struct Record {
     pub client: Option<Client>,
     /// What making the snapshot took; none for an adopted one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub work: Option<Work>,
+    pub work: Option<SnapshotCost>,
     /// What was found in partial directories; none if an earlier version made the snapshot, which
     /// linked what was there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,7 +120,7 @@ impl PartialDirsRecord {
 
 /// What making a snapshot took.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Work {
+pub struct SnapshotCost {
     /// The retired snapshot that it was made out of; none if it was made afresh.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recycled: Option<String>,
@@ -132,9 +132,9 @@ pub struct Work {
     pub unlinked: u64,
 }
 
-impl fmt::Display for Work {
+impl fmt::Display for SnapshotCost {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Work { recycled, directories_read, linked, unlinked } = self;
+        let SnapshotCost { recycled, directories_read, linked, unlinked } = self;
         match recycled {
             Some(name) => write!(f, "out of {name}, ")?,
             None => write!(f, "afresh, ")?,
