@@ -9,7 +9,7 @@ use crate::decide::boot_time::BootTime;
 use crate::decide::facts::DueReason;
 use crate::module::target::Target;
 use crate::run::request::Request;
-use crate::store::job_queue::{LONGEST_TURN, QUEUE, Turn, Waited};
+use crate::store::job_queue::{LONGEST_TURN, QUEUE, QueuePlace, Waited};
 use crate::store::lock::{Guard, Lock};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, LastRun, State};
@@ -21,7 +21,7 @@ use crate::tell::escape::escape_path;
 pub(crate) struct RunLock {
     lock: Lock,
     /// Our turn among the jobs of this machine, once we have waited for it.
-    turn: Option<Turn>,
+    turn: Option<QueuePlace>,
     /// Whether somebody else held it when we came.
     waited: bool,
     /// Marks set after this moment were set while we worked.
@@ -100,8 +100,8 @@ impl RunLock {
         let max_parallel = target.policy.max_parallel.unwrap_or_else(processors);
         let wait = Duration::from_secs(target.policy.lock_wait.seconds());
         let label = escape_path(&root.path);
-        match Turn::wait(&directory.join(QUEUE), &label, max_parallel, wait, LONGEST_TURN) {
-            Ok(Waited::Turn(turn)) => self.turn = Some(turn),
+        match QueuePlace::wait(&directory.join(QUEUE), &label, max_parallel, wait, LONGEST_TURN) {
+            Ok(Waited::QueuePlace(turn)) => self.turn = Some(turn),
             Ok(Waited::InVain(before)) => {
                 State::update(root.private(), |state| {
                     let mark =

@@ -35,7 +35,7 @@ pub(crate) const LONGEST_TURN: Duration = Duration::from_secs(60);
 const MAX_TICKET_BYTES: u64 = 8_192;
 
 /// A job's place in the queue; leaves it when dropped.
-pub(crate) struct Turn {
+pub(crate) struct QueuePlace {
     queue: Queue,
     number: u64,
     ticket: File,
@@ -79,7 +79,7 @@ fn read_ticket(ticket: &File) -> Option<LongJob> {
 /// How waiting ended.
 pub(crate) enum Waited {
     /// It is our turn.
-    Turn(Turn),
+    QueuePlace(QueuePlace),
     /// So many were still before us.
     InVain(usize),
 }
@@ -89,7 +89,7 @@ struct Queue {
     directory: File,
 }
 
-impl Turn {
+impl QueuePlace {
     /// Draws a ticket in the directory `path`, made if need be, and waits until fewer than
     /// `max_parallel` jobs are before it that have worked for less than `longest`. The ticket says
     /// that the job works on `label`, a text of one line.
@@ -100,13 +100,13 @@ impl Turn {
         wait: Duration,
         longest: Duration,
     ) -> Result<Waited> {
-        let turn = Turn::draw(Queue::open(path)?)?;
+        let turn = QueuePlace::draw(Queue::open(path)?)?;
         let deadline = Instant::now() + wait;
         loop {
             let before = turn.queue.count_before(turn.number, longest)?;
             if before < max_parallel {
                 turn.note_begin(label);
-                return Ok(Waited::Turn(turn));
+                return Ok(Waited::QueuePlace(turn));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -129,7 +129,7 @@ impl Turn {
             .map_err(failed)?;
         fs2::FileExt::try_lock_exclusive(&ticket)
             .map_err(|cause| Error::io("lock", &path, cause))?;
-        Ok(Turn { queue, number, ticket })
+        Ok(QueuePlace { queue, number, ticket })
     }
 
     /// Without that, as on a full disk, the job counts for as long as it works.
@@ -141,7 +141,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for QueuePlace {
     fn drop(&mut self) {
         // If this fails, the next one finds a ticket that nobody holds.
         let _ = std::fs::remove_file(self.queue.ticket(self.number));
@@ -194,13 +194,13 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn turn(path: &Path, max_parallel: usize) -> Option<Turn> {
+    fn turn(path: &Path, max_parallel: usize) -> Option<QueuePlace> {
         turn_after(path, max_parallel, LONGEST_TURN)
     }
 
-    fn turn_after(path: &Path, max_parallel: usize, longest: Duration) -> Option<Turn> {
-        match Turn::wait(path, "a job", max_parallel, Duration::ZERO, longest).expect("a ticket") {
-            Waited::Turn(turn) => Some(turn),
+    fn turn_after(path: &Path, max_parallel: usize, longest: Duration) -> Option<QueuePlace> {
+        match QueuePlace::wait(path, "a job", max_parallel, Duration::ZERO, longest).expect("a ticket") {
+            Waited::QueuePlace(turn) => Some(turn),
             Waited::InVain(_) => None,
         }
     }
