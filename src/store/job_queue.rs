@@ -36,7 +36,7 @@ const MAX_TICKET_BYTES: u64 = 8_192;
 
 /// A job's place in the queue; leaves it when dropped.
 pub(crate) struct QueuePlace {
-    queue: Queue,
+    queue: JobQueue,
     number: u64,
     ticket: File,
 }
@@ -53,7 +53,7 @@ pub(crate) struct LongJob {
 /// The jobs that work for longer than `longest`, by the queue in the directory `path`; only looks.
 pub(crate) fn long_jobs(path: &Path, longest: Duration) -> Vec<LongJob> {
     let Ok(directory) = File::open(path) else { return Vec::new() };
-    let queue = Queue { path: path.to_path_buf(), directory };
+    let queue = JobQueue { path: path.to_path_buf(), directory };
     let numbers = queue.numbers().unwrap_or_default();
     let job = |number: &u64| {
         let ticket = File::open(queue.ticket(*number)).ok()?;
@@ -84,7 +84,7 @@ pub(crate) enum Waited {
     InVain(usize),
 }
 
-struct Queue {
+struct JobQueue {
     path: PathBuf,
     directory: File,
 }
@@ -100,7 +100,7 @@ impl QueuePlace {
         wait: Duration,
         longest: Duration,
     ) -> Result<Waited> {
-        let turn = QueuePlace::draw(Queue::open(path)?)?;
+        let turn = QueuePlace::draw(JobQueue::open(path)?)?;
         let deadline = Instant::now() + wait;
         loop {
             let before = turn.queue.count_before(turn.number, longest)?;
@@ -116,7 +116,7 @@ impl QueuePlace {
         }
     }
 
-    fn draw(queue: Queue) -> Result<Self> {
+    fn draw(queue: JobQueue) -> Result<Self> {
         let _guard = Guard::on_directory(queue.dir())?;
         let number = queue.numbers()?.into_iter().max().map_or(0, |last| last.saturating_add(1));
         let path = queue.ticket(number);
@@ -148,7 +148,7 @@ impl Drop for QueuePlace {
     }
 }
 
-impl Queue {
+impl JobQueue {
     fn open(path: &Path) -> Result<Self> {
         let failed = |cause| Error::io("make", path, cause);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
@@ -158,7 +158,7 @@ impl Queue {
             (Err(cause), Ok(())) => return Err(failed(cause)),
             (Err(_), Err(cause)) => return Err(failed(cause)),
         };
-        Ok(Queue { path: path.to_path_buf(), directory })
+        Ok(JobQueue { path: path.to_path_buf(), directory })
     }
 
     fn dir(&self) -> Dir<'_> {
