@@ -9,7 +9,7 @@ use crate::decide::boot_time::BootTime;
 use crate::decide::facts::DueReason;
 use crate::module::target::Target;
 use crate::run::request::Request;
-use crate::store::job_queue::{LONGEST_TURN, QUEUE, QueuePlace, Waited};
+use crate::store::job_queue::{LONGEST_TURN, QUEUE, QueuePlace, QueueWait};
 use crate::store::lock::{Guard, Lock};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, LastRun, State};
@@ -101,8 +101,8 @@ impl RunLock {
         let wait = Duration::from_secs(target.policy.lock_wait.seconds());
         let label = escape_path(&root.path);
         match QueuePlace::wait(&directory.join(QUEUE), &label, max_parallel, wait, LONGEST_TURN) {
-            Ok(Waited::QueuePlace(turn)) => self.turn = Some(turn),
-            Ok(Waited::InVain(before)) => {
+            Ok(QueueWait::QueuePlace(turn)) => self.turn = Some(turn),
+            Ok(QueueWait::InVain(before)) => {
                 State::update(root.private(), |state| {
                     let mark =
                         request.due_mark(DueReason::LockBusy, clock.now(), state.due.as_ref());

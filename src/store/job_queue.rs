@@ -77,7 +77,7 @@ fn read_ticket(ticket: &File) -> Option<LongJob> {
 }
 
 /// How waiting ended.
-pub(crate) enum Waited {
+pub(crate) enum QueueWait {
     /// It is our turn.
     QueuePlace(QueuePlace),
     /// So many were still before us.
@@ -99,18 +99,18 @@ impl QueuePlace {
         max_parallel: usize,
         wait: Duration,
         longest: Duration,
-    ) -> Result<Waited> {
+    ) -> Result<QueueWait> {
         let turn = QueuePlace::draw(JobQueue::open(path)?)?;
         let deadline = Instant::now() + wait;
         loop {
             let before = turn.queue.count_before(turn.number, longest)?;
             if before < max_parallel {
                 turn.note_begin(label);
-                return Ok(Waited::QueuePlace(turn));
+                return Ok(QueueWait::QueuePlace(turn));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Ok(Waited::InVain(before));
+                return Ok(QueueWait::InVain(before));
             }
             sleep(PAUSE.min(left));
         }
@@ -200,8 +200,8 @@ mod tests {
 
     fn turn_after(path: &Path, max_parallel: usize, longest: Duration) -> Option<QueuePlace> {
         match QueuePlace::wait(path, "a job", max_parallel, Duration::ZERO, longest).expect("a ticket") {
-            Waited::QueuePlace(turn) => Some(turn),
-            Waited::InVain(_) => None,
+            QueueWait::QueuePlace(turn) => Some(turn),
+            QueueWait::InVain(_) => None,
         }
     }
 
