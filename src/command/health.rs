@@ -22,7 +22,7 @@ use crate::module::target::Target;
 use crate::run::rotate::{self, ExaminedRoot};
 use crate::run::{losses, order};
 use crate::store::completion::{self, Unfinished};
-use crate::store::job_queue::{LONGEST_TURN, QUEUE, long_jobs};
+use crate::store::job_queue::{LONG_JOB, QUEUE, long_jobs};
 use crate::store::ledger::{Ledger, Line};
 use crate::store::lock;
 use crate::store::record::Record;
@@ -121,7 +121,7 @@ fn users_let_in(target: &Target, root: &SnapshotRoot) -> Result<Option<String>, 
 fn long_job(target: &Target) -> Option<String> {
     let queue = target.memory.directories.last()?.join(QUEUE);
     let own = escape_path(&target.root_path);
-    let job = long_jobs(&queue, LONGEST_TURN).into_iter().find(|job| job.label == own)?;
+    let job = long_jobs(&queue, LONG_JOB).into_iter().find(|job| job.label == own)?;
     let worked = TimeDelta::from_std(job.worked).unwrap_or(TimeDelta::MAX);
     Some(format!(
         "a run has been at work for {}; it no longer counts for max_parallel, so others do not \

@@ -9,7 +9,7 @@ use crate::decide::boot_time::BootTime;
 use crate::decide::facts::DueReason;
 use crate::module::target::Target;
 use crate::run::request::Request;
-use crate::store::job_queue::{LONGEST_TURN, QUEUE, QueuePlace, QueueWait};
+use crate::store::job_queue::{LONG_JOB, QUEUE, QueuePlace, QueueWait};
 use crate::store::lock::{Guard, Lock};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, LastRun, State};
@@ -100,7 +100,7 @@ impl RunLock {
         let max_parallel = target.policy.max_parallel.unwrap_or_else(processors);
         let wait = Duration::from_secs(target.policy.lock_wait.seconds());
         let label = escape_path(&root.path);
-        match QueuePlace::wait(&directory.join(QUEUE), &label, max_parallel, wait, LONGEST_TURN) {
+        match QueuePlace::wait(&directory.join(QUEUE), &label, max_parallel, wait, LONG_JOB) {
             Ok(QueueWait::QueuePlace(turn)) => self.turn = Some(turn),
             Ok(QueueWait::InVain(before)) => {
                 State::update(root.private(), |state| {

@@ -6,7 +6,7 @@
 //! holds is one of a job that died; the run that sees it takes it away. Tickets are drawn and
 //! looked at under one short lock, so no ticket is seen before it is locked.
 //!
-//! A job writes into its ticket when its turn began. After [`LONGEST_TURN`] it still works, but no
+//! A job writes into its ticket when its turn began. After [`LONG_JOB`] it still works, but no
 //! longer counts: a job of hours must not keep the others from theirs. A clock that people set
 //! plays no part in that.
 
@@ -29,7 +29,7 @@ pub(crate) const QUEUE: &str = "queue";
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A job that has worked for longer no longer keeps others waiting.
-pub(crate) const LONGEST_TURN: Duration = Duration::from_secs(60);
+pub(crate) const LONG_JOB: Duration = Duration::from_secs(60);
 
 /// Longer tickets are not ours.
 const MAX_TICKET_BYTES: u64 = 8_192;
@@ -41,7 +41,7 @@ pub(crate) struct QueuePlace {
     ticket: File,
 }
 
-/// A job that has had its turn for longer than [`LONGEST_TURN`].
+/// A job that has had its turn for longer than [`LONG_JOB`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LongJob {
     /// What it works on, as the job itself said.
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     fn turn(path: &Path, max_parallel: usize) -> Option<QueuePlace> {
-        turn_after(path, max_parallel, LONGEST_TURN)
+        turn_after(path, max_parallel, LONG_JOB)
     }
 
     fn turn_after(path: &Path, max_parallel: usize, longest: Duration) -> Option<QueuePlace> {
@@ -233,7 +233,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let first = turn(directory.path(), 1).expect("the first");
         assert!(turn(directory.path(), 1).is_none());
-        assert_eq!(long_jobs(directory.path(), LONGEST_TURN), []);
+        assert_eq!(long_jobs(directory.path(), LONG_JOB), []);
         sleep(Duration::from_millis(20));
         let short = Duration::from_millis(10);
         let second =
