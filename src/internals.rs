@@ -24,7 +24,7 @@ pub use crate::store::inode_log::in_place::{InPlaceChanges, in_place_changes};
 pub use crate::store::inode_log::reading::Catalogue;
 pub use crate::store::inode_log::recorder::Recorder;
 pub use crate::store::inode_log::windows::{Window, Windows, wall_ns};
-pub use crate::store::ledger::Entry;
+pub use crate::store::ledger::LedgerEntry;
 pub use crate::store::memory::MachineMemory;
 pub use crate::store::publish::Staged;
 pub use crate::store::record::Record;

@@ -22,7 +22,7 @@ use crate::module::target::Target;
 use crate::run::reap::{highest_marked, reap};
 use crate::store::format::FORMAT;
 use crate::store::gate::Gate;
-use crate::store::ledger::{Entry, Ledger};
+use crate::store::ledger::{LedgerEntry, Ledger};
 use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
@@ -213,7 +213,7 @@ pub(crate) fn note_refusal(
     ledger.begin(&root, &entry(applicant, true, clock)?, highest_marked(&root))
 }
 
-fn entry(applicant: &TransferRequest, refused: bool, clock: &Clock) -> Result<Entry> {
+fn entry(applicant: &TransferRequest, refused: bool, clock: &Clock) -> Result<LedgerEntry> {
     let TransferRequest { arguments, forbidden, request, client, pid, .. } = applicant;
     // First: once the connection's process is dead, nobody descends from it any more.
     let worker = Process::branch_of(*pid)?;
@@ -221,7 +221,7 @@ fn entry(applicant: &TransferRequest, refused: bool, clock: &Clock) -> Result<En
         variable: "RSYNC_PID",
         problem: format!("names process {pid}, which does not exist"),
     })?;
-    Ok(Entry {
+    Ok(LedgerEntry {
         format: FORMAT,
         kind: arguments.kind,
         refused,

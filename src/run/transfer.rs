@@ -21,7 +21,7 @@ use crate::decide::verdict::{self, end_of_transfer};
 use crate::module::target::Target;
 use crate::run::reap::{highest_marked, reap};
 use crate::run::request::Request;
-use crate::store::ledger::{Entry, Ledger, Line};
+use crate::store::ledger::{LedgerEntry, Ledger, Line};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
@@ -72,7 +72,7 @@ impl EndedTransfer<'_> {
             LedgerAnswer::Push(line) => line.entry.as_ref(),
             _ => None,
         };
-        let push = entry.map(Entry::push);
+        let push = entry.map(LedgerEntry::push);
         let occasion = Occasion::Transfer(facts::Transfer {
             worth,
             status,
@@ -249,7 +249,7 @@ pub(crate) fn note_end(
         // A process apart may be killed like any other, and nobody waits for it.
         None if request.taken_over.is_some() => {
             let client = request.client.clone().unwrap_or_default();
-            let entry = Entry::unannounced(client, process, clock);
+            let entry = LedgerEntry::unannounced(client, process, clock);
             ledger.enter_ended(root, entry, status, highest_marked(root)).map(Some)
         }
         None => Ok(None),

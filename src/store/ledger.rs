@@ -45,7 +45,7 @@ use crate::tell::error::{Error, Result};
 /// A transfer as pre-xfer saw it begin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Entry {
+pub struct LedgerEntry {
     /// Format number, at most [`FORMAT`].
     pub format: u32,
     /// What the client asked for.
@@ -83,10 +83,10 @@ pub struct Entry {
     pub worker: Option<Process>,
 }
 
-impl Entry {
+impl LedgerEntry {
     /// Of a transfer that pre-xfer has not seen, and that `owner` takes care of now.
     pub fn unannounced(client: Client, owner: Process, clock: &Clock) -> Self {
-        Entry {
+        LedgerEntry {
             format: FORMAT,
             kind: TransferKind::Push,
             refused: false,
@@ -146,7 +146,7 @@ pub struct Line {
     /// The status that the transfer ended with, if it has ended.
     pub status: Option<i32>,
     /// What it says; `None` if it cannot be read: then it is a push of somebody who is dead.
-    pub entry: Option<Entry>,
+    pub entry: Option<LedgerEntry>,
     /// When the transfer began, or at least its entry was written.
     pub began: DateTime<Utc>,
     /// Whether the processes of the transfer, or of the hook after it, are running, as far as that
@@ -189,7 +189,7 @@ impl Line {
 
     /// Whether the transfer may change, or has changed, the module.
     pub fn writes(&self) -> bool {
-        self.entry.as_ref().is_none_or(Entry::writes)
+        self.entry.as_ref().is_none_or(LedgerEntry::writes)
     }
 
     /// Whether it is a push of this boot of the machine, as far as it can be read.
@@ -246,7 +246,7 @@ impl Ledger {
     ///
     /// # Errors
     /// Also if this process cannot tell its own PID namespace.
-    pub fn enter_reader(&self, entry: &Entry) -> Result<()> {
+    pub fn enter_reader(&self, entry: &LedgerEntry) -> Result<()> {
         self.clean_up()?;
         let is_over = |line: &Line| !line.writes() && line.liveness == Liveness::Dead;
         self.lines()?.iter().filter(|line| is_over(line)).try_for_each(|line| self.strike(line))?;
@@ -309,11 +309,11 @@ impl Ledger {
     /// # Errors
     /// Also if this process cannot tell its own PID namespace: then the entry would be another
     /// one's.
-    pub fn begin(&self, root: &SnapshotRoot, entry: &Entry, marked: u64) -> Result<()> {
+    pub fn begin(&self, root: &SnapshotRoot, entry: &LedgerEntry, marked: u64) -> Result<()> {
         let file = file_name(own_side()?, entry.owner.pid, None);
         // What writes nothing neither tears nor mends, and leaves nothing behind.
         let sequence = if entry.writes() { self.next_number(root, marked)? } else { 0 };
-        let entry = &Entry { sequence, ..entry.clone() };
+        let entry = &LedgerEntry { sequence, ..entry.clone() };
         let refusal = match enter(self.dirs[0].dir(), &file, entry) {
             Ok(()) => return Ok(()),
             Err(error) => error,
@@ -331,7 +331,7 @@ impl Ledger {
     pub fn end(&self, line: &Line, status: i32, owner: Process) -> Result<Line> {
         let dir = self.dirs[line.dir].dir();
         let (side, pid) = (own_side()?, owner.pid);
-        let entry = line.entry.clone().map(|entry| Entry { owner, worker: None, ..entry });
+        let entry = line.entry.clone().map(|entry| LedgerEntry { owner, worker: None, ..entry });
         let file = file_name(side, pid, Some(status));
         let ended = Line { file, side: Some(side), pid, status: Some(status), entry, ..*line };
         let (from, to) = (c_name(&line.file), c_name(&ended.file));
@@ -352,13 +352,13 @@ impl Ledger {
     pub fn enter_ended(
         &self,
         root: &SnapshotRoot,
-        entry: Entry,
+        entry: LedgerEntry,
         status: i32,
         marked: u64,
     ) -> Result<Line> {
         let (side, pid, began) = (own_side()?, entry.owner.pid, entry.began);
         let file = file_name(side, pid, Some(status));
-        let entry = Entry { sequence: self.next_number(root, marked)?, ..entry };
+        let entry = LedgerEntry { sequence: self.next_number(root, marked)?, ..entry };
         enter(self.dirs[0].dir(), &file, &entry)?;
         let (side, status, entry) = (Some(side), Some(status), Some(entry));
         Ok(Line { file, dir: 0, side, pid, status, entry, began, liveness: Liveness::Alive })
@@ -396,7 +396,7 @@ fn make_dir(path: &Path) -> Result<OwnedDir> {
     OwnedDir::open(path)
 }
 
-fn enter(dir: Dir, file: &str, entry: &Entry) -> Result<()> {
+fn enter(dir: Dir, file: &str, entry: &LedgerEntry) -> Result<()> {
     let text = to_toml(entry, dir)?;
     match entry.writes() {
         true => dir::write(dir, file, &text),
@@ -414,7 +414,7 @@ fn lines_in(dirs: &[OwnedDir]) -> Result<Vec<Line>> {
                 // Without the lock, an entry may go between the two looks.
                 Ok(None) => continue,
                 Ok(Some(text)) => {
-                    toml::from_str(&text).ok().filter(|entry: &Entry| entry.format <= FORMAT)
+                    toml::from_str(&text).ok().filter(|entry: &LedgerEntry| entry.format <= FORMAT)
                 }
                 // A crash may cut what was not synced.
                 Err(Error::Damaged { .. }) => None,

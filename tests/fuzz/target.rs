@@ -21,7 +21,7 @@ use rsyncd_snapshot::decide::rotation::decide;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
 use rsyncd_snapshot::decide::zone::Zone;
 use rsyncd_snapshot::internals::{
-    Baseline, Catalogue, Destination, Dir, Entry, Index, MachineMemory, Policies, Record, Recorder,
+    Baseline, Catalogue, Destination, Dir, LedgerEntry, Index, MachineMemory, Policies, Record, Recorder,
     Registration, RsyncdConf, Selection, State, Transfer, Window, Windows, escape, migrate,
     one_line, rewrite, salvage_snapshot_root, unescape, wall_ns,
 };
@@ -185,10 +185,10 @@ fn arguments(garbage: &[u8]) {
 
 fn ledger(garbage: &[u8]) {
     let Ok(text) = std::str::from_utf8(garbage) else { return };
-    let Ok(entry) = toml::from_str::<Entry>(text) else { return };
+    let Ok(entry) = toml::from_str::<LedgerEntry>(text) else { return };
     drop(entry.client.identity());
     let written = toml::to_string(&entry).expect("what was read can be written");
-    assert_eq!(toml::from_str::<Entry>(&written).as_ref(), Ok(&entry));
+    assert_eq!(toml::from_str::<LedgerEntry>(&written).as_ref(), Ok(&entry));
 }
 
 fn record(garbage: &[u8]) {
