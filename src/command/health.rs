@@ -23,7 +23,7 @@ use crate::run::rotate::{self, ExaminedRoot};
 use crate::run::{losses, order};
 use crate::store::completion::{self, Unfinished};
 use crate::store::job_queue::{LONG_JOB, QUEUE, long_jobs};
-use crate::store::ledger::{Ledger, Line};
+use crate::store::ledger::{Ledger, LedgerLine};
 use crate::store::lock;
 use crate::store::record::Record;
 use crate::store::root::SnapshotRoot;
@@ -172,12 +172,12 @@ fn undated(decision: &Decision) -> Option<String> {
 fn marks(
     state: &State,
     awaits_client: bool,
-    lines: &[Line],
+    lines: &[LedgerLine],
     now: DateTime<Utc>,
     max_defer: TimeDelta,
     limit: TimeDelta,
 ) -> Vec<String> {
-    let is_dead = |line: &Line| line.liveness(now, limit) == Liveness::Dead;
+    let is_dead = |line: &LedgerLine| line.liveness(now, limit) == Liveness::Dead;
     let is_waiting =
         awaits_client || lines.iter().any(|line| line.is_running_push() && !is_dead(line));
     // A push that is put off is no trouble as long as the one that it waits for is running, or may
@@ -199,10 +199,10 @@ fn marks(
 }
 
 /// Pushes whose processes cannot be seen from here, as long as they count as running.
-fn unseen(lines: &[Line], now: DateTime<Utc>, limit: TimeDelta) -> Vec<String> {
-    let is_unseen = |line: &&Line| line.writes() && line.liveness(now, limit) == Liveness::Unknown;
+fn unseen(lines: &[LedgerLine], now: DateTime<Utc>, limit: TimeDelta) -> Vec<String> {
+    let is_unseen = |line: &&LedgerLine| line.writes() && line.liveness(now, limit) == Liveness::Unknown;
     let why = Side::own().err().unwrap_or("it is of another machine or PID namespace");
-    let describe = |line: &Line| {
+    let describe = |line: &LedgerLine| {
         let what = if line.status.is_some() { "hook after the push" } else { "push" };
         format!(
             "the {what} of {} (process {} of transfers/{}) began at {} and cannot be seen from here: {why}; it counts as running for {}: if it has ended, run `snapshot --due` where its daemon runs, or as root on the host of that container; if that is gone, run `release --unseen`",

@@ -13,7 +13,7 @@ use crate::run::facts::facts;
 use crate::run::reap::reap;
 use crate::run::request::Request;
 use crate::store::gate::Gate;
-use crate::store::ledger::Line;
+use crate::store::ledger::LedgerLine;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
@@ -41,7 +41,7 @@ pub(crate) fn close_gate_or_defer(
 ) -> Result<GateOutcome> {
     let ledger = target.open_ledger(root)?;
     reap(target, root, &ledger, clock)?;
-    let lines: Vec<Line> = ledger.lines()?.into_iter().filter(Line::is_running_push).collect();
+    let lines: Vec<LedgerLine> = ledger.lines()?.into_iter().filter(LedgerLine::is_running_push).collect();
     let state = State::read(root.private())?;
     let running = running(target, &lines);
     let facts = Facts {
@@ -63,7 +63,7 @@ pub(crate) fn close_gate_or_defer(
     Ok(GateOutcome::Deferred)
 }
 
-fn running(target: &Target, lines: &[Line]) -> Running {
+fn running(target: &Target, lines: &[LedgerLine]) -> Running {
     let rewriting =
         lines.iter().filter_map(|line| line.entry.as_ref()).flat_map(|entry| &entry.rewriting);
     // What the policy lets through rewrites snapshots in any case.
@@ -72,8 +72,8 @@ fn running(target: &Target, lines: &[Line]) -> Running {
     Running { count: lines.len(), in_place }
 }
 
-fn tell(target: &Target, running: &[Line]) {
-    let whose: Vec<String> = running.iter().map(Line::who).collect();
+fn tell(target: &Target, running: &[LedgerLine]) {
+    let whose: Vec<String> = running.iter().map(LedgerLine::who).collect();
     log::info!(
         "{}: left to the last push that is still running, of {}",
         target.label(),

@@ -20,7 +20,7 @@ use crate::decide::liveness::{Liveness, unseen_limit};
 use crate::decide::tear::Tear;
 use crate::decide::torn::TornMark;
 use crate::module::target::Target;
-use crate::store::ledger::{Ledger, Line};
+use crate::store::ledger::{Ledger, LedgerLine};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
@@ -64,8 +64,8 @@ fn reap_unseen_after(
     clock: &Clock,
 ) -> Result<()> {
     ledger.clean_up()?;
-    let is_dead = |line: &Line| line.liveness(clock.now(), limit) == Liveness::Dead;
-    let dead: Vec<Line> = ledger.lines()?.into_iter().filter(is_dead).collect();
+    let is_dead = |line: &LedgerLine| line.liveness(clock.now(), limit) == Liveness::Dead;
+    let dead: Vec<LedgerLine> = ledger.lines()?.into_iter().filter(is_dead).collect();
     let mut torn: Vec<TornMark> = Vec::new();
     let mut asked: Option<Asked> = None;
     for line in dead.iter().filter(|line| line.writes()) {
@@ -103,12 +103,12 @@ pub(crate) fn highest_marked(root: &SnapshotRoot) -> u64 {
 }
 
 /// The status that the transfer ended with, as far as that still says something.
-fn reliable_status(line: &Line) -> Option<i32> {
+fn reliable_status(line: &LedgerLine) -> Option<i32> {
     line.status.filter(|_| line.is_of_this_boot())
 }
 
 /// The mark of a push that nobody has marked yet: its hook does so before it notes the end.
-fn tear(line: &Line, clock: &Clock) -> Option<TornMark> {
+fn tear(line: &LedgerLine, clock: &Clock) -> Option<TornMark> {
     if reliable_status(line).is_some() {
         return None;
     }
@@ -117,7 +117,7 @@ fn tear(line: &Line, clock: &Clock) -> Option<TornMark> {
     Some(TornMark::new(clock.exact_now(), line.status.unwrap_or(UNKNOWN_STATUS), now, tear))
 }
 
-fn debt(target: &Target, line: &Line) -> Option<Asked> {
+fn debt(target: &Target, line: &LedgerLine) -> Option<Asked> {
     let worth = reliable_status(line).map_or(Worth::Partial, |status| {
         Worth::of_status(status, Reporter::Daemon, target.policy.statuses())
     });
@@ -144,7 +144,7 @@ fn due_mark(asked: Asked, clock: &Clock, standing: Option<DueMark>) -> DueMark {
     }
 }
 
-fn tell(target: &Target, line: &Line) {
+fn tell(target: &Target, line: &LedgerLine) {
     let (label, who, pid) = (target.label(), line.who(), line.pid);
     if line.is_unseen() {
         log::warn!(

@@ -7,7 +7,7 @@ use crate::decide::client::Client;
 use crate::decide::facts::{Asked, DueReason, LedgerCoverage, Occasion, Transfer, Worth};
 use crate::decide::own_output::Opener;
 use crate::decide::tear::Push;
-use crate::store::ledger::Line;
+use crate::store::ledger::LedgerLine;
 use crate::store::state::DueMark;
 
 /// Who asks.
@@ -40,7 +40,7 @@ pub struct Request {
     /// Whether the ledger vouches for what is known of the transfers.
     pub coverage: LedgerCoverage,
     /// The transfer's entry in the ledger.
-    pub line: Option<Line>,
+    pub line: Option<LedgerLine>,
     /// The push of that entry.
     pub push: Option<Push>,
     /// To be told when nothing of the transfer can be lost any more, whichever process dies.
@@ -87,7 +87,7 @@ impl Request {
     }
 
     /// The same transfer with its entry in the ledger.
-    pub fn entered(self, line: Line) -> Self {
+    pub fn entered(self, line: LedgerLine) -> Self {
         let push = line.entry.as_ref().map(|entry| entry.push());
         Request { coverage: LedgerCoverage::All, line: Some(line), push, ..self }
     }

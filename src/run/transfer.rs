@@ -21,7 +21,7 @@ use crate::decide::verdict::{self, end_of_transfer};
 use crate::module::target::Target;
 use crate::run::reap::{highest_marked, reap};
 use crate::run::request::Request;
-use crate::store::ledger::{LedgerEntry, Ledger, Line};
+use crate::store::ledger::{LedgerEntry, Ledger, LedgerLine};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
@@ -34,7 +34,7 @@ pub(crate) enum LedgerAnswer {
     /// It is no push, or pre-xfer turned it away.
     NoPush,
     /// It was a push.
-    Push(Box<Line>),
+    Push(Box<LedgerLine>),
     /// It was a push, and is in the ledger no more.
     AlreadyStruck,
     /// pre-xfer runs for this module, and has left no word of this transfer: others may be running,
@@ -147,7 +147,7 @@ pub(crate) fn look_up(
 }
 
 /// What was noted apart of a transfer that reads, with the ledger that has it.
-fn reader(target: &Target, transfer: &Transfer) -> Result<Option<(Ledger, Line)>> {
+fn reader(target: &Target, transfer: &Transfer) -> Result<Option<(Ledger, LedgerLine)>> {
     let places = target.memory.ledgers(&target.module_path);
     let (Some(pid), true) = (transfer.connection.pid, places.iter().any(|path| path.is_dir()))
     else {
@@ -229,7 +229,7 @@ pub(crate) fn note_end(
     root: &SnapshotRoot,
     request: &Request,
     clock: &Clock,
-) -> Result<Option<Line>> {
+) -> Result<Option<LedgerLine>> {
     let ledger = target.open_ledger(root)?;
     reap(target, root, &ledger, clock)?;
     let process = match Process::own() {
@@ -261,7 +261,7 @@ pub(crate) fn note_end(
 pub(crate) fn settle<T>(
     target: &Target,
     root: &SnapshotRoot,
-    line: &Line,
+    line: &LedgerLine,
     result: &Result<T>,
 ) -> Result<()> {
     match result {

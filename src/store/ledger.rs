@@ -135,7 +135,7 @@ pub(crate) fn is_zero(number: &u64) -> bool {
 
 /// An entry with its place in the ledger.
 #[derive(Debug, Clone)]
-pub struct Line {
+pub struct LedgerLine {
     file: String,
     /// The room that it is in.
     dir: usize,
@@ -154,7 +154,7 @@ pub struct Line {
     liveness: Liveness,
 }
 
-impl Line {
+impl LedgerLine {
     /// Whether the transfer is running, as far as is known, and may change the module.
     pub fn is_running_push(&self) -> bool {
         self.status.is_none() && self.liveness != Liveness::Dead && self.writes()
@@ -248,19 +248,19 @@ impl Ledger {
     /// Also if this process cannot tell its own PID namespace.
     pub fn enter_reader(&self, entry: &LedgerEntry) -> Result<()> {
         self.clean_up()?;
-        let is_over = |line: &Line| !line.writes() && line.liveness == Liveness::Dead;
+        let is_over = |line: &LedgerLine| !line.writes() && line.liveness == Liveness::Dead;
         self.lines()?.iter().filter(|line| is_over(line)).try_for_each(|line| self.strike(line))?;
         enter(self.dirs[0].dir(), &file_name(own_side()?, entry.owner.pid, None), entry)
     }
 
     /// All entries. Names that are none of ours are left alone.
-    pub fn lines(&self) -> Result<Vec<Line>> {
+    pub fn lines(&self) -> Result<Vec<LedgerLine>> {
         lines_in(&self.dirs)
     }
 
     /// All entries as they are at this moment, for a caller that changes nothing; none if there is
     /// no ledger.
-    pub fn look(root: &SnapshotRoot, elsewhere: &[PathBuf]) -> Result<Vec<Line>> {
+    pub fn look(root: &SnapshotRoot, elsewhere: &[PathBuf]) -> Result<Vec<LedgerLine>> {
         if !root.is_registered() {
             return Ok(Vec::new());
         }
@@ -291,9 +291,9 @@ impl Ledger {
     ///
     /// # Errors
     /// Also if this process cannot tell its own PID namespace.
-    pub fn running(&self, pid: u32) -> Result<Option<Line>> {
+    pub fn running(&self, pid: u32) -> Result<Option<LedgerLine>> {
         own_side()?;
-        let is_it = |line: &Line| {
+        let is_it = |line: &LedgerLine| {
             let owner = line.entry.as_ref().map(|entry| &entry.owner);
             line.status.is_none()
                 && line.pid == pid
@@ -328,12 +328,12 @@ impl Ledger {
     }
 
     /// The transfer of `line` has ended, and from now on `owner`, this process, takes care of it.
-    pub fn end(&self, line: &Line, status: i32, owner: Process) -> Result<Line> {
+    pub fn end(&self, line: &LedgerLine, status: i32, owner: Process) -> Result<LedgerLine> {
         let dir = self.dirs[line.dir].dir();
         let (side, pid) = (own_side()?, owner.pid);
         let entry = line.entry.clone().map(|entry| LedgerEntry { owner, worker: None, ..entry });
         let file = file_name(side, pid, Some(status));
-        let ended = Line { file, side: Some(side), pid, status: Some(status), entry, ..*line };
+        let ended = LedgerLine { file, side: Some(side), pid, status: Some(status), entry, ..*line };
         let (from, to) = (c_name(&line.file), c_name(&ended.file));
         renameat(dir.directory, from.as_c_str(), dir.directory, to.as_c_str())
             .map_err(|cause| Error::io("rename", &dir.path.join(&line.file), cause))?;
@@ -355,13 +355,13 @@ impl Ledger {
         entry: LedgerEntry,
         status: i32,
         marked: u64,
-    ) -> Result<Line> {
+    ) -> Result<LedgerLine> {
         let (side, pid, began) = (own_side()?, entry.owner.pid, entry.began);
         let file = file_name(side, pid, Some(status));
         let entry = LedgerEntry { sequence: self.next_number(root, marked)?, ..entry };
         enter(self.dirs[0].dir(), &file, &entry)?;
         let (side, status, entry) = (Some(side), Some(status), Some(entry));
-        Ok(Line { file, dir: 0, side, pid, status, entry, began, liveness: Liveness::Alive })
+        Ok(LedgerLine { file, dir: 0, side, pid, status, entry, began, liveness: Liveness::Alive })
     }
 
     /// Where the number cannot be kept, a later one may be the same; the order is then that of the
@@ -377,7 +377,7 @@ impl Ledger {
     }
 
     /// Strikes out an entry, be it there or not.
-    pub fn strike(&self, line: &Line) -> Result<()> {
+    pub fn strike(&self, line: &LedgerLine) -> Result<()> {
         self.unlink(line.dir, &line.file)
     }
 
@@ -404,7 +404,7 @@ fn enter(dir: Dir, file: &str, entry: &LedgerEntry) -> Result<()> {
     }
 }
 
-fn lines_in(dirs: &[OwnedDir]) -> Result<Vec<Line>> {
+fn lines_in(dirs: &[OwnedDir]) -> Result<Vec<LedgerLine>> {
     let mut lines = Vec::new();
     let census = Census::default();
     for (index, dir) in dirs.iter().enumerate() {
@@ -430,7 +430,7 @@ fn lines_in(dirs: &[OwnedDir]) -> Result<Vec<Line>> {
             };
             let began =
                 entry.as_ref().map_or_else(|| modified(dir.dir(), &file), |entry| entry.began);
-            lines.push(Line { file, dir: index, side, pid, status, entry, began, liveness });
+            lines.push(LedgerLine { file, dir: index, side, pid, status, entry, began, liveness });
         }
     }
     Ok(lines)

@@ -35,7 +35,7 @@ use crate::store::dir::c_name;
 use crate::store::gate::Gate;
 use crate::store::inode_log::windows::Window;
 use crate::store::layout::Subdir;
-use crate::store::ledger::Line;
+use crate::store::ledger::LedgerLine;
 use crate::store::publish::{clear_staging, discard_staging};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
@@ -101,7 +101,7 @@ fn close_gate(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Gat
         let ledger = target.open_ledger(root)?;
         reap(target, root, &ledger, clock)?;
         let running: Vec<String> =
-            ledger.lines()?.iter().filter(|line| line.is_running_push()).map(Line::who).collect();
+            ledger.lines()?.iter().filter(|line| line.is_running_push()).map(LedgerLine::who).collect();
         if running.is_empty() {
             return Gate::close(root, &ledger);
         }
