@@ -37,7 +37,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::module::target::Target;
 use crate::store::layout::Subdir;
-use crate::store::lock::Lock;
+use crate::store::lock::RootLock;
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::Error;
 
@@ -213,7 +213,7 @@ fn allow_root(
             ruleset = allow(ruleset, room.dir().directory, contents())?;
         }
     }
-    match insist(|| Lock::open(root.private())) {
+    match insist(|| RootLock::open(root.private())) {
         Some(lock) => allow(ruleset, lock.file(), contents()),
         None => Ok(ruleset),
     }

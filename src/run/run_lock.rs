@@ -10,7 +10,7 @@ use crate::decide::facts::DueReason;
 use crate::module::target::Target;
 use crate::run::request::Request;
 use crate::store::job_queue::{LONG_JOB, QUEUE, QueuePlace, QueueWait};
-use crate::store::lock::{Guard, Lock};
+use crate::store::lock::{Guard, RootLock};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, LastRun, State};
 use crate::system::clock::Clock;
@@ -19,7 +19,7 @@ use crate::tell::escape::escape_path;
 
 /// The long lock, held.
 pub(crate) struct RunLock {
-    lock: Lock,
+    lock: RootLock,
     /// Our turn among the jobs of this machine, once we have waited for it.
     turn: Option<QueuePlace>,
     /// Whether somebody else held it when we came.
@@ -50,7 +50,7 @@ impl RunLock {
         clock: &Clock,
     ) -> Result<Option<Self>> {
         let holder = describe_self(target, request, clock);
-        let mut lock = Lock::open(root.private())?;
+        let mut lock = RootLock::open(root.private())?;
         if lock.try_acquire(&holder)? {
             return Ok(Some(RunLock { lock, turn: None, waited: false, since: BootTime::now() }));
         }
@@ -158,7 +158,7 @@ fn give_up(
     root: &SnapshotRoot,
     request: &Request,
     clock: &Clock,
-    lock: &mut Lock,
+    lock: &mut RootLock,
     holder: &str,
 ) -> Result<bool> {
     let guard = Guard::on_directory(root.private())?;

@@ -23,13 +23,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(200);
 
 /// The long lock: its holder alone may change the root.
-pub(crate) struct Lock {
+pub(crate) struct RootLock {
     file: File,
     path: PathBuf,
     is_held: bool,
 }
 
-impl Lock {
+impl RootLock {
     /// Opens the lock file, making it if need be, without locking it.
     pub(crate) fn open(private: Dir) -> Result<Self> {
         let path = private.path.join(LOCK_FILE);
@@ -41,7 +41,7 @@ impl Lock {
             Mode::from_bits_truncate(0o600),
         );
         let file = opened.map_err(|cause| Error::io("open", &path, cause))?;
-        Ok(Lock { file: file.into(), path, is_held: false })
+        Ok(RootLock { file: file.into(), path, is_held: false })
     }
 
     /// The lock file.
@@ -120,7 +120,7 @@ pub(crate) fn holder_of(private: Dir, is_meant: &dyn Fn(&str) -> bool) -> Option
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file =
         openat(private.directory, c_name(LOCK_FILE).as_c_str(), flags, Mode::empty()).ok()?;
-    let mut lock = Lock { file: file.into(), path: private.path.join(LOCK_FILE), is_held: false };
+    let mut lock = RootLock { file: file.into(), path: private.path.join(LOCK_FILE), is_held: false };
     let holder = lock.holder();
     if !is_meant(&holder) {
         return None;
@@ -132,7 +132,7 @@ pub(crate) fn holder_of(private: Dir, is_meant: &dyn Fn(&str) -> bool) -> Option
     }
 }
 
-impl Lock {
+impl RootLock {
     /// Else somebody who locks the file without saying so would go by our name.
     fn clear_holder(&mut self) {
         if std::mem::take(&mut self.is_held) {
@@ -141,7 +141,7 @@ impl Lock {
     }
 }
 
-impl Drop for Lock {
+impl Drop for RootLock {
     fn drop(&mut self) {
         self.clear_holder();
     }

@@ -14,13 +14,13 @@ use std::path::Path;
 use crate::client::failure::{Failure, Result};
 use crate::client::job::Job;
 use crate::store::dir::Dir;
-use crate::store::lock::Lock;
+use crate::store::lock::RootLock;
 use crate::tell::error::Error;
 use crate::tell::escape::escape_path;
 
 /// The locks of a run, held until this is dropped.
 pub(crate) struct ClientLock {
-    _locks: Vec<Lock>,
+    _locks: Vec<RootLock>,
 }
 
 impl ClientLock {
@@ -64,10 +64,10 @@ pub(crate) fn take_directory(path: &Path) -> Result<Option<File>> {
     }
 }
 
-fn acquire_one(job: &Job, path: &Path, holder: &str) -> Result<Lock> {
+fn acquire_one(job: &Job, path: &Path, holder: &str) -> Result<RootLock> {
     make_directory(path)?;
     let directory = File::open(path).map_err(|cause| Error::io("open", path, cause))?;
-    let mut lock = Lock::open(Dir { directory: directory.as_fd(), path })?;
+    let mut lock = RootLock::open(Dir { directory: directory.as_fd(), path })?;
     match lock.try_acquire(holder)? {
         true => Ok(lock),
         false => Err(Failure::Busy(format!(
