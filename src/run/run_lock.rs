@@ -10,7 +10,7 @@ use crate::decide::facts::DueReason;
 use crate::module::target::Target;
 use crate::run::request::Request;
 use crate::store::job_queue::{LONG_JOB, QUEUE, QueuePlace, QueueWait};
-use crate::store::lock::{Guard, RootLock};
+use crate::store::lock::{DirLock, RootLock};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, LastRun, State};
 use crate::system::clock::Clock;
@@ -136,7 +136,7 @@ impl RunLock {
 
     /// Releases the lock, unless a run has marked the root due while we held it.
     pub(crate) fn release_unless_due(self, root: &SnapshotRoot) -> Result<ReleaseOutcome> {
-        let guard = Guard::on_directory(root.private())?;
+        let guard = DirLock::on_directory(root.private())?;
         let mark = State::read(root.private())?.due;
         let gave_up = mark
             .filter(|mark| mark.reason == DueReason::LockBusy && mark.marked.is_after(&self.since));
@@ -161,7 +161,7 @@ fn give_up(
     lock: &mut RootLock,
     holder: &str,
 ) -> Result<bool> {
-    let guard = Guard::on_directory(root.private())?;
+    let guard = DirLock::on_directory(root.private())?;
     if lock.try_acquire(holder)? {
         return Ok(true);
     }

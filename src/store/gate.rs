@@ -7,13 +7,13 @@
 
 use crate::store::layout::Subdir;
 use crate::store::ledger::Ledger;
-use crate::store::lock::Guard;
+use crate::store::lock::DirLock;
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::{Error, Result};
 
 /// The gate, closed until this is dropped.
 pub(crate) struct Gate {
-    _guard: Guard,
+    _guard: DirLock,
 }
 
 impl Gate {
@@ -23,7 +23,7 @@ impl Gate {
     /// If the directory cannot be locked, or a stranger has locked it.
     pub(crate) fn close(root: &SnapshotRoot, _: &Ledger) -> Result<Self> {
         let staging = root.subdir(Subdir::Staging)?;
-        match Guard::try_on_directory(staging.dir())? {
+        match DirLock::try_on_directory(staging.dir())? {
             Some(guard) => Ok(Gate { _guard: guard }),
             None => Err(Error::io("lock", staging.dir().path, nix::errno::Errno::EWOULDBLOCK)),
         }
@@ -31,6 +31,6 @@ impl Gate {
 
     /// Whether a run has closed the gate.
     pub(crate) fn is_closed(root: &SnapshotRoot, _: &Ledger) -> Result<bool> {
-        Ok(Guard::try_on_directory(root.subdir(Subdir::Staging)?.dir())?.is_none())
+        Ok(DirLock::try_on_directory(root.subdir(Subdir::Staging)?.dir())?.is_none())
     }
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::decide::boot_time::BootTime;
 use crate::store::dir::{Dir, names_in};
-use crate::store::lock::Guard;
+use crate::store::lock::DirLock;
 use crate::tell::error::{Error, Result};
 
 /// The directory of the queue, beside what this machine remembers.
@@ -117,7 +117,7 @@ impl QueuePlace {
     }
 
     fn draw(queue: JobQueue) -> Result<Self> {
-        let _guard = Guard::on_directory(queue.dir())?;
+        let _guard = DirLock::on_directory(queue.dir())?;
         let number = queue.numbers()?.into_iter().max().map_or(0, |last| last.saturating_add(1));
         let path = queue.ticket(number);
         let failed = |cause| Error::io("make", &path, cause);
@@ -175,7 +175,7 @@ impl JobQueue {
 
     /// How many jobs that live have a lower number, but for those that have worked for `longest`.
     fn count_before(&self, number: u64, longest: Duration) -> Result<usize> {
-        let _guard = Guard::on_directory(self.dir())?;
+        let _guard = DirLock::on_directory(self.dir())?;
         let mut count = 0;
         for other in self.numbers()?.into_iter().filter(|other| *other < number) {
             let path = self.ticket(other);

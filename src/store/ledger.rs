@@ -33,7 +33,7 @@ use crate::decide::tear::Push;
 use crate::store::dir::{self, Dir, OwnedDir, TEMPORARY, c_name, names_in};
 use crate::store::format::{FORMAT, to_toml};
 use crate::store::layout::Subdir;
-use crate::store::lock::Guard;
+use crate::store::lock::DirLock;
 use crate::store::root::SnapshotRoot;
 use crate::store::sequence;
 use crate::system::clock::Clock;
@@ -209,7 +209,7 @@ pub struct Ledger {
     dirs: Vec<OwnedDir>,
     /// Where entries go that the root has no room for; made when they are needed.
     elsewhere: Vec<PathBuf>,
-    _guard: Guard,
+    _guard: DirLock,
 }
 
 impl Ledger {
@@ -217,7 +217,7 @@ impl Ledger {
     /// alone.
     pub fn open(root: &SnapshotRoot, elsewhere: Vec<PathBuf>) -> Result<Self> {
         let own = root.subdir(Subdir::Transfers)?;
-        let guard = Guard::on_directory(own.dir())?;
+        let guard = DirLock::on_directory(own.dir())?;
         let others = elsewhere.iter().filter_map(|path| OwnedDir::open(path).ok());
         let dirs = std::iter::once(own).chain(others).collect();
         Ok(Ledger { dirs, elsewhere, _guard: guard })
@@ -238,7 +238,7 @@ impl Ledger {
             }
         }
         let own = opened?;
-        let guard = Guard::on_directory(own.dir())?;
+        let guard = DirLock::on_directory(own.dir())?;
         Ok(Ledger { dirs: vec![own], elsewhere: Vec::new(), _guard: guard })
     }
 

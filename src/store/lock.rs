@@ -148,17 +148,17 @@ impl Drop for RootLock {
 }
 
 /// The short lock on a directory; released when dropped.
-pub struct Guard {
+pub struct DirLock {
     _directory: File,
 }
 
-impl Guard {
+impl DirLock {
     /// Waits for the lock; its holders do nothing long.
     pub fn on_directory(dir: Dir) -> Result<Self> {
-        let directory = Guard::open(dir)?;
+        let directory = DirLock::open(dir)?;
         loop {
             match fs2::FileExt::lock_exclusive(&directory) {
-                Ok(()) => return Ok(Guard { _directory: directory }),
+                Ok(()) => return Ok(DirLock { _directory: directory }),
                 // A signal that is handled, as those of a client on whose machine we run.
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::io("lock", dir.path, error)),
@@ -168,9 +168,9 @@ impl Guard {
 
     /// Takes the lock if nobody holds it.
     pub fn try_on_directory(dir: Dir) -> Result<Option<Self>> {
-        let directory = Guard::open(dir)?;
+        let directory = DirLock::open(dir)?;
         match fs2::FileExt::try_lock_exclusive(&directory) {
-            Ok(()) => Ok(Some(Guard { _directory: directory })),
+            Ok(()) => Ok(Some(DirLock { _directory: directory })),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(Error::io("lock", dir.path, error)),
         }

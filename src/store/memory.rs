@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::decide::torn::TornMark;
 use crate::store::dir::{self, Dir};
 use crate::store::format::to_toml;
-use crate::store::lock::Guard;
+use crate::store::lock::DirLock;
 use crate::store::memory_name;
 use crate::store::publish::remove_file;
 use crate::system::syscalls::is_privileged;
@@ -286,7 +286,7 @@ impl MachineMemory {
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         let opened = File::open(directory).map_err(failed)?;
         let dir = Dir { directory: opened.as_fd(), path: directory };
-        let _guard = Guard::on_directory(dir)?;
+        let _guard = DirLock::on_directory(dir)?;
         let before = self.recall(module_path).unwrap_or_else(|| ModuleMemory::new(module_path));
         let memory = ModuleMemory { updated: Utc::now(), ..before.changed(change) };
         dir::write(dir, &file_name(module_path), &to_toml(&memory, dir)?)?;

@@ -5,7 +5,7 @@ use nix::errno::Errno;
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
 use crate::store::dir::c_name;
-use crate::store::lock::Guard;
+use crate::store::lock::DirLock;
 use crate::store::pin::Pin;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
@@ -18,7 +18,7 @@ use crate::tell::escape::escape;
 /// # Errors
 /// [`Error::Usage`] if there is no such snapshot.
 pub(crate) fn pin(root: &SnapshotRoot, name: &str, pin: Pin) -> Result<()> {
-    let guard = Guard::on_directory(root.private())?;
+    let guard = DirLock::on_directory(root.private())?;
     if !is_visible(root, name)? {
         return Err(Error::Usage(format!(
             "{}: no snapshot {}; `list` shows those that there are, `list --expired` those that `undelete` brings back",
@@ -35,7 +35,7 @@ pub(crate) fn pin(root: &SnapshotRoot, name: &str, pin: Pin) -> Result<()> {
 /// # Errors
 /// [`Error::Usage`] if it is not pinned.
 pub(crate) fn unpin(root: &SnapshotRoot, name: &str) -> Result<()> {
-    let guard = Guard::on_directory(root.private())?;
+    let guard = DirLock::on_directory(root.private())?;
     let (_, pin) = State::update_guarded(root.private(), &guard, |state| state.pins.remove(name))?;
     let missing = || {
         let name = escape(name.as_bytes());

@@ -31,7 +31,7 @@ use crate::store::inode_log::in_place::InPlaceChanges;
 use crate::store::inode_log::recorder::Recorder;
 use crate::store::inode_log::windows::{Window, Windows, wall_ns};
 use crate::store::layout::Subdir;
-use crate::store::lock::Guard;
+use crate::store::lock::DirLock;
 use crate::store::record::{CopyRecord, Record, SnapshotCost, file_name, snapshot_name};
 use crate::store::root::SnapshotRoot;
 use crate::store::{index_file, unremovable};
@@ -346,7 +346,7 @@ fn remove_all(root: &SnapshotRoot, dir: Dir, selected: impl Fn(&[u8]) -> bool) -
 
 fn remove_temporaries(root: &SnapshotRoot) -> Result<bool> {
     // Whoever writes there without the long lock holds this one.
-    let _guard = Guard::on_directory(root.private())?;
+    let _guard = DirLock::on_directory(root.private())?;
     let (drafts, inodes) = (root.subdir(Subdir::Drafts)?, root.subdir(Subdir::Inodes)?);
     let mut found = Ok(false);
     for dir in [root.private(), drafts.dir(), inodes.dir()] {

@@ -25,7 +25,7 @@ use crate::engine::remove::remove_trees;
 use crate::store::dir::{Dir, OwnedDir, c_name, names_in};
 use crate::store::inode_log::windows::Window;
 use crate::store::layout::Subdir;
-use crate::store::lock::Guard;
+use crate::store::lock::DirLock;
 use crate::store::pin::Pin;
 use crate::store::publish::forget;
 use crate::store::root::SnapshotRoot;
@@ -47,7 +47,7 @@ pub(crate) fn retire(
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    let guard = Guard::on_directory(root.private())?;
+    let guard = DirLock::on_directory(root.private())?;
     let expired = root.subdir(Subdir::Expired)?;
     let mut errors = Vec::new();
     let state = match note_retirement(root, &guard, names, now) {
@@ -104,7 +104,7 @@ pub(crate) fn make_way(
 /// Notes since when they are retired, and forgets that of snapshots that are gone.
 fn note_retirement(
     root: &SnapshotRoot,
-    guard: &Guard,
+    guard: &DirLock,
     names: &[String],
     now: DateTime<Utc>,
 ) -> Result<State> {
@@ -149,7 +149,7 @@ fn move_to_expired(root: &SnapshotRoot, expired: Dir, name: &str) -> Answer<()> 
 /// # Errors
 /// [`Error::Usage`] if there is no such one.
 pub(crate) fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> Result<()> {
-    let guard = Guard::on_directory(root.private())?;
+    let guard = DirLock::on_directory(root.private())?;
     let expired = root.subdir(Subdir::Expired)?;
     if !retired(root)?.iter().any(|present| present == name) {
         return Err(Error::Usage(format!(

@@ -16,7 +16,7 @@ use nix::unistd::fsync;
 use crate::decide::file_system::{Expectation, FileSystemType, without_inode_numbers};
 use crate::store::dir::{Dir, OwnedDir, c_name, open_path};
 use crate::store::layout::{PRIVATE, Subdir};
-use crate::store::lock::Guard;
+use crate::store::lock::DirLock;
 use crate::store::registration::Registration;
 use crate::store::trial::{self, Trial};
 use crate::store::trust;
@@ -252,7 +252,7 @@ impl SnapshotRoot {
         }
         // Several hooks may find a new root at once.
         let may_write = !matches!(access, Access::Look | Access::Prepare);
-        let _guard = may_write.then(|| Guard::on_directory(self.private())).transpose()?;
+        let _guard = may_write.then(|| DirLock::on_directory(self.private())).transpose()?;
         let wanted = Registration::new(name, &self.module_path);
         let found = Registration::read(self.private())?;
         if let Some((problem, remedy)) =
@@ -355,7 +355,7 @@ impl SnapshotRoot {
         if !error.is_refusal() {
             return error;
         }
-        let tried = Guard::on_directory(self.private()).and_then(|_guard| self.try_links());
+        let tried = DirLock::on_directory(self.private()).and_then(|_guard| self.try_links());
         tried.err().filter(|refusal| matches!(refusal, Error::Root { .. })).unwrap_or(error)
     }
 

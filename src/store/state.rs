@@ -28,7 +28,7 @@ use crate::decide::torn::TornMark;
 use crate::store::dir::{self, Dir, c_name, names_in};
 use crate::store::format::{self, FORMAT, to_toml};
 use crate::store::layout::{DAMAGED_STATE_FILE, PINS_FILE, STATE_FILE, Subdir};
-use crate::store::lock::Guard;
+use crate::store::lock::DirLock;
 use crate::store::pin::Pins;
 use crate::system::syscalls::{is_gone, open_directory, stat_entry};
 use crate::tell::error::{Error, Result};
@@ -261,7 +261,7 @@ impl State {
     /// A state that cannot be understood is set aside, not lost; what it may have held is
     /// assumed at its worst: torn, and nothing expires until a person confirms.
     pub fn update(private: Dir, change: impl FnOnce(&mut State)) -> Result<Self> {
-        let guard = Guard::on_directory(private)?;
+        let guard = DirLock::on_directory(private)?;
         let (state, ()) = State::update_guarded(private, &guard, change)?;
         Ok(state)
     }
@@ -269,7 +269,7 @@ impl State {
     /// The same for a caller who holds the state's lock for longer.
     pub fn update_guarded<T>(
         private: Dir,
-        _: &Guard,
+        _: &DirLock,
         change: impl FnOnce(&mut State) -> T,
     ) -> Result<(Self, T)> {
         let (before, mut rewrite) = match State::read(private) {
