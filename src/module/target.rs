@@ -24,7 +24,7 @@ use crate::store::ledger::Ledger;
 use crate::store::memory::MachineMemory;
 use crate::store::nesting;
 use crate::store::registration::Registration;
-use crate::store::root::{Access, SnapshotRoot, canonical_module};
+use crate::store::root::{RootAccess, SnapshotRoot, canonical_module};
 use crate::store::state::State;
 use crate::system::mounts::Mounts;
 use crate::tell::error::{Error, Result};
@@ -201,7 +201,7 @@ impl Target {
     /// Opens and checks the root for work on it; registers it if its opener may do that.
     pub fn open_root(&self) -> Result<SnapshotRoot> {
         if !self.may_register() {
-            let root = self.open_with(Access::Registered)?;
+            let root = self.open_with(RootAccess::Registered)?;
             // Found by its root alone, if this machine has lost its memory.
             if self.names_path {
                 self.remember_root();
@@ -211,7 +211,7 @@ impl Target {
         if !self.is_registered() {
             self.check_nesting()?;
         }
-        let root = self.open_with(Access::Register)?;
+        let root = self.open_with(RootAccess::Register)?;
         self.remember_root();
         Ok(root)
     }
@@ -222,9 +222,9 @@ impl Target {
             if !self.is_registered() {
                 self.check_nesting()?;
             }
-            return self.open_with(Access::Prepare);
+            return self.open_with(RootAccess::Prepare);
         }
-        self.open_with(Access::Registered)
+        self.open_with(RootAccess::Registered)
     }
 
     /// Without a policy that can be used it is not known where a new root belongs.
@@ -232,7 +232,7 @@ impl Target {
         self.trouble.is_empty() && self.opener.may_register()
     }
 
-    fn open_with(&self, access: Access) -> Result<SnapshotRoot> {
+    fn open_with(&self, access: RootAccess) -> Result<SnapshotRoot> {
         let name = self.name.as_deref();
         let opened = SnapshotRoot::open(&self.root_path, &self.module_path, name, access);
         let root = opened.map_err(|error| match error {
@@ -280,7 +280,7 @@ impl Target {
 
     /// Opens and checks the root without changing anything.
     pub fn look_at_root(&self) -> Result<SnapshotRoot> {
-        self.open_with(Access::Look)
+        self.open_with(RootAccess::Look)
     }
 }
 

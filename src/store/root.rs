@@ -27,7 +27,7 @@ use crate::tell::escape::{escape_path, shell_path};
 
 /// How a root is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub enum RootAccess {
     /// Make and register what is missing.
     Register,
     /// Make what is missing, but register nothing: for what has to be there before this process
@@ -39,9 +39,9 @@ pub enum Access {
     Look,
 }
 
-impl Access {
+impl RootAccess {
     fn makes(self) -> bool {
-        matches!(self, Access::Register | Access::Prepare)
+        matches!(self, RootAccess::Register | RootAccess::Prepare)
     }
 }
 
@@ -71,7 +71,7 @@ impl SnapshotRoot {
         path: &Path,
         module_path: &Path,
         name: Option<&[u8]>,
-        access: Access,
+        access: RootAccess,
     ) -> Result<Self> {
         trust::check_places(path, module_path)?;
         if access.makes() {
@@ -96,7 +96,7 @@ impl SnapshotRoot {
             trial: None,
             has_lost_records: false,
         };
-        if let Some(advice) = root.file_system_advice().filter(|_| access == Access::Register) {
+        if let Some(advice) = root.file_system_advice().filter(|_| access == RootAccess::Register) {
             log::warn!("{advice}");
         }
         root.private = root.open_private(access)?;
@@ -200,20 +200,20 @@ impl SnapshotRoot {
         self.has_lost_records
     }
 
-    fn open_private(&mut self, access: Access) -> Result<Option<OwnedFd>> {
+    fn open_private(&mut self, access: RootAccess) -> Result<Option<OwnedFd>> {
         let name = c_name(PRIVATE);
         let failed = |cause| Error::io("open", &self.private_path, cause);
         match stat_entry(self.directory(), &name) {
             Ok(stat) => trust::check_private(&self.path, &stat)?,
             Err(Errno::ENOENT) => match access {
-                Access::Look => return Ok(None),
-                Access::Registered => return Err(self.not_registered()),
-                Access::Register | Access::Prepare => self.make_private()?,
+                RootAccess::Look => return Ok(None),
+                RootAccess::Registered => return Err(self.not_registered()),
+                RootAccess::Register | RootAccess::Prepare => self.make_private()?,
             },
             Err(cause) => return Err(failed(cause)),
         }
         let private = open_directory(self.directory(), &name).map_err(failed)?;
-        if access != Access::Look {
+        if access != RootAccess::Look {
             for subdir in Subdir::ALL {
                 let name = subdir.name();
                 match mkdirat(&private, c_name(name).as_c_str(), Mode::S_IRWXU) {
@@ -246,12 +246,12 @@ impl SnapshotRoot {
         fsync(self.directory()).map_err(|cause| Error::io("sync", &self.path, cause))
     }
 
-    fn register(&mut self, name: Option<&[u8]>, access: Access) -> Result<()> {
+    fn register(&mut self, name: Option<&[u8]>, access: RootAccess) -> Result<()> {
         if !self.is_registered() {
             return Ok(());
         }
         // Several hooks may find a new root at once.
-        let may_write = !matches!(access, Access::Look | Access::Prepare);
+        let may_write = !matches!(access, RootAccess::Look | RootAccess::Prepare);
         let _guard = may_write.then(|| DirLock::on_directory(self.private())).transpose()?;
         let wanted = Registration::new(name, &self.module_path);
         let found = Registration::read(self.private())?;
@@ -265,20 +265,20 @@ impl SnapshotRoot {
         match (found, access) {
             // A run that died, or the power went, while the root was being made: its rooms may be
             // missing, and nothing has ever been in them, for the registration comes before that.
-            (None, Access::Look) => {
+            (None, RootAccess::Look) => {
                 self.private = None;
                 Ok(())
             }
-            (Some(_), Access::Look) | (_, Access::Prepare) => Ok(()),
-            (None, Access::Registered) => Err(self.not_registered()),
-            (None, Access::Register) => {
+            (Some(_), RootAccess::Look) | (_, RootAccess::Prepare) => Ok(()),
+            (None, RootAccess::Registered) => Err(self.not_registered()),
+            (None, RootAccess::Register) => {
                 self.trial = self.try_links()?;
                 wanted.write(self.private())
             }
             (Some(_), _) if gains_name => wanted.write(self.private()),
             (Some(_), _) => Ok(()),
         }?;
-        if access == Access::Register
+        if access == RootAccess::Register
             && self.trial.is_none()
             && self.expectation() == Expectation::Untried
         {
