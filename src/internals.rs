@@ -26,7 +26,7 @@ pub use crate::store::inode_log::recorder::Recorder;
 pub use crate::store::inode_log::windows::{Window, Windows, wall_ns};
 pub use crate::store::ledger::LedgerEntry;
 pub use crate::store::memory::MachineMemory;
-pub use crate::store::publish::Staged;
+pub use crate::store::publish::StagedSnapshot;
 pub use crate::store::record::Record;
 pub use crate::store::registration::Registration;
 pub use crate::store::root::SnapshotRoot;

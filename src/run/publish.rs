@@ -22,7 +22,7 @@ use crate::run::verify::refresh::take_up;
 use crate::store::dir::c_name;
 use crate::store::layout::Subdir;
 use crate::store::pin::Pin;
-use crate::store::publish::Staged;
+use crate::store::publish::StagedSnapshot;
 use crate::store::record::{PartialDirsRecord, Record};
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
@@ -50,7 +50,7 @@ impl SnapshotAttempt<'_> {
         let index = scan.and_then(|scan| scan.index.as_ref());
         let partial_dirs = &self.target.policy.partial_dirs;
         let entries = scan.map(|scan| scan.comparison.fingerprint.entries);
-        let staged = Staged::build(self.root, recycle.as_deref(), index, entries, partial_dirs)?;
+        let staged = StagedSnapshot::build(self.root, recycle.as_deref(), index, entries, partial_dirs)?;
         drop(self.gate.take());
         if let Some(changes) = &self.in_place {
             staged.record_in_place(self.root, changes);

@@ -46,7 +46,7 @@ const STAGED: &str = "snapshot";
 const RECYCLED: &str = "recycled";
 
 /// A tree in staging, complete but neither durable nor visible.
-pub struct Staged {
+pub struct StagedSnapshot {
     name: CString,
     beside: bool,
     dir: OwnedDir,
@@ -80,10 +80,10 @@ impl Evidence {
     }
 }
 
-impl Staged {
+impl StagedSnapshot {
     /// The record of a new snapshot.
     pub fn record(&self, time: DateTime<Utc>, grade: Grade, comparison: &Comparison) -> Record {
-        let Staged { cloned, recycled, .. } = self;
+        let StagedSnapshot { cloned, recycled, .. } = self;
         Record {
             entries: cloned.entries,
             added: comparison.added,
@@ -143,7 +143,7 @@ impl Staged {
             match recycle_into(root, &dir, retired, knowledge) {
                 Ok((cloned, parts)) => {
                     let name = c_name(RECYCLED);
-                    return Ok(Staged {
+                    return Ok(StagedSnapshot {
                         name,
                         beside: false,
                         dir,
@@ -165,7 +165,7 @@ impl Staged {
             Stage { parent, name: &name, is_recycled: false, drafts: drafts.dir().directory };
         let cloned = clone_tree((root.module(), &root.module_path), &stage, knowledge);
         let (cloned, parts) = cloned.map_err(|error| root.explained(error))?;
-        Ok(Staged { name, beside, dir, cloned, parts, recycled: None, refusal, evidence })
+        Ok(StagedSnapshot { name, beside, dir, cloned, parts, recycled: None, refusal, evidence })
     }
 
     /// Whether nothing has been recorded before of the inodes that snapshots share.
