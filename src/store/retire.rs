@@ -69,7 +69,7 @@ pub(crate) fn retire(
 
 /// What [`make_way`] found in the way of `names` that are about to be retired.
 #[derive(Debug, Default)]
-pub(crate) struct MadeWay {
+pub(crate) struct FreedNames {
     /// Those that can be retired.
     pub free: Vec<String>,
     /// Those whose names retired snapshots within their grace have.
@@ -84,7 +84,7 @@ pub(crate) fn make_way(
     root: &SnapshotRoot,
     names: &[String],
     past_grace: &[String],
-) -> Result<MadeWay> {
+) -> Result<FreedNames> {
     let retired = retired(root)?;
     let is_in_the_way = |name: &&String| retired.contains(name);
     let over: Vec<String> = names
@@ -93,7 +93,7 @@ pub(crate) fn make_way(
         .filter(|name| past_grace.contains(name))
         .cloned()
         .collect();
-    let mut way = MadeWay { errors: remove(root, &over)?.errors, ..MadeWay::default() };
+    let mut way = FreedNames { errors: remove(root, &over)?.errors, ..FreedNames::default() };
     for name in names {
         let is_taken = retired.contains(name) && !over.contains(name);
         if is_taken { way.taken.push(name.clone()) } else { way.free.push(name.clone()) }
