@@ -21,7 +21,7 @@ use crate::decide::verdict::has_waited;
 use crate::module::target::Target;
 use crate::run::rotate::{self, ExaminedRoot};
 use crate::run::{losses, order};
-use crate::store::completion::{self, Unfinished};
+use crate::store::completion::{self, UnfinishedFile};
 use crate::store::job_queue::{LONG_JOB, QUEUE, long_jobs};
 use crate::store::ledger::{Ledger, LedgerLine};
 use crate::store::lock;
@@ -224,7 +224,7 @@ const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
 
 /// A backup whose client has died, or cannot say that it is done.
 fn unfinished(root: &SnapshotRoot, now: DateTime<Utc>) -> Option<String> {
-    let since = Unfinished::of_module(root.module())?.begun;
+    let since = UnfinishedFile::of_module(root.module())?.begun;
     if since - now > CLOCK_TOLERANCE {
         return Some(format!(
             "a client has begun a backup and not finished it, at {} by its clock, which is ahead of this server's: set that clock; snapshots are partial until the backup is finished; if it never will be, remove {} from the module",

@@ -18,7 +18,7 @@ use crate::module::target::Target;
 use crate::run::order;
 use crate::run::request::Request;
 use crate::run::transfer::{self, LedgerAnswer};
-use crate::store::completion::Unfinished;
+use crate::store::completion::UnfinishedFile;
 use crate::store::memory::{RunFailure, RunKind};
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
@@ -170,7 +170,7 @@ const TICK: TimeDelta = TimeDelta::milliseconds(100);
 /// own, or no push at all: then there is the mark.
 fn brought_token(target: &Target, seen: &LedgerAnswer) -> bool {
     let module = File::open(&target.module_path).ok();
-    let Some(token) = module.and_then(|module| Unfinished::of_module(module.as_fd())) else {
+    let Some(token) = module.and_then(|module| UnfinishedFile::of_module(module.as_fd())) else {
         return false;
     };
     let LedgerAnswer::Push(line) = seen else { return true };

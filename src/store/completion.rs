@@ -23,7 +23,7 @@ impl ClientCompletion {
     pub fn of_module(module: BorrowedFd) -> Self {
         let exists = |name| stat_entry(module, &c_name(name)).is_ok();
         match (exists(UNFINISHED), exists(PARTIAL)) {
-            (true, _) => ClientCompletion::Unfinished,
+            (true, _) => ClientCompletion::UnfinishedFile,
             (false, true) => ClientCompletion::Partial,
             (false, false) => ClientCompletion::Done,
         }
@@ -32,21 +32,21 @@ impl ClientCompletion {
 
 /// When a module was said to be unfinished.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Unfinished {
+pub(crate) struct UnfinishedFile {
     /// By the client's clock: the file's time.
     pub begun: DateTime<Utc>,
     /// By the server's: when the file was last changed.
     pub arrived: DateTime<Utc>,
 }
 
-impl Unfinished {
+impl UnfinishedFile {
     /// Looks into the module's directory; none if it says nothing of that kind.
-    pub(crate) fn of_module(module: BorrowedFd) -> Option<Unfinished> {
+    pub(crate) fn of_module(module: BorrowedFd) -> Option<UnfinishedFile> {
         let stat = stat_entry(module, &c_name(UNFINISHED)).ok()?;
         let time = |seconds, nanoseconds| {
             DateTime::from_timestamp(seconds, u32::try_from(nanoseconds).ok()?)
         };
-        Some(Unfinished {
+        Some(UnfinishedFile {
             begun: time(stat.st_mtime, stat.st_mtime_nsec)?,
             arrived: time(stat.st_ctime, stat.st_ctime_nsec)?,
         })
