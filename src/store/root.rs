@@ -18,7 +18,7 @@ use crate::store::dir::{Dir, OwnedDir, c_name, open_path};
 use crate::store::layout::{PRIVATE, Subdir};
 use crate::store::lock::DirLock;
 use crate::store::registration::Registration;
-use crate::store::trial::{self, Trial};
+use crate::store::trial::{self, LinkTrial};
 use crate::store::trust;
 use crate::system::mounts::note_mounts_below;
 use crate::system::syscalls::{open_directory, stat_entry};
@@ -58,7 +58,7 @@ pub struct SnapshotRoot {
     /// The type of its file system, if the kernel tells.
     kind: Option<FileSystemType>,
     /// What a trial of hard links has shown, if one was made.
-    trial: Option<Trial>,
+    trial: Option<LinkTrial>,
     has_lost_records: bool,
 }
 
@@ -289,9 +289,9 @@ impl SnapshotRoot {
 
     /// A trial of hard links, under the lock of the private directory. Where there is no room for
     /// one, it is no obstacle.
-    fn try_links(&self) -> Result<Option<Trial>> {
+    fn try_links(&self) -> Result<Option<LinkTrial>> {
         match trial::of_links(self.subdir(Subdir::Drafts)?.dir()) {
-            Ok(Trial::NoLinks) => Err(trust::no_hard_links(&self.path, &self.kind())),
+            Ok(LinkTrial::NoLinks) => Err(trust::no_hard_links(&self.path, &self.kind())),
             Ok(trial) => Ok(Some(trial)),
             Err(cause) => {
                 log::debug!("{}: no trial of hard links: {cause}", self.label());
@@ -324,7 +324,7 @@ impl SnapshotRoot {
 
     /// What to say if a trial has shown that inode numbers do not stay.
     pub fn inode_number_warning(&self) -> Option<String> {
-        let is_shown = self.trial == Some(Trial::NoInodeNumbers);
+        let is_shown = self.trial == Some(LinkTrial::NoInodeNumbers);
         is_shown.then(|| format!("{}: {}", self.label(), without_inode_numbers(&self.kind())))
     }
 

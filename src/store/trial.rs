@@ -20,7 +20,7 @@ const LINK: &str = "trial-link.tmp";
 
 /// What a trial has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trial {
+pub(crate) enum LinkTrial {
     /// Hard links work.
     Links,
     /// There are none.
@@ -33,7 +33,7 @@ pub(crate) enum Trial {
 ///
 /// # Errors
 /// If not even a file can be made there.
-pub(crate) fn of_links(dir: Dir) -> Answer<Trial> {
+pub(crate) fn of_links(dir: Dir) -> Answer<LinkTrial> {
     remove_both(dir);
     let flags =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -46,9 +46,9 @@ pub(crate) fn of_links(dir: Dir) -> Answer<Trial> {
         AtFlags::empty(),
     );
     let trial = match linked {
-        Ok(()) if are_same(dir) => Ok(Trial::Links),
-        Ok(()) => Ok(Trial::NoInodeNumbers),
-        Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EMLINK) => Ok(Trial::NoLinks),
+        Ok(()) if are_same(dir) => Ok(LinkTrial::Links),
+        Ok(()) => Ok(LinkTrial::NoInodeNumbers),
+        Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EMLINK) => Ok(LinkTrial::NoLinks),
         Err(cause) => Err(cause),
     };
     remove_both(dir);
@@ -89,7 +89,7 @@ mod tests {
         std::fs::write(directory.path().join(LINK), "left by a killed run").expect("a file");
         let opened = std::fs::File::open(directory.path()).expect("the directory");
         let dir = Dir { directory: opened.as_fd(), path: directory.path() };
-        assert_eq!(of_links(dir), Ok(Trial::Links));
+        assert_eq!(of_links(dir), Ok(LinkTrial::Links));
         assert_eq!(std::fs::read_dir(directory.path()).expect("the directory").count(), 0);
     }
 }
