@@ -30,7 +30,7 @@ use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::ListedSnapshot;
 use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
-use crate::system::side::Side;
+use crate::system::side::PidNamespace;
 use crate::system::syscalls::stat_below;
 use crate::tell::counted;
 use crate::tell::error::Error;
@@ -201,7 +201,7 @@ fn marks(
 /// Pushes whose processes cannot be seen from here, as long as they count as running.
 fn unseen(lines: &[LedgerLine], now: DateTime<Utc>, limit: TimeDelta) -> Vec<String> {
     let is_unseen = |line: &&LedgerLine| line.writes() && line.liveness(now, limit) == Liveness::Unknown;
-    let why = Side::own().err().unwrap_or("it is of another machine or PID namespace");
+    let why = PidNamespace::own().err().unwrap_or("it is of another machine or PID namespace");
     let describe = |line: &LedgerLine| {
         let what = if line.status.is_some() { "hook after the push" } else { "push" };
         format!(

@@ -38,7 +38,7 @@ use crate::store::root::SnapshotRoot;
 use crate::store::sequence;
 use crate::system::clock::Clock;
 use crate::system::process::{Census, Process};
-use crate::system::side::Side;
+use crate::system::side::PidNamespace;
 use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
 
@@ -140,7 +140,7 @@ pub struct LedgerLine {
     /// The room that it is in.
     dir: usize,
     /// Where it was entered; none if an earlier version did so.
-    side: Option<Side>,
+    side: Option<PidNamespace>,
     /// The number of the process that takes care of it, on that side.
     pub pid: u32,
     /// The status that the transfer ended with, if it has ended.
@@ -297,7 +297,7 @@ impl Ledger {
             let owner = line.entry.as_ref().map(|entry| &entry.owner);
             line.status.is_none()
                 && line.pid == pid
-                && Side::origin(line.side.as_ref()) == Origin::Here
+                && PidNamespace::origin(line.side.as_ref()) == Origin::Here
                 && owner.is_some_and(|owner| owner.pid == pid && owner.is_alive())
         };
         Ok(self.lines()?.into_iter().find(is_it))
@@ -420,7 +420,7 @@ fn lines_in(dirs: &[OwnedDir]) -> Result<Vec<LedgerLine>> {
                 Err(Error::Damaged { .. }) => None,
                 Err(error) => return Err(error),
             };
-            let origin = Side::origin(side.as_ref());
+            let origin = PidNamespace::origin(side.as_ref());
             let liveness = match (&entry, origin) {
                 (Some(entry), origin) => entry.liveness(origin, &census),
                 (None, Origin::Here | Origin::EarlierBoot) => Liveness::Dead,
@@ -442,24 +442,24 @@ fn modified(dir: Dir, file: &str) -> DateTime<Utc> {
     stat.and_then(|stat| DateTime::from_timestamp(stat.st_mtime, 0)).unwrap_or_default()
 }
 
-fn own_side() -> Result<Side> {
-    Side::own()
+fn own_side() -> Result<PidNamespace> {
+    PidNamespace::own()
         .map_err(|problem| Error::io("use", Path::new("/proc"), std::io::Error::other(problem)))
 }
 
-fn file_name(side: Side, pid: u32, status: Option<i32>) -> String {
+fn file_name(side: PidNamespace, pid: u32, status: Option<i32>) -> String {
     let side = side.to_name();
     status.map_or_else(|| format!("{side}-{pid}"), |status| format!("{side}-{pid}.{status}"))
 }
 
 /// `SIDE-PID` or `SIDE-PID.STATUS`, or the same without a side.
-fn read_name(file: &str) -> Option<(Option<Side>, u32, Option<i32>)> {
+fn read_name(file: &str) -> Option<(Option<PidNamespace>, u32, Option<i32>)> {
     let (process, status) = match file.split_once('.') {
         Some((process, status)) => (process, Some(status.parse().ok()?)),
         None => (file, None),
     };
     let (side, pid) = match process.rsplit_once('-') {
-        Some((side, pid)) => (Some(Side::from_name(side)?), pid),
+        Some((side, pid)) => (Some(PidNamespace::from_name(side)?), pid),
         None => (None, process),
     };
     let pid: u32 = pid.parse().ok()?;
@@ -489,7 +489,7 @@ mod tests {
 
     #[test]
     fn names_tell_the_side_that_wrote_them() {
-        let side = Side::own().expect("/proc");
+        let side = PidNamespace::own().expect("/proc");
         for status in [None, Some(0), Some(-1), Some(23)] {
             assert_eq!(read_name(&file_name(side, 7, status)), Some((Some(side), 7, status)));
         }

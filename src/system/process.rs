@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::decide::boot_time::BootTime;
 use crate::decide::liveness::{Found, Liveness, Origin, liveness};
 use crate::system::boot::namespace_offset;
-use crate::system::side::Side;
+use crate::system::side::PidNamespace;
 use crate::tell::error::{Error, Result};
 
 /// A process of this machine.
@@ -150,7 +150,7 @@ impl Stat {
 /// Fails, with the remedy, where a look into `/proc` would say nothing of this PID namespace.
 fn check_proc() -> Result<()> {
     let failed = |problem| Error::io("use", Path::new("/proc"), std::io::Error::other(problem));
-    Side::own().map(drop).map_err(failed)
+    PidNamespace::own().map(drop).map_err(failed)
 }
 
 /// The processes of PID namespaces below this one, as `/proc` shows them here; looked at only if
@@ -200,7 +200,7 @@ impl Nested {
         }
         // Where others' processes are hidden, so is the first one.
         let shows_all =
-            Side::own().is_ok_and(|side| side.sees_all()) && Path::new("/proc/1/stat").exists();
+            PidNamespace::own().is_ok_and(|side| side.sees_all()) && Path::new("/proc/1/stat").exists();
         Nested { processes, is_whole: is_whole && shows_all }
     }
 

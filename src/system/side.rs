@@ -19,7 +19,7 @@ const INITIAL_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// Machine, boot and PID namespace, short enough for a file's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Side {
+pub(crate) struct PidNamespace {
     /// Machine id and host name, hashed.
     machine: u32,
     /// The boot id, hashed.
@@ -28,17 +28,17 @@ pub(crate) struct Side {
     namespace: u64,
 }
 
-impl Side {
+impl PidNamespace {
     /// The side of this process.
     ///
     /// # Errors
     /// With what is wrong with `/proc`, and how to mend it.
     pub(crate) fn own() -> Result<Self, &'static str> {
         // What fails once may be well the next time.
-        static OWN: OnceLock<Side> = OnceLock::new();
+        static OWN: OnceLock<PidNamespace> = OnceLock::new();
         match OWN.get() {
             Some(own) => Ok(*own),
-            None => Side::look().map(|own| *OWN.get_or_init(|| own)),
+            None => PidNamespace::look().map(|own| *OWN.get_or_init(|| own)),
         }
     }
 
@@ -65,7 +65,7 @@ impl Side {
         let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
         let uname = rustix::system::uname();
         let machine = [machine.trim().as_bytes(), b"\0", uname.nodename().to_bytes()].concat();
-        Ok(Side {
+        Ok(PidNamespace {
             machine: short_hash(&machine),
             boot: short_hash(boot.boot.as_bytes()),
             namespace,
@@ -74,15 +74,15 @@ impl Side {
 
     /// Where an entry of `side` was written, as seen from this process; without a side it is one of
     /// an earlier version.
-    pub(crate) fn origin(side: Option<&Side>) -> Origin {
-        match (Side::own(), side) {
+    pub(crate) fn origin(side: Option<&PidNamespace>) -> Origin {
+        match (PidNamespace::own(), side) {
             (Err(_), _) => Origin::Unclear,
             (Ok(_), None) => Origin::Here,
             (Ok(own), Some(side)) => side.seen_from(&own),
         }
     }
 
-    fn seen_from(&self, own: &Side) -> Origin {
+    fn seen_from(&self, own: &PidNamespace) -> Origin {
         match self {
             side if side == own => Origin::Here,
             // The boot id is the kernel's own; a container may show another machine id.
@@ -111,7 +111,7 @@ impl Side {
         let machine = u32::from_str_radix(parts.next()?, 16).ok()?;
         let boot = u32::from_str_radix(parts.next()?, 16).ok()?;
         let namespace = parts.next()?.parse().ok()?;
-        let side = Side { machine, boot, namespace };
+        let side = PidNamespace { machine, boot, namespace };
         (side.to_name() == name).then_some(side)
     }
 }
@@ -130,9 +130,9 @@ mod tests {
 
     #[test]
     fn a_side_is_told_by_its_name() {
-        let side = Side { machine: 0xab, boot: 0xffff_0000, namespace: INITIAL_NAMESPACE };
+        let side = PidNamespace { machine: 0xab, boot: 0xffff_0000, namespace: INITIAL_NAMESPACE };
         assert_eq!(side.to_name(), "000000ab-ffff0000-4026531836");
-        assert_eq!(Side::from_name(&side.to_name()), Some(side));
+        assert_eq!(PidNamespace::from_name(&side.to_name()), Some(side));
         for other in [
             "",
             "-",
@@ -141,22 +141,22 @@ mod tests {
             "000000ab-ffff0000-01",
             "000000ab-ffff0000",
         ] {
-            assert_eq!(Side::from_name(other), None, "{other}");
+            assert_eq!(PidNamespace::from_name(other), None, "{other}");
         }
     }
 
     #[test]
     fn boots_tell_machines_apart_that_share_an_id() {
-        let own = Side { machine: 1, boot: 2, namespace: 3 };
+        let own = PidNamespace { machine: 1, boot: 2, namespace: 3 };
         assert_eq!(own.seen_from(&own), Origin::Here);
-        assert_eq!(Side { namespace: 4, ..own }.seen_from(&own), Origin::OtherNamespace);
+        assert_eq!(PidNamespace { namespace: 4, ..own }.seen_from(&own), Origin::OtherNamespace);
         assert_eq!(
-            Side { machine: 9, namespace: 4, ..own }.seen_from(&own),
+            PidNamespace { machine: 9, namespace: 4, ..own }.seen_from(&own),
             Origin::OtherNamespace
         );
-        assert_eq!(Side { boot: 9, ..own }.seen_from(&own), Origin::EarlierBoot);
+        assert_eq!(PidNamespace { boot: 9, ..own }.seen_from(&own), Origin::EarlierBoot);
         assert_eq!(
-            Side { machine: 9, boot: 9, namespace: 3 }.seen_from(&own),
+            PidNamespace { machine: 9, boot: 9, namespace: 3 }.seen_from(&own),
             Origin::OtherMachine
         );
     }
