@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rsyncd_snapshot::decide::own_output::Opener;
-use rsyncd_snapshot::internals::{Reach, Settings, Target, confine};
+use rsyncd_snapshot::internals::{WriteScope, Settings, Target, confine};
 
 fn main() {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
@@ -20,7 +20,7 @@ fn main() {
     let target = Target::of_module(&Settings::read(Some(&policy), None), None, &module)
         .expect("the module")
         .opened_by(Opener::Push);
-    confine::to([&target], Reach::Roots);
+    confine::to([&target], WriteScope::Roots);
     for directory in arguments {
         for (attempt, answer) in attempts(&directory, &staging) {
             println!("{}: {attempt}: {answer}", directory.display());

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use rsyncd_snapshot::decide::boot_time::BootTime;
 use rsyncd_snapshot::internals::{
-    Clock, Context, Exit, Reach, Settings, Target, Transfer, post_xfer,
+    Clock, Context, Exit, WriteScope, Settings, Target, Transfer, post_xfer,
 };
 
 fn main() -> ExitCode {
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         settings: Settings::read(Some(&policy_file), None),
         level: None,
         started: BootTime::now(),
-        reach: Reach::Roots,
+        reach: WriteScope::Roots,
     };
     let transfer = Transfer::from_environment().expect("rsyncd's environment");
     let connection = &transfer.connection;

@@ -13,7 +13,7 @@ pub use crate::engine::clone::{Knowledge, Stage, clone_tree};
 pub use crate::engine::compare::Comparison;
 pub use crate::engine::index::Index;
 pub use crate::engine::remove::remove_trees;
-pub use crate::module::confine::Reach;
+pub use crate::module::confine::WriteScope;
 pub use crate::module::context::Context;
 pub use crate::module::target::Target;
 pub use crate::run::report::Ending;

@@ -11,7 +11,7 @@ use crate::client::{backup, check, external, platform, signals};
 use crate::config::settings::Settings;
 use crate::decide::boot_time::BootTime;
 use crate::hook::post_xfer::{self, HookMode};
-use crate::module::confine::Reach;
+use crate::module::confine::WriteScope;
 use crate::module::context::Context;
 use crate::tell::exit::Exit;
 
@@ -40,7 +40,7 @@ pub fn main() -> ExitCode {
         settings: Settings::read(options.config.as_deref(), None),
         level: Some(options.level()),
         started,
-        reach: Reach::Roots,
+        reach: WriteScope::Roots,
     };
     match run(&options, &context) {
         Ok(exit) => exit.into(),

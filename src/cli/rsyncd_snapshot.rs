@@ -15,7 +15,7 @@ use crate::config::settings::Settings;
 use crate::decide::boot_time::BootTime;
 use crate::hook::post_xfer::{self, HookMode};
 use crate::hook::pre_xfer;
-use crate::module::confine::{self, Reach};
+use crate::module::confine::{self, WriteScope};
 use crate::module::context::Context;
 use crate::tell::error::Error;
 use crate::tell::exit::Exit;
@@ -179,15 +179,15 @@ enum Command {
 }
 
 impl Command {
-    fn reach(&self) -> Reach {
+    fn reach(&self) -> WriteScope {
         match self {
             Command::Plan { .. }
             | Command::List { .. }
             | Command::Check { .. }
             | Command::ImportPolicy { .. }
-            | Command::Rotate { dry_run: true, .. } => Reach::Nothing,
-            Command::Verify { repair_attributes: true, .. } => Reach::Modules,
-            _ => Reach::Roots,
+            | Command::Rotate { dry_run: true, .. } => WriteScope::Nothing,
+            Command::Verify { repair_attributes: true, .. } => WriteScope::Modules,
+            _ => WriteScope::Roots,
         }
     }
 }
@@ -257,7 +257,7 @@ pub fn main() -> ExitCode {
     if !is_hook && level != Some(LevelFilter::Warn) {
         crate::tell::progress::start();
     }
-    let reach = line.command.as_ref().map_or(Reach::Roots, Command::reach);
+    let reach = line.command.as_ref().map_or(WriteScope::Roots, Command::reach);
     confine::drop_capabilities(reach);
     let context = Context {
         settings: Settings::read(line.config.as_deref(), line.rsyncd_conf.as_deref()),
@@ -283,7 +283,7 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(command: Option<Command>, context: &Context) -> Result<u8, Error> {
-    if context.reach == Reach::Nothing {
+    if context.reach == WriteScope::Nothing {
         confine::to([], context.reach);
     }
     let exit = match command {

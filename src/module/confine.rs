@@ -50,7 +50,7 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
 
 /// How much of the file system a command is meant to change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub enum WriteScope {
     /// Nothing.
     Nothing,
     /// The roots of its modules, and this machine's memory of them.
@@ -59,12 +59,12 @@ pub enum Reach {
     Modules,
 }
 
-impl Reach {
+impl WriteScope {
     /// To leave a module as its client has made it, a copy of a file there needs the file's own
     /// capabilities and its `trusted.` attributes, and may be a device.
     fn capabilities(self) -> CapabilitySet {
         let of_copies = CapabilitySet::SETFCAP | CapabilitySet::SYS_ADMIN | CapabilitySet::MKNOD;
-        if self == Reach::Modules { KEPT.union(of_copies) } else { KEPT }
+        if self == WriteScope::Modules { KEPT.union(of_copies) } else { KEPT }
     }
 }
 
@@ -73,7 +73,7 @@ const VERSION: ABI = ABI::V5;
 
 /// Gives up all capabilities but four, seven for what changes modules, and that anything started
 /// from here has more. What cannot be given up stays.
-pub(crate) fn drop_capabilities(reach: Reach) {
+pub(crate) fn drop_capabilities(reach: WriteScope) {
     static DROPPED: Once = Once::new();
     DROPPED.call_once(|| give_up_capabilities(reach.capabilities()));
 }
@@ -138,7 +138,7 @@ fn drop_ambient(kept: CapabilitySet) {
 /// there yet. Without any, it can change nothing.
 ///
 /// What a root's trouble is, is for the work to tell: here it only gets no rights.
-pub fn to<'a>(targets: impl IntoIterator<Item = &'a Target>, reach: Reach) {
+pub fn to<'a>(targets: impl IntoIterator<Item = &'a Target>, reach: WriteScope) {
     drop_capabilities(reach);
     let targets: Vec<&Target> = targets.into_iter().collect();
     match restrict(&targets, reach) {
@@ -165,7 +165,7 @@ fn describe(status: &RestrictionStatus) -> String {
     format!("{version}, {level}")
 }
 
-fn restrict(targets: &[&Target], reach: Reach) -> Result<RestrictionStatus, RulesetError> {
+fn restrict(targets: &[&Target], reach: WriteScope) -> Result<RestrictionStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
         // Without this right nothing could be linked between two directories: then rather no
         // restriction at all.
@@ -199,10 +199,10 @@ fn contents() -> BitFlags<AccessFs> {
 fn allow_root(
     mut ruleset: RulesetCreated,
     root: &SnapshotRoot,
-    reach: Reach,
+    reach: WriteScope,
 ) -> Result<RulesetCreated, RulesetError> {
     ruleset = allow(ruleset, root.directory(), names())?;
-    let of_module = if reach == Reach::Modules { names() } else { AccessFs::Refer.into() };
+    let of_module = if reach == WriteScope::Modules { names() } else { AccessFs::Refer.into() };
     ruleset = allow(ruleset, root.module(), of_module)?;
     // Without a directory of ours there is nothing of ours to be written.
     if !root.is_registered() {

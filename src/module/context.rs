@@ -4,7 +4,7 @@ use log::LevelFilter;
 
 use crate::config::settings::Settings;
 use crate::decide::boot_time::BootTime;
-use crate::module::confine::Reach;
+use crate::module::confine::WriteScope;
 use crate::module::target::Target;
 
 /// What every command gets.
@@ -16,7 +16,7 @@ pub struct Context {
     /// When this process was started.
     pub started: BootTime,
     /// What it may change.
-    pub reach: Reach,
+    pub reach: WriteScope,
 }
 
 impl Context {
