@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use rsyncd_snapshot::decide::boot_time::BootTime;
 use rsyncd_snapshot::internals::{
-    Clock, Context, Exit, WriteScope, Settings, Target, Transfer, post_xfer,
+    Clock, Context, Exit, WriteScope, Settings, Target, FinishedTransfer, post_xfer,
 };
 
 fn main() -> ExitCode {
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         started: BootTime::now(),
         reach: WriteScope::Roots,
     };
-    let transfer = Transfer::from_environment().expect("rsyncd's environment");
+    let transfer = FinishedTransfer::from_environment().expect("rsyncd's environment");
     let connection = &transfer.connection;
     let target = Target::of_module(
         &context.settings,

@@ -4,7 +4,7 @@
 //! nothing uses.
 
 pub use crate::client::location::Destination;
-pub use crate::config::environment::Transfer;
+pub use crate::config::environment::FinishedTransfer;
 pub use crate::config::policy_file::{Policies, salvage_snapshot_root};
 pub use crate::config::rsyncd_conf::RsyncdConf;
 pub use crate::config::settings::Settings;

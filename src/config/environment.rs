@@ -25,7 +25,7 @@ pub struct Connection {
 
 /// A transfer that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transfer {
+pub struct FinishedTransfer {
     /// Over which connection.
     pub connection: Connection,
     /// `RSYNC_EXIT_STATUS`: 0 to 255, or -1 for a transfer that a signal killed.
@@ -84,13 +84,13 @@ impl Connection {
     }
 }
 
-impl Transfer {
+impl FinishedTransfer {
     /// Reads the environment of this process.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
     pub fn from_environment() -> Result<Self> {
-        Transfer::read(&bytes)
+        FinishedTransfer::read(&bytes)
     }
 
     /// Reads the environment that `bytes` gives the values of.
@@ -101,7 +101,7 @@ impl Transfer {
         let connection = Connection::read(bytes)?;
         let status = number("RSYNC_EXIT_STATUS", bytes)?;
         let status = status.ok_or_else(|| wrong("RSYNC_EXIT_STATUS", "is not set"))?;
-        Ok(Transfer { connection, status, raw_status: number("RSYNC_RAW_STATUS", bytes)? })
+        Ok(FinishedTransfer { connection, status, raw_status: number("RSYNC_RAW_STATUS", bytes)? })
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use chrono::TimeDelta;
 
-use crate::config::environment::{Connection, Transfer};
+use crate::config::environment::{Connection, FinishedTransfer};
 use crate::config::forbidden;
 use crate::decide::because::Because;
 use crate::decide::facts::LedgerCoverage;
@@ -39,7 +39,7 @@ pub(crate) enum HookMode {
 
 /// Reads rsyncd's environment and runs.
 pub(crate) fn run(context: &Context, place: HookMode) -> Result<Exit> {
-    let transfer = Transfer::from_environment()?;
+    let transfer = FinishedTransfer::from_environment()?;
     set_subject(Some(transfer.connection.label()));
     match place {
         HookMode::InHook => {}
@@ -70,7 +70,7 @@ pub(crate) fn run(context: &Context, place: HookMode) -> Result<Exit> {
 /// nothing of the transfer can be lost.
 pub fn after_transfer(
     target: &Target,
-    transfer: &Transfer,
+    transfer: &FinishedTransfer,
     taken_over: Option<fn()>,
     context: &Context,
     clock: &Clock,
@@ -138,7 +138,7 @@ pub fn after_transfer(
 }
 
 /// Whether rsyncd.conf surely lets the client only read.
-fn is_reader(context: &Context, transfer: &Transfer) -> bool {
+fn is_reader(context: &Context, transfer: &FinishedTransfer) -> bool {
     let Connection { module_name, module_path, client, .. } = &transfer.connection;
     let (Some(name), Ok(conf)) = (module_name, context.settings.rsyncd()) else { return false };
     let (Some(module), Some(user)) = (conf.module(name), unescape(&client.user)) else {
@@ -180,7 +180,7 @@ fn brought_token(target: &Target, seen: &LedgerAnswer) -> bool {
 
 /// What the ledger says; nothing, if it cannot be read. Then the push would be left to others, or
 /// to itself, so it is looked at once more before that.
-fn look_up(target: &Target, context: &Context, transfer: &Transfer) -> LedgerAnswer {
+fn look_up(target: &Target, context: &Context, transfer: &FinishedTransfer) -> LedgerAnswer {
     let look = || transfer::look_up(target, &context.settings, transfer);
     let look_again = |error| {
         log::warn!(
@@ -196,7 +196,7 @@ fn look_up(target: &Target, context: &Context, transfer: &Transfer) -> LedgerAns
 }
 
 /// A module that cannot even be resolved is remembered by the path that rsyncd gave.
-fn remember_failure(context: &Context, transfer: &Transfer, message: &str) {
+fn remember_failure(context: &Context, transfer: &FinishedTransfer, message: &str) {
     let failure = RunFailure::now(RunKind::Snapshot, message.to_string());
     let remembered = context.settings.memory.change(&transfer.connection.module_path, |memory| {
         memory.module = transfer.connection.module_name.as_deref().map(escape);

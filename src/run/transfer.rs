@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use crate::config::environment::Transfer;
+use crate::config::environment::FinishedTransfer;
 use crate::config::settings::Settings;
 use crate::decide::boot_time::BootTime;
 use crate::decide::facts::{
@@ -49,7 +49,7 @@ pub(crate) struct EndedTransfer<'a> {
     /// The module.
     pub target: &'a Target,
     /// What the daemon says.
-    pub transfer: &'a Transfer,
+    pub transfer: &'a FinishedTransfer,
 }
 
 impl EndedTransfer<'_> {
@@ -73,7 +73,7 @@ impl EndedTransfer<'_> {
             _ => None,
         };
         let push = entry.map(LedgerEntry::push);
-        let occasion = Occasion::Transfer(facts::Transfer {
+        let occasion = Occasion::FinishedTransfer(facts::FinishedTransfer {
             worth,
             status,
             push: push.as_ref(),
@@ -118,7 +118,7 @@ pub(crate) fn strike(target: &Target, seen: &LedgerAnswer) -> Result<()> {
 pub(crate) fn look_up(
     target: &Target,
     settings: &Settings,
-    transfer: &Transfer,
+    transfer: &FinishedTransfer,
 ) -> Result<LedgerAnswer> {
     // Of what reads from a module without a root there is a note elsewhere.
     if !target.is_registered() && strike_reader(target, transfer)? {
@@ -147,7 +147,7 @@ pub(crate) fn look_up(
 }
 
 /// What was noted apart of a transfer that reads, with the ledger that has it.
-fn reader(target: &Target, transfer: &Transfer) -> Result<Option<(Ledger, LedgerLine)>> {
+fn reader(target: &Target, transfer: &FinishedTransfer) -> Result<Option<(Ledger, LedgerLine)>> {
     let places = target.memory.ledgers(&target.module_path);
     let (Some(pid), true) = (transfer.connection.pid, places.iter().any(|path| path.is_dir()))
     else {
@@ -159,12 +159,12 @@ fn reader(target: &Target, transfer: &Transfer) -> Result<Option<(Ledger, Ledger
 }
 
 /// Whether pre-xfer has noted that the transfer reads from a module without a root.
-pub(crate) fn is_noted_reader(target: &Target, transfer: &Transfer) -> bool {
+pub(crate) fn is_noted_reader(target: &Target, transfer: &FinishedTransfer) -> bool {
     !target.is_registered() && reader(target, transfer).is_ok_and(|found| found.is_some())
 }
 
 /// Strikes out what was noted apart of a transfer that reads; whether there was anything.
-fn strike_reader(target: &Target, transfer: &Transfer) -> Result<bool> {
+fn strike_reader(target: &Target, transfer: &FinishedTransfer) -> Result<bool> {
     match reader(target, transfer)? {
         Some((ledger, line)) => ledger.strike(&line).map(|()| true),
         None => Ok(false),
@@ -172,7 +172,7 @@ fn strike_reader(target: &Target, transfer: &Transfer) -> Result<bool> {
 }
 
 /// The same where nothing else is done about the transfer.
-pub(crate) fn forget_reader(target: &Target, transfer: &Transfer) {
+pub(crate) fn forget_reader(target: &Target, transfer: &FinishedTransfer) {
     if let Err(error) = strike_reader(target, transfer) {
         log::debug!("{}: what was noted of it stays: {error}", target.label());
     }
