@@ -10,7 +10,7 @@ use log::LevelFilter;
 
 use crate::command;
 use crate::command::rotate::RotateOptions;
-use crate::config::environment::Connection;
+use crate::config::environment::HookConnection;
 use crate::config::settings::Settings;
 use crate::decide::boot_time::BootTime;
 use crate::hook::post_xfer::{self, HookMode};
@@ -242,7 +242,7 @@ pub fn main() -> ExitCode {
     let tells_warnings = !is_hook && !matches!(line.command, Some(Command::Check { .. }));
     // pre-xfer sees by the connection's socket whether the client is still there.
     let needs_socket = matches!(line.command, Some(Command::PreXfer));
-    if is_hook && !needs_socket && Connection::is_announced() {
+    if is_hook && !needs_socket && HookConnection::is_announced() {
         crate::system::descriptors::close();
     }
     let level = match (line.verbose, line.quiet) {
@@ -251,7 +251,7 @@ pub fn main() -> ExitCode {
         (false, false) => None,
     };
     crate::tell::log::start(
-        is_hook && Connection::is_announced(),
+        is_hook && HookConnection::is_announced(),
         level.unwrap_or(LevelFilter::Info),
     );
     if !is_hook && level != Some(LevelFilter::Warn) {
@@ -287,7 +287,7 @@ fn dispatch(command: Option<Command>, context: &Context) -> Result<u8, Error> {
         confine::to([], context.reach);
     }
     let exit = match command {
-        None if !Connection::is_announced() => {
+        None if !HookConnection::is_announced() => {
             let usage = CommandLine::command().render_help();
             let _ = writeln!(
                 std::io::stderr(),

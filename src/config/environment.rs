@@ -10,7 +10,7 @@ use crate::tell::escape::{escape, escape_path};
 
 /// A connection to a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Connection {
+pub struct HookConnection {
     /// `RSYNC_MODULE_NAME`.
     pub module_name: Option<Vec<u8>>,
     /// `RSYNC_MODULE_PATH`, absolute.
@@ -27,14 +27,14 @@ pub struct Connection {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FinishedTransfer {
     /// Over which connection.
-    pub connection: Connection,
+    pub connection: HookConnection,
     /// `RSYNC_EXIT_STATUS`: 0 to 255, or -1 for a transfer that a signal killed.
     pub status: i32,
     /// `RSYNC_RAW_STATUS`: what waitpid said.
     pub raw_status: Option<i32>,
 }
 
-impl Connection {
+impl HookConnection {
     /// Whether the environment is that of a hook at all.
     pub fn is_announced() -> bool {
         env::var_os("RSYNC_MODULE_PATH").is_some()
@@ -51,7 +51,7 @@ impl Connection {
     /// # Errors
     /// As for [`read`](Self::read).
     pub fn from_environment() -> Result<Self> {
-        Connection::read(&bytes)
+        HookConnection::read(&bytes)
     }
 
     /// Reads the environment that `bytes` gives the values of.
@@ -70,7 +70,7 @@ impl Connection {
             return Err(wrong("RSYNC_MODULE_PATH", &problem));
         }
         let text = |variable| bytes(variable).map(|value| escape(&value)).unwrap_or_default();
-        Ok(Connection {
+        Ok(HookConnection {
             module_name: bytes("RSYNC_MODULE_NAME").filter(|name| !name.is_empty()),
             module_path: Path::new(std::ffi::OsStr::from_bytes(&module_path)).to_path_buf(),
             client: Client {
@@ -96,9 +96,9 @@ impl FinishedTransfer {
     /// Reads the environment that `bytes` gives the values of.
     ///
     /// # Errors
-    /// As for a [`Connection`], and for a status that is missing or no number.
+    /// As for a [`HookConnection`], and for a status that is missing or no number.
     pub fn read(bytes: &impl Fn(&str) -> Option<Vec<u8>>) -> Result<Self> {
-        let connection = Connection::read(bytes)?;
+        let connection = HookConnection::read(bytes)?;
         let status = number("RSYNC_EXIT_STATUS", bytes)?;
         let status = status.ok_or_else(|| wrong("RSYNC_EXIT_STATUS", "is not set"))?;
         Ok(FinishedTransfer { connection, status, raw_status: number("RSYNC_RAW_STATUS", bytes)? })

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use chrono::TimeDelta;
 
-use crate::config::environment::{Connection, FinishedTransfer};
+use crate::config::environment::{HookConnection, FinishedTransfer};
 use crate::config::forbidden;
 use crate::decide::because::Because;
 use crate::decide::facts::LedgerCoverage;
@@ -54,7 +54,7 @@ pub(crate) fn run(context: &Context, place: HookMode) -> Result<Exit> {
             ),
         },
     }
-    let Connection { module_name, module_path, .. } = &transfer.connection;
+    let HookConnection { module_name, module_path, .. } = &transfer.connection;
     let target = Target::of_module(&context.settings, module_name.clone(), module_path)
         .inspect_err(|error| remember_failure(context, &transfer, &error.to_string()))?;
     let is_reader = is_reader(context, &transfer) || transfer::is_noted_reader(&target, &transfer);
@@ -139,7 +139,7 @@ pub fn after_transfer(
 
 /// Whether rsyncd.conf surely lets the client only read.
 fn is_reader(context: &Context, transfer: &FinishedTransfer) -> bool {
-    let Connection { module_name, module_path, client, .. } = &transfer.connection;
+    let HookConnection { module_name, module_path, client, .. } = &transfer.connection;
     let (Some(name), Ok(conf)) = (module_name, context.settings.rsyncd()) else { return false };
     let (Some(module), Some(user)) = (conf.module(name), unescape(&client.user)) else {
         return false;

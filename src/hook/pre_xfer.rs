@@ -3,7 +3,7 @@
 //! rsyncd sends what a failing pre-xfer prints to the client. So it fails only to turn a client
 //! away, with one sentence for it.
 
-use crate::config::environment::Connection;
+use crate::config::environment::HookConnection;
 use crate::config::forbidden::{forbids, is_reader};
 use crate::decide::arguments::Arguments;
 use crate::decide::facts::Forbidden;
@@ -26,7 +26,7 @@ use crate::tell::output::print;
 /// # Errors
 /// If it was not rsyncd that ran it.
 pub(crate) fn run(context: &Context) -> Result<Exit> {
-    let connection = Connection::from_environment()?;
+    let connection = HookConnection::from_environment()?;
     let pid = connection.pid.ok_or_else(|| Error::Environment {
         variable: "RSYNC_PID",
         problem: "is not set".to_string(),
@@ -71,7 +71,7 @@ pub(crate) fn run(context: &Context) -> Result<Exit> {
 /// What `rsyncd.conf` forbids of a push; nothing, where it cannot be read.
 fn forbidden(
     context: &Context,
-    connection: &Connection,
+    connection: &HookConnection,
     arguments: &Arguments,
 ) -> Option<Forbidden> {
     let name = connection.module_name.as_deref().filter(|_| arguments.kind.writes())?;
@@ -81,8 +81,8 @@ fn forbidden(
 }
 
 /// Whether rsyncd.conf surely lets the client only read, whatever it wants.
-fn reads_only(context: &Context, connection: &Connection) -> bool {
-    let Connection { module_name, module_path, client, .. } = connection;
+fn reads_only(context: &Context, connection: &HookConnection) -> bool {
+    let HookConnection { module_name, module_path, client, .. } = connection;
     let (Some(name), Ok(conf)) = (module_name, context.settings.rsyncd()) else { return false };
     let (Some(module), Some(user)) = (conf.module(name), unescape(&client.user)) else {
         return false;
@@ -93,7 +93,7 @@ fn reads_only(context: &Context, connection: &Connection) -> bool {
 /// Where even the snapshot root is unknown, what rewrites files may rewrite snapshots.
 fn without_target(
     context: &Context,
-    connection: &Connection,
+    connection: &HookConnection,
     applicant: &TransferRequest,
     error: &Error,
 ) -> Result<Exit> {
