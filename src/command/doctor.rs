@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::command::finding::{Finding, Severity};
 use crate::config::partial_links::{follows_links, remedy};
 use crate::config::rsyncd_conf::{Module, RsyncdConf};
-use crate::config::settings::{Settings, Source};
+use crate::config::settings::{Settings, PolicySource};
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
 use crate::module::target::Target;
@@ -29,14 +29,14 @@ const REWRITING: [&str; 6] =
 /// Findings about the policy file itself.
 pub(crate) fn policy(settings: &Settings) -> Option<Vec<Finding>> {
     match &settings.source {
-        Source::Trouble(mistakes) => Some(
+        PolicySource::Trouble(mistakes) => Some(
             mistakes
                 .iter()
                 .map(|mistake| Finding::new(Severity::Critical, mistake.clone()))
                 .collect(),
         ),
-        Source::BuiltIn => None,
-        Source::File => {
+        PolicySource::BuiltIn => None,
+        PolicySource::File => {
             let conf = settings.rsyncd().ok()?;
             let unknown = settings
                 .policy_modules()

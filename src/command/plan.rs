@@ -14,7 +14,7 @@ use crate::command::outlook::{ANY_JUMP, PlanOptions, PolicyOutlook, time_of};
 use crate::command::plan_view::PlanView;
 use crate::command::timeline::Terminal;
 use crate::command::{freed, print_json, replay};
-use crate::config::settings::{Settings, Source};
+use crate::config::settings::{Settings, PolicySource};
 use crate::decide::clock_reading::Reading;
 use crate::decide::decision::{Decision, History};
 use crate::decide::forecast::forecast;
@@ -76,7 +76,7 @@ pub(crate) fn run_with(context: &Context, options: &PlanOptions, json: bool) -> 
 fn other_policy(context: &Context, file: &Path) -> Result<Settings> {
     let settings = Settings::read(Some(file), Some(&context.settings.rsyncd_conf));
     match settings.source {
-        Source::Trouble(mistakes) => Err(Error::Policy(mistakes)),
+        PolicySource::Trouble(mistakes) => Err(Error::Policy(mistakes)),
         _ => Ok(settings),
     }
 }

@@ -13,7 +13,7 @@ use crate::command::outlook::{PlanOptions, YEAR_SECONDS, time_of};
 use crate::command::print_json;
 use crate::command::timeline::{Terminal, TimelineRow, strip};
 use crate::command::view::rfc3339;
-use crate::config::settings::{Settings, Source};
+use crate::config::settings::{Settings, PolicySource};
 use crate::decide::decision::SnapshotVerdict;
 use crate::decide::grade::Grade;
 use crate::decide::policy::Policy;
@@ -122,13 +122,13 @@ pub(crate) fn run(
 
 fn usable(settings: &Settings) -> Result<()> {
     match &settings.source {
-        Source::Trouble(mistakes) => Err(Error::Policy(mistakes.clone())),
+        PolicySource::Trouble(mistakes) => Err(Error::Policy(mistakes.clone())),
         _ => Ok(()),
     }
 }
 
 fn file_of(settings: &Settings) -> Option<String> {
-    (settings.source == Source::File).then(|| escape_path(&settings.policy_file))
+    (settings.source == PolicySource::File).then(|| escape_path(&settings.policy_file))
 }
 
 impl ReplayView {

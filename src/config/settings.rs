@@ -30,7 +30,7 @@ pub struct Settings {
     /// rsyncd's configuration file.
     pub rsyncd_conf: PathBuf,
     /// What became of reading the policy.
-    pub source: Source,
+    pub source: PolicySource,
     /// Where this machine remembers roots and failures.
     pub memory: MachineMemory,
     text: Option<String>,
@@ -42,7 +42,7 @@ pub struct Settings {
 
 /// What became of reading the policy file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum PolicySource {
     /// It was read without error.
     File,
     /// There is none, and none was named.
@@ -52,19 +52,19 @@ pub enum Source {
 }
 
 impl Settings {
-    /// Reads the policy; never fails, see [`Source`].
+    /// Reads the policy; never fails, see [`PolicySource`].
     pub fn read(policy_file: Option<&Path>, rsyncd_conf: Option<&Path>) -> Self {
         let file = policy_file.unwrap_or(Path::new(POLICY_FILE)).to_path_buf();
         let (text, source, policies) = match fs::read(&file) {
             Ok(bytes) => match String::from_utf8(bytes) {
                 Ok(text) => match Policies::parse(&file, &text) {
-                    Ok(policies) => (Some(text), Source::File, policies),
-                    Err(mistakes) => (Some(text), Source::Trouble(mistakes), Policies::built_in()),
+                    Ok(policies) => (Some(text), PolicySource::File, policies),
+                    Err(mistakes) => (Some(text), PolicySource::Trouble(mistakes), Policies::built_in()),
                 },
                 Err(_) => (None, trouble(&file, "is not UTF-8 text"), Policies::built_in()),
             },
             Err(error) if error.kind() == ErrorKind::NotFound && policy_file.is_none() => {
-                (None, Source::BuiltIn, Policies::built_in())
+                (None, PolicySource::BuiltIn, Policies::built_in())
             }
             Err(error) => {
                 (None, trouble(&file, &format!("cannot be read: {error}")), Policies::built_in())
@@ -136,6 +136,6 @@ impl Settings {
     }
 }
 
-fn trouble(file: &Path, problem: &str) -> Source {
-    Source::Trouble(vec![format!("{}: {problem}", escape_path(file))])
+fn trouble(file: &Path, problem: &str) -> PolicySource {
+    PolicySource::Trouble(vec![format!("{}: {problem}", escape_path(file))])
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use chrono::Utc;
 
 use crate::config::rsyncd_conf::Module;
-use crate::config::settings::{Settings, Source};
+use crate::config::settings::{Settings, PolicySource};
 use crate::decide::own_output::{ConfiguredModule, Opener};
 use crate::decide::policy::Policy;
 use crate::store::dir::Dir;
@@ -65,17 +65,17 @@ impl Target {
         };
         let policy = settings.policy(name.as_deref());
         let (root_path, trouble) = match &settings.source {
-            Source::Trouble(mistakes) => {
+            PolicySource::Trouble(mistakes) => {
                 let salvaged = settings.salvaged_root(name.as_deref());
                 (
                     known_root(&settings.memory, &module_path, salvaged, name.as_deref())?,
                     mistakes.clone(),
                 )
             }
-            Source::File => (configured_root(&policy, &module_path, name.as_deref())?, Vec::new()),
-            Source::BuiltIn => built_in_root(settings, &module_path)?,
+            PolicySource::File => (configured_root(&policy, &module_path, name.as_deref())?, Vec::new()),
+            PolicySource::BuiltIn => built_in_root(settings, &module_path)?,
         };
-        let policy_file = (settings.source == Source::File).then(|| settings.policy_file.clone());
+        let policy_file = (settings.source == PolicySource::File).then(|| settings.policy_file.clone());
         let memory = settings.memory.clone();
         let opener = Opener::Upkeep;
         let names_path = name.as_deref().is_some_and(|name| settings.has_several_directories(name));
