@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::command::finding::{Finding, Severity};
 use crate::command::{doctor, health, print_json};
 use crate::config::forbidden::offers_only_reading;
-use crate::config::rsyncd_conf::{Module, RsyncdConf, Whereabouts};
+use crate::config::rsyncd_conf::{Module, RsyncdConf, ModuleDirectory};
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::module::worked_on::{self, WorkedOn};
@@ -89,7 +89,7 @@ fn check_named(context: &Context, module: &OsStr) -> Vec<CheckedModuleView> {
     };
     let whereabouts = conf.as_ref().and_then(|conf| conf.module(name)).map(Module::whereabouts);
     let finding = match whereabouts {
-        Some(Ok(Whereabouts::Unknown { why })) => unknown(&why),
+        Some(Ok(ModuleDirectory::Unknown { why })) => unknown(&why),
         _ => refused,
     };
     vec![view(escape(name), vec![finding])]
@@ -128,8 +128,8 @@ fn check_all(context: &Context) -> Vec<CheckedModuleView> {
     for module in &conf.modules {
         let hooked = module.runs_us(doctor::HOOK);
         let path = match module.whereabouts() {
-            Ok(Whereabouts::At(path)) => Ok(path),
-            Ok(Whereabouts::Unknown { .. }) => continue,
+            Ok(ModuleDirectory::At(path)) => Ok(path),
+            Ok(ModuleDirectory::Unknown { .. }) => continue,
             Err(error) => Err(error),
         };
         let of_module = |path: PathBuf| {

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use crate::config::rsyncd_conf::{Module, Whereabouts, read_bool};
+use crate::config::rsyncd_conf::{Module, ModuleDirectory, read_bool};
 use crate::decide::arguments::Arguments;
 use crate::decide::arguments::option_name::OptionName;
 use crate::decide::facts::Forbidden;
@@ -34,8 +34,8 @@ pub(crate) fn offers_only_reading(module: &Module) -> bool {
 /// be the one that the daemon runs the hook for.
 pub(crate) fn is_reader(module: &Module, user: &[u8], path: &Path) -> bool {
     let is_it = match module.whereabouts() {
-        Ok(Whereabouts::At(known)) => known == path,
-        Ok(Whereabouts::Unknown { .. }) => true,
+        Ok(ModuleDirectory::At(known)) => known == path,
+        Ok(ModuleDirectory::Unknown { .. }) => true,
         Err(_) => false,
     };
     is_it && is_read_only(module, user) == Some(true)

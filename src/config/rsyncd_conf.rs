@@ -61,7 +61,7 @@ pub struct Module {
 
 /// What the file says of where a module's directory is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Whereabouts {
+pub enum ModuleDirectory {
     /// There.
     At(PathBuf),
     /// That depends on the connection or on the daemon; the hooks are told.
@@ -91,8 +91,8 @@ impl Module {
     /// If it has none, or another one for each connection.
     pub fn path(&self) -> Result<PathBuf, Error> {
         match self.whereabouts()? {
-            Whereabouts::At(path) => Ok(path),
-            Whereabouts::Unknown { why } => Err(self.refused(&why)),
+            ModuleDirectory::At(path) => Ok(path),
+            ModuleDirectory::Unknown { why } => Err(self.refused(&why)),
         }
     }
 
@@ -100,12 +100,12 @@ impl Module {
     ///
     /// # Errors
     /// If it has none.
-    pub fn whereabouts(&self) -> Result<Whereabouts, Error> {
+    pub fn whereabouts(&self) -> Result<ModuleDirectory, Error> {
         let is_set = |value: &&[u8]| !value.is_empty();
         let Some(value) = self.get("path").filter(is_set) else {
             return Err(self.refused("has no path; set `path = /DIRECTORY` in it"));
         };
-        let unknown = |why| Ok(Whereabouts::Unknown { why });
+        let unknown = |why| Ok(ModuleDirectory::Unknown { why });
         if let Some(chroot) = self.get("daemon chroot").filter(is_set) {
             return unknown(format!(
                 "is inside `daemon chroot = {}`: name the directory instead of the module",
@@ -122,7 +122,7 @@ impl Module {
                 escape(value)
             ));
         }
-        Ok(Whereabouts::At(normalized(Path::new(&OsString::from_vec(expanded)))))
+        Ok(ModuleDirectory::At(normalized(Path::new(&OsString::from_vec(expanded)))))
     }
 
     /// Replaces the only variable that does not depend on the connection or the daemon's

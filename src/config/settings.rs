@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::config::forbidden::offers_only_reading;
 use crate::config::policy_file::{Policies, salvage_snapshot_root};
-use crate::config::rsyncd_conf::{Module, RsyncdConf, Whereabouts};
+use crate::config::rsyncd_conf::{Module, RsyncdConf, ModuleDirectory};
 use crate::decide::own_output::ConfiguredModule;
 use crate::decide::policy::Policy;
 use crate::store::memory::MachineMemory;
@@ -112,7 +112,7 @@ impl Settings {
     /// cannot be read.
     pub fn writable_modules(&self) -> Arc<[ConfiguredModule]> {
         let configured = |module: &Module| match module.whereabouts() {
-            Ok(Whereabouts::At(directory)) if !offers_only_reading(module) => {
+            Ok(ModuleDirectory::At(directory)) if !offers_only_reading(module) => {
                 Some(ConfiguredModule {
                     name: escape(&module.name),
                     directory,
@@ -131,7 +131,7 @@ impl Settings {
     /// Whether a module's name may stand for several directories.
     pub fn has_several_directories(&self, name: &[u8]) -> bool {
         let is_unknown =
-            |module: &Module| matches!(module.whereabouts(), Ok(Whereabouts::Unknown { .. }));
+            |module: &Module| matches!(module.whereabouts(), Ok(ModuleDirectory::Unknown { .. }));
         self.rsyncd().is_ok_and(|conf| conf.module(name).is_some_and(is_unknown))
     }
 }

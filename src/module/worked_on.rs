@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::rsyncd_conf::{Module, RsyncdConf, Whereabouts};
+use crate::config::rsyncd_conf::{Module, RsyncdConf, ModuleDirectory};
 use crate::config::settings::Settings;
 use crate::engine::answers::{answers, ensure};
 use crate::module::found_on_disk::{self, Found};
@@ -81,11 +81,11 @@ pub(crate) fn named(
     let conf = settings.rsyncd()?;
     let module = conf.module(name).ok_or_else(|| no_such_module(settings, &conf, name))?;
     match module.whereabouts()? {
-        Whereabouts::At(path) => {
+        ModuleDirectory::At(path) => {
             let target = resolved(settings, Some(name.to_vec()), &path)?;
             Ok(vec![(target.label(), Ok(target))])
         }
-        Whereabouts::Unknown { .. } => {
+        ModuleDirectory::Unknown { .. } => {
             let remembered = Remembered::all(settings, &BTreeSet::new());
             let (own, _): (Vec<_>, Vec<_>) =
                 remembered.into_iter().partition(|one| one.name.as_deref() == Some(name));
@@ -133,7 +133,7 @@ pub(crate) fn all(settings: &Settings) -> Result<Vec<WorkedOn>> {
 /// A module whose directory rsyncd.conf says, if it was worked on.
 fn configured(settings: &Settings, module: &Module) -> Option<WorkedOn> {
     // Without a path, rsyncd refuses each connection to it.
-    let Ok(Whereabouts::At(path)) = module.whereabouts() else { return None };
+    let Ok(ModuleDirectory::At(path)) = module.whereabouts() else { return None };
     let was_used =
         || settings.memory.recall(&path).is_some_and(|memory| memory.snapshot_root.is_some());
     let target = match resolved(settings, Some(module.name.clone()), &path) {
@@ -151,14 +151,14 @@ pub(crate) fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<WorkedO
     let mut unknown: Vec<(&Module, String)> = Vec::new();
     for module in &conf.modules {
         match module.whereabouts() {
-            Ok(Whereabouts::At(path)) => {
+            Ok(ModuleDirectory::At(path)) => {
                 // The server of one module must not keep the others waiting.
                 if answers(&path) {
                     met.extend(std::fs::canonicalize(&path));
                 }
                 met.insert(path);
             }
-            Ok(Whereabouts::Unknown { why }) => unknown.push((module, why)),
+            Ok(ModuleDirectory::Unknown { why }) => unknown.push((module, why)),
             Err(_) => {}
         }
     }
