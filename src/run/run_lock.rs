@@ -101,8 +101,8 @@ impl RunLock {
         let wait = Duration::from_secs(target.policy.lock_wait.seconds());
         let label = escape_path(&root.path);
         match QueuePlace::wait(&directory.join(QUEUE), &label, max_parallel, wait, LONG_JOB) {
-            Ok(QueueWait::QueuePlace(turn)) => self.turn = Some(turn),
-            Ok(QueueWait::InVain(before)) => {
+            Ok(QueueWait::Admitted(turn)) => self.turn = Some(turn),
+            Ok(QueueWait::TimedOut(before)) => {
                 State::update(root.private(), |state| {
                     let mark =
                         request.due_mark(DueReason::LockBusy, clock.now(), state.due.as_ref());

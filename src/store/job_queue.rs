@@ -78,10 +78,10 @@ fn read_ticket(ticket: &File) -> Option<LongJob> {
 
 /// How waiting ended.
 pub(crate) enum QueueWait {
-    /// It is our turn.
-    QueuePlace(QueuePlace),
-    /// So many were still before us.
-    InVain(usize),
+    /// The job may work.
+    Admitted(QueuePlace),
+    /// The time to wait is over, and this number of jobs is still before this one.
+    TimedOut(usize),
 }
 
 struct JobQueue {
@@ -106,11 +106,11 @@ impl QueuePlace {
             let before = turn.queue.count_before(turn.number, longest)?;
             if before < max_parallel {
                 turn.note_begin(label);
-                return Ok(QueueWait::QueuePlace(turn));
+                return Ok(QueueWait::Admitted(turn));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Ok(QueueWait::InVain(before));
+                return Ok(QueueWait::TimedOut(before));
             }
             sleep(PAUSE.min(left));
         }
@@ -200,8 +200,8 @@ mod tests {
 
     fn turn_after(path: &Path, max_parallel: usize, longest: Duration) -> Option<QueuePlace> {
         match QueuePlace::wait(path, "a job", max_parallel, Duration::ZERO, longest).expect("a ticket") {
-            QueueWait::QueuePlace(turn) => Some(turn),
-            QueueWait::InVain(_) => None,
+            QueueWait::Admitted(turn) => Some(turn),
+            QueueWait::TimedOut(_) => None,
         }
     }
 
