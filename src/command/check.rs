@@ -15,7 +15,8 @@ use crate::config::forbidden::offers_only_reading;
 use crate::config::rsyncd_conf::{Module, RsyncdConf, ModuleDirectory};
 use crate::module::context::Context;
 use crate::module::target::Target;
-use crate::module::worked_on::{self, WorkedOn};
+use crate::module::known_modules;
+use crate::module::known_modules::KnownModule;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::output::print;
@@ -73,7 +74,7 @@ fn check_named(context: &Context, module: &OsStr) -> Vec<CheckedModuleView> {
     let conf = context.settings.rsyncd().ok();
     let name = module.as_bytes();
     let is_configured = |name: &[u8]| conf.as_ref().is_some_and(|conf| conf.module(name).is_some());
-    let refused = match worked_on::named(&context.settings, module) {
+    let refused = match known_modules::named(&context.settings, module) {
         Ok(found) => {
             return found
                 .into_iter()
@@ -133,7 +134,7 @@ fn check_all(context: &Context) -> Vec<CheckedModuleView> {
             Err(error) => Err(error),
         };
         let of_module = |path: PathBuf| {
-            worked_on::resolved(&context.settings, Some(module.name.clone()), &path)
+            known_modules::resolved(&context.settings, Some(module.name.clone()), &path)
         };
         match path.and_then(of_module) {
             Err(_) if !hooked => {}
@@ -142,15 +143,15 @@ fn check_all(context: &Context) -> Vec<CheckedModuleView> {
             target => modules.push(checked(escape(&module.name), target, Some(&conf))),
         }
     }
-    for found in worked_on::beyond_conf(&context.settings, &conf) {
+    for found in known_modules::beyond_conf(&context.settings, &conf) {
         match found {
-            WorkedOn::Module(label, target) | WorkedOn::Unconfigured(label, target) => {
+            KnownModule::Configured(label, target) | KnownModule::Unconfigured(label, target) => {
                 modules.push(checked(label, target, Some(&conf)));
             }
-            WorkedOn::Failed(label, target) => {
+            KnownModule::NeverSucceeded(label, target) => {
                 modules.push(checked(label, Ok(target), Some(&conf)))
             }
-            WorkedOn::Unknown { name, why } => {
+            KnownModule::Unknown { name, why } => {
                 if conf.module(&name).is_some_and(|module| module.runs_us(doctor::HOOK)) {
                     modules.push(view(escape(&name), vec![unknown(&why)]));
                 }

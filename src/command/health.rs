@@ -30,7 +30,7 @@ use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::ListedSnapshot;
 use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
-use crate::system::side::PidNamespace;
+use crate::system::pid_namespace::PidNamespace;
 use crate::system::syscalls::stat_below;
 use crate::tell::counted;
 use crate::tell::error::Error;

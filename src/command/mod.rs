@@ -34,7 +34,8 @@ use crate::engine::answers::answers;
 use crate::module::confine;
 use crate::module::context::Context;
 use crate::module::target::Target;
-use crate::module::worked_on::{self, WorkedOn};
+use crate::module::known_modules;
+use crate::module::known_modules::KnownModule;
 use crate::store::memory::{RunFailure, RunKind};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, shell_path};
@@ -52,22 +53,22 @@ impl Context {
         changes: bool,
     ) -> Result<Vec<(String, Result<Target>)>> {
         if let Some(module) = module {
-            return worked_on::named(&self.settings, module);
+            return known_modules::named(&self.settings, module);
         }
         let mut targets = Vec::new();
-        for found in worked_on::all(&self.settings)? {
+        for found in known_modules::all(&self.settings)? {
             match found {
-                WorkedOn::Module(label, target) => targets.push((label, target)),
-                WorkedOn::Unconfigured(label, target) if !changes => targets.push((label, target)),
-                WorkedOn::Unconfigured(label, _) => log::info!(
+                KnownModule::Configured(label, target) => targets.push((label, target)),
+                KnownModule::Unconfigured(label, target) if !changes => targets.push((label, target)),
+                KnownModule::Unconfigured(label, _) => log::info!(
                     "{label}: left as it is, for it is no module of rsyncd.conf; name its directory to \
                      work on it"
                 ),
                 // What is refused for its nesting is told by the work on it.
-                WorkedOn::Failed(label, target) if changes && target.check_nesting().is_err() => {
+                KnownModule::NeverSucceeded(label, target) if changes && target.check_nesting().is_err() => {
                     targets.push((label, Ok(target)));
                 }
-                WorkedOn::Failed(label, target) => {
+                KnownModule::NeverSucceeded(label, target) => {
                     let memory = target.memory.recall(&target.module_path);
                     let why = memory.and_then(|memory| memory.failure).map(|last| last.message);
                     log::warn!(
@@ -76,7 +77,7 @@ impl Context {
                         why.unwrap_or_default()
                     );
                 }
-                WorkedOn::Unknown { name, why } => {
+                KnownModule::Unknown { name, why } => {
                     log::info!(
                         "{}: skipped, for this machine remembers no push to it, and the module {why}",
                         escape(&name)
@@ -213,7 +214,7 @@ impl Context {
             set_subject(Some(label.clone()).filter(|_| !single));
             let done = target.and_then(|target| {
                 // The work on other modules may have taken hours.
-                worked_on::ensure_answers(&target)?;
+                known_modules::ensure_answers(&target)?;
                 self.set_level(&target);
                 work(&target)
             });

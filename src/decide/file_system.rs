@@ -1,7 +1,7 @@
 //! What is known of file systems by the names that the kernel gives to their types.
 //!
 //! A type is only a first word. Behind `fuse` and `fuseblk` may be anything, so what those can do
-//! is found out by a [trial](crate::store::trial).
+//! is found out by a [trial](crate::store::link_trial).
 
 use std::fmt;
 

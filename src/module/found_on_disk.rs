@@ -25,14 +25,14 @@ enum Piece {
 }
 
 /// A directory of the module, and the root that is registered for it.
-pub(crate) struct Found {
+pub(crate) struct RegisteredDirectory {
     pub(crate) directory: PathBuf,
     pub(crate) root: PathBuf,
 }
 
 /// The directories that roots are registered for under the module's name, where its path would have
 /// them; none for a path that is relative or lies in a `daemon chroot`.
-pub(crate) fn of_module(settings: &Settings, module: &Module) -> Vec<Found> {
+pub(crate) fn of_module(settings: &Settings, module: &Module) -> Vec<RegisteredDirectory> {
     let is_in_chroot = module.get("daemon chroot").is_some_and(|chroot| !chroot.is_empty());
     let Some(pattern) = module.get("path").filter(|_| !is_in_chroot) else { return Vec::new() };
     let Some(mut names) = names_of(pattern, &module.name) else { return Vec::new() };
@@ -47,7 +47,7 @@ pub(crate) fn of_module(settings: &Settings, module: &Module) -> Vec<Found> {
         let registration = SnapshotRoot::registration(&root).ok().flatten()?;
         let is_own = registration.module.as_ref() == Some(&own);
         let directory = path_of(&registration.path).filter(|_| is_own)?;
-        Some(Found { directory, root })
+        Some(RegisteredDirectory { directory, root })
     };
     roots.into_iter().filter_map(registered).collect()
 }

@@ -4,4 +4,4 @@ pub(crate) mod confine;
 pub(crate) mod context;
 pub(crate) mod found_on_disk;
 pub(crate) mod target;
-pub(crate) mod worked_on;
+pub(crate) mod known_modules;

@@ -2,7 +2,7 @@
 //!
 //! pre-xfer enters a transfer before it begins, as `transfers/SIDE-PID` of the process that serves
 //! the connection. When it has ended, post-xfer makes that `transfers/SIDE-PID.STATUS`, now of its
-//! own process, until the snapshot is safe. The [side](crate::system::side) is machine, boot and PID
+//! own process, until the snapshot is safe. The [side](crate::system::pid_namespace) is machine, boot and PID
 //! namespace; earlier versions wrote `PID` alone. Every look at the ledger and every change is made
 //! under one short lock, which also guards the [gate](crate::store::gate). Where the snapshot root has no
 //! room for an entry, it goes to where this machine remembers things.
@@ -35,10 +35,10 @@ use crate::store::format::{FORMAT, to_toml};
 use crate::store::layout::Subdir;
 use crate::store::lock::DirLock;
 use crate::store::root::SnapshotRoot;
-use crate::store::sequence;
+use crate::store::transfer_number;
 use crate::system::clock::Clock;
 use crate::system::process::{Census, Process};
-use crate::system::side::PidNamespace;
+use crate::system::pid_namespace::PidNamespace;
 use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
 
@@ -369,7 +369,7 @@ impl Ledger {
     fn next_number(&self, root: &SnapshotRoot, marked: u64) -> Result<u64> {
         let numbers = self.lines()?.into_iter().filter_map(|line| Some(line.entry?.sequence));
         let highest = numbers.fold(marked, u64::max);
-        let kept = root.subdir(Subdir::Counters).and_then(|dir| sequence::next(dir.dir(), highest));
+        let kept = root.subdir(Subdir::Counters).and_then(|dir| transfer_number::next(dir.dir(), highest));
         Ok(kept.unwrap_or_else(|error| {
             log::debug!("{error}");
             highest.saturating_add(1)

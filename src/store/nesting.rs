@@ -20,7 +20,7 @@ use crate::store::layout::PRIVATE;
 use crate::store::memory::{MachineMemory, path_of};
 use crate::store::registration::Registration;
 use crate::store::root::SnapshotRoot;
-use crate::store::trust::refusal;
+use crate::store::root_checks::refusal;
 use crate::system::mounts::Mounts;
 use crate::system::syscalls::open_directory;
 use crate::tell::error::{Error, Result};

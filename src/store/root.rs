@@ -18,8 +18,9 @@ use crate::store::dir::{Dir, OwnedDir, c_name, open_path};
 use crate::store::layout::{PRIVATE, Subdir};
 use crate::store::lock::DirLock;
 use crate::store::registration::Registration;
-use crate::store::trial::{self, LinkTrial};
-use crate::store::trust;
+use crate::store::link_trial;
+use crate::store::link_trial::LinkTrial;
+use crate::store::root_checks;
 use crate::system::mounts::note_mounts_below;
 use crate::system::syscalls::{open_directory, stat_entry};
 use crate::tell::error::{Error, Result};
@@ -73,18 +74,18 @@ impl SnapshotRoot {
         name: Option<&[u8]>,
         access: RootAccess,
     ) -> Result<Self> {
-        trust::check_places(path, module_path)?;
+        root_checks::check_places(path, module_path)?;
         if access.makes() {
-            make_root(path).map_err(|error| trust::explained(path, error))?;
+            make_root(path).map_err(|error| root_checks::explained(path, error))?;
         }
         note_mounts_below(&[path, module_path]);
-        let directory = open_path(path).map_err(|error| trust::explained(path, error))?;
+        let directory = open_path(path).map_err(|error| root_checks::explained(path, error))?;
         let module = open_path(module_path)?;
-        let kind = trust::kind_of(path);
-        trust::check_kind(path, kind.as_ref())?;
-        trust::check_owner(path, &directory)?;
-        trust::check_outside(path, &directory, &module)?;
-        trust::check_mounts(path, &directory, module_path, &module)?;
+        let kind = root_checks::kind_of(path);
+        root_checks::check_kind(path, kind.as_ref())?;
+        root_checks::check_owner(path, &directory)?;
+        root_checks::check_outside(path, &directory, &module)?;
+        root_checks::check_mounts(path, &directory, module_path, &module)?;
         let mut root = SnapshotRoot {
             path: path.to_path_buf(),
             module_path: module_path.to_path_buf(),
@@ -139,7 +140,7 @@ impl SnapshotRoot {
     /// # Errors
     /// If a directory on the way to the root cannot be inspected.
     pub fn open_to_users(&self) -> Result<Option<String>> {
-        let is_open = trust::is_open(&self.path, &self.directory)?;
+        let is_open = root_checks::is_open(&self.path, &self.directory)?;
         let path = shell_path(&self.path);
         Ok(is_open.then(|| {
             format!(
@@ -204,7 +205,7 @@ impl SnapshotRoot {
         let name = c_name(PRIVATE);
         let failed = |cause| Error::io("open", &self.private_path, cause);
         match stat_entry(self.directory(), &name) {
-            Ok(stat) => trust::check_private(&self.path, &stat)?,
+            Ok(stat) => root_checks::check_private(&self.path, &stat)?,
             Err(Errno::ENOENT) => match access {
                 RootAccess::Look => return Ok(None),
                 RootAccess::Registered => return Err(self.not_registered()),
@@ -258,7 +259,7 @@ impl SnapshotRoot {
         if let Some((problem, remedy)) =
             found.as_ref().and_then(|found| found.refuses(&wanted, self.private()))
         {
-            return Err(trust::refusal(&self.path, problem, remedy));
+            return Err(root_checks::refusal(&self.path, problem, remedy));
         }
         let gains_name =
             found.as_ref().is_some_and(|found| found.module.is_none() && wanted.module.is_some());
@@ -290,8 +291,8 @@ impl SnapshotRoot {
     /// A trial of hard links, under the lock of the private directory. Where there is no room for
     /// one, it is no obstacle.
     fn try_links(&self) -> Result<Option<LinkTrial>> {
-        match trial::of_links(self.subdir(Subdir::Drafts)?.dir()) {
-            Ok(LinkTrial::NoLinks) => Err(trust::no_hard_links(&self.path, &self.kind())),
+        match link_trial::of_links(self.subdir(Subdir::Drafts)?.dir()) {
+            Ok(LinkTrial::NoLinks) => Err(root_checks::no_hard_links(&self.path, &self.kind())),
             Ok(trial) => Ok(Some(trial)),
             Err(cause) => {
                 log::debug!("{}: no trial of hard links: {cause}", self.label());
@@ -371,12 +372,12 @@ fn make_root(path: &Path) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && !path.is_symlink() => {
             Ok(())
         }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(trust::refusal(
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(root_checks::refusal(
             path,
             "is a symbolic link that leads nowhere".into(),
             "make what it points to (is its disk mounted?), or correct `snapshot_root`".into(),
         )),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(trust::refusal(
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(root_checks::refusal(
             path,
             "does not exist, nor does its parent".into(),
             "make the parent (is its disk mounted?), or correct `snapshot_root`".into(),

@@ -7,5 +7,5 @@ pub(crate) mod identity;
 pub(crate) mod mounts;
 pub(crate) mod priority;
 pub(crate) mod process;
-pub(crate) mod side;
+pub(crate) mod pid_namespace;
 pub(crate) mod syscalls;

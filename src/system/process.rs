@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::decide::boot_time::BootTime;
 use crate::decide::liveness::{Found, Liveness, Origin, liveness};
 use crate::system::boot::namespace_offset;
-use crate::system::side::PidNamespace;
+use crate::system::pid_namespace::PidNamespace;
 use crate::tell::error::{Error, Result};
 
 /// A process of this machine.

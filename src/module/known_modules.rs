@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::config::rsyncd_conf::{Module, RsyncdConf, ModuleDirectory};
 use crate::config::settings::Settings;
 use crate::engine::answers::{answers, ensure};
-use crate::module::found_on_disk::{self, Found};
+use crate::module::found_on_disk::{self, RegisteredDirectory};
 use crate::module::target::{Target, filled, remembered_root};
 use crate::store::layout::PRIVATE;
 use crate::store::memory::{ModuleMemory, path_of};
@@ -21,14 +21,14 @@ use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, unescape};
 
 /// A module, or why nothing can be done about it.
-pub(crate) enum WorkedOn {
+pub(crate) enum KnownModule {
     /// One that was worked on, with how messages call it.
-    Module(String, Result<Target>),
+    Configured(String, Result<Target>),
     /// One that was worked on, and is in rsyncd.conf no more, or never was: it is looked at, and
     /// left as it is.
     Unconfigured(String, Result<Target>),
     /// One of which every run has failed, so that there is nothing to work on.
-    Failed(String, Target),
+    NeverSucceeded(String, Target),
     /// It may have any number of directories, and none of them was ever worked on.
     Unknown {
         /// Its name.
@@ -86,12 +86,12 @@ pub(crate) fn named(
             Ok(vec![(target.label(), Ok(target))])
         }
         ModuleDirectory::Unknown { .. } => {
-            let remembered = Remembered::all(settings, &BTreeSet::new());
+            let remembered = RememberedModule::all(settings, &BTreeSet::new());
             let (own, _): (Vec<_>, Vec<_>) =
                 remembered.into_iter().partition(|one| one.name.as_deref() == Some(name));
             let forgotten = forgotten(settings, module, &own);
             let all = own.into_iter().filter_map(|one| one.resolve(settings, &conf));
-            let found: Vec<_> = all.chain(forgotten).filter_map(WorkedOn::target).collect();
+            let found: Vec<_> = all.chain(forgotten).filter_map(KnownModule::target).collect();
             // What says why the directory is not known also says what to name instead.
             if found.is_empty() {
                 Err(module.path().err().unwrap_or_else(|| unknown(name)))
@@ -122,16 +122,16 @@ fn no_such_module(settings: &Settings, conf: &RsyncdConf, name: &[u8]) -> Error 
 ///
 /// # Errors
 /// If rsyncd.conf cannot be read.
-pub(crate) fn all(settings: &Settings) -> Result<Vec<WorkedOn>> {
+pub(crate) fn all(settings: &Settings) -> Result<Vec<KnownModule>> {
     let conf = settings.rsyncd()?;
-    let mut found: Vec<WorkedOn> =
+    let mut found: Vec<KnownModule> =
         conf.modules.iter().filter_map(|module| configured(settings, module)).collect();
     found.extend(beyond_conf(settings, &conf));
     Ok(found)
 }
 
 /// A module whose directory rsyncd.conf says, if it was worked on.
-fn configured(settings: &Settings, module: &Module) -> Option<WorkedOn> {
+fn configured(settings: &Settings, module: &Module) -> Option<KnownModule> {
     // Without a path, rsyncd refuses each connection to it.
     let Ok(ModuleDirectory::At(path)) = module.whereabouts() else { return None };
     let was_used =
@@ -142,11 +142,11 @@ fn configured(settings: &Settings, module: &Module) -> Option<WorkedOn> {
         Err(error) if was_used() => Err(error),
         Err(_) => return None,
     };
-    Some(WorkedOn::Module(escape(&module.name), target))
+    Some(KnownModule::Configured(escape(&module.name), target))
 }
 
 /// The modules whose directories rsyncd.conf does not say: as far as this machine remembers them.
-pub(crate) fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<WorkedOn> {
+pub(crate) fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<KnownModule> {
     let mut met = BTreeSet::new();
     let mut unknown: Vec<(&Module, String)> = Vec::new();
     for module in &conf.modules {
@@ -162,14 +162,14 @@ pub(crate) fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<WorkedO
             Err(_) => {}
         }
     }
-    let others = Remembered::all(settings, &met);
+    let others = RememberedModule::all(settings, &met);
     let is_remembered =
         |module: &Module| others.iter().any(|one| one.name.as_ref() == Some(&module.name));
     let mut found = Vec::new();
     for (module, why) in unknown {
         let forgotten = forgotten(settings, module, &others);
         if forgotten.is_empty() && !is_remembered(module) {
-            found.push(WorkedOn::Unknown { name: module.name.clone(), why });
+            found.push(KnownModule::Unknown { name: module.name.clone(), why });
         }
         found.extend(forgotten);
     }
@@ -178,39 +178,39 @@ pub(crate) fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<WorkedO
 }
 
 /// The directories of a module that this machine does not remember, but that have roots on disk.
-fn forgotten(settings: &Settings, module: &Module, remembered: &[Remembered]) -> Vec<WorkedOn> {
-    let is_known = |found: &Found| remembered.iter().any(|one| one.path == found.directory);
-    let work = |Found { directory, root }: Found| {
+fn forgotten(settings: &Settings, module: &Module, remembered: &[RememberedModule]) -> Vec<KnownModule> {
+    let is_known = |found: &RegisteredDirectory| remembered.iter().any(|one| one.path == found.directory);
+    let work = |RegisteredDirectory { directory, root }: RegisteredDirectory| {
         let label = format!("{} ({})", escape(&module.name), escape_path(&directory));
         let target = Target::of_module(settings, Some(module.name.clone()), &directory);
         let given_up = vec![escape_path(&root.join(PRIVATE))];
-        WorkedOn::Module(label, target.map_err(|error| error.ended_without(given_up)))
+        KnownModule::Configured(label, target.map_err(|error| error.ended_without(given_up)))
     };
     let found = found_on_disk::of_module(settings, module).into_iter();
     found.filter(|found| !is_known(found)).map(work).collect()
 }
 
-impl WorkedOn {
+impl KnownModule {
     /// What a command works on that names it.
     fn target(self) -> Option<(String, Result<Target>)> {
         match self {
-            WorkedOn::Module(label, target) | WorkedOn::Unconfigured(label, target) => {
+            KnownModule::Configured(label, target) | KnownModule::Unconfigured(label, target) => {
                 Some((label, target))
             }
-            WorkedOn::Failed(label, target) => Some((label, Ok(target))),
-            WorkedOn::Unknown { .. } => None,
+            KnownModule::NeverSucceeded(label, target) => Some((label, Ok(target))),
+            KnownModule::Unknown { .. } => None,
         }
     }
 }
 
 /// What this machine remembers of a module directory.
-struct Remembered {
+struct RememberedModule {
     name: Option<Vec<u8>>,
     path: PathBuf,
     memory: ModuleMemory,
 }
 
-impl Remembered {
+impl RememberedModule {
     /// All of them but those of the `known` directories, by path.
     fn all(settings: &Settings, known: &BTreeSet<PathBuf>) -> Vec<Self> {
         let read = |memory: ModuleMemory| {
@@ -220,14 +220,14 @@ impl Remembered {
             let registered = root.and_then(|root| SnapshotRoot::registration(&root).ok().flatten());
             let registered = registered.filter(|found| found.path == memory.module_path);
             let name = registered.and_then(|found| found.module).or(memory.module.clone());
-            Some(Remembered { name: name.as_deref().and_then(unescape), path, memory })
+            Some(RememberedModule { name: name.as_deref().and_then(unescape), path, memory })
         };
         settings.memory.all().into_iter().filter_map(read).collect()
     }
 
     /// The module, if it has a history or has failed to get one. What was taken out of rsyncd.conf
     /// and has no history any more is none.
-    fn resolve(self, settings: &Settings, conf: &RsyncdConf) -> Option<WorkedOn> {
+    fn resolve(self, settings: &Settings, conf: &RsyncdConf) -> Option<KnownModule> {
         let is_configured = self.name.as_deref().is_some_and(|name| conf.module(name).is_some());
         let target = resolved(settings, self.name.clone(), &self.path);
         let (label, found) = match target {
@@ -236,7 +236,7 @@ impl Remembered {
                 _ if !is_configured && self.name.is_some() => return None,
                 Some(lost) => (target.label(), Err(forgettable(lost, settings, &self.path))),
                 None if self.memory.failure.is_some() => {
-                    return Some(WorkedOn::Failed(target.label(), target));
+                    return Some(KnownModule::NeverSucceeded(target.label(), target));
                 }
                 None => return None,
             },
@@ -250,8 +250,8 @@ impl Remembered {
             Err(_) => return None,
         };
         Some(match is_configured {
-            true => WorkedOn::Module(label, found),
-            false => WorkedOn::Unconfigured(label, found),
+            true => KnownModule::Configured(label, found),
+            false => KnownModule::Unconfigured(label, found),
         })
     }
 
