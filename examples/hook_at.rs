@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         settings: Settings::read(Some(&policy_file), None),
         level: None,
         started: BootTime::now(),
-        reach: WriteScope::Roots,
+        write_scope: WriteScope::Roots,
     };
     let transfer = FinishedTransfer::from_environment().expect("rsyncd's environment");
     let connection = &transfer.connection;

@@ -40,7 +40,7 @@ pub fn main() -> ExitCode {
         settings: Settings::read(options.config.as_deref(), None),
         level: Some(options.level()),
         started,
-        reach: WriteScope::Roots,
+        write_scope: WriteScope::Roots,
     };
     match run(&options, &context) {
         Ok(exit) => exit.into(),

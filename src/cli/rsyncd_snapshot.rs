@@ -179,7 +179,7 @@ enum Command {
 }
 
 impl Command {
-    fn reach(&self) -> WriteScope {
+    fn write_scope(&self) -> WriteScope {
         match self {
             Command::Plan { .. }
             | Command::List { .. }
@@ -257,13 +257,13 @@ pub fn main() -> ExitCode {
     if !is_hook && level != Some(LevelFilter::Warn) {
         crate::tell::progress::start();
     }
-    let reach = line.command.as_ref().map_or(WriteScope::Roots, Command::reach);
-    confine::drop_capabilities(reach);
+    let write_scope = line.command.as_ref().map_or(WriteScope::Roots, Command::write_scope);
+    confine::drop_capabilities(write_scope);
     let context = Context {
         settings: Settings::read(line.config.as_deref(), line.rsyncd_conf.as_deref()),
         level,
         started,
-        reach,
+        write_scope,
     };
     match dispatch(line.command, &context) {
         Ok(code) if code == Exit::Done.code() && tells_warnings && has_warned() => {
@@ -283,8 +283,8 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(command: Option<Command>, context: &Context) -> Result<u8, Error> {
-    if context.reach == WriteScope::Nothing {
-        confine::to([], context.reach);
+    if context.write_scope == WriteScope::Nothing {
+        confine::to([], context.write_scope);
     }
     let exit = match command {
         None if !HookConnection::is_announced() => {

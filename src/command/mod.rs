@@ -133,7 +133,7 @@ impl Context {
                 Ok(()) => kept.push((label, target.and_then(unless_lost))),
             }
         }
-        confine::to(kept.iter().filter_map(|(_, target)| target.as_ref().ok()), self.reach);
+        confine::to(kept.iter().filter_map(|(_, target)| target.as_ref().ok()), self.write_scope);
         if kept.is_empty() && skipped != Exit::Done {
             return Ok(skipped);
         }

@@ -76,7 +76,7 @@ fn change(
             found.push((target, name));
         }
     }
-    confine::to(found.iter().map(|(target, _)| target), context.reach);
+    confine::to(found.iter().map(|(target, _)| target), context.write_scope);
     for (target, name) in &found {
         let message = work(&target.open_root()?, name)?;
         done(context, target, &message)?;

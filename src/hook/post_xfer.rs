@@ -61,7 +61,7 @@ pub(crate) fn run(context: &Context, place: HookMode) -> Result<Exit> {
     let target = target.opened_by(if is_reader { Opener::Reader } else { Opener::Push });
     context.set_level(&target);
     set_subject(Some(target.label()));
-    confine::to([&target], context.reach);
+    confine::to([&target], context.write_scope);
     let taken_over = (place == HookMode::Detached).then_some(detach::take_over as fn());
     after_transfer(&target, &transfer, taken_over, context, &Clock::System)
 }

@@ -51,7 +51,7 @@ pub(crate) fn run(context: &Context) -> Result<Exit> {
     let label = target.label();
     set_subject(Some(label.clone()));
     let target = target.opened_by(applicant.opener());
-    confine::to([&target], context.reach);
+    confine::to([&target], context.write_scope);
     if inquiry::is_asked(&applicant) {
         note_refusal(&target, &applicant, &Clock::System)?;
         print(&format!("{}\n", inquiry::answer(&target)))?;

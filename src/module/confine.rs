@@ -73,9 +73,9 @@ const VERSION: ABI = ABI::V5;
 
 /// Gives up all capabilities but four, seven for what changes modules, and that anything started
 /// from here has more. What cannot be given up stays.
-pub(crate) fn drop_capabilities(reach: WriteScope) {
+pub(crate) fn drop_capabilities(write_scope: WriteScope) {
     static DROPPED: Once = Once::new();
-    DROPPED.call_once(|| give_up_capabilities(reach.capabilities()));
+    DROPPED.call_once(|| give_up_capabilities(write_scope.capabilities()));
 }
 
 fn give_up_capabilities(kept: CapabilitySet) {
@@ -138,10 +138,10 @@ fn drop_ambient(kept: CapabilitySet) {
 /// there yet. Without any, it can change nothing.
 ///
 /// What a root's trouble is, is for the work to tell: here it only gets no rights.
-pub fn to<'a>(targets: impl IntoIterator<Item = &'a Target>, reach: WriteScope) {
-    drop_capabilities(reach);
+pub fn to<'a>(targets: impl IntoIterator<Item = &'a Target>, write_scope: WriteScope) {
+    drop_capabilities(write_scope);
     let targets: Vec<&Target> = targets.into_iter().collect();
-    match restrict(&targets, reach) {
+    match restrict(&targets, write_scope) {
         Ok(status) => log::debug!("Landlock: {}", describe(&status)),
         Err(error) => log::info!("works without Landlock: {error}"),
     }
@@ -165,7 +165,7 @@ fn describe(status: &RestrictionStatus) -> String {
     format!("{version}, {level}")
 }
 
-fn restrict(targets: &[&Target], reach: WriteScope) -> Result<RestrictionStatus, RulesetError> {
+fn restrict(targets: &[&Target], write_scope: WriteScope) -> Result<RestrictionStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
         // Without this right nothing could be linked between two directories: then rather no
         // restriction at all.
@@ -180,7 +180,7 @@ fn restrict(targets: &[&Target], reach: WriteScope) -> Result<RestrictionStatus,
         if let Some(root) =
             insist(|| target.prepare_root()).or_else(|| insist(|| target.look_at_root()))
         {
-            ruleset = allow_root(ruleset, &root, reach)?;
+            ruleset = allow_root(ruleset, &root, write_scope)?;
         }
     }
     ruleset.restrict_self()
@@ -199,10 +199,10 @@ fn contents() -> BitFlags<AccessFs> {
 fn allow_root(
     mut ruleset: RulesetCreated,
     root: &SnapshotRoot,
-    reach: WriteScope,
+    write_scope: WriteScope,
 ) -> Result<RulesetCreated, RulesetError> {
     ruleset = allow(ruleset, root.directory(), names())?;
-    let of_module = if reach == WriteScope::Modules { names() } else { AccessFs::Refer.into() };
+    let of_module = if write_scope == WriteScope::Modules { names() } else { AccessFs::Refer.into() };
     ruleset = allow(ruleset, root.module(), of_module)?;
     // Without a directory of ours there is nothing of ours to be written.
     if !root.is_registered() {

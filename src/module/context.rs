@@ -16,7 +16,7 @@ pub struct Context {
     /// When this process was started.
     pub started: BootTime,
     /// What it may change.
-    pub reach: WriteScope,
+    pub write_scope: WriteScope,
 }
 
 impl Context {
