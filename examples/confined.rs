@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rsyncd_snapshot::decide::own_output::Opener;
-use rsyncd_snapshot::internals::{WriteScope, Settings, Target, confine};
+use rsyncd_snapshot::internals::{Settings, Target, WriteScope, confine};
 
 fn main() {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);

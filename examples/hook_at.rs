@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use rsyncd_snapshot::decide::boot_time::BootTime;
 use rsyncd_snapshot::internals::{
-    Clock, Context, Exit, WriteScope, Settings, Target, FinishedTransfer, post_xfer,
+    Clock, Context, Exit, FinishedTransfer, Settings, Target, WriteScope, post_xfer,
 };
 
 fn main() -> ExitCode {

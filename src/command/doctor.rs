@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::command::finding::{Finding, Severity};
 use crate::config::partial_links::{follows_links, remedy};
 use crate::config::rsyncd_conf::{Module, RsyncdConf};
-use crate::config::settings::{Settings, PolicySource};
+use crate::config::settings::{PolicySource, Settings};
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
 use crate::module::target::Target;

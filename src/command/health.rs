@@ -200,7 +200,8 @@ fn marks(
 
 /// Pushes whose processes cannot be seen from here, as long as they count as running.
 fn unseen(lines: &[LedgerLine], now: DateTime<Utc>, limit: TimeDelta) -> Vec<String> {
-    let is_unseen = |line: &&LedgerLine| line.writes() && line.liveness(now, limit) == Liveness::Unknown;
+    let is_unseen =
+        |line: &&LedgerLine| line.writes() && line.liveness(now, limit) == Liveness::Unknown;
     let why = PidNamespace::own().err().unwrap_or("it is of another machine or PID namespace");
     let describe = |line: &LedgerLine| {
         let what = if line.status.is_some() { "hook after the push" } else { "push" };

@@ -33,9 +33,8 @@ use crate::decide::own_output::Opener;
 use crate::engine::answers::answers;
 use crate::module::confine;
 use crate::module::context::Context;
+use crate::module::known_modules::{self, KnownModule};
 use crate::module::target::Target;
-use crate::module::known_modules;
-use crate::module::known_modules::KnownModule;
 use crate::store::memory::{RunFailure, RunKind};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, shell_path};
@@ -59,13 +58,17 @@ impl Context {
         for found in known_modules::all(&self.settings)? {
             match found {
                 KnownModule::Configured(label, target) => targets.push((label, target)),
-                KnownModule::Unconfigured(label, target) if !changes => targets.push((label, target)),
+                KnownModule::Unconfigured(label, target) if !changes => {
+                    targets.push((label, target))
+                }
                 KnownModule::Unconfigured(label, _) => log::info!(
                     "{label}: left as it is, for it is no module of rsyncd.conf; name its directory to \
                      work on it"
                 ),
                 // What is refused for its nesting is told by the work on it.
-                KnownModule::NeverSucceeded(label, target) if changes && target.check_nesting().is_err() => {
+                KnownModule::NeverSucceeded(label, target)
+                    if changes && target.check_nesting().is_err() =>
+                {
                     targets.push((label, Ok(target)));
                 }
                 KnownModule::NeverSucceeded(label, target) => {

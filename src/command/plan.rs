@@ -14,7 +14,7 @@ use crate::command::outlook::{ANY_JUMP, PlanOptions, PolicyOutlook, time_of};
 use crate::command::plan_view::PlanView;
 use crate::command::timeline::Terminal;
 use crate::command::{freed, print_json, replay};
-use crate::config::settings::{Settings, PolicySource};
+use crate::config::settings::{PolicySource, Settings};
 use crate::decide::clock_reading::Reading;
 use crate::decide::decision::{Decision, History};
 use crate::decide::forecast::forecast;

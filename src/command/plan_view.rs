@@ -40,7 +40,7 @@ use crate::decide::forecast::Expiry;
 use crate::decide::grade::Grade;
 use crate::decide::reason::Reason;
 use crate::module::target::Target;
-use crate::store::snapshots::{SnapshotList, ListedSnapshot};
+use crate::store::snapshots::{ListedSnapshot, SnapshotList};
 use crate::tell::escape::{escape, escape_path, one_line};
 
 /// What `plan` prints for one module.

@@ -13,7 +13,7 @@ use crate::command::outlook::{PlanOptions, YEAR_SECONDS, time_of};
 use crate::command::print_json;
 use crate::command::timeline::{Terminal, TimelineRow, strip};
 use crate::command::view::rfc3339;
-use crate::config::settings::{Settings, PolicySource};
+use crate::config::settings::{PolicySource, Settings};
 use crate::decide::decision::SnapshotVerdict;
 use crate::decide::grade::Grade;
 use crate::decide::policy::Policy;

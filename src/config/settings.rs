@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::config::forbidden::offers_only_reading;
 use crate::config::policy_file::{Policies, salvage_snapshot_root};
-use crate::config::rsyncd_conf::{Module, RsyncdConf, ModuleDirectory};
+use crate::config::rsyncd_conf::{Module, ModuleDirectory, RsyncdConf};
 use crate::decide::own_output::ConfiguredModule;
 use crate::decide::policy::Policy;
 use crate::store::memory::MachineMemory;
@@ -59,7 +59,9 @@ impl Settings {
             Ok(bytes) => match String::from_utf8(bytes) {
                 Ok(text) => match Policies::parse(&file, &text) {
                     Ok(policies) => (Some(text), PolicySource::File, policies),
-                    Err(mistakes) => (Some(text), PolicySource::Trouble(mistakes), Policies::built_in()),
+                    Err(mistakes) => {
+                        (Some(text), PolicySource::Trouble(mistakes), Policies::built_in())
+                    }
                 },
                 Err(_) => (None, trouble(&file, "is not UTF-8 text"), Policies::built_in()),
             },

@@ -22,7 +22,7 @@ use crate::module::target::Target;
 use crate::run::reap::{highest_marked, reap};
 use crate::store::format::FORMAT;
 use crate::store::gate::Gate;
-use crate::store::ledger::{LedgerEntry, Ledger};
+use crate::store::ledger::{Ledger, LedgerEntry};
 use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;

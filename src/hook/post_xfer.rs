@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use chrono::TimeDelta;
 
-use crate::config::environment::{HookConnection, FinishedTransfer};
+use crate::config::environment::{FinishedTransfer, HookConnection};
 use crate::config::forbidden;
 use crate::decide::because::Because;
 use crate::decide::facts::LedgerCoverage;

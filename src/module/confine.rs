@@ -165,7 +165,10 @@ fn describe(status: &RestrictionStatus) -> String {
     format!("{version}, {level}")
 }
 
-fn restrict(targets: &[&Target], write_scope: WriteScope) -> Result<RestrictionStatus, RulesetError> {
+fn restrict(
+    targets: &[&Target],
+    write_scope: WriteScope,
+) -> Result<RestrictionStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
         // Without this right nothing could be linked between two directories: then rather no
         // restriction at all.
@@ -202,7 +205,8 @@ fn allow_root(
     write_scope: WriteScope,
 ) -> Result<RulesetCreated, RulesetError> {
     ruleset = allow(ruleset, root.directory(), names())?;
-    let of_module = if write_scope == WriteScope::Modules { names() } else { AccessFs::Refer.into() };
+    let of_module =
+        if write_scope == WriteScope::Modules { names() } else { AccessFs::Refer.into() };
     ruleset = allow(ruleset, root.module(), of_module)?;
     // Without a directory of ours there is nothing of ours to be written.
     if !root.is_registered() {

@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::rsyncd_conf::{Module, RsyncdConf, ModuleDirectory};
+use crate::config::rsyncd_conf::{Module, ModuleDirectory, RsyncdConf};
 use crate::config::settings::Settings;
 use crate::engine::answers::{answers, ensure};
 use crate::module::found_on_disk::{self, RegisteredDirectory};
@@ -178,8 +178,13 @@ pub(crate) fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<KnownMo
 }
 
 /// The directories of a module that this machine does not remember, but that have roots on disk.
-fn forgotten(settings: &Settings, module: &Module, remembered: &[RememberedModule]) -> Vec<KnownModule> {
-    let is_known = |found: &RegisteredDirectory| remembered.iter().any(|one| one.path == found.directory);
+fn forgotten(
+    settings: &Settings,
+    module: &Module,
+    remembered: &[RememberedModule],
+) -> Vec<KnownModule> {
+    let is_known =
+        |found: &RegisteredDirectory| remembered.iter().any(|one| one.path == found.directory);
     let work = |RegisteredDirectory { directory, root }: RegisteredDirectory| {
         let label = format!("{} ({})", escape(&module.name), escape_path(&directory));
         let target = Target::of_module(settings, Some(module.name.clone()), &directory);

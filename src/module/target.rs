@@ -15,7 +15,7 @@ use std::sync::Arc;
 use chrono::Utc;
 
 use crate::config::rsyncd_conf::Module;
-use crate::config::settings::{Settings, PolicySource};
+use crate::config::settings::{PolicySource, Settings};
 use crate::decide::own_output::{ConfiguredModule, Opener};
 use crate::decide::policy::Policy;
 use crate::store::dir::Dir;
@@ -72,10 +72,13 @@ impl Target {
                     mistakes.clone(),
                 )
             }
-            PolicySource::File => (configured_root(&policy, &module_path, name.as_deref())?, Vec::new()),
+            PolicySource::File => {
+                (configured_root(&policy, &module_path, name.as_deref())?, Vec::new())
+            }
             PolicySource::BuiltIn => built_in_root(settings, &module_path)?,
         };
-        let policy_file = (settings.source == PolicySource::File).then(|| settings.policy_file.clone());
+        let policy_file =
+            (settings.source == PolicySource::File).then(|| settings.policy_file.clone());
         let memory = settings.memory.clone();
         let opener = Opener::Upkeep;
         let names_path = name.as_deref().is_some_and(|name| settings.has_several_directories(name));

@@ -41,7 +41,8 @@ pub(crate) fn close_gate_or_defer(
 ) -> Result<GateOutcome> {
     let ledger = target.open_ledger(root)?;
     reap(target, root, &ledger, clock)?;
-    let lines: Vec<LedgerLine> = ledger.lines()?.into_iter().filter(LedgerLine::is_running_push).collect();
+    let lines: Vec<LedgerLine> =
+        ledger.lines()?.into_iter().filter(LedgerLine::is_running_push).collect();
     let state = State::read(root.private())?;
     let running = running(target, &lines);
     let facts = Facts {

@@ -50,7 +50,8 @@ impl SnapshotAttempt<'_> {
         let index = scan.and_then(|scan| scan.index.as_ref());
         let partial_dirs = &self.target.policy.partial_dirs;
         let entries = scan.map(|scan| scan.comparison.fingerprint.entries);
-        let staged = StagedSnapshot::build(self.root, recycle.as_deref(), index, entries, partial_dirs)?;
+        let staged =
+            StagedSnapshot::build(self.root, recycle.as_deref(), index, entries, partial_dirs)?;
         drop(self.gate.take());
         if let Some(changes) = &self.in_place {
             staged.record_in_place(self.root, changes);

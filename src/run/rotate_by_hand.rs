@@ -31,7 +31,8 @@ pub(crate) fn rotate(
     let remembered = target.memory.change(&target.module_path, |memory| match &result {
         Ok(rotated) => {
             memory.warnings.clone_from(&rotated.warnings);
-            memory.failure = memory.failure.take().filter(|failure| failure.work != RunKind::Rotation);
+            memory.failure =
+                memory.failure.take().filter(|failure| failure.work != RunKind::Rotation);
         }
         Err(error) => memory.failure = Some(RunFailure::now(RunKind::Rotation, error.to_string())),
     });

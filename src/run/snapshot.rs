@@ -37,7 +37,7 @@ use crate::store::publish::{clean_up, discard_staging};
 use crate::store::record::Record;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
-use crate::store::snapshots::{SnapshotList, ListedSnapshot};
+use crate::store::snapshots::{ListedSnapshot, SnapshotList};
 use crate::store::state::{DueMark, LastRun, State};
 use crate::system::clock::Clock;
 use crate::tell::error::Result;

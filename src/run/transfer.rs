@@ -21,7 +21,7 @@ use crate::decide::verdict::{self, end_of_transfer};
 use crate::module::target::Target;
 use crate::run::reap::{highest_marked, reap};
 use crate::run::request::Request;
-use crate::store::ledger::{LedgerEntry, Ledger, LedgerLine};
+use crate::store::ledger::{Ledger, LedgerEntry, LedgerLine};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
@@ -73,7 +73,7 @@ impl EndedTransfer<'_> {
             _ => None,
         };
         let push = entry.map(LedgerEntry::push);
-        let occasion = Occasion::FinishedTransfer(facts::FinishedTransfer {
+        let occasion = Occasion::Transfer(facts::Transfer {
             worth,
             status,
             push: push.as_ref(),

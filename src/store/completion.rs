@@ -23,7 +23,7 @@ impl ClientCompletion {
     pub fn of_module(module: BorrowedFd) -> Self {
         let exists = |name| stat_entry(module, &c_name(name)).is_ok();
         match (exists(UNFINISHED), exists(PARTIAL)) {
-            (true, _) => ClientCompletion::UnfinishedFile,
+            (true, _) => ClientCompletion::Unfinished,
             (false, true) => ClientCompletion::Partial,
             (false, false) => ClientCompletion::Done,
         }

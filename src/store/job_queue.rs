@@ -199,7 +199,9 @@ mod tests {
     }
 
     fn turn_after(path: &Path, max_parallel: usize, longest: Duration) -> Option<QueuePlace> {
-        match QueuePlace::wait(path, "a job", max_parallel, Duration::ZERO, longest).expect("a ticket") {
+        match QueuePlace::wait(path, "a job", max_parallel, Duration::ZERO, longest)
+            .expect("a ticket")
+        {
             QueueWait::Admitted(turn) => Some(turn),
             QueueWait::TimedOut(_) => None,
         }

@@ -37,8 +37,8 @@ use crate::store::lock::DirLock;
 use crate::store::root::SnapshotRoot;
 use crate::store::transfer_number;
 use crate::system::clock::Clock;
-use crate::system::process::{Census, Process};
 use crate::system::pid_namespace::PidNamespace;
+use crate::system::process::{Census, Process};
 use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
 
@@ -333,7 +333,8 @@ impl Ledger {
         let (side, pid) = (own_side()?, owner.pid);
         let entry = line.entry.clone().map(|entry| LedgerEntry { owner, worker: None, ..entry });
         let file = file_name(side, pid, Some(status));
-        let ended = LedgerLine { file, side: Some(side), pid, status: Some(status), entry, ..*line };
+        let ended =
+            LedgerLine { file, side: Some(side), pid, status: Some(status), entry, ..*line };
         let (from, to) = (c_name(&line.file), c_name(&ended.file));
         renameat(dir.directory, from.as_c_str(), dir.directory, to.as_c_str())
             .map_err(|cause| Error::io("rename", &dir.path.join(&line.file), cause))?;
@@ -369,7 +370,8 @@ impl Ledger {
     fn next_number(&self, root: &SnapshotRoot, marked: u64) -> Result<u64> {
         let numbers = self.lines()?.into_iter().filter_map(|line| Some(line.entry?.sequence));
         let highest = numbers.fold(marked, u64::max);
-        let kept = root.subdir(Subdir::Counters).and_then(|dir| transfer_number::next(dir.dir(), highest));
+        let kept =
+            root.subdir(Subdir::Counters).and_then(|dir| transfer_number::next(dir.dir(), highest));
         Ok(kept.unwrap_or_else(|error| {
             log::debug!("{error}");
             highest.saturating_add(1)

@@ -48,7 +48,9 @@ pub(crate) fn of_links(dir: Dir) -> Answer<LinkTrial> {
     let trial = match linked {
         Ok(()) if are_same(dir) => Ok(LinkTrial::Links),
         Ok(()) => Ok(LinkTrial::NoInodeNumbers),
-        Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EMLINK) => Ok(LinkTrial::NoLinks),
+        Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EMLINK) => {
+            Ok(LinkTrial::NoLinks)
+        }
         Err(cause) => Err(cause),
     };
     remove_both(dir);

@@ -120,7 +120,8 @@ pub(crate) fn holder_of(private: Dir, is_meant: &dyn Fn(&str) -> bool) -> Option
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file =
         openat(private.directory, c_name(LOCK_FILE).as_c_str(), flags, Mode::empty()).ok()?;
-    let mut lock = RootLock { file: file.into(), path: private.path.join(LOCK_FILE), is_held: false };
+    let mut lock =
+        RootLock { file: file.into(), path: private.path.join(LOCK_FILE), is_held: false };
     let holder = lock.holder();
     if !is_meant(&holder) {
         return None;

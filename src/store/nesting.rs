@@ -93,7 +93,11 @@ fn find_configured(
 
 /// Whether clients of a module that [`check`] refuses could change or delete snapshots of another
 /// one.
-pub(crate) fn reaches_snapshots(memory: &MachineMemory, module_path: &Path, root_path: &Path) -> bool {
+pub(crate) fn reaches_snapshots(
+    memory: &MachineMemory,
+    module_path: &Path,
+    root_path: &Path,
+) -> bool {
     matches!(
         find(memory, module_path, root_path, true),
         Ok(Some(Overlap::HoldsRoot(_) | Overlap::InsideOutput(_)))
@@ -138,7 +142,11 @@ pub(crate) fn check_in_use(module_path: &Path, root_path: &Path) -> Result<()> {
 
 /// The roots that this machine remembers and that are wanted, as far as they are there. A server
 /// that the work on `own` does not need is not waited for without a limit.
-fn remembered(memory: &MachineMemory, own: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Vec<KnownRoot> {
+fn remembered(
+    memory: &MachineMemory,
+    own: &Path,
+    is_wanted: &dyn Fn(&Path) -> bool,
+) -> Vec<KnownRoot> {
     let wanted = memory.roots_and_modules().into_iter().filter(|(root, _)| is_wanted(root));
     let wanted: Vec<(PathBuf, PathBuf)> = wanted.collect();
     // The dead server of one module must not keep another one from its first snapshot.

@@ -16,10 +16,9 @@ use nix::unistd::fsync;
 use crate::decide::file_system::{Expectation, FileSystemType, without_inode_numbers};
 use crate::store::dir::{Dir, OwnedDir, c_name, open_path};
 use crate::store::layout::{PRIVATE, Subdir};
+use crate::store::link_trial::{self, LinkTrial};
 use crate::store::lock::DirLock;
 use crate::store::registration::Registration;
-use crate::store::link_trial;
-use crate::store::link_trial::LinkTrial;
 use crate::store::root_checks;
 use crate::system::mounts::note_mounts_below;
 use crate::system::syscalls::{open_directory, stat_entry};
@@ -372,11 +371,13 @@ fn make_root(path: &Path) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && !path.is_symlink() => {
             Ok(())
         }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(root_checks::refusal(
-            path,
-            "is a symbolic link that leads nowhere".into(),
-            "make what it points to (is its disk mounted?), or correct `snapshot_root`".into(),
-        )),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(root_checks::refusal(
+                path,
+                "is a symbolic link that leads nowhere".into(),
+                "make what it points to (is its disk mounted?), or correct `snapshot_root`".into(),
+            ))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(root_checks::refusal(
             path,
             "does not exist, nor does its parent".into(),

@@ -119,7 +119,9 @@ impl SnapshotList {
                 .map_or(Ok(None), |records| Record::read(records.dir(), &name.text));
             let obstacle = obstacle(root.directory(), &c_name(&name.text));
             let item = match read {
-                Ok(record) => ListedSnapshot { name, record, unreadable: false, pin: None, obstacle },
+                Ok(record) => {
+                    ListedSnapshot { name, record, unreadable: false, pin: None, obstacle }
+                }
                 Err(error) => {
                     catalog.warnings.push(format!("{} is kept: {error}", name.text));
                     ListedSnapshot { name, record: None, unreadable: true, pin: None, obstacle }
@@ -155,7 +157,8 @@ impl SnapshotList {
     /// was set back they are no measure of what changed since.
     pub(crate) fn newest(&self, grade: Grade, now: DateTime<Utc>) -> Option<&ListedSnapshot> {
         let is_one = |item: &&ListedSnapshot| item.name.grade >= grade && item.name.time <= now;
-        let number = |item: &&ListedSnapshot| item.record.as_ref().and_then(|record| record.sequence);
+        let number =
+            |item: &&ListedSnapshot| item.record.as_ref().and_then(|record| record.sequence);
         // What has no number, such as one whose record cannot be read, has only its date.
         let last = self.items.iter().rfind(is_one)?;
         match number(&last) {

@@ -5,7 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod descriptors;
 pub(crate) mod identity;
 pub(crate) mod mounts;
+pub(crate) mod pid_namespace;
 pub(crate) mod priority;
 pub(crate) mod process;
-pub(crate) mod pid_namespace;
 pub(crate) mod syscalls;

@@ -199,8 +199,8 @@ impl Nested {
             }
         }
         // Where others' processes are hidden, so is the first one.
-        let shows_all =
-            PidNamespace::own().is_ok_and(|side| side.sees_all()) && Path::new("/proc/1/stat").exists();
+        let shows_all = PidNamespace::own().is_ok_and(|side| side.sees_all())
+            && Path::new("/proc/1/stat").exists();
         Nested { processes, is_whole: is_whole && shows_all }
     }
 

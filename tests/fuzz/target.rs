@@ -21,9 +21,9 @@ use rsyncd_snapshot::decide::rotation::decide;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
 use rsyncd_snapshot::decide::zone::Zone;
 use rsyncd_snapshot::internals::{
-    Baseline, Catalogue, Destination, Dir, LedgerEntry, Index, MachineMemory, Policies, Record, Recorder,
-    Registration, RsyncdConf, Selection, State, FinishedTransfer, Window, Windows, escape, migrate,
-    one_line, rewrite, salvage_snapshot_root, unescape, wall_ns,
+    Baseline, Catalogue, Destination, Dir, FinishedTransfer, Index, LedgerEntry, MachineMemory,
+    Policies, Record, Recorder, Registration, RsyncdConf, Selection, State, Window, Windows,
+    escape, migrate, one_line, rewrite, salvage_snapshot_root, unescape, wall_ns,
 };
 
 /// A target: its name, which is that of its seeds' directory, and what it does with garbage.
@@ -163,7 +163,8 @@ fn environment(garbage: &[u8]) {
             Some((&variable[..at], &variable[at + 1..]))
         })
         .collect();
-    match FinishedTransfer::read(&|name| variables.get(name.as_bytes()).map(|value| value.to_vec())) {
+    match FinishedTransfer::read(&|name| variables.get(name.as_bytes()).map(|value| value.to_vec()))
+    {
         Ok(transfer) => {
             assert!(transfer.connection.module_path.is_absolute());
             assert_is_one_line(&transfer.connection.client.identity());
