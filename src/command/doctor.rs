@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::command::finding::{Finding, Severity};
 use crate::config::partial_links::{follows_links, remedy};
-use crate::config::rsyncd_conf::{Module, RsyncdConf};
+use crate::config::rsyncd_conf::{RsyncdModule, RsyncdConf};
 use crate::config::settings::{PolicySource, Settings};
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
@@ -86,7 +86,7 @@ pub(crate) fn module(conf: &RsyncdConf, name: &[u8], target: &Target) -> Vec<Fin
 }
 
 /// What is wrong with the two hooks as a pair.
-fn pair(module: &Module) -> Option<Finding> {
+fn pair(module: &RsyncdModule) -> Option<Finding> {
     let is_gate = |hook| {
         text(module, hook).split_ascii_whitespace().any(|word| {
             word.trim_matches(|letter: char| !letter.is_ascii_alphanumeric()) == GATE_COMMAND
@@ -121,7 +121,7 @@ fn pair(module: &Module) -> Option<Finding> {
 }
 
 /// Where pre-xfer turns partial directories away, the line that lets it admit them.
-fn partial_dirs_refused(module: &Module, target: &Target) -> Option<Finding> {
+fn partial_dirs_refused(module: &RsyncdModule, target: &Target) -> Option<Finding> {
     let dirs = &target.policy.partial_dirs;
     let are_refused = module.runs_us(GATE) && is_writable(module) && follows_links(module, dirs);
     are_refused.then(|| {
@@ -134,7 +134,7 @@ fn partial_dirs_refused(module: &Module, target: &Target) -> Option<Finding> {
 }
 
 /// The rewriting options that the module does not refuse.
-fn unrefused(module: &Module) -> Vec<&'static str> {
+fn unrefused(module: &RsyncdModule) -> Vec<&'static str> {
     let refused = text(module, "refuse options");
     let matches = |pattern: &str, option: &str| match pattern.strip_suffix('*') {
         Some(start) => option.starts_with(start),
@@ -161,14 +161,14 @@ fn unrefused(module: &Module) -> Vec<&'static str> {
 /// Other modules through which clients can write to the snapshots.
 fn writers_into(conf: &RsyncdConf, root: &Path, name: &[u8]) -> Vec<Finding> {
     let mounts = Mounts::read().unwrap_or_default();
-    let writes_into_root = |module: &&Module| {
+    let writes_into_root = |module: &&RsyncdModule| {
         module.name != name
             && is_writable(module)
             && module
                 .path()
                 .is_ok_and(|path| reaches_snapshots(&resolved(path, root, &mounts), root))
     };
-    let finding = |module: &Module| {
+    let finding = |module: &RsyncdModule| {
         let name = escape(&module.name);
         Finding::new(
             Severity::Critical,
@@ -183,7 +183,7 @@ fn writers_into(conf: &RsyncdConf, root: &Path, name: &[u8]) -> Vec<Finding> {
 /// Other modules that reach the module's directory, and through which nothing is turned away.
 fn unguarded(conf: &RsyncdConf, target: &Target, name: &[u8]) -> Vec<Finding> {
     let mounts = Mounts::read().unwrap_or_default();
-    let reaches = |module: &Module| {
+    let reaches = |module: &RsyncdModule| {
         let path = module.path().ok().map(|path| resolved(path, &target.module_path, &mounts));
         path.is_some_and(|path| {
             let is_above_root = reaches_snapshots(&path, &target.root_path);
@@ -192,11 +192,11 @@ fn unguarded(conf: &RsyncdConf, target: &Target, name: &[u8]) -> Vec<Finding> {
             overlaps && !is_above_root
         })
     };
-    let is_unguarded = |module: &&Module| {
+    let is_unguarded = |module: &&RsyncdModule| {
         let is_other = module.name != name && is_writable(module) && !module.runs_us(GATE);
         is_other && !unrefused(module).is_empty() && reaches(module)
     };
-    let finding = |module: &Module| {
+    let finding = |module: &RsyncdModule| {
         let message = format!(
             "rsyncd.conf: clients of module '{}' can rewrite files that snapshots share; add `{GATE}` to it, or `refuse options = inplace append* partial-dir delay-updates`",
             escape(&module.name),
@@ -224,11 +224,11 @@ fn reaches_snapshots(path: &Path, root: &Path) -> bool {
     root.starts_with(path) || within.is_some_and(|first| is_ours(first.as_os_str().as_bytes()))
 }
 
-fn is_writable(module: &Module) -> bool {
+fn is_writable(module: &RsyncdModule) -> bool {
     matches!(text(module, "read only").to_ascii_lowercase().as_str(), "no" | "false" | "0")
 }
 
-fn text(module: &Module, parameter: &str) -> String {
+fn text(module: &RsyncdModule, parameter: &str) -> String {
     module
         .get(parameter)
         .map(|value| String::from_utf8_lossy(value).into_owned())

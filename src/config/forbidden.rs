@@ -6,13 +6,13 @@
 
 use std::path::Path;
 
-use crate::config::rsyncd_conf::{Module, ModuleDirectory, read_bool};
+use crate::config::rsyncd_conf::{RsyncdModule, ModuleDirectory, read_bool};
 use crate::decide::arguments::Arguments;
 use crate::decide::arguments::option_name::OptionName;
 use crate::decide::facts::Forbidden;
 
 /// What forbids the push of `user` with these arguments, if anything surely does.
-pub(crate) fn forbids(module: &Module, user: &[u8], arguments: &Arguments) -> Option<Forbidden> {
+pub(crate) fn forbids(module: &RsyncdModule, user: &[u8], arguments: &Arguments) -> Option<Forbidden> {
     if is_read_only(module, user) == Some(true) {
         return Some(Forbidden::ReadOnly);
     }
@@ -20,7 +20,7 @@ pub(crate) fn forbids(module: &Module, user: &[u8], arguments: &Arguments) -> Op
 }
 
 /// Whether the module is surely one that no client may write to.
-pub(crate) fn offers_only_reading(module: &Module) -> bool {
+pub(crate) fn offers_only_reading(module: &RsyncdModule) -> bool {
     let rules = module.get("auth users").unwrap_or_default();
     let may_write = |rule: &[u8]| {
         let access =
@@ -32,7 +32,7 @@ pub(crate) fn offers_only_reading(module: &Module) -> bool {
 
 /// Whether the transfer of `user` to the module at `path` surely writes nothing. The module has to
 /// be the one that the daemon runs the hook for.
-pub(crate) fn is_reader(module: &Module, user: &[u8], path: &Path) -> bool {
+pub(crate) fn is_reader(module: &RsyncdModule, user: &[u8], path: &Path) -> bool {
     let is_it = match module.whereabouts() {
         Ok(ModuleDirectory::At(known)) => known == path,
         Ok(ModuleDirectory::Unknown { .. }) => true,
@@ -42,7 +42,7 @@ pub(crate) fn is_reader(module: &Module, user: &[u8], path: &Path) -> bool {
 }
 
 /// Whether `user` may only read; none where that is not certain.
-fn is_read_only(module: &Module, user: &[u8]) -> Option<bool> {
+fn is_read_only(module: &RsyncdModule, user: &[u8]) -> Option<bool> {
     let of_module = module.get("read only").map_or(Some(true), read_bool);
     let rules = module.get("auth users").unwrap_or_default();
     if user.is_empty() || rules.is_empty() {
@@ -135,7 +135,7 @@ const EXACT_ONLY: &[&str] = &[
     "server",
 ];
 
-fn refuses(module: &Module, arguments: &Arguments) -> bool {
+fn refuses(module: &RsyncdModule, arguments: &Arguments) -> bool {
     let rules = module.get("refuse options").unwrap_or_default();
     let rules: Vec<&[u8]> =
         rules.split(|byte| *byte == b' ').filter(|rule| !rule.is_empty()).collect();
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
     use crate::config::rsyncd_conf::RsyncdConf;
 
-    fn module(parameters: &str) -> Module {
+    fn module(parameters: &str) -> RsyncdModule {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("rsyncd.conf");
         std::fs::write(&file, format!("[m]\npath = /m\n{parameters}\n")).expect("written");

@@ -5,22 +5,22 @@
 //! sees only links that were there before the push. Two settings of rsyncd exclude it: links are
 //! munged, or the module's filter admits directories of these names and nothing else.
 
-use crate::config::rsyncd_conf::{Module, read_bool};
+use crate::config::rsyncd_conf::{RsyncdModule, read_bool};
 use crate::decide::partial_dirs::PartialDirs;
 
 /// Whether rsyncd would follow a client's link in the place of one of these partial directories.
-pub(crate) fn follows_links(module: &Module, dirs: &PartialDirs) -> bool {
+pub(crate) fn follows_links(module: &RsyncdModule, dirs: &PartialDirs) -> bool {
     let excludes = || filter_excludes_links(value(module, "filter"), dirs) && keeps_filter(module);
     !(munges_links(module) || excludes())
 }
 
-fn value<'a>(module: &'a Module, parameter: &str) -> &'a [u8] {
+fn value<'a>(module: &'a RsyncdModule, parameter: &str) -> &'a [u8] {
     module.get(parameter).unwrap_or_default()
 }
 
 /// Whether nothing can take the rules of `filter` back: a rule `!` forgets all rules before it,
 /// those of other lists included, and a file of rules may hold one.
-fn keeps_filter(module: &Module) -> bool {
+fn keeps_filter(module: &RsyncdModule) -> bool {
     let clears = |parameter| {
         value(module, parameter).split(u8::is_ascii_whitespace).any(|word| word.contains(&b'!'))
     };
@@ -47,7 +47,7 @@ fn is_plain(name: &str) -> bool {
 /// Whether rsyncd makes each link that a client sends one that leads nowhere. By default it does so
 /// only where it does not change its root directory. Where `use chroot` is not given, it depends on
 /// the daemon's rights, so that does not count.
-pub(crate) fn munges_links(module: &Module) -> bool {
+pub(crate) fn munges_links(module: &RsyncdModule) -> bool {
     match module.get("munge symlinks").and_then(read_bool) {
         Some(munges) => munges,
         None => module.get("use chroot").and_then(read_bool) == Some(false),

@@ -45,12 +45,12 @@ type Parameters = BTreeMap<Vec<u8>, Vec<u8>>;
 #[derive(Debug, Clone)]
 pub struct RsyncdConf {
     /// The modules.
-    pub modules: Vec<Module>,
+    pub modules: Vec<RsyncdModule>,
 }
 
 /// One module.
 #[derive(Debug, Clone)]
-pub struct Module {
+pub struct RsyncdModule {
     /// Its name as clients and hooks know it.
     pub name: Vec<u8>,
     /// Its parameters over the defaults; parameters unknown to rsync are among them.
@@ -71,7 +71,7 @@ pub enum ModuleDirectory {
     },
 }
 
-impl Module {
+impl RsyncdModule {
     /// The value of a parameter; as in the file, neither case nor whitespace matter in its name.
     /// `None` when rsync's built-in default holds.
     pub fn get(&self, parameter: &str) -> Option<&[u8]> {
@@ -178,7 +178,7 @@ impl RsyncdConf {
     }
 
     /// The module that a client reaches by this name, which rsync compares byte by byte.
-    pub fn module(&self, name: &[u8]) -> Option<&Module> {
+    pub fn module(&self, name: &[u8]) -> Option<&RsyncdModule> {
         self.modules.iter().rev().find(|module| module.name == name)
     }
 }
@@ -186,7 +186,7 @@ impl RsyncdConf {
 /// What has been read so far.
 #[derive(Default)]
 struct Reader {
-    modules: Vec<Module>,
+    modules: Vec<RsyncdModule>,
     defaults: Parameters,
     /// The module whose section this is; `None` where parameters are defaults.
     current: Option<usize>,
@@ -233,7 +233,7 @@ impl Reader {
         self.current = known.or(Some(self.modules.len()));
         if known.is_none() {
             let parameters = self.defaults.clone();
-            self.modules.push(Module { name, parameters, place: place.to_string() });
+            self.modules.push(RsyncdModule { name, parameters, place: place.to_string() });
         }
         Ok(())
     }
@@ -306,7 +306,7 @@ impl Reader {
         Ok(())
     }
 
-    fn finish(mut self) -> Vec<Module> {
+    fn finish(mut self) -> Vec<RsyncdModule> {
         for parameter in UNSET_STRINGS.split(',').map(|parameter| canonical(parameter.as_bytes())) {
             let Some(value) = self.defaults.get(&parameter) else { continue };
             for module in &mut self.modules {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::config::forbidden::offers_only_reading;
 use crate::config::policy_file::{Policies, salvage_snapshot_root};
-use crate::config::rsyncd_conf::{Module, ModuleDirectory, RsyncdConf};
+use crate::config::rsyncd_conf::{RsyncdModule, ModuleDirectory, RsyncdConf};
 use crate::decide::own_output::ConfiguredModule;
 use crate::decide::policy::Policy;
 use crate::store::memory::MachineMemory;
@@ -113,7 +113,7 @@ impl Settings {
     /// The modules that clients may write to and whose directories rsyncd.conf says; none where it
     /// cannot be read.
     pub fn writable_modules(&self) -> Arc<[ConfiguredModule]> {
-        let configured = |module: &Module| match module.whereabouts() {
+        let configured = |module: &RsyncdModule| match module.whereabouts() {
             Ok(ModuleDirectory::At(directory)) if !offers_only_reading(module) => {
                 Some(ConfiguredModule {
                     name: escape(&module.name),
@@ -133,7 +133,7 @@ impl Settings {
     /// Whether a module's name may stand for several directories.
     pub fn has_several_directories(&self, name: &[u8]) -> bool {
         let is_unknown =
-            |module: &Module| matches!(module.whereabouts(), Ok(ModuleDirectory::Unknown { .. }));
+            |module: &RsyncdModule| matches!(module.whereabouts(), Ok(ModuleDirectory::Unknown { .. }));
         self.rsyncd().is_ok_and(|conf| conf.module(name).is_some_and(is_unknown))
     }
 }

@@ -7,7 +7,7 @@
 use std::fs::canonicalize;
 use std::path::{Path, PathBuf};
 
-use crate::config::rsyncd_conf::Module;
+use crate::config::rsyncd_conf::RsyncdModule;
 use crate::config::settings::{RSYNCD_CONF, Settings};
 use crate::migrate::Translated;
 use crate::migrate::location::Location;
@@ -77,7 +77,7 @@ impl Assignment {
             }
         }
         let is_assigned =
-            |module: &&Module| assigned.iter().any(|other| other.name.as_bytes() == module.name);
+            |module: &&RsyncdModule| assigned.iter().any(|other| other.name.as_bytes() == module.name);
         let left = modules.iter().filter(|module| !is_assigned(module));
         assignment.left = left.map(|module| escape(&module.name)).collect();
         assignment.assigned = assigned;
@@ -131,7 +131,7 @@ pub(crate) fn spellings(path: PathBuf) -> Vec<PathBuf> {
 }
 
 /// The modules that can have a table; of several on one directory, those with the hook.
-fn candidates(modules: &[Module], settings: &Settings) -> Vec<Candidate> {
+fn candidates(modules: &[RsyncdModule], settings: &Settings) -> Vec<Candidate> {
     let found: Vec<(bool, Candidate)> = modules
         .iter()
         .enumerate()
@@ -151,7 +151,7 @@ fn candidates(modules: &[Module], settings: &Settings) -> Vec<Candidate> {
     found.into_iter().map(|(_, one)| one).filter(|one| chosen.contains(&one.name)).collect()
 }
 
-fn candidate(module: &Module, settings: &Settings) -> Option<Candidate> {
+fn candidate(module: &RsyncdModule, settings: &Settings) -> Option<Candidate> {
     let name = std::str::from_utf8(&module.name).ok()?;
     if name.is_empty() || name.chars().any(char::is_control) {
         return None;

@@ -4,7 +4,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::rsyncd_conf::{Module, variable};
+use crate::config::rsyncd_conf::{RsyncdModule, variable};
 use crate::config::settings::Settings;
 use crate::module::target::{Target, fill_template};
 use crate::store::memory::path_of;
@@ -32,7 +32,7 @@ pub(crate) struct RegisteredDirectory {
 
 /// The directories that roots are registered for under the module's name, where its path would have
 /// them; none for a path that is relative or lies in a `daemon chroot`.
-pub(crate) fn of_module(settings: &Settings, module: &Module) -> Vec<RegisteredDirectory> {
+pub(crate) fn of_module(settings: &Settings, module: &RsyncdModule) -> Vec<RegisteredDirectory> {
     let is_in_chroot = module.get("daemon chroot").is_some_and(|chroot| !chroot.is_empty());
     let Some(pattern) = module.get("path").filter(|_| !is_in_chroot) else { return Vec::new() };
     let Some(mut names) = names_of(pattern, &module.name) else { return Vec::new() };

@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::rsyncd_conf::{Module, ModuleDirectory, RsyncdConf};
+use crate::config::rsyncd_conf::{RsyncdModule, ModuleDirectory, RsyncdConf};
 use crate::config::settings::Settings;
 use crate::engine::answers::{answers, ensure};
 use crate::module::found_on_disk::{self, RegisteredDirectory};
@@ -131,7 +131,7 @@ pub(crate) fn all(settings: &Settings) -> Result<Vec<KnownModule>> {
 }
 
 /// A module whose directory rsyncd.conf says, if it was worked on.
-fn configured(settings: &Settings, module: &Module) -> Option<KnownModule> {
+fn configured(settings: &Settings, module: &RsyncdModule) -> Option<KnownModule> {
     // Without a path, rsyncd refuses each connection to it.
     let Ok(ModuleDirectory::At(path)) = module.whereabouts() else { return None };
     let was_used =
@@ -148,7 +148,7 @@ fn configured(settings: &Settings, module: &Module) -> Option<KnownModule> {
 /// The modules whose directories rsyncd.conf does not say: as far as this machine remembers them.
 pub(crate) fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<KnownModule> {
     let mut met = BTreeSet::new();
-    let mut unknown: Vec<(&Module, String)> = Vec::new();
+    let mut unknown: Vec<(&RsyncdModule, String)> = Vec::new();
     for module in &conf.modules {
         match module.whereabouts() {
             Ok(ModuleDirectory::At(path)) => {
@@ -164,7 +164,7 @@ pub(crate) fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<KnownMo
     }
     let others = RememberedModule::all(settings, &met);
     let is_remembered =
-        |module: &Module| others.iter().any(|one| one.name.as_ref() == Some(&module.name));
+        |module: &RsyncdModule| others.iter().any(|one| one.name.as_ref() == Some(&module.name));
     let mut found = Vec::new();
     for (module, why) in unknown {
         let forgotten = forgotten(settings, module, &others);
@@ -180,7 +180,7 @@ pub(crate) fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<KnownMo
 /// The directories of a module that this machine does not remember, but that have roots on disk.
 fn forgotten(
     settings: &Settings,
-    module: &Module,
+    module: &RsyncdModule,
     remembered: &[RememberedModule],
 ) -> Vec<KnownModule> {
     let is_known =

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 
-use crate::config::rsyncd_conf::Module;
+use crate::config::rsyncd_conf::RsyncdModule;
 use crate::config::settings::{PolicySource, Settings};
 use crate::decide::own_output::{ConfiguredModule, Opener};
 use crate::decide::policy::Policy;
@@ -301,12 +301,12 @@ fn registered_name(settings: &Settings, module_path: &Path) -> Result<Option<Vec
     }
     let Ok(conf) = settings.rsyncd() else { return Ok(None) };
     let mounts = Mounts::read().unwrap_or_default();
-    let same = |module: &&Module| {
+    let same = |module: &&RsyncdModule| {
         let path = module.path().ok().filter(|path| !mounts.may_wait_for(path, module_path));
         path.and_then(|path| canonical_module(&path).ok()).as_deref() == Some(module_path)
     };
     // Of several modules on one directory, the one with the hook.
-    let candidates: Vec<&Module> = conf.modules.iter().filter(same).collect();
+    let candidates: Vec<&RsyncdModule> = conf.modules.iter().filter(same).collect();
     let hooked = candidates.iter().find(|module| module.get("post-xfer exec").is_some());
     Ok(hooked.or(candidates.first()).map(|module| module.name.clone()))
 }
