@@ -200,11 +200,11 @@ impl Reader {
         // rsync takes a NUL for the end of the file and reads no further, without a word.
         if let Some(at) = text.iter().position(|byte| *byte == 0) {
             let line = text[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
-            return Err(Place { file, line }.refused("a NUL byte, where rsync stops reading"));
+            return Err(ConfPosition { file, line }.refused("a NUL byte, where rsync stops reading"));
         }
         let mut statements = Statements::new(&text);
         while let Some((line, statement)) = statements.next() {
-            let place = Place { file, line };
+            let place = ConfPosition { file, line };
             match statement.map_err(|problem| place.refused(problem))? {
                 Statement::Section(name) => self.section(name, place)?,
                 Statement::Parameter(name, value) => self.parameter(&name, value),
@@ -220,7 +220,7 @@ impl Reader {
         Ok(())
     }
 
-    fn section(&mut self, name: Vec<u8>, place: Place) -> Result<(), Error> {
+    fn section(&mut self, name: Vec<u8>, place: ConfPosition) -> Result<(), Error> {
         let wanted = canonical(&name);
         if wanted == b"global" {
             self.current = None;
@@ -254,7 +254,7 @@ impl Reader {
         &mut self,
         name: &[u8],
         value: &[u8],
-        place: Place,
+        place: ConfPosition,
         depth: usize,
     ) -> Result<(), Error> {
         let is_include = name.eq_ignore_ascii_case(b"include");
@@ -319,18 +319,18 @@ impl Reader {
 
 /// Where a statement begins.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct ConfPosition<'a> {
     file: &'a Path,
     line: usize,
 }
 
-impl Place<'_> {
+impl ConfPosition<'_> {
     fn refused(self, problem: &str) -> Error {
         Error::Usage(format!("{self}: {problem}"))
     }
 }
 
-impl std::fmt::Display for Place<'_> {
+impl std::fmt::Display for ConfPosition<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}", escape_path(self.file), self.line)
     }
