@@ -172,7 +172,7 @@ pub(crate) fn read_bool(value: &[u8]) -> Option<bool> {
 impl RsyncdConf {
     /// Reads `file` and everything that it includes.
     pub fn read(file: &Path) -> Result<Self, Error> {
-        let mut reader = Reader::default();
+        let mut reader = ConfReader::default();
         reader.read_file(file, 0)?;
         Ok(RsyncdConf { modules: reader.finish() })
     }
@@ -185,7 +185,7 @@ impl RsyncdConf {
 
 /// What has been read so far.
 #[derive(Default)]
-struct Reader {
+struct ConfReader {
     modules: Vec<RsyncdModule>,
     defaults: Parameters,
     /// The module whose section this is; `None` where parameters are defaults.
@@ -193,7 +193,7 @@ struct Reader {
     files: usize,
 }
 
-impl Reader {
+impl ConfReader {
     fn read_file(&mut self, file: &Path, depth: usize) -> Result<(), Error> {
         self.files += 1;
         let text = read_bytes(file)?;
