@@ -39,7 +39,7 @@ const UNSET_STRINGS: &str = "
     refuse options, secrets file, temp dir, uid";
 
 /// Values by [`canonical`] parameter name.
-type Parameters = BTreeMap<Vec<u8>, Vec<u8>>;
+type ModuleParameters = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// The modules that an `rsyncd.conf` defines, in its order.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ pub struct RsyncdModule {
     /// Its name as clients and hooks know it.
     pub name: Vec<u8>,
     /// Its parameters over the defaults; parameters unknown to rsync are among them.
-    parameters: Parameters,
+    parameters: ModuleParameters,
     /// File and line of its first header, escaped.
     place: String,
 }
@@ -187,7 +187,7 @@ impl RsyncdConf {
 #[derive(Default)]
 struct ConfReader {
     modules: Vec<RsyncdModule>,
-    defaults: Parameters,
+    defaults: ModuleParameters,
     /// The module whose section this is; `None` where parameters are defaults.
     current: Option<usize>,
     files: usize,
