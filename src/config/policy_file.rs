@@ -107,7 +107,7 @@ impl Policies {
         let text = without_byte_order_mark(text);
         let syntax = Syntax::of(text);
         let (document, _) = DeTable::parse_recoverable(&syntax.sound_text);
-        let mut walk = Walk::default();
+        let mut walk = PolicyReader::default();
         let policies = walk.document(document.get_ref());
         let mut mistakes = walk.mistakes;
         mistakes.retain(|mistake| mistake.offset < syntax.uncertain_from);
@@ -163,11 +163,11 @@ pub fn salvage_snapshot_root(text: &str, module: Option<&[u8]>) -> Option<String
 
 /// A walk over the tables of a file that collects what is wrong.
 #[derive(Default)]
-struct Walk {
+struct PolicyReader {
     mistakes: Vec<Mistake>,
 }
 
-impl Walk {
+impl PolicyReader {
     fn document(&mut self, document: &DeTable<'_>) -> Policies {
         let mut policies = Policies::built_in();
         // The defaults come first whatever the order in the file: modules build on them.
