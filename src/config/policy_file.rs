@@ -25,9 +25,9 @@ pub struct Policies {
 }
 
 /// Reads one key's value into a policy.
-type Setter = fn(&mut Policy, &Value) -> Reading<()>;
+type SetKey = fn(&mut Policy, &Value) -> Reading<()>;
 
-const KEYS: [(&str, Setter); 29] = [
+const KEYS: [(&str, SetKey); 29] = [
     ("keep", |policy, value| value.keep().map(|keep| policy.keep = keep)),
     ("strict", |policy, value| value.boolean().map(|strict| policy.strict = strict)),
     ("prefer", |policy, value| value.one_of(&PREFER).map(|prefer| policy.prefer = prefer)),
