@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::policy_syntax::{Lines, Syntax};
-use crate::config::policy_value::{Mistake, Reading, Value, key_text};
+use crate::config::policy_value::{PolicyMistake, Reading, Value, key_text};
 use crate::decide::arguments::Rewriting;
 use crate::decide::partial_dirs::PartialDirs;
 use crate::decide::policy::{IoNice, Policy, Prefer};
@@ -113,7 +113,7 @@ impl Policies {
         mistakes.retain(|mistake| mistake.offset < syntax.uncertain_from);
         mistakes.extend(syntax.mistakes.into_values());
         if document.get_ref().is_empty() && mistakes.is_empty() {
-            mistakes.push(Mistake { offset: 0, message: EMPTY.to_string() });
+            mistakes.push(PolicyMistake { offset: 0, message: EMPTY.to_string() });
         }
         if mistakes.is_empty() {
             return Ok(policies);
@@ -164,7 +164,7 @@ pub fn salvage_snapshot_root(text: &str, module: Option<&[u8]>) -> Option<String
 /// A walk over the tables of a file that collects what is wrong.
 #[derive(Default)]
 struct PolicyReader {
-    mistakes: Vec<Mistake>,
+    mistakes: Vec<PolicyMistake>,
 }
 
 impl PolicyReader {
@@ -267,7 +267,7 @@ impl PolicyReader {
     }
 
     fn tell(&mut self, offset: usize, message: String) {
-        self.mistakes.push(Mistake { offset, message });
+        self.mistakes.push(PolicyMistake { offset, message });
     }
 }
 

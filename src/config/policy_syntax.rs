@@ -9,7 +9,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-use crate::config::policy_value::Mistake;
+use crate::config::policy_value::PolicyMistake;
 use crate::tell::escape::{escape_path, one_line};
 
 /// More rounds of blanking than this, and the file is no policy at all.
@@ -20,7 +20,7 @@ pub(crate) struct Syntax {
     /// The text with broken lines blanked, so that offsets stay the same.
     pub(crate) sound_text: String,
     /// The first error of each broken line, by where the line begins.
-    pub(crate) mistakes: BTreeMap<usize, Mistake>,
+    pub(crate) mistakes: BTreeMap<usize, PolicyMistake>,
     /// From this offset on it is unknown which table a key belongs to.
     pub(crate) uncertain_from: usize,
 }
@@ -46,21 +46,21 @@ impl Syntax {
     }
 
     /// The starts of lines that are not TOML, each with its first error.
-    fn broken_lines(&self, lines: &Lines<'_>) -> BTreeMap<usize, Mistake> {
+    fn broken_lines(&self, lines: &Lines<'_>) -> BTreeMap<usize, PolicyMistake> {
         let (_, errors) = DeTable::parse_recoverable(&self.sound_text);
         let mut broken = BTreeMap::new();
         for error in errors {
             let offset = error.span().map_or(0, |span| span.start);
             let message = format!("this is not TOML: {}", error.message());
             if offset < self.uncertain_from {
-                broken.entry(lines.start(offset)).or_insert(Mistake { offset, message });
+                broken.entry(lines.start(offset)).or_insert(PolicyMistake { offset, message });
             }
         }
         broken
     }
 
     /// Blanks the line that begins at `start`.
-    fn blank(&mut self, start: usize, mistake: Mistake) {
+    fn blank(&mut self, start: usize, mistake: PolicyMistake) {
         let line = self.sound_text[start..].lines().next().unwrap_or_default();
         let range = start..start + line.len();
         // Without a header its keys would go to the table before. A blank line is only where
@@ -87,7 +87,7 @@ impl<'text> Lines<'text> {
     }
 
     /// A mistake as one complete line.
-    pub(crate) fn told(&self, file: &Path, mistake: &Mistake) -> String {
+    pub(crate) fn told(&self, file: &Path, mistake: &PolicyMistake) -> String {
         let start = self.start(mistake.offset);
         let line = self.starts.partition_point(|other| *other <= start);
         // Columns are characters, as editors count them.

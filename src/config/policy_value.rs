@@ -23,7 +23,7 @@ const MAX_SNAPSHOTS: i64 = 1_000_000;
 const MAX_QUOTED_CHARACTERS: usize = 80;
 
 /// Something in the file that cannot stay as it is.
-pub(crate) struct Mistake {
+pub(crate) struct PolicyMistake {
     /// Where, in bytes from the start of the text.
     pub(crate) offset: usize,
     /// What, without the place.
@@ -31,7 +31,7 @@ pub(crate) struct Mistake {
 }
 
 /// A value, or everything that is wrong with it.
-pub(crate) type Reading<T> = Result<T, Vec<Mistake>>;
+pub(crate) type Reading<T> = Result<T, Vec<PolicyMistake>>;
 
 /// A value of the file together with the path of keys that leads to it.
 pub(crate) struct Value<'a, 'text> {
@@ -196,7 +196,7 @@ impl<'a, 'text> Value<'a, 'text> {
                     "{key_path} is no frequency; the frequencies are {}",
                     frequency_words()
                 );
-                Err(vec![Mistake { offset: key.span().start, message }])
+                Err(vec![PolicyMistake { offset: key.span().start, message }])
             }
         }
     }
@@ -263,9 +263,9 @@ impl<'a, 'text> Value<'a, 'text> {
         i64::from_str_radix(integer.as_str(), integer.radix()).ok()
     }
 
-    fn mistake(&self, rule: &str) -> Vec<Mistake> {
+    fn mistake(&self, rule: &str) -> Vec<PolicyMistake> {
         let message = format!("{} is {}; {rule}", self.key_path, described(self.spanned.get_ref()));
-        vec![Mistake { offset: self.spanned.span().start, message }]
+        vec![PolicyMistake { offset: self.spanned.span().start, message }]
     }
 }
 
