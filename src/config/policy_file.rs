@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::policy_syntax::{Lines, Syntax};
-use crate::config::policy_value::{PolicyMistake, Reading, Value, key_text};
+use crate::config::policy_value::{PolicyMistake, ValueResult, Value, key_text};
 use crate::decide::arguments::Rewriting;
 use crate::decide::partial_dirs::PartialDirs;
 use crate::decide::policy::{IoNice, Policy, Prefer};
@@ -25,7 +25,7 @@ pub struct Policies {
 }
 
 /// Reads one key's value into a policy.
-type SetKey = fn(&mut Policy, &Value) -> Reading<()>;
+type SetKey = fn(&mut Policy, &Value) -> ValueResult<()>;
 
 const KEYS: [(&str, SetKey); 29] = [
     ("keep", |policy, value| value.keep().map(|keep| policy.keep = keep)),
@@ -262,7 +262,7 @@ impl PolicyReader {
         }
     }
 
-    fn take<T>(&mut self, reading: Reading<T>) -> Option<T> {
+    fn take<T>(&mut self, reading: ValueResult<T>) -> Option<T> {
         reading.map_err(|mistakes| self.mistakes.extend(mistakes)).ok()
     }
 

@@ -31,7 +31,7 @@ pub(crate) struct PolicyMistake {
 }
 
 /// A value, or everything that is wrong with it.
-pub(crate) type Reading<T> = Result<T, Vec<PolicyMistake>>;
+pub(crate) type ValueResult<T> = Result<T, Vec<PolicyMistake>>;
 
 /// A value of the file together with the path of keys that leads to it.
 pub(crate) struct Value<'a, 'text> {
@@ -46,17 +46,17 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// A table, whatever it holds.
-    pub(crate) fn table(&self) -> Reading<&'a DeTable<'text>> {
+    pub(crate) fn table(&self) -> ValueResult<&'a DeTable<'text>> {
         self.spanned.get_ref().as_table().ok_or_else(|| self.mistake("it must be a table"))
     }
 
     /// `true` or `false`.
-    pub(crate) fn boolean(&self) -> Reading<bool> {
+    pub(crate) fn boolean(&self) -> ValueResult<bool> {
         self.spanned.get_ref().as_bool().ok_or_else(|| self.mistake("it must be true or false"))
     }
 
     /// One of a few words, each with what it stands for.
-    pub(crate) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Reading<T> {
+    pub(crate) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> ValueResult<T> {
         let chosen = self.text().and_then(|text| words.iter().find(|(word, _)| *word == text));
         chosen
             .map(|(_, meaning)| *meaning)
@@ -64,7 +64,7 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// Any number of a few words, sorted by what they stand for.
-    pub(crate) fn some_of<T: Copy + Ord>(&self, words: &[(&str, T)]) -> Reading<Vec<T>> {
+    pub(crate) fn some_of<T: Copy + Ord>(&self, words: &[(&str, T)]) -> ValueResult<Vec<T>> {
         let Some(array) = self.spanned.get_ref().as_array() else {
             return Err(self.mistake(&format!("it must be an array of some of {}", quoted(words))));
         };
@@ -78,7 +78,7 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// An integer within `range`.
-    pub(crate) fn integer(&self, range: RangeInclusive<i64>) -> Reading<i64> {
+    pub(crate) fn integer(&self, range: RangeInclusive<i64>) -> ValueResult<i64> {
         self.number().filter(|number| range.contains(number)).ok_or_else(|| {
             self.mistake(&format!(
                 "it must be an integer from {} to {}",
@@ -89,12 +89,12 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// A number of snapshots, which may be none.
-    pub(crate) fn snapshots(&self) -> Reading<usize> {
+    pub(crate) fn snapshots(&self) -> ValueResult<usize> {
         self.integer(0..=MAX_SNAPSHOTS).map(|number| number as usize)
     }
 
     /// A length of time, which may be none.
-    pub(crate) fn span(&self) -> Reading<Span> {
+    pub(crate) fn span(&self) -> ValueResult<Span> {
         self.text().and_then(Span::parse).ok_or_else(|| {
             self.mistake(
                 "it must be a duration of at most 1000 years in quotes: a number and one of the units s, m, h, d, w, such as \"90s\" or \"31d\"",
@@ -103,7 +103,7 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// A length of time that lasts.
-    pub(crate) fn positive_span(&self) -> Reading<Span> {
+    pub(crate) fn positive_span(&self) -> ValueResult<Span> {
         let span = self.span()?;
         if span.seconds() == 0 {
             return Err(
@@ -114,7 +114,7 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// A share in percent.
-    pub(crate) fn percent(&self) -> Reading<u8> {
+    pub(crate) fn percent(&self) -> ValueResult<u8> {
         let number = self.text().and_then(|text| text.strip_suffix('%')?.parse().ok());
         number.filter(|share| (1..=100).contains(share)).ok_or_else(|| {
             self.mistake("it must be a share from \"1%\" to \"100%\", which is never exceeded")
@@ -122,14 +122,14 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// What has to stay free on a file system.
-    pub(crate) fn free_space(&self) -> Reading<FreeSpace> {
+    pub(crate) fn free_space(&self) -> ValueResult<FreeSpace> {
         self.text().and_then(FreeSpace::parse).ok_or_else(|| {
             self.mistake("it must be a share from \"1%\" to \"90%\", or a number of bytes with one of the units K, M, G, T, such as \"50G\"")
         })
     }
 
     /// Exit statuses of a transfer; rsyncd reports -1 when it could not start one.
-    pub(crate) fn statuses(&self) -> Reading<Vec<i32>> {
+    pub(crate) fn statuses(&self) -> ValueResult<Vec<i32>> {
         let Some(array) = self.spanned.get_ref().as_array() else {
             return Err(
                 self.mistake("it must be an array of statuses from -1 to 255, such as [0, 24]")
@@ -144,7 +144,7 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// Names of partial directories: relative paths, as rsync finds them in every directory.
-    pub(crate) fn partial_dirs(&self) -> Reading<Vec<String>> {
+    pub(crate) fn partial_dirs(&self) -> ValueResult<Vec<String>> {
         let Some(array) = self.spanned.get_ref().as_array() else {
             return Err(self.mistake("it must be an array of names such as [\".partial\"]"));
         };
@@ -154,7 +154,7 @@ impl<'a, 'text> Value<'a, 'text> {
         all_or_mistakes(array.iter().enumerate().map(element))
     }
 
-    fn partial_dir(&self) -> Reading<String> {
+    fn partial_dir(&self) -> ValueResult<String> {
         let is_plain = |name: &str| !name.is_empty() && name != "." && name != "..";
         let is_name =
             |text: &&str| !text.chars().any(char::is_control) && text.split('/').all(is_plain);
@@ -164,7 +164,7 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// How many slots of which frequency, finest first.
-    pub(crate) fn keep(&self) -> Reading<Vec<(Frequency, Count)>> {
+    pub(crate) fn keep(&self) -> ValueResult<Vec<(Frequency, Count)>> {
         let Some(table) = self.spanned.get_ref().as_table() else {
             return Err(
                 self.mistake("it must be a table such as { hourly = 24, monthly = \"always\" }")
@@ -186,7 +186,7 @@ impl<'a, 'text> Value<'a, 'text> {
         &self,
         key: &Spanned<std::borrow::Cow<'_, str>>,
         spanned: &Spanned<DeValue<'_>>,
-    ) -> Reading<(Frequency, Count)> {
+    ) -> ValueResult<(Frequency, Count)> {
         let word = key.get_ref().as_ref();
         let key_path = format!("{}.{}", self.key_path, key_text(word));
         match Frequency::ALL.into_iter().find(|frequency| frequency.word() == word) {
@@ -202,7 +202,7 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// How many slots of one frequency.
-    fn slots(&self) -> Reading<Count> {
+    fn slots(&self) -> ValueResult<Count> {
         let count = match self.number() {
             Some(number) => {
                 u32::try_from(number).ok().filter(|number| *number > 0).map(Count::Newest)
@@ -225,7 +225,7 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// A time zone that this system has the rules of.
-    pub(crate) fn zone(&self) -> Reading<Zone> {
+    pub(crate) fn zone(&self) -> ValueResult<Zone> {
         self.text().and_then(Zone::named).ok_or_else(|| {
             self.mistake(
                 "it must be \"local\" or an IANA name known to this system's tzdata, such as \"Europe/Amsterdam\"",
@@ -234,7 +234,7 @@ impl<'a, 'text> Value<'a, 'text> {
     }
 
     /// A pattern for snapshot roots: an absolute path in which `{module}` may stand.
-    pub(crate) fn root(&self) -> Reading<String> {
+    pub(crate) fn root(&self) -> ValueResult<String> {
         let Some(text) = self.text() else {
             return Err(self.mistake("it must be an absolute path, in which {module} may stand"));
         };
@@ -279,7 +279,7 @@ pub(crate) fn key_text(key: &str) -> String {
 }
 
 /// All the values, or all the mistakes if there is any.
-fn all_or_mistakes<T>(readings: impl Iterator<Item = Reading<T>>) -> Reading<Vec<T>> {
+fn all_or_mistakes<T>(readings: impl Iterator<Item = ValueResult<T>>) -> ValueResult<Vec<T>> {
     let mut values = Vec::new();
     let mut mistakes = Vec::new();
     for reading in readings {
