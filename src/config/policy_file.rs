@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::policy_syntax::{Lines, Syntax};
-use crate::config::policy_value::{PolicyMistake, ValueResult, Value, key_text};
+use crate::config::policy_value::{PolicyMistake, ValueResult, PolicyValue, key_text};
 use crate::decide::arguments::Rewriting;
 use crate::decide::partial_dirs::PartialDirs;
 use crate::decide::policy::{IoNice, Policy, Prefer};
@@ -25,7 +25,7 @@ pub struct Policies {
 }
 
 /// Reads one key's value into a policy.
-type SetKey = fn(&mut Policy, &Value) -> ValueResult<()>;
+type SetKey = fn(&mut Policy, &PolicyValue) -> ValueResult<()>;
 
 const KEYS: [(&str, SetKey); 29] = [
     ("keep", |policy, value| value.keep().map(|keep| policy.keep = keep)),
@@ -158,7 +158,7 @@ pub fn salvage_snapshot_root(text: &str, module: Option<&[u8]>) -> Option<String
     if root.span().start >= syntax.uncertain_from {
         return None;
     }
-    Value::new(SNAPSHOT_ROOT.to_string(), root).root().ok()
+    PolicyValue::new(SNAPSHOT_ROOT.to_string(), root).root().ok()
 }
 
 /// A walk over the tables of a file that collects what is wrong.
@@ -196,7 +196,7 @@ impl PolicyReader {
         defaults: &Policy,
     ) -> BTreeMap<String, Policy> {
         let mut modules = BTreeMap::new();
-        let Some(table) = self.take(Value::new("module".to_string(), value).table()) else {
+        let Some(table) = self.take(PolicyValue::new("module".to_string(), value).table()) else {
             return modules;
         };
         for (key, value) in table {
@@ -219,7 +219,7 @@ impl PolicyReader {
     /// `base` with the values of one table over it.
     fn policy(&mut self, key_path: String, value: &Spanned<DeValue<'_>>, base: &Policy) -> Policy {
         let mut policy = base.clone();
-        let Some(table) = self.take(Value::new(key_path.clone(), value).table()) else {
+        let Some(table) = self.take(PolicyValue::new(key_path.clone(), value).table()) else {
             return policy;
         };
         let mut read = Vec::new();
@@ -230,7 +230,7 @@ impl PolicyReader {
                 self.tell(key.span().start, unknown_key(&value_path, value.get_ref().is_table()));
                 continue;
             };
-            if self.take(set(&mut policy, &Value::new(value_path, value))).is_some() {
+            if self.take(set(&mut policy, &PolicyValue::new(value_path, value))).is_some() {
                 read.push(name);
             }
         }

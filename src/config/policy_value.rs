@@ -34,15 +34,15 @@ pub(crate) struct PolicyMistake {
 pub(crate) type ValueResult<T> = Result<T, Vec<PolicyMistake>>;
 
 /// A value of the file together with the path of keys that leads to it.
-pub(crate) struct Value<'a, 'text> {
+pub(crate) struct PolicyValue<'a, 'text> {
     key_path: String,
     spanned: &'a Spanned<DeValue<'text>>,
 }
 
-impl<'a, 'text> Value<'a, 'text> {
+impl<'a, 'text> PolicyValue<'a, 'text> {
     /// The value that stands under `key_path`.
     pub(crate) fn new(key_path: String, spanned: &'a Spanned<DeValue<'text>>) -> Self {
-        Value { key_path, spanned }
+        PolicyValue { key_path, spanned }
     }
 
     /// A table, whatever it holds.
@@ -69,7 +69,7 @@ impl<'a, 'text> Value<'a, 'text> {
             return Err(self.mistake(&format!("it must be an array of some of {}", quoted(words))));
         };
         let element = |(index, spanned)| {
-            Value::new(format!("{}[{index}]", self.key_path), spanned).one_of(words)
+            PolicyValue::new(format!("{}[{index}]", self.key_path), spanned).one_of(words)
         };
         let mut chosen = all_or_mistakes(array.iter().enumerate().map(element))?;
         chosen.sort();
@@ -136,7 +136,7 @@ impl<'a, 'text> Value<'a, 'text> {
             );
         };
         let element = |(index, spanned)| {
-            Value::new(format!("{}[{index}]", self.key_path), spanned)
+            PolicyValue::new(format!("{}[{index}]", self.key_path), spanned)
                 .integer(-1..=255)
                 .map(|status| status as i32)
         };
@@ -149,7 +149,7 @@ impl<'a, 'text> Value<'a, 'text> {
             return Err(self.mistake("it must be an array of names such as [\".partial\"]"));
         };
         let element = |(index, spanned)| {
-            Value::new(format!("{}[{index}]", self.key_path), spanned).partial_dir()
+            PolicyValue::new(format!("{}[{index}]", self.key_path), spanned).partial_dir()
         };
         all_or_mistakes(array.iter().enumerate().map(element))
     }
@@ -190,7 +190,7 @@ impl<'a, 'text> Value<'a, 'text> {
         let word = key.get_ref().as_ref();
         let key_path = format!("{}.{}", self.key_path, key_text(word));
         match Frequency::ALL.into_iter().find(|frequency| frequency.word() == word) {
-            Some(frequency) => Ok((frequency, Value::new(key_path, spanned).slots()?)),
+            Some(frequency) => Ok((frequency, PolicyValue::new(key_path, spanned).slots()?)),
             None => {
                 let message = format!(
                     "{key_path} is no frequency; the frequencies are {}",
