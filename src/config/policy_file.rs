@@ -11,7 +11,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::config::policy_syntax::{Lines, Syntax};
+use crate::config::policy_syntax::{Lines, TomlText};
 use crate::config::policy_value::{PolicyMistake, ValueResult, PolicyValue, key_text};
 use crate::decide::arguments::Rewriting;
 use crate::decide::partial_dirs::PartialDirs;
@@ -105,7 +105,7 @@ impl Policies {
     /// Reads the `text` of `file`; otherwise one complete line per mistake, in the file's order.
     pub fn parse(file: &Path, text: &str) -> Result<Self, Vec<String>> {
         let text = without_byte_order_mark(text);
-        let syntax = Syntax::of(text);
+        let syntax = TomlText::of(text);
         let (document, _) = DeTable::parse_recoverable(&syntax.sound_text);
         let mut walk = PolicyReader::default();
         let policies = walk.document(document.get_ref());
@@ -143,7 +143,7 @@ const EMPTY: &str = "the file is empty: an empty policy may be the rest of a fai
 /// checks the registration. `None` if it is not set, or not readable with certainty.
 pub fn salvage_snapshot_root(text: &str, module: Option<&[u8]>) -> Option<String> {
     let text = without_byte_order_mark(text);
-    let syntax = Syntax::of(text);
+    let syntax = TomlText::of(text);
     let (document, _) = DeTable::parse_recoverable(&syntax.sound_text);
     let top = document.get_ref();
     let name = module.and_then(|name| std::str::from_utf8(name).ok());

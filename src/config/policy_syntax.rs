@@ -16,7 +16,7 @@ use crate::tell::escape::{escape_path, one_line};
 const MAX_ROUNDS: usize = 32;
 
 /// A text without the lines that are not TOML.
-pub(crate) struct Syntax {
+pub(crate) struct TomlText {
     /// The text with broken lines blanked, so that offsets stay the same.
     pub(crate) sound_text: String,
     /// The first error of each broken line, by where the line begins.
@@ -25,11 +25,11 @@ pub(crate) struct Syntax {
     pub(crate) uncertain_from: usize,
 }
 
-impl Syntax {
+impl TomlText {
     /// Reads `text`, which has no byte order mark.
     pub(crate) fn of(text: &str) -> Self {
         let lines = Lines::new(text);
-        let mut syntax = Syntax {
+        let mut syntax = TomlText {
             sound_text: text.to_string(),
             mistakes: BTreeMap::new(),
             uncertain_from: usize::MAX,
