@@ -11,7 +11,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::config::policy_syntax::{Lines, TomlText};
+use crate::config::policy_syntax::{LinePositions, TomlText};
 use crate::config::policy_value::{PolicyMistake, ValueResult, PolicyValue, key_text};
 use crate::decide::arguments::Rewriting;
 use crate::decide::partial_dirs::PartialDirs;
@@ -119,7 +119,7 @@ impl Policies {
             return Ok(policies);
         }
         mistakes.sort_by_key(|mistake| mistake.offset);
-        let lines = Lines::new(text);
+        let lines = LinePositions::new(text);
         Err(mistakes.iter().map(|mistake| lines.told(file, mistake)).collect())
     }
 

@@ -28,7 +28,7 @@ pub(crate) struct TomlText {
 impl TomlText {
     /// Reads `text`, which has no byte order mark.
     pub(crate) fn of(text: &str) -> Self {
-        let lines = Lines::new(text);
+        let lines = LinePositions::new(text);
         let mut syntax = TomlText {
             sound_text: text.to_string(),
             mistakes: BTreeMap::new(),
@@ -46,7 +46,7 @@ impl TomlText {
     }
 
     /// The starts of lines that are not TOML, each with its first error.
-    fn broken_lines(&self, lines: &Lines<'_>) -> BTreeMap<usize, PolicyMistake> {
+    fn broken_lines(&self, lines: &LinePositions<'_>) -> BTreeMap<usize, PolicyMistake> {
         let (_, errors) = DeTable::parse_recoverable(&self.sound_text);
         let mut broken = BTreeMap::new();
         for error in errors {
@@ -74,16 +74,16 @@ impl TomlText {
 }
 
 /// Where the lines of a text begin, to name places in it.
-pub(crate) struct Lines<'text> {
+pub(crate) struct LinePositions<'text> {
     text: &'text str,
     starts: Vec<usize>,
 }
 
-impl<'text> Lines<'text> {
+impl<'text> LinePositions<'text> {
     /// The lines of `text`.
     pub(crate) fn new(text: &'text str) -> Self {
         let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
-        Lines { text, starts: std::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect() }
+        LinePositions { text, starts: std::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect() }
     }
 
     /// A mistake as one complete line.
