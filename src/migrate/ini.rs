@@ -11,21 +11,21 @@ use std::collections::BTreeMap;
 
 /// A section with the options of `[DEFAULT]` among its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Section {
+pub(crate) struct IniSection {
     /// What stands between its brackets, blanks and all.
     pub name: String,
     /// The line of its header, from 1.
     pub line: usize,
     /// Its options by name in lower case.
-    pub options: Options,
+    pub options: IniOptions,
 }
 
 /// Options by name in lower case.
-pub(crate) type Options = BTreeMap<String, Setting>;
+pub(crate) type IniOptions = BTreeMap<String, IniSetting>;
 
 /// The value of an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Setting {
+pub(crate) struct IniSetting {
     /// The value, with newlines where it goes on over several lines.
     pub value: String,
     /// The line that it begins on, from 1.
@@ -34,7 +34,7 @@ pub(crate) struct Setting {
 
 /// Something in the file that cannot stay as it is; mistakes sort by line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Mistake {
+pub(crate) struct IniMistake {
     /// Its line, from 1.
     pub line: usize,
     /// What it is and what to do about it; not escaped yet.
@@ -46,8 +46,8 @@ pub(crate) struct Mistake {
 /// # Errors
 /// Everything for which `RawConfigParser` refuses a file, and text that is not UTF-8 outside of
 /// comments, which is no text to Python either.
-pub(crate) fn read(text: &[u8]) -> Result<Vec<Section>, Vec<Mistake>> {
-    let mut reader = Reader::default();
+pub(crate) fn read(text: &[u8]) -> Result<Vec<IniSection>, Vec<IniMistake>> {
+    let mut reader = IniReader::default();
     for (index, line) in lines(text).into_iter().enumerate() {
         reader.line(index + 1, line);
     }
@@ -82,22 +82,22 @@ enum Current {
     #[default]
     None,
     Default,
-    Section(usize),
+    IniSection(usize),
 }
 
 #[derive(Default)]
-struct Reader {
-    defaults: Options,
-    sections: Vec<Section>,
+struct IniReader {
+    defaults: IniOptions,
+    sections: Vec<IniSection>,
     current: Current,
     /// The option that a deeper line would continue.
     option: Option<String>,
     /// How deep the last header or option is indented.
     indent: usize,
-    mistakes: Vec<Mistake>,
+    mistakes: Vec<IniMistake>,
 }
 
-impl Reader {
+impl IniReader {
     fn line(&mut self, number: usize, bytes: &[u8]) {
         if bytes.trim_ascii_start().starts_with(b"#") || bytes.trim_ascii_start().starts_with(b";")
         {
@@ -151,11 +151,11 @@ impl Reader {
             );
             self.tell(number, &message);
         }
-        self.current = Current::Section(self.sections.len());
-        self.sections.push(Section {
+        self.current = Current::IniSection(self.sections.len());
+        self.sections.push(IniSection {
             name: name.to_string(),
             line: number,
-            options: Options::new(),
+            options: IniOptions::new(),
         });
     }
 
@@ -179,7 +179,7 @@ impl Reader {
             );
             return;
         };
-        let setting = Setting { value: value.to_string(), line: number };
+        let setting = IniSetting { value: value.to_string(), line: number };
         if let Some(first) = options.insert(name.clone(), setting) {
             let message = format!(
                 "{name} stands here again after line {}, for which rotate-backups refuses the file: remove one of them",
@@ -189,17 +189,17 @@ impl Reader {
         }
     }
 
-    fn options(&mut self) -> Option<&mut Options> {
+    fn options(&mut self) -> Option<&mut IniOptions> {
         match self.current {
             Current::None => None,
             Current::Default => Some(&mut self.defaults),
-            Current::Section(index) => {
+            Current::IniSection(index) => {
                 self.sections.get_mut(index).map(|section| &mut section.options)
             }
         }
     }
 
-    fn finish(mut self) -> Result<Vec<Section>, Vec<Mistake>> {
+    fn finish(mut self) -> Result<Vec<IniSection>, Vec<IniMistake>> {
         if !self.mistakes.is_empty() {
             return Err(self.mistakes);
         }
@@ -215,7 +215,7 @@ impl Reader {
     }
 
     fn tell(&mut self, line: usize, message: &str) {
-        self.mistakes.push(Mistake { line, message: message.to_string() });
+        self.mistakes.push(IniMistake { line, message: message.to_string() });
     }
 }
 
@@ -226,7 +226,7 @@ mod tests {
     /// Name, then `option=value` each.
     fn told(text: &[u8]) -> Vec<Vec<String>> {
         let sections = read(text).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
-        let told = |section: Section| {
+        let told = |section: IniSection| {
             let options = section
                 .options
                 .into_iter()

@@ -21,7 +21,7 @@ pub enum Location {
     /// One directory, absolute.
     Directory(String),
     /// All directories that match.
-    Pattern(Pattern),
+    GlobPattern(GlobPattern),
 }
 
 impl Location {
@@ -45,7 +45,7 @@ impl Location {
         }
         let directory = normalized(&expanded);
         match directory.contains('*') {
-            true => Location::Pattern(Pattern::new(&directory)),
+            true => Location::GlobPattern(GlobPattern::new(&directory)),
             false => Location::Directory(directory),
         }
     }
@@ -55,7 +55,7 @@ impl Location {
         match self {
             Location::Remote { .. } | Location::Relative => false,
             Location::Directory(own) => Path::new(own) == directory,
-            Location::Pattern(pattern) => {
+            Location::GlobPattern(pattern) => {
                 directory.to_str().is_some_and(|text| pattern.matches(text))
             }
         }
@@ -109,7 +109,7 @@ fn normalized(path: &str) -> String {
 
 /// A shell pattern as `fnmatch` reads it: `*` crosses slashes too.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern {
+pub struct GlobPattern {
     /// The pattern as it is written.
     pub text: String,
     parts: Vec<Part>,
@@ -139,7 +139,7 @@ impl Part {
 const NAME_SHAPES: [&str; 3] =
     ["0000-00-00 00:00:00", "0000-00-00T00-00-00Z", "0000-00-00T00-00-00Z-partial"];
 
-impl Pattern {
+impl GlobPattern {
     /// Reads a pattern; nothing is none.
     pub fn new(text: &str) -> Self {
         let mut parts = Vec::new();
@@ -159,7 +159,7 @@ impl Pattern {
                 other => Part::Exactly(other),
             });
         }
-        Pattern { text: text.to_string(), parts }
+        GlobPattern { text: text.to_string(), parts }
     }
 
     /// Whether the whole of `text` matches.
@@ -277,17 +277,17 @@ mod tests {
             ("", "", true),
             ("*", "ä\n", true),
         ] {
-            assert_eq!(Pattern::new(pattern).matches(text), expected, "{pattern} {text}");
+            assert_eq!(GlobPattern::new(pattern).matches(text), expected, "{pattern} {text}");
         }
     }
 
     #[test]
     fn a_pattern_that_could_match_a_snapshot_is_told_from_one_that_cannot() {
         for pattern in ["*", "2019-*", "*[5-7]", "*-partial", "????-??-?? *", "20[12]*Z", "*[!x]"] {
-            assert!(Pattern::new(pattern).may_match_a_snapshot(), "{pattern}");
+            assert!(GlobPattern::new(pattern).may_match_a_snapshot(), "{pattern}");
         }
         for pattern in ["*.tar", "latest", "2019", "*x*", "????-??-??", "a*"] {
-            assert!(!Pattern::new(pattern).may_match_a_snapshot(), "{pattern}");
+            assert!(!GlobPattern::new(pattern).may_match_a_snapshot(), "{pattern}");
         }
     }
 }

@@ -10,8 +10,8 @@
 use std::collections::BTreeSet;
 
 use crate::decide::frequency::Frequency;
-use crate::migrate::ini::{Mistake, Section, Setting};
-use crate::migrate::location::Pattern;
+use crate::migrate::ini::{IniMistake, IniSection, IniSetting};
+use crate::migrate::location::GlobPattern;
 use crate::migrate::value::{Period, boolean, is_set, list, period};
 
 /// What the table of a module holds.
@@ -37,7 +37,7 @@ impl Table {
     ///
     /// # Errors
     /// Every value for which rotate-backups fails too.
-    pub(crate) fn of(section: &Section, all: &[Section]) -> Result<Self, BTreeSet<Mistake>> {
+    pub(crate) fn of(section: &IniSection, all: &[IniSection]) -> Result<Self, BTreeSet<IniMistake>> {
         let mut translation = Translation {
             section,
             entries: Vec::new(),
@@ -71,11 +71,11 @@ const CARRIED: [&str; 6] = [
 
 /// A section on its way.
 struct Translation<'a> {
-    section: &'a Section,
+    section: &'a IniSection,
     entries: Vec<Entry>,
     /// Why nothing may expire yet.
     holds: Vec<String>,
-    mistakes: BTreeSet<Mistake>,
+    mistakes: BTreeSet<IniMistake>,
 }
 
 impl Translation<'_> {
@@ -107,12 +107,12 @@ impl Translation<'_> {
         }
     }
 
-    fn kept_none(&mut self, frequency: Frequency, setting: &Setting) {
+    fn kept_none(&mut self, frequency: Frequency, setting: &IniSetting) {
         let problem = "left out, because a count is at least 1 here; with 0 or less rotate-backups kept nothing for the frequency, but perhaps its newest backup, which always stays here";
         self.note(frequency.word(), setting, problem);
     }
 
-    fn option(&mut self, name: &str, setting: &Setting) {
+    fn option(&mut self, name: &str, setting: &IniSetting) {
         match name {
             "strict" => self.strict(setting),
             "prefer-recent" => self.prefer_recent(setting),
@@ -136,7 +136,7 @@ impl Translation<'_> {
         }
     }
 
-    fn strict(&mut self, setting: &Setting) {
+    fn strict(&mut self, setting: &IniSetting) {
         match boolean(&setting.value) {
             Ok(true) => self.key("strict = true".to_string()),
             Ok(false) => self.beside(
@@ -149,7 +149,7 @@ impl Translation<'_> {
         }
     }
 
-    fn prefer_recent(&mut self, setting: &Setting) {
+    fn prefer_recent(&mut self, setting: &IniSetting) {
         match boolean(&setting.value) {
             Ok(true) => self.beside(
                 "prefer-recent",
@@ -164,7 +164,7 @@ impl Translation<'_> {
         }
     }
 
-    fn ionice(&mut self, setting: &Setting) {
+    fn ionice(&mut self, setting: &IniSetting) {
         let wider = "here for making snapshots as well as for removing them";
         match setting.value.as_str() {
             "" => {}
@@ -188,7 +188,7 @@ impl Translation<'_> {
         }
     }
 
-    fn exclude_list(&mut self, setting: &Setting) {
+    fn exclude_list(&mut self, setting: &IniSetting) {
         if list(&setting.value).is_empty() {
             return;
         }
@@ -197,7 +197,7 @@ impl Translation<'_> {
             setting,
             "no meaning here: whatever is not named as a snapshot is left alone",
         );
-        if list(&setting.value).into_iter().any(|text| Pattern::new(text).may_match_a_snapshot()) {
+        if list(&setting.value).into_iter().any(|text| GlobPattern::new(text).may_match_a_snapshot()) {
             self.holds.push(
                 "exclude-list can match snapshots, which rotate-backups then never deleted"
                     .to_string(),
@@ -205,7 +205,7 @@ impl Translation<'_> {
         }
     }
 
-    fn include_list(&mut self, setting: &Setting) {
+    fn include_list(&mut self, setting: &IniSetting) {
         if list(&setting.value).is_empty() {
             return;
         }
@@ -222,7 +222,7 @@ impl Translation<'_> {
         }
     }
 
-    fn timestamp_pattern(&mut self, setting: &Setting) {
+    fn timestamp_pattern(&mut self, setting: &IniSetting) {
         if setting.value.is_empty() {
             return;
         }
@@ -236,7 +236,7 @@ impl Translation<'_> {
         );
     }
 
-    fn removal_command(&mut self, setting: &Setting) {
+    fn removal_command(&mut self, setting: &IniSetting) {
         let Some(command) = setting.value.split_whitespace().next() else { return };
         self.note(
             "removal-command",
@@ -250,7 +250,7 @@ impl Translation<'_> {
         }
     }
 
-    fn use_sudo(&mut self, setting: &Setting) {
+    fn use_sudo(&mut self, setting: &IniSetting) {
         match boolean(&setting.value) {
             Ok(_) => self.note(
                 "use-sudo",
@@ -262,9 +262,9 @@ impl Translation<'_> {
     }
 
     /// Says which options of other sections were in force here too, in a run over all of them.
-    fn carried_over(&mut self, all: &[Section]) {
+    fn carried_over(&mut self, all: &[IniSection]) {
         let mut carried = Vec::new();
-        let sets = |section: &Section, name| {
+        let sets = |section: &IniSection, name| {
             section.options.get(name).is_some_and(|one| is_set(name, &one.value))
         };
         for name in CARRIED.into_iter().filter(|name| !sets(self.section, name)) {
@@ -298,23 +298,23 @@ impl Translation<'_> {
         self.entries.push(Entry { note: None, key: Some(key) });
     }
 
-    fn note(&mut self, name: &str, setting: &Setting, note: &str) {
+    fn note(&mut self, name: &str, setting: &IniSetting, note: &str) {
         let note = format!("{}: {note}.", quoted(name, setting));
         self.entries.push(Entry { note: Some(note), key: None });
     }
 
-    fn beside(&mut self, name: &str, setting: &Setting, note: &str, key: &str) {
+    fn beside(&mut self, name: &str, setting: &IniSetting, note: &str, key: &str) {
         let note = format!("{}: {note}.", quoted(name, setting));
         self.entries.push(Entry { note: Some(note), key: Some(key.to_string()) });
     }
 
-    fn mistake(&mut self, name: &str, setting: &Setting, problem: &str) {
+    fn mistake(&mut self, name: &str, setting: &IniSetting, problem: &str) {
         let message = format!("{name} = {}: {problem}", shortened(&setting.value));
-        self.mistakes.insert(Mistake { line: setting.line, message });
+        self.mistakes.insert(IniMistake { line: setting.line, message });
     }
 }
 
-fn quoted(name: &str, setting: &Setting) -> String {
+fn quoted(name: &str, setting: &IniSetting) -> String {
     format!("`{} = {}` in line {}", shortened(name), shortened(&setting.value), setting.line)
 }
 
