@@ -112,23 +112,23 @@ fn normalized(path: &str) -> String {
 pub struct GlobPattern {
     /// The pattern as it is written.
     pub text: String,
-    parts: Vec<Part>,
+    parts: Vec<GlobPart>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum GlobPart {
     Exactly(char),
     Any,
     Many,
     Class { negated: bool, ranges: Vec<(char, char)> },
 }
 
-impl Part {
+impl GlobPart {
     fn admits(&self, character: char) -> bool {
         match self {
-            Part::Exactly(own) => *own == character,
-            Part::Any | Part::Many => true,
-            Part::Class { negated, ranges } => {
+            GlobPart::Exactly(own) => *own == character,
+            GlobPart::Any | GlobPart::Many => true,
+            GlobPart::Class { negated, ranges } => {
                 ranges.iter().any(|(first, last)| (*first..=*last).contains(&character)) != *negated
             }
         }
@@ -147,16 +147,16 @@ impl GlobPattern {
         while let Some(first) = rest.chars().next() {
             rest = &rest[first.len_utf8()..];
             parts.push(match first {
-                '*' => Part::Many,
-                '?' => Part::Any,
+                '*' => GlobPart::Many,
+                '?' => GlobPart::Any,
                 '[' => match class(rest) {
                     Some((class, remaining)) => {
                         rest = remaining;
                         class
                     }
-                    None => Part::Exactly('['),
+                    None => GlobPart::Exactly('['),
                 },
-                other => Part::Exactly(other),
+                other => GlobPart::Exactly(other),
             });
         }
         GlobPattern { text: text.to_string(), parts }
@@ -164,19 +164,19 @@ impl GlobPattern {
 
     /// Whether the whole of `text` matches.
     pub fn matches(&self, text: &str) -> bool {
-        self.matches_by(text, Part::admits)
+        self.matches_by(text, GlobPart::admits)
     }
 
     /// Whether some snapshot could have a name that matches.
     pub fn may_match_a_snapshot(&self) -> bool {
-        let admits = |part: &Part, character: char| match character {
+        let admits = |part: &GlobPart, character: char| match character {
             '0' => ('0'..='9').any(|digit| part.admits(digit)),
             other => part.admits(other),
         };
         NAME_SHAPES.iter().any(|shape| self.matches_by(shape, admits))
     }
 
-    fn matches_by(&self, text: &str, admits: impl Fn(&Part, char) -> bool) -> bool {
+    fn matches_by(&self, text: &str, admits: impl Fn(&GlobPart, char) -> bool) -> bool {
         let characters: Vec<char> = text.chars().collect();
         // Whether the parts so far can match that many characters.
         let mut reached = vec![false; characters.len() + 1];
@@ -186,7 +186,7 @@ impl GlobPattern {
             for position in 0..reached.len() {
                 let before = position.checked_sub(1);
                 next[position] = match part {
-                    Part::Many => reached[position] || before.is_some_and(|before| next[before]),
+                    GlobPart::Many => reached[position] || before.is_some_and(|before| next[before]),
                     part => before
                         .is_some_and(|before| reached[before] && admits(part, characters[before])),
                 };
@@ -198,7 +198,7 @@ impl GlobPattern {
 }
 
 /// The class that begins after a `[`, and what follows it; `None` where no bracket closes it.
-fn class(text: &str) -> Option<(Part, &str)> {
+fn class(text: &str) -> Option<(GlobPart, &str)> {
     let negated = text.starts_with('!');
     let inside = if negated { &text[1..] } else { text };
     // A bracket that comes first belongs to the class.
@@ -218,7 +218,7 @@ fn class(text: &str) -> Option<(Part, &str)> {
             }
         }
     }
-    Some((Part::Class { negated, ranges }, &inside[end + 1..]))
+    Some((GlobPart::Class { negated, ranges }, &inside[end + 1..]))
 }
 
 #[cfg(test)]
