@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::migrate::location::Location;
+use crate::migrate::location::SectionLocation;
 use crate::migrate::module::{Assigned, Assignment, spellings};
 use crate::migrate::table::Table;
 use crate::migrate::{self, Translated};
@@ -114,15 +114,15 @@ impl<'a> PolicyDocument<'a> {
     fn without_module(&mut self, sections: &[Translated], index: usize, assignment: &Assignment) {
         let section = &sections[index];
         match &section.location {
-            Location::Remote { host, directory } => self.remote(section, host, directory),
-            Location::Relative => {
+            SectionLocation::Remote { host, directory } => self.remote(section, host, directory),
+            SectionLocation::Relative => {
                 let todo = "TODO: this is no absolute path, so which directory it is depends on where rotate-backups was started. Give this table the name of the module that has its directory in it.";
                 self.suggested(&section.name, &section.table, todo);
             }
-            Location::Directory(directory) => {
+            SectionLocation::Directory(directory) => {
                 self.unassigned(sections, index, directory, assignment)
             }
-            Location::Pattern(pattern) => {
+            SectionLocation::Pattern(pattern) => {
                 self.unassigned(sections, index, &pattern.text, assignment)
             }
         }

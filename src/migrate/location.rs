@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// The name of a section, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Location {
+pub enum SectionLocation {
     /// `host:directory`, on another machine.
     Remote {
         /// The host, with the user if one is named.
@@ -24,7 +24,7 @@ pub enum Location {
     GlobPattern(GlobPattern),
 }
 
-impl Location {
+impl SectionLocation {
     /// Understands the `name` of a section; `variable` and `home` know the environment and home
     /// directories.
     pub fn parse(
@@ -37,25 +37,25 @@ impl Location {
             && !directory.is_empty()
             && !host.contains('/')
         {
-            return Location::Remote { host: host.to_string(), directory: directory.to_string() };
+            return SectionLocation::Remote { host: host.to_string(), directory: directory.to_string() };
         }
         let expanded = with_home(&with_variables(name, variable), home);
         if !expanded.starts_with('/') {
-            return Location::Relative;
+            return SectionLocation::Relative;
         }
         let directory = normalized(&expanded);
         match directory.contains('*') {
-            true => Location::GlobPattern(GlobPattern::new(&directory)),
-            false => Location::Directory(directory),
+            true => SectionLocation::GlobPattern(GlobPattern::new(&directory)),
+            false => SectionLocation::Directory(directory),
         }
     }
 
     /// Whether rotate-backups takes this section for `directory`.
     pub fn matches(&self, directory: &Path) -> bool {
         match self {
-            Location::Remote { .. } | Location::Relative => false,
-            Location::Directory(own) => Path::new(own) == directory,
-            Location::GlobPattern(pattern) => {
+            SectionLocation::Remote { .. } | SectionLocation::Relative => false,
+            SectionLocation::Directory(own) => Path::new(own) == directory,
+            SectionLocation::GlobPattern(pattern) => {
                 directory.to_str().is_some_and(|text| pattern.matches(text))
             }
         }
@@ -225,19 +225,19 @@ fn class(text: &str) -> Option<(GlobPart, &str)> {
 mod tests {
     use super::*;
 
-    fn parse(name: &str) -> Location {
+    fn parse(name: &str) -> SectionLocation {
         let variable = |name: &str| (name == "DISK").then(|| "/disk".to_string());
         let home = |user: &str| match user {
             "" => Some("/root".to_string()),
             "joe" => Some("/home/joe".to_string()),
             _ => None,
         };
-        Location::parse(name, variable, home)
+        SectionLocation::parse(name, variable, home)
     }
 
     #[test]
     fn names_become_directories_as_python_makes_them() {
-        let directory = |path: &str| Location::Directory(path.to_string());
+        let directory = |path: &str| SectionLocation::Directory(path.to_string());
         assert_eq!(parse("/srv//a/./b/../c/"), directory("/srv/a/c"));
         assert_eq!(parse("~/x"), directory("/root/x"));
         assert_eq!(parse("~joe"), directory("/home/joe"));
@@ -246,14 +246,14 @@ mod tests {
         assert_eq!(parse("/a:b"), directory("/a:b"));
         assert_eq!(parse("/a?[b]"), directory("/a?[b]"), "only a * makes a pattern");
         for name in ["srv", " /srv", "~nobody/x", "", ":/srv"] {
-            assert_eq!(parse(name), Location::Relative, "{name}");
+            assert_eq!(parse(name), SectionLocation::Relative, "{name}");
         }
     }
 
     #[test]
     fn a_host_stands_before_a_colon() {
         let host = |name: &str| match parse(name) {
-            Location::Remote { host, directory } => (host, directory),
+            SectionLocation::Remote { host, directory } => (host, directory),
             other => panic!("{other:?}"),
         };
         assert_eq!(host("joe@nas:/srv/a"), ("joe@nas".to_string(), "/srv/a".to_string()));

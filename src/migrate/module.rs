@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::config::rsyncd_conf::RsyncdModule;
 use crate::config::settings::{RSYNCD_CONF, Settings};
 use crate::migrate::Translated;
-use crate::migrate::location::Location;
+use crate::migrate::location::SectionLocation;
 use crate::module::target::Target;
 use crate::tell::error::Result;
 use crate::tell::escape::escape;
@@ -119,8 +119,8 @@ impl Assignment {
 }
 
 /// Whether symbolic links lead from the location to one of the directories.
-fn is_same(location: &Location, directories: &[PathBuf]) -> bool {
-    let Location::Directory(directory) = location else { return false };
+fn is_same(location: &SectionLocation, directories: &[PathBuf]) -> bool {
+    let SectionLocation::Directory(directory) = location else { return false };
     canonicalize(directory).is_ok_and(|directory| directories.contains(&directory))
 }
 
