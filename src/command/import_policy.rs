@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::migrate::location::SectionLocation;
 use crate::migrate::module::{Assigned, Assignment, spellings};
-use crate::migrate::table::Table;
+use crate::migrate::table::PolicyTable;
 use crate::migrate::{self, Translated};
 use crate::module::context::Context;
 use crate::tell::counted;
@@ -197,7 +197,7 @@ impl<'a> PolicyDocument<'a> {
     }
 
     /// A table under a name that no module has yet.
-    fn suggested(&mut self, directory: &str, table: &Table, todo: &str) {
+    fn suggested(&mut self, directory: &str, table: &PolicyTable, todo: &str) {
         self.by_hand += 1;
         self.comment(todo);
         let name = self.free_name(directory);
@@ -221,7 +221,7 @@ impl<'a> PolicyDocument<'a> {
         }
     }
 
-    fn entries(&mut self, table: &Table) {
+    fn entries(&mut self, table: &PolicyTable) {
         for entry in &table.entries {
             entry.note.iter().for_each(|note| self.comment(note));
             entry.key.iter().for_each(|key| self.line(key));
@@ -229,7 +229,7 @@ impl<'a> PolicyDocument<'a> {
     }
 
     /// The entries of a table whose notes stand in that of module `first`.
-    fn entries_again(&mut self, table: &Table, first: &str) {
+    fn entries_again(&mut self, table: &PolicyTable, first: &str) {
         self.comment(&format!("As in the table of {first}."));
         table.entries.iter().filter_map(|entry| entry.key.as_ref()).for_each(|key| self.line(key));
     }

@@ -16,7 +16,7 @@ use crate::migrate::value::{Period, boolean, is_set, list, period};
 
 /// What the table of a module holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
+pub struct PolicyTable {
     /// Its parts, in an order to be read in.
     pub entries: Vec<Entry>,
     /// Whether nothing expires until a person has looked.
@@ -32,7 +32,7 @@ pub struct Entry {
     pub key: Option<String>,
 }
 
-impl Table {
+impl PolicyTable {
     /// Translates a section, one of `all` in its file.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Table {
         translation.hold();
         let Translation { entries, holds, mistakes, .. } = translation;
         if mistakes.is_empty() {
-            Ok(Table { entries, is_held: !holds.is_empty() })
+            Ok(PolicyTable { entries, is_held: !holds.is_empty() })
         } else {
             Err(mistakes)
         }
