@@ -18,14 +18,14 @@ use crate::migrate::value::{Period, boolean, is_set, list, period};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyTable {
     /// Its parts, in an order to be read in.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<TableEntry>,
     /// Whether nothing expires until a person has looked.
     pub is_held: bool,
 }
 
 /// A part of a table: a note, a key with its value, or a key beside its note.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct TableEntry {
     /// What has to be known, in one paragraph and not escaped.
     pub note: Option<String>,
     /// A line of TOML.
@@ -72,7 +72,7 @@ const CARRIED: [&str; 6] = [
 /// A section on its way.
 struct Translation<'a> {
     section: &'a IniSection,
-    entries: Vec<Entry>,
+    entries: Vec<TableEntry>,
     /// Why nothing may expire yet.
     holds: Vec<String>,
     mistakes: BTreeSet<IniMistake>,
@@ -279,7 +279,7 @@ impl Translation<'_> {
                 "In a run over all sections rotate-backups also used, by mistake, {}; here each table stands alone.",
                 carried.join(", ")
             );
-            self.entries.push(Entry { note: Some(note), key: None });
+            self.entries.push(TableEntry { note: Some(note), key: None });
         }
     }
 
@@ -291,21 +291,21 @@ impl Translation<'_> {
             "TODO: nothing expires as long as this line stands. It is here because {}. Find out with `rsyncd-snapshot plan` what is to expire, then remove it.",
             self.holds.join("; and because ")
         );
-        self.entries.push(Entry { note: Some(note), key: Some("max_expire = 0".to_string()) });
+        self.entries.push(TableEntry { note: Some(note), key: Some("max_expire = 0".to_string()) });
     }
 
     fn key(&mut self, key: String) {
-        self.entries.push(Entry { note: None, key: Some(key) });
+        self.entries.push(TableEntry { note: None, key: Some(key) });
     }
 
     fn note(&mut self, name: &str, setting: &IniSetting, note: &str) {
         let note = format!("{}: {note}.", quoted(name, setting));
-        self.entries.push(Entry { note: Some(note), key: None });
+        self.entries.push(TableEntry { note: Some(note), key: None });
     }
 
     fn beside(&mut self, name: &str, setting: &IniSetting, note: &str, key: &str) {
         let note = format!("{}: {note}.", quoted(name, setting));
-        self.entries.push(Entry { note: Some(note), key: Some(key.to_string()) });
+        self.entries.push(TableEntry { note: Some(note), key: Some(key.to_string()) });
     }
 
     fn mistake(&mut self, name: &str, setting: &IniSetting, problem: &str) {
