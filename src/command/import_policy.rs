@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::migrate::location::SectionLocation;
-use crate::migrate::module::{Assigned, Assignment, spellings};
+use crate::migrate::module::{Assigned, SectionAssignment, spellings};
 use crate::migrate::table::PolicyTable;
 use crate::migrate::{self, Translated};
 use crate::module::context::Context;
@@ -28,7 +28,7 @@ pub(crate) fn run(context: &Context, file: &Path) -> Result<Exit> {
         Error::Usage(format!("cannot read {}: {cause}; {hint}", escape_path(file)))
     })?;
     let sections = migrate::read(file, &text)?;
-    let assignment = Assignment::of(&sections, &context.settings)?;
+    let assignment = SectionAssignment::of(&sections, &context.settings)?;
     let conf = escape_path(&context.settings.rsyncd_conf);
     let mut document = PolicyDocument::new(&assignment, &conf);
     document.preface(file, &assignment.left);
@@ -60,7 +60,7 @@ struct PolicyDocument<'a> {
 }
 
 impl<'a> PolicyDocument<'a> {
-    fn new(assignment: &Assignment, conf: &'a str) -> Self {
+    fn new(assignment: &SectionAssignment, conf: &'a str) -> Self {
         let assigned = assignment.assigned.iter().map(|assigned| assigned.name.clone());
         let names = assigned.chain(assignment.left.iter().cloned()).collect();
         PolicyDocument {
@@ -93,7 +93,7 @@ impl<'a> PolicyDocument<'a> {
     }
 
     /// The tables of the section at `index`, or what became of it.
-    fn section(&mut self, sections: &[Translated], index: usize, assignment: &Assignment) {
+    fn section(&mut self, sections: &[Translated], index: usize, assignment: &SectionAssignment) {
         let section = &sections[index];
         self.line("");
         self.comment(&format!("[{}] in line {}", section.name, section.line));
@@ -111,7 +111,7 @@ impl<'a> PolicyDocument<'a> {
         }
     }
 
-    fn without_module(&mut self, sections: &[Translated], index: usize, assignment: &Assignment) {
+    fn without_module(&mut self, sections: &[Translated], index: usize, assignment: &SectionAssignment) {
         let section = &sections[index];
         match &section.location {
             SectionLocation::Remote { host, directory } => self.remote(section, host, directory),
@@ -129,7 +129,7 @@ impl<'a> PolicyDocument<'a> {
     }
 
     /// The header of a module's table, and what is its own in it.
-    fn assigned(&mut self, assigned: &Assigned, assignment: &Assignment, is_held: bool) {
+    fn assigned(&mut self, assigned: &Assigned, assignment: &SectionAssignment, is_held: bool) {
         let shares_root =
             |other: &&Assigned| other.root == assigned.root && other.name != assigned.name;
         let mut todo = Vec::new();
@@ -161,7 +161,7 @@ impl<'a> PolicyDocument<'a> {
         sections: &[Translated],
         index: usize,
         directory: &str,
-        assignment: &Assignment,
+        assignment: &SectionAssignment,
     ) {
         let directories = spellings(directory.into());
         let location = &sections[index].location;

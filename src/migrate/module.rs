@@ -16,7 +16,7 @@ use crate::tell::error::Result;
 use crate::tell::escape::escape;
 
 /// What is known of modules and sections.
-pub(crate) struct Assignment {
+pub(crate) struct SectionAssignment {
     /// The modules that a section is about, in the order of `rsyncd.conf`.
     pub assigned: Vec<Assigned>,
     /// The names of the others, escaped.
@@ -50,7 +50,7 @@ struct Candidate {
     snapshot_root: Option<String>,
 }
 
-impl Assignment {
+impl SectionAssignment {
     /// Looks for the modules of `sections` in `rsyncd.conf`.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl Assignment {
         order.sort_by(|one, other| sections[*one].name.cmp(&sections[*other].name));
         let has_conf =
             settings.rsyncd_conf != Path::new(RSYNCD_CONF) || settings.rsyncd_conf.exists();
-        let mut assignment = Assignment { assigned: Vec::new(), left: Vec::new(), has_conf, order };
+        let mut assignment = SectionAssignment { assigned: Vec::new(), left: Vec::new(), has_conf, order };
         let modules = if has_conf { settings.rsyncd()?.modules } else { Vec::new() };
         let candidates = candidates(&modules, settings);
         let by_root = |candidate: &Candidate| {
