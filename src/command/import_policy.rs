@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::migrate::location::SectionLocation;
-use crate::migrate::module::{Assigned, SectionAssignment, spellings};
+use crate::migrate::module::{AssignedModule, SectionAssignment, spellings};
 use crate::migrate::table::PolicyTable;
 use crate::migrate::{self, Translated};
 use crate::module::context::Context;
@@ -97,7 +97,7 @@ impl<'a> PolicyDocument<'a> {
         let section = &sections[index];
         self.line("");
         self.comment(&format!("[{}] in line {}", section.name, section.line));
-        let assigned: Vec<&Assigned> =
+        let assigned: Vec<&AssignedModule> =
             assignment.assigned.iter().filter(|one| one.section == index).collect();
         let Some((first, others)) = assigned.split_first() else {
             return self.without_module(sections, index, assignment);
@@ -129,9 +129,9 @@ impl<'a> PolicyDocument<'a> {
     }
 
     /// The header of a module's table, and what is its own in it.
-    fn assigned(&mut self, assigned: &Assigned, assignment: &SectionAssignment, is_held: bool) {
+    fn assigned(&mut self, assigned: &AssignedModule, assignment: &SectionAssignment, is_held: bool) {
         let shares_root =
-            |other: &&Assigned| other.root == assigned.root && other.name != assigned.name;
+            |other: &&AssignedModule| other.root == assigned.root && other.name != assigned.name;
         let mut todo = Vec::new();
         if assigned.is_root_itself {
             todo.push(format!(
@@ -166,7 +166,7 @@ impl<'a> PolicyDocument<'a> {
         let directories = spellings(directory.into());
         let location = &sections[index].location;
         let is_about =
-            |one: &&Assigned| location.matches(&one.root) || directories.contains(&one.root);
+            |one: &&AssignedModule| location.matches(&one.root) || directories.contains(&one.root);
         let taken = assignment.assigned.iter().find(is_about);
         let by_text = || assignment.in_force(sections, &directories).unwrap_or(index);
         let in_force = taken.map_or_else(by_text, |one| one.section);

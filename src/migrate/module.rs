@@ -18,7 +18,7 @@ use crate::tell::escape::escape;
 /// What is known of modules and sections.
 pub(crate) struct SectionAssignment {
     /// The modules that a section is about, in the order of `rsyncd.conf`.
-    pub assigned: Vec<Assigned>,
+    pub assigned: Vec<AssignedModule>,
     /// The names of the others, escaped.
     pub left: Vec<String>,
     /// Whether there was an `rsyncd.conf` to look into.
@@ -28,7 +28,7 @@ pub(crate) struct SectionAssignment {
 }
 
 /// A module that a section is about.
-pub(crate) struct Assigned {
+pub(crate) struct AssignedModule {
     /// The name of the module, without control characters.
     pub name: String,
     /// The index of the section.
@@ -66,7 +66,7 @@ impl SectionAssignment {
         let by_root = |candidate: &Candidate| {
             assignment.assigned(sections, candidate, &candidate.roots, false)
         };
-        let mut assigned: Vec<Assigned> = candidates.iter().filter_map(by_root).collect();
+        let mut assigned: Vec<AssignedModule> = candidates.iter().filter_map(by_root).collect();
         for candidate in &candidates {
             let own = spellings(candidate.path.clone());
             let is_taken = assigned
@@ -90,11 +90,11 @@ impl SectionAssignment {
         candidate: &Candidate,
         directories: &[PathBuf],
         is_root_itself: bool,
-    ) -> Option<Assigned> {
+    ) -> Option<AssignedModule> {
         let section = self.in_force(sections, directories)?;
         let root = directories.last()?.clone();
         let Candidate { name, snapshot_root, .. } = candidate;
-        Some(Assigned {
+        Some(AssignedModule {
             name: name.clone(),
             section,
             root,
