@@ -42,7 +42,7 @@ pub(crate) struct AssignedModule {
 }
 
 /// A module whose name a policy can hold.
-struct Candidate {
+struct CandidateModule {
     name: String,
     path: PathBuf,
     /// Its snapshot root, as rsyncd.conf spells it and without symbolic links.
@@ -63,7 +63,7 @@ impl SectionAssignment {
         let mut assignment = SectionAssignment { assigned: Vec::new(), left: Vec::new(), has_conf, order };
         let modules = if has_conf { settings.rsyncd()?.modules } else { Vec::new() };
         let candidates = candidates(&modules, settings);
-        let by_root = |candidate: &Candidate| {
+        let by_root = |candidate: &CandidateModule| {
             assignment.assigned(sections, candidate, &candidate.roots, false)
         };
         let mut assigned: Vec<AssignedModule> = candidates.iter().filter_map(by_root).collect();
@@ -87,13 +87,13 @@ impl SectionAssignment {
     fn assigned(
         &self,
         sections: &[Translated],
-        candidate: &Candidate,
+        candidate: &CandidateModule,
         directories: &[PathBuf],
         is_root_itself: bool,
     ) -> Option<AssignedModule> {
         let section = self.in_force(sections, directories)?;
         let root = directories.last()?.clone();
-        let Candidate { name, snapshot_root, .. } = candidate;
+        let CandidateModule { name, snapshot_root, .. } = candidate;
         Some(AssignedModule {
             name: name.clone(),
             section,
@@ -131,8 +131,8 @@ pub(crate) fn spellings(path: PathBuf) -> Vec<PathBuf> {
 }
 
 /// The modules that can have a table; of several on one directory, those with the hook.
-fn candidates(modules: &[RsyncdModule], settings: &Settings) -> Vec<Candidate> {
-    let found: Vec<(bool, Candidate)> = modules
+fn candidates(modules: &[RsyncdModule], settings: &Settings) -> Vec<CandidateModule> {
+    let found: Vec<(bool, CandidateModule)> = modules
         .iter()
         .enumerate()
         // A later module of the same name is the one that clients reach.
@@ -145,13 +145,13 @@ fn candidates(modules: &[RsyncdModule], settings: &Settings) -> Vec<Candidate> {
         .collect();
     let has_hook = |path: &Path| found.iter().any(|(hooked, other)| *hooked && other.path == path);
     let hooked_only =
-        |(hooked, candidate): &&(bool, Candidate)| *hooked || !has_hook(&candidate.path);
+        |(hooked, candidate): &&(bool, CandidateModule)| *hooked || !has_hook(&candidate.path);
     let chosen: Vec<String> =
         found.iter().filter(hooked_only).map(|(_, one)| one.name.clone()).collect();
     found.into_iter().map(|(_, one)| one).filter(|one| chosen.contains(&one.name)).collect()
 }
 
-fn candidate(module: &RsyncdModule, settings: &Settings) -> Option<Candidate> {
+fn candidate(module: &RsyncdModule, settings: &Settings) -> Option<CandidateModule> {
     let name = std::str::from_utf8(&module.name).ok()?;
     if name.is_empty() || name.chars().any(char::is_control) {
         return None;
@@ -162,7 +162,7 @@ fn candidate(module: &RsyncdModule, settings: &Settings) -> Option<Candidate> {
     let mut roots: Vec<PathBuf> =
         path.parent().filter(|_| snapshot_root.is_none()).map(spellings_of).unwrap_or_default();
     roots.extend(target.map(|target| target.root_path));
-    Some(Candidate { name: name.to_string(), path, roots, snapshot_root })
+    Some(CandidateModule { name: name.to_string(), path, roots, snapshot_root })
 }
 
 fn spellings_of(path: &Path) -> Vec<PathBuf> {
