@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::migrate::location::SectionLocation;
 use crate::migrate::module::{AssignedModule, SectionAssignment, spellings};
 use crate::migrate::table::PolicyTable;
-use crate::migrate::{self, Translated};
+use crate::migrate::{self, TranslatedSection};
 use crate::module::context::Context;
 use crate::tell::counted;
 use crate::tell::error::{Error, Result};
@@ -93,7 +93,7 @@ impl<'a> PolicyDocument<'a> {
     }
 
     /// The tables of the section at `index`, or what became of it.
-    fn section(&mut self, sections: &[Translated], index: usize, assignment: &SectionAssignment) {
+    fn section(&mut self, sections: &[TranslatedSection], index: usize, assignment: &SectionAssignment) {
         let section = &sections[index];
         self.line("");
         self.comment(&format!("[{}] in line {}", section.name, section.line));
@@ -111,7 +111,7 @@ impl<'a> PolicyDocument<'a> {
         }
     }
 
-    fn without_module(&mut self, sections: &[Translated], index: usize, assignment: &SectionAssignment) {
+    fn without_module(&mut self, sections: &[TranslatedSection], index: usize, assignment: &SectionAssignment) {
         let section = &sections[index];
         match &section.location {
             SectionLocation::Remote { host, directory } => self.remote(section, host, directory),
@@ -158,7 +158,7 @@ impl<'a> PolicyDocument<'a> {
     /// A section that no module takes its table from, perhaps because another was in force.
     fn unassigned(
         &mut self,
-        sections: &[Translated],
+        sections: &[TranslatedSection],
         index: usize,
         directory: &str,
         assignment: &SectionAssignment,
@@ -171,7 +171,7 @@ impl<'a> PolicyDocument<'a> {
         let by_text = || assignment.in_force(sections, &directories).unwrap_or(index);
         let in_force = taken.map_or_else(by_text, |one| one.section);
         if in_force != index {
-            let Translated { name, line, .. } = &sections[in_force];
+            let TranslatedSection { name, line, .. } = &sections[in_force];
             self.comment(&format!(
                 "This had no effect: rotate-backups took [{name}] in line {line}, which matches as well and sorts before it."
             ));
@@ -206,7 +206,7 @@ impl<'a> PolicyDocument<'a> {
     }
 
     /// A table for another machine, commented out.
-    fn remote(&mut self, section: &Translated, host: &str, directory: &str) {
+    fn remote(&mut self, section: &TranslatedSection, host: &str, directory: &str) {
         self.by_hand += 1;
         self.comment(&format!(
             "TODO: this is on another machine. Install rsyncd-snapshot on {host}, where {directory} is, and put this table into the policy there, under the name of its module."

@@ -22,7 +22,7 @@ use crate::tell::escape::{escape, escape_path};
 
 /// A section in terms of our policy.
 #[derive(Debug, Clone)]
-pub struct Translated {
+pub struct TranslatedSection {
     /// What stands between its brackets, not escaped.
     pub name: String,
     /// The line of its header, from 1.
@@ -37,7 +37,7 @@ pub struct Translated {
 ///
 /// # Errors
 /// [`Error::Policy`] with a line for each mistake, and if there is nothing to translate.
-pub fn read(file: &Path, text: &[u8]) -> Result<Vec<Translated>> {
+pub fn read(file: &Path, text: &[u8]) -> Result<Vec<TranslatedSection>> {
     let told = |mistakes: BTreeSet<Mistake>| {
         let told = |mistake: Mistake| {
             format!(
@@ -61,7 +61,7 @@ pub fn read(file: &Path, text: &[u8]) -> Result<Vec<Translated>> {
         let location = Location::parse(&section.name, |name| std::env::var(name).ok(), home);
         match Table::of(section, &sections) {
             Ok(table) => {
-                translated.push(Translated {
+                translated.push(TranslatedSection {
                     name: section.name.clone(),
                     line: section.line,
                     location,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::rsyncd_conf::RsyncdModule;
 use crate::config::settings::{RSYNCD_CONF, Settings};
-use crate::migrate::Translated;
+use crate::migrate::TranslatedSection;
 use crate::migrate::location::SectionLocation;
 use crate::module::target::Target;
 use crate::tell::error::Result;
@@ -55,7 +55,7 @@ impl SectionAssignment {
     ///
     /// # Errors
     /// An `rsyncd.conf` that was named, or is there, but cannot be read.
-    pub(crate) fn of(sections: &[Translated], settings: &Settings) -> Result<Self> {
+    pub(crate) fn of(sections: &[TranslatedSection], settings: &Settings) -> Result<Self> {
         let mut order: Vec<usize> = (0..sections.len()).collect();
         order.sort_by(|one, other| sections[*one].name.cmp(&sections[*other].name));
         let has_conf =
@@ -86,7 +86,7 @@ impl SectionAssignment {
 
     fn assigned(
         &self,
-        sections: &[Translated],
+        sections: &[TranslatedSection],
         candidate: &CandidateModule,
         directories: &[PathBuf],
         is_root_itself: bool,
@@ -106,7 +106,7 @@ impl SectionAssignment {
     /// The section that was in force for a directory, given in all its spellings.
     pub(crate) fn in_force(
         &self,
-        sections: &[Translated],
+        sections: &[TranslatedSection],
         directories: &[PathBuf],
     ) -> Option<usize> {
         let matches = |index: &&usize| {
