@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use crate::decide::frequency::Frequency;
 use crate::migrate::ini::{IniMistake, IniSection, IniSetting};
 use crate::migrate::location::GlobPattern;
-use crate::migrate::value::{Period, boolean, is_set, list, period};
+use crate::migrate::value::{RetentionCount, boolean, is_set, list, period};
 
 /// What the table of a module holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl Translation<'_> {
         for frequency in Frequency::ALL {
             let Some(setting) = self.section.options.get(frequency.word()) else { continue };
             match period(&setting.value) {
-                Ok(Period::Slots(slots, _)) if slots <= 0 => self.kept_none(frequency, setting),
+                Ok(RetentionCount::Slots(slots, _)) if slots <= 0 => self.kept_none(frequency, setting),
                 Ok(period) => match period.to_toml() {
                     Some(count) => kept.push(format!("{frequency} = {count}")),
                     None => self.mistake(

@@ -12,18 +12,18 @@ const MAX_DEPTH: usize = 32;
 
 /// A retention period.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Period {
+pub(crate) enum RetentionCount {
     /// `always`.
     Always,
     /// A number of slots, which may be none or less, and the expression that it is the value of.
     Slots(i64, String),
 }
 
-impl Period {
+impl RetentionCount {
     /// The count as our policy takes it: a product stays one, any other expression becomes its
     /// value. `None` if no count is as large.
     pub(crate) fn to_toml(&self) -> Option<String> {
-        let Period::Slots(slots, expression) = self else { return Some("\"always\"".to_string()) };
+        let RetentionCount::Slots(slots, expression) = self else { return Some("\"always\"".to_string()) };
         let slots = u32::try_from(*slots).ok()?;
         let is_product = expression.contains('*') && Count::parse(expression).is_some();
         Some(if is_product { format!("\"{expression}\"") } else { slots.to_string() })
@@ -31,10 +31,10 @@ impl Period {
 }
 
 /// Reads a retention period; otherwise what is wrong with it and what to do.
-pub(crate) fn period(value: &str) -> Result<Period, &'static str> {
+pub(crate) fn period(value: &str) -> Result<RetentionCount, &'static str> {
     let value = stripped(value);
     if value.to_lowercase() == "always" {
-        return Ok(Period::Always);
+        return Ok(RetentionCount::Always);
     }
     if value.contains('\n') {
         return Err(
@@ -49,7 +49,7 @@ pub(crate) fn period(value: &str) -> Result<Period, &'static str> {
     }
     let mut rest = Expression { rest: expression, depth: 0 };
     match rest.sum().filter(|_| rest.next().is_none()) {
-        Some(slots) => Ok(Period::Slots(slots, expression.to_string())),
+        Some(slots) => Ok(RetentionCount::Slots(slots, expression.to_string())),
         None => Err("this is no count: write a number, an expression such as 24*7, or always"),
     }
 }
@@ -149,7 +149,7 @@ mod tests {
 
     fn slots(value: &str) -> Option<i64> {
         match period(value) {
-            Ok(Period::Slots(slots, _)) => Some(slots),
+            Ok(RetentionCount::Slots(slots, _)) => Some(slots),
             _ => None,
         }
     }
@@ -170,12 +170,12 @@ mod tests {
         ] {
             assert_eq!(slots(value), Some(expected), "{value}");
         }
-        assert_eq!(period("24*7 # x"), Ok(Period::Slots(168, "24*7".into())));
+        assert_eq!(period("24*7 # x"), Ok(RetentionCount::Slots(168, "24*7".into())));
     }
 
     #[test]
     fn always_has_no_case_and_no_company() {
-        assert_eq!(period(" ALWAYS "), Ok(Period::Always));
+        assert_eq!(period(" ALWAYS "), Ok(RetentionCount::Always));
         assert!(period("always # x").is_err());
     }
 
