@@ -57,17 +57,17 @@ pub struct StagedSnapshot {
     /// Why it was not made out of the one that it should have been.
     pub refusal: Option<Error>,
     parts: Vec<Part>,
-    evidence: Evidence,
+    evidence: InodeRecording,
 }
 
 /// What is recorded of the inodes that are new in a snapshot.
-struct Evidence {
+struct InodeRecording {
     recorder: Result<Recorder>,
     /// When the tree began to be linked.
     began_ns: i64,
 }
 
-impl Evidence {
+impl InodeRecording {
     /// What nothing is recorded in is told when the snapshot is published.
     fn begin(root: &SnapshotRoot, inodes: Dir) -> Self {
         let recorder = root.subdir(Subdir::Expired).and_then(|expired| {
@@ -76,7 +76,7 @@ impl Evidence {
                 |name: &str| dirs.iter().any(|dir| stat_entry(*dir, &c_name(name)).is_ok());
             Recorder::open(inodes, is_known)
         });
-        Evidence { recorder, began_ns: wall_ns() }
+        InodeRecording { recorder, began_ns: wall_ns() }
     }
 }
 
@@ -125,7 +125,7 @@ impl StagedSnapshot {
         // Until the last link is made; should that fail, the tree is removed in another window.
         let inodes = root.subdir(Subdir::Inodes)?;
         let _window = Window::open(inodes.dir())?;
-        let evidence = Evidence::begin(root, inodes.dir());
+        let evidence = InodeRecording::begin(root, inodes.dir());
         let windows = Windows::read(inodes.dir());
         // What may be older than all of them may never have been recorded.
         let is_ours = |changed_ns| windows.contain(changed_ns);
