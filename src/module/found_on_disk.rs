@@ -17,7 +17,7 @@ const MAX_DIRECTORIES: usize = 4_096;
 
 /// A part of a name in the path of a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Piece {
+enum PathPiece {
     /// These bytes.
     Literal(Vec<u8>),
     /// What a variable stands for.
@@ -66,14 +66,14 @@ impl Target {
 }
 
 /// The names in an absolute path, each as its pieces.
-fn names_of(path: &[u8], module: &[u8]) -> Option<Vec<Vec<Piece>>> {
+fn names_of(path: &[u8], module: &[u8]) -> Option<Vec<Vec<PathPiece>>> {
     let path = path.strip_prefix(b"/")?;
     let names = path.split(|byte| *byte == b'/');
     let names = names.filter(|name| !name.is_empty() && *name != b".");
     names.map(|name| (name != b"..").then(|| pieces(name, module))).collect()
 }
 
-fn pieces(name: &[u8], module: &[u8]) -> Vec<Piece> {
+fn pieces(name: &[u8], module: &[u8]) -> Vec<PathPiece> {
     let mut pieces = Vec::new();
     let mut literal = Vec::new();
     let mut rest = name;
@@ -84,8 +84,8 @@ fn pieces(name: &[u8], module: &[u8]) -> Vec<Piece> {
                 if variable == b"RSYNC_MODULE_NAME" {
                     literal.extend_from_slice(module);
                 } else {
-                    pieces.push(Piece::Literal(std::mem::take(&mut literal)));
-                    pieces.push(Piece::Any);
+                    pieces.push(PathPiece::Literal(std::mem::take(&mut literal)));
+                    pieces.push(PathPiece::Any);
                 }
             }
             None => {
@@ -94,29 +94,29 @@ fn pieces(name: &[u8], module: &[u8]) -> Vec<Piece> {
             }
         }
     }
-    pieces.push(Piece::Literal(literal));
+    pieces.push(PathPiece::Literal(literal));
     pieces
 }
 
 /// Whether a name can come of the pieces; a variable stands for one byte at least.
-fn is_of(pieces: &[Piece], name: &[u8]) -> bool {
+fn is_of(pieces: &[PathPiece], name: &[u8]) -> bool {
     match pieces.split_first() {
         None => name.is_empty(),
-        Some((Piece::Literal(text), rest)) => {
+        Some((PathPiece::Literal(text), rest)) => {
             name.strip_prefix(text.as_slice()).is_some_and(|name| is_of(rest, name))
         }
-        Some((Piece::Any, rest)) => (1..=name.len()).any(|length| is_of(rest, &name[length..])),
+        Some((PathPiece::Any, rest)) => (1..=name.len()).any(|length| is_of(rest, &name[length..])),
     }
 }
 
 /// The directories whose paths can come of the names.
-fn matching(names: &[Vec<Piece>]) -> Vec<PathBuf> {
+fn matching(names: &[Vec<PathPiece>]) -> Vec<PathBuf> {
     let mounts = Mounts::read().unwrap_or_default();
     let mut directories = vec![PathBuf::from("/")];
     for pieces in names {
         let mut below = Vec::new();
         for directory in directories {
-            if let [Piece::Literal(name)] = pieces.as_slice() {
+            if let [PathPiece::Literal(name)] = pieces.as_slice() {
                 below.push(directory.join(std::ffi::OsStr::from_bytes(name)));
             } else if !mounts.may_wait_for(&directory, Path::new("/")) {
                 below.extend(matching_in(&directory, pieces));
@@ -128,7 +128,7 @@ fn matching(names: &[Vec<Piece>]) -> Vec<PathBuf> {
     directories
 }
 
-fn matching_in(directory: &Path, pieces: &[Piece]) -> Vec<PathBuf> {
+fn matching_in(directory: &Path, pieces: &[PathPiece]) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     let is_one = |entry: &std::fs::DirEntry| is_of(pieces, entry.file_name().as_bytes());
@@ -145,7 +145,7 @@ mod tests {
     fn a_path_with_variables_matches_names_that_could_come_of_it() {
         let names = names_of(b"/srv//a-%USER%/./%RSYNC_MODULE_NAME%", b"home").expect("a path");
         assert_eq!(names.len(), 3);
-        assert_eq!(names[2], [Piece::Literal(b"home".to_vec())]);
+        assert_eq!(names[2], [PathPiece::Literal(b"home".to_vec())]);
         for (name, expected) in [("a-anna", true), ("a-", false), ("b-anna", false), ("a", false)] {
             assert_eq!(is_of(&names[1], name.as_bytes()), expected, "{name}");
         }
