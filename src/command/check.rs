@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::command::finding::{Finding, Severity};
 use crate::command::{doctor, health, print_json};
 use crate::config::forbidden::offers_only_reading;
-use crate::config::rsyncd_conf::{RsyncdModule, ModuleDirectory, RsyncdConf};
+use crate::config::rsyncd_conf::{ModuleDirectory, RsyncdConf, RsyncdModule};
 use crate::module::context::Context;
 use crate::module::known_modules::{self, KnownModule};
 use crate::module::target::Target;
@@ -87,7 +87,8 @@ fn check_named(context: &Context, module: &OsStr) -> Vec<CheckedModuleView> {
         Err(error @ Error::NoAnswer { .. }) => Finding::new(Severity::Critical, error.to_string()),
         Err(error) => Finding::new(Severity::Unknown, error.to_string()),
     };
-    let whereabouts = conf.as_ref().and_then(|conf| conf.module(name)).map(RsyncdModule::whereabouts);
+    let whereabouts =
+        conf.as_ref().and_then(|conf| conf.module(name)).map(RsyncdModule::whereabouts);
     let finding = match whereabouts {
         Some(Ok(ModuleDirectory::Unknown { why })) => unknown(&why),
         _ => refused,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::command::finding::{Finding, Severity};
 use crate::config::partial_links::{follows_links, remedy};
-use crate::config::rsyncd_conf::{RsyncdModule, RsyncdConf};
+use crate::config::rsyncd_conf::{RsyncdConf, RsyncdModule};
 use crate::config::settings::{PolicySource, Settings};
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;

@@ -93,7 +93,12 @@ impl<'a> PolicyDocument<'a> {
     }
 
     /// The tables of the section at `index`, or what became of it.
-    fn section(&mut self, sections: &[TranslatedSection], index: usize, assignment: &SectionAssignment) {
+    fn section(
+        &mut self,
+        sections: &[TranslatedSection],
+        index: usize,
+        assignment: &SectionAssignment,
+    ) {
         let section = &sections[index];
         self.line("");
         self.comment(&format!("[{}] in line {}", section.name, section.line));
@@ -111,7 +116,12 @@ impl<'a> PolicyDocument<'a> {
         }
     }
 
-    fn without_module(&mut self, sections: &[TranslatedSection], index: usize, assignment: &SectionAssignment) {
+    fn without_module(
+        &mut self,
+        sections: &[TranslatedSection],
+        index: usize,
+        assignment: &SectionAssignment,
+    ) {
         let section = &sections[index];
         match &section.location {
             SectionLocation::Remote { host, directory } => self.remote(section, host, directory),
@@ -129,7 +139,12 @@ impl<'a> PolicyDocument<'a> {
     }
 
     /// The header of a module's table, and what is its own in it.
-    fn assigned(&mut self, assigned: &AssignedModule, assignment: &SectionAssignment, is_held: bool) {
+    fn assigned(
+        &mut self,
+        assigned: &AssignedModule,
+        assignment: &SectionAssignment,
+        is_held: bool,
+    ) {
         let shares_root =
             |other: &&AssignedModule| other.root == assigned.root && other.name != assigned.name;
         let mut todo = Vec::new();

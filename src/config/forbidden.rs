@@ -6,13 +6,17 @@
 
 use std::path::Path;
 
-use crate::config::rsyncd_conf::{RsyncdModule, ModuleDirectory, read_bool};
+use crate::config::rsyncd_conf::{ModuleDirectory, RsyncdModule, read_bool};
 use crate::decide::arguments::Arguments;
 use crate::decide::arguments::option_name::OptionName;
 use crate::decide::facts::Forbidden;
 
 /// What forbids the push of `user` with these arguments, if anything surely does.
-pub(crate) fn forbids(module: &RsyncdModule, user: &[u8], arguments: &Arguments) -> Option<Forbidden> {
+pub(crate) fn forbids(
+    module: &RsyncdModule,
+    user: &[u8],
+    arguments: &Arguments,
+) -> Option<Forbidden> {
     if is_read_only(module, user) == Some(true) {
         return Some(Forbidden::ReadOnly);
     }

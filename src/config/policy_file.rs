@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::policy_syntax::{LinePositions, TomlText};
-use crate::config::policy_value::{PolicyMistake, ValueResult, PolicyValue, key_text};
+use crate::config::policy_value::{PolicyMistake, PolicyValue, ValueResult, key_text};
 use crate::decide::arguments::Rewriting;
 use crate::decide::partial_dirs::PartialDirs;
 use crate::decide::policy::{IoNice, Policy, Prefer};

@@ -83,7 +83,10 @@ impl<'text> LinePositions<'text> {
     /// The lines of `text`.
     pub(crate) fn new(text: &'text str) -> Self {
         let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
-        LinePositions { text, starts: std::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect() }
+        LinePositions {
+            text,
+            starts: std::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect(),
+        }
     }
 
     /// A mistake as one complete line.

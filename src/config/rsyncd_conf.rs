@@ -200,7 +200,9 @@ impl ConfReader {
         // rsync takes a NUL for the end of the file and reads no further, without a word.
         if let Some(at) = text.iter().position(|byte| *byte == 0) {
             let line = text[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
-            return Err(ConfPosition { file, line }.refused("a NUL byte, where rsync stops reading"));
+            return Err(
+                ConfPosition { file, line }.refused("a NUL byte, where rsync stops reading")
+            );
         }
         let mut statements = Statements::new(&text);
         while let Some((line, statement)) = statements.next() {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::config::forbidden::offers_only_reading;
 use crate::config::policy_file::{Policies, salvage_snapshot_root};
-use crate::config::rsyncd_conf::{RsyncdModule, ModuleDirectory, RsyncdConf};
+use crate::config::rsyncd_conf::{ModuleDirectory, RsyncdConf, RsyncdModule};
 use crate::decide::own_output::ConfiguredModule;
 use crate::decide::policy::Policy;
 use crate::store::memory::MachineMemory;
@@ -132,8 +132,9 @@ impl Settings {
 
     /// Whether a module's name may stand for several directories.
     pub fn has_several_directories(&self, name: &[u8]) -> bool {
-        let is_unknown =
-            |module: &RsyncdModule| matches!(module.whereabouts(), Ok(ModuleDirectory::Unknown { .. }));
+        let is_unknown = |module: &RsyncdModule| {
+            matches!(module.whereabouts(), Ok(ModuleDirectory::Unknown { .. }))
+        };
         self.rsyncd().is_ok_and(|conf| conf.module(name).is_some_and(is_unknown))
     }
 }

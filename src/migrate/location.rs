@@ -21,7 +21,7 @@ pub enum SectionLocation {
     /// One directory, absolute.
     Directory(String),
     /// All directories that match.
-    GlobPattern(GlobPattern),
+    Pattern(GlobPattern),
 }
 
 impl SectionLocation {
@@ -37,7 +37,10 @@ impl SectionLocation {
             && !directory.is_empty()
             && !host.contains('/')
         {
-            return SectionLocation::Remote { host: host.to_string(), directory: directory.to_string() };
+            return SectionLocation::Remote {
+                host: host.to_string(),
+                directory: directory.to_string(),
+            };
         }
         let expanded = with_home(&with_variables(name, variable), home);
         if !expanded.starts_with('/') {
@@ -45,7 +48,7 @@ impl SectionLocation {
         }
         let directory = normalized(&expanded);
         match directory.contains('*') {
-            true => SectionLocation::GlobPattern(GlobPattern::new(&directory)),
+            true => SectionLocation::Pattern(GlobPattern::new(&directory)),
             false => SectionLocation::Directory(directory),
         }
     }
@@ -55,7 +58,7 @@ impl SectionLocation {
         match self {
             SectionLocation::Remote { .. } | SectionLocation::Relative => false,
             SectionLocation::Directory(own) => Path::new(own) == directory,
-            SectionLocation::GlobPattern(pattern) => {
+            SectionLocation::Pattern(pattern) => {
                 directory.to_str().is_some_and(|text| pattern.matches(text))
             }
         }
@@ -186,7 +189,9 @@ impl GlobPattern {
             for position in 0..reached.len() {
                 let before = position.checked_sub(1);
                 next[position] = match part {
-                    GlobPart::Many => reached[position] || before.is_some_and(|before| next[before]),
+                    GlobPart::Many => {
+                        reached[position] || before.is_some_and(|before| next[before])
+                    }
                     part => before
                         .is_some_and(|before| reached[before] && admits(part, characters[before])),
                 };

@@ -14,9 +14,9 @@ mod value;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use self::ini::Mistake;
-use self::location::Location;
-use self::table::Table;
+use crate::migrate::ini::IniMistake;
+use crate::migrate::location::SectionLocation;
+use crate::migrate::table::PolicyTable;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
 
@@ -28,9 +28,9 @@ pub struct TranslatedSection {
     /// The line of its header, from 1.
     pub line: usize,
     /// The directories that it is about.
-    pub location: Location,
+    pub location: SectionLocation,
     /// Its options.
-    pub table: Table,
+    pub table: PolicyTable,
 }
 
 /// Translates the `text` of `file`, section by section, in its order.
@@ -38,8 +38,8 @@ pub struct TranslatedSection {
 /// # Errors
 /// [`Error::Policy`] with a line for each mistake, and if there is nothing to translate.
 pub fn read(file: &Path, text: &[u8]) -> Result<Vec<TranslatedSection>> {
-    let told = |mistakes: BTreeSet<Mistake>| {
-        let told = |mistake: Mistake| {
+    let told = |mistakes: BTreeSet<IniMistake>| {
+        let told = |mistake: IniMistake| {
             format!(
                 "{}:{}: {}",
                 escape_path(file),
@@ -58,8 +58,8 @@ pub fn read(file: &Path, text: &[u8]) -> Result<Vec<TranslatedSection>> {
     let mut mistakes = BTreeSet::new();
     let mut translated = Vec::new();
     for section in &sections {
-        let location = Location::parse(&section.name, |name| std::env::var(name).ok(), home);
-        match Table::of(section, &sections) {
+        let location = SectionLocation::parse(&section.name, |name| std::env::var(name).ok(), home);
+        match PolicyTable::of(section, &sections) {
             Ok(table) => {
                 translated.push(TranslatedSection {
                     name: section.name.clone(),

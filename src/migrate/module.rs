@@ -60,7 +60,8 @@ impl SectionAssignment {
         order.sort_by(|one, other| sections[*one].name.cmp(&sections[*other].name));
         let has_conf =
             settings.rsyncd_conf != Path::new(RSYNCD_CONF) || settings.rsyncd_conf.exists();
-        let mut assignment = SectionAssignment { assigned: Vec::new(), left: Vec::new(), has_conf, order };
+        let mut assignment =
+            SectionAssignment { assigned: Vec::new(), left: Vec::new(), has_conf, order };
         let modules = if has_conf { settings.rsyncd()?.modules } else { Vec::new() };
         let candidates = candidates(&modules, settings);
         let by_root = |candidate: &CandidateModule| {
@@ -76,8 +77,9 @@ impl SectionAssignment {
                 assigned.extend(assignment.assigned(sections, candidate, &own, true));
             }
         }
-        let is_assigned =
-            |module: &&RsyncdModule| assigned.iter().any(|other| other.name.as_bytes() == module.name);
+        let is_assigned = |module: &&RsyncdModule| {
+            assigned.iter().any(|other| other.name.as_bytes() == module.name)
+        };
         let left = modules.iter().filter(|module| !is_assigned(module));
         assignment.left = left.map(|module| escape(&module.name)).collect();
         assignment.assigned = assigned;

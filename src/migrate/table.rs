@@ -37,7 +37,10 @@ impl PolicyTable {
     ///
     /// # Errors
     /// Every value for which rotate-backups fails too.
-    pub(crate) fn of(section: &IniSection, all: &[IniSection]) -> Result<Self, BTreeSet<IniMistake>> {
+    pub(crate) fn of(
+        section: &IniSection,
+        all: &[IniSection],
+    ) -> Result<Self, BTreeSet<IniMistake>> {
         let mut translation = Translation {
             section,
             entries: Vec::new(),
@@ -85,7 +88,9 @@ impl Translation<'_> {
         for frequency in Frequency::ALL {
             let Some(setting) = self.section.options.get(frequency.word()) else { continue };
             match period(&setting.value) {
-                Ok(RetentionCount::Slots(slots, _)) if slots <= 0 => self.kept_none(frequency, setting),
+                Ok(RetentionCount::Slots(slots, _)) if slots <= 0 => {
+                    self.kept_none(frequency, setting)
+                }
                 Ok(period) => match period.to_toml() {
                     Some(count) => kept.push(format!("{frequency} = {count}")),
                     None => self.mistake(
@@ -197,7 +202,10 @@ impl Translation<'_> {
             setting,
             "no meaning here: whatever is not named as a snapshot is left alone",
         );
-        if list(&setting.value).into_iter().any(|text| GlobPattern::new(text).may_match_a_snapshot()) {
+        if list(&setting.value)
+            .into_iter()
+            .any(|text| GlobPattern::new(text).may_match_a_snapshot())
+        {
             self.holds.push(
                 "exclude-list can match snapshots, which rotate-backups then never deleted"
                     .to_string(),

@@ -23,7 +23,9 @@ impl RetentionCount {
     /// The count as our policy takes it: a product stays one, any other expression becomes its
     /// value. `None` if no count is as large.
     pub(crate) fn to_toml(&self) -> Option<String> {
-        let RetentionCount::Slots(slots, expression) = self else { return Some("\"always\"".to_string()) };
+        let RetentionCount::Slots(slots, expression) = self else {
+            return Some("\"always\"".to_string());
+        };
         let slots = u32::try_from(*slots).ok()?;
         let is_product = expression.contains('*') && Count::parse(expression).is_some();
         Some(if is_product { format!("\"{expression}\"") } else { slots.to_string() })

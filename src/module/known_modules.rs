@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::rsyncd_conf::{RsyncdModule, ModuleDirectory, RsyncdConf};
+use crate::config::rsyncd_conf::{ModuleDirectory, RsyncdConf, RsyncdModule};
 use crate::config::settings::Settings;
 use crate::engine::answers::{answers, ensure};
 use crate::module::found_on_disk::{self, RegisteredDirectory};
