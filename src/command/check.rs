@@ -81,7 +81,7 @@ fn check_named(context: &Context, module: &OsStr) -> Vec<CheckedModuleView> {
                 .collect();
         }
         // As where all modules are checked.
-        Err(error) if error.is_absence() && is_configured(name) => {
+        Err(error) if error.is_not_found() && is_configured(name) => {
             Finding::new(Severity::Critical, error.to_string())
         }
         Err(error @ Error::NoAnswer { .. }) => Finding::new(Severity::Critical, error.to_string()),

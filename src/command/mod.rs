@@ -241,7 +241,7 @@ fn print_json<T: Serialize>(single: bool, values: &[T]) -> Result<()> {
         [value] if single => serde_json::to_string_pretty(value),
         values => serde_json::to_string_pretty(values),
     };
-    let text = text.map_err(|error| Error::Usage(format!("cannot write JSON: {error}")))?;
+    let text = text.map_err(|_| Error::Bug("a value could not be written as JSON"))?;
     print(&(text + "\n"))
 }
 

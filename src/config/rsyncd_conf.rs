@@ -153,7 +153,8 @@ impl RsyncdModule {
     }
 
     fn refused(&self, problem: &str) -> Error {
-        Error::Usage(format!("{}: module {} {problem}", self.place, escape(&self.name)))
+        let problem = format!("module {} {problem}", escape(&self.name));
+        Error::RsyncdConf { place: self.place.clone(), problem }
     }
 }
 
@@ -328,7 +329,7 @@ struct ConfPosition<'a> {
 
 impl ConfPosition<'_> {
     fn refused(self, problem: &str) -> Error {
-        Error::Usage(format!("{self}: {problem}"))
+        Error::RsyncdConf { place: self.to_string(), problem: problem.to_string() }
     }
 }
 
@@ -339,8 +340,10 @@ impl std::fmt::Display for ConfPosition<'_> {
 }
 
 fn read_bytes(file: &Path) -> Result<Vec<u8>, Error> {
-    let refused =
-        |problem: String| Error::Usage(format!("cannot read {}: {problem}", escape_path(file)));
+    let refused = |problem| Error::RsyncdConf {
+        place: format!("cannot read {}", escape_path(file)),
+        problem,
+    };
     let mut text = Vec::new();
     let read =
         File::open(file).and_then(|opened| opened.take(MAX_BYTES + 1).read_to_end(&mut text));

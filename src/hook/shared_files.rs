@@ -219,7 +219,7 @@ fn snapshots_in(path: &Path, target: &Target) -> Result<usize> {
     let dir = match OwnedDir::open(path) {
         _ if is_other => return Ok(0),
         // What is not there, or was moved, is left to the look at the files' links.
-        Err(error) if error.is_absence() => return Ok(0),
+        Err(error) if error.is_not_found() => return Ok(0),
         dir => dir?,
     };
     let listing =
@@ -232,7 +232,7 @@ fn snapshots_in(path: &Path, target: &Target) -> Result<usize> {
             0,
             |sum, name| match OwnedDir::open(&path.join(PRIVATE).join(name.name())) {
                 Ok(dir) => Ok(sum + names_in(dir.dir())?.len()),
-                Err(error) if error.is_absence() => Ok(sum),
+                Err(error) if error.is_not_found() => Ok(sum),
                 Err(error) => Err(error),
             },
         )?;

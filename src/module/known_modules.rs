@@ -189,7 +189,7 @@ fn forgotten(
         let label = format!("{} ({})", escape(&module.name), escape_path(&directory));
         let target = Target::of_module(settings, Some(module.name.clone()), &directory);
         let given_up = vec![escape_path(&root.join(PRIVATE))];
-        KnownModule::Configured(label, target.map_err(|error| error.ended_without(given_up)))
+        KnownModule::Configured(label, target.map_err(|error| error.or_forget(given_up)))
     };
     let found = found_on_disk::of_module(settings, module).into_iter();
     found.filter(|found| !is_known(found)).map(work).collect()
@@ -270,5 +270,5 @@ impl RememberedModule {
 /// may ever come again.
 fn forgettable(error: Error, settings: &Settings, path: &Path) -> Error {
     let files = settings.memory.files_of(path);
-    error.ended_without(files.iter().map(|file| escape_path(file)).collect())
+    error.or_forget(files.iter().map(|file| escape_path(file)).collect())
 }

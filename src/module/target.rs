@@ -325,8 +325,9 @@ fn configured_root(policy: &Policy, module_path: &Path, name: Option<&[u8]>) -> 
 
 fn parent_of(module_path: &Path) -> Result<PathBuf> {
     let parent = module_path.parent().map(Path::to_path_buf);
-    parent.ok_or_else(|| {
-        Error::Usage(format!("{} has no parent directory", escape_path(module_path)))
+    parent.ok_or_else(|| Error::ModuleDirectory {
+        path: escape_path(module_path),
+        problem: "has no parent directory".to_string(),
     })
 }
 

@@ -231,7 +231,7 @@ pub(crate) fn under_lock(
     work: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     let request = Request::rotation();
-    let is_covered = || Error::Usage("a verification cannot be covered by another run".to_string());
+    let is_covered = || Error::Bug("a verification was covered by another run");
     let run_lock = RunLock::acquire(target, root, &request, clock)?.ok_or_else(is_covered)?;
     let result = work();
     if let ReleaseOutcome::DueMeanwhile { mark, lock: run_lock } =

@@ -55,7 +55,7 @@ pub(crate) fn rotate_by_hand(
     let root = target.open_root()?;
     crate::run::marks::remember_policy(target, &root)?;
     crate::system::priority::lower_priority(&target.policy);
-    let is_covered = || Error::Usage("a rotation cannot be covered by another run".to_string());
+    let is_covered = || Error::Bug("a rotation was covered by another run");
     let mut run_lock =
         RunLock::acquire(target, &root, &Request::rotation(), clock)?.ok_or_else(is_covered)?;
     let alone = run_lock.wait_for_turn(target, &root, &Request::rotation(), clock)?;

@@ -128,13 +128,13 @@ pub(crate) fn look_up(
         Ok(root) if root.is_registered() => root,
         Ok(_) => return Ok(LedgerAnswer::Unpaired),
         // The first run is going to make it.
-        Err(error) if error.is_absence() => return Ok(LedgerAnswer::Unpaired),
+        Err(error) if error.is_not_found() => return Ok(LedgerAnswer::Unpaired),
         Err(error) => return Err(error),
     };
     let ledger = match target.open_ledger(&root) {
         Ok(ledger) => ledger,
         // A version that had none has made the root.
-        Err(error) if error.is_absence() => return Ok(LedgerAnswer::Unpaired),
+        Err(error) if error.is_not_found() => return Ok(LedgerAnswer::Unpaired),
         Err(error) => return Err(error),
     };
     let found = transfer.connection.pid.map(|pid| ledger.running(pid)).transpose()?.flatten();

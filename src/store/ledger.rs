@@ -229,8 +229,7 @@ impl Ledger {
     /// # Errors
     /// If none can be made.
     pub fn apart(elsewhere: Vec<PathBuf>) -> Result<Self> {
-        let mut opened =
-            Err(Error::Usage("no place is known where transfers could be noted".to_string()));
+        let mut opened = Err(Error::NoStateDirectory);
         for path in &elsewhere {
             opened = make_dir(path);
             if opened.is_ok() {
@@ -267,7 +266,7 @@ impl Ledger {
         let own = match root.subdir(Subdir::Transfers) {
             Ok(dir) => Some(dir),
             // A version that had none made the root.
-            Err(error) if error.is_absence() => None,
+            Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error),
         };
         let others = elsewhere.iter().filter_map(|path| OwnedDir::open(path).ok());
@@ -336,8 +335,12 @@ impl Ledger {
         let ended =
             LedgerLine { file, side: Some(side), pid, status: Some(status), entry, ..*line };
         let (from, to) = (c_name(&line.file), c_name(&ended.file));
-        renameat(dir.directory, from.as_c_str(), dir.directory, to.as_c_str())
-            .map_err(|cause| Error::io("rename", &dir.path.join(&line.file), cause))?;
+        renameat(dir.directory, from.as_c_str(), dir.directory, to.as_c_str()).map_err(
+            |cause| {
+                let (from, to) = (dir.path.join(&line.file), dir.path.join(&ended.file));
+                Error::io_pair("rename", &from, &to, cause)
+            },
+        )?;
         if let Some(entry) = &ended.entry {
             let text = to_toml(entry, dir)?;
             // On a full disk the old owner stands in it, who waits for this process.

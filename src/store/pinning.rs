@@ -16,30 +16,32 @@ use crate::tell::escape::escape;
 /// Pins the visible snapshot `name`; a pin that it has already gets the new reason.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is no such snapshot.
+/// [`Error::Snapshot`] if there is no such snapshot.
 pub(crate) fn pin(root: &SnapshotRoot, name: &str, pin: Pin) -> Result<()> {
     let guard = DirLock::on_directory(root.private())?;
     if !is_visible(root, name)? {
-        return Err(Error::Usage(format!(
-            "{}: no snapshot {}; `list` shows those that there are, `list --expired` those that `undelete` brings back",
-            root.label(),
-            escape(name.as_bytes())
-        )));
+        return Err(Error::Snapshot {
+            root: root.label(),
+            problem: format!("no snapshot {}", escape(name.as_bytes())),
+            remedy: "`list` shows those that there are, `list --expired` those that `undelete` \
+                     brings back",
+        });
     }
     State::update_guarded(root.private(), &guard, |state| state.pins.insert(name.to_string(), pin))
         .map(drop)
 }
 
-/// Takes the pin from `name`, be the snapshot there or not.
+/// Takes the pin from `name`, whether the snapshot is there or not.
 ///
 /// # Errors
-/// [`Error::Usage`] if it is not pinned.
+/// [`Error::Snapshot`] if it is not pinned.
 pub(crate) fn unpin(root: &SnapshotRoot, name: &str) -> Result<()> {
     let guard = DirLock::on_directory(root.private())?;
     let (_, pin) = State::update_guarded(root.private(), &guard, |state| state.pins.remove(name))?;
-    let missing = || {
-        let name = escape(name.as_bytes());
-        Error::Usage(format!("{}: {name} is not pinned; `list` shows what is", root.label()))
+    let missing = || Error::Snapshot {
+        root: root.label(),
+        problem: format!("{} is not pinned", escape(name.as_bytes())),
+        remedy: "`list` shows the pins",
     };
     pin.map(drop).ok_or_else(missing)
 }

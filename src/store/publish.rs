@@ -8,8 +8,9 @@
 //! root is a complete, durable tree at every instant.
 
 use std::collections::HashSet;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 
 use chrono::{DateTime, Utc};
 use nix::errno::Errno;
@@ -182,10 +183,7 @@ impl StagedSnapshot {
         else {
             return;
         };
-        let (parent, path) = match self.beside {
-            true => (root.directory(), root.path.as_path()),
-            false => (self.dir.dir().directory, self.dir.dir().path),
-        };
+        let Dir { directory: parent, path } = staging_parent(self.beside, &self.dir, root);
         let (mut met, mut bytes) = (HashSet::new(), Vec::new());
         walk(parent, path, &self.name, &mut |name: &Name| {
             let Some(changed) = changes.changed_at(name.inode).filter(|_| met.insert(name.inode))
@@ -214,19 +212,31 @@ impl StagedSnapshot {
         name: &str,
         record: &Record,
     ) -> Result<Option<Error>> {
-        let path = root.path.join(name);
+        let StagedSnapshot { name: staged, beside, dir, cloned, parts, evidence, .. } = self;
         record.write_before_syncfs(root.subdir(Subdir::Records)?.dir(), name)?;
-        index_file::write_before_syncfs(root, name, self.parts, self.cloned.entries)?;
-        let began_ns = self.evidence.began_ns;
-        let recorded = self.evidence.recorder.and_then(|recorder| recorder.commit(name, began_ns));
+        index_file::write_before_syncfs(root, name, parts, cloned.entries)?;
+        let InodeRecording { recorder, began_ns } = evidence;
+        let recorded = recorder.and_then(|recorder| recorder.commit(name, began_ns));
         // The descriptor is on the module's file system, whose data has to be durable.
         syncfs(root.directory())
             .map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
-        let parent = if self.beside { root.directory() } else { self.dir.dir().directory };
-        rename_no_replace(parent, &self.name, root.directory(), &c_name(name))
-            .map_err(|cause| Error::io("publish", &path, cause))?;
+        let parent = staging_parent(beside, &dir, root);
+        rename_no_replace(parent.directory, &staged, root.directory(), &c_name(name)).map_err(
+            |cause| {
+                let from = parent.path.join(OsStr::from_bytes(staged.to_bytes()));
+                Error::io_pair("publish", &from, &root.path.join(name), cause)
+            },
+        )?;
         fsync(root.directory()).map_err(|cause| Error::io("sync", &root.path, cause))?;
         Ok(recorded.err())
+    }
+}
+
+/// The directory that a staged tree is in.
+fn staging_parent<'a>(beside: bool, staging: &'a OwnedDir, root: &'a SnapshotRoot) -> Dir<'a> {
+    match beside {
+        true => Dir { directory: root.directory(), path: &root.path },
+        false => staging.dir(),
     }
 }
 
@@ -252,7 +262,10 @@ fn take_for_recycling(root: &SnapshotRoot, staging: &OwnedDir, retired: &str) ->
     let expired = root.subdir(Subdir::Expired)?;
     let Dir { directory, path } = expired.dir();
     rename_no_replace(directory, &c_name(retired), staging.dir().directory, &c_name(RECYCLED))
-        .map_err(|cause| Error::io("recycle", &path.join(retired), cause))?;
+        .map_err(|cause| {
+            let to = staging.dir().path.join(RECYCLED);
+            Error::io_pair("recycle", &path.join(retired), &to, cause)
+        })?;
     for dir in [staging.dir(), expired.dir()] {
         fsync(dir.directory).map_err(|cause| Error::io("sync", dir.path, cause))?;
     }

@@ -60,7 +60,8 @@ pub(crate) fn retire(
     };
     for name in names.iter().filter(|name| !state.pins.contains_key(*name)) {
         if let Err(cause) = move_to_expired(root, expired.dir(), name) {
-            errors.push(Error::io("retire", &root.path.join(name), cause));
+            let (from, to) = (root.path.join(name), expired.dir().path.join(name));
+            errors.push(Error::io_pair("retire", &from, &to, cause));
         }
     }
     sync_move(root, &expired)?;
@@ -147,23 +148,23 @@ fn move_to_expired(root: &SnapshotRoot, expired: Dir, name: &str) -> Answer<()> 
 /// again.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is no such one.
+/// [`Error::Snapshot`] if there is none of that name, or a visible snapshot has the name.
 pub(crate) fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> Result<()> {
     let guard = DirLock::on_directory(root.private())?;
     let expired = root.subdir(Subdir::Expired)?;
     if !retired(root)?.iter().any(|present| present == name) {
-        return Err(Error::Usage(format!(
-            "{}: no retired snapshot {}; `list --expired` shows those that can be brought back",
-            root.label(),
-            escape(name.as_bytes())
-        )));
+        return Err(Error::Snapshot {
+            root: root.label(),
+            problem: format!("no retired snapshot {}", escape(name.as_bytes())),
+            remedy: "`list --expired` shows those that can be brought back",
+        });
     }
     if stat_entry(root.directory(), &c_name(name)).is_ok() {
-        return Err(Error::Usage(format!(
-            "{}: another snapshot {} is visible; move that one away first",
-            root.label(),
-            escape(name.as_bytes())
-        )));
+        return Err(Error::Snapshot {
+            root: root.label(),
+            problem: format!("another snapshot {} is visible", escape(name.as_bytes())),
+            remedy: "move that one away first",
+        });
     }
     // The pin first: in the moment that the snapshot is visible, it is pinned.
     let (_, is_new) = State::update_guarded(root.private(), &guard, |state| {
@@ -181,7 +182,8 @@ pub(crate) fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> R
         if is_new {
             State::update_guarded(root.private(), &guard, |state| state.pins.remove(name))?;
         }
-        return Err(Error::io("bring back", &expired.dir().path.join(name), cause));
+        let (from, to) = (expired.dir().path.join(name), root.path.join(name));
+        return Err(Error::io_pair("bring back", &from, &to, cause));
     }
     sync_move(root, &expired)
 }
@@ -276,7 +278,8 @@ pub(crate) fn remove(root: &SnapshotRoot, names: &[String]) -> Result<Removed> {
             // Somebody has brought it back.
             Err(Errno::ENOENT) => {}
             Err(cause) => {
-                removed.errors.push(Error::io("remove", &expired.dir().path.join(name), cause));
+                let (from, to) = (expired.dir().path.join(name), staging.dir().path.join(name));
+                removed.errors.push(Error::io_pair("remove", &from, &to, cause));
             }
         }
     }

@@ -396,15 +396,15 @@ pub(crate) fn canonical_module(path: &Path) -> Result<PathBuf> {
         .map_err(|cause| Error::io("find the module directory", path, cause))?;
     let metadata = fs::metadata(&canonical).map_err(|cause| Error::io("inspect", path, cause))?;
     if !metadata.is_dir() {
-        return Err(Error::Usage(format!(
-            "the module path {} is not a directory",
-            escape_path(path)
-        )));
+        return Err(no_module_directory(path, "is not a directory"));
     }
     if canonical == Path::new("/") {
-        return Err(Error::Usage(
-            "a module that is / has no place beside it for snapshots".to_string(),
-        ));
+        let problem = "has no place beside it for snapshots: serve a directory below it";
+        return Err(no_module_directory(&canonical, problem));
     }
     Ok(canonical)
+}
+
+fn no_module_directory(path: &Path, problem: &str) -> Error {
+    Error::ModuleDirectory { path: escape_path(path), problem: problem.to_string() }
 }

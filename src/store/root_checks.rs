@@ -202,7 +202,7 @@ pub(crate) fn no_hard_links(path: &Path, kind: &FileSystemType) -> Error {
 /// `error`, or if that is due to a file where the root or a directory above it should be, what to
 /// do about it.
 pub(crate) fn explained(path: &Path, error: Error) -> Error {
-    if !error.is_no_directory() {
+    if !error.is_not_a_directory() {
         return error;
     }
     let is_file = |path: &&Path| fs::metadata(path).is_ok_and(|found| !found.is_dir());

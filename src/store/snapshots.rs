@@ -101,7 +101,7 @@ impl SnapshotList {
         let records = match root.is_registered().then(|| root.subdir(Subdir::Records)).transpose() {
             Ok(records) => records,
             // Those who only look do not make it again.
-            Err(error) if error.is_absence() => {
+            Err(error) if error.is_not_found() => {
                 catalog.warnings.push(root.lost_records());
                 None
             }

@@ -377,11 +377,11 @@ fn has_history(private: Dir) -> Result<bool> {
 fn set_aside(private: Dir) -> Result<()> {
     let (file, damaged) = (c_name(STATE_FILE), c_name(DAMAGED_STATE_FILE));
     let directory = private.directory;
-    let failed = |cause| Error::io("set aside", &private.path.join(STATE_FILE), cause);
+    let [from, to] = [STATE_FILE, DAMAGED_STATE_FILE].map(|name| private.path.join(name));
     match unlinkat(directory, damaged.as_c_str(), UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => {}
-        Err(cause) => return Err(failed(cause)),
+        Err(cause) => return Err(Error::io("remove", &to, cause)),
     }
     linkat(directory, file.as_c_str(), directory, damaged.as_c_str(), AtFlags::empty())
-        .map_err(failed)
+        .map_err(|cause| Error::io_pair("link", &from, &to, cause))
 }

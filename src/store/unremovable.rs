@@ -43,6 +43,14 @@ fn told(obstacles: &Obstacles, error: &Error) -> String {
 fn move_away(root: &SnapshotRoot, from: Dir, name: &CStr) -> Result<(String, Obstacles)> {
     let dir = root.subdir(Subdir::Unremovable)?;
     let base = name.to_string_lossy();
+    let failed = |free: &str, cause| {
+        Error::io_pair(
+            "set aside",
+            &from.path.join(base.as_ref()),
+            &dir.dir().path.join(free),
+            cause,
+        )
+    };
     for number in 0..1_000 {
         let free = if number == 0 { base.to_string() } else { format!("{base}.{number}") };
         match rename_no_replace(from.directory, name, dir.dir().directory, &c_name(&free)) {
@@ -52,12 +60,10 @@ fn move_away(root: &SnapshotRoot, from: Dir, name: &CStr) -> Result<(String, Obs
                 return Ok((path, obstacles));
             }
             Err(nix::errno::Errno::EEXIST) => {}
-            Err(cause) => {
-                return Err(Error::io("set aside", &from.path.join(base.as_ref()), cause));
-            }
+            Err(cause) => return Err(failed(&free, cause)),
         }
     }
-    Err(Error::io("set aside", &from.path.join(base.as_ref()), nix::errno::Errno::EEXIST))
+    Err(failed(base.as_ref(), nix::errno::Errno::EEXIST))
 }
 
 /// The names of the trees that were set aside.

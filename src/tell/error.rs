@@ -1,4 +1,5 @@
-//! The one error type: what was attempted, on what, why it failed, what to do.
+//! The error type of the whole program: what was attempted, on which files, why it failed, and what
+//! the administrator can do.
 
 use std::io;
 use std::path::Path;
@@ -10,15 +11,20 @@ use crate::tell::exit::Exit;
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 /// Why something could not be done. Each message is complete on one line and already escaped.
+///
+/// A variant stands for what the caller does about it, such as waiting, or telling the
+/// administrator to correct a file. Only [`exit`](Error::exit) knows the exit statuses.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A system call failed.
-    #[error("cannot {operation} {path}: {cause}{}", hint(operation, cause))]
+    #[error("cannot {operation} {path}{}: {cause}{}", onto(to), hint(operation, cause))]
     Io {
         /// The operation as a verb phrase, such as `link` or `sync the file system of`.
         operation: &'static str,
-        /// What it was done to, escaped.
+        /// The path that it was done to, escaped.
         path: String,
+        /// The second path of a rename or a link, escaped.
+        to: Option<String>,
         /// The system's answer.
         cause: io::Error,
     },
@@ -32,12 +38,28 @@ pub enum Error {
         /// What is wrong with its value.
         problem: String,
     },
-    /// The command line or a configuration file asks for something impossible.
+    /// The command line names something that does not exist or cannot be used.
     #[error("{0}")]
     Usage(String),
+    /// `rsyncd.conf`, or a file that it includes, cannot be read or is wrong.
+    #[error("{place}: {problem}")]
+    RsyncdConf {
+        /// The file, and the line if the error has one, escaped.
+        place: String,
+        /// What is wrong, and what to do about it.
+        problem: String,
+    },
     /// The policy file cannot be read without error; one line per mistake.
     #[error("{}", .0.join("; "))]
     Policy(Vec<String>),
+    /// No snapshots can be made of the module directory.
+    #[error("the module directory {path} {problem}")]
+    ModuleDirectory {
+        /// The directory, escaped.
+        path: String,
+        /// What is wrong with it, and what to do about it.
+        problem: String,
+    },
     /// The snapshot root cannot be trusted or used.
     #[error("snapshot root {path}: {problem}; {remedy}")]
     Root {
@@ -48,43 +70,68 @@ pub enum Error {
         /// What the administrator can do.
         remedy: String,
     },
-    /// Somebody else held the lock all the time.
+    /// A snapshot that was named is not there, or is not in the state that the command needs.
+    #[error("{root}: {problem}; {remedy}")]
+    Snapshot {
+        /// The snapshot root, escaped.
+        root: String,
+        /// What is wrong, with the snapshot's name, escaped.
+        problem: String,
+        /// What the administrator can do.
+        remedy: &'static str,
+    },
+    /// Another run held the lock of the root for as long as this one may wait.
     #[error(
         "the lock of {root} stayed busy for {waited_seconds} s: held by {holder}; {consequence}"
     )]
     Busy {
         /// The root, escaped.
         root: String,
-        /// The holder's own words about itself.
+        /// What the holder wrote into the lock file about itself.
         holder: String,
-        /// How long we waited, in seconds.
+        /// How long this run waited, in seconds.
         waited_seconds: u64,
         /// What that means for the work that was asked for.
         consequence: &'static str,
     },
-    /// Others on this machine were before us all the time.
+    /// Other runs on this machine were first in the job queue for as long as this one may wait.
     #[error(
-        "{root}: waited {waited_seconds} s for other runs on this machine to end, and {} before this one (max_parallel = {max_parallel}); {consequence}",
+        "{root}: waited {waited_seconds} s for other runs on this machine to end, and {} before \
+         this one (max_parallel = {max_parallel}); {consequence}",
         if *before == 1 { "1 job is still".to_string() } else { format!("{before} jobs are still") }
     )]
     Queue {
         /// The root, escaped.
         root: String,
-        /// How long we waited, in seconds.
+        /// How long this run waited, in seconds.
         waited_seconds: u64,
-        /// How many jobs were still before us.
+        /// How many jobs were still before this one.
         before: usize,
         /// How many may work at once.
         max_parallel: usize,
         /// What that means for the work that was asked for.
         consequence: &'static str,
     },
-    /// Of a module directory that may have been given up.
+    /// Pushes were running for as long as this run may wait, and its work needs a tree at rest.
+    #[error(
+        "{root}: after {waited_seconds} s a push is still running, of {clients}; {consequence}"
+    )]
+    PushRunning {
+        /// The root, escaped.
+        root: String,
+        /// How long this run waited, in seconds.
+        waited_seconds: u64,
+        /// The clients that push, escaped.
+        clients: String,
+        /// What that means for the work that was asked for.
+        consequence: &'static str,
+    },
+    /// The module directory cannot be used, and the administrator may have given it up.
     #[error("{error}; if this directory was given up, remove {}", .files.join(" and "))]
     Forgettable {
         /// What is wrong with it.
         error: Box<Error>,
-        /// What makes the program work on that directory, escaped.
+        /// The files for which the program goes on to work on that directory, escaped.
         files: Vec<String>,
     },
     /// The snapshot root has never been used.
@@ -95,18 +142,19 @@ pub enum Error {
     },
     /// A file system does not answer.
     #[error(
-        "the file system of {path} has not answered for {seconds} s: its server or disk may be gone; no run can work on this module until it is back or unmounted"
+        "the file system of {path} has not answered for {seconds} s: its server or disk may be \
+         gone; no run can work on this module until it is back or unmounted"
     )]
     NoAnswer {
-        /// What was asked for, escaped.
+        /// The path that was looked up, escaped.
         path: String,
-        /// How long we waited, in seconds.
+        /// How long this process waited, in seconds.
         seconds: u64,
     },
     /// A newer version of this program wrote one of our files.
     #[error(
-        "{path} was written by a newer version of rsyncd-snapshot (its format is {format}, this version \
-         reads up to {known}); nothing was changed: install that version again"
+        "{path} was written by a newer version of rsyncd-snapshot (its format is {format}, this \
+         version reads up to {known}); nothing was changed: install that version again"
     )]
     Newer {
         /// The file, escaped.
@@ -118,7 +166,8 @@ pub enum Error {
     },
     /// A tree that cannot be removed was moved out of the way.
     #[error(
-        "{path} cannot be removed and was set aside there: {cause}; then run `rotate --purge` for the module"
+        "{path} cannot be removed and was set aside there: {cause}; then run `rotate --purge` \
+         for the module"
     )]
     SetAside {
         /// Where it is now, escaped.
@@ -126,7 +175,7 @@ pub enum Error {
         /// Why it cannot be removed.
         cause: String,
     },
-    /// One of our own files holds something that we did not write.
+    /// One of our own files holds something that this program did not write.
     #[error("{path}: {problem}")]
     Damaged {
         /// The file, escaped.
@@ -134,53 +183,74 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// This machine has no directory for what it remembers.
+    #[error(
+        "no directory is known in which transfers can be noted: set HOME, XDG_RUNTIME_DIR or \
+         RSYNCD_SNAPSHOT_STATE_DIRECTORY"
+    )]
+    NoStateDirectory,
+    /// Something that cannot happen.
+    #[error("{0}: this is an error in rsyncd-snapshot itself, please report it")]
+    Bug(&'static str),
 }
 
 impl Error {
     /// The failure of `operation` on `path`.
     pub fn io(operation: &'static str, path: &Path, cause: impl Into<io::Error>) -> Self {
-        Error::Io { operation, path: escape_path(path), cause: cause.into() }
+        Error::Io { operation, path: escape_path(path), to: None, cause: cause.into() }
     }
 
-    /// The same for something that is bytes rather than a path.
+    /// [`Error::io`] for a path that is bytes.
     pub fn io_bytes(operation: &'static str, path: &[u8], cause: impl Into<io::Error>) -> Self {
-        Error::Io { operation, path: escape(path), cause: cause.into() }
+        Error::Io { operation, path: escape(path), to: None, cause: cause.into() }
     }
 
-    /// The same error, and the files without which the program no longer works on that directory.
+    /// [`Error::io`] for a rename or a link of `from` to `to`.
+    pub fn io_pair(
+        operation: &'static str,
+        from: &Path,
+        to: &Path,
+        cause: impl Into<io::Error>,
+    ) -> Self {
+        let (path, to) = (escape_path(from), Some(escape_path(to)));
+        Error::Io { operation, path, to, cause: cause.into() }
+    }
+
+    /// Adds the `files` whose removal makes the program give up the module directory.
     #[must_use]
-    pub fn ended_without(self, files: Vec<String>) -> Self {
+    pub fn or_forget(self, files: Vec<String>) -> Self {
         Error::Forgettable { error: Box::new(self), files }
     }
 
-    /// Whether the file system or a quota has no room left.
+    /// The error number of a failed system call.
+    fn errno(&self) -> Option<i32> {
+        let Error::Io { cause, .. } = self else { return None };
+        cause.raw_os_error()
+    }
+
+    /// Whether the file system or a quota has no space left.
     pub fn is_lack_of_space(&self) -> bool {
-        let Error::Io { cause, .. } = self else { return false };
-        matches!(cause.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+        matches!(self.errno(), Some(libc::ENOSPC | libc::EDQUOT))
     }
 
-    /// Whether the same would fail again as long as an administrator changes nothing.
+    /// Whether the call fails again until an administrator changes something.
     pub fn is_lasting(&self) -> bool {
-        let Error::Io { cause, .. } = self else { return false };
-        matches!(cause.raw_os_error(), Some(libc::EPERM | libc::EXDEV | libc::EROFS | libc::EBUSY))
+        matches!(self.errno(), Some(libc::EPERM | libc::EXDEV | libc::EROFS | libc::EBUSY))
     }
 
-    /// Whether the system refused the call as such, as one that a file system does not have.
+    /// Whether the file system refused the call, as it does with one that it lacks.
     pub fn is_refusal(&self) -> bool {
-        let Error::Io { cause, .. } = self else { return false };
-        matches!(cause.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS))
+        matches!(self.errno(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS))
     }
 
-    /// Whether something else is where a directory should be.
-    pub fn is_no_directory(&self) -> bool {
-        let Error::Io { cause, .. } = self else { return false };
-        cause.kind() == io::ErrorKind::NotADirectory
+    /// Whether the path, or a directory on the way to it, is no directory.
+    pub fn is_not_a_directory(&self) -> bool {
+        self.errno() == Some(libc::ENOTDIR)
     }
 
-    /// Whether what was asked for does not exist.
-    pub fn is_absence(&self) -> bool {
-        let Error::Io { cause, .. } = self else { return false };
-        cause.kind() == io::ErrorKind::NotFound
+    /// Whether the path does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.errno() == Some(libc::ENOENT)
     }
 
     /// The exit status that this error ends a command with.
@@ -190,21 +260,30 @@ impl Error {
             | Error::NoAnswer { .. }
             | Error::Newer { .. }
             | Error::Damaged { .. }
-            | Error::SetAside { .. } => Exit::Failed,
+            | Error::SetAside { .. }
+            | Error::Bug(_) => Exit::Failed,
             Error::Environment { .. }
             | Error::Usage(_)
+            | Error::RsyncdConf { .. }
             | Error::Policy(_)
+            | Error::ModuleDirectory { .. }
+            | Error::Root { .. }
+            | Error::Snapshot { .. }
             | Error::Unregistered { .. }
-            | Error::Root { .. } => Exit::Usage,
+            | Error::NoStateDirectory => Exit::Usage,
             Error::Forgettable { error, .. } => error.exit(),
-            Error::Busy { .. } | Error::Queue { .. } => Exit::Busy,
+            Error::Busy { .. } | Error::Queue { .. } | Error::PushRunning { .. } => Exit::Busy,
         }
     }
 }
 
-/// What an administrator can do about the causes that are not self-explaining.
+fn onto(to: &Option<String>) -> String {
+    to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default()
+}
+
+/// What an administrator can do about the causes that do not explain themselves.
 fn hint(operation: &str, cause: &io::Error) -> &'static str {
-    // What is opened or read is no link between module and root.
+    // To open or read a file needs no link between module and root.
     let only_looks =
         ["open", "read", "inspect", "return to"].iter().any(|look| operation.starts_with(look));
     match cause.raw_os_error() {
@@ -215,12 +294,14 @@ fn hint(operation: &str, cause: &io::Error) -> &'static str {
             " (something may be mounted on it: `umount` it)"
         }
         Some(libc::EXDEV) => {
-            " (module and snapshot root must be on one file system and one mount: no bind mount, separate ReadWritePaths= or project quota between them)"
+            " (module and snapshot root must be on one file system and one mount: no bind mount, \
+             separate ReadWritePaths= or project quota between them)"
         }
         Some(libc::ENOSPC) => " (free space or inodes; existing snapshots were not touched)",
         Some(libc::EDQUOT) => " (raise the quota; existing snapshots were not touched)",
         Some(libc::EPERM) => {
-            " (an immutable or append-only flag, or fs.protected_hardlinks for a user without CAP_FOWNER)"
+            " (an immutable or append-only flag, or fs.protected_hardlinks for a user without \
+             CAP_FOWNER)"
         }
         _ => "",
     }

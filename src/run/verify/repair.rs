@@ -43,7 +43,6 @@ use crate::system::clock::Clock;
 use crate::system::identity::{Answer, Identity};
 use crate::system::syscalls::{is_privileged, open_directory, stat_below, stat_entry};
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::escape;
 
 /// What a repair did.
 #[derive(Debug, Default)]
@@ -111,10 +110,12 @@ fn close_gate(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Gat
         }
         drop(ledger);
         if Instant::now() >= deadline {
-            let running = running.join(", ");
-            return Err(Error::Usage(format!(
-                "nothing is repaired while a push is running, of {running}: try again later"
-            )));
+            return Err(Error::PushRunning {
+                root: root.label(),
+                waited_seconds: target.policy.lock_wait.seconds(),
+                clients: running.join(", "),
+                consequence: "nothing was repaired: try again later",
+            });
         }
         sleep(Duration::from_millis(200));
     }
@@ -216,10 +217,10 @@ fn copy_whole(copier: &mut Copier, name: &Name, target: BorrowedFd) -> Result<()
     if copier.attributes_lost == lost_before {
         return Ok(());
     }
-    let path = escape(&name.path());
-    Err(Error::Usage(format!(
-        "cannot copy {path}: this process may not give the copy the owner, the device or the attributes of the file"
-    )))
+    let cause = std::io::Error::other(
+        "this process may not give the copy the owner, the device or the attributes of the file",
+    );
+    Err(Error::io_bytes("copy", &name.path(), cause))
 }
 
 /// Puts the copy in the place of a name of the module; the directory's times stay.

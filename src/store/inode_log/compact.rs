@@ -33,7 +33,7 @@ pub(crate) fn size_bytes(dir: Dir) -> Result<u64> {
             let size = file.metadata().map(|metadata| metadata.len());
             size.map_err(|cause| Error::io("inspect", &dir.path.join(FILE), cause))
         }
-        Err(error) if error.is_absence() => Ok(0),
+        Err(error) if error.is_not_found() => Ok(0),
         Err(error) => Err(error),
     }
 }

@@ -51,7 +51,7 @@ impl Catalogue {
     pub fn read(dir: Dir) -> Result<Option<Self>> {
         let file = match crate::store::inode_log::commit::open(dir, OFlag::O_RDONLY) {
             Ok(file) => file,
-            Err(error) if error.is_absence() => return Ok(None),
+            Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error),
         };
         let path = dir.path.join(crate::store::inode_log::commit::FILE);
