@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rsyncd_snapshot::internals::{Knowledge, Stage, clone_tree, remove_trees};
+use rsyncd_snapshot::internals::{CloneContext, CloneTarget, clone_tree, remove_trees};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -51,9 +51,13 @@ fn main() -> ExitCode {
 fn clone(live: &Path, new: &Path) -> Outcome<String> {
     let (parent_path, name) = split(new)?;
     let (live_directory, parent) = (File::open(live)?, File::open(parent_path)?);
-    let stage =
-        Stage { parent: parent.as_fd(), name: &name, is_recycled: false, drafts: parent.as_fd() };
-    let (cloned, _) = clone_tree((live_directory.as_fd(), live), &stage, Knowledge::default())?;
+    let stage = CloneTarget {
+        parent: parent.as_fd(),
+        name: &name,
+        is_recycled: false,
+        drafts: parent.as_fd(),
+    };
+    let (cloned, _) = clone_tree((live_directory.as_fd(), live), &stage, CloneContext::default())?;
     Ok(format!("{{\"entries\": {}}}", cloned.entries))
 }
 

@@ -5,7 +5,7 @@
 //! and much longer for millions on a cold disk; so beyond a size it is done only if asked for.
 
 use crate::decide::decision::Decision;
-use crate::engine::usage::{self, Tree, Usage};
+use crate::engine::usage::{self, Usage, UsageTree};
 use crate::store::dir::{Dir, c_name};
 use crate::store::layout::Subdir;
 use crate::store::retire;
@@ -41,7 +41,7 @@ pub(crate) fn count(
         decision.expired().map(|verdict| verdict.snapshot.name.as_str()).collect();
 
     let in_root = Dir { directory: root.directory(), path: &root.path };
-    let mut trees: Vec<Tree> = going.iter().map(|name| tree(in_root, name)).collect();
+    let mut trees: Vec<UsageTree> = going.iter().map(|name| tree(in_root, name)).collect();
     if let Some(expired) = &expired {
         trees.extend(retired.iter().map(|name| tree(expired.dir(), name)));
     }
@@ -51,8 +51,8 @@ pub(crate) fn count(
     FreedSpace { snapshots: going.len(), retired: retired.len(), usage }
 }
 
-fn tree<'a>(dir: Dir<'a>, name: &str) -> Tree<'a> {
-    Tree { parent: dir.directory, parent_path: dir.path, name: c_name(name) }
+fn tree<'a>(dir: Dir<'a>, name: &str) -> UsageTree<'a> {
+    UsageTree { parent: dir.directory, parent_path: dir.path, name: c_name(name) }
 }
 
 /// What the records say of the size of snapshots; nothing of adopted ones.

@@ -11,7 +11,7 @@ use crate::decide::own_output::Opener;
 use crate::decide::reason::Pause;
 use crate::module::context::Context;
 use crate::module::target::Target;
-use crate::run::verify::by_hand;
+use crate::run::verify::commands;
 use crate::run::{reap, rotate, transfer};
 use crate::store::state::State;
 use crate::system::clock::Clock;
@@ -77,7 +77,7 @@ pub(crate) fn release_unseen(context: &Context, module: Option<&OsStr>) -> Resul
 pub(crate) fn release_damage(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
     context.change_each(module, None, Opener::Upkeep, |target| {
         let damage = State::read(target.look_at_root()?.private())?.damage;
-        let accepted = by_hand::accept(target, &Clock::System)?.altered_inodes.len();
+        let accepted = commands::accept(target, &Clock::System)?.altered_inodes.len();
         forget_pause(target, damage.map(Pause::Damage));
         let message = match accepted {
             0 => "nothing is altered".to_string(),

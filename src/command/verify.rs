@@ -9,9 +9,9 @@ use crate::command::print_json;
 use crate::decide::own_output::Opener;
 use crate::module::context::Context;
 use crate::module::target::Target;
-use crate::run::verify::by_hand;
+use crate::run::verify::commands;
 use crate::run::verify::repair::{self, Repaired};
-use crate::run::verify::verified::{Altered, Verified};
+use crate::run::verify::verified::{AlteredPath, Verified};
 use crate::system::clock::Clock;
 use crate::tell::counted;
 use crate::tell::error::Result;
@@ -33,7 +33,7 @@ pub(crate) fn run(
                 let mut repaired = repair::repair(target, &Clock::System)?;
                 (std::mem::take(&mut repaired.after), Some(repaired))
             }
-            false => (by_hand::verify(target, &Clock::System)?, None),
+            false => (commands::verify(target, &Clock::System)?, None),
         };
         for trouble in repaired.iter().flat_map(|repaired| &repaired.troubles) {
             log::warn!("{}: {trouble}", target.label());
@@ -212,7 +212,7 @@ impl VerifyView {
 }
 
 impl AlteredView {
-    fn new(altered: &Altered) -> Self {
+    fn new(altered: &AlteredPath) -> Self {
         let change = |change: &crate::decide::damage::Change| ChangeView {
             what: change.word(),
             text: change.to_string(),

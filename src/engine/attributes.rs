@@ -16,7 +16,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown};
 use rustix::fs::XattrFlags;
 
-use crate::system::identity::Answer;
+use crate::system::identity::SysResult;
 use crate::system::syscalls::{is_privileged, may_give_to};
 
 /// Extended attributes by name.
@@ -27,7 +27,7 @@ const MODE_BITS: u32 = 0o7777;
 /// Makes `copy` look like `original`, whose `stat` was taken earlier. Returns whether all of
 /// it could be kept: a user without privileges cannot give files away, and some security
 /// attributes are the kernel's own.
-pub(crate) fn apply(original: BorrowedFd, stat: &FileStat, copy: BorrowedFd) -> Answer<bool> {
+pub(crate) fn apply(original: BorrowedFd, stat: &FileStat, copy: BorrowedFd) -> SysResult<bool> {
     let owner_kept = apply_owner(stat, copy)?;
     let xattrs_kept = apply_xattrs(original, copy)?;
     fchmod(copy, Mode::from_bits_truncate(stat.st_mode & MODE_BITS))?;
@@ -46,7 +46,7 @@ pub(crate) fn differ(
     a_stat: &FileStat,
     b: BorrowedFd,
     b_stat: &FileStat,
-) -> Answer<bool> {
+) -> SysResult<bool> {
     if a_stat.st_mode & MODE_BITS != b_stat.st_mode & MODE_BITS
         || (a_stat.st_mtime, a_stat.st_mtime_nsec) != (b_stat.st_mtime, b_stat.st_mtime_nsec)
         || (is_privileged() && a_stat.st_uid != b_stat.st_uid)
@@ -60,7 +60,7 @@ pub(crate) fn differ(
         .ne(read_xattrs(b)?.into_iter().filter(is_comparable)))
 }
 
-fn apply_owner(stat: &FileStat, copy: BorrowedFd) -> Answer<bool> {
+fn apply_owner(stat: &FileStat, copy: BorrowedFd) -> SysResult<bool> {
     let present = fstat(copy)?;
     if (present.st_uid, present.st_gid) == (stat.st_uid, stat.st_gid) {
         // Most trees have one owner, and setting it costs several times as much as asking.
@@ -77,7 +77,7 @@ fn apply_owner(stat: &FileStat, copy: BorrowedFd) -> Answer<bool> {
     }
 }
 
-fn apply_xattrs(original: BorrowedFd, copy: BorrowedFd) -> Answer<bool> {
+fn apply_xattrs(original: BorrowedFd, copy: BorrowedFd) -> SysResult<bool> {
     let wanted = read_xattrs(original)?;
     let present = read_xattrs(copy)?;
     let mut kept = true;
@@ -95,7 +95,7 @@ fn apply_xattrs(original: BorrowedFd, copy: BorrowedFd) -> Answer<bool> {
 
 /// Whether the attribute was kept; attributes that only the system manages may be refused, and
 /// labels are not missed.
-fn tolerate(name: &CString, answer: rustix::io::Result<()>) -> Answer<bool> {
+fn tolerate(name: &CString, answer: rustix::io::Result<()>) -> SysResult<bool> {
     use rustix::io::Errno as E;
     let bytes = name.as_bytes();
     let ordinary = bytes.starts_with(b"user.") || bytes.starts_with(b"system.posix_acl");
@@ -115,7 +115,7 @@ fn is_comparable((name, _): &(CString, Vec<u8>)) -> bool {
     !bytes.starts_with(b"security.") && !bytes.starts_with(b"trusted.")
 }
 
-fn read_xattrs(file: BorrowedFd) -> Answer<Xattrs> {
+fn read_xattrs(file: BorrowedFd) -> SysResult<Xattrs> {
     let names = sized(
         |buffer| rustix::fs::flistxattr(file, buffer),
         || rustix::fs::flistxattr_query(file),
@@ -141,7 +141,7 @@ fn read_xattrs(file: BorrowedFd) -> Answer<Xattrs> {
 fn sized(
     read: impl Fn(&mut Vec<u8>) -> rustix::io::Result<usize>,
     ask: impl Fn() -> rustix::io::Result<usize>,
-) -> Answer<Vec<u8>> {
+) -> SysResult<Vec<u8>> {
     loop {
         let size = match ask() {
             Ok(0) | Err(rustix::io::Errno::NOTSUP) => return Ok(Vec::new()),

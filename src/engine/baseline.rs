@@ -18,7 +18,7 @@ use nix::sys::stat::fstat;
 use rustix::fs::{AtFlags, StatxFlags};
 
 use crate::decide::damage::{Attributes, Moment, Xattrs};
-use crate::system::identity::Answer;
+use crate::system::identity::SysResult;
 use crate::system::mounts;
 use crate::system::syscalls::stat_entry;
 
@@ -53,14 +53,14 @@ pub struct Baseline {
     /// The inode as it was.
     pub inode: Inode,
     /// How it came to be recorded.
-    pub origin: Origin,
+    pub origin: BaselineOrigin,
     /// Its change time before it was linked, or at the time it was recorded.
     pub touched: Moment,
 }
 
 /// How an inode came to be recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum BaselineOrigin {
     /// By the run that linked it. If it had been linked by an earlier one, it was touched
     /// meanwhile.
     Linked,
@@ -72,8 +72,8 @@ pub enum Origin {
 ///
 /// # Errors
 /// As [`stat_entry`]: `EXDEV` if it is a mount point.
-pub(crate) fn look(directory: BorrowedFd, name: &CStr) -> Answer<Inode> {
-    match mounts::pin(directory, name)? {
+pub(crate) fn inspect_entry(directory: BorrowedFd, name: &CStr) -> SysResult<Inode> {
+    match mounts::open_place_if_mounts(directory, name)? {
         Some(place) => look_with(place.as_fd(), c"", AtFlags::EMPTY_PATH | FORCE_SYNC),
         None => look_with(
             directory,
@@ -83,7 +83,7 @@ pub(crate) fn look(directory: BorrowedFd, name: &CStr) -> Answer<Inode> {
     }
 }
 
-fn look_with(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> Answer<Inode> {
+fn look_with(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> SysResult<Inode> {
     let statx = match rustix::fs::statx(
         directory,
         name,
@@ -122,7 +122,7 @@ fn look_with(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> Answer<Inode
 /// The same on a kernel that has no statx.
 // The width of the fields differs between platforms.
 #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
-fn look_plainly(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> Answer<Inode> {
+fn look_plainly(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> SysResult<Inode> {
     let stat = match flags.contains(AtFlags::EMPTY_PATH) {
         true => fstat(directory)?,
         false => stat_entry(directory, name)?,
@@ -220,18 +220,18 @@ impl Recording<'_> {
 }
 
 /// Looks at an open file.
-pub(crate) fn look_at(file: BorrowedFd) -> Answer<Inode> {
+pub(crate) fn inspect_open(file: BorrowedFd) -> SysResult<Inode> {
     look_with(file, c"", AtFlags::EMPTY_PATH | FORCE_SYNC)
 }
 
 /// The baseline of what is `name` now, after it was linked; none if it is gone.
-pub(crate) fn of_entry(
+pub(crate) fn baseline_of(
     directory: BorrowedFd,
     name: &CStr,
-    origin: Origin,
+    origin: BaselineOrigin,
     touched: Option<Moment>,
 ) -> Option<Baseline> {
-    let mut inode = look(directory, name).ok()?;
+    let mut inode = inspect_entry(directory, name).ok()?;
     inode.attributes.xattrs = xattrs(directory, name);
     let touched = touched.unwrap_or(inode.changed);
     Some(Baseline { inode, origin, touched })

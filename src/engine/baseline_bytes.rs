@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 
 use crate::decide::damage::{Attributes, Moment, Xattrs};
-use crate::engine::baseline::{Baseline, Inode, Origin};
+use crate::engine::baseline::{Baseline, BaselineOrigin, Inode};
 
 /// So many bytes of baselines are kept at a time.
 pub(crate) const BLOCK_BYTES: usize = 64 << 10;
@@ -34,7 +34,7 @@ impl Baseline {
             Xattrs::Digest(_) => DIGEST,
             Xattrs::Unknown => UNKNOWN,
         };
-        bytes.push(kind | if self.origin == Origin::Found { FOUND } else { 0 });
+        bytes.push(kind | if self.origin == BaselineOrigin::Found { FOUND } else { 0 });
         bytes.extend(number.to_le_bytes());
         bytes.extend(birth_ns.to_le_bytes());
         for number in [*mode, *uid, *gid] {
@@ -82,7 +82,7 @@ impl Baseline {
         let attributes = Attributes { mode, uid, gid, size_bytes, modified, device, xattrs };
         let changed = touched;
         let inode = Inode { number, birth_ns, changed, accessed_seconds, links: 0, attributes };
-        let origin = if kind & FOUND == 0 { Origin::Linked } else { Origin::Found };
+        let origin = if kind & FOUND == 0 { BaselineOrigin::Linked } else { BaselineOrigin::Found };
         Some(Baseline { inode, origin, touched })
     }
 }
@@ -143,7 +143,7 @@ impl Bytes<'_> {
 mod tests {
     use super::*;
 
-    fn baseline(origin: Origin, xattrs: Xattrs) -> Baseline {
+    fn baseline(origin: BaselineOrigin, xattrs: Xattrs) -> Baseline {
         let modified = Moment { seconds: -5, nanoseconds: 999_999_999 };
         let touched = Moment { seconds: 1 << 40, nanoseconds: 1 };
         let attributes = Attributes {
@@ -179,7 +179,7 @@ mod tests {
         let mut bytes = Vec::new();
         let mut written = Vec::new();
         for xattrs in all {
-            for origin in [Origin::Linked, Origin::Found] {
+            for origin in [BaselineOrigin::Linked, BaselineOrigin::Found] {
                 written.push(baseline(origin, xattrs.clone()));
             }
         }
@@ -196,8 +196,11 @@ mod tests {
     #[test]
     fn garbage_is_no_baseline_and_does_not_panic() {
         let mut bytes = Vec::new();
-        baseline(Origin::Linked, Xattrs::All(BTreeMap::from([(c"user.a".into(), vec![1])])))
-            .write(&mut bytes);
+        baseline(
+            BaselineOrigin::Linked,
+            Xattrs::All(BTreeMap::from([(c"user.a".into(), vec![1])])),
+        )
+        .write(&mut bytes);
         for end in 0..bytes.len() {
             assert_eq!(Baseline::read(&bytes[..end]), None, "{end}");
         }

@@ -8,7 +8,7 @@
 use std::ffi::{CStr, CString};
 
 /// Subdirectories with what is known of each.
-pub(crate) struct Children<T> {
+pub(crate) struct PendingChildren<T> {
     names: Vec<u8>,
     /// In descending order once [`ready`](Self::ready).
     list: Vec<(u32, T)>,
@@ -25,10 +25,10 @@ pub(crate) struct Children<T> {
     charged_bytes: usize,
 }
 
-impl<T: Copy> Children<T> {
+impl<T: Copy> PendingChildren<T> {
     /// None yet, and never more than about `limit_bytes`.
     pub(crate) fn new(limit_bytes: usize) -> Self {
-        Children {
+        PendingChildren {
             names: Vec::new(),
             list: Vec::new(),
             limit_bytes,
@@ -95,8 +95,10 @@ impl<T: Copy> Children<T> {
 
     /// Once none is left: a new list for those that were dropped, if any were.
     pub(crate) fn next(&self) -> Option<Self> {
-        self.is_partial
-            .then(|| Children { visited: self.visited(), ..Children::new(self.limit_bytes) })
+        self.is_partial.then(|| PendingChildren {
+            visited: self.visited(),
+            ..PendingChildren::new(self.limit_bytes)
+        })
     }
 
     /// Changes what is known of each.
@@ -155,8 +157,8 @@ impl Budget {
     /// uppermost first: they are needed last.
     pub(crate) fn charge<'a, T: Copy + 'a>(
         &mut self,
-        new: &mut Children<T>,
-        levels: impl Iterator<Item = &'a mut Children<T>>,
+        new: &mut PendingChildren<T>,
+        levels: impl Iterator<Item = &'a mut PendingChildren<T>>,
     ) {
         new.charged_bytes = new.bytes();
         self.used_bytes += new.charged_bytes;
@@ -174,7 +176,7 @@ impl Budget {
     }
 
     /// What `done` took is free again.
-    pub(crate) fn refund<T>(&mut self, done: &mut Children<T>) {
+    pub(crate) fn refund<T>(&mut self, done: &mut PendingChildren<T>) {
         self.used_bytes -= std::mem::take(&mut done.charged_bytes);
     }
 }
@@ -193,7 +195,7 @@ mod tests {
     /// Visits as a walk does, with at most `limit` bytes.
     fn visit(all: &[CString], limit: usize, evict_every: usize) -> Vec<CString> {
         let mut visited = Vec::new();
-        let mut children = Children::new(limit);
+        let mut children = PendingChildren::new(limit);
         loop {
             all.iter().for_each(|name| children.push(name, ()));
             children.ready();

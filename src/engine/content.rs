@@ -15,7 +15,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use rustix::fs::SeekFrom;
 
-use crate::engine::baseline::{Inode, look_at};
+use crate::engine::baseline::{Inode, inspect_open};
 
 /// So much of holes in one file is hashed: some minutes of work at most.
 pub(crate) const MAX_HOLES_BYTES: u64 = 16 << 30;
@@ -24,22 +24,22 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 /// How long hashing may take, and how much it may read.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limit {
+pub(crate) struct HashLimit {
     /// When it ends at the latest.
     pub deadline: Option<Instant>,
     /// How many bytes of data may still be read.
     pub bytes: u64,
 }
 
-impl Limit {
+impl HashLimit {
     /// As long as it takes.
     pub(crate) fn none() -> Self {
-        Limit { deadline: None, bytes: u64::MAX }
+        HashLimit { deadline: None, bytes: u64::MAX }
     }
 
     /// So long from now, and so much.
     pub(crate) fn of(time: Duration, bytes: u64) -> Self {
-        Limit { deadline: Instant::now().checked_add(time), bytes }
+        HashLimit { deadline: Instant::now().checked_add(time), bytes }
     }
 
     /// Whether nothing more may be done.
@@ -50,7 +50,7 @@ impl Limit {
 
 /// What came of hashing one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Content {
+pub(crate) enum HashResult {
     /// BLAKE3 of the content.
     Hash([u8; 32]),
     /// It is no regular file, cannot be read, or has been changed meanwhile.
@@ -67,36 +67,36 @@ pub(crate) fn content_hash(
     directory: BorrowedFd,
     name: &CStr,
     inode: &Inode,
-    limit: &mut Limit,
-) -> Content {
+    limit: &mut HashLimit,
+) -> HashResult {
     const REGULAR: u32 = 0o100_000;
     if inode.attributes.mode & 0o170_000 != REGULAR {
-        return Content::None;
+        return HashResult::None;
     }
     if limit.is_over() {
-        return Content::OverLimit;
+        return HashResult::OverLimit;
     }
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let open = |flags| openat(directory, name, flags, Mode::empty());
     // Reading must not look like a client's access; only owners may ask for that.
     let Ok(file) = open(flags | OFlag::O_NOATIME).or_else(|_| open(flags)) else {
-        return Content::None;
+        return HashResult::None;
     };
     let file = File::from(file);
     let is_same = || {
-        look_at(file.as_fd())
+        inspect_open(file.as_fd())
             .is_ok_and(|now| now.number == inode.number && now.changed == inode.changed)
     };
     if !is_same() {
-        return Content::None;
+        return HashResult::None;
     }
     match hash(&file, inode.attributes.size_bytes, limit) {
-        Content::Hash(_) if !is_same() => Content::None,
+        HashResult::Hash(_) if !is_same() => HashResult::None,
         content => content,
     }
 }
 
-fn hash(file: &File, size: u64, limit: &mut Limit) -> Content {
+fn hash(file: &File, size: u64, limit: &mut HashLimit) -> HashResult {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; BUFFER_BYTES];
     let (mut at, mut holes) = (0, 0);
@@ -104,7 +104,7 @@ fn hash(file: &File, size: u64, limit: &mut Limit) -> Content {
         let data = next_data(file, at, size);
         holes += data - at;
         if holes > MAX_HOLES_BYTES {
-            return Content::Holes;
+            return HashResult::Holes;
         }
         if let Err(content) = zeros(&mut hasher, &mut buffer, data - at, limit) {
             return content;
@@ -113,22 +113,22 @@ fn hash(file: &File, size: u64, limit: &mut Limit) -> Content {
         let end = next_hole(file, at);
         while at < end {
             if limit.is_over() {
-                return Content::OverLimit;
+                return HashResult::OverLimit;
             }
             let most = (end - at).min(limit.bytes).min(BUFFER_BYTES as u64) as usize;
             match file.read_at(&mut buffer[..most], at) {
-                Ok(0) => return Content::Hash(*hasher.finalize().as_bytes()),
+                Ok(0) => return HashResult::Hash(*hasher.finalize().as_bytes()),
                 Ok(read) => {
                     hasher.update(&buffer[..read]);
                     at += read as u64;
                     limit.bytes -= read as u64;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) => return Content::None,
+                Err(_) => return HashResult::None,
             }
         }
         if at >= size {
-            return Content::Hash(*hasher.finalize().as_bytes());
+            return HashResult::Hash(*hasher.finalize().as_bytes());
         }
     }
 }
@@ -137,14 +137,14 @@ fn zeros(
     hasher: &mut blake3::Hasher,
     buffer: &mut [u8],
     mut count: u64,
-    limit: &Limit,
-) -> Result<(), Content> {
+    limit: &HashLimit,
+) -> Result<(), HashResult> {
     if count > 0 {
         buffer.fill(0);
     }
     while count > 0 {
         if limit.is_over() {
-            return Err(Content::OverLimit);
+            return Err(HashResult::OverLimit);
         }
         let most = count.min(buffer.len() as u64) as usize;
         hasher.update(&buffer[..most]);
@@ -177,11 +177,11 @@ mod tests {
     use std::io::{Seek, SeekFrom as Std, Write};
 
     use super::*;
-    use crate::engine::baseline::look;
+    use crate::engine::baseline::inspect_entry;
 
-    fn of(directory: &tempfile::TempDir, limit: &mut Limit) -> Content {
+    fn of(directory: &tempfile::TempDir, limit: &mut HashLimit) -> HashResult {
         let opened = File::open(directory.path()).expect("the directory");
-        let inode = look(opened.as_fd(), c"file").expect("the file");
+        let inode = inspect_entry(opened.as_fd(), c"file").expect("the file");
         content_hash(opened.as_fd(), c"file", &inode, limit)
     }
 
@@ -207,19 +207,19 @@ mod tests {
         ] {
             let directory = with_file(&parts, size);
             let bytes = std::fs::read(directory.path().join("file")).expect("its bytes");
-            let expected = Content::Hash(*blake3::hash(&bytes).as_bytes());
-            assert_eq!(of(&directory, &mut Limit::none()), expected, "{parts:?} {size}");
+            let expected = HashResult::Hash(*blake3::hash(&bytes).as_bytes());
+            assert_eq!(of(&directory, &mut HashLimit::none()), expected, "{parts:?} {size}");
         }
     }
 
     #[test]
     fn what_is_too_much_has_no_hash() {
         let hole = with_file(&[(0, b"x")], MAX_HOLES_BYTES + (1 << 20));
-        assert_eq!(of(&hole, &mut Limit::none()), Content::Holes);
+        assert_eq!(of(&hole, &mut HashLimit::none()), HashResult::Holes);
         let large = with_file(&[(0, &vec![1; 600_000])], 600_000);
-        let mut limit = Limit::of(Duration::from_secs(60), 300_000);
-        assert_eq!(of(&large, &mut limit), Content::OverLimit);
+        let mut limit = HashLimit::of(Duration::from_secs(60), 300_000);
+        assert_eq!(of(&large, &mut limit), HashResult::OverLimit);
         assert!(limit.is_over());
-        assert_eq!(of(&large, &mut Limit::of(Duration::ZERO, u64::MAX)), Content::OverLimit);
+        assert_eq!(of(&large, &mut HashLimit::of(Duration::ZERO, u64::MAX)), HashResult::OverLimit);
     }
 }

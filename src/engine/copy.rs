@@ -26,7 +26,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat
 
 use crate::engine::index::{Stamp, now_ns};
 use crate::engine::{attributes, baseline};
-use crate::system::identity::{Answer, Identity};
+use crate::system::identity::{Identity, SysResult};
 use crate::system::syscalls::{is_privileged, open_directory, stat_entry};
 
 /// Remembers one more name of a copied inode.
@@ -34,7 +34,7 @@ pub(crate) fn remember(
     copies: &mut Copies,
     pair: InodePair,
     original: &Original,
-    why: Why,
+    why: CopyReason,
     path: impl FnOnce() -> Vec<u8>,
 ) {
     let new = || Copied {
@@ -50,18 +50,20 @@ pub(crate) fn remember(
 
 /// Why an entry is a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Why {
+pub(crate) enum CopyReason {
     /// The answer to linking it.
     Refused(Errno),
     /// rsync goes on in place with what is in a partial directory.
     PartialDir,
 }
 
-fn reason(why: Why) -> &'static str {
+fn reason(why: CopyReason) -> &'static str {
     match why {
-        Why::PartialDir => "it is in a partial directory, where rsync goes on in place",
-        Why::Refused(Errno::EMLINK) => "it has as many links as the file system allows",
-        Why::Refused(_) => "it is immutable or append-only, or fs.protected_hardlinks guards it",
+        CopyReason::PartialDir => "it is in a partial directory, where rsync goes on in place",
+        CopyReason::Refused(Errno::EMLINK) => "it has as many links as the file system allows",
+        CopyReason::Refused(_) => {
+            "it is immutable or append-only, or fs.protected_hardlinks guards it"
+        }
     }
 }
 
@@ -145,7 +147,7 @@ impl Copied {
 }
 
 /// Whether the copy holds what the original does now. `live` is what that looked like before.
-fn is_same_content(pair: CopiedPair, live: &FileStat) -> Answer<bool> {
+fn is_same_content(pair: CopiedPair, live: &FileStat) -> SysResult<bool> {
     match SFlag::from_bits_truncate(live.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFREG => {
             let (original, copy) =
@@ -170,7 +172,7 @@ fn is_same_content(pair: CopiedPair, live: &FileStat) -> Answer<bool> {
 }
 
 /// Whether two files of `size_bytes` hold the same bytes. Where both have holes nothing is read.
-fn have_same_data(a: &File, b: &File, size_bytes: i64) -> Answer<bool> {
+fn have_same_data(a: &File, b: &File, size_bytes: i64) -> SysResult<bool> {
     const CHUNK_BYTES: usize = 128 << 10;
     let size_bytes = u64::try_from(size_bytes).unwrap_or(0);
     let failed = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
@@ -224,7 +226,7 @@ impl Original {
 
     /// The entry `name`. The attributes are read before the change time, so that an equal change
     /// time vouches for them.
-    fn of(directory: BorrowedFd, name: &CStr) -> Answer<Self> {
+    fn of(directory: BorrowedFd, name: &CStr) -> SysResult<Self> {
         let now = now_ns();
         let xattrs = xattrs_digest(directory, name);
         let stat = stat_entry(directory, name)?;
@@ -265,7 +267,7 @@ impl<'a> Copier<'a> {
         live: BorrowedFd,
         name: &CStr,
         copy: BorrowedFd,
-    ) -> Answer<(InodePair, Original)> {
+    ) -> SysResult<(InodePair, Original)> {
         let known = self.copied.get(&Identity::of(&stat_entry(live, name)?).inode).copied();
         let original = known.map_or_else(|| Original::of(live, name), Ok)?;
         let stat = original.stat;
@@ -291,7 +293,7 @@ impl<'a> Copier<'a> {
     }
 
     /// Removes the directory of originals; the copies stay linked in the clone.
-    pub(crate) fn finish(self) -> Answer<()> {
+    pub(crate) fn finish(self) -> SysResult<()> {
         let Some(originals) = self.originals else { return Ok(()) };
         for inode in self.copied.into_keys() {
             unlinkat(&originals, &original_name(inode)[..], UnlinkatFlags::NoRemoveDir)?;
@@ -305,7 +307,7 @@ impl<'a> Copier<'a> {
         name: &CStr,
         seen: &Original,
         copy: BorrowedFd,
-    ) -> Answer<()> {
+    ) -> SysResult<()> {
         let stat = &seen.stat;
         let inode = Identity::of(stat).inode;
         let original = original_name(inode);
@@ -345,7 +347,7 @@ impl<'a> Copier<'a> {
         linkat(self.originals()?, &original[..], copy, name, AtFlags::empty())
     }
 
-    fn originals(&mut self) -> Answer<BorrowedFd<'_>> {
+    fn originals(&mut self) -> SysResult<BorrowedFd<'_>> {
         if self.originals.is_none() {
             match mkdirat(self.drafts, ORIGINALS, Mode::from_bits_truncate(0o700)) {
                 Ok(()) | Err(Errno::EEXIST) => {}
@@ -359,7 +361,7 @@ impl<'a> Copier<'a> {
 
 /// Opens what was a regular file a moment ago. Should it be a pipe by now, that neither waits nor
 /// is waited for. Reading must not look like a client's access; only owners may ask for that.
-fn open_regular(directory: BorrowedFd, name: &CStr) -> Answer<File> {
+fn open_regular(directory: BorrowedFd, name: &CStr) -> SysResult<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = match openat(directory, name, flags | OFlag::O_NOATIME, Mode::empty()) {
         Err(Errno::EPERM) => openat(directory, name, flags, Mode::empty())?,
@@ -374,7 +376,7 @@ fn original_name(inode: u64) -> Vec<u8> {
 
 /// What stands for a device where none can be made: an empty file that says so as rsync's
 /// `--fake-super` does, which can restore the device from it.
-fn stand_in(stat: &FileStat, copy: BorrowedFd, name: &CStr) -> Answer<()> {
+fn stand_in(stat: &FileStat, copy: BorrowedFd, name: &CStr) -> SysResult<()> {
     mknodat(copy, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o600), 0)?;
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = openat(copy, name, flags, Mode::empty())?;
@@ -393,7 +395,7 @@ fn stand_in(stat: &FileStat, copy: BorrowedFd, name: &CStr) -> Answer<()> {
 }
 
 /// Copies the first `size_bytes`, which may be all holes, and no more: the client may be appending.
-fn copy_content(source: &File, target: &File, size_bytes: i64) -> Answer<()> {
+fn copy_content(source: &File, target: &File, size_bytes: i64) -> SysResult<()> {
     if rustix::fs::ioctl_ficlone(target, source).is_ok() {
         return Ok(());
     }
@@ -423,7 +425,7 @@ fn next_data(source: &File, position: u64, size_bytes: u64) -> Option<(u64, u64)
 }
 
 /// Owner, mode and times of something that must not be opened; whether the owner could be kept.
-fn apply_by_name(stat: &FileStat, copy: BorrowedFd, name: &CStr) -> Answer<bool> {
+fn apply_by_name(stat: &FileStat, copy: BorrowedFd, name: &CStr) -> SysResult<bool> {
     let owner = (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
     let owner_kept = match fchownat(copy, name, owner.0, owner.1, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Err(Errno::EPERM) if !is_privileged() => false,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 
-use crate::system::identity::{Answer, Identity};
+use crate::system::identity::{Identity, SysResult};
 use crate::system::syscalls::{open_directory, place_above, return_to};
 use crate::tell::error::Error;
 
@@ -31,18 +31,18 @@ const PATH_MAX: usize = libc::PATH_MAX as usize;
 const NEAR: usize = 3;
 
 /// An open directory that several workers may start from.
-pub(crate) type Directory = Arc<OwnedFd>;
+pub(crate) type DirectoryFd = Arc<OwnedFd>;
 
 /// A position in a directory tree.
 pub(crate) struct Descent {
-    start: Start,
+    start: DescentStart,
     device: u64,
-    levels: Vec<Level>,
+    levels: Vec<DescentLevel>,
 }
 
 /// Where a descent starts: an open directory and its name in messages.
 #[derive(Clone)]
-pub(crate) struct Start {
+pub(crate) struct DescentStart {
     /// The tree's root, for messages only.
     pub root_path: Arc<Path>,
     /// Which directory that is.
@@ -50,15 +50,15 @@ pub(crate) struct Start {
     /// From there to `directory`, for messages only; empty at the root itself.
     pub relative: Vec<u8>,
     /// The directory itself.
-    pub directory: Directory,
+    pub directory: DirectoryFd,
 }
 
-impl Start {
+impl DescentStart {
     /// The root of a tree; opened anew, since a duplicate would share the position of its reads.
-    pub(crate) fn root(directory: impl AsFd, root_path: &Path) -> Answer<Self> {
+    pub(crate) fn root(directory: impl AsFd, root_path: &Path) -> SysResult<Self> {
         let directory = open_directory(directory.as_fd(), c".")?;
         let root = Identity::of(&fstat(&directory)?);
-        Ok(Start {
+        Ok(DescentStart {
             root_path: root_path.into(),
             root,
             relative: Vec::new(),
@@ -67,16 +67,16 @@ impl Start {
     }
 }
 
-struct Level {
+struct DescentLevel {
     name: CString,
     /// Known once the level has been open.
     identity: Option<Identity>,
-    directory: Option<Directory>,
+    directory: Option<DirectoryFd>,
 }
 
 impl Descent {
     /// Starts at `start`.
-    pub(crate) fn new(start: Start) -> Answer<Self> {
+    pub(crate) fn new(start: DescentStart) -> SysResult<Self> {
         let device = Identity::of(&fstat(&start.directory)?).device;
         Ok(Descent { start, device, levels: Vec::new() })
     }
@@ -85,12 +85,12 @@ impl Descent {
     ///
     /// # Errors
     /// `ESTALE` if the way to it was moved or removed; what opening a level says.
-    pub(crate) fn directory(&mut self) -> Answer<Directory> {
+    pub(crate) fn directory(&mut self) -> SysResult<DirectoryFd> {
         self.directory_at(self.levels.len())
     }
 
     /// The directory `depth` levels below the start.
-    pub(crate) fn directory_at(&mut self, depth: usize) -> Answer<Directory> {
+    pub(crate) fn directory_at(&mut self, depth: usize) -> SysResult<DirectoryFd> {
         let open = self.levels[..depth].iter().rposition(|level| level.directory.is_some());
         let mut directory = match open.and_then(|index| self.levels[index].directory.as_ref()) {
             Some(directory) => directory.clone(),
@@ -152,7 +152,7 @@ impl Descent {
     /// # Errors
     /// `EXDEV` if it is on another file system or mount; `ELOOP` or `ENOTDIR` if it is no
     /// directory.
-    pub(crate) fn enter(&mut self, name: &CStr) -> Answer<FileStat> {
+    pub(crate) fn enter(&mut self, name: &CStr) -> SysResult<FileStat> {
         let directory = open_directory(self.directory()?.as_fd(), name)?;
         let stat = fstat(&directory)?;
         // A btrfs subvolume is no mount, but links end at it all the same.
@@ -168,16 +168,16 @@ impl Descent {
         self.push(name, None, None);
     }
 
-    fn push(&mut self, name: &CStr, identity: Option<Identity>, directory: Option<Directory>) {
+    fn push(&mut self, name: &CStr, identity: Option<Identity>, directory: Option<DirectoryFd>) {
         if let Some(beyond) = self.levels.len().checked_sub(WINDOW) {
             self.levels[beyond].directory = None;
         }
-        self.levels.push(Level { name: name.to_owned(), identity, directory });
+        self.levels.push(DescentLevel { name: name.to_owned(), identity, directory });
     }
 
     /// Goes up one level and returns the name of the directory left; at the start it stays there.
     pub(crate) fn leave(&mut self) -> CString {
-        let Some(Level { name, directory, .. }) = self.levels.pop() else {
+        let Some(DescentLevel { name, directory, .. }) = self.levels.pop() else {
             return CString::default();
         };
         if let (Some(parent), Some(child)) = (self.levels.last_mut(), directory)
@@ -208,11 +208,11 @@ impl Descent {
     }
 
     /// Where another descent can start: at `depth` levels below this one's start.
-    pub(crate) fn start_at(&mut self, depth: usize) -> Answer<Start> {
+    pub(crate) fn start_at(&mut self, depth: usize) -> SysResult<DescentStart> {
         let directory = self.directory_at(depth)?;
         let relative = self.path_to(depth, None);
-        let Start { root_path, root, .. } = &self.start;
-        Ok(Start { root_path: root_path.clone(), root: *root, relative, directory })
+        let DescentStart { root_path, root, .. } = &self.start;
+        Ok(DescentStart { root_path: root_path.clone(), root: *root, relative, directory })
     }
 
     /// The path from the tree's root to the directory at hand or to `name` in it.

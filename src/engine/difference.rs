@@ -13,27 +13,27 @@ use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
-use crate::engine::listing::{Entry, Listing};
+use crate::engine::listing::{Listing, ListingEntry};
 use crate::engine::temporaries::Temporaries;
 
 /// What a name stands for on one side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct EntryInode {
     /// Inode number.
     pub inode: u64,
     /// Whether it is a directory.
     pub is_directory: bool,
 }
 
-impl From<&Entry> for Found {
-    fn from(entry: &Entry) -> Self {
-        Found { inode: entry.inode, is_directory: entry.is_directory }
+impl From<&ListingEntry> for EntryInode {
+    fn from(entry: &ListingEntry) -> Self {
+        EntryInode { inode: entry.inode, is_directory: entry.is_directory }
     }
 }
 
 /// Which directory could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
+pub(crate) enum ReadSide {
     /// The live one.
     Live,
     /// The snapshot's.
@@ -42,10 +42,10 @@ pub(crate) enum Side {
 
 /// Compares directories one after the other, with memory that is used again.
 #[derive(Default)]
-pub(crate) struct Comparer {
+pub(crate) struct DirectoryComparer {
     live: Listing,
     snapshot: Listing,
-    slots: Vec<Slot>,
+    slots: Vec<LiveSlot>,
     hashes: RandomState,
     /// Names in the live directory that was compared last that look like temporary ones of rsync.
     pub temporaries: Temporaries,
@@ -53,7 +53,7 @@ pub(crate) struct Comparer {
 
 /// A live entry: the hash of its name, but for the two lowest bits, which say what it is.
 #[derive(Clone, Copy)]
-struct Slot {
+struct LiveSlot {
     hash_and_flags: u64,
     inode: u64,
 }
@@ -70,13 +70,13 @@ const HASH: u64 = !(DIRECTORY | MET);
 /// What `event` returns, or `failed` of a read that failed.
 pub(crate) fn differences<E>(
     (live, snapshot): (BorrowedFd, BorrowedFd),
-    comparer: &mut Comparer,
-    failed: impl Fn(Side, Errno) -> E,
-    mut event: impl FnMut(&CStr, Option<Found>, Option<Found>) -> Result<(), E>,
+    comparer: &mut DirectoryComparer,
+    failed: impl Fn(ReadSide, Errno) -> E,
+    mut event: impl FnMut(&CStr, Option<EntryInode>, Option<EntryInode>) -> Result<(), E>,
 ) -> Result<u64, E> {
-    let Comparer { live: listing, snapshot: other, slots, hashes, temporaries } = comparer;
-    let live_failed = |cause| failed(Side::Live, cause);
-    let snapshot_failed = |cause| failed(Side::Snapshot, cause);
+    let DirectoryComparer { live: listing, snapshot: other, slots, hashes, temporaries } = comparer;
+    let live_failed = |cause| failed(ReadSide::Live, cause);
+    let snapshot_failed = |cause| failed(ReadSide::Snapshot, cause);
 
     slots.clear();
     *temporaries = Temporaries::default();
@@ -85,7 +85,7 @@ pub(crate) fn differences<E>(
     loop {
         // A directory of millions should not take twice what it needs.
         slots.reserve_exact(listing.entries().len());
-        slots.extend(listing.entries().iter().map(|entry| Slot {
+        slots.extend(listing.entries().iter().map(|entry| LiveSlot {
             hash_and_flags: hash(hashes, listing.name(entry))
                 | if entry.is_directory { DIRECTORY } else { 0 },
             inode: entry.inode,
@@ -109,7 +109,7 @@ pub(crate) fn differences<E>(
                     slot.hash_and_flags |= MET;
                     unmet -= 1;
                 }
-                Found { inode: slot.inode, is_directory: slot.hash_and_flags & DIRECTORY != 0 }
+                EntryInode { inode: slot.inode, is_directory: slot.hash_and_flags & DIRECTORY != 0 }
             });
             let is_same_file = found.is_some_and(|live| {
                 !live.is_directory && !entry.is_directory && live.inode == entry.inode
@@ -150,6 +150,6 @@ fn hash(hashes: &RandomState, name: &CStr) -> u64 {
     hashes.hash_one(name.to_bytes()) & HASH
 }
 
-fn find(slots: &[Slot], hash: u64) -> Option<usize> {
+fn find(slots: &[LiveSlot], hash: u64) -> Option<usize> {
     slots.binary_search_by_key(&hash, |slot| slot.hash_and_flags & HASH).ok()
 }

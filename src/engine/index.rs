@@ -25,7 +25,7 @@ use nix::sys::stat::{FileStat, fstat};
 use nix::time::{ClockId, clock_gettime};
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 
-use crate::system::identity::{Answer, Identity};
+use crate::system::identity::{Identity, SysResult};
 use crate::system::mounts;
 use crate::system::syscalls::stat_entry;
 
@@ -63,8 +63,8 @@ impl Stamp {
 
     /// That of the entry `name` on the file system `device`, which is not opened for it; none if it
     /// lies on another or something is mounted over it, be it the very same directory.
-    pub fn of_entry(parent: BorrowedFd, name: &CStr, device: u64) -> Answer<Option<Self>> {
-        match mounts::pin(parent, name) {
+    pub fn of_entry(parent: BorrowedFd, name: &CStr, device: u64) -> SysResult<Option<Self>> {
+        match mounts::open_place_if_mounts(parent, name) {
             Ok(Some(place)) => {
                 let stat = fstat(&place)?;
                 return Ok((Identity::of(&stat).device == device).then(|| Stamp::of(&stat)));
@@ -116,24 +116,24 @@ pub(crate) fn now_ns() -> i64 {
 
 /// What tells the state of the snapshot's own directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Own {
+pub struct SnapshotStamp {
     /// Inode number.
     pub inode: u64,
     /// Change time, nanoseconds since 1970.
     pub ctime_ns: i64,
 }
 
-impl Own {
+impl SnapshotStamp {
     /// The one that `stat` shows.
     pub fn of(stat: &FileStat) -> Self {
         let Stamp { inode, ctime_ns, .. } = Stamp::of(stat);
-        Own { inode, ctime_ns }
+        SnapshotStamp { inode, ctime_ns }
     }
 }
 
 /// One directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Line<'a> {
+pub struct IndexRecord<'a> {
     /// Levels below the tree's root.
     pub depth: u32,
     /// How many entries it has, subdirectories included.
@@ -141,7 +141,7 @@ pub struct Line<'a> {
     /// The live directory.
     pub live: Stamp,
     /// The snapshot's.
-    pub own: Own,
+    pub own: SnapshotStamp,
     /// Its name; empty for the root.
     pub name: &'a CStr,
 }
@@ -155,7 +155,7 @@ const NAME_LENGTH_AT: usize = 48;
 pub(crate) type Ordinal = u32;
 
 /// An index that was read, with a note per directory of whether the live one is unchanged.
-pub struct Index {
+pub struct DirectoryIndex {
     bytes: Vec<u8>,
     starts: Vec<u32>,
     ends: Vec<Ordinal>,
@@ -170,7 +170,7 @@ pub(crate) fn max_bytes(entries: Option<u64>) -> usize {
     usize::try_from(entries.saturating_mul(6)).unwrap_or(usize::MAX).saturating_add(4 << 20)
 }
 
-impl Index {
+impl DirectoryIndex {
     /// The index in `file` if it is whole and that of the snapshot `name`.
     pub fn parse(mut file: Vec<u8>, name: &str) -> Option<Self> {
         let checksum_at = file.len().checked_sub(4)?;
@@ -181,8 +181,12 @@ impl Index {
         if !file.starts_with(header(name).as_bytes()) {
             return None;
         }
-        let mut index =
-            Index { bytes: file, starts: Vec::new(), ends: Vec::new(), unchanged: Vec::new() };
+        let mut index = DirectoryIndex {
+            bytes: file,
+            starts: Vec::new(),
+            ends: Vec::new(),
+            unchanged: Vec::new(),
+        };
         let mut open: Vec<Ordinal> = Vec::new();
         let mut start = header(name).len();
         while start < index.bytes.len() {
@@ -211,13 +215,13 @@ impl Index {
     }
 
     /// The record of a directory.
-    pub fn line(&self, ordinal: Ordinal) -> Line<'_> {
+    pub fn line(&self, ordinal: Ordinal) -> IndexRecord<'_> {
         // Every record was decoded once by parse().
-        let never = Line {
+        let never = IndexRecord {
             depth: 0,
             entries: 0,
             live: Stamp::NEVER,
-            own: Own { inode: 0, ctime_ns: 0 },
+            own: SnapshotStamp { inode: 0, ctime_ns: 0 },
             name: c"",
         };
         decode(&self.bytes, self.starts[ordinal as usize] as usize).unwrap_or(never)
@@ -268,13 +272,13 @@ fn is_name(name: &CStr, depth: usize) -> bool {
     }
 }
 
-fn decode(bytes: &[u8], start: usize) -> Option<Line<'_>> {
+fn decode(bytes: &[u8], start: usize) -> Option<IndexRecord<'_>> {
     let record = bytes.get(start..)?;
     let word = |at: usize| Some(u32::from_le_bytes(record.get(at..at + 4)?.try_into().ok()?));
     let long = |at: usize| Some(i64::from_le_bytes(record.get(at..at + 8)?.try_into().ok()?));
     let length = u16::from_le_bytes(record.get(NAME_LENGTH_AT..FIXED_BYTES)?.try_into().ok()?);
     let name = record.get(FIXED_BYTES..FIXED_BYTES + usize::from(length))?;
-    Some(Line {
+    Some(IndexRecord {
         depth: word(0)?,
         entries: word(4)?,
         live: Stamp {
@@ -282,7 +286,7 @@ fn decode(bytes: &[u8], start: usize) -> Option<Line<'_>> {
             ctime_ns: long(LIVE_AT + 8)?,
             mtime_ns: long(LIVE_AT + 16)?,
         },
-        own: Own { inode: long(OWN_AT)?.cast_unsigned(), ctime_ns: long(OWN_AT + 8)? },
+        own: SnapshotStamp { inode: long(OWN_AT)?.cast_unsigned(), ctime_ns: long(OWN_AT + 8)? },
         name: CStr::from_bytes_with_nul(name).ok()?,
     })
 }
@@ -292,21 +296,21 @@ const GROWTH_BYTES: usize = 1 << 20;
 
 /// Records of one worker's subtree, in preorder, with gaps for those that it gave away.
 #[derive(Default)]
-pub struct Part {
+pub struct IndexPart {
     id: usize,
     bytes: Vec<u8>,
     gaps: Vec<(usize, usize)>,
     is_too_large: bool,
 }
 
-impl Part {
+impl IndexPart {
     /// An empty part with a number of its own; 0 is the one that holds the root.
     pub fn new(id: usize) -> Self {
-        Part { id, ..Part::default() }
+        IndexPart { id, ..IndexPart::default() }
     }
 
     /// Adds a record and returns where it is.
-    pub fn push(&mut self, line: &Line, max_bytes: usize) -> usize {
+    pub fn push(&mut self, line: &IndexRecord, max_bytes: usize) -> usize {
         let at = self.bytes.len();
         let name = line.name.to_bytes_with_nul();
         let Ok(length) = u16::try_from(name.len()) else {
@@ -314,7 +318,7 @@ impl Part {
             return at;
         };
         if self.is_too_large || at + FIXED_BYTES + name.len() > max_bytes {
-            *self = Part { is_too_large: true, ..Part::new(self.id) };
+            *self = IndexPart { is_too_large: true, ..IndexPart::new(self.id) };
             return 0;
         }
         if self.bytes.len() > GROWTH_BYTES {
@@ -335,7 +339,7 @@ impl Part {
     }
 
     /// Completes the record at `at` once the snapshot's directory is finished.
-    pub fn complete(&mut self, at: usize, live: Stamp, own: Own) {
+    pub fn complete(&mut self, at: usize, live: Stamp, own: SnapshotStamp) {
         if let Some(record) = self.bytes.get_mut(at..at + FIXED_BYTES) {
             record[LIVE_AT..OWN_AT].copy_from_slice(&encode_stamp(live));
             record[OWN_AT..NAME_LENGTH_AT].copy_from_slice(&encode_own(own));
@@ -356,7 +360,7 @@ fn encode_stamp(stamp: Stamp) -> [u8; 24] {
     bytes
 }
 
-fn encode_own(own: Own) -> [u8; 16] {
+fn encode_own(own: SnapshotStamp) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&own.inode.to_le_bytes());
     bytes[8..].copy_from_slice(&own.ctime_ns.to_le_bytes());
@@ -364,7 +368,7 @@ fn encode_own(own: Own) -> [u8; 16] {
 }
 
 /// The index file of the snapshot `name` from all its parts; none if it would be too large.
-pub(crate) fn join(mut parts: Vec<Part>, name: &str, max_bytes: usize) -> Option<Vec<u8>> {
+pub(crate) fn join(mut parts: Vec<IndexPart>, name: &str, max_bytes: usize) -> Option<Vec<u8>> {
     let total: usize = parts.iter().map(|part| part.bytes.len()).sum();
     if parts.iter().any(|part| part.is_too_large) || total > max_bytes {
         return None;
@@ -375,7 +379,7 @@ pub(crate) fn join(mut parts: Vec<Part>, name: &str, max_bytes: usize) -> Option
     // Where to go on: part, byte, gap.
     let mut stack = vec![(0, 0, 0)];
     while let Some((id, from, gap)) = stack.pop() {
-        let part: &Part = parts.get(id).filter(|part| part.id == id)?;
+        let part: &IndexPart = parts.get(id).filter(|part| part.id == id)?;
         match part.gaps.get(gap) {
             Some((at, other)) => {
                 file.extend(&part.bytes[from..*at]);
@@ -396,18 +400,24 @@ mod tests {
 
     const NAME: &str = "2026-11-22T19-08-31Z";
 
-    fn line(depth: u32, name: &CStr) -> Line<'_> {
+    fn line(depth: u32, name: &CStr) -> IndexRecord<'_> {
         let live = Stamp { inode: 7 + u64::from(depth), ctime_ns: 8, mtime_ns: -9 };
-        Line { depth, entries: 3, live, own: Own { inode: 10, ctime_ns: 11 }, name }
+        IndexRecord {
+            depth,
+            entries: 3,
+            live,
+            own: SnapshotStamp { inode: 10, ctime_ns: 11 },
+            name,
+        }
     }
 
     fn sample() -> Vec<u8> {
-        let mut root = Part::new(0);
+        let mut root = IndexPart::new(0);
         root.push(&line(0, c""), 1_000);
         root.push(&line(1, c"a"), 1_000);
         root.leave_gap(1);
         root.push(&line(1, c"c"), 1_000);
-        let mut given = Part::new(1);
+        let mut given = IndexPart::new(1);
         given.push(&line(1, c"b"), 1_000);
         given.push(&line(2, c"b\xff\n"), 1_000);
         join(vec![given, root], NAME, 1_000).expect("small")
@@ -415,7 +425,7 @@ mod tests {
 
     #[test]
     fn parts_are_joined_in_preorder() {
-        let index = Index::parse(sample(), NAME).expect("whole");
+        let index = DirectoryIndex::parse(sample(), NAME).expect("whole");
         let children: Vec<_> = index.children(0).map(|child| index.line(child).name).collect();
         assert_eq!(children, [c"a", c"b", c"c"]);
         let siblings: Vec<_> = index.children(0).collect();
@@ -427,25 +437,28 @@ mod tests {
     #[test]
     fn an_index_that_is_not_perfect_is_no_index() {
         let whole = sample();
-        assert!(Index::parse(whole.clone(), "2026-11-22T19-08-32Z").is_none());
+        assert!(DirectoryIndex::parse(whole.clone(), "2026-11-22T19-08-32Z").is_none());
         for length in 0..whole.len() {
-            assert!(Index::parse(whole[..length].to_vec(), NAME).is_none(), "{length} bytes");
+            assert!(
+                DirectoryIndex::parse(whole[..length].to_vec(), NAME).is_none(),
+                "{length} bytes"
+            );
         }
         for at in 0..whole.len() {
             let mut damaged = whole.clone();
             damaged[at] ^= 0x10;
-            assert!(Index::parse(damaged, NAME).is_none(), "byte {at}");
+            assert!(DirectoryIndex::parse(damaged, NAME).is_none(), "byte {at}");
         }
     }
 
     #[test]
     fn a_forged_index_with_a_right_checksum_cannot_lead_elsewhere() {
         for (depth, name) in [(0, c""), (2, c"x"), (1, c".."), (1, c"."), (1, c"a/b"), (1, c"")] {
-            let mut part = Part::new(0);
+            let mut part = IndexPart::new(0);
             part.push(&line(0, c""), 1_000);
             part.push(&line(depth, name), 1_000);
             let file = join(vec![part], NAME, 1_000).expect("small");
-            assert!(Index::parse(file, NAME).is_none(), "{depth} {name:?}");
+            assert!(DirectoryIndex::parse(file, NAME).is_none(), "{depth} {name:?}");
         }
     }
 
@@ -462,7 +475,7 @@ mod tests {
 
     #[test]
     fn an_index_that_grows_too_large_is_given_up() {
-        let mut part = Part::new(0);
+        let mut part = IndexPart::new(0);
         part.push(&line(0, c""), 60);
         part.push(&line(1, c"a"), 60);
         assert!(join(vec![part], NAME, 60).is_none());

@@ -9,14 +9,14 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-use crate::engine::children::{Budget, Children, LEVEL_BYTES};
-use crate::engine::descent::{Descent, Start};
+use crate::engine::children::{Budget, LEVEL_BYTES, PendingChildren};
+use crate::engine::descent::{Descent, DescentStart};
 use crate::engine::listing::Listing;
-use crate::system::identity::Answer;
+use crate::system::identity::SysResult;
 use crate::tell::error::Error;
 
 /// One name of an inode that is no directory.
-pub(crate) struct Name<'a> {
+pub(crate) struct InodeName<'a> {
     /// The directory that it is in.
     pub directory: BorrowedFd<'a>,
     /// The name there.
@@ -27,7 +27,7 @@ pub(crate) struct Name<'a> {
     skip: usize,
 }
 
-impl Name<'_> {
+impl InodeName<'_> {
     /// The path from the tree's root.
     pub(crate) fn path(&self) -> Vec<u8> {
         let path = self.descent.relative_path(Some(self.name));
@@ -41,9 +41,9 @@ pub(crate) fn walk(
     parent: BorrowedFd,
     parent_path: &Path,
     name: &CStr,
-    visit: &mut dyn FnMut(&Name),
+    visit: &mut dyn FnMut(&InodeName),
 ) -> u64 {
-    let descent = match Start::root(parent, parent_path).and_then(Descent::new) {
+    let descent = match DescentStart::root(parent, parent_path).and_then(Descent::new) {
         Ok(descent) => descent,
         Err(cause) => {
             log::warn!("{}", Error::io("read", parent_path, cause));
@@ -79,13 +79,13 @@ pub(crate) fn walk(
 struct Walk<'a> {
     descent: Descent,
     /// For each level of the descent its subdirectories that are still to be visited.
-    pending: Vec<Children<()>>,
+    pending: Vec<PendingChildren<()>>,
     budget: Budget,
     listing: Listing,
     unreadable: u64,
     /// How much of each path is the tree's own name.
     skip: usize,
-    visit: &'a mut dyn FnMut(&Name),
+    visit: &'a mut dyn FnMut(&InodeName),
 }
 
 /// What a directory is read for.
@@ -100,7 +100,7 @@ enum Reading {
 impl Walk<'_> {
     fn enter(&mut self, name: &CStr) {
         match self.descent.enter(name) {
-            Ok(_) => self.read_into(Children::new(LEVEL_BYTES), Reading::First),
+            Ok(_) => self.read_into(PendingChildren::new(LEVEL_BYTES), Reading::First),
             Err(cause) => self.note(Some(name), cause),
         }
     }
@@ -112,7 +112,7 @@ impl Walk<'_> {
     }
 
     /// Reads the directory at hand; its subdirectories become the lowest level.
-    fn read_into(&mut self, mut children: Children<()>, reading: Reading) {
+    fn read_into(&mut self, mut children: PendingChildren<()>, reading: Reading) {
         let mut listing = std::mem::take(&mut self.listing);
         if let Err(cause) = self.read(&mut listing, &mut children, reading) {
             self.note(None, cause);
@@ -126,9 +126,9 @@ impl Walk<'_> {
     fn read(
         &mut self,
         listing: &mut Listing,
-        children: &mut Children<()>,
+        children: &mut PendingChildren<()>,
         reading: Reading,
-    ) -> Answer<()> {
+    ) -> SysResult<()> {
         let directory = self.descent.directory()?;
         if reading == Reading::Again {
             Listing::rewind(directory.as_fd())?;
@@ -143,7 +143,13 @@ impl Walk<'_> {
                     (false, Reading::First) => {
                         let (descent, skip) = (&self.descent, self.skip);
                         let directory = directory.as_fd();
-                        (self.visit)(&Name { directory, name, inode: entry.inode, descent, skip });
+                        (self.visit)(&InodeName {
+                            directory,
+                            name,
+                            inode: entry.inode,
+                            descent,
+                            skip,
+                        });
                     }
                     (false, Reading::Again) => {}
                 }

@@ -12,7 +12,7 @@ use std::os::fd::BorrowedFd;
 use nix::errno::Errno;
 use rustix::fs::{FileType, RawDir};
 
-use crate::system::identity::Answer;
+use crate::system::identity::SysResult;
 use crate::system::syscalls::stat_entry;
 
 /// A read of this size returns about a thousand entries per call.
@@ -23,7 +23,7 @@ const STRETCH_BYTES: usize = 2 << 20;
 
 /// One entry; its name is in the [`Listing`] it came from.
 #[derive(Debug, Clone, Copy)]
-pub struct Entry {
+pub struct ListingEntry {
     /// Inode number; of a mount point, that of the directory beneath.
     pub inode: u64,
     name_start: u32,
@@ -35,14 +35,14 @@ pub struct Entry {
 #[derive(Default)]
 pub struct Listing {
     names: Vec<u8>,
-    entries: Vec<Entry>,
+    entries: Vec<ListingEntry>,
     buffer: Vec<MaybeUninit<u8>>,
     is_whole: bool,
 }
 
 impl Listing {
     /// Reads all of `directory`, however large, from its start.
-    pub fn read(directory: BorrowedFd) -> Answer<Self> {
+    pub fn read(directory: BorrowedFd) -> SysResult<Self> {
         Self::rewind(directory)?;
         let mut listing = Listing::default();
         listing.read_up_to(directory, usize::MAX)?;
@@ -50,13 +50,13 @@ impl Listing {
     }
 
     /// Reads the first stretch of `directory`, which has just been opened or was rewound.
-    pub fn read_first(&mut self, directory: BorrowedFd) -> Answer<()> {
+    pub fn read_first(&mut self, directory: BorrowedFd) -> SysResult<()> {
         self.read_up_to(directory, STRETCH_BYTES)?;
         Ok(())
     }
 
     /// Reads the next stretch; false if there was none left.
-    pub fn read_next(&mut self, directory: BorrowedFd) -> Answer<bool> {
+    pub fn read_next(&mut self, directory: BorrowedFd) -> SysResult<bool> {
         if self.is_whole {
             return Ok(false);
         }
@@ -65,7 +65,7 @@ impl Listing {
     }
 
     /// Starts over. A descriptor's position is shared by all reads of it.
-    pub fn rewind(directory: BorrowedFd) -> Answer<()> {
+    pub fn rewind(directory: BorrowedFd) -> SysResult<()> {
         rustix::fs::seek(directory, rustix::fs::SeekFrom::Start(0)).map(drop).map_err(errno)
     }
 
@@ -74,7 +74,7 @@ impl Listing {
         self.is_whole
     }
 
-    fn read_up_to(&mut self, directory: BorrowedFd, bytes: usize) -> Answer<()> {
+    fn read_up_to(&mut self, directory: BorrowedFd, bytes: usize) -> SysResult<()> {
         self.names.clear();
         self.entries.clear();
         self.is_whole = false;
@@ -90,7 +90,7 @@ impl Listing {
         directory: BorrowedFd,
         buffer: &mut [MaybeUninit<u8>],
         bytes: usize,
-    ) -> Answer<()> {
+    ) -> SysResult<()> {
         let mut raw = RawDir::new(directory, buffer);
         // What lies in the buffer would be lost: a stretch ends where the buffer does.
         while !raw.is_buffer_empty() || self.size_bytes() < bytes {
@@ -123,23 +123,23 @@ impl Listing {
                 _ => false,
             };
             let name_start = u32::try_from(self.names.len()).map_err(|_| Errno::EOVERFLOW)?;
-            self.entries.push(Entry { inode: entry.ino(), name_start, is_directory });
+            self.entries.push(ListingEntry { inode: entry.ino(), name_start, is_directory });
             self.names.extend_from_slice(name.to_bytes_with_nul());
         }
         Ok(())
     }
 
     fn size_bytes(&self) -> usize {
-        self.names.len() + self.entries.len() * size_of::<Entry>()
+        self.names.len() + self.entries.len() * size_of::<ListingEntry>()
     }
 
     /// The entries of the last stretch, in the directory's own order unless sorted.
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[ListingEntry] {
         &self.entries
     }
 
     /// The name of one of this listing's entries.
-    pub fn name(&self, entry: &Entry) -> &CStr {
+    pub fn name(&self, entry: &ListingEntry) -> &CStr {
         // Every name was stored with its NUL, so the default is never taken.
         CStr::from_bytes_until_nul(&self.names[entry.name_start as usize..]).unwrap_or_default()
     }

@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, Statx, StatxAttributes, StatxFlags, statx};
 
 use crate::decide::obstacle::{Obstacle, Obstacles};
 use crate::engine::listing::Listing;
-use crate::system::identity::Answer;
+use crate::system::identity::SysResult;
 use crate::system::mounts;
 use crate::system::syscalls::open_directory;
 use crate::tell::escape::escape;
@@ -40,17 +40,17 @@ pub(crate) fn obstacle(parent: BorrowedFd, name: &CStr) -> Option<Obstacle> {
 /// What keeps the tree `name` in `parent`, which is at `path` (escaped), from being removed: all
 /// that is in the way, as far as a bounded look finds it. Nothing mounted is entered or asked.
 pub(crate) fn obstacles_in(parent: BorrowedFd, name: &CStr, path: &str) -> Obstacles {
-    let mut survey = Survey { found: Vec::new(), left: MAX_ENTRIES };
+    let mut survey = ObstacleSearch { found: Vec::new(), left: MAX_ENTRIES };
     survey.look_at(parent, name, path.to_string(), MAX_DEPTH);
     Obstacles::of_tree(path, survey.found)
 }
 
-struct Survey {
+struct ObstacleSearch {
     found: Vec<(String, Obstacle)>,
     left: usize,
 }
 
-impl Survey {
+impl ObstacleSearch {
     fn look_at(&mut self, parent: BorrowedFd, name: &CStr, path: String, depth: usize) {
         if self.left == 0 {
             return;
@@ -75,7 +75,7 @@ impl Survey {
         name: &CStr,
         path: &str,
         depth: usize,
-    ) -> Answer<()> {
+    ) -> SysResult<()> {
         let directory = open_directory(parent, name)?;
         let mut listing = Listing::default();
         listing.read_first(directory.as_fd())?;

@@ -41,13 +41,13 @@ pub(crate) fn workers(entries: Option<u64>) -> usize {
 
 /// The jobs of one walk.
 pub(crate) struct Pool<Job> {
-    queue: Mutex<Queue<Job>>,
+    queue: Mutex<PoolQueue<Job>>,
     changed: Condvar,
     is_hungry: AtomicBool,
     is_stopped: AtomicBool,
 }
 
-struct Queue<Job> {
+struct PoolQueue<Job> {
     jobs: Vec<Job>,
     workers: usize,
     idle: usize,
@@ -62,7 +62,7 @@ impl<Job: Send> Pool<Job> {
         work: impl Fn(Job, &Self) -> Out + Sync,
     ) -> Vec<Out> {
         let pool = Pool {
-            queue: Mutex::new(Queue { jobs, workers: 1, idle: 0 }),
+            queue: Mutex::new(PoolQueue { jobs, workers: 1, idle: 0 }),
             changed: Condvar::new(),
             is_hungry: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
@@ -133,11 +133,11 @@ impl<Job: Send> Pool<Job> {
         }
     }
 
-    fn note_hunger(&self, queue: &Queue<Job>) {
+    fn note_hunger(&self, queue: &PoolQueue<Job>) {
         self.is_hungry.store(queue.idle > queue.jobs.len(), Ordering::Relaxed);
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue<Job>> {
+    fn queue(&self) -> MutexGuard<'_, PoolQueue<Job>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,11 +15,11 @@ use nix::errno::Errno;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::engine::children::{Budget, Children, LEVEL_BYTES};
-use crate::engine::descent::{Descent, Start};
+use crate::engine::children::{Budget, LEVEL_BYTES, PendingChildren};
+use crate::engine::descent::{Descent, DescentStart};
 use crate::engine::listing::Listing;
 use crate::engine::pool::{self, Pool};
-use crate::system::identity::Answer;
+use crate::system::identity::SysResult;
 use crate::system::syscalls::{is_privileged, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
@@ -47,7 +47,7 @@ pub fn remove_trees(
         return Ok((0, Vec::new()));
     }
     let failed = |cause| Error::io("open", parent_path, cause);
-    let start = Start::root(parent, parent_path).map_err(failed)?;
+    let start = DescentStart::root(parent, parent_path).map_err(failed)?;
     let _phase = progress::begin("removing", None);
     let mut removed = remove_shared(&start, names);
     let mut remaining = Vec::new();
@@ -64,34 +64,38 @@ pub fn remove_trees(
 }
 
 /// Removes what can be removed by several workers, if there are several.
-fn remove_shared(start: &Start, names: &[CString]) -> u64 {
+fn remove_shared(start: &DescentStart, names: &[CString]) -> u64 {
     let workers = pool::workers(None);
     if workers == 1 {
         return 0;
     }
-    let jobs =
-        names.iter().rev().map(|name| Job { start: start.clone(), name: name.clone() }).collect();
-    let work = |job, pool: &Pool<Job>| remove_part(job, Some(pool)).map_or(0, |part| part.0);
+    let jobs = names
+        .iter()
+        .rev()
+        .map(|name| RemoveJob { start: start.clone(), name: name.clone() })
+        .collect();
+    let work = |job, pool: &Pool<RemoveJob>| remove_part(job, Some(pool)).map_or(0, |part| part.0);
     Pool::run(workers, jobs, work).into_iter().sum()
 }
 
 /// The same without other workers, for a walk that has some already.
-pub(crate) fn remove_alone(parent: Start, name: &CStr) -> Result<u64> {
+pub(crate) fn remove_alone(parent: DescentStart, name: &CStr) -> Result<u64> {
     let path = parent.root_path.clone();
-    let (removed, first_error) = remove_part(Job { start: parent, name: name.to_owned() }, None)
-        .map_err(|cause| Error::io("open", &path, cause))?;
+    let (removed, first_error) =
+        remove_part(RemoveJob { start: parent, name: name.to_owned() }, None)
+            .map_err(|cause| Error::io("open", &path, cause))?;
     first_error.map_or(Ok(removed), Err)
 }
 
 /// A subtree to remove: `name` in `start`.
-struct Job {
-    start: Start,
+struct RemoveJob {
+    start: DescentStart,
     name: CString,
 }
 
 /// Removes a subtree but for what is given away; returns how many entries that were and the first
 /// error.
-fn remove_part(job: Job, pool: Option<&Pool<Job>>) -> Answer<(u64, Option<Error>)> {
+fn remove_part(job: RemoveJob, pool: Option<&Pool<RemoveJob>>) -> SysResult<(u64, Option<Error>)> {
     let mut removal = Removal {
         descent: Descent::new(job.start)?,
         frames: Vec::new(),
@@ -117,18 +121,18 @@ fn remove_part(job: Job, pool: Option<&Pool<Job>>) -> Answer<(u64, Option<Error>
 
 struct Removal<'a> {
     descent: Descent,
-    frames: Vec<Frame>,
+    frames: Vec<RemoveFrame>,
     budget: Budget,
     listing: Listing,
     removed: u64,
     first_error: Option<Error>,
-    pool: Option<&'a Pool<Job>>,
+    pool: Option<&'a Pool<RemoveJob>>,
 }
 
 /// An open directory.
-struct Frame {
+struct RemoveFrame {
     /// Its subdirectories that are still to be removed.
-    pending: Children<()>,
+    pending: PendingChildren<()>,
     /// Whether another worker has got one of them.
     is_shared: bool,
 }
@@ -147,7 +151,7 @@ impl Removal<'_> {
             // before.
             let above = self.frames[..depth].iter_mut().rev().take_while(|frame| !frame.is_shared);
             above.for_each(|frame| frame.is_shared = true);
-            pool.give(Job { start, name });
+            pool.give(RemoveJob { start, name });
         }
     }
 
@@ -161,7 +165,7 @@ impl Removal<'_> {
         }
     }
 
-    fn enter(&mut self, name: &CStr) -> Answer<()> {
+    fn enter(&mut self, name: &CStr) -> SysResult<()> {
         let stat = match self.descent.enter(name) {
             // A user without privileges has to allow itself in; the tree is its own.
             Err(Errno::EACCES) if !is_privileged() => {
@@ -179,23 +183,23 @@ impl Removal<'_> {
 
     /// Removes what is no directory from the directory at hand; subdirectories become pending.
     fn empty_directory(&mut self) {
-        let mut pending = Children::new(LEVEL_BYTES);
+        let mut pending = PendingChildren::new(LEVEL_BYTES);
         self.remove_files(&mut pending);
         self.budget.charge(&mut pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
-        self.frames.push(Frame { pending, is_shared: false });
+        self.frames.push(RemoveFrame { pending, is_shared: false });
     }
 
     /// Goes on with the subdirectories of the directory at hand that there was no room for; if
     /// there are none, that is as empty as it gets.
-    fn finish(&mut self, mut frame: Frame) {
+    fn finish(&mut self, mut frame: RemoveFrame) {
         self.budget.refund(&mut frame.pending);
         match frame.pending.next() {
-            Some(rest) => self.read_again(Frame { pending: rest, ..frame }),
+            Some(rest) => self.read_again(RemoveFrame { pending: rest, ..frame }),
             None => self.remove_directory(frame.is_shared),
         }
     }
 
-    fn read_again(&mut self, mut frame: Frame) {
+    fn read_again(&mut self, mut frame: RemoveFrame) {
         match self.descent.directory().and_then(|directory| Listing::rewind(directory.as_fd())) {
             Ok(()) => self.remove_files(&mut frame.pending),
             Err(cause) => self.keep_error("read", None, cause),
@@ -205,7 +209,7 @@ impl Removal<'_> {
         self.frames.push(frame);
     }
 
-    fn remove_files(&mut self, pending: &mut Children<()>) {
+    fn remove_files(&mut self, pending: &mut PendingChildren<()>) {
         let mut listing = std::mem::take(&mut self.listing);
         if let Err(cause) = self.remove_listed(&mut listing, pending) {
             self.keep_error("read", None, cause);
@@ -214,7 +218,11 @@ impl Removal<'_> {
         pending.ready();
     }
 
-    fn remove_listed(&mut self, listing: &mut Listing, pending: &mut Children<()>) -> Answer<()> {
+    fn remove_listed(
+        &mut self,
+        listing: &mut Listing,
+        pending: &mut PendingChildren<()>,
+    ) -> SysResult<()> {
         let directory = self.descent.directory()?;
         listing.read_first(directory.as_fd())?;
         loop {

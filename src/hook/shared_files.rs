@@ -24,7 +24,7 @@ use crate::decide::refusal::{
     Sharing, in_place_refusal, leftover_refusal, link_refusal, mover_refusal, partial_dir_refusal,
 };
 use crate::engine::listing::Listing;
-use crate::engine::shared::{Writable, look};
+use crate::engine::shared_files::{WritableFiles, look};
 use crate::hook::transfer_request::TransferRequest;
 use crate::module::target::Target;
 use crate::store::dir::{OwnedDir, names_in};
@@ -76,7 +76,7 @@ pub(crate) fn refused(
     if !arguments.rewriting.is_empty() {
         let sharing = match root.map_or(Sharing::Unknown, |root| sharing(target, settings, root)) {
             Sharing::Snapshots(0) => {
-                match looks.any.get_or_init(|| look_below(target, applicant, Writable::Any)) {
+                match looks.any.get_or_init(|| look_below(target, applicant, WritableFiles::Any)) {
                     Found::Nothing => Sharing::Snapshots(0),
                     _ => Sharing::Unknown,
                 }
@@ -92,7 +92,7 @@ pub(crate) fn refused(
     }
     let found = looks
         .partial_dirs
-        .get_or_init(|| look_below(target, applicant, Writable::InPartialDirs(dirs)));
+        .get_or_init(|| look_below(target, applicant, WritableFiles::InPartialDirs(dirs)));
     let is_vouched_for =
         *found == Found::Unknown && root.is_some_and(|root| newest_vouches(target, root, dirs));
     if is_vouched_for { None } else { leftover_refusal(arguments, found) }
@@ -135,12 +135,12 @@ pub(crate) fn refused_without_target(
     }
     let found = File::open(module_path).map_or(Found::Unknown, |module| {
         let deadline = Instant::now() + LOOK;
-        look((module.as_fd(), module_path), None, Writable::InPartialDirs(&dirs), deadline)
+        look((module.as_fd(), module_path), None, WritableFiles::InPartialDirs(&dirs), deadline)
     });
     leftover_refusal(arguments, &found)
 }
 
-fn look_below(target: &Target, applicant: &TransferRequest, writable: Writable) -> Found {
+fn look_below(target: &Target, applicant: &TransferRequest, writable: WritableFiles) -> Found {
     let arguments = &applicant.arguments;
     // With --keep-dirlinks a link to a directory leads elsewhere in the module.
     let destination = match arguments.operands.as_slice() {

@@ -5,7 +5,8 @@ use std::os::fd::BorrowedFd;
 use crate::decide::facts::{ClientCompletion, Facts, Moment, Running};
 use crate::decide::tear::ScarTimes;
 use crate::decide::torn::TornMark;
-use crate::engine::compare::{Knowledge, ScarSearch, compare_trees};
+use crate::engine::compare::unfinished::UnfinishedSearch;
+use crate::engine::compare::{CompareContext, compare_trees};
 use crate::engine::index::Stamp;
 use crate::module::target::Target;
 use crate::run::request::Request;
@@ -42,8 +43,8 @@ pub(crate) fn facts<'a>(
 pub(crate) fn scar_times(root: &SnapshotRoot, mark: Option<&TornMark>) -> ScarTimes {
     let times = inspect(root.module(), mark);
     let Some(since) = mark.and_then(TornMark::search_since_ns) else { return times };
-    let search = ScarSearch::new(since);
-    let knowledge = Knowledge { scars: Some(&search), ..Knowledge::default() };
+    let search = UnfinishedSearch::new(since);
+    let knowledge = CompareContext { scars: Some(&search), ..CompareContext::default() };
     match compare_trees((root.module(), &root.module_path), None, &knowledge) {
         Ok(_) => times.searched(search.found()),
         Err(error) => {

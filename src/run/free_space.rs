@@ -15,7 +15,7 @@ use crate::decide::grade::Grade;
 use crate::decide::reason::Reason;
 use crate::decide::space::relief;
 use crate::decide::space_choice::{Choice, Growth, Offer, choose, waits_until};
-use crate::engine::usage::{self, Tree};
+use crate::engine::usage::{self, UsageTree};
 use crate::module::target::Target;
 use crate::run::disposal::{RotationReport, remove};
 use crate::store::dir::{Dir, c_name};
@@ -151,7 +151,7 @@ impl Shortage<'_> {
     ) -> Result<Chosen> {
         let expired = self.root.subdir(Subdir::Expired)?;
         let in_root = self.dir();
-        let trees: Vec<Tree> = retired
+        let trees: Vec<UsageTree> = retired
             .iter()
             .take(MOST_TREES / 2)
             .map(|name| tree(expired.dir(), name))
@@ -201,13 +201,13 @@ impl Shortage<'_> {
         };
         let newest = rotated.decision.verdicts.iter().rfind(complete);
         let in_root = self.dir();
-        let module = Tree {
+        let module = UsageTree {
             parent: self.root.module(),
             parent_path: &self.root.module_path,
             name: c_name("."),
         };
         let newest = newest.map(|verdict| tree(in_root, &verdict.snapshot.name));
-        let trees: Vec<Tree> = newest.into_iter().chain([module]).collect();
+        let trees: Vec<UsageTree> = newest.into_iter().chain([module]).collect();
         usage::freed(&trees, Some(MOST_ENTRIES_OF_MODULE)).map(|usage| usage.bytes)
     }
 
@@ -243,8 +243,8 @@ impl Shortage<'_> {
     }
 }
 
-fn tree<'a>(dir: Dir<'a>, name: &str) -> Tree<'a> {
-    Tree { parent: dir.directory, parent_path: dir.path, name: c_name(name) }
+fn tree<'a>(dir: Dir<'a>, name: &str) -> UsageTree<'a> {
+    UsageTree { parent: dir.directory, parent_path: dir.path, name: c_name(name) }
 }
 
 fn none_may_go(missing: u64, wanted: FreeSpace) -> String {

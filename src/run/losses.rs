@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use crate::decide::partial_dirs::PartialDirs;
-use crate::engine::shape::{AtPlace, look_at_place};
+use crate::engine::mount_place::{MountPlace, inspect_mount_place};
 use crate::store::record::{CopyRecord, Record};
 use crate::store::root::SnapshotRoot;
 use crate::tell::escape::unescape;
@@ -44,7 +44,8 @@ pub(crate) fn copies(record: &Record, partial_dirs: &PartialDirs) -> Option<Stri
 /// left nothing behind in the module is no longer lacking.
 pub(crate) fn standing(root: &SnapshotRoot, name: &str, record: &Record) -> Vec<String> {
     let lacks = |path: &&String| {
-        unescape(path).is_none_or(|path| look_at_place(root.module(), &path) != AtPlace::Nothing)
+        unescape(path)
+            .is_none_or(|path| inspect_mount_place(root.module(), &path) != MountPlace::Nothing)
     };
     let left: Vec<String> = record.skipped_mounts.iter().filter(lacks).cloned().collect();
     let losses = mounts(&left).into_iter().chain(attributes(record));

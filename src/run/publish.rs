@@ -18,7 +18,7 @@ use crate::run::attempt::{Observation, SnapshotAttempt};
 use crate::run::losses;
 use crate::run::report::{Ending, Report};
 use crate::run::scan::TreeScan;
-use crate::run::verify::refresh::take_up;
+use crate::run::verify::refresh::record_missing;
 use crate::store::dir::c_name;
 use crate::store::layout::Subdir;
 use crate::store::pin::Pin;
@@ -129,7 +129,7 @@ impl SnapshotAttempt<'_> {
     /// new. It is on disk by now, and no client waits.
     fn complete_catalogue(&self, name: &str, report: &mut Report) {
         let label = self.target.label();
-        match take_up(self.root, name) {
+        match record_missing(self.root, name) {
             Ok(inodes) => log::info!(
                 "{label}: the catalogue of inodes, by which `verify` finds altered files, begins: {inodes} that {name} shares with earlier snapshots are recorded as they are"
             ),

@@ -9,8 +9,9 @@ use std::os::fd::AsFd;
 use crate::decide::boot_time::BootTime;
 use crate::decide::tear::Scar;
 use crate::decide::torn::TornMark;
-use crate::engine::compare::{Comparison, Knowledge, ScarSearch, compare_trees};
-use crate::engine::index::Index;
+use crate::engine::compare::unfinished::UnfinishedSearch;
+use crate::engine::compare::{CompareContext, Comparison, compare_trees};
+use crate::engine::index::DirectoryIndex;
 use crate::run::attempt::SnapshotAttempt;
 use crate::run::report::Report;
 use crate::store::dir::c_name;
@@ -23,7 +24,7 @@ use crate::tell::error::{Error, Result};
 /// A comparison, and the index that it went by, if any.
 pub(crate) struct TreeScan {
     pub(crate) comparison: Comparison,
-    pub(crate) index: Option<Index>,
+    pub(crate) index: Option<DirectoryIndex>,
     /// Directories that a push did not finish, if a failed one is to be looked for.
     pub(crate) scars: Vec<Scar>,
 }
@@ -36,12 +37,12 @@ impl SnapshotAttempt<'_> {
     ) -> Result<TreeScan> {
         let live = (self.root.module(), self.root.module_path.as_path());
         let since = self.before.torn.as_ref().and_then(TornMark::search_since_ns);
-        let search = since.map(ScarSearch::new);
+        let search = since.map(UnfinishedSearch::new);
         let Some(item) = item else {
             self.is_full.set(true);
-            let knowledge = Knowledge { scars: search.as_ref(), ..Knowledge::default() };
+            let knowledge = CompareContext { scars: search.as_ref(), ..CompareContext::default() };
             let comparison = compare_trees(live, None, &knowledge)?;
-            let scars = search.map(ScarSearch::found).unwrap_or_default();
+            let scars = search.map(UnfinishedSearch::found).unwrap_or_default();
             return Ok(TreeScan { comparison, index: None, scars });
         };
         let name = &item.name.text;
@@ -52,7 +53,7 @@ impl SnapshotAttempt<'_> {
         let index =
             record.and_then(|record| index_file::read(self.root, name, Some(record.entries)));
         let is_proof = self.is_full_comparison_due();
-        let knowledge = Knowledge {
+        let knowledge = CompareContext {
             known: item.record.as_ref().map(Record::known).unwrap_or_default(),
             index: index.as_ref(),
             is_proof,
@@ -61,7 +62,7 @@ impl SnapshotAttempt<'_> {
         };
         let comparison = compare_trees(live, Some((directory.as_fd(), &path)), &knowledge)?;
         self.is_full.set(self.is_full.get() || is_proof || index.is_none());
-        let scars = search.map(ScarSearch::found).unwrap_or_default();
+        let scars = search.map(UnfinishedSearch::found).unwrap_or_default();
         if comparison.index_errors == 0 {
             return Ok(TreeScan { comparison, index, scars });
         }

@@ -18,7 +18,7 @@ use nix::unistd::fsync;
 
 use crate::engine::listing::Listing;
 use crate::store::layout::Subdir;
-use crate::system::identity::Answer;
+use crate::system::identity::SysResult;
 use crate::system::syscalls::open_directory;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
@@ -80,7 +80,7 @@ pub(crate) fn write_drafted(private: Dir, name: &str, text: &str) -> Result<()> 
 }
 
 /// An earlier version made the directory without that room.
-fn open_drafts(private: BorrowedFd) -> Answer<OwnedFd> {
+fn open_drafts(private: BorrowedFd) -> SysResult<OwnedFd> {
     match open_directory(private, &c_name(Subdir::Drafts.name())) {
         Err(Errno::ENOENT) => {
             mkdirat(private, c_name(Subdir::Drafts.name()).as_c_str(), Mode::S_IRWXU)?;

@@ -3,24 +3,28 @@
 //! It is written before the snapshot becomes visible, and synced with it. It only ever saves work:
 //! where it is missing, damaged or too large, everything is compared, and nothing is said.
 
-use crate::engine::index::{Index, Part, join, max_bytes};
+use crate::engine::index::{DirectoryIndex, IndexPart, join, max_bytes};
 use crate::store::dir;
 use crate::store::layout::Subdir;
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::Result;
 
 /// Reads the index of the snapshot `name`, which has about `entries` entries.
-pub(crate) fn read(root: &SnapshotRoot, name: &str, entries: Option<u64>) -> Option<Index> {
+pub(crate) fn read(
+    root: &SnapshotRoot,
+    name: &str,
+    entries: Option<u64>,
+) -> Option<DirectoryIndex> {
     let dir = root.subdir(Subdir::Index).ok()?;
     let file = dir::read_bytes(dir.dir(), name, max_bytes(entries) as u64 + 1_024).ok()??;
-    Index::parse(file, name)
+    DirectoryIndex::parse(file, name)
 }
 
 /// Writes the index of the snapshot `name` for a caller who is about to sync the whole file system.
 pub(crate) fn write_before_syncfs(
     root: &SnapshotRoot,
     name: &str,
-    parts: Vec<Part>,
+    parts: Vec<IndexPart>,
     entries: u64,
 ) -> Result<()> {
     match join(parts, name, max_bytes(Some(entries))) {

@@ -9,10 +9,10 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
-use crate::engine::baseline::look;
+use crate::engine::baseline::inspect_entry;
 use crate::engine::listing::Listing;
 use crate::store::dir::{Dir, c_name};
-use crate::system::identity::Answer;
+use crate::system::identity::SysResult;
 
 /// Both names end as temporary ones do, so that what a killed run left is removed.
 const FILE: &str = "trial.tmp";
@@ -33,7 +33,7 @@ pub(crate) enum LinkTrial {
 ///
 /// # Errors
 /// If not even a file can be made there.
-pub(crate) fn of_links(dir: Dir) -> Answer<LinkTrial> {
+pub(crate) fn of_links(dir: Dir) -> SysResult<LinkTrial> {
     remove_both(dir);
     let flags =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -66,7 +66,7 @@ fn remove_both(dir: Dir) {
 
 /// Whether both names show one number, each time and in the listing, too.
 fn are_same(dir: Dir) -> bool {
-    let number = |name| look(dir.directory, &c_name(name)).ok().map(|inode| inode.number);
+    let number = |name| inspect_entry(dir.directory, &c_name(name)).ok().map(|inode| inode.number);
     let Some(file) = number(FILE) else { return false };
     // A listing may be older than the names.
     let is_listed = |listing: &Listing| {

@@ -18,19 +18,19 @@ use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 
 use crate::decide::grade::Grade;
 use crate::decide::partial_dirs::PartialDirs;
-use crate::engine::baseline::{Origin, Recording, of_entry};
+use crate::engine::baseline::{BaselineOrigin, Recording, baseline_of};
 use crate::engine::baseline_bytes::BLOCK_BYTES;
-use crate::engine::clone::{Cloned, Knowledge, Stage, clone_tree};
+use crate::engine::clone::{CloneContext, CloneOutcome, CloneTarget, clone_tree};
 use crate::engine::compare::Comparison;
 use crate::engine::copy::ORIGINALS;
-use crate::engine::index::{Index, Part};
-use crate::engine::inodes::{Name, walk};
+use crate::engine::index::{DirectoryIndex, IndexPart};
+use crate::engine::inodes::{InodeName, walk};
 use crate::engine::listing::Listing;
 use crate::engine::remove::remove_trees;
 use crate::store::dir::{Dir, OwnedDir, TEMPORARY, c_name, names_in};
 use crate::store::inode_log::in_place::InPlaceChanges;
 use crate::store::inode_log::recorder::Recorder;
-use crate::store::inode_log::windows::{Window, Windows, wall_ns};
+use crate::store::inode_log::windows::{LinkWindow, LinkWindows, wall_ns};
 use crate::store::layout::Subdir;
 use crate::store::lock::DirLock;
 use crate::store::record::{CopyRecord, Record, SnapshotCost, file_name, snapshot_name};
@@ -52,12 +52,12 @@ pub struct StagedSnapshot {
     beside: bool,
     dir: OwnedDir,
     /// What the clone did.
-    pub cloned: Cloned,
+    pub cloned: CloneOutcome,
     /// The retired snapshot that it was made out of.
     pub recycled: Option<String>,
     /// Why it was not made out of the one that it should have been.
     pub refusal: Option<Error>,
-    parts: Vec<Part>,
+    parts: Vec<IndexPart>,
     evidence: InodeRecording,
 }
 
@@ -117,7 +117,7 @@ impl StagedSnapshot {
     pub fn build(
         root: &SnapshotRoot,
         recycle: Option<&str>,
-        newest: Option<&Index>,
+        newest: Option<&DirectoryIndex>,
         entries: Option<u64>,
         partial_dirs: &PartialDirs,
     ) -> Result<Self> {
@@ -125,15 +125,15 @@ impl StagedSnapshot {
         let mut refusal = None;
         // Until the last link is made; should that fail, the tree is removed in another window.
         let inodes = root.subdir(Subdir::Inodes)?;
-        let _window = Window::open(inodes.dir())?;
+        let _window = LinkWindow::open(inodes.dir())?;
         let evidence = InodeRecording::begin(root, inodes.dir());
-        let windows = Windows::read(inodes.dir());
+        let windows = LinkWindows::read(inodes.dir());
         // What may be older than all of them may never have been recorded.
         let is_ours = |changed_ns| windows.contain(changed_ns);
         let recorder = evidence.recorder.as_ref().ok();
         let keep = |baselines: &[u8]| recorder.iter().for_each(|recorder| recorder.keep(baselines));
         let recording = recorder.map(|_| Recording { is_ours: &is_ours, keep: &keep });
-        let knowledge = Knowledge {
+        let knowledge = CloneContext {
             newest,
             retired: None,
             entries,
@@ -163,7 +163,7 @@ impl StagedSnapshot {
         let parent = if beside { root.directory() } else { dir.dir().directory };
         let drafts = root.subdir(Subdir::Drafts)?;
         let stage =
-            Stage { parent, name: &name, is_recycled: false, drafts: drafts.dir().directory };
+            CloneTarget { parent, name: &name, is_recycled: false, drafts: drafts.dir().directory };
         let cloned = clone_tree((root.module(), &root.module_path), &stage, knowledge);
         let (cloned, parts) = cloned.map_err(|error| root.explained(error))?;
         Ok(StagedSnapshot { name, beside, dir, cloned, parts, recycled: None, refusal, evidence })
@@ -185,13 +185,13 @@ impl StagedSnapshot {
         };
         let Dir { directory: parent, path } = staging_parent(self.beside, &self.dir, root);
         let (mut met, mut bytes) = (HashSet::new(), Vec::new());
-        walk(parent, path, &self.name, &mut |name: &Name| {
+        walk(parent, path, &self.name, &mut |name: &InodeName| {
             let Some(changed) = changes.changed_at(name.inode).filter(|_| met.insert(name.inode))
             else {
                 return;
             };
             if let Some(baseline) =
-                of_entry(name.directory, name.name, Origin::Linked, Some(changed))
+                baseline_of(name.directory, name.name, BaselineOrigin::Linked, Some(changed))
             {
                 baseline.write(&mut bytes);
             }
@@ -244,15 +244,19 @@ fn recycle_into(
     root: &SnapshotRoot,
     dir: &OwnedDir,
     retired: &str,
-    knowledge: Knowledge,
-) -> Result<(Cloned, Vec<Part>)> {
+    knowledge: CloneContext,
+) -> Result<(CloneOutcome, Vec<IndexPart>)> {
     let index = knowledge.newest.and_then(|_| index_file::read(root, retired, knowledge.entries));
     take_for_recycling(root, dir, retired)?;
     let drafts = root.subdir(Subdir::Drafts)?;
     let drafts = drafts.dir().directory;
-    let stage =
-        Stage { parent: dir.dir().directory, name: &c_name(RECYCLED), is_recycled: true, drafts };
-    let knowledge = Knowledge { retired: index.as_ref(), ..knowledge };
+    let stage = CloneTarget {
+        parent: dir.dir().directory,
+        name: &c_name(RECYCLED),
+        is_recycled: true,
+        drafts,
+    };
+    let knowledge = CloneContext { retired: index.as_ref(), ..knowledge };
     clone_tree((root.module(), &root.module_path), &stage, knowledge)
 }
 
@@ -350,7 +354,7 @@ fn remove_all(root: &SnapshotRoot, dir: Dir, selected: impl Fn(&[u8]) -> bool) -
     if names.is_empty() {
         return Ok(false);
     }
-    let _window = Window::open(root.subdir(Subdir::Inodes)?.dir())?;
+    let _window = LinkWindow::open(root.subdir(Subdir::Inodes)?.dir())?;
     let (_, remaining) = remove_trees(directory, path, &names)?;
     let errors: Vec<Error> =
         remaining.into_iter().map(|remains| unremovable::set_aside(root, dir, remains)).collect();

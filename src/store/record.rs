@@ -13,8 +13,8 @@ use crate::decide::boot_time::BootTime;
 use crate::decide::client::Client;
 use crate::decide::grade::Grade;
 use crate::decide::partial_dirs::PartialDirs;
-use crate::engine::clone::{Cloned, InPartialDirs};
-use crate::engine::compare::Known;
+use crate::engine::clone::{CloneOutcome, PartialDirCounts};
+use crate::engine::compare::ExplainedDifferences;
 use crate::engine::copy::{Copied, CopiedState, Copies, InodePair};
 use crate::store::dir::{self, Dir};
 use crate::store::format::{self, FORMAT, to_toml};
@@ -107,8 +107,8 @@ pub struct PartialDirsRecord {
 
 impl PartialDirsRecord {
     /// What a clone has found.
-    pub fn of(partial_dirs: &PartialDirs, cloned: &Cloned) -> Self {
-        let InPartialDirs { copied, shared } = cloned.partial;
+    pub fn of(partial_dirs: &PartialDirs, cloned: &CloneOutcome) -> Self {
+        let PartialDirCounts { copied, shared } = cloned.partial;
         PartialDirsRecord { names: partial_dirs.names(), copied, shared }
     }
 
@@ -248,10 +248,10 @@ impl Record {
     }
 
     /// Differences between the live tree and the snapshot that are no change.
-    pub fn known(&self) -> Known {
+    pub fn known(&self) -> ExplainedDifferences {
         let copies = self.copies.iter().filter_map(CopyRecord::read).collect();
         let mounts = self.skipped_mounts.iter().filter_map(|path| unescape(path)).collect();
-        Known::new(copies, mounts)
+        ExplainedDifferences::new(copies, mounts)
     }
 
     /// Reads the record of the snapshot `name`; `None` if it has none.

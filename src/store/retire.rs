@@ -23,7 +23,7 @@ use crate::decide::span::Span;
 use crate::engine::obstacle::obstacle;
 use crate::engine::remove::remove_trees;
 use crate::store::dir::{Dir, OwnedDir, c_name, names_in};
-use crate::store::inode_log::windows::Window;
+use crate::store::inode_log::windows::LinkWindow;
 use crate::store::layout::Subdir;
 use crate::store::lock::DirLock;
 use crate::store::pin::Pin;
@@ -31,7 +31,7 @@ use crate::store::publish::forget;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
 use crate::store::unremovable;
-use crate::system::identity::Answer;
+use crate::system::identity::SysResult;
 use crate::system::syscalls::{is_privileged, rename_no_replace, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
@@ -130,7 +130,7 @@ fn sync(dir: &OwnedDir) -> Result<()> {
     fsync(dir.directory).map_err(|cause| Error::io("sync", dir.path, cause))
 }
 
-fn move_to_expired(root: &SnapshotRoot, expired: Dir, name: &str) -> Answer<()> {
+fn move_to_expired(root: &SnapshotRoot, expired: Dir, name: &str) -> SysResult<()> {
     let name = c_name(name);
     match rename_no_replace(root.directory(), &name, expired.directory, &name) {
         // A directory that its owner may not write cannot change its parent.
@@ -294,7 +294,7 @@ pub(crate) fn remove(root: &SnapshotRoot, names: &[String]) -> Result<Removed> {
     let _window = if moved.is_empty() {
         None
     } else {
-        Some(Window::open(root.subdir(Subdir::Inodes)?.dir())?)
+        Some(LinkWindow::open(root.subdir(Subdir::Inodes)?.dir())?)
     };
     let trees: Vec<_> = moved.iter().map(|name| c_name(name)).collect();
     let (entries, remaining) = remove_trees(staging.dir().directory, staging.dir().path, &trees)?;

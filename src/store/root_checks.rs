@@ -20,7 +20,7 @@ use crate::decide::zone::Zone;
 use crate::store::layout::PRIVATE;
 use crate::system::identity::Identity;
 use crate::system::mounts::Mounts;
-use crate::system::syscalls::{Mount, is_privileged, open_parent};
+use crate::system::syscalls::{MountIdentity, is_privileged, open_parent};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, shell_path};
 
@@ -122,7 +122,7 @@ pub(crate) fn check_mounts(
     module: &OwnedFd,
 ) -> Result<()> {
     let mount = |directory: &OwnedFd, path| {
-        Mount::of(directory.as_fd()).map_err(|cause| Error::io("inspect", path, cause))
+        MountIdentity::of(directory.as_fd()).map_err(|cause| Error::io("inspect", path, cause))
     };
     let (root_mount, module_mount) = (mount(directory, path)?, mount(module, module_path)?);
     if root_mount.admits(module_mount) {

@@ -10,7 +10,7 @@ use crate::decide::name::SnapshotName;
 use crate::decide::obstacle::Obstacle;
 use crate::decide::snapshot::{BootMoment, Snapshot};
 use crate::decide::zone::Zone;
-use crate::engine::listing::{Entry, Listing};
+use crate::engine::listing::{Listing, ListingEntry};
 use crate::engine::obstacle::obstacle;
 use crate::store::dir::{Dir, c_name, names_in};
 use crate::store::layout::Subdir;
@@ -86,7 +86,7 @@ impl SnapshotList {
         let module =
             fstat(root.module()).map_err(|cause| Error::io("inspect", &root.module_path, cause))?;
         // Whatever its name: the live tree is no snapshot.
-        let is_module = |entry: &&Entry| {
+        let is_module = |entry: &&ListingEntry| {
             // Another device can have the same number: each btrfs subvolume is one.
             entry.inode == Identity::of(&module).inode
                 && stat_entry(root.directory(), listing.name(entry))

@@ -11,7 +11,7 @@ use crate::decide::obstacle::Obstacles;
 use crate::engine::obstacle::obstacles_in;
 use crate::engine::remove::{Remains, remove_trees};
 use crate::store::dir::{Dir, c_name, names_in};
-use crate::store::inode_log::windows::Window;
+use crate::store::inode_log::windows::LinkWindow;
 use crate::store::layout::Subdir;
 use crate::store::root::SnapshotRoot;
 use crate::system::syscalls::rename_no_replace;
@@ -88,7 +88,7 @@ pub(crate) fn remove_all(root: &SnapshotRoot) -> Result<Vec<String>> {
     if trees.is_empty() {
         return Ok(Vec::new());
     }
-    let _window = Window::open(root.subdir(Subdir::Inodes)?.dir())?;
+    let _window = LinkWindow::open(root.subdir(Subdir::Inodes)?.dir())?;
     let Dir { directory, path } = dir.dir();
     let (_, remains) = remove_trees(directory, path, &trees)?;
     let told = |Remains { name, error }: Remains| {

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use nix::sys::stat::FileStat;
 
 /// The system's answer to a call.
-pub(crate) type Answer<T> = Result<T, Errno>;
+pub(crate) type SysResult<T> = Result<T, Errno>;
 
 /// What tells one directory or file from another on the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -21,7 +21,7 @@ use nix::sys::stat::{Mode, fstat};
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 
 use crate::decide::file_system::FileSystemType;
-use crate::system::identity::{Answer, Identity};
+use crate::system::identity::{Identity, SysResult};
 use crate::tell::escape::escape;
 
 const UNKNOWN: u8 = 0;
@@ -34,10 +34,10 @@ static BELOW: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 /// The mounts of this process, as the kernel lists them.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Mounts(Vec<Mounted>);
+pub(crate) struct Mounts(Vec<MountEntry>);
 
 #[derive(Debug, PartialEq, Eq)]
-struct Mounted {
+struct MountEntry {
     point: PathBuf,
     kind: FileSystemType,
 }
@@ -54,13 +54,13 @@ impl Mounts {
             let point = PathBuf::from(OsString::from_vec(unescaped(fields.nth(4)?)));
             // Optional fields of any number end with a dash.
             let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-            Some(Mounted { point, kind: FileSystemType(escape(&unescaped(kind))) })
+            Some(MountEntry { point, kind: FileSystemType(escape(&unescaped(kind))) })
         };
         Mounts(text.split(|byte| *byte == b'\n').filter_map(mounted).collect())
     }
 
     /// The mount that `path` lies on: of several on one place the last one hides the others.
-    fn of(&self, path: &Path) -> Option<&Mounted> {
+    fn of(&self, path: &Path) -> Option<&MountEntry> {
         let above = self.0.iter().filter(|mounted| path.starts_with(&mounted.point));
         above.max_by_key(|mounted| mounted.point.as_os_str().len())
     }
@@ -126,7 +126,7 @@ pub(crate) fn are_expected() -> bool {
 ///
 /// # Errors
 /// `EXDEV` if it is a mount point.
-pub(crate) fn pin(parent: BorrowedFd, name: &CStr) -> Answer<Option<OwnedFd>> {
+pub(crate) fn open_place_if_mounts(parent: BorrowedFd, name: &CStr) -> SysResult<Option<OwnedFd>> {
     if are_expected() { place(parent, name).map(Some) } else { Ok(None) }
 }
 
@@ -135,7 +135,7 @@ pub(crate) fn is_mount_point(parent: BorrowedFd, name: &CStr) -> bool {
     matches!(place(parent, name), Err(Errno::EXDEV))
 }
 
-fn place(parent: BorrowedFd, name: &CStr) -> Answer<OwnedFd> {
+fn place(parent: BorrowedFd, name: &CStr) -> SysResult<OwnedFd> {
     const FLAGS: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
     let resolve = ResolveFlag::RESOLVE_BENEATH
         | ResolveFlag::RESOLVE_NO_SYMLINKS
@@ -156,7 +156,7 @@ fn place(parent: BorrowedFd, name: &CStr) -> Answer<OwnedFd> {
 
 /// Whether a place lies on another mount than its parent, by what the kernel knows without asking a
 /// server.
-fn is_mounted(place: BorrowedFd, parent: BorrowedFd) -> Answer<bool> {
+fn is_mounted(place: BorrowedFd, parent: BorrowedFd) -> SysResult<bool> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::from_bits_retain(libc::AT_STATX_DONT_SYNC as u32);
     let statx = match rustix::fs::statx(place, c"", flags, StatxFlags::empty()) {
         Ok(statx) => statx,

@@ -35,7 +35,7 @@ pub struct Process {
 const NANOSECONDS_PER_TICK: i64 = 10_000_000;
 
 /// What `/proc/PID/stat` says.
-struct Stat {
+struct ProcessStat {
     is_dead: bool,
     parent: u32,
     started_ticks: u64,
@@ -48,7 +48,7 @@ impl Process {
     /// If it is there, and cannot be read, or if `/proc` does not show this PID namespace.
     pub fn of(pid: u32) -> Result<Option<Self>> {
         check_proc()?;
-        let stat = Stat::read(pid)?.filter(|stat| !stat.is_dead);
+        let stat = ProcessStat::read(pid)?.filter(|stat| !stat.is_dead);
         Ok(stat.map(|stat| Process {
             boot: BootTime::now().boot,
             pid,
@@ -95,7 +95,7 @@ impl Process {
         let mut pid = std::process::id();
         // More levels than that would be a loop.
         for _ in 0..64 {
-            let Some(stat) = Stat::read(pid)? else { return Ok(None) };
+            let Some(stat) = ProcessStat::read(pid)? else { return Ok(None) };
             if stat.parent == ancestor {
                 return Process::of(pid);
             }
@@ -105,11 +105,11 @@ impl Process {
     }
 }
 
-impl Stat {
+impl ProcessStat {
     fn read(pid: u32) -> Result<Option<Self>> {
         let path = format!("/proc/{pid}/stat");
         match fs::read(&path) {
-            Ok(bytes) => Ok(Stat::parse(&bytes).map(Stat::by_kernel_clock)),
+            Ok(bytes) => Ok(ProcessStat::parse(&bytes).map(ProcessStat::by_kernel_clock)),
             Err(cause) if cause.raw_os_error() == Some(libc::ENOENT) && exists(pid) => {
                 // rsyncd's processes have capabilities that this one has given up.
                 let hidden = "it is hidden: mount /proc without `hidepid` and `ProtectProc`";
@@ -130,7 +130,7 @@ impl Stat {
     /// The kernel shows the start by the clock of the time namespace that the reader is in.
     fn by_kernel_clock(self) -> Self {
         let offset = namespace_offset() / NANOSECONDS_PER_TICK;
-        Stat { started_ticks: self.started_ticks.saturating_add_signed(-offset), ..self }
+        ProcessStat { started_ticks: self.started_ticks.saturating_add_signed(-offset), ..self }
     }
 
     /// The name in it may hold anything, also blanks and parentheses; after the last one come
@@ -143,7 +143,7 @@ impl Stat {
         let parent = words.next()?.parse().ok()?;
         // Field 22 of all, where the state is field 3 and the parent field 4.
         let started_ticks = words.nth(17)?.parse().ok()?;
-        Some(Stat { is_dead: matches!(state, "Z" | "X" | "x"), parent, started_ticks })
+        Some(ProcessStat { is_dead: matches!(state, "Z" | "X" | "x"), parent, started_ticks })
     }
 }
 
@@ -157,10 +157,10 @@ fn check_proc() -> Result<()> {
 /// they are asked for.
 #[derive(Default)]
 pub(crate) struct Census {
-    nested: OnceCell<Nested>,
+    nested: OnceCell<NestedProcesses>,
 }
 
-struct Nested {
+struct NestedProcesses {
     /// Each one's number in its own namespace, and when it started.
     processes: Vec<(u32, u64)>,
     /// Whether that is each process of the running kernel.
@@ -171,7 +171,7 @@ impl Census {
     /// A process is known by its number and its start. Which namespace it is in, a process with our
     /// few capabilities may not read.
     fn find(&self, process: &Process) -> Found {
-        let nested = self.nested.get_or_init(Nested::count);
+        let nested = self.nested.get_or_init(NestedProcesses::count);
         // By another time namespace's clock, the start is rounded in another way.
         let is_it = |&(pid, start): &(u32, u64)| {
             pid == process.pid && start.abs_diff(process.started_ticks) <= 1
@@ -184,16 +184,16 @@ impl Census {
     }
 }
 
-impl Nested {
+impl NestedProcesses {
     fn count() -> Self {
         let Ok(entries) = fs::read_dir("/proc") else {
-            return Nested { processes: Vec::new(), is_whole: false };
+            return NestedProcesses { processes: Vec::new(), is_whole: false };
         };
         let numbers = entries.map_while(|entry| entry.ok()?.file_name().into_string().ok());
         let mut is_whole = true;
         let mut processes = Vec::new();
         for number in numbers.filter_map(|name| name.parse().ok()) {
-            match Nested::look(number) {
+            match NestedProcesses::look(number) {
                 Ok(found) => processes.extend(found),
                 Err(_) => is_whole = false,
             }
@@ -201,7 +201,7 @@ impl Nested {
         // Where others' processes are hidden, so is the first one.
         let shows_all = PidNamespace::own().is_ok_and(|side| side.sees_all())
             && Path::new("/proc/1/stat").exists();
-        Nested { processes, is_whole: is_whole && shows_all }
+        NestedProcesses { processes, is_whole: is_whole && shows_all }
     }
 
     /// Nothing if it is in this namespace, or has ended.
@@ -215,7 +215,7 @@ impl Nested {
             Err(cause) => return Err(Error::io("read", Path::new(&path), cause)),
         };
         let Some(inner) = innermost_number(&status) else { return Ok(None) };
-        let stat = Stat::read(pid)?.filter(|stat| !stat.is_dead);
+        let stat = ProcessStat::read(pid)?.filter(|stat| !stat.is_dead);
         Ok(stat.map(|stat| (inner, stat.started_ticks)))
     }
 }
@@ -243,9 +243,9 @@ mod tests {
     fn a_name_with_blanks_and_parentheses_hides_nothing() {
         let line =
             b"4711 (a) Z 1 (\xff) b) S 42 4711 4711 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 100 200\n";
-        let stat = Stat::parse(line).expect("a line of /proc/PID/stat");
+        let stat = ProcessStat::parse(line).expect("a line of /proc/PID/stat");
         assert_eq!((stat.is_dead, stat.parent, stat.started_ticks), (false, 42, 987_654));
-        assert!(Stat::parse(b"4711 (x) Z 42").is_none());
+        assert!(ProcessStat::parse(b"4711 (x) Z 42").is_none());
     }
 
     #[test]

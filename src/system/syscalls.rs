@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 
-use crate::system::identity::{Answer, Identity};
+use crate::system::identity::{Identity, SysResult};
 use crate::system::mounts;
 
 /// Whether `cause` says that a directory is no longer where it was: removed, moved, or something
@@ -31,15 +31,15 @@ static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
 ///
 /// # Errors
 /// `EXDEV` if it is a mount point; `ELOOP` or `ENOTDIR` if it is no directory.
-pub(crate) fn open_directory(parent: BorrowedFd, name: &CStr) -> Answer<OwnedFd> {
+pub(crate) fn open_directory(parent: BorrowedFd, name: &CStr) -> SysResult<OwnedFd> {
     // To open the place of an automount for reading would mount it, and wait for its server.
-    match mounts::pin(parent, name)? {
+    match mounts::open_place_if_mounts(parent, name)? {
         Some(place) => open_child(place.as_fd(), c"."),
         None => open_child(parent, name),
     }
 }
 
-fn open_child(parent: BorrowedFd, name: &CStr) -> Answer<OwnedFd> {
+fn open_child(parent: BorrowedFd, name: &CStr) -> SysResult<OwnedFd> {
     // Reading must not look like a client's access; only owners may ask for that.
     match open_directory_with(parent, name, DIRECTORY | OFlag::O_NOATIME) {
         Err(Errno::EPERM) => open_directory_with(parent, name, DIRECTORY),
@@ -47,7 +47,7 @@ fn open_child(parent: BorrowedFd, name: &CStr) -> Answer<OwnedFd> {
     }
 }
 
-fn open_directory_with(parent: BorrowedFd, name: &CStr, flags: OFlag) -> Answer<OwnedFd> {
+fn open_directory_with(parent: BorrowedFd, name: &CStr, flags: OFlag) -> SysResult<OwnedFd> {
     if NO_OPENAT2.load(Ordering::Relaxed) {
         return open_plainly(parent, name, flags);
     }
@@ -70,16 +70,16 @@ fn open_directory_with(parent: BorrowedFd, name: &CStr, flags: OFlag) -> Answer<
 
 /// Without openat2: a single name that is no link leads nowhere but into a child, and whether
 /// that is on the same mount is compared afterwards.
-fn open_plainly(parent: BorrowedFd, name: &CStr, flags: OFlag) -> Answer<OwnedFd> {
+fn open_plainly(parent: BorrowedFd, name: &CStr, flags: OFlag) -> SysResult<OwnedFd> {
     let directory = openat(parent, name, flags, Mode::empty())?;
-    match Mount::of(directory.as_fd())?.admits(Mount::of(parent)?) {
+    match MountIdentity::of(directory.as_fd())?.admits(MountIdentity::of(parent)?) {
         true => Ok(directory),
         false => Err(Errno::EXDEV),
     }
 }
 
 /// Opens the parent of `directory`, whatever that is.
-pub(crate) fn open_parent(directory: BorrowedFd) -> Answer<OwnedFd> {
+pub(crate) fn open_parent(directory: BorrowedFd) -> SysResult<OwnedFd> {
     openat(directory, c"..", DIRECTORY, Mode::empty())
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn open_parent(directory: BorrowedFd) -> Answer<OwnedFd> {
 ///
 /// # Errors
 /// `ESTALE` if it is another one.
-pub(crate) fn return_to(directory: BorrowedFd, expected: Identity) -> Answer<OwnedFd> {
+pub(crate) fn return_to(directory: BorrowedFd, expected: Identity) -> SysResult<OwnedFd> {
     let parent = place_above(directory)?;
     match Identity::of(&fstat(&parent)?) == expected {
         true => open_directory(parent.as_fd(), c"."),
@@ -98,7 +98,7 @@ pub(crate) fn return_to(directory: BorrowedFd, expected: Identity) -> Answer<Own
 }
 
 /// The directory above, wherever that is: to look which one it is, and not to be used before.
-pub(crate) fn place_above(directory: BorrowedFd) -> Answer<OwnedFd> {
+pub(crate) fn place_above(directory: BorrowedFd) -> SysResult<OwnedFd> {
     let place = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     openat(directory, c"..", place, Mode::empty())
 }
@@ -107,8 +107,8 @@ pub(crate) fn place_above(directory: BorrowedFd) -> Answer<OwnedFd> {
 ///
 /// # Errors
 /// `EXDEV` if it is a mount point, unless nothing is mounted in [any tree](mounts::are_expected).
-pub(crate) fn stat_entry(parent: BorrowedFd, name: &CStr) -> Answer<FileStat> {
-    match mounts::pin(parent, name)? {
+pub(crate) fn stat_entry(parent: BorrowedFd, name: &CStr) -> SysResult<FileStat> {
+    match mounts::open_place_if_mounts(parent, name)? {
         Some(place) => fstat(&place),
         None => fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT),
     }
@@ -116,7 +116,7 @@ pub(crate) fn stat_entry(parent: BorrowedFd, name: &CStr) -> Answer<FileStat> {
 
 /// The state of what lies at `path` below `directory`, followed through no symbolic link and on no
 /// other mount.
-pub(crate) fn stat_below(directory: BorrowedFd, path: &[u8]) -> Answer<FileStat> {
+pub(crate) fn stat_below(directory: BorrowedFd, path: &[u8]) -> SysResult<FileStat> {
     let name = |bytes: &[u8]| CString::new(bytes).map_err(|_| Errno::EINVAL);
     let mut names = path.split(|byte| *byte == b'/').peekable();
     let mut parent: Option<OwnedFd> = None;
@@ -132,7 +132,7 @@ pub(crate) fn stat_below(directory: BorrowedFd, path: &[u8]) -> Answer<FileStat>
 
 /// What must agree for two directories to be linkable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mount {
+pub(crate) struct MountIdentity {
     /// The file system's device number.
     pub device: u64,
     /// The mount, where the kernel tells it, since a bind mount of the same file system has the
@@ -140,9 +140,9 @@ pub(crate) struct Mount {
     id: Option<u64>,
 }
 
-impl Mount {
+impl MountIdentity {
     /// The mount that `directory` is on.
-    pub(crate) fn of(directory: BorrowedFd) -> Answer<Self> {
+    pub(crate) fn of(directory: BorrowedFd) -> SysResult<Self> {
         use rustix::fs::{AtFlags, StatxFlags, statx};
         let device = Identity::of(&fstat(directory)?).device;
         let id = match statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
@@ -155,11 +155,11 @@ impl Mount {
             }
             Err(error) => return Err(Errno::from_raw(error.raw_os_error())),
         };
-        Ok(Mount { device, id })
+        Ok(MountIdentity { device, id })
     }
 
     /// Whether nothing is known that makes it another one than `other`.
-    pub(crate) fn admits(self, other: Mount) -> bool {
+    pub(crate) fn admits(self, other: MountIdentity) -> bool {
         self.device == other.device && self.id.zip(other.id).is_none_or(|(own, other)| own == other)
     }
 }
@@ -173,7 +173,7 @@ pub(crate) fn rename_no_replace(
     old: &CStr,
     new_parent: BorrowedFd,
     new: &CStr,
-) -> Answer<()> {
+) -> SysResult<()> {
     let flags = rustix::fs::RenameFlags::NOREPLACE;
     match rustix::fs::renameat_with(old_parent, old, new_parent, new, flags) {
         Ok(()) => Ok(()),

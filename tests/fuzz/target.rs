@@ -21,9 +21,10 @@ use rsyncd_snapshot::decide::rotation::decide;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
 use rsyncd_snapshot::decide::zone::Zone;
 use rsyncd_snapshot::internals::{
-    Baseline, Catalogue, Destination, Dir, FinishedTransfer, Index, LedgerEntry, MachineMemory,
-    Policies, Record, Recorder, Registration, RsyncdConf, Selection, State, Window, Windows,
-    escape, migrate, one_line, rewrite, salvage_snapshot_root, unescape, wall_ns,
+    Baseline, Destination, Dir, DirectoryIndex, FinishedTransfer, InodeLog, KeptBaselines,
+    LedgerEntry, LinkWindow, LinkWindows, MachineMemory, Policies, Record, Recorder, Registration,
+    RsyncdConf, State, escape, migrate, one_line, rewrite, salvage_snapshot_root, unescape,
+    wall_ns,
 };
 
 /// A target: its name, which is that of its seeds' directory, and what it does with garbage.
@@ -256,7 +257,7 @@ fn index(garbage: &[u8]) {
         garbage.to_vec(),
     ] {
         let checksum = crc32fast::hash(&file).to_le_bytes();
-        let Some(index) = Index::parse([file.as_slice(), &checksum].concat(), "a") else {
+        let Some(index) = DirectoryIndex::parse([file.as_slice(), &checksum].concat(), "a") else {
             continue;
         };
         let mut seen = 0;
@@ -294,9 +295,9 @@ fn catalogue(garbage: &[u8]) {
     }
     for file in [garbage, &blocks] {
         in_scratch(&[("catalogue", file)], |dir| {
-            let read = || Catalogue::read(dir).expect("a file").expect("the file");
+            let read = || InodeLog::read(dir).expect("a file").expect("the file");
             let before = read();
-            let baselines = |catalogue: &Catalogue| {
+            let baselines = |catalogue: &InodeLog| {
                 let of_one = |index| catalogue.baseline(index).map(|(_, baseline)| baseline);
                 (0..catalogue.len()).filter_map(of_one).collect::<Vec<_>>()
             };
@@ -309,7 +310,7 @@ fn catalogue(garbage: &[u8]) {
             }
             drop(Recorder::open(dir, |name| name.is_ascii()).expect("it is cut to what is whole"));
             let cut = read();
-            rewrite(dir, &cut, Selection { keep: &|_| true, oldest: 0 })
+            rewrite(dir, &cut, KeptBaselines { keep: &|_| true, oldest: 0 })
                 .expect("it is written anew");
             let (all, kept) = (baselines(&cut), baselines(&read()));
             assert!(kept.iter().all(|baseline| all.contains(baseline)));
@@ -328,11 +329,11 @@ fn windows(garbage: &[u8]) {
     let records: Vec<u8> = garbage.chunks_exact(28).flat_map(with_checksum).collect();
     for file in [garbage, &records] {
         in_scratch(&[("windows", file)], |dir| {
-            drop(Windows::read(dir));
-            let window = Window::open(dir).expect("a window");
+            drop(LinkWindows::read(dir));
+            let window = LinkWindow::open(dir).expect("a window");
             let within_ns = wall_ns();
             drop(window);
-            assert!(Windows::read(dir).cover(within_ns));
+            assert!(LinkWindows::read(dir).cover(within_ns));
         });
     }
 }

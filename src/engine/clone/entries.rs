@@ -10,28 +10,28 @@ use nix::sys::stat::{Mode, SFlag, mkdirat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 use crate::decide::damage::Moment;
-use crate::engine::baseline::{Origin, look, of_entry};
+use crate::engine::baseline::{BaselineOrigin, baseline_of, inspect_entry};
 use crate::engine::baseline_bytes::BLOCK_BYTES;
-use crate::engine::children::Children;
-use crate::engine::clone::{Child, Clone};
-use crate::engine::copy::{self, Why};
-use crate::engine::descent::Directory;
-use crate::engine::difference::{Found, Side, differences};
+use crate::engine::children::PendingChildren;
+use crate::engine::clone::{CloneChild, TreeCloner};
+use crate::engine::copy::{self, CopyReason};
+use crate::engine::descent::DirectoryFd;
+use crate::engine::difference::{EntryInode, ReadSide, differences};
 use crate::engine::listing::Listing;
 use crate::engine::remove::remove_alone;
 use crate::engine::temporaries::Temporaries;
-use crate::system::identity::Answer;
+use crate::system::identity::SysResult;
 use crate::system::mounts::{self, is_mount_point};
 use crate::system::syscalls::{is_gone, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 
-impl Clone<'_, '_> {
+impl TreeCloner<'_, '_> {
     /// Links everything into a new directory; returns how many entries the live one has.
     pub(crate) fn link_all(
         &mut self,
-        directories: &(Directory, Directory),
-        pending: &mut Children<Child>,
+        directories: &(DirectoryFd, DirectoryFd),
+        pending: &mut PendingChildren<CloneChild>,
     ) -> Result<u64> {
         let mut listing = std::mem::take(&mut self.listing);
         let live = directories.0.as_fd();
@@ -56,7 +56,10 @@ impl Clone<'_, '_> {
 
     /// The subdirectories of the live directory at hand, which has been read before; false if it is
     /// gone.
-    pub(crate) fn list_directories(&mut self, pending: &mut Children<Child>) -> Result<bool> {
+    pub(crate) fn list_directories(
+        &mut self,
+        pending: &mut PendingChildren<CloneChild>,
+    ) -> Result<bool> {
         let directory = match self.live.directory() {
             // It has been moved away with all that is in it.
             Err(cause) if is_gone(cause) => return Ok(false),
@@ -70,7 +73,7 @@ impl Clone<'_, '_> {
             for entry in listing.entries().iter().filter(|entry| entry.is_directory) {
                 pending.push(
                     listing.name(entry),
-                    Child { is_new: false, newest: None, retired: None },
+                    CloneChild { is_new: false, newest: None, retired: None },
                 );
             }
             if !listing.read_next(directory.as_fd()).map_err(|cause| failed(self, cause))? {
@@ -85,8 +88,8 @@ impl Clone<'_, '_> {
     /// many entries the live one has.
     pub(crate) fn align(
         &mut self,
-        directories: &(Directory, Directory),
-        pending: &mut Children<Child>,
+        directories: &(DirectoryFd, DirectoryFd),
+        pending: &mut PendingChildren<CloneChild>,
     ) -> Result<u64> {
         let mut comparer = std::mem::take(&mut self.comparer);
         self.cloned.directories_read += 1;
@@ -95,31 +98,36 @@ impl Clone<'_, '_> {
             self.remove_files(staged)?;
         }
         let mut different = 0;
-        let aligned =
-            differences((live, staged), &mut comparer, Failure::Read, |name, found, present| {
+        let aligned = differences(
+            (live, staged),
+            &mut comparer,
+            AlignFailure::Read,
+            |name, found, present| {
                 different += u64::from(found.is_some());
                 match (found, present) {
                     (Some(live), Some(staged)) if live.is_directory && staged.is_directory => {
                         self.count(1);
-                        pending.push(name, Child { is_new: false, newest: None, retired: None });
+                        pending
+                            .push(name, CloneChild { is_new: false, newest: None, retired: None });
                         return Ok(());
                     }
                     (_, Some(_)) => self.remove_staged(staged, name)?,
                     (_, None) => {}
                 }
                 match found {
-                    Some(Found { is_directory, .. }) => {
+                    Some(EntryInode { is_directory, .. }) => {
                         Ok(self.add(directories, name, is_directory, pending)?)
                     }
                     None => Ok(()),
                 }
-            });
+            },
+        );
         let listed = aligned.map_err(|failure| match failure {
-            Failure::Read(Side::Live, cause) => self.live.error("read", None, cause),
-            Failure::Read(Side::Snapshot, cause) => {
+            AlignFailure::Read(ReadSide::Live, cause) => self.live.error("read", None, cause),
+            AlignFailure::Read(ReadSide::Snapshot, cause) => {
                 self.staged.error("read the staged copy of", None, cause)
             }
-            Failure::Other(error) => error,
+            AlignFailure::Other(error) => error,
         })?;
         // What made no difference is there already.
         self.count(listed.saturating_sub(different));
@@ -146,10 +154,10 @@ impl Clone<'_, '_> {
     /// Links an entry, or makes the directory for it.
     fn add(
         &mut self,
-        directories: &(Directory, Directory),
+        directories: &(DirectoryFd, DirectoryFd),
         name: &CStr,
         is_directory: bool,
-        pending: &mut Children<Child>,
+        pending: &mut PendingChildren<CloneChild>,
     ) -> Result<()> {
         self.count(1);
         let (live, staged) = (directories.0.as_fd(), directories.1.as_fd());
@@ -159,7 +167,7 @@ impl Clone<'_, '_> {
         match mkdirat(staged, name, Mode::S_IRWXU) {
             Ok(()) => {
                 self.cloned.made += 1;
-                pending.push(name, Child { is_new: true, newest: None, retired: None });
+                pending.push(name, CloneChild { is_new: true, newest: None, retired: None });
             }
             // Some file systems list a name twice while it is renamed.
             Err(Errno::EEXIST) => self.uncount(),
@@ -178,7 +186,7 @@ impl Clone<'_, '_> {
         name: &CStr,
     ) -> Result<Linked> {
         if self.copies_files && is_regular(live, name) {
-            return self.copy_entry(live, staged, name, Why::PartialDir);
+            return self.copy_entry(live, staged, name, CopyReason::PartialDir);
         }
         self.link_or_copy(live, staged, name)
     }
@@ -211,7 +219,7 @@ impl Clone<'_, '_> {
                 self.skip_mount(name);
             }
             Err(cause @ (Errno::EMLINK | Errno::EPERM)) => {
-                return self.copy_entry(live, staged, name, Why::Refused(cause));
+                return self.copy_entry(live, staged, name, CopyReason::Refused(cause));
             }
             Err(cause) => return Err(self.live.error("link", Some(name), cause)),
         }
@@ -220,7 +228,7 @@ impl Clone<'_, '_> {
 
     /// Links an entry. What was moved out of the module with its directory may not be linked by the
     /// rights of this process, and has gone like anything else; it may be back a moment later.
-    fn link(&self, live: BorrowedFd, staged: BorrowedFd, name: &CStr) -> Answer<()> {
+    fn link(&self, live: BorrowedFd, staged: BorrowedFd, name: &CStr) -> SysResult<()> {
         const TRIES: usize = 64;
         for _ in 1..TRIES {
             match linkat(live, name, staged, name, AtFlags::empty()) {
@@ -240,7 +248,7 @@ impl Clone<'_, '_> {
         live: BorrowedFd,
         staged: BorrowedFd,
         name: &CStr,
-        why: Why,
+        why: CopyReason,
     ) -> Result<Linked> {
         let copied = self
             .shared
@@ -252,7 +260,7 @@ impl Clone<'_, '_> {
             Ok((pair, original)) => {
                 self.cloned.made += 1;
                 self.cloned.copied += 1;
-                if why == Why::PartialDir {
+                if why == CopyReason::PartialDir {
                     self.cloned.partial.copied += 1;
                     self.cloned.partial.shared += u64::from(original.is_shared());
                 }
@@ -266,7 +274,7 @@ impl Clone<'_, '_> {
             Err(Errno::ENOENT | Errno::ESTALE | Errno::ELOOP) => self.vanish(),
             // A refused link and a refused copy: the first says more to the administrator.
             Err(cause @ (Errno::EACCES | Errno::EPERM)) => {
-                let Why::Refused(refusal) = why else {
+                let CopyReason::Refused(refusal) = why else {
                     // What an ordinary user cannot read, no daemon of that user can go on with.
                     log::debug!(
                         "{}: linked, since it cannot be read: {cause}",
@@ -285,14 +293,14 @@ impl Clone<'_, '_> {
     /// The change time of what is about to be linked, if that has to be recorded.
     fn news(&self, live: BorrowedFd, name: &CStr) -> Option<Moment> {
         let recording = self.shared.knowledge.recording?;
-        let inode = look(live, name).ok()?;
+        let inode = inspect_entry(live, name).ok()?;
         recording.is_news(&inode).then_some(inode.changed)
     }
 
     /// Records what has just been linked: from now on a change to it is one to the snapshot.
     fn record(&mut self, staged: BorrowedFd, name: &CStr, touched: Option<Moment>) {
         if self.shared.knowledge.recording.is_some()
-            && let Some(baseline) = of_entry(staged, name, Origin::Linked, touched)
+            && let Some(baseline) = baseline_of(staged, name, BaselineOrigin::Linked, touched)
         {
             baseline.write(&mut self.baselines);
             self.keep_baselines(BLOCK_BYTES);
@@ -372,14 +380,14 @@ fn is_regular(directory: BorrowedFd, name: &CStr) -> bool {
 
 /// What kept two directories from being aligned. A deep tree's paths are long: none is made unless
 /// it is told.
-enum Failure {
-    Read(Side, Errno),
+enum AlignFailure {
+    Read(ReadSide, Errno),
     Other(Error),
 }
 
-impl From<Error> for Failure {
+impl From<Error> for AlignFailure {
     fn from(error: Error) -> Self {
-        Failure::Other(error)
+        AlignFailure::Other(error)
     }
 }
 

@@ -36,11 +36,11 @@ use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
 
 use crate::decide::partial_dirs::PartialDirs;
 use crate::engine::baseline::Recording;
-use crate::engine::children::{Budget, Children};
+use crate::engine::children::{Budget, PendingChildren};
 use crate::engine::copy::{Copier, Copies};
-use crate::engine::descent::{Descent, Start};
-use crate::engine::difference::Comparer;
-use crate::engine::index::{Index, Ordinal, Part, Stamp, max_bytes, now_ns};
+use crate::engine::descent::{Descent, DescentStart};
+use crate::engine::difference::DirectoryComparer;
+use crate::engine::index::{DirectoryIndex, IndexPart, Ordinal, Stamp, max_bytes, now_ns};
 use crate::engine::listing::Listing;
 use crate::engine::pool::{self, Pool};
 use crate::engine::temporaries::Temporaries;
@@ -50,7 +50,7 @@ use crate::tell::progress;
 
 /// What a clone did.
 #[derive(Debug, Default)]
-pub struct Cloned {
+pub struct CloneOutcome {
     /// Entries in the tree, directories included, its root not.
     pub entries: u64,
     /// Of these, how many links and directories had to be made.
@@ -64,7 +64,7 @@ pub struct Cloned {
     /// Inodes that were copied, since they could not be linked, or were in a partial directory.
     pub copies: Copies,
     /// What was found in partial directories.
-    pub partial: InPartialDirs,
+    pub partial: PartialDirCounts,
     /// Mount points that were left out, relative to the module.
     pub skipped_mounts: Vec<Vec<u8>>,
     /// Directories or copies whose owner or security attributes could not be kept.
@@ -75,8 +75,8 @@ pub struct Cloned {
     pub vanished: u64,
 }
 
-impl Cloned {
-    fn add(&mut self, other: Cloned) {
+impl CloneOutcome {
+    fn add(&mut self, other: CloneOutcome) {
         // One worker may have counted what another found gone.
         self.entries = self.entries.wrapping_add(other.entries);
         self.made += other.made;
@@ -97,7 +97,7 @@ impl Cloned {
 
 /// What a clone did in partial directories.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct InPartialDirs {
+pub struct PartialDirCounts {
     /// Files that were copied.
     pub copied: u64,
     /// Those of them that have other names in the module or in snapshots, and those that could only
@@ -106,7 +106,7 @@ pub struct InPartialDirs {
 }
 
 /// Where a clone is made.
-pub struct Stage<'a> {
+pub struct CloneTarget<'a> {
     /// The directory that holds it.
     pub parent: BorrowedFd<'a>,
     /// Its name there.
@@ -119,11 +119,11 @@ pub struct Stage<'a> {
 
 /// What is known before a clone.
 #[derive(Clone, Copy, Default)]
-pub struct Knowledge<'a> {
+pub struct CloneContext<'a> {
     /// The index that the live tree was compared by; what is noted in it as unchanged is.
-    pub newest: Option<&'a Index>,
+    pub newest: Option<&'a DirectoryIndex>,
     /// The index of the snapshot that is recycled.
-    pub retired: Option<&'a Index>,
+    pub retired: Option<&'a DirectoryIndex>,
     /// About how many entries the live tree has.
     pub entries: Option<u64>,
     /// The directories in which files are copied.
@@ -138,28 +138,28 @@ pub struct Knowledge<'a> {
 /// Whatever keeps the clone from being complete; what exists of it then stays in staging.
 pub fn clone_tree(
     (live, live_path): (BorrowedFd, &Path),
-    stage: &Stage,
-    knowledge: Knowledge,
-) -> Result<(Cloned, Vec<Part>)> {
+    stage: &CloneTarget,
+    knowledge: CloneContext,
+) -> Result<(CloneOutcome, Vec<IndexPart>)> {
     let failed = |cause| Error::io("make the staging directory for", live_path, cause);
     if !stage.is_recycled {
         mkdirat(stage.parent, stage.name, Mode::S_IRWXU).map_err(failed)?;
     }
     let staged = open_directory(stage.parent, stage.name).map_err(failed)?;
-    let child = Child {
+    let child = CloneChild {
         is_new: !stage.is_recycled,
         newest: knowledge.newest.map(|_| 0),
         retired: knowledge.retired.filter(|_| stage.is_recycled).map(|_| 0),
     };
-    let job = Job {
-        live: Start::root(live, live_path).map_err(failed)?,
-        staged: Start::root(staged, live_path).map_err(failed)?,
+    let job = CloneJob {
+        live: DescentStart::root(live, live_path).map_err(failed)?,
+        staged: DescentStart::root(staged, live_path).map_err(failed)?,
         name: None,
         child,
         depth: 0,
         part: 0,
     };
-    let shared = Shared {
+    let shared = CloneShared {
         copier: Mutex::new(Copier::new(stage.drafts)),
         knowledge,
         max_bytes: max_bytes(knowledge.entries),
@@ -169,7 +169,7 @@ pub fn clone_tree(
     let results = Pool::run(pool::workers(knowledge.entries), vec![job], |job, pool| {
         clone_part(job, &shared, pool).inspect_err(|_| pool.stop())
     });
-    let (mut cloned, mut parts) = (Cloned::default(), Vec::new());
+    let (mut cloned, mut parts) = (CloneOutcome::default(), Vec::new());
     for result in results {
         let (some, part) = result?;
         cloned.add(some);
@@ -182,9 +182,9 @@ pub fn clone_tree(
 }
 
 /// What all workers share.
-struct Shared<'a> {
+struct CloneShared<'a> {
     copier: Mutex<Copier<'a>>,
-    knowledge: Knowledge<'a>,
+    knowledge: CloneContext<'a>,
     /// How large the index may become.
     max_bytes: usize,
     /// How many parts of the index have been begun.
@@ -192,11 +192,11 @@ struct Shared<'a> {
 }
 
 /// A subtree to clone: `name` in both starts, or these themselves.
-struct Job {
-    live: Start,
-    staged: Start,
+struct CloneJob {
+    live: DescentStart,
+    staged: DescentStart,
     name: Option<CString>,
-    child: Child,
+    child: CloneChild,
     /// Levels between the tree's root and this subtree's.
     depth: u32,
     /// The number of its part of the index.
@@ -205,31 +205,35 @@ struct Job {
 
 /// What is known of a directory before it is visited.
 #[derive(Clone, Copy)]
-struct Child {
+struct CloneChild {
     /// The staged directory has just been made.
     is_new: bool,
     newest: Option<Ordinal>,
     retired: Option<Ordinal>,
 }
 
-fn clone_part(job: Job, shared: &Shared, pool: &Pool<Job>) -> Result<(Cloned, Part)> {
-    let descent = |start: Start| {
+fn clone_part(
+    job: CloneJob,
+    shared: &CloneShared,
+    pool: &Pool<CloneJob>,
+) -> Result<(CloneOutcome, IndexPart)> {
+    let descent = |start: DescentStart| {
         let path = start.root_path.clone();
         Descent::new(start).map_err(|cause| Error::io("open", &path, cause))
     };
-    let mut clone = Clone {
+    let mut clone = TreeCloner {
         live: descent(job.live)?,
         staged: descent(job.staged)?,
         shared,
         pool,
-        comparer: Comparer::default(),
+        comparer: DirectoryComparer::default(),
         listing: Listing::default(),
-        part: Part::new(job.part),
+        part: IndexPart::new(job.part),
         base: usize::from(job.name.is_some()),
         depth: job.depth,
         frames: Vec::new(),
         budget: Budget::default(),
-        cloned: Cloned::default(),
+        cloned: CloneOutcome::default(),
         copies_files: false,
         baselines: Vec::new(),
     };
@@ -247,21 +251,21 @@ fn clone_part(job: Job, shared: &Shared, pool: &Pool<Job>) -> Result<(Cloned, Pa
     Ok((clone.cloned, clone.part))
 }
 
-struct Clone<'a, 's> {
+struct TreeCloner<'a, 's> {
     live: Descent,
     staged: Descent,
-    shared: &'a Shared<'s>,
-    pool: &'a Pool<Job>,
-    comparer: Comparer,
+    shared: &'a CloneShared<'s>,
+    pool: &'a Pool<CloneJob>,
+    comparer: DirectoryComparer,
     listing: Listing,
-    part: Part,
+    part: IndexPart,
     /// How many levels below the start the first frame is.
     base: usize,
     /// How many levels below the tree's root the first frame is.
     depth: u32,
-    frames: Vec<Frame>,
+    frames: Vec<CloneFrame>,
     budget: Budget,
-    cloned: Cloned,
+    cloned: CloneOutcome,
     /// Whether the directory at hand is a partial directory, in which files are copied.
     copies_files: bool,
     /// Of inodes that are new in the clone, not yet kept.
@@ -269,20 +273,20 @@ struct Clone<'a, 's> {
 }
 
 /// A directory whose subdirectories are being cloned.
-struct Frame {
-    child: Child,
+struct CloneFrame {
+    child: CloneChild,
     /// If the subdirectories are those of the retired snapshot's index, since nothing has changed:
     /// the place in the new index.
     kept_at: Option<usize>,
-    pending: Children<Child>,
+    pending: PendingChildren<CloneChild>,
     /// Parts of the index that belong here, before those of what is pending.
     given: Vec<usize>,
     /// What has to be done at the end; none if everything is as it should be.
-    unfinished: Option<Unfinished>,
+    unfinished: Option<DirectoryToFinish>,
 }
 
 /// A directory whose attributes are still to be applied.
-struct Unfinished {
+struct DirectoryToFinish {
     stat: FileStat,
     /// Its state for the index.
     stamp: Stamp,

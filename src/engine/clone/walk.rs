@@ -8,16 +8,20 @@ use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 
 use crate::engine::attributes;
-use crate::engine::children::{Children, LEVEL_BYTES};
+use crate::engine::children::{LEVEL_BYTES, PendingChildren};
 use crate::engine::clone::entries::Linked;
-use crate::engine::clone::{Child, Clone, Cloned, Frame, Job, Knowledge, Unfinished};
-use crate::engine::descent::Directory;
-use crate::engine::index::{Index, Line, Ordinal, Own, Part, Stamp, now_ns};
+use crate::engine::clone::{
+    CloneChild, CloneContext, CloneFrame, CloneJob, CloneOutcome, DirectoryToFinish, TreeCloner,
+};
+use crate::engine::descent::DirectoryFd;
+use crate::engine::index::{
+    DirectoryIndex, IndexPart, IndexRecord, Ordinal, SnapshotStamp, Stamp, now_ns,
+};
 use crate::system::syscalls::{is_gone, stat_entry};
 use crate::tell::error::Result;
 use crate::tell::progress;
 
-impl Clone<'_, '_> {
+impl TreeCloner<'_, '_> {
     pub(crate) fn run(&mut self) -> Result<()> {
         while let Some(frame) = self.frames.last_mut() {
             for part in frame.given.drain(..) {
@@ -39,7 +43,9 @@ impl Clone<'_, '_> {
     fn share(&mut self) {
         if self.pool.is_stopped() {
             // Another worker has failed, and with it the clone.
-            self.frames.iter_mut().for_each(|frame| frame.pending = Children::new(LEVEL_BYTES));
+            self.frames
+                .iter_mut()
+                .for_each(|frame| frame.pending = PendingChildren::new(LEVEL_BYTES));
         }
         if !self.pool.is_hungry() {
             return;
@@ -59,11 +65,11 @@ impl Clone<'_, '_> {
             let part = self.shared.parts.fetch_add(1, Ordering::Relaxed);
             frame.given.push(part);
             let depth = self.depth + u32::try_from(index).unwrap_or(u32::MAX) + 1;
-            self.pool.give(Job { live, staged, name: Some(name), child, depth, part });
+            self.pool.give(CloneJob { live, staged, name: Some(name), child, depth, part });
         }
     }
 
-    pub(crate) fn enter(&mut self, name: &CStr, child: Child) -> Result<()> {
+    pub(crate) fn enter(&mut self, name: &CStr, child: CloneChild) -> Result<()> {
         if self.keep(name, child)? {
             return Ok(());
         }
@@ -95,8 +101,8 @@ impl Clone<'_, '_> {
     /// Keeps a directory of the recycled snapshot as it is if the live one has not changed since
     /// that was made, nor anybody has changed that; its subdirectories become pending. False if not
     /// so.
-    fn keep(&mut self, name: &CStr, child: Child) -> Result<bool> {
-        let Knowledge { newest, retired, partial_dirs, .. } = self.shared.knowledge;
+    fn keep(&mut self, name: &CStr, child: CloneChild) -> Result<bool> {
+        let CloneContext { newest, retired, partial_dirs, .. } = self.shared.knowledge;
         // An earlier version has linked what is in a partial directory.
         if partial_dirs.is_some_and(|dirs| dirs.may_be(name.to_bytes())) {
             return Ok(false);
@@ -123,15 +129,15 @@ impl Clone<'_, '_> {
         }
         if index.is_leaf(ordinal) {
             let parent = self.open_staged()?;
-            let is_intact =
-                stat_entry(parent.as_fd(), name).is_ok_and(|stat| Own::of(&stat) == line.own);
+            let is_intact = stat_entry(parent.as_fd(), name)
+                .is_ok_and(|stat| SnapshotStamp::of(&stat) == line.own);
             if is_intact {
                 self.note_kept(name, &line);
             }
             return Ok(is_intact);
         }
         match self.staged.enter(name) {
-            Ok(stat) if Own::of(&stat) == line.own => {}
+            Ok(stat) if SnapshotStamp::of(&stat) == line.own => {}
             Ok(_) => {
                 self.staged.leave();
                 return Ok(false);
@@ -140,20 +146,20 @@ impl Clone<'_, '_> {
         }
         self.live.pass(name);
         let kept_at = Some(self.note_kept(name, &line));
-        let mut pending = Children::new(LEVEL_BYTES);
+        let mut pending = PendingChildren::new(LEVEL_BYTES);
         self.look_up_kept(&mut pending, child);
-        self.push(Frame { child, kept_at, pending, given: Vec::new(), unfinished: None });
+        self.push(CloneFrame { child, kept_at, pending, given: Vec::new(), unfinished: None });
         Ok(true)
     }
 
-    fn push(&mut self, mut frame: Frame) {
+    fn push(&mut self, mut frame: CloneFrame) {
         self.budget
             .charge(&mut frame.pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
         self.frames.push(frame);
     }
 
     /// Goes on with the subdirectories that there was no room for.
-    fn read_again(&mut self, mut pending: Children<Child>) -> Result<()> {
+    fn read_again(&mut self, mut pending: PendingChildren<CloneChild>) -> Result<()> {
         let Some(mut frame) = self.frames.pop() else { return Ok(()) };
         self.budget.refund(&mut frame.pending);
         if frame.kept_at.is_some() {
@@ -164,16 +170,16 @@ impl Clone<'_, '_> {
             }
             self.look_up(&mut pending, frame.child);
         }
-        self.push(Frame { pending, ..frame });
+        self.push(CloneFrame { pending, ..frame });
         Ok(())
     }
 
     /// Puts a directory that was kept into the index.
-    fn note_kept(&mut self, name: &CStr, line: &Line) -> usize {
+    fn note_kept(&mut self, name: &CStr, line: &IndexRecord) -> usize {
         self.count(line.entries.into());
         progress::add(line.entries.into());
         let depth = self.depth_at_hand();
-        self.part.push(&Line { depth, name, ..*line }, self.shared.max_bytes)
+        self.part.push(&IndexRecord { depth, name, ..*line }, self.shared.max_bytes)
     }
 
     /// Puts a directory into the index whose snapshot is not finished; returns its place.
@@ -182,11 +188,11 @@ impl Clone<'_, '_> {
             Ok(entries) => (entries, live),
             Err(_) => (u32::MAX, Stamp::NEVER),
         };
-        let line = Line {
+        let line = IndexRecord {
             depth: self.depth_at_hand(),
             entries,
             live,
-            own: Own { inode: 0, ctime_ns: 0 },
+            own: SnapshotStamp { inode: 0, ctime_ns: 0 },
             name,
         };
         self.part.push(&line, self.shared.max_bytes)
@@ -231,12 +237,12 @@ impl Clone<'_, '_> {
         name: &CStr,
         stat: &FileStat,
         now: i64,
-        child: Child,
+        child: CloneChild,
     ) -> Result<()> {
         let directories = (self.open_live()?, self.open_staged()?);
-        let mut pending = Children::new(LEVEL_BYTES);
-        let changes = |cloned: &Cloned| cloned.made + cloned.removed;
-        let doubts = |cloned: &Cloned| {
+        let mut pending = PendingChildren::new(LEVEL_BYTES);
+        let changes = |cloned: &CloneOutcome| cloned.made + cloned.removed;
+        let doubts = |cloned: &CloneOutcome| {
             (cloned.copied, cloned.skipped_mounts.len(), cloned.temporaries.count)
         };
         let before = (changes(&self.cloned), doubts(&self.cloned));
@@ -249,14 +255,14 @@ impl Clone<'_, '_> {
         progress::add(entries);
         let is_certain = before.1 == doubts(&self.cloned);
         let stamp = if is_certain { Stamp::of(stat).settled(now) } else { Stamp::NEVER };
-        let unfinished = Unfinished {
+        let unfinished = DirectoryToFinish {
             stat: *stat,
             stamp,
             at: self.note(name, entries, stamp),
             is_touched: child.is_new || before.0 != changes(&self.cloned),
         };
         self.look_up(&mut pending, child);
-        self.push(Frame {
+        self.push(CloneFrame {
             child,
             kept_at: None,
             pending,
@@ -275,8 +281,8 @@ impl Clone<'_, '_> {
     }
 
     /// The subdirectories of a directory that was kept, from the index.
-    fn look_up_kept(&self, pending: &mut Children<Child>, parent: Child) {
-        let Knowledge { newest, retired, .. } = self.shared.knowledge;
+    fn look_up_kept(&self, pending: &mut PendingChildren<CloneChild>, parent: CloneChild) {
+        let CloneContext { newest, retired, .. } = self.shared.knowledge;
         let Some((index, ordinal)) = retired.zip(parent.retired) else { return };
         let siblings: Vec<Ordinal> = newest
             .zip(parent.newest)
@@ -285,16 +291,16 @@ impl Clone<'_, '_> {
         for retired in index.children(ordinal) {
             let name = index.line(retired).name;
             let newest = newest.and_then(|newest| newest.find(&siblings, name));
-            pending.push(name, Child { is_new: false, newest, retired: Some(retired) });
+            pending.push(name, CloneChild { is_new: false, newest, retired: Some(retired) });
         }
         pending.ready();
     }
 
     /// Puts the subdirectories of `parent` in the order of the index, with what the indexes know of
     /// each.
-    fn look_up(&self, pending: &mut Children<Child>, parent: Child) {
-        let Knowledge { newest, retired, .. } = self.shared.knowledge;
-        let siblings = |index: Option<&Index>, ordinal: Option<Ordinal>| -> Vec<Ordinal> {
+    fn look_up(&self, pending: &mut PendingChildren<CloneChild>, parent: CloneChild) {
+        let CloneContext { newest, retired, .. } = self.shared.knowledge;
+        let siblings = |index: Option<&DirectoryIndex>, ordinal: Option<Ordinal>| -> Vec<Ordinal> {
             index
                 .zip(ordinal)
                 .map(|(index, ordinal)| index.children(ordinal).collect())
@@ -319,7 +325,7 @@ impl Clone<'_, '_> {
             (None, Some(at)) => match self.live.directory().and_then(fstat) {
                 Ok(stat) => {
                     frame.unfinished =
-                        Some(Unfinished { stat, stamp: Stamp::NEVER, at, is_touched: true });
+                        Some(DirectoryToFinish { stat, stamp: Stamp::NEVER, at, is_touched: true });
                 }
                 Err(cause) if is_gone(cause) => {}
                 Err(cause) => return Err(self.live.error("inspect", None, cause)),
@@ -340,8 +346,8 @@ impl Clone<'_, '_> {
         Ok(())
     }
 
-    fn apply_attributes(&mut self, unfinished: &Unfinished) -> Result<()> {
-        let Unfinished { stat, stamp, at, is_touched } = unfinished;
+    fn apply_attributes(&mut self, unfinished: &DirectoryToFinish) -> Result<()> {
+        let DirectoryToFinish { stat, stamp, at, is_touched } = unfinished;
         let mut stamp = *stamp;
         let staged = self.open_staged()?;
         let live = match self.live.directory() {
@@ -366,15 +372,15 @@ impl Clone<'_, '_> {
         }
         let own = fstat(&staged)
             .map_err(|cause| self.staged.error("inspect the staged copy of", None, cause))?;
-        self.part.complete(*at, stamp, Own::of(&own));
+        self.part.complete(*at, stamp, SnapshotStamp::of(&own));
         Ok(())
     }
 
-    pub(crate) fn open_live(&mut self) -> Result<Directory> {
+    pub(crate) fn open_live(&mut self) -> Result<DirectoryFd> {
         self.live.directory().map_err(|cause| self.live.error("return to", None, cause))
     }
 
-    pub(crate) fn open_staged(&mut self) -> Result<Directory> {
+    pub(crate) fn open_staged(&mut self) -> Result<DirectoryFd> {
         self.staged
             .directory()
             .map_err(|cause| self.staged.error("return to the staged copy of", None, cause))
@@ -387,11 +393,11 @@ impl Clone<'_, '_> {
 
 /// Sees to it that the next run looks at a directory whose snapshot may not be what the live one
 /// was.
-fn doubt(part: &mut Part, frame: &mut Frame) {
+fn doubt(part: &mut IndexPart, frame: &mut CloneFrame) {
     if let Some(unfinished) = frame.unfinished.as_mut() {
         unfinished.stamp = Stamp::NEVER;
     }
     if let Some(at) = frame.kept_at {
-        part.complete(at, Stamp::NEVER, Own { inode: 0, ctime_ns: 0 });
+        part.complete(at, Stamp::NEVER, SnapshotStamp { inode: 0, ctime_ns: 0 });
     }
 }

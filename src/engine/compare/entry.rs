@@ -3,31 +3,36 @@
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 
-use crate::engine::children::Children;
-use crate::engine::compare::{Child, Comparison, Known, Side};
+use crate::engine::children::PendingChildren;
+use crate::engine::compare::{CompareChild, Comparison, ExplainedDifferences, PresentIn};
 use crate::engine::copy::{CopiedPair, InodePair};
 use crate::engine::descent::Descent;
-use crate::engine::difference::Found;
-use crate::engine::index::{Index, Ordinal};
+use crate::engine::difference::EntryInode;
+use crate::engine::index::{DirectoryIndex, Ordinal};
 use crate::system::mounts::is_mount_point;
 
 /// What is needed to judge one name that differs.
-pub(crate) struct Entry<'a> {
-    pub(crate) known: &'a Known,
+pub(crate) struct EntryComparison<'a> {
+    pub(crate) known: &'a ExplainedDifferences,
     pub(crate) live: &'a Descent,
     pub(crate) directory: BorrowedFd<'a>,
     pub(crate) snapshot: BorrowedFd<'a>,
     pub(crate) comparison: &'a mut Comparison,
-    pub(crate) pending: &'a mut Children<Child>,
-    pub(crate) index: Option<(&'a Index, &'a [Ordinal])>,
+    pub(crate) pending: &'a mut PendingChildren<CompareChild>,
+    pub(crate) index: Option<(&'a DirectoryIndex, &'a [Ordinal])>,
 }
 
-impl Entry<'_> {
-    pub(crate) fn compare(&mut self, name: &CStr, live: Option<Found>, snapshot: Option<Found>) {
+impl EntryComparison<'_> {
+    pub(crate) fn compare(
+        &mut self,
+        name: &CStr,
+        live: Option<EntryInode>,
+        snapshot: Option<EntryInode>,
+    ) {
         match (live, snapshot) {
             (Some(live), Some(snapshot)) if live.is_directory && snapshot.is_directory => {
                 let indexed = self.index.and_then(|(index, siblings)| index.find(siblings, name));
-                self.pending.push(name, Child { side: Side::Both, indexed });
+                self.pending.push(name, CompareChild { side: PresentIn::Both, indexed });
             }
             (Some(live), Some(snapshot)) if !live.is_directory && !snapshot.is_directory => {
                 if !self.is_known_copy(name, live.inode, snapshot.inode) {
@@ -41,13 +46,15 @@ impl Entry<'_> {
                 {
                     self.comparison.added += 1;
                     if live.is_directory {
-                        self.pending.push(name, Child { side: Side::Live, indexed: None });
+                        self.pending
+                            .push(name, CompareChild { side: PresentIn::Live, indexed: None });
                     }
                 }
                 if let Some(snapshot) = snapshot {
                     self.comparison.removed += 1;
                     if snapshot.is_directory {
-                        self.pending.push(name, Child { side: Side::Snapshot, indexed: None });
+                        self.pending
+                            .push(name, CompareChild { side: PresentIn::Snapshot, indexed: None });
                     }
                 }
             }
@@ -57,7 +64,7 @@ impl Entry<'_> {
     /// Whether the snapshot lacks `name` because something was mounted over that file, and still
     /// is. A directory that was mounted over has an empty one in the snapshot, so one that the
     /// snapshot lacks is new.
-    fn is_left_out(&self, name: &CStr, live: Found) -> bool {
+    fn is_left_out(&self, name: &CStr, live: EntryInode) -> bool {
         !live.is_directory
             && self.known.has_mount(self.live, name)
             && is_mount_point(self.directory, name)

@@ -5,12 +5,12 @@
 //! live ones. Along the way the live tree's [`Fingerprint`] is taken, which tells later whether
 //! anything in it was touched. Several workers share the walk; what they found is added up.
 //!
-//! With the snapshot's [`Index`] a live directory that is as it was is neither read nor compared:
+//! With the snapshot's [`DirectoryIndex`] a live directory that is as it was is neither read nor compared:
 //! one call tells, and the snapshot's directory is not even opened. Every so often the index is put
 //! to the proof instead: then everything is compared, and where it was wrong it is said so.
 
 mod entry;
-mod scars;
+pub(crate) mod unfinished;
 mod walk;
 
 use std::collections::{HashMap, HashSet};
@@ -19,13 +19,13 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-pub(crate) use self::scars::ScarSearch;
 use crate::decide::fingerprint::Fingerprint;
-use crate::engine::children::{Budget, Children};
+use crate::engine::children::{Budget, PendingChildren};
+use crate::engine::compare::unfinished::UnfinishedSearch;
 use crate::engine::copy::{CopiedPair, Copies, InodePair};
-use crate::engine::descent::{Descent, Start};
-use crate::engine::difference::Comparer;
-use crate::engine::index::{Index, Ordinal};
+use crate::engine::descent::{Descent, DescentStart};
+use crate::engine::difference::DirectoryComparer;
+use crate::engine::index::{DirectoryIndex, Ordinal};
 use crate::engine::listing::Listing;
 use crate::engine::pool::{self, Pool};
 use crate::tell::error::{Error, Result};
@@ -73,7 +73,7 @@ impl Comparison {
 
 /// Differences that the snapshot's record explains.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct ExplainedDifferences {
     copies: Copies,
     mounts: HashSet<Vec<u8>>,
     /// Which copies were found to be what their originals are, or not: one may have very many
@@ -81,10 +81,14 @@ pub struct Known {
     compared: Mutex<HashMap<InodePair, bool>>,
 }
 
-impl Known {
+impl ExplainedDifferences {
     /// From what was recorded when the snapshot was made.
     pub fn new(copies: Copies, mounts: Vec<Vec<u8>>) -> Self {
-        Known { copies, mounts: mounts.into_iter().collect(), compared: Mutex::default() }
+        ExplainedDifferences {
+            copies,
+            mounts: mounts.into_iter().collect(),
+            compared: Mutex::default(),
+        }
     }
 
     /// Whether the one is a copy of the other, and still what that is.
@@ -102,38 +106,38 @@ impl Known {
 }
 
 /// A tree's root directory and its path for messages.
-pub(crate) type Root<'a> = (BorrowedFd<'a>, &'a Path);
+pub(crate) type TreeRoot<'a> = (BorrowedFd<'a>, &'a Path);
 
 /// What is known of the snapshot that is compared with.
 #[derive(Default)]
-pub(crate) struct Knowledge<'a> {
+pub(crate) struct CompareContext<'a> {
     /// Differences that are none.
-    pub known: Known,
+    pub known: ExplainedDifferences,
     /// Its index, if it has one. What was found unchanged is noted in it.
-    pub index: Option<&'a Index>,
+    pub index: Option<&'a DirectoryIndex>,
     /// Whether everything is compared all the same, to prove the index.
     pub is_proof: bool,
     /// About how many entries it has.
     pub entries: Option<u64>,
     /// What a failed push left unfinished is searched for along the way.
-    pub scars: Option<&'a ScarSearch>,
+    pub scars: Option<&'a UnfinishedSearch>,
 }
 
 /// Compares `live` with `snapshot`, or with nothing.
 pub(crate) fn compare_trees(
-    live: Root,
-    snapshot: Option<Root>,
-    knowledge: &Knowledge,
+    live: TreeRoot,
+    snapshot: Option<TreeRoot>,
+    knowledge: &CompareContext,
 ) -> Result<Comparison> {
-    let start = |(root, path): Root| {
-        Start::root(root, path).map_err(|cause| Error::io("open", path, cause))
+    let start = |(root, path): TreeRoot| {
+        DescentStart::root(root, path).map_err(|cause| Error::io("open", path, cause))
     };
-    let job = Job {
+    let job = CompareJob {
         live: start(live)?,
         snapshot: start(snapshot.unwrap_or(live))?,
         name: None,
-        child: Child {
-            side: if snapshot.is_some() { Side::Both } else { Side::Live },
+        child: CompareChild {
+            side: if snapshot.is_some() { PresentIn::Both } else { PresentIn::Live },
             indexed: knowledge.index.map(|_| 0),
         },
     };
@@ -149,31 +153,35 @@ pub(crate) fn compare_trees(
 }
 
 /// A pair of subtrees to compare: `name` in both starts, or these themselves.
-struct Job {
-    live: Start,
-    snapshot: Start,
+struct CompareJob {
+    live: DescentStart,
+    snapshot: DescentStart,
     name: Option<CString>,
-    child: Child,
+    child: CompareChild,
 }
 
 /// What is known of a directory before it is visited.
 #[derive(Clone, Copy)]
-struct Child {
-    side: Side,
+struct CompareChild {
+    side: PresentIn,
     indexed: Option<Ordinal>,
 }
 
-fn compare_part(job: Job, knowledge: &Knowledge, pool: &Pool<Job>) -> Result<Comparison> {
-    let descent = |start: Start| {
+fn compare_part(
+    job: CompareJob,
+    knowledge: &CompareContext,
+    pool: &Pool<CompareJob>,
+) -> Result<Comparison> {
+    let descent = |start: DescentStart| {
         let path = start.root_path.clone();
         Descent::new(start).map_err(|cause| Error::io("open", &path, cause))
     };
-    let mut walk = Walk {
+    let mut walk = CompareWalk {
         live: descent(job.live)?,
         snapshot: descent(job.snapshot)?,
         knowledge,
         pool,
-        comparer: Comparer::default(),
+        comparer: DirectoryComparer::default(),
         listing: Listing::default(),
         frames: Vec::new(),
         budget: Budget::default(),
@@ -188,14 +196,14 @@ fn compare_part(job: Job, knowledge: &Knowledge, pool: &Pool<Job>) -> Result<Com
     Ok(walk.comparison)
 }
 
-struct Walk<'a> {
+struct CompareWalk<'a> {
     live: Descent,
     snapshot: Descent,
-    knowledge: &'a Knowledge<'a>,
-    pool: &'a Pool<Job>,
-    comparer: Comparer,
+    knowledge: &'a CompareContext<'a>,
+    pool: &'a Pool<CompareJob>,
+    comparer: DirectoryComparer,
     listing: Listing,
-    frames: Vec<Frame>,
+    frames: Vec<CompareFrame>,
     budget: Budget,
     /// How many levels below the start the first frame is.
     base: usize,
@@ -204,15 +212,15 @@ struct Walk<'a> {
 
 /// Which trees have a directory.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
+enum PresentIn {
     Both,
     Live,
     Snapshot,
 }
 
-struct Frame {
-    child: Child,
+struct CompareFrame {
+    child: CompareChild,
     /// Whether the subdirectories are those of the index, since nothing has changed.
     is_unchanged: bool,
-    pending: Children<Child>,
+    pending: PendingChildren<CompareChild>,
 }

@@ -9,11 +9,13 @@ use nix::sys::stat::{FileStat, fstat};
 
 use crate::decide::fingerprint::Fingerprint;
 use crate::engine::attributes;
-use crate::engine::children::{Children, LEVEL_BYTES};
-use crate::engine::compare::entry::Entry;
-use crate::engine::compare::{Child, Comparison, Frame, Job, Side, Walk};
-use crate::engine::descent::{Descent, Directory};
-use crate::engine::difference::{Side as Unread, differences};
+use crate::engine::children::{LEVEL_BYTES, PendingChildren};
+use crate::engine::compare::entry::EntryComparison;
+use crate::engine::compare::{
+    CompareChild, CompareFrame, CompareJob, CompareWalk, Comparison, PresentIn,
+};
+use crate::engine::descent::{Descent, DirectoryFd};
+use crate::engine::difference::{ReadSide as Unread, differences};
 use crate::engine::index::{Ordinal, Stamp};
 use crate::engine::listing::Listing;
 use crate::system::syscalls::is_gone;
@@ -21,7 +23,7 @@ use crate::tell::error::Result;
 use crate::tell::escape::escape;
 use crate::tell::progress;
 
-impl Walk<'_> {
+impl CompareWalk<'_> {
     pub(crate) fn run(&mut self) -> Result<()> {
         while let Some(frame) = self.frames.last_mut() {
             match (frame.pending.pop(), frame.pending.next()) {
@@ -41,15 +43,18 @@ impl Walk<'_> {
     fn share(&mut self) {
         if self.pool.is_stopped() {
             // Another worker has failed, and with it the comparison.
-            self.frames.iter_mut().for_each(|frame| frame.pending = Children::new(LEVEL_BYTES));
+            self.frames
+                .iter_mut()
+                .for_each(|frame| frame.pending = PendingChildren::new(LEVEL_BYTES));
         }
         if !self.pool.is_hungry() {
             return;
         }
         let has_some = |depth: usize| {
             let frame = depth.checked_sub(self.base).and_then(|index| self.frames.get(index));
-            frame.is_some_and(|frame| frame.child.side == Side::Both && !frame.pending.is_empty())
-                && self.snapshot.is_near(depth)
+            frame.is_some_and(|frame| {
+                frame.child.side == PresentIn::Both && !frame.pending.is_empty()
+            }) && self.snapshot.is_near(depth)
         };
         let Some(depth) = self.live.near_levels(has_some) else { return };
         let index = depth - self.base;
@@ -58,11 +63,11 @@ impl Walk<'_> {
             return;
         };
         if let Some((name, child)) = self.frames[index].pending.pop() {
-            self.pool.give(Job { live, snapshot, name: Some(name), child });
+            self.pool.give(CompareJob { live, snapshot, name: Some(name), child });
         }
     }
 
-    pub(crate) fn enter_root(&mut self, child: Child) -> Result<()> {
+    pub(crate) fn enter_root(&mut self, child: CompareChild) -> Result<()> {
         let (_, stat) = self.open_live()?;
         if let Some(ordinal) = self.unchanged(child, &stat) {
             self.pass(child, ordinal);
@@ -72,11 +77,11 @@ impl Walk<'_> {
     }
 
     /// Visits `name`, which is the next to be visited in the directories at hand.
-    pub(crate) fn enter(&mut self, name: &CStr, child: Child) -> Result<()> {
+    pub(crate) fn enter(&mut self, name: &CStr, child: CompareChild) -> Result<()> {
         if self.is_unchanged_leaf(name, child) {
             return Ok(());
         }
-        if child.side != Side::Snapshot {
+        if child.side != PresentIn::Snapshot {
             match self.live.enter(name) {
                 Ok(stat) => {
                     if let Some(ordinal) = self.unchanged(child, &stat) {
@@ -99,13 +104,13 @@ impl Walk<'_> {
                 Err(cause) => return Err(self.live.error("open the directory", Some(name), cause)),
             }
         }
-        if child.side != Side::Live {
+        if child.side != PresentIn::Live {
             match self.snapshot.enter(name) {
                 Ok(_) => {}
                 // The index knows it, but somebody has removed it from the snapshot.
-                Err(cause) if is_gone(cause) && child.side == Side::Both => {
+                Err(cause) if is_gone(cause) && child.side == PresentIn::Both => {
                     self.comparison.added += 1;
-                    return self.visit(Child { side: Side::Live, ..child });
+                    return self.visit(CompareChild { side: PresentIn::Live, ..child });
                 }
                 Err(cause) => {
                     return Err(self.snapshot.error("open the directory", Some(name), cause));
@@ -117,7 +122,7 @@ impl Walk<'_> {
 
     /// Whether `name` is a directory without subdirectories that is as the index says: for most
     /// directories of most trees this is the only call.
-    fn is_unchanged_leaf(&mut self, name: &CStr, child: Child) -> bool {
+    fn is_unchanged_leaf(&mut self, name: &CStr, child: CompareChild) -> bool {
         let Some(index) = self.knowledge.index.filter(|_| !self.knowledge.is_proof) else {
             return false;
         };
@@ -135,28 +140,31 @@ impl Walk<'_> {
     }
 
     /// The directory's number in the index if it is as that says.
-    fn unchanged(&self, child: Child, stat: &FileStat) -> Option<Ordinal> {
+    fn unchanged(&self, child: CompareChild, stat: &FileStat) -> Option<Ordinal> {
         let index = self.knowledge.index.filter(|_| !self.knowledge.is_proof)?;
         child.indexed.filter(|ordinal| index.line(*ordinal).live == Stamp::of(stat))
     }
 
     /// Goes on with the subdirectories of an unchanged directory.
-    fn pass(&mut self, child: Child, ordinal: Ordinal) {
+    fn pass(&mut self, child: CompareChild, ordinal: Ordinal) {
         self.note_unchanged(ordinal);
-        let mut pending = Children::new(LEVEL_BYTES);
+        let mut pending = PendingChildren::new(LEVEL_BYTES);
         self.look_up(child, &mut pending);
-        self.push(Frame { child, is_unchanged: true, pending });
+        self.push(CompareFrame { child, is_unchanged: true, pending });
     }
 
     /// The subdirectories of an unchanged directory.
-    fn look_up(&self, parent: Child, pending: &mut Children<Child>) {
+    fn look_up(&self, parent: CompareChild, pending: &mut PendingChildren<CompareChild>) {
         let Some((index, ordinal)) = self.knowledge.index.zip(parent.indexed) else { return };
         for child in index.children(ordinal) {
-            pending.push(index.line(child).name, Child { side: Side::Both, indexed: Some(child) });
+            pending.push(
+                index.line(child).name,
+                CompareChild { side: PresentIn::Both, indexed: Some(child) },
+            );
         }
     }
 
-    fn push(&mut self, mut frame: Frame) {
+    fn push(&mut self, mut frame: CompareFrame) {
         frame.pending.ready();
         self.budget
             .charge(&mut frame.pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
@@ -165,23 +173,24 @@ impl Walk<'_> {
 
     /// Goes on with the subdirectories that there was no room for. What is in them counts; what was
     /// counted of the directories at hand does not count again.
-    fn read_again(&mut self, mut pending: Children<Child>) -> Result<()> {
+    fn read_again(&mut self, mut pending: PendingChildren<CompareChild>) -> Result<()> {
         let Some(mut frame) = self.frames.pop() else { return Ok(()) };
         self.budget.refund(&mut frame.pending);
         if !frame.is_unchanged
-            && frame.child.side != Side::Snapshot
+            && frame.child.side != PresentIn::Snapshot
             && self.live.directory().is_err_and(is_gone)
         {
             // It has been moved away with the rest of what is in it.
             self.comparison.changed += 1;
-            self.push(Frame { pending: Children::new(LEVEL_BYTES), ..frame });
+            self.push(CompareFrame { pending: PendingChildren::new(LEVEL_BYTES), ..frame });
             return Ok(());
         }
         match (frame.is_unchanged, frame.child.side) {
             (true, _) => self.look_up(frame.child, &mut pending),
-            (false, Side::Both) => {
+            (false, PresentIn::Both) => {
                 let before = self.comparison;
-                let directories = (self.rewind(Side::Live)?, self.rewind(Side::Snapshot)?);
+                let directories =
+                    (self.rewind(PresentIn::Live)?, self.rewind(PresentIn::Snapshot)?);
                 self.compare_entries(&directories, frame.child.indexed, &mut pending)?;
                 self.comparison = before;
             }
@@ -190,7 +199,7 @@ impl Walk<'_> {
                 self.count(&directory, side, &mut pending)?;
             }
         }
-        self.push(Frame { pending, ..frame });
+        self.push(CompareFrame { pending, ..frame });
         Ok(())
     }
 
@@ -202,32 +211,33 @@ impl Walk<'_> {
     }
 
     /// Compares or counts the directories at hand.
-    fn visit(&mut self, child: Child) -> Result<()> {
-        let mut pending = Children::new(LEVEL_BYTES);
+    fn visit(&mut self, child: CompareChild) -> Result<()> {
+        let mut pending = PendingChildren::new(LEVEL_BYTES);
         self.comparison.directories_read += 1;
         match child.side {
-            Side::Both => {
+            PresentIn::Both => {
                 self.comparison.directories_read += 1;
                 self.compare_directory(child.indexed, &mut pending)?;
             }
-            Side::Live => {
+            PresentIn::Live => {
                 let (directory, stat) = self.open_live()?;
-                let entries = self.count(&directory, Side::Live, &mut pending)?;
+                let entries = self.count(&directory, PresentIn::Live, &mut pending)?;
                 self.comparison.added += entries;
                 self.note_visited(&Stamp::of(&stat), entries);
             }
-            Side::Snapshot => {
+            PresentIn::Snapshot => {
                 let (directory, _) = self.open_snapshot()?;
-                self.comparison.removed += self.count(&directory, Side::Snapshot, &mut pending)?;
+                self.comparison.removed +=
+                    self.count(&directory, PresentIn::Snapshot, &mut pending)?;
             }
         }
-        self.push(Frame { child, is_unchanged: false, pending });
+        self.push(CompareFrame { child, is_unchanged: false, pending });
         Ok(())
     }
 
     /// The directory at hand of one side, to be read from its start.
-    fn rewind(&mut self, side: Side) -> Result<Directory> {
-        let descent = if side == Side::Snapshot { &mut self.snapshot } else { &mut self.live };
+    fn rewind(&mut self, side: PresentIn) -> Result<DirectoryFd> {
+        let descent = if side == PresentIn::Snapshot { &mut self.snapshot } else { &mut self.live };
         let (directory, _) = open_with_state(descent)?;
         Listing::rewind(directory.as_fd()).map_err(|cause| descent.error("read", None, cause))?;
         Ok(directory)
@@ -236,26 +246,26 @@ impl Walk<'_> {
     fn leave(&mut self) {
         let Some(mut frame) = self.frames.pop() else { return };
         self.budget.refund(&mut frame.pending);
-        if frame.child.side != Side::Snapshot {
+        if frame.child.side != PresentIn::Snapshot {
             self.live.leave();
         }
-        if frame.child.side != Side::Live {
+        if frame.child.side != PresentIn::Live {
             self.snapshot.leave();
         }
     }
 
-    fn open_live(&mut self) -> Result<(Directory, FileStat)> {
+    fn open_live(&mut self) -> Result<(DirectoryFd, FileStat)> {
         open_with_state(&mut self.live)
     }
 
-    fn open_snapshot(&mut self) -> Result<(Directory, FileStat)> {
+    fn open_snapshot(&mut self) -> Result<(DirectoryFd, FileStat)> {
         open_with_state(&mut self.snapshot)
     }
 
     fn compare_directory(
         &mut self,
         indexed: Option<Ordinal>,
-        pending: &mut Children<Child>,
+        pending: &mut PendingChildren<CompareChild>,
     ) -> Result<()> {
         let before = self.comparison;
         let (live, live_stat) = self.open_live()?;
@@ -273,14 +283,14 @@ impl Walk<'_> {
     /// Compares what is in two directories; returns how many entries the live one has.
     fn compare_entries(
         &mut self,
-        (live, snapshot): &(Directory, Directory),
+        (live, snapshot): &(DirectoryFd, DirectoryFd),
         indexed: Option<Ordinal>,
-        pending: &mut Children<Child>,
+        pending: &mut PendingChildren<CompareChild>,
     ) -> Result<u64> {
         let index = self.knowledge.index;
         let siblings =
             index.zip(indexed).map(|(index, ordinal)| index.children(ordinal).collect::<Vec<_>>());
-        let Walk {
+        let CompareWalk {
             comparer,
             live: live_descent,
             snapshot: snapshot_descent,
@@ -292,7 +302,7 @@ impl Walk<'_> {
             Unread::Live => live_descent.error("read", None, cause),
             Unread::Snapshot => snapshot_descent.error("read", None, cause),
         };
-        let mut entry = Entry {
+        let mut entry = EntryComparison {
             known: &knowledge.known,
             live: live_descent,
             directory: live.as_fd(),
@@ -311,7 +321,7 @@ impl Walk<'_> {
     fn prove(
         &mut self,
         indexed: Option<Ordinal>,
-        live: &Directory,
+        live: &DirectoryFd,
         stat: &FileStat,
         before: &Comparison,
     ) {
@@ -338,21 +348,21 @@ impl Walk<'_> {
     /// Counts the entries of a directory that only one side has.
     fn count(
         &mut self,
-        directory: &Directory,
-        side: Side,
-        pending: &mut Children<Child>,
+        directory: &DirectoryFd,
+        side: PresentIn,
+        pending: &mut PendingChildren<CompareChild>,
     ) -> Result<u64> {
         let mut entries = 0;
         let mut listing = std::mem::take(&mut self.listing);
         let failed = |cause| match side {
-            Side::Snapshot => self.snapshot.error("read", None, cause),
-            Side::Both | Side::Live => self.live.error("read", None, cause),
+            PresentIn::Snapshot => self.snapshot.error("read", None, cause),
+            PresentIn::Both | PresentIn::Live => self.live.error("read", None, cause),
         };
         listing.read_first(directory.as_fd()).map_err(failed)?;
         loop {
             entries += listing.entries().len() as u64;
             for entry in listing.entries().iter().filter(|entry| entry.is_directory) {
-                pending.push(listing.name(entry), Child { side, indexed: None });
+                pending.push(listing.name(entry), CompareChild { side, indexed: None });
             }
             if !listing.read_next(directory.as_fd()).map_err(failed)? {
                 break;
@@ -380,7 +390,7 @@ impl Walk<'_> {
     }
 }
 
-fn open_with_state(descent: &mut Descent) -> Result<(Directory, FileStat)> {
+fn open_with_state(descent: &mut Descent) -> Result<(DirectoryFd, FileStat)> {
     let directory = descent.directory().map_err(|cause| descent.error("return to", None, cause))?;
     let stat = fstat(&directory).map_err(|cause| descent.error("inspect", None, cause))?;
     Ok((directory, stat))

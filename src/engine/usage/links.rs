@@ -11,7 +11,7 @@ use std::ops::Range;
 pub(crate) const BUCKETS: usize = 1_024;
 
 /// The files with several links whose inode numbers are in some of the buckets.
-pub(crate) struct Links {
+pub(crate) struct LinkCounter {
     buckets: Range<usize>,
     /// Files of which some links have been met, with how many have not, and the tree of the first
     /// one.
@@ -24,10 +24,10 @@ pub(crate) struct Links {
     max_remembered: usize,
 }
 
-impl Links {
+impl LinkCounter {
     /// None met yet; of more than `max_remembered` at once some are left for further walks.
     pub(crate) fn new(buckets: Range<usize>, max_remembered: usize) -> Self {
-        Links {
+        LinkCounter {
             buckets,
             open: HashMap::new(),
             bytes: BTreeMap::new(),

@@ -23,7 +23,7 @@ use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use links::{BUCKETS, Links};
+use links::{BUCKETS, LinkCounter};
 use nix::sys::stat::FileStat;
 
 use crate::decide::space_choice::Gain;
@@ -39,7 +39,7 @@ const SHOWN_FROM_ENTRIES: u64 = 20_000;
 const BLOCK_BYTES: u64 = 512;
 
 /// A tree to look at.
-pub(crate) struct Tree<'a> {
+pub(crate) struct UsageTree<'a> {
     /// The directory that it is in.
     pub parent: BorrowedFd<'a>,
     /// Its path, for messages.
@@ -60,12 +60,12 @@ pub(crate) struct Usage {
 }
 
 /// What becomes free when all `trees` go together; `None` if they have more than `max_entries`.
-pub(crate) fn freed(trees: &[Tree], max_entries: Option<u64>) -> Option<Usage> {
+pub(crate) fn freed(trees: &[UsageTree], max_entries: Option<u64>) -> Option<Usage> {
     freed_remembering(trees, max_entries, MAX_REMEMBERED)
 }
 
 fn freed_remembering(
-    trees: &[Tree],
+    trees: &[UsageTree],
     max_entries: Option<u64>,
     max_remembered: usize,
 ) -> Option<Usage> {
@@ -79,7 +79,7 @@ fn freed_remembering(
 /// What becomes free when each range of neighbouring trees goes, for as many of the trees as have
 /// at most `max_entries` together.
 #[derive(Debug, Default)]
-pub(crate) struct Counted {
+pub(crate) struct UsageByTrees {
     /// How many of the trees were counted.
     pub trees: usize,
     /// What each range of trees frees.
@@ -88,20 +88,20 @@ pub(crate) struct Counted {
 }
 
 /// Counts what each range of neighbouring `trees` frees.
-pub(crate) fn freed_by_each(trees: &[Tree], max_entries: u64) -> Counted {
+pub(crate) fn freed_by_each(trees: &[UsageTree], max_entries: u64) -> UsageByTrees {
     count(trees, Some(max_entries), MAX_REMEMBERED)
 }
 
-fn count(trees: &[Tree], max_entries: Option<u64>, max_remembered: usize) -> Counted {
-    let mut counted = Counted { trees: trees.len(), ..Counted::default() };
+fn count(trees: &[UsageTree], max_entries: Option<u64>, max_remembered: usize) -> UsageByTrees {
+    let mut counted = UsageByTrees { trees: trees.len(), ..UsageByTrees::default() };
     let mut gains: BTreeMap<(usize, usize), u64> = BTreeMap::new();
     let whole = 0..BUCKETS;
     let mut parts = vec![whole.clone()];
     while let Some(part) = parts.pop() {
         let is_first = part == whole;
-        let links = Links::new(part, max_remembered);
+        let links = LinkCounter::new(part, max_remembered);
         let usage = Usage::default();
-        let mut count = Count {
+        let mut count = UsageCounter {
             links,
             usage,
             singles: BTreeMap::new(),
@@ -133,8 +133,8 @@ fn count(trees: &[Tree], max_entries: Option<u64>, max_remembered: usize) -> Cou
 }
 
 /// What has been met of all trees on one walk.
-struct Count {
-    links: Links,
+struct UsageCounter {
+    links: LinkCounter,
     usage: Usage,
     /// What has one link, by its tree.
     singles: BTreeMap<(usize, usize), u64>,
@@ -146,7 +146,7 @@ struct Count {
     phase: Option<ProgressPhase>,
 }
 
-impl Count {
+impl UsageCounter {
     fn add(&mut self, stat: &FileStat, is_directory: bool) {
         self.usage.entries += 1;
         match self.usage.entries {
@@ -186,12 +186,12 @@ mod tests {
 
     fn freed_of(directory: &Path, names: &[&str], max_remembered: usize) -> Usage {
         let parent = fs::File::open(directory).expect("the directory");
-        let tree = |name: &&str| Tree {
+        let tree = |name: &&str| UsageTree {
             parent: parent.as_fd(),
             parent_path: directory,
             name: CString::new(*name).expect("a name"),
         };
-        let trees: Vec<Tree> = names.iter().map(tree).collect();
+        let trees: Vec<UsageTree> = names.iter().map(tree).collect();
         freed_remembering(&trees, None, max_remembered).expect("no limit")
     }
 
@@ -261,7 +261,7 @@ mod tests {
     fn each_range_of_trees_frees_what_no_other_holds() {
         let scratch = shared_trees();
         let parent = fs::File::open(scratch.path()).expect("the directory");
-        let tree = |name: &str| Tree {
+        let tree = |name: &str| UsageTree {
             parent: parent.as_fd(),
             parent_path: scratch.path(),
             name: CString::new(name).expect("a name"),
@@ -280,7 +280,11 @@ mod tests {
         let scratch = shared_trees();
         let parent = fs::File::open(scratch.path()).expect("the directory");
         let tree = || {
-            vec![Tree { parent: parent.as_fd(), parent_path: scratch.path(), name: c"a".into() }]
+            vec![UsageTree {
+                parent: parent.as_fd(),
+                parent_path: scratch.path(),
+                name: c"a".into(),
+            }]
         };
         assert_eq!(freed_remembering(&tree(), Some(201), MAX_REMEMBERED), None);
         assert!(freed_remembering(&tree(), Some(202), MAX_REMEMBERED).is_some());

@@ -5,16 +5,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 
-use crate::engine::children::{Budget, Children, LEVEL_BYTES};
-use crate::engine::descent::{Descent, Start};
+use crate::engine::children::{Budget, LEVEL_BYTES, PendingChildren};
+use crate::engine::descent::{Descent, DescentStart};
 use crate::engine::listing::Listing;
-use crate::engine::usage::{Count, Tree};
-use crate::system::identity::Answer;
+use crate::engine::usage::{UsageCounter, UsageTree};
+use crate::system::identity::SysResult;
 use crate::system::syscalls::stat_entry;
 
 /// Counts all of one tree; false if that became too much.
-pub(crate) fn walk(tree: &Tree, count: &mut Count) -> bool {
-    let descent = Start::root(tree.parent, tree.parent_path).and_then(Descent::new);
+pub(crate) fn walk(tree: &UsageTree, count: &mut UsageCounter) -> bool {
+    let descent = DescentStart::root(tree.parent, tree.parent_path).and_then(Descent::new);
     let Ok(descent) = descent else {
         count.usage.unreadable += 1;
         return true;
@@ -43,10 +43,10 @@ pub(crate) fn walk(tree: &Tree, count: &mut Count) -> bool {
 struct Walk<'a> {
     descent: Descent,
     /// For each level of the descent its subdirectories that are still to be visited.
-    pending: Vec<Children<()>>,
+    pending: Vec<PendingChildren<()>>,
     budget: Budget,
     listing: Listing,
-    count: &'a mut Count,
+    count: &'a mut UsageCounter,
 }
 
 /// What a directory is read for.
@@ -64,14 +64,14 @@ impl Walk<'_> {
         match self.descent.enter(name) {
             Ok(stat) => {
                 self.count.add(&stat, true);
-                self.read_into(Children::new(LEVEL_BYTES), Reading::First);
+                self.read_into(PendingChildren::new(LEVEL_BYTES), Reading::First);
             }
             Err(cause) => self.note(cause),
         }
     }
 
     /// Goes on with the subdirectories of the directory at hand that there was no room for.
-    fn read_again(&mut self, rest: Children<()>) {
+    fn read_again(&mut self, rest: PendingChildren<()>) {
         if let Some(mut done) = self.pending.pop() {
             self.budget.refund(&mut done);
         }
@@ -86,7 +86,7 @@ impl Walk<'_> {
     }
 
     /// Reads the directory at hand; its subdirectories become the lowest level.
-    fn read_into(&mut self, mut children: Children<()>, reading: Reading) {
+    fn read_into(&mut self, mut children: PendingChildren<()>, reading: Reading) {
         let mut listing = std::mem::take(&mut self.listing);
         if let Err(cause) = self.read(&mut listing, &mut children, reading) {
             self.note(cause);
@@ -100,9 +100,9 @@ impl Walk<'_> {
     fn read(
         &mut self,
         listing: &mut Listing,
-        children: &mut Children<()>,
+        children: &mut PendingChildren<()>,
         reading: Reading,
-    ) -> Answer<()> {
+    ) -> SysResult<()> {
         let directory = self.descent.directory()?;
         if reading == Reading::Again {
             Listing::rewind(directory.as_fd())?;

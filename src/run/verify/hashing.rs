@@ -10,14 +10,14 @@ use std::collections::HashSet;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
-use crate::engine::baseline::{Inode, look};
-use crate::engine::content::{Content, Limit, content_hash};
-use crate::engine::inodes::{Name, walk};
+use crate::engine::baseline::{Inode, inspect_entry};
+use crate::engine::content::{HashLimit, HashResult, content_hash};
+use crate::engine::inodes::{InodeName, walk};
 use crate::store::dir::c_name;
-use crate::store::inode_log::commit::Hashed;
-use crate::store::inode_log::reading::Catalogue;
+use crate::store::inode_log::commit::ContentHash;
+use crate::store::inode_log::reader::InodeLog;
 use crate::store::inode_log::recorder::Recorder;
-use crate::store::inode_log::windows::Windows;
+use crate::store::inode_log::windows::LinkWindows;
 use crate::store::layout::Subdir;
 use crate::store::root::SnapshotRoot;
 use crate::tell::counted;
@@ -32,14 +32,14 @@ const MAX_BYTES: u64 = 1 << 40;
 
 /// What was left without a hash.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Left {
+struct Unhashed {
     /// For lack of time, or because it was too much.
     over_limit: usize,
     /// Since they are little but holes.
     holes: usize,
 }
 
-impl Left {
+impl Unhashed {
     fn to_text(self, name: &str) -> Option<String> {
         let over_limit = (self.over_limit > 0).then(|| {
             format!(
@@ -68,7 +68,7 @@ pub(crate) fn hash_contents(
     name: &str,
     under_lock: impl Fn(&dyn Fn() -> Result<()>) -> Result<()>,
 ) -> Result<Option<String>> {
-    let keep = |hashes: &[Hashed]| {
+    let keep = |hashes: &[ContentHash]| {
         under_lock(&|| {
             Recorder::open(root.subdir(Subdir::Inodes)?.dir(), |_| true)?.keep_hashes(hashes)
         })
@@ -77,7 +77,7 @@ pub(crate) fn hash_contents(
     let (sender, receiver) = sync_channel(1);
     let hash = move || {
         crate::system::priority::idle();
-        hash_all(root, name, Limit::of(MAX_TIME, MAX_BYTES), &sender)
+        hash_all(root, name, HashLimit::of(MAX_TIME, MAX_BYTES), &sender)
     };
     // The priority is the thread's; what is done under the lock shall have its own.
     let (left, kept) = std::thread::scope(|scope| {
@@ -85,7 +85,7 @@ pub(crate) fn hash_contents(
         let kept = receiver.iter().try_for_each(|hashes| keep(&hashes));
         // A thread that has more finds the channel closed, and hashes no more.
         drop(receiver);
-        (thread.join().unwrap_or(Ok(Left::default())), kept)
+        (thread.join().unwrap_or(Ok(Unhashed::default())), kept)
     });
     kept?;
     Ok(left?.to_text(name))
@@ -94,39 +94,39 @@ pub(crate) fn hash_contents(
 fn hash_all(
     root: &SnapshotRoot,
     name: &str,
-    mut limit: Limit,
-    keep: &SyncSender<Vec<Hashed>>,
-) -> Result<Left> {
+    mut limit: HashLimit,
+    keep: &SyncSender<Vec<ContentHash>>,
+) -> Result<Unhashed> {
     let dir = root.subdir(Subdir::Inodes)?;
-    let Some(catalogue) = Catalogue::read(dir.dir())? else { return Ok(Left::default()) };
-    let Some(position) = catalogue.position(name) else { return Ok(Left::default()) };
+    let Some(catalogue) = InodeLog::read(dir.dir())? else { return Ok(Unhashed::default()) };
+    let Some(position) = catalogue.position(name) else { return Ok(Unhashed::default()) };
     let mut wanted: HashSet<u64> = catalogue.recorded_with(position).into_iter().collect();
-    let mut windows = Windows::read(dir.dir());
+    let mut windows = LinkWindows::read(dir.dir());
     let mut is_ours = |inode: &Inode| {
         // A run that links the file once more meanwhile does so in a window of its own.
         let changed = inode.changed.as_ns();
         windows.cover(changed) || {
-            windows = Windows::read(dir.dir());
+            windows = LinkWindows::read(dir.dir());
             windows.cover(changed)
         }
     };
     let mut hashes = Vec::new();
-    let (mut left, mut is_taken) = (Left::default(), true);
-    walk(root.directory(), &root.path, &c_name(name), &mut |name: &Name| {
+    let (mut left, mut is_taken) = (Unhashed::default(), true);
+    walk(root.directory(), &root.path, &c_name(name), &mut |name: &InodeName| {
         if !is_taken || !wanted.remove(&name.inode) {
             return;
         }
-        let Ok(inode) = look(name.directory, name.name) else { return };
+        let Ok(inode) = inspect_entry(name.directory, name.name) else { return };
         if !is_ours(&inode) {
             return;
         }
         match content_hash(name.directory, name.name, &inode, &mut limit) {
-            Content::Hash(hash) => {
-                hashes.push(Hashed { inode: inode.number, birth_ns: inode.birth_ns, hash });
+            HashResult::Hash(hash) => {
+                hashes.push(ContentHash { inode: inode.number, birth_ns: inode.birth_ns, hash });
             }
-            Content::None => {}
-            Content::Holes => left.holes += 1,
-            Content::OverLimit => left.over_limit += 1,
+            HashResult::None => {}
+            HashResult::Holes => left.holes += 1,
+            HashResult::OverLimit => left.over_limit += 1,
         }
         if hashes.len() == BATCH {
             is_taken = keep.send(std::mem::take(&mut hashes)).is_ok();
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_was_not_hashed_is_told() {
-        let text = |over_limit, holes| Left { over_limit, holes }.to_text("S");
+        let text = |over_limit, holes| Unhashed { over_limit, holes }.to_text("S");
         assert_eq!(text(0, 0), None);
         let expected = "not all new files of S are hashed: 1 file of little but holes";
         assert_eq!(text(0, 1).as_deref(), Some(expected));

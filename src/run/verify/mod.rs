@@ -12,11 +12,11 @@
 //!
 //! Nothing is opened but directories, and nothing is changed that the file system would note.
 
-pub(crate) mod by_hand;
-pub(crate) mod case;
+pub(crate) mod commands;
+pub(crate) mod damaged_paths;
+pub(crate) mod evidence;
+pub(crate) mod examine;
 pub(crate) mod hashing;
-pub(crate) mod look;
-pub(crate) mod naming;
 pub(crate) mod refresh;
 pub(crate) mod repair;
 pub(crate) mod survey;

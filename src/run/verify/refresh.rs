@@ -8,13 +8,13 @@ use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use crate::engine::baseline::{Origin, of_entry};
+use crate::engine::baseline::{BaselineOrigin, baseline_of};
 use crate::engine::baseline_bytes::BLOCK_BYTES;
-use crate::engine::inodes::{Name, walk};
+use crate::engine::inodes::{InodeName, walk};
 use crate::module::target::Target;
 use crate::store::dir::{Dir, c_name};
-use crate::store::inode_log::compact::{Selection, rewrite, size_bytes};
-use crate::store::inode_log::reading::Catalogue;
+use crate::store::inode_log::compact::{KeptBaselines, rewrite, size_bytes};
+use crate::store::inode_log::reader::InodeLog;
 use crate::store::inode_log::recorder::Recorder;
 use crate::store::layout::Subdir;
 use crate::store::publish::unlisted;
@@ -28,11 +28,11 @@ use crate::tell::error::Result;
 const GROWTH_BYTES: u64 = 16 << 20;
 
 /// Records what is in `snapshot` and was never recorded; returns how many inodes that were.
-pub(crate) fn take_up(root: &SnapshotRoot, snapshot: &str) -> Result<u64> {
+pub(crate) fn record_missing(root: &SnapshotRoot, snapshot: &str) -> Result<u64> {
     let dir = root.subdir(Subdir::Inodes)?;
-    let catalogue = Catalogue::read(dir.dir())?;
+    let catalogue = InodeLog::read(dir.dir())?;
     let stale = HashSet::new();
-    let mut missing = Missing::new(dir.dir(), catalogue.as_ref(), &stale)?;
+    let mut missing = MissingBaselines::new(dir.dir(), catalogue.as_ref(), &stale)?;
     missing.record(root.directory(), &root.path, &c_name(snapshot));
     missing.finish()
 }
@@ -67,11 +67,11 @@ pub(crate) fn refresh(
     let there =
         retired.iter().map(|name| (expired.dir().directory, expired.dir().path, c_name(name)));
     let trees: Vec<(BorrowedFd, &Path, CString)> = here.chain(there).collect();
-    if let Some(catalogue) = Catalogue::read(dir.dir())? {
+    if let Some(catalogue) = InodeLog::read(dir.dir())? {
         let mut present = vec![false; catalogue.len()];
         let mut unreadable = 0;
         for (parent, path, name) in &trees {
-            unreadable += walk(*parent, path, name, &mut |name: &Name| {
+            unreadable += walk(*parent, path, name, &mut |name: &InodeName| {
                 for index in catalogue.find(name.inode) {
                     present[index] = true;
                 }
@@ -82,10 +82,10 @@ pub(crate) fn refresh(
         // What may be where nobody could look stays.
         let is_present = |index: usize| present[index] || unreadable > 0 || !is_listed;
         let keep = |index: usize| is_present(index) && !accepted.contains(&catalogue.inode(index));
-        rewrite(dir.dir(), &catalogue, Selection { keep: &keep, oldest })?;
+        rewrite(dir.dir(), &catalogue, KeptBaselines { keep: &keep, oldest })?;
     }
-    let catalogue = Catalogue::read(dir.dir())?;
-    let mut missing = Missing::new(dir.dir(), catalogue.as_ref(), stale)?;
+    let catalogue = InodeLog::read(dir.dir())?;
+    let mut missing = MissingBaselines::new(dir.dir(), catalogue.as_ref(), stale)?;
     for (parent, path, name) in &trees {
         missing.record(*parent, path, name);
     }
@@ -95,29 +95,31 @@ pub(crate) fn refresh(
 }
 
 /// Inodes that are not recorded.
-struct Missing<'a> {
+struct MissingBaselines<'a> {
     recorder: Recorder,
-    catalogue: Option<&'a Catalogue>,
+    catalogue: Option<&'a InodeLog>,
     stale: &'a HashSet<u64>,
     met: HashSet<u64>,
     bytes: Vec<u8>,
 }
 
-impl<'a> Missing<'a> {
-    fn new(dir: Dir, catalogue: Option<&'a Catalogue>, stale: &'a HashSet<u64>) -> Result<Self> {
+impl<'a> MissingBaselines<'a> {
+    fn new(dir: Dir, catalogue: Option<&'a InodeLog>, stale: &'a HashSet<u64>) -> Result<Self> {
         // Whatever the names: under the lock nothing is unfinished but what has no commit.
         let recorder = Recorder::open(dir, |_| true)?;
-        Ok(Missing { recorder, catalogue, stale, met: HashSet::new(), bytes: Vec::new() })
+        Ok(MissingBaselines { recorder, catalogue, stale, met: HashSet::new(), bytes: Vec::new() })
     }
 
     fn record(&mut self, parent: BorrowedFd, path: &Path, tree: &CString) {
-        walk(parent, path, tree, &mut |name: &Name| {
+        walk(parent, path, tree, &mut |name: &InodeName| {
             let is_known =
                 self.catalogue.is_some_and(|catalogue| !catalogue.find(name.inode).is_empty());
             if is_known && !self.stale.contains(&name.inode) || !self.met.insert(name.inode) {
                 return;
             }
-            if let Some(baseline) = of_entry(name.directory, name.name, Origin::Found, None) {
+            if let Some(baseline) =
+                baseline_of(name.directory, name.name, BaselineOrigin::Found, None)
+            {
                 baseline.write(&mut self.bytes);
             }
             if self.bytes.len() > BLOCK_BYTES {

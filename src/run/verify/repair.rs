@@ -24,23 +24,23 @@ use rustix::fs::XattrFlags;
 
 use crate::decide::damage::{Attributes, Change, Xattrs, applicable, changes};
 use crate::engine::copy::Copier;
-use crate::engine::inodes::{Name, walk};
+use crate::engine::inodes::{InodeName, walk};
 use crate::module::target::Target;
 use crate::run::order::under_lock;
 use crate::run::reap::reap;
-use crate::run::verify::case::Case;
-use crate::run::verify::look::look;
+use crate::run::verify::evidence::Evidence;
+use crate::run::verify::examine::examine;
 use crate::run::verify::verified::Verified;
 use crate::store::dir::c_name;
 use crate::store::gate::Gate;
-use crate::store::inode_log::windows::Window;
+use crate::store::inode_log::windows::LinkWindow;
 use crate::store::layout::Subdir;
 use crate::store::ledger::LedgerLine;
 use crate::store::publish::{clear_staging, discard_staging};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
 use crate::system::clock::Clock;
-use crate::system::identity::{Answer, Identity};
+use crate::system::identity::{Identity, SysResult};
 use crate::system::syscalls::{is_privileged, open_directory, stat_below, stat_entry};
 use crate::tell::error::{Error, Result};
 
@@ -69,11 +69,11 @@ pub(crate) fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
         let _gate = close_gate(target, &root, clock)?;
         // What an earlier one left when it was killed.
         clear_staging(&root)?;
-        let (verified, _) = look(target, &root)?;
-        let wanted = wanted(&Case::open(target, &root)?, &verified)?;
+        let (verified, _) = examine(target, &root)?;
+        let wanted = wanted(&Evidence::open(target, &root)?, &verified)?;
         if !wanted.is_empty() {
             let inodes = root.subdir(Subdir::Inodes)?;
-            let window = Window::open(inodes.dir())?;
+            let window = LinkWindow::open(inodes.dir())?;
             let parted = part(&root, &wanted, &mut repaired);
             if parted.is_ok() {
                 restore(&root, &wanted, &verified, &mut repaired);
@@ -84,7 +84,7 @@ pub(crate) fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
         }
         Ok(())
     })?;
-    let (after, _) = look(target, &root)?;
+    let (after, _) = examine(target, &root)?;
     State::update(root.private(), |state| {
         state.damage = after.damage(clock.now(), state.damage.take())
     })?;
@@ -123,7 +123,7 @@ fn close_gate(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Gat
 
 /// What each inode is to be again: those of which nothing but attributes has changed, and of which
 /// all snapshots want the same.
-fn wanted(case: &Case, verified: &Verified) -> Result<HashMap<u64, Attributes>> {
+fn wanted(case: &Evidence, verified: &Verified) -> Result<HashMap<u64, Attributes>> {
     let is_lost = |change: &Change| !change.is_of_attributes();
     let lost: HashSet<u64> = verified
         .altered
@@ -134,7 +134,7 @@ fn wanted(case: &Case, verified: &Verified) -> Result<HashMap<u64, Attributes>> 
     let mut wanted: HashMap<u64, Option<Attributes>> = HashMap::new();
     let Some(catalogue) = &case.catalogue else { return Ok(HashMap::new()) };
     for snapshot in &case.snapshots {
-        case.walk(snapshot, &mut |name: &Name| {
+        case.walk(snapshot, &mut |name: &InodeName| {
             if !verified.altered_inodes.contains(&name.inode) || lost.contains(&name.inode) {
                 return;
             }
@@ -166,7 +166,7 @@ fn part(
 ) -> Result<()> {
     let staging = root.subdir(Subdir::Staging)?;
     let place = staging.dir();
-    let failed = |name: &Name, cause| Error::io_bytes("copy", &name.path(), cause);
+    let failed = |name: &InodeName, cause| Error::io_bytes("copy", &name.path(), cause);
     let drafts = root.subdir(Subdir::Drafts)?;
     let mut copier = Copier::new(drafts.dir().directory);
     // Nothing for an inode of which one name could not be copied: what the next one would be given
@@ -178,7 +178,7 @@ fn part(
     let opened = made.and_then(|()| open_directory(place.directory, &apart));
     let making = opened.map_err(|cause| Error::io("make", &place.path.join("repair"), cause))?;
     let mut copied = Vec::new();
-    walk(root.module(), &root.module_path, c".", &mut |name: &Name| {
+    walk(root.module(), &root.module_path, c".", &mut |name: &InodeName| {
         if !wanted.contains_key(&name.inode) || copies.contains_key(&name.inode) {
             return;
         }
@@ -197,7 +197,7 @@ fn part(
         .map_err(|cause| Error::io("clean up the copies in", drafts.dir().path, cause))?;
     syncfs(root.directory())
         .map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
-    walk(root.module(), &root.module_path, c".", &mut |name: &Name| {
+    walk(root.module(), &root.module_path, c".", &mut |name: &InodeName| {
         let Some(Some(copy)) = copies.get(&name.inode) else { return };
         if let Err(cause) = replace(place.directory, copy, name) {
             copied.push(failed(name, cause));
@@ -210,7 +210,7 @@ fn part(
 }
 
 /// Copies a file of the module, or fails if anything of it would be lost.
-fn copy_whole(copier: &mut Copier, name: &Name, target: BorrowedFd) -> Result<()> {
+fn copy_whole(copier: &mut Copier, name: &InodeName, target: BorrowedFd) -> Result<()> {
     let lost_before = copier.attributes_lost;
     let copied = copier.copy(name.directory, name.name, target);
     copied.map_err(|cause| Error::io_bytes("copy", &name.path(), cause))?;
@@ -224,7 +224,7 @@ fn copy_whole(copier: &mut Copier, name: &Name, target: BorrowedFd) -> Result<()
 }
 
 /// Puts the copy in the place of a name of the module; the directory's times stay.
-fn replace(staging: BorrowedFd, copy: &CString, name: &Name) -> Answer<()> {
+fn replace(staging: BorrowedFd, copy: &CString, name: &InodeName) -> SysResult<()> {
     let next = c"next";
     if Identity::of(&stat_entry(name.directory, name.name)?).inode != name.inode {
         return Ok(());
@@ -251,7 +251,7 @@ fn restore(
     repaired: &mut Repaired,
 ) {
     let mut shared = HashSet::new();
-    walk(root.module(), &root.module_path, c".", &mut |name: &Name| {
+    walk(root.module(), &root.module_path, c".", &mut |name: &InodeName| {
         if wanted.contains_key(&name.inode) {
             shared.insert(name.inode);
         }
@@ -260,7 +260,7 @@ fn restore(
         verified.altered.iter().flat_map(|altered| &altered.snapshots).collect();
     let mut done = HashSet::new();
     for snapshot in snapshots {
-        walk(root.directory(), &root.path, &c_name(snapshot), &mut |name: &Name| {
+        walk(root.directory(), &root.path, &c_name(snapshot), &mut |name: &InodeName| {
             let Some(attributes) = wanted.get(&name.inode) else { return };
             if shared.contains(&name.inode) || !done.insert(name.inode) {
                 return;
@@ -281,7 +281,7 @@ fn restore(
 
 /// The owner first, since changing it clears bits; then the extended attributes, since an ACL
 /// changes the mode.
-fn apply(name: &Name, attributes: &Attributes) -> Answer<()> {
+fn apply(name: &InodeName, attributes: &Attributes) -> SysResult<()> {
     const LINK: u32 = 0o120_000;
     let Attributes { mode, uid, gid, modified, xattrs, .. } = attributes;
     let owner = (Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)));
@@ -307,7 +307,7 @@ fn apply(name: &Name, attributes: &Attributes) -> Answer<()> {
     )
 }
 
-fn apply_xattrs(name: &Name, wanted: &BTreeMap<CString, Vec<u8>>) -> Answer<()> {
+fn apply_xattrs(name: &InodeName, wanted: &BTreeMap<CString, Vec<u8>>) -> SysResult<()> {
     let Xattrs::All(present) = crate::engine::baseline::xattrs(name.directory, name.name) else {
         return Err(Errno::ENOTSUP);
     };
@@ -331,12 +331,12 @@ fn lost(
     root: &SnapshotRoot,
     after: &Verified,
 ) -> Result<Vec<(Vec<u8>, Option<String>)>> {
-    let case = Case::open(target, root)?;
+    let case = Evidence::open(target, root)?;
     let inode_in = |name: &str, path: &[u8]| {
         let directory = open_directory(root.directory(), &c_name(name)).ok()?;
         stat_below(directory.as_fd(), path).ok().map(|stat| Identity::of(&stat).inode)
     };
-    let good = |altered: &crate::run::verify::verified::Altered| {
+    let good = |altered: &crate::run::verify::verified::AlteredPath| {
         let first = altered.snapshots.first()?;
         let earlier =
             case.snapshots.iter().rev().skip_while(|snapshot| snapshot.name != *first).skip(1);

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use nix::errno::Errno;
 
 use crate::decide::damage::{Moment, changes, is_access_time_set};
-use crate::engine::baseline::{Baseline, Inode, Origin, look, xattrs};
-use crate::engine::content::{Content, Limit, content_hash};
-use crate::engine::inodes::Name;
-use crate::run::verify::case::{Case, Touch};
-use crate::store::inode_log::reading::{Catalogue, Position};
-use crate::store::inode_log::windows::Windows;
+use crate::engine::baseline::{Baseline, BaselineOrigin, Inode, inspect_entry, xattrs};
+use crate::engine::content::{HashLimit, HashResult, content_hash};
+use crate::engine::inodes::InodeName;
+use crate::run::verify::evidence::{Evidence, Touch};
+use crate::store::inode_log::reader::{InodeLog, LogPosition};
+use crate::store::inode_log::windows::LinkWindows;
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
 
@@ -31,14 +31,14 @@ pub(crate) struct Survey {
     pub(crate) unreadable: u64,
 }
 
-pub(crate) fn survey(case: &Case) -> Survey {
-    let windows = Windows::read(case.inodes.dir());
+pub(crate) fn survey(case: &Evidence) -> Survey {
+    let windows = LinkWindows::read(case.inodes.dir());
     let mut survey = Survey::default();
-    let mut seen = vec![false; case.catalogue.as_ref().map_or(0, Catalogue::len)];
+    let mut seen = vec![false; case.catalogue.as_ref().map_or(0, InodeLog::len)];
     let mut unknown = HashSet::new();
     let _phase = progress::begin("looking at files", None);
     for snapshot in &case.snapshots {
-        survey.unreadable += case.walk(snapshot, &mut |name: &Name| {
+        survey.unreadable += case.walk(snapshot, &mut |name: &InodeName| {
             progress::add(1);
             let found =
                 case.catalogue.as_ref().map_or(0..0, |catalogue| catalogue.find(name.inode));
@@ -59,19 +59,19 @@ pub(crate) fn survey(case: &Case) -> Survey {
 
 impl Survey {
     /// Nothing is recorded under the number that the directory lists.
-    fn note_unknown(&mut self, name: &Name) {
-        match look(name.directory, name.name) {
+    fn note_unknown(&mut self, name: &InodeName) {
+        match inspect_entry(name.directory, name.name) {
             Ok(inode) if inode.number != name.inode => self.unstable += 1,
             _ => self.unknown += 1,
         }
     }
 
     /// Holds an inode against what is recorded of it.
-    fn hold(&mut self, catalogue: &Catalogue, windows: &Windows, name: &Name) {
+    fn hold(&mut self, catalogue: &InodeLog, windows: &LinkWindows, name: &InodeName) {
         let inode = match present(name) {
             Ok(Some(inode)) => inode,
             Ok(None) => {
-                let is_there = look(name.directory, name.name).is_ok();
+                let is_there = inspect_entry(name.directory, name.name).is_ok();
                 self.unstable += u64::from(is_there);
                 return;
             }
@@ -102,8 +102,8 @@ impl Survey {
 }
 
 /// The inode that `name` stands for now; none if that is another than it was, or gone.
-pub(crate) fn present(name: &Name) -> Result<Option<Inode>> {
-    let mut inode = match look(name.directory, name.name) {
+pub(crate) fn present(name: &InodeName) -> Result<Option<Inode>> {
+    let mut inode = match inspect_entry(name.directory, name.name) {
         Ok(inode) if inode.number == name.inode => inode,
         Ok(_) | Err(Errno::ENOENT | Errno::EXDEV) => return Ok(None),
         Err(cause) => return Err(Error::io_bytes("look at", &name.path(), cause)),
@@ -114,17 +114,17 @@ pub(crate) fn present(name: &Name) -> Result<Option<Inode>> {
 
 /// Whether the content is what was hashed; nothing if it was not, or cannot be read.
 fn is_same_content(
-    catalogue: &Catalogue,
+    catalogue: &InodeLog,
     inode: &Inode,
-    baselines: &[(Position, Baseline)],
-    name: &Name,
+    baselines: &[(LogPosition, Baseline)],
+    name: &InodeName,
 ) -> Option<bool> {
     let hashes = catalogue.hashes(inode.number, inode.birth_ns);
     if hashes.is_empty() {
         return None;
     }
-    let content = content_hash(name.directory, name.name, inode, &mut Limit::none());
-    let Content::Hash(now) = content else { return None };
+    let content = content_hash(name.directory, name.name, inode, &mut HashLimit::none());
+    let HashResult::Hash(now) = content else { return None };
     let is_same = hashes.iter().all(|(_, hash)| *hash == now);
     // What was hashed only later says nothing of what was in it before.
     let is_whole =
@@ -133,11 +133,16 @@ fn is_same_content(
 }
 
 /// When others touched the inode: as it says itself, and as it said when it was linked again.
-fn touches(baselines: &[(Position, Baseline)], inode: &Inode, windows: &Windows) -> Vec<Touch> {
+fn touches(
+    baselines: &[(LogPosition, Baseline)],
+    inode: &Inode,
+    windows: &LinkWindows,
+) -> Vec<Touch> {
     let Some((_, first)) = baselines.first() else { return Vec::new() };
-    let found = baselines.iter().filter(|(_, baseline)| baseline.origin == Origin::Found);
+    let found = baselines.iter().filter(|(_, baseline)| baseline.origin == BaselineOrigin::Found);
     let excused = found.map(|(_, baseline)| baseline.touched).max();
-    let linked = baselines.iter().skip(1).filter(|(_, baseline)| baseline.origin == Origin::Linked);
+    let linked =
+        baselines.iter().skip(1).filter(|(_, baseline)| baseline.origin == BaselineOrigin::Linked);
     let earlier = linked.map(|(position, baseline)| {
         (baseline.touched, baseline.inode.accessed_seconds, Some(*position))
     });

@@ -4,16 +4,16 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::decide::damage::{Names, is_in_place, last_before};
-use crate::engine::inodes::{Name, walk};
-use crate::run::verify::case::{Case, CheckedSnapshot, Touch};
+use crate::engine::inodes::{InodeName, walk};
+use crate::run::verify::evidence::{CheckedSnapshot, Evidence, Touch};
 use crate::store::dir::names_in;
-use crate::store::inode_log::windows::Windows;
+use crate::store::inode_log::windows::LinkWindows;
 use crate::store::layout::Subdir;
 use crate::tell::error::Result;
 
 /// What became of the touches.
 #[derive(Default)]
-pub(crate) struct Confirmed {
+pub(crate) struct ConfirmedTouches {
     /// Those that nothing else than writing in place explains.
     pub(crate) in_place: Vec<Touch>,
     /// How many inodes have been touched in another way, maybe.
@@ -21,26 +21,30 @@ pub(crate) struct Confirmed {
 }
 
 /// A touch between two looks at a tree.
-struct Between {
+struct TouchInterval {
     touch: Touch,
     /// The snapshot before it; what comes next is the one after, or the module.
     before: usize,
     names: [Names; 2],
 }
 
-pub(crate) fn confirmed(case: &Case, windows: &Windows, touches: Vec<Touch>) -> Result<Confirmed> {
-    let mut confirmed = Confirmed::default();
+pub(crate) fn confirm(
+    case: &Evidence,
+    windows: &LinkWindows,
+    touches: Vec<Touch>,
+) -> Result<ConfirmedTouches> {
+    let mut confirm = ConfirmedTouches::default();
     // What was linked while we looked is of our own making.
     let touches: Vec<Touch> =
         touches.into_iter().filter(|touch| !windows.cover(touch.at.as_ns())).collect();
     if touches.is_empty() {
-        return Ok(confirmed);
+        return Ok(confirm);
     }
     let mut recorded: Vec<&CheckedSnapshot> = case.snapshots.iter().chain(&case.retired).collect();
     recorded.retain(|snapshot| snapshot.position.is_some());
     recorded.sort_by_key(|snapshot| snapshot.position);
     let began: Vec<i64> = recorded.iter().map(|snapshot| snapshot.began_ns).collect();
-    let mut between: HashMap<u64, Vec<Between>> = HashMap::new();
+    let mut between: HashMap<u64, Vec<TouchInterval>> = HashMap::new();
     // What was recorded counts only as long as both looks next to it are there: what has gone in
     // between would have moved the inode's own change time, but not this one.
     let is_next = |before: usize, position| {
@@ -59,13 +63,13 @@ pub(crate) fn confirmed(case: &Case, windows: &Windows, touches: Vec<Touch>) -> 
             .filter(|before| touch.recorded.is_none_or(|position| is_next(*before, position)))
         {
             Some(before) => {
-                between.entry(touch.inode).or_default().push(Between {
+                between.entry(touch.inode).or_default().push(TouchInterval {
                     touch,
                     before,
                     names: Default::default(),
                 });
             }
-            None => confirmed.unprovable += 1,
+            None => confirm.unprovable += 1,
         }
     }
     for (place, snapshot) in recorded.iter().enumerate() {
@@ -80,20 +84,21 @@ pub(crate) fn confirmed(case: &Case, windows: &Windows, touches: Vec<Touch>) -> 
     let is_settled = names_in(case.root.subdir(Subdir::Staging)?.dir())?.is_empty()
         && recorded.iter().all(|snapshot| case.is_still_there(snapshot));
     for (_, touches) in between {
-        let is_in_place = |one: &&Between| is_settled && is_in_place(one.names[0], one.names[1]);
+        let is_in_place =
+            |one: &&TouchInterval| is_settled && is_in_place(one.names[0], one.names[1]);
         let in_place: Vec<Touch> =
             touches.iter().filter(is_in_place).map(|one| one.touch).collect();
-        confirmed.unprovable += u64::from(in_place.is_empty());
-        confirmed.in_place.extend(in_place);
+        confirm.unprovable += u64::from(in_place.is_empty());
+        confirm.in_place.extend(in_place);
     }
-    Ok(confirmed)
+    Ok(confirm)
 }
 
 /// Notes the names that one tree has for what was touched just after it, or just before.
 fn collect(
-    between: &mut HashMap<u64, Vec<Between>>,
+    between: &mut HashMap<u64, Vec<TouchInterval>>,
     place: usize,
-    walk: impl FnOnce(&mut dyn FnMut(&Name)),
+    walk: impl FnOnce(&mut dyn FnMut(&InodeName)),
 ) {
     walk(&mut |name| {
         for one in between.get_mut(&name.inode).into_iter().flatten() {
@@ -106,7 +111,7 @@ fn collect(
     });
 }
 
-fn hash(name: &Name) -> u64 {
+fn hash(name: &InodeName) -> u64 {
     let mut hasher = DefaultHasher::new();
     name.path().hash(&mut hasher);
     hasher.finish()

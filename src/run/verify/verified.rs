@@ -31,14 +31,14 @@ pub(crate) struct Verified {
     /// Whether change times count: whether it is known when we made links ourselves.
     pub has_windows: bool,
     /// What was altered, by path.
-    pub altered: Vec<Altered>,
+    pub altered: Vec<AlteredPath>,
     /// How many inodes that are.
     pub altered_inodes: HashSet<u64>,
 }
 
 /// A path in snapshots whose file has been altered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Altered {
+pub(crate) struct AlteredPath {
     /// Relative to the snapshot.
     pub path: Vec<u8>,
     /// The inode's number.

@@ -50,7 +50,7 @@ pub(crate) const HASHED_BYTES: usize = 48;
 
 /// The content of an inode, as it was when a snapshot was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hashed {
+pub struct ContentHash {
     /// The inode's number.
     pub inode: u64,
     /// When it was made, nanoseconds since 1970; 0 if the file system does not tell.
@@ -59,7 +59,7 @@ pub struct Hashed {
     pub hash: [u8; 32],
 }
 
-impl Hashed {
+impl ContentHash {
     pub(crate) fn bytes(&self) -> [u8; HASHED_BYTES] {
         let mut bytes = [0; HASHED_BYTES];
         bytes[..8].copy_from_slice(&self.inode.to_le_bytes());
@@ -72,7 +72,7 @@ impl Hashed {
         let (inode, rest) = bytes.split_first_chunk()?;
         let (birth, hash) = rest.split_first_chunk()?;
         let (inode, birth_ns) = (u64::from_le_bytes(*inode), i64::from_le_bytes(*birth));
-        Some(Hashed { inode, birth_ns, hash: hash.try_into().ok()? })
+        Some(ContentHash { inode, birth_ns, hash: hash.try_into().ok()? })
     }
 }
 

@@ -14,16 +14,16 @@ use crate::engine::baseline_bytes::BLOCK_BYTES;
 use crate::store::dir::{Dir, TEMPORARY, c_name};
 use crate::store::inode_log::block::{BlockKind, framed};
 use crate::store::inode_log::commit::{Commit, FILE, FOUND, HASHED_BYTES};
-use crate::store::inode_log::reading::{Catalogue, Position};
+use crate::store::inode_log::reader::{InodeLog, LogPosition};
 use crate::tell::error::{Error, Result};
 
 /// What stays in the catalogue.
-pub struct Selection<'a> {
+pub struct KeptBaselines<'a> {
     /// Whether the baseline of that index does.
     pub keep: &'a dyn Fn(usize) -> bool,
     /// The position of the oldest snapshot that there is: of what an inode was until then, the last
     /// counts.
-    pub oldest: Position,
+    pub oldest: LogPosition,
 }
 
 /// How large the catalogue is; nothing if there is none.
@@ -39,7 +39,7 @@ pub(crate) fn size_bytes(dir: Dir) -> Result<u64> {
 }
 
 /// Writes the catalogue anew, for a holder of the root's long lock.
-pub fn rewrite(dir: Dir, catalogue: &Catalogue, selection: Selection) -> Result<()> {
+pub fn rewrite(dir: Dir, catalogue: &InodeLog, selection: KeptBaselines) -> Result<()> {
     let path = dir.path.join(FILE);
     let failed = |cause: std::io::Error| Error::io("write", &path, cause);
     let temporary = c_name(&format!("{FILE}{TEMPORARY}"));
@@ -57,7 +57,11 @@ pub fn rewrite(dir: Dir, catalogue: &Catalogue, selection: Selection) -> Result<
     fsync(dir.directory).map_err(|cause| Error::io("sync", dir.path, cause))
 }
 
-fn copy(catalogue: &Catalogue, selection: Selection, file: &mut impl Write) -> std::io::Result<()> {
+fn copy(
+    catalogue: &InodeLog,
+    selection: KeptBaselines,
+    file: &mut impl Write,
+) -> std::io::Result<()> {
     let mut order = catalogue.in_order().into_iter().peekable();
     let mut hashes = catalogue.hashes_in_order().into_iter().peekable();
     let commits = catalogue.commits();

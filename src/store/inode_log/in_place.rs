@@ -8,10 +8,10 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::decide::damage::{Moment, is_changed_in_place};
-use crate::engine::baseline::look;
-use crate::engine::inodes::{Name, walk};
-use crate::store::inode_log::reading::Catalogue;
-use crate::store::inode_log::windows::Windows;
+use crate::engine::baseline::inspect_entry;
+use crate::engine::inodes::{InodeName, walk};
+use crate::store::inode_log::reader::InodeLog;
+use crate::store::inode_log::windows::LinkWindows;
 use crate::store::layout::Subdir;
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::Result;
@@ -66,18 +66,18 @@ impl InPlaceChanges {
 /// If what is recorded cannot be read.
 pub fn in_place_changes(root: &SnapshotRoot) -> Result<InPlaceChanges> {
     let dir = root.subdir(Subdir::Inodes)?;
-    let catalogue = Catalogue::read(dir.dir())?;
-    let windows = Windows::read(dir.dir());
+    let catalogue = InodeLog::read(dir.dir())?;
+    let windows = LinkWindows::read(dir.dir());
     let mut changes = InPlaceChanges::default();
-    let mut seen = vec![false; catalogue.as_ref().map_or(0, Catalogue::len)];
+    let mut seen = vec![false; catalogue.as_ref().map_or(0, InodeLog::len)];
     let mut unknown = HashSet::new();
     let mut unreadable = 0;
-    unreadable += walk(root.module(), &root.module_path, c".", &mut |name: &Name| {
+    unreadable += walk(root.module(), &root.module_path, c".", &mut |name: &InodeName| {
         let found = catalogue.as_ref().map_or(0..0, |catalogue| catalogue.find(name.inode));
         if !found.is_empty() && std::mem::replace(&mut seen[found.start], true) {
             return;
         }
-        let inode = match look(name.directory, name.name) {
+        let inode = match inspect_entry(name.directory, name.name) {
             // What is mounted over it, or has just taken its name, is not what was recorded.
             Ok(inode) if inode.number != name.inode => return,
             Err(nix::errno::Errno::ENOENT | nix::errno::Errno::EXDEV) => return,
@@ -109,7 +109,7 @@ pub fn in_place_changes(root: &SnapshotRoot) -> Result<InPlaceChanges> {
             changes.inodes.insert(inode.number, inode.changed);
         }
     });
-    catalogue.as_ref().map_or(Ok(()), Catalogue::check)?;
+    catalogue.as_ref().map_or(Ok(()), InodeLog::check)?;
     changes.unknown = unknown.len() as u64;
     changes.unreadable = unreadable;
     Ok(changes)

@@ -14,6 +14,6 @@ pub(crate) mod block;
 pub(crate) mod commit;
 pub(crate) mod compact;
 pub(crate) mod in_place;
-pub(crate) mod reading;
+pub(crate) mod reader;
 pub(crate) mod recorder;
 pub(crate) mod windows;

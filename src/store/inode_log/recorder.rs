@@ -9,7 +9,7 @@ use nix::fcntl::OFlag;
 
 use crate::store::dir::Dir;
 use crate::store::inode_log::block::{Block, BlockKind, Blocks, framed};
-use crate::store::inode_log::commit::{Commit, FILE, FOUND, Hashed, MAX_COMMIT_BYTES, open};
+use crate::store::inode_log::commit::{Commit, ContentHash, FILE, FOUND, MAX_COMMIT_BYTES, open};
 use crate::store::inode_log::windows;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
@@ -71,7 +71,7 @@ impl Recorder {
     }
 
     /// Appends hashes of contents of the snapshot that was committed last, durably.
-    pub fn keep_hashes(&self, hashes: &[Hashed]) -> Result<()> {
+    pub fn keep_hashes(&self, hashes: &[ContentHash]) -> Result<()> {
         let failed = |cause| Error::io("write", &self.path, cause);
         let bytes: Vec<u8> = hashes.iter().flat_map(|hashed| hashed.bytes()).collect();
         (&self.file).write_all(&framed(BlockKind::Hashes, &bytes)).map_err(failed)?;
@@ -101,11 +101,11 @@ pub(crate) fn finished(
     {
         return Ok((block.end(), 0));
     }
-    let mut ends: Vec<End> = Vec::new();
+    let mut ends: Vec<CommitEnd> = Vec::new();
     while let Some(block) = blocks.next() {
         match (block.kind, ends.last_mut()) {
             (BlockKind::Commit, _) => {
-                ends.push(End {
+                ends.push(CommitEnd {
                     commit: block,
                     offset: block.end(),
                     lost_bytes: blocks.lost_bytes,
@@ -118,7 +118,7 @@ pub(crate) fn finished(
     if let Some(cause) = blocks.failure {
         return Err(cause);
     }
-    for End { commit, offset, lost_bytes } in ends.into_iter().rev() {
+    for CommitEnd { commit, offset, lost_bytes } in ends.into_iter().rev() {
         // What a damaged one was for is not known: those who read take the next for it.
         if Commit::of(file, commit)?.is_none_or(counts) {
             return Ok((offset, lost_bytes));
@@ -128,7 +128,7 @@ pub(crate) fn finished(
 }
 
 /// Where a commit ends, with the hashes that follow it, and how much before that is damaged.
-pub(crate) struct End {
+pub(crate) struct CommitEnd {
     pub(crate) commit: Block,
     pub(crate) offset: u64,
     pub(crate) lost_bytes: u64,

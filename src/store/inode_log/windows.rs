@@ -33,7 +33,7 @@ const SLACK_NS: i64 = 20_000_000;
 const MAX_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Event {
+enum WindowEvent {
     /// The file begins.
     Begin,
     /// We are about to make or remove links.
@@ -44,17 +44,17 @@ enum Event {
 
 /// One record.
 #[derive(Debug, Clone, Copy)]
-struct Mark {
-    event: Event,
+struct WindowRecord {
+    event: WindowEvent,
     boot: u32,
     wall_ns: i64,
     uptime_ns: i64,
 }
 
-impl Mark {
-    fn now(event: Event) -> Self {
+impl WindowRecord {
+    fn now(event: WindowEvent) -> Self {
         let BootTime { boot, nanoseconds } = BootTime::now();
-        Mark {
+        WindowRecord {
             event,
             boot: crc32fast::hash(boot.as_bytes()),
             wall_ns: wall_ns(),
@@ -65,9 +65,9 @@ impl Mark {
     fn bytes(self) -> [u8; RECORD_BYTES] {
         let mut bytes = [0; RECORD_BYTES];
         let event = match self.event {
-            Event::Begin => 1,
-            Event::Open => 2,
-            Event::Close => 3_u32,
+            WindowEvent::Begin => 1,
+            WindowEvent::Open => 2,
+            WindowEvent::Close => 3_u32,
         };
         bytes[..4].copy_from_slice(&event.to_le_bytes());
         bytes[4..8].copy_from_slice(&self.boot.to_le_bytes());
@@ -85,17 +85,18 @@ impl Mark {
         let i64_at =
             |at: usize| i64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
         let event = match u32_at(0) {
-            1 => Event::Begin,
-            2 => Event::Open,
-            3 => Event::Close,
+            1 => WindowEvent::Begin,
+            2 => WindowEvent::Open,
+            3 => WindowEvent::Close,
             _ => return None,
         };
-        let mark = Mark { event, boot: u32_at(4), wall_ns: i64_at(8), uptime_ns: i64_at(16) };
+        let mark =
+            WindowRecord { event, boot: u32_at(4), wall_ns: i64_at(8), uptime_ns: i64_at(16) };
         (u32_at(28) == crc32fast::hash(&bytes[..28])).then_some(mark)
     }
 
     /// From this moment to `end`, whatever the clock did meanwhile.
-    fn until(self, end: Mark) -> (i64, i64) {
+    fn until(self, end: WindowRecord) -> (i64, i64) {
         if self.boot == end.boot {
             let elapsed = (end.uptime_ns - self.uptime_ns).max(0);
             let start = self.wall_ns.min(end.wall_ns.saturating_sub(elapsed));
@@ -109,28 +110,28 @@ impl Mark {
 
 /// When we made or removed links.
 #[derive(Debug, Clone, Default)]
-pub struct Windows {
+pub struct LinkWindows {
     /// Since when they are known; nothing if they are not.
     since_ns: Option<i64>,
     /// Each from its start to its end.
     spans: Vec<(i64, i64)>,
 }
 
-impl Windows {
+impl LinkWindows {
     /// Reads those of a root. One that cannot be read has none.
     pub fn read(dir: Dir) -> Self {
         match dir::read_bytes(dir, FILE, 2 * MAX_BYTES) {
-            Ok(Some(bytes)) => Windows::of(&bytes, Mark::now(Event::Open)),
-            _ => Windows::default(),
+            Ok(Some(bytes)) => LinkWindows::of(&bytes, WindowRecord::now(WindowEvent::Open)),
+            _ => LinkWindows::default(),
         }
     }
 
-    fn of(bytes: &[u8], now: Mark) -> Self {
-        let mut windows = Windows::default();
-        let mut open: Option<Mark> = None;
+    fn of(bytes: &[u8], now: WindowRecord) -> Self {
+        let mut windows = LinkWindows::default();
+        let mut open: Option<WindowRecord> = None;
         let (mut last_ns, mut is_hole) = (i64::MIN, false);
         for record in bytes.chunks_exact(RECORD_BYTES) {
-            let Some(mark) = Mark::read(record) else {
+            let Some(mark) = WindowRecord::read(record) else {
                 is_hole = true;
                 continue;
             };
@@ -141,9 +142,9 @@ impl Windows {
                 windows.spans.push(open.until(mark));
             }
             match mark.event {
-                Event::Begin => windows.since_ns = windows.since_ns.or(Some(mark.wall_ns)),
-                Event::Open => open = Some(mark),
-                Event::Close => {}
+                WindowEvent::Begin => windows.since_ns = windows.since_ns.or(Some(mark.wall_ns)),
+                WindowEvent::Open => open = Some(mark),
+                WindowEvent::Close => {}
             }
             last_ns = mark.wall_ns;
         }
@@ -201,23 +202,23 @@ fn joined(mut spans: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
 }
 
 /// A window that is open: links may be made and removed until this is closed or dropped.
-pub struct Window {
+pub struct LinkWindow {
     file: Option<File>,
 }
 
-impl Window {
+impl LinkWindow {
     /// Opens a window, on disk. Where there is no room for that, what is known of windows is given
     /// up instead: then no change time counts until there is.
     pub fn open(dir: Dir) -> Result<Self> {
         match append(dir) {
-            Ok(file) => Ok(Window { file: Some(file) }),
+            Ok(file) => Ok(LinkWindow { file: Some(file) }),
             Err(error) => {
                 // `verify` tells it as long as it is so.
                 log::info!(
                     "{error}; until there is a next time, `verify` cannot go by change times"
                 );
                 match unlinkat(dir.directory, c_name(FILE).as_c_str(), UnlinkatFlags::NoRemoveDir) {
-                    Ok(()) | Err(nix::errno::Errno::ENOENT) => Ok(Window { file: None }),
+                    Ok(()) | Err(nix::errno::Errno::ENOENT) => Ok(LinkWindow { file: None }),
                     Err(cause) => Err(Error::io("remove", &dir.path.join(FILE), cause)),
                 }
             }
@@ -225,11 +226,11 @@ impl Window {
     }
 }
 
-impl Drop for Window {
+impl Drop for LinkWindow {
     fn drop(&mut self) {
         // Should it fail, the window stays open until the next one.
         if let Some(file) = &mut self.file
-            && let Err(cause) = record(file, Mark::now(Event::Close))
+            && let Err(cause) = record(file, WindowRecord::now(WindowEvent::Close))
         {
             log::debug!("a window stays open: {cause}");
         }
@@ -256,23 +257,23 @@ fn append(dir: Dir) -> Result<File> {
         file.set_len(size).map_err(failed)?;
     }
     if size == 0 {
-        record(&mut file, Mark::now(Event::Begin)).map_err(failed)?;
+        record(&mut file, WindowRecord::now(WindowEvent::Begin)).map_err(failed)?;
     }
-    record(&mut file, Mark::now(Event::Open)).map_err(failed)?;
+    record(&mut file, WindowRecord::now(WindowEvent::Open)).map_err(failed)?;
     file.sync_data().map_err(failed)?;
     Ok(file)
 }
 
 /// Appends a record; its time is the machine's or the file system's, whichever makes the window
 /// wider.
-fn record(file: &mut File, mut mark: Mark) -> std::io::Result<()> {
+fn record(file: &mut File, mut mark: WindowRecord) -> std::io::Result<()> {
     file.write_all(&mark.bytes())?;
     let metadata = file.metadata()?;
     let written_ns =
         metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec());
     let wider = match mark.event {
-        Event::Open => written_ns.min(mark.wall_ns),
-        Event::Begin | Event::Close => written_ns.max(mark.wall_ns),
+        WindowEvent::Open => written_ns.min(mark.wall_ns),
+        WindowEvent::Begin | WindowEvent::Close => written_ns.max(mark.wall_ns),
     };
     if (wider - mark.wall_ns).abs() > SLACK_NS / 2 {
         mark.wall_ns = wider;
@@ -290,12 +291,12 @@ fn drop_older_half(dir: Dir, file: &File) -> Result<()> {
     reader.read_to_end(&mut bytes).map_err(|cause| Error::io("read", &path, cause))?;
     let records: Vec<&[u8]> = bytes.chunks_exact(RECORD_BYTES).collect();
     let newer = &records[records.len() / 2..];
-    let first = newer
-        .iter()
-        .position(|record| Mark::read(record).is_some_and(|mark| mark.event == Event::Open));
+    let first = newer.iter().position(|record| {
+        WindowRecord::read(record).is_some_and(|mark| mark.event == WindowEvent::Open)
+    });
     let mut kept = Vec::new();
-    if let Some(mark) = first.and_then(|first| Mark::read(newer[first])) {
-        kept.extend(Mark { event: Event::Begin, ..mark }.bytes());
+    if let Some(mark) = first.and_then(|first| WindowRecord::read(newer[first])) {
+        kept.extend(WindowRecord { event: WindowEvent::Begin, ..mark }.bytes());
         kept.extend(newer[first.unwrap_or(0)..].concat());
     }
     dir::write_before_syncfs(dir, FILE, &kept)
@@ -313,28 +314,28 @@ mod tests {
 
     const SECOND: i64 = 1_000_000_000;
 
-    fn mark(event: Event, boot: u32, wall: i64, uptime: i64) -> Mark {
-        Mark { event, boot, wall_ns: wall * SECOND, uptime_ns: uptime * SECOND }
+    fn mark(event: WindowEvent, boot: u32, wall: i64, uptime: i64) -> WindowRecord {
+        WindowRecord { event, boot, wall_ns: wall * SECOND, uptime_ns: uptime * SECOND }
     }
 
-    fn windows(marks: &[Mark], now: Mark) -> Windows {
+    fn windows(marks: &[WindowRecord], now: WindowRecord) -> LinkWindows {
         let bytes: Vec<u8> = marks.iter().flat_map(|mark| mark.bytes()).collect();
-        Windows::of(&bytes, now)
+        LinkWindows::of(&bytes, now)
     }
 
-    fn covered(windows: &Windows, range: std::ops::Range<i64>) -> Vec<i64> {
+    fn covered(windows: &LinkWindows, range: std::ops::Range<i64>) -> Vec<i64> {
         range.filter(|second| windows.cover(second * SECOND)).collect()
     }
 
     #[test]
     fn only_what_lies_in_a_window_or_before_all_of_them_is_ours() {
-        let now = mark(Event::Open, 1, 130, 130);
+        let now = mark(WindowEvent::Open, 1, 130, 130);
         let marks = [
-            mark(Event::Begin, 1, 100, 100),
-            mark(Event::Open, 1, 104, 104),
-            mark(Event::Close, 1, 106, 106),
-            mark(Event::Open, 1, 110, 110),
-            mark(Event::Close, 1, 110, 110),
+            mark(WindowEvent::Begin, 1, 100, 100),
+            mark(WindowEvent::Open, 1, 104, 104),
+            mark(WindowEvent::Close, 1, 106, 106),
+            mark(WindowEvent::Open, 1, 110, 110),
+            mark(WindowEvent::Close, 1, 110, 110),
         ];
         assert_eq!(covered(&windows(&marks, now), 98..115), [98, 99, 100, 104, 105, 106, 110]);
         assert_eq!(covered(&windows(&[], now), 0..3), [0, 1, 2], "nothing is known");
@@ -343,21 +344,21 @@ mod tests {
 
     #[test]
     fn a_window_that_nobody_closed_ends_with_the_next_or_with_its_boot() {
-        let begin = mark(Event::Begin, 1, 100, 100);
-        let killed = mark(Event::Open, 1, 105, 105);
-        let same_boot = mark(Event::Open, 1, 120, 120);
+        let begin = mark(WindowEvent::Begin, 1, 100, 100);
+        let killed = mark(WindowEvent::Open, 1, 105, 105);
+        let same_boot = mark(WindowEvent::Open, 1, 120, 120);
         assert_eq!(
             covered(&windows(&[begin, killed], same_boot), 101..125).len(),
             20,
             "to this day"
         );
-        let closed = mark(Event::Close, 1, 108, 108);
-        let next = mark(Event::Open, 1, 107, 107);
+        let closed = mark(WindowEvent::Close, 1, 108, 108);
+        let next = mark(WindowEvent::Open, 1, 107, 107);
         assert_eq!(
             covered(&windows(&[begin, killed, next, closed], same_boot), 101..125),
             [105, 106, 107, 108]
         );
-        let rebooted = mark(Event::Open, 2, 120, 10);
+        let rebooted = mark(WindowEvent::Open, 2, 120, 10);
         assert_eq!(
             covered(&windows(&[begin, killed], rebooted), 101..125),
             [105, 106, 107, 108, 109, 110]
@@ -366,32 +367,34 @@ mod tests {
 
     #[test]
     fn a_step_of_the_clock_widens_the_window_that_it_falls_in() {
-        let now = mark(Event::Open, 1, 200, 200);
-        let begin = mark(Event::Begin, 1, 100, 100);
-        let back = [begin, mark(Event::Open, 1, 120, 120), mark(Event::Close, 1, 113, 123)];
+        let now = mark(WindowEvent::Open, 1, 200, 200);
+        let begin = mark(WindowEvent::Begin, 1, 100, 100);
+        let back =
+            [begin, mark(WindowEvent::Open, 1, 120, 120), mark(WindowEvent::Close, 1, 113, 123)];
         assert_eq!(covered(&windows(&back, now), 101..130), (110..=123).collect::<Vec<_>>());
-        let forth = [begin, mark(Event::Open, 1, 120, 120), mark(Event::Close, 1, 126, 122)];
+        let forth =
+            [begin, mark(WindowEvent::Open, 1, 120, 120), mark(WindowEvent::Close, 1, 126, 122)];
         assert_eq!(covered(&windows(&forth, now), 101..130), (120..=126).collect::<Vec<_>>());
     }
 
     #[test]
     fn a_damaged_record_makes_a_hole_that_accuses_nobody() {
-        let now = mark(Event::Open, 1, 200, 200);
+        let now = mark(WindowEvent::Open, 1, 200, 200);
         let marks = [
-            mark(Event::Begin, 1, 100, 100),
-            mark(Event::Open, 1, 104, 104),
-            mark(Event::Close, 1, 105, 105),
-            mark(Event::Open, 1, 110, 110),
-            mark(Event::Close, 1, 111, 111),
-            mark(Event::Open, 1, 120, 120),
-            mark(Event::Close, 1, 121, 121),
+            mark(WindowEvent::Begin, 1, 100, 100),
+            mark(WindowEvent::Open, 1, 104, 104),
+            mark(WindowEvent::Close, 1, 105, 105),
+            mark(WindowEvent::Open, 1, 110, 110),
+            mark(WindowEvent::Close, 1, 111, 111),
+            mark(WindowEvent::Open, 1, 120, 120),
+            mark(WindowEvent::Close, 1, 121, 121),
         ];
         let whole = windows(&marks, now);
         let bytes: Vec<u8> = marks.iter().flat_map(|mark| mark.bytes()).collect();
         for at in 0..bytes.len() {
             let mut bytes = bytes.clone();
             bytes[at] ^= 1;
-            let damaged = Windows::of(&bytes, now);
+            let damaged = LinkWindows::of(&bytes, now);
             for second in 90..130 {
                 assert!(
                     damaged.cover(second * SECOND) || !whole.cover(second * SECOND),
@@ -409,16 +412,16 @@ mod tests {
         let file = |name: &str| scratch.path().join(name);
         let pause = || std::thread::sleep(std::time::Duration::from_millis(60));
         std::fs::write(file("a"), "").expect("a file");
-        drop(Window::open(dir).expect("a window"));
+        drop(LinkWindow::open(dir).expect("a window"));
         pause();
         std::fs::write(file("between"), "").expect("a file");
         pause();
-        let window = Window::open(dir).expect("a window");
+        let window = LinkWindow::open(dir).expect("a window");
         std::fs::hard_link(file("a"), file("b")).expect("a link");
         drop(window);
         pause();
         std::fs::write(file("after"), "").expect("a file");
-        let windows = Windows::read(dir);
+        let windows = LinkWindows::read(dir);
         let changed = |name: &str| {
             let metadata = std::fs::metadata(file(name)).expect("metadata");
             metadata.ctime() * SECOND + metadata.ctime_nsec()

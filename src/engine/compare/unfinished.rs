@@ -14,15 +14,15 @@ const MAX_FOUND: usize = 1_024;
 /// A search along a comparison's walk. Only directories that are visited are looked at: what the
 /// index calls unchanged has not been written to since the newest complete snapshot.
 #[derive(Debug)]
-pub(crate) struct ScarSearch {
+pub(crate) struct UnfinishedSearch {
     since_ns: i64,
     found: Mutex<BTreeSet<(i64, String)>>,
 }
 
-impl ScarSearch {
+impl UnfinishedSearch {
     /// A search for directories that changed since then, in nanoseconds since 1970.
     pub(crate) fn new(since_ns: i64) -> Self {
-        ScarSearch { since_ns, found: Mutex::new(BTreeSet::new()) }
+        UnfinishedSearch { since_ns, found: Mutex::new(BTreeSet::new()) }
     }
 
     /// Notes the live directory at hand if it is one.

@@ -5,10 +5,10 @@ use std::ffi::CString;
 use nix::errno::Errno;
 
 use crate::decide::damage::Moment;
-use crate::engine::inodes::{Name, walk};
+use crate::engine::inodes::{InodeName, walk};
 use crate::module::target::Target;
 use crate::store::dir::{Dir, OwnedDir, c_name};
-use crate::store::inode_log::reading::{Catalogue, Position};
+use crate::store::inode_log::reader::{InodeLog, LogPosition};
 use crate::store::layout::Subdir;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
@@ -23,7 +23,7 @@ pub(crate) struct CheckedSnapshot {
     pub(crate) c_name: CString,
     pub(crate) identity: Identity,
     /// Its place in the catalogue, if anything was recorded with it.
-    pub(crate) position: Option<Position>,
+    pub(crate) position: Option<LogPosition>,
     /// When its tree began to be linked, nanoseconds since 1970; by its name if nothing was
     /// recorded with it.
     pub(crate) began_ns: i64,
@@ -32,25 +32,31 @@ pub(crate) struct CheckedSnapshot {
 }
 
 /// What a verification works on.
-pub(crate) struct Case<'a> {
+pub(crate) struct Evidence<'a> {
     pub(crate) root: &'a SnapshotRoot,
     pub(crate) inodes: OwnedDir,
     pub(crate) expired: OwnedDir,
-    pub(crate) catalogue: Option<Catalogue>,
+    pub(crate) catalogue: Option<InodeLog>,
     /// The visible ones, oldest first.
     pub(crate) snapshots: Vec<CheckedSnapshot>,
     /// Those that are retired: nobody asks for them, but they tell which names an inode had.
     pub(crate) retired: Vec<CheckedSnapshot>,
 }
 
-impl<'a> Case<'a> {
+impl<'a> Evidence<'a> {
     pub(crate) fn open(target: &Target, root: &'a SnapshotRoot) -> Result<Self> {
         // Before the visible ones: what is retired meanwhile is then in one of the lists at least.
         let inodes = root.subdir(Subdir::Inodes)?;
-        let catalogue = Catalogue::read(inodes.dir())?;
+        let catalogue = InodeLog::read(inodes.dir())?;
         let expired = root.subdir(Subdir::Expired)?;
-        let mut case =
-            Case { root, inodes, expired, catalogue, snapshots: Vec::new(), retired: Vec::new() };
+        let mut case = Evidence {
+            root,
+            inodes,
+            expired,
+            catalogue,
+            snapshots: Vec::new(),
+            retired: Vec::new(),
+        };
         for item in SnapshotList::read(root, &target.policy.time_zone)?.items {
             let by_name = item.name.time.timestamp_nanos_opt().unwrap_or(i64::MAX);
             case.snapshots.extend(case.find(item.name.text, by_name, false)?);
@@ -110,7 +116,11 @@ impl<'a> Case<'a> {
     }
 
     /// Visits all names in a snapshot; returns how many directories could not be read.
-    pub(crate) fn walk(&self, snapshot: &CheckedSnapshot, visit: &mut dyn FnMut(&Name)) -> u64 {
+    pub(crate) fn walk(
+        &self,
+        snapshot: &CheckedSnapshot,
+        visit: &mut dyn FnMut(&InodeName),
+    ) -> u64 {
         let Dir { directory, path } = self.dir(snapshot);
         walk(directory, path, &snapshot.c_name, visit)
     }
@@ -122,5 +132,5 @@ pub(crate) struct Touch {
     pub(crate) inode: u64,
     pub(crate) at: Moment,
     /// The snapshot that it was recorded with, if it is not what the inode itself says.
-    pub(crate) recorded: Option<Position>,
+    pub(crate) recorded: Option<LogPosition>,
 }

@@ -1,24 +1,24 @@
-//! The order of a verification: survey, touches, naming.
+//! The order of a verification: survey, touches, damaged_paths.
 
 use std::collections::HashSet;
 
 use crate::module::target::Target;
-use crate::run::verify::case::Case;
+use crate::run::verify::evidence::Evidence;
 use crate::run::verify::verified::Verified;
-use crate::run::verify::{naming, survey, touches};
-use crate::store::inode_log::reading::Catalogue;
-use crate::store::inode_log::windows::Windows;
+use crate::run::verify::{damaged_paths, survey, touches};
+use crate::store::inode_log::reader::InodeLog;
+use crate::store::inode_log::windows::LinkWindows;
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::Result;
 
 /// Looks at all snapshots without remembering anything. Returns also which inode numbers are
 /// recorded for files that are no more.
-pub(crate) fn look(target: &Target, root: &SnapshotRoot) -> Result<(Verified, HashSet<u64>)> {
-    let case = Case::open(target, root)?;
+pub(crate) fn examine(target: &Target, root: &SnapshotRoot) -> Result<(Verified, HashSet<u64>)> {
+    let case = Evidence::open(target, root)?;
     let survey = survey::survey(&case);
     // Now, so that what was linked while we looked lies in a window.
-    let windows = Windows::read(case.inodes.dir());
-    let touches = touches::confirmed(&case, &windows, survey.touches)?;
+    let windows = LinkWindows::read(case.inodes.dir());
+    let touches = touches::confirm(&case, &windows, survey.touches)?;
     let mut verified = Verified {
         snapshots: case.snapshots.len(),
         inodes: survey.inodes,
@@ -31,8 +31,8 @@ pub(crate) fn look(target: &Target, root: &SnapshotRoot) -> Result<(Verified, Ha
         has_windows: windows.are_known(),
         ..Verified::default()
     };
-    verified.altered = naming::named(&case, &survey.altered, &touches.in_place);
-    case.catalogue.as_ref().map_or(Ok(()), Catalogue::check)?;
+    verified.altered = damaged_paths::altered_paths(&case, &survey.altered, &touches.in_place);
+    case.catalogue.as_ref().map_or(Ok(()), InodeLog::check)?;
     verified.altered_inodes = verified.altered.iter().map(|altered| altered.inode).collect();
     Ok((verified, survey.stale))
 }

@@ -1,7 +1,7 @@
 //! The catalogue as those read it who hold inodes against it.
 //!
 //! Of each baseline only its inode number and its place in the file are held; the rest is read when
-//! the inode is met. Should that fail, it passes for missing until [`Catalogue::check`] tells.
+//! the inode is met. Should that fail, it passes for missing until [`InodeLog::check`] tells.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -15,15 +15,15 @@ use crate::engine::baseline::Baseline;
 use crate::engine::baseline_bytes::{length_of, number_of};
 use crate::store::dir::Dir;
 use crate::store::inode_log::block::{BlockKind, Blocks};
-use crate::store::inode_log::commit::{Commit, FOUND, HASHED_BYTES, Hashed};
+use crate::store::inode_log::commit::{Commit, ContentHash, FOUND, HASHED_BYTES};
 use crate::tell::error::{Error, Result};
 
 /// The place of a snapshot, or of a baseline, in the order in which they were recorded.
-pub(crate) type Position = usize;
+pub(crate) type LogPosition = usize;
 
 /// Where a baseline is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Known {
+pub(crate) struct LogOffset {
     /// The inode's number.
     pub inode: u64,
     /// Its place in the file.
@@ -31,22 +31,22 @@ pub(crate) struct Known {
 }
 
 /// All that is recorded.
-pub struct Catalogue {
+pub struct InodeLog {
     file: File,
     path: PathBuf,
     /// The first failure to read something of it.
     failure: RefCell<Option<io::Error>>,
     /// By inode, then in the order in which they were recorded.
-    known: Vec<Known>,
+    known: Vec<LogOffset>,
     /// The same for hashes of contents.
-    hashes: Vec<Known>,
+    hashes: Vec<LogOffset>,
     /// In the order in which they were recorded, each with its end.
     commits: Vec<(u64, Commit)>,
     /// How many bytes could not be understood.
     pub lost_bytes: u64,
 }
 
-impl Catalogue {
+impl InodeLog {
     /// Reads that of a root; `None` if there is none.
     pub fn read(dir: Dir) -> Result<Option<Self>> {
         let file = match crate::store::inode_log::commit::open(dir, OFlag::O_RDONLY) {
@@ -57,7 +57,7 @@ impl Catalogue {
         let path = dir.path.join(crate::store::inode_log::commit::FILE);
         let failed = |cause| Error::io("read", &path, cause);
         let mut blocks = Blocks::of(&file).map_err(failed)?;
-        let mut catalogue = Catalogue {
+        let mut catalogue = InodeLog {
             file: file.try_clone().map_err(failed)?,
             path: path.clone(),
             failure: RefCell::new(None),
@@ -105,7 +105,7 @@ impl Catalogue {
                 self.lost_bytes += rest.len() as u64;
                 return;
             };
-            self.known.push(Known { inode, offset: start + at as u64 });
+            self.known.push(LogOffset { inode, offset: start + at as u64 });
             at += length;
         }
     }
@@ -113,14 +113,15 @@ impl Catalogue {
     fn add_hashes(&mut self, payload: &[u8], start: u64) {
         for (index, bytes) in payload.chunks_exact(HASHED_BYTES).enumerate() {
             let offset = start + (index * HASHED_BYTES) as u64;
-            self.hashes
-                .extend(Hashed::read(bytes).map(|hashed| Known { inode: hashed.inode, offset }));
+            self.hashes.extend(
+                ContentHash::read(bytes).map(|hashed| LogOffset { inode: hashed.inode, offset }),
+            );
         }
     }
 
     /// The hashes of the content of an inode that is this one still, with their positions, oldest
     /// first.
-    pub fn hashes(&self, inode: u64, birth_ns: i64) -> Vec<(Position, [u8; 32])> {
+    pub fn hashes(&self, inode: u64, birth_ns: i64) -> Vec<(LogPosition, [u8; 32])> {
         let start = self.hashes.partition_point(|known| known.inode < inode);
         let known = self.hashes[start..].iter().take_while(|known| known.inode == inode);
         let read = known.filter_map(|known| {
@@ -128,7 +129,7 @@ impl Catalogue {
             self.read_exactly(&mut bytes, known.offset)?;
             // They follow the commit of the snapshot that they belong to.
             let position = self.position_of(known.offset).checked_sub(1)?;
-            Hashed::read(&bytes)
+            ContentHash::read(&bytes)
                 .filter(|hashed| hashed.birth_ns == birth_ns)
                 .map(|hashed| (position, hashed.hash))
         });
@@ -136,20 +137,20 @@ impl Catalogue {
     }
 
     /// The hashes as they are in the file, oldest first: inode, place and bytes.
-    pub(crate) fn hashes_in_order(&self) -> Vec<Known> {
+    pub(crate) fn hashes_in_order(&self) -> Vec<LogOffset> {
         let mut order = self.hashes.clone();
         order.sort_unstable_by_key(|known| known.offset);
         order
     }
 
     /// The bytes of the hash there.
-    pub(crate) fn hash_bytes(&self, known: Known) -> Option<[u8; HASHED_BYTES]> {
+    pub(crate) fn hash_bytes(&self, known: LogOffset) -> Option<[u8; HASHED_BYTES]> {
         let mut bytes = [0; HASHED_BYTES];
         self.read_exactly(&mut bytes, known.offset).map(|()| bytes)
     }
 
     /// Which inodes were recorded with the snapshot at `position`.
-    pub fn recorded_with(&self, position: Position) -> Vec<u64> {
+    pub fn recorded_with(&self, position: LogPosition) -> Vec<u64> {
         let with = self.known.iter().filter(|known| self.position_of(known.offset) == position);
         with.map(|known| known.inode).collect()
     }
@@ -177,7 +178,7 @@ impl Catalogue {
     }
 
     /// The baseline at `index`, with its position.
-    pub fn baseline(&self, index: usize) -> Option<(Position, Baseline)> {
+    pub fn baseline(&self, index: usize) -> Option<(LogPosition, Baseline)> {
         let offset = self.known[index].offset;
         let bytes = self.bytes(offset)?;
         Some((self.position_of(offset), Baseline::read(&bytes)?))
@@ -211,24 +212,24 @@ impl Catalogue {
     }
 
     /// The baselines of an inode that is this one still, with their positions, oldest first.
-    pub fn baselines(&self, inode: u64, birth_ns: i64) -> Vec<(Position, Baseline)> {
+    pub fn baselines(&self, inode: u64, birth_ns: i64) -> Vec<(LogPosition, Baseline)> {
         let found = self.find(inode).filter_map(|index| self.baseline(index));
         found.filter(|(_, baseline)| baseline.inode.birth_ns == birth_ns).collect()
     }
 
     /// The position of the snapshot `name`; that of what is older than all, if nothing was recorded
     /// with it.
-    pub fn position(&self, name: &str) -> Option<Position> {
+    pub fn position(&self, name: &str) -> Option<LogPosition> {
         self.commits.iter().rposition(|(_, commit)| commit.name == name && name != FOUND)
     }
 
     /// When the tree of the snapshot at `position` began to be linked, nanoseconds since 1970.
-    pub fn began_ns(&self, position: Position) -> i64 {
+    pub fn began_ns(&self, position: LogPosition) -> i64 {
         self.commits[position].1.began_ns
     }
 
     /// Whether no snapshot was recorded between those at the two positions.
-    pub fn is_followed_by(&self, before: Position, after: Position) -> bool {
+    pub fn is_followed_by(&self, before: LogPosition, after: LogPosition) -> bool {
         let between = self.commits.get(before + 1..after);
         between.is_some_and(|between| between.iter().all(|(_, commit)| commit.name == FOUND))
     }
@@ -247,13 +248,13 @@ impl Catalogue {
     }
 
     /// The position of the next baseline of the same inode as the one at `index`.
-    pub(crate) fn position_after(&self, index: usize) -> Option<Position> {
+    pub(crate) fn position_after(&self, index: usize) -> Option<LogPosition> {
         let next =
             self.known.get(index + 1).filter(|next| next.inode == self.known[index].inode)?;
         Some(self.position_of(next.offset))
     }
 
-    fn position_of(&self, offset: u64) -> Position {
+    fn position_of(&self, offset: u64) -> LogPosition {
         self.commits.partition_point(|(end, _)| *end <= offset)
     }
 }

@@ -13,7 +13,7 @@ use crate::system::syscalls::open_directory;
 
 /// What is at a place where something was mounted when a snapshot was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AtPlace {
+pub(crate) enum MountPlace {
     /// Another file system, or another mount.
     Mount,
     /// Nothing that a snapshot could lack: no entry, or an empty directory.
@@ -23,38 +23,38 @@ pub(crate) enum AtPlace {
 }
 
 /// What is at `path` below `directory`; what cannot be found out counts as content.
-pub(crate) fn look_at_place(directory: BorrowedFd, path: &[u8]) -> AtPlace {
+pub(crate) fn inspect_mount_place(directory: BorrowedFd, path: &[u8]) -> MountPlace {
     let mut parent: Option<OwnedFd> = None;
     let names: Vec<&[u8]> =
         path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
     for (index, name) in names.iter().enumerate() {
         let here = parent.as_ref().map_or(directory, |parent| parent.as_fd());
-        let Ok(name) = CString::new(*name) else { return AtPlace::Content };
+        let Ok(name) = CString::new(*name) else { return MountPlace::Content };
         match open_directory(here, &name) {
             Ok(next) if is_on_same_device(here, next.as_fd()) => parent = Some(next),
-            Ok(_) | Err(Errno::EXDEV) => return AtPlace::Mount,
-            Err(Errno::ENOENT) => return AtPlace::Nothing,
+            Ok(_) | Err(Errno::EXDEV) => return MountPlace::Mount,
+            Err(Errno::ENOENT) => return MountPlace::Nothing,
             // The last one may be a file on which another file is mounted.
             Err(Errno::ENOTDIR | Errno::ELOOP) if index + 1 == names.len() => {
                 return file_at_place(here, &name);
             }
-            Err(_) => return AtPlace::Content,
+            Err(_) => return MountPlace::Content,
         }
     }
     match parent.map(|directory| Listing::read(directory.as_fd())) {
-        Some(Ok(listing)) if listing.entries().is_empty() => AtPlace::Nothing,
-        _ => AtPlace::Content,
+        Some(Ok(listing)) if listing.entries().is_empty() => MountPlace::Nothing,
+        _ => MountPlace::Content,
     }
 }
 
-fn file_at_place(parent: BorrowedFd, name: &std::ffi::CStr) -> AtPlace {
+fn file_at_place(parent: BorrowedFd, name: &std::ffi::CStr) -> MountPlace {
     if crate::system::mounts::is_mount_point(parent, name) {
-        return AtPlace::Mount;
+        return MountPlace::Mount;
     }
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     match openat(parent, name, flags, Mode::empty()) {
-        Err(Errno::ENOENT) => AtPlace::Nothing,
-        _ => AtPlace::Content,
+        Err(Errno::ENOENT) => MountPlace::Nothing,
+        _ => MountPlace::Content,
     }
 }
 

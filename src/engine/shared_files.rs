@@ -15,15 +15,15 @@ use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag};
 
 use crate::decide::partial_dirs::{Found, PartialDirs};
-use crate::engine::children::{Budget, Children, LEVEL_BYTES};
-use crate::engine::descent::{Descent, Start};
+use crate::engine::children::{Budget, LEVEL_BYTES, PendingChildren};
+use crate::engine::descent::{Descent, DescentStart};
 use crate::engine::listing::Listing;
-use crate::system::identity::Answer;
+use crate::system::identity::SysResult;
 use crate::system::syscalls::{is_gone, stat_entry};
 
 /// Which files a push could write into.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Writable<'a> {
+pub(crate) enum WritableFiles<'a> {
     /// Every file.
     Any,
     /// Those in partial directories.
@@ -36,12 +36,12 @@ pub(crate) enum Writable<'a> {
 pub(crate) fn look(
     (module, module_path): (BorrowedFd, &Path),
     destination: Option<&[u8]>,
-    writable: Writable,
+    writable: WritableFiles,
     deadline: Instant,
 ) -> Found {
-    let descent = Start::root(module, module_path).and_then(Descent::new);
+    let descent = DescentStart::root(module, module_path).and_then(Descent::new);
     let Ok(descent) = descent else { return Found::Unknown };
-    let mut look = Look { descent, listing: Listing::default(), writable, deadline };
+    let mut look = SharedFileSearch { descent, listing: Listing::default(), writable, deadline };
     let start = destination.and_then(|destination| look.descend(destination).ok());
     if start.is_none() {
         while look.descent.depth() > 0 {
@@ -55,10 +55,10 @@ pub(crate) fn look(
     }
 }
 
-struct Look<'a> {
+struct SharedFileSearch<'a> {
     descent: Descent,
     listing: Listing,
-    writable: Writable<'a>,
+    writable: WritableFiles<'a>,
     deadline: Instant,
 }
 
@@ -78,9 +78,9 @@ fn is_kind(stat: &FileStat, kind: SFlag) -> bool {
     stat.st_mode & SFlag::S_IFMT.bits() == kind.bits()
 }
 
-impl Look<'_> {
+impl SharedFileSearch<'_> {
     /// Goes down to the destination, or as far as it exists.
-    fn descend(&mut self, destination: &[u8]) -> Answer<()> {
+    fn descend(&mut self, destination: &[u8]) -> SysResult<()> {
         // The daemon expands wildcards.
         if destination.iter().any(|byte| b"*?[\\".contains(byte)) {
             return Err(Errno::EINVAL);
@@ -108,8 +108,8 @@ impl Look<'_> {
     /// Walks the directory at hand and all below it.
     fn run(&mut self) -> Result<(), Stop> {
         let mut budget = Budget::default();
-        let mut levels: Vec<Children<()>> = Vec::new();
-        let mut children = Some((Children::new(LEVEL_BYTES), true));
+        let mut levels: Vec<PendingChildren<()>> = Vec::new();
+        let mut children = Some((PendingChildren::new(LEVEL_BYTES), true));
         loop {
             if let Some((mut some, is_first)) = children.take() {
                 self.read(&mut some, is_first)?;
@@ -120,7 +120,7 @@ impl Look<'_> {
             let Some(level) = levels.last_mut() else { return Ok(()) };
             match (level.pop(), level.next()) {
                 (Some((name, ())), _) => match self.descent.enter(&name) {
-                    Ok(_) => children = Some((Children::new(LEVEL_BYTES), true)),
+                    Ok(_) => children = Some((PendingChildren::new(LEVEL_BYTES), true)),
                     // What is on another file system shares no file with a snapshot.
                     Err(Errno::EXDEV) => {}
                     Err(cause) if is_gone(cause) => {}
@@ -143,15 +143,17 @@ impl Look<'_> {
 
     /// Reads the directory at hand: its files are looked at the first time, its subdirectories
     /// become pending.
-    fn read(&mut self, children: &mut Children<()>, is_first: bool) -> Result<(), Stop> {
+    fn read(&mut self, children: &mut PendingChildren<()>, is_first: bool) -> Result<(), Stop> {
         let directory = match self.descent.directory() {
             Err(cause) if is_gone(cause) => return Ok(()),
             directory => directory?,
         };
         let looks = is_first
             && match self.writable {
-                Writable::Any => true,
-                Writable::InPartialDirs(dirs) => dirs.includes(&self.descent.relative_path(None)),
+                WritableFiles::Any => true,
+                WritableFiles::InPartialDirs(dirs) => {
+                    dirs.includes(&self.descent.relative_path(None))
+                }
             };
         let mut listing = std::mem::take(&mut self.listing);
         Listing::rewind(directory.as_fd())?;
@@ -179,7 +181,7 @@ impl Look<'_> {
     }
 
     fn leads(&self, name: &CStr) -> bool {
-        matches!(self.writable, Writable::InPartialDirs(dirs) if dirs.lead_through(name.to_bytes()))
+        matches!(self.writable, WritableFiles::InPartialDirs(dirs) if dirs.lead_through(name.to_bytes()))
     }
 
     fn judge(&self, directory: BorrowedFd, name: &CStr, looks: bool) -> Result<(), Stop> {
@@ -190,8 +192,8 @@ impl Look<'_> {
             stat => stat?,
         };
         let path = || self.descent.relative_path(Some(name));
-        let is_link =
-            is_kind(&stat, SFlag::S_IFLNK) && matches!(self.writable, Writable::InPartialDirs(_));
+        let is_link = is_kind(&stat, SFlag::S_IFLNK)
+            && matches!(self.writable, WritableFiles::InPartialDirs(_));
         if is_link {
             return Err(Stop::Found(Found::Link(path())));
         }

@@ -4,24 +4,24 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::decide::damage::{Change, Moment, applicable, changes};
 use crate::engine::baseline::{Baseline, Inode};
-use crate::engine::content::{Content, Limit, content_hash};
-use crate::engine::inodes::Name;
-use crate::run::verify::case::{Case, CheckedSnapshot, Touch};
+use crate::engine::content::{HashLimit, HashResult, content_hash};
+use crate::engine::inodes::InodeName;
+use crate::run::verify::evidence::{CheckedSnapshot, Evidence, Touch};
 use crate::run::verify::survey::present;
-use crate::run::verify::verified::Altered;
-use crate::store::inode_log::reading::{Catalogue, Position};
+use crate::run::verify::verified::AlteredPath;
+use crate::store::inode_log::reader::{InodeLog, LogPosition};
 
 /// An altered inode as it is now, with what is recorded of it.
-struct Known {
+struct AlteredInode {
     inode: Inode,
-    baselines: Vec<(Position, Baseline)>,
+    baselines: Vec<(LogPosition, Baseline)>,
     touches: Vec<Moment>,
     /// Hashes of what was in it, and of what is now.
-    hashes: Vec<(Position, [u8; 32])>,
+    hashes: Vec<(LogPosition, [u8; 32])>,
     hash: Option<[u8; 32]>,
 }
 
-impl Known {
+impl AlteredInode {
     /// How it differs in a snapshot from what it was there.
     fn changes_in(&self, snapshot: &CheckedSnapshot) -> Vec<Change> {
         let was = applicable(&self.baselines, snapshot.position.unwrap_or(0));
@@ -38,7 +38,11 @@ impl Known {
     }
 }
 
-pub(crate) fn named(case: &Case, altered: &HashSet<u64>, touched: &[Touch]) -> Vec<Altered> {
+pub(crate) fn altered_paths(
+    case: &Evidence,
+    altered: &HashSet<u64>,
+    touched: &[Touch],
+) -> Vec<AlteredPath> {
     let Some(catalogue) = &case.catalogue else { return Vec::new() };
     if altered.is_empty() && touched.is_empty() {
         return Vec::new();
@@ -47,12 +51,12 @@ pub(crate) fn named(case: &Case, altered: &HashSet<u64>, touched: &[Touch]) -> V
     for touch in touched {
         touches.entry(touch.inode).or_default().push(touch.at);
     }
-    let mut known: HashMap<u64, Option<Known>> = HashMap::new();
+    let mut known: HashMap<u64, Option<AlteredInode>> = HashMap::new();
     // By path, inode and what has changed: one line each.
-    let mut found: BTreeMap<(Vec<u8>, u64, String), Altered> = BTreeMap::new();
+    let mut found: BTreeMap<(Vec<u8>, u64, String), AlteredPath> = BTreeMap::new();
     for snapshot in &case.snapshots {
         let mut here = Vec::new();
-        case.walk(snapshot, &mut |name: &Name| {
+        case.walk(snapshot, &mut |name: &InodeName| {
             if !altered.contains(&name.inode) && !touches.contains_key(&name.inode) {
                 return;
             }
@@ -60,7 +64,7 @@ pub(crate) fn named(case: &Case, altered: &HashSet<u64>, touched: &[Touch]) -> V
             let changes =
                 known.as_ref().map(|known| known.changes_in(snapshot)).unwrap_or_default();
             if !changes.is_empty() {
-                here.push(Altered {
+                here.push(AlteredPath {
                     path: name.path(),
                     inode: name.inode,
                     changes,
@@ -82,7 +86,11 @@ pub(crate) fn named(case: &Case, altered: &HashSet<u64>, touched: &[Touch]) -> V
 
 /// A last look at an inode: what was touched once more since the survey is left to the next
 /// verification.
-fn know(catalogue: &Catalogue, touches: &HashMap<u64, Vec<Moment>>, name: &Name) -> Option<Known> {
+fn know(
+    catalogue: &InodeLog,
+    touches: &HashMap<u64, Vec<Moment>>,
+    name: &InodeName,
+) -> Option<AlteredInode> {
     let inode = present(name).inspect_err(|error| log::warn!("{error}")).ok().flatten()?;
     let touches = touches.get(&name.inode).cloned().unwrap_or_default();
     let baselines = catalogue.baselines(inode.number, inode.birth_ns);
@@ -90,10 +98,16 @@ fn know(catalogue: &Catalogue, touches: &HashMap<u64, Vec<Moment>>, name: &Name)
         !touches.is_empty() && inode.changed > touches.iter().copied().max().unwrap_or_default();
     let is_relinked = baselines.iter().any(|(_, baseline)| touches.contains(&baseline.touched));
     let hashes = catalogue.hashes(inode.number, inode.birth_ns);
-    let hash = || match content_hash(name.directory, name.name, &inode, &mut Limit::none()) {
-        Content::Hash(hash) => Some(hash),
+    let hash = || match content_hash(name.directory, name.name, &inode, &mut HashLimit::none()) {
+        HashResult::Hash(hash) => Some(hash),
         _ => None,
     };
     let hash = if hashes.is_empty() { None } else { hash() };
-    (!is_linked_since || is_relinked).then_some(Known { inode, baselines, touches, hashes, hash })
+    (!is_linked_since || is_relinked).then_some(AlteredInode {
+        inode,
+        baselines,
+        touches,
+        hashes,
+        hash,
+    })
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::module::target::Target;
 use crate::run::order::under_lock;
-use crate::run::verify::look::look;
+use crate::run::verify::examine::examine;
 use crate::run::verify::refresh;
 use crate::run::verify::verified::Verified;
 use crate::store::dir::names_in;
@@ -20,7 +20,7 @@ use crate::tell::error::Result;
 pub(crate) fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
     let root = target.open_root()?;
     crate::system::priority::lower_priority(&target.policy);
-    let (verified, stale) = look(target, &root)?;
+    let (verified, stale) = examine(target, &root)?;
     // What a run has linked anew, and not yet recorded, looks as if it were its own doing.
     let is_uncertain = !names_in(root.subdir(Subdir::Staging)?.dir())?.is_empty();
     State::update(root.private(), |state| {
@@ -38,7 +38,7 @@ pub(crate) fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
 /// As [`verify`]; [`Error::Busy`] if a run holds the lock all the time.
 pub(crate) fn accept(target: &Target, clock: &Clock) -> Result<Verified> {
     let root = target.open_root()?;
-    let (verified, stale) = look(target, &root)?;
+    let (verified, stale) = examine(target, &root)?;
     under_lock(target, &root, clock, || {
         refresh::refresh(target, &root, &stale, &verified.altered_inodes)
     })?;
