@@ -73,7 +73,7 @@ pub(crate) fn release_unseen(context: &Context, module: Option<&OsStr>) -> Resul
 /// Accepts what was altered in snapshots, and lets expiry go on.
 ///
 /// # Errors
-/// If the module, its catalogue or its state cannot be used.
+/// If the module, its inode log or its state cannot be used.
 pub(crate) fn release_damage(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
     context.change_each(module, None, Opener::Upkeep, |target| {
         let damage = State::read(target.look_at_root()?.private())?.damage;

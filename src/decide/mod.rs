@@ -11,6 +11,7 @@ pub mod claim;
 pub mod client;
 pub mod clock_guard;
 pub mod clock_reading;
+pub(crate) mod clock_tick;
 pub mod damage;
 pub mod dating;
 pub mod decision;

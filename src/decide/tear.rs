@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::boot_time::BootTime;
+use crate::decide::clock_tick::STAMP_LAG_NS;
 use crate::decide::job::{Job, is_at_or_above, is_below, normalized};
 
 /// Stands for a client that the ledger does not know.
@@ -285,7 +286,7 @@ impl Tear {
         else {
             return;
         };
-        let since = self.writes_since.map_or(i64::MIN, nanoseconds_of) - TICK_NS;
+        let since = self.writes_since.map_or(i64::MIN, nanoseconds_of) - STAMP_LAG_NS;
         let is_own =
             |scar: &&Scar| scar.mtime_ns >= since && is_below(&scar.path, &job.destination);
         let mut scars: Vec<Scar> = found.iter().filter(is_own).cloned().collect();
@@ -294,9 +295,6 @@ impl Tear {
         self.scars = scars;
     }
 }
-
-/// The kernel stamps files by a clock that lags behind by up to a tick.
-pub(crate) const TICK_NS: i64 = 20_000_000;
 
 /// The earlier of two moments; one of another boot, which nothing is known to be after, before any
 /// other.

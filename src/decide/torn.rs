@@ -17,10 +17,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::boot_time::BootTime;
+use crate::decide::clock_tick::STAMP_LAG_NS;
 use crate::decide::fingerprint::Fingerprint;
 use crate::decide::tear::{
-    BY_ADDRESS, Circumstances, Push, Repair, Scar, ScarTimes, TICK_NS, Tear, UNKNOWN,
-    nanoseconds_of,
+    BY_ADDRESS, Circumstances, Push, Repair, Scar, ScarTimes, Tear, UNKNOWN, nanoseconds_of,
 };
 
 /// Stands for all clients beyond [`MAX_TEARS`].
@@ -107,7 +107,7 @@ impl TornMark {
         unseen
             .filter_map(|tear| tear.writes_since)
             .min()
-            .map(|since| nanoseconds_of(since) - TICK_NS)
+            .map(|since| nanoseconds_of(since) - STAMP_LAG_NS)
     }
 
     fn named(&self) -> impl Iterator<Item = &Tear> {

@@ -25,15 +25,13 @@ use nix::sys::stat::{FileStat, fstat};
 use nix::time::{ClockId, clock_gettime};
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 
+use crate::decide::clock_tick::SETTLED_AFTER_NS;
 use crate::system::identity::{Identity, SysResult};
 use crate::system::mounts;
 use crate::system::syscalls::stat_entry;
 
-/// The kernel stamps by ticks of at most 10 ms.
-const MARGIN_NS: i64 = 100_000_000;
-
 /// For file systems that store whole seconds, or two.
-const COARSE_MARGIN_NS: i64 = 3_000_000_000;
+const COARSE_SETTLED_AFTER_NS: i64 = 3_000_000_000;
 
 const SECOND_NS: i64 = 1_000_000_000;
 
@@ -103,7 +101,8 @@ impl Stamp {
 
     /// This state if it was old enough at `now_ns` to tell every later one from it.
     pub fn settled(self, now_ns: i64) -> Self {
-        let margin = if self.ctime_ns % SECOND_NS == 0 { COARSE_MARGIN_NS } else { MARGIN_NS };
+        let margin =
+            if self.ctime_ns % SECOND_NS == 0 { COARSE_SETTLED_AFTER_NS } else { SETTLED_AFTER_NS };
         if self.ctime_ns < now_ns.saturating_sub(margin) { self } else { Stamp::NEVER }
     }
 }
@@ -466,8 +465,11 @@ mod tests {
     fn what_has_just_changed_or_will_have_is_not_settled() {
         let stamp = |ctime_ns| Stamp { inode: 1, ctime_ns, mtime_ns: 0 };
         let now = 1_000 * SECOND_NS + 5;
-        assert_eq!(stamp(now - MARGIN_NS - 1).settled(now), stamp(now - MARGIN_NS - 1));
-        assert_eq!(stamp(now - MARGIN_NS).settled(now), Stamp::NEVER);
+        assert_eq!(
+            stamp(now - SETTLED_AFTER_NS - 1).settled(now),
+            stamp(now - SETTLED_AFTER_NS - 1)
+        );
+        assert_eq!(stamp(now - SETTLED_AFTER_NS).settled(now), Stamp::NEVER);
         assert_eq!(stamp(now + SECOND_NS).settled(now), Stamp::NEVER);
         assert_eq!(stamp(998 * SECOND_NS).settled(now), Stamp::NEVER);
         assert_eq!(stamp(990 * SECOND_NS).settled(now), stamp(990 * SECOND_NS));

@@ -8,6 +8,7 @@ use chrono::TimeDelta;
 use crate::config::environment::{FinishedTransfer, HookConnection};
 use crate::config::forbidden;
 use crate::decide::because::Because;
+use crate::decide::clock_tick::SETTLED_AFTER_NS;
 use crate::decide::facts::LedgerCoverage;
 use crate::decide::own_output::Opener;
 use crate::decide::transfer_verdict::Owed;
@@ -162,9 +163,6 @@ fn nothing_written(
     Ok(report.map_or(Exit::Done, |report| report.exit()))
 }
 
-/// Timestamps of files lag behind the clock by a tick.
-const TICK: TimeDelta = TimeDelta::milliseconds(100);
-
 /// Whether the module says that it is unfinished, and it is this push that has said so. What an
 /// earlier one left must not keep others from their snapshots. Without the ledger it may be its
 /// own, or no push at all: then there is the mark.
@@ -175,7 +173,7 @@ fn brought_token(target: &Target, seen: &LedgerAnswer) -> bool {
     };
     let LedgerAnswer::Push(line) = seen else { return true };
     let began = line.entry.as_ref().map(|entry| entry.began);
-    began.is_none_or(|began| token.arrived >= began - TICK)
+    began.is_none_or(|began| token.arrived >= began - TimeDelta::nanoseconds(SETTLED_AFTER_NS))
 }
 
 /// What the ledger says; nothing, if it cannot be read. Then the push would be left to others, or

@@ -44,7 +44,7 @@ pub(crate) fn scar_times(root: &SnapshotRoot, mark: Option<&TornMark>) -> ScarTi
     let times = inspect(root.module(), mark);
     let Some(since) = mark.and_then(TornMark::search_since_ns) else { return times };
     let search = UnfinishedSearch::new(since);
-    let knowledge = CompareContext { scars: Some(&search), ..CompareContext::default() };
+    let knowledge = CompareContext { unfinished: Some(&search), ..CompareContext::default() };
     match compare_trees((root.module(), &root.module_path), None, &knowledge) {
         Ok(_) => times.searched(search.found()),
         Err(error) => {

@@ -87,7 +87,7 @@ impl SnapshotAttempt<'_> {
         if let Some(brake) = anomaly {
             self.pull(brake)?;
         }
-        let begins_catalogue = staged.begins_catalogue() && !self.catalog.items.is_empty();
+        let begins_inode_log = staged.begins_inode_log() && !self.catalog.items.is_empty();
         if let Some(error) = staged.publish(self.root, &name, &record)? {
             report.warn(
                 &self.target.label(),
@@ -106,8 +106,8 @@ impl SnapshotAttempt<'_> {
             record.work.as_ref().map(ToString::to_string).unwrap_or_default(),
             record.duration_seconds,
         );
-        if begins_catalogue {
-            self.complete_catalogue(&name, report);
+        if begins_inode_log {
+            self.complete_inode_log(&name, report);
         }
         if self.target.policy.content_hashes {
             report.unhashed.push(name.clone());
@@ -125,13 +125,13 @@ impl SnapshotAttempt<'_> {
         BootTime { boot, nanoseconds: seconds.saturating_mul(1_000_000_000) }
     }
 
-    /// Where the catalogue begins with a snapshot that is not the first, most of its inodes are not
+    /// Where the inode log begins with a snapshot that is not the first, most of its inodes are not
     /// new. It is on disk by now, and no client waits.
-    fn complete_catalogue(&self, name: &str, report: &mut Report) {
+    fn complete_inode_log(&self, name: &str, report: &mut Report) {
         let label = self.target.label();
         match record_missing(self.root, name) {
             Ok(inodes) => log::info!(
-                "{label}: the catalogue of inodes, by which `verify` finds altered files, begins: {inodes} that {name} shares with earlier snapshots are recorded as they are"
+                "{label}: the inode log, by which `verify` finds altered files, begins: {inodes} that {name} shares with earlier snapshots are recorded as they are"
             ),
             Err(error) => {
                 report.warn(&label, format!("`verify` will not know all files of {name}: {error}"))

@@ -15,6 +15,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 use crate::decide::boot_time::BootTime;
+use crate::decide::clock_tick::STAMP_LAG_NS;
 use crate::decide::facts::{Asked, DueReason, Reporter, Worth};
 use crate::decide::liveness::{Liveness, unseen_limit};
 use crate::decide::tear::Tear;
@@ -29,9 +30,6 @@ use crate::tell::error::Result;
 /// What stands for the status of a transfer whose end is not known, as rsyncd itself tells
 /// it.
 const UNKNOWN_STATUS: i32 = -1;
-
-/// The kernel stamps changes by ticks of at most 10 ms.
-const TICK: Duration = Duration::from_millis(20);
 
 /// Strikes out the entries of the dead, after the state has taken over what they leave.
 pub(crate) fn reap(
@@ -90,7 +88,7 @@ fn reap_unseen_after(
     // What mends such a mark is told by the kernel's change times alone, and those lag behind the
     // clock.
     if is_nameless {
-        thread::sleep(TICK);
+        thread::sleep(Duration::from_nanos(STAMP_LAG_NS.unsigned_abs()));
     }
     dead.iter().try_for_each(|line| ledger.strike(line))
 }

@@ -76,9 +76,7 @@ pub(crate) fn rotate_after_snapshot(
     if let Err(error) = crate::run::verify::refresh::compact_if_outgrown(target, root) {
         report.warn(
             &target.label(),
-            format!(
-                "the catalogue of inodes (.rsyncd-snapshot/inodes) stays as large as it is: {error}"
-            ),
+            format!("the inode log (.rsyncd-snapshot/inodes) stays as large as it is: {error}"),
         );
     }
     Ok(())

@@ -40,7 +40,8 @@ impl SnapshotAttempt<'_> {
         let search = since.map(UnfinishedSearch::new);
         let Some(item) = item else {
             self.is_full.set(true);
-            let knowledge = CompareContext { scars: search.as_ref(), ..CompareContext::default() };
+            let knowledge =
+                CompareContext { unfinished: search.as_ref(), ..CompareContext::default() };
             let comparison = compare_trees(live, None, &knowledge)?;
             let scars = search.map(UnfinishedSearch::found).unwrap_or_default();
             return Ok(TreeScan { comparison, index: None, scars });
@@ -58,7 +59,7 @@ impl SnapshotAttempt<'_> {
             index: index.as_ref(),
             is_proof,
             entries: record.map(|record| record.entries),
-            scars: search.as_ref(),
+            unfinished: search.as_ref(),
         };
         let comparison = compare_trees(live, Some((directory.as_fd(), &path)), &knowledge)?;
         self.is_full.set(self.is_full.get() || is_proof || index.is_none());

@@ -1,7 +1,7 @@
 //! From the live tree to a visible snapshot.
 //!
 //! Order: retired snapshot, if one is recycled, into staging → clone into staging → attributes
-//! bottom-up → record and catalogue of inodes → `syncfs`, checked → rename without replacing →
+//! bottom-up → record and inode log → `syncfs`, checked → rename without replacing →
 //! fsync of the root. Before the rename a crash leaves only staging and a record without a
 //! snapshot, which [`clean_up`] removes; at the rename everything in the tree is on disk, file
 //! contents that rsync never synced included; after the fsync the name is, too. So a name in the
@@ -170,7 +170,7 @@ impl StagedSnapshot {
     }
 
     /// Whether nothing has been recorded before of the inodes that snapshots share.
-    pub fn begins_catalogue(&self) -> bool {
+    pub fn begins_inode_log(&self) -> bool {
         self.evidence.recorder.as_ref().is_ok_and(Recorder::is_new)
     }
 

@@ -88,9 +88,10 @@ pub struct State {
     /// Expiry is paused since files in snapshots were found altered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub damage: Option<Damage>,
-    /// How large the catalogue of inodes was when what is gone was last taken out of it.
+    /// How large the inode log was when what is gone was last taken out of it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub catalogue_bytes: Option<u64>,
+    #[serde(rename = "catalogue_bytes")]
+    pub inode_log_bytes: Option<u64>,
     /// Whether pre-xfer has entered a transfer here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paired: bool,
@@ -186,7 +187,7 @@ impl Default for State {
             confirmed_future: None,
             brake: None,
             damage: None,
-            catalogue_bytes: None,
+            inode_log_bytes: None,
             paired: false,
             rules: None,
             pins: Pins::new(),

@@ -276,7 +276,7 @@ fn index(garbage: &[u8]) {
     }
 }
 
-/// A catalogue of any bytes, and one whose blocks pass their checksums: each a kind, a length and
+/// An inode log of any bytes, and one whose blocks pass their checksums: each a kind, a length and
 /// as many bytes.
 fn catalogue(garbage: &[u8]) {
     let mut rest = garbage;

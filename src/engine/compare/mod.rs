@@ -120,7 +120,7 @@ pub(crate) struct CompareContext<'a> {
     /// About how many entries it has.
     pub entries: Option<u64>,
     /// What a failed push left unfinished is searched for along the way.
-    pub scars: Option<&'a UnfinishedSearch>,
+    pub unfinished: Option<&'a UnfinishedSearch>,
 }
 
 /// Compares `live` with `snapshot`, or with nothing.

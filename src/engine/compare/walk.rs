@@ -373,8 +373,8 @@ impl CompareWalk<'_> {
     }
 
     fn note_visited(&mut self, stamp: &Stamp, entries: u64) {
-        if let Some(scars) = self.knowledge.scars {
-            scars.note(&self.live, stamp);
+        if let Some(search) = self.knowledge.unfinished {
+            search.note(&self.live, stamp);
         }
         self.note_live(stamp.ctime_ns, entries);
     }

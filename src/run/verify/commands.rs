@@ -16,7 +16,7 @@ use crate::tell::error::Result;
 /// Verifies all snapshots of a module, and remembers the result.
 ///
 /// # Errors
-/// If root, catalogue or state cannot be read.
+/// If root, inode log or state cannot be read.
 pub(crate) fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
     let root = target.open_root()?;
     crate::system::priority::lower_priority(&target.policy);

@@ -39,11 +39,11 @@ impl AlteredInode {
 }
 
 pub(crate) fn altered_paths(
-    case: &Evidence,
+    evidence: &Evidence,
     altered: &HashSet<u64>,
     touched: &[Touch],
 ) -> Vec<AlteredPath> {
-    let Some(catalogue) = &case.catalogue else { return Vec::new() };
+    let Some(inode_log) = &evidence.inode_log else { return Vec::new() };
     if altered.is_empty() && touched.is_empty() {
         return Vec::new();
     }
@@ -54,13 +54,13 @@ pub(crate) fn altered_paths(
     let mut known: HashMap<u64, Option<AlteredInode>> = HashMap::new();
     // By path, inode and what has changed: one line each.
     let mut found: BTreeMap<(Vec<u8>, u64, String), AlteredPath> = BTreeMap::new();
-    for snapshot in &case.snapshots {
+    for snapshot in &evidence.snapshots {
         let mut here = Vec::new();
-        case.walk(snapshot, &mut |name: &InodeName| {
+        evidence.walk(snapshot, &mut |name: &InodeName| {
             if !altered.contains(&name.inode) && !touches.contains_key(&name.inode) {
                 return;
             }
-            let known = known.entry(name.inode).or_insert_with(|| know(catalogue, &touches, name));
+            let known = known.entry(name.inode).or_insert_with(|| know(inode_log, &touches, name));
             let changes =
                 known.as_ref().map(|known| known.changes_in(snapshot)).unwrap_or_default();
             if !changes.is_empty() {
@@ -72,7 +72,7 @@ pub(crate) fn altered_paths(
                 });
             }
         });
-        if !case.is_still_there(snapshot) {
+        if !evidence.is_still_there(snapshot) {
             continue;
         }
         for altered in here {
@@ -87,17 +87,17 @@ pub(crate) fn altered_paths(
 /// A last look at an inode: what was touched once more since the survey is left to the next
 /// verification.
 fn know(
-    catalogue: &InodeLog,
+    inode_log: &InodeLog,
     touches: &HashMap<u64, Vec<Moment>>,
     name: &InodeName,
 ) -> Option<AlteredInode> {
     let inode = present(name).inspect_err(|error| log::warn!("{error}")).ok().flatten()?;
     let touches = touches.get(&name.inode).cloned().unwrap_or_default();
-    let baselines = catalogue.baselines(inode.number, inode.birth_ns);
+    let baselines = inode_log.baselines(inode.number, inode.birth_ns);
     let is_linked_since =
         !touches.is_empty() && inode.changed > touches.iter().copied().max().unwrap_or_default();
     let is_relinked = baselines.iter().any(|(_, baseline)| touches.contains(&baseline.touched));
-    let hashes = catalogue.hashes(inode.number, inode.birth_ns);
+    let hashes = inode_log.hashes(inode.number, inode.birth_ns);
     let hash = || match content_hash(name.directory, name.name, &inode, &mut HashLimit::none()) {
         HashResult::Hash(hash) => Some(hash),
         _ => None,

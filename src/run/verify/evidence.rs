@@ -22,7 +22,7 @@ pub(crate) struct CheckedSnapshot {
     pub(crate) name: String,
     pub(crate) c_name: CString,
     pub(crate) identity: Identity,
-    /// Its place in the catalogue, if anything was recorded with it.
+    /// Its place in the inode log, if anything was recorded with it.
     pub(crate) position: Option<LogPosition>,
     /// When its tree began to be linked, nanoseconds since 1970; by its name if nothing was
     /// recorded with it.
@@ -36,7 +36,7 @@ pub(crate) struct Evidence<'a> {
     pub(crate) root: &'a SnapshotRoot,
     pub(crate) inodes: OwnedDir,
     pub(crate) expired: OwnedDir,
-    pub(crate) catalogue: Option<InodeLog>,
+    pub(crate) inode_log: Option<InodeLog>,
     /// The visible ones, oldest first.
     pub(crate) snapshots: Vec<CheckedSnapshot>,
     /// Those that are retired: nobody asks for them, but they tell which names an inode had.
@@ -47,24 +47,24 @@ impl<'a> Evidence<'a> {
     pub(crate) fn open(target: &Target, root: &'a SnapshotRoot) -> Result<Self> {
         // Before the visible ones: what is retired meanwhile is then in one of the lists at least.
         let inodes = root.subdir(Subdir::Inodes)?;
-        let catalogue = InodeLog::read(inodes.dir())?;
+        let inode_log = InodeLog::read(inodes.dir())?;
         let expired = root.subdir(Subdir::Expired)?;
-        let mut case = Evidence {
+        let mut evidence = Evidence {
             root,
             inodes,
             expired,
-            catalogue,
+            inode_log,
             snapshots: Vec::new(),
             retired: Vec::new(),
         };
         for item in SnapshotList::read(root, &target.policy.time_zone)?.items {
             let by_name = item.name.time.timestamp_nanos_opt().unwrap_or(i64::MAX);
-            case.snapshots.extend(case.find(item.name.text, by_name, false)?);
+            evidence.snapshots.extend(evidence.find(item.name.text, by_name, false)?);
         }
         for name in retire::retired(root)? {
-            case.retired.extend(case.find(name, i64::MAX, true)?);
+            evidence.retired.extend(evidence.find(name, i64::MAX, true)?);
         }
-        Ok(case)
+        Ok(evidence)
     }
 
     /// The snapshot `name`, unless it has gone since.
@@ -81,9 +81,9 @@ impl<'a> Evidence<'a> {
             Err(Errno::ENOENT) => return Ok(None),
             Err(cause) => return Err(Error::io("inspect", &path.join(&name), cause)),
         };
-        let recorded = self.catalogue.as_ref().and_then(|catalogue| {
-            let position = catalogue.position(&name)?;
-            Some((position, catalogue.began_ns(position)))
+        let recorded = self.inode_log.as_ref().and_then(|inode_log| {
+            let position = inode_log.position(&name)?;
+            Some((position, inode_log.began_ns(position)))
         });
         let began_ns = recorded.map_or(named_ns, |(_, began_ns)| began_ns);
         let position = recorded.map(|(position, _)| position);

@@ -14,25 +14,25 @@ use crate::tell::error::Result;
 /// Looks at all snapshots without remembering anything. Returns also which inode numbers are
 /// recorded for files that are no more.
 pub(crate) fn examine(target: &Target, root: &SnapshotRoot) -> Result<(Verified, HashSet<u64>)> {
-    let case = Evidence::open(target, root)?;
-    let survey = survey::survey(&case);
+    let evidence = Evidence::open(target, root)?;
+    let survey = survey::survey(&evidence);
     // Now, so that what was linked while we looked lies in a window.
-    let windows = LinkWindows::read(case.inodes.dir());
-    let touches = touches::confirm(&case, &windows, survey.touches)?;
+    let windows = LinkWindows::read(evidence.inodes.dir());
+    let touches = touches::confirm(&evidence, &windows, survey.touches)?;
     let mut verified = Verified {
-        snapshots: case.snapshots.len(),
+        snapshots: evidence.snapshots.len(),
         inodes: survey.inodes,
         unknown: survey.unknown,
         unprovable: touches.unprovable,
         unstable: survey.unstable,
         file_system: root.inode_number_warning(),
         unreadable: survey.unreadable,
-        lost_bytes: case.catalogue.as_ref().map_or(0, |catalogue| catalogue.lost_bytes),
+        lost_bytes: evidence.inode_log.as_ref().map_or(0, |inode_log| inode_log.lost_bytes),
         has_windows: windows.are_known(),
         ..Verified::default()
     };
-    verified.altered = damaged_paths::altered_paths(&case, &survey.altered, &touches.in_place);
-    case.catalogue.as_ref().map_or(Ok(()), InodeLog::check)?;
+    verified.altered = damaged_paths::altered_paths(&evidence, &survey.altered, &touches.in_place);
+    evidence.inode_log.as_ref().map_or(Ok(()), InodeLog::check)?;
     verified.altered_inodes = verified.altered.iter().map(|altered| altered.inode).collect();
     Ok((verified, survey.stale))
 }

@@ -98,9 +98,9 @@ fn hash_all(
     keep: &SyncSender<Vec<ContentHash>>,
 ) -> Result<Unhashed> {
     let dir = root.subdir(Subdir::Inodes)?;
-    let Some(catalogue) = InodeLog::read(dir.dir())? else { return Ok(Unhashed::default()) };
-    let Some(position) = catalogue.position(name) else { return Ok(Unhashed::default()) };
-    let mut wanted: HashSet<u64> = catalogue.recorded_with(position).into_iter().collect();
+    let Some(inode_log) = InodeLog::read(dir.dir())? else { return Ok(Unhashed::default()) };
+    let Some(position) = inode_log.position(name) else { return Ok(Unhashed::default()) };
+    let mut wanted: HashSet<u64> = inode_log.recorded_with(position).into_iter().collect();
     let mut windows = LinkWindows::read(dir.dir());
     let mut is_ours = |inode: &Inode| {
         // A run that links the file once more meanwhile does so in a window of its own.

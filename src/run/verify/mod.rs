@@ -1,4 +1,4 @@
-//! Whether snapshots are still what they were: every inode in them is held against the catalogue.
+//! Whether snapshots are still what they were: every inode in them is held against the inode log.
 //!
 //! Four walks, of which the usual one is enough where nothing is wrong:
 //!

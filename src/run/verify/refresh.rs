@@ -1,4 +1,4 @@
-//! What keeps the catalogue complete and small; for holders of the root's long lock.
+//! What keeps the inode log complete and small; for holders of the root's long lock.
 //!
 //! What was never recorded is recorded as it is found, and what is in no snapshot any more is taken
 //! out. Retired snapshots count: they can be brought back, and the next one is made of one of them.
@@ -24,22 +24,22 @@ use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::tell::error::Result;
 
-/// A catalogue may grow by that much, and to twice its size, before what is gone is taken out.
+/// An inode log may grow by that much, and to twice its size, before what is gone is taken out.
 const GROWTH_BYTES: u64 = 16 << 20;
 
 /// Records what is in `snapshot` and was never recorded; returns how many inodes that were.
 pub(crate) fn record_missing(root: &SnapshotRoot, snapshot: &str) -> Result<u64> {
     let dir = root.subdir(Subdir::Inodes)?;
-    let catalogue = InodeLog::read(dir.dir())?;
+    let inode_log = InodeLog::read(dir.dir())?;
     let stale = HashSet::new();
-    let mut missing = MissingBaselines::new(dir.dir(), catalogue.as_ref(), &stale)?;
+    let mut missing = MissingBaselines::new(dir.dir(), inode_log.as_ref(), &stale)?;
     missing.record(root.directory(), &root.path, &c_name(snapshot));
     missing.finish()
 }
 
 /// Takes out what is gone, if there may be much of it.
 pub(crate) fn compact_if_outgrown(target: &Target, root: &SnapshotRoot) -> Result<()> {
-    let before = State::read(root.private())?.catalogue_bytes.unwrap_or(0);
+    let before = State::read(root.private())?.inode_log_bytes.unwrap_or(0);
     match size_bytes(root.subdir(Subdir::Inodes)?.dir())? > 2 * before + GROWTH_BYTES {
         true => refresh(target, root, &HashSet::new(), &HashSet::new()),
         false => Ok(()),
@@ -67,53 +67,53 @@ pub(crate) fn refresh(
     let there =
         retired.iter().map(|name| (expired.dir().directory, expired.dir().path, c_name(name)));
     let trees: Vec<(BorrowedFd, &Path, CString)> = here.chain(there).collect();
-    if let Some(catalogue) = InodeLog::read(dir.dir())? {
-        let mut present = vec![false; catalogue.len()];
+    if let Some(inode_log) = InodeLog::read(dir.dir())? {
+        let mut present = vec![false; inode_log.len()];
         let mut unreadable = 0;
         for (parent, path, name) in &trees {
             unreadable += walk(*parent, path, name, &mut |name: &InodeName| {
-                for index in catalogue.find(name.inode) {
+                for index in inode_log.find(name.inode) {
                     present[index] = true;
                 }
             });
         }
         let names = visible.iter().chain(&retired);
-        let oldest = names.map(|name| catalogue.position(name).unwrap_or(0)).min().unwrap_or(0);
+        let oldest = names.map(|name| inode_log.position(name).unwrap_or(0)).min().unwrap_or(0);
         // What may be where nobody could look stays.
         let is_present = |index: usize| present[index] || unreadable > 0 || !is_listed;
-        let keep = |index: usize| is_present(index) && !accepted.contains(&catalogue.inode(index));
-        rewrite(dir.dir(), &catalogue, KeptBaselines { keep: &keep, oldest })?;
+        let keep = |index: usize| is_present(index) && !accepted.contains(&inode_log.inode(index));
+        rewrite(dir.dir(), &inode_log, KeptBaselines { keep: &keep, oldest })?;
     }
-    let catalogue = InodeLog::read(dir.dir())?;
-    let mut missing = MissingBaselines::new(dir.dir(), catalogue.as_ref(), stale)?;
+    let inode_log = InodeLog::read(dir.dir())?;
+    let mut missing = MissingBaselines::new(dir.dir(), inode_log.as_ref(), stale)?;
     for (parent, path, name) in &trees {
         missing.record(*parent, path, name);
     }
     missing.finish()?;
     let bytes = size_bytes(dir.dir())?;
-    State::update(root.private(), |state| state.catalogue_bytes = Some(bytes)).map(drop)
+    State::update(root.private(), |state| state.inode_log_bytes = Some(bytes)).map(drop)
 }
 
 /// Inodes that are not recorded.
 struct MissingBaselines<'a> {
     recorder: Recorder,
-    catalogue: Option<&'a InodeLog>,
+    inode_log: Option<&'a InodeLog>,
     stale: &'a HashSet<u64>,
     met: HashSet<u64>,
     bytes: Vec<u8>,
 }
 
 impl<'a> MissingBaselines<'a> {
-    fn new(dir: Dir, catalogue: Option<&'a InodeLog>, stale: &'a HashSet<u64>) -> Result<Self> {
+    fn new(dir: Dir, inode_log: Option<&'a InodeLog>, stale: &'a HashSet<u64>) -> Result<Self> {
         // Whatever the names: under the lock nothing is unfinished but what has no commit.
         let recorder = Recorder::open(dir, |_| true)?;
-        Ok(MissingBaselines { recorder, catalogue, stale, met: HashSet::new(), bytes: Vec::new() })
+        Ok(MissingBaselines { recorder, inode_log, stale, met: HashSet::new(), bytes: Vec::new() })
     }
 
     fn record(&mut self, parent: BorrowedFd, path: &Path, tree: &CString) {
         walk(parent, path, tree, &mut |name: &InodeName| {
             let is_known =
-                self.catalogue.is_some_and(|catalogue| !catalogue.find(name.inode).is_empty());
+                self.inode_log.is_some_and(|inode_log| !inode_log.find(name.inode).is_empty());
             if is_known && !self.stale.contains(&name.inode) || !self.met.insert(name.inode) {
                 return;
             }

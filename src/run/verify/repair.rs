@@ -123,7 +123,7 @@ fn close_gate(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Gat
 
 /// What each inode is to be again: those of which nothing but attributes has changed, and of which
 /// all snapshots want the same.
-fn wanted(case: &Evidence, verified: &Verified) -> Result<HashMap<u64, Attributes>> {
+fn wanted(evidence: &Evidence, verified: &Verified) -> Result<HashMap<u64, Attributes>> {
     let is_lost = |change: &Change| !change.is_of_attributes();
     let lost: HashSet<u64> = verified
         .altered
@@ -132,9 +132,9 @@ fn wanted(case: &Evidence, verified: &Verified) -> Result<HashMap<u64, Attribute
         .map(|altered| altered.inode)
         .collect();
     let mut wanted: HashMap<u64, Option<Attributes>> = HashMap::new();
-    let Some(catalogue) = &case.catalogue else { return Ok(HashMap::new()) };
-    for snapshot in &case.snapshots {
-        case.walk(snapshot, &mut |name: &InodeName| {
+    let Some(inode_log) = &evidence.inode_log else { return Ok(HashMap::new()) };
+    for snapshot in &evidence.snapshots {
+        evidence.walk(snapshot, &mut |name: &InodeName| {
             if !verified.altered_inodes.contains(&name.inode) || lost.contains(&name.inode) {
                 return;
             }
@@ -143,7 +143,7 @@ fn wanted(case: &Evidence, verified: &Verified) -> Result<HashMap<u64, Attribute
                 Ok(None) => return,
                 Err(error) => return log::warn!("{error}"),
             };
-            let baselines = catalogue.baselines(inode.number, inode.birth_ns);
+            let baselines = inode_log.baselines(inode.number, inode.birth_ns);
             let Some(was) = applicable(&baselines, snapshot.position.unwrap_or(0)) else { return };
             let was = &was.inode.attributes;
             let one = wanted.entry(name.inode).or_insert_with(|| Some(was.clone()));
@@ -154,7 +154,7 @@ fn wanted(case: &Evidence, verified: &Verified) -> Result<HashMap<u64, Attribute
             }
         });
     }
-    catalogue.check()?;
+    inode_log.check()?;
     Ok(wanted.into_iter().filter_map(|(inode, attributes)| Some((inode, attributes?))).collect())
 }
 
@@ -331,7 +331,7 @@ fn lost(
     root: &SnapshotRoot,
     after: &Verified,
 ) -> Result<Vec<(Vec<u8>, Option<String>)>> {
-    let case = Evidence::open(target, root)?;
+    let evidence = Evidence::open(target, root)?;
     let inode_in = |name: &str, path: &[u8]| {
         let directory = open_directory(root.directory(), &c_name(name)).ok()?;
         stat_below(directory.as_fd(), path).ok().map(|stat| Identity::of(&stat).inode)
@@ -339,7 +339,7 @@ fn lost(
     let good = |altered: &crate::run::verify::verified::AlteredPath| {
         let first = altered.snapshots.first()?;
         let earlier =
-            case.snapshots.iter().rev().skip_while(|snapshot| snapshot.name != *first).skip(1);
+            evidence.snapshots.iter().rev().skip_while(|snapshot| snapshot.name != *first).skip(1);
         let mut other = earlier.filter(|snapshot| {
             inode_in(&snapshot.name, &altered.path).is_some_and(|inode| inode != altered.inode)
         });

@@ -31,26 +31,26 @@ pub(crate) struct Survey {
     pub(crate) unreadable: u64,
 }
 
-pub(crate) fn survey(case: &Evidence) -> Survey {
-    let windows = LinkWindows::read(case.inodes.dir());
+pub(crate) fn survey(evidence: &Evidence) -> Survey {
+    let windows = LinkWindows::read(evidence.inodes.dir());
     let mut survey = Survey::default();
-    let mut seen = vec![false; case.catalogue.as_ref().map_or(0, InodeLog::len)];
+    let mut seen = vec![false; evidence.inode_log.as_ref().map_or(0, InodeLog::len)];
     let mut unknown = HashSet::new();
     let _phase = progress::begin("looking at files", None);
-    for snapshot in &case.snapshots {
-        survey.unreadable += case.walk(snapshot, &mut |name: &InodeName| {
+    for snapshot in &evidence.snapshots {
+        survey.unreadable += evidence.walk(snapshot, &mut |name: &InodeName| {
             progress::add(1);
             let found =
-                case.catalogue.as_ref().map_or(0..0, |catalogue| catalogue.find(name.inode));
-            let known = case.catalogue.as_ref().filter(|_| !found.is_empty());
-            let Some(catalogue) = known else {
+                evidence.inode_log.as_ref().map_or(0..0, |inode_log| inode_log.find(name.inode));
+            let known = evidence.inode_log.as_ref().filter(|_| !found.is_empty());
+            let Some(inode_log) = known else {
                 if unknown.insert(name.inode) {
                     survey.note_unknown(name);
                 }
                 return;
             };
             if !std::mem::replace(&mut seen[found.start], true) {
-                survey.hold(catalogue, &windows, name);
+                survey.hold(inode_log, &windows, name);
             }
         });
     }
@@ -67,7 +67,7 @@ impl Survey {
     }
 
     /// Holds an inode against what is recorded of it.
-    fn hold(&mut self, catalogue: &InodeLog, windows: &LinkWindows, name: &InodeName) {
+    fn hold(&mut self, inode_log: &InodeLog, windows: &LinkWindows, name: &InodeName) {
         let inode = match present(name) {
             Ok(Some(inode)) => inode,
             Ok(None) => {
@@ -81,7 +81,7 @@ impl Survey {
                 return;
             }
         };
-        let baselines = catalogue.baselines(inode.number, inode.birth_ns);
+        let baselines = inode_log.baselines(inode.number, inode.birth_ns);
         self.inodes += 1;
         if baselines.is_empty() {
             self.unknown += 1;
@@ -91,7 +91,7 @@ impl Survey {
             .any(|(_, was)| !changes(&was.inode.attributes, &inode.attributes).is_empty())
         {
             self.altered.insert(inode.number);
-        } else if let Some(is_same) = is_same_content(catalogue, &inode, &baselines, name) {
+        } else if let Some(is_same) = is_same_content(inode_log, &inode, &baselines, name) {
             if !is_same {
                 self.altered.insert(inode.number);
             }
@@ -114,12 +114,12 @@ pub(crate) fn present(name: &InodeName) -> Result<Option<Inode>> {
 
 /// Whether the content is what was hashed; nothing if it was not, or cannot be read.
 fn is_same_content(
-    catalogue: &InodeLog,
+    inode_log: &InodeLog,
     inode: &Inode,
     baselines: &[(LogPosition, Baseline)],
     name: &InodeName,
 ) -> Option<bool> {
-    let hashes = catalogue.hashes(inode.number, inode.birth_ns);
+    let hashes = inode_log.hashes(inode.number, inode.birth_ns);
     if hashes.is_empty() {
         return None;
     }

@@ -29,7 +29,7 @@ struct TouchInterval {
 }
 
 pub(crate) fn confirm(
-    case: &Evidence,
+    evidence: &Evidence,
     windows: &LinkWindows,
     touches: Vec<Touch>,
 ) -> Result<ConfirmedTouches> {
@@ -40,7 +40,8 @@ pub(crate) fn confirm(
     if touches.is_empty() {
         return Ok(confirm);
     }
-    let mut recorded: Vec<&CheckedSnapshot> = case.snapshots.iter().chain(&case.retired).collect();
+    let mut recorded: Vec<&CheckedSnapshot> =
+        evidence.snapshots.iter().chain(&evidence.retired).collect();
     recorded.retain(|snapshot| snapshot.position.is_some());
     recorded.sort_by_key(|snapshot| snapshot.position);
     let began: Vec<i64> = recorded.iter().map(|snapshot| snapshot.began_ns).collect();
@@ -51,9 +52,10 @@ pub(crate) fn confirm(
         let (before, after) =
             (recorded[before].position, recorded.get(before + 1).and_then(|after| after.position));
         let is_followed = |before| {
-            case.catalogue
+            evidence
+                .inode_log
                 .as_ref()
-                .is_some_and(|catalogue| catalogue.is_followed_by(before, position))
+                .is_some_and(|inode_log| inode_log.is_followed_by(before, position))
         };
         after == Some(position) && before.is_some_and(is_followed)
     };
@@ -74,15 +76,15 @@ pub(crate) fn confirm(
     }
     for (place, snapshot) in recorded.iter().enumerate() {
         collect(&mut between, place, |visit| {
-            case.walk(snapshot, visit);
+            evidence.walk(snapshot, visit);
         });
     }
     collect(&mut between, recorded.len(), |visit| {
-        walk(case.root.module(), &case.root.module_path, c".", visit);
+        walk(evidence.root.module(), &evidence.root.module_path, c".", visit);
     });
     // A snapshot between two others may be what shows that a name was added and taken away again.
-    let is_settled = names_in(case.root.subdir(Subdir::Staging)?.dir())?.is_empty()
-        && recorded.iter().all(|snapshot| case.is_still_there(snapshot));
+    let is_settled = names_in(evidence.root.subdir(Subdir::Staging)?.dir())?.is_empty()
+        && recorded.iter().all(|snapshot| evidence.is_still_there(snapshot));
     for (_, touches) in between {
         let is_in_place =
             |one: &&TouchInterval| is_settled && is_in_place(one.names[0], one.names[1]);

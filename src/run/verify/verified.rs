@@ -12,7 +12,7 @@ use crate::tell::escape::escape;
 pub(crate) struct Verified {
     /// How many snapshots were looked at.
     pub snapshots: usize,
-    /// How many inodes in them were held against the catalogue.
+    /// How many inodes in them were held against the inode log.
     pub inodes: u64,
     /// How many were never recorded, and are from now on.
     pub unknown: u64,
@@ -26,7 +26,7 @@ pub(crate) struct Verified {
     pub file_system: Option<String>,
     /// Files and directories that could not be read; the log says which.
     pub unreadable: u64,
-    /// Bytes of the catalogue that are damaged.
+    /// Bytes of the inode log that are damaged.
     pub lost_bytes: u64,
     /// Whether change times count: whether it is known when we made links ourselves.
     pub has_windows: bool,

@@ -1,4 +1,4 @@
-//! The blocks that the catalogue of inodes is made of, each with its length and checksums.
+//! The blocks that the inode log is made of, each with its length and checksums.
 //!
 //! A reader hops from header to header. Where one is damaged it looks for the next that is whole:
 //! what lies in between is lost, and nothing else.

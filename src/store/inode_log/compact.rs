@@ -1,4 +1,4 @@
-//! The catalogue without what nobody needs any more.
+//! The inode log without what nobody needs any more.
 //!
 //! Written beside the old one and renamed over it: a crash leaves either. The order of what stays
 //! is what it was, so that a baseline still holds for the same snapshots.
@@ -17,7 +17,7 @@ use crate::store::inode_log::commit::{Commit, FILE, FOUND, HASHED_BYTES};
 use crate::store::inode_log::reader::{InodeLog, LogPosition};
 use crate::tell::error::{Error, Result};
 
-/// What stays in the catalogue.
+/// What stays in the inode log.
 pub struct KeptBaselines<'a> {
     /// Whether the baseline of that index does.
     pub keep: &'a dyn Fn(usize) -> bool,
@@ -26,7 +26,7 @@ pub struct KeptBaselines<'a> {
     pub oldest: LogPosition,
 }
 
-/// How large the catalogue is; nothing if there is none.
+/// How large the inode log is; nothing if there is none.
 pub(crate) fn size_bytes(dir: Dir) -> Result<u64> {
     match crate::store::inode_log::commit::open(dir, OFlag::O_RDONLY) {
         Ok(file) => {
@@ -38,8 +38,8 @@ pub(crate) fn size_bytes(dir: Dir) -> Result<u64> {
     }
 }
 
-/// Writes the catalogue anew, for a holder of the root's long lock.
-pub fn rewrite(dir: Dir, catalogue: &InodeLog, selection: KeptBaselines) -> Result<()> {
+/// Writes the inode log anew, for a holder of the root's long lock.
+pub fn rewrite(dir: Dir, inode_log: &InodeLog, selection: KeptBaselines) -> Result<()> {
     let path = dir.path.join(FILE);
     let failed = |cause: std::io::Error| Error::io("write", &path, cause);
     let temporary = c_name(&format!("{FILE}{TEMPORARY}"));
@@ -48,8 +48,8 @@ pub fn rewrite(dir: Dir, catalogue: &InodeLog, selection: KeptBaselines) -> Resu
     let opened =
         openat(dir.directory, temporary.as_c_str(), flags, Mode::from_bits_truncate(0o600));
     let mut file = BufWriter::new(File::from(opened.map_err(|cause| failed(cause.into()))?));
-    copy(catalogue, selection, &mut file).map_err(failed)?;
-    catalogue.check()?;
+    copy(inode_log, selection, &mut file).map_err(failed)?;
+    inode_log.check()?;
     let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
     file.sync_all().map_err(failed)?;
     renameat(dir.directory, temporary.as_c_str(), dir.directory, c_name(FILE).as_c_str())
@@ -58,30 +58,30 @@ pub fn rewrite(dir: Dir, catalogue: &InodeLog, selection: KeptBaselines) -> Resu
 }
 
 fn copy(
-    catalogue: &InodeLog,
+    inode_log: &InodeLog,
     selection: KeptBaselines,
     file: &mut impl Write,
 ) -> std::io::Result<()> {
-    let mut order = catalogue.in_order().into_iter().peekable();
-    let mut hashes = catalogue.hashes_in_order().into_iter().peekable();
-    let commits = catalogue.commits();
+    let mut order = inode_log.in_order().into_iter().peekable();
+    let mut hashes = inode_log.hashes_in_order().into_iter().peekable();
+    let commits = inode_log.commits();
     for (position, (end, commit)) in commits.iter().enumerate() {
         let next_end = commits.get(position + 1).map_or(u64::MAX, |(end, _)| *end);
         let mut kept_hashes = Vec::new();
         while let Some(known) = hashes.next_if(|known| known.offset < next_end) {
-            if catalogue.find(known.inode).any(|index| (selection.keep)(index)) {
-                kept_hashes.extend(catalogue.hash_bytes(known).into_iter().flatten());
+            if inode_log.find(known.inode).any(|index| (selection.keep)(index)) {
+                kept_hashes.extend(inode_log.hash_bytes(known).into_iter().flatten());
             }
         }
         let mut bytes = Vec::new();
         let mut has_any = false;
         while let Some((index, offset)) = order.next_if(|(_, offset)| offset < end) {
             let is_outdated =
-                || catalogue.position_after(index).is_some_and(|next| next <= selection.oldest);
+                || inode_log.position_after(index).is_some_and(|next| next <= selection.oldest);
             if !(selection.keep)(index) || is_outdated() {
                 continue;
             }
-            bytes.extend(catalogue.bytes(offset).unwrap_or_default());
+            bytes.extend(inode_log.bytes(offset).unwrap_or_default());
             has_any = true;
             if bytes.len() > BLOCK_BYTES {
                 file.write_all(&framed(BlockKind::Baselines, &bytes))?;

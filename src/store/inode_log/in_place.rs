@@ -66,14 +66,14 @@ impl InPlaceChanges {
 /// If what is recorded cannot be read.
 pub fn in_place_changes(root: &SnapshotRoot) -> Result<InPlaceChanges> {
     let dir = root.subdir(Subdir::Inodes)?;
-    let catalogue = InodeLog::read(dir.dir())?;
+    let inode_log = InodeLog::read(dir.dir())?;
     let windows = LinkWindows::read(dir.dir());
     let mut changes = InPlaceChanges::default();
-    let mut seen = vec![false; catalogue.as_ref().map_or(0, InodeLog::len)];
+    let mut seen = vec![false; inode_log.as_ref().map_or(0, InodeLog::len)];
     let mut unknown = HashSet::new();
     let mut unreadable = 0;
     unreadable += walk(root.module(), &root.module_path, c".", &mut |name: &InodeName| {
-        let found = catalogue.as_ref().map_or(0..0, |catalogue| catalogue.find(name.inode));
+        let found = inode_log.as_ref().map_or(0..0, |inode_log| inode_log.find(name.inode));
         if !found.is_empty() && std::mem::replace(&mut seen[found.start], true) {
             return;
         }
@@ -87,8 +87,8 @@ pub fn in_place_changes(root: &SnapshotRoot) -> Result<InPlaceChanges> {
                 return;
             }
         };
-        let last = catalogue.as_ref().and_then(|catalogue| {
-            let found = found.rev().filter_map(|index| catalogue.baseline(index));
+        let last = inode_log.as_ref().and_then(|inode_log| {
+            let found = found.rev().filter_map(|index| inode_log.baseline(index));
             found
                 .map(|(_, baseline)| baseline)
                 .find(|baseline| baseline.inode.birth_ns == inode.birth_ns)
@@ -109,7 +109,7 @@ pub fn in_place_changes(root: &SnapshotRoot) -> Result<InPlaceChanges> {
             changes.inodes.insert(inode.number, inode.changed);
         }
     });
-    catalogue.as_ref().map_or(Ok(()), InodeLog::check)?;
+    inode_log.as_ref().map_or(Ok(()), InodeLog::check)?;
     changes.unknown = unknown.len() as u64;
     changes.unreadable = unreadable;
     Ok(changes)

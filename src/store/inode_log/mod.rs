@@ -1,4 +1,4 @@
-//! The catalogue of inodes: what each file that snapshots share with the module looked like when it
+//! The inode log: what each file that snapshots share with the module looked like when it
 //! was linked.
 //!
 //! One file, `inodes/catalogue`, to which a run appends: baselines of the inodes that are new in
@@ -7,7 +7,7 @@
 //! killed; the next one cuts it off, and so it does with the commit of a snapshot that never became
 //! visible. What is damaged is skipped by those who read (`block`).
 //!
-//! The catalogue is evidence, not history: whatever goes wrong with it is told and costs no
+//! The inode log is evidence, not history: whatever goes wrong with it is told and costs no
 //! snapshot.
 
 pub(crate) mod block;

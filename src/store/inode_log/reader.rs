@@ -1,4 +1,4 @@
-//! The catalogue as those read it who hold inodes against it.
+//! The inode log as those read it who hold inodes against it.
 //!
 //! Of each baseline only its inode number and its place in the file are held; the rest is read when
 //! the inode is met. Should that fail, it passes for missing until [`InodeLog::check`] tells.
@@ -57,7 +57,7 @@ impl InodeLog {
         let path = dir.path.join(crate::store::inode_log::commit::FILE);
         let failed = |cause| Error::io("read", &path, cause);
         let mut blocks = Blocks::of(&file).map_err(failed)?;
-        let mut catalogue = InodeLog {
+        let mut inode_log = InodeLog {
             file: file.try_clone().map_err(failed)?,
             path: path.clone(),
             failure: RefCell::new(None),
@@ -69,31 +69,31 @@ impl InodeLog {
         let mut counted = 0;
         for block in blocks.by_ref() {
             let Some(payload) = block.payload(&file).map_err(failed)? else {
-                catalogue.lost_bytes += block.end() - block.start;
+                inode_log.lost_bytes += block.end() - block.start;
                 continue;
             };
             match block.kind {
-                BlockKind::Baselines => catalogue.add(&payload, block.start),
+                BlockKind::Baselines => inode_log.add(&payload, block.start),
                 BlockKind::Commit => match Commit::read(&payload) {
                     Some(commit) => {
-                        catalogue.commits.push((block.end(), commit));
-                        counted = catalogue.known.len();
+                        inode_log.commits.push((block.end(), commit));
+                        counted = inode_log.known.len();
                     }
-                    None => catalogue.lost_bytes += block.end() - block.start,
+                    None => inode_log.lost_bytes += block.end() - block.start,
                 },
-                BlockKind::Hashes => catalogue.add_hashes(&payload, block.start),
+                BlockKind::Hashes => inode_log.add_hashes(&payload, block.start),
             }
         }
         if let Some(cause) = blocks.failure {
             return Err(failed(cause));
         }
         // What no commit follows is being written, or was left behind.
-        catalogue.known.truncate(counted);
-        catalogue.known.shrink_to_fit();
-        catalogue.known.sort_unstable();
-        catalogue.hashes.sort_unstable();
-        catalogue.lost_bytes += blocks.lost_bytes;
-        Ok(Some(catalogue))
+        inode_log.known.truncate(counted);
+        inode_log.known.shrink_to_fit();
+        inode_log.known.sort_unstable();
+        inode_log.hashes.sort_unstable();
+        inode_log.lost_bytes += blocks.lost_bytes;
+        Ok(Some(inode_log))
     }
 
     fn add(&mut self, payload: &[u8], start: u64) {

@@ -14,7 +14,7 @@ use crate::store::inode_log::windows;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
-/// Appends to the catalogue, for a holder of the root's long lock.
+/// Appends to the inode log, for a holder of the root's long lock.
 pub struct Recorder {
     pub(crate) file: File,
     pub(crate) path: PathBuf,
@@ -24,7 +24,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Opens the catalogue, cuts off what was not finished, and makes a new one if there is none.
+    /// Opens the inode log, cuts off what was not finished, and makes a new one if there is none.
     pub fn open(dir: Dir, is_known: impl Fn(&str) -> bool) -> Result<Self> {
         let path = dir.path.join(FILE);
         let failed = |cause: std::io::Error| Error::io("write", &path, cause);

@@ -22,12 +22,12 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::decide::boot_time::BootTime;
+use crate::decide::clock_tick::STAMP_LAG_NS;
 use crate::store::dir::{self, Dir, c_name};
 use crate::tell::error::{Error, Result};
 
 const FILE: &str = "windows";
 const RECORD_BYTES: usize = 32;
-const SLACK_NS: i64 = 20_000_000;
 
 /// Some 16,000 runs; then the older half goes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -164,13 +164,13 @@ impl LinkWindows {
     /// Whether a change time of that many nanoseconds since 1970 can be of our own making.
     pub fn cover(&self, ns: i64) -> bool {
         let Some(since) = self.since_ns else { return true };
-        ns < since.saturating_add(SLACK_NS) || self.is_within(ns, 0)
+        ns < since.saturating_add(STAMP_LAG_NS) || self.is_within(ns, 0)
     }
 
     /// Whether a change time lies in one that is known, without what each was widened by: what a
     /// client did just before a run is the client's.
     pub fn contain(&self, ns: i64) -> bool {
-        self.is_within(ns, SLACK_NS)
+        self.is_within(ns, STAMP_LAG_NS)
     }
 
     fn is_within(&self, ns: i64, margin_ns: i64) -> bool {
@@ -192,7 +192,7 @@ fn joined(mut spans: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
     spans.sort_unstable();
     let mut joined: Vec<(i64, i64)> = Vec::with_capacity(spans.len());
     for (start, end) in spans {
-        let (start, end) = (start.saturating_sub(SLACK_NS), end.saturating_add(SLACK_NS));
+        let (start, end) = (start.saturating_sub(STAMP_LAG_NS), end.saturating_add(STAMP_LAG_NS));
         match joined.last_mut() {
             Some(last) if start <= last.1 => last.1 = last.1.max(end),
             _ => joined.push((start, end)),
@@ -275,7 +275,7 @@ fn record(file: &mut File, mut mark: WindowRecord) -> std::io::Result<()> {
         WindowEvent::Open => written_ns.min(mark.wall_ns),
         WindowEvent::Begin | WindowEvent::Close => written_ns.max(mark.wall_ns),
     };
-    if (wider - mark.wall_ns).abs() > SLACK_NS / 2 {
+    if (wider - mark.wall_ns).abs() > STAMP_LAG_NS / 2 {
         mark.wall_ns = wider;
         // An appending descriptor appends whatever the offset, so the record goes first.
         file.set_len(metadata.len() - RECORD_BYTES as u64)?;
