@@ -382,7 +382,7 @@ fn a_directory_that_fails_or_is_lost_is_told_by_check() {
     }
     let forget = check.split("given up, remove ").nth(1).expect("a file").trim();
     fs::remove_file(forget).expect("the file that was named");
-    module.run(&["rotate", "--all"]).exits(&[0]);
+    module.run(&["rotate", "--all"]).exits(&[4]).says("has no snapshots");
 }
 
 #[test]

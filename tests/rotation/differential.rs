@@ -344,6 +344,7 @@ fn register(root: &std::path::Path, name: &str) {
     fs::create_dir(&private).expect("our directory");
     fs::set_permissions(&private, std::os::unix::fs::PermissionsExt::from_mode(0o700))
         .expect("a mode");
+    fs::create_dir(private.join("records")).expect("the records of no snapshot");
     let path = root.join("latest");
     let text = format!("format = 1\nmodule = \"{name}\"\npath = \"{}\"\n", path.display());
     fs::write(private.join("root.toml"), text).expect("a registration");

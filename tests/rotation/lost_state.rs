@@ -116,7 +116,7 @@ fn a_look_ends_the_mark_of_a_lost_state_if_nothing_has_changed() {
     let (module, name) = Module::with_snapshot();
     assert_eq!(fs::read(module.latest.join("read me")).expect("a file"), before);
     fs::remove_file(module.private("state.toml")).expect("removed");
-    module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
+    module.run(&["rotate", "data", "--confirm"]).exits(&[4]).says("state.toml is missing");
     module.run(&["check", "data"]).exits(&[1]).says("a `snapshot` that finds the module equal");
     module.run(&["snapshot", "data"]).exits(&[0]);
     assert_eq!(module.snapshots(), [name]);
