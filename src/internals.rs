@@ -3,7 +3,7 @@
 //! Whatever else is `pub` in this crate is not reachable from outside, so the compiler finds what
 //! nothing uses.
 
-pub use crate::client::location::Destination;
+pub use crate::client::destination::Destination;
 pub use crate::config::environment::FinishedTransfer;
 pub use crate::config::policy_file::{Policies, salvage_snapshot_root};
 pub use crate::config::rsyncd_conf::RsyncdConf;

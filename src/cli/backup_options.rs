@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use clap::{ArgAction, Parser};
 use log::LevelFilter;
 
-use crate::client::failure::{Failure, Result};
-use crate::client::job::{Actions, IoClass, Job};
-use crate::client::location::Destination;
-use crate::client::place::Place;
+use crate::client::backup_job::{Actions, BackupJob, IoClass};
+use crate::client::destination::Destination;
+use crate::client::error::{ClientError, Result};
+use crate::client::machine::Machine;
 use crate::client::rsync::arguments::split_rsh;
 use crate::client::rsync::tunnel::Tunnel;
 use crate::store::memory::MachineMemory;
@@ -127,19 +127,19 @@ impl Options {
     /// What is to be done.
     ///
     /// # Errors
-    /// [`Failure::Refused`] for what makes no sense.
-    pub(crate) fn job(&self) -> Result<Job> {
+    /// [`ClientError::Refused`] for what makes no sense.
+    pub(crate) fn job(&self) -> Result<BackupJob> {
         let (source, destination) = match self.locations.as_slice() {
             [source, destination] => (Some(source), Some(destination.clone())),
             [destination] => (None, Some(destination.clone())),
             _ => (None, module_path()),
         };
         let destination = destination.unwrap_or_default();
-        let destination = Destination::parse(&destination).map_err(Failure::Refused)?;
+        let destination = Destination::parse(&destination).map_err(ClientError::Refused)?;
         let source = source.map_or(Ok(PathBuf::from("/")), local_source)?;
         let rsh = std::env::var_os("RSYNC_RSH")
             .map(|text| split_rsh(&text))
-            .filter(|words| !words.is_empty());
+            .filter(|args| !args.is_empty());
         let rsh = rsh.unwrap_or_else(|| vec!["ssh".into()]);
         let destination = match destination {
             Destination::Local(directory) => Destination::Local(absolute(&directory)?),
@@ -149,9 +149,9 @@ impl Options {
             Destination::Ssh { host, .. } => Some((host.clone(), rsh.clone())),
             _ => None,
         };
-        let job = Job {
+        let job = BackupJob {
             source,
-            place: Place { remote, uses_sudo: !self.no_sudo },
+            machine: Machine { remote, uses_sudo: !self.no_sudo },
             rsh,
             tunnel: self.tunnel.clone(),
             actions: self.actions(&destination)?,
@@ -161,13 +161,13 @@ impl Options {
             dry_run: self.dry_run,
             multi_fs: self.multi_fs,
             excludes: self.exclude.clone(),
-            notifies: !self.dry_run && !self.disable_notifications,
+            shows_notifications: !self.dry_run && !self.disable_notifications,
             retries: self.retries,
             policy_file: self.config.as_deref().map(absolute).transpose()?,
-            // Its name need not be read, only be the same for the same destination.
-            directory: runtime_directory()?
+            // The name is a checksum: equal for equal destinations.
+            runtime_directory: runtime_directory()?
                 .join(format!("{:08x}", crc32fast::hash(&destination.argument(None)))),
-            memory: MachineMemory::from_environment()
+            known_destinations: MachineMemory::from_environment()
                 .directories
                 .first()
                 .map(|base| base.join("destinations")),
@@ -181,7 +181,7 @@ impl Options {
     fn actions(&self, destination: &Destination) -> Result<Actions> {
         let actions = Actions::of_options(self.backup, self.snapshot, self.rotate);
         match destination.is_daemon() {
-            true if self.snapshot || self.rotate => Err(Failure::Refused(
+            true if self.snapshot || self.rotate => Err(ClientError::Refused(
                 "--snapshot and --rotate cannot be done on a module of an rsync daemon: its server does both after each transfer, by its post-xfer exec".into(),
             )),
             true => Ok(Actions { snapshot: false, rotate: false, ..actions }),
@@ -189,16 +189,16 @@ impl Options {
         }
     }
 
-    fn refuse_nonsense(&self, job: &Job) -> Result<()> {
+    fn refuse_nonsense(&self, job: &BackupJob) -> Result<()> {
         let is_daemon = job.destination.is_daemon();
         if self.tunnel.is_some() && !is_daemon {
-            return Err(Failure::Refused(format!(
+            return Err(ClientError::Refused(format!(
                 "--tunnel leads to an rsync daemon, and {} is none: write HOST::MODULE",
                 job.destination
             )));
         }
         if is_daemon && (self.mount.is_some() || self.crypto.is_some()) {
-            return Err(Failure::Refused(
+            return Err(ClientError::Refused(
                 "--mount and --crypto cannot be done on the server of an rsync daemon: its disk has to be ready".into(),
             ));
         }
@@ -214,11 +214,11 @@ fn module_path() -> Option<OsString> {
 fn local_source(source: &OsString) -> Result<PathBuf> {
     match Destination::parse(source) {
         Ok(Destination::Local(directory)) => absolute(&directory),
-        Ok(_) => Err(Failure::Refused(format!(
+        Ok(_) => Err(ClientError::Refused(format!(
             "SOURCE is '{}', and only a local directory can be backed up: are SOURCE and DESTINATION swapped? (A local path with a colon is written as ./a:b)",
             escape(source.as_bytes())
         ))),
-        Err(_) => Err(Failure::Refused(format!(
+        Err(_) => Err(ClientError::Refused(format!(
             "SOURCE '{}' is no local directory",
             escape(source.as_bytes())
         ))),
@@ -240,7 +240,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
         Ok(base.join(rest))
     };
     from_here().map(|path| path.components().collect()).map_err(|cause| {
-        Failure::Refused(format!(
+        ClientError::Refused(format!(
             "'{}' names no path: {cause}",
             escape(path.as_os_str().as_bytes())
         ))
@@ -252,7 +252,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 fn runtime_directory() -> Result<PathBuf> {
     let places = MachineMemory::from_environment().directories;
     let base = places.last().ok_or_else(|| {
-        Failure::Refused(
+        ClientError::Refused(
             "there is no place for a lock: set HOME or RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY".into(),
         )
     })?;

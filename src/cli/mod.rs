@@ -1,4 +1,4 @@
-//! The two command lines: what is typed, and which command it runs.
+//! Reads the command lines of rsyncd-snapshot and rsync-system-backup, and starts the command.
 
 pub(crate) mod backup_options;
 pub(crate) mod rsync_system_backup;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use crate::cli::backup_options::Options;
-use crate::client::failure::{Failure, Result};
-use crate::client::{backup, check, external, platform, signals};
+use crate::client::error::{ClientError, Result};
+use crate::client::{backup, check, external_command, platform, signals};
 use crate::config::settings::Settings;
 use crate::decide::boot_time::BootTime;
 use crate::hook::post_xfer::{self, HookMode};
@@ -32,7 +32,7 @@ pub fn main() -> ExitCode {
         return Exit::Usage.into();
     }
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    let is_interactive = external::is_interactive();
+    let is_interactive = external_command::is_interactive();
     // Whoever asks for more wants to see it, cron or not.
     let to_syslog = !is_interactive && options.level() <= log::LevelFilter::Info;
     crate::tell::log::start_as("rsync-system-backup", to_syslog, options.level());
@@ -44,7 +44,7 @@ pub fn main() -> ExitCode {
     };
     match run(&options, &context) {
         Ok(exit) => exit.into(),
-        Err(failure) => tell(&failure, is_interactive).into(),
+        Err(error) => tell(&error, is_interactive).into(),
     }
 }
 
@@ -62,17 +62,17 @@ fn run(options: &Options, context: &Context) -> Result<Exit> {
     }
 }
 
-fn tell(failure: &Failure, is_interactive: bool) -> Exit {
-    match failure {
+fn tell(error: &ClientError, is_interactive: bool) -> Exit {
+    match error {
         // A disk that is not plugged in is no news to cron.
-        Failure::MissingDisk(message) if !is_interactive => {
+        ClientError::MissingDisk(message) if !is_interactive => {
             log::info!("skipping the backup: {message}");
             return Exit::Done;
         }
-        Failure::Engine(crate::tell::error::Error::Policy(mistakes)) => {
+        ClientError::Engine(crate::tell::error::Error::Policy(mistakes)) => {
             mistakes.iter().for_each(|mistake| log::error!("{mistake}"));
         }
-        failure => log::error!("{failure}"),
+        error => log::error!("{error}"),
     }
-    failure.exit()
+    error.exit()
 }

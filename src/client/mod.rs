@@ -1,20 +1,21 @@
-//! `rsync-system-backup`: the other end of the wire. On the machine that is backed up it makes the
-//! backup disk ready, runs rsync with the right options, takes and rotates snapshots where there is
-//! no daemon that does, and tells the desktop.
+//! `rsync-system-backup`, on the machine that is backed up: mounts the backup disk, runs rsync,
+//! takes and rotates snapshots where no daemon does so, and shows desktop notifications.
 //!
-//! A successor of the Python program of that name, with its command line. What decides is pure
-//! ([`location`], [`tables`], [`rsync`], [`options`]); what acts runs other programs ([`external`])
-//! and undoes what it did to the disk ([`disk`]). [`backup`] is the order of the steps.
+//! It is the successor of the Python program of that name, and has its command line. [`backup`] has
+//! the order of the steps. Reading destinations, tables and rsync's output, and composing rsync's
+//! command lines, is pure; the other files run programs through [`external_command`].
 
 pub(crate) mod backup;
+pub(crate) mod backup_job;
 pub(crate) mod check;
+pub(crate) mod destination;
 pub(crate) mod disk;
-pub(crate) mod external;
-pub(crate) mod failure;
-pub(crate) mod job;
-pub(crate) mod location;
+pub(crate) mod error;
+pub(crate) mod external_command;
+pub(crate) mod locks;
+pub(crate) mod machine;
 pub(crate) mod notify;
-pub(crate) mod place;
+pub(crate) mod pipes;
 pub(crate) mod platform;
 pub(crate) mod programs;
 pub(crate) mod rsync;

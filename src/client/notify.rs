@@ -1,13 +1,14 @@
-//! Desktop notifications, by `notify-send`, in the session of whoever is logged in.
+//! Desktop notifications, by `notify-send`, in the desktop session of each logged-in user.
 //!
-//! A session is found in the environment of the processes that run in it, since a cron job has none
-//! of its own: of each user the one that most of their processes name. Root tells every user, as
-//! that user and in that user's environment; anybody else only themselves. That nobody could be
-//! told is no failure.
+//! A cron job has no session of its own. So the session of a user is found in the environments of
+//! the user's processes; the one that most processes name counts. Root notifies every user, as that
+//! user and in that user's environment; another account notifies only itself. A notification that
+//! fails does not fail the backup.
 //!
-//! An environment is what a user says. An address such as `unixexec:` would have D-Bus run a
-//! program, and processes that became somebody else's may still carry it: so only sockets are
-//! believed, and root believes nobody who seems to be root.
+//! The environment is not trusted, because the user chooses it. With an address such as `unixexec:`
+//! D-Bus would run a program, and a process that has changed its user ID may still carry an
+//! environment of the user before. So only addresses of sockets are used, and root uses no session
+//! of a process that runs as root.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,78 +18,76 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::client::external::Call;
+use crate::client::external_command::ExternalCommand;
 use crate::client::signals;
 use crate::system::syscalls::is_privileged;
 
-/// What leads to a session; the first is what notify-send cannot do without.
+/// The variables that name a session. notify-send needs the first.
 const VARIABLES: [&str; 5] =
     ["DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "XDG_RUNTIME_DIR"];
 
-/// A desktop that does not answer must not hold up a backup.
+/// So that a desktop that does not answer cannot delay a backup.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// How urgent it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Urgency {
-    /// A person may want to know.
     Normal,
-    /// A person should look.
+    /// The notification stays until the user closes it.
     Critical,
 }
 
-type Variables = Vec<(OsString, OsString)>;
+type SessionVariables = Vec<(OsString, OsString)>;
 
-/// A desktop session.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Session {
+struct DesktopSession {
     user: u32,
     group: u32,
-    environment: Variables,
+    environment: SessionVariables,
 }
 
-/// Shows `body` on every desktop that we may reach.
-pub(crate) fn tell(body: &str, urgency: Urgency) {
+/// Shows `body` on the desktop of every user whom this process may notify.
+pub(crate) fn show(body: &str, urgency: Urgency) {
     let me = rustix::process::geteuid().as_raw();
-    let may_be_told =
-        |session: &Session| if is_privileged() { session.user != 0 } else { session.user == me };
-    for session in sessions().into_iter().filter(may_be_told) {
-        let mut words = vec!["notify-send"];
+    let is_allowed = |session: &DesktopSession| {
+        if is_privileged() { session.user != 0 } else { session.user == me }
+    };
+    for session in sessions().into_iter().filter(is_allowed) {
+        let mut args = vec!["notify-send"];
         if urgency == Urgency::Critical {
-            words.push("--urgency=critical");
+            args.push("--urgency=critical");
         }
-        words.extend(["System backups", body]);
-        let mut call = Call::new(words);
-        call.account = (session.user != me).then_some((session.user, session.group));
-        call.environment = session.environment;
-        call.limit = Some(LIMIT);
-        // The end of a run that a signal ended is told, too.
-        if let Err(failure) = signals::shielded(|| call.succeed()) {
-            log::debug!("no desktop notification for user {}: {failure}", session.user);
+        args.extend(["System backups", body]);
+        let mut command = ExternalCommand::new(args);
+        command.account = (session.user != me).then_some((session.user, session.group));
+        command.environment = session.environment;
+        command.limit = Some(LIMIT);
+        // A run that a signal has ended is notified, too.
+        if let Err(error) = signals::without_interruption(|| command.succeed()) {
+            log::debug!("no desktop notification for user {}: {error}", session.user);
         }
     }
 }
 
-/// The session of each user who has one.
-fn sessions() -> Vec<Session> {
+/// At most one session for each user.
+fn sessions() -> Vec<DesktopSession> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    most_popular(processes.filter_map(|process| session_of(&process.path())))
+    one_for_each_user(processes.filter_map(|process| session_of(&process.path())))
 }
 
-fn session_of(process: &Path) -> Option<Session> {
+fn session_of(process: &Path) -> Option<DesktopSession> {
     let environment = session_variables(&fs::read(process.join("environ")).ok()?)?;
-    // Its files belong to whom the process runs as.
+    // The files in /proc/PID belong to the user that the process runs as.
     let owner = fs::metadata(process.join("environ")).ok()?;
-    Some(Session { user: owner.uid(), group: owner.gid(), environment })
+    Some(DesktopSession { user: owner.uid(), group: owner.gid(), environment })
 }
 
-/// The variables of a session in an environment as the kernel shows it; none outside of a desktop.
-fn session_variables(environ: &[u8]) -> Option<Variables> {
+/// The variables of a session in `/proc/PID/environ`; `None` if the process has no desktop session.
+fn session_variables(environ: &[u8]) -> Option<SessionVariables> {
     let pairs = environ.split(|&byte| byte == 0).filter_map(|pair| {
         let at = pair.iter().position(|&byte| byte == b'=')?;
         Some((&pair[..at], &pair[at + 1..]))
     });
-    let mut variables: Variables = pairs
+    let mut variables: SessionVariables = pairs
         .filter(|(name, value)| {
             !value.is_empty() && VARIABLES.iter().any(|known| known.as_bytes() == *name)
         })
@@ -107,12 +106,13 @@ fn session_variables(environ: &[u8]) -> Option<Variables> {
     (is_socket && has_display).then_some(variables)
 }
 
-fn most_popular(sessions: impl Iterator<Item = Session>) -> Vec<Session> {
-    let mut counts: BTreeMap<Session, u32> = BTreeMap::new();
+/// The session of each user that most processes name.
+fn one_for_each_user(sessions: impl Iterator<Item = DesktopSession>) -> Vec<DesktopSession> {
+    let mut counts: BTreeMap<DesktopSession, u32> = BTreeMap::new();
     for session in sessions {
         *counts.entry(session).or_default() += 1;
     }
-    let mut best: BTreeMap<u32, (u32, Session)> = BTreeMap::new();
+    let mut best: BTreeMap<u32, (u32, DesktopSession)> = BTreeMap::new();
     for (session, count) in counts {
         let known = best.get(&session.user).map_or(0, |(count, _)| *count);
         if count > known {
@@ -126,8 +126,8 @@ fn most_popular(sessions: impl Iterator<Item = Session>) -> Vec<Session> {
 mod tests {
     use super::*;
 
-    fn session(user: u32, environ: &[u8]) -> Option<Session> {
-        Some(Session { user, group: user, environment: session_variables(environ)? })
+    fn session(user: u32, environ: &[u8]) -> Option<DesktopSession> {
+        Some(DesktopSession { user, group: user, environment: session_variables(environ)? })
     }
 
     #[test]
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn each_user_is_told_once_in_the_session_that_most_processes_name() {
+    fn each_user_is_notified_in_the_session_of_most_processes() {
         let of = |user, bus: &str| {
             session(
                 user,
@@ -161,7 +161,7 @@ mod tests {
             )
         };
         let all = [of(1, "old"), of(1, "new"), of(1, "new"), of(2, "other")];
-        let found = most_popular(all.into_iter().flatten());
+        let found = one_for_each_user(all.into_iter().flatten());
         let buses: Vec<_> = found
             .iter()
             .map(|session| session.environment[0].1.to_string_lossy().into_owned())

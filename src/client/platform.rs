@@ -1,28 +1,29 @@
-//! Whether this system is a Linux, the only one that all the steps are written for: by what `uname`
-//! says, so that a system that runs programs of Linux beside its own is none.
+//! Checks that this system is Linux, by the output of `uname`. All steps are written for Linux. A
+//! system that only emulates Linux for some programs has another `uname`.
 
-use crate::client::external::Call;
-use crate::client::failure::{Failure, Result};
+use crate::client::error::{ClientError, Result};
+use crate::client::external_command::ExternalCommand;
 
-/// Refuses other systems, or warns of them if the run is forced.
+/// Refuses other systems, or warns if the run is forced.
 ///
 /// # Errors
-/// [`Failure::Refused`].
+/// [`ClientError::Refused`].
 pub(crate) fn check(is_forced: bool) -> Result<()> {
-    let said = match Call::new(["uname"]).run() {
+    let output = match ExternalCommand::new(["uname"]).run() {
         Ok(ended) => ended.output,
-        Err(interrupted @ Failure::Interrupted(_)) => return Err(interrupted),
+        Err(interrupted @ ClientError::Interrupted(_)) => return Err(interrupted),
         Err(_) => Vec::new(),
     };
-    if String::from_utf8_lossy(&said).to_lowercase().contains("linux") {
+    if String::from_utf8_lossy(&output).to_lowercase().contains("linux") {
         return Ok(());
     }
     if is_forced {
         log::warn!("uname does not say that this is a Linux; going on, as --force is given");
         return Ok(());
     }
-    Err(Failure::Refused(
-        "uname does not say that this is a Linux, the only system that is supported; try --force at your own risk"
+    Err(ClientError::Refused(
+        "uname does not say that this is a Linux, the only system that is supported; try --force \
+         at your own risk"
             .into(),
     ))
 }

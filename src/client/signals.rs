@@ -1,10 +1,10 @@
-//! INT, TERM, HUP and QUIT: the command at work is ended, no other is begun, and what was done is
-//! undone.
+//! SIGINT, SIGTERM, SIGHUP and SIGQUIT end a run: the current command is ended, no other one
+//! starts, and the backup disk is unmounted and locked again.
 //!
-//! A thread waits for the signals, notes the first and hands it on to the command that runs: to its
-//! whole process group if it has one of its own. A second one means that it does not listen: then
-//! it is killed. A signal that is ignored when we start stays so, as under nohup. Commands that
-//! undo are left alone, for without them a disk stays unlocked.
+//! A thread waits for the signals, records the first and forwards it to the current command: to its
+//! process group if the command leads one. A second signal kills the command, which did not react
+//! to the first. A signal that was ignored when the client started stays ignored, as under nohup.
+//! Commands that unmount and lock get no signal, because without them the disk stays unlocked.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicI32};
@@ -14,25 +14,24 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::client::failure::{Failure, Result};
+use crate::client::error::{ClientError, Result};
 
-/// The first signal that came; 0 for none.
+/// The first signal that arrived; 0 for none.
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
-/// Whether what runs now undoes something.
+/// Whether the current command unmounts or locks.
 static IS_UNDOING: AtomicBool = AtomicBool::new(false);
-/// The command that runs now.
-static COMMAND: Mutex<Option<Running>> = Mutex::new(None);
+/// The current command.
+static COMMAND: Mutex<Option<RunningCommand>> = Mutex::new(None);
 
-/// A command that runs.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Running {
+pub(crate) struct RunningCommand {
     pub(crate) pid: i32,
-    /// Whether it leads a process group of its own.
+    /// Whether `pid` is also the number of a process group.
     pub(crate) leads_group: bool,
 }
 
-impl Running {
-    /// Sends `signal` to it. It may be gone, or belong to root: then there is nothing to be done.
+impl RunningCommand {
+    /// Errors are ignored: the process may have ended, or belong to root.
     pub(crate) fn send(self, signal: Signal) {
         let Some(pid) = Pid::from_raw(self.pid) else { return };
         let _ = match self.leads_group {
@@ -42,12 +41,12 @@ impl Running {
     }
 }
 
-/// Waits for signals from now on, in a thread of its own.
+/// Starts the thread that waits for signals.
 ///
 /// # Errors
-/// If the system refuses.
+/// If the kernel refuses.
 pub(crate) fn watch() -> Result<()> {
-    let failed = |cause| Failure::Failed(format!("cannot wait for signals: {cause}"));
+    let failed = |cause| ClientError::Failed(format!("cannot wait for signals: {cause}"));
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let wanted = [SIGINT, SIGTERM, SIGHUP, SIGQUIT]
         .into_iter()
@@ -78,27 +77,27 @@ fn signal(number: i32) -> Signal {
     match number {
         SIGINT => Signal::INT,
         SIGHUP => Signal::HUP,
-        // Nobody needs to see the core of what runs.
+        // SIGQUIT would leave a core file of the command.
         _ => Signal::TERM,
     }
 }
 
-/// Fails if a signal has come.
+/// Fails if a signal has arrived.
 ///
 /// # Errors
-/// [`Failure::Interrupted`].
+/// [`ClientError::Interrupted`].
 pub(crate) fn check() -> Result<()> {
     match RECEIVED.load(SeqCst) {
         0 => Ok(()),
-        SIGINT => Err(Failure::Interrupted("SIGINT")),
-        SIGHUP => Err(Failure::Interrupted("SIGHUP")),
-        SIGQUIT => Err(Failure::Interrupted("SIGQUIT")),
-        _ => Err(Failure::Interrupted("SIGTERM")),
+        SIGINT => Err(ClientError::Interrupted("SIGINT")),
+        SIGHUP => Err(ClientError::Interrupted("SIGHUP")),
+        SIGQUIT => Err(ClientError::Interrupted("SIGQUIT")),
+        _ => Err(ClientError::Interrupted("SIGTERM")),
     }
 }
 
-/// Notes the command that runs now. A signal that came just before it is handed on after all.
-pub(crate) fn begin(running: Running) {
+/// Records the current command. A signal that arrived just before is forwarded to it.
+pub(crate) fn begin(running: RunningCommand) {
     *COMMAND.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
     let received = RECEIVED.load(SeqCst);
     if received != 0 && !IS_UNDOING.load(SeqCst) {
@@ -106,20 +105,19 @@ pub(crate) fn begin(running: Running) {
     }
 }
 
-/// It has ended: its number may be another process's from now on.
+/// Forgets the current command, whose PID the kernel may give to another process from now on.
 pub(crate) fn end() {
     *COMMAND.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
-/// Runs `undo` without letting signals disturb its commands.
-pub(crate) fn shielded<T>(undo: impl FnOnce() -> T) -> T {
+/// Runs `undo`. Its commands get no signals, and start although a signal has arrived.
+pub(crate) fn without_interruption<T>(undo: impl FnOnce() -> T) -> T {
     let before = IS_UNDOING.swap(true, SeqCst);
     let result = undo();
     IS_UNDOING.store(before, SeqCst);
     result
 }
 
-/// Whether commands that are run now undo something.
 pub(crate) fn is_undoing() -> bool {
     IS_UNDOING.load(SeqCst)
 }

@@ -1,4 +1,5 @@
-//! hook.
+//! The two hooks that rsyncd runs for a module: `pre-xfer` before each transfer, `post-xfer` after
+//! it.
 
 pub(crate) mod admission;
 pub(crate) mod detach;

@@ -1,4 +1,5 @@
-//! module.
+//! Which modules a command works on, and the directory, snapshot root and policy of each; what the
+//! process may write.
 
 pub(crate) mod confine;
 pub(crate) mod context;

@@ -1,4 +1,5 @@
-//! system.
+//! Everything asked of the kernel: clocks, processes, mounts and system calls relative to open
+//! directories.
 
 pub(crate) mod boot;
 pub(crate) mod clock;

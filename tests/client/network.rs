@@ -41,7 +41,10 @@ fn how_to_back_up_to_an_rsync_daemon() {
     // last push is at work.
     let daemon = Daemon::of_pair(&module);
     // Each backup is three pushes, and all run the hook; the first two find that more is to come.
-    machine.back_up_to(&daemon.url("data"), &[]).exits(&[0]).says("the server's business");
+    machine
+        .back_up_to(&daemon.url("data"), &[])
+        .exits(&[0])
+        .says("the server makes and rotates snapshots");
     assert_eq!(daemon.await_hooks(HOOKS), [GOOD; HOOKS]);
     machine.verify(&module.latest);
     let names = module.snapshots();

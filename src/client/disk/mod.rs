@@ -1,5 +1,5 @@
-//! client::disk.
+//! The backup disk: what `/etc/crypttab` and `/etc/fstab` say of it; unlocking, mounting and
+//! undoing both.
 
-pub(crate) mod lock;
 pub(crate) mod mount;
 pub(crate) mod tables;

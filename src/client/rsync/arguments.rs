@@ -1,24 +1,28 @@
-//! The command lines of rsync and what its statuses mean. Pure: no rsync is run here.
+//! Composes the command lines of rsync, and interprets its exit statuses and statistics. Pure.
 //!
-//! A backup takes three runs. The first brings the *unfinished* token and nothing else, for rsync
-//! deletes before it transfers; the second transfers everything, with a newer token, so that the
-//! server sees whose it is; the third, when that went well, touches only the root directory: it
-//! takes the token away, or puts the *partial* one in its place. A backup that is broken off leaves
-//! the token where it is, and a whole one leaves nothing but what was backed up, down to the times
-//! of the root directory.
+//! A backup takes three runs of rsync:
+//!
+//! 1. The first transfers only the *unfinished* token, because rsync deletes before it transfers.
+//! 2. The second transfers everything, with a newer token, by which the server sees that this push
+//!    has brought the token.
+//! 3. The third runs after a good transfer and changes only the root directory: it deletes the
+//!    token, or replaces it by the *partial* token.
+//!
+//! An interrupted backup leaves the unfinished token in the destination. A complete backup leaves
+//! only the files of the source, including the times of the root directory.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use crate::client::external::shell_quote;
-use crate::client::job::Job;
-use crate::client::location::Destination;
+use crate::client::backup_job::BackupJob;
+use crate::client::destination::Destination;
+use crate::client::programs::shell_quote;
 use crate::decide::facts::PARTIAL_TRANSFER;
 use crate::hook::inquiry;
 use crate::store::completion;
 
-/// What is left out of every backup: absolute paths of the source machine, whatever SOURCE is.
+/// Absolute paths of the source machine that no backup contains, whatever SOURCE is.
 pub(crate) const EXCLUDED_ROOTS: [&str; 10] = [
     "/dev/",
     "/home/*/.cache/",
@@ -32,162 +36,168 @@ pub(crate) const EXCLUDED_ROOTS: [&str; 10] = [
     "/var/tmp/",
 ];
 
-/// A connection that says nothing for so many seconds is dead.
+/// rsync ends a connection that is silent for this time.
 const TIMEOUT_SECONDS: u32 = 600;
 
-/// How rsync ended.
+/// What an exit status of rsync means for the backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Meaning {
-    /// All that was there has been transferred; some files may have vanished meanwhile.
-    Whole,
-    /// Something could not be read or written.
+pub(crate) enum TransferOutcome {
+    /// Everything was transferred, except files that vanished during the transfer.
+    Complete,
+    /// Some files could not be read or written.
     Partial,
-    /// The network or the other side failed; another try may help.
-    Network,
-    /// It will fail again.
+    /// The network or the other side failed; another try may succeed.
+    NetworkFailure,
+    /// Another try would fail, too.
     Failed,
 }
 
-/// What a status of rsync means.
-pub(crate) fn meaning(status: i32, is_remote: bool) -> Meaning {
+pub(crate) fn outcome_of(status: i32, is_remote: bool) -> TransferOutcome {
     match status {
-        0 | 24 => Meaning::Whole,
-        PARTIAL_TRANSFER => Meaning::Partial,
-        // Socket, protocol stream, two kinds of timeout, and ssh itself.
-        10 | 12 | 30 | 35 | 255 if is_remote => Meaning::Network,
-        _ => Meaning::Failed,
+        0 | 24 => TransferOutcome::Complete,
+        PARTIAL_TRANSFER => TransferOutcome::Partial,
+        // Socket, protocol stream, two kinds of timeout, and ssh.
+        10 | 12 | 30 | 35 | 255 if is_remote => TransferOutcome::NetworkFailure,
+        _ => TransferOutcome::Failed,
     }
 }
 
-/// Where the second argument of rsync is on this run.
+/// The destination argument of one run of rsync.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Target<'a> {
-    /// The destination.
+pub(crate) struct RsyncDestination<'a> {
     pub destination: &'a Destination,
-    /// The near end of a tunnel to it.
+    /// The local end of the tunnel to the daemon.
     pub address: Option<(&'a str, u16)>,
 }
 
-impl Target<'_> {
+impl RsyncDestination<'_> {
     fn argument(self) -> OsString {
         OsString::from_vec(self.destination.argument(self.address))
     }
 }
 
-/// The run that says that a backup begins. Whether attributes can be kept is no matter yet.
-pub(crate) fn announce(job: &Job, target: Target) -> Vec<OsString> {
-    let mut words: Vec<OsString> = ["rsync", "--times"].map(OsString::from).into();
-    words.extend(connection(job));
-    words.push(job.directory.join(completion::UNFINISHED).into_os_string());
-    words.push(target.argument());
-    words
+/// The first run: transfers the unfinished token, without attributes that the server may refuse.
+pub(crate) fn announce(job: &BackupJob, target: RsyncDestination) -> Vec<OsString> {
+    let mut args: Vec<OsString> = ["rsync", "--times"].map(OsString::from).into();
+    args.extend(connection(job));
+    args.push(job.runtime_directory.join(completion::UNFINISHED).into_os_string());
+    args.push(target.argument());
+    args
 }
 
-/// The run that transfers everything; `shows_progress` for a person who watches.
-pub(crate) fn transfer(job: &Job, target: Target, shows_progress: bool) -> Vec<OsString> {
-    let mut words: Vec<OsString> = vec!["rsync".into()];
+/// The second run: transfers everything.
+pub(crate) fn transfer(
+    job: &BackupJob,
+    target: RsyncDestination,
+    shows_progress: bool,
+) -> Vec<OsString> {
+    let mut args: Vec<OsString> = vec!["rsync".into()];
     if job.dry_run {
-        words.extend(["--dry-run", "--verbose"].map(OsString::from));
+        args.extend(["--dry-run", "--verbose"].map(OsString::from));
     }
-    words.extend(["--delete", "--delete-excluded"].map(OsString::from));
-    words.extend(attributes());
-    words.extend(["--hard-links"].map(OsString::from));
+    args.extend(["--delete", "--delete-excluded"].map(OsString::from));
+    args.extend(attributes());
+    args.extend(["--hard-links"].map(OsString::from));
     if !job.multi_fs {
-        words.push("--one-file-system".into());
+        args.push("--one-file-system".into());
     }
     if job.sends_token() {
-        // Before all other rules: no pattern of the user may leave the token out.
-        words.push(format!("--include=/{}", completion::UNFINISHED).into());
-        // The other one stays for the second run, so that two partial backups in a row are the
-        // same.
-        words.push(format!("--filter=P /{}", completion::PARTIAL).into());
+        // Before all other rules, so that no pattern of the user excludes the token.
+        args.push(format!("--include=/{}", completion::UNFINISHED).into());
+        // The partial token of the backup before is kept, so two partial backups in a row are
+        // equal.
+        args.push(format!("--filter=P /{}", completion::PARTIAL).into());
     }
     if !job.dry_run {
-        words.push("--stats".into());
-        words.extend(shows_progress.then(|| "--info=progress2".into()));
+        args.push("--stats".into());
+        args.extend(shows_progress.then(|| "--info=progress2".into()));
     }
-    words.extend(EXCLUDED_ROOTS.map(|root| format!("--filter=-/ {root}").into()));
-    words.extend(job.excludes.iter().map(|pattern| joined("--exclude=", pattern)));
-    words.extend(connection(job));
-    // Several sources: with --one-file-system the file system of the last one counts.
-    words.extend(
-        job.sends_token().then(|| job.directory.join(completion::UNFINISHED).into_os_string()),
+    args.extend(EXCLUDED_ROOTS.map(|root| format!("--filter=-/ {root}").into()));
+    args.extend(job.excludes.iter().map(|pattern| joined("--exclude=", pattern)));
+    args.extend(connection(job));
+    // The token first: with --one-file-system, the file system of the last source counts.
+    args.extend(
+        job.sends_token()
+            .then(|| job.runtime_directory.join(completion::UNFINISHED).into_os_string()),
     );
-    words.push(with_slash(&job.source));
-    words.push(target.argument());
-    words
+    args.push(with_slash(&job.source));
+    args.push(target.argument());
+    args
 }
 
-/// The run that says how the transfer ended.
-pub(crate) fn finish(job: &Job, target: Target, meaning: Meaning) -> Vec<OsString> {
-    let mut words: Vec<OsString> = vec!["rsync".into()];
-    words.extend(attributes());
-    // The entries of the root directory and no more; of those, only the tokens count.
-    words.extend(["--no-recursive", "--dirs", "--delete"].map(OsString::from));
+/// The third run: deletes the unfinished token, or replaces it by the partial token.
+pub(crate) fn finish(
+    job: &BackupJob,
+    target: RsyncDestination,
+    outcome: TransferOutcome,
+) -> Vec<OsString> {
+    let mut args: Vec<OsString> = vec!["rsync".into()];
+    args.extend(attributes());
+    // rsync looks only at the entries of the root directory, and of those only at the tokens.
+    args.extend(["--no-recursive", "--dirs", "--delete"].map(OsString::from));
     for name in [completion::UNFINISHED, completion::PARTIAL] {
-        words.push(format!("--include=/{name}").into());
+        args.push(format!("--include=/{name}").into());
     }
-    words.push("--exclude=*".into());
-    words.extend(connection(job));
-    words.extend(
-        (meaning == Meaning::Partial)
-            .then(|| job.directory.join(completion::PARTIAL).into_os_string()),
+    args.push("--exclude=*".into());
+    args.extend(connection(job));
+    args.extend(
+        (outcome == TransferOutcome::Partial)
+            .then(|| job.runtime_directory.join(completion::PARTIAL).into_os_string()),
     );
-    words.push(with_slash(&job.source));
-    words.push(target.argument());
-    words
+    args.push(with_slash(&job.source));
+    args.push(target.argument());
+    args
 }
 
-/// A run that changes nothing and lists the destination.
-pub(crate) fn list(job: &Job, target: Target) -> Vec<OsString> {
-    let mut words: Vec<OsString> =
+/// Lists the destination.
+pub(crate) fn list(job: &BackupJob, target: RsyncDestination) -> Vec<OsString> {
+    let mut args: Vec<OsString> =
         ["rsync", "--list-only", "--no-recursive", "--dirs"].map(OsString::from).into();
-    words.extend(connection(job));
-    words.push(target.argument());
-    words
+    args.extend(connection(job));
+    args.push(target.argument());
+    args
 }
 
-/// A listing that the server's hook answers in its own way.
-pub(crate) fn inquire(job: &Job, target: Target) -> Vec<OsString> {
-    let mut words = list(job, target);
-    if let Some(argument) = words.last_mut() {
+/// A listing that the server's pre-xfer hook answers with free space and health.
+pub(crate) fn inquire(job: &BackupJob, target: RsyncDestination) -> Vec<OsString> {
+    let mut args = list(job, target);
+    if let Some(argument) = args.last_mut() {
         argument.push(inquiry::PATH);
     }
-    words
+    args
 }
 
-/// A run that changes nothing, but asks whether it might: it would send one file.
-pub(crate) fn rehearse(job: &Job, target: Target) -> Vec<OsString> {
-    let mut words: Vec<OsString> = ["rsync", "--dry-run"].map(OsString::from).into();
-    words.extend(attributes());
-    words.extend(connection(job));
-    words.push(job.directory.join(completion::UNFINISHED).into_os_string());
-    words.push(target.argument());
-    words
+/// A dry run that would send one file: it fails if the destination cannot be written.
+pub(crate) fn rehearse(job: &BackupJob, target: RsyncDestination) -> Vec<OsString> {
+    let mut args: Vec<OsString> = ["rsync", "--dry-run"].map(OsString::from).into();
+    args.extend(attributes());
+    args.extend(connection(job));
+    args.push(job.runtime_directory.join(completion::UNFINISHED).into_os_string());
+    args.push(target.argument());
+    args
 }
 
-/// The options that keep as much of a file's metadata as possible.
+/// The options that keep as many attributes of a file as possible.
 fn attributes() -> [OsString; 4] {
     ["--acls", "--archive", "--numeric-ids", "--xattrs"].map(OsString::from)
 }
 
-fn connection(job: &Job) -> Vec<OsString> {
-    let mut words = Vec::new();
+fn connection(job: &BackupJob) -> Vec<OsString> {
+    let mut args = Vec::new();
     if job.is_remote() {
-        words.push(format!("--timeout={TIMEOUT_SECONDS}").into());
+        args.push(format!("--timeout={TIMEOUT_SECONDS}").into());
     }
     if let Destination::Ssh { directory, .. } = &job.destination {
-        // Before version 3.2.4 rsync leaves it to the shell there to take a path with a blank
-        // apart. Only then, as servers that restrict what rsync may do do not always know the
-        // option.
+        // Before version 3.2.4, the shell on the server splits a path at a blank. The option is
+        // given only for such a path, because restricted servers do not always know it.
         let path = directory.as_os_str().as_bytes();
-        words.extend((shell_quote(path) != path).then(|| "--protect-args".into()));
-        words.push(joined("--rsh=", &rsh_text(&job.rsh)));
+        args.extend((shell_quote(path) != path).then(|| "--protect-args".into()));
+        args.push(joined("--rsh=", &rsh_text(&job.rsh)));
     }
-    words
+    args
 }
 
-/// rsync splits this at blanks, and knows quotes.
+/// The value of `--rsh`. rsync splits it at blanks, and reads quotes.
 fn rsh_text(rsh: &[OsString]) -> OsString {
     let quoted = |word: &OsString| match word.as_bytes().contains(&b' ') {
         true => [b"'".as_slice(), word.as_bytes(), b"'"].concat(),
@@ -198,7 +208,7 @@ fn rsh_text(rsh: &[OsString]) -> OsString {
 
 /// Splits `RSYNC_RSH` as rsync does.
 pub(crate) fn split_rsh(text: &OsStr) -> Vec<OsString> {
-    let mut words = Vec::new();
+    let mut args = Vec::new();
     let mut word = Vec::new();
     let mut quote = None;
     for &byte in text.as_bytes() {
@@ -207,16 +217,16 @@ pub(crate) fn split_rsh(text: &OsStr) -> Vec<OsString> {
             (byte, Some(open)) if byte == open => quote = None,
             (b' ', None) => {
                 if !word.is_empty() {
-                    words.push(OsString::from_vec(std::mem::take(&mut word)));
+                    args.push(OsString::from_vec(std::mem::take(&mut word)));
                 }
             }
             (byte, _) => word.push(byte),
         }
     }
     if !word.is_empty() {
-        words.push(OsString::from_vec(word));
+        args.push(OsString::from_vec(word));
     }
-    words
+    args
 }
 
 fn joined(option: &str, value: &OsStr) -> OsString {
@@ -231,10 +241,10 @@ fn with_slash(path: &Path) -> OsString {
     OsString::from_vec(bytes)
 }
 
-/// What rsync's statistics say of its work.
+/// From the output of `rsync --stats`.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Statistics {
-    /// Files whose content was transferred, without the token.
+pub(crate) struct TransferStatistics {
+    /// Files whose content was transferred. The token does not count.
     pub transferred: u64,
     /// Their size in bytes.
     pub bytes: u64,
@@ -242,16 +252,16 @@ pub(crate) struct Statistics {
     pub deleted: u64,
 }
 
-impl Statistics {
-    /// Reads the output of `--stats` of a run that may also have sent a token of `token_bytes`;
-    /// none if it is not in there.
+impl TransferStatistics {
+    /// Reads the output of a run. `token_bytes` is the size of the token that the run sent, if any.
+    /// `None` if the output has no statistics.
     pub(crate) fn parse(output: &[u8], token_bytes: Option<u64>) -> Option<Self> {
         let text = String::from_utf8_lossy(output);
         let value = |label: &str| {
             let line = text.lines().rev().find_map(|line| line.strip_prefix(label))?;
             line.split_whitespace().next()?.replace(',', "").parse::<u64>().ok()
         };
-        Some(Statistics {
+        Some(TransferStatistics {
             transferred: value("Number of regular files transferred: ")?
                 .saturating_sub(token_bytes.map_or(0, |_| 1)),
             bytes: value("Total transferred file size: ")?.saturating_sub(token_bytes.unwrap_or(0)),
@@ -263,14 +273,14 @@ impl Statistics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::job::Actions;
-    use crate::client::place::Place;
+    use crate::client::backup_job::Actions;
+    use crate::client::machine::Machine;
 
-    fn job(destination: &str) -> Job {
-        Job {
+    fn job(destination: &str) -> BackupJob {
+        BackupJob {
             source: "/".into(),
             destination: Destination::parse(OsStr::new(destination)).expect("a destination"),
-            place: Place { remote: None, uses_sudo: false },
+            machine: Machine { remote: None, uses_sudo: false },
             rsh: vec!["ssh".into(), "-F".into(), "/a b".into()],
             tunnel: None,
             actions: Actions::of_options(false, false, false),
@@ -280,32 +290,33 @@ mod tests {
             dry_run: false,
             multi_fs: false,
             excludes: vec!["*.iso".into()],
-            notifies: false,
+            shows_notifications: false,
             retries: 0,
             policy_file: None,
-            directory: "/run/x".into(),
-            memory: None,
+            runtime_directory: "/run/x".into(),
+            known_destinations: None,
         }
     }
 
-    fn text(words: &[OsString]) -> String {
-        words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join("|")
+    fn text(args: &[OsString]) -> String {
+        args.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join("|")
     }
 
-    fn target(job: &Job) -> Target<'_> {
-        Target { destination: &job.destination, address: None }
+    fn target(job: &BackupJob) -> RsyncDestination<'_> {
+        RsyncDestination { destination: &job.destination, address: None }
     }
 
     #[test]
-    fn a_transfer_keeps_everything_and_begins_with_the_token() {
+    fn a_transfer_keeps_all_attributes_and_sends_the_token_first() {
         let job = job("/mnt/latest");
         let roots: Vec<String> =
             EXCLUDED_ROOTS.iter().map(|root| format!("--filter=-/ {root}")).collect();
         assert_eq!(
             text(&transfer(&job, target(&job), false)),
             format!(
-                "rsync|--delete|--delete-excluded|--acls|--archive|--numeric-ids|--xattrs|--hard-links|--one-file-system|\
-                 --include=/.rsync-system-backup-unfinished|--filter=P /.rsync-system-backup-partial|--stats|{}|--exclude=*.iso|\
+                "rsync|--delete|--delete-excluded|--acls|--archive|--numeric-ids|--xattrs|\
+                 --hard-links|--one-file-system|--include=/.rsync-system-backup-unfinished|\
+                 --filter=P /.rsync-system-backup-partial|--stats|{}|--exclude=*.iso|\
                  /run/x/.rsync-system-backup-unfinished|/|/mnt/latest/",
                 roots.join("|")
             )
@@ -313,37 +324,35 @@ mod tests {
     }
 
     #[test]
-    fn a_dry_run_says_so_to_rsync_and_sends_no_token() {
-        let job = Job { dry_run: true, multi_fs: true, ..job("me@host:latest") };
-        let words = text(&transfer(&job, target(&job), true));
-        assert!(words.starts_with("rsync|--dry-run|--verbose|--delete|"), "{words}");
-        assert!(!words.contains("unfinished") && !words.contains("--one-file-system"), "{words}");
-        assert!(words.ends_with("--timeout=600|--rsh=ssh -F '/a b'|/|me@host:latest/"), "{words}");
+    fn a_dry_run_sends_no_token() {
+        let job = BackupJob { dry_run: true, multi_fs: true, ..job("me@host:latest") };
+        let args = text(&transfer(&job, target(&job), true));
+        assert!(args.starts_with("rsync|--dry-run|--verbose|--delete|"), "{args}");
+        assert!(!args.contains("unfinished") && !args.contains("--one-file-system"), "{args}");
+        assert!(args.ends_with("--timeout=600|--rsh=ssh -F '/a b'|/|me@host:latest/"), "{args}");
     }
 
     #[test]
-    fn a_path_that_a_shell_would_take_apart_is_kept_from_it() {
-        let words = |destination: &str| {
+    fn a_path_with_blanks_is_protected_from_the_remote_shell() {
+        let args = |destination: &str| {
             let job = job(destination);
             let target = target(&job);
             [
                 announce(&job, target),
                 transfer(&job, target, false),
-                finish(&job, target, Meaning::Whole),
+                finish(&job, target, TransferOutcome::Complete),
             ]
-            .map(|words| text(&words))
+            .map(|args| text(&args))
         };
-        assert!(
-            words("host:/srv/my laptop").iter().all(|words| words.contains("|--protect-args|"))
-        );
-        assert!(words("host:/srv/laptop").iter().all(|words| !words.contains("--protect-args")));
-        assert!(words("/srv/my laptop").iter().all(|words| !words.contains("--protect-args")));
+        assert!(args("host:/srv/my laptop").iter().all(|args| args.contains("|--protect-args|")));
+        assert!(args("host:/srv/laptop").iter().all(|args| !args.contains("--protect-args")));
+        assert!(args("/srv/my laptop").iter().all(|args| !args.contains("--protect-args")));
     }
 
     #[test]
-    fn what_rsh_is_made_of_comes_back() {
-        let words = ["ssh", "-F", "/a b"].map(OsString::from);
-        assert_eq!(split_rsh(&rsh_text(&words)), words);
+    fn rsh_is_quoted_and_split_unchanged() {
+        let args = ["ssh", "-F", "/a b"].map(OsString::from);
+        assert_eq!(split_rsh(&rsh_text(&args)), args);
         assert_eq!(
             split_rsh(OsStr::new("  ssh  -o \"X Y\" ")),
             ["ssh", "-o", "X Y"].map(OsString::from)
@@ -351,24 +360,28 @@ mod tests {
     }
 
     #[test]
-    fn statuses_of_the_network_are_worth_another_try_only_on_a_network() {
+    fn network_statuses_allow_another_try_only_for_remote_destinations() {
         for status in [10, 12, 30, 35, 255] {
-            assert_eq!(meaning(status, true), Meaning::Network, "{status}");
-            assert_eq!(meaning(status, false), Meaning::Failed, "{status}");
+            assert_eq!(outcome_of(status, true), TransferOutcome::NetworkFailure, "{status}");
+            assert_eq!(outcome_of(status, false), TransferOutcome::Failed, "{status}");
         }
-        assert_eq!([0, 24].map(|status| meaning(status, true)), [Meaning::Whole; 2]);
-        assert_eq!(meaning(23, false), Meaning::Partial);
+        assert_eq!([0, 24].map(|status| outcome_of(status, true)), [TransferOutcome::Complete; 2]);
+        assert_eq!(outcome_of(23, false), TransferOutcome::Partial);
         for status in [1, 2, 4, 5, 11, 20, 25] {
-            assert_eq!(meaning(status, true), Meaning::Failed, "{status}");
+            assert_eq!(outcome_of(status, true), TransferOutcome::Failed, "{status}");
         }
     }
 
     #[test]
     fn statistics_are_found_behind_progress() {
-        let output = b"\r  1 100%\n\nNumber of files: 5 (reg: 3)\nNumber of deleted files: 2 (reg: 2)\n\
-            Number of regular files transferred: 1,234\nTotal file size: 9 bytes\nTotal transferred file size: 5,678 bytes\n";
-        let statistics = Statistics::parse(output, Some(78));
-        assert_eq!(statistics, Some(Statistics { transferred: 1_233, bytes: 5_600, deleted: 2 }));
-        assert_eq!(Statistics::parse(b"nothing", None), None);
+        let output = b"\r  1 100%\n\nNumber of files: 5 (reg: 3)\n\
+            Number of deleted files: 2 (reg: 2)\nNumber of regular files transferred: 1,234\n\
+            Total file size: 9 bytes\nTotal transferred file size: 5,678 bytes\n";
+        let statistics = TransferStatistics::parse(output, Some(78));
+        assert_eq!(
+            statistics,
+            Some(TransferStatistics { transferred: 1_233, bytes: 5_600, deleted: 2 })
+        );
+        assert_eq!(TransferStatistics::parse(b"nothing", None), None);
     }
 }

@@ -1,7 +1,10 @@
-//! The transfer: rsync, tried again when the network fails, between a run that says that it begins
-//! and one that says how it ended. Nothing in the destination changes before it says *unfinished*.
+//! Transfers the source: runs rsync, and repeats it after network failures. A run before and a run
+//! after it write the tokens.
+//!
+//! The unfinished token is in the destination before any other file changes. It is deleted only
+//! after a complete transfer, so a backup that ends at any moment counts as unfinished.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{IsTerminal, Write, stdout};
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,13 +13,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use chrono::{DateTime, Utc};
 
-use crate::client::disk::lock::make_directory;
-use crate::client::external::Call;
-use crate::client::failure::{Failure, Result};
-use crate::client::job::Job;
-use crate::client::location::Destination;
-use crate::client::rsync::arguments::{self, Meaning, Statistics, Target, meaning};
-use crate::client::rsync::output::{Complaints, Output};
+use crate::client::backup_job::BackupJob;
+use crate::client::destination::Destination;
+use crate::client::error::{ClientError, Result};
+use crate::client::external_command::ExternalCommand;
+use crate::client::locks::make_directory;
+use crate::client::machine::Privilege;
+use crate::client::pipes::{StderrMode, StdoutMode};
+use crate::client::rsync::arguments::{
+    self, RsyncDestination, TransferOutcome, TransferStatistics, outcome_of,
+};
 use crate::client::rsync::tunnel::OpenTunnel;
 use crate::client::signals;
 use crate::store::completion;
@@ -26,41 +32,41 @@ use crate::tell::duration::span_text;
 use crate::tell::error::Error;
 use crate::tell::escape::escape_path;
 
-/// The pause before the second try; each later one is three times as long.
+/// The pause before the second try. Each later pause is three times as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 
-/// What somebody reads who finds a token.
-const TOKEN_TEXT: &str = "rsync-system-backup puts this file into a backup that is not finished, or to which not everything\n\
-    could be transferred, and takes it away when a backup is whole. See docs/client.md of rsyncd-snapshot.\n";
+/// The content of a token, for an administrator who finds it.
+const TOKEN_TEXT: &str = "rsync-system-backup puts this file into a backup that is not finished, \
+    or to which not everything\ncould be transferred, and takes it away when a backup is whole. \
+    See docs/client.md of rsyncd-snapshot.\n";
 
-/// The connection to the destination.
-pub(crate) struct Connection<'a> {
-    job: &'a Job,
+/// Runs rsync with the destination of a job. Opens the tunnel when it is first needed.
+pub(crate) struct RsyncConnection<'a> {
+    job: &'a BackupJob,
     tunnel: Option<OpenTunnel>,
     token_bytes: u64,
 }
 
-impl<'a> Connection<'a> {
-    /// For a job; nothing is opened yet.
+impl<'a> RsyncConnection<'a> {
+    /// Writes the tokens into the runtime directory. Connects to nothing.
     ///
     /// # Errors
     /// If the tokens cannot be written.
-    pub(crate) fn new(job: &'a Job) -> Result<Self> {
-        make_directory(&job.directory)?;
-        // Older than the next one, which has the same size: rsync has to see the difference.
+    pub(crate) fn new(job: &'a BackupJob) -> Result<Self> {
+        make_directory(&job.runtime_directory)?;
+        // The next token has the same size, so it needs another time for rsync to transfer it.
         let token_bytes = write_unfinished(job, SystemTime::now() - FIRST_PAUSE)?;
-        // Always the same: two partial backups in a row may be equal.
-        let partial = write_token(&job.directory.join(completion::PARTIAL), TOKEN_TEXT)?;
+        // The time is constant, so that two partial backups in a row can be equal.
+        let partial = write_token(&job.runtime_directory.join(completion::PARTIAL), TOKEN_TEXT)?;
         let set_time = partial.set_modified(std::time::UNIX_EPOCH);
-        set_time.map_err(|cause| Error::io("set the time of", &job.directory, cause))?;
-        Ok(Connection { job, tunnel: None, token_bytes })
+        set_time.map_err(|cause| Error::io("set the time of", &job.runtime_directory, cause))?;
+        Ok(RsyncConnection { job, tunnel: None, token_bytes })
     }
 
-    /// Transfers everything and says how it ended, to us and to the destination. Returns rsync's
-    /// status.
+    /// Transfers everything, writes the tokens, and logs the result. Returns rsync's status.
     ///
     /// # Errors
-    /// If nothing that is worth a snapshot came about.
+    /// If the transfer failed: no snapshot may be made of it.
     pub(crate) fn transfer(&mut self) -> Result<i32> {
         let job = self.job;
         let began = Instant::now();
@@ -68,37 +74,37 @@ impl<'a> Connection<'a> {
         let word = if job.dry_run { "rehearsing" } else { "backing up" };
         log::info!("{word} {source} to {}", job.destination);
         let shows_progress = stdout().is_terminal() && log::max_level() >= log::LevelFilter::Info;
-        let output = match (job.dry_run, shows_progress) {
-            (true, _) => Output::Relay,
-            (false, true) => Output::Progress,
-            (false, false) => Output::Capture,
+        let mode = match (job.dry_run, shows_progress) {
+            (true, _) => StdoutMode::Relay,
+            (false, true) => StdoutMode::Progress,
+            (false, false) => StdoutMode::Capture,
         };
         if job.sends_token() {
             self.announce()?;
         }
-        let words = |target: Target| {
-            // A new one each time: so it is always among what is transferred, the statistics can
-            // leave it out, and the server sees that this push has brought it.
+        let args = |target: RsyncDestination| {
+            // A new token for each try. So each try transfers it, the statistics can subtract it,
+            // and the server sees that this push has brought it.
             write_unfinished(job, SystemTime::now())?;
             Ok(arguments::transfer(job, target, shows_progress))
         };
-        let (status, said) = self.run_with_retries(words, output)?;
-        let meaning = meaning(status, job.is_remote());
-        match (status, meaning) {
+        let (status, output) = self.run_with_retries(args, mode)?;
+        let outcome = outcome_of(status, job.is_remote());
+        match (status, outcome) {
             (0, _) => {}
-            (_, Meaning::Whole) => {
-                log::info!("files vanished while rsync was at it, as on any running system")
+            (_, TransferOutcome::Complete) => {
+                log::info!("files vanished during the transfer, as on any running system")
             }
             _ => log::warn!(
                 "not everything could be transferred, so a snapshot of this is a partial one"
             ),
         }
         if job.sends_token() {
-            self.finish(meaning)?;
+            self.finish(outcome)?;
         }
         let took = span_text(began.elapsed());
-        match Statistics::parse(&said, job.sends_token().then_some(self.token_bytes)) {
-            Some(Statistics { transferred, bytes, deleted }) => log::info!(
+        match TransferStatistics::parse(&output, job.sends_token().then_some(self.token_bytes)) {
+            Some(TransferStatistics { transferred, bytes, deleted }) => log::info!(
                 "backed up {source} in {took}: {} with {bytes} bytes transferred, {}",
                 counted(transferred as usize, "file"),
                 counted(deleted as usize, "deletion")
@@ -108,139 +114,145 @@ impl<'a> Connection<'a> {
         Ok(status)
     }
 
-    /// Tells the destination that a transfer begins.
+    /// Puts the unfinished token into the destination.
     fn announce(&mut self) -> Result<()> {
         let job = self.job;
-        let (status, _) =
-            self.run_with_retries(|target| Ok(arguments::announce(job, target)), Output::Capture)?;
+        let (status, _) = self
+            .run_with_retries(|target| Ok(arguments::announce(job, target)), StdoutMode::Capture)?;
         match status {
             0 => Ok(()),
-            status => Err(Failure::Failed(format!(
-                "the destination cannot be written (rsync ended with status {status}); nothing was transferred"
+            status => Err(ClientError::Failed(format!(
+                "the destination cannot be written (rsync ended with status {status}); nothing \
+                 was transferred"
             ))),
         }
     }
 
-    /// Tells the destination how the transfer ended. If it is not told, it has to think that it has
-    /// not.
-    fn finish(&mut self, meaning: Meaning) -> Result<()> {
+    /// Deletes the unfinished token, or replaces it by the partial token.
+    ///
+    /// # Errors
+    /// If the token of a complete transfer stays: the server counts the backup as unfinished.
+    fn finish(&mut self, outcome: TransferOutcome) -> Result<()> {
         let job = self.job;
         let (status, _) = self.run_with_retries(
-            |target| Ok(arguments::finish(job, target, meaning)),
-            Output::Capture,
+            |target| Ok(arguments::finish(job, target, outcome)),
+            StdoutMode::Capture,
         )?;
-        // What failed in the transfer may fail here as well, as attributes that cannot be set.
-        let is_told = meaning == Meaning::Partial
-            || arguments::meaning(status, job.is_remote()) == Meaning::Whole;
-        match is_told {
+        // The attributes that failed in a partial transfer may fail here, too.
+        let is_recorded = outcome == TransferOutcome::Partial
+            || outcome_of(status, job.is_remote()) == TransferOutcome::Complete;
+        match is_recorded {
             true => Ok(()),
-            false => Err(Failure::Failed(format!(
-                "everything is transferred, but that could not be noted at the destination (rsync ended with status {status}), so it counts as unfinished"
+            false => Err(ClientError::Failed(format!(
+                "everything is transferred, but the file {} could not be removed from the \
+                 destination (rsync ended with status {status}), so the backup counts as \
+                 unfinished",
+                completion::UNFINISHED
             ))),
         }
     }
 
-    /// Runs rsync until it ends otherwise than by a failure of the network, or too often.
+    /// Runs rsync, and repeats it after network failures.
     fn run_with_retries(
         &mut self,
-        words: impl Fn(Target) -> Result<Vec<OsString>>,
-        output: Output,
+        args: impl Fn(RsyncDestination) -> Result<Vec<OsString>>,
+        stdout: StdoutMode,
     ) -> Result<(i32, Vec<u8>)> {
         let mut pause = FIRST_PAUSE;
         let mut retries = self.job.retries;
         loop {
-            let failure = match self.run(&words, output) {
+            let error = match self.run(&args, stdout) {
                 Ok(ended) => return Ok(ended),
-                Err(failure) => failure,
+                Err(error) => error,
             };
-            if retries == 0 || !is_network_trouble(&failure, self.job) {
-                return Err(failure);
+            if retries == 0 || !is_network_trouble(&error, self.job) {
+                return Err(error);
             }
-            // The tunnel may be what failed.
+            // The tunnel may have failed.
             self.tunnel = None;
-            log::warn!("{failure}; trying again in {} s", pause.as_secs());
+            log::warn!("{error}; trying again in {} s", pause.as_secs());
             wait(pause)?;
             pause *= 3;
             retries -= 1;
         }
     }
 
-    /// Runs rsync once; its status and output if it transferred something.
+    /// Runs rsync once. Returns status and output of a complete or partial transfer.
     fn run(
         &mut self,
-        words: impl Fn(Target) -> Result<Vec<OsString>>,
-        output: Output,
+        args: impl Fn(RsyncDestination) -> Result<Vec<OsString>>,
+        stdout: StdoutMode,
     ) -> Result<(i32, Vec<u8>)> {
-        let words = words(self.target()?)?;
-        let ended = Call { output, complaints: Complaints::Warn, ..self.call(words) }.run()?;
+        let args = args(self.target()?)?;
+        let ended =
+            ExternalCommand { stdout, stderr: StderrMode::Warn, ..self.command(args) }.run()?;
         match ended.status {
             Some(status)
                 if matches!(
-                    meaning(status, self.job.is_remote()),
-                    Meaning::Whole | Meaning::Partial
+                    outcome_of(status, self.job.is_remote()),
+                    TransferOutcome::Complete | TransferOutcome::Partial
                 ) =>
             {
                 Ok((status, ended.output))
             }
-            // rsync was interrupted from the terminal, and we with it; but it may know first.
-            Some(20) => Err(signals::check().err().unwrap_or(Failure::Interrupted("SIGINT"))),
-            _ => Err(ended.failure()),
+            // A Ctrl-C on the terminal reached rsync and the client; rsync may have ended first.
+            Some(20) => Err(signals::check().err().unwrap_or(ClientError::Interrupted("SIGINT"))),
+            _ => Err(ended.into_error()),
         }
     }
 
-    /// Runs an rsync that only looks.
-    ///
-    /// # Errors
-    /// If it cannot be run.
-    pub(crate) fn look(
+    /// Runs an rsync that changes nothing, and returns its output.
+    pub(crate) fn query(
         &mut self,
-        words: impl Fn(&Job, Target) -> Vec<OsString>,
+        args: impl Fn(&BackupJob, RsyncDestination) -> Vec<OsString>,
     ) -> Result<Vec<u8>> {
-        let words = words(self.job, self.target()?);
-        self.call(words).succeed()
+        let args = args(self.job, self.target()?);
+        self.command(args).succeed()
     }
 
-    /// Where rsync finds the destination; opens the tunnel if there is one.
-    fn target(&mut self) -> Result<Target<'_>> {
+    /// The destination argument. Opens the tunnel if the job has one.
+    fn target(&mut self) -> Result<RsyncDestination<'_>> {
         let job = self.job;
         if let (Some(tunnel), None) = (&job.tunnel, &self.tunnel) {
             self.tunnel =
-                Some(OpenTunnel::open(tunnel, &job.destination, &job.rsh, &job.directory)?);
+                Some(OpenTunnel::open(tunnel, &job.destination, &job.rsh, &job.runtime_directory)?);
         }
         let address = self.tunnel.as_ref().map(|open| ("127.0.0.1", open.port));
-        Ok(Target { destination: &job.destination, address })
+        Ok(RsyncDestination { destination: &job.destination, address })
     }
 
-    /// A call of rsync, by sudo where that is wanted, in the I/O class that is wanted.
-    fn call(&self, rsync: Vec<OsString>) -> Call {
+    /// An rsync command with sudo and ionice, as the job wants it.
+    fn command(&self, rsync: Vec<OsString>) -> ExternalCommand {
         let job = self.job;
-        let mut words: Vec<OsString> = Vec::new();
-        if job.place.uses_sudo && !is_privileged() {
-            words.push("sudo".into());
-            // Else sudo keeps the daemon's password from rsync.
+        let mut args: Vec<OsString> = Vec::new();
+        if job.machine.uses_sudo && !is_privileged() {
+            args.push("sudo".into());
+            // Otherwise sudo drops the variable with the daemon's password.
             if job.destination.is_daemon() && std::env::var_os("RSYNC_PASSWORD").is_some() {
-                words.push("--preserve-env=RSYNC_PASSWORD".into());
+                args.push("--preserve-env=RSYNC_PASSWORD".into());
             }
         }
-        words.extend(job.ionice_words());
-        words.extend(rsync);
-        // Without a home there are no settings of a user in it.
+        args.extend(job.ionice_args());
+        args.extend(rsync);
+        // Without a home, rsync and ssh read no settings of a user.
         let environment = vec![("HOME".into(), "".into())];
-        let is_asking = job.is_remote() || (job.place.uses_sudo && !is_privileged());
-        Call { environment, may_ask: is_asking, ..Call::new(words) }
+        let is_asking = job.is_remote() || (job.machine.uses_sudo && !is_privileged());
+        ExternalCommand { environment, may_ask: is_asking, ..ExternalCommand::new(args) }
     }
 }
 
-/// Whether another try may help: not if the other side has answered and said no.
-fn is_network_trouble(failure: &Failure, job: &Job) -> bool {
-    let Failure::Command { status: Some(status), said, .. } = failure else { return false };
+/// Whether another try may succeed: not if the server has refused the login.
+fn is_network_trouble(error: &ClientError, job: &BackupJob) -> bool {
+    let ClientError::Command { status: Some(status), last_errors, .. } = error else {
+        return false;
+    };
     let is_refusal = ["Permission denied", "Host key verification failed"]
         .iter()
-        .any(|part| said.contains(part));
-    meaning(*status, job.is_remote()) == Meaning::Network && !is_refusal
+        .any(|part| last_errors.contains(part));
+    outcome_of(*status, job.is_remote()) == TransferOutcome::NetworkFailure && !is_refusal
 }
 
-/// Sleeps, unless a signal comes.
+/// Sleeps until a signal arrives.
 fn wait(pause: Duration) -> Result<()> {
     let end = Instant::now() + pause;
     while Instant::now() < end {
@@ -250,35 +262,25 @@ fn wait(pause: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Makes the destination's directory if it is missing.
-///
-/// # Errors
-/// If it cannot be made.
-pub(crate) fn make_destination(job: &Job) -> Result<()> {
+/// Makes a local destination directory that is missing, unless this is a dry run.
+pub(crate) fn make_destination(job: &BackupJob) -> Result<()> {
     let Destination::Local(directory) = &job.destination else { return Ok(()) };
     if job.dry_run || directory.is_dir() {
         return Ok(());
     }
     log::info!("making the missing directory {}", escape_path(directory));
-    if job.place.needs_sudo_here() {
-        let words: Vec<OsString> = ["mkdir", "-p", "--"]
-            .map(OsString::from)
-            .into_iter()
-            .chain([directory.into()])
-            .collect();
+    if job.machine.needs_sudo_here() {
+        let mut args = ["mkdir", "-p", "--"].map(OsStr::new).to_vec();
+        args.push(directory.as_os_str());
         let parent = directory.parent().unwrap_or(directory);
-        return job
-            .place
-            .call(&words, crate::client::place::Privilege::ToChange(parent))
-            .succeed()
-            .map(drop);
+        return job.machine.command(&args, Privilege::ToChange(parent)).succeed().map(drop);
     }
     make_directory(directory)
 }
 
-/// Writes the token that says *unfinished* with this time; its size, which is always the same.
-fn write_unfinished(job: &Job, time: SystemTime) -> Result<u64> {
-    let path = job.directory.join(completion::UNFINISHED);
+/// Writes the unfinished token with this time. Returns its size, which is constant.
+fn write_unfinished(job: &BackupJob, time: SystemTime) -> Result<u64> {
+    let path = job.runtime_directory.join(completion::UNFINISHED);
     let text = format!(
         "{TOKEN_TEXT}This one was begun at {}.\n",
         DateTime::<Utc>::from(time).format("%FT%T%.9fZ")
@@ -288,17 +290,15 @@ fn write_unfinished(job: &Job, time: SystemTime) -> Result<u64> {
     Ok(text.len() as u64)
 }
 
-/// Refuses a source that says that it is not whole: each backup of it would say the same for ever.
-///
-/// # Errors
-/// If so.
-pub(crate) fn refuse_token_in_source(job: &Job) -> Result<()> {
+/// Refuses a source that contains a token: each backup of it would count as unfinished or partial.
+pub(crate) fn refuse_token_in_source(job: &BackupJob) -> Result<()> {
     let exists = |name: &&str| job.source.join(name).symlink_metadata().is_ok();
     let Some(name) = [completion::UNFINISHED, completion::PARTIAL].into_iter().find(exists) else {
         return Ok(());
     };
-    Err(Failure::Refused(format!(
-        "the source has a file {}, left by a restore from a backup that is not whole; each backup of it would count as not whole, too: see what is missing, and remove the file",
+    Err(ClientError::Refused(format!(
+        "the source has a file {}, left by a restore from a backup that is not whole; each backup \
+         of it would count as not whole, too: see what is missing, and remove the file",
         escape_path(&job.source.join(name))
     )))
 }

@@ -1,25 +1,24 @@
-//! A way to the rsync daemon through an SSH server: `ssh -N` with one forwarded port.
+//! An SSH tunnel to the rsync daemon: `ssh -N` with one forwarded port.
 //!
-//! ssh goes to the background itself once it has logged in and the port is open, so it can ask for
-//! a password before that, nothing has to be polled, and an account that may run no command will
-//! do. It is ended through its control socket, which lies in a directory of our own.
+//! ssh goes to the background itself once it has logged in and the port is open. So ssh can ask for
+//! a password, the client needs no polling, and the account on the server needs no permission to
+//! run commands. The client ends ssh through its control socket, in the runtime directory.
 
 use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use crate::client::external::Call;
-use crate::client::failure::{Failure, Result};
-use crate::client::location::{DAEMON_PORT, Destination, Host, parse_host, split_port};
-use crate::client::rsync::output::Complaints;
+use crate::client::destination::{DAEMON_PORT, Destination, Host, parse_host, split_port};
+use crate::client::error::{ClientError, Result};
+use crate::client::external_command::ExternalCommand;
+use crate::client::pipes::StderrMode;
 use crate::client::signals;
 
 /// The SSH server of `--tunnel`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tunnel {
-    /// The server and the account on it.
     pub host: Host,
-    /// The port of the SSH server, if it is not the usual one.
+    /// `None` means the port that ssh chooses.
     pub port: Option<u16>,
 }
 
@@ -34,37 +33,36 @@ impl Tunnel {
         parsed.map_err(|problem| format!("the tunnel {problem}: it is written [USER@]HOST[:PORT]"))
     }
 
-    /// What the SSH server is asked to connect to: the daemon as *it* sees it.
+    /// The address of the daemon as the SSH server sees it.
     pub(crate) fn far_end(&self, host: &Host, port: Option<u16>) -> String {
         let name = if host.name == self.host.name { "localhost" } else { &host.name };
         let port = port.unwrap_or(DAEMON_PORT);
         if name.contains(':') { format!("[{name}]:{port}") } else { format!("{name}:{port}") }
     }
 
-    /// The command that opens it.
-    fn open_words(
+    fn open_args(
         &self,
         rsh: &[OsString],
         socket: &Path,
         local_port: u16,
         destination: &Destination,
     ) -> Vec<OsString> {
-        let mut words = rsh.to_vec();
+        let mut args = rsh.to_vec();
         if let Destination::Daemon { host, port, .. } = destination {
             let forward = format!("127.0.0.1:{local_port}:{}", self.far_end(host, *port));
-            words.extend(["-f", "-N", "-T", "-M", "-S"].map(OsString::from));
-            words.push(socket.into());
-            // With these, success means that the port is open; and it is the only one that is.
-            words.extend(
+            args.extend(["-f", "-N", "-T", "-M", "-S"].map(OsString::from));
+            args.push(socket.into());
+            // With these, success means that the port is open, and that no other is.
+            args.extend(
                 ["-o", "ExitOnForwardFailure=yes", "-o", "ControlPersist=no"].map(OsString::from),
             );
-            words.extend(["-L".into(), OsString::from(forward)]);
+            args.extend(["-L".into(), OsString::from(forward)]);
         }
-        words.extend(self.address_words());
-        words
+        args.extend(self.address_args());
+        args
     }
 
-    fn address_words(&self) -> Vec<OsString> {
+    fn address_args(&self) -> Vec<OsString> {
         let port = self.port.map(|port| ["-p".to_string(), port.to_string()]);
         let user = self.host.user.as_ref().map(|user| ["-l".to_string(), user.clone()]);
         let options = port.into_iter().chain(user).flatten();
@@ -72,16 +70,16 @@ impl Tunnel {
     }
 }
 
-/// An open tunnel.
+/// An open tunnel. It closes when this value is dropped.
 pub(crate) struct OpenTunnel {
     close: Vec<OsString>,
     socket: PathBuf,
-    /// The port of this machine that leads to the daemon.
+    /// The local port that leads to the daemon.
     pub port: u16,
 }
 
 impl OpenTunnel {
-    /// Opens the tunnel to the daemon of `destination`; its socket lies in `directory`.
+    /// Opens the tunnel to the daemon of `destination`, with its control socket in `directory`.
     ///
     /// # Errors
     /// If ssh cannot log in or forward the port.
@@ -96,24 +94,28 @@ impl OpenTunnel {
         let mut tries = 3;
         loop {
             let port = free_port()?;
-            let words = tunnel.open_words(rsh, &socket, port, destination);
+            let args = tunnel.open_args(rsh, &socket, port, destination);
             log::info!("opening a tunnel to the rsync daemon through {}", tunnel.host);
-            let call = Call { may_ask: true, complaints: Complaints::Quote, ..Call::new(&words) };
-            match call.succeed() {
+            let command = ExternalCommand {
+                may_ask: true,
+                stderr: StderrMode::Quote,
+                ..ExternalCommand::new(&args)
+            };
+            match command.succeed() {
                 Ok(_) => {
                     let mut close = rsh.to_vec();
                     close.extend(["-S".into(), socket.clone().into_os_string()]);
                     close.extend(["-O", "exit"].map(OsString::from));
-                    close.extend(tunnel.address_words());
+                    close.extend(tunnel.address_args());
                     return Ok(OpenTunnel { close, socket, port });
                 }
-                // Somebody else may have taken the port meanwhile.
-                Err(Failure::Command { said, .. })
-                    if tries > 1 && said.contains("Address already in use") =>
+                // Another process may have taken the port meanwhile.
+                Err(ClientError::Command { last_errors, .. })
+                    if tries > 1 && last_errors.contains("Address already in use") =>
                 {
                     tries -= 1;
                 }
-                Err(failure) => return Err(failure),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -121,12 +123,13 @@ impl OpenTunnel {
 
 impl Drop for OpenTunnel {
     fn drop(&mut self) {
-        let close =
-            Call { limit: Some(std::time::Duration::from_secs(10)), ..Call::new(&self.close) };
-        // If ssh has gone already, as it does when the connection breaks, there is nothing to
-        // close.
-        if let Err(failure) = signals::shielded(|| close.succeed()) {
-            log::debug!("the tunnel is closed already: {failure}");
+        let close = ExternalCommand {
+            limit: Some(std::time::Duration::from_secs(10)),
+            ..ExternalCommand::new(&self.close)
+        };
+        // ssh ends itself when the connection breaks; then this command fails.
+        if let Err(error) = signals::without_interruption(|| close.succeed()) {
+            log::debug!("the tunnel is closed already: {error}");
         }
         let _ = std::fs::remove_file(&self.socket);
     }
@@ -135,7 +138,7 @@ impl Drop for OpenTunnel {
 fn free_port() -> Result<u16> {
     let found = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     found.map(|address| address.port()).map_err(|cause| {
-        Failure::Failed(format!("cannot find a free port for the tunnel: {cause}"))
+        ClientError::Failed(format!("cannot find a free port for the tunnel: {cause}"))
     })
 }
 
@@ -163,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_daemon_is_named_as_the_ssh_server_sees_it() {
+    fn the_daemon_has_the_address_that_the_ssh_server_sees() {
         let tunnel = Tunnel::parse("me@server").expect("a tunnel");
         let host = |name: &str| Host { user: None, name: name.to_string() };
         assert_eq!(tunnel.far_end(&host("server"), None), "localhost:873");

@@ -1,34 +1,35 @@
-//! What is refused because it would delete data, or back up the backup.
+//! Refuses backups that would delete data, or back up the backup.
 //!
-//! rsync deletes from the destination whatever the source does not have, so a destination that is
-//! the source, holds it, or was meant to be the source is a disaster. One check goes by the paths
-//! alone, before anything is unlocked; the other looks at both directories when the disk is there.
+//! rsync deletes from the destination everything that the source does not have. So a destination
+//! must not be the source, contain it, or be swapped with it. [`check_paths`] uses only the paths,
+//! before anything is unlocked. [`check_directories`] looks at both directories after the disk is
+//! mounted.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::client::failure::{Failure, Result};
-use crate::client::job::Job;
-use crate::client::location::Destination;
+use crate::client::backup_job::BackupJob;
+use crate::client::destination::Destination;
+use crate::client::error::{ClientError, Result};
 use crate::client::rsync::arguments::EXCLUDED_ROOTS;
 use crate::client::safety::known_destinations;
-use crate::client::safety::probe::{Sight, TOKENS};
+use crate::client::safety::probe::{ProbedDestination, TOKENS};
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
 
-/// Refuses what can be told from the paths alone.
+/// Refuses paths that are dangerous whatever the directories contain.
 ///
 /// # Errors
-/// [`Failure::Refused`].
-pub(crate) fn check_paths(job: &Job) -> Result<()> {
+/// [`ClientError::Refused`].
+pub(crate) fn check_paths(job: &BackupJob) -> Result<()> {
     let directory = match &job.destination {
         Destination::Daemon { directory, .. } => Path::new(OsStr::from_bytes(directory)),
         Destination::Local(directory) | Destination::Ssh { directory, .. } => directory,
     };
-    // Where `..` leads cannot be told as long as what is before it does not exist.
+    // A `..` after a directory that does not exist yet may lead anywhere.
     let mount_point = job.mount_point.as_deref().unwrap_or(Path::new(""));
     if let Some(path) = [directory, mount_point].into_iter().find(|path| has_parent(path)) {
         return refuse(format!(
@@ -55,56 +56,54 @@ pub(crate) fn check_paths(job: &Job) -> Result<()> {
     }
 }
 
-/// Refuses what can be told from looking at source and destination, when the disk is mounted.
-/// Returns the source that was judged, without symbolic links: rsync has to get that one.
+/// Looks at source and destination when the disk is mounted, and refuses what would delete data.
+/// Returns the path of the source without symbolic links, for rsync: the link may change meanwhile.
 ///
 /// # Errors
-/// [`Failure::Refused`].
-pub(crate) fn check_directories(job: &Job) -> Result<PathBuf> {
+/// [`ClientError::Refused`].
+pub(crate) fn check_directories(job: &BackupJob) -> Result<PathBuf> {
     let source = real_source(&job.source)?;
     let Some(directory) = job.destination.directory() else { return Ok(source) };
-    let sight = Sight::of(job, directory)?;
-    let destination = sight.path.as_path();
+    let probed = ProbedDestination::probe(job, directory)?;
+    let destination = probed.path.as_path();
     if let (Destination::Local(_), Some(mount_point)) =
         (&job.destination, job.mount_point.as_deref())
     {
         check_is_on_disk(directory, destination, &real_path(mount_point))?;
     }
-    if let Some(part) = sight.part_of_root() {
+    if let Some(part) = probed.part_of_root() {
         return refuse(format!("the destination {} is {part}", escape_path(destination)));
     }
-    if sight.is_here {
+    if probed.is_this_machine {
         check_nesting(job, &source, destination)?;
-        // Elsewhere a copy of a backup is a copy, and strangers there are looked for in any case.
-        check_is_no_restore(&source, &sight)?;
+        // On another machine, the destination of a copied backup is checked for unrelated files
+        // only.
+        refuse_restore(&source, &probed)?;
     }
-    if !sight.is_empty() && is_empty(&source)? {
+    if !probed.is_empty() && is_empty(&source)? {
         return refuse_empty_source(&source);
     }
-    if !sight.is_known() && !known_destinations::is_met(job, &sight) {
-        check_strangers(&source, &sight)?;
+    if !probed.has_backup() && !known_destinations::contains(job, &probed) {
+        refuse_deleting_unrelated(&source, &probed)?;
     }
     Ok(source)
 }
 
-/// Whether there is nothing to back up.
-///
-/// # Errors
-/// If that cannot be seen.
+/// Whether the source contains nothing to back up.
 pub(crate) fn is_empty(source: &Path) -> Result<bool> {
     match std::fs::read_dir(source) {
-        // The root of a new file system has one entry.
+        // The root of a new file system has only this entry.
         Ok(entries) => Ok(entries.flatten().all(|entry| entry.file_name() == "lost+found")),
-        // Then it may be for root, and rsync complains if it is not.
+        // rsync may run as root and can read it; otherwise rsync fails.
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(false),
         Err(cause) => Err(Error::io("look into", source, cause).into()),
     }
 }
 
-/// Refuses to empty a module, by rsync's listing of it: more than the line of the directory itself.
+/// Refuses to empty a module. `listing` is rsync's: its first line is the directory itself.
 ///
 /// # Errors
-/// [`Failure::Refused`].
+/// [`ClientError::Refused`].
 pub(crate) fn check_empty_source(source: &Path, listing: &[u8]) -> Result<()> {
     match listing.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count() {
         0 | 1 => Ok(()),
@@ -114,7 +113,8 @@ pub(crate) fn check_empty_source(source: &Path, listing: &[u8]) -> Result<()> {
 
 fn refuse_empty_source<T>(source: &Path) -> Result<T> {
     refuse(format!(
-        "the source {} is empty, and all that is in the destination would be deleted: is the source's disk mounted?",
+        "the source {} is empty, and all that is in the destination would be deleted: is the \
+         source's disk mounted?",
         escape_path(source)
     ))
 }
@@ -131,8 +131,8 @@ fn check_is_on_disk(directory: &Path, destination: &Path, mount_point: &Path) ->
     }
 }
 
-/// Two directories of this machine, one within the other.
-fn check_nesting(job: &Job, source: &Path, destination: &Path) -> Result<()> {
+/// Refuses two directories of this machine of which one contains the other.
+fn check_nesting(job: &BackupJob, source: &Path, destination: &Path) -> Result<()> {
     if is_below(source, destination) {
         return refuse(format!(
             "the destination {} holds the source {}, which would be deleted: are they swapped?",
@@ -141,14 +141,14 @@ fn check_nesting(job: &Job, source: &Path, destination: &Path) -> Result<()> {
         ));
     }
     match is_below(destination, source) {
-        true => check_is_left_out(job, source, destination),
+        true => check_is_excluded(job, source, destination),
         false => Ok(()),
     }
 }
 
-/// From a backup into a directory that holds something and is none: whoever means to restore would
-/// not have it emptied of all else.
-fn check_is_no_restore(source: &Path, sight: &Sight) -> Result<()> {
+/// Refuses to back up a backup into a directory that is not empty and not a backup: that is a
+/// restore, which must not delete the other files there.
+fn refuse_restore(source: &Path, probed: &ProbedDestination) -> Result<()> {
     let is_backup = source
         .parent()
         .map(SnapshotRoot::registration)
@@ -156,13 +156,14 @@ fn check_is_no_restore(source: &Path, sight: &Sight) -> Result<()> {
         .flatten()
         .is_some_and(|registration| registration.path == escape_path(source))
         || has_token(source);
-    if !is_backup || sight.is_known() || sight.is_empty() {
+    if !is_backup || probed.has_backup() || probed.is_empty() {
         return Ok(());
     }
     refuse(format!(
-        "the source {} is a backup itself, and the destination {} is none: are they swapped? (To restore, use rsync, or an empty directory)",
+        "the source {} is a backup itself, and the destination {} is none: are they swapped? (To \
+         restore, use rsync, or an empty directory)",
         escape_path(source),
-        escape_path(&sight.path)
+        escape_path(&probed.path)
     ))
 }
 
@@ -170,31 +171,32 @@ fn has_token(directory: &Path) -> bool {
     TOKENS.iter().any(|name| directory.join(name).exists())
 }
 
-/// A destination within the source has to be left out, or each backup would hold all those before
-/// it; and so have its snapshots, which appear in its parent.
-fn check_is_left_out(job: &Job, source: &Path, destination: &Path) -> Result<()> {
-    let place = if job.actions.snapshot {
+/// Refuses a destination within the source that is not excluded, because each backup would contain
+/// all earlier ones. Snapshots are in its parent, so with snapshots the parent must be excluded.
+fn check_is_excluded(job: &BackupJob, source: &Path, destination: &Path) -> Result<()> {
+    let top = if job.actions.snapshot {
         destination.parent().unwrap_or(destination)
     } else {
         destination
     };
-    let is_other_file_system = !job.multi_fs && device(&existing_part(place)) != device(source);
-    if is_other_file_system || is_excluded(place, source, &job.excludes) {
+    let is_other_file_system = !job.multi_fs && device(&existing_part(top)) != device(source);
+    if is_other_file_system || is_excluded(top, source, &job.excludes) {
         return Ok(());
     }
     refuse(format!(
-        "{} is within the source {}, so each backup would hold all earlier ones: exclude it with --exclude=/{}/, or choose a place on another file system",
-        escape_path(place),
+        "{} is within the source {}, so each backup would hold all earlier ones: exclude it with \
+         --exclude=/{}/, or choose a place on another file system",
+        escape_path(top),
         escape_path(source),
-        escape(place.strip_prefix(source).unwrap_or(place).as_os_str().as_bytes()),
+        escape(top.strip_prefix(source).unwrap_or(top).as_os_str().as_bytes()),
     ))
 }
 
-/// Whether a rule leaves out `place`: one of the roots, or a pattern of the user that names it or a
-/// directory above it in full. Others may, too, but to say so is rsync's business.
-fn is_excluded<P: AsRef<OsStr>>(place: &Path, source: &Path, patterns: &[P]) -> bool {
+/// Whether rsync excludes `directory` by [`EXCLUDED_ROOTS`], or by a pattern without wildcards that
+/// names the directory or a parent of it. Patterns with wildcards are not evaluated here.
+fn is_excluded<P: AsRef<OsStr>>(directory: &Path, source: &Path, patterns: &[P]) -> bool {
     let within = |path: &Path| path.starts_with(source) && path != source;
-    place.ancestors().filter(|path| within(path)).any(|path| {
+    directory.ancestors().filter(|path| within(path)).any(|path| {
         let rooted =
             EXCLUDED_ROOTS.iter().any(|root| is_same(path.as_os_str().as_bytes(), root.as_bytes()));
         let relative = path.strip_prefix(source).unwrap_or(path).as_os_str().as_bytes();
@@ -206,30 +208,33 @@ fn is_excluded<P: AsRef<OsStr>>(place: &Path, source: &Path, patterns: &[P]) -> 
     })
 }
 
-/// Whether a path is what a pattern without wildcards names.
+/// Whether a pattern without wildcards names the path.
 fn is_same(path: &[u8], pattern: &[u8]) -> bool {
     let pattern = pattern.strip_suffix(b"/").unwrap_or(pattern);
     !pattern.is_empty() && path == pattern
 }
 
-/// A directory that no backup went to before, and that holds what the source does not have, is most
-/// likely the wrong one.
-fn check_strangers(source: &Path, sight: &Sight) -> Result<()> {
+/// Refuses a destination without an earlier backup that contains files which the source does not
+/// have: it is most likely the wrong directory.
+fn refuse_deleting_unrelated(source: &Path, probed: &ProbedDestination) -> Result<()> {
     let is_missing = |name: &OsStr| {
         let found = source.join(name).symlink_metadata();
         found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
     };
-    let mut strangers = sight.names.iter().filter(|name| *name != "lost+found" && is_missing(name));
-    match (strangers.next(), sight.is_whole) {
+    let mut unrelated =
+        probed.names.iter().filter(|name| *name != "lost+found" && is_missing(name));
+    match (unrelated.next(), probed.is_complete) {
         (None, true) => Ok(()),
         (None, false) => refuse(format!(
-            "not all that is in the destination {} can be seen, and no earlier backup went there. Choose an empty directory",
-            escape_path(&sight.path)
+            "not all that is in the destination {} can be seen, and no earlier backup went there. \
+             Choose an empty directory",
+            escape_path(&probed.path)
         )),
         (Some(first), _) => refuse(format!(
-            "{} would be deleted: it is in the destination {} and not in the source {}, and no earlier backup went there. Choose an empty directory, or move what is there",
+            "{} would be deleted: it is in the destination {} and not in the source {}, and no \
+             earlier backup went there. Choose an empty directory, or move what is there",
             escape(first.as_bytes()),
-            escape_path(&sight.path),
+            escape_path(&probed.path),
             escape_path(source)
         )),
     }
@@ -244,7 +249,7 @@ fn real_source(source: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The path without symbolic links, as far as it exists and may be seen.
+/// Resolves symbolic links in the part of the path that exists.
 pub(crate) fn real_path(path: &Path) -> PathBuf {
     let existing = existing_part(path);
     let rest = path.strip_prefix(&existing).unwrap_or(Path::new(""));
@@ -260,7 +265,7 @@ fn device(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().map(|metadata| metadata.dev())
 }
 
-/// Whether `path` is `directory` or in it, part by part: /mnt/disk2 is not below /mnt/disk.
+/// Whether `path` is `directory` or in it. Compares whole names: /mnt/disk2 is not below /mnt/disk.
 fn is_below(path: &Path, directory: &Path) -> bool {
     path.starts_with(directory) && !has_parent(path)
 }
@@ -270,7 +275,7 @@ fn has_parent(path: &Path) -> bool {
 }
 
 fn refuse<T>(message: String) -> Result<T> {
-    Err(Failure::Refused(message))
+    Err(ClientError::Refused(message))
 }
 
 #[cfg(test)]
@@ -288,17 +293,17 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_left_out_by_the_roots_or_by_a_pattern_that_names_it() {
-        let left_out = |place: &str, source: &str, patterns: &[&str]| {
-            is_excluded(Path::new(place), Path::new(source), patterns)
+    fn a_directory_is_excluded_by_roots_or_by_its_name() {
+        let is_excluded = |directory: &str, source: &str, patterns: &[&str]| {
+            is_excluded(Path::new(directory), Path::new(source), patterns)
         };
-        assert!(left_out("/mnt/backups/laptop", "/", &[]));
-        assert!(left_out("/tmp", "/", &[]));
-        assert!(!left_out("/tmp/b/dst", "/tmp/b", &[]), "the root is not below the source");
-        assert!(!left_out("/srv/backup", "/", &[]));
-        assert!(left_out("/srv/backup/laptop", "/", &["/srv/backup/"]));
-        assert!(left_out("/srv/backup/laptop", "/", &["backup"]));
-        assert!(left_out("/home/me/backup", "/home/me", &["/backup"]));
-        assert!(!left_out("/home/me/backup", "/home/me", &["/back*", "/other", "/"]));
+        assert!(is_excluded("/mnt/backups/laptop", "/", &[]));
+        assert!(is_excluded("/tmp", "/", &[]));
+        assert!(!is_excluded("/tmp/b/dst", "/tmp/b", &[]), "the root is not below the source");
+        assert!(!is_excluded("/srv/backup", "/", &[]));
+        assert!(is_excluded("/srv/backup/laptop", "/", &["/srv/backup/"]));
+        assert!(is_excluded("/srv/backup/laptop", "/", &["backup"]));
+        assert!(is_excluded("/home/me/backup", "/home/me", &["/backup"]));
+        assert!(!is_excluded("/home/me/backup", "/home/me", &["/back*", "/other", "/"]));
     }
 }

@@ -1,47 +1,50 @@
-//! Destinations that backups went to before, where no snapshots tell of it because none are made.
+//! Remembers destinations that earlier backups went to, for runs that make no snapshots. With
+//! snapshots, the registered snapshot root shows it.
 //!
-//! Noted on this machine after a transfer that ended well: the destination's path, inode and time
-//! of birth. Another disk that is mounted there, or a directory that was made anew, is another
-//! destination. Where nothing can be noted, the destination stays unknown: then more is refused,
-//! and nothing is deleted.
+//! After a good transfer, this machine records the destination's path, inode and time of birth.
+//! Another disk that is mounted there, or a new directory of this name, is another destination.
+//! Without a record, or if a record cannot be written, the destination stays unknown. Then a run
+//! refuses more, and deletes nothing.
 
 use std::path::PathBuf;
 
-use crate::client::disk::lock::make_directory;
-use crate::client::failure::{Failure, Result};
-use crate::client::job::Job;
-use crate::client::safety::probe::Sight;
+use crate::client::backup_job::BackupJob;
+use crate::client::error::{ClientError, Result};
+use crate::client::locks::make_directory;
+use crate::client::safety::probe::ProbedDestination;
 use crate::tell::error::Error;
 use crate::tell::escape::escape_path;
 
-/// Whether a backup went to what is seen.
-pub(crate) fn is_met(job: &Job, sight: &Sight) -> bool {
-    let met = note(sight)
+/// Whether an earlier backup went to the probed destination.
+pub(crate) fn contains(job: &BackupJob, probed: &ProbedDestination) -> bool {
+    let known = record(probed)
         .zip(file(job))
-        .map(|(note, file)| std::fs::read(file).is_ok_and(|met| met == note.as_bytes()));
-    met.unwrap_or(false)
+        .map(|(record, file)| std::fs::read(file).is_ok_and(|bytes| bytes == record.as_bytes()));
+    known.unwrap_or(false)
 }
 
-/// Notes that a backup went to the job's destination.
+/// Records that a backup went to the job's destination.
 ///
 /// # Errors
-/// If that cannot be seen or written.
-pub(crate) fn meet(job: &Job) -> Result<()> {
+/// If the destination cannot be probed, or the record cannot be written.
+pub(crate) fn remember(job: &BackupJob) -> Result<()> {
     let Some(directory) = job.destination.directory() else { return Ok(()) };
-    let sight = Sight::of(job, directory)?;
-    let Some((note, file)) = note(&sight).zip(file(job)).filter(|_| !is_met(job, &sight)) else {
+    let probed = ProbedDestination::probe(job, directory)?;
+    let Some((record, file)) = record(&probed).zip(file(job)).filter(|_| !contains(job, &probed))
+    else {
         return Ok(());
     };
     file.parent().map_or(Ok(()), make_directory)?;
-    // Half a note is none.
-    std::fs::write(&file, note).map_err(|cause| Failure::from(Error::io("write", &file, cause)))
+    // A crash may leave half a record, which equals no destination.
+    std::fs::write(&file, record)
+        .map_err(|cause| ClientError::from(Error::io("write", &file, cause)))
 }
 
-fn note(sight: &Sight) -> Option<String> {
-    Some(format!("{}\n{}\n", escape_path(&sight.path), sight.birth.as_ref()?))
+fn record(probed: &ProbedDestination) -> Option<String> {
+    Some(format!("{}\n{}\n", escape_path(&probed.path), probed.birth.as_ref()?))
 }
 
-/// One for each destination as it was written, as the lock's directory.
-fn file(job: &Job) -> Option<PathBuf> {
-    Some(job.memory.as_ref()?.join(job.directory.file_name()?))
+/// One file for each DESTINATION of a command line, named as its runtime directory.
+fn file(job: &BackupJob) -> Option<PathBuf> {
+    Some(job.known_destinations.as_ref()?.join(job.runtime_directory.file_name()?))
 }

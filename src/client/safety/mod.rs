@@ -1,4 +1,4 @@
-//! client::safety.
+//! Refuses runs that would delete data or back up the backup, before anything is changed.
 
 pub(crate) mod checks;
 pub(crate) mod known_destinations;

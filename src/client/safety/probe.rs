@@ -1,18 +1,18 @@
-//! What is at the destination, and beside it: looked at by one shell script, here or on the SSH
-//! server.
+//! Probes the destination before a run: one shell script lists what is in it and beside it, on this
+//! machine or on the SSH server.
 //!
-//! It runs before anything is changed, as whoever rsync is going to run as there. It only looks, so
-//! a wrong answer costs nothing; and what it could not see in full is told as such, so no user
-//! takes it for empty.
+//! The script runs before anything is changed, as the account that rsync will use there. It only
+//! reads. A list that the script could not finish is marked as incomplete, so that it never counts
+//! as empty.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::client::failure::{Failure, Result};
-use crate::client::job::Job;
-use crate::client::place::Privilege;
+use crate::client::backup_job::BackupJob;
+use crate::client::error::{ClientError, Result};
+use crate::client::machine::Privilege;
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
 use crate::store::completion;
@@ -20,85 +20,86 @@ use crate::store::layout::PRIVATE;
 use crate::store::registration::Registration;
 use crate::tell::escape::escape_path;
 
-/// Answers with fields that end in a zero byte: the nearest directory that exists, its real path,
-/// boot and inode (to know whether it is this machine's own), inode and time of birth, the snapshot
-/// roots on the way to it up to a `.`, the registration beside the destination, the directories
-/// there that may be snapshots up to a `/`, and at last what is in the destination, up to an `e`.
-/// `$2` is `sudo` if it may be asked for what the account may not read.
-const SCRIPT: &str = r#"CDPATH=; d=$1; while [ ! -d "$d" ]; do case $d in */*) d=${d%/*}; [ -n "$d" ] || d=/;; *) d=.;; esac; done; printf '%s\0' "$d"; cd -P -- "$d" || exit 1; printf '%s\0' "$(pwd -P; printf x)" "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)" "$(stat -c %d:%i . 2>/dev/null)" "$(stat -c %i:%W . 2>/dev/null)"; p=$(pwd -P); while :; do [ ! -d "$p/.rsyncd-snapshot" ] || printf '%s\0' "$p"; [ -n "$p" ] || break; p=${p%/*}; done; printf '.\0'; (if [ "$d" = "$1" ]; then cd -P .. || exit 1; fi; f=$(pwd -P)/.rsyncd-snapshot; if [ ! -d "$f" ]; then printf n; elif t=$(cat "$f/root.toml" 2>/dev/null) || { [ "$2" = sudo ] && t=$(sudo -n cat "$f/root.toml" 2>/dev/null); }; then printf 'r%s' "$t"; else printf u; fi; printf '\0'; find . ! -name . -prune -type d -name '[0-9]*' -print0 2>/dev/null | head -c 200000; printf '/\0') || exit 1; if [ "$d" = "$1" ]; then { find . ! -name . -prune -print0 && printf e; } | head -c 500000; else printf e; fi"#;
+/// The files that mark a backup as unfinished or partial.
+pub(crate) const TOKENS: [&str; 2] = [completion::UNFINISHED, completion::PARTIAL];
 
-/// The directory of ours beside the destination.
+/// Its comment describes the answer.
+const SCRIPT: &str = include_str!("probe.sh");
+
+/// The registration in `.rsyncd-snapshot` beside the destination.
 #[derive(Debug, PartialEq, Eq)]
-enum Private {
-    /// There is none.
+enum AdjacentRegistration {
+    /// There is no `.rsyncd-snapshot`.
     Missing,
-    /// There is one, but nobody tells us whose.
-    Unread,
-    /// It says whose snapshots these are: the module's path, escaped.
+    /// There is one, but its `root.toml` could not be read.
+    Unreadable,
+    /// The registered path of the module or destination, escaped.
     Of(String),
 }
 
-/// What was seen.
+/// A destination as the probe found it.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Sight {
-    /// The destination without symbolic links, as far as it exists.
+pub(crate) struct ProbedDestination {
+    /// The path of the destination. Symbolic links are resolved in the part that exists.
     pub path: PathBuf,
-    /// Whether it is a directory of this machine, by whatever way it is reached.
-    pub is_here: bool,
-    /// What is in it.
+    /// Whether it is a directory of this machine, even if it is reached by SSH.
+    pub is_this_machine: bool,
+    /// The names in the destination.
     pub names: Vec<OsString>,
-    /// Whether those are all.
-    pub is_whole: bool,
-    /// Inode and time of birth of the destination, by which it is known again; none if it does not
-    /// exist, or if its file system does not say.
+    /// Whether `names` is the whole list.
+    pub is_complete: bool,
+    /// Inode and time of birth of the destination. `None` if it does not exist, or if its file
+    /// system has no time of birth.
     pub birth: Option<String>,
-    /// Snapshot roots that are the destination or above it.
+    /// Snapshot roots that are the destination or a parent of it.
     roots: Vec<PathBuf>,
-    private: Private,
+    registration: AdjacentRegistration,
+    /// Directories beside the destination whose names begin with a digit.
     siblings: Vec<OsString>,
 }
 
-impl Sight {
-    /// Looks at the destination `directory` of the job.
+impl ProbedDestination {
+    /// Probes `directory`, the destination of the job.
     ///
     /// # Errors
-    /// If that cannot be done, or the answer is not understood.
-    pub(crate) fn of(job: &Job, directory: &Path) -> Result<Self> {
+    /// If the script fails, or its answer is not understood.
+    pub(crate) fn probe(job: &BackupJob, directory: &Path) -> Result<Self> {
         let parent = directory.parent().unwrap_or(directory);
-        let (privilege, sudo) = match job.place.is_here() {
+        let (privilege, sudo) = match job.machine.is_this_machine() {
             true => (Privilege::ToChange(parent), ""),
-            false => (Privilege::Own, if job.place.uses_sudo { "sudo" } else { "" }),
+            false => (Privilege::Own, if job.machine.uses_sudo { "sudo" } else { "" }),
         };
-        let words = ["sh", "-c", SCRIPT, "sh"].map(OsStr::new);
-        let words = [words.as_slice(), &[directory.as_os_str(), OsStr::new(sudo)]].concat();
-        let output = job.place.call(&words, privilege).succeed()?;
-        let not_understood = || {
-            Failure::Failed(format!(
-                "what is in the destination {} cannot be told",
+        let args = [directory.as_os_str(), OsStr::new(sudo)];
+        let output = job.machine.script(SCRIPT, &args, privilege).succeed()?;
+        let unreadable_answer = || {
+            ClientError::Failed(format!(
+                "cannot list the destination {}: the output of the script is not understood",
                 escape_path(directory)
             ))
         };
-        Sight::parse(&output, directory, is_own).ok_or_else(not_understood)
+        ProbedDestination::parse(&output, directory, is_same_directory)
+            .ok_or_else(unreadable_answer)
     }
 
     fn parse(
         output: &[u8],
         directory: &Path,
-        is_own: impl Fn(&Path, &[u8], &[u8]) -> bool,
+        is_same_directory: impl Fn(&Path, &[u8], &[u8]) -> bool,
     ) -> Option<Self> {
         let mut fields = output.split(|&byte| byte == 0);
         let existing = Path::new(OsStr::from_bytes(fields.next()?));
         let real = Path::new(OsStr::from_bytes(fields.next()?.strip_suffix(b"\nx")?));
-        let is_here = is_own(real, fields.next()?, fields.next()?);
+        let is_this_machine = is_same_directory(real, fields.next()?, fields.next()?);
         let birth = birth_of(fields.next()?).filter(|_| existing == directory);
         let rest = directory.strip_prefix(existing).unwrap_or(directory);
         let path = if rest.as_os_str().is_empty() { real.to_path_buf() } else { real.join(rest) };
         let path_of = |field: &[u8]| PathBuf::from(OsString::from_vec(field.to_vec()));
         let roots = fields.by_ref().take_while(|&field| field != b".").map(path_of).collect();
-        let private = match fields.next()? {
-            b"n" => Private::Missing,
-            [b'r', text @ ..] => registered_path(text).map_or(Private::Unread, Private::Of),
-            _ => Private::Unread,
+        let registration = match fields.next()? {
+            b"n" => AdjacentRegistration::Missing,
+            [b'r', text @ ..] => registered_path(text)
+                .map_or(AdjacentRegistration::Unreadable, AdjacentRegistration::Of),
+            _ => AdjacentRegistration::Unreadable,
         };
         let name = |field: &[u8]| Some(OsString::from_vec(field.strip_prefix(b"./")?.to_vec()));
         let siblings =
@@ -106,35 +107,35 @@ impl Sight {
         let (names, ends): (Vec<&[u8]>, Vec<&[u8]>) =
             fields.partition(|field| field.starts_with(b"./"));
         let names = names.into_iter().filter_map(name).collect();
-        Some(Sight {
+        Some(ProbedDestination {
             path,
-            is_here,
+            is_this_machine,
             names,
-            is_whole: ends == [b"e"],
+            is_complete: ends == [b"e"],
             birth,
             roots,
-            private,
+            registration,
             siblings,
         })
     }
 
-    /// Whether nothing is in it, or it does not exist.
+    /// Whether the destination is empty or does not exist.
     pub(crate) fn is_empty(&self) -> bool {
-        self.is_whole && self.names.is_empty()
+        self.is_complete && self.names.is_empty()
     }
 
-    /// Whether backups went to it before: the snapshots beside it are registered as its own, or are
-    /// from before the time of registrations; or a backup is not finished.
-    pub(crate) fn is_known(&self) -> bool {
-        let has_token = crate::client::safety::probe::TOKENS
-            .iter()
-            .any(|token| self.names.iter().any(|name| name == token));
+    /// Whether an earlier backup went to the destination: the snapshots beside it are registered
+    /// for it, or are not registered because an older program made them; or it has a token.
+    pub(crate) fn has_backup(&self) -> bool {
+        let has_token = TOKENS.iter().any(|token| self.names.iter().any(|name| name == token));
         has_token
-            || match &self.private {
-                Private::Of(path) => *path == escape_path(&self.path),
-                // Where the account may not read our directory, the program that may does the work
-                // on snapshots.
-                Private::Missing | Private::Unread => self.has_snapshots(),
+            || match &self.registration {
+                AdjacentRegistration::Of(path) => *path == escape_path(&self.path),
+                // The account may be unable to read `.rsyncd-snapshot`, while rsyncd-snapshot runs
+                // with more rights.
+                AdjacentRegistration::Missing | AdjacentRegistration::Unreadable => {
+                    self.has_snapshots()
+                }
             }
     }
 
@@ -143,8 +144,8 @@ impl Sight {
         self.siblings.iter().any(|name| own != Some(name) && is_snapshot(name))
     }
 
-    /// What the destination is of a snapshot root that only we may write to: our directory, a
-    /// snapshot or the root itself.
+    /// Which part of a snapshot root the destination is, if no backup may go there:
+    /// `.rsyncd-snapshot`, a snapshot or the root itself.
     pub(crate) fn part_of_root(&self) -> Option<&'static str> {
         if self.path.components().any(|part| part.as_os_str() == PRIVATE) {
             return Some("in the directory in which rsyncd-snapshot keeps its records");
@@ -153,12 +154,12 @@ impl Sight {
         if self.roots.iter().filter_map(within).any(|part| is_snapshot(part.as_os_str())) {
             return Some("a snapshot, or in one");
         }
-        (self.roots.contains(&self.path) && !self.is_known())
+        (self.roots.contains(&self.path) && !self.has_backup())
             .then_some("the directory that holds snapshots")
     }
 }
 
-/// A zero, or another character than a digit, stands for a birth that is not known.
+/// `None` if the file system does not know the birth: then stat prints 0, or no number.
 fn birth_of(field: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(field).ok()?;
     let (inode, seconds) = text.split_once(':')?;
@@ -174,9 +175,8 @@ fn registered_path(text: &[u8]) -> Option<String> {
     Some(toml::from_str::<Registration>(std::str::from_utf8(text).ok()?).ok()?.path)
 }
 
-/// Whether the directory that another machine shows under this path is our own: the same boot of
-/// the same kernel, and the same inode.
-fn is_own(path: &Path, boot: &[u8], inode: &[u8]) -> bool {
+/// Whether the probed directory is `path` on this machine: boot ID and inode are equal.
+fn is_same_directory(path: &Path, boot: &[u8], inode: &[u8]) -> bool {
     let own_boot = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let own_inode =
         std::fs::metadata(path).map(|metadata| format!("{}:{}", metadata.dev(), metadata.ino()));
@@ -185,24 +185,24 @@ fn is_own(path: &Path, boot: &[u8], inode: &[u8]) -> bool {
         && own_inode.is_ok_and(|own_inode| own_inode.as_bytes() == inode)
 }
 
-/// What tells that a backup is not whole.
-pub(crate) const TOKENS: [&str; 2] = [completion::UNFINISHED, completion::PARTIAL];
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::machine::Machine;
 
-    fn sight(directory: &str, output: &str) -> Option<Sight> {
-        Sight::parse(output.as_bytes(), Path::new(directory), |_, boot, _| boot == b"own")
+    fn parse(directory: &str, output: &str) -> Option<ProbedDestination> {
+        ProbedDestination::parse(output.as_bytes(), Path::new(directory), |_, boot, _| {
+            boot == b"own"
+        })
     }
 
     #[test]
-    fn only_what_is_registered_for_it_or_from_before_is_known() {
+    fn a_registration_old_snapshots_or_a_token_show_a_backup() {
         let known = |registration: &str, siblings: &str, names: &str| {
             let text = format!(
                 "/s/l\0/s/l\nx\0own\0inode\x0012:34\0.\0{registration}\0{siblings}/\0{names}e"
             );
-            sight("/s/l", &text).expect("an answer").is_known()
+            parse("/s/l", &text).expect("an answer").has_backup()
         };
         let snapshot = "./2019-08-02 12:00:00\0";
         assert!(known("rformat = 1\npath = \"/s/l\"", "", ""));
@@ -213,28 +213,44 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_below_what_exists_and_what_was_cut_off_is_not_whole() {
-        let found = sight("b/c", "b\0/home/b\nx\0other\0inode\0-\0.\0n\0/\0e").expect("an answer");
+    fn the_script_describes_a_real_destination() {
+        let root = tempfile::tempdir().expect("a directory");
+        let directory = root.path().canonicalize().expect("a path").join("it's here");
+        std::fs::create_dir_all(directory.join("a b")).expect("directories");
+        std::fs::create_dir_all(root.path().join("2026-11-26T03-12-56Z")).expect("a snapshot");
+        let machine = Machine { remote: None, uses_sudo: false };
+        let args = [directory.as_os_str(), OsStr::new("")];
+        let output = machine.script(SCRIPT, &args, Privilege::Own).succeed().expect("an answer");
+        let found = ProbedDestination::parse(&output, &directory, is_same_directory);
+        let found = found.expect("a readable answer");
+        assert_eq!(found.path, directory);
+        assert!(found.is_this_machine && found.is_complete && found.has_backup());
+        assert_eq!(found.names, ["a b"]);
+    }
+
+    #[test]
+    fn missing_directories_and_incomplete_lists_are_recognised() {
+        let found = parse("b/c", "b\0/home/b\nx\0other\0inode\0-\0.\0n\0/\0e").expect("an answer");
         assert_eq!(
-            (found.path.as_path(), found.is_here, found.is_empty()),
+            (found.path.as_path(), found.is_this_machine, found.is_empty()),
             (Path::new("/home/b/c"), false, true)
         );
         assert_eq!(found.birth, None);
         let found =
-            sight("b", ".\0/home/me\nx\0own\0inode\x0012:34\0.\0n\0/\0e").expect("an answer");
-        assert_eq!((found.path.as_path(), found.is_here), (Path::new("/home/me/b"), true));
-        let found = sight("/a", "/a\0/a\nx\0own\0inode\x0012:34\0.\0n\0./2019/\0./x\0./cut o")
+            parse("b", ".\0/home/me\nx\0own\0inode\x0012:34\0.\0n\0/\0e").expect("an answer");
+        assert_eq!((found.path.as_path(), found.is_this_machine), (Path::new("/home/me/b"), true));
+        let found = parse("/a", "/a\0/a\nx\0own\0inode\x0012:34\0.\0n\0./2019/\0./x\0./cut o")
             .expect("an answer");
-        assert!(!found.is_whole && !found.is_empty());
+        assert!(!found.is_complete && !found.is_empty());
         assert_eq!(found.birth.as_deref(), Some("12:34"));
-        assert_eq!(sight("/a", "/a\0/a"), None);
+        assert_eq!(parse("/a", "/a\0/a"), None);
     }
 
     #[test]
-    fn snapshots_and_our_own_directory_are_parts_of_a_root() {
+    fn snapshots_and_the_private_directory_are_parts_of_a_root() {
         let part = |path: &str| {
             let text = format!("{path}\0{path}\nx\0own\0inode\x0012:34\0/s\0.\0n\0/\0e");
-            sight(path, &text).expect("an answer").part_of_root()
+            parse(path, &text).expect("an answer").part_of_root()
         };
         assert!(part("/s/2026-11-26T03-12-56Z").is_some_and(|what| what.contains("a snapshot")));
         assert!(

@@ -1,5 +1,6 @@
-//! client::snapshots.
+//! Snapshots and rotation of a destination that no rsync daemon serves: a local directory, or one
+//! on an SSH server.
 
-pub(crate) mod fallback;
-pub(crate) mod job;
+pub(crate) mod cp_fallback;
+pub(crate) mod destination_snapshots;
 pub(crate) mod take;

@@ -1,20 +1,21 @@
-//! Snapshots and rotation of the destination, with the engine that the server's hook uses.
+//! Takes and rotates snapshots of the destination, by the same code as the hook of a server.
 //!
-//! Here it is called directly, or through sudo where the backup is made as root and we are not. On
-//! another machine the installed `rsyncd-snapshot` does it; [`fallback`] stands in where there is
-//! none. A signal does not interrupt the engine when it is called directly: what it has begun is
-//! ended first, and then undone what has to be.
+//! On this machine the code is called directly, or as `rsyncd-snapshot` through sudo if the backup
+//! runs as root and the client does not. On an SSH server the installed `rsyncd-snapshot` runs;
+//! without one, [`cp_fallback`] makes the snapshot. A signal does not interrupt the code that is
+//! called directly: the run ends in its usual order, and then the disk is unmounted and locked.
 
 use std::ffi::{OsStr, OsString};
 
-use crate::client::external::{Call, find};
-use crate::client::failure::{Failure, Result};
-use crate::client::job::IoClass;
-use crate::client::place::Privilege;
-use crate::client::rsync::output::Output;
+use crate::client::backup_job::IoClass;
+use crate::client::error::{ClientError, Result};
+use crate::client::external_command::ExternalCommand;
+use crate::client::machine::Privilege;
+use crate::client::pipes::StdoutMode;
+use crate::client::programs::find;
 use crate::client::safety::checks;
-use crate::client::snapshots::fallback;
-use crate::client::snapshots::job::Snapshots;
+use crate::client::snapshots::cp_fallback;
+use crate::client::snapshots::destination_snapshots::DestinationSnapshots;
 use crate::command;
 use crate::command::snapshot::SnapshotOptions;
 use crate::decide::policy::IoNice;
@@ -28,13 +29,10 @@ use crate::tell::progress;
 
 const PROGRAM: &str = "rsyncd-snapshot";
 
-impl Snapshots<'_> {
-    /// Does what the job wants of snapshot and rotation. `status` is that of the transfer that was
-    /// just made.
-    ///
-    /// # Errors
-    /// If it cannot be done.
-    pub(crate) fn work(&self, status: Option<i32>) -> Result<Exit> {
+impl DestinationSnapshots<'_> {
+    /// Takes and rotates snapshots, as the job wants it. `status` is rsync's after this run's
+    /// transfer; `None` without a transfer.
+    pub(crate) fn take_and_rotate(&self, status: Option<i32>) -> Result<Exit> {
         let actions = self.job.actions;
         match (actions.snapshot, actions.rotate) {
             (false, false) => Ok(Exit::Done),
@@ -44,28 +42,28 @@ impl Snapshots<'_> {
         }
     }
 
-    fn take(&self, orders: SnapshotOptions) -> Result<Exit> {
+    fn take(&self, options: SnapshotOptions) -> Result<Exit> {
         log::info!("making a snapshot of {}", escape_path(self.directory));
         if self.is_direct() {
             show_progress();
             let target = self.target()?;
-            // Asked for now, not when this process began: a run that read the tree meanwhile saw
-            // only a part of the transfer.
-            let report = order::run(&target, &orders.request(&target), &Clock::System)?;
-            // Whoever backs up wants to hear of it if that is not what he gets.
+            // The request gets the present time. If another run read the tree since this process
+            // began, it saw only a part of the transfer, so it must not cover this request.
+            let report = order::run(&target, &options.request(&target), &Clock::System)?;
+            // A partial snapshot is a warning.
             return Ok(report.exit().max(if report.is_partial() {
                 Exit::Warnings
             } else {
                 Exit::Done
             }));
         }
-        let mut words = self.program()?;
-        words.push("snapshot".into());
-        words.extend(orders.status.map(|status| format!("--status={status}").into()));
-        words.extend((!orders.rotates).then(|| "--no-rotate".into()));
-        match self.command(words)? {
+        let mut args = self.program()?;
+        args.push("snapshot".into());
+        args.extend(options.status.map(|status| format!("--status={status}").into()));
+        args.extend((!options.rotates).then(|| "--no-rotate".into()));
+        match self.run_program(args)? {
             Some(exit) => Ok(exit),
-            None => fallback::take(self, orders),
+            None => cp_fallback::take(self, options),
         }
     }
 
@@ -77,62 +75,64 @@ impl Snapshots<'_> {
                 rotate_by_hand::rotate(&self.target()?, false, Disposal::Later, &Clock::System)?;
             return Ok(rotated.exit());
         }
-        let mut words = self.program()?;
-        words.push("rotate".into());
-        match self.command(words)? {
+        let mut args = self.program()?;
+        args.push("rotate".into());
+        match self.run_program(args)? {
             Some(exit) => Ok(exit),
-            None => Err(Failure::Refused(format!("nothing is rotated: {}", fallback::REMEDY))),
+            None => {
+                Err(ClientError::Refused(format!("nothing is rotated: {}", cp_fallback::REMEDY)))
+            }
         }
     }
 
-    /// Says what would be done.
+    /// Logs or prints what a run without `--dry-run` would do.
     fn rehearse(&self) -> Result<Exit> {
         let path = escape_path(self.directory);
         if self.job.actions.snapshot {
             log::info!("a snapshot of {path} would be made, unless nothing changed");
         }
-        if !self.job.actions.rotate || !self.job.place.exists(self.directory)? {
+        if !self.job.actions.rotate || !self.job.machine.exists(self.directory)? {
             return Ok(Exit::Done);
         }
         if self.is_direct() {
             return Ok(command::plan::run(self.context, Some(self.directory.as_os_str()), false)?);
         }
-        let mut words = self.program()?;
-        words.extend(["rotate", "--dry-run"].map(OsString::from));
-        match self.command(words)? {
+        let mut args = self.program()?;
+        args.extend(["rotate", "--dry-run"].map(OsString::from));
+        match self.run_program(args)? {
             Some(exit) => Ok(exit),
             None => {
-                log::warn!("nothing would be rotated: {}", fallback::REMEDY);
+                log::warn!("nothing would be rotated: {}", cp_fallback::REMEDY);
                 Ok(Exit::Warnings)
             }
         }
     }
 
-    /// The failed transfer has left a mixture, of which no complete snapshot may be made. Only a
-    /// root that was used before has anything to lose.
-    pub(crate) fn tell_failed_transfer(&self, status: i32) {
-        let tell = || -> Result<()> {
+    /// Records that the transfer failed: the destination is a mixture of old and new, of which no
+    /// complete snapshot may be made. A root that is not registered has no snapshots to protect.
+    pub(crate) fn record_failed_transfer(&self, status: i32) {
+        let record = || -> Result<()> {
             let target = self.target()?;
             if self.is_direct() && target.is_registered() {
-                let orders = SnapshotOptions { due: false, status: Some(status), rotates: false };
-                order::run(&target, &orders.request(&target), &Clock::System)?;
+                let options = SnapshotOptions { due: false, status: Some(status), rotates: false };
+                order::run(&target, &options.request(&target), &Clock::System)?;
             }
             Ok(())
         };
-        if let Err(failure) = tell() {
-            log::error!("the snapshots' own records do not tell of the failed transfer: {failure}");
+        if let Err(error) = record() {
+            log::error!(
+                "cannot record the failed transfer, so a later run may take the destination for \
+                 complete: {error}"
+            );
         }
     }
 
-    /// A directory that had a history and shows none is most likely one on which the disk is not
+    /// Refuses a destination that had snapshots and has none now: most likely the disk is not
     /// mounted.
-    ///
-    /// # Errors
-    /// If so.
     pub(crate) fn refuse_lost_history(&self) -> Result<()> {
         let lost = match self.directory.is_dir() {
             true => self.target().ok().and_then(|target| target.lost_history()),
-            // Neither is there, as on the empty mount point of a disk that is not mounted.
+            // The destination and its root are missing, as on the empty mount point of a disk.
             false => {
                 Target::lost_directory(&self.context.settings, &checks::real_path(self.directory))
             }
@@ -143,11 +143,8 @@ impl Snapshots<'_> {
         }
     }
 
-    /// A place that is registered for another directory, or is no place for snapshots, is no place
-    /// for the backup either: that shows before the transfer, not after it.
-    ///
-    /// # Errors
-    /// If so.
+    /// Refuses, before the transfer, a destination whose parent cannot be its snapshot root: the
+    /// root is registered for another directory, or is not safe.
     pub(crate) fn check_root(&self) -> Result<()> {
         if self.job.actions.snapshot && self.is_direct() {
             let target = self.target()?;
@@ -160,69 +157,73 @@ impl Snapshots<'_> {
     }
 
     fn is_direct(&self) -> bool {
-        self.job.place.is_here() && !self.job.place.needs_sudo_here()
+        self.job.machine.is_this_machine() && !self.job.machine.needs_sudo_here()
     }
 
-    /// The destination as the engine knows it.
+    /// The destination as the hooks and commands of rsyncd-snapshot see it.
     fn target(&self) -> Result<Target> {
         let mut target = Target::of_module(&self.context.settings, None, self.directory)?;
         match self.job.io_class {
             Some(IoClass::Idle) => target.policy.ionice = IoNice::Idle,
             Some(IoClass::BestEffort) => target.policy.ionice = IoNice::BestEffort,
-            // The engine does not push itself before others.
+            // Snapshots never run in the realtime class.
             Some(IoClass::Realtime) | None => {}
         }
         Ok(target)
     }
 
+    /// The arguments that begin a command of rsyncd-snapshot.
     fn program(&self) -> Result<Vec<OsString>> {
-        let mut words = self.job.ionice_words();
-        if !self.job.place.is_here() {
-            words.push(PROGRAM.into());
-            return Ok(words);
+        let mut args = self.job.ionice_args();
+        if !self.job.machine.is_this_machine() {
+            args.push(PROGRAM.into());
+            return Ok(args);
         }
-        // Beside ourselves is where it is before it was installed.
+        // Before it is installed, it lies beside this program.
         let beside = || {
             Some(std::env::current_exe().ok()?.with_file_name(PROGRAM))
                 .filter(|path| path.is_file())
         };
-        let path = find(OsStr::new(PROGRAM)).or_else(beside).ok_or_else(|| Failure::NoProgram {
-            program: PROGRAM.into(),
-            remedy: "install it beside rsync-system-backup, or run as root".into(),
-        })?;
-        words.push(path.into());
+        let path =
+            find(OsStr::new(PROGRAM)).or_else(beside).ok_or_else(|| ClientError::NoProgram {
+                program: PROGRAM.into(),
+                remedy: "install it beside rsync-system-backup, or run as root".into(),
+            })?;
+        args.push(path.into());
         if let Some(file) = &self.job.policy_file {
-            words.extend(["--config".into(), file.clone().into_os_string()]);
+            args.extend(["--config".into(), file.clone().into_os_string()]);
         }
-        Ok(words)
+        Ok(args)
     }
 
-    /// Runs rsyncd-snapshot; none if it is not installed there.
-    fn command(&self, mut words: Vec<OsString>) -> Result<Option<Exit>> {
-        words.extend(["--".into(), self.directory.into()]);
+    /// Runs rsyncd-snapshot; `None` if the SSH server has none.
+    fn run_program(&self, mut args: Vec<OsString>) -> Result<Option<Exit>> {
+        args.extend(["--".into(), self.directory.into()]);
         let parent = self.directory.parent().unwrap_or(self.directory);
         let privilege = Privilege::ToChange(parent);
-        if !self.job.place.is_here() && self.job.place.first_installed(&[PROGRAM])?.is_none() {
+        if !self.job.machine.is_this_machine()
+            && self.job.machine.first_installed(&[PROGRAM])?.is_none()
+        {
             return Ok(None);
         }
-        let call = Call { output: Output::Relay, ..self.job.place.call(&words, privilege) };
-        let ended = call.run()?;
-        let said = ended.said.clone();
+        let command = self.job.machine.command(&args, privilege);
+        let ended = ExternalCommand { stdout: StdoutMode::Relay, ..command }.run()?;
+        let last_errors = ended.last_errors.clone();
         let exit = match ended.status {
             Some(0) => Exit::Done,
             Some(4) => Exit::Warnings,
-            Some(3) => return Err(Failure::Busy(said)),
-            _ => return Err(ended.failure()),
+            Some(3) => return Err(ClientError::Busy(last_errors)),
+            _ => return Err(ended.into_error()),
         };
-        if !said.is_empty() {
+        if !last_errors.is_empty() {
             let level = if exit == Exit::Done { log::Level::Info } else { log::Level::Warn };
-            log::log!(level, "{said}");
+            log::log!(level, "{last_errors}");
         }
         Ok(Some(exit))
     }
 }
 
-/// Not before the engine is at work: until then rsync shows its own.
+/// Starts only now, because rsync shows its own progress during the transfer.
 fn show_progress() {
     if log::max_level() >= log::LevelFilter::Info {
         progress::start();

@@ -1,25 +1,25 @@
-//! What one run is to do: the command line once it has been understood.
+//! One run of rsync-system-backup as data, made from the command line.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::client::location::Destination;
-use crate::client::place::Place;
+use crate::client::destination::Destination;
+use crate::client::machine::Machine;
 use crate::client::rsync::tunnel::Tunnel;
 
 /// The I/O scheduling class of rsync and of the work on snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IoClass {
-    /// Only when nobody else wants the disk.
+    /// Only while no other process uses the disk.
     Idle,
-    /// As everybody, at the lowest level.
+    /// The kernel's usual class.
     BestEffort,
-    /// Before everybody else.
+    /// Before all other processes.
     Realtime,
 }
 
 impl IoClass {
-    /// Reads the name of a class, in any case.
+    /// Reads the name of a class; capitals do not matter.
     ///
     /// # Errors
     /// A message that lists the classes.
@@ -32,7 +32,7 @@ impl IoClass {
         }
     }
 
-    /// Its name for ionice.
+    /// The name that ionice knows.
     pub(crate) fn name(self) -> &'static str {
         match self {
             IoClass::Idle => "idle",
@@ -42,19 +42,17 @@ impl IoClass {
     }
 }
 
-/// Which of the steps are wanted.
+/// Which steps a run has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Actions {
     /// Transfer the files.
     pub backup: bool,
-    /// Make a snapshot of them.
     pub snapshot: bool,
-    /// Rotate the snapshots.
     pub rotate: bool,
 }
 
 impl Actions {
-    /// All three, unless some are named: then those.
+    /// The steps that the options name; without such an option all three.
     pub(crate) fn of_options(backup: bool, snapshot: bool, rotate: bool) -> Self {
         match backup || snapshot || rotate {
             true => Actions { backup, snapshot, rotate },
@@ -63,53 +61,49 @@ impl Actions {
     }
 }
 
-/// What one run is to do.
 #[derive(Debug, Clone)]
-pub(crate) struct Job {
-    /// The directory that is backed up, absolute.
+pub(crate) struct BackupJob {
+    /// The directory that is backed up; absolute.
     pub source: PathBuf,
-    /// Where to; a local directory is absolute.
+    /// A local directory is absolute.
     pub destination: Destination,
-    /// Where its commands run; of no use for a daemon.
-    pub place: Place,
-    /// The words that begin an ssh command.
+    /// Runs commands at the destination. For a daemon, it is this machine.
+    pub machine: Machine,
+    /// The arguments that begin an ssh command.
     pub rsh: Vec<OsString>,
-    /// The SSH server on the way to a daemon.
+    /// The SSH server through which a daemon is reached.
     pub tunnel: Option<Tunnel>,
-    /// The steps.
     pub actions: Actions,
-    /// The file system to mount.
+    /// The mount point of the backup disk.
     pub mount_point: Option<PathBuf>,
-    /// The encrypted device to unlock.
+    /// The name of the encrypted device in `/etc/crypttab`.
     pub crypto: Option<String>,
-    /// The I/O class, if it is to be another one.
+    /// Without one, the class of this process.
     pub io_class: Option<IoClass>,
-    /// Change nothing.
     pub dry_run: bool,
-    /// Back up other file systems below the source, too.
+    /// Whether other file systems below the source are backed up, too.
     pub multi_fs: bool,
-    /// Patterns of rsync to leave out.
+    /// rsync patterns of files that are not backed up.
     pub excludes: Vec<OsString>,
-    /// Tell the desktops.
-    pub notifies: bool,
-    /// How often a transfer is tried again when the network fails.
+    pub shows_notifications: bool,
+    /// How often a transfer is repeated after a network failure.
     pub retries: u32,
-    /// The policy file, if another than the usual one.
+    /// The policy file of `--config`.
     pub policy_file: Option<PathBuf>,
-    /// Where lock, socket and small files of a run to this destination lie.
-    pub directory: PathBuf,
-    /// Where it is noted which destinations backups went to; none if there is no place for it.
-    pub memory: Option<PathBuf>,
+    /// Holds the lock, the tunnel's socket and the tokens of runs to this destination.
+    pub runtime_directory: PathBuf,
+    /// Remembers destinations that backups went to; `None` if this machine has no such directory.
+    pub known_destinations: Option<PathBuf>,
 }
 
-impl Job {
-    /// Whether rsync speaks over a network.
+impl BackupJob {
+    /// Whether rsync uses the network.
     pub(crate) fn is_remote(&self) -> bool {
         !matches!(self.destination, Destination::Local(_))
     }
 
-    /// Whether the destination is told how far the backup has come: a server looks for that in the
-    /// root of a module, not in a directory of it.
+    /// Whether the run writes tokens into the destination. A server looks for tokens only in the
+    /// root of a module, so a backup into a directory of a module sends none.
     pub(crate) fn sends_token(&self) -> bool {
         match &self.destination {
             Destination::Daemon { directory, .. } => !self.dry_run && directory.is_empty(),
@@ -117,8 +111,8 @@ impl Job {
         }
     }
 
-    /// `ionice` and its options, if a class is given.
-    pub(crate) fn ionice_words(&self) -> Vec<OsString> {
+    /// `ionice` and its options; empty without a class.
+    pub(crate) fn ionice_args(&self) -> Vec<OsString> {
         let class = self.io_class.map(|class| ["ionice", "-c", class.name()].map(OsString::from));
         class.into_iter().flatten().collect()
     }

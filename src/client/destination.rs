@@ -1,9 +1,8 @@
-//! Where a backup goes, read from the command line: a pure function from bytes to a
-//! [`Destination`].
+//! Reads the DESTINATION of the command line. Pure.
 //!
-//! The syntax is rsync's. What has a `/` before its first colon is a local path, so `./a:b` and
-//! `/a:b` are; an IPv6 address stands in brackets. What could be read in two ways is an error that
-//! says how to write either: a backup that goes elsewhere is one that its owner does not find.
+//! The syntax is rsync's. An argument with a `/` before its first colon is a local path, such as
+//! `./a:b` and `/a:b`; an IPv6 address stands in brackets. An ambiguous argument is an error that
+//! says how to write each meaning, because a backup must not go to an unexpected place.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -14,36 +13,36 @@ use crate::tell::escape::{escape, escape_path};
 /// The daemon's port unless the destination names one.
 pub(crate) const DAEMON_PORT: u16 = 873;
 
-/// A machine and the account on it.
+/// A remote machine and the account there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
-    /// The account; none for the usual one.
+    /// Without it, ssh or rsync choose the account.
     pub user: Option<String>,
-    /// Name or address; an IPv6 address without its brackets.
+    /// Name or address; an IPv6 address has no brackets.
     pub name: String,
 }
 
 /// Where the backup is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
-    /// A directory of this machine, as it was written.
+    /// A directory of this machine.
     Local(PathBuf),
-    /// A directory of another one, reached with ssh.
+    /// A directory of an SSH server.
     Ssh {
-        /// The machine.
+        /// The SSH server.
         host: Host,
-        /// The directory, absolute or below the account's home.
+        /// Absolute, or relative to the account's home.
         directory: PathBuf,
     },
     /// A module of an rsync daemon.
     Daemon {
-        /// The machine.
+        /// The daemon's machine.
         host: Host,
-        /// The daemon's port, if it is not the usual one.
+        /// `None` means [`DAEMON_PORT`].
         port: Option<u16>,
-        /// The module.
+        /// The name of the module.
         module: Vec<u8>,
-        /// The directory in it, without slashes at its ends; mostly empty.
+        /// The directory in the module, without slashes at its ends; usually empty.
         directory: Vec<u8>,
     },
 }
@@ -72,7 +71,7 @@ impl Destination {
         }
     }
 
-    /// The machine, if it is another one or is spoken to as if it were.
+    /// The remote machine; `None` for a local directory.
     pub fn host(&self) -> Option<&Host> {
         match self {
             Destination::Local(_) => None,
@@ -80,7 +79,7 @@ impl Destination {
         }
     }
 
-    /// The directory that commands can work on; none for a daemon.
+    /// The directory that commands can use; `None` for a daemon.
     pub fn directory(&self) -> Option<&Path> {
         match self {
             Destination::Local(directory) | Destination::Ssh { directory, .. } => Some(directory),
@@ -88,12 +87,13 @@ impl Destination {
         }
     }
 
-    /// Whether it is a module of a daemon, where no command can be run.
+    /// Whether it is a module of a daemon. No command can run there.
     pub fn is_daemon(&self) -> bool {
         matches!(self, Destination::Daemon { .. })
     }
 
-    /// The last argument of rsync, which ends in a slash; a daemon at `address` if that is given.
+    /// The last argument of rsync, with a slash at its end. `address` replaces host and port of a
+    /// daemon, for a tunnel.
     pub fn argument(&self, address: Option<(&str, u16)>) -> Vec<u8> {
         let mut argument = match self {
             Destination::Local(directory) => directory.as_os_str().as_bytes().to_vec(),
@@ -140,7 +140,7 @@ impl std::fmt::Display for Host {
     }
 }
 
-/// Splits at the colon that ends a host; `None` if this is a local path.
+/// Splits at the colon after the host; `None` for a local path.
 fn split_host(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let start =
         bytes.iter().position(|&byte| byte == b'[').filter(|&at| at == 0 || bytes[at - 1] == b'@');
@@ -163,15 +163,16 @@ fn parse_remote(host: &[u8], rest: &[u8]) -> Result<Destination, String> {
     }
     let host = parse_host(host)?;
     let Some(rest) = rest.strip_prefix(b":") else {
-        // What is relative is below the account's home anyway.
+        // A relative path is below the account's home, with and without `~/`.
         let rest = rest.strip_prefix(b"~/").unwrap_or(rest);
         if rest.is_empty() || rest == b"~" {
             return Err(
-                "names no directory on the host; all else in the directory that is named is deleted".into()
+                "names no directory on the host; a backup deletes all other files in the directory"
+                    .into(),
             );
         }
-        refuse_what_a_server_expands(rest)?;
-        // What the shell there would read as somebody's home, or drop.
+        refuse_patterns(rest)?;
+        // The shell on the server would expand it to the home of another account.
         if rest.starts_with(b"~") {
             return Err(
                 "begins with a ~, which only means the account's own home, as in HOST:~/DIR".into(),
@@ -184,7 +185,9 @@ fn parse_remote(host: &[u8], rest: &[u8]) -> Result<Destination, String> {
     };
     let (module, directory) = parse_module(rest)?;
     if module.contains(&b':') {
-        return Err("has a colon in the module: an IPv6 address is written in brackets, as in [::1]:/backup or [::1]::module".into());
+        return Err("has a colon in the module: an IPv6 address is written in brackets, as in \
+                    [::1]:/backup or [::1]::module"
+            .into());
     }
     Ok(Destination::Daemon { host, port: None, module, directory })
 }
@@ -233,7 +236,7 @@ pub(crate) fn parse_host(bytes: &[u8]) -> Result<Host, String> {
     match (user, name) {
         (_, "") => Err("has no host".into()),
         (Some(""), _) => Err("has no user before the @".into()),
-        // ssh would take it for an option.
+        // ssh would read it as an option.
         (_, name) if name.starts_with('-') => Err("has a host that begins with a -".into()),
         (Some(user), _) if user.starts_with('-') => Err("has a user that begins with a -".into()),
         (user, name) if is_odd(name) || user.is_some_and(is_odd) => {
@@ -253,16 +256,17 @@ fn parse_module(rest: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
     let directory = parts.next().unwrap_or_default();
     let start = directory.iter().position(|&byte| byte != b'/').unwrap_or(directory.len());
     let end = directory.iter().rposition(|&byte| byte != b'/').map_or(start, |at| at + 1);
-    refuse_what_a_server_expands(&directory[start..end])?;
+    refuse_patterns(&directory[start..end])?;
     Ok((module.to_vec(), directory[start..end].to_vec()))
 }
 
-/// On a server, rsync takes the path for a pattern, and the backup would replace what is in another
-/// directory that fits it; even if there is one of this very name.
-fn refuse_what_a_server_expands(directory: &[u8]) -> Result<(), String> {
+/// On a server, rsync expands the path as a pattern, even if a directory of exactly this name
+/// exists. The backup would replace the content of another directory that matches.
+fn refuse_patterns(directory: &[u8]) -> Result<(), String> {
     match directory.iter().find(|byte| b"*?[".contains(byte)) {
         Some(&byte) => Err(format!(
-            "has a {} in a path on a server, where rsync takes it for a pattern of names; choose a directory without",
+            "has a {} in a path on a server, where rsync takes it for a pattern of names; choose \
+             a directory without",
             char::from(byte)
         )),
         None => Ok(()),
@@ -294,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn the_destinations_of_the_original_mean_what_they_did() {
+    fn destinations_of_the_python_program_keep_their_meaning() {
         assert_eq!(parse("/mnt/backups/laptop"), Destination::Local("/mnt/backups/laptop".into()));
         assert_eq!(
             parse("backup-server:/backups/laptop"),
@@ -349,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_place_is_refused_with_a_reason() {
+    fn incomplete_destinations_are_refused_with_a_reason() {
         for (text, part) in [
             ("", "is empty"),
             ("host:", "names no directory"),
@@ -401,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_part_of_a_path_and_are_shown_escaped() {
+    fn bytes_that_are_not_utf8_are_kept_and_shown_escaped() {
         let destination = Destination::parse(OsStr::from_bytes(b"host:/a\xff\t")).expect("a path");
         assert_eq!(destination.to_string(), "host:/a\\xff\\x09");
         assert_eq!(destination.argument(None), b"host:/a\xff\t/");

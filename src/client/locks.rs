@@ -1,9 +1,9 @@
-//! One run at a time for each destination, each mount point and each encrypted device.
+//! Locks that allow one run at a time for each destination, mount point and encrypted device.
 //!
-//! A local destination is taken for the transfer itself, too, as it may be reached by several
-//! paths. The locks are `flock`s on files of this machine that are never unlinked, so a run that
-//! dies frees them. A run that finds one taken ends at once: the next is due soon, and a queue of
-//! backups helps nobody.
+//! A local directory is also locked itself during the transfer, because it may be reached by
+//! several paths. The locks are `flock`s on files of this machine. The files are never unlinked,
+//! and the kernel frees the lock of a run that dies. A run that finds a lock held ends at once
+//! instead of waiting: the next scheduled run makes the backup.
 
 use std::fs::{DirBuilder, File};
 use std::io::ErrorKind;
@@ -11,28 +11,26 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use crate::client::failure::{Failure, Result};
-use crate::client::job::Job;
+use crate::client::backup_job::BackupJob;
+use crate::client::error::{ClientError, Result};
 use crate::store::dir::Dir;
 use crate::store::lock::RootLock;
 use crate::tell::error::Error;
 use crate::tell::escape::escape_path;
 
-/// The locks of a run, held until this is dropped.
-pub(crate) struct ClientLock {
+/// The locks of a run. They are held until this value is dropped.
+pub(crate) struct BackupLocks {
     _locks: Vec<RootLock>,
 }
 
-impl ClientLock {
-    /// Takes the locks of `job`.
-    ///
+impl BackupLocks {
     /// # Errors
-    /// [`Failure::Busy`] if another run holds one.
-    pub(crate) fn acquire(job: &Job) -> Result<Self> {
-        let mut directories = vec![job.directory.clone()];
+    /// [`ClientError::Busy`] if another run holds one.
+    pub(crate) fn acquire(job: &BackupJob) -> Result<Self> {
+        let mut directories = vec![job.runtime_directory.clone()];
         let mut add = |kind: &str, name: &[u8]| {
             let name = format!("{kind}-{:08x}", crc32fast::hash(name));
-            directories.push(job.directory.with_file_name(name));
+            directories.push(job.runtime_directory.with_file_name(name));
         };
         if let Some(name) = &job.crypto {
             add("crypto", name.as_bytes());
@@ -43,20 +41,20 @@ impl ClientLock {
         let now = chrono::Utc::now().format("%FT%TZ");
         let holder = format!("process {} since {now}", std::process::id());
         let locks = directories.iter().map(|directory| acquire_one(job, directory, &holder));
-        Ok(ClientLock { _locks: locks.collect::<Result<_>>()? })
+        Ok(BackupLocks { _locks: locks.collect::<Result<_>>()? })
     }
 }
 
-/// Takes a directory of this machine for a transfer into it: another run may reach it by another
-/// path, or as another user. Where it may not be opened, or its file system has no such locks,
-/// nothing is taken.
+/// Locks the directory that a transfer writes to: another run may use another path to it, or run as
+/// another user. Without permission to open it, or on a file system without locks, nothing is
+/// locked.
 ///
 /// # Errors
-/// [`Failure::Busy`] if another run has taken it.
-pub(crate) fn take_directory(path: &Path) -> Result<Option<File>> {
+/// [`ClientError::Busy`] if another run holds the lock.
+pub(crate) fn lock_directory(path: &Path) -> Result<Option<File>> {
     let Ok(directory) = File::open(path) else { return Ok(None) };
     match fs2::FileExt::try_lock_exclusive(&directory) {
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(Failure::Busy(format!(
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ClientError::Busy(format!(
             "another run is at work on {}, by another path or as another user; nothing was done",
             escape_path(path)
         ))),
@@ -64,13 +62,13 @@ pub(crate) fn take_directory(path: &Path) -> Result<Option<File>> {
     }
 }
 
-fn acquire_one(job: &Job, path: &Path, holder: &str) -> Result<RootLock> {
+fn acquire_one(job: &BackupJob, path: &Path, holder: &str) -> Result<RootLock> {
     make_directory(path)?;
     let directory = File::open(path).map_err(|cause| Error::io("open", path, cause))?;
     let mut lock = RootLock::open(Dir { directory: directory.as_fd(), path })?;
     match lock.try_acquire(holder)? {
         true => Ok(lock),
-        false => Err(Failure::Busy(format!(
+        false => Err(ClientError::Busy(format!(
             "another run is at work on {}: {}; nothing was done",
             job.destination,
             lock.holder()
@@ -78,10 +76,7 @@ fn acquire_one(job: &Job, path: &Path, holder: &str) -> Result<RootLock> {
     }
 }
 
-/// Makes a directory that nobody else can look into.
-///
-/// # Errors
-/// If that fails.
+/// Makes a directory, and missing parents, with mode 0700.
 pub(crate) fn make_directory(path: &Path) -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|cause| Error::io("make", path, cause).into())
