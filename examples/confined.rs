@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rsyncd_snapshot::decide::own_output::Opener;
+use rsyncd_snapshot::decide::root_overlap::Opener;
 use rsyncd_snapshot::internals::{Settings, Target, WriteScope, confine};
 
 fn main() {

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use nix::time::{ClockId, clock_gettime};
-use rsyncd_snapshot::decide::decision::History;
-use rsyncd_snapshot::decide::frequency::{Count, Frequency};
+use rsyncd_snapshot::decide::frequency::{Frequency, SlotCount};
 use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
 use rsyncd_snapshot::decide::rotation::decide;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
+use rsyncd_snapshot::decide::snapshot_verdict::RotationHistory;
 use rsyncd_snapshot::decide::zone::Zone;
 
 const SIZES: [usize; 4] = [100, 1_000, 10_000, 100_000];
@@ -59,8 +59,8 @@ fn growth(medians: &[f64], index: usize) -> String {
 fn policies() -> Vec<(&'static str, Policy)> {
     let amsterdam = Zone::named("Europe/Amsterdam").unwrap_or_else(Zone::utc);
     let defaults = Policy { time_zone: Zone::utc(), ..Policy::default() };
-    let all = Frequency::ALL.map(|frequency| (frequency, Count::Newest(100))).to_vec();
-    let everything = vec![(Frequency::Minutely, Count::Always)];
+    let all = Frequency::ALL.map(|frequency| (frequency, SlotCount::Newest(100))).to_vec();
+    let everything = vec![(Frequency::Minutely, SlotCount::Always)];
     vec![
         ("defaults, UTC", defaults.clone()),
         ("defaults, Europe/Amsterdam", Policy { time_zone: amsterdam, ..defaults.clone() }),
@@ -103,7 +103,7 @@ fn median(runs: usize, snapshots: &[Snapshot], policy: &Policy) -> f64 {
     let mut times: Vec<f64> = Vec::with_capacity(runs);
     for _ in 0..runs {
         let start = processor_time();
-        let decision = decide(snapshots, &History::default(), policy, now);
+        let decision = decide(snapshots, &RotationHistory::default(), policy, now);
         times.push((processor_time() - start).as_secs_f64() * 1e6);
         assert_eq!(decision.verdicts.len(), snapshots.len());
     }

@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::command::view::rfc3339;
+use crate::decide::duration_text::roughly;
 use crate::decide::name::SnapshotName;
-use crate::decide::span::roughly;
 use crate::module::target::Target;
 use crate::store::layout::Subdir;
 use crate::store::record::Record;

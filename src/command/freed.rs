@@ -4,7 +4,7 @@
 //! Counting looks at every file of these trees, which is seconds for some hundred thousand entries
 //! and much longer for millions on a cold disk; so beyond a size it is done only if asked for.
 
-use crate::decide::decision::Decision;
+use crate::decide::snapshot_verdict::Decision;
 use crate::engine::usage::{self, Usage, UsageTree};
 use crate::store::dir::{Dir, c_name};
 use crate::store::layout::Subdir;

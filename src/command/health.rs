@@ -8,16 +8,16 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::command::finding::{Finding, Severity};
 use crate::command::irremovable::irremovable;
-use crate::decide::because::Because;
-use crate::decide::decision::Decision;
-use crate::decide::facts::DueReason;
+use crate::decide::duration_text::roughly;
 use crate::decide::grade::Grade;
 use crate::decide::liveness::{Liveness, unseen_limit};
-use crate::decide::reason::Pause;
 use crate::decide::shortfall::{SHORTFALL_LIMIT, Shortfall};
-use crate::decide::span::roughly;
-use crate::decide::torn::{TornMark, UNHEALED_LIMIT};
+use crate::decide::snapshot_reason::Pause;
+use crate::decide::snapshot_verdict::Decision;
+use crate::decide::torn_mark::{TornMark, UNHEALED_LIMIT};
+use crate::decide::transfer_reason::TransferReason;
 use crate::decide::verdict::has_waited;
+use crate::decide::verdict_facts::DueReason;
 use crate::module::target::Target;
 use crate::run::rotate::{self, ExaminedRoot};
 use crate::run::{losses, order};
@@ -81,7 +81,7 @@ pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
         warn(message);
     }
     if let (Some(pause), Some(line)) = (&decision.pause, decision.pause_line()) {
-        let level = if matches!(pause, Pause::Brake(_) | Pause::Damage(_)) {
+        let level = if matches!(pause, Pause::Anomaly(_) | Pause::Damage(_)) {
             Severity::Critical
         } else {
             Severity::Warning
@@ -293,17 +293,19 @@ fn shortfall(shortfall: &Shortfall) -> Option<String> {
         (25, _) => {
             "the client's `--max-delete` stopped it from removing what is gone (the client itself may report 0): raise that, or add 25 to `snapshot_on_exit`"
         }
-        (_, Because::ClientPartial) => {
+        (_, TransferReason::ClientPartial) => {
             "the client's output names the files; if they may be missing, exclude them, or add 23 to `snapshot_on_exit`"
         }
-        (_, Because::ClientUnfinished) => "see what keeps that client from finishing its backup",
-        (_, Because::Torn { .. }) => {
+        (_, TransferReason::ClientUnfinished) => {
+            "see what keeps that client from finishing its backup"
+        }
+        (_, TransferReason::Torn { .. }) => {
             "repeat that push, or run `release --torn` if its client never comes back"
         }
-        (_, Because::Running { .. }) => {
+        (_, TransferReason::Running { .. }) => {
             "let pushes to this module overlap less, or give each a module of its own"
         }
-        (_, Because::NotInLedger) => "pre-xfer could not do its work: its log lines say why",
+        (_, TransferReason::NotInLedger) => "pre-xfer could not do its work: its log lines say why",
         _ => {
             "see the client's output and rsyncd's log; `partial_on_exit` makes partial snapshots of such pushes"
         }

@@ -1,8 +1,8 @@
 //! The part of `check` about snapshots that cannot be removed.
 
-use crate::decide::decision::Decision;
 use crate::decide::obstacle::Obstacles;
-use crate::decide::reason::Reason;
+use crate::decide::snapshot_reason::SnapshotReason;
+use crate::decide::snapshot_verdict::Decision;
 use crate::module::target::Target;
 use crate::store::layout::Subdir;
 use crate::store::root::SnapshotRoot;
@@ -16,8 +16,8 @@ pub(crate) fn irremovable(
     root: &SnapshotRoot,
     decision: &Decision,
 ) -> Vec<String> {
-    let obstacle = |reason: &Reason| match reason {
-        Reason::Irremovable(obstacle) => Some(*obstacle),
+    let obstacle = |reason: &SnapshotReason| match reason {
+        SnapshotReason::Irremovable(obstacle) => Some(*obstacle),
         _ => None,
     };
     let verdicts = &decision.verdicts;

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use crate::command::expired::ExpiredView;
 use crate::command::print_json;
 use crate::command::view::ListView;
-use crate::decide::dating;
+use crate::decide::undated;
 use crate::module::context::Context;
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
@@ -41,7 +41,7 @@ pub(crate) fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Resu
         match State::read(root.private()) {
             Ok(state) => {
                 catalog.pin(&state.pins);
-                dating::mark(&mut snapshots, &state.clock_history());
+                undated::mark(&mut snapshots, &state.clock_history());
             }
             // What can be listed is listed.
             Err(error) => catalog.warnings.push(error.to_string()),

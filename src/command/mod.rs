@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::config::forbidden::offers_only_reading;
-use crate::decide::own_output::Opener;
+use crate::decide::root_overlap::Opener;
 use crate::engine::answers::answers;
 use crate::module::confine;
 use crate::module::context::Context;

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 
 use crate::command::freed::FreedSpace;
-use crate::decide::decision::Decision;
+use crate::decide::duration_text::DurationText;
 use crate::decide::forecast::Forecast;
 use crate::decide::policy::Policy;
-use crate::decide::span::Span;
+use crate::decide::snapshot_verdict::Decision;
 use crate::decide::time_text::TimeText;
 use crate::system::clock::Clock;
 
@@ -30,10 +30,10 @@ pub(crate) struct PlanOptions {
     pub policy: Option<PathBuf>,
     /// What the policy (without MODULE: its defaults) would hold after so long of regular pushes
     #[arg(long, value_name = "SPAN", value_parser = long_span, conflicts_with = "sizes")]
-    pub replay: Option<Span>,
+    pub replay: Option<DurationText>,
     /// How often these pushes are [default: 1h]
     #[arg(long, value_name = "SPAN", value_parser = long_span, requires = "replay")]
-    pub every: Option<Span>,
+    pub every: Option<DurationText>,
     /// Decide as if it were this time, such as 2026-12-24, '2026-12-24 18:00' or
     /// 2026-12-24T18:00:00Z
     #[arg(long, value_name = "TIME", value_parser = TimeText::parse)]
@@ -44,18 +44,18 @@ pub(crate) struct PlanOptions {
 }
 
 /// A span as in a policy, or of years.
-pub(crate) fn long_span(text: &str) -> std::result::Result<Span, String> {
+pub(crate) fn long_span(text: &str) -> std::result::Result<DurationText, String> {
     let years = text.strip_suffix('y').and_then(|years| {
         // As many seconds as there are years are read as any span is.
-        let count = Span::parse(&format!("{years}s"))?.seconds();
-        Span::parse(&format!("{}s", count.checked_mul(YEAR_SECONDS)?))
+        let count = DurationText::parse(&format!("{years}s"))?.seconds();
+        DurationText::parse(&format!("{}s", count.checked_mul(YEAR_SECONDS)?))
     });
-    let span = Span::parse(text).or(years);
+    let span = DurationText::parse(text).or(years);
     span.ok_or_else(|| "a number and a unit are needed: s, m, h, d, w or y".to_string())
 }
 
 /// Longer than any step of a clock: someone who asks about another time means it.
-pub(crate) const ANY_JUMP: Span = Span::from_seconds(1_000 * 365 * 86_400);
+pub(crate) const ANY_JUMP: DurationText = DurationText::from_seconds(1_000 * 365 * 86_400);
 
 /// What one policy makes of the snapshots.
 pub(crate) struct PolicyOutlook {

@@ -15,14 +15,14 @@ use crate::command::plan_view::PlanView;
 use crate::command::timeline::Terminal;
 use crate::command::{freed, print_json, replay};
 use crate::config::settings::{PolicySource, Settings};
-use crate::decide::clock_reading::Reading;
-use crate::decide::decision::{Decision, History};
+use crate::decide::clock_reading::ClockReading;
 use crate::decide::forecast::forecast;
 use crate::decide::policy::Policy;
-use crate::decide::reason::Pause;
+use crate::decide::retention::decide_before_guards;
 use crate::decide::rotation::decide;
 use crate::decide::snapshot::Snapshot;
-use crate::decide::wanted::decide_before_guards;
+use crate::decide::snapshot_reason::Pause;
+use crate::decide::snapshot_verdict::{Decision, RotationHistory};
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::rotate;
@@ -135,13 +135,13 @@ fn meant(
     root: &SnapshotRoot,
     state: &State,
     now: DateTime<Utc>,
-    reading: Option<Reading>,
+    reading: Option<ClockReading>,
 ) -> Result<(SnapshotList, Decision)> {
     let (catalog, decision) = rotate::look(other, root, now, reading.clone())?;
     if !matches!(decision.pause, Some(Pause::MostOfHistory { .. })) {
         return Ok((catalog, decision));
     }
-    let confirmed = History { rules: None, ..state.history(reading) };
+    let confirmed = RotationHistory { rules: None, ..state.history(reading) };
     let Decision { verdicts, deferred, .. } =
         decide(&catalog.snapshots(), &confirmed, &other.policy, now);
     Ok((catalog, Decision { verdicts, pause: decision.pause, deferred }))

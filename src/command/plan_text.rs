@@ -6,8 +6,8 @@ use indicatif::HumanBytes;
 use crate::command::freed::USUAL_MAX_ENTRIES;
 use crate::command::plan_view::{ExpiryTime, FateView, PlanView, SnapshotView, TotalsView};
 use crate::command::timeline::{Colour, Terminal, TimelineRow, strip};
-use crate::decide::reason::pause_line;
-use crate::decide::span::roughly;
+use crate::decide::duration_text::roughly;
+use crate::decide::snapshot_reason::pause_line;
 use crate::tell::counted;
 use crate::tell::table::TextTable;
 

@@ -35,10 +35,10 @@ use serde::Serialize;
 use crate::command::outlook::PolicyOutlook;
 use crate::command::timeline::TimelineRow;
 use crate::command::view::rfc3339;
-use crate::decide::decision::SnapshotVerdict;
 use crate::decide::forecast::Expiry;
 use crate::decide::grade::Grade;
-use crate::decide::reason::Reason;
+use crate::decide::snapshot_reason::SnapshotReason;
+use crate::decide::snapshot_verdict::SnapshotVerdict;
 use crate::module::target::Target;
 use crate::store::snapshots::{ListedSnapshot, SnapshotList};
 use crate::tell::escape::{escape, escape_path, one_line};
@@ -230,7 +230,7 @@ fn fates(outlook: &PolicyOutlook, now: DateTime<Utc>) -> BTreeMap<String, FateVi
 }
 
 fn is_put_off(verdict: &SnapshotVerdict) -> bool {
-    verdict.reasons.iter().any(|reason| matches!(reason, Reason::Deferred(_)))
+    verdict.reasons.iter().any(|reason| matches!(reason, SnapshotReason::Deferred(_)))
 }
 
 /// When a snapshot goes; `put_off` counts those that `max_expire` puts off, up to this one.
@@ -280,16 +280,18 @@ fn row(verdict: &SnapshotVerdict) -> TimelineRow {
 }
 
 /// A reason with its text; one that names a snapshot which goes as well says so.
-fn words(reason: &Reason, text: String, kept: &BTreeMap<String, bool>) -> String {
+fn words(reason: &SnapshotReason, text: String, kept: &BTreeMap<String, bool>) -> String {
     let text = one_line(&text).into_owned();
     match reason {
-        Reason::SlotTaken { by, .. } if kept.get(by) == Some(&false) => text + ", which goes too",
+        SnapshotReason::SlotTaken { by, .. } if kept.get(by) == Some(&false) => {
+            text + ", which goes too"
+        }
         _ => text,
     }
 }
 
-fn cover(reason: &Reason, kept: &BTreeMap<String, bool>) -> Option<CoverView> {
-    let Reason::SlotTaken { frequency, slot, by } = reason else { return None };
+fn cover(reason: &SnapshotReason, kept: &BTreeMap<String, bool>) -> Option<CoverView> {
+    let SnapshotReason::SlotTaken { frequency, slot, by } = reason else { return None };
     let keep = kept.get(by).copied().unwrap_or(false);
     Some(CoverView { frequency: frequency.word(), slot: slot.clone(), name: by.clone(), keep })
 }

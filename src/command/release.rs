@@ -1,4 +1,4 @@
-//! `release`: the word of a person that ends the anomaly brake, the torn mark or the pause for
+//! `release`: the word of a person that ends the pause of the large-change guard, the torn mark or the pause for
 //! damage.
 //!
 //! What else still keeps snapshots from expiring, or partial, is said in the same line.
@@ -6,9 +6,9 @@
 use std::ffi::OsStr;
 
 use crate::command::done;
-use crate::decide::facts::ClientCompletion;
-use crate::decide::own_output::Opener;
-use crate::decide::reason::Pause;
+use crate::decide::root_overlap::Opener;
+use crate::decide::snapshot_reason::Pause;
+use crate::decide::verdict_facts::ClientCompletion;
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::verify::commands;
@@ -19,7 +19,7 @@ use crate::tell::counted;
 use crate::tell::error::Result;
 use crate::tell::exit::Exit;
 
-/// Ends what the anomaly brake did: the pause of expiry, and each pin that it set. Or, for `torn`,
+/// Ends what the large-change guard did: the pause of expiry, and each pin that it set. Or, for `torn`,
 /// takes the torn mark away instead: a person vouches for the tree.
 ///
 /// # Errors
@@ -33,12 +33,12 @@ pub(crate) fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> 
         }
         let root = target.open_root()?;
         let mut unpinned = None;
-        let mut brake = None;
+        let mut anomaly = None;
         State::update(root.private(), |state| {
-            brake = state.brake.clone();
-            unpinned = state.release_brake();
+            anomaly = state.anomaly.clone();
+            unpinned = state.release_anomaly();
         })?;
-        forget_pause(target, brake.map(Pause::Brake));
+        forget_pause(target, anomaly.map(Pause::Anomaly));
         let message = match unpinned.as_deref() {
             None => "nothing to release".to_string(),
             Some([]) => "released".to_string(),

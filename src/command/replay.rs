@@ -14,11 +14,11 @@ use crate::command::print_json;
 use crate::command::timeline::{Terminal, TimelineRow, strip};
 use crate::command::view::rfc3339;
 use crate::config::settings::{PolicySource, Settings};
-use crate::decide::decision::SnapshotVerdict;
+use crate::decide::duration_text::{DurationText, roughly};
 use crate::decide::grade::Grade;
 use crate::decide::policy::Policy;
 use crate::decide::replay::Replay;
-use crate::decide::span::{Span, roughly};
+use crate::decide::snapshot_verdict::SnapshotVerdict;
 use crate::module::context::Context;
 use crate::tell::counted;
 use crate::tell::error::{Error, Result};
@@ -28,7 +28,7 @@ use crate::tell::output::print;
 use crate::tell::table::TextTable;
 
 /// How often pushes come unless it is said.
-const USUAL_DISTANCE: Span = Span::from_seconds(3_600);
+const USUAL_DISTANCE: DurationText = DurationText::from_seconds(3_600);
 
 #[derive(Serialize)]
 struct ReplayedModuleView {
@@ -56,9 +56,9 @@ struct ReplayView {
     held: usize,
     snapshots: Vec<HeldView>,
     #[serde(skip)]
-    span: Span,
+    span: DurationText,
     #[serde(skip)]
-    every: Span,
+    every: DurationText,
 }
 
 #[derive(Serialize)]
@@ -81,7 +81,7 @@ struct HeldView {
 pub(crate) fn run(
     context: &Context,
     options: &PlanOptions,
-    span: Span,
+    span: DurationText,
     other: Option<&Settings>,
     json: bool,
 ) -> Result<Exit> {
@@ -132,7 +132,12 @@ fn file_of(settings: &Settings) -> Option<String> {
 }
 
 impl ReplayView {
-    fn new(policy: &Policy, end: DateTime<Utc>, span: Span, every: Span) -> Result<Self> {
+    fn new(
+        policy: &Policy,
+        end: DateTime<Utc>,
+        span: DurationText,
+        every: DurationText,
+    ) -> Result<Self> {
         let mut replay = Replay::new(policy, end, span, every).map_err(Error::Usage)?;
         let (from, pushes) = (replay.from(), replay.pushes());
         while replay.step() {}
@@ -192,7 +197,7 @@ impl PolicyView {
 }
 
 /// A span as it was asked for.
-fn in_years(span: Span) -> String {
+fn in_years(span: DurationText) -> String {
     match (span.seconds() / YEAR_SECONDS, span.seconds() % YEAR_SECONDS) {
         (years @ 1.., 0) => format!("{years}y"),
         _ => span.to_string(),
@@ -201,7 +206,7 @@ fn in_years(span: Span) -> String {
 
 /// A distance in the unit that fits it exactly, if that is readable.
 fn in_words(distance: TimeDelta) -> String {
-    let exactly = Span::from_seconds(distance.num_seconds().unsigned_abs()).to_string();
+    let exactly = DurationText::from_seconds(distance.num_seconds().unsigned_abs()).to_string();
     if exactly.len() <= "31d".len() { exactly } else { roughly(distance) }
 }
 

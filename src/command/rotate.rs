@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use crate::command::view::DecisionView;
 use crate::command::{plan, print_json};
-use crate::decide::own_output::Opener;
+use crate::decide::root_overlap::Opener;
 use crate::module::context::Context;
 use crate::run::disposal::Disposal;
 use crate::run::rotate_by_hand;

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::command::print_json;
 use crate::decide::client::Client;
-use crate::decide::facts::{Reporter, Worth};
-use crate::decide::own_output::Opener;
+use crate::decide::root_overlap::Opener;
+use crate::decide::verdict_facts::{Reporter, Worth};
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::order;

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use serde::Serialize;
 
 use crate::command::print_json;
-use crate::decide::own_output::Opener;
+use crate::decide::root_overlap::Opener;
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::verify::commands;
@@ -213,7 +213,7 @@ impl VerifyView {
 
 impl AlteredView {
     fn new(altered: &AlteredPath) -> Self {
-        let change = |change: &crate::decide::damage::Change| ChangeView {
+        let change = |change: &crate::decide::damage::InodeChange| ChangeView {
             what: change.word(),
             text: change.to_string(),
         };

@@ -5,11 +5,11 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use crate::decide::client::Client;
-use crate::decide::decision::{Decision, SnapshotVerdict};
+use crate::decide::duration_text::roughly;
 use crate::decide::grade::Grade;
-use crate::decide::reason::{Reason, pause_line};
 use crate::decide::snapshot::Snapshot;
-use crate::decide::span::roughly;
+use crate::decide::snapshot_reason::{SnapshotReason, pause_line};
+use crate::decide::snapshot_verdict::{Decision, SnapshotVerdict};
 use crate::module::target::Target;
 use crate::store::record::Record;
 use crate::store::snapshots::ListedSnapshot;
@@ -52,7 +52,7 @@ impl DecisionView {
             grade: verdict.snapshot.grade,
             keep: verdict.keep,
             reasons: verdict.reasons.iter().map(ToString::to_string).collect(),
-            brief_reasons: verdict.reasons.iter().map(Reason::brief).collect(),
+            brief_reasons: verdict.reasons.iter().map(SnapshotReason::brief).collect(),
         };
         DecisionView {
             module: target.name.as_deref().map(escape),

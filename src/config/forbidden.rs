@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::config::rsyncd_conf::{ModuleDirectory, RsyncdModule, read_bool};
 use crate::decide::arguments::Arguments;
 use crate::decide::arguments::option_name::OptionName;
-use crate::decide::facts::Forbidden;
+use crate::decide::verdict_facts::Forbidden;
 
 /// What forbids the push of `user` with these arguments, if anything surely does.
 pub(crate) fn forbids(

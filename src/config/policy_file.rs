@@ -284,9 +284,9 @@ fn without_byte_order_mark(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::duration_text::DurationText;
     use crate::decide::free_space::FreeSpace;
-    use crate::decide::frequency::{Count, Frequency};
-    use crate::decide::span::Span;
+    use crate::decide::frequency::{Frequency, SlotCount};
 
     fn parse(text: &str) -> Result<Policies, Vec<String>> {
         Policies::parse(Path::new("p.toml"), text)
@@ -368,36 +368,36 @@ mod tests {
         "#;
         let expected = Policy {
             keep: vec![
-                (Frequency::Minutely, Count::Newest(60)),
-                (Frequency::Daily, Count::Newest(14)),
-                (Frequency::Yearly, Count::Always),
+                (Frequency::Minutely, SlotCount::Newest(60)),
+                (Frequency::Daily, SlotCount::Newest(14)),
+                (Frequency::Yearly, SlotCount::Always),
             ],
             strict: false,
             content_hashes: true,
             open_root: true,
             prefer: Prefer::Newest,
             min_keep: 0,
-            min_age: Span::from_seconds(0),
+            min_age: DurationText::from_seconds(0),
             max_expire: 1_000_000,
             keep_partial: 16,
             time_zone: crate::decide::zone::Zone::named("Europe/Amsterdam")
                 .expect("tzdata is installed"),
-            clock_jump: Span::from_seconds(7 * 86_400),
+            clock_jump: DurationText::from_seconds(7 * 86_400),
             snapshot_on_exit: vec![-1, 0, 255],
             partial_on_exit: vec![23, 24],
             snapshot_root: Some("/srv/{module}".to_string()),
-            lock_wait: Span::from_seconds(0),
-            min_interval: Span::from_seconds(300),
-            max_defer: Span::from_seconds(7_200),
-            push_wait: Span::from_seconds(0),
+            lock_wait: DurationText::from_seconds(0),
+            min_interval: DurationText::from_seconds(300),
+            max_defer: DurationText::from_seconds(7_200),
+            push_wait: DurationText::from_seconds(0),
             allow_options: vec![Rewriting::Inplace, Rewriting::AppendVerify],
             partial_dirs: PartialDirs::listed(&[".parts".to_string(), "work/parts".to_string()]),
             max_parallel: Some(3),
-            full_comparison: Span::from_seconds(86_400),
-            grace: Some(Span::from_seconds(3 * 86_400)),
+            full_comparison: DurationText::from_seconds(86_400),
+            grace: Some(DurationText::from_seconds(3 * 86_400)),
             free_space: Some(FreeSpace::Bytes(50 << 30)),
             anomaly_share: 25,
-            max_age: Some(Span::from_seconds(2 * 86_400)),
+            max_age: Some(DurationText::from_seconds(2 * 86_400)),
             log_level: log::LevelFilter::Debug,
             nice: 19,
             ionice: IoNice::BestEffort,
@@ -410,7 +410,7 @@ mod tests {
         let text = "[module.laptop]\nkeep = { weekly = 2 }\nmin_keep = 9\n\
             [defaults]\nmin_keep = 5\nmax_expire = 7\n[module.\"two words\"]\n[module.\"a.b\"]\nstrict = false\n";
         let laptop = module(text, "laptop");
-        assert_eq!(laptop.keep, [(Frequency::Weekly, Count::Newest(2))]);
+        assert_eq!(laptop.keep, [(Frequency::Weekly, SlotCount::Newest(2))]);
         assert_eq!((laptop.min_keep, laptop.max_expire, laptop.strict), (9, 7, true));
         assert_eq!(module(text, "two words").min_keep, 5);
         assert_eq!(module(text, "other").min_keep, 5);

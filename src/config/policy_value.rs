@@ -10,9 +10,9 @@ use std::path::{Component, Path};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::decide::duration_text::DurationText;
 use crate::decide::free_space::FreeSpace;
-use crate::decide::frequency::{Count, Frequency};
-use crate::decide::span::Span;
+use crate::decide::frequency::{Frequency, SlotCount};
 use crate::decide::zone::Zone;
 use crate::tell::escape::escape;
 
@@ -94,8 +94,8 @@ impl<'a, 'text> PolicyValue<'a, 'text> {
     }
 
     /// A length of time, which may be none.
-    pub(crate) fn span(&self) -> ValueResult<Span> {
-        self.text().and_then(Span::parse).ok_or_else(|| {
+    pub(crate) fn span(&self) -> ValueResult<DurationText> {
+        self.text().and_then(DurationText::parse).ok_or_else(|| {
             self.mistake(
                 "it must be a duration of at most 1000 years in quotes: a number and one of the units s, m, h, d, w, such as \"90s\" or \"31d\"",
             )
@@ -103,7 +103,7 @@ impl<'a, 'text> PolicyValue<'a, 'text> {
     }
 
     /// A length of time that lasts.
-    pub(crate) fn positive_span(&self) -> ValueResult<Span> {
+    pub(crate) fn positive_span(&self) -> ValueResult<DurationText> {
         let span = self.span()?;
         if span.seconds() == 0 {
             return Err(
@@ -164,7 +164,7 @@ impl<'a, 'text> PolicyValue<'a, 'text> {
     }
 
     /// How many slots of which frequency, finest first.
-    pub(crate) fn keep(&self) -> ValueResult<Vec<(Frequency, Count)>> {
+    pub(crate) fn keep(&self) -> ValueResult<Vec<(Frequency, SlotCount)>> {
         let Some(table) = self.spanned.get_ref().as_table() else {
             return Err(
                 self.mistake("it must be a table such as { hourly = 24, monthly = \"always\" }")
@@ -186,7 +186,7 @@ impl<'a, 'text> PolicyValue<'a, 'text> {
         &self,
         key: &Spanned<std::borrow::Cow<'_, str>>,
         spanned: &Spanned<DeValue<'_>>,
-    ) -> ValueResult<(Frequency, Count)> {
+    ) -> ValueResult<(Frequency, SlotCount)> {
         let word = key.get_ref().as_ref();
         let key_path = format!("{}.{}", self.key_path, key_text(word));
         match Frequency::ALL.into_iter().find(|frequency| frequency.word() == word) {
@@ -202,12 +202,12 @@ impl<'a, 'text> PolicyValue<'a, 'text> {
     }
 
     /// How many slots of one frequency.
-    fn slots(&self) -> ValueResult<Count> {
+    fn slots(&self) -> ValueResult<SlotCount> {
         let count = match self.number() {
             Some(number) => {
-                u32::try_from(number).ok().filter(|number| *number > 0).map(Count::Newest)
+                u32::try_from(number).ok().filter(|number| *number > 0).map(SlotCount::Newest)
             }
-            None => self.text().and_then(Count::parse),
+            None => self.text().and_then(SlotCount::parse),
         };
         count.ok_or_else(|| {
             self.mistake(if self.is_none_or_less() {

@@ -17,7 +17,7 @@ const MIN_ENTRIES: u64 = 1_000;
 
 /// How a tree differs from the snapshot before, in entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Change {
+pub struct TreeChange {
     /// Entries of the snapshot before.
     pub before: u64,
     /// Of these, how many are other files now.
@@ -26,7 +26,7 @@ pub struct Change {
     pub removed: u64,
 }
 
-impl Change {
+impl TreeChange {
     /// Whether more than `share` percent of the tree changed or went.
     pub fn is_anomalous(self, share: u8) -> bool {
         let touched = u128::from(self.changed) + u128::from(self.removed);
@@ -40,7 +40,7 @@ impl Change {
 /// Expiry is paused because a push changed most of the tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Brake {
+pub struct Anomaly {
     /// When that was noticed.
     pub since: DateTime<Utc>,
     /// The snapshot before it, which was pinned.
@@ -53,23 +53,23 @@ pub struct Brake {
     pub removed: u64,
 }
 
-impl Brake {
+impl Anomaly {
     /// The brake that `change` pulls at `since`, against the snapshot `before`.
-    pub fn new(since: DateTime<Utc>, before: &str, change: Change) -> Self {
-        let Change { before: entries, changed, removed } = change;
-        Brake { since, before: before.to_string(), entries, changed, removed }
+    pub fn new(since: DateTime<Utc>, before: &str, change: TreeChange) -> Self {
+        let TreeChange { before: entries, changed, removed } = change;
+        Anomaly { since, before: before.to_string(), entries, changed, removed }
     }
 
     /// Why the snapshot before the change is pinned.
     pub fn pin_reason(&self) -> String {
-        let Brake { entries, changed, removed, .. } = self;
+        let Anomaly { entries, changed, removed, .. } = self;
         format!(
             "the last one before a push that changed {changed} and removed {removed} of {entries} entries"
         )
     }
 }
 
-/// Whether `reason` has the exact form of [`Brake::pin_reason`].
+/// Whether `reason` has the exact form of [`Anomaly::pin_reason`].
 pub fn is_pin_reason(reason: &str) -> bool {
     let numbers = || {
         let rest = reason.strip_prefix("the last one before a push that changed ")?;
@@ -81,9 +81,9 @@ pub fn is_pin_reason(reason: &str) -> bool {
     numbers().is_some_and(|numbers| numbers.into_iter().all(is_number))
 }
 
-impl fmt::Display for Brake {
+impl fmt::Display for Anomaly {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Brake { since, before, entries, changed, removed } = self;
+        let Anomaly { since, before, entries, changed, removed } = self;
         let since = since.format("%FT%TZ");
         write!(
             f,
@@ -98,8 +98,8 @@ mod tests {
 
     #[test]
     fn a_pin_of_the_brake_is_known_by_its_reason() {
-        let change = Change { before: 1_220, changed: 671, removed: 0 };
-        let reason = Brake::new(DateTime::UNIX_EPOCH, "a", change).pin_reason();
+        let change = TreeChange { before: 1_220, changed: 671, removed: 0 };
+        let reason = Anomaly::new(DateTime::UNIX_EPOCH, "a", change).pin_reason();
         assert!(is_pin_reason(&reason), "{reason}");
         for other in ["", "before the migration", &reason[1..], &format!("{reason}!")] {
             assert!(!is_pin_reason(other), "{other}");
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn more_than_the_share_of_a_tree_of_some_size_is_an_anomaly() {
-        let change = |before, changed, removed| Change { before, changed, removed };
+        let change = |before, changed, removed| TreeChange { before, changed, removed };
         assert!(change(1_000, 0, 501).is_anomalous(50));
         assert!(change(1_000, 251, 250).is_anomalous(50));
         assert!(!change(1_000, 250, 250).is_anomalous(50), "half is not more than half");

@@ -15,7 +15,7 @@ const DRIFT_SHARE: i64 = 1_000;
 /// What both clocks showed at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Reading {
+pub struct ClockReading {
     /// The wall clock.
     pub time: DateTime<Utc>,
     /// The boot's id; empty if it is not known.
@@ -24,19 +24,19 @@ pub struct Reading {
     pub uptime_seconds: i64,
 }
 
-impl Reading {
-    pub(crate) fn is_of_boot(&self, other: &Reading) -> bool {
+impl ClockReading {
+    pub(crate) fn is_of_boot(&self, other: &ClockReading) -> bool {
         !self.boot.is_empty()
             && self.boot == other.boot
             && self.uptime_seconds >= other.uptime_seconds
     }
 
     /// How far the wall clock has moved from `other` on beyond what the boot clock counted.
-    pub(crate) fn step_since(&self, other: &Reading) -> TimeDelta {
+    pub(crate) fn step_since(&self, other: &ClockReading) -> TimeDelta {
         (self.time - other.time) - TimeDelta::seconds(self.seconds_since(other))
     }
 
-    pub(crate) fn seconds_since(&self, other: &Reading) -> i64 {
+    pub(crate) fn seconds_since(&self, other: &ClockReading) -> i64 {
         self.uptime_seconds.saturating_sub(other.uptime_seconds)
     }
 }
@@ -49,23 +49,23 @@ pub(crate) fn tolerance(seconds: i64) -> TimeDelta {
 /// Readings of a clock that nothing contradicts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Course {
+pub(crate) struct ClockCourse {
     /// The first reading of the boot that `last` belongs to.
-    pub(crate) anchor: Reading,
-    pub(crate) last: Reading,
+    pub(crate) anchor: ClockReading,
+    pub(crate) last: ClockReading,
     /// The newest snapshot's sequence number at `anchor`.
     pub(crate) anchor_sequence: u64,
 }
 
-impl Course {
-    pub(crate) fn begin(reading: &Reading, sequence: u64) -> Self {
-        Course { anchor: reading.clone(), last: reading.clone(), anchor_sequence: sequence }
+impl ClockCourse {
+    pub(crate) fn begin(reading: &ClockReading, sequence: u64) -> Self {
+        ClockCourse { anchor: reading.clone(), last: reading.clone(), anchor_sequence: sequence }
     }
 
     /// Whether `reading` can follow, when `measured` seconds at least have passed across boots.
-    pub(crate) fn agrees(&self, reading: &Reading, measured: i64, limit: TimeDelta) -> bool {
+    pub(crate) fn agrees(&self, reading: &ClockReading, measured: i64, limit: TimeDelta) -> bool {
         if reading.is_of_boot(&self.last) {
-            let is_near = |other: &Reading| {
+            let is_near = |other: &ClockReading| {
                 reading.step_since(other).abs() <= tolerance(reading.seconds_since(other))
             };
             return is_near(&self.last) && is_near(&self.anchor);
@@ -76,10 +76,10 @@ impl Course {
             && gap <= measured_delta + limit + tolerance(measured)
     }
 
-    pub(crate) fn followed_by(&self, reading: &Reading, sequence: u64) -> Self {
+    pub(crate) fn followed_by(&self, reading: &ClockReading, sequence: u64) -> Self {
         match reading.is_of_boot(&self.last) {
-            true => Course { last: reading.clone(), ..self.clone() },
-            false => Course::begin(reading, sequence),
+            true => ClockCourse { last: reading.clone(), ..self.clone() },
+            false => ClockCourse::begin(reading, sequence),
         }
     }
 }

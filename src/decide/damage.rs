@@ -21,7 +21,7 @@ use crate::tell::escape::escape;
 
 /// What is recorded and compared of an inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attributes {
+pub struct InodeAttributes {
     /// Type and mode.
     pub mode: u32,
     /// Owner.
@@ -31,7 +31,7 @@ pub struct Attributes {
     /// Size in bytes.
     pub size_bytes: u64,
     /// Modification time.
-    pub modified: Moment,
+    pub modified: FileTime,
     /// What a device file stands for.
     pub device: u64,
     /// Extended attributes, ACLs among them.
@@ -40,21 +40,21 @@ pub struct Attributes {
 
 /// Seconds since 1970 and nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment {
+pub struct FileTime {
     /// Seconds, negative before 1970.
     pub seconds: i64,
     /// Nanoseconds of the second.
     pub nanoseconds: u32,
 }
 
-impl Moment {
+impl FileTime {
     /// Nanoseconds since 1970, as far as they can be told.
     pub fn as_ns(self) -> i64 {
         self.seconds.saturating_mul(1_000_000_000).saturating_add(self.nanoseconds.into())
     }
 }
 
-impl fmt::Display for Moment {
+impl fmt::Display for FileTime {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match DateTime::<Utc>::from_timestamp(self.seconds, self.nanoseconds) {
             Some(time) => write!(f, "{}", time.format("%FT%T%.fZ")),
@@ -101,7 +101,7 @@ impl Xattrs {
 
 /// How an inode differs from what is recorded of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum InodeChange {
     /// Permissions.
     Mode(u32, u32),
     /// Owner and group.
@@ -109,7 +109,7 @@ pub enum Change {
     /// Size in bytes.
     Size(u64, u64),
     /// Modification time.
-    Modified(Moment, Moment),
+    Modified(FileTime, FileTime),
     /// What a device file stands for.
     Device,
     /// One extended attribute, an ACL maybe.
@@ -117,73 +117,83 @@ pub enum Change {
     /// Some of many extended attributes.
     Xattrs,
     /// Somebody wrote to it at this time, though all attributes are what they were.
-    Touched(Moment),
+    Touched(FileTime),
     /// The content has another hash.
     Content,
 }
 
-impl Change {
+impl InodeChange {
     /// Whether it can be made good without knowing what was in the file.
     pub fn is_of_attributes(&self) -> bool {
-        !matches!(self, Change::Size(..) | Change::Touched(_) | Change::Content | Change::Device)
+        !matches!(
+            self,
+            InodeChange::Size(..)
+                | InodeChange::Touched(_)
+                | InodeChange::Content
+                | InodeChange::Device
+        )
     }
 
     /// The word for it in JSON.
     pub fn word(&self) -> &'static str {
         match self {
-            Change::Mode(..) => "mode",
-            Change::Owner(..) => "owner",
-            Change::Size(..) => "size",
-            Change::Modified(..) => "mtime",
-            Change::Device => "device",
-            Change::Xattr(_) | Change::Xattrs => "xattr",
-            Change::Touched(_) => "touched",
-            Change::Content => "content",
+            InodeChange::Mode(..) => "mode",
+            InodeChange::Owner(..) => "owner",
+            InodeChange::Size(..) => "size",
+            InodeChange::Modified(..) => "mtime",
+            InodeChange::Device => "device",
+            InodeChange::Xattr(_) | InodeChange::Xattrs => "xattr",
+            InodeChange::Touched(_) => "touched",
+            InodeChange::Content => "content",
         }
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for InodeChange {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Change::Mode(was, is) => write!(f, "mode {:04o} -> {:04o}", was & 0o7777, is & 0o7777),
-            Change::Owner(was, is) => write!(f, "owner {}:{} -> {}:{}", was.0, was.1, is.0, is.1),
-            Change::Size(was, is) => write!(f, "size {was} -> {is}"),
-            Change::Modified(was, is) => write!(f, "mtime {was} -> {is}"),
-            Change::Device => f.write_str("device number"),
-            Change::Xattr(name) => match name.to_bytes() {
+            InodeChange::Mode(was, is) => {
+                write!(f, "mode {:04o} -> {:04o}", was & 0o7777, is & 0o7777)
+            }
+            InodeChange::Owner(was, is) => {
+                write!(f, "owner {}:{} -> {}:{}", was.0, was.1, is.0, is.1)
+            }
+            InodeChange::Size(was, is) => write!(f, "size {was} -> {is}"),
+            InodeChange::Modified(was, is) => write!(f, "mtime {was} -> {is}"),
+            InodeChange::Device => f.write_str("device number"),
+            InodeChange::Xattr(name) => match name.to_bytes() {
                 b"system.posix_acl_access" => f.write_str("ACL"),
                 name => write!(f, "xattr {}", escape(name)),
             },
-            Change::Xattrs => f.write_str("xattrs"),
-            Change::Touched(time) => {
+            InodeChange::Xattrs => f.write_str("xattrs"),
+            InodeChange::Touched(time) => {
                 write!(
                     f,
                     "written to in place at {time}; size and time are what they were, the content may not be"
                 )
             }
-            Change::Content => f.write_str("content"),
+            InodeChange::Content => f.write_str("content"),
         }
     }
 }
 
 /// How `is` differs from `was`; nothing if the xattrs of either are unknown but for the rest.
-pub fn changes(was: &Attributes, is: &Attributes) -> Vec<Change> {
+pub fn changes(was: &InodeAttributes, is: &InodeAttributes) -> Vec<InodeChange> {
     let mut changes = Vec::new();
     if was.mode != is.mode {
-        changes.push(Change::Mode(was.mode, is.mode));
+        changes.push(InodeChange::Mode(was.mode, is.mode));
     }
     if (was.uid, was.gid) != (is.uid, is.gid) {
-        changes.push(Change::Owner((was.uid, was.gid), (is.uid, is.gid)));
+        changes.push(InodeChange::Owner((was.uid, was.gid), (is.uid, is.gid)));
     }
     if was.size_bytes != is.size_bytes {
-        changes.push(Change::Size(was.size_bytes, is.size_bytes));
+        changes.push(InodeChange::Size(was.size_bytes, is.size_bytes));
     }
     if was.modified != is.modified {
-        changes.push(Change::Modified(was.modified, is.modified));
+        changes.push(InodeChange::Modified(was.modified, is.modified));
     }
     if was.device != is.device {
-        changes.push(Change::Device);
+        changes.push(InodeChange::Device);
     }
     match (&was.xattrs, &is.xattrs) {
         (Xattrs::Unknown, _) | (_, Xattrs::Unknown) => {}
@@ -193,9 +203,9 @@ pub fn changes(was: &Attributes, is: &Attributes) -> Vec<Change> {
                 .iter()
                 .filter(|(name, value)| was.get(*name) != Some(*value))
                 .map(|(name, _)| name);
-            changes.extend(gone.chain(other).cloned().map(Change::Xattr));
+            changes.extend(gone.chain(other).cloned().map(InodeChange::Xattr));
         }
-        (was, is) if was != is => changes.push(Change::Xattrs),
+        (was, is) if was != is => changes.push(InodeChange::Xattrs),
         _ => {}
     }
     changes
@@ -205,11 +215,12 @@ pub fn changes(was: &Attributes, is: &Attributes) -> Vec<Change> {
 /// attributes, or the change time has moved and not by links of our own (`is_ours`). Each state
 /// comes with its change time.
 pub fn is_changed_in_place(
-    (was, was_changed): (&Attributes, Moment),
-    (is, changed): (&Attributes, Moment),
+    (was, was_changed): (&InodeAttributes, FileTime),
+    (is, changed): (&InodeAttributes, FileTime),
     is_ours: bool,
 ) -> bool {
-    let is_attribute = |change: &Change| !matches!(change, Change::Xattr(_) | Change::Xattrs);
+    let is_attribute =
+        |change: &InodeChange| !matches!(change, InodeChange::Xattr(_) | InodeChange::Xattrs);
     changes(was, is).iter().any(is_attribute) || changed != was_changed && !is_ours
 }
 
@@ -224,19 +235,19 @@ pub fn applicable<T>(recorded: &[(usize, T)], position: usize) -> Option<&T> {
 /// Whether a client may have set the access time of a file, as `rsync --atimes` does: that moves
 /// the change time, too. A reader of a file leaves a time in it that is about that of the change,
 /// or later.
-pub fn is_access_time_set(was_seconds: i64, is_seconds: i64, touched: Moment) -> bool {
+pub fn is_access_time_set(was_seconds: i64, is_seconds: i64, touched: FileTime) -> bool {
     const READING_SECONDS: i64 = 60;
     was_seconds != is_seconds && is_seconds < touched.seconds.saturating_sub(READING_SECONDS)
 }
 
 /// The names that an inode has in one tree, as one number: equal for equal sets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Names {
+pub struct NameSum {
     count: u32,
     sum: u64,
 }
 
-impl Names {
+impl NameSum {
     /// Adds a name by the hash of its path.
     pub fn add(&mut self, path_hash: u64) {
         self.count += 1;
@@ -247,7 +258,7 @@ impl Names {
 /// Whether an inode whose change time moved between two looks at its names was written to, as
 /// opposed to linked or unlinked. Where it had no name before, or has none after, it was renamed or
 /// removed.
-pub fn is_in_place(before: Names, after: Names) -> bool {
+pub fn is_in_place(before: NameSum, after: NameSum) -> bool {
     before.count > 0 && before == after
 }
 
@@ -294,13 +305,21 @@ impl fmt::Display for Damage {
 mod tests {
     use super::*;
 
-    fn attributes() -> Attributes {
-        let modified = Moment { seconds: 1_700_000_000, nanoseconds: 5 };
+    fn attributes() -> InodeAttributes {
+        let modified = FileTime { seconds: 1_700_000_000, nanoseconds: 5 };
         let xattrs = Xattrs::All(BTreeMap::from([(c"user.a".into(), b"1".to_vec())]));
-        Attributes { mode: 0o100_644, uid: 1, gid: 2, size_bytes: 10, modified, device: 0, xattrs }
+        InodeAttributes {
+            mode: 0o100_644,
+            uid: 1,
+            gid: 2,
+            size_bytes: 10,
+            modified,
+            device: 0,
+            xattrs,
+        }
     }
 
-    fn words(is: Attributes) -> Vec<String> {
+    fn words(is: InodeAttributes) -> Vec<String> {
         changes(&attributes(), &is).iter().map(ToString::to_string).collect()
     }
 
@@ -308,40 +327,46 @@ mod tests {
     fn each_attribute_is_compared_and_named() {
         let was = attributes;
         assert!(words(was()).is_empty());
-        assert_eq!(words(Attributes { mode: 0o100_600, ..was() }), ["mode 0644 -> 0600"]);
-        assert_eq!(words(Attributes { gid: 7, ..was() }), ["owner 1:2 -> 1:7"]);
-        assert_eq!(words(Attributes { size_bytes: 0, ..was() }), ["size 10 -> 0"]);
-        let modified = Moment { nanoseconds: 6, ..was().modified };
+        assert_eq!(words(InodeAttributes { mode: 0o100_600, ..was() }), ["mode 0644 -> 0600"]);
+        assert_eq!(words(InodeAttributes { gid: 7, ..was() }), ["owner 1:2 -> 1:7"]);
+        assert_eq!(words(InodeAttributes { size_bytes: 0, ..was() }), ["size 10 -> 0"]);
+        let modified = FileTime { nanoseconds: 6, ..was().modified };
         assert_eq!(
-            words(Attributes { modified, ..was() }),
+            words(InodeAttributes { modified, ..was() }),
             ["mtime 2023-11-14T22:13:20.000000005Z -> 2023-11-14T22:13:20.000000006Z"]
         );
-        assert_eq!(words(Attributes { device: 1, ..was() }), ["device number"]);
+        assert_eq!(words(InodeAttributes { device: 1, ..was() }), ["device number"]);
         let acl = Xattrs::All(BTreeMap::from([(c"system.posix_acl_access".into(), vec![2])]));
-        assert_eq!(words(Attributes { xattrs: acl, ..was() }), ["xattr user.a", "ACL"]);
-        assert_eq!(words(Attributes { xattrs: Xattrs::Digest([1; 16]), ..was() }), ["xattrs"]);
-        assert!(words(Attributes { xattrs: Xattrs::Unknown, ..was() }).is_empty());
+        assert_eq!(words(InodeAttributes { xattrs: acl, ..was() }), ["xattr user.a", "ACL"]);
+        assert_eq!(words(InodeAttributes { xattrs: Xattrs::Digest([1; 16]), ..was() }), ["xattrs"]);
+        assert!(words(InodeAttributes { xattrs: Xattrs::Unknown, ..was() }).is_empty());
     }
 
     #[test]
     fn any_sign_outside_our_own_windows_is_a_change_in_place() {
         let was = attributes;
-        let at = |seconds| Moment { seconds, nanoseconds: 0 };
+        let at = |seconds| FileTime { seconds, nanoseconds: 0 };
         let table = [
             (was(), at(5), false, false, "nothing moved"),
             (was(), at(6), true, false, "we have linked it"),
             (was(), at(6), false, true, "written to at equal size and time"),
-            (Attributes { size_bytes: 11, ..was() }, at(6), true, true, "written to, then linked"),
             (
-                Attributes { modified: at(9), ..was() },
+                InodeAttributes { size_bytes: 11, ..was() },
+                at(6),
+                true,
+                true,
+                "written to, then linked",
+            ),
+            (
+                InodeAttributes { modified: at(9), ..was() },
                 at(6),
                 true,
                 true,
                 "the same with another time",
             ),
-            (Attributes { mode: 0o100_600, ..was() }, at(6), true, true, "another mode"),
+            (InodeAttributes { mode: 0o100_600, ..was() }, at(6), true, true, "another mode"),
             (
-                Attributes { xattrs: Xattrs::All(BTreeMap::new()), ..was() },
+                InodeAttributes { xattrs: Xattrs::All(BTreeMap::new()), ..was() },
                 at(5),
                 false,
                 false,
@@ -364,7 +389,7 @@ mod tests {
 
     #[test]
     fn an_access_time_from_long_before_was_set_by_somebody() {
-        let touched = Moment { seconds: 1_000, nanoseconds: 0 };
+        let touched = FileTime { seconds: 1_000, nanoseconds: 0 };
         assert!(is_access_time_set(10, 20, touched));
         assert!(!is_access_time_set(10, 10, touched), "it is what it was");
         assert!(!is_access_time_set(10, 995, touched), "it was read and written to");
@@ -374,7 +399,7 @@ mod tests {
     #[test]
     fn only_equal_names_show_that_a_file_was_written_to() {
         let names = |hashes: &[u64]| {
-            let mut names = Names::default();
+            let mut names = NameSum::default();
             hashes.iter().for_each(|hash| names.add(*hash));
             names
         };

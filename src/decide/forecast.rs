@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::decide::frequency::{Count, Frequency};
+use crate::decide::frequency::{Frequency, SlotCount};
 use crate::decide::grade::Grade;
 use crate::decide::policy::Policy;
 use crate::decide::replay::pushed;
+use crate::decide::retention::decide_before_guards;
 use crate::decide::snapshot::Snapshot;
-use crate::decide::wanted::decide_before_guards;
 
 /// The usual distance is the median of this many of the newest ones. Not of more: rotation has
 /// thinned out what is older, and the gaps that it left are no distances between pushes.
@@ -191,18 +191,18 @@ impl Pushes {
 /// How many of the newest pushes have to be snapshots of their own for one frequency: none if
 /// there is a push in every slot, so that a span of them is as good; else as many as can be kept.
 fn single_pushes(
-    (frequency, count): (Frequency, Count),
+    (frequency, count): (Frequency, SlotCount),
     spacing_seconds: u64,
     strict: bool,
 ) -> u64 {
     let slot_seconds = longest_slot_seconds(frequency);
     match count {
-        Count::Always => 0,
-        Count::Newest(_) if spacing_seconds < slot_seconds / 2 => 0,
-        Count::Newest(count) if strict => {
+        SlotCount::Always => 0,
+        SlotCount::Newest(_) if spacing_seconds < slot_seconds / 2 => 0,
+        SlotCount::Newest(count) if strict => {
             u64::from(count).saturating_mul(slot_seconds) / spacing_seconds + 2
         }
-        Count::Newest(count) => u64::from(count),
+        SlotCount::Newest(count) => u64::from(count),
     }
 }
 

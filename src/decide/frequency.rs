@@ -51,18 +51,18 @@ impl fmt::Display for Frequency {
 
 /// How many slots of one frequency are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Count {
+pub enum SlotCount {
     /// This many of the newest; at least 1.
     Newest(u32),
     /// Every slot, for ever.
     Always,
 }
 
-impl Count {
+impl SlotCount {
     /// Reads `always` or a product of positive numbers such as `24*7`; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         if text == "always" {
-            return Some(Count::Always);
+            return Some(SlotCount::Always);
         }
         let mut product: u32 = 1;
         for factor in text.split('*') {
@@ -72,15 +72,15 @@ impl Count {
             }
             product = product.checked_mul(factor.parse().ok()?)?;
         }
-        (product > 0).then_some(Count::Newest(product))
+        (product > 0).then_some(SlotCount::Newest(product))
     }
 }
 
-impl fmt::Display for Count {
+impl fmt::Display for SlotCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Count::Newest(number) => number.fmt(f),
-            Count::Always => f.write_str("always"),
+            SlotCount::Newest(number) => number.fmt(f),
+            SlotCount::Always => f.write_str("always"),
         }
     }
 }
@@ -91,12 +91,12 @@ mod tests {
 
     #[test]
     fn a_count_is_a_product_or_always() {
-        assert_eq!(Count::parse("24*7"), Some(Count::Newest(168)));
-        assert_eq!(Count::parse("2 * 3 * 4"), Some(Count::Newest(24)));
-        assert_eq!(Count::parse("always"), Some(Count::Always));
+        assert_eq!(SlotCount::parse("24*7"), Some(SlotCount::Newest(168)));
+        assert_eq!(SlotCount::parse("2 * 3 * 4"), Some(SlotCount::Newest(24)));
+        assert_eq!(SlotCount::parse("always"), Some(SlotCount::Always));
         for text in ["", "0", "0*7", "-1", "+3", "7*", "Always", "1e3", "99999*99999", "4294967296"]
         {
-            assert_eq!(Count::parse(text), None, "{text}");
+            assert_eq!(SlotCount::parse(text), None, "{text}");
         }
     }
 }

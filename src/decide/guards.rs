@@ -5,17 +5,17 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::decide::clock_guard::{self, ClockHistory};
-use crate::decide::decision::{Decision, History, SnapshotVerdict, keep};
+use crate::decide::clock_history::{self, ClockHistory};
 use crate::decide::grade::Grade;
 use crate::decide::policy::{Policy, Prefer};
-use crate::decide::reason::{Pause, Reason};
 use crate::decide::snapshot::Snapshot;
+use crate::decide::snapshot_reason::{Pause, SnapshotReason};
+use crate::decide::snapshot_verdict::{Decision, RotationHistory, SnapshotVerdict, keep};
 
 /// Why nothing may be expired at `now`, whatever the policy decides.
 pub(crate) fn pause(
     snapshots: &[Snapshot],
-    history: &History,
+    history: &RotationHistory,
     clock: &ClockHistory,
     policy: &Policy,
     now: DateTime<Utc>,
@@ -23,8 +23,8 @@ pub(crate) fn pause(
     if history.state_lost {
         return Some(Pause::StateLost);
     }
-    if let Some(brake) = &history.brake {
-        return Some(Pause::Brake(brake.clone()));
+    if let Some(anomaly) = &history.anomaly {
+        return Some(Pause::Anomaly(anomaly.clone()));
     }
     if let Some(damage) = &history.damage {
         return Some(Pause::Damage(damage.clone()));
@@ -36,7 +36,7 @@ pub(crate) fn pause(
     if let Some(future) = snapshots.iter().find(is_future) {
         return Some(Pause::RecordedInFuture(future.name.clone()));
     }
-    clock_guard::clock_jump(history.clock_jump.as_ref(), history.last_run, now, policy.clock_jump)
+    clock_history::clock_jump(history.clock_jump.as_ref(), history.last_run, now, policy.clock_jump)
         .map(Pause::ClockJump)
         .or_else(|| clock.doubt().cloned().map(Box::new).map(Pause::ClockDoubt))
 }
@@ -44,7 +44,11 @@ pub(crate) fn pause(
 /// Why `decision` must not be carried out: other rules than the last rotation went by, which would
 /// expire more than half of the history at once. A history that was never rotated has nothing to be
 /// surprised by: there `max_expire` and the grace have to do.
-pub(crate) fn surprise(decision: &Decision, history: &History, policy: &Policy) -> Option<Pause> {
+pub(crate) fn surprise(
+    decision: &Decision,
+    history: &RotationHistory,
+    policy: &Policy,
+) -> Option<Pause> {
     if history.rules.as_ref().is_none_or(|known| *known == rules(policy)) {
         return None;
     }
@@ -75,14 +79,14 @@ pub fn rules(policy: &Policy) -> String {
 pub(crate) fn keep_irremovable(verdicts: &mut [SnapshotVerdict]) {
     for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep) {
         if let Some(obstacle) = verdict.snapshot.obstacle {
-            keep(verdict, Reason::Irremovable(obstacle));
+            keep(verdict, SnapshotReason::Irremovable(obstacle));
         }
     }
 }
 
 pub(crate) fn apply_pause(verdicts: &mut [SnapshotVerdict], pause: &Pause) {
     for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep) {
-        keep(verdict, Reason::Paused(pause.clone()));
+        keep(verdict, SnapshotReason::Paused(pause.clone()));
     }
 }
 
@@ -90,7 +94,7 @@ pub(crate) fn apply_pause(verdicts: &mut [SnapshotVerdict], pause: &Pause) {
 pub(crate) fn apply_max_expire(verdicts: &mut [SnapshotVerdict], max_expire: usize) -> usize {
     let mut deferred = 0;
     for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep).skip(max_expire) {
-        keep(verdict, Reason::Deferred(max_expire));
+        keep(verdict, SnapshotReason::Deferred(max_expire));
         deferred += 1;
     }
     deferred

@@ -6,7 +6,7 @@
 
 use chrono::TimeDelta;
 
-use crate::decide::span::Span;
+use crate::decide::duration_text::DurationText;
 
 /// What is known of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Liveness {
 
 /// Where an entry of the ledger was written, as seen from this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum EntryOrigin {
     /// In this PID namespace and boot; an entry of an earlier version, which does not say, counts
     /// as such.
     Here,
@@ -37,7 +37,7 @@ pub enum Origin {
 
 /// What a look into `/proc` found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub enum ProcessLookup {
     /// The process, or one that exists and is hidden.
     Running,
     /// No such process, where each process of its namespace would be seen.
@@ -47,13 +47,17 @@ pub enum Found {
 }
 
 /// Decides what is known of a process.
-pub fn liveness(origin: Origin, found: Found) -> Liveness {
+pub fn liveness(origin: EntryOrigin, found: ProcessLookup) -> Liveness {
     match (origin, found) {
-        (Origin::EarlierBoot, _) => Liveness::Dead,
-        (Origin::OtherMachine | Origin::Unclear, _) => Liveness::Unknown,
-        (Origin::Here | Origin::OtherNamespace, Found::Running) => Liveness::Alive,
-        (Origin::Here | Origin::OtherNamespace, Found::Gone) => Liveness::Dead,
-        (Origin::Here | Origin::OtherNamespace, Found::NotSeen) => Liveness::Unknown,
+        (EntryOrigin::EarlierBoot, _) => Liveness::Dead,
+        (EntryOrigin::OtherMachine | EntryOrigin::Unclear, _) => Liveness::Unknown,
+        (EntryOrigin::Here | EntryOrigin::OtherNamespace, ProcessLookup::Running) => {
+            Liveness::Alive
+        }
+        (EntryOrigin::Here | EntryOrigin::OtherNamespace, ProcessLookup::Gone) => Liveness::Dead,
+        (EntryOrigin::Here | EntryOrigin::OtherNamespace, ProcessLookup::NotSeen) => {
+            Liveness::Unknown
+        }
     }
 }
 
@@ -80,7 +84,7 @@ impl Liveness {
 
 /// How long a transfer that cannot be seen counts as running: a day, or `max_defer` where that is
 /// longer.
-pub fn unseen_limit(max_defer: Span) -> TimeDelta {
+pub fn unseen_limit(max_defer: DurationText) -> TimeDelta {
     max_defer.delta().max(TimeDelta::days(1))
 }
 
@@ -92,14 +96,14 @@ mod tests {
     fn only_what_would_be_seen_is_dead() {
         use Liveness::{Alive, Dead, Unknown};
         let cases = [
-            (Origin::Here, [Alive, Dead, Unknown]),
-            (Origin::OtherNamespace, [Alive, Dead, Unknown]),
-            (Origin::EarlierBoot, [Dead, Dead, Dead]),
-            (Origin::OtherMachine, [Unknown, Unknown, Unknown]),
-            (Origin::Unclear, [Unknown, Unknown, Unknown]),
+            (EntryOrigin::Here, [Alive, Dead, Unknown]),
+            (EntryOrigin::OtherNamespace, [Alive, Dead, Unknown]),
+            (EntryOrigin::EarlierBoot, [Dead, Dead, Dead]),
+            (EntryOrigin::OtherMachine, [Unknown, Unknown, Unknown]),
+            (EntryOrigin::Unclear, [Unknown, Unknown, Unknown]),
         ];
         for (origin, expected) in cases {
-            let found = [Found::Running, Found::Gone, Found::NotSeen];
+            let found = [ProcessLookup::Running, ProcessLookup::Gone, ProcessLookup::NotSeen];
             assert_eq!(found.map(|found| liveness(origin, found)), expected, "{origin:?}");
         }
     }
@@ -121,9 +125,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_seen_counts_as_running_for_a_limited_time() {
-        let limit = unseen_limit(Span::from_seconds(3_600));
+        let limit = unseen_limit(DurationText::from_seconds(3_600));
         assert_eq!(limit, TimeDelta::days(1));
-        assert_eq!(unseen_limit(Span::from_seconds(200_000)), TimeDelta::seconds(200_000));
+        assert_eq!(unseen_limit(DurationText::from_seconds(200_000)), TimeDelta::seconds(200_000));
         for (hours, counts_as) in [
             (0, Liveness::Unknown),
             (23, Liveness::Unknown),

@@ -46,10 +46,10 @@ const MAX_TOLD: usize = 5;
 
 /// What keeps trees from being removed; as text, each with its command, up to [`MAX_TOLD`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Obstacles(Vec<Found>);
+pub struct Obstacles(Vec<LocatedObstacle>);
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Found {
+struct LocatedObstacle {
     obstacle: Obstacle,
     path: String,
     /// How many entries at `path` or below it have the flag.
@@ -59,8 +59,12 @@ struct Found {
 impl Obstacles {
     /// Those of several trees: each with its path, escaped.
     pub fn of_each(found: impl IntoIterator<Item = (String, Obstacle)>) -> Self {
-        let found = found.into_iter().map(|(path, obstacle)| Found { obstacle, path, entries: 1 });
-        let mut found: Vec<Found> = found.collect();
+        let found = found.into_iter().map(|(path, obstacle)| LocatedObstacle {
+            obstacle,
+            path,
+            entries: 1,
+        });
+        let mut found: Vec<LocatedObstacle> = found.collect();
         found.sort_unstable();
         Obstacles(found)
     }
@@ -72,7 +76,7 @@ impl Obstacles {
             let entries = found.iter().filter(|one| one.obstacle == flag).count();
             if entries > 1 {
                 found.retain(|one| one.obstacle != flag);
-                found.push(Found { obstacle: flag, path: tree.to_string(), entries });
+                found.push(LocatedObstacle { obstacle: flag, path: tree.to_string(), entries });
             }
         }
         found.sort_unstable();
@@ -85,9 +89,9 @@ impl Obstacles {
     }
 }
 
-impl fmt::Display for Found {
+impl fmt::Display for LocatedObstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Found { obstacle, path, entries } = self;
+        let LocatedObstacle { obstacle, path, entries } = self;
         match (entries, obstacle) {
             (1, _) => write!(f, "{path}: {obstacle}")?,
             (_, Obstacle::AppendOnly) => {

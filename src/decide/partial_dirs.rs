@@ -84,7 +84,7 @@ impl PartialDirs {
 
 /// What a look for files that a push could write into has found; paths are relative to the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum Leftover {
     /// No such file.
     Nothing,
     /// A regular file with more than one link.

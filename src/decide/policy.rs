@@ -4,11 +4,11 @@
 //! reads the values; nothing here can be invalid.
 
 use crate::decide::arguments::Rewriting;
-use crate::decide::facts::Statuses;
+use crate::decide::duration_text::DurationText;
 use crate::decide::free_space::FreeSpace;
-use crate::decide::frequency::{Count, Frequency};
+use crate::decide::frequency::{Frequency, SlotCount};
 use crate::decide::partial_dirs::PartialDirs;
-use crate::decide::span::Span;
+use crate::decide::verdict_facts::Statuses;
 use crate::decide::zone::Zone;
 
 /// Which snapshot stands for a slot.
@@ -35,7 +35,7 @@ pub enum IoNice {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
     /// Slots kept per frequency, finest first; never empty.
-    pub keep: Vec<(Frequency, Count)>,
+    pub keep: Vec<(Frequency, SlotCount)>,
     /// Whether a count is also a time window.
     pub strict: bool,
     /// Whether the contents of files that are new in a snapshot are hashed.
@@ -47,7 +47,7 @@ pub struct Policy {
     /// Never fewer complete snapshots than this.
     pub min_keep: usize,
     /// Nothing younger is expired.
-    pub min_age: Span,
+    pub min_age: DurationText,
     /// At most this many are expired per run.
     pub max_expire: usize,
     /// How many of the newest partial snapshots stay.
@@ -55,7 +55,7 @@ pub struct Policy {
     /// Where days and weeks begin.
     pub time_zone: Zone,
     /// A larger step of the clock since the last run pauses expiry.
-    pub clock_jump: Span,
+    pub clock_jump: DurationText,
     /// Transfer statuses that earn a complete snapshot.
     pub snapshot_on_exit: Vec<i32>,
     /// Transfer statuses that earn a partial one.
@@ -64,13 +64,13 @@ pub struct Policy {
     /// `None` is the module directory's parent.
     pub snapshot_root: Option<String>,
     /// How long to wait for the lock.
-    pub lock_wait: Span,
+    pub lock_wait: DurationText,
     /// Pushes closer together make one snapshot.
-    pub min_interval: Span,
+    pub min_interval: DurationText,
     /// How long a snapshot waits for pushes that are still running.
-    pub max_defer: Span,
+    pub max_defer: DurationText,
     /// How long a push waits at the gate for a snapshot that is being taken.
-    pub push_wait: Span,
+    pub push_wait: DurationText,
     /// Options that rewrite files in place and are let through all the same.
     pub allow_options: Vec<Rewriting>,
     /// Names of partial directories that a client may give.
@@ -78,15 +78,15 @@ pub struct Policy {
     /// How many jobs work at once on this machine; `None` is one for each processor.
     pub max_parallel: Option<usize>,
     /// At least this often everything is compared, index or not.
-    pub full_comparison: Span,
+    pub full_comparison: DurationText,
     /// How long a retired snapshot can be brought back; `None` is until the next run.
-    pub grace: Option<Span>,
+    pub grace: Option<DurationText>,
     /// What has to stay free on the file system, if need be at the cost of snapshots.
     pub free_space: Option<FreeSpace>,
     /// A push that changes or removes a larger share of the tree, in percent, pauses expiry.
     pub anomaly_share: u8,
     /// `check` warns when the newest complete snapshot is older.
-    pub max_age: Option<Span>,
+    pub max_age: Option<DurationText>,
     /// The least severe messages that are logged.
     pub log_level: log::LevelFilter,
     /// Scheduling priority, 0 (unchanged) to 19 (lowest).
@@ -106,32 +106,32 @@ impl Default for Policy {
     fn default() -> Self {
         Policy {
             keep: vec![
-                (Frequency::Hourly, Count::Newest(24)),
-                (Frequency::Daily, Count::Newest(7)),
-                (Frequency::Weekly, Count::Newest(4)),
-                (Frequency::Monthly, Count::Always),
+                (Frequency::Hourly, SlotCount::Newest(24)),
+                (Frequency::Daily, SlotCount::Newest(7)),
+                (Frequency::Weekly, SlotCount::Newest(4)),
+                (Frequency::Monthly, SlotCount::Always),
             ],
             strict: true,
             content_hashes: false,
             open_root: false,
             prefer: Prefer::Oldest,
             min_keep: 3,
-            min_age: Span::from_seconds(3_600),
+            min_age: DurationText::from_seconds(3_600),
             max_expire: 20,
             keep_partial: 3,
             time_zone: Zone::local(),
-            clock_jump: Span::from_seconds(31 * 86_400),
+            clock_jump: DurationText::from_seconds(31 * 86_400),
             snapshot_on_exit: vec![0, 24],
             partial_on_exit: Vec::new(),
             snapshot_root: None,
-            lock_wait: Span::from_seconds(600),
-            min_interval: Span::from_seconds(0),
-            max_defer: Span::from_seconds(3_600),
-            push_wait: Span::from_seconds(300),
+            lock_wait: DurationText::from_seconds(600),
+            min_interval: DurationText::from_seconds(0),
+            max_defer: DurationText::from_seconds(3_600),
+            push_wait: DurationText::from_seconds(300),
             allow_options: Vec::new(),
             partial_dirs: PartialDirs::default(),
             max_parallel: None,
-            full_comparison: Span::from_seconds(7 * 86_400),
+            full_comparison: DurationText::from_seconds(7 * 86_400),
             grace: None,
             free_space: None,
             anomaly_share: 50,

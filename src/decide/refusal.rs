@@ -5,7 +5,7 @@
 //! none to rewrite.
 
 use crate::decide::arguments::{Arguments, Rewriting};
-use crate::decide::partial_dirs::{BUILT_IN, Found, PartialDirs};
+use crate::decide::partial_dirs::{BUILT_IN, Leftover, PartialDirs};
 use crate::tell::escape::escape;
 
 /// How many snapshots share files with the module.
@@ -80,20 +80,20 @@ fn partial_option(arguments: &Arguments) -> &'static str {
 
 /// The sentence for a client whose push could go on in place with a file that is there, of which
 /// `found` tells.
-pub fn leftover_refusal(arguments: &Arguments, found: &Found) -> Option<String> {
+pub fn leftover_refusal(arguments: &Arguments, found: &Leftover) -> Option<String> {
     let option = partial_option(arguments);
     let what = match found {
-        Found::Nothing => return None,
-        Found::File(path) => {
+        Leftover::Nothing => return None,
+        Leftover::File(path) => {
             format!("rsync would write into {}, which snapshots may share", escape(path))
         }
-        Found::Link(path) => {
+        Leftover::Link(path) => {
             format!(
                 "the symbolic link {} would lead rsync to files that snapshots share",
                 escape(path)
             )
         }
-        Found::Unknown => {
+        Leftover::Unknown => {
             return Some(format!(
                 "with {option} rsync could write into files that snapshots share; please drop the option"
             ));
@@ -233,11 +233,14 @@ mod tests {
     #[test]
     fn a_partial_file_that_snapshots_may_share_is_named() {
         let push = with_partial_dir(".rsync-partial");
-        assert_eq!(leftover_refusal(&push, &Found::Nothing), None);
+        assert_eq!(leftover_refusal(&push, &Leftover::Nothing), None);
         for (found, expected) in [
-            (Found::File(b".rsync-partial/x".to_vec()), "rsync would write into .rsync-partial/x"),
-            (Found::Link(b".rsync-partial".to_vec()), "the symbolic link .rsync-partial would"),
-            (Found::Unknown, "with --partial-dir rsync could write"),
+            (
+                Leftover::File(b".rsync-partial/x".to_vec()),
+                "rsync would write into .rsync-partial/x",
+            ),
+            (Leftover::Link(b".rsync-partial".to_vec()), "the symbolic link .rsync-partial would"),
+            (Leftover::Unknown, "with --partial-dir rsync could write"),
         ] {
             let told = leftover_refusal(&push, &found).unwrap_or_default();
             assert!(told.contains(expected), "{told}");

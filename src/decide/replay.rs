@@ -6,13 +6,13 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::decide::decision::Decision;
+use crate::decide::duration_text::DurationText;
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
 use crate::decide::policy::Policy;
+use crate::decide::retention::decide_before_guards;
 use crate::decide::snapshot::Snapshot;
-use crate::decide::span::Span;
-use crate::decide::wanted::decide_before_guards;
+use crate::decide::snapshot_verdict::Decision;
 
 /// More pushes take too long to go through one by one.
 pub const MAX_PUSHES: u64 = 200_000;
@@ -36,8 +36,8 @@ impl<'a> Replay<'a> {
     pub fn new(
         policy: &'a Policy,
         end: DateTime<Utc>,
-        span: Span,
-        every: Span,
+        span: DurationText,
+        every: DurationText,
     ) -> Result<Self, String> {
         let Some(distances) = span.seconds().checked_div(every.seconds()) else {
             return Err("pushes every 0s never end".to_string());
@@ -116,14 +116,14 @@ pub(crate) fn pushed(time: DateTime<Utc>) -> Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::frequency::{Count, Frequency};
+    use crate::decide::frequency::{Frequency, SlotCount};
     use crate::decide::zone::Zone;
 
-    fn span(text: &str) -> Span {
-        Span::parse(text).expect(text)
+    fn span(text: &str) -> DurationText {
+        DurationText::parse(text).expect(text)
     }
 
-    fn policy(keep: &[(Frequency, Count)]) -> Policy {
+    fn policy(keep: &[(Frequency, SlotCount)]) -> Policy {
         Policy { keep: keep.to_vec(), min_keep: 1, time_zone: Zone::utc(), ..Policy::default() }
     }
 
@@ -139,8 +139,10 @@ mod tests {
 
     #[test]
     fn what_is_held_is_what_hours_and_days_leave() {
-        let two_hours =
-            policy(&[(Frequency::Hourly, Count::Newest(2)), (Frequency::Daily, Count::Newest(3))]);
+        let two_hours = policy(&[
+            (Frequency::Hourly, SlotCount::Newest(2)),
+            (Frequency::Daily, SlotCount::Newest(3)),
+        ]);
         assert_eq!(held(&two_hours, "30d", "1h"), ["20-00", "21-00", "22-00", "22-18", "22-19"]);
         // The last push is at the end, whatever the distance.
         assert_eq!(held(&two_hours, "5h", "2h"), ["22-15", "22-17", "22-19"]);
@@ -149,8 +151,10 @@ mod tests {
 
     #[test]
     fn pushes_closer_than_min_interval_make_no_snapshot() {
-        let rarely =
-            Policy { min_interval: span("6h"), ..policy(&[(Frequency::Hourly, Count::Always)]) };
+        let rarely = Policy {
+            min_interval: span("6h"),
+            ..policy(&[(Frequency::Hourly, SlotCount::Always)])
+        };
         assert_eq!(held(&rarely, "13h", "1h"), ["22-06", "22-12", "22-18"]);
     }
 

@@ -8,30 +8,30 @@
 //!   run that found nothing changed, and stands for every slot between. So a snapshot has a
 //!   *range* of slots, and all arithmetic is on ranges: its cost does not depend on how long
 //!   the quiet was.
-//! * Complete snapshots are decided alone; partial, future-dated and [undated](crate::decide::dating) ones
+//! * Complete snapshots are decided alone; partial, future-dated and [undated](crate::decide::undated) ones
 //!   take no part.
 //! * The newest complete one, `min_keep`, `min_age` and pins only ever add to what is kept;
 //!   the pauses and `max_expire` come last and only ever turn "goes" into "stays".
 
-use crate::decide::wanted::decide_before_guards;
 use chrono::{DateTime, Utc};
 
-use crate::decide::decision::{Decision, History};
 use crate::decide::policy::Policy;
-use crate::decide::reason::Pause;
+use crate::decide::retention::decide_before_guards;
 use crate::decide::snapshot::Snapshot;
-use crate::decide::{dating, doubted_expiry, guards};
+use crate::decide::snapshot_reason::Pause;
+use crate::decide::snapshot_verdict::{Decision, RotationHistory};
+use crate::decide::{expiry_in_doubt, guards, undated};
 
 /// Decides for all `snapshots` of a root. The order of the input does not matter.
 pub fn decide(
     snapshots: &[Snapshot],
-    history: &History,
+    history: &RotationHistory,
     policy: &Policy,
     now: DateTime<Utc>,
 ) -> Decision {
     let clock = history.clock_now(snapshots, policy);
     let mut snapshots = snapshots.to_vec();
-    dating::mark(&mut snapshots, &clock);
+    undated::mark(&mut snapshots, &clock);
     let mut decision = decide_before_guards(&snapshots, policy, now);
     guards::keep_irremovable(&mut decision.verdicts);
     decision.pause = guards::pause(&snapshots, history, &clock, policy, now)
@@ -39,7 +39,7 @@ pub fn decide(
     if let Some(pause) = decision.pause.clone() {
         guards::apply_pause(&mut decision.verdicts, &pause);
         if let Pause::ClockDoubt(_) = pause {
-            doubted_expiry::expire_under_all(&mut decision.verdicts, &clock, policy);
+            expiry_in_doubt::expire_under_all(&mut decision.verdicts, &clock, policy);
             guards::keep_irremovable(&mut decision.verdicts);
             if guards::surprise(&decision, history, policy).is_some() {
                 guards::apply_pause(&mut decision.verdicts, &pause);

@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::decide::because::Because;
 use crate::decide::grade::Grade;
+use crate::decide::transfer_reason::TransferReason;
 use crate::decide::transfer_verdict::TransferVerdict;
 
 /// Pushes in a row that did not bring a complete snapshot, for the same reason.
@@ -18,7 +18,7 @@ pub struct Shortfall {
     /// rsync's status of the last one.
     pub status: i32,
     /// Why the last one brought none.
-    pub because: Because,
+    pub because: TransferReason,
 }
 
 /// So many pushes in a row without a complete snapshot are told.
@@ -34,11 +34,11 @@ impl Shortfall {
     ) -> Option<Self> {
         match &verdict.because {
             // It is not known yet what it will bring, or it brings nothing anyway.
-            Because::NothingWritten { .. }
-            | Because::LeftToClient
-            | Because::LeftToPushes { .. }
-            | Because::TooSoon
-            | Because::Unchanged { grade: Grade::Partial } => standing,
+            TransferReason::NothingWritten { .. }
+            | TransferReason::LeftToClient
+            | TransferReason::LeftToPushes { .. }
+            | TransferReason::TooSoon
+            | TransferReason::Unchanged { grade: Grade::Partial } => standing,
             _ if verdict.covered() == Some(Grade::Complete) => None,
             because => {
                 let before = standing.filter(|it| it.status == status && it.is_like(because));
@@ -53,7 +53,7 @@ impl Shortfall {
         }
     }
 
-    fn is_like(&self, because: &Because) -> bool {
+    fn is_like(&self, because: &TransferReason) -> bool {
         std::mem::discriminant(&self.because) == std::mem::discriminant(because)
     }
 }

@@ -1,9 +1,9 @@
 //! What becomes of a transfer: its snapshot, its marks, what is owed.
 
-use crate::decide::because::Because;
-use crate::decide::facts::*;
 use crate::decide::grade::Grade;
-use crate::decide::torn::TornMark;
+use crate::decide::torn_mark::TornMark;
+use crate::decide::transfer_reason::TransferReason;
+use crate::decide::verdict_facts::*;
 
 /// What happens to the debt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct TransferVerdict {
     /// The grade of the snapshot to make, if one is to be made.
     pub snapshot: Option<Grade>,
     /// Why.
-    pub because: Because,
+    pub because: TransferReason,
     /// The failed pushes that stand from now on.
     pub marks: Option<TornMark>,
     /// What happens to the debt.
@@ -38,7 +38,7 @@ impl TransferVerdict {
     /// The grade up to which the tree is safe in a snapshot once this is carried out.
     pub fn covered(&self) -> Option<Grade> {
         match self.because {
-            Because::Unchanged { grade } => Some(grade),
+            TransferReason::Unchanged { grade } => Some(grade),
             _ => self.snapshot,
         }
     }

@@ -1,7 +1,7 @@
 //! The verdict: what a module's tree is worth, whether a snapshot of it is made now, which failed
 //! pushes are still to be made up for, and what stays owed.
 //!
-//! This is the one place where that is decided. The rest of the program gathers [`Facts`], asks
+//! This is the one place where that is decided. The rest of the program gathers [`VerdictFacts`], asks
 //! for a verdict at three moments, and carries it out:
 //!
 //! 1. when a transfer has ended, before anything waits: its mark, or the end of one;
@@ -15,7 +15,7 @@
 //!
 //! * Only what wrote tears. What was refused, and what left the tree as the look before it, tears
 //!   nothing; everything else that failed does.
-//! * Only what covers and heals mends, see [`torn`](crate::decide::torn); a tree that equals the newest
+//! * Only what covers and heals mends, see [`torn`](crate::decide::torn_mark); a tree that equals the newest
 //!   complete snapshot is no mixture, but for writes in place, which names and inodes do not show.
 //! * A snapshot is complete only if no mark is left, no push is running, the ledger saw every push,
 //!   and the client says nothing against it.
@@ -23,12 +23,12 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::decide::because::Because;
-use crate::decide::facts::*;
+use crate::decide::failed_push::{Circumstances, FailedPush};
 use crate::decide::grade::Grade;
-use crate::decide::tear::{Circumstances, Tear};
-use crate::decide::torn::TornMark;
+use crate::decide::torn_mark::TornMark;
+use crate::decide::transfer_reason::TransferReason;
 use crate::decide::transfer_verdict::{Owed, TransferVerdict};
+use crate::decide::verdict_facts::*;
 
 /// Whether a snapshot that was put off at `since` has been put off for long enough. A time in the
 /// future is one of a wrong clock: how long it was is not known, and must not be for ever.
@@ -65,12 +65,12 @@ pub fn grade_alone(status: i32, completion: ClientCompletion, statuses: Statuses
 
 /// What a verdict that was carried out leaves behind: the marks, where others may have come
 /// meanwhile, and the debt.
-pub fn aftermath(facts: &Facts, carried_out: &TransferVerdict) -> (Option<TornMark>, Owed) {
+pub fn aftermath(facts: &VerdictFacts, carried_out: &TransferVerdict) -> (Option<TornMark>, Owed) {
     (marks(facts), owed(facts, carried_out))
 }
 
 /// Decides.
-pub fn verdict(facts: &Facts) -> TransferVerdict {
+pub fn verdict(facts: &VerdictFacts) -> TransferVerdict {
     let marks = marks(facts);
     let (snapshot, because) = match grade(facts, marks.as_ref()) {
         Ok((grade, because)) => (Some(grade), because),
@@ -80,11 +80,11 @@ pub fn verdict(facts: &Facts) -> TransferVerdict {
     TransferVerdict { owed: owed(facts, &verdict), ..verdict }
 }
 
-fn marks(facts: &Facts) -> Option<TornMark> {
+fn marks(facts: &VerdictFacts) -> Option<TornMark> {
     let standing = facts.torn.cloned();
     match facts.moment {
-        Moment::Approach => standing,
-        Moment::Looked(look) => {
+        VerdictStage::Approach => standing,
+        VerdictStage::Looked(look) => {
             let is_alone = facts.is_paired && facts.running.count == 0;
             let circumstances = Circumstances {
                 is_whole: is_alone && look.differs_from_complete == Some(false),
@@ -94,7 +94,7 @@ fn marks(facts: &Facts) -> Option<TornMark> {
             };
             standing.and_then(|mark| mark.after_look(look.tears, circumstances))
         }
-        Moment::Ended { now, noticed, scar_times } => {
+        VerdictStage::Ended { now, noticed, scar_times } => {
             let Occasion::Transfer(transfer) = facts.occasion else { return standing };
             if transfer.wrote_nothing().is_some() {
                 return standing;
@@ -105,7 +105,7 @@ fn marks(facts: &Facts) -> Option<TornMark> {
                 }
                 (Worth::Complete, None) => standing,
                 (Worth::Partial | Worth::Nothing, push) => {
-                    let tear = push.map(|push| Tear::of(push, noticed.clone()));
+                    let tear = push.map(|push| FailedPush::of(push, noticed.clone()));
                     let mark = TornMark::new(now, transfer.status, noticed.clone(), tear);
                     Some(mark.on_top_of(standing.as_ref()))
                 }
@@ -115,20 +115,23 @@ fn marks(facts: &Facts) -> Option<TornMark> {
 }
 
 /// The grade, and why; or why there is no snapshot.
-fn grade(facts: &Facts, marks: Option<&TornMark>) -> Result<(Grade, Because), Because> {
+fn grade(
+    facts: &VerdictFacts,
+    marks: Option<&TornMark>,
+) -> Result<(Grade, TransferReason), TransferReason> {
     if let Occasion::Transfer(transfer) = facts.occasion {
         if let Some(how) = transfer.wrote_nothing() {
-            return Err(Because::NothingWritten { how });
+            return Err(TransferReason::NothingWritten { how });
         }
         let is_left =
             transfer.brought_unfinished && facts.completion == ClientCompletion::Unfinished;
         if is_left && transfer.worth == Worth::Complete {
-            return Err(Because::LeftToClient);
+            return Err(TransferReason::LeftToClient);
         }
     }
     let is_patient = !matches!(facts.occasion, Occasion::ByHand);
     if facts.running.count > 0 && is_patient && !facts.has_waited {
-        return Err(Because::LeftToPushes { count: facts.running.count });
+        return Err(TransferReason::LeftToPushes { count: facts.running.count });
     }
     let hoped = hoped(facts)?;
     let (grade, because) = match hoped {
@@ -139,103 +142,105 @@ fn grade(facts: &Facts, marks: Option<&TornMark>) -> Result<(Grade, Because), Be
         partial => partial,
     };
     match facts.moment {
-        Moment::Looked(look) => after_look(facts, &look, grade, because, marks),
-        Moment::Ended { .. } | Moment::Approach => Ok((grade, because)),
+        VerdictStage::Looked(look) => after_look(facts, &look, grade, because, marks),
+        VerdictStage::Ended { .. } | VerdictStage::Approach => Ok((grade, because)),
     }
 }
 
 /// What the occasion would be worth in a module where nothing else ever happened.
-fn hoped(facts: &Facts) -> Result<(Grade, Because), Because> {
+fn hoped(facts: &VerdictFacts) -> Result<(Grade, TransferReason), TransferReason> {
     match facts.occasion {
-        Occasion::ByHand => Ok((Grade::Complete, Because::AskedFor)),
+        Occasion::ByHand => Ok((Grade::Complete, TransferReason::AskedFor)),
         Occasion::Owed { asked: Asked::GoodTransfer, is_of_this_boot: false } => {
-            Ok((Grade::Partial, Because::Restarted))
+            Ok((Grade::Partial, TransferReason::Restarted))
         }
-        Occasion::Owed { asked, .. } => Ok((asked.grade(), Because::Owed)),
-        Occasion::Transfer(Transfer { worth, status, .. }) => match worth {
-            Worth::Complete => Ok((Grade::Complete, Because::EndedWell)),
-            Worth::Partial => Ok((Grade::Partial, Because::Failed { status })),
+        Occasion::Owed { asked, .. } => Ok((asked.grade(), TransferReason::Owed)),
+        Occasion::Transfer(TransferEnd { worth, status, .. }) => match worth {
+            Worth::Complete => Ok((Grade::Complete, TransferReason::EndedWell)),
+            Worth::Partial => Ok((Grade::Partial, TransferReason::Failed { status })),
             Worth::Nothing if facts.has_deferred => {
-                Ok((Grade::Partial, Because::OthersLeft { status }))
+                Ok((Grade::Partial, TransferReason::OthersLeft { status }))
             }
-            Worth::Nothing => Err(Because::Failed { status }),
+            Worth::Nothing => Err(TransferReason::Failed { status }),
         },
     }
 }
 
 /// What keeps a snapshot from being complete.
-fn obstacle(facts: &Facts, marks: Option<&TornMark>) -> Option<Because> {
-    let Running { count, in_place } = facts.running;
+fn obstacle(facts: &VerdictFacts, marks: Option<&TornMark>) -> Option<TransferReason> {
+    let RunningPushes { count, in_place } = facts.running;
     if facts.coverage == LedgerCoverage::TransferMissing {
-        Some(Because::NotInLedger)
+        Some(TransferReason::NotInLedger)
     } else if count > 0 {
-        Some(Because::Running { count, in_place })
+        Some(TransferReason::Running { count, in_place })
     } else if !facts.completion.allows_complete(facts.statuses) {
         Some(match facts.completion {
-            ClientCompletion::Partial => Because::ClientPartial,
-            _ => Because::ClientUnfinished,
+            ClientCompletion::Partial => TransferReason::ClientPartial,
+            _ => TransferReason::ClientUnfinished,
         })
     } else {
-        marks.map(|mark| Because::Torn { pushes: mark.requests() })
+        marks.map(|mark| TransferReason::Torn { pushes: mark.requests() })
     }
 }
 
 fn after_look(
-    facts: &Facts,
-    look: &Look,
+    facts: &VerdictFacts,
+    look: &TreeComparison,
     grade: Grade,
-    because: Because,
+    because: TransferReason,
     marks: Option<&TornMark>,
-) -> Result<(Grade, Because), Because> {
+) -> Result<(Grade, TransferReason), TransferReason> {
     // Without the ledger a listing looks like a good push: one that changed nothing since a failure
     // shows what that left, and nothing else. A push that the ledger knows did bring something.
     let is_known_push =
-        matches!(facts.occasion, Occasion::Transfer(Transfer { push: Some(_), .. }));
+        matches!(facts.occasion, Occasion::Transfer(TransferEnd { push: Some(_), .. }));
     let is_unchanged_tear = marks
         .filter(|mark| mark.is_nameless() || facts.coverage == LedgerCoverage::None)
         .is_some_and(|mark| !mark.is_changed(look.tears));
     let is_transfer = matches!(facts.occasion, Occasion::Transfer(_));
-    let is_held_back = matches!(because, Because::Torn { .. });
+    let is_held_back = matches!(because, TransferReason::Torn { .. });
     if is_held_back
         && facts.occasion.is_good_transfer()
         && is_unchanged_tear
         && is_transfer
         && !is_known_push
     {
-        return Err(Because::StillTorn);
+        return Err(TransferReason::StillTorn);
     }
     match grade {
         Grade::Complete if look.differs_from_complete == Some(false) => {
-            Err(Because::Unchanged { grade })
+            Err(TransferReason::Unchanged { grade })
         }
-        Grade::Complete if look.is_too_soon_for_complete => Err(Because::TooSoon),
+        Grade::Complete if look.is_too_soon_for_complete => Err(TransferReason::TooSoon),
         Grade::Partial if look.differs_from_newest == Some(false) => {
-            Err(Because::Unchanged { grade })
+            Err(TransferReason::Unchanged { grade })
         }
-        Grade::Partial if look.is_too_soon_for_partial => Err(Because::TooSoon),
+        Grade::Partial if look.is_too_soon_for_partial => Err(TransferReason::TooSoon),
         Grade::Complete | Grade::Partial => Ok((grade, because)),
     }
 }
 
-fn owed(facts: &Facts, verdict: &TransferVerdict) -> Owed {
+fn owed(facts: &VerdictFacts, verdict: &TransferVerdict) -> Owed {
     let asked = facts.occasion.asked();
     let marked = |reason, asked: Option<Asked>| {
         asked.map_or(Owed::AsBefore, |asked| Owed::Marked { reason, asked })
     };
     match &verdict.because {
-        Because::LeftToPushes { .. } => marked(DueReason::Deferred, asked),
+        TransferReason::LeftToPushes { .. } => marked(DueReason::Deferred, asked),
         // Should the client never come back, what there is of its backup is owed.
-        Because::LeftToClient => marked(DueReason::Deferred, Some(Asked::FailedTransfer)),
-        Because::TooSoon => marked(DueReason::MinInterval, asked.or(Some(Asked::FailedTransfer))),
+        TransferReason::LeftToClient => marked(DueReason::Deferred, Some(Asked::FailedTransfer)),
+        TransferReason::TooSoon => {
+            marked(DueReason::MinInterval, asked.or(Some(Asked::FailedTransfer)))
+        }
         _ => match (facts.moment, facts.due) {
-            (Moment::Looked(_), Some(due)) if is_paid(facts, &due, verdict) => Owed::Paid,
+            (VerdictStage::Looked(_), Some(due)) if is_paid(facts, &due, verdict) => Owed::Paid,
             _ => Owed::AsBefore,
         },
     }
 }
 
 /// Whether the debt is paid by what the verdict makes safe.
-fn is_paid(facts: &Facts, due: &Due, verdict: &TransferVerdict) -> bool {
+fn is_paid(facts: &VerdictFacts, due: &Due, verdict: &TransferVerdict) -> bool {
     // Of a torn or unfinished tree nothing better can be had, and what mends it brings a snapshot
     // of its own.
     let is_torn = verdict.marks.is_some() || facts.completion == ClientCompletion::Unfinished;
@@ -251,11 +256,11 @@ fn is_paid(facts: &Facts, due: &Due, verdict: &TransferVerdict) -> bool {
 mod tests {
     use super::*;
     use crate::decide::boot_time::BootTime;
+    use crate::decide::failed_push::{LedgerPush, UnfinishedDirectories};
     use crate::decide::fingerprint::Fingerprint;
-    use crate::decide::job::Job;
+    use crate::decide::push_job::PushJob;
     use crate::decide::shortfall::Shortfall;
-    use crate::decide::tear::{Push, ScarTimes};
-    use crate::decide::torn::TearLook;
+    use crate::decide::torn_mark::TornEvidence;
 
     const STATUSES: Statuses = Statuses { complete: &[0, 24], partial: &[12] };
 
@@ -263,10 +268,10 @@ mod tests {
         BootTime { boot: "this".to_string(), nanoseconds: second * 1_000_000_000 }
     }
 
-    fn push(client: &str, second: i64, in_place: bool) -> Push {
+    fn push(client: &str, second: i64, in_place: bool) -> LedgerPush {
         let does = vec!["delete".to_string(), "recursive".to_string(), "times".to_string()];
-        let job = Job { does, options_hash: "h".to_string(), ..Job::default() };
-        Push {
+        let job = PushJob { does, options_hash: "h".to_string(), ..PushJob::default() };
+        LedgerPush {
             client: client.to_string(),
             request: "data/".to_string(),
             began: at(second),
@@ -280,8 +285,8 @@ mod tests {
 
     /// The marks of pushes that failed at 10 seconds, and none.
     fn marks() -> Vec<Option<TornMark>> {
-        let mark = |push: Option<&Push>| {
-            let tear = push.map(|push| Tear::of(push, at(11)));
+        let mark = |push: Option<&LedgerPush>| {
+            let tear = push.map(|push| FailedPush::of(push, at(11)));
             Some(TornMark::new(DateTime::UNIX_EPOCH + TimeDelta::seconds(11), 12, at(11), tear))
         };
         let (by_a, in_place) = (push("user a", 10, false), push("user a", 10, true));
@@ -289,11 +294,11 @@ mod tests {
     }
 
     /// Calls `check` with each combination of the facts that matter.
-    fn each(mut check: impl FnMut(&Facts)) {
+    fn each(mut check: impl FnMut(&VerdictFacts)) {
         let marks = marks();
         let pushes = [None, Some(push("user b", 20, false)), Some(push("user b", 20, true))];
         let started = at(21);
-        let times = ScarTimes::default();
+        let times = UnfinishedDirectories::default();
         let mut occasions = vec![Occasion::ByHand];
         for asked in [Asked::FailedTransfer, Asked::ByHand, Asked::GoodTransfer] {
             for is_of_this_boot in [false, true] {
@@ -308,7 +313,7 @@ mod tests {
                 {
                     for brought_unfinished in [false, true] {
                         let push = push.as_ref();
-                        let transfer = Transfer {
+                        let transfer = TransferEnd {
                             worth,
                             status,
                             push,
@@ -324,7 +329,7 @@ mod tests {
         let last = at(9);
         for torn in &marks {
             for unchanged_since in [None, Some(&last)] {
-                let tears = TearLook {
+                let tears = TornEvidence {
                     seen: torn.as_ref(),
                     unchanged_since,
                     scars: &[],
@@ -334,13 +339,13 @@ mod tests {
                 };
                 let now = DateTime::UNIX_EPOCH + TimeDelta::seconds(21);
                 let mut moments = vec![
-                    Moment::Approach,
-                    Moment::Ended { now, noticed: &started, scar_times: &times },
+                    VerdictStage::Approach,
+                    VerdictStage::Ended { now, noticed: &started, scar_times: &times },
                 ];
                 for differs_from_complete in [None, Some(false), Some(true)] {
                     for differs_from_newest in [None, Some(false), Some(true)] {
                         for is_too_soon in [false, true] {
-                            moments.push(Moment::Looked(Look {
+                            moments.push(VerdictStage::Looked(TreeComparison {
                                 tears: &tears,
                                 differs_from_complete,
                                 differs_from_newest,
@@ -361,9 +366,9 @@ mod tests {
 
     fn each_circumstance(
         occasion: Occasion,
-        moment: Moment,
+        moment: VerdictStage,
         torn: Option<&TornMark>,
-        check: &mut impl FnMut(&Facts),
+        check: &mut impl FnMut(&VerdictFacts),
     ) {
         use ClientCompletion::{Done, Partial, Unfinished};
         use LedgerCoverage::{All, None as Without, TransferMissing};
@@ -373,12 +378,12 @@ mod tests {
             for (count, has_waited) in [(0, false), (0, true), (1, false), (1, true)] {
                 for completion in [Done, Partial, Unfinished] {
                     for has_deferred in [false, true] {
-                        check(&Facts {
+                        check(&VerdictFacts {
                             occasion,
                             moment,
                             coverage,
                             is_paired,
-                            running: Running { count, in_place: false },
+                            running: RunningPushes { count, in_place: false },
                             has_waited,
                             has_deferred,
                             completion,
@@ -424,8 +429,8 @@ mod tests {
             }
             let verdict = verdict(facts);
             assert_eq!(verdict.snapshot, None, "{facts:?}");
-            assert!(matches!(verdict.because, Because::NothingWritten { .. }), "{facts:?}");
-            if matches!(facts.moment, Moment::Ended { .. }) {
+            assert!(matches!(verdict.because, TransferReason::NothingWritten { .. }), "{facts:?}");
+            if matches!(facts.moment, VerdictStage::Ended { .. }) {
                 assert_eq!(verdict.marks.as_ref(), facts.torn, "{facts:?}");
             }
         });
@@ -434,7 +439,7 @@ mod tests {
     #[test]
     fn what_failed_and_may_have_written_tears() {
         each(|facts| {
-            let (Occasion::Transfer(transfer), Moment::Ended { .. }) =
+            let (Occasion::Transfer(transfer), VerdictStage::Ended { .. }) =
                 (facts.occasion, facts.moment)
             else {
                 return;
@@ -449,7 +454,7 @@ mod tests {
     fn writes_in_place_are_mended_by_no_look() {
         each(|facts| {
             let was_in_place = facts.torn.is_some_and(TornMark::is_in_place);
-            let is_looked_at = matches!(facts.moment, Moment::Looked(_));
+            let is_looked_at = matches!(facts.moment, VerdictStage::Looked(_));
             if was_in_place && is_looked_at && facts.coverage != LedgerCoverage::None {
                 assert!(verdict(facts).marks.is_some_and(|mark| mark.is_in_place()), "{facts:?}");
             }
@@ -459,7 +464,7 @@ mod tests {
     #[test]
     fn a_person_never_waits_and_others_not_for_ever() {
         each(|facts| {
-            let is_left = matches!(verdict(facts).because, Because::LeftToPushes { .. });
+            let is_left = matches!(verdict(facts).because, TransferReason::LeftToPushes { .. });
             let may_be_left = !matches!(facts.occasion, Occasion::ByHand) && !facts.has_waited;
             assert!(!is_left || may_be_left && facts.running.count > 0, "{facts:?}");
         });
@@ -474,9 +479,15 @@ mod tests {
     fn whatever_stands_against_a_tree_only_lowers_its_grade() {
         each(|facts| {
             let covered = verdict(facts).covered();
-            let better =
-                Facts { running: Running::default(), completion: ClientCompletion::Done, ..*facts };
-            let is_left = matches!(verdict(&better).because, Because::StillTorn | Because::TooSoon);
+            let better = VerdictFacts {
+                running: RunningPushes::default(),
+                completion: ClientCompletion::Done,
+                ..*facts
+            };
+            let is_left = matches!(
+                verdict(&better).because,
+                TransferReason::StillTorn | TransferReason::TooSoon
+            );
             assert!(is_left || covered <= verdict(&better).covered(), "{facts:?}");
         });
     }
@@ -486,7 +497,7 @@ mod tests {
         let now = DateTime::UNIX_EPOCH;
         let failed = |status| TransferVerdict {
             snapshot: None,
-            because: Because::Failed { status },
+            because: TransferReason::Failed { status },
             marks: None,
             owed: Owed::AsBefore,
         };
@@ -501,7 +512,7 @@ mod tests {
         );
         let complete = TransferVerdict {
             snapshot: Some(Grade::Complete),
-            because: Because::EndedWell,
+            because: TransferReason::EndedWell,
             ..failed(0)
         };
         assert_eq!(Shortfall::after(standing, 0, &complete, now), None);

@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use rustix::fs::{AtFlags, StatxFlags};
 
-use crate::decide::damage::{Attributes, Moment, Xattrs};
+use crate::decide::damage::{FileTime, InodeAttributes, Xattrs};
 use crate::system::identity::SysResult;
 use crate::system::mounts;
 use crate::system::syscalls::stat_entry;
@@ -38,13 +38,13 @@ pub struct Inode {
     /// When it was made, nanoseconds since 1970; 0 if the file system does not tell.
     pub birth_ns: i64,
     /// Its change time.
-    pub changed: Moment,
+    pub changed: FileTime,
     /// Its access time in seconds.
     pub accessed_seconds: i64,
     /// How many names it has.
     pub links: u64,
     /// What is compared.
-    pub attributes: Attributes,
+    pub attributes: InodeAttributes,
 }
 
 /// What was recorded of an inode.
@@ -55,7 +55,7 @@ pub struct Baseline {
     /// How it came to be recorded.
     pub origin: BaselineOrigin,
     /// Its change time before it was linked, or at the time it was recorded.
-    pub touched: Moment,
+    pub touched: FileTime,
 }
 
 /// How an inode came to be recorded.
@@ -96,7 +96,7 @@ fn look_with(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> SysResult<In
         }
         Err(error) => return Err(Errno::from_raw(error.raw_os_error())),
     };
-    let moment = |time: rustix::fs::StatxTimestamp| Moment {
+    let moment = |time: rustix::fs::StatxTimestamp| FileTime {
         seconds: time.tv_sec,
         nanoseconds: time.tv_nsec,
     };
@@ -107,7 +107,7 @@ fn look_with(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> SysResult<In
         changed: moment(statx.stx_ctime),
         accessed_seconds: statx.stx_atime.tv_sec,
         links: statx.stx_nlink.into(),
-        attributes: Attributes {
+        attributes: InodeAttributes {
             mode: statx.stx_mode.into(),
             uid: statx.stx_uid,
             gid: statx.stx_gid,
@@ -127,14 +127,14 @@ fn look_plainly(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> SysResult
         true => fstat(directory)?,
         false => stat_entry(directory, name)?,
     };
-    let moment = |seconds, nanoseconds| Moment { seconds, nanoseconds: nanoseconds as u32 };
+    let moment = |seconds, nanoseconds| FileTime { seconds, nanoseconds: nanoseconds as u32 };
     Ok(Inode {
         number: stat.st_ino.into(),
         birth_ns: 0,
         changed: moment(stat.st_ctime, stat.st_ctime_nsec),
         accessed_seconds: stat.st_atime,
         links: stat.st_nlink as u64,
-        attributes: Attributes {
+        attributes: InodeAttributes {
             mode: stat.st_mode,
             uid: stat.st_uid,
             gid: stat.st_gid,
@@ -229,7 +229,7 @@ pub(crate) fn baseline_of(
     directory: BorrowedFd,
     name: &CStr,
     origin: BaselineOrigin,
-    touched: Option<Moment>,
+    touched: Option<FileTime>,
 ) -> Option<Baseline> {
     let mut inode = inspect_entry(directory, name).ok()?;
     inode.attributes.xattrs = xattrs(directory, name);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 
-use crate::decide::damage::{Attributes, Moment, Xattrs};
+use crate::decide::damage::{FileTime, InodeAttributes, Xattrs};
 use crate::engine::baseline::{Baseline, BaselineOrigin, Inode};
 
 /// So many bytes of baselines are kept at a time.
@@ -26,7 +26,7 @@ impl Baseline {
     pub fn write(&self, bytes: &mut Vec<u8>) {
         let start = bytes.len();
         let Inode { number, birth_ns, accessed_seconds, attributes, .. } = &self.inode;
-        let Attributes { mode, uid, gid, size_bytes, modified, device, xattrs } = attributes;
+        let InodeAttributes { mode, uid, gid, size_bytes, modified, device, xattrs } = attributes;
         bytes.extend([0; LENGTH_BYTES]);
         let kind = match xattrs {
             Xattrs::All(xattrs) if xattrs.is_empty() => NONE,
@@ -79,7 +79,7 @@ impl Baseline {
             UNKNOWN => Xattrs::Unknown,
             _ => return None,
         };
-        let attributes = Attributes { mode, uid, gid, size_bytes, modified, device, xattrs };
+        let attributes = InodeAttributes { mode, uid, gid, size_bytes, modified, device, xattrs };
         let changed = touched;
         let inode = Inode { number, birth_ns, changed, accessed_seconds, links: 0, attributes };
         let origin = if kind & FOUND == 0 { BaselineOrigin::Linked } else { BaselineOrigin::Found };
@@ -120,8 +120,8 @@ impl Bytes<'_> {
         self.array().map(i64::from_le_bytes)
     }
 
-    fn moment(&mut self) -> Option<Moment> {
-        Some(Moment { seconds: self.i64()?, nanoseconds: self.u32()? })
+    fn moment(&mut self) -> Option<FileTime> {
+        Some(FileTime { seconds: self.i64()?, nanoseconds: self.u32()? })
     }
 
     fn xattrs(&mut self) -> Option<BTreeMap<CString, Vec<u8>>> {
@@ -144,9 +144,9 @@ mod tests {
     use super::*;
 
     fn baseline(origin: BaselineOrigin, xattrs: Xattrs) -> Baseline {
-        let modified = Moment { seconds: -5, nanoseconds: 999_999_999 };
-        let touched = Moment { seconds: 1 << 40, nanoseconds: 1 };
-        let attributes = Attributes {
+        let modified = FileTime { seconds: -5, nanoseconds: 999_999_999 };
+        let touched = FileTime { seconds: 1 << 40, nanoseconds: 1 };
+        let attributes = InodeAttributes {
             mode: 0o100_644,
             uid: 1,
             gid: u32::MAX,

@@ -14,7 +14,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag};
 
-use crate::decide::partial_dirs::{Found, PartialDirs};
+use crate::decide::partial_dirs::{Leftover, PartialDirs};
 use crate::engine::children::{Budget, LEVEL_BYTES, PendingChildren};
 use crate::engine::descent::{Descent, DescentStart};
 use crate::engine::listing::Listing;
@@ -38,9 +38,9 @@ pub(crate) fn look(
     destination: Option<&[u8]>,
     writable: WritableFiles,
     deadline: Instant,
-) -> Found {
+) -> Leftover {
     let descent = DescentStart::root(module, module_path).and_then(Descent::new);
-    let Ok(descent) = descent else { return Found::Unknown };
+    let Ok(descent) = descent else { return Leftover::Unknown };
     let mut look = SharedFileSearch { descent, listing: Listing::default(), writable, deadline };
     let start = destination.and_then(|destination| look.descend(destination).ok());
     if start.is_none() {
@@ -49,9 +49,9 @@ pub(crate) fn look(
         }
     }
     match look.run() {
-        Ok(()) => Found::Nothing,
+        Ok(()) => Leftover::Nothing,
         Err(Stop::Found(found)) => found,
-        Err(Stop::Failed) => Found::Unknown,
+        Err(Stop::Failed) => Leftover::Unknown,
     }
 }
 
@@ -64,7 +64,7 @@ struct SharedFileSearch<'a> {
 
 /// Why the walk ends early.
 enum Stop {
-    Found(Found),
+    Found(Leftover),
     Failed,
 }
 
@@ -160,7 +160,7 @@ impl SharedFileSearch<'_> {
         listing.read_first(directory.as_fd())?;
         loop {
             if Instant::now() > self.deadline {
-                return Err(Stop::Found(Found::Unknown));
+                return Err(Stop::Found(Leftover::Unknown));
             }
             for entry in listing.entries() {
                 let name = listing.name(entry);
@@ -195,10 +195,10 @@ impl SharedFileSearch<'_> {
         let is_link = is_kind(&stat, SFlag::S_IFLNK)
             && matches!(self.writable, WritableFiles::InPartialDirs(_));
         if is_link {
-            return Err(Stop::Found(Found::Link(path())));
+            return Err(Stop::Found(Leftover::Link(path())));
         }
         if looks && is_kind(&stat, SFlag::S_IFREG) && stat.st_nlink > 1 {
-            return Err(Stop::Found(Found::File(path())));
+            return Err(Stop::Found(Leftover::File(path())));
         }
         Ok(())
     }

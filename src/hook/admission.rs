@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use crate::config::settings::Settings;
 use crate::decide::boot_time::BootTime;
 use crate::decide::grade::Grade;
-use crate::decide::own_output::Opener;
+use crate::decide::root_overlap::Opener;
 use crate::hook::shared_files::{SharedFileChecks, refused};
 use crate::hook::transfer_request::{NOTHING, TransferRequest};
 use crate::hook::waiting_client::{WaitingClient, patience};

@@ -7,11 +7,11 @@ use chrono::TimeDelta;
 
 use crate::config::environment::{FinishedTransfer, HookConnection};
 use crate::config::forbidden;
-use crate::decide::because::Because;
 use crate::decide::clock_tick::SETTLED_AFTER_NS;
-use crate::decide::facts::LedgerCoverage;
-use crate::decide::own_output::Opener;
+use crate::decide::root_overlap::Opener;
+use crate::decide::transfer_reason::TransferReason;
 use crate::decide::transfer_verdict::Owed;
+use crate::decide::verdict_facts::LedgerCoverage;
 use crate::hook::detach;
 use crate::module::confine;
 use crate::module::context::Context;
@@ -104,20 +104,20 @@ pub fn after_transfer(
     let ended = transfer::EndedTransfer { target, transfer };
     let verdict = ended.verdict(&seen, brought_token(target, &seen));
     match (&verdict.because, verdict.owed) {
-        (because @ Because::NothingWritten { .. }, _) => {
+        (because @ TransferReason::NothingWritten { .. }, _) => {
             log::debug!("{}: {because}", target.label());
             return nothing_written(target, seen, context, clock);
         }
-        (Because::LeftToClient, Owed::Marked { reason, asked }) => {
+        (TransferReason::LeftToClient, Owed::Marked { reason, asked }) => {
             seen = transfer::leave_to_client(target, seen, (reason, asked), clock)?;
             // Once more: a push that ended meanwhile, and found the client done, has left the work
             // to this one.
-            if ended.verdict(&seen, true).because == Because::LeftToClient {
+            if ended.verdict(&seen, true).because == TransferReason::LeftToClient {
                 log::info!("{}: no snapshot yet, for the client has not finished", target.label());
                 return Ok(Exit::Done);
             }
         }
-        (Because::ClientUnfinished, _) => log::warn!(
+        (TransferReason::ClientUnfinished, _) => log::warn!(
             "{}: another client has begun a backup here and not finished it, so a snapshot is partial",
             target.label()
         ),

@@ -6,7 +6,7 @@
 use crate::config::environment::HookConnection;
 use crate::config::forbidden::{forbids, is_reader};
 use crate::decide::arguments::Arguments;
-use crate::decide::facts::Forbidden;
+use crate::decide::verdict_facts::Forbidden;
 use crate::hook::admission::{Admission, admit, note_refusal};
 use crate::hook::inquiry;
 use crate::hook::shared_files::refused_without_target;

@@ -19,7 +19,7 @@ use crate::config::settings::Settings;
 use crate::decide::arguments::Arguments;
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
-use crate::decide::partial_dirs::{Found, PartialDirs};
+use crate::decide::partial_dirs::{Leftover, PartialDirs};
 use crate::decide::refusal::{
     Sharing, in_place_refusal, leftover_refusal, link_refusal, mover_refusal, partial_dir_refusal,
 };
@@ -44,8 +44,8 @@ const LOOK: Duration = Duration::from_secs(5);
 /// What is found out once about a push, when it is needed.
 #[derive(Default)]
 pub(crate) struct SharedFileChecks {
-    any: OnceCell<Found>,
-    partial_dirs: OnceCell<Found>,
+    any: OnceCell<Leftover>,
+    partial_dirs: OnceCell<Leftover>,
 }
 
 /// The sentence for a client whose push would rewrite snapshots.
@@ -77,7 +77,7 @@ pub(crate) fn refused(
         let sharing = match root.map_or(Sharing::Unknown, |root| sharing(target, settings, root)) {
             Sharing::Snapshots(0) => {
                 match looks.any.get_or_init(|| look_below(target, applicant, WritableFiles::Any)) {
-                    Found::Nothing => Sharing::Snapshots(0),
+                    Leftover::Nothing => Sharing::Snapshots(0),
                     _ => Sharing::Unknown,
                 }
             }
@@ -94,7 +94,7 @@ pub(crate) fn refused(
         .partial_dirs
         .get_or_init(|| look_below(target, applicant, WritableFiles::InPartialDirs(dirs)));
     let is_vouched_for =
-        *found == Found::Unknown && root.is_some_and(|root| newest_vouches(target, root, dirs));
+        *found == Leftover::Unknown && root.is_some_and(|root| newest_vouches(target, root, dirs));
     if is_vouched_for { None } else { leftover_refusal(arguments, found) }
 }
 
@@ -133,14 +133,14 @@ pub(crate) fn refused_without_target(
     if let Some(why) = refused_for_links(settings, name, arguments, &dirs) {
         return Some(why);
     }
-    let found = File::open(module_path).map_or(Found::Unknown, |module| {
+    let found = File::open(module_path).map_or(Leftover::Unknown, |module| {
         let deadline = Instant::now() + LOOK;
         look((module.as_fd(), module_path), None, WritableFiles::InPartialDirs(&dirs), deadline)
     });
     leftover_refusal(arguments, &found)
 }
 
-fn look_below(target: &Target, applicant: &TransferRequest, writable: WritableFiles) -> Found {
+fn look_below(target: &Target, applicant: &TransferRequest, writable: WritableFiles) -> Leftover {
     let arguments = &applicant.arguments;
     // With --keep-dirlinks a link to a directory leads elsewhere in the module.
     let destination = match arguments.operands.as_slice() {
@@ -148,7 +148,7 @@ fn look_below(target: &Target, applicant: &TransferRequest, writable: WritableFi
         _ => None,
     };
     let began = Instant::now();
-    let found = File::open(&target.module_path).map_or(Found::Unknown, |module| {
+    let found = File::open(&target.module_path).map_or(Leftover::Unknown, |module| {
         look((module.as_fd(), &target.module_path), destination, writable, began + LOOK)
     });
     log::debug!("{}: looked for shared files in {:?}: {found:?}", target.label(), began.elapsed());

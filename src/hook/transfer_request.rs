@@ -2,8 +2,8 @@
 
 use crate::decide::arguments::Arguments;
 use crate::decide::client::Client;
-use crate::decide::facts::Forbidden;
-use crate::decide::own_output::Opener;
+use crate::decide::root_overlap::Opener;
+use crate::decide::verdict_facts::Forbidden;
 
 /// What rsyncd says is requested by a client that hangs up before it has said so.
 pub(crate) const NOTHING: &str = "(NONE)";

@@ -4,7 +4,7 @@
 //! meant whole numbers and the four signs that keep them whole; for anything more, the remedy is
 //! to write the number.
 
-use crate::decide::frequency::Count;
+use crate::decide::frequency::SlotCount;
 use crate::migrate::ini::stripped;
 
 /// Parentheses and signs nested deeper than this are no count.
@@ -27,7 +27,7 @@ impl RetentionCount {
             return Some("\"always\"".to_string());
         };
         let slots = u32::try_from(*slots).ok()?;
-        let is_product = expression.contains('*') && Count::parse(expression).is_some();
+        let is_product = expression.contains('*') && SlotCount::parse(expression).is_some();
         Some(if is_product { format!("\"{expression}\"") } else { slots.to_string() })
     }
 }

@@ -16,8 +16,8 @@ use chrono::Utc;
 
 use crate::config::rsyncd_conf::RsyncdModule;
 use crate::config::settings::{PolicySource, Settings};
-use crate::decide::own_output::{ConfiguredModule, Opener};
 use crate::decide::policy::Policy;
+use crate::decide::root_overlap::{ConfiguredModule, Opener};
 use crate::store::dir::Dir;
 use crate::store::layout::PRIVATE;
 use crate::store::ledger::Ledger;

@@ -6,11 +6,11 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 
 use crate::decide::boot_time::BootTime;
-use crate::decide::clock_guard::ClockHistory;
-use crate::decide::clock_reading::Reading;
-use crate::decide::facts::{ClientCompletion, Running};
+use crate::decide::clock_history::ClockHistory;
+use crate::decide::clock_reading::ClockReading;
+use crate::decide::failed_push::UnfinishedDirectory;
 use crate::decide::fingerprint::Fingerprint;
-use crate::decide::tear::Scar;
+use crate::decide::verdict_facts::{ClientCompletion, RunningPushes};
 use crate::module::target::Target;
 use crate::run::request::Request;
 use crate::store::gate::Gate;
@@ -30,7 +30,7 @@ pub(crate) struct SnapshotAttempt<'a> {
     pub(crate) scan_began: BootTime,
     pub(crate) now: DateTime<Utc>,
     /// What both clocks showed at `now`.
-    pub(crate) reading: Reading,
+    pub(crate) reading: ClockReading,
     /// What is known of the clock, that reading included.
     pub(crate) clock_history: RefCell<ClockHistory>,
     /// The newest snapshot's number.
@@ -44,7 +44,7 @@ pub(crate) struct SnapshotAttempt<'a> {
     /// Closed as long as the tree is read.
     pub(crate) gate: Cell<Option<Gate>>,
     /// The pushes that go on all the same.
-    pub(crate) running: Running,
+    pub(crate) running: RunningPushes,
     /// What pushes that write in place have changed; none where there was no such push.
     pub(crate) in_place: Option<InPlaceChanges>,
 }
@@ -54,7 +54,7 @@ pub(crate) struct SnapshotAttempt<'a> {
 pub(crate) struct Observation {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) newest_ctime_ns: i64,
-    pub(crate) scars: Vec<Scar>,
+    pub(crate) scars: Vec<UnfinishedDirectory>,
     /// When the look ended, by the wall clock.
     pub(crate) ended: DateTime<Utc>,
     /// Whether every later change has a later change time than all that was seen.

@@ -4,10 +4,10 @@
 //! that is put off is marked due before the lock is released, so the push that it is left to finds
 //! the mark.
 
-use crate::decide::because::Because;
-use crate::decide::facts::{Facts, Moment, Running};
+use crate::decide::transfer_reason::TransferReason;
 use crate::decide::transfer_verdict::Owed;
 use crate::decide::verdict::{has_waited, verdict};
+use crate::decide::verdict_facts::{RunningPushes, VerdictFacts, VerdictStage};
 use crate::module::target::Target;
 use crate::run::facts::facts;
 use crate::run::reap::reap;
@@ -26,7 +26,7 @@ pub(crate) enum GateOutcome {
         /// Until this is dropped.
         gate: Gate,
         /// The pushes that are running all the same.
-        running: Running,
+        running: RunningPushes,
     },
     /// A push is running, and its hook takes the snapshot.
     Deferred,
@@ -45,13 +45,13 @@ pub(crate) fn close_gate_or_defer(
         ledger.lines()?.into_iter().filter(LedgerLine::is_running_push).collect();
     let state = State::read(root.private())?;
     let running = running(target, &lines);
-    let facts = Facts {
+    let facts = VerdictFacts {
         running,
         has_waited: has_waited(state.deferred_since, clock.now(), target.policy.max_defer.delta()),
-        ..facts(target, root, request, &state, Moment::Approach)
+        ..facts(target, root, request, &state, VerdictStage::Approach)
     };
     let verdict = verdict(&facts);
-    if !matches!(verdict.because, Because::LeftToPushes { .. }) {
+    if !matches!(verdict.because, TransferReason::LeftToPushes { .. }) {
         return Ok(GateOutcome::Closed { gate: Gate::close(root, &ledger)?, running });
     }
     tell(target, &lines);
@@ -64,13 +64,13 @@ pub(crate) fn close_gate_or_defer(
     Ok(GateOutcome::Deferred)
 }
 
-fn running(target: &Target, lines: &[LedgerLine]) -> Running {
+fn running(target: &Target, lines: &[LedgerLine]) -> RunningPushes {
     let rewriting =
         lines.iter().filter_map(|line| line.entry.as_ref()).flat_map(|entry| &entry.rewriting);
     // What the policy lets through rewrites snapshots in any case.
     let in_place =
         rewriting.into_iter().any(|option| !target.policy.allow_options.contains(option));
-    Running { count: lines.len(), in_place }
+    RunningPushes { count: lines.len(), in_place }
 }
 
 fn tell(target: &Target, running: &[LedgerLine]) {

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::decide::decision::Decision;
+use crate::decide::snapshot_verdict::Decision;
 use crate::module::target::Target;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;

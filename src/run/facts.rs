@@ -2,9 +2,9 @@
 
 use std::os::fd::BorrowedFd;
 
-use crate::decide::facts::{ClientCompletion, Facts, Moment, Running};
-use crate::decide::tear::ScarTimes;
-use crate::decide::torn::TornMark;
+use crate::decide::failed_push::UnfinishedDirectories;
+use crate::decide::torn_mark::TornMark;
+use crate::decide::verdict_facts::{ClientCompletion, RunningPushes, VerdictFacts, VerdictStage};
 use crate::engine::compare::unfinished::UnfinishedSearch;
 use crate::engine::compare::{CompareContext, compare_trees};
 use crate::engine::index::Stamp;
@@ -21,14 +21,14 @@ pub(crate) fn facts<'a>(
     root: &SnapshotRoot,
     request: &'a Request,
     state: &'a State,
-    moment: Moment<'a>,
-) -> Facts<'a> {
-    Facts {
+    moment: VerdictStage<'a>,
+) -> VerdictFacts<'a> {
+    VerdictFacts {
         occasion: request.occasion(),
         moment,
         coverage: request.coverage,
         is_paired: state.paired,
-        running: Running::default(),
+        running: RunningPushes::default(),
         has_waited: false,
         has_deferred: state.deferred_since.is_some(),
         completion: ClientCompletion::of_module(root.module()),
@@ -40,7 +40,7 @@ pub(crate) fn facts<'a>(
 
 /// What is known of the directories that the failed pushes of a mark did not finish. Where no run
 /// has looked for them yet, they are searched for in the whole tree.
-pub(crate) fn scar_times(root: &SnapshotRoot, mark: Option<&TornMark>) -> ScarTimes {
+pub(crate) fn scar_times(root: &SnapshotRoot, mark: Option<&TornMark>) -> UnfinishedDirectories {
     let times = inspect(root.module(), mark);
     let Some(since) = mark.and_then(TornMark::search_since_ns) else { return times };
     let search = UnfinishedSearch::new(since);
@@ -58,8 +58,8 @@ pub(crate) fn scar_times(root: &SnapshotRoot, mark: Option<&TornMark>) -> ScarTi
 }
 
 /// The modification times that known scars have by now.
-fn inspect(module: BorrowedFd, mark: Option<&TornMark>) -> ScarTimes {
-    let mut times = ScarTimes::default();
+fn inspect(module: BorrowedFd, mark: Option<&TornMark>) -> UnfinishedDirectories {
+    let mut times = UnfinishedDirectories::default();
     for path in mark.into_iter().flat_map(TornMark::scarred_paths) {
         let Some(bytes) = unescape(path) else { continue };
         match stat_below(module, &bytes) {

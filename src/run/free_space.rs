@@ -11,10 +11,12 @@
 use chrono::{DateTime, Utc};
 
 use crate::decide::free_space::{FreeSpace, bytes_text};
+use crate::decide::free_space_candidates::relief;
+use crate::decide::free_space_choice::{
+    ModuleGrowth, SpaceChoice, SpaceOffer, choose, waits_until,
+};
 use crate::decide::grade::Grade;
-use crate::decide::reason::Reason;
-use crate::decide::space::relief;
-use crate::decide::space_choice::{Choice, Growth, Offer, choose, waits_until};
+use crate::decide::snapshot_reason::SnapshotReason;
 use crate::engine::usage::{self, UsageTree};
 use crate::module::target::Target;
 use crate::run::disposal::{RotationReport, remove};
@@ -160,15 +162,15 @@ impl Shortage<'_> {
             .collect();
         let counted = usage::freed_by_each(&trees, MOST_ENTRIES);
         let retired_counted = retired.len().min(MOST_TREES / 2).min(counted.trees);
-        let offer = Offer {
+        let offer = SpaceOffer {
             gains: &counted.gains,
             retired: retired_counted,
             kept: counted.trees - retired_counted,
             max_kept,
         };
         Ok(match choose(&offer, missing) {
-            Choice::InVain(bytes) => Chosen::InVain(bytes),
-            Choice::Go { retired: of_retired, kept: of_kept, is_enough } => Chosen::Go {
+            SpaceChoice::InVain(bytes) => Chosen::InVain(bytes),
+            SpaceChoice::Go { retired: of_retired, kept: of_kept, is_enough } => Chosen::Go {
                 retired: retired[of_retired].to_vec(),
                 kept: kept[of_kept].to_vec(),
                 is_enough,
@@ -185,7 +187,7 @@ impl Shortage<'_> {
         }
         let since = memory.recall(module_path).and_then(|memory| memory.space_missing_since);
         self.note_missing(true);
-        let growth = Growth {
+        let growth = ModuleGrowth {
             has_others,
             own_bytes: self.own_bytes(rotated),
             missing,
@@ -196,7 +198,7 @@ impl Shortage<'_> {
 
     /// What only the module as it is and its newest complete snapshot take.
     fn own_bytes(&self, rotated: &RotationReport) -> Option<u64> {
-        let complete = |verdict: &&crate::decide::decision::SnapshotVerdict| {
+        let complete = |verdict: &&crate::decide::snapshot_verdict::SnapshotVerdict| {
             verdict.snapshot.grade == Grade::Complete
         };
         let newest = rotated.decision.verdicts.iter().rfind(complete);
@@ -296,7 +298,7 @@ fn expire(
     let verdicts = rotated.decision.verdicts.iter_mut();
     for verdict in verdicts.filter(|verdict| verdict.snapshot.name == name[0]) {
         verdict.keep = false;
-        verdict.reasons = vec![Reason::SpaceWanted];
+        verdict.reasons = vec![SnapshotReason::SpaceWanted];
     }
     remove(target, root, name, rotated)
 }

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::decide::facts::{Moment, Worth};
 use crate::decide::verdict::verdict;
+use crate::decide::verdict_facts::{VerdictStage, Worth};
 use crate::module::target::Target;
 use crate::run::facts::{facts, scar_times};
 use crate::run::request::{Request, Requester};
@@ -25,7 +25,7 @@ pub(crate) fn mark_before_lock(
         request.push.is_some() && request.requester == Requester::Transfer(Worth::Complete);
     let standing = State::read(root.private()).ok().and_then(|state| state.torn);
     let times = scar_times(root, standing.as_ref().filter(|_| is_good_push));
-    let moment = Moment::Ended { now, noticed: &request.started, scar_times: &times };
+    let moment = VerdictStage::Ended { now, noticed: &request.started, scar_times: &times };
     let marks_on = |state: &State| verdict(&facts(target, root, request, state, moment)).marks;
     let new = marks_on(&State::default());
     if let (Some(_), Some(status)) = (&new, request.status) {

@@ -3,9 +3,9 @@
 use chrono::{DateTime, Utc};
 
 use crate::decide::boot_time::BootTime;
-use crate::decide::facts::{ClientCompletion, DueReason};
-use crate::decide::own_output::Opener;
+use crate::decide::root_overlap::Opener;
 use crate::decide::verdict::has_waited;
+use crate::decide::verdict_facts::{ClientCompletion, DueReason};
 use crate::module::target::Target;
 use crate::run::marks::mark_before_lock;
 use crate::run::memory::{moved_root, remember};

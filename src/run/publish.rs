@@ -5,13 +5,13 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 use nix::errno::Errno;
 
-use crate::decide::anomaly::{Brake, Change};
-use crate::decide::because::Because;
+use crate::decide::anomaly::{Anomaly, TreeChange};
 use crate::decide::boot_time::BootTime;
-use crate::decide::clock_reading::Reading;
+use crate::decide::clock_reading::ClockReading;
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
 use crate::decide::rotation::decide;
+use crate::decide::transfer_reason::TransferReason;
 use crate::decide::transfer_verdict::TransferVerdict;
 use crate::engine::compare::Comparison;
 use crate::run::attempt::{Observation, SnapshotAttempt};
@@ -84,8 +84,8 @@ impl SnapshotAttempt<'_> {
         };
         self.warn_of_losses(&record, report);
         self.warn_of_users();
-        if let Some(brake) = anomaly {
-            self.pull(brake)?;
+        if let Some(anomaly) = anomaly {
+            self.pause_for(anomaly)?;
         }
         let begins_inode_log = staged.begins_inode_log() && !self.catalog.items.is_empty();
         if let Some(error) = staged.publish(self.root, &name, &record)? {
@@ -120,7 +120,7 @@ impl SnapshotAttempt<'_> {
     /// What the boot clock showed at `time`, shortly after the pass began. It is not read again:
     /// between two readings the wall clock may be set.
     fn boot_time(&self, time: DateTime<Utc>) -> BootTime {
-        let Reading { boot, uptime_seconds, .. } = self.reading.clone();
+        let ClockReading { boot, uptime_seconds, .. } = self.reading.clone();
         let seconds = uptime_seconds.saturating_add((time - self.now).num_seconds());
         BootTime { boot, nanoseconds: seconds.saturating_mul(1_000_000_000) }
     }
@@ -153,37 +153,40 @@ impl SnapshotAttempt<'_> {
         }
     }
 
-    /// The brake to pull if most of the tree has changed since the snapshot before.
-    fn anomaly(&self, scan: Option<&TreeScan>) -> Option<Brake> {
+    /// The pause to begin if most of the tree has changed since the snapshot before.
+    fn anomaly(&self, scan: Option<&TreeScan>) -> Option<Anomaly> {
         let before = self.catalog.newest(Grade::Complete, self.now)?;
         let Comparison { added, changed, removed, fingerprint, .. } = scan?.comparison;
         let entries = fingerprint.entries.saturating_add(removed).saturating_sub(added);
-        let change = Change { before: entries, changed, removed };
+        let change = TreeChange { before: entries, changed, removed };
         let is_anomalous = change.is_anomalous(self.target.policy.anomaly_share);
-        is_anomalous.then(|| Brake::new(self.now, &before.name.text, change))
+        is_anomalous.then(|| Anomaly::new(self.now, &before.name.text, change))
     }
 
     /// Pins the snapshot before this one and pauses expiry. That is on disk before this one is
-    /// visible: a run that is killed in between has braked for nothing. Where the brake is on
+    /// visible: a run that is killed in between has paused expiry for nothing. Where a pause stands
     /// already, nothing expires, so no further snapshot has to be pinned.
-    fn pull(&self, brake: Brake) -> Result<()> {
+    fn pause_for(&self, anomaly: Anomaly) -> Result<()> {
         let label = self.target.label();
         let mut standing = None;
-        State::update(self.root.private(), |state| match &state.brake {
+        State::update(self.root.private(), |state| match &state.anomaly {
             Some(earlier) => standing = Some(earlier.clone()),
             None => {
-                state.pins.entry(brake.before.clone()).or_insert_with(|| Pin::of_brake(&brake));
-                state.brake = Some(brake.clone());
+                state
+                    .pins
+                    .entry(anomaly.before.clone())
+                    .or_insert_with(|| Pin::of_anomaly(&anomaly));
+                state.anomaly = Some(anomaly.clone());
             }
         })?;
-        // Rotation, which comes next, makes a warning of the brake that is on.
+        // Rotation, which comes next, warns of the pause that stands.
         match standing {
-            None => log::error!("{label}: {brake}"),
+            None => log::error!("{label}: {anomaly}"),
             Some(earlier) => log::error!(
                 "{label}: another push changed {} and removed {} of {} entries; nothing expires since {}",
-                brake.changed,
-                brake.removed,
-                brake.entries,
+                anomaly.changed,
+                anomaly.removed,
+                anomaly.entries,
                 earlier.since.format("%FT%TZ"),
             ),
         }
@@ -206,7 +209,7 @@ impl SnapshotAttempt<'_> {
             return Ok(verdict);
         }
         let what = match again.because {
-            Because::ClientUnfinished | Because::ClientPartial => "a backup began",
+            TransferReason::ClientUnfinished | TransferReason::ClientPartial => "a backup began",
             _ => "a transfer failed",
         };
         log::warn!(

@@ -9,6 +9,7 @@
 //! struck out. After a crash of the machine no push is a good one any more: rsync does not sync
 //! what it writes, so part of it may be lost.
 
+use crate::decide::failed_push::FailedPush;
 use std::thread;
 use std::time::Duration;
 
@@ -16,10 +17,9 @@ use chrono::TimeDelta;
 
 use crate::decide::boot_time::BootTime;
 use crate::decide::clock_tick::STAMP_LAG_NS;
-use crate::decide::facts::{Asked, DueReason, Reporter, Worth};
 use crate::decide::liveness::{Liveness, unseen_limit};
-use crate::decide::tear::Tear;
-use crate::decide::torn::TornMark;
+use crate::decide::torn_mark::TornMark;
+use crate::decide::verdict_facts::{Asked, DueReason, Reporter, Worth};
 use crate::module::target::Target;
 use crate::store::ledger::{Ledger, LedgerLine};
 use crate::store::root::SnapshotRoot;
@@ -111,7 +111,7 @@ fn tear(line: &LedgerLine, clock: &Clock) -> Option<TornMark> {
         return None;
     }
     let now = BootTime::now();
-    let tear = line.entry.as_ref().map(|entry| Tear::of(&entry.push(), now.clone()));
+    let tear = line.entry.as_ref().map(|entry| FailedPush::of(&entry.push(), now.clone()));
     Some(TornMark::new(clock.exact_now(), line.status.unwrap_or(UNKNOWN_STATUS), now, tear))
 }
 

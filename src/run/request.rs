@@ -4,9 +4,11 @@ use chrono::{DateTime, Utc};
 
 use crate::decide::boot_time::BootTime;
 use crate::decide::client::Client;
-use crate::decide::facts::{Asked, DueReason, LedgerCoverage, Occasion, Transfer, Worth};
-use crate::decide::own_output::Opener;
-use crate::decide::tear::Push;
+use crate::decide::failed_push::LedgerPush;
+use crate::decide::root_overlap::Opener;
+use crate::decide::verdict_facts::{
+    Asked, DueReason, LedgerCoverage, Occasion, TransferEnd, Worth,
+};
 use crate::store::ledger::LedgerLine;
 use crate::store::state::DueMark;
 
@@ -42,7 +44,7 @@ pub struct Request {
     /// The transfer's entry in the ledger.
     pub line: Option<LedgerLine>,
     /// The push of that entry.
-    pub push: Option<Push>,
+    pub push: Option<LedgerPush>,
     /// To be told when nothing of the transfer can be lost any more, whichever process dies.
     pub taken_over: Option<fn()>,
     /// Do something only if a snapshot is due.
@@ -111,7 +113,7 @@ impl Request {
 
     /// The occasion for a verdict.
     pub(crate) fn occasion(&self) -> Occasion<'_> {
-        let transfer = |worth| Transfer {
+        let transfer = |worth| TransferEnd {
             worth,
             status: self.status.unwrap_or_default(),
             push: self.push.as_ref(),

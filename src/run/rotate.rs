@@ -7,12 +7,12 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::decide::clock_reading::Reading;
-use crate::decide::decision::Decision;
+use crate::decide::clock_reading::ClockReading;
 use crate::decide::grade::Grade;
 use crate::decide::guards::rules;
-use crate::decide::reason::Reason;
 use crate::decide::rotation::decide;
+use crate::decide::snapshot_reason::SnapshotReason;
+use crate::decide::snapshot_verdict::Decision;
 use crate::module::target::Target;
 use crate::run::disposal::{self, Disposal, RotationReport};
 use crate::run::free_space;
@@ -41,7 +41,7 @@ pub(crate) fn examine(
     target: &Target,
     root: &SnapshotRoot,
     now: DateTime<Utc>,
-    reading: Option<Reading>,
+    reading: Option<ClockReading>,
 ) -> Result<ExaminedRoot> {
     let state = if root.is_registered() { State::read(root.private())? } else { State::default() };
     let mut catalog = SnapshotList::read(root, &target.policy.time_zone)?;
@@ -55,7 +55,7 @@ pub(crate) fn look(
     target: &Target,
     root: &SnapshotRoot,
     now: DateTime<Utc>,
-    reading: Option<Reading>,
+    reading: Option<ClockReading>,
 ) -> Result<(SnapshotList, Decision)> {
     let ExaminedRoot { catalog, decision, .. } = examine(target, root, now, reading)?;
     Ok((catalog, decision))
@@ -190,7 +190,7 @@ fn remember_rules(
 /// One line per decision with its reasons.
 fn tell_decision(label: &str, rotated: &mut RotationReport, max_expire: usize) {
     for verdict in &rotated.decision.verdicts {
-        let reasons: Vec<String> = verdict.reasons.iter().map(Reason::brief).collect();
+        let reasons: Vec<String> = verdict.reasons.iter().map(SnapshotReason::brief).collect();
         let level = if verdict.keep { log::Level::Debug } else { log::Level::Info };
         let word = if verdict.keep { "keep" } else { "expire" };
         log::log!(level, "{label}: {word} {}: {}", verdict.snapshot.name, reasons.join(", "));

@@ -1,6 +1,6 @@
 //! `rotate`: a rotation that an administrator asks for.
 
-use crate::decide::clock_reading::Reading;
+use crate::decide::clock_reading::ClockReading;
 use crate::decide::guards::rules;
 use crate::module::target::Target;
 use crate::run::disposal::{Disposal, RotationReport};
@@ -78,8 +78,12 @@ pub(crate) fn rotate_by_hand(
     Ok(rotated)
 }
 
-/// A person has looked at the clock, the policy and the list. The brake needs a `release`.
-pub(crate) fn end_pauses(target: &Target, root: &SnapshotRoot, reading: &Reading) -> Result<()> {
+/// A person has looked at the clock, the policy and the list. The large-change guard needs a `release`.
+pub(crate) fn end_pauses(
+    target: &Target,
+    root: &SnapshotRoot,
+    reading: &ClockReading,
+) -> Result<()> {
     let now = reading.time;
     let ExaminedRoot { catalog, state, .. } = examine(target, root, now, Some(reading.clone()))?;
     let snapshots = catalog.snapshots();

@@ -7,8 +7,8 @@
 use std::os::fd::AsFd;
 
 use crate::decide::boot_time::BootTime;
-use crate::decide::tear::Scar;
-use crate::decide::torn::TornMark;
+use crate::decide::failed_push::UnfinishedDirectory;
+use crate::decide::torn_mark::TornMark;
 use crate::engine::compare::unfinished::UnfinishedSearch;
 use crate::engine::compare::{CompareContext, Comparison, compare_trees};
 use crate::engine::index::DirectoryIndex;
@@ -26,7 +26,7 @@ pub(crate) struct TreeScan {
     pub(crate) comparison: Comparison,
     pub(crate) index: Option<DirectoryIndex>,
     /// Directories that a push did not finish, if a failed one is to be looked for.
-    pub(crate) scars: Vec<Scar>,
+    pub(crate) scars: Vec<UnfinishedDirectory>,
 }
 
 impl SnapshotAttempt<'_> {

@@ -11,16 +11,18 @@
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
-use crate::decide::because::Because;
 use crate::decide::boot_time::BootTime;
-use crate::decide::clock_guard::{Numbers, clock_jump};
-use crate::decide::facts::{ClientCompletion, DueReason, Facts, LedgerCoverage, Look, Moment};
+use crate::decide::clock_history::{SequenceNumbers, clock_jump};
 use crate::decide::fingerprint::Fingerprint;
 use crate::decide::grade::Grade;
 use crate::decide::shortfall::Shortfall;
-use crate::decide::torn::{TearLook, TornMark};
+use crate::decide::torn_mark::{TornEvidence, TornMark};
+use crate::decide::transfer_reason::TransferReason;
 use crate::decide::transfer_verdict::{Owed, TransferVerdict};
 use crate::decide::verdict::{aftermath, verdict};
+use crate::decide::verdict_facts::{
+    ClientCompletion, DueReason, LedgerCoverage, TreeComparison, VerdictFacts, VerdictStage,
+};
 use crate::engine::compare::Comparison;
 use crate::engine::index::{Stamp, now_ns};
 use crate::module::target::Target;
@@ -63,11 +65,14 @@ pub(crate) fn snapshot(
         return Ok(report);
     };
     if running.count > 0 {
-        let because = Because::Running { count: running.count, in_place: running.in_place };
+        let because = TransferReason::Running { count: running.count, in_place: running.in_place };
         report.warn(&target.label(), format!("{because}, so a snapshot is partial"));
     }
     if request.coverage == LedgerCoverage::TransferMissing {
-        report.warn(&target.label(), format!("{}; a snapshot is partial", Because::NotInLedger));
+        report.warn(
+            &target.label(),
+            format!("{}; a snapshot is partial", TransferReason::NotInLedger),
+        );
     }
     let reading = clock.reading();
     let now = reading.time;
@@ -77,7 +82,7 @@ pub(crate) fn snapshot(
     let before_links_in_place =
         before.written_in_place.then(|| in_place_changes(root)).transpose()?;
     let newest = before.sequence.max(catalog.sequence());
-    let numbers = Numbers { known: before.sequence, newest };
+    let numbers = SequenceNumbers { known: before.sequence, newest };
     let clock_history = before.clock_history().observe(&reading, numbers, target.policy.clock_jump);
     let pass = SnapshotAttempt {
         target,
@@ -152,7 +157,7 @@ impl SnapshotAttempt<'_> {
         let label = self.target.label();
         match (verdict.snapshot, &verdict.because) {
             (Some(_), _) => return self.publish(&sight, verdict, Some(&scan), report),
-            (None, Because::Unchanged { grade }) => {
+            (None, TransferReason::Unchanged { grade }) => {
                 let same = self.catalog.newest(*grade, self.now).map(|item| item.name.text.clone());
                 log::info!(
                     "{label}: nothing changed since {}",
@@ -161,14 +166,14 @@ impl SnapshotAttempt<'_> {
                 report.ending = Ending::Unchanged;
                 report.snapshot = same;
             }
-            (None, Because::TooSoon) => {
+            (None, TransferReason::TooSoon) => {
                 let interval = self.target.policy.min_interval;
                 log::info!(
                     "{label}: no snapshot: the last one is younger than min_interval {interval}; one is marked due, which a later push or `snapshot --due` takes"
                 );
                 report.ending = Ending::TooSoon;
             }
-            (None, Because::StillTorn) => {
+            (None, TransferReason::StillTorn) => {
                 log::info!(
                     "{label}: no snapshot: a push failed and may have left a mixture of old and new files (torn), and nothing has changed since"
                 );
@@ -241,9 +246,9 @@ impl SnapshotAttempt<'_> {
         sight: &Observation,
         state: &State,
         completion: ClientCompletion,
-        decide: impl FnOnce(&Facts) -> R,
+        decide: impl FnOnce(&VerdictFacts) -> R,
     ) -> R {
-        let tears = TearLook {
+        let tears = TornEvidence {
             seen: self.before.torn.as_ref(),
             unchanged_since: sight.unchanged_since.as_ref(),
             scars: &sight.scars,
@@ -251,14 +256,14 @@ impl SnapshotAttempt<'_> {
             newest_ctime_ns: sight.newest_ctime_ns,
             ended: sight.ended,
         };
-        let look = Look {
+        let look = TreeComparison {
             tears: &tears,
             differs_from_complete: sight.differs_from_complete,
             differs_from_newest: sight.differs_from_newest,
             is_too_soon_for_complete: self.is_too_soon(Grade::Complete),
             is_too_soon_for_partial: self.is_too_soon(Grade::Partial),
         };
-        decide(&Facts {
+        decide(&VerdictFacts {
             // Where a lost state leaves that open, the files were compared with their records.
             is_paired: self.before.paired || self.in_place.is_some(),
             running: self.running,
@@ -267,7 +272,7 @@ impl SnapshotAttempt<'_> {
             has_deferred: self.before.deferred_since.is_some(),
             completion,
             due: state.due.as_ref().map(|due| due.fact(&self.scan_began)),
-            ..facts(self.target, self.root, self.request, state, Moment::Looked(look))
+            ..facts(self.target, self.root, self.request, state, VerdictStage::Looked(look))
         })
     }
 
@@ -280,7 +285,7 @@ impl SnapshotAttempt<'_> {
         verdict: &TransferVerdict,
     ) -> Result<()> {
         let is_in_place = verdict.marks.as_ref().is_some_and(TornMark::is_in_place);
-        let is_failed = matches!(verdict.because, Because::Failed { .. });
+        let is_failed = matches!(verdict.because, TransferReason::Failed { .. });
         match newest
             .filter(|_| sight.differs_from_complete == Some(false) && !is_in_place && !is_failed)
         {

@@ -11,13 +11,13 @@ use std::os::fd::AsFd;
 use crate::config::environment::FinishedTransfer;
 use crate::config::settings::Settings;
 use crate::decide::boot_time::BootTime;
-use crate::decide::facts::{
-    self, Asked, ClientCompletion, DueReason, Facts, LedgerCoverage, Moment, Occasion, Running,
-    Worth,
-};
-use crate::decide::own_output::Opener;
+use crate::decide::root_overlap::Opener;
 use crate::decide::transfer_verdict::TransferVerdict;
 use crate::decide::verdict::{self, end_of_transfer};
+use crate::decide::verdict_facts::{
+    Asked, ClientCompletion, DueReason, LedgerCoverage, Occasion, RunningPushes, TransferEnd,
+    VerdictFacts, VerdictStage, Worth,
+};
 use crate::module::target::Target;
 use crate::run::reap::{highest_marked, reap};
 use crate::run::request::Request;
@@ -73,7 +73,7 @@ impl EndedTransfer<'_> {
             _ => None,
         };
         let push = entry.map(LedgerEntry::push);
-        let occasion = Occasion::Transfer(facts::Transfer {
+        let occasion = Occasion::Transfer(TransferEnd {
             worth,
             status,
             push: push.as_ref(),
@@ -88,12 +88,12 @@ impl EndedTransfer<'_> {
                 LedgerCoverage::All
             }
         };
-        verdict::verdict(&Facts {
+        verdict::verdict(&VerdictFacts {
             occasion,
-            moment: Moment::Approach,
+            moment: VerdictStage::Approach,
             coverage,
             is_paired: coverage != LedgerCoverage::None,
-            running: Running::default(),
+            running: RunningPushes::default(),
             has_waited: false,
             has_deferred: false,
             completion: self.completion(),

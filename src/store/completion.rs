@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 
 use chrono::{DateTime, Utc};
 
-use crate::decide::facts::ClientCompletion;
+use crate::decide::verdict_facts::ClientCompletion;
 use crate::store::dir::c_name;
 use crate::system::syscalls::stat_entry;
 

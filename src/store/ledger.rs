@@ -26,10 +26,10 @@ use serde::{Deserialize, Serialize};
 use crate::decide::arguments::{Rewriting, TransferKind};
 use crate::decide::boot_time::BootTime;
 use crate::decide::client::Client;
-use crate::decide::facts::Forbidden;
-use crate::decide::job::Job;
-use crate::decide::liveness::{Liveness, Origin};
-use crate::decide::tear::Push;
+use crate::decide::failed_push::LedgerPush;
+use crate::decide::liveness::{EntryOrigin, Liveness};
+use crate::decide::push_job::PushJob;
+use crate::decide::verdict_facts::Forbidden;
 use crate::store::dir::{self, Dir, OwnedDir, TEMPORARY, c_name, names_in};
 use crate::store::format::{FORMAT, to_toml};
 use crate::store::layout::Subdir;
@@ -68,7 +68,7 @@ pub struct LedgerEntry {
     pub rewriting: Vec<Rewriting>,
     /// What it is to do; none if its arguments were not understood.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job: Option<Job>,
+    pub job: Option<PushJob>,
     /// What `rsyncd.conf` forbids of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forbidden: Option<Forbidden>,
@@ -104,8 +104,8 @@ impl LedgerEntry {
     }
 
     /// What matters of it for what it tears or mends.
-    pub fn push(&self) -> Push {
-        Push {
+    pub fn push(&self) -> LedgerPush {
+        LedgerPush {
             client: self.client.identity(),
             request: self.request.clone(),
             began: self.began_at.clone(),
@@ -122,7 +122,7 @@ impl LedgerEntry {
         self.kind.writes() && !self.refused
     }
 
-    fn liveness(&self, origin: Origin, census: &Census) -> Liveness {
+    fn liveness(&self, origin: EntryOrigin, census: &Census) -> Liveness {
         let worker = self.worker.as_ref().map(|worker| worker.liveness(origin, census));
         self.owner.liveness(origin, census).or(worker.unwrap_or(Liveness::Dead))
     }
@@ -296,7 +296,7 @@ impl Ledger {
             let owner = line.entry.as_ref().map(|entry| &entry.owner);
             line.status.is_none()
                 && line.pid == pid
-                && PidNamespace::origin(line.side.as_ref()) == Origin::Here
+                && PidNamespace::origin(line.side.as_ref()) == EntryOrigin::Here
                 && owner.is_some_and(|owner| owner.pid == pid && owner.is_alive())
         };
         Ok(self.lines()?.into_iter().find(is_it))
@@ -428,10 +428,11 @@ fn lines_in(dirs: &[OwnedDir]) -> Result<Vec<LedgerLine>> {
             let origin = PidNamespace::origin(side.as_ref());
             let liveness = match (&entry, origin) {
                 (Some(entry), origin) => entry.liveness(origin, &census),
-                (None, Origin::Here | Origin::EarlierBoot) => Liveness::Dead,
-                (None, Origin::OtherNamespace | Origin::OtherMachine | Origin::Unclear) => {
-                    Liveness::Unknown
-                }
+                (None, EntryOrigin::Here | EntryOrigin::EarlierBoot) => Liveness::Dead,
+                (
+                    None,
+                    EntryOrigin::OtherNamespace | EntryOrigin::OtherMachine | EntryOrigin::Unclear,
+                ) => Liveness::Unknown,
             };
             let began =
                 entry.as_ref().map_or_else(|| modified(dir.dir(), &file), |entry| entry.began);

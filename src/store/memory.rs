@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::decide::torn::TornMark;
+use crate::decide::torn_mark::TornMark;
 use crate::store::dir::{self, Dir};
 use crate::store::format::to_toml;
 use crate::store::lock::DirLock;

@@ -9,8 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::decide::name::SnapshotName;
-use crate::decide::own_output::{
-    Candidate, ConfiguredModule, KnownRoot, Overlap, overlap, overlap_with_configured,
+use crate::decide::root_overlap::{
+    ConfiguredModule, KnownRoot, Overlap, RootCandidate, overlap, overlap_with_configured,
 };
 use crate::decide::zone::Zone;
 use crate::engine::answers::answers;
@@ -80,7 +80,7 @@ fn find_configured(
         found.into_iter().any(|known| known.module != directory)
     };
     let mut others: Vec<ConfiguredModule> = configured.iter().map(resolved).collect();
-    let candidate = Candidate { module, root, is_new: true };
+    let candidate = RootCandidate { module, root, is_new: true };
     loop {
         match overlap_with_configured(candidate, &others, &is_ours)? {
             Overlap::RootInsideConfigured(outer) if holds_root(&outer.directory) => {
@@ -110,7 +110,7 @@ fn find(
     root_path: &Path,
     is_new: bool,
 ) -> Result<Option<Overlap>> {
-    let candidate = Candidate { module: module_path, root: root_path, is_new };
+    let candidate = RootCandidate { module: module_path, root: root_path, is_new };
     let found = |known: &[KnownRoot]| overlap(candidate, known, &is_ours);
     // A new root may be in the way of any module, one in use only of those that it overlaps with.
     let meets = |root: &Path| root.starts_with(module_path) || module_path.starts_with(root);
@@ -135,7 +135,7 @@ fn find(
 pub(crate) fn check_in_use(module_path: &Path, root_path: &Path) -> Result<()> {
     let own = File::open(module_path).ok().and_then(|own| root_at(own.as_fd(), module_path));
     let known: Vec<KnownRoot> = above(module_path).into_iter().chain(own).collect();
-    let candidate = Candidate { module: module_path, root: root_path, is_new: false };
+    let candidate = RootCandidate { module: module_path, root: root_path, is_new: false };
     overlap(candidate, &known, &is_ours)
         .map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, false)))
 }

@@ -1,4 +1,4 @@
-//! Pins: snapshots that rotation must not touch, by a person's word or because the anomaly brake
+//! Pins: snapshots that rotation must not touch, by a person's word or because the large-change guard
 //! did it.
 //!
 //! A pin is set under the state's short lock, and a snapshot is retired under the same lock after
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::decide::anomaly::{self, Brake};
+use crate::decide::anomaly::{self, Anomaly};
 use crate::tell::escape::{deserialize_line, escape};
 
 /// Why a snapshot stays.
@@ -21,26 +21,26 @@ pub struct Pin {
     /// Why, escaped; may be empty.
     #[serde(default, deserialize_with = "deserialize_line")]
     pub reason: String,
-    /// Whether the anomaly brake set it; `release` takes such a pin away.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub by_brake: bool,
+    /// Whether the large-change guard set it; `release` takes such a pin away.
+    #[serde(default, rename = "by_brake", skip_serializing_if = "std::ops::Not::not")]
+    pub by_anomaly: bool,
 }
 
 impl Pin {
     /// A pin by a person, for a reason that may hold any text.
     pub fn new(since: DateTime<Utc>, reason: &str) -> Self {
-        Pin { since, reason: escape(reason.as_bytes()), by_brake: false }
+        Pin { since, reason: escape(reason.as_bytes()), by_anomaly: false }
     }
 
-    /// The pin that the anomaly brake sets on the snapshot before a large change.
-    pub fn of_brake(brake: &Brake) -> Self {
-        Pin { by_brake: true, ..Pin::new(brake.since, &brake.pin_reason()) }
+    /// The pin that the large-change guard sets on the snapshot before a large change.
+    pub fn of_anomaly(anomaly: &Anomaly) -> Self {
+        Pin { by_anomaly: true, ..Pin::new(anomaly.since, &anomaly.pin_reason()) }
     }
 
-    /// Whether the anomaly brake set it. Earlier versions did not mark such a pin: those are known
-    /// by the reason, which has to have the brake's exact form.
-    pub fn is_of_brake(&self) -> bool {
-        self.by_brake || anomaly::is_pin_reason(&self.reason)
+    /// Whether the large-change guard set it. Earlier versions did not mark such a pin: those are
+    /// known by the reason, which has to have the exact form of [`Anomaly::pin_reason`].
+    pub fn is_of_anomaly(&self) -> bool {
+        self.by_anomaly || anomaly::is_pin_reason(&self.reason)
     }
 }
 

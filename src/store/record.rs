@@ -8,11 +8,11 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::decide::because::Because;
 use crate::decide::boot_time::BootTime;
 use crate::decide::client::Client;
 use crate::decide::grade::Grade;
 use crate::decide::partial_dirs::PartialDirs;
+use crate::decide::transfer_reason::TransferReason;
 use crate::engine::clone::{CloneOutcome, PartialDirCounts};
 use crate::engine::compare::ExplainedDifferences;
 use crate::engine::copy::{Copied, CopiedState, Copies, InodePair};
@@ -46,7 +46,7 @@ pub struct Record {
     pub status: Option<i32>,
     /// Why it has its grade; none for one of an earlier version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub because: Option<Because>,
+    pub because: Option<TransferReason>,
     /// Entries in the snapshot.
     #[serde(default)]
     pub entries: u64,

@@ -19,7 +19,7 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstatat};
 use nix::unistd::fsync;
 
-use crate::decide::span::Span;
+use crate::decide::duration_text::DurationText;
 use crate::engine::obstacle::obstacle;
 use crate::engine::remove::remove_trees;
 use crate::store::dir::{Dir, OwnedDir, c_name, names_in};
@@ -207,7 +207,7 @@ pub(crate) struct PastGrace {
 /// The grace of one of which it is not known since when begins now.
 pub(crate) fn past_grace(
     root: &SnapshotRoot,
-    grace: Option<Span>,
+    grace: Option<DurationText>,
     now: DateTime<Utc>,
 ) -> Result<PastGrace> {
     let mut past = PastGrace { names: retired(root)?, unnoted: None };
@@ -236,7 +236,7 @@ pub(crate) fn past_grace(
 /// has most in common with it. One that cannot be changed, such as a subvolume, is passed over.
 pub(crate) fn recyclable(
     root: &SnapshotRoot,
-    grace: Option<Span>,
+    grace: Option<DurationText>,
     now: DateTime<Utc>,
 ) -> Result<Option<String>> {
     if !is_privileged() {

@@ -14,17 +14,17 @@ use nix::fcntl::AtFlags;
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use serde::{Deserialize, Serialize};
 
-use crate::decide::anomaly::Brake;
+use crate::decide::anomaly::Anomaly;
 use crate::decide::boot_time::BootTime;
-use crate::decide::clock_guard::{ClockHistory, ClockJump};
-use crate::decide::clock_reading::Reading;
+use crate::decide::clock_history::{ClockHistory, ClockJump};
+use crate::decide::clock_reading::ClockReading;
 use crate::decide::damage::Damage;
-use crate::decide::decision::History;
-use crate::decide::facts::{Asked, Due, DueReason};
 use crate::decide::fingerprint::Fingerprint;
 use crate::decide::grade::Grade;
 use crate::decide::shortfall::Shortfall;
-use crate::decide::torn::TornMark;
+use crate::decide::snapshot_verdict::RotationHistory;
+use crate::decide::torn_mark::TornMark;
+use crate::decide::verdict_facts::{Asked, Due, DueReason};
 use crate::store::dir::{self, Dir, c_name, names_in};
 use crate::store::format::{self, FORMAT, to_toml};
 use crate::store::layout::{DAMAGED_STATE_FILE, PINS_FILE, STATE_FILE, Subdir};
@@ -83,8 +83,8 @@ pub struct State {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confirmed_future: Option<DateTime<Utc>>,
     /// Expiry is paused since a push changed most of the tree.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub brake: Option<Brake>,
+    #[serde(rename = "brake", skip_serializing_if = "Option::is_none")]
+    pub anomaly: Option<Anomaly>,
     /// Expiry is paused since files in snapshots were found altered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub damage: Option<Damage>,
@@ -185,7 +185,7 @@ impl Default for State {
             sequence: 0,
             clock: None,
             confirmed_future: None,
-            brake: None,
+            anomaly: None,
             damage: None,
             inode_log_bytes: None,
             paired: false,
@@ -199,9 +199,9 @@ impl Default for State {
 impl State {
     /// What rotation needs of it. Without a `reading` of the clocks the decision is about another
     /// time than the present.
-    pub fn history(&self, reading: Option<Reading>) -> History {
+    pub fn history(&self, reading: Option<ClockReading>) -> RotationHistory {
         let clock = self.clock_history();
-        History {
+        RotationHistory {
             clock: if reading.is_some() { clock } else { clock.without_doubt() },
             reading,
             sequence: self.sequence,
@@ -209,25 +209,25 @@ impl State {
             clock_jump: self.clock_jump.clone(),
             state_lost: self.state_lost,
             confirmed_future: self.confirmed_future,
-            brake: self.brake.clone(),
+            anomaly: self.anomaly.clone(),
             damage: self.damage.clone(),
             rules: self.rules.clone(),
         }
     }
 
-    /// Ends what the anomaly brake did: the pause, and each pin that it set. Pins that a person set
-    /// stay. Returns the names that are no longer pinned; `None` if the brake was not on and has
+    /// Ends what the large-change guard did: the pause, and each pin that it set. Pins that a person set
+    /// stay. Returns the names that are no longer pinned; `None` if that guard held nothing and has
     /// left no pin.
-    pub fn release_brake(&mut self) -> Option<Vec<String>> {
-        let brake = self.brake.take();
+    pub fn release_anomaly(&mut self) -> Option<Vec<String>> {
+        let anomaly = self.anomaly.take();
         let unpinned: Vec<String> = self
             .pins
             .iter()
-            .filter(|(_, pin)| pin.is_of_brake())
+            .filter(|(_, pin)| pin.is_of_anomaly())
             .map(|(name, _)| name.clone())
             .collect();
-        self.pins.retain(|_, pin| !pin.is_of_brake());
-        (brake.is_some() || !unpinned.is_empty()).then_some(unpinned)
+        self.pins.retain(|_, pin| !pin.is_of_anomaly());
+        (anomaly.is_some() || !unpinned.is_empty()).then_some(unpinned)
     }
 
     /// What is known of the clock. What an older version left has the last run, by both clocks.
@@ -235,7 +235,8 @@ impl State {
         let by_last_run = || {
             let LastRun { time, scan_began, .. } = self.last_run.as_ref()?;
             let uptime_seconds = scan_began.nanoseconds / 1_000_000_000;
-            let reading = Reading { time: *time, boot: scan_began.boot.clone(), uptime_seconds };
+            let reading =
+                ClockReading { time: *time, boot: scan_began.boot.clone(), uptime_seconds };
             Some(ClockHistory::begin(&reading, self.sequence))
         };
         self.clock.clone().or_else(by_last_run).unwrap_or_default()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
 use crate::decide::boot_time::BootTime;
-use crate::decide::clock_reading::Reading;
+use crate::decide::clock_reading::ClockReading;
 
 /// Where a run gets the time from.
 pub enum Clock {
@@ -36,12 +36,12 @@ impl Clock {
     }
 
     /// What the wall clock and the boot clock show.
-    pub fn reading(&self) -> Reading {
+    pub fn reading(&self) -> ClockReading {
         let boot = match self {
             Clock::System => BootTime::now(),
             Clock::Standing { boot, .. } => boot.borrow().clone(),
         };
-        Reading {
+        ClockReading {
             time: self.now(),
             uptime_seconds: boot.nanoseconds / 1_000_000_000,
             boot: boot.boot,

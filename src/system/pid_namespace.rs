@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
 use crate::decide::boot_time::BootTime;
-use crate::decide::liveness::Origin;
+use crate::decide::liveness::EntryOrigin;
 
 /// The inode of the PID namespace that the kernel starts with, `PROC_PID_INIT_INO`: it sees all
 /// processes.
@@ -74,24 +74,24 @@ impl PidNamespace {
 
     /// Where an entry of `side` was written, as seen from this process; without a side it is one of
     /// an earlier version.
-    pub(crate) fn origin(side: Option<&PidNamespace>) -> Origin {
+    pub(crate) fn origin(side: Option<&PidNamespace>) -> EntryOrigin {
         match (PidNamespace::own(), side) {
-            (Err(_), _) => Origin::Unclear,
-            (Ok(_), None) => Origin::Here,
+            (Err(_), _) => EntryOrigin::Unclear,
+            (Ok(_), None) => EntryOrigin::Here,
             (Ok(own), Some(side)) => side.seen_from(&own),
         }
     }
 
-    fn seen_from(&self, own: &PidNamespace) -> Origin {
+    fn seen_from(&self, own: &PidNamespace) -> EntryOrigin {
         match self {
-            side if side == own => Origin::Here,
+            side if side == own => EntryOrigin::Here,
             // The boot id is the kernel's own; a container may show another machine id.
             side if side.boot == own.boot => match side.namespace == own.namespace {
-                true => Origin::Here,
-                false => Origin::OtherNamespace,
+                true => EntryOrigin::Here,
+                false => EntryOrigin::OtherNamespace,
             },
-            side if side.machine == own.machine => Origin::EarlierBoot,
-            _ => Origin::OtherMachine,
+            side if side.machine == own.machine => EntryOrigin::EarlierBoot,
+            _ => EntryOrigin::OtherMachine,
         }
     }
 
@@ -148,16 +148,19 @@ mod tests {
     #[test]
     fn boots_tell_machines_apart_that_share_an_id() {
         let own = PidNamespace { machine: 1, boot: 2, namespace: 3 };
-        assert_eq!(own.seen_from(&own), Origin::Here);
-        assert_eq!(PidNamespace { namespace: 4, ..own }.seen_from(&own), Origin::OtherNamespace);
+        assert_eq!(own.seen_from(&own), EntryOrigin::Here);
+        assert_eq!(
+            PidNamespace { namespace: 4, ..own }.seen_from(&own),
+            EntryOrigin::OtherNamespace
+        );
         assert_eq!(
             PidNamespace { machine: 9, namespace: 4, ..own }.seen_from(&own),
-            Origin::OtherNamespace
+            EntryOrigin::OtherNamespace
         );
-        assert_eq!(PidNamespace { boot: 9, ..own }.seen_from(&own), Origin::EarlierBoot);
+        assert_eq!(PidNamespace { boot: 9, ..own }.seen_from(&own), EntryOrigin::EarlierBoot);
         assert_eq!(
             PidNamespace { machine: 9, boot: 9, namespace: 3 }.seen_from(&own),
-            Origin::OtherMachine
+            EntryOrigin::OtherMachine
         );
     }
 }

@@ -13,7 +13,7 @@ use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::boot_time::BootTime;
-use crate::decide::liveness::{Found, Liveness, Origin, liveness};
+use crate::decide::liveness::{EntryOrigin, Liveness, ProcessLookup, liveness};
 use crate::system::boot::namespace_offset;
 use crate::system::pid_namespace::PidNamespace;
 use crate::tell::error::{Error, Result};
@@ -72,16 +72,18 @@ impl Process {
 
     /// What is known of it where it was entered at `origin`; `census` is taken if its number means
     /// nothing here.
-    pub(crate) fn liveness(&self, origin: Origin, census: &Census) -> Liveness {
+    pub(crate) fn liveness(&self, origin: EntryOrigin, census: &Census) -> Liveness {
         let origin = match origin {
-            Origin::Here if self.boot != BootTime::now().boot => Origin::EarlierBoot,
+            EntryOrigin::Here if self.boot != BootTime::now().boot => EntryOrigin::EarlierBoot,
             origin => origin,
         };
         let found = match origin {
-            Origin::Here if self.is_alive() => Found::Running,
-            Origin::Here => Found::Gone,
-            Origin::OtherNamespace => census.find(self),
-            Origin::EarlierBoot | Origin::OtherMachine | Origin::Unclear => Found::NotSeen,
+            EntryOrigin::Here if self.is_alive() => ProcessLookup::Running,
+            EntryOrigin::Here => ProcessLookup::Gone,
+            EntryOrigin::OtherNamespace => census.find(self),
+            EntryOrigin::EarlierBoot | EntryOrigin::OtherMachine | EntryOrigin::Unclear => {
+                ProcessLookup::NotSeen
+            }
         };
         liveness(origin, found)
     }
@@ -170,16 +172,16 @@ struct NestedProcesses {
 impl Census {
     /// A process is known by its number and its start. Which namespace it is in, a process with our
     /// few capabilities may not read.
-    fn find(&self, process: &Process) -> Found {
+    fn find(&self, process: &Process) -> ProcessLookup {
         let nested = self.nested.get_or_init(NestedProcesses::count);
         // By another time namespace's clock, the start is rounded in another way.
         let is_it = |&(pid, start): &(u32, u64)| {
             pid == process.pid && start.abs_diff(process.started_ticks) <= 1
         };
         match nested.processes.iter().any(is_it) {
-            true => Found::Running,
-            false if nested.is_whole => Found::Gone,
-            false => Found::NotSeen,
+            true => ProcessLookup::Running,
+            false if nested.is_whole => ProcessLookup::Gone,
+            false => ProcessLookup::NotSeen,
         }
     }
 }

@@ -13,12 +13,12 @@ use std::path::Path;
 
 use chrono::{DateTime, Duration, Utc};
 use rsyncd_snapshot::decide::arguments::Arguments;
-use rsyncd_snapshot::decide::decision::History;
 use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::name::SnapshotName;
 use rsyncd_snapshot::decide::policy::Policy;
 use rsyncd_snapshot::decide::rotation::decide;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
+use rsyncd_snapshot::decide::snapshot_verdict::RotationHistory;
 use rsyncd_snapshot::decide::zone::Zone;
 use rsyncd_snapshot::internals::{
     Baseline, Destination, Dir, DirectoryIndex, FinishedTransfer, InodeLog, KeptBaselines,
@@ -79,7 +79,7 @@ fn snapshots() -> Vec<Snapshot> {
 
 /// Decides about two years of snapshots; what is protected stays, whatever the policy and the
 /// history say.
-fn decide_safely(history: &History, policy: &Policy) -> usize {
+fn decide_safely(history: &RotationHistory, policy: &Policy) -> usize {
     let snapshots = snapshots();
     let decision = decide(&snapshots, history, policy, now());
     let complete = |expired: bool| {
@@ -120,7 +120,7 @@ fn policy(garbage: &[u8]) {
         Ok(policies) => {
             let named = policies.modules().map(|name| Some(name.as_bytes()));
             for module in named.chain([None, Some(b"data".as_slice())]) {
-                decide_safely(&History::default(), &policies.for_module(module));
+                decide_safely(&RotationHistory::default(), &policies.for_module(module));
             }
         }
         Err(mistakes) => {

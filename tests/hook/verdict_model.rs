@@ -17,20 +17,22 @@ use crate::support;
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rsyncd_snapshot::decide::because::Because;
 use rsyncd_snapshot::decide::boot_time::BootTime;
-use rsyncd_snapshot::decide::facts::{
-    ClientCompletion, Facts, Forbidden, LedgerCoverage, Look, Moment, Occasion, Running, Statuses,
-    Transfer, Worth,
+use rsyncd_snapshot::decide::failed_push::{
+    FailedPush, LedgerPush, UnfinishedDirectories, UnfinishedDirectory,
 };
 use rsyncd_snapshot::decide::fingerprint::Fingerprint;
 use rsyncd_snapshot::decide::grade::Grade;
-use rsyncd_snapshot::decide::job::Job;
-use rsyncd_snapshot::decide::tear::{Push, Scar, ScarTimes, Tear};
-use rsyncd_snapshot::decide::torn::TearLook;
-use rsyncd_snapshot::decide::torn::TornMark;
+use rsyncd_snapshot::decide::push_job::PushJob;
+use rsyncd_snapshot::decide::torn_mark::TornEvidence;
+use rsyncd_snapshot::decide::torn_mark::TornMark;
+use rsyncd_snapshot::decide::transfer_reason::TransferReason;
 use rsyncd_snapshot::decide::transfer_verdict::TransferVerdict;
 use rsyncd_snapshot::decide::verdict::{aftermath, verdict};
+use rsyncd_snapshot::decide::verdict_facts::{
+    ClientCompletion, Forbidden, LedgerCoverage, Occasion, RunningPushes, Statuses, TransferEnd,
+    TreeComparison, VerdictFacts, VerdictStage, Worth,
+};
 use support::is_full_sweep;
 use support::random::Random;
 
@@ -49,7 +51,7 @@ struct Directory {
 #[derive(Debug, Clone)]
 struct RunningPush {
     job: usize,
-    push: Push,
+    push: LedgerPush,
     /// The directories that it is still to bring.
     left: Vec<usize>,
     /// The one that it is in the middle of.
@@ -124,14 +126,14 @@ impl World {
         self.sequence += 1;
         let word = |text: &str| text.to_string();
         let is_alike = self.alike;
-        let push = Push {
+        let push = LedgerPush {
             // A laptop whose address changes is known by what it heals.
             client: if is_alike { word("user backup") } else { format!("user {job}") },
             request: word("data/"),
             began: self.boot_time(),
             began_at: self.time(),
             sequence: Some(self.sequence),
-            job: Some(Job {
+            job: Some(PushJob {
                 destination: String::new(),
                 does: vec![word("delete"), word("recursive"), word("times")],
                 leaves_out: Vec::new(),
@@ -220,7 +222,7 @@ impl World {
 
     fn reap(&mut self, running: &RunningPush) {
         let noticed = self.boot_time();
-        let tear = Some(Tear::of(&running.push, noticed.clone()));
+        let tear = Some(FailedPush::of(&running.push, noticed.clone()));
         let mark = TornMark::new(self.time(), -1, noticed, tear);
         self.torn = Some(mark.on_top_of(self.torn.as_ref()));
         self.tick();
@@ -256,10 +258,13 @@ impl World {
             complete: &[0, 24],
             partial: if self.random.once_in(2) { &[12] } else { &[] },
         };
-        let worth =
-            Worth::of_status(status, rsyncd_snapshot::decide::facts::Reporter::Daemon, statuses);
+        let worth = Worth::of_status(
+            status,
+            rsyncd_snapshot::decide::verdict_facts::Reporter::Daemon,
+            statuses,
+        );
         let occasion = ended.map_or(Occasion::ByHand, |running| {
-            Occasion::Transfer(Transfer {
+            Occasion::Transfer(TransferEnd {
                 worth,
                 status,
                 push: Some(&running.push),
@@ -268,18 +273,18 @@ impl World {
                 brought_unfinished: false,
             })
         });
-        let mut times = ScarTimes::default().searched(self.scars());
+        let mut times = UnfinishedDirectories::default().searched(self.scars());
         for path in self.torn.iter().flat_map(|mark| mark.scarred_paths()) {
             let directory = self.directories[path[1..].parse::<usize>().expect("a directory")];
             times.note(path, Some(directory.mtime_ns));
         }
         let torn = self.torn.clone();
-        let facts = Facts {
+        let facts = VerdictFacts {
             occasion,
-            moment: Moment::Ended { now: self.time(), noticed: &started, scar_times: &times },
+            moment: VerdictStage::Ended { now: self.time(), noticed: &started, scar_times: &times },
             coverage: LedgerCoverage::All,
             is_paired: true,
-            running: Running::default(),
+            running: RunningPushes::default(),
             has_waited: false,
             has_deferred: self.deferred,
             completion: ClientCompletion::Done,
@@ -289,30 +294,38 @@ impl World {
         };
         let marked = verdict(&facts);
         self.torn = marked.marks;
-        if matches!(marked.because, Because::NothingWritten { .. }) {
+        if matches!(marked.because, TransferReason::NothingWritten { .. }) {
             return;
         }
-        let running = Running { count: self.running.len(), in_place: false };
+        let running = RunningPushes { count: self.running.len(), in_place: false };
         let has_waited = self.random.once_in(3);
         let torn = self.torn.clone();
-        let facts =
-            Facts { moment: Moment::Approach, running, has_waited, torn: torn.as_ref(), ..facts };
-        if matches!(verdict(&facts).because, Because::LeftToPushes { .. }) {
+        let facts = VerdictFacts {
+            moment: VerdictStage::Approach,
+            running,
+            has_waited,
+            torn: torn.as_ref(),
+            ..facts
+        };
+        if matches!(verdict(&facts).because, TransferReason::LeftToPushes { .. }) {
             self.deferred |= worth == Worth::Complete;
             return;
         }
-        self.look(Facts { has_waited: true, ..facts });
+        self.look(VerdictFacts { has_waited: true, ..facts });
     }
 
-    fn scars(&self) -> Vec<Scar> {
+    fn scars(&self) -> Vec<UnfinishedDirectory> {
         let scar = |(number, directory): (usize, &Directory)| {
             let is_scar = directory.ctime_ns > 0 && directory.mtime_ns == directory.ctime_ns;
-            is_scar.then(|| Scar { path: format!("d{number}"), mtime_ns: directory.mtime_ns })
+            is_scar.then(|| UnfinishedDirectory {
+                path: format!("d{number}"),
+                mtime_ns: directory.mtime_ns,
+            })
         };
         self.directories.iter().enumerate().filter_map(scar).collect()
     }
 
-    fn look(&mut self, facts: Facts) {
+    fn look(&mut self, facts: VerdictFacts) {
         self.tick();
         let began = self.boot_time();
         let seen = self.torn.clone();
@@ -323,7 +336,7 @@ impl World {
         };
         let scars = self.scars();
         let last = self.last_look.clone().filter(|(last, _)| *last == fingerprint);
-        let tears = TearLook {
+        let tears = TornEvidence {
             seen: seen.as_ref(),
             unchanged_since: last.as_ref().map(|(_, began)| began),
             scars: &scars,
@@ -336,14 +349,15 @@ impl World {
                 .unwrap_or(0),
             ended: self.time(),
         };
-        let look = Look {
+        let look = TreeComparison {
             tears: &tears,
             differs_from_complete: self.newest_complete.map(|newest| newest != self.directories),
             differs_from_newest: self.newest.map(|newest| newest != self.directories),
             is_too_soon_for_complete: false,
             is_too_soon_for_partial: false,
         };
-        let facts = Facts { moment: Moment::Looked(look), torn: seen.as_ref(), ..facts };
+        let facts =
+            VerdictFacts { moment: VerdictStage::Looked(look), torn: seen.as_ref(), ..facts };
         let verdict: TransferVerdict = verdict(&facts);
         self.told.push(format!("{}: {:?} because {}", self.now, verdict.snapshot, verdict.because));
         match verdict.snapshot {

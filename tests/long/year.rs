@@ -13,7 +13,7 @@ use std::path::Path;
 
 use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
 use rsyncd_snapshot::decide::client::Client;
-use rsyncd_snapshot::decide::facts::Worth;
+use rsyncd_snapshot::decide::verdict_facts::Worth;
 use rsyncd_snapshot::internals::{Clock, Ending, MachineMemory, Request, Settings, Target, order};
 use support::apart;
 use support::daemon::Daemon;

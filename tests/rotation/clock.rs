@@ -19,16 +19,16 @@ use crate::support::{self, snapshots};
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rsyncd_snapshot::decide::clock_guard::{Numbers, clock_jump};
-use rsyncd_snapshot::decide::clock_reading::Reading;
-use rsyncd_snapshot::decide::decision::{Decision, History};
+use rsyncd_snapshot::decide::clock_history::{SequenceNumbers, clock_jump};
+use rsyncd_snapshot::decide::clock_reading::ClockReading;
+use rsyncd_snapshot::decide::duration_text::DurationText;
 use rsyncd_snapshot::decide::frequency::Frequency;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
-use rsyncd_snapshot::decide::reason::{Pause, Reason};
 use rsyncd_snapshot::decide::rotation::decide;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
 use rsyncd_snapshot::decide::snapshot::{BootMoment, Undated};
-use rsyncd_snapshot::decide::span::Span;
+use rsyncd_snapshot::decide::snapshot_reason::{Pause, SnapshotReason};
+use rsyncd_snapshot::decide::snapshot_verdict::{Decision, RotationHistory};
 use snapshots::{DAY, HOUR, MINUTE, at, bare_policy, between, choice, full_sweep, policy, taken};
 use support::module::Module;
 use support::random::Random;
@@ -41,7 +41,7 @@ struct World {
     policy: Policy,
     is_guarded: bool,
     held: Vec<Snapshot>,
-    history: History,
+    history: RotationHistory,
     sequence: u64,
     /// How often the module has changed: what a snapshot shows.
     content: u64,
@@ -51,15 +51,15 @@ struct World {
 impl World {
     fn new(policy: &Policy, is_guarded: bool) -> World {
         let policy = Policy { max_expire: usize::MAX, ..policy.clone() };
-        let history = History::default();
+        let history = RotationHistory::default();
         World { policy, is_guarded, held: Vec::new(), history, sequence: 0, content: 0, expired: 0 }
     }
 
     /// A push that changes something or nothing, as the program works it off.
-    fn push(&mut self, reading: &Reading, has_changed: bool) -> Decision {
+    fn push(&mut self, reading: &ClockReading, has_changed: bool) -> Decision {
         let now = reading.time;
         self.content += u64::from(has_changed);
-        let numbers = Numbers { known: self.sequence, newest: self.sequence };
+        let numbers = SequenceNumbers { known: self.sequence, newest: self.sequence };
         let mut clock = self.history.clock.observe(reading, numbers, self.policy.clock_jump);
         let jump = clock_jump(
             self.history.clock_jump.as_ref(),
@@ -88,7 +88,7 @@ impl World {
                 self.take(reading);
             }
         }
-        self.history = History {
+        self.history = RotationHistory {
             last_run: Some(now),
             clock_jump: jump,
             clock,
@@ -103,21 +103,21 @@ impl World {
         past.max_by_key(|&index| self.held[index].time)
     }
 
-    fn take(&mut self, reading: &Reading) {
+    fn take(&mut self, reading: &ClockReading) {
         self.sequence += 1;
-        let Reading { time, boot, uptime_seconds } = reading.clone();
+        let ClockReading { time, boot, uptime_seconds } = reading.clone();
         let taken_at = Some(BootMoment { boot, seconds: uptime_seconds });
         let name = format!("{} #{} {time}", self.content, self.sequence);
         self.held.push(Snapshot { name, sequence: Some(self.sequence), taken_at, ..taken(time) });
     }
 
-    fn decide(&self, reading: &Reading) -> Decision {
-        let guarded = History { reading: Some(reading.clone()), ..self.history.clone() };
-        let history = if self.is_guarded { guarded } else { History::default() };
+    fn decide(&self, reading: &ClockReading) -> Decision {
+        let guarded = RotationHistory { reading: Some(reading.clone()), ..self.history.clone() };
+        let history = if self.is_guarded { guarded } else { RotationHistory::default() };
         decide(&self.held, &history, &self.policy, reading.time)
     }
 
-    fn rotate(&mut self, reading: &Reading) -> Decision {
+    fn rotate(&mut self, reading: &ClockReading) -> Decision {
         let decision = self.decide(reading);
         let expired: BTreeSet<_> =
             decision.expired().map(|verdict| verdict.snapshot.sequence).collect();
@@ -126,7 +126,7 @@ impl World {
         decision
     }
 
-    fn confirm(&mut self, reading: &Reading) {
+    fn confirm(&mut self, reading: &ClockReading) {
         let future = self.held.iter().filter(|one| one.time > reading.time);
         let future: Vec<u64> = future.filter_map(|one| one.sequence).collect();
         self.history.clock = self.history.clock.confirm(reading, self.sequence, &future);
@@ -168,16 +168,20 @@ impl Clock {
         self.pass(MINUTE);
     }
 
-    fn reading(&self, offset: TimeDelta) -> Reading {
+    fn reading(&self, offset: TimeDelta) -> ClockReading {
         let uptime_seconds = (self.real - self.booted).num_seconds();
-        Reading { time: self.real + offset, boot: format!("boot {}", self.boots), uptime_seconds }
+        ClockReading {
+            time: self.real + offset,
+            boot: format!("boot {}", self.boots),
+            uptime_seconds,
+        }
     }
 
-    fn shown(&self) -> Reading {
+    fn shown(&self) -> ClockReading {
         self.reading(self.offset)
     }
 
-    fn right(&self) -> Reading {
+    fn right(&self) -> ClockReading {
         self.reading(TimeDelta::zero())
     }
 }
@@ -324,17 +328,18 @@ fn a_snapshot_of_1970_is_not_expired_at_once() {
     assert_eq!(decision.pause, None);
     let undated =
         decision.verdicts.iter().find(|one| one.snapshot.sequence == Some(31)).expect("it is held");
-    assert_eq!(undated.reasons, [Reason::Undated(Undated::Doubted)]);
+    assert_eq!(undated.reasons, [SnapshotReason::Undated(Undated::Doubted)]);
     worlds.assert_nothing_lost("1970");
 
     // A person's word makes 1970 no date: it counts as taken with the one after it.
     worlds.wrong.confirm(&worlds.clock.shown());
-    worlds.wrong.policy.min_age = Span::from_seconds(3_600);
+    worlds.wrong.policy.min_age = DurationText::from_seconds(3_600);
     let decision = worlds.wrong.decide(&worlds.clock.shown());
     let dated =
         decision.verdicts.iter().find(|one| one.snapshot.sequence == Some(31)).expect("it is held");
     assert!(
-        dated.keep && dated.reasons.contains(&Reason::TooYoung(Span::from_seconds(3_600))),
+        dated.keep
+            && dated.reasons.contains(&SnapshotReason::TooYoung(DurationText::from_seconds(3_600))),
         "{dated:?}"
     );
 
@@ -342,8 +347,9 @@ fn a_snapshot_of_1970_is_not_expired_at_once() {
     let old = taken(at("1970-01-01T00:03:00Z"));
     let snapshots = [old, taken(at("2026-11-22T19:00:00Z")), taken(at("2026-11-22T20:00:00Z"))];
     let policy = Policy { min_keep: 1, ..usual() };
-    let decision = decide(&snapshots, &History::default(), &policy, at("2026-11-22T20:00:00Z"));
-    assert_eq!(decision.verdicts[0].reasons, [Reason::Undated(Undated::Implausible)]);
+    let decision =
+        decide(&snapshots, &RotationHistory::default(), &policy, at("2026-11-22T20:00:00Z"));
+    assert_eq!(decision.verdicts[0].reasons, [SnapshotReason::Undated(Undated::Implausible)]);
 }
 
 #[test]
@@ -442,7 +448,8 @@ fn records_alone_show_which_dates_contradict() {
         ..taken(at(time))
     };
     let undated = |snapshots: &[Snapshot]| -> Vec<(String, Undated)> {
-        let decision = decide(snapshots, &History::default(), &usual(), at("2026-12-30T00:00:00Z"));
+        let decision =
+            decide(snapshots, &RotationHistory::default(), &usual(), at("2026-12-30T00:00:00Z"));
         let verdicts = decision.verdicts.into_iter().map(|one| one.snapshot);
         verdicts.filter_map(|one| Some((one.name, one.undated?))).collect()
     };
@@ -519,7 +526,8 @@ fn a_push_dated_20_days_ahead_displaces_nothing() {
 #[test]
 fn a_doubt_lets_go_what_goes_by_every_time() {
     let hours = bare_policy(&[(Frequency::Hourly, "2")]);
-    let mut worlds = Worlds::new(&Policy { min_keep: 1, min_age: Span::from_seconds(0), ..hours });
+    let mut worlds =
+        Worlds::new(&Policy { min_keep: 1, min_age: DurationText::from_seconds(0), ..hours });
     worlds.pushes(1, HOUR);
     for _ in 0..20 {
         worlds.clock.offset += TimeDelta::hours(1);
@@ -542,7 +550,7 @@ fn a_doubt_lets_go_what_goes_by_every_time() {
     let gone: Vec<_> =
         decision.expired().map(|one| (one.snapshot.sequence, &one.reasons)).collect();
     assert!(gone.iter().map(|one| one.0).eq([Some(20), Some(21)]), "{gone:?}");
-    assert!(matches!(gone[0].1[0], Reason::EveryTime(count) if count > 10), "{gone:?}");
+    assert!(matches!(gone[0].1[0], SnapshotReason::EveryTime(count) if count > 10), "{gone:?}");
     let line = decision.pause_line().expect("a line");
     assert!(
         line.starts_with("nothing expires but 2 snapshots,") && line.contains("rotate --confirm"),
@@ -592,7 +600,7 @@ fn a_time_set_right_expires_only_what_that_time_expires() {
             let right: Vec<Snapshot> =
                 decision.verdicts.iter().map(|one| by_right_time(&one.snapshot)).collect();
             let policy = Policy { max_expire: usize::MAX, ..usual() };
-            let right = decide(&right, &History::default(), &policy, worlds.clock.real);
+            let right = decide(&right, &RotationHistory::default(), &policy, worlds.clock.real);
             for one in decision.expired() {
                 let of_right =
                     right.verdicts.iter().find(|right| right.snapshot.name == one.snapshot.name);
@@ -636,8 +644,10 @@ fn random_doubts_within_a_boot_lose_nothing_at_any_time() {
     for seed in 0..histories {
         let mut random = Random::new(seed);
         let policy = match random.below(3) {
-            0 => Policy { min_age: Span::from_seconds(0), ..usual() },
-            1 => Policy { prefer: Prefer::Newest, min_age: Span::from_seconds(0), ..usual() },
+            0 => Policy { min_age: DurationText::from_seconds(0), ..usual() },
+            1 => {
+                Policy { prefer: Prefer::Newest, min_age: DurationText::from_seconds(0), ..usual() }
+            }
             _ => Policy { keep_partial: 0, ..policy(&mut random) },
         };
         let quiet = if random.once_in(2) { 3 } else { usize::MAX };
@@ -683,7 +693,7 @@ fn live(seed: u64) -> Worlds {
     let mut random = Random::new(seed);
     let policy = match random.below(3) {
         0 => usual(),
-        1 => Policy { prefer: Prefer::Newest, min_age: Span::from_seconds(0), ..usual() },
+        1 => Policy { prefer: Prefer::Newest, min_age: DurationText::from_seconds(0), ..usual() },
         _ => Policy { keep_partial: 0, ..policy(&mut random) },
     };
     // After a wrong clock an unchanged module may be taken once more instead of verified, and that

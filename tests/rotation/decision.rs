@@ -1,16 +1,16 @@
 //! The rotation decision as data: no clock, no file system.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rsyncd_snapshot::decide::clock_guard::ClockJump;
-use rsyncd_snapshot::decide::decision::{Decision, History};
-use rsyncd_snapshot::decide::frequency::{Count, Frequency};
+use rsyncd_snapshot::decide::clock_history::ClockJump;
+use rsyncd_snapshot::decide::duration_text::DurationText;
+use rsyncd_snapshot::decide::frequency::{Frequency, SlotCount};
 use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
-use rsyncd_snapshot::decide::reason::{Pause, Reason};
+use rsyncd_snapshot::decide::retention::decide_before_guards;
 use rsyncd_snapshot::decide::rotation::decide;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
-use rsyncd_snapshot::decide::span::Span;
-use rsyncd_snapshot::decide::wanted::decide_before_guards;
+use rsyncd_snapshot::decide::snapshot_reason::{Pause, SnapshotReason};
+use rsyncd_snapshot::decide::snapshot_verdict::{Decision, RotationHistory};
 use rsyncd_snapshot::decide::zone::Zone;
 
 fn at(text: &str) -> DateTime<Utc> {
@@ -43,11 +43,11 @@ fn partial(time: &str) -> Snapshot {
 }
 
 /// A policy without floors, so that only the slots speak.
-fn policy(keep: &[(Frequency, Count)]) -> Policy {
+fn policy(keep: &[(Frequency, SlotCount)]) -> Policy {
     Policy {
         keep: keep.to_vec(),
         min_keep: 0,
-        min_age: Span::from_seconds(0),
+        min_age: DurationText::from_seconds(0),
         max_expire: 1_000,
         time_zone: Zone::utc(),
         ..Policy::default()
@@ -55,7 +55,7 @@ fn policy(keep: &[(Frequency, Count)]) -> Policy {
 }
 
 fn daily(count: u32) -> Policy {
-    policy(&[(Frequency::Daily, Count::Newest(count))])
+    policy(&[(Frequency::Daily, SlotCount::Newest(count))])
 }
 
 fn kept(decision: &Decision) -> Vec<&str> {
@@ -67,14 +67,14 @@ fn kept(decision: &Decision) -> Vec<&str> {
         .collect()
 }
 
-fn reasons<'a>(decision: &'a Decision, name: &str) -> &'a [Reason] {
+fn reasons<'a>(decision: &'a Decision, name: &str) -> &'a [SnapshotReason] {
     &decision.verdicts.iter().find(|verdict| verdict.snapshot.name == name).unwrap().reasons
 }
 
 const NOW: &str = "2026-11-23T12:00:00Z";
 
 fn decided(snapshots: &[Snapshot], policy: &Policy) -> Decision {
-    decide(snapshots, &History::default(), policy, at(NOW))
+    decide(snapshots, &RotationHistory::default(), policy, at(NOW))
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn the_oldest_of_each_day_stays_and_so_does_the_newest_of_all() {
         reasons(&decision, "2026-11-21T01:00:00Z")[0].to_string(),
         "daily 2 of 7: oldest of 2026-11-21"
     );
-    assert_eq!(reasons(&decision, "2026-11-22T03:00:00Z"), [Reason::NewestComplete]);
+    assert_eq!(reasons(&decision, "2026-11-22T03:00:00Z"), [SnapshotReason::NewestComplete]);
     let words = reasons(&decision, "2026-11-22T02:00:00Z")[0].to_string();
     assert_eq!(words, "daily: 2026-11-22T01:00:00Z stands for 2026-11-22");
 }
@@ -144,7 +144,7 @@ fn partial_snapshots_displace_nothing_and_only_the_newest_few_stay() {
     for hour in 0..10 {
         snapshots.push(partial(&format!("2026-11-22T{hour:02}:00:00Z")));
     }
-    let decision = decided(&snapshots, &policy(&[(Frequency::Hourly, Count::Newest(1))]));
+    let decision = decided(&snapshots, &policy(&[(Frequency::Hourly, SlotCount::Newest(1))]));
     let names = kept(&decision);
     assert_eq!(
         names,
@@ -165,7 +165,7 @@ fn failed_transfers_change_nothing_about_complete_snapshots() {
     with_partials.extend((1..20).flat_map(|day| {
         (6..20).map(move |hour| partial(&format!("2026-11-{day:02}T{hour:02}:00:00Z")))
     }));
-    let only_complete = |decision: &Decision| -> Vec<(String, bool, Vec<Reason>)> {
+    let only_complete = |decision: &Decision| -> Vec<(String, bool, Vec<SnapshotReason>)> {
         let complete =
             decision.verdicts.iter().filter(|verdict| verdict.snapshot.grade == Grade::Complete);
         complete
@@ -225,8 +225,11 @@ fn one_bad_push_does_not_expire_the_last_good_state() {
 fn a_quiet_period_counts_like_a_snapshot_each_run() {
     let policies = [
         daily(3),
-        policy(&[(Frequency::Hourly, Count::Newest(24)), (Frequency::Daily, Count::Newest(7))]),
-        Policy { prefer: Prefer::Newest, ..policy(&[(Frequency::Weekly, Count::Newest(2))]) },
+        policy(&[
+            (Frequency::Hourly, SlotCount::Newest(24)),
+            (Frequency::Daily, SlotCount::Newest(7)),
+        ]),
+        Policy { prefer: Prefer::Newest, ..policy(&[(Frequency::Weekly, SlotCount::Newest(2))]) },
     ];
     let start = at("2026-09-01T00:30:00Z");
     for policy in &policies {
@@ -259,7 +262,7 @@ fn future_dated_names_expire_no_other_snapshot() {
     let snapshots = [taken("2026-11-21T00:00:00Z"), taken("2026-11-22T00:00:00Z"), foreign_clock];
     let decision = decided(&snapshots, &daily(7));
     assert_eq!(kept(&decision).len(), 3);
-    assert_eq!(reasons(&decision, "2036-01-01T00:00:00Z"), [Reason::Future]);
+    assert_eq!(reasons(&decision, "2036-01-01T00:00:00Z"), [SnapshotReason::Future]);
     assert!(decision.pause.is_none());
 }
 
@@ -282,8 +285,10 @@ fn a_verification_in_the_future_pauses_expiry_and_stands_for_nothing() {
     let mut snapshots = vec![bogus];
     snapshots.extend((12..=22).map(|day| taken(&format!("2026-11-{day}T14:00:00Z"))));
     assert!(matches!(decided(&snapshots, &daily(30)).pause, Some(Pause::RecordedInFuture(_))));
-    let confirmed =
-        History { confirmed_future: Some(at("2026-12-01T08:00:00Z")), ..History::default() };
+    let confirmed = RotationHistory {
+        confirmed_future: Some(at("2026-12-01T08:00:00Z")),
+        ..RotationHistory::default()
+    };
     let decision = decide(&snapshots, &confirmed, &daily(30), at(NOW));
     assert_eq!(decision.pause, None);
     assert_eq!(decision.expired().count(), 0, "each has its own day");
@@ -293,7 +298,10 @@ fn a_verification_in_the_future_pauses_expiry_and_stands_for_nothing() {
 fn clock_jumps_of_ten_years_either_way_expire_nothing() {
     let snapshots: Vec<Snapshot> =
         (1..20).map(|day| taken(&format!("2026-11-{day:02}T05:00:00Z"))).collect();
-    let history = History { last_run: Some(at("2026-11-19T05:00:00Z")), ..History::default() };
+    let history = RotationHistory {
+        last_run: Some(at("2026-11-19T05:00:00Z")),
+        ..RotationHistory::default()
+    };
     for now in ["2036-11-20T00:00:00Z", "2016-11-20T00:00:00Z"] {
         assert_eq!(decide(&snapshots, &history, &daily(1), at(now)).expired().count(), 0, "{now}");
     }
@@ -302,12 +310,12 @@ fn clock_jumps_of_ten_years_either_way_expire_nothing() {
     );
     let paused =
         ClockJump { believed: at("2016-01-01T00:00:00Z"), seen: at("2026-01-01T00:00:00Z") };
-    let history = History { clock_jump: Some(paused), ..history };
+    let history = RotationHistory { clock_jump: Some(paused), ..history };
     assert_eq!(
         decide(&snapshots, &history, &daily(1), at("2026-11-20T00:00:00Z")).expired().count(),
         0
     );
-    let history = History { clock_jump: None, state_lost: true, ..history };
+    let history = RotationHistory { clock_jump: None, state_lost: true, ..history };
     assert_eq!(
         decide(&snapshots, &history, &daily(1), at("2026-11-20T00:00:00Z")).expired().count(),
         0
@@ -318,7 +326,7 @@ fn clock_jumps_of_ten_years_either_way_expire_nothing() {
 fn min_keep_min_age_and_pins_only_add() {
     let snapshots: Vec<Snapshot> =
         (1..=9).map(|day| taken(&format!("2026-01-0{day}T00:00:00Z"))).collect();
-    let yearly = policy(&[(Frequency::Yearly, Count::Newest(1))]);
+    let yearly = policy(&[(Frequency::Yearly, SlotCount::Newest(1))]);
     assert_eq!(
         kept(&decided(&snapshots, &yearly)),
         ["2026-01-01T00:00:00Z", "2026-01-09T00:00:00Z"]
@@ -333,8 +341,9 @@ fn min_keep_min_age_and_pins_only_add() {
             "2026-01-09T00:00:00Z"
         ]
     );
-    let ages = Policy { min_age: Span::parse("2d").unwrap(), ..yearly.clone() };
-    let decision = decide(&snapshots, &History::default(), &ages, at("2026-01-09T00:00:00Z"));
+    let ages = Policy { min_age: DurationText::parse("2d").unwrap(), ..yearly.clone() };
+    let decision =
+        decide(&snapshots, &RotationHistory::default(), &ages, at("2026-01-09T00:00:00Z"));
     assert_eq!(
         kept(&decision),
         ["2026-01-01T00:00:00Z", "2026-01-08T00:00:00Z", "2026-01-09T00:00:00Z"]
@@ -352,7 +361,7 @@ fn min_keep_min_age_and_pins_only_add() {
 fn a_backlog_is_worked_off_oldest_first() {
     let snapshots: Vec<Snapshot> =
         (1..=9).map(|day| taken(&format!("2026-01-0{day}T00:00:00Z"))).collect();
-    let policy = Policy { max_expire: 2, ..policy(&[(Frequency::Yearly, Count::Newest(1))]) };
+    let policy = Policy { max_expire: 2, ..policy(&[(Frequency::Yearly, SlotCount::Newest(1))]) };
     let decision = decided(&snapshots, &policy);
     let expired: Vec<&str> =
         decision.expired().map(|verdict| verdict.snapshot.name.as_str()).collect();
@@ -391,7 +400,7 @@ fn a_larger_count_never_keeps_fewer() {
     for frequency in Frequency::ALL {
         let mut before = 0;
         for count in 1..40 {
-            let policy = policy(&[(frequency, Count::Newest(count))]);
+            let policy = policy(&[(frequency, SlotCount::Newest(count))]);
             let kept = kept(&decide_before_guards(&snapshots, &policy, now)).len();
             assert!(kept >= before, "{frequency} {count}");
             before = kept;

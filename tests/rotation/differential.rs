@@ -19,12 +19,12 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use original::{BARE, Decision, Original, Scheme};
-use rsyncd_snapshot::decide::decision::History;
 use rsyncd_snapshot::decide::frequency::Frequency;
 use rsyncd_snapshot::decide::name::SnapshotName;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
 use rsyncd_snapshot::decide::rotation::decide;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
+use rsyncd_snapshot::decide::snapshot_verdict::RotationHistory;
 use rsyncd_snapshot::decide::zone::Zone;
 use snapshots::{at, bare_policy, between, full_sweep, moments, schemes, smallest};
 use support::file_system::{FileSystem, Kind};
@@ -89,7 +89,7 @@ fn ours(names: &[String], policy: &Policy, now: DateTime<Utc>) -> BTreeSet<Strin
         ..snapshots::taken(time_of(name))
     };
     let snapshots: Vec<Snapshot> = names.iter().map(snapshot).collect();
-    let decision = decide(&snapshots, &History::default(), policy, now);
+    let decision = decide(&snapshots, &RotationHistory::default(), policy, now);
     let kept = decision.verdicts.into_iter().filter(|verdict| verdict.keep);
     kept.map(|verdict| verdict.snapshot.name).collect()
 }

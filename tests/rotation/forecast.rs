@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use rsyncd_snapshot::decide::duration_text::DurationText;
 use rsyncd_snapshot::decide::forecast::{Expiry, Forecast, forecast};
-use rsyncd_snapshot::decide::frequency::{Count, Frequency};
+use rsyncd_snapshot::decide::frequency::{Frequency, SlotCount};
 use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::name::SnapshotName;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
+use rsyncd_snapshot::decide::retention::decide_before_guards;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
-use rsyncd_snapshot::decide::span::Span;
-use rsyncd_snapshot::decide::wanted::decide_before_guards;
 use rsyncd_snapshot::decide::zone::Zone;
 
 use crate::support;
@@ -40,7 +40,7 @@ fn taken(time: DateTime<Utc>) -> Snapshot {
     }
 }
 
-fn policy(keep: &[(Frequency, Count)]) -> Policy {
+fn policy(keep: &[(Frequency, SlotCount)]) -> Policy {
     Policy { keep: keep.to_vec(), min_keep: 1, time_zone: Zone::utc(), ..Policy::default() }
 }
 
@@ -99,21 +99,21 @@ fn random_policy(random: &mut Random) -> Policy {
     for frequency in &Frequency::ALL[1..] {
         if random.once_in(2) {
             let count = if random.once_in(8) {
-                Count::Always
+                SlotCount::Always
             } else {
-                Count::Newest(1 + random.below(12) as u32)
+                SlotCount::Newest(1 + random.below(12) as u32)
             };
             keep.push((*frequency, count));
         }
     }
     if keep.is_empty() {
-        keep.push((Frequency::Daily, Count::Newest(5)));
+        keep.push((Frequency::Daily, SlotCount::Newest(5)));
     }
     Policy {
         strict: random.below(3) > 0,
         prefer: if random.once_in(3) { Prefer::Newest } else { Prefer::Oldest },
         min_keep: random.below(5),
-        min_age: Span::from_seconds(3_600 * random.below(60) as u64),
+        min_age: DurationText::from_seconds(3_600 * random.below(60) as u64),
         ..policy(&keep)
     }
 }

@@ -11,17 +11,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
-use rsyncd_snapshot::decide::clock_guard::ClockJump;
-use rsyncd_snapshot::decide::decision::{Decision, History};
-use rsyncd_snapshot::decide::frequency::{Count, Frequency};
+use rsyncd_snapshot::decide::clock_history::ClockJump;
+use rsyncd_snapshot::decide::duration_text::DurationText;
+use rsyncd_snapshot::decide::frequency::{Frequency, SlotCount};
 use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::name::SnapshotName;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
-use rsyncd_snapshot::decide::reason::{Pause, Reason};
+use rsyncd_snapshot::decide::retention::decide_before_guards;
 use rsyncd_snapshot::decide::rotation::decide;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
-use rsyncd_snapshot::decide::span::Span;
-use rsyncd_snapshot::decide::wanted::decide_before_guards;
+use rsyncd_snapshot::decide::snapshot_reason::{Pause, SnapshotReason};
+use rsyncd_snapshot::decide::snapshot_verdict::{Decision, RotationHistory};
 use rsyncd_snapshot::decide::zone::Zone;
 use snapshots::{
     DAY, HOUR, MINUTE, ZONES, at, bare_policy, between, choice, full_sweep, moments, policy,
@@ -252,7 +252,7 @@ fn nearly_a_name(random: &mut Random) -> Vec<u8> {
 #[test]
 fn partial_ones_change_nothing_about_complete_ones() {
     holds(10_000, |case| {
-        let complete = |decision: Decision| -> Vec<(String, bool, Vec<Reason>)> {
+        let complete = |decision: Decision| -> Vec<(String, bool, Vec<SnapshotReason>)> {
             let verdicts = decision.verdicts.into_iter();
             let complete = verdicts.filter(|verdict| verdict.snapshot.grade == Grade::Complete);
             complete.map(|verdict| (verdict.snapshot.name, verdict.keep, verdict.reasons)).collect()
@@ -303,7 +303,8 @@ fn only_the_newest_and_claimed_partial_snapshots_stay() {
             // do.
             let newest = case.complete().last().map(|one| case.held_until(one));
             let is_newer = newest.is_none_or(|until| verdict.snapshot.time > until);
-            let is_slot = |reason: &Reason| matches!(reason, Reason::PartialSlot { .. });
+            let is_slot =
+                |reason: &SnapshotReason| matches!(reason, SnapshotReason::PartialSlot { .. });
             let stands = is_newer && verdict.reasons.iter().any(is_slot);
             if (stays || stands) != verdict.keep {
                 return Err(format!("{}: keep {}", verdict.snapshot.name, verdict.keep));
@@ -390,12 +391,12 @@ fn max_expire_lets_the_oldest_go_and_no_others() {
     holds(10_000, |case| {
         let max_expire = case.random().below(10);
         let capped =
-            Policy { max_expire, clock_jump: Span::from_seconds(0), ..case.policy.clone() };
+            Policy { max_expire, clock_jump: DurationText::from_seconds(0), ..case.policy.clone() };
         let adopted: Vec<Snapshot> =
             case.snapshots.iter().map(|one| Snapshot { recorded: false, ..one.clone() }).collect();
         let all = case.with(adopted.clone()).decide();
         let all: Vec<&str> = all.expired().map(|one| one.snapshot.name.as_str()).collect();
-        let decision = decide(&adopted, &History::default(), &capped, case.now);
+        let decision = decide(&adopted, &RotationHistory::default(), &capped, case.now);
         let some: Vec<&str> = decision.expired().map(|one| one.snapshot.name.as_str()).collect();
         equal(&some[..], &all[..all.len().min(max_expire)])?;
         equal(decision.deferred, all.len() - some.len())
@@ -420,10 +421,10 @@ fn a_larger_count_never_keeps_fewer() {
         let mut keep = case.policy.keep.clone();
         let index = random.below(keep.len());
         keep[index].1 = match keep[index].1 {
-            Count::Newest(count) if !random.once_in(5) => {
-                Count::Newest(count + 1 + u32::try_from(random.below(20)).expect("small"))
+            SlotCount::Newest(count) if !random.once_in(5) => {
+                SlotCount::Newest(count + 1 + u32::try_from(random.below(20)).expect("small"))
             }
-            _ => Count::Always,
+            _ => SlotCount::Always,
         };
         no_less_is_kept(case, &Policy { keep, ..case.policy.clone() })
     });
@@ -435,7 +436,7 @@ fn another_frequency_never_keeps_fewer() {
         let mut keep = case.policy.keep.clone();
         for frequency in Frequency::ALL {
             if keep.iter().all(|(kept, _)| *kept != frequency) {
-                keep.push((frequency, Count::Newest(3)));
+                keep.push((frequency, SlotCount::Newest(3)));
             }
         }
         keep.sort_by_key(|(frequency, _)| *frequency);
@@ -518,7 +519,8 @@ fn shortest_slot(frequency: Frequency) -> i64 {
 
 /// Slots alone: what the floors add differs with the number of snapshots.
 fn bare(case: &Case, quiet: &Quiet, snapshots: &[Snapshot]) -> Case {
-    let policy = Policy { min_keep: 0, min_age: Span::from_seconds(0), ..case.policy.clone() };
+    let policy =
+        Policy { min_keep: 0, min_age: DurationText::from_seconds(0), ..case.policy.clone() };
     Case { now: quiet.now(), policy, ..case.with(snapshots.to_vec()) }
 }
 
@@ -552,7 +554,9 @@ fn a_quiet_period_decides_like_a_snapshot_for_each_of_its_runs() {
         // The window of a strict count begins within a slot. The run that stands for that slot may
         // have been before the window, while the state held on into it: so at most one slot longer.
         let longer = each_run.policy.keep.iter().map(|&(frequency, count)| match count {
-            Count::Newest(count) if each_run.policy.strict => (frequency, Count::Newest(count + 1)),
+            SlotCount::Newest(count) if each_run.policy.strict => {
+                (frequency, SlotCount::Newest(count + 1))
+            }
             count => (frequency, count),
         });
         let longer = Policy { keep: longer.collect(), ..each_run.policy.clone() };
@@ -571,7 +575,7 @@ fn a_quiet_period_decides_like_a_snapshot_for_each_of_its_runs() {
 fn a_snapshot_holds_no_longer_than_until_the_next_one() {
     holds(10_000, |case| {
         let mut random = case.random();
-        let bare = Policy { min_age: Span::from_seconds(0), ..case.policy.clone() };
+        let bare = Policy { min_age: DurationText::from_seconds(0), ..case.policy.clone() };
         let mut complete: Vec<Snapshot> = case.complete().into_iter().cloned().collect();
         let mut until_next = complete.clone();
         for index in 1..complete.len() {
@@ -595,15 +599,18 @@ fn a_snapshot_holds_no_longer_than_until_the_next_one() {
 fn clock_jumps_of_ten_years_expire_nothing() {
     holds(10_000, |case| {
         let mut random = case.random();
-        let limit = Span::from_seconds(between(&mut random, 0, 365 * DAY).unsigned_abs());
+        let limit = DurationText::from_seconds(between(&mut random, 0, 365 * DAY).unsigned_abs());
         let policy = Policy { clock_jump: limit, max_expire: usize::MAX, ..case.policy.clone() };
         let years = TimeDelta::days(between(&mut random, 3_600, 3_700));
         let jumped = if random.once_in(2) { case.now + years } else { case.now - years };
         // The run that notices, and any later one by the wrong clock.
-        let noticed = History { last_run: Some(case.now), ..History::default() };
+        let noticed = RotationHistory { last_run: Some(case.now), ..RotationHistory::default() };
         let pause = ClockJump { believed: case.now, seen: jumped };
-        let standing =
-            History { last_run: Some(jumped), clock_jump: Some(pause), ..History::default() };
+        let standing = RotationHistory {
+            last_run: Some(jumped),
+            clock_jump: Some(pause),
+            ..RotationHistory::default()
+        };
         // Without a word of ours about when they were made, so that nothing else ends it.
         let adopted: Vec<Snapshot> =
             case.snapshots.iter().map(|one| Snapshot { recorded: false, ..one.clone() }).collect();
@@ -619,7 +626,7 @@ fn clock_jumps_of_ten_years_expire_nothing() {
             return Ok(());
         };
         let before = future - TimeDelta::seconds(between(&mut random, 1, 3_650 * DAY));
-        keeps(&decide(&recorded, &History::default(), &policy, before), &recorded)
+        keeps(&decide(&recorded, &RotationHistory::default(), &policy, before), &recorded)
     });
 }
 
@@ -780,20 +787,20 @@ fn no_times_make_it_panic() {
         }
         for (_, count) in &mut case.policy.keep {
             if random.once_in(4) {
-                *count = Count::Newest(u32::MAX);
+                *count = SlotCount::Newest(u32::MAX);
             }
         }
         if random.once_in(4) {
-            case.policy.min_age = Span::parse("52000w").expect("nearly the longest");
+            case.policy.min_age = DurationText::parse("52000w").expect("nearly the longest");
         }
         let believed = extreme(&mut random);
         let pause = ClockJump { believed, seen: case.now };
-        let history = History {
+        let history = RotationHistory {
             last_run: Some(extreme(&mut random)),
             clock_jump: random.once_in(2).then_some(pause),
             state_lost: random.once_in(10),
             confirmed_future: random.once_in(2).then_some(believed),
-            ..History::default()
+            ..RotationHistory::default()
         };
         let decision = decide(&case.snapshots, &history, &case.policy, case.now);
         keeps(&decision, case.complete().last().copied())?;

@@ -9,11 +9,11 @@ use std::fmt::Write;
 use std::sync::OnceLock;
 
 use chrono::{DateTime, Datelike, TimeDelta, TimeZone, Utc};
-use rsyncd_snapshot::decide::frequency::{Count, Frequency};
+use rsyncd_snapshot::decide::duration_text::DurationText;
+use rsyncd_snapshot::decide::frequency::{Frequency, SlotCount};
 use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
 use rsyncd_snapshot::decide::snapshot::Snapshot;
-use rsyncd_snapshot::decide::span::Span;
 use rsyncd_snapshot::decide::zone::Zone;
 
 use crate::support::random::Random;
@@ -203,11 +203,11 @@ pub(crate) fn schemes(random: &mut Random) -> Vec<(Frequency, &'static str)> {
 
 /// A policy of slots alone: no floors but the newest, no caps.
 pub(crate) fn bare_policy(scheme: &[(Frequency, &str)]) -> Policy {
-    let count = |text: &str| Count::parse(text).unwrap_or_else(|| panic!("{text} is no count"));
+    let count = |text: &str| SlotCount::parse(text).unwrap_or_else(|| panic!("{text} is no count"));
     Policy {
         keep: scheme.iter().map(|&(frequency, text)| (frequency, count(text))).collect(),
         min_keep: 1,
-        min_age: Span::from_seconds(0),
+        min_age: DurationText::from_seconds(0),
         max_expire: usize::MAX,
         keep_partial: 0,
         time_zone: Zone::utc(),
@@ -222,7 +222,7 @@ pub(crate) fn policy(random: &mut Random) -> Policy {
         strict: !random.once_in(3),
         prefer: choice(random, &[Prefer::Oldest, Prefer::Newest]),
         min_keep: random.below(6),
-        min_age: Span::from_seconds(between(random, 0, 3 * unit).unsigned_abs()),
+        min_age: DurationText::from_seconds(between(random, 0, 3 * unit).unsigned_abs()),
         keep_partial: random.below(4),
         time_zone: random.of(zones()).expect("a zone").clone(),
         ..bare_policy(&schemes(random))

@@ -18,7 +18,7 @@ use std::path::Path;
 use crate::client::backup_job::BackupJob;
 use crate::client::destination::Destination;
 use crate::client::programs::shell_quote;
-use crate::decide::facts::PARTIAL_TRANSFER;
+use crate::decide::verdict_facts::PARTIAL_TRANSFER;
 use crate::hook::inquiry;
 use crate::store::completion;
 

@@ -1,4 +1,4 @@
-//! From the options of a push to the [`Job`] that they describe.
+//! From the options of a push to the [`PushJob`] that they describe.
 //!
 //! Clients spell one option in several ways, and send letters in clusters: here each has its long
 //! name, `no-X` takes X back, and what only changes how much is shown, how fast it goes or how the
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::decide::arguments::Arguments;
 use crate::decide::arguments::option_name::{GivenOption, OptionName};
-use crate::decide::job::{Job, OMIT_DIR_TIMES, TIMES, normalized};
+use crate::decide::push_job::{OMIT_DIR_TIMES, PushJob, TIMES, normalized};
 use crate::tell::escape::escape;
 
 /// Options that make rsync transfer, delete or keep more.
@@ -46,7 +46,7 @@ const CHANGES_NOTHING: &[&str] = &[
 impl Arguments {
     /// The push that the arguments describe; none if one of them was not understood, or if they
     /// name no one place in the module.
-    pub fn job(&self) -> Option<Job> {
+    pub fn job(&self) -> Option<PushJob> {
         let destination = self.destination()?;
         let options = effective(&self.options);
         let named = |list: &[&str]| -> Vec<String> {
@@ -58,7 +58,7 @@ impl Arguments {
             // A client that recurses says nothing with `--dirs`.
             leaves_out.retain(|option| option != "dirs");
         }
-        Some(Job { destination, does: named(DOES), leaves_out, options_hash: hash(&options) })
+        Some(PushJob { destination, does: named(DOES), leaves_out, options_hash: hash(&options) })
     }
 
     /// Where the push goes, from the module's directory on: rsyncd has taken the module's name
@@ -221,7 +221,7 @@ fn hash(options: &Options) -> String {
 mod tests {
     use super::*;
 
-    fn job(words: &[&str]) -> Job {
+    fn job(words: &[&str]) -> PushJob {
         let all = ["rsyncd", "--server"].iter().chain(words);
         let all: Vec<Vec<u8>> = all.map(|word| word.as_bytes().to_vec()).collect();
         Arguments::parse(&all).job().expect("a job")

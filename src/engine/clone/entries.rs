@@ -9,7 +9,7 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, SFlag, mkdirat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
-use crate::decide::damage::Moment;
+use crate::decide::damage::FileTime;
 use crate::engine::baseline::{BaselineOrigin, baseline_of, inspect_entry};
 use crate::engine::baseline_bytes::BLOCK_BYTES;
 use crate::engine::children::PendingChildren;
@@ -291,14 +291,14 @@ impl TreeCloner<'_, '_> {
     }
 
     /// The change time of what is about to be linked, if that has to be recorded.
-    fn news(&self, live: BorrowedFd, name: &CStr) -> Option<Moment> {
+    fn news(&self, live: BorrowedFd, name: &CStr) -> Option<FileTime> {
         let recording = self.shared.knowledge.recording?;
         let inode = inspect_entry(live, name).ok()?;
         recording.is_news(&inode).then_some(inode.changed)
     }
 
     /// Records what has just been linked: from now on a change to it is one to the snapshot.
-    fn record(&mut self, staged: BorrowedFd, name: &CStr, touched: Option<Moment>) {
+    fn record(&mut self, staged: BorrowedFd, name: &CStr, touched: Option<FileTime>) {
         if self.shared.knowledge.recording.is_some()
             && let Some(baseline) = baseline_of(staged, name, BaselineOrigin::Linked, touched)
         {

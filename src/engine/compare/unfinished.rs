@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use crate::decide::tear::Scar;
+use crate::decide::failed_push::UnfinishedDirectory;
 use crate::engine::descent::Descent;
 use crate::engine::index::Stamp;
 use crate::tell::escape::escape;
@@ -40,8 +40,8 @@ impl UnfinishedSearch {
     }
 
     /// What was found, the latest last.
-    pub(crate) fn found(self) -> Vec<Scar> {
+    pub(crate) fn found(self) -> Vec<UnfinishedDirectory> {
         let found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        found.into_iter().map(|(mtime_ns, path)| Scar { path, mtime_ns }).collect()
+        found.into_iter().map(|(mtime_ns, path)| UnfinishedDirectory { path, mtime_ns }).collect()
     }
 }

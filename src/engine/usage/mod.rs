@@ -26,7 +26,7 @@ use std::path::Path;
 use links::{BUCKETS, LinkCounter};
 use nix::sys::stat::FileStat;
 
-use crate::decide::space_choice::Gain;
+use crate::decide::free_space_choice::SpaceGain;
 use crate::tell::progress::{self, ProgressPhase};
 
 /// So many files with several links are remembered at once: at most some 50 MB.
@@ -83,7 +83,7 @@ pub(crate) struct UsageByTrees {
     /// How many of the trees were counted.
     pub trees: usize,
     /// What each range of trees frees.
-    pub gains: Vec<Gain>,
+    pub gains: Vec<SpaceGain>,
     usage: Usage,
 }
 
@@ -128,7 +128,7 @@ fn count(trees: &[UsageTree], max_entries: Option<u64>, max_remembered: usize) -
     // A tree of which only a part was counted.
     gains.retain(|(_, last), _| *last < counted.trees);
     counted.gains =
-        gains.into_iter().map(|((first, last), bytes)| Gain { first, last, bytes }).collect();
+        gains.into_iter().map(|((first, last), bytes)| SpaceGain { first, last, bytes }).collect();
     counted
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::decide::damage::{Change, Moment, applicable, changes};
+use crate::decide::damage::{FileTime, InodeChange, applicable, changes};
 use crate::engine::baseline::{Baseline, Inode};
 use crate::engine::content::{HashLimit, HashResult, content_hash};
 use crate::engine::inodes::InodeName;
@@ -15,7 +15,7 @@ use crate::store::inode_log::reader::{InodeLog, LogPosition};
 struct AlteredInode {
     inode: Inode,
     baselines: Vec<(LogPosition, Baseline)>,
-    touches: Vec<Moment>,
+    touches: Vec<FileTime>,
     /// Hashes of what was in it, and of what is now.
     hashes: Vec<(LogPosition, [u8; 32])>,
     hash: Option<[u8; 32]>,
@@ -23,17 +23,17 @@ struct AlteredInode {
 
 impl AlteredInode {
     /// How it differs in a snapshot from what it was there.
-    fn changes_in(&self, snapshot: &CheckedSnapshot) -> Vec<Change> {
+    fn changes_in(&self, snapshot: &CheckedSnapshot) -> Vec<InodeChange> {
         let was = applicable(&self.baselines, snapshot.position.unwrap_or(0));
         let mut found = was
             .map(|was| changes(&was.inode.attributes, &self.inode.attributes))
             .unwrap_or_default();
         let hash = applicable(&self.hashes, snapshot.position.unwrap_or(0));
         if self.hash.is_some_and(|now| hash.is_some_and(|hash| *hash != now)) {
-            found.push(Change::Content);
+            found.push(InodeChange::Content);
         }
         let last = self.touches.iter().filter(|touched| snapshot.began_ns <= touched.as_ns()).max();
-        found.extend(last.copied().map(Change::Touched));
+        found.extend(last.copied().map(InodeChange::Touched));
         found
     }
 }
@@ -47,7 +47,7 @@ pub(crate) fn altered_paths(
     if altered.is_empty() && touched.is_empty() {
         return Vec::new();
     }
-    let mut touches: HashMap<u64, Vec<Moment>> = HashMap::new();
+    let mut touches: HashMap<u64, Vec<FileTime>> = HashMap::new();
     for touch in touched {
         touches.entry(touch.inode).or_default().push(touch.at);
     }
@@ -88,7 +88,7 @@ pub(crate) fn altered_paths(
 /// verification.
 fn know(
     inode_log: &InodeLog,
-    touches: &HashMap<u64, Vec<Moment>>,
+    touches: &HashMap<u64, Vec<FileTime>>,
     name: &InodeName,
 ) -> Option<AlteredInode> {
     let inode = present(name).inspect_err(|error| log::warn!("{error}")).ok().flatten()?;

@@ -4,7 +4,7 @@ use std::ffi::CString;
 
 use nix::errno::Errno;
 
-use crate::decide::damage::Moment;
+use crate::decide::damage::FileTime;
 use crate::engine::inodes::{InodeName, walk};
 use crate::module::target::Target;
 use crate::store::dir::{Dir, OwnedDir, c_name};
@@ -130,7 +130,7 @@ impl<'a> Evidence<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Touch {
     pub(crate) inode: u64,
-    pub(crate) at: Moment,
+    pub(crate) at: FileTime,
     /// The snapshot that it was recorded with, if it is not what the inode itself says.
     pub(crate) recorded: Option<LogPosition>,
 }

@@ -22,7 +22,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, syncfs, unlinkat};
 use rustix::fs::XattrFlags;
 
-use crate::decide::damage::{Attributes, Change, Xattrs, applicable, changes};
+use crate::decide::damage::{InodeAttributes, InodeChange, Xattrs, applicable, changes};
 use crate::engine::copy::Copier;
 use crate::engine::inodes::{InodeName, walk};
 use crate::module::target::Target;
@@ -123,15 +123,15 @@ fn close_gate(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Gat
 
 /// What each inode is to be again: those of which nothing but attributes has changed, and of which
 /// all snapshots want the same.
-fn wanted(evidence: &Evidence, verified: &Verified) -> Result<HashMap<u64, Attributes>> {
-    let is_lost = |change: &Change| !change.is_of_attributes();
+fn wanted(evidence: &Evidence, verified: &Verified) -> Result<HashMap<u64, InodeAttributes>> {
+    let is_lost = |change: &InodeChange| !change.is_of_attributes();
     let lost: HashSet<u64> = verified
         .altered
         .iter()
         .filter(|altered| altered.changes.iter().any(is_lost))
         .map(|altered| altered.inode)
         .collect();
-    let mut wanted: HashMap<u64, Option<Attributes>> = HashMap::new();
+    let mut wanted: HashMap<u64, Option<InodeAttributes>> = HashMap::new();
     let Some(inode_log) = &evidence.inode_log else { return Ok(HashMap::new()) };
     for snapshot in &evidence.snapshots {
         evidence.walk(snapshot, &mut |name: &InodeName| {
@@ -161,7 +161,7 @@ fn wanted(evidence: &Evidence, verified: &Verified) -> Result<HashMap<u64, Attri
 /// Gives every file of the module that shares one of the inodes an inode of its own.
 fn part(
     root: &SnapshotRoot,
-    wanted: &HashMap<u64, Attributes>,
+    wanted: &HashMap<u64, InodeAttributes>,
     repaired: &mut Repaired,
 ) -> Result<()> {
     let staging = root.subdir(Subdir::Staging)?;
@@ -246,7 +246,7 @@ fn replace(staging: BorrowedFd, copy: &CString, name: &InodeName) -> SysResult<(
 /// Gives the inodes that only snapshots have by now their attributes back.
 fn restore(
     root: &SnapshotRoot,
-    wanted: &HashMap<u64, Attributes>,
+    wanted: &HashMap<u64, InodeAttributes>,
     verified: &Verified,
     repaired: &mut Repaired,
 ) {
@@ -281,9 +281,9 @@ fn restore(
 
 /// The owner first, since changing it clears bits; then the extended attributes, since an ACL
 /// changes the mode.
-fn apply(name: &InodeName, attributes: &Attributes) -> SysResult<()> {
+fn apply(name: &InodeName, attributes: &InodeAttributes) -> SysResult<()> {
     const LINK: u32 = 0o120_000;
-    let Attributes { mode, uid, gid, modified, xattrs, .. } = attributes;
+    let InodeAttributes { mode, uid, gid, modified, xattrs, .. } = attributes;
     let owner = (Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)));
     match fchownat(name.directory, name.name, owner.0, owner.1, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Err(Errno::EPERM) if !is_privileged() => {}

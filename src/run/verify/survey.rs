@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use nix::errno::Errno;
 
-use crate::decide::damage::{Moment, changes, is_access_time_set};
+use crate::decide::damage::{FileTime, changes, is_access_time_set};
 use crate::engine::baseline::{Baseline, BaselineOrigin, Inode, inspect_entry, xattrs};
 use crate::engine::content::{HashLimit, HashResult, content_hash};
 use crate::engine::inodes::InodeName;
@@ -146,7 +146,7 @@ fn touches(
     let earlier = linked.map(|(position, baseline)| {
         (baseline.touched, baseline.inode.accessed_seconds, Some(*position))
     });
-    let is_sign = |at: Moment, accessed| {
+    let is_sign = |at: FileTime, accessed| {
         excused.is_none_or(|excused| at > excused)
             && !windows.cover(at.as_ns())
             && !is_access_time_set(first.inode.accessed_seconds, accessed, at)

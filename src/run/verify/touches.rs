@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::decide::damage::{Names, is_in_place, last_before};
+use crate::decide::damage::{NameSum, is_in_place, last_before};
 use crate::engine::inodes::{InodeName, walk};
 use crate::run::verify::evidence::{CheckedSnapshot, Evidence, Touch};
 use crate::store::dir::names_in;
@@ -25,7 +25,7 @@ struct TouchInterval {
     touch: Touch,
     /// The snapshot before it; what comes next is the one after, or the module.
     before: usize,
-    names: [Names; 2],
+    names: [NameSum; 2],
 }
 
 pub(crate) fn confirm(

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 
-use crate::decide::damage::{Change, Damage};
+use crate::decide::damage::{Damage, InodeChange};
 use crate::tell::escape::escape;
 
 /// What a verification found.
@@ -44,7 +44,7 @@ pub(crate) struct AlteredPath {
     /// The inode's number.
     pub inode: u64,
     /// How it differs from what it was.
-    pub changes: Vec<Change>,
+    pub changes: Vec<InodeChange>,
     /// The snapshots that are damaged, oldest first.
     pub snapshots: Vec<String>,
 }

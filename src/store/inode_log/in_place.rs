@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::decide::damage::{Moment, is_changed_in_place};
+use crate::decide::damage::{FileTime, is_changed_in_place};
 use crate::engine::baseline::inspect_entry;
 use crate::engine::inodes::{InodeName, walk};
 use crate::store::inode_log::reader::InodeLog;
@@ -23,7 +23,7 @@ const MAX_PATHS: usize = 10;
 #[derive(Debug, Clone, Default)]
 pub struct InPlaceChanges {
     /// The files that changed, by inode number, each with its change time.
-    inodes: HashMap<u64, Moment>,
+    inodes: HashMap<u64, FileTime>,
     /// The first of their paths, relative to the module and not escaped.
     pub first: Vec<Vec<u8>>,
     /// How many files have another name, maybe in a snapshot, and are not recorded: of these
@@ -45,7 +45,7 @@ impl InPlaceChanges {
     }
 
     /// When the inode was changed, if it was.
-    pub fn changed_at(&self, inode: u64) -> Option<Moment> {
+    pub fn changed_at(&self, inode: u64) -> Option<FileTime> {
         self.inodes.get(&inode).copied()
     }
 }

@@ -1,8 +1,8 @@
 //! How much of the disk has to stay free, and what goes first when it does not.
 
-use crate::decide::decision::{Decision, SnapshotVerdict};
 use crate::decide::grade::Grade;
-use crate::decide::reason::Reason;
+use crate::decide::snapshot_reason::SnapshotReason;
+use crate::decide::snapshot_verdict::{Decision, SnapshotVerdict};
 
 /// The snapshots that may go for want of space although the policy keeps them: those that need
 /// least come first, that is those that stand for the fewest frequencies, and of these the oldest.
@@ -10,16 +10,19 @@ use crate::decide::reason::Reason;
 /// future, an unreadable record) is not among them.
 pub fn relief(decision: &Decision, min_keep: usize) -> Vec<&SnapshotVerdict> {
     let is_partial = |verdict: &SnapshotVerdict| {
-        let gives_way = |reason: &Reason| {
-            matches!(reason, Reason::RecentPartial { .. } | Reason::PartialSlot { .. })
+        let gives_way = |reason: &SnapshotReason| {
+            matches!(
+                reason,
+                SnapshotReason::RecentPartial { .. } | SnapshotReason::PartialSlot { .. }
+            )
         };
         verdict.reasons.iter().all(gives_way)
     };
     let is_slot = |verdict: &SnapshotVerdict| {
-        verdict.reasons.iter().all(|reason| matches!(reason, Reason::Slot { .. }))
+        verdict.reasons.iter().all(|reason| matches!(reason, SnapshotReason::Slot { .. }))
     };
     let is_now = |verdict: &&SnapshotVerdict| {
-        !verdict.reasons.contains(&Reason::Future) && verdict.snapshot.obstacle.is_none()
+        !verdict.reasons.contains(&SnapshotReason::Future) && verdict.snapshot.obstacle.is_none()
     };
     let kept = || decision.verdicts.iter().filter(|verdict| verdict.keep).filter(is_now);
     let mut candidates: Vec<&SnapshotVerdict> = kept().filter(|verdict| is_slot(verdict)).collect();

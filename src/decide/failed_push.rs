@@ -1,12 +1,12 @@
 //! A failed push: what is known of it, which directories it did not finish, and which later push
-//! makes up for it. The [torn mark](crate::decide::torn) holds all of a module.
+//! makes up for it. The [torn mark](crate::decide::torn_mark) holds all of a module.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::boot_time::BootTime;
 use crate::decide::clock_tick::STAMP_LAG_NS;
-use crate::decide::job::{Job, is_at_or_above, is_below, normalized};
+use crate::decide::push_job::{PushJob, is_at_or_above, is_below, normalized};
 
 /// Stands for a client that the ledger does not know.
 pub(crate) const UNKNOWN: &str = "";
@@ -20,7 +20,7 @@ pub const MAX_SCARS: usize = 16;
 /// A failed push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Tear {
+pub struct FailedPush {
     pub(crate) client: String,
     /// Where it went, as the client asked for it, escaped.
     pub(crate) request: String,
@@ -38,7 +38,7 @@ pub struct Tear {
     pub(crate) sequence: Option<u64>,
     /// What it was to do; none if its arguments were not understood.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) job: Option<Job>,
+    pub(crate) job: Option<PushJob>,
     /// Whether it wrote into files in place, which names and inodes do not show.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) in_place: bool,
@@ -50,7 +50,7 @@ pub struct Tear {
     pub(crate) is_looked_at: bool,
     /// Directories that it did not finish, the latest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) scars: Vec<Scar>,
+    pub(crate) scars: Vec<UnfinishedDirectory>,
     /// Another push may have left some of the scars, so who heals them need not be who repeats this
     /// one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -63,7 +63,7 @@ pub struct Tear {
 /// A directory that a push did not finish.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Scar {
+pub struct UnfinishedDirectory {
     /// From the module's directory on, escaped.
     pub path: String,
     /// Its modification time, which was its change time then, in nanoseconds since 1970, as text:
@@ -74,7 +74,7 @@ pub struct Scar {
 
 /// A push that the ledger knows, as far as it matters for what it tears or mends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Push {
+pub struct LedgerPush {
     /// Who pushed: a user, or an address where the module asks for no login.
     pub client: String,
     /// Where to, as the client asked for it, escaped.
@@ -86,7 +86,7 @@ pub struct Push {
     /// Its place in the order of the ledger's entries.
     pub sequence: Option<u64>,
     /// What it does; none if its arguments were not understood.
-    pub job: Option<Job>,
+    pub job: Option<PushJob>,
     /// Whether it writes into files in place.
     pub in_place: bool,
     /// Whether it removes files and brings none.
@@ -95,11 +95,11 @@ pub struct Push {
 
 /// What is known of unfinished directories when a push has ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ScarTimes {
+pub struct UnfinishedDirectories {
     /// The modification times that scarred directories have by now.
     pub(crate) times: Vec<(String, Option<i64>)>,
     /// What a search has found, for failed pushes that were not looked for yet.
-    pub(crate) found: Option<Vec<Scar>>,
+    pub(crate) found: Option<Vec<UnfinishedDirectory>>,
 }
 
 /// What is known beside a look.
@@ -115,19 +115,19 @@ pub(crate) struct Circumstances {
     pub(crate) without_ledger: bool,
 }
 
-impl ScarTimes {
+impl UnfinishedDirectories {
     /// Notes the modification time of a directory, none if it is gone.
     pub fn note(&mut self, path: &str, mtime_ns: Option<i64>) {
         self.times.push((path.to_string(), mtime_ns));
     }
 
     /// Adds what a search in the tree has found since the push ended.
-    pub fn searched(self, found: Vec<Scar>) -> Self {
-        ScarTimes { found: Some(found), ..self }
+    pub fn searched(self, found: Vec<UnfinishedDirectory>) -> Self {
+        UnfinishedDirectories { found: Some(found), ..self }
     }
 
     /// What could not be inspected is not healed.
-    pub(crate) fn is_healed(&self, scar: &Scar) -> bool {
+    pub(crate) fn is_healed(&self, scar: &UnfinishedDirectory) -> bool {
         let time = self.times.iter().find(|(path, _)| *path == scar.path);
         time.is_some_and(|(_, time)| *time != Some(scar.mtime_ns))
     }
@@ -135,17 +135,17 @@ impl ScarTimes {
 
 /// What a good push does about a failed one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Repair {
+pub(crate) enum RepeatOutcome {
     Done,
     /// It covers the failed one and leaves scars: someone else's job, or files that it excludes.
     Unhealed,
     None,
 }
 
-impl Tear {
+impl FailedPush {
     /// Of a push that the ledger knows.
-    pub fn of(push: &Push, noticed: BootTime) -> Self {
-        Tear {
+    pub fn of(push: &LedgerPush, noticed: BootTime) -> Self {
+        FailedPush {
             client: push.client.clone(),
             request: push.request.clone(),
             began: Some(push.began.clone()),
@@ -153,12 +153,12 @@ impl Tear {
             job: push.job.clone(),
             in_place: push.in_place,
             writes_since: Some(push.began_at),
-            ..Tear::nameless(UNKNOWN, noticed)
+            ..FailedPush::nameless(UNKNOWN, noticed)
         }
     }
 
     pub(crate) fn nameless(client: &str, noticed: BootTime) -> Self {
-        Tear {
+        FailedPush {
             client: client.to_string(),
             request: String::new(),
             began: None,
@@ -180,7 +180,7 @@ impl Tear {
     }
 
     /// Whether both are failures of one job, so that one good push makes up for both.
-    pub(crate) fn is_of_same_job(&self, other: &Tear) -> bool {
+    pub(crate) fn is_of_same_job(&self, other: &FailedPush) -> bool {
         self.client == other.client
             && match (&self.job, &other.job) {
                 (Some(job), Some(other)) => job.is_same(other),
@@ -191,8 +191,8 @@ impl Tear {
 
     /// Whether the scars of both cannot be told apart, and one good push does not stand for both. A
     /// client without a login may come from another address each time.
-    pub(crate) fn is_confusable_with(&self, other: &Tear) -> bool {
-        let is_by_address = |tear: &Tear| tear.client.starts_with(BY_ADDRESS);
+    pub(crate) fn is_confusable_with(&self, other: &FailedPush) -> bool {
+        let is_by_address = |tear: &FailedPush| tear.client.starts_with(BY_ADDRESS);
         let is_same_job =
             self.job.as_ref().zip(other.job.as_ref()).is_some_and(|(a, b)| a.is_same(b));
         self.noticed != other.noticed
@@ -200,11 +200,11 @@ impl Tear {
     }
 
     /// This failure, after an earlier one of the same job. What that left is still there.
-    pub(crate) fn after(self, earlier: &Tear) -> Tear {
+    pub(crate) fn after(self, earlier: &FailedPush) -> FailedPush {
         if self.noticed == earlier.noticed {
             return earlier.clone();
         }
-        Tear {
+        FailedPush {
             first_began: earliest(
                 self.began.as_ref(),
                 earlier.first_began.as_ref().or(earlier.began.as_ref()),
@@ -225,7 +225,7 @@ impl Tear {
 
     /// A client that tries again at once may begin before rsyncd has noticed the end of the first
     /// try; what began after that counts.
-    pub(crate) fn began_before(&self, good: &Push) -> bool {
+    pub(crate) fn began_before(&self, good: &LedgerPush) -> bool {
         match (self.sequence, good.sequence) {
             // Where a number was given twice, because it could not be kept, the boot time decides.
             (Some(torn), Some(good)) if torn != good => good > torn,
@@ -233,9 +233,13 @@ impl Tear {
         }
     }
 
-    pub(crate) fn repair_by(&self, good: &Push, times: &ScarTimes) -> Repair {
+    pub(crate) fn repair_by(
+        &self,
+        good: &LedgerPush,
+        times: &UnfinishedDirectories,
+    ) -> RepeatOutcome {
         if good.only_deletes || !self.is_named() || !self.began_before(good) {
-            return Repair::None;
+            return RepeatOutcome::None;
         }
         let is_same_client = self.client == good.client;
         let Some(torn_job) = &self.job else {
@@ -245,17 +249,17 @@ impl Tear {
                 .as_ref()
                 .map_or_else(|| place_of_request(&good.request), |job| job.destination.clone());
             let is_repaired = is_same_client && is_at_or_above(&place, &self.place());
-            return if is_repaired { Repair::Done } else { Repair::None };
+            return if is_repaired { RepeatOutcome::Done } else { RepeatOutcome::None };
         };
         if !good.job.as_ref().is_some_and(|job| job.covers(torn_job)) {
-            return Repair::None;
+            return RepeatOutcome::None;
         }
         let is_healed = self.scars.iter().all(|scar| times.is_healed(scar));
         let has_evidence = self.is_looked_at && !self.scars.is_empty() && !self.scars_are_shared;
         match (is_healed, has_evidence || is_same_client) {
-            (true, true) => Repair::Done,
-            (false, _) => Repair::Unhealed,
-            (true, false) => Repair::None,
+            (true, true) => RepeatOutcome::Done,
+            (false, _) => RepeatOutcome::Unhealed,
+            (true, false) => RepeatOutcome::None,
         }
     }
 
@@ -274,7 +278,7 @@ impl Tear {
 
     /// Directories of a push that is running look the same; they are healed as soon as that has
     /// ended well.
-    pub(crate) fn look_for_scars(&mut self, found: &[Scar], scars_are_shared: bool) {
+    pub(crate) fn look_for_scars(&mut self, found: &[UnfinishedDirectory], scars_are_shared: bool) {
         if self.is_looked_at {
             return;
         }
@@ -287,9 +291,10 @@ impl Tear {
             return;
         };
         let since = self.writes_since.map_or(i64::MIN, nanoseconds_of) - STAMP_LAG_NS;
-        let is_own =
-            |scar: &&Scar| scar.mtime_ns >= since && is_below(&scar.path, &job.destination);
-        let mut scars: Vec<Scar> = found.iter().filter(is_own).cloned().collect();
+        let is_own = |scar: &&UnfinishedDirectory| {
+            scar.mtime_ns >= since && is_below(&scar.path, &job.destination)
+        };
+        let mut scars: Vec<UnfinishedDirectory> = found.iter().filter(is_own).cloned().collect();
         scars.sort_by(|a, b| (b.mtime_ns, &a.path).cmp(&(a.mtime_ns, &b.path)));
         scars.truncate(MAX_SCARS);
         self.scars = scars;

@@ -6,14 +6,14 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::decide::frequency::{Count, Frequency};
+use crate::decide::frequency::{Frequency, SlotCount};
 use crate::decide::policy::{Policy, Prefer};
 use crate::decide::slot;
 use crate::decide::zone::Zone;
 
 /// From when until when a snapshot shows the module as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeldSpan {
+pub struct ShownPeriod {
     /// When it was taken.
     pub from: DateTime<Utc>,
     /// When it was last verified; not before `from`.
@@ -21,27 +21,31 @@ pub struct HeldSpan {
 }
 
 /// The slots that one snapshot holds, and how far it reaches on the frequency's axis.
-struct Held {
+struct HeldSlots {
     first_slot: i64,
     last_slot: i64,
     reaches: i64,
 }
 
-impl Held {
+impl HeldSlots {
     /// A snapshot holds until it was last verified, but not beyond the next one's time: from
     /// there on the next one holds.
-    fn new(spans: &[HeldSpan], position: usize, frequency: Frequency, zone: &Zone) -> Self {
-        let HeldSpan { from, until } = spans[position];
+    fn new(spans: &[ShownPeriod], position: usize, frequency: Frequency, zone: &Zone) -> Self {
+        let ShownPeriod { from, until } = spans[position];
         let until = spans.get(position + 1).map_or(until, |next| until.min(next.from).max(from));
         let reaches = slot::position(frequency, until, zone);
         let first_slot = slot::slot_at(frequency, slot::position(frequency, from, zone));
-        Held { first_slot, last_slot: slot::slot_at(frequency, reaches).max(first_slot), reaches }
+        HeldSlots {
+            first_slot,
+            last_slot: slot::slot_at(frequency, reaches).max(first_slot),
+            reaches,
+        }
     }
 }
 
 /// What one frequency says about one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Claim {
+pub enum SlotClaim {
     /// It stands for a kept slot; the newest such slot has this rank.
     Kept {
         /// 1 for the newest slot of all.
@@ -58,40 +62,40 @@ pub enum Claim {
 
 /// Decides one frequency for all complete snapshots, given oldest first.
 pub fn claims(
-    spans: &[HeldSpan],
+    spans: &[ShownPeriod],
     frequency: Frequency,
-    count: Count,
+    count: SlotCount,
     policy: &Policy,
-) -> Vec<Claim> {
-    let held: Vec<Held> = (0..spans.len())
-        .map(|position| Held::new(spans, position, frequency, &policy.time_zone))
+) -> Vec<SlotClaim> {
+    let held: Vec<HeldSlots> = (0..spans.len())
+        .map(|position| HeldSlots::new(spans, position, frequency, &policy.time_zone))
         .collect();
     let ranges = represented(&held, policy.prefer);
     let cutoff = match (count, held.last()) {
         // The window is counted back from when the newest was taken, as rotate-backups does;
         // where it was verified since, from there: its age counts from verified-until.
-        (Count::Newest(count), Some(newest)) if policy.strict => {
+        (SlotCount::Newest(count), Some(newest)) if policy.strict => {
             slot::periods_before(frequency, newest.reaches, count)
         }
         _ => None,
     };
     let mut remaining = match count {
-        Count::Newest(count) => u64::from(count),
-        Count::Always => u64::MAX,
+        SlotCount::Newest(count) => u64::from(count),
+        SlotCount::Always => u64::MAX,
     };
     let mut rank = 1;
-    let mut claims = vec![Claim::Outside; held.len()];
+    let mut claims = vec![SlotClaim::Outside; held.len()];
     for position in (0..held.len()).rev() {
         claims[position] = match ranges[position] {
-            Range::TakenBy(by) => Claim::Taken { by },
-            Range::Slots { first, last } => {
+            OwnedSlots::TakenBy(by) => SlotClaim::Taken { by },
+            OwnedSlots::Slots { first, last } => {
                 let slots = slots_within(&held[position], first, last, frequency, cutoff);
                 if slots == 0 || remaining == 0 {
-                    Claim::Outside
+                    SlotClaim::Outside
                 } else {
                     remaining = remaining.saturating_sub(slots);
                     rank += slots;
-                    Claim::Kept { rank: rank - slots }
+                    SlotClaim::Kept { rank: rank - slots }
                 }
             }
         };
@@ -100,7 +104,7 @@ pub fn claims(
 }
 
 /// The slots that a snapshot stands for.
-enum Range {
+enum OwnedSlots {
     Slots { first: i64, last: i64 },
     TakenBy(usize),
 }
@@ -108,25 +112,25 @@ enum Range {
 /// Settles who stands for each slot. Snapshots are in order of time, so their ranges overlap
 /// only at the ends: with `oldest` a snapshot stands for what no earlier one holds, with
 /// `newest` for what no later one holds.
-fn represented(held: &[Held], prefer: Prefer) -> Vec<Range> {
-    let mut ranges: Vec<Range> = Vec::with_capacity(held.len());
+fn represented(held: &[HeldSlots], prefer: Prefer) -> Vec<OwnedSlots> {
+    let mut ranges: Vec<OwnedSlots> = Vec::with_capacity(held.len());
     let mut owner: Option<(usize, i64)> = None;
     let positions: Box<dyn Iterator<Item = usize>> = match prefer {
         Prefer::Oldest => Box::new(0..held.len()),
         Prefer::Newest => Box::new((0..held.len()).rev()),
     };
     for position in positions {
-        let Held { first_slot, last_slot, .. } = held[position];
+        let HeldSlots { first_slot, last_slot, .. } = held[position];
         let (first, last) = match (prefer, owner) {
             (_, None) => (first_slot, last_slot),
             (Prefer::Oldest, Some((_, taken))) => (first_slot.max(taken + 1), last_slot),
             (Prefer::Newest, Some((_, taken))) => (first_slot, last_slot.min(taken - 1)),
         };
         if first > last {
-            ranges.push(Range::TakenBy(owner.map_or(position, |(by, _)| by)));
+            ranges.push(OwnedSlots::TakenBy(owner.map_or(position, |(by, _)| by)));
         } else {
             owner = Some((position, if prefer == Prefer::Oldest { last } else { first }));
-            ranges.push(Range::Slots { first, last });
+            ranges.push(OwnedSlots::Slots { first, last });
         }
     }
     if prefer == Prefer::Newest {
@@ -138,7 +142,7 @@ fn represented(held: &[Held], prefer: Prefer) -> Vec<Range> {
 /// How many of the slots from `first` to `last` are not before the cutoff. In the slot that
 /// the cutoff falls into, the snapshot must reach the cutoff itself.
 fn slots_within(
-    held: &Held,
+    held: &HeldSlots,
     first: i64,
     last: i64,
     frequency: Frequency,

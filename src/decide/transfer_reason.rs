@@ -4,13 +4,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decide::facts::NothingWritten;
 use crate::decide::grade::Grade;
+use crate::decide::verdict_facts::NothingWritten;
 
 /// Why a verdict is as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
-pub enum Because {
+pub enum TransferReason {
     /// A push ended well, and nothing stands against its tree.
     EndedWell,
     /// A person asked.
@@ -70,13 +70,13 @@ pub enum Because {
     },
 }
 
-impl fmt::Display for Because {
+impl fmt::Display for TransferReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Because::EndedWell => write!(f, "a push ended well"),
-            Because::AskedFor => write!(f, "asked for by hand"),
-            Because::Owed => write!(f, "an earlier run left it due"),
-            Because::NothingWritten { how } => match how {
+            TransferReason::EndedWell => write!(f, "a push ended well"),
+            TransferReason::AskedFor => write!(f, "asked for by hand"),
+            TransferReason::Owed => write!(f, "an earlier run left it due"),
+            TransferReason::NothingWritten { how } => match how {
                 NothingWritten::NotAPush => write!(f, "the transfer was no push"),
                 NothingWritten::ReadOnly => {
                     write!(f, "rsyncd.conf lets this client only read, so it wrote nothing")
@@ -88,22 +88,26 @@ impl fmt::Display for Because {
                     )
                 }
             },
-            Because::Failed { status } => write!(f, "the transfer ended with status {status}"),
-            Because::OthersLeft { status } => write!(
+            TransferReason::Failed { status } => {
+                write!(f, "the transfer ended with status {status}")
+            }
+            TransferReason::OthersLeft { status } => write!(
                 f,
                 "the last of several pushes ended with status {status}, and the others are worth a partial one"
             ),
-            Because::Torn { pushes } if pushes.is_empty() => {
+            TransferReason::Torn { pushes } if pushes.is_empty() => {
                 write!(
                     f,
                     "a transfer of an unknown client failed, and the tree is not known to be whole"
                 )
             }
-            Because::Torn { pushes } => {
+            TransferReason::Torn { pushes } => {
                 write!(f, "failed and not repeated yet: the push of {}", pushes.join(", of "))
             }
-            Because::StillTorn => write!(f, "the tree is still as a failed transfer left it"),
-            Because::Running { count, in_place } => {
+            TransferReason::StillTorn => {
+                write!(f, "the tree is still as a failed transfer left it")
+            }
+            TransferReason::Running { count, in_place } => {
                 write!(f, "{} still running", pushes_are(*count))?;
                 match in_place {
                     true => {
@@ -112,28 +116,30 @@ impl fmt::Display for Because {
                     false => Ok(()),
                 }
             }
-            Because::NotInLedger => {
+            TransferReason::NotInLedger => {
                 write!(
                     f,
                     "pre-xfer has not recorded that this transfer runs, so it may overlap with others"
                 )
             }
-            Because::ClientUnfinished => {
+            TransferReason::ClientUnfinished => {
                 write!(f, "a client has begun a backup here and not finished it")
             }
-            Because::ClientPartial => write!(f, "the client could not transfer everything"),
-            Because::Restarted => {
+            TransferReason::ClientPartial => write!(f, "the client could not transfer everything"),
+            TransferReason::Restarted => {
                 write!(
                     f,
                     "the machine was started again since that push, which may be on disk only in part"
                 )
             }
-            Because::LeftToPushes { count } => {
+            TransferReason::LeftToPushes { count } => {
                 write!(f, "left to {} still running", pushes_are(*count))
             }
-            Because::LeftToClient => write!(f, "left to the client, which has not finished"),
-            Because::TooSoon => write!(f, "sooner than min_interval after the snapshot before"),
-            Because::Unchanged { grade } => {
+            TransferReason::LeftToClient => write!(f, "left to the client, which has not finished"),
+            TransferReason::TooSoon => {
+                write!(f, "sooner than min_interval after the snapshot before")
+            }
+            TransferReason::Unchanged { grade } => {
                 write!(f, "nothing changed since the newest {grade} snapshot")
             }
         }

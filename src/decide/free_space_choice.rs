@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 /// Bytes that become free when all trees from the `first` to the `last` go, in the order in which
 /// trees may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gain {
+pub struct SpaceGain {
     /// Index of the first tree that holds them.
     pub first: usize,
     /// Index of the last tree that holds them.
@@ -17,11 +17,11 @@ pub struct Gain {
     pub bytes: u64,
 }
 
-/// What may go: the retired trees come first in the order of the [`Gain`]s.
+/// What may go: the retired trees come first in the order of the [`SpaceGain`]s.
 #[derive(Debug, Clone, Copy)]
-pub struct Offer<'a> {
+pub struct SpaceOffer<'a> {
     /// What each range of trees frees.
-    pub gains: &'a [Gain],
+    pub gains: &'a [SpaceGain],
     /// How many of the trees are retired already.
     pub retired: usize,
     /// How many of them are snapshots that the policy keeps.
@@ -32,7 +32,7 @@ pub struct Offer<'a> {
 
 /// What goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Choice {
+pub enum SpaceChoice {
     /// These go.
     Go {
         /// Of the retired trees.
@@ -51,19 +51,20 @@ const HELPS_FROM: u64 = 10;
 
 /// Chooses what goes to free `missing` bytes: retired trees alone if they are enough; else all of
 /// them and the fewest snapshots that are enough; else as much as helps, if anything does.
-pub fn choose(offer: &Offer, missing: u64) -> Choice {
-    let Offer { gains, retired, kept, max_kept } = *offer;
-    let of_retired: Vec<Gain> = gains.iter().filter(|gain| gain.last < retired).copied().collect();
+pub fn choose(offer: &SpaceOffer, missing: u64) -> SpaceChoice {
+    let SpaceOffer { gains, retired, kept, max_kept } = *offer;
+    let of_retired: Vec<SpaceGain> =
+        gains.iter().filter(|gain| gain.last < retired).copied().collect();
     let (window, bytes) = best_window(&of_retired, retired, retired, missing);
     if bytes >= missing {
-        return Choice::Go { retired: window, kept: 0..0, is_enough: true };
+        return SpaceChoice::Go { retired: window, kept: 0..0, is_enough: true };
     }
     // What a retired tree shares with a snapshot is freed with the snapshot, since the retired ones
     // go.
-    let of_kept: Vec<Gain> = gains
+    let of_kept: Vec<SpaceGain> = gains
         .iter()
         .filter(|gain| gain.last >= retired)
-        .map(|gain| Gain {
+        .map(|gain| SpaceGain {
             first: gain.first.saturating_sub(retired),
             last: gain.last - retired,
             bytes: gain.bytes,
@@ -75,16 +76,16 @@ pub fn choose(offer: &Offer, missing: u64) -> Choice {
     let is_enough = base.saturating_add(bytes) >= missing;
     match () {
         () if is_enough || helps(bytes) => {
-            Choice::Go { retired: 0..retired, kept: window, is_enough }
+            SpaceChoice::Go { retired: 0..retired, kept: window, is_enough }
         }
-        () if helps(base) => Choice::Go { retired: 0..retired, kept: 0..0, is_enough },
-        () => Choice::InVain(base.saturating_add(bytes)),
+        () if helps(base) => SpaceChoice::Go { retired: 0..retired, kept: 0..0, is_enough },
+        () => SpaceChoice::InVain(base.saturating_add(bytes)),
     }
 }
 
 /// The shortest range of at most `max` neighbours that frees `missing` bytes, or else the shortest
 /// that frees nearly as much as any; of equal ones the first.
-fn best_window(gains: &[Gain], count: usize, max: usize, missing: u64) -> (Range<usize>, u64) {
+fn best_window(gains: &[SpaceGain], count: usize, max: usize, missing: u64) -> (Range<usize>, u64) {
     let mut ending = vec![vec![0_u64; count]; count];
     for gain in gains.iter().filter(|gain| gain.last < count) {
         ending[gain.last][gain.first] = ending[gain.last][gain.first].saturating_add(gain.bytes);
@@ -110,7 +111,7 @@ pub const OTHERS_FIRST: TimeDelta = TimeDelta::days(1);
 
 /// What decides whose snapshots go first.
 #[derive(Debug, Clone, Copy)]
-pub struct Growth {
+pub struct ModuleGrowth {
     /// Whether other modules have snapshots on the same file system.
     pub has_others: bool,
     /// What only the module's present state and its newest snapshot take; none if that was too much
@@ -124,8 +125,8 @@ pub struct Growth {
 
 /// Until when the snapshots of a module stay that has not grown itself, so that the module that has
 /// pays first; `None` if they may go now.
-pub fn waits_until(growth: &Growth, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let Growth { has_others, own_bytes, missing, since } = *growth;
+pub fn waits_until(growth: &ModuleGrowth, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let ModuleGrowth { has_others, own_bytes, missing, since } = *growth;
     // A time in the future was a wrong clock's.
     let until = since.min(now) + OTHERS_FIRST;
     let has_grown = own_bytes.is_none_or(|own| own.saturating_mul(2) >= missing);
@@ -136,29 +137,29 @@ pub fn waits_until(growth: &Growth, now: DateTime<Utc>) -> Option<DateTime<Utc>>
 mod tests {
     use super::*;
 
-    fn gain(first: usize, last: usize, bytes: u64) -> Gain {
-        Gain { first, last, bytes }
+    fn gain(first: usize, last: usize, bytes: u64) -> SpaceGain {
+        SpaceGain { first, last, bytes }
     }
 
     #[test]
     fn as_few_go_as_are_enough_and_none_in_vain() {
-        let each: Vec<Gain> = (0..5).map(|tree| gain(tree, tree, 4)).collect();
+        let each: Vec<SpaceGain> = (0..5).map(|tree| gain(tree, tree, 4)).collect();
         let shared = [gain(0, 0, 1), gain(1, 3, 50), gain(4, 4, 1)];
-        let crumbs: Vec<Gain> = (0..5).map(|tree| gain(tree, tree, 1)).collect();
-        let go = |kept: Range<usize>, is_enough| Choice::Go { retired: 0..0, kept, is_enough };
+        let crumbs: Vec<SpaceGain> = (0..5).map(|tree| gain(tree, tree, 1)).collect();
+        let go = |kept: Range<usize>, is_enough| SpaceChoice::Go { retired: 0..0, kept, is_enough };
         for (gains, max_kept, missing, expected) in [
             (&each[..], 5, 3, go(0..1, true)),
             (&each, 5, 6, go(0..2, true)),
             (&each, 5, 30, go(0..5, false)),
             (&each, 2, 30, go(0..2, false)),
-            (&each, 2, 100, Choice::InVain(8)),
+            (&each, 2, 100, SpaceChoice::InVain(8)),
             (&shared, 5, 20, go(1..4, true)),
-            (&shared, 2, 20, Choice::InVain(1)),
-            (&crumbs, 5, 1_000, Choice::InVain(5)),
-            (&crumbs, 0, 1, Choice::InVain(0)),
-            (&[], 5, 1, Choice::InVain(0)),
+            (&shared, 2, 20, SpaceChoice::InVain(1)),
+            (&crumbs, 5, 1_000, SpaceChoice::InVain(5)),
+            (&crumbs, 0, 1, SpaceChoice::InVain(0)),
+            (&[], 5, 1, SpaceChoice::InVain(0)),
         ] {
-            let offer = Offer { gains, retired: 0, kept: 5, max_kept };
+            let offer = SpaceOffer { gains, retired: 0, kept: 5, max_kept };
             assert_eq!(choose(&offer, missing), expected, "{gains:?}, {max_kept}, {missing}");
         }
     }
@@ -167,7 +168,7 @@ mod tests {
     fn retired_trees_go_first_and_only_if_that_helps() {
         // Two retired, two kept; 10 bytes are shared by a retired and a kept one.
         let gains = [gain(0, 0, 4), gain(1, 1, 4), gain(1, 2, 10), gain(3, 3, 4)];
-        let offer = Offer { gains: &gains, retired: 2, kept: 2, max_kept: 2 };
+        let offer = SpaceOffer { gains: &gains, retired: 2, kept: 2, max_kept: 2 };
         for (missing, retired, kept, is_enough) in [
             (3, 0..1, 0..0, true),
             (8, 0..2, 0..0, true),
@@ -177,20 +178,20 @@ mod tests {
         ] {
             assert_eq!(
                 choose(&offer, missing),
-                Choice::Go { retired, kept, is_enough },
+                SpaceChoice::Go { retired, kept, is_enough },
                 "{missing}"
             );
         }
-        assert_eq!(choose(&offer, 1_000), Choice::InVain(22));
-        let offer = Offer { max_kept: 0, ..offer };
-        let all_retired = Choice::Go { retired: 0..2, kept: 0..0, is_enough: false };
+        assert_eq!(choose(&offer, 1_000), SpaceChoice::InVain(22));
+        let offer = SpaceOffer { max_kept: 0, ..offer };
+        let all_retired = SpaceChoice::Go { retired: 0..2, kept: 0..0, is_enough: false };
         assert_eq!(choose(&offer, 20), all_retired, "max_expire is spent");
     }
 
     #[test]
     fn the_module_that_grew_pays_first() {
         let since = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
-        let growth = Growth { has_others: true, own_bytes: Some(10), missing: 100, since };
+        let growth = ModuleGrowth { has_others: true, own_bytes: Some(10), missing: 100, since };
         let (hour, day) = (TimeDelta::hours(1), TimeDelta::days(1));
         assert_eq!(waits_until(&growth, since + hour), Some(since + day));
         assert_eq!(waits_until(&growth, since + day), None, "for a day only");
@@ -200,9 +201,9 @@ mod tests {
             "a clock set back"
         );
         for may_go in [
-            Growth { has_others: false, ..growth },
-            Growth { own_bytes: Some(50), ..growth },
-            Growth { own_bytes: None, ..growth },
+            ModuleGrowth { has_others: false, ..growth },
+            ModuleGrowth { own_bytes: Some(50), ..growth },
+            ModuleGrowth { own_bytes: None, ..growth },
         ] {
             assert_eq!(waits_until(&may_go, since), None, "{may_go:?}");
         }

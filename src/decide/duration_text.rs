@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 
 /// A length of time in whole seconds, at most a thousand years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span {
+pub struct DurationText {
     seconds: u64,
 }
 
@@ -17,10 +17,10 @@ const UNITS: [(char, u64); 5] =
 /// Long enough for any policy, short enough that no arithmetic on it overflows.
 const MAX_SECONDS: u64 = 1_000 * 366 * 86_400;
 
-impl Span {
+impl DurationText {
     /// A span of `seconds`.
     pub const fn from_seconds(seconds: u64) -> Self {
-        Span { seconds }
+        DurationText { seconds }
     }
 
     /// Reads a number followed by `s`, `m`, `h`, `d` or `w`; `None` for anything else.
@@ -31,7 +31,7 @@ impl Span {
             return None;
         }
         let seconds = number.parse::<u64>().ok()?.checked_mul(unit_seconds)?;
-        (seconds <= MAX_SECONDS).then_some(Span { seconds })
+        (seconds <= MAX_SECONDS).then_some(DurationText { seconds })
     }
 
     /// The length in seconds.
@@ -45,7 +45,7 @@ impl Span {
     }
 }
 
-impl fmt::Display for Span {
+impl fmt::Display for DurationText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let exact = UNITS
             .into_iter()
@@ -77,7 +77,11 @@ mod tests {
             ("31d", 2_678_400),
             ("2w", 1_209_600),
         ] {
-            assert_eq!(Span::parse(text).map(Span::seconds), Some(seconds), "{text}");
+            assert_eq!(
+                DurationText::parse(text).map(DurationText::seconds),
+                Some(seconds),
+                "{text}"
+            );
         }
         for text in [
             "",
@@ -93,14 +97,14 @@ mod tests {
             "1hh",
             "ä",
         ] {
-            assert_eq!(Span::parse(text), None, "{text}");
+            assert_eq!(DurationText::parse(text), None, "{text}");
         }
     }
 
     #[test]
     fn a_span_prints_as_it_would_be_written() {
         for text in ["0s", "90s", "10m", "1h", "31d", "2w"] {
-            assert_eq!(Span::parse(text).unwrap().to_string(), text);
+            assert_eq!(DurationText::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(roughly(TimeDelta::seconds(7_300)), "2h");
         assert_eq!(roughly(TimeDelta::seconds(-7_300)), "-2h");

@@ -2,13 +2,13 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::decide::claim::{Claim, HeldSpan, claims};
-use crate::decide::decision::{Decision, SnapshotVerdict, keep};
 use crate::decide::grade::Grade;
 use crate::decide::policy::Policy;
-use crate::decide::reason::Reason;
 use crate::decide::slot;
+use crate::decide::slot_claim::{ShownPeriod, SlotClaim, claims};
 use crate::decide::snapshot::Snapshot;
+use crate::decide::snapshot_reason::SnapshotReason;
+use crate::decide::snapshot_verdict::{Decision, SnapshotVerdict, keep};
 
 /// The decision before caps and guards, the one for which the laws hold.
 pub fn decide_before_guards(
@@ -38,12 +38,12 @@ pub fn decide_before_guards(
     for index in undated {
         let verdict = &mut verdicts[index];
         if let Some(why) = verdict.snapshot.undated {
-            keep(verdict, Reason::Undated(why));
+            keep(verdict, SnapshotReason::Undated(why));
         }
         keep_pinned(verdict);
     }
     for index in future {
-        keep(&mut verdicts[index], Reason::Future);
+        keep(&mut verdicts[index], SnapshotReason::Future);
     }
     keep_slots(&mut verdicts, &complete, policy, now);
     keep_floors(&mut verdicts, &complete, policy, now);
@@ -54,10 +54,10 @@ pub fn decide_before_guards(
 }
 
 /// A verification in the future was made by a wrong clock and proves nothing.
-pub(crate) fn held_span(snapshot: &Snapshot, now: DateTime<Utc>) -> HeldSpan {
+pub(crate) fn held_span(snapshot: &Snapshot, now: DateTime<Utc>) -> ShownPeriod {
     let credible = snapshot.verified_until <= now;
     let until = if credible { snapshot.verified_until.max(snapshot.time) } else { snapshot.time };
-    HeldSpan { from: snapshot.time, until }
+    ShownPeriod { from: snapshot.time, until }
 }
 
 /// Keeps what stands for a slot, and notes for the others who stands for theirs.
@@ -68,13 +68,13 @@ pub(crate) fn keep_slots(
     now: DateTime<Utc>,
 ) {
     for &(frequency, count) in &policy.keep {
-        let spans: Vec<HeldSpan> =
+        let spans: Vec<ShownPeriod> =
             complete.iter().map(|&index| held_span(&verdicts[index].snapshot, now)).collect();
         let claims = claims(&spans, frequency, count, policy);
         for (position, claim) in claims.into_iter().enumerate() {
             let verdict = &mut verdicts[complete[position]];
             match claim {
-                Claim::Kept { rank } => {
+                SlotClaim::Kept { rank } => {
                     let slot = slot::label(
                         frequency,
                         held_span(&verdict.snapshot, now).until,
@@ -82,20 +82,28 @@ pub(crate) fn keep_slots(
                     );
                     keep(
                         verdict,
-                        Reason::Slot { frequency, rank, of: count, prefer: policy.prefer, slot },
+                        SnapshotReason::Slot {
+                            frequency,
+                            rank,
+                            of: count,
+                            prefer: policy.prefer,
+                            slot,
+                        },
                     );
                 }
-                Claim::Taken { .. } | Claim::Outside if verdict.keep => {}
-                Claim::Taken { by } => {
+                SlotClaim::Taken { .. } | SlotClaim::Outside if verdict.keep => {}
+                SlotClaim::Taken { by } => {
                     let slot = slot::label(frequency, verdict.snapshot.time, &policy.time_zone);
                     let by = verdicts[complete[by]].snapshot.name.clone();
-                    verdicts[complete[position]].reasons.push(Reason::SlotTaken {
+                    verdicts[complete[position]].reasons.push(SnapshotReason::SlotTaken {
                         frequency,
                         slot,
                         by,
                     });
                 }
-                Claim::Outside => verdict.reasons.push(Reason::OutsideWindow { frequency, count }),
+                SlotClaim::Outside => {
+                    verdict.reasons.push(SnapshotReason::OutsideWindow { frequency, count })
+                }
             }
         }
     }
@@ -109,7 +117,7 @@ pub(crate) fn keep_floors(
     now: DateTime<Utc>,
 ) {
     if let Some(&newest) = complete.last() {
-        keep(&mut verdicts[newest], Reason::NewestComplete);
+        keep(&mut verdicts[newest], SnapshotReason::NewestComplete);
     }
     for &index in complete {
         keep_young_and_pinned(&mut verdicts[index], policy, now);
@@ -120,7 +128,7 @@ pub(crate) fn keep_floors(
             break;
         }
         if !verdicts[index].keep {
-            keep(&mut verdicts[index], Reason::MinKeep(policy.min_keep));
+            keep(&mut verdicts[index], SnapshotReason::MinKeep(policy.min_keep));
             kept += 1;
         }
     }
@@ -128,7 +136,7 @@ pub(crate) fn keep_floors(
 
 pub(crate) fn keep_pinned(verdict: &mut SnapshotVerdict) {
     if let Some(reason) = verdict.snapshot.pinned.clone() {
-        keep(verdict, Reason::Pinned(reason));
+        keep(verdict, SnapshotReason::Pinned(reason));
     }
 }
 
@@ -139,10 +147,10 @@ pub(crate) fn keep_young_and_pinned(
 ) {
     keep_pinned(verdict);
     if verdict.snapshot.unreadable {
-        keep(verdict, Reason::Unreadable);
+        keep(verdict, SnapshotReason::Unreadable);
     }
     if now - held_span(&verdict.snapshot, now).until < policy.min_age.delta() {
-        keep(verdict, Reason::TooYoung(policy.min_age));
+        keep(verdict, SnapshotReason::TooYoung(policy.min_age));
     }
 }
 
@@ -164,14 +172,14 @@ pub(crate) fn keep_partial_slots(
         since.as_ref().is_none_or(|(_, until)| time > *until)
     };
     let newer: Vec<usize> = partial.iter().copied().filter(is_newer).collect();
-    let spans: Vec<HeldSpan> =
+    let spans: Vec<ShownPeriod> =
         newer.iter().map(|&index| held_span(&verdicts[index].snapshot, now)).collect();
     let since = since.map(|(name, _)| name);
     for &(frequency, count) in &policy.keep {
         for (position, claim) in claims(&spans, frequency, count, policy).into_iter().enumerate() {
-            if matches!(claim, Claim::Kept { .. }) {
+            if matches!(claim, SlotClaim::Kept { .. }) {
                 let slot = slot::label(frequency, spans[position].until, &policy.time_zone);
-                let reason = Reason::PartialSlot { frequency, slot, since: since.clone() };
+                let reason = SnapshotReason::PartialSlot { frequency, slot, since: since.clone() };
                 keep(&mut verdicts[newer[position]], reason);
             }
         }
@@ -187,9 +195,12 @@ pub(crate) fn keep_recent_partials(
     for (newer, &index) in partial.iter().rev().enumerate() {
         let verdict = &mut verdicts[index];
         if newer < policy.keep_partial {
-            keep(verdict, Reason::RecentPartial { rank: newer + 1, of: policy.keep_partial });
+            keep(
+                verdict,
+                SnapshotReason::RecentPartial { rank: newer + 1, of: policy.keep_partial },
+            );
         } else if !verdict.keep {
-            verdict.reasons.push(Reason::OldPartial(policy.keep_partial));
+            verdict.reasons.push(SnapshotReason::OldPartial(policy.keep_partial));
         }
         keep_young_and_pinned(verdict, policy, now);
     }

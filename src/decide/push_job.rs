@@ -2,14 +2,14 @@
 //!
 //! The sources, the filter rules and a local `--files-from` never reach the server. So two jobs
 //! can look the same here and still bring different files: what a job *finished* is told by the
-//! directories that it left behind, see [`torn`](crate::decide::torn).
+//! directories that it left behind, see [`torn`](crate::decide::torn_mark).
 
 use serde::{Deserialize, Serialize};
 
 /// A push, described by its arguments.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Job {
+pub struct PushJob {
     /// Where it goes, from the module's directory on, without `.`, `..` and double slashes;
     /// escaped; empty for the module's directory itself.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -30,16 +30,16 @@ pub const TIMES: &str = "times";
 /// The option that takes directories out of that.
 pub const OMIT_DIR_TIMES: &str = "omit-dir-times";
 
-impl Job {
+impl PushJob {
     /// Whether this job, done well, does all that `other` set out to do, as far as arguments tell.
-    pub fn covers(&self, other: &Job) -> bool {
+    pub fn covers(&self, other: &PushJob) -> bool {
         is_at_or_above(&self.destination, &other.destination)
             && other.does.iter().all(|option| self.does.contains(option))
             && self.leaves_out.iter().all(|option| other.leaves_out.contains(option))
     }
 
     /// Whether the arguments of both are the same but for what changes nothing on disk.
-    pub fn is_same(&self, other: &Job) -> bool {
+    pub fn is_same(&self, other: &PushJob) -> bool {
         (&self.destination, &self.options_hash) == (&other.destination, &other.options_hash)
     }
 
@@ -80,9 +80,9 @@ pub fn normalized(path: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn job(destination: &str, does: &[&str], leaves_out: &[&str]) -> Job {
+    fn job(destination: &str, does: &[&str], leaves_out: &[&str]) -> PushJob {
         let texts = |words: &[&str]| words.iter().map(|word| (*word).to_string()).collect();
-        Job {
+        PushJob {
             destination: destination.to_string(),
             does: texts(does),
             leaves_out: texts(leaves_out),

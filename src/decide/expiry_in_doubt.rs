@@ -31,19 +31,19 @@
 //! * Too many datings, and every other pause, let nothing expire. What expires here is only set
 //!   aside: no retired snapshot is removed or used up while the clock is in doubt.
 
-use crate::decide::doubt::BootInDoubt;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::decide::clock_guard::ClockHistory;
-use crate::decide::clock_reading::Reading;
-use crate::decide::decision::SnapshotVerdict;
+use crate::decide::clock_doubt::BootInDoubt;
+use crate::decide::clock_history::ClockHistory;
+use crate::decide::clock_reading::ClockReading;
 use crate::decide::grade::Grade;
 use crate::decide::policy::Policy;
-use crate::decide::reason::{Pause, Reason};
+use crate::decide::retention::decide_before_guards;
 use crate::decide::snapshot::Snapshot;
-use crate::decide::wanted::decide_before_guards;
+use crate::decide::snapshot_reason::{Pause, SnapshotReason};
+use crate::decide::snapshot_verdict::SnapshotVerdict;
 
 /// With more datings nothing expires: a clock that is set so often is not to be understood.
 const MOST_DATINGS: usize = 64;
@@ -84,19 +84,19 @@ pub(crate) fn expire_under_all(
         let sequence = verdict.snapshot.sequence.unwrap_or(0);
         let keeping = fates.iter().find(|(_, fate)| fate.keep);
         let stays = match keeping {
-            Some((dating, fate)) => fate.reasons.first().map(|reason| Reason::IfTime {
+            Some((dating, fate)) => fate.reasons.first().map(|reason| SnapshotReason::IfTime {
                 time: dating.now,
                 reason: Box::new(reason.clone()),
             }),
-            None if boot.verified.contains(&sequence) => Some(Reason::VerifiedInDoubt),
-            None if sequence >= floor => Some(Reason::MinKeep(policy.min_keep)),
+            None if boot.verified.contains(&sequence) => Some(SnapshotReason::VerifiedInDoubt),
+            None if sequence >= floor => Some(SnapshotReason::MinKeep(policy.min_keep)),
             None => None,
         };
         match (stays, fates.first()) {
             (Some(reason), _) => tell_why_it_stays(verdict, reason),
             (None, Some((_, fate))) => {
                 verdict.keep = false;
-                verdict.reasons = vec![Reason::EveryTime(datings.len())];
+                verdict.reasons = vec![SnapshotReason::EveryTime(datings.len())];
                 verdict.reasons.extend(fate.reasons.iter().cloned());
             }
             (None, None) => {}
@@ -105,9 +105,9 @@ pub(crate) fn expire_under_all(
 }
 
 /// A pause or a date in doubt alone does not tell which time keeps the snapshot.
-fn tell_why_it_stays(verdict: &mut SnapshotVerdict, reason: Reason) {
-    let is_general = |reason: &Reason| {
-        matches!(reason, Reason::Paused(Pause::ClockDoubt(_)) | Reason::Undated(_))
+fn tell_why_it_stays(verdict: &mut SnapshotVerdict, reason: SnapshotReason) {
+    let is_general = |reason: &SnapshotReason| {
+        matches!(reason, SnapshotReason::Paused(Pause::ClockDoubt(_)) | SnapshotReason::Undated(_))
     };
     if verdict.reasons.iter().any(is_general) {
         verdict.reasons.push(reason);
@@ -141,7 +141,7 @@ fn taking_part(
 /// The dates as they are, and each time that was shown; those near to each other count once.
 fn datings(snapshots: &[Snapshot], boot: &BootInDoubt) -> Vec<Dating> {
     let uptime = TimeDelta::seconds(boot.now.uptime_seconds);
-    let of_reading = |reading: &Reading| {
+    let of_reading = |reading: &ClockReading| {
         reading.time.checked_sub_signed(TimeDelta::seconds(reading.uptime_seconds))
     };
     let of_snapshot = |snapshot: &Snapshot| {

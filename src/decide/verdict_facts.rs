@@ -5,9 +5,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::boot_time::BootTime;
+use crate::decide::failed_push::{LedgerPush, UnfinishedDirectories};
 use crate::decide::grade::Grade;
-use crate::decide::tear::{Push, ScarTimes};
-use crate::decide::torn::{TearLook, TornMark};
+use crate::decide::torn_mark::{TornEvidence, TornMark};
 
 /// rsync's status for a transfer that could not read or write everything.
 pub const PARTIAL_TRANSFER: i32 = 23;
@@ -139,13 +139,13 @@ const REFUSED_OPTION_STATUS: i32 = 4;
 
 /// A transfer that has ended.
 #[derive(Debug, Clone, Copy)]
-pub struct Transfer<'a> {
+pub struct TransferEnd<'a> {
     /// What its end is worth.
     pub worth: Worth,
     /// The status that says so.
     pub status: i32,
     /// What the ledger knows of it, if it does and it is a push.
-    pub push: Option<&'a Push>,
+    pub push: Option<&'a LedgerPush>,
     /// The ledger knows it for a download, a listing or a dry run, or pre-xfer turned it away.
     pub is_no_push: bool,
     /// What `rsyncd.conf` forbade when it began. A client can bring about any status at any time,
@@ -159,7 +159,7 @@ pub struct Transfer<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum Occasion<'a> {
     /// A transfer that has just ended.
-    Transfer(Transfer<'a>),
+    Transfer(TransferEnd<'a>),
     /// A person.
     ByHand,
     /// A debt that an earlier run left; a timer serves these.
@@ -208,7 +208,7 @@ pub enum DueReason {
     Interrupted,
 }
 
-impl Transfer<'_> {
+impl TransferEnd<'_> {
     /// Why it cannot have written anything, if that is known.
     pub fn wrote_nothing(&self) -> Option<NothingWritten> {
         match (self.is_no_push, self.forbidden, self.status) {
@@ -250,7 +250,7 @@ impl Occasion<'_> {
 
 /// The pushes that are running beside.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Running {
+pub struct RunningPushes {
     /// How many.
     pub count: usize,
     /// Whether one of them writes into files that a snapshot would share.
@@ -272,9 +272,9 @@ pub struct Due {
 
 /// What a look at the tree has shown.
 #[derive(Debug, Clone, Copy)]
-pub struct Look<'a> {
+pub struct TreeComparison<'a> {
     /// What it shows about failed pushes.
-    pub tears: &'a TearLook<'a>,
+    pub tears: &'a TornEvidence<'a>,
     /// Whether the tree differs from the newest complete snapshot, writes in place included; none
     /// if there is no such snapshot.
     pub differs_from_complete: Option<bool>,
@@ -289,7 +289,7 @@ pub struct Look<'a> {
 
 /// The moment at which the verdict is asked for.
 #[derive(Debug, Clone, Copy)]
-pub enum Moment<'a> {
+pub enum VerdictStage<'a> {
     /// The transfer has ended, and nothing has waited yet.
     Ended {
         /// By the wall clock.
@@ -297,27 +297,27 @@ pub enum Moment<'a> {
         /// The run that noticed.
         noticed: &'a BootTime,
         /// The directories that failed pushes did not finish, as they are now.
-        scar_times: &'a ScarTimes,
+        scar_times: &'a UnfinishedDirectories,
     },
     /// It is known who is running.
     Approach,
     /// The tree was looked at.
-    Looked(Look<'a>),
+    Looked(TreeComparison<'a>),
 }
 
 /// All that is known.
 #[derive(Debug, Clone, Copy)]
-pub struct Facts<'a> {
+pub struct VerdictFacts<'a> {
     /// What asks for a snapshot.
     pub occasion: Occasion<'a>,
     /// When the verdict is asked for.
-    pub moment: Moment<'a>,
+    pub moment: VerdictStage<'a>,
     /// How much the ledger saw.
     pub coverage: LedgerCoverage,
     /// Whether pre-xfer runs for the module, so that it is known who is pushing.
     pub is_paired: bool,
     /// Who else is pushing.
-    pub running: Running,
+    pub running: RunningPushes,
     /// Snapshots have been left to running pushes for `max_defer` already, or since a time that a
     /// wrong clock told.
     pub has_waited: bool,

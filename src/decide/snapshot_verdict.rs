@@ -2,17 +2,17 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::decide::anomaly::Brake;
-use crate::decide::clock_guard::{ClockHistory, ClockJump, Numbers};
-use crate::decide::clock_reading::Reading;
+use crate::decide::anomaly::Anomaly;
+use crate::decide::clock_history::{ClockHistory, ClockJump, SequenceNumbers};
+use crate::decide::clock_reading::ClockReading;
 use crate::decide::damage::Damage;
 use crate::decide::policy::Policy;
-use crate::decide::reason::{Pause, Reason, pause_line};
 use crate::decide::snapshot::Snapshot;
+use crate::decide::snapshot_reason::{Pause, SnapshotReason, pause_line};
 
 /// What rotation needs to know about earlier runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct History {
+pub struct RotationHistory {
     /// When the last run was.
     pub last_run: Option<DateTime<Utc>>,
     /// The pause that stands since an earlier run.
@@ -20,7 +20,7 @@ pub struct History {
     /// What earlier runs found out about the clock.
     pub clock: ClockHistory,
     /// What both clocks show now; none for a decision about another time.
-    pub reading: Option<Reading>,
+    pub reading: Option<ClockReading>,
     /// The sequence number of the newest snapshot that the last run knew of.
     pub sequence: u64,
     /// The state was lost and nobody has confirmed since.
@@ -28,19 +28,21 @@ pub struct History {
     /// A person knows of recorded snapshots with wrong dates up to this one.
     pub confirmed_future: Option<DateTime<Utc>>,
     /// The pause that a push caused which changed most of the tree.
-    pub brake: Option<Brake>,
+    pub anomaly: Option<Anomaly>,
     /// Files in snapshots that were found altered.
     pub damage: Option<Damage>,
     /// The [`rules`](crate::decide::guards::rules) that the last rotation went by, if there was one.
     pub rules: Option<String>,
 }
 
-impl History {
+impl RotationHistory {
     /// What is known of the clock with its present reading.
     pub(crate) fn clock_now(&self, snapshots: &[Snapshot], policy: &Policy) -> ClockHistory {
         let newest = snapshots.iter().filter_map(|snapshot| snapshot.sequence).max();
-        let numbers =
-            Numbers { known: self.sequence, newest: newest.unwrap_or(0).max(self.sequence) };
+        let numbers = SequenceNumbers {
+            known: self.sequence,
+            newest: newest.unwrap_or(0).max(self.sequence),
+        };
         match &self.reading {
             Some(reading) => self.clock.observe(reading, numbers, policy.clock_jump),
             None => self.clock.clone(),
@@ -56,7 +58,7 @@ pub struct SnapshotVerdict {
     /// Whether it stays.
     pub keep: bool,
     /// Why; never empty.
-    pub reasons: Vec<Reason>,
+    pub reasons: Vec<SnapshotReason>,
 }
 
 /// The fate of all of them.
@@ -65,7 +67,7 @@ pub struct Decision {
     /// One verdict per snapshot, oldest first.
     pub verdicts: Vec<SnapshotVerdict>,
     /// Why nothing is expired, if so. Then every verdict is "stays", but for what goes
-    /// [under every dating](crate::decide::doubted_expiry) of a clock in doubt.
+    /// [under every dating](crate::decide::expiry_in_doubt) of a clock in doubt.
     pub pause: Option<Pause>,
     /// How many would go but for `max_expire`.
     pub deferred: usize,
@@ -83,7 +85,7 @@ impl Decision {
     }
 }
 
-pub(crate) fn keep(verdict: &mut SnapshotVerdict, reason: Reason) {
+pub(crate) fn keep(verdict: &mut SnapshotVerdict, reason: SnapshotReason) {
     if !verdict.keep {
         // What was said in favour of expiring it no longer matters.
         verdict.reasons.clear();

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use crate::decide::clock_guard::ClockHistory;
+use crate::decide::clock_history::ClockHistory;
 use crate::decide::clock_reading::{is_plausible, tolerance};
 use crate::decide::snapshot::{Snapshot, Undated};
 

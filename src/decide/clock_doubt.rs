@@ -5,8 +5,8 @@ use std::fmt;
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
-use crate::decide::clock_reading::{Course, Reading, is_plausible};
-use crate::decide::span::{Span, roughly};
+use crate::decide::clock_reading::{ClockCourse, ClockReading, is_plausible};
+use crate::decide::duration_text::{DurationText, roughly};
 
 /// A larger step within a boot needs a person's word, in seconds: no time can have passed.
 const INNOCENT_STEP_SECONDS: i64 = 86_400;
@@ -20,13 +20,13 @@ const MOST_REPLACED: usize = 64;
 /// The clock contradicts what was believed, and no one knows yet which of the two is right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Doubt {
+pub struct ClockDoubt {
     /// The last reading that was believed.
-    pub(crate) believed: Reading,
+    pub(crate) believed: ClockReading,
     /// The first reading of the new time.
-    pub(crate) first: Reading,
+    pub(crate) first: ClockReading,
     /// The new time since.
-    pub(crate) course: Course,
+    pub(crate) course: ClockCourse,
     /// How long the new time has agreed with the boot clock, in seconds of uptime.
     pub(crate) agreed_seconds: i64,
     /// How much time at least has passed since `believed`, in seconds of uptime.
@@ -46,20 +46,20 @@ pub struct Doubt {
     pub(crate) began_after: Option<u64>,
     /// The first readings of those doubts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) replaced: Vec<Reading>,
+    pub(crate) replaced: Vec<ClockReading>,
 }
 
-impl Doubt {
+impl ClockDoubt {
     pub(crate) fn new(
-        believed: &Reading,
+        believed: &ClockReading,
         measured_seconds: i64,
-        first: &Reading,
+        first: &ClockReading,
         sequence: u64,
     ) -> Self {
-        Doubt {
+        ClockDoubt {
             believed: believed.clone(),
             first: first.clone(),
-            course: Course::begin(first, sequence),
+            course: ClockCourse::begin(first, sequence),
             agreed_seconds: 0,
             measured_seconds,
             after_sequence: sequence,
@@ -72,9 +72,9 @@ impl Doubt {
 
     /// A new time in place of that of `doubt`. A clock that was not set yet contradicts nothing.
     pub(crate) fn instead_of(
-        doubt: &Doubt,
+        doubt: &ClockDoubt,
         measured_seconds: i64,
-        first: &Reading,
+        first: &ClockReading,
         sequence: u64,
     ) -> Self {
         let last = &doubt.course.last;
@@ -84,12 +84,12 @@ impl Doubt {
         if replaced.len() < MOST_REPLACED {
             replaced.push(doubt.first.clone());
         }
-        Doubt {
+        ClockDoubt {
             contradicted,
             verified: doubt.verified.clone(),
             began_after: doubt.began_after.filter(|_| replaced.len() < MOST_REPLACED),
             replaced,
-            ..Doubt::new(&doubt.believed, measured_seconds, first, sequence)
+            ..ClockDoubt::new(&doubt.believed, measured_seconds, first, sequence)
         }
     }
 
@@ -108,7 +108,7 @@ impl Doubt {
     /// Whether the new time may be believed in the end without a person's word: if the machine
     /// can have been off so long, if the clock was set right after the boot, or if it was
     /// set by hours.
-    pub(crate) fn can_be_innocent(&self, clock_jump: Span) -> bool {
+    pub(crate) fn can_be_innocent(&self, clock_jump: DurationText) -> bool {
         let is_small = self.step().abs() <= TimeDelta::seconds(INNOCENT_STEP_SECONDS);
         let was_settling = self.believed.uptime_seconds < SETTLING_SECONDS;
         !self.contradicted
@@ -117,9 +117,9 @@ impl Doubt {
     }
 }
 
-impl fmt::Display for Doubt {
+impl fmt::Display for ClockDoubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Doubt { believed, first, .. } = self;
+        let ClockDoubt { believed, first, .. } = self;
         let (from, to) = (believed.time.format("%FT%TZ"), first.time.format("%FT%TZ"));
         write!(f, "the clock stepped by {} (from {from} to {to}", roughly(self.step()))?;
         if self.is_within_boot() {
@@ -135,9 +135,9 @@ impl fmt::Display for Doubt {
 /// What is known of this boot while the clock is in doubt.
 pub(crate) struct BootInDoubt<'a> {
     /// Both clocks now.
-    pub(crate) now: &'a Reading,
+    pub(crate) now: &'a ClockReading,
     /// Earlier readings of this boot that may have been right, the last believed one first.
-    pub(crate) shown: Vec<&'a Reading>,
+    pub(crate) shown: Vec<&'a ClockReading>,
     /// Snapshots up to this number are not of the believed time in this boot.
     pub(crate) after_sequence: u64,
     /// Snapshots up to this number were taken before the doubt began.

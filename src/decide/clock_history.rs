@@ -9,19 +9,19 @@
 //!   apart lately (`ClockHistory::limit`), and not that time went back.
 //! * A step of more than the policy's `clock_jump` is never believed without a person's word.
 //!
-//! A reading that breaks a rule begins a [`Doubt`]: nothing expires. The doubt ends when the clock
+//! A reading that breaks a rule begins a [`ClockDoubt`]: nothing expires. The doubt ends when the clock
 //! shows again what it would show had it never stepped, when a person confirms the clock, or, for
 //! steps that can be innocent, when the new time has agreed with the boot clock for a day. What
-//! was dated by the side that proved wrong stays [*undated*](crate::decide::dating).
+//! was dated by the side that proved wrong stays [*undated*](crate::decide::undated).
 
 use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::decide::clock_reading::{Course, Reading, is_plausible};
-use crate::decide::doubt::{BootInDoubt, Doubt};
-use crate::decide::span::{Span, roughly};
+use crate::decide::clock_doubt::{BootInDoubt, ClockDoubt};
+use crate::decide::clock_reading::{ClockCourse, ClockReading, is_plausible};
+use crate::decide::duration_text::{DurationText, roughly};
 
 /// No gap across a boot up to this length is doubted, in seconds.
 const SHORTEST_LIMIT_SECONDS: i64 = 86_400;
@@ -63,7 +63,7 @@ pub fn clock_jump(
     standing: Option<&ClockJump>,
     last_run: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
-    limit: Span,
+    limit: DurationText,
 ) -> Option<ClockJump> {
     let agrees = |believed: DateTime<Utc>| (now - believed).abs() <= limit.delta();
     match (standing, last_run) {
@@ -76,7 +76,7 @@ pub fn clock_jump(
 /// Snapshots by their sequence numbers, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Era {
+pub struct WrongClockEra {
     /// The first sequence number.
     pub first: u64,
     /// The last sequence number.
@@ -96,7 +96,7 @@ pub struct Landmark {
 /// Sequence numbers at a reading. The two differ after a run that was killed after it had
 /// published: no run has noted by which clock that snapshot was dated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Numbers {
+pub struct SequenceNumbers {
     /// The newest snapshot's that the last run knew of.
     pub known: u64,
     /// The newest snapshot's.
@@ -109,7 +109,7 @@ pub struct Numbers {
 pub struct ClockHistory {
     /// The believed time.
     #[serde(skip_serializing_if = "Option::is_none")]
-    course: Option<Course>,
+    course: Option<ClockCourse>,
     /// The lengths of the last gaps between runs, in seconds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     gaps: Vec<i64>,
@@ -118,10 +118,10 @@ pub struct ClockHistory {
     confirmed: Option<u64>,
     /// The doubt that stands.
     #[serde(skip_serializing_if = "Option::is_none")]
-    doubt: Option<Doubt>,
+    doubt: Option<ClockDoubt>,
     /// Snapshots that a wrong clock dated.
     #[serde(default, rename = "undated", skip_serializing_if = "Vec::is_empty")]
-    eras: Vec<Era>,
+    eras: Vec<WrongClockEra>,
     /// Times that contradict later dates of earlier snapshots.
     #[serde(default, rename = "landmark", skip_serializing_if = "Vec::is_empty")]
     landmarks: Vec<Landmark>,
@@ -130,12 +130,15 @@ pub struct ClockHistory {
 impl ClockHistory {
     /// The history of a clock that was read once, when the newest snapshot had the number
     /// `sequence`.
-    pub fn begin(reading: &Reading, sequence: u64) -> Self {
-        ClockHistory { course: Some(Course::begin(reading, sequence)), ..ClockHistory::default() }
+    pub fn begin(reading: &ClockReading, sequence: u64) -> Self {
+        ClockHistory {
+            course: Some(ClockCourse::begin(reading, sequence)),
+            ..ClockHistory::default()
+        }
     }
 
     /// The doubt that stands.
-    pub fn doubt(&self) -> Option<&Doubt> {
+    pub fn doubt(&self) -> Option<&ClockDoubt> {
         self.doubt.as_ref()
     }
 
@@ -143,7 +146,7 @@ impl ClockHistory {
     pub(crate) fn boot_in_doubt(&self) -> Option<BootInDoubt<'_>> {
         let (doubt, course) = (self.doubt.as_ref()?, self.course.as_ref()?);
         let now = &doubt.course.last;
-        let is_of_boot = |reading: &&Reading| now.is_of_boot(reading);
+        let is_of_boot = |reading: &&ClockReading| now.is_of_boot(reading);
         if !doubt.is_within_boot() || !now.is_of_boot(&doubt.believed) {
             return None;
         }
@@ -187,28 +190,33 @@ impl ClockHistory {
 
     /// This history after another reading.
     #[must_use]
-    pub fn observe(&self, reading: &Reading, numbers: Numbers, clock_jump: Span) -> Self {
+    pub fn observe(
+        &self,
+        reading: &ClockReading,
+        numbers: SequenceNumbers,
+        clock_jump: DurationText,
+    ) -> Self {
         let sequence = numbers.known;
         let mut after = self.clone();
         if reading.boot.is_empty() {
             return after;
         }
         let Some(course) = &self.course else {
-            after.course = Some(Course::begin(reading, sequence));
+            after.course = Some(ClockCourse::begin(reading, sequence));
             return after;
         };
         match &self.doubt {
             None if course.agrees(reading, 0, self.limit()) => after.follow(reading, sequence),
             None if !is_plausible(course.last.time) && is_plausible(reading.time) => {
-                after.course = Some(Course::begin(reading, sequence));
+                after.course = Some(ClockCourse::begin(reading, sequence));
             }
-            None => after.doubt = Some(Doubt::new(&course.last, 0, reading, sequence)),
+            None => after.doubt = Some(ClockDoubt::new(&course.last, 0, reading, sequence)),
             Some(doubt) => after.observe_in_doubt(doubt, course, reading, numbers, clock_jump),
         }
         after
     }
 
-    fn follow(&mut self, reading: &Reading, sequence: u64) {
+    fn follow(&mut self, reading: &ClockReading, sequence: u64) {
         let Some(course) = &self.course else { return };
         let gap = (reading.time - course.last.time).num_seconds().max(0);
         self.course = Some(course.followed_by(reading, sequence));
@@ -223,13 +231,13 @@ impl ClockHistory {
 
     fn observe_in_doubt(
         &mut self,
-        doubt: &Doubt,
-        course: &Course,
-        reading: &Reading,
-        numbers: Numbers,
-        clock_jump: Span,
+        doubt: &ClockDoubt,
+        course: &ClockCourse,
+        reading: &ClockReading,
+        numbers: SequenceNumbers,
+        clock_jump: DurationText,
     ) {
-        let Numbers { known: sequence, newest } = numbers;
+        let SequenceNumbers { known: sequence, newest } = numbers;
         let limit = self.limit();
         let is_of_boot = reading.is_of_boot(&doubt.course.last);
         let passed = if is_of_boot { reading.seconds_since(&doubt.course.last) } else { 0 };
@@ -244,7 +252,7 @@ impl ClockHistory {
             // which of the times before was wrong will never be known.
             self.distrust_before(doubt, course);
         } else if agrees {
-            let doubt = Doubt {
+            let doubt = ClockDoubt {
                 course: doubt.course.followed_by(reading, sequence),
                 agreed_seconds: doubt.agreed_seconds.saturating_add(passed),
                 measured_seconds: measured,
@@ -257,15 +265,15 @@ impl ClockHistory {
             return;
         }
         // What the new time dated was dated wrongly, whatever is right.
-        self.add_era(Era { first: doubt.after_sequence.saturating_add(1), last: newest });
+        self.add_era(WrongClockEra { first: doubt.after_sequence.saturating_add(1), last: newest });
         doubt
             .verified
             .iter()
-            .for_each(|&sequence| self.add_era(Era { first: sequence, last: sequence }));
+            .for_each(|&sequence| self.add_era(WrongClockEra { first: sequence, last: sequence }));
         self.doubt = None;
         match course.agrees(reading, measured, limit) {
             true => self.follow(reading, sequence),
-            false => self.doubt = Some(Doubt::instead_of(doubt, measured, reading, newest)),
+            false => self.doubt = Some(ClockDoubt::instead_of(doubt, measured, reading, newest)),
         }
     }
 
@@ -281,7 +289,7 @@ impl ClockHistory {
     }
 
     /// The new time was right all along.
-    fn believe(&mut self, doubt: &Doubt, course: &Course) {
+    fn believe(&mut self, doubt: &ClockDoubt, course: &ClockCourse) {
         if !doubt.is_within_boot() && doubt.step() > TimeDelta::zero() {
             self.add_gap(doubt.step().num_seconds());
         }
@@ -291,10 +299,10 @@ impl ClockHistory {
     }
 
     /// What was dated before the new time was dated wrongly if that is right.
-    fn distrust_before(&mut self, doubt: &Doubt, course: &Course) {
+    fn distrust_before(&mut self, doubt: &ClockDoubt, course: &ClockCourse) {
         if doubt.is_within_boot() {
             // Since the boot at least.
-            self.add_era(Era {
+            self.add_era(WrongClockEra {
                 first: course.anchor_sequence.saturating_add(1),
                 last: doubt.after_sequence,
             });
@@ -306,8 +314,8 @@ impl ClockHistory {
         }
     }
 
-    fn add_era(&mut self, era: Era) {
-        let is_known = |known: &Era| known.first <= era.first && era.last <= known.last;
+    fn add_era(&mut self, era: WrongClockEra) {
+        let is_known = |known: &WrongClockEra| known.first <= era.first && era.last <= known.last;
         if era.first > era.last || self.eras.iter().any(is_known) {
             return;
         }
@@ -322,14 +330,17 @@ impl ClockHistory {
     /// A person vouches for the clock as it is, and for the dates of all snapshots but those that
     /// are dated later than that: `future`, by their numbers.
     #[must_use]
-    pub fn confirm(&self, reading: &Reading, sequence: u64, future: &[u64]) -> Self {
+    pub fn confirm(&self, reading: &ClockReading, sequence: u64, future: &[u64]) -> Self {
         let mut after = ClockHistory {
-            course: Some(Course::begin(reading, sequence)).filter(|_| !reading.boot.is_empty()),
+            course: Some(ClockCourse::begin(reading, sequence))
+                .filter(|_| !reading.boot.is_empty()),
             gaps: self.gaps.clone(),
             confirmed: Some(sequence),
             ..ClockHistory::default()
         };
-        future.iter().for_each(|&sequence| after.add_era(Era { first: sequence, last: sequence }));
+        future
+            .iter()
+            .for_each(|&sequence| after.add_era(WrongClockEra { first: sequence, last: sequence }));
         after
     }
 
@@ -344,7 +355,7 @@ impl ClockHistory {
 mod tests {
     use super::*;
 
-    const LIMIT: Span = Span::from_seconds(31 * 86_400);
+    const LIMIT: DurationText = DurationText::from_seconds(31 * 86_400);
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()

@@ -4,20 +4,20 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
-use crate::decide::anomaly::Brake;
-use crate::decide::clock_guard::ClockJump;
+use crate::decide::anomaly::Anomaly;
+use crate::decide::clock_doubt::ClockDoubt;
+use crate::decide::clock_history::ClockJump;
 use crate::decide::damage::Damage;
-use crate::decide::doubt::Doubt;
-use crate::decide::frequency::{Count, Frequency};
+use crate::decide::duration_text::DurationText;
+use crate::decide::frequency::{Frequency, SlotCount};
 use crate::decide::obstacle::Obstacle;
 use crate::decide::policy::Prefer;
 use crate::decide::snapshot::Undated;
-use crate::decide::span::Span;
 use crate::tell::counted;
 
 /// One reason of a verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
+pub enum SnapshotReason {
     /// It stands for a slot that is kept.
     Slot {
         /// The slot's frequency.
@@ -25,7 +25,7 @@ pub enum Reason {
         /// The slot's rank among those kept, 1 for the newest.
         rank: u64,
         /// How many are kept.
-        of: Count,
+        of: SlotCount,
         /// Which snapshot stands for a slot.
         prefer: Prefer,
         /// The slot's name; the newest one's when it stands for several.
@@ -36,7 +36,7 @@ pub enum Reason {
     /// Without it there would be fewer complete snapshots than `min_keep`.
     MinKeep(usize),
     /// It is younger than `min_age`.
-    TooYoung(Span),
+    TooYoung(DurationText),
     /// It is among the newest `keep_partial` partial ones.
     RecentPartial {
         /// 1 for the newest.
@@ -72,7 +72,7 @@ pub enum Reason {
         /// The time that it is if that dating is right.
         time: DateTime<Utc>,
         /// Why it stays then.
-        reason: Box<Reason>,
+        reason: Box<SnapshotReason>,
     },
     /// It stays while the clock is in doubt: a doubted time says how long it was unchanged.
     VerifiedInDoubt,
@@ -92,7 +92,7 @@ pub enum Reason {
         /// The frequency.
         frequency: Frequency,
         /// How many slots are kept.
-        count: Count,
+        count: SlotCount,
     },
     /// It goes: there are `keep_partial` newer partial ones.
     OldPartial(usize),
@@ -106,13 +106,13 @@ pub enum Pause {
     /// The clock stepped since the last run.
     ClockJump(ClockJump),
     /// The clock contradicts the boot clock, or what was believed before the boot.
-    ClockDoubt(Box<Doubt>),
+    ClockDoubt(Box<ClockDoubt>),
     /// A snapshot that we recorded is dated later than now.
     RecordedInFuture(String),
     /// Our state file was damaged or missing, so what it knew about pauses is lost.
     StateLost,
     /// A push changed most of the tree.
-    Brake(Brake),
+    Anomaly(Anomaly),
     /// Files in snapshots have been altered.
     Damage(Damage),
     /// The policy has changed and would expire most of the history at once.
@@ -135,7 +135,7 @@ impl fmt::Display for Pause {
                     "{name} was recorded or verified later than the clock says now; set the clock right, or if it is run `rotate --confirm`"
                 )
             }
-            Pause::Brake(brake) => brake.fmt(f),
+            Pause::Anomaly(anomaly) => anomaly.fmt(f),
             Pause::Damage(damage) => damage.fmt(f),
             Pause::MostOfHistory { going, of } => write!(
                 f,
@@ -159,67 +159,69 @@ pub fn pause_line(pause: impl fmt::Display, going: usize) -> String {
     }
 }
 
-impl Reason {
+impl SnapshotReason {
     /// The same where the cause of a pause is said once, above all snapshots.
     pub fn brief(&self) -> String {
         match self {
-            Reason::Paused(_) => "expiry is paused".to_string(),
+            SnapshotReason::Paused(_) => "expiry is paused".to_string(),
             reason => reason.to_string(),
         }
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for SnapshotReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reason::Slot { frequency, rank, of, prefer, slot } => {
+            SnapshotReason::Slot { frequency, rank, of, prefer, slot } => {
                 let prefer = match prefer {
                     Prefer::Oldest => "oldest",
                     Prefer::Newest => "newest",
                 };
                 match of {
-                    Count::Newest(count) => {
+                    SlotCount::Newest(count) => {
                         write!(f, "{frequency} {rank} of {count}: {prefer} of {slot}")
                     }
-                    Count::Always => write!(f, "{frequency} always: {prefer} of {slot}"),
+                    SlotCount::Always => write!(f, "{frequency} always: {prefer} of {slot}"),
                 }
             }
-            Reason::NewestComplete => f.write_str("newest complete snapshot"),
-            Reason::MinKeep(count) => write!(f, "min_keep {count}: never fewer complete snapshots"),
-            Reason::TooYoung(age) => write!(f, "younger than min_age {age}"),
-            Reason::RecentPartial { rank, of } => write!(f, "partial {rank} of {of}"),
-            Reason::PartialSlot { frequency, slot, since } => {
+            SnapshotReason::NewestComplete => f.write_str("newest complete snapshot"),
+            SnapshotReason::MinKeep(count) => {
+                write!(f, "min_keep {count}: never fewer complete snapshots")
+            }
+            SnapshotReason::TooYoung(age) => write!(f, "younger than min_age {age}"),
+            SnapshotReason::RecentPartial { rank, of } => write!(f, "partial {rank} of {of}"),
+            SnapshotReason::PartialSlot { frequency, slot, since } => {
                 write!(f, "stands for {frequency} slot {slot} among the partial snapshots")?;
                 since.as_ref().map_or(Ok(()), |name| write!(f, " since {name}"))
             }
-            Reason::Pinned(reason) if reason.is_empty() => f.write_str("pinned"),
-            Reason::Pinned(reason) => write!(f, "pinned: {reason}"),
-            Reason::Unreadable => f.write_str("its record cannot be read"),
-            Reason::Future => f.write_str("dated in the future"),
-            Reason::Undated(why) => why.fmt(f),
-            Reason::Irremovable(obstacle) => write!(f, "left in place: {obstacle}"),
-            Reason::Deferred(count) => {
+            SnapshotReason::Pinned(reason) if reason.is_empty() => f.write_str("pinned"),
+            SnapshotReason::Pinned(reason) => write!(f, "pinned: {reason}"),
+            SnapshotReason::Unreadable => f.write_str("its record cannot be read"),
+            SnapshotReason::Future => f.write_str("dated in the future"),
+            SnapshotReason::Undated(why) => why.fmt(f),
+            SnapshotReason::Irremovable(obstacle) => write!(f, "left in place: {obstacle}"),
+            SnapshotReason::Deferred(count) => {
                 write!(f, "expires in a later run: this one reached max_expire {count}")
             }
-            Reason::Paused(pause) => write!(f, "expiry is paused: {pause}"),
-            Reason::IfTime { time, reason } => {
+            SnapshotReason::Paused(pause) => write!(f, "expiry is paused: {pause}"),
+            SnapshotReason::IfTime { time, reason } => {
                 write!(f, "if the right time is {} now: {reason}", time.format("%FT%TZ"))
             }
-            Reason::VerifiedInDoubt => {
+            SnapshotReason::VerifiedInDoubt => {
                 f.write_str("how long it was unchanged is not known while the clock is in doubt")
             }
-            Reason::EveryTime(count) => write!(
+            SnapshotReason::EveryTime(count) => write!(
                 f,
                 "the clock is in doubt, but it goes by each of {count} times that can be right"
             ),
-            Reason::SlotTaken { frequency, slot, by } => {
+            SnapshotReason::SlotTaken { frequency, slot, by } => {
                 write!(f, "{frequency}: {by} stands for {slot}")
             }
-            Reason::OutsideWindow { frequency, count } => {
+            SnapshotReason::OutsideWindow { frequency, count } => {
                 write!(f, "{frequency}: older than the {count} kept")
             }
-            Reason::OldPartial(count) => write!(f, "partial: {count} newer ones are kept"),
-            Reason::SpaceWanted => {
+            SnapshotReason::OldPartial(count) => write!(f, "partial: {count} newer ones are kept"),
+            SnapshotReason::SpaceWanted => {
                 write!(f, "less was free than free_space wants; the policy would keep it")
             }
         }

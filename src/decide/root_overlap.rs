@@ -47,7 +47,7 @@ type IsOurs<'a> = &'a dyn Fn(&[u8]) -> bool;
 
 /// A module with its root.
 #[derive(Debug, Clone, Copy)]
-pub struct Candidate<'a> {
+pub struct RootCandidate<'a> {
     /// The module's directory.
     pub module: &'a Path,
     /// Its root.
@@ -60,8 +60,8 @@ pub struct Candidate<'a> {
 ///
 /// A root that is in use stays in use although it lies in another module, which is refused instead;
 /// and a module that is refused keeps no new root away.
-pub fn overlap(candidate: Candidate, known: &[KnownRoot], is_ours: IsOurs) -> Option<Overlap> {
-    let Candidate { module, root, is_new } = candidate;
+pub fn overlap(candidate: RootCandidate, known: &[KnownRoot], is_ours: IsOurs) -> Option<Overlap> {
+    let RootCandidate { module, root, is_new } = candidate;
     let others = || known.iter().filter(|known| known.module != module);
     let holds = others().find(|known| known.root.starts_with(module));
     let inside = || others().find(|known| is_output(module, &known.root, is_ours));
@@ -89,11 +89,11 @@ pub fn overlap(candidate: Candidate, known: &[KnownRoot], is_ours: IsOurs) -> Op
 /// The module that lies within the other one is refused, whichever comes first: it can have its
 /// root elsewhere, and the outer one could get no snapshots any more.
 pub fn overlap_with_configured(
-    candidate: Candidate,
+    candidate: RootCandidate,
     configured: &[ConfiguredModule],
     is_ours: IsOurs,
 ) -> Option<Overlap> {
-    let Candidate { module, root, .. } = candidate;
+    let RootCandidate { module, root, .. } = candidate;
     let others = || configured.iter().filter(|other| other.directory != module);
     let around =
         others().find(|other| other.gets_snapshots && root.starts_with(&other.directory)).cloned();
@@ -171,7 +171,7 @@ mod tests {
             ("/data/new", "/data/desk/roots", Some(Overlap::RootInsideModule(apart.clone()))),
         ] {
             let (module, root) = (Path::new(module), Path::new(root));
-            let found = overlap(Candidate { module, root, is_new: true }, &all, &is_ours);
+            let found = overlap(RootCandidate { module, root, is_new: true }, &all, &is_ours);
             assert_eq!(found, expected, "{module:?} with {root:?}");
         }
     }
@@ -202,7 +202,7 @@ mod tests {
             ("/b/laptop/latest", "/b/laptop", Some(Overlap::ConfiguredInOutput(dated.clone()))),
         ] {
             let candidate =
-                Candidate { module: Path::new(module), root: Path::new(root), is_new: true };
+                RootCandidate { module: Path::new(module), root: Path::new(root), is_new: true };
             assert_eq!(overlap_with_configured(candidate, &all, &is_ours), expected, "{module}");
         }
     }
@@ -216,14 +216,18 @@ mod tests {
             ("/b/phone/latest", "/b/phone", true, false),
             ("/b", "/", false, true),
         ] {
-            let candidate = Candidate { module: Path::new(module), root: Path::new(root), is_new };
+            let candidate =
+                RootCandidate { module: Path::new(module), root: Path::new(root), is_new };
             assert_eq!(overlap(candidate, &all, &|_| false).is_some(), is_refused, "{module}");
         }
         let whole = [known("/snapshots", "/data")];
-        let inner =
-            Candidate { module: Path::new("/data/x/y"), root: Path::new("/data/x"), is_new: true };
+        let inner = RootCandidate {
+            module: Path::new("/data/x/y"),
+            root: Path::new("/data/x"),
+            is_new: true,
+        };
         assert!(overlap(inner, &whole, &|_| false).is_some());
-        assert_eq!(overlap(Candidate { is_new: false, ..inner }, &whole, &|_| false), None);
+        assert_eq!(overlap(RootCandidate { is_new: false, ..inner }, &whole, &|_| false), None);
     }
 
     #[test]

@@ -18,10 +18,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::decide::boot_time::BootTime;
 use crate::decide::clock_tick::STAMP_LAG_NS;
-use crate::decide::fingerprint::Fingerprint;
-use crate::decide::tear::{
-    BY_ADDRESS, Circumstances, Push, Repair, Scar, ScarTimes, Tear, UNKNOWN, nanoseconds_of,
+use crate::decide::failed_push::{
+    BY_ADDRESS, Circumstances, FailedPush, LedgerPush, RepeatOutcome, UNKNOWN,
+    UnfinishedDirectories, UnfinishedDirectory, nanoseconds_of,
 };
+use crate::decide::fingerprint::Fingerprint;
 
 /// Stands for all clients beyond [`MAX_TEARS`].
 const MANY: &str = "many clients";
@@ -45,12 +46,17 @@ pub struct TornMark {
     pub fingerprint: Option<Fingerprint>,
     /// The failed pushes; none stands for one of an unknown client.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    by: Vec<Tear>,
+    by: Vec<FailedPush>,
 }
 
 impl TornMark {
     /// A transfer ended badly: that of `tear`, if it is known.
-    pub fn new(since: DateTime<Utc>, status: i32, noticed: BootTime, tear: Option<Tear>) -> Self {
+    pub fn new(
+        since: DateTime<Utc>,
+        status: i32,
+        noticed: BootTime,
+        tear: Option<FailedPush>,
+    ) -> Self {
         TornMark { since, status, noticed, fingerprint: None, by: tear.into_iter().collect() }
     }
 
@@ -79,7 +85,7 @@ impl TornMark {
     /// Clients that are known by nothing but their address, and left no scar to tell by: only a
     /// push from the same address makes up for theirs.
     pub fn only_by_address(&self) -> Vec<&str> {
-        let is_by_address = |tear: &&Tear| {
+        let is_by_address = |tear: &&FailedPush| {
             tear.client.starts_with(BY_ADDRESS) && tear.is_looked_at && tear.scars.is_empty()
         };
         self.named().filter(is_by_address).map(|tear| tear.client.as_str()).collect()
@@ -110,7 +116,7 @@ impl TornMark {
             .map(|since| nanoseconds_of(since) - STAMP_LAG_NS)
     }
 
-    fn named(&self) -> impl Iterator<Item = &Tear> {
+    fn named(&self) -> impl Iterator<Item = &FailedPush> {
         self.by.iter().filter(|tear| tear.is_named())
     }
 
@@ -131,7 +137,7 @@ impl TornMark {
             match known {
                 Some(index) => self.by[index] = tear.after(&self.by[index]),
                 None if self.by.len() < MAX_TEARS => self.by.push(tear),
-                None => self.by[MAX_TEARS - 1] = Tear::nameless(MANY, tear.noticed),
+                None => self.by[MAX_TEARS - 1] = FailedPush::nameless(MANY, tear.noticed),
             }
         }
         if self.clients().is_empty() {
@@ -141,7 +147,11 @@ impl TornMark {
     }
 
     /// What is left of the mark when a push has ended well.
-    pub fn after_good_push(mut self, good: &Push, times: &ScarTimes) -> Option<Self> {
+    pub fn after_good_push(
+        mut self,
+        good: &LedgerPush,
+        times: &UnfinishedDirectories,
+    ) -> Option<Self> {
         let mut is_mended = false;
         // A tear that was never looked for is judged by what is there now: what it left unfinished,
         // this push has not finished.
@@ -151,15 +161,15 @@ impl TornMark {
             }
         }
         self.by.retain_mut(|tear| match tear.repair_by(good, times) {
-            Repair::Done => {
+            RepeatOutcome::Done => {
                 is_mended = true;
                 false
             }
-            Repair::Unhealed => {
+            RepeatOutcome::Unhealed => {
                 tear.unhealed_pushes = tear.unhealed_pushes.saturating_add(1);
                 true
             }
-            Repair::None => true,
+            RepeatOutcome::None => true,
         });
         Some(self).filter(|mark| !is_mended || !mark.by.is_empty())
     }
@@ -167,7 +177,7 @@ impl TornMark {
     /// What is left of the mark after a look at the tree.
     pub(crate) fn after_look(
         mut self,
-        look: &TearLook,
+        look: &TornEvidence,
         circumstances: Circumstances,
     ) -> Option<Self> {
         let Some(seen) = look.seen else { return Some(self) };
@@ -178,7 +188,7 @@ impl TornMark {
         let was_nameless_seen =
             self.has_nameless() && seen.has_nameless() && seen.noticed == self.noticed;
         let had_tears = !self.by.is_empty();
-        let is_seen = |tear: &Tear| seen.by.iter().any(|known| known.noticed == tear.noticed);
+        let is_seen = |tear: &FailedPush| seen.by.iter().any(|known| known.noticed == tear.noticed);
         self.by.retain(|tear| {
             !tear.is_named()
                 || !is_seen(tear)
@@ -199,7 +209,7 @@ impl TornMark {
         let is_named_left = self.named().next().is_some();
         let is_mended = is_whole || ended_well && !is_named_left && self.is_changed(look);
         if is_mended {
-            self.by.retain(Tear::is_named);
+            self.by.retain(FailedPush::is_named);
             return Some(self).filter(|mark| !mark.by.is_empty());
         }
         if self.fingerprint.is_none() && !self.is_changed_since_mark(look) {
@@ -209,7 +219,7 @@ impl TornMark {
     }
 
     /// Whether the tree is another one than a failed transfer of an unknown client left.
-    pub fn is_changed(&self, look: &TearLook) -> bool {
+    pub fn is_changed(&self, look: &TornEvidence) -> bool {
         match &self.fingerprint {
             Some(fingerprint) => *fingerprint != look.fingerprint,
             // The hook that set the mark never came to look: what changed since then shows in the
@@ -225,14 +235,14 @@ impl TornMark {
 
     /// A change since the mark may be one of a good transfer whose hook waits. One in the future is
     /// one of a wrong clock, and says nothing.
-    fn is_changed_since_mark(&self, look: &TearLook) -> bool {
+    fn is_changed_since_mark(&self, look: &TornEvidence) -> bool {
         let marked = nanoseconds_of(self.since);
         (marked.saturating_add(1)..=nanoseconds_of(look.ended)).contains(&look.newest_ctime_ns)
     }
 
-    fn tears(&self) -> Vec<Tear> {
+    fn tears(&self) -> Vec<FailedPush> {
         match self.by.is_empty() {
-            true => vec![Tear::nameless(UNKNOWN, self.noticed.clone())],
+            true => vec![FailedPush::nameless(UNKNOWN, self.noticed.clone())],
             false => self.by.clone(),
         }
     }
@@ -240,13 +250,13 @@ impl TornMark {
 
 /// What a look at the tree shows about marks that stood before it began.
 #[derive(Debug, Clone)]
-pub struct TearLook<'a> {
+pub struct TornEvidence<'a> {
     /// The mark when the look began; what came later is left alone.
     pub seen: Option<&'a TornMark>,
     /// When the look before this one began, if the tree is just as that one left it.
     pub unchanged_since: Option<&'a BootTime>,
     /// Directories whose modification and change times are equal, and those times.
-    pub scars: &'a [Scar],
+    pub scars: &'a [UnfinishedDirectory],
     /// The tree.
     pub fingerprint: Fingerprint,
     /// The newest change time of a directory, in nanoseconds since 1970.
@@ -258,8 +268,8 @@ pub struct TearLook<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::job::Job;
-    use crate::decide::tear::MAX_SCARS;
+    use crate::decide::failed_push::MAX_SCARS;
+    use crate::decide::push_job::PushJob;
 
     fn at(second: i64) -> BootTime {
         BootTime { boot: "this".to_string(), nanoseconds: second * 1_000_000_000 }
@@ -269,16 +279,21 @@ mod tests {
         DateTime::from_timestamp(second, 0).expect("a time")
     }
 
-    fn push(client: &str, destination: &str, second: i64) -> Push {
+    fn push(client: &str, destination: &str, second: i64) -> LedgerPush {
         let does = ["delete", "recursive", "times"].map(str::to_string).to_vec();
         let destination = destination.to_string();
-        Push {
+        LedgerPush {
             client: client.to_string(),
             request: format!("data/{destination}"),
             began: at(second),
             began_at: time(second),
             sequence: None,
-            job: Some(Job { destination, does, options_hash: "h".to_string(), ..Job::default() }),
+            job: Some(PushJob {
+                destination,
+                does,
+                options_hash: "h".to_string(),
+                ..PushJob::default()
+            }),
             in_place: false,
             only_deletes: false,
         }
@@ -286,7 +301,7 @@ mod tests {
 
     /// The failure, noticed at `second`, of a push that began ten seconds before.
     fn failed(client: &str, destination: &str, second: i64) -> TornMark {
-        let tear = Tear::of(&push(client, destination, second - 10), at(second));
+        let tear = FailedPush::of(&push(client, destination, second - 10), at(second));
         TornMark::new(time(second), 12, at(second), Some(tear))
     }
 
@@ -294,13 +309,13 @@ mod tests {
         TornMark::new(time(second), 12, at(second), None)
     }
 
-    fn scar(path: &str, second: i64) -> Scar {
-        Scar { path: path.to_string(), mtime_ns: second * 1_000_000_000 }
+    fn scar(path: &str, second: i64) -> UnfinishedDirectory {
+        UnfinishedDirectory { path: path.to_string(), mtime_ns: second * 1_000_000_000 }
     }
 
     /// The mark after a look that found `scars`.
-    fn looked_at(mark: &TornMark, scars: &[Scar]) -> TornMark {
-        let look = TearLook {
+    fn looked_at(mark: &TornMark, scars: &[UnfinishedDirectory]) -> TornMark {
+        let look = TornEvidence {
             seen: Some(mark),
             unchanged_since: None,
             scars,
@@ -317,8 +332,8 @@ mod tests {
         mark.clone().after_look(&look, alone).expect("still torn")
     }
 
-    fn after(mark: &TornMark, good: &Push) -> Option<TornMark> {
-        mark.clone().after_good_push(good, &ScarTimes::default())
+    fn after(mark: &TornMark, good: &LedgerPush) -> Option<TornMark> {
+        mark.clone().after_good_push(good, &UnfinishedDirectories::default())
     }
 
     #[test]
@@ -340,12 +355,12 @@ mod tests {
         for beside in ["etc", "home/xy", "home/x/y", "hom"] {
             assert_eq!(after(&torn, &push("user a", beside, 30)), Some(torn.clone()), "{beside}");
         }
-        let deletion = Push { only_deletes: true, ..push("user a", "", 30) };
+        let deletion = LedgerPush { only_deletes: true, ..push("user a", "", 30) };
         assert_eq!(after(&torn, &deletion), Some(torn.clone()));
         let mut less = push("user a", "", 30);
         less.job.as_mut().expect("a job").does.retain(|option| option != "delete");
         assert_eq!(after(&torn, &less), Some(torn.clone()));
-        let not_understood = Push { job: None, ..push("user a", "", 30) };
+        let not_understood = LedgerPush { job: None, ..push("user a", "", 30) };
         assert_eq!(after(&torn, &not_understood), Some(torn));
     }
 
@@ -354,7 +369,7 @@ mod tests {
         let torn = looked_at(&failed("address 192.0.2.1", "", 20), &[scar("home", 15)]);
         let good = push("address 192.0.2.99", "", 30);
         for (mtime, healed) in [(Some(15_000_000_000), false), (Some(1), true), (None, true)] {
-            let mut times = ScarTimes::default();
+            let mut times = UnfinishedDirectories::default();
             times.note("home", mtime);
             let left = torn.clone().after_good_push(&good, &times);
             assert_eq!(left.is_none(), healed, "{mtime:?}: {left:?}");
@@ -369,7 +384,7 @@ mod tests {
             [scar("other", 15), scar("d", 15), scar("d/old", 5), scar("d/new", 15), scar("dd", 15)];
         let torn = looked_at(&failed("user a", "d", 20), &found);
         assert_eq!(torn.scarred_paths().collect::<Vec<_>>(), ["d/new"]);
-        let many: Vec<Scar> =
+        let many: Vec<UnfinishedDirectory> =
             (0..40).map(|number| scar(&format!("d/{number}"), 20 + number)).collect();
         let torn = looked_at(&failed("user a", "d", 20), &many);
         let paths: Vec<&str> = torn.scarred_paths().collect();
@@ -377,8 +392,8 @@ mod tests {
         // Without times, or in place, directories say nothing.
         let mut untimed = push("user a", "d", 10);
         untimed.job.as_mut().expect("a job").does.retain(|option| option != "times");
-        for silent in [untimed, Push { in_place: true, ..push("user a", "d", 10) }] {
-            let mark = TornMark::new(time(20), 12, at(20), Some(Tear::of(&silent, at(20))));
+        for silent in [untimed, LedgerPush { in_place: true, ..push("user a", "d", 10) }] {
+            let mark = TornMark::new(time(20), 12, at(20), Some(FailedPush::of(&silent, at(20))));
             assert_eq!(looked_at(&mark, &found).scarred_paths().count(), 0);
         }
     }
@@ -387,7 +402,7 @@ mod tests {
     fn scars_that_others_may_have_left_mend_nothing_of_strangers() {
         let both = failed("user b", "", 25).on_top_of(Some(&failed("user a", "", 20)));
         let torn = looked_at(&both, &[scar("home", 16)]);
-        let mut times = ScarTimes::default();
+        let mut times = UnfinishedDirectories::default();
         times.note("home", None);
         let left = torn.clone().after_good_push(&push("user a", "", 30), &times).expect("b");
         assert_eq!(left.clients(), ["user b"]);
@@ -413,17 +428,18 @@ mod tests {
         assert_eq!(after(&torn, &push("user a", "d", 15)), None);
         assert_eq!(after(&torn, &push("user a", "d", 9)), Some(torn.clone()));
         let next_boot = BootTime { boot: "next".to_string(), nanoseconds: 0 };
-        assert_eq!(after(&torn, &Push { began: next_boot, ..push("user a", "d", 0) }), None);
+        assert_eq!(after(&torn, &LedgerPush { began: next_boot, ..push("user a", "d", 0) }), None);
     }
 
     #[test]
     fn the_sequence_tells_which_push_was_later() {
-        let numbered = |boot: &str, sequence| Push {
+        let numbered = |boot: &str, sequence| LedgerPush {
             began: BootTime { boot: boot.to_string(), nanoseconds: 0 },
             sequence: Some(sequence),
             ..push("user a", "d", 0)
         };
-        let torn = TornMark::new(time(9), 12, at(9), Some(Tear::of(&numbered("one", 7), at(9))));
+        let torn =
+            TornMark::new(time(9), 12, at(9), Some(FailedPush::of(&numbered("one", 7), at(9))));
         assert_eq!(torn.highest_sequence(), 7);
         assert_eq!(after(&torn, &numbered("other", 6)), Some(torn.clone()));
         assert_eq!(after(&torn, &numbered("one", 8)), None);
