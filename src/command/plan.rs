@@ -25,7 +25,7 @@ use crate::decide::snapshot_reason::Pause;
 use crate::decide::snapshot_verdict::{Decision, RotationHistory};
 use crate::module::context::Context;
 use crate::module::target::Target;
-use crate::run::rotate;
+use crate::run::rotate::{self, ExaminedRoot};
 use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
@@ -135,9 +135,10 @@ fn meant(
     root: &SnapshotRoot,
     state: &State,
     now: DateTime<Utc>,
-    reading: Option<ClockReading>,
-) -> Result<(SnapshotList, Decision)> {
-    let (catalog, decision) = rotate::look(other, root, now, reading.clone())?;
+    reading: Option<Reading>,
+) -> Result<(Catalog, Decision)> {
+    let ExaminedRoot { catalog, decision, .. } =
+        rotate::examine(other, root, now, reading.clone())?;
     if !matches!(decision.pause, Some(Pause::MostOfHistory { .. })) {
         return Ok((catalog, decision));
     }

@@ -1,10 +1,10 @@
-//! The beginning of a transfer: what is let in, what waits, what is turned away.
+//! The beginning of a transfer: it is let in, waits, or is turned away.
 //!
-//! Order for a push: look whether it would rewrite history, before anything can fail; wait until no
-//! run reads the module's tree, look once more, and enter it in the ledger, these in one step under
-//! the ledger's lock. A run closes the gate under the same lock, so none begins to read while a
-//! push is about to begin. Only deliberate refusals turn a client away: whatever else goes wrong
-//! here costs the snapshot its grade, not the client its backup.
+//! Whether a push would rewrite snapshots is found out first, before anything can fail. Then the push
+//! waits until no run reads the live tree, is looked at once more, and is entered in the ledger. The
+//! last three are one step under the ledger's lock. A run closes the gate under the same lock, so no
+//! run begins to read while a push begins. Only deliberate refusals turn a client away. Any other
+//! failure here makes the next snapshot partial, and lets the client's backup go on.
 
 use std::cell::OnceCell;
 use std::time::{Duration, Instant};
@@ -17,9 +17,10 @@ use crate::decide::grade::Grade;
 use crate::decide::root_overlap::Opener;
 use crate::hook::shared_files::{SharedFileChecks, refused};
 use crate::hook::transfer_request::{NOTHING, TransferRequest};
-use crate::hook::waiting_client::{WaitingClient, patience};
+use crate::hook::waiting_client::{WaitingClient, wait_within};
 use crate::module::target::Target;
 use crate::run::reap::{highest_marked, reap};
+use crate::run::session::Session;
 use crate::store::format::FORMAT;
 use crate::store::gate::Gate;
 use crate::store::ledger::{Ledger, LedgerEntry};
@@ -33,189 +34,194 @@ use crate::tell::error::{Error, Result};
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(200);
 
-/// The answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// It is in the ledger and may begin.
+    /// The transfer is in the ledger and may begin.
     Entered,
-    /// It is turned away, and told this.
+    /// The transfer is turned away, and the client gets this sentence.
     Refused(String),
 }
 
-/// What a client is told whose push could change or delete snapshots themselves.
-const HOLDS_SNAPSHOTS: &str = "this module reaches snapshots of another one, which a push could destroy; please push to the module itself (to the administrator: `rsyncd-snapshot check` says what to change)";
+/// The sentence for a client whose push could change or delete snapshots themselves.
+const HOLDS_SNAPSHOTS: &str = "this module reaches snapshots of another one, which a push could \
+    destroy; please push to the module itself (to the administrator: `rsyncd-snapshot check` says \
+    what to change)";
 
-/// What nobody will read any more.
+/// Goes to the log only: the client is gone.
 const ENDED: &str = "the connection has ended";
 
 /// Lets a transfer in, or turns it away.
 ///
 /// # Errors
-/// If it cannot be entered in the ledger; it may begin all the same.
+/// If the transfer cannot be entered in the ledger. The caller lets it begin all the same.
 pub(crate) fn admit(
     target: &Target,
     settings: &Settings,
-    applicant: &TransferRequest,
+    request: &TransferRequest,
     clock: &Clock,
 ) -> Result<Admission> {
     let began = Instant::now();
-    let target = &target.clone().opened_by(applicant.opener());
+    let target = &target.clone().opened_by(request.opener());
     if target.opener == Opener::Reader && !target.is_registered() {
-        return admit_reader(target, applicant, clock);
+        return admit_reader(target, request, clock);
     }
-    // The push begins a new one, and nobody could tell afterwards.
+    // The push begins a new history, and after that a lost one can no longer be told from it.
     if let Some(lost) = target.lost_history() {
         log::warn!("{}: {lost}", target.label());
     }
     let nesting = target.check_nesting_in_hook();
     if let Err(refusal) = &nesting
-        && applicant.arguments.kind.writes()
+        && request.arguments.kind.writes()
         && target.reaches_snapshots()
     {
         log::error!("{}: {refusal}", target.label());
         return Ok(Admission::Refused(HOLDS_SNAPSHOTS.to_string()));
     }
     let opened = nesting.and_then(|()| target.open_root());
-    let looks = SharedFileChecks::default();
-    let why = refused(target, settings, opened.as_ref().ok(), applicant, &looks);
+    let checks = SharedFileChecks::default();
+    let why = refused(target, settings, opened.as_ref().ok(), request, &checks);
     let root = match (opened, why) {
         (Ok(root), None) => root,
-        (Ok(root), Some(why)) => return Ok(turn_away(target, &root, applicant, why, clock)),
-        // Nothing can be entered, but history is safe.
+        (Ok(root), Some(why)) => {
+            return Ok(turn_away(Session { target, root: &root, clock }, request, why));
+        }
+        // The refusal cannot be entered in the ledger, but the snapshots are safe.
         (Err(_), Some(why)) => return Ok(Admission::Refused(why)),
         (Err(error), None) => return Err(error),
     };
-    if applicant.request == NOTHING {
-        return Ok(turn_away(target, &root, applicant, ENDED.to_string(), clock));
+    let session = Session { target, root: &root, clock };
+    if request.path == NOTHING {
+        return Ok(turn_away(session, request, ENDED.to_string()));
     }
-    note_pair(target, &root);
-    // Most pushes wait for nothing.
+    note_pair(session);
+    wait_at_gate(session, settings, request, &checks, began)
+}
+
+/// Waits until the gate is open, and enters the transfer in the ledger.
+fn wait_at_gate(
+    session: Session,
+    settings: &Settings,
+    request: &TransferRequest,
+    checks: &SharedFileChecks,
+    began: Instant,
+) -> Result<Admission> {
+    let Session { target, root, clock } = session;
+    // Made only if the push has to wait, which few have to.
     let waiting = OnceCell::new();
     let mut pause = FIRST_PAUSE;
     loop {
-        let ledger = target.open_ledger(&root)?;
-        if !applicant.arguments.kind.writes() || !Gate::is_closed(&root, &ledger)? {
-            // The first snapshot may have been made while we waited.
-            return match refused(target, settings, Some(&root), applicant, &looks) {
-                None => enter(target, &root, ledger, applicant, clock),
+        let ledger = target.open_ledger(root)?;
+        if !request.arguments.kind.writes() || !Gate::is_closed(root, &ledger)? {
+            // A run may have made the first snapshot since the first check.
+            return match refused(target, settings, Some(root), request, checks) {
+                None => enter(session, ledger, request),
                 Some(why) => {
                     drop(ledger);
-                    Ok(turn_away(target, &root, applicant, why, clock))
+                    Ok(turn_away(session, request, why))
                 }
             };
         }
         drop(ledger);
-        let (deadline, caller) = waiting.get_or_init(|| {
-            (began + patience_with(target, settings, applicant), WaitingClient::new())
+        let (deadline, client) = waiting.get_or_init(|| {
+            (began + longest_wait(target, settings, request), WaitingClient::new())
         });
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            let why = come_back(target, &root, clock.now());
-            return Ok(turn_away(target, &root, applicant, why, clock));
+            return Ok(turn_away(session, request, come_back(target, root, clock.now())));
         }
-        if caller.is_gone_after(pause.min(left)) {
-            return Ok(turn_away(target, &root, applicant, ENDED.to_string(), clock));
+        if client.is_gone_after(pause.min(left)) {
+            return Ok(turn_away(session, request, ENDED.to_string()));
         }
         pause = (pause * 2).min(LAST_PAUSE);
     }
 }
 
-/// What cannot write needs no root. That it came is noted apart, or the hook after it could not
-/// tell it from a push.
-fn admit_reader(target: &Target, applicant: &TransferRequest, clock: &Clock) -> Result<Admission> {
-    let is_ended = applicant.request == NOTHING;
-    if !applicant.reads_only {
-        note_reader(target, applicant, is_ended, clock);
+/// Lets a transfer in that cannot write, and so needs no root. It is entered in a ledger outside the
+/// root, or post-xfer could not tell it from a push.
+fn admit_reader(target: &Target, request: &TransferRequest, clock: &Clock) -> Result<Admission> {
+    let is_ended = request.path == NOTHING;
+    if !request.reads_only {
+        enter_reader(target, request, is_ended, clock);
     }
     Ok(if is_ended { Admission::Refused(ENDED.to_string()) } else { Admission::Entered })
 }
 
-/// Where it cannot be noted, its hook takes it for a push that changed nothing.
-fn note_reader(target: &Target, applicant: &TransferRequest, refused: bool, clock: &Clock) {
-    let note = || {
-        let entry = entry(applicant, refused, clock)?;
+/// Enters a transfer that reads in the ledger outside the root. If that fails, post-xfer takes it for
+/// a push that changed nothing.
+fn enter_reader(target: &Target, request: &TransferRequest, refused: bool, clock: &Clock) {
+    let enter = || {
+        let entry = entry(request, refused, clock)?;
         Ledger::apart(target.memory.ledgers(&target.module_path))?.enter_reader(&entry)
     };
-    if let Err(error) = note() {
-        log::debug!("{}: a transfer that reads is not noted: {error}", target.label());
+    if let Err(error) = enter() {
+        log::debug!("{}: a transfer that reads is not in the ledger: {error}", target.label());
     }
 }
 
-/// post-xfer has to know that the transfers that it finds no entry of are not all there are.
-fn note_pair(target: &Target, root: &SnapshotRoot) {
-    if let Err(error) = State::update(root.private(), |state| state.paired = true) {
-        log::error!("{}: {error}", target.label());
+/// Notes that pre-xfer runs for this module. So post-xfer knows that a transfer without an entry is
+/// one that pre-xfer failed to enter.
+fn note_pair(session: Session) {
+    if let Err(error) = State::update(session.root.private(), |state| state.paired = true) {
+        log::error!("{}: {error}", session.label());
     }
 }
 
-fn enter(
-    target: &Target,
-    root: &SnapshotRoot,
-    ledger: Ledger,
-    applicant: &TransferRequest,
-    clock: &Clock,
-) -> Result<Admission> {
+fn enter(session: Session, ledger: Ledger, request: &TransferRequest) -> Result<Admission> {
     // An earlier transfer may have been served by a process of the same number.
-    reap(target, root, &ledger, clock)?;
-    let entry = match entry(applicant, false, clock) {
+    reap(session, &ledger)?;
+    let entry = match entry(request, false, session.clock) {
         Ok(entry) => entry,
-        // The connection has ended while we waited, and a transfer that goes on all the same would
-        // be followed by no hook.
+        // The connection has ended meanwhile. No hook would follow this transfer if it went on.
         Err(Error::Environment { .. }) if Process::own()?.is_some() => {
             return Ok(Admission::Refused(ENDED.to_string()));
         }
         Err(error) => return Err(error),
     };
-    ledger.begin(root, &entry, highest_marked(root))?;
+    ledger.begin(session.root, &entry, highest_marked(session.root))?;
     Ok(Admission::Entered)
 }
 
-/// The hook that follows has to know that nothing was transferred.
-fn turn_away(
-    target: &Target,
-    root: &SnapshotRoot,
-    applicant: &TransferRequest,
-    why: String,
-    clock: &Clock,
-) -> Admission {
-    let enter = || {
-        let ledger = target.open_ledger(root)?;
-        reap(target, root, &ledger, clock)?;
-        ledger.begin(root, &entry(applicant, true, clock)?, highest_marked(root))
-    };
-    if let Err(error) = enter() {
+/// Turns a transfer away. Its entry in the ledger tells post-xfer that nothing was transferred.
+fn turn_away(session: Session, request: &TransferRequest, why: String) -> Admission {
+    if let Err(error) = enter_refusal(session, request) {
         log::error!(
-            "{}: it cannot be recorded that this push was turned away, so it may be taken for one that failed half-way: {error}",
-            target.label()
+            "{}: it cannot be recorded that this push was turned away, so it may be taken for one \
+             that failed half-way: {error}",
+            session.label()
         );
     }
     Admission::Refused(why)
 }
 
-/// Notes that a transfer is turned away that could change nothing.
+/// Enters in the ledger that a transfer was turned away which could change nothing.
 ///
 /// # Errors
-/// If it cannot be entered in the ledger.
+/// If it cannot be entered.
 pub(crate) fn note_refusal(
     target: &Target,
-    applicant: &TransferRequest,
+    request: &TransferRequest,
     clock: &Clock,
 ) -> Result<()> {
     if !target.is_registered() {
-        note_reader(target, applicant, true, clock);
+        enter_reader(target, request, true, clock);
         return Ok(());
     }
     let root = target.open_root()?;
     State::update(root.private(), |state| state.paired = true)?;
-    let ledger = target.open_ledger(&root)?;
-    // An earlier push may have been served by a process of the same number.
-    reap(target, &root, &ledger, clock)?;
-    ledger.begin(&root, &entry(applicant, true, clock)?, highest_marked(&root))
+    enter_refusal(Session { target, root: &root, clock }, request)
 }
 
-fn entry(applicant: &TransferRequest, refused: bool, clock: &Clock) -> Result<LedgerEntry> {
-    let TransferRequest { arguments, forbidden, request, client, pid, .. } = applicant;
-    // First: once the connection's process is dead, nobody descends from it any more.
+fn enter_refusal(session: Session, request: &TransferRequest) -> Result<()> {
+    let ledger = session.target.open_ledger(session.root)?;
+    // An earlier transfer may have been served by a process of the same number.
+    reap(session, &ledger)?;
+    let entry = entry(request, true, session.clock)?;
+    ledger.begin(session.root, &entry, highest_marked(session.root))
+}
+
+fn entry(request: &TransferRequest, refused: bool, clock: &Clock) -> Result<Entry> {
+    let TransferRequest { arguments, forbidden, path, client, pid, .. } = request;
+    // First: once the connection's process is dead, this process no longer descends from it.
     let worker = Process::branch_of(*pid)?;
     let owner = Process::of(*pid)?.ok_or_else(|| Error::Environment {
         variable: "RSYNC_PID",
@@ -228,7 +234,7 @@ fn entry(applicant: &TransferRequest, refused: bool, clock: &Clock) -> Result<Le
         began: clock.exact_now(),
         began_at: BootTime::now(),
         sequence: 0,
-        request: request.clone(),
+        request: path.clone(),
         rewriting: arguments.rewriting.clone(),
         job: arguments.job(),
         forbidden: *forbidden,
@@ -238,17 +244,17 @@ fn entry(applicant: &TransferRequest, refused: bool, clock: &Clock) -> Result<Le
     })
 }
 
-/// How long the push may wait: no longer than the policy says, nor than its client or the module's
-/// own `timeout`.
-fn patience_with(target: &Target, settings: &Settings, applicant: &TransferRequest) -> Duration {
+/// How long the push may wait: the shortest of `push_wait`, the client's timeout and the module's
+/// `timeout`.
+fn longest_wait(target: &Target, settings: &Settings, request: &TransferRequest) -> Duration {
     let of_module = || {
         let conf = settings.rsyncd().ok()?;
         let value = conf.module(target.name.as_deref()?)?.get("timeout")?.to_vec();
         String::from_utf8(value).ok()?.trim().parse().ok().filter(|seconds| *seconds > 0)
     };
-    let timeouts = applicant.arguments.timeout_seconds().into_iter().chain(of_module());
+    let timeouts = request.arguments.timeout_seconds().into_iter().chain(of_module());
     let limit = Duration::from_secs(target.policy.push_wait.seconds());
-    timeouts.map(patience).fold(limit, Duration::min)
+    timeouts.map(wait_within).fold(limit, Duration::min)
 }
 
 fn come_back(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> String {

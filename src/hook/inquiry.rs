@@ -19,9 +19,9 @@ pub(crate) const PATH: &str = "./././././";
 pub(crate) const ANSWER: &str = "rsyncd-snapshot says";
 
 /// Whether a transfer is such a question.
-pub(crate) fn is_asked(applicant: &TransferRequest) -> bool {
-    let path = applicant.request.split_once('/').map(|(_, path)| path);
-    !applicant.arguments.kind.writes() && path == Some(PATH)
+pub(crate) fn is_asked(request: &TransferRequest) -> bool {
+    let path = request.path.split_once('/').map(|(_, path)| path);
+    !request.arguments.kind.writes() && path == Some(PATH)
 }
 
 /// The answer, in one line.

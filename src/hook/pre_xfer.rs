@@ -32,11 +32,11 @@ pub(crate) fn run(context: &Context) -> Result<Exit> {
         problem: "is not set".to_string(),
     })?;
     let arguments = Arguments::from_environment().unwrap_or_else(Arguments::unknown);
-    let applicant = TransferRequest {
+    let request = TransferRequest {
         forbidden: forbidden(context, &connection, &arguments),
         reads_only: reads_only(context, &connection),
         arguments,
-        request: connection.request.clone(),
+        path: connection.request.clone(),
         client: connection.client.clone(),
         pid,
     };
@@ -45,26 +45,26 @@ pub(crate) fn run(context: &Context) -> Result<Exit> {
     let name = connection.module_name.clone();
     let target = match Target::of_module(&context.settings, name, &connection.module_path) {
         Ok(target) => target,
-        Err(error) => return without_target(context, &connection, &applicant, &error),
+        Err(error) => return without_target(context, &connection, &request, &error),
     };
     context.set_level(&target);
     let label = target.label();
     set_subject(Some(label.clone()));
-    let target = target.opened_by(applicant.opener());
-    confine::to([&target], context.write_scope);
-    if inquiry::is_asked(&applicant) {
-        note_refusal(&target, &applicant, &Clock::System)?;
+    let target = target.opened_by(request.opener());
+    confine::to([&target], context.reach);
+    if inquiry::is_asked(&request) {
+        note_refusal(&target, &request, &Clock::System)?;
         print(&format!("{}\n", inquiry::answer(&target)))?;
         return Ok(Exit::Failed);
     }
-    match admit(&target, &context.settings, &applicant, &Clock::System) {
-        Ok(Admission::Refused(why)) => turn_away(&label, &applicant, &why),
+    match admit(&target, &context.settings, &request, &Clock::System) {
+        Ok(Admission::Refused(why)) => turn_away(&label, &request, &why),
         Ok(Admission::Entered) => {
-            let TransferRequest { arguments, request, client, .. } = &applicant;
-            log::debug!("{label}: {} of {request} by {} begins", arguments.kind, client.identity());
+            let TransferRequest { arguments, path, client, .. } = &request;
+            log::debug!("{label}: {} of {path} by {} begins", arguments.kind, client.identity());
             Ok(Exit::Done)
         }
-        Err(error) => Ok(let_in(&label, &applicant, &error)),
+        Err(error) => Ok(let_in(&label, &request, &error)),
     }
 }
 
@@ -93,24 +93,24 @@ fn reads_only(context: &Context, connection: &HookConnection) -> bool {
 /// Where even the snapshot root is unknown, what rewrites files may rewrite snapshots.
 fn without_target(
     context: &Context,
-    connection: &HookConnection,
-    applicant: &TransferRequest,
+    connection: &Connection,
+    request: &TransferRequest,
     error: &Error,
 ) -> Result<Exit> {
     let label = connection.label();
     let name = connection.module_name.as_deref();
-    match refused_without_target(&connection.module_path, &context.settings, name, applicant) {
-        Some(why) => turn_away(&label, applicant, &why),
-        None => Ok(let_in(&label, applicant, error)),
+    match refused_without_target(&connection.module_path, &context.settings, name, request) {
+        Some(why) => turn_away(&label, request, &why),
+        None => Ok(let_in(&label, request, error)),
     }
 }
 
 /// The transfer begins all the same: what is wrong here must not cost the client its backup.
-fn let_in(label: &str, applicant: &TransferRequest, error: &Error) -> Exit {
-    if applicant.reads_only {
+fn let_in(label: &str, request: &TransferRequest, error: &Error) -> Exit {
+    if request.reads_only {
         // A module that offers snapshots need not be one that they can be made of.
         log::debug!("{label}: this transfer is not in the ledger: {error}");
-    } else if applicant.arguments.kind.writes() {
+    } else if request.arguments.kind.writes() {
         log::error!(
             "{label}: this push is not in the ledger of running transfers, so its snapshot will be partial: {error}"
         );
@@ -120,8 +120,8 @@ fn let_in(label: &str, applicant: &TransferRequest, error: &Error) -> Exit {
     Exit::Done
 }
 
-fn turn_away(label: &str, applicant: &TransferRequest, why: &str) -> Result<Exit> {
-    log::warn!("{label}: turned away a push of {}: {why}", applicant.client.identity());
+fn turn_away(label: &str, request: &TransferRequest, why: &str) -> Result<Exit> {
+    log::warn!("{label}: turned away a push of {}: {why}", request.client.identity());
     print(&format!("{why}\n"))?;
     Ok(Exit::Failed)
 }

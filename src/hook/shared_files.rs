@@ -53,10 +53,10 @@ pub(crate) fn refused(
     target: &Target,
     settings: &Settings,
     root: Option<&SnapshotRoot>,
-    applicant: &TransferRequest,
+    request: &TransferRequest,
     looks: &SharedFileChecks,
 ) -> Option<String> {
-    let arguments = &applicant.arguments;
+    let arguments = &request.arguments;
     let is_harmless = arguments.rewriting.is_empty() && arguments.partial_dirs.is_empty();
     // Nearly nobody has to be counted for.
     if is_harmless || !arguments.kind.writes() {
@@ -76,8 +76,8 @@ pub(crate) fn refused(
     if !arguments.rewriting.is_empty() {
         let sharing = match root.map_or(Sharing::Unknown, |root| sharing(target, settings, root)) {
             Sharing::Snapshots(0) => {
-                match looks.any.get_or_init(|| look_below(target, applicant, WritableFiles::Any)) {
-                    Leftover::Nothing => Sharing::Snapshots(0),
+                match looks.any.get_or_init(|| look_below(target, request, Writable::Any)) {
+                    Found::Nothing => Sharing::Snapshots(0),
                     _ => Sharing::Unknown,
                 }
             }
@@ -92,7 +92,7 @@ pub(crate) fn refused(
     }
     let found = looks
         .partial_dirs
-        .get_or_init(|| look_below(target, applicant, WritableFiles::InPartialDirs(dirs)));
+        .get_or_init(|| look_below(target, request, Writable::InPartialDirs(dirs)));
     let is_vouched_for =
         *found == Leftover::Unknown && root.is_some_and(|root| newest_vouches(target, root, dirs));
     if is_vouched_for { None } else { leftover_refusal(arguments, found) }
@@ -121,9 +121,9 @@ pub(crate) fn refused_without_target(
     module_path: &Path,
     settings: &Settings,
     name: Option<&[u8]>,
-    applicant: &TransferRequest,
+    request: &TransferRequest,
 ) -> Option<String> {
-    let arguments = &applicant.arguments;
+    let arguments = &request.arguments;
     let dirs = PartialDirs::default();
     let refusal = partial_dir_refusal(arguments, &dirs)
         .or_else(|| in_place_refusal(arguments, &[], Sharing::Unknown));
@@ -140,8 +140,8 @@ pub(crate) fn refused_without_target(
     leftover_refusal(arguments, &found)
 }
 
-fn look_below(target: &Target, applicant: &TransferRequest, writable: WritableFiles) -> Leftover {
-    let arguments = &applicant.arguments;
+fn look_below(target: &Target, request: &TransferRequest, writable: Writable) -> Found {
+    let arguments = &request.arguments;
     // With --keep-dirlinks a link to a directory leads elsewhere in the module.
     let destination = match arguments.operands.as_slice() {
         [_, destination] if !arguments.has('K', "keep-dirlinks") => Some(destination.as_slice()),

@@ -1,35 +1,32 @@
-//! A client that asks for a transfer.
+//! What a client asks for before a transfer, and what it may do.
 
 use crate::decide::arguments::Arguments;
 use crate::decide::client::Client;
 use crate::decide::root_overlap::Opener;
 use crate::decide::verdict_facts::Forbidden;
 
-/// What rsyncd says is requested by a client that hangs up before it has said so.
+/// The path that rsyncd gives for a client that ends the connection before it has named one.
 pub(crate) const NOTHING: &str = "(NONE)";
 
-/// Who wants to transfer what.
 #[derive(Debug, Clone)]
 pub(crate) struct TransferRequest {
-    /// What it asks for.
     pub arguments: Arguments,
-    /// What `rsyncd.conf` forbids of it.
+    /// What `rsyncd.conf` forbids this client.
     pub forbidden: Option<Forbidden>,
-    /// Whether `rsyncd.conf` lets it only read, whatever it asks for.
+    /// Whether `rsyncd.conf` lets this client only read, whatever it asks for.
     pub reads_only: bool,
-    /// The same as a path, escaped: `RSYNC_REQUEST`.
-    pub request: String,
-    /// Who it is.
+    /// What it asks for as a path, escaped: `RSYNC_REQUEST`.
+    pub path: String,
     pub client: Client,
-    /// The number of the process that serves the connection.
+    /// The process that serves the connection.
     pub pid: u32,
 }
 
 impl TransferRequest {
-    /// Who opens the root: only a push that may write registers one.
+    /// The kind of work that the root is opened for: only a push that may write registers a root.
     pub(crate) fn opener(&self) -> Opener {
         let writes = self.arguments.kind.writes() && self.forbidden != Some(Forbidden::ReadOnly);
-        match writes && !self.reads_only && self.request != NOTHING {
+        match writes && !self.reads_only && self.path != NOTHING {
             true => Opener::Push,
             false => Opener::Reader,
         }

@@ -1,10 +1,11 @@
-//! The client whose push waits at the gate: how long it waits, and whether it is still there.
+//! How long a client may wait at the gate, and whether its connection has ended.
 //!
-//! A client with `--timeout` gives up when it hears nothing for so long, and pre-xfer can say
-//! nothing but why it turns a client away. So the gate waits less than that. A hook inherits the
-//! connection's socket from rsyncd (descriptor 4 of rsync 3.2.7 and 3.5.0), but any number may be
-//! it. Over `rsync -e ssh` there is no such socket: rsync has put its pipes in place of standard
-//! input and output. Standard error then leads to the client.
+//! A client with `--timeout` gives up when it hears nothing for so long, and the only message that
+//! pre-xfer can send is a refusal. So the gate keeps it for less than that.
+//!
+//! A hook inherits the connection's socket from rsyncd. It is descriptor 4 of rsync 3.2.7 and 3.5.0,
+//! but may have any number. Over `rsync -e ssh` there is no socket: rsync has replaced standard input
+//! and output by its pipes, and standard error leads to the client.
 
 use std::fs;
 use std::io::stderr;
@@ -16,29 +17,28 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-/// At least so much of the client's timeout is left for the answer to reach it.
+/// At least so much of the client's timeout is left for the answer to travel.
 const MIN_MARGIN: Duration = Duration::from_secs(1);
 
-/// How long the gate may keep a client that gives up after `timeout_seconds`: a fifth less, or a
-/// second.
-pub(crate) fn patience(timeout_seconds: u64) -> Duration {
+/// How long the gate may keep a client that gives up after `timeout_seconds`: a fifth less, and at
+/// least one second less.
+pub(crate) fn wait_within(timeout_seconds: u64) -> Duration {
     let timeout = Duration::from_secs(timeout_seconds);
     timeout.saturating_sub(MIN_MARGIN.max(timeout / 5))
 }
 
-/// The connection of a client.
+/// A client that waits, by the inherited descriptors of its connection.
 pub(crate) struct WaitingClient {
     sockets: Vec<OwnedFd>,
     parent: u32,
 }
 
 impl WaitingClient {
-    /// The client that this hook was run for.
     pub(crate) fn new() -> Self {
         WaitingClient { sockets: sockets(), parent: parent_id() }
     }
 
-    /// Waits for so long; whether the client, or the process that serves it, has gone.
+    /// Waits for `pause`. Returns whether the connection, or the process that serves it, has ended.
     pub(crate) fn is_gone_after(&self, pause: Duration) -> bool {
         let errors = stderr();
         let mut watched: Vec<PollFd> =
@@ -53,7 +53,7 @@ impl WaitingClient {
         let ended = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
         match poll(&mut watched, Some(&timeout)) {
             Ok(_) => {
-                watched.iter().any(|one| one.revents().intersects(ended))
+                watched.iter().any(|polled| polled.revents().intersects(ended))
                     || parent_id() != self.parent
             }
             Err(_) => {
@@ -64,8 +64,8 @@ impl WaitingClient {
     }
 }
 
-/// Duplicates of the inherited descriptors that are connections over a network. Only the kernel can
-/// duplicate by number without a promise that the number is open.
+/// Duplicates of the inherited descriptors that are network connections. `pidfd_getfd` duplicates by
+/// number and fails on a closed one, so no unsafe code is needed.
 fn sockets() -> Vec<OwnedFd> {
     let Ok(entries) = fs::read_dir("/proc/self/fd") else { return Vec::new() };
     let Ok(own) = pidfd_open(getpid(), PidfdFlags::empty()) else { return Vec::new() };
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn the_gate_waits_less_than_the_client() {
         for (timeout, waited) in [(1, 0), (2, 1), (5, 4), (10, 8), (600, 480)] {
-            assert_eq!(patience(timeout), Duration::from_secs(waited), "--timeout={timeout}");
+            assert_eq!(wait_within(timeout), Duration::from_secs(waited), "--timeout={timeout}");
         }
     }
 }

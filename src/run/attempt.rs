@@ -1,4 +1,4 @@
-//! One pass over the module: what it knows, and what it makes of it.
+//! What one attempt to take a snapshot knows of the root, and what it has seen of the live tree.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -10,56 +10,53 @@ use crate::decide::clock_history::ClockHistory;
 use crate::decide::clock_reading::ClockReading;
 use crate::decide::failed_push::UnfinishedDirectory;
 use crate::decide::fingerprint::Fingerprint;
-use crate::decide::verdict_facts::{ClientCompletion, RunningPushes};
-use crate::module::target::Target;
+use crate::decide::tear::Scar;
 use crate::run::request::Request;
+use crate::run::session::Session;
 use crate::store::gate::Gate;
 use crate::store::inode_log::in_place::InPlaceChanges;
-use crate::store::root::SnapshotRoot;
-use crate::store::snapshots::SnapshotList;
+use crate::store::snapshots::Catalog;
 use crate::store::state::State;
-use crate::system::clock::Clock;
 
-/// One pass over the module.
 pub(crate) struct SnapshotAttempt<'a> {
-    pub(crate) target: &'a Target,
-    pub(crate) root: &'a SnapshotRoot,
+    pub(crate) session: Session<'a>,
     pub(crate) request: &'a Request,
-    pub(crate) clock: &'a Clock,
     pub(crate) began: Instant,
+    /// Before the first directory was read.
     pub(crate) scan_began: BootTime,
     pub(crate) now: DateTime<Utc>,
     /// What both clocks showed at `now`.
-    pub(crate) reading: ClockReading,
-    /// What is known of the clock, that reading included.
+    pub(crate) reading: Reading,
+    /// What is known of the wall clock, `reading` included.
     pub(crate) clock_history: RefCell<ClockHistory>,
-    /// The newest snapshot's number.
+    /// The sequence number of the newest snapshot.
     pub(crate) sequence: Cell<u64>,
+    /// The state as it was before this attempt.
     pub(crate) before: State,
-    pub(crate) catalog: SnapshotList,
-    /// How far the client says that it has come.
+    pub(crate) catalog: Catalog,
+    /// What the client says in the module about its backup.
     pub(crate) completion: ClientCompletion,
-    /// Whether a comparison has been a full one.
+    /// Whether a comparison has read every directory, instead of trusting the index.
     pub(crate) is_full: Cell<bool>,
-    /// Closed as long as the tree is read.
+    /// The gate, closed as long as the live tree is read.
     pub(crate) gate: Cell<Option<Gate>>,
-    /// The pushes that go on all the same.
-    pub(crate) running: RunningPushes,
-    /// What pushes that write in place have changed; none where there was no such push.
+    /// The pushes that were running when the gate was closed.
+    pub(crate) running: Running,
+    /// What pushes changed in place; `None` if none did.
     pub(crate) in_place: Option<InPlaceChanges>,
 }
 
-/// What a look at the tree has shown.
+/// What was seen of the live tree.
 #[derive(Debug, Clone)]
 pub(crate) struct Observation {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) newest_ctime_ns: i64,
-    pub(crate) scars: Vec<UnfinishedDirectory>,
-    /// When the look ended, by the wall clock.
+    pub(crate) scars: Vec<Scar>,
+    /// When the observation ended, by the wall clock.
     pub(crate) ended: DateTime<Utc>,
-    /// Whether every later change has a later change time than all that was seen.
+    /// Whether every later change gets a later change time than all that was seen.
     pub(crate) is_settled: bool,
-    /// When the look before began, if the tree is as that left it.
+    /// When the observation of the last run began, if the tree has not changed since.
     pub(crate) unchanged_since: Option<BootTime>,
     pub(crate) differs_from_complete: Option<bool>,
     pub(crate) differs_from_newest: Option<bool>,

@@ -1,4 +1,4 @@
-//! The facts for a [verdict](crate::decide::verdict), as far as every moment knows them.
+//! Collects the facts for a [verdict](crate::decide::verdict).
 
 use std::os::fd::BorrowedFd;
 
@@ -8,17 +8,17 @@ use crate::decide::verdict_facts::{ClientCompletion, RunningPushes, VerdictFacts
 use crate::engine::compare::unfinished::UnfinishedSearch;
 use crate::engine::compare::{CompareContext, compare_trees};
 use crate::engine::index::Stamp;
-use crate::module::target::Target;
 use crate::run::request::Request;
+use crate::run::session::Session;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
 use crate::system::syscalls::{is_gone, stat_below};
 use crate::tell::escape::unescape;
 
-/// The facts that the request and the state know; nothing of who is running, nor of a debt.
+/// The facts that the request and the state hold. Running pushes and the due mark are left to the
+/// caller.
 pub(crate) fn facts<'a>(
-    target: &'a Target,
-    root: &SnapshotRoot,
+    session: Session<'a>,
     request: &'a Request,
     state: &'a State,
     moment: VerdictStage<'a>,
@@ -31,16 +31,16 @@ pub(crate) fn facts<'a>(
         running: RunningPushes::default(),
         has_waited: false,
         has_deferred: state.deferred_since.is_some(),
-        completion: ClientCompletion::of_module(root.module()),
+        completion: ClientCompletion::of_module(session.root.module()),
         torn: state.torn.as_ref(),
         due: None,
-        statuses: target.policy.statuses(),
+        statuses: session.target.policy.statuses(),
     }
 }
 
-/// What is known of the directories that the failed pushes of a mark did not finish. Where no run
-/// has looked for them yet, they are searched for in the whole tree.
-pub(crate) fn scar_times(root: &SnapshotRoot, mark: Option<&TornMark>) -> UnfinishedDirectories {
+/// The modification times of the directories that the failed pushes of a mark left unfinished. If
+/// no run has searched for such directories yet, the whole tree is searched.
+pub(crate) fn scar_times(root: &SnapshotRoot, mark: Option<&TornMark>) -> ScarTimes {
     let times = inspect(root.module(), mark);
     let Some(since) = mark.and_then(TornMark::search_since_ns) else { return times };
     let search = UnfinishedSearch::new(since);
@@ -49,7 +49,7 @@ pub(crate) fn scar_times(root: &SnapshotRoot, mark: Option<&TornMark>) -> Unfini
         Ok(_) => times.searched(search.found()),
         Err(error) => {
             log::warn!(
-                "{}: what a failed push left unfinished cannot be searched for: {error}",
+                "{}: cannot search for directories that a failed push left unfinished: {error}",
                 root.label()
             );
             times
@@ -57,9 +57,9 @@ pub(crate) fn scar_times(root: &SnapshotRoot, mark: Option<&TornMark>) -> Unfini
     }
 }
 
-/// The modification times that known scars have by now.
-fn inspect(module: BorrowedFd, mark: Option<&TornMark>) -> UnfinishedDirectories {
-    let mut times = UnfinishedDirectories::default();
+/// The present modification times of the known unfinished directories.
+fn inspect(module: BorrowedFd, mark: Option<&TornMark>) -> ScarTimes {
+    let mut times = ScarTimes::default();
     for path in mark.into_iter().flat_map(TornMark::scarred_paths) {
         let Some(bytes) = unescape(path) else { continue };
         match stat_below(module, &bytes) {

@@ -1,15 +1,16 @@
-//! Makes the room that `free_space` wants: first at the cost of what is retired already, then of
-//! what the policy would keep.
+//! Makes the free space that `free_space` wants, first out of retired snapshots, then out of those
+//! that the policy would keep.
 //!
-//! It comes after rotation, so the newest snapshot is durable and everything that has to go anyway
-//! is retired. What the trees that may go would free is counted first, and only as many go as are
-//! needed; where all of them together are no help, none goes and that is told. Where other modules
-//! share the file system and this one has not grown, its snapshots stay for a day, so that the
-//! module that grew pays first. There is a look at the disk before each that goes; the floors of
-//! the policy, pins and pauses hold, and no more go than `max_expire` in all.
+//! It comes after rotation, so the newest snapshot is durable, and all that has to go anyway is
+//! retired. What the removal of each tree would free is counted first, and only as many go as are
+//! needed. If all of them together would not free enough, none goes, with a warning. If other
+//! modules share the file system and this one has not grown, its snapshots stay for a day, so the
+//! module that grew loses snapshots first. The free space is looked up before each removal. The
+//! floors of the policy, pins and pauses hold, and no more than `max_expire` go in one run.
 
 use chrono::{DateTime, Utc};
 
+use crate::decide::decision::SnapshotVerdict;
 use crate::decide::free_space::{FreeSpace, bytes_text};
 use crate::decide::free_space_candidates::relief;
 use crate::decide::free_space_choice::{
@@ -19,13 +20,12 @@ use crate::decide::grade::Grade;
 use crate::decide::snapshot_reason::SnapshotReason;
 use crate::engine::usage::{self, UsageTree};
 use crate::module::target::Target;
-use crate::run::disposal::{RotationReport, remove};
+use crate::run::disposal::{RotationReport, remove, retire as retire_snapshots};
+use crate::run::session::Session;
 use crate::store::dir::{Dir, c_name};
 use crate::store::layout::Subdir;
 use crate::store::neighbours::has_neighbours;
 use crate::store::retire;
-use crate::store::root::SnapshotRoot;
-use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
 
 /// So many trees are counted at most.
@@ -38,29 +38,23 @@ const MOST_ENTRIES: u64 = 10_000_000;
 const MOST_ENTRIES_OF_MODULE: u64 = 500_000;
 
 /// Removes snapshots until the file system has the free space that the policy wants.
-pub(crate) fn make(
-    target: &Target,
-    root: &SnapshotRoot,
-    clock: &Clock,
-    rotated: &mut RotationReport,
-) -> Result<()> {
+pub(crate) fn make(session: Session, report: &mut RotationReport) -> Result<()> {
+    let Session { target, root, clock } = session;
     let Some(wanted) = target.policy.free_space else { return Ok(()) };
-    let label = target.label();
-    let shortage = Shortage { target, root, wanted, now: clock.now() };
+    let shortage = Shortage { session, wanted, now: clock.now() };
     if shortage.missing()? == 0 {
         shortage.note_missing(false);
         return Ok(());
     }
-    if let Some(pause) = &rotated.decision.pause {
-        rotated.warn(
-            &label,
-            format!("less than free_space {wanted} is free, but nothing expires: {pause}"),
-        );
+    if let Some(pause) = &report.decision.pause {
+        let warning =
+            format!("less than free_space {wanted} is free, but nothing expires: {pause}");
+        report.warn(warning);
         return Ok(());
     }
-    let spent = rotated.decision.expired().count();
+    let spent = report.decision.expired().count();
     let mut may_go = target.policy.max_expire.saturating_sub(spent);
-    let mut candidates: Vec<String> = relief(&rotated.decision, target.policy.min_keep)
+    let mut candidates: Vec<String> = relief(&report.decision, target.policy.min_keep)
         .into_iter()
         .map(|verdict| verdict.snapshot.name.clone())
         .collect();
@@ -74,43 +68,19 @@ pub(crate) fn make(
         let (early, chosen, is_enough) =
             match shortage.choose(&retired, &candidates, may_go, missing)? {
                 Chosen::InVain(bytes) => {
-                    rotated.warn(&label, in_vain(missing, wanted, bytes, candidates.len()));
+                    report.warn(in_vain(missing, wanted, bytes, candidates.len()));
                     return Ok(());
                 }
                 Chosen::Go { retired, kept, is_enough } => (retired, kept, is_enough),
             };
         if !chosen.is_empty()
-            && let Some(until) = shortage.waits_until(rotated, missing)
+            && let Some(until) = shortage.waits_until(report, missing)
         {
-            rotated.warn(&label, waits(missing, wanted, until));
+            report.warn(waits(missing, wanted, until));
             return Ok(());
         }
-        for name in early {
-            if shortage.missing()? == 0 {
-                break;
-            }
-            log::info!(
-                "{label}: {name} is removed before its time, for less than free_space {wanted} \
-                 is free"
-            );
-            remove(target, root, &[name], rotated)?;
-        }
-        for name in &chosen {
-            let missing = shortage.missing()?;
-            if missing == 0 {
-                break;
-            }
-            let missing = bytes_text(missing);
-            rotated.warn(
-                &label,
-                format!(
-                    "{name} is expired although the policy keeps it: {missing} are missing to \
-                     free_space {wanted}"
-                ),
-            );
-            may_go -= 1;
-            expire(target, root, name, clock, rotated)?;
-        }
+        shortage.remove_retired(early, report)?;
+        may_go -= shortage.expire_each(&chosen, report)?;
         candidates.retain(|name| !chosen.contains(name));
         let has_changed = !chosen.is_empty() || retire::retired(root)? != retired;
         if !is_enough || !has_changed {
@@ -119,31 +89,26 @@ pub(crate) fn make(
     }
     let missing = shortage.missing()?;
     if missing > 0 {
-        rotated.warn(&label, none_may_go(missing, wanted));
+        report.warn(none_may_go(missing, wanted));
     }
     Ok(())
 }
 
-/// Names of what goes.
 enum Chosen {
-    Go {
-        retired: Vec<String>,
-        kept: Vec<String>,
-        is_enough: bool,
-    },
-    /// All that may go would free so many bytes.
+    /// The names of the snapshots that go.
+    Go { retired: Vec<String>, kept: Vec<String>, is_enough: bool },
+    /// All that may go would free only so many bytes.
     InVain(u64),
 }
 
 struct Shortage<'a> {
-    target: &'a Target,
-    root: &'a SnapshotRoot,
+    session: Session<'a>,
     wanted: FreeSpace,
     now: DateTime<Utc>,
 }
 
 impl Shortage<'_> {
-    /// Counts what would be freed, and chooses.
+    /// Counts what each tree would free, and chooses.
     fn choose(
         &self,
         retired: &[String],
@@ -151,7 +116,7 @@ impl Shortage<'_> {
         max_kept: usize,
         missing: u64,
     ) -> Result<Chosen> {
-        let expired = self.root.subdir(Subdir::Expired)?;
+        let expired = self.session.root.subdir(Subdir::Expired)?;
         let in_root = self.dir();
         let trees: Vec<UsageTree> = retired
             .iter()
@@ -178,10 +143,63 @@ impl Shortage<'_> {
         })
     }
 
-    /// Until when this module's snapshots stay, since others are to make room first.
-    fn waits_until(&self, rotated: &RotationReport, missing: u64) -> Option<DateTime<Utc>> {
-        let Target { memory, module_path, .. } = self.target;
-        let has_others = has_neighbours(memory, module_path, &self.root.path);
+    /// Removes retired snapshots before their time, one after the other, as long as space is missing.
+    fn remove_retired(&self, names: Vec<String>, report: &mut RotationReport) -> Result<()> {
+        for name in names {
+            if self.missing()? == 0 {
+                break;
+            }
+            log::info!(
+                "{}: {name} is removed before its time, for less than free_space {} is free",
+                self.session.label(),
+                self.wanted
+            );
+            remove(self.session.root, &[name], report)?;
+        }
+        Ok(())
+    }
+
+    /// Expires snapshots one after the other, as long as space is missing. Returns how many.
+    fn expire_each(&self, names: &[String], report: &mut RotationReport) -> Result<usize> {
+        let mut count = 0;
+        for name in names {
+            let missing = self.missing()?;
+            if missing == 0 {
+                break;
+            }
+            report.warn(format!(
+                "{name} is expired although the policy keeps it: {} are missing to free_space {}",
+                bytes_text(missing),
+                self.wanted
+            ));
+            count += 1;
+            self.expire(name, report)?;
+        }
+        Ok(count)
+    }
+
+    /// Retires and removes one visible snapshot, unless it has been pinned meanwhile.
+    fn expire(&self, name: &String, report: &mut RotationReport) -> Result<()> {
+        let Session { root, clock, .. } = self.session;
+        let names = std::slice::from_ref(name);
+        // A retired snapshot of this name may go: for lack of space, retired ones go first.
+        let retired = retire::retired(root)?;
+        retire_snapshots(root, names, &retired, clock.now(), report)?;
+        if !retire::retired(root)?.contains(name) {
+            return Ok(());
+        }
+        let verdicts = report.decision.verdicts.iter_mut();
+        for verdict in verdicts.filter(|verdict| verdict.snapshot.name == *name) {
+            verdict.keep = false;
+            verdict.reasons = vec![Reason::SpaceWanted];
+        }
+        remove(root, names, report)
+    }
+
+    /// Until when this module's snapshots stay, because other modules shall free space first.
+    fn waits_until(&self, report: &RotationReport, missing: u64) -> Option<DateTime<Utc>> {
+        let Target { memory, module_path, .. } = self.session.target;
+        let has_others = has_neighbours(memory, module_path, &self.session.root.path);
         if !has_others {
             return None;
         }
@@ -189,23 +207,21 @@ impl Shortage<'_> {
         self.note_missing(true);
         let growth = ModuleGrowth {
             has_others,
-            own_bytes: self.own_bytes(rotated),
+            own_bytes: self.own_bytes(report),
             missing,
             since: since.unwrap_or(self.now),
         };
         waits_until(&growth, self.now)
     }
 
-    /// What only the module as it is and its newest complete snapshot take.
-    fn own_bytes(&self, rotated: &RotationReport) -> Option<u64> {
-        let complete = |verdict: &&crate::decide::snapshot_verdict::SnapshotVerdict| {
-            verdict.snapshot.grade == Grade::Complete
-        };
-        let newest = rotated.decision.verdicts.iter().rfind(complete);
+    /// The bytes that only the live tree and the newest complete snapshot take.
+    fn own_bytes(&self, report: &RotationReport) -> Option<u64> {
+        let complete = |verdict: &&SnapshotVerdict| verdict.snapshot.grade == Grade::Complete;
+        let newest = report.decision.verdicts.iter().rfind(complete);
         let in_root = self.dir();
-        let module = UsageTree {
-            parent: self.root.module(),
-            parent_path: &self.root.module_path,
+        let module = Tree {
+            parent: self.session.root.module(),
+            parent_path: &self.session.root.module_path,
             name: c_name("."),
         };
         let newest = newest.map(|verdict| tree(in_root, &verdict.snapshot.name));
@@ -213,10 +229,10 @@ impl Shortage<'_> {
         usage::freed(&trees, Some(MOST_ENTRIES_OF_MODULE)).map(|usage| usage.bytes)
     }
 
-    /// Remembers since when space is missing, apart from the disk that is full.
+    /// Notes since when space is missing: outside the root, whose disk may be full.
     fn note_missing(&self, is_missing: bool) {
         let now = self.now;
-        let noted = self.target.memory.change(&self.target.module_path, |memory| {
+        let noted = self.session.target.memory.change(&self.session.target.module_path, |memory| {
             let since = memory.space_missing_since.filter(|_| is_missing);
             memory.space_missing_since = since.or(is_missing.then_some(now));
         });
@@ -225,10 +241,10 @@ impl Shortage<'_> {
         }
     }
 
-    /// How many bytes fewer than wanted are free for users without privileges. Synced before, since
-    /// some file systems free what was removed with the next transaction.
+    /// How many bytes fewer than wanted are free for users without privileges. Syncs first: some file
+    /// systems free what was removed only with the next transaction.
     fn missing(&self) -> Result<u64> {
-        let root = self.root;
+        let root = self.session.root;
         let failed = |cause| Error::io("ask for the free space of", &root.path, cause);
         nix::unistd::syncfs(root.directory()).map_err(failed)?;
         let facts = rustix::fs::fstatvfs(root.directory())
@@ -241,7 +257,7 @@ impl Shortage<'_> {
     }
 
     fn dir(&self) -> Dir<'_> {
-        Dir { directory: self.root.directory(), path: &self.root.path }
+        Dir { directory: self.session.root.directory(), path: &self.session.root.path }
     }
 }
 
@@ -277,28 +293,4 @@ fn waits(missing: u64, wanted: FreeSpace, until: DateTime<Utc>) -> String {
          then, they go",
         until.format("%FT%TZ")
     )
-}
-
-fn expire(
-    target: &Target,
-    root: &SnapshotRoot,
-    name: &String,
-    clock: &Clock,
-    rotated: &mut RotationReport,
-) -> Result<()> {
-    let name = std::slice::from_ref(name);
-    // What is retired has gone by now.
-    let retired = retire::retired(root)?;
-    crate::run::disposal::retire(target, root, name, &retired, clock.now(), rotated)?;
-    // Unless somebody has pinned it just now.
-    let retired = retire::retired(root)?.contains(&name[0]);
-    if !retired {
-        return Ok(());
-    }
-    let verdicts = rotated.decision.verdicts.iter_mut();
-    for verdict in verdicts.filter(|verdict| verdict.snapshot.name == name[0]) {
-        verdict.keep = false;
-        verdict.reasons = vec![SnapshotReason::SpaceWanted];
-    }
-    remove(target, root, name, rotated)
 }

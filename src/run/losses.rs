@@ -1,8 +1,8 @@
-//! What a snapshot lacks of the module, by its record.
+//! What a snapshot lacks of the module, according to its record.
 //!
-//! The run that makes the snapshot warns of it. `check` tells it from the record as long as that
-//! snapshot is the newest complete one and the loss stands, so a later run that finds nothing
-//! changed does not hide it.
+//! The run that makes the snapshot warns of it. `check` reads it from the record as long as that
+//! snapshot is the newest complete one and the loss stands. So a later run that finds nothing changed
+//! does not hide it.
 
 use std::collections::HashSet;
 
@@ -12,15 +12,15 @@ use crate::store::record::{CopyRecord, Record};
 use crate::store::root::SnapshotRoot;
 use crate::tell::escape::unescape;
 
-/// What the run that made the snapshot warns of and `check` goes on to tell.
+/// Losses that the run warns of and `check` shows afterwards.
 pub(crate) fn lasting(record: &Record) -> Vec<String> {
     mounts(&record.skipped_mounts).into_iter().chain(attributes(record)).collect()
 }
 
-/// What only the run that made the snapshot warns of: files that were copied instead of linked. The
-/// snapshot has their content, and `list` shows their number.
+/// The warning about files that were copied instead of linked. Only the run that makes the snapshot
+/// shows it: the snapshot has the content, and `list` shows the number of copies.
 pub(crate) fn copies(record: &Record, partial_dirs: &PartialDirs) -> Option<String> {
-    // What is copied on purpose is no loss.
+    // Files in partial directories are copied on purpose.
     let is_partial = |copy: &&CopyRecord| {
         let directory = copy.path.rsplit_once('/').map_or("", |(directory, _)| directory);
         partial_dirs.includes(directory.as_bytes())
@@ -41,7 +41,7 @@ pub(crate) fn copies(record: &Record, partial_dirs: &PartialDirs) -> Option<Stri
 }
 
 /// What the snapshot `name` with this record still lacks, for `check`. A mount that is gone and
-/// left nothing behind in the module is no longer lacking.
+/// has left nothing in the module is no loss any more.
 pub(crate) fn standing(root: &SnapshotRoot, name: &str, record: &Record) -> Vec<String> {
     let lacks = |path: &&String| {
         unescape(path)

@@ -1,36 +1,36 @@
-//! What must be on disk before a run waits for anything.
-
-use chrono::{DateTime, Utc};
+//! The marks that a run writes before it waits for anything.
+//!
+//! A run may be killed while it waits. What it knows of its transfer is in the state by then, or, on
+//! a full disk, in what this machine remembers outside the root.
 
 use crate::decide::verdict::verdict;
 use crate::decide::verdict_facts::{VerdictStage, Worth};
 use crate::module::target::Target;
 use crate::run::facts::{facts, scar_times};
 use crate::run::request::{Request, Requester};
+use crate::run::session::Session;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
 use crate::tell::error::Result;
 use crate::tell::escape::escape_path;
 
-/// What must be on disk before anything waits: the torn mark, or the end of it by a good push that
-/// makes up for it, and that the root has had a policy.
-pub(crate) fn mark_before_lock(
-    target: &Target,
-    root: &SnapshotRoot,
-    request: &Request,
-    now: DateTime<Utc>,
-) -> Result<()> {
+/// Writes the torn mark of a failed push, or removes it after a good push that makes up for it, and
+/// notes that the root has had a policy.
+pub(crate) fn mark_before_lock(session: Session, request: &Request) -> Result<()> {
+    let Session { target, root, clock } = session;
+    let now = clock.exact_now();
     let earlier = target.memory.recall(&target.module_path).and_then(|memory| memory.torn);
     let is_good_push =
         request.push.is_some() && request.requester == Requester::Transfer(Worth::Complete);
     let standing = State::read(root.private()).ok().and_then(|state| state.torn);
     let times = scar_times(root, standing.as_ref().filter(|_| is_good_push));
-    let moment = VerdictStage::Ended { now, noticed: &request.started, scar_times: &times };
-    let marks_on = |state: &State| verdict(&facts(target, root, request, state, moment)).marks;
+    let moment = Moment::Ended { now, noticed: &request.started, scar_times: &times };
+    let marks_on = |state: &State| verdict(&facts(session, request, state, moment)).marks;
     let new = marks_on(&State::default());
     if let (Some(_), Some(status)) = (&new, request.status) {
         log::warn!(
-            "{}: the transfer ended with status {status}; the module is torn: it may be a mixture of old and new files until that push is repeated",
+            "{}: the transfer ended with status {status}; the module is torn: it may be a mixture of \
+             old and new files until that push is repeated",
             target.label()
         );
     }
@@ -44,8 +44,8 @@ pub(crate) fn mark_before_lock(
     })
     .and_then(|_| remember_policy(target, root));
     let kept = match (&marked, new) {
-        // On a full disk the mark is kept elsewhere, beside those of others, until there is room
-        // for it again.
+        // On a full disk, the mark is kept outside the root until it fits into the state again.
+        // There it is merged with the marks of earlier pushes.
         (Err(_), Some(mark)) => target.memory.change(&target.module_path, |memory| {
             memory.torn = Some(mark.clone().on_top_of(memory.torn.as_ref()));
         }),
@@ -56,14 +56,15 @@ pub(crate) fn mark_before_lock(
     };
     if let Err(error) = kept {
         log::error!(
-            "{}: it can be recorded nowhere that a push failed and may have left a mixture of old and new files: {error}",
+            "{}: it can be recorded nowhere that a push failed and may have left a mixture of old \
+             and new files: {error}",
             target.label()
         );
     }
     marked
 }
 
-/// Remembers that the root has had a policy, so that nothing expires should its file vanish.
+/// Notes in the state that the root has had a policy, so that nothing expires if its file vanishes.
 pub(crate) fn remember_policy(target: &Target, root: &SnapshotRoot) -> Result<()> {
     let Some(file) = target.policy_file.as_deref().map(escape_path) else { return Ok(()) };
     State::update(root.private(), |state| state.policy_file = Some(file)).map(drop)

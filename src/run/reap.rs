@@ -1,13 +1,13 @@
-//! Entries of the ledger whose processes have ended, and what they leave.
+//! Strikes entries out of the ledger whose processes have ended without doing so.
 //!
-//! An entry of another PID namespace or machine whose processes cannot be seen from here is left to
-//! its own side. That may never come again (a container that was removed), so after a
-//! [limit](unseen_limit) it counts as dead, with a warning.
+//! If the hook after a transfer never ran, the module may be a mixture of old and new files, so it
+//! is marked torn. If the hook was killed, its snapshot is marked due. The marks are on disk before
+//! the entry is struck out, so a crash in between loses nothing. After a crash of the machine every
+//! push counts as failed: rsync does not sync what it writes, so part of it may be lost.
 //!
-//! A transfer whose hook never ran has left the module torn, as far as is known; one whose
-//! hook was killed is still owed its snapshot. Both go into the state, durably, before the entry is
-//! struck out. After a crash of the machine no push is a good one any more: rsync does not sync
-//! what it writes, so part of it may be lost.
+//! The processes of an entry from another machine or PID namespace cannot be seen from here, so
+//! such an entry is left to the runs there. These may never come (a container that was removed), so
+//! after a [limit](unseen_limit) the entry counts as dead, with a warning.
 
 use crate::decide::failed_push::FailedPush;
 use std::thread;
@@ -21,28 +21,26 @@ use crate::decide::liveness::{Liveness, unseen_limit};
 use crate::decide::torn_mark::TornMark;
 use crate::decide::verdict_facts::{Asked, DueReason, Reporter, Worth};
 use crate::module::target::Target;
-use crate::store::ledger::{Ledger, LedgerLine};
+use crate::run::session::Session;
+use crate::store::ledger::{Ledger, Line};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
 
-/// What stands for the status of a transfer whose end is not known, as rsyncd itself tells
-/// it.
+/// The status of a transfer whose end is not known. rsyncd uses it, too.
 const UNKNOWN_STATUS: i32 = -1;
 
-/// Strikes out the entries of the dead, after the state has taken over what they leave.
-pub(crate) fn reap(
-    target: &Target,
-    root: &SnapshotRoot,
-    ledger: &Ledger,
-    clock: &Clock,
-) -> Result<()> {
-    reap_unseen_after(unseen_limit(target.policy.max_defer), target, root, ledger, clock)
+/// The kernel stamps changes by ticks of at most 10 ms.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Strikes out the entries of dead processes, after their marks are in the state.
+pub(crate) fn reap(session: Session, ledger: &Ledger) -> Result<()> {
+    reap_unseen_after(unseen_limit(session.target.policy.max_defer), session, ledger)
 }
 
-/// Counts pushes whose processes cannot be seen from here as dead, on an administrator's word, and
-/// returns how many there were.
+/// Ends pushes whose processes cannot be seen from here, because the administrator says so. Returns
+/// how many there were.
 ///
 /// # Errors
 /// If the ledger or the state cannot be used.
@@ -50,26 +48,21 @@ pub(crate) fn end_unseen(target: &Target, clock: &Clock) -> Result<usize> {
     let root = target.open_root()?;
     let ledger = target.open_ledger(&root)?;
     let count = ledger.lines()?.iter().filter(|line| line.writes() && line.is_unseen()).count();
-    reap_unseen_after(TimeDelta::zero(), target, &root, &ledger, clock)?;
+    reap_unseen_after(TimeDelta::zero(), Session { target, root: &root, clock }, &ledger)?;
     Ok(count)
 }
 
-fn reap_unseen_after(
-    limit: TimeDelta,
-    target: &Target,
-    root: &SnapshotRoot,
-    ledger: &Ledger,
-    clock: &Clock,
-) -> Result<()> {
+fn reap_unseen_after(limit: TimeDelta, session: Session, ledger: &Ledger) -> Result<()> {
+    let Session { target, root, clock } = session;
     ledger.clean_up()?;
     let is_dead = |line: &LedgerLine| line.liveness(clock.now(), limit) == Liveness::Dead;
     let dead: Vec<LedgerLine> = ledger.lines()?.into_iter().filter(is_dead).collect();
     let mut torn: Vec<TornMark> = Vec::new();
     let mut asked: Option<Asked> = None;
     for line in dead.iter().filter(|line| line.writes()) {
-        tell(target, line);
+        log_dead(target, line);
         torn.extend(tear(line, clock));
-        asked = asked.max(debt(target, line));
+        asked = asked.max(owed(target, line));
     }
     let in_place =
         dead.iter().filter_map(|line| line.entry.as_ref()).any(|it| !it.rewriting.is_empty());
@@ -85,28 +78,28 @@ fn reap_unseen_after(
             }
         })?;
     }
-    // What mends such a mark is told by the kernel's change times alone, and those lag behind the
-    // clock.
+    // Only a change time after the mark shows that such a mark is made up for, and change times lag
+    // behind the clock by a tick.
     if is_nameless {
         thread::sleep(Duration::from_nanos(STAMP_LAG_NS.unsigned_abs()));
     }
     dead.iter().try_for_each(|line| ledger.strike(line))
 }
 
-/// The highest number that a mark of the root holds: what is entered next gets a higher one.
+/// The highest sequence number in the root's torn mark. The next entry gets a higher one.
 pub(crate) fn highest_marked(root: &SnapshotRoot) -> u64 {
-    // A state that cannot be read is told by the run that needs it.
+    // The run that needs the state reports that it cannot be read.
     let torn = State::read(root.private()).ok().and_then(|state| state.torn);
     torn.map_or(0, |mark| mark.highest_sequence())
 }
 
-/// The status that the transfer ended with, as far as that still says something.
-fn reliable_status(line: &LedgerLine) -> Option<i32> {
+/// The status that the transfer ended with, unless the machine has been booted since.
+fn reliable_status(line: &Line) -> Option<i32> {
     line.status.filter(|_| line.is_of_this_boot())
 }
 
-/// The mark of a push that nobody has marked yet: its hook does so before it notes the end.
-fn tear(line: &LedgerLine, clock: &Clock) -> Option<TornMark> {
+/// The torn mark of a push whose hook has not noted its end. A hook that has, has also marked it.
+fn tear(line: &Line, clock: &Clock) -> Option<TornMark> {
     if reliable_status(line).is_some() {
         return None;
     }
@@ -115,7 +108,7 @@ fn tear(line: &LedgerLine, clock: &Clock) -> Option<TornMark> {
     Some(TornMark::new(clock.exact_now(), line.status.unwrap_or(UNKNOWN_STATUS), now, tear))
 }
 
-fn debt(target: &Target, line: &LedgerLine) -> Option<Asked> {
+fn owed(target: &Target, line: &Line) -> Option<Asked> {
     let worth = reliable_status(line).map_or(Worth::Partial, |status| {
         Worth::of_status(status, Reporter::Daemon, target.policy.statuses())
     });
@@ -126,7 +119,7 @@ fn debt(target: &Target, line: &LedgerLine) -> Option<Asked> {
     }
 }
 
-/// A mark that stands keeps its reason: somebody may rely on it.
+/// The new due mark. A standing mark keeps its reason, because the run that set it may rely on that.
 fn due_mark(asked: Asked, clock: &Clock, standing: Option<DueMark>) -> DueMark {
     let fresh = DueMark {
         since: clock.now(),
@@ -142,20 +135,24 @@ fn due_mark(asked: Asked, clock: &Clock, standing: Option<DueMark>) -> DueMark {
     }
 }
 
-fn tell(target: &Target, line: &LedgerLine) {
+fn log_dead(target: &Target, line: &Line) {
     let (label, who, pid) = (target.label(), line.who(), line.pid);
     if line.is_unseen() {
         log::warn!(
-            "{label}: the push of {who} (process {pid} of another machine or PID namespace) began at {}, its process cannot be seen from here, and no run of its own side has ended it; it counts as dead now",
+            "{label}: the push of {who} (process {pid} of another machine or PID namespace) began at \
+             {}, its process cannot be seen from here, and no run there has ended it; it counts \
+             as dead now",
             line.began.format("%FT%TZ")
         );
     }
     match reliable_status(line) {
         None => log::warn!(
-            "{label}: the push of {who} (process {pid}) is gone and no hook followed it; the module is torn (it may be a mixture of old and new files), and a snapshot is due"
+            "{label}: the push of {who} (process {pid}) is gone and no hook followed it; the module \
+             is torn (it may be a mixture of old and new files), and a snapshot is due"
         ),
         Some(status) => log::warn!(
-            "{label}: the hook after the push of {who} (process {pid}, status {status}) did not get to its end; a snapshot is due"
+            "{label}: the hook after the push of {who} (process {pid}, status {status}) did not get \
+             to its end; a snapshot is due"
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! What a run did.
+//! What a run did, for the exit status, JSON and what this machine remembers.
 
 use crate::decide::name::PARTIAL;
 use crate::module::target::Target;
@@ -13,13 +13,14 @@ pub enum Ending {
     Unchanged,
     /// Another run, whose scan began after this one was asked for, has done the work.
     Covered,
-    /// The module is torn and has not changed since: nothing to publish.
+    /// The module is torn and has not changed since: no snapshot.
     Torn,
     /// The transfer failed and the policy wants no partial snapshot.
     FailedTransfer,
-    /// Sooner than `min_interval`: the root is marked due.
+    /// The last snapshot is younger than `min_interval`: the root is marked due.
     TooSoon,
-    /// Another push is still running: the root is marked due, and the last one takes the snapshot.
+    /// Another push is still running: the root is marked due, and the hook of the last push takes
+    /// the snapshot.
     Deferred,
     /// Only a due snapshot was asked for, and none is.
     NotDue,
@@ -48,57 +49,65 @@ pub struct Report {
     pub ending: Ending,
     /// The snapshot that was published, or that stands unchanged.
     pub snapshot: Option<String>,
-    /// Problems that did not stop it; each is in the log.
+    /// Problems that did not stop the run; each is in the log.
     pub warnings: Vec<String>,
-    /// What its snapshot lacks; in the log, and told by `check` from the snapshot's record.
+    /// What the snapshot lacks of the module; in the log, and shown by `check` from the snapshot's
+    /// record.
     pub losses: Vec<String>,
     /// Snapshots whose new files are to be hashed once the lock is released.
     pub(crate) unhashed: Vec<String>,
     /// Whether the policy could not be used.
     pub policy_trouble: bool,
+    /// How messages name the module.
+    label: String,
 }
 
 impl Report {
     pub(crate) fn new(target: &Target, ending: Ending) -> Self {
         let policy_trouble = !target.trouble.is_empty();
-        let (warnings, losses, unhashed) = (Vec::new(), Vec::new(), Vec::new());
-        Report { ending, snapshot: None, warnings, losses, unhashed, policy_trouble }
+        Report {
+            ending,
+            snapshot: None,
+            warnings: Vec::new(),
+            losses: Vec::new(),
+            unhashed: Vec::new(),
+            policy_trouble,
+            label: target.label(),
+        }
     }
 
-    /// Whether the module's present state is safe: that, and nothing else, makes up for an earlier
-    /// failure.
+    /// Whether a snapshot holds the module's present state. Only that makes up for an earlier failure.
     pub(crate) fn is_success(&self) -> bool {
         matches!(self.ending, Ending::Published | Ending::Unchanged)
     }
 
-    /// Whether a transfer failed and nothing was made of it.
+    /// Whether a transfer failed and got no snapshot.
     pub(crate) fn is_failed_transfer(&self) -> bool {
         matches!(self.ending, Ending::FailedTransfer | Ending::Torn)
     }
 
-    /// Whether what came out, or stands for it, is a partial snapshot.
+    /// Whether the snapshot that was published, or that stands unchanged, is partial.
     pub fn is_partial(&self) -> bool {
         self.snapshot.as_ref().is_some_and(|name| name.ends_with(PARTIAL))
     }
 
-    /// Logs a problem that does not stop the run, and remembers it for the exit status.
-    pub(crate) fn warn(&mut self, label: &str, message: String) {
-        log::warn!("{label}: {message}");
+    /// Logs a problem that does not stop the run.
+    pub(crate) fn warn(&mut self, message: String) {
+        log::warn!("{}: {message}", self.label);
         self.warnings.push(message);
     }
 
-    /// Logs what the snapshot lacks. It is not remembered beside the record.
-    pub(crate) fn warn_of_loss(&mut self, label: &str, message: String) {
-        log::warn!("{label}: {message}");
+    /// Logs what the snapshot lacks. The record holds it, so it is not remembered once more.
+    pub(crate) fn warn_of_loss(&mut self, message: String) {
+        log::warn!("{}: {message}", self.label);
         self.losses.push(message);
     }
 
-    /// All that was warned of.
+    /// Warnings and losses.
     pub fn all_warnings(&self) -> Vec<String> {
         self.warnings.iter().chain(&self.losses).cloned().collect()
     }
 
-    /// The exit status that tells it.
     pub fn exit(&self) -> Exit {
         match (self.policy_trouble, self.warnings.is_empty() && self.losses.is_empty()) {
             (true, _) => Exit::Usage,

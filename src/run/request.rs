@@ -1,4 +1,4 @@
-//! What a run is asked to do, and what of it is still owed when it could not be done.
+//! What a run is asked to do, and the due mark that it leaves if it cannot do that.
 
 use chrono::{DateTime, Utc};
 
@@ -12,51 +12,50 @@ use crate::decide::verdict_facts::{
 use crate::store::ledger::LedgerLine;
 use crate::store::state::DueMark;
 
-/// Who asks.
+/// Who asks for a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requester {
     /// A transfer that has ended, and what its end is worth.
     Transfer(Worth),
-    /// A person.
+    /// An administrator or a timer.
     ByHand,
-    /// A debt that an earlier run left.
+    /// A due mark that an earlier run left.
     Owed {
-        /// Who asked then.
+        /// Who asked for that snapshot.
         asked: Asked,
-        /// Whether the machine has been running since.
+        /// Whether the machine has not been booted since.
         is_of_this_boot: bool,
     },
-    /// A person who asks for rotation alone.
+    /// An administrator who asks for rotation alone.
     Rotation,
 }
 
 /// What a run is asked to do.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Who asks.
     pub requester: Requester,
-    /// The transfer's exit status, if there was one.
+    /// The exit status of the transfer, if there was one.
     pub status: Option<i32>,
-    /// Who transferred, if it was a transfer.
     pub client: Option<Client>,
-    /// Whether the ledger vouches for what is known of the transfers.
+    /// How much of the transfers the ledger has seen.
     pub coverage: LedgerCoverage,
     /// The transfer's entry in the ledger.
     pub line: Option<LedgerLine>,
     /// The push of that entry.
-    pub push: Option<LedgerPush>,
-    /// To be told when nothing of the transfer can be lost any more, whichever process dies.
+    pub push: Option<Push>,
+    /// Called once the marks and the ledger hold all that is known of the transfer, so that nothing
+    /// is lost whichever process dies.
     pub taken_over: Option<fn()>,
-    /// Do something only if a snapshot is due.
+    /// Work only if a snapshot is due.
     pub only_if_due: bool,
     /// Rotate once the present state is safe.
     pub rotates: bool,
-    /// When the process that asks was started.
+    /// When the process that asks was started: a scan that began later covers this request.
     pub started: BootTime,
 }
 
 impl Request {
-    /// A person or a timer asks, at this moment.
+    /// A request of an administrator or a timer, as of now.
     pub fn manual(only_if_due: bool) -> Self {
         Request {
             requester: Requester::ByHand,
@@ -72,12 +71,12 @@ impl Request {
         }
     }
 
-    /// A person asks for rotation alone.
+    /// A request for rotation alone.
     pub(crate) fn rotation() -> Self {
         Request { requester: Requester::Rotation, ..Request::manual(false) }
     }
 
-    /// A transfer has ended of which there is no ledger.
+    /// The request after a transfer that no ledger knows.
     pub fn transfer(worth: Worth, status: i32, client: Client) -> Self {
         Request {
             requester: Requester::Transfer(worth),
@@ -88,20 +87,20 @@ impl Request {
         }
     }
 
-    /// The same transfer with its entry in the ledger.
-    pub fn entered(self, line: LedgerLine) -> Self {
+    /// This request with the transfer's entry in the ledger.
+    pub fn entered(self, line: Line) -> Self {
         let push = line.entry.as_ref().map(|entry| entry.push());
         Request { coverage: LedgerCoverage::All, line: Some(line), push, ..self }
     }
 
-    /// What a run that gave up, or was put off, would have done.
+    /// The request of a run that gave up waiting or deferred its snapshot.
     pub(crate) fn owed(mark: &DueMark) -> Self {
         let debt =
             Requester::Owed { asked: mark.asked, is_of_this_boot: mark.marked.is_of_this_boot() };
         Request { requester: debt, ..Request::manual(false) }
     }
 
-    /// Who opens the root.
+    /// The kind of work that the root is opened for.
     pub(crate) fn opener(&self) -> Opener {
         match self.requester {
             Requester::Transfer(_) => Opener::Push,
@@ -111,13 +110,12 @@ impl Request {
         }
     }
 
-    /// The occasion for a verdict.
     pub(crate) fn occasion(&self) -> Occasion<'_> {
         let transfer = |worth| TransferEnd {
             worth,
             status: self.status.unwrap_or_default(),
             push: self.push.as_ref(),
-            // Such a transfer never comes to a run.
+            // A transfer that is no push never asks for a run.
             is_no_push: self.requester == Requester::Rotation,
             forbidden: None,
             brought_unfinished: false,
@@ -126,18 +124,18 @@ impl Request {
             Requester::Transfer(worth) => Occasion::Transfer(transfer(worth)),
             Requester::Rotation => Occasion::Transfer(transfer(Worth::Nothing)),
             Requester::Owed { asked, is_of_this_boot } => Occasion::Owed { asked, is_of_this_boot },
-            // A timer that finds a debt asks as that.
+            // A timer that finds a due mark asks as `Requester::Owed`.
             Requester::ByHand => Occasion::ByHand,
         }
     }
 
-    /// Who asks for a snapshot; none if the transfer earns none.
+    /// Who asks for a snapshot; `None` if the transfer earns none.
     pub(crate) fn asked(&self) -> Option<Asked> {
         self.occasion().asked()
     }
 
-    /// What is owed if this request is not served now; a mark that stands already may be worth
-    /// more.
+    /// The due mark if this request is not served now. A `standing` mark may ask for more, and is
+    /// kept then.
     pub(crate) fn due_mark(
         &self,
         reason: DueReason,

@@ -1,9 +1,10 @@
 //! Carries out what [`decide`](crate::decide::rotation) decided.
 //!
-//! It runs after a new snapshot is durable or proved unnecessary, or by hand; never after a failed
-//! transfer, so failures alone cannot wear a history down. Everything is decided on one reading of
-//! the root under the lock, told, and retired as a whole. What earlier runs retired is removed
-//! after that, when its grace is over, and at last what `free_space` wants.
+//! Rotation follows a new snapshot that is durable, or the proof that none is needed, or the command
+//! of an administrator. It never follows a failed transfer, so failures alone cannot wear a history
+//! down. One reading of the root under the lock is decided on and logged, then retired. Snapshots
+//! that earlier runs retired are removed after that, when their grace is over; at last goes what
+//! `free_space` wants.
 
 use chrono::{DateTime, Utc};
 
@@ -17,26 +18,24 @@ use crate::module::target::Target;
 use crate::run::disposal::{self, Disposal, RotationReport};
 use crate::run::free_space;
 use crate::run::report::Report;
+use crate::run::session::Session;
+use crate::run::verify::refresh::compact_if_outgrown;
 use crate::store::publish::clear_staging;
 use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::store::{retire, unremovable};
-use crate::system::clock::Clock;
 use crate::tell::error::Result;
 
-/// A root and what is decided on it.
+/// A root as one reading of it showed it, and the decision on its snapshots.
 pub(crate) struct ExaminedRoot {
-    /// Its snapshots.
-    pub catalog: SnapshotList,
-    /// What earlier runs left behind.
+    pub catalog: Catalog,
     pub state: State,
-    /// What rotation would do.
     pub decision: Decision,
 }
 
-/// Decides without doing anything, as of `now`; `reading` is of the clocks, unless `now` is another
-/// time than the present.
+/// Decides as of `now` without doing anything. `reading` is what the clocks show; `None` if `now` is
+/// another time than the present.
 pub(crate) fn examine(
     target: &Target,
     root: &SnapshotRoot,
@@ -50,45 +49,26 @@ pub(crate) fn examine(
     Ok(ExaminedRoot { catalog, state, decision })
 }
 
-/// The same for those who need no state.
-pub(crate) fn look(
-    target: &Target,
-    root: &SnapshotRoot,
-    now: DateTime<Utc>,
-    reading: Option<ClockReading>,
-) -> Result<(SnapshotList, Decision)> {
-    let ExaminedRoot { catalog, decision, .. } = examine(target, root, now, reading)?;
-    Ok((catalog, decision))
-}
-
 /// Rotates after a run has made its snapshot durable or found it unnecessary.
-pub(crate) fn rotate_after_snapshot(
-    target: &Target,
-    root: &SnapshotRoot,
-    clock: &Clock,
-    report: &mut Report,
-) -> Result<()> {
+pub(crate) fn rotate_after_snapshot(session: Session, report: &mut Report) -> Result<()> {
     if report.policy_trouble {
         return Ok(());
     }
-    let rotated = rotate_locked(target, root, clock, Disposal::Later)?;
-    report.warnings.extend(rotated.warnings);
-    if let Err(error) = crate::run::verify::refresh::compact_if_outgrown(target, root) {
-        report.warn(
-            &target.label(),
-            format!("the inode log (.rsyncd-snapshot/inodes) stays as large as it is: {error}"),
-        );
+    let rotation = rotate_locked(session, Disposal::Later)?;
+    report.warnings.extend(rotation.warnings);
+    if let Err(error) = compact_if_outgrown(session.target, session.root) {
+        report.warn(format!(
+            "the catalogue of inodes (.rsyncd-snapshot/inodes) stays as large as it is: {error}"
+        ));
     }
     Ok(())
 }
 
-/// Removes what is retired where its space is wanted: a transfer failed, or a snapshot for lack of
-/// it. Not what is within a grace that the policy sets, and nothing while expiry is paused.
-pub(crate) fn free_retired(
-    target: &Target,
-    root: &SnapshotRoot,
-    clock: &Clock,
-) -> Result<Vec<String>> {
+/// Removes retired snapshots after a transfer has failed or a snapshot for lack of space: the next
+/// transfer may need their space. Keeps those within the policy's `grace`, and all of them while
+/// expiry is paused. Returns warnings.
+pub(crate) fn free_retired(session: Session) -> Result<Vec<String>> {
+    let Session { target, root, clock } = session;
     let now = clock.now();
     let is_paused = || -> Result<bool> {
         Ok(examine(target, root, now, Some(clock.reading()))?.decision.pause.is_some())
@@ -100,109 +80,118 @@ pub(crate) fn free_retired(
     Ok(removed.errors.iter().map(|error| format!("a retired snapshot remains: {error}")).collect())
 }
 
-pub(crate) fn rotate_locked(
-    target: &Target,
-    root: &SnapshotRoot,
-    clock: &Clock,
-    disposal: Disposal,
-) -> Result<RotationReport> {
+/// Rotates under the lock: decides, retires, removes retired snapshots, makes free space.
+pub(crate) fn rotate_locked(session: Session, disposal: Disposal) -> Result<RotationReport> {
+    let Session { target, root, clock } = session;
     let now = clock.now();
     let over = retire::past_grace(root, target.policy.grace, now)?;
     let ExaminedRoot { catalog, state, decision } =
         examine(target, root, now, Some(clock.reading()))?;
-    let mut rotated = RotationReport { decision, warnings: Vec::new() };
-    let mut just_retired = Vec::new();
+    let mut report = RotationReport::new(target, decision);
     if let Some(error) = over.unnoted {
-        rotated
-            .warn(&target.label(), format!("for how long retired snapshots can be brought back (grace) is counted from a later run on: {error}"));
+        report.warn(format!(
+            "for how long retired snapshots can be brought back (grace) is counted from a later \
+             run on: {error}"
+        ));
     }
-    for warning in &catalog.warnings {
-        rotated.warn(&target.label(), warning.clone());
+    catalog.warnings.iter().for_each(|warning| report.warn(warning));
+    log_decision(target, &mut report);
+    if report.decision.pause.is_none() {
+        remember_rules(session, &catalog, &state, &mut report)?;
     }
-    tell_decision(&target.label(), &mut rotated, target.policy.max_expire);
-    if rotated.decision.pause.is_none()
-        && let Err(error) = remember_rules(target, root, &catalog, &state)
-    {
-        // It has to be possible to make room; the next run remembers them.
-        match error.is_lack_of_space() {
-            true => rotated.warn(&target.label(), error.to_string()),
-            false => return Err(error),
-        }
-    }
-    let names: Vec<String> =
-        rotated.decision.expired().map(|verdict| verdict.snapshot.name.clone()).collect();
-    if !names.is_empty() {
-        // What goes in this run anyway must not keep a snapshot of the same name.
-        let going = match (disposal, &rotated.decision.pause) {
-            (Disposal::Now, _) => retire::retired(root)?,
-            (Disposal::Later, Some(_)) => Vec::new(),
-            (Disposal::Later, None) => over.names.clone(),
-        };
-        just_retired = disposal::retire(target, root, &names, &going, now, &mut rotated)?;
-    }
-    if disposal == Disposal::Now
-        && let Err(error) = clear_staging(root)
-    {
-        rotated.warn(
-            &target.label(),
-            format!(
-                "what an earlier run left in .rsyncd-snapshot/staging cannot be removed: {error}"
-            ),
-        );
-    }
+    let just_retired = retire_expired(session, disposal, &over.names, now, &mut report)?;
     if disposal == Disposal::Now {
-        for cause in unremovable::remove_all(root)? {
-            let message = format!("a tree that was set aside still cannot be removed: {cause}");
-            rotated.warn(&target.label(), message);
-        }
+        remove_leftovers(root, &mut report)?;
     }
-    let names = match (disposal, &rotated.decision.pause) {
+    let names = match (disposal, &report.decision.pause) {
         (Disposal::Now, _) => retire::retired(root)?,
         (Disposal::Later, Some(_)) => Vec::new(),
         (Disposal::Later, None) => {
             let spare = retire::recyclable(root, target.policy.grace, now)?;
-            let is_left =
-                |name: &String| spare.as_ref() != Some(name) && !just_retired.contains(name);
-            over.names.into_iter().filter(is_left).collect()
+            let goes = |name: &String| spare.as_ref() != Some(name) && !just_retired.contains(name);
+            over.names.into_iter().filter(goes).collect()
         }
     };
-    disposal::remove(target, root, &names, &mut rotated)?;
-    free_space::make(target, root, clock, &mut rotated)?;
-    Ok(rotated)
+    disposal::remove(root, &names, &mut report)?;
+    free_space::make(session, &mut report)?;
+    Ok(report)
 }
 
-/// Remembers by which rules this root is rotated: others may have to be confirmed first. As long as
-/// the floors keep everything, rules have proved nothing.
+/// Retires what the decision expires, and returns which snapshots that were. `past_grace`: the
+/// retired ones whose grace is over.
+fn retire_expired(
+    session: Session,
+    disposal: Disposal,
+    past_grace: &[String],
+    now: DateTime<Utc>,
+    report: &mut RotationReport,
+) -> Result<Vec<String>> {
+    let names: Vec<String> =
+        report.decision.expired().map(|verdict| verdict.snapshot.name.clone()).collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    // A retired snapshot that this run removes anyway must not keep a visible one of its name.
+    let going = match (disposal, &report.decision.pause) {
+        (Disposal::Now, _) => retire::retired(session.root)?,
+        (Disposal::Later, Some(_)) => Vec::new(),
+        (Disposal::Later, None) => past_grace.to_vec(),
+    };
+    disposal::retire(session.root, &names, &going, now, report)
+}
+
+/// Removes what earlier runs left in `staging` and set aside in `unremovable`.
+fn remove_leftovers(root: &SnapshotRoot, report: &mut RotationReport) -> Result<()> {
+    if let Err(error) = clear_staging(root) {
+        report.warn(format!(
+            "what an earlier run left in .rsyncd-snapshot/staging cannot be removed: {error}"
+        ));
+    }
+    for cause in unremovable::remove_all(root)? {
+        report.warn(format!("a tree that was set aside still cannot be removed: {cause}"));
+    }
+    Ok(())
+}
+
+/// Notes the rules by which this root is rotated, so that other rules can be held back until they
+/// are confirmed. Rules under which the floors keep everything are not noted: they have expired
+/// nothing yet.
 fn remember_rules(
-    target: &Target,
-    root: &SnapshotRoot,
-    catalog: &SnapshotList,
+    session: Session,
+    catalog: &Catalog,
     state: &State,
+    report: &mut RotationReport,
 ) -> Result<()> {
-    let rules = rules(&target.policy);
+    let policy = &session.target.policy;
+    let rules = rules(policy);
     let complete = catalog.items.iter().filter(|item| item.name.grade == Grade::Complete).count();
-    if state.rules.as_ref() == Some(&rules) || complete <= target.policy.min_keep.max(1) {
+    if state.rules.as_ref() == Some(&rules) || complete <= policy.min_keep.max(1) {
         return Ok(());
     }
-    State::update(root.private(), |state| state.rules = Some(rules)).map(drop)
+    match State::update(session.root.private(), |state| state.rules = Some(rules)) {
+        // On a full disk, rotation has to be possible. The next run notes the rules.
+        Err(error) if error.is_lack_of_space() => report.warn(error.to_string()),
+        noted => drop(noted?),
+    }
+    Ok(())
 }
 
-/// One line per decision with its reasons.
-fn tell_decision(label: &str, rotated: &mut RotationReport, max_expire: usize) {
-    for verdict in &rotated.decision.verdicts {
-        let reasons: Vec<String> = verdict.reasons.iter().map(SnapshotReason::brief).collect();
+/// Logs one line per snapshot with its reasons, then the pause and what is deferred.
+fn log_decision(target: &Target, report: &mut RotationReport) {
+    let label = target.label();
+    for verdict in &report.decision.verdicts {
+        let reasons: Vec<String> = verdict.reasons.iter().map(Reason::brief).collect();
         let level = if verdict.keep { log::Level::Debug } else { log::Level::Info };
         let word = if verdict.keep { "keep" } else { "expire" };
         log::log!(level, "{label}: {word} {}: {}", verdict.snapshot.name, reasons.join(", "));
     }
-    if let Some(line) = rotated.decision.pause_line() {
-        rotated.warn(label, line);
+    if let Some(line) = report.decision.pause_line() {
+        report.warn(line);
     }
-    if rotated.decision.deferred > 0 {
-        let deferred = rotated.decision.deferred;
-        rotated.warn(
-            label,
-            format!("max_expire {max_expire} reached; {deferred} more expire in later runs"),
-        );
+    let deferred = report.decision.deferred;
+    if deferred > 0 {
+        let max_expire = target.policy.max_expire;
+        report
+            .warn(format!("max_expire {max_expire} reached; {deferred} more expire in later runs"));
     }
 }

@@ -1,37 +1,36 @@
-//! Holding the long lock: getting it, or finding the work done, or leaving a mark.
+//! The lock of a root and the place in the job queue that a run works with.
 //!
-//! Giving up and releasing both happen under the state's short lock. So whoever gives up either
-//! still gets the long lock in that moment, or its mark is there before the holder looks for one.
+//! Giving up and releasing both happen under the state's short lock. So a run that gives up either
+//! gets the lock in that moment, or leaves its due mark before the holder looks for one.
 
 use std::time::Duration;
 
 use crate::decide::boot_time::BootTime;
-use crate::decide::verdict_facts::DueReason;
-use crate::module::target::Target;
+use crate::decide::facts::DueReason;
 use crate::run::request::Request;
-use crate::store::job_queue::{LONG_JOB, QUEUE, QueuePlace, QueueWait};
-use crate::store::lock::{DirLock, RootLock};
+use crate::run::session::Session;
+use crate::store::job_queue::{LONGEST_TURN, QUEUE, Turn, Waited};
+use crate::store::lock::{Guard, Lock};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, LastRun, State};
-use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
-/// The long lock, held.
+/// The lock of a root, held.
 pub(crate) struct RunLock {
-    lock: RootLock,
-    /// Our turn among the jobs of this machine, once we have waited for it.
-    turn: Option<QueuePlace>,
-    /// Whether somebody else held it when we came.
-    waited: bool,
-    /// Marks set after this moment were set while we worked.
+    lock: Lock,
+    /// The run's place in the job queue, once it has one.
+    place: Option<Turn>,
+    /// Whether another run held the lock first.
+    has_waited: bool,
+    /// Due marks that were set after this moment were set while this run held the lock.
     since: BootTime,
 }
 
-/// How releasing the lock ended.
+/// How the release of a lock ended.
 pub(crate) enum ReleaseOutcome {
     Released,
-    /// Somebody gave up waiting for us; we still run_lock the lock.
+    /// Another run gave up waiting for the lock and left this mark. The lock is still held.
     DueMeanwhile {
         mark: DueMark,
         lock: RunLock,
@@ -39,35 +38,33 @@ pub(crate) enum ReleaseOutcome {
 }
 
 impl RunLock {
-    /// Waits up to `lock_wait`; `None` if the run that it waited for has done the work.
+    /// Waits up to `lock_wait`; `None` if the run that held the lock has done the work.
     ///
     /// # Errors
     /// [`Error::Busy`], after the root was marked due if a snapshot was asked for.
-    pub(crate) fn acquire(
-        target: &Target,
-        root: &SnapshotRoot,
-        request: &Request,
-        clock: &Clock,
-    ) -> Result<Option<Self>> {
-        let holder = describe_self(target, request, clock);
-        let mut lock = RootLock::open(root.private())?;
+    pub(crate) fn acquire(session: Session, request: &Request) -> Result<Option<Self>> {
+        let Session { target, root, .. } = session;
+        let holder = describe_self(session, request);
+        let mut lock = Lock::open(root.private())?;
+        let held = |lock, has_waited| {
+            Ok(Some(RunLock { lock, place: None, has_waited, since: BootTime::now() }))
+        };
         if lock.try_acquire(&holder)? {
-            return Ok(Some(RunLock { lock, turn: None, waited: false, since: BootTime::now() }));
+            return held(lock, false);
         }
-        // A process apart need not wait: the run that holds the lock goes once more for it, and
-        // many would pile up.
-        let is_apart = request.taken_over.is_some();
+        // A detached process does not wait: the run that holds the lock goes once more for it, and
+        // many waiting processes would pile up.
+        let is_detached = request.taken_over.is_some();
         let wait =
-            Duration::from_secs(if is_apart { 0 } else { target.policy.lock_wait.seconds() });
+            Duration::from_secs(if is_detached { 0 } else { target.policy.lock_wait.seconds() });
         log::debug!("{}: waiting for {}", target.label(), lock.holder());
-        // Many may wait, and most of them for the same: a run that is served need not wait for its
-        // turn to see that.
+        // Of many runs that wait for one snapshot, only the first has to get the lock.
         let is_served = || is_covered(root, request);
         let mut acquired = lock.acquire(&holder, wait, is_served)?;
         if !acquired && is_covered(root, request)? {
             return Ok(None);
         }
-        acquired = acquired || give_up(root, request, clock, &mut lock, &holder)?;
+        acquired = acquired || give_up(session, request, &mut lock, &holder)?;
         if !acquired {
             return Err(Error::Busy {
                 root: escape_path(&root.path),
@@ -76,38 +73,34 @@ impl RunLock {
                 consequence: consequence(request),
             });
         }
-        Ok(Some(RunLock { lock, turn: None, waited: true, since: BootTime::now() }))
+        held(lock, true)
     }
 
-    /// Waits up to `lock_wait` until it is our turn among the jobs of this machine. Only holders of
-    /// a lock wait, so no run with a turn waits for a lock. Returns what to warn of, once logged.
+    /// Waits up to `lock_wait` for a place among the `max_parallel` jobs of this machine. Only
+    /// holders of a lock wait here, so no run with a place waits for a lock. Returns a warning if
+    /// the queue cannot be used; it is in the log then.
     ///
     /// # Errors
     /// [`Error::Queue`], after the root was marked due if a snapshot was asked for.
-    pub(crate) fn wait_for_turn(
+    pub(crate) fn join_job_queue(
         &mut self,
-        target: &Target,
-        root: &SnapshotRoot,
+        session: Session,
         request: &Request,
-        clock: &Clock,
     ) -> Result<Option<String>> {
         // A rotation that goes on with a snapshot must not wait for itself.
-        if self.turn.is_some() {
+        if self.place.is_some() {
             return Ok(None);
         }
-        // Without a place for the queue every job goes its own way.
+        let Session { target, root, .. } = session;
+        // Without a directory for the queue, each job works at once.
         let Some(directory) = target.memory.directories.last() else { return Ok(None) };
         let max_parallel = target.policy.max_parallel.unwrap_or_else(processors);
         let wait = Duration::from_secs(target.policy.lock_wait.seconds());
         let label = escape_path(&root.path);
-        match QueuePlace::wait(&directory.join(QUEUE), &label, max_parallel, wait, LONG_JOB) {
-            Ok(QueueWait::Admitted(turn)) => self.turn = Some(turn),
-            Ok(QueueWait::TimedOut(before)) => {
-                State::update(root.private(), |state| {
-                    let mark =
-                        request.due_mark(DueReason::LockBusy, clock.now(), state.due.as_ref());
-                    state.due = mark.or(state.due.take());
-                })?;
+        match Turn::wait(&directory.join(QUEUE), &label, max_parallel, wait, LONGEST_TURN) {
+            Ok(Waited::Turn(place)) => self.place = Some(place),
+            Ok(Waited::InVain(before)) => {
+                State::update(root.private(), |state| mark_lock_busy(session, request, state))?;
                 return Err(Error::Queue {
                     root: escape_path(&root.path),
                     waited_seconds: wait.as_secs(),
@@ -118,7 +111,8 @@ impl RunLock {
             }
             Err(error) => {
                 let warning = format!(
-                    "this run works at once, even if max_parallel runs do already, for it cannot wait in their queue: {error}"
+                    "this run works at once, even if max_parallel runs do already, for it cannot \
+                     wait in their queue: {error}"
                 );
                 log::warn!("{}: {warning}", target.label());
                 return Ok(Some(warning));
@@ -127,14 +121,14 @@ impl RunLock {
         Ok(None)
     }
 
-    /// Whether the run that we waited for has done our work: if its scan began after we were
-    /// asked for. When it published proves nothing, for it may have read what our transfer
-    /// changed before that.
+    /// Whether the run that held the lock before has done the work: its scan began after this
+    /// request. The time of its publication proves nothing, because it may have read a file before
+    /// this request's transfer changed that.
     pub(crate) fn is_covered(&self, root: &SnapshotRoot, request: &Request) -> Result<bool> {
-        Ok(self.waited && is_covered(root, request)?)
+        Ok(self.has_waited && is_covered(root, request)?)
     }
 
-    /// Releases the lock, unless a run has marked the root due while we held it.
+    /// Releases the lock, unless another run has marked the root due meanwhile.
     pub(crate) fn release_unless_due(self, root: &SnapshotRoot) -> Result<ReleaseOutcome> {
         let guard = DirLock::on_directory(root.private())?;
         let mark = State::read(root.private())?.due;
@@ -142,10 +136,8 @@ impl RunLock {
             .filter(|mark| mark.reason == DueReason::LockBusy && mark.marked.is_after(&self.since));
         if let Some(mark) = gave_up {
             drop(guard);
-            return Ok(ReleaseOutcome::DueMeanwhile {
-                mark,
-                lock: RunLock { since: BootTime::now(), ..self },
-            });
+            let lock = RunLock { since: BootTime::now(), ..self };
+            return Ok(ReleaseOutcome::DueMeanwhile { mark, lock });
         }
         self.lock.release()?;
         drop(guard);
@@ -153,29 +145,28 @@ impl RunLock {
     }
 }
 
-/// Takes the lock after all or marks the root due, whichever, as one step under the state's lock.
-fn give_up(
-    root: &SnapshotRoot,
-    request: &Request,
-    clock: &Clock,
-    lock: &mut RootLock,
-    holder: &str,
-) -> Result<bool> {
-    let guard = DirLock::on_directory(root.private())?;
+/// Takes the lock if it is free by now, and else marks the root due, in one step under the state's
+/// lock. Returns whether the lock was taken.
+fn give_up(session: Session, request: &Request, lock: &mut Lock, holder: &str) -> Result<bool> {
+    let directory = session.root.private();
+    let guard = Guard::on_directory(directory)?;
     if lock.try_acquire(holder)? {
         return Ok(true);
     }
-    State::update_guarded(root.private(), &guard, |state| {
-        let mark = request.due_mark(DueReason::LockBusy, clock.now(), state.due.as_ref());
-        state.due = mark.or(state.due.take());
-    })?;
+    State::update_guarded(directory, &guard, |state| mark_lock_busy(session, request, state))?;
     Ok(false)
+}
+
+fn mark_lock_busy(session: Session, request: &Request, state: &mut State) {
+    let mark = request.due_mark(DueReason::LockBusy, session.clock.now(), state.due.as_ref());
+    state.due = mark.or(state.due.take());
 }
 
 fn consequence(request: &Request) -> &'static str {
     match request.asked() {
         Some(_) => {
-            "the snapshot is marked due: the other run or `rsyncd-snapshot snapshot --due` catches up"
+            "the snapshot is marked due: the other run or `rsyncd-snapshot snapshot --due` \
+             catches up"
         }
         None => "nothing was done",
     }
@@ -185,13 +176,13 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn describe_self(target: &Target, request: &Request, clock: &Clock) -> String {
+fn describe_self(session: Session, request: &Request) -> String {
     let occasion = match &request.client {
         Some(client) => format!("after a transfer from {}", client.address),
         None => "run by hand".to_string(),
     };
-    let since = clock.now().format("%FT%TZ");
-    format!("process {} for {} ({occasion}) since {since}\n", std::process::id(), target.label())
+    let since = session.clock.now().format("%FT%TZ");
+    format!("process {} for {} ({occasion}) since {since}\n", std::process::id(), session.label())
 }
 
 fn is_covered(root: &SnapshotRoot, request: &Request) -> Result<bool> {

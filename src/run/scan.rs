@@ -1,8 +1,8 @@
-//! The look at the module that a pass decides by: how it differs from a snapshot, and what failed
-//! pushes did not finish in it.
+//! Compares the live tree with a snapshot, and finds the directories that failed pushes left
+//! unfinished.
 //!
-//! The index of the snapshot is believed as long as a full comparison has proved it lately; one
-//! that was wrong is not used for anything, and it is said so.
+//! The comparison trusts the snapshot's index as long as a full comparison within
+//! `full_comparison` has proved it. An index that was wrong is used for nothing, with a warning.
 
 use std::os::fd::AsFd;
 
@@ -21,21 +21,17 @@ use crate::store::snapshots::ListedSnapshot;
 use crate::system::syscalls::open_directory;
 use crate::tell::error::{Error, Result};
 
-/// A comparison, and the index that it went by, if any.
+/// A comparison, and the index that it used, if any.
 pub(crate) struct TreeScan {
     pub(crate) comparison: Comparison,
-    pub(crate) index: Option<DirectoryIndex>,
-    /// Directories that a push did not finish, if a failed one is to be looked for.
-    pub(crate) scars: Vec<UnfinishedDirectory>,
+    pub(crate) index: Option<Index>,
+    /// Directories that failed pushes left unfinished, if any are searched for.
+    pub(crate) scars: Vec<Scar>,
 }
 
 impl SnapshotAttempt<'_> {
-    pub(crate) fn compare(
-        &self,
-        item: Option<&ListedSnapshot>,
-        report: &mut Report,
-    ) -> Result<TreeScan> {
-        let live = (self.root.module(), self.root.module_path.as_path());
+    pub(crate) fn compare(&self, item: Option<&Item>, report: &mut Report) -> Result<TreeScan> {
+        let live = (self.session.root.module(), self.session.root.module_path.as_path());
         let since = self.before.torn.as_ref().and_then(TornMark::search_since_ns);
         let search = since.map(UnfinishedSearch::new);
         let Some(item) = item else {
@@ -47,12 +43,12 @@ impl SnapshotAttempt<'_> {
             return Ok(TreeScan { comparison, index: None, scars });
         };
         let name = &item.name.text;
-        let path = self.root.path.join(name);
-        let directory = open_directory(self.root.directory(), &c_name(name))
+        let path = self.session.root.path.join(name);
+        let directory = open_directory(self.session.root.directory(), &c_name(name))
             .map_err(|cause| Error::io("open the snapshot", &path, cause))?;
         let record = item.record.as_ref().filter(|record| !record.adopted);
-        let index =
-            record.and_then(|record| index_file::read(self.root, name, Some(record.entries)));
+        let index = record
+            .and_then(|record| index_file::read(self.session.root, name, Some(record.entries)));
         let is_proof = self.is_full_comparison_due();
         let knowledge = CompareContext {
             known: item.record.as_ref().map(Record::known).unwrap_or_default(),
@@ -68,26 +64,28 @@ impl SnapshotAttempt<'_> {
             return Ok(TreeScan { comparison, index, scars });
         }
         let count = comparison.index_errors;
-        report.warn(
-            &self.target.label(),
-            format!(
-                "the index of {name} was wrong about {count} of its directories: that snapshot was changed, or the file \
-                 system's change times cannot be trusted; compare it with the others"
-            ),
-        );
+        report.warn(format!(
+            "the index of {name} was wrong about {count} of its directories: that snapshot was \
+             changed, or the file system's change times cannot be trusted; compare it with the \
+             others"
+        ));
         Ok(TreeScan { comparison, index: None, scars })
     }
 
-    /// Whether it is time to prove the index; a time in the future is a wrong clock's.
+    /// Whether it is time to prove the index. A last time in the future comes from a wrong clock and
+    /// is ignored.
     fn is_full_comparison_due(&self) -> bool {
         let last = self.before.full_comparison.filter(|last| *last <= self.now);
-        last.is_none_or(|last| self.now - last >= self.target.policy.full_comparison.delta())
+        last.is_none_or(|last| {
+            self.now - last >= self.session.target.policy.full_comparison.delta()
+        })
     }
 
-    pub(crate) fn tell_scan(&self, comparison: &Comparison) {
+    pub(crate) fn log_scan(&self, comparison: &Comparison) {
         log::debug!(
-            "{}: {} entries in {} directories; {} added, {} changed, {} removed; decided {:.3} ms after the start",
-            self.target.label(),
+            "{}: {} entries in {} directories; {} added, {} changed, {} removed; decided {:.3} ms \
+             after the start",
+            self.session.target.label(),
             comparison.fingerprint.entries,
             comparison.fingerprint.directories,
             comparison.added,

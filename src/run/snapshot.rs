@@ -1,18 +1,25 @@
 //! One snapshot, or the proof that none is needed; under the lock.
 //!
-//! Order: clean up → close the gate → note the moment → compare → clone → open the gate → publish
-//! or verify → remember. The gate is open again before anything is synced: links in staging are out
-//! of every run's way. The moment is taken before the first directory is read: a transfer that ends
-//! later may have changes that this run missed, and is not covered by it. The marks are looked at
-//! before the scan and again after the clone, and only marks that were there before are ever
-//! cleared. The state is written last: a run that dies before that leaves its marks standing, and
-//! the next run only does a little more than it must.
+//! Clean up → close the gate → note the time → compare → clone → open the gate → publish, or move
+//! `verified_until` → remember.
+//!
+//! * The live tree is read behind a closed gate. The gate is open again before anything is synced:
+//!   no push can reach the links in staging.
+//! * The time is noted before the first directory is read. A transfer that ends later may have
+//!   changes that this run missed, so this run does not cover it.
+//! * Marks are read before the scan and again after the clone. Only marks that were there before the
+//!   scan are cleared.
+//! * The state is written last. A run that dies before that leaves its marks, and the next run does
+//!   a little more than it must.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
 use crate::decide::boot_time::BootTime;
-use crate::decide::clock_history::{SequenceNumbers, clock_jump};
+use crate::decide::clock_guard::{Numbers, clock_jump};
+use crate::decide::facts::{
+    ClientCompletion, DueReason, Facts, LedgerCoverage, Look, Moment, Running,
+};
 use crate::decide::fingerprint::Fingerprint;
 use crate::decide::grade::Grade;
 use crate::decide::shortfall::Shortfall;
@@ -25,7 +32,6 @@ use crate::decide::verdict_facts::{
 };
 use crate::engine::compare::Comparison;
 use crate::engine::index::{Stamp, now_ns};
-use crate::module::target::Target;
 use crate::run::attempt::{Observation, SnapshotAttempt};
 use crate::run::close_gate::{GateOutcome, close_gate_or_defer};
 use crate::run::facts::facts;
@@ -33,174 +39,183 @@ use crate::run::report::{Ending, Report};
 use crate::run::request::{Request, Requester};
 use crate::run::rotate;
 use crate::run::scan::TreeScan;
+use crate::run::session::Session;
+use crate::store::gate::Gate;
 use crate::store::inode_log::in_place::in_place_changes;
 use crate::store::layout::Subdir;
 use crate::store::publish::{clean_up, discard_staging};
 use crate::store::record::Record;
 use crate::store::retire;
-use crate::store::root::SnapshotRoot;
-use crate::store::snapshots::{ListedSnapshot, SnapshotList};
+use crate::store::snapshots::{Catalog, Item};
 use crate::store::state::{DueMark, LastRun, State};
-use crate::system::clock::Clock;
 use crate::tell::error::Result;
 
 /// Cleans up after earlier runs, compares, publishes what the request earns, and remembers it.
-pub(crate) fn snapshot(
-    target: &Target,
-    root: &SnapshotRoot,
-    request: &Request,
-    clock: &Clock,
-) -> Result<Report> {
+pub(crate) fn snapshot(session: Session, request: &Request) -> Result<Report> {
+    let Session { target, root, .. } = session;
     let mut report = Report::new(target, Ending::Unchanged);
     let before = State::update(root.private(), |_| ())?;
-    // Before the visible ones: what a person brings back meanwhile is then in both lists, not in
-    // neither.
+    // Retired snapshots are listed before the visible ones. One that `undelete` brings back in
+    // between is then in both lists, instead of in neither.
     let retired = retire::retired(root)?;
     let mut catalog = SnapshotList::read(root, &target.policy.time_zone)?;
     catalog.pin(&before.pins);
-    finish_earlier_work(target, root, &catalog, &retired, &mut report)?;
-    let GateOutcome::Closed { gate, running } = close_gate_or_defer(target, root, request, clock)?
-    else {
+    finish_earlier_work(session, &catalog, &retired, &mut report)?;
+    let GateOutcome::Closed { gate, running } = close_gate_or_defer(session, request)? else {
         report.ending = Ending::Deferred;
         return Ok(report);
     };
     if running.count > 0 {
-        let because = TransferReason::Running { count: running.count, in_place: running.in_place };
-        report.warn(&target.label(), format!("{because}, so a snapshot is partial"));
+        let because = Because::Running { count: running.count, in_place: running.in_place };
+        report.warn(format!("{because}, so a snapshot is partial"));
     }
     if request.coverage == LedgerCoverage::TransferMissing {
-        report.warn(
-            &target.label(),
-            format!("{}; a snapshot is partial", TransferReason::NotInLedger),
-        );
+        report.warn(format!("{}; a snapshot is partial", Because::NotInLedger));
     }
-    let reading = clock.reading();
-    let now = reading.time;
-    let scan_began = BootTime::now();
-    let began = Instant::now();
-    // Before any link is made: links move the change times that tell of writes in place.
-    let before_links_in_place =
-        before.written_in_place.then(|| in_place_changes(root)).transpose()?;
-    let newest = before.sequence.max(catalog.sequence());
-    let numbers = SequenceNumbers { known: before.sequence, newest };
-    let clock_history = before.clock_history().observe(&reading, numbers, target.policy.clock_jump);
-    let pass = SnapshotAttempt {
-        target,
-        root,
-        request,
-        clock,
-        began,
-        scan_began,
-        now,
-        reading,
-        clock_history: RefCell::new(clock_history),
-        sequence: Cell::new(newest),
-        before,
-        catalog,
-        completion: ClientCompletion::of_module(root.module()),
-        is_full: Cell::new(false),
-        gate: Cell::new(Some(gate)),
-        running,
-        in_place: before_links_in_place,
-    };
-    // What could not be finished takes space that the next transfer may need.
-    pass.run(&mut report).inspect_err(|error| {
+    let attempt = SnapshotAttempt::begin(session, request, before, catalog, (gate, running))?;
+    attempt.run(&mut report).inspect_err(|error| {
+        // The next transfer may need the space that an unfinished snapshot takes.
         discard_staging(root);
         if error.is_lack_of_space() {
-            let _ = rotate::free_retired(target, root, clock);
+            let _ = rotate::free_retired(session);
         }
     })?;
     Ok(report)
 }
 
-/// Removes what killed runs left: staging, temporary files, records of what is gone.
+/// Removes what killed runs left: staging, temporary files, records without a snapshot.
 fn finish_earlier_work(
-    target: &Target,
-    root: &SnapshotRoot,
-    catalog: &SnapshotList,
+    session: Session,
+    catalog: &Catalog,
     retired: &[String],
     report: &mut Report,
 ) -> Result<()> {
     let visible: Vec<String> = catalog.items.iter().map(|item| item.name.text.clone()).collect();
-    let (found, errors) = clean_up(root, &visible, retired);
+    let (found, errors) = clean_up(session.root, &visible, retired);
     for error in errors {
-        report.warn(&target.label(), error.to_string());
+        report.warn(error.to_string());
     }
     if found {
-        log::info!("{}: cleaned up after a run that did not finish", target.label());
+        log::info!("{}: cleaned up after a run that did not finish", session.label());
     }
     Ok(())
+}
+
+impl<'a> SnapshotAttempt<'a> {
+    /// Notes the time, before anything of the live tree is read.
+    fn begin(
+        session: Session<'a>,
+        request: &'a Request,
+        before: State,
+        catalog: Catalog,
+        (gate, running): (Gate, Running),
+    ) -> Result<Self> {
+        let Session { target, root, clock } = session;
+        let reading = clock.reading();
+        let scan_began = BootTime::now();
+        let began = Instant::now();
+        // Before any link is made: links move the change times that show writes in place.
+        let in_place = before.written_in_place.then(|| in_place_changes(root)).transpose()?;
+        let newest = before.sequence.max(catalog.sequence());
+        let numbers = Numbers { known: before.sequence, newest };
+        let clock_history =
+            before.clock_history().observe(&reading, numbers, target.policy.clock_jump);
+        Ok(SnapshotAttempt {
+            session,
+            request,
+            began,
+            scan_began,
+            now: reading.time,
+            reading,
+            clock_history: RefCell::new(clock_history),
+            sequence: Cell::new(newest),
+            before,
+            catalog,
+            completion: ClientCompletion::of_module(root.module()),
+            is_full: Cell::new(false),
+            gate: Cell::new(Some(gate)),
+            running,
+            in_place,
+        })
+    }
 }
 
 impl SnapshotAttempt<'_> {
     fn run(&self, report: &mut Report) -> Result<()> {
         if self.is_first() {
             self.is_full.set(true);
-            let sight = self.first_sight();
-            return self.publish(&sight, self.judge(&sight), None, report);
+            let observation = self.first_observation();
+            return self.publish(&observation, self.judge(&observation), None, report);
         }
         let newest = self.catalog.newest(Grade::Complete, self.now);
         let mut scan = self.compare(newest, report)?;
-        self.tell_scan(&scan.comparison);
-        let mut sight = self.sight(newest, &mut scan);
-        let mut verdict = self.judge(&sight);
+        self.log_scan(&scan.comparison);
+        let mut observation = self.observation(newest, &mut scan);
+        let mut verdict = self.judge(&observation);
         if verdict.snapshot == Some(Grade::Partial) {
-            // The newest snapshot of any grade may show the same.
+            // The newest snapshot of any grade may already show this tree.
             let of_all = self.catalog.newest(Grade::Partial, self.now);
             if newest.map(|item| &item.name) != of_all.map(|item| &item.name) {
                 scan = self.compare(of_all, report)?;
             }
-            sight.differs_from_newest = of_all.map(|_| self.differs(&scan.comparison));
-            verdict = self.judge(&sight);
+            observation.differs_from_newest = of_all.map(|_| self.differs(&scan.comparison));
+            verdict = self.judge(&observation);
         }
-        self.keep_current(newest, &sight, &verdict)?;
-        let label = self.target.label();
-        match (verdict.snapshot, &verdict.because) {
-            (Some(_), _) => return self.publish(&sight, verdict, Some(&scan), report),
-            (None, TransferReason::Unchanged { grade }) => {
-                let same = self.catalog.newest(*grade, self.now).map(|item| item.name.text.clone());
-                log::info!(
-                    "{label}: nothing changed since {}",
-                    same.as_deref().unwrap_or_default()
-                );
+        self.keep_current(newest, &observation, &verdict)?;
+        if verdict.snapshot.is_some() {
+            return self.publish(&observation, verdict, Some(&scan), report);
+        }
+        self.end_without_snapshot(&verdict.because, report);
+        self.remember(&observation, &verdict)
+    }
+
+    fn end_without_snapshot(&self, because: &Because, report: &mut Report) {
+        let label = self.session.label();
+        match because {
+            Because::Unchanged { grade } => {
+                let equal = self.catalog.newest(*grade, self.now);
+                let equal = equal.map(|item| item.name.text.clone());
+                let name = equal.as_deref().unwrap_or_default();
+                log::info!("{label}: nothing changed since {name}");
                 report.ending = Ending::Unchanged;
-                report.snapshot = same;
+                report.snapshot = equal;
             }
-            (None, TransferReason::TooSoon) => {
-                let interval = self.target.policy.min_interval;
+            Because::TooSoon => {
+                let interval = self.session.target.policy.min_interval;
                 log::info!(
-                    "{label}: no snapshot: the last one is younger than min_interval {interval}; one is marked due, which a later push or `snapshot --due` takes"
+                    "{label}: no snapshot: the last one is younger than min_interval {interval}; \
+                     one is marked due, which a later push or `snapshot --due` takes"
                 );
                 report.ending = Ending::TooSoon;
             }
-            (None, TransferReason::StillTorn) => {
+            Because::StillTorn => {
                 log::info!(
-                    "{label}: no snapshot: a push failed and may have left a mixture of old and new files (torn), and nothing has changed since"
+                    "{label}: no snapshot: a push failed and may have left a mixture of old and \
+                     new files (torn), and nothing has changed since"
                 );
                 report.ending = Ending::Torn;
             }
-            (None, because) => {
+            because => {
                 log::info!("{label}: no snapshot: {because}");
                 report.ending = Ending::FailedTransfer;
             }
         }
-        self.remember(&sight, &verdict)
     }
 
-    /// Whether there is nothing to compare the tree with, nor a torn mark to hold against it: then
-    /// the clone alone reads it.
+    /// Whether the tree needs no comparison: there is no snapshot to compare it with and no torn mark.
+    /// Only the clone reads it then.
     fn is_first(&self) -> bool {
         self.catalog.newest(Grade::Partial, self.now).is_none()
             && self.before.torn.is_none()
-            && self.judge(&self.first_sight()).snapshot == Some(Grade::Complete)
+            && self.judge(&self.first_observation()).snapshot == Some(Grade::Complete)
     }
 
-    fn first_sight(&self) -> Observation {
+    fn first_observation(&self) -> Observation {
         Observation {
             fingerprint: Fingerprint::default(),
             newest_ctime_ns: i64::MAX,
             scars: Vec::new(),
-            ended: self.clock.exact_now(),
+            ended: self.session.clock.exact_now(),
             is_settled: false,
             unchanged_since: None,
             differs_from_complete: None,
@@ -208,7 +223,7 @@ impl SnapshotAttempt<'_> {
         }
     }
 
-    fn sight(&self, newest: Option<&ListedSnapshot>, scan: &mut TreeScan) -> Observation {
+    fn observation(&self, newest: Option<&Item>, scan: &mut TreeScan) -> Observation {
         let Comparison { fingerprint, newest_ctime_ns, .. } = scan.comparison;
         let last = self.before.last_run.as_ref().filter(|_| !self.before.written_in_place);
         let unchanged = last.filter(|last| last.fingerprint == Some(fingerprint));
@@ -217,7 +232,7 @@ impl SnapshotAttempt<'_> {
             fingerprint,
             newest_ctime_ns,
             scars: std::mem::take(&mut scan.scars),
-            ended: self.clock.exact_now(),
+            ended: self.session.clock.exact_now(),
             is_settled: stamp.settled(now_ns()) == stamp,
             unchanged_since: unchanged.map(|last| last.scan_began.clone()),
             differs_from_complete: newest.map(|_| self.differs(&scan.comparison)),
@@ -225,70 +240,72 @@ impl SnapshotAttempt<'_> {
         }
     }
 
-    /// Names and inodes do not show what was written in place; what was recorded of the files does.
+    /// Whether the live tree differs from the snapshot that it was compared with, or was written to in
+    /// place. Names and inode numbers do not show the latter; the inode log does.
     fn differs(&self, comparison: &Comparison) -> bool {
         let in_place = self.in_place.as_ref().is_some_and(|changes| !changes.is_none());
         comparison.differs() || in_place
     }
 
-    fn judge(&self, sight: &Observation) -> TransferVerdict {
-        self.with_facts(sight, &self.before, self.completion, verdict)
+    fn judge(&self, observation: &Observation) -> TransferVerdict {
+        self.with_facts(observation, &self.before, self.completion, verdict)
     }
 
-    /// The verdict on what was seen, when the tree is copied and more may be known.
-    pub(crate) fn judge_again(&self, sight: &Observation, state: &State) -> TransferVerdict {
-        let completion = self.completion.worse(ClientCompletion::of_module(self.root.module()));
-        self.with_facts(sight, state, completion, verdict)
+    /// The verdict on what was seen, once the tree is cloned and marks may have been added.
+    pub(crate) fn judge_again(&self, observation: &Observation, state: &State) -> TransferVerdict {
+        let completion =
+            self.completion.worse(ClientCompletion::of_module(self.session.root.module()));
+        self.with_facts(observation, state, completion, verdict)
     }
 
     fn with_facts<R>(
         &self,
-        sight: &Observation,
+        observation: &Observation,
         state: &State,
         completion: ClientCompletion,
         decide: impl FnOnce(&VerdictFacts) -> R,
     ) -> R {
         let tears = TornEvidence {
             seen: self.before.torn.as_ref(),
-            unchanged_since: sight.unchanged_since.as_ref(),
-            scars: &sight.scars,
-            fingerprint: sight.fingerprint,
-            newest_ctime_ns: sight.newest_ctime_ns,
-            ended: sight.ended,
+            unchanged_since: observation.unchanged_since.as_ref(),
+            scars: &observation.scars,
+            fingerprint: observation.fingerprint,
+            newest_ctime_ns: observation.newest_ctime_ns,
+            ended: observation.ended,
         };
         let look = TreeComparison {
             tears: &tears,
-            differs_from_complete: sight.differs_from_complete,
-            differs_from_newest: sight.differs_from_newest,
+            differs_from_complete: observation.differs_from_complete,
+            differs_from_newest: observation.differs_from_newest,
             is_too_soon_for_complete: self.is_too_soon(Grade::Complete),
             is_too_soon_for_partial: self.is_too_soon(Grade::Partial),
         };
-        decide(&VerdictFacts {
-            // Where a lost state leaves that open, the files were compared with their records.
+        decide(&Facts {
+            // If the state was lost, the files were compared with the inode log instead.
             is_paired: self.before.paired || self.in_place.is_some(),
             running: self.running,
-            // The gate has been closed.
+            // The gate is closed, so nothing is left to wait for.
             has_waited: true,
             has_deferred: self.before.deferred_since.is_some(),
             completion,
             due: state.due.as_ref().map(|due| due.fact(&self.scan_began)),
-            ..facts(self.target, self.root, self.request, state, VerdictStage::Looked(look))
+            ..facts(self.session, self.request, state, Moment::Looked(look))
         })
     }
 
-    /// A tree that equals the newest complete snapshot keeps that one current, whatever comes of
-    /// this run.
+    /// Moves the newest complete snapshot's `verified_until` if the tree equals that snapshot, whatever
+    /// else this run does.
     fn keep_current(
         &self,
-        newest: Option<&ListedSnapshot>,
-        sight: &Observation,
+        newest: Option<&Item>,
+        observation: &Observation,
         verdict: &TransferVerdict,
     ) -> Result<()> {
         let is_in_place = verdict.marks.as_ref().is_some_and(TornMark::is_in_place);
-        let is_failed = matches!(verdict.because, TransferReason::Failed { .. });
-        match newest
-            .filter(|_| sight.differs_from_complete == Some(false) && !is_in_place && !is_failed)
-        {
+        let is_failed = matches!(verdict.because, Because::Failed { .. });
+        match newest.filter(|_| {
+            observation.differs_from_complete == Some(false) && !is_in_place && !is_failed
+        }) {
             Some(newest) => self.move_verified_until(newest),
             None => Ok(()),
         }
@@ -296,16 +313,16 @@ impl SnapshotAttempt<'_> {
 
     fn move_verified_until(&self, item: &ListedSnapshot) -> Result<()> {
         if item.unreadable {
-            // Told with every listing; and what it says must not be written over.
+            // Each listing warns of this record. It must not be overwritten.
             return Ok(());
         }
         let adopted = || Record::adopted(item.name.time, item.name.grade);
         let mut record = item.record.clone().unwrap_or_else(adopted);
         let mut clock = self.clock_history.borrow_mut();
         let until = match clock.doubt() {
-            // Also backwards: a later time was a wrong clock's.
+            // May move backwards: a later time came from a wrong clock.
             None => self.now,
-            // Which of the two is wrong is not known. The later one keeps the snapshot longer.
+            // It is not known which of the two is wrong. The later one keeps the snapshot longer.
             Some(_) => record.verified_until.max(self.now),
         };
         if let Some(sequence) = record.sequence {
@@ -315,12 +332,12 @@ impl SnapshotAttempt<'_> {
             return Ok(());
         }
         record.verified_until = until;
-        record.write(self.root.subdir(Subdir::Records)?.dir(), &item.name.text)
+        record.write(self.session.root.subdir(Subdir::Records)?.dir(), &item.name.text)
     }
 
-    /// Before a snapshot gets a successor: it cannot have been verified later than that is taken.
-    /// If it says so, a wrong clock did, and once the successor is gone it would stand for what it
-    /// never saw.
+    /// Corrects a `verified_until` in the future before the snapshot gets a successor. A wrong clock
+    /// wrote it, and once the successor is gone, the older snapshot would stand for states that it
+    /// never equalled.
     pub(crate) fn correct_verified_until(&self) -> Result<()> {
         if self.clock_history.borrow().doubt().is_some() {
             return Ok(());
@@ -336,33 +353,34 @@ impl SnapshotAttempt<'_> {
         let can_wait =
             matches!(self.request.requester, Requester::Transfer(_)) || self.request.only_if_due;
         let newest = self.catalog.newest(grade, self.now);
-        let interval = self.target.policy.min_interval.delta();
+        let interval = self.session.target.policy.min_interval.delta();
         can_wait && newest.is_some_and(|newest| self.now - newest.name.time < interval)
     }
 
-    /// Writes what the next run has to know.
+    /// Writes the state for the next run.
     pub(crate) fn remember(
         &self,
-        sight: &Observation,
+        observation: &Observation,
         carried_out: &TransferVerdict,
     ) -> Result<()> {
-        let limit = self.target.policy.clock_jump;
+        let limit = self.session.target.policy.clock_jump;
         let last_run = self.before.last_run.as_ref().map(|run| run.time);
         let jump = clock_jump(self.before.clock_jump.as_ref(), last_run, self.now, limit);
-        State::update(self.root.private(), |state| {
+        State::update(self.session.root.private(), |state| {
             state.sequence = state.sequence.max(self.sequence.get());
             state.clock = Some(self.clock_history.borrow().clone());
             state.last_run = Some(LastRun {
                 time: self.now,
                 scan_began: self.scan_began.clone(),
                 covered: carried_out.covered(),
-                fingerprint: Some(sight.fingerprint).filter(|_| sight.is_settled),
+                fingerprint: Some(observation.fingerprint).filter(|_| observation.is_settled),
             });
             state.clock_jump = jump;
             state.full_comparison =
                 Some(self.now).filter(|_| self.is_full.get()).or(state.full_comparison);
-            let (marks, owed) = self
-                .with_facts(sight, state, self.completion, |facts| aftermath(facts, carried_out));
+            let (marks, owed) = self.with_facts(observation, state, self.completion, |facts| {
+                aftermath(facts, carried_out)
+            });
             state.torn = marks;
             match owed {
                 Owed::AsBefore => {}
@@ -375,7 +393,7 @@ impl SnapshotAttempt<'_> {
                 }
             }
             if state.deferred_since.is_some() {
-                // The next partial one beside pushes that never end has to wait as long again.
+                // While pushes go on, the next partial snapshot waits for `max_defer` again.
                 state.deferred_since = Some(self.now).filter(|_| self.running.count > 0);
             }
             state.written_in_place = false;
@@ -389,7 +407,7 @@ impl SnapshotAttempt<'_> {
         .map(drop)
     }
 
-    /// A run that gave up meanwhile was told that this one would go once more.
+    /// Whether a run set the mark that gave up waiting for this one. This run goes once more for it.
     fn is_promised(&self, due: &DueMark) -> bool {
         due.reason == DueReason::LockBusy && due.marked.is_after(&self.scan_began)
     }

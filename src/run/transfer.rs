@@ -1,9 +1,9 @@
 //! The end of a transfer, as the ledger knows it.
 //!
-//! What changed nothing is struck out, and that is all. A push stays in the ledger as one that is
-//! running until its torn mark, or the end of one, is on disk; then as one that has ended, in the
-//! care of its hook, until its snapshot is safe or owed. So whatever instant the hook is killed at,
-//! the next run finds what is left to do.
+//! A transfer that changed nothing is struck out at once. A push stays in the ledger as running
+//! until its torn mark, or the removal of one, is on disk. After that it stays there as ended, with
+//! the process of its hook, until its snapshot is safe or marked due. So at whatever instant the
+//! hook is killed, the next run finds what is left to do.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -21,7 +21,8 @@ use crate::decide::verdict_facts::{
 use crate::module::target::Target;
 use crate::run::reap::{highest_marked, reap};
 use crate::run::request::Request;
-use crate::store::ledger::{Ledger, LedgerEntry, LedgerLine};
+use crate::run::session::Session;
+use crate::store::ledger::{Entry, Ledger, Line};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
@@ -31,44 +32,48 @@ use crate::tell::error::{Error, Result};
 /// What the ledger says of a transfer that has ended.
 #[derive(Debug)]
 pub(crate) enum LedgerAnswer {
-    /// It is no push, or pre-xfer turned it away.
+    /// The transfer is no push, or pre-xfer turned it away.
     NoPush,
-    /// It was a push.
-    Push(Box<LedgerLine>),
-    /// It was a push, and is in the ledger no more.
+    /// The transfer was a push, with this entry.
+    Push(Box<Line>),
+    /// The transfer was a push, and its entry has been struck out.
     AlreadyStruck,
-    /// pre-xfer runs for this module, and has left no word of this transfer: others may be running,
-    /// too.
+    /// pre-xfer runs for this module, but has not entered this transfer. So other pushes without an
+    /// entry may be running, too.
     Missing,
     /// pre-xfer does not run for this module.
     Unpaired,
 }
 
-/// A transfer that has ended, before anything is known of its root.
+/// A transfer that has ended, with nothing known of the root yet.
 pub(crate) struct EndedTransfer<'a> {
-    /// The module.
     pub target: &'a Target,
-    /// What the daemon says.
-    pub transfer: &'a FinishedTransfer,
+    /// What rsyncd says of it.
+    pub transfer: &'a Transfer,
 }
 
 impl EndedTransfer<'_> {
-    /// How it ended, and what that is worth.
+    /// The status that the transfer ended with, and what that is worth.
     pub(crate) fn worth(&self) -> (i32, Worth) {
         end_of_transfer(self.transfer.status, self.completion(), self.target.policy.statuses())
     }
 
-    /// What the client says in the module. That it cannot be read is told by the run.
+    /// What the client says in the module about its backup. The run reports that a module cannot be
+    /// read.
     fn completion(&self) -> ClientCompletion {
         let module = File::open(&self.target.module_path);
         module.map_or(ClientCompletion::Done, |module| ClientCompletion::of_module(module.as_fd()))
     }
 
-    /// The verdict as far as the transfer alone tells; `brought_unfinished` says whether the
-    /// client's word that it has not finished came with it.
-    pub(crate) fn verdict(&self, seen: &LedgerAnswer, brought_unfinished: bool) -> TransferVerdict {
+    /// The verdict from what is known of the transfer alone. `brought_unfinished`: whether the file
+    /// that says that the backup is unfinished came with this transfer.
+    pub(crate) fn verdict(
+        &self,
+        answer: &LedgerAnswer,
+        brought_unfinished: bool,
+    ) -> TransferVerdict {
         let (status, worth) = self.worth();
-        let entry = match seen {
+        let entry = match answer {
             LedgerAnswer::Push(line) => line.entry.as_ref(),
             _ => None,
         };
@@ -77,11 +82,11 @@ impl EndedTransfer<'_> {
             worth,
             status,
             push: push.as_ref(),
-            is_no_push: matches!(seen, LedgerAnswer::NoPush),
+            is_no_push: matches!(answer, LedgerAnswer::NoPush),
             forbidden: entry.and_then(|entry| entry.forbidden),
             brought_unfinished,
         });
-        let coverage = match seen {
+        let coverage = match answer {
             LedgerAnswer::Unpaired => LedgerCoverage::None,
             LedgerAnswer::Missing => LedgerCoverage::TransferMissing,
             LedgerAnswer::NoPush | LedgerAnswer::Push(_) | LedgerAnswer::AlreadyStruck => {
@@ -108,33 +113,33 @@ impl EndedTransfer<'_> {
 ///
 /// # Errors
 /// If the ledger cannot be changed.
-pub(crate) fn strike(target: &Target, seen: &LedgerAnswer) -> Result<()> {
-    let LedgerAnswer::Push(line) = seen else { return Ok(()) };
+pub(crate) fn strike(target: &Target, answer: &LedgerAnswer) -> Result<()> {
+    let LedgerAnswer::Push(line) = answer else { return Ok(()) };
     target.open_ledger(&target.open_root()?)?.strike(line)
 }
 
-/// Looks the transfer up, and strikes it out if nothing more has to be done about it. Makes
-/// nothing: whether the history of the module is where it was is for the run to see.
+/// Looks the transfer up in the ledger, and strikes it out if it needs no more work. Creates no
+/// root: the run decides about that, after it has looked for a lost history.
 pub(crate) fn look_up(
     target: &Target,
     settings: &Settings,
     transfer: &FinishedTransfer,
 ) -> Result<LedgerAnswer> {
-    // Of what reads from a module without a root there is a note elsewhere.
+    // A transfer that reads from a module without a root is in a ledger outside the root.
     if !target.is_registered() && strike_reader(target, transfer)? {
         return Ok(LedgerAnswer::NoPush);
     }
     let root = match target.look_at_root() {
         Ok(root) if root.is_registered() => root,
         Ok(_) => return Ok(LedgerAnswer::Unpaired),
-        // The first run is going to make it.
-        Err(error) if error.is_not_found() => return Ok(LedgerAnswer::Unpaired),
+        // The first run creates the root.
+        Err(error) if error.is_absence() => return Ok(LedgerAnswer::Unpaired),
         Err(error) => return Err(error),
     };
     let ledger = match target.open_ledger(&root) {
         Ok(ledger) => ledger,
-        // A version that had none has made the root.
-        Err(error) if error.is_not_found() => return Ok(LedgerAnswer::Unpaired),
+        // A version without a ledger has created the root.
+        Err(error) if error.is_absence() => return Ok(LedgerAnswer::Unpaired),
         Err(error) => return Err(error),
     };
     let found = transfer.connection.pid.map(|pid| ledger.running(pid)).transpose()?.flatten();
@@ -146,8 +151,8 @@ pub(crate) fn look_up(
     }
 }
 
-/// What was noted apart of a transfer that reads, with the ledger that has it.
-fn reader(target: &Target, transfer: &FinishedTransfer) -> Result<Option<(Ledger, LedgerLine)>> {
+/// The entry of a transfer that reads from a module without a root, and the ledger that holds it.
+fn reader(target: &Target, transfer: &Transfer) -> Result<Option<(Ledger, Line)>> {
     let places = target.memory.ledgers(&target.module_path);
     let (Some(pid), true) = (transfer.connection.pid, places.iter().any(|path| path.is_dir()))
     else {
@@ -163,27 +168,29 @@ pub(crate) fn is_noted_reader(target: &Target, transfer: &FinishedTransfer) -> b
     !target.is_registered() && reader(target, transfer).is_ok_and(|found| found.is_some())
 }
 
-/// Strikes out what was noted apart of a transfer that reads; whether there was anything.
-fn strike_reader(target: &Target, transfer: &FinishedTransfer) -> Result<bool> {
+/// Strikes out the entry of a transfer that reads from a module without a root. Returns whether there
+/// was one.
+fn strike_reader(target: &Target, transfer: &Transfer) -> Result<bool> {
     match reader(target, transfer)? {
         Some((ledger, line)) => ledger.strike(&line).map(|()| true),
         None => Ok(false),
     }
 }
 
-/// The same where nothing else is done about the transfer.
-pub(crate) fn forget_reader(target: &Target, transfer: &FinishedTransfer) {
+/// [`strike_reader`] for a hook that does nothing else; an error is only logged.
+pub(crate) fn forget_reader(target: &Target, transfer: &Transfer) {
     if let Err(error) = strike_reader(target, transfer) {
-        log::debug!("{}: what was noted of it stays: {error}", target.label());
+        log::debug!("{}: the entry of this transfer stays in the ledger: {error}", target.label());
     }
 }
 
-/// Leaves the snapshot of a push to the next one of its client, who has more to send. Should that
-/// never come, what there is becomes due: the mark is there before the push is struck out. A mark
-/// that stands keeps its time, or a client that begins again and again would never be overdue.
+/// Leaves the snapshot of a push to the next push of its client, which has more to send. If that
+/// never comes, the due mark brings a snapshot of what there is; it is on disk before the push is
+/// struck out. A standing mark keeps its time, or a client that begins again and again would never
+/// be overdue.
 pub(crate) fn leave_to_client(
     target: &Target,
-    seen: LedgerAnswer,
+    answer: LedgerAnswer,
     (reason, asked): (DueReason, Asked),
     clock: &Clock,
 ) -> Result<LedgerAnswer> {
@@ -195,25 +202,25 @@ pub(crate) fn leave_to_client(
             None => DueMark { since: clock.now(), marked, asked, reason },
         });
     })?;
-    if let LedgerAnswer::Push(line) = seen {
+    if let LedgerAnswer::Push(line) = answer {
         target.open_ledger(&root)?.strike(&line)?;
         return Ok(LedgerAnswer::AlreadyStruck);
     }
-    Ok(seen)
+    Ok(answer)
 }
 
-/// Whether pre-xfer runs for the module: it has, and rsyncd.conf does not say that it no longer
-/// does.
+/// Whether pre-xfer runs for the module: it has done so before, and rsyncd.conf still has a `pre-xfer
+/// exec`.
 fn is_paired(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Result<bool> {
     match State::read(root.private()) {
         Ok(state) if state.paired => {}
-        // A damaged one makes the run think the worst in any case.
+        // With a damaged state, the run assumes the worst in any case.
         Ok(_) | Err(Error::Damaged { .. }) => return Ok(false),
         Err(error) => return Err(error),
     }
     let conf = settings.rsyncd().ok();
     let module = target.name.as_deref().and_then(|name| conf.as_ref()?.module(name));
-    // It may well be a script that runs us.
+    // Any command counts, because it may be a script that runs this program.
     let is_given_up =
         module.is_some_and(|module| module.get("pre-xfer exec").is_none_or(<[u8]>::is_empty));
     if is_given_up {
@@ -222,18 +229,14 @@ fn is_paired(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Resul
     Ok(!is_given_up)
 }
 
-/// Notes that the request's own transfer has ended and that this process takes care of it, and
-/// buries the dead.
-pub(crate) fn note_end(
-    target: &Target,
-    root: &SnapshotRoot,
-    request: &Request,
-    clock: &Clock,
-) -> Result<Option<LedgerLine>> {
+/// Notes in the ledger that the request's transfer has ended and that this process works for it,
+/// after the entries of dead processes are struck out. Returns the entry.
+pub(crate) fn note_end(session: Session, request: &Request) -> Result<Option<Line>> {
+    let Session { target, root, clock } = session;
     let ledger = target.open_ledger(root)?;
-    reap(target, root, &ledger, clock)?;
+    reap(session, &ledger)?;
     let process = match Process::own() {
-        // There is no entry whose care it could take over, and the snapshot does not need one.
+        // There is no entry to take over, and the snapshot does not need one.
         Err(error) if request.line.is_none() => {
             log::warn!(
                 "{}: the end of the transfer is not in the ledger of running transfers: {error}",
@@ -246,7 +249,8 @@ pub(crate) fn note_end(
     let (Some(status), Some(process)) = (request.status, process) else { return Ok(None) };
     match &request.line {
         Some(line) => ledger.end(line, status, process).map(Some),
-        // A process apart may be killed like any other, and nobody waits for it.
+        // A detached process may be killed, and rsyncd does not wait for it: the next run has to
+        // find this entry.
         None if request.taken_over.is_some() => {
             let client = request.client.clone().unwrap_or_default();
             let entry = LedgerEntry::unannounced(client, process, clock);
@@ -256,28 +260,24 @@ pub(crate) fn note_end(
     }
 }
 
-/// Strikes out a transfer whose snapshot is safe, owed by a mark, or not to be had. What failed
-/// stays in the ledger: when this process is gone, the next run makes it due.
-pub(crate) fn settle<T>(
-    target: &Target,
-    root: &SnapshotRoot,
-    line: &LedgerLine,
-    result: &Result<T>,
-) -> Result<()> {
+/// Strikes out a transfer whose snapshot is safe, marked due, or not wanted. After any other failure
+/// the entry stays in the ledger; once this process has ended, the next run marks it due.
+pub(crate) fn settle<T>(session: Session, line: &Line, result: &Result<T>) -> Result<()> {
     match result {
         Ok(_) | Err(Error::Busy { .. } | Error::Queue { .. }) => {
-            target.open_ledger(root)?.strike(line)
+            session.target.open_ledger(session.root)?.strike(line)
         }
         Err(_) => Ok(()),
     }
 }
 
-/// Takes away the torn mark of a module that a person vouches for; false if there was none. What
-/// the dead leave is marked first, or the next run would do so.
+/// Removes the torn mark of a module whose tree the administrator has found to be right. Returns
+/// false if there was none. Dead entries of the ledger are marked first, or the next run would mark
+/// the module again.
 pub(crate) fn release_torn(target: &Target, clock: &Clock) -> Result<bool> {
     let root = target.open_root()?;
     let ledger = target.open_ledger(&root)?;
-    reap(target, &root, &ledger, clock)?;
+    reap(Session { target, root: &root, clock }, &ledger)?;
     let mut mark = None;
     State::update(root.private(), |state| mark = state.torn.take())?;
     let is_remembered =

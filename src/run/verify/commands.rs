@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use crate::module::target::Target;
 use crate::run::order::under_lock;
-use crate::run::verify::examine::examine;
+use crate::run::session::Session;
+use crate::run::verify::look::look;
 use crate::run::verify::refresh;
 use crate::run::verify::verified::Verified;
 use crate::store::dir::names_in;
@@ -28,7 +29,9 @@ pub(crate) fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
         state.damage =
             verified.damage(clock.now(), before.clone()).or(before.filter(|_| is_uncertain));
     })?;
-    under_lock(target, &root, clock, || refresh::refresh(target, &root, &stale, &HashSet::new()))?;
+    under_lock(Session { target, root: &root, clock }, || {
+        refresh::refresh(target, &root, &stale, &HashSet::new())
+    })?;
     Ok(verified)
 }
 
@@ -38,8 +41,8 @@ pub(crate) fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
 /// As [`verify`]; [`Error::Busy`] if a run holds the lock all the time.
 pub(crate) fn accept(target: &Target, clock: &Clock) -> Result<Verified> {
     let root = target.open_root()?;
-    let (verified, stale) = examine(target, &root)?;
-    under_lock(target, &root, clock, || {
+    let (verified, stale) = look(target, &root)?;
+    under_lock(Session { target, root: &root, clock }, || {
         refresh::refresh(target, &root, &stale, &verified.altered_inodes)
     })?;
     State::update(root.private(), |state| state.damage = None)?;

@@ -28,8 +28,9 @@ use crate::engine::inodes::{InodeName, walk};
 use crate::module::target::Target;
 use crate::run::order::under_lock;
 use crate::run::reap::reap;
-use crate::run::verify::evidence::Evidence;
-use crate::run::verify::examine::examine;
+use crate::run::session::Session;
+use crate::run::verify::case::Case;
+use crate::run::verify::look::look;
 use crate::run::verify::verified::Verified;
 use crate::store::dir::c_name;
 use crate::store::gate::Gate;
@@ -65,7 +66,7 @@ pub(crate) struct Repaired {
 pub(crate) fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
     let root = target.open_root()?;
     let mut repaired = Repaired::default();
-    under_lock(target, &root, clock, || {
+    under_lock(Session { target, root: &root, clock }, || {
         let _gate = close_gate(target, &root, clock)?;
         // What an earlier one left when it was killed.
         clear_staging(&root)?;
@@ -98,13 +99,9 @@ fn close_gate(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Gat
     let deadline = Instant::now() + Duration::from_secs(target.policy.lock_wait.seconds());
     loop {
         let ledger = target.open_ledger(root)?;
-        reap(target, root, &ledger, clock)?;
-        let running: Vec<String> = ledger
-            .lines()?
-            .iter()
-            .filter(|line| line.is_running_push())
-            .map(LedgerLine::who)
-            .collect();
+        reap(Session { target, root, clock }, &ledger)?;
+        let running: Vec<String> =
+            ledger.lines()?.iter().filter(|line| line.is_running_push()).map(Line::who).collect();
         if running.is_empty() {
             return Gate::close(root, &ledger);
         }

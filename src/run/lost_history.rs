@@ -1,0 +1,38 @@
+//! Whether a module's snapshots are where they were before, and what to say if not.
+
+use crate::decide::own_output::Opener;
+use crate::module::target::Target;
+use crate::run::request::Request;
+use crate::store::root::SnapshotRoot;
+use crate::tell::error::Error;
+use crate::tell::escape::escape_path;
+
+/// Why the root cannot be this module's, if it is registered for another one.
+pub(crate) fn refusal_of_root(target: &Target) -> Option<Error> {
+    let is_taken = matches!(SnapshotRoot::registration(&target.root_path), Ok(Some(_)));
+    target.look_at_root().err().filter(|_| is_taken)
+}
+
+/// The warning of a run that begins a new history where an earlier one is missing. None for
+/// `snapshot MODULE`: by naming the module, the administrator says that a new history is meant.
+/// After a push, the disk of the earlier history may only not be mounted.
+pub(crate) fn begins_anew(target: &Target, request: &Request) -> Option<String> {
+    let root = escape_path(&target.root_path);
+    if request.opener() == Opener::Snapshot {
+        log::info!("{}: the earlier history in {root} is gone; a new one begins", target.label());
+        return None;
+    }
+    Some(format!(
+        "the earlier history in {root} is gone, and this push began a new one; if a disk is not \
+         mounted there, move away what is there now and mount it"
+    ))
+}
+
+/// The warning of a run whose module had its snapshots in another root before.
+pub(crate) fn moved_root(target: &Target) -> Option<String> {
+    let now = escape_path(&target.root_path);
+    let before = target.memory.recall(&target.module_path)?.snapshot_root?;
+    (before != now).then(|| {
+        format!("snapshots are made in {now} from now on; those in {before} are no longer rotated")
+    })
+}
