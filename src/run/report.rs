@@ -59,7 +59,7 @@ pub struct Report {
     /// Whether the policy could not be used.
     pub policy_trouble: bool,
     /// How messages name the module.
-    label: String,
+    pub(crate) label: String,
 }
 
 impl Report {

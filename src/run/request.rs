@@ -33,9 +33,11 @@ pub enum Requester {
 /// What a run is asked to do.
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// Who asks for the run.
     pub requester: Requester,
     /// The exit status of the transfer, if there was one.
     pub status: Option<i32>,
+    /// The client of the transfer, if there was one.
     pub client: Option<Client>,
     /// How much of the transfers the ledger has seen.
     pub coverage: LedgerCoverage,
