@@ -136,7 +136,7 @@ fn meant(
     state: &State,
     now: DateTime<Utc>,
     reading: Option<Reading>,
-) -> Result<(Catalog, Decision)> {
+) -> Result<(SnapshotList, Decision)> {
     let ExaminedRoot { catalog, decision, .. } =
         rotate::examine(other, root, now, reading.clone())?;
     if !matches!(decision.pause, Some(Pause::MostOfHistory { .. })) {

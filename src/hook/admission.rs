@@ -219,7 +219,7 @@ fn enter_refusal(session: Session, request: &TransferRequest) -> Result<()> {
     ledger.begin(session.root, &entry, highest_marked(session.root))
 }
 
-fn entry(request: &TransferRequest, refused: bool, clock: &Clock) -> Result<Entry> {
+fn entry(request: &TransferRequest, refused: bool, clock: &Clock) -> Result<LedgerEntry> {
     let TransferRequest { arguments, forbidden, path, client, pid, .. } = request;
     // First: once the connection's process is dead, this process no longer descends from it.
     let worker = Process::branch_of(*pid)?;

@@ -51,7 +51,7 @@ pub(crate) fn run(context: &Context) -> Result<Exit> {
     let label = target.label();
     set_subject(Some(label.clone()));
     let target = target.opened_by(request.opener());
-    confine::to([&target], context.reach);
+    confine::to([&target], context.write_scope);
     if inquiry::is_asked(&request) {
         note_refusal(&target, &request, &Clock::System)?;
         print(&format!("{}\n", inquiry::answer(&target)))?;
@@ -93,7 +93,7 @@ fn reads_only(context: &Context, connection: &HookConnection) -> bool {
 /// Where even the snapshot root is unknown, what rewrites files may rewrite snapshots.
 fn without_target(
     context: &Context,
-    connection: &Connection,
+    connection: &HookConnection,
     request: &TransferRequest,
     error: &Error,
 ) -> Result<Exit> {

@@ -15,7 +15,7 @@ use crate::run::request::Request;
 use crate::run::session::Session;
 use crate::store::gate::Gate;
 use crate::store::inode_log::in_place::InPlaceChanges;
-use crate::store::snapshots::Catalog;
+use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 
 pub(crate) struct SnapshotAttempt<'a> {
@@ -33,7 +33,7 @@ pub(crate) struct SnapshotAttempt<'a> {
     pub(crate) sequence: Cell<u64>,
     /// The state as it was before this attempt.
     pub(crate) before: State,
-    pub(crate) catalog: Catalog,
+    pub(crate) catalog: SnapshotList,
     /// What the client says in the module about its backup.
     pub(crate) completion: ClientCompletion,
     /// Whether a comparison has read every directory, instead of trusting the index.

@@ -14,7 +14,7 @@ use crate::run::reap::reap;
 use crate::run::request::Request;
 use crate::run::session::Session;
 use crate::store::gate::Gate;
-use crate::store::ledger::Line;
+use crate::store::ledger::LedgerLine;
 use crate::store::state::{DueMark, State};
 use crate::tell::error::Result;
 
@@ -35,7 +35,8 @@ pub(crate) fn close_gate_or_defer(session: Session, request: &Request) -> Result
     let Session { target, root, clock } = session;
     let ledger = target.open_ledger(root)?;
     reap(session, &ledger)?;
-    let lines: Vec<Line> = ledger.lines()?.into_iter().filter(Line::is_running_push).collect();
+    let lines: Vec<LedgerLine> =
+        ledger.lines()?.into_iter().filter(LedgerLine::is_running_push).collect();
     let state = State::read(root.private())?;
     let running = running(target, &lines);
     let facts = VerdictFacts {
@@ -47,7 +48,7 @@ pub(crate) fn close_gate_or_defer(session: Session, request: &Request) -> Result
     if !matches!(verdict.because, TransferReason::LeftToPushes { .. }) {
         return Ok(GateOutcome::Closed { gate: Gate::close(root, &ledger)?, running });
     }
-    let clients: Vec<String> = lines.iter().map(Line::who).collect();
+    let clients: Vec<String> = lines.iter().map(LedgerLine::who).collect();
     log::info!(
         "{}: left to the last push that is still running, of {}",
         target.label(),

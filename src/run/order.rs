@@ -218,7 +218,7 @@ fn covered(target: &Target) -> Report {
 
 /// Does `work` under the lock, then takes the snapshot that fell due meanwhile.
 pub(crate) fn under_lock(session: Session, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let is_covered = || Error::Usage("a verification cannot be covered by another run".to_string());
+    let is_covered = || Error::Bug("a verification was covered by another run");
     let lock = RunLock::acquire(session, &Request::rotation())?.ok_or_else(is_covered)?;
     let result = work();
     if let Err(error) = release_or_serve(session, lock)? {

@@ -99,13 +99,13 @@ impl SnapshotAttempt<'_> {
         scan: Option<&TreeScan>,
         may_recycle: bool,
         report: &mut Report,
-    ) -> Result<Staged> {
+    ) -> Result<StagedSnapshot> {
         let Session { target, root, .. } = self.session;
         let recycle = if may_recycle { self.recyclable(report)? } else { None };
         let index = scan.and_then(|scan| scan.index.as_ref());
         let entries = scan.map(|scan| scan.comparison.fingerprint.entries);
         let partial_dirs = &target.policy.partial_dirs;
-        let staged = Staged::build(root, recycle.as_deref(), index, entries, partial_dirs)?;
+        let staged = StagedSnapshot::build(root, recycle.as_deref(), index, entries, partial_dirs)?;
         drop(self.gate.take());
         if let Some(changes) = &self.in_place {
             staged.record_in_place(root, changes);
@@ -120,7 +120,12 @@ impl SnapshotAttempt<'_> {
 
     /// The comparison for the record. In the first snapshot of its grade, every entry is an added
     /// one.
-    fn comparison(&self, scan: Option<&TreeScan>, grade: Grade, staged: &Staged) -> Comparison {
+    fn comparison(
+        &self,
+        scan: Option<&TreeScan>,
+        grade: Grade,
+        staged: &StagedSnapshot,
+    ) -> Comparison {
         let comparison = scan.map(|scan| scan.comparison).unwrap_or_default();
         match self.catalog.newest(grade, self.now) {
             Some(_) => comparison,

@@ -22,7 +22,7 @@ use crate::decide::torn_mark::TornMark;
 use crate::decide::verdict_facts::{Asked, DueReason, Reporter, Worth};
 use crate::module::target::Target;
 use crate::run::session::Session;
-use crate::store::ledger::{Ledger, Line};
+use crate::store::ledger::{Ledger, LedgerLine};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
@@ -94,12 +94,12 @@ pub(crate) fn highest_marked(root: &SnapshotRoot) -> u64 {
 }
 
 /// The status that the transfer ended with, unless the machine has been booted since.
-fn reliable_status(line: &Line) -> Option<i32> {
+fn reliable_status(line: &LedgerLine) -> Option<i32> {
     line.status.filter(|_| line.is_of_this_boot())
 }
 
 /// The torn mark of a push whose hook has not noted its end. A hook that has, has also marked it.
-fn tear(line: &Line, clock: &Clock) -> Option<TornMark> {
+fn tear(line: &LedgerLine, clock: &Clock) -> Option<TornMark> {
     if reliable_status(line).is_some() {
         return None;
     }
@@ -108,7 +108,7 @@ fn tear(line: &Line, clock: &Clock) -> Option<TornMark> {
     Some(TornMark::new(clock.exact_now(), line.status.unwrap_or(UNKNOWN_STATUS), now, tear))
 }
 
-fn owed(target: &Target, line: &Line) -> Option<Asked> {
+fn owed(target: &Target, line: &LedgerLine) -> Option<Asked> {
     let worth = reliable_status(line).map_or(Worth::Partial, |status| {
         Worth::of_status(status, Reporter::Daemon, target.policy.statuses())
     });
@@ -135,7 +135,7 @@ fn due_mark(asked: Asked, clock: &Clock, standing: Option<DueMark>) -> DueMark {
     }
 }
 
-fn log_dead(target: &Target, line: &Line) {
+fn log_dead(target: &Target, line: &LedgerLine) {
     let (label, who, pid) = (target.label(), line.who(), line.pid);
     if line.is_unseen() {
         log::warn!(

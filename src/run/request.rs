@@ -90,7 +90,7 @@ impl Request {
     }
 
     /// This request with the transfer's entry in the ledger.
-    pub fn entered(self, line: Line) -> Self {
+    pub fn entered(self, line: LedgerLine) -> Self {
         let push = line.entry.as_ref().map(|entry| entry.push());
         Request { coverage: LedgerCoverage::All, line: Some(line), push, ..self }
     }

@@ -29,7 +29,7 @@ use crate::tell::error::Result;
 
 /// A root as one reading of it showed it, and the decision on its snapshots.
 pub(crate) struct ExaminedRoot {
-    pub catalog: Catalog,
+    pub catalog: SnapshotList,
     pub state: State,
     pub decision: Decision,
 }
@@ -158,7 +158,7 @@ fn remove_leftovers(root: &SnapshotRoot, report: &mut RotationReport) -> Result<
 /// nothing yet.
 fn remember_rules(
     session: Session,
-    catalog: &Catalog,
+    catalog: &SnapshotList,
     state: &State,
     report: &mut RotationReport,
 ) -> Result<()> {

@@ -9,7 +9,7 @@ use crate::run::request::Request;
 use crate::run::rotate::{ExaminedRoot, examine, rotate_locked};
 use crate::run::run_lock::RunLock;
 use crate::run::session::Session;
-use crate::store::memory::{Failure, Work};
+use crate::store::memory::{RunFailure, RunKind};
 use crate::store::state::State;
 use crate::system::clock::Clock;
 use crate::system::priority::lower_priority;
@@ -33,7 +33,8 @@ pub(crate) fn rotate(
     let remembered = target.memory.change(&target.module_path, |memory| match &result {
         Ok(report) => {
             memory.warnings.clone_from(&report.warnings);
-            memory.failure = memory.failure.take().filter(|failure| failure.work != Work::Rotation);
+            memory.failure =
+                memory.failure.take().filter(|failure| failure.work != RunKind::Rotation);
         }
         Err(error) => memory.failure = Some(RunFailure::now(RunKind::Rotation, error.to_string())),
     });
@@ -57,7 +58,7 @@ fn rotate_in_root(
     let session = Session { target, root: &root, clock };
     remember_policy(target, &root)?;
     lower_priority(&target.policy);
-    let is_covered = || Error::Usage("a rotation cannot be covered by another run".to_string());
+    let is_covered = || Error::Bug("a rotation was covered by another run");
     let request = Request::rotation();
     let mut lock = RunLock::acquire(session, &request)?.ok_or_else(is_covered)?;
     let queue_warning = lock.join_job_queue(session, &request)?;

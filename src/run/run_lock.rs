@@ -9,8 +9,8 @@ use crate::decide::boot_time::BootTime;
 use crate::decide::facts::DueReason;
 use crate::run::request::Request;
 use crate::run::session::Session;
-use crate::store::job_queue::{LONGEST_TURN, QUEUE, Turn, Waited};
-use crate::store::lock::{Guard, Lock};
+use crate::store::job_queue::{LONG_JOB, QUEUE, QueuePlace, QueueWait};
+use crate::store::lock::{DirLock, RootLock};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, LastRun, State};
 use crate::tell::error::{Error, Result};
@@ -18,9 +18,9 @@ use crate::tell::escape::escape_path;
 
 /// The lock of a root, held.
 pub(crate) struct RunLock {
-    lock: Lock,
+    lock: RootLock,
     /// The run's place in the job queue, once it has one.
-    place: Option<Turn>,
+    place: Option<QueuePlace>,
     /// Whether another run held the lock first.
     has_waited: bool,
     /// Due marks that were set after this moment were set while this run held the lock.
@@ -45,7 +45,7 @@ impl RunLock {
     pub(crate) fn acquire(session: Session, request: &Request) -> Result<Option<Self>> {
         let Session { target, root, .. } = session;
         let holder = describe_self(session, request);
-        let mut lock = Lock::open(root.private())?;
+        let mut lock = RootLock::open(root.private())?;
         let held = |lock, has_waited| {
             Ok(Some(RunLock { lock, place: None, has_waited, since: BootTime::now() }))
         };
@@ -97,9 +97,9 @@ impl RunLock {
         let max_parallel = target.policy.max_parallel.unwrap_or_else(processors);
         let wait = Duration::from_secs(target.policy.lock_wait.seconds());
         let label = escape_path(&root.path);
-        match Turn::wait(&directory.join(QUEUE), &label, max_parallel, wait, LONGEST_TURN) {
-            Ok(Waited::Turn(place)) => self.place = Some(place),
-            Ok(Waited::InVain(before)) => {
+        match QueuePlace::wait(&directory.join(QUEUE), &label, max_parallel, wait, LONG_JOB) {
+            Ok(QueueWait::Admitted(place)) => self.place = Some(place),
+            Ok(QueueWait::TimedOut(before)) => {
                 State::update(root.private(), |state| mark_lock_busy(session, request, state))?;
                 return Err(Error::Queue {
                     root: escape_path(&root.path),
@@ -147,9 +147,9 @@ impl RunLock {
 
 /// Takes the lock if it is free by now, and else marks the root due, in one step under the state's
 /// lock. Returns whether the lock was taken.
-fn give_up(session: Session, request: &Request, lock: &mut Lock, holder: &str) -> Result<bool> {
+fn give_up(session: Session, request: &Request, lock: &mut RootLock, holder: &str) -> Result<bool> {
     let directory = session.root.private();
-    let guard = Guard::on_directory(directory)?;
+    let guard = DirLock::on_directory(directory)?;
     if lock.try_acquire(holder)? {
         return Ok(true);
     }

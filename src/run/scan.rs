@@ -30,7 +30,11 @@ pub(crate) struct TreeScan {
 }
 
 impl SnapshotAttempt<'_> {
-    pub(crate) fn compare(&self, item: Option<&Item>, report: &mut Report) -> Result<TreeScan> {
+    pub(crate) fn compare(
+        &self,
+        item: Option<&ListedSnapshot>,
+        report: &mut Report,
+    ) -> Result<TreeScan> {
         let live = (self.session.root.module(), self.session.root.module_path.as_path());
         let since = self.before.torn.as_ref().and_then(TornMark::search_since_ns);
         let search = since.map(UnfinishedSearch::new);

@@ -46,7 +46,7 @@ use crate::store::layout::Subdir;
 use crate::store::publish::{clean_up, discard_staging};
 use crate::store::record::Record;
 use crate::store::retire;
-use crate::store::snapshots::{Catalog, Item};
+use crate::store::snapshots::{ListedSnapshot, SnapshotList};
 use crate::store::state::{DueMark, LastRun, State};
 use crate::tell::error::Result;
 
@@ -86,7 +86,7 @@ pub(crate) fn snapshot(session: Session, request: &Request) -> Result<Report> {
 /// Removes what killed runs left: staging, temporary files, records without a snapshot.
 fn finish_earlier_work(
     session: Session,
-    catalog: &Catalog,
+    catalog: &SnapshotList,
     retired: &[String],
     report: &mut Report,
 ) -> Result<()> {
@@ -107,7 +107,7 @@ impl<'a> SnapshotAttempt<'a> {
         session: Session<'a>,
         request: &'a Request,
         before: State,
-        catalog: Catalog,
+        catalog: SnapshotList,
         (gate, running): (Gate, Running),
     ) -> Result<Self> {
         let Session { target, root, clock } = session;
@@ -223,7 +223,7 @@ impl SnapshotAttempt<'_> {
         }
     }
 
-    fn observation(&self, newest: Option<&Item>, scan: &mut TreeScan) -> Observation {
+    fn observation(&self, newest: Option<&ListedSnapshot>, scan: &mut TreeScan) -> Observation {
         let Comparison { fingerprint, newest_ctime_ns, .. } = scan.comparison;
         let last = self.before.last_run.as_ref().filter(|_| !self.before.written_in_place);
         let unchanged = last.filter(|last| last.fingerprint == Some(fingerprint));
@@ -297,7 +297,7 @@ impl SnapshotAttempt<'_> {
     /// else this run does.
     fn keep_current(
         &self,
-        newest: Option<&Item>,
+        newest: Option<&ListedSnapshot>,
         observation: &Observation,
         verdict: &TransferVerdict,
     ) -> Result<()> {

@@ -22,7 +22,7 @@ use crate::module::target::Target;
 use crate::run::reap::{highest_marked, reap};
 use crate::run::request::Request;
 use crate::run::session::Session;
-use crate::store::ledger::{Entry, Ledger, Line};
+use crate::store::ledger::{Ledger, LedgerEntry, LedgerLine};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
@@ -35,7 +35,7 @@ pub(crate) enum LedgerAnswer {
     /// The transfer is no push, or pre-xfer turned it away.
     NoPush,
     /// The transfer was a push, with this entry.
-    Push(Box<Line>),
+    Push(Box<LedgerLine>),
     /// The transfer was a push, and its entry has been struck out.
     AlreadyStruck,
     /// pre-xfer runs for this module, but has not entered this transfer. So other pushes without an
@@ -49,7 +49,7 @@ pub(crate) enum LedgerAnswer {
 pub(crate) struct EndedTransfer<'a> {
     pub target: &'a Target,
     /// What rsyncd says of it.
-    pub transfer: &'a Transfer,
+    pub transfer: &'a FinishedTransfer,
 }
 
 impl EndedTransfer<'_> {
@@ -133,13 +133,13 @@ pub(crate) fn look_up(
         Ok(root) if root.is_registered() => root,
         Ok(_) => return Ok(LedgerAnswer::Unpaired),
         // The first run creates the root.
-        Err(error) if error.is_absence() => return Ok(LedgerAnswer::Unpaired),
+        Err(error) if error.is_not_found() => return Ok(LedgerAnswer::Unpaired),
         Err(error) => return Err(error),
     };
     let ledger = match target.open_ledger(&root) {
         Ok(ledger) => ledger,
         // A version without a ledger has created the root.
-        Err(error) if error.is_absence() => return Ok(LedgerAnswer::Unpaired),
+        Err(error) if error.is_not_found() => return Ok(LedgerAnswer::Unpaired),
         Err(error) => return Err(error),
     };
     let found = transfer.connection.pid.map(|pid| ledger.running(pid)).transpose()?.flatten();
@@ -152,7 +152,7 @@ pub(crate) fn look_up(
 }
 
 /// The entry of a transfer that reads from a module without a root, and the ledger that holds it.
-fn reader(target: &Target, transfer: &Transfer) -> Result<Option<(Ledger, Line)>> {
+fn reader(target: &Target, transfer: &FinishedTransfer) -> Result<Option<(Ledger, LedgerLine)>> {
     let places = target.memory.ledgers(&target.module_path);
     let (Some(pid), true) = (transfer.connection.pid, places.iter().any(|path| path.is_dir()))
     else {
@@ -170,7 +170,7 @@ pub(crate) fn is_noted_reader(target: &Target, transfer: &FinishedTransfer) -> b
 
 /// Strikes out the entry of a transfer that reads from a module without a root. Returns whether there
 /// was one.
-fn strike_reader(target: &Target, transfer: &Transfer) -> Result<bool> {
+fn strike_reader(target: &Target, transfer: &FinishedTransfer) -> Result<bool> {
     match reader(target, transfer)? {
         Some((ledger, line)) => ledger.strike(&line).map(|()| true),
         None => Ok(false),
@@ -178,7 +178,7 @@ fn strike_reader(target: &Target, transfer: &Transfer) -> Result<bool> {
 }
 
 /// [`strike_reader`] for a hook that does nothing else; an error is only logged.
-pub(crate) fn forget_reader(target: &Target, transfer: &Transfer) {
+pub(crate) fn forget_reader(target: &Target, transfer: &FinishedTransfer) {
     if let Err(error) = strike_reader(target, transfer) {
         log::debug!("{}: the entry of this transfer stays in the ledger: {error}", target.label());
     }
@@ -231,7 +231,7 @@ fn is_paired(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Resul
 
 /// Notes in the ledger that the request's transfer has ended and that this process works for it,
 /// after the entries of dead processes are struck out. Returns the entry.
-pub(crate) fn note_end(session: Session, request: &Request) -> Result<Option<Line>> {
+pub(crate) fn note_end(session: Session, request: &Request) -> Result<Option<LedgerLine>> {
     let Session { target, root, clock } = session;
     let ledger = target.open_ledger(root)?;
     reap(session, &ledger)?;
@@ -262,7 +262,7 @@ pub(crate) fn note_end(session: Session, request: &Request) -> Result<Option<Lin
 
 /// Strikes out a transfer whose snapshot is safe, marked due, or not wanted. After any other failure
 /// the entry stays in the ledger; once this process has ended, the next run marks it due.
-pub(crate) fn settle<T>(session: Session, line: &Line, result: &Result<T>) -> Result<()> {
+pub(crate) fn settle<T>(session: Session, line: &LedgerLine, result: &Result<T>) -> Result<()> {
     match result {
         Ok(_) | Err(Error::Busy { .. } | Error::Queue { .. }) => {
             session.target.open_ledger(session.root)?.strike(line)

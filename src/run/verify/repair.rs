@@ -100,8 +100,12 @@ fn close_gate(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Gat
     loop {
         let ledger = target.open_ledger(root)?;
         reap(Session { target, root, clock }, &ledger)?;
-        let running: Vec<String> =
-            ledger.lines()?.iter().filter(|line| line.is_running_push()).map(Line::who).collect();
+        let running: Vec<String> = ledger
+            .lines()?
+            .iter()
+            .filter(|line| line.is_running_push())
+            .map(LedgerLine::who)
+            .collect();
         if running.is_empty() {
             return Gate::close(root, &ledger);
         }
