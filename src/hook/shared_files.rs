@@ -76,7 +76,7 @@ pub(crate) fn refused(
     if !arguments.rewriting.is_empty() {
         let sharing = match root.map_or(Sharing::Unknown, |root| sharing(target, settings, root)) {
             Sharing::Snapshots(0) => {
-                match looks.any.get_or_init(|| look_below(target, request, Writable::Any)) {
+                match looks.any.get_or_init(|| look_below(target, request, WritableFiles::Any)) {
                     Found::Nothing => Sharing::Snapshots(0),
                     _ => Sharing::Unknown,
                 }
@@ -92,7 +92,7 @@ pub(crate) fn refused(
     }
     let found = looks
         .partial_dirs
-        .get_or_init(|| look_below(target, request, Writable::InPartialDirs(dirs)));
+        .get_or_init(|| look_below(target, request, WritableFiles::InPartialDirs(dirs)));
     let is_vouched_for =
         *found == Leftover::Unknown && root.is_some_and(|root| newest_vouches(target, root, dirs));
     if is_vouched_for { None } else { leftover_refusal(arguments, found) }
@@ -140,7 +140,7 @@ pub(crate) fn refused_without_target(
     leftover_refusal(arguments, &found)
 }
 
-fn look_below(target: &Target, request: &TransferRequest, writable: Writable) -> Found {
+fn look_below(target: &Target, request: &TransferRequest, writable: WritableFiles) -> Found {
     let arguments = &request.arguments;
     // With --keep-dirlinks a link to a directory leads elsewhere in the module.
     let destination = match arguments.operands.as_slice() {

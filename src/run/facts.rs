@@ -44,8 +44,8 @@ pub(crate) fn scar_times(root: &SnapshotRoot, mark: Option<&TornMark>) -> ScarTi
     let times = inspect(root.module(), mark);
     let Some(since) = mark.and_then(TornMark::search_since_ns) else { return times };
     let search = UnfinishedSearch::new(since);
-    let knowledge = CompareContext { unfinished: Some(&search), ..CompareContext::default() };
-    match compare_trees((root.module(), &root.module_path), None, &knowledge) {
+    let context = CompareContext { unfinished: Some(&search), ..CompareContext::default() };
+    match compare_trees((root.module(), &root.module_path), None, &context) {
         Ok(_) => times.searched(search.found()),
         Err(error) => {
             log::warn!(

@@ -219,7 +219,7 @@ impl Shortage<'_> {
         let complete = |verdict: &&SnapshotVerdict| verdict.snapshot.grade == Grade::Complete;
         let newest = report.decision.verdicts.iter().rfind(complete);
         let in_root = self.dir();
-        let module = Tree {
+        let module = UsageTree {
             parent: self.session.root.module(),
             parent_path: &self.session.root.module_path,
             name: c_name("."),

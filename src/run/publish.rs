@@ -23,7 +23,7 @@ use crate::run::losses;
 use crate::run::report::{Ending, Report};
 use crate::run::scan::TreeScan;
 use crate::run::session::Session;
-use crate::run::verify::refresh::take_up;
+use crate::run::verify::refresh::record_missing;
 use crate::store::dir::c_name;
 use crate::store::layout::Subdir;
 use crate::store::pin::Pin;
@@ -75,7 +75,7 @@ impl SnapshotAttempt<'_> {
         if let Some(anomaly) = anomaly {
             self.pause_for_anomaly(anomaly)?;
         }
-        let begins_inode_log = staged.begins_catalogue() && !self.catalog.items.is_empty();
+        let begins_inode_log = staged.begins_inode_log() && !self.catalog.items.is_empty();
         if let Some(error) = staged.publish(root, &name, &record)? {
             report.warn(format!("`verify` will not know the new files of {name}: {error}"));
         }
@@ -163,7 +163,7 @@ impl SnapshotAttempt<'_> {
     /// waits.
     fn complete_inode_log(&self, name: &str, report: &mut Report) {
         let label = self.session.label();
-        match take_up(self.session.root, name) {
+        match record_missing(self.session.root, name) {
             Ok(inodes) => log::info!(
                 "{label}: the inode log, by which `verify` finds altered files, begins: {inodes} inodes \
                  that {name} shares with earlier snapshots are recorded as they are"

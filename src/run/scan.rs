@@ -24,7 +24,7 @@ use crate::tell::error::{Error, Result};
 /// A comparison, and the index that it used, if any.
 pub(crate) struct TreeScan {
     pub(crate) comparison: Comparison,
-    pub(crate) index: Option<Index>,
+    pub(crate) index: Option<DirectoryIndex>,
     /// Directories that failed pushes left unfinished, if any are searched for.
     pub(crate) scars: Vec<Scar>,
 }
@@ -40,9 +40,9 @@ impl SnapshotAttempt<'_> {
         let search = since.map(UnfinishedSearch::new);
         let Some(item) = item else {
             self.is_full.set(true);
-            let knowledge =
+            let context =
                 CompareContext { unfinished: search.as_ref(), ..CompareContext::default() };
-            let comparison = compare_trees(live, None, &knowledge)?;
+            let comparison = compare_trees(live, None, &context)?;
             let scars = search.map(UnfinishedSearch::found).unwrap_or_default();
             return Ok(TreeScan { comparison, index: None, scars });
         };
@@ -54,14 +54,14 @@ impl SnapshotAttempt<'_> {
         let index = record
             .and_then(|record| index_file::read(self.session.root, name, Some(record.entries)));
         let is_proof = self.is_full_comparison_due();
-        let knowledge = CompareContext {
+        let context = CompareContext {
             known: item.record.as_ref().map(Record::known).unwrap_or_default(),
             index: index.as_ref(),
             is_proof,
             entries: record.map(|record| record.entries),
             unfinished: search.as_ref(),
         };
-        let comparison = compare_trees(live, Some((directory.as_fd(), &path)), &knowledge)?;
+        let comparison = compare_trees(live, Some((directory.as_fd(), &path)), &context)?;
         self.is_full.set(self.is_full.get() || is_proof || index.is_none());
         let scars = search.map(UnfinishedSearch::found).unwrap_or_default();
         if comparison.index_errors == 0 {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::module::target::Target;
 use crate::run::order::under_lock;
 use crate::run::session::Session;
-use crate::run::verify::look::look;
+use crate::run::verify::examine::examine;
 use crate::run::verify::refresh;
 use crate::run::verify::verified::Verified;
 use crate::store::dir::names_in;
@@ -41,7 +41,7 @@ pub(crate) fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
 /// As [`verify`]; [`Error::Busy`] if a run holds the lock all the time.
 pub(crate) fn accept(target: &Target, clock: &Clock) -> Result<Verified> {
     let root = target.open_root()?;
-    let (verified, stale) = look(target, &root)?;
+    let (verified, stale) = examine(target, &root)?;
     under_lock(Session { target, root: &root, clock }, || {
         refresh::refresh(target, &root, &stale, &verified.altered_inodes)
     })?;
