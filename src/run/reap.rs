@@ -31,9 +31,6 @@ use crate::tell::error::Result;
 /// The status of a transfer whose end is not known. rsyncd uses it, too.
 const UNKNOWN_STATUS: i32 = -1;
 
-/// The kernel stamps changes by ticks of at most 10 ms.
-const TICK: Duration = Duration::from_millis(20);
-
 /// Strikes out the entries of dead processes, after their marks are in the state.
 pub(crate) fn reap(session: Session, ledger: &Ledger) -> Result<()> {
     reap_unseen_after(unseen_limit(session.target.policy.max_defer), session, ledger)
