@@ -135,7 +135,7 @@ fn meant(
     root: &SnapshotRoot,
     state: &State,
     now: DateTime<Utc>,
-    reading: Option<Reading>,
+    reading: Option<ClockReading>,
 ) -> Result<(SnapshotList, Decision)> {
     let ExaminedRoot { catalog, decision, .. } =
         rotate::examine(other, root, now, reading.clone())?;

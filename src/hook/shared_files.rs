@@ -77,7 +77,7 @@ pub(crate) fn refused(
         let sharing = match root.map_or(Sharing::Unknown, |root| sharing(target, settings, root)) {
             Sharing::Snapshots(0) => {
                 match looks.any.get_or_init(|| look_below(target, request, WritableFiles::Any)) {
-                    Found::Nothing => Sharing::Snapshots(0),
+                    Leftover::Nothing => Sharing::Snapshots(0),
                     _ => Sharing::Unknown,
                 }
             }
@@ -140,7 +140,7 @@ pub(crate) fn refused_without_target(
     leftover_refusal(arguments, &found)
 }
 
-fn look_below(target: &Target, request: &TransferRequest, writable: WritableFiles) -> Found {
+fn look_below(target: &Target, request: &TransferRequest, writable: WritableFiles) -> Leftover {
     let arguments = &request.arguments;
     // With --keep-dirlinks a link to a directory leads elsewhere in the module.
     let destination = match arguments.operands.as_slice() {

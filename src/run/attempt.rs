@@ -10,7 +10,7 @@ use crate::decide::clock_history::ClockHistory;
 use crate::decide::clock_reading::ClockReading;
 use crate::decide::failed_push::UnfinishedDirectory;
 use crate::decide::fingerprint::Fingerprint;
-use crate::decide::tear::Scar;
+use crate::decide::verdict_facts::{ClientCompletion, RunningPushes};
 use crate::run::request::Request;
 use crate::run::session::Session;
 use crate::store::gate::Gate;
@@ -26,7 +26,7 @@ pub(crate) struct SnapshotAttempt<'a> {
     pub(crate) scan_began: BootTime,
     pub(crate) now: DateTime<Utc>,
     /// What both clocks showed at `now`.
-    pub(crate) reading: Reading,
+    pub(crate) reading: ClockReading,
     /// What is known of the wall clock, `reading` included.
     pub(crate) clock_history: RefCell<ClockHistory>,
     /// The sequence number of the newest snapshot.
@@ -41,7 +41,7 @@ pub(crate) struct SnapshotAttempt<'a> {
     /// The gate, closed as long as the live tree is read.
     pub(crate) gate: Cell<Option<Gate>>,
     /// The pushes that were running when the gate was closed.
-    pub(crate) running: Running,
+    pub(crate) running: RunningPushes,
     /// What pushes changed in place; `None` if none did.
     pub(crate) in_place: Option<InPlaceChanges>,
 }
@@ -51,7 +51,7 @@ pub(crate) struct SnapshotAttempt<'a> {
 pub(crate) struct Observation {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) newest_ctime_ns: i64,
-    pub(crate) scars: Vec<Scar>,
+    pub(crate) scars: Vec<UnfinishedDirectory>,
     /// When the observation ended, by the wall clock.
     pub(crate) ended: DateTime<Utc>,
     /// Whether every later change gets a later change time than all that was seen.

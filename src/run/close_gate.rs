@@ -24,7 +24,7 @@ pub(crate) enum GateOutcome {
         /// The gate stays closed until this value is dropped.
         gate: Gate,
         /// The pushes that were running before, and still are.
-        running: Running,
+        running: RunningPushes,
     },
     /// A push is running, and its hook takes the snapshot.
     Deferred,
@@ -42,7 +42,7 @@ pub(crate) fn close_gate_or_defer(session: Session, request: &Request) -> Result
     let facts = VerdictFacts {
         running,
         has_waited: has_waited(state.deferred_since, clock.now(), target.policy.max_defer.delta()),
-        ..facts(session, request, &state, Moment::Approach)
+        ..facts(session, request, &state, VerdictStage::Approach)
     };
     let verdict = verdict(&facts);
     if !matches!(verdict.because, TransferReason::LeftToPushes { .. }) {

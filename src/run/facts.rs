@@ -15,7 +15,7 @@ use crate::store::state::State;
 use crate::system::syscalls::{is_gone, stat_below};
 use crate::tell::escape::unescape;
 
-/// The facts that the request and the state hold. Running pushes and the due mark are left to the
+/// The facts that the request and the state hold. RunningPushes pushes and the due mark are left to the
 /// caller.
 pub(crate) fn facts<'a>(
     session: Session<'a>,
@@ -40,7 +40,7 @@ pub(crate) fn facts<'a>(
 
 /// The modification times of the directories that the failed pushes of a mark left unfinished. If
 /// no run has searched for such directories yet, the whole tree is searched.
-pub(crate) fn scar_times(root: &SnapshotRoot, mark: Option<&TornMark>) -> ScarTimes {
+pub(crate) fn scar_times(root: &SnapshotRoot, mark: Option<&TornMark>) -> UnfinishedDirectories {
     let times = inspect(root.module(), mark);
     let Some(since) = mark.and_then(TornMark::search_since_ns) else { return times };
     let search = UnfinishedSearch::new(since);
@@ -58,8 +58,8 @@ pub(crate) fn scar_times(root: &SnapshotRoot, mark: Option<&TornMark>) -> ScarTi
 }
 
 /// The present modification times of the known unfinished directories.
-fn inspect(module: BorrowedFd, mark: Option<&TornMark>) -> ScarTimes {
-    let mut times = ScarTimes::default();
+fn inspect(module: BorrowedFd, mark: Option<&TornMark>) -> UnfinishedDirectories {
+    let mut times = UnfinishedDirectories::default();
     for path in mark.into_iter().flat_map(TornMark::scarred_paths) {
         let Some(bytes) = unescape(path) else { continue };
         match stat_below(module, &bytes) {

@@ -10,7 +10,6 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::decide::decision::SnapshotVerdict;
 use crate::decide::free_space::{FreeSpace, bytes_text};
 use crate::decide::free_space_candidates::relief;
 use crate::decide::free_space_choice::{
@@ -18,6 +17,7 @@ use crate::decide::free_space_choice::{
 };
 use crate::decide::grade::Grade;
 use crate::decide::snapshot_reason::SnapshotReason;
+use crate::decide::snapshot_verdict::SnapshotVerdict;
 use crate::engine::usage::{self, UsageTree};
 use crate::module::target::Target;
 use crate::run::disposal::{RotationReport, remove, retire as retire_snapshots};
@@ -191,7 +191,7 @@ impl Shortage<'_> {
         let verdicts = report.decision.verdicts.iter_mut();
         for verdict in verdicts.filter(|verdict| verdict.snapshot.name == *name) {
             verdict.keep = false;
-            verdict.reasons = vec![Reason::SpaceWanted];
+            verdict.reasons = vec![SnapshotReason::SpaceWanted];
         }
         remove(root, names, report)
     }

@@ -1,6 +1,6 @@
 //! Whether a module's snapshots are where they were before, and what to say if not.
 
-use crate::decide::own_output::Opener;
+use crate::decide::root_overlap::Opener;
 use crate::module::target::Target;
 use crate::run::request::Request;
 use crate::store::root::SnapshotRoot;

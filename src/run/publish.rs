@@ -135,7 +135,7 @@ impl SnapshotAttempt<'_> {
         }
     }
 
-    fn log_published(&self, name: &str, record: &Record, because: &Because) {
+    fn log_published(&self, name: &str, record: &Record, because: &TransferReason) {
         log::info!(
             "{}: published {name} ({}, {because}): {} entries, {} added, {} changed, {} removed; \
              {}; {} s",
@@ -189,26 +189,29 @@ impl SnapshotAttempt<'_> {
     }
 
     /// The anomaly if most of the tree has changed since the newest complete snapshot.
-    fn anomaly(&self, scan: Option<&TreeScan>) -> Option<Brake> {
+    fn anomaly(&self, scan: Option<&TreeScan>) -> Option<Anomaly> {
         let before = self.catalog.newest(Grade::Complete, self.now)?;
         let Comparison { added, changed, removed, fingerprint, .. } = scan?.comparison;
         let entries = fingerprint.entries.saturating_add(removed).saturating_sub(added);
-        let change = Change { before: entries, changed, removed };
+        let change = TreeChange { before: entries, changed, removed };
         let is_anomalous = change.is_anomalous(self.session.target.policy.anomaly_share);
-        is_anomalous.then(|| Brake::new(self.now, &before.name.text, change))
+        is_anomalous.then(|| Anomaly::new(self.now, &before.name.text, change))
     }
 
     /// Pins the snapshot before this one and pauses expiry. A run that is killed before this one is
     /// visible has paused needlessly, which does no harm. While expiry is paused already, no further
     /// snapshot has to be pinned.
-    fn pause_for_anomaly(&self, anomaly: Brake) -> Result<()> {
+    fn pause_for_anomaly(&self, anomaly: Anomaly) -> Result<()> {
         let label = self.session.target.label();
         let mut standing = None;
-        State::update(self.session.root.private(), |state| match &state.brake {
+        State::update(self.session.root.private(), |state| match &state.anomaly {
             Some(earlier) => standing = Some(earlier.clone()),
             None => {
-                state.pins.entry(anomaly.before.clone()).or_insert_with(|| Pin::of_brake(&anomaly));
-                state.brake = Some(anomaly.clone());
+                state
+                    .pins
+                    .entry(anomaly.before.clone())
+                    .or_insert_with(|| Pin::of_anomaly(&anomaly));
+                state.anomaly = Some(anomaly.clone());
             }
         })?;
         // The rotation that follows warns of the pause.

@@ -44,7 +44,7 @@ pub struct Request {
     /// The transfer's entry in the ledger.
     pub line: Option<LedgerLine>,
     /// The push of that entry.
-    pub push: Option<Push>,
+    pub push: Option<LedgerPush>,
     /// Called once the marks and the ledger hold all that is known of the transfer, so that nothing
     /// is lost whichever process dies.
     pub taken_over: Option<fn()>,

@@ -180,7 +180,7 @@ fn remember_rules(
 fn log_decision(target: &Target, report: &mut RotationReport) {
     let label = target.label();
     for verdict in &report.decision.verdicts {
-        let reasons: Vec<String> = verdict.reasons.iter().map(Reason::brief).collect();
+        let reasons: Vec<String> = verdict.reasons.iter().map(SnapshotReason::brief).collect();
         let level = if verdict.keep { log::Level::Debug } else { log::Level::Info };
         let word = if verdict.keep { "keep" } else { "expire" };
         log::log!(level, "{label}: {word} {}: {}", verdict.snapshot.name, reasons.join(", "));

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::decide::boot_time::BootTime;
-use crate::decide::facts::DueReason;
+use crate::decide::verdict_facts::DueReason;
 use crate::run::request::Request;
 use crate::run::session::Session;
 use crate::store::job_queue::{LONG_JOB, QUEUE, QueuePlace, QueueWait};

@@ -26,7 +26,7 @@ pub(crate) struct TreeScan {
     pub(crate) comparison: Comparison,
     pub(crate) index: Option<DirectoryIndex>,
     /// Directories that failed pushes left unfinished, if any are searched for.
-    pub(crate) scars: Vec<Scar>,
+    pub(crate) scars: Vec<UnfinishedDirectory>,
 }
 
 impl SnapshotAttempt<'_> {

@@ -16,10 +16,7 @@ use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
 use crate::decide::boot_time::BootTime;
-use crate::decide::clock_guard::{Numbers, clock_jump};
-use crate::decide::facts::{
-    ClientCompletion, DueReason, Facts, LedgerCoverage, Look, Moment, Running,
-};
+use crate::decide::clock_history::{SequenceNumbers, clock_jump};
 use crate::decide::fingerprint::Fingerprint;
 use crate::decide::grade::Grade;
 use crate::decide::shortfall::Shortfall;
@@ -28,7 +25,8 @@ use crate::decide::transfer_reason::TransferReason;
 use crate::decide::transfer_verdict::{Owed, TransferVerdict};
 use crate::decide::verdict::{aftermath, verdict};
 use crate::decide::verdict_facts::{
-    ClientCompletion, DueReason, LedgerCoverage, TreeComparison, VerdictFacts, VerdictStage,
+    ClientCompletion, DueReason, LedgerCoverage, RunningPushes, TreeComparison, VerdictFacts,
+    VerdictStage,
 };
 use crate::engine::compare::Comparison;
 use crate::engine::index::{Stamp, now_ns};
@@ -66,11 +64,11 @@ pub(crate) fn snapshot(session: Session, request: &Request) -> Result<Report> {
         return Ok(report);
     };
     if running.count > 0 {
-        let because = Because::Running { count: running.count, in_place: running.in_place };
+        let because = TransferReason::Running { count: running.count, in_place: running.in_place };
         report.warn(format!("{because}, so a snapshot is partial"));
     }
     if request.coverage == LedgerCoverage::TransferMissing {
-        report.warn(format!("{}; a snapshot is partial", Because::NotInLedger));
+        report.warn(format!("{}; a snapshot is partial", TransferReason::NotInLedger));
     }
     let attempt = SnapshotAttempt::begin(session, request, before, catalog, (gate, running))?;
     attempt.run(&mut report).inspect_err(|error| {
@@ -108,7 +106,7 @@ impl<'a> SnapshotAttempt<'a> {
         request: &'a Request,
         before: State,
         catalog: SnapshotList,
-        (gate, running): (Gate, Running),
+        (gate, running): (Gate, RunningPushes),
     ) -> Result<Self> {
         let Session { target, root, clock } = session;
         let reading = clock.reading();
@@ -117,7 +115,7 @@ impl<'a> SnapshotAttempt<'a> {
         // Before any link is made: links move the change times that show writes in place.
         let in_place = before.written_in_place.then(|| in_place_changes(root)).transpose()?;
         let newest = before.sequence.max(catalog.sequence());
-        let numbers = Numbers { known: before.sequence, newest };
+        let numbers = SequenceNumbers { known: before.sequence, newest };
         let clock_history =
             before.clock_history().observe(&reading, numbers, target.policy.clock_jump);
         Ok(SnapshotAttempt {
@@ -169,10 +167,10 @@ impl SnapshotAttempt<'_> {
         self.remember(&observation, &verdict)
     }
 
-    fn end_without_snapshot(&self, because: &Because, report: &mut Report) {
+    fn end_without_snapshot(&self, because: &TransferReason, report: &mut Report) {
         let label = self.session.label();
         match because {
-            Because::Unchanged { grade } => {
+            TransferReason::Unchanged { grade } => {
                 let equal = self.catalog.newest(*grade, self.now);
                 let equal = equal.map(|item| item.name.text.clone());
                 let name = equal.as_deref().unwrap_or_default();
@@ -180,7 +178,7 @@ impl SnapshotAttempt<'_> {
                 report.ending = Ending::Unchanged;
                 report.snapshot = equal;
             }
-            Because::TooSoon => {
+            TransferReason::TooSoon => {
                 let interval = self.session.target.policy.min_interval;
                 log::info!(
                     "{label}: no snapshot: the last one is younger than min_interval {interval}; \
@@ -188,7 +186,7 @@ impl SnapshotAttempt<'_> {
                 );
                 report.ending = Ending::TooSoon;
             }
-            Because::StillTorn => {
+            TransferReason::StillTorn => {
                 log::info!(
                     "{label}: no snapshot: a push failed and may have left a mixture of old and \
                      new files (torn), and nothing has changed since"
@@ -280,7 +278,7 @@ impl SnapshotAttempt<'_> {
             is_too_soon_for_complete: self.is_too_soon(Grade::Complete),
             is_too_soon_for_partial: self.is_too_soon(Grade::Partial),
         };
-        decide(&Facts {
+        decide(&VerdictFacts {
             // If the state was lost, the files were compared with the inode log instead.
             is_paired: self.before.paired || self.in_place.is_some(),
             running: self.running,
@@ -289,7 +287,7 @@ impl SnapshotAttempt<'_> {
             has_deferred: self.before.deferred_since.is_some(),
             completion,
             due: state.due.as_ref().map(|due| due.fact(&self.scan_began)),
-            ..facts(self.session, self.request, state, Moment::Looked(look))
+            ..facts(self.session, self.request, state, VerdictStage::Looked(look))
         })
     }
 
@@ -302,7 +300,7 @@ impl SnapshotAttempt<'_> {
         verdict: &TransferVerdict,
     ) -> Result<()> {
         let is_in_place = verdict.marks.as_ref().is_some_and(TornMark::is_in_place);
-        let is_failed = matches!(verdict.because, Because::Failed { .. });
+        let is_failed = matches!(verdict.because, TransferReason::Failed { .. });
         match newest.filter(|_| {
             observation.differs_from_complete == Some(false) && !is_in_place && !is_failed
         }) {
