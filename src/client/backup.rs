@@ -134,7 +134,8 @@ fn destination_directory(job: &BackupJob) -> Result<Option<PathBuf>> {
         Destination::Ssh { directory, .. } => directory,
     };
     let script = match job.actions.backup && !job.dry_run {
-        true => "mkdir -p -- \"$1\" && cd -- \"$1\" && pwd -P",
+        // A snapshot root that lets others in would let them remove what is theirs in snapshots.
+        true => "umask 077 && mkdir -p -- \"$1\" && cd -- \"$1\" && pwd -P",
         // A missing directory keeps the path of the command line.
         false => "cd -- \"$1\" 2>/dev/null && pwd -P || printf '%s\\n' \"$1\"",
     };

@@ -240,7 +240,7 @@ fn assert_a_push_is_remembered(trial: &Trial) {
     trial.daemon.push(&trial.source, "data", &[]).exits(&[0]);
     assert_eq!(trial.daemon.await_last_hook(1), GOOD);
     trial.push_in_vain("read me", 2);
-    trial.module.run(&["snapshot", "--all"]).exits(&[0]);
+    trial.module.run(&["snapshot", "--all"]).exits(&[4]).says("a snapshot is due");
     assert_eq!(trial.module.snapshots().len(), 2);
     trial.assert_recovered();
 }

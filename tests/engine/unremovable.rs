@@ -56,7 +56,7 @@ fn an_adopted_subvolume_stays_in_place_and_blocks_nothing() {
         module.recycled(&module.name()).is_some(),
         "the snapshot was made out of a retired one"
     );
-    module.server.run(&["check", "data"]).exits(&[1]).says("btrfs subvolume delete '");
+    module.server.run(&["check", "data"]).exits(&[1]).says("btrfs subvolume delete /");
     module.server.run(&["plan", "data"]).says("left in place");
 
     // What an earlier version retired, and what stuck in staging, is out of the way after one run.
@@ -183,7 +183,7 @@ fn a_subvolume_inside_a_snapshot_is_told_as_that() {
     Run::of(tool("btrfs").args(["-q", "subvolume", "create"]).arg(&path)).exits(&[0]);
     tree::write(&path.join("file"), "in the subvolume");
     let run = module.server.run(&["rotate", "data", "--purge"]).exits(&[4]);
-    let run = run.says("sub: it is a btrfs subvolume; run `btrfs subvolume delete '");
+    let run = run.says("sub: it is a btrfs subvolume; run `btrfs subvolume delete /");
     assert!(!run.stderr().contains("on one file system"), "a wrong cause: {run}");
 }
 
