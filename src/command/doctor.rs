@@ -67,14 +67,16 @@ pub(crate) fn module(conf: &RsyncdConf, name: &[u8], target: &Target) -> Vec<Fin
     for hook in [HOOK, GATE] {
         if text(module, hook).contains("%RSYNC_") {
             warn(format!(
-                "rsyncd.conf: `{hook}` uses %RSYNC_…%, which rsync refuses for values with blanks; leave it out"
+                "rsyncd.conf: `{hook}` uses %RSYNC_…%, which rsync refuses for values with blanks; \
+                 leave it out"
             ));
         }
     }
     let missing = unrefused(module);
     if !module.runs_us(GATE) && is_writable(module) && !missing.is_empty() {
         warn(format!(
-            "rsyncd.conf: `refuse options` lacks {}: with them a client rewrites files that snapshots share",
+            "rsyncd.conf: `refuse options` lacks {}: with them a client rewrites files that \
+             snapshots share",
             missing.join(", ")
         ));
     }
@@ -94,14 +96,16 @@ fn pair(module: &RsyncdModule) -> Option<Finding> {
     };
     if module.runs_us(HOOK) && is_gate(HOOK) {
         let message = format!(
-            "rsyncd.conf: `{HOOK}` runs `{PROGRAM} {GATE_COMMAND}`, so no snapshot is made; leave out the last word"
+            "rsyncd.conf: `{HOOK}` runs `{PROGRAM} {GATE_COMMAND}`, so no snapshot is made; leave \
+             out the last word"
         );
         return Some(Finding::new(Severity::Critical, message));
     }
     match (module.runs_us(GATE), module.runs_us(HOOK)) {
         (true, _) if !is_gate(GATE) => {
             let message = format!(
-                "rsyncd.conf: `{GATE}` has to run `{PROGRAM} {GATE_COMMAND}`; as it is, every transfer is turned away"
+                "rsyncd.conf: `{GATE}` has to run `{PROGRAM} {GATE_COMMAND}`; as it is, every \
+                 transfer is turned away"
             );
             Some(Finding::new(Severity::Critical, message))
         }
@@ -112,7 +116,8 @@ fn pair(module: &RsyncdModule) -> Option<Finding> {
         }
         (false, true) if is_writable(module) => {
             let message = format!(
-                "`{GATE} = /usr/bin/{PROGRAM} {GATE_COMMAND}` is recommended: it keeps pushes apart from snapshots"
+                "`{GATE} = /usr/bin/{PROGRAM} {GATE_COMMAND}` is recommended: it keeps pushes \
+                 apart from snapshots"
             );
             Some(Finding::new(Severity::Ok, message))
         }
@@ -126,7 +131,9 @@ fn partial_dirs_refused(module: &RsyncdModule, target: &Target) -> Option<Findin
     let are_refused = module.runs_us(GATE) && is_writable(module) && follows_links(module, dirs);
     are_refused.then(|| {
         let message = format!(
-            "nothing to do unless clients push with --partial-dir or --delay-updates: such pushes are turned away, since a symbolic link that a client sends could lead them to files that snapshots share; `{}` in rsyncd.conf lets them in",
+            "nothing to do unless clients push with --partial-dir or --delay-updates: such pushes \
+             are turned away, since a symbolic link that a client sends could lead them to files \
+             that snapshots share; `{}` in rsyncd.conf lets them in",
             remedy(dirs)
         );
         Finding::new(Severity::Ok, message)
@@ -173,7 +180,8 @@ fn writers_into(conf: &RsyncdConf, root: &Path, name: &[u8]) -> Vec<Finding> {
         Finding::new(
             Severity::Critical,
             format!(
-                "rsyncd.conf: clients of module '{name}' can write to the snapshots; make it `read only`"
+                "rsyncd.conf: clients of module '{name}' can write to the snapshots; make it `read \
+                 only`"
             ),
         )
     };
@@ -198,7 +206,8 @@ fn unguarded(conf: &RsyncdConf, target: &Target, name: &[u8]) -> Vec<Finding> {
     };
     let finding = |module: &RsyncdModule| {
         let message = format!(
-            "rsyncd.conf: clients of module '{}' can rewrite files that snapshots share; add `{GATE}` to it, or `refuse options = inplace append* partial-dir delay-updates`",
+            "rsyncd.conf: clients of module '{}' can rewrite files that snapshots share; add \
+             `{GATE}` to it, or `refuse options = inplace append* partial-dir delay-updates`",
             escape(&module.name),
         );
         Finding::new(Severity::Warning, message)

@@ -29,7 +29,7 @@ pub(crate) struct FreedSpace {
 /// Counts what the expiry frees; only up to [`USUAL_MAX_ENTRIES`] unless `any_size`.
 pub(crate) fn count(
     root: &SnapshotRoot,
-    catalog: &SnapshotList,
+    list: &SnapshotList,
     decision: &Decision,
     any_size: bool,
 ) -> FreedSpace {
@@ -46,7 +46,7 @@ pub(crate) fn count(
         trees.extend(retired.iter().map(|name| tree(expired.dir(), name)));
     }
     let max_entries = (!any_size).then_some(USUAL_MAX_ENTRIES);
-    let is_too_much = max_entries.is_some_and(|max| recorded_entries(catalog, &going) > max);
+    let is_too_much = max_entries.is_some_and(|max| recorded_entries(list, &going) > max);
     let usage = if is_too_much { None } else { usage::freed(&trees, max_entries) };
     FreedSpace { snapshots: going.len(), retired: retired.len(), usage }
 }
@@ -56,7 +56,7 @@ fn tree<'a>(dir: Dir<'a>, name: &str) -> UsageTree<'a> {
 }
 
 /// What the records say of the size of snapshots; nothing of adopted ones.
-fn recorded_entries(catalog: &SnapshotList, names: &[&str]) -> u64 {
-    let named = catalog.items.iter().filter(|item| names.contains(&item.name.text.as_str()));
+fn recorded_entries(list: &SnapshotList, names: &[&str]) -> u64 {
+    let named = list.items.iter().filter(|item| names.contains(&item.name.text.as_str()));
     named.filter_map(|item| item.record.as_ref()).map(|record| record.entries).sum()
 }

@@ -47,14 +47,14 @@ pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
         return Ok(vec![Finding::new(Severity::Ok, message)]);
     }
     let root = target.look_at_root()?;
-    let ExaminedRoot { catalog, state, decision } =
+    let ExaminedRoot { list, state, decision } =
         rotate::examine(target, &root, now, Some(Clock::System.reading()))?;
     let mut findings = Vec::new();
     let mut warn = |message: String| findings.push(Finding::new(Severity::Warning, message));
     root.file_system_warning().into_iter().chain(root.untried()).for_each(&mut warn);
     long_run(&root, now).into_iter().for_each(&mut warn);
     let advice = root.file_system_advice();
-    catalog.warnings.iter().for_each(|warning| warn(warning.clone()));
+    list.warnings.iter().for_each(|warning| warn(warning.clone()));
     if let Some(message) = users_let_in(target, &root)? {
         warn(message);
     }
@@ -76,7 +76,7 @@ pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     if let Some(message) = unfinished(&root, now) {
         warn(message);
     }
-    let newest = catalog.newest(Grade::Partial, now).and_then(|item| item.record.as_ref());
+    let newest = list.newest(Grade::Partial, now).and_then(|item| item.record.as_ref());
     if let Some(message) = newest.and_then(|record| stale_temporaries(&root, record, now)) {
         warn(message);
     }
@@ -89,7 +89,7 @@ pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
         findings.push(Finding::new(level, line));
     }
     if let Some((newest, record)) =
-        catalog.newest(Grade::Complete, now).and_then(|item| Some((item, item.record.as_ref()?)))
+        list.newest(Grade::Complete, now).and_then(|item| Some((item, item.record.as_ref()?)))
     {
         let losses = losses::standing(&root, &newest.name.text, record);
         findings.extend(losses.into_iter().map(|loss| Finding::new(Severity::Warning, loss)));
@@ -102,9 +102,9 @@ pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     findings.extend(undated(&decision).map(|message| Finding::new(Severity::Warning, message)));
     findings.extend(long_job(target).map(|message| Finding::new(Severity::Ok, message)));
     findings.extend(advice.map(|advice| Finding::new(Severity::Ok, advice)));
-    let newest = catalog.newest(Grade::Complete, now);
-    let mut finding = age(target, newest, catalog.items.len(), root.is_registered(), now);
-    let pinned = catalog.items.iter().filter(|item| item.pin.is_some()).count();
+    let newest = list.newest(Grade::Complete, now);
+    let mut finding = age(target, newest, list.items.len(), root.is_registered(), now);
+    let pinned = list.items.iter().filter(|item| item.pin.is_some()).count();
     if pinned > 0 {
         finding.message += &format!(", {pinned} pinned");
     }
@@ -142,7 +142,8 @@ fn long_run(root: &SnapshotRoot, now: DateTime<Utc>) -> Option<String> {
         began(text).is_some_and(|since| now - since > LONG_RUN)
     })?;
     Some(format!(
-        "a run has held the lock for more than {}: {text}; others wait for it in vain. It may wait for a disk or a server that does not answer, or have much to do: look at that process",
+        "a run has held the lock for more than {}: {text}; others wait for it in vain. It may wait \
+         for a disk or a server that does not answer, or have much to do: look at that process",
         roughly(LONG_RUN)
     ))
 }
@@ -159,7 +160,9 @@ fn undated(decision: &Decision) -> Option<String> {
     let undated: Vec<&str> = undated.map(|verdict| verdict.snapshot.name.as_str()).collect();
     let first = undated.first()?;
     Some(format!(
-        "{} undated, since the clock was or may have been wrong, and kept whatever the policy says, the first is {first}: look at `plan`; if the dates are right, run `rotate --confirm`",
+        "{} undated, since the clock was or may have been wrong, and kept whatever the policy \
+         says, the first is {first}: look at `plan`; if the dates are right, run `rotate \
+         --confirm`",
         if undated.len() == 1 {
             "1 snapshot is".to_string()
         } else {
@@ -190,7 +193,8 @@ fn marks(
     });
     let orphans = lines.iter().filter(|line| line.writes() && is_dead(line)).map(|line| {
         format!(
-            "the push of {} (process {}) got no snapshot, for its hook did not run to the end: run `snapshot --due`",
+            "the push of {} (process {}) got no snapshot, for its hook did not run to the end: run \
+             `snapshot --due`",
             line.who(),
             line.pid
         )
@@ -206,7 +210,10 @@ fn unseen(lines: &[LedgerLine], now: DateTime<Utc>, limit: TimeDelta) -> Vec<Str
     let describe = |line: &LedgerLine| {
         let what = if line.status.is_some() { "hook after the push" } else { "push" };
         format!(
-            "the {what} of {} (process {} of transfers/{}) began at {} and cannot be seen from here: {why}; it counts as running for {}: if it has ended, run `snapshot --due` where its daemon runs, or as root on the host of that container; if that is gone, run `release --unseen`",
+            "the {what} of {} (process {} of transfers/{}) began at {} and cannot be seen from \
+             here: {why}; it counts as running for {}: if it has ended, run `snapshot --due` where \
+             its daemon runs, or as root on the host of that container; if that is gone, run \
+             `release --unseen`",
             line.who(),
             line.pid,
             line.file(),
@@ -228,7 +235,9 @@ fn unfinished(root: &SnapshotRoot, now: DateTime<Utc>) -> Option<String> {
     let since = UnfinishedFile::of_module(root.module())?.begun;
     if since - now > CLOCK_TOLERANCE {
         return Some(format!(
-            "a client has begun a backup and not finished it, at {} by its clock, which is ahead of this server's: set that clock; snapshots are partial until the backup is finished; if it never will be, remove {} from the module",
+            "a client has begun a backup and not finished it, at {} by its clock, which is ahead \
+             of this server's: set that clock; snapshots are partial until the backup is finished; \
+             if it never will be, remove {} from the module",
             since.format("%FT%TZ"),
             completion::UNFINISHED
         ));
@@ -237,7 +246,8 @@ fn unfinished(root: &SnapshotRoot, now: DateTime<Utc>) -> Option<String> {
         return None;
     }
     Some(format!(
-        "a client has begun a backup {} ago and not finished it, so snapshots are partial until it does; if it will never come, remove {} from the module",
+        "a client has begun a backup {} ago and not finished it, so snapshots are partial until it \
+         does; if it will never come, remove {} from the module",
         roughly(now - since),
         completion::UNFINISHED
     ))
@@ -256,7 +266,8 @@ fn stale_temporaries(root: &SnapshotRoot, record: &Record, now: DateTime<Utc>) -
     let stale: Vec<&String> = record.temporary_files.iter().filter(is_stale).collect();
     let first = stale.first()?;
     Some(format!(
-        "{} that look like what rsync leaves when it is stopped are more than a day old, the first is {first}; a push with `--delete` removes them if they are nobody's",
+        "{} that look like what rsync leaves when it is stopped are more than a day old, the first \
+         is {first}; a push with `--delete` removes them if they are nobody's",
         counted(stale.len(), "file")
     ))
 }
@@ -265,7 +276,10 @@ fn stale_temporaries(root: &SnapshotRoot, record: &Record, now: DateTime<Utc>) -
 fn evidence(torn: &TornMark) -> Vec<String> {
     let unhealed = torn.unhealed().into_iter().map(|(client, request, path)| {
         format!(
-            "the failed push of {client} to {request} left the directory {path} unfinished, and {UNHEALED_LIMIT} good pushes to that place have not finished it: it may be another job's, or excluded by now; repeat that job, or if the directory is right as it is, run `release --torn`"
+            "the failed push of {client} to {request} left the directory {path} unfinished, and \
+             {UNHEALED_LIMIT} good pushes to that place have not finished it: it may be another \
+             job's, or excluded by now; repeat that job, or if the directory is right as it is, \
+             run `release --torn`"
         )
     });
     let mut addresses = torn.only_by_address();
@@ -273,7 +287,9 @@ fn evidence(torn: &TornMark) -> Vec<String> {
     addresses.dedup();
     let by_address = (!addresses.is_empty()).then(|| {
         format!(
-            "only a push from the same {} that does the same or more makes up for a failed one; where a client's address changes, let it log in (`auth users` in rsyncd.conf), or run `release --torn`",
+            "only a push from the same {} that does the same or more makes up for a failed one; \
+             where a client's address changes, let it log in (`auth users` in rsyncd.conf), or run \
+             `release --torn`",
             addresses.join(", ")
         )
     });
@@ -288,13 +304,16 @@ fn shortfall(shortfall: &Shortfall) -> Option<String> {
     }
     let remedy = match (status, because) {
         (23, _) => {
-            "files could not be read or written: the client's output and rsyncd's log name them; if they may be missing, exclude them, or add 23 to `snapshot_on_exit`"
+            "files could not be read or written: the client's output and rsyncd's log name them; \
+             if they may be missing, exclude them, or add 23 to `snapshot_on_exit`"
         }
         (25, _) => {
-            "the client's `--max-delete` stopped it from removing what is gone (the client itself may report 0): raise that, or add 25 to `snapshot_on_exit`"
+            "the client's `--max-delete` stopped it from removing what is gone (the client itself \
+             may report 0): raise that, or add 25 to `snapshot_on_exit`"
         }
         (_, TransferReason::ClientPartial) => {
-            "the client's output names the files; if they may be missing, exclude them, or add 23 to `snapshot_on_exit`"
+            "the client's output names the files; if they may be missing, exclude them, or add 23 \
+             to `snapshot_on_exit`"
         }
         (_, TransferReason::ClientUnfinished) => {
             "see what keeps that client from finishing its backup"
@@ -307,11 +326,13 @@ fn shortfall(shortfall: &Shortfall) -> Option<String> {
         }
         (_, TransferReason::NotInLedger) => "pre-xfer could not do its work: its log lines say why",
         _ => {
-            "see the client's output and rsyncd's log; `partial_on_exit` makes partial snapshots of such pushes"
+            "see the client's output and rsyncd's log; `partial_on_exit` makes partial snapshots \
+             of such pushes"
         }
     };
     Some(format!(
-        "the last {pushes} pushes, since {}, ended with status {status} and brought no complete snapshot: {because}; {remedy}",
+        "the last {pushes} pushes, since {}, ended with status {status} and brought no complete \
+         snapshot: {because}; {remedy}",
         since.format("%FT%TZ")
     ))
 }
@@ -326,11 +347,15 @@ fn describe_torn(torn: &TornMark) -> String {
     let requests = torn.requests();
     if requests.is_empty() {
         return format!(
-            "torn since {since}, so the module may be a mixture of old and new files: {end}, and none has ended well and changed anything since; the next push that ends well, a `snapshot` that finds the module equal to the newest complete one, or `release --torn`, ends this"
+            "torn since {since}, so the module may be a mixture of old and new files: {end}, and \
+             none has ended well and changed anything since; the next push that ends well, a \
+             `snapshot` that finds the module equal to the newest complete one, or `release \
+             --torn`, ends this"
         );
     }
     format!(
-        "torn since {since}, so the module may be a mixture of old and new files: {end}; not repeated yet: the push of {}; if it will never come, `release --torn`",
+        "torn since {since}, so the module may be a mixture of old and new files: {end}; not \
+         repeated yet: the push of {}; if it will never come, `release --torn`",
         requests.join(", of ")
     )
 }

@@ -75,17 +75,23 @@ impl<'a> PolicyDocument<'a> {
     /// What holds for all tables.
     fn preface(&mut self, file: &Path, left: &[String]) {
         self.comment(&format!(
-            "Translated by `rsyncd-snapshot import-policy` from {}. Read the comments, do what those marked TODO say, install it as /etc/rsyncd-snapshot.toml, then run `rsyncd-snapshot check` and, for each module, `rsyncd-snapshot plan`.",
+            "Translated by `rsyncd-snapshot import-policy` from {}. Read the comments, do what \
+             those marked TODO say, install it as /etc/rsyncd-snapshot.toml, then run \
+             `rsyncd-snapshot check` and, for each module, `rsyncd-snapshot plan`.",
             escape_path(file)
         ));
         self.comment(
-            "It decides what rotate-backups decided, but keeps the newest snapshot, min_keep of them and those younger than min_age, and expires at most max_expire in a run; see docs/migrating.md. Options on the command line of rotate-backups, in a cron job for example, are not in its file and not here.",
+            "It decides what rotate-backups decided, but keeps the newest snapshot, min_keep of \
+             them and those younger than min_age, and expires at most max_expire in a run; see \
+             docs/migrating.md. Options on the command line of rotate-backups, in a cron job for \
+             example, are not in its file and not here.",
         );
         self.line("");
         self.line("[defaults]");
         if !left.is_empty() {
             self.comment(&format!(
-                "No section is about these modules of {}. The defaults hold for them, which are those of rsync-system-backup: {}",
+                "No section is about these modules of {}. The defaults hold for them, which are \
+                 those of rsync-system-backup: {}",
                 self.conf,
                 left.join(", ")
             ));
@@ -126,7 +132,9 @@ impl<'a> PolicyDocument<'a> {
         match &section.location {
             SectionLocation::Remote { host, directory } => self.remote(section, host, directory),
             SectionLocation::Relative => {
-                let todo = "TODO: this is no absolute path, so which directory it is depends on where rotate-backups was started. Give this table the name of the module that has its directory in it.";
+                let todo = "TODO: this is no absolute path, so which directory it is depends on \
+                    where rotate-backups was started. Give this table the name of the module that \
+                    has its directory in it.";
                 self.suggested(&section.name, &section.table, todo);
             }
             SectionLocation::Directory(directory) => {
@@ -150,13 +158,15 @@ impl<'a> PolicyDocument<'a> {
         let mut todo = Vec::new();
         if assigned.is_root_itself {
             todo.push(format!(
-                "TODO: the module is the directory of the snapshots itself, {0}. Change its `path` to {0}/latest, and let clients push to the module instead of to `latest` in it.",
+                "TODO: the module is the directory of the snapshots itself, {0}. Change its `path` \
+                 to {0}/latest, and let clients push to the module instead of to `latest` in it.",
                 escape_path(&assigned.root)
             ));
         }
         if let Some(other) = assignment.assigned.iter().find(shares_root) {
             todo.push(format!(
-                "TODO: {} has its snapshots in {} as well. Give one of the two a snapshot_root of its own.",
+                "TODO: {} has its snapshots in {} as well. Give one of the two a snapshot_root of \
+                 its own.",
                 other.name,
                 escape_path(&assigned.root)
             ));
@@ -188,7 +198,8 @@ impl<'a> PolicyDocument<'a> {
         if in_force != index {
             let TranslatedSection { name, line, .. } = &sections[in_force];
             self.comment(&format!(
-                "This had no effect: rotate-backups took [{name}] in line {line}, which matches as well and sorts before it."
+                "This had no effect: rotate-backups took [{name}] in line {line}, which matches as \
+                 well and sorts before it."
             ));
         }
         if taken.is_none() {
@@ -201,11 +212,13 @@ impl<'a> PolicyDocument<'a> {
         let latest = format!("{}/latest", directory.trim_end_matches('/'));
         match self.has_conf {
             true => format!(
-                "TODO: no module of {} has its directory directly in {directory}. Give the module that clients push to `path = {latest}`, and this table its name.",
+                "TODO: no module of {} has its directory directly in {directory}. Give the module \
+                 that clients push to `path = {latest}`, and this table its name.",
                 self.conf
             ),
             false => format!(
-                "TODO: there is no {} to look for modules in. Give this table the name of the module whose directory is in {directory}; `path = {latest}` is usual.",
+                "TODO: there is no {} to look for modules in. Give this table the name of the \
+                 module whose directory is in {directory}; `path = {latest}` is usual.",
                 self.conf
             ),
         }
@@ -224,7 +237,9 @@ impl<'a> PolicyDocument<'a> {
     fn remote(&mut self, section: &TranslatedSection, host: &str, directory: &str) {
         self.by_hand += 1;
         self.comment(&format!(
-            "TODO: this is on another machine. Install rsyncd-snapshot on {host}, where {directory} is, and put this table into the policy there, under the name of its module."
+            "TODO: this is on another machine. Install rsyncd-snapshot on {host}, where \
+             {directory} is, and put this table into the policy there, under the name of its \
+             module."
         ));
         let mut there = PolicyDocument { text: String::new(), names: self.names.clone(), ..*self };
         let name = there.free_name(directory);

@@ -36,25 +36,25 @@ pub(crate) fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Resu
     let mut views = Vec::new();
     let exit = context.for_each(module, |target| {
         let root = target.look_at_root()?;
-        let mut catalog = SnapshotList::read(&root, &target.policy.time_zone)?;
-        let mut snapshots = catalog.snapshots();
+        let mut list = SnapshotList::read(&root, &target.policy.time_zone)?;
+        let mut snapshots = list.snapshots();
         match State::read(root.private()) {
             Ok(state) => {
-                catalog.pin(&state.pins);
+                list.pin(&state.pins);
                 undated::mark(&mut snapshots, &state.clock_history());
             }
             // What can be listed is listed.
-            Err(error) => catalog.warnings.push(error.to_string()),
+            Err(error) => list.warnings.push(error.to_string()),
         }
-        for warning in &catalog.warnings {
+        for warning in &list.warnings {
             log::warn!("{}: {warning}", target.label());
         }
-        let view = ListView::new(target, &catalog.items, &snapshots, Clock::System.now());
+        let view = ListView::new(target, &list.items, &snapshots, Clock::System.now());
         if !json {
             print(&view.to_text(&target.label()))?;
         }
         views.push(view);
-        Ok(if catalog.warnings.is_empty() { Exit::Done } else { Exit::Warnings })
+        Ok(if list.warnings.is_empty() { Exit::Done } else { Exit::Warnings })
     })?;
     if json {
         print_json(module.is_some(), &views)?;

@@ -62,8 +62,8 @@ impl Context {
                     targets.push((label, target))
                 }
                 KnownModule::Unconfigured(label, _) => log::info!(
-                    "{label}: left as it is, for it is no module of rsyncd.conf; name its directory to \
-                     work on it"
+                    "{label}: left as it is, for it is no module of rsyncd.conf; name its \
+                     directory to work on it"
                 ),
                 // What is refused for its nesting is told by the work on it.
                 KnownModule::NeverSucceeded(label, target)
@@ -75,14 +75,15 @@ impl Context {
                     let memory = target.memory.recall(&target.module_path);
                     let why = memory.and_then(|memory| memory.failure).map(|last| last.message);
                     log::warn!(
-                        "{label}: skipped, for it has no snapshots: all of its runs failed, the last \
-                         with: {}",
+                        "{label}: skipped, for it has no snapshots: all of its runs failed, the \
+                         last with: {}",
                         why.unwrap_or_default()
                     );
                 }
                 KnownModule::Unknown { name, why } => {
                     log::info!(
-                        "{}: skipped, for this machine remembers no push to it, and the module {why}",
+                        "{}: skipped, for this machine remembers no push to it, and the module \
+                         {why}",
                         escape(&name)
                     );
                 }
@@ -100,10 +101,10 @@ impl Context {
         self.work_on(self.targets(module, false)?, module, work)
     }
 
-    /// The same for work that changes something: this process is [confined](crate::module::confine) to all
-    /// of the modules first. A failure of some `kind` of work is remembered: also if the module
-    /// cannot even be resolved. A history that is lost is a new beginning for a snapshot only. Of
-    /// several modules, one that would take snapshots of snapshots is left out.
+    /// The same for work that changes something: this process is [confined](crate::module::confine)
+    /// to all of the modules first. A failure of some `kind` of work is remembered: also if the
+    /// module cannot even be resolved. A history that is lost is a new beginning for a snapshot
+    /// only. Of several modules, one that would take snapshots of snapshots is left out.
     fn change_each(
         &self,
         module: Option<&OsStr>,
@@ -154,8 +155,8 @@ impl Context {
         match conf.module(name).is_some_and(offers_only_reading) && !target.is_registered() {
             false => Ok(()),
             true => Err(Error::Usage(format!(
-                "module {} is read only in {}, so no snapshots are made of it; if something else than \
-                 a push fills it, name its directory: `rsyncd-snapshot snapshot {}`",
+                "module {} is read only in {}, so no snapshots are made of it; if something else \
+                 than a push fills it, name its directory: `rsyncd-snapshot snapshot {}`",
                 escape(name),
                 escape_path(&self.settings.rsyncd_conf),
                 shell_path(&target.module_path),

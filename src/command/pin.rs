@@ -126,7 +126,8 @@ fn find<'a>(
     let labels: Vec<String> = having.iter().map(Target::label).collect();
     match having.pop() {
         None => Err(Error::Usage(format!(
-            "{place} has no {what} {told}; `list` shows snapshots and pins, `list --expired` what is retired"
+            "{place} has no {what} {told}; `list` shows snapshots and pins, `list --expired` what \
+             is retired"
         ))),
         Some(target) if having.is_empty() => Ok((target, name)),
         Some(_) => Err(Error::Usage(format!(

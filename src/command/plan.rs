@@ -98,34 +98,31 @@ fn plan(
     }
     let reading = options.at.is_none().then(|| Clock::System.reading());
     let examined = rotate::examine(&target, &root, now, reading.clone())?;
-    let outlook = |target: &Target, catalog: &SnapshotList, decision: Decision| {
+    let outlook = |target: &Target, list: &SnapshotList, decision: Decision| {
         // With the notes on dates that are not believed.
         let snapshots: Vec<Snapshot> =
             decision.verdicts.iter().map(|verdict| verdict.snapshot.clone()).collect();
         PolicyOutlook {
             unguarded: decide_before_guards(&snapshots, &target.policy, now),
             forecast: forecast(&snapshots, &target.policy, now),
-            freed: freed::count(&root, catalog, &decision, options.sizes),
+            freed: freed::count(&root, list, &decision, options.sizes),
             max_expire: target.policy.max_expire,
             decision,
         }
     };
-    let present = outlook(&target, &examined.catalog, examined.decision);
+    let present = outlook(&target, &examined.list, examined.decision);
     let compared = match other {
         None => None,
         Some(settings) => {
             let clock_jump = target.policy.clock_jump;
             let policy = Policy { clock_jump, ..settings.policy(target.name.as_deref()) };
             let other = Target { policy, ..target.clone() };
-            let (catalog, decision) = meant(&other, &root, &examined.state, now, reading)?;
-            Some((settings.policy_file.as_path(), outlook(&other, &catalog, decision)))
+            let (list, decision) = meant(&other, &root, &examined.state, now, reading)?;
+            Some((settings.policy_file.as_path(), outlook(&other, &list, decision)))
         }
     };
     let compared = compared.as_ref().map(|(file, outlook)| (*file, outlook));
-    Ok((
-        PlanView::new(&target, now, &examined.catalog, &present, compared),
-        examined.catalog.warnings,
-    ))
+    Ok((PlanView::new(&target, now, &examined.list, &present, compared), examined.list.warnings))
 }
 
 /// What another policy decides once a person has confirmed that the change is meant; that it
@@ -137,13 +134,12 @@ fn meant(
     now: DateTime<Utc>,
     reading: Option<ClockReading>,
 ) -> Result<(SnapshotList, Decision)> {
-    let ExaminedRoot { catalog, decision, .. } =
-        rotate::examine(other, root, now, reading.clone())?;
+    let ExaminedRoot { list, decision, .. } = rotate::examine(other, root, now, reading.clone())?;
     if !matches!(decision.pause, Some(Pause::MostOfHistory { .. })) {
-        return Ok((catalog, decision));
+        return Ok((list, decision));
     }
     let confirmed = RotationHistory { rules: None, ..state.history(reading) };
     let Decision { verdicts, deferred, .. } =
-        decide(&catalog.snapshots(), &confirmed, &other.policy, now);
-    Ok((catalog, Decision { verdicts, pause: decision.pause, deferred }))
+        decide(&list.snapshots(), &confirmed, &other.policy, now);
+    Ok((list, Decision { verdicts, pause: decision.pause, deferred }))
 }

@@ -170,7 +170,8 @@ fn freed(whose: &str, going: usize, totals: &TotalsView) -> String {
     };
     let (Some(bytes), Some(entries)) = (totals.bytes_freed, totals.entries_freed) else {
         return format!(
-            "{whose}{what}: with more than {USUAL_MAX_ENTRIES} entries not counted; --sizes counts them\n"
+            "{whose}{what}: with more than {USUAL_MAX_ENTRIES} entries not counted; --sizes counts \
+             them\n"
         );
     };
     let at_least = match totals.unreadable {

@@ -138,13 +138,13 @@ impl PlanView {
     pub(crate) fn new(
         target: &Target,
         now: DateTime<Utc>,
-        catalog: &SnapshotList,
+        list: &SnapshotList,
         present: &PolicyOutlook,
         other: Option<(&Path, &PolicyOutlook)>,
     ) -> Self {
         let mut fates = fates(present, now);
         let mut others = other.map(|(_, outlook)| self::fates(outlook, now)).unwrap_or_default();
-        let items = catalog.items.iter().map(|item| (item.name.text.as_str(), item));
+        let items = list.items.iter().map(|item| (item.name.text.as_str(), item));
         let items: BTreeMap<&str, &ListedSnapshot> = items.collect();
         let view = |verdict: &SnapshotVerdict| {
             let snapshot = &verdict.snapshot;

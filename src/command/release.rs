@@ -1,5 +1,5 @@
-//! `release`: the word of a person that ends the pause of the large-change guard, the torn mark or the pause for
-//! damage.
+//! `release`: the word of a person that ends the pause of the large-change guard, the torn mark or
+//! the pause for damage.
 //!
 //! What else still keeps snapshots from expiring, or partial, is said in the same line.
 
@@ -19,8 +19,8 @@ use crate::tell::counted;
 use crate::tell::error::Result;
 use crate::tell::exit::Exit;
 
-/// Ends what the large-change guard did: the pause of expiry, and each pin that it set. Or, for `torn`,
-/// takes the torn mark away instead: a person vouches for the tree.
+/// Ends what the large-change guard did: the pause of expiry, and each pin that it set. Or, for
+/// `torn`, takes the torn mark away instead: a person vouches for the tree.
 ///
 /// # Errors
 /// If the module or its state cannot be used.
@@ -111,7 +111,8 @@ fn still_paused(target: &Target) -> Result<String> {
         None => String::new(),
     };
     if examined.state.torn.is_some() {
-        text += "; the module is still torn by a failed push: `check` says which, `release --torn` ends it";
+        text += "; the module is still torn by a failed push: `check` says which, `release --torn` \
+            ends it";
     }
     Ok(text)
 }

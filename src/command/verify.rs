@@ -197,7 +197,8 @@ impl VerifyView {
         }
         if self.lost_catalogue_bytes > 0 {
             text += &format!(
-                "{label}: {} bytes of the inode log are damaged; what they held is recorded anew as found\n",
+                "{label}: {} bytes of the inode log are damaged; what they held is recorded anew \
+                 as found\n",
                 self.lost_catalogue_bytes
             );
         }

@@ -1,10 +1,11 @@
 //! The beginning of a transfer: it is let in, waits, or is turned away.
 //!
-//! Whether a push would rewrite snapshots is found out first, before anything can fail. Then the push
-//! waits until no run reads the live tree, is looked at once more, and is entered in the ledger. The
-//! last three are one step under the ledger's lock. A run closes the gate under the same lock, so no
-//! run begins to read while a push begins. Only deliberate refusals turn a client away. Any other
-//! failure here makes the next snapshot partial, and lets the client's backup go on.
+//! Whether a push would rewrite snapshots is found out first, before anything can fail. Then the
+//! push waits until no run reads the live tree, is looked at once more, and is entered in the
+//! ledger. The last three are one step under the ledger's lock. A run closes the gate under the
+//! same lock, so no run begins to read while a push begins. Only deliberate refusals turn a client
+//! away. Any other failure here makes the next snapshot partial, and lets the client's backup go
+//! on.
 
 use std::cell::OnceCell;
 use std::time::{Duration, Instant};
@@ -136,8 +137,8 @@ fn wait_at_gate(
     }
 }
 
-/// Lets a transfer in that cannot write, and so needs no root. It is entered in a ledger outside the
-/// root, or post-xfer could not tell it from a push.
+/// Lets a transfer in that cannot write, and so needs no root. It is entered in a ledger outside
+/// the root, or post-xfer could not tell it from a push.
 fn admit_reader(target: &Target, request: &TransferRequest, clock: &Clock) -> Result<Admission> {
     let is_ended = request.path == NOTHING;
     if !request.reads_only {
@@ -146,8 +147,8 @@ fn admit_reader(target: &Target, request: &TransferRequest, clock: &Clock) -> Re
     Ok(if is_ended { Admission::Refused(ENDED.to_string()) } else { Admission::Entered })
 }
 
-/// Enters a transfer that reads in the ledger outside the root. If that fails, post-xfer takes it for
-/// a push that changed nothing.
+/// Enters a transfer that reads in the ledger outside the root. If that fails, post-xfer takes it
+/// for a push that changed nothing.
 fn enter_reader(target: &Target, request: &TransferRequest, refused: bool, clock: &Clock) {
     let enter = || {
         let entry = entry(request, refused, clock)?;
@@ -267,7 +268,7 @@ fn come_back(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> String
 
 /// How long the newest snapshot took, rounded up.
 fn usual_minutes(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> Option<u64> {
-    let catalog = SnapshotList::read(root, &target.policy.time_zone).ok()?;
-    let seconds = catalog.newest(Grade::Partial, now)?.record.as_ref()?.duration_seconds;
+    let list = SnapshotList::read(root, &target.policy.time_zone).ok()?;
+    let seconds = list.newest(Grade::Partial, now)?.record.as_ref()?.duration_seconds;
     Some(((seconds / 60.0).ceil() as u64).clamp(1, 24 * 60))
 }

@@ -1,9 +1,9 @@
-//! `post-xfer --detach`: the work goes to a process that the end of the connection does not touch.
+//! `post-xfer --detach`: hands the work over to a process that outlives the connection.
 //!
-//! rsyncd counts a connection until its hook has ended. So the hook starts this program once more
-//! and ends as soon as the other one says that it has taken over: that the transfer's marks are on
-//! disk, its entry in the ledger names the new process, and what it owes is on record. Whichever of
-//! the two dies before or after that, the next run finds the debt.
+//! rsyncd counts a connection until its hook has ended. So the hook starts this program once more,
+//! and ends as soon as the detached process says that it has taken over. By then the marks of the
+//! transfer are on disk, and its entry in the ledger names the detached process. So whichever of
+//! the two dies at whatever instant, the next run finds what is left to do.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
@@ -11,17 +11,18 @@ use std::process::{Command, Stdio};
 
 use crate::tell::error::{Error, Result};
 
-/// The option that the other process is started with.
+/// The option that the detached process is started with.
 pub(crate) const DETACHED: &str = "--detached";
 const DETACH: &str = "--detach";
 
-/// What it says when it has taken over.
+/// The line that the detached process prints when it has taken over.
 const WORD: &str = "taken over";
 
-/// Whether another process has taken over. If not, the work is still this one's.
+/// Starts the detached process. Returns false if it failed before it took over: then the hook does
+/// the work.
 ///
 /// # Errors
-/// If no other process can be started.
+/// If no process can be started.
 pub(crate) fn hand_over() -> Result<bool> {
     let program =
         std::env::current_exe().map_err(|cause| Error::io_bytes("find", b"this program", cause))?;
@@ -34,7 +35,7 @@ pub(crate) fn hand_over() -> Result<bool> {
         .map_err(|cause| Error::io("start", &program, cause))?;
     let mut said = String::new();
     if let Some(output) = child.stdout.take() {
-        // It says nothing if it dies; and if there is nothing to do, it ends well without a word.
+        // No line comes if the process dies, or if it succeeds because there is nothing to do.
         let _ = BufReader::new(output).read_line(&mut said);
     }
     if said.trim_end() == WORD {
@@ -47,18 +48,19 @@ fn detached(argument: OsString) -> OsString {
     if argument == DETACH { DETACHED.into() } else { argument }
 }
 
-/// In the new process: leaves the hook's session, so that no signal to that reaches us.
+/// In the detached process: leaves the hook's session, so that no signal to that session ends it.
 pub(crate) fn leave_session() {
     if let Err(error) = nix::unistd::setsid() {
         log::warn!(
-            "this process cannot leave the session of the hook, so a signal to that ends it, too: {error}"
+            "this process cannot leave the session of the hook, so a signal to that ends it, too: \
+             {error}"
         );
     }
 }
 
-/// In the new process: lets the hook go.
+/// In the detached process: tells the hook that it may end.
 pub(crate) fn take_over() {
     let mut output = std::io::stdout();
-    // If the hook is dead, nobody waits for the word.
+    // If the hook is dead, this line is not needed.
     let _ = writeln!(output, "{WORD}").and_then(|()| output.flush());
 }

@@ -1,24 +1,25 @@
-//! The answer to a client that asks how its module is: `rsync-system-backup --check`.
+//! Answers a client that asks for the health of its module: `rsync-system-backup --check`.
 //!
-//! rsyncd tells a client nothing of hook and disk, but it sends what a failing pre-xfer prints. So
-//! the client asks for a listing by a path that means the module's root and that nobody writes by
-//! chance, and is turned away with the answer. Where no pre-xfer is, it gets the listing: a name
-//! that does not exist would end in an error there, and the other hook would take it for a failed
-//! transfer. The client learns how healthy its own module is and how much room there is, and
-//! nothing of paths, names or other clients: that is for `rsyncd-snapshot check`.
+//! rsyncd sends a client what a failing pre-xfer prints, and nothing else about hook and disk. So
+//! the client asks for a listing of the module's root by a path that no other client writes, and
+//! pre-xfer turns it away with the answer. A server without pre-xfer sends the listing. (A path
+//! that does not exist would fail there, and post-xfer would see a failed transfer.)
+//!
+//! The answer holds the health of the client's own module and the free bytes. Paths, names and
+//! other clients are shown by `rsyncd-snapshot check` only.
 
 use crate::command::check;
 use crate::command::finding::Severity;
 use crate::hook::transfer_request::TransferRequest;
 use crate::module::target::Target;
 
-/// What the client asks for, after the module's name and a slash.
+/// The path that the client asks for, after the module's name and a slash.
 pub(crate) const PATH: &str = "./././././";
 
-/// How the answer begins.
+/// The beginning of the answer.
 pub(crate) const ANSWER: &str = "rsyncd-snapshot says";
 
-/// Whether a transfer is such a question.
+/// Whether a transfer asks for the health of the module.
 pub(crate) fn is_asked(request: &TransferRequest) -> bool {
     let path = request.path.split_once('/').map(|(_, path)| path);
     !request.arguments.kind.writes() && path == Some(PATH)
@@ -33,7 +34,7 @@ pub(crate) fn answer(target: &Target) -> String {
     format!("{ANSWER}: {word}, {} bytes free", free.unwrap_or_else(|_| "unknown".to_string()))
 }
 
-/// What an answer says: the word for the health, and the bytes that are free.
+/// Reads an answer: the word for the health, and the free bytes.
 pub(crate) fn read_answer(text: &str) -> Option<(String, Option<u64>)> {
     let answer = text.split_once(ANSWER)?.1.strip_prefix(": ")?;
     let (word, rest) = answer.split_once(", ")?;
@@ -45,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_read_out_of_what_rsync_makes_of_it() {
+    fn an_answer_is_found_in_rsyncs_error_message() {
         let text = format!(
             "@ERROR: pre-xfer exec returned failure; {ANSWER}: WARNING, 4096 bytes free; rsync error"
         );

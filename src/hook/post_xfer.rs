@@ -1,4 +1,9 @@
 //! `post-xfer`: what rsyncd runs after every transfer.
+//!
+//! It looks the transfer up in the ledger, decides whether anything was written, and leaves a
+//! backup that has more pushes to come to its client. For all else it starts a
+//! [run](crate::run::order). The entry stays in the ledger until the work is done, so the next run
+//! finds what a killed hook left.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -27,14 +32,14 @@ use crate::tell::escape::{escape, escape_path, unescape};
 use crate::tell::exit::Exit;
 use crate::tell::log::set_subject;
 
-/// Where the work is done.
+/// The process that does the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HookMode {
-    /// In the hook, which rsyncd waits for.
+    /// This process: the hook, which rsyncd waits for.
     InHook,
-    /// In a process apart, which has yet to be started.
+    /// A detached process, which the hook has yet to start.
     Detach,
-    /// In the process apart, which this is.
+    /// This process, which the hook has started.
     Detached,
 }
 
@@ -67,8 +72,8 @@ pub(crate) fn run(context: &Context, place: HookMode) -> Result<Exit> {
     after_transfer(&target, &transfer, taken_over, context, &Clock::System)
 }
 
-/// The hook for a module that is known, at a time that is given. It says `taken_over` as soon as
-/// nothing of the transfer can be lost.
+/// The hook for a known module and clock. Calls `taken_over` as soon as the marks and the ledger
+/// hold all that is known of the transfer.
 pub fn after_transfer(
     target: &Target,
     transfer: &FinishedTransfer,
@@ -87,7 +92,7 @@ pub fn after_transfer(
         transfer.status,
         transfer.raw_status.unwrap_or_default(),
     );
-    // Where nothing can be written, nothing has to be looked at but what the other hook has noted.
+    // A client that can only read changes nothing: only the entry of pre-xfer is struck out.
     if target.opener == Opener::Reader
         && (!target.is_registered() || target.check_nesting_in_hook().is_err())
     {
@@ -96,13 +101,13 @@ pub fn after_transfer(
         return Ok(Exit::Done);
     }
     let mut seen = look_up(target, context, transfer);
-    // It may have met what fills a read-only module half-way.
+    // The module may be filled by another program, which may not have finished.
     if target.opener == Opener::Reader && matches!(seen, LedgerAnswer::Unpaired) {
         log::debug!("{}: the client could only read, so no snapshot is taken", target.label());
         return Ok(Exit::Done);
     }
     let ended = transfer::EndedTransfer { target, transfer };
-    let verdict = ended.verdict(&seen, brought_token(target, &seen));
+    let verdict = ended.verdict(&seen, brought_unfinished_file(target, &seen));
     match (&verdict.because, verdict.owed) {
         (because @ TransferReason::NothingWritten { .. }, _) => {
             log::debug!("{}: {because}", target.label());
@@ -110,15 +115,16 @@ pub fn after_transfer(
         }
         (TransferReason::LeftToClient, Owed::Marked { reason, asked }) => {
             seen = transfer::leave_to_client(target, seen, (reason, asked), clock)?;
-            // Once more: a push that ended meanwhile, and found the client done, has left the work
-            // to this one.
+            // A push that ended meanwhile may have found the client done, and left the work to this
+            // one. So the files of the client are read once more.
             if ended.verdict(&seen, true).because == TransferReason::LeftToClient {
                 log::info!("{}: no snapshot yet, for the client has not finished", target.label());
                 return Ok(Exit::Done);
             }
         }
         (TransferReason::ClientUnfinished, _) => log::warn!(
-            "{}: another client has begun a backup here and not finished it, so a snapshot is partial",
+            "{}: another client has begun a backup here and not finished it, so a snapshot is \
+             partial",
             target.label()
         ),
         _ => {}
@@ -138,7 +144,7 @@ pub fn after_transfer(
     Ok(order::run(target, &request, clock)?.exit())
 }
 
-/// Whether rsyncd.conf surely lets the client only read.
+/// Whether rsyncd.conf lets the client only read. False if that is not certain.
 fn is_reader(context: &Context, transfer: &FinishedTransfer) -> bool {
     let HookConnection { module_name, module_path, client, .. } = &transfer.connection;
     let (Some(name), Ok(conf)) = (module_name, context.settings.rsyncd()) else { return false };
@@ -148,7 +154,8 @@ fn is_reader(context: &Context, transfer: &FinishedTransfer) -> bool {
     forbidden::is_reader(module, &user, module_path)
 }
 
-/// A transfer that wrote nothing leaves nothing, but others may have been left to it.
+/// Strikes out a transfer that wrote nothing, and takes the snapshot that other pushes deferred to
+/// it.
 fn nothing_written(
     target: &Target,
     seen: LedgerAnswer,
@@ -163,10 +170,10 @@ fn nothing_written(
     Ok(report.map_or(Exit::Done, |report| report.exit()))
 }
 
-/// Whether the module says that it is unfinished, and it is this push that has said so. What an
-/// earlier one left must not keep others from their snapshots. Without the ledger it may be its
-/// own, or no push at all: then there is the mark.
-fn brought_token(target: &Target, seen: &LedgerAnswer) -> bool {
+/// Whether this push brought the file that says that the backup is unfinished. A file that an
+/// earlier push left must not keep others from their snapshots. Without an entry in the ledger, the
+/// file counts as brought by this push.
+fn brought_unfinished_file(target: &Target, seen: &LedgerAnswer) -> bool {
     let module = File::open(&target.module_path).ok();
     let Some(token) = module.and_then(|module| UnfinishedFile::of_module(module.as_fd())) else {
         return false;
@@ -176,8 +183,8 @@ fn brought_token(target: &Target, seen: &LedgerAnswer) -> bool {
     began.is_none_or(|began| token.arrived >= began - TimeDelta::nanoseconds(SETTLED_AFTER_NS))
 }
 
-/// What the ledger says; nothing, if it cannot be read. Then the push would be left to others, or
-/// to itself, so it is looked at once more before that.
+/// Looks the transfer up in the ledger. If the ledger cannot be read twice, the transfer counts as
+/// missing in it.
 fn look_up(target: &Target, context: &Context, transfer: &FinishedTransfer) -> LedgerAnswer {
     let look = || transfer::look_up(target, &context.settings, transfer);
     let look_again = |error| {
@@ -193,7 +200,7 @@ fn look_up(target: &Target, context: &Context, transfer: &FinishedTransfer) -> L
     })
 }
 
-/// A module that cannot even be resolved is remembered by the path that rsyncd gave.
+/// Remembers the failure of a module that cannot be resolved, under the path that rsyncd gave.
 fn remember_failure(context: &Context, transfer: &FinishedTransfer, message: &str) {
     let failure = RunFailure::now(RunKind::Snapshot, message.to_string());
     let remembered = context.settings.memory.change(&transfer.connection.module_path, |memory| {

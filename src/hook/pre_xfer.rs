@@ -1,7 +1,8 @@
 //! `pre-xfer`: what rsyncd runs before every transfer, and waits for.
 //!
-//! rsyncd sends what a failing pre-xfer prints to the client. So it fails only to turn a client
-//! away, with one sentence for it.
+//! rsyncd sends what a failing pre-xfer prints to the client, and ends the connection. So pre-xfer
+//! fails only to turn a client away, with one sentence for it. Its own failures are logged, and the
+//! transfer begins.
 
 use crate::config::environment::HookConnection;
 use crate::config::forbidden::{forbids, is_reader};
@@ -24,7 +25,7 @@ use crate::tell::output::print;
 /// Reads rsyncd's environment, and lets the transfer in or turns it away.
 ///
 /// # Errors
-/// If it was not rsyncd that ran it.
+/// If the environment is not that of a hook of rsyncd.
 pub(crate) fn run(context: &Context) -> Result<Exit> {
     let connection = HookConnection::from_environment()?;
     let pid = connection.pid.ok_or_else(|| Error::Environment {
@@ -68,7 +69,7 @@ pub(crate) fn run(context: &Context) -> Result<Exit> {
     }
 }
 
-/// What `rsyncd.conf` forbids of a push; nothing, where it cannot be read.
+/// What `rsyncd.conf` forbids of a push. `None` if it cannot be read.
 fn forbidden(
     context: &Context,
     connection: &HookConnection,
@@ -80,7 +81,8 @@ fn forbidden(
     forbids(conf.module(name)?, &user, arguments)
 }
 
-/// Whether rsyncd.conf surely lets the client only read, whatever it wants.
+/// Whether rsyncd.conf lets the client only read, whatever it asks for. False if that is not
+/// certain.
 fn reads_only(context: &Context, connection: &HookConnection) -> bool {
     let HookConnection { module_name, module_path, client, .. } = connection;
     let (Some(name), Ok(conf)) = (module_name, context.settings.rsyncd()) else { return false };
@@ -90,7 +92,8 @@ fn reads_only(context: &Context, connection: &HookConnection) -> bool {
     is_reader(module, &user, module_path)
 }
 
-/// Where even the snapshot root is unknown, what rewrites files may rewrite snapshots.
+/// Decides for a module whose snapshot root is not known. A push that rewrites files is turned
+/// away, because it may rewrite snapshots.
 fn without_target(
     context: &Context,
     connection: &HookConnection,
@@ -105,14 +108,16 @@ fn without_target(
     }
 }
 
-/// The transfer begins all the same: what is wrong here must not cost the client its backup.
+/// Lets a transfer begin that could not be entered in the ledger, so that a failure of the server
+/// does not cost the client its backup.
 fn let_in(label: &str, request: &TransferRequest, error: &Error) -> Exit {
     if request.reads_only {
-        // A module that offers snapshots need not be one that they can be made of.
+        // The module may offer snapshots for reading, and have no root of its own.
         log::debug!("{label}: this transfer is not in the ledger: {error}");
     } else if request.arguments.kind.writes() {
         log::error!(
-            "{label}: this push is not in the ledger of running transfers, so its snapshot will be partial: {error}"
+            "{label}: this push is not in the ledger of running transfers, so its snapshot will be \
+             partial: {error}"
         );
     } else {
         log::warn!("{label}: this transfer is not in the ledger of running transfers: {error}");

@@ -1,11 +1,11 @@
-//! Which snapshots a push could rewrite: those in every root that shares files with the pushed
-//! directory.
+//! Turns a push away that could write into files that snapshots share.
 //!
-//! A module may have had other roots before, and another module may reach the same directory. So
-//! the roots are those that this machine remembers for any directory that overlaps with the pushed
-//! one, those of such modules in `rsyncd.conf`, and the parent of the directory, where snapshots
-//! are by default. Where none of them holds a snapshot, the memory may have been lost. The kernel's
-//! count of links then proves that there is none, or leaves it open.
+//! The snapshots that count are those in every root that may share files with the module's
+//! directory. A module may have had other roots before, and another module may reach this
+//! directory. So the roots are those that this machine remembers for any overlapping directory,
+//! those of such modules in `rsyncd.conf`, and the parent of the directory, where snapshots are by
+//! default. If none of them holds a snapshot, this machine may have lost what it remembered. Then
+//! the link counts of the files decide: they prove that no other name exists, or leave that open.
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -38,10 +38,10 @@ use crate::system::mounts::Mounts;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::unescape;
 
-/// How long a push may be kept by a look at the files that it could write into.
-const LOOK: Duration = Duration::from_secs(5);
+/// How long a push may wait for the search for files that it could write into.
+const LONGEST_SEARCH: Duration = Duration::from_secs(5);
 
-/// What is found out once about a push, when it is needed.
+/// Searches of the module that are done at most once for a push.
 #[derive(Default)]
 pub(crate) struct SharedFileChecks {
     any: OnceCell<Leftover>,
@@ -54,17 +54,17 @@ pub(crate) fn refused(
     settings: &Settings,
     root: Option<&SnapshotRoot>,
     request: &TransferRequest,
-    looks: &SharedFileChecks,
+    checks: &SharedFileChecks,
 ) -> Option<String> {
     let arguments = &request.arguments;
     let is_harmless = arguments.rewriting.is_empty() && arguments.partial_dirs.is_empty();
-    // Nearly nobody has to be counted for.
+    // Few pushes rewrite files, so for most of them nothing is searched.
     if is_harmless || !arguments.kind.writes() {
         return None;
     }
     let policy = &target.policy;
     let dirs = &policy.partial_dirs;
-    // First what no other name of the directory would change.
+    // First the refusals that do not depend on where the module's snapshots are.
     if !arguments.partial_dirs.is_empty()
         && let Some(why) = refused_for_links(settings, target.name.as_deref(), arguments, dirs)
     {
@@ -76,7 +76,8 @@ pub(crate) fn refused(
     if !arguments.rewriting.is_empty() {
         let sharing = match root.map_or(Sharing::Unknown, |root| sharing(target, settings, root)) {
             Sharing::Snapshots(0) => {
-                match looks.any.get_or_init(|| look_below(target, request, WritableFiles::Any)) {
+                match checks.any.get_or_init(|| search_module(target, request, WritableFiles::Any))
+                {
                     Leftover::Nothing => Sharing::Snapshots(0),
                     _ => Sharing::Unknown,
                 }
@@ -90,16 +91,16 @@ pub(crate) fn refused(
     if arguments.partial_dirs.is_empty() {
         return None;
     }
-    let found = looks
+    let found = checks
         .partial_dirs
-        .get_or_init(|| look_below(target, request, WritableFiles::InPartialDirs(dirs)));
+        .get_or_init(|| search_module(target, request, WritableFiles::InPartialDirs(dirs)));
     let is_vouched_for =
         *found == Leftover::Unknown && root.is_some_and(|root| newest_vouches(target, root, dirs));
     if is_vouched_for { None } else { leftover_refusal(arguments, found) }
 }
 
 /// The sentence for a client whose own symbolic links rsync could follow to a partial directory. A
-/// module that is not in `rsyncd.conf` as we see it may be one of those.
+/// module that this program does not find in `rsyncd.conf` counts as one that follows them.
 fn refused_for_links(
     settings: &Settings,
     name: Option<&[u8]>,
@@ -116,7 +117,7 @@ fn refused_for_links(
     }
 }
 
-/// The same where the module's root is not even known.
+/// [`refused`] for a module whose root is not known.
 pub(crate) fn refused_without_target(
     module_path: &Path,
     settings: &Settings,
@@ -134,41 +135,42 @@ pub(crate) fn refused_without_target(
         return Some(why);
     }
     let found = File::open(module_path).map_or(Leftover::Unknown, |module| {
-        let deadline = Instant::now() + LOOK;
+        let deadline = Instant::now() + LONGEST_SEARCH;
         look((module.as_fd(), module_path), None, WritableFiles::InPartialDirs(&dirs), deadline)
     });
     leftover_refusal(arguments, &found)
 }
 
-fn look_below(target: &Target, request: &TransferRequest, writable: WritableFiles) -> Leftover {
+fn search_module(target: &Target, request: &TransferRequest, writable: WritableFiles) -> Leftover {
     let arguments = &request.arguments;
-    // With --keep-dirlinks a link to a directory leads elsewhere in the module.
+    // With --keep-dirlinks, a link in the destination may lead anywhere in the module.
     let destination = match arguments.operands.as_slice() {
         [_, destination] if !arguments.has('K', "keep-dirlinks") => Some(destination.as_slice()),
         _ => None,
     };
     let began = Instant::now();
     let found = File::open(&target.module_path).map_or(Leftover::Unknown, |module| {
-        look((module.as_fd(), &target.module_path), destination, writable, began + LOOK)
+        look((module.as_fd(), &target.module_path), destination, writable, began + LONGEST_SEARCH)
     });
     log::debug!("{}: looked for shared files in {:?}: {found:?}", target.label(), began.elapsed());
     found
 }
 
-/// Whether nothing in a partial directory was shared when the newest snapshot was made.
+/// Whether the newest snapshot shares no file with a partial directory, and no push has changed
+/// that since.
 fn newest_vouches(target: &Target, root: &SnapshotRoot, dirs: &PartialDirs) -> bool {
-    // A push since then may have made links that no snapshot knows of.
+    // A push after the newest snapshot may have made links in partial directories.
     let is_current = |state: State| state.torn.is_none() && state.due.is_none();
     if !State::read(root.private()).is_ok_and(is_current) {
         return false;
     }
-    let Ok(catalog) = SnapshotList::read(root, &target.policy.time_zone) else { return false };
-    let newest = catalog.items.iter().rfind(|item| item.name.grade >= Grade::Partial);
+    let Ok(list) = SnapshotList::read(root, &target.policy.time_zone) else { return false };
+    let newest = list.items.iter().rfind(|item| item.name.grade >= Grade::Partial);
     let record = newest.and_then(|item| item.record.as_ref()?.partial_dirs.as_ref());
     record.is_some_and(|record| record.vouches_for(dirs))
 }
 
-/// How many snapshots share files with the module: visible, retired, or in the making.
+/// How many snapshots share files with the module: visible, retired, and in staging.
 fn sharing(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Sharing {
     let count = || -> Result<usize> {
         let visible = SnapshotList::read(root, &target.policy.time_zone)?.items.len();
@@ -180,7 +182,7 @@ fn sharing(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Sharing
     count().map_or(Sharing::Unknown, Sharing::Snapshots)
 }
 
-/// Every other root that may hold snapshots of the directory, of one above it or of one below it.
+/// Every other root that may hold snapshots of the module's directory, or of one above or below it.
 fn other_roots(target: &Target, settings: &Settings) -> BTreeSet<PathBuf> {
     let mut roots: BTreeSet<PathBuf> =
         target.memory.roots_reaching(&target.module_path).into_iter().collect();
@@ -188,8 +190,8 @@ fn other_roots(target: &Target, settings: &Settings) -> BTreeSet<PathBuf> {
     let mounts = Mounts::read().unwrap_or_default();
     for module in settings.rsyncd().map(|conf| conf.modules).unwrap_or_default() {
         let Ok(path) = module.path() else { continue };
-        // A client waits; a server that is dead must not keep it, and its files are not those of
-        // this module.
+        // The path may be on a server that does not answer, and the client waits. Files on another
+        // server are not those of this module.
         if mounts.may_wait_for(&path, &target.module_path) {
             continue;
         }
@@ -218,7 +220,7 @@ fn snapshots_in(path: &Path, target: &Target) -> Result<usize> {
     });
     let dir = match OwnedDir::open(path) {
         _ if is_other => return Ok(0),
-        // What is not there, or was moved, is left to the look at the files' links.
+        // If the root is missing or was moved, the link counts of the files decide.
         Err(error) if error.is_not_found() => return Ok(0),
         dir => dir?,
     };

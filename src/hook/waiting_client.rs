@@ -3,9 +3,9 @@
 //! A client with `--timeout` gives up when it hears nothing for so long, and the only message that
 //! pre-xfer can send is a refusal. So the gate keeps it for less than that.
 //!
-//! A hook inherits the connection's socket from rsyncd. It is descriptor 4 of rsync 3.2.7 and 3.5.0,
-//! but may have any number. Over `rsync -e ssh` there is no socket: rsync has replaced standard input
-//! and output by its pipes, and standard error leads to the client.
+//! A hook inherits the connection's socket from rsyncd. It is descriptor 4 of rsync 3.2.7 and
+//! 3.5.0, but may have any number. Over `rsync -e ssh` there is no socket: rsync has replaced
+//! standard input and output by its pipes, and standard error leads to the client.
 
 use std::fs;
 use std::io::stderr;
@@ -64,8 +64,8 @@ impl WaitingClient {
     }
 }
 
-/// Duplicates of the inherited descriptors that are network connections. `pidfd_getfd` duplicates by
-/// number and fails on a closed one, so no unsafe code is needed.
+/// Duplicates of the inherited descriptors that are network connections. `pidfd_getfd` duplicates
+/// by number and fails on a closed one, so no unsafe code is needed.
 fn sockets() -> Vec<OwnedFd> {
     let Ok(entries) = fs::read_dir("/proc/self/fd") else { return Vec::new() };
     let Ok(own) = pidfd_open(getpid(), PidfdFlags::empty()) else { return Vec::new() };

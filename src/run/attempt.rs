@@ -33,7 +33,7 @@ pub(crate) struct SnapshotAttempt<'a> {
     pub(crate) sequence: Cell<u64>,
     /// The state as it was before this attempt.
     pub(crate) before: State,
-    pub(crate) catalog: SnapshotList,
+    pub(crate) list: SnapshotList,
     /// What the client says in the module about its backup.
     pub(crate) completion: ClientCompletion,
     /// Whether a comparison has read every directory, instead of trusting the index.
@@ -51,7 +51,7 @@ pub(crate) struct SnapshotAttempt<'a> {
 pub(crate) struct Observation {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) newest_ctime_ns: i64,
-    pub(crate) scars: Vec<UnfinishedDirectory>,
+    pub(crate) unfinished: Vec<UnfinishedDirectory>,
     /// When the observation ended, by the wall clock.
     pub(crate) ended: DateTime<Utc>,
     /// Whether every later change gets a later change time than all that was seen.

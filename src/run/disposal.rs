@@ -48,8 +48,8 @@ pub(crate) enum Disposal {
     Now,
 }
 
-/// Retires `names`, and returns which were retired. A snapshot stays visible if a retired one has its
-/// name, unless that one is in `past_grace` and may be removed.
+/// Retires `names`, and returns which were retired. A snapshot stays visible if a retired one has
+/// its name, unless that one is in `past_grace` and may be removed.
 pub(crate) fn retire(
     root: &SnapshotRoot,
     names: &[String],

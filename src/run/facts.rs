@@ -15,8 +15,8 @@ use crate::store::state::State;
 use crate::system::syscalls::{is_gone, stat_below};
 use crate::tell::escape::unescape;
 
-/// The facts that the request and the state hold. RunningPushes pushes and the due mark are left to the
-/// caller.
+/// The facts that the request and the state hold. RunningPushes pushes and the due mark are left to
+/// the caller.
 pub(crate) fn facts<'a>(
     session: Session<'a>,
     request: &'a Request,
@@ -40,7 +40,10 @@ pub(crate) fn facts<'a>(
 
 /// The modification times of the directories that the failed pushes of a mark left unfinished. If
 /// no run has searched for such directories yet, the whole tree is searched.
-pub(crate) fn scar_times(root: &SnapshotRoot, mark: Option<&TornMark>) -> UnfinishedDirectories {
+pub(crate) fn unfinished_directories(
+    root: &SnapshotRoot,
+    mark: Option<&TornMark>,
+) -> UnfinishedDirectories {
     let times = inspect(root.module(), mark);
     let Some(since) = mark.and_then(TornMark::search_since_ns) else { return times };
     let search = UnfinishedSearch::new(since);

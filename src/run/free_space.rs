@@ -143,7 +143,8 @@ impl Shortage<'_> {
         })
     }
 
-    /// Removes retired snapshots before their time, one after the other, as long as space is missing.
+    /// Removes retired snapshots before their time, one after the other, as long as space is
+    /// missing.
     fn remove_retired(&self, names: Vec<String>, report: &mut RotationReport) -> Result<()> {
         for name in names {
             if self.missing()? == 0 {
@@ -241,8 +242,8 @@ impl Shortage<'_> {
         }
     }
 
-    /// How many bytes fewer than wanted are free for users without privileges. Syncs first: some file
-    /// systems free what was removed only with the next transaction.
+    /// How many bytes fewer than wanted are free for users without privileges. Syncs first: some
+    /// file systems free what was removed only with the next transaction.
     fn missing(&self) -> Result<u64> {
         let root = self.session.root;
         let failed = |cause| Error::io("ask for the free space of", &root.path, cause);

@@ -1,8 +1,8 @@
 //! What a snapshot lacks of the module, according to its record.
 //!
 //! The run that makes the snapshot warns of it. `check` reads it from the record as long as that
-//! snapshot is the newest complete one and the loss stands. So a later run that finds nothing changed
-//! does not hide it.
+//! snapshot is the newest complete one and the loss stands. So a later run that finds nothing
+//! changed does not hide it.
 
 use std::collections::HashSet;
 

@@ -1,12 +1,12 @@
 //! The marks that a run writes before it waits for anything.
 //!
-//! A run may be killed while it waits. What it knows of its transfer is in the state by then, or, on
-//! a full disk, in what this machine remembers outside the root.
+//! A run may be killed while it waits. What it knows of its transfer is in the state by then, or,
+//! on a full disk, in what this machine remembers outside the root.
 
 use crate::decide::verdict::verdict;
 use crate::decide::verdict_facts::{VerdictStage, Worth};
 use crate::module::target::Target;
-use crate::run::facts::{facts, scar_times};
+use crate::run::facts::{facts, unfinished_directories};
 use crate::run::request::{Request, Requester};
 use crate::run::session::Session;
 use crate::store::root::SnapshotRoot;
@@ -23,14 +23,14 @@ pub(crate) fn mark_before_lock(session: Session, request: &Request) -> Result<()
     let is_good_push =
         request.push.is_some() && request.requester == Requester::Transfer(Worth::Complete);
     let standing = State::read(root.private()).ok().and_then(|state| state.torn);
-    let times = scar_times(root, standing.as_ref().filter(|_| is_good_push));
+    let times = unfinished_directories(root, standing.as_ref().filter(|_| is_good_push));
     let moment = VerdictStage::Ended { now, noticed: &request.started, scar_times: &times };
     let marks_on = |state: &State| verdict(&facts(session, request, state, moment)).marks;
     let new = marks_on(&State::default());
     if let (Some(_), Some(status)) = (&new, request.status) {
         log::warn!(
-            "{}: the transfer ended with status {status}; the module is torn: it may be a mixture of \
-             old and new files until that push is repeated",
+            "{}: the transfer ended with status {status}; the module is torn: it may be a mixture \
+             of old and new files until that push is repeated",
             target.label()
         );
     }

@@ -1,8 +1,8 @@
 //! The part of a run that makes a snapshot: a free name, a clone, its record, its publication.
 //!
-//! The clone is judged once more when it is complete: a push that failed meanwhile makes it partial.
-//! If most of the tree has changed, the pin of the snapshot before and the pause are on disk before
-//! the new one is visible.
+//! The clone is judged once more when it is complete: a push that failed meanwhile makes it
+//! partial. If most of the tree has changed, the pin of the snapshot before and the pause are on
+//! disk before the new one is visible.
 
 use std::time::Instant;
 
@@ -75,7 +75,7 @@ impl SnapshotAttempt<'_> {
         if let Some(anomaly) = anomaly {
             self.pause_for_anomaly(anomaly)?;
         }
-        let begins_inode_log = staged.begins_inode_log() && !self.catalog.items.is_empty();
+        let begins_inode_log = staged.begins_inode_log() && !self.list.items.is_empty();
         if let Some(error) = staged.publish(root, &name, &record)? {
             report.warn(format!("`verify` will not know the new files of {name}: {error}"));
         }
@@ -127,7 +127,7 @@ impl SnapshotAttempt<'_> {
         staged: &StagedSnapshot,
     ) -> Comparison {
         let comparison = scan.map(|scan| scan.comparison).unwrap_or_default();
-        match self.catalog.newest(grade, self.now) {
+        match self.list.newest(grade, self.now) {
             Some(_) => comparison,
             None => {
                 Comparison { added: staged.cloned.entries, changed: 0, removed: 0, ..comparison }
@@ -150,23 +150,23 @@ impl SnapshotAttempt<'_> {
         );
     }
 
-    /// What the boot clock showed at `time`, computed from the reading of this attempt. A second reading
-    /// would be wrong if the wall clock was set in between.
+    /// What the boot clock showed at `time`, computed from the reading of this attempt. A second
+    /// reading would be wrong if the wall clock was set in between.
     fn boot_time(&self, time: DateTime<Utc>) -> BootTime {
         let ClockReading { boot, uptime_seconds, .. } = self.reading.clone();
         let seconds = uptime_seconds.saturating_add((time - self.now).num_seconds());
         BootTime { boot, nanoseconds: seconds.saturating_mul(1_000_000_000) }
     }
 
-    /// Records the inodes that `name` shares with earlier snapshots. That is needed where the inode log
-    /// begins with a snapshot that is not the first. The snapshot is on disk by now, and no client
-    /// waits.
+    /// Records the inodes that `name` shares with earlier snapshots. That is needed where the inode
+    /// log begins with a snapshot that is not the first. The snapshot is on disk by now, and no
+    /// client waits.
     fn complete_inode_log(&self, name: &str, report: &mut Report) {
         let label = self.session.label();
         match record_missing(self.session.root, name) {
             Ok(inodes) => log::info!(
-                "{label}: the inode log, by which `verify` finds altered files, begins: {inodes} inodes \
-                 that {name} shares with earlier snapshots are recorded as they are"
+                "{label}: the inode log, by which `verify` finds altered files, begins: {inodes} \
+                 inodes that {name} shares with earlier snapshots are recorded as they are"
             ),
             Err(error) => {
                 report.warn(format!("`verify` will not know all files of {name}: {error}"))
@@ -174,13 +174,13 @@ impl SnapshotAttempt<'_> {
         }
     }
 
-    /// The retired snapshot to make this one from. None while expiry is paused: the administrator may
-    /// want to bring it back.
+    /// The retired snapshot to make this one from. None while expiry is paused: the administrator
+    /// may want to bring it back.
     fn recyclable(&self, report: &Report) -> Result<Option<String>> {
         let policy = &self.session.target.policy;
         let is_paused = || {
             let history = self.before.history(Some(self.reading.clone()));
-            decide(&self.catalog.snapshots(), &history, policy, self.now).pause.is_some()
+            decide(&self.list.snapshots(), &history, policy, self.now).pause.is_some()
         };
         match report.policy_trouble || is_paused() {
             true => Ok(None),
@@ -190,7 +190,7 @@ impl SnapshotAttempt<'_> {
 
     /// The anomaly if most of the tree has changed since the newest complete snapshot.
     fn anomaly(&self, scan: Option<&TreeScan>) -> Option<Anomaly> {
-        let before = self.catalog.newest(Grade::Complete, self.now)?;
+        let before = self.list.newest(Grade::Complete, self.now)?;
         let Comparison { added, changed, removed, fingerprint, .. } = scan?.comparison;
         let entries = fingerprint.entries.saturating_add(removed).saturating_sub(added);
         let change = TreeChange { before: entries, changed, removed };
@@ -199,8 +199,8 @@ impl SnapshotAttempt<'_> {
     }
 
     /// Pins the snapshot before this one and pauses expiry. A run that is killed before this one is
-    /// visible has paused needlessly, which does no harm. While expiry is paused already, no further
-    /// snapshot has to be pinned.
+    /// visible has paused needlessly, which does no harm. While expiry is paused already, no
+    /// further snapshot has to be pinned.
     fn pause_for_anomaly(&self, anomaly: Anomaly) -> Result<()> {
         let label = self.session.target.label();
         let mut standing = None;
@@ -229,7 +229,8 @@ impl SnapshotAttempt<'_> {
         Ok(())
     }
 
-    /// Makes a complete snapshot partial if a push failed or a backup began while the tree was cloned.
+    /// Makes a complete snapshot partial if a push failed or a backup began while the tree was
+    /// cloned.
     fn judge_after_clone(
         &self,
         sight: &Observation,
@@ -255,8 +256,8 @@ impl SnapshotAttempt<'_> {
         Ok(TransferVerdict { snapshot: Some(Grade::Partial), ..again })
     }
 
-    /// Warns in the log if users may change snapshots. The warning is not remembered, because `check`
-    /// looks at the root itself.
+    /// Warns in the log if users may change snapshots. The warning is not remembered, because
+    /// `check` looks at the root itself.
     fn warn_of_open_root(&self) {
         if self.session.target.policy.open_root {
             return;

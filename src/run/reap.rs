@@ -116,7 +116,8 @@ fn owed(target: &Target, line: &LedgerLine) -> Option<Asked> {
     }
 }
 
-/// The new due mark. A standing mark keeps its reason, because the run that set it may rely on that.
+/// The new due mark. A standing mark keeps its reason, because the run that set it may rely on
+/// that.
 fn due_mark(asked: Asked, clock: &Clock, standing: Option<DueMark>) -> DueMark {
     let fresh = DueMark {
         since: clock.now(),
@@ -136,20 +137,20 @@ fn log_dead(target: &Target, line: &LedgerLine) {
     let (label, who, pid) = (target.label(), line.who(), line.pid);
     if line.is_unseen() {
         log::warn!(
-            "{label}: the push of {who} (process {pid} of another machine or PID namespace) began at \
-             {}, its process cannot be seen from here, and no run there has ended it; it counts \
+            "{label}: the push of {who} (process {pid} of another machine or PID namespace) began \
+             at {}, its process cannot be seen from here, and no run there has ended it; it counts \
              as dead now",
             line.began.format("%FT%TZ")
         );
     }
     match reliable_status(line) {
         None => log::warn!(
-            "{label}: the push of {who} (process {pid}) is gone and no hook followed it; the module \
-             is torn (it may be a mixture of old and new files), and a snapshot is due"
+            "{label}: the push of {who} (process {pid}) is gone and no hook followed it; the \
+             module is torn (it may be a mixture of old and new files), and a snapshot is due"
         ),
         Some(status) => log::warn!(
-            "{label}: the hook after the push of {who} (process {pid}, status {status}) did not get \
-             to its end; a snapshot is due"
+            "{label}: the hook after the push of {who} (process {pid}, status {status}) did not \
+             get to its end; a snapshot is due"
         ),
     }
 }

@@ -76,7 +76,8 @@ impl Report {
         }
     }
 
-    /// Whether a snapshot holds the module's present state. Only that makes up for an earlier failure.
+    /// Whether a snapshot holds the module's present state. Only that makes up for an earlier
+    /// failure.
     pub(crate) fn is_success(&self) -> bool {
         matches!(self.ending, Ending::Published | Ending::Unchanged)
     }

@@ -1,10 +1,10 @@
 //! Carries out what [`decide`](crate::decide::rotation) decided.
 //!
-//! Rotation follows a new snapshot that is durable, or the proof that none is needed, or the command
-//! of an administrator. It never follows a failed transfer, so failures alone cannot wear a history
-//! down. One reading of the root under the lock is decided on and logged, then retired. Snapshots
-//! that earlier runs retired are removed after that, when their grace is over; at last goes what
-//! `free_space` wants.
+//! Rotation follows a new snapshot that is durable, or the proof that none is needed, or the
+//! command of an administrator. It never follows a failed transfer, so failures alone cannot wear a
+//! history down. One reading of the root under the lock is decided on and logged, then retired.
+//! Snapshots that earlier runs retired are removed after that, when their grace is over; at last
+//! goes what `free_space` wants.
 
 use chrono::{DateTime, Utc};
 
@@ -29,13 +29,13 @@ use crate::tell::error::Result;
 
 /// A root as one reading of it showed it, and the decision on its snapshots.
 pub(crate) struct ExaminedRoot {
-    pub catalog: SnapshotList,
+    pub list: SnapshotList,
     pub state: State,
     pub decision: Decision,
 }
 
-/// Decides as of `now` without doing anything. `reading` is what the clocks show; `None` if `now` is
-/// another time than the present.
+/// Decides as of `now` without doing anything. `reading` is what the clocks show; `None` if `now`
+/// is another time than the present.
 pub(crate) fn examine(
     target: &Target,
     root: &SnapshotRoot,
@@ -43,10 +43,10 @@ pub(crate) fn examine(
     reading: Option<ClockReading>,
 ) -> Result<ExaminedRoot> {
     let state = if root.is_registered() { State::read(root.private())? } else { State::default() };
-    let mut catalog = SnapshotList::read(root, &target.policy.time_zone)?;
-    catalog.pin(&state.pins);
-    let decision = decide(&catalog.snapshots(), &state.history(reading), &target.policy, now);
-    Ok(ExaminedRoot { catalog, state, decision })
+    let mut list = SnapshotList::read(root, &target.policy.time_zone)?;
+    list.pin(&state.pins);
+    let decision = decide(&list.snapshots(), &state.history(reading), &target.policy, now);
+    Ok(ExaminedRoot { list, state, decision })
 }
 
 /// Rotates after a run has made its snapshot durable or found it unnecessary.
@@ -85,8 +85,7 @@ pub(crate) fn rotate_locked(session: Session, disposal: Disposal) -> Result<Rota
     let Session { target, root, clock } = session;
     let now = clock.now();
     let over = retire::past_grace(root, target.policy.grace, now)?;
-    let ExaminedRoot { catalog, state, decision } =
-        examine(target, root, now, Some(clock.reading()))?;
+    let ExaminedRoot { list, state, decision } = examine(target, root, now, Some(clock.reading()))?;
     let mut report = RotationReport::new(target, decision);
     if let Some(error) = over.unnoted {
         report.warn(format!(
@@ -94,10 +93,10 @@ pub(crate) fn rotate_locked(session: Session, disposal: Disposal) -> Result<Rota
              run on: {error}"
         ));
     }
-    catalog.warnings.iter().for_each(|warning| report.warn(warning));
+    list.warnings.iter().for_each(|warning| report.warn(warning));
     log_decision(target, &mut report);
     if report.decision.pause.is_none() {
-        remember_rules(session, &catalog, &state, &mut report)?;
+        remember_rules(session, &list, &state, &mut report)?;
     }
     let just_retired = retire_expired(session, disposal, &over.names, now, &mut report)?;
     if disposal == Disposal::Now {
@@ -158,13 +157,13 @@ fn remove_leftovers(root: &SnapshotRoot, report: &mut RotationReport) -> Result<
 /// nothing yet.
 fn remember_rules(
     session: Session,
-    catalog: &SnapshotList,
+    list: &SnapshotList,
     state: &State,
     report: &mut RotationReport,
 ) -> Result<()> {
     let policy = &session.target.policy;
     let rules = rules(policy);
-    let complete = catalog.items.iter().filter(|item| item.name.grade == Grade::Complete).count();
+    let complete = list.items.iter().filter(|item| item.name.grade == Grade::Complete).count();
     if state.rules.as_ref() == Some(&rules) || complete <= policy.min_keep.max(1) {
         return Ok(());
     }

@@ -81,8 +81,8 @@ fn end_pauses(session: Session) -> Result<()> {
     let Session { target, root, clock } = session;
     let reading = clock.reading();
     let now = reading.time;
-    let ExaminedRoot { catalog, state, .. } = examine(target, root, now, Some(reading.clone()))?;
-    let snapshots = catalog.snapshots();
+    let ExaminedRoot { list, state, .. } = examine(target, root, now, Some(reading.clone()))?;
+    let snapshots = list.snapshots();
     let future =
         snapshots.iter().map(|snapshot| snapshot.verified_until).filter(|time| *time > now).max();
     // The clock is right, so these dates are wrong.
@@ -91,7 +91,7 @@ fn end_pauses(session: Session) -> Result<()> {
         .filter(|snapshot| snapshot.time > now)
         .filter_map(|snapshot| snapshot.sequence)
         .collect();
-    let sequence = catalog.sequence().max(state.sequence);
+    let sequence = list.sequence().max(state.sequence);
     State::update(root.private(), |state| {
         state.state_lost = false;
         state.records_lost = None;

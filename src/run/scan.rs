@@ -26,7 +26,7 @@ pub(crate) struct TreeScan {
     pub(crate) comparison: Comparison,
     pub(crate) index: Option<DirectoryIndex>,
     /// Directories that failed pushes left unfinished, if any are searched for.
-    pub(crate) scars: Vec<UnfinishedDirectory>,
+    pub(crate) unfinished: Vec<UnfinishedDirectory>,
 }
 
 impl SnapshotAttempt<'_> {
@@ -43,8 +43,8 @@ impl SnapshotAttempt<'_> {
             let context =
                 CompareContext { unfinished: search.as_ref(), ..CompareContext::default() };
             let comparison = compare_trees(live, None, &context)?;
-            let scars = search.map(UnfinishedSearch::found).unwrap_or_default();
-            return Ok(TreeScan { comparison, index: None, scars });
+            let unfinished = search.map(UnfinishedSearch::found).unwrap_or_default();
+            return Ok(TreeScan { comparison, index: None, unfinished });
         };
         let name = &item.name.text;
         let path = self.session.root.path.join(name);
@@ -63,9 +63,9 @@ impl SnapshotAttempt<'_> {
         };
         let comparison = compare_trees(live, Some((directory.as_fd(), &path)), &context)?;
         self.is_full.set(self.is_full.get() || is_proof || index.is_none());
-        let scars = search.map(UnfinishedSearch::found).unwrap_or_default();
+        let unfinished = search.map(UnfinishedSearch::found).unwrap_or_default();
         if comparison.index_errors == 0 {
-            return Ok(TreeScan { comparison, index, scars });
+            return Ok(TreeScan { comparison, index, unfinished });
         }
         let count = comparison.index_errors;
         report.warn(format!(
@@ -73,11 +73,11 @@ impl SnapshotAttempt<'_> {
              changed, or the file system's change times cannot be trusted; compare it with the \
              others"
         ));
-        Ok(TreeScan { comparison, index: None, scars })
+        Ok(TreeScan { comparison, index: None, unfinished })
     }
 
-    /// Whether it is time to prove the index. A last time in the future comes from a wrong clock and
-    /// is ignored.
+    /// Whether it is time to prove the index. A last time in the future comes from a wrong clock
+    /// and is ignored.
     fn is_full_comparison_due(&self) -> bool {
         let last = self.before.full_comparison.filter(|last| *last <= self.now);
         last.is_none_or(|last| {

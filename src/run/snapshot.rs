@@ -7,8 +7,8 @@
 //!   no push can reach the links in staging.
 //! * The time is noted before the first directory is read. A transfer that ends later may have
 //!   changes that this run missed, so this run does not cover it.
-//! * Marks are read before the scan and again after the clone. Only marks that were there before the
-//!   scan are cleared.
+//! * Marks are read before the scan and again after the clone. Only marks that were there before
+//!   the scan are cleared.
 //! * The state is written last. A run that dies before that leaves its marks, and the next run does
 //!   a little more than it must.
 
@@ -56,9 +56,9 @@ pub(crate) fn snapshot(session: Session, request: &Request) -> Result<Report> {
     // Retired snapshots are listed before the visible ones. One that `undelete` brings back in
     // between is then in both lists, instead of in neither.
     let retired = retire::retired(root)?;
-    let mut catalog = SnapshotList::read(root, &target.policy.time_zone)?;
-    catalog.pin(&before.pins);
-    finish_earlier_work(session, &catalog, &retired, &mut report)?;
+    let mut list = SnapshotList::read(root, &target.policy.time_zone)?;
+    list.pin(&before.pins);
+    finish_earlier_work(session, &list, &retired, &mut report)?;
     let GateOutcome::Closed { gate, running } = close_gate_or_defer(session, request)? else {
         report.ending = Ending::Deferred;
         return Ok(report);
@@ -70,7 +70,7 @@ pub(crate) fn snapshot(session: Session, request: &Request) -> Result<Report> {
     if request.coverage == LedgerCoverage::TransferMissing {
         report.warn(format!("{}; a snapshot is partial", TransferReason::NotInLedger));
     }
-    let attempt = SnapshotAttempt::begin(session, request, before, catalog, (gate, running))?;
+    let attempt = SnapshotAttempt::begin(session, request, before, list, (gate, running))?;
     attempt.run(&mut report).inspect_err(|error| {
         // The next transfer may need the space that an unfinished snapshot takes.
         discard_staging(root);
@@ -84,11 +84,11 @@ pub(crate) fn snapshot(session: Session, request: &Request) -> Result<Report> {
 /// Removes what killed runs left: staging, temporary files, records without a snapshot.
 fn finish_earlier_work(
     session: Session,
-    catalog: &SnapshotList,
+    list: &SnapshotList,
     retired: &[String],
     report: &mut Report,
 ) -> Result<()> {
-    let visible: Vec<String> = catalog.items.iter().map(|item| item.name.text.clone()).collect();
+    let visible: Vec<String> = list.items.iter().map(|item| item.name.text.clone()).collect();
     let (found, errors) = clean_up(session.root, &visible, retired);
     for error in errors {
         report.warn(error.to_string());
@@ -105,7 +105,7 @@ impl<'a> SnapshotAttempt<'a> {
         session: Session<'a>,
         request: &'a Request,
         before: State,
-        catalog: SnapshotList,
+        list: SnapshotList,
         (gate, running): (Gate, RunningPushes),
     ) -> Result<Self> {
         let Session { target, root, clock } = session;
@@ -114,7 +114,7 @@ impl<'a> SnapshotAttempt<'a> {
         let began = Instant::now();
         // Before any link is made: links move the change times that show writes in place.
         let in_place = before.written_in_place.then(|| in_place_changes(root)).transpose()?;
-        let newest = before.sequence.max(catalog.sequence());
+        let newest = before.sequence.max(list.sequence());
         let numbers = SequenceNumbers { known: before.sequence, newest };
         let clock_history =
             before.clock_history().observe(&reading, numbers, target.policy.clock_jump);
@@ -128,7 +128,7 @@ impl<'a> SnapshotAttempt<'a> {
             clock_history: RefCell::new(clock_history),
             sequence: Cell::new(newest),
             before,
-            catalog,
+            list,
             completion: ClientCompletion::of_module(root.module()),
             is_full: Cell::new(false),
             gate: Cell::new(Some(gate)),
@@ -145,14 +145,14 @@ impl SnapshotAttempt<'_> {
             let observation = self.first_observation();
             return self.publish(&observation, self.judge(&observation), None, report);
         }
-        let newest = self.catalog.newest(Grade::Complete, self.now);
+        let newest = self.list.newest(Grade::Complete, self.now);
         let mut scan = self.compare(newest, report)?;
         self.log_scan(&scan.comparison);
         let mut observation = self.observation(newest, &mut scan);
         let mut verdict = self.judge(&observation);
         if verdict.snapshot == Some(Grade::Partial) {
             // The newest snapshot of any grade may already show this tree.
-            let of_all = self.catalog.newest(Grade::Partial, self.now);
+            let of_all = self.list.newest(Grade::Partial, self.now);
             if newest.map(|item| &item.name) != of_all.map(|item| &item.name) {
                 scan = self.compare(of_all, report)?;
             }
@@ -171,7 +171,7 @@ impl SnapshotAttempt<'_> {
         let label = self.session.label();
         match because {
             TransferReason::Unchanged { grade } => {
-                let equal = self.catalog.newest(*grade, self.now);
+                let equal = self.list.newest(*grade, self.now);
                 let equal = equal.map(|item| item.name.text.clone());
                 let name = equal.as_deref().unwrap_or_default();
                 log::info!("{label}: nothing changed since {name}");
@@ -200,10 +200,10 @@ impl SnapshotAttempt<'_> {
         }
     }
 
-    /// Whether the tree needs no comparison: there is no snapshot to compare it with and no torn mark.
-    /// Only the clone reads it then.
+    /// Whether the tree needs no comparison: there is no snapshot to compare it with and no torn
+    /// mark. Only the clone reads it then.
     fn is_first(&self) -> bool {
-        self.catalog.newest(Grade::Partial, self.now).is_none()
+        self.list.newest(Grade::Partial, self.now).is_none()
             && self.before.torn.is_none()
             && self.judge(&self.first_observation()).snapshot == Some(Grade::Complete)
     }
@@ -212,7 +212,7 @@ impl SnapshotAttempt<'_> {
         Observation {
             fingerprint: Fingerprint::default(),
             newest_ctime_ns: i64::MAX,
-            scars: Vec::new(),
+            unfinished: Vec::new(),
             ended: self.session.clock.exact_now(),
             is_settled: false,
             unchanged_since: None,
@@ -229,7 +229,7 @@ impl SnapshotAttempt<'_> {
         Observation {
             fingerprint,
             newest_ctime_ns,
-            scars: std::mem::take(&mut scan.scars),
+            unfinished: std::mem::take(&mut scan.unfinished),
             ended: self.session.clock.exact_now(),
             is_settled: stamp.settled(now_ns()) == stamp,
             unchanged_since: unchanged.map(|last| last.scan_began.clone()),
@@ -238,8 +238,8 @@ impl SnapshotAttempt<'_> {
         }
     }
 
-    /// Whether the live tree differs from the snapshot that it was compared with, or was written to in
-    /// place. Names and inode numbers do not show the latter; the inode log does.
+    /// Whether the live tree differs from the snapshot that it was compared with, or was written to
+    /// in place. Names and inode numbers do not show the latter; the inode log does.
     fn differs(&self, comparison: &Comparison) -> bool {
         let in_place = self.in_place.as_ref().is_some_and(|changes| !changes.is_none());
         comparison.differs() || in_place
@@ -266,7 +266,7 @@ impl SnapshotAttempt<'_> {
         let tears = TornEvidence {
             seen: self.before.torn.as_ref(),
             unchanged_since: observation.unchanged_since.as_ref(),
-            scars: &observation.scars,
+            scars: &observation.unfinished,
             fingerprint: observation.fingerprint,
             newest_ctime_ns: observation.newest_ctime_ns,
             ended: observation.ended,
@@ -291,8 +291,8 @@ impl SnapshotAttempt<'_> {
         })
     }
 
-    /// Moves the newest complete snapshot's `verified_until` if the tree equals that snapshot, whatever
-    /// else this run does.
+    /// Moves the newest complete snapshot's `verified_until` if the tree equals that snapshot,
+    /// whatever else this run does.
     fn keep_current(
         &self,
         newest: Option<&ListedSnapshot>,
@@ -333,14 +333,14 @@ impl SnapshotAttempt<'_> {
         record.write(self.session.root.subdir(Subdir::Records)?.dir(), &item.name.text)
     }
 
-    /// Corrects a `verified_until` in the future before the snapshot gets a successor. A wrong clock
-    /// wrote it, and once the successor is gone, the older snapshot would stand for states that it
-    /// never equalled.
+    /// Corrects a `verified_until` in the future before the snapshot gets a successor. A wrong
+    /// clock wrote it, and once the successor is gone, the older snapshot would stand for states
+    /// that it never equalled.
     pub(crate) fn correct_verified_until(&self) -> Result<()> {
         if self.clock_history.borrow().doubt().is_some() {
             return Ok(());
         }
-        let newest = self.catalog.newest(Grade::Complete, self.now);
+        let newest = self.list.newest(Grade::Complete, self.now);
         match newest.filter(|item| item.snapshot().verified_until > self.now) {
             Some(newest) => self.move_verified_until(newest),
             None => Ok(()),
@@ -350,7 +350,7 @@ impl SnapshotAttempt<'_> {
     fn is_too_soon(&self, grade: Grade) -> bool {
         let can_wait =
             matches!(self.request.requester, Requester::Transfer(_)) || self.request.only_if_due;
-        let newest = self.catalog.newest(grade, self.now);
+        let newest = self.list.newest(grade, self.now);
         let interval = self.session.target.policy.min_interval.delta();
         can_wait && newest.is_some_and(|newest| self.now - newest.name.time < interval)
     }
@@ -405,7 +405,8 @@ impl SnapshotAttempt<'_> {
         .map(drop)
     }
 
-    /// Whether a run set the mark that gave up waiting for this one. This run goes once more for it.
+    /// Whether a run set the mark that gave up waiting for this one. This run goes once more for
+    /// it.
     fn is_promised(&self, due: &DueMark) -> bool {
         due.reason == DueReason::LockBusy && due.marked.is_after(&self.scan_began)
     }

@@ -168,8 +168,8 @@ pub(crate) fn is_noted_reader(target: &Target, transfer: &FinishedTransfer) -> b
     !target.is_registered() && reader(target, transfer).is_ok_and(|found| found.is_some())
 }
 
-/// Strikes out the entry of a transfer that reads from a module without a root. Returns whether there
-/// was one.
+/// Strikes out the entry of a transfer that reads from a module without a root. Returns whether
+/// there was one.
 fn strike_reader(target: &Target, transfer: &FinishedTransfer) -> Result<bool> {
     match reader(target, transfer)? {
         Some((ledger, line)) => ledger.strike(&line).map(|()| true),
@@ -209,8 +209,8 @@ pub(crate) fn leave_to_client(
     Ok(answer)
 }
 
-/// Whether pre-xfer runs for the module: it has done so before, and rsyncd.conf still has a `pre-xfer
-/// exec`.
+/// Whether pre-xfer runs for the module: it has done so before, and rsyncd.conf still has a
+/// `pre-xfer exec`.
 fn is_paired(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Result<bool> {
     match State::read(root.private()) {
         Ok(state) if state.paired => {}
@@ -260,8 +260,8 @@ pub(crate) fn note_end(session: Session, request: &Request) -> Result<Option<Led
     }
 }
 
-/// Strikes out a transfer whose snapshot is safe, marked due, or not wanted. After any other failure
-/// the entry stays in the ledger; once this process has ended, the next run marks it due.
+/// Strikes out a transfer whose snapshot is safe, marked due, or not wanted. After any other
+/// failure the entry stays in the ledger; once this process has ended, the next run marks it due.
 pub(crate) fn settle<T>(session: Session, line: &LedgerLine, result: &Result<T>) -> Result<()> {
     match result {
         Ok(_) | Err(Error::Busy { .. } | Error::Queue { .. }) => {
