@@ -15,8 +15,9 @@ use nix::errno::Errno;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::engine::children::{Budget, LEVEL_BYTES, PendingChildren};
+use crate::engine::children::{LEVEL_BYTES, PendingChildren};
 use crate::engine::descent::{Descent, DescentStart};
+use crate::engine::frames::{Frame, FrameStack, Step};
 use crate::engine::listing::Listing;
 use crate::engine::pool::{self, Pool};
 use crate::system::identity::SysResult;
@@ -98,22 +99,22 @@ struct RemoveJob {
 fn remove_part(job: RemoveJob, pool: Option<&Pool<RemoveJob>>) -> SysResult<(u64, Option<Error>)> {
     let mut removal = Removal {
         descent: Descent::new(job.start)?,
-        frames: Vec::new(),
-        budget: Budget::default(),
+        // The first frame is the directory that the job names, one level below the start.
+        frames: FrameStack::new(1),
         listing: Listing::default(),
         removed: 0,
         first_error: None,
         pool,
     };
     removal.enter_or_remove(&job.name);
-    while let Some(mut frame) = removal.frames.pop() {
-        match frame.pending.pop() {
-            Some((child, ())) => {
-                removal.frames.push(frame);
+    while let Some(step) = removal.frames.next_step() {
+        match step {
+            Step::Enter(child, ()) => {
                 removal.share();
                 removal.enter_or_remove(&child);
             }
-            None => removal.finish(frame),
+            Step::ReadAgain(rest) => removal.read_again(rest),
+            Step::Leave => removal.remove_directory(),
         }
     }
     Ok((removal.removed, removal.first_error))
@@ -121,8 +122,7 @@ fn remove_part(job: RemoveJob, pool: Option<&Pool<RemoveJob>>) -> SysResult<(u64
 
 struct Removal<'a> {
     descent: Descent,
-    frames: Vec<RemoveFrame>,
-    budget: Budget,
+    frames: FrameStack<RemoveFrame>,
     listing: Listing,
     removed: u64,
     first_error: Option<Error>,
@@ -137,19 +137,28 @@ struct RemoveFrame {
     is_shared: bool,
 }
 
+impl Frame for RemoveFrame {
+    type Child = ();
+
+    fn pending(&self) -> &PendingChildren<()> {
+        &self.pending
+    }
+
+    fn pending_mut(&mut self) -> &mut PendingChildren<()> {
+        &mut self.pending
+    }
+}
+
 impl Removal<'_> {
     /// Gives a subtree away if a worker waits for one: from as far up as there is one.
     fn share(&mut self) {
         let Some(pool) = self.pool.filter(|pool| pool.is_hungry()) else { return };
-        // The first frame is the directory that the job named, one level below the start.
-        let frame = |depth: usize| depth.checked_sub(1).and_then(|index| self.frames.get(index));
-        let has_some = |depth| frame(depth).is_some_and(|frame| !frame.pending.is_empty());
-        let Some(depth) = self.descent.near_levels(has_some) else { return };
+        let Some(depth) = self.frames.depth_to_share(&self.descent, |_, _| true) else { return };
         let Ok(start) = self.descent.start_at(depth) else { return };
-        if let Some((name, ())) = self.frames[depth - 1].pending.pop() {
-            // All above it are shared then, and those above the first shared one were marked
-            // before.
-            let above = self.frames[..depth].iter_mut().rev().take_while(|frame| !frame.is_shared);
+        let frames = self.frames.down_to(depth);
+        if let Some((name, ())) = frames.last_mut().and_then(|frame| frame.pending.pop()) {
+            // All directories above are shared then; those above a shared one are marked already.
+            let above = frames.iter_mut().rev().take_while(|frame| !frame.is_shared);
             above.for_each(|frame| frame.is_shared = true);
             pool.give(RemoveJob { start, name });
         }
@@ -185,28 +194,17 @@ impl Removal<'_> {
     fn empty_directory(&mut self) {
         let mut pending = PendingChildren::new(LEVEL_BYTES);
         self.remove_files(&mut pending);
-        self.budget.charge(&mut pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
         self.frames.push(RemoveFrame { pending, is_shared: false });
     }
 
-    /// Goes on with the subdirectories of the directory at hand that there was no room for; if
-    /// there are none, that is as empty as it gets.
-    fn finish(&mut self, mut frame: RemoveFrame) {
-        self.budget.refund(&mut frame.pending);
-        match frame.pending.next() {
-            Some(rest) => self.read_again(RemoveFrame { pending: rest, ..frame }),
-            None => self.remove_directory(frame.is_shared),
-        }
-    }
-
-    fn read_again(&mut self, mut frame: RemoveFrame) {
+    /// Goes on with the subdirectories of the directory at hand that memory did not suffice for.
+    fn read_again(&mut self, mut pending: PendingChildren<()>) {
+        let Some(frame) = self.frames.pop() else { return };
         match self.descent.directory().and_then(|directory| Listing::rewind(directory.as_fd())) {
-            Ok(()) => self.remove_files(&mut frame.pending),
+            Ok(()) => self.remove_files(&mut pending),
             Err(cause) => self.keep_error("read", None, cause),
         }
-        self.budget
-            .charge(&mut frame.pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
-        self.frames.push(frame);
+        self.frames.push(RemoveFrame { pending, ..frame });
     }
 
     fn remove_files(&mut self, pending: &mut PendingChildren<()>) {
@@ -259,7 +257,8 @@ impl Removal<'_> {
     }
 
     /// Removes the directory at hand, unless others are still to remove a part of it, and goes up.
-    fn remove_directory(&mut self, is_shared: bool) {
+    fn remove_directory(&mut self) {
+        let is_shared = self.frames.pop().is_some_and(|frame| frame.is_shared);
         let name = self.descent.leave();
         if is_shared {
             return;

@@ -36,10 +36,11 @@ use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
 
 use crate::decide::partial_dirs::PartialDirs;
 use crate::engine::baseline::Recording;
-use crate::engine::children::{Budget, PendingChildren};
+use crate::engine::children::PendingChildren;
 use crate::engine::copy::{Copier, Copies};
 use crate::engine::descent::{Descent, DescentStart};
 use crate::engine::difference::DirectoryComparer;
+use crate::engine::frames::{Frame, FrameStack};
 use crate::engine::index::{DirectoryIndex, IndexPart, Ordinal, Stamp, max_bytes, now_ns};
 use crate::engine::listing::Listing;
 use crate::engine::pool::{self, Pool};
@@ -229,10 +230,8 @@ fn clone_part(
         comparer: DirectoryComparer::default(),
         listing: Listing::default(),
         part: IndexPart::new(job.part),
-        base: usize::from(job.name.is_some()),
         depth: job.depth,
-        frames: Vec::new(),
-        budget: Budget::default(),
+        frames: FrameStack::new(usize::from(job.name.is_some())),
         cloned: CloneOutcome::default(),
         copies_files: false,
         baselines: Vec::new(),
@@ -259,12 +258,9 @@ struct TreeCloner<'a, 's> {
     comparer: DirectoryComparer,
     listing: Listing,
     part: IndexPart,
-    /// How many levels below the start the first frame is.
-    base: usize,
     /// How many levels below the tree's root the first frame is.
     depth: u32,
-    frames: Vec<CloneFrame>,
-    budget: Budget,
+    frames: FrameStack<CloneFrame>,
     cloned: CloneOutcome,
     /// Whether the directory at hand is a partial directory, in which files are copied.
     copies_files: bool,
@@ -283,6 +279,18 @@ struct CloneFrame {
     given: Vec<usize>,
     /// What has to be done at the end; none if everything is as it should be.
     unfinished: Option<DirectoryToFinish>,
+}
+
+impl Frame for CloneFrame {
+    type Child = CloneChild;
+
+    fn pending(&self) -> &PendingChildren<CloneChild> {
+        &self.pending
+    }
+
+    fn pending_mut(&mut self) -> &mut PendingChildren<CloneChild> {
+        &mut self.pending
+    }
 }
 
 /// A directory whose attributes are still to be applied.

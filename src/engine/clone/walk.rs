@@ -14,6 +14,7 @@ use crate::engine::clone::{
     CloneChild, CloneContext, CloneFrame, CloneJob, CloneOutcome, DirectoryToFinish, TreeCloner,
 };
 use crate::engine::descent::DirectoryFd;
+use crate::engine::frames::Step;
 use crate::engine::index::{
     DirectoryIndex, IndexPart, IndexRecord, Ordinal, SnapshotStamp, Stamp, now_ns,
 };
@@ -27,44 +28,39 @@ impl TreeCloner<'_, '_> {
             for part in frame.given.drain(..) {
                 self.part.leave_gap(part);
             }
-            match (frame.pending.pop(), frame.pending.next()) {
-                (Some((name, child)), _) => {
+            match self.frames.next_step() {
+                Some(Step::Enter(name, child)) => {
                     self.share();
                     self.enter(&name, child)?;
                 }
-                (None, Some(rest)) => self.read_again(rest)?,
-                (None, None) => self.finish_directory()?,
+                Some(Step::ReadAgain(rest)) => self.read_again(rest)?,
+                Some(Step::Leave) | None => self.finish_directory()?,
             }
         }
         Ok(())
     }
 
-    /// Gives a subtree away if a worker waits for one: from as far up as there is one.
+    /// Gives a subtree away if a worker waits for one: the uppermost that can be reached cheaply.
     fn share(&mut self) {
         if self.pool.is_stopped() {
             // Another worker has failed, and with it the clone.
-            self.frames
-                .iter_mut()
-                .for_each(|frame| frame.pending = PendingChildren::new(LEVEL_BYTES));
+            self.frames.abandon();
         }
         if !self.pool.is_hungry() {
             return;
         }
-        let has_some = |depth: usize| {
-            let frame = depth.checked_sub(self.base).and_then(|index| self.frames.get(index));
-            frame.is_some_and(|frame| !frame.pending.is_empty()) && self.staged.is_near(depth)
-        };
-        let Some(depth) = self.live.near_levels(has_some) else { return };
-        let index = depth - self.base;
+        let is_near = |depth, _: &CloneFrame| self.staged.is_near(depth);
+        let Some(depth) = self.frames.depth_to_share(&self.live, is_near) else { return };
         let (Ok(live), Ok(staged)) = (self.live.start_at(depth), self.staged.start_at(depth))
         else {
             return;
         };
-        let frame = &mut self.frames[index];
+        let frames = self.frames.down_to(depth);
+        let depth = self.depth + u32::try_from(frames.len()).unwrap_or(u32::MAX);
+        let Some(frame) = frames.last_mut() else { return };
         if let Some((name, child)) = frame.pending.pop() {
             let part = self.shared.parts.fetch_add(1, Ordering::Relaxed);
             frame.given.push(part);
-            let depth = self.depth + u32::try_from(index).unwrap_or(u32::MAX) + 1;
             self.pool.give(CloneJob { live, staged, name: Some(name), child, depth, part });
         }
     }
@@ -148,20 +144,19 @@ impl TreeCloner<'_, '_> {
         let kept_at = Some(self.note_kept(name, &line));
         let mut pending = PendingChildren::new(LEVEL_BYTES);
         self.look_up_kept(&mut pending, child);
-        self.push(CloneFrame { child, kept_at, pending, given: Vec::new(), unfinished: None });
+        self.frames.push(CloneFrame {
+            child,
+            kept_at,
+            pending,
+            given: Vec::new(),
+            unfinished: None,
+        });
         Ok(true)
-    }
-
-    fn push(&mut self, mut frame: CloneFrame) {
-        self.budget
-            .charge(&mut frame.pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
-        self.frames.push(frame);
     }
 
     /// Goes on with the subdirectories that there was no room for.
     fn read_again(&mut self, mut pending: PendingChildren<CloneChild>) -> Result<()> {
         let Some(mut frame) = self.frames.pop() else { return Ok(()) };
-        self.budget.refund(&mut frame.pending);
         if frame.kept_at.is_some() {
             self.look_up_kept(&mut pending, frame.child);
         } else {
@@ -170,7 +165,7 @@ impl TreeCloner<'_, '_> {
             }
             self.look_up(&mut pending, frame.child);
         }
-        self.push(CloneFrame { pending, ..frame });
+        self.frames.push(CloneFrame { pending, ..frame });
         Ok(())
     }
 
@@ -262,7 +257,7 @@ impl TreeCloner<'_, '_> {
             is_touched: child.is_new || before.0 != changes(&self.cloned),
         };
         self.look_up(&mut pending, child);
-        self.push(CloneFrame {
+        self.frames.push(CloneFrame {
             child,
             kept_at: None,
             pending,
@@ -336,8 +331,7 @@ impl TreeCloner<'_, '_> {
     }
 
     fn finish_directory(&mut self) -> Result<()> {
-        let Some(mut frame) = self.frames.pop() else { return Ok(()) };
-        self.budget.refund(&mut frame.pending);
+        let Some(frame) = self.frames.pop() else { return Ok(()) };
         if let Some(unfinished) = frame.unfinished {
             self.apply_attributes(&unfinished)?;
         }

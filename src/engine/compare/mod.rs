@@ -20,11 +20,12 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use crate::decide::fingerprint::Fingerprint;
-use crate::engine::children::{Budget, PendingChildren};
+use crate::engine::children::PendingChildren;
 use crate::engine::compare::unfinished::UnfinishedSearch;
 use crate::engine::copy::{CopiedPair, Copies, InodePair};
 use crate::engine::descent::{Descent, DescentStart};
 use crate::engine::difference::DirectoryComparer;
+use crate::engine::frames::{Frame, FrameStack};
 use crate::engine::index::{DirectoryIndex, Ordinal};
 use crate::engine::listing::Listing;
 use crate::engine::pool::{self, Pool};
@@ -183,9 +184,7 @@ fn compare_part(
         pool,
         comparer: DirectoryComparer::default(),
         listing: Listing::default(),
-        frames: Vec::new(),
-        budget: Budget::default(),
-        base: usize::from(job.name.is_some()),
+        frames: FrameStack::new(usize::from(job.name.is_some())),
         comparison: Comparison::default(),
     };
     match job.name {
@@ -203,10 +202,7 @@ struct CompareWalk<'a> {
     pool: &'a Pool<CompareJob>,
     comparer: DirectoryComparer,
     listing: Listing,
-    frames: Vec<CompareFrame>,
-    budget: Budget,
-    /// How many levels below the start the first frame is.
-    base: usize,
+    frames: FrameStack<CompareFrame>,
     comparison: Comparison,
 }
 
@@ -223,4 +219,16 @@ struct CompareFrame {
     /// Whether the subdirectories are those of the index, since nothing has changed.
     is_unchanged: bool,
     pending: PendingChildren<CompareChild>,
+}
+
+impl Frame for CompareFrame {
+    type Child = CompareChild;
+
+    fn pending(&self) -> &PendingChildren<CompareChild> {
+        &self.pending
+    }
+
+    fn pending_mut(&mut self) -> &mut PendingChildren<CompareChild> {
+        &mut self.pending
+    }
 }

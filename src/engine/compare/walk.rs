@@ -16,6 +16,7 @@ use crate::engine::compare::{
 };
 use crate::engine::descent::{Descent, DirectoryFd};
 use crate::engine::difference::{ReadSide as Unread, differences};
+use crate::engine::frames::Step;
 use crate::engine::index::{Ordinal, Stamp};
 use crate::engine::listing::Listing;
 use crate::system::syscalls::is_gone;
@@ -25,14 +26,14 @@ use crate::tell::progress;
 
 impl CompareWalk<'_> {
     pub(crate) fn run(&mut self) -> Result<()> {
-        while let Some(frame) = self.frames.last_mut() {
-            match (frame.pending.pop(), frame.pending.next()) {
-                (Some((name, child)), _) => {
+        while let Some(step) = self.frames.next_step() {
+            match step {
+                Step::Enter(name, child) => {
                     self.share();
                     self.enter(&name, child)?;
                 }
-                (None, Some(rest)) => self.read_again(rest)?,
-                (None, None) => self.leave(),
+                Step::ReadAgain(rest) => self.read_again(rest)?,
+                Step::Leave => self.leave(),
             }
         }
         Ok(())
@@ -43,26 +44,21 @@ impl CompareWalk<'_> {
     fn share(&mut self) {
         if self.pool.is_stopped() {
             // Another worker has failed, and with it the comparison.
-            self.frames
-                .iter_mut()
-                .for_each(|frame| frame.pending = PendingChildren::new(LEVEL_BYTES));
+            self.frames.abandon();
         }
         if !self.pool.is_hungry() {
             return;
         }
-        let has_some = |depth: usize| {
-            let frame = depth.checked_sub(self.base).and_then(|index| self.frames.get(index));
-            frame.is_some_and(|frame| {
-                frame.child.side == PresentIn::Both && !frame.pending.is_empty()
-            }) && self.snapshot.is_near(depth)
+        let in_both = |depth, frame: &CompareFrame| {
+            frame.child.side == PresentIn::Both && self.snapshot.is_near(depth)
         };
-        let Some(depth) = self.live.near_levels(has_some) else { return };
-        let index = depth - self.base;
+        let Some(depth) = self.frames.depth_to_share(&self.live, in_both) else { return };
         let (Ok(live), Ok(snapshot)) = (self.live.start_at(depth), self.snapshot.start_at(depth))
         else {
             return;
         };
-        if let Some((name, child)) = self.frames[index].pending.pop() {
+        let frame = self.frames.down_to(depth).last_mut();
+        if let Some((name, child)) = frame.and_then(|frame| frame.pending.pop()) {
             self.pool.give(CompareJob { live, snapshot, name: Some(name), child });
         }
     }
@@ -166,16 +162,13 @@ impl CompareWalk<'_> {
 
     fn push(&mut self, mut frame: CompareFrame) {
         frame.pending.ready();
-        self.budget
-            .charge(&mut frame.pending, self.frames.iter_mut().map(|frame| &mut frame.pending));
         self.frames.push(frame);
     }
 
     /// Goes on with the subdirectories that there was no room for. What is in them counts; what was
     /// counted of the directories at hand does not count again.
     fn read_again(&mut self, mut pending: PendingChildren<CompareChild>) -> Result<()> {
-        let Some(mut frame) = self.frames.pop() else { return Ok(()) };
-        self.budget.refund(&mut frame.pending);
+        let Some(frame) = self.frames.pop() else { return Ok(()) };
         if !frame.is_unchanged
             && frame.child.side != PresentIn::Snapshot
             && self.live.directory().is_err_and(is_gone)
@@ -244,8 +237,7 @@ impl CompareWalk<'_> {
     }
 
     fn leave(&mut self) {
-        let Some(mut frame) = self.frames.pop() else { return };
-        self.budget.refund(&mut frame.pending);
+        let Some(frame) = self.frames.pop() else { return };
         if frame.child.side != PresentIn::Snapshot {
             self.live.leave();
         }

@@ -16,17 +16,21 @@
 //! symbolic link followed, no mount crossed, and what is gone is not counted.
 
 mod links;
-mod walk;
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
+use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use links::{BUCKETS, LinkCounter};
+use nix::errno::Errno;
 use nix::sys::stat::FileStat;
 
-use crate::decide::free_space_choice::SpaceGain;
+use crate::decide::space_choice::Gain;
+use crate::engine::descent::{Descent, DescentStart};
+use crate::engine::walk::{VisitedFile, Visitor, is_no_part_of_tree, walk_into};
+use crate::system::syscalls::stat_entry;
 use crate::tell::progress::{self, ProgressPhase};
 
 /// So many files with several links are remembered at once: at most some 50 MB.
@@ -83,7 +87,7 @@ pub(crate) struct UsageByTrees {
     /// How many of the trees were counted.
     pub trees: usize,
     /// What each range of trees frees.
-    pub gains: Vec<SpaceGain>,
+    pub gains: Vec<Gain>,
     usage: Usage,
 }
 
@@ -112,7 +116,7 @@ fn count(trees: &[UsageTree], max_entries: Option<u64>, max_remembered: usize) -
         };
         for (number, tree) in trees[..counted.trees].iter().enumerate() {
             count.tree = number;
-            if !walk::walk(tree, &mut count) {
+            if !count.walk(tree) {
                 counted.trees = number;
                 break;
             }
@@ -128,7 +132,7 @@ fn count(trees: &[UsageTree], max_entries: Option<u64>, max_remembered: usize) -
     // A tree of which only a part was counted.
     gains.retain(|(_, last), _| *last < counted.trees);
     counted.gains =
-        gains.into_iter().map(|((first, last), bytes)| SpaceGain { first, last, bytes }).collect();
+        gains.into_iter().map(|((first, last), bytes)| Gain { first, last, bytes }).collect();
     counted
 }
 
@@ -164,9 +168,46 @@ impl UsageCounter {
         }
     }
 
-    /// Whether there are still not too many entries.
-    fn is_within(&self) -> bool {
+    fn is_within_limit(&self) -> bool {
         self.max_entries.is_none_or(|max| self.usage.entries <= max)
+    }
+
+    /// Counts all of one tree; false if there are more entries than the limit.
+    fn walk(&mut self, tree: &UsageTree) -> bool {
+        match DescentStart::root(tree.parent, tree.parent_path).and_then(Descent::new) {
+            // What was counted tells whether the walk has ended early.
+            Ok(mut descent) => drop(walk_into(&mut descent, &tree.name, self)),
+            Err(_) => self.usage.unreadable += 1,
+        }
+        self.is_within_limit()
+    }
+}
+
+impl Visitor for UsageCounter {
+    fn go_on(&mut self) -> ControlFlow<()> {
+        match self.is_within_limit() {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    }
+
+    fn entered(&mut self, stat: &FileStat) {
+        self.add(stat, true);
+    }
+
+    fn file(&mut self, file: &VisitedFile) -> ControlFlow<()> {
+        match stat_entry(file.directory, file.name) {
+            Ok(stat) if file.descent.is_on_same_device(&stat) => self.add(&stat, false),
+            Ok(_) => {}
+            Err(cause) if is_no_part_of_tree(cause) => {}
+            Err(_) => self.usage.unreadable += 1,
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn failed(&mut self, _: &Descent, _: Option<&CStr>, _: Errno) -> ControlFlow<()> {
+        self.usage.unreadable += 1;
+        ControlFlow::Continue(())
     }
 }
 
