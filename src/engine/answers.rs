@@ -1,9 +1,9 @@
 //! Whether the file system of a path answers at all.
 //!
-//! The server of a mount may be dead, or a disk may hang. What asks it then waits for ever, and
-//! with it a `check` or a run for all modules. So another thread asks first, and is left behind if
-//! it gets no answer. What has not answered once is not asked again by this process: a server of
-//! many modules costs the wait once.
+//! The server of a mount may be dead, or a disk may hang. A thread that asks it then waits for
+//! ever, and with it a `check` or a run for all modules. So another thread asks first, and is left
+//! behind if it gets no answer. This process asks no path a second time that has not answered once:
+//! a dead server of many modules costs the wait once.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, mpsc};
@@ -20,11 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The paths that have not answered, and the mounts of servers that they lie on.
 static SILENT: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Makes sure that the state of `path` and of the directory that it is in can be had in time, be it
-/// an error.
+/// Fails unless the file system answers questions about `path` and its parent directory in time,
+/// whatever the answer is.
 ///
 /// # Errors
-/// [`Error::NoAnswer`] if it cannot.
+/// [`Error::NoAnswer`] after ten seconds.
 pub(crate) fn ensure(path: &Path) -> Result<()> {
     match answers(path) {
         true => Ok(()),
@@ -32,7 +32,7 @@ pub(crate) fn ensure(path: &Path) -> Result<()> {
     }
 }
 
-/// The same as a yes or no.
+/// Whether the file system answers questions about `path` and its parent directory in time.
 pub(crate) fn answers(path: &Path) -> bool {
     let is_silent = |silent: &Vec<PathBuf>| silent.iter().any(|silent| path.starts_with(silent));
     if SILENT.lock().is_ok_and(|silent| is_silent(&silent)) {
@@ -56,7 +56,7 @@ fn asked(path: &Path) -> bool {
         }
         let _ = sender.send(());
     };
-    // Without a thread nothing is known.
+    // Where no thread can start, nothing is known, and the caller asks itself.
     match thread::Builder::new().stack_size(64 << 10).spawn(ask) {
         Ok(_) => receiver.recv_timeout(PATIENCE) != Err(mpsc::RecvTimeoutError::Timeout),
         Err(_) => true,

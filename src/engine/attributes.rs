@@ -4,7 +4,7 @@
 //! order of application matters: the owner first, since changing it clears bits; then the
 //! attributes, since an ACL changes the mode; then the mode; and the times last, after every
 //! entry is in place. What the new directory inherited from its parent (a default ACL, set-gid)
-//! is taken away.
+//! is removed.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -63,13 +63,13 @@ pub(crate) fn differ(
 fn apply_owner(stat: &FileStat, copy: BorrowedFd) -> SysResult<bool> {
     let present = fstat(copy)?;
     if (present.st_uid, present.st_gid) == (stat.st_uid, stat.st_gid) {
-        // Most trees have one owner, and setting it costs several times as much as asking.
+        // Most trees have one owner, and a chown costs several times as much as this fstat.
         return Ok(true);
     }
     match fchown(copy, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid))) {
         Ok(()) => Ok(true),
         Err(Errno::EPERM) if !is_privileged() => {
-            // The group alone may still be one of ours.
+            // This process may be a member of the group.
             let _ = fchown(copy, None, Some(Gid::from_raw(stat.st_gid)));
             Ok(false)
         }
@@ -93,8 +93,8 @@ fn apply_xattrs(original: BorrowedFd, copy: BorrowedFd) -> SysResult<bool> {
     Ok(kept)
 }
 
-/// Whether the attribute was kept; attributes that only the system manages may be refused, and
-/// labels are not missed.
+/// Whether the attribute was kept. The kernel may refuse attributes that only it manages; a refused
+/// label of a security module counts as kept.
 fn tolerate(name: &CString, answer: rustix::io::Result<()>) -> SysResult<bool> {
     use rustix::io::Errno as E;
     let bytes = name.as_bytes();
@@ -108,8 +108,8 @@ fn tolerate(name: &CString, answer: rustix::io::Result<()>) -> SysResult<bool> {
     }
 }
 
-/// The security modules label each directory as they see fit; that is no change by a client. Who
-/// may see `trusted.` attributes differs from run to run.
+/// `security.` attributes are set by security modules, not by a client. `trusted.` attributes are
+/// visible to some runs and not to others.
 fn is_comparable((name, _): &(CString, Vec<u8>)) -> bool {
     let bytes = name.as_bytes();
     !bytes.starts_with(b"security.") && !bytes.starts_with(b"trusted.")
@@ -137,7 +137,7 @@ fn read_xattrs(file: BorrowedFd) -> SysResult<Xattrs> {
     Ok(xattrs)
 }
 
-/// Reads something whose size has to be asked first and may grow in between.
+/// Reads a value whose size has to be asked first. It is read again if it has grown in between.
 fn sized(
     read: impl Fn(&mut Vec<u8>) -> rustix::io::Result<usize>,
     ask: impl Fn() -> rustix::io::Result<usize>,

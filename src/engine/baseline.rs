@@ -1,13 +1,14 @@
-//! What an inode looked like when it was linked, to be held against it later.
+//! Baselines: what an inode looked like when it was linked, to be compared with it later.
 //!
-//! A client that changes a file in place changes it in every snapshot that shares the inode. So of
-//! each inode that is new in a snapshot its attributes are kept: taken by the staged name after the
-//! link was made, for from then on any change is one to a snapshot. What was linked before is known
-//! already, and tells it: its change time lies in a window in which we made or removed links.
-//! Nothing is opened for it; extended attributes are asked for by way of `/proc/self/fd`, and are
-//! unknown where that is missing.
+//! A client that changes a file in place changes it in every snapshot that shares the inode. So the
+//! attributes of each inode that is new in a snapshot are recorded. They are read by the staged
+//! name after the link was made, since every change from then on changes a snapshot. An inode that
+//! was linked before has a baseline already: its change time lies in a window in which a run made
+//! or removed links.
 //!
-//! An inode number that is used again for another file has another time of birth.
+//! No file is opened. Extended attributes are read through `/proc/self/fd`, and are unknown where
+//! that is missing. If the file system uses an inode number again for another file, the time of
+//! birth differs.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
@@ -22,28 +23,22 @@ use crate::system::identity::SysResult;
 use crate::system::mounts;
 use crate::system::syscalls::stat_entry;
 
-/// Larger extended attributes are only recognised, not kept.
+/// Of extended attributes that take more, only a digest is recorded.
 const MAX_XATTR_BYTES: usize = 4_096;
 
-/// `AT_STATX_FORCE_SYNC`: the server of the file system is asked. A link changes the change time,
-/// and some file systems (gocryptfs, NFS) show what they remember of the inode for a second after
-/// it was made. On a disk it costs nothing.
+/// `AT_STATX_FORCE_SYNC`: the kernel asks the server of the file system. A link changes the change
+/// time, and some file systems (gocryptfs, NFS) show a cached state of the inode for a second
+/// afterwards. On a local disk this flag costs nothing.
 const FORCE_SYNC: AtFlags = AtFlags::from_bits_retain(libc::AT_STATX_FORCE_SYNC as u32);
 
-/// An inode as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inode {
-    /// Its number.
     pub number: u64,
-    /// When it was made, nanoseconds since 1970; 0 if the file system does not tell.
+    /// Time of birth, nanoseconds since 1970; 0 if the file system has none.
     pub birth_ns: i64,
-    /// Its change time.
     pub changed: FileTime,
-    /// Its access time in seconds.
     pub accessed_seconds: i64,
-    /// How many names it has.
     pub links: u64,
-    /// What is compared.
     pub attributes: InodeAttributes,
 }
 
@@ -54,21 +49,21 @@ pub struct Baseline {
     pub inode: Inode,
     /// How it came to be recorded.
     pub origin: BaselineOrigin,
-    /// Its change time before it was linked, or at the time it was recorded.
+    /// The change time before the inode was linked; for `Found`, when it was recorded.
     pub touched: FileTime,
 }
 
 /// How an inode came to be recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BaselineOrigin {
-    /// By the run that linked it. If it had been linked by an earlier one, it was touched
-    /// meanwhile.
+    /// By the run that linked it. If an earlier run had linked it as well, another program has
+    /// touched it in between.
     Linked,
-    /// Later, as a part of a snapshot: nothing is known of what was before.
+    /// Later, as a part of a snapshot: nothing is known of the time before.
     Found,
 }
 
-/// Looks at the entry `name`, without its extended attributes.
+/// The state of the entry `name`, without its extended attributes.
 ///
 /// # Errors
 /// As [`stat_entry`]: `EXDEV` if it is a mount point.
@@ -119,7 +114,7 @@ fn look_with(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> SysResult<In
     })
 }
 
-/// The same on a kernel that has no statx.
+/// [`look_with`] for a kernel that has no statx.
 // The width of the fields differs between platforms.
 #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
 fn look_plainly(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> SysResult<Inode> {
@@ -146,7 +141,7 @@ fn look_plainly(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> SysResult
     })
 }
 
-/// The extended attributes of the entry `name`, which is not opened for it.
+/// The extended attributes of the entry `name`, which is not opened.
 pub(crate) fn xattrs(directory: BorrowedFd, name: &CStr) -> Xattrs {
     let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
     path.extend_from_slice(name.to_bytes());
@@ -160,7 +155,7 @@ pub(crate) fn xattrs(directory: BorrowedFd, name: &CStr) -> Xattrs {
 
 fn read_xattrs(path: &CStr) -> rustix::io::Result<BTreeMap<CString, Vec<u8>>> {
     let mut xattrs = BTreeMap::new();
-    // As much as the kernel ever returns; nearly always it is nothing.
+    // Nearly all files have none; 64 KiB is the most that the kernel returns.
     let mut buffer = [0_u8; 1_024];
     let names = match rustix::fs::llistxattr(path, &mut buffer[..]) {
         Ok(length) => buffer[..length].to_vec(),
@@ -186,8 +181,8 @@ fn read_xattrs(path: &CStr) -> rustix::io::Result<BTreeMap<CString, Vec<u8>>> {
     Ok(xattrs)
 }
 
-/// Security modules label each file as they see fit; that is no change by a client. Who may see
-/// `trusted.` attributes differs from run to run.
+/// Labels are set by security modules, not by a client. `trusted.` attributes are visible to some
+/// runs and not to others.
 fn is_kept(name: &[u8]) -> bool {
     let is_label = name.starts_with(b"security.") && name != b"security.capability";
     !name.is_empty() && !is_label && !name.starts_with(b"trusted.")
@@ -202,29 +197,29 @@ fn abridged(xattrs: BTreeMap<CString, Vec<u8>>) -> Xattrs {
     Xattrs::Digest(Xattrs::digest_of(&xattrs))
 }
 
-/// What a clone records the inodes with that are new in it.
+/// How a clone records the inodes that are new in it.
 #[derive(Clone, Copy)]
 pub struct Recording<'a> {
-    /// Whether a change time, nanoseconds since 1970, is one of our own making.
+    /// Whether a change time, nanoseconds since 1970, can stem from a run that made or removed
+    /// links.
     pub is_ours: &'a (dyn Fn(i64) -> bool + Sync),
-    /// Takes baselines that follow each other, as [`Baseline::write`] makes them.
+    /// Takes one or more baselines as bytes, as [`Baseline::write`] makes them.
     pub keep: &'a (dyn Fn(&[u8]) + Sync),
 }
 
 impl Recording<'_> {
-    /// Whether what is about to be linked has to be recorded: it has no other name than this one,
-    /// or another program has touched it since we last made or removed a link of it.
+    /// Whether an inode that is about to be linked has to be recorded: it has only one name, or
+    /// another program has touched it since a run last made or removed a link of it.
     pub fn is_news(&self, live: &Inode) -> bool {
         live.links < 2 || !(self.is_ours)(live.changed.as_ns())
     }
 }
 
-/// Looks at an open file.
 pub(crate) fn inspect_open(file: BorrowedFd) -> SysResult<Inode> {
     look_with(file, c"", AtFlags::EMPTY_PATH | FORCE_SYNC)
 }
 
-/// The baseline of what is `name` now, after it was linked; none if it is gone.
+/// The baseline of the entry `name`, which has just been linked; none if it has gone.
 pub(crate) fn baseline_of(
     directory: BorrowedFd,
     name: &CStr,

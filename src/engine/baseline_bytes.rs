@@ -6,7 +6,7 @@ use std::ffi::CString;
 use crate::decide::damage::{FileTime, InodeAttributes, Xattrs};
 use crate::engine::baseline::{Baseline, BaselineOrigin, Inode};
 
-/// So many bytes of baselines are kept at a time.
+/// Baselines are handed over in blocks of about this size.
 pub(crate) const BLOCK_BYTES: usize = 64 << 10;
 
 const FOUND: u8 = 0x10;
@@ -15,14 +15,13 @@ const ALL: u8 = 1;
 const DIGEST: u8 = 2;
 const UNKNOWN: u8 = 3;
 
-/// The length in front.
 const LENGTH_BYTES: usize = 2;
 
 /// Where the inode number lies in a baseline's bytes.
 const NUMBER_AT: usize = LENGTH_BYTES + 1;
 
 impl Baseline {
-    /// Appends it to `bytes`.
+    /// Appends the baseline to `bytes`.
     pub fn write(&self, bytes: &mut Vec<u8>) {
         let start = bytes.len();
         let Inode { number, birth_ns, accessed_seconds, attributes, .. } = &self.inode;
@@ -62,7 +61,7 @@ impl Baseline {
         bytes[start..start + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
     }
 
-    /// Reads the one at the start of `bytes`; `None` if that is none.
+    /// Reads the baseline at the start of `bytes`; `None` if these bytes are not a baseline.
     pub fn read(bytes: &[u8]) -> Option<Baseline> {
         let length = length_of(bytes)?;
         let mut rest = Bytes(bytes.get(LENGTH_BYTES..length)?);
@@ -87,7 +86,7 @@ impl Baseline {
     }
 }
 
-/// How long the baseline is that begins with these bytes.
+/// Length in bytes of the baseline that begins with these bytes.
 pub(crate) fn length_of(bytes: &[u8]) -> Option<usize> {
     let length = bytes.get(..LENGTH_BYTES)?;
     Some(usize::from(u16::from_le_bytes([length[0], length[1]])))

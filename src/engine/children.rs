@@ -1,32 +1,32 @@
 //! The subdirectories of one directory that a walk has still to visit, in the order of their names.
 //!
-//! Names lie in one arena, and not more of them than a limit allows: of a directory with a million
-//! subdirectories only the first of those are held that are still to come. When they are done, or
-//! were dropped to make room, the directory is read again for what comes after the last one
-//! visited. So each is visited once, and memory is bounded whatever the shape of the tree.
+//! Names lie in one arena, whose size is limited: of a directory with a million subdirectories,
+//! only the next ones in order are held. When these have been visited, or were dropped to free
+//! memory, the walk reads the directory again for the names after the last one visited. So each
+//! subdirectory is visited once, and memory is bounded whatever the shape of the tree.
 
 use std::ffi::{CStr, CString};
 
-/// Subdirectories with what is known of each.
+/// Subdirectories with what is known of each before it is visited.
 pub(crate) struct PendingChildren<T> {
     names: Vec<u8>,
     /// In descending order once [`ready`](Self::ready).
     list: Vec<(u32, T)>,
     limit_bytes: usize,
-    /// Where the one that was taken last is.
+    /// Where the name that was taken last begins.
     taken: Option<u32>,
-    /// The one that was taken last of an earlier reading; what comes before has been taken, too.
+    /// The last name that was taken after an earlier reading; all names up to it are done.
     visited: Option<CString>,
-    /// What comes after this one was dropped.
+    /// All names after this one were dropped.
     last: Option<CString>,
     /// Whether anything was dropped.
     is_partial: bool,
-    /// What the [`Budget`] has been charged for it.
+    /// What the [`Budget`] was charged for this list.
     charged_bytes: usize,
 }
 
 impl<T: Copy> PendingChildren<T> {
-    /// None yet, and never more than about `limit_bytes`.
+    /// An empty list, which will never take more than about `limit_bytes`.
     pub(crate) fn new(limit_bytes: usize) -> Self {
         PendingChildren {
             names: Vec::new(),
@@ -40,7 +40,8 @@ impl<T: Copy> PendingChildren<T> {
         }
     }
 
-    /// Adds one, unless it has been visited or comes after those that there is room for.
+    /// Adds a subdirectory, unless it has been visited or comes after the last that the limit
+    /// admits.
     pub(crate) fn push(&mut self, name: &CStr, what: T) {
         if self.visited.as_deref().is_some_and(|visited| name <= visited) {
             return;
@@ -66,20 +67,19 @@ impl<T: Copy> PendingChildren<T> {
         }
     }
 
-    /// Sorts them, after the last was added.
+    /// Sorts the list. The caller calls this once all subdirectories are added.
     pub(crate) fn ready(&mut self) {
         let names = &self.names;
         self.list.sort_unstable_by(|(a, _), (b, _)| name_at(names, *b).cmp(name_at(names, *a)));
     }
 
-    /// Takes the next one.
     pub(crate) fn pop(&mut self) -> Option<(CString, T)> {
         let (start, what) = self.list.pop()?;
         self.taken = Some(start);
         Some((name_at(&self.names, start).to_owned(), what))
     }
 
-    /// Drops those that are left; they come again with the next reading.
+    /// Drops the subdirectories that are left; the next reading of the directory lists them again.
     fn evict(&mut self) {
         self.is_partial |= !self.list.is_empty();
         self.visited = self.visited();
@@ -93,7 +93,7 @@ impl<T: Copy> PendingChildren<T> {
         taken.or_else(|| self.visited.clone())
     }
 
-    /// Once none is left: a new list for those that were dropped, if any were.
+    /// For an empty list: a new list for the subdirectories that were dropped, if any were.
     pub(crate) fn next(&self) -> Option<Self> {
         self.is_partial.then(|| PendingChildren {
             visited: self.visited(),
@@ -101,24 +101,21 @@ impl<T: Copy> PendingChildren<T> {
         })
     }
 
-    /// Changes what is known of each.
     pub(crate) fn update(&mut self, change: impl Fn(&CStr, &mut T)) {
         for (start, what) in &mut self.list {
             change(name_at(&self.names, *start), what);
         }
     }
 
-    /// Whether none is left of those that are held.
     pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// Memory that they take.
     pub(crate) fn bytes(&self) -> usize {
         self.names.len() + self.list.len() * size_of::<(u32, T)>()
     }
 
-    /// Keeps the first half of them.
+    /// Drops the second half, by name.
     fn drop_last(&mut self) {
         self.ready();
         let dropped = self.list.len() / 2;
@@ -140,21 +137,21 @@ fn name_at(names: &[u8], start: u32) -> &CStr {
     CStr::from_bytes_until_nul(names.get(start as usize..).unwrap_or_default()).unwrap_or_default()
 }
 
-/// Memory for the subdirectories that a walk has pending, over all its levels.
+/// Memory for the pending subdirectories of a walk, over all its levels.
 const PENDING_BYTES: usize = 4 << 20;
 
-/// Of these, for one directory.
+/// Memory for the pending subdirectories of one directory.
 pub(crate) const LEVEL_BYTES: usize = PENDING_BYTES / 2;
 
-/// What the pending subdirectories of one walk take, over all its levels.
+/// How much memory the pending subdirectories of one walk take, over all its levels.
 #[derive(Default)]
 pub(crate) struct Budget {
     used_bytes: usize,
 }
 
 impl Budget {
-    /// Charges for a new level; where that is too much, `levels` above it are dropped, the
-    /// uppermost first: they are needed last.
+    /// Charges for a new level. If that exceeds the budget, the lists of `levels` above it are
+    /// dropped, the uppermost first: they are needed last.
     pub(crate) fn charge<'a, T: Copy + 'a>(
         &mut self,
         new: &mut PendingChildren<T>,
@@ -166,7 +163,7 @@ impl Budget {
             return;
         }
         for level in levels {
-            // Not just enough, so that this is rare.
+            // More is freed than needed, so that this is rare.
             if self.used_bytes <= PENDING_BYTES / 2 {
                 return;
             }
@@ -175,7 +172,6 @@ impl Budget {
         }
     }
 
-    /// What `done` took is free again.
     pub(crate) fn refund<T>(&mut self, done: &mut PendingChildren<T>) {
         self.used_bytes -= std::mem::take(&mut done.charged_bytes);
     }
@@ -186,7 +182,7 @@ mod tests {
     use super::*;
 
     fn names(count: usize) -> Vec<CString> {
-        // Not in their order.
+        // In another order than by name.
         (0..count)
             .map(|number| CString::new(format!("{:05}", number * 7_919 % count)).expect("no NUL"))
             .collect()

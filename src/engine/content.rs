@@ -1,9 +1,9 @@
 //! Hashes of the contents of files, within bounds of time and bytes.
 //!
 //! A file can be far larger than what it holds: a hole of 15 TiB takes no space, but days to read.
-//! So only data is read, as the file system tells where it lies, and what is a hole goes into the
-//! hash as the zeros that it reads as. Even those take time, so a file with larger holes than
-//! [`MAX_HOLES_BYTES`] has no hash.
+//! So only data is read, where the file system says that it lies, and a hole is hashed as zeros
+//! without reading it. Hashing zeros takes time, too, so a file with larger holes than
+//! [`MAX_HOLES_BYTES`] gets no hash.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -17,7 +17,7 @@ use rustix::fs::SeekFrom;
 
 use crate::engine::baseline::{Inode, inspect_open};
 
-/// So much of holes in one file is hashed: some minutes of work at most.
+/// Holes of one file up to this size are hashed: some minutes of work at most.
 pub(crate) const MAX_HOLES_BYTES: u64 = 16 << 30;
 
 const BUFFER_BYTES: usize = 256 << 10;
@@ -25,44 +25,40 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// How long hashing may take, and how much it may read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HashLimit {
-    /// When it ends at the latest.
     pub deadline: Option<Instant>,
     /// How many bytes of data may still be read.
     pub bytes: u64,
 }
 
 impl HashLimit {
-    /// As long as it takes.
     pub(crate) fn none() -> Self {
         HashLimit { deadline: None, bytes: u64::MAX }
     }
 
-    /// So long from now, and so much.
+    /// `time` from now, and `bytes` of data.
     pub(crate) fn of(time: Duration, bytes: u64) -> Self {
         HashLimit { deadline: Instant::now().checked_add(time), bytes }
     }
 
-    /// Whether nothing more may be done.
     pub(crate) fn is_over(&self) -> bool {
         self.bytes == 0 || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
 
-/// What came of hashing one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HashResult {
     /// BLAKE3 of the content.
     Hash([u8; 32]),
-    /// It is no regular file, cannot be read, or has been changed meanwhile.
+    /// The file is not regular, cannot be read, or has changed meanwhile.
     None,
-    /// Its holes are too large.
+    /// The holes exceed [`MAX_HOLES_BYTES`].
     Holes,
     /// The limit was reached.
     OverLimit,
 }
 
-/// Hashes the content of a regular file, unless it is no longer `inode`, or changes while it is
-/// read.
+/// Hashes the content of a regular file, unless the name stands for another inode by now, or the
+/// file changes while it is read.
 pub(crate) fn content_hash(
     directory: BorrowedFd,
     name: &CStr,
@@ -78,7 +74,7 @@ pub(crate) fn content_hash(
     }
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let open = |flags| openat(directory, name, flags, Mode::empty());
-    // Reading must not look like a client's access; only owners may ask for that.
+    // Without O_NOATIME, reading would look like access by a client. Only an owner may set it.
     let Ok(file) = open(flags | OFlag::O_NOATIME).or_else(|_| open(flags)) else {
         return HashResult::None;
     };
@@ -153,12 +149,12 @@ fn zeros(
     Ok(())
 }
 
-/// Where the next data begins at `at` or after it; at the end of the file if only a hole follows.
+/// Where data begins at or after `at`; the end of the file if only a hole follows.
 fn next_data(file: &File, at: u64, size: u64) -> u64 {
     match rustix::fs::seek(file, SeekFrom::Data(at)) {
         Ok(data) => data.max(at),
         Err(rustix::io::Errno::NXIO) => size.max(at),
-        // A file system that cannot tell: all is data.
+        // A file system without SEEK_DATA: all is data.
         Err(_) => at,
     }
 }
@@ -167,7 +163,7 @@ fn next_data(file: &File, at: u64, size: u64) -> u64 {
 fn next_hole(file: &File, at: u64) -> u64 {
     match rustix::fs::seek(file, SeekFrom::Hole(at)) {
         Ok(hole) if hole > at => hole,
-        // Beyond the end, or a file system that cannot tell: until a read says that it ends.
+        // Beyond the end, or a file system without SEEK_HOLE: the read finds the end.
         _ => u64::MAX,
     }
 }

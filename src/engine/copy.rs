@@ -1,12 +1,16 @@
 //! Copies for the few entries that cannot be linked.
 //!
-//! An inode that has reached the file system's link limit, or is immutable, or that
-//! `fs.protected_hardlinks` guards, must not be missing from a snapshot. A regular file is copied
-//! (sharing its blocks where the file system can) once per inode into a directory apart, where
-//! files may be written, and linked from there, so that a group of hard links stays a group;
-//! anything else is made anew, but for devices, which take a capability that we do without: an
-//! empty file stands for each. Each copy is remembered, so that comparing does not take it for a
-//! change.
+//! The kernel refuses to link an inode that has reached the file system's link limit, that is
+//! immutable, or that `fs.protected_hardlinks` guards. Such an inode must not be missing from a
+//! snapshot, so it is copied:
+//!
+//! * A regular file is copied once per inode into `drafts/copies` (as a reflink where the file
+//!   system can), and linked from there, so a group of hard links stays a group.
+//! * Symbolic links, pipes and sockets are made anew.
+//! * A device needs a capability that the program has given up: an empty file stands for it.
+//!
+//! Each copy is recorded, so that a comparison does not take it for a change. A crash leaves copies
+//! in `drafts` only, which the next run empties.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::CStr;
@@ -29,7 +33,7 @@ use crate::engine::{attributes, baseline};
 use crate::system::identity::{Identity, SysResult};
 use crate::system::syscalls::{is_privileged, open_directory, stat_entry};
 
-/// Remembers one more name of a copied inode.
+/// Records one more name of a copied inode.
 pub(crate) fn remember(
     copies: &mut Copies,
     pair: InodePair,
@@ -51,9 +55,9 @@ pub(crate) fn remember(
 /// Why an entry is a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CopyReason {
-    /// The answer to linking it.
+    /// The kernel refused the link with this error.
     Refused(Errno),
-    /// rsync goes on in place with what is in a partial directory.
+    /// The file is in a partial directory, where rsync writes into files in place.
     PartialDir,
 }
 
@@ -67,16 +71,14 @@ fn reason(why: CopyReason) -> &'static str {
     }
 }
 
-/// An inode of the live tree and the inode that stands for it in the snapshot.
+/// The inode numbers of an original in the live tree and of its copy in the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InodePair {
-    /// In the live tree.
     pub live: u64,
-    /// In the snapshot.
     pub copy: u64,
 }
 
-/// What is remembered of an inode that was copied rather than linked.
+/// What is recorded of an inode that was copied rather than linked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copied {
     /// The first of its names, relative to the module.
@@ -87,48 +89,44 @@ pub struct Copied {
     pub size_bytes: i64,
     /// Modification time when it was copied, nanoseconds since 1970.
     pub mtime_ns: i128,
-    /// What else was known of it; earlier versions recorded none of that.
+    /// Other attributes of the original; earlier versions recorded none of them.
     pub state: Option<CopiedState>,
-    /// Why it could not be linked, for people.
+    /// Why it could not be linked, as text.
     pub reason: String,
 }
 
-/// What the original of a copy looked like besides its size and time. A copy shares none of that
-/// with it.
+/// Attributes of an original besides size and time. The copy is another inode and shares none of
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CopiedState {
     /// Type and mode.
     pub mode: u32,
-    /// Owner.
     pub uid: u32,
-    /// Group.
     pub gid: u32,
-    /// What a device file stands for, otherwise 0.
+    /// The device number of a device file, otherwise 0.
     pub device: u64,
-    /// Change time, nanoseconds since 1970, if it was old enough to tell every later change.
+    /// Change time, nanoseconds since 1970, if it was old enough that each later change differs.
     pub ctime_ns: Option<i64>,
     /// A digest of the extended attributes, if they could be read.
     pub xattrs: Option<[u8; 16]>,
 }
 
-/// An entry of the live tree, and the entry that stands for it in the snapshot.
+/// An entry of the live tree and its copy in the snapshot.
 #[derive(Clone, Copy)]
 pub struct CopiedPair<'a> {
-    /// The live directory.
     pub live: BorrowedFd<'a>,
-    /// The snapshot's.
     pub snapshot: BorrowedFd<'a>,
     /// The name in both.
     pub name: &'a CStr,
-    /// The inodes that the directories name.
+    /// The inode numbers that the directories list.
     pub inodes: InodePair,
 }
 
 impl Copied {
-    /// Whether the live entry still is what was copied. An equal change time proves it: nothing of
-    /// an inode changes without it. Links that are made or removed elsewhere move it, too, so
-    /// another one proves nothing, and then everything is compared, the content included: the
-    /// original is shared with no snapshot, so nothing else would tell.
+    /// Whether the live entry still is what was copied. An equal change time proves it: every
+    /// change of an inode moves that time. So does a link that is made or removed elsewhere; so if
+    /// the time differs, everything is compared, the content included. No snapshot shares the
+    /// original, so nothing but the comparison shows a change.
     pub fn is_current(&self, pair: CopiedPair) -> bool {
         let Some(state) = &self.state else { return false };
         let Ok(live) = stat_entry(pair.live, pair.name) else { return false };
@@ -136,7 +134,7 @@ impl Copied {
             && mtime_ns(&live) == self.mtime_ns
             && (live.st_mode, live.st_uid, live.st_gid) == (state.mode, state.uid, state.gid)
             && live.st_rdev == state.device;
-        // What is mounted over it now is another inode.
+        // A file that is mounted over it now is another inode.
         if Identity::of(&live).inode != pair.inodes.live || !is_alike {
             return false;
         }
@@ -146,7 +144,7 @@ impl Copied {
     }
 }
 
-/// Whether the copy holds what the original does now. `live` is what that looked like before.
+/// Whether original and copy hold equal content. `live` is the state of the original before.
 fn is_same_content(pair: CopiedPair, live: &FileStat) -> SysResult<bool> {
     match SFlag::from_bits_truncate(live.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFREG => {
@@ -166,12 +164,12 @@ fn is_same_content(pair: CopiedPair, live: &FileStat) -> SysResult<bool> {
         SFlag::S_IFLNK => {
             Ok(readlinkat(pair.live, pair.name)? == readlinkat(pair.snapshot, pair.name)?)
         }
-        // Mode and device number are all there is.
+        // Other kinds have no content: mode and device number have been compared.
         _ => Ok(true),
     }
 }
 
-/// Whether two files of `size_bytes` hold the same bytes. Where both have holes nothing is read.
+/// Whether two files of `size_bytes` hold equal bytes. Where both have holes nothing is read.
 fn have_same_data(a: &File, b: &File, size_bytes: i64) -> SysResult<bool> {
     const CHUNK_BYTES: usize = 128 << 10;
     let size_bytes = u64::try_from(size_bytes).unwrap_or(0);
@@ -209,7 +207,7 @@ fn mtime_ns(stat: &FileStat) -> i128 {
     i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec)
 }
 
-/// What was copied, as it was just before.
+/// The state of an entry just before it was copied.
 #[derive(Clone, Copy)]
 pub(crate) struct Original {
     stat: FileStat,
@@ -219,13 +217,13 @@ pub(crate) struct Original {
 }
 
 impl Original {
-    /// Whether it has other names, in the module or in snapshots.
+    /// Whether the inode has other names, in the module or in snapshots.
     pub(crate) fn is_shared(&self) -> bool {
         self.stat.st_nlink > 1
     }
 
-    /// The entry `name`. The attributes are read before the change time, so that an equal change
-    /// time vouches for them.
+    /// Reads the attributes before the change time, so that an equal change time proves that the
+    /// attributes are equal, too.
     fn of(directory: BorrowedFd, name: &CStr) -> SysResult<Self> {
         let now = now_ns();
         let xattrs = xattrs_digest(directory, name);
@@ -242,21 +240,21 @@ impl Original {
     }
 }
 
-/// Makes copies for one clone; keeps the originals of regular copies in a directory of its own.
+/// Makes the copies of one clone. Its first copy of each regular file lies in a directory of its
+/// own until the clone is finished.
 pub(crate) struct Copier<'a> {
     drafts: BorrowedFd<'a>,
     originals: Option<OwnedFd>,
-    /// The originals by their inode numbers.
+    /// By inode number of the original.
     copied: HashMap<u64, Original>,
     /// Copies whose owner, device or security attributes could not be kept.
     pub attributes_lost: u64,
 }
 
-/// Where among the drafts the originals of copies are while a clone runs.
+/// The directory in `drafts` that holds the first copy of each regular file while a clone runs.
 pub(crate) const ORIGINALS: &CStr = c"copies";
 
 impl<'a> Copier<'a> {
-    /// A copier that keeps originals in `drafts`.
     pub(crate) fn new(drafts: BorrowedFd<'a>) -> Self {
         Copier { drafts, originals: None, copied: HashMap::new(), attributes_lost: 0 }
     }
@@ -314,7 +312,7 @@ impl<'a> Copier<'a> {
         if self.copied.contains_key(&inode) {
             let originals = self.originals()?;
             match linkat(originals, &original[..], copy, name, AtFlags::empty()) {
-                // The copy has reached the limit too: the next ones share another copy.
+                // The copy has reached the link limit, too: later names share another copy.
                 Err(Errno::EMLINK) => {
                     unlinkat(self.originals()?, &original[..], UnlinkatFlags::NoRemoveDir)?;
                     self.copied.remove(&inode);
@@ -337,8 +335,8 @@ impl<'a> Copier<'a> {
         match filled {
             Ok(kept) => self.attributes_lost += u64::from(!kept),
             Err(cause) => {
-                // Another name of the inode must not be given half a copy; should it stay, that
-                // name gets none.
+                // Another name of the inode must not be linked to half a copy. If the removal
+                // fails, O_EXCL refuses the copy for that name.
                 let _ = unlinkat(originals, &original[..], UnlinkatFlags::NoRemoveDir);
                 return Err(cause);
             }
@@ -359,8 +357,9 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// Opens what was a regular file a moment ago. Should it be a pipe by now, that neither waits nor
-/// is waited for. Reading must not look like a client's access; only owners may ask for that.
+/// Opens an entry that was a regular file a moment ago. If it is a pipe by now, O_NONBLOCK keeps
+/// this from waiting for a writer. Without O_NOATIME, reading would look like access by a client;
+/// only an owner may set it.
 fn open_regular(directory: BorrowedFd, name: &CStr) -> SysResult<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = match openat(directory, name, flags | OFlag::O_NOATIME, Mode::empty()) {
@@ -374,8 +373,8 @@ fn original_name(inode: u64) -> Vec<u8> {
     inode.to_string().into_bytes()
 }
 
-/// What stands for a device where none can be made: an empty file that says so as rsync's
-/// `--fake-super` does, which can restore the device from it.
+/// Makes an empty file in place of a device. Its attribute says so as rsync's `--fake-super` does,
+/// which can restore the device from it.
 fn stand_in(stat: &FileStat, copy: BorrowedFd, name: &CStr) -> SysResult<()> {
     mknodat(copy, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o600), 0)?;
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -388,13 +387,13 @@ fn stand_in(stat: &FileStat, copy: BorrowedFd, name: &CStr) -> SysResult<()> {
         text.as_bytes(),
         rustix::fs::XattrFlags::CREATE,
     ) {
-        // Where the file system has no such attributes, an empty file of that name is all there is.
+        // A file system without such attributes: only the empty file tells of the device.
         Ok(()) | Err(rustix::io::Errno::NOTSUP) => Ok(()),
         Err(error) => Err(Errno::from_raw(error.raw_os_error())),
     }
 }
 
-/// Copies the first `size_bytes`, which may be all holes, and no more: the client may be appending.
+/// Copies the first `size_bytes`, keeping holes, and no more: a client may be appending.
 fn copy_content(source: &File, target: &File, size_bytes: i64) -> SysResult<()> {
     if rustix::fs::ioctl_ficlone(target, source).is_ok() {
         return Ok(());
@@ -412,7 +411,8 @@ fn copy_content(source: &File, target: &File, size_bytes: i64) -> SysResult<()> 
     target.set_len(size_bytes).map_err(failed)
 }
 
-/// The next stretch of data at or after `position`; all the rest where holes are not told.
+/// The next stretch of data at or after `position`; all the rest if the file system has no
+/// SEEK_DATA.
 fn next_data(source: &File, position: u64, size_bytes: u64) -> Option<(u64, u64)> {
     use rustix::fs::{SeekFrom, seek};
     let start = match seek(source, SeekFrom::Data(position)) {
@@ -424,7 +424,7 @@ fn next_data(source: &File, position: u64, size_bytes: u64) -> Option<(u64, u64)
     (start < end).then_some((start, end))
 }
 
-/// Owner, mode and times of something that must not be opened; whether the owner could be kept.
+/// Applies owner, mode and times to an entry that must not be opened; whether the owner was kept.
 fn apply_by_name(stat: &FileStat, copy: BorrowedFd, name: &CStr) -> SysResult<bool> {
     let owner = (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
     let owner_kept = match fchownat(copy, name, owner.0, owner.1, AtFlags::AT_SYMLINK_NOFOLLOW) {

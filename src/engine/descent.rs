@@ -1,12 +1,14 @@
 //! The way from a tree's root down to the directory at hand, by descriptors.
 //!
-//! A client can make a tree that is tens of thousands of levels deep, deeper than any path
-//! can say or any descriptor table hold. So only the last `WINDOW` levels and the root
-//! stay open, and a level that is only passed through is not opened at all. A closed level is
-//! opened again when it is needed: through `..` of its child, and because somebody may have moved
-//! the child elsewhere meanwhile, what `..` gives is opened only if it is the very directory that
-//! we came through; otherwise the way is walked again from an open level above, name by name,
-//! and checked again. Failing that, the walk ends with `ESTALE`: it never goes on elsewhere.
+//! A client can make a tree that is tens of thousands of levels deep: longer than any path, and
+//! with more directories than a process may have open. So only the last `WINDOW` levels and the
+//! root stay open, and a level that is only passed through is not opened at all.
+//!
+//! A closed level is opened again when it is needed, through `..` of its child. A client may have
+//! moved the child elsewhere, so the parent is opened only if it is the directory that the descent
+//! came through. Otherwise the descent starts again from an open level above, name by name, and
+//! checks each directory again. If that fails, the walk ends with `ESTALE`; it never continues in
+//! another directory.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,13 +23,13 @@ use crate::system::identity::{Identity, SysResult};
 use crate::system::syscalls::{open_directory, place_above, return_to};
 use crate::tell::error::Error;
 
-/// How many of the deepest levels stay open besides the root. The descents of two workers and the
-/// few other descriptors of a run fit into a limit of 64.
+/// How many of the deepest levels stay open besides the root. So two descents of each of two
+/// workers and the other descriptors of a run fit into a limit of 64.
 pub(crate) const WINDOW: usize = 8;
 
 const PATH_MAX: usize = libc::PATH_MAX as usize;
 
-/// So many closed levels may be opened to share a subtree.
+/// At most this many closed levels are opened to give a subtree to another worker.
 const NEAR: usize = 3;
 
 /// An open directory that several workers may start from.
@@ -45,16 +47,15 @@ pub(crate) struct Descent {
 pub(crate) struct DescentStart {
     /// The tree's root, for messages only.
     pub root_path: Arc<Path>,
-    /// Which directory that is.
+    /// The identity of the tree's root.
     pub root: Identity,
-    /// From there to `directory`, for messages only; empty at the root itself.
+    /// The path from the root to `directory`, for messages only; empty at the root.
     pub relative: Vec<u8>,
-    /// The directory itself.
     pub directory: DirectoryFd,
 }
 
 impl DescentStart {
-    /// The root of a tree; opened anew, since a duplicate would share the position of its reads.
+    /// The root of a tree. It is opened anew, since a duplicate would share its read position.
     pub(crate) fn root(directory: impl AsFd, root_path: &Path) -> SysResult<Self> {
         let directory = open_directory(directory.as_fd(), c".")?;
         let root = Identity::of(&fstat(&directory)?);
@@ -69,22 +70,21 @@ impl DescentStart {
 
 struct DescentLevel {
     name: CString,
-    /// Known once the level has been open.
+    /// Known once the level has been opened.
     identity: Option<Identity>,
     directory: Option<DirectoryFd>,
 }
 
 impl Descent {
-    /// Starts at `start`.
     pub(crate) fn new(start: DescentStart) -> SysResult<Self> {
         let device = Identity::of(&fstat(&start.directory)?).device;
         Ok(Descent { start, device, levels: Vec::new() })
     }
 
-    /// The directory at hand, opened if it is not.
+    /// The directory at hand, opened if it is closed.
     ///
     /// # Errors
-    /// `ESTALE` if the way to it was moved or removed; what opening a level says.
+    /// `ESTALE` if a directory on the way to it was moved or removed; the error of opening a level.
     pub(crate) fn directory(&mut self) -> SysResult<DirectoryFd> {
         self.directory_at(self.levels.len())
     }
@@ -108,7 +108,7 @@ impl Descent {
             }
             directory = Arc::new(opened);
             self.levels[index].identity = Some(identity);
-            // Levels far above may stay closed: they are opened through `..` on the way back.
+            // Levels far above may stay closed: the way back opens them through `..`.
             if index + WINDOW >= self.levels.len() {
                 self.levels[index].directory = Some(directory.clone());
             }
@@ -116,8 +116,7 @@ impl Descent {
         Ok(directory)
     }
 
-    /// Whether `directory`, which was found in the tree, still is: whether its parents lead up to
-    /// the tree's root.
+    /// Whether `directory` still lies in the tree: whether its parents lead up to the root.
     pub(crate) fn holds(&self, directory: BorrowedFd) -> bool {
         let Ok(mut current) = open_directory(directory, c".") else { return false };
         let mut identity = fstat(&current).map(|stat| Identity::of(&stat)).ok();
@@ -132,7 +131,7 @@ impl Descent {
         true
     }
 
-    /// Whether what `stat` shows is on the tree's own file system.
+    /// Whether the inode of `stat` is on the tree's own file system.
     pub(crate) fn is_on_same_device(&self, stat: &FileStat) -> bool {
         Identity::of(stat).device == self.device
     }
@@ -142,12 +141,12 @@ impl Descent {
         self.device
     }
 
-    /// How many levels below the start the directory at hand is.
+    /// Levels between the start and the directory at hand.
     pub(crate) fn depth(&self) -> usize {
         self.levels.len()
     }
 
-    /// Goes down into `name` and returns its state at that moment.
+    /// Enters `name` and returns its state at that moment.
     ///
     /// # Errors
     /// `EXDEV` if it is on another file system or mount; `ELOOP` or `ENOTDIR` if it is no
@@ -155,7 +154,7 @@ impl Descent {
     pub(crate) fn enter(&mut self, name: &CStr) -> SysResult<FileStat> {
         let directory = open_directory(self.directory()?.as_fd(), name)?;
         let stat = fstat(&directory)?;
-        // A btrfs subvolume is no mount, but links end at it all the same.
+        // A btrfs subvolume is no mount, but no link can cross its border.
         if Identity::of(&stat).device != self.device {
             return Err(Errno::EXDEV);
         }
@@ -163,7 +162,7 @@ impl Descent {
         Ok(stat)
     }
 
-    /// Goes down into `name` without opening it.
+    /// Enters `name` without opening it.
     pub(crate) fn pass(&mut self, name: &CStr) {
         self.push(name, None, None);
     }
@@ -175,7 +174,7 @@ impl Descent {
         self.levels.push(DescentLevel { name: name.to_owned(), identity, directory });
     }
 
-    /// Goes up one level and returns the name of the directory left; at the start it stays there.
+    /// Goes up one level and returns the name of the directory left. At the start it does nothing.
     pub(crate) fn leave(&mut self) -> CString {
         let Some(DescentLevel { name, directory, .. }) = self.levels.pop() else {
             return CString::default();
@@ -190,9 +189,9 @@ impl Descent {
         name
     }
 
-    /// The uppermost of the last few levels, or of the first few, that is `fit` to start another
-    /// descent from. In between lies what is closed; opening it level by level would cost a deep
-    /// tree more than sharing it gains.
+    /// The uppermost level that is `fit` to start another descent from, among the first few and the
+    /// last few. The levels in between are closed: to open them one by one would cost more in a
+    /// deep tree than sharing gains.
     pub(crate) fn near_levels(&self, fit: impl Fn(usize) -> bool) -> Option<usize> {
         let depth = self.levels.len();
         let bottom = depth.saturating_sub(WINDOW).max(NEAR);
@@ -220,9 +219,8 @@ impl Descent {
         self.path_to(self.levels.len(), name)
     }
 
-    /// The path from the tree's root to the directory at hand, unless it is longer than any program
-    /// can use: where a client goes on making directories in each other, paths take more memory
-    /// than everything else.
+    /// The path from the tree's root to the directory at hand, unless it is too long to be used as
+    /// a path. A client can nest directories so deeply that paths would take most of the memory.
     pub(crate) fn usable_path(&self) -> Option<Vec<u8>> {
         let mut bytes = self.start.relative.len();
         let is_usable = self.levels.iter().all(|level| {

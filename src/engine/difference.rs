@@ -1,11 +1,13 @@
-//! What differs between a live directory and the same directory of a snapshot, by name and inode
+//! What differs between a live directory and its counterpart in a snapshot, by name and inode
 //! number alone.
 //!
-//! The live directory is read into a table of hashes, the snapshot's is read against it, and what
-//! was not found there is looked up by a second reading of the live one. Neither is sorted and
-//! neither need fit into memory with its names: sixteen bytes for each live entry do. The hash
-//! is keyed afresh in each process, so no client can make two names collide; and should two
-//! collide by chance, an entry would pass for unchanged only if both were links to one inode.
+//! The live directory is read into a table of hashes. Then the snapshot's directory is read and
+//! each entry is looked up in the table. A second reading of the live directory finds the entries
+//! that the snapshot lacks. Neither directory is sorted, and neither has to fit into memory with
+//! its names: sixteen bytes for each live entry suffice.
+//!
+//! The hash has another key in each process, so no client can make two names collide. If two
+//! collide by chance, an entry counts as unchanged only if both are links to one inode.
 
 use std::ffi::CStr;
 use std::hash::{BuildHasher, RandomState};
@@ -16,12 +18,9 @@ use nix::errno::Errno;
 use crate::engine::listing::{Listing, ListingEntry};
 use crate::engine::temporaries::Temporaries;
 
-/// What a name stands for on one side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EntryInode {
-    /// Inode number.
     pub inode: u64,
-    /// Whether it is a directory.
     pub is_directory: bool,
 }
 
@@ -34,24 +33,22 @@ impl From<&ListingEntry> for EntryInode {
 /// Which directory could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReadSide {
-    /// The live one.
     Live,
-    /// The snapshot's.
     Snapshot,
 }
 
-/// Compares directories one after the other, with memory that is used again.
+/// Memory for comparing directories one after the other.
 #[derive(Default)]
 pub(crate) struct DirectoryComparer {
     live: Listing,
     snapshot: Listing,
     slots: Vec<LiveSlot>,
     hashes: RandomState,
-    /// Names in the live directory that was compared last that look like temporary ones of rsync.
+    /// Files of the live directory compared last whose names look like rsync's temporary files.
     pub temporaries: Temporaries,
 }
 
-/// A live entry: the hash of its name, but for the two lowest bits, which say what it is.
+/// A live entry: the hash of its name, whose two lowest bits are replaced by flags.
 #[derive(Clone, Copy)]
 struct LiveSlot {
     hash_and_flags: u64,
@@ -83,7 +80,7 @@ pub(crate) fn differences<E>(
     listing.read_first(live).map_err(live_failed)?;
     let is_small = listing.is_whole();
     loop {
-        // A directory of millions should not take twice what it needs.
+        // Growth by doubling would take twice the memory that a directory of millions needs.
         slots.reserve_exact(listing.entries().len());
         slots.extend(listing.entries().iter().map(|entry| LiveSlot {
             hash_and_flags: hash(hashes, listing.name(entry))
@@ -133,7 +130,7 @@ pub(crate) fn differences<E>(
     loop {
         for entry in listing.entries() {
             let name = listing.name(entry);
-            // What is not in the table came meanwhile and is as new as the rest.
+            // An entry that is not in the table was made meanwhile and counts as new, too.
             let is_met = find(slots, hash(hashes, name))
                 .is_some_and(|index| slots[index].hash_and_flags & MET != 0);
             if !is_met {

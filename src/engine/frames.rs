@@ -104,8 +104,8 @@ impl<F: Frame> FrameStack<F> {
         })
     }
 
-    /// The frames from the first to the one at `depth`, which [`depth_to_share`](Self::depth_to_share)
-    /// has returned.
+    /// The frames from the first to the one at `depth`, which
+    /// [`depth_to_share`](Self::depth_to_share) has returned.
     pub(crate) fn down_to(&mut self, depth: usize) -> &mut [F] {
         &mut self.frames[..=depth - self.base]
     }

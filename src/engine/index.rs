@@ -1,20 +1,21 @@
-//! The directory index of a snapshot: for each directory, what told its state when the snapshot
-//! was made, of the live directory and of the snapshot's own.
+//! The directory index of a snapshot: for each directory, stamps of the live directory and of the
+//! snapshot's directory when the snapshot was made.
 //!
-//! Adding, removing or renaming an entry changes a directory's ctime, which no client can set, so a
-//! live directory whose inode number, ctime and mtime are *equal* to the index has the entries that
-//! it had. The same holds for the snapshot's directory, whatever may have touched it. Where that is
-//! not so certain, the live state is stored as one that nothing equals:
+//! Each change of a directory's entries changes its ctime, which no client can set. So a live
+//! directory whose inode number, ctime and mtime *equal* the index has the entries that it had
+//! then. That holds for the snapshot's directory, too. Where it is not certain, the index stores a
+//! live stamp that nothing equals:
 //!
-//! * A change within the same tick of the kernel's clock leaves the ctime as it is. So what changed
-//!   within a margin before it was read (or after it, by a clock that was set back) does not count.
-//! * A directory with copies, with something mounted in it, or with files that look like temporary
-//!   ones of rsync, has to be looked at each time.
+//! * A second change within one tick of the kernel's clock leaves the ctime as it is. So a
+//!   directory that changed shortly before it was read (or after it, by a clock that was set back)
+//!   does not count as settled.
+//! * A directory with copies, with a mount point in it, or with files that look like temporary ones
+//!   of rsync has to be read each time.
 //!
-//! The index is a chain of records in preorder with depths, children sorted by name, and read as it
-//! lies in the file: two words per directory are all that is kept besides. A checksum and the
-//! snapshot's name protect it; an index that is not perfect is no index, and everything is
-//! compared.
+//! The index is a chain of records in preorder, each with its depth; children are sorted by name.
+//! It is used as it lies in the file, so memory holds only two more words for each directory. A
+//! checksum and the snapshot's name protect it. If anything in it is wrong, it is not used, and
+//! everything is compared.
 
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
@@ -30,12 +31,12 @@ use crate::system::identity::{Identity, SysResult};
 use crate::system::mounts;
 use crate::system::syscalls::stat_entry;
 
-/// For file systems that store whole seconds, or two.
+/// [`SETTLED_AFTER_NS`] for file systems that store times in steps of one or two seconds.
 const COARSE_SETTLED_AFTER_NS: i64 = 3_000_000_000;
 
 const SECOND_NS: i64 = 1_000_000_000;
 
-/// What tells the state of a live directory.
+/// Tells one state of a live directory from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     /// Inode number.
@@ -47,7 +48,6 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// The one that `stat` shows.
     #[allow(clippy::useless_conversion)]
     pub fn of(stat: &FileStat) -> Self {
         let nanoseconds =
@@ -59,8 +59,8 @@ impl Stamp {
         }
     }
 
-    /// That of the entry `name` on the file system `device`, which is not opened for it; none if it
-    /// lies on another or something is mounted over it, be it the very same directory.
+    /// The stamp of the entry `name`, which is not opened. None if it lies on another file system
+    /// than `device`, or is a mount point, even of a bind mount of itself.
     pub fn of_entry(parent: BorrowedFd, name: &CStr, device: u64) -> SysResult<Option<Self>> {
         match mounts::open_place_if_mounts(parent, name) {
             Ok(Some(place)) => {
@@ -74,7 +74,7 @@ impl Stamp {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         let statx = match rustix::fs::statx(parent, name, flags, StatxFlags::BASIC_STATS) {
             Ok(statx) => statx,
-            // An old kernel, or a filter before it.
+            // A kernel without statx, or a seccomp filter.
             Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
                 let stat = stat_entry(parent, name)?;
                 return Ok((Identity::of(&stat).device == device).then(|| Stamp::of(&stat)));
@@ -99,7 +99,7 @@ impl Stamp {
     /// A state that no directory has.
     pub const NEVER: Stamp = Stamp { inode: 0, ctime_ns: i64::MIN, mtime_ns: i64::MIN };
 
-    /// This state if it was old enough at `now_ns` to tell every later one from it.
+    /// This stamp if it was so old at `now_ns` that each later change gives another one.
     pub fn settled(self, now_ns: i64) -> Self {
         let margin =
             if self.ctime_ns % SECOND_NS == 0 { COARSE_SETTLED_AFTER_NS } else { SETTLED_AFTER_NS };
@@ -107,13 +107,13 @@ impl Stamp {
     }
 }
 
-/// The wall clock, which the kernel stamps with, in nanoseconds since 1970.
+/// Nanoseconds since 1970 by the wall clock, which the kernel stamps files with.
 pub(crate) fn now_ns() -> i64 {
     clock_gettime(ClockId::CLOCK_REALTIME)
         .map_or(i64::MIN, |now| now.tv_sec() * SECOND_NS + now.tv_nsec())
 }
 
-/// What tells the state of the snapshot's own directory.
+/// Tells one state of a snapshot's directory from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotStamp {
     /// Inode number.
@@ -123,25 +123,22 @@ pub struct SnapshotStamp {
 }
 
 impl SnapshotStamp {
-    /// The one that `stat` shows.
     pub fn of(stat: &FileStat) -> Self {
         let Stamp { inode, ctime_ns, .. } = Stamp::of(stat);
         SnapshotStamp { inode, ctime_ns }
     }
 }
 
-/// One directory.
+/// The index's record of one directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexRecord<'a> {
     /// Levels below the tree's root.
     pub depth: u32,
-    /// How many entries it has, subdirectories included.
+    /// Number of its entries, subdirectories included.
     pub entries: u32,
-    /// The live directory.
     pub live: Stamp,
-    /// The snapshot's.
     pub own: SnapshotStamp,
-    /// Its name; empty for the root.
+    /// Empty for the root.
     pub name: &'a CStr,
 }
 
@@ -153,7 +150,8 @@ const NAME_LENGTH_AT: usize = 48;
 /// A directory's number in an index.
 pub(crate) type Ordinal = u32;
 
-/// An index that was read, with a note per directory of whether the live one is unchanged.
+/// An index that was read, with a flag per directory: whether a comparison found the live one
+/// unchanged.
 pub struct DirectoryIndex {
     bytes: Vec<u8>,
     starts: Vec<u32>,
@@ -161,16 +159,15 @@ pub struct DirectoryIndex {
     unchanged: Vec<AtomicBool>,
 }
 
-/// Memory, and room on disk, that an index may take for a tree of `entries` entries, a million
-/// where that is unknown. Only trees of next to nothing but directories need more; they are
-/// compared.
+/// How many bytes an index may take for a tree of `entries` entries, a million where that is
+/// unknown. Only trees that hold little but directories need more; they get no index.
 pub(crate) fn max_bytes(entries: Option<u64>) -> usize {
     let entries = entries.unwrap_or(1_000_000);
     usize::try_from(entries.saturating_mul(6)).unwrap_or(usize::MAX).saturating_add(4 << 20)
 }
 
 impl DirectoryIndex {
-    /// The index in `file` if it is whole and that of the snapshot `name`.
+    /// The index in `file`; none unless it is whole and belongs to the snapshot `name`.
     pub fn parse(mut file: Vec<u8>, name: &str) -> Option<Self> {
         let checksum_at = file.len().checked_sub(4)?;
         if crc32fast::hash(&file[..checksum_at]).to_le_bytes() != file[checksum_at..] {
@@ -193,7 +190,7 @@ impl DirectoryIndex {
             let ordinal = Ordinal::try_from(index.starts.len()).ok()?;
             let depth = line.depth as usize;
             let next = start + FIXED_BYTES + line.name.to_bytes_with_nul().len();
-            // Exactly one root, and nobody more than one level below the one before.
+            // There is one root, and no record is more than one level below the one before.
             if depth > open.len() || (depth == 0) != (ordinal == 0) || !is_name(line.name, depth) {
                 return None;
             }
@@ -231,7 +228,7 @@ impl DirectoryIndex {
         self.ends[ordinal as usize] == ordinal + 1
     }
 
-    /// The subdirectories of one, sorted by name.
+    /// The subdirectories of a directory, sorted by name.
     pub fn children(&self, ordinal: Ordinal) -> impl Iterator<Item = Ordinal> {
         let end = self.ends[ordinal as usize];
         let first = Some(ordinal + 1).filter(|first| *first < end);
@@ -240,7 +237,7 @@ impl DirectoryIndex {
         })
     }
 
-    /// The one of `siblings`, as [`children`](Self::children) gave them, that has this name.
+    /// The directory `name` among `siblings`, which [`children`](Self::children) has returned.
     pub fn find(&self, siblings: &[Ordinal], name: &CStr) -> Option<Ordinal> {
         siblings
             .binary_search_by(|sibling| self.line(*sibling).name.cmp(name))
@@ -248,12 +245,12 @@ impl DirectoryIndex {
             .map(|at| siblings[at])
     }
 
-    /// Notes that the live directory is as it was.
+    /// Notes that the live directory is as it was when the index was made.
     pub fn note_unchanged(&self, ordinal: Ordinal) {
         self.unchanged[ordinal as usize].store(true, Ordering::Relaxed);
     }
 
-    /// The state of the live directory if it was found to be as it was.
+    /// The stamp of the live directory, if it was noted as unchanged.
     pub fn unchanged(&self, ordinal: Ordinal) -> Option<Stamp> {
         let is_unchanged = self.unchanged[ordinal as usize].load(Ordering::Relaxed);
         is_unchanged.then(|| self.line(ordinal).live)
@@ -290,10 +287,10 @@ fn decode(bytes: &[u8], start: usize) -> Option<IndexRecord<'_>> {
     })
 }
 
-/// A larger part grows by this much at a time.
+/// A part that is larger than this grows by this much at a time.
 const GROWTH_BYTES: usize = 1 << 20;
 
-/// Records of one worker's subtree, in preorder, with gaps for those that it gave away.
+/// Records of one worker's subtree, in preorder, with gaps for the subtrees that it gave away.
 #[derive(Default)]
 pub struct IndexPart {
     id: usize,
@@ -303,12 +300,12 @@ pub struct IndexPart {
 }
 
 impl IndexPart {
-    /// An empty part with a number of its own; 0 is the one that holds the root.
+    /// An empty part. Each has another `id`; the part with the root has 0.
     pub fn new(id: usize) -> Self {
         IndexPart { id, ..IndexPart::default() }
     }
 
-    /// Adds a record and returns where it is.
+    /// Adds a record and returns its position.
     pub fn push(&mut self, line: &IndexRecord, max_bytes: usize) -> usize {
         let at = self.bytes.len();
         let name = line.name.to_bytes_with_nul();
@@ -321,7 +318,7 @@ impl IndexPart {
             return 0;
         }
         if self.bytes.len() > GROWTH_BYTES {
-            // Doubling would take twice as much as there is.
+            // Doubling would take twice the memory that is needed.
             self.bytes.reserve_exact(if self.bytes.capacity() - at < 1_024 {
                 GROWTH_BYTES
             } else {
@@ -345,7 +342,7 @@ impl IndexPart {
         }
     }
 
-    /// Leaves a gap for the part `id`, of another worker.
+    /// Leaves a gap for the part `id` of another worker.
     pub fn leave_gap(&mut self, id: usize) {
         self.gaps.push((self.bytes.len(), id));
     }

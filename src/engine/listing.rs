@@ -1,9 +1,9 @@
 //! The entries of one directory, read with a large buffer, as many at a time as memory allows.
 //!
-//! Acting only after a whole stretch has been read keeps the list stable while a client renames
-//! within the directory, and lets the entries be taken in the order of their inodes. Names lie
-//! in one arena, which is used again for the next directory. A directory of millions is read in
-//! several stretches, so that it takes no more memory than any other.
+//! The caller acts after a whole stretch has been read. So the list is stable while a client
+//! renames within the directory, and the caller can take the entries in the order of their inodes.
+//! Names lie in one arena, which is used again for the next directory. A directory of millions is
+//! read in several stretches, so it takes no more memory than any other.
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
@@ -15,19 +15,18 @@ use rustix::fs::{FileType, RawDir};
 use crate::system::identity::SysResult;
 use crate::system::syscalls::stat_entry;
 
-/// A read of this size returns about a thousand entries per call.
+/// A read into this buffer returns about a thousand entries.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// A stretch ends here: some 70,000 entries with short names. Each worker has a few of them.
+/// The size of a stretch: some 70,000 entries with short names. Each worker holds a few of them.
 const STRETCH_BYTES: usize = 2 << 20;
 
-/// One entry; its name is in the [`Listing`] it came from.
+/// An entry; its name is in the [`Listing`] that it came from.
 #[derive(Debug, Clone, Copy)]
 pub struct ListingEntry {
-    /// Inode number; of a mount point, that of the directory beneath.
+    /// Of a mount point, the inode number of the directory beneath.
     pub inode: u64,
     name_start: u32,
-    /// Whether it is a directory, as opposed to anything else.
     pub is_directory: bool,
 }
 
@@ -41,7 +40,7 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// Reads all of `directory`, however large, from its start.
+    /// Reads all of `directory` from its start, however large it is.
     pub fn read(directory: BorrowedFd) -> SysResult<Self> {
         Self::rewind(directory)?;
         let mut listing = Listing::default();
@@ -49,7 +48,7 @@ impl Listing {
         Ok(listing)
     }
 
-    /// Reads the first stretch of `directory`, which has just been opened or was rewound.
+    /// Reads the first stretch of `directory`, which was just opened or rewound.
     pub fn read_first(&mut self, directory: BorrowedFd) -> SysResult<()> {
         self.read_up_to(directory, STRETCH_BYTES)?;
         Ok(())
@@ -64,7 +63,7 @@ impl Listing {
         Ok(!self.entries.is_empty())
     }
 
-    /// Starts over. A descriptor's position is shared by all reads of it.
+    /// Sets the position of all reads of this descriptor to the start.
     pub fn rewind(directory: BorrowedFd) -> SysResult<()> {
         rustix::fs::seek(directory, rustix::fs::SeekFrom::Start(0)).map(drop).map_err(errno)
     }
@@ -92,7 +91,7 @@ impl Listing {
         bytes: usize,
     ) -> SysResult<()> {
         let mut raw = RawDir::new(directory, buffer);
-        // What lies in the buffer would be lost: a stretch ends where the buffer does.
+        // Entries left in the buffer would be lost, so a stretch ends with the buffer.
         while !raw.is_buffer_empty() || self.size_bytes() < bytes {
             let Some(entry) = raw.next() else {
                 self.is_whole = true;
@@ -100,7 +99,7 @@ impl Listing {
             };
             let entry = match entry.map_err(errno) {
                 Err(Errno::EINTR) => continue,
-                // It was removed since it was opened, and is empty.
+                // The directory was removed since it was opened, and is empty.
                 Err(Errno::ENOENT) => {
                     self.is_whole = true;
                     return Ok(());
@@ -116,7 +115,7 @@ impl Listing {
                 FileType::Unknown => match stat_entry(directory, name) {
                     Ok(stat) => FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
                     Err(Errno::ENOENT) => continue,
-                    // Whatever is mounted there: to enter it says so again.
+                    // A mount point. Entering it fails with EXDEV again.
                     Err(Errno::EXDEV) => true,
                     Err(error) => return Err(error),
                 },

@@ -1,11 +1,12 @@
-//! The tree engine: link, compare and remove whole directory trees as root, over
-//! content that a hostile client owns and may be changing meanwhile.
+//! The tree engine: links, compares and removes whole directory trees as root, over content that a
+//! hostile client owns and may be changing meanwhile.
 //!
-//! One rule carries all of it: after a root directory has been opened, only single names
-//! relative to an open directory are used, never a path, and no symbolic link is followed and
-//! no mount crossed ([`syscalls::open_directory`]). What a name means may change between two
-//! calls, but it always means something inside the tree. Only directories are opened; a
-//! regular file is opened only where it must be copied ([`copy`]).
+//! All of it follows one rule: after a root directory has been opened, only single names relative
+//! to an open directory are used, never a path. No symbolic link is followed and no mount is
+//! crossed ([`open_directory`](crate::system::syscalls::open_directory)). A name may stand for
+//! another entry from one call to the next, but always for one inside the tree. Only directories
+//! are opened; a regular file is opened only where it must be copied ([`copy`]) or hashed
+//! ([`content`]).
 
 pub(crate) mod answers;
 pub(crate) mod attributes;

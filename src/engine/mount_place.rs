@@ -1,4 +1,5 @@
-//! What lies at a path below a directory, without a call that asks the server of a mount.
+//! Finds out what lies at a path where something was mounted when a snapshot was made, without a
+//! call that asks the server of a mount.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,15 +15,15 @@ use crate::system::syscalls::open_directory;
 /// What is at a place where something was mounted when a snapshot was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MountPlace {
-    /// Another file system, or another mount.
+    /// Another mount.
     Mount,
-    /// Nothing that a snapshot could lack: no entry, or an empty directory.
+    /// No entry, or an empty directory: nothing that a snapshot could lack.
     Nothing,
     /// Anything else.
     Content,
 }
 
-/// What is at `path` below `directory`; what cannot be found out counts as content.
+/// What is at `path` below `directory`. Where that cannot be found out, it counts as content.
 pub(crate) fn inspect_mount_place(directory: BorrowedFd, path: &[u8]) -> MountPlace {
     let mut parent: Option<OwnedFd> = None;
     let names: Vec<&[u8]> =

@@ -1,4 +1,5 @@
-//! Recognises files and directories that cannot be moved away or removed like others.
+//! Recognises files and directories that cannot be moved or removed: mount points, subvolumes,
+//! immutable and append-only files. It changes nothing.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,15 +13,15 @@ use crate::system::mounts;
 use crate::system::syscalls::open_directory;
 use crate::tell::escape::escape;
 
-/// So many entries of a tree are looked at, and so deep: what remains of one that could not be
-/// removed is little more than what is in the way.
+/// Bounds of a search. What remains of a tree that could not be removed is little more than the
+/// obstacles and the directories above them.
 const MAX_ENTRIES: usize = 20_000;
 const MAX_DEPTH: usize = 200;
 
-/// What keeps the file or directory `name` in `parent` from being removed. Only that itself is looked
-/// at, with one call; what lies deeper in a directory shows when it is removed.
+/// What keeps the file or directory `name` in `parent` from being removed. The entry itself is
+/// examined, with one call, and nothing below it.
 pub(crate) fn obstacle(parent: BorrowedFd, name: &CStr) -> Option<Obstacle> {
-    // What the kernel knows by itself is enough: the server of a mount may not answer.
+    // The server of a mount may not answer, so only the kernel's own knowledge is asked for.
     let unasked = AtFlags::from_bits_retain(libc::AT_STATX_DONT_SYNC as u32);
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | unasked;
     let found = statx(parent, name, flags, StatxFlags::BASIC_STATS).ok()?;
@@ -29,7 +30,7 @@ pub(crate) fn obstacle(parent: BorrowedFd, name: &CStr) -> Option<Obstacle> {
     let device = |statx: &Statx| (statx.stx_dev_major, statx.stx_dev_minor);
     match () {
         () if has(StatxAttributes::MOUNT_ROOT) => Some(Obstacle::Mount),
-        // Another device, and no mount: only subvolumes look like that.
+        // Only a subvolume has another device and is no mount.
         () if device(&found) != device(&above) => Some(Obstacle::Subvolume),
         () if has(StatxAttributes::IMMUTABLE) => Some(Obstacle::Immutable),
         () if has(StatxAttributes::APPEND) => Some(Obstacle::AppendOnly),
@@ -37,8 +38,8 @@ pub(crate) fn obstacle(parent: BorrowedFd, name: &CStr) -> Option<Obstacle> {
     }
 }
 
-/// What keeps the tree `name` in `parent`, which is at `path` (escaped), from being removed: all
-/// that is in the way, as far as a bounded look finds it. Nothing mounted is entered or asked.
+/// All obstacles in the tree `name` in `parent`, which is at `path` (escaped), as far as a bounded
+/// search finds them. No mount is entered, and no server is asked.
 pub(crate) fn obstacles_in(parent: BorrowedFd, name: &CStr, path: &str) -> Obstacles {
     let mut survey = ObstacleSearch { found: Vec::new(), left: MAX_ENTRIES };
     survey.look_at(parent, name, path.to_string(), MAX_DEPTH);
@@ -64,7 +65,7 @@ impl ObstacleSearch {
         let is_own_tree = !matches!(obstacle, Some(Obstacle::Mount | Obstacle::Subvolume));
         self.found.extend(obstacle.map(|obstacle| (path.clone(), obstacle)));
         if is_own_tree && depth > 0 {
-            // What is no directory, or cannot be read, has nothing in it to tell of.
+            // An entry that is no directory, or cannot be read, has no entries to examine.
             let _ = self.look_into(parent, name, &path, depth - 1);
         }
     }

@@ -1,8 +1,8 @@
 //! Workers that share one walk over a tree.
 //!
-//! A worker walks its subtree depth first, as if it were alone. Only when another one has
-//! nothing to do does it give a subtree away, the nearer to the root the better. So there are
-//! never more jobs waiting, and descriptors open for them, than there are workers.
+//! A worker walks its subtree depth first. It gives a subtree away only when another worker has
+//! nothing to do, and then the one nearest to the root. So there are never more waiting jobs, with
+//! open descriptors, than there are workers.
 
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,24 +13,25 @@ use crate::engine::descent::WINDOW;
 use crate::system::priority::share_one_heap;
 use crate::system::syscalls::is_privileged;
 
-/// More do not help: the kernel's locks on directories and its journal are shared.
+/// More workers do not help: they wait for the kernel's locks and for the journal.
 const MAX_WORKERS: usize = 4;
 
-/// A walk needs little stack, being iterative.
+/// A walk is iterative and needs little stack.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// A tree with fewer entries is done before a second worker has started.
+/// A tree with fewer entries is finished before a second worker has started.
 const WORTHWHILE_ENTRIES: u64 = 2_000;
 
 /// How many workers fit this machine and a tree of about `entries` entries.
 ///
-/// A user without privileges gets one: it has to finish a directory's content before its mode.
+/// A user without privileges gets one worker: the content of a directory has to be finished before
+/// its mode is applied.
 pub(crate) fn workers(entries: Option<u64>) -> usize {
     if !is_privileged() || entries.is_some_and(|entries| entries < WORTHWHILE_ENTRIES) {
         return 1;
     }
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    // Two descents a worker; the run itself keeps fewer than 24 open.
+    // Each worker has two descents; the run itself keeps fewer than 24 descriptors open.
     let descriptors =
         match nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE) {
             Ok((soft, _)) => usize::try_from(soft).unwrap_or(usize::MAX),
@@ -39,7 +40,6 @@ pub(crate) fn workers(entries: Option<u64>) -> usize {
     processors.min(MAX_WORKERS).min(descriptors.saturating_sub(24) / (2 * (WINDOW + 2))).max(1)
 }
 
-/// The jobs of one walk.
 pub(crate) struct Pool<Job> {
     queue: Mutex<PoolQueue<Job>>,
     changed: Condvar,
@@ -55,7 +55,7 @@ struct PoolQueue<Job> {
 
 impl<Job: Send> Pool<Job> {
     /// Does `jobs`, and all that are given away meanwhile, with `workers` threads, this one
-    /// included; returns what each job returned, in no order.
+    /// included. Returns the result of each job, in no particular order.
     pub(crate) fn run<Out: Send>(
         workers: usize,
         jobs: Vec<Job>,
@@ -80,7 +80,7 @@ impl<Job: Send> Pool<Job> {
         thread::scope(|scope| {
             for _ in 1..workers {
                 pool.queue().workers += 1;
-                // Without a second thread the first one does it all.
+                // If no thread can start, this one does all jobs.
                 if thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, body).is_err()
                 {
                     pool.queue().workers -= 1;
@@ -91,12 +91,11 @@ impl<Job: Send> Pool<Job> {
         outs.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether somebody waits for a job.
+    /// Whether a worker waits for a job.
     pub(crate) fn is_hungry(&self) -> bool {
         self.is_hungry.load(Ordering::Relaxed)
     }
 
-    /// Gives a job away.
     pub(crate) fn give(&self, job: Job) {
         let mut queue = self.queue();
         queue.jobs.push(job);
@@ -104,17 +103,16 @@ impl<Job: Send> Pool<Job> {
         self.changed.notify_one();
     }
 
-    /// Tells all workers that going on is pointless.
+    /// Tells all workers to stop, since one has failed.
     pub(crate) fn stop(&self) {
         self.is_stopped.store(true, Ordering::Relaxed);
     }
 
-    /// Whether somebody has said so.
     pub(crate) fn is_stopped(&self) -> bool {
         self.is_stopped.load(Ordering::Relaxed)
     }
 
-    /// The next job; none once nobody works who could give one away.
+    /// Waits for the next job; none once no worker is left that could give one away.
     fn take(&self) -> Option<Job> {
         let mut queue = self.queue();
         queue.idle += 1;

@@ -1,11 +1,12 @@
-//! Removes whole trees that have been retired, and what is left in staging.
+//! Removes whole trees: retired snapshots, and the contents of staging.
 //!
-//! The trees are in a directory that only we may enter, but their content came from a client:
-//! so again single names by descriptor, no symbolic link followed, no mount crossed. Several
-//! workers share the trees. A directory of which one gave a part away stays for the end: then a
-//! single one removes what is left, little more than those directories. The first error of that
-//! second walk is kept and the work goes on, because half a tree removed is space gained; what
-//! was removed stays removed, so a run that is killed leaves less for the next one.
+//! The trees are in a directory that only this program may enter, but their content came from a
+//! client: single names by descriptor, no symbolic link is followed, no mount is crossed.
+//!
+//! Several workers share the trees. A directory of which a worker gave a part away is not removed
+//! by it; when all workers have finished, one walk removes what is left, little more than those
+//! directories. That walk keeps its first error and continues, because each removed entry frees
+//! space. A run that is killed leaves less for the next one.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -25,17 +26,16 @@ use crate::system::syscalls::{is_privileged, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
 
-/// A tree of which something could not be removed.
+/// A tree that could not be removed completely.
 #[derive(Debug)]
 pub struct Remains {
-    /// Its name.
     pub name: CString,
     /// The first error.
     pub error: Error,
 }
 
-/// Removes `names` and everything below them from `parent`, all at the same time. Returns how many
-/// entries that were, and the trees of which something remains.
+/// Removes `names` and everything below them from `parent`. Returns the number of entries removed,
+/// and the trees that could not be removed completely.
 ///
 /// # Errors
 /// If `parent` cannot be opened.
@@ -64,7 +64,7 @@ pub fn remove_trees(
     Ok((removed, remaining))
 }
 
-/// Removes what can be removed by several workers, if there are several.
+/// Removes what several workers can remove; nothing if there is only one.
 fn remove_shared(start: &DescentStart, names: &[CString]) -> u64 {
     let workers = pool::workers(None);
     if workers == 1 {
@@ -79,7 +79,7 @@ fn remove_shared(start: &DescentStart, names: &[CString]) -> u64 {
     Pool::run(workers, jobs, work).into_iter().sum()
 }
 
-/// The same without other workers, for a walk that has some already.
+/// Removes the tree `name` with one thread, for a caller that is a worker itself.
 pub(crate) fn remove_alone(parent: DescentStart, name: &CStr) -> Result<u64> {
     let path = parent.root_path.clone();
     let (removed, first_error) =
@@ -88,14 +88,14 @@ pub(crate) fn remove_alone(parent: DescentStart, name: &CStr) -> Result<u64> {
     first_error.map_or(Ok(removed), Err)
 }
 
-/// A subtree to remove: `name` in `start`.
+/// The subtree `name` in `start`.
 struct RemoveJob {
     start: DescentStart,
     name: CString,
 }
 
-/// Removes a subtree but for what is given away; returns how many entries that were and the first
-/// error.
+/// Removes a subtree except for the parts that it gives away. Returns the number of entries removed
+/// and the first error.
 fn remove_part(job: RemoveJob, pool: Option<&Pool<RemoveJob>>) -> SysResult<(u64, Option<Error>)> {
     let mut removal = Removal {
         descent: Descent::new(job.start)?,
@@ -150,7 +150,7 @@ impl Frame for RemoveFrame {
 }
 
 impl Removal<'_> {
-    /// Gives a subtree away if a worker waits for one: from as far up as there is one.
+    /// Gives a subtree away if a worker waits for one: the uppermost that can be reached cheaply.
     fn share(&mut self) {
         let Some(pool) = self.pool.filter(|pool| pool.is_hungry()) else { return };
         let Some(depth) = self.frames.depth_to_share(&self.descent, |_, _| true) else { return };
@@ -164,7 +164,7 @@ impl Removal<'_> {
         }
     }
 
-    /// Goes down into a directory and removes the files in it; removes anything else.
+    /// Enters a directory and removes the files in it; unlinks anything else.
     fn enter_or_remove(&mut self, name: &CStr) {
         match self.enter(name) {
             Ok(()) => self.empty_directory(),
@@ -176,7 +176,7 @@ impl Removal<'_> {
 
     fn enter(&mut self, name: &CStr) -> SysResult<()> {
         let stat = match self.descent.enter(name) {
-            // A user without privileges has to allow itself in; the tree is its own.
+            // A user without privileges owns the tree and gives itself access.
             Err(Errno::EACCES) if !is_privileged() => {
                 let parent = self.descent.directory()?;
                 fchmodat(&parent, name, Mode::S_IRWXU, FchmodatFlags::NoFollowSymlink)?;
@@ -190,7 +190,7 @@ impl Removal<'_> {
         Ok(())
     }
 
-    /// Removes what is no directory from the directory at hand; subdirectories become pending.
+    /// Removes all but the subdirectories of the directory at hand; these become pending.
     fn empty_directory(&mut self) {
         let mut pending = PendingChildren::new(LEVEL_BYTES);
         self.remove_files(&mut pending);
@@ -256,7 +256,7 @@ impl Removal<'_> {
         }
     }
 
-    /// Removes the directory at hand, unless others are still to remove a part of it, and goes up.
+    /// Leaves the directory at hand and removes it, unless another worker has got a part of it.
     fn remove_directory(&mut self) {
         let is_shared = self.frames.pop().is_some_and(|frame| frame.is_shared);
         let name = self.descent.leave();
@@ -274,8 +274,7 @@ impl Removal<'_> {
         }
     }
 
-    /// Only the first counts: that a directory is not empty follows from what could not be removed
-    /// in it.
+    /// Keeps the first error only: ENOTEMPTY of a directory follows from an earlier one.
     fn keep_error(&mut self, operation: &'static str, name: Option<&CStr>, cause: Errno) {
         if self.first_error.is_none() {
             self.first_error = Some(self.descent.error(operation, name, cause));

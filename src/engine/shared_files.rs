@@ -1,10 +1,10 @@
-//! Whether a push can write in place into a file that has other names: a look at the live tree,
-//! within bounds.
+//! Whether a push can write in place into a file that has other names. Searches the live tree until
+//! a deadline, and changes nothing.
 //!
-//! What a snapshot shares has more than one link, and the kernel counts the links. So where no file
-//! below a push's destination has more than one, the push can rewrite no snapshot, whatever is
-//! remembered of snapshots and whatever has been forgotten. The reverse does not hold: the other
-//! name may be the client's own.
+//! A file that a snapshot shares has more than one link, and the kernel counts the links. So if no
+//! file below a push's destination has more than one, the push can rewrite no file of a snapshot,
+//! whatever records of snapshots exist or are lost. The reverse does not hold: the other name may
+//! be the client's own.
 
 use std::ffi::{CStr, CString};
 use std::ops::ControlFlow;
@@ -30,9 +30,9 @@ pub(crate) enum WritableFiles<'a> {
     InPartialDirs(&'a PartialDirs),
 }
 
-/// Looks at the files below `destination` in the module, until one is found or the `deadline` is
-/// over. The whole module is looked at where the way to the destination is not plain; without a
-/// destination, too.
+/// Searches the files below `destination` in the module until it finds one or the `deadline` is
+/// over. It searches the whole module without a destination, and if the path to it holds wildcards,
+/// `..` or symbolic links.
 pub(crate) fn look(
     (module, module_path): (BorrowedFd, &Path),
     destination: Option<&[u8]>,
@@ -65,7 +65,7 @@ fn is_kind(stat: &FileStat, kind: SFlag) -> bool {
     stat.st_mode & SFlag::S_IFMT.bits() == kind.bits()
 }
 
-/// Goes down to the destination, or as far as it exists.
+/// Enters the directories of the destination, as far as they exist.
 fn descend(descent: &mut Descent, destination: &[u8]) -> SysResult<()> {
     // The daemon expands wildcards.
     if destination.iter().any(|byte| b"*?[\\".contains(byte)) {
@@ -81,7 +81,7 @@ fn descend(descent: &mut Descent, destination: &[u8]) -> SysResult<()> {
         match stat_entry(descent.directory()?.as_fd(), &name) {
             Ok(stat) if is_kind(&stat, SFlag::S_IFDIR) => descent.enter(&name).map(drop)?,
             Ok(stat) if is_kind(&stat, SFlag::S_IFLNK) => return Err(Errno::ELOOP),
-            // A file of that name is written, or made, in the directory at hand.
+            // The push writes or makes a file of that name in the directory at hand.
             Ok(_) | Err(Errno::ENOENT) => break,
             Err(cause) => return Err(cause),
         }
@@ -97,7 +97,10 @@ impl SharedFileSearch<'_> {
 
     /// Whether a symbolic link of this name could lead rsync to a partial directory.
     fn could_lead_away(&self, name: &CStr) -> bool {
-        matches!(self.writable, WritableFiles::InPartialDirs(dirs) if dirs.lead_through(name.to_bytes()))
+        match self.writable {
+            WritableFiles::Any => false,
+            WritableFiles::InPartialDirs(dirs) => dirs.lead_through(name.to_bytes()),
+        }
     }
 }
 

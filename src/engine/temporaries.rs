@@ -1,41 +1,39 @@
-//! Files that look like those that rsync is still writing: `.NAME.XXXXXX`.
+//! Counts files whose names look like those of files that rsync is still writing: `.NAME.XXXXXX`.
 //!
-//! The name alone proves nothing: a user's `.bashrc.backup` looks the same. So they are in every
-//! snapshot like any other file, and only counted. A directory that holds one is never taken for
-//! known by the [index](crate::engine::index), so that each snapshot counts all of them.
+//! The name alone proves nothing: a user's `.bashrc.backup` looks like one. So these files are in
+//! every snapshot like any other file, and are only counted. A directory that holds one is never
+//! skipped by the [index](crate::engine::index), so that each snapshot counts all of them.
 
 use std::ffi::CStr;
 
 use crate::engine::listing::Listing;
 
-/// So many are remembered by their path.
+/// How many paths are kept.
 pub(crate) const MAX_PATHS: usize = 20;
 
-/// rsync ends a temporary name with a dot and so many letters and digits.
+/// rsync ends a temporary name with a dot and this many letters and digits.
 const SUFFIX_BYTES: usize = 6;
 
-/// Whether rsync could have made up this name for a file that it is receiving.
+/// Whether rsync could have given this name to a file that it is receiving.
 pub(crate) fn looks_temporary(name: &CStr) -> bool {
     let name = name.to_bytes();
     let Some(dot) = name.len().checked_sub(SUFFIX_BYTES + 1) else { return false };
-    // The dot in front and the one of the suffix are two, with something in between.
+    // Between the first dot and the dot of the suffix is at least one character.
     dot >= 2
         && name[0] == b'.'
         && name[dot] == b'.'
         && name[dot + 1..].iter().all(u8::is_ascii_alphanumeric)
 }
 
-/// What was found of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Temporaries {
-    /// How many.
     pub count: u64,
-    /// The first [`MAX_PATHS`] of them.
+    /// The first [`MAX_PATHS`].
     pub paths: Vec<Vec<u8>>,
 }
 
 impl Temporaries {
-    /// Counts those of a listing, by their names alone.
+    /// Counts the temporary files of a listing.
     pub fn note_names(&mut self, listing: &Listing) {
         for entry in listing.entries().iter().filter(|entry| !entry.is_directory) {
             let name = listing.name(entry);
@@ -45,7 +43,7 @@ impl Temporaries {
         }
     }
 
-    /// Counts one, whose `path` is only asked for if it is remembered.
+    /// Counts one. `path` is called only if its result is kept.
     pub fn note(&mut self, path: impl FnOnce() -> Vec<u8>) {
         self.count += 1;
         if self.paths.len() < MAX_PATHS {
@@ -53,19 +51,17 @@ impl Temporaries {
         }
     }
 
-    /// These names as those of files in the directory whose path, ending in a slash, is
-    /// `directory`.
+    /// Prefixes each name with `directory`, a path that ends in a slash.
     pub fn within(self, directory: &[u8]) -> Self {
         let paths = self.paths.iter().map(|name| [directory, name].concat()).collect();
         Temporaries { paths, ..self }
     }
 
-    /// Whether no more paths are remembered.
+    /// Whether no more paths are kept.
     pub fn is_full(&self) -> bool {
         self.paths.len() >= MAX_PATHS
     }
 
-    /// Adds what has been found elsewhere.
     pub fn add(&mut self, other: Temporaries) {
         self.count += other.count;
         self.paths.extend(other.paths);

@@ -18,7 +18,8 @@ const LOWEST_LEVEL: libc::c_long = 7;
 /// a limit of that, a thread that hardly needs memory takes away what the others need.
 pub(crate) fn share_one_heap() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: takes numbers only, and does no harm at any time. Where it is refused, all stays as it was.
+    // SAFETY: takes numbers only, and does no harm at any time. Where it is refused, all stays as
+    // it was.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }

@@ -1,4 +1,5 @@
-//! The entries of one directory of a clone: linked, copied where that is refused, or removed.
+//! The entries of one directory of a clone: each is linked, copied where the kernel refuses the
+//! link, or removed. All of it happens in staging, which the next run empties after a crash.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -27,7 +28,7 @@ use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 
 impl TreeCloner<'_, '_> {
-    /// Links everything into a new directory; returns how many entries the live one has.
+    /// Links all entries into a new directory; returns how many the live one has.
     pub(crate) fn link_all(
         &mut self,
         directories: &(DirectoryFd, DirectoryFd),
@@ -54,14 +55,13 @@ impl TreeCloner<'_, '_> {
         Ok(entries)
     }
 
-    /// The subdirectories of the live directory at hand, which has been read before; false if it is
-    /// gone.
+    /// Lists the subdirectories of the live directory at hand once more; false if it has gone.
     pub(crate) fn list_directories(
         &mut self,
         pending: &mut PendingChildren<CloneChild>,
     ) -> Result<bool> {
         let directory = match self.live.directory() {
-            // It has been moved away with all that is in it.
+            // The directory has been moved away with all its entries.
             Err(cause) if is_gone(cause) => return Ok(false),
             directory => directory.map_err(|cause| self.live.error("return to", None, cause))?,
         };
@@ -84,8 +84,8 @@ impl TreeCloner<'_, '_> {
         Ok(true)
     }
 
-    /// Removes what differs from a recycled directory, and links what is missing in it; returns how
-    /// many entries the live one has.
+    /// Removes the entries of a recycled directory that differ, and links the missing ones; returns
+    /// how many entries the live directory has.
     pub(crate) fn align(
         &mut self,
         directories: &(DirectoryFd, DirectoryFd),
@@ -129,14 +129,14 @@ impl TreeCloner<'_, '_> {
             }
             AlignFailure::Other(error) => error,
         })?;
-        // What made no difference is there already.
+        // Entries without a difference are there already.
         self.count(listed.saturating_sub(different));
         self.note_temporaries(std::mem::take(&mut comparer.temporaries));
         self.comparer = comparer;
         Ok(listed)
     }
 
-    /// Counts what was found by name in the live directory at hand.
+    /// Counts the temporary files of the live directory at hand.
     fn note_temporaries(&mut self, names: Temporaries) {
         if names.count == 0 {
             return;
@@ -146,7 +146,7 @@ impl TreeCloner<'_, '_> {
         self.cloned.temporaries.add(match directory {
             Some(path) if path.is_empty() => names,
             Some(path) => names.within(&[&path, &b"/"[..]].concat()),
-            // rsync could not have gone there either.
+            // The path is too long for rsync, too.
             None => Temporaries { paths: Vec::new(), ..names },
         });
     }
@@ -169,7 +169,7 @@ impl TreeCloner<'_, '_> {
                 self.cloned.made += 1;
                 pending.push(name, CloneChild { is_new: true, newest: None, retired: None });
             }
-            // Some file systems list a name twice while it is renamed.
+            // Some file systems list a name twice during a rename.
             Err(Errno::EEXIST) => self.uncount(),
             Err(cause) => {
                 return Err(self.staged.error("make the staged copy of", Some(name), cause));
@@ -197,7 +197,7 @@ impl TreeCloner<'_, '_> {
         staged: BorrowedFd,
         name: &CStr,
     ) -> Result<Linked> {
-        // To link a mount point fails, but asks its server first.
+        // Linking a mount point fails, but the kernel asks its server first.
         if mounts::are_expected() && is_mount_point(live, name) {
             self.uncount();
             self.skip_mount(name);
@@ -212,7 +212,7 @@ impl TreeCloner<'_, '_> {
                 }
             }
             Err(Errno::ENOENT) => self.vanish(),
-            // Some file systems list a name twice while it is renamed.
+            // Some file systems list a name twice during a rename.
             Err(Errno::EEXIST) => self.uncount(),
             Err(Errno::EXDEV) if is_mount_point(live, name) => {
                 self.uncount();
@@ -226,8 +226,8 @@ impl TreeCloner<'_, '_> {
         Ok(Linked::Done)
     }
 
-    /// Links an entry. What was moved out of the module with its directory may not be linked by the
-    /// rights of this process, and has gone like anything else; it may be back a moment later.
+    /// Links an entry. If a client moves its directory out of the module, this process has no right
+    /// to link it (EXDEV): the entry has gone. It may be back a moment later, hence the attempts.
     fn link(&self, live: BorrowedFd, staged: BorrowedFd, name: &CStr) -> SysResult<()> {
         const TRIES: usize = 64;
         for _ in 1..TRIES {
@@ -242,7 +242,7 @@ impl TreeCloner<'_, '_> {
         linkat(live, name, staged, name, AtFlags::empty())
     }
 
-    /// Copies what could not be linked, or must not be.
+    /// Copies an entry that could not be linked, or must not be.
     fn copy_entry(
         &mut self,
         live: BorrowedFd,
@@ -269,13 +269,13 @@ impl TreeCloner<'_, '_> {
                 copy::remember(&mut self.cloned.copies, pair, &original, why, path);
                 self.record(staged, name, None);
             }
-            // It is a directory by now; linking one is refused with EPERM.
+            // It is a directory by now; the kernel refuses to link one with EPERM.
             Err(Errno::EISDIR) => return Ok(Linked::IsDirectory),
             Err(Errno::ENOENT | Errno::ESTALE | Errno::ELOOP) => self.vanish(),
-            // A refused link and a refused copy: the first says more to the administrator.
+            // Link and copy were refused: the first error helps the administrator more.
             Err(cause @ (Errno::EACCES | Errno::EPERM)) => {
                 let CopyReason::Refused(refusal) = why else {
-                    // What an ordinary user cannot read, no daemon of that user can go on with.
+                    // If this user cannot read the file, a daemon of this user cannot resume it.
                     log::debug!(
                         "{}: linked, since it cannot be read: {cause}",
                         escape(&self.live.path(Some(name)))
@@ -290,14 +290,14 @@ impl TreeCloner<'_, '_> {
         Ok(Linked::Done)
     }
 
-    /// The change time of what is about to be linked, if that has to be recorded.
+    /// The change time of an entry that is about to be linked, if its inode has to be recorded.
     fn news(&self, live: BorrowedFd, name: &CStr) -> Option<FileTime> {
         let recording = self.shared.knowledge.recording?;
         let inode = inspect_entry(live, name).ok()?;
         recording.is_news(&inode).then_some(inode.changed)
     }
 
-    /// Records what has just been linked: from now on a change to it is one to the snapshot.
+    /// Records an inode that has just been linked: a change from now on is one of the snapshot.
     fn record(&mut self, staged: BorrowedFd, name: &CStr, touched: Option<FileTime>) {
         if self.shared.knowledge.recording.is_some()
             && let Some(baseline) = baseline_of(staged, name, BaselineOrigin::Linked, touched)
@@ -307,7 +307,7 @@ impl TreeCloner<'_, '_> {
         }
     }
 
-    /// Hands over what was recorded, if it is at least so much.
+    /// Hands over the recorded baselines, if they take more than `bytes`.
     pub(crate) fn keep_baselines(&mut self, bytes: usize) {
         if let Some(recording) = self.shared.knowledge.recording
             && self.baselines.len() > bytes
@@ -341,7 +341,7 @@ impl TreeCloner<'_, '_> {
             .map_err(|cause| self.staged.error("make the staged copy of", Some(name), cause))
     }
 
-    /// Removes all but the subdirectories of the staged directory at hand.
+    /// Removes all files of the staged directory at hand.
     fn remove_files(&mut self, staged: BorrowedFd) -> Result<()> {
         let listing = Listing::read(staged)
             .map_err(|cause| self.staged.error("read the staged copy of", None, cause))?;
@@ -353,7 +353,7 @@ impl TreeCloner<'_, '_> {
             .map_err(|cause| self.staged.error("read the staged copy of", None, cause))
     }
 
-    /// Removes an entry of the staged directory at hand, a whole subtree if need be.
+    /// Removes an entry of the staged directory at hand, with the subtree below it.
     pub(crate) fn remove_staged(&mut self, staged: BorrowedFd, name: &CStr) -> Result<()> {
         match unlinkat(staged, name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) => self.cloned.removed += 1,
@@ -378,8 +378,8 @@ fn is_regular(directory: BorrowedFd, name: &CStr) -> bool {
         .is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits())
 }
 
-/// What kept two directories from being aligned. A deep tree's paths are long: none is made unless
-/// it is told.
+/// Why two directories could not be aligned. The paths of a deep tree are long, so the message is
+/// made only when it is needed.
 enum AlignFailure {
     Read(ReadSide, Errno),
     Other(Error),

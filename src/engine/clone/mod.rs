@@ -1,24 +1,25 @@
 //! Makes a tree of hard links in staging that equals the live tree: afresh, or out of a retired
-//! snapshot, in which most of it is there already.
+//! snapshot, which holds most of the links already.
 //!
-//! Every entry that is not a directory is the same inode; directories are the snapshot's own, with
-//! the same owner, mode, times and attributes. In a recycled directory an equal name with an equal
-//! inode number stays, whatever else is removed, what is missing is linked.
+//! Each entry that is not a directory is a link to the live inode. Directories are the snapshot's
+//! own, with the owner, mode, times and attributes of the live ones. In a recycled directory an
+//! entry with an equal name and an equal inode number stays; all others are removed, and missing
+//! ones are linked.
 //!
-//! The order is safe against the client: a directory's state is taken before its entries are read
-//! and applied after they are in place, so a change in between leaves an older time, which the next
-//! comparison notices. Until then each new directory is 0700 within a directory that only we may
-//! enter, and so is a retired one as a whole. It is safe against crashes because all of this
-//! happens in staging, which the next run empties: no name there is anybody's snapshot.
+//! The order is safe against the client: a directory's state is read before its entries and applied
+//! after they are in place. So a change in between leaves an older time, which the next comparison
+//! notices. Until then each new directory has mode 0700, and staging is a directory that only this
+//! program may enter. The order is safe against crashes because all of this happens in staging,
+//! which the next run empties: nothing there counts as a snapshot.
 //!
-//! With the indexes of the newest snapshot and of the recycled one ([`index`](crate::engine::index)) most
-//! directories are not even opened: the live one is as it was when the retired one was made, and
-//! that one is as it was made, so they are equal still. Along the way the new snapshot's index is
-//! made.
+//! With the [indexes](crate::engine::index) of the newest snapshot and of the recycled one, most
+//! directories are not even opened: if neither the live directory nor the retired one has changed
+//! since the retired snapshot was made, they are still equal. Along the way the walk makes the new
+//! snapshot's index.
 //!
-//! In [partial directories](crate::decide::partial_dirs) files are copied, for rsync writes into
-//! them in place. A partial directory is never kept by the index, and what a recycled one holds,
-//! links of an earlier version perhaps, is replaced by copies.
+//! In [partial directories](crate::decide::partial_dirs) files are copied, since rsync writes into
+//! them in place. The index never lets a partial directory be kept: in a recycled one, which may
+//! hold links that an earlier version made, all files are replaced by copies.
 //!
 //! Several workers share the walk. All subdirectories are made before any of them is visited, so
 //! a directory's own attributes can be applied while another worker is still below it.
@@ -49,28 +50,26 @@ use crate::system::syscalls::open_directory;
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
 
-/// What a clone did.
 #[derive(Debug, Default)]
 pub struct CloneOutcome {
     /// Entries in the tree, directories included, its root not.
     pub entries: u64,
-    /// Of these, how many links and directories had to be made.
+    /// Links and directories among them that had to be made.
     pub made: u64,
-    /// Entries of the recycled snapshot that had to go.
+    /// Entries of the recycled snapshot that were removed.
     pub removed: u64,
     /// Directories that had to be read, of either tree.
     pub directories_read: u64,
-    /// Names that are copies.
+    /// Names of copies.
     copied: u64,
-    /// Inodes that were copied, since they could not be linked, or were in a partial directory.
+    /// Inodes that were copied since they could not be linked or were in a partial directory.
     pub copies: Copies,
-    /// What was found in partial directories.
     pub partial: PartialDirCounts,
     /// Mount points that were left out, relative to the module.
     pub skipped_mounts: Vec<Vec<u8>>,
     /// Directories or copies whose owner or security attributes could not be kept.
     pub attributes_lost: u64,
-    /// Files that look like temporary ones of rsync, relative to the module.
+    /// Files whose names look like rsync's temporary files; paths are relative to the module.
     pub temporaries: Temporaries,
     /// Entries that disappeared or kept changing their type while they were read.
     pub vanished: u64,
@@ -78,7 +77,7 @@ pub struct CloneOutcome {
 
 impl CloneOutcome {
     fn add(&mut self, other: CloneOutcome) {
-        // One worker may have counted what another found gone.
+        // One worker may have counted an entry that another one found gone: below zero until added.
         self.entries = self.entries.wrapping_add(other.entries);
         self.made += other.made;
         self.removed += other.removed;
@@ -96,32 +95,31 @@ impl CloneOutcome {
     }
 }
 
-/// What a clone did in partial directories.
+/// Counts of files in partial directories.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PartialDirCounts {
-    /// Files that were copied.
     pub copied: u64,
-    /// Those of them that have other names in the module or in snapshots, and those that could only
+    /// Copied files that have other names in the module or in snapshots, and files that could only
     /// be linked.
     pub shared: u64,
 }
 
 /// Where a clone is made.
 pub struct CloneTarget<'a> {
-    /// The directory that holds it.
+    /// The directory in which the clone is made.
     pub parent: BorrowedFd<'a>,
-    /// Its name there.
+    /// The name of the clone there.
     pub name: &'a CStr,
-    /// Whether a retired snapshot has that name; else the clone is made afresh.
+    /// Whether a retired snapshot has that name. Otherwise the clone is made afresh.
     pub is_recycled: bool,
-    /// Where copies are written that become necessary.
+    /// The directory in which copies are written.
     pub drafts: BorrowedFd<'a>,
 }
 
-/// What is known before a clone.
+/// What is known before a clone begins.
 #[derive(Clone, Copy, Default)]
 pub struct CloneContext<'a> {
-    /// The index that the live tree was compared by; what is noted in it as unchanged is.
+    /// The index that the comparison used. Directories noted in it as unchanged are unchanged.
     pub newest: Option<&'a DirectoryIndex>,
     /// The index of the snapshot that is recycled.
     pub retired: Option<&'a DirectoryIndex>,
@@ -129,14 +127,14 @@ pub struct CloneContext<'a> {
     pub entries: Option<u64>,
     /// The directories in which files are copied.
     pub partial_dirs: Option<&'a PartialDirs>,
-    /// Where the inodes are recorded that are new in the clone.
+    /// How the inodes are recorded that are new in the clone.
     pub recording: Option<Recording<'a>>,
 }
 
-/// Makes `stage` equal the tree at `live`. Returns the parts of its index, too.
+/// Makes the tree at `stage` equal the one at `live`. Returns the parts of its index, too.
 ///
 /// # Errors
-/// Whatever keeps the clone from being complete; what exists of it then stays in staging.
+/// Any error that keeps the clone from being complete. What exists of it then stays in staging.
 pub fn clone_tree(
     (live, live_path): (BorrowedFd, &Path),
     stage: &CloneTarget,
@@ -182,17 +180,16 @@ pub fn clone_tree(
     Ok((cloned, parts))
 }
 
-/// What all workers share.
 struct CloneShared<'a> {
     copier: Mutex<Copier<'a>>,
     knowledge: CloneContext<'a>,
-    /// How large the index may become.
+    /// Of the index.
     max_bytes: usize,
-    /// How many parts of the index have been begun.
+    /// Number of parts of the index so far.
     parts: AtomicUsize,
 }
 
-/// A subtree to clone: `name` in both starts, or these themselves.
+/// A subtree to clone: `name` in both starts, or the starts themselves.
 struct CloneJob {
     live: DescentStart,
     staged: DescentStart,
@@ -200,14 +197,14 @@ struct CloneJob {
     child: CloneChild,
     /// Levels between the tree's root and this subtree's.
     depth: u32,
-    /// The number of its part of the index.
+    /// Its part of the index.
     part: usize,
 }
 
 /// What is known of a directory before it is visited.
 #[derive(Clone, Copy)]
 struct CloneChild {
-    /// The staged directory has just been made.
+    /// Whether the staged directory has just been made.
     is_new: bool,
     newest: Option<Ordinal>,
     retired: Option<Ordinal>,
@@ -264,20 +261,20 @@ struct TreeCloner<'a, 's> {
     cloned: CloneOutcome,
     /// Whether the directory at hand is a partial directory, in which files are copied.
     copies_files: bool,
-    /// Of inodes that are new in the clone, not yet kept.
+    /// Baselines of inodes that are new in the clone, not yet handed over.
     baselines: Vec<u8>,
 }
 
 /// A directory whose subdirectories are being cloned.
 struct CloneFrame {
     child: CloneChild,
-    /// If the subdirectories are those of the retired snapshot's index, since nothing has changed:
-    /// the place in the new index.
+    /// The position in the new index, if nothing has changed and the subdirectories were taken from
+    /// the retired snapshot's index.
     kept_at: Option<usize>,
     pending: PendingChildren<CloneChild>,
-    /// Parts of the index that belong here, before those of what is pending.
+    /// Parts of the index that belong here, before those of the pending subdirectories.
     given: Vec<usize>,
-    /// What has to be done at the end; none if everything is as it should be.
+    /// None if the staged directory has its attributes already.
     unfinished: Option<DirectoryToFinish>,
 }
 
@@ -296,10 +293,10 @@ impl Frame for CloneFrame {
 /// A directory whose attributes are still to be applied.
 struct DirectoryToFinish {
     stat: FileStat,
-    /// Its state for the index.
+    /// For the index.
     stamp: Stamp,
-    /// Its place in the index.
+    /// Its position in the index.
     at: usize,
-    /// Whether its attributes have to be applied without looking.
+    /// Whether the attributes have to be applied without a comparison.
     is_touched: bool,
 }

@@ -1,4 +1,6 @@
-//! The walk of a clone: down from directory to directory, and up again with the attributes.
+//! The walk of a clone: enters directory after directory, links their entries, and applies a
+//! directory's attributes when it leaves it. A change of the directory after that would show in its
+//! ctime, so nothing is done in it any more.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
@@ -73,7 +75,7 @@ impl TreeCloner<'_, '_> {
         let stat = match self.live.enter(name) {
             Ok(stat) => stat,
             Err(cause) if is_gone(cause) => return self.lose(name, cause),
-            // As `cp --one-file-system` does: the place where something is mounted on restore.
+            // An empty directory, as `cp --one-file-system` makes: a mount point after a restore.
             Err(Errno::EXDEV) => {
                 self.skip_mount(name);
                 self.note(name, 0, Stamp::NEVER);
@@ -83,7 +85,7 @@ impl TreeCloner<'_, '_> {
         };
         match self.staged.enter(name) {
             Ok(_) => {}
-            // It became a directory after its parent was read the first time.
+            // The live entry became a directory after its parent was read the first time.
             Err(cause) if is_gone(cause) => {
                 self.live.leave();
                 self.cloned.vanished += 1;
@@ -94,12 +96,12 @@ impl TreeCloner<'_, '_> {
         self.fill_directory(name, &stat, now, child)
     }
 
-    /// Keeps a directory of the recycled snapshot as it is if the live one has not changed since
-    /// that was made, nor anybody has changed that; its subdirectories become pending. False if not
-    /// so.
+    /// Keeps a directory of the recycled snapshot as it is, if neither it nor the live directory
+    /// has changed since that snapshot was made; its subdirectories become pending. Returns whether
+    /// the directory was kept.
     fn keep(&mut self, name: &CStr, child: CloneChild) -> Result<bool> {
         let CloneContext { newest, retired, partial_dirs, .. } = self.shared.knowledge;
-        // An earlier version has linked what is in a partial directory.
+        // An earlier version linked the files of a partial directory.
         if partial_dirs.is_some_and(|dirs| dirs.may_be(name.to_bytes())) {
             return Ok(false);
         }
@@ -154,7 +156,7 @@ impl TreeCloner<'_, '_> {
         Ok(true)
     }
 
-    /// Goes on with the subdirectories that there was no room for.
+    /// Goes on with the subdirectories that memory did not suffice for.
     fn read_again(&mut self, mut pending: PendingChildren<CloneChild>) -> Result<()> {
         let Some(mut frame) = self.frames.pop() else { return Ok(()) };
         if frame.kept_at.is_some() {
@@ -169,7 +171,7 @@ impl TreeCloner<'_, '_> {
         Ok(())
     }
 
-    /// Puts a directory that was kept into the index.
+    /// Adds a directory that was kept to the index; returns its position.
     fn note_kept(&mut self, name: &CStr, line: &IndexRecord) -> usize {
         self.count(line.entries.into());
         progress::add(line.entries.into());
@@ -177,7 +179,7 @@ impl TreeCloner<'_, '_> {
         self.part.push(&IndexRecord { depth, name, ..*line }, self.shared.max_bytes)
     }
 
-    /// Puts a directory into the index whose snapshot is not finished; returns its place.
+    /// Adds a directory to the index that is not finished; returns its position.
     fn note(&mut self, name: &CStr, entries: u64, live: Stamp) -> usize {
         let (entries, live) = match u32::try_from(entries) {
             Ok(entries) => (entries, live),
@@ -193,13 +195,13 @@ impl TreeCloner<'_, '_> {
         self.part.push(&line, self.shared.max_bytes)
     }
 
-    /// The depth below the tree's root of the directory whose frame comes next.
+    /// The depth below the tree's root of the directory whose frame is pushed next.
     fn depth_at_hand(&self) -> u32 {
         self.depth + u32::try_from(self.frames.len()).unwrap_or(u32::MAX)
     }
 
-    /// It is no directory any more. Its second chance is its last: a client that keeps swapping it
-    /// must not keep us here.
+    /// The live entry is no directory any more. It is linked in one more attempt only: a client
+    /// that keeps swapping it must not keep the run here.
     fn lose(&mut self, name: &CStr, cause: Errno) -> Result<()> {
         self.uncount();
         let staged = self.open_staged()?;
@@ -208,14 +210,14 @@ impl TreeCloner<'_, '_> {
         let live = match self.live.directory() {
             Ok(live) if cause != Errno::ENOENT => live,
             Err(cause) if !is_gone(cause) => return Err(self.live.error("return to", None, cause)),
-            // It is gone, or the directory that it was in has been moved away.
+            // The entry has gone, or its directory has been moved away.
             Ok(_) | Err(_) => {
                 self.cloned.vanished += 1;
                 return Ok(());
             }
         };
         self.count(1);
-        // The name may have been that of a directory, so this is seldom and need not be cheap.
+        // This is rare and need not be cheap.
         self.copies_files = self.is_partial_dir(None);
         if self.link_entry(live.as_fd(), staged.as_fd(), name)? == Linked::IsDirectory {
             self.uncount();
@@ -224,9 +226,8 @@ impl TreeCloner<'_, '_> {
         Ok(())
     }
 
-    /// Makes the staged directory at hand equal to the live one, of which `stat` was taken after
-    /// `now`, but for its subdirectories, which become pending, and its attributes, which come
-    /// last.
+    /// Makes the staged directory at hand equal to the live one, whose `stat` was read after `now`.
+    /// Its subdirectories become pending; its attributes are applied when it is left.
     pub(crate) fn fill_directory(
         &mut self,
         name: &CStr,
@@ -267,15 +268,15 @@ impl TreeCloner<'_, '_> {
         Ok(())
     }
 
-    /// Whether the live directory at hand is a partial directory; its `name` says cheaply that most
-    /// are none.
+    /// Whether the live directory at hand is a partial directory. `name` excludes most of them at
+    /// little cost.
     fn is_partial_dir(&self, name: Option<&CStr>) -> bool {
         let Some(dirs) = self.shared.knowledge.partial_dirs else { return false };
         name.is_none_or(|name| dirs.may_be(name.to_bytes()))
             && dirs.includes(&self.live.relative_path(None))
     }
 
-    /// The subdirectories of a directory that was kept, from the index.
+    /// Takes the subdirectories of a directory that was kept from the index.
     fn look_up_kept(&self, pending: &mut PendingChildren<CloneChild>, parent: CloneChild) {
         let CloneContext { newest, retired, .. } = self.shared.knowledge;
         let Some((index, ordinal)) = retired.zip(parent.retired) else { return };
@@ -291,8 +292,7 @@ impl TreeCloner<'_, '_> {
         pending.ready();
     }
 
-    /// Puts the subdirectories of `parent` in the order of the index, with what the indexes know of
-    /// each.
+    /// Sorts the subdirectories of `parent` as in the index, and finds each in both indexes.
     fn look_up(&self, pending: &mut PendingChildren<CloneChild>, parent: CloneChild) {
         let CloneContext { newest, retired, .. } = self.shared.knowledge;
         let siblings = |index: Option<&DirectoryIndex>, ordinal: Option<Ordinal>| -> Vec<Ordinal> {
@@ -310,8 +310,8 @@ impl TreeCloner<'_, '_> {
         });
     }
 
-    /// The directory at hand has changed after it was filled: it is not what the live one was. One
-    /// that was kept as it was has to get its attributes back, too.
+    /// Notes that the staged directory at hand has changed after it was filled, so that it differs
+    /// from the live one. A directory that was kept has to get its attributes back, too.
     pub(crate) fn touch(&mut self) -> Result<()> {
         let Some(frame) = self.frames.last_mut() else { return Ok(()) };
         doubt(&mut self.part, frame);
@@ -345,7 +345,7 @@ impl TreeCloner<'_, '_> {
         let mut stamp = *stamp;
         let staged = self.open_staged()?;
         let live = match self.live.directory() {
-            // It has been moved away: what was read of it counts, but for its extended attributes.
+            // Moved away: what was read of it counts, except for its extended attributes.
             Err(cause) if is_gone(cause) => {
                 stamp = Stamp::NEVER;
                 staged.clone()
@@ -385,8 +385,7 @@ impl TreeCloner<'_, '_> {
     }
 }
 
-/// Sees to it that the next run looks at a directory whose snapshot may not be what the live one
-/// was.
+/// Makes the next run read a directory, since its snapshot may differ from the live one.
 fn doubt(part: &mut IndexPart, frame: &mut CloneFrame) {
     if let Some(unfinished) = frame.unfinished.as_mut() {
         unfinished.stamp = Stamp::NEVER;

@@ -11,7 +11,6 @@ use crate::engine::difference::EntryInode;
 use crate::engine::index::{DirectoryIndex, Ordinal};
 use crate::system::mounts::is_mount_point;
 
-/// What is needed to judge one name that differs.
 pub(crate) struct EntryComparison<'a> {
     pub(crate) known: &'a ExplainedDifferences,
     pub(crate) live: &'a Descent,
@@ -39,7 +38,7 @@ impl EntryComparison<'_> {
                     self.comparison.changed += 1;
                 }
             }
-            // One side only, or a directory that became something else or the other way round.
+            // In one tree only, or a directory in one tree and another kind of entry in the other.
             (live, snapshot) => {
                 if let Some(live) = live
                     && !self.is_left_out(name, live)
@@ -61,8 +60,8 @@ impl EntryComparison<'_> {
         }
     }
 
-    /// Whether the snapshot lacks `name` because something was mounted over that file, and still
-    /// is. A directory that was mounted over has an empty one in the snapshot, so one that the
+    /// Whether the snapshot lacks the file `name` because something was mounted over it, and still
+    /// is. For a directory with a mount the snapshot has an empty one, so a directory that the
     /// snapshot lacks is new.
     fn is_left_out(&self, name: &CStr, live: EntryInode) -> bool {
         !live.is_directory
@@ -70,8 +69,8 @@ impl EntryComparison<'_> {
             && is_mount_point(self.directory, name)
     }
 
-    /// Whether the snapshot has a copy of the live inode, which has not changed since. The name
-    /// does not matter: what counts is that the content is there under it.
+    /// Whether the snapshot has a copy of the live inode, which has not changed since. It may have
+    /// been recorded under another name.
     fn is_known_copy(&self, name: &CStr, live: u64, copy: u64) -> bool {
         let inodes = InodePair { live, copy };
         let pair = CopiedPair { live: self.directory, snapshot: self.snapshot, name, inodes };

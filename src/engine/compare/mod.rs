@@ -1,13 +1,15 @@
-//! What differs between the live tree and a snapshot: names and inode numbers from directory
-//! reads, and the directories' own attributes. No file is opened, and few are even looked at.
+//! What differs between the live tree and a snapshot: names and inode numbers from directory reads,
+//! and the directories' own attributes. No file is opened, only copies are read, and nothing is
+//! changed.
 //!
-//! Equal name and equal inode number mean the same file, because a snapshot's entries *are* the
-//! live ones. Along the way the live tree's [`Fingerprint`] is taken, which tells later whether
-//! anything in it was touched. Several workers share the walk; what they found is added up.
+//! An equal name with an equal inode number means an unchanged file, because a snapshot's entries
+//! are links to the live inodes. Along the way the comparison takes the live tree's
+//! [`Fingerprint`], which shows later whether anything in the tree was touched. Several workers
+//! share the walk, and their results are added.
 //!
-//! With the snapshot's [`DirectoryIndex`] a live directory that is as it was is neither read nor compared:
-//! one call tells, and the snapshot's directory is not even opened. Every so often the index is put
-//! to the proof instead: then everything is compared, and where it was wrong it is said so.
+//! With the snapshot's [`DirectoryIndex`], an unchanged live directory is neither read nor
+//! compared: one call shows that it is unchanged, and the snapshot's directory is not opened. From
+//! time to time everything is compared to prove the index, and each error of the index is logged.
 
 mod entry;
 pub(crate) mod unfinished;
@@ -32,7 +34,7 @@ use crate::engine::pool::{self, Pool};
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
 
-/// What a comparison found.
+/// Counts of what differs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Comparison {
     /// Of the live tree.
@@ -45,7 +47,7 @@ pub struct Comparison {
     pub changed: u64,
     /// Entries that only the snapshot has.
     pub removed: u64,
-    /// Directories that the index wrongly called unchanged.
+    /// Directories that the index called unchanged and that differ.
     pub index_errors: u64,
     /// Directories that had to be read, of either tree.
     pub directories_read: u64,
@@ -72,18 +74,18 @@ impl Comparison {
     }
 }
 
-/// Differences that the snapshot's record explains.
+/// Differences that the snapshot's record explains: copies, and what was mounted.
 #[derive(Debug, Default)]
 pub struct ExplainedDifferences {
     copies: Copies,
     mounts: HashSet<Vec<u8>>,
-    /// Which copies were found to be what their originals are, or not: one may have very many
+    /// Whether a copy equals its original, once that was compared: a copy may have very many
     /// names.
     compared: Mutex<HashMap<InodePair, bool>>,
 }
 
 impl ExplainedDifferences {
-    /// From what was recorded when the snapshot was made.
+    /// From the snapshot's record.
     pub fn new(copies: Copies, mounts: Vec<Vec<u8>>) -> Self {
         ExplainedDifferences {
             copies,
@@ -92,15 +94,15 @@ impl ExplainedDifferences {
         }
     }
 
-    /// Whether the one is a copy of the other, and still what that is.
+    /// Whether the snapshot's entry is a copy of the live one, which has not changed since.
     fn is_current_copy(&self, pair: CopiedPair) -> bool {
         let Some(copied) = self.copies.get(&pair.inodes) else { return false };
         let mut compared = self.compared.lock().unwrap_or_else(PoisonError::into_inner);
         *compared.entry(pair.inodes).or_insert_with(|| copied.is_current(pair))
     }
 
-    /// Whether something was mounted over `name` when the snapshot was made. Whether it still is
-    /// the caller has to ask.
+    /// Whether something was mounted over `name` when the snapshot was made. The caller checks
+    /// whether it still is.
     fn has_mount(&self, live: &Descent, name: &CStr) -> bool {
         !self.mounts.is_empty() && self.mounts.contains(&live.relative_path(Some(name)))
     }
@@ -109,22 +111,23 @@ impl ExplainedDifferences {
 /// A tree's root directory and its path for messages.
 pub(crate) type TreeRoot<'a> = (BorrowedFd<'a>, &'a Path);
 
-/// What is known of the snapshot that is compared with.
+/// What is known before a comparison begins.
 #[derive(Default)]
 pub(crate) struct CompareContext<'a> {
-    /// Differences that are none.
+    /// Differences that do not count.
     pub known: ExplainedDifferences,
-    /// Its index, if it has one. What was found unchanged is noted in it.
+    /// The snapshot's index, if it has one. The comparison notes in it which directories are
+    /// unchanged.
     pub index: Option<&'a DirectoryIndex>,
-    /// Whether everything is compared all the same, to prove the index.
+    /// Whether everything is compared nevertheless, to prove the index.
     pub is_proof: bool,
-    /// About how many entries it has.
+    /// About how many entries the snapshot has.
     pub entries: Option<u64>,
-    /// What a failed push left unfinished is searched for along the way.
+    /// The search for directories that a failed push left unfinished, if there was one.
     pub unfinished: Option<&'a UnfinishedSearch>,
 }
 
-/// Compares `live` with `snapshot`, or with nothing.
+/// Compares `live` with `snapshot`; without one, all entries count as added.
 pub(crate) fn compare_trees(
     live: TreeRoot,
     snapshot: Option<TreeRoot>,
@@ -153,7 +156,7 @@ pub(crate) fn compare_trees(
     Ok(comparison)
 }
 
-/// A pair of subtrees to compare: `name` in both starts, or these themselves.
+/// A pair of subtrees to compare: `name` in both starts, or the starts themselves.
 struct CompareJob {
     live: DescentStart,
     snapshot: DescentStart,
@@ -216,7 +219,7 @@ enum PresentIn {
 
 struct CompareFrame {
     child: CompareChild,
-    /// Whether the subdirectories are those of the index, since nothing has changed.
+    /// Whether nothing has changed, so that the subdirectories were taken from the index.
     is_unchanged: bool,
     pending: PendingChildren<CompareChild>,
 }

@@ -1,4 +1,7 @@
-//! Directories that a push did not finish: those whose modification time is still the kernel's.
+//! Finds directories that a failed push left unfinished.
+//!
+//! rsync sets a directory's modification time when it has finished the directory. Until then that
+//! time is the kernel's and equals the change time.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -8,11 +11,12 @@ use crate::engine::descent::Descent;
 use crate::engine::index::Stamp;
 use crate::tell::escape::escape;
 
-/// So many of the latest are kept while all failed pushes are searched for.
+/// How many of the latest are kept, for all failed pushes together.
 const MAX_FOUND: usize = 1_024;
 
-/// A search along a comparison's walk. Only directories that are visited are looked at: what the
-/// index calls unchanged has not been written to since the newest complete snapshot.
+/// A search along the walk of a comparison. It examines only the directories that the walk reads:
+/// those that the index calls unchanged have not been written to since the newest complete
+/// snapshot.
 #[derive(Debug)]
 pub(crate) struct UnfinishedSearch {
     since_ns: i64,
@@ -20,17 +24,17 @@ pub(crate) struct UnfinishedSearch {
 }
 
 impl UnfinishedSearch {
-    /// A search for directories that changed since then, in nanoseconds since 1970.
+    /// Searches for directories that changed at or after `since_ns`, nanoseconds since 1970.
     pub(crate) fn new(since_ns: i64) -> Self {
         UnfinishedSearch { since_ns, found: Mutex::new(BTreeSet::new()) }
     }
 
-    /// Notes the live directory at hand if it is one.
+    /// Notes the live directory at hand if it is unfinished.
     pub(crate) fn note(&self, live: &Descent, stamp: &Stamp) {
         if stamp.mtime_ns != stamp.ctime_ns || stamp.ctime_ns < self.since_ns {
             return;
         }
-        // A path that no rsync could have gone is not remembered.
+        // rsync cannot have used a path that is too long.
         let Some(path) = live.usable_path() else { return };
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.insert((stamp.mtime_ns, escape(&path)));
@@ -39,7 +43,7 @@ impl UnfinishedSearch {
         }
     }
 
-    /// What was found, the latest last.
+    /// The directories found, the latest last.
     pub(crate) fn found(self) -> Vec<UnfinishedDirectory> {
         let found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
         found.into_iter().map(|(mtime_ns, path)| UnfinishedDirectory { path, mtime_ns }).collect()

@@ -1,5 +1,5 @@
-//! The walk of a comparison: down into what both trees have, or one, and into nothing that the
-//! index vouches for.
+//! The walk of a comparison: enters each directory of either tree, except for those that the index
+//! shows to be unchanged.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
@@ -92,7 +92,7 @@ impl CompareWalk<'_> {
                     }
                     return Ok(());
                 }
-                // It is gone or something else by now: a change in any case.
+                // It has gone, or is no directory any more: a change in any case.
                 Err(cause) if is_gone(cause) => {
                     self.comparison.changed += 1;
                     return Ok(());
@@ -103,7 +103,7 @@ impl CompareWalk<'_> {
         if child.side != PresentIn::Live {
             match self.snapshot.enter(name) {
                 Ok(_) => {}
-                // The index knows it, but somebody has removed it from the snapshot.
+                // The index lists it, but it was removed from the snapshot.
                 Err(cause) if is_gone(cause) && child.side == PresentIn::Both => {
                     self.comparison.added += 1;
                     return self.visit(CompareChild { side: PresentIn::Live, ..child });
@@ -116,8 +116,8 @@ impl CompareWalk<'_> {
         self.visit(child)
     }
 
-    /// Whether `name` is a directory without subdirectories that is as the index says: for most
-    /// directories of most trees this is the only call.
+    /// Whether `name` is a directory without subdirectories, and equals its stamp in the index. For
+    /// most directories of most trees this is the only call.
     fn is_unchanged_leaf(&mut self, name: &CStr, child: CompareChild) -> bool {
         let Some(index) = self.knowledge.index.filter(|_| !self.knowledge.is_proof) else {
             return false;
@@ -135,7 +135,7 @@ impl CompareWalk<'_> {
         is_unchanged
     }
 
-    /// The directory's number in the index if it is as that says.
+    /// The directory's number in the index, if the live directory equals its stamp there.
     fn unchanged(&self, child: CompareChild, stat: &FileStat) -> Option<Ordinal> {
         let index = self.knowledge.index.filter(|_| !self.knowledge.is_proof)?;
         child.indexed.filter(|ordinal| index.line(*ordinal).live == Stamp::of(stat))
@@ -165,15 +165,15 @@ impl CompareWalk<'_> {
         self.frames.push(frame);
     }
 
-    /// Goes on with the subdirectories that there was no room for. What is in them counts; what was
-    /// counted of the directories at hand does not count again.
+    /// Goes on with the subdirectories that memory did not suffice for. The entries of the
+    /// directories at hand are not counted a second time.
     fn read_again(&mut self, mut pending: PendingChildren<CompareChild>) -> Result<()> {
         let Some(frame) = self.frames.pop() else { return Ok(()) };
         if !frame.is_unchanged
             && frame.child.side != PresentIn::Snapshot
             && self.live.directory().is_err_and(is_gone)
         {
-            // It has been moved away with the rest of what is in it.
+            // The directory has been moved away with its remaining entries.
             self.comparison.changed += 1;
             self.push(CompareFrame { pending: PendingChildren::new(LEVEL_BYTES), ..frame });
             return Ok(());
@@ -228,7 +228,7 @@ impl CompareWalk<'_> {
         Ok(())
     }
 
-    /// The directory at hand of one side, to be read from its start.
+    /// The directory at hand of one tree, to be read from its start.
     fn rewind(&mut self, side: PresentIn) -> Result<DirectoryFd> {
         let descent = if side == PresentIn::Snapshot { &mut self.snapshot } else { &mut self.live };
         let (directory, _) = open_with_state(descent)?;
@@ -272,7 +272,7 @@ impl CompareWalk<'_> {
         Ok(())
     }
 
-    /// Compares what is in two directories; returns how many entries the live one has.
+    /// Compares the entries of two directories; returns how many the live one has.
     fn compare_entries(
         &mut self,
         (live, snapshot): &(DirectoryFd, DirectoryFd),
@@ -309,7 +309,7 @@ impl CompareWalk<'_> {
         })
     }
 
-    /// Holds the index against what a comparison of this directory found.
+    /// Checks the index against the comparison of this directory.
     fn prove(
         &mut self,
         indexed: Option<Ordinal>,
@@ -324,7 +324,7 @@ impl CompareWalk<'_> {
         }
         let found =
             |comparison: &Comparison| comparison.added + comparison.changed + comparison.removed;
-        // It may have changed between its state and its content.
+        // The directory may have changed after its stamp was read.
         let is_still = || fstat(live).is_ok_and(|stat| Stamp::of(&stat) == stamp);
         if found(before) == found(&self.comparison) {
             index.note_unchanged(ordinal);
@@ -332,12 +332,13 @@ impl CompareWalk<'_> {
             self.comparison.index_errors += 1;
             let path = escape(&self.live.relative_path(None));
             log::error!(
-                "the index calls the directory {path:?} unchanged, but it differs from the snapshot's"
+                "the index calls the directory {path:?} unchanged, but it differs from the \
+                 snapshot's"
             );
         }
     }
 
-    /// Counts the entries of a directory that only one side has.
+    /// Counts the entries of a directory that only one tree has.
     fn count(
         &mut self,
         directory: &DirectoryFd,

@@ -1,23 +1,22 @@
-//! Which files lose the last of their links, in bounded memory.
+//! Finds the files that would lose their last link, in bounded memory.
 //!
-//! A file with several links is remembered from the first that is met until the last: 24 bytes and
-//! what a hash table adds. If too many are open at once, half of all inode numbers are left for
-//! another walk over the same trees, and again half of what remains, down to a thousandth of them.
+//! A file with several links is remembered from the first link that is found until the last: 24
+//! bytes and the overhead of a hash table. If too many are remembered at once, half of all inode
+//! numbers are left for another walk over the trees, then half of the rest, and so on, down to a
+//! thousandth of them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-/// Inode numbers are divided into so many parts, of which a walk takes as many as it can remember.
+/// Inode numbers are divided into this many buckets. A walk takes as many as memory suffices for.
 pub(crate) const BUCKETS: usize = 1_024;
 
 /// The files with several links whose inode numbers are in some of the buckets.
 pub(crate) struct LinkCounter {
     buckets: Range<usize>,
-    /// Files of which some links have been met, with how many have not, and the tree of the first
-    /// one.
+    /// Files of which some links have been found: number of missing links, and the first tree.
     open: HashMap<u64, (u64, usize)>,
-    /// What those take of which all have been met, by bucket and the first and the last tree that
-    /// holds them.
+    /// Bytes of the files of which all links have been found, by bucket, first and last tree.
     bytes: BTreeMap<(usize, usize, usize), u64>,
     /// Buckets that are left for further walks.
     left: Vec<Range<usize>>,
@@ -25,7 +24,7 @@ pub(crate) struct LinkCounter {
 }
 
 impl LinkCounter {
-    /// None met yet; of more than `max_remembered` at once some are left for further walks.
+    /// Remembers at most about `max_remembered` files at once, and leaves others for further walks.
     pub(crate) fn new(buckets: Range<usize>, max_remembered: usize) -> Self {
         LinkCounter {
             buckets,
@@ -36,8 +35,8 @@ impl LinkCounter {
         }
     }
 
-    /// One of the `links` of a file that takes `bytes` has been met in the tree with this number;
-    /// trees are walked in the order of their numbers.
+    /// Counts one of the `links` of a file that takes `bytes`, found in the tree with this number.
+    /// Trees are walked in the order of their numbers.
     pub(crate) fn meet(&mut self, tree: usize, inode: u64, links: u64, bytes: u64) {
         let bucket = bucket(inode);
         if !self.buckets.contains(&bucket) {
@@ -54,8 +53,7 @@ impl LinkCounter {
         }
     }
 
-    /// What the files take of which all links have been met, by the first and the last tree that
-    /// holds them.
+    /// Bytes of the files of which all links have been found, by first and last tree.
     pub(crate) fn bytes(&self) -> BTreeMap<(usize, usize), u64> {
         let mut by_trees = BTreeMap::new();
         for (&(_, first, last), bytes) in &self.bytes {
@@ -64,12 +62,12 @@ impl LinkCounter {
         by_trees
     }
 
-    /// The buckets that further walks have to begin anew with.
+    /// The buckets for further walks.
     pub(crate) fn left(self) -> Vec<Range<usize>> {
         self.left
     }
 
-    /// Leaves half of the buckets for another walk, which begins anew with them.
+    /// Leaves half of the buckets for another walk, and forgets what was counted of them.
     fn halve(&mut self) {
         let Range { start, end } = self.buckets;
         let middle = start + (end - start) / 2;
@@ -80,7 +78,7 @@ impl LinkCounter {
     }
 }
 
-/// Inode numbers that follow each other fall into different buckets.
+/// Consecutive inode numbers fall into different buckets.
 fn bucket(inode: u64) -> usize {
     let mixed = inode.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     mixed as usize % BUCKETS

@@ -1,19 +1,18 @@
-//! How much space the removal of whole trees would really free.
+//! How much space the removal of whole trees would free.
 //!
-//! A file that lies in several snapshots is freed with the last of its links. So each entry of all
-//! the trees is looked at, and the blocks of a file count only once as many of its links have been
-//! met as it has at all; one whose other links are in a tree that stays, in the module, or anywhere
-//! else does not count. Directories have one link that matters and always count.
+//! A file in several snapshots is freed with the last of its links. So each entry of all the trees
+//! is examined, and the blocks of a file count only when all of its links have been found. A file
+//! with another link in a tree that stays, in the module, or elsewhere does not count. Directories
+//! always count.
 //!
-//! Only files with several links have to be remembered (`links`); where those are too
-//! many at once, the trees are walked several times, so that memory is bounded.
+//! Only files with several links have to be remembered (`links`). If there are too many at once,
+//! the trees are walked several times, so that memory is bounded.
 //!
-//! What is told is what the file system says in `st_blocks`: space within inodes is free with them,
-//! and extents that files share as reflinks are counted as if they were freed, though they are not
-//! as long as another file has them.
+//! The numbers are those of `st_blocks`. Two cases differ from that: content within inodes is freed
+//! with them, and extents that files share as reflinks are counted as freed, though they are not
+//! while another file has them.
 //!
-//! The trees are those of a client, and may be removed meanwhile: single names by descriptor, no
-//! symbolic link followed, no mount crossed, and what is gone is not counted.
+//! The trees may be removed meanwhile; an entry that has gone is not counted.
 
 mod links;
 
@@ -27,43 +26,40 @@ use links::{BUCKETS, LinkCounter};
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
 
-use crate::decide::space_choice::Gain;
+use crate::decide::free_space_choice::SpaceGain;
 use crate::engine::descent::{Descent, DescentStart};
 use crate::engine::walk::{VisitedFile, Visitor, is_no_part_of_tree, walk_into};
 use crate::system::syscalls::stat_entry;
 use crate::tell::progress::{self, ProgressPhase};
 
-/// So many files with several links are remembered at once: at most some 50 MB.
+/// How many files with several links are remembered at once: at most some 50 MB.
 pub(crate) const MAX_REMEMBERED: usize = 1 << 20;
 
-/// Fewer entries are counted before anyone could read how far it is.
+/// Fewer entries are counted too quickly for a progress bar.
 const SHOWN_FROM_ENTRIES: u64 = 20_000;
 
 /// The unit of `st_blocks`, whatever the file system's own blocks are.
 const BLOCK_BYTES: u64 = 512;
 
-/// A tree to look at.
 pub(crate) struct UsageTree<'a> {
-    /// The directory that it is in.
     pub parent: BorrowedFd<'a>,
-    /// Its path, for messages.
+    /// For messages.
     pub parent_path: &'a Path,
-    /// Its name there.
+    /// The tree's name in `parent`.
     pub name: CString,
 }
 
-/// What the removal of trees frees.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     /// Bytes in blocks that no other link holds.
     pub bytes: u64,
     /// Files and directories in the trees, counted once per name.
     pub entries: u64,
-    /// Directories that could not be read, so that there is more than was counted.
+    /// Directories that could not be read; what is in them was not counted.
     pub unreadable: u64,
 }
 
-/// What becomes free when all `trees` go together; `None` if they have more than `max_entries`.
+/// What the removal of all `trees` frees; `None` if they have more than `max_entries`.
 pub(crate) fn freed(trees: &[UsageTree], max_entries: Option<u64>) -> Option<Usage> {
     freed_remembering(trees, max_entries, MAX_REMEMBERED)
 }
@@ -80,18 +76,16 @@ fn freed_remembering(
     })
 }
 
-/// What becomes free when each range of neighbouring trees goes, for as many of the trees as have
-/// at most `max_entries` together.
+/// What the removal of each range of neighbouring trees frees.
 #[derive(Debug, Default)]
 pub(crate) struct UsageByTrees {
-    /// How many of the trees were counted.
+    /// How many of the trees were counted, until the limit of entries was reached.
     pub trees: usize,
-    /// What each range of trees frees.
-    pub gains: Vec<Gain>,
+    pub gains: Vec<SpaceGain>,
     usage: Usage,
 }
 
-/// Counts what each range of neighbouring `trees` frees.
+/// Counts as many of the `trees` as have at most `max_entries` together.
 pub(crate) fn freed_by_each(trees: &[UsageTree], max_entries: u64) -> UsageByTrees {
     count(trees, Some(max_entries), MAX_REMEMBERED)
 }
@@ -129,23 +123,23 @@ fn count(trees: &[UsageTree], max_entries: Option<u64>, max_remembered: usize) -
         }
         parts.extend(count.links.left());
     }
-    // A tree of which only a part was counted.
+    // Drops what belongs to a tree that was counted only in part.
     gains.retain(|(_, last), _| *last < counted.trees);
     counted.gains =
-        gains.into_iter().map(|((first, last), bytes)| Gain { first, last, bytes }).collect();
+        gains.into_iter().map(|((first, last), bytes)| SpaceGain { first, last, bytes }).collect();
     counted
 }
 
-/// What has been met of all trees on one walk.
+/// What one walk over all trees has counted so far.
 struct UsageCounter {
     links: LinkCounter,
     usage: Usage,
-    /// What has one link, by its tree.
+    /// Bytes of entries with one link, by tree.
     singles: BTreeMap<(usize, usize), u64>,
-    /// Whether what has one link counts: on the first walk only.
+    /// Whether entries with one link count: on the first walk only.
     singles_count: bool,
     max_entries: Option<u64>,
-    /// The number of the tree at hand.
+    /// Number of the tree that is being walked.
     tree: usize,
     phase: Option<ProgressPhase>,
 }

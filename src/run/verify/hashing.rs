@@ -57,9 +57,8 @@ impl Unhashed {
     }
 }
 
-/// Hashes what is new in the snapshot `name`, at idle priority; what is found is written `under_lock`,
-/// in batches. Returns what to say of files that
-/// were left out.
+/// Hashes what is new in the snapshot `name`, at idle priority; what is found is written
+/// `under_lock`, in batches. Returns what to say of files that were left out.
 ///
 /// # Errors
 /// If the hashes cannot be written, or the lock stayed busy.
