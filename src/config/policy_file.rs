@@ -137,30 +137,6 @@ impl Policies {
 
 const EMPTY: &str = "the file is empty: an empty policy may be the rest of a failed write, so nothing expires under it; remove it to use the built-in defaults, or write [defaults]";
 
-/// The `snapshot_root` that a file with mistakes seems to set for a module.
-///
-/// This is for a hook that must still find a root that is registered already: whoever uses it
-/// checks the registration. `None` if it is not set, or not readable with certainty.
-pub fn salvage_snapshot_root(text: &str, module: Option<&[u8]>) -> Option<String> {
-    let text = without_byte_order_mark(text);
-    let syntax = TomlText::of(text);
-    let (document, _) = DeTable::parse_recoverable(&syntax.sound_text);
-    let top = document.get_ref();
-    let name = module.and_then(|name| std::str::from_utf8(name).ok());
-    let of_module =
-        name.and_then(|name| top.get("module")?.get_ref().get(name)?.get_ref().get(SNAPSHOT_ROOT));
-    // The defaults hold only if no root of the module's own can have been lost.
-    let times_set = |text: &str| text.matches(SNAPSHOT_ROOT).count();
-    let nothing_lost =
-        syntax.uncertain_from == usize::MAX && times_set(text) == times_set(&syntax.sound_text);
-    let of_defaults = || top.get("defaults")?.get_ref().get(SNAPSHOT_ROOT).filter(|_| nothing_lost);
-    let root = of_module.or_else(of_defaults)?;
-    if root.span().start >= syntax.uncertain_from {
-        return None;
-    }
-    PolicyValue::new(SNAPSHOT_ROOT.to_string(), root).root().ok()
-}
-
 /// A walk over the tables of a file that collects what is wrong.
 #[derive(Default)]
 struct PolicyReader {
@@ -731,31 +707,6 @@ mod tests {
     }
 
     #[test]
-    fn a_root_is_salvaged_from_a_file_with_mistakes() {
-        let text = "[defaults]\nmin_keep = \nsnapshot_root = \"/d\"\nbroken\n[module.a]\nsnapshot_root = \"/a\"\n\
-            [module.b]\nsnapshot_root = \"relative\"\n[module.c]\nstrict = 7\n[module.d]\nsnapshot_root = \"/open\n";
-        let salvaged = |module: &str| salvage_snapshot_root(text, Some(module.as_bytes()));
-        assert!(parse(text).is_err());
-        assert_eq!(salvaged("a").as_deref(), Some("/a"));
-        assert_eq!(salvaged("b"), None);
-        assert_eq!(salvaged("c"), None, "the broken line could be its own");
-        assert_eq!(salvaged("d"), None);
-        assert_eq!(salvage_snapshot_root("", Some(b"a")), None);
-    }
-
-    #[test]
-    fn the_defaults_root_is_salvaged_only_if_no_other_can_have_been_lost() {
-        let defaults = "[defaults]\nmin_keep = \nsnapshot_root = \"/d\"\nstrict\n";
-        let salvaged = |rest: &str| salvage_snapshot_root(&format!("{defaults}{rest}"), Some(b"a"));
-        assert_eq!(salvaged("[module.a]\nnice = 99\n").as_deref(), Some("/d"));
-        assert_eq!(salvaged("[module.a]\nsnapshot_root = \"/a\"\n[modul\n").as_deref(), Some("/a"));
-        assert_eq!(salvaged("[module.a\nsnapshot_root = \"/a\"\n"), None);
-        assert_eq!(salvaged("[module.b]\n[module.b]\nsnapshot_root = \"/b\"\n[module.a]\n"), None);
-        assert_eq!(salvaged("[module.b]\nx = \"\"\"\n[module.a]\nsnapshot_root = \"/a\"\n"), None);
-        assert_eq!(salvaged("[module.a]\nsnapshot_root = 5\n"), None);
-    }
-
-    #[test]
     fn garbage_does_not_panic() {
         let words = [
             "[",
@@ -817,7 +768,6 @@ mod tests {
                     "{text:?}: {line:?}"
                 );
             }
-            salvage_snapshot_root(&text, Some(b"a"));
         }
     }
 }

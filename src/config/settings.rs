@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::forbidden::offers_only_reading;
-use crate::config::policy_file::{Policies, salvage_snapshot_root};
+use crate::config::policy_file::Policies;
 use crate::config::rsyncd_conf::{ModuleDirectory, RsyncdConf, RsyncdModule};
 use crate::decide::policy::Policy;
 use crate::decide::root_overlap::ConfiguredModule;
@@ -33,7 +33,6 @@ pub struct Settings {
     pub source: PolicySource,
     /// Where this machine remembers roots and failures.
     pub memory: MachineMemory,
-    text: Option<String>,
     policies: Policies,
     /// rsyncd's configuration, once it was read without error.
     rsyncd: OnceCell<RsyncdConf>,
@@ -55,30 +54,23 @@ impl Settings {
     /// Reads the policy; never fails, see [`PolicySource`].
     pub fn read(policy_file: Option<&Path>, rsyncd_conf: Option<&Path>) -> Self {
         let file = policy_file.unwrap_or(Path::new(POLICY_FILE)).to_path_buf();
-        let (text, source, policies) = match fs::read(&file) {
-            Ok(bytes) => match String::from_utf8(bytes) {
-                Ok(text) => match Policies::parse(&file, &text) {
-                    Ok(policies) => (Some(text), PolicySource::File, policies),
-                    Err(mistakes) => {
-                        (Some(text), PolicySource::Trouble(mistakes), Policies::built_in())
-                    }
-                },
-                Err(_) => (None, trouble(&file, "is not UTF-8 text"), Policies::built_in()),
-            },
+        let read = match fs::read(&file).map(String::from_utf8) {
+            Ok(Ok(text)) => Policies::parse(&file, &text).map(|found| (PolicySource::File, found)),
+            Ok(Err(_)) => Err(vec![format!("{}: is not UTF-8 text", escape_path(&file))]),
             Err(error) if error.kind() == ErrorKind::NotFound && policy_file.is_none() => {
-                (None, PolicySource::BuiltIn, Policies::built_in())
+                Ok((PolicySource::BuiltIn, Policies::built_in()))
             }
-            Err(error) => {
-                (None, trouble(&file, &format!("cannot be read: {error}")), Policies::built_in())
-            }
+            Err(error) => Err(vec![format!("{}: cannot be read: {error}", escape_path(&file))]),
         };
+        let (source, policies) = read.unwrap_or_else(|mistakes| {
+            (PolicySource::Trouble(mistakes), Policies::built_in())
+        });
         let rsyncd_conf = rsyncd_conf.unwrap_or(Path::new(RSYNCD_CONF)).to_path_buf();
         Settings {
             policy_file: file,
             rsyncd_conf,
             source,
             memory: MachineMemory::from_environment(),
-            text,
             policies,
             rsyncd: OnceCell::new(),
             writable_modules: OnceCell::new(),
@@ -88,12 +80,6 @@ impl Settings {
     /// The policy of a module; the built-in defaults where the file cannot be used.
     pub fn policy(&self, module: Option<&[u8]>) -> Policy {
         self.policies.for_module(module)
-    }
-
-    /// The `snapshot_root` that a file with mistakes seems to set, only good for finding a root
-    /// that is registered already.
-    pub fn salvaged_root(&self, module: Option<&[u8]>) -> Option<String> {
-        salvage_snapshot_root(self.text.as_deref()?, module)
     }
 
     /// The names that have a table of their own in the policy.
@@ -137,8 +123,4 @@ impl Settings {
         };
         self.rsyncd().is_ok_and(|conf| conf.module(name).is_some_and(is_unknown))
     }
-}
-
-fn trouble(file: &Path, problem: &str) -> PolicySource {
-    PolicySource::Trouble(vec![format!("{}: {problem}", escape_path(file))])
 }
