@@ -5,7 +5,7 @@
 
 pub use crate::client::destination::Destination;
 pub use crate::config::environment::FinishedTransfer;
-pub use crate::config::policy_file::{Policies, salvage_snapshot_root};
+pub use crate::config::policy_file::Policies;
 pub use crate::config::rsyncd_conf::RsyncdConf;
 pub use crate::config::settings::Settings;
 pub use crate::engine::baseline::Baseline;
@@ -24,7 +24,7 @@ pub use crate::store::inode_log::in_place::{InPlaceChanges, in_place_changes};
 pub use crate::store::inode_log::reader::InodeLog;
 pub use crate::store::inode_log::recorder::Recorder;
 pub use crate::store::inode_log::windows::{LinkWindow, LinkWindows, wall_ns};
-pub use crate::store::ledger::LedgerEntry;
+pub use crate::store::ledger_entry::LedgerEntry;
 pub use crate::store::memory::MachineMemory;
 pub use crate::store::publish::StagedSnapshot;
 pub use crate::store::record::Record;

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use crate::config::rsyncd_conf::{ModuleDirectory, RsyncdModule, read_bool};
+use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule, read_bool};
 use crate::decide::arguments::Arguments;
 use crate::decide::arguments::option_name::OptionName;
 use crate::decide::verdict_facts::Forbidden;

@@ -5,7 +5,7 @@
 //! sees only links that were there before the push. Two settings of rsyncd exclude it: links are
 //! munged, or the module's filter admits directories of these names and nothing else.
 
-use crate::config::rsyncd_conf::{RsyncdModule, read_bool};
+use crate::config::rsyncd_module::{RsyncdModule, read_bool};
 use crate::decide::partial_dirs::PartialDirs;
 
 /// Whether rsyncd would follow a client's link in the place of one of these partial directories.

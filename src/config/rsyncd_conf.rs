@@ -7,6 +7,9 @@
 //! A module copies the defaults that stand above its first header. A string that is still unset
 //! then follows the defaults as they are at the end of the file; the other types do not.
 
+use crate::config::rsyncd_module::ModuleParameters;
+use crate::config::rsyncd_module::RsyncdModule;
+use crate::config::rsyncd_module::canonical;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -14,7 +17,7 @@ use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use crate::config::rsyncd_syntax::{Statement, Statements, is_space};
+use crate::config::rsyncd_syntax::{is_space, Statement, Statements};
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
 
@@ -38,136 +41,11 @@ const UNSET_STRINGS: &str = "
     name converter, outgoing chmod, path, post-xfer exec, pre-xfer exec, proxy protocol hosts,
     refuse options, secrets file, temp dir, uid";
 
-/// Values by [`canonical`] parameter name.
-type ModuleParameters = BTreeMap<Vec<u8>, Vec<u8>>;
-
 /// The modules that an `rsyncd.conf` defines, in its order.
 #[derive(Debug, Clone)]
 pub struct RsyncdConf {
     /// The modules.
     pub modules: Vec<RsyncdModule>,
-}
-
-/// One module.
-#[derive(Debug, Clone)]
-pub struct RsyncdModule {
-    /// Its name as clients and hooks know it.
-    pub name: Vec<u8>,
-    /// Its parameters over the defaults; parameters unknown to rsync are among them.
-    parameters: ModuleParameters,
-    /// File and line of its first header, escaped.
-    place: String,
-}
-
-/// What the file says of where a module's directory is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ModuleDirectory {
-    /// There.
-    At(PathBuf),
-    /// That depends on the connection or on the daemon; the hooks are told.
-    Unknown {
-        /// Why, as the rest of a sentence about the module.
-        why: String,
-    },
-}
-
-impl RsyncdModule {
-    /// The value of a parameter; as in the file, neither case nor whitespace matter in its name.
-    /// `None` when rsync's built-in default holds.
-    pub fn get(&self, parameter: &str) -> Option<&[u8]> {
-        self.parameters.get(&canonical(parameter.as_bytes())).map(Vec::as_slice)
-    }
-
-    /// Whether rsyncd runs this program as the hook `parameter`.
-    pub fn runs_us(&self, parameter: &str) -> bool {
-        let program = PROGRAM.as_bytes();
-        self.get(parameter)
-            .is_some_and(|command| command.windows(program.len()).any(|part| part == program))
-    }
-
-    /// The module's directory, the same path that rsyncd gives to its hooks.
-    ///
-    /// # Errors
-    /// If it has none, or another one for each connection.
-    pub fn path(&self) -> Result<PathBuf, Error> {
-        match self.whereabouts()? {
-            ModuleDirectory::At(path) => Ok(path),
-            ModuleDirectory::Unknown { why } => Err(self.refused(&why)),
-        }
-    }
-
-    /// Where the module's directory is, as far as the file says.
-    ///
-    /// # Errors
-    /// If it has none.
-    pub fn whereabouts(&self) -> Result<ModuleDirectory, Error> {
-        let is_set = |value: &&[u8]| !value.is_empty();
-        let Some(value) = self.get("path").filter(is_set) else {
-            return Err(self.refused("has no path; set `path = /DIRECTORY` in it"));
-        };
-        let unknown = |why| Ok(ModuleDirectory::Unknown { why });
-        if let Some(chroot) = self.get("daemon chroot").filter(is_set) {
-            return unknown(format!(
-                "is inside `daemon chroot = {}`: name the directory instead of the module",
-                escape(chroot)
-            ));
-        }
-        let expanded = match self.expanded(value) {
-            Ok(expanded) => expanded,
-            Err(why) => return unknown(why),
-        };
-        if !expanded.starts_with(b"/") {
-            return unknown(format!(
-                "has the relative path {}, which depends on where the daemon was started: make it absolute",
-                escape(value)
-            ));
-        }
-        Ok(ModuleDirectory::At(normalized(Path::new(&OsString::from_vec(expanded)))))
-    }
-
-    /// Replaces the only variable that does not depend on the connection or the daemon's
-    /// environment; where there is another one, says so.
-    fn expanded(&self, value: &[u8]) -> Result<Vec<u8>, String> {
-        let mut expanded = Vec::new();
-        let mut rest = value;
-        while let Some((&first, tail)) = rest.split_first() {
-            match variable(rest) {
-                Some(b"RSYNC_MODULE_NAME") => {
-                    expanded.extend_from_slice(&self.name);
-                    rest = &rest[b"%RSYNC_MODULE_NAME%".len()..];
-                }
-                Some(name) => {
-                    return Err(format!(
-                        "has the path {}, which depends on the connection or the daemon's environment because of %{}%: name the directory instead of the module",
-                        escape(value),
-                        escape(name)
-                    ));
-                }
-                None => {
-                    expanded.push(first);
-                    rest = tail;
-                }
-            }
-        }
-        Ok(expanded)
-    }
-
-    fn refused(&self, problem: &str) -> Error {
-        let problem = format!("module {} {problem}", escape(&self.name));
-        Error::RsyncdConf { place: self.place.clone(), problem }
-    }
-}
-
-/// A value of yes or no as rsync reads it; none for one that it does not understand.
-pub(crate) fn read_bool(value: &[u8]) -> Option<bool> {
-    let is = |words: &[&str]| words.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()));
-    if is(&["yes", "true", "1"]) {
-        Some(true)
-    } else if is(&["no", "false", "0"]) {
-        Some(false)
-    } else {
-        None
-    }
 }
 
 impl RsyncdConf {
@@ -374,33 +252,6 @@ fn files_of(target: &Path, suffix: &[u8]) -> Result<Vec<PathBuf>, String> {
     }
     names.sort();
     Ok(names.into_iter().map(|name| target.join(name)).collect())
-}
-
-/// A name as rsync compares it: without whitespace, in one case.
-fn canonical(name: &[u8]) -> Vec<u8> {
-    name.iter().filter(|byte| !is_space(**byte)).map(u8::to_ascii_lowercase).collect()
-}
-
-/// The name of the variable that `text` begins with: `%`, a capital, and all before the next `%`.
-pub(crate) fn variable(text: &[u8]) -> Option<&[u8]> {
-    let name = text.strip_prefix(b"%")?;
-    let end = name.iter().position(|byte| *byte == b'%')?;
-    name.first()?.is_ascii_uppercase().then(|| &name[..end])
-}
-
-/// `path` without doubled slashes, `.` and `..`, by its text alone, as rsync cleans it.
-fn normalized(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::from("/");
-    for component in path.components() {
-        match component {
-            Component::ParentDir => {
-                clean.pop();
-            }
-            Component::Normal(name) => clean.push(name),
-            _ => {}
-        }
-    }
-    clean
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use crate::config::forbidden::offers_only_reading;
 use crate::config::policy_file::Policies;
-use crate::config::rsyncd_conf::{ModuleDirectory, RsyncdConf, RsyncdModule};
+use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
+use crate::config::rsyncd_conf::RsyncdConf;
 use crate::decide::policy::Policy;
 use crate::decide::root_overlap::ConfiguredModule;
 use crate::store::memory::MachineMemory;

@@ -7,7 +7,7 @@
 use std::fs::canonicalize;
 use std::path::{Path, PathBuf};
 
-use crate::config::rsyncd_conf::RsyncdModule;
+use crate::config::rsyncd_module::RsyncdModule;
 use crate::config::settings::{RSYNCD_CONF, Settings};
 use crate::migrate::TranslatedSection;
 use crate::migrate::location::SectionLocation;

@@ -5,4 +5,5 @@ pub(crate) mod confine;
 pub(crate) mod context;
 pub(crate) mod found_on_disk;
 pub(crate) mod known_modules;
+pub(crate) mod root_location;
 pub(crate) mod target;

@@ -5,6 +5,11 @@
 //! cannot be used, the root is one that was registered before, or none: guessing another place
 //! would split a history in two.
 
+use crate::module::root_location::built_in_root;
+use crate::module::root_location::configured_root;
+use crate::module::root_location::known_root;
+use crate::module::root_location::registered_name;
+use crate::module::root_location::remembered_root;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -14,7 +19,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 
-use crate::config::rsyncd_conf::RsyncdModule;
+use crate::config::rsyncd_module::RsyncdModule;
 use crate::config::settings::{PolicySource, Settings};
 use crate::decide::policy::Policy;
 use crate::decide::root_overlap::{ConfiguredModule, Opener};
@@ -22,9 +27,10 @@ use crate::store::dir::Dir;
 use crate::store::layout::PRIVATE;
 use crate::store::ledger::Ledger;
 use crate::store::memory::MachineMemory;
+use crate::store::module_directory::canonical_module;
 use crate::store::nesting;
 use crate::store::registration::Registration;
-use crate::store::root::{RootAccess, SnapshotRoot, canonical_module};
+use crate::store::root::{RootAccess, SnapshotRoot};
 use crate::store::state::State;
 use crate::system::mounts::Mounts;
 use crate::tell::error::{Error, Result};
@@ -66,11 +72,7 @@ impl Target {
         let policy = settings.policy(name.as_deref());
         let (root_path, trouble) = match &settings.source {
             PolicySource::Trouble(mistakes) => {
-                let salvaged = settings.salvaged_root(name.as_deref());
-                (
-                    known_root(&settings.memory, &module_path, salvaged, name.as_deref())?,
-                    mistakes.clone(),
-                )
+                (known_root(&settings.memory, &module_path)?, mistakes.clone())
             }
             PolicySource::File => {
                 (configured_root(&policy, &module_path, name.as_deref())?, Vec::new())
@@ -285,140 +287,4 @@ impl Target {
     pub fn look_at_root(&self) -> Result<SnapshotRoot> {
         self.open_with(RootAccess::Look)
     }
-}
-
-/// The module that a directory belongs to: as its root remembers, or as rsyncd.conf says.
-fn registered_name(settings: &Settings, module_path: &Path) -> Result<Option<Vec<u8>>> {
-    let own = escape_path(module_path);
-    let remembered = remembered_root(&settings.memory, module_path);
-    let roots = module_path.parent().map(Path::to_path_buf).into_iter().chain(remembered);
-    for root in roots {
-        // Without its name a module would get another policy, so this must not be overlooked.
-        let registered = SnapshotRoot::registration(&root)?.filter(|found| found.path == own);
-        if let Some(name) = registered.and_then(|found| found.module) {
-            return Ok(unescape(&name));
-        }
-    }
-    let Ok(conf) = settings.rsyncd() else { return Ok(None) };
-    let mounts = Mounts::read().unwrap_or_default();
-    let same = |module: &&RsyncdModule| {
-        let path = module.path().ok().filter(|path| !mounts.may_wait_for(path, module_path));
-        path.and_then(|path| canonical_module(&path).ok()).as_deref() == Some(module_path)
-    };
-    // Of several modules on one directory, the one with the hook.
-    let candidates: Vec<&RsyncdModule> = conf.modules.iter().filter(same).collect();
-    let hooked = candidates.iter().find(|module| module.get("post-xfer exec").is_some());
-    Ok(hooked.or(candidates.first()).map(|module| module.name.clone()))
-}
-
-pub(crate) fn remembered_root(memory: &MachineMemory, module_path: &Path) -> Option<PathBuf> {
-    let bytes = unescape(&memory.recall(module_path)?.snapshot_root?)?;
-    Some(PathBuf::from(OsStr::from_bytes(&bytes)))
-}
-
-fn configured_root(policy: &Policy, module_path: &Path, name: Option<&[u8]>) -> Result<PathBuf> {
-    match &policy.snapshot_root {
-        Some(template) => fill_template(template, name),
-        None => parent_of(module_path),
-    }
-}
-
-fn parent_of(module_path: &Path) -> Result<PathBuf> {
-    let parent = module_path.parent().map(Path::to_path_buf);
-    parent.ok_or_else(|| Error::ModuleDirectory {
-        path: escape_path(module_path),
-        problem: "has no parent directory".to_string(),
-    })
-}
-
-/// Puts the module's name into `snapshot_root` and resolves what exists of it.
-pub(crate) fn fill_template(template: &str, name: Option<&[u8]>) -> Result<PathBuf> {
-    let path = filled(template, name)?;
-    Ok(resolve(&path).unwrap_or(path))
-}
-
-/// Puts the module's name into `snapshot_root`.
-pub(crate) fn filled(template: &str, name: Option<&[u8]>) -> Result<PathBuf> {
-    let mut path = template.as_bytes().to_vec();
-    if template.contains("{module}") {
-        let name = name.ok_or_else(|| {
-            Error::Usage(format!(
-                "snapshot_root '{template}' needs a module's name: name the module, not its path"
-            ))
-        })?;
-        if name.contains(&b'/') || name == b"." || name == b".." {
-            return Err(Error::Usage(format!(
-                "the module name '{}' cannot be part of snapshot_root",
-                escape(name)
-            )));
-        }
-        let parts: Vec<&[u8]> = template.split("{module}").map(str::as_bytes).collect();
-        path = parts.join(name);
-    }
-    Ok(PathBuf::from(OsStr::from_bytes(&path)))
-}
-
-/// The path without symbolic links, though its last part may not exist yet.
-fn resolve(path: &Path) -> std::io::Result<PathBuf> {
-    std::fs::canonicalize(path).or_else(|error| match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => Ok(std::fs::canonicalize(parent)?.join(name)),
-        _ => Err(error),
-    })
-}
-
-/// Without a policy file: the module's parent, unless this machine remembers another root, or
-/// the root remembers a policy file. Then the file has gone, and that is trouble.
-fn built_in_root(settings: &Settings, module_path: &Path) -> Result<(PathBuf, Vec<String>)> {
-    let parent = parent_of(module_path)?;
-    let root = match remembered_root(&settings.memory, module_path) {
-        Some(remembered) if is_registered_for(&remembered, module_path)? => remembered,
-        _ => parent,
-    };
-    let used_with = match state_of(&root) {
-        Ok(state) => state.policy_file,
-        Err(error) => Some(format!("that its state no longer tells ({error})")),
-    };
-    let trouble = used_with.map(|file| {
-        format!(
-            "{} does not exist, but {} was used with the policy {file}: restore it, name it with --config, or write one anew ([defaults] with `keep` is enough)",
-            escape_path(&settings.policy_file),
-            escape_path(&root),
-        )
-    });
-    let trouble = trouble.into_iter().collect();
-    Ok((root, trouble))
-}
-
-/// What the runs on a root have left for the next; a new root's is empty.
-fn state_of(root: &Path) -> Result<State> {
-    let path = root.join(PRIVATE);
-    match File::open(&path) {
-        Ok(directory) => State::read(Dir { directory: directory.as_fd(), path: &path }),
-        Err(_) => Ok(State::default()),
-    }
-}
-
-/// With a policy that cannot be used: a root that is registered for this module already.
-fn known_root(
-    memory: &MachineMemory,
-    module_path: &Path,
-    salvaged: Option<String>,
-    name: Option<&[u8]>,
-) -> Result<PathBuf> {
-    let salvaged = salvaged.and_then(|template| fill_template(&template, name).ok());
-    let candidates = salvaged
-        .into_iter()
-        .chain(remembered_root(memory, module_path))
-        .chain(parent_of(module_path).ok());
-    for root in candidates {
-        if is_registered_for(&root, module_path)? {
-            return Ok(root);
-        }
-    }
-    parent_of(module_path)
-}
-
-fn is_registered_for(root: &Path, module_path: &Path) -> Result<bool> {
-    let found = SnapshotRoot::registration(root)?;
-    Ok(found.is_some_and(|registration| registration.path == escape_path(module_path)))
 }

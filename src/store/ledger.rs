@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, TimeDelta, Utc};
 use nix::errno::Errno;
 use nix::fcntl::renameat;
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{unlinkat, UnlinkatFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::arguments::{Rewriting, TransferKind};
@@ -30,9 +30,10 @@ use crate::decide::failed_push::LedgerPush;
 use crate::decide::liveness::{EntryOrigin, Liveness};
 use crate::decide::push_job::PushJob;
 use crate::decide::verdict_facts::Forbidden;
-use crate::store::dir::{self, Dir, OwnedDir, TEMPORARY, c_name, names_in};
-use crate::store::format::{FORMAT, to_toml};
+use crate::store::dir::{self, c_name, names_in, Dir, OwnedDir, TEMPORARY};
+use crate::store::format::{to_toml, FORMAT};
 use crate::store::layout::Subdir;
+use crate::store::ledger_entry::{file_name, read_name, LedgerEntry, LedgerLine};
 use crate::store::lock::DirLock;
 use crate::store::root::SnapshotRoot;
 use crate::store::transfer_number;
@@ -41,167 +42,6 @@ use crate::system::pid_namespace::PidNamespace;
 use crate::system::process::{Census, Process};
 use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
-
-/// A transfer as pre-xfer saw it begin.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LedgerEntry {
-    /// Format number, at most [`FORMAT`].
-    pub format: u32,
-    /// What the client asked for.
-    pub kind: TransferKind,
-    /// pre-xfer turned it away: nothing was transferred.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub refused: bool,
-    /// When it was entered, by the wall clock.
-    pub began: DateTime<Utc>,
-    /// The same by the boot-time clock.
-    pub began_at: BootTime,
-    /// Its place in the order of all transfers of the root, whichever machine they came by; 0 in an
-    /// entry that an earlier version wrote.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub sequence: u64,
-    /// What the client asked for, escaped: `RSYNC_REQUEST`.
-    pub request: String,
-    /// The options with which it rewrites files in place.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub rewriting: Vec<Rewriting>,
-    /// What it is to do; none if its arguments were not understood.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job: Option<PushJob>,
-    /// What `rsyncd.conf` forbids of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub forbidden: Option<Forbidden>,
-    /// Who transfers.
-    pub client: Client,
-    /// The process that serves the connection and runs the hooks; once the transfer has ended, that
-    /// of its post-xfer.
-    pub owner: Process,
-    /// The process that transfers: it goes on if only the one is ended that serves the
-    /// connection.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub worker: Option<Process>,
-}
-
-impl LedgerEntry {
-    /// Of a transfer that pre-xfer has not seen, and that `owner` takes care of now.
-    pub fn unannounced(client: Client, owner: Process, clock: &Clock) -> Self {
-        LedgerEntry {
-            format: FORMAT,
-            kind: TransferKind::Push,
-            refused: false,
-            began: clock.exact_now(),
-            began_at: BootTime::now(),
-            sequence: 0,
-            request: String::new(),
-            rewriting: Vec::new(),
-            job: None,
-            forbidden: None,
-            client,
-            owner,
-            worker: None,
-        }
-    }
-
-    /// What matters of it for what it tears or mends.
-    pub fn push(&self) -> LedgerPush {
-        LedgerPush {
-            client: self.client.identity(),
-            request: self.request.clone(),
-            began: self.began_at.clone(),
-            began_at: self.began,
-            sequence: Some(self.sequence).filter(|sequence| *sequence > 0),
-            job: self.job.clone(),
-            in_place: !self.rewriting.is_empty(),
-            only_deletes: self.kind == TransferKind::DeletionOnly,
-        }
-    }
-
-    /// Whether the transfer may change the module.
-    pub fn writes(&self) -> bool {
-        self.kind.writes() && !self.refused
-    }
-
-    fn liveness(&self, origin: EntryOrigin, census: &Census) -> Liveness {
-        let worker = self.worker.as_ref().map(|worker| worker.liveness(origin, census));
-        self.owner.liveness(origin, census).or(worker.unwrap_or(Liveness::Dead))
-    }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
-pub(crate) fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-/// An entry with its place in the ledger.
-#[derive(Debug, Clone)]
-pub struct LedgerLine {
-    file: String,
-    /// The room that it is in.
-    dir: usize,
-    /// Where it was entered; none if an earlier version did so.
-    side: Option<PidNamespace>,
-    /// The number of the process that takes care of it, on that side.
-    pub pid: u32,
-    /// The status that the transfer ended with, if it has ended.
-    pub status: Option<i32>,
-    /// What it says; `None` if it cannot be read: then it is a push of somebody who is dead.
-    pub entry: Option<LedgerEntry>,
-    /// When the transfer began, or at least its entry was written.
-    pub began: DateTime<Utc>,
-    /// Whether the processes of the transfer, or of the hook after it, are running, as far as that
-    /// can be seen from here.
-    liveness: Liveness,
-}
-
-impl LedgerLine {
-    /// Whether the transfer is running, as far as is known, and may change the module.
-    pub fn is_running_push(&self) -> bool {
-        self.status.is_none() && self.liveness != Liveness::Dead && self.writes()
-    }
-
-    /// What is known at `now` of the transfer, or of the hook after it, where what cannot be seen
-    /// counts as dead after `limit`.
-    pub fn liveness(&self, now: DateTime<Utc>, limit: TimeDelta) -> Liveness {
-        self.liveness.after(self.age(now), limit)
-    }
-
-    /// Whether it cannot be seen from here if its processes are running.
-    pub fn is_unseen(&self) -> bool {
-        self.liveness == Liveness::Unknown
-    }
-
-    /// By the boot-time clock, where that is the same one: no person sets it.
-    fn age(&self, now: DateTime<Utc>) -> TimeDelta {
-        let (entered, moment) = (self.entry.as_ref().map(|entry| &entry.began_at), BootTime::now());
-        match entered.filter(|entered| entered.is_certain() && entered.boot == moment.boot) {
-            Some(entered) => {
-                TimeDelta::nanoseconds(moment.nanoseconds.saturating_sub(entered.nanoseconds))
-            }
-            None => now - self.began,
-        }
-    }
-
-    /// The name of its file, for a message.
-    pub fn file(&self) -> &str {
-        &self.file
-    }
-
-    /// Whether the transfer may change, or has changed, the module.
-    pub fn writes(&self) -> bool {
-        self.entry.as_ref().is_none_or(LedgerEntry::writes)
-    }
-
-    /// Whether it is a push of this boot of the machine, as far as it can be read.
-    pub fn is_of_this_boot(&self) -> bool {
-        self.entry.as_ref().is_some_and(|entry| entry.began_at.is_of_this_boot())
-    }
-
-    /// Who transfers, for a message.
-    pub fn who(&self) -> String {
-        self.entry.as_ref().map_or("an unknown client".to_string(), |entry| entry.client.identity())
-    }
-}
 
 /// The ledger of a root, under its lock.
 pub struct Ledger {
@@ -451,59 +291,4 @@ fn modified(dir: Dir, file: &str) -> DateTime<Utc> {
 fn own_side() -> Result<PidNamespace> {
     PidNamespace::own()
         .map_err(|problem| Error::io("use", Path::new("/proc"), std::io::Error::other(problem)))
-}
-
-fn file_name(side: PidNamespace, pid: u32, status: Option<i32>) -> String {
-    let side = side.to_name();
-    status.map_or_else(|| format!("{side}-{pid}"), |status| format!("{side}-{pid}.{status}"))
-}
-
-/// `SIDE-PID` or `SIDE-PID.STATUS`, or the same without a side.
-fn read_name(file: &str) -> Option<(Option<PidNamespace>, u32, Option<i32>)> {
-    let (process, status) = match file.split_once('.') {
-        Some((process, status)) => (process, Some(status.parse().ok()?)),
-        None => (file, None),
-    };
-    let (side, pid) = match process.rsplit_once('-') {
-        Some((side, pid)) => (Some(PidNamespace::from_name(side)?), pid),
-        None => (None, process),
-    };
-    let pid: u32 = pid.parse().ok()?;
-    // `+1` and `01` parse, too, but are not what we write.
-    let written = match side {
-        Some(side) => file_name(side, pid, status),
-        None => status.map_or_else(|| pid.to_string(), |status: i32| format!("{pid}.{status}")),
-    };
-    (written == file).then_some((side, pid, status))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_a_process_and_a_status_or_none_of_ours() {
-        assert_eq!(read_name("4711"), Some((None, 4711, None)));
-        assert_eq!(read_name("4711.0"), Some((None, 4711, Some(0))));
-        assert_eq!(read_name("4711.-1"), Some((None, 4711, Some(-1))));
-        for foreign in
-            ["", ".", "x", "4711.", ".0", "+1", "01", "-1", "4711.0.0", "4711.00", "99999999999"]
-        {
-            assert_eq!(read_name(foreign), None, "{foreign}");
-        }
-    }
-
-    #[test]
-    fn names_tell_the_side_that_wrote_them() {
-        let side = PidNamespace::own().expect("/proc");
-        for status in [None, Some(0), Some(-1), Some(23)] {
-            assert_eq!(read_name(&file_name(side, 7, status)), Some((Some(side), 7, status)));
-        }
-        let name = file_name(side, 7, None);
-        for foreign in
-            [format!("{name}."), format!("{name}-7"), format!("-{name}"), format!("{name}.00")]
-        {
-            assert_eq!(read_name(&foreign), None, "{foreign}");
-        }
-    }
 }

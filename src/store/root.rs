@@ -10,11 +10,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::sys::stat::{fchmod, mkdirat, Mode};
 use nix::unistd::fsync;
 
-use crate::decide::file_system::{Expectation, FileSystemType, without_inode_numbers};
-use crate::store::dir::{Dir, OwnedDir, c_name, open_path};
+use crate::decide::file_system::{without_inode_numbers, Expectation, FileSystemType};
+use crate::store::dir::{c_name, open_path, Dir, OwnedDir};
 use crate::store::layout::{PRIVATE, Subdir};
 use crate::store::link_trial::{self, LinkTrial};
 use crate::store::lock::DirLock;
@@ -385,26 +385,4 @@ fn make_root(path: &Path) -> Result<()> {
         )),
         Err(error) => Err(Error::io("make the snapshot root", path, error)),
     }
-}
-
-/// The module's directory as everything else here names it: absolute, without symbolic links.
-///
-/// # Errors
-/// If it does not exist or is no directory.
-pub(crate) fn canonical_module(path: &Path) -> Result<PathBuf> {
-    let canonical = fs::canonicalize(path)
-        .map_err(|cause| Error::io("find the module directory", path, cause))?;
-    let metadata = fs::metadata(&canonical).map_err(|cause| Error::io("inspect", path, cause))?;
-    if !metadata.is_dir() {
-        return Err(no_module_directory(path, "is not a directory"));
-    }
-    if canonical == Path::new("/") {
-        let problem = "has no place beside it for snapshots: serve a directory below it";
-        return Err(no_module_directory(&canonical, problem));
-    }
-    Ok(canonical)
-}
-
-fn no_module_directory(path: &Path, problem: &str) -> Error {
-    Error::ModuleDirectory { path: escape_path(path), problem: problem.to_string() }
 }

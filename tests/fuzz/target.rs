@@ -23,7 +23,7 @@ use rsyncd_snapshot::decide::zone::Zone;
 use rsyncd_snapshot::internals::{
     Baseline, Destination, Dir, DirectoryIndex, FinishedTransfer, InodeLog, KeptBaselines,
     LedgerEntry, LinkWindow, LinkWindows, MachineMemory, Policies, Record, Recorder, Registration,
-    RsyncdConf, State, escape, migrate, one_line, rewrite, salvage_snapshot_root, unescape,
+    RsyncdConf, State, escape, migrate, one_line, rewrite, unescape,
     wall_ns,
 };
 
@@ -115,7 +115,6 @@ fn assert_is_one_line(message: &str) {
 
 fn policy(garbage: &[u8]) {
     let text = String::from_utf8_lossy(garbage);
-    drop(salvage_snapshot_root(&text, Some(b"data")));
     match Policies::parse(Path::new("/etc/rsyncd-snapshot.toml"), &text) {
         Ok(policies) => {
             let named = policies.modules().map(|name| Some(name.as_bytes()));
