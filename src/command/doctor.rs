@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use crate::command::finding::{Finding, Severity};
 use crate::config::partial_links::{follows_links, remedy};
-use crate::config::rsyncd_conf::{RsyncdConf, RsyncdModule};
+use crate::config::rsyncd_conf::RsyncdConf;
+use crate::config::rsyncd_module::RsyncdModule;
 use crate::config::settings::{PolicySource, Settings};
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
 use crate::module::target::Target;
 use crate::store::layout::PRIVATE;
 use crate::system::mounts::Mounts;
+use crate::tell::PROGRAM;
 use crate::tell::escape::{escape, escape_path};
 
 /// The hook that makes snapshots.
@@ -19,8 +21,6 @@ pub(crate) const HOOK: &str = "post-xfer exec";
 /// The hook that lets transfers in.
 const GATE: &str = "pre-xfer exec";
 const GATE_COMMAND: &str = "pre-xfer";
-const PROGRAM: &str = "rsyncd-snapshot";
-
 /// Options with which a client rewrites files in place, and with them every snapshot that shares
 /// them.
 const REWRITING: [&str; 6] =

@@ -5,20 +5,16 @@
 //! the tables of the file are walked by hand: first `[defaults]` over the
 //! built-in values, then each `[module.NAME]` over the result.
 
-use crate::config::policy_keys::KEYS;
-use crate::config::policy_keys::PARTIAL_ON_EXIT;
-use crate::config::policy_keys::SNAPSHOT_ON_EXIT;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::config::policy_keys::{KEYS, PARTIAL_ON_EXIT, SNAPSHOT_ON_EXIT};
 use crate::config::policy_syntax::{LinePositions, TomlText};
-use crate::config::policy_value::{key_text, PolicyMistake, PolicyValue, ValueResult};
-use crate::decide::arguments::Rewriting;
-use crate::decide::partial_dirs::PartialDirs;
-use crate::decide::policy::{IoNice, Policy, Prefer};
+use crate::config::policy_value::{PolicyMistake, PolicyValue, ValueResult, key_text};
+use crate::decide::policy::Policy;
 
 /// The policies of all modules, each of them valid.
 #[derive(Debug, Clone)]
@@ -191,9 +187,12 @@ fn without_byte_order_mark(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::arguments::Rewriting;
     use crate::decide::duration_text::DurationText;
     use crate::decide::free_space::FreeSpace;
     use crate::decide::frequency::{Frequency, SlotCount};
+    use crate::decide::partial_dirs::PartialDirs;
+    use crate::decide::policy::{IoNice, Prefer};
 
     fn parse(text: &str) -> Result<Policies, Vec<String>> {
         Policies::parse(Path::new("p.toml"), text)

@@ -1,13 +1,6 @@
-//! Every key of the policy file, with the kind of its value.
+//! Every key of the policy file, with the kind of value that it accepts.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
-
-use crate::config::policy_syntax::{LinePositions, TomlText};
-use crate::config::policy_value::{key_text, PolicyMistake, PolicyValue, ValueResult};
+use crate::config::policy_value::{PolicyValue, ValueResult};
 use crate::decide::arguments::Rewriting;
 use crate::decide::partial_dirs::PartialDirs;
 use crate::decide::policy::{IoNice, Policy, Prefer};
@@ -65,7 +58,8 @@ pub(crate) const PARTIAL_ON_EXIT: &str = "partial_on_exit";
 
 pub(crate) const SNAPSHOT_ROOT: &str = "snapshot_root";
 
-pub(crate) const PREFER: [(&str, Prefer); 2] = [("oldest", Prefer::Oldest), ("newest", Prefer::Newest)];
+pub(crate) const PREFER: [(&str, Prefer); 2] =
+    [("oldest", Prefer::Oldest), ("newest", Prefer::Newest)];
 
 pub(crate) const REWRITING: [(&str, Rewriting); 4] = [
     ("inplace", Rewriting::Inplace),

@@ -7,22 +7,16 @@
 //! A module copies the defaults that stand above its first header. A string that is still unset
 //! then follows the defaults as they are at the end of the file; the other types do not.
 
-use crate::config::rsyncd_module::ModuleParameters;
-use crate::config::rsyncd_module::RsyncdModule;
-use crate::config::rsyncd_module::canonical;
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use crate::config::rsyncd_syntax::{is_space, Statement, Statements};
+use crate::config::rsyncd_module::{ModuleParameters, RsyncdModule, canonical};
+use crate::config::rsyncd_syntax::{Statement, Statements};
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
-
-/// How hooks call this program.
-const PROGRAM: &str = "rsyncd-snapshot";
 
 /// Files that include files that include files: more of that is a loop.
 const MAX_DEPTH: usize = 16;

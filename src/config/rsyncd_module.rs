@@ -1,15 +1,14 @@
-//! One module of `rsyncd.conf`: its parameters and its directory.
+//! One module of `rsyncd.conf`: its parameters, and its directory as far as the file says it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::Read;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use crate::config::rsyncd_syntax::{is_space, Statement, Statements};
+use crate::config::rsyncd_syntax::is_space;
+use crate::tell::PROGRAM;
 use crate::tell::error::Error;
-use crate::tell::escape::{escape, escape_path};
+use crate::tell::escape::escape;
 
 /// Values by [`canonical`] parameter name.
 pub(crate) type ModuleParameters = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -20,9 +19,9 @@ pub struct RsyncdModule {
     /// Its name as clients and hooks know it.
     pub name: Vec<u8>,
     /// Its parameters over the defaults; parameters unknown to rsync are among them.
-    parameters: ModuleParameters,
+    pub(crate) parameters: ModuleParameters,
     /// File and line of its first header, escaped.
-    place: String,
+    pub(crate) place: String,
 }
 
 /// What the file says of where a module's directory is.

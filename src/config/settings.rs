@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use crate::config::forbidden::offers_only_reading;
 use crate::config::policy_file::Policies;
-use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
 use crate::config::rsyncd_conf::RsyncdConf;
+use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
 use crate::decide::policy::Policy;
 use crate::decide::root_overlap::ConfiguredModule;
 use crate::store::memory::MachineMemory;
@@ -63,9 +63,8 @@ impl Settings {
             }
             Err(error) => Err(vec![format!("{}: cannot be read: {error}", escape_path(&file))]),
         };
-        let (source, policies) = read.unwrap_or_else(|mistakes| {
-            (PolicySource::Trouble(mistakes), Policies::built_in())
-        });
+        let (source, policies) =
+            read.unwrap_or_else(|mistakes| (PolicySource::Trouble(mistakes), Policies::built_in()));
         let rsyncd_conf = rsyncd_conf.unwrap_or(Path::new(RSYNCD_CONF)).to_path_buf();
         Settings {
             policy_file: file,

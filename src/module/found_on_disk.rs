@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::config::rsyncd_module::{RsyncdModule, variable};
 use crate::config::settings::Settings;
-use crate::module::target::Target;
 use crate::module::root_location::fill_template;
+use crate::module::target::Target;
 use crate::store::memory::path_of;
 use crate::store::root::SnapshotRoot;
 use crate::system::mounts::Mounts;

@@ -9,13 +9,13 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
 use crate::config::rsyncd_conf::RsyncdConf;
+use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
 use crate::config::settings::Settings;
 use crate::engine::answers::{answers, ensure};
 use crate::module::found_on_disk::{self, RegisteredDirectory};
-use crate::module::target::Target;
 use crate::module::root_location::{filled, remembered_root};
+use crate::module::target::Target;
 use crate::store::layout::PRIVATE;
 use crate::store::memory::{ModuleMemory, path_of};
 use crate::store::root::SnapshotRoot;

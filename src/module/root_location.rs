@@ -1,30 +1,27 @@
-//! Where the snapshot root of a module is.
+//! Finds the snapshot root of a module.
+//!
+//! With a policy file that can be used, the policy says the root. Without a policy file it is the
+//! module's parent, or the root that this machine remembers. With a policy file that has a mistake
+//! it is a root that is registered for the module already: any other place would split the history.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use chrono::Utc;
 
 use crate::config::rsyncd_module::RsyncdModule;
-use crate::config::settings::{PolicySource, Settings};
+use crate::config::settings::Settings;
 use crate::decide::policy::Policy;
-use crate::decide::root_overlap::{ConfiguredModule, Opener};
 use crate::store::dir::Dir;
 use crate::store::layout::PRIVATE;
-use crate::store::ledger::Ledger;
 use crate::store::memory::MachineMemory;
 use crate::store::module_directory::canonical_module;
-use crate::store::nesting;
-use crate::store::registration::Registration;
-use crate::store::root::{RootAccess, SnapshotRoot};
+use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
 use crate::system::mounts::Mounts;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape, escape_path, shell_path, shell_word, unescape};
+use crate::tell::escape::{escape, escape_path, unescape};
 
 /// The module that a directory belongs to: as its root remembers, or as rsyncd.conf says.
 pub(crate) fn registered_name(settings: &Settings, module_path: &Path) -> Result<Option<Vec<u8>>> {
@@ -55,7 +52,11 @@ pub(crate) fn remembered_root(memory: &MachineMemory, module_path: &Path) -> Opt
     Some(PathBuf::from(OsStr::from_bytes(&bytes)))
 }
 
-pub(crate) fn configured_root(policy: &Policy, module_path: &Path, name: Option<&[u8]>) -> Result<PathBuf> {
+pub(crate) fn configured_root(
+    policy: &Policy,
+    module_path: &Path,
+    name: Option<&[u8]>,
+) -> Result<PathBuf> {
     match &policy.snapshot_root {
         Some(template) => fill_template(template, name),
         None => parent_of(module_path),
@@ -107,7 +108,10 @@ pub(crate) fn resolve(path: &Path) -> std::io::Result<PathBuf> {
 
 /// Without a policy file: the module's parent, unless this machine remembers another root, or
 /// the root remembers a policy file. Then the file has gone, and that is trouble.
-pub(crate) fn built_in_root(settings: &Settings, module_path: &Path) -> Result<(PathBuf, Vec<String>)> {
+pub(crate) fn built_in_root(
+    settings: &Settings,
+    module_path: &Path,
+) -> Result<(PathBuf, Vec<String>)> {
     let parent = parent_of(module_path)?;
     let root = match remembered_root(&settings.memory, module_path) {
         Some(remembered) if is_registered_for(&remembered, module_path)? => remembered,

@@ -5,26 +5,17 @@
 //! cannot be used, the root is one that was registered before, or none: guessing another place
 //! would split a history in two.
 
-use crate::module::root_location::built_in_root;
-use crate::module::root_location::configured_root;
-use crate::module::root_location::known_root;
-use crate::module::root_location::registered_name;
-use crate::module::root_location::remembered_root;
-use std::ffi::OsStr;
-use std::fs::File;
-use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::Utc;
 
-use crate::config::rsyncd_module::RsyncdModule;
 use crate::config::settings::{PolicySource, Settings};
 use crate::decide::policy::Policy;
 use crate::decide::root_overlap::{ConfiguredModule, Opener};
-use crate::store::dir::Dir;
-use crate::store::layout::PRIVATE;
+use crate::module::root_location::{
+    built_in_root, configured_root, known_root, registered_name, remembered_root,
+};
 use crate::store::ledger::Ledger;
 use crate::store::memory::MachineMemory;
 use crate::store::module_directory::canonical_module;
@@ -32,9 +23,8 @@ use crate::store::nesting;
 use crate::store::registration::Registration;
 use crate::store::root::{RootAccess, SnapshotRoot};
 use crate::store::state::State;
-use crate::system::mounts::Mounts;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape, escape_path, shell_path, shell_word, unescape};
+use crate::tell::escape::{escape, escape_path, shell_path, shell_word};
 
 /// A module with everything that is configured for it.
 #[derive(Debug, Clone)]

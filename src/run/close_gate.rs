@@ -14,7 +14,7 @@ use crate::run::reap::reap;
 use crate::run::request::Request;
 use crate::run::session::Session;
 use crate::store::gate::Gate;
-use crate::store::ledger::LedgerLine;
+use crate::store::ledger_entry::LedgerLine;
 use crate::store::state::{DueMark, State};
 use crate::tell::error::Result;
 

@@ -9,7 +9,6 @@
 //! such an entry is left to the runs there. These may never come (a container that was removed), so
 //! after a [limit](unseen_limit) the entry counts as dead, with a warning.
 
-use crate::decide::failed_push::FailedPush;
 use std::thread;
 use std::time::Duration;
 
@@ -17,12 +16,14 @@ use chrono::TimeDelta;
 
 use crate::decide::boot_time::BootTime;
 use crate::decide::clock_tick::STAMP_LAG_NS;
+use crate::decide::failed_push::FailedPush;
 use crate::decide::liveness::{Liveness, unseen_limit};
 use crate::decide::torn_mark::TornMark;
 use crate::decide::verdict_facts::{Asked, DueReason, Reporter, Worth};
 use crate::module::target::Target;
 use crate::run::session::Session;
-use crate::store::ledger::{Ledger, LedgerLine};
+use crate::store::ledger::Ledger;
+use crate::store::ledger_entry::LedgerLine;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;

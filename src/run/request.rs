@@ -9,7 +9,7 @@ use crate::decide::root_overlap::Opener;
 use crate::decide::verdict_facts::{
     Asked, DueReason, LedgerCoverage, Occasion, TransferEnd, Worth,
 };
-use crate::store::ledger::LedgerLine;
+use crate::store::ledger_entry::LedgerLine;
 use crate::store::state::DueMark;
 
 /// Who asks for a run.

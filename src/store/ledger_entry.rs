@@ -1,14 +1,10 @@
-//! One transfer in the ledger.
-
-use std::fs::DirBuilder;
-use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+//! One transfer in the [ledger](crate::store::ledger): what its file says, and the file's name.
+//!
+//! A running transfer is in the file `NAMESPACE-PID`, one that has ended in `NAMESPACE-PID.STATUS`.
+//! The [PID namespace](crate::system::pid_namespace) is named by machine, boot and number. Earlier
+//! versions wrote `PID` and `PID.STATUS`.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use nix::errno::Errno;
-use nix::fcntl::renameat;
-use nix::unistd::{unlinkat, UnlinkatFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::arguments::{Rewriting, TransferKind};
@@ -18,17 +14,10 @@ use crate::decide::failed_push::LedgerPush;
 use crate::decide::liveness::{EntryOrigin, Liveness};
 use crate::decide::push_job::PushJob;
 use crate::decide::verdict_facts::Forbidden;
-use crate::store::dir::{self, c_name, names_in, Dir, OwnedDir, TEMPORARY};
-use crate::store::format::{to_toml, FORMAT};
-use crate::store::layout::Subdir;
-use crate::store::lock::DirLock;
-use crate::store::root::SnapshotRoot;
-use crate::store::transfer_number;
+use crate::store::format::FORMAT;
 use crate::system::clock::Clock;
 use crate::system::pid_namespace::PidNamespace;
 use crate::system::process::{Census, Process};
-use crate::system::syscalls::stat_entry;
-use crate::tell::error::{Error, Result};
 
 /// A transfer as pre-xfer saw it begin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,11 +113,11 @@ pub(crate) fn is_zero(number: &u64) -> bool {
 /// An entry with its place in the ledger.
 #[derive(Debug, Clone)]
 pub struct LedgerLine {
-    file: String,
+    pub(crate) file: String,
     /// The room that it is in.
-    dir: usize,
+    pub(crate) dir: usize,
     /// Where it was entered; none if an earlier version did so.
-    side: Option<PidNamespace>,
+    pub(crate) side: Option<PidNamespace>,
     /// The number of the process that takes care of it, on that side.
     pub pid: u32,
     /// The status that the transfer ended with, if it has ended.
@@ -139,7 +128,7 @@ pub struct LedgerLine {
     pub began: DateTime<Utc>,
     /// Whether the processes of the transfer, or of the hook after it, are running, as far as that
     /// can be seen from here.
-    liveness: Liveness,
+    pub(crate) liveness: Liveness,
 }
 
 impl LedgerLine {

@@ -27,10 +27,9 @@ use crate::store::lock::DirLock;
 use crate::store::memory_name;
 use crate::store::publish::remove_file;
 use crate::system::syscalls::is_privileged;
+use crate::tell::PROGRAM;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape_path, unescape};
-
-const PROGRAM: &str = "rsyncd-snapshot";
 
 /// What is remembered of one module directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,25 +1,11 @@
-//! The directory of a module.
+//! The path of a module's directory in the form that all other code uses: absolute, without symbolic
+//! links.
 
-use std::fs::{self, DirBuilder, File};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::sys::stat::{fchmod, mkdirat, Mode};
-use nix::unistd::fsync;
-
-use crate::decide::file_system::{without_inode_numbers, Expectation, FileSystemType};
-use crate::store::dir::{c_name, open_path, Dir, OwnedDir};
-use crate::store::layout::{PRIVATE, Subdir};
-use crate::store::link_trial::{self, LinkTrial};
-use crate::store::lock::DirLock;
-use crate::store::registration::Registration;
-use crate::store::root_checks;
-use crate::system::mounts::note_mounts_below;
-use crate::system::syscalls::{open_directory, stat_entry};
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape_path, shell_path};
+use crate::tell::escape::escape_path;
 
 /// The module's directory as everything else here names it: absolute, without symbolic links.
 ///

@@ -4,17 +4,17 @@
 //! only the administrator controls, on the module's own file system, and belong to this one
 //! module. Everything is checked on the opened directory, then used through that descriptor only.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::sys::stat::{fchmod, mkdirat, Mode};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::fsync;
 
-use crate::decide::file_system::{without_inode_numbers, Expectation, FileSystemType};
-use crate::store::dir::{c_name, open_path, Dir, OwnedDir};
+use crate::decide::file_system::{Expectation, FileSystemType, without_inode_numbers};
+use crate::store::dir::{Dir, OwnedDir, c_name, open_path};
 use crate::store::layout::{PRIVATE, Subdir};
 use crate::store::link_trial::{self, LinkTrial};
 use crate::store::lock::DirLock;

@@ -58,7 +58,7 @@ fn with_subject<'a>(subject: Option<&str>, text: &'a str) -> Cow<'a, str> {
 
 /// Starts logging at `level`; `to_syslog` for a hook.
 pub fn start(to_syslog: bool, level: LevelFilter) {
-    start_as("rsyncd-snapshot", to_syslog, level);
+    start_as(crate::tell::PROGRAM, to_syslog, level);
 }
 
 /// The same for a program of another name.

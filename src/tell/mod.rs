@@ -13,6 +13,9 @@ pub(crate) mod progress;
 pub(crate) mod table;
 pub(crate) mod usage;
 
+/// The name of the program: in `rsyncd.conf`, in paths of this machine and in messages.
+pub(crate) const PROGRAM: &str = "rsyncd-snapshot";
+
 /// A number with its noun: `1 snapshot`, `2 snapshots`.
 pub(crate) fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })

@@ -23,8 +23,7 @@ use rsyncd_snapshot::decide::zone::Zone;
 use rsyncd_snapshot::internals::{
     Baseline, Destination, Dir, DirectoryIndex, FinishedTransfer, InodeLog, KeptBaselines,
     LedgerEntry, LinkWindow, LinkWindows, MachineMemory, Policies, Record, Recorder, Registration,
-    RsyncdConf, State, escape, migrate, one_line, rewrite, unescape,
-    wall_ns,
+    RsyncdConf, State, escape, migrate, one_line, rewrite, unescape, wall_ns,
 };
 
 /// A target: its name, which is that of its seeds' directory, and what it does with garbage.

@@ -25,9 +25,7 @@ use crate::run::{order, rotate_by_hand};
 use crate::system::clock::Clock;
 use crate::tell::escape::escape_path;
 use crate::tell::exit::Exit;
-use crate::tell::progress;
-
-const PROGRAM: &str = "rsyncd-snapshot";
+use crate::tell::{PROGRAM, progress};
 
 impl DestinationSnapshots<'_> {
     /// Takes and rotates snapshots, as the job wants it. `status` is rsync's after this run's

@@ -36,7 +36,7 @@ use crate::store::dir::c_name;
 use crate::store::gate::Gate;
 use crate::store::inode_log::windows::LinkWindow;
 use crate::store::layout::Subdir;
-use crate::store::ledger::LedgerLine;
+use crate::store::ledger_entry::LedgerLine;
 use crate::store::publish::{clear_staging, discard_staging};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
