@@ -1,4 +1,4 @@
-//! What the kernel alone costs, and the engine without the run around it; for `benches/engine`.
+//! Measures bare system calls, and the engine without a run, for `benches/engine`.
 //!
 //! * `bare_loop limits LIVE MIRROR` makes MIRROR a tree of hard links to LIVE and removes it again,
 //!   with nothing but the calls themselves in the loops that are timed: names are listed and
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-// -- The engine ------------------------------------------------------------------------------------
+// -- The engine --------------------------------------------------------------------------------
 
 fn clone(live: &Path, new: &Path) -> Outcome<String> {
     let (parent_path, name) = split(new)?;
@@ -87,7 +87,7 @@ fn c_string(name: &OsStr) -> io::Result<CString> {
     CString::new(name.as_bytes()).map_err(io::Error::other)
 }
 
-// -- The limits ------------------------------------------------------------------------------------
+// -- The limits --------------------------------------------------------------------------------
 
 /// A directory of the tree, relative to its root.
 struct Directory {
@@ -96,7 +96,7 @@ struct Directory {
     directories: Vec<CString>,
 }
 
-/// The same on one thread and on one per processor.
+/// Measures with one thread, then with one per processor.
 fn limits(live: &Path, mirror: &Path) -> Outcome<String> {
     let levels = list(live)?;
     let processors = thread::available_parallelism()?.get();
@@ -193,8 +193,8 @@ fn each(names: &[CString], call: impl Fn(&CString) -> rustix::io::Result<()>) ->
     Ok(())
 }
 
-/// How long `calls` take over all directories, level by level. Of each level the thread counts that
-/// took longest; what `open` takes does not count.
+/// The time of `calls` over all directories, level by level. Of each level the slowest thread
+/// counts. The time of `open` does not count.
 fn time_levels<'a, Opened>(
     levels: impl Iterator<Item = &'a Vec<Directory>>,
     threads: usize,

@@ -1,4 +1,4 @@
-//! What a process that is confined as the program itself can still do: a probe for the tests.
+//! Probes what a confined process can still do, for the tests.
 //!
 //! `confined POLICY MODULE STAGING DIRECTORY...` confines itself as a hook of the module at MODULE
 //! does, tries everything that changes something in each DIRECTORY, and prints a line `DIRECTORY:
@@ -45,7 +45,7 @@ fn attempts(directory: &Path, staging: &Path) -> Vec<(&'static str, String)> {
         ("move out", answer(std::fs::rename(at("file"), staging.join("moved out")))),
         ("remove", answer(std::fs::remove_file(at("file")))),
     ];
-    // Removing what is gone would tell nothing.
+    // Without the file, the attempt to remove it proves nothing.
     if attempts.iter().any(|(attempt, answer)| *attempt == "move out" && answer == "done") {
         attempts.pop();
     }
@@ -53,7 +53,7 @@ fn attempts(directory: &Path, staging: &Path) -> Vec<(&'static str, String)> {
     attempts
 }
 
-/// By path: `truncate` is no opening.
+/// By path, because `truncate` opens no descriptor.
 fn truncate_by_path(path: &Path) -> io::Result<()> {
     nix::unistd::truncate(path, 0).map_err(io::Error::from)
 }

@@ -1,9 +1,8 @@
-//! How long the decision takes, by the number of snapshots; for `benches/decision`.
+//! Measures the time of a decision by the number of snapshots, for `benches/decision`.
 //!
-//! `decision_speed RUNS` prints a table: microseconds per snapshot, the median of RUNS decisions,
-//! for each policy, and how the whole grows from one size to the next beside n log n. Time is that
-//! of the processor: the decision does nothing but compute, and what else the machine does shall
-//! not show.
+//! `decision_speed RUNS` prints a table for each policy: microseconds per snapshot, the median of
+//! RUNS decisions, and the growth from one size to the next relative to n log n. Processor time is
+//! measured, because the decision only computes: other load on the machine has no effect.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use rsyncd_snapshot::decide::zone::Zone;
 
 const SIZES: [usize; 4] = [100, 1_000, 10_000, 100_000];
 
-/// Between two snapshots, on the average; so 100,000 are three years.
+/// The average distance of two snapshots. 100,000 of them span three years.
 const MINUTES_APART: i64 = 16;
 
 fn main() -> ExitCode {
@@ -49,7 +48,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// How much longer it took than for the size before, if n log n is 1.
+/// The growth of the time since the size before; 1 means n log n.
 fn growth(medians: &[f64], index: usize) -> String {
     let n_log_n = |size: usize| size as f64 * (size as f64).ln();
     let expected = n_log_n(SIZES[index]) / n_log_n(SIZES[index - 1]);
@@ -71,8 +70,8 @@ fn policies() -> Vec<(&'static str, Policy)> {
     ]
 }
 
-/// Pushes about a quarter of an hour apart, of which some found nothing changed and some failed, in
-/// the order in which a directory may list them: none.
+/// Snapshots about a quarter of an hour apart, in random order, as a directory lists them. Some are
+/// verified, some are partial.
 fn history(size: usize) -> Vec<Snapshot> {
     let start: DateTime<Utc> = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
     let snapshot = |place: usize| {
@@ -92,11 +91,11 @@ fn history(size: usize) -> Vec<Snapshot> {
             obstacle: None,
         }
     };
-    // A step that shares no factor with the sizes visits every place once.
+    // A step without a common factor with the size visits every index once.
     (0..size).map(|index| snapshot(index * 7_919 % size)).collect()
 }
 
-/// In microseconds.
+/// The median in microseconds.
 fn median(runs: usize, snapshots: &[Snapshot], policy: &Policy) -> f64 {
     let now =
         snapshots.iter().map(|snapshot| snapshot.verified_until).max().expect("some snapshots");

@@ -1,9 +1,9 @@
-//! The hook with the time passed in: what a simulated year runs behind a real daemon.
+//! The hook at a simulated time, for tests that simulate a year behind a real daemon.
 //!
-//! `hook_at FILE POLICY` is `rsyncd-snapshot post-xfer --config POLICY` at the time that FILE holds
-//! (RFC 3339). After a space it may hold a boot's id, and after another one the seconds since that
-//! boot; else the boot clock goes as the wall clock does. It exists for the tests: the program
-//! itself believes only the system's clock.
+//! `hook_at FILE POLICY` runs `rsyncd-snapshot post-xfer --config POLICY` at the time in FILE (RFC
+//! 3339). After a space FILE may name a boot ID, and after another space the seconds since that
+//! boot; otherwise the boot clock follows the wall clock. Only tests use it: rsyncd-snapshot itself
+//! reads the system's clock.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-"""What all sections have in common: one tree on one fresh file system."""
+"""What all sections share: one tree on one new file system."""
 
 import os
 import shutil
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .run import Failure, run
 
-# Snapshots that stay in the cycle, whatever the clock says.
+# How many snapshots the policy keeps.
 KEPT = 1
 POLICY = f"""[defaults]
 keep = {{ minutely = 1 }}
@@ -15,12 +15,12 @@ min_keep = {KEPT}
 min_age = "0s"
 """
 
-# Trees with more entries take minutes where others take seconds: fewer take part, and less often.
+# Trees with more entries take minutes, so fewer tools take part, with fewer rounds.
 LARGE = 400_000
 
 
 class Bench:
-    """One tree on one fresh file system."""
+    """One tree on one new file system."""
 
     def __init__(self, tools, tree, disk, race, scratch):
         self.tools, self.tree, self.disk, self.race = tools, tree, disk, race
@@ -32,7 +32,7 @@ class Bench:
         self.conf.write_text("")
 
     def ours(self, memory, *arguments):
-        """Our command, and the environment that keeps what it remembers in the scratch directory."""
+        """A command of rsyncd-snapshot, and the environment that keeps its memory in `memory`."""
         env = {"RSYNCD_SNAPSHOT_STATE_DIRECTORY": str(memory / "state"),
                "RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY": str(memory / "run")}
         for directory in env.values():
@@ -42,7 +42,7 @@ class Bench:
         return [*command, *arguments], env
 
     def make_root(self, name):
-        """A root of ours with the tree as its module; returns the module."""
+        """Makes a snapshot root with the tree as its module; returns the module."""
         root = self.disk.mount / name
         root.mkdir(mode=0o700)
         self.tree.make(str(root / "latest"))
@@ -50,7 +50,7 @@ class Bench:
         return root / "latest"
 
     def expect_same(self, live, copy):
-        """Both trees have the same names, with the same inodes for all but directories, and none is missing."""
+        """Fails unless both trees have equal names and, except for directories, equal inodes."""
         entries = 0
         pending = [(live, copy)]
         while pending:
@@ -65,12 +65,12 @@ class Bench:
             raise Failure(f"{live} has {entries} entries instead of {self.tree.entries}")
 
     def remove(self, path):
-        """Quickly, and not measured."""
+        """Removes a tree without measuring it."""
         run([str(self.tools.bare_loop), "remove", str(path)])
 
 
 def inodes_in(directory):
-    """The inodes by name; none for directories."""
+    """The inodes by name; `None` for directories."""
     with os.scandir(directory) as entries:
         return {entry.name: None if entry.is_dir(follow_symlinks=False) else entry.inode() for entry in entries}
 

@@ -1,4 +1,4 @@
-"""A fresh clone, its removal, and what the system calls of both cost by themselves."""
+"""Measures a fresh clone, its removal, and the bare system calls of both."""
 
 import json
 
@@ -9,7 +9,7 @@ from .run import Failure, run
 
 
 class Clone(Entrant):
-    """`command LIVE NEW`; then `removal NEW`, if that is given, timed as well."""
+    """Times `command LIVE NEW`, then `removal NEW` if there is one."""
 
     def __init__(self, label, bench, live, command, removal=None, at_most=None):
         self.label, self.bench, self.live = label, bench, live
@@ -40,14 +40,14 @@ class Clone(Entrant):
 
 
 class RsyncClone(Clone):
-    """rsync needs the slashes."""
+    """rsync needs slashes after the directories."""
 
     def make(self, timed):
         timed("clone", self.label, [[*self.command, f"{self.live}/", f"{self.new}/"]])
 
 
 class FirstSnapshot(Clone):
-    """Our whole process: the first snapshot in a new root."""
+    """A whole process of rsyncd-snapshot: the first snapshot in a new root."""
 
     def make(self, timed):
         remains = self.live.parent / ".rsyncd-snapshot"
@@ -76,7 +76,7 @@ def clone(bench):
 
 
 def entrants(bench, live):
-    """Those that take part, ours and the peers that matter most on a large tree."""
+    """The tools that take part; on a large tree, only the most important peers."""
     tools, bare_loop = bench.tools, str(bench.tools.bare_loop)
     chosen = [
         FirstSnapshot("rsyncd-snapshot", bench, live, None, ["rsyncd-snapshot", bare_loop, "remove"]),
@@ -94,6 +94,6 @@ def entrants(bench, live):
 
 
 def limits(bench, live):
-    """What the calls alone take."""
+    """The times of the bare system calls."""
     bench.disk.sync()
     return json.loads(run([str(bench.tools.bare_loop), "limits", str(live), str(bench.disk.mount / "mirror")]))

@@ -1,4 +1,4 @@
-"""The cycle in steady state: one snapshot made, one removed, by the share of files that changed."""
+"""Measures the cycle in steady state: one snapshot made, one removed, by the share of changes."""
 
 import time
 
@@ -11,13 +11,13 @@ BASELINE = "cp -al + rm -rf"
 
 
 class Chain(Entrant):
-    """A live tree of its own, and turns that each make a snapshot of it and remove the one before.
+    """A live tree, and turns that each make a snapshot of it and remove the one before.
 
-    Before each turn the same share of the files is replaced. So from each of its snapshots, be it the
-    newest or one that is retired and recycled, the live tree differs by the same amount each time.
+    Before each turn an equal share of the files is replaced. So the live tree differs from each of
+    its snapshots, the newest or a retired one that is recycled, by the same amount in each turn.
     """
 
-    # How many snapshots back the work of a turn reaches.
+    # How many earlier snapshots affect the work of a turn.
     depth = 1
     env = None
     syncs_itself = False
@@ -29,7 +29,7 @@ class Chain(Entrant):
         self.share = {}
 
     def settle(self, percent):
-        """Turns until what the next one finds was all made with this share."""
+        """Runs turns until all snapshots that affect the next turn were made with this share."""
         self.share = self.bench.tree.share(percent)
         for _ in range(self.depth - 1 if snapshots(self.root) else self.depth):
             self.turn(untimed)
@@ -50,12 +50,12 @@ class Chain(Entrant):
         return True
 
     def check(self):
-        """Whether the newest snapshot is the live tree."""
+        """Fails unless the newest snapshot equals the live tree."""
         self.bench.expect_same(self.live, self.root / snapshots(self.root)[-1])
 
 
 class CopyChain(Chain):
-    """`copy LIVE NEW`, then `removal OLD`."""
+    """Times `copy LIVE NEW`, then `removal OLD`."""
 
     def __init__(self, label, bench, directory, copy, removal):
         super().__init__(label, bench, directory)
@@ -69,12 +69,12 @@ class CopyChain(Chain):
 
 
 class TimedChain(Chain):
-    """One whose snapshots are named by the second."""
+    """A chain whose snapshot names have seconds."""
 
     busy_until = 0
 
     def turn(self, timed):
-        # In a second that has a snapshot the program would wait for the next one.
+        # In the second of the last snapshot, the program would wait for the next second.
         while self.makes_one() and time.time() < self.busy_until:
             time.sleep(0.01)
         super().turn(timed)
@@ -82,9 +82,9 @@ class TimedChain(Chain):
 
 
 class HookChain(TimedChain):
-    """Our hook, as rsyncd runs it after a transfer."""
+    """The hook of rsyncd-snapshot, as rsyncd runs it after a transfer."""
 
-    # The snapshot before the newest is retired, and becomes the next one.
+    # The snapshot before the newest is retired, and recycled into the next one.
     depth = 2
     syncs_itself = True
 
@@ -106,13 +106,13 @@ class HookChain(TimedChain):
     def settle(self, percent):
         super().settle(percent)
         if not percent:
-            # What changed just before the last snapshot is looked at once more; on a quiet day that is long past.
+            # Directories that changed just before the last snapshot are read once more.
             time.sleep(0.5)
             self.turn(untimed)
 
 
 class PythonChain(TimedChain):
-    """rsync-system-backup's own hook with rotate-backups, which keep one snapshot."""
+    """The hook of rsync-system-backup 1.1 with rotate-backups; they keep one snapshot."""
 
     at_most = ONCE
 
@@ -130,7 +130,7 @@ class PythonChain(TimedChain):
 
 def cycle(bench, percents):
     """The table of one snapshot made and one removed, by the share of files that changed."""
-    # The peers copy and remove everything, whatever changed: one share has to do for what takes long.
+    # The peers always copy and remove everything, so the slow ones are timed at one share only.
     main = min((percent for percent in percents if percent >= 1), default=max(percents))
     ours, peers = chains(bench)
     rows, bases = {}, []
@@ -147,7 +147,7 @@ def cycle(bench, percents):
         times = bench.race.run(taking_part)["cycle"]
         for chain in taking_part:
             chain.check()
-        # Where the baseline has no run at this share, that of the main one has to do.
+        # Without a run of the baseline at this share, the ratio uses the main share.
         bases = [times[BASELINE], *bases[-1:]] if BASELINE in times else bases
         rows[percent] = race_rows(times, bases, bench.tree.entries, f"{percent} %: ")
     rows = [row for percent in sorted(rows) for row in rows[percent]]
@@ -155,7 +155,7 @@ def cycle(bench, percents):
 
 
 def chains(bench):
-    """Ours, and those of the peers that take part at more than one share."""
+    """The chain of rsyncd-snapshot, and the peers that take part at several shares."""
     tools = bench.tools
     peers = [CopyChain(BASELINE, bench, "cp", ["cp", "-al"], ["rm", "-rf"])]
     if tools.has("cpz") and tools.has("rmz") and not bench.is_large:

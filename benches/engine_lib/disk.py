@@ -11,7 +11,7 @@ GIB = 2**30
 
 
 class Disk:
-    """A fresh file system, for the time of a `with`."""
+    """A new file system, mounted within a `with`."""
 
     def __init__(self, scratch, file_system, bytes_wanted, inodes):
         self.image = Path(scratch) / f"{file_system}.image"
@@ -40,7 +40,7 @@ class Disk:
         self._mount()
 
     def _mount(self):
-        # No kernel thread may write inode tables while something is measured.
+        # So that no kernel thread writes inode tables during a measurement.
         options = "loop,noinit_itable" if self.file_system == "ext4" else "loop"
         try:
             run(["mount", "-t", self.file_system, "-o", options, str(self.image), str(self.mount)])
@@ -53,7 +53,7 @@ class Disk:
             done = subprocess.run(["umount", str(self.mount)], check=False, stderr=subprocess.PIPE, text=True)
             if done.returncode == 0:
                 return
-            # A command that was interrupted may still be on its way out.
+            # A command that was interrupted may not have ended yet.
             time.sleep(0.2)
         raise Failure(f"{self.mount} is still mounted: {done.stderr}")
 
@@ -67,11 +67,11 @@ class Disk:
             self.image.unlink(missing_ok=True)
 
     def sync(self):
-        """Nobody pays for what somebody else wrote."""
+        """Syncs, so that no tool is charged for the writes of another."""
         run(["sync", "-f", str(self.mount)])
 
     def cool(self):
-        """Nothing of the file system stays in memory, neither its own caches nor what was read of its image."""
+        """Drops the caches of the file system and of its image."""
         self._unmount()
         image = os.open(self.image, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Entrants in turn: ours, peer, ours, peer, ..., warm and cold, each with equal work."""
+"""Runs tools in turn, rsyncd-snapshot and its peers, warm and cold, with equal work."""
 
 import os
 import statistics
@@ -9,14 +9,14 @@ from pathlib import Path
 from .run import Failure, run, say, seconds_of, tail
 
 WARM, COLD = "warm", "cold"
-# What an entrant has at most, if it takes long.
+# The most runs of slow entrants, by temperature.
 ONCE = {WARM: 1, COLD: 0}
 ONLY_WARM = {COLD: 0}
 
 
 @dataclass
 class Times:
-    """What one entrant took."""
+    """The times of one entrant."""
 
     # By temperature: pairs of seconds, without and with a final sync.
     seconds: dict = field(default_factory=lambda: {WARM: [], COLD: []})
@@ -31,19 +31,19 @@ class Times:
         return (min(values), max(values)) if values else None
 
     def _counting(self, temperature):
-        """The first warm run warms up: it counts only if it is the only one."""
+        """The runs that count: the first warm one only if it is the only one."""
         pairs = self.seconds[temperature]
         return pairs[1:] or pairs if temperature == WARM else pairs
 
 
 class Entrant:
-    """One way to do the work."""
+    """A tool, or a mode of one, that takes part in a race."""
 
-    # At most so many runs, by temperature; where none is given, as many as the race has rounds.
+    # The most runs, by temperature; without a number, one in each round.
     at_most = {}
 
     def turn(self, timed):
-        """Prepares, has its commands timed, checks what they did, and restores.
+        """Prepares, times the commands, checks their result, and restores.
 
         `timed(table, label, commands, env=None, syncs_itself=False)` runs the commands one after the
         other, for the row `label` of a table.
@@ -52,7 +52,7 @@ class Entrant:
 
 
 def untimed(_table, _label, commands, env=None, syncs_itself=False):
-    """In place of `timed`, for a turn that only has to be taken."""
+    """In place of `timed`, for a turn that is not measured."""
     for command in commands:
         run(command, env=environment(env))
 
@@ -65,17 +65,17 @@ class Race:
     log: Path
     # The most rounds by temperature.
     most: dict
-    # For how many seconds there are further rounds; one is run whatever it takes.
+    # Further rounds start only within so many seconds.
     patience: float
 
     def run(self, entrants):
-        """By table and label, the times of what the entrants had timed."""
+        """The times by table and label."""
         results = {}
         until = time.monotonic() + self.patience
         for temperature, most in self.most.items():
             for number in rounds(most, until):
                 watch = Watch(self, results, temperature, measures_memory=temperature == WARM and number == 0)
-                # Each is first once, so none always follows the same one.
+                # The order rotates, so that no entrant always follows the same one.
                 first = number % len(entrants)
                 for entrant in entrants[first:] + entrants[:first]:
                     if number < entrant.at_most.get(temperature, most):
@@ -90,7 +90,7 @@ class Race:
 
 
 def rounds(most, until):
-    """Numbers of rounds: the first one, and each that will probably end in time."""
+    """The numbers of the rounds: the first, and each that will probably end in time."""
     began = time.monotonic()
     for number in range(most):
         yield number
@@ -129,7 +129,7 @@ class Watch:
 
     def _seconds_and_memory(self, times, commands, env):
         peak = self.race.log.with_suffix(".peak")
-        # A process's peak counts that of the process it was forked from, and this one is large.
+        # The peak of a process includes that of its parent at the fork, and Python is large.
         under_time = ["/usr/bin/time", "--quiet", "--append", "--format=%M", f"--output={peak}"]
         peak.write_text("")
         seconds = seconds_of([[*under_time, *command] for command in commands], env, self.race.log)
@@ -138,5 +138,5 @@ class Watch:
 
 
 def environment(additions):
-    """For subprocess: ours and these, or just ours."""
+    """The environment of this process with additions; `None` without additions."""
     return {**os.environ, **additions} if additions else None

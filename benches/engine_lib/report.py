@@ -1,4 +1,4 @@
-"""Tables: the same Markdown on the terminal and in the results."""
+"""Markdown tables, for the terminal and the results."""
 
 from .race import COLD, WARM, Times
 
@@ -7,7 +7,7 @@ def table(header, rows):
     """A Markdown table with aligned columns."""
     cells = [[str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    # The first column is text, the others are numbers.
+    # The first column holds text, the others numbers.
     aligned = [[cell.ljust(width) if column == 0 else cell.rjust(width)
                 for column, (cell, width) in enumerate(zip(row, widths))] for row in cells]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
@@ -19,7 +19,7 @@ RACE_HEADER = ["", "warm s", "min-max", "synced s", "ratio", "ratio synced", "en
 
 
 def race_rows(times, bases, entries, prefix=""):
-    """One row per label. A ratio says how many times as fast as the first of `bases` that was timed it is."""
+    """One row per label. A ratio is the speed relative to the first of `bases` with times."""
     rows = []
     for label, own in times.items():
         cells = [prefix + label]

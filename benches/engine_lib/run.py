@@ -1,4 +1,4 @@
-"""Running commands, and stopping with a message that says what to do."""
+"""Runs commands; errors say what to do."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import time
 
 
 class Failure(Exception):
-    """Ends the benchmark; its text is for the person who started it."""
+    """Ends the benchmark with a message for the user."""
 
 
 def say(text):
@@ -18,19 +18,19 @@ def heading(text):
 
 
 def run(command, **options):
-    """Runs a command and returns what it prints; a failure shows all of it."""
+    """Runs a command and returns its output; an error quotes all of it."""
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True, errors="replace", **options)
     except FileNotFoundError:
-        raise Failure(f"{command[0]} is not there") from None
+        raise Failure(f"{command[0]} is not installed") from None
     if done.returncode != 0:
         raise Failure(f"{' '.join(command)}: status {done.returncode}\n{done.stdout}{done.stderr}".rstrip())
     return done.stdout
 
 
 def seconds_of(commands, env, log):
-    """How long the commands take, one after the other, from the first fork to the last exit."""
+    """The time of the commands, one after the other, from first fork to last exit."""
     with open(log, "wb") as output:
         start = time.perf_counter()
         for command in commands:
@@ -42,5 +42,5 @@ def seconds_of(commands, env, log):
 
 
 def tail(log):
-    """The last lines of what the commands printed."""
+    """The last lines of the commands' output."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else ""

@@ -1,4 +1,4 @@
-"""What the benchmark needs, where it gets it, and which versions that are."""
+"""Finds, installs and names the tools of the benchmark."""
 
 import importlib.util
 import os
@@ -19,7 +19,7 @@ MKFS_PACKAGES = {"ext4": "e2fsprogs", "xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 
 
 class Tools:
-    """The programs, by name: those of the peers that take part, and ours."""
+    """The paths of rsyncd-snapshot and of the peers that take part."""
 
     def __init__(self, without, build_peers):
         target = Path(os.environ.get("CARGO_TARGET_DIR") or "target")
@@ -51,7 +51,7 @@ class Tools:
         run([*build, "--target-dir", str(self.target)], cwd=PROJECT)
 
     def _find(self, name):
-        """Where a peer is: in PATH, or where this installs it."""
+        """The path of a peer: in PATH, or where the benchmark installs it."""
         if name == "python":
             return shutil.which(f"{self.home}/venv/bin/rsync-system-backup")
         return shutil.which(name) or shutil.which(f"{self.home}/bin/{name}")
@@ -75,7 +75,7 @@ class Tools:
             raise Failure(f"{failure}\nDo without: --without python") from None
 
     def versions(self, file_systems):
-        """One line per tool."""
+        """The versions, one line per tool."""
         ours = run([str(self.program), "--version"]).strip()
         lines = [f"{ours}, {self.program.stat().st_size // 1024} KiB", first_line(["cp", "--version"])]
         if self.has("rsync"):
@@ -89,7 +89,7 @@ class Tools:
 
 
 def install_packages(file_systems, without, build_peers):
-    """Installs the Debian packages that are missing, or says which those are."""
+    """Installs missing Debian packages. Without apt-get it names them."""
     needed = {f"mkfs.{name}": MKFS_PACKAGES[name] for name in file_systems}
     needed |= {"mount": "mount", "losetup": "mount", "unshare": "util-linux", "/usr/bin/time": "time", "cc": "gcc"}
     if "rsync" not in without:
@@ -114,13 +114,13 @@ def install_packages(file_systems, without, build_peers):
 
 
 def first_line(command):
-    # Some tell their version on standard error.
+    # Some print their version to standard error.
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     return done.stdout.strip().partition("\n")[0]
 
 
 def machine():
-    """What the figures depend on besides the tools."""
+    """The machine, as lines of text."""
     cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return [

@@ -1,4 +1,4 @@
-"""The trees that are measured: the same ones in every run, and quick to make."""
+"""Makes the trees that are measured. They are equal in every run, and quick to make."""
 
 import os
 import random
@@ -7,7 +7,7 @@ from itertools import accumulate
 
 # Directories of Debian's /usr by depth, in thousandths.
 DEPTHS = [1, 16, 87, 76, 92, 171, 239, 193, 72, 30, 12, 8, 3]
-# How many files its directories have: what share has at most so many.
+# Files per directory: (share of the directories, most files).
 FILES = [(0.10, 0), (0.20, 1), (0.30, 1.5), (0.40, 2), (0.50, 3), (0.60, 4), (0.75, 5), (0.80, 6), (0.85, 7),
          (0.90, 10), (0.95, 18), (0.97, 27), (0.98, 41), (0.99, 74), (0.995, 142), (0.998, 229), (0.999, 332),
          (0.9995, 600), (1.0, 4000)]
@@ -27,7 +27,7 @@ class Tree:
 
     @property
     def entries(self):
-        """Files and directories; the root is none."""
+        """The number of files and directories, without the root."""
         return self.files + len(self.directories) - 1
 
     def files_in(self, directory):
@@ -51,7 +51,7 @@ class Tree:
                 os.close(at)
 
     def share(self, percent):
-        """A random share of the files, by directory; the same one each time."""
+        """A random share of the files, by directory. Equal in every run."""
         count = max(1, round(self.files * percent / 100)) if percent else 0
         chosen = {}
         for number in sorted(random.Random(f"{self.name} {percent}").sample(range(self.files), count)):
@@ -59,7 +59,7 @@ class Tree:
         return chosen
 
     def replace(self, root, chosen):
-        """Replaces files as rsync does: a new inode renamed over the name, the directory's mtime set back."""
+        """Replaces files as rsync does: renames new inodes, and sets the directory's mtime back."""
         for index, numbers in chosen.items():
             at = os.open(os.path.join(root, self.directories[index]), os.O_RDONLY)
             try:
@@ -76,25 +76,12 @@ class Tree:
                 os.close(at)
 
 
-def count_entries(root):
-    """Everything below `root`."""
-    count = 0
-    pending = [root]
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                count += 1
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-    return count
-
-
 def like_usr(name, files, directory_count):
     chance = random.Random(name)
     levels = [[""]]
     directories = [""]
     for number, depth in enumerate(sorted(chance.choices(range(1, len(DEPTHS) + 1), DEPTHS, k=directory_count - 1))):
-        # A small tree may lack a level: what would be below it moves up.
+        # A small tree may lack a level; then its directories move one level up.
         depth = min(depth, len(levels))
         if depth == len(levels):
             levels.append([])
@@ -105,7 +92,7 @@ def like_usr(name, files, directory_count):
         levels[depth].append(path)
         directories.append(path)
     wanted = [quantile(chance.random()) for _ in directories]
-    # Rounding so that the sum is exact.
+    # Rounds the sums, so that the total is exact.
     ends = list(accumulate(wanted))
     ends = [round(end * files / ends[-1]) for end in ends]
     counts = [end - start for start, end in zip([0, *ends], ends)]
@@ -134,7 +121,7 @@ def flat(name, files):
 
 
 def tree(name, small):
-    """The tree of that name; a small one has its shape."""
+    """The tree of that name, or a small one of the same shape."""
     divisor = 200 if small else 1
     match name:
         case "system":

@@ -1,4 +1,4 @@
-//! What has to be true after a run that died or failed in the middle of its work.
+//! Checks after a run that was killed or failed at any point.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use super::fingerprint::{self, Fingerprint};
 use super::module::Module;
 
-/// Names of old snapshots, adopted ones.
+/// Names of old snapshots without records.
 pub(crate) const OLD: [&str; 4] =
     ["2001-02-03T04-05-06Z", "2001-02-04T04-05-06Z", "2001-02-05T04-05-06Z", "2001-02-06 04:05:06"];
 
@@ -14,7 +14,7 @@ pub(crate) const OLD: [&str; 4] =
 pub(crate) const ROTATING: &str =
     "[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\nlock_wait = \"5s\"\ntime_zone = \"UTC\"\n";
 
-/// The snapshots, those that are retired too, to be compared with later.
+/// Fingerprints of the snapshots, visible and retired, for a later comparison.
 pub(crate) fn fingerprints(module: &Module) -> Vec<(String, Fingerprint)> {
     let of =
         |directory: &Path, name: String| (name.clone(), fingerprint::of(&directory.join(&name)));
@@ -23,8 +23,8 @@ pub(crate) fn fingerprints(module: &Module) -> Vec<(String, Fingerprint)> {
     visible.chain(module.retired().into_iter().map(|name| of(&expired, name))).collect()
 }
 
-/// Every snapshot that was there before, visible or retired, is untouched or gone, and every other
-/// is the module.
+/// Each snapshot that existed before, visible or retired, is unchanged or gone. Each new one equals
+/// the module.
 pub(crate) fn assert_nothing_is_half(
     module: &Module,
     before: &[(String, Fingerprint)],
@@ -40,8 +40,8 @@ pub(crate) fn assert_nothing_is_half(
     }
 }
 
-/// A snapshot has everything that the module has; what is recorded as a copy may be another inode,
-/// and attributes may be missing where it is recorded that some are.
+/// The snapshot has all entries of the module. Its record may allow other inodes for copies, and
+/// missing attributes.
 pub(crate) fn assert_is_module(module: &Module, name: &str, snapshot: &Fingerprint, what: &str) {
     let live = fingerprint::of(&module.latest);
     let record = module.private(&format!("records/{name}.toml"));
@@ -66,7 +66,7 @@ pub(crate) fn assert_is_module(module: &Module, name: &str, snapshot: &Fingerpri
                 fingerprint::contents(&module.latest),
                 fingerprint::contents(&module.root.join(name)),
             );
-            // An empty file may stand for a device.
+            // A device that could not be copied is an empty file.
             copied.retain(|path, content| {
                 live.contains_key(path) || !(has_lost && content.is_empty())
             });
@@ -75,7 +75,7 @@ pub(crate) fn assert_is_module(module: &Module, name: &str, snapshot: &Fingerpri
     }
 }
 
-/// The next run ends what the dead one began, and nothing of it remains.
+/// The next run completes the work of the killed one, and no leftovers remain.
 pub(crate) fn assert_the_next_run_finishes(module: &Module, what: &str) {
     let run = module.run_hook();
     assert_eq!(run.code(), Some(0), "{what}: {run}");
@@ -83,7 +83,7 @@ pub(crate) fn assert_the_next_run_finishes(module: &Module, what: &str) {
     assert_eq!(names.len(), 1, "{what}: {names:?}, {run}");
     assert_is_module(module, &names[0], &fingerprint::of(&module.snapshot(&names[0])), what);
     assert_eq!(module.left_over("staging"), 0, "{what}");
-    // What that run retired has its time until the one after it; the newest waits to be recycled.
+    // Snapshots that this run retired stay until the next run; the newest is kept to be recycled.
     let run = module.run_hook();
     assert_eq!((run.code(), module.snapshots()), (Some(0), names), "{what}: {run}");
     let retired = module.left_over("expired");

@@ -1,16 +1,16 @@
-//! A test that needs a process of its own, since other tests of its program run beside it.
+//! Runs a test in a process of its own, because the tests of one program run in threads.
 
 use std::process::{Command, Stdio};
 use std::{env, thread};
 
 const APART: &str = "RSYNCD_SNAPSHOT_TEST_APART";
 
-/// Whether no other test runs in this process. If one may, the present test is run in another
-/// process, which has to succeed; the caller has nothing left to do.
+/// Whether this process runs only the present test. Otherwise the test runs in another process,
+/// which must succeed, and the caller returns.
 #[track_caller]
 pub(crate) fn is_own_process() -> bool {
     let thread = thread::current();
-    // The main thread runs tests only if they run one after the other.
+    // With one test thread, the main thread runs the tests.
     let Some(test) = thread.name().filter(|name| *name != "main") else { return true };
     if env::var_os(APART).is_some() {
         return true;

@@ -18,9 +18,9 @@ const OLD: &str = "2026-01-02 03:04:05.678901234";
 /// A machine that is backed up.
 pub(crate) struct Machine {
     pub(crate) server: Server,
-    /// What is backed up: notes, a directory and a link, as in the original's tests.
+    /// The source: notes, a directory and a link, as in the tests of the Python program.
     pub(crate) source: PathBuf,
-    /// Where to.
+    /// The destination.
     pub(crate) latest: PathBuf,
 }
 
@@ -52,11 +52,11 @@ impl Machine {
         Run::of(tool("sh").args(["-c", touch, "sh"]).arg(&self.source).arg(OLD)).exits(&[0]);
     }
 
-    /// The program with `arguments`, told about this machine and nothing else.
+    /// The program with `arguments`, in the environment of this machine only.
     pub(crate) fn backup_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BACKUP_BINARY);
         self.prepare_backup(&mut command);
-        // So all is said on standard error, whether this machine has a syslog or not.
+        // So that all messages go to standard error, with and without a syslog.
         command.arg("-v");
         // An ordinary user has no sudo to run tests with.
         if !super::is_root() {
@@ -115,7 +115,7 @@ impl Machine {
     }
 }
 
-/// Directories of the test that take the place of those of the machine while a program runs.
+/// Directories of the test that are mounted over those of the machine while a program runs.
 pub(crate) struct Stage<'a> {
     pub(crate) machine: &'a Machine,
     pub(crate) directory: PathBuf,
@@ -148,7 +148,8 @@ impl<'a> Stage<'a> {
         fs::write(self.directory.join("etc").join(name), text).expect("a file of /etc");
     }
 
-    /// Puts a shell script in front of a program of the machine. It notes its command line first.
+    /// Installs a shell script that is found before the machine's program of this name. The script
+    /// first logs its command line.
     pub(crate) fn script(&self, name: &str, body: &str) {
         let path = self.directory.join("sbin").join(name);
         let stage = self.directory.display();
@@ -158,7 +159,7 @@ impl<'a> Stage<'a> {
         tree::set_mode(&path, 0o755);
     }
 
-    /// The command lines that the scripts noted, and forgets them.
+    /// Returns the command lines that the scripts logged, and clears the log.
     pub(crate) fn log(&self) -> Vec<String> {
         let path = self.directory.join("log");
         let text = fs::read_to_string(&path).unwrap_or_default();
@@ -166,7 +167,7 @@ impl<'a> Stage<'a> {
         text.lines().map(str::to_string).collect()
     }
 
-    /// `unshare` and what makes the stage, to be followed by a program and its arguments.
+    /// The arguments of `unshare` that set up the stage. A program and its arguments follow.
     pub(crate) fn enter(&self) -> Command {
         let script = "set -e
             mount -t tmpfs -o mode=0755 none \"$1/dev\"

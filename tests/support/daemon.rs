@@ -1,7 +1,8 @@
 //! A real rsync daemon on a free loopback port, and its clients.
 //!
-//! A client returns before the hook ends, so every hook command here notes its transfer's status
-//! and its own in a file, and [`Daemon::await_hooks`] waits for as many notes as transfers.
+//! A client returns before the hook ends. So every hook command here appends the statuses of
+//! transfer and hook to a file, and [`Daemon::await_hooks`] waits until the file has a line for
+//! each transfer.
 
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
@@ -16,24 +17,25 @@ use super::server::Server;
 use super::time::wait_until;
 use super::{BINARY, have, is_root, tree};
 
-/// How a transfer ended for rsyncd, and how the hook that followed it did.
+/// The exit statuses of a transfer, as rsyncd saw it, and of its post-xfer hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HookRun {
     pub(crate) transfer: i32,
     pub(crate) exit: i32,
 }
 
-/// A good transfer, and a hook that did its work.
+/// A good transfer and a good hook.
 pub(crate) const GOOD: HookRun = HookRun { transfer: 0, exit: 0 };
 
-/// What a client pushes from: a directory of the module's server.
+/// The source of a client: a directory of the module's server.
 pub(crate) fn source(module: &Module) -> PathBuf {
     let source = module.directory.join("source");
     tree::small(&source);
     source
 }
 
-/// An empty module, and what a client pushes from; `None`, with the reason said, without rsync.
+/// An empty module and the source of a client. Without rsync it prints the reason and returns
+/// `None`.
 pub(crate) fn paired() -> Option<(Module, PathBuf)> {
     if !have(&["rsync"]) {
         return None;
@@ -55,7 +57,7 @@ pub(crate) struct Daemon<'a> {
     /// Where it listens.
     address: &'static str,
     port: u16,
-    /// Of daemons that were restarted, whose connections may go on.
+    /// The process groups of earlier daemons, whose connections may still run.
     left_groups: Vec<u32>,
 }
 
@@ -86,7 +88,7 @@ impl<'a> Daemon<'a> {
         Daemon::start(module, &Daemon::pair_section(module, "data", &module.latest, ""))
     }
 
-    /// A client in the background whose push of `source` takes long: at most 100 KB/s.
+    /// A client in the background that pushes `source` slowly: at most 100 KB/s.
     pub(crate) fn push_slowly(&self, source: &Path, module: &str) -> Child {
         client()
             .args(["--archive", "--bwlimit=100", "--whole-file"])
@@ -188,7 +190,7 @@ impl<'a> Daemon<'a> {
         Run::of(client().arg("--list-only").arg(self.url(&format!("{module}/"))))
     }
 
-    /// Waits until as many hooks as that have ended, and returns what they noted.
+    /// Waits until `count` hooks have ended, and returns their statuses.
     #[track_caller]
     pub(crate) fn await_hooks(&self, count: usize) -> Vec<HookRun> {
         wait_until(&format!("{count} hooks ended"), || self.hooks().len() >= count);
@@ -227,15 +229,15 @@ impl Drop for Daemon<'_> {
     }
 }
 
-/// An rsync client that knows no password but the one it is given.
+/// An rsync client without passwords of the user's environment.
 pub(crate) fn client() -> Command {
     let mut command = tool("rsync");
     command.stdin(Stdio::null()).env_remove("RSYNC_PASSWORD").arg("--timeout=60");
     command
 }
 
-/// Waits until no process holds the lock of `root` and it shows `count` snapshots: what remains
-/// to be done where the hook is the bare program, as `rsyncd.conf` would have it.
+/// Waits until no process holds the lock of `root` and the root has `count` snapshots. For modules
+/// whose hook is the program itself, which logs no status.
 #[track_caller]
 pub(crate) fn await_snapshots(root: &Path, count: usize) -> Vec<String> {
     let lock = root.join(".rsyncd-snapshot/lock");
@@ -246,7 +248,7 @@ pub(crate) fn await_snapshots(root: &Path, count: usize) -> Vec<String> {
     super::module::visible(root)
 }
 
-/// The program with its options, as the hooks call it.
+/// The command line of the program in the hooks.
 pub(crate) fn program(server: &Server) -> String {
     let quoted = |path: &Path| format!("'{}'", path.display());
     format!(
@@ -299,7 +301,8 @@ fn try_to_start(server: &Server, address: &str, port: u16) -> Option<(Child, u16
             return None;
         }
         if TcpStream::connect((address, port)).is_ok() {
-            // Another test's daemon may have answered, and this one is about to fail.
+            // The daemon of another test may have answered on this port; then this daemon fails
+            // soon.
             std::thread::sleep(Duration::from_millis(30));
             if process.try_wait().expect("a status").is_some() {
                 return None;

@@ -1,8 +1,8 @@
-//! Random edits of a live tree: whatever a client, or a person at its files, may do to it.
+//! Random edits of a live tree, as a client or a user of the server may make them.
 //!
-//! Names come from a small set, so that things collide: files are replaced by directories, links by
-//! files, and what was moved away is soon followed by something else of its name. An edit that the
-//! system refuses (a directory into itself, a name grown too long) is none.
+//! Names come from a small set, so edits collide: directories replace files, files replace links,
+//! and a new entry soon gets the name of a moved one. An edit that the kernel refuses, such as a
+//! directory moved into itself or a name that is too long, is skipped.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -40,7 +40,7 @@ const PLENTY: usize = 150;
 /// One kind of edit.
 type Edit = (&'static str, fn(&mut Edits) -> io::Result<()>);
 
-/// All kinds; a kind that is here twice happens twice as often.
+/// All kinds. A kind that is listed twice is chosen twice as often.
 const KINDS: &[Edit] = &[
     ("write a file", Edits::write_file),
     ("write a file", Edits::write_file),
@@ -78,15 +78,15 @@ const KINDS: &[Edit] = &[
     ("make a file mutable", Edits::make_mutable),
 ];
 
-/// Edits the tree in a directory, and tells how.
+/// Edits the tree in a directory, and logs the edits.
 pub(crate) struct Edits {
     pub(crate) random: Random,
     directory: PathBuf,
-    /// What was done, to be read when a test has failed.
+    /// The log of all edits, for the message of a failed test.
     pub(crate) log: Vec<String>,
-    /// Those of the edit at hand.
+    /// The log of the current edit.
     paths: Vec<String>,
-    /// Leave alone what a file shares with its links in snapshots.
+    /// Skip edits of inodes that snapshots share.
     pub(crate) spare_shared: bool,
     /// Below the directory: directories, it included, and everything else.
     directories: Vec<PathBuf>,
@@ -111,8 +111,8 @@ impl Edits {
         }
     }
 
-    /// Makes `count` edits. Some of them in secret: with the times of all directories as before, as
-    /// rsync leaves them where the client says so.
+    /// Makes `count` edits. After some of them the times of all directories are set back, as rsync
+    /// does if the client asks for it.
     pub(crate) fn make(&mut self, count: usize) {
         for _ in 0..count {
             self.look();
@@ -135,7 +135,7 @@ impl Edits {
         let mut next = 0;
         while let Some(directory) = self.directories.get(next).cloned() {
             next += 1;
-            // Too deep for a path is too deep for an edit.
+            // Directories deeper than PATH_MAX are not edited.
             let mut entries: Vec<_> =
                 fs::read_dir(&directory).into_iter().flatten().flatten().collect();
             entries.sort_by_key(fs::DirEntry::file_name);
@@ -192,7 +192,7 @@ impl Edits {
         Ok(path)
     }
 
-    /// Any path, taken or not.
+    /// Any path; an entry may have it already.
     fn path(&mut self) -> PathBuf {
         let name = self.random.of(NAMES).expect("names");
         let path = self.directory().join(OsStr::from_bytes(name));
@@ -273,7 +273,7 @@ impl Edits {
         Ok(mknodat(CWD, path, kind, Mode::from_raw_mode(0o640), device)?)
     }
 
-    /// Snapshots share both: no change.
+    /// Snapshots share mode and time of the inode, so they still equal the tree.
     fn change_file(&mut self) -> io::Result<()> {
         let path = self.file()?;
         if self.spare_shared || !path.symlink_metadata()?.is_file() {
@@ -287,7 +287,7 @@ impl Edits {
         File::options().write(true).open(&path)?.set_modified(time)
     }
 
-    /// A new one: a file that has links in snapshots would keep those from being removed.
+    /// A new file: an immutable inode that snapshots share would prevent their removal.
     fn make_immutable(&mut self) -> io::Result<()> {
         let path = self.path();
         File::options().write(true).create_new(true).open(&path)?;
@@ -344,7 +344,7 @@ impl Edits {
         fs::rename(other, one)
     }
 
-    /// The new one may well get the inode number of the old one.
+    /// The new directory often gets the inode number of the old one.
     fn remake_directory(&mut self) -> io::Result<()> {
         let path = self.subdirectory()?;
         fs::remove_dir_all(&path)?;
@@ -359,7 +359,7 @@ impl Edits {
         let time = modified(&path).ok_or(io::ErrorKind::NotFound)?;
         fs::create_dir(&aside)?;
         for entry in fs::read_dir(&path)?.flatten() {
-            // Subdirectories go away with the old one.
+            // The subdirectories of the old directory are removed with it.
             let _ = fs::hard_link(entry.path(), aside.join(entry.file_name()));
         }
         renameat_with(CWD, &path, CWD, &aside, RenameFlags::EXCHANGE)?;
@@ -444,7 +444,7 @@ impl Edits {
 }
 
 impl Drop for Edits {
-    /// Makes the tree removable, wherever its immutable files have gone.
+    /// Makes the tree removable: clears the immutable flag of all its files.
     fn drop(&mut self) {
         if self.immutable {
             self.look();

@@ -1,4 +1,4 @@
-//! A file system of our own, on a loop device or in memory, gone when the test ends.
+//! A file system for one test, on a loop device or in memory. It is unmounted when the test ends.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -42,7 +42,8 @@ pub(crate) struct FileSystem {
 }
 
 impl FileSystem {
-    /// A file system of the usual size; `None`, with the reason said, where that cannot be.
+    /// A file system of the usual size. Where that is impossible it prints the reason and returns
+    /// `None`.
     pub(crate) fn new(kind: Kind) -> Option<FileSystem> {
         FileSystem::with(kind, kind.usual_mebibytes(), &[])
     }
@@ -108,18 +109,19 @@ impl Drop for FileSystem {
     }
 }
 
-/// Something mounted over a directory of a test for as long as this lives.
+/// A mount over a directory of a test. It is unmounted when this value is dropped.
 pub(crate) struct Mount {
     mount_point: PathBuf,
 }
 
 impl Mount {
-    /// An empty file system in memory; `None`, with the reason said, where that cannot be.
+    /// An empty file system in memory. Where that is impossible it prints the reason and returns
+    /// `None`.
     pub(crate) fn tmpfs(mount_point: &Path) -> Option<Mount> {
         Mount::new(&["-t", "tmpfs", "-o", "size=1m", "none"], mount_point)
     }
 
-    /// `directory` a second time.
+    /// A bind mount of `directory`.
     pub(crate) fn bind(directory: &Path, mount_point: &Path) -> Option<Mount> {
         Mount::new(&["--bind", directory.to_str().expect("UTF-8")], mount_point)
     }

@@ -1,4 +1,4 @@
-//! What a snapshot has to preserve of a tree, as data that two trees can be compared by.
+//! Fingerprints of trees: everything that a snapshot has to preserve, as lines of text.
 //!
 //! Everything goes through directory descriptors, so a tree deeper than `PATH_MAX` can be read.
 
@@ -27,7 +27,7 @@ pub(crate) fn of(directory: &Path) -> Fingerprint {
     fingerprint
 }
 
-/// The same for a comparison in which a copy may stand for an original.
+/// A fingerprint in which a copy equals its original.
 pub(crate) fn without_inodes(fingerprint: &Fingerprint) -> Fingerprint {
     let strip = |line: &String| match (line.find(" inode "), line.find(" owner ")) {
         (Some(start), Some(end)) => format!("{}{}", &line[..start], &line[end..]),
@@ -36,7 +36,7 @@ pub(crate) fn without_inodes(fingerprint: &Fingerprint) -> Fingerprint {
     fingerprint.iter().map(|(path, line)| (path.clone(), strip(line))).collect()
 }
 
-/// The same with an empty file in the place of each device that could not be copied.
+/// A fingerprint in which an empty file equals a device that could not be copied.
 pub(crate) fn with_stand_ins(live: &Fingerprint, copy: &Fingerprint) -> Fingerprint {
     let stand_in = |(path, line): (&Vec<u8>, &String)| {
         let is_copied = copy.get(path).is_some_and(|copy| copy.starts_with("mode 100"));
@@ -51,7 +51,7 @@ pub(crate) fn with_stand_ins(live: &Fingerprint, copy: &Fingerprint) -> Fingerpr
     live.iter().map(stand_in).collect()
 }
 
-/// The same for a comparison in which owners and attributes may be lost.
+/// A fingerprint without owners and extended attributes.
 pub(crate) fn without_attributes(fingerprint: &Fingerprint) -> Fingerprint {
     let strip = |line: &String| match (line.find(" owner "), line.find(" mtime "), line.find('.')) {
         (Some(owner), Some(mtime), Some(point)) if !line.contains(" inode ") => {
@@ -62,13 +62,13 @@ pub(crate) fn without_attributes(fingerprint: &Fingerprint) -> Fingerprint {
     fingerprint.iter().map(|(path, line)| (path.clone(), strip(line))).collect()
 }
 
-/// Fails the test, naming the first differences, unless both directories have one fingerprint.
+/// Fails the test with the first differences unless both directories have equal fingerprints.
 #[track_caller]
 pub(crate) fn assert_same(left: &Path, right: &Path) {
     assert_equal(&of(left), &of(right), &format!("{} and {}", left.display(), right.display()));
 }
 
-/// Fails the test, naming the first differences, unless both fingerprints are one.
+/// Fails the test with the first differences unless both fingerprints are equal.
 #[track_caller]
 pub(crate) fn assert_equal(left: &Fingerprint, right: &Fingerprint, what: &str) {
     let paths: std::collections::BTreeSet<&Vec<u8>> = left.keys().chain(right.keys()).collect();
@@ -87,8 +87,7 @@ pub(crate) fn assert_equal(left: &Fingerprint, right: &Fingerprint, what: &str) 
     assert!(differences.is_empty(), "{what} differ:\n{differences}");
 }
 
-/// [`assert_same`] for trees of any depth, of which no path is made: both are walked at the same
-/// time.
+/// [`assert_same`] for trees of any depth: both are walked at once, without paths.
 #[track_caller]
 pub(crate) fn assert_same_at_any_depth(left: &Path, right: &Path) {
     let top = |path: &Path| {

@@ -1,4 +1,4 @@
-//! A past that was made up: snapshots at times of our choosing.
+//! Makes snapshots and records with times that the test chooses.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ pub(crate) fn module_until(end: DateTime<Utc>, hours: i64, count: i64) -> Module
     module
 }
 
-/// A record as the program writes it, of a snapshot that is there already.
+/// Writes a record, as the program does, for an existing snapshot.
 pub(crate) fn write_record(module: &Module, name: &str, entries: u64) {
     let (date, time) = name.split_once('T').expect("the name of a complete snapshot of ours");
     let time = format!("{date}T{}", time.replace('-', ":"));

@@ -1,4 +1,4 @@
-//! `import-policy` run on a file, and its answer read as the TOML and the comments that it is.
+//! Runs `import-policy` on a file, and reads its output as TOML and comments.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Every kind of file system that can be had as root: how it is made, and what is to be expected of
-//! it.
+//! All kinds of file systems that root can mount: how to make them, and what rsyncd-snapshot
+//! supports on them.
 
 use std::path::{Path, PathBuf};
 
@@ -7,16 +7,16 @@ use tempfile::TempDir;
 
 use crate::support::run::{Run, tool};
 
-/// What a file system keeps of what is promised.
+/// Which promises of the program hold on a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Promise {
     /// All.
     Everything,
-    /// All but certainty about altered files; each run says these words.
+    /// All but certainty about altered files. Each run prints this text.
     NoInodeNumbers(&'static str),
-    /// Snapshots that can be restored; `check` and each run say these words.
+    /// Only that snapshots can be restored. `check` and each run print this text.
     Restore(&'static str),
-    /// Nothing: every run is refused with these words.
+    /// None: every run is refused with this text.
     Nothing(&'static str),
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct Kind {
     /// Shell commands that mount it on `$M`, with the directories `$A` and `$B` and the file `$I`
     /// to put it on.
     mount: &'static str,
-    /// Whether it is tried in every run of the tests, not only in full sweeps.
+    /// Whether normal runs of the tests try it, too, not only full sweeps.
     pub(crate) is_usual: bool,
     pub(crate) promise: Promise,
 }
@@ -137,7 +137,7 @@ pub(crate) struct Mounted {
 }
 
 impl Mounted {
-    /// `None`, with the reason said, where it cannot be mounted.
+    /// Where it cannot be mounted, this prints the reason and returns `None`.
     pub(crate) fn new(kind: &Kind) -> Option<Mounted> {
         let scratch = tempfile::tempdir().expect("a scratch directory");
         let at = |name: &str| scratch.path().join(name);
@@ -173,7 +173,7 @@ impl Drop for Mounted {
                 let _ = tool("umount").arg("--lazy").arg(&path).status();
             }
         }
-        // A loop device that no mount knows of.
+        // A loop device that is not mounted.
         let script = "losetup -j \"$I\" | cut -d: -f1 | xargs -r losetup -d";
         let _ =
             tool("sh").args(["-c", script]).env("I", self.scratch.path().join("image")).status();

@@ -89,7 +89,7 @@ pub(crate) fn is_root() -> bool {
     nix::unistd::Uid::effective().is_root()
 }
 
-/// Whether the tests shall try all that they can, instead of a sample.
+/// Whether the tests try all cases instead of a sample.
 pub(crate) fn is_full_sweep() -> bool {
     std::env::var_os("RSYNCD_SNAPSHOT_SWEEP").is_some_and(|sweep| sweep == "full")
 }

@@ -1,5 +1,5 @@
-//! One module of a [`Server`]: its snapshot root with the module directory `latest` in it, the
-//! hook run by hand as rsyncd would, and what a person finds on disk afterwards.
+//! One module of a [`Server`]: its snapshot root with the module directory `latest`, its hooks run
+//! as rsyncd does, and the state of its disk.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,14 +14,14 @@ use super::run::Run;
 use super::server::Server;
 use super::{BINARY, fingerprint, tree};
 
-/// The name that modules of these tests go by.
+/// The name of the module in these tests.
 pub(crate) const NAME: &str = "data";
 
-/// Our own directory in a snapshot root.
+/// The directory `.rsyncd-snapshot`.
 const OURS: &str = ".rsyncd-snapshot";
 
-/// A root's lock, until it is dropped. To close it would not be enough: what another test is about
-/// to start has the file open, too.
+/// Holds the lock of a root until it is dropped. Dropping unlocks explicitly, because a child of
+/// another test may have the descriptor open, too.
 pub(crate) struct HeldLock(fs::File);
 
 impl Drop for HeldLock {
@@ -36,7 +36,6 @@ pub(crate) struct Module {
     pub(crate) latest: PathBuf,
 }
 
-/// A module can be asked whatever its server can.
 impl Deref for Module {
     type Target = Server;
 
@@ -192,15 +191,14 @@ impl Module {
         self.root.join(name)
     }
 
-    /// Holds the lock until dropped, as an administrator with `flock` might: without a word about
-    /// who does.
+    /// Holds the lock until dropped, without writing the holder's name into it, as `flock` does.
     pub(crate) fn hold_lock(&self) -> HeldLock {
         let lock = fs::File::open(self.private("lock")).expect("the lock file");
         fs2::FileExt::lock_exclusive(&lock).expect("locked");
         HeldLock(lock)
     }
 
-    /// Our own directory in the snapshot root, or a file in it.
+    /// `.rsyncd-snapshot` in the snapshot root, or a file in it.
     pub(crate) fn private(&self, path: &str) -> PathBuf {
         self.root.join(OURS).join(path)
     }

@@ -1,4 +1,4 @@
-//! Command lines of clients, what they are, and what rsyncd passed on of them.
+//! Recorded command lines of clients, and the arguments that rsyncd passed to pre-xfer.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 const RECORDED: &str = include_str!("../arguments/recorded.toml");
 
-/// A command line and what becomes of it.
+/// A recorded command line.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Command {

@@ -1,4 +1,4 @@
-//! A finished command: its status and what it said, ready to be asserted on.
+//! A finished command, with assertions about its status and output.
 
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
@@ -93,7 +93,7 @@ impl Run {
         String::from_utf8_lossy(&self.output.stderr).into_owned()
     }
 
-    /// Everything that was said, as bytes.
+    /// Standard output and standard error, as bytes.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         [self.output.stdout.as_slice(), self.output.stderr.as_slice()].concat()
     }

@@ -1,5 +1,4 @@
-//! One command each at work on a module where it has as much to do as it can have: what sweeps kill
-//! and disturb.
+//! Scenes for sweeps: one command and a module in which the command takes all of its steps.
 
 use std::cell::RefCell;
 use std::fs;
@@ -24,7 +23,7 @@ pub(crate) struct Site {
     connection: Option<Connection>,
 }
 
-/// What stands for the process that serves a connection.
+/// A process in place of the one that serves a connection.
 struct Connection(RefCell<Child>);
 
 /// A command.
@@ -32,7 +31,8 @@ pub(crate) struct Scene {
     pub(crate) name: &'static str,
     prepare: fn() -> Site,
     command: fn(&Site, &[&str]) -> Command,
-    /// What a person or the next hook does then, and what has to come of it; the number varies it.
+    /// What the administrator or the next hook does afterwards, with its checks. The number selects
+    /// a variant.
     finish: fn(&Site, usize, &str),
 }
 
@@ -51,7 +51,7 @@ impl Scene {
     }
 }
 
-/// The hook's first run: everything is made, and what it finds is expired.
+/// The hook's first run: it makes the root, and expires old snapshots.
 pub(crate) const FIRST: Scene = Scene {
     name: "first run",
     prepare: || Site::of(busy_module()),
@@ -59,7 +59,7 @@ pub(crate) const FIRST: Scene = Scene {
     finish: |site, _, what| super::aftermath::assert_the_next_run_finishes(&site.module, what),
 };
 
-/// A later one: it compares, recycles, retires, removes, and clears a torn mark.
+/// A later run of the hook: it compares, recycles, retires, removes, and clears a torn mark.
 pub(crate) const LATER: Scene =
     Scene { name: "later run", prepare: || Site::of(torn_module()), ..FIRST };
 
@@ -95,7 +95,7 @@ pub(crate) const ROTATE: Scene = Scene {
     },
 };
 
-/// A snapshot that is owed.
+/// A snapshot that is due.
 pub(crate) const DUE: Scene = Scene {
     name: "snapshot --due",
     prepare: || {
@@ -118,21 +118,21 @@ pub(crate) const DUE: Scene = Scene {
     },
 };
 
-/// What is retired comes back.
+/// `undelete`: a retired snapshot is brought back.
 pub(crate) const UNDELETE: Scene = Scene {
     name: "undelete",
     prepare: || Site::of(used_module()),
     command: |site, wrapper| site.module.command_through(wrapper, &["undelete", "data", OLD[1]]),
     finish: |site, _, what| {
         let run = site.module.run(&["undelete", "data", OLD[1]]);
-        // It may be back already.
+        // The command may have finished.
         let is_needless = run.code() == Some(2) && run.stderr().contains("no retired snapshot");
         assert!(run.code() == Some(0) || is_needless, "{what}: {run}");
         assert_a_push_finishes(site, &[OLD[1]], what);
     },
 };
 
-/// An old snapshot is to stay.
+/// `pin` of an old snapshot.
 pub(crate) const PIN: Scene = Scene {
     name: "pin",
     prepare: || Site::of(used_module()),
@@ -153,7 +153,7 @@ impl Site {
         }
     }
 
-    /// With a connection that a push comes by.
+    /// A scene with a connection of a push.
     fn paired(module: Module) -> Site {
         let section = module.rsyncd_conf_section("data", &module.latest);
         let gate = format!("pre-xfer exec = {} pre-xfer\n", module.program.display());
@@ -184,7 +184,7 @@ impl Site {
         ledgers.any(|ledger| super::module::names_in(&ledger).iter().any(|name| is_its(name)))
     }
 
-    /// The connection ends, and with it what its process takes care of.
+    /// Ends the process of the connection.
     fn hang_up(&self) {
         let connection = &mut self.connection().0.borrow_mut();
         connection.kill().expect("killed");
@@ -257,7 +257,7 @@ pub(crate) fn used_module() -> Module {
     let name = module.expect_snapshot();
     module.date_back(&name, PAST);
     module.write_policy(ROTATING);
-    // One to be removed and one to be recycled.
+    // One snapshot to remove and one to recycle.
     OLD[1..3].iter().for_each(|name| module.make_old_snapshot(name));
     module.run(&["rotate", "data"]).exits(&[0]);
     assert_eq!(module.left_over("expired"), 2);
@@ -304,7 +304,7 @@ fn assert_a_push_finishes(site: &Site, kept: &[&str], what: &str) {
         module.snapshots().into_iter().filter(|name| name.starts_with("2001")).collect();
     assert_eq!(old, kept, "{what}");
     assert_eq!(module.left_over("staging"), 0, "{what}");
-    // What that run retired has its time until the one after it; the newest waits to be recycled.
+    // Snapshots that this run retired stay until the next run; the newest is kept to be recycled.
     let run = module.run(&["rotate", "data"]);
     assert_eq!(run.code(), Some(0), "{what}: {run}");
     let retired = module.left_over("expired");

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::run::{PATH, Run, tool};
 use super::{BINARY, is_root};
 
-/// A policy in which nothing is expired by surprise and no run waits long.
+/// A policy that expires nothing unless a test asks for it, and in which no run waits long.
 pub(crate) const QUIET_POLICY: &str = "[defaults]\nlock_wait = \"20s\"\n";
 
 pub(crate) struct Server {
@@ -56,7 +56,7 @@ impl Server {
         self.directory.join("run")
     }
 
-    /// Leaves the scratch directory behind, for a look at it, and returns it.
+    /// Keeps the scratch directory for inspection, and returns it.
     pub(crate) fn keep(&mut self) -> &Path {
         self._scratch.disable_cleanup(true);
         &self.directory
@@ -70,7 +70,7 @@ impl Server {
         fs::write(&self.rsyncd_conf, text).expect("rsyncd.conf");
     }
 
-    /// Our program with `arguments`, told about this server and nothing else.
+    /// The program with `arguments`, in the environment of this server only.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         self.prepare(&mut command);

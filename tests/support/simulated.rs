@@ -1,7 +1,7 @@
-//! A module whose hook runs at times of our choosing: hours pass between two pushes, so that each
-//! may expire a snapshot and every name is another, and no test waits for that.
+//! A module whose hook runs at simulated times: hours pass between two pushes without waiting, so
+//! each push may expire a snapshot and each snapshot has another name.
 //!
-//! Only the hook's idea of the time is ours. Times on disk are the kernel's.
+//! Only the hook sees the simulated time. The kernel sets the times on disk.
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -32,7 +32,6 @@ pub(crate) struct Simulated {
     error: Cell<TimeDelta>,
 }
 
-/// It can do whatever its module can.
 impl Deref for Simulated {
     type Target = Module;
 
@@ -162,7 +161,7 @@ impl Simulated {
     }
 }
 
-/// Waits until what changed before cannot be mistaken for what changes from now on.
+/// Waits until later changes get other times than earlier ones.
 pub(crate) fn settle() {
     std::thread::sleep(SETTLING);
 }

@@ -1,5 +1,5 @@
-//! Random sets of snapshots, as hard for rotation as sets can be, and how to make a set that fails
-//! a test small enough to read.
+//! Random sets of snapshots that are hard for rotation, and a reduction of a failing set to a small
+//! one.
 //!
 //! Everything follows from the seed of the [`Random`] that is passed in.
 
@@ -44,7 +44,7 @@ pub(crate) const ZONES: [&str; 7] = [
     "Pacific/Apia",
 ];
 
-/// Whether the tests shall try all that they can, instead of a sample.
+/// Whether the tests try all cases instead of a sample.
 pub(crate) fn full_sweep() -> bool {
     crate::support::is_full_sweep()
 }
@@ -283,7 +283,7 @@ pub(crate) fn smallest<T: Clone>(things: &[T], fails: impl Fn(&[T]) -> bool) -> 
             fewer.drain(start..(start + chunk).min(left.len()));
             if fails(&fewer) { left = fewer } else { start += chunk }
         }
-        // The last to go may have been what others were needed for.
+        // After one is dropped, earlier ones may have become droppable.
         chunk = if chunk == 1 && left.len() < before { 1 } else { chunk / 2 };
     }
     left

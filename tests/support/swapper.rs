@@ -38,7 +38,7 @@ impl Swap {
         Swap { a, b, flags: RenameFlags::EXCHANGE, is_done: false }
     }
 
-    /// Forth or back; false if that could not be.
+    /// Swaps, or swaps back; false if the kernel refuses.
     fn act(&mut self) -> bool {
         let (from, to) = if self.is_done { (&self.b, &self.a) } else { (&self.a, &self.b) };
         let done =
@@ -77,7 +77,7 @@ impl Ground {
                 (parent.clone(), format!("d{group}")),
                 at("link to a directory "),
             ));
-            // A directory, or a file, and a pipe, whose opening takes for ever.
+            // A directory, or a file, and a pipe, on which opening blocks.
             for (name, pipe) in [(BELOW, "pipe a "), (FILES[2], "pipe b ")] {
                 mknodat(CWD, path(pipe), FileType::Fifo, Mode::from_raw_mode(0o644), 0)
                     .expect("a pipe");

@@ -1,5 +1,5 @@
-//! Runs that are killed, or of which a call fails, at one system call after the other: strace
-//! injects that.
+//! Runs a command that is killed, or gets an error, at one of its system calls. strace injects
+//! that.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -15,7 +15,7 @@ use super::run::Run;
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) name: String,
-    /// How manieth of its name.
+    /// Its number among the calls of this name.
     pub(crate) number: usize,
     arguments: String,
 }
@@ -92,7 +92,7 @@ impl Call {
             "mkdir" | "mkdirat" | "link" | "linkat" | "symlinkat" | "mknodat" | "rename"
             | "renameat" | "renameat2" => &["ENOSPC", "EIO", "EDQUOT", "EPERM", "EMLINK"],
             "unlink" | "unlinkat" | "rmdir" => &["ENOSPC", "EIO", "EDQUOT", "EPERM"],
-            // What is said on a terminal or to the client is no file.
+            // Writes to the terminal or to the client are not file-system calls.
             "write" if self.arguments.starts_with("1,") || self.arguments.starts_with("2,") => &[],
             "write" | "pwrite64" => &["ENOSPC", "EIO", "EDQUOT", "EINTR"],
             "fsync" | "fdatasync" | "syncfs" => &["ENOSPC", "EIO", "EDQUOT", "EINTR"],

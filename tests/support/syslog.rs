@@ -1,4 +1,4 @@
-//! A socket that stands for `/dev/log`.
+//! A socket in place of `/dev/log`.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ impl Syslog {
         messages
     }
 
-    /// The same as text.
+    /// All messages as text.
     pub(crate) fn received_text(&self) -> Vec<String> {
         let text = |message: Vec<u8>| String::from_utf8_lossy(&message).into_owned();
         self.received().into_iter().map(text).collect()

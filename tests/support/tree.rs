@@ -144,8 +144,7 @@ fn hard_links(directory: &Path) {
     fs::hard_link(directory.join("link"), directory.join("link again")).expect("a link");
 }
 
-/// Names of all bytes that a name can hold, of the greatest length, and ones that other
-/// programs stumble over.
+/// Names with all allowed bytes, of the greatest length, and names that other programs misread.
 pub(crate) fn odd_names(directory: &Path) {
     fs::create_dir(directory).expect("a directory");
     for byte in (1..=255).filter(|byte| *byte != b'/' && *byte != b'.') {
@@ -196,7 +195,7 @@ fn attributes(directory: &Path) {
         set_attribute(&file, "system.posix_acl_access", &acl(owner, 0o5, 1000));
     }
     if is_root() {
-        // Of directories they are not kept.
+        // Directories do not keep them.
         set_attribute(&path.join("file"), "trusted.secret", b"of root");
     }
     let inherited = directory.join("with a default ACL");

@@ -1,7 +1,9 @@
-//! A client: it backs up its source into a directory of its own, reads what others have, and dies.
+//! A client of the storm: it pushes its source into a directory of its own, pulls directories of
+//! other clients, and is killed at random.
 //!
-//! A push that did not end well is followed by one with `--delete` and nothing fancy, as people
-//! would: that repairs whatever the first one left, its temporary files included.
+//! After a failed push, the client pushes with `--delete` and no special options, as an
+//! administrator would. That repairs everything that the failed push left, including temporary
+//! files.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,7 +20,7 @@ use super::source::{Change, Source};
 use crate::support::daemon;
 use crate::support::random::Random;
 
-/// What a client says that never got a connection, and so wrote nothing.
+/// Messages of rsync without a connection: then nothing was written.
 const NOT_CONNECTED: &str = "failed to connect";
 
 pub(crate) struct Client<'a> {
@@ -29,9 +31,9 @@ pub(crate) struct Client<'a> {
     directory: PathBuf,
     source: Source,
     random: Random,
-    /// The last push left a mixture.
+    /// Whether the last push failed and left a mixture.
     is_unclean: bool,
-    /// It has pushed well, so its directory is there.
+    /// Whether a push ended well, so the directory exists.
     has_pushed: bool,
 }
 
@@ -54,7 +56,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Goes on until then.
+    /// Runs until that time.
     pub(crate) fn storm(&mut self, until: Instant) -> Vec<Event> {
         let mut events = Vec::new();
         while Instant::now() < until {
@@ -118,7 +120,7 @@ impl<'a> Client<'a> {
         self.push_with(options, interruption)
     }
 
-    /// A push that nothing disturbs.
+    /// A push without faults.
     pub(crate) fn calm_push(&mut self) -> Event {
         self.source.change(Change::Few, &mut self.random);
         self.push_with(vec!["--delete"], None)
@@ -132,8 +134,8 @@ impl<'a> Client<'a> {
         let target = self.own_url("");
         let source = format!("{}/", self.source.directory.display());
         let event = self.run(Action::Push, options, &["--archive", &source, &target], interruption);
-        // Without a connection nothing was written; but what `--delete` was for is still to be
-        // done.
+        // Without a connection nothing was written, and an earlier failed push still needs
+        // `--delete`.
         let was_written = !event.complaint.contains(NOT_CONNECTED);
         self.is_unclean = match event.ending {
             Ending::Exited(0) => false,
@@ -152,7 +154,7 @@ impl<'a> Client<'a> {
         let options = vec!["--delete", "--existing", "--ignore-existing"];
         let event =
             self.run(Action::Deletion, options, &["--recursive", &source, &target], interruption);
-        // For the server it was a transfer as any other, and so it left a mixture.
+        // The server counts it as a failed transfer, so the module is torn.
         self.is_unclean |= !event.succeeded();
         event
     }
@@ -192,7 +194,7 @@ impl<'a> Client<'a> {
         )
     }
 
-    /// Once in `times` something happens within the first half second.
+    /// In one of `times` cases, an interruption within the first half second.
     fn interruption(&mut self, times: usize) -> Option<Interruption> {
         if !self.random.once_in(times) {
             return None;

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use super::event::Ending;
 use super::process;
 
-/// Nothing here takes that long unless it never ends.
+/// After this time a client counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A signal that a client gets in the middle of its work.
@@ -20,8 +20,8 @@ pub(crate) struct Interruption {
     pub(crate) signal: Signal,
 }
 
-/// Runs a client, whose errors go to the file `complaints`, and returns how it ended and what it
-/// said.
+/// Runs a client, and returns its exit and its output. Its standard error goes to the file
+/// `complaints`.
 pub(crate) fn run(
     command: &mut Command,
     complaints: &Path,

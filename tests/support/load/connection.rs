@@ -1,10 +1,10 @@
-//! What a client did, joined with what the hooks of its connection noted.
+//! Joins the events of a client with the notes of the hooks of its connections.
 
 use super::event::{Event, Moment, TICK_MILLISECONDS};
 use super::note::Note;
 use super::site::Site;
 
-/// A transfer whose client is gone may go on at the server for about so long.
+/// After the end of a client, its transfer may continue at the server for about this time.
 const AFTERLIFE_MILLISECONDS: u64 = 3_000;
 
 /// One client's connection.
@@ -14,8 +14,7 @@ pub(crate) struct Connection {
     pub(crate) post: Option<Note>,
 }
 
-/// Joins events and notes. A client has one connection at a time, so its address and the time tell
-/// which.
+/// Joins events and notes by address and time: a client has one connection at a time.
 pub(crate) fn join(site: &Site, events: &[Event], notes: &[Note]) -> Vec<Connection> {
     events.iter().map(|event| connection(site, event, notes)).collect()
 }
@@ -55,7 +54,7 @@ impl Connection {
         self.event.succeeded() && self.post.as_ref().is_some_and(hook_did)
     }
 
-    /// For people.
+    /// For messages.
     pub(crate) fn tell(&self, site: &Site) -> String {
         let Event { client, module, action, options, sequence, began, ended, ending, complaint } =
             &self.event;

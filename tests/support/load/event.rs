@@ -1,4 +1,4 @@
-//! What a client did, and when.
+//! An event: one action of a client with its times.
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -37,9 +37,9 @@ impl Moment {
 /// What a client wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Action {
-    /// Everything that it has, the manifest last.
+    /// Pushes the whole source, the manifest last.
     Push,
-    /// Only removals, and only of what no manifest lists.
+    /// Only removes files, and only files that no manifest lists.
     Deletion,
     Pull,
     Listing,
@@ -57,7 +57,7 @@ impl Action {
 pub(crate) enum Ending {
     Exited(i32),
     Killed,
-    /// It had to be killed since it did not end.
+    /// It did not end, and was killed.
     Hung,
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct Event {
     pub(crate) began: Moment,
     pub(crate) ended: Moment,
     pub(crate) ending: Ending,
-    /// What it said last.
+    /// The last line of its output.
     pub(crate) complaint: String,
 }
 

@@ -1,4 +1,4 @@
-//! What goes wrong on the server side, one fault after the other, and who comes to see.
+//! Faults of the server, one after the other, and the commands that run meanwhile.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,12 +14,12 @@ use crate::support::random::Random;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     ConnectionKilled,
-    /// The transfer goes on, and no hook follows.
+    /// SIGTERM to the process of the connection: the transfer goes on, and no hook follows.
     ConnectionTerminated,
     TransferKilled,
     PreXferKilled,
     PostXferKilled,
-    /// The listening process goes and comes back; connections and hooks stay.
+    /// The listening process restarts; connections and hooks continue.
     DaemonRestarted,
     /// All of its processes are killed at once, as systemd does.
     ServiceKilled,
@@ -27,7 +27,7 @@ pub(crate) enum Fault {
 
 use Fault::*;
 
-/// The likelier ones more than once.
+/// Likelier faults are listed more than once.
 const FAULTS: [Fault; 15] = [
     ConnectionKilled,
     ConnectionKilled,
@@ -46,7 +46,7 @@ const FAULTS: [Fault; 15] = [
     ServiceKilled,
 ];
 
-/// What comes by while the storm lasts, the timer more than others.
+/// Commands that run during the storm. The timer runs more often than the others.
 const VISITS: [&[&str]; 6] = [
     &["snapshot", "--all", "--due"],
     &["snapshot", "--all", "--due"],
@@ -56,7 +56,7 @@ const VISITS: [&[&str]; 6] = [
     &["check"],
 ];
 
-/// Lets things go wrong until then; returns how often each did.
+/// Causes faults until that time; returns how often each occurred.
 pub(crate) fn storm(site: &Site, daemon: &mut Daemon, until: Instant) -> BTreeMap<Fault, usize> {
     let mut random = Random::new(site.size.seed * 1_000 + 999);
     let mut count = BTreeMap::new();
@@ -70,7 +70,7 @@ pub(crate) fn storm(site: &Site, daemon: &mut Daemon, until: Instant) -> BTreeMa
     count
 }
 
-/// Whether there was a victim.
+/// Whether a process was found and signalled.
 fn happen(fault: Fault, site: &Site, daemon: &mut Daemon, random: &mut Random) -> bool {
     let listening = daemon.process_id();
     let is_connection =
@@ -119,7 +119,7 @@ fn strike(
     false
 }
 
-/// Timer and administrator come until then. What they are told is looked at when all is over.
+/// Runs the commands of timer and administrator until that time. Their output is checked later.
 pub(crate) fn visit(site: &Site, until: Instant) {
     let mut random = Random::new(site.size.seed * 1_000 + 998);
     while Instant::now() < until {

@@ -12,7 +12,7 @@ use super::shown::{Content, Shown};
 /// Where the manifest is, in the directory that sorts last.
 pub(crate) const PATH: &str = "zz/manifest";
 
-/// What is in here is in no manifest.
+/// The directory whose files no manifest lists.
 pub(crate) const UNLISTED: &str = "litter/";
 
 /// The text of a manifest.
@@ -27,7 +27,7 @@ pub(crate) fn text(owner: &str, sequence: u64, files: &BTreeMap<String, Content>
 /// Whether `directory` is what its manifest says, and which state of its client that is.
 ///
 /// # Errors
-/// What differs, for people.
+/// The first difference, for messages.
 pub(crate) fn verify(directory: &Path, shown: &mut Shown) -> Result<u64, String> {
     let text = std::fs::read_to_string(directory.join(PATH))
         .map_err(|error| format!("no manifest: {error}"))?;

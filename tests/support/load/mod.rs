@@ -1,11 +1,11 @@
-//! A storm: many clients and many modules, with everything that goes wrong on a backup server.
+//! A storm: many clients push to many modules, while faults of a backup server are simulated.
 //!
-//! The clients push, pull, list and die at random while the server side suffers faults. What has to
-//! be true whatever happened is looked at while it lasts and when it is over.
+//! The clients push, pull, list and are killed at random, while faults occur on the server. The
+//! invariants are checked during the storm and after it.
 //!
-//! Each client writes into a directory of its own within its module, and last of all a manifest of
-//! what that directory has to hold: so a tree on the server shows by itself whether it is a state
-//! that a client finished.
+//! Each client writes into a directory of its own within its module. The last file of a push is a
+//! manifest of that directory. So each tree on the server shows whether a client finished pushing
+//! it.
 
 pub(crate) mod client;
 pub(crate) mod command;

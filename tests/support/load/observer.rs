@@ -1,4 +1,4 @@
-//! A look at the server while the storm lasts: at no time may two runs work in one module.
+//! Checks during the storm that two runs never work in one module at once.
 //!
 //! A run that reads the module's tree, or builds or removes one in staging, has directories below
 //! those open. That does not depend on the lock, so it shows whether the lock does its work. One
@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::process::{self, Process, Role};
 use super::site::{Place, Site};
 
-/// What was seen.
+/// What the observer found.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) violations: Vec<String>,
@@ -23,7 +23,7 @@ pub(crate) struct Seen {
     pub(crate) entries: usize,
 }
 
-/// Looks until `is_over`.
+/// Observes until `is_over`.
 pub(crate) fn watch(site: &Site, is_over: &AtomicBool) -> Seen {
     let mut seen = Seen::default();
     while !is_over.load(Ordering::Relaxed) {

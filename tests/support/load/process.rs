@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use crate::support::BINARY;
 use crate::support::server::Server;
 
-/// What a process is to the server.
+/// The role of a process on the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// The listening daemon, a connection, or what transfers for it.
@@ -39,7 +39,7 @@ impl Process {
 /// What a server runs besides our program.
 const SHARED: [&str; 4] = ["rsync", "sh", "dash", "bash"];
 
-/// Those that have the environment of this server, as its daemon and all that it starts have.
+/// The processes with the environment of this server: its daemon and all of its children.
 pub(crate) fn of(server: &Server) -> Vec<Process> {
     let mark = format!("RSYNCD_SNAPSHOT_STATE_DIRECTORY={}", server.state_directory().display());
     let numbers = fs::read_dir("/proc").expect("/proc").flatten();
@@ -49,12 +49,12 @@ pub(crate) fn of(server: &Server) -> Vec<Process> {
         .collect()
 }
 
-/// Sends a signal; a process that has ended meanwhile does not mind.
+/// Sends a signal. The process may have ended meanwhile.
 pub(crate) fn signal(pid: u32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
 }
 
-/// Waits until only the process `daemon` is left, and returns those that stay all the same.
+/// Waits until only the process `daemon` is left. Returns those that do not end.
 pub(crate) fn await_quiet(server: &Server, daemon: u32, patience: Duration) -> Vec<Process> {
     let deadline = Instant::now() + patience;
     loop {
@@ -72,7 +72,7 @@ fn has(pid: u32, mark: &[u8]) -> bool {
 }
 
 fn describe(pid: u32, mark: &[u8]) -> Option<Process> {
-    // Much cheaper than to look into the environment, and that is done often.
+    // Cheaper than reading the environment of each process, and called often.
     let program = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     let is_candidate =
         program == Path::new(BINARY) || SHARED.iter().any(|name| program.ends_with(name));

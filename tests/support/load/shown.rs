@@ -1,4 +1,4 @@
-//! What trees on the server hold. Snapshots share most files, so each inode is read once.
+//! The content of trees on the server. Snapshots share most files, so each inode is read once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, Metadata};
@@ -19,7 +19,7 @@ impl Content {
     }
 }
 
-/// The contents of inodes as they were read; only while nothing changes on the server.
+/// A cache of file contents by inode, valid while nothing changes on the server.
 #[derive(Default)]
 pub(crate) struct Shown {
     inodes: HashMap<(u64, u64), Content>,

@@ -1,4 +1,4 @@
-//! The backup server of a storm: its modules, their policies, and who writes into which.
+//! The backup server of a storm: its modules, their policies, and the clients of each.
 
 use std::fs;
 use std::path::PathBuf;
@@ -109,7 +109,7 @@ impl Site {
         format!("c{client:02}")
     }
 
-    /// Who writes into a module.
+    /// The clients that write into a module.
     pub(crate) fn writers(&self, module: usize) -> impl Iterator<Item = usize> + '_ {
         (0..self.size.clients).filter(move |client| self.size.home(*client) == module)
     }

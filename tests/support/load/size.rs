@@ -2,7 +2,7 @@
 
 use std::env;
 
-/// How big a storm is, and where its chance begins.
+/// The size of a storm, and the seed of its random numbers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size {
     pub(crate) clients: usize,

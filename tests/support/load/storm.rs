@@ -1,4 +1,4 @@
-//! The course of a storm: everybody at once, then the calm after it.
+//! The course of a storm: clients and faults at once, then the checks after it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,10 +17,10 @@ use super::size::Size;
 use super::verdict::Verdict;
 use crate::support::daemon::Daemon;
 
-/// Clients are gone, and that long after that everything has to have ended.
+/// Within this time after the last client, all processes must have ended.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Has a storm of that size, and returns what was wrong.
+/// Runs a storm of that size, and returns the violations.
 pub(crate) fn storm(size: Size, hooks: Hooks) -> Vec<String> {
     let mut site = Site::new(size, hooks);
     if std::env::var_os("RSYNCD_SNAPSHOT_LOAD_KEEP").is_some() {
@@ -88,10 +88,10 @@ fn settle(site: &Site, daemon: &Daemon) -> Vec<String> {
     violations
 }
 
-/// What the clients did, held against what is on disk now.
+/// Compares the events of the clients with the disk.
 pub(crate) fn judge(site: &Site, events: &[Event]) -> Vec<String> {
     let connections = connection::join(site, events, &note::read(&site.server));
-    // For a look at the directory, if it is kept.
+    // For an administrator who keeps the directory of the test.
     let told: Vec<String> =
         connections.iter().map(|connection| connection.tell(site) + "\n").collect();
     std::fs::write(site.server.directory.join("connections"), told.concat()).expect("a file");

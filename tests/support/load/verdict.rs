@@ -1,4 +1,4 @@
-//! What has to be true when a storm is over, whatever it was like.
+//! The invariants after a storm.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ pub(crate) struct Verdict<'a> {
     violations: Vec<String>,
 }
 
-/// Which states of which client the snapshots of a module show whole.
+/// The complete states of each client that the snapshots of a module contain.
 type States = BTreeSet<(usize, u64)>;
 
 impl<'a> Verdict<'a> {
@@ -23,7 +23,7 @@ impl<'a> Verdict<'a> {
         Verdict { site, connections, violations: Vec::new() }
     }
 
-    /// What holds when everything has ended and the timer has come.
+    /// Checks after all processes have ended and the timer has run.
     pub(crate) fn of_storm(mut self) -> Vec<String> {
         for module in 0..self.site.modules.len() {
             let mut shown = Shown::default();
@@ -36,7 +36,7 @@ impl<'a> Verdict<'a> {
         self.violations
     }
 
-    /// What holds when each client has pushed well after everything has ended.
+    /// Checks after each client has then made a good push.
     pub(crate) fn of_calm(mut self) -> Vec<String> {
         for place in &self.site.modules {
             for mark in ["torn", "due"] {
@@ -97,12 +97,12 @@ impl<'a> Verdict<'a> {
         let is_mended = |client| {
             let writes = self.writes(module).filter(|write| write.event.client == client);
             let good: Vec<bool> = writes.map(Connection::is_good).collect();
-            // That a push is gone may be noticed after the next one has begun; the one after that
-            // mends it.
+            // The end of a push may be noticed after the next one has begun; then the one after
+            // that repairs it.
             good.iter().rev().take_while(|good| **good).count() >= good.len().min(2)
         };
-        // What hung up before pre-xfer entered it has torn the module for no client in particular,
-        // and only what begins after that mends it.
+        // A connection that ended before pre-xfer recorded it tears the module without a client,
+        // and only a push that begins later repairs that.
         let can_be_mended = |torn: &toml::Value| {
             let noticed = torn["noticed"]["nanoseconds"].as_integer().expect("a time") / 1_000_000;
             let last = self.writes(module).map(|write| write.event.began.milliseconds).max();

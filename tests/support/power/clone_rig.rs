@@ -17,7 +17,7 @@ use crate::support::random::Random;
 use crate::support::run::{Run, tool};
 use crate::support::time::next_second;
 
-/// So many clones of one push at most, however slow the machine is.
+/// The most clones of one push, for slow machines.
 const SHOTS_OF_A_PUSH: usize = 6;
 
 /// Clones the disk of one history `images` times at random moments of its pushes; looks at the
@@ -78,7 +78,7 @@ pub(crate) fn cut_power(
     findings
 }
 
-/// What takes the clones.
+/// Takes the clones.
 struct Camera {
     disk: PathBuf,
     began: Instant,
@@ -102,7 +102,7 @@ impl Camera {
         let disk = File::open(&self.disk).expect("the disk");
         let mut shots = Vec::new();
         while shots.len() < count {
-            // Spread over the push, whatever its length.
+            // Spreads the clones over the whole push.
             let pause = self.push_microseconds.load(Ordering::SeqCst) * 2 / SHOTS_OF_A_PUSH;
             thread::sleep(Duration::from_micros(random.below(pause.max(1)) as u64));
             let allowed = SHOTS_OF_A_PUSH * self.pushes.load(Ordering::SeqCst);

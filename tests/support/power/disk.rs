@@ -1,4 +1,4 @@
-//! A disk that writes down all that it is told: a FUSE file system with one file, behind a loop
+//! A disk that logs all its writes and flushes: a FUSE file system with one file, behind a loop
 //! device.
 //!
 //! The loop driver hands each flush of the file system on it to that file as an fsync, and has each
@@ -24,13 +24,13 @@ const FILE: INodeNo = INodeNo(2);
 const NAME: &str = "disk";
 const FOR_EVER: Duration = Duration::from_secs(1 << 30);
 
-/// What the disk holds, and how that came about.
+/// The content of the disk, and the log of its events.
 struct Recording {
     image: Image,
     events: Vec<Event>,
 }
 
-/// A disk, as long as this lives.
+/// The disk exists until this value is dropped.
 pub(crate) struct Disk {
     recording: Arc<Mutex<Recording>>,
     /// Where it can be mounted from.
@@ -62,7 +62,7 @@ impl Disk {
         lock(&self.recording).events.len()
     }
 
-    /// Takes the disk away and returns all that it was told. Nothing of it may be mounted.
+    /// Removes the disk and returns its log. It must not be mounted.
     pub(crate) fn into_events(self) -> Vec<Event> {
         std::mem::take(&mut lock(&self.recording).events)
     }
@@ -182,7 +182,7 @@ impl Filesystem for OneFile {
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        // A descriptor is closed; that makes nothing durable.
+        // Closing a descriptor makes nothing durable.
         reply.ok();
     }
 }

@@ -12,7 +12,7 @@ use crate::support::BINARY;
 use crate::support::module::{Module, NAME};
 use crate::support::server::Server;
 
-/// Keeps so few snapshots that each run recycles one and now and then removes one.
+/// Keeps few snapshots, so each run recycles one and some runs remove one.
 const POLICY: &str = "[defaults]\nkeep = { minutely = 1 }\nmin_keep = 2\nmin_age = \"0s\"\npartial_on_exit = [23]\n\
                       keep_partial = 1\ntime_zone = \"UTC\"\nlock_wait = \"5s\"\n";
 
@@ -100,7 +100,7 @@ impl History {
         let is_in_hook = begun > ended;
         let was_torn = self.pushes[..ended].last().is_some_and(|push| push.is_torn);
         let is_under_way = self.pushes.get(ended).is_some_and(|push| push.admitted <= cut.from);
-        // What a hook that is running has done with the marks, no client was told.
+        // A running hook may have changed the marks already; no client knows of that.
         let is_torn = !is_in_hook && (was_torn || is_under_way);
         Promise { must, may, is_torn, is_in_hook }
     }

@@ -1,4 +1,4 @@
-//! The next boot after a power cut: whether what was promised is there.
+//! Checks a disk image after a power cut: all promises must hold after the next boot.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::support::module::NAME;
 use crate::support::run::Run;
 use crate::support::tree;
 
-/// Who did not push before: nothing that is torn is mended by a push of this client.
+/// A client that did not push before, so its push repairs no torn mark.
 const OTHER_CLIENT: &str = "192.0.2.2";
 
 pub(crate) struct Judge<'a> {
@@ -24,7 +24,7 @@ pub(crate) struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// Looks at the `image` that a power cut has left. It is changed by that.
+    /// Checks the `image` after a power cut. The checks change the image.
     pub(crate) fn judge(&self, image: &Path, cut: Cut) -> Findings {
         let promise = self.history.promise(cut);
         let mut trial = Trial {
@@ -99,7 +99,7 @@ impl Trial<'_> {
         }
     }
 
-    /// What is retired can be brought back, so it is whole, too.
+    /// Retired snapshots can be brought back, so they must be complete, too.
     fn compare_retired(&mut self) {
         let Ok(entries) = self.judge.history.module.private("expired").read_dir() else { return };
         let paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
@@ -120,7 +120,7 @@ impl Trial<'_> {
         }
     }
 
-    /// Every record can be read, and the commands that look work.
+    /// Every record is readable, and the reading commands succeed.
     fn ask(&mut self) {
         let module = &self.judge.history.module;
         let list = module.run(&["list", "--json", NAME]);

@@ -17,8 +17,7 @@ use std::fmt;
 use crate::support::run::tool;
 use crate::support::{have, may_mount};
 
-/// Makes a system call of the hook do nothing and say that it has done it. The program itself is
-/// the real one.
+/// Makes a system call of the hook do nothing and report success. The program itself is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sabotage {
     None,
@@ -51,7 +50,7 @@ pub(crate) struct Cut {
     pub(crate) to: usize,
 }
 
-/// What a rig has found out.
+/// The results of a rig.
 #[derive(Default)]
 pub(crate) struct Findings {
     /// How many power cuts there were.
@@ -102,7 +101,7 @@ impl fmt::Display for Findings {
     }
 }
 
-/// What can be wrong after a power cut.
+/// A violation after a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wrong {
     /// The image does not mount, or cannot be read.
@@ -117,7 +116,7 @@ pub(crate) enum Wrong {
     Unexpected,
     /// An acknowledged snapshot is not there.
     Missing,
-    /// A module that is torn passes for whole, or the push that mends it does not.
+    /// A torn module counts as whole, or a good push does not repair it.
     Torn,
     /// `list` or `check` fails.
     Command,
@@ -131,7 +130,7 @@ pub(crate) struct Violation {
     pub(crate) what: String,
 }
 
-/// Whether this machine can do all that; says why not.
+/// Whether this machine can run the rigs; prints the reason if not.
 pub(crate) fn is_possible() -> bool {
     let tools = [
         "losetup",

@@ -1,5 +1,4 @@
-//! The next boot: commands that find another boot of the machine, and nothing in what the machine
-//! remembers elsewhere.
+//! The next boot: commands that see another boot ID, and an empty memory of the machine.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What a disk was told, and what it may hold if the power goes.
+//! The log of a disk, and the states that the disk may have after a power cut.
 //!
 //! The model is that of a disk with a volatile cache: what was written before the last flush that
 //! ended is there. Of what came later any part may be, in any order, down to the smallest unit that
@@ -87,7 +87,7 @@ fn pieces(offset: usize, bytes: &[u8], unit: usize) -> impl Iterator<Item = (usi
 /// The states that power cuts leave, in the order of time.
 pub(crate) struct Replay<'a> {
     events: &'a [Event],
-    /// What is durable for certain.
+    /// The durable part.
     image: Image,
     flushed: usize,
 }
