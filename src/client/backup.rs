@@ -24,7 +24,7 @@ use crate::client::rsync::transfer::{RsyncConnection, make_destination, refuse_t
 use crate::client::safety::{checks, known_destinations};
 use crate::client::snapshots::destination_snapshots::DestinationSnapshots;
 use crate::module::context::Context;
-use crate::tell::duration::span_text;
+use crate::tell::duration::duration_text;
 use crate::tell::exit::Exit;
 
 /// # Errors
@@ -40,7 +40,7 @@ pub(crate) fn execute(job: &BackupJob, context: &Context) -> Result<Exit> {
     }
     let result = disk.prepare().and_then(|()| back_up(job, context));
     let result = with_put_back(result, disk.put_back());
-    let took = span_text(began.elapsed());
+    let took = duration_text(began.elapsed());
     match &result {
         Ok(_) if shows_notifications => {
             notify::show(&format!("Finished backup in {took}."), Urgency::Normal)

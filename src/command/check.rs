@@ -1,7 +1,7 @@
-//! `check`: health of each module for monitoring, as Nagios plugins tell it.
+//! `check`: the health of each module for monitoring, in the form of a Nagios plugin.
 //!
-//! Looks only: at what the last runs left behind, at the age of the newest complete snapshot,
-//! and, with [`doctor`], at the configuration.
+//! Changes nothing. The findings are about the last runs, the snapshot root ([`health`]) and the
+//! configuration ([`doctor`]).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -81,7 +81,7 @@ fn check_named(context: &Context, module: &OsStr) -> Vec<CheckedModuleView> {
                 .map(|(label, target)| checked(label, target, conf.as_ref()))
                 .collect();
         }
-        // As where all modules are checked.
+        // `check` of all modules says the same of this one.
         Err(error) if error.is_not_found() && is_configured(name) => {
             Finding::new(Severity::Critical, error.to_string())
         }
@@ -108,7 +108,7 @@ fn checked(
     }
 }
 
-/// A module of which it will be known where it is when the first push has come.
+/// The finding for a module whose directory is not known until its first push.
 fn unknown(why: &str) -> Finding {
     Finding::new(
         Severity::Ok,
@@ -191,12 +191,12 @@ pub(crate) fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Fi
     );
     match health::of_root(target) {
         Ok(found) => {
-            // The last run may have warned of what still stands.
+            // A warning of the last run that still holds is shown once.
             findings.retain(|known| !found.iter().any(|finding| finding.message == known.message));
             findings.extend(found);
         }
         Err(error) => {
-            // What made the last run fail most likely still does; once is enough.
+            // If the cause of the last failure still stands, it is shown once.
             let message = error.to_string();
             if !findings.iter().any(|finding| finding.message.contains(&message)) {
                 findings.push(Finding::new(Severity::Critical, message));

@@ -1,4 +1,5 @@
-//! What is wrong with the configuration before anything has gone wrong with the backups.
+//! The findings of `check` about the configuration: the policy file, rsyncd.conf, and other modules
+//! through which clients could change snapshots.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -80,15 +81,15 @@ pub(crate) fn module(conf: &RsyncdConf, name: &[u8], target: &Target) -> Vec<Fin
             missing.join(", ")
         ));
     }
-    findings.extend(pair(module));
+    findings.extend(hook_pair(module));
     findings.extend(partial_dirs_refused(module, target));
     findings.extend(writers_into(conf, &target.root_path, name));
     findings.extend(unguarded(conf, target, name));
     findings
 }
 
-/// What is wrong with the two hooks as a pair.
-fn pair(module: &RsyncdModule) -> Option<Finding> {
+/// Mistakes in how the two hooks of a module work together.
+fn hook_pair(module: &RsyncdModule) -> Option<Finding> {
     let is_gate = |hook| {
         text(module, hook).split_ascii_whitespace().any(|word| {
             word.trim_matches(|letter: char| !letter.is_ascii_alphanumeric()) == GATE_COMMAND
@@ -125,7 +126,8 @@ fn pair(module: &RsyncdModule) -> Option<Finding> {
     }
 }
 
-/// Where pre-xfer turns partial directories away, the line that lets it admit them.
+/// If pre-xfer turns pushes with partial directories away, the line of rsyncd.conf that lets them
+/// in.
 fn partial_dirs_refused(module: &RsyncdModule, target: &Target) -> Option<Finding> {
     let dirs = &target.policy.partial_dirs;
     let are_refused = module.runs_us(GATE) && is_writable(module) && follows_links(module, dirs);
@@ -140,7 +142,7 @@ fn partial_dirs_refused(module: &RsyncdModule, target: &Target) -> Option<Findin
     })
 }
 
-/// The rewriting options that the module does not refuse.
+/// The options that rewrite files and that the module does not refuse.
 fn unrefused(module: &RsyncdModule) -> Vec<&'static str> {
     let refused = text(module, "refuse options");
     let matches = |pattern: &str, option: &str| match pattern.strip_suffix('*') {
@@ -148,8 +150,8 @@ fn unrefused(module: &RsyncdModule) -> Vec<&'static str> {
         None => option == pattern,
     };
     let is_refused = |option: &str| {
-        // The last word that matches counts; `!` takes a refusal back, and rsync refuses
-        // write-devices by itself.
+        // The last word that matches counts. `!` takes a refusal back. rsync refuses write-devices
+        // by default.
         let mut refused_now = option == "write-devices";
         for word in refused.split_whitespace() {
             let (negated, pattern) = match word.strip_prefix('!') {
@@ -188,7 +190,7 @@ fn writers_into(conf: &RsyncdConf, root: &Path, name: &[u8]) -> Vec<Finding> {
     conf.modules.iter().filter(writes_into_root).map(finding).collect()
 }
 
-/// Other modules that reach the module's directory, and through which nothing is turned away.
+/// Other modules that reach the module's directory and turn no push away.
 fn unguarded(conf: &RsyncdConf, target: &Target, name: &[u8]) -> Vec<Finding> {
     let mounts = Mounts::read().unwrap_or_default();
     let reaches = |module: &RsyncdModule| {
@@ -215,8 +217,8 @@ fn unguarded(conf: &RsyncdConf, target: &Target, name: &[u8]) -> Vec<Finding> {
     conf.modules.iter().filter(is_unguarded).map(finding).collect()
 }
 
-/// The path without symbolic links, unless a server would have to be asked for it that `own` does
-/// not need.
+/// The path without symbolic links. Returned as it is if that would ask a server that `own` does
+/// not need, because that server may not answer.
 fn resolved(path: PathBuf, own: &Path, mounts: &Mounts) -> PathBuf {
     match mounts.may_wait_for(&path, own) {
         true => path,
@@ -224,7 +226,7 @@ fn resolved(path: PathBuf, own: &Path, mounts: &Mounts) -> PathBuf {
     }
 }
 
-/// Whether `path` is above the root or within one of its snapshots or our own directory.
+/// Whether `path` is above the root, or within one of its snapshots or `.rsyncd-snapshot`.
 fn reaches_snapshots(path: &Path, root: &Path) -> bool {
     let within = path.strip_prefix(root).ok().and_then(|rest| rest.components().next());
     let is_ours = |name: &[u8]| {

@@ -70,7 +70,7 @@ impl ExpiredView {
         })
     }
 
-    /// The same for people.
+    /// The text for a terminal.
     pub(crate) fn to_text(&self, label: &str) -> String {
         let count = counted(self.expired.len(), "retired snapshot");
         let text = format!("{label}: {count} in {}\n", self.snapshot_root);

@@ -1,18 +1,18 @@
-//! What `check` says of one thing, and how bad it is.
+//! A finding of `check` and its severity, which decides the exit status.
 
 use serde::Serialize;
 
-/// How bad something is; worse compares greater.
+/// How serious a finding is; a worse one compares greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Severity {
-    /// As it should be.
+    /// Nothing to do.
     Ok,
-    /// A person should look at it some day.
+    /// The administrator should look at it within days.
     Warning,
-    /// It could not be found out.
+    /// The state could not be read.
     Unknown,
-    /// A person should look at it now.
+    /// The administrator should look at it now.
     Critical,
 }
 
@@ -36,17 +36,14 @@ impl Severity {
     }
 }
 
-/// One thing that was found.
 #[derive(Debug, Serialize)]
 pub(crate) struct Finding {
-    /// How bad it is.
     pub level: Severity,
-    /// What it is, and what to do about it.
+    /// What was found, and what to do about it.
     pub message: String,
 }
 
 impl Finding {
-    /// A finding.
     pub(crate) fn new(level: Severity, message: impl Into<String>) -> Self {
         Finding { level, message: message.into() }
     }

@@ -1,8 +1,8 @@
-//! What an expiry would really free: the trees of the snapshots that go, and of those that are
-//! retired already and wait for their removal.
+//! Counts the space that an expiry would free: that of the snapshots that go, and of retired ones
+//! that wait for their removal.
 //!
-//! Counting looks at every file of these trees, which is seconds for some hundred thousand entries
-//! and much longer for millions on a cold disk; so beyond a size it is done only if asked for.
+//! Counting reads every file of these trees. That takes seconds for some hundred thousand entries,
+//! and much longer for millions on a cold disk, so beyond a size it is done only with `--sizes`.
 
 use crate::decide::snapshot_verdict::Decision;
 use crate::engine::usage::{self, Usage, UsageTree};
@@ -12,28 +12,27 @@ use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::SnapshotList;
 
-/// Trees with more entries than this are counted only if asked for.
+/// Trees with more entries than this are counted only with `--sizes`.
 pub(crate) const USUAL_MAX_ENTRIES: u64 = 500_000;
 
-/// What an expiry frees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FreedSpace {
-    /// Snapshots that go.
+    /// How many snapshots go.
     pub snapshots: usize,
-    /// Snapshots that are retired already.
+    /// How many snapshots are retired already.
     pub retired: usize,
-    /// What all of them free together; none if that was too much to count.
+    /// The space that all of them free together; `None` if they have too many entries to count.
     pub usage: Option<Usage>,
 }
 
-/// Counts what the expiry frees; only up to [`USUAL_MAX_ENTRIES`] unless `any_size`.
+/// Counts what the expiry frees, up to [`USUAL_MAX_ENTRIES`] entries unless `any_size`.
 pub(crate) fn count(
     root: &SnapshotRoot,
     list: &SnapshotList,
     decision: &Decision,
     any_size: bool,
 ) -> FreedSpace {
-    // A room that does not exist yet holds nothing.
+    // A root that is not registered has no `expired/` yet.
     let expired = if root.is_registered() { root.subdir(Subdir::Expired).ok() } else { None };
     let retired =
         if expired.is_some() { retire::retired(root).unwrap_or_default() } else { Vec::new() };
@@ -55,7 +54,8 @@ fn tree<'a>(dir: Dir<'a>, name: &str) -> UsageTree<'a> {
     UsageTree { parent: dir.directory, parent_path: dir.path, name: c_name(name) }
 }
 
-/// What the records say of the size of snapshots; nothing of adopted ones.
+/// The entries of the named snapshots by their records. Adopted snapshots have no record and count
+/// as none.
 fn recorded_entries(list: &SnapshotList, names: &[&str]) -> u64 {
     let named = list.items.iter().filter(|item| names.contains(&item.name.text.as_str()));
     named.filter_map(|item| item.record.as_ref()).map(|record| record.entries).sum()

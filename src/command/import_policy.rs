@@ -1,7 +1,7 @@
 //! `import-policy`: prints the policy that takes over from a `rotate-backups.ini`.
 //!
-//! It prints and changes nothing. Comments carry what a person has to know or do; they and the
-//! names in headers hold text of the file, so both are escaped in one place each.
+//! It changes no file. The comments that it prints say what the administrator has to know or do.
+//! They and the names in headers hold text of the file, so both are escaped in one place each.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -53,9 +53,9 @@ struct PolicyDocument<'a> {
     /// Where modules were looked for, escaped.
     conf: &'a str,
     has_conf: bool,
-    /// The names of tables so far, and of modules, which no suggestion may take.
+    /// The names of tables so far, and of modules: a suggested name must be none of them.
     names: BTreeSet<String>,
-    /// How many tables need a person.
+    /// How many tables are marked TODO for the administrator.
     by_hand: usize,
 }
 
@@ -72,7 +72,7 @@ impl<'a> PolicyDocument<'a> {
         }
     }
 
-    /// What holds for all tables.
+    /// The comments before all tables, and `[defaults]`.
     fn preface(&mut self, file: &Path, left: &[String]) {
         self.comment(&format!(
             "Translated by `rsyncd-snapshot import-policy` from {}. Read the comments, do what \
@@ -98,7 +98,7 @@ impl<'a> PolicyDocument<'a> {
         }
     }
 
-    /// The tables of the section at `index`, or what became of it.
+    /// The tables of the section at `index`, or comments that say why there is none.
     fn section(
         &mut self,
         sections: &[TranslatedSection],
@@ -146,7 +146,7 @@ impl<'a> PolicyDocument<'a> {
         }
     }
 
-    /// The header of a module's table, and what is its own in it.
+    /// The header of a module's table, and the entries that only this module has.
     fn assigned(
         &mut self,
         assigned: &AssignedModule,
@@ -180,7 +180,8 @@ impl<'a> PolicyDocument<'a> {
         }
     }
 
-    /// A section that no module takes its table from, perhaps because another was in force.
+    /// A section that no module takes its table from. Another section may have been in force
+    /// instead.
     fn unassigned(
         &mut self,
         sections: &[TranslatedSection],
@@ -258,7 +259,7 @@ impl<'a> PolicyDocument<'a> {
         }
     }
 
-    /// The entries of a table whose notes stand in that of module `first`.
+    /// The entries of a table without their notes, which are in the table of module `first`.
     fn entries_again(&mut self, table: &PolicyTable, first: &str) {
         self.comment(&format!("As in the table of {first}."));
         table.entries.iter().filter_map(|entry| entry.key.as_ref()).for_each(|key| self.line(key));
@@ -280,7 +281,8 @@ impl<'a> PolicyDocument<'a> {
         name
     }
 
-    /// Writes a paragraph of comment. Whatever text it holds, it stays one.
+    /// Writes a paragraph of comment. `text` may hold line breaks; they are escaped, so no line of
+    /// it leaves the comment.
     fn comment(&mut self, text: &str) {
         let mut line = String::from("#");
         for word in one_line(text).split(' ') {
@@ -306,7 +308,7 @@ fn key(name: &str) -> String {
     if name.bytes().all(is_bare) { name.to_string() } else { quoted(name) }
 }
 
-/// A string of TOML; what is not plain text is written as its code.
+/// A string of TOML, with `\U` escapes for all but letters, digits and printable ASCII.
 fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for character in text.chars() {

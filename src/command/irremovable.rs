@@ -1,4 +1,4 @@
-//! The part of `check` about snapshots that cannot be removed.
+//! The findings of `check` about snapshots that cannot be removed.
 
 use crate::decide::obstacle::Obstacles;
 use crate::decide::snapshot_reason::SnapshotReason;
@@ -10,7 +10,8 @@ use crate::store::unremovable;
 use crate::tell::counted;
 use crate::tell::escape::escape_path;
 
-/// What the policy no longer keeps and cannot be removed, with the command that helps.
+/// Snapshots that the policy no longer keeps and that cannot be removed, with the command that
+/// helps.
 pub(crate) fn irremovable(
     target: &Target,
     root: &SnapshotRoot,
@@ -38,26 +39,26 @@ pub(crate) fn irremovable(
     in_place.into_iter().chain(set_aside(target, root)).collect()
 }
 
-/// So many trees that were set aside are looked into.
+/// For so many trees that were set aside, the obstacle is searched for.
 const MAX_SET_ASIDE: usize = 3;
 
-/// What could not be removed and was set aside, with the commands that help.
+/// Trees that could not be removed and were set aside, with the commands that help.
 fn set_aside(target: &Target, root: &SnapshotRoot) -> Option<String> {
     let names = unremovable::names(root);
     if names.is_empty() {
         return None;
     }
-    let room = escape_path(&root.private().path.join(Subdir::Unremovable.name()));
+    let directory = escape_path(&root.private().path.join(Subdir::Unremovable.name()));
     let tell = |name: &String| match unremovable::obstacles(root, name) {
         Ok(obstacles) if !obstacles.is_empty() => obstacles.to_string(),
-        Ok(_) => format!("{name}: nothing is seen to be in its way any more"),
+        Ok(_) => format!("{name}: nothing hinders its removal any more"),
         Err(error) => error.to_string(),
     };
     let mut told: Vec<String> = names.iter().take(MAX_SET_ASIDE).map(tell).collect();
     let more = names.len().saturating_sub(MAX_SET_ASIDE);
     told.extend((more > 0).then(|| format!("and {}", counted(more, "more tree"))));
     Some(format!(
-        "{} could not be removed and is in {room}: {}; then run `rotate {} --purge`",
+        "{} could not be removed and is in {directory}: {}; then run `rotate {} --purge`",
         counted(names.len(), "tree"),
         told.join("; "),
         target.argument()

@@ -1,4 +1,4 @@
-//! `list`: the snapshots and what is known of them.
+//! `list`: the snapshots with their records, and `list --expired`.
 
 use std::ffi::OsStr;
 
@@ -43,7 +43,7 @@ pub(crate) fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Resu
                 list.pin(&state.pins);
                 undated::mark(&mut snapshots, &state.clock_history());
             }
-            // What can be listed is listed.
+            // Snapshots are listed without pins if the state cannot be read.
             Err(error) => list.warnings.push(error.to_string()),
         }
         for warning in &list.warnings {

@@ -1,4 +1,8 @@
-//! One file per command: it finds the modules, lets the work be done, and tells the result.
+//! One file per command of `rsyncd-snapshot`, beside files that several share. A command finds the
+//! modules, starts the work in `run`, and prints the result.
+//!
+//! This file finds the modules that a command works on, confines the process to them before
+//! anything is changed, and works on one after the other.
 
 pub(crate) mod check;
 pub(crate) mod doctor;
@@ -43,9 +47,9 @@ use crate::tell::log::set_subject;
 use crate::tell::output::print;
 
 impl Context {
-    /// The module named on the command line, or all that were worked on. Of all, work that
-    /// `changes` something leaves alone what rsyncd.conf does not name: it may have been taken out
-    /// on purpose.
+    /// The module named on the command line, or all that were worked on before. If the command
+    /// `changes` something, a module that rsyncd.conf no longer names is left out of all: the
+    /// administrator may have taken it out on purpose.
     fn targets(
         &self,
         module: Option<&OsStr>,
@@ -65,7 +69,7 @@ impl Context {
                     "{label}: left as it is, for it is no module of rsyncd.conf; name its \
                      directory to work on it"
                 ),
-                // What is refused for its nesting is told by the work on it.
+                // The work on this module fails with the refusal of its nesting.
                 KnownModule::NeverSucceeded(label, target)
                     if changes && target.check_nesting().is_err() =>
                 {
@@ -92,7 +96,7 @@ impl Context {
         Ok(targets)
     }
 
-    /// Works on each module; one that fails does not keep the others from their turn.
+    /// Works on each module. After one that fails, the next one follows.
     fn for_each(
         &self,
         module: Option<&OsStr>,
@@ -101,10 +105,11 @@ impl Context {
         self.work_on(self.targets(module, false)?, module, work)
     }
 
-    /// The same for work that changes something: this process is [confined](crate::module::confine)
-    /// to all of the modules first. A failure of some `kind` of work is remembered: also if the
-    /// module cannot even be resolved. A history that is lost is a new beginning for a snapshot
-    /// only. Of several modules, one that would take snapshots of snapshots is left out.
+    /// [`for_each`](Self::for_each) for work that changes something. This process is
+    /// [confined](crate::module::confine) to all of the modules first. A failure is remembered as
+    /// one of `kind`, also if the module cannot be resolved. Only a snapshot may begin a new
+    /// history where one is lost. If all modules are worked on, one that would take snapshots of
+    /// snapshots is left out.
     fn change_each(
         &self,
         module: Option<&OsStr>,
@@ -122,8 +127,9 @@ impl Context {
                 }
             },
         };
-        let targets =
-            self.targets(module, true).inspect_err(|error| self.remember(module, kind, error))?;
+        let targets = self
+            .targets(module, true)
+            .inspect_err(|error| self.remember_unresolved(module, kind, error))?;
         let mut skipped = Exit::Done;
         let mut kept = Vec::new();
         for (label, target) in targets {
@@ -144,8 +150,9 @@ impl Context {
         Ok(self.work_on(kept, module, work)?.max(skipped))
     }
 
-    /// Refuses what is no module to make snapshots of. A read-only one may be filled by something
-    /// else than a push: who means that names its directory.
+    /// Refuses a module that snapshots cannot be made of, and a read-only one that is given by
+    /// name. The latter may be filled by another program; then the administrator names its
+    /// directory.
     fn check_use(&self, target: &Target, module: Option<&OsStr>) -> Result<()> {
         target.check_nesting()?;
         let is_by_name = module.is_some_and(|module| !module.as_bytes().starts_with(b"/"));
@@ -165,7 +172,7 @@ impl Context {
     }
 
     /// Remembers why a module that was used before cannot be resolved.
-    fn remember(&self, module: Option<&OsStr>, kind: Option<RunKind>, error: &Error) {
+    fn remember_unresolved(&self, module: Option<&OsStr>, kind: Option<RunKind>, error: &Error) {
         if let Some(path) = module.and_then(|module| self.path_of(module)) {
             self.remember_at(&path, kind, error);
         }
@@ -183,7 +190,8 @@ impl Context {
         }
     }
 
-    /// The directory of a named module, as it is known to this machine.
+    /// The canonical directory of a named module; without resolving links if its server does not
+    /// answer.
     fn path_of(&self, module: &OsStr) -> Option<PathBuf> {
         let path = self.configured_path(module)?;
         let canonical = if answers(&path) { std::fs::canonicalize(&path).ok() } else { None };
@@ -204,7 +212,7 @@ impl Context {
         module: Option<&OsStr>,
         mut work: impl FnMut(&Target) -> Result<Exit>,
     ) -> Result<Exit> {
-        // One name may stand for several directories.
+        // One name may stand for several directories, so a named module may be several targets.
         let single = module.is_some() && targets.len() == 1;
         if targets.is_empty() {
             log::info!(
@@ -214,10 +222,10 @@ impl Context {
         }
         let mut worst = Exit::Done;
         for (label, target) in targets {
-            // Who named one module knows which it is.
+            // With a single named module, lines need not name it.
             set_subject(Some(label.clone()).filter(|_| !single));
             let done = target.and_then(|target| {
-                // The work on other modules may have taken hours.
+                // The work on other modules may have taken hours, and a server may be gone by now.
                 known_modules::ensure_answers(&target)?;
                 self.set_level(&target);
                 work(&target)
@@ -246,8 +254,8 @@ fn print_json<T: Serialize>(single: bool, values: &[T]) -> Result<()> {
     print(&(text + "\n"))
 }
 
-/// Says what was done to a module, unless only what went wrong is asked for.
-fn done(context: &Context, target: &Target, message: &str) -> Result<Exit> {
+/// Prints what was done to a module, unless `--quiet` asks for problems only.
+fn print_done(context: &Context, target: &Target, message: &str) -> Result<Exit> {
     if !context.is_quiet() {
         print(&format!("{}: {message}\n", target.label()))?;
     }

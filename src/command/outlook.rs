@@ -1,4 +1,4 @@
-//! What `plan` is asked, and what it works on.
+//! The options of `plan`, and what one policy makes of the snapshots.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -46,7 +46,7 @@ pub(crate) struct PlanOptions {
 /// A span as in a policy, or of years.
 pub(crate) fn long_span(text: &str) -> std::result::Result<DurationText, String> {
     let years = text.strip_suffix('y').and_then(|years| {
-        // As many seconds as there are years are read as any span is.
+        // The number is read as a duration of so many seconds, so both accept the same numbers.
         let count = DurationText::parse(&format!("{years}s"))?.seconds();
         DurationText::parse(&format!("{}s", count.checked_mul(YEAR_SECONDS)?))
     });
@@ -54,24 +54,25 @@ pub(crate) fn long_span(text: &str) -> std::result::Result<DurationText, String>
     span.ok_or_else(|| "a number and a unit are needed: s, m, h, d, w or y".to_string())
 }
 
-/// Longer than any step of a clock: someone who asks about another time means it.
+/// Longer than any step of a clock, for `--at`: the administrator means that time, so it is no
+/// clock jump.
 pub(crate) const ANY_JUMP: DurationText = DurationText::from_seconds(1_000 * 365 * 86_400);
 
 /// What one policy makes of the snapshots.
 pub(crate) struct PolicyOutlook {
-    /// The decision on each.
     pub decision: Decision,
-    /// The same before caps and guards: why those go that a guard holds.
+    /// The decision without caps and guards: the reasons for which a snapshot goes that a guard
+    /// holds.
     pub unguarded: Decision,
-    /// What becomes of them; none where no usual distance of pushes is known.
+    /// When each snapshot goes; `None` if the usual distance of pushes is not known.
     pub forecast: Option<Forecast>,
-    /// What those that go would free.
+    /// The space that would be freed.
     pub freed: FreedSpace,
-    /// The policy's `max_expire`: what is put off by it goes with later runs.
+    /// The policy's `max_expire`: snapshots beyond it go with later runs.
     pub max_expire: usize,
 }
 
-/// The time that is asked about.
+/// The time of `--at`, or now.
 pub(crate) fn time_of(options: &PlanOptions, policy: &Policy) -> DateTime<Utc> {
     options.at.map_or_else(|| Clock::System.now(), |at| at.in_zone(&policy.time_zone))
 }

@@ -1,9 +1,12 @@
-//! `pin`, `unpin` and `undelete`: what a person says about single snapshots.
+//! `pin`, `unpin` and `undelete`: commands for single snapshots.
+//!
+//! All of the named snapshots are found before the first one is changed. So a wrong name changes
+//! nothing.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use crate::command::done;
+use crate::command::print_done;
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
 use crate::module::confine;
@@ -18,7 +21,8 @@ use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 use crate::tell::exit::Exit;
 
-/// Names of snapshots, after the module's name; or alone, if only one module has each.
+/// Names of snapshots, after the name of their module. The latter may be left out if no other
+/// module has a snapshot of that name.
 pub(crate) type NamedSnapshot<'a> = &'a [OsString];
 
 /// Pins snapshots.
@@ -32,7 +36,7 @@ pub(crate) fn pin(context: &Context, named: NamedSnapshot, reason: &str) -> Resu
     })
 }
 
-/// Takes the pins from snapshots.
+/// Unpins snapshots.
 ///
 /// # Errors
 /// As [`pin()`].
@@ -59,8 +63,8 @@ pub(crate) fn undelete(context: &Context, named: NamedSnapshot) -> Result<Exit> 
     })
 }
 
-/// Finds all of the named snapshots, confines this process to their modules, and changes one after
-/// the other. `work` returns what it did.
+/// Finds all of the named snapshots that `has` accepts, confines this process to their modules, and
+/// changes one after the other. `work` returns what it did, as text.
 fn change(
     context: &Context,
     named: NamedSnapshot,
@@ -79,13 +83,13 @@ fn change(
     confine::to(found.iter().map(|(target, _)| target), context.write_scope);
     for (target, name) in &found {
         let message = work(&target.open_root()?, name)?;
-        done(context, target, &message)?;
+        print_done(context, target, &message)?;
     }
     Ok(Exit::Done)
 }
 
 /// The module, if one is named, and the names of snapshots. The first of several arguments is a
-/// module unless it has the form of a snapshot's name; a module that has that form is named by its
+/// module unless it has the form of a snapshot's name. A module with such a name is given by its
 /// path.
 fn split(named: NamedSnapshot<'_>) -> (Option<&OsStr>, &[OsString]) {
     match named {
@@ -99,8 +103,8 @@ fn split(named: NamedSnapshot<'_>) -> (Option<&OsStr>, &[OsString]) {
     }
 }
 
-/// The module that has the snapshot `name`, and that name as text; without `module` it has to be
-/// one module's only.
+/// The module that has the snapshot `name`, and that name as text. Without `module`, exactly one
+/// module has to have it.
 fn find<'a>(
     context: &Context,
     module: Option<&OsStr>,
@@ -143,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_first_argument_is_a_module_unless_it_looks_like_a_snapshot() {
-        let words = |text: &str| text.split(',').map(OsString::from).collect::<Vec<_>>();
+        let arguments = |text: &str| text.split(',').map(OsString::from).collect::<Vec<_>>();
         let (first, second) = ("2026-11-22T19-08-31Z", "2019-08-02 12:00:00");
         for (named, module, count) in [
             (first.to_string(), None, 1),
@@ -153,7 +157,7 @@ mod tests {
             (format!("{first},{second}"), None, 2),
             (format!("/srv/2026-11-22T19-08-31Z,{second}"), Some("/srv/2026-11-22T19-08-31Z"), 1),
         ] {
-            let named = words(&named);
+            let named = arguments(&named);
             let (found, names) = split(&named);
             assert_eq!((found, names.len()), (module.map(OsStr::new), count), "{named:?}");
         }

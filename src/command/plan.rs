@@ -1,9 +1,9 @@
-//! `plan`, which is also `rotate --dry-run`: what rotation would do and why, doing nothing.
+//! `plan` and `rotate --dry-run`: what rotation would do, and why. Nothing is changed.
 //!
-//! Beside the decision itself: when each snapshot that stays will go
+//! Beside the decision, `plan` shows when each snapshot that stays will go
 //! ([`forecast`](crate::decide::forecast)), how much space those that go would free ([`freed`]),
-//! what another policy would decide on the same snapshots, and what a policy would hold after years
-//! of pushes that never were (`replay`).
+//! what another policy would decide on these snapshots, and what a policy would hold after years of
+//! simulated pushes ([`replay`]).
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -72,7 +72,7 @@ pub(crate) fn run_with(context: &Context, options: &PlanOptions, json: bool) -> 
     Ok(exit)
 }
 
-/// Reads a policy that has to be usable.
+/// Reads the policy of `--policy`, which has to be usable.
 fn other_policy(context: &Context, file: &Path) -> Result<Settings> {
     let settings = Settings::read(Some(file), Some(&context.settings.rsyncd_conf));
     match settings.source {
@@ -81,7 +81,7 @@ fn other_policy(context: &Context, file: &Path) -> Result<Settings> {
     }
 }
 
-/// The plan for one module, and warnings about what could not be read.
+/// The plan for one module, and warnings about records and state that could not be read.
 fn plan(
     target: &Target,
     other: Option<&Settings>,
@@ -99,7 +99,7 @@ fn plan(
     let reading = options.at.is_none().then(|| Clock::System.reading());
     let examined = rotate::examine(&target, &root, now, reading.clone())?;
     let outlook = |target: &Target, list: &SnapshotList, decision: Decision| {
-        // With the notes on dates that are not believed.
+        // Taken from the verdicts, which say which dates are not believed.
         let snapshots: Vec<Snapshot> =
             decision.verdicts.iter().map(|verdict| verdict.snapshot.clone()).collect();
         PolicyOutlook {
@@ -117,7 +117,8 @@ fn plan(
             let clock_jump = target.policy.clock_jump;
             let policy = Policy { clock_jump, ..settings.policy(target.name.as_deref()) };
             let other = Target { policy, ..target.clone() };
-            let (list, decision) = meant(&other, &root, &examined.state, now, reading)?;
+            let (list, decision) =
+                decision_once_confirmed(&other, &root, &examined.state, now, reading)?;
             Some((settings.policy_file.as_path(), outlook(&other, &list, decision)))
         }
     };
@@ -125,9 +126,9 @@ fn plan(
     Ok((PlanView::new(&target, now, &examined.list, &present, compared), examined.list.warnings))
 }
 
-/// What another policy decides once a person has confirmed that the change is meant; that it
-/// would pause until then is said as its pause.
-fn meant(
+/// What another policy decides once `rotate --confirm` has confirmed it. If the change of policy
+/// alone would pause expiry until then, the decision still names that pause.
+fn decision_once_confirmed(
     other: &Target,
     root: &SnapshotRoot,
     state: &State,

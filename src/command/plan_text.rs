@@ -1,4 +1,4 @@
-//! The text of `plan`: on a terminal with a timeline and colours.
+//! The text of `plan`, with a time line and colours on a terminal.
 
 use chrono::TimeDelta;
 use indicatif::HumanBytes;
@@ -12,7 +12,7 @@ use crate::tell::counted;
 use crate::tell::table::TextTable;
 
 impl PlanView {
-    /// The plan for people; `terminal` is where it is printed, if it is one.
+    /// The text of a plan; `terminal` if it is printed on one.
     pub(crate) fn to_text(&self, label: &str, terminal: Option<&Terminal>) -> String {
         let mut text = format!("{label}: {}, in {}\n", self.totals(present), self.snapshot_root);
         text += &pause(&self.present, self.going(present));
@@ -85,7 +85,7 @@ impl PlanView {
         table
     }
 
-    /// Side by side, with a mark where the policies differ.
+    /// Both policies side by side, with a mark where they differ.
     fn compared_table(&self, policy_file: &str) -> TextTable {
         let mut table = TextTable::new(&["SNAPSHOT", "", "PRESENT POLICY", policy_file]);
         for snapshot in &self.snapshots {
@@ -98,7 +98,7 @@ impl PlanView {
     }
 }
 
-/// Which policy's say is meant.
+/// Picks what one of the two policies makes of a snapshot.
 type FateOf = fn(&SnapshotView) -> Option<&FateView>;
 
 fn present(snapshot: &SnapshotView) -> Option<&FateView> {
@@ -113,7 +113,8 @@ fn differs(snapshot: &SnapshotView) -> bool {
     other(snapshot).is_some_and(|other| other.keep != snapshot.fate.keep)
 }
 
-/// The colour of a snapshot's line: what goes, or what the other policy lets go or saves.
+/// The colour of a snapshot's line: red for one that goes. With two policies, red for one that only
+/// the other policy expires, green for one that only the other policy keeps.
 fn colour(snapshot: &SnapshotView) -> Option<Colour> {
     match other(snapshot) {
         None => (!snapshot.fate.keep).then_some(Colour::Red),
@@ -136,7 +137,7 @@ fn briefly(fate: &FateView) -> String {
     format!("{:<6}  {:<10}  {first}{more}", word(fate), end(fate))
 }
 
-/// Within two days how soon, later on which day.
+/// When a snapshot goes: how soon if within two days, else the day.
 fn end(fate: &FateView) -> String {
     match fate.end {
         ExpiryTime::Now => "now".to_string(),
@@ -154,7 +155,7 @@ fn pause(totals: &TotalsView, going: usize) -> String {
     totals.pause.as_ref().map(line).unwrap_or_default()
 }
 
-/// What would be free, in a line; nothing where nothing goes.
+/// A line that says how much space would be freed; empty if nothing goes.
 fn freed(whose: &str, going: usize, totals: &TotalsView) -> String {
     let what = match (going, totals.retired) {
         (0, 0) => return String::new(),

@@ -1,4 +1,4 @@
-//! The documented JSON of `plan`.
+//! The JSON of `plan`.
 //!
 //! One object for a module:
 //!
@@ -57,7 +57,7 @@ pub(crate) struct PlanView {
     pub(crate) snapshots: Vec<SnapshotView>,
 }
 
-/// What is said of all snapshots together.
+/// What one policy makes of all snapshots together.
 #[derive(Debug, Serialize)]
 pub(crate) struct TotalsView {
     pub(crate) pause: Option<String>,
@@ -68,7 +68,7 @@ pub(crate) struct TotalsView {
     pub(crate) retired: usize,
 }
 
-/// The other policy's totals.
+/// The totals under the policy of `--policy`.
 #[derive(Debug, Serialize)]
 pub(crate) struct ComparedView {
     pub(crate) policy_file: String,
@@ -96,7 +96,7 @@ pub(crate) struct SnapshotView {
 pub(crate) struct FateView {
     pub(crate) keep: bool,
     pub(crate) reasons: Vec<String>,
-    /// The same where the cause of a pause is said once, above all of them.
+    /// Reasons for the text, where the cause of a pause is printed once, above all snapshots.
     #[serde(skip)]
     pub(crate) brief_reasons: Vec<String>,
     expires_at: Option<String>,
@@ -118,17 +118,17 @@ struct CoverView {
 /// When a snapshot goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExpiryTime {
-    /// As soon as something rotates.
+    /// With the next rotation.
     Now,
     /// With the next push.
     NextPush(DateTime<Utc>),
-    /// Then, after so much time.
+    /// At this time, after so much time from now.
     At(DateTime<Utc>, TimeDelta),
     /// Not within ten years.
     Stays,
-    /// When a guard lets it go.
+    /// As soon as a guard no longer holds it.
     HeldBack,
-    /// Too little is known of pushes.
+    /// The usual distance of pushes is not known.
     Unknown,
 }
 
@@ -193,12 +193,12 @@ impl TotalsView {
     }
 }
 
-/// What becomes of each snapshot by its name.
+/// What a policy makes of each snapshot, by name.
 fn fates(outlook: &PolicyOutlook, now: DateTime<Utc>) -> BTreeMap<String, FateView> {
     let unguarded = outlook.unguarded.verdicts.iter();
     let kept = unguarded.map(|verdict| (verdict.snapshot.name.clone(), verdict.keep)).collect();
     let mut put_off = 0;
-    // Both lists are of the same snapshots in the same order.
+    // Both lists hold these snapshots in one order.
     let verdicts = outlook.decision.verdicts.iter().zip(&outlook.unguarded.verdicts);
     let fate = |(verdict, unguarded): (&SnapshotVerdict, &SnapshotVerdict)| {
         if is_put_off(verdict) {
@@ -233,7 +233,7 @@ fn is_put_off(verdict: &SnapshotVerdict) -> bool {
     verdict.reasons.iter().any(|reason| matches!(reason, SnapshotReason::Deferred(_)))
 }
 
-/// When a snapshot goes; `put_off` counts those that `max_expire` puts off, up to this one.
+/// When a snapshot goes. `put_off`: how many snapshots up to this one `max_expire` puts off.
 fn end(
     verdict: &SnapshotVerdict,
     outlook: &PolicyOutlook,
@@ -279,7 +279,7 @@ fn row(verdict: &SnapshotVerdict) -> TimelineRow {
     }
 }
 
-/// A reason with its text; one that names a snapshot which goes as well says so.
+/// The text of a reason. If the reason names another snapshot that goes, too, the text says so.
 fn words(reason: &SnapshotReason, text: String, kept: &BTreeMap<String, bool>) -> String {
     let text = one_line(&text).into_owned();
     match reason {

@@ -1,11 +1,11 @@
 //! `release`: the word of a person that ends the pause of the large-change guard, the torn mark or
 //! the pause for damage.
 //!
-//! What else still keeps snapshots from expiring, or partial, is said in the same line.
+//! The printed line also says what else still keeps snapshots from expiring, or partial.
 
 use std::ffi::OsStr;
 
-use crate::command::done;
+use crate::command::print_done;
 use crate::decide::root_overlap::Opener;
 use crate::decide::snapshot_reason::Pause;
 use crate::decide::verdict_facts::ClientCompletion;
@@ -29,7 +29,7 @@ pub(crate) fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> 
         if torn {
             let was_torn = transfer::release_torn(target, &Clock::System)?;
             let message = if was_torn { "no longer torn" } else { "not torn" };
-            return done(context, target, &(message.to_string() + &still_partial(target)?));
+            return print_done(context, target, &(message.to_string() + &still_partial(target)?));
         }
         let root = target.open_root()?;
         let mut unpinned = None;
@@ -48,7 +48,7 @@ pub(crate) fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> 
                 names.join(", ")
             ),
         };
-        done(context, target, &(message + &still_paused(target)?))
+        print_done(context, target, &(message + &still_paused(target)?))
     })
 }
 
@@ -66,11 +66,11 @@ pub(crate) fn release_unseen(context: &Context, module: Option<&OsStr>) -> Resul
                 format!("{count} pushes count as ended; `snapshot --due` takes their snapshot")
             }
         };
-        done(context, target, &said)
+        print_done(context, target, &said)
     })
 }
 
-/// Accepts what was altered in snapshots, and lets expiry go on.
+/// Accepts the altered files of snapshots as they are, and ends the pause for damage.
 ///
 /// # Errors
 /// If the module, its inode log or its state cannot be used.
@@ -83,11 +83,12 @@ pub(crate) fn release_damage(context: &Context, module: Option<&OsStr>) -> Resul
             0 => "nothing is altered".to_string(),
             count => format!("{} accepted as found", counted(count, "altered file")),
         };
-        done(context, target, &(message + &still_paused(target)?))
+        print_done(context, target, &(message + &still_paused(target)?))
     })
 }
 
-/// `check` shows what the last run warned of. That `ended` paused expiry is no longer true.
+/// Removes the warning of a pause that has ended from what the last run warned of, which `check`
+/// shows.
 fn forget_pause(target: &Target, ended: Option<Pause>) {
     let Some(ended) = ended.map(|pause| pause.to_string()) else { return };
     let forgotten = target.memory.change(&target.module_path, |memory| {
@@ -98,7 +99,7 @@ fn forget_pause(target: &Target, ended: Option<Pause>) {
     }
 }
 
-/// Why nothing expires all the same, to follow the message; empty if expiry goes on.
+/// Why still nothing expires, as the end of a message; empty if snapshots expire.
 fn still_paused(target: &Target) -> Result<String> {
     if let Some(mistake) = target.trouble.first() {
         return Ok(format!("; nothing expires yet, since the policy cannot be used: {mistake}"));
@@ -117,7 +118,7 @@ fn still_paused(target: &Target) -> Result<String> {
     Ok(text)
 }
 
-/// Why the next snapshot is partial all the same, to follow the message.
+/// Why the next snapshot is still partial, as the end of a message; empty if it is not.
 fn still_partial(target: &Target) -> Result<String> {
     let root = target.look_at_root()?;
     Ok(match ClientCompletion::of_module(root.module()) {

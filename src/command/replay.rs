@@ -1,4 +1,5 @@
-//! `plan --replay`: what a policy would hold after years of regular pushes.
+//! `plan --replay`: the snapshots that a policy would hold after years of regular, simulated
+//! pushes.
 //!
 //! The JSON is one object: `module` (null for `[defaults]`), `policy_file` (null for the built-in
 //! policy), `replay`, and `compared` (null, or `policy_file` and `replay` of `--policy` where a
@@ -27,7 +28,7 @@ use crate::tell::exit::Exit;
 use crate::tell::output::print;
 use crate::tell::table::TextTable;
 
-/// How often pushes come unless it is said.
+/// The time between pushes without `--every`.
 const USUAL_DISTANCE: DurationText = DurationText::from_seconds(3_600);
 
 #[derive(Serialize)]
@@ -36,7 +37,7 @@ struct ReplayedModuleView {
     #[serde(flatten)]
     present: PolicyView,
     compared: Option<PolicyView>,
-    /// What text calls the module.
+    /// How the text names the module.
     #[serde(skip)]
     label: Option<String>,
 }
@@ -74,7 +75,8 @@ struct HeldView {
     age: TimeDelta,
 }
 
-/// Replays the policy of each module that is named, or else the defaults of the policy at hand.
+/// Replays the policy of each named module. Without a module, replays the defaults of `--policy` or
+/// of the present policy.
 ///
 /// # Errors
 /// [`Error::Policy`] if a policy cannot be used; [`Error::Usage`] if there are too many pushes.
@@ -196,7 +198,7 @@ impl PolicyView {
     }
 }
 
-/// A span as it was asked for.
+/// A duration in years if it is whole years.
 fn in_years(span: DurationText) -> String {
     match (span.seconds() / YEAR_SECONDS, span.seconds() % YEAR_SECONDS) {
         (years @ 1.., 0) => format!("{years}y"),
@@ -204,7 +206,7 @@ fn in_years(span: DurationText) -> String {
     }
 }
 
-/// A distance in the unit that fits it exactly, if that is readable.
+/// A distance in the unit that fits it exactly if that is short, else rounded.
 fn in_words(distance: TimeDelta) -> String {
     let exactly = DurationText::from_seconds(distance.num_seconds().unsigned_abs()).to_string();
     if exactly.len() <= "31d".len() { exactly } else { roughly(distance) }
@@ -212,7 +214,7 @@ fn in_words(distance: TimeDelta) -> String {
 
 const DAY: i64 = 86_400;
 
-/// Ages up to which one stretch of the past reaches, in seconds.
+/// The bands of the table, with the greatest age in each, in seconds.
 const BANDS: [(&str, i64); 5] = [
     ("up to a day", DAY),
     ("up to a week", 7 * DAY),
@@ -221,7 +223,7 @@ const BANDS: [(&str, i64); 5] = [
     ("older", i64::MAX),
 ];
 
-/// How dense the snapshots are, the farther back the sparser.
+/// How many snapshots each band of ages holds, and how dense they are.
 fn bands(snapshots: &[HeldView]) -> TextTable {
     let mut table = TextTable::new(&["AGE", "SNAPSHOTS", "ONE EVERY", "OLDEST"]);
     let mut younger_than = i64::MIN;

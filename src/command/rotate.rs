@@ -1,4 +1,4 @@
-//! `rotate`: expire now what the policy no longer keeps.
+//! `rotate`: expires the snapshots that the policy no longer keeps.
 
 use std::ffi::OsStr;
 
@@ -14,14 +14,13 @@ use crate::tell::error::Result;
 use crate::tell::exit::Exit;
 use crate::tell::output::print;
 
-/// What a person wants of a rotation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RotateOptions {
-    /// Only say what would be done.
+    /// Print the decision, and change nothing.
     pub dry_run: bool,
-    /// End pauses first: clock, state and policy are right.
+    /// End pauses first: the administrator has checked clock, state and policy.
     pub confirm: bool,
-    /// Remove what is retired at once, too.
+    /// Remove all retired snapshots at once.
     pub purge: bool,
 }
 
@@ -35,16 +34,16 @@ impl RotateOptions {
 pub(crate) fn run(
     context: &Context,
     module: Option<&OsStr>,
-    orders: RotateOptions,
+    options: RotateOptions,
     json: bool,
 ) -> Result<Exit> {
-    if orders.dry_run {
+    if options.dry_run {
         return plan::run(context, module, json);
     }
     let mut views = Vec::new();
     let exit = context.change_each(module, Some(RunKind::Rotation), Opener::Upkeep, |target| {
         let rotated =
-            rotate_by_hand::rotate(target, orders.confirm, orders.disposal(), &Clock::System)?;
+            rotate_by_hand::rotate(target, options.confirm, options.disposal(), &Clock::System)?;
         let view = DecisionView::new(target, &rotated.decision);
         if !json && !context.is_quiet() {
             print(&view.to_text(&target.label()))?;

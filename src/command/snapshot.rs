@@ -1,4 +1,4 @@
-//! `snapshot`: one now, by hand or from a timer.
+//! `snapshot`: takes a snapshot now, for an administrator, a timer or a client.
 
 use std::ffi::OsStr;
 
@@ -27,25 +27,24 @@ struct SnapshotRunView {
     warnings: Vec<String>,
 }
 
-/// What a person or a client wants of a snapshot.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SnapshotOptions {
-    /// Only where one is owed.
+    /// Only if a snapshot is due.
     pub due: bool,
     /// The status of the transfer that has just filled the directory.
     pub status: Option<i32>,
-    /// Rotate afterwards.
+    /// Rotate after the snapshot.
     pub rotates: bool,
 }
 
 impl SnapshotOptions {
-    /// The same for a run on `target`.
+    /// The request for a run on `target`.
     pub(crate) fn request(self, target: &Target) -> Request {
         let request = match self.status {
             None => Request::manual(self.due),
             Some(status) => {
                 let worth = Worth::of_status(status, Reporter::Client, target.policy.statuses());
-                // There was no daemon to tell who the client is.
+                // Without a daemon, the client is not known.
                 Request { client: None, ..Request::transfer(worth, status, Client::default()) }
             }
         };
@@ -53,17 +52,17 @@ impl SnapshotOptions {
     }
 }
 
-/// Takes a snapshot of each module; with `due`, of those that are owed one.
+/// Takes a snapshot of each module; with `due`, of each that has a due mark.
 pub(crate) fn run(
     context: &Context,
     module: Option<&OsStr>,
-    orders: SnapshotOptions,
+    options: SnapshotOptions,
     json: bool,
 ) -> Result<Exit> {
     let mut views = Vec::new();
-    let opener = if orders.due { Opener::Due } else { Opener::Snapshot };
+    let opener = if options.due { Opener::Due } else { Opener::Snapshot };
     let exit = context.change_each(module, Some(RunKind::Snapshot), opener, |target| {
-        let request = Request { started: context.started.clone(), ..orders.request(target) };
+        let request = Request { started: context.started.clone(), ..options.request(target) };
         let report = order::run(target, &request, &Clock::System)?;
         views.push(SnapshotRunView {
             module: target.name.as_deref().map(escape),
@@ -72,8 +71,9 @@ pub(crate) fn run(
             name: report.snapshot.clone(),
             warnings: report.all_warnings(),
         });
-        // A client that has just transferred wants to hear of it if that is not what it gets.
-        let is_less = orders.status.is_some() && report.is_partial();
+        // A client that has just transferred learns by the exit status that its snapshot is
+        // partial.
+        let is_less = options.status.is_some() && report.is_partial();
         Ok(report.exit().max(if is_less { Exit::Warnings } else { Exit::Done }))
     })?;
     if json {

@@ -1,14 +1,13 @@
-//! A strip of time on a terminal: what stays and what goes, from now back to the oldest snapshot.
+//! Draws a time line on a terminal: which snapshots stay and which go, from now back to the oldest.
 //!
-//! The scale is logarithmic, since that is how a policy thins out: the last hours take as much room
-//! as the last years. Plain ASCII; colours only where the terminal has them and nobody has
-//! said `NO_COLOR`.
+//! The scale is logarithmic, because a policy thins out that way: the last hours are as wide as the
+//! last years. Plain ASCII; colours only if the terminal has them and `NO_COLOR` is not set.
 
 use std::io::IsTerminal;
 
 use chrono::TimeDelta;
 
-/// Where colours and a certain width are possible.
+/// The width and colours of a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Terminal {
     /// Characters in a line.
@@ -20,17 +19,17 @@ pub(crate) struct Terminal {
 /// Colours by their SGR codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Colour {
-    /// What goes.
+    /// A snapshot that goes.
     Red = 31,
-    /// What stays.
+    /// A snapshot that stays.
     Green = 32,
-    /// What is pinned.
+    /// A pinned snapshot.
     Yellow = 33,
-    /// What is partial.
+    /// A partial snapshot.
     Cyan = 36,
 }
 
-/// Where neither `COLUMNS` nor the terminal tells its width.
+/// The width if neither `COLUMNS` nor the terminal gives one.
 const USUAL_WIDTH: usize = 80;
 
 impl Terminal {
@@ -51,7 +50,7 @@ impl Terminal {
         Some(Terminal { width: width.unwrap_or(USUAL_WIDTH).clamp(40, 240), colours })
     }
 
-    /// `text` in a colour, where there are any.
+    /// `text` in a colour, if colours are wanted.
     pub(crate) fn paint(&self, text: &str, colour: Colour) -> String {
         match self.colours {
             true => format!("\x1b[{}m{text}\x1b[0m", colour as u8),
@@ -60,16 +59,16 @@ impl Terminal {
     }
 }
 
-/// What is shown of a snapshot, one row for each kind.
+/// The row that a snapshot is drawn in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TimelineRow {
-    /// A complete one that stays.
+    /// Complete, and stays.
     Stays,
-    /// One that goes.
+    /// Goes.
     Goes,
-    /// One that a person has pinned.
+    /// Pinned by an administrator.
     Pinned,
-    /// A partial one that stays.
+    /// Partial, and stays.
     Partial,
 }
 
@@ -82,13 +81,13 @@ impl TimelineRow {
     ];
 }
 
-/// Room for the rows' names.
+/// Columns for the names of rows.
 const NAME_WIDTH: usize = 9;
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
 
-/// What may be marked on the axis: ages in seconds.
+/// Labels of the axis, with their ages in seconds.
 const TICKS: [(&str, i64); 12] = [
     ("now", 0),
     ("1h", HOUR),
@@ -143,7 +142,7 @@ impl Scale {
         let mut line = vec![b'-'; self.columns];
         for (label, age) in TICKS.into_iter().filter(|(_, age)| *age <= self.oldest) {
             let column = self.column(age);
-            // A label that has no room is left out.
+            // A label that would overlap the one before is left out.
             let begins = if labels.is_empty() { 0 } else { labels.len() + 1 };
             if column >= begins && column + label.len() <= self.columns {
                 labels += &" ".repeat(column - labels.len());

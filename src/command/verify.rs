@@ -1,5 +1,5 @@
-//! `verify`: whether files in snapshots have been altered in place, and which snapshots that
-//! damages.
+//! `verify`: finds files in snapshots that were altered in place, and repairs their attributes if
+//! asked to.
 
 use std::ffi::OsStr;
 
@@ -19,7 +19,8 @@ use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
 use crate::tell::output::print;
 
-/// Verifies each module, after a repair if one is wanted; fails if anything is altered.
+/// Verifies each module, after a repair if `repairs`. The exit status is a failure if any file is
+/// altered.
 pub(crate) fn run(
     context: &Context,
     module: Option<&OsStr>,
@@ -58,7 +59,7 @@ pub(crate) fn run(
     Ok(exit)
 }
 
-/// The documented JSON.
+/// The JSON that docs describe.
 #[derive(Serialize)]
 struct VerifyView {
     module: Option<String>,
@@ -80,7 +81,6 @@ struct VerifyView {
     repaired: Option<RepairView>,
 }
 
-/// What a repair did.
 #[derive(Serialize)]
 struct RepairView {
     restored_files: u64,

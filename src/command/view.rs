@@ -63,7 +63,7 @@ impl DecisionView {
         }
     }
 
-    /// The same for people.
+    /// The text for a terminal.
     pub(crate) fn to_text(&self, label: &str) -> String {
         let mut table = TextTable::new(&["SNAPSHOT", "", "BECAUSE"]);
         for verdict in &self.snapshots {
@@ -112,17 +112,17 @@ struct ListedSnapshotView {
     skipped_mounts: Vec<String>,
     temporaries: Option<u64>,
     pinned: Option<String>,
-    /// Why a partial one is not complete; none for those of earlier versions.
+    /// Why a partial snapshot is not complete; `None` for one that an earlier version made.
     because: Option<String>,
-    /// Why its date is not believed.
+    /// Why the snapshot's date is not believed.
     undated: Option<String>,
     #[serde(skip)]
     age: String,
 }
 
 impl ListView {
-    /// The snapshots of `target` as they are at `now`; `dated` are the same ones, with what is
-    /// known of their dates.
+    /// The snapshots of `target` as of `now`. `dated` are these snapshots in the order of `items`,
+    /// with the dates that are not believed.
     pub(crate) fn new(
         target: &Target,
         items: &[ListedSnapshot],
@@ -141,14 +141,14 @@ impl ListView {
         }
     }
 
-    /// The same for people.
+    /// The text for a terminal.
     pub(crate) fn to_text(&self, label: &str) -> String {
         let mut text = format!(
             "{label}: {} in {}\n",
             counted(self.snapshots.len(), "snapshot"),
             self.snapshot_root
         );
-        // Few modules ever have any.
+        // Few modules have copies, so the column is left out without any.
         let has_copies = self.snapshots.iter().any(|item| item.copies > 0);
         let copies_title = if has_copies { Some("COPIES") } else { None };
         let titles = ["SNAPSHOT", "AGE", "GRADE", "ENTRIES", "ADDED", "CHANGED", "REMOVED"];

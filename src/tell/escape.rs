@@ -1,9 +1,9 @@
 //! Printable, reversible text for arbitrary bytes.
 //!
-//! File names, module names and client names are bytes that a stranger chose. In
-//! a log or on a terminal a raw control byte forges lines or moves the cursor, so
-//! everything outside printable UTF-8 becomes `\xHH`, byte by byte, and a backslash
-//! becomes `\\`. [`unescape`] inverts it, which lets records (TOML is text) hold any path.
+//! File names, module names and client names are bytes that a client chose. In a log or on a
+//! terminal, a raw control byte forges lines or moves the cursor. So all bytes outside printable
+//! UTF-8 become `\xHH`, and a backslash becomes `\\`. [`unescape`] inverts that, so records, which
+//! are text, can hold any path.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -42,7 +42,7 @@ pub(crate) fn shell_word(bytes: &[u8]) -> String {
     } else if text.as_bytes() == bytes {
         format!("'{}'", text.replace('\'', r"'\''"))
     } else {
-        // The shells that people type in read the escapes of `escape` in this form.
+        // bash, zsh and ksh read the escapes of `escape` in this form.
         format!("$'{}'", text.replace('\'', r"\'"))
     }
 }
@@ -78,8 +78,8 @@ pub fn unescape(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Replaces whatever could disturb a line of log or terminal, and nothing else: the last
-/// guard before a sink, for text whose values were escaped already.
+/// Replaces the characters that could disturb a line of log or terminal, and keeps backslashes. The
+/// last step before output, for text whose values were escaped before.
 pub fn one_line(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_unsafe) {
         return Cow::Borrowed(text);
@@ -105,8 +105,8 @@ pub(crate) fn lines(text: &str) -> String {
     ended.collect()
 }
 
-/// A value of our own files that was escaped when it was written; whatever else has got there must
-/// not get out.
+/// Deserializes a value that was escaped when this program wrote it. If another program has put
+/// control characters there, they are escaped now.
 pub(crate) fn deserialize_line<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<String, D::Error> {
@@ -121,8 +121,7 @@ fn push_hex(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Control characters, and the invisible ones that reorder or break lines, or make two names look
-/// the same.
+/// Control characters, and invisible ones that reorder or break lines or make two names look alike.
 fn is_unsafe(character: char) -> bool {
     character.is_control()
         || matches!(

@@ -5,8 +5,8 @@
 pub enum Exit {
     /// Everything asked for was done, or there was nothing to do.
     Done,
-    /// Done, but the log holds a warning that a person should read. Each warning or error that is
-    /// logged makes this of [`Exit::Done`], but for hooks and `check`.
+    /// Done, but the log holds a warning that the administrator should read. Each logged warning or
+    /// error turns [`Exit::Done`] into this, except for hooks and `check`.
     Warnings,
     /// The lock stayed busy for the whole of `lock_wait`; a snapshot that was asked for is marked
     /// due.

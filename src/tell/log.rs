@@ -1,12 +1,12 @@
-//! Where log lines go: to syslog when rsyncd runs us, to standard error when a person does.
+//! Logs to syslog in a hook of rsyncd, and to standard error in a command.
 //!
-//! rsyncd's hooks have no useful standard error, and a container may have no syslog; neither
-//! may fail a backup. So the hook logs to syslog if its socket is there and else to standard
-//! error, where warnings and errors go in any case: unless that is the journal, which has them
-//! from syslog already.
+//! Hooks have no useful standard error, and a container may have no syslog. Neither may fail a
+//! backup. So a hook logs to syslog if its socket exists, and else to standard error. Warnings and
+//! errors go to standard error in any case, unless that is the journal, which has them from syslog
+//! already.
 //!
-//! A hook and a command that works on many modules name the module in each line: what is below
-//! them need not know it ([`set_subject`]).
+//! A hook, and a command that works on many modules, names the module in each line. It does so once
+//! with [`set_subject`], so the layers below need not.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -29,7 +29,7 @@ struct Logger {
     is_in_journal: bool,
 }
 
-/// The module that lines are about which do not begin with one.
+/// The module for lines that do not begin with one.
 static SUBJECT: Mutex<Option<String>> = Mutex::new(None);
 
 /// Whether a warning or an error was logged.
@@ -56,15 +56,15 @@ fn with_subject<'a>(subject: Option<&str>, text: &'a str) -> Cow<'a, str> {
     }
 }
 
-/// Starts logging at `level`; `to_syslog` for a hook.
+/// Starts logging at `level`; `to_syslog` in a hook.
 pub fn start(to_syslog: bool, level: LevelFilter) {
     start_as(crate::tell::PROGRAM, to_syslog, level);
 }
 
-/// The same for a program of another name.
+/// [`start`] for a program of another name.
 pub(crate) fn start_as(ident: &'static str, to_syslog: bool, level: LevelFilter) {
     let syslog = if to_syslog { connect(ident) } else { None };
-    // Fails only if it was started before, and then that stands.
+    // Setting it fails only if a logger was set before; that one stays.
     let logger = Logger {
         ident,
         syslog: syslog.map(Mutex::new),
@@ -90,7 +90,7 @@ fn connect(ident: &str) -> Option<Syslog> {
         process: ident.to_string(),
         pid: std::process::id(),
     };
-    // `unix` tries the local sockets only; `init` would go on to the network.
+    // `unix` tries local sockets only; `init` would also try the network.
     syslog::unix(formatter).ok()
 }
 
@@ -113,7 +113,7 @@ impl Log for Logger {
         let line = one_line(&text);
         let sent = self.syslog.as_ref().is_some_and(|syslog| send(syslog, record.level(), &line));
         if !sent || record.level() <= Level::Warn && !self.is_in_journal {
-            // Standard error may be closed; there is nowhere left to say so.
+            // If standard error is closed, no output is left to report that to.
             let ident = self.ident;
             let _ = progress::pause(|| {
                 writeln!(std::io::stderr(), "{ident}: {}{line}", prefix(record.level()))

@@ -1,7 +1,7 @@
-//! What is told: errors, log lines, exit statuses and tables.
+//! Errors, log lines, exit statuses, tables and progress.
 //!
-//! Nothing here decides or changes anything. Every value that a client can
-//! influence passes through [`escape`] on its way out.
+//! Nothing here decides or changes anything. Every value that a client can influence passes through
+//! [`escape`] on its way out.
 
 pub(crate) mod duration;
 pub(crate) mod error;

@@ -1,8 +1,7 @@
-//! Progress of long work, for a person who watches: entries done, how many a second, how long
-//! still.
+//! Shows the progress of long work on a terminal: entries done, entries a second, time left.
 //!
-//! One bar for the process, as there is one log: the engine adds to it wherever it is, and without
-//! a terminal, and in the hook, it is not there.
+//! The process has one bar, as it has one log, and any part of the engine adds to it. Without a
+//! terminal, and in a hook, there is no bar.
 
 use std::io::{IsTerminal, stderr};
 use std::sync::OnceLock;
@@ -13,7 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 static BAR: OnceLock<ProgressBar> = OnceLock::new();
 
-/// Whether there is work that is shown. A bar without would be drawn empty after a log line.
+/// Whether a phase is shown. Without this, an empty bar would be drawn after a log line.
 static IS_SHOWN: AtomicBool = AtomicBool::new(false);
 
 /// Shows progress from now on if standard error is a terminal.
@@ -25,7 +24,7 @@ pub(crate) fn start() {
     }
 }
 
-/// Work that is shown; the line goes when this is dropped, be it at the end or by an error.
+/// A phase of work that is shown. The line is removed when this value is dropped, also by an error.
 #[must_use]
 pub(crate) struct ProgressPhase(());
 
@@ -39,7 +38,7 @@ impl Drop for ProgressPhase {
     }
 }
 
-/// Begins work of which `entries` are expected, if that is known.
+/// Begins a phase named `what`. `entries`: how many are expected, if that is known.
 pub(crate) fn begin(what: &'static str, entries: Option<u64>) -> ProgressPhase {
     let Some(bar) = BAR.get() else { return ProgressPhase(()) };
     let template = match entries {
@@ -61,18 +60,18 @@ pub(crate) fn begin(what: &'static str, entries: Option<u64>) -> ProgressPhase {
 }
 
 fn rate(state: &ProgressState, write: &mut dyn std::fmt::Write) {
-    // A line that cannot be drawn is no reason to stop.
+    // The work goes on if the line cannot be drawn.
     let _ = write!(write, "{:.0}", state.per_sec());
 }
 
-/// So many more are done.
+/// Counts `entries` as done.
 pub(crate) fn add(entries: u64) {
     if let Some(bar) = BAR.get() {
         bar.inc(entries);
     }
 }
 
-/// Runs `write`, which writes lines to the terminal, so that they do not mix with the bar.
+/// Runs `write`, which writes lines to the terminal, with the bar hidden.
 pub(crate) fn pause<T>(write: impl FnOnce() -> T) -> T {
     match BAR.get().filter(|_| IS_SHOWN.load(Ordering::Relaxed)) {
         Some(bar) => bar.suspend(write),

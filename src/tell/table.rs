@@ -1,4 +1,4 @@
-//! Columns of text for a terminal.
+//! Aligns text in columns for a terminal.
 
 /// Rows of cells; the first row is the heading.
 #[derive(Debug, Default)]
@@ -7,12 +7,10 @@ pub(crate) struct TextTable {
 }
 
 impl TextTable {
-    /// A table with a heading.
     pub(crate) fn new(heading: &[&str]) -> Self {
         TextTable { rows: vec![heading.iter().map(ToString::to_string).collect()] }
     }
 
-    /// Adds a row.
     pub(crate) fn push(&mut self, row: Vec<String>) {
         self.rows.push(row);
     }

@@ -1,4 +1,4 @@
-//! What is wrong with a command line, told without repeating what it would do to a terminal.
+//! Reports mistakes in a command line, without control characters from its arguments.
 
 use std::io::{Write, stderr, stdout};
 use std::os::unix::ffi::OsStrExt;
@@ -8,19 +8,19 @@ use clap::Parser;
 use crate::tell::escape::{escape, lines};
 use crate::tell::exit::Exit;
 
-/// Prints what clap says of the command line that it could not read, or was asked by it.
+/// Prints clap's message for a command line that it could not parse, or for `--help`.
 ///
-/// clap shows the arguments as they are. So it is asked once more, with the same ones escaped: then
-/// each is one word of one line. An argument that is only wrong because it is no text is right by
-/// then, and is in no message.
-pub(crate) fn print<Line: Parser>(error: clap::Error) -> Exit {
-    // A closed output is no trouble of ours.
+/// clap prints arguments unescaped. So the command line is parsed once more with escaped arguments:
+/// then each is one word of one line. If the only mistake is an argument that is not UTF-8, the
+/// escaped one is right, and the first message, which does not show it, is printed.
+pub(crate) fn print<CommandLine: Parser>(error: clap::Error) -> Exit {
+    // The reader of a closed output does not want the text.
     if !error.use_stderr() {
         let _ = write!(stdout(), "{}", error.render());
         return Exit::Done;
     }
     let escaped = std::env::args_os().map(|argument| escape(argument.as_bytes()));
-    let error = Line::try_parse_from(escaped).err().unwrap_or(error);
+    let error = CommandLine::try_parse_from(escaped).err().unwrap_or(error);
     let _ = write!(stderr(), "{}", lines(&error.render().to_string()));
     Exit::Usage
 }

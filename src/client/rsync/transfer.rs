@@ -28,7 +28,7 @@ use crate::client::signals;
 use crate::store::completion;
 use crate::system::syscalls::is_privileged;
 use crate::tell::counted;
-use crate::tell::duration::span_text;
+use crate::tell::duration::duration_text;
 use crate::tell::error::Error;
 use crate::tell::escape::escape_path;
 
@@ -102,7 +102,7 @@ impl<'a> RsyncConnection<'a> {
         if job.sends_token() {
             self.finish(outcome)?;
         }
-        let took = span_text(began.elapsed());
+        let took = duration_text(began.elapsed());
         match TransferStatistics::parse(&output, job.sends_token().then_some(self.token_bytes)) {
             Some(TransferStatistics { transferred, bytes, deleted }) => log::info!(
                 "backed up {source} in {took}: {} with {bytes} bytes transferred, {}",
