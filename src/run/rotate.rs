@@ -58,7 +58,7 @@ pub(crate) fn rotate_after_snapshot(session: Session, report: &mut Report) -> Re
     report.warnings.extend(rotation.warnings);
     if let Err(error) = compact_if_outgrown(session.target, session.root) {
         report.warn(format!(
-            "the catalogue of inodes (.rsyncd-snapshot/inodes) stays as large as it is: {error}"
+            "the inode log (.rsyncd-snapshot/inodes) stays as large as it is: {error}"
         ));
     }
     Ok(())
