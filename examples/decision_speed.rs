@@ -56,7 +56,8 @@ fn growth(medians: &[f64], index: usize) -> String {
 }
 
 fn policies() -> Vec<(&'static str, Policy)> {
-    let amsterdam = Zone::named("Europe/Amsterdam").unwrap_or_else(Zone::utc);
+    let amsterdam =
+        rsyncd_snapshot::internals::time_zone::named("Europe/Amsterdam").unwrap_or_else(Zone::utc);
     let defaults = Policy { time_zone: Zone::utc(), ..Policy::default() };
     let all = Frequency::ALL.map(|frequency| (frequency, SlotCount::Newest(100))).to_vec();
     let everything = vec![(Frequency::Minutely, SlotCount::Always)];

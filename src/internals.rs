@@ -54,3 +54,7 @@ pub mod order {
 pub mod post_xfer {
     pub use crate::hook::post_xfer::after_transfer;
 }
+
+pub mod time_zone {
+    pub use crate::config::time_zone::named;
+}

@@ -9,6 +9,7 @@ use crate::config::partial_links::{follows_links, remedy};
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::config::settings::{PolicySource, Settings};
+use crate::decide::arguments::rewriting_option::RewritingOption;
 use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
 use crate::module::target::Target;
@@ -22,10 +23,6 @@ pub(crate) const HOOK: &str = "post-xfer exec";
 /// The hook that lets transfers in.
 const GATE: &str = "pre-xfer exec";
 const GATE_COMMAND: &str = "pre-xfer";
-/// Options with which a client rewrites files in place, and with them every snapshot that shares
-/// them.
-const REWRITING: [&str; 6] =
-    ["inplace", "append", "append-verify", "write-devices", "partial-dir", "delay-updates"];
 
 /// Findings about the policy file itself.
 pub(crate) fn policy(settings: &Settings) -> Option<Vec<Finding>> {
@@ -164,7 +161,10 @@ fn unrefused(module: &RsyncdModule) -> Vec<&'static str> {
         }
         refused_now
     };
-    REWRITING.into_iter().filter(|option| !is_refused(option)).collect()
+    let rewriting = RewritingOption::ALL.map(RewritingOption::name);
+    // With these rsync may go on in a file that snapshots share.
+    let all = rewriting.into_iter().chain(["partial-dir", "delay-updates"]);
+    all.filter(|option| !is_refused(option)).collect()
 }
 
 /// Other modules through which clients can write to the snapshots.

@@ -4,6 +4,7 @@ use std::env;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::decide::arguments::Arguments;
 use crate::decide::client::Client;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path};
@@ -103,6 +104,14 @@ impl FinishedTransfer {
         let status = status.ok_or_else(|| wrong("RSYNC_EXIT_STATUS", "is not set"))?;
         Ok(FinishedTransfer { connection, status, raw_status: number("RSYNC_RAW_STATUS", bytes)? })
     }
+}
+
+/// The arguments of the transfer: `RSYNC_ARG0` and so on, up to the first that is not set; `None`
+/// if there are none, as for every hook but pre-xfer.
+pub(crate) fn transfer_arguments() -> Option<Arguments> {
+    let arguments: Vec<_> =
+        (0..).map_while(|number| bytes(&format!("RSYNC_ARG{number}"))).collect();
+    (!arguments.is_empty()).then(|| Arguments::parse(&arguments))
 }
 
 fn bytes(variable: &str) -> Option<Vec<u8>> {

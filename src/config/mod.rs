@@ -15,3 +15,4 @@ pub(crate) mod rsyncd_conf;
 pub(crate) mod rsyncd_module;
 mod rsyncd_syntax;
 pub(crate) mod settings;
+pub(crate) mod time_zone;

@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 use crate::config::policy_keys::{KEYS, PARTIAL_ON_EXIT, SNAPSHOT_ON_EXIT};
 use crate::config::policy_syntax::{LinePositions, TomlText};
 use crate::config::policy_value::{PolicyMistake, PolicyValue, ValueResult, key_text};
+use crate::config::time_zone;
 use crate::decide::policy::Policy;
 
 /// The policies of all modules, each of them valid.
@@ -26,7 +27,8 @@ pub struct Policies {
 impl Policies {
     /// What holds without a policy file: the built-in defaults for every module.
     pub fn built_in() -> Self {
-        Policies { defaults: Policy::default(), modules: BTreeMap::new() }
+        let defaults = Policy { time_zone: time_zone::local(), ..Policy::default() };
+        Policies { defaults, modules: BTreeMap::new() }
     }
 
     /// Reads the `text` of `file`; otherwise one complete line per mistake, in the file's order.
@@ -187,7 +189,7 @@ fn without_byte_order_mark(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::arguments::Rewriting;
+    use crate::decide::arguments::rewriting_option::RewritingOption;
     use crate::decide::duration_text::DurationText;
     use crate::decide::free_space::FreeSpace;
     use crate::decide::frequency::{Frequency, SlotCount};
@@ -233,9 +235,10 @@ mod tests {
 
     #[test]
     fn no_file_and_an_empty_table_mean_the_built_in_defaults() {
-        assert_eq!(Policies::built_in().for_module(Some(b"x")), Policy::default());
-        assert_eq!(module("[defaults]\n", "x"), Policy::default());
-        assert_eq!(module("\u{feff}[defaults]\r\nstrict = true\r\n", "x"), Policy::default());
+        let defaults = Policies::built_in().defaults;
+        assert_eq!(Policies::built_in().for_module(Some(b"x")), defaults);
+        assert_eq!(module("[defaults]\n", "x"), defaults);
+        assert_eq!(module("\u{feff}[defaults]\r\nstrict = true\r\n", "x"), defaults);
     }
 
     #[test]
@@ -286,7 +289,7 @@ mod tests {
             min_age: DurationText::from_seconds(0),
             max_expire: 1_000_000,
             keep_partial: 16,
-            time_zone: crate::decide::zone::Zone::named("Europe/Amsterdam")
+            time_zone: crate::config::time_zone::named("Europe/Amsterdam")
                 .expect("tzdata is installed"),
             clock_jump: DurationText::from_seconds(7 * 86_400),
             snapshot_on_exit: vec![-1, 0, 255],
@@ -296,7 +299,7 @@ mod tests {
             min_interval: DurationText::from_seconds(300),
             max_defer: DurationText::from_seconds(7_200),
             push_wait: DurationText::from_seconds(0),
-            allow_options: vec![Rewriting::Inplace, Rewriting::AppendVerify],
+            allow_options: vec![RewritingOption::Inplace, RewritingOption::AppendVerify],
             partial_dirs: PartialDirs::listed(&[".parts".to_string(), "work/parts".to_string()]),
             max_parallel: Some(3),
             full_comparison: DurationText::from_seconds(86_400),

@@ -1,7 +1,7 @@
 //! Every key of the policy file, with the kind of value that it accepts.
 
 use crate::config::policy_value::{PolicyValue, ValueResult};
-use crate::decide::arguments::Rewriting;
+use crate::decide::arguments::rewriting_option::RewritingOption;
 use crate::decide::partial_dirs::PartialDirs;
 use crate::decide::policy::{IoNice, Policy, Prefer};
 
@@ -30,7 +30,9 @@ pub(crate) const KEYS: [(&str, SetKey); 29] = [
     ("max_defer", |policy, value| value.span().map(|span| policy.max_defer = span)),
     ("push_wait", |policy, value| value.span().map(|span| policy.push_wait = span)),
     ("allow_options", |policy, value| {
-        value.some_of(&REWRITING).map(|some| policy.allow_options = some)
+        value
+            .some_of(&RewritingOption::ALL.map(|option| (option.name(), option)))
+            .map(|some| policy.allow_options = some)
     }),
     ("partial_dirs", |policy, value| {
         value.partial_dirs().map(|names| policy.partial_dirs = PartialDirs::listed(&names))
@@ -60,13 +62,6 @@ pub(crate) const SNAPSHOT_ROOT: &str = "snapshot_root";
 
 pub(crate) const PREFER: [(&str, Prefer); 2] =
     [("oldest", Prefer::Oldest), ("newest", Prefer::Newest)];
-
-pub(crate) const REWRITING: [(&str, Rewriting); 4] = [
-    ("inplace", Rewriting::Inplace),
-    ("append", Rewriting::Append),
-    ("append-verify", Rewriting::AppendVerify),
-    ("write-devices", Rewriting::WriteDevices),
-];
 
 pub(crate) const LOG_LEVEL: [(&str, log::LevelFilter); 6] = [
     ("off", log::LevelFilter::Off),

@@ -10,6 +10,7 @@ use std::path::{Component, Path};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::config::time_zone;
 use crate::decide::duration_text::DurationText;
 use crate::decide::free_space::FreeSpace;
 use crate::decide::frequency::{Frequency, SlotCount};
@@ -226,7 +227,7 @@ impl<'a, 'text> PolicyValue<'a, 'text> {
 
     /// A time zone that this system has the rules of.
     pub(crate) fn zone(&self) -> ValueResult<Zone> {
-        self.text().and_then(Zone::named).ok_or_else(|| {
+        self.text().and_then(time_zone::named).ok_or_else(|| {
             self.mistake(
                 "it must be \"local\" or an IANA name known to this system's tzdata, such as \"Europe/Amsterdam\"",
             )

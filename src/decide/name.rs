@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     fn parse(name: &str) -> Option<(String, Grade)> {
-        let zone = Zone::named("Europe/Amsterdam").expect("tzdata is installed");
+        let zone = Zone::amsterdam();
         let name = SnapshotName::parse(name.as_bytes(), &zone)?;
         Some((name.time.to_rfc3339(), name.grade))
     }

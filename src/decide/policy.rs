@@ -1,9 +1,10 @@
 //! What the administrator wants for one module, with the built-in defaults.
 //!
 //! The defaults are the scheme of the Python program. [`policy_file`](crate::config::policy_file)
-//! reads the values; nothing here can be invalid.
+//! reads the values; nothing here can be invalid. Only the default of `time_zone`, the system's zone,
+//! is set there, since it has to be read.
 
-use crate::decide::arguments::Rewriting;
+use crate::decide::arguments::rewriting_option::RewritingOption;
 use crate::decide::duration_text::DurationText;
 use crate::decide::free_space::FreeSpace;
 use crate::decide::frequency::{Frequency, SlotCount};
@@ -72,7 +73,7 @@ pub struct Policy {
     /// How long a push waits at the gate for a snapshot that is being taken.
     pub push_wait: DurationText,
     /// Options that rewrite files in place and are let through all the same.
-    pub allow_options: Vec<Rewriting>,
+    pub allow_options: Vec<RewritingOption>,
     /// Names of partial directories that a client may give.
     pub partial_dirs: PartialDirs,
     /// How many jobs work at once on this machine; `None` is one for each processor.
@@ -119,7 +120,7 @@ impl Default for Policy {
             min_age: DurationText::from_seconds(3_600),
             max_expire: 20,
             keep_partial: 3,
-            time_zone: Zone::local(),
+            time_zone: Zone::utc(),
             clock_jump: DurationText::from_seconds(31 * 86_400),
             snapshot_on_exit: vec![0, 24],
             partial_on_exit: Vec::new(),

@@ -4,7 +4,8 @@
 //! there, instead of making a new one, would rewrite history. While there is no snapshot there is
 //! none to rewrite.
 
-use crate::decide::arguments::{Arguments, Rewriting};
+use crate::decide::arguments::Arguments;
+use crate::decide::arguments::rewriting_option::RewritingOption;
 use crate::decide::partial_dirs::{BUILT_IN, Leftover, PartialDirs};
 use crate::tell::escape::escape;
 
@@ -107,11 +108,12 @@ pub fn leftover_refusal(arguments: &Arguments, found: &Leftover) -> Option<Strin
 /// The sentence for a client that would write in place, if it is turned away.
 pub fn in_place_refusal(
     arguments: &Arguments,
-    allowed: &[Rewriting],
+    allowed: &[RewritingOption],
     sharing: Sharing,
 ) -> Option<String> {
-    let is_refused = |option: &&Rewriting| !allowed.contains(option);
-    let refused: Vec<Rewriting> = arguments.rewriting.iter().filter(is_refused).copied().collect();
+    let is_refused = |option: &&RewritingOption| !allowed.contains(option);
+    let refused: Vec<RewritingOption> =
+        arguments.rewriting.iter().filter(is_refused).copied().collect();
     // Whoever only reads names such options, too, and rewrites nothing.
     if !arguments.kind.writes() || refused.is_empty() || sharing == Sharing::Snapshots(0) {
         return None;
@@ -130,13 +132,13 @@ pub fn in_place_refusal(
 
 /// How the refused options are told to a client: with --write-devices, rsync sends --inplace as
 /// well, which the client may never have given.
-fn named_options(refused: &[Rewriting], arguments: &Arguments) -> Vec<&'static str> {
-    let implies_inplace = arguments.rewriting.contains(&Rewriting::WriteDevices);
-    let name = |option: &Rewriting| match option {
-        Rewriting::Inplace if !implies_inplace => Some(option.option()),
-        Rewriting::Inplace if refused.contains(&Rewriting::WriteDevices) => None,
-        Rewriting::Inplace => Some("--inplace, which --write-devices turns on,"),
-        Rewriting::WriteDevices if refused.contains(&Rewriting::Inplace) => {
+fn named_options(refused: &[RewritingOption], arguments: &Arguments) -> Vec<&'static str> {
+    let implies_inplace = arguments.rewriting.contains(&RewritingOption::WriteDevices);
+    let name = |option: &RewritingOption| match option {
+        RewritingOption::Inplace if !implies_inplace => Some(option.option()),
+        RewritingOption::Inplace if refused.contains(&RewritingOption::WriteDevices) => None,
+        RewritingOption::Inplace => Some("--inplace, which --write-devices turns on,"),
+        RewritingOption::WriteDevices if refused.contains(&RewritingOption::Inplace) => {
             Some("--write-devices, which turns on --inplace,")
         }
         _ => Some(option.option()),
@@ -147,16 +149,16 @@ fn named_options(refused: &[Rewriting], arguments: &Arguments) -> Vec<&'static s
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::arguments::TransferKind;
-    use Rewriting::{Append, Inplace, WriteDevices};
+    use crate::decide::arguments::transfer_kind::TransferKind;
+    use RewritingOption::{Append, Inplace, WriteDevices};
 
-    fn push(rewriting: &[Rewriting]) -> Arguments {
+    fn push(rewriting: &[RewritingOption]) -> Arguments {
         Arguments { rewriting: rewriting.to_vec(), ..Arguments::unknown() }
     }
 
     #[test]
     fn the_client_is_told_which_option_would_rewrite_how_many_snapshots() {
-        let told = |rewriting: &[Rewriting], allowed: &[Rewriting], count| {
+        let told = |rewriting: &[RewritingOption], allowed: &[RewritingOption], count| {
             in_place_refusal(&push(rewriting), allowed, Sharing::Snapshots(count))
         };
         assert_eq!(
@@ -182,7 +184,7 @@ mod tests {
 
     #[test]
     fn write_devices_is_named_where_it_brings_inplace() {
-        let told = |rewriting: &[Rewriting], allowed: &[Rewriting]| {
+        let told = |rewriting: &[RewritingOption], allowed: &[RewritingOption]| {
             in_place_refusal(&push(rewriting), allowed, Sharing::Snapshots(2)).unwrap_or_default()
         };
         let what = "would rewrite 2 snapshots that share these files; please drop the option";

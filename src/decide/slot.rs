@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn the_repeated_hour_is_two_slots() {
-        let zone = Zone::named("Europe/Amsterdam").expect("tzdata is installed");
+        let zone = Zone::amsterdam();
         let hour = |text: &str| {
             slot_at(Frequency::Hourly, position(Frequency::Hourly, text.parse().unwrap(), &zone))
         };

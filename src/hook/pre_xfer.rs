@@ -4,7 +4,7 @@
 //! fails only to turn a client away, with one sentence for it. Its own failures are logged, and the
 //! transfer begins.
 
-use crate::config::environment::HookConnection;
+use crate::config::environment::{self, HookConnection};
 use crate::config::forbidden::{forbids, is_reader};
 use crate::decide::arguments::Arguments;
 use crate::decide::verdict_facts::Forbidden;
@@ -32,7 +32,7 @@ pub(crate) fn run(context: &Context) -> Result<Exit> {
         variable: "RSYNC_PID",
         problem: "is not set".to_string(),
     })?;
-    let arguments = Arguments::from_environment().unwrap_or_else(Arguments::unknown);
+    let arguments = environment::transfer_arguments().unwrap_or_else(Arguments::unknown);
     let request = TransferRequest {
         forbidden: forbidden(context, &connection, &arguments),
         reads_only: reads_only(context, &connection),

@@ -7,7 +7,8 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::decide::arguments::{Rewriting, TransferKind};
+use crate::decide::arguments::rewriting_option::RewritingOption;
+use crate::decide::arguments::transfer_kind::TransferKind;
 use crate::decide::boot_time::BootTime;
 use crate::decide::client::Client;
 use crate::decide::failed_push::LedgerPush;
@@ -42,7 +43,7 @@ pub struct LedgerEntry {
     pub request: String,
     /// The options with which it rewrites files in place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub rewriting: Vec<Rewriting>,
+    pub rewriting: Vec<RewritingOption>,
     /// What it is to do; none if its arguments were not understood.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<PushJob>,

@@ -11,7 +11,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::thread;
 
-use rsyncd_snapshot::decide::arguments::{Arguments, Rewriting, TransferKind};
+use rsyncd_snapshot::decide::arguments::Arguments;
+use rsyncd_snapshot::decide::arguments::rewriting_option::RewritingOption;
+use rsyncd_snapshot::decide::arguments::transfer_kind::TransferKind;
 use support::daemon::{Daemon, client};
 use support::random::Random;
 use support::recorded::{Command, commands, dumped};
@@ -266,7 +268,7 @@ fn no_garbage_is_a_pull_or_hides_what_rewrites() {
         let classified = Arguments::parse(&arguments);
         assert_eq!(classified.kind, TransferKind::Push, "seed {seed}: {}", shown(&arguments));
         assert!(
-            classified.rewriting.contains(&Rewriting::Inplace),
+            classified.rewriting.contains(&RewritingOption::Inplace),
             "seed {seed}: {}",
             shown(&arguments)
         );

@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rsyncd_snapshot::decide::arguments::{Arguments, TransferKind};
+use rsyncd_snapshot::decide::arguments::Arguments;
+use rsyncd_snapshot::decide::arguments::transfer_kind::TransferKind;
 use support::daemon::Daemon;
 use support::have;
 use support::random::Random;

@@ -373,7 +373,7 @@ fn a_backlog_is_worked_off_oldest_first() {
 fn planning_again_on_what_was_kept_expires_nothing() {
     let start = at("2025-01-01T00:00:00Z");
     let policy = Policy {
-        time_zone: Zone::named("Europe/Amsterdam").unwrap(),
+        time_zone: rsyncd_snapshot::internals::time_zone::named("Europe/Amsterdam").unwrap(),
         max_expire: 100_000,
         ..Policy::default()
     };

@@ -454,7 +454,8 @@ fn a_removal_that_fails_does_not_end_the_run() {
 
 /// What a clock on a wall in Amsterdam shows, which is what the Python program makes names of.
 fn in_amsterdam(names: &[&str]) -> Vec<String> {
-    let zone = Zone::named("Europe/Amsterdam").expect("tzdata is installed");
+    let zone = rsyncd_snapshot::internals::time_zone::named("Europe/Amsterdam")
+        .expect("tzdata is installed");
     names
         .iter()
         .map(|name| zone.to_local(time_of(name)).format("%Y-%m-%d %H:%M:%S").to_string())

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use rsyncd_snapshot::decide::arguments::{Rewriting, TransferKind};
+use rsyncd_snapshot::decide::arguments::rewriting_option::RewritingOption;
+use rsyncd_snapshot::decide::arguments::transfer_kind::TransferKind;
 use serde::Deserialize;
 
 const RECORDED: &str = include_str!("../arguments/recorded.toml");
@@ -16,7 +17,7 @@ pub(crate) struct Command {
     pub(crate) run: Vec<String>,
     pub(crate) kind: TransferKind,
     #[serde(default)]
-    pub(crate) rewriting: Vec<Rewriting>,
+    pub(crate) rewriting: Vec<RewritingOption>,
     pub(crate) sent: Vec<Sent>,
 }
 
@@ -30,7 +31,7 @@ pub(crate) struct Sent {
 
 impl Command {
     /// What the arguments have to be classified as.
-    pub(crate) fn expected(&self) -> (TransferKind, Vec<Rewriting>) {
+    pub(crate) fn expected(&self) -> (TransferKind, Vec<RewritingOption>) {
         (self.kind, self.rewriting.clone())
     }
 

@@ -68,7 +68,10 @@ pub(crate) fn choice<T: Copy>(random: &mut Random, things: &[T]) -> T {
 pub(crate) fn zones() -> &'static [Zone] {
     static READ: OnceLock<Vec<Zone>> = OnceLock::new();
     READ.get_or_init(|| {
-        let read = |name: &str| Zone::named(name).unwrap_or_else(|| panic!("tzdata lacks {name}"));
+        let read = |name: &str| {
+            rsyncd_snapshot::internals::time_zone::named(name)
+                .unwrap_or_else(|| panic!("tzdata lacks {name}"))
+        };
         ZONES.into_iter().map(read).collect()
     })
 }

@@ -20,88 +20,21 @@
 //!   comparison; The same goes for every word that looks like an option that names a partial
 //!   directory.
 //! * a value that makes no sense needs no look: rsyncd refuses the transfer for it.
-//!
-//! Reading is pure; only [`Arguments::from_environment`] looks at this process.
 
+mod combined_effect;
 mod job;
 pub mod option_name;
 mod options;
 mod partial;
 mod reading;
+pub mod rewriting_option;
+pub mod transfer_kind;
 
-use std::os::unix::ffi::OsStringExt;
-use std::{env, fmt};
-
-use serde::{Deserialize, Serialize};
-
-use self::options::Meaning;
-use self::reading::Words;
+use crate::decide::arguments::combined_effect::{CombinedEffect, suspected_rewriting};
 use crate::decide::arguments::option_name::{GivenOption, OptionName};
-
-/// What a transfer does with the module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TransferKind {
-    /// It writes files, or may.
-    #[default]
-    Push,
-    /// It removes files and writes none, unless the client is hostile: a push with `--existing`,
-    /// `--ignore-existing` and an option that deletes, or a pull with `--remove-source-files`. It
-    /// may still set attributes of directories.
-    DeletionOnly,
-    /// It reads files. A recursive listing without `--list-only` looks the same.
-    Pull,
-    /// It reads names. A pull of a directory without what is in it (`-d`) looks the same.
-    Listing,
-    /// A push or pull with `--dry-run`, or a push with `--only-write-batch`: nothing is written.
-    DryRun,
-}
-
-impl TransferKind {
-    /// Whether the transfer may change the module.
-    pub fn writes(self) -> bool {
-        matches!(self, TransferKind::Push | TransferKind::DeletionOnly)
-    }
-}
-
-impl fmt::Display for TransferKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            TransferKind::Push => "push",
-            TransferKind::DeletionOnly => "deletion-only",
-            TransferKind::Pull => "pull",
-            TransferKind::Listing => "listing",
-            TransferKind::DryRun => "dry-run",
-        })
-    }
-}
-
-/// An option with which a push writes into files that are there, and so into every snapshot that
-/// shares them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Rewriting {
-    /// `--inplace`.
-    Inplace,
-    /// `--append`.
-    Append,
-    /// `--append-verify`, which clients send as `--append` twice.
-    AppendVerify,
-    /// `--write-devices`, which rsyncd takes for `--inplace` as well.
-    WriteDevices,
-}
-
-impl Rewriting {
-    /// The option as a person types it.
-    pub fn option(self) -> &'static str {
-        match self {
-            Rewriting::Inplace => "--inplace",
-            Rewriting::Append => "--append",
-            Rewriting::AppendVerify => "--append-verify",
-            Rewriting::WriteDevices => "--write-devices",
-        }
-    }
-}
+use crate::decide::arguments::reading::ReadArguments;
+use crate::decide::arguments::rewriting_option::RewritingOption;
+use crate::decide::arguments::transfer_kind::TransferKind;
 
 /// The arguments of a transfer, classified.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -110,7 +43,7 @@ pub struct Arguments {
     pub kind: TransferKind,
     /// The options in effect that rewrite files, sorted, each once. Pulls and dry runs name them
     /// too and rewrite nothing, so ask [`TransferKind::writes`] first.
-    pub rewriting: Vec<Rewriting>,
+    pub rewriting: Vec<RewritingOption>,
     /// The directories in which rsync would go on in place: the values of `--partial-dir`, or that
     /// of `--delay-updates`. Ask [`TransferKind::writes`] first here, too.
     pub partial_dirs: Vec<Vec<u8>>,
@@ -129,15 +62,16 @@ impl Arguments {
     /// Reads the arguments, of which the first is the program's name.
     pub fn parse(arguments: &[Vec<u8>]) -> Self {
         match reading::read(arguments) {
-            Some(Words { meanings, options, operands }) => {
-                let effect = Effect::of(&meanings);
+            Some(ReadArguments { effects, options, operands }) => {
+                let effect = CombinedEffect::of(&effects);
                 // A sender writes no file.
                 let partial_dirs =
                     if effect.sender { Vec::new() } else { partial::partial_dirs(&options) };
-                Arguments { partial_dirs, options, operands, ..effect.classified() }
+                let (kind, rewriting) = (effect.kind(), effect.rewriting());
+                Arguments { kind, rewriting, partial_dirs, options, operands }
             }
             None => Arguments {
-                rewriting: Effect::of(&suspicions(arguments)).rewriting(),
+                rewriting: suspected_rewriting(arguments),
                 partial_dirs: partial::suspected(arguments),
                 ..Arguments::unknown()
             },
@@ -162,135 +96,6 @@ impl Arguments {
         let value = self.values("timeout").pop()?;
         std::str::from_utf8(&value).ok()?.parse().ok().filter(|seconds| *seconds > 0)
     }
-
-    /// Reads `RSYNC_ARG0` and so on, up to the first that is not set; `None` if there are none,
-    /// as for every hook but pre-xfer.
-    pub fn from_environment() -> Option<Self> {
-        let arguments: Vec<_> = (0..)
-            .map_while(|number| env::var_os(format!("RSYNC_ARG{number}")))
-            .map(OsStringExt::into_vec)
-            .collect();
-        (!arguments.is_empty()).then(|| Arguments::parse(&arguments))
-    }
-}
-
-/// The words that would rewrite files if they are options.
-fn suspicions(arguments: &[Vec<u8>]) -> Vec<Meaning> {
-    let rewrites = |meaning: &Meaning| {
-        use Meaning::{Append, AppendVerify, Inplace, WriteDevices};
-        matches!(meaning, Inplace(true) | Append | AppendVerify | WriteDevices(true))
-    };
-    arguments
-        .iter()
-        .filter_map(|word| word.strip_prefix(b"--"))
-        .filter_map(|long| long.split(|byte| *byte == b'=').next())
-        .filter_map(options::long)
-        .map(|option| option.meaning)
-        .filter(rewrites)
-        .collect()
-}
-
-/// What the options add up to.
-#[derive(Debug, Default)]
-struct Effect {
-    sender: bool,
-    dry_run: bool,
-    list_only: bool,
-    recursive: bool,
-    directories: bool,
-    existing: bool,
-    ignore_existing: bool,
-    deletes: bool,
-    removes_source: bool,
-    only_batch: bool,
-    inplace: bool,
-    /// 1 for `--append`, 2 or more for `--append-verify`.
-    append: usize,
-    write_devices: bool,
-}
-
-impl Effect {
-    fn of(meanings: &[Meaning]) -> Self {
-        let mut effect = Effect::default();
-        for meaning in meanings {
-            effect.add(*meaning);
-        }
-        effect
-    }
-
-    fn add(&mut self, meaning: Meaning) {
-        match meaning {
-            Meaning::Sender => self.sender = true,
-            Meaning::DryRun => self.dry_run = true,
-            Meaning::ListOnly => self.list_only = true,
-            Meaning::Recursive(recursive) => self.recursive = recursive,
-            Meaning::Directories(directories) => self.directories = directories,
-            Meaning::Existing => self.existing = true,
-            Meaning::IgnoreExisting => self.ignore_existing = true,
-            Meaning::Delete => self.deletes = true,
-            Meaning::RemoveSource => self.removes_source = true,
-            Meaning::OnlyBatch => self.only_batch = true,
-            Meaning::Batch => self.only_batch = false,
-            Meaning::Inplace(inplace) => self.inplace = inplace,
-            Meaning::Append => self.append += 1,
-            Meaning::AppendVerify => self.append = 2,
-            Meaning::NoAppend => self.append = 0,
-            Meaning::WriteDevices(write_devices) => self.write_devices = write_devices,
-            Meaning::Other => {}
-        }
-    }
-
-    fn classified(&self) -> Arguments {
-        let kind = self.kind();
-        // A sender rewrites nothing, though it may remove what it has sent.
-        let is_rewriting = !(self.sender && kind.writes());
-        let rewriting = if is_rewriting { self.rewriting() } else { Vec::new() };
-        Arguments { kind, rewriting, ..Arguments::default() }
-    }
-
-    fn kind(&self) -> TransferKind {
-        if self.dry_run || self.only_batch {
-            return if self.sender && self.lists() {
-                TransferKind::Listing
-            } else {
-                TransferKind::DryRun
-            };
-        }
-        if self.sender {
-            return self.kind_of_sender();
-        }
-        // Even with `--list-only`: no client pushes with it, and rsyncd does not guard every write.
-        let writes_no_file = self.existing && self.ignore_existing && self.deletes;
-        if writes_no_file { TransferKind::DeletionOnly } else { TransferKind::Push }
-    }
-
-    fn kind_of_sender(&self) -> TransferKind {
-        if self.removes_source {
-            TransferKind::DeletionOnly
-        } else if self.lists() {
-            TransferKind::Listing
-        } else {
-            TransferKind::Pull
-        }
-    }
-
-    fn lists(&self) -> bool {
-        self.list_only || self.directories && !self.recursive
-    }
-
-    fn rewriting(&self) -> Vec<Rewriting> {
-        let in_effect = [
-            (Rewriting::Inplace, self.inplace),
-            (Rewriting::Append, self.append == 1),
-            (Rewriting::AppendVerify, self.append > 1),
-            (Rewriting::WriteDevices, self.write_devices),
-        ];
-        in_effect
-            .into_iter()
-            .filter(|(_, in_effect)| *in_effect)
-            .map(|(rewriting, _)| rewriting)
-            .collect()
-    }
 }
 
 #[cfg(test)]
@@ -311,7 +116,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn assert_rewriting(rewriting: &[Rewriting], cases: &[&[&str]]) {
+    fn assert_rewriting(rewriting: &[RewritingOption], cases: &[&[&str]]) {
         for words in cases {
             assert_eq!(classified(words).rewriting, rewriting, "{words:?}");
         }
@@ -440,28 +245,32 @@ mod tests {
         );
         assert_rewriting(&[], &[&["--write-devices", "--no-write-devices"]]);
         assert_rewriting(
-            &[Rewriting::Inplace],
+            &[RewritingOption::Inplace],
             &[&["--no-inplace", "--inplace"], &["--inplace", "--no-append"]],
         );
         assert_rewriting(
-            &[Rewriting::Append],
+            &[RewritingOption::Append],
             &[&["--append"], &["--append-verify", "--no-append", "--append"]],
         );
-        assert_rewriting(&[Rewriting::Append], &[&["--append", "--no-inplace"]]);
+        assert_rewriting(&[RewritingOption::Append], &[&["--append", "--no-inplace"]]);
     }
 
     #[test]
     fn append_twice_verifies() {
         assert_rewriting(
-            &[Rewriting::AppendVerify],
+            &[RewritingOption::AppendVerify],
             &[&["--append", "--append"], &["--append-verify"]],
         );
-        assert_rewriting(&[Rewriting::AppendVerify], &[&["--append-verify", "--append"]]);
+        assert_rewriting(&[RewritingOption::AppendVerify], &[&["--append-verify", "--append"]]);
     }
 
     #[test]
     fn the_options_that_rewrite_come_sorted_and_once() {
-        let all = [Rewriting::Inplace, Rewriting::AppendVerify, Rewriting::WriteDevices];
+        let all = [
+            RewritingOption::Inplace,
+            RewritingOption::AppendVerify,
+            RewritingOption::WriteDevices,
+        ];
         let words: &[&str] = &["--write-devices", "--append", "--inplace", "--append", "--inplace"];
         assert_rewriting(&all, &[words]);
         let texts: Vec<_> = all.iter().map(|rewriting| rewriting.option()).collect();
@@ -511,7 +320,7 @@ mod tests {
 
     #[test]
     fn in_a_suspect_list_every_word_that_would_rewrite_counts() {
-        let inplace = [Rewriting::Inplace];
+        let inplace = [RewritingOption::Inplace];
         let cases: [&[&str]; 5] = [
             &["--unheard-of", "--inplace"],
             &["--inplace", "--unheard-of", "--no-inplace"],
@@ -520,8 +329,8 @@ mod tests {
             &["--unheard-of", "--backup-dir", "--inplace"],
         ];
         assert_rewriting(&inplace, &cases);
-        assert_rewriting(&[Rewriting::Append], &[&["-G", "--append", "--no-append"]]);
-        assert_rewriting(&[Rewriting::AppendVerify], &[&["-G", "--append", "--append"]]);
+        assert_rewriting(&[RewritingOption::Append], &[&["-G", "--append", "--no-append"]]);
+        assert_rewriting(&[RewritingOption::AppendVerify], &[&["-G", "--append", "--append"]]);
         assert_rewriting(&[], &[&["-G", "--no-inplace", "--backup-dir=--inplace"]]);
     }
 
@@ -612,7 +421,7 @@ mod tests {
                 matches!(kind, TransferKind::Push | TransferKind::DeletionOnly)
             );
         }
-        for rewriting in [Rewriting::Append, Rewriting::WriteDevices] {
+        for rewriting in [RewritingOption::Append, RewritingOption::WriteDevices] {
             let text = serde_json::to_value(rewriting).expect("JSON");
             assert_eq!(text, rewriting.option().trim_start_matches('-'));
         }

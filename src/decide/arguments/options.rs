@@ -8,7 +8,7 @@
 
 /// What an option means for what a transfer does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Meaning {
+pub(crate) enum OptionEffect {
     Sender,
     DryRun,
     ListOnly,
@@ -32,17 +32,17 @@ pub(crate) enum Meaning {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Described {
-    pub(crate) meaning: Meaning,
+pub(crate) struct ServerOption {
+    pub(crate) effect: OptionEffect,
     pub(crate) takes_value: bool,
 }
 
 /// The option with that long name, which is given without its dashes.
-pub(crate) fn long(name: &[u8]) -> Option<Described> {
-    if let Some(meaning) = long_that_matters(name) {
-        return Some(Described {
-            meaning,
-            takes_value: matches!(meaning, Meaning::OnlyBatch | Meaning::Batch),
+pub(crate) fn long(name: &[u8]) -> Option<ServerOption> {
+    if let Some(effect) = long_that_matters(name) {
+        return Some(ServerOption {
+            effect,
+            takes_value: matches!(effect, OptionEffect::OnlyBatch | OptionEffect::Batch),
         });
     }
     let name = std::str::from_utf8(name).ok()?;
@@ -53,33 +53,33 @@ pub(crate) fn long(name: &[u8]) -> Option<Described> {
     } else {
         return None;
     };
-    Some(Described { meaning: Meaning::Other, takes_value })
+    Some(ServerOption { effect: OptionEffect::Other, takes_value })
 }
 
 /// The option with that letter.
-pub(crate) fn short(letter: u8) -> Option<Described> {
-    let meaning = match letter {
-        b'n' => Meaning::DryRun,
-        b'a' | b'r' => Meaning::Recursive(true),
-        b'd' => Meaning::Directories(true),
-        _ => Meaning::Other,
+pub(crate) fn short(letter: u8) -> Option<ServerOption> {
+    let effect = match letter {
+        b'n' => OptionEffect::DryRun,
+        b'a' | b'r' => OptionEffect::Recursive(true),
+        b'd' => OptionEffect::Directories(true),
+        _ => OptionEffect::Other,
     };
     let takes_value = LETTERS_WITH_VALUES.contains(&letter);
     let known = takes_value || LETTERS.contains(&letter);
-    known.then_some(Described { meaning, takes_value })
+    known.then_some(ServerOption { effect, takes_value })
 }
 
-fn long_that_matters(name: &[u8]) -> Option<Meaning> {
+fn long_that_matters(name: &[u8]) -> Option<OptionEffect> {
     Some(match name {
-        b"sender" => Meaning::Sender,
-        b"dry-run" => Meaning::DryRun,
-        b"list-only" => Meaning::ListOnly,
-        b"archive" | b"recursive" => Meaning::Recursive(true),
-        b"no-recursive" | b"no-r" => Meaning::Recursive(false),
-        b"dirs" | b"old-dirs" | b"old-d" => Meaning::Directories(true),
-        b"no-dirs" | b"no-d" => Meaning::Directories(false),
-        b"existing" | b"ignore-non-existing" => Meaning::Existing,
-        b"ignore-existing" => Meaning::IgnoreExisting,
+        b"sender" => OptionEffect::Sender,
+        b"dry-run" => OptionEffect::DryRun,
+        b"list-only" => OptionEffect::ListOnly,
+        b"archive" | b"recursive" => OptionEffect::Recursive(true),
+        b"no-recursive" | b"no-r" => OptionEffect::Recursive(false),
+        b"dirs" | b"old-dirs" | b"old-d" => OptionEffect::Directories(true),
+        b"no-dirs" | b"no-d" => OptionEffect::Directories(false),
+        b"existing" | b"ignore-non-existing" => OptionEffect::Existing,
+        b"ignore-existing" => OptionEffect::IgnoreExisting,
         b"del"
         | b"delete"
         | b"delete-after"
@@ -87,17 +87,17 @@ fn long_that_matters(name: &[u8]) -> Option<Meaning> {
         | b"delete-delay"
         | b"delete-during"
         | b"delete-excluded"
-        | b"delete-missing-args" => Meaning::Delete,
-        b"remove-sent-files" | b"remove-source-files" => Meaning::RemoveSource,
-        b"only-write-batch" => Meaning::OnlyBatch,
-        b"write-batch" => Meaning::Batch,
-        b"inplace" => Meaning::Inplace(true),
-        b"no-inplace" => Meaning::Inplace(false),
-        b"append" => Meaning::Append,
-        b"append-verify" => Meaning::AppendVerify,
-        b"no-append" => Meaning::NoAppend,
-        b"write-devices" => Meaning::WriteDevices(true),
-        b"no-write-devices" => Meaning::WriteDevices(false),
+        | b"delete-missing-args" => OptionEffect::Delete,
+        b"remove-sent-files" | b"remove-source-files" => OptionEffect::RemoveSource,
+        b"only-write-batch" => OptionEffect::OnlyBatch,
+        b"write-batch" => OptionEffect::Batch,
+        b"inplace" => OptionEffect::Inplace(true),
+        b"no-inplace" => OptionEffect::Inplace(false),
+        b"append" => OptionEffect::Append,
+        b"append-verify" => OptionEffect::AppendVerify,
+        b"no-append" => OptionEffect::NoAppend,
+        b"write-devices" => OptionEffect::WriteDevices(true),
+        b"no-write-devices" => OptionEffect::WriteDevices(false),
         _ => return None,
     })
 }

@@ -1,13 +1,13 @@
 //! Arguments to options, in the order and by the rules of popt, with which rsync reads its own.
 
 use crate::decide::arguments::option_name::{GivenOption, OptionName};
-use crate::decide::arguments::options::{self, Described, Meaning};
+use crate::decide::arguments::options::{self, OptionEffect, ServerOption};
 
 /// What the arguments say, word by word.
 #[derive(Debug, Default)]
-pub(crate) struct Words {
+pub(crate) struct ReadArguments {
     /// What each option means, in the order of the command line.
-    pub(crate) meanings: Vec<Meaning>,
+    pub(crate) effects: Vec<OptionEffect>,
     /// The same options by name and value.
     pub(crate) options: Vec<GivenOption>,
     /// The words that are no options, the dot before the paths included.
@@ -16,14 +16,14 @@ pub(crate) struct Words {
 
 /// The options among the arguments of a daemon, or nothing when there is one word that this
 /// program does not understand for sure.
-pub(crate) fn read(arguments: &[Vec<u8>]) -> Option<Words> {
+pub(crate) fn read(arguments: &[Vec<u8>]) -> Option<ReadArguments> {
     // Every client sends `--server` first and a dot before the paths. Before `--server` rsync would
     // expand the aliases of /etc/popt, and a list without a dot may have been cut short.
     let [_, server, rest @ ..] = arguments else { return None };
     if server != b"--server" || !rest.iter().any(|word| word == b".") {
         return None;
     }
-    let mut read = Words::default();
+    let mut read = ReadArguments::default();
     let mut words = rest.iter().map(Vec::as_slice);
     while let Some(word) = words.next() {
         match word {
@@ -43,18 +43,18 @@ pub(crate) fn read(arguments: &[Vec<u8>]) -> Option<Words> {
 fn long_option<'a>(
     long: &[u8],
     words: &mut impl Iterator<Item = &'a [u8]>,
-    read: &mut Words,
+    read: &mut ReadArguments,
 ) -> Option<()> {
     let equals = long.iter().position(|byte| *byte == b'=');
     let name = &long[..equals.unwrap_or(long.len())];
-    let Described { meaning, takes_value } = options::long(name)?;
+    let ServerOption { effect, takes_value } = options::long(name)?;
     let value = match (takes_value, equals) {
         (true, None) => Some(words.next()?.to_vec()),
         (true, Some(equals)) => Some(long[equals + 1..].to_vec()),
         (false, None) => None,
         (false, Some(_)) => return None,
     };
-    read.meanings.push(meaning);
+    read.effects.push(effect);
     let name = OptionName::Long(String::from_utf8(name.to_vec()).ok()?);
     read.options.push(GivenOption { name, value });
     Some(())
@@ -64,11 +64,11 @@ fn long_option<'a>(
 fn short_options<'a>(
     cluster: &[u8],
     words: &mut impl Iterator<Item = &'a [u8]>,
-    read: &mut Words,
+    read: &mut ReadArguments,
 ) -> Option<()> {
     for (index, letter) in cluster.iter().enumerate() {
-        let Described { meaning, takes_value } = options::short(*letter)?;
-        read.meanings.push(meaning);
+        let ServerOption { effect, takes_value } = options::short(*letter)?;
+        read.effects.push(effect);
         let name = OptionName::Letter(char::from(*letter));
         if takes_value {
             let attached = &cluster[index + 1..];
