@@ -64,7 +64,9 @@ impl Policies {
     }
 }
 
-const EMPTY: &str = "the file is empty: an empty policy may be the rest of a failed write, so nothing expires under it; remove it to use the built-in defaults, or write [defaults]";
+const EMPTY: &str = "the file is empty: an empty policy may be the rest of a failed write, so \
+                     nothing expires under it; remove it to use the built-in defaults, or write \
+                     [defaults]";
 
 /// A walk over the tables of a file that collects what is wrong.
 #[derive(Default)]
@@ -86,7 +88,8 @@ impl PolicyReader {
                 unknown => self.tell(
                     key.span().start,
                     format!(
-                        "{} has no place here; the top level holds [defaults] and [module.NAME] only",
+                        "{} has no place here; the top level holds [defaults] and [module.NAME] \
+                         only",
                         key_text(unknown)
                     ),
                 ),
@@ -158,7 +161,8 @@ impl PolicyReader {
             self.tell(
                 offset,
                 format!(
-                    "{key_path}: status {} would be in both lists, snapshot_on_exit = {:?} and partial_on_exit = {:?}; a status earns a complete snapshot or a partial one",
+                    "{key_path}: status {} would be in both lists, snapshot_on_exit = {:?} and \
+                     partial_on_exit = {:?}; a status earns a complete snapshot or a partial one",
                     both.join(", "),
                     policy.snapshot_on_exit,
                     policy.partial_on_exit

@@ -98,7 +98,8 @@ impl<'a, 'text> PolicyValue<'a, 'text> {
     pub(crate) fn span(&self) -> ValueResult<DurationText> {
         self.text().and_then(DurationText::parse).ok_or_else(|| {
             self.mistake(
-                "it must be a duration of at most 1000 years in quotes: a number and one of the units s, m, h, d, w, such as \"90s\" or \"31d\"",
+                "it must be a duration of at most 1000 years in quotes: a number and one of the \
+                 units s, m, h, d, w, such as \"90s\" or \"31d\"",
             )
         })
     }
@@ -125,7 +126,10 @@ impl<'a, 'text> PolicyValue<'a, 'text> {
     /// What has to stay free on a file system.
     pub(crate) fn free_space(&self) -> ValueResult<FreeSpace> {
         self.text().and_then(FreeSpace::parse).ok_or_else(|| {
-            self.mistake("it must be a share from \"1%\" to \"90%\", or a number of bytes with one of the units K, M, G, T, such as \"50G\"")
+            self.mistake(
+                "it must be a share from \"1%\" to \"90%\", or a number of bytes with \
+                          one of the units K, M, G, T, such as \"50G\"",
+            )
         })
     }
 
@@ -160,7 +164,10 @@ impl<'a, 'text> PolicyValue<'a, 'text> {
         let is_name =
             |text: &&str| !text.chars().any(char::is_control) && text.split('/').all(is_plain);
         self.text().filter(is_name).map(str::to_string).ok_or_else(|| {
-            self.mistake("it must be a relative path such as \".partial\" or \"work/partial\", without `.`, `..`, empty parts or control characters")
+            self.mistake(
+                "it must be a relative path such as \".partial\" or \"work/partial\", \
+                          without `.`, `..`, empty parts or control characters",
+            )
         })
     }
 
@@ -212,9 +219,11 @@ impl<'a, 'text> PolicyValue<'a, 'text> {
         };
         count.ok_or_else(|| {
             self.mistake(if self.is_none_or_less() {
-                "it must be 1 or more: keeping none would expire every snapshot that the frequency stands for; leave the frequency out if it is not wanted"
+                "it must be 1 or more: keeping none would expire every snapshot that the \
+                 frequency stands for; leave the frequency out if it is not wanted"
             } else {
-                "it must be an integer from 1 to 4294967295, a product such as \"24*7\", or \"always\""
+                "it must be an integer from 1 to 4294967295, a product such as \"24*7\", or \
+                 \"always\""
             })
         })
     }
@@ -229,7 +238,8 @@ impl<'a, 'text> PolicyValue<'a, 'text> {
     pub(crate) fn zone(&self) -> ValueResult<Zone> {
         self.text().and_then(time_zone::named).ok_or_else(|| {
             self.mistake(
-                "it must be \"local\" or an IANA name known to this system's tzdata, such as \"Europe/Amsterdam\"",
+                "it must be \"local\" or an IANA name known to this system's tzdata, such as \
+                 \"Europe/Amsterdam\"",
             )
         })
     }

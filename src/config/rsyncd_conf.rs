@@ -86,7 +86,8 @@ impl ConfReader {
                 Statement::Ignored => {
                     let (file, line) = (escape_path(file), line);
                     log::warn!(
-                        "{file}:{line}: neither a comment, nor a [module], nor a parameter with its =; rsync ignores it"
+                        "{file}:{line}: neither a comment, nor a [module], nor a parameter with \
+                         its =; rsync ignores it"
                     );
                 }
                 Statement::Directive(name, value) => self.directive(&name, &value, place, depth)?,

@@ -83,7 +83,8 @@ impl RsyncdModule {
         };
         if !expanded.starts_with(b"/") {
             return unknown(format!(
-                "has the relative path {}, which depends on where the daemon was started: make it absolute",
+                "has the relative path {}, which depends on where the daemon was started: make it \
+                 absolute",
                 escape(value)
             ));
         }
@@ -103,7 +104,8 @@ impl RsyncdModule {
                 }
                 Some(name) => {
                     return Err(format!(
-                        "has the path {}, which depends on the connection or the daemon's environment because of %{}%: name the directory instead of the module",
+                        "has the path {}, which depends on the connection or the daemon's \
+                         environment because of %{}%: name the directory instead of the module",
                         escape(value),
                         escape(name)
                     ));

@@ -146,7 +146,8 @@ impl IniReader {
         }
         if let Some(first) = self.sections.iter().find(|section| section.name == name) {
             let message = format!(
-                "[{name}] stands here again after line {}, for which rotate-backups refuses the file: join the two",
+                "[{name}] stands here again after line {}, for which rotate-backups refuses the \
+                 file: join the two",
                 first.line
             );
             self.tell(number, &message);
@@ -182,7 +183,8 @@ impl IniReader {
         let setting = IniSetting { value: value.to_string(), line: number };
         if let Some(first) = options.insert(name.clone(), setting) {
             let message = format!(
-                "{name} stands here again after line {}, for which rotate-backups refuses the file: remove one of them",
+                "{name} stands here again after line {}, for which rotate-backups refuses the \
+                 file: remove one of them",
                 first.line
             );
             self.tell(number, &message);

@@ -51,7 +51,8 @@ pub fn read(file: &Path, text: &[u8]) -> Result<Vec<TranslatedSection>> {
     };
     let sections = ini::read(text).map_err(|mistakes| told(mistakes.into_iter().collect()))?;
     if sections.is_empty() {
-        let message = "has no section: rotate-backups takes a [directory] with its options, and without one there is nothing to translate";
+        let message = "has no section: rotate-backups takes a [directory] with its options, and \
+                       without one there is nothing to translate";
         return Err(Error::Policy(vec![format!("{} {message}", escape_path(file))]));
     }
     // [DEFAULT] reaches each section, and its mistakes with it.

@@ -106,14 +106,18 @@ impl Translation<'_> {
             self.key(format!("keep = {{ {} }}", kept.join(", ")));
         } else {
             self.holds.push(
-                "no frequency is left: rotate-backups took those of its command line or of the section that it read before, refused to work, or deleted all it could; write a `keep` here"
+                "no frequency is left: rotate-backups took those of its command line or of the \
+                 section that it read before, refused to work, or deleted all it could; write a \
+                 `keep` here"
                     .to_string(),
             );
         }
     }
 
     fn kept_none(&mut self, frequency: Frequency, setting: &IniSetting) {
-        let problem = "left out, because a count is at least 1 here; with 0 or less rotate-backups kept nothing for the frequency, but perhaps its newest backup, which always stays here";
+        let problem = "left out, because a count is at least 1 here; with 0 or less \
+                       rotate-backups kept nothing for the frequency, but perhaps its newest \
+                       backup, which always stays here";
         self.note(frequency.word(), setting, problem);
     }
 
@@ -147,7 +151,9 @@ impl Translation<'_> {
             Ok(false) => self.beside(
                 "strict",
                 setting,
-                "in an ini file this had no effect, rotate-backups was strict all the same unless called with --relaxed; so it stays strict here. false is what was asked for; it keeps snapshots for longer where some are missing",
+                "in an ini file this had no effect, rotate-backups was strict all the same unless \
+                 called with --relaxed; so it stays strict here. false is what was asked for; it \
+                 keeps snapshots for longer where some are missing",
                 "strict = true",
             ),
             Err(problem) => self.mistake("strict", setting, problem),
@@ -159,11 +165,13 @@ impl Translation<'_> {
             Ok(true) => self.beside(
                 "prefer-recent",
                 setting,
-                "the newest snapshot stands for its slot; whoever pushes last then decides what is kept of it",
+                "the newest snapshot stands for its slot; whoever pushes last then decides what \
+                 is kept of it",
                 "prefer = \"newest\"",
             ),
             Ok(false) => {
-                self.beside("prefer-recent", setting, "the oldest stands for its slot", "prefer = \"oldest\"");
+                self.beside("prefer-recent", setting, "the oldest stands for its slot", "prefer = \
+                                                                                         \"oldest\"");
             }
             Err(problem) => self.mistake("prefer-recent", setting, problem),
         }
@@ -224,7 +232,8 @@ impl Translation<'_> {
         );
         if !list(&setting.value).contains(&"*") {
             self.holds.push(
-                "include-list may not match all snapshots, and rotate-backups never deleted the others"
+                "include-list may not match all snapshots, and rotate-backups never deleted the \
+                 others"
                     .to_string(),
             );
         }
@@ -237,7 +246,8 @@ impl Translation<'_> {
         self.note(
             "timestamp-pattern",
             setting,
-            "no meaning here: snapshots are named like 2026-11-22T19-08-31Z or 2019-08-02 12:00:00, and other names are left alone",
+            "no meaning here: snapshots are named like 2026-11-22T19-08-31Z or 2019-08-02 \
+             12:00:00, and other names are left alone",
         );
         self.holds.push(
             "the timestamp-pattern said which names rotate-backups touches at all".to_string(),
@@ -284,7 +294,8 @@ impl Translation<'_> {
         }
         if !carried.is_empty() {
             let note = format!(
-                "In a run over all sections rotate-backups also used, by mistake, {}; here each table stands alone.",
+                "In a run over all sections rotate-backups also used, by mistake, {}; here each \
+                 table stands alone.",
                 carried.join(", ")
             );
             self.entries.push(TableEntry { note: Some(note), key: None });
@@ -296,7 +307,8 @@ impl Translation<'_> {
             return;
         }
         let note = format!(
-            "TODO: nothing expires as long as this line stands. It is here because {}. Find out with `rsyncd-snapshot plan` what is to expire, then remove it.",
+            "TODO: nothing expires as long as this line stands. It is here because {}. Find out \
+             with `rsyncd-snapshot plan` what is to expire, then remove it.",
             self.holds.join("; and because ")
         );
         self.entries.push(TableEntry { note: Some(note), key: Some("max_expire = 0".to_string()) });

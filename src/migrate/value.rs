@@ -40,14 +40,14 @@ pub(crate) fn period(value: &str) -> Result<RetentionCount, &'static str> {
     }
     if value.contains('\n') {
         return Err(
-            "a count has one line: if the next line is an option of its own, indent it no deeper than this one",
+            "a count has one line: if the next line is an option of its own, indent it no deeper \
+             than this one",
         );
     }
     let expression = stripped(value.split('#').next().unwrap_or_default());
     if expression.contains(['/', '%', '.']) || expression.contains("**") {
-        return Err(
-            "only +, -, * and parentheses between whole numbers are understood, and rotate-backups fails on fractions: write the number",
-        );
+        return Err("only +, -, * and parentheses between whole numbers are understood, and \
+             rotate-backups fails on fractions: write the number");
     }
     let mut rest = Expression { rest: expression, depth: 0 };
     match rest.sum().filter(|_| rest.next().is_none()) {

@@ -58,7 +58,8 @@ impl Target {
     pub fn lost_memory(&self) -> Option<String> {
         let is_forgotten = self.memory.recall(&self.module_path).is_none();
         (self.names_path && is_forgotten && self.is_surely_registered()).then(|| {
-            "this machine has lost what it remembered of this directory, such as a failed run; it was \
+            "this machine has lost what it remembered of this directory, such as a failed run; it \
+             was \
              found by its snapshot root, and the next push or `rsyncd-snapshot rotate --all` \
              remembers it again"
                 .to_string()

@@ -123,7 +123,8 @@ pub(crate) fn built_in_root(
     };
     let trouble = used_with.map(|file| {
         format!(
-            "{} does not exist, but {} was used with the policy {file}: restore it, name it with --config, or write one anew ([defaults] with `keep` is enough)",
+            "{} does not exist, but {} was used with the policy {file}: restore it, name it with \
+             --config, or write one anew ([defaults] with `keep` is enough)",
             escape_path(&settings.policy_file),
             escape_path(&root),
         )

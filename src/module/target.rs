@@ -169,7 +169,9 @@ impl Target {
             Ok(None) => Some(Error::Root {
                 path: escape_path(&remembered),
                 problem: "was used before, but holds no history now".to_string(),
-                remedy: "is its disk mounted? If the history was removed on purpose, take a `snapshot` of the module by name".to_string(),
+                remedy: "is its disk mounted? If the history was removed on purpose, take a \
+                         `snapshot` of the module by name"
+                    .to_string(),
             }),
             Err(error) => Some(error),
         }
@@ -183,8 +185,15 @@ impl Target {
             !module_path.exists() && matches!(SnapshotRoot::registration(&remembered), Ok(None));
         is_lost.then(|| Error::Root {
             path: escape_path(&remembered),
-            problem: format!("was used before, but holds no history now, nor is {} there", escape_path(module_path)),
-            remedy: "is its disk mounted? If the history was removed on purpose, or the disk is a new one, make that directory and take a first `rsyncd-snapshot snapshot` of it".to_string(),
+            problem: format!(
+                "was used before, but holds no history now, nor is {} \
+                              there",
+                escape_path(module_path)
+            ),
+            remedy: "is its disk mounted? If the history was removed on purpose, or the disk is a \
+                     new one, make that directory and take a first `rsyncd-snapshot snapshot` of \
+                     it"
+            .to_string(),
         })
     }
 

@@ -234,7 +234,8 @@ fn told(module_path: &Path, root_path: &Path, overlap: &Overlap, is_new: bool) -
         ),
         Overlap::InsideOutput(known) => (
             format!(
-                "the module directory {module} is part of the snapshots in {}, which nothing may change",
+                "the module directory {module} is part of the snapshots in {}, which nothing may \
+                 change",
                 escape_path(&known.root)
             ),
             hook.to_string(),

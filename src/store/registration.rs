@@ -52,14 +52,16 @@ impl Registration {
                 format!("is registered for the module directory {}", self.path),
                 if is_one_module {
                     format!(
-                        "if the module has moved here, change `path` in {file}; if its path depends \
+                        "if the module has moved here, change `path` in {file}; if its path \
+                         depends \
                          on the user, its directories cannot share a root: let the path end below \
                          the user's directory, such as %RSYNC_USER_NAME%/latest, and set no \
                          `snapshot_root` for it"
                     )
                 } else {
                     format!(
-                        "give the other module a `snapshot_root` of its own; if the module has moved here, change `path` in {file}"
+                        "give the other module a `snapshot_root` of its own; if the module has \
+                         moved here, change `path` in {file}"
                     )
                 },
             ));
@@ -68,7 +70,8 @@ impl Registration {
         Some((
             format!("is registered for the module '{module}'"),
             format!(
-                "two modules on one directory: let only one of them run the hook; if the module was renamed, change `module` in {file}"
+                "two modules on one directory: let only one of them run the hook; if the module \
+                 was renamed, change `module` in {file}"
             ),
         ))
     }

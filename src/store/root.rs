@@ -143,8 +143,10 @@ impl SnapshotRoot {
         let path = shell_path(&self.path);
         Ok(is_open.then(|| {
             format!(
-                "users who own directories in snapshots can remove files from them, since the snapshot \
-                 root lets others in: run `chmod 0700 {path}`, or if it is open on purpose (for Samba, \
+                "users who own directories in snapshots can remove files from them, since the \
+                 snapshot \
+                 root lets others in: run `chmod 0700 {path}`, or if it is open on purpose (for \
+                 Samba, \
                  or a restore module with another uid) set `open_root = true` in the policy"
             )
         }))
@@ -188,7 +190,8 @@ impl SnapshotRoot {
     pub fn lost_records(&self) -> String {
         format!(
             "{} was missing: what was recorded of snapshots (client, status, counts, how long they \
-             stayed current) is lost; they are kept and rotated by their names alone. Bring it back \
+             stayed current) is lost; they are kept and rotated by their names alone. Bring it \
+             back \
              from a backup of the disk if there is one; otherwise the next run makes it anew and \
              `rotate --confirm` ends this warning",
             escape_path(&self.private_path.join(Subdir::Records.name()))
@@ -344,7 +347,8 @@ impl SnapshotRoot {
     pub fn untried(&self) -> Option<String> {
         (!self.is_registered() && self.expectation() == Expectation::Untried).then(|| {
             format!(
-                "its file system, {}, may lack hard links or inode numbers that stay: a first `snapshot` tries it",
+                "its file system, {}, may lack hard links or inode numbers that stay: a first \
+                 `snapshot` tries it",
                 self.kind()
             )
         })

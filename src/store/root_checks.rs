@@ -31,7 +31,8 @@ pub(crate) fn refusal(path: &Path, problem: String, remedy: String) -> Error {
 
 /// Refuses what can be told from the two paths alone.
 pub(crate) fn check_places(path: &Path, module_path: &Path) -> Result<()> {
-    let own_directory = "give the module a directory of its own below it, such as ROOT/latest, or set `snapshot_root`";
+    let own_directory = "give the module a directory of its own below it, such as ROOT/latest, or \
+                         set `snapshot_root`";
     if path == Path::new("/") {
         return Err(refusal(path, "is the root directory".into(), own_directory.into()));
     }
@@ -67,7 +68,9 @@ pub(crate) fn check_owner(path: &Path, directory: &OwnedFd) -> Result<()> {
         let remedy = match kind_of(path).filter(FileSystemType::may_lack_modes) {
             None => format!("run `chmod go-w {}`", shell_path(path)),
             Some(kind) => format!(
-                "its file system, {kind}, may take modes from mount options: mount it with `umask=077` or so that it keeps modes of its own, or run `chmod go-w {}` if it does",
+                "its file system, {kind}, may take modes from mount options: mount it with \
+                 `umask=077` or so that it keeps modes of its own, or run `chmod go-w {}` if it \
+                 does",
                 shell_path(path)
             ),
         };
@@ -140,7 +143,8 @@ pub(crate) fn check_mounts(
         .unwrap_or(false);
     let remedy = match is_mount_point {
         true => format!(
-            "the module is a mount point itself: make a directory in it, such as {}/latest, the module's path",
+            "the module is a mount point itself: make a directory in it, such as {}/latest, the \
+             module's path",
             escape_path(module_path)
         ),
         false => {
@@ -225,7 +229,8 @@ pub(crate) fn check_private(path: &Path, stat: &FileStat) -> Result<()> {
         path,
         format!("its {PRIVATE} is not a directory of ours with mode 0700"),
         format!(
-            "find out who made it; if it is yours, run `chmod 0700 {own}` and `chown {} {own}`, else \
+            "find out who made it; if it is yours, run `chmod 0700 {own}` and `chown {} {own}`, \
+             else \
              move it away",
             geteuid()
         ),

@@ -193,7 +193,8 @@ fn unlisted(
 pub(crate) fn late_listing(unlisted: &[&String]) -> Option<String> {
     let first = unlisted.first()?;
     Some(format!(
-        "the file system lists directories late: {} there, but not listed, the first is {first}; mount it without a cache of directories (sshfs: `-o dir_cache=no`)",
+        "the file system lists directories late: {} there, but not listed, the first is {first}; \
+         mount it without a cache of directories (sshfs: `-o dir_cache=no`)",
         if unlisted.len() == 1 {
             "1 snapshot is".to_string()
         } else {

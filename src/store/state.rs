@@ -279,7 +279,8 @@ impl State {
                 let is_missing = !exists(private, STATE_FILE)?;
                 if is_missing && state.state_lost {
                     log::error!(
-                        "{} is missing although snapshots were made; nothing expires until `rotate --confirm`",
+                        "{} is missing although snapshots were made; nothing expires until \
+                         `rotate --confirm`",
                         escape_path(&private.path.join(STATE_FILE))
                     );
                 }
@@ -289,7 +290,8 @@ impl State {
             }
             Err(Error::Damaged { path, problem }) => {
                 log::error!(
-                    "{path}: {problem}; it is set aside as {DAMAGED_STATE_FILE}, and nothing expires until `rotate --confirm`"
+                    "{path}: {problem}; it is set aside as {DAMAGED_STATE_FILE}, and nothing \
+                     expires until `rotate --confirm`"
                 );
                 set_aside(private)?;
                 (State::worst(private), true)
