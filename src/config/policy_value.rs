@@ -128,7 +128,7 @@ impl<'a, 'text> PolicyValue<'a, 'text> {
         self.text().and_then(FreeSpace::parse).ok_or_else(|| {
             self.mistake(
                 "it must be a share from \"1%\" to \"90%\", or a number of bytes with \
-                          one of the units K, M, G, T, such as \"50G\"",
+                 one of the units K, M, G, T, such as \"50G\"",
             )
         })
     }
@@ -166,7 +166,7 @@ impl<'a, 'text> PolicyValue<'a, 'text> {
         self.text().filter(is_name).map(str::to_string).ok_or_else(|| {
             self.mistake(
                 "it must be a relative path such as \".partial\" or \"work/partial\", \
-                          without `.`, `..`, empty parts or control characters",
+                 without `.`, `..`, empty parts or control characters",
             )
         })
     }

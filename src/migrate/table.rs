@@ -72,7 +72,6 @@ const CARRIED: [&str; 6] = [
     "timestamp-pattern",
 ];
 
-/// A section on its way.
 struct Translation<'a> {
     section: &'a IniSection,
     entries: Vec<TableEntry>,
@@ -165,13 +164,13 @@ impl Translation<'_> {
             Ok(true) => self.beside(
                 "prefer-recent",
                 setting,
-                "the newest snapshot stands for its slot; whoever pushes last then decides what \
+                "the newest snapshot stands for its slot; the last client to push in the slot decides what \
                  is kept of it",
                 "prefer = \"newest\"",
             ),
             Ok(false) => {
-                self.beside("prefer-recent", setting, "the oldest stands for its slot", "prefer = \
-                                                                                         \"oldest\"");
+                let note = "the oldest stands for its slot";
+                self.beside("prefer-recent", setting, note, "prefer = \"oldest\"");
             }
             Err(problem) => self.mistake("prefer-recent", setting, problem),
         }

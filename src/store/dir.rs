@@ -1,8 +1,9 @@
-//! Small files that are either the old text or the new one, whatever happens.
+//! Writes small files so that a crash leaves either the old text or the new one.
 //!
-//! Written under a temporary name, synced, renamed over the old one, and the directory synced: a
-//! crash at any point leaves one whole text. Where no file may be opened for writing, as in our
-//! directory itself ([`confine`](crate::module::confine)), the temporary one is made in a room beside.
+//! The order: the text is written under a temporary name, the file is synced, renamed over the old
+//! one, and the directory is synced. At every point there is one whole text under the name. In
+//! `.rsyncd-snapshot` itself no file may be opened for writing
+//! ([`confine`](crate::module::confine)), so the temporary file is made in `drafts` there.
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
@@ -49,7 +50,7 @@ pub(crate) fn read(dir: Dir, name: &str) -> Result<Option<String>> {
 /// Reads the first `max_bytes` of the file `name`; `None` if it does not exist.
 pub(crate) fn read_bytes(dir: Dir, name: &str, max_bytes: u64) -> Result<Option<Vec<u8>>> {
     let path = dir.path.join(name);
-    // Should something else than a file lie there, it must not block us.
+    // O_NONBLOCK: a FIFO of that name must not block this process.
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = match openat(dir.directory, c_name(name).as_c_str(), flags, Mode::empty()) {
         Ok(file) => File::from(file),
@@ -69,7 +70,7 @@ pub(crate) fn write(dir: Dir, name: &str, text: &str) -> Result<()> {
     fsync(dir.directory).map_err(|cause| Error::io("sync", dir.path, cause))
 }
 
-/// The same for a file of the private directory itself. The rename takes the text from one
+/// [`write`] for a file of the private directory itself. The rename takes the text from one
 /// directory to the other as a whole; a draft that a crash leaves is written over.
 pub(crate) fn write_drafted(private: Dir, name: &str, text: &str) -> Result<()> {
     let path = private.path.join(Subdir::Drafts.name());
@@ -79,7 +80,7 @@ pub(crate) fn write_drafted(private: Dir, name: &str, text: &str) -> Result<()> 
     fsync(private.directory).map_err(|cause| Error::io("sync", private.path, cause))
 }
 
-/// An earlier version made the directory without that room.
+/// Makes `drafts` if an earlier version made the root.
 fn open_drafts(private: BorrowedFd) -> SysResult<OwnedFd> {
     match open_directory(private, &c_name(Subdir::Drafts.name())) {
         Err(Errno::ENOENT) => {
@@ -123,7 +124,7 @@ pub(crate) fn text_name(name: &CStr) -> Option<&str> {
     name.to_str().ok()
 }
 
-/// The names of entries in a room that are text.
+/// The names of a directory's entries, as far as they are UTF-8 text.
 pub(crate) fn names_in(dir: Dir) -> Result<Vec<String>> {
     let listing =
         Listing::read(dir.directory).map_err(|cause| Error::io("read", dir.path, cause))?;
@@ -135,7 +136,7 @@ pub(crate) fn names_in(dir: Dir) -> Result<Vec<String>> {
         .collect())
 }
 
-/// An open directory of ours, such as one within the private one.
+/// [`Dir`] that owns its descriptor and path.
 pub struct OwnedDir {
     pub(crate) directory: OwnedFd,
     pub(crate) path: PathBuf,
@@ -147,7 +148,7 @@ impl OwnedDir {
         Ok(OwnedDir { directory: open_path(path)?, path: path.to_path_buf() })
     }
 
-    /// For work on its files.
+    /// The borrowed form, which the functions here take.
     pub fn dir(&self) -> Dir<'_> {
         Dir { directory: self.directory.as_fd(), path: &self.path }
     }

@@ -1,9 +1,9 @@
 //! The gate: closed while a run reads the module's tree into staging.
 //!
 //! A push may begin only while the gate is open, and the gate is closed only while no push is
-//! running; both are looked at and changed under the ledger's lock. So a tree that is read behind a
-//! closed gate is one that no push writes to. The gate is a lock on the staging directory: a run
-//! that dies opens it, and it takes no room on a full disk.
+//! running; both are read and changed under the ledger's lock. So no push writes to a tree that is
+//! read behind a closed gate. The gate is a lock on the staging directory: the kernel opens it when
+//! its run dies, and it needs no space on a full disk.
 
 use crate::store::layout::Subdir;
 use crate::store::ledger::Ledger;
@@ -11,7 +11,7 @@ use crate::store::lock::DirLock;
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::{Error, Result};
 
-/// The gate, closed until this is dropped.
+/// The gate stays closed until this value is dropped.
 pub(crate) struct Gate {
     _guard: DirLock,
 }
@@ -20,7 +20,7 @@ impl Gate {
     /// Closes the gate; for a run that holds the root's long lock.
     ///
     /// # Errors
-    /// If the directory cannot be locked, or a stranger has locked it.
+    /// If the directory cannot be locked, or another program has locked it.
     pub(crate) fn close(root: &SnapshotRoot, _: &Ledger) -> Result<Self> {
         let staging = root.subdir(Subdir::Staging)?;
         match DirLock::try_on_directory(staging.dir())? {

@@ -1,14 +1,14 @@
-//! Turns: so many jobs work on this machine at once, and the others wait in the order in which they
-//! came.
+//! The job queue of a machine: at most `max_parallel` jobs work at once, and the others wait in the
+//! order in which they came.
 //!
-//! Each job draws a ticket: a file with the next number, locked as long as the job lives. It is a
-//! job's turn when fewer locked tickets than may work have a lower number. A ticket that no run
-//! holds is one of a job that died; the run that sees it takes it away. Tickets are drawn and
-//! looked at under one short lock, so no ticket is seen before it is locked.
+//! Each job makes a ticket: a file with the next number, which it keeps locked while it lives. A job
+//! may work when fewer than `max_parallel` locked tickets have a lower number. An unlocked ticket is
+//! left from a job that was killed; the next run that reads the queue removes it. Tickets are made
+//! and counted under one short lock, so no run sees a ticket before it is locked.
 //!
-//! A job writes into its ticket when its turn began. After [`LONG_JOB`] it still works, but no
-//! longer counts: a job of hours must not keep the others from theirs. A clock that people set
-//! plays no part in that.
+//! A job that begins to work writes the time into its ticket. After [`LONG_JOB`] it still works, but no
+//! longer counts: a job of hours must not keep the others waiting. The time is that of the boot
+//! clock, which nothing can set.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
@@ -34,37 +34,37 @@ pub(crate) const LONG_JOB: Duration = Duration::from_secs(60);
 /// Longer tickets are not ours.
 const MAX_TICKET_BYTES: u64 = 8_192;
 
-/// A job's place in the queue; leaves it when dropped.
+/// A job's place in the queue; the job leaves the queue when this value is dropped.
 pub(crate) struct QueuePlace {
     queue: JobQueue,
     number: u64,
     ticket: File,
 }
 
-/// A job that has had its turn for longer than [`LONG_JOB`].
+/// A job that has worked for longer than [`LONG_JOB`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LongJob {
-    /// What it works on, as the job itself said.
+    /// The module that it works on, as the job wrote it into its ticket.
     pub label: String,
     /// For how long it has worked.
     pub worked: Duration,
 }
 
-/// The jobs that work for longer than `longest`, by the queue in the directory `path`; only looks.
+/// The jobs in the queue at `path` that have worked for longer than `longest`. Changes nothing.
 pub(crate) fn long_jobs(path: &Path, longest: Duration) -> Vec<LongJob> {
     let Ok(directory) = File::open(path) else { return Vec::new() };
     let queue = JobQueue { path: path.to_path_buf(), directory };
     let numbers = queue.numbers().unwrap_or_default();
     let job = |number: &u64| {
         let ticket = File::open(queue.ticket(*number)).ok()?;
-        // Of a job that is dead the lock can be had.
+        // The lock of a dead job's ticket is free.
         fs2::FileExt::try_lock_shared(&ticket).is_err().then_some(())?;
         read_ticket(&ticket).filter(|job| job.worked >= longest)
     };
     numbers.iter().filter_map(job).collect()
 }
 
-/// What a ticket says of the job's turn; `None` as long as it waits for it.
+/// The content of a ticket; `None` while its job waits.
 fn read_ticket(ticket: &File) -> Option<LongJob> {
     let mut text = String::new();
     ticket.take(MAX_TICKET_BYTES).read_to_string(&mut text).ok()?;
@@ -132,7 +132,7 @@ impl QueuePlace {
         Ok(QueuePlace { queue, number, ticket })
     }
 
-    /// Without that, as on a full disk, the job counts for as long as it works.
+    /// If this fails, as on a full disk, the job counts for as long as it works.
     fn note_begin(&self, label: &str) {
         let BootTime { boot, nanoseconds } = BootTime::now();
         if !boot.is_empty() {
@@ -143,7 +143,7 @@ impl QueuePlace {
 
 impl Drop for QueuePlace {
     fn drop(&mut self) {
-        // If this fails, the next one finds a ticket that nobody holds.
+        // If this fails, the next run removes the ticket, which is no longer locked.
         let _ = std::fs::remove_file(self.queue.ticket(self.number));
     }
 }
@@ -152,7 +152,8 @@ impl JobQueue {
     fn open(path: &Path) -> Result<Self> {
         let failed = |cause| Error::io("make", path, cause);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        // What is there need not be made; and what keeps it from being seen is told as that.
+        // A directory that exists need not be made. One that can be neither made nor opened is an
+        // error with the cause of the opening.
         let directory = match (File::open(path), made) {
             (Ok(directory), _) => directory,
             (Err(cause), Ok(())) => return Err(failed(cause)),
@@ -173,7 +174,7 @@ impl JobQueue {
         Ok(names_in(self.dir())?.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
-    /// How many jobs that live have a lower number, but for those that have worked for `longest`.
+    /// How many living jobs have a lower number, without those that have worked for `longest`.
     fn count_before(&self, number: u64, longest: Duration) -> Result<usize> {
         let _guard = DirLock::on_directory(self.dir())?;
         let mut count = 0;

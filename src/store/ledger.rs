@@ -1,16 +1,15 @@
-//! The ledger of transfers: who is writing to a module right now.
+//! The ledger of transfers: which clients are writing to a module now.
 //!
-//! pre-xfer enters a transfer before it begins, as `transfers/SIDE-PID` of the process that serves
-//! the connection. When it has ended, post-xfer makes that `transfers/SIDE-PID.STATUS`, now of its
-//! own process, until the snapshot is safe. The [side](crate::system::pid_namespace) is machine, boot and PID
-//! namespace; earlier versions wrote `PID` alone. Every look at the ledger and every change is made
-//! under one short lock, which also guards the [gate](crate::store::gate). Where the snapshot root has no
-//! room for an entry, it goes to where this machine remembers things.
+//! pre-xfer enters a transfer before it begins, in the name of the process that serves the
+//! connection. After the transfer, post-xfer renames the [entry](crate::store::ledger_entry) to
+//! its own process and the status, and removes it once the snapshot is safe. Each read and each
+//! change is made under one short lock, which also guards the [gate](crate::store::gate). If the
+//! disk of the snapshot root is full, the entry is written to this machine's memory.
 //!
-//! An entry of a push is on disk before rsync writes anything: after a crash of the machine it
-//! tells that the module is torn. All other changes need not be durable. What comes back after a
-//! crash is of another boot, and no such push counts as good, however it ended: nobody has synced
-//! what it wrote.
+//! The entry of a push is on disk before rsync writes anything, so after a crash of the machine it
+//! shows that the module is torn. No other change needs to be durable: an entry that a crash brings
+//! back is of an earlier boot, and such a push never counts as good, because its data may not have
+//! been synced.
 
 use std::fs::DirBuilder;
 use std::os::fd::AsFd;
@@ -37,9 +36,9 @@ use crate::tell::error::{Error, Result};
 
 /// The ledger of a root, under its lock.
 pub struct Ledger {
-    /// In the snapshot root, and wherever else there may be entries.
+    /// The directory in the snapshot root, then those outside of it.
     dirs: Vec<OwnedDir>,
-    /// Where entries go that the root has no room for; made when they are needed.
+    /// The directories for entries when the root's disk is full; made when they are needed.
     elsewhere: Vec<PathBuf>,
     _guard: DirLock,
 }
@@ -55,8 +54,8 @@ impl Ledger {
         Ok(Ledger { dirs, elsewhere, _guard: guard })
     }
 
-    /// The ledger of a module that has no snapshot root yet: only what reads is entered in it. The
-    /// first of `elsewhere` that can be used is made.
+    /// The ledger of a module that has no snapshot root yet: only downloads are entered in it. It
+    /// is in the first of `elsewhere` that can be made.
     ///
     /// # Errors
     /// If none can be made.
@@ -73,7 +72,7 @@ impl Ledger {
         Ok(Ledger { dirs: vec![own], elsewhere: Vec::new(), _guard: guard })
     }
 
-    /// Enters a transfer that writes nothing, and strikes out those of the dead.
+    /// Enters a transfer that writes nothing, and removes such entries of ended processes.
     ///
     /// # Errors
     /// Also if this process cannot tell its own PID namespace.
@@ -89,15 +88,15 @@ impl Ledger {
         lines_in(&self.dirs)
     }
 
-    /// All entries as they are at this moment, for a caller that changes nothing; none if there is
-    /// no ledger.
+    /// All entries, read without the lock, for a caller that changes nothing; none if there is no
+    /// ledger.
     pub fn look(root: &SnapshotRoot, elsewhere: &[PathBuf]) -> Result<Vec<LedgerLine>> {
         if !root.is_registered() {
             return Ok(Vec::new());
         }
         let own = match root.subdir(Subdir::Transfers) {
             Ok(dir) => Some(dir),
-            // A version that had none made the root.
+            // An earlier version, which had no ledger, made the root.
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error),
         };
@@ -108,7 +107,7 @@ impl Ledger {
     /// Removes what was being written when its writer died.
     pub fn clean_up(&self) -> Result<()> {
         for (index, dir) in self.dirs.iter().enumerate() {
-            // Under the lock nobody writes it any more.
+            // Writers hold the lock, so their processes have ended.
             let names = names_in(dir.dir())?;
             names
                 .iter()
@@ -138,11 +137,11 @@ impl Ledger {
     /// holds; durably if it may write.
     ///
     /// # Errors
-    /// Also if this process cannot tell its own PID namespace: then the entry would be another
-    /// one's.
+    /// Also if this process cannot tell its own PID namespace: the entry would name a process of
+    /// another one.
     pub fn begin(&self, root: &SnapshotRoot, entry: &LedgerEntry, marked: u64) -> Result<()> {
         let file = file_name(own_side()?, entry.owner.pid, None);
-        // What writes nothing neither tears nor mends, and leaves nothing behind.
+        // A transfer that writes nothing needs no place in the order.
         let sequence = if entry.writes() { self.next_number(root, marked)? } else { 0 };
         let entry = &LedgerEntry { sequence, ..entry.clone() };
         let refusal = match enter(self.dirs[0].dir(), &file, entry) {
@@ -150,7 +149,7 @@ impl Ledger {
             Err(error) => error,
         };
         let enter_at = |path: &PathBuf| enter(make_dir(path)?.dir(), &file, entry);
-        // It may be there, though not durably; and two entries would be two pushes, of which one
+        // The file may be there, though not durable. Two entries would be two pushes, of which one
         // never ends.
         self.unlink(0, &file)?;
         self.clean_up()?;
@@ -175,7 +174,7 @@ impl Ledger {
         )?;
         if let Some(entry) = &ended.entry {
             let text = to_toml(entry, dir)?;
-            // On a full disk the old owner stands in it, who waits for this process.
+            // On a full disk the old owner stays in it. That process waits for this one.
             if let Err(error) = dir::write_before_syncfs(dir, &ended.file, text.as_bytes()) {
                 log::debug!("{error}");
             }
@@ -200,8 +199,8 @@ impl Ledger {
         Ok(LedgerLine { file, dir: 0, side, pid, status, entry, began, liveness: Liveness::Alive })
     }
 
-    /// Where the number cannot be kept, a later one may be the same; the order is then that of the
-    /// boot-time clock.
+    /// If the number cannot be written, a later transfer may get it again; their order is then that
+    /// of the boot-time clock.
     fn next_number(&self, root: &SnapshotRoot, marked: u64) -> Result<u64> {
         let numbers = self.lines()?.into_iter().filter_map(|line| Some(line.entry?.sequence));
         let highest = numbers.fold(marked, u64::max);
@@ -213,7 +212,7 @@ impl Ledger {
         }))
     }
 
-    /// Strikes out an entry, be it there or not.
+    /// Removes an entry; one that is gone already is no error.
     pub fn strike(&self, line: &LedgerLine) -> Result<()> {
         self.unlink(line.dir, &line.file)
     }
@@ -248,12 +247,12 @@ fn lines_in(dirs: &[OwnedDir]) -> Result<Vec<LedgerLine>> {
         for file in names_in(dir.dir())? {
             let Some((side, pid, status)) = read_name(&file) else { continue };
             let entry = match dir::read(dir.dir(), &file) {
-                // Without the lock, an entry may go between the two looks.
+                // Without the lock, an entry may be removed after its name was listed.
                 Ok(None) => continue,
                 Ok(Some(text)) => {
                     toml::from_str(&text).ok().filter(|entry: &LedgerEntry| entry.format <= FORMAT)
                 }
-                // A crash may cut what was not synced.
+                // A crash may cut a file that was not synced.
                 Err(Error::Damaged { .. }) => None,
                 Err(error) => return Err(error),
             };
@@ -274,7 +273,7 @@ fn lines_in(dirs: &[OwnedDir]) -> Result<Vec<LedgerLine>> {
     Ok(lines)
 }
 
-/// When a file was written; one that is gone, or has an impossible time, long ago.
+/// When a file was written: 1970 for a file that is gone or has an impossible time.
 fn modified(dir: Dir, file: &str) -> DateTime<Utc> {
     let stat = stat_entry(dir.directory, &c_name(file)).ok();
     stat.and_then(|stat| DateTime::from_timestamp(stat.st_mtime, 0)).unwrap_or_default()

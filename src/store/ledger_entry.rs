@@ -47,22 +47,22 @@ pub struct LedgerEntry {
     /// What it is to do; none if its arguments were not understood.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<PushJob>,
-    /// What `rsyncd.conf` forbids of it.
+    /// Why `rsyncd.conf` lets it write nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forbidden: Option<Forbidden>,
-    /// Who transfers.
+    /// The client.
     pub client: Client,
     /// The process that serves the connection and runs the hooks; once the transfer has ended, that
     /// of its post-xfer.
     pub owner: Process,
-    /// The process that transfers: it goes on if only the one is ended that serves the
-    /// connection.
+    /// The process that transfers: it goes on if only the process that serves the connection is
+    /// killed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker: Option<Process>,
 }
 
 impl LedgerEntry {
-    /// Of a transfer that pre-xfer has not seen, and that `owner` takes care of now.
+    /// A transfer that pre-xfer has not entered, and that `owner`, its post-xfer, works on now.
     pub fn unannounced(client: Client, owner: Process, clock: &Clock) -> Self {
         LedgerEntry {
             format: FORMAT,
@@ -81,7 +81,7 @@ impl LedgerEntry {
         }
     }
 
-    /// What matters of it for what it tears or mends.
+    /// The facts that decide whether it tears the module, or makes up for a failed push.
     pub fn push(&self) -> LedgerPush {
         LedgerPush {
             client: self.client.identity(),
@@ -115,15 +115,15 @@ pub(crate) fn is_zero(number: &u64) -> bool {
 #[derive(Debug, Clone)]
 pub struct LedgerLine {
     pub(crate) file: String,
-    /// The room that it is in.
+    /// The index of the ledger's directory that it is in.
     pub(crate) dir: usize,
-    /// Where it was entered; none if an earlier version did so.
+    /// The PID namespace of its process; none if an earlier version wrote it.
     pub(crate) side: Option<PidNamespace>,
-    /// The number of the process that takes care of it, on that side.
+    /// The number in that namespace of the process that works on it.
     pub pid: u32,
     /// The status that the transfer ended with, if it has ended.
     pub status: Option<i32>,
-    /// What it says; `None` if it cannot be read: then it is a push of somebody who is dead.
+    /// Its content; `None` if it cannot be read: then it counts as a push by an unknown client.
     pub entry: Option<LedgerEntry>,
     /// When the transfer began, or at least its entry was written.
     pub began: DateTime<Utc>,
@@ -138,8 +138,8 @@ impl LedgerLine {
         self.status.is_none() && self.liveness != Liveness::Dead && self.writes()
     }
 
-    /// What is known at `now` of the transfer, or of the hook after it, where what cannot be seen
-    /// counts as dead after `limit`.
+    /// Whether the transfer, or the hook after it, runs at `now`. A process that cannot be seen
+    /// from here counts as dead after `limit`.
     pub fn liveness(&self, now: DateTime<Utc>, limit: TimeDelta) -> Liveness {
         self.liveness.after(self.age(now), limit)
     }
@@ -149,7 +149,7 @@ impl LedgerLine {
         self.liveness == Liveness::Unknown
     }
 
-    /// By the boot-time clock, where that is the same one: no person sets it.
+    /// By the boot-time clock within one boot, because nothing can set that clock.
     pub(crate) fn age(&self, now: DateTime<Utc>) -> TimeDelta {
         let (entered, moment) = (self.entry.as_ref().map(|entry| &entry.began_at), BootTime::now());
         match entered.filter(|entered| entered.is_certain() && entered.boot == moment.boot) {
@@ -175,7 +175,7 @@ impl LedgerLine {
         self.entry.as_ref().is_some_and(|entry| entry.began_at.is_of_this_boot())
     }
 
-    /// Who transfers, for a message.
+    /// The client, for a message.
     pub fn who(&self) -> String {
         self.entry.as_ref().map_or("an unknown client".to_string(), |entry| entry.client.identity())
     }

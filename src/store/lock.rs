@@ -1,8 +1,8 @@
 //! One writer per snapshot root, and short locks on directories, such as that of its state; all are
 //! `flock`s by fs2.
 //!
-//! The lock file is never unlinked: a lock on a file that others can no longer find protects
-//! nobody. It holds a line about its holder, for the message of whoever gives up waiting.
+//! The lock file is never unlinked: another run would make a new file and lock that. The file holds a
+//! line about its holder, for the message of a run that gives up waiting.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, Write};
@@ -18,11 +18,11 @@ use crate::store::layout::LOCK_FILE;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::one_line;
 
-/// Between two tries: soon enough for a person, rare enough for the machine.
+/// The pause between two attempts doubles from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(200);
 
-/// The long lock: its holder alone may change the root.
+/// The long lock of a root: only its holder may change the root.
 pub(crate) struct RootLock {
     file: File,
     path: PathBuf,
@@ -30,7 +30,7 @@ pub(crate) struct RootLock {
 }
 
 impl RootLock {
-    /// Opens the lock file, making it if need be, without locking it.
+    /// Opens or makes the lock file, without locking it.
     pub(crate) fn open(private: Dir) -> Result<Self> {
         let path = private.path.join(LOCK_FILE);
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -49,12 +49,12 @@ impl RootLock {
         &self.file
     }
 
-    /// Takes the lock if it is free, and says in it who holds it.
+    /// Takes the lock if it is free, and writes `holder` into it.
     pub(crate) fn try_acquire(&mut self, holder: &str) -> Result<bool> {
         // By full name: std has methods of the same name with other errors.
         match fs2::FileExt::try_lock_exclusive(&self.file) {
             Ok(()) => {
-                // Only a courtesy: a full disk must not keep us from working.
+                // The text only serves messages: a full disk must not keep the run from working.
                 let _ = self.write_holder(holder);
                 self.is_held = true;
                 Ok(true)
@@ -64,8 +64,7 @@ impl RootLock {
         }
     }
 
-    /// Tries until `wait` is over, or `is_needless` says that it need not any more; false if the
-    /// lock stayed busy.
+    /// Tries until `wait` is over or `is_needless` returns true; false if the lock stayed busy.
     pub(crate) fn acquire(
         &mut self,
         holder: &str,
@@ -87,7 +86,7 @@ impl RootLock {
         }
     }
 
-    /// What the holder says of itself.
+    /// The text that the holder wrote about itself.
     pub(crate) fn holder(&mut self) -> String {
         let mut text = String::new();
         let read =
@@ -111,11 +110,10 @@ impl RootLock {
     }
 }
 
-/// What the run says of itself that holds the lock of a root, without a change to anything; none if
-/// no run does.
+/// The text about the run that holds the lock of a root; none if no run does. Changes nothing.
 ///
-/// To look whether it is locked could keep a run from it that does not wait, so that is done only
-/// if `is_meant` says of the text that it matters.
+/// The test for the lock takes it for a moment, in which a run that does not wait would find it
+/// busy. So the lock is tested only if `is_meant` returns true for the text.
 pub(crate) fn holder_of(private: Dir, is_meant: &dyn Fn(&str) -> bool) -> Option<String> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file =
@@ -126,7 +124,7 @@ pub(crate) fn holder_of(private: Dir, is_meant: &dyn Fn(&str) -> bool) -> Option
     if !is_meant(&holder) {
         return None;
     }
-    // Between two runs the text of one that was killed may stand there.
+    // If no run holds the lock, the text may be that of a run that was killed.
     match fs2::FileExt::try_lock_shared(&lock.file) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Some(holder),
         _ => None,
@@ -134,7 +132,7 @@ pub(crate) fn holder_of(private: Dir, is_meant: &dyn Fn(&str) -> bool) -> Option
 }
 
 impl RootLock {
-    /// Else somebody who locks the file without saying so would go by our name.
+    /// Without this, messages would name this run for another program that locks the file.
     fn clear_holder(&mut self) {
         if std::mem::take(&mut self.is_held) {
             let _ = self.file.set_len(0);
@@ -148,7 +146,7 @@ impl Drop for RootLock {
     }
 }
 
-/// The short lock on a directory; released when dropped.
+/// A short lock on a directory; the lock is released when this value is dropped.
 pub struct DirLock {
     _directory: File,
 }
@@ -160,14 +158,14 @@ impl DirLock {
         loop {
             match fs2::FileExt::lock_exclusive(&directory) {
                 Ok(()) => return Ok(DirLock { _directory: directory }),
-                // A signal that is handled, as those of a client on whose machine we run.
+                // A handled signal, such as SIGINT in `rsync-system-backup`, interrupts the wait.
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::io("lock", dir.path, error)),
             }
         }
     }
 
-    /// Takes the lock if nobody holds it.
+    /// Takes the lock if it is free.
     pub fn try_on_directory(dir: Dir) -> Result<Option<Self>> {
         let directory = DirLock::open(dir)?;
         match fs2::FileExt::try_lock_exclusive(&directory) {
@@ -177,7 +175,7 @@ impl DirLock {
         }
     }
 
-    /// A descriptor of its own: flocks belong to the open file, and this one ends with it.
+    /// Opens the directory once more: a `flock` belongs to the open file and ends with it.
     fn open(dir: Dir) -> Result<File> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let opened = openat(dir.directory, c".", flags, Mode::empty());

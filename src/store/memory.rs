@@ -1,12 +1,12 @@
 //! What this machine remembers of a module apart from its snapshot root.
 //!
 //! When the backup disk is full, read-only or gone, nothing can be written to it; yet `check` must
-//! know that the last run failed, and no later run may take for complete what a failed transfer
-//! tore. And when the policy file is gone, somebody must know where a module's snapshots used to
-//! be. A small file per module in `/var/lib/rsyncd-snapshot`, or if that cannot be written
-//! `/run/rsyncd-snapshot`, holds all that; users without privileges have theirs below `HOME` and
-//! `XDG_RUNTIME_DIR`. `RSYNCD_SNAPSHOT_STATE_DIRECTORY` and `RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY` say
-//! other places. systemd's own `STATE_DIRECTORY` does not: in a hook it would be rsync's.
+//! know that the last run failed, and no later run may take a tree for complete that a failed
+//! transfer tore. When the policy file is gone, the program must still find a module's snapshots.
+//! So each module has a small file in `/var/lib/rsyncd-snapshot`, or if that cannot be written in
+//! `/run/rsyncd-snapshot`; users without privileges have theirs below `HOME` and `XDG_RUNTIME_DIR`.
+//! `RSYNCD_SNAPSHOT_STATE_DIRECTORY` and `RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY` name other directories.
+//! systemd's `STATE_DIRECTORY` is ignored: in a hook it would be that of rsync's service.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -54,11 +54,11 @@ pub struct ModuleMemory {
     /// What the last run warned of.
     #[serde(default)]
     pub warnings: Vec<String>,
-    /// Since when runs have found less free than `free_space`, and other modules were to make room.
+    /// Since when runs have found less free space than `free_space` asks for, although other
+    /// modules on the disk could remove snapshots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub space_missing_since: Option<DateTime<Utc>>,
-    /// A torn mark that could not be written into the root: where the disk is full, transfers
-    /// fail, too.
+    /// A torn mark that could not be written into the root: on a full disk transfers fail, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub torn: Option<TornMark>,
 }
@@ -66,15 +66,14 @@ pub struct ModuleMemory {
 /// A failed run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunFailure {
-    /// When.
     pub time: DateTime<Utc>,
-    /// What failed.
+    /// What the run was to do.
     pub work: RunKind,
     /// The error's message.
     pub message: String,
 }
 
-/// The two kinds of work; success at one says nothing about the other.
+/// What a run was to do. Success at one says nothing about the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunKind {
@@ -85,7 +84,7 @@ pub enum RunKind {
 }
 
 impl RunFailure {
-    /// A run has failed just now.
+    /// The failure of a run at this moment.
     pub fn now(work: RunKind, message: String) -> Self {
         RunFailure { time: Utc::now(), work, message }
     }
@@ -136,15 +135,15 @@ impl ModuleMemory {
     }
 }
 
-/// Where to remember, best first.
+/// The memory of this machine: directories with a file for each module, best first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineMemory {
-    /// Directories, made when they are needed.
+    /// They are made when they are needed.
     pub directories: Vec<PathBuf>,
 }
 
 impl MachineMemory {
-    /// Where this process is meant to remember.
+    /// The directories by this process's user and environment.
     pub fn from_environment() -> Self {
         let named = |variable: &str| {
             let value = env::var_os(variable).map(PathBuf::from);
@@ -168,7 +167,7 @@ impl MachineMemory {
         MachineMemory { directories: state.into_iter().chain(runtime).collect() }
     }
 
-    /// What is remembered of the module at `module_path`; of several places the newest.
+    /// The memory of the module at `module_path`: the newest, if several directories hold one.
     pub fn recall(&self, module_path: &Path) -> Option<ModuleMemory> {
         let files = [Some(file_name(module_path)), earlier_file_name(module_path)];
         let read = |directory: &PathBuf| {
@@ -192,7 +191,7 @@ impl MachineMemory {
         all
     }
 
-    /// What is remembered of each module, by path; of several memories of one the newest.
+    /// The memory of each module, by path: the newest, if several directories hold one.
     pub fn all(&self) -> Vec<ModuleMemory> {
         let mut all: BTreeMap<String, ModuleMemory> = BTreeMap::new();
         for memory in self.files() {
@@ -213,8 +212,7 @@ impl MachineMemory {
         self.files().iter().filter_map(pairs).flatten().collect()
     }
 
-    /// Every root that any module directory has had that is the same as `module_path`, above it or
-    /// below it.
+    /// Every root of the module directories that are `module_path`, above it or below it.
     pub fn roots_reaching(&self, module_path: &Path) -> Vec<PathBuf> {
         self.roots_of(|path| path.starts_with(module_path) || module_path.starts_with(path))
     }
@@ -239,14 +237,14 @@ impl MachineMemory {
         self.directories.iter().flat_map(paths).filter(|path| path.is_file()).collect()
     }
 
-    /// Where entries of the module's ledger go that its snapshot root has no room for;
+    /// The directories for entries of the module's ledger when the root's disk is full;
     /// [`Ledger`](crate::store::ledger::Ledger) makes them when it needs them.
     pub fn ledgers(&self, module_path: &Path) -> Vec<PathBuf> {
         let dir = |directory: &PathBuf, name| directory.join("transfers").join(name);
         let name = memory_name::name(module_path);
         let present = self.directories.iter().map(|directory| dir(directory, name.clone()));
-        // What an earlier version entered may be of another module, whose path ends alike: then a
-        // push counts for both, which costs grades, and no history.
+        // An entry of an earlier version may belong to another module whose path ends alike. Then a
+        // push counts for both, which may make a snapshot partial and loses none.
         let earlier = memory_name::earlier_name(module_path);
         let earlier = earlier
             .iter()
@@ -258,9 +256,9 @@ impl MachineMemory {
     /// than once, on what is remembered at that moment.
     ///
     /// # Errors
-    /// If no place can be written.
+    /// If none of the directories can be written.
     pub fn change(&self, module_path: &Path, change: impl Fn(&mut ModuleMemory)) -> Result<()> {
-        // Most runs have nothing new to say, and syncing it would cost more than they do.
+        // Most runs change nothing here, and syncing the file would cost more than the run.
         if self.recall(module_path).is_some_and(|before| before == before.changed(&change)) {
             return Ok(());
         }
@@ -289,7 +287,7 @@ impl MachineMemory {
         let before = self.recall(module_path).unwrap_or_else(|| ModuleMemory::new(module_path));
         let memory = ModuleMemory { updated: Utc::now(), ..before.changed(change) };
         dir::write(dir, &file_name(module_path), &to_toml(&memory, dir)?)?;
-        // It is remembered under its new name now. Another module's file is left to that module.
+        // The file has its new name now. A file of the old name may be another module's.
         match earlier_file_name(module_path) {
             Some(earlier)
                 if ModuleMemory::read(directory, &earlier)

@@ -7,7 +7,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// So many characters of a written path are kept.
+/// This number of characters of a written path is kept.
 const MAX_CHARACTERS: usize = 200;
 
 /// Stands between the readable end and the hash; no written path holds it.
@@ -28,8 +28,7 @@ pub(crate) fn name(module_path: &Path) -> String {
     }
 }
 
-/// The name that earlier versions gave it, where that is another: the end alone, which other paths
-/// may have, too.
+/// The name that earlier versions used, if it differs: the end alone, which other paths may share.
 pub(crate) fn earlier_name(module_path: &Path) -> Option<String> {
     let written = written(module_path);
     (written.len() > MAX_CHARACTERS).then(|| end(&written).to_string())

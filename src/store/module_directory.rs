@@ -1,5 +1,4 @@
-//! The path of a module's directory in the form that all other code uses: absolute, without symbolic
-//! links.
+//! The path of a module's directory as all other code uses it: absolute, without symbolic links.
 
 use std::fs;
 use std::path::{Path, PathBuf};

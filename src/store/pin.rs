@@ -1,8 +1,8 @@
-//! Pins: snapshots that rotation must not touch, by a person's word or because the large-change guard
-//! did it.
+//! Pins: snapshots that rotation must keep. The administrator or the large-change guard sets them.
 //!
-//! A pin is set under the state's short lock, and a snapshot is retired under the same lock after
-//! a look at the pins ([`retire`](crate::store::retire)). So a snapshot that `pin` found is there to stay.
+//! A pin is set under the state's short lock, and a snapshot is retired under that lock after its
+//! pins were read ([`retire`](crate::store::retire)). So a snapshot that `pin` found cannot be
+//! retired between the check and the pin.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ pub struct Pin {
 }
 
 impl Pin {
-    /// A pin by a person, for a reason that may hold any text.
+    /// A pin by the administrator, for a reason that may hold any text.
     pub fn new(since: DateTime<Utc>, reason: &str) -> Self {
         Pin { since, reason: escape(reason.as_bytes()), by_anomaly: false }
     }

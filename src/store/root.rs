@@ -1,8 +1,9 @@
 //! A snapshot root: checked before anything in it is believed.
 //!
-//! The root is where a root-run program makes and removes whole trees, so it must be a place that
-//! only the administrator controls, on the module's own file system, and belong to this one
-//! module. Everything is checked on the opened directory, then used through that descriptor only.
+//! A program with root's rights makes and removes whole trees in it. So only the administrator may
+//! control the directory, it must be on the module's file system, and it must belong to this one
+//! module. Everything is checked on the opened directory and then used through that descriptor only,
+//! so a path that changes in between changes nothing.
 
 use std::fs::{DirBuilder, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,8 +31,8 @@ use crate::tell::escape::{escape_path, shell_path};
 pub enum RootAccess {
     /// Make and register what is missing.
     Register,
-    /// Make what is missing, but register nothing: for what has to be there before this process
-    /// confines itself to it.
+    /// Make what is missing, but register nothing: directories must exist before this process
+    /// confines itself to them.
     Prepare,
     /// Fail unless the root is registered already; make nothing but what is missing inside.
     Registered,
@@ -57,7 +58,7 @@ pub struct SnapshotRoot {
     private: Option<OwnedFd>,
     /// The type of its file system, if the kernel tells.
     kind: Option<FileSystemType>,
-    /// What a trial of hard links has shown, if one was made.
+    /// The result of a trial of hard links, if one was made.
     trial: Option<LinkTrial>,
     has_lost_records: bool,
 }
@@ -129,12 +130,12 @@ impl SnapshotRoot {
         }
     }
 
-    /// How messages call it.
+    /// Its path for messages, escaped.
     pub fn label(&self) -> String {
         escape_path(&self.path)
     }
 
-    /// What to say if other users than root could remove what is theirs in snapshots.
+    /// The warning if users other than root could remove their files from snapshots.
     ///
     /// # Errors
     /// If a directory on the way to the root cannot be inspected.
@@ -162,14 +163,13 @@ impl SnapshotRoot {
         self.module.as_fd()
     }
 
-    /// Whether there is a private directory that is in use: always, unless the root was only looked
-    /// at.
+    /// Whether there is a private directory that is in use: always, but for [`RootAccess::Look`].
     pub fn is_registered(&self) -> bool {
         self.private.is_some()
     }
 
-    /// Our directory in the root. Of a root that was only looked at and has none, the root itself,
-    /// in which none of our files exist.
+    /// `.rsyncd-snapshot` in the root. If [`RootAccess::Look`] found none, the root itself, in which
+    /// none of our files exist.
     pub fn private(&self) -> Dir<'_> {
         match &self.private {
             Some(private) => Dir { directory: private.as_fd(), path: &self.private_path },
@@ -186,7 +186,7 @@ impl SnapshotRoot {
         Ok(OwnedDir { directory, path })
     }
 
-    /// What to say when `records` is missing.
+    /// The warning that `records` is missing.
     pub fn lost_records(&self) -> String {
         format!(
             "{} was missing: what was recorded of snapshots (client, status, counts, how long they \
@@ -266,8 +266,8 @@ impl SnapshotRoot {
         let gains_name =
             found.as_ref().is_some_and(|found| found.module.is_none() && wanted.module.is_some());
         match (found, access) {
-            // A run that died, or the power went, while the root was being made: its rooms may be
-            // missing, and nothing has ever been in them, for the registration comes before that.
+            // A run was killed, or power failed, while the root was being made: subdirectories may be
+            // missing. All are empty, because files are written only after the registration.
             (None, RootAccess::Look) => {
                 self.private = None;
                 Ok(())
@@ -290,8 +290,7 @@ impl SnapshotRoot {
         Ok(())
     }
 
-    /// A trial of hard links, under the lock of the private directory. Where there is no room for
-    /// one, it is no obstacle.
+    /// A trial of hard links, under the lock of the private directory; none if the disk is full.
     fn try_links(&self) -> Result<Option<LinkTrial>> {
         match link_trial::of_links(self.subdir(Subdir::Drafts)?.dir()) {
             Ok(LinkTrial::NoLinks) => Err(root_checks::no_hard_links(&self.path, &self.kind())),
@@ -307,7 +306,7 @@ impl SnapshotRoot {
         self.kind.clone().unwrap_or_else(|| FileSystemType("of an unknown type".to_string()))
     }
 
-    /// What is to be expected of its file system by its type.
+    /// What its file system is expected to do, by its type.
     pub fn expectation(&self) -> Expectation {
         self.kind.as_ref().map_or(Expectation::Fit, FileSystemType::expectation)
     }
@@ -317,7 +316,7 @@ impl SnapshotRoot {
         self.kind.as_ref().is_none_or(FileSystemType::is_served)
     }
 
-    /// What of the promises its file system does not keep.
+    /// The warning about a promise that its file system does not keep.
     pub fn file_system_warning(&self) -> Option<String> {
         match self.expectation() {
             Expectation::Faulty(why) => Some(self.on_file_system(why)),
@@ -325,13 +324,13 @@ impl SnapshotRoot {
         }
     }
 
-    /// What to say if a trial has shown that inode numbers do not stay.
+    /// The warning if a trial has shown that inode numbers change.
     pub fn inode_number_warning(&self) -> Option<String> {
         let is_shown = self.trial == Some(LinkTrial::NoInodeNumbers);
         is_shown.then(|| format!("{}: {}", self.label(), without_inode_numbers(&self.kind())))
     }
 
-    /// What the administrator should know of its file system, though all works.
+    /// Advice about a file system on which all works.
     pub fn file_system_advice(&self) -> Option<String> {
         match self.expectation() {
             Expectation::Advised(why) => Some(self.on_file_system(why)),
@@ -343,7 +342,7 @@ impl SnapshotRoot {
         format!("{} is on the file system {}: {why}", self.label(), self.kind())
     }
 
-    /// What to say of a file system that nothing has been tried on yet.
+    /// The note about a file system on which no trial has been made yet.
     pub fn untried(&self) -> Option<String> {
         (!self.is_registered() && self.expectation() == Expectation::Untried).then(|| {
             format!(
@@ -354,7 +353,7 @@ impl SnapshotRoot {
         })
     }
 
-    /// `error`, or if that is due to a file system without hard links, what to do about it.
+    /// `error`, or the refusal of the root if its file system has no hard links.
     pub(crate) fn explained(&self, error: Error) -> Error {
         if !error.is_refusal() {
             return error;
@@ -368,7 +367,7 @@ impl SnapshotRoot {
     }
 }
 
-/// Makes a configured root that does not exist yet; its parent must.
+/// Makes a configured root if it does not exist. Its parent must exist.
 fn make_root(path: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => Ok(()),

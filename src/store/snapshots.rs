@@ -26,7 +26,7 @@ use crate::tell::error::{Error, Result};
 pub(crate) struct ListedSnapshot {
     /// Its name, with time and grade.
     pub name: SnapshotName,
-    /// What is recorded of it; adopted ones have nothing or only when they were verified.
+    /// Its record; an adopted snapshot has none, or only the time when it was verified.
     pub record: Option<Record>,
     /// It has a record that cannot be read.
     pub unreadable: bool,
@@ -37,7 +37,7 @@ pub(crate) struct ListedSnapshot {
 }
 
 impl ListedSnapshot {
-    /// Whether we made it.
+    /// Whether this program made it.
     pub(crate) fn is_recorded(&self) -> bool {
         self.unreadable || self.record.as_ref().is_some_and(|record| !record.adopted)
     }
@@ -85,7 +85,7 @@ impl SnapshotList {
             .map_err(|cause| Error::io("read", &root.path, cause))?;
         let module =
             fstat(root.module()).map_err(|cause| Error::io("inspect", &root.module_path, cause))?;
-        // Whatever its name: the live tree is no snapshot.
+        // The live tree is no snapshot, whatever its name is.
         let is_module = |entry: &&ListingEntry| {
             // Another device can have the same number: each btrfs subvolume is one.
             entry.inode == Identity::of(&module).inode
@@ -100,7 +100,7 @@ impl SnapshotList {
         let mut catalog = SnapshotList::default();
         let records = match root.is_registered().then(|| root.subdir(Subdir::Records)).transpose() {
             Ok(records) => records,
-            // Those who only look do not make it again.
+            // `RootAccess::Look` does not make the directory again.
             Err(error) if error.is_not_found() => {
                 catalog.warnings.push(root.lost_records());
                 None
@@ -152,14 +152,14 @@ impl SnapshotList {
         numbers.max().unwrap_or(0).max(recorded)
     }
 
-    /// The newest one of at least `grade`: the last one that was made, whatever a wrong clock dated
-    /// it. Those dated after `now` are set apart: after a clock
-    /// was set back they are no measure of what changed since.
+    /// The newest snapshot of at least `grade`: the last one that was made, whatever date a wrong
+    /// clock gave it. Those dated after `now` are left out: after a clock was set back they do not
+    /// show what changed since.
     pub(crate) fn newest(&self, grade: Grade, now: DateTime<Utc>) -> Option<&ListedSnapshot> {
         let is_one = |item: &&ListedSnapshot| item.name.grade >= grade && item.name.time <= now;
         let number =
             |item: &&ListedSnapshot| item.record.as_ref().and_then(|record| record.sequence);
-        // What has no number, such as one whose record cannot be read, has only its date.
+        // A snapshot without a number, such as one whose record cannot be read, has only its date.
         let last = self.items.iter().rfind(is_one)?;
         match number(&last) {
             None => Some(last),

@@ -1,8 +1,8 @@
-//! The order of the ledger's entries: numbers that only grow, whichever machine enters a transfer.
+//! The numbers that order the ledger's entries. They only grow, whichever machine enters a transfer.
 //!
-//! The number that was given last is in a file of its own, written in place and not synced: a push
-//! waits for the disk once, for its entry. What a crash takes back is found again in what it is
-//! compared with, the entries and the torn mark, which are durable.
+//! The last number is in a file of its own, which is written in place and not synced, so that a push
+//! waits for the disk only once, for its entry. If a crash undoes a write, the number is still in an
+//! entry or in the torn mark, which are durable, and the next number is higher than those.
 
 use std::fs::File;
 use std::io::Read;
