@@ -57,7 +57,7 @@ pub(crate) fn retire(
     now: DateTime<Utc>,
     report: &mut RotationReport,
 ) -> Result<Vec<String>> {
-    let way = retire::make_way(root, names, past_grace)?;
+    let way = retire::free_names(root, names, past_grace)?;
     for name in way.taken {
         report.warn(format!(
             "{name} stays: a retired snapshot of that name can still be brought back; \

@@ -1,8 +1,8 @@
 //! The files by which a client tells how far its backup has come: see [`ClientCompletion`].
 //!
-//! They say *unfinished* rather than *complete* so that a finished backup holds nothing but what
-//! was backed up, and one that changed nothing leaves the very same inodes as before: it counts as
-//! unchanged. A file that vouches for each backup would be a new file each time.
+//! They say *unfinished* rather than *complete*, so a finished backup holds only what was backed up.
+//! A backup that changed nothing leaves the inodes of the one before and counts as unchanged; a file
+//! that says *complete* would be a new file each time.
 
 use std::os::fd::BorrowedFd;
 
@@ -12,7 +12,7 @@ use crate::decide::verdict_facts::ClientCompletion;
 use crate::store::dir::c_name;
 use crate::system::syscalls::stat_entry;
 
-/// In a module whose client is at work, or has died.
+/// In a module whose client is still backing up, or was killed.
 pub(crate) const UNFINISHED: &str = ".rsync-system-backup-unfinished";
 
 /// In a module to which not everything could be transferred.
@@ -30,7 +30,7 @@ impl ClientCompletion {
     }
 }
 
-/// When a module was said to be unfinished.
+/// The times of the file [`UNFINISHED`] in a module.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct UnfinishedFile {
     /// By the client's clock: the file's time.
@@ -40,7 +40,7 @@ pub(crate) struct UnfinishedFile {
 }
 
 impl UnfinishedFile {
-    /// Looks into the module's directory; none if it says nothing of that kind.
+    /// Looks into the module's directory; none if the file is not there.
     pub(crate) fn of_module(module: BorrowedFd) -> Option<UnfinishedFile> {
         let stat = stat_entry(module, &c_name(UNFINISHED)).ok()?;
         let time = |seconds, nanoseconds| {

@@ -1,7 +1,7 @@
 //! The format number that our text files begin with.
 //!
-//! A file of a newer version is neither understood nor written over: it may hold keys that this
-//! version does not know, so its number is looked at before anything else in it.
+//! A file of a newer version is neither read nor overwritten: it may hold keys that this version
+//! does not know. So the number is checked before the rest is parsed.
 
 use std::path::Path;
 
@@ -48,8 +48,8 @@ pub(crate) fn to_toml(value: &impl Serialize, dir: Dir) -> Result<String> {
     toml::to_string(value).map_err(damaged)
 }
 
-/// What a TOML error says, with its position, on one line; it quotes the file, which may hold
-/// anything.
+/// The message of a TOML error with its position, on one line. It quotes the file, which may hold
+/// any bytes, so it is escaped.
 pub(crate) fn first_line(error: &toml::de::Error) -> String {
     let text = error.to_string();
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

@@ -1,7 +1,7 @@
 //! The index of a snapshot on disk: `index/NAME`.
 //!
-//! It is written before the snapshot becomes visible, and synced with it. It only ever saves work:
-//! where it is missing, damaged or too large, everything is compared, and nothing is said.
+//! It is written before the snapshot becomes visible, and synced with it. It only saves work: if it
+//! is missing, damaged or too large, the whole trees are compared, without a message.
 
 use crate::engine::index::{DirectoryIndex, IndexPart, join, max_bytes};
 use crate::store::dir;

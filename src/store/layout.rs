@@ -1,6 +1,6 @@
-//! The names of all that is ours in a snapshot root, each once.
+//! The names of this program's files and directories in a snapshot root, each once.
 //!
-//! `docs/design.md` shows the layout and says what each of them holds.
+//! `docs/design.md` shows the layout and what each of them holds.
 
 /// Our directory in a snapshot root; mode 0700.
 pub(crate) const PRIVATE: &str = ".rsyncd-snapshot";
@@ -14,10 +14,10 @@ pub(crate) const STATE_FILE: &str = "state.toml";
 /// A state that could not be understood, set aside.
 pub(crate) const DAMAGED_STATE_FILE: &str = "state.toml.damaged";
 
-/// A second copy of the pins: a state that is lost must not cost what an administrator pinned.
+/// A copy of the pins, for the case that the state is lost.
 pub(crate) const PINS_FILE: &str = "pins.toml";
 
-/// The lock that the one run holds which may change a root.
+/// The lock of the one run that may change a root.
 pub(crate) const LOCK_FILE: &str = "lock";
 
 /// A directory below [`PRIVATE`].
@@ -72,7 +72,7 @@ impl Subdir {
         }
     }
 
-    /// Whether files of ours are written in it. The others hold nothing but trees.
+    /// Whether this program writes files in it. The others hold only trees.
     pub(crate) fn holds_files(self) -> bool {
         !matches!(self, Subdir::Staging | Subdir::Expired | Subdir::Unremovable)
     }

@@ -1,8 +1,8 @@
-//! A trial of hard links: whether a file system has them, and knows two names of one file for the
-//! same.
+//! A trial of hard links: whether a file system has them, and shows two names of one file with the
+//! same inode number.
 //!
-//! It is made with a file of ours, so what refuses is the file system and not a flag of a client's
-//! file.
+//! It is made with a file of this program, so that a refusal comes from the file system and not from
+//! a flag of a client's file.
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -18,14 +18,14 @@ use crate::system::identity::SysResult;
 const FILE: &str = "trial.tmp";
 const LINK: &str = "trial-link.tmp";
 
-/// What a trial has shown.
+/// The result of a trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LinkTrial {
     /// Hard links work.
     Links,
-    /// There are none.
+    /// The file system has no hard links.
     NoLinks,
-    /// There are, but inode numbers do not show which names are of one file.
+    /// Hard links work, but inode numbers do not show which names belong to one file.
     NoInodeNumbers,
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn of_links(dir: Dir) -> SysResult<LinkTrial> {
 
 fn remove_both(dir: Dir) {
     for name in [FILE, LINK] {
-        // What remains is found by the next trial, or by the next run's clean-up.
+        // The next trial, or the next run's clean-up, removes what remains.
         let _ = unlinkat(dir.directory, c_name(name).as_c_str(), UnlinkatFlags::NoRemoveDir);
     }
 }

@@ -46,7 +46,7 @@ const BESIDE: &str = ".rsyncd-snapshot-staging-";
 const STAGED: &str = "snapshot";
 const RECYCLED: &str = "recycled";
 
-/// A tree in staging, complete but neither durable nor visible.
+/// A tree in staging: complete, but neither durable nor visible.
 pub struct StagedSnapshot {
     name: CString,
     beside: bool,
@@ -55,13 +55,13 @@ pub struct StagedSnapshot {
     pub cloned: CloneOutcome,
     /// The retired snapshot that it was made out of.
     pub recycled: Option<String>,
-    /// Why it was not made out of the one that it should have been.
+    /// Why it was made afresh although a retired snapshot was to be recycled.
     pub refusal: Option<Error>,
     parts: Vec<IndexPart>,
     evidence: InodeRecording,
 }
 
-/// What is recorded of the inodes that are new in a snapshot.
+/// Records the inodes that are new in a snapshot into the inode log.
 struct InodeRecording {
     recorder: Result<Recorder>,
     /// When the tree began to be linked.
@@ -69,7 +69,7 @@ struct InodeRecording {
 }
 
 impl InodeRecording {
-    /// What nothing is recorded in is told when the snapshot is published.
+    /// An error of the recorder is returned when the snapshot is published.
     fn begin(root: &SnapshotRoot, inodes: Dir) -> Self {
         let recorder = root.subdir(Subdir::Expired).and_then(|expired| {
             let dirs = [root.directory(), expired.dir().directory];
@@ -123,7 +123,8 @@ impl StagedSnapshot {
     ) -> Result<Self> {
         let dir = root.subdir(Subdir::Staging)?;
         let mut refusal = None;
-        // Until the last link is made; should that fail, the tree is removed in another window.
+        // The window is open until the last link is made. If the clone fails, the tree is removed in
+        // another window.
         let inodes = root.subdir(Subdir::Inodes)?;
         let _window = LinkWindow::open(inodes.dir())?;
         let evidence = InodeRecording::begin(root, inodes.dir());
@@ -260,8 +261,8 @@ fn recycle_into(
     clone_tree((root.module(), &root.module_path), &stage, knowledge)
 }
 
-/// Moves a retired snapshot to staging. The move is durable before anything in it changes: what
-/// lies in `expired/` is always a whole snapshot, also after a crash.
+/// Moves a retired snapshot to staging. The move is durable before anything in it changes, so
+/// `expired/` holds only whole snapshots, also after a crash.
 fn take_for_recycling(root: &SnapshotRoot, staging: &OwnedDir, retired: &str) -> Result<()> {
     let expired = root.subdir(Subdir::Expired)?;
     let Dir { directory, path } = expired.dir();
@@ -276,7 +277,7 @@ fn take_for_recycling(root: &SnapshotRoot, staging: &OwnedDir, retired: &str) ->
     forget(root, retired)
 }
 
-/// Removes what is known of a snapshot that exists no longer.
+/// Removes the index and the record of a snapshot that exists no longer.
 pub(crate) fn forget(root: &SnapshotRoot, name: &str) -> Result<()> {
     let index = root.subdir(Subdir::Index).and_then(|dir| remove_file(dir.dir(), name));
     let record =
@@ -320,14 +321,14 @@ pub(crate) fn clean_up(
     (found, errors)
 }
 
-/// Removes a tree that could not be published. Errors can wait: the next run cleans up again.
+/// Removes a tree that could not be published. Errors are only logged: the next run cleans up again.
 pub(crate) fn discard_staging(root: &SnapshotRoot) {
     if let Err(error) = clear_staging(root) {
         log::debug!("staging remains for the next run: {error}");
     }
 }
 
-/// Removes whatever is in staging, for a holder of the long lock; goes on after the first error.
+/// Empties staging, for a holder of the long lock; goes on after the first error.
 pub(crate) fn clear_staging(root: &SnapshotRoot) -> Result<()> {
     empty_staging(root).and(remove_staged_beside(root)).map(drop)
 }
@@ -344,7 +345,7 @@ fn remove_staged_beside(root: &SnapshotRoot) -> Result<bool> {
     remove_all(root, dir, |name| name.starts_with(BESIDE.as_bytes()))
 }
 
-/// Removes the trees in a place of `root` whose names are selected; the first error is kept.
+/// Removes the trees in `dir` whose names are selected; returns the first error.
 fn remove_all(root: &SnapshotRoot, dir: Dir, selected: impl Fn(&[u8]) -> bool) -> Result<bool> {
     let Dir { directory, path } = dir;
     let listing = Listing::read(directory).map_err(|cause| Error::io("read", path, cause))?;
@@ -362,7 +363,7 @@ fn remove_all(root: &SnapshotRoot, dir: Dir, selected: impl Fn(&[u8]) -> bool) -
 }
 
 fn remove_temporaries(root: &SnapshotRoot) -> Result<bool> {
-    // Whoever writes there without the long lock holds this one.
+    // Writers without the long lock hold this one.
     let _guard = DirLock::on_directory(root.private())?;
     let (drafts, inodes) = (root.subdir(Subdir::Drafts)?, root.subdir(Subdir::Inodes)?);
     let mut found = Ok(false);
@@ -376,8 +377,8 @@ fn remove_temporaries(root: &SnapshotRoot) -> Result<bool> {
 }
 
 /// Snapshots with a record or an index that the listings of `visible` and `retired` ones lack,
-/// though each is there by its name: a file system with a server may list a directory as it was
-/// some seconds ago. One that cannot be looked up may be there, and comes with the reason.
+/// although each can be looked up by its name: a network file system may list a directory as it was
+/// some seconds ago. A snapshot whose look-up fails may be there; it is returned with the error.
 pub(crate) fn unlisted(
     root: &SnapshotRoot,
     visible: &[String],
@@ -405,7 +406,7 @@ pub(crate) fn unlisted(
     Ok(names.into_iter().filter_map(look_up).collect())
 }
 
-/// Removes the files in a room that belong to no snapshot.
+/// Removes the files in a subdirectory that belong to no snapshot.
 fn remove_orphans(root: &SnapshotRoot, subdir: Subdir, owned: HashSet<String>) -> Result<bool> {
     let dir = root.subdir(subdir)?;
     remove_files(dir.dir(), names_in(dir.dir())?.into_iter().filter(|name| !owned.contains(name)))

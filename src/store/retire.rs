@@ -3,15 +3,15 @@
 //! *Retire*: note when → rename all that go into `expired/` → fsync of the root → fsync of
 //! `expired/`. After the rename a snapshot is out of sight as a whole, so no half tree is ever
 //! visible, and what lies in `expired/` is a whole snapshot, too. All of it happens under the
-//! state's short lock, after a last look at the pins.
+//! state's short lock, after the pins were read once more.
 //!
-//! *Remove*: rename into staging → fsync of both → unlink entry by entry. What is being removed is
-//! no longer in `expired/`, so no command can bring half of it back, and a run that is killed
-//! leaves it where the next one cleans up.
+//! *Remove*: rename into staging → fsync of both → unlink entry by entry. The tree that is being
+//! removed is no longer in `expired/`, so no command can bring half of it back, and the next run
+//! cleans up after a run that is killed.
 //!
-//! Between the two lies the grace that the policy gives, by default until the next run. The newest
-//! one stays even longer: the next snapshot is made out of it ([`publish`](crate::store::publish)), which
-//! costs a fraction of removing this one and making that one.
+//! Between the two steps lies the `grace` of the policy, by default until the next run. The newest
+//! retired snapshot stays longer: the next snapshot is made out of it
+//! ([`publish`](crate::store::publish)), which costs a fraction of removing one and making the other.
 
 use chrono::{DateTime, Utc};
 use nix::errno::Errno;
@@ -36,9 +36,9 @@ use crate::system::syscalls::{is_privileged, rename_no_replace, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 
-/// Takes the snapshots `names` out of sight, durably; returns the errors of those that stay, and of
-/// a state that could not be written for lack of space. One that has been pinned meanwhile stays
-/// without a word.
+/// Retires the snapshots `names`, durably. Returns the errors of those that stay, and of a state
+/// that could not be written for lack of space. One that has been pinned meanwhile stays, without an
+/// error.
 pub(crate) fn retire(
     root: &SnapshotRoot,
     names: &[String],
@@ -51,7 +51,7 @@ pub(crate) fn retire(
     let expired = root.subdir(Subdir::Expired)?;
     let mut errors = Vec::new();
     let state = match note_retirement(root, &guard, names, now) {
-        // Somebody who wants room must get it, even if the grace begins a little later for it.
+        // On a full disk space is needed first; the grace then begins with a later run.
         Err(error) if error.is_lack_of_space() => {
             errors.push(error);
             State::read(root.private())?
@@ -68,20 +68,21 @@ pub(crate) fn retire(
     Ok(errors)
 }
 
-/// What [`make_way`] found in the way of `names` that are about to be retired.
+/// The names that [`free_names`] was asked for: which of them snapshots can be retired under.
 #[derive(Debug, Default)]
 pub(crate) struct FreedNames {
-    /// Those that can be retired.
+    /// No retired snapshot has these names now.
     pub free: Vec<String>,
-    /// Those whose names retired snapshots within their grace have.
+    /// Retired snapshots within their grace have these names.
     pub taken: Vec<String>,
-    /// What kept a retired snapshot from being removed.
+    /// Why retired snapshots could not be removed.
     pub errors: Vec<Error>,
 }
 
-/// Removes retired snapshots whose names are wanted: a person may have made another snapshot of
-/// that name. One that can still be brought back stays: `past_grace` names those that may go.
-pub(crate) fn make_way(
+/// Removes retired snapshots that have the names of snapshots to be retired: the administrator may
+/// have made a directory of the same name again. One that can still be brought back stays;
+/// `past_grace` names those that may go.
+pub(crate) fn free_names(
     root: &SnapshotRoot,
     names: &[String],
     past_grace: &[String],
@@ -102,7 +103,7 @@ pub(crate) fn make_way(
     Ok(way)
 }
 
-/// Notes since when they are retired, and forgets that of snapshots that are gone.
+/// Records that `names` are retired from `now` on, and drops the times of snapshots that are gone.
 fn note_retirement(
     root: &SnapshotRoot,
     guard: &DirLock,
@@ -119,7 +120,8 @@ fn note_retirement(
     Ok(state)
 }
 
-/// Both sides of a move; the second also if the first one fails, whose error is kept.
+/// Syncs both directories of a move, the second also if the first one fails; returns the first
+/// error.
 fn sync_move(root: &SnapshotRoot, expired: &OwnedDir) -> Result<()> {
     let from = fsync(root.directory()).map_err(|cause| Error::io("sync", &root.path, cause));
     from.and(sync(expired))
@@ -133,7 +135,7 @@ fn sync(dir: &OwnedDir) -> Result<()> {
 fn move_to_expired(root: &SnapshotRoot, expired: Dir, name: &str) -> SysResult<()> {
     let name = c_name(name);
     match rename_no_replace(root.directory(), &name, expired.directory, &name) {
-        // A directory that its owner may not write cannot change its parent.
+        // A directory moves to another parent only if its owner may write into it.
         Err(Errno::EACCES) if !is_privileged() => {
             let stat = fstatat(root.directory(), name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
             let writable = Mode::from_bits_truncate(stat.st_mode & 0o7777) | Mode::S_IWUSR;
@@ -144,7 +146,7 @@ fn move_to_expired(root: &SnapshotRoot, expired: Dir, name: &str) -> SysResult<(
     }
 }
 
-/// Brings the retired snapshot `name` back, with a pin: else the next rotation would retire it
+/// Brings the retired snapshot `name` back and pins it, so that the next rotation does not retire it
 /// again.
 ///
 /// # Errors
@@ -166,7 +168,7 @@ pub(crate) fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> R
             remedy: "move that one away first",
         });
     }
-    // The pin first: in the moment that the snapshot is visible, it is pinned.
+    // The pin comes first, so that the snapshot is never visible without it.
     let (_, is_new) = State::update_guarded(root.private(), &guard, |state| {
         let is_new = !state.pins.contains_key(name);
         state
@@ -178,7 +180,7 @@ pub(crate) fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> R
     let renamed =
         rename_no_replace(expired.dir().directory, &c_name(name), root.directory(), &c_name(name));
     if let Err(cause) = renamed {
-        // A run that removes or recycles it was faster: then there is nothing to be pinned.
+        // Another run has removed or recycled it, so there is nothing to pin.
         if is_new {
             State::update_guarded(root.private(), &guard, |state| state.pins.remove(name))?;
         }
@@ -199,12 +201,12 @@ pub(crate) fn retired(root: &SnapshotRoot) -> Result<Vec<String>> {
 pub(crate) struct PastGrace {
     /// The retired snapshots whose grace is over, oldest first.
     pub names: Vec<String>,
-    /// Why the grace of others begins even later, for lack of space.
+    /// Why the beginning of the others' grace could not be recorded, for lack of space.
     pub unnoted: Option<Error>,
 }
 
-/// The retired snapshots whose grace is over. Without a grace that is all of them.
-/// The grace of one of which it is not known since when begins now.
+/// The retired snapshots whose grace is over: all of them without a grace. If it is not recorded
+/// since when a snapshot is retired, its grace begins now.
 pub(crate) fn past_grace(
     root: &SnapshotRoot,
     grace: Option<DurationText>,
@@ -221,13 +223,13 @@ pub(crate) fn past_grace(
         });
         match noted {
             Ok(state) => since = state.retired,
-            // What is known to be past its grace may go all the same, and make room.
+            // Those whose grace is over may still go, and free space.
             Err(error) if error.is_lack_of_space() => past.unnoted = Some(error),
             Err(error) => return Err(error),
         }
     }
-    // A time in the future was a wrong clock's, and is waited for: too long is better than not at
-    // all.
+    // A time in the future came from a wrong clock. The snapshot stays until that time: too long a
+    // grace is better than none.
     past.names.retain(|name| since.get(name).is_some_and(|since| *since + grace.delta() <= now));
     Ok(past)
 }
@@ -275,7 +277,7 @@ pub(crate) fn remove(root: &SnapshotRoot, names: &[String]) -> Result<Removed> {
         );
         match renamed {
             Ok(()) => moved.push(name),
-            // Somebody has brought it back.
+            // The administrator has brought it back.
             Err(Errno::ENOENT) => {}
             Err(cause) => {
                 let (from, to) = (expired.dir().path.join(name), staging.dir().path.join(name));
@@ -283,14 +285,14 @@ pub(crate) fn remove(root: &SnapshotRoot, names: &[String]) -> Result<Removed> {
             }
         }
     }
-    // If that is not durable, nothing of them may be removed: half of one might be found in
-    // `expired/` after a crash.
+    // If the moves are not durable, nothing may be removed: after a crash half a tree might be in
+    // `expired/`.
     let synced = sync(&staging).and_then(|()| sync(&expired));
     if let Err(error) = synced {
         removed.errors.push(error);
         return Ok(removed);
     }
-    // Even if it fails half-way: what was removed was removed by us.
+    // The window covers a removal that fails half-way, too.
     let _window = if moved.is_empty() {
         None
     } else {

@@ -1,9 +1,9 @@
-//! What one run tells the next: `state.toml`.
+//! What one run leaves for the next: `state.toml`.
 //!
-//! Some of it must be written by runs that do not hold the lock: a failed transfer marks the root
-//! torn at once, and a run that gave up waiting marks it due. So changes are made under a lock of
-//! their own, on the private directory itself, held for milliseconds. A holder of the long lock
-//! releases it while holding this one, after looking at the due mark: no mark can fall between.
+//! Runs that do not hold the long lock write some of it: a failed transfer marks the root torn at
+//! once, and a run that gave up waiting marks it due. So each change is made under a short lock on
+//! `.rsyncd-snapshot` itself, held for milliseconds. The holder of the long lock releases it under
+//! this short lock, after it has read the due mark, so no mark is missed in between.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -43,10 +43,10 @@ pub struct State {
     /// The policy file that the root has once been run with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy_file: Option<String>,
-    /// An earlier state was lost; nothing expires until a person confirms.
+    /// An earlier state was lost; nothing expires until the administrator confirms.
     #[serde(default)]
     pub state_lost: bool,
-    /// `records` was missing and was made anew; a person has not confirmed that yet.
+    /// `records` was missing and was made anew; the administrator has not confirmed that yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub records_lost: Option<DateTime<Utc>>,
     /// The last run that scanned the module.
@@ -79,7 +79,7 @@ pub struct State {
     /// What runs found out about the clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockHistory>,
-    /// A person knows of snapshots with wrong dates up to this one.
+    /// The administrator has confirmed snapshots with wrong dates up to this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confirmed_future: Option<DateTime<Utc>>,
     /// Expiry is paused since a push changed most of the tree.
@@ -136,7 +136,6 @@ pub struct DueMark {
     pub marked: BootTime,
     /// Who asked for the snapshot.
     pub asked: Asked,
-    /// Why.
     pub reason: DueReason,
 }
 

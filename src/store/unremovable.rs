@@ -1,8 +1,7 @@
 //! Trees that turned out not to be removable: an immutable file, a subvolume or a mount is in them.
 //!
-//! In staging such a tree would be in the way of each later run, and cost it a walk and a warning.
-//! So it is moved to `unremovable/`, once, where `check` tells of it until `rotate --purge` can
-//! remove it.
+//! In staging such a tree would cost each later run a walk and a warning. So it is moved once, by a
+//! rename, to `unremovable/`, where `check` reports it until `rotate --purge` can remove it.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -18,8 +17,8 @@ use crate::system::syscalls::rename_no_replace;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
-/// Moves what remains of a tree in `place` away from there, if it will not be removable the next
-/// time either; returns what to tell.
+/// Moves the remains of a tree out of `dir` if the next attempt to remove it would fail, too. Returns
+/// the error to report.
 pub(crate) fn set_aside(root: &SnapshotRoot, dir: Dir, remains: Remains) -> Error {
     if !remains.error.is_lasting() {
         return remains.error;
@@ -29,7 +28,7 @@ pub(crate) fn set_aside(root: &SnapshotRoot, dir: Dir, remains: Remains) -> Erro
             let cause = told(&obstacles, &remains.error);
             Error::SetAside { path, cause }
         }
-        // Where it cannot even be moved it stays, and is told of by the next run, too.
+        // A tree that cannot be moved stays, and the next run reports it again.
         Err(_) => remains.error,
     }
 }
