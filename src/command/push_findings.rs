@@ -1,5 +1,7 @@
 //! The findings of `check` about failed and unfinished pushes.
 
+use chrono::{DateTime, TimeDelta, Utc};
+
 use crate::decide::duration_text::roughly;
 use crate::decide::shortfall::{SHORTFALL_LIMIT, Shortfall};
 use crate::decide::torn_mark::{TornMark, UNHEALED_LIMIT};
@@ -10,7 +12,6 @@ use crate::store::root::SnapshotRoot;
 use crate::system::syscalls::stat_below;
 use crate::tell::counted;
 use crate::tell::escape::unescape;
-use chrono::{DateTime, TimeDelta, Utc};
 
 /// How long a client may take over a backup.
 const UNFINISHED_AFTER: TimeDelta = TimeDelta::days(1);

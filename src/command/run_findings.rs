@@ -1,5 +1,7 @@
 //! The findings of `check` about runs: long ones, due marks, and pushes without a snapshot.
 
+use chrono::{DateTime, TimeDelta, Utc};
+
 use crate::command::push_findings::describe_torn;
 use crate::decide::duration_text::roughly;
 use crate::decide::liveness::Liveness;
@@ -13,7 +15,6 @@ use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
 use crate::system::pid_namespace::PidNamespace;
 use crate::tell::escape::escape_path;
-use chrono::{DateTime, TimeDelta, Utc};
 
 /// A run on this root that has worked for so long that other jobs no longer wait for it.
 pub(crate) fn long_job(target: &Target) -> Option<String> {
