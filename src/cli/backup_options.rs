@@ -30,13 +30,14 @@ SOURCE defaults to /, without other file systems. DESTINATION is one of
     rsync://[USER@]HOST[:PORT]/MODULE[/DIRECTORY]
 and defaults to $RSYNC_MODULE_PATH. IPv6 addresses are written in brackets.
 
-Without -b, -s and -r all three steps are done. Snapshots appear beside the destination's directory, and
-how long they stay says the policy, /etc/rsyncd-snapshot.toml. A module's snapshots are made by its server.
+Without -b, -s and -r all three steps are done. Snapshots appear beside the destination's directory,
+and the policy, /etc/rsyncd-snapshot.toml, says how long they stay. A module's snapshots are made by
+its server.
 
 Try it with --dry-run first: whatever is not in SOURCE is deleted from DESTINATION.
 
-Exit status: 0 done, also if the backup disk is missing and nobody watches; 1 failed; 2 wrong usage or
-refused; 3 another run is at work; 4 done with warnings, such as files that could not be read.")]
+Exit status: 0 done, also if the backup disk is missing and no terminal is attached; 1 failed;
+2 wrong usage or refused; 3 another run is at work; 4 done with warnings, such as files that could not be read.")]
 pub(crate) struct Options {
     /// Transfer the files, and only that unless -s or -r are given too
     #[arg(short, long)]
@@ -51,7 +52,7 @@ pub(crate) struct Options {
     #[arg(short, long, value_name = "DIRECTORY")]
     pub mount: Option<PathBuf>,
     /// Unlock this device of /etc/crypttab first, and lock it afterwards. If it is missing and
-    /// nobody watches, the run ends quietly
+    /// no terminal is attached, the run ends quietly
     #[arg(short, long, value_name = "NAME")]
     pub crypto: Option<String>,
     /// Reach the rsync daemon through this SSH server
@@ -182,7 +183,9 @@ impl Options {
         let actions = Actions::of_options(self.backup, self.snapshot, self.rotate);
         match destination.is_daemon() {
             true if self.snapshot || self.rotate => Err(ClientError::Refused(
-                "--snapshot and --rotate cannot be done on a module of an rsync daemon: its server does both after each transfer, by its post-xfer exec".into(),
+                "--snapshot and --rotate cannot be done on a module of an rsync daemon: its \
+                 server does both after each transfer, by its post-xfer exec"
+                    .into(),
             )),
             true => Ok(Actions { snapshot: false, rotate: false, ..actions }),
             false => Ok(actions),
@@ -199,7 +202,9 @@ impl Options {
         }
         if is_daemon && (self.mount.is_some() || self.crypto.is_some()) {
             return Err(ClientError::Refused(
-                "--mount and --crypto cannot be done on the server of an rsync daemon: its disk has to be ready".into(),
+                "--mount and --crypto cannot be done on the server of an rsync daemon: its disk \
+                 has to be ready"
+                    .into(),
             ));
         }
         Ok(())
@@ -215,7 +220,8 @@ fn local_source(source: &OsString) -> Result<PathBuf> {
     match Destination::parse(source) {
         Ok(Destination::Local(directory)) => absolute(&directory),
         Ok(_) => Err(ClientError::Refused(format!(
-            "SOURCE is '{}', and only a local directory can be backed up: are SOURCE and DESTINATION swapped? (A local path with a colon is written as ./a:b)",
+            "SOURCE is '{}', and only a local directory can be backed up: are SOURCE and \
+             DESTINATION swapped? (A local path with a colon is written as ./a:b)",
             escape(source.as_bytes())
         ))),
         Err(_) => Err(ClientError::Refused(format!(

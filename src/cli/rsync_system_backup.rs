@@ -33,7 +33,7 @@ pub fn main() -> ExitCode {
     }
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let is_interactive = external_command::is_interactive();
-    // Whoever asks for more wants to see it, cron or not.
+    // A user who asks for more output wants to see it, under cron, too.
     let to_syslog = !is_interactive && options.level() <= log::LevelFilter::Info;
     crate::tell::log::start_as("rsync-system-backup", to_syslog, options.level());
     let context = Context {

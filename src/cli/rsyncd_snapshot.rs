@@ -1,4 +1,4 @@
-//! The command line, and what each command hands on.
+//! `rsyncd-snapshot`: reads its command line and runs the command or hook.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -120,7 +120,7 @@ enum Command {
     Pin {
         #[command(flatten)]
         snapshot: Named,
-        /// Why, for whoever finds it pinned
+        /// Why; `list` shows it
         #[arg(long, value_name = "TEXT", default_value = "")]
         reason: String,
     },

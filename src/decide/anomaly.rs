@@ -1,11 +1,11 @@
-//! The anomaly brake: when one push changes or removes most of a tree, somebody should look before
-//! history goes.
+//! The large-change guard: when one push changes or removes most of a tree, expiry pauses until a
+//! person has looked.
 //!
-//! Ransomware, a wrong `--delete` and an unmounted source all look like this, and the snapshots
-//! from before are what is left then. So the last one is pinned and expiry pauses until a person
-//! runs `release`, which takes away that pin, too. Further large changes until then pin nothing
-//! more: while the brake is on nothing expires. Additions never brake: the first push into an empty
-//! module is none.
+//! Ransomware, a wrong `--delete` and an unmounted source all look like this, and then only the
+//! snapshots from before are left. So the last snapshot before the push is pinned, and expiry
+//! pauses until the administrator runs `release`, which takes away that pin, too. Further large
+//! changes until then pin nothing more: during the pause nothing expires. Additions never count, so
+//! the first push into an empty module pauses nothing.
 
 use std::fmt;
 
@@ -30,7 +30,7 @@ impl TreeChange {
     /// Whether more than `share` percent of the tree changed or went.
     pub fn is_anomalous(self, share: u8) -> bool {
         let touched = u128::from(self.changed) + u128::from(self.removed);
-        // The root directory changes, too, and is no entry.
+        // The root directory changes, too, but it does not count as an entry.
         share < 100
             && self.before >= MIN_ENTRIES
             && touched * 100 > u128::from(self.before) * u128::from(share)
@@ -54,7 +54,7 @@ pub struct Anomaly {
 }
 
 impl Anomaly {
-    /// The brake that `change` pulls at `since`, against the snapshot `before`.
+    /// The pause for `change`, noticed at `since`, against the snapshot `before`.
     pub fn new(since: DateTime<Utc>, before: &str, change: TreeChange) -> Self {
         let TreeChange { before: entries, changed, removed } = change;
         Anomaly { since, before: before.to_string(), entries, changed, removed }
@@ -64,7 +64,8 @@ impl Anomaly {
     pub fn pin_reason(&self) -> String {
         let Anomaly { entries, changed, removed, .. } = self;
         format!(
-            "the last one before a push that changed {changed} and removed {removed} of {entries} entries"
+            "the last one before a push that changed {changed} and removed {removed} of {entries} \
+             entries"
         )
     }
 }
@@ -87,7 +88,8 @@ impl fmt::Display for Anomaly {
         let since = since.format("%FT%TZ");
         write!(
             f,
-            "on {since} a push changed {changed} and removed {removed} of {entries} entries; {before} from before it is pinned; look at both, then run `rsyncd-snapshot release`"
+            "on {since} a push changed {changed} and removed {removed} of {entries} entries; \
+             {before} from before it is pinned; look at both, then run `rsyncd-snapshot release`"
         )
     }
 }
@@ -97,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pin_of_the_brake_is_known_by_its_reason() {
+    fn a_pin_of_this_guard_is_known_by_its_reason() {
         let change = TreeChange { before: 1_220, changed: 671, removed: 0 };
         let reason = Anomaly::new(DateTime::UNIX_EPOCH, "a", change).pin_reason();
         assert!(is_pin_reason(&reason), "{reason}");

@@ -1,4 +1,4 @@
-//! A time that contradicts what was believed of the clock.
+//! A doubt: the clock shows a time that contradicts what was believed before.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ const SETTLING_SECONDS: i64 = 3_600;
 /// With more doubts in a row nothing expires until the last one ends.
 const MOST_REPLACED: usize = 64;
 
-/// The clock contradicts what was believed, and no one knows yet which of the two is right.
+/// The clock contradicts what was believed, and it is not known yet which of the two is right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClockDoubt {

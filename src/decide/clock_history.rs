@@ -1,4 +1,4 @@
-//! When not to believe the clock.
+//! What earlier runs found out about the clock, and when it is not believed.
 //!
 //! A clock that is ahead makes every snapshot old at once, and one that is behind dates new
 //! snapshots into the past. Three rules find a wrong clock:
@@ -9,9 +9,9 @@
 //!   apart lately (`ClockHistory::limit`), and not that time went back.
 //! * A step of more than the policy's `clock_jump` is never believed without a person's word.
 //!
-//! A reading that breaks a rule begins a [`ClockDoubt`]: nothing expires. The doubt ends when the clock
-//! shows again what it would show had it never stepped, when a person confirms the clock, or, for
-//! steps that can be innocent, when the new time has agreed with the boot clock for a day. What
+//! A reading that breaks a rule begins a [`ClockDoubt`]: nothing expires. The doubt ends when the
+//! clock shows again what it would show had it never stepped, when a person confirms the clock, or,
+//! for steps that can be innocent, when the new time has agreed with the boot clock for a day. What
 //! was dated by the side that proved wrong stays [*undated*](crate::decide::undated).
 
 use std::fmt;

@@ -4,11 +4,11 @@
 //! recorded of it: a file that a client changed in place damages those from before the change, and
 //! is what it should be in those that were made of it since.
 //!
-//! Where all attributes are equal, the kernel's change time can still tell that somebody wrote to
+//! Where all attributes are equal, the kernel's change time can still show that a client wrote to
 //! the file: no program can set it. But it also moves with each link that is made or removed, by us
 //! or by a client that renames or deletes. So it counts as a sign only outside of our own
-//! [`windows`](crate::store::inode_log::windows), and only if the inode had the very same names in the
-//! last snapshot before it moved and in whatever comes next.
+//! [`windows`](crate::store::inode_log::windows), and only if the inode had the very same names in
+//! the last snapshot before it moved and in whatever comes next.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -32,7 +32,7 @@ pub struct InodeAttributes {
     pub size_bytes: u64,
     /// Modification time.
     pub modified: FileTime,
-    /// What a device file stands for.
+    /// The device number of a device file.
     pub device: u64,
     /// Extended attributes, ACLs among them.
     pub xattrs: Xattrs,
@@ -70,12 +70,12 @@ pub enum Xattrs {
     Unknown,
     /// All of them.
     All(BTreeMap<CString, Vec<u8>>),
-    /// Too many to be kept: what they are recognised by.
+    /// Too many to be kept: their digest.
     Digest([u8; 16]),
 }
 
 impl Xattrs {
-    /// What they are recognised by, unless they are unknown.
+    /// Their digest, unless they are unknown.
     pub fn digest(&self) -> Option<[u8; 16]> {
         match self {
             Xattrs::Unknown => None,
@@ -84,7 +84,7 @@ impl Xattrs {
         }
     }
 
-    /// The same of these.
+    /// The digest of these attributes.
     pub fn digest_of(xattrs: &BTreeMap<CString, Vec<u8>>) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new();
         for (name, value) in xattrs {
@@ -99,7 +99,7 @@ impl Xattrs {
     }
 }
 
-/// How an inode differs from what is recorded of it.
+/// One difference between an inode and its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InodeChange {
     /// Permissions.
@@ -110,13 +110,13 @@ pub enum InodeChange {
     Size(u64, u64),
     /// Modification time.
     Modified(FileTime, FileTime),
-    /// What a device file stands for.
+    /// The device number of a device file.
     Device,
     /// One extended attribute, an ACL maybe.
     Xattr(CString),
     /// Some of many extended attributes.
     Xattrs,
-    /// Somebody wrote to it at this time, though all attributes are what they were.
+    /// A client wrote to it at this time, though all attributes are unchanged.
     Touched(FileTime),
     /// The content has another hash.
     Content,
@@ -169,7 +169,8 @@ impl fmt::Display for InodeChange {
             InodeChange::Touched(time) => {
                 write!(
                     f,
-                    "written to in place at {time}; size and time are what they were, the content may not be"
+                    "written to in place at {time}; size and time are what they were, the content \
+                     may not be"
                 )
             }
             InodeChange::Content => f.write_str("content"),
@@ -291,7 +292,9 @@ impl fmt::Display for Damage {
         let plural = |count: u64| if count == 1 { "" } else { "s" };
         write!(
             f,
-            "since {} it is known that {files} file{} in {snapshots} snapshot{} {} been altered in place, the first {}; run `verify` to see all of it, `verify --repair-attributes` to restore what can be, or `release --damage` to accept it",
+            "since {} it is known that {files} file{} in {snapshots} snapshot{} {} been altered \
+             in place, the first {}; run `verify` to see all of it, `verify --repair-attributes` \
+             to restore what can be, or `release --damage` to accept it",
             since.format("%FT%TZ"),
             plural(*files),
             plural(*snapshots),
@@ -388,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_time_from_long_before_was_set_by_somebody() {
+    fn an_access_time_from_long_before_was_set() {
         let touched = FileTime { seconds: 1_000, nanoseconds: 0 };
         assert!(is_access_time_set(10, 20, touched));
         assert!(!is_access_time_set(10, 10, touched), "it is what it was");

@@ -1,10 +1,10 @@
-//! Lengths of time as people write them in a policy: `90s`, `10m`, `24h`, `31d`, `4w`.
+//! Durations as a policy writes them: `90s`, `10m`, `24h`, `31d`, `4w`.
 
 use std::fmt;
 
 use chrono::TimeDelta;
 
-/// A length of time in whole seconds, at most a thousand years.
+/// A duration in whole seconds, at most a thousand years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DurationText {
     seconds: u64,
@@ -18,7 +18,7 @@ const UNITS: [(char, u64); 5] =
 const MAX_SECONDS: u64 = 1_000 * 366 * 86_400;
 
 impl DurationText {
-    /// A span of `seconds`.
+    /// A duration of `seconds`.
     pub const fn from_seconds(seconds: u64) -> Self {
         DurationText { seconds }
     }
@@ -39,7 +39,7 @@ impl DurationText {
         self.seconds
     }
 
-    /// The same for arithmetic with times.
+    /// The duration for arithmetic with times.
     pub fn delta(self) -> TimeDelta {
         TimeDelta::seconds(self.seconds as i64)
     }

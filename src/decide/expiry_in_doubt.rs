@@ -1,4 +1,4 @@
-//! What may expire while the clock is in doubt: what goes under every time that it can be.
+//! Which snapshots expire while the clock is in doubt: those that go under every possible time.
 //!
 //! Within a boot the boot clock says how far apart snapshots were taken. It does not say which of
 //! the times that the wall clock has shown is right. So rotation is decided under each of these
@@ -51,7 +51,7 @@ const MOST_DATINGS: usize = 64;
 /// Times that are nearer to each other count as one, in seconds: no slot is shorter than a minute.
 const NEAR_SECONDS: i64 = 60;
 
-/// One time that it can be.
+/// One possible time of day, and the dates of snapshots that follow from it.
 #[derive(Debug, Clone, Copy)]
 struct Dating {
     /// The time when the boot clock showed 0; none leaves the dates as they are.

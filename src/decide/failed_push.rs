@@ -14,8 +14,8 @@ pub(crate) const UNKNOWN: &str = "";
 /// How the identity of a client begins that has not logged in.
 pub(crate) const BY_ADDRESS: &str = "address ";
 
-/// So many of the latest scars are remembered of each failed push.
-pub const MAX_SCARS: usize = 16;
+/// How many unfinished directories are remembered of each failed push, the latest ones.
+pub const MAX_DIRECTORIES: usize = 16;
 
 /// A failed push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,13 +49,13 @@ pub struct FailedPush {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) is_looked_at: bool,
     /// Directories that it did not finish, the latest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) scars: Vec<UnfinishedDirectory>,
-    /// Another push may have left some of the scars, so who heals them need not be who repeats this
-    /// one.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) scars_are_shared: bool,
-    /// Good pushes that covered it and did not heal all scars.
+    #[serde(default, rename = "scars", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unfinished: Vec<UnfinishedDirectory>,
+    /// Another push may have left some of these directories unfinished, so a push that heals them
+    /// need not repeat this one.
+    #[serde(default, rename = "scars_are_shared", skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) directories_are_shared: bool,
+    /// Good pushes that covered it and did not heal all unfinished directories.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) unhealed_pushes: u32,
 }
@@ -72,7 +72,7 @@ pub struct UnfinishedDirectory {
     pub mtime_ns: i64,
 }
 
-/// A push that the ledger knows, as far as it matters for what it tears or mends.
+/// A push that the ledger knows, as far as it matters for the torn mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerPush {
     /// Who pushed: a user, or an address where the module asks for no login.
@@ -96,13 +96,13 @@ pub struct LedgerPush {
 /// What is known of unfinished directories when a push has ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnfinishedDirectories {
-    /// The modification times that scarred directories have by now.
+    /// The modification times that the unfinished directories have now.
     pub(crate) times: Vec<(String, Option<i64>)>,
     /// What a search has found, for failed pushes that were not looked for yet.
     pub(crate) found: Option<Vec<UnfinishedDirectory>>,
 }
 
-/// What is known beside a look.
+/// What is known beside the comparison of the tree.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Circumstances {
     /// The tree equals the newest complete snapshot, and no push can be running.
@@ -127,9 +127,9 @@ impl UnfinishedDirectories {
     }
 
     /// What could not be inspected is not healed.
-    pub(crate) fn is_healed(&self, scar: &UnfinishedDirectory) -> bool {
-        let time = self.times.iter().find(|(path, _)| *path == scar.path);
-        time.is_some_and(|(_, time)| *time != Some(scar.mtime_ns))
+    pub(crate) fn is_healed(&self, directory: &UnfinishedDirectory) -> bool {
+        let time = self.times.iter().find(|(path, _)| *path == directory.path);
+        time.is_some_and(|(_, time)| *time != Some(directory.mtime_ns))
     }
 }
 
@@ -137,7 +137,8 @@ impl UnfinishedDirectories {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RepeatOutcome {
     Done,
-    /// It covers the failed one and leaves scars: someone else's job, or files that it excludes.
+    /// It covers the failed one and leaves directories unfinished: it was another job, or it
+    /// excludes files.
     Unhealed,
     None,
 }
@@ -169,8 +170,8 @@ impl FailedPush {
             in_place: false,
             writes_since: None,
             is_looked_at: false,
-            scars: Vec::new(),
-            scars_are_shared: false,
+            unfinished: Vec::new(),
+            directories_are_shared: false,
             unhealed_pushes: 0,
         }
     }
@@ -189,10 +190,10 @@ impl FailedPush {
             }
     }
 
-    /// Whether the scars of both cannot be told apart, and one good push does not stand for both. A
-    /// client without a login may come from another address each time.
+    /// Whether the unfinished directories of both cannot be told apart, and one good push does not
+    /// stand for both. A client without a login may come from another address each time.
     pub(crate) fn is_confusable_with(&self, other: &FailedPush) -> bool {
-        let is_by_address = |tear: &FailedPush| tear.client.starts_with(BY_ADDRESS);
+        let is_by_address = |failed: &FailedPush| failed.client.starts_with(BY_ADDRESS);
         let is_same_job =
             self.job.as_ref().zip(other.job.as_ref()).is_some_and(|(a, b)| a.is_same(b));
         self.noticed != other.noticed
@@ -211,7 +212,7 @@ impl FailedPush {
             ),
             in_place: self.in_place || earlier.in_place,
             writes_since: earlier.writes_since.min(self.writes_since),
-            scars: earlier.scars.clone(),
+            unfinished: earlier.unfinished.clone(),
             ..self
         }
     }
@@ -254,8 +255,9 @@ impl FailedPush {
         if !good.job.as_ref().is_some_and(|job| job.covers(torn_job)) {
             return RepeatOutcome::None;
         }
-        let is_healed = self.scars.iter().all(|scar| times.is_healed(scar));
-        let has_evidence = self.is_looked_at && !self.scars.is_empty() && !self.scars_are_shared;
+        let is_healed = self.unfinished.iter().all(|directory| times.is_healed(directory));
+        let has_evidence =
+            self.is_looked_at && !self.unfinished.is_empty() && !self.directories_are_shared;
         match (is_healed, has_evidence || is_same_client) {
             (true, true) => RepeatOutcome::Done,
             (false, _) => RepeatOutcome::Unhealed,
@@ -278,26 +280,31 @@ impl FailedPush {
 
     /// Directories of a push that is running look the same; they are healed as soon as that has
     /// ended well.
-    pub(crate) fn look_for_scars(&mut self, found: &[UnfinishedDirectory], scars_are_shared: bool) {
+    pub(crate) fn note_unfinished(
+        &mut self,
+        found: &[UnfinishedDirectory],
+        directories_are_shared: bool,
+    ) {
         if self.is_looked_at {
             return;
         }
         self.is_looked_at = true;
-        self.scars_are_shared = scars_are_shared;
-        self.scars.clear();
+        self.directories_are_shared = directories_are_shared;
+        self.unfinished.clear();
         let Some(job) =
             self.job.as_ref().filter(|job| job.sets_directory_times() && !self.in_place)
         else {
             return;
         };
         let since = self.writes_since.map_or(i64::MIN, nanoseconds_of) - STAMP_LAG_NS;
-        let is_own = |scar: &&UnfinishedDirectory| {
-            scar.mtime_ns >= since && is_below(&scar.path, &job.destination)
+        let is_own = |directory: &&UnfinishedDirectory| {
+            directory.mtime_ns >= since && is_below(&directory.path, &job.destination)
         };
-        let mut scars: Vec<UnfinishedDirectory> = found.iter().filter(is_own).cloned().collect();
-        scars.sort_by(|a, b| (b.mtime_ns, &a.path).cmp(&(a.mtime_ns, &b.path)));
-        scars.truncate(MAX_SCARS);
-        self.scars = scars;
+        let mut directories: Vec<UnfinishedDirectory> =
+            found.iter().filter(is_own).cloned().collect();
+        directories.sort_by(|a, b| (b.mtime_ns, &a.path).cmp(&(a.mtime_ns, &b.path)));
+        directories.truncate(MAX_DIRECTORIES);
+        self.unfinished = directories;
     }
 }
 

@@ -26,8 +26,8 @@ pub struct FileSystemType(pub String);
 
 const OVERLAY: &str =
     "files of its lower layer are copied rather than linked; use a file system of its own";
-const ENCFS: &str = "it renames a directory file by file, and changes times on the way, so a snapshot does not \
-     appear as a whole; in its paranoia mode it has no hard links; use gocryptfs instead";
+const ENCFS: &str = "it renames a directory file by file, and changes times on the way, so a \
+     snapshot does not appear as a whole; in its paranoia mode it has no hard links; use gocryptfs instead";
 
 impl FileSystemType {
     /// What is to be expected of it.
@@ -79,7 +79,8 @@ pub fn without_inode_numbers(kind: &FileSystemType) -> String {
         _ => "mount it so that it shows the numbers of the files themselves, if it can",
     };
     format!(
-        "its file system, {kind}, does not keep the inode numbers of files: unchanged files may be taken for changed, and `verify` cannot tell whether files were altered; {remedy}"
+        "its file system, {kind}, does not keep the inode numbers of files: unchanged files may \
+         be taken for changed, and `verify` cannot tell whether files were altered; {remedy}"
     )
 }
 

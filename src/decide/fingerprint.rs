@@ -1,4 +1,4 @@
-//! What a look at a live tree leaves behind, to tell whether a later look shows the same tree.
+//! The fingerprint of a live tree: a later run compares it to see whether the tree has changed.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! How much of the disk has to stay free, and what goes first when it does not.
+//! Which snapshots may go when space is short, although the policy keeps them, and in which order.
 
 use crate::decide::grade::Grade;
 use crate::decide::snapshot_reason::SnapshotReason;

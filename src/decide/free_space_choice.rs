@@ -1,5 +1,5 @@
-//! What goes for want of space: as little as makes the room that is missing, nothing in vain, and
-//! the module that grew first.
+//! Chooses which trees go when space is short: as few as free what is missing, none if that would
+//! not help, and those of the module that grew first.
 
 use std::ops::Range;
 

@@ -1,5 +1,4 @@
-//! Whether the process that takes care of a transfer lives, dies unseen, or cannot be seen from
-//! here.
+//! Whether the process that serves a transfer is alive, has ended, or cannot be seen from here.
 //!
 //! A process of another PID namespace or machine that is not found is unknown, not dead: the push
 //! that it serves may still be writing. Its own side settles that, or a limit of time does.

@@ -1,7 +1,7 @@
-//! What is decided: pure functions over data, without a clock or a file system.
+//! Decisions: pure functions over data, without a clock, an environment or a file system.
 //!
-//! Everything that keeps or loses a snapshot is settled here and tested as data;
-//! [`store`](crate::store) and [`tree`](crate::engine) only carry it out.
+//! Everything that keeps or loses a snapshot is decided here and tested as data;
+//! [`store`](crate::store) and [`engine`](crate::engine) only carry it out.
 
 pub mod anomaly;
 pub mod arguments;

@@ -1,8 +1,8 @@
 //! What the administrator wants for one module, with the built-in defaults.
 //!
 //! The defaults are the scheme of the Python program. [`policy_file`](crate::config::policy_file)
-//! reads the values; nothing here can be invalid. Only the default of `time_zone`, the system's zone,
-//! is set there, since it has to be read.
+//! reads the values; nothing here can be invalid. Only the default of `time_zone`, the system's
+//! zone, is set there, since it has to be read.
 
 use crate::decide::arguments::rewriting_option::RewritingOption;
 use crate::decide::duration_text::DurationText;

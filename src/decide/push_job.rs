@@ -1,4 +1,4 @@
-//! What a push undertakes, as far as its arguments tell, and whether another push does it again.
+//! The job of a push, as far as its arguments tell, and whether another push repeats it.
 //!
 //! The sources, the filter rules and a local `--files-from` never reach the server. So two jobs
 //! can look the same here and still bring different files: what a job *finished* is told by the

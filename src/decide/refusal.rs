@@ -26,7 +26,8 @@ pub fn partial_dir_refusal(arguments: &Arguments, accepted: &PartialDirs) -> Opt
     }
     if let Some(value) = arguments.partial_dirs.iter().find(|value| !accepted.accepts(value)) {
         return Some(format!(
-            "with --partial-dir={0} rsync would write into files in {0} that snapshots share; please use --partial-dir={1}",
+            "with --partial-dir={0} rsync would write into files in {0} that snapshots share; \
+             please use --partial-dir={1}",
             escape(value),
             BUILT_IN[0],
         ));
@@ -36,7 +37,8 @@ pub fn partial_dir_refusal(arguments: &Arguments, accepted: &PartialDirs) -> Opt
     let backup_dir =
         arguments.values("backup-dir").into_iter().find(|value| accepted.contain(value))?;
     Some(format!(
-        "--backup-dir={} would move files that snapshots share to where rsync writes in place; please use another directory",
+        "--backup-dir={} would move files that snapshots share to where rsync writes in place; \
+         please use another directory",
         escape(&backup_dir),
     ))
 }
@@ -45,7 +47,8 @@ pub fn partial_dir_refusal(arguments: &Arguments, accepted: &PartialDirs) -> Opt
 /// link of that name, which the same push may bring.
 pub fn link_refusal(arguments: &Arguments) -> String {
     format!(
-        "with {} rsync could follow a symbolic link to files that snapshots share; please drop the option (to the administrator: `rsyncd-snapshot check` names the line that allows it)",
+        "with {} rsync could follow a symbolic link to files that snapshots share; please drop \
+         the option (to the administrator: `rsyncd-snapshot check` names the line that allows it)",
         partial_option(arguments)
     )
 }
@@ -69,7 +72,8 @@ pub fn mover_refusal(arguments: &Arguments) -> Option<String> {
     let option = partial_option(arguments);
     (!given.is_empty()).then(|| {
         format!(
-            "with {option} and {} rsync could write into files that snapshots share; please drop {option}",
+            "with {option} and {} rsync could write into files that snapshots share; please drop \
+             {option}",
             given.join(" and ")
         )
     })
@@ -96,7 +100,8 @@ pub fn leftover_refusal(arguments: &Arguments, found: &Leftover) -> Option<Strin
         }
         Leftover::Unknown => {
             return Some(format!(
-                "with {option} rsync could write into files that snapshots share; please drop the option"
+                "with {option} rsync could write into files that snapshots share; please drop the \
+                 option"
             ));
         }
     };
@@ -114,7 +119,7 @@ pub fn in_place_refusal(
     let is_refused = |option: &&RewritingOption| !allowed.contains(option);
     let refused: Vec<RewritingOption> =
         arguments.rewriting.iter().filter(is_refused).copied().collect();
-    // Whoever only reads names such options, too, and rewrites nothing.
+    // A pull may name such options, too; it rewrites nothing.
     if !arguments.kind.writes() || refused.is_empty() || sharing == Sharing::Snapshots(0) {
         return None;
     }
@@ -164,13 +169,15 @@ mod tests {
         assert_eq!(
             told(&[Inplace], &[], 214).as_deref(),
             Some(
-                "--inplace would rewrite 214 snapshots that share these files; please drop the option"
+                "--inplace would rewrite 214 snapshots that share these files; please drop the \
+                 option"
             )
         );
         assert_eq!(
             told(&[Inplace, Append], &[], 1).as_deref(),
             Some(
-                "--inplace and --append would rewrite 1 snapshot that shares these files; please drop the options"
+                "--inplace and --append would rewrite 1 snapshot that shares these files; please \
+                 drop the options"
             )
         );
         assert_eq!(told(&[Inplace], &[Inplace], 214), None);
@@ -201,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_snapshot_there_is_nothing_to_rewrite_unless_nobody_knows() {
+    fn without_a_snapshot_there_is_nothing_to_rewrite_unless_unknown() {
         assert_eq!(in_place_refusal(&push(&[Inplace]), &[], Sharing::Snapshots(0)), None);
         assert_eq!(in_place_refusal(&push(&[]), &[], Sharing::Unknown), None);
         let told = in_place_refusal(&push(&[Inplace]), &[], Sharing::Unknown);

@@ -1,4 +1,5 @@
-//! What the policy wants to keep, before any guard has a say.
+//! What the policy keeps, before guards and caps are applied: slots, floors, pins, partial
+//! snapshots.
 
 use chrono::{DateTime, Utc};
 

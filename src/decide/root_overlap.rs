@@ -1,4 +1,5 @@
-//! Our own output as input: a module that would take snapshots of snapshots, or be taken into them.
+//! Overlap of modules with snapshot roots: refuses a module that would take snapshots of snapshots,
+//! or that would become part of them.
 //!
 //! Two module directories may overlap, but nothing that is backed up may hold a snapshot root: each
 //! snapshot would hold all snapshots before it, and clients could change them.
@@ -109,7 +110,7 @@ fn is_output(module: &Path, root: &Path, is_ours: IsOurs) -> bool {
 /// Who opens a snapshot root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opener {
-    /// A transfer that writes, or one of which nothing else is known.
+    /// A transfer that writes, or that may write.
     Push,
     /// A download, a listing, a dry run, an inquiry, or a push that rsyncd does not let write.
     Reader,
@@ -117,7 +118,7 @@ pub enum Opener {
     Snapshot,
     /// A timer that wants only what is due.
     Due,
-    /// Whatever else works on a root: rotation, verification, pins.
+    /// Another command that works on a root: rotation, verification, pins.
     Upkeep,
 }
 

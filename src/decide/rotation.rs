@@ -1,15 +1,15 @@
 //! Which snapshots stay, which go, and why: a pure function of snapshots, state, policy and now.
 //!
 //! The rule of rotate-backups: cut time into slots per frequency, let one snapshot stand for
-//! each, drop those before the window, keep the N newest slots; whoever stands for a kept slot
-//! stays. Ours differs where that loses data:
+//! each, drop those before the window, keep the N newest slots; a snapshot that stands for a kept
+//! slot stays. This program differs where that loses data:
 //!
 //! * A snapshot holds not for an instant but from its own time to *verified-until*, the last
 //!   run that found nothing changed, and stands for every slot between. So a snapshot has a
 //!   *range* of slots, and all arithmetic is on ranges: its cost does not depend on how long
 //!   the quiet was.
-//! * Complete snapshots are decided alone; partial, future-dated and [undated](crate::decide::undated) ones
-//!   take no part.
+//! * Complete snapshots are decided alone; partial, future-dated and
+//!   [undated](crate::decide::undated) ones take no part.
 //! * The newest complete one, `min_keep`, `min_age` and pins only ever add to what is kept;
 //!   the pauses and `max_expire` come last and only ever turn "goes" into "stays".
 

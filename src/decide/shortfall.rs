@@ -1,4 +1,4 @@
-//! Pushes that rsync calls good and that bring no complete snapshot, one after the other.
+//! Counts pushes in a row that ended well for rsync and brought no complete snapshot.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

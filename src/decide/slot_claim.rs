@@ -1,8 +1,8 @@
-//! Who stands for which slot: one frequency's say about the complete snapshots.
+//! For one frequency: which complete snapshot stands for which slot.
 //!
 //! A snapshot holds from its own time to verified-until and so covers a *range* of slots. With
-//! slots numbered without gaps, who stands for a slot and which slots are the newest is
-//! arithmetic on ranges: linear in the number of snapshots, whatever the length of the quiet.
+//! slots numbered without gaps, which snapshot stands for a slot and which slots are the newest is
+//! arithmetic on ranges: linear in the number of snapshots, however long nothing changed.
 
 use chrono::{DateTime, Utc};
 
@@ -109,8 +109,8 @@ enum OwnedSlots {
     TakenBy(usize),
 }
 
-/// Settles who stands for each slot. Snapshots are in order of time, so their ranges overlap
-/// only at the ends: with `oldest` a snapshot stands for what no earlier one holds, with
+/// Decides which snapshot stands for each slot. Snapshots are in order of time, so their ranges
+/// overlap only at the ends: with `oldest` a snapshot stands for what no earlier one holds, with
 /// `newest` for what no later one holds.
 fn represented(held: &[HeldSlots], prefer: Prefer) -> Vec<OwnedSlots> {
     let mut ranges: Vec<OwnedSlots> = Vec::with_capacity(held.len());

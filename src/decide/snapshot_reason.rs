@@ -1,4 +1,4 @@
-//! Why a snapshot stays or goes, as data and in words.
+//! The reasons why a snapshot stays or goes, and the pauses of expiry, as data and as text.
 
 use std::fmt;
 
@@ -132,17 +132,21 @@ impl fmt::Display for Pause {
             Pause::RecordedInFuture(name) => {
                 write!(
                     f,
-                    "{name} was recorded or verified later than the clock says now; set the clock right, or if it is run `rotate --confirm`"
+                    "{name} was recorded or verified later than the clock says now; set the clock \
+                     right, or if it is run `rotate --confirm`"
                 )
             }
             Pause::Anomaly(anomaly) => anomaly.fmt(f),
             Pause::Damage(damage) => damage.fmt(f),
             Pause::MostOfHistory { going, of } => write!(
                 f,
-                "the policy has changed and would expire {going} of {of} complete snapshots; look at `plan`, then run `rotate --confirm` if that is meant"
+                "the policy has changed and would expire {going} of {of} complete snapshots; look \
+                 at `plan`, then run `rotate --confirm` if that is meant"
             ),
             Pause::StateLost => f.write_str(
-                "state.toml was damaged and set aside, or it was missing; marks of failed pushes and pauses are lost, pins were taken from their copy; look at `list`, then run `rotate --confirm`",
+                "state.toml was damaged and set aside, or it was missing; marks of failed pushes \
+                 and pauses are lost, pins were taken from their copy; look at `list`, then run \
+                 `rotate --confirm`",
             ),
         }
     }

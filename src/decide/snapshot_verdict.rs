@@ -1,4 +1,4 @@
-//! What rotation knows of a root and says of its snapshots.
+//! The verdict on each snapshot: whether it stays, and why; and the history that rotation needs.
 
 use chrono::{DateTime, Utc};
 
@@ -23,7 +23,7 @@ pub struct RotationHistory {
     pub reading: Option<ClockReading>,
     /// The sequence number of the newest snapshot that the last run knew of.
     pub sequence: u64,
-    /// The state was lost and nobody has confirmed since.
+    /// The state was lost, and the administrator has not run `rotate --confirm` since.
     pub state_lost: bool,
     /// A person knows of recorded snapshots with wrong dates up to this one.
     pub confirmed_future: Option<DateTime<Utc>>,
@@ -31,7 +31,8 @@ pub struct RotationHistory {
     pub anomaly: Option<Anomaly>,
     /// Files in snapshots that were found altered.
     pub damage: Option<Damage>,
-    /// The [`rules`](crate::decide::guards::rules) that the last rotation went by, if there was one.
+    /// The [`rules`](crate::decide::guards::rules) that the last rotation went by, if there was
+    /// one.
     pub rules: Option<String>,
 }
 
@@ -50,7 +51,7 @@ impl RotationHistory {
     }
 }
 
-/// The fate of one snapshot.
+/// Whether one snapshot stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotVerdict {
     /// The snapshot.
@@ -61,7 +62,7 @@ pub struct SnapshotVerdict {
     pub reasons: Vec<SnapshotReason>,
 }
 
-/// The fate of all of them.
+/// The decision on all snapshots of a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// One verdict per snapshot, oldest first.

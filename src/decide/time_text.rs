@@ -50,8 +50,9 @@ impl TimeText {
 }
 
 /// What [`TimeText::parse`] accepts.
-const ACCEPTED: &str = "a time is written as 2026-12-24 (when that day begins), '2026-12-24 18:00' (both in \
-                        the policy's time_zone), 2026-12-24T18:00:00Z (RFC 3339) or as a snapshot's name";
+const ACCEPTED: &str = "a time is written as 2026-12-24 (when that day begins), \
+    '2026-12-24 18:00' (both in the policy's time_zone), 2026-12-24T18:00:00Z (RFC 3339) or as a \
+    snapshot's name";
 
 #[cfg(test)]
 mod tests {

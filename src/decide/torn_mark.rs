@@ -5,13 +5,13 @@
 //! tell what it was to bring, but the tree tells what it did not finish: with `--times` rsync sets
 //! the modification time of a directory when it has finished it, while a directory in which a push
 //! was cut off keeps the kernel's, which equals its change time. Such a directory is called a
-//! *scar* here. It is healed when it is gone or has another modification time. Where there is no
-//! scar to go by, the client has to be the same, and its push has to do all that the failed one was
-//! to do.
+//! *unfinished* here. It is healed when it is gone or has another modification time. Where no
+//! directory is left unfinished, the client has to be the same, and its push has to do all that the
+//! failed one was to do.
 //!
-//! What stays wrong: a push that brings the scarred directory alone heals it; a directory that the
-//! failed push had not reached yet leaves no scar; neither does what is cut in the destination
-//! itself, which rsync touches without a time of its own.
+//! Known limits: a push that brings the unfinished directory alone heals it. A directory that the
+//! failed push had not reached yet does not show. Neither does the destination itself, which rsync
+//! touches without setting its time.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -24,11 +24,11 @@ use crate::decide::failed_push::{
 };
 use crate::decide::fingerprint::Fingerprint;
 
-/// Stands for all clients beyond [`MAX_TEARS`].
+/// Stands for all clients beyond [`MAX_FAILED_PUSHES`].
 const MANY: &str = "many clients";
-const MAX_TEARS: usize = 100;
+const MAX_FAILED_PUSHES: usize = 100;
 
-/// After so many good pushes that covered a failed one and did not heal it, a person is told.
+/// After so many good pushes that covered a failed one and did not heal it, `check` warns.
 pub const UNHEALED_LIMIT: u32 = 3;
 
 /// Transfers that ended badly, and nothing since that made up for them.
@@ -50,19 +50,19 @@ pub struct TornMark {
 }
 
 impl TornMark {
-    /// A transfer ended badly: that of `tear`, if it is known.
+    /// A transfer ended badly: that of `failed`, if it is known.
     pub fn new(
         since: DateTime<Utc>,
         status: i32,
         noticed: BootTime,
-        tear: Option<FailedPush>,
+        failed: Option<FailedPush>,
     ) -> Self {
-        TornMark { since, status, noticed, fingerprint: None, by: tear.into_iter().collect() }
+        TornMark { since, status, noticed, fingerprint: None, by: failed.into_iter().collect() }
     }
 
     /// The clients that have to push well, as far as they are known.
     pub fn clients(&self) -> Vec<&str> {
-        let mut clients: Vec<&str> = self.named().map(|tear| tear.client.as_str()).collect();
+        let mut clients: Vec<&str> = self.named().map(|failed| failed.client.as_str()).collect();
         clients.sort_unstable();
         clients.dedup();
         clients
@@ -70,74 +70,81 @@ impl TornMark {
 
     /// Who has to push well and where to, for a message.
     pub fn requests(&self) -> Vec<String> {
-        self.named().map(|tear| format!("{} to {}", tear.client, tear.request)).collect()
+        self.named().map(|failed| format!("{} to {}", failed.client, failed.request)).collect()
     }
 
     /// Failed pushes that [`UNHEALED_LIMIT`] good ones have covered and not healed: who, where to,
     /// and a directory that is still as the failed one left it.
     pub fn unhealed(&self) -> Vec<(&str, &str, &str)> {
-        let unhealed = self.named().filter(|tear| tear.unhealed_pushes >= UNHEALED_LIMIT);
+        let unhealed = self.named().filter(|failed| failed.unhealed_pushes >= UNHEALED_LIMIT);
         unhealed
-            .filter_map(|tear| Some((&*tear.client, &*tear.request, &*tear.scars.first()?.path)))
+            .filter_map(|failed| {
+                Some((&*failed.client, &*failed.request, &*failed.unfinished.first()?.path))
+            })
             .collect()
     }
 
-    /// Clients that are known by nothing but their address, and left no scar to tell by: only a
-    /// push from the same address makes up for theirs.
+    /// Clients that are known by nothing but their address, and left no unfinished directory: only
+    /// a push from the same address makes up for theirs.
     pub fn only_by_address(&self) -> Vec<&str> {
-        let is_by_address = |tear: &&FailedPush| {
-            tear.client.starts_with(BY_ADDRESS) && tear.is_looked_at && tear.scars.is_empty()
+        let is_by_address = |failed: &&FailedPush| {
+            failed.client.starts_with(BY_ADDRESS)
+                && failed.is_looked_at
+                && failed.unfinished.is_empty()
         };
-        self.named().filter(is_by_address).map(|tear| tear.client.as_str()).collect()
+        self.named().filter(is_by_address).map(|failed| failed.client.as_str()).collect()
     }
 
     /// Whether a push that wrote in place is among them.
     pub fn is_in_place(&self) -> bool {
-        self.by.iter().any(|tear| tear.in_place)
+        self.by.iter().any(|failed| failed.in_place)
     }
 
     /// The highest number of the pushes in it; a later push gets a higher one.
     pub fn highest_sequence(&self) -> u64 {
-        self.by.iter().filter_map(|tear| tear.sequence).max().unwrap_or(0)
+        self.by.iter().filter_map(|failed| failed.sequence).max().unwrap_or(0)
     }
 
-    /// The scarred directories, to be inspected.
-    pub fn scarred_paths(&self) -> impl Iterator<Item = &str> {
-        self.by.iter().flat_map(|tear| &tear.scars).map(|scar| scar.path.as_str())
+    /// The unfinished directories, to be inspected.
+    pub fn unfinished_paths(&self) -> impl Iterator<Item = &str> {
+        self.by
+            .iter()
+            .flat_map(|failed| &failed.unfinished)
+            .map(|directory| directory.path.as_str())
     }
 
-    /// Since when a search for scars has to look, in nanoseconds since 1970; none if nothing is to
-    /// be searched for.
+    /// Since when a search for unfinished directories has to look, in nanoseconds since 1970; none
+    /// if nothing is to be searched for.
     pub fn search_since_ns(&self) -> Option<i64> {
-        let unseen = self.by.iter().filter(|tear| !tear.is_looked_at && tear.job.is_some());
+        let unseen = self.by.iter().filter(|failed| !failed.is_looked_at && failed.job.is_some());
         unseen
-            .filter_map(|tear| tear.writes_since)
+            .filter_map(|failed| failed.writes_since)
             .min()
             .map(|since| nanoseconds_of(since) - STAMP_LAG_NS)
     }
 
     fn named(&self) -> impl Iterator<Item = &FailedPush> {
-        self.by.iter().filter(|tear| tear.is_named())
+        self.by.iter().filter(|failed| failed.is_named())
     }
 
     fn has_nameless(&self) -> bool {
-        self.by.is_empty() || self.by.iter().any(|tear| !tear.is_named())
+        self.by.is_empty() || self.by.iter().any(|failed| !failed.is_named())
     }
 
-    /// This mark for what tore the module already, too.
+    /// This mark together with the one that stands already.
     pub fn on_top_of(mut self, standing: Option<&TornMark>) -> Self {
         let Some(standing) = standing else { return self };
         if self.has_nameless() && standing.has_nameless() && self.noticed == standing.noticed {
             self.fingerprint = standing.fingerprint;
         }
-        let new = self.tears();
-        self.by = standing.tears();
-        for tear in new {
-            let known = self.by.iter().position(|known| known.is_of_same_job(&tear));
+        let new = self.failed_pushes();
+        self.by = standing.failed_pushes();
+        for failed in new {
+            let known = self.by.iter().position(|known| known.is_of_same_job(&failed));
             match known {
-                Some(index) => self.by[index] = tear.after(&self.by[index]),
-                None if self.by.len() < MAX_TEARS => self.by.push(tear),
-                None => self.by[MAX_TEARS - 1] = FailedPush::nameless(MANY, tear.noticed),
+                Some(index) => self.by[index] = failed.after(&self.by[index]),
+                None if self.by.len() < MAX_FAILED_PUSHES => self.by.push(failed),
+                None => self.by[MAX_FAILED_PUSHES - 1] = FailedPush::nameless(MANY, failed.noticed),
             }
         }
         if self.clients().is_empty() {
@@ -153,20 +160,20 @@ impl TornMark {
         times: &UnfinishedDirectories,
     ) -> Option<Self> {
         let mut is_mended = false;
-        // A tear that was never looked for is judged by what is there now: what it left unfinished,
-        // this push has not finished.
-        for tear in self.by.iter_mut().filter(|tear| tear.is_named()) {
+        // A failed push that was never looked for is judged by the tree as it is now: what it left
+        // unfinished, this push has not finished.
+        for failed in self.by.iter_mut().filter(|failed| failed.is_named()) {
             if let Some(found) = &times.found {
-                tear.look_for_scars(found, true);
+                failed.note_unfinished(found, true);
             }
         }
-        self.by.retain_mut(|tear| match tear.repair_by(good, times) {
+        self.by.retain_mut(|failed| match failed.repair_by(good, times) {
             RepeatOutcome::Done => {
                 is_mended = true;
                 false
             }
             RepeatOutcome::Unhealed => {
-                tear.unhealed_pushes = tear.unhealed_pushes.saturating_add(1);
+                failed.unhealed_pushes = failed.unhealed_pushes.saturating_add(1);
                 true
             }
             RepeatOutcome::None => true,
@@ -187,24 +194,25 @@ impl TornMark {
         }
         let was_nameless_seen =
             self.has_nameless() && seen.has_nameless() && seen.noticed == self.noticed;
-        let had_tears = !self.by.is_empty();
-        let is_seen = |tear: &FailedPush| seen.by.iter().any(|known| known.noticed == tear.noticed);
-        self.by.retain(|tear| {
-            !tear.is_named()
-                || !is_seen(tear)
-                || !tear.is_refuted(look.unchanged_since, circumstances)
+        let had_pushes = !self.by.is_empty();
+        let is_seen =
+            |failed: &FailedPush| seen.by.iter().any(|known| known.noticed == failed.noticed);
+        self.by.retain(|failed| {
+            !failed.is_named()
+                || !is_seen(failed)
+                || !failed.is_refuted(look.unchanged_since, circumstances)
         });
         let standing = self.by.clone();
-        for tear in self.by.iter_mut().filter(|tear| tear.is_named()) {
-            if is_seen(tear) {
+        for failed in self.by.iter_mut().filter(|failed| failed.is_named()) {
+            if is_seen(failed) {
                 let is_shared =
-                    !is_alone || standing.iter().any(|other| tear.is_confusable_with(other));
-                tear.look_for_scars(look.scars, is_shared);
+                    !is_alone || standing.iter().any(|other| failed.is_confusable_with(other));
+                failed.note_unfinished(look.scars, is_shared);
             }
         }
-        let is_nameless_left = !had_tears || self.by.iter().any(|tear| !tear.is_named());
+        let is_nameless_left = !had_pushes || self.by.iter().any(|failed| !failed.is_named());
         if !is_nameless_left || !was_nameless_seen {
-            return Some(self).filter(|mark| !had_tears || !mark.by.is_empty());
+            return Some(self).filter(|mark| !had_pushes || !mark.by.is_empty());
         }
         let is_named_left = self.named().next().is_some();
         let is_mended = is_whole || ended_well && !is_named_left && self.is_changed(look);
@@ -240,7 +248,7 @@ impl TornMark {
         (marked.saturating_add(1)..=nanoseconds_of(look.ended)).contains(&look.newest_ctime_ns)
     }
 
-    fn tears(&self) -> Vec<FailedPush> {
+    fn failed_pushes(&self) -> Vec<FailedPush> {
         match self.by.is_empty() {
             true => vec![FailedPush::nameless(UNKNOWN, self.noticed.clone())],
             false => self.by.clone(),
@@ -248,7 +256,7 @@ impl TornMark {
     }
 }
 
-/// What a look at the tree shows about marks that stood before it began.
+/// What a comparison of the tree shows about failed pushes that were marked before it began.
 #[derive(Debug, Clone)]
 pub struct TornEvidence<'a> {
     /// The mark when the look began; what came later is left alone.
@@ -268,7 +276,7 @@ pub struct TornEvidence<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::failed_push::MAX_SCARS;
+    use crate::decide::failed_push::MAX_DIRECTORIES;
     use crate::decide::push_job::PushJob;
 
     fn at(second: i64) -> BootTime {
@@ -309,7 +317,7 @@ mod tests {
         TornMark::new(time(second), 12, at(second), None)
     }
 
-    fn scar(path: &str, second: i64) -> UnfinishedDirectory {
+    fn unfinished(path: &str, second: i64) -> UnfinishedDirectory {
         UnfinishedDirectory { path: path.to_string(), mtime_ns: second * 1_000_000_000 }
     }
 
@@ -366,7 +374,7 @@ mod tests {
 
     #[test]
     fn the_client_that_heals_the_scars_mends_whatever_its_address() {
-        let torn = looked_at(&failed("address 192.0.2.1", "", 20), &[scar("home", 15)]);
+        let torn = looked_at(&failed("address 192.0.2.1", "", 20), &[unfinished("home", 15)]);
         let good = push("address 192.0.2.99", "", 30);
         for (mtime, healed) in [(Some(15_000_000_000), false), (Some(1), true), (None, true)] {
             let mut times = UnfinishedDirectories::default();
@@ -379,29 +387,34 @@ mod tests {
     }
 
     #[test]
-    fn only_directories_below_that_changed_since_are_scars() {
-        let found =
-            [scar("other", 15), scar("d", 15), scar("d/old", 5), scar("d/new", 15), scar("dd", 15)];
+    fn only_directories_below_that_changed_since_count() {
+        let found = [
+            unfinished("other", 15),
+            unfinished("d", 15),
+            unfinished("d/old", 5),
+            unfinished("d/new", 15),
+            unfinished("dd", 15),
+        ];
         let torn = looked_at(&failed("user a", "d", 20), &found);
-        assert_eq!(torn.scarred_paths().collect::<Vec<_>>(), ["d/new"]);
+        assert_eq!(torn.unfinished_paths().collect::<Vec<_>>(), ["d/new"]);
         let many: Vec<UnfinishedDirectory> =
-            (0..40).map(|number| scar(&format!("d/{number}"), 20 + number)).collect();
+            (0..40).map(|number| unfinished(&format!("d/{number}"), 20 + number)).collect();
         let torn = looked_at(&failed("user a", "d", 20), &many);
-        let paths: Vec<&str> = torn.scarred_paths().collect();
-        assert_eq!((paths.len(), paths[0]), (MAX_SCARS, "d/39"));
+        let paths: Vec<&str> = torn.unfinished_paths().collect();
+        assert_eq!((paths.len(), paths[0]), (MAX_DIRECTORIES, "d/39"));
         // Without times, or in place, directories say nothing.
         let mut untimed = push("user a", "d", 10);
         untimed.job.as_mut().expect("a job").does.retain(|option| option != "times");
         for silent in [untimed, LedgerPush { in_place: true, ..push("user a", "d", 10) }] {
             let mark = TornMark::new(time(20), 12, at(20), Some(FailedPush::of(&silent, at(20))));
-            assert_eq!(looked_at(&mark, &found).scarred_paths().count(), 0);
+            assert_eq!(looked_at(&mark, &found).unfinished_paths().count(), 0);
         }
     }
 
     #[test]
     fn scars_that_others_may_have_left_mend_nothing_of_strangers() {
         let both = failed("user b", "", 25).on_top_of(Some(&failed("user a", "", 20)));
-        let torn = looked_at(&both, &[scar("home", 16)]);
+        let torn = looked_at(&both, &[unfinished("home", 16)]);
         let mut times = UnfinishedDirectories::default();
         times.note("home", None);
         let left = torn.clone().after_good_push(&push("user a", "", 30), &times).expect("b");
@@ -414,7 +427,7 @@ mod tests {
 
     #[test]
     fn good_pushes_that_heal_nothing_are_counted() {
-        let mut torn = looked_at(&failed("user a", "", 20), &[scar("home", 15)]);
+        let mut torn = looked_at(&failed("user a", "", 20), &[unfinished("home", 15)]);
         for count in 1..=UNHEALED_LIMIT {
             assert!(torn.unhealed().is_empty(), "{count}");
             torn = after(&torn, &push("user b", "", 30)).expect("not healed");
@@ -466,7 +479,7 @@ mod tests {
         for user in 1..500 {
             mark = failed(&format!("user {user}"), "d", user).on_top_of(Some(&mark));
         }
-        assert_eq!(mark.clients().len(), MAX_TEARS);
+        assert_eq!(mark.clients().len(), MAX_FAILED_PUSHES);
         assert!(after(&mark, &push("user 400", "d", 900)).expect("many").clients().contains(&MANY));
     }
 

@@ -1,4 +1,5 @@
-//! Why a [verdict](crate::decide::verdict) is as it is; log, `check`, `list` and the record show it.
+//! The reason of a [verdict](crate::decide::verdict) about a transfer; log, `check`, `list` and the
+//! record show it.
 
 use std::fmt;
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::decide::grade::Grade;
 use crate::decide::verdict_facts::NothingWritten;
 
-/// Why a verdict is as it is.
+/// The reason of a verdict about a transfer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum TransferReason {
@@ -93,7 +94,8 @@ impl fmt::Display for TransferReason {
             }
             TransferReason::OthersLeft { status } => write!(
                 f,
-                "the last of several pushes ended with status {status}, and the others are worth a partial one"
+                "the last of several pushes ended with status {status}, and the others are worth \
+                 a partial one"
             ),
             TransferReason::Torn { pushes } if pushes.is_empty() => {
                 write!(
@@ -119,7 +121,8 @@ impl fmt::Display for TransferReason {
             TransferReason::NotInLedger => {
                 write!(
                     f,
-                    "pre-xfer has not recorded that this transfer runs, so it may overlap with others"
+                    "pre-xfer has not recorded that this transfer runs, so it may overlap with \
+                     others"
                 )
             }
             TransferReason::ClientUnfinished => {
@@ -129,7 +132,8 @@ impl fmt::Display for TransferReason {
             TransferReason::Restarted => {
                 write!(
                     f,
-                    "the machine was started again since that push, which may be on disk only in part"
+                    "the machine was started again since that push, which may be on disk only in \
+                     part"
                 )
             }
             TransferReason::LeftToPushes { count } => {

@@ -1,4 +1,4 @@
-//! Which snapshots have a date that can be believed.
+//! Marks the snapshots whose date is not believed.
 //!
 //! A snapshot's name is what the wall clock said, and its sequence number is the order in which
 //! snapshots were really taken. Where the two contradict each other, where the boot clock

@@ -1,8 +1,8 @@
 //! The verdict: what a module's tree is worth, whether a snapshot of it is made now, which failed
 //! pushes are still to be made up for, and what stays owed.
 //!
-//! This is the one place where that is decided. The rest of the program gathers [`VerdictFacts`], asks
-//! for a verdict at three moments, and carries it out:
+//! This is the one place where that is decided. The rest of the program gathers [`VerdictFacts`],
+//! asks for a verdict at three moments, and carries it out:
 //!
 //! 1. when a transfer has ended, before anything waits: its mark, or the end of one;
 //! 2. when the tree is approached: whether the snapshot is left to a push that is still running;
@@ -15,8 +15,9 @@
 //!
 //! * Only what wrote tears. What was refused, and what left the tree as the look before it, tears
 //!   nothing; everything else that failed does.
-//! * Only what covers and heals mends, see [`torn`](crate::decide::torn_mark); a tree that equals the newest
-//!   complete snapshot is no mixture, but for writes in place, which names and inodes do not show.
+//! * Only what covers and heals mends, see [`torn`](crate::decide::torn_mark); a tree that equals
+//!   the newest complete snapshot is no mixture, but for writes in place, which names and inodes do
+//!   not show.
 //! * A snapshot is complete only if no mark is left, no push is running, the ledger saw every push,
 //!   and the client says nothing against it.
 //! * Nothing waits for ever: a person never waits, everyone else at most `max_defer`.
@@ -94,14 +95,14 @@ fn marks(facts: &VerdictFacts) -> Option<TornMark> {
             };
             standing.and_then(|mark| mark.after_look(look.tears, circumstances))
         }
-        VerdictStage::Ended { now, noticed, scar_times } => {
+        VerdictStage::Ended { now, noticed, unfinished } => {
             let Occasion::Transfer(transfer) = facts.occasion else { return standing };
             if transfer.wrote_nothing().is_some() {
                 return standing;
             }
             match (transfer.worth, transfer.push) {
                 (Worth::Complete, Some(push)) => {
-                    standing.and_then(|mark| mark.after_good_push(push, scar_times))
+                    standing.and_then(|mark| mark.after_good_push(push, unfinished))
                 }
                 (Worth::Complete, None) => standing,
                 (Worth::Partial | Worth::Nothing, push) => {
@@ -340,7 +341,7 @@ mod tests {
                 let now = DateTime::UNIX_EPOCH + TimeDelta::seconds(21);
                 let mut moments = vec![
                     VerdictStage::Approach,
-                    VerdictStage::Ended { now, noticed: &started, scar_times: &times },
+                    VerdictStage::Ended { now, noticed: &started, unfinished: &times },
                 ];
                 for differs_from_complete in [None, Some(false), Some(true)] {
                     for differs_from_newest in [None, Some(false), Some(true)] {

@@ -1,5 +1,5 @@
-//! The facts that a [verdict](crate::decide::verdict) rests on: who asks for a snapshot, what is known of
-//! the transfer and of others, and what a look at the tree has shown.
+//! The facts that a [verdict](crate::decide::verdict) rests on: who asks for a snapshot, what is
+//! known of the transfer and of others, and how the tree differs from the snapshots.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -270,7 +270,7 @@ pub struct Due {
     pub is_newer_than_look: bool,
 }
 
-/// What a look at the tree has shown.
+/// How the tree differs from the newest snapshots, and what it shows about failed pushes.
 #[derive(Debug, Clone, Copy)]
 pub struct TreeComparison<'a> {
     /// What it shows about failed pushes.
@@ -287,7 +287,7 @@ pub struct TreeComparison<'a> {
     pub is_too_soon_for_partial: bool,
 }
 
-/// The moment at which the verdict is asked for.
+/// The stage of a run at which the verdict is asked for.
 #[derive(Debug, Clone, Copy)]
 pub enum VerdictStage<'a> {
     /// The transfer has ended, and nothing has waited yet.
@@ -297,7 +297,7 @@ pub enum VerdictStage<'a> {
         /// The run that noticed.
         noticed: &'a BootTime,
         /// The directories that failed pushes did not finish, as they are now.
-        scar_times: &'a UnfinishedDirectories,
+        unfinished: &'a UnfinishedDirectories,
     },
     /// It is known who is running.
     Approach,
@@ -305,7 +305,7 @@ pub enum VerdictStage<'a> {
     Looked(TreeComparison<'a>),
 }
 
-/// All that is known.
+/// All facts that a verdict rests on.
 #[derive(Debug, Clone, Copy)]
 pub struct VerdictFacts<'a> {
     /// What asks for a snapshot.

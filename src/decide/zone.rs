@@ -1,8 +1,8 @@
 //! A time zone: where days, weeks and months begin.
 //!
 //! Snapshot times are UTC. Only calendar slots and the names that the Python program gave to
-//! snapshots are local. A zone is data: [`time_zone`](crate::config::time_zone) reads its rules once,
-//! with the policy.
+//! snapshots are local. A zone is data: [`time_zone`](crate::config::time_zone) reads its rules
+//! once, with the policy.
 
 use std::fmt;
 

@@ -63,7 +63,7 @@ pub(crate) fn unfinished_directories(
 /// The present modification times of the known unfinished directories.
 fn inspect(module: BorrowedFd, mark: Option<&TornMark>) -> UnfinishedDirectories {
     let mut times = UnfinishedDirectories::default();
-    for path in mark.into_iter().flat_map(TornMark::scarred_paths) {
+    for path in mark.into_iter().flat_map(TornMark::unfinished_paths) {
         let Some(bytes) = unescape(path) else { continue };
         match stat_below(module, &bytes) {
             Ok(stat) => times.note(path, Some(Stamp::of(&stat).mtime_ns)),

@@ -274,14 +274,14 @@ impl World {
             })
         });
         let mut times = UnfinishedDirectories::default().searched(self.scars());
-        for path in self.torn.iter().flat_map(|mark| mark.scarred_paths()) {
+        for path in self.torn.iter().flat_map(|mark| mark.unfinished_paths()) {
             let directory = self.directories[path[1..].parse::<usize>().expect("a directory")];
             times.note(path, Some(directory.mtime_ns));
         }
         let torn = self.torn.clone();
         let facts = VerdictFacts {
             occasion,
-            moment: VerdictStage::Ended { now: self.time(), noticed: &started, scar_times: &times },
+            moment: VerdictStage::Ended { now: self.time(), noticed: &started, unfinished: &times },
             coverage: LedgerCoverage::All,
             is_paired: true,
             running: RunningPushes::default(),
