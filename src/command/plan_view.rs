@@ -4,27 +4,27 @@
 //!
 //! | key | meaning |
 //! |---|---|
-//! | `module`, `snapshot_root` | as everywhere |
+//! | `module`, `snapshot_root` | as in the JSON of `list` |
 //! | `at` | the time that the decision is for |
 //! | `pause`, `deferred` | why nothing is expired, or null; how many wait because of `max_expire` |
 //! | `usual_spacing_seconds`, `next_push` | the usual distance between pushes and when the next one is expected; null where two complete snapshots are lacking |
 //! | `bytes_freed`, `entries_freed` | what becomes free when what goes and what is retired is gone, and how many files and directories that are; null if it was not counted |
 //! | `unreadable` | how many directories could not be counted |
 //! | `retired` | how many snapshots wait in `expired/` for their removal |
-//! | `compared` | null, or of `--policy`: `policy_file` and the same from `pause` to `retired`. Where the change of policy alone would pause expiry, `pause` says so, but the rest is about what a person who confirms it gets |
+//! | `compared` | null, or of `--policy`: `policy_file` and the keys from `pause` to `retired`. If the change of policy alone would pause expiry, `pause` says so, and the rest shows what happens once it is confirmed |
 //! | `snapshots` | oldest first, see below |
 //!
 //! Each snapshot:
 //!
 //! | key | meaning |
 //! |---|---|
-//! | `name`, `time`, `verified_until`, `grade` | as everywhere |
+//! | `name`, `time`, `verified_until`, `grade` | as in the JSON of `list` |
 //! | `keep`, `reasons` | whether it stays, and every reason as text; of one that only a guard holds first the guard, then why it goes without |
 //! | `expires_at` | of one that stays: when it goes if pushes go on as they did; null if it stays for ten years, if a guard holds it, and where no forecast is possible |
 //! | `covered_by` | of one that goes, now or without a guard: a list of `frequency`, `slot`, `name`, `keep`: which snapshot stands for its slot, and whether that one stays itself; else empty |
-//! | `pinned` | the reason that a person gave for pinning it, or null |
+//! | `pinned` | the reason that the administrator gave for pinning it, or null |
 //! | `entries` | files and directories in it as recorded, or null |
-//! | `compared` | null, or the same of `--policy`: `keep`, `reasons`, `expires_at`, `covered_by` |
+//! | `compared` | null, or under `--policy`: `keep`, `reasons`, `expires_at`, `covered_by` |
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -133,8 +133,7 @@ pub(crate) enum ExpiryTime {
 }
 
 impl PlanView {
-    /// The plan for `target` at `now`, and what the policy in another file makes of the same
-    /// snapshots.
+    /// The plan for `target` at `now`, and what the policy in another file makes of these snapshots.
     pub(crate) fn new(
         target: &Target,
         now: DateTime<Utc>,

@@ -129,19 +129,19 @@ pub fn after_transfer(
         ),
         _ => {}
     }
+    let request = Request { started: context.started.clone(), taken_over, ..request(&ended, seen) };
+    Ok(order::run(target, &request, clock)?.exit())
+}
+
+fn request(ended: &transfer::EndedTransfer, answer: LedgerAnswer) -> Request {
     let (status, worth) = ended.worth();
-    let request = Request {
-        started: context.started.clone(),
-        taken_over,
-        ..Request::transfer(worth, status, client.clone())
-    };
-    let request = match seen {
+    let request = Request::transfer(worth, status, ended.transfer.connection.client.clone());
+    match answer {
         LedgerAnswer::Push(line) => request.entered(*line),
         LedgerAnswer::AlreadyStruck => Request { coverage: LedgerCoverage::All, ..request },
         LedgerAnswer::Missing => Request { coverage: LedgerCoverage::TransferMissing, ..request },
         LedgerAnswer::Unpaired | LedgerAnswer::NoPush => request,
-    };
-    Ok(order::run(target, &request, clock)?.exit())
+    }
 }
 
 /// Whether rsyncd.conf lets the client only read. False if that is not certain.

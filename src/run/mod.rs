@@ -22,4 +22,5 @@ pub(crate) mod scan;
 pub(crate) mod session;
 pub(crate) mod snapshot;
 pub(crate) mod transfer;
+pub(crate) mod verified_until;
 pub(crate) mod verify;

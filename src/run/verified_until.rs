@@ -1,0 +1,69 @@
+//! Moves the time until which a snapshot is known to equal the live tree.
+
+use crate::decide::grade::Grade;
+use crate::decide::torn_mark::TornMark;
+use crate::decide::transfer_reason::TransferReason;
+use crate::decide::transfer_verdict::TransferVerdict;
+use crate::run::attempt::{Observation, SnapshotAttempt};
+use crate::store::layout::Subdir;
+use crate::store::record::Record;
+use crate::store::snapshots::ListedSnapshot;
+use crate::tell::error::Result;
+
+impl SnapshotAttempt<'_> {
+    /// Moves the newest complete snapshot's `verified_until` if the tree equals that snapshot,
+    /// whatever else this run does.
+    pub(crate) fn keep_current(
+        &self,
+        newest: Option<&ListedSnapshot>,
+        observation: &Observation,
+        verdict: &TransferVerdict,
+    ) -> Result<()> {
+        let is_in_place = verdict.marks.as_ref().is_some_and(TornMark::is_in_place);
+        let is_failed = matches!(verdict.because, TransferReason::Failed { .. });
+        match newest.filter(|_| {
+            observation.differs_from_complete == Some(false) && !is_in_place && !is_failed
+        }) {
+            Some(newest) => self.move_verified_until(newest),
+            None => Ok(()),
+        }
+    }
+
+    fn move_verified_until(&self, item: &ListedSnapshot) -> Result<()> {
+        if item.unreadable {
+            // Each listing warns of this record. It must not be overwritten.
+            return Ok(());
+        }
+        let adopted = || Record::adopted(item.name.time, item.name.grade);
+        let mut record = item.record.clone().unwrap_or_else(adopted);
+        let mut clock = self.clock_history.borrow_mut();
+        let until = match clock.doubt() {
+            // May move backwards: a later time came from a wrong clock.
+            None => self.now,
+            // It is not known which of the two is wrong. The later one keeps the snapshot longer.
+            Some(_) => record.verified_until.max(self.now),
+        };
+        if let Some(sequence) = record.sequence {
+            clock.doubt_also(sequence);
+        }
+        if record.verified_until == until {
+            return Ok(());
+        }
+        record.verified_until = until;
+        record.write(self.session.root.subdir(Subdir::Records)?.dir(), &item.name.text)
+    }
+
+    /// Corrects a `verified_until` in the future before the snapshot gets a successor. A wrong
+    /// clock wrote it, and once the successor is gone, the older snapshot would stand for states
+    /// that it never equalled.
+    pub(crate) fn correct_verified_until(&self) -> Result<()> {
+        if self.clock_history.borrow().doubt().is_some() {
+            return Ok(());
+        }
+        let newest = self.list.newest(Grade::Complete, self.now);
+        match newest.filter(|item| item.snapshot().verified_until > self.now) {
+            Some(newest) => self.move_verified_until(newest),
+            None => Ok(()),
+        }
+    }
+}
