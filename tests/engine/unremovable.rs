@@ -56,7 +56,7 @@ fn an_adopted_subvolume_stays_in_place_and_blocks_nothing() {
         module.recycled(&module.name()).is_some(),
         "the snapshot was made out of a retired one"
     );
-    module.server.run(&["check", "data"]).exits(&[1]).says("btrfs subvolume delete /");
+    module.server.run(&["check", "data"]).exits(&[1]).says("btrfs subvolume delete '/");
     module.server.run(&["plan", "data"]).says("left in place");
 
     // What an earlier version retired, and what stuck in staging, is out of the way after one run.
