@@ -59,70 +59,73 @@ pub(crate) fn execute(job: &BackupJob, context: &Context) -> Result<Exit> {
 
 /// The steps between mounting and unmounting.
 fn back_up(job: &BackupJob, context: &Context) -> Result<Exit> {
-    let mut status = None;
-    let mut judged = job.clone();
+    let mut checked = job.clone();
     if job.actions.backup {
         // rsync gets the path without symbolic links that was checked: otherwise a link that
         // changes meanwhile leads elsewhere, and filters for absolute paths do not match.
-        judged.source = checks::check_directories(job)?;
+        checked.source = checks::check_directories(job)?;
     }
-    let job = &judged;
+    let job = &checked;
     let directory = destination_directory(job)?;
     let snapshots =
         directory.as_ref().map(|directory| DestinationSnapshots { job, context, directory });
-    if job.actions.backup {
-        if let (Some(snapshots), Destination::Local(_)) = (&snapshots, &job.destination) {
-            snapshots.refuse_lost_history()?;
-        }
-        refuse_token_in_source(job)?;
-        make_destination(job)?;
-        if let (Some(snapshots), Destination::Local(_), false) =
-            (&snapshots, &job.destination, job.dry_run)
-        {
-            // The directory may have been missing at the first check.
-            checks::check_directories(job)?;
-            snapshots.check_root()?;
-        }
-        let _lock = match &job.destination {
-            // Held until the transfer ends: the snapshot takes the lock of the root.
-            Destination::Local(directory) if !job.dry_run => lock_directory(directory)?,
-            _ => None,
-        };
-        let mut connection = RsyncConnection::new(job)?;
-        if job.destination.is_daemon() && checks::is_empty(&job.source)? {
-            checks::check_empty_source(&job.source, &connection.query(arguments::list)?)?;
-        }
-        let transferred = connection.transfer();
-        if let (Err(ClientError::Command { status: Some(status), .. }), Some(snapshots), false) =
-            (&transferred, &snapshots, job.dry_run)
-        {
-            snapshots.record_failed_transfer(*status);
-        }
-        status = Some(transferred?);
-        // With snapshots, the registered root shows that backups went to this destination.
-        if !job.actions.snapshot && !job.dry_run {
-            let remembered = known_destinations::remember(job);
-            remembered.unwrap_or_else(|error| {
-                log::warn!(
-                    "cannot remember {} as a known destination, so the next run may refuse it: \
-                     {error}",
-                    job.destination
-                )
-            });
-        }
-    }
+    let status = match job.actions.backup {
+        true => Some(transfer(job, snapshots.as_ref())?),
+        false => None,
+    };
     let is_partial = status
         .is_some_and(|status| outcome_of(status, job.is_remote()) == TransferOutcome::Partial);
-    let transfer = if is_partial { Exit::Warnings } else { Exit::Done };
+    let exit = if is_partial { Exit::Warnings } else { Exit::Done };
     match snapshots {
         Some(snapshots) => {
-            Ok(transfer.max(snapshots.take_and_rotate(status.filter(|_| !job.dry_run))?))
+            Ok(exit.max(snapshots.take_and_rotate(status.filter(|_| !job.dry_run))?))
         }
         None => {
             log::info!("the server makes and rotates snapshots, by the module's post-xfer exec");
-            Ok(transfer)
+            Ok(exit)
         }
     }
+}
+
+/// Checks the destination again and transfers the source to it. Returns rsync's status.
+fn transfer(job: &BackupJob, snapshots: Option<&DestinationSnapshots>) -> Result<i32> {
+    let local_snapshots = snapshots.filter(|_| matches!(job.destination, Destination::Local(_)));
+    if let Some(snapshots) = local_snapshots {
+        snapshots.refuse_lost_history()?;
+    }
+    refuse_token_in_source(job)?;
+    make_destination(job)?;
+    if let Some(snapshots) = local_snapshots.filter(|_| !job.dry_run) {
+        // The directory may have been missing at the first check.
+        checks::check_directories(job)?;
+        snapshots.check_root()?;
+    }
+    let _lock = match &job.destination {
+        // Held until the transfer ends: the snapshot takes the lock of the root.
+        Destination::Local(directory) if !job.dry_run => lock_directory(directory)?,
+        _ => None,
+    };
+    let mut connection = RsyncConnection::new(job)?;
+    if job.destination.is_daemon() && checks::is_empty(&job.source)? {
+        checks::check_empty_source(&job.source, &connection.query(arguments::list)?)?;
+    }
+    let transferred = connection.transfer();
+    if let (Err(ClientError::Command { status: Some(status), .. }), Some(snapshots), false) =
+        (&transferred, snapshots, job.dry_run)
+    {
+        snapshots.record_failed_transfer(*status);
+    }
+    let status = transferred?;
+    // With snapshots, the registered root shows that backups went to this destination.
+    if !job.actions.snapshot && !job.dry_run {
+        known_destinations::remember(job).unwrap_or_else(|error| {
+            log::warn!(
+                "cannot remember {} as a known destination, so the next run may refuse it: {error}",
+                job.destination
+            )
+        });
+    }
+    Ok(status)
 }
 
 /// The absolute path of the destination; `None` for a daemon. A missing directory on an SSH server
@@ -134,7 +137,7 @@ fn destination_directory(job: &BackupJob) -> Result<Option<PathBuf>> {
         Destination::Ssh { directory, .. } => directory,
     };
     let script = match job.actions.backup && !job.dry_run {
-        // A snapshot root that lets others in would let them remove what is theirs in snapshots.
+        // Mode 0700: in an open snapshot root, users could remove their files from snapshots.
         true => "umask 077 && mkdir -p -- \"$1\" && cd -- \"$1\" && pwd -P",
         // A missing directory keeps the path of the command line.
         false => "cd -- \"$1\" 2>/dev/null && pwd -P || printf '%s\\n' \"$1\"",

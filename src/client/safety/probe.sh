@@ -6,7 +6,7 @@
 #
 # Each field of the answer ends in a zero byte:
 #   the nearest existing directory of the path, as it was given
-#   the same without symbolic links, a line break and an x
+#   its path without symbolic links, then a line break and an x
 #   boot ID, device:inode: whether the directory is one of the client's own machine
 #   inode:birth
 #   snapshot roots from here up to /, then `.`
