@@ -5,7 +5,8 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::decide::clock_history::{self, ClockHistory};
+use crate::decide::clock_history::ClockHistory;
+use crate::decide::clock_jump;
 use crate::decide::grade::Grade;
 use crate::decide::policy::{Policy, Prefer};
 use crate::decide::snapshot::Snapshot;
@@ -36,7 +37,7 @@ pub(crate) fn pause(
     if let Some(future) = snapshots.iter().find(is_future) {
         return Some(Pause::RecordedInFuture(future.name.clone()));
     }
-    clock_history::clock_jump(history.clock_jump.as_ref(), history.last_run, now, policy.clock_jump)
+    clock_jump::clock_jump(history.clock_jump.as_ref(), history.last_run, now, policy.clock_jump)
         .map(Pause::ClockJump)
         .or_else(|| clock.doubt().cloned().map(Box::new).map(Pause::ClockDoubt))
 }

@@ -9,6 +9,7 @@ pub mod boot_time;
 pub mod client;
 pub mod clock_doubt;
 pub mod clock_history;
+pub mod clock_jump;
 pub mod clock_reading;
 pub(crate) mod clock_tick;
 pub mod damage;

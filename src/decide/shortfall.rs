@@ -57,3 +57,35 @@ impl Shortfall {
         std::mem::discriminant(&self.because) == std::mem::discriminant(because)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::transfer_verdict::Owed;
+
+    #[test]
+    fn the_same_shortfall_again_and_again_is_counted() {
+        let now = DateTime::UNIX_EPOCH;
+        let failed = |status| TransferVerdict {
+            snapshot: None,
+            because: TransferReason::Failed { status },
+            marks: None,
+            owed: Owed::AsBefore,
+        };
+        let mut standing = None;
+        for count in 1..=4 {
+            standing = Shortfall::after(standing, 23, &failed(23), now);
+            assert_eq!(standing.as_ref().map(|it| it.pushes), Some(count));
+        }
+        assert_eq!(
+            Shortfall::after(standing.clone(), 25, &failed(25), now).map(|it| it.pushes),
+            Some(1)
+        );
+        let complete = TransferVerdict {
+            snapshot: Some(Grade::Complete),
+            because: TransferReason::EndedWell,
+            ..failed(0)
+        };
+        assert_eq!(Shortfall::after(standing, 0, &complete, now), None);
+    }
+}

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::decide::anomaly::Anomaly;
 use crate::decide::clock_doubt::ClockDoubt;
-use crate::decide::clock_history::ClockJump;
+use crate::decide::clock_jump::ClockJump;
 use crate::decide::damage::Damage;
 use crate::decide::duration_text::DurationText;
 use crate::decide::frequency::{Frequency, SlotCount};

@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 
 use crate::decide::anomaly::Anomaly;
-use crate::decide::clock_history::{ClockHistory, ClockJump, SequenceNumbers};
+use crate::decide::clock_history::{ClockHistory, SequenceNumbers};
+use crate::decide::clock_jump::ClockJump;
 use crate::decide::clock_reading::ClockReading;
 use crate::decide::damage::Damage;
 use crate::decide::policy::Policy;

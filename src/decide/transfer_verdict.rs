@@ -42,4 +42,26 @@ impl TransferVerdict {
             _ => self.snapshot,
         }
     }
+
+    /// This verdict after a second look, when the tree was cloned: a failure or a backup that began
+    /// meanwhile makes a complete snapshot partial. It is made in any case: the tree is cloned.
+    #[must_use]
+    pub fn after_clone(self, again: TransferVerdict) -> Self {
+        match (self.snapshot, again.snapshot) {
+            (Some(Grade::Complete), Some(Grade::Complete)) => self,
+            (Some(Grade::Complete), _) => {
+                TransferVerdict { snapshot: Some(Grade::Partial), ..again }
+            }
+            _ => self,
+        }
+    }
+
+    /// Whether a tree that does not differ from the newest complete snapshot proves that this
+    /// snapshot still shows it. Writes in place are in no name or inode, and a failed transfer may
+    /// have left anything.
+    pub fn lets_verified_until_move(&self, differs_from_complete: Option<bool>) -> bool {
+        let is_in_place = self.marks.as_ref().is_some_and(TornMark::is_in_place);
+        let is_failed = matches!(self.because, TransferReason::Failed { .. });
+        differs_from_complete == Some(false) && !is_in_place && !is_failed
+    }
 }

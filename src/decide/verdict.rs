@@ -260,7 +260,6 @@ mod tests {
     use crate::decide::failed_push::{LedgerPush, UnfinishedDirectories};
     use crate::decide::fingerprint::Fingerprint;
     use crate::decide::push_job::PushJob;
-    use crate::decide::shortfall::Shortfall;
     use crate::decide::torn_mark::TornEvidence;
 
     const STATUSES: Statuses = Statuses { complete: &[0, 24], partial: &[12] };
@@ -491,31 +490,5 @@ mod tests {
             );
             assert!(is_left || covered <= verdict(&better).covered(), "{facts:?}");
         });
-    }
-
-    #[test]
-    fn the_same_shortfall_again_and_again_is_counted() {
-        let now = DateTime::UNIX_EPOCH;
-        let failed = |status| TransferVerdict {
-            snapshot: None,
-            because: TransferReason::Failed { status },
-            marks: None,
-            owed: Owed::AsBefore,
-        };
-        let mut standing = None;
-        for count in 1..=4 {
-            standing = Shortfall::after(standing, 23, &failed(23), now);
-            assert_eq!(standing.as_ref().map(|it| it.pushes), Some(count));
-        }
-        assert_eq!(
-            Shortfall::after(standing.clone(), 25, &failed(25), now).map(|it| it.pushes),
-            Some(1)
-        );
-        let complete = TransferVerdict {
-            snapshot: Some(Grade::Complete),
-            because: TransferReason::EndedWell,
-            ..failed(0)
-        };
-        assert_eq!(Shortfall::after(standing, 0, &complete, now), None);
     }
 }

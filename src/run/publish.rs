@@ -240,20 +240,20 @@ impl SnapshotAttempt<'_> {
             return Ok(verdict);
         }
         let state = State::read(self.session.root.private())?;
-        let again = self.judge_again(sight, &state);
-        if again.snapshot == Some(Grade::Complete) {
+        let verdict = verdict.after_clone(self.judge_again(sight, &state));
+        if verdict.snapshot == Some(Grade::Complete) {
             return Ok(verdict);
         }
-        let what = match again.because {
+        let what = match verdict.because {
             TransferReason::ClientUnfinished | TransferReason::ClientPartial => "a backup began",
             _ => "a transfer failed",
         };
         log::warn!(
             "{}: {what} meanwhile; the snapshot is partial: {}",
             self.session.target.label(),
-            again.because
+            verdict.because
         );
-        Ok(TransferVerdict { snapshot: Some(Grade::Partial), ..again })
+        Ok(verdict)
     }
 
     /// Warns in the log if users may change snapshots. The warning is not remembered, because

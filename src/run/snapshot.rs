@@ -16,7 +16,8 @@ use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
 use crate::decide::boot_time::BootTime;
-use crate::decide::clock_history::{SequenceNumbers, clock_jump};
+use crate::decide::clock_history::SequenceNumbers;
+use crate::decide::clock_jump::clock_jump;
 use crate::decide::fingerprint::Fingerprint;
 use crate::decide::grade::Grade;
 use crate::decide::shortfall::Shortfall;

@@ -1,8 +1,6 @@
 //! Moves the time until which a snapshot is known to equal the live tree.
 
 use crate::decide::grade::Grade;
-use crate::decide::torn_mark::TornMark;
-use crate::decide::transfer_reason::TransferReason;
 use crate::decide::transfer_verdict::TransferVerdict;
 use crate::run::attempt::{Observation, SnapshotAttempt};
 use crate::store::layout::Subdir;
@@ -19,11 +17,8 @@ impl SnapshotAttempt<'_> {
         observation: &Observation,
         verdict: &TransferVerdict,
     ) -> Result<()> {
-        let is_in_place = verdict.marks.as_ref().is_some_and(TornMark::is_in_place);
-        let is_failed = matches!(verdict.because, TransferReason::Failed { .. });
-        match newest.filter(|_| {
-            observation.differs_from_complete == Some(false) && !is_in_place && !is_failed
-        }) {
+        let may_move = verdict.lets_verified_until_move(observation.differs_from_complete);
+        match newest.filter(|_| may_move) {
             Some(newest) => self.move_verified_until(newest),
             None => Ok(()),
         }

@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::decide::anomaly::Anomaly;
 use crate::decide::boot_time::BootTime;
-use crate::decide::clock_history::{ClockHistory, ClockJump};
+use crate::decide::clock_history::ClockHistory;
+use crate::decide::clock_jump::ClockJump;
 use crate::decide::clock_reading::ClockReading;
 use crate::decide::damage::Damage;
 use crate::decide::fingerprint::Fingerprint;

@@ -19,7 +19,8 @@ use crate::support::{self, snapshots};
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rsyncd_snapshot::decide::clock_history::{SequenceNumbers, clock_jump};
+use rsyncd_snapshot::decide::clock_history::SequenceNumbers;
+use rsyncd_snapshot::decide::clock_jump::clock_jump;
 use rsyncd_snapshot::decide::clock_reading::ClockReading;
 use rsyncd_snapshot::decide::duration_text::DurationText;
 use rsyncd_snapshot::decide::frequency::Frequency;

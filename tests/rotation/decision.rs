@@ -1,7 +1,7 @@
 //! The rotation decision as data: no clock, no file system.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rsyncd_snapshot::decide::clock_history::ClockJump;
+use rsyncd_snapshot::decide::clock_jump::ClockJump;
 use rsyncd_snapshot::decide::duration_text::DurationText;
 use rsyncd_snapshot::decide::frequency::{Frequency, SlotCount};
 use rsyncd_snapshot::decide::grade::Grade;

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
-use rsyncd_snapshot::decide::clock_history::ClockJump;
+use rsyncd_snapshot::decide::clock_jump::ClockJump;
 use rsyncd_snapshot::decide::duration_text::DurationText;
 use rsyncd_snapshot::decide::frequency::{Frequency, SlotCount};
 use rsyncd_snapshot::decide::grade::Grade;
