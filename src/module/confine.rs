@@ -1,27 +1,25 @@
 //! Least privilege: what this process gives up before it looks at anything that a client made.
 //!
-//! Two steps, in this order. *Capabilities*, first of all and for good ([`drop_capabilities`]):
-//! four are enough to link, to give directories away and to write where we may not; a program that
-//! is started gets no more either. *Landlock*, as soon as it is known which modules the work is on
-//! ([`to`]): the kernel then lets this process change those roots, its own memory, and nothing
-//! else. Both hold for the calling thread and for whatever it starts, so both come before any other
-//! thread.
+//! There are two steps, in this order. *Capabilities* are dropped first and for good
+//! ([`drop_capabilities`]): four are enough to link files, to change owners and to write into any
+//! directory, and programs that this process starts get no more. *Landlock* follows once the modules
+//! are known ([`to`]): the kernel then lets this process change those roots and this machine's
+//! memory, and nothing else. Both hold for the calling thread and for the threads and programs that
+//! it starts, so both come before any other thread.
 //!
-//! What is written later needs a place with rights of its own, which must be there before: so the
-//! roots and the memory are made first, by the same checks as ever. Rights are by directory, hold
-//! below it, and only add up. Therefore
+//! A directory must exist before it can get rights. So the roots and the memory are made first, after
+//! the usual checks. The rights of a directory hold for all below it, and rights only add up.
+//! Therefore
 //!
-//! * files can be opened for writing in some rooms of our own directory, and in no other place: not
-//!   in the module, not in snapshots, not in staging. A link must not give a file rights that it
-//!   lacks where it comes from, or it fails with `EXDEV`: if staging could be written to, nothing
-//!   could be linked into it;
-//! * the module can be linked from, and no more, unless it lies in its snapshot root, whose rights
-//!   it then has: names in it could be changed, contents not. Only a repair that a person asks for
-//!   may put files of its own making into a module.
+//! * files can be opened for writing in some subdirectories of `.rsyncd-snapshot` only: not in the
+//!   module, in snapshots or in staging. The kernel refuses a link with `EXDEV` if the file would gain
+//!   rights by it: if files in staging could be written, nothing could be linked into it;
+//! * files of the module can be linked, and no more. If the module lies in its snapshot root, it has
+//!   that one's rights: its names could be changed, its contents not. Only a repair that the
+//!   administrator asks for may write new files into a module.
 //!
-//! Reading is not restricted: that nothing else is read is for the engine to see to, which follows
-//! no link. What the kernel lacks of all this is done without: the hook works as before, and the
-//! debug log tells how far the restriction goes.
+//! Reading is not restricted; the engine follows no symbolic link. If the kernel lacks a part of all
+//! this, the process works without it, and the debug log says how far the restriction goes.
 
 use std::fs::{DirBuilder, File};
 use std::os::fd::AsFd;
@@ -41,8 +39,8 @@ use crate::store::lock::RootLock;
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::Error;
 
-/// What is kept: to give away, to go everywhere, to link and date what is others', to keep
-/// set-group-id bits.
+/// The capabilities that are kept: to change owners, to enter every directory, to link and date
+/// other users' files, and to keep set-group-id bits.
 const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
@@ -51,11 +49,11 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
 /// How much of the file system a command is meant to change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteScope {
-    /// Nothing.
+    /// No file at all.
     Nothing,
     /// The roots of its modules, and this machine's memory of them.
     Roots,
-    /// The same, and names in the modules.
+    /// [`WriteScope::Roots`], and names in the modules.
     Modules,
 }
 
@@ -71,8 +69,8 @@ impl WriteScope {
 /// The newest version of Landlock whose rights are meant here; an older kernel has fewer.
 const VERSION: ABI = ABI::V5;
 
-/// Gives up all capabilities but four, seven for what changes modules, and that anything started
-/// from here has more. What cannot be given up stays.
+/// Gives up all capabilities but four, or but seven for a command that changes modules, for this
+/// process and the programs that it starts. A capability that cannot be given up stays.
 pub(crate) fn drop_capabilities(write_scope: WriteScope) {
     static DROPPED: Once = Once::new();
     DROPPED.call_once(|| give_up_capabilities(write_scope.capabilities()));
@@ -92,28 +90,28 @@ fn give_up_capabilities(kept: CapabilitySet) {
     });
     match given_up {
         Ok(()) => log::debug!("keeps no more capabilities than {}", names_of(kept)),
-        // As where the kernel has none of it: the work is done all the same.
+        // A kernel may lack capabilities. The work goes on with those that it gave.
         Err(error) => log::info!("works with all capabilities that it was given: {error}"),
     }
 }
 
-/// As setpriv and others name them.
+/// The names that setpriv uses.
 fn names_of(capabilities: CapabilitySet) -> String {
     let names: Vec<String> =
         capabilities.iter_names().map(|(name, _)| name.to_lowercase()).collect();
     names.join(", ")
 }
 
-/// Each single capability but those kept, known to us or not; the kernel ignores those that it does
-/// not know.
+/// Each single capability but those kept, also those without a name here; the kernel ignores bits
+/// that it does not know.
 fn others(kept: CapabilitySet) -> impl Iterator<Item = CapabilitySet> {
     (0..u64::BITS)
         .map(|bit| CapabilitySet::from_bits_retain(1 << bit))
         .filter(move |one| !kept.contains(*one))
 }
 
-/// Before the permitted set, since it takes a capability; an ordinary user lacks that, and what it
-/// limits.
+/// Comes before the permitted set is reduced, because it takes a capability. An ordinary user lacks
+/// that capability and all those that the bounding set limits.
 fn drop_bounding(kept: CapabilitySet) {
     for one in others(kept) {
         // Beyond the last one that the kernel knows.
@@ -137,7 +135,7 @@ fn drop_ambient(kept: CapabilitySet) {
 /// Confines this process to work on `targets`, whose roots and memory are made if they are not
 /// there yet. Without any, it can change nothing.
 ///
-/// What a root's trouble is, is for the work to tell: here it only gets no rights.
+/// A root with an error only gets no rights here; the work that follows reports the error.
 pub fn to<'a>(targets: impl IntoIterator<Item = &'a Target>, write_scope: WriteScope) {
     drop_capabilities(write_scope);
     let targets: Vec<&Target> = targets.into_iter().collect();
@@ -170,8 +168,8 @@ fn restrict(
     write_scope: WriteScope,
 ) -> Result<RestrictionStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
-        // Without this right nothing could be linked between two directories: then rather no
-        // restriction at all.
+        // Without this right nothing could be linked between two directories. A kernel that lacks it
+        // gets no restriction at all.
         .set_compatibility(CompatLevel::SoftRequirement)
         .handle_access(AccessFs::Refer)?
         .set_compatibility(CompatLevel::BestEffort)
@@ -179,7 +177,7 @@ fn restrict(
         .create()?;
     for target in targets {
         ruleset = allow_memory(ruleset, target)?;
-        // On a full disk something of it may be missing; what there is, is enough to say so.
+        // On a full disk a directory may be missing. Those that exist suffice to report that.
         if let Some(root) =
             insist(|| target.prepare_root()).or_else(|| insist(|| target.look_at_root()))
         {
@@ -208,13 +206,13 @@ fn allow_root(
     let of_module =
         if write_scope == WriteScope::Modules { names() } else { AccessFs::Refer.into() };
     ruleset = allow(ruleset, root.module(), of_module)?;
-    // Without a directory of ours there is nothing of ours to be written.
+    // Without `.rsyncd-snapshot` this program writes no files.
     if !root.is_registered() {
         return Ok(ruleset);
     }
     for subdir in Subdir::ALL.into_iter().filter(|subdir| subdir.holds_files()) {
-        if let Some(room) = insist(|| root.subdir(subdir)) {
-            ruleset = allow(ruleset, room.dir().directory, contents())?;
+        if let Some(subdir) = insist(|| root.subdir(subdir)) {
+            ruleset = allow(ruleset, subdir.dir().directory, contents())?;
         }
     }
     match insist(|| RootLock::open(root.private())) {
@@ -223,13 +221,12 @@ fn allow_root(
     }
 }
 
-/// Where this machine remembers things of its own.
 fn allow_memory(
     mut ruleset: RulesetCreated,
     target: &Target,
 ) -> Result<RulesetCreated, RulesetError> {
     for path in &target.memory.directories {
-        // One of them is enough, and whoever needs one says what is wrong with both.
+        // One of them is enough. The code that needs one reports the errors of both.
         let _ = DirBuilder::new().recursive(true).mode(0o700).create(path);
         if let Some(directory) =
             insist(|| File::open(path).map_err(|cause| Error::io("open", path, cause)))
@@ -240,8 +237,7 @@ fn allow_memory(
     Ok(ruleset)
 }
 
-/// Tries twice, since what is not allowed now is forbidden later, whatever the reason: only here it
-/// can be seen.
+/// Tries twice, because a passing error would cost the directory its rights for the whole run.
 fn insist<T>(attempt: impl Fn() -> Result<T, Error>) -> Option<T> {
     attempt()
         .or_else(|_| attempt())

@@ -1,4 +1,4 @@
-//! What every command and hook gets.
+//! The context that every command and hook is called with.
 
 use log::LevelFilter;
 
@@ -7,7 +7,7 @@ use crate::decide::boot_time::BootTime;
 use crate::module::confine::WriteScope;
 use crate::module::target::Target;
 
-/// What every command gets.
+/// Configuration and options of this process.
 pub struct Context {
     /// Policy and rsyncd.conf.
     pub settings: Settings,
@@ -15,13 +15,13 @@ pub struct Context {
     pub level: Option<LevelFilter>,
     /// When this process was started.
     pub started: BootTime,
-    /// What it may change.
+    /// How much of the file system it may change.
     pub write_scope: WriteScope,
 }
 
 impl Context {
-    /// Whether only what went wrong is to be said. What a command is run for in order to read it,
-    /// such as `list`, is printed all the same.
+    /// Whether only errors and warnings are printed. Commands whose purpose is output, such as `list`,
+    /// print it all the same.
     pub(crate) fn is_quiet(&self) -> bool {
         self.level == Some(LevelFilter::Warn)
     }

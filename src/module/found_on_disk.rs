@@ -1,5 +1,5 @@
-//! Finds the directories of a module whose path depends on the connection by the snapshot roots on
-//! disk: what this machine remembered of them may be lost.
+//! Finds the directories of a module whose path depends on the connection, by the snapshot roots on
+//! disk. It serves where this machine's memory of them is lost.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -13,15 +13,14 @@ use crate::store::root::SnapshotRoot;
 use crate::system::mounts::Mounts;
 use crate::tell::escape::escape;
 
-/// So many directories are looked into at most.
+/// At most this number of directories is read.
 const MAX_DIRECTORIES: usize = 4_096;
 
-/// A part of a name in the path of a module.
+/// A part of one name in the path of a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum PathPiece {
-    /// These bytes.
     Literal(Vec<u8>),
-    /// What a variable stands for.
+    /// A variable of rsyncd: any bytes, at least one.
     Any,
 }
 
@@ -31,8 +30,8 @@ pub(crate) struct RegisteredDirectory {
     pub(crate) root: PathBuf,
 }
 
-/// The directories that roots are registered for under the module's name, where its path would have
-/// them; none for a path that is relative or lies in a `daemon chroot`.
+/// The directories that the module's path can stand for and that have roots registered under the
+/// module's name; none for a path that is relative or lies in a `daemon chroot`.
 pub(crate) fn of_module(settings: &Settings, module: &RsyncdModule) -> Vec<RegisteredDirectory> {
     let is_in_chroot = module.get("daemon chroot").is_some_and(|chroot| !chroot.is_empty());
     let Some(pattern) = module.get("path").filter(|_| !is_in_chroot) else { return Vec::new() };
@@ -54,7 +53,7 @@ pub(crate) fn of_module(settings: &Settings, module: &RsyncdModule) -> Vec<Regis
 }
 
 impl Target {
-    /// What to say if nothing but its root on disk tells of one of a module's several directories.
+    /// The warning if only the root on disk shows this directory of a module that has several.
     pub fn lost_memory(&self) -> Option<String> {
         let is_forgotten = self.memory.recall(&self.module_path).is_none();
         (self.names_path && is_forgotten && self.is_surely_registered()).then(|| {
@@ -67,7 +66,7 @@ impl Target {
     }
 }
 
-/// The names in an absolute path, each as its pieces.
+/// The names in an absolute path, each split into pieces.
 fn names_of(path: &[u8], module: &[u8]) -> Option<Vec<Vec<PathPiece>>> {
     let path = path.strip_prefix(b"/")?;
     let names = path.split(|byte| *byte == b'/');
@@ -100,7 +99,7 @@ fn pieces(name: &[u8], module: &[u8]) -> Vec<PathPiece> {
     pieces
 }
 
-/// Whether a name can come of the pieces; a variable stands for one byte at least.
+/// Whether the pieces can stand for `name`.
 fn is_of(pieces: &[PathPiece], name: &[u8]) -> bool {
     match pieces.split_first() {
         None => name.is_empty(),
@@ -111,7 +110,7 @@ fn is_of(pieces: &[PathPiece], name: &[u8]) -> bool {
     }
 }
 
-/// The directories whose paths can come of the names.
+/// The existing directories that the names can stand for.
 fn matching(names: &[Vec<PathPiece>]) -> Vec<PathBuf> {
     let mounts = Mounts::read().unwrap_or_default();
     let mut directories = vec![PathBuf::from("/")];

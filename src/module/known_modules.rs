@@ -1,8 +1,8 @@
 //! Which modules a command works on: those of `rsyncd.conf`, and those that this machine remembers.
 //!
 //! `rsyncd.conf` cannot always say where a module's directory is: a path may depend on the user who
-//! logs in, or on where the daemon was started. The hooks are told, so what was worked on is
-//! remembered and found here; a module of which nothing is known is named, not passed over.
+//! logs in, or on where the daemon was started. rsyncd gives the hooks the directory, so the hooks
+//! remember it and it is found here. A module without a known directory is reported, not skipped.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -22,16 +22,15 @@ use crate::store::root::SnapshotRoot;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, unescape};
 
-/// A module, or why nothing can be done about it.
+/// A module that a command works on, or the reason why it cannot.
 pub(crate) enum KnownModule {
-    /// One that was worked on, with how messages call it.
+    /// A module of rsyncd.conf that has had a run, with its label for messages.
     Configured(String, Result<Target>),
-    /// One that was worked on, and is in rsyncd.conf no more, or never was: it is looked at, and
-    /// left as it is.
+    /// A module that has had a run and is not in rsyncd.conf. Commands show it and do not change it.
     Unconfigured(String, Result<Target>),
-    /// One of which every run has failed, so that there is nothing to work on.
+    /// A module whose every run has failed, so that there is nothing to work on.
     NeverSucceeded(String, Target),
-    /// It may have any number of directories, and none of them was ever worked on.
+    /// A module with any number of directories, none of which has had a run.
     Unknown {
         /// Its name.
         name: Vec<u8>,
@@ -40,14 +39,14 @@ pub(crate) enum KnownModule {
     },
 }
 
-/// [`Target::of_module`] for a command that works on other modules, too, or for a person who waits.
+/// [`Target::of_module`] with a limit on the wait for file systems that do not answer.
 ///
 /// # Errors
 /// [`Error::NoAnswer`] if the file system of the module or of its root does not answer in time.
 pub(crate) fn resolved(settings: &Settings, name: Option<Vec<u8>>, path: &Path) -> Result<Target> {
     ensure(path)?;
     let canonical = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    // What it looks at besides the parent directory, as far as that is known without a look.
+    // The roots that `Target::of_module` reads besides the parent directory.
     let template = settings.policy(name.as_deref()).snapshot_root;
     let configured = template.and_then(|template| filled(&template, name.as_deref()).ok());
     let mut roots = configured.into_iter().chain(remembered_root(&settings.memory, &canonical));
@@ -94,7 +93,7 @@ pub(crate) fn named(
             let forgotten = forgotten(settings, module, &own);
             let all = own.into_iter().filter_map(|one| one.resolve(settings, &conf));
             let found: Vec<_> = all.chain(forgotten).filter_map(KnownModule::target).collect();
-            // What says why the directory is not known also says what to name instead.
+            // The error of the path says why it is not known, and what to name instead.
             if found.is_empty() {
                 Err(module.path().err().unwrap_or_else(|| unknown(name)))
             } else {
@@ -119,8 +118,8 @@ fn no_such_module(settings: &Settings, conf: &RsyncdConf, name: &[u8]) -> Error 
     ))
 }
 
-/// Every module that was worked on: those of rsyncd.conf in its order, then those that only this
-/// machine remembers; with the errors of those that are registered but cannot be resolved.
+/// Every module that has had a run: those of rsyncd.conf in its order, then those that only this
+/// machine remembers. A registered module that cannot be resolved comes with the error.
 ///
 /// # Errors
 /// If rsyncd.conf cannot be read.
@@ -132,7 +131,7 @@ pub(crate) fn all(settings: &Settings) -> Result<Vec<KnownModule>> {
     Ok(found)
 }
 
-/// A module whose directory rsyncd.conf says, if it was worked on.
+/// A module whose directory is in rsyncd.conf, if it has had a run.
 fn configured(settings: &Settings, module: &RsyncdModule) -> Option<KnownModule> {
     // Without a path, rsyncd refuses each connection to it.
     let Ok(ModuleDirectory::At(path)) = module.whereabouts() else { return None };
@@ -147,14 +146,14 @@ fn configured(settings: &Settings, module: &RsyncdModule) -> Option<KnownModule>
     Some(KnownModule::Configured(escape(&module.name), target))
 }
 
-/// The modules whose directories rsyncd.conf does not say: as far as this machine remembers them.
+/// The modules whose directories are not in rsyncd.conf, as far as this machine remembers them.
 pub(crate) fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<KnownModule> {
     let mut met = BTreeSet::new();
     let mut unknown: Vec<(&RsyncdModule, String)> = Vec::new();
     for module in &conf.modules {
         match module.whereabouts() {
             Ok(ModuleDirectory::At(path)) => {
-                // The server of one module must not keep the others waiting.
+                // A server that does not answer must not delay the other modules.
                 if answers(&path) {
                     met.extend(std::fs::canonicalize(&path));
                 }
@@ -198,7 +197,7 @@ fn forgotten(
 }
 
 impl KnownModule {
-    /// What a command works on that names it.
+    /// Label and target for a command that names the module.
     fn target(self) -> Option<(String, Result<Target>)> {
         match self {
             KnownModule::Configured(label, target) | KnownModule::Unconfigured(label, target) => {
@@ -210,7 +209,7 @@ impl KnownModule {
     }
 }
 
-/// What this machine remembers of a module directory.
+/// A module directory that this machine remembers.
 struct RememberedModule {
     name: Option<Vec<u8>>,
     path: PathBuf,
@@ -218,7 +217,7 @@ struct RememberedModule {
 }
 
 impl RememberedModule {
-    /// All of them but those of the `known` directories, by path.
+    /// All but those of the `known` directories, by path.
     fn all(settings: &Settings, known: &BTreeSet<PathBuf>) -> Vec<Self> {
         let read = |memory: ModuleMemory| {
             let path = path_of(&memory.module_path).filter(|path| !known.contains(path))?;
@@ -232,8 +231,8 @@ impl RememberedModule {
         settings.memory.all().into_iter().filter_map(read).collect()
     }
 
-    /// The module, if it has a history or has failed to get one. What was taken out of rsyncd.conf
-    /// and has no history any more is none.
+    /// The module, if it has a history or has failed to get one. A module that was taken out of
+    /// rsyncd.conf and has no history any more is left out.
     fn resolve(self, settings: &Settings, conf: &RsyncdConf) -> Option<KnownModule> {
         let is_configured = self.name.as_deref().is_some_and(|name| conf.module(name).is_some());
         let target = resolved(settings, self.name.clone(), &self.path);
@@ -247,7 +246,7 @@ impl RememberedModule {
                 }
                 None => return None,
             },
-            // It may well be there: nothing is to be forgotten.
+            // The root may exist, so the message must not ask to remove the memory of it.
             Err(error @ Error::NoAnswer { .. }) if self.memory.snapshot_root.is_some() => {
                 (self.label(), Err(error))
             }
@@ -268,8 +267,8 @@ impl RememberedModule {
     }
 }
 
-/// The same error, and how to end it where the history was meant to go: no module of that directory
-/// may ever come again.
+/// Adds to the error how to make this machine forget the directory, for an administrator who has
+/// given it up.
 fn forgettable(error: Error, settings: &Settings, path: &Path) -> Error {
     let files = settings.memory.files_of(path);
     error.or_forget(files.iter().map(|file| escape_path(file)).collect())

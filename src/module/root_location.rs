@@ -23,13 +23,13 @@ use crate::system::mounts::Mounts;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, unescape};
 
-/// The module that a directory belongs to: as its root remembers, or as rsyncd.conf says.
+/// The name of the module at `module_path`, by the registration of its root or by rsyncd.conf.
 pub(crate) fn registered_name(settings: &Settings, module_path: &Path) -> Result<Option<Vec<u8>>> {
     let own = escape_path(module_path);
     let remembered = remembered_root(&settings.memory, module_path);
     let roots = module_path.parent().map(Path::to_path_buf).into_iter().chain(remembered);
     for root in roots {
-        // Without its name a module would get another policy, so this must not be overlooked.
+        // Without its name a module would get another policy, so a failed read is an error.
         let registered = SnapshotRoot::registration(&root)?.filter(|found| found.path == own);
         if let Some(name) = registered.and_then(|found| found.module) {
             return Ok(unescape(&name));
@@ -106,8 +106,8 @@ pub(crate) fn resolve(path: &Path) -> std::io::Result<PathBuf> {
     })
 }
 
-/// Without a policy file: the module's parent, unless this machine remembers another root, or
-/// the root remembers a policy file. Then the file has gone, and that is trouble.
+/// Without a policy file: the root that this machine remembers, or the module's parent; with a
+/// mistake to report if the root was used with a policy file, which is then missing.
 pub(crate) fn built_in_root(
     settings: &Settings,
     module_path: &Path,
@@ -133,7 +133,7 @@ pub(crate) fn built_in_root(
     Ok((root, trouble))
 }
 
-/// What the runs on a root have left for the next; a new root's is empty.
+/// The state of a root; that of a new root is empty.
 pub(crate) fn state_of(root: &Path) -> Result<State> {
     let path = root.join(PRIVATE);
     match File::open(&path) {

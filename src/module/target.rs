@@ -1,9 +1,8 @@
-//! From what was named to a module with its root and policy.
+//! A module with its directory, root and policy, and what opens its root.
 //!
 //! A module is named by rsyncd's environment, by its name in rsyncd.conf, or by its directory; a
-//! directory takes the policy of the module that its root is registered for. Where the policy
-//! cannot be used, the root is one that was registered before, or none: guessing another place
-//! would split a history in two.
+//! directory takes the policy of the module that its root is registered for. If the policy cannot be
+//! used, only a root that was registered before is used: another one would split the history.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,11 +40,11 @@ pub struct Target {
     pub trouble: Vec<String>,
     /// The policy file, once it was read without error, to be remembered by the root.
     pub policy_file: Option<PathBuf>,
-    /// Where this machine remembers its root and failures.
+    /// This machine's memory of its root and failures.
     pub memory: MachineMemory,
-    /// Who opens its root.
+    /// What kind of work opens its root.
     pub opener: Opener,
-    /// Whether messages name its directory, too: where its name stands for several.
+    /// Whether messages name its directory, too: its name stands for several directories.
     pub(crate) names_path: bool,
     /// The modules of rsyncd.conf whose directories a new root has to keep out of.
     pub(crate) writable_modules: Arc<[ConfiguredModule]>,
@@ -88,13 +87,13 @@ impl Target {
         })
     }
 
-    /// The same for work that `opener` asks for.
+    /// This module for the work of `opener`.
     #[must_use]
     pub fn opened_by(self, opener: Opener) -> Self {
         Target { opener, ..self }
     }
 
-    /// How messages call it.
+    /// Its name for messages, escaped.
     pub fn label(&self) -> String {
         let path = || escape_path(&self.module_path);
         match &self.name {
@@ -104,7 +103,7 @@ impl Target {
         }
     }
 
-    /// What names it in a command, quoted for a shell.
+    /// Its name or path as an argument of a command, quoted for a shell.
     pub fn argument(&self) -> String {
         match &self.name {
             Some(name) if !self.names_path => shell_word(name),
@@ -112,7 +111,7 @@ impl Target {
         }
     }
 
-    /// Refuses a module that would take snapshots of snapshots, and the like.
+    /// Refuses a module whose directory or root overlaps with the snapshots of another module.
     ///
     /// # Errors
     /// [`Error::Root`] with the remedy.
@@ -140,13 +139,13 @@ impl Target {
         }
     }
 
-    /// Whether the root is registered for this module. One of which that cannot be read counts as
-    /// registered: what opens it then fails, instead of passing it over.
+    /// Whether the root is registered for this module. A registration that cannot be read counts as
+    /// one: the run then fails with the error, instead of skipping the module.
     pub fn is_registered(&self) -> bool {
         self.registered().unwrap_or(true)
     }
 
-    /// The same, if it is certain.
+    /// Whether the root is registered for this module, and the registration can be read.
     pub fn is_surely_registered(&self) -> bool {
         self.registered().unwrap_or(false)
     }
@@ -157,8 +156,7 @@ impl Target {
         Ok(found.is_some_and(|found| found.admits(&own)))
     }
 
-    /// What to say if the root was used before but shows nothing of it now: then most likely its
-    /// disk is not mounted.
+    /// The error if the root was used before but is empty now: most likely its disk is not mounted.
     pub fn lost_history(&self) -> Option<Error> {
         let remembered = remembered_root(&self.memory, &self.module_path)?;
         if remembered != self.root_path {
@@ -177,8 +175,8 @@ impl Target {
         }
     }
 
-    /// The same for a module's directory that does not exist either, so that there is no target
-    /// yet.
+    /// [`lost_history`](Self::lost_history) for a module whose directory does not exist either, so
+    /// that no target can be made.
     pub fn lost_directory(settings: &Settings, module_path: &Path) -> Option<Error> {
         let remembered = remembered_root(&settings.memory, module_path)?;
         let is_lost =
@@ -220,7 +218,7 @@ impl Target {
         Ok(root)
     }
 
-    /// Makes what [`open_root`](Target::open_root) would make of it, but registers nothing.
+    /// Makes the directories that [`open_root`](Target::open_root) would make, but registers nothing.
     pub fn prepare_root(&self) -> Result<SnapshotRoot> {
         if self.may_register() {
             if !self.is_registered() {
@@ -231,7 +229,7 @@ impl Target {
         self.open_with(RootAccess::Registered)
     }
 
-    /// Without a policy that can be used it is not known where a new root belongs.
+    /// Without a usable policy it is unknown where a new root belongs.
     fn may_register(&self) -> bool {
         self.trouble.is_empty() && self.opener.may_register()
     }
@@ -262,8 +260,8 @@ impl Target {
         Error::Root { path, problem: problem.to_string(), remedy: remedy.to_string() }
     }
 
-    /// A module that is only known by its connections is found by this again. A root that was moved
-    /// is told by the run that follows.
+    /// Later commands find a module by this if only connections show its directory. A root that was
+    /// moved is reported by the run that follows.
     fn remember_root(&self) {
         let name = self.name.as_deref().map(escape);
         let remembered = self.memory.change(&self.module_path, |memory| {

@@ -1,8 +1,8 @@
-//! What is done: the snapshot root on disk and everything that changes it.
+//! The snapshot root on disk, and everything that changes it.
 //!
-//! `ROOT/.rsyncd-snapshot` is ours alone (0700). Whatever becomes visible in the root is complete
-//! and durable before it does, and whatever disappears from it does so durably before any of it is
-//! removed; see [`publish`] and [`retire`] for the two orders.
+//! Only this program uses `ROOT/.rsyncd-snapshot` (mode 0700). A snapshot is complete and durable
+//! before it becomes visible in the root. A snapshot disappears from the root durably before any file
+//! of it is removed. [`publish`] and [`retire`] hold these two orders.
 
 pub(crate) mod completion;
 pub(crate) mod dir;

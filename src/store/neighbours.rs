@@ -1,6 +1,7 @@
-//! Which other modules of this machine have their snapshots on the same file system.
+//! Finds out whether other modules of this machine have their snapshots on the same file system.
 //!
-//! The kernel's mount table says so, without a call that asks the server of another file system.
+//! It reads the kernel's mount table, because a system call on another file system may wait for a
+//! server.
 
 use std::ffi::OsString;
 use std::fs;

@@ -1,6 +1,8 @@
-//! The registered roots that a module could get into the way of: those that this machine remembers,
-//! and those that are found on disk before a new root is registered. A new root also keeps out of
-//! the modules of `rsyncd.conf` that have none yet.
+//! Refuses a module or a root that overlaps with the root of another module.
+//!
+//! The other roots are those that this machine remembers, and those that are found on disk before a
+//! new root is registered. A new root may not lie in a module of `rsyncd.conf` either, whether or not
+//! that one has snapshots yet.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -26,13 +28,13 @@ use crate::system::syscalls::open_directory;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
-/// So deep roots are searched for in a new module: `DIRECTORY/MACHINE/ROOT`.
+/// Roots are searched for down to this depth in a new module: `DIRECTORY/MACHINE/ROOT`.
 const MAX_DEPTH: usize = 3;
 
-/// So many directories are looked into at most.
+/// At most this number of directories is read.
 const MAX_DIRECTORIES: usize = 4_096;
 
-/// Whether a name in a snapshot root is of our making.
+/// Whether this program makes such a name in a snapshot root.
 fn is_ours(name: &[u8]) -> bool {
     name == PRIVATE.as_bytes() || SnapshotName::parse(name, &Zone::utc()).is_some()
 }
@@ -57,7 +59,8 @@ pub(crate) fn check(
     overlap.map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, is_new)))
 }
 
-/// A module that holds another one's root already can get no snapshots, so it keeps no root away.
+/// The overlap with a module of `rsyncd.conf`. A module that holds another one's root already can get
+/// no snapshots, so a new root may lie in it.
 fn find_configured(
     memory: &MachineMemory,
     configured: &[ConfiguredModule],
@@ -126,9 +129,9 @@ fn find(
     Ok(overlap)
 }
 
-/// The same for a module whose root is in use, by what lies on its own path only, so that a hook
-/// costs no more where there are many modules. A root within the module was refused when it was
-/// new; what an earlier version let in is found by [`check`].
+/// [`check`] for a module whose root is in use. It reads only the directories on the module's own
+/// path, so that a hook is as fast on a server with many modules. A root within the module was
+/// refused when it was new; [`check`] finds one that an earlier version let in.
 ///
 /// # Errors
 /// [`Error::Root`] with the remedy.
@@ -140,8 +143,8 @@ pub(crate) fn check_in_use(module_path: &Path, root_path: &Path) -> Result<()> {
         .map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, false)))
 }
 
-/// The roots that this machine remembers and that are wanted, as far as they are there. A server
-/// that the work on `own` does not need is not waited for without a limit.
+/// The wanted ones of the roots that this machine remembers, as far as they exist. A file system that
+/// the work on `own` does not need is waited for with a limit only.
 fn remembered(
     memory: &MachineMemory,
     own: &Path,
@@ -149,13 +152,13 @@ fn remembered(
 ) -> Vec<KnownRoot> {
     let wanted = memory.roots_and_modules().into_iter().filter(|(root, _)| is_wanted(root));
     let wanted: Vec<(PathBuf, PathBuf)> = wanted.collect();
-    // The dead server of one module must not keep another one from its first snapshot.
+    // A server that does not answer must not keep other modules from their first snapshot.
     let mounts = if wanted.is_empty() { None } else { Mounts::read() }.unwrap_or_default();
     let of = |(root, module): (PathBuf, PathBuf)| match SnapshotRoot::registration(&root) {
         Ok(None) => None,
         // A module may have moved since.
         Ok(Some(registration)) => known(&root, &registration),
-        // What cannot be read, or is of a newer version, is there.
+        // A root that cannot be read, or that a newer version wrote, exists.
         Err(_) => Some(KnownRoot { root, module }),
     };
     let is_silent = |root: &Path| mounts.may_wait_for(root, own) && !answers(root);
@@ -166,7 +169,7 @@ fn remembered(
     wanted.into_iter().filter_map(of_each).collect()
 }
 
-/// The roots above a module that lies under a name of our making.
+/// The roots in whose snapshots, or whose `.rsyncd-snapshot`, the module would lie.
 fn above(module_path: &Path) -> Vec<KnownRoot> {
     let is_output =
         |path: &&Path| path.file_name().is_some_and(|name| is_ours(name.as_encoded_bytes()));
@@ -178,15 +181,15 @@ fn known(root: &Path, registration: &Registration) -> Option<KnownRoot> {
     Some(KnownRoot { root: root.to_path_buf(), module: path_of(&registration.path)? })
 }
 
-/// The first root in a module's upper directories. A copy of another machine's root is none: that
-/// one is registered for another place. What is mounted, or cannot be read, is no part of a
-/// snapshot.
+/// The first root in a module's upper directories. A copy of another machine's root does not count:
+/// it is registered for another path. Mounts and unreadable directories are skipped, because no
+/// snapshot would hold them.
 fn within(module_path: &Path) -> Result<Option<KnownRoot>> {
     let top = File::open(module_path).map_err(|cause| Error::io("open", module_path, cause))?;
     Ok(search(top.as_fd(), module_path, MAX_DEPTH, &mut { MAX_DIRECTORIES }))
 }
 
-/// Holds no more directories open than it goes deep.
+/// Holds at most as many directories open as the tree is deep.
 fn search(directory: BorrowedFd, path: &Path, depth: usize, left: &mut usize) -> Option<KnownRoot> {
     if let Some(found) = root_at(directory, path) {
         return Some(found);

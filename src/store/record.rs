@@ -1,7 +1,7 @@
-//! What was known when a snapshot was published: `records/NAME.toml`.
+//! The record of a snapshot: `records/NAME.toml`.
 //!
-//! A record is written before its snapshot becomes visible. Later only *verified-until*
-//! moves. Adopted snapshots get a record when they are first verified.
+//! A record is written before its snapshot becomes visible. Later only `verified_until` changes.
+//! Adopted snapshots get a record when they are first verified.
 
 use std::fmt;
 
@@ -30,9 +30,9 @@ pub struct Record {
     pub time: DateTime<Utc>,
     /// When a run last found the module unchanged.
     pub verified_until: DateTime<Utc>,
-    /// What the content is worth.
+    /// Complete or partial.
     pub grade: Grade,
-    /// Whether somebody else made the snapshot and we only verified it.
+    /// Whether another program made the snapshot and this one only verified it.
     #[serde(default)]
     pub adopted: bool,
     /// The order in which it was taken; none for one that an older version made.
@@ -77,7 +77,7 @@ pub struct Record {
     /// The first of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub temporary_files: Vec<String>,
-    /// Who transferred; none for a manual snapshot.
+    /// The client; none for a manual snapshot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<Client>,
     /// What making the snapshot took; none for an adopted one.
@@ -156,7 +156,7 @@ pub struct CopyRecord {
     size_bytes: i64,
     /// As text: TOML's integers end in 2262.
     mtime_ns: String,
-    /// Why it could not be linked, for people.
+    /// Why it could not be linked, as text.
     #[serde(default)]
     pub reason: String,
     /// What else it looked like; missing in records of earlier versions.
@@ -193,7 +193,7 @@ impl OriginalRecord {
         }
     }
 
-    /// What cannot be read counts as unknown, so that more is compared.
+    /// A field that cannot be parsed counts as unknown, so that more is compared.
     fn read(&self) -> CopiedState {
         let OriginalRecord { mode, uid, gid, device, ctime_ns, xattrs } = self;
         let digest = |text: &String| u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes);
@@ -266,7 +266,7 @@ impl Record {
         dir::write(records, &file_name(name), &self.to_text(records)?)
     }
 
-    /// The same before the whole file system is synced.
+    /// [`write`](Self::write) for a caller who is about to sync the whole file system.
     pub fn write_before_syncfs(&self, records: Dir, name: &str) -> Result<()> {
         dir::write_before_syncfs(records, &file_name(name), self.to_text(records)?.as_bytes())
     }

@@ -1,7 +1,7 @@
 //! Which module a root belongs to: `root.toml`.
 //!
-//! Snapshots of two modules in one root would expire each other. So the first one registers,
-//! and every other is refused.
+//! Snapshots of two modules in one root would expire each other. So the first module registers the
+//! root, and every other module is refused.
 
 use std::path::Path;
 
@@ -28,19 +28,19 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// Of the module `name` in the directory `path`.
+    /// The registration of the module `name` in the directory `path`.
     pub fn new(name: Option<&[u8]>, path: &Path) -> Self {
         Registration { format: FORMAT, module: name.map(escape), path: escape_path(path) }
     }
 
-    /// Whether this can stand for `other` too: the same directory, and no other name.
+    /// Whether both are of one module: one directory, and no two different names.
     pub fn admits(&self, other: &Registration) -> bool {
         let same_name =
             self.module.is_none() || other.module.is_none() || self.module == other.module;
         self.path == other.path && same_name
     }
 
-    /// What keeps `other` out of the root, and what to do about it.
+    /// Why `other` may not use the root, and the remedy; none if it may.
     pub(crate) fn refuses(&self, other: &Registration, private: Dir) -> Option<(String, String)> {
         if self.admits(other) {
             return None;
@@ -82,7 +82,7 @@ impl Registration {
         format::read(&private.path.join(REGISTRATION_FILE), &text).map(Some)
     }
 
-    /// Whether a root has one, readable or not.
+    /// Whether a root has the file, readable or not.
     pub(crate) fn is_there(private: Dir) -> bool {
         stat_entry(private.directory, &c_name(REGISTRATION_FILE)).is_ok()
     }

@@ -1,8 +1,8 @@
 //! What a snapshot root must be before anything in it is believed.
 //!
-//! A root-run program makes and removes whole trees there. So only the administrator may be
-//! able to change it, it must not be where clients write, and hard links from the module must
-//! be possible. Each refusal says what to do.
+//! A program with root's rights makes and removes whole trees in it. So only the administrator may be
+//! able to change it, clients must not write there, and hard links from the module must be possible.
+//! Each refusal says what to do.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -87,8 +87,8 @@ pub(crate) fn check_owner(path: &Path, directory: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// Whether other users than root reach what is in the root, and could remove what is theirs in
-/// snapshots. An ordinary user's snapshots hold that user's own files.
+/// Whether users other than root can enter the root, and so remove their files from snapshots. False
+/// for an ordinary user's root, which holds that user's files.
 pub(crate) fn is_open(path: &Path, directory: &OwnedFd) -> Result<bool> {
     if !is_privileged() {
         return Ok(false);
@@ -155,8 +155,8 @@ pub(crate) fn check_mounts(
     Err(refusal(path, problem, remedy))
 }
 
-/// Refuses a root that is inside the module after all, whatever the two paths say: by walking up
-/// from it to the top.
+/// Refuses a root that is inside the module, by walking up from the root to `/`: the two paths may
+/// hide it, as with a bind mount.
 pub(crate) fn check_outside(path: &Path, directory: &OwnedFd, module: &OwnedFd) -> Result<()> {
     let failed = |cause| Error::io("inspect", path, cause);
     let identity =
@@ -203,8 +203,8 @@ pub(crate) fn no_hard_links(path: &Path, kind: &FileSystemType) -> Error {
     refusal(path, problem, remedy)
 }
 
-/// `error`, or if that is due to a file where the root or a directory above it should be, what to
-/// do about it.
+/// `error`, or a refusal with the remedy if a file is in the place of the root or of a directory
+/// above it.
 pub(crate) fn explained(path: &Path, error: Error) -> Error {
     if !error.is_not_a_directory() {
         return error;
@@ -218,7 +218,7 @@ pub(crate) fn explained(path: &Path, error: Error) -> Error {
     refusal(path, problem, "move that file away, or correct `snapshot_root`".into())
 }
 
-/// Refuses a private directory that is not ours alone.
+/// Refuses a `.rsyncd-snapshot` that other users may enter or own.
 pub(crate) fn check_private(path: &Path, stat: &FileStat) -> Result<()> {
     let is_directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
     if is_directory && stat.st_mode & 0o777 == 0o700 && stat.st_uid == geteuid().as_raw() {
