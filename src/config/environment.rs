@@ -1,4 +1,4 @@
-//! What rsyncd tells its hooks: `RSYNC_*`, read as bytes.
+//! The variables `RSYNC_*` that rsyncd gives its hooks, read as bytes.
 
 use std::env;
 use std::os::unix::ffi::OsStrExt;
@@ -27,11 +27,11 @@ pub struct HookConnection {
 /// A transfer that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FinishedTransfer {
-    /// Over which connection.
+    /// The connection that it came over.
     pub connection: HookConnection,
     /// `RSYNC_EXIT_STATUS`: 0 to 255, or -1 for a transfer that a signal killed.
     pub status: i32,
-    /// `RSYNC_RAW_STATUS`: what waitpid said.
+    /// `RSYNC_RAW_STATUS`: the status that waitpid returned to rsyncd.
     pub raw_status: Option<i32>,
 }
 
@@ -41,7 +41,7 @@ impl HookConnection {
         env::var_os("RSYNC_MODULE_PATH").is_some()
     }
 
-    /// How messages call the module.
+    /// The module's name or path for messages, escaped.
     pub fn label(&self) -> String {
         let path = || escape_path(&self.module_path);
         self.module_name.as_deref().map_or_else(path, escape)

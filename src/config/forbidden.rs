@@ -1,8 +1,8 @@
-//! Whether `rsyncd.conf` forbids a push, so that it cannot write whatever its client does.
+//! Whether `rsyncd.conf` forbids a push, so that the push writes nothing, whatever its client does.
 //!
-//! rsyncd runs its hooks for such a push, too: it ends with status 1 where the module or its user
-//! may only read, and with 4 where an option is refused. Only what is certain counts: a rule that
-//! needs to know groups, or a value that rsync would not understand, forbids nothing here.
+//! rsyncd runs its hooks for such a push, too. It ends with status 1 if the module or its user may
+//! only read, and with 4 if an option is refused. Only certain rules count: a rule about groups, or a
+//! value that rsync would not understand, forbids nothing here.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::decide::arguments::Arguments;
 use crate::decide::arguments::option_name::OptionName;
 use crate::decide::verdict_facts::Forbidden;
 
-/// What forbids the push of `user` with these arguments, if anything surely does.
+/// Why the push of `user` with these arguments is certainly forbidden; none if it may be allowed.
 pub(crate) fn forbids(
     module: &RsyncdModule,
     user: &[u8],
@@ -23,7 +23,7 @@ pub(crate) fn forbids(
     refuses(module, arguments).then_some(Forbidden::Option)
 }
 
-/// Whether the module is surely one that no client may write to.
+/// Whether certainly no client may write to the module.
 pub(crate) fn offers_only_reading(module: &RsyncdModule) -> bool {
     let rules = module.get("auth users").unwrap_or_default();
     let may_write = |rule: &[u8]| {
@@ -34,8 +34,8 @@ pub(crate) fn offers_only_reading(module: &RsyncdModule) -> bool {
     is_read_only(module, b"") == Some(true) && !words(rules).any(may_write)
 }
 
-/// Whether the transfer of `user` to the module at `path` surely writes nothing. The module has to
-/// be the one that the daemon runs the hook for.
+/// Whether the transfer of `user` to the module at `path` certainly writes nothing. False if `module`
+/// is not the one that the daemon runs the hook for.
 pub(crate) fn is_reader(module: &RsyncdModule, user: &[u8], path: &Path) -> bool {
     let is_it = match module.whereabouts() {
         Ok(ModuleDirectory::At(known)) => known == path,

@@ -1,8 +1,7 @@
-//! What is configured: the policy file, rsyncd.conf, the hook's environment, and from these
-//! the module that a command works on.
+//! Reads what is configured: the policy file, rsyncd.conf and the hook's environment.
 //!
-//! Reading never changes anything, and garbage in any of them ends in a message that says
-//! where it is and what would be right.
+//! Reading changes nothing. A mistake in any of them ends in a message with its place and what is
+//! accepted there.
 
 pub(crate) mod environment;
 pub(crate) mod forbidden;

@@ -1,9 +1,9 @@
-//! Reads the policy file and tells every mistake in it at once.
+//! Reads the policy file and reports every mistake in it at once.
 //!
-//! A policy that cannot be read without error expires nothing, so the administrator must find
-//! all that is wrong in one go, each mistake with its place and the accepted values. Therefore
-//! the tables of the file are walked by hand: first `[defaults]` over the
-//! built-in values, then each `[module.NAME]` over the result.
+//! Nothing expires under a policy with a mistake. So the administrator gets all mistakes at once, each
+//! with its place and the accepted values. A derived deserializer would stop at the first one, so
+//! this code walks the tables itself: first `[defaults]` over the built-in values, then each
+//! `[module.NAME]` over the result.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,7 +25,7 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// What holds without a policy file: the built-in defaults for every module.
+    /// The policies without a file: the built-in defaults for every module.
     pub fn built_in() -> Self {
         let defaults = Policy { time_zone: time_zone::local(), ..Policy::default() };
         Policies { defaults, modules: BTreeMap::new() }
@@ -68,7 +68,7 @@ const EMPTY: &str = "the file is empty: an empty policy may be the rest of a fai
                      nothing expires under it; remove it to use the built-in defaults, or write \
                      [defaults]";
 
-/// A walk over the tables of a file that collects what is wrong.
+/// Reads the tables of a file and collects the mistakes.
 #[derive(Default)]
 struct PolicyReader {
     mistakes: Vec<PolicyMistake>,
@@ -77,7 +77,7 @@ struct PolicyReader {
 impl PolicyReader {
     fn document(&mut self, document: &DeTable<'_>) -> Policies {
         let mut policies = Policies::built_in();
-        // The defaults come first whatever the order in the file: modules build on them.
+        // The defaults are read first wherever they are in the file: modules build on them.
         if let Some(defaults) = document.get("defaults") {
             policies.defaults = self.policy("defaults".to_string(), defaults, &policies.defaults);
         }
@@ -142,7 +142,7 @@ impl PolicyReader {
                 read.push(name);
             }
         }
-        // The key that this table sets is the one to blame, not the value that it inherits.
+        // The mistake is reported at a key of this table, not at the value that it inherits.
         if let Some(name) =
             [PARTIAL_ON_EXIT, SNAPSHOT_ON_EXIT].into_iter().find(|name| read.contains(name))
         {

@@ -1,8 +1,8 @@
-//! The text of a policy file: its lines, and what of it is TOML.
+//! The text of a policy file: its lines, and which of them are TOML.
 //!
-//! The TOML parser recovers from errors, but after some it skips whole tables without a word,
-//! and what it makes of a broken line is a guess. So broken lines are blanked and the
-//! rest is parsed again: every mistake in the rest is found then, and none is invented.
+//! The TOML parser recovers from errors, but after some it skips whole tables without an error, and
+//! its reading of a broken line is a guess. So broken lines are blanked and the rest is parsed
+//! again: this finds every mistake in the rest and invents none.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use toml::de::DeTable;
 use crate::config::policy_value::PolicyMistake;
 use crate::tell::escape::{escape_path, one_line};
 
-/// More rounds of blanking than this, and the file is no policy at all.
+/// A file that needs more rounds of blanking is no policy.
 const MAX_ROUNDS: usize = 32;
 
 /// A text without the lines that are not TOML.
@@ -63,8 +63,8 @@ impl TomlText {
     fn blank(&mut self, start: usize, mistake: PolicyMistake) {
         let line = self.sound_text[start..].lines().next().unwrap_or_default();
         let range = start..start + line.len();
-        // Without a header its keys would go to the table before. A blank line is only where
-        // something that was opened in an unknown place above was missed.
+        // Without its header, keys would count for the table above. An error at a blank line means
+        // that a string or an array was opened at an unknown place above and never closed.
         if line.trim().is_empty() || line.trim_start().starts_with('[') {
             self.uncertain_from = self.uncertain_from.min(start);
         }

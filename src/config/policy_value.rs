@@ -1,8 +1,8 @@
-//! The values of a policy file: what each kind accepts, and what is said about the rest.
+//! The values of a policy file: what each kind accepts, and the message about any other value.
 //!
-//! A reader of a value either yields something valid or says which key holds what, and what it
-//! would accept. Values are checked here rather than by serde because serde stops at the first
-//! mistake, and an administrator wants to see all of them.
+//! A reader returns a valid value, or a mistake with the key, the value found and the accepted ones.
+//! serde does not check the values, because it stops at the first mistake and the administrator
+//! wants to see all of them.
 
 use std::ops::RangeInclusive;
 use std::path::{Component, Path};
@@ -17,17 +17,17 @@ use crate::decide::frequency::{Frequency, SlotCount};
 use crate::decide::zone::Zone;
 use crate::tell::escape::escape;
 
-/// More snapshots than any disk holds, few enough for any arithmetic.
+/// More snapshots than a disk holds, and small enough that no sum overflows.
 const MAX_SNAPSHOTS: i64 = 1_000_000;
 
 /// Longer strings are cut where a message quotes them.
 const MAX_QUOTED_CHARACTERS: usize = 80;
 
-/// Something in the file that cannot stay as it is.
+/// A mistake in the policy file.
 pub(crate) struct PolicyMistake {
-    /// Where, in bytes from the start of the text.
+    /// Its place, in bytes from the start of the text.
     pub(crate) offset: usize,
-    /// What, without the place.
+    /// The message without the place.
     pub(crate) message: String,
 }
 
@@ -94,7 +94,7 @@ impl<'a, 'text> PolicyValue<'a, 'text> {
         self.integer(0..=MAX_SNAPSHOTS).map(|number| number as usize)
     }
 
-    /// A length of time, which may be none.
+    /// A duration, which may be 0.
     pub(crate) fn span(&self) -> ValueResult<DurationText> {
         self.text().and_then(DurationText::parse).ok_or_else(|| {
             self.mistake(
@@ -104,7 +104,7 @@ impl<'a, 'text> PolicyValue<'a, 'text> {
         })
     }
 
-    /// A length of time that lasts.
+    /// A duration longer than 0.
     pub(crate) fn positive_span(&self) -> ValueResult<DurationText> {
         let span = self.span()?;
         if span.seconds() == 0 {
@@ -123,7 +123,7 @@ impl<'a, 'text> PolicyValue<'a, 'text> {
         })
     }
 
-    /// What has to stay free on a file system.
+    /// The space that has to stay free on a file system.
     pub(crate) fn free_space(&self) -> ValueResult<FreeSpace> {
         self.text().and_then(FreeSpace::parse).ok_or_else(|| {
             self.mistake(

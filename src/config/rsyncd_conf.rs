@@ -1,8 +1,9 @@
 //! Reads `rsyncd.conf` far enough to know each module's parameters and directory.
 //!
-//! By hand we are given a module's name where rsyncd gives its directory, and a snapshot of
-//! another directory than the one clients write to is no backup. So sections, defaults, `&include`
-//! and `&merge` mean here what they mean to rsync 3.5, and what depends on a connection is refused.
+//! On the command line the administrator names a module, while rsyncd gives hooks its directory. A
+//! snapshot of another directory than the one that clients write to is no backup. So sections,
+//! defaults, `&include` and `&merge` mean here what they mean to rsync 3.5, and a path that depends
+//! on a connection is refused.
 //!
 //! A module copies the defaults that stand above its first header. A string that is still unset
 //! then follows the defaults as they are at the end of the file; the other types do not.
@@ -18,14 +19,13 @@ use crate::config::rsyncd_syntax::{Statement, Statements};
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
 
-/// Files that include files that include files: more of that is a loop.
+/// Files that include each other deeper than this are a loop.
 const MAX_DEPTH: usize = 16;
 
-/// More files than any configuration is made of: a file that includes itself twice doubles at each
-/// level.
+/// The number of files is limited, too: a file that includes itself twice doubles at each level.
 const MAX_FILES: usize = 4_096;
 
-/// More bytes than any of them has; what has no end must not be read to it.
+/// A larger file is refused: a device may have no end.
 const MAX_BYTES: u64 = 16 << 20;
 
 /// The parameters that rsync looks up among the defaults at the end when a module has none.
@@ -56,7 +56,7 @@ impl RsyncdConf {
     }
 }
 
-/// What has been read so far.
+/// The modules and defaults that have been read so far.
 #[derive(Default)]
 struct ConfReader {
     modules: Vec<RsyncdModule>,
@@ -70,7 +70,7 @@ impl ConfReader {
     fn read_file(&mut self, file: &Path, depth: usize) -> Result<(), Error> {
         self.files += 1;
         let text = read_bytes(file)?;
-        // rsync takes a NUL for the end of the file and reads no further, without a word.
+        // rsync stops at a NUL without an error.
         if let Some(at) = text.iter().position(|byte| *byte == 0) {
             let line = text[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
             return Err(
@@ -172,7 +172,8 @@ impl ConfReader {
         })
     }
 
-    /// Reads a file whose defaults are its own; what follows the directive belongs to no module.
+    /// Reads a file that keeps its changes of the defaults to itself. Parameters that follow the
+    /// directive belong to no module.
     fn include(&mut self, file: &Path, depth: usize) -> Result<(), Error> {
         let defaults = self.defaults.clone();
         self.current = None;
@@ -193,7 +194,7 @@ impl ConfReader {
     }
 }
 
-/// Where a statement begins.
+/// The file and line where a statement begins.
 #[derive(Clone, Copy)]
 struct ConfPosition<'a> {
     file: &'a Path,

@@ -24,12 +24,12 @@ pub struct RsyncdModule {
     pub(crate) place: String,
 }
 
-/// What the file says of where a module's directory is.
+/// What `rsyncd.conf` says about the directory of a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModuleDirectory {
-    /// There.
+    /// This path.
     At(PathBuf),
-    /// That depends on the connection or on the daemon; the hooks are told.
+    /// The path depends on the connection or on the daemon. rsyncd gives it to the hooks.
     Unknown {
         /// Why, as the rest of a sentence about the module.
         why: String,
@@ -61,7 +61,7 @@ impl RsyncdModule {
         }
     }
 
-    /// Where the module's directory is, as far as the file says.
+    /// The module's directory, as far as `rsyncd.conf` says it.
     ///
     /// # Errors
     /// If it has none.
@@ -92,7 +92,7 @@ impl RsyncdModule {
     }
 
     /// Replaces the only variable that does not depend on the connection or the daemon's
-    /// environment; where there is another one, says so.
+    /// environment. Another variable is an error.
     pub(crate) fn expanded(&self, value: &[u8]) -> Result<Vec<u8>, String> {
         let mut expanded = Vec::new();
         let mut rest = value;

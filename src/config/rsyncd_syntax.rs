@@ -1,8 +1,8 @@
 //! Splits the bytes of an `rsyncd.conf` into statements as rsync's own parser does.
 //!
-//! rsync reads by character, not by line, which shows in its continuations: a backslash that is
-//! the last thing on a line but for blanks joins the next line to a name or a value, yet not to a
-//! comment. Following that here keeps us from snapshotting another directory than rsyncd serves.
+//! rsync reads by character, not by line: a backslash at the end of a line, before blanks at most,
+//! joins the next line to a name or a value, but not to a comment. A reader that differs from rsync
+//! would take snapshots of another directory than rsyncd serves.
 
 /// One statement of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The policy file and rsyncd.conf as one run sees them.
 //!
-//! A policy that does not read without error must not stop snapshots, only expiry. So trouble
-//! with it is carried along as data, and every module still gets a policy: the built-in one.
+//! A policy file with a mistake must stop expiry, but not snapshots. So its mistakes are kept as data
+//! in [`PolicySource`], and every module still gets a policy: the built-in one.
 
 use std::cell::OnceCell;
 use std::fs;
@@ -30,9 +30,9 @@ pub struct Settings {
     pub policy_file: PathBuf,
     /// rsyncd's configuration file.
     pub rsyncd_conf: PathBuf,
-    /// What became of reading the policy.
+    /// How reading the policy ended.
     pub source: PolicySource,
-    /// Where this machine remembers roots and failures.
+    /// This machine's memory of roots and failures.
     pub memory: MachineMemory,
     policies: Policies,
     /// rsyncd's configuration, once it was read without error.
@@ -40,7 +40,7 @@ pub struct Settings {
     writable_modules: OnceCell<Arc<[ConfiguredModule]>>,
 }
 
-/// What became of reading the policy file.
+/// How reading the policy file ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PolicySource {
     /// It was read without error.
@@ -96,7 +96,7 @@ impl Settings {
         Ok(self.rsyncd.get_or_init(|| conf).clone())
     }
 
-    /// The modules that clients may write to and whose directories rsyncd.conf says; none where it
+    /// The modules that clients may write to and whose directories are in rsyncd.conf; none if it
     /// cannot be read.
     pub fn writable_modules(&self) -> Arc<[ConfiguredModule]> {
         let configured = |module: &RsyncdModule| match module.whereabouts() {
