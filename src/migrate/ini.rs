@@ -1,11 +1,11 @@
-//! Reads the text of an ini file as the `RawConfigParser` of Python's `configparser` does, the
-//! reader that rotate-backups has.
+//! Reads the text of an ini file as the `RawConfigParser` of Python's `configparser` does, which
+//! rotate-backups uses.
 //!
-//! It is our own because no crate reads what that one reads: a value goes on over lines that are
-//! indented deeper than its option, blank lines and comments among them; `#` and `;` begin a
-//! comment only where a line begins; `:` divides as well as `=`; `[DEFAULT]` reaches every
-//! section; nothing is interpolated. A reader that differs in one of these translates another
-//! policy than the one that was in force. All mistakes are told at once, each with its line.
+//! No crate reads these files alike: a value continues over lines that are indented deeper than its
+//! option, blank lines and comments among them; `#` and `;` begin a comment only at the beginning of
+//! a line; `:` divides as well as `=`; `[DEFAULT]` applies to every section; nothing is
+//! interpolated. A reader that differs in one of these would translate another policy than the one
+//! that was in force. All mistakes are reported at once, each with its line.
 
 use std::collections::BTreeMap;
 
@@ -32,12 +32,12 @@ pub(crate) struct IniSetting {
     pub line: usize,
 }
 
-/// Something in the file that cannot stay as it is; mistakes sort by line.
+/// A mistake in the file; mistakes sort by line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct IniMistake {
     /// Its line, from 1.
     pub line: usize,
-    /// What it is and what to do about it; not escaped yet.
+    /// The message with the remedy, not escaped yet.
     pub message: String,
 }
 
@@ -130,7 +130,7 @@ impl IniReader {
     }
 
     fn header_or_option(&mut self, number: usize, content: &str) {
-        // What follows the last bracket is nothing to Python either.
+        // Python ignores the text after the last bracket, too.
         let header = content.strip_prefix('[').and_then(|rest| rest.rsplit_once(']'));
         match header.filter(|(name, _)| !name.is_empty()) {
             Some((name, _)) => self.section(number, name),

@@ -1,12 +1,12 @@
-//! What a section of `rotate-backups.ini` is about: the directory, or the directories, in its name.
+//! The directory, or the directories, that the name of a section of `rotate-backups.ini` stands for.
 //!
-//! rotate-backups looks a directory up among its sections in the order of their names and takes
-//! the first that matches. So what a name matches decides which policy was in force, and is here
-//! exactly what Python's `fnmatch`, `expandvars`, `expanduser` and `abspath` make of it.
+//! rotate-backups compares a directory with its sections in the order of their names and takes the
+//! first that matches. So the matching decides which policy was in force, and follows Python's
+//! `fnmatch`, `expandvars`, `expanduser` and `abspath` exactly.
 
 use std::path::Path;
 
-/// The name of a section, understood.
+/// The meaning of a section's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SectionLocation {
     /// `host:directory`, on another machine.
@@ -65,7 +65,7 @@ impl SectionLocation {
     }
 }
 
-/// Replaces `$NAME` and `${NAME}`; what is not set stays as it is.
+/// Replaces `$NAME` and `${NAME}`; a variable that is not set stays as it is.
 fn with_variables(text: &str, variable: impl Fn(&str) -> Option<String>) -> String {
     let mut expanded = String::new();
     let mut rest = text;
@@ -143,7 +143,7 @@ const NAME_SHAPES: [&str; 3] =
     ["0000-00-00 00:00:00", "0000-00-00T00-00-00Z", "0000-00-00T00-00-00Z-partial"];
 
 impl GlobPattern {
-    /// Reads a pattern; nothing is none.
+    /// Reads a pattern; every text is one.
     pub fn new(text: &str) -> Self {
         let mut parts = Vec::new();
         let mut rest = text;

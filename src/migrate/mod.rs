@@ -1,9 +1,7 @@
-//! Reads a `rotate-backups.ini`, the configuration of the program whose policy we take over.
+//! Translates a `rotate-backups.ini`, the configuration of the program that this one replaces.
 //!
-//! The text is read by [`ini`], section names are understood by
-//! [`location`], and options become keys of our policy in
-//! [`table`]. Which module a section is about is for
-//! [`module`] to find out.
+//! [`ini`] reads the text, [`location`] reads section names, [`table`] translates options into keys
+//! of our policy, and [`module`] finds the module that a section is about.
 
 pub(crate) mod ini;
 pub(crate) mod location;
@@ -27,7 +25,7 @@ pub struct TranslatedSection {
     pub name: String,
     /// The line of its header, from 1.
     pub line: usize,
-    /// The directories that it is about.
+    /// The directories that it applies to.
     pub location: SectionLocation,
     /// Its options.
     pub table: PolicyTable,
@@ -75,7 +73,7 @@ pub fn read(file: &Path, text: &[u8]) -> Result<Vec<TranslatedSection>> {
     if mistakes.is_empty() { Ok(translated) } else { Err(told(mistakes)) }
 }
 
-/// The home directory of a user, or of whoever runs this.
+/// The home directory of a user; of this process's user if `user` is empty.
 fn home(user: &str) -> Option<String> {
     if user.is_empty()
         && let Ok(home) = std::env::var("HOME")

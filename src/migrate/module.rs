@@ -1,8 +1,8 @@
-//! Finds the modules of `rsyncd.conf` that the sections of a `rotate-backups.ini` are about.
+//! Finds the modules of `rsyncd.conf` that the sections of a `rotate-backups.ini` apply to.
 //!
-//! A section is about a directory of snapshots, our snapshot root; a module's own directory is
-//! `latest` in it. Where several sections match one directory, the one whose name sorts first was
-//! in force and is taken, though it may not be the one that was meant.
+//! A section names a directory of backups, which is our snapshot root; a module's own directory is
+//! `latest` in it. If several sections match one directory, the one whose name sorts first was in
+//! force and is taken, although the administrator may have meant another one.
 
 use std::fs::canonicalize;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,9 @@ use crate::module::target::Target;
 use crate::tell::error::Result;
 use crate::tell::escape::escape;
 
-/// What is known of modules and sections.
+/// Which sections apply to which modules.
 pub(crate) struct SectionAssignment {
-    /// The modules that a section is about, in the order of `rsyncd.conf`.
+    /// The modules that a section applies to, in the order of `rsyncd.conf`.
     pub assigned: Vec<AssignedModule>,
     /// The names of the others, escaped.
     pub left: Vec<String>,
@@ -27,7 +27,7 @@ pub(crate) struct SectionAssignment {
     order: Vec<usize>,
 }
 
-/// A module that a section is about.
+/// A module that a section applies to.
 pub(crate) struct AssignedModule {
     /// The name of the module, without control characters.
     pub name: String,
@@ -35,7 +35,7 @@ pub(crate) struct AssignedModule {
     pub section: usize,
     /// The directory of its snapshots.
     pub root: PathBuf,
-    /// What the policy in use says about the place of its snapshots.
+    /// `snapshot_root` for it in the policy in use.
     pub snapshot_root: Option<String>,
     /// Whether the module's own directory is the one that holds the snapshots.
     pub is_root_itself: bool,

@@ -1,11 +1,10 @@
 //! Translates the options of a section of `rotate-backups.ini` into keys of our policy, with a note
 //! on each that means something else here, or nothing.
 //!
-//! Two rules. What the translation decides is what rotate-backups 8.1 decided, apart from the
-//! differences that docs/policy.md lists; what its documentation promised and its code never did is
-//! told in a note instead. And where an option kept rotate-backups from snapshots that our rotation
-//! would reach, the table is held: it gets `max_expire = 0`, and nothing expires until a person has
-//! looked.
+//! There are two rules. The translated policy decides as rotate-backups 8.1 did, apart from the
+//! differences that docs/policy.md lists; a note names what its documentation promised and its code
+//! never did. And if an option kept rotate-backups from snapshots that our rotation would expire, the
+//! table is held: it gets `max_expire = 0`, and nothing expires until the administrator removes that.
 
 use std::collections::BTreeSet;
 
@@ -14,19 +13,19 @@ use crate::migrate::ini::{IniMistake, IniSection, IniSetting};
 use crate::migrate::location::GlobPattern;
 use crate::migrate::value::{RetentionCount, boolean, is_set, list, period};
 
-/// What the table of a module holds.
+/// The table of a module in the policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyTable {
-    /// Its parts, in an order to be read in.
+    /// Its parts in the order in which they are printed.
     pub entries: Vec<TableEntry>,
-    /// Whether nothing expires until a person has looked.
+    /// Whether nothing expires until the administrator removes `max_expire = 0`.
     pub is_held: bool,
 }
 
 /// A part of a table: a note, a key with its value, or a key beside its note.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableEntry {
-    /// What has to be known, in one paragraph and not escaped.
+    /// A note for the administrator, in one paragraph and not escaped.
     pub note: Option<String>,
     /// A line of TOML.
     pub key: Option<String>,
@@ -62,7 +61,7 @@ impl PolicyTable {
     }
 }
 
-/// What one run of rotate-backups carries from a section to those that it reads later.
+/// The options that a run of rotate-backups carries from a section to those that it reads later.
 const CARRIED: [&str; 6] = [
     "exclude-list",
     "include-list",
@@ -278,7 +277,7 @@ impl Translation<'_> {
         }
     }
 
-    /// Says which options of other sections were in force here too, in a run over all of them.
+    /// Adds a note about options of other sections that were in force here, too, in a run over all.
     fn carried_over(&mut self, all: &[IniSection]) {
         let mut carried = Vec::new();
         let sets = |section: &IniSection, name| {

@@ -1,8 +1,7 @@
 //! The counts and other values of `rotate-backups.ini`, as rotate-backups reads them.
 //!
-//! A count there is an expression of Python: `7`, `24*7`, `7 * 2 # two weeks`. Whoever wrote one
-//! meant whole numbers and the four signs that keep them whole; for anything more, the remedy is
-//! to write the number.
+//! A count there is an expression of Python: `7`, `24*7`, `7 * 2 # two weeks`. Whole numbers, `+`,
+//! `-`, `*` and parentheses are understood here; for anything else, the message asks for the number.
 
 use crate::decide::frequency::SlotCount;
 use crate::migrate::ini::stripped;
