@@ -1,7 +1,7 @@
-//! Time as it cannot be set: nanoseconds since this boot, and which boot that is.
+//! Reads the boot clock, which nothing can set: nanoseconds since this boot, and the boot's id.
 //!
-//! Whether one run's scan began after another run started must not depend on the wall clock,
-//! which people and daemons set. The boot-time clock also runs while the machine sleeps.
+//! Whether one run's scan began after another run started must not depend on the wall clock, which
+//! administrators and time daemons set. The boot clock also runs while the machine sleeps.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -10,7 +10,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::decide::boot_time::BootTime;
 
-/// The id of this boot, once it could be read; else nothing.
+/// The id of this boot; empty as long as it cannot be read.
 fn this_boot() -> String {
     static BOOT: OnceLock<String> = OnceLock::new();
     let read = || fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
@@ -18,8 +18,8 @@ fn this_boot() -> String {
     boot.map_or_else(String::new, |boot| BOOT.get_or_init(|| boot).clone())
 }
 
-/// How far the boot-time clock of this time namespace is ahead of the kernel's own, in nanoseconds.
-/// Without that, two containers would tell different times of one moment.
+/// How far the boot clock of this time namespace is ahead of the kernel's own, in nanoseconds. It
+/// is subtracted, so that two containers read equal times at one moment.
 pub(crate) fn namespace_offset() -> i64 {
     static OFFSET: OnceLock<i64> = OnceLock::new();
     *OFFSET.get_or_init(|| {
@@ -37,14 +37,14 @@ fn parse_offset(text: &str) -> Option<i64> {
 }
 
 impl BootTime {
-    /// This moment.
+    /// The present moment.
     pub fn now() -> Self {
         let nanoseconds = clock_gettime(ClockId::CLOCK_BOOTTIME)
             .map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec());
         BootTime { boot: this_boot(), nanoseconds: nanoseconds - namespace_offset() }
     }
 
-    /// Whether the machine has not been started again since.
+    /// Whether the machine has not been rebooted since.
     pub fn is_of_this_boot(&self) -> bool {
         self.boot == BootTime::now().boot
     }

@@ -1,4 +1,5 @@
-//! The wall clock and the boot clock, passed in: a simulated year need not be waited for.
+//! The wall clock and the boot clock as a value that is passed in, so that tests can simulate a
+//! year.
 
 use std::cell::{Cell, RefCell};
 use std::thread::sleep;
@@ -13,7 +14,7 @@ use crate::decide::clock_reading::ClockReading;
 pub enum Clock {
     /// The system's clock.
     System,
-    /// Clocks that stand still until the program waits for the next second.
+    /// Clocks that stand still until the program waits for the next second; for tests.
     Standing {
         /// The wall clock.
         time: Cell<DateTime<Utc>>,
@@ -56,7 +57,7 @@ impl Clock {
         }
     }
 
-    /// The time as exactly as it is known, to compare with the kernel's change times.
+    /// The time to the nanosecond, to compare with the kernel's change times.
     pub fn exact_now(&self) -> DateTime<Utc> {
         match self {
             Clock::System => Utc::now(),

@@ -1,13 +1,13 @@
-//! Mounts inside a tree, recognised without a call that asks the server of what is mounted.
+//! Recognises mounts inside a tree, without a call that asks the server of the mounted file system.
 //!
-//! The server of a mount may be dead: a call that reaches it then hangs, with the root's lock and a
-//! turn of the machine held. Asking for the state of a *name* reaches it, for the kernel steps over
-//! to what is mounted there. So where a mount is below the tree, a name is first opened as a mere
-//! place (`O_PATH`), with `RESOLVE_NO_XDEV`: that ends with `EXDEV` before anything of the mounted
-//! file system is asked for. What is wanted is asked of the place.
+//! The server of a mount may be dead. A call that reaches it then hangs, while the run holds the
+//! root's lock and a place in the job queue. A call for the state of a *name* reaches it, because
+//! the kernel follows the mount. So where something is mounted below the tree, a name is first
+//! opened with `O_PATH` and `RESOLVE_NO_XDEV`: that ends with `EXDEV` before the kernel asks the
+//! mounted file system anything. Further calls use that descriptor.
 //!
-//! That costs two more calls a name. So it is done only where the kernel's list of mounts names one
-//! below a tree of this process, or cannot be read.
+//! This costs two more calls for each name. So it is done only where the kernel's list of mounts
+//! has one below a tree of this process, or cannot be read.
 
 use std::ffi::{CStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,8 +28,8 @@ const UNKNOWN: u8 = 0;
 const NONE: u8 = 1;
 const SOME: u8 = 2;
 
-/// Whether anything is mounted below a tree that this process works on. Once there was, it stays
-/// so.
+/// Whether anything is mounted below a tree that this process works on. Once set to `SOME`, it
+/// stays so.
 static BELOW: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 /// The mounts of this process, as the kernel lists them.
@@ -43,7 +43,7 @@ struct MountEntry {
 }
 
 impl Mounts {
-    /// Reads the list of this process; none where `/proc` is missing.
+    /// None where `/proc` is missing.
     pub(crate) fn read() -> Option<Self> {
         std::fs::read("/proc/self/mountinfo").ok().map(|text| Mounts::parse(&text))
     }
@@ -52,14 +52,15 @@ impl Mounts {
         let mounted = |line: &[u8]| {
             let mut fields = line.split(|byte| *byte == b' ');
             let point = PathBuf::from(OsString::from_vec(unescaped(fields.nth(4)?)));
-            // Optional fields of any number end with a dash.
+            // A dash ends the optional fields.
             let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
             Some(MountEntry { point, kind: FileSystemType(escape(&unescaped(kind))) })
         };
         Mounts(text.split(|byte| *byte == b'\n').filter_map(mounted).collect())
     }
 
-    /// The mount that `path` lies on: of several on one place the last one hides the others.
+    /// The mount that `path` lies on. Of several mounts on one directory, the last hides the
+    /// others.
     fn of(&self, path: &Path) -> Option<&MountEntry> {
         let above = self.0.iter().filter(|mounted| path.starts_with(&mounted.point));
         above.max_by_key(|mounted| mounted.point.as_os_str().len())
@@ -71,14 +72,14 @@ impl Mounts {
         self.of(path).map(|mounted| &mounted.kind)
     }
 
-    /// The place of the mount that `path` lies on, if a server or a program answers for it.
+    /// The mount point that `path` lies below, if a server or a program serves the file system.
     pub(crate) fn served_mount_of(&self, path: &Path) -> Option<PathBuf> {
         self.of(path)
             .filter(|mounted| mounted.kind.is_served())
             .map(|mounted| mounted.point.clone())
     }
 
-    /// Whether a question about `path` may wait for a server that the work on `own` need not ask.
+    /// Whether a call for `path` may wait for a server that the work on `own` does not need.
     pub(crate) fn may_wait_for(&self, path: &Path, own: &Path) -> bool {
         let served = self.0.iter().filter(|mounted| mounted.kind.is_served());
         served
@@ -92,7 +93,8 @@ impl Mounts {
     }
 }
 
-/// A field of the list, in which blanks and the like are octal numbers.
+/// A field of the list. The kernel writes blanks, tabs, line breaks and backslashes as octal
+/// numbers.
 fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -121,8 +123,8 @@ pub(crate) fn are_expected() -> bool {
     BELOW.load(Ordering::Relaxed) != NONE
 }
 
-/// Opens `name` in `parent` as a mere place, whatever it is, if it may be a mount point; none if it
-/// cannot.
+/// Opens `name` in `parent` with `O_PATH`, whatever it is, if it may be a mount point; none if
+/// nothing is mounted in any tree.
 ///
 /// # Errors
 /// `EXDEV` if it is a mount point.
@@ -141,8 +143,8 @@ fn place(parent: BorrowedFd, name: &CStr) -> SysResult<OwnedFd> {
         | ResolveFlag::RESOLVE_NO_SYMLINKS
         | ResolveFlag::RESOLVE_NO_XDEV;
     match openat2(parent, name, OpenHow::new().flags(FLAGS).resolve(resolve)) {
-        // An old kernel, or a filter before it. Opening a place asks no server of most file
-        // systems.
+        // A kernel without openat2, or a seccomp filter. With most file systems, opening with
+        // O_PATH asks no server.
         Err(Errno::ENOSYS | Errno::EPERM | Errno::EAGAIN) => {
             let place = openat(parent, name, FLAGS, Mode::empty())?;
             match is_mounted(place.as_fd(), parent)? {
@@ -154,20 +156,20 @@ fn place(parent: BorrowedFd, name: &CStr) -> SysResult<OwnedFd> {
     }
 }
 
-/// Whether a place lies on another mount than its parent, by what the kernel knows without asking a
-/// server.
+/// Whether `place` lies on another mount than its parent, as far as the kernel knows without asking
+/// a server.
 fn is_mounted(place: BorrowedFd, parent: BorrowedFd) -> SysResult<bool> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::from_bits_retain(libc::AT_STATX_DONT_SYNC as u32);
     let statx = match rustix::fs::statx(place, c"", flags, StatxFlags::empty()) {
         Ok(statx) => statx,
-        // Before Linux 4.11 nothing can be known without asking.
+        // Before Linux 4.11, only a call that asks the server can tell.
         Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM | rustix::io::Errno::INVAL) => {
             return Ok(Identity::of(&fstat(place)?).device != Identity::of(&fstat(parent)?).device);
         }
         Err(error) => return Err(Errno::from_raw(error.raw_os_error())),
     };
     let device = rustix::fs::makedev(statx.stx_dev_major, statx.stx_dev_minor);
-    // A subvolume of btrfs has a device of its own, but is no mount.
+    // A btrfs subvolume has its own device, but is no mount.
     Ok(statx.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
         || (!statx.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT)
             && device != Identity::of(&fstat(parent)?).device))

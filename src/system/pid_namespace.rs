@@ -1,9 +1,9 @@
-//! The side that an entry of the ledger comes from: machine, boot and PID namespace.
+//! The PID namespace that an entry of the ledger comes from, with its machine and boot.
 //!
-//! Two daemons in two containers serve connections by processes of the same numbers, and may share
-//! a module. So an entry's name tells the side, and a process is looked up only where its number
-//! means something. Containers often share `/etc/machine-id` or have none, so the host name counts,
-//! too, and the kernel's boot id tells running kernels apart.
+//! Two daemons in two containers may share a module, and their processes may have equal numbers. So
+//! an entry's name holds machine, boot and PID namespace, and a process is looked up only where its
+//! number is valid. Containers often share `/etc/machine-id` or have none, so the host name counts,
+//! too. The kernel's boot id tells running kernels apart.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -29,12 +29,12 @@ pub(crate) struct PidNamespace {
 }
 
 impl PidNamespace {
-    /// The side of this process.
+    /// The PID namespace of this process.
     ///
     /// # Errors
-    /// With what is wrong with `/proc`, and how to mend it.
+    /// A text that says what is wrong with `/proc`, and which command helps.
     pub(crate) fn own() -> Result<Self, &'static str> {
-        // What fails once may be well the next time.
+        // Only a success is kept: a later call may succeed.
         static OWN: OnceLock<PidNamespace> = OnceLock::new();
         match OWN.get() {
             Some(own) => Ok(*own),
@@ -43,10 +43,12 @@ impl PidNamespace {
     }
 
     fn look() -> Result<Self, &'static str> {
-        const ABSENT: &str = "no /proc is mounted, so running pushes cannot be told from dead ones: `mount -t proc proc /proc`";
-        const FOREIGN: &str = "the /proc that is mounted shows another PID namespace than this process is in, so \
-             running pushes cannot be told from dead ones: `mount -t proc proc /proc` in this one (`unshare` \
-             does so with `--mount-proc`)";
+        const ABSENT: &str = "no /proc is mounted, so running pushes cannot be told from dead \
+                              ones: `mount -t proc proc /proc`";
+        const FOREIGN: &str = "the /proc that is mounted shows another PID namespace than this \
+                               process is in, so running pushes cannot be told from dead ones: \
+                               `mount -t proc proc /proc` in this one (`unshare` does so with \
+                               `--mount-proc`)";
         const UNREADABLE: &str =
             "it cannot be read, so running pushes cannot be told from dead ones";
         let problem = |cause: std::io::Error| match cause.kind() {
@@ -72,8 +74,8 @@ impl PidNamespace {
         })
     }
 
-    /// Where an entry of `side` was written, as seen from this process; without a side it is one of
-    /// an earlier version.
+    /// Where an entry of `side` was written, as seen from this process. An entry without one is of
+    /// an earlier version, which ran here.
     pub(crate) fn origin(side: Option<&PidNamespace>) -> EntryOrigin {
         match (PidNamespace::own(), side) {
             (Err(_), _) => EntryOrigin::Unclear,
@@ -85,7 +87,7 @@ impl PidNamespace {
     fn seen_from(&self, own: &PidNamespace) -> EntryOrigin {
         match self {
             side if side == own => EntryOrigin::Here,
-            // The boot id is the kernel's own; a container may show another machine id.
+            // The boot id is the kernel's; a container may show another machine id.
             side if side.boot == own.boot => match side.namespace == own.namespace {
                 true => EntryOrigin::Here,
                 false => EntryOrigin::OtherNamespace,
@@ -100,12 +102,12 @@ impl PidNamespace {
         self.namespace == INITIAL_NAMESPACE
     }
 
-    /// As the beginning of a file's name.
+    /// The beginning of an entry's file name.
     pub(crate) fn to_name(self) -> String {
         format!("{:08x}-{:08x}-{}", self.machine, self.boot, self.namespace)
     }
 
-    /// The inverse of [`to_name`](Self::to_name); nothing if it is another text.
+    /// The inverse of [`to_name`](Self::to_name); none for any other text.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         let mut parts = name.split('-');
         let machine = u32::from_str_radix(parts.next()?, 16).ok()?;
@@ -116,7 +118,7 @@ impl PidNamespace {
     }
 }
 
-/// The machine id itself is not for others to read.
+/// A hash, since systemd asks programs not to reveal the machine id.
 fn short_hash(bytes: &[u8]) -> u32 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"rsyncd-snapshot ledger").update(bytes);

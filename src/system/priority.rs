@@ -1,7 +1,8 @@
-//! What the work takes of the machine: a backup server should stay responsive, and a service may
-//! have limits.
+//! Limits what the program takes of the machine: priority of processor and disk, and address space.
+//! A backup server should stay responsive, and a service may have limits.
 //!
-//! The only unsafe code of the crate: no library that is kept up wraps `ioprio_set` or `mallopt`.
+//! This is the only unsafe code of the crate: no maintained library wraps `ioprio_set` or
+//! `mallopt`.
 #![allow(unsafe_code)]
 
 use crate::decide::policy::{IoNice, Policy};
@@ -12,10 +13,10 @@ const CLASS_BEST_EFFORT: libc::c_long = 2;
 const CLASS_IDLE: libc::c_long = 3;
 const LOWEST_LEVEL: libc::c_long = 7;
 
-/// Lets all threads share one heap; to be called before there is a second one.
+/// Lets all threads share one heap. The caller has not started a second thread yet.
 ///
-/// glibc gives each thread a heap of its own, for which it reserves 64 MiB of address space. Under
-/// a limit of that, a thread that hardly needs memory takes away what the others need.
+/// glibc gives each thread its own heap, and reserves 64 MiB of address space for it. Under a limit
+/// of address space, a thread that needs little memory would take it from the others.
 pub(crate) fn share_one_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes numbers only, and does no harm at any time. Where it is refused, all stays as
@@ -25,7 +26,7 @@ pub(crate) fn share_one_heap() {
     }
 }
 
-/// Lowers this process's priority as the policy asks. Failing to is told, not fatal.
+/// Lowers this process's priority as the policy asks. A failure is logged as a warning.
 pub(crate) fn lower_priority(policy: &Policy) {
     if policy.nice > 0 {
         // SAFETY: takes numbers only; the process with id 0 is the caller.
@@ -43,7 +44,7 @@ pub(crate) fn lower_priority(policy: &Policy) {
     warn_unless_done(answer, "ionice");
 }
 
-/// Lets the calling thread read and write only when nobody else wants to.
+/// Lets the calling thread read and write only while no other process uses the disk.
 pub(crate) fn idle() {
     let ioprio = CLASS_IDLE << CLASS_SHIFT;
     // SAFETY: takes numbers only; the process with id 0 is the calling thread.

@@ -1,8 +1,8 @@
-//! Which process somebody is, beyond its number: numbers come again.
+//! Identifies a process beyond its number, since the kernel reuses numbers.
 //!
-//! A process is known by the boot, its number and the tick of that boot at which it started. A
-//! number that came again shows another tick, and after a crash of the machine the boot is another
-//! one.
+//! A process is identified by the boot, its number, and the tick of that boot at which it started.
+//! If the kernel has reused the number, the tick differs; after a crash of the machine, the boot
+//! differs.
 
 use std::cell::OnceCell;
 use std::fs;
@@ -24,17 +24,16 @@ use crate::tell::error::{Error, Result};
 pub struct Process {
     /// The kernel's random id of the boot.
     pub boot: String,
-    /// Its number.
+    /// The process number.
     pub pid: u32,
     /// When it started, in clock ticks since the boot, by the kernel's own clock.
     pub started_ticks: u64,
 }
 
-/// Of the ticks in `/proc/PID/stat`, 100 in a second on each kernel that Rust's Linux targets run
-/// on.
+/// Of the ticks in `/proc/PID/stat`. There are 100 a second on each Linux that Rust supports; the
+/// kernel's timer ticks (`decide::clock_tick`) are others.
 const NANOSECONDS_PER_TICK: i64 = 10_000_000;
 
-/// What `/proc/PID/stat` says.
 struct ProcessStat {
     is_dead: bool,
     parent: u32,
@@ -42,10 +41,10 @@ struct ProcessStat {
 }
 
 impl Process {
-    /// The process with this number, if it lives.
+    /// The process with this number, if it is alive.
     ///
     /// # Errors
-    /// If it is there, and cannot be read, or if `/proc` does not show this PID namespace.
+    /// If it exists and cannot be read, or if `/proc` does not show this PID namespace.
     pub fn of(pid: u32) -> Result<Option<Self>> {
         check_proc()?;
         let stat = ProcessStat::read(pid)?.filter(|stat| !stat.is_dead);
@@ -64,14 +63,14 @@ impl Process {
         Process::of(std::process::id())
     }
 
-    /// Whether it still lives. Of one that cannot be read that is not known, and it must not pass
-    /// for dead.
+    /// Whether the process is still alive. One that cannot be read counts as alive, since it must
+    /// not be taken for dead.
     pub fn is_alive(&self) -> bool {
         Process::of(self.pid).map_or(true, |found| found.as_ref() == Some(self))
     }
 
-    /// What is known of it where it was entered at `origin`; `census` is taken if its number means
-    /// nothing here.
+    /// Whether the process is alive, if its entry was written at `origin`. `census` is used if the
+    /// number belongs to another PID namespace.
     pub(crate) fn liveness(&self, origin: EntryOrigin, census: &Census) -> Liveness {
         let origin = match origin {
             EntryOrigin::Here if self.boot != BootTime::now().boot => EntryOrigin::EarlierBoot,
@@ -95,7 +94,7 @@ impl Process {
     pub fn branch_of(ancestor: u32) -> Result<Option<Self>> {
         check_proc()?;
         let mut pid = std::process::id();
-        // More levels than that would be a loop.
+        // More levels would mean a loop.
         for _ in 0..64 {
             let Some(stat) = ProcessStat::read(pid)? else { return Ok(None) };
             if stat.parent == ancestor {
@@ -113,7 +112,7 @@ impl ProcessStat {
         match fs::read(&path) {
             Ok(bytes) => Ok(ProcessStat::parse(&bytes).map(ProcessStat::by_kernel_clock)),
             Err(cause) if cause.raw_os_error() == Some(libc::ENOENT) && exists(pid) => {
-                // rsyncd's processes have capabilities that this one has given up.
+                // rsyncd's processes have capabilities that this process has given up.
                 let hidden = "it is hidden: mount /proc without `hidepid` and `ProtectProc`";
                 Err(Error::io("read", Path::new(&path), std::io::Error::other(hidden)))
             }
@@ -129,14 +128,14 @@ impl ProcessStat {
         }
     }
 
-    /// The kernel shows the start by the clock of the time namespace that the reader is in.
+    /// Converts the start, which the kernel shows by the clock of the reader's time namespace.
     fn by_kernel_clock(self) -> Self {
         let offset = namespace_offset() / NANOSECONDS_PER_TICK;
         ProcessStat { started_ticks: self.started_ticks.saturating_add_signed(-offset), ..self }
     }
 
-    /// The name in it may hold anything, also blanks and parentheses; after the last one come
-    /// numbers.
+    /// The process name may hold any bytes, also blanks and parentheses. The other fields follow
+    /// its last parenthesis.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let end_of_name = bytes.iter().rposition(|byte| *byte == b')')?;
         let mut words =
@@ -149,32 +148,32 @@ impl ProcessStat {
     }
 }
 
-/// Fails, with the remedy, where a look into `/proc` would say nothing of this PID namespace.
+/// Fails, with the remedy, if `/proc` does not show this PID namespace.
 fn check_proc() -> Result<()> {
     let failed = |problem| Error::io("use", Path::new("/proc"), std::io::Error::other(problem));
     PidNamespace::own().map(drop).map_err(failed)
 }
 
-/// The processes of PID namespaces below this one, as `/proc` shows them here; looked at only if
-/// they are asked for.
+/// The processes of PID namespaces below this one, as `/proc` shows them here. They are read when
+/// first asked for.
 #[derive(Default)]
 pub(crate) struct Census {
     nested: OnceCell<NestedProcesses>,
 }
 
 struct NestedProcesses {
-    /// Each one's number in its own namespace, and when it started.
+    /// Number in the process's own namespace, and the tick at which it started.
     processes: Vec<(u32, u64)>,
-    /// Whether that is each process of the running kernel.
+    /// Whether these are all processes of the running kernel.
     is_whole: bool,
 }
 
 impl Census {
-    /// A process is known by its number and its start. Which namespace it is in, a process with our
-    /// few capabilities may not read.
+    /// Finds a process by number and start. This process lacks the capability to read which
+    /// namespace another one is in.
     fn find(&self, process: &Process) -> ProcessLookup {
         let nested = self.nested.get_or_init(NestedProcesses::count);
-        // By another time namespace's clock, the start is rounded in another way.
+        // The clock of another time namespace rounds the start differently.
         let is_it = |&(pid, start): &(u32, u64)| {
             pid == process.pid && start.abs_diff(process.started_ticks) <= 1
         };
@@ -200,13 +199,13 @@ impl NestedProcesses {
                 Err(_) => is_whole = false,
             }
         }
-        // Where others' processes are hidden, so is the first one.
+        // If /proc hides processes of other users, it hides process 1.
         let shows_all = PidNamespace::own().is_ok_and(|side| side.sees_all())
             && Path::new("/proc/1/stat").exists();
         NestedProcesses { processes, is_whole: is_whole && shows_all }
     }
 
-    /// Nothing if it is in this namespace, or has ended.
+    /// None if the process is in this namespace, or has ended.
     fn look(pid: u32) -> Result<Option<(u32, u64)>> {
         let path = format!("/proc/{pid}/status");
         let status = match fs::read(&path) {
@@ -224,14 +223,14 @@ impl NestedProcesses {
 
 /// The number of a process in its own PID namespace, if that is below the one of `/proc`.
 fn innermost_number(status: &[u8]) -> Option<u32> {
-    // Only the name, on another line, may be other than text, and the kernel escapes its line
+    // Only the process name, on another line, may be no text, and the kernel escapes its line
     // breaks.
     let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"))?;
     let numbers: Vec<&str> = std::str::from_utf8(line).ok()?.split_ascii_whitespace().collect();
     if numbers.len() < 2 { None } else { numbers.last()?.parse().ok() }
 }
 
-/// Whether there is a process of that number, whatever `/proc` shows.
+/// Whether a process with this number exists, whatever `/proc` shows.
 fn exists(pid: u32) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.is_some_and(|pid| matches!(test_kill_process(pid), Ok(()) | Err(Errno::PERM)))

@@ -1,7 +1,9 @@
-//! The system calls of the tree engine, each relative to an open directory.
+//! The system calls of the tree engine, each relative to an open directory, so that no symbolic
+//! link is followed.
 //!
-//! nix makes most of them; rustix those that nix lacks on musl or lacks altogether: directory
-//! reads into a buffer of our size, rename without replacing, attributes by descriptor, mount ids.
+//! Most calls are made through nix. rustix makes those that nix lacks on musl or lacks altogether:
+//! directory reads with a large buffer, rename without replacing, attributes by descriptor, mount
+//! ids.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,8 +17,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use crate::system::identity::{Identity, SysResult};
 use crate::system::mounts;
 
-/// Whether `cause` says that a directory is no longer where it was: removed, moved, or something
-/// else by now.
+/// Whether `cause` says that a directory was removed or moved, or is no directory any more.
 pub(crate) fn is_gone(cause: Errno) -> bool {
     matches!(cause, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ESTALE)
 }
@@ -24,7 +25,7 @@ pub(crate) fn is_gone(cause: Errno) -> bool {
 const DIRECTORY: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// Set once the kernel, or a filter before it, has shown that it has no `openat2`.
+/// Set once the kernel, or a seccomp filter, has refused `openat2`.
 static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
 
 /// Opens the directory `name` in `parent`.
@@ -32,7 +33,7 @@ static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
 /// # Errors
 /// `EXDEV` if it is a mount point; `ELOOP` or `ENOTDIR` if it is no directory.
 pub(crate) fn open_directory(parent: BorrowedFd, name: &CStr) -> SysResult<OwnedFd> {
-    // To open the place of an automount for reading would mount it, and wait for its server.
+    // Opening an automount point for reading would mount it, and wait for its server.
     match mounts::open_place_if_mounts(parent, name)? {
         Some(place) => open_child(place.as_fd(), c"."),
         None => open_child(parent, name),
@@ -40,7 +41,7 @@ pub(crate) fn open_directory(parent: BorrowedFd, name: &CStr) -> SysResult<Owned
 }
 
 fn open_child(parent: BorrowedFd, name: &CStr) -> SysResult<OwnedFd> {
-    // Reading must not look like a client's access; only owners may ask for that.
+    // Without O_NOATIME, reading would look like access by a client. Only an owner may set it.
     match open_directory_with(parent, name, DIRECTORY | OFlag::O_NOATIME) {
         Err(Errno::EPERM) => open_directory_with(parent, name, DIRECTORY),
         answer => answer,
@@ -55,21 +56,21 @@ fn open_directory_with(parent: BorrowedFd, name: &CStr, flags: OFlag) -> SysResu
         | ResolveFlag::RESOLVE_NO_SYMLINKS
         | ResolveFlag::RESOLVE_NO_XDEV;
     match openat2(parent, name, OpenHow::new().flags(flags).resolve(resolve)) {
-        // An old kernel says ENOSYS, a filter before a new one often EPERM; so does a
-        // directory that is not ours, and then the plain call says it again.
+        // An old kernel returns ENOSYS, a seccomp filter often EPERM. A directory of another owner
+        // gives EPERM, too; then the plain call fails with it again.
         Err(Errno::ENOSYS | Errno::EPERM) => {
             let directory = open_plainly(parent, name, flags)?;
             NO_OPENAT2.store(true, Ordering::Relaxed);
             Ok(directory)
         }
-        // openat2's own: a rename raced with it.
+        // openat2 returns EAGAIN if a rename happened meanwhile.
         Err(Errno::EAGAIN) => open_plainly(parent, name, flags),
         answer => answer,
     }
 }
 
-/// Without openat2: a single name that is no link leads nowhere but into a child, and whether
-/// that is on the same mount is compared afterwards.
+/// Without openat2: a single name that is no symbolic link can only lead to a child. Whether that
+/// is on the parent's mount is checked afterwards.
 fn open_plainly(parent: BorrowedFd, name: &CStr, flags: OFlag) -> SysResult<OwnedFd> {
     let directory = openat(parent, name, flags, Mode::empty())?;
     match MountIdentity::of(directory.as_fd())?.admits(MountIdentity::of(parent)?) {
@@ -78,17 +79,17 @@ fn open_plainly(parent: BorrowedFd, name: &CStr, flags: OFlag) -> SysResult<Owne
     }
 }
 
-/// Opens the parent of `directory`, whatever that is.
+/// Opens the parent of `directory` without any check.
 pub(crate) fn open_parent(directory: BorrowedFd) -> SysResult<OwnedFd> {
     openat(directory, c"..", DIRECTORY, Mode::empty())
 }
 
-/// Opens the parent of `directory` if it is the directory `expected`. Whoever moved `directory`
-/// meanwhile decides what its parent is, so nothing is opened before that is known: a descriptor
-/// that is only a place opens nothing.
+/// Opens the parent of `directory` if it is the directory `expected`. A client that moves
+/// `directory` chooses its parent, so the parent is identified by an `O_PATH` descriptor before it
+/// is opened.
 ///
 /// # Errors
-/// `ESTALE` if it is another one.
+/// `ESTALE` if the parent is another directory.
 pub(crate) fn return_to(directory: BorrowedFd, expected: Identity) -> SysResult<OwnedFd> {
     let parent = place_above(directory)?;
     match Identity::of(&fstat(&parent)?) == expected {
@@ -97,13 +98,13 @@ pub(crate) fn return_to(directory: BorrowedFd, expected: Identity) -> SysResult<
     }
 }
 
-/// The directory above, wherever that is: to look which one it is, and not to be used before.
+/// The directory above, by `O_PATH`. The caller checks which one it is before using it.
 pub(crate) fn place_above(directory: BorrowedFd) -> SysResult<OwnedFd> {
     let place = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     openat(directory, c"..", place, Mode::empty())
 }
 
-/// The state of an entry itself, be it a symbolic link.
+/// The state of an entry; a symbolic link is not followed.
 ///
 /// # Errors
 /// `EXDEV` if it is a mount point, unless nothing is mounted in [any tree](mounts::are_expected).
@@ -114,8 +115,8 @@ pub(crate) fn stat_entry(parent: BorrowedFd, name: &CStr) -> SysResult<FileStat>
     }
 }
 
-/// The state of what lies at `path` below `directory`, followed through no symbolic link and on no
-/// other mount.
+/// The state of the entry at `path` below `directory`. No symbolic link is followed and no mount is
+/// crossed.
 pub(crate) fn stat_below(directory: BorrowedFd, path: &[u8]) -> SysResult<FileStat> {
     let name = |bytes: &[u8]| CString::new(bytes).map_err(|_| Errno::EINVAL);
     let mut names = path.split(|byte| *byte == b'/').peekable();
@@ -130,18 +131,15 @@ pub(crate) fn stat_below(directory: BorrowedFd, path: &[u8]) -> SysResult<FileSt
     }
 }
 
-/// What must agree for two directories to be linkable.
+/// Identifies a mount: a link can be made only between directories of one mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MountIdentity {
-    /// The file system's device number.
     pub device: u64,
-    /// The mount, where the kernel tells it, since a bind mount of the same file system has the
-    /// same device.
+    /// The mount id, if the kernel has it: a bind mount has the device of its file system.
     id: Option<u64>,
 }
 
 impl MountIdentity {
-    /// The mount that `directory` is on.
     pub(crate) fn of(directory: BorrowedFd) -> SysResult<Self> {
         use rustix::fs::{AtFlags, StatxFlags, statx};
         let device = Identity::of(&fstat(directory)?).device;
@@ -149,7 +147,7 @@ impl MountIdentity {
             Ok(statx) => {
                 (statx.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(statx.stx_mnt_id)
             }
-            // An old kernel, or a filter before it.
+            // A kernel without statx or mount ids, or a seccomp filter.
             Err(rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL | rustix::io::Errno::PERM) => {
                 None
             }
@@ -158,13 +156,13 @@ impl MountIdentity {
         Ok(MountIdentity { device, id })
     }
 
-    /// Whether nothing is known that makes it another one than `other`.
+    /// Whether both can be one mount, as far as known.
     pub(crate) fn admits(self, other: MountIdentity) -> bool {
         self.device == other.device && self.id.zip(other.id).is_none_or(|(own, other)| own == other)
     }
 }
 
-/// Renames without ever replacing what the new name already stands for.
+/// Renames without ever replacing an entry of the new name.
 ///
 /// # Errors
 /// `EEXIST` if the new name is taken.
@@ -177,8 +175,8 @@ pub(crate) fn rename_no_replace(
     let flags = rustix::fs::RenameFlags::NOREPLACE;
     match rustix::fs::renameat_with(old_parent, old, new_parent, new, flags) {
         Ok(()) => Ok(()),
-        // A file system without the flag, a kernel before 3.15, or a filter that does not know the
-        // call: our lock keeps every other writer of the root away.
+        // A file system without the flag, a kernel before 3.15, or a seccomp filter. The lock keeps
+        // each other writer of the root away between the two calls.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
             match stat_entry(new_parent, new) {
                 Err(Errno::ENOENT) => nix::fcntl::renameat(old_parent, old, new_parent, new),
@@ -196,7 +194,7 @@ pub(crate) fn is_privileged() -> bool {
     *IS_ROOT.get_or_init(|| nix::unistd::geteuid().is_root())
 }
 
-/// Whether this process may give files of its own to that group.
+/// Whether this process may give its own files to the group `gid`.
 pub(crate) fn may_give_to(gid: u32) -> bool {
     static GROUPS: OnceLock<Vec<u32>> = OnceLock::new();
     let own = || {

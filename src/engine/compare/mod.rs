@@ -1,5 +1,5 @@
 //! What differs between the live tree and a snapshot: names and inode numbers from directory reads,
-//! and the directories' own attributes. No file is opened, only copies are read, and nothing is
+//! and the directories' own attributes. No file is opened except for copies, and nothing is
 //! changed.
 //!
 //! An equal name with an equal inode number means an unchanged file, because a snapshot's entries

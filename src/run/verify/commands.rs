@@ -1,4 +1,8 @@
-//! `verify` and `release --damage`: a verification that is remembered.
+//! `verify` and `release --damage`: a verification whose result is recorded in the state.
+//!
+//! `verify` records damage before it refreshes the inode log, and a refresh keeps the baselines of
+//! altered inodes. `release --damage` clears the record after new baselines are durable. So a crash
+//! in between hides no damage.
 
 use std::collections::HashSet;
 
@@ -14,15 +18,15 @@ use crate::store::state::State;
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
 
-/// Verifies all snapshots of a module, and remembers the result.
+/// Verifies all snapshots of a module, and records the result in the state.
 ///
 /// # Errors
-/// If root, inode log or state cannot be read.
+/// If the root, the inode log or the state cannot be read.
 pub(crate) fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
     let root = target.open_root()?;
     crate::system::priority::lower_priority(&target.policy);
     let (verified, stale) = examine(target, &root)?;
-    // What a run has linked anew, and not yet recorded, looks as if it were its own doing.
+    // While a run is building a snapshot, an inode that it has just linked may look unaltered.
     let is_uncertain = !names_in(root.subdir(Subdir::Staging)?.dir())?.is_empty();
     State::update(root.private(), |state| {
         let before = state.damage.take();
@@ -35,10 +39,11 @@ pub(crate) fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
     Ok(verified)
 }
 
-/// Accepts what was altered: from now on it is to be as it is.
+/// Accepts altered files as they are: new baselines replace the old ones.
 ///
 /// # Errors
-/// As [`verify`]; [`Error::Busy`] if a run holds the lock all the time.
+/// As [`verify`]; [`Error::Busy`](crate::tell::error::Error::Busy) if a run holds the lock all the
+/// time.
 pub(crate) fn accept(target: &Target, clock: &Clock) -> Result<Verified> {
     let root = target.open_root()?;
     let (verified, stale) = examine(target, &root)?;

@@ -1,4 +1,4 @@
-//! All names of what is altered, in all snapshots that it damages.
+//! Finds all paths of altered inodes, in all snapshots that they damage. It only reads.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -11,18 +11,18 @@ use crate::run::verify::survey::present;
 use crate::run::verify::verified::AlteredPath;
 use crate::store::inode_log::reader::{InodeLog, LogPosition};
 
-/// An altered inode as it is now, with what is recorded of it.
+/// An altered inode as it is now, with its records.
 struct AlteredInode {
     inode: Inode,
     baselines: Vec<(LogPosition, Baseline)>,
     touches: Vec<FileTime>,
-    /// Hashes of what was in it, and of what is now.
+    /// Recorded hashes of the content, and the hash of the present content.
     hashes: Vec<(LogPosition, [u8; 32])>,
     hash: Option<[u8; 32]>,
 }
 
 impl AlteredInode {
-    /// How it differs in a snapshot from what it was there.
+    /// How the inode differs from its records of this snapshot.
     fn changes_in(&self, snapshot: &CheckedSnapshot) -> Vec<InodeChange> {
         let was = applicable(&self.baselines, snapshot.position.unwrap_or(0));
         let mut found = was
@@ -52,7 +52,7 @@ pub(crate) fn altered_paths(
         touches.entry(touch.inode).or_default().push(touch.at);
     }
     let mut known: HashMap<u64, Option<AlteredInode>> = HashMap::new();
-    // By path, inode and what has changed: one line each.
+    // By path, inode and kind of change: one line of output each.
     let mut found: BTreeMap<(Vec<u8>, u64, String), AlteredPath> = BTreeMap::new();
     for snapshot in &evidence.snapshots {
         let mut here = Vec::new();
@@ -84,7 +84,7 @@ pub(crate) fn altered_paths(
     found.into_values().collect()
 }
 
-/// A last look at an inode: what was touched once more since the survey is left to the next
+/// Examines an inode a last time. One that was touched again since the survey is left to the next
 /// verification.
 fn know(
     inode_log: &InodeLog,

@@ -1,4 +1,4 @@
-//! What a verification works on: the snapshots of a root and what is recorded of their inodes.
+//! What a verification works on: the snapshots of a root, and the inode log. It only reads.
 
 use std::ffi::CString;
 
@@ -17,21 +17,19 @@ use crate::system::identity::Identity;
 use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
 
-/// A snapshot.
 pub(crate) struct CheckedSnapshot {
     pub(crate) name: String,
     pub(crate) c_name: CString,
     pub(crate) identity: Identity,
-    /// Its place in the inode log, if anything was recorded with it.
+    /// Its position in the inode log, if anything was recorded with it.
     pub(crate) position: Option<LogPosition>,
-    /// When its tree began to be linked, nanoseconds since 1970; by its name if nothing was
-    /// recorded with it.
+    /// When the run began to link the tree, nanoseconds since 1970; the time in the snapshot's name
+    /// if nothing was recorded with it.
     pub(crate) began_ns: i64,
     /// Whether it is in `expired/`.
     pub(crate) is_retired: bool,
 }
 
-/// What a verification works on.
 pub(crate) struct Evidence<'a> {
     pub(crate) root: &'a SnapshotRoot,
     pub(crate) inodes: OwnedDir,
@@ -39,13 +37,12 @@ pub(crate) struct Evidence<'a> {
     pub(crate) inode_log: Option<InodeLog>,
     /// The visible ones, oldest first.
     pub(crate) snapshots: Vec<CheckedSnapshot>,
-    /// Those that are retired: nobody asks for them, but they tell which names an inode had.
+    /// Retired snapshots. They are not verified, but show which names an inode had.
     pub(crate) retired: Vec<CheckedSnapshot>,
 }
 
 impl<'a> Evidence<'a> {
     pub(crate) fn open(target: &Target, root: &'a SnapshotRoot) -> Result<Self> {
-        // Before the visible ones: what is retired meanwhile is then in one of the lists at least.
         let inodes = root.subdir(Subdir::Inodes)?;
         let inode_log = InodeLog::read(inodes.dir())?;
         let expired = root.subdir(Subdir::Expired)?;
@@ -57,6 +54,8 @@ impl<'a> Evidence<'a> {
             snapshots: Vec::new(),
             retired: Vec::new(),
         };
+        // Visible snapshots are listed first, so one that is retired meanwhile is in one list at
+        // least.
         for item in SnapshotList::read(root, &target.policy.time_zone)?.items {
             let by_name = item.name.time.timestamp_nanos_opt().unwrap_or(i64::MAX);
             evidence.snapshots.extend(evidence.find(item.name.text, by_name, false)?);
@@ -67,7 +66,7 @@ impl<'a> Evidence<'a> {
         Ok(evidence)
     }
 
-    /// The snapshot `name`, unless it has gone since.
+    /// The snapshot `name`, unless it has gone.
     pub(crate) fn find(
         &self,
         name: String,
@@ -101,8 +100,7 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// Whether a snapshot is still where it was; else another may have been made out of it
-    /// meanwhile.
+    /// Whether a snapshot is still where it was. If not, a run may have recycled it meanwhile.
     pub(crate) fn is_still_there(&self, snapshot: &CheckedSnapshot) -> bool {
         let Dir { directory, path } = self.dir(snapshot);
         match stat_entry(directory, &snapshot.c_name) {
@@ -126,11 +124,12 @@ impl<'a> Evidence<'a> {
     }
 }
 
-/// An inode that was touched by others at some time, though nothing of it differs.
+/// A time at which another program touched an inode that does not differ from its baseline.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Touch {
     pub(crate) inode: u64,
     pub(crate) at: FileTime,
-    /// The snapshot that it was recorded with, if it is not what the inode itself says.
+    /// The snapshot with which the time was recorded; none if it is the inode's present change
+    /// time.
     pub(crate) recorded: Option<LogPosition>,
 }

@@ -1,4 +1,4 @@
-//! The order of a verification: survey, touches, damaged_paths.
+//! The steps of a verification in order: survey, touches, damaged paths.
 
 use std::collections::HashSet;
 
@@ -11,12 +11,12 @@ use crate::store::inode_log::windows::LinkWindows;
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::Result;
 
-/// Looks at all snapshots without remembering anything. Returns also which inode numbers are
-/// recorded for files that are no more.
+/// Verifies all snapshots and changes nothing. Returns also the inode numbers that are recorded for
+/// files that no longer exist.
 pub(crate) fn examine(target: &Target, root: &SnapshotRoot) -> Result<(Verified, HashSet<u64>)> {
     let evidence = Evidence::open(target, root)?;
     let survey = survey::survey(&evidence);
-    // Now, so that what was linked while we looked lies in a window.
+    // Read after the survey, so that links made meanwhile lie in a window.
     let windows = LinkWindows::read(evidence.inodes.dir());
     let touches = touches::confirm(&evidence, &windows, survey.touches)?;
     let mut verified = Verified {

@@ -1,10 +1,11 @@
-//! Hashes of the contents of files that are new in a snapshot, if the policy wants them.
+//! Hashes the contents of files that are new in a snapshot, if the policy says so.
 //!
-//! They are made when the run has released the root's lock and its turn: a file may be large, and
-//! its disk slow, and no other run shall wait for that. Only to write them down the lock is taken
-//! for a moment. A hash counts only if no one has touched the file since it was linked: else it
-//! would be one of what a client has made of it. If another snapshot has been published meanwhile,
-//! the hashes count from that one on.
+//! This begins after the run has released the root's lock and its place in the job queue: a file
+//! may be large and its disk slow, and no other run should wait for that. The lock is taken for a
+//! moment to append a batch of hashes. A hash is recorded only if no client has touched the file
+//! since it was linked; otherwise it might be the hash of content that a client has altered. If
+//! another snapshot was published meanwhile, the hashes count from that one on. A run that is
+//! killed leaves fewer hashes, and each that is recorded is right.
 
 use std::collections::HashSet;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -23,19 +24,19 @@ use crate::store::root::SnapshotRoot;
 use crate::tell::counted;
 use crate::tell::error::Result;
 
-/// So many are written at a time.
+/// How many hashes are written at a time.
 const BATCH: usize = 1_000;
 
-/// How long the hook goes on with it, and how much it reads.
+/// How long the hook hashes, and how much it reads.
 const MAX_TIME: Duration = Duration::from_secs(30 * 60);
 const MAX_BYTES: u64 = 1 << 40;
 
-/// What was left without a hash.
+/// How many files were left without a hash.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Unhashed {
-    /// For lack of time, or because it was too much.
+    /// Because the limit of time or bytes was reached.
     over_limit: usize,
-    /// Since they are little but holes.
+    /// Because their holes are too large.
     holes: usize,
 }
 
@@ -78,11 +79,11 @@ pub(crate) fn hash_contents(
         crate::system::priority::idle();
         hash_all(root, name, HashLimit::of(MAX_TIME, MAX_BYTES), &sender)
     };
-    // The priority is the thread's; what is done under the lock shall have its own.
+    // The idle priority is that of a thread of its own, so the work under the lock is not slowed.
     let (left, kept) = std::thread::scope(|scope| {
         let thread = scope.spawn(hash);
         let kept = receiver.iter().try_for_each(|hashes| keep(&hashes));
-        // A thread that has more finds the channel closed, and hashes no more.
+        // A thread that has more hashes finds the channel closed, and stops.
         drop(receiver);
         (thread.join().unwrap_or(Ok(Unhashed::default())), kept)
     });
@@ -102,7 +103,7 @@ fn hash_all(
     let mut wanted: HashSet<u64> = inode_log.recorded_with(position).into_iter().collect();
     let mut windows = LinkWindows::read(dir.dir());
     let mut is_ours = |inode: &Inode| {
-        // A run that links the file once more meanwhile does so in a window of its own.
+        // If another run links the file meanwhile, it opens a window for that.
         let changed = inode.changed.as_ns();
         windows.cover(changed) || {
             windows = LinkWindows::read(dir.dir());
@@ -132,7 +133,7 @@ fn hash_all(
         }
     });
     if !hashes.is_empty() {
-        // Why they are not taken the other end tells.
+        // If the receiver has failed, it returns the error.
         let _ = keep.send(hashes);
     }
     Ok(left)
@@ -148,7 +149,8 @@ mod tests {
         assert_eq!(text(0, 0), None);
         let expected = "not all new files of S are hashed: 1 file of little but holes";
         assert_eq!(text(0, 1).as_deref(), Some(expected));
-        let expected = "not all new files of S are hashed: 2 files left when 30 min were over or 1 TiB read, 1 file of little but holes";
+        let expected = "not all new files of S are hashed: 2 files left when 30 min were over or \
+                        1 TiB read, 1 file of little but holes";
         assert_eq!(text(2, 1).as_deref(), Some(expected));
     }
 }

@@ -1,16 +1,17 @@
-//! Whether snapshots are still what they were: every inode in them is held against the inode log.
+//! Checks that files in snapshots are unchanged: compares every inode in them with the inode log.
 //!
-//! Four walks, of which the usual one is enough where nothing is wrong:
+//! There are four walks. Where nothing is altered, the first and the last suffice:
 //!
-//! 1. `survey`: each inode is looked at once. What differs from what is recorded is suspect, and so
-//!    is what was touched at a time that is not ours.
-//! 2. `touches`: only for the latter, which names it had before and after.
-//! 3. `naming`: only for what is altered, all of its names in all snapshots, with a last look at
-//!    it.
-//! 4. `refresh`: what was never recorded is, and what is gone is taken out. Only this one needs the
-//!    root's lock; what else disappears meanwhile is not reported.
+//! 1. `survey` examines each inode once. It finds inodes that differ from their baselines, and
+//!    inodes whose change time lies outside all windows in which runs made or removed links.
+//! 2. `touches`, for the latter only, compares the names that the inode had before and after.
+//! 3. `damaged_paths`, for altered inodes only, finds all their names in all snapshots, and
+//!    examines each inode a last time.
+//! 4. `refresh` records inodes that have no baseline and drops baselines of inodes that have gone.
+//!    Only this walk needs the root's lock.
 //!
-//! Nothing is opened but directories, and nothing is changed that the file system would note.
+//! Snapshots that disappear meanwhile are not reported. Only directories are opened, and files with
+//! a recorded hash; no file is changed.
 
 pub(crate) mod commands;
 pub(crate) mod damaged_paths;

@@ -1,7 +1,9 @@
-//! What keeps the inode log complete and small; for holders of the root's long lock.
+//! Keeps the inode log complete and small. The caller holds the root's lock.
 //!
-//! What was never recorded is recorded as it is found, and what is in no snapshot any more is taken
-//! out. Retired snapshots count: they can be brought back, and the next one is made of one of them.
+//! Inodes without a baseline are recorded as they are found, and baselines of inodes that are in no
+//! snapshot any more are dropped. Retired snapshots count: `undelete` can bring them back, and the
+//! next snapshot is made out of one of them. The rewritten file replaces the old one by a rename,
+//! and appended baselines count after their commit, so a crash at any moment leaves a whole log.
 
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -24,10 +26,10 @@ use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::tell::error::Result;
 
-/// An inode log may grow by that much, and to twice its size, before what is gone is taken out.
+/// The inode log may grow to twice its size and this much more before it is rewritten.
 const GROWTH_BYTES: u64 = 16 << 20;
 
-/// Records what is in `snapshot` and was never recorded; returns how many inodes that were.
+/// Records the inodes in `snapshot` that have no baseline; returns how many there were.
 pub(crate) fn record_missing(root: &SnapshotRoot, snapshot: &str) -> Result<u64> {
     let dir = root.subdir(Subdir::Inodes)?;
     let inode_log = InodeLog::read(dir.dir())?;
@@ -37,7 +39,7 @@ pub(crate) fn record_missing(root: &SnapshotRoot, snapshot: &str) -> Result<u64>
     missing.finish()
 }
 
-/// Takes out what is gone, if there may be much of it.
+/// Rewrites the inode log if it has grown by much since it was last rewritten.
 pub(crate) fn compact_if_outgrown(target: &Target, root: &SnapshotRoot) -> Result<()> {
     let before = State::read(root.private())?.inode_log_bytes.unwrap_or(0);
     match size_bytes(root.subdir(Subdir::Inodes)?.dir())? > 2 * before + GROWTH_BYTES {
@@ -46,8 +48,8 @@ pub(crate) fn compact_if_outgrown(target: &Target, root: &SnapshotRoot) -> Resul
     }
 }
 
-/// Takes out what is gone or `accepted`, and records what is not recorded: also of the `stale`
-/// numbers, which are recorded for other files.
+/// Drops baselines of inodes that have gone or are `accepted`, and records inodes without a
+/// baseline. Also those with `stale` numbers, whose baselines belong to other files.
 pub(crate) fn refresh(
     target: &Target,
     root: &SnapshotRoot,
@@ -61,7 +63,7 @@ pub(crate) fn refresh(
         .map(|item| item.name.text)
         .collect();
     let retired = retire::retired(root)?;
-    // Nothing is taken out because of a listing that lacks a snapshot.
+    // A listing that lacks a snapshot must not make baselines of it disappear.
     let is_listed = unlisted(root, &visible, &retired)?.is_empty();
     let here = visible.iter().map(|name| (root.directory(), root.path.as_path(), c_name(name)));
     let there =
@@ -79,7 +81,7 @@ pub(crate) fn refresh(
         }
         let names = visible.iter().chain(&retired);
         let oldest = names.map(|name| inode_log.position(name).unwrap_or(0)).min().unwrap_or(0);
-        // What may be where nobody could look stays.
+        // An inode may be in a directory that could not be read, so its baseline stays.
         let is_present = |index: usize| present[index] || unreadable > 0 || !is_listed;
         let keep = |index: usize| is_present(index) && !accepted.contains(&inode_log.inode(index));
         rewrite(dir.dir(), &inode_log, KeptBaselines { keep: &keep, oldest })?;
@@ -94,7 +96,7 @@ pub(crate) fn refresh(
     State::update(root.private(), |state| state.inode_log_bytes = Some(bytes)).map(drop)
 }
 
-/// Inodes that are not recorded.
+/// Records inodes that have no baseline.
 struct MissingBaselines<'a> {
     recorder: Recorder,
     inode_log: Option<&'a InodeLog>,
@@ -105,7 +107,8 @@ struct MissingBaselines<'a> {
 
 impl<'a> MissingBaselines<'a> {
     fn new(dir: Dir, inode_log: Option<&'a InodeLog>, stale: &'a HashSet<u64>) -> Result<Self> {
-        // Whatever the names: under the lock nothing is unfinished but what has no commit.
+        // Each name counts as known: under the lock, only baselines without a commit are
+        // unfinished.
         let recorder = Recorder::open(dir, |_| true)?;
         Ok(MissingBaselines { recorder, inode_log, stale, met: HashSet::new(), bytes: Vec::new() })
     }

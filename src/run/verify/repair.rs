@@ -1,11 +1,15 @@
-//! Gives snapshots back the attributes that their files had, where the content is what it was.
+//! Restores the recorded attributes of files in snapshots whose content is unchanged.
 //!
-//! The inode is shared with the module, whose file shall stay as its client made it. Order, with
-//! the lock held and the gate closed to pushes: look → for each such inode one copy of the module's
-//! file in staging → `syncfs` → the copy over every name that the inode has in the module → the
-//! recorded attributes back onto the inode, which only snapshots have by now. After every step the
-//! module and all snapshots are whole, and whoever begins anew finds less to do: what lies in
-//! staging is removed first.
+//! The inode is shared with the module, whose file must stay as its client made it. With the lock
+//! held and the gate closed to pushes, the steps are:
+//!
+//! 1. Find the inodes.
+//! 2. Copy the module's file of each into staging, and `syncfs`.
+//! 3. Rename the copy over each name that the inode has in the module, and `syncfs`.
+//! 4. Apply the recorded attributes to the inode, which only snapshots share by now.
+//!
+//! After every step the module and all snapshots are whole. A repair that begins anew after a crash
+//! empties staging first and finds less to do.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::CString;
@@ -45,21 +49,20 @@ use crate::system::identity::{Identity, SysResult};
 use crate::system::syscalls::{is_privileged, open_directory, stat_below, stat_entry};
 use crate::tell::error::{Error, Result};
 
-/// What a repair did.
 #[derive(Debug, Default)]
 pub(crate) struct Repaired {
-    /// How many inodes have their attributes back.
+    /// How many inodes have their attributes again.
     pub restored: u64,
-    /// What could not be restored, and why.
+    /// Why inodes could not be restored.
     pub troubles: Vec<Error>,
-    /// Paths whose content is lost, each with the last snapshot that has another file there, if
-    /// any.
+    /// Paths that are still altered, each with the newest earlier snapshot that has another file
+    /// there, if there is one.
     pub lost: Vec<(Vec<u8>, Option<String>)>,
-    /// What a verification finds after it.
+    /// The verification after the repair.
     pub after: Verified,
 }
 
-/// Restores what can be, verifies once more, and remembers the result.
+/// Restores what can be restored, verifies again, and records the result in the state.
 ///
 /// # Errors
 /// If a push is running all the time, or the root cannot be read or synced.
@@ -68,7 +71,7 @@ pub(crate) fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
     let mut repaired = Repaired::default();
     under_lock(Session { target, root: &root, clock }, || {
         let _gate = close_gate(target, &root, clock)?;
-        // What an earlier one left when it was killed.
+        // A repair that was killed may have left copies.
         clear_staging(&root)?;
         let (verified, _) = examine(target, &root)?;
         let wanted = wanted(&Evidence::open(target, &root)?, &verified)?;
@@ -94,7 +97,7 @@ pub(crate) fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
     Ok(repaired)
 }
 
-/// Waits until no push is running, and lets none begin.
+/// Waits until no push is running, and closes the gate to new ones.
 fn close_gate(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Gate> {
     let deadline = Instant::now() + Duration::from_secs(target.policy.lock_wait.seconds());
     loop {
@@ -122,8 +125,8 @@ fn close_gate(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Gat
     }
 }
 
-/// What each inode is to be again: those of which nothing but attributes has changed, and of which
-/// all snapshots want the same.
+/// The attributes to restore, by inode: of inodes of which only attributes have changed, and for
+/// which all snapshots recorded equal ones.
 fn wanted(evidence: &Evidence, verified: &Verified) -> Result<HashMap<u64, InodeAttributes>> {
     let is_lost = |change: &InodeChange| !change.is_of_attributes();
     let lost: HashSet<u64> = verified
@@ -170,10 +173,9 @@ fn part(
     let failed = |name: &InodeName, cause| Error::io_bytes("copy", &name.path(), cause);
     let drafts = root.subdir(Subdir::Drafts)?;
     let mut copier = Copier::new(drafts.dir().directory);
-    // Nothing for an inode of which one name could not be copied: what the next one would be given
-    // lacks the same.
+    // `None` if the copy under one name failed: under another name it would fail, too.
     let mut copies: HashMap<u64, Option<CString>> = HashMap::new();
-    // Names that a client chose must not meet ours.
+    // A subdirectory, so that names chosen by a client cannot collide with ours.
     let apart = c_name("repair");
     let made = mkdirat(place.directory, apart.as_c_str(), Mode::S_IRWXU);
     let opened = made.and_then(|()| open_directory(place.directory, &apart));
@@ -210,7 +212,7 @@ fn part(
     Ok(())
 }
 
-/// Copies a file of the module, or fails if anything of it would be lost.
+/// Copies a file of the module; fails if any attribute would be lost.
 fn copy_whole(copier: &mut Copier, name: &InodeName, target: BorrowedFd) -> Result<()> {
     let lost_before = copier.attributes_lost;
     let copied = copier.copy(name.directory, name.name, target);
@@ -224,7 +226,7 @@ fn copy_whole(copier: &mut Copier, name: &InodeName, target: BorrowedFd) -> Resu
     Err(Error::io_bytes("copy", &name.path(), cause))
 }
 
-/// Puts the copy in the place of a name of the module; the directory's times stay.
+/// Replaces a name in the module by the copy, and keeps the directory's times.
 fn replace(staging: BorrowedFd, copy: &CString, name: &InodeName) -> SysResult<()> {
     let next = c"next";
     if Identity::of(&stat_entry(name.directory, name.name)?).inode != name.inode {
@@ -244,7 +246,7 @@ fn replace(staging: BorrowedFd, copy: &CString, name: &InodeName) -> SysResult<(
     )
 }
 
-/// Gives the inodes that only snapshots have by now their attributes back.
+/// Restores the attributes of the inodes that only snapshots share by now.
 fn restore(
     root: &SnapshotRoot,
     wanted: &HashMap<u64, InodeAttributes>,
@@ -280,8 +282,8 @@ fn restore(
     }
 }
 
-/// The owner first, since changing it clears bits; then the extended attributes, since an ACL
-/// changes the mode.
+/// Applies the owner first, since that clears mode bits, and extended attributes before the mode,
+/// since an ACL changes it.
 fn apply(name: &InodeName, attributes: &InodeAttributes) -> SysResult<()> {
     const LINK: u32 = 0o120_000;
     let InodeAttributes { mode, uid, gid, modified, xattrs, .. } = attributes;
@@ -294,7 +296,7 @@ fn apply(name: &InodeName, attributes: &InodeAttributes) -> SysResult<()> {
         apply_xattrs(name, wanted)?;
     }
     if mode & 0o170_000 != LINK {
-        // Only we may change what the snapshot's name stands for.
+        // Only this program may replace an entry of a snapshot, so no symbolic link is followed.
         let mode = Mode::from_bits_truncate(mode & 0o7777);
         fchmodat(name.directory, name.name, mode, FchmodatFlags::FollowSymlink)?;
     }
@@ -326,7 +328,7 @@ fn apply_xattrs(name: &InodeName, wanted: &BTreeMap<CString, Vec<u8>>) -> SysRes
     Ok(())
 }
 
-/// What remains altered, with the newest earlier snapshot that has another file there.
+/// Paths that are still altered, with the newest earlier snapshot that has another file there.
 fn lost(
     target: &Target,
     root: &SnapshotRoot,

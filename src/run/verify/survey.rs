@@ -1,4 +1,4 @@
-//! The walk that looks at each inode once.
+//! Examines each inode in the snapshots once, and compares it with its baselines. It only reads.
 
 use std::collections::HashSet;
 
@@ -14,19 +14,18 @@ use crate::store::inode_log::windows::LinkWindows;
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
 
-/// What the walk found.
 #[derive(Default)]
 pub(crate) struct Survey {
     pub(crate) inodes: u64,
-    /// Inodes that nothing is recorded of.
+    /// Inodes without a baseline.
     pub(crate) unknown: u64,
-    /// Names that show another number at each look, or another one than their directory lists.
+    /// Names whose inode number changes from call to call, or differs from the directory's listing.
     pub(crate) unstable: u64,
-    /// Of these, those whose number is recorded for a file that is no more.
+    /// Unknown inodes whose number has baselines of a file that no longer exists.
     pub(crate) stale: HashSet<u64>,
-    /// Inodes that differ from something that is recorded of them.
+    /// Inodes that differ from a baseline or a hash.
     pub(crate) altered: HashSet<u64>,
-    /// Inodes that do not, and were touched at a time that is not ours.
+    /// Other inodes, with times outside all windows at which they were touched.
     pub(crate) touches: Vec<Touch>,
     pub(crate) unreadable: u64,
 }
@@ -58,7 +57,7 @@ pub(crate) fn survey(evidence: &Evidence) -> Survey {
 }
 
 impl Survey {
-    /// Nothing is recorded under the number that the directory lists.
+    /// Counts an inode without a baseline under the number that the directory lists.
     fn note_unknown(&mut self, name: &InodeName) {
         match inspect_entry(name.directory, name.name) {
             Ok(inode) if inode.number != name.inode => self.unstable += 1,
@@ -66,7 +65,7 @@ impl Survey {
         }
     }
 
-    /// Holds an inode against what is recorded of it.
+    /// Compares an inode with its baselines and hashes.
     fn hold(&mut self, inode_log: &InodeLog, windows: &LinkWindows, name: &InodeName) {
         let inode = match present(name) {
             Ok(Some(inode)) => inode,
@@ -101,7 +100,7 @@ impl Survey {
     }
 }
 
-/// The inode that `name` stands for now; none if that is another than it was, or gone.
+/// The inode that `name` stands for now; none if that has changed since the listing, or has gone.
 pub(crate) fn present(name: &InodeName) -> Result<Option<Inode>> {
     let mut inode = match inspect_entry(name.directory, name.name) {
         Ok(inode) if inode.number == name.inode => inode,
@@ -112,7 +111,7 @@ pub(crate) fn present(name: &InodeName) -> Result<Option<Inode>> {
     Ok(Some(inode))
 }
 
-/// Whether the content is what was hashed; nothing if it was not, or cannot be read.
+/// Whether the content equals its hashes; none if there are none, or it cannot be read.
 fn is_same_content(
     inode_log: &InodeLog,
     inode: &Inode,
@@ -126,13 +125,14 @@ fn is_same_content(
     let content = content_hash(name.directory, name.name, inode, &mut HashLimit::none());
     let HashResult::Hash(now) = content else { return None };
     let is_same = hashes.iter().all(|(_, hash)| *hash == now);
-    // What was hashed only later says nothing of what was in it before.
+    // A hash that was made later than the first baseline proves nothing of the time before.
     let is_whole =
         hashes.first().zip(baselines.first()).is_some_and(|(hash, baseline)| hash.0 <= baseline.0);
     (is_whole || !is_same).then_some(is_same)
 }
 
-/// When others touched the inode: as it says itself, and as it said when it was linked again.
+/// When other programs touched the inode: by its change time now, and by its change times when runs
+/// linked it again.
 fn touches(
     baselines: &[(LogPosition, Baseline)],
     inode: &Inode,

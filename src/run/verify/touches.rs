@@ -1,4 +1,5 @@
-//! Whether what was touched was written to, or only linked, renamed or removed by somebody.
+//! Decides whether a touched file was written to, or whether a client only linked, renamed or
+//! removed a name of it: in the latter case its names differ before and after. It only reads.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,19 +12,18 @@ use crate::store::inode_log::windows::LinkWindows;
 use crate::store::layout::Subdir;
 use crate::tell::error::Result;
 
-/// What became of the touches.
 #[derive(Default)]
 pub(crate) struct ConfirmedTouches {
-    /// Those that nothing else than writing in place explains.
+    /// Touches that only writing in place explains.
     pub(crate) in_place: Vec<Touch>,
-    /// How many inodes have been touched in another way, maybe.
+    /// How many inodes may have been touched by a rename or a removal.
     pub(crate) unprovable: u64,
 }
 
-/// A touch between two looks at a tree.
+/// A touch, and the names of its inode in the trees before and after it.
 struct TouchInterval {
     touch: Touch,
-    /// The snapshot before it; what comes next is the one after, or the module.
+    /// The number of the snapshot before it. The tree after it is the next snapshot, or the module.
     before: usize,
     names: [NameSum; 2],
 }
@@ -34,7 +34,7 @@ pub(crate) fn confirm(
     touches: Vec<Touch>,
 ) -> Result<ConfirmedTouches> {
     let mut confirm = ConfirmedTouches::default();
-    // What was linked while we looked is of our own making.
+    // A link that a run made during the survey lies in a window by now.
     let touches: Vec<Touch> =
         touches.into_iter().filter(|touch| !windows.cover(touch.at.as_ns())).collect();
     if touches.is_empty() {
@@ -46,8 +46,8 @@ pub(crate) fn confirm(
     recorded.sort_by_key(|snapshot| snapshot.position);
     let began: Vec<i64> = recorded.iter().map(|snapshot| snapshot.began_ns).collect();
     let mut between: HashMap<u64, Vec<TouchInterval>> = HashMap::new();
-    // What was recorded counts only as long as both looks next to it are there: what has gone in
-    // between would have moved the inode's own change time, but not this one.
+    // A recorded touch counts only while both snapshots next to it exist: a name that was removed
+    // in between would have moved the inode's present change time, but not the recorded one.
     let is_next = |before: usize, position| {
         let (before, after) =
             (recorded[before].position, recorded.get(before + 1).and_then(|after| after.position));
@@ -82,7 +82,7 @@ pub(crate) fn confirm(
     collect(&mut between, recorded.len(), |visit| {
         walk(evidence.root.module(), &evidence.root.module_path, c".", visit);
     });
-    // A snapshot between two others may be what shows that a name was added and taken away again.
+    // A snapshot that has gone may have shown that a name was added and removed again.
     let is_settled = names_in(evidence.root.subdir(Subdir::Staging)?.dir())?.is_empty()
         && recorded.iter().all(|snapshot| evidence.is_still_there(snapshot));
     for (_, touches) in between {
@@ -96,7 +96,7 @@ pub(crate) fn confirm(
     Ok(confirm)
 }
 
-/// Notes the names that one tree has for what was touched just after it, or just before.
+/// Notes the names in one tree of inodes that were touched just after or just before it.
 fn collect(
     between: &mut HashMap<u64, Vec<TouchInterval>>,
     place: usize,

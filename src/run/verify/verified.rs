@@ -1,4 +1,4 @@
-//! What a verification found.
+//! The result of a verification.
 
 use std::collections::HashSet;
 
@@ -7,32 +7,30 @@ use chrono::{DateTime, Utc};
 use crate::decide::damage::{Damage, InodeChange};
 use crate::tell::escape::escape;
 
-/// What a verification found.
 #[derive(Debug, Default)]
 pub(crate) struct Verified {
-    /// How many snapshots were looked at.
+    /// How many snapshots were examined.
     pub snapshots: usize,
-    /// How many inodes in them were held against the inode log.
+    /// How many inodes in them were compared with the inode log.
     pub inodes: u64,
-    /// How many were never recorded, and are from now on.
+    /// How many inodes had no baseline.
     pub unknown: u64,
-    /// How many were touched by others in a way that may have been a rename or a deletion: without
-    /// a hash of their content this cannot be told.
+    /// How many inodes other programs touched in a way that may have been a rename or a deletion:
+    /// without a hash of the content, this cannot be decided.
     pub unprovable: u64,
-    /// How many show another inode number each time they are looked at, so that nothing can be said
-    /// of them.
+    /// How many files show another inode number at each call, so that nothing is known of them.
     pub unstable: u64,
-    /// Why the file system cannot be trusted with that, if a trial has shown it.
+    /// Why inode numbers of the file system are unreliable, if a trial has shown it.
     pub file_system: Option<String>,
-    /// Files and directories that could not be read; the log says which.
+    /// Files and directories that could not be read; the log names them.
     pub unreadable: u64,
     /// Bytes of the inode log that are damaged.
     pub lost_bytes: u64,
-    /// Whether change times count: whether it is known when we made links ourselves.
+    /// Whether change times count: whether it is recorded when runs made links.
     pub has_windows: bool,
-    /// What was altered, by path.
+    /// Sorted by path.
     pub altered: Vec<AlteredPath>,
-    /// How many inodes that are.
+    /// The inodes of the altered paths.
     pub altered_inodes: HashSet<u64>,
 }
 
@@ -43,7 +41,7 @@ pub(crate) struct AlteredPath {
     pub path: Vec<u8>,
     /// The inode's number.
     pub inode: u64,
-    /// How it differs from what it was.
+    /// How it differs from its records.
     pub changes: Vec<InodeChange>,
     /// The snapshots that are damaged, oldest first.
     pub snapshots: Vec<String>,
@@ -55,8 +53,7 @@ impl Verified {
         !self.altered.is_empty()
     }
 
-    /// Whether there are files of which it cannot be told, for the file system does not keep what
-    /// is needed.
+    /// Whether some files cannot be checked, since the file system has no stable inode numbers.
     pub(crate) fn is_uncertain(&self) -> bool {
         self.unstable > 0 || self.file_system.is_some()
     }

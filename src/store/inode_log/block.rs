@@ -1,7 +1,7 @@
-//! The blocks that the inode log is made of, each with its length and checksums.
+//! The blocks of the inode log, each with its length and checksums.
 //!
-//! A reader hops from header to header. Where one is damaged it looks for the next that is whole:
-//! what lies in between is lost, and nothing else.
+//! A reader goes from header to header. If a header is damaged, the reader searches for the next
+//! one that is whole, and loses only the bytes in between.
 
 use std::fs::File;
 use std::io;
@@ -13,15 +13,15 @@ const MAGIC: [u8; 8] = *b"RSinode\x01";
 /// Magic, kind, length, checksum of the payload, checksum of what is before.
 const HEADER_BYTES: usize = 24;
 
-/// A longer payload was not written by us.
+/// No block that this program writes has a longer payload.
 const MAX_PAYLOAD_BYTES: u32 = 1 << 20;
 
 /// What a block holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BlockKind {
-    /// Baselines; they count once a commit follows.
+    /// Baselines. They count once a commit follows.
     Baselines,
-    /// The end of what was recorded for one snapshot.
+    /// The end of the baselines of one snapshot.
     Commit,
     /// Hashes of contents.
     Hashes,
@@ -43,23 +43,23 @@ impl BlockKind {
     }
 }
 
-/// A block whose header is whole.
+/// A block with an undamaged header.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Block {
     pub(crate) kind: BlockKind,
-    /// Where its payload begins.
+    /// Where the payload begins in the file.
     pub(crate) start: u64,
     length: u32,
     checksum: u32,
 }
 
 impl Block {
-    /// Where the next one begins.
+    /// Where the next block begins.
     pub(crate) fn end(&self) -> u64 {
         self.start + u64::from(self.length)
     }
 
-    /// Its payload, unless that is damaged.
+    /// None if the payload is damaged.
     pub(crate) fn payload(&self, file: &File) -> io::Result<Option<Vec<u8>>> {
         let mut payload = vec![0; self.length as usize];
         file.read_exact_at(&mut payload, self.start)?;
@@ -67,7 +67,6 @@ impl Block {
     }
 }
 
-/// A block as bytes.
 pub(crate) fn framed(kind: BlockKind, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
     bytes.extend(MAGIC);
@@ -84,11 +83,11 @@ pub(crate) struct Blocks<'a> {
     file: &'a File,
     size: u64,
     at: u64,
-    /// Some of the file, from where it begins.
+    /// A part of the file, and where it begins.
     window: (u64, Vec<u8>),
-    /// How many bytes could not be understood so far.
+    /// How many bytes were damaged so far.
     pub(crate) lost_bytes: u64,
-    /// Why the file cannot be read further, if it cannot.
+    /// The error that ended reading, if there was one.
     pub(crate) failure: Option<io::Error>,
 }
 
@@ -104,8 +103,8 @@ impl<'a> Blocks<'a> {
         })
     }
 
-    /// The bytes at `at`, as many as a header has; small blocks that follow each other are read
-    /// together.
+    /// The bytes of a header at `at`. A window of the file is kept, so that small blocks need one
+    /// read together.
     fn header_bytes(&mut self, at: u64) -> Option<[u8; HEADER_BYTES]> {
         const WINDOW_BYTES: usize = 16 << 10;
         let (start, bytes) = &mut self.window;
@@ -131,8 +130,7 @@ impl<'a> Blocks<'a> {
         (is_whole && length <= MAX_PAYLOAD_BYTES && block.end() <= self.size).then_some(block)
     }
 
-    /// The block of that kind, with a payload of no more than `payload_bytes`, with which the file
-    /// ends.
+    /// The last block of the file, if it is of this kind and has at most `payload_bytes`.
     pub(crate) fn at_end(&mut self, kind: BlockKind, payload_bytes: u64) -> Option<Block> {
         let (size, header_bytes) = (self.size, HEADER_BYTES as u64);
         let mut starts =
@@ -142,7 +140,7 @@ impl<'a> Blocks<'a> {
         })
     }
 
-    /// Where the next whole header is.
+    /// The position of the next undamaged header.
     fn search(&mut self, mut at: u64) -> Option<u64> {
         let mut buffer = vec![0; 65_536];
         while at < self.size {

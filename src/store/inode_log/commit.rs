@@ -1,4 +1,4 @@
-//! What a run appends to the inode log: its commit and hashes, and the file itself.
+//! The commits and hashes that a run appends to the inode log, as bytes; opens the file.
 
 use std::fs::File;
 
@@ -12,15 +12,15 @@ use crate::tell::error::{Error, Result};
 
 pub(crate) const FILE: &str = "catalogue";
 
-/// The name of a commit for what was found in snapshots later.
+/// The name in a commit of baselines that were recorded later, as found in snapshots.
 pub(crate) const FOUND: &str = "";
 
-/// The end of what was recorded for one snapshot.
+/// Ends the baselines of one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Commit {
-    /// When its tree began to be linked, nanoseconds since 1970.
+    /// When the run began to link the tree, nanoseconds since 1970.
     pub(crate) began_ns: i64,
-    /// Its name.
+    /// The snapshot's name, or [`FOUND`].
     pub(crate) name: String,
 }
 
@@ -29,7 +29,7 @@ impl Commit {
         [&self.began_ns.to_le_bytes()[..], self.name.as_bytes()].concat()
     }
 
-    /// That of a block, unless it is damaged.
+    /// The commit in `block`, unless it is damaged.
     pub(crate) fn of(file: &File, block: Block) -> std::io::Result<Option<Self>> {
         Ok(block.payload(file)?.and_then(|payload| Commit::read(&payload)))
     }
@@ -43,17 +43,17 @@ impl Commit {
     }
 }
 
-/// Of a commit, with the longest name that a file can have.
+/// Size of a commit with the longest name that a file can have.
 pub(crate) const MAX_COMMIT_BYTES: u64 = 8 + 255;
 
 pub(crate) const HASHED_BYTES: usize = 48;
 
-/// The content of an inode, as it was when a snapshot was made.
+/// The hash of an inode's content when a snapshot was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContentHash {
-    /// The inode's number.
+    /// The inode number.
     pub inode: u64,
-    /// When it was made, nanoseconds since 1970; 0 if the file system does not tell.
+    /// Time of birth, nanoseconds since 1970; 0 if the file system has none.
     pub birth_ns: i64,
     /// BLAKE3 of the content.
     pub hash: [u8; 32],

@@ -1,7 +1,8 @@
-//! The inode log without what nobody needs any more.
+//! Rewrites the inode log without the baselines that no snapshot needs any more.
 //!
-//! Written beside the old one and renamed over it: a crash leaves either. The order of what stays
-//! is what it was, so that a baseline still holds for the same snapshots.
+//! The new file is written beside the old one, synced, and renamed over it, so a crash leaves one
+//! of the two whole. The order of the baselines stays, so each still applies to the snapshots that
+//! it applied to.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -17,16 +18,16 @@ use crate::store::inode_log::commit::{Commit, FILE, FOUND, HASHED_BYTES};
 use crate::store::inode_log::reader::{InodeLog, LogPosition};
 use crate::tell::error::{Error, Result};
 
-/// What stays in the inode log.
+/// Which baselines stay in the inode log.
 pub struct KeptBaselines<'a> {
-    /// Whether the baseline of that index does.
+    /// Whether the baseline with this index stays.
     pub keep: &'a dyn Fn(usize) -> bool,
-    /// The position of the oldest snapshot that there is: of what an inode was until then, the last
-    /// counts.
+    /// The position of the oldest snapshot. Of the baselines of an inode up to it, only the last
+    /// one counts.
     pub oldest: LogPosition,
 }
 
-/// How large the inode log is; nothing if there is none.
+/// Size of the inode log in bytes; 0 if there is none.
 pub(crate) fn size_bytes(dir: Dir) -> Result<u64> {
     match crate::store::inode_log::commit::open(dir, OFlag::O_RDONLY) {
         Ok(file) => {
@@ -38,7 +39,7 @@ pub(crate) fn size_bytes(dir: Dir) -> Result<u64> {
     }
 }
 
-/// Writes the inode log anew, for a holder of the root's long lock.
+/// Rewrites the inode log. The caller holds the root's lock.
 pub fn rewrite(dir: Dir, inode_log: &InodeLog, selection: KeptBaselines) -> Result<()> {
     let path = dir.path.join(FILE);
     let failed = |cause: std::io::Error| Error::io("write", &path, cause);
@@ -91,7 +92,7 @@ fn copy(
         if !bytes.is_empty() {
             file.write_all(&framed(BlockKind::Baselines, &bytes))?;
         }
-        // Of a snapshot that is older than all there are, only the baselines are wanted.
+        // Of a snapshot that is older than all that exist, only the baselines are kept.
         let is_needed = has_any
             || !kept_hashes.is_empty()
             || position >= selection.oldest && commit.name != FOUND;

@@ -1,9 +1,9 @@
-//! Which files of the module were changed in place since they were recorded.
+//! Finds the files of the module that were changed in place since their baselines were recorded.
 //!
-//! The module and the newest snapshot share their inodes, so comparing the two says nothing about a
-//! push that wrote into files that were there already. What was recorded when they were linked
-//! does. This looks at every file of the module once, by one call each, and is meant for pushes
-//! that were let in although they write in place, and for no others.
+//! The module and the newest snapshot share inodes, so a comparison of the two does not show that a
+//! push wrote into existing files. A comparison with the inode log does. It takes one call for each
+//! file of the module, and is made only after pushes that were admitted although they write in
+//! place. It changes nothing.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,20 +16,20 @@ use crate::store::layout::Subdir;
 use crate::store::root::SnapshotRoot;
 use crate::tell::error::Result;
 
-/// So many paths are told.
+/// How many paths are kept for messages.
 const MAX_PATHS: usize = 10;
 
-/// What was found of changes in place.
+/// The changes in place that were found.
 #[derive(Debug, Clone, Default)]
 pub struct InPlaceChanges {
-    /// The files that changed, by inode number, each with its change time.
+    /// Change times of the changed files, by inode number.
     inodes: HashMap<u64, FileTime>,
     /// The first of their paths, relative to the module and not escaped.
     pub first: Vec<Vec<u8>>,
-    /// How many files have another name, maybe in a snapshot, and are not recorded: of these
-    /// nothing is known.
+    /// How many files have another name, maybe in a snapshot, and no baseline: whether they changed
+    /// is unknown.
     pub unknown: u64,
-    /// How many directories or files could not be looked at.
+    /// How many directories or files could not be read.
     pub unreadable: u64,
 }
 
@@ -39,31 +39,32 @@ impl InPlaceChanges {
         self.inodes.len() as u64
     }
 
-    /// Whether it is proved that none was.
+    /// Whether it is proved that no file was changed in place.
     pub fn is_none(&self) -> bool {
         self.inodes.is_empty() && self.unknown == 0 && self.unreadable == 0
     }
 
-    /// When the inode was changed, if it was.
+    /// The change time of the inode, if it was changed in place.
     pub fn changed_at(&self, inode: u64) -> Option<FileTime> {
         self.inodes.get(&inode).copied()
     }
 }
 
-/// Looks for files of the module that were changed in place since they were last recorded: size,
-/// time, mode or owner differ, or the change time moved while no run of ours made or removed links.
-/// A client that links or renames a file moves the change time as well, so what is found here may
-/// be less than a change; a change that leaves no sign here is one of the content alone, at equal
-/// size and time, while a run made or removed links or within 20 ms of that.
+/// Finds files of the module that were changed in place since they were last recorded: size, time,
+/// mode or owner differ, or the change time moved while no run made or removed links.
 ///
-/// Files with a single name are in no snapshot, so comparing names finds them; they are neither
-/// changed nor unknown.
+/// A client that links or renames a file moves its change time, too, so a file that is found need
+/// not have changed. One kind of change is not found: of the content alone, at equal size and time,
+/// while a run makes or removes links or within 20 ms of that.
 ///
-/// For a holder of the root's long lock, before it makes links. It takes 16 bytes for each recorded
-/// file, and as long as one look at each file of the module does.
+/// A file with a single name is in no snapshot, so the comparison of names finds it. It counts
+/// neither as changed nor as unknown.
+///
+/// The caller holds the root's lock and has made no links yet. The search takes 16 bytes for each
+/// recorded file, and one call for each file of the module.
 ///
 /// # Errors
-/// If what is recorded cannot be read.
+/// If the inode log cannot be read.
 pub fn in_place_changes(root: &SnapshotRoot) -> Result<InPlaceChanges> {
     let dir = root.subdir(Subdir::Inodes)?;
     let inode_log = InodeLog::read(dir.dir())?;
@@ -78,7 +79,7 @@ pub fn in_place_changes(root: &SnapshotRoot) -> Result<InPlaceChanges> {
             return;
         }
         let inode = match inspect_entry(name.directory, name.name) {
-            // What is mounted over it, or has just taken its name, is not what was recorded.
+            // A file that is mounted over it, or has just taken its name, is another inode.
             Ok(inode) if inode.number != name.inode => return,
             Err(nix::errno::Errno::ENOENT | nix::errno::Errno::EXDEV) => return,
             Ok(inode) => inode,
@@ -99,7 +100,7 @@ pub fn in_place_changes(root: &SnapshotRoot) -> Result<InPlaceChanges> {
             }
             return;
         };
-        // Unknown windows belong to no run: then each other change time is a sign.
+        // If no windows are known, each change time that differs counts as a sign.
         let is_ours = windows.are_known() && windows.cover(inode.changed.as_ns());
         let was = (&last.inode.attributes, last.touched);
         if is_changed_in_place(was, (&inode.attributes, inode.changed), is_ours) {

@@ -1,14 +1,13 @@
-//! The inode log: what each file that snapshots share with the module looked like when it
-//! was linked.
+//! The inode log, `inodes/catalogue`: what each file that snapshots share with the module looked
+//! like when it was linked.
 //!
-//! One file, `inodes/catalogue`, to which a run appends: baselines of the inodes that are new in
-//! its snapshot, then a commit with the snapshot's name. All of it is written before the snapshot's
-//! `syncfs`, so it is durable with the snapshot. What no commit follows was left by a run that was
-//! killed; the next one cuts it off, and so it does with the commit of a snapshot that never became
-//! visible. What is damaged is skipped by those who read (`block`).
+//! A run appends the baselines of the inodes that are new in its snapshot, then a commit with the
+//! snapshot's name. It writes all of that before the snapshot's `syncfs`, so the baselines are
+//! durable when the snapshot becomes visible. A run that was killed leaves baselines without a
+//! commit, or the commit of a snapshot that never became visible; the next run cuts these off. A
+//! reader skips damaged blocks (`block`).
 //!
-//! The inode log is evidence, not history: whatever goes wrong with it is told and costs no
-//! snapshot.
+//! The inode log is evidence only: an error in it is reported and prevents no snapshot.
 
 pub(crate) mod block;
 pub(crate) mod commit;

@@ -1,7 +1,8 @@
-//! The inode log as those read it who hold inodes against it.
+//! Reads the inode log, for comparisons of inodes with their baselines.
 //!
-//! Of each baseline only its inode number and its place in the file are held; the rest is read when
-//! the inode is met. Should that fail, it passes for missing until [`InodeLog::check`] tells.
+//! Memory holds only the inode number of each baseline and its position in the file. The rest is
+//! read when a walk finds the inode. A baseline that cannot be read counts as missing;
+//! [`InodeLog::check`] returns that error afterwards.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -18,36 +19,34 @@ use crate::store::inode_log::block::{BlockKind, Blocks};
 use crate::store::inode_log::commit::{Commit, ContentHash, FOUND, HASHED_BYTES};
 use crate::tell::error::{Error, Result};
 
-/// The place of a snapshot, or of a baseline, in the order in which they were recorded.
+/// The place of a snapshot or a baseline in the order of commits.
 pub(crate) type LogPosition = usize;
 
-/// Where a baseline is.
+/// Where a baseline or a hash is in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LogOffset {
-    /// The inode's number.
     pub inode: u64,
-    /// Its place in the file.
     pub(crate) offset: u64,
 }
 
-/// All that is recorded.
+/// The inode log of one root, open for reading.
 pub struct InodeLog {
     file: File,
     path: PathBuf,
-    /// The first failure to read something of it.
+    /// The first error of a read.
     failure: RefCell<Option<io::Error>>,
-    /// By inode, then in the order in which they were recorded.
+    /// Baselines by inode, then in the order in which they were recorded.
     known: Vec<LogOffset>,
-    /// The same for hashes of contents.
+    /// Hashes of contents, in that order, too.
     hashes: Vec<LogOffset>,
-    /// In the order in which they were recorded, each with its end.
+    /// In the order in which they were recorded, each with its end in the file.
     commits: Vec<(u64, Commit)>,
-    /// How many bytes could not be understood.
+    /// How many bytes are damaged.
     pub lost_bytes: u64,
 }
 
 impl InodeLog {
-    /// Reads that of a root; `None` if there is none.
+    /// Reads the inode log of a root; `None` if there is none.
     pub fn read(dir: Dir) -> Result<Option<Self>> {
         let file = match crate::store::inode_log::commit::open(dir, OFlag::O_RDONLY) {
             Ok(file) => file,
@@ -87,7 +86,7 @@ impl InodeLog {
         if let Some(cause) = blocks.failure {
             return Err(failed(cause));
         }
-        // What no commit follows is being written, or was left behind.
+        // Baselines without a commit are being written, or a killed run left them.
         inode_log.known.truncate(counted);
         inode_log.known.shrink_to_fit();
         inode_log.known.sort_unstable();
@@ -119,15 +118,15 @@ impl InodeLog {
         }
     }
 
-    /// The hashes of the content of an inode that is this one still, with their positions, oldest
-    /// first.
+    /// The hashes of the content of the inode with this number and time of birth, with their
+    /// positions, oldest first.
     pub fn hashes(&self, inode: u64, birth_ns: i64) -> Vec<(LogPosition, [u8; 32])> {
         let start = self.hashes.partition_point(|known| known.inode < inode);
         let known = self.hashes[start..].iter().take_while(|known| known.inode == inode);
         let read = known.filter_map(|known| {
             let mut bytes = [0; HASHED_BYTES];
             self.read_exactly(&mut bytes, known.offset)?;
-            // They follow the commit of the snapshot that they belong to.
+            // Hashes follow the commit of their snapshot.
             let position = self.position_of(known.offset).checked_sub(1)?;
             ContentHash::read(&bytes)
                 .filter(|hashed| hashed.birth_ns == birth_ns)
@@ -136,20 +135,19 @@ impl InodeLog {
         read.collect()
     }
 
-    /// The hashes as they are in the file, oldest first: inode, place and bytes.
+    /// The hashes as they are in the file, oldest first.
     pub(crate) fn hashes_in_order(&self) -> Vec<LogOffset> {
         let mut order = self.hashes.clone();
         order.sort_unstable_by_key(|known| known.offset);
         order
     }
 
-    /// The bytes of the hash there.
     pub(crate) fn hash_bytes(&self, known: LogOffset) -> Option<[u8; HASHED_BYTES]> {
         let mut bytes = [0; HASHED_BYTES];
         self.read_exactly(&mut bytes, known.offset).map(|()| bytes)
     }
 
-    /// Which inodes were recorded with the snapshot at `position`.
+    /// The inodes that were recorded with the snapshot at `position`.
     pub fn recorded_with(&self, position: LogPosition) -> Vec<u64> {
         let with = self.known.iter().filter(|known| self.position_of(known.offset) == position);
         with.map(|known| known.inode).collect()
@@ -165,14 +163,14 @@ impl InodeLog {
         self.known.is_empty()
     }
 
-    /// Where the baselines of an inode are among all, oldest first.
+    /// The indexes of the baselines of an inode, oldest first.
     pub fn find(&self, inode: u64) -> std::ops::Range<usize> {
         let start = self.known.partition_point(|known| known.inode < inode);
         let count = self.known[start..].iter().take_while(|known| known.inode == inode).count();
         start..start + count
     }
 
-    /// The number of the inode that the baseline at `index` is of.
+    /// The inode number of the baseline at `index`.
     pub fn inode(&self, index: usize) -> u64 {
         self.known[index].inode
     }
@@ -184,7 +182,6 @@ impl InodeLog {
         Some((self.position_of(offset), Baseline::read(&bytes)?))
     }
 
-    /// The bytes of the baseline there.
     pub(crate) fn bytes(&self, offset: u64) -> Option<Vec<u8>> {
         let mut bytes = vec![0; 192];
         let read = self.noting(self.file.read_at(&mut bytes, offset))?;
@@ -206,24 +203,24 @@ impl InodeLog {
         answer.map_err(|cause| self.failure.borrow_mut().get_or_insert(cause).kind()).ok()
     }
 
-    /// Fails if anything of it could not be read since the last time.
+    /// Returns the first error of a read since the last call.
     pub fn check(&self) -> Result<()> {
         self.failure.take().map_or(Ok(()), |cause| Err(Error::io("read", &self.path, cause)))
     }
 
-    /// The baselines of an inode that is this one still, with their positions, oldest first.
+    /// The baselines of the inode with this number and time of birth, with their positions, oldest
+    /// first.
     pub fn baselines(&self, inode: u64, birth_ns: i64) -> Vec<(LogPosition, Baseline)> {
         let found = self.find(inode).filter_map(|index| self.baseline(index));
         found.filter(|(_, baseline)| baseline.inode.birth_ns == birth_ns).collect()
     }
 
-    /// The position of the snapshot `name`; that of what is older than all, if nothing was recorded
-    /// with it.
+    /// The position of the snapshot `name`; none if nothing was recorded with it.
     pub fn position(&self, name: &str) -> Option<LogPosition> {
         self.commits.iter().rposition(|(_, commit)| commit.name == name && name != FOUND)
     }
 
-    /// When the tree of the snapshot at `position` began to be linked, nanoseconds since 1970.
+    /// When the run began to link the tree of the snapshot at `position`, nanoseconds since 1970.
     pub fn began_ns(&self, position: LogPosition) -> i64 {
         self.commits[position].1.began_ns
     }
@@ -234,12 +231,12 @@ impl InodeLog {
         between.is_some_and(|between| between.iter().all(|(_, commit)| commit.name == FOUND))
     }
 
-    /// The position and name of all snapshots that were recorded, oldest first.
+    /// The commits of all snapshots, oldest first, each with its end in the file.
     pub(crate) fn commits(&self) -> &[(u64, Commit)] {
         &self.commits
     }
 
-    /// The baselines as they are in the file, oldest first.
+    /// Index and offset of each baseline, in the order of the file.
     pub(crate) fn in_order(&self) -> Vec<(usize, u64)> {
         let mut order: Vec<(usize, u64)> =
             self.known.iter().enumerate().map(|(index, known)| (index, known.offset)).collect();

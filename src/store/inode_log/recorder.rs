@@ -1,4 +1,7 @@
-//! Appends to the inode log.
+//! Appends to the inode log, for the run that holds the root's lock.
+//!
+//! Nothing that is appended counts before its commit follows. So a run that is killed leaves a tail
+//! that the next run cuts off before it appends.
 
 use std::fs::File;
 use std::io::Write;
@@ -14,17 +17,18 @@ use crate::store::inode_log::windows;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
-/// Appends to the inode log, for a holder of the root's long lock.
+/// The inode log, open for appending.
 pub struct Recorder {
     pub(crate) file: File,
     pub(crate) path: PathBuf,
-    /// The first failure: what comes after it is not written, either.
+    /// The first error. Nothing is written after it.
     pub(crate) error: Mutex<Option<std::io::Error>>,
     pub(crate) is_new: bool,
 }
 
 impl Recorder {
-    /// Opens the inode log, cuts off what was not finished, and makes a new one if there is none.
+    /// Opens the inode log, or makes a new one. Cuts off baselines without a commit, and commits of
+    /// snapshots that are not `is_known`.
     pub fn open(dir: Dir, is_known: impl Fn(&str) -> bool) -> Result<Self> {
         let path = dir.path.join(FILE);
         let failed = |cause: std::io::Error| Error::io("write", &path, cause);
@@ -36,19 +40,19 @@ impl Recorder {
         }
         if lost_bytes > 0 {
             log::warn!(
-                "{}: {lost_bytes} bytes are damaged and count no longer",
+                "{}: {lost_bytes} bytes are damaged and are ignored from now on",
                 escape_path(&path)
             );
         }
         Ok(Recorder { file, path, error: Mutex::new(None), is_new: end == 0 })
     }
 
-    /// Whether nothing had been recorded before.
+    /// Whether nothing was recorded before.
     pub fn is_new(&self) -> bool {
         self.is_new
     }
 
-    /// Appends baselines that follow each other. A failure is told with the commit.
+    /// Appends one or more baselines. [`commit`](Self::commit) returns the error, if there is one.
     pub fn keep(&self, baselines: &[u8]) {
         let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
         if error.is_none() {
@@ -56,8 +60,8 @@ impl Recorder {
         }
     }
 
-    /// Makes what was kept count, for the snapshot `name`, the tree of which began to be linked at
-    /// `began_ns`. For a caller who is about to sync the whole file system.
+    /// Makes the baselines that were kept count, for the snapshot `name`, whose tree the run began
+    /// to link at `began_ns`. They become durable when the caller syncs the whole file system.
     pub fn commit(&self, name: &str, began_ns: i64) -> Result<()> {
         let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
         let result = match error.take() {
@@ -70,7 +74,7 @@ impl Recorder {
         result.map_err(|cause| Error::io("write", &self.path, cause))
     }
 
-    /// Appends hashes of contents of the snapshot that was committed last, durably.
+    /// Appends hashes of contents for the snapshot that was committed last, and syncs them.
     pub fn keep_hashes(&self, hashes: &[ContentHash]) -> Result<()> {
         let failed = |cause| Error::io("write", &self.path, cause);
         let bytes: Vec<u8> = hashes.iter().flat_map(|hashed| hashed.bytes()).collect();
@@ -78,18 +82,19 @@ impl Recorder {
         self.file.sync_data().map_err(failed)
     }
 
-    /// The same for what was found in snapshots later.
+    /// Makes the baselines that were kept count as found in snapshots later, and syncs them.
     pub fn commit_found(&self) -> Result<()> {
         self.commit(FOUND, windows::wall_ns())?;
         self.file.sync_data().map_err(|cause| Error::io("sync", &self.path, cause))
     }
 }
 
-/// Where the last commit ends that is one of a snapshot that is known, and how much before that was
-/// found to be damaged. Nearly always the file ends with it, and then nothing else is read: years
-/// of snapshots are no work, nor are millions of inodes. What only looks like a commit there,
-/// because a client has set an attribute to such bytes, could at most let baselines of a run that
-/// was killed count for the next snapshot, and those were true when they were written.
+/// Where the last commit of a known snapshot ends, and how many damaged bytes were found before it.
+///
+/// Nearly always the file ends with that commit, and then nothing else is read, however large the
+/// file is. A client can set an extended attribute to bytes that look like a commit. At most, that
+/// makes baselines of a killed run count for the next snapshot, and these were true when they were
+/// written.
 pub(crate) fn finished(
     file: &File,
     is_known: impl Fn(&str) -> bool,
@@ -119,7 +124,7 @@ pub(crate) fn finished(
         return Err(cause);
     }
     for CommitEnd { commit, offset, lost_bytes } in ends.into_iter().rev() {
-        // What a damaged one was for is not known: those who read take the next for it.
+        // The snapshot of a damaged commit is unknown: a reader uses the next commit instead.
         if Commit::of(file, commit)?.is_none_or(counts) {
             return Ok((offset, lost_bytes));
         }
@@ -127,7 +132,7 @@ pub(crate) fn finished(
     Ok((0, 0))
 }
 
-/// Where a commit ends, with the hashes that follow it, and how much before that is damaged.
+/// A commit, the end of the hashes that follow it, and the number of damaged bytes before it.
 pub(crate) struct CommitEnd {
     pub(crate) commit: Block,
     pub(crate) offset: u64,

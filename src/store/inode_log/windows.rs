@@ -1,15 +1,15 @@
-//! The times in which we made or removed links ourselves: `inodes/windows`.
+//! The times in which runs made or removed links: `inodes/windows`.
 //!
-//! The kernel's change time moves when a link is made or removed, so one that lies in such a window
-//! says nothing about clients. Records of 32 bytes are appended, one before the work and one after
-//! it. The first is on disk before the work begins, so what a crash leaves of the work lies in a
-//! window that is still open: it ends with the boot, or with the next run's own. A record that
-//! cannot be read makes a hole between its neighbours, in which nothing is a sign of anything;
-//! neither is what happened before the file began. So whatever is lost costs evidence, and accuses
-//! nobody.
+//! The kernel moves a file's change time when a link is made or removed. So a change time within
+//! such a window is no sign of a client. A run appends a record of 32 bytes before its work and one
+//! after it. The first is on disk before the work begins. So if the run is killed, its work lies in
+//! a window that is still open; that ends with the boot, or when the next run opens a window.
 //!
-//! The file system's clock is what counts: its own time, as the file shows it, widens each window,
-//! and so does a step of the clock in between. Both ends get a little more, since the kernel takes
+//! A record that cannot be read makes the whole time between its neighbours a window, and so is the
+//! time before the file began. So lost records cost evidence, but no client is accused wrongly.
+//!
+//! The file system's clock decides: the change time of this file widens each window, and so does a
+//! step of the clock within it. Both ends are extended a little, since the kernel stamps files with
 //! the time of its last tick.
 
 use std::fs::File;
@@ -29,20 +29,19 @@ use crate::tell::error::{Error, Result};
 const FILE: &str = "windows";
 const RECORD_BYTES: usize = 32;
 
-/// Some 16,000 runs; then the older half goes.
+/// Some 16,000 runs. Then the older half is dropped.
 const MAX_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WindowEvent {
-    /// The file begins.
+    /// The file begins; nothing is known of the time before.
     Begin,
-    /// We are about to make or remove links.
+    /// A run is about to make or remove links.
     Open,
-    /// It is done.
+    /// That run has finished.
     Close,
 }
 
-/// One record.
 #[derive(Debug, Clone, Copy)]
 struct WindowRecord {
     event: WindowEvent,
@@ -95,30 +94,30 @@ impl WindowRecord {
         (u32_at(28) == crc32fast::hash(&bytes[..28])).then_some(mark)
     }
 
-    /// From this moment to `end`, whatever the clock did meanwhile.
+    /// The window from this record to `end`, even if the clock was set in between.
     fn until(self, end: WindowRecord) -> (i64, i64) {
         if self.boot == end.boot {
             let elapsed = (end.uptime_ns - self.uptime_ns).max(0);
             let start = self.wall_ns.min(end.wall_ns.saturating_sub(elapsed));
             return (start, end.wall_ns.max(self.wall_ns.saturating_add(elapsed)));
         }
-        // Whatever it was that wrote, it ended with its boot.
+        // The run that wrote this record ended with its boot.
         let booted = end.wall_ns.saturating_sub(end.uptime_ns);
         (self.wall_ns.min(booted), booted.max(self.wall_ns))
     }
 }
 
-/// When we made or removed links.
+/// The times in which runs made or removed links.
 #[derive(Debug, Clone, Default)]
 pub struct LinkWindows {
-    /// Since when they are known; nothing if they are not.
+    /// Since when windows are recorded; none if they are not.
     since_ns: Option<i64>,
-    /// Each from its start to its end.
+    /// Start and end of each, nanoseconds since 1970.
     spans: Vec<(i64, i64)>,
 }
 
 impl LinkWindows {
-    /// Reads those of a root. One that cannot be read has none.
+    /// Reads the windows of a root; none are known if the file cannot be read.
     pub fn read(dir: Dir) -> Self {
         match dir::read_bytes(dir, FILE, 2 * MAX_BYTES) {
             Ok(Some(bytes)) => LinkWindows::of(&bytes, WindowRecord::now(WindowEvent::Open)),
@@ -152,7 +151,7 @@ impl LinkWindows {
             windows.spans.push((last_ns, i64::MAX));
         }
         match open {
-            // Somebody is at it, or was killed over it.
+            // The window is open: a run is active, or it was killed.
             Some(open) if open.boot == now.boot => windows.spans.push((open.wall_ns, i64::MAX)),
             Some(open) => windows.spans.push(open.until(now)),
             None => {}
@@ -161,14 +160,15 @@ impl LinkWindows {
         windows
     }
 
-    /// Whether a change time of that many nanoseconds since 1970 can be of our own making.
+    /// Whether a change time, nanoseconds since 1970, can stem from a run. So can each one if no
+    /// windows are known.
     pub fn cover(&self, ns: i64) -> bool {
         let Some(since) = self.since_ns else { return true };
         ns < since.saturating_add(STAMP_LAG_NS) || self.is_within(ns, 0)
     }
 
-    /// Whether a change time lies in one that is known, without what each was widened by: what a
-    /// client did just before a run is the client's.
+    /// Whether a change time lies in a known window as it was before it was widened: a change just
+    /// before a run is one of the client.
     pub fn contain(&self, ns: i64) -> bool {
         self.is_within(ns, STAMP_LAG_NS)
     }
@@ -181,13 +181,13 @@ impl LinkWindows {
         ns >= start.saturating_add(margin_ns) && ns <= end.saturating_sub(margin_ns)
     }
 
-    /// Whether they are known at all.
+    /// Whether windows are recorded at all.
     pub fn are_known(&self) -> bool {
         self.since_ns.is_some()
     }
 }
 
-/// The spans with some slack, in order, none of which overlap.
+/// The spans, each widened at both ends, in order, overlapping ones joined.
 fn joined(mut spans: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
     spans.sort_unstable();
     let mut joined: Vec<(i64, i64)> = Vec::with_capacity(spans.len());
@@ -201,21 +201,21 @@ fn joined(mut spans: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
     joined
 }
 
-/// A window that is open: links may be made and removed until this is closed or dropped.
+/// An open window: the run may make and remove links until this value is dropped.
 pub struct LinkWindow {
     file: Option<File>,
 }
 
 impl LinkWindow {
-    /// Opens a window, on disk. Where there is no room for that, what is known of windows is given
-    /// up instead: then no change time counts until there is.
+    /// Records an open window on disk. If the disk is full, the file is removed instead: then no
+    /// windows are known, and no change time counts as a sign until a window can be recorded.
     pub fn open(dir: Dir) -> Result<Self> {
         match append(dir) {
             Ok(file) => Ok(LinkWindow { file: Some(file) }),
             Err(error) => {
-                // `verify` tells it as long as it is so.
+                // `verify` reports it as long as no windows are known.
                 log::info!(
-                    "{error}; until there is a next time, `verify` cannot go by change times"
+                    "{error}; until a later run can write it, `verify` cannot use change times"
                 );
                 match unlinkat(dir.directory, c_name(FILE).as_c_str(), UnlinkatFlags::NoRemoveDir) {
                     Ok(()) | Err(nix::errno::Errno::ENOENT) => Ok(LinkWindow { file: None }),
@@ -228,11 +228,11 @@ impl LinkWindow {
 
 impl Drop for LinkWindow {
     fn drop(&mut self) {
-        // Should it fail, the window stays open until the next one.
+        // If this fails, the window stays open until the next run opens one.
         if let Some(file) = &mut self.file
             && let Err(cause) = record(file, WindowRecord::now(WindowEvent::Close))
         {
-            log::debug!("a window stays open: {cause}");
+            log::debug!("the window in inodes/windows stays open: {cause}");
         }
     }
 }
@@ -250,7 +250,7 @@ fn append(dir: Dir) -> Result<File> {
         drop_older_half(dir, &file)?;
         return append(dir);
     }
-    // What a full disk left of a record.
+    // A full disk may have cut the last record short.
     let torn = size % RECORD_BYTES as u64;
     if torn > 0 {
         size -= torn;
@@ -264,7 +264,7 @@ fn append(dir: Dir) -> Result<File> {
     Ok(file)
 }
 
-/// Appends a record; its time is the machine's or the file system's, whichever makes the window
+/// Appends a record. Its time is the machine's or the file system's, whichever makes the window
 /// wider.
 fn record(file: &mut File, mut mark: WindowRecord) -> std::io::Result<()> {
     file.write_all(&mark.bytes())?;
@@ -277,7 +277,7 @@ fn record(file: &mut File, mut mark: WindowRecord) -> std::io::Result<()> {
     };
     if (wider - mark.wall_ns).abs() > STAMP_LAG_NS / 2 {
         mark.wall_ns = wider;
-        // An appending descriptor appends whatever the offset, so the record goes first.
+        // The descriptor only appends, so the record is cut off before it is written again.
         file.set_len(metadata.len() - RECORD_BYTES as u64)?;
         file.write_all(&mark.bytes())?;
     }
