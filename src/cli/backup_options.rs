@@ -37,8 +37,9 @@ its server.
 Try it with --dry-run first: whatever is not in SOURCE is deleted from DESTINATION.
 
 Exit status: 0 done, also if the backup disk is missing and no terminal is attached; 1 failed;
-2 wrong usage or refused; 3 another run is at work; 4 done with warnings, such as files that could not be read.")]
-pub(crate) struct Options {
+2 wrong usage or refused; 3 another run is at work; 4 done with warnings, such as files that could
+not be read.")]
+pub(crate) struct BackupOptions {
     /// Transfer the files, and only that unless -s or -r are given too
     #[arg(short, long)]
     pub backup: bool,
@@ -90,7 +91,8 @@ pub(crate) struct Options {
     #[arg(long, conflicts_with_all = ["backup", "snapshot", "rotate", "dry_run"])]
     pub check: bool,
     /// How often a transfer is tried again when the network fails
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=20))]
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u32).range(..=20))]
     pub retries: u32,
     /// The policy file [default: /etc/rsyncd-snapshot.toml, built-in defaults without it]
     #[arg(long, value_name = "FILE")]
@@ -100,7 +102,7 @@ pub(crate) struct Options {
     pub locations: Vec<OsString>,
 }
 
-impl Options {
+impl BackupOptions {
     /// What is logged.
     pub(crate) fn level(&self) -> LevelFilter {
         match i32::from(self.verbose) - i32::from(self.quiet) {
@@ -270,14 +272,14 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
-    fn parse(arguments: &[&str]) -> Options {
-        Options::try_parse_from([&["rsync-system-backup"], arguments].concat())
+    fn parse(arguments: &[&str]) -> BackupOptions {
+        BackupOptions::try_parse_from([&["rsync-system-backup"], arguments].concat())
             .expect("a command line")
     }
 
     #[test]
     fn the_command_line_is_consistent() {
-        Options::command().debug_assert();
+        BackupOptions::command().debug_assert();
     }
 
     #[test]

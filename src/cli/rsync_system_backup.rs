@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use crate::cli::backup_options::Options;
+use crate::cli::backup_options::BackupOptions;
 use crate::client::error::{ClientError, Result};
 use crate::client::{backup, check, external_command, platform, signals};
 use crate::config::settings::Settings;
@@ -18,13 +18,13 @@ use crate::tell::exit::Exit;
 /// Runs the program: reads the command line, and returns the exit status.
 pub fn main() -> ExitCode {
     let started = BootTime::now();
-    let options = match Options::try_parse() {
+    let options = match BackupOptions::try_parse() {
         Ok(options) => options,
         // Help and version are no errors.
-        Err(error) => return crate::tell::usage::print::<Options>(error).into(),
+        Err(error) => return crate::tell::usage::print::<BackupOptions>(error).into(),
     };
     if !options.has_destination() {
-        let usage = Options::command().render_help();
+        let usage = BackupOptions::command().render_help();
         let _ = writeln!(
             std::io::stderr(),
             "{usage}\nNo DESTINATION is given, and RSYNC_MODULE_PATH is not set."
@@ -48,7 +48,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options, context: &Context) -> Result<Exit> {
+fn run(options: &BackupOptions, context: &Context) -> Result<Exit> {
     if options.is_hook() {
         // rsyncd knows how the transfer ended, and so does its hook.
         return Ok(post_xfer::run(context, HookMode::InHook)?);

@@ -23,7 +23,8 @@ use crate::tell::log::has_warned;
 
 /// Snapshots and rotation for rsync daemon modules.
 #[derive(Debug, Parser)]
-#[command(name = "rsyncd-snapshot", version, about, long_about = None, args_conflicts_with_subcommands = false)]
+#[command(name = "rsyncd-snapshot", version, about, long_about = None)]
+#[command(args_conflicts_with_subcommands = false)]
 #[command(after_help = "\
 Without a command, and with RSYNC_MODULE_PATH set, it is the post-xfer hook:
     pre-xfer exec = /usr/bin/rsyncd-snapshot pre-xfer
@@ -68,7 +69,7 @@ enum Command {
     /// Take a snapshot now, unless nothing changed, then rotate
     Snapshot {
         #[command(flatten)]
-        modules: Modules,
+        modules: ModuleArgs,
         /// Only if one is due: a hook was killed or gave up waiting, min_interval put it off, or
         /// another push was running
         #[arg(long)]
@@ -80,12 +81,12 @@ enum Command {
         #[arg(long)]
         no_rotate: bool,
         #[command(flatten)]
-        format: Format,
+        format: FormatArgs,
     },
     /// Rotate now: expire what the policy no longer keeps
     Rotate {
         #[command(flatten)]
-        modules: Modules,
+        modules: ModuleArgs,
         /// Decide and explain, but delete nothing
         #[arg(short = 'n', long)]
         dry_run: bool,
@@ -96,30 +97,30 @@ enum Command {
         #[arg(long, conflicts_with = "dry_run")]
         purge: bool,
         #[command(flatten)]
-        format: Format,
+        format: FormatArgs,
     },
     /// Explain what rotation would do: each snapshot, keep or expire, every reason
     Plan {
         #[command(flatten)]
         options: command::outlook::PlanOptions,
         #[command(flatten)]
-        format: Format,
+        format: FormatArgs,
     },
     /// List snapshots with age, grade and counts
     List {
         #[command(flatten)]
-        modules: OptionalModules,
+        modules: OptionalModuleArgs,
         /// Those that are retired and can still be brought back
         #[arg(long)]
         expired: bool,
         #[command(flatten)]
-        format: Format,
+        format: FormatArgs,
     },
     /// Keep snapshots whatever the policy says
     #[command(override_usage = "rsyncd-snapshot pin [OPTIONS] [MODULE] NAME...")]
     Pin {
         #[command(flatten)]
-        snapshot: Named,
+        snapshot: SnapshotArgs,
         /// Why; `list` shows it
         #[arg(long, value_name = "TEXT", default_value = "")]
         reason: String,
@@ -128,30 +129,30 @@ enum Command {
     #[command(override_usage = "rsyncd-snapshot unpin [OPTIONS] [MODULE] NAME...")]
     Unpin {
         #[command(flatten)]
-        snapshot: Named,
+        snapshot: SnapshotArgs,
     },
     /// Bring retired snapshots back, and pin them
     #[command(override_usage = "rsyncd-snapshot undelete [OPTIONS] [MODULE] NAME...")]
     Undelete {
         #[command(flatten)]
-        snapshot: Named,
+        snapshot: SnapshotArgs,
     },
     /// Look whether files in snapshots have been altered in place; exit 1 if so
     Verify {
         #[command(flatten)]
-        modules: Modules,
+        modules: ModuleArgs,
         /// Give snapshots back the modes, owners, times and extended attributes that were altered
         #[arg(long)]
         repair_attributes: bool,
         #[command(flatten)]
-        format: Format,
+        format: FormatArgs,
     },
     /// Let expiry go on that paused because a push changed most of the tree, and take away the pin
     /// that came with it; with an option, end what a failed push, altered snapshots or pushes that
     /// cannot be seen have left instead
     Release {
         #[command(flatten)]
-        modules: Modules,
+        modules: ModuleArgs,
         /// The module is whole, though the clients whose pushes failed have not pushed again
         #[arg(long)]
         torn: bool,
@@ -166,9 +167,9 @@ enum Command {
     /// Health for monitoring, and a doctor for rsyncd.conf and policy
     Check {
         #[command(flatten)]
-        modules: OptionalModules,
+        modules: OptionalModuleArgs,
         #[command(flatten)]
-        format: Format,
+        format: FormatArgs,
     },
     /// Print the policy that takes over from a configuration of rotate-backups
     ImportPolicy {
@@ -193,7 +194,7 @@ impl Command {
 }
 
 #[derive(Debug, Args)]
-struct Modules {
+struct ModuleArgs {
     /// A module's name in rsyncd.conf, or the absolute path of its directory
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     module: Option<OsString>,
@@ -203,14 +204,14 @@ struct Modules {
 }
 
 #[derive(Debug, Args)]
-struct Named {
+struct SnapshotArgs {
     /// Names of snapshots, after the module's if several have one of that name
     #[arg(num_args = 1.., required = true, value_name = "NAME")]
     named: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
-struct OptionalModules {
+struct OptionalModuleArgs {
     /// A module's name in rsyncd.conf, or the absolute path of its directory [default: all]
     #[arg(conflicts_with = "all")]
     module: Option<OsString>,
@@ -220,7 +221,7 @@ struct OptionalModules {
 }
 
 #[derive(Debug, Args)]
-struct Format {
+struct FormatArgs {
     /// Print JSON, which docs/json.md describes
     #[arg(long)]
     json: bool,

@@ -22,8 +22,8 @@
 //!   and nothing expires. Snapshots from before the boot, or from before the believed time began,
 //!   stay. Each stays without a part in slots and counts, where it could only take a slot away
 //!   from another.
-//! * The same holds for snapshots without a sequence number or boot clock, for partial ones, and
-//!   for those that a doubted clock dated before this doubt began.
+//!   Snapshots without a sequence number or boot clock are treated so, too, and so are partial ones
+//!   and those that a doubted clock dated before this doubt began.
 //! * How long a snapshot held is unknown if a doubted clock verified it. It stays, and counts for
 //!   the moment when it was taken only: a longer time could only take slots from others.
 //! * The newest `min_keep` stay. What a dating keeps because of `min_keep` is among them: each

@@ -81,7 +81,7 @@ pub struct LedgerPush {
     pub request: String,
     /// When it began.
     pub began: BootTime,
-    /// The same by the wall clock, which the kernel stamps files with.
+    /// When it began by the wall clock, which the kernel stamps files with.
     pub began_at: DateTime<Utc>,
     /// Its place in the order of the ledger's entries.
     pub sequence: Option<u64>,

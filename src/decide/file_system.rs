@@ -27,7 +27,8 @@ pub struct FileSystemType(pub String);
 const OVERLAY: &str =
     "files of its lower layer are copied rather than linked; use a file system of its own";
 const ENCFS: &str = "it renames a directory file by file, and changes times on the way, so a \
-     snapshot does not appear as a whole; in its paranoia mode it has no hard links; use gocryptfs instead";
+    snapshot does not appear as a whole; in its paranoia mode it has no hard links; use gocryptfs \
+    instead";
 
 impl FileSystemType {
     /// What is to be expected of it.

@@ -164,7 +164,7 @@ pub fn pause_line(pause: impl fmt::Display, going: usize) -> String {
 }
 
 impl SnapshotReason {
-    /// The same where the cause of a pause is said once, above all snapshots.
+    /// The text without the cause of a pause, where that is said once, above all snapshots.
     pub fn brief(&self) -> String {
         match self {
             SnapshotReason::Paused(_) => "expiry is paused".to_string(),

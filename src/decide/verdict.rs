@@ -93,7 +93,7 @@ fn marks(facts: &VerdictFacts) -> Option<TornMark> {
                 ended_well: facts.occasion.is_good_transfer(),
                 without_ledger: facts.coverage == LedgerCoverage::None,
             };
-            standing.and_then(|mark| mark.after_look(look.tears, circumstances))
+            standing.and_then(|mark| mark.after_look(look.failed_pushes, circumstances))
         }
         VerdictStage::Ended { now, noticed, unfinished } => {
             let Occasion::Transfer(transfer) = facts.occasion else { return standing };
@@ -197,7 +197,7 @@ fn after_look(
         matches!(facts.occasion, Occasion::Transfer(TransferEnd { push: Some(_), .. }));
     let is_unchanged_tear = marks
         .filter(|mark| mark.is_nameless() || facts.coverage == LedgerCoverage::None)
-        .is_some_and(|mark| !mark.is_changed(look.tears));
+        .is_some_and(|mark| !mark.is_changed(look.failed_pushes));
     let is_transfer = matches!(facts.occasion, Occasion::Transfer(_));
     let is_held_back = matches!(because, TransferReason::Torn { .. });
     if is_held_back
@@ -329,7 +329,7 @@ mod tests {
         let last = at(9);
         for torn in &marks {
             for unchanged_since in [None, Some(&last)] {
-                let tears = TornEvidence {
+                let evidence = TornEvidence {
                     seen: torn.as_ref(),
                     unchanged_since,
                     scars: &[],
@@ -346,7 +346,7 @@ mod tests {
                     for differs_from_newest in [None, Some(false), Some(true)] {
                         for is_too_soon in [false, true] {
                             moments.push(VerdictStage::Looked(TreeComparison {
-                                tears: &tears,
+                                failed_pushes: &evidence,
                                 differs_from_complete,
                                 differs_from_newest,
                                 is_too_soon_for_complete: is_too_soon,

@@ -274,16 +274,16 @@ pub struct Due {
 #[derive(Debug, Clone, Copy)]
 pub struct TreeComparison<'a> {
     /// What it shows about failed pushes.
-    pub tears: &'a TornEvidence<'a>,
+    pub failed_pushes: &'a TornEvidence<'a>,
     /// Whether the tree differs from the newest complete snapshot, writes in place included; none
     /// if there is no such snapshot.
     pub differs_from_complete: Option<bool>,
-    /// The same for the newest snapshot of any grade; none if that was not compared, or there is
-    /// none.
+    /// Whether the tree differs from the newest snapshot of any grade; none if that was not
+    /// compared, or there is none.
     pub differs_from_newest: Option<bool>,
     /// The newest complete snapshot is younger than `min_interval`, and the run can wait.
     pub is_too_soon_for_complete: bool,
-    /// The same for the newest snapshot of any grade.
+    /// The newest snapshot of any grade is younger than `min_interval`, and the run can wait.
     pub is_too_soon_for_partial: bool,
 }
 

@@ -262,7 +262,7 @@ impl SnapshotAttempt<'_> {
         completion: ClientCompletion,
         decide: impl FnOnce(&VerdictFacts) -> R,
     ) -> R {
-        let tears = TornEvidence {
+        let evidence = TornEvidence {
             seen: self.before.torn.as_ref(),
             unchanged_since: observation.unchanged_since.as_ref(),
             scars: &observation.unfinished,
@@ -271,7 +271,7 @@ impl SnapshotAttempt<'_> {
             ended: observation.ended,
         };
         let look = TreeComparison {
-            tears: &tears,
+            failed_pushes: &evidence,
             differs_from_complete: observation.differs_from_complete,
             differs_from_newest: observation.differs_from_newest,
             is_too_soon_for_complete: self.is_too_soon(Grade::Complete),

@@ -336,7 +336,7 @@ impl World {
         };
         let scars = self.scars();
         let last = self.last_look.clone().filter(|(last, _)| *last == fingerprint);
-        let tears = TornEvidence {
+        let evidence = TornEvidence {
             seen: seen.as_ref(),
             unchanged_since: last.as_ref().map(|(_, began)| began),
             scars: &scars,
@@ -350,7 +350,7 @@ impl World {
             ended: self.time(),
         };
         let look = TreeComparison {
-            tears: &tears,
+            failed_pushes: &evidence,
             differs_from_complete: self.newest_complete.map(|newest| newest != self.directories),
             differs_from_newest: self.newest.map(|newest| newest != self.directories),
             is_too_soon_for_complete: false,

@@ -17,8 +17,8 @@
 //!   paths. What is suspect is a push, and every word of it that looks like an option that rewrites
 //!   counts as one, even if another would take it back. An rsyncd of today refuses nearly all of
 //!   it; one of tomorrow may know the option, and then a pull passes for a push, which costs a
-//!   comparison; The same goes for every word that looks like an option that names a partial
-//!   directory.
+//!   comparison. Every word that looks like an option that names a partial directory counts as one,
+//!   too;
 //! * a value that makes no sense needs no look: rsyncd refuses the transfer for it.
 
 mod combined_effect;

@@ -23,8 +23,8 @@ pub(crate) fn partial_dirs(options: &[GivenOption]) -> Vec<Vec<u8>> {
     named
 }
 
-/// The same for a list of which a word was not understood: every word that looks like such an
-/// option counts.
+/// The partial directories that a list may name of which a word was not understood: every word that
+/// looks like such an option counts.
 pub(crate) fn suspected(arguments: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut named = Vec::new();
     let mut words = arguments.iter().peekable();

@@ -1,4 +1,4 @@
-//! Arguments to options, in the order and by the rules of popt, with which rsync reads its own.
+//! Splits arguments into options, by the rules of popt, with which rsync reads its own.
 
 use crate::decide::arguments::option_name::{GivenOption, OptionName};
 use crate::decide::arguments::options::{self, OptionEffect, ServerOption};
@@ -8,7 +8,7 @@ use crate::decide::arguments::options::{self, OptionEffect, ServerOption};
 pub(crate) struct ReadArguments {
     /// What each option means, in the order of the command line.
     pub(crate) effects: Vec<OptionEffect>,
-    /// The same options by name and value.
+    /// These options by name and value.
     pub(crate) options: Vec<GivenOption>,
     /// The words that are no options, the dot before the paths included.
     pub(crate) operands: Vec<Vec<u8>>,
