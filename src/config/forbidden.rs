@@ -1,8 +1,8 @@
 //! Whether `rsyncd.conf` forbids a push, so that the push writes nothing, whatever its client does.
 //!
 //! rsyncd runs its hooks for such a push, too. It ends with status 1 if the module or its user may
-//! only read, and with 4 if an option is refused. Only certain rules count: a rule about groups, or a
-//! value that rsync would not understand, forbids nothing here.
+//! only read, and with 4 if an option is refused. Only certain rules count: a rule about groups, or
+//! a value that rsync would not understand, forbids nothing here.
 
 use std::path::Path;
 
@@ -34,8 +34,8 @@ pub(crate) fn offers_only_reading(module: &RsyncdModule) -> bool {
     is_read_only(module, b"") == Some(true) && !words(rules).any(may_write)
 }
 
-/// Whether the transfer of `user` to the module at `path` certainly writes nothing. False if `module`
-/// is not the one that the daemon runs the hook for.
+/// Whether the transfer of `user` to the module at `path` certainly writes nothing. False if
+/// `module` is not the one that the daemon runs the hook for.
 pub(crate) fn is_reader(module: &RsyncdModule, user: &[u8], path: &Path) -> bool {
     let is_it = match module.whereabouts() {
         Ok(ModuleDirectory::At(known)) => known == path,

@@ -2,8 +2,8 @@
 //!
 //! In one push a client can send a link `.rsync-partial -> docs` and use that partial directory:
 //! rsync 3.2.7 and 3.5.0 follow it and write into files of `docs`, which snapshots share. pre-xfer
-//! sees only links that were there before the push. Two settings of rsyncd prevent it: munged links,
-//! or a filter of the module that admits directories of these names and nothing else.
+//! sees only links that were there before the push. Two settings of rsyncd prevent it: munged
+//! links, or a filter of the module that admits directories of these names and nothing else.
 
 use crate::config::rsyncd_module::{RsyncdModule, read_bool};
 use crate::decide::partial_dirs::PartialDirs;

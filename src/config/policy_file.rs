@@ -1,8 +1,8 @@
 //! Reads the policy file and reports every mistake in it at once.
 //!
-//! Nothing expires under a policy with a mistake. So the administrator gets all mistakes at once, each
-//! with its place and the accepted values. A derived deserializer would stop at the first one, so
-//! this code walks the tables itself: first `[defaults]` over the built-in values, then each
+//! Nothing expires under a policy with a mistake. So the administrator gets all mistakes at once,
+//! each with its place and the accepted values. A derived deserializer would stop at the first one,
+//! so this code walks the tables itself: first `[defaults]` over the built-in values, then each
 //! `[module.NAME]` over the result.
 
 use std::collections::BTreeMap;

@@ -1,8 +1,8 @@
 //! The values of a policy file: what each kind accepts, and the message about any other value.
 //!
-//! A reader returns a valid value, or a mistake with the key, the value found and the accepted ones.
-//! serde does not check the values, because it stops at the first mistake and the administrator
-//! wants to see all of them.
+//! A reader returns a valid value, or a mistake with the key, the value found and the accepted
+//! ones. serde does not check the values, because it stops at the first mistake and the
+//! administrator wants to see all of them.
 
 use std::ops::RangeInclusive;
 use std::path::{Component, Path};

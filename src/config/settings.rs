@@ -1,7 +1,7 @@
 //! The policy file and rsyncd.conf as one run sees them.
 //!
-//! A policy file with a mistake must stop expiry, but not snapshots. So its mistakes are kept as data
-//! in [`PolicySource`], and every module still gets a policy: the built-in one.
+//! A policy file with a mistake must stop expiry, but not snapshots. So its mistakes are kept as
+//! data in [`PolicySource`], and every module still gets a policy: the built-in one.
 
 use std::cell::OnceCell;
 use std::fs;

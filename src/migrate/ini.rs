@@ -2,8 +2,8 @@
 //! rotate-backups uses.
 //!
 //! No crate reads these files alike: a value continues over lines that are indented deeper than its
-//! option, blank lines and comments among them; `#` and `;` begin a comment only at the beginning of
-//! a line; `:` divides as well as `=`; `[DEFAULT]` applies to every section; nothing is
+//! option, blank lines and comments among them; `#` and `;` begin a comment only at the beginning
+//! of a line; `:` divides as well as `=`; `[DEFAULT]` applies to every section; nothing is
 //! interpolated. A reader that differs in one of these would translate another policy than the one
 //! that was in force. All mistakes are reported at once, each with its line.
 

@@ -1,4 +1,5 @@
-//! The directory, or the directories, that the name of a section of `rotate-backups.ini` stands for.
+//! The directory, or the directories, that the name of a section of `rotate-backups.ini` stands
+//! for.
 //!
 //! rotate-backups compares a directory with its sections in the order of their names and takes the
 //! first that matches. So the matching decides which policy was in force, and follows Python's

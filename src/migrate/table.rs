@@ -3,8 +3,9 @@
 //!
 //! There are two rules. The translated policy decides as rotate-backups 8.1 did, apart from the
 //! differences that docs/policy.md lists; a note names what its documentation promised and its code
-//! never did. And if an option kept rotate-backups from snapshots that our rotation would expire, the
-//! table is held: it gets `max_expire = 0`, and nothing expires until the administrator removes that.
+//! never did. And if an option kept rotate-backups from snapshots that our rotation would expire,
+//! the table is held: it gets `max_expire = 0`, and nothing expires until the administrator removes
+//! that.
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,8 @@
 //! The counts and other values of `rotate-backups.ini`, as rotate-backups reads them.
 //!
 //! A count there is an expression of Python: `7`, `24*7`, `7 * 2 # two weeks`. Whole numbers, `+`,
-//! `-`, `*` and parentheses are understood here; for anything else, the message asks for the number.
+//! `-`, `*` and parentheses are understood here; for anything else, the message asks for the
+//! number.
 
 use crate::decide::frequency::SlotCount;
 use crate::migrate::ini::stripped;

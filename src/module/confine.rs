@@ -2,24 +2,24 @@
 //!
 //! There are two steps, in this order. *Capabilities* are dropped first and for good
 //! ([`drop_capabilities`]): four are enough to link files, to change owners and to write into any
-//! directory, and programs that this process starts get no more. *Landlock* follows once the modules
-//! are known ([`to`]): the kernel then lets this process change those roots and this machine's
-//! memory, and nothing else. Both hold for the calling thread and for the threads and programs that
-//! it starts, so both come before any other thread.
+//! directory, and programs that this process starts get no more. *Landlock* follows once the
+//! modules are known ([`to`]): the kernel then lets this process change those roots and this
+//! machine's memory, and nothing else. Both hold for the calling thread and for the threads and
+//! programs that it starts, so both come before any other thread.
 //!
-//! A directory must exist before it can get rights. So the roots and the memory are made first, after
-//! the usual checks. The rights of a directory hold for all below it, and rights only add up.
+//! A directory must exist before it can get rights. So the roots and the memory are made first,
+//! after the usual checks. The rights of a directory hold for all below it, and rights only add up.
 //! Therefore
 //!
 //! * files can be opened for writing in some subdirectories of `.rsyncd-snapshot` only: not in the
 //!   module, in snapshots or in staging. The kernel refuses a link with `EXDEV` if the file would gain
 //!   rights by it: if files in staging could be written, nothing could be linked into it;
-//! * files of the module can be linked, and no more. If the module lies in its snapshot root, it has
-//!   that one's rights: its names could be changed, its contents not. Only a repair that the
+//! * files of the module can be linked, and no more. If the module lies in its snapshot root, it
+//!   has that one's rights: its names could be changed, its contents not. Only a repair that the
 //!   administrator asks for may write new files into a module.
 //!
-//! Reading is not restricted; the engine follows no symbolic link. If the kernel lacks a part of all
-//! this, the process works without it, and the debug log says how far the restriction goes.
+//! Reading is not restricted; the engine follows no symbolic link. If the kernel lacks a part of
+//! all this, the process works without it, and the debug log says how far the restriction goes.
 
 use std::fs::{DirBuilder, File};
 use std::os::fd::AsFd;
@@ -168,8 +168,8 @@ fn restrict(
     write_scope: WriteScope,
 ) -> Result<RestrictionStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
-        // Without this right nothing could be linked between two directories. A kernel that lacks it
-        // gets no restriction at all.
+        // Without this right nothing could be linked between two directories. A kernel that lacks
+        // it gets no restriction at all.
         .set_compatibility(CompatLevel::SoftRequirement)
         .handle_access(AccessFs::Refer)?
         .set_compatibility(CompatLevel::BestEffort)

@@ -26,7 +26,8 @@ use crate::tell::escape::{escape, escape_path, unescape};
 pub(crate) enum KnownModule {
     /// A module of rsyncd.conf that has had a run, with its label for messages.
     Configured(String, Result<Target>),
-    /// A module that has had a run and is not in rsyncd.conf. Commands show it and do not change it.
+    /// A module that has had a run and is not in rsyncd.conf. Commands show it and do not change
+    /// it.
     Unconfigured(String, Result<Target>),
     /// A module whose every run has failed, so that there is nothing to work on.
     NeverSucceeded(String, Target),
@@ -65,8 +66,8 @@ pub(crate) fn ensure_answers(target: &Target) -> Result<()> {
     ensure(&target.root_path)
 }
 
-/// The module that a person named: a name in rsyncd.conf or an absolute path. One name may stand
-/// for several directories.
+/// The module that the command line names: a name in rsyncd.conf or an absolute path. One name may
+/// stand for several directories.
 ///
 /// # Errors
 /// If there is no such module, or nothing is known of its directory.

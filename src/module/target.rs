@@ -1,8 +1,8 @@
 //! A module with its directory, root and policy, and what opens its root.
 //!
 //! A module is named by rsyncd's environment, by its name in rsyncd.conf, or by its directory; a
-//! directory takes the policy of the module that its root is registered for. If the policy cannot be
-//! used, only a root that was registered before is used: another one would split the history.
+//! directory takes the policy of the module that its root is registered for. If the policy cannot
+//! be used, only a root that was registered before is used: another one would split the history.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -218,7 +218,8 @@ impl Target {
         Ok(root)
     }
 
-    /// Makes the directories that [`open_root`](Target::open_root) would make, but registers nothing.
+    /// Makes the directories that [`open_root`](Target::open_root) would make, but registers
+    /// nothing.
     pub fn prepare_root(&self) -> Result<SnapshotRoot> {
         if self.may_register() {
             if !self.is_registered() {

@@ -1,8 +1,8 @@
 //! The files by which a client tells how far its backup has come: see [`ClientCompletion`].
 //!
-//! They say *unfinished* rather than *complete*, so a finished backup holds only what was backed up.
-//! A backup that changed nothing leaves the inodes of the one before and counts as unchanged; a file
-//! that says *complete* would be a new file each time.
+//! They say *unfinished* rather than *complete*, so a finished backup holds only what was backed
+//! up. A backup that changed nothing leaves the inodes of the one before and counts as unchanged; a
+//! file that says *complete* would be a new file each time.
 
 use std::os::fd::BorrowedFd;
 

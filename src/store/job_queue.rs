@@ -1,14 +1,14 @@
 //! The job queue of a machine: at most `max_parallel` jobs work at once, and the others wait in the
 //! order in which they came.
 //!
-//! Each job makes a ticket: a file with the next number, which it keeps locked while it lives. A job
-//! may work when fewer than `max_parallel` locked tickets have a lower number. An unlocked ticket is
-//! left from a job that was killed; the next run that reads the queue removes it. Tickets are made
-//! and counted under one short lock, so no run sees a ticket before it is locked.
+//! Each job makes a ticket: a file with the next number, which it keeps locked while it lives. A
+//! job may work when fewer than `max_parallel` locked tickets have a lower number. An unlocked
+//! ticket is left from a job that was killed; the next run that reads the queue removes it. Tickets
+//! are made and counted under one short lock, so no run sees a ticket before it is locked.
 //!
-//! A job that begins to work writes the time into its ticket. After [`LONG_JOB`] it still works, but no
-//! longer counts: a job of hours must not keep the others waiting. The time is that of the boot
-//! clock, which nothing can set.
+//! A job that begins to work writes the time into its ticket. After [`LONG_JOB`] it still works,
+//! but no longer counts: a job of hours must not keep the others waiting. The time is that of the
+//! boot clock, which nothing can set.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
@@ -100,13 +100,13 @@ impl QueuePlace {
         wait: Duration,
         longest: Duration,
     ) -> Result<QueueWait> {
-        let turn = QueuePlace::draw(JobQueue::open(path)?)?;
+        let place = QueuePlace::draw(JobQueue::open(path)?)?;
         let deadline = Instant::now() + wait;
         loop {
-            let before = turn.queue.count_before(turn.number, longest)?;
+            let before = place.queue.count_before(place.number, longest)?;
             if before < max_parallel {
-                turn.note_begin(label);
-                return Ok(QueueWait::Admitted(turn));
+                place.note_begin(label);
+                return Ok(QueueWait::Admitted(place));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -80,7 +80,7 @@ impl Ledger {
         self.clean_up()?;
         let is_over = |line: &LedgerLine| !line.writes() && line.liveness == Liveness::Dead;
         self.lines()?.iter().filter(|line| is_over(line)).try_for_each(|line| self.strike(line))?;
-        enter(self.dirs[0].dir(), &file_name(own_side()?, entry.owner.pid, None), entry)
+        enter(self.dirs[0].dir(), &file_name(own_namespace()?, entry.owner.pid, None), entry)
     }
 
     /// All entries. Names that are none of ours are left alone.
@@ -122,12 +122,12 @@ impl Ledger {
     /// # Errors
     /// Also if this process cannot tell its own PID namespace.
     pub fn running(&self, pid: u32) -> Result<Option<LedgerLine>> {
-        own_side()?;
+        own_namespace()?;
         let is_it = |line: &LedgerLine| {
             let owner = line.entry.as_ref().map(|entry| &entry.owner);
             line.status.is_none()
                 && line.pid == pid
-                && PidNamespace::origin(line.side.as_ref()) == EntryOrigin::Here
+                && PidNamespace::origin(line.namespace.as_ref()) == EntryOrigin::Here
                 && owner.is_some_and(|owner| owner.pid == pid && owner.is_alive())
         };
         Ok(self.lines()?.into_iter().find(is_it))
@@ -140,7 +140,7 @@ impl Ledger {
     /// Also if this process cannot tell its own PID namespace: the entry would name a process of
     /// another one.
     pub fn begin(&self, root: &SnapshotRoot, entry: &LedgerEntry, marked: u64) -> Result<()> {
-        let file = file_name(own_side()?, entry.owner.pid, None);
+        let file = file_name(own_namespace()?, entry.owner.pid, None);
         // A transfer that writes nothing needs no place in the order.
         let sequence = if entry.writes() { self.next_number(root, marked)? } else { 0 };
         let entry = &LedgerEntry { sequence, ..entry.clone() };
@@ -160,11 +160,17 @@ impl Ledger {
     /// The transfer of `line` has ended, and from now on `owner`, this process, takes care of it.
     pub fn end(&self, line: &LedgerLine, status: i32, owner: Process) -> Result<LedgerLine> {
         let dir = self.dirs[line.dir].dir();
-        let (side, pid) = (own_side()?, owner.pid);
+        let (namespace, pid) = (own_namespace()?, owner.pid);
         let entry = line.entry.clone().map(|entry| LedgerEntry { owner, worker: None, ..entry });
-        let file = file_name(side, pid, Some(status));
-        let ended =
-            LedgerLine { file, side: Some(side), pid, status: Some(status), entry, ..*line };
+        let file = file_name(namespace, pid, Some(status));
+        let ended = LedgerLine {
+            file,
+            namespace: Some(namespace),
+            pid,
+            status: Some(status),
+            entry,
+            ..*line
+        };
         let (from, to) = (c_name(&line.file), c_name(&ended.file));
         renameat(dir.directory, from.as_c_str(), dir.directory, to.as_c_str()).map_err(
             |cause| {
@@ -191,12 +197,21 @@ impl Ledger {
         status: i32,
         marked: u64,
     ) -> Result<LedgerLine> {
-        let (side, pid, began) = (own_side()?, entry.owner.pid, entry.began);
-        let file = file_name(side, pid, Some(status));
+        let (namespace, pid, began) = (own_namespace()?, entry.owner.pid, entry.began);
+        let file = file_name(namespace, pid, Some(status));
         let entry = LedgerEntry { sequence: self.next_number(root, marked)?, ..entry };
         enter(self.dirs[0].dir(), &file, &entry)?;
-        let (side, status, entry) = (Some(side), Some(status), Some(entry));
-        Ok(LedgerLine { file, dir: 0, side, pid, status, entry, began, liveness: Liveness::Alive })
+        let (namespace, status, entry) = (Some(namespace), Some(status), Some(entry));
+        Ok(LedgerLine {
+            file,
+            dir: 0,
+            namespace,
+            pid,
+            status,
+            entry,
+            began,
+            liveness: Liveness::Alive,
+        })
     }
 
     /// If the number cannot be written, a later transfer may get it again; their order is then that
@@ -245,7 +260,7 @@ fn lines_in(dirs: &[OwnedDir]) -> Result<Vec<LedgerLine>> {
     let census = Census::default();
     for (index, dir) in dirs.iter().enumerate() {
         for file in names_in(dir.dir())? {
-            let Some((side, pid, status)) = read_name(&file) else { continue };
+            let Some((namespace, pid, status)) = read_name(&file) else { continue };
             let entry = match dir::read(dir.dir(), &file) {
                 // Without the lock, an entry may be removed after its name was listed.
                 Ok(None) => continue,
@@ -256,7 +271,7 @@ fn lines_in(dirs: &[OwnedDir]) -> Result<Vec<LedgerLine>> {
                 Err(Error::Damaged { .. }) => None,
                 Err(error) => return Err(error),
             };
-            let origin = PidNamespace::origin(side.as_ref());
+            let origin = PidNamespace::origin(namespace.as_ref());
             let liveness = match (&entry, origin) {
                 (Some(entry), origin) => entry.liveness(origin, &census),
                 (None, EntryOrigin::Here | EntryOrigin::EarlierBoot) => Liveness::Dead,
@@ -267,7 +282,16 @@ fn lines_in(dirs: &[OwnedDir]) -> Result<Vec<LedgerLine>> {
             };
             let began =
                 entry.as_ref().map_or_else(|| modified(dir.dir(), &file), |entry| entry.began);
-            lines.push(LedgerLine { file, dir: index, side, pid, status, entry, began, liveness });
+            lines.push(LedgerLine {
+                file,
+                dir: index,
+                namespace,
+                pid,
+                status,
+                entry,
+                began,
+                liveness,
+            });
         }
     }
     Ok(lines)
@@ -279,7 +303,7 @@ fn modified(dir: Dir, file: &str) -> DateTime<Utc> {
     stat.and_then(|stat| DateTime::from_timestamp(stat.st_mtime, 0)).unwrap_or_default()
 }
 
-fn own_side() -> Result<PidNamespace> {
+fn own_namespace() -> Result<PidNamespace> {
     PidNamespace::own()
         .map_err(|problem| Error::io("use", Path::new("/proc"), std::io::Error::other(problem)))
 }

@@ -118,7 +118,7 @@ pub struct LedgerLine {
     /// The index of the ledger's directory that it is in.
     pub(crate) dir: usize,
     /// The PID namespace of its process; none if an earlier version wrote it.
-    pub(crate) side: Option<PidNamespace>,
+    pub(crate) namespace: Option<PidNamespace>,
     /// The number in that namespace of the process that works on it.
     pub pid: u32,
     /// The status that the transfer ended with, if it has ended.
@@ -181,28 +181,31 @@ impl LedgerLine {
     }
 }
 
-pub(crate) fn file_name(side: PidNamespace, pid: u32, status: Option<i32>) -> String {
-    let side = side.to_name();
-    status.map_or_else(|| format!("{side}-{pid}"), |status| format!("{side}-{pid}.{status}"))
+pub(crate) fn file_name(namespace: PidNamespace, pid: u32, status: Option<i32>) -> String {
+    let namespace = namespace.to_name();
+    status.map_or_else(
+        || format!("{namespace}-{pid}"),
+        |status| format!("{namespace}-{pid}.{status}"),
+    )
 }
 
-/// `SIDE-PID` or `SIDE-PID.STATUS`, or the same without a side.
+/// `NAMESPACE-PID` or `NAMESPACE-PID.STATUS`; `PID` and `PID.STATUS` of earlier versions.
 pub(crate) fn read_name(file: &str) -> Option<(Option<PidNamespace>, u32, Option<i32>)> {
     let (process, status) = match file.split_once('.') {
         Some((process, status)) => (process, Some(status.parse().ok()?)),
         None => (file, None),
     };
-    let (side, pid) = match process.rsplit_once('-') {
-        Some((side, pid)) => (Some(PidNamespace::from_name(side)?), pid),
+    let (namespace, pid) = match process.rsplit_once('-') {
+        Some((namespace, pid)) => (Some(PidNamespace::from_name(namespace)?), pid),
         None => (None, process),
     };
     let pid: u32 = pid.parse().ok()?;
     // `+1` and `01` parse, too, but are not what we write.
-    let written = match side {
-        Some(side) => file_name(side, pid, status),
+    let written = match namespace {
+        Some(namespace) => file_name(namespace, pid, status),
         None => status.map_or_else(|| pid.to_string(), |status: i32| format!("{pid}.{status}")),
     };
-    (written == file).then_some((side, pid, status))
+    (written == file).then_some((namespace, pid, status))
 }
 
 #[cfg(test)]
@@ -222,12 +225,15 @@ mod tests {
     }
 
     #[test]
-    fn names_tell_the_side_that_wrote_them() {
-        let side = PidNamespace::own().expect("/proc");
+    fn names_tell_the_namespace_that_wrote_them() {
+        let namespace = PidNamespace::own().expect("/proc");
         for status in [None, Some(0), Some(-1), Some(23)] {
-            assert_eq!(read_name(&file_name(side, 7, status)), Some((Some(side), 7, status)));
+            assert_eq!(
+                read_name(&file_name(namespace, 7, status)),
+                Some((Some(namespace), 7, status))
+            );
         }
-        let name = file_name(side, 7, None);
+        let name = file_name(namespace, 7, None);
         for foreign in
             [format!("{name}."), format!("{name}-7"), format!("-{name}"), format!("{name}.00")]
         {

@@ -1,8 +1,8 @@
 //! A trial of hard links: whether a file system has them, and shows two names of one file with the
 //! same inode number.
 //!
-//! It is made with a file of this program, so that a refusal comes from the file system and not from
-//! a flag of a client's file.
+//! It is made with a file of this program, so that a refusal comes from the file system and not
+//! from a flag of a client's file.
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};

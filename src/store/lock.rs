@@ -1,8 +1,8 @@
 //! One writer per snapshot root, and short locks on directories, such as that of its state; all are
 //! `flock`s by fs2.
 //!
-//! The lock file is never unlinked: another run would make a new file and lock that. The file holds a
-//! line about its holder, for the message of a run that gives up waiting.
+//! The lock file is never unlinked: another run would make a new file and lock that. The file holds
+//! a line about its holder, for the message of a run that gives up waiting.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, Write};

@@ -5,8 +5,9 @@
 //! transfer tore. When the policy file is gone, the program must still find a module's snapshots.
 //! So each module has a small file in `/var/lib/rsyncd-snapshot`, or if that cannot be written in
 //! `/run/rsyncd-snapshot`; users without privileges have theirs below `HOME` and `XDG_RUNTIME_DIR`.
-//! `RSYNCD_SNAPSHOT_STATE_DIRECTORY` and `RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY` name other directories.
-//! systemd's `STATE_DIRECTORY` is ignored: in a hook it would be that of rsync's service.
+//! `RSYNCD_SNAPSHOT_STATE_DIRECTORY` and `RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY` name other
+//! directories. systemd's `STATE_DIRECTORY` is ignored: in a hook it would be that of rsync's
+//! service.
 
 use std::collections::BTreeMap;
 use std::env;

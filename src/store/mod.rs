@@ -1,8 +1,8 @@
 //! The snapshot root on disk, and everything that changes it.
 //!
 //! Only this program uses `ROOT/.rsyncd-snapshot` (mode 0700). A snapshot is complete and durable
-//! before it becomes visible in the root. A snapshot disappears from the root durably before any file
-//! of it is removed. [`publish`] and [`retire`] hold these two orders.
+//! before it becomes visible in the root. A snapshot disappears from the root durably before any
+//! file of it is removed. [`publish`] and [`retire`] hold these two orders.
 
 pub(crate) mod completion;
 pub(crate) mod dir;

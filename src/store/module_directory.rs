@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
-/// The module's directory as everything else here names it: absolute, without symbolic links.
+/// The canonical path of the module's directory.
 ///
 /// # Errors
 /// If it does not exist or is no directory.

@@ -1,8 +1,8 @@
 //! Refuses a module or a root that overlaps with the root of another module.
 //!
 //! The other roots are those that this machine remembers, and those that are found on disk before a
-//! new root is registered. A new root may not lie in a module of `rsyncd.conf` either, whether or not
-//! that one has snapshots yet.
+//! new root is registered. A new root may not lie in a module of `rsyncd.conf` either, whether or
+//! not that one has snapshots yet.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -59,8 +59,8 @@ pub(crate) fn check(
     overlap.map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, is_new)))
 }
 
-/// The overlap with a module of `rsyncd.conf`. A module that holds another one's root already can get
-/// no snapshots, so a new root may lie in it.
+/// The overlap with a module of `rsyncd.conf`. A module that holds another one's root already can
+/// get no snapshots, so a new root may lie in it.
 fn find_configured(
     memory: &MachineMemory,
     configured: &[ConfiguredModule],
@@ -143,8 +143,8 @@ pub(crate) fn check_in_use(module_path: &Path, root_path: &Path) -> Result<()> {
         .map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, false)))
 }
 
-/// The wanted ones of the roots that this machine remembers, as far as they exist. A file system that
-/// the work on `own` does not need is waited for with a limit only.
+/// The wanted ones of the roots that this machine remembers, as far as they exist. A file system
+/// that the work on `own` does not need is waited for with a limit only.
 fn remembered(
     memory: &MachineMemory,
     own: &Path,

@@ -123,8 +123,8 @@ impl StagedSnapshot {
     ) -> Result<Self> {
         let dir = root.subdir(Subdir::Staging)?;
         let mut refusal = None;
-        // The window is open until the last link is made. If the clone fails, the tree is removed in
-        // another window.
+        // The window is open until the last link is made. If the clone fails, the tree is removed
+        // in another window.
         let inodes = root.subdir(Subdir::Inodes)?;
         let _window = LinkWindow::open(inodes.dir())?;
         let evidence = InodeRecording::begin(root, inodes.dir());
@@ -321,7 +321,8 @@ pub(crate) fn clean_up(
     (found, errors)
 }
 
-/// Removes a tree that could not be published. Errors are only logged: the next run cleans up again.
+/// Removes a tree that could not be published. Errors are only logged: the next run cleans up
+/// again.
 pub(crate) fn discard_staging(root: &SnapshotRoot) {
     if let Err(error) = clear_staging(root) {
         log::debug!("staging remains for the next run: {error}");

@@ -1,7 +1,7 @@
 //! From a visible snapshot to nothing, in two steps between which it can be brought back.
 //!
 //! *Retire*: note when → rename all that go into `expired/` → fsync of the root → fsync of
-//! `expired/`. After the rename a snapshot is out of sight as a whole, so no half tree is ever
+//! `expired/`. The rename hides a snapshot as a whole, so no half tree is ever
 //! visible, and what lies in `expired/` is a whole snapshot, too. All of it happens under the
 //! state's short lock, after the pins were read once more.
 //!
@@ -11,7 +11,8 @@
 //!
 //! Between the two steps lies the `grace` of the policy, by default until the next run. The newest
 //! retired snapshot stays longer: the next snapshot is made out of it
-//! ([`publish`](crate::store::publish)), which costs a fraction of removing one and making the other.
+//! ([`publish`](crate::store::publish)), which costs a fraction of removing one and making the
+//! other.
 
 use chrono::{DateTime, Utc};
 use nix::errno::Errno;
@@ -37,8 +38,8 @@ use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 
 /// Retires the snapshots `names`, durably. Returns the errors of those that stay, and of a state
-/// that could not be written for lack of space. One that has been pinned meanwhile stays, without an
-/// error.
+/// that could not be written for lack of space. One that has been pinned meanwhile stays, without
+/// an error.
 pub(crate) fn retire(
     root: &SnapshotRoot,
     names: &[String],
@@ -146,8 +147,8 @@ fn move_to_expired(root: &SnapshotRoot, expired: Dir, name: &str) -> SysResult<(
     }
 }
 
-/// Brings the retired snapshot `name` back and pins it, so that the next rotation does not retire it
-/// again.
+/// Brings the retired snapshot `name` back and pins it, so that the next rotation does not retire
+/// it again.
 ///
 /// # Errors
 /// [`Error::Snapshot`] if there is none of that name, or a visible snapshot has the name.

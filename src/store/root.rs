@@ -2,8 +2,8 @@
 //!
 //! A program with root's rights makes and removes whole trees in it. So only the administrator may
 //! control the directory, it must be on the module's file system, and it must belong to this one
-//! module. Everything is checked on the opened directory and then used through that descriptor only,
-//! so a path that changes in between changes nothing.
+//! module. Everything is checked on the opened directory and then used through that descriptor
+//! only, so a path that changes in between changes nothing.
 
 use std::fs::{DirBuilder, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -168,8 +168,8 @@ impl SnapshotRoot {
         self.private.is_some()
     }
 
-    /// `.rsyncd-snapshot` in the root. If [`RootAccess::Look`] found none, the root itself, in which
-    /// none of our files exist.
+    /// `.rsyncd-snapshot` in the root. If [`RootAccess::Look`] found none, the root itself, in
+    /// which none of our files exist.
     pub fn private(&self) -> Dir<'_> {
         match &self.private {
             Some(private) => Dir { directory: private.as_fd(), path: &self.private_path },
@@ -266,8 +266,8 @@ impl SnapshotRoot {
         let gains_name =
             found.as_ref().is_some_and(|found| found.module.is_none() && wanted.module.is_some());
         match (found, access) {
-            // A run was killed, or power failed, while the root was being made: subdirectories may be
-            // missing. All are empty, because files are written only after the registration.
+            // A run was killed, or power failed, while the root was being made: subdirectories may
+            // be missing. All are empty, because files are written only after the registration.
             (None, RootAccess::Look) => {
                 self.private = None;
                 Ok(())

@@ -1,8 +1,8 @@
 //! What a snapshot root must be before anything in it is believed.
 //!
-//! A program with root's rights makes and removes whole trees in it. So only the administrator may be
-//! able to change it, clients must not write there, and hard links from the module must be possible.
-//! Each refusal says what to do.
+//! A program with root's rights makes and removes whole trees in it. So only the administrator may
+//! be able to change it, clients must not write there, and hard links from the module must be
+//! possible. Each refusal says what to do.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -87,8 +87,8 @@ pub(crate) fn check_owner(path: &Path, directory: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// Whether users other than root can enter the root, and so remove their files from snapshots. False
-/// for an ordinary user's root, which holds that user's files.
+/// Whether users other than root can enter the root, and so remove their files from snapshots.
+/// False for an ordinary user's root, which holds that user's files.
 pub(crate) fn is_open(path: &Path, directory: &OwnedFd) -> Result<bool> {
     if !is_privileged() {
         return Ok(false);

@@ -215,9 +215,9 @@ impl State {
         }
     }
 
-    /// Ends what the large-change guard did: the pause, and each pin that it set. Pins that a person set
-    /// stay. Returns the names that are no longer pinned; `None` if that guard held nothing and has
-    /// left no pin.
+    /// Ends the pause and removes the pins that the large-change guard set. The administrator's
+    /// pins stay. Returns the names that are no longer pinned; `None` if that guard held nothing
+    /// and has left no pin.
     pub fn release_anomaly(&mut self) -> Option<Vec<String>> {
         let anomaly = self.anomaly.take();
         let unpinned: Vec<String> = self
@@ -261,7 +261,7 @@ impl State {
     /// Changes the state under its lock, durably if `change` changed anything, and returns it.
     ///
     /// A state that cannot be understood is set aside, not lost; what it may have held is
-    /// assumed at its worst: torn, and nothing expires until a person confirms.
+    /// assumed at its worst: torn, and nothing expires until the administrator confirms.
     pub fn update(private: Dir, change: impl FnOnce(&mut State)) -> Result<Self> {
         let guard = DirLock::on_directory(private)?;
         let (state, ()) = State::update_guarded(private, &guard, change)?;
@@ -340,7 +340,7 @@ struct PinCopy {
 }
 
 impl PinCopy {
-    /// The pins as far as they can be read; expiry is paused until a person has looked at them.
+    /// The pins as far as they can be read; expiry is paused until the administrator confirms.
     fn read(private: Dir) -> Pins {
         let text = dir::read(private, PINS_FILE).ok().flatten().unwrap_or_default();
         toml::from_str::<PinCopy>(&text).unwrap_or_default().pins

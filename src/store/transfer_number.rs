@@ -1,8 +1,9 @@
-//! The numbers that order the ledger's entries. They only grow, whichever machine enters a transfer.
+//! The numbers that order the ledger's entries. They only grow, whichever machine enters a
+//! transfer.
 //!
-//! The last number is in a file of its own, which is written in place and not synced, so that a push
-//! waits for the disk only once, for its entry. If a crash undoes a write, the number is still in an
-//! entry or in the torn mark, which are durable, and the next number is higher than those.
+//! The last number is in a file of its own, which is written in place and not synced, so that a
+//! push waits for the disk only once, for its entry. If a crash undoes a write, the number is still
+//! in an entry or in the torn mark, which are durable, and the next number is higher than those.
 
 use std::fs::File;
 use std::io::Read;

@@ -17,8 +17,8 @@ use crate::system::syscalls::rename_no_replace;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
-/// Moves the remains of a tree out of `dir` if the next attempt to remove it would fail, too. Returns
-/// the error to report.
+/// Moves the remains of a tree out of `dir` if the next attempt to remove it would fail, too.
+/// Returns the error to report.
 pub(crate) fn set_aside(root: &SnapshotRoot, dir: Dir, remains: Remains) -> Error {
     if !remains.error.is_lasting() {
         return remains.error;
