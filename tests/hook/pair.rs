@@ -803,6 +803,12 @@ fn max_parallel_modules_are_worked_on_in_order_of_arrival() {
         tree::numbered(&server.directory.join(name).join("latest"), 1, 4);
         tree::set_mode(&server.directory.join(name), 0o700);
     }
+    // Another job goes before all of them, so that none is done before the last one has come.
+    let queue = server.runtime_directory().join("queue");
+    fs::create_dir_all(&queue).expect("the queue");
+    fs::write(queue.join("0"), "").expect("a ticket");
+    let first = fs::File::open(queue.join("0")).expect("a ticket");
+    fs2::FileExt::lock_exclusive(&first).expect("locked");
     let mut runs = Vec::new();
     for name in names {
         let slow =
@@ -812,8 +818,9 @@ fn max_parallel_modules_are_worked_on_in_order_of_arrival() {
         server.prepare(&mut command);
         command.arg("snapshot").arg(server.directory.join(name).join("latest"));
         runs.push(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"));
-        wait_until("its ticket is drawn", || tickets(&server) == runs.len());
+        wait_until("its ticket is drawn", || tickets(&server) == 1 + runs.len());
     }
+    drop(first);
     for run in &mut runs {
         assert!(run.wait().expect("its end").success());
     }
@@ -824,7 +831,6 @@ fn max_parallel_modules_are_worked_on_in_order_of_arrival() {
     assert!(snapshots.is_sorted(), "{snapshots:?}");
     assert!(snapshots[0] < snapshots[3], "{snapshots:?}");
     server.write_policy("[defaults]\nmax_parallel = 1\nlock_wait = \"0s\"\n");
-    let queue = server.runtime_directory().join("queue");
     fs::write(queue.join("0"), "").expect("a ticket");
     let ticket = fs::File::open(queue.join("0")).expect("a ticket");
     fs2::FileExt::lock_exclusive(&ticket).expect("locked");
