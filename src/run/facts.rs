@@ -5,8 +5,8 @@ use std::os::fd::BorrowedFd;
 use crate::decide::failed_push::UnfinishedDirectories;
 use crate::decide::torn_mark::TornMark;
 use crate::decide::verdict_facts::{ClientCompletion, RunningPushes, VerdictFacts, VerdictStage};
+use crate::engine::compare::CompareContext;
 use crate::engine::compare::unfinished::UnfinishedSearch;
-use crate::engine::compare::{CompareContext, compare_trees};
 use crate::engine::index::Stamp;
 use crate::run::request::Request;
 use crate::run::session::Session;
@@ -48,7 +48,7 @@ pub(crate) fn unfinished_directories(
     let Some(since) = mark.and_then(TornMark::search_since_ns) else { return times };
     let search = UnfinishedSearch::new(since);
     let context = CompareContext { unfinished: Some(&search), ..CompareContext::default() };
-    match compare_trees((root.module(), &root.module_path), None, &context) {
+    match root.method().compare((root.module(), &root.module_path), None, &context) {
         Ok(_) => times.searched(search.found()),
         Err(error) => {
             log::warn!(

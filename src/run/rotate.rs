@@ -20,7 +20,7 @@ use crate::run::free_space;
 use crate::run::report::Report;
 use crate::run::session::Session;
 use crate::run::verify::refresh::compact_if_outgrown;
-use crate::store::publish::clear_staging;
+use crate::store::clean_up::clear_staging;
 use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;

@@ -10,7 +10,7 @@ use crate::decide::boot_time::BootTime;
 use crate::decide::failed_push::UnfinishedDirectory;
 use crate::decide::torn_mark::TornMark;
 use crate::engine::compare::unfinished::UnfinishedSearch;
-use crate::engine::compare::{CompareContext, Comparison, compare_trees};
+use crate::engine::compare::{CompareContext, Comparison};
 use crate::engine::index::DirectoryIndex;
 use crate::run::attempt::SnapshotAttempt;
 use crate::run::report::Report;
@@ -42,7 +42,7 @@ impl SnapshotAttempt<'_> {
             self.is_full.set(true);
             let context =
                 CompareContext { unfinished: search.as_ref(), ..CompareContext::default() };
-            let comparison = compare_trees(live, None, &context)?;
+            let comparison = self.session.root.method().compare(live, None, &context)?;
             let unfinished = search.map(UnfinishedSearch::found).unwrap_or_default();
             return Ok(TreeScan { comparison, index: None, unfinished });
         };
@@ -61,7 +61,8 @@ impl SnapshotAttempt<'_> {
             entries: record.map(|record| record.entries),
             unfinished: search.as_ref(),
         };
-        let comparison = compare_trees(live, Some((directory.as_fd(), &path)), &context)?;
+        let comparison =
+            self.session.root.method().compare(live, Some((directory.as_fd(), &path)), &context)?;
         self.is_full.set(self.is_full.get() || is_proof || index.is_none());
         let unfinished = search.map(UnfinishedSearch::found).unwrap_or_default();
         if comparison.index_errors == 0 {

@@ -22,11 +22,11 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::torn_mark::TornMark;
+use crate::store::clean_up::remove_file;
 use crate::store::dir::{self, Dir};
 use crate::store::format::to_toml;
 use crate::store::lock::DirLock;
 use crate::store::memory_name;
-use crate::store::publish::remove_file;
 use crate::system::syscalls::is_privileged;
 use crate::tell::PROGRAM;
 use crate::tell::error::{Error, Result};

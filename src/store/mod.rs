@@ -4,6 +4,7 @@
 //! before it becomes visible in the root. A snapshot disappears from the root durably before any
 //! file of it is removed. [`publish`] and [`retire`] hold these two orders.
 
+pub(crate) mod clean_up;
 pub(crate) mod completion;
 pub(crate) mod dir;
 pub(crate) mod format;
@@ -29,6 +30,7 @@ pub(crate) mod registration;
 pub(crate) mod retire;
 pub(crate) mod root;
 mod root_checks;
+pub(crate) mod snapshot_method;
 pub(crate) mod snapshots;
 pub(crate) mod state;
 pub(crate) mod transfer_number;

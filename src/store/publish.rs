@@ -8,40 +8,32 @@
 //! root is a complete, durable tree at every instant.
 
 use std::collections::HashSet;
-use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::AsFd;
+use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 
 use chrono::{DateTime, Utc};
-use nix::errno::Errno;
-use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
+use nix::unistd::{fsync, syncfs};
 
 use crate::decide::grade::Grade;
 use crate::decide::partial_dirs::PartialDirs;
 use crate::engine::baseline::{BaselineOrigin, Recording, baseline_of};
 use crate::engine::baseline_bytes::BLOCK_BYTES;
-use crate::engine::clone::{CloneContext, CloneOutcome, CloneTarget, clone_tree};
+use crate::engine::clone::{CloneContext, CloneOutcome, CloneTarget};
 use crate::engine::compare::Comparison;
-use crate::engine::copy::ORIGINALS;
 use crate::engine::index::{DirectoryIndex, IndexPart};
 use crate::engine::inodes::{InodeName, walk};
-use crate::engine::listing::Listing;
-use crate::engine::remove::remove_trees;
-use crate::store::dir::{Dir, OwnedDir, TEMPORARY, c_name, names_in};
+use crate::store::clean_up::{BESIDE, forget};
+use crate::store::dir::{Dir, OwnedDir, c_name};
+use crate::store::index_file;
 use crate::store::inode_log::in_place::InPlaceChanges;
 use crate::store::inode_log::recorder::Recorder;
 use crate::store::inode_log::windows::{LinkWindow, LinkWindows, wall_ns};
 use crate::store::layout::Subdir;
-use crate::store::lock::DirLock;
-use crate::store::record::{CopyRecord, Record, SnapshotCost, file_name, snapshot_name};
+use crate::store::record::{CopyRecord, Record, SnapshotCost};
 use crate::store::root::SnapshotRoot;
-use crate::store::{index_file, unremovable};
-use crate::system::syscalls::{is_privileged, rename_no_replace, stat_entry};
+use crate::system::syscalls::{is_privileged, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
-
-/// Begins the names under which an unprivileged run stages beside the target.
-const BESIDE: &str = ".rsyncd-snapshot-staging-";
 
 const STAGED: &str = "snapshot";
 const RECYCLED: &str = "recycled";
@@ -165,7 +157,7 @@ impl StagedSnapshot {
         let drafts = root.subdir(Subdir::Drafts)?;
         let stage =
             CloneTarget { parent, name: &name, is_recycled: false, drafts: drafts.dir().directory };
-        let cloned = clone_tree((root.module(), &root.module_path), &stage, knowledge);
+        let cloned = root.method().create((root.module(), &root.module_path), &stage, knowledge);
         let (cloned, parts) = cloned.map_err(|error| root.explained(error))?;
         Ok(StagedSnapshot { name, beside, dir, cloned, parts, recycled: None, refusal, evidence })
     }
@@ -222,7 +214,7 @@ impl StagedSnapshot {
         syncfs(root.directory())
             .map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
         let parent = staging_parent(beside, &dir, root);
-        rename_no_replace(parent.directory, &staged, root.directory(), &c_name(name)).map_err(
+        root.method().publish((parent, &staged), (root.directory(), &c_name(name))).map_err(
             |cause| {
                 let from = parent.path.join(OsStr::from_bytes(staged.to_bytes()));
                 Error::io_pair("publish", &from, &root.path.join(name), cause)
@@ -258,7 +250,7 @@ fn recycle_into(
         drafts,
     };
     let knowledge = CloneContext { retired: index.as_ref(), ..knowledge };
-    clone_tree((root.module(), &root.module_path), &stage, knowledge)
+    root.method().create((root.module(), &root.module_path), &stage, knowledge)
 }
 
 /// Moves a retired snapshot to staging. The move is durable before anything in it changes, so
@@ -266,7 +258,8 @@ fn recycle_into(
 fn take_for_recycling(root: &SnapshotRoot, staging: &OwnedDir, retired: &str) -> Result<()> {
     let expired = root.subdir(Subdir::Expired)?;
     let Dir { directory, path } = expired.dir();
-    rename_no_replace(directory, &c_name(retired), staging.dir().directory, &c_name(RECYCLED))
+    root.method()
+        .retire((directory, &c_name(retired)), (staging.dir().directory, &c_name(RECYCLED)))
         .map_err(|cause| {
             let to = staging.dir().path.join(RECYCLED);
             Error::io_pair("recycle", &path.join(retired), &to, cause)
@@ -275,159 +268,4 @@ fn take_for_recycling(root: &SnapshotRoot, staging: &OwnedDir, retired: &str) ->
         fsync(dir.directory).map_err(|cause| Error::io("sync", dir.path, cause))?;
     }
     forget(root, retired)
-}
-
-/// Removes the index and the record of a snapshot that exists no longer.
-pub(crate) fn forget(root: &SnapshotRoot, name: &str) -> Result<()> {
-    let index = root.subdir(Subdir::Index).and_then(|dir| remove_file(dir.dir(), name));
-    let record =
-        root.subdir(Subdir::Records).and_then(|dir| remove_file(dir.dir(), &file_name(name)));
-    index.and(record).map(drop)
-}
-
-/// Removes what a killed run left in staging, its temporary files, and records of snapshots
-/// that exist no longer. Returns whether there was anything, and goes on after errors.
-pub(crate) fn clean_up(
-    root: &SnapshotRoot,
-    visible: &[String],
-    retired: &[String],
-) -> (bool, Vec<Error>) {
-    let mut errors = Vec::new();
-    let mut found = false;
-    let mut keep = |result: Result<bool>| match result {
-        Ok(some) => found |= some,
-        Err(error) => errors.push(error),
-    };
-    keep(empty_staging(root));
-    keep(remove_staged_beside(root));
-    keep(remove_temporaries(root));
-    let unlisted = match unlisted(root, visible, retired) {
-        Ok(unlisted) => unlisted,
-        Err(error) => return (found, errors.into_iter().chain([error]).collect()),
-    };
-    let alive = || visible.iter().chain(retired).chain(unlisted.iter().map(|(name, _)| name));
-    keep(remove_orphans(root, Subdir::Records, alive().map(|name| file_name(name)).collect()));
-    keep(remove_orphans(root, Subdir::Index, alive().cloned().collect()));
-    for (name, cause) in &unlisted {
-        let failed = |cause: &Errno| Error::io("look up", &root.path.join(name), *cause);
-        errors.extend(cause.as_ref().map(failed));
-    }
-    let late: Vec<&String> =
-        unlisted.iter().filter(|(_, cause)| cause.is_none()).map(|(name, _)| name).collect();
-    errors.extend(
-        crate::store::snapshots::late_listing(&late)
-            .map(|problem| Error::Damaged { path: root.label(), problem }),
-    );
-    (found, errors)
-}
-
-/// Removes a tree that could not be published. Errors are only logged: the next run cleans up
-/// again.
-pub(crate) fn discard_staging(root: &SnapshotRoot) {
-    if let Err(error) = clear_staging(root) {
-        log::debug!("staging remains for the next run: {error}");
-    }
-}
-
-/// Empties staging, for a holder of the long lock; goes on after the first error.
-pub(crate) fn clear_staging(root: &SnapshotRoot) -> Result<()> {
-    empty_staging(root).and(remove_staged_beside(root)).map(drop)
-}
-
-fn empty_staging(root: &SnapshotRoot) -> Result<bool> {
-    let found = remove_all(root, root.subdir(Subdir::Staging)?.dir(), |_| true);
-    let is_copies = |name: &[u8]| name == ORIGINALS.to_bytes();
-    let copies = remove_all(root, root.subdir(Subdir::Drafts)?.dir(), is_copies);
-    found.and_then(|found| Ok(found | copies?))
-}
-
-fn remove_staged_beside(root: &SnapshotRoot) -> Result<bool> {
-    let dir = Dir { directory: root.directory(), path: &root.path };
-    remove_all(root, dir, |name| name.starts_with(BESIDE.as_bytes()))
-}
-
-/// Removes the trees in `dir` whose names are selected; returns the first error.
-fn remove_all(root: &SnapshotRoot, dir: Dir, selected: impl Fn(&[u8]) -> bool) -> Result<bool> {
-    let Dir { directory, path } = dir;
-    let listing = Listing::read(directory).map_err(|cause| Error::io("read", path, cause))?;
-    let names = listing.entries().iter().map(|entry| listing.name(entry));
-    let names: Vec<CString> =
-        names.filter(|name| selected(name.to_bytes())).map(CStr::to_owned).collect();
-    if names.is_empty() {
-        return Ok(false);
-    }
-    let _window = LinkWindow::open(root.subdir(Subdir::Inodes)?.dir())?;
-    let (_, remaining) = remove_trees(directory, path, &names)?;
-    let errors: Vec<Error> =
-        remaining.into_iter().map(|remains| unremovable::set_aside(root, dir, remains)).collect();
-    errors.into_iter().next().map_or(Ok(true), Err)
-}
-
-fn remove_temporaries(root: &SnapshotRoot) -> Result<bool> {
-    // Writers without the long lock hold this one.
-    let _guard = DirLock::on_directory(root.private())?;
-    let (drafts, inodes) = (root.subdir(Subdir::Drafts)?, root.subdir(Subdir::Inodes)?);
-    let mut found = Ok(false);
-    for dir in [root.private(), drafts.dir(), inodes.dir()] {
-        let is_temporary = |name: &String| name.ends_with(TEMPORARY);
-        let removed = names_in(dir)
-            .and_then(|names| remove_files(dir, names.into_iter().filter(is_temporary)));
-        found = found.and_then(|found| Ok(found | removed?));
-    }
-    found
-}
-
-/// Snapshots with a record or an index that the listings of `visible` and `retired` ones lack,
-/// although each can be looked up by its name: a network file system may list a directory as it was
-/// some seconds ago. A snapshot whose look-up fails may be there; it is returned with the error.
-pub(crate) fn unlisted(
-    root: &SnapshotRoot,
-    visible: &[String],
-    retired: &[String],
-) -> Result<Vec<(String, Option<Errno>)>> {
-    let listed: HashSet<&String> = visible.iter().chain(retired).collect();
-    let records = names_in(root.subdir(Subdir::Records)?.dir())?;
-    let records = records.iter().filter_map(|name| snapshot_name(name)).map(str::to_string);
-    let indexes = names_in(root.subdir(Subdir::Index)?.dir())?;
-    let mut names: Vec<String> =
-        records.chain(indexes).filter(|name| !listed.contains(name)).collect();
-    names.sort_unstable();
-    names.dedup();
-    let expired = root.subdir(Subdir::Expired)?;
-    let dirs = [root.directory(), expired.dir().directory];
-    let look_up = |name: String| {
-        let looks = dirs.map(|dir| stat_entry(dir, &c_name(&name)).map(drop));
-        let cause =
-            looks.iter().find_map(|look| look.err().filter(|cause| *cause != Errno::ENOENT));
-        match looks.contains(&Ok(())) {
-            true => Some((name, None)),
-            false => cause.map(|cause| (name, Some(cause))),
-        }
-    };
-    Ok(names.into_iter().filter_map(look_up).collect())
-}
-
-/// Removes the files in a subdirectory that belong to no snapshot.
-fn remove_orphans(root: &SnapshotRoot, subdir: Subdir, owned: HashSet<String>) -> Result<bool> {
-    let dir = root.subdir(subdir)?;
-    remove_files(dir.dir(), names_in(dir.dir())?.into_iter().filter(|name| !owned.contains(name)))
-}
-
-/// Removes all that can be removed; whether there was any, or the first error.
-fn remove_files(dir: Dir, names: impl Iterator<Item = String>) -> Result<bool> {
-    let mut found = Ok(false);
-    for name in names {
-        let removed = remove_file(dir, &name);
-        found = found.and_then(|found| Ok(found | removed?));
-    }
-    found
-}
-
-/// Removes one file of ours; false if it was gone already.
-pub(crate) fn remove_file(dir: Dir, name: &str) -> Result<bool> {
-    match unlinkat(dir.directory.as_fd(), c_name(name).as_c_str(), UnlinkatFlags::NoRemoveDir) {
-        Ok(()) => Ok(true),
-        Err(Errno::ENOENT) => Ok(false),
-        Err(cause) => Err(Error::io("remove", &dir.path.join(name), cause)),
-    }
 }

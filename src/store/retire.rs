@@ -22,18 +22,17 @@ use nix::unistd::fsync;
 
 use crate::decide::duration_text::DurationText;
 use crate::engine::obstacle::obstacle;
-use crate::engine::remove::remove_trees;
+use crate::store::clean_up::forget;
 use crate::store::dir::{Dir, OwnedDir, c_name, names_in};
 use crate::store::inode_log::windows::LinkWindow;
 use crate::store::layout::Subdir;
 use crate::store::lock::DirLock;
 use crate::store::pin::Pin;
-use crate::store::publish::forget;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
 use crate::store::unremovable;
 use crate::system::identity::SysResult;
-use crate::system::syscalls::{is_privileged, rename_no_replace, stat_entry};
+use crate::system::syscalls::{is_privileged, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 
@@ -135,13 +134,13 @@ fn sync(dir: &OwnedDir) -> Result<()> {
 
 fn move_to_expired(root: &SnapshotRoot, expired: Dir, name: &str) -> SysResult<()> {
     let name = c_name(name);
-    match rename_no_replace(root.directory(), &name, expired.directory, &name) {
+    match root.method().retire((root.directory(), &name), (expired.directory, &name)) {
         // A directory moves to another parent only if its owner may write into it.
         Err(Errno::EACCES) if !is_privileged() => {
             let stat = fstatat(root.directory(), name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
             let writable = Mode::from_bits_truncate(stat.st_mode & 0o7777) | Mode::S_IWUSR;
             fchmodat(root.directory(), name.as_c_str(), writable, FchmodatFlags::NoFollowSymlink)?;
-            rename_no_replace(root.directory(), &name, expired.directory, &name)
+            root.method().retire((root.directory(), &name), (expired.directory, &name))
         }
         answer => answer,
     }
@@ -178,8 +177,9 @@ pub(crate) fn undelete(root: &SnapshotRoot, name: &str, now: DateTime<Utc>) -> R
             .or_insert_with(|| Pin::new(now, "brought back by undelete"));
         is_new
     })?;
-    let renamed =
-        rename_no_replace(expired.dir().directory, &c_name(name), root.directory(), &c_name(name));
+    let renamed = root
+        .method()
+        .retire((expired.dir().directory, &c_name(name)), (root.directory(), &c_name(name)));
     if let Err(cause) = renamed {
         // Another run has removed or recycled it, so there is nothing to pin.
         if is_new {
@@ -270,11 +270,9 @@ pub(crate) fn remove(root: &SnapshotRoot, names: &[String]) -> Result<Removed> {
     let (expired, staging) = (root.subdir(Subdir::Expired)?, root.subdir(Subdir::Staging)?);
     let mut moved = Vec::new();
     for name in names {
-        let renamed = rename_no_replace(
-            expired.dir().directory,
-            &c_name(name),
-            staging.dir().directory,
-            &c_name(name),
+        let renamed = root.method().retire(
+            (expired.dir().directory, &c_name(name)),
+            (staging.dir().directory, &c_name(name)),
         );
         match renamed {
             Ok(()) => moved.push(name),
@@ -300,7 +298,7 @@ pub(crate) fn remove(root: &SnapshotRoot, names: &[String]) -> Result<Removed> {
         Some(LinkWindow::open(root.subdir(Subdir::Inodes)?.dir())?)
     };
     let trees: Vec<_> = moved.iter().map(|name| c_name(name)).collect();
-    let (entries, remaining) = remove_trees(staging.dir().directory, staging.dir().path, &trees)?;
+    let (entries, remaining) = root.method().remove(staging.dir(), &trees)?;
     removed.entries = entries;
     removed.trees = trees.len() - remaining.len();
     let set_aside = |remains| unremovable::set_aside(root, staging.dir(), remains);

@@ -21,6 +21,7 @@ use crate::store::link_trial::{self, LinkTrial};
 use crate::store::lock::DirLock;
 use crate::store::registration::Registration;
 use crate::store::root_checks;
+use crate::store::snapshot_method::SnapshotMethod;
 use crate::system::mounts::note_mounts_below;
 use crate::system::syscalls::{open_directory, stat_entry};
 use crate::tell::error::{Error, Result};
@@ -151,6 +152,11 @@ impl SnapshotRoot {
                  or a restore module with another uid) set `open_root = true` in the policy"
             )
         }))
+    }
+
+    /// What its snapshots are made by.
+    pub(crate) fn method(&self) -> SnapshotMethod {
+        SnapshotMethod::HardLinks
     }
 
     /// The root directory.

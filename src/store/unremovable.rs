@@ -8,12 +8,11 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::decide::obstacle::Obstacles;
 use crate::engine::obstacle::obstacles_in;
-use crate::engine::remove::{Remains, remove_trees};
+use crate::engine::remove::Remains;
 use crate::store::dir::{Dir, c_name, names_in};
 use crate::store::inode_log::windows::LinkWindow;
 use crate::store::layout::Subdir;
 use crate::store::root::SnapshotRoot;
-use crate::system::syscalls::rename_no_replace;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
@@ -52,7 +51,7 @@ fn move_away(root: &SnapshotRoot, from: Dir, name: &CStr) -> Result<(String, Obs
     };
     for number in 0..1_000 {
         let free = if number == 0 { base.to_string() } else { format!("{base}.{number}") };
-        match rename_no_replace(from.directory, name, dir.dir().directory, &c_name(&free)) {
+        match root.method().retire((from.directory, name), (dir.dir().directory, &c_name(&free))) {
             Ok(()) => {
                 let path = escape_path(&dir.dir().path.join(&free));
                 let obstacles = obstacles_in(dir.dir().directory, &c_name(&free), &path);
@@ -89,7 +88,7 @@ pub(crate) fn remove_all(root: &SnapshotRoot) -> Result<Vec<String>> {
     }
     let _window = LinkWindow::open(root.subdir(Subdir::Inodes)?.dir())?;
     let Dir { directory, path } = dir.dir();
-    let (_, remains) = remove_trees(directory, path, &trees)?;
+    let (_, remains) = root.method().remove(dir.dir(), &trees)?;
     let told = |Remains { name, error }: Remains| {
         let path = escape_path(&path.join(OsStr::from_bytes(name.to_bytes())));
         told(&obstacles_in(directory, &name, &path), &error)

@@ -1,0 +1,192 @@
+//! Removes what a killed run left: trees in staging, temporary files, and the records and indexes of
+//! snapshots that exist no longer.
+//!
+//! Only the holder of the root's lock does this, so nothing of it belongs to a run that is still
+//! working. A record goes only if its snapshot can be found neither in a listing nor by its name: a
+//! network file system may list a directory as it was some seconds ago. It may stop at any point;
+//! the next run removes the rest.
+
+use std::collections::HashSet;
+use std::ffi::{CStr, CString};
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::engine::copy::ORIGINALS;
+use crate::engine::listing::Listing;
+use crate::store::dir::{Dir, TEMPORARY, c_name, names_in};
+use crate::store::inode_log::windows::LinkWindow;
+use crate::store::layout::Subdir;
+use crate::store::lock::DirLock;
+use crate::store::record::{file_name, snapshot_name};
+use crate::store::root::SnapshotRoot;
+use crate::store::unremovable;
+use crate::system::syscalls::stat_entry;
+use crate::tell::error::{Error, Result};
+
+/// Removes what a killed run left in staging, its temporary files, and records of snapshots
+/// that exist no longer. Returns whether there was anything, and goes on after errors.
+pub(crate) fn clean_up(
+    root: &SnapshotRoot,
+    visible: &[String],
+    retired: &[String],
+) -> (bool, Vec<Error>) {
+    let mut errors = Vec::new();
+    let mut found = false;
+    let mut keep = |result: Result<bool>| match result {
+        Ok(some) => found |= some,
+        Err(error) => errors.push(error),
+    };
+    keep(empty_staging(root));
+    keep(remove_staged_beside(root));
+    keep(remove_temporaries(root));
+    let unlisted = match unlisted(root, visible, retired) {
+        Ok(unlisted) => unlisted,
+        Err(error) => return (found, errors.into_iter().chain([error]).collect()),
+    };
+    let alive = || visible.iter().chain(retired).chain(unlisted.iter().map(|(name, _)| name));
+    keep(remove_orphans(root, Subdir::Records, alive().map(|name| file_name(name)).collect()));
+    keep(remove_orphans(root, Subdir::Index, alive().cloned().collect()));
+    for (name, cause) in &unlisted {
+        let failed = |cause: &Errno| Error::io("look up", &root.path.join(name), *cause);
+        errors.extend(cause.as_ref().map(failed));
+    }
+    let late: Vec<&String> =
+        unlisted.iter().filter(|(_, cause)| cause.is_none()).map(|(name, _)| name).collect();
+    errors.extend(
+        crate::store::snapshots::late_listing(&late)
+            .map(|problem| Error::Damaged { path: root.label(), problem }),
+    );
+    (found, errors)
+}
+
+/// Removes a tree that could not be published. Errors are only logged: the next run cleans up
+/// again.
+pub(crate) fn discard_staging(root: &SnapshotRoot) {
+    if let Err(error) = clear_staging(root) {
+        log::debug!("staging remains for the next run: {error}");
+    }
+}
+
+/// Empties staging, for a holder of the long lock; goes on after the first error.
+pub(crate) fn clear_staging(root: &SnapshotRoot) -> Result<()> {
+    empty_staging(root).and(remove_staged_beside(root)).map(drop)
+}
+
+pub(crate) fn empty_staging(root: &SnapshotRoot) -> Result<bool> {
+    let found = remove_all(root, root.subdir(Subdir::Staging)?.dir(), |_| true);
+    let is_copies = |name: &[u8]| name == ORIGINALS.to_bytes();
+    let copies = remove_all(root, root.subdir(Subdir::Drafts)?.dir(), is_copies);
+    found.and_then(|found| Ok(found | copies?))
+}
+
+pub(crate) fn remove_staged_beside(root: &SnapshotRoot) -> Result<bool> {
+    let dir = Dir { directory: root.directory(), path: &root.path };
+    remove_all(root, dir, |name| name.starts_with(BESIDE.as_bytes()))
+}
+
+/// Removes the trees in `dir` whose names are selected; returns the first error.
+pub(crate) fn remove_all(
+    root: &SnapshotRoot,
+    dir: Dir,
+    selected: impl Fn(&[u8]) -> bool,
+) -> Result<bool> {
+    let Dir { directory, path } = dir;
+    let listing = Listing::read(directory).map_err(|cause| Error::io("read", path, cause))?;
+    let names = listing.entries().iter().map(|entry| listing.name(entry));
+    let names: Vec<CString> =
+        names.filter(|name| selected(name.to_bytes())).map(CStr::to_owned).collect();
+    if names.is_empty() {
+        return Ok(false);
+    }
+    let _window = LinkWindow::open(root.subdir(Subdir::Inodes)?.dir())?;
+    let (_, remaining) = root.method().remove(dir, &names)?;
+    let errors: Vec<Error> =
+        remaining.into_iter().map(|remains| unremovable::set_aside(root, dir, remains)).collect();
+    errors.into_iter().next().map_or(Ok(true), Err)
+}
+
+pub(crate) fn remove_temporaries(root: &SnapshotRoot) -> Result<bool> {
+    // Writers without the long lock hold this one.
+    let _guard = DirLock::on_directory(root.private())?;
+    let (drafts, inodes) = (root.subdir(Subdir::Drafts)?, root.subdir(Subdir::Inodes)?);
+    let mut found = Ok(false);
+    for dir in [root.private(), drafts.dir(), inodes.dir()] {
+        let is_temporary = |name: &String| name.ends_with(TEMPORARY);
+        let removed = names_in(dir)
+            .and_then(|names| remove_files(dir, names.into_iter().filter(is_temporary)));
+        found = found.and_then(|found| Ok(found | removed?));
+    }
+    found
+}
+
+/// Snapshots with a record or an index that the listings of `visible` and `retired` ones lack,
+/// although each can be looked up by its name: a network file system may list a directory as it was
+/// some seconds ago. A snapshot whose look-up fails may be there; it is returned with the error.
+pub(crate) fn unlisted(
+    root: &SnapshotRoot,
+    visible: &[String],
+    retired: &[String],
+) -> Result<Vec<(String, Option<Errno>)>> {
+    let listed: HashSet<&String> = visible.iter().chain(retired).collect();
+    let records = names_in(root.subdir(Subdir::Records)?.dir())?;
+    let records = records.iter().filter_map(|name| snapshot_name(name)).map(str::to_string);
+    let indexes = names_in(root.subdir(Subdir::Index)?.dir())?;
+    let mut names: Vec<String> =
+        records.chain(indexes).filter(|name| !listed.contains(name)).collect();
+    names.sort_unstable();
+    names.dedup();
+    let expired = root.subdir(Subdir::Expired)?;
+    let dirs = [root.directory(), expired.dir().directory];
+    let look_up = |name: String| {
+        let looks = dirs.map(|dir| stat_entry(dir, &c_name(&name)).map(drop));
+        let cause =
+            looks.iter().find_map(|look| look.err().filter(|cause| *cause != Errno::ENOENT));
+        match looks.contains(&Ok(())) {
+            true => Some((name, None)),
+            false => cause.map(|cause| (name, Some(cause))),
+        }
+    };
+    Ok(names.into_iter().filter_map(look_up).collect())
+}
+
+/// Removes the files in a subdirectory that belong to no snapshot.
+pub(crate) fn remove_orphans(
+    root: &SnapshotRoot,
+    subdir: Subdir,
+    owned: HashSet<String>,
+) -> Result<bool> {
+    let dir = root.subdir(subdir)?;
+    remove_files(dir.dir(), names_in(dir.dir())?.into_iter().filter(|name| !owned.contains(name)))
+}
+
+/// Removes all that can be removed; whether there was any, or the first error.
+pub(crate) fn remove_files(dir: Dir, names: impl Iterator<Item = String>) -> Result<bool> {
+    let mut found = Ok(false);
+    for name in names {
+        let removed = remove_file(dir, &name);
+        found = found.and_then(|found| Ok(found | removed?));
+    }
+    found
+}
+
+/// Begins the names under which an unprivileged run stages beside the target.
+pub(crate) const BESIDE: &str = ".rsyncd-snapshot-staging-";
+
+/// Removes the index and the record of a snapshot that exists no longer.
+pub(crate) fn forget(root: &SnapshotRoot, name: &str) -> Result<()> {
+    let index = root.subdir(Subdir::Index).and_then(|dir| remove_file(dir.dir(), name));
+    let record =
+        root.subdir(Subdir::Records).and_then(|dir| remove_file(dir.dir(), &file_name(name)));
+    index.and(record).map(drop)
+}
+
+/// Removes one file of ours; false if it was gone already.
+pub(crate) fn remove_file(dir: Dir, name: &str) -> Result<bool> {
+    match unlinkat(dir.directory.as_fd(), c_name(name).as_c_str(), UnlinkatFlags::NoRemoveDir) {
+        Ok(()) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(cause) => Err(Error::io("remove", &dir.path.join(name), cause)),
+    }
+}
