@@ -133,7 +133,8 @@ pub(crate) enum ExpiryTime {
 }
 
 impl PlanView {
-    /// The plan for `target` at `now`, and what the policy in another file makes of these snapshots.
+    /// The plan for `target` at `now`, and what the policy in another file makes of these
+    /// snapshots.
     pub(crate) fn new(
         target: &Target,
         now: DateTime<Utc>,

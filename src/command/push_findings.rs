@@ -60,7 +60,7 @@ pub(crate) fn stale_temporaries(
     let first = stale.first()?;
     Some(format!(
         "{} that look like what rsync leaves when it is stopped are more than a day old, the first \
-         is {first}; a push with `--delete` removes them if they are nobody's",
+         is {first}; a push with `--delete` removes them if no user needs them",
         counted(stale.len(), "file")
     ))
 }

@@ -1,5 +1,5 @@
-//! `release`: ends the pause of the large-change guard, the torn mark, the pause for damage, or pushes
-//! that cannot be seen from here. The administrator decides that.
+//! `release`: ends the pause of the large-change guard, the torn mark, the pause for damage, or
+//! pushes that cannot be seen from here. The administrator decides that.
 //!
 //! The printed line also says what else still keeps snapshots from expiring, or partial.
 
@@ -19,8 +19,8 @@ use crate::tell::counted;
 use crate::tell::error::Result;
 use crate::tell::exit::Exit;
 
-/// Ends the pause of the large-change guard, and removes each pin that it set. With `torn`, removes the
-/// torn mark instead: the administrator has found the live tree to be right.
+/// Ends the pause of the large-change guard, and removes each pin that it set. With `torn`, removes
+/// the torn mark instead: the administrator has found the live tree to be right.
 ///
 /// # Errors
 /// If the module or its state cannot be used.
@@ -52,8 +52,8 @@ pub(crate) fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> 
     })
 }
 
-/// Ends pushes whose processes cannot be seen from here: those of another machine, or of a container
-/// that was removed.
+/// Ends pushes whose processes cannot be seen from here: those of another machine, or of a
+/// container that was removed.
 ///
 /// # Errors
 /// If the module, its ledger or its state cannot be used.

@@ -66,8 +66,8 @@ pub(crate) fn marks(
     let is_dead = |line: &LedgerLine| line.liveness(now, limit) == Liveness::Dead;
     let is_waiting =
         awaits_client || lines.iter().any(|line| line.is_running_push() && !is_dead(line));
-    // A deferred snapshot is no trouble for up to `max_defer`, as long as the push that it waits for is
-    // running or may come.
+    // A deferred snapshot is no trouble for up to `max_defer`, as long as the push that it waits
+    // for is running or may come.
     let is_left = |due: &DueMark| due.reason == DueReason::Deferred && is_waiting;
     let is_trouble = |due: &&DueMark| !is_left(due) || has_waited(Some(due.since), now, max_defer);
     let due = state.due.as_ref().filter(is_trouble);

@@ -12,8 +12,8 @@
 //! Therefore
 //!
 //! * files can be opened for writing in some subdirectories of `.rsyncd-snapshot` only: not in the
-//!   module, in snapshots or in staging. The kernel refuses a link with `EXDEV` if the file would gain
-//!   rights by it: if files in staging could be written, nothing could be linked into it;
+//!   module, in snapshots or in staging. The kernel refuses a link with `EXDEV` if the file would
+//!   gain rights by it: if files in staging could be written, nothing could be linked into it;
 //! * files of the module can be linked, and no more. If the module lies in its snapshot root, it
 //!   has that one's rights: its names could be changed, its contents not. Only a repair that the
 //!   administrator asks for may write new files into a module.

@@ -1,5 +1,5 @@
-//! Removes what a killed run left: trees in staging, temporary files, and the records and indexes of
-//! snapshots that exist no longer.
+//! Removes what a killed run left: trees in staging, temporary files, and the records and indexes
+//! of snapshots that exist no longer.
 //!
 //! Only the holder of the root's lock does this, so nothing of it belongs to a run that is still
 //! working. A record goes only if its snapshot can be found neither in a listing nor by its name: a

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_that_nobody_holds_is_no_obstacle() {
+    fn a_ticket_without_a_holder_is_no_obstacle() {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join("7"), "").expect("a ticket of the dead");
         let turn = turn(directory.path(), 1).expect("its holder is dead");

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_nobody_has_waited_for_is_dead() {
+    fn a_process_not_yet_waited_for_is_dead() {
         let mut child = std::process::Command::new("/bin/true").spawn().expect("a child");
         let process = Process::of(child.id()).expect("/proc");
         while Process::of(child.id()).expect("/proc").is_some() {

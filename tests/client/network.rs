@@ -193,7 +193,8 @@ fn a_wrong_password_is_not_tried_again() {
     assert_eq!(fs::read_dir(&module.latest).expect("the module").count(), 0);
     run("wonderland", &[]).exits(&[0]);
     machine.verify(&module.latest);
-    // A check is a listing, a rehearsal and a question that is asked twice, because no hook answers it.
+    // A check is a listing, a rehearsal and a question that is asked twice, because no hook answers
+    // it.
     daemon.await_hooks(4 + HOOKS);
     // A check tears nothing, though the module refuses some options.
     run("wonderland", &["--check"]).exits(&[0]);

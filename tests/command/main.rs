@@ -1,5 +1,5 @@
-//! Commands that the administrator runs by hand: `check`, `plan`, `rotate`, `import-policy`, and the
-//! example configuration.
+//! Commands that the administrator runs by hand: `check`, `plan`, `rotate`, `import-policy`, and
+//! the example configuration.
 
 #[macro_use]
 #[path = "../support/mod.rs"]

@@ -14,7 +14,8 @@ use support::{have, tree};
 
 const ADOPTED: &str = "2019-08-02 12:00:00";
 
-/// Sets or takes away a flag of a file; false, with the reason said, where the file system has none.
+/// Sets or takes away a flag of a file; false, with the reason said, where the file system has
+/// none.
 fn flag(path: &Path, change: &str) -> bool {
     if !have(&["chattr"]) {
         return false;

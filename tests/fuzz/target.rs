@@ -1,8 +1,8 @@
 //! What garbage is thrown at, and what must hold whatever it is: no panic, no hang, every message
 //! on one printable line, and nothing deleted that a rule protects.
 //!
-//! `tests/trust/garbage.rs` gives these functions seeds and mutations of them; `sh tests/fuzz/run` gives
-//! them what a coverage-guided fuzzer makes of the same seeds.
+//! `tests/trust/garbage.rs` gives these functions seeds and mutations of them; `sh tests/fuzz/run`
+//! gives them what a coverage-guided fuzzer makes of the same seeds.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

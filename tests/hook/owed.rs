@@ -1,6 +1,6 @@
 //! What one run leaves for the next: a torn mark, a snapshot that is due, a failure that is
-//! remembered. The run that serves a mark makes of it what the run that left it could have made, and
-//! no more.
+//! remembered. The run that serves a mark makes of it what the run that left it could have made,
+//! and no more.
 
 use crate::support;
 

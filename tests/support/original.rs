@@ -10,8 +10,8 @@ use std::sync::OnceLock;
 use super::have;
 use super::run::{PATH, Run, tool};
 
-/// What rotate-backups 8.1 and rsync-system-backup 1.1 need, so that every run compares with the same
-/// programs.
+/// What rotate-backups 8.1 and rsync-system-backup 1.1 need, so that every run compares with the
+/// same programs.
 const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential/requirements.txt");
 const CLIENT: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential/client_requirements.txt");

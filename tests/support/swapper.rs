@@ -1,5 +1,5 @@
-//! A process that exchanges directories, links, pipes and files of a tree as fast as the kernel can,
-//! and moves directories out of it and back.
+//! A process that exchanges directories, links, pipes and files of a tree as fast as the kernel
+//! can, and moves directories out of it and back.
 //!
 //! It works with open directories, so it can go on in a tree that has been moved where no other
 //! program can enter.

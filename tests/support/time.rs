@@ -17,8 +17,8 @@ pub(crate) fn name_of(time: DateTime<Utc>) -> String {
     time.format("%Y-%m-%dT%H-%M-%SZ").to_string()
 }
 
-/// Waits until the clock shows another second: snapshots have different names, and rsync sees that a
-/// file of the same size has changed.
+/// Waits until the clock shows another second: snapshots have different names, and rsync sees that
+/// a file of the same size has changed.
 pub(crate) fn next_second() {
     let second = now().timestamp();
     wait_until("a second is over", || now().timestamp() != second);

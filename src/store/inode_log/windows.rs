@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_nobody_closed_ends_with_the_next_or_with_its_boot() {
+    fn a_window_left_open_ends_with_the_next_or_with_its_boot() {
         let begin = mark(WindowEvent::Begin, 1, 100, 100);
         let killed = mark(WindowEvent::Open, 1, 105, 105);
         let same_boot = mark(WindowEvent::Open, 1, 120, 120);
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_record_makes_a_hole_that_accuses_nobody() {
+    fn a_damaged_record_makes_a_hole_and_raises_no_alarm() {
         let now = mark(WindowEvent::Open, 1, 200, 200);
         let marks = [
             mark(WindowEvent::Begin, 1, 100, 100),
