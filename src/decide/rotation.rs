@@ -9,7 +9,7 @@
 //!   *range* of slots, and all arithmetic is on ranges: its cost does not depend on how long
 //!   the quiet was.
 //! * Complete snapshots are decided alone; partial, future-dated and
-//!   [undated](crate::decide::undated) ones take no part.
+//!   [undated] ones take no part.
 //! * The newest complete one, `min_keep`, `min_age` and pins only ever add to what is kept;
 //!   the pauses and `max_expire` come last and only ever turn "goes" into "stays".
 

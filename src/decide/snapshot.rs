@@ -62,7 +62,7 @@ pub struct Snapshot {
     pub sequence: Option<u64>,
     /// When it was taken by the boot clock.
     pub taken_at: Option<BootMoment>,
-    /// Why its date is not believed; [`decide`] notes it.
+    /// Why its date is not believed; [`decide`](crate::decide::rotation::decide) notes it.
     pub undated: Option<Undated>,
     /// What keeps it from being retired, whatever is decided.
     pub obstacle: Option<Obstacle>,

@@ -1,4 +1,4 @@
-//! What a run does, from its first mark to the release of its lock. The [order](order) is in
+//! What a run does, from its first mark to the release of its lock. The [order] is in
 //! `order.rs`, the part under the lock in `snapshot.rs`, `publish.rs` and `rotate.rs`.
 
 pub(crate) mod attempt;

@@ -70,7 +70,7 @@ pub(crate) fn write(dir: Dir, name: &str, text: &str) -> Result<()> {
     fsync(dir.directory).map_err(|cause| Error::io("sync", dir.path, cause))
 }
 
-/// [`write`] for a file of the private directory itself. The rename takes the text from one
+/// [`write()`] for a file of the private directory itself. The rename takes the text from one
 /// directory to the other as a whole; a draft that a crash leaves is written over.
 pub(crate) fn write_drafted(private: Dir, name: &str, text: &str) -> Result<()> {
     let path = private.path.join(Subdir::Drafts.name());
