@@ -1,11 +1,11 @@
 //! The beginning of a transfer: it is let in, waits, or is turned away.
 //!
-//! Whether a push would rewrite snapshots is found out first, before anything can fail. Then the
-//! push waits until no run reads the live tree, is looked at once more, and is entered in the
-//! ledger. The last three are one step under the ledger's lock. A run closes the gate under the
-//! same lock, so no run begins to read while a push begins. Only deliberate refusals turn a client
-//! away. Any other failure here makes the next snapshot partial, and lets the client's backup go
-//! on.
+//! The hook first finds out whether the push would rewrite snapshots, before anything can fail.
+//! Then the push waits until no run reads the live tree. Under the ledger's lock, the hook sees
+//! that the gate is open, checks the push once more, and enters it in the ledger. A run closes the
+//! gate under the same lock, so no run begins to read while a push begins. Only deliberate refusals
+//! turn a client away. After any other failure here the client's backup goes on, and the next
+//! snapshot is partial.
 
 use std::cell::OnceCell;
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ const HOLDS_SNAPSHOTS: &str = "this module reaches snapshots of another one, whi
     destroy; please push to the module itself (to the administrator: `rsyncd-snapshot check` says \
     what to change)";
 
-/// Goes to the log only: the client is gone.
+/// This sentence is only logged, because the client is gone.
 const ENDED: &str = "the connection has ended";
 
 /// Lets a transfer in, or turns it away.
@@ -67,7 +67,8 @@ pub(crate) fn admit(
     if target.opener == Opener::Reader && !target.is_registered() {
         return admit_reader(target, request, clock);
     }
-    // The push begins a new history, and after that a lost one can no longer be told from it.
+    // This push begins a new history. Afterwards the program can no longer see that an earlier one
+    // was lost, so it warns now.
     if let Some(lost) = target.lost_history() {
         log::warn!("{}: {lost}", target.label());
     }
@@ -108,7 +109,7 @@ fn wait_at_gate(
     began: Instant,
 ) -> Result<Admission> {
     let Session { target, root, clock } = session;
-    // Made only if the push has to wait, which few have to.
+    // Few pushes have to wait, so this is made only when one does.
     let waiting = OnceCell::new();
     let mut pause = FIRST_PAUSE;
     loop {
@@ -138,8 +139,8 @@ fn wait_at_gate(
     }
 }
 
-/// Lets a transfer in that cannot write, and so needs no root. It is entered in a ledger outside
-/// the root, or post-xfer could not tell it from a push.
+/// Lets a transfer in that cannot write, and so needs no root. Its entry is in a ledger outside the
+/// root; without it, post-xfer could not tell the transfer from a push.
 fn admit_reader(target: &Target, request: &TransferRequest, clock: &Clock) -> Result<Admission> {
     let is_ended = request.path == NOTHING;
     if !request.reads_only {
@@ -173,7 +174,8 @@ fn enter(session: Session, ledger: Ledger, request: &TransferRequest) -> Result<
     reap(session, &ledger)?;
     let entry = match entry(request, false, session.clock) {
         Ok(entry) => entry,
-        // The connection has ended meanwhile. No hook would follow this transfer if it went on.
+        // The connection has ended meanwhile. rsyncd would run no post-xfer after this transfer if
+        // it went on.
         Err(Error::Environment { .. }) if Process::own()?.is_some() => {
             return Ok(Admission::Refused(ENDED.to_string()));
         }
@@ -195,7 +197,7 @@ fn turn_away(session: Session, request: &TransferRequest, why: String) -> Admiss
     Admission::Refused(why)
 }
 
-/// Enters in the ledger that a transfer was turned away which could change nothing.
+/// Enters in the ledger that a transfer which could change nothing was turned away.
 ///
 /// # Errors
 /// If it cannot be entered.
@@ -223,7 +225,8 @@ fn enter_refusal(session: Session, request: &TransferRequest) -> Result<()> {
 
 fn entry(request: &TransferRequest, refused: bool, clock: &Clock) -> Result<LedgerEntry> {
     let TransferRequest { arguments, forbidden, path, client, pid, .. } = request;
-    // First: once the connection's process is dead, this process no longer descends from it.
+    // This look-up comes first: once the connection's process is dead, this process no longer
+    // descends from it.
     let worker = Process::branch_of(*pid)?;
     let owner = Process::of(*pid)?.ok_or_else(|| Error::Environment {
         variable: "RSYNC_PID",

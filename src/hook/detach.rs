@@ -18,8 +18,8 @@ const DETACH: &str = "--detach";
 /// The line that the detached process prints when it has taken over.
 const WORD: &str = "taken over";
 
-/// Starts the detached process. Returns false if it failed before it took over: then the hook does
-/// the work.
+/// Starts the detached process. Returns false if that process failed before it took over: then the
+/// hook does the work itself.
 ///
 /// # Errors
 /// If no process can be started.
@@ -35,7 +35,7 @@ pub(crate) fn hand_over() -> Result<bool> {
         .map_err(|cause| Error::io("start", &program, cause))?;
     let mut said = String::new();
     if let Some(output) = child.stdout.take() {
-        // No line comes if the process dies, or if it succeeds because there is nothing to do.
+        // The process prints no line if it dies, or if it ends because there is nothing to do.
         let _ = BufReader::new(output).read_line(&mut said);
     }
     if said.trim_end() == WORD {

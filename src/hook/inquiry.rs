@@ -1,12 +1,13 @@
 //! Answers a client that asks for the health of its module: `rsync-system-backup --check`.
 //!
-//! rsyncd sends a client what a failing pre-xfer prints, and nothing else about hook and disk. So
-//! the client asks for a listing of the module's root by a path that no other client writes, and
-//! pre-xfer turns it away with the answer. A server without pre-xfer sends the listing. (A path
-//! that does not exist would fail there, and post-xfer would see a failed transfer.)
+//! The only text of the hook that rsyncd sends to a client is what a failing pre-xfer prints. So
+//! the client asks for a listing of the module's root by a path that no other client uses, and
+//! pre-xfer turns it away with the answer. A server without pre-xfer sends the listing instead. (On
+//! such a server, a path that does not exist would fail, and post-xfer would see a failed
+//! transfer.)
 //!
-//! The answer holds the health of the client's own module and the free bytes. Paths, names and
-//! other clients are shown by `rsyncd-snapshot check` only.
+//! The answer holds the health of the client's own module and the free bytes. Only `rsyncd-snapshot
+//! check`, on the server, shows paths, names and other clients.
 
 use crate::command::check;
 use crate::command::finding::Severity;

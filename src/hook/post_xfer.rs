@@ -1,9 +1,9 @@
 //! `post-xfer`: what rsyncd runs after every transfer.
 //!
-//! It looks the transfer up in the ledger, decides whether anything was written, and leaves a
-//! backup that has more pushes to come to its client. For all else it starts a
-//! [run](crate::run::order). The entry stays in the ledger until the work is done, so the next run
-//! finds what a killed hook left.
+//! It looks the transfer up in the ledger and decides whether anything was written. If the client
+//! has said that more pushes of its backup follow, the snapshot is left to the last of them.
+//! Otherwise it starts a [run](crate::run::order). The entry stays in the ledger until the work is
+//! done, so the next run finds what a killed hook left.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -92,7 +92,7 @@ pub fn after_transfer(
         transfer.status,
         transfer.raw_status.unwrap_or_default(),
     );
-    // A client that can only read changes nothing: only the entry of pre-xfer is struck out.
+    // A client that can only read changes nothing, so only the entry that pre-xfer made is removed.
     if target.opener == Opener::Reader
         && (!target.is_registered() || target.check_nesting_in_hook().is_err())
     {
@@ -101,7 +101,8 @@ pub fn after_transfer(
         return Ok(Exit::Done);
     }
     let mut seen = look_up(target, context, transfer);
-    // The module may be filled by another program, which may not have finished.
+    // Without an entry nothing shows what this transfer was. Another program may fill the module,
+    // and may not have finished, so the client's visit is no reason for a snapshot.
     if target.opener == Opener::Reader && matches!(seen, LedgerAnswer::Unpaired) {
         log::debug!("{}: the client could only read, so no snapshot is taken", target.label());
         return Ok(Exit::Done);
@@ -115,8 +116,8 @@ pub fn after_transfer(
         }
         (TransferReason::LeftToClient, Owed::Marked { reason, asked }) => {
             seen = transfer::leave_to_client(target, seen, (reason, asked), clock)?;
-            // A push that ended meanwhile may have found the client done, and left the work to this
-            // one. So the files of the client are read once more.
+            // Another push of the client may have ended meanwhile, found the backup finished, and
+            // left the snapshot to this hook. So the client's files are looked up once more.
             if ended.verdict(&seen, true).because == TransferReason::LeftToClient {
                 log::info!("{}: no snapshot yet, for the client has not finished", target.label());
                 return Ok(Exit::Done);
@@ -154,8 +155,8 @@ fn is_reader(context: &Context, transfer: &FinishedTransfer) -> bool {
     forbidden::is_reader(module, &user, module_path)
 }
 
-/// Strikes out a transfer that wrote nothing, and takes the snapshot that other pushes deferred to
-/// it.
+/// Removes the entry of a transfer that wrote nothing, and takes the snapshot that other pushes
+/// left to it.
 fn nothing_written(
     target: &Target,
     seen: LedgerAnswer,
@@ -171,8 +172,8 @@ fn nothing_written(
 }
 
 /// Whether this push brought the file that says that the backup is unfinished. A file that an
-/// earlier push left must not keep others from their snapshots. Without an entry in the ledger, the
-/// file counts as brought by this push.
+/// earlier push left must not keep later pushes from their snapshots. Without an entry in the
+/// ledger, the file counts as brought by this push.
 fn brought_unfinished_file(target: &Target, seen: &LedgerAnswer) -> bool {
     let module = File::open(&target.module_path).ok();
     let Some(token) = module.and_then(|module| UnfinishedFile::of_module(module.as_fd())) else {

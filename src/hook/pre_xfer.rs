@@ -108,8 +108,8 @@ fn without_target(
     }
 }
 
-/// Lets a transfer begin that could not be entered in the ledger, so that a failure of the server
-/// does not cost the client its backup.
+/// Lets a transfer begin although it could not be entered in the ledger, so that a failure of the
+/// server does not cost the client its backup.
 fn let_in(label: &str, request: &TransferRequest, error: &Error) -> Exit {
     if request.reads_only {
         // The module may offer snapshots for reading, and have no root of its own.

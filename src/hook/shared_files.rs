@@ -2,10 +2,11 @@
 //!
 //! The snapshots that count are those in every root that may share files with the module's
 //! directory. A module may have had other roots before, and another module may reach this
-//! directory. So the roots are those that this machine remembers for any overlapping directory,
-//! those of such modules in `rsyncd.conf`, and the parent of the directory, where snapshots are by
-//! default. If none of them holds a snapshot, this machine may have lost what it remembered. Then
-//! the link counts of the files decide: they prove that no other name exists, or leave that open.
+//! directory. So three kinds of roots are looked at: those that this machine remembers for an
+//! overlapping directory, those of modules in `rsyncd.conf` with an overlapping directory, and the
+//! parent of the module's directory, where snapshots are by default. If none of them holds a
+//! snapshot, this machine may have lost what it remembered. Then the link counts of the files
+//! decide: a file with one link has no other name, so no snapshot shares it.
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -41,14 +42,14 @@ use crate::tell::escape::unescape;
 /// How long a push may wait for the search for files that it could write into.
 const LONGEST_SEARCH: Duration = Duration::from_secs(5);
 
-/// Searches of the module that are done at most once for a push.
+/// The results of searches of the module, each of which is made at most once for a push.
 #[derive(Default)]
 pub(crate) struct SharedFileChecks {
     any: OnceCell<Leftover>,
     partial_dirs: OnceCell<Leftover>,
 }
 
-/// The sentence for a client whose push would rewrite snapshots.
+/// The sentence for a client whose push would rewrite snapshots; `None` if the push may begin.
 pub(crate) fn refused(
     target: &Target,
     settings: &Settings,
@@ -58,7 +59,7 @@ pub(crate) fn refused(
 ) -> Option<String> {
     let arguments = &request.arguments;
     let is_harmless = arguments.rewriting.is_empty() && arguments.partial_dirs.is_empty();
-    // Few pushes rewrite files, so for most of them nothing is searched.
+    // Few pushes rewrite files; for all others no search is needed.
     if is_harmless || !arguments.kind.writes() {
         return None;
     }
@@ -143,7 +144,8 @@ pub(crate) fn refused_without_target(
 
 fn search_module(target: &Target, request: &TransferRequest, writable: WritableFiles) -> Leftover {
     let arguments = &request.arguments;
-    // With --keep-dirlinks, a link in the destination may lead anywhere in the module.
+    // With --keep-dirlinks, a symbolic link in the destination may lead anywhere in the module, so
+    // the whole module is searched.
     let destination = match arguments.operands.as_slice() {
         [_, destination] if !arguments.has('K', "keep-dirlinks") => Some(destination.as_slice()),
         _ => None,
@@ -190,8 +192,8 @@ fn other_roots(target: &Target, settings: &Settings) -> BTreeSet<PathBuf> {
     let mounts = Mounts::read().unwrap_or_default();
     for module in settings.rsyncd().map(|conf| conf.modules).unwrap_or_default() {
         let Ok(path) = module.path() else { continue };
-        // The path may be on a server that does not answer, and the client waits. Files on another
-        // server are not those of this module.
+        // The path may be on a server that does not answer, and the client would wait for it. Such
+        // a root can be skipped: files on another server are not those of this module.
         if mounts.may_wait_for(&path, &target.module_path) {
             continue;
         }
@@ -210,8 +212,8 @@ fn overlap(one: &Path, other: &Path) -> bool {
     one.starts_with(other) || other.starts_with(one)
 }
 
-/// How many snapshots the root at `path` holds, if it is one of a directory that overlaps with the
-/// module's.
+/// How many snapshots the root at `path` holds; 0 if it is registered for a directory that does not
+/// overlap with the module's.
 fn snapshots_in(path: &Path, target: &Target) -> Result<usize> {
     let registered: Option<Registration> = SnapshotRoot::registration(path)?;
     let registered = registered.and_then(|found| unescape(&found.path));

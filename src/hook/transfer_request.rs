@@ -15,7 +15,7 @@ pub(crate) struct TransferRequest {
     pub forbidden: Option<Forbidden>,
     /// Whether `rsyncd.conf` lets this client only read, whatever it asks for.
     pub reads_only: bool,
-    /// What it asks for as a path, escaped: `RSYNC_REQUEST`.
+    /// The path that it asks for, escaped: `RSYNC_REQUEST`.
     pub path: String,
     pub client: Client,
     /// The process that serves the connection.

@@ -1,7 +1,8 @@
 //! How long a client may wait at the gate, and whether its connection has ended.
 //!
-//! A client with `--timeout` gives up when it hears nothing for so long, and the only message that
-//! pre-xfer can send is a refusal. So the gate keeps it for less than that.
+//! A client with `--timeout` gives up when it receives nothing for that long, and the only message
+//! that pre-xfer can send is a refusal. So a push waits at the gate for less than the timeout, and
+//! is then refused.
 //!
 //! A hook inherits the connection's socket from rsyncd. It is descriptor 4 of rsync 3.2.7 and
 //! 3.5.0, but may have any number. Over `rsync -e ssh` there is no socket: rsync has replaced
@@ -17,7 +18,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-/// At least so much of the client's timeout is left for the answer to travel.
+/// The part of the client's timeout that is left at least, so that the refusal arrives in time.
 const MIN_MARGIN: Duration = Duration::from_secs(1);
 
 /// How long the gate may keep a client that gives up after `timeout_seconds`: a fifth less, and at

@@ -1,4 +1,5 @@
-//! Least privilege: what this process gives up before it looks at anything that a client made.
+//! Least privilege: the rights that this process gives up before it reads anything that a client
+//! made.
 //!
 //! There are two steps, in this order. *Capabilities* are dropped first and for good
 //! ([`drop_capabilities`]): four are enough to link files, to change owners and to write into any
@@ -8,15 +9,15 @@
 //! programs that it starts, so both come before any other thread.
 //!
 //! A directory must exist before it can get rights. So the roots and the memory are made first,
-//! after the usual checks. The rights of a directory hold for all below it, and rights only add up.
-//! Therefore
+//! after the usual checks. The rights of a directory hold for everything below it; a subdirectory
+//! can only add rights. Therefore
 //!
 //! * files can be opened for writing in some subdirectories of `.rsyncd-snapshot` only: not in the
 //!   module, in snapshots or in staging. The kernel refuses a link with `EXDEV` if the file would
 //!   gain rights by it: if files in staging could be written, nothing could be linked into it;
-//! * files of the module can be linked, and no more. If the module lies in its snapshot root, it
-//!   has that one's rights: its names could be changed, its contents not. Only a repair that the
-//!   administrator asks for may write new files into a module.
+//! * files of the module can be linked, and no more. If the module lies in its snapshot root, the
+//!   rights of the root hold there: names in the module could be changed, contents of files could
+//!   not. Only a repair that the administrator asks for may write new files into a module.
 //!
 //! Reading is not restricted; the engine follows no symbolic link. If the kernel lacks a part of
 //! all this, the process works without it, and the debug log says how far the restriction goes.
@@ -58,15 +59,16 @@ pub enum WriteScope {
 }
 
 impl WriteScope {
-    /// To leave a module as its client has made it, a copy of a file there needs the file's own
-    /// capabilities and its `trusted.` attributes, and may be a device.
+    /// A repair puts copies of files into a module. To equal the originals, a copy may need file
+    /// capabilities (`SETFCAP`) or `trusted.` attributes (`SYS_ADMIN`), or may have to be a device
+    /// (`MKNOD`).
     fn capabilities(self) -> CapabilitySet {
         let of_copies = CapabilitySet::SETFCAP | CapabilitySet::SYS_ADMIN | CapabilitySet::MKNOD;
         if self == WriteScope::Modules { KEPT.union(of_copies) } else { KEPT }
     }
 }
 
-/// The newest version of Landlock whose rights are meant here; an older kernel has fewer.
+/// The version of Landlock whose rights are used here; an older kernel supports fewer of them.
 const VERSION: ABI = ABI::V5;
 
 /// Gives up all capabilities but four, or but seven for a command that changes modules, for this
@@ -90,7 +92,7 @@ fn give_up_capabilities(kept: CapabilitySet) {
     });
     match given_up {
         Ok(()) => log::debug!("keeps no more capabilities than {}", names_of(kept)),
-        // A kernel may lack capabilities. The work goes on with those that it gave.
+        // A kernel may refuse this. Then the work goes on with all capabilities that it gave.
         Err(error) => log::info!("works with all capabilities that it was given: {error}"),
     }
 }
@@ -102,19 +104,19 @@ fn names_of(capabilities: CapabilitySet) -> String {
     names.join(", ")
 }
 
-/// Each single capability but those kept, also those without a name here; the kernel ignores bits
-/// that it does not know.
+/// Each capability that is not kept, one at a time, those without a name here included. The kernel
+/// ignores bits that it does not know.
 fn others(kept: CapabilitySet) -> impl Iterator<Item = CapabilitySet> {
     (0..u64::BITS)
         .map(|bit| CapabilitySet::from_bits_retain(1 << bit))
         .filter(move |one| !kept.contains(*one))
 }
 
-/// Comes before the permitted set is reduced, because it takes a capability. An ordinary user lacks
-/// that capability and all those that the bounding set limits.
+/// Reduces the bounding set. That needs a capability, so it precedes the reduction of the permitted
+/// set. An ordinary user lacks the capability, and has none that the bounding set would limit.
 fn drop_bounding(kept: CapabilitySet) {
     for one in others(kept) {
-        // Beyond the last one that the kernel knows.
+        // The call fails for the first capability that the kernel does not know.
         let Ok(is_present) = rustix::thread::capability_is_in_bounding_set(one) else { break };
         if is_present && rustix::thread::remove_capability_from_bounding_set(one).is_err() {
             break;
@@ -126,14 +128,15 @@ fn drop_ambient(kept: CapabilitySet) {
     for one in others(kept) {
         let Ok(is_present) = rustix::thread::capability_is_in_ambient_set(one) else { break };
         if is_present {
-            // What is no longer permitted is no longer ambient either.
+            // An error here does no harm: a capability that is no longer permitted is not ambient
+            // either.
             let _ = rustix::thread::configure_capability_in_ambient_set(one, false);
         }
     }
 }
 
 /// Confines this process to work on `targets`, whose roots and memory are made if they are not
-/// there yet. Without any, it can change nothing.
+/// there yet. Without targets, it can change nothing.
 ///
 /// A root with an error only gets no rights here; the work that follows reports the error.
 pub fn to<'a>(targets: impl IntoIterator<Item = &'a Target>, write_scope: WriteScope) {
@@ -226,7 +229,8 @@ fn allow_memory(
     target: &Target,
 ) -> Result<RulesetCreated, RulesetError> {
     for path in &target.memory.directories {
-        // One of them is enough. The code that needs one reports the errors of both.
+        // One directory of the memory is enough. If none can be made, the code that needs one
+        // reports the errors.
         let _ = DirBuilder::new().recursive(true).mode(0o700).create(path);
         if let Some(directory) =
             insist(|| File::open(path).map_err(|cause| Error::io("open", path, cause)))

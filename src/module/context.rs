@@ -21,7 +21,7 @@ pub struct Context {
 
 impl Context {
     /// Whether only errors and warnings are printed. Commands whose purpose is output, such as
-    /// `list`, print it all the same.
+    /// `list`, print that output all the same.
     pub(crate) fn is_quiet(&self) -> bool {
         self.level == Some(LevelFilter::Warn)
     }

@@ -1,5 +1,5 @@
-//! Finds the directories of a module whose path depends on the connection, by the snapshot roots on
-//! disk. It serves where this machine's memory of them is lost.
+//! Finds the directories of a module whose path in `rsyncd.conf` holds variables, by the snapshot
+//! roots on disk. It is needed when this machine has lost its memory of them.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,8 @@ pub(crate) fn of_module(settings: &Settings, module: &RsyncdModule) -> Vec<Regis
 }
 
 impl Target {
-    /// The warning if only the root on disk shows this directory of a module that has several.
+    /// The warning for a module with several directories if this machine does not remember this
+    /// one, and only its root on disk shows it.
     pub fn lost_memory(&self) -> Option<String> {
         let is_forgotten = self.memory.recall(&self.module_path).is_none();
         (self.names_path && is_forgotten && self.is_surely_registered()).then(|| {
@@ -99,7 +100,7 @@ fn pieces(name: &[u8], module: &[u8]) -> Vec<PathPiece> {
     pieces
 }
 
-/// Whether the pieces can stand for `name`.
+/// Whether the pieces match `name`.
 fn is_of(pieces: &[PathPiece], name: &[u8]) -> bool {
     match pieces.split_first() {
         None => name.is_empty(),
@@ -110,7 +111,7 @@ fn is_of(pieces: &[PathPiece], name: &[u8]) -> bool {
     }
 }
 
-/// The existing directories that the names can stand for.
+/// The existing directories that the names match.
 fn matching(names: &[Vec<PathPiece>]) -> Vec<PathBuf> {
     let mounts = Mounts::read().unwrap_or_default();
     let mut directories = vec![PathBuf::from("/")];

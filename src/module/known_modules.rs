@@ -31,9 +31,8 @@ pub(crate) enum KnownModule {
     Unconfigured(String, Result<Target>),
     /// A module whose every run has failed, so that there is nothing to work on.
     NeverSucceeded(String, Target),
-    /// A module with any number of directories, none of which has had a run.
+    /// A module whose directories are not in rsyncd.conf, and none of which has had a run.
     Unknown {
-        /// Its name.
         name: Vec<u8>,
         /// Why its directory is not known.
         why: String,
@@ -47,7 +46,8 @@ pub(crate) enum KnownModule {
 pub(crate) fn resolved(settings: &Settings, name: Option<Vec<u8>>, path: &Path) -> Result<Target> {
     ensure(path)?;
     let canonical = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    // The roots that `Target::of_module` reads besides the parent directory.
+    // `Target::of_module` reads the configured root besides the module's parent directory, so both
+    // have to answer.
     let template = settings.policy(name.as_deref()).snapshot_root;
     let configured = template.and_then(|template| filled(&template, name.as_deref()).ok());
     let mut roots = configured.into_iter().chain(remembered_root(&settings.memory, &canonical));
@@ -94,7 +94,7 @@ pub(crate) fn named(
             let forgotten = forgotten(settings, module, &own);
             let all = own.into_iter().filter_map(|one| one.resolve(settings, &conf));
             let found: Vec<_> = all.chain(forgotten).filter_map(KnownModule::target).collect();
-            // The error of the path says why it is not known, and what to name instead.
+            // The error says why the module's path is not known, and what to name instead.
             if found.is_empty() {
                 Err(module.path().err().unwrap_or_else(|| unknown(name)))
             } else {
@@ -218,7 +218,7 @@ struct RememberedModule {
 }
 
 impl RememberedModule {
-    /// All but those of the `known` directories, by path.
+    /// All remembered directories, by path, without those in `known`.
     fn all(settings: &Settings, known: &BTreeSet<PathBuf>) -> Vec<Self> {
         let read = |memory: ModuleMemory| {
             let path = path_of(&memory.module_path).filter(|path| !known.contains(path))?;
@@ -268,8 +268,8 @@ impl RememberedModule {
     }
 }
 
-/// Adds to the error how to make this machine forget the directory, for an administrator who has
-/// given it up.
+/// Adds to the error how to make this machine forget the directory, for an administrator who no
+/// longer uses it.
 fn forgettable(error: Error, settings: &Settings, path: &Path) -> Error {
     let files = settings.memory.files_of(path);
     error.or_forget(files.iter().map(|file| escape_path(file)).collect())

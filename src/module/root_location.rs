@@ -1,8 +1,9 @@
 //! Finds the snapshot root of a module.
 //!
-//! With a policy file that can be used, the policy says the root. Without a policy file it is the
-//! module's parent, or the root that this machine remembers. With a policy file that has a mistake
-//! it is a root that is registered for the module already: any other place would split the history.
+//! If the policy file can be used, the policy names the root. Without a policy file, the root is
+//! the one that this machine remembers, or else the module's parent. If the policy file has a
+//! mistake, only a root that is registered for the module already is used: any other directory
+//! would split the history.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -41,7 +42,7 @@ pub(crate) fn registered_name(settings: &Settings, module_path: &Path) -> Result
         let path = module.path().ok().filter(|path| !mounts.may_wait_for(path, module_path));
         path.and_then(|path| canonical_module(&path).ok()).as_deref() == Some(module_path)
     };
-    // Of several modules on one directory, the one with the hook.
+    // If several modules have the same directory, the one with the hook counts.
     let candidates: Vec<&RsyncdModule> = conf.modules.iter().filter(same).collect();
     let hooked = candidates.iter().find(|module| module.get("post-xfer exec").is_some());
     Ok(hooked.or(candidates.first()).map(|module| module.name.clone()))
@@ -106,8 +107,9 @@ pub(crate) fn resolve(path: &Path) -> std::io::Result<PathBuf> {
     })
 }
 
-/// Without a policy file: the root that this machine remembers, or the module's parent; with a
-/// mistake to report if the root was used with a policy file, which is then missing.
+/// The root without a policy file: the one that this machine remembers, or else the module's
+/// parent. Comes with an error text if the root was used with a policy file before, because that
+/// file is then missing.
 pub(crate) fn built_in_root(
     settings: &Settings,
     module_path: &Path,

@@ -38,15 +38,15 @@ pub struct Target {
     pub policy: Policy,
     /// Why the policy cannot be used, one line per mistake. Nothing expires then.
     pub trouble: Vec<String>,
-    /// The policy file, once it was read without error, to be remembered by the root.
+    /// The policy file, if it was read without error. The root's state remembers its path.
     pub policy_file: Option<PathBuf>,
     /// This machine's memory of its root and failures.
     pub memory: MachineMemory,
     /// What kind of work opens its root.
     pub opener: Opener,
-    /// Whether messages name its directory, too: its name stands for several directories.
+    /// Whether messages name its directory, too, because its name stands for several directories.
     pub(crate) names_path: bool,
-    /// The modules of rsyncd.conf whose directories a new root has to keep out of.
+    /// The modules of rsyncd.conf in whose directories a new root may not lie.
     pub(crate) writable_modules: Arc<[ConfiguredModule]>,
 }
 
@@ -195,7 +195,7 @@ impl Target {
         })
     }
 
-    /// Whether the first run is going to make the root.
+    /// Whether the root does not exist yet, so that the first run will make it.
     pub fn root_is_to_come(&self) -> bool {
         !self.root_path.exists() && self.root_path.parent().is_some_and(Path::is_dir)
     }
@@ -204,7 +204,8 @@ impl Target {
     pub fn open_root(&self) -> Result<SnapshotRoot> {
         if !self.may_register() {
             let root = self.open_with(RootAccess::Registered)?;
-            // Found by its root alone, if this machine has lost its memory.
+            // The module may have been found only by its root on disk, if this machine has lost its
+            // memory of it.
             if self.names_path {
                 self.remember_root();
             }
@@ -261,8 +262,9 @@ impl Target {
         Error::Root { path, problem: problem.to_string(), remedy: remedy.to_string() }
     }
 
-    /// Later commands find a module by this if only connections show its directory. A root that was
-    /// moved is reported by the run that follows.
+    /// Remembers the root outside of it. Later commands need that to find a module whose directory
+    /// is not in rsyncd.conf. If the root was moved, the run that follows reports it, so an earlier
+    /// root is not replaced here.
     fn remember_root(&self) {
         let name = self.name.as_deref().map(escape);
         let remembered = self.memory.change(&self.module_path, |memory| {

@@ -22,12 +22,12 @@ pub(crate) struct SnapshotAttempt<'a> {
     pub(crate) session: Session<'a>,
     pub(crate) request: &'a Request,
     pub(crate) began: Instant,
-    /// Before the first directory was read.
+    /// The boot clock's time just before the first directory of the live tree was read.
     pub(crate) scan_began: BootTime,
     pub(crate) now: DateTime<Utc>,
-    /// What both clocks showed at `now`.
+    /// What the wall clock and the boot clock showed at `now`.
     pub(crate) reading: ClockReading,
-    /// What is known of the wall clock, `reading` included.
+    /// What earlier runs and `reading` show of the wall clock, so that a doubt can be seen.
     pub(crate) clock_history: RefCell<ClockHistory>,
     /// The sequence number of the newest snapshot.
     pub(crate) sequence: Cell<u64>,
@@ -38,11 +38,12 @@ pub(crate) struct SnapshotAttempt<'a> {
     pub(crate) completion: ClientCompletion,
     /// Whether a comparison has read every directory, instead of trusting the index.
     pub(crate) is_full: Cell<bool>,
-    /// The gate, closed as long as the live tree is read.
+    /// Keeps the gate closed until the live tree has been read; `None` after that.
     pub(crate) gate: Cell<Option<Gate>>,
     /// The pushes that were running when the gate was closed.
     pub(crate) running: RunningPushes,
-    /// What pushes changed in place; `None` if none did.
+    /// The files that pushes changed in place. `None` if no push has rewritten files since the last
+    /// run.
     pub(crate) in_place: Option<InPlaceChanges>,
 }
 
@@ -54,7 +55,7 @@ pub(crate) struct Observation {
     pub(crate) unfinished: Vec<UnfinishedDirectory>,
     /// When the observation ended, by the wall clock.
     pub(crate) ended: DateTime<Utc>,
-    /// Whether every later change gets a later change time than all that was seen.
+    /// Whether any later change is sure to get a later change time than every file that was seen.
     pub(crate) is_settled: bool,
     /// When the observation of the last run began, if the tree has not changed since.
     pub(crate) unchanged_since: Option<BootTime>,

@@ -1,8 +1,8 @@
 //! Closes the gate before the live tree is read, or leaves the snapshot to a running push.
 //!
 //! One step under the ledger's lock finds the running pushes and closes the gate, so no push begins
-//! in between. A deferred snapshot is marked due before that lock is released, so the hook of the
-//! push that it is left to finds the mark.
+//! in between. If the snapshot is deferred, the root is marked due before that lock is released. So
+//! the hook of the running push finds the mark.
 
 use crate::decide::transfer_reason::TransferReason;
 use crate::decide::transfer_verdict::Owed;
@@ -66,7 +66,8 @@ pub(crate) fn close_gate_or_defer(session: Session, request: &Request) -> Result
 fn running(target: &Target, lines: &[LedgerLine]) -> RunningPushes {
     let rewriting =
         lines.iter().filter_map(|line| line.entry.as_ref()).flat_map(|entry| &entry.rewriting);
-    // A push with an option of `allow_options` rewrites snapshots whether or not one is taken now.
+    // Options in `allow_options` do not count here: with them a push may rewrite any snapshot,
+    // whether or not a run takes one now.
     let in_place =
         rewriting.into_iter().any(|option| !target.policy.allow_options.contains(option));
     RunningPushes { count: lines.len(), in_place }

@@ -42,7 +42,7 @@ impl RotationReport {
 /// Which retired snapshots a rotation removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Disposal {
-    /// Those that an earlier run retired and whose grace is over, except one to be recycled.
+    /// Those that an earlier run retired and whose grace is over. One stays, to be recycled.
     Later,
     /// All of them.
     Now,

@@ -15,8 +15,8 @@ use crate::store::state::State;
 use crate::system::syscalls::{is_gone, stat_below};
 use crate::tell::escape::unescape;
 
-/// The facts that the request and the state hold. RunningPushes pushes and the due mark are left to
-/// the caller.
+/// The facts that the request and the state hold. The caller adds the running pushes and the due
+/// mark.
 pub(crate) fn facts<'a>(
     session: Session<'a>,
     request: &'a Request,

@@ -1,12 +1,12 @@
 //! Makes the free space that `free_space` wants, first out of retired snapshots, then out of those
 //! that the policy would keep.
 //!
-//! It comes after rotation, so the newest snapshot is durable, and all that has to go anyway is
-//! retired. What the removal of each tree would free is counted first, and only as many go as are
-//! needed. If all of them together would not free enough, none goes, with a warning. If other
-//! modules share the file system and this one has not grown, its snapshots stay for a day, so the
-//! module that grew loses snapshots first. The free space is looked up before each removal. The
-//! floors of the policy, pins and pauses hold, and no more than `max_expire` go in one run.
+//! This step follows rotation, so the newest snapshot is durable, and what the policy expires is
+//! retired already. It counts first what the removal of each tree would free, and removes no more
+//! trees than are needed. If all of them together would not free enough, it removes none and warns.
+//! If other modules share the file system and this one has not grown, its snapshots stay for a day,
+//! so the module that grew loses snapshots first. The free space is looked up before each removal.
+//! The floors of the policy, pins and pauses hold, and no more than `max_expire` go in one run.
 
 use chrono::{DateTime, Utc};
 
@@ -28,10 +28,10 @@ use crate::store::neighbours::has_neighbours;
 use crate::store::retire;
 use crate::tell::error::{Error, Result};
 
-/// So many trees are counted at most.
+/// The largest number of trees whose space is counted.
 const MOST_TREES: usize = 50;
 
-/// So many entries are counted at most, so that counting takes minutes at worst.
+/// The largest number of entries that is counted, so that counting takes minutes at worst.
 const MOST_ENTRIES: u64 = 10_000_000;
 
 /// A module with more entries than this is not measured, and counts as one that has grown.
@@ -97,7 +97,7 @@ pub(crate) fn make(session: Session, report: &mut RotationReport) -> Result<()> 
 enum Chosen {
     /// The names of the snapshots that go.
     Go { retired: Vec<String>, kept: Vec<String>, is_enough: bool },
-    /// All that may go would free only so many bytes.
+    /// Nothing goes, because all that may go would free only this number of bytes.
     InVain(u64),
 }
 
@@ -143,7 +143,7 @@ impl Shortage<'_> {
         })
     }
 
-    /// Removes retired snapshots before their time, one after the other, as long as space is
+    /// Removes retired snapshots before their grace is over, one after the other, while space is
     /// missing.
     fn remove_retired(&self, names: Vec<String>, report: &mut RotationReport) -> Result<()> {
         for name in names {
@@ -197,7 +197,8 @@ impl Shortage<'_> {
         remove(root, names, report)
     }
 
-    /// Until when this module's snapshots stay, because other modules shall free space first.
+    /// Until when this module's snapshots stay, so that modules that grew free space first. `None`
+    /// if they need not stay.
     fn waits_until(&self, report: &RotationReport, missing: u64) -> Option<DateTime<Utc>> {
         let Target { memory, module_path, .. } = self.session.target;
         let has_others = has_neighbours(memory, module_path, &self.session.root.path);
@@ -215,7 +216,8 @@ impl Shortage<'_> {
         waits_until(&growth, self.now)
     }
 
-    /// The bytes that only the live tree and the newest complete snapshot take.
+    /// The bytes that the live tree and the newest complete snapshot take, and no older snapshot
+    /// shares.
     fn own_bytes(&self, report: &RotationReport) -> Option<u64> {
         let complete = |verdict: &&SnapshotVerdict| verdict.snapshot.grade == Grade::Complete;
         let newest = report.decision.verdicts.iter().rfind(complete);
@@ -230,7 +232,7 @@ impl Shortage<'_> {
         usage::freed(&trees, Some(MOST_ENTRIES_OF_MODULE)).map(|usage| usage.bytes)
     }
 
-    /// Notes since when space is missing: outside the root, whose disk may be full.
+    /// Notes since when space is missing. The note is outside the root, whose disk may be full.
     fn note_missing(&self, is_missing: bool) {
         let now = self.now;
         let noted = self.session.target.memory.change(&self.session.target.module_path, |memory| {

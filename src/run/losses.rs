@@ -40,8 +40,8 @@ pub(crate) fn copies(record: &Record, partial_dirs: &PartialDirs) -> Option<Stri
     ))
 }
 
-/// What the snapshot `name` with this record still lacks, for `check`. A mount that is gone and
-/// has left nothing in the module is no loss any more.
+/// What the snapshot `name` with this record still lacks, for `check`. A mount point counts no
+/// longer once nothing is mounted there and the module has nothing there but an empty directory.
 pub(crate) fn standing(root: &SnapshotRoot, name: &str, record: &Record) -> Vec<String> {
     let lacks = |path: &&String| {
         unescape(path)

@@ -15,7 +15,8 @@ pub(crate) fn refusal_of_root(target: &Target) -> Option<Error> {
 
 /// The warning of a run that begins a new history where an earlier one is missing. None for
 /// `snapshot MODULE`: by naming the module, the administrator says that a new history is meant.
-/// After a push, the disk of the earlier history may only not be mounted.
+/// After a push the warning is needed, because the earlier history may lie on a disk that is not
+/// mounted.
 pub(crate) fn begins_anew(target: &Target, request: &Request) -> Option<String> {
     let root = escape_path(&target.root_path);
     if request.opener() == Opener::Snapshot {

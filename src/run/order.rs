@@ -33,7 +33,7 @@ use crate::system::clock::Clock;
 use crate::system::priority::lower_priority;
 use crate::tell::error::{Error, Result};
 
-/// Takes a snapshot of `target` if the request earns one, and rotates.
+/// Takes a snapshot of `target` if the request calls for one, and rotates.
 ///
 /// # Errors
 /// If the work could not be done. Visible snapshots are untouched then.
@@ -63,8 +63,8 @@ pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> 
     result
 }
 
-/// A timer asks for what is due of a root that is not registered. That is an error if the root had
-/// a history: a lost history must not look like a new beginning.
+/// The result for `--due`, such as from a timer, if the root is not registered. It is an error if
+/// the root had a history: a lost history must not look like a new beginning.
 fn nothing_due(target: &Target) -> Result<Report> {
     let error = target.lost_history().or_else(|| refusal_of_root(target));
     let result = error.map_or(Ok(Report::new(target, Ending::NotDue)), Err);
@@ -129,7 +129,7 @@ fn lock_and_work(session: Session, mut request: Request) -> Result<Report> {
 fn work(session: Session, mut request: Request, mut lock: RunLock) -> Result<Report> {
     let Session { target, root, clock } = session;
     let (mut warnings, mut losses, mut unhashed) = (Vec::new(), Vec::new(), Vec::new());
-    // Before this run has a place in the job queue, so that no job waits for a clock's second.
+    // This wait of up to a second comes before the job queue, so that no other job waits for it.
     publish::wait_for_free_second(root, clock, clock.now())?;
     warnings.extend(lock.join_job_queue(session, &request)?);
     loop {
@@ -176,8 +176,8 @@ fn hash_new_files(target: &Target, report: &mut Report, clock: &Clock) -> bool {
     report.warnings.len() > known
 }
 
-/// Whether what is due is still left to its client, which has said that it has not finished. That
-/// ends `max_defer` after the mark was made.
+/// Whether a due snapshot still waits for its client, which has said that its backup is unfinished.
+/// It waits for at most `max_defer` after the mark was made.
 pub(crate) fn awaits_client(
     target: &Target,
     root: &SnapshotRoot,
@@ -189,8 +189,8 @@ pub(crate) fn awaits_client(
         && !has_waited(Some(mark.since), now, target.policy.max_defer.delta())
 }
 
-/// Takes the snapshot that earlier pushes deferred to a transfer which then wrote nothing. `None`
-/// if no push did.
+/// Takes a snapshot that earlier pushes left to a transfer which then wrote nothing. `None` if no
+/// snapshot is owed for that reason.
 ///
 /// # Errors
 /// As [`run`].

@@ -1,8 +1,8 @@
 //! The part of a run that makes a snapshot: a free name, a clone, its record, its publication.
 //!
-//! The clone is judged once more when it is complete: a push that failed meanwhile makes it
-//! partial. If most of the tree has changed, the pin of the snapshot before and the pause are on
-//! disk before the new one is visible.
+//! When the clone is finished, its grade is decided once more: a push that failed meanwhile makes
+//! it partial. If most of the tree has changed, the program pins the previous snapshot and pauses
+//! expiry; both are on disk before the new snapshot is visible.
 
 use std::time::Instant;
 
@@ -158,9 +158,9 @@ impl SnapshotAttempt<'_> {
         BootTime { boot, nanoseconds: seconds.saturating_mul(1_000_000_000) }
     }
 
-    /// Records the inodes that `name` shares with earlier snapshots. That is needed where the inode
-    /// log begins with a snapshot that is not the first. The snapshot is on disk by now, and no
-    /// client waits.
+    /// Records the inodes that `name` shares with earlier snapshots. That is needed once, if the
+    /// root has older snapshots but no inode log yet. By now the snapshot is on disk, and no client
+    /// waits.
     fn complete_inode_log(&self, name: &str, report: &mut Report) {
         let label = self.session.label();
         match record_missing(self.session.root, name) {
@@ -174,8 +174,8 @@ impl SnapshotAttempt<'_> {
         }
     }
 
-    /// The retired snapshot to make this one from. None while expiry is paused: the administrator
-    /// may want to bring it back.
+    /// The retired snapshot to make this one from. `None` while expiry is paused, because the
+    /// administrator may want to bring back a retired snapshot.
     fn recyclable(&self, report: &Report) -> Result<Option<String>> {
         let policy = &self.session.target.policy;
         let is_paused = || {
@@ -198,8 +198,8 @@ impl SnapshotAttempt<'_> {
         is_anomalous.then(|| Anomaly::new(self.now, &before.name.text, change))
     }
 
-    /// Pins the snapshot before this one and pauses expiry. A run that is killed before this one is
-    /// visible has paused needlessly, which does no harm. While expiry is paused already, no
+    /// Pins the previous snapshot and pauses expiry. If the run is killed before the new snapshot
+    /// is visible, the pause was not needed, but does no harm. While expiry is paused already, no
     /// further snapshot has to be pinned.
     fn pause_for_anomaly(&self, anomaly: Anomaly) -> Result<()> {
         let label = self.session.target.label();
@@ -279,8 +279,8 @@ impl SnapshotAttempt<'_> {
     }
 }
 
-/// The second that names the next snapshot: the first from `time` on whose names are free among the
-/// visible and the retired snapshots.
+/// Waits for the second that names the next snapshot, and returns it. It is the first second from
+/// `time` on that no visible or retired snapshot is named by.
 pub(crate) fn wait_for_free_second(
     root: &SnapshotRoot,
     clock: &Clock,

@@ -1,4 +1,4 @@
-//! Strikes entries out of the ledger whose processes have ended without doing so.
+//! Removes those entries from the ledger whose processes have ended without removing them.
 //!
 //! If the hook after a transfer never ran, the module may be a mixture of old and new files, so it
 //! is marked torn. If the hook was killed, its snapshot is marked due. The marks are on disk before
@@ -29,7 +29,7 @@ use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
 
-/// The status of a transfer whose end is not known. rsyncd uses it, too.
+/// The status of a transfer whose end is not known. rsyncd passes this number to a hook, too.
 const UNKNOWN_STATUS: i32 = -1;
 
 /// Strikes out the entries of dead processes, after their marks are in the state.
@@ -76,8 +76,8 @@ fn reap_unseen_after(limit: TimeDelta, session: Session, ledger: &Ledger) -> Res
             }
         })?;
     }
-    // Only a change time after the mark shows that such a mark is made up for, and change times lag
-    // behind the clock by a tick.
+    // A mark of a push by an unknown client is cleared only by change times after the mark. Change
+    // times lag behind the clock by a tick, so the next push may begin only after a tick.
     if is_nameless {
         thread::sleep(Duration::from_nanos(STAMP_LAG_NS.unsigned_abs()));
     }
@@ -86,7 +86,7 @@ fn reap_unseen_after(limit: TimeDelta, session: Session, ledger: &Ledger) -> Res
 
 /// The highest sequence number in the root's torn mark. The next entry gets a higher one.
 pub(crate) fn highest_marked(root: &SnapshotRoot) -> u64 {
-    // The run that needs the state reports that it cannot be read.
+    // An unreadable state is no error here: the run that needs the state reports it.
     let torn = State::read(root.private()).ok().and_then(|state| state.torn);
     torn.map_or(0, |mark| mark.highest_sequence())
 }
@@ -96,7 +96,8 @@ fn reliable_status(line: &LedgerLine) -> Option<i32> {
     line.status.filter(|_| line.is_of_this_boot())
 }
 
-/// The torn mark of a push whose hook has not noted its end. A hook that has, has also marked it.
+/// The torn mark of a push whose hook has not noted its end. `None` if the hook has, because it
+/// then wrote the mark itself.
 fn tear(line: &LedgerLine, clock: &Clock) -> Option<TornMark> {
     if reliable_status(line).is_some() {
         return None;
@@ -117,8 +118,8 @@ fn owed(target: &Target, line: &LedgerLine) -> Option<Asked> {
     }
 }
 
-/// The new due mark. A standing mark keeps its reason, because the run that set it may rely on
-/// that.
+/// The new due mark. The `standing` one keeps its reason, because the run that set it may rely on
+/// that reason.
 fn due_mark(asked: Asked, clock: &Clock, standing: Option<DueMark>) -> DueMark {
     let fresh = DueMark {
         since: clock.now(),

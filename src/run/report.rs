@@ -4,7 +4,7 @@ use crate::decide::name::PARTIAL;
 use crate::module::target::Target;
 use crate::tell::exit::Exit;
 
-/// How a run ended that did not fail.
+/// How a run ended, if it did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// A new snapshot is visible.
@@ -27,7 +27,7 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// The word for it in JSON.
+    /// The word for this ending in JSON output.
     pub fn word(self) -> &'static str {
         match self {
             Ending::Published => "published",
@@ -98,7 +98,8 @@ impl Report {
         self.warnings.push(message);
     }
 
-    /// Logs what the snapshot lacks. The record holds it, so it is not remembered once more.
+    /// Logs what the snapshot lacks. The snapshot's record holds this, so it is not stored with the
+    /// warnings that this machine remembers.
     pub(crate) fn warn_of_loss(&mut self, message: String) {
         log::warn!("{}: {message}", self.label);
         self.losses.push(message);

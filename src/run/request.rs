@@ -15,7 +15,8 @@ use crate::store::state::DueMark;
 /// Who asks for a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requester {
-    /// A transfer that has ended, and what its end is worth.
+    /// A transfer that has ended, and what its exit status allows: a complete snapshot, a partial
+    /// one, or none.
     Transfer(Worth),
     /// An administrator or a timer.
     ByHand,
@@ -23,10 +24,10 @@ pub enum Requester {
     Owed {
         /// Who asked for that snapshot.
         asked: Asked,
-        /// Whether the machine has not been booted since.
+        /// Whether the mark was set since the machine was last booted.
         is_of_this_boot: bool,
     },
-    /// An administrator who asks for rotation alone.
+    /// An administrator who asks only for a rotation.
     Rotation,
 }
 
@@ -45,8 +46,8 @@ pub struct Request {
     pub line: Option<LedgerLine>,
     /// The push of that entry.
     pub push: Option<LedgerPush>,
-    /// Called once the marks and the ledger hold all that is known of the transfer, so that nothing
-    /// is lost whichever process dies.
+    /// Called once the marks and the ledger hold all that is known of the transfer. From then on
+    /// nothing is lost if this process or the hook dies.
     pub taken_over: Option<fn()>,
     /// Work only if a snapshot is due.
     pub only_if_due: bool,
@@ -73,12 +74,12 @@ impl Request {
         }
     }
 
-    /// A request for rotation alone.
+    /// A request only for a rotation.
     pub(crate) fn rotation() -> Self {
         Request { requester: Requester::Rotation, ..Request::manual(false) }
     }
 
-    /// The request after a transfer that no ledger knows.
+    /// The request after a transfer that has no entry in a ledger.
     pub fn transfer(worth: Worth, status: i32, client: Client) -> Self {
         Request {
             requester: Requester::Transfer(worth),
@@ -117,7 +118,8 @@ impl Request {
             worth,
             status: self.status.unwrap_or_default(),
             push: self.push.as_ref(),
-            // A transfer that is no push never asks for a run.
+            // After a transfer that is no push, the hook starts no run, so only a rotation is meant
+            // here.
             is_no_push: self.requester == Requester::Rotation,
             forbidden: None,
             brought_unfinished: false,
@@ -136,8 +138,8 @@ impl Request {
         self.occasion().asked()
     }
 
-    /// The due mark if this request is not served now. A `standing` mark may ask for more, and is
-    /// kept then.
+    /// The due mark to leave if this request is not served now. If the `standing` mark asks for
+    /// more, that is kept.
     pub(crate) fn due_mark(
         &self,
         reason: DueReason,

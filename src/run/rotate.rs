@@ -2,9 +2,9 @@
 //!
 //! Rotation follows a new snapshot that is durable, or the proof that none is needed, or the
 //! command of an administrator. It never follows a failed transfer, so failures alone cannot wear a
-//! history down. One reading of the root under the lock is decided on and logged, then retired.
-//! Snapshots that earlier runs retired are removed after that, when their grace is over; at last
-//! goes what `free_space` wants.
+//! history down. Under the lock, the root is read once; the decision on that reading is logged, and
+//! the snapshots that expire are retired. After that, snapshots that earlier runs retired are
+//! removed if their grace is over. Last, snapshots are removed as far as `free_space` requires it.
 
 use chrono::{DateTime, Utc};
 
@@ -64,9 +64,9 @@ pub(crate) fn rotate_after_snapshot(session: Session, report: &mut Report) -> Re
     Ok(())
 }
 
-/// Removes retired snapshots after a transfer has failed or a snapshot for lack of space: the next
-/// transfer may need their space. Keeps those within the policy's `grace`, and all of them while
-/// expiry is paused. Returns warnings.
+/// Removes retired snapshots after a transfer has failed, or a snapshot has failed for lack of
+/// space: the next transfer may need their space. Keeps those within the policy's `grace`, and all
+/// of them while expiry is paused. Returns warnings.
 pub(crate) fn free_retired(session: Session) -> Result<Vec<String>> {
     let Session { target, root, clock } = session;
     let now = clock.now();
@@ -130,7 +130,8 @@ fn retire_expired(
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    // A retired snapshot that this run removes anyway must not keep a visible one of its name.
+    // A retired snapshot that this run removes anyway must not keep a visible snapshot of the same
+    // name from being retired.
     let going = match (disposal, &report.decision.pause) {
         (Disposal::Now, _) => retire::retired(session.root)?,
         (Disposal::Later, Some(_)) => Vec::new(),
@@ -152,9 +153,9 @@ fn remove_leftovers(root: &SnapshotRoot, report: &mut RotationReport) -> Result<
     Ok(())
 }
 
-/// Notes the rules by which this root is rotated, so that other rules can be held back until they
-/// are confirmed. Rules under which the floors keep everything are not noted: they have expired
-/// nothing yet.
+/// Notes the rules by which this root is rotated, so that a later run can hold back changed rules
+/// until the administrator confirms them. Rules are not noted while the floors keep every snapshot,
+/// because they have expired nothing yet.
 fn remember_rules(
     session: Session,
     list: &SnapshotList,

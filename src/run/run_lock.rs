@@ -1,4 +1,4 @@
-//! The lock of a root and the place in the job queue that a run works with.
+//! The lock of a root and the place in the job queue that a run holds while it works.
 //!
 //! Giving up and releasing both happen under the state's short lock. So a run that gives up either
 //! gets the lock in that moment, or leaves its due mark before the holder looks for one.
@@ -27,7 +27,6 @@ pub(crate) struct RunLock {
     since: BootTime,
 }
 
-/// How the release of a lock ended.
 pub(crate) enum ReleaseOutcome {
     Released,
     /// Another run gave up waiting for the lock and left this mark. The lock is still held.
@@ -52,13 +51,14 @@ impl RunLock {
         if lock.try_acquire(&holder)? {
             return held(lock, false);
         }
-        // A detached process does not wait: the run that holds the lock goes once more for it, and
-        // many waiting processes would pile up.
+        // A detached process does not wait, because many waiting processes would pile up. It marks
+        // the root due, and the run that holds the lock takes its snapshot, too.
         let is_detached = request.taken_over.is_some();
         let wait =
             Duration::from_secs(if is_detached { 0 } else { target.policy.lock_wait.seconds() });
         log::debug!("{}: waiting for {}", target.label(), lock.holder());
-        // Of many runs that wait for one snapshot, only the first has to get the lock.
+        // Of many runs that wait for the same snapshot, only one has to make it; the others stop
+        // waiting then.
         let is_served = || is_covered(root, request);
         let mut acquired = lock.acquire(&holder, wait, is_served)?;
         if !acquired && is_covered(root, request)? {
@@ -87,7 +87,8 @@ impl RunLock {
         session: Session,
         request: &Request,
     ) -> Result<Option<String>> {
-        // A rotation that goes on with a snapshot must not wait for itself.
+        // This run may have a place already, if its rotation continues with another run's snapshot.
+        // It must not wait behind itself.
         if self.place.is_some() {
             return Ok(None);
         }

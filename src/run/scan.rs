@@ -1,8 +1,8 @@
 //! Compares the live tree with a snapshot, and finds the directories that failed pushes left
 //! unfinished.
 //!
-//! The comparison trusts the snapshot's index as long as a full comparison within
-//! `full_comparison` has proved it. An index that was wrong is used for nothing, with a warning.
+//! The comparison trusts the snapshot's index if a full comparison has confirmed it within the
+//! policy's `full_comparison`. If the index proves wrong, it is not used, and the run warns.
 
 use std::os::fd::AsFd;
 
@@ -77,8 +77,8 @@ impl SnapshotAttempt<'_> {
         Ok(TreeScan { comparison, index: None, unfinished })
     }
 
-    /// Whether it is time to prove the index. A last time in the future comes from a wrong clock
-    /// and is ignored.
+    /// Whether it is time to check the index by a full comparison. A last time in the future comes
+    /// from a wrong clock and is ignored.
     fn is_full_comparison_due(&self) -> bool {
         let last = self.before.full_comparison.filter(|last| *last <= self.now);
         last.is_none_or(|last| {

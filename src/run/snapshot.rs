@@ -47,7 +47,8 @@ use crate::store::snapshots::{ListedSnapshot, SnapshotList};
 use crate::store::state::{DueMark, LastRun, State};
 use crate::tell::error::Result;
 
-/// Cleans up after earlier runs, compares, publishes what the request earns, and remembers it.
+/// Cleans up after earlier runs, compares, makes the snapshot that the verdict asks for, if any,
+/// and writes the state.
 pub(crate) fn snapshot(session: Session, request: &Request) -> Result<Report> {
     let Session { target, root, .. } = session;
     let mut report = Report::new(target, Ending::Unchanged);
@@ -111,7 +112,8 @@ impl<'a> SnapshotAttempt<'a> {
         let reading = clock.reading();
         let scan_began = BootTime::now();
         let began = Instant::now();
-        // Before any link is made: links move the change times that show writes in place.
+        // This comes before any link is made, because links move the change times that show writes
+        // in place.
         let in_place = before.written_in_place.then(|| in_place_changes(root)).transpose()?;
         let newest = before.sequence.max(list.sequence());
         let numbers = SequenceNumbers { known: before.sequence, newest };
@@ -150,7 +152,8 @@ impl SnapshotAttempt<'_> {
         let mut observation = self.observation(newest, &mut scan);
         let mut verdict = self.judge(&observation);
         if verdict.snapshot == Some(Grade::Partial) {
-            // The newest snapshot of any grade may already show this tree.
+            // No partial snapshot is needed if the newest snapshot of any grade already shows this
+            // tree.
             let of_all = self.list.newest(Grade::Partial, self.now);
             if newest.map(|item| &item.name) != of_all.map(|item| &item.name) {
                 scan = self.compare(of_all, report)?;
@@ -238,7 +241,7 @@ impl SnapshotAttempt<'_> {
     }
 
     /// Whether the live tree differs from the snapshot that it was compared with, or was written to
-    /// in place. Names and inode numbers do not show the latter; the inode log does.
+    /// in place. Names and inode numbers do not show a write in place; the inode log does.
     fn differs(&self, comparison: &Comparison) -> bool {
         let in_place = self.in_place.as_ref().is_some_and(|changes| !changes.is_none());
         comparison.differs() || in_place
@@ -348,8 +351,8 @@ impl SnapshotAttempt<'_> {
         .map(drop)
     }
 
-    /// Whether a run set the mark that gave up waiting for this one. This run goes once more for
-    /// it.
+    /// Whether the mark was set by a run that gave up waiting for this one. This run then takes
+    /// that run's snapshot before it releases the lock.
     fn is_promised(&self, due: &DueMark) -> bool {
         due.reason == DueReason::LockBusy && due.marked.is_after(&self.scan_began)
     }

@@ -49,18 +49,19 @@ pub(crate) enum LedgerAnswer {
 /// A transfer that has ended, with nothing known of the root yet.
 pub(crate) struct EndedTransfer<'a> {
     pub target: &'a Target,
-    /// What rsyncd says of it.
+    /// What rsyncd tells its hook about the transfer.
     pub transfer: &'a FinishedTransfer,
 }
 
 impl EndedTransfer<'_> {
-    /// The status that the transfer ended with, and what that is worth.
+    /// The status that the transfer ended with, and whether that allows a complete snapshot, a
+    /// partial one, or none.
     pub(crate) fn worth(&self) -> (i32, Worth) {
         end_of_transfer(self.transfer.status, self.completion(), self.target.policy.statuses())
     }
 
-    /// What the client says in the module about its backup. The run reports that a module cannot be
-    /// read.
+    /// What the client says in the module about its backup. A module that cannot be read counts as
+    /// finished here; the run reports the error.
     fn completion(&self) -> ClientCompletion {
         let module = File::open(&self.target.module_path);
         module.map_or(ClientCompletion::Done, |module| ClientCompletion::of_module(module.as_fd()))
@@ -126,7 +127,8 @@ pub(crate) fn look_up(
     settings: &Settings,
     transfer: &FinishedTransfer,
 ) -> Result<LedgerAnswer> {
-    // A transfer that reads from a module without a root is in a ledger outside the root.
+    // pre-xfer enters a transfer that reads from a module without a root in a ledger outside any
+    // root.
     if !target.is_registered() && strike_reader(target, transfer)? {
         return Ok(LedgerAnswer::NoPush);
     }
@@ -139,7 +141,7 @@ pub(crate) fn look_up(
     };
     let ledger = match target.open_ledger(&root) {
         Ok(ledger) => ledger,
-        // A version without a ledger has created the root.
+        // An earlier version, which had no ledger, has created the root.
         Err(error) if error.is_not_found() => return Ok(LedgerAnswer::Unpaired),
         Err(error) => return Err(error),
     };
@@ -185,10 +187,10 @@ pub(crate) fn forget_reader(target: &Target, transfer: &FinishedTransfer) {
     }
 }
 
-/// Leaves the snapshot of a push to the next push of its client, which has more to send. If that
-/// never comes, the due mark brings a snapshot of what there is; it is on disk before the push is
-/// struck out. A standing mark keeps its time, or a client that begins again and again would never
-/// be overdue.
+/// Leaves the snapshot of a push to the next push of its client, which has more to send. The root
+/// is marked due before the push is struck out, so that a later run takes a snapshot if the client
+/// never pushes again. An earlier due mark keeps its time, or a client that begins again and again
+/// would never be overdue.
 pub(crate) fn leave_to_client(
     target: &Target,
     answer: LedgerAnswer,
@@ -215,13 +217,13 @@ pub(crate) fn leave_to_client(
 fn is_paired(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Result<bool> {
     match State::read(root.private()) {
         Ok(state) if state.paired => {}
-        // With a damaged state, the run assumes the worst in any case.
+        // If the state is damaged, the run that follows assumes the worst anyway.
         Ok(_) | Err(Error::Damaged { .. }) => return Ok(false),
         Err(error) => return Err(error),
     }
     let conf = settings.rsyncd().ok();
     let module = target.name.as_deref().and_then(|name| conf.as_ref()?.module(name));
-    // Any command counts, because it may be a script that runs this program.
+    // Any command counts as pre-xfer, because it may be a script that runs this program.
     let is_given_up =
         module.is_some_and(|module| module.get("pre-xfer exec").is_none_or(<[u8]>::is_empty));
     if is_given_up {
@@ -237,7 +239,7 @@ pub(crate) fn note_end(session: Session, request: &Request) -> Result<Option<Led
     let ledger = target.open_ledger(root)?;
     reap(session, &ledger)?;
     let process = match Process::own() {
-        // There is no entry to take over, and the snapshot does not need one.
+        // A request without an entry has none to take over, and its snapshot needs none.
         Err(error) if request.line.is_none() => {
             log::warn!(
                 "{}: the end of the transfer is not in the ledger of running transfers: {error}",
@@ -273,8 +275,8 @@ pub(crate) fn settle<T>(session: Session, line: &LedgerLine, result: &Result<T>)
 }
 
 /// Removes the torn mark of a module whose tree the administrator has found to be right. Returns
-/// false if there was none. Dead entries of the ledger are marked first, or the next run would mark
-/// the module again.
+/// false if there was none. Entries of dead processes are removed from the ledger first, or the
+/// next run would mark the module torn again for them.
 pub(crate) fn release_torn(target: &Target, clock: &Clock) -> Result<bool> {
     let root = target.open_root()?;
     let ledger = target.open_ledger(&root)?;

@@ -26,16 +26,17 @@ impl SnapshotAttempt<'_> {
 
     fn move_verified_until(&self, item: &ListedSnapshot) -> Result<()> {
         if item.unreadable {
-            // Each listing warns of this record. It must not be overwritten.
+            // The record cannot be read. Each listing warns of it, and it must not be overwritten.
             return Ok(());
         }
         let adopted = || Record::adopted(item.name.time, item.name.grade);
         let mut record = item.record.clone().unwrap_or_else(adopted);
         let mut clock = self.clock_history.borrow_mut();
         let until = match clock.doubt() {
-            // May move backwards: a later time came from a wrong clock.
+            // This may move the time backwards: a time in the future came from a wrong clock.
             None => self.now,
-            // It is not known which of the two is wrong. The later one keeps the snapshot longer.
+            // Which of the two times is wrong is not known. The later one keeps the snapshot
+            // longer.
             Some(_) => record.verified_until.max(self.now),
         };
         if let Some(sequence) = record.sequence {

@@ -3,8 +3,8 @@
 //!
 //! Only the holder of the root's lock does this, so nothing of it belongs to a run that is still
 //! working. A record goes only if its snapshot can be found neither in a listing nor by its name: a
-//! network file system may list a directory as it was some seconds ago. It may stop at any point;
-//! the next run removes the rest.
+//! network file system may list a directory as it was some seconds ago. The clean-up may stop at
+//! any point; the next run removes the rest.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
@@ -69,7 +69,7 @@ pub(crate) fn discard_staging(root: &SnapshotRoot) {
     }
 }
 
-/// Empties staging, for a holder of the long lock; goes on after the first error.
+/// Empties staging; goes on after the first error. The caller holds the root's lock.
 pub(crate) fn clear_staging(root: &SnapshotRoot) -> Result<()> {
     empty_staging(root).and(remove_staged_beside(root)).map(drop)
 }
@@ -108,7 +108,7 @@ pub(crate) fn remove_all(
 }
 
 pub(crate) fn remove_temporaries(root: &SnapshotRoot) -> Result<bool> {
-    // Writers without the long lock hold this one.
+    // Programs that write without the root's lock hold this lock of the directory.
     let _guard = DirLock::on_directory(root.private())?;
     let (drafts, inodes) = (root.subdir(Subdir::Drafts)?, root.subdir(Subdir::Inodes)?);
     let mut found = Ok(false);
@@ -171,7 +171,7 @@ pub(crate) fn remove_files(dir: Dir, names: impl Iterator<Item = String>) -> Res
     found
 }
 
-/// Begins the names under which an unprivileged run stages beside the target.
+/// The beginning of the names under which an unprivileged run builds a tree in the root itself.
 pub(crate) const BESIDE: &str = ".rsyncd-snapshot-staging-";
 
 /// Removes the index and the record of a snapshot that exists no longer.

@@ -12,10 +12,11 @@ use crate::decide::verdict_facts::ClientCompletion;
 use crate::store::dir::c_name;
 use crate::system::syscalls::stat_entry;
 
-/// In a module whose client is still backing up, or was killed.
+/// This file is in a module while its client is backing up, and stays there if the client was
+/// killed.
 pub(crate) const UNFINISHED: &str = ".rsync-system-backup-unfinished";
 
-/// In a module to which not everything could be transferred.
+/// This file is in a module to which not everything could be transferred.
 pub(crate) const PARTIAL: &str = ".rsync-system-backup-partial";
 
 impl ClientCompletion {

@@ -24,7 +24,7 @@ use crate::system::syscalls::open_directory;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
-/// Ends every temporary name, so that leftovers are recognised.
+/// The end of every temporary name, by which leftovers are recognised.
 pub(crate) const TEMPORARY: &str = ".tmp";
 
 /// More than any of our files holds; a larger one is not ours.
@@ -113,13 +113,14 @@ fn write_volatile(drafts: Dir, dir: Dir, name: &str, content: &[u8], sync: bool)
         .map_err(|cause| failed(cause.into()))
 }
 
-/// A name as the system calls take it. Ours never hold a NUL, and those from directory
-/// listings cannot.
+/// A name as the system calls take it. Names that this program makes never hold a NUL, and names
+/// from directory listings cannot.
 pub(crate) fn c_name(name: &str) -> CString {
     CString::new(name).unwrap_or_default()
 }
 
-/// The inverse of [`c_name`], for names that must be text to be ours.
+/// The inverse of [`c_name`]; `None` if the name is not UTF-8, and so not one that this program
+/// makes.
 pub(crate) fn text_name(name: &CStr) -> Option<&str> {
     name.to_str().ok()
 }

@@ -1,9 +1,9 @@
 //! The gate: closed while a run reads the module's tree into staging.
 //!
-//! A push may begin only while the gate is open, and the gate is closed only while no push is
-//! running; both are read and changed under the ledger's lock. So no push writes to a tree that is
-//! read behind a closed gate. The gate is a lock on the staging directory: the kernel opens it when
-//! its run dies, and it needs no space on a full disk.
+//! A push may begin only while the gate is open, and a run closes the gate only while no push is
+//! running. Both are checked and changed under the ledger's lock. So no push writes to a tree that
+//! is read behind a closed gate. The gate is a lock on the staging directory: the kernel opens it
+//! when its run dies, and it needs no space on a full disk.
 
 use crate::store::layout::Subdir;
 use crate::store::ledger::Ledger;
@@ -17,7 +17,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Closes the gate; for a run that holds the root's long lock.
+    /// Closes the gate. The caller holds the root's lock.
     ///
     /// # Errors
     /// If the directory cannot be locked, or another program has locked it.

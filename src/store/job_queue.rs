@@ -23,7 +23,7 @@ use crate::store::dir::{Dir, names_in};
 use crate::store::lock::DirLock;
 use crate::tell::error::{Error, Result};
 
-/// The directory of the queue, beside what this machine remembers.
+/// The directory of the queue; it is in the directory of this machine's memory.
 pub(crate) const QUEUE: &str = "queue";
 
 const PAUSE: Duration = Duration::from_millis(50);
@@ -76,11 +76,10 @@ fn read_ticket(ticket: &File) -> Option<LongJob> {
     Some(LongJob { label: label.to_string(), worked })
 }
 
-/// How waiting ended.
 pub(crate) enum QueueWait {
     /// The job may work.
     Admitted(QueuePlace),
-    /// The time to wait is over, and this number of jobs is still before this one.
+    /// The time to wait is over, and this number of jobs is still ahead of this one.
     TimedOut(usize),
 }
 
@@ -152,8 +151,8 @@ impl JobQueue {
     fn open(path: &Path) -> Result<Self> {
         let failed = |cause| Error::io("make", path, cause);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        // A directory that exists need not be made. One that can be neither made nor opened is an
-        // error with the cause of the opening.
+        // That the directory could not be made matters only if it does not exist. Then opening
+        // fails, too, and that error is returned.
         let directory = match (File::open(path), made) {
             (Ok(directory), _) => directory,
             (Err(cause), Ok(())) => return Err(failed(cause)),
@@ -244,7 +243,7 @@ mod tests {
         let long = long_jobs(directory.path(), short);
         assert_eq!(long.len(), 1, "{long:?}");
         assert!(long[0].label == "a job" && long[0].worked >= short, "{long:?}");
-        // One that only waits has not worked at all.
+        // A job that only waits has not begun to work, so it counts.
         assert!(turn_after(directory.path(), 1, Duration::from_secs(5)).is_none());
         drop((first, second));
         assert_eq!(long_jobs(directory.path(), Duration::ZERO), []);

@@ -11,7 +11,7 @@ pub(crate) const REGISTRATION_FILE: &str = "root.toml";
 /// What runs leave for later ones.
 pub(crate) const STATE_FILE: &str = "state.toml";
 
-/// A state that could not be understood, set aside.
+/// A copy of a state file that could not be understood.
 pub(crate) const DAMAGED_STATE_FILE: &str = "state.toml.damaged";
 
 /// A copy of the pins, for the case that the state is lost.
@@ -44,7 +44,6 @@ pub enum Subdir {
 }
 
 impl Subdir {
-    /// All of them.
     pub(crate) const ALL: [Subdir; 9] = [
         Subdir::Records,
         Subdir::Index,

@@ -1,10 +1,10 @@
 //! The ledger of transfers: which clients are writing to a module now.
 //!
-//! pre-xfer enters a transfer before it begins, in the name of the process that serves the
-//! connection. After the transfer, post-xfer renames the [entry](crate::store::ledger_entry) to
-//! its own process and the status, and removes it once the snapshot is safe. Each read and each
-//! change is made under one short lock, which also guards the [gate](crate::store::gate). If the
-//! disk of the snapshot root is full, the entry is written to this machine's memory.
+//! pre-xfer enters a transfer before it begins; the entry names the process that serves the
+//! connection. After the transfer, post-xfer renames the [entry](crate::store::ledger_entry) to its
+//! own process and the status, and removes it once the snapshot is safe. Each read and each change
+//! is made under one short lock, which also guards the [gate](crate::store::gate). If the disk of
+//! the snapshot root is full, the entry is written to this machine's memory.
 //!
 //! The entry of a push is on disk before rsync writes anything, so after a crash of the machine it
 //! shows that the module is torn. No other change needs to be durable: an entry that a crash brings
@@ -44,8 +44,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Waits for the lock; its holders do nothing long. `elsewhere` are directories of this module
-    /// alone.
+    /// Waits for the lock, which is never held for long. `elsewhere` are directories for entries of
+    /// only this module.
     pub fn open(root: &SnapshotRoot, elsewhere: Vec<PathBuf>) -> Result<Self> {
         let own = root.subdir(Subdir::Transfers)?;
         let guard = DirLock::on_directory(own.dir())?;
@@ -54,8 +54,8 @@ impl Ledger {
         Ok(Ledger { dirs, elsewhere, _guard: guard })
     }
 
-    /// The ledger of a module that has no snapshot root yet: only downloads are entered in it. It
-    /// is in the first of `elsewhere` that can be made.
+    /// The ledger of a module that has no snapshot root yet. Only transfers that write nothing are
+    /// entered in it. It is in the first directory of `elsewhere` that can be made.
     ///
     /// # Errors
     /// If none can be made.
@@ -72,7 +72,8 @@ impl Ledger {
         Ok(Ledger { dirs: vec![own], elsewhere: Vec::new(), _guard: guard })
     }
 
-    /// Enters a transfer that writes nothing, and removes such entries of ended processes.
+    /// Enters a transfer that writes nothing, and removes earlier entries of such transfers whose
+    /// processes have ended.
     ///
     /// # Errors
     /// Also if this process cannot tell its own PID namespace.
@@ -104,10 +105,10 @@ impl Ledger {
         lines_in(&own.into_iter().chain(others).collect::<Vec<_>>())
     }
 
-    /// Removes what was being written when its writer died.
+    /// Removes files that were being written when their writer died.
     pub fn clean_up(&self) -> Result<()> {
         for (index, dir) in self.dirs.iter().enumerate() {
-            // Writers hold the lock, so their processes have ended.
+            // A writer holds the lock, so the writers of these files have ended.
             let names = names_in(dir.dir())?;
             names
                 .iter()
@@ -149,8 +150,8 @@ impl Ledger {
             Err(error) => error,
         };
         let enter_at = |path: &PathBuf| enter(make_dir(path)?.dir(), &file, entry);
-        // The file may be there, though not durable. Two entries would be two pushes, of which one
-        // never ends.
+        // The file may exist, though not durably. It is removed, because two entries would count as
+        // two pushes, of which one never ends.
         self.unlink(0, &file)?;
         self.clean_up()?;
         let is_entered = self.elsewhere.iter().any(|path| enter_at(path).is_ok());
@@ -180,7 +181,7 @@ impl Ledger {
         )?;
         if let Some(entry) = &ended.entry {
             let text = to_toml(entry, dir)?;
-            // On a full disk the old owner stays in it. That process waits for this one.
+            // On a full disk the entry keeps its old owner, a process that waits for this one.
             if let Err(error) = dir::write_before_syncfs(dir, &ended.file, text.as_bytes()) {
                 log::debug!("{error}");
             }
@@ -188,8 +189,8 @@ impl Ledger {
         Ok(ended)
     }
 
-    /// Enters a push that had no entry when it has ended already; `entry`'s owner takes care of it.
-    /// The number is above `marked`.
+    /// Enters a push that has ended and had no entry; the owner in `entry` takes care of it. The
+    /// number is above `marked`.
     pub fn enter_ended(
         &self,
         root: &SnapshotRoot,
@@ -214,8 +215,8 @@ impl Ledger {
         })
     }
 
-    /// If the number cannot be written, a later transfer may get it again; their order is then that
-    /// of the boot-time clock.
+    /// If the number cannot be written, a later transfer may get the same one. Then the boot clock
+    /// orders the two.
     fn next_number(&self, root: &SnapshotRoot, marked: u64) -> Result<u64> {
         let numbers = self.lines()?.into_iter().filter_map(|line| Some(line.entry?.sequence));
         let highest = numbers.fold(marked, u64::max);
@@ -262,7 +263,7 @@ fn lines_in(dirs: &[OwnedDir]) -> Result<Vec<LedgerLine>> {
         for file in names_in(dir.dir())? {
             let Some((namespace, pid, status)) = read_name(&file) else { continue };
             let entry = match dir::read(dir.dir(), &file) {
-                // Without the lock, an entry may be removed after its name was listed.
+                // If the caller holds no lock, an entry may be removed after its name was listed.
                 Ok(None) => continue,
                 Ok(Some(text)) => {
                     toml::from_str(&text).ok().filter(|entry: &LedgerEntry| entry.format <= FORMAT)
@@ -297,7 +298,7 @@ fn lines_in(dirs: &[OwnedDir]) -> Result<Vec<LedgerLine>> {
     Ok(lines)
 }
 
-/// When a file was written: 1970 for a file that is gone or has an impossible time.
+/// When a file was written; 1970 if it is gone or has an impossible time.
 fn modified(dir: Dir, file: &str) -> DateTime<Utc> {
     let stat = stat_entry(dir.directory, &c_name(file)).ok();
     stat.and_then(|stat| DateTime::from_timestamp(stat.st_mtime, 0)).unwrap_or_default()

@@ -33,7 +33,7 @@ pub struct LedgerEntry {
     pub refused: bool,
     /// When it was entered, by the wall clock.
     pub began: DateTime<Utc>,
-    /// The same by the boot-time clock.
+    /// When it was entered, by the boot clock.
     pub began_at: BootTime,
     /// Its place in the order of all transfers of the root, whichever machine they came by; 0 in an
     /// entry that an earlier version wrote.
@@ -44,7 +44,7 @@ pub struct LedgerEntry {
     /// The options with which it rewrites files in place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rewriting: Vec<RewritingOption>,
-    /// What it is to do; none if its arguments were not understood.
+    /// What its arguments tell rsync to do; none if they were not understood.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<PushJob>,
     /// Why `rsyncd.conf` lets it write nothing.
@@ -119,7 +119,7 @@ pub struct LedgerLine {
     pub(crate) dir: usize,
     /// The PID namespace of its process; none if an earlier version wrote it.
     pub(crate) namespace: Option<PidNamespace>,
-    /// The number in that namespace of the process that works on it.
+    /// The number, in that namespace, of the process that works on the transfer.
     pub pid: u32,
     /// The status that the transfer ended with, if it has ended.
     pub status: Option<i32>,
@@ -144,12 +144,13 @@ impl LedgerLine {
         self.liveness.after(self.age(now), limit)
     }
 
-    /// Whether it cannot be seen from here if its processes are running.
+    /// Whether this process cannot see if the entry's processes are running.
     pub fn is_unseen(&self) -> bool {
         self.liveness == Liveness::Unknown
     }
 
-    /// By the boot-time clock within one boot, because nothing can set that clock.
+    /// The time since the transfer began. Within one boot it is measured by the boot clock, which
+    /// nothing can set.
     pub(crate) fn age(&self, now: DateTime<Utc>) -> TimeDelta {
         let (entered, moment) = (self.entry.as_ref().map(|entry| &entry.began_at), BootTime::now());
         match entered.filter(|entered| entered.is_certain() && entered.boot == moment.boot) {
@@ -200,7 +201,7 @@ pub(crate) fn read_name(file: &str) -> Option<(Option<PidNamespace>, u32, Option
         None => (None, process),
     };
     let pid: u32 = pid.parse().ok()?;
-    // `+1` and `01` parse, too, but are not what we write.
+    // `+1` and `01` parse as numbers, too, but this program does not write them.
     let written = match namespace {
         Some(namespace) => file_name(namespace, pid, status),
         None => status.map_or_else(|| pid.to_string(), |status: i32| format!("{pid}.{status}")),

@@ -1,8 +1,8 @@
 //! A trial of hard links: whether a file system has them, and shows two names of one file with the
 //! same inode number.
 //!
-//! It is made with a file of this program, so that a refusal comes from the file system and not
-//! from a flag of a client's file.
+//! The trial uses a file of this program, so that a refusal comes from the file system and not from
+//! a flag of a client's file.
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -14,11 +14,10 @@ use crate::engine::listing::Listing;
 use crate::store::dir::{Dir, c_name};
 use crate::system::identity::SysResult;
 
-/// Both names end as temporary ones do, so that what a killed run left is removed.
+/// Both names end like temporary ones, so that the clean-up removes them if a run was killed.
 const FILE: &str = "trial.tmp";
 const LINK: &str = "trial-link.tmp";
 
-/// The result of a trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LinkTrial {
     /// Hard links work.
@@ -64,11 +63,11 @@ fn remove_both(dir: Dir) {
     }
 }
 
-/// Whether both names show one number, each time and in the listing, too.
+/// Whether both names show the same inode number, each time and in the directory's listing, too.
 fn are_same(dir: Dir) -> bool {
     let number = |name| inspect_entry(dir.directory, &c_name(name)).ok().map(|inode| inode.number);
     let Some(file) = number(FILE) else { return false };
-    // A listing may be older than the names.
+    // A listing may be too old to have the names.
     let is_listed = |listing: &Listing| {
         let ours = listing.entries().iter().filter(|entry| {
             [FILE, LINK].iter().any(|name| listing.name(entry).to_bytes() == name.as_bytes())

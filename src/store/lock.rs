@@ -1,5 +1,5 @@
-//! One writer per snapshot root, and short locks on directories, such as that of its state; all are
-//! `flock`s by fs2.
+//! The lock that admits one writer at a time to a snapshot root, and short locks on directories,
+//! such as that of the root's state. All are `flock`s by fs2.
 //!
 //! The lock file is never unlinked: another run would make a new file and lock that. The file holds
 //! a line about its holder, for the message of a run that gives up waiting.
@@ -22,7 +22,8 @@ use crate::tell::escape::one_line;
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(200);
 
-/// The long lock of a root: only its holder may change the root.
+/// The lock of a root, held for a whole run: only its holder may change the root. Comments call it
+/// the *long* lock, unlike a [`DirLock`].
 pub(crate) struct RootLock {
     file: File,
     path: PathBuf,
@@ -44,7 +45,6 @@ impl RootLock {
         Ok(RootLock { file: file.into(), path, is_held: false })
     }
 
-    /// The lock file.
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
@@ -112,8 +112,8 @@ impl RootLock {
 
 /// The text about the run that holds the lock of a root; none if no run does. Changes nothing.
 ///
-/// The test for the lock takes it for a moment, in which a run that does not wait would find it
-/// busy. So the lock is tested only if `is_meant` returns true for the text.
+/// To test the lock, this function takes it for a moment, and a run that does not wait would find
+/// it busy in that moment. So the lock is tested only if `is_meant` returns true for the text.
 pub(crate) fn holder_of(private: Dir, is_meant: &dyn Fn(&str) -> bool) -> Option<String> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file =
@@ -132,7 +132,7 @@ pub(crate) fn holder_of(private: Dir, is_meant: &dyn Fn(&str) -> bool) -> Option
 }
 
 impl RootLock {
-    /// Without this, messages would name this run for another program that locks the file.
+    /// Without this, messages would name this run when another program locks the file.
     fn clear_holder(&mut self) {
         if std::mem::take(&mut self.is_held) {
             let _ = self.file.set_len(0);
@@ -152,7 +152,7 @@ pub struct DirLock {
 }
 
 impl DirLock {
-    /// Waits for the lock; its holders do nothing long.
+    /// Waits for the lock, which is never held for long.
     pub fn on_directory(dir: Dir) -> Result<Self> {
         let directory = DirLock::open(dir)?;
         loop {

@@ -43,8 +43,8 @@ pub struct ModuleMemory {
     /// Its snapshot root, escaped, once it was used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_root: Option<String>,
-    /// Its earlier snapshot roots, escaped: what they hold may share files with the module for
-    /// ever.
+    /// Its earlier snapshot roots, escaped. Snapshots in them may go on sharing files with the
+    /// module.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier_roots: Vec<String>,
     /// When this was written.
@@ -59,7 +59,8 @@ pub struct ModuleMemory {
     /// modules on the disk could remove snapshots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub space_missing_since: Option<DateTime<Utc>>,
-    /// A torn mark that could not be written into the root: on a full disk transfers fail, too.
+    /// A torn mark that could not be written into the root, as on a full disk, on which transfers
+    /// fail, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub torn: Option<TornMark>,
 }
@@ -74,7 +75,7 @@ pub struct RunFailure {
     pub message: String,
 }
 
-/// What a run was to do. Success at one says nothing about the other.
+/// What a run was to do. A success at one kind does not end a failure at the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunKind {
@@ -136,7 +137,7 @@ impl ModuleMemory {
     }
 }
 
-/// The memory of this machine: directories with a file for each module, best first.
+/// The memory of this machine: directories with a file for each module, in the order of preference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineMemory {
     /// They are made when they are needed.
@@ -259,7 +260,7 @@ impl MachineMemory {
     /// # Errors
     /// If none of the directories can be written.
     pub fn change(&self, module_path: &Path, change: impl Fn(&mut ModuleMemory)) -> Result<()> {
-        // Most runs change nothing here, and syncing the file would cost more than the run.
+        // Most runs change nothing here, and syncing the file would take longer than such a run.
         if self.recall(module_path).is_some_and(|before| before == before.changed(&change)) {
             return Ok(());
         }
@@ -288,7 +289,8 @@ impl MachineMemory {
         let before = self.recall(module_path).unwrap_or_else(|| ModuleMemory::new(module_path));
         let memory = ModuleMemory { updated: Utc::now(), ..before.changed(change) };
         dir::write(dir, &file_name(module_path), &to_toml(&memory, dir)?)?;
-        // The file has its new name now. A file of the old name may be another module's.
+        // The memory is in the file of the new name now. The file of the old name is removed only
+        // if it is this module's, because another module may have the same old name.
         match earlier_file_name(module_path) {
             Some(earlier)
                 if ModuleMemory::read(directory, &earlier)

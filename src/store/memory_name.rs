@@ -1,16 +1,16 @@
-//! The name of the file, and of the ledger, that remember a module apart from its snapshot root.
+//! The name of a module's file in this machine's memory, and of its ledger there.
 //!
-//! Two modules must never share one: each would take the other's failures, marks and roots for its
-//! own. A path is written so that no other path is written the same. One that is too long for a
-//! file name is cut to its readable end, and a hash of the whole path tells it apart.
+//! Two modules must never share a name: each would take the other's failures, marks and roots for
+//! its own. So each path is encoded differently from every other one. An encoded path that is too
+//! long for a file name is cut to its readable end, followed by a hash of the whole path.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// This number of characters of a written path is kept.
+/// How many characters of an encoded path are kept.
 const MAX_CHARACTERS: usize = 200;
 
-/// Stands between the readable end and the hash; no written path holds it.
+/// The character between the readable end and the hash; no encoded path holds it.
 const HASH_MARK: char = '+';
 
 /// Digits of the hash: 128 bits.
@@ -38,7 +38,7 @@ fn end(written: &str) -> &str {
     &written[written.len().saturating_sub(MAX_CHARACTERS)..]
 }
 
-/// The path in letters, digits, `-`, `_` and `%`; different for every path.
+/// The path encoded in letters, digits, `-`, `_` and `%`; different for every path.
 fn written(module_path: &Path) -> String {
     let mut text = String::new();
     for &byte in module_path.as_os_str().as_bytes() {

@@ -32,7 +32,7 @@ fn device_of<'a>(table: &'a [u8], path: &Path) -> Option<&'a [u8]> {
         let mount_point = PathBuf::from(OsString::from_vec(unescape(mount_point)));
         path.starts_with(&mount_point).then_some((mount_point.components().count(), device))
     });
-    // Of two mounts on one place the later one is on top.
+    // Of two mounts at the same path the later one hides the earlier one.
     mounts.max_by_key(|(depth, _)| *depth).map(|(_, device)| device)
 }
 

@@ -1,8 +1,8 @@
 //! Refuses a module or a root that overlaps with the root of another module.
 //!
-//! The other roots are those that this machine remembers, and those that are found on disk before a
-//! new root is registered. A new root may not lie in a module of `rsyncd.conf` either, whether or
-//! not that one has snapshots yet.
+//! The other roots are those that this machine remembers; before a new root is registered, the disk
+//! is searched for others, too. A new root may not lie in a module of `rsyncd.conf` either, whether
+//! or not that module has snapshots yet.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -34,14 +34,14 @@ const MAX_DEPTH: usize = 3;
 /// At most this number of directories is read.
 const MAX_DIRECTORIES: usize = 4_096;
 
-/// Whether this program makes such a name in a snapshot root.
+/// Whether `name` is one that this program makes in a snapshot root.
 fn is_ours(name: &[u8]) -> bool {
     name == PRIVATE.as_bytes() || SnapshotName::parse(name, &Zone::utc()).is_some()
 }
 
-/// Refuses a module that holds another module's root, lies in one's snapshots, or whose own root
-/// would lie in another module. A new root is also searched for on disk, and compared with the
-/// modules that `rsyncd.conf` has `configured`.
+/// Refuses a module that holds another module's root, that lies in the snapshots of another module,
+/// or whose own root would lie in another module. A new root is also searched for on disk, and
+/// compared with the modules that `rsyncd.conf` has `configured`.
 ///
 /// # Errors
 /// [`Error::Root`] with the remedy; or if the disk cannot be searched.
@@ -59,8 +59,8 @@ pub(crate) fn check(
     overlap.map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, is_new)))
 }
 
-/// The overlap with a module of `rsyncd.conf`. A module that holds another one's root already can
-/// get no snapshots, so a new root may lie in it.
+/// The overlap with a module of `rsyncd.conf`. A module that holds the root of another module
+/// already can get no snapshots anyway, so it does not keep a new root out.
 fn find_configured(
     memory: &MachineMemory,
     configured: &[ConfiguredModule],
@@ -69,7 +69,7 @@ fn find_configured(
 ) -> Option<Overlap> {
     let mounts = Mounts::read().unwrap_or_default();
     let resolved = |other: &ConfiguredModule| {
-        // The server of another module must not keep this one waiting.
+        // A server that another module is on must not keep this module waiting.
         let resolved = match mounts.may_wait_for(&other.directory, module) {
             true => None,
             false => std::fs::canonicalize(&other.directory).ok(),
@@ -115,7 +115,8 @@ fn find(
 ) -> Result<Option<Overlap>> {
     let candidate = RootCandidate { module: module_path, root: root_path, is_new };
     let found = |known: &[KnownRoot]| overlap(candidate, known, &is_ours);
-    // A new root may be in the way of any module, one in use only of those that it overlaps with.
+    // A new root is compared with every remembered root; a root in use only with those that lie
+    // above or below the module.
     let meets = |root: &Path| root.starts_with(module_path) || module_path.starts_with(root);
     let mut overlap = found(&remembered(memory, module_path, &|root| is_new || meets(root)));
     if overlap.is_none() && is_new {
@@ -143,8 +144,8 @@ pub(crate) fn check_in_use(module_path: &Path, root_path: &Path) -> Result<()> {
         .map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, false)))
 }
 
-/// The wanted ones of the roots that this machine remembers, as far as they exist. A file system
-/// that the work on `own` does not need is waited for with a limit only.
+/// The existing roots among those that this machine remembers and for which `is_wanted` is true.
+/// The wait for a file system is limited, unless the work on `own` needs that file system anyway.
 fn remembered(
     memory: &MachineMemory,
     own: &Path,
@@ -152,13 +153,14 @@ fn remembered(
 ) -> Vec<KnownRoot> {
     let wanted = memory.roots_and_modules().into_iter().filter(|(root, _)| is_wanted(root));
     let wanted: Vec<(PathBuf, PathBuf)> = wanted.collect();
-    // A server that does not answer must not keep other modules from their first snapshot.
+    // Because of this list, a server that does not answer cannot keep other modules from their
+    // first snapshot.
     let mounts = if wanted.is_empty() { None } else { Mounts::read() }.unwrap_or_default();
     let of = |(root, module): (PathBuf, PathBuf)| match SnapshotRoot::registration(&root) {
         Ok(None) => None,
         // A module may have moved since.
         Ok(Some(registration)) => known(&root, &registration),
-        // A root that cannot be read, or that a newer version wrote, exists.
+        // A root that cannot be read, or that a newer version wrote, still exists and counts.
         Err(_) => Some(KnownRoot { root, module }),
     };
     let is_silent = |root: &Path| mounts.may_wait_for(root, own) && !answers(root);
@@ -181,15 +183,15 @@ fn known(root: &Path, registration: &Registration) -> Option<KnownRoot> {
     Some(KnownRoot { root: root.to_path_buf(), module: path_of(&registration.path)? })
 }
 
-/// The first root in a module's upper directories. A copy of another machine's root does not count:
-/// it is registered for another path. Mounts and unreadable directories are skipped, because no
-/// snapshot would hold them.
+/// The first root in the upper levels of a module's tree. A copy of another machine's root does not
+/// count, because it is registered for another path. Mounts and unreadable directories are skipped,
+/// because no snapshot would hold them.
 fn within(module_path: &Path) -> Result<Option<KnownRoot>> {
     let top = File::open(module_path).map_err(|cause| Error::io("open", module_path, cause))?;
     Ok(search(top.as_fd(), module_path, MAX_DEPTH, &mut { MAX_DIRECTORIES }))
 }
 
-/// Holds at most as many directories open as the tree is deep.
+/// Keeps one directory open for each level of the tree at most.
 fn search(directory: BorrowedFd, path: &Path, depth: usize, left: &mut usize) -> Option<KnownRoot> {
     if let Some(found) = root_at(directory, path) {
         return Some(found);

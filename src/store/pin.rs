@@ -37,8 +37,8 @@ impl Pin {
         Pin { by_anomaly: true, ..Pin::new(anomaly.since, &anomaly.pin_reason()) }
     }
 
-    /// Whether the large-change guard set it. Earlier versions did not mark such a pin: those are
-    /// known by the reason, which has to have the exact form of [`Anomaly::pin_reason`].
+    /// Whether the large-change guard set it. Earlier versions did not mark such a pin. Theirs is
+    /// recognised by its reason, which has exactly the form of [`Anomaly::pin_reason`].
     pub fn is_of_anomaly(&self) -> bool {
         self.by_anomaly || anomaly::is_pin_reason(&self.reason)
     }

@@ -13,7 +13,7 @@ use crate::system::syscalls::{is_gone, open_directory};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 
-/// Pins the visible snapshot `name`; a pin that it has already gets the new reason.
+/// Pins the visible snapshot `name`. If it is pinned already, the new pin replaces the old one.
 ///
 /// # Errors
 /// [`Error::Snapshot`] if there is no such snapshot.
@@ -31,7 +31,7 @@ pub(crate) fn pin(root: &SnapshotRoot, name: &str, pin: Pin) -> Result<()> {
         .map(drop)
 }
 
-/// Takes the pin from `name`, whether the snapshot is there or not.
+/// Removes the pin of `name`, whether or not that snapshot still exists.
 ///
 /// # Errors
 /// [`Error::Snapshot`] if it is not pinned.

@@ -47,13 +47,13 @@ pub struct StagedSnapshot {
     pub cloned: CloneOutcome,
     /// The retired snapshot that it was made out of.
     pub recycled: Option<String>,
-    /// Why it was made afresh although a retired snapshot was to be recycled.
+    /// Why the retired snapshot that was to be recycled was not used.
     pub refusal: Option<Error>,
     parts: Vec<IndexPart>,
     evidence: InodeRecording,
 }
 
-/// Records the inodes that are new in a snapshot into the inode log.
+/// Records in the inode log the inodes that are new in a snapshot.
 struct InodeRecording {
     recorder: Result<Recorder>,
     /// When the tree began to be linked.
@@ -99,9 +99,9 @@ impl StagedSnapshot {
     }
 
     /// Clones the module, which has about `entries` entries if that is known, into staging: out of
-    /// the retired snapshot `recycle` if there is one and it can be used, else afresh. `newest` is
-    /// the index by which the module was compared; without it the retired one's is not used either.
-    /// Files in `partial_dirs` are copied.
+    /// the retired snapshot `recycle` if that is given and can be used, else afresh. `newest` is
+    /// the index by which the module was compared; without it the index of the retired snapshot is
+    /// not used either. Files in `partial_dirs` are copied.
     ///
     /// Renaming a directory to another parent needs write permission on that directory itself,
     /// which an unprivileged run lacks where the module is read-only for it. It stages in the root,
@@ -121,7 +121,8 @@ impl StagedSnapshot {
         let _window = LinkWindow::open(inodes.dir())?;
         let evidence = InodeRecording::begin(root, inodes.dir());
         let windows = LinkWindows::read(inodes.dir());
-        // What may be older than all of them may never have been recorded.
+        // `contain` is false for times before the first window. Files of such a time may never have
+        // been recorded, so they are recorded now.
         let is_ours = |changed_ns| windows.contain(changed_ns);
         let recorder = evidence.recorder.as_ref().ok();
         let keep = |baselines: &[u8]| recorder.iter().for_each(|recorder| recorder.keep(baselines));
@@ -167,10 +168,10 @@ impl StagedSnapshot {
         self.evidence.recorder.as_ref().is_ok_and(Recorder::is_new)
     }
 
-    /// Records what was changed in place, as it is in this snapshot. A recycled directory keeps its
-    /// links, and what keeps its link is not recorded otherwise: then the next look would find the
-    /// change once more, and `verify` would blame it on this snapshot and on later ones, too. What
-    /// earlier snapshots had is still recorded.
+    /// Records the files that were changed in place, as they are in this snapshot. Otherwise a file
+    /// that keeps its link in a recycled directory would not be recorded: the next run would find
+    /// the change once more, and `verify` would report this snapshot and later ones as damaged,
+    /// too. The baselines of earlier snapshots stay in the log.
     pub fn record_in_place(&self, root: &SnapshotRoot, changes: &InPlaceChanges) {
         let Some(recorder) = self.evidence.recorder.as_ref().ok().filter(|_| changes.changed() > 0)
         else {
@@ -197,8 +198,8 @@ impl StagedSnapshot {
         }
     }
 
-    /// Makes the staged tree durable, then visible as the snapshot `name`. Returns what keeps its
-    /// inodes from being recorded; that costs no snapshot.
+    /// Makes the staged tree durable, then visible as the snapshot `name`. Returns the error if its
+    /// inodes could not be recorded, which does not prevent the snapshot.
     pub fn publish(
         self,
         root: &SnapshotRoot,
@@ -210,7 +211,7 @@ impl StagedSnapshot {
         index_file::write_before_syncfs(root, name, parts, cloned.entries)?;
         let InodeRecording { recorder, began_ns } = evidence;
         let recorded = recorder.and_then(|recorder| recorder.commit(name, began_ns));
-        // The descriptor is on the module's file system, whose data has to be durable.
+        // The root is on the module's file system, so this also makes the module's files durable.
         syncfs(root.directory())
             .map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
         let parent = staging_parent(beside, &dir, root);

@@ -35,7 +35,8 @@ pub struct Record {
     /// Whether another program made the snapshot and this one only verified it.
     #[serde(default)]
     pub adopted: bool,
-    /// The order in which it was taken; none for one that an older version made.
+    /// Its number in the order in which snapshots were taken; none for one that an older version
+    /// made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
     /// When it was taken by the boot clock.
@@ -50,13 +51,13 @@ pub struct Record {
     /// Entries in the snapshot.
     #[serde(default)]
     pub entries: u64,
-    /// Entries that the snapshot before did not have.
+    /// Entries that the previous snapshot did not have.
     #[serde(default)]
     pub added: u64,
-    /// Entries that are other files than in the snapshot before.
+    /// Entries that are other files than those of the same name in the previous snapshot.
     #[serde(default)]
     pub changed: u64,
-    /// Entries that only the snapshot before had.
+    /// Entries that only the previous snapshot had.
     #[serde(default)]
     pub removed: u64,
     /// From the start of the scan until the tree was complete in staging, in seconds.
@@ -154,12 +155,12 @@ pub struct CopyRecord {
     pub live_inode: u64,
     copy_inode: u64,
     size_bytes: i64,
-    /// As text: TOML's integers end in 2262.
+    /// As text, because nanoseconds since 1970 fit into TOML's integers only until 2262.
     mtime_ns: String,
     /// Why it could not be linked, as text.
     #[serde(default)]
     pub reason: String,
-    /// What else it looked like; missing in records of earlier versions.
+    /// What else the original looked like; missing in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     original: Option<OriginalRecord>,
 }
@@ -247,7 +248,8 @@ impl Record {
         self.copies.iter().map(|copy| copy.names).sum()
     }
 
-    /// Differences between the live tree and the snapshot that are no change.
+    /// Differences between the live tree and the snapshot that copies and mount points explain, and
+    /// that are no change of the module.
     pub fn known(&self) -> ExplainedDifferences {
         let copies = self.copies.iter().filter_map(CopyRecord::read).collect();
         let mounts = self.skipped_mounts.iter().filter_map(|path| unescape(path)).collect();

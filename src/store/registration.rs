@@ -33,7 +33,7 @@ impl Registration {
         Registration { format: FORMAT, module: name.map(escape), path: escape_path(path) }
     }
 
-    /// Whether both are of one module: one directory, and no two different names.
+    /// Whether both are of the same module: they have the same directory, and no different names.
     pub fn admits(&self, other: &Registration) -> bool {
         let same_name =
             self.module.is_none() || other.module.is_none() || self.module == other.module;

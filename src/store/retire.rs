@@ -1,9 +1,10 @@
-//! From a visible snapshot to nothing, in two steps between which it can be brought back.
+//! Removes a visible snapshot in two steps, *retire* and *remove*. In between it can be brought
+//! back.
 //!
-//! *Retire*: note when → rename all that go into `expired/` → fsync of the root → fsync of
-//! `expired/`. The rename hides a snapshot as a whole, so no half tree is ever
-//! visible, and what lies in `expired/` is a whole snapshot, too. All of it happens under the
-//! state's short lock, after the pins were read once more.
+//! *Retire*: note the time → rename all that go into `expired/` → fsync of the root → fsync of
+//! `expired/`. The rename hides a snapshot as a whole, so no half tree is ever visible, and what
+//! lies in `expired/` is a whole snapshot, too. All of it happens under the state's short lock,
+//! after the pins were read once more.
 //!
 //! *Remove*: rename into staging → fsync of both → unlink entry by entry. The tree that is being
 //! removed is no longer in `expired/`, so no command can bring half of it back, and the next run
@@ -11,8 +12,8 @@
 //!
 //! Between the two steps lies the `grace` of the policy, by default until the next run. The newest
 //! retired snapshot stays longer: the next snapshot is made out of it
-//! ([`publish`](crate::store::publish)), which costs a fraction of removing one and making the
-//! other.
+//! ([`publish`](crate::store::publish)), which takes a fraction of the time of removing one and
+//! making the other.
 
 use chrono::{DateTime, Utc};
 use nix::errno::Errno;
@@ -36,9 +37,9 @@ use crate::system::syscalls::{is_privileged, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 
-/// Retires the snapshots `names`, durably. Returns the errors of those that stay, and of a state
-/// that could not be written for lack of space. One that has been pinned meanwhile stays, without
-/// an error.
+/// Retires the snapshots `names`, durably. Returns one error for each snapshot that stays, and the
+/// error of a state that could not be written for lack of space. A snapshot that has been pinned
+/// meanwhile stays without an error.
 pub(crate) fn retire(
     root: &SnapshotRoot,
     names: &[String],
@@ -51,7 +52,8 @@ pub(crate) fn retire(
     let expired = root.subdir(Subdir::Expired)?;
     let mut errors = Vec::new();
     let state = match note_retirement(root, &guard, names, now) {
-        // On a full disk space is needed first; the grace then begins with a later run.
+        // On a full disk, space is needed more than the time; a later run notes when the grace
+        // begins.
         Err(error) if error.is_lack_of_space() => {
             errors.push(error);
             State::read(root.private())?
@@ -68,7 +70,8 @@ pub(crate) fn retire(
     Ok(errors)
 }
 
-/// The names that [`free_names`] was asked for: which of them snapshots can be retired under.
+/// Which of the names that [`free_names`] was asked for are free, so that a snapshot can be retired
+/// under them.
 #[derive(Debug, Default)]
 pub(crate) struct FreedNames {
     /// No retired snapshot has these names now.
@@ -79,9 +82,9 @@ pub(crate) struct FreedNames {
     pub errors: Vec<Error>,
 }
 
-/// Removes retired snapshots that have the names of snapshots to be retired: the administrator may
-/// have made a directory of the same name again. One that can still be brought back stays;
-/// `past_grace` names those that may go.
+/// Removes retired snapshots that have the names of snapshots to be retired. Two can have one name
+/// if the administrator has made a directory of the name again. A retired snapshot that can still
+/// be brought back stays; `past_grace` names those that may go.
 pub(crate) fn free_names(
     root: &SnapshotRoot,
     names: &[String],
@@ -206,8 +209,8 @@ pub(crate) struct PastGrace {
     pub unnoted: Option<Error>,
 }
 
-/// The retired snapshots whose grace is over: all of them without a grace. If it is not recorded
-/// since when a snapshot is retired, its grace begins now.
+/// The retired snapshots whose grace is over; all of them if the policy has no `grace`. If it is
+/// not recorded when a snapshot was retired, its grace begins now.
 pub(crate) fn past_grace(
     root: &SnapshotRoot,
     grace: Option<DurationText>,
@@ -224,7 +227,7 @@ pub(crate) fn past_grace(
         });
         match noted {
             Ok(state) => since = state.retired,
-            // Those whose grace is over may still go, and free space.
+            // Snapshots whose grace is over may go all the same, and free space.
             Err(error) if error.is_lack_of_space() => past.unnoted = Some(error),
             Err(error) => return Err(error),
         }
@@ -235,8 +238,8 @@ pub(crate) fn past_grace(
     Ok(past)
 }
 
-/// The retired snapshot that the next one is made from: the newest whose grace is over, which
-/// has most in common with it. One that cannot be changed, such as a subvolume, is passed over.
+/// The retired snapshot that the next one is made from: the newest whose grace is over, which has
+/// most in common with it. A snapshot that cannot be changed, such as a subvolume, is skipped.
 pub(crate) fn recyclable(
     root: &SnapshotRoot,
     grace: Option<DurationText>,

@@ -32,8 +32,8 @@ use crate::tell::escape::{escape_path, shell_path};
 pub enum RootAccess {
     /// Make and register what is missing.
     Register,
-    /// Make what is missing, but register nothing: directories must exist before this process
-    /// confines itself to them.
+    /// Make the directories that are missing, but register nothing. They must exist before this
+    /// process restricts itself to them.
     Prepare,
     /// Fail unless the root is registered already; make nothing but what is missing inside.
     Registered,
@@ -226,7 +226,8 @@ impl SnapshotRoot {
             for subdir in Subdir::ALL {
                 let name = subdir.name();
                 match mkdirat(&private, c_name(name).as_c_str(), Mode::S_IRWXU) {
-                    // A root is registered after all of them were made.
+                    // A root is registered only after all subdirectories were made, so this one was
+                    // removed.
                     Ok(()) if subdir == Subdir::Records => {
                         let dir = Dir { directory: private.as_fd(), path: &self.private_path };
                         self.has_lost_records = Registration::is_there(dir);
@@ -248,10 +249,12 @@ impl SnapshotRoot {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(cause) => return Err(failed(cause)),
         }
-        // A set-gid bit or a default ACL of the root must not open it to others.
+        // The mode is set once more, because a set-gid bit or a default ACL of the root may have
+        // opened the new directory to others.
         let private = open_directory(self.directory(), &c_name(PRIVATE)).map_err(failed)?;
         fchmod(&private, Mode::S_IRWXU).map_err(failed)?;
-        // A torn mark may soon be all that is in it, and must not be lost with it.
+        // The directory is made durable now: a torn mark may soon be in it, and must not be lost
+        // with it.
         fsync(self.directory()).map_err(|cause| Error::io("sync", &self.path, cause))
     }
 
@@ -322,7 +325,8 @@ impl SnapshotRoot {
         self.kind.as_ref().is_none_or(FileSystemType::is_served)
     }
 
-    /// The warning about a promise that its file system does not keep.
+    /// The warning if its file system lacks something that snapshots need, by its type or by a
+    /// trial.
     pub fn file_system_warning(&self) -> Option<String> {
         match self.expectation() {
             Expectation::Faulty(why) => Some(self.on_file_system(why)),
@@ -336,7 +340,7 @@ impl SnapshotRoot {
         is_shown.then(|| format!("{}: {}", self.label(), without_inode_numbers(&self.kind())))
     }
 
-    /// Advice about a file system on which all works.
+    /// Advice about a file system on which everything works.
     pub fn file_system_advice(&self) -> Option<String> {
         match self.expectation() {
             Expectation::Advised(why) => Some(self.on_file_system(why)),

@@ -29,7 +29,7 @@ pub(crate) fn refusal(path: &Path, problem: String, remedy: String) -> Error {
     Error::Root { path: escape_path(path), problem, remedy }
 }
 
-/// Refuses what can be told from the two paths alone.
+/// Refuses a root if the two paths alone show that it cannot serve the module.
 pub(crate) fn check_places(path: &Path, module_path: &Path) -> Result<()> {
     let own_directory = "give the module a directory of its own below it, such as ROOT/latest, or \
                          set `snapshot_root`";
@@ -114,7 +114,8 @@ pub(crate) fn is_open(path: &Path, directory: &OwnedFd) -> Result<bool> {
     }
 }
 
-/// The attribute of a file's access control list; asked for without a buffer, it tells its size.
+/// The extended attribute that holds a file's access control list. A read without a buffer returns
+/// its size.
 const ACCESS_LIST: &str = "system.posix_acl_access";
 
 /// Hard links need one file system and one mount.

@@ -1,10 +1,9 @@
-//! What the snapshots of a root are made by: the one place that another way than hard links is
-//! added to.
+//! How the snapshots of a root are made. To add another way than hard links, change this file.
 //!
 //! A method is asked for five things: to compare the module with a snapshot, to build a snapshot in
 //! staging, and to publish, retire and remove one. Each moves or changes one whole tree. The order
-//! of these steps, what is synced between them, records, state, ledger and all decisions are the
-//! same for each method and know nothing of it: see [`publish`](crate::store::publish) and
+//! of these steps, the syncs between them, records, state, ledger and all decisions are the same
+//! for each method and do not depend on it: see [`publish`](crate::store::publish) and
 //! [`retire`](crate::store::retire).
 
 use std::ffi::{CStr, CString};
@@ -28,7 +27,8 @@ pub(crate) enum SnapshotMethod {
 }
 
 impl SnapshotMethod {
-    /// How the module at `live` differs from `snapshot`; without one all of it is new.
+    /// How the module at `live` differs from `snapshot`; if that is `None`, every entry counts as
+    /// new.
     ///
     /// # Errors
     /// If a directory of either cannot be read.
@@ -46,7 +46,7 @@ impl SnapshotMethod {
     /// Builds a snapshot of the module at `live` in `target`, which is in staging.
     ///
     /// # Errors
-    /// What keeps it from being complete. What exists of it stays in staging.
+    /// If the snapshot could not be completed. What exists of it stays in staging.
     pub(crate) fn create(
         self,
         live: (BorrowedFd, &Path),

@@ -1,4 +1,4 @@
-//! The snapshots in a root: what the directory holds, joined with what the records know.
+//! The snapshots in a root: the directories, each with its record.
 
 use std::collections::HashSet;
 
@@ -152,9 +152,9 @@ impl SnapshotList {
         numbers.max().unwrap_or(0).max(recorded)
     }
 
-    /// The newest snapshot of at least `grade`: the last one that was made, whatever date a wrong
-    /// clock gave it. Those dated after `now` are left out: after a clock was set back they do not
-    /// show what changed since.
+    /// The newest snapshot of at least `grade`. That is the last one that was made, whatever date a
+    /// wrong clock gave it. Snapshots dated after `now` are left out: after a clock was set back,
+    /// they do not show what changed since.
     pub(crate) fn newest(&self, grade: Grade, now: DateTime<Utc>) -> Option<&ListedSnapshot> {
         let is_one = |item: &&ListedSnapshot| item.name.grade >= grade && item.name.time <= now;
         let number =

@@ -62,7 +62,7 @@ pub struct State {
     /// Since when snapshots are left to pushes that are still running.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deferred_since: Option<DateTime<Utc>>,
-    /// A push wrote into files in place, and the tree was not looked at since.
+    /// A push wrote into files in place, and no run has compared the tree since.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub written_in_place: bool,
     /// Pushes in a row that brought no complete snapshot.
@@ -89,7 +89,7 @@ pub struct State {
     /// Expiry is paused since files in snapshots were found altered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub damage: Option<Damage>,
-    /// How large the inode log was when what is gone was last taken out of it.
+    /// The size of the inode log when entries of files that are gone were last dropped from it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(rename = "catalogue_bytes")]
     pub inode_log_bytes: Option<u64>,
@@ -99,7 +99,7 @@ pub struct State {
     /// The rules that the last rotation went by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rules: Option<String>,
-    /// Snapshots that stay.
+    /// The pins, by snapshot.
     #[serde(default, skip_serializing_if = "Pins::is_empty")]
     pub pins: Pins,
     /// Since when the snapshots in `expired/` are retired.
@@ -119,10 +119,10 @@ pub struct LastRun {
     pub time: DateTime<Utc>,
     /// When its scan began, by the boot-time clock.
     pub scan_began: BootTime,
-    /// The grade up to which the tree of that moment is safe in a snapshot, if it is.
+    /// The best grade of a snapshot that holds the tree of that moment; none if no snapshot does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub covered: Option<Grade>,
-    /// The tree of that moment, if any later change shows.
+    /// A fingerprint of the tree at that moment; none if a later change might not alter it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Fingerprint>,
 }
@@ -141,7 +141,8 @@ pub struct DueMark {
 }
 
 impl DueMark {
-    /// A debt for `reason` from now on; a standing one may be worth more, and is older.
+    /// A due mark for `reason`. If there is a `standing` mark, the new one keeps its `since`, and
+    /// keeps its `asked` if that is for a better snapshot.
     pub fn on_top_of(
         standing: Option<&DueMark>,
         asked: Asked,
@@ -156,7 +157,7 @@ impl DueMark {
         }
     }
 
-    /// What it says to a look at the tree that began at `look_began`.
+    /// The facts about this mark for a run that began to read the tree at `look_began`.
     pub fn fact(&self, look_began: &BootTime) -> Due {
         Due {
             asked: self.asked,
@@ -197,8 +198,8 @@ impl Default for State {
 }
 
 impl State {
-    /// What rotation needs of it. Without a `reading` of the clocks the decision is about another
-    /// time than the present.
+    /// What rotation needs to know of the state. `reading` is `None` if rotation decides for
+    /// another time than the present.
     pub fn history(&self, reading: Option<ClockReading>) -> RotationHistory {
         let clock = self.clock_history();
         RotationHistory {
@@ -216,8 +217,8 @@ impl State {
     }
 
     /// Ends the pause and removes the pins that the large-change guard set. The administrator's
-    /// pins stay. Returns the names that are no longer pinned; `None` if that guard held nothing
-    /// and has left no pin.
+    /// pins stay. Returns the names that are no longer pinned; `None` if there was neither such a
+    /// pause nor such a pin.
     pub fn release_anomaly(&mut self) -> Option<Vec<String>> {
         let anomaly = self.anomaly.take();
         let unpinned: Vec<String> = self
@@ -230,7 +231,8 @@ impl State {
         (anomaly.is_some() || !unpinned.is_empty()).then_some(unpinned)
     }
 
-    /// What is known of the clock. What an older version left has the last run, by both clocks.
+    /// What is known of the clock. In a state of an older version, that is the time of the last
+    /// run, by both clocks.
     pub fn clock_history(&self) -> ClockHistory {
         let by_last_run = || {
             let LastRun { time, scan_began, .. } = self.last_run.as_ref()?;
@@ -242,8 +244,8 @@ impl State {
         self.clock.clone().or_else(by_last_run).unwrap_or_default()
     }
 
-    /// Reads the state without changing anything. A missing one is new where no snapshot was ever
-    /// recorded; else it is lost.
+    /// Reads the state without changing anything. If the file is missing, the state is new if no
+    /// snapshot was ever recorded here, and lost otherwise.
     ///
     /// # Errors
     /// [`Error::Damaged`] if it cannot be understood, [`Error::Newer`] if a newer version wrote it.
@@ -260,15 +262,15 @@ impl State {
 
     /// Changes the state under its lock, durably if `change` changed anything, and returns it.
     ///
-    /// A state that cannot be understood is set aside, not lost; what it may have held is
-    /// assumed at its worst: torn, and nothing expires until the administrator confirms.
+    /// If the state cannot be understood, a copy of the file is kept, and the worst is assumed: the
+    /// module is torn, and nothing expires until the administrator confirms.
     pub fn update(private: Dir, change: impl FnOnce(&mut State)) -> Result<Self> {
         let guard = DirLock::on_directory(private)?;
         let (state, ()) = State::update_guarded(private, &guard, change)?;
         Ok(state)
     }
 
-    /// The same for a caller who holds the state's lock for longer.
+    /// [`State::update`] for a caller that holds the state's lock already.
     pub fn update_guarded<T>(
         private: Dir,
         _: &DirLock,
@@ -284,8 +286,8 @@ impl State {
                         escape_path(&private.path.join(STATE_FILE))
                     );
                 }
-                // The first one is there before the first record: a run that is killed in between
-                // loses nothing.
+                // A missing state is written even if nothing changed. So the first state exists
+                // before the first record, and a later run can tell a lost state from a new one.
                 (state, is_missing)
             }
             Err(Error::Damaged { path, problem }) => {
@@ -315,13 +317,14 @@ impl State {
         Ok((state, result))
     }
 
-    /// What a lost state may have been.
+    /// The worst that a lost state may have said.
     fn worst(private: Dir) -> Self {
         let torn = TornMark::new(Utc::now(), -1, BootTime::now(), None);
         State {
             state_lost: true,
             torn: Some(torn),
-            // Only what was recorded of the files can tell.
+            // It is unknown if a push wrote in place, so the next run compares the files with the
+            // inode log.
             written_in_place: true,
             pins: PinCopy::read(private),
             ..State::default()
@@ -355,7 +358,8 @@ fn exists(private: Dir, file: &str) -> Result<bool> {
     }
 }
 
-/// Whether a snapshot was ever recorded here: the first state is there before any of these files.
+/// Whether a snapshot was ever recorded here. The first state is written before any of the files
+/// that show this, so if one exists without a state, the state was lost.
 fn has_history(private: Dir) -> Result<bool> {
     if exists(private, PINS_FILE)? {
         return Ok(true);
@@ -376,8 +380,8 @@ fn has_history(private: Dir) -> Result<bool> {
     Ok(false)
 }
 
-/// Keeps a copy of the damaged file under another name. It stays in place until the new state
-/// replaces it: at no time is there none, which would pass for a new root.
+/// Keeps the damaged file under another name, too. Under its own name it stays until the new state
+/// replaces it: without a state file, the root could pass for a new one.
 fn set_aside(private: Dir) -> Result<()> {
     let (file, damaged) = (c_name(STATE_FILE), c_name(DAMAGED_STATE_FILE));
     let directory = private.directory;

@@ -1,4 +1,4 @@
-//! The numbers that order the ledger's entries. They only grow, whichever machine enters a
+//! The numbers that order the ledger's entries. They only grow, whichever machine serves a
 //! transfer.
 //!
 //! The last number is in a file of its own, which is written in place and not synced, so that a
@@ -29,7 +29,7 @@ pub(crate) fn next(dir: Dir, highest: u64) -> Result<u64> {
     let mut text = Vec::new();
     (&file).take(64).read_to_end(&mut text).map_err(failed)?;
     let next = last(&text).max(highest).saturating_add(1);
-    // Always as long, so that it is overwritten as a whole.
+    // The text always has the same length, so it overwrites the old number as a whole.
     file.write_all_at(format!("{next:020}\n").as_bytes(), 0).map_err(failed)?;
     Ok(next)
 }

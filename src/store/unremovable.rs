@@ -1,7 +1,7 @@
 //! Trees that turned out not to be removable: an immutable file, a subvolume or a mount is in them.
 //!
-//! In staging such a tree would cost each later run a walk and a warning. So it is moved once, by a
-//! rename, to `unremovable/`, where `check` reports it until `rotate --purge` can remove it.
+//! If such a tree stayed in staging, each later run would try to remove it and warn. So it is
+//! renamed into `unremovable/` once. `check` reports it there until `rotate --purge` can remove it.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -32,12 +32,12 @@ pub(crate) fn set_aside(root: &SnapshotRoot, dir: Dir, remains: Remains) -> Erro
     }
 }
 
-/// What is in the way; the error, if no more than that is known.
+/// A text about what is in the way; the text of the error, if nothing more is known.
 fn told(obstacles: &Obstacles, error: &Error) -> String {
     if obstacles.is_empty() { error.to_string() } else { obstacles.to_string() }
 }
 
-/// Returns where it is now, and what is in the way there.
+/// Moves a tree to `unremovable/`. Returns where it is now, and what keeps it from being removed.
 fn move_away(root: &SnapshotRoot, from: Dir, name: &CStr) -> Result<(String, Obstacles)> {
     let dir = root.subdir(Subdir::Unremovable)?;
     let base = name.to_string_lossy();

@@ -84,8 +84,8 @@ pub(crate) fn altered_paths(
     found.into_values().collect()
 }
 
-/// Examines an inode a last time. One that was touched again since the survey is left to the next
-/// verification.
+/// Examines an inode a last time. An inode that was touched again since the survey is left to the
+/// next verification.
 fn know(
     inode_log: &InodeLog,
     touches: &HashMap<u64, Vec<FileTime>>,

@@ -54,8 +54,8 @@ impl<'a> Evidence<'a> {
             snapshots: Vec::new(),
             retired: Vec::new(),
         };
-        // Visible snapshots are listed first, so one that is retired meanwhile is in one list at
-        // least.
+        // Visible snapshots are listed before retired ones, so a snapshot that is retired in
+        // between is in at least one of the lists.
         for item in SnapshotList::read(root, &target.policy.time_zone)?.items {
             let by_name = item.name.time.timestamp_nanos_opt().unwrap_or(i64::MAX);
             evidence.snapshots.extend(evidence.find(item.name.text, by_name, false)?);
@@ -124,7 +124,8 @@ impl<'a> Evidence<'a> {
     }
 }
 
-/// A time at which another program touched an inode that does not differ from its baseline.
+/// A time at which another program touched an inode, although the inode does not differ from its
+/// baseline.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Touch {
     pub(crate) inode: u64,

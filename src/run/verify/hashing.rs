@@ -4,8 +4,8 @@
 //! may be large and its disk slow, and no other run should wait for that. The lock is taken for a
 //! moment to append a batch of hashes. A hash is recorded only if no client has touched the file
 //! since it was linked; otherwise it might be the hash of content that a client has altered. If
-//! another snapshot was published meanwhile, the hashes count from that one on. A run that is
-//! killed leaves fewer hashes, and each that is recorded is right.
+//! another snapshot was published meanwhile, the hashes count only from that snapshot on. A run
+//! that is killed leaves fewer hashes, and each that is recorded is right.
 
 use std::collections::HashSet;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -36,7 +36,7 @@ const MAX_BYTES: u64 = 1 << 40;
 struct Unhashed {
     /// Because the limit of time or bytes was reached.
     over_limit: usize,
-    /// Because their holes are too large.
+    /// Because they are sparse: they consist of little but holes.
     holes: usize,
 }
 
@@ -58,8 +58,8 @@ impl Unhashed {
     }
 }
 
-/// Hashes what is new in the snapshot `name`, at idle priority; what is found is written
-/// `under_lock`, in batches. Returns what to say of files that were left out.
+/// Hashes the files that are new in the snapshot `name`, at idle priority. Writes the hashes in
+/// batches, each `under_lock`. Returns a message about files that were left out, if there are any.
 ///
 /// # Errors
 /// If the hashes cannot be written, or the lock stayed busy.
@@ -79,7 +79,7 @@ pub(crate) fn hash_contents(
         crate::system::priority::idle();
         hash_all(root, name, HashLimit::of(MAX_TIME, MAX_BYTES), &sender)
     };
-    // The idle priority is that of a thread of its own, so the work under the lock is not slowed.
+    // Only the hashing thread has idle priority, so the writing under the lock is not slowed.
     let (left, kept) = std::thread::scope(|scope| {
         let thread = scope.spawn(hash);
         let kept = receiver.iter().try_for_each(|hashes| keep(&hashes));
@@ -103,7 +103,7 @@ fn hash_all(
     let mut wanted: HashSet<u64> = inode_log.recorded_with(position).into_iter().collect();
     let mut windows = LinkWindows::read(dir.dir());
     let mut is_ours = |inode: &Inode| {
-        // If another run links the file meanwhile, it opens a window for that.
+        // If another run links the file meanwhile, that run's window explains the change time.
         let changed = inode.changed.as_ns();
         windows.cover(changed) || {
             windows = LinkWindows::read(dir.dir());
@@ -133,7 +133,7 @@ fn hash_all(
         }
     });
     if !hashes.is_empty() {
-        // If the receiver has failed, it returns the error.
+        // Sending fails only if the receiver has failed, and then the receiver returns the error.
         let _ = keep.send(hashes);
     }
     Ok(left)

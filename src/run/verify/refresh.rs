@@ -3,7 +3,8 @@
 //! Inodes without a baseline are recorded as they are found, and baselines of inodes that are in no
 //! snapshot any more are dropped. Retired snapshots count: `undelete` can bring them back, and the
 //! next snapshot is made out of one of them. The rewritten file replaces the old one by a rename,
-//! and appended baselines count after their commit, so a crash at any moment leaves a whole log.
+//! and appended baselines count only after their commit. So a crash at any moment leaves a whole
+//! log.
 
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -49,7 +50,8 @@ pub(crate) fn compact_if_outgrown(target: &Target, root: &SnapshotRoot) -> Resul
 }
 
 /// Drops baselines of inodes that have gone or are `accepted`, and records inodes without a
-/// baseline. Also those with `stale` numbers, whose baselines belong to other files.
+/// baseline. An inode whose number is in `stale` is recorded, too: its baselines belong to an
+/// earlier file of that number.
 pub(crate) fn refresh(
     target: &Target,
     root: &SnapshotRoot,
@@ -63,7 +65,7 @@ pub(crate) fn refresh(
         .map(|item| item.name.text)
         .collect();
     let retired = retire::retired(root)?;
-    // A listing that lacks a snapshot must not make baselines of it disappear.
+    // A snapshot that a listing lacks must keep its baselines.
     let is_listed = unlisted(root, &visible, &retired)?.is_empty();
     let here = visible.iter().map(|name| (root.directory(), root.path.as_path(), c_name(name)));
     let there =
@@ -107,8 +109,7 @@ struct MissingBaselines<'a> {
 
 impl<'a> MissingBaselines<'a> {
     fn new(dir: Dir, inode_log: Option<&'a InodeLog>, stale: &'a HashSet<u64>) -> Result<Self> {
-        // Each name counts as known: under the lock, only baselines without a commit are
-        // unfinished.
+        // All commits stay: under the lock, only baselines without a commit are unfinished.
         let recorder = Recorder::open(dir, |_| true)?;
         Ok(MissingBaselines { recorder, inode_log, stale, met: HashSet::new(), bytes: Vec::new() })
     }

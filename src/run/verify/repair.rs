@@ -1,15 +1,15 @@
 //! Restores the recorded attributes of files in snapshots whose content is unchanged.
 //!
-//! The inode is shared with the module, whose file must stay as its client made it. With the lock
-//! held and the gate closed to pushes, the steps are:
+//! Snapshots and the module share the inode, and the module's file must stay as its client made it.
+//! With the lock held and the gate closed to pushes, the steps are:
 //!
 //! 1. Find the inodes.
 //! 2. Copy the module's file of each into staging, and `syncfs`.
 //! 3. Rename the copy over each name that the inode has in the module, and `syncfs`.
 //! 4. Apply the recorded attributes to the inode, which only snapshots share by now.
 //!
-//! After every step the module and all snapshots are whole. A repair that begins anew after a crash
-//! empties staging first and finds less to do.
+//! After every step the module and all snapshots are whole. After a crash, the next repair empties
+//! staging first and repeats only what is not done yet.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::CString;
@@ -125,8 +125,8 @@ fn close_gate(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Gat
     }
 }
 
-/// The attributes to restore, by inode: of inodes of which only attributes have changed, and for
-/// which all snapshots recorded equal ones.
+/// The attributes to restore, by inode number. These are inodes of which only attributes have
+/// changed, and for which all snapshots recorded the same attributes.
 fn wanted(evidence: &Evidence, verified: &Verified) -> Result<HashMap<u64, InodeAttributes>> {
     let is_lost = |change: &InodeChange| !change.is_of_attributes();
     let lost: HashSet<u64> = verified
@@ -173,7 +173,7 @@ fn part(
     let failed = |name: &InodeName, cause| Error::io_bytes("copy", &name.path(), cause);
     let drafts = root.subdir(Subdir::Drafts)?;
     let mut copier = Copier::new(drafts.dir().directory);
-    // `None` if the copy under one name failed: under another name it would fail, too.
+    // `None` if copying failed: it would fail again under each other name of the inode.
     let mut copies: HashMap<u64, Option<CString>> = HashMap::new();
     // A subdirectory, so that names chosen by a client cannot collide with ours.
     let apart = c_name("repair");
@@ -246,7 +246,7 @@ fn replace(staging: BorrowedFd, copy: &CString, name: &InodeName) -> SysResult<(
     )
 }
 
-/// Restores the attributes of the inodes that only snapshots share by now.
+/// Restores the attributes of the inodes, which the module no longer shares.
 fn restore(
     root: &SnapshotRoot,
     wanted: &HashMap<u64, InodeAttributes>,

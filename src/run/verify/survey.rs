@@ -25,7 +25,7 @@ pub(crate) struct Survey {
     pub(crate) stale: HashSet<u64>,
     /// Inodes that differ from a baseline or a hash.
     pub(crate) altered: HashSet<u64>,
-    /// Other inodes, with times outside all windows at which they were touched.
+    /// Times outside all windows at which other programs touched inodes that look unaltered.
     pub(crate) touches: Vec<Touch>,
     pub(crate) unreadable: u64,
 }
@@ -100,7 +100,8 @@ impl Survey {
     }
 }
 
-/// The inode that `name` stands for now; none if that has changed since the listing, or has gone.
+/// The inode that `name` stands for; `None` if another file has the name since the listing, or the
+/// name has gone.
 pub(crate) fn present(name: &InodeName) -> Result<Option<Inode>> {
     let mut inode = match inspect_entry(name.directory, name.name) {
         Ok(inode) if inode.number == name.inode => inode,
@@ -125,14 +126,14 @@ fn is_same_content(
     let content = content_hash(name.directory, name.name, inode, &mut HashLimit::none());
     let HashResult::Hash(now) = content else { return None };
     let is_same = hashes.iter().all(|(_, hash)| *hash == now);
-    // A hash that was made later than the first baseline proves nothing of the time before.
+    // A hash that is newer than the first baseline does not show what the content was before.
     let is_whole =
         hashes.first().zip(baselines.first()).is_some_and(|(hash, baseline)| hash.0 <= baseline.0);
     (is_whole || !is_same).then_some(is_same)
 }
 
-/// When other programs touched the inode: by its change time now, and by its change times when runs
-/// linked it again.
+/// When other programs touched the inode. The evidence is its change time now, and those that were
+/// recorded when runs linked it again.
 fn touches(
     baselines: &[(LogPosition, Baseline)],
     inode: &Inode,

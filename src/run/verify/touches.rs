@@ -34,7 +34,7 @@ pub(crate) fn confirm(
     touches: Vec<Touch>,
 ) -> Result<ConfirmedTouches> {
     let mut confirm = ConfirmedTouches::default();
-    // A link that a run made during the survey lies in a window by now.
+    // If a run linked the inode during the survey, a window explains that change time by now.
     let touches: Vec<Touch> =
         touches.into_iter().filter(|touch| !windows.cover(touch.at.as_ns())).collect();
     if touches.is_empty() {
@@ -82,7 +82,8 @@ pub(crate) fn confirm(
     collect(&mut between, recorded.len(), |visit| {
         walk(evidence.root.module(), &evidence.root.module_path, c".", visit);
     });
-    // A snapshot that has gone may have shown that a name was added and removed again.
+    // If a snapshot has gone, this is not certain: it may have shown that a name was added and
+    // removed again.
     let is_settled = names_in(evidence.root.subdir(Subdir::Staging)?.dir())?.is_empty()
         && recorded.iter().all(|snapshot| evidence.is_still_there(snapshot));
     for (_, touches) in between {

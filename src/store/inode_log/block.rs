@@ -10,13 +10,12 @@ use std::os::unix::fs::FileExt;
 /// How each block begins; the last byte is the format.
 const MAGIC: [u8; 8] = *b"RSinode\x01";
 
-/// Magic, kind, length, checksum of the payload, checksum of what is before.
+/// Magic, kind, length, checksum of the payload, checksum of these four.
 const HEADER_BYTES: usize = 24;
 
 /// No block that this program writes has a longer payload.
 const MAX_PAYLOAD_BYTES: u32 = 1 << 20;
 
-/// What a block holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BlockKind {
     /// Baselines. They count once a commit follows.
@@ -103,8 +102,8 @@ impl<'a> Blocks<'a> {
         })
     }
 
-    /// The bytes of a header at `at`. A window of the file is kept, so that small blocks need one
-    /// read together.
+    /// The bytes of a header at `at`. A part of the file is kept in memory, so that one read serves
+    /// many small blocks.
     fn header_bytes(&mut self, at: u64) -> Option<[u8; HEADER_BYTES]> {
         const WINDOW_BYTES: usize = 16 << 10;
         let (start, bytes) = &mut self.window;

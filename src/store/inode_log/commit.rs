@@ -12,7 +12,8 @@ use crate::tell::error::{Error, Result};
 
 pub(crate) const FILE: &str = "catalogue";
 
-/// The name in a commit of baselines that were recorded later, as found in snapshots.
+/// The name in a commit of baselines that were not recorded when their files were linked, but found
+/// in snapshots later.
 pub(crate) const FOUND: &str = "";
 
 /// Ends the baselines of one snapshot.

@@ -1,9 +1,9 @@
 //! Finds the files of the module that were changed in place since their baselines were recorded.
 //!
 //! The module and the newest snapshot share inodes, so a comparison of the two does not show that a
-//! push wrote into existing files. A comparison with the inode log does. It takes one call for each
-//! file of the module, and is made only after pushes that were admitted although they write in
-//! place. It changes nothing.
+//! push wrote into existing files. A comparison with the inode log does. That takes one system call
+//! for each file of the module, so it is done only after pushes that were admitted although they
+//! write in place. It changes nothing.
 
 use std::collections::{HashMap, HashSet};
 
@@ -39,7 +39,7 @@ impl InPlaceChanges {
         self.inodes.len() as u64
     }
 
-    /// Whether it is proved that no file was changed in place.
+    /// Whether it is certain that no file was changed in place.
     pub fn is_none(&self) -> bool {
         self.inodes.is_empty() && self.unknown == 0 && self.unreadable == 0
     }
@@ -53,9 +53,9 @@ impl InPlaceChanges {
 /// Finds files of the module that were changed in place since they were last recorded: size, time,
 /// mode or owner differ, or the change time moved while no run made or removed links.
 ///
-/// A client that links or renames a file moves its change time, too, so a file that is found need
-/// not have changed. One kind of change is not found: of the content alone, at equal size and time,
-/// while a run makes or removes links or within 20 ms of that.
+/// A client that links or renames a file moves its change time, too. So a file may be found
+/// although its content is unchanged. One kind of change is not found: of the content alone, at
+/// equal size and time, while a run makes or removes links or within 20 ms of that.
 ///
 /// A file with a single name is in no snapshot, so the comparison of names finds it. It counts
 /// neither as changed nor as unknown.
@@ -100,7 +100,7 @@ pub fn in_place_changes(root: &SnapshotRoot) -> Result<InPlaceChanges> {
             }
             return;
         };
-        // If no windows are known, each change time that differs counts as a sign.
+        // If no windows are known, each change time that differs counts as a sign of a change.
         let is_ours = windows.are_known() && windows.cover(inode.changed.as_ns());
         let was = (&last.inode.attributes, last.touched);
         if is_changed_in_place(was, (&inode.attributes, inode.changed), is_ours) {

@@ -37,7 +37,7 @@ pub struct InodeLog {
     failure: RefCell<Option<io::Error>>,
     /// Baselines by inode, then in the order in which they were recorded.
     known: Vec<LogOffset>,
-    /// Hashes of contents, in that order, too.
+    /// Hashes of contents, in the same order as `known`.
     hashes: Vec<LogOffset>,
     /// In the order in which they were recorded, each with its end in the file.
     commits: Vec<(u64, Commit)>,
@@ -86,7 +86,7 @@ impl InodeLog {
         if let Some(cause) = blocks.failure {
             return Err(failed(cause));
         }
-        // Baselines without a commit are being written, or a killed run left them.
+        // Baselines without a commit do not count: a run is still writing them, or was killed.
         inode_log.known.truncate(counted);
         inode_log.known.shrink_to_fit();
         inode_log.known.sort_unstable();

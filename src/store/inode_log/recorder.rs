@@ -60,8 +60,9 @@ impl Recorder {
         }
     }
 
-    /// Makes the baselines that were kept count, for the snapshot `name`, whose tree the run began
-    /// to link at `began_ns`. They become durable when the caller syncs the whole file system.
+    /// Appends the commit that makes the baselines before it count, for the snapshot `name`, whose
+    /// tree the run began to link at `began_ns`. All of that becomes durable when the caller syncs
+    /// the whole file system.
     pub fn commit(&self, name: &str, began_ns: i64) -> Result<()> {
         let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
         let result = match error.take() {
@@ -82,7 +83,7 @@ impl Recorder {
         self.file.sync_data().map_err(failed)
     }
 
-    /// Makes the baselines that were kept count as found in snapshots later, and syncs them.
+    /// Appends a commit for baselines of files that were found in existing snapshots, and syncs it.
     pub fn commit_found(&self) -> Result<()> {
         self.commit(FOUND, windows::wall_ns())?;
         self.file.sync_data().map_err(|cause| Error::io("sync", &self.path, cause))
@@ -92,8 +93,8 @@ impl Recorder {
 /// Where the last commit of a known snapshot ends, and how many damaged bytes were found before it.
 ///
 /// Nearly always the file ends with that commit, and then nothing else is read, however large the
-/// file is. A client can set an extended attribute to bytes that look like a commit. At most, that
-/// makes baselines of a killed run count for the next snapshot, and these were true when they were
+/// file is. A client can set an extended attribute to bytes that look like a commit. At worst,
+/// baselines of a killed run then count for the next snapshot; they were true when they were
 /// written.
 pub(crate) fn finished(
     file: &File,

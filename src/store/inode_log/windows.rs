@@ -1,16 +1,18 @@
 //! The times in which runs made or removed links: `inodes/windows`.
 //!
 //! The kernel moves a file's change time when a link is made or removed. So a change time within
-//! such a window is no sign of a client. A run appends a record of 32 bytes before its work and one
-//! after it. The first is on disk before the work begins. So if the run is killed, its work lies in
-//! a window that is still open; that ends with the boot, or when the next run opens a window.
+//! such a window does not show that a client changed the file. A run appends a record of 32 bytes
+//! before its work and one after it. The first record is on disk before the work begins. So if the
+//! run is killed, its work lies in a window that is still open. Such a window ends when the machine
+//! stops, or when the next run opens a window.
 //!
-//! A record that cannot be read makes the whole time between its neighbours a window, and so is the
-//! time before the file began. So lost records cost evidence, but no client is accused wrongly.
+//! If a record cannot be read, the whole time between the records beside it counts as a window. So
+//! does the time before the first record. Lost records thus hide changes, but no client is accused
+//! wrongly.
 //!
-//! The file system's clock decides: the change time of this file widens each window, and so does a
-//! step of the clock within it. Both ends are extended a little, since the kernel stamps files with
-//! the time of its last tick.
+//! The file system's clock decides, so each window is widened to hold the change times of this
+//! file. A step of the clock within a window widens it, too. Both ends are extended a little, since
+//! the kernel stamps files with the time of its last tick.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -29,7 +31,7 @@ use crate::tell::error::{Error, Result};
 const FILE: &str = "windows";
 const RECORD_BYTES: usize = 32;
 
-/// Some 16,000 runs. Then the older half is dropped.
+/// Enough for some 16,000 runs. When the file is full, its older half is dropped.
 const MAX_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,15 +162,15 @@ impl LinkWindows {
         windows
     }
 
-    /// Whether a change time, nanoseconds since 1970, can stem from a run. So can each one if no
+    /// Whether a run may have caused a change time, in nanoseconds since 1970. Always true if no
     /// windows are known.
     pub fn cover(&self, ns: i64) -> bool {
         let Some(since) = self.since_ns else { return true };
         ns < since.saturating_add(STAMP_LAG_NS) || self.is_within(ns, 0)
     }
 
-    /// Whether a change time lies in a known window as it was before it was widened: a change just
-    /// before a run is one of the client.
+    /// Whether a change time lies in a known window without its widened ends. A change just before
+    /// a run thus counts as one of a client.
     pub fn contain(&self, ns: i64) -> bool {
         self.is_within(ns, STAMP_LAG_NS)
     }
@@ -213,7 +215,7 @@ impl LinkWindow {
         match append(dir) {
             Ok(file) => Ok(LinkWindow { file: Some(file) }),
             Err(error) => {
-                // `verify` reports it as long as no windows are known.
+                // This is only logged: `verify` reports it as long as no windows are known.
                 log::info!(
                     "{error}; until a later run can write it, `verify` cannot use change times"
                 );
