@@ -34,7 +34,8 @@ const MOST_TREES: usize = 50;
 /// The largest number of entries that is counted, so that counting takes minutes at worst.
 const MOST_ENTRIES: u64 = 10_000_000;
 
-/// A module with more entries than this is not measured, and counts as one that has grown.
+/// The largest number of entries of a module that is counted. A larger module counts as one that
+/// has grown.
 const MOST_ENTRIES_OF_MODULE: u64 = 500_000;
 
 /// Removes snapshots until the file system has the free space that the policy wants.

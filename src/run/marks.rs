@@ -1,7 +1,7 @@
 //! The marks that a run writes before it waits for anything.
 //!
-//! A run may be killed while it waits. What it knows of its transfer is in the state by then, or,
-//! on a full disk, in what this machine remembers outside the root.
+//! A run may be killed while it waits. Therefore it first writes what it knows of its transfer into
+//! the state, or, on a full disk, into this machine's memory outside the root.
 
 use crate::decide::verdict::verdict;
 use crate::decide::verdict_facts::{VerdictStage, Worth};

@@ -6,8 +6,8 @@
 //! push counts as failed: rsync does not sync what it writes, so part of it may be lost.
 //!
 //! The processes of an entry from another machine or PID namespace cannot be seen from here, so
-//! such an entry is left to the runs there. These may never come (a container that was removed), so
-//! after a [limit](unseen_limit) the entry counts as dead, with a warning.
+//! such an entry is left to the runs there. Such runs may never come, as when the container was
+//! removed, so after a [limit](unseen_limit) the entry counts as dead, with a warning.
 
 use std::thread;
 use std::time::Duration;

@@ -117,7 +117,7 @@ fn is_zero(number: &u64) -> bool {
 pub struct LastRun {
     /// When, by the wall clock.
     pub time: DateTime<Utc>,
-    /// When its scan began, by the boot-time clock.
+    /// When its scan began, by the boot clock.
     pub scan_began: BootTime,
     /// The best grade of a snapshot that holds the tree of that moment; none if no snapshot does.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,13 +127,13 @@ pub struct LastRun {
     pub fingerprint: Option<Fingerprint>,
 }
 
-/// A snapshot is owed since then.
+/// The mark that a snapshot is owed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DueMark {
     /// When it was marked.
     pub since: DateTime<Utc>,
-    /// The same by the boot-time clock.
+    /// When it was marked, by the boot clock.
     pub marked: BootTime,
     /// Who asked for the snapshot.
     pub asked: Asked,
