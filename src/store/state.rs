@@ -131,9 +131,9 @@ pub struct LastRun {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DueMark {
-    /// When it was marked.
+    /// When the root was first marked due; later marks keep this time.
     pub since: DateTime<Utc>,
-    /// When it was marked, by the boot clock.
+    /// When it was last marked, by the boot clock.
     pub marked: BootTime,
     /// Who asked for the snapshot.
     pub asked: Asked,
