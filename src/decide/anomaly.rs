@@ -1,18 +1,18 @@
-//! The large-change guard: when one push changes or removes most of a tree, expiry pauses until a
-//! person has looked.
+//! The large-change guard: when one push changes or removes most of a tree, expiry pauses until the
+//! administrator runs `release`.
 //!
 //! Ransomware, a wrong `--delete` and an unmounted source all look like this, and then only the
-//! snapshots from before are left. So the last snapshot before the push is pinned, and expiry
-//! pauses until the administrator runs `release`, which takes away that pin, too. Further large
-//! changes until then pin nothing more: during the pause nothing expires. Additions never count, so
-//! the first push into an empty module pauses nothing.
+//! earlier snapshots still hold the lost files. So the last snapshot before the push is pinned, and
+//! expiry pauses. `release` ends the pause and removes that pin. Further large changes until then
+//! pin nothing more, because nothing expires during the pause. Additions never count, so the first
+//! push into an empty module pauses nothing.
 
 use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-/// Smaller trees may change as a whole every day.
+/// The guard ignores trees with fewer entries: they may change as a whole every day.
 const MIN_ENTRIES: u64 = 1_000;
 
 /// How a tree differs from the snapshot before, in entries.
@@ -20,9 +20,9 @@ const MIN_ENTRIES: u64 = 1_000;
 pub struct TreeChange {
     /// Entries of the snapshot before.
     pub before: u64,
-    /// Of these, how many are other files now.
+    /// How many of them were replaced by other files.
     pub changed: u64,
-    /// Of these, how many are gone.
+    /// How many of them were removed.
     pub removed: u64,
 }
 
@@ -41,11 +41,11 @@ impl TreeChange {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Anomaly {
-    /// When that was noticed.
+    /// When a run noticed the change.
     pub since: DateTime<Utc>,
-    /// The snapshot before it, which was pinned.
+    /// The last snapshot before the change, which the run pinned.
     pub before: String,
-    /// How many entries that has.
+    /// How many entries that snapshot has.
     pub entries: u64,
     /// How many of them changed.
     pub changed: u64,

@@ -18,8 +18,8 @@ impl BootTime {
         self.boot == other.boot && self.nanoseconds > other.nanoseconds
     }
 
-    /// Whether this is after `earlier`, which has been; what is of another boot has been before
-    /// this one.
+    /// Whether this is after `earlier`, a moment that has passed. A moment of another boot counts
+    /// as earlier.
     pub fn is_later_than(&self, earlier: &BootTime) -> bool {
         self.boot != earlier.boot || self.nanoseconds > earlier.nanoseconds
     }

@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 use crate::decide::clock_reading::{ClockCourse, ClockReading, is_plausible};
 use crate::decide::duration_text::{DurationText, roughly};
 
-/// A larger step within a boot needs a person's word, in seconds: no time can have passed.
+/// In seconds. Within one boot a larger step is believed only if the administrator confirms it,
+/// because the boot clock shows that so much time has not passed.
 const INNOCENT_STEP_SECONDS: i64 = 86_400;
 
-/// The clock of a machine without a battery-backed clock is set within this time of the boot.
+/// A machine without a battery-backed clock sets its clock within this many seconds of the boot.
 const SETTLING_SECONDS: i64 = 3_600;
 
-/// With more doubts in a row nothing expires until the last one ends.
+/// If more doubts than this follow each other, nothing expires until the last one ends.
 const MOST_REPLACED: usize = 64;
 
 /// The clock contradicts what was believed, and it is not known yet which of the two is right.
@@ -25,26 +26,26 @@ pub struct ClockDoubt {
     pub(crate) believed: ClockReading,
     /// The first reading of the new time.
     pub(crate) first: ClockReading,
-    /// The new time since.
+    /// The readings of the new time so far.
     pub(crate) course: ClockCourse,
     /// How long the new time has agreed with the boot clock, in seconds of uptime.
     pub(crate) agreed_seconds: i64,
-    /// How much time at least has passed since `believed`, in seconds of uptime.
+    /// At least this much time has passed since `believed`, in seconds of uptime.
     pub(crate) measured_seconds: i64,
     /// Snapshots with a higher sequence number are dated by the new time.
     pub(crate) after_sequence: u64,
-    /// The new time contradicts one in the same boot that was doubted, too: one of the two is
+    /// The new time also contradicts an earlier doubted time of the same boot, so one of the two is
     /// wrong.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) contradicted: bool,
     /// Earlier snapshots that were found unchanged by the new time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) verified: Vec<u64>,
-    /// The `after_sequence` of the first of the doubts that this one continues in one boot; none in
-    /// what an older version wrote.
+    /// The `after_sequence` of the first doubt in the series of doubts that this one continues.
+    /// `None` if the series is too long, or if an older version wrote the state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) began_after: Option<u64>,
-    /// The first readings of those doubts.
+    /// The first readings of the doubts that this one replaced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) replaced: Vec<ClockReading>,
 }
@@ -70,7 +71,8 @@ impl ClockDoubt {
         }
     }
 
-    /// A new time in place of that of `doubt`. A clock that was not set yet contradicts nothing.
+    /// The doubt about a new time, which replaces `doubt`. If the clock was not set yet during
+    /// `doubt`, the new time does not count as contradicting that one.
     pub(crate) fn instead_of(
         doubt: &ClockDoubt,
         measured_seconds: i64,
@@ -105,9 +107,9 @@ impl ClockDoubt {
         }
     }
 
-    /// Whether the new time may be believed in the end without a person's word: if the machine
-    /// can have been off so long, if the clock was set right after the boot, or if it was
-    /// set by hours.
+    /// Whether the new time may be believed in the end without the administrator's word: the
+    /// machine may have been off for so long, the clock may have been set right after the boot, or
+    /// it was set by a day at most.
     pub(crate) fn can_be_innocent(&self, clock_jump: DurationText) -> bool {
         let is_small = self.step().abs() <= TimeDelta::seconds(INNOCENT_STEP_SECONDS);
         let was_settling = self.believed.uptime_seconds < SETTLING_SECONDS;
@@ -138,7 +140,7 @@ pub(crate) struct BootInDoubt<'a> {
     pub(crate) now: &'a ClockReading,
     /// Earlier readings of this boot that may have been right, the last believed one first.
     pub(crate) shown: Vec<&'a ClockReading>,
-    /// Snapshots up to this number are not of the believed time in this boot.
+    /// Snapshots up to this number were not dated by the believed time in this boot.
     pub(crate) after_sequence: u64,
     /// Snapshots up to this number were taken before the doubt began.
     pub(crate) began_after: u64,

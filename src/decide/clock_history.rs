@@ -4,15 +4,17 @@
 //! snapshots into the past. Three rules find a wrong clock:
 //!
 //! * Within one boot the boot clock says how much time has passed. The kernel slews both clocks
-//!   alike, so they part only when the wall clock is *set*.
-//! * Across a boot the wall clock may say that some time has passed, not more than runs were ever
-//!   apart lately (`ClockHistory::limit`), and not that time went back.
-//! * A step of more than the policy's `clock_jump` is never believed without a person's word.
+//!   alike, so they differ only when the wall clock is *set*.
+//! * Across a boot, the wall clock may show that time has passed, but not that it went back, nor a
+//!   longer time than the recent gaps between runs allow (`ClockHistory::limit`).
+//! * A step of more than the policy's `clock_jump` is believed only if the administrator confirms
+//!   it.
 //!
-//! A reading that breaks a rule begins a [`ClockDoubt`]: nothing expires. The doubt ends when the
-//! clock shows again what it would show had it never stepped, when a person confirms the clock, or,
-//! for steps that can be innocent, when the new time has agreed with the boot clock for a day. What
-//! was dated by the side that proved wrong stays [*undated*](crate::decide::undated).
+//! A reading that breaks a rule begins a [`ClockDoubt`], during which nearly nothing expires. The
+//! doubt ends when the clock shows again what it would show without the step, or when the
+//! administrator confirms the clock. For steps that may be harmless (`ClockDoubt::can_be_innocent`)
+//! it also ends when the new time has agreed with the boot clock for a day. The snapshots that the
+//! wrong time dated stay [*undated*](crate::decide::undated).
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -30,10 +32,11 @@ const GAPS: usize = 30;
 /// How long a new time must agree with the boot clock to be believed, in seconds.
 const AGREEMENT_SECONDS: i64 = 86_400;
 
-/// More eras of a wrong clock are merged, which leaves more snapshots undated.
+/// If there are more eras of a wrong clock than this, the oldest are merged, which leaves more
+/// snapshots undated.
 const MOST_ERAS: usize = 64;
 
-/// Snapshots by their sequence numbers, both ends included.
+/// A range of snapshots that a wrong clock dated, by their sequence numbers, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WrongClockEra {
@@ -43,23 +46,23 @@ pub struct WrongClockEra {
     pub last: u64,
 }
 
-/// A time that the clock showed and that was believed later.
+/// A time that the clock showed and that was believed later. Earlier snapshots cannot be newer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Landmark {
-    /// The newest snapshot's sequence number then.
+    /// The sequence number of the newest snapshot at that time.
     pub sequence: u64,
     /// The time.
     pub time: DateTime<Utc>,
 }
 
-/// Sequence numbers at a reading. The two differ after a run that was killed after it had
-/// published: no run has noted by which clock that snapshot was dated.
+/// The numbers of the newest snapshots when the clock is read. The two differ after a run that was
+/// killed after it had published: then no run has noted which clock dated that snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SequenceNumbers {
-    /// The newest snapshot's that the last run knew of.
+    /// The number of the newest snapshot that the last run knew of.
     pub known: u64,
-    /// The newest snapshot's.
+    /// The number of the newest snapshot that exists.
     pub newest: u64,
 }
 
@@ -67,22 +70,22 @@ pub struct SequenceNumbers {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClockHistory {
-    /// The believed time.
+    /// The readings of the time that is believed.
     #[serde(skip_serializing_if = "Option::is_none")]
     course: Option<ClockCourse>,
     /// The lengths of the last gaps between runs, in seconds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     gaps: Vec<i64>,
-    /// Up to this sequence number a person has confirmed the dates of snapshots.
+    /// The administrator has confirmed the dates of snapshots up to this sequence number.
     #[serde(skip_serializing_if = "Option::is_none")]
     confirmed: Option<u64>,
-    /// The doubt that stands.
+    /// The doubt, if the clock is in doubt.
     #[serde(skip_serializing_if = "Option::is_none")]
     doubt: Option<ClockDoubt>,
-    /// Snapshots that a wrong clock dated.
+    /// The snapshots that a wrong clock dated.
     #[serde(default, rename = "undated", skip_serializing_if = "Vec::is_empty")]
     eras: Vec<WrongClockEra>,
-    /// Times that contradict later dates of earlier snapshots.
+    /// Times that contradict earlier snapshots with later dates.
     #[serde(default, rename = "landmark", skip_serializing_if = "Vec::is_empty")]
     landmarks: Vec<Landmark>,
 }
@@ -97,7 +100,7 @@ impl ClockHistory {
         }
     }
 
-    /// The doubt that stands.
+    /// The doubt, if the clock is in doubt.
     pub fn doubt(&self) -> Option<&ClockDoubt> {
         self.doubt.as_ref()
     }
@@ -127,28 +130,28 @@ impl ClockHistory {
         is_in_doubt || self.eras.iter().any(|era| (era.first..=era.last).contains(&sequence))
     }
 
-    /// The time before which the snapshot with this number must have been taken, and was not if it
-    /// is dated later.
+    /// The latest time at which the snapshot with this number can have been taken; a later date is
+    /// wrong. `None` if nothing limits it.
     pub fn latest_date(&self, sequence: u64) -> Option<DateTime<Utc>> {
         let after = self.landmarks.iter().filter(|landmark| sequence <= landmark.sequence);
         after.map(|landmark| landmark.time).min()
     }
 
-    /// Whether a person has confirmed the date of the snapshot with this number. Those without one
-    /// are older than all that have one.
+    /// Whether the administrator has confirmed the date of the snapshot with this number. Snapshots
+    /// without a number are older than all that have one.
     pub fn is_confirmed(&self, sequence: Option<u64>) -> bool {
         self.confirmed
             .is_some_and(|confirmed| sequence.is_none_or(|sequence| sequence <= confirmed))
     }
 
-    /// How much time may have passed across a boot: the longest gap of the last runs or a day, and
-    /// a quarter more, since a daily job is late at times.
+    /// How much time may pass across a boot without a doubt: the longest of the last gaps between
+    /// runs, at least a day, and a quarter more, because a daily job may be late.
     fn limit(&self) -> TimeDelta {
         let longest = self.gaps.iter().copied().max().unwrap_or(0).max(SHORTEST_LIMIT_SECONDS);
         TimeDelta::seconds(longest.saturating_add(longest / 4))
     }
 
-    /// This history after another reading.
+    /// This history with another reading added.
     #[must_use]
     pub fn observe(
         &self,
@@ -208,8 +211,8 @@ impl ClockHistory {
             && !is_of_boot
             && (leaves_contradiction || course.agrees(reading, measured, limit))
         {
-            // The clock may have been set at the boot, or it was right and the machine was off:
-            // which of the times before was wrong will never be known.
+            // Either the clock was set at the boot, or it was right and the machine was off. Which
+            // of the earlier times was wrong cannot be known.
             self.distrust_before(doubt, course);
         } else if agrees {
             let doubt = ClockDoubt {
@@ -224,7 +227,7 @@ impl ClockHistory {
             }
             return;
         }
-        // What the new time dated was dated wrongly, whatever is right.
+        // The snapshots that the new time dated have a wrong date in either case.
         self.add_era(WrongClockEra { first: doubt.after_sequence.saturating_add(1), last: newest });
         doubt
             .verified
@@ -237,8 +240,8 @@ impl ClockHistory {
         }
     }
 
-    /// The snapshot with this number was found unchanged while the clock is in doubt: how long it
-    /// held is as doubtful as the date of a new one.
+    /// Notes that the snapshot with this number was found unchanged while the clock is in doubt.
+    /// How long it stayed unchanged is then as doubtful as the date of a new snapshot.
     pub fn doubt_also(&mut self, sequence: u64) {
         if let Some(doubt) = &mut self.doubt
             && sequence <= doubt.after_sequence
@@ -248,7 +251,7 @@ impl ClockHistory {
         }
     }
 
-    /// The new time was right all along.
+    /// Accepts that the new time was right all along.
     fn believe(&mut self, doubt: &ClockDoubt, course: &ClockCourse) {
         if !doubt.is_within_boot() && doubt.step() > TimeDelta::zero() {
             self.add_gap(doubt.step().num_seconds());
@@ -258,10 +261,11 @@ impl ClockHistory {
         self.doubt = None;
     }
 
-    /// What was dated before the new time was dated wrongly if that is right.
+    /// Notes that the snapshots from before the new time have a wrong date if the new time is
+    /// right.
     fn distrust_before(&mut self, doubt: &ClockDoubt, course: &ClockCourse) {
         if doubt.is_within_boot() {
-            // Since the boot at least.
+            // The clock was wrong since the boot at least.
             self.add_era(WrongClockEra {
                 first: course.anchor_sequence.saturating_add(1),
                 last: doubt.after_sequence,
@@ -287,8 +291,8 @@ impl ClockHistory {
         }
     }
 
-    /// A person vouches for the clock as it is, and for the dates of all snapshots but those that
-    /// are dated later than that: `future`, by their numbers.
+    /// This history after the administrator has confirmed the clock, and the dates of all snapshots
+    /// except those that are dated later than now: `future`, by their numbers.
     #[must_use]
     pub fn confirm(&self, reading: &ClockReading, sequence: u64, future: &[u64]) -> Self {
         let mut after = ClockHistory {
@@ -304,7 +308,8 @@ impl ClockHistory {
         after
     }
 
-    /// The pause that a standing doubt would cause ends for a question about another time.
+    /// This history without the doubt, for a decision about another time, which the doubt must not
+    /// pause.
     #[must_use]
     pub fn without_doubt(&self) -> Self {
         ClockHistory { doubt: None, ..self.clone() }

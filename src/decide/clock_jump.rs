@@ -30,7 +30,8 @@ impl fmt::Display for ClockJump {
     }
 }
 
-/// The pause that holds at `now`: one that `standing` has and the clock still shows, or a new one.
+/// The pause that holds at `now`: the `standing` one if the clock still shows that jump, or a new
+/// one.
 pub fn clock_jump(
     standing: Option<&ClockJump>,
     last_run: Option<DateTime<Utc>>,

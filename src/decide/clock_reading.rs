@@ -4,12 +4,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 /// How far the wall clock may be moved without a doubt, in seconds. A daemon that sets the clock
-/// moves it by seconds, a leap second by one. No slot is shorter than a minute, and ten minutes
-/// shift no more than the edge of an hourly one.
+/// moves it by seconds, a leap second by one. Ten minutes matter little: they can move a snapshot
+/// across the edge of an hourly slot, no further.
 const TOLERANCE_SECONDS: i64 = 600;
 
-/// One in so many seconds may be lost or gained on top of that: twice what a clock may drift that
-/// is set once a day by hand and never slewed.
+/// In addition, one second in so many may be lost or gained: twice the drift of a clock that is set
+/// by hand once a day and never slewed.
 const DRIFT_SHARE: i64 = 1_000;
 
 /// What both clocks showed at one moment.
@@ -31,7 +31,7 @@ impl ClockReading {
             && self.uptime_seconds >= other.uptime_seconds
     }
 
-    /// How far the wall clock has moved from `other` on beyond what the boot clock counted.
+    /// How far the wall clock has moved since `other` beyond what the boot clock counted.
     pub(crate) fn step_since(&self, other: &ClockReading) -> TimeDelta {
         (self.time - other.time) - TimeDelta::seconds(self.seconds_since(other))
     }
@@ -41,7 +41,7 @@ impl ClockReading {
     }
 }
 
-/// How far two clocks may part within `seconds`.
+/// How far the two clocks may differ after `seconds`.
 pub(crate) fn tolerance(seconds: i64) -> TimeDelta {
     TimeDelta::seconds(TOLERANCE_SECONDS + seconds.max(0) / DRIFT_SHARE)
 }
@@ -62,7 +62,8 @@ impl ClockCourse {
         ClockCourse { anchor: reading.clone(), last: reading.clone(), anchor_sequence: sequence }
     }
 
-    /// Whether `reading` can follow, when `measured` seconds at least have passed across boots.
+    /// Whether `reading` can follow the last one, given that at least `measured` seconds have
+    /// passed across boots.
     pub(crate) fn agrees(&self, reading: &ClockReading, measured: i64, limit: TimeDelta) -> bool {
         if reading.is_of_boot(&self.last) {
             let is_near = |other: &ClockReading| {
@@ -84,7 +85,8 @@ impl ClockCourse {
     }
 }
 
-/// Clocks that were never set begin in 1970 or 1980; no snapshot was taken before this.
+/// Whether the time is in 1990 or later. Clocks that were never set begin in 1970 or 1980, and no
+/// snapshot was taken before 1990.
 pub(crate) fn is_plausible(time: DateTime<Utc>) -> bool {
     const FIRST_YEAR_SECONDS: i64 = 631_152_000;
     time.timestamp() >= FIRST_YEAR_SECONDS

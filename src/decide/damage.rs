@@ -1,14 +1,14 @@
 //! Whether an inode that snapshots share with the module is still what it was when it was linked.
 //!
-//! What is recorded of an inode holds for the snapshots from then on, until something newer is
-//! recorded of it: a file that a client changed in place damages those from before the change, and
-//! is what it should be in those that were made of it since.
+//! A record of an inode applies to the later snapshots until there is a newer record of it. So a
+//! file that a client changed in place damages the snapshots from before the change. In the
+//! snapshots that were made since, it is as it should be.
 //!
 //! Where all attributes are equal, the kernel's change time can still show that a client wrote to
-//! the file: no program can set it. But it also moves with each link that is made or removed, by us
-//! or by a client that renames or deletes. So it counts as a sign only outside of our own
-//! [`windows`](crate::store::inode_log::windows), and only if the inode had the very same names in
-//! the last snapshot before it moved and in whatever comes next.
+//! the file, because no program can set that time. But each link that is made or removed moves it,
+//! too, whether this program or a client does so. So a moved change time counts as a sign only
+//! outside of the recorded [`windows`](crate::store::inode_log::windows), and only if the inode had
+//! the very same names in the last tree that was read before the time moved and in the next one.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -68,9 +68,9 @@ impl fmt::Display for FileTime {
 pub enum Xattrs {
     /// They could not be read.
     Unknown,
-    /// All of them.
+    /// All attributes, by name.
     All(BTreeMap<CString, Vec<u8>>),
-    /// Too many to be kept: their digest.
+    /// A digest of all attributes, which are too large to be kept.
     Digest([u8; 16]),
 }
 
@@ -123,7 +123,7 @@ pub enum InodeChange {
 }
 
 impl InodeChange {
-    /// Whether it can be made good without knowing what was in the file.
+    /// Whether the record suffices to undo the change: it holds attributes, but no content.
     pub fn is_of_attributes(&self) -> bool {
         !matches!(
             self,
@@ -178,7 +178,8 @@ impl fmt::Display for InodeChange {
     }
 }
 
-/// How `is` differs from `was`; nothing if the xattrs of either are unknown but for the rest.
+/// How `is` differs from `was`. If the extended attributes of either are unknown, only the rest is
+/// compared.
 pub fn changes(was: &InodeAttributes, is: &InodeAttributes) -> Vec<InodeChange> {
     let mut changes = Vec::new();
     if was.mode != is.mode {
@@ -212,9 +213,9 @@ pub fn changes(was: &InodeAttributes, is: &InodeAttributes) -> Vec<InodeChange> 
     changes
 }
 
-/// Whether a file was changed in place since it was recorded: anything differs but the extended
-/// attributes, or the change time has moved and not by links of our own (`is_ours`). Each state
-/// comes with its change time.
+/// Whether a file was changed in place since it was recorded: something other than its extended
+/// attributes differs, or its change time has moved for another reason than links that runs made or
+/// removed (`is_ours`). Each state comes with its change time.
 pub fn is_changed_in_place(
     (was, was_changed): (&InodeAttributes, FileTime),
     (is, changed): (&InodeAttributes, FileTime),
@@ -225,17 +226,17 @@ pub fn is_changed_in_place(
     changes(was, is).iter().any(is_attribute) || changed != was_changed && !is_ours
 }
 
-/// What of all that was `recorded`, oldest first, holds for a snapshot at `position`: the last that
-/// is not newer. For a snapshot that is older than all of it, it is the first: nothing is known of
-/// what was before.
+/// The one of the `recorded` values, oldest first, that applies to a snapshot at `position`: the
+/// last that is not newer. For a snapshot older than all of them it is the first: nothing is known
+/// of the time before.
 pub fn applicable<T>(recorded: &[(usize, T)], position: usize) -> Option<&T> {
     let older = recorded.iter().rfind(|(recorded, _)| *recorded <= position);
     older.or(recorded.first()).map(|(_, what)| what)
 }
 
-/// Whether a client may have set the access time of a file, as `rsync --atimes` does: that moves
-/// the change time, too. A reader of a file leaves a time in it that is about that of the change,
-/// or later.
+/// Whether a client may have set the access time of a file, as `rsync --atimes` does, which moves
+/// the change time, too. A program that reads a file leaves an access time that is about the change
+/// time, or later.
 pub fn is_access_time_set(was_seconds: i64, is_seconds: i64, touched: FileTime) -> bool {
     const READING_SECONDS: i64 = 60;
     was_seconds != is_seconds && is_seconds < touched.seconds.saturating_sub(READING_SECONDS)
@@ -256,23 +257,24 @@ impl NameSum {
     }
 }
 
-/// Whether an inode whose change time moved between two looks at its names was written to, as
-/// opposed to linked or unlinked. Where it had no name before, or has none after, it was renamed or
+/// Whether an inode whose change time moved between two readings of its names was written to,
+/// rather than linked or unlinked. If it had no name before, or has none after, it was renamed or
 /// removed.
 pub fn is_in_place(before: NameSum, after: NameSum) -> bool {
     before.count > 0 && before == after
 }
 
-/// Which of the moments at which trees were read comes last before `time`: the index in `began`,
-/// which is in the order in which the trees were read. None if there is none, or if a clock was set
-/// so that it cannot be told.
+/// Which of the moments in `began` is the last before `time`, as an index. `began` holds the
+/// moments at which trees were read, in that order. `None` if no moment is earlier, or if a clock
+/// was set so that the order cannot be told.
 pub fn last_before(began: &[i64], time: i64) -> Option<usize> {
     let count = began.iter().filter(|began| **began <= time).count();
     let is_ordered = began[..count].iter().all(|began| *began <= time);
     count.checked_sub(1).filter(|_| is_ordered)
 }
 
-/// Damage that was found in snapshots; expiry is paused until it is gone or a person accepts it.
+/// Damage that was found in snapshots. Expiry is paused until it is gone or the administrator
+/// accepts it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Damage {
@@ -280,7 +282,7 @@ pub struct Damage {
     pub since: DateTime<Utc>,
     /// How many files were altered.
     pub files: u64,
-    /// How many snapshots have them.
+    /// How many snapshots contain them.
     pub snapshots: u64,
     /// The first of the files, escaped.
     pub first: Vec<String>,

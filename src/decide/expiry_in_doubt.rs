@@ -1,13 +1,13 @@
 //! Which snapshots expire while the clock is in doubt: those that go under every possible time.
 //!
 //! Within a boot the boot clock says how far apart snapshots were taken. It does not say which of
-//! the times that the wall clock has shown is right. So rotation is decided under each of these
-//! *datings*, and only what all of them expire goes:
+//! the times that the wall clock has shown is right. So rotation is decided under each possible
+//! *dating* of the snapshots, and only what expires under all of them goes. The datings are:
 //!
 //! * one for each time that the wall clock is known to have shown in this boot: the last believed
 //!   one, the ones in doubt, and those that dated the snapshots. Each dates all snapshots by the
 //!   boot clock.
-//! * the dates as they are: a machine that was paused has a boot clock that missed that time.
+//! * the dates as they are, because the boot clock of a suspended machine misses that time.
 //!
 //! Why no history is lost:
 //!
@@ -15,21 +15,22 @@
 //!   of the known readings of this boot, or if all dates are right. What goes under all datings
 //!   goes under the true one. How far the clock is off, in which direction, and how often it was
 //!   set make no difference.
-//! * If it was wrong at every reading of this boot, and nothing noticed that at its beginning, the
-//!   true dating is missing. But the believed time continued by the boot clock is always among the
-//!   datings. So nothing goes that a run would keep if the wall clock had never been set since.
-//! * Between boots no clock counts that cannot be set. A doubt across a boot has no such datings,
+//! * If the wall clock was wrong at every reading of this boot, and no run noticed that at its
+//!   beginning, the true dating is missing. But the believed time continued by the boot clock is
+//!   always among the datings. So nothing goes that a run would keep if the wall clock had never
+//!   been set since.
+//! * Across boots there is no clock that cannot be set. So a doubt across a boot has no datings,
 //!   and nothing expires. Snapshots from before the boot, or from before the believed time began,
-//!   stay. Each stays without a part in slots and counts, where it could only take a slot away
-//!   from another.
-//!   Snapshots without a sequence number or boot clock are treated so, too, and so are partial ones
-//!   and those that a doubted clock dated before this doubt began.
-//! * How long a snapshot held is unknown if a doubted clock verified it. It stays, and counts for
-//!   the moment when it was taken only: a longer time could only take slots from others.
-//! * The newest `min_keep` stay. What a dating keeps because of `min_keep` is among them: each
-//!   dating within the boot has the same order.
-//! * Too many datings, and every other pause, let nothing expire. What expires here is only set
-//!   aside: no retired snapshot is removed or used up while the clock is in doubt.
+//!   stay. They take no part in slots and counts, because they could only take a slot away from
+//!   another snapshot. The same holds for snapshots without a sequence number or boot clock, for
+//!   partial ones, and for those that a doubted clock dated before this doubt began.
+//! * If a doubted clock verified a snapshot, it is unknown how long the snapshot stayed unchanged.
+//!   It stays, and counts only for the moment when it was taken: a longer time could only take
+//!   slots from others.
+//! * The newest `min_keep` snapshots stay. The snapshots that a dating keeps because of `min_keep`
+//!   are among them, because all datings within the boot give the same order.
+//! * With too many datings, and during every other pause, nothing expires. A snapshot that expires
+//!   here is only retired: no retired snapshot is removed or recycled while the clock is in doubt.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +46,7 @@ use crate::decide::snapshot::Snapshot;
 use crate::decide::snapshot_reason::{Pause, SnapshotReason};
 use crate::decide::snapshot_verdict::SnapshotVerdict;
 
-/// With more datings nothing expires: a clock that is set so often is not to be understood.
+/// If there are more datings, nothing expires: a clock that is set so often proves nothing.
 const MOST_DATINGS: usize = 64;
 
 /// Times that are nearer to each other count as one, in seconds: no slot is shorter than a minute.
@@ -54,12 +55,12 @@ const NEAR_SECONDS: i64 = 60;
 /// One possible time of day, and the dates of snapshots that follow from it.
 #[derive(Debug, Clone, Copy)]
 struct Dating {
-    /// The time when the boot clock showed 0; none leaves the dates as they are.
+    /// The wall-clock time at which the boot clock showed 0; `None` leaves the dates as they are.
     booted: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 }
 
-/// Marks those of `verdicts` as going that go under every dating; all others stay.
+/// Lets the snapshots expire that go under every dating; all others stay.
 pub(crate) fn expire_under_all(
     verdicts: &mut [SnapshotVerdict],
     clock: &ClockHistory,
@@ -104,7 +105,8 @@ pub(crate) fn expire_under_all(
     }
 }
 
-/// A pause or a date in doubt alone does not tell which time keeps the snapshot.
+/// Adds the `reason` that names the time under which the snapshot is kept, if the reasons so far
+/// name only the pause or the doubtful date.
 fn tell_why_it_stays(verdict: &mut SnapshotVerdict, reason: SnapshotReason) {
     let is_general = |reason: &SnapshotReason| {
         matches!(reason, SnapshotReason::Paused(Pause::ClockDoubt(_)) | SnapshotReason::Undated(_))
@@ -114,7 +116,7 @@ fn tell_why_it_stays(verdict: &mut SnapshotVerdict, reason: SnapshotReason) {
     }
 }
 
-/// Complete snapshots whose distance in time is known by the boot clock.
+/// Complete snapshots whose distances in time the boot clock tells.
 fn taking_part(
     verdicts: &[SnapshotVerdict],
     boot: &BootInDoubt,

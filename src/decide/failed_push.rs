@@ -1,5 +1,5 @@
 //! A failed push: what is known of it, which directories it did not finish, and which later push
-//! makes up for it. The [torn mark](crate::decide::torn_mark) holds all of a module.
+//! makes up for it. The [torn mark](crate::decide::torn_mark) holds all failed pushes of a module.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use crate::decide::push_job::{PushJob, is_at_or_above, is_below, normalized};
 /// Stands for a client that the ledger does not know.
 pub(crate) const UNKNOWN: &str = "";
 
-/// How the identity of a client begins that has not logged in.
+/// How the identity of a client begins that did not log in.
 pub(crate) const BY_ADDRESS: &str = "address ";
 
 /// How many unfinished directories are remembered of each failed push, the latest ones.
@@ -24,14 +24,13 @@ pub struct FailedPush {
     pub(crate) client: String,
     /// Where it went, as the client asked for it, escaped.
     pub(crate) request: String,
-    /// When it began; none for one that the ledger does not know.
+    /// When it began; `None` if the ledger does not know the push.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) began: Option<BootTime>,
-    /// When the earliest push of the same job began whose failure this stands for, if that is
-    /// another.
+    /// When the earliest failed push of the same job began, if this entry stands for more than one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) first_began: Option<BootTime>,
-    /// When its end was noticed.
+    /// When a run noticed its end.
     pub(crate) noticed: BootTime,
     /// Its place in the order of the ledger's entries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,20 +41,21 @@ pub struct FailedPush {
     /// Whether it wrote into files in place, which names and inodes do not show.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) in_place: bool,
-    /// Nothing that it wrote, or an earlier failure of the same push, is older than this.
+    /// No change that it made is older than this, nor one of an earlier failed push of the same
+    /// job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) writes_since: Option<DateTime<Utc>>,
-    /// Whether the tree was looked at since, while no push was running.
+    /// Whether the tree was compared since, while no push was running.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) is_looked_at: bool,
     /// Directories that it did not finish, the latest first.
     #[serde(default, rename = "scars", skip_serializing_if = "Vec::is_empty")]
     pub(crate) unfinished: Vec<UnfinishedDirectory>,
-    /// Another push may have left some of these directories unfinished, so a push that heals them
-    /// need not repeat this one.
+    /// Another push may have left some of these directories unfinished, so their healing does not
+    /// prove that this push was repeated.
     #[serde(default, rename = "scars_are_shared", skip_serializing_if = "std::ops::Not::not")]
     pub(crate) directories_are_shared: bool,
-    /// Good pushes that covered it and did not heal all unfinished directories.
+    /// How many good pushes covered it and left directories of it unfinished.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) unhealed_pushes: u32,
 }
@@ -66,8 +66,8 @@ pub struct FailedPush {
 pub struct UnfinishedDirectory {
     /// From the module's directory on, escaped.
     pub path: String,
-    /// Its modification time, which was its change time then, in nanoseconds since 1970, as text:
-    /// TOML's integers end in 2262.
+    /// Its modification time, which equalled its change time, in nanoseconds since 1970. It is
+    /// stored as text, because TOML's integers end in 2262.
     #[serde(with = "nanoseconds")]
     pub mtime_ns: i64,
 }
@@ -98,53 +98,55 @@ pub struct LedgerPush {
 pub struct UnfinishedDirectories {
     /// The modification times that the unfinished directories have now.
     pub(crate) times: Vec<(String, Option<i64>)>,
-    /// What a search has found, for failed pushes that were not looked for yet.
+    /// The unfinished directories that a search has found, for failed pushes for which none was
+    /// made before.
     pub(crate) found: Option<Vec<UnfinishedDirectory>>,
 }
 
-/// What is known beside the comparison of the tree.
+/// What is known about the moment besides the comparison of the tree.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Circumstances {
     /// The tree equals the newest complete snapshot, and no push can be running.
     pub(crate) is_whole: bool,
     /// No push is running.
     pub(crate) is_alone: bool,
-    /// The transfer that is looked after ended well.
+    /// The transfer that asks for the snapshot ended well.
     pub(crate) ended_well: bool,
     /// There is no ledger, so a good transfer makes up for whatever failed before.
     pub(crate) without_ledger: bool,
 }
 
 impl UnfinishedDirectories {
-    /// Notes the modification time of a directory, none if it is gone.
+    /// Notes the modification time of a directory; `None` if it is gone.
     pub fn note(&mut self, path: &str, mtime_ns: Option<i64>) {
         self.times.push((path.to_string(), mtime_ns));
     }
 
-    /// Adds what a search in the tree has found since the push ended.
+    /// Adds what a search of the tree has found since the push ended.
     pub fn searched(self, found: Vec<UnfinishedDirectory>) -> Self {
         UnfinishedDirectories { found: Some(found), ..self }
     }
 
-    /// What could not be inspected is not healed.
+    /// Whether the directory has another modification time or is gone. One that could not be
+    /// inspected is not healed.
     pub(crate) fn is_healed(&self, directory: &UnfinishedDirectory) -> bool {
         let time = self.times.iter().find(|(path, _)| *path == directory.path);
         time.is_some_and(|(_, time)| *time != Some(directory.mtime_ns))
     }
 }
 
-/// What a good push does about a failed one.
+/// What a good push means for a failed one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RepeatOutcome {
     Done,
-    /// It covers the failed one and leaves directories unfinished: it was another job, or it
-    /// excludes files.
+    /// It does all that the failed push was to do, but directories are still unfinished: it was
+    /// another job, or it excludes files.
     Unhealed,
     None,
 }
 
 impl FailedPush {
-    /// Of a push that the ledger knows.
+    /// The entry for a push that the ledger knows.
     pub fn of(push: &LedgerPush, noticed: BootTime) -> Self {
         FailedPush {
             client: push.client.clone(),
@@ -190,8 +192,8 @@ impl FailedPush {
             }
     }
 
-    /// Whether the unfinished directories of both cannot be told apart, and one good push does not
-    /// stand for both. A client without a login may come from another address each time.
+    /// Whether the unfinished directories of the two cannot be told apart, and one good push does
+    /// not make up for both. A client without a login may come from another address each time.
     pub(crate) fn is_confusable_with(&self, other: &FailedPush) -> bool {
         let is_by_address = |failed: &FailedPush| failed.client.starts_with(BY_ADDRESS);
         let is_same_job =
@@ -200,7 +202,8 @@ impl FailedPush {
             && !(is_same_job && is_by_address(self) && is_by_address(other))
     }
 
-    /// This failure, after an earlier one of the same job. What that left is still there.
+    /// This failure together with an earlier one of the same job, whose unfinished directories
+    /// remain.
     pub(crate) fn after(self, earlier: &FailedPush) -> FailedPush {
         if self.noticed == earlier.noticed {
             return earlier.clone();
@@ -224,11 +227,12 @@ impl FailedPush {
         }
     }
 
-    /// A client that tries again at once may begin before rsyncd has noticed the end of the first
-    /// try; what began after that counts.
+    /// Whether the good push began after this one. The beginnings count, because a client that
+    /// tries again at once may begin before rsyncd has noticed the end of the first try.
     pub(crate) fn began_before(&self, good: &LedgerPush) -> bool {
         match (self.sequence, good.sequence) {
-            // Where a number was given twice, because it could not be kept, the boot time decides.
+            // If a number was given twice, because the counter could not be written, the boot time
+            // decides.
             (Some(torn), Some(good)) if torn != good => good > torn,
             _ => self.began.as_ref().is_some_and(|began| good.began.is_later_than(began)),
         }
@@ -244,7 +248,7 @@ impl FailedPush {
         }
         let is_same_client = self.client == good.client;
         let Some(torn_job) = &self.job else {
-            // Arguments that were not understood, or an entry of an earlier version.
+            // The arguments were not understood, or an earlier version wrote the entry.
             let place = good
                 .job
                 .as_ref()
@@ -266,7 +270,7 @@ impl FailedPush {
     }
 
     /// Whether the tree shows that this push wrote nothing, or that what it wrote is undone. Writes
-    /// in place are in no name, inode or directory's time.
+    /// in place show in no name, inode number or time of a directory.
     pub(crate) fn is_refuted(
         &self,
         unchanged_since: Option<&BootTime>,
@@ -278,8 +282,8 @@ impl FailedPush {
         !self.in_place && (is_whole || is_alone && unchanged_since.is_some_and(wrote_nothing))
     }
 
-    /// Directories of a push that is running look the same; they are healed as soon as that has
-    /// ended well.
+    /// Keeps those of the directories `found` that this push left unfinished. Directories of a push
+    /// that is still running look equal; they are healed as soon as that push has ended well.
     pub(crate) fn note_unfinished(
         &mut self,
         found: &[UnfinishedDirectory],
@@ -308,8 +312,8 @@ impl FailedPush {
     }
 }
 
-/// The earlier of two moments; one of another boot, which nothing is known to be after, before any
-/// other.
+/// The earlier of two moments. A moment of another boot counts as the earlier one, because nothing
+/// is known to be after it.
 fn earliest(new: Option<&BootTime>, before: Option<&BootTime>) -> Option<BootTime> {
     match (new, before) {
         (Some(new), Some(before)) if before.is_after(new) => Some(new.clone()),
@@ -323,7 +327,7 @@ pub(crate) fn nanoseconds_of(time: DateTime<Utc>) -> i64 {
 
 fn place_of_request(request: &str) -> String {
     let path = request.split_once('/').map_or("", |(_, path)| path);
-    // Escaped text has the same slashes and dots as what it was made of.
+    // Escaping keeps slashes and dots as they are.
     String::from_utf8(normalized(path.as_bytes())).unwrap_or_default()
 }
 

@@ -1,11 +1,11 @@
-//! When each kept snapshot will go if pushes go on as they did.
+//! When each kept snapshot will go if pushes continue as before.
 //!
-//! The future is made of pushes at the usual distance, each of which makes a complete snapshot.
-//! The pushes up to a point of the future need not be gone through one by one: of all but the
-//! last few only the slots matter that they hold together, and a snapshot with a span stands for
-//! every slot within it. So what is left after any number of pushes is *one* decision, by the same
-//! code as the real one. The forecast asks for it at points ever farther apart, and what
-//! went by one is no longer there at the next, as in reality.
+//! The forecast assumes further pushes at the usual distance, each of which makes a complete
+//! snapshot. It need not decide after each of them. Of all pushes up to a future time except the
+//! last few, only the slots that they hold together matter, and one snapshot with a span stands for
+//! every slot within it. So *one* decision, by the code of the real rotation, tells what is left
+//! after any number of pushes. The forecast asks for such decisions at times ever farther apart.
+//! What has gone by one of these times is absent from the next decision, as in reality.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,23 +18,23 @@ use crate::decide::replay::pushed;
 use crate::decide::retention::decide_before_guards;
 use crate::decide::snapshot::Snapshot;
 
-/// The usual distance is the median of this many of the newest ones. Not of more: rotation has
-/// thinned out what is older, and the gaps that it left are no distances between pushes.
+/// The usual distance is the median of this many of the newest distances. More would mislead:
+/// rotation has thinned out the older snapshots, so their distances are not those of the pushes.
 const RECENT_DISTANCES: usize = 5;
 
-/// What would stay longer than this stays: ten years.
+/// A snapshot that would stay for longer than this counts as staying: ten years.
 const HORIZON: TimeDelta = TimeDelta::days(3_653);
 
 /// A forecast is exact to one push, or to this part of the time until then if that is more.
 const PRECISION: u64 = 64;
 
-/// More pushes than this are never decided on one by one, however many slots a policy counts.
+/// At most this many pushes become snapshots of their own, however many slots a policy counts.
 const MAX_SINGLE_PUSHES: u64 = 1_000;
 
 /// What will become of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expiry {
-    /// The policy no longer keeps it as it is; if it stays, then by a guard.
+    /// The policy no longer keeps it; only a guard can still hold it.
     Due,
     /// It goes with the push at this time.
     At(DateTime<Utc>),
@@ -59,7 +59,8 @@ impl Forecast {
     }
 }
 
-/// Looks ahead from `now`; `None` where fewer than two complete snapshots show no usual distance.
+/// Looks ahead from `now`; `None` if there are fewer than two complete snapshots, which show no
+/// usual distance.
 pub fn forecast(snapshots: &[Snapshot], policy: &Policy, now: DateTime<Utc>) -> Option<Forecast> {
     let spacing = usual_spacing(snapshots, now)?;
     let newest = complete(snapshots, now).last().map(|snapshot| snapshot.verified_until);
@@ -79,7 +80,7 @@ pub fn usual_spacing(snapshots: &[Snapshot], now: DateTime<Utc>) -> Option<TimeD
     Some((*median).max(TimeDelta::seconds(1)))
 }
 
-/// The complete snapshots that are not of the future, oldest first.
+/// The complete snapshots that are not dated in the future, oldest first.
 fn complete(snapshots: &[Snapshot], now: DateTime<Utc>) -> Vec<&Snapshot> {
     let counts = |snapshot: &&Snapshot| {
         snapshot.grade == Grade::Complete && snapshot.time <= now && snapshot.undated.is_none()
@@ -113,7 +114,7 @@ fn look_ahead(
     Forecast { spacing: pushes.spacing, next_push: pushes.first, expiries }
 }
 
-/// What of `held` stays at `now` in the presence of `others`, and the names of what goes.
+/// Which snapshots of `held` stay at `now` if `others` exist, too, and the names of those that go.
 fn decided(
     held: &[Snapshot],
     others: &[Snapshot],
@@ -133,7 +134,7 @@ fn decided(
     (left, gone)
 }
 
-/// Marks a push that is to come: no snapshot's name begins with it.
+/// How the name of a future push begins; no snapshot's name begins with it.
 const FUTURE_PUSH: &str = "+";
 
 fn is_future_push(snapshot: &Snapshot) -> bool {
@@ -151,7 +152,7 @@ struct Pushes {
     spacing: TimeDelta,
     /// The number of the last one before the horizon.
     last: u64,
-    /// How many of the newest have to be snapshots of their own.
+    /// How many of the newest pushes have to be snapshots of their own rather than part of a span.
     single: u64,
 }
 
@@ -167,12 +168,13 @@ impl Pushes {
     }
 
     fn time(&self, number: u64) -> DateTime<Utc> {
-        // At most the horizon and a push after `first`.
+        // At most one push beyond the horizon.
         let after_first = TimeDelta::seconds(self.spacing.num_seconds() * (number as i64 - 1));
         self.first.checked_add_signed(after_first).unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 
-    /// What of `held` is left once there have been `count` pushes, and what is not.
+    /// Which snapshots of `held` are left after `count` pushes, and the names of those that are
+    /// not.
     fn decided_after(
         &self,
         held: &[Snapshot],
@@ -188,8 +190,9 @@ impl Pushes {
     }
 }
 
-/// How many of the newest pushes have to be snapshots of their own for one frequency: none if
-/// there is a push in every slot, so that a span of them is as good; else as many as can be kept.
+/// How many of the newest pushes have to be snapshots of their own for one frequency. None if every
+/// slot has a push, because then one snapshot with a span does as well; else as many as can be
+/// kept.
 fn single_pushes(
     (frequency, count): (Frequency, SlotCount),
     spacing_seconds: u64,

@@ -4,10 +4,10 @@ use crate::decide::grade::Grade;
 use crate::decide::snapshot_reason::SnapshotReason;
 use crate::decide::snapshot_verdict::{Decision, SnapshotVerdict};
 
-/// The snapshots that may go for want of space although the policy keeps them: those that need
-/// least come first, that is those that stand for the fewest frequencies, and of these the oldest.
-/// What is kept for any other reason (the newest, `min_keep`, `min_age`, a pin, a date in the
-/// future, an unreadable record) is not among them.
+/// The snapshots that may go for want of space although the policy keeps them. Those that stand for
+/// the fewest frequencies come first, and of these the oldest. A snapshot that is kept for any
+/// other reason (the newest, `min_keep`, `min_age`, a pin, a date in the future, an unreadable
+/// record) is not among them.
 pub fn relief(decision: &Decision, min_keep: usize) -> Vec<&SnapshotVerdict> {
     let is_partial = |verdict: &SnapshotVerdict| {
         let gives_way = |reason: &SnapshotReason| {
@@ -26,7 +26,7 @@ pub fn relief(decision: &Decision, min_keep: usize) -> Vec<&SnapshotVerdict> {
     };
     let kept = || decision.verdicts.iter().filter(|verdict| verdict.keep).filter(is_now);
     let mut candidates: Vec<&SnapshotVerdict> = kept().filter(|verdict| is_slot(verdict)).collect();
-    // Stable: those that are needed alike stay in the order of their time.
+    // The sort is stable: snapshots with equally many reasons stay in the order of their time.
     candidates.sort_by_key(|verdict| verdict.reasons.len());
     let is_dated = |verdict: &&SnapshotVerdict| verdict.snapshot.undated.is_none();
     let complete =

@@ -1,5 +1,5 @@
-//! Chooses which trees go when space is short: as few as free what is missing, none if that would
-//! not help, and those of the module that grew first.
+//! Chooses which trees go when space is short: as few as free what is missing, and none if that
+//! would not help. The module that has grown loses snapshots first.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ pub struct SpaceGain {
     pub first: usize,
     /// Index of the last tree that holds them.
     pub last: usize,
-    /// How many.
+    /// The number of bytes.
     pub bytes: u64,
 }
 
@@ -42,11 +42,11 @@ pub enum SpaceChoice {
         /// Whether that is enough.
         is_enough: bool,
     },
-    /// Nothing goes: all that may go together would free so many bytes only.
+    /// Nothing goes: all that may go would together free only this many bytes.
     InVain(u64),
 }
 
-/// Less than this part of what is missing is no help.
+/// To free less than one part in this many of what is missing does not help.
 const HELPS_FROM: u64 = 10;
 
 /// Chooses what goes to free `missing` bytes: retired trees alone if they are enough; else all of
@@ -59,8 +59,8 @@ pub fn choose(offer: &SpaceOffer, missing: u64) -> SpaceChoice {
     if bytes >= missing {
         return SpaceChoice::Go { retired: window, kept: 0..0, is_enough: true };
     }
-    // What a retired tree shares with a snapshot is freed with the snapshot, since the retired ones
-    // go.
+    // Bytes that a retired tree shares with a snapshot become free with the snapshot, because the
+    // retired trees go before it.
     let of_kept: Vec<SpaceGain> = gains
         .iter()
         .filter(|gain| gain.last >= retired)
@@ -100,7 +100,7 @@ fn best_window(gains: &[SpaceGain], count: usize, max: usize, missing: u64) -> (
         }
     }
     let most = windows.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
-    // Where it is not enough, what adds next to nothing stays.
+    // If the space will not suffice, snapshots that would add next to nothing stay.
     let aim = missing.min(most - most / HELPS_FROM).max(1);
     let enough = windows.into_iter().filter(|(_, bytes)| *bytes >= aim);
     enough.min_by_key(|(window, _)| window.len()).unwrap_or((0..0, 0))
@@ -114,8 +114,8 @@ pub const OTHERS_FIRST: TimeDelta = TimeDelta::days(1);
 pub struct ModuleGrowth {
     /// Whether other modules have snapshots on the same file system.
     pub has_others: bool,
-    /// What only the module's present state and its newest snapshot take; none if that was too much
-    /// to count.
+    /// Bytes that only the live tree and the newest snapshot of the module hold; `None` if there
+    /// were too many entries to count.
     pub own_bytes: Option<u64>,
     /// How much is missing.
     pub missing: u64,
@@ -124,10 +124,10 @@ pub struct ModuleGrowth {
 }
 
 /// Until when the snapshots of a module stay that has not grown itself, so that the module that has
-/// pays first; `None` if they may go now.
+/// grown loses snapshots first; `None` if they may go now.
 pub fn waits_until(growth: &ModuleGrowth, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let ModuleGrowth { has_others, own_bytes, missing, since } = *growth;
-    // A time in the future was a wrong clock's.
+    // A time in the future was noted by a wrong clock.
     let until = since.min(now) + OTHERS_FIRST;
     let has_grown = own_bytes.is_none_or(|own| own.saturating_mul(2) >= missing);
     (has_others && !has_grown && now < until).then_some(until)

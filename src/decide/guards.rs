@@ -1,7 +1,7 @@
-//! What keeps rotation from deleting what it decided to: pauses, and the cap on one run.
+//! What keeps rotation from carrying out its decision: pauses, and the cap on one run.
 //!
-//! Each guard only ever turns "goes" into "stays". A pause stands until what caused it is over or a
-//! person has looked; snapshots are taken meanwhile.
+//! Each guard can only turn "goes" into "stays". A pause holds until its cause is over or the
+//! administrator ends it; snapshots are still taken meanwhile.
 
 use chrono::{DateTime, Utc};
 
@@ -42,9 +42,10 @@ pub(crate) fn pause(
         .or_else(|| clock.doubt().cloned().map(Box::new).map(Pause::ClockDoubt))
 }
 
-/// Why `decision` must not be carried out: other rules than the last rotation went by, which would
-/// expire more than half of the history at once. A history that was never rotated has nothing to be
-/// surprised by: there `max_expire` and the grace have to do.
+/// Why `decision` must not be carried out: the rules of the policy differ from those of the last
+/// rotation, and would expire more than half of the complete snapshots at once. A history that was
+/// never rotated has no earlier rules to compare with; there only `max_expire` and the grace limit
+/// the loss.
 pub(crate) fn surprise(
     decision: &Decision,
     history: &RotationHistory,
@@ -59,7 +60,8 @@ pub(crate) fn surprise(
     (going * 2 > of).then_some(Pause::MostOfHistory { going, of })
 }
 
-/// The rules by which `policy` keeps snapshots, as a line that is equal only if they are.
+/// The rules by which `policy` keeps snapshots, as one line. Equal rules give equal lines, other
+/// rules other lines.
 pub fn rules(policy: &Policy) -> String {
     let keep: Vec<String> =
         policy.keep.iter().map(|(frequency, count)| format!("{frequency} {count}")).collect();
@@ -76,7 +78,7 @@ pub fn rules(policy: &Policy) -> String {
     )
 }
 
-/// What cannot be retired stays, and takes no part in `max_expire`.
+/// Lets the snapshots stay that cannot be retired. They do not count for `max_expire`.
 pub(crate) fn keep_irremovable(verdicts: &mut [SnapshotVerdict]) {
     for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep) {
         if let Some(obstacle) = verdict.snapshot.obstacle {

@@ -1,7 +1,8 @@
 //! Whether the process that serves a transfer is alive, has ended, or cannot be seen from here.
 //!
 //! A process of another PID namespace or machine that is not found is unknown, not dead: the push
-//! that it serves may still be writing. Its own side settles that, or a limit of time does.
+//! that it serves may still be writing. The hook on its own side settles that, or a time limit
+//! does.
 
 use chrono::TimeDelta;
 
@@ -30,7 +31,7 @@ pub enum EntryOrigin {
     EarlierBoot,
     /// On another machine.
     OtherMachine,
-    /// It cannot be told, for this process cannot see its own namespace.
+    /// It cannot be told, because this process cannot see its own namespace.
     Unclear,
 }
 
@@ -39,9 +40,9 @@ pub enum EntryOrigin {
 pub enum ProcessLookup {
     /// The process, or one that exists and is hidden.
     Running,
-    /// No such process, where each process of its namespace would be seen.
+    /// There is no such process, and each process of its namespace would be seen.
     Gone,
-    /// No such process, where one of its namespace need not be seen.
+    /// No such process is seen, but a process of its namespace may be hidden.
     NotSeen,
 }
 
@@ -61,7 +62,7 @@ pub fn liveness(origin: EntryOrigin, found: ProcessLookup) -> Liveness {
 }
 
 impl Liveness {
-    /// Of a transfer that two processes serve: it goes on as long as one of them lives.
+    /// What is known of a transfer that two processes serve: it runs as long as one of them lives.
     pub fn or(self, other: Liveness) -> Liveness {
         match (self, other) {
             (Liveness::Alive, _) | (_, Liveness::Alive) => Liveness::Alive,
@@ -70,9 +71,9 @@ impl Liveness {
         }
     }
 
-    /// What it counts as `age` after the transfer began: one that cannot be seen for `limit` counts
-    /// as dead. The other machine's clock may be ahead, so a beginning that lies in the future
-    /// expires, too.
+    /// What this counts as when the transfer began `age` ago: a process that cannot be seen counts
+    /// as dead after `limit`. The other machine's clock may be ahead, so a transfer that began in
+    /// the future also counts as dead.
     pub fn after(self, age: TimeDelta, limit: TimeDelta) -> Liveness {
         match self {
             Liveness::Unknown if age.abs() >= limit => Liveness::Dead,

@@ -1,4 +1,4 @@
-//! Snapshot names: the only proof that a directory is ours to rotate.
+//! Snapshot names. The name is the only proof that a directory is a snapshot which may be rotated.
 //!
 //! `2026-11-22T19-08-31Z` is UTC, sorts by time and needs no quoting; `-partial` marks a
 //! transfer that did not end well. `2019-08-02 12:00:00` is what the Python program made, in
@@ -32,7 +32,7 @@ impl SnapshotName {
         SnapshotName { text: format!("{}{suffix}", time.format(OURS)), time, grade }
     }
 
-    /// Reads a directory name; `zone` is where adopted local times are at home.
+    /// Reads a directory name. `zone` is the time zone of adopted names, which are in local time.
     pub fn parse(bytes: &[u8], zone: &Zone) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
         let (stem, grade) = match text.strip_suffix(PARTIAL) {

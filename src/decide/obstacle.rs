@@ -4,8 +4,9 @@ use std::fmt;
 
 use crate::tell::escape::{shell_word, unescape};
 
-/// Why a file or directory cannot be moved away and removed like others; in the order in which they
-/// are to be ended: `chattr -R` would go into what is mounted.
+/// Why a file or directory cannot be moved away and removed like others. They are in the order in
+/// which the administrator has to end them: before `umount`, a `chattr -R` would change what is
+/// mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Obstacle {
     /// Something is mounted on it.
@@ -19,7 +20,7 @@ pub enum Obstacle {
 }
 
 impl Obstacle {
-    /// The command that ends it, for what is at `path`, which is quoted for a shell.
+    /// The command that ends the obstacle at `path`, which is quoted for a shell already.
     pub fn command(self, path: &str) -> String {
         match self {
             Obstacle::Subvolume => format!("btrfs subvolume delete {path}"),
@@ -41,10 +42,10 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// So many obstacles are told at once.
+/// At most this many obstacles are listed.
 const MAX_TOLD: usize = 5;
 
-/// What keeps trees from being removed; as text, each with its command, up to [`MAX_TOLD`].
+/// Obstacles to the removal of trees. As text, each comes with its command, up to [`MAX_TOLD`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Obstacles(Vec<LocatedObstacle>);
 
@@ -57,7 +58,7 @@ struct LocatedObstacle {
 }
 
 impl Obstacles {
-    /// Those of several trees: each with its path, escaped.
+    /// The obstacles in several trees: each with its path, escaped.
     pub fn of_each(found: impl IntoIterator<Item = (String, Obstacle)>) -> Self {
         let found = found.into_iter().map(|(path, obstacle)| LocatedObstacle {
             obstacle,
@@ -69,7 +70,8 @@ impl Obstacles {
         Obstacles(found)
     }
 
-    /// Those in the one tree at `tree`. One command takes a flag from all entries that have it.
+    /// The obstacles in the one tree at `tree`. One command clears a flag from all entries that
+    /// have it.
     pub fn of_tree(tree: &str, found: impl IntoIterator<Item = (String, Obstacle)>) -> Self {
         let Obstacles(mut found) = Obstacles::of_each(found);
         for flag in [Obstacle::Immutable, Obstacle::AppendOnly] {
@@ -83,7 +85,7 @@ impl Obstacles {
         Obstacles(found)
     }
 
-    /// Whether nothing is known to be in the way.
+    /// Whether no obstacle is known.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

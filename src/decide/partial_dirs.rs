@@ -1,5 +1,5 @@
-//! Partial directories: where rsync keeps what it has of a file, and goes on *in place* the next
-//! time.
+//! Partial directories: where rsync keeps the received part of a file, and continues it *in place*
+//! at the next push.
 //!
 //! With `--partial-dir=NAME` and with `--delay-updates` rsync looks for `D/NAME/f` before it writes
 //! `D/f`, in every directory `D`. If that is a regular file, rsync 3.2 and later writes into it. A
@@ -10,8 +10,8 @@
 //! push could first fill it with links and then write into them. With a relative one rsync handles
 //! `D/f` before anything in `D/NAME`.
 
-/// The accepted names that need not be listed: the one that rsync's manual suggests, and that of
-/// `--delay-updates`.
+/// The names that are accepted although no policy lists them: the one that rsync's manual suggests,
+/// and that of `--delay-updates`.
 pub const BUILT_IN: [&str; 2] = [".rsync-partial", DELAYED];
 
 /// Where `--delay-updates` keeps files unless the client says otherwise.
@@ -42,8 +42,8 @@ impl PartialDirs {
         !value.starts_with(b"/") && self.0.contains(&components(value))
     }
 
-    /// Whether a directory of this name may be a partial directory: a cheap question before its
-    /// path is made.
+    /// Whether a directory of this name may be a partial directory. This test is cheap and needs no
+    /// path.
     pub fn may_be(&self, name: &[u8]) -> bool {
         self.0.iter().any(|names| names.last().is_some_and(|last| last == name))
     }
@@ -60,8 +60,7 @@ impl PartialDirs {
         self.0.iter().any(|names| path.windows(names.len()).any(|part| part == names))
     }
 
-    /// Whether something of this name, were it a symbolic link, would lead rsync to another
-    /// directory.
+    /// Whether a symbolic link of this name would lead rsync to another directory.
     pub fn lead_through(&self, name: &[u8]) -> bool {
         self.0.iter().flatten().any(|component| component == name)
     }
@@ -82,14 +81,15 @@ impl PartialDirs {
     }
 }
 
-/// What a look for files that a push could write into has found; paths are relative to the module.
+/// What a search for files that a push could write into has found; paths are relative to the
+/// module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Leftover {
     /// No such file.
     Nothing,
     /// A regular file with more than one link.
     File(Vec<u8>),
-    /// A symbolic link in the place of a partial directory, or in one: rsync would follow it.
+    /// A symbolic link in the place of a partial directory, or within one: rsync would follow it.
     Link(Vec<u8>),
     /// The time ran out, or a directory could not be read.
     Unknown,
@@ -101,7 +101,7 @@ fn components(path: &[u8]) -> Vec<Vec<u8>> {
     parts.filter(|part| !part.is_empty() && *part != b".").map(<[u8]>::to_vec).collect()
 }
 
-/// Whether rsync takes this value for no partial directory at all.
+/// Whether rsync uses no partial directory at all if it is given this value.
 pub fn is_none(value: &[u8]) -> bool {
     !value.starts_with(b"/") && components(value).is_empty()
 }

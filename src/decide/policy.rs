@@ -78,7 +78,7 @@ pub struct Policy {
     pub partial_dirs: PartialDirs,
     /// How many jobs work at once on this machine; `None` is one for each processor.
     pub max_parallel: Option<usize>,
-    /// At least this often everything is compared, index or not.
+    /// How often a run compares the whole tree at least, whatever the index says.
     pub full_comparison: DurationText,
     /// How long a retired snapshot can be brought back; `None` is until the next run.
     pub grace: Option<DurationText>,

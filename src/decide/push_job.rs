@@ -1,8 +1,8 @@
 //! The job of a push, as far as its arguments tell, and whether another push repeats it.
 //!
-//! The sources, the filter rules and a local `--files-from` never reach the server. So two jobs
-//! can look the same here and still bring different files: what a job *finished* is told by the
-//! directories that it left behind, see [`torn`](crate::decide::torn_mark).
+//! The sources, the filter rules and a local `--files-from` never reach the server. So two jobs can
+//! look equal here and still bring different files. The directories that a job left behind show
+//! what it *finished*; see [`torn_mark`](crate::decide::torn_mark).
 
 use serde::{Deserialize, Serialize};
 
@@ -27,18 +27,18 @@ pub struct PushJob {
 /// The option that makes rsync set the times of the directories that it has finished.
 pub const TIMES: &str = "times";
 
-/// The option that takes directories out of that.
+/// The option that makes rsync leave the times of directories alone.
 pub const OMIT_DIR_TIMES: &str = "omit-dir-times";
 
 impl PushJob {
-    /// Whether this job, done well, does all that `other` set out to do, as far as arguments tell.
+    /// Whether this job, done well, does all that `other` was to do, as far as arguments tell.
     pub fn covers(&self, other: &PushJob) -> bool {
         is_at_or_above(&self.destination, &other.destination)
             && other.does.iter().all(|option| self.does.contains(option))
             && self.leaves_out.iter().all(|option| other.leaves_out.contains(option))
     }
 
-    /// Whether the arguments of both are the same but for what changes nothing on disk.
+    /// Whether the arguments of both are equal, apart from options that change nothing on disk.
     pub fn is_same(&self, other: &PushJob) -> bool {
         (&self.destination, &self.options_hash) == (&other.destination, &other.options_hash)
     }

@@ -1,8 +1,8 @@
 //! Which pushes are turned away, and what their client is told.
 //!
-//! Snapshots share files with the module. An option with which rsync writes into a file that is
-//! there, instead of making a new one, would rewrite history. While there is no snapshot there is
-//! none to rewrite.
+//! Snapshots share files with the module. An option with which rsync writes into an existing file,
+//! instead of making a new one, would change the snapshots, too. A module without snapshots has
+//! none to lose, so there such pushes are let in.
 
 use crate::decide::arguments::Arguments;
 use crate::decide::arguments::rewriting_option::RewritingOption;
@@ -57,7 +57,7 @@ pub fn link_refusal(arguments: &Arguments) -> String {
 /// same push could give a file that snapshots share another name there: rsync would then write into
 /// it. Without such an option all that a push puts there is new.
 pub fn mover_refusal(arguments: &Arguments) -> Option<String> {
-    // Of a list that was not understood nothing is known but the suspicion.
+    // If the list was not understood, only the suspicion is known.
     if arguments.options.is_empty() {
         return Some(link_refusal(arguments));
     }
@@ -83,8 +83,8 @@ fn partial_option(arguments: &Arguments) -> &'static str {
     if arguments.values("partial-dir").is_empty() { "--delay-updates" } else { "--partial-dir" }
 }
 
-/// The sentence for a client whose push could go on in place with a file that is there, of which
-/// `found` tells.
+/// The sentence for a client whose push could continue an existing file in place, which `found`
+/// names.
 pub fn leftover_refusal(arguments: &Arguments, found: &Leftover) -> Option<String> {
     let option = partial_option(arguments);
     let what = match found {

@@ -32,7 +32,8 @@ impl<'a> Replay<'a> {
     /// Pushes every `every` for as long as `span`; the last of them at `end`.
     ///
     /// # Errors
-    /// What is wrong with the spans, for people: no distance, or more than [`MAX_PUSHES`].
+    /// A message that says what is wrong with the durations: the distance is zero, or there would
+    /// be more than [`MAX_PUSHES`] pushes.
     pub fn new(
         policy: &'a Policy,
         end: DateTime<Utc>,
@@ -48,7 +49,7 @@ impl<'a> Replay<'a> {
                 "{span} of pushes every {every} are {pushes}; at most {MAX_PUSHES} can be replayed"
             ));
         }
-        // Within a span, and a span is far shorter than what a TimeDelta holds.
+        // At most the span, which is far shorter than the longest TimeDelta.
         let length = TimeDelta::seconds((distances * every.seconds()) as i64);
         let Some(from) = end.checked_sub_signed(length) else {
             return Err(format!("{span} before {end} there is no calendar"));
@@ -90,7 +91,8 @@ impl<'a> Replay<'a> {
         newest.is_none_or(|verdict| now - verdict.snapshot.time >= self.policy.min_interval.delta())
     }
 
-    /// What is held after the pushes so far; what the last one let go is in it as not kept.
+    /// The snapshots after the pushes so far. Those that the last push expired are in it as not
+    /// kept.
     pub fn decision(self) -> Decision {
         self.decision
     }

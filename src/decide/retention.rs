@@ -11,7 +11,8 @@ use crate::decide::snapshot::Snapshot;
 use crate::decide::snapshot_reason::SnapshotReason;
 use crate::decide::snapshot_verdict::{Decision, SnapshotVerdict, keep};
 
-/// The decision before caps and guards, the one for which the laws hold.
+/// The decision before guards and caps; the laws of rotation that the tests check hold for this
+/// one.
 pub fn decide_before_guards(
     snapshots: &[Snapshot],
     policy: &Policy,
@@ -54,14 +55,16 @@ pub fn decide_before_guards(
     Decision { verdicts, pause: None, deferred: 0 }
 }
 
-/// A verification in the future was made by a wrong clock and proves nothing.
+/// From when until when a snapshot shows the module. A verification dated in the future was made by
+/// a wrong clock and proves nothing.
 pub(crate) fn held_span(snapshot: &Snapshot, now: DateTime<Utc>) -> ShownPeriod {
     let credible = snapshot.verified_until <= now;
     let until = if credible { snapshot.verified_until.max(snapshot.time) } else { snapshot.time };
     ShownPeriod { from: snapshot.time, until }
 }
 
-/// Keeps what stands for a slot, and notes for the others who stands for theirs.
+/// Keeps the snapshots that stand for a slot, and notes for the others which snapshot stands for
+/// their slot.
 pub(crate) fn keep_slots(
     verdicts: &mut [SnapshotVerdict],
     complete: &[usize],
@@ -110,7 +113,7 @@ pub(crate) fn keep_slots(
     }
 }
 
-/// Keeps the newest, the young, the pinned and the last `min_keep`.
+/// Keeps the newest complete snapshot, the young ones, the pinned ones and the newest `min_keep`.
 pub(crate) fn keep_floors(
     verdicts: &mut [SnapshotVerdict],
     complete: &[usize],
@@ -155,7 +158,7 @@ pub(crate) fn keep_young_and_pinned(
     }
 }
 
-/// Thins the partial snapshots since the newest complete one as complete ones are thinned: where no
+/// Thins the partial snapshots since the newest complete one as complete ones are thinned. If no
 /// push ends well for weeks, they are all the history there is.
 pub(crate) fn keep_partial_slots(
     verdicts: &mut [SnapshotVerdict],

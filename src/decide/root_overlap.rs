@@ -26,16 +26,16 @@ pub struct ConfiguredModule {
     pub gets_snapshots: bool,
 }
 
-/// How a module and a root of another one get into each other's way.
+/// How a module conflicts with the root of another module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Overlap {
     /// The module holds another module's root.
     HoldsRoot(KnownRoot),
-    /// The module lies in a snapshot, or in our own directory, of another module's root.
+    /// The module lies in a snapshot or in `.rsyncd-snapshot` of another module's root.
     InsideOutput(KnownRoot),
     /// The module's own root would lie in another module, whose clients could change it.
     RootInsideModule(KnownRoot),
-    /// The module's own root would lie in another one's snapshot or in our own directory there.
+    /// The module's own root would lie in another root's snapshot or in `.rsyncd-snapshot` there.
     RootInsideOutput(KnownRoot),
     /// The module's own new root would lie in a module that will get snapshots, too.
     RootInsideConfigured(ConfiguredModule),
@@ -43,7 +43,7 @@ pub enum Overlap {
     ConfiguredInOutput(ConfiguredModule),
 }
 
-/// Whether the directory of that name in a snapshot root is of our making.
+/// Whether this program made the directory of that name in a snapshot root.
 type IsOurs<'a> = &'a dyn Fn(&[u8]) -> bool;
 
 /// A module with its root.
@@ -57,10 +57,10 @@ pub struct RootCandidate<'a> {
     pub is_new: bool,
 }
 
-/// What is wrong with a module and its root beside `known` roots of other modules.
+/// How a module and its root conflict with the `known` roots of other modules.
 ///
-/// A root that is in use stays in use although it lies in another module, which is refused instead;
-/// and a module that is refused keeps no new root away.
+/// A root that is in use stays in use even if it lies in another module; that other module is
+/// refused instead. A refused module does not keep other modules from getting a new root.
 pub fn overlap(candidate: RootCandidate, known: &[KnownRoot], is_ours: IsOurs) -> Option<Overlap> {
     let RootCandidate { module, root, is_new } = candidate;
     let others = || known.iter().filter(|known| known.module != module);
@@ -84,11 +84,10 @@ pub fn overlap(candidate: RootCandidate, known: &[KnownRoot], is_ours: IsOurs) -
         .or_else(|| in_output().map(|known| Overlap::RootInsideOutput(known.clone())))
 }
 
-/// What is wrong with a new root beside the other modules of `rsyncd.conf`, which may have no root
-/// yet.
+/// How a new root conflicts with the other modules of `rsyncd.conf`, which may have no root yet.
 ///
-/// The module that lies within the other one is refused, whichever comes first: it can have its
-/// root elsewhere, and the outer one could get no snapshots any more.
+/// Of two modules, the inner one is refused, whichever comes first: it can have its root elsewhere.
+/// If it kept its root, the outer module could get no more snapshots.
 pub fn overlap_with_configured(
     candidate: RootCandidate,
     configured: &[ConfiguredModule],
@@ -114,7 +113,7 @@ pub enum Opener {
     Push,
     /// A download, a listing, a dry run, an inquiry, or a push that rsyncd does not let write.
     Reader,
-    /// A person who asks for a snapshot.
+    /// An administrator who asks for a snapshot.
     Snapshot,
     /// A timer that wants only what is due.
     Due,

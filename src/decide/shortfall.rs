@@ -21,11 +21,11 @@ pub struct Shortfall {
     pub because: TransferReason,
 }
 
-/// So many pushes in a row without a complete snapshot are told.
+/// After this many pushes in a row without a complete snapshot, `check` reports them.
 pub const SHORTFALL_LIMIT: u32 = 3;
 
 impl Shortfall {
-    /// What is to be remembered after a push that ended with `status` got this verdict.
+    /// The count to remember after a push that ended with `status` and got this verdict.
     pub fn after(
         standing: Option<Self>,
         status: i32,
@@ -33,7 +33,7 @@ impl Shortfall {
         now: DateTime<Utc>,
     ) -> Option<Self> {
         match &verdict.because {
-            // It is not known yet what it will bring, or it brings nothing anyway.
+            // Either it is not known yet what the push will bring, or it brings no snapshot anyway.
             TransferReason::NothingWritten { .. }
             | TransferReason::LeftToClient
             | TransferReason::LeftToPushes { .. }

@@ -27,9 +27,9 @@ pub fn position(frequency: Frequency, time: DateTime<Utc>, zone: &Zone) -> i64 {
     }
 }
 
-/// The zone's offset at one moment. Which does not matter, as long as it is always the same: an
-/// hour stays an hour when clocks change. This one is outside daylight saving time on Lord Howe
-/// Island, the one place where that is half an hour.
+/// The zone's offset at one fixed moment, so that an hour stays an hour when clocks change. Any
+/// moment would do, as long as it is always the same one. This one is outside daylight saving time
+/// on Lord Howe Island, the one place where daylight saving shifts clocks by half an hour.
 fn usual_offset_seconds(zone: &Zone) -> i64 {
     zone.offset_seconds(DateTime::from_timestamp(1_590_969_600, 0).unwrap_or_default())
 }

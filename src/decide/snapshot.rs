@@ -52,13 +52,13 @@ pub struct Snapshot {
     pub verified_until: DateTime<Utc>,
     /// What its content is worth.
     pub grade: Grade,
-    /// Whether we made it, rather than adopted it by its name.
+    /// Whether this program made it, rather than adopted it by its name.
     pub recorded: bool,
     /// Why it is pinned, if it is.
     pub pinned: Option<String>,
-    /// What is known of it cannot be read, so how long it held is not known.
+    /// Its record cannot be read, so it is not known how long it showed the module.
     pub unreadable: bool,
-    /// The order in which it was taken; none for adopted ones, and for those of older versions.
+    /// Its sequence number; `None` for adopted snapshots and for those of older versions.
     pub sequence: Option<u64>,
     /// When it was taken by the boot clock.
     pub taken_at: Option<BootMoment>,

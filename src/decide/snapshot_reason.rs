@@ -55,7 +55,7 @@ pub enum SnapshotReason {
     },
     /// A person pinned it, for this reason.
     Pinned(String),
-    /// What is known of it cannot be read.
+    /// Its record cannot be read.
     Unreadable,
     /// It is dated later than now.
     Future,
@@ -67,16 +67,17 @@ pub enum SnapshotReason {
     Deferred(usize),
     /// It would go, but expiry is paused.
     Paused(Pause),
-    /// It stays while the clock is in doubt: for this reason if it is that time now.
+    /// It stays while the clock is in doubt, because it stays under one of the possible times.
     IfTime {
-        /// The time that it is if that dating is right.
+        /// That possible time: what time it would be now.
         time: DateTime<Utc>,
-        /// Why it stays then.
+        /// Why it stays under that time.
         reason: Box<SnapshotReason>,
     },
-    /// It stays while the clock is in doubt: a doubted time says how long it was unchanged.
+    /// It stays while the clock is in doubt, because a doubted time says how long it was unchanged.
     VerifiedInDoubt,
-    /// It goes, though the clock is in doubt: it would by each of so many times that it can be.
+    /// It goes although the clock is in doubt, because it goes under each of this many possible
+    /// times.
     EveryTime(usize),
     /// It goes: another snapshot stands for its slot.
     SlotTaken {
@@ -96,20 +97,20 @@ pub enum SnapshotReason {
     },
     /// It goes: there are `keep_partial` newer partial ones.
     OldPartial(usize),
-    /// It went although the policy keeps it, for less was free than `free_space` wants.
+    /// It went although the policy keeps it, because less space was free than `free_space` wants.
     SpaceWanted,
 }
 
-/// Why nothing is expired at present; of a clock in doubt, why hardly anything is.
+/// Why nothing is expired at present, or hardly anything if the clock is in doubt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pause {
     /// The clock stepped since the last run.
     ClockJump(ClockJump),
     /// The clock contradicts the boot clock, or what was believed before the boot.
     ClockDoubt(Box<ClockDoubt>),
-    /// A snapshot that we recorded is dated later than now.
+    /// A snapshot that this program recorded is dated later than now.
     RecordedInFuture(String),
-    /// Our state file was damaged or missing, so what it knew about pauses is lost.
+    /// The state file was damaged or missing, so what it knew about pauses is lost.
     StateLost,
     /// A push changed most of the tree.
     Anomaly(Anomaly),
@@ -152,7 +153,7 @@ impl fmt::Display for Pause {
     }
 }
 
-/// What is said above all snapshots while expiry is paused and `going` go all the same.
+/// The line above all snapshots while expiry is paused and `going` snapshots go all the same.
 pub fn pause_line(pause: impl fmt::Display, going: usize) -> String {
     match going {
         0 => format!("nothing expires: {pause}"),
@@ -164,7 +165,7 @@ pub fn pause_line(pause: impl fmt::Display, going: usize) -> String {
 }
 
 impl SnapshotReason {
-    /// The text without the cause of a pause, where that is said once, above all snapshots.
+    /// The text without the cause of a pause, which is printed once, above all snapshots.
     pub fn brief(&self) -> String {
         match self {
             SnapshotReason::Paused(_) => "expiry is paused".to_string(),

@@ -16,7 +16,7 @@ use crate::decide::snapshot_reason::{Pause, SnapshotReason, pause_line};
 pub struct RotationHistory {
     /// When the last run was.
     pub last_run: Option<DateTime<Utc>>,
-    /// The pause that stands since an earlier run.
+    /// The pause because of a clock jump that began in an earlier run.
     pub clock_jump: Option<ClockJump>,
     /// What earlier runs found out about the clock.
     pub clock: ClockHistory,
@@ -26,19 +26,19 @@ pub struct RotationHistory {
     pub sequence: u64,
     /// The state was lost, and the administrator has not run `rotate --confirm` since.
     pub state_lost: bool,
-    /// A person knows of recorded snapshots with wrong dates up to this one.
+    /// Recorded snapshots that are dated in the future, up to this time, are known to the
+    /// administrator and pause nothing.
     pub confirmed_future: Option<DateTime<Utc>>,
-    /// The pause that a push caused which changed most of the tree.
+    /// The pause after a push that changed most of the tree.
     pub anomaly: Option<Anomaly>,
     /// Files in snapshots that were found altered.
     pub damage: Option<Damage>,
-    /// The [`rules`](crate::decide::guards::rules) that the last rotation went by, if there was
-    /// one.
+    /// The [`rules`](crate::decide::guards::rules) of the last rotation; `None` if there was none.
     pub rules: Option<String>,
 }
 
 impl RotationHistory {
-    /// What is known of the clock with its present reading.
+    /// What is known of the clock, with its present reading added.
     pub(crate) fn clock_now(&self, snapshots: &[Snapshot], policy: &Policy) -> ClockHistory {
         let newest = snapshots.iter().filter_map(|snapshot| snapshot.sequence).max();
         let numbers = SequenceNumbers {
@@ -68,15 +68,15 @@ pub struct SnapshotVerdict {
 pub struct Decision {
     /// One verdict per snapshot, oldest first.
     pub verdicts: Vec<SnapshotVerdict>,
-    /// Why nothing is expired, if so. Then every verdict is "stays", but for what goes
+    /// Why nothing is expired, if expiry is paused. Then every snapshot stays, except those that go
     /// [under every dating](crate::decide::expiry_in_doubt) of a clock in doubt.
     pub pause: Option<Pause>,
-    /// How many would go but for `max_expire`.
+    /// How many more would go without `max_expire`.
     pub deferred: usize,
 }
 
 impl Decision {
-    /// What is said of the pause, if there is one.
+    /// The line about the pause, if there is one.
     pub fn pause_line(&self) -> Option<String> {
         self.pause.as_ref().map(|pause| pause_line(pause, self.expired().count()))
     }
@@ -89,7 +89,7 @@ impl Decision {
 
 pub(crate) fn keep(verdict: &mut SnapshotVerdict, reason: SnapshotReason) {
     if !verdict.keep {
-        // What was said in favour of expiring it no longer matters.
+        // The reasons for expiring it no longer matter.
         verdict.reasons.clear();
         verdict.keep = true;
     }

@@ -10,7 +10,7 @@ use crate::decide::zone::Zone;
 pub enum TimeText {
     /// An instant.
     Instant(DateTime<Utc>),
-    /// A local time, in whichever zone it is meant.
+    /// A local time, in a zone that the caller chooses.
     Local(NaiveDateTime),
 }
 
@@ -19,7 +19,7 @@ impl TimeText {
     /// snapshot.
     ///
     /// # Errors
-    /// What is accepted.
+    /// A message that says what is accepted.
     pub fn parse(text: &str) -> Result<Self, String> {
         let local = || {
             let date = || NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0);

@@ -1,17 +1,17 @@
 //! The torn mark: pushes that failed half-way, and what makes up for each of them.
 //!
-//! A push that fails leaves a mixture of two states. The mark names each such push that the ledger
-//! knew, and ends when another push has done the same work again. The arguments of a push do not
-//! tell what it was to bring, but the tree tells what it did not finish: with `--times` rsync sets
-//! the modification time of a directory when it has finished it, while a directory in which a push
-//! was cut off keeps the kernel's, which equals its change time. Such a directory is called a
-//! *unfinished* here. It is healed when it is gone or has another modification time. Where no
-//! directory is left unfinished, the client has to be the same, and its push has to do all that the
-//! failed one was to do.
+//! A push that fails leaves a mixture of two states. The mark has an entry for each such push that
+//! the ledger knew, and ends when other pushes have done the same work again. The arguments of a
+//! push do not tell which files it was to bring, but the tree shows what it did not finish: with
+//! `--times`, rsync sets the modification time of a directory when it has finished the directory,
+//! while a directory in which a push was cut off keeps the kernel's time, which equals its change
+//! time. Such a directory is called *unfinished*. It is *healed* when it is gone or has another
+//! modification time. If a failed push left no directory unfinished, only a push of the same client
+//! makes up for it. Any push that makes up for it has to do all that the failed one was to do.
 //!
-//! Known limits: a push that brings the unfinished directory alone heals it. A directory that the
-//! failed push had not reached yet does not show. Neither does the destination itself, which rsync
-//! touches without setting its time.
+//! Known limits: a push that brings only the unfinished directory heals it. A directory that the
+//! failed push had not reached yet does not show as unfinished. Neither does the destination
+//! itself, which rsync touches without setting its time.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -24,33 +24,33 @@ use crate::decide::failed_push::{
 };
 use crate::decide::fingerprint::Fingerprint;
 
-/// Stands for all clients beyond [`MAX_FAILED_PUSHES`].
+/// The name of the one entry that stands for all clients beyond [`MAX_FAILED_PUSHES`].
 const MANY: &str = "many clients";
 const MAX_FAILED_PUSHES: usize = 100;
 
-/// After so many good pushes that covered a failed one and did not heal it, `check` warns.
+/// After this many good pushes that covered a failed one and did not heal it, `check` warns.
 pub const UNHEALED_LIMIT: u32 = 3;
 
-/// Transfers that ended badly, and nothing since that made up for them.
+/// Transfers that ended badly and that no later push has made up for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TornMark {
-    /// When the end of the last of them was noticed.
+    /// When a run noticed the end of the last of them.
     pub since: DateTime<Utc>,
-    /// Its exit status.
+    /// The exit status of the last of them.
     pub status: i32,
-    /// The run that noticed it; tells one mark from another.
+    /// The same moment by the boot clock; tells one mark from another.
     pub noticed: BootTime,
-    /// The tree as a failed transfer of an unknown client left it, once that was looked at.
+    /// The tree as a failed transfer of an unknown client left it, once a run has compared it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Fingerprint>,
-    /// The failed pushes; none stands for one of an unknown client.
+    /// The failed pushes. An empty list stands for one push of an unknown client.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     by: Vec<FailedPush>,
 }
 
 impl TornMark {
-    /// A transfer ended badly: that of `failed`, if it is known.
+    /// The mark of a transfer that ended badly. `failed` is its entry, if the push is known.
     pub fn new(
         since: DateTime<Utc>,
         status: i32,
@@ -60,7 +60,7 @@ impl TornMark {
         TornMark { since, status, noticed, fingerprint: None, by: failed.into_iter().collect() }
     }
 
-    /// The clients that have to push well, as far as they are known.
+    /// The clients whose failed pushes are not made up for, as far as they are known.
     pub fn clients(&self) -> Vec<&str> {
         let mut clients: Vec<&str> = self.named().map(|failed| failed.client.as_str()).collect();
         clients.sort_unstable();
@@ -68,13 +68,13 @@ impl TornMark {
         clients
     }
 
-    /// Who has to push well and where to, for a message.
+    /// The clients and destinations of the failed pushes, for a message.
     pub fn requests(&self) -> Vec<String> {
         self.named().map(|failed| format!("{} to {}", failed.client, failed.request)).collect()
     }
 
-    /// Failed pushes that [`UNHEALED_LIMIT`] good ones have covered and not healed: who, where to,
-    /// and a directory that is still as the failed one left it.
+    /// Failed pushes that [`UNHEALED_LIMIT`] good ones have covered and not healed: the client, the
+    /// destination, and a directory that is still unfinished.
     pub fn unhealed(&self) -> Vec<(&str, &str, &str)> {
         let unhealed = self.named().filter(|failed| failed.unhealed_pushes >= UNHEALED_LIMIT);
         unhealed
@@ -84,8 +84,8 @@ impl TornMark {
             .collect()
     }
 
-    /// Clients that are known by nothing but their address, and left no unfinished directory: only
-    /// a push from the same address makes up for theirs.
+    /// Clients that are known only by their address and left no directory unfinished: only a push
+    /// from the same address makes up for their failed pushes.
     pub fn only_by_address(&self) -> Vec<&str> {
         let is_by_address = |failed: &&FailedPush| {
             failed.client.starts_with(BY_ADDRESS)
@@ -95,17 +95,17 @@ impl TornMark {
         self.named().filter(is_by_address).map(|failed| failed.client.as_str()).collect()
     }
 
-    /// Whether a push that wrote in place is among them.
+    /// Whether one of the failed pushes wrote in place.
     pub fn is_in_place(&self) -> bool {
         self.by.iter().any(|failed| failed.in_place)
     }
 
-    /// The highest number of the pushes in it; a later push gets a higher one.
+    /// The highest sequence number of the failed pushes; a later push gets a higher one.
     pub fn highest_sequence(&self) -> u64 {
         self.by.iter().filter_map(|failed| failed.sequence).max().unwrap_or(0)
     }
 
-    /// The unfinished directories, to be inspected.
+    /// The unfinished directories of all failed pushes.
     pub fn unfinished_paths(&self) -> impl Iterator<Item = &str> {
         self.by
             .iter()
@@ -113,8 +113,8 @@ impl TornMark {
             .map(|directory| directory.path.as_str())
     }
 
-    /// Since when a search for unfinished directories has to look, in nanoseconds since 1970; none
-    /// if nothing is to be searched for.
+    /// The earliest change time that a search for unfinished directories has to consider, in
+    /// nanoseconds since 1970; `None` if no search is needed.
     pub fn search_since_ns(&self) -> Option<i64> {
         let unseen = self.by.iter().filter(|failed| !failed.is_looked_at && failed.job.is_some());
         unseen
@@ -131,7 +131,7 @@ impl TornMark {
         self.by.is_empty() || self.by.iter().any(|failed| !failed.is_named())
     }
 
-    /// This mark together with the one that stands already.
+    /// This mark merged with the one that exists already.
     pub fn on_top_of(mut self, standing: Option<&TornMark>) -> Self {
         let Some(standing) = standing else { return self };
         if self.has_nameless() && standing.has_nameless() && self.noticed == standing.noticed {
@@ -160,8 +160,8 @@ impl TornMark {
         times: &UnfinishedDirectories,
     ) -> Option<Self> {
         let mut is_mended = false;
-        // A failed push that was never looked for is judged by the tree as it is now: what it left
-        // unfinished, this push has not finished.
+        // A failed push for which no run has searched the tree is judged by the tree as it is now:
+        // what the failed push left unfinished, this push has not finished.
         for failed in self.by.iter_mut().filter(|failed| failed.is_named()) {
             if let Some(found) = &times.found {
                 failed.note_unfinished(found, true);
@@ -181,7 +181,7 @@ impl TornMark {
         Some(self).filter(|mark| !is_mended || !mark.by.is_empty())
     }
 
-    /// What is left of the mark after a look at the tree.
+    /// What is left of the mark after a comparison of the tree.
     pub(crate) fn after_look(
         mut self,
         look: &TornEvidence,
@@ -226,23 +226,23 @@ impl TornMark {
         Some(self)
     }
 
-    /// Whether the tree is another one than a failed transfer of an unknown client left.
+    /// Whether the tree differs from what a failed transfer of an unknown client left.
     pub fn is_changed(&self, look: &TornEvidence) -> bool {
         match &self.fingerprint {
             Some(fingerprint) => *fingerprint != look.fingerprint,
-            // The hook that set the mark never came to look: what changed since then shows in the
+            // The hook that set the mark never compared the tree. Changes since then show in the
             // kernel's change times.
             None => look.newest_ctime_ns > nanoseconds_of(self.since),
         }
     }
 
-    /// Whether only a transfer of an unknown client is held against the tree.
+    /// Whether the mark holds only a transfer of an unknown client.
     pub fn is_nameless(&self) -> bool {
         self.named().next().is_none()
     }
 
-    /// A change since the mark may be one of a good transfer whose hook waits. One in the future is
-    /// one of a wrong clock, and says nothing.
+    /// Whether the newest change is later than the mark. It may come from a good transfer whose
+    /// hook still waits. A change dated in the future comes from a wrong clock and proves nothing.
     fn is_changed_since_mark(&self, look: &TornEvidence) -> bool {
         let marked = nanoseconds_of(self.since);
         (marked.saturating_add(1)..=nanoseconds_of(look.ended)).contains(&look.newest_ctime_ns)
@@ -259,17 +259,17 @@ impl TornMark {
 /// What a comparison of the tree shows about failed pushes that were marked before it began.
 #[derive(Debug, Clone)]
 pub struct TornEvidence<'a> {
-    /// The mark when the look began; what came later is left alone.
+    /// The mark when the comparison began. Later marks are left alone.
     pub seen: Option<&'a TornMark>,
-    /// When the look before this one began, if the tree is just as that one left it.
+    /// When the comparison before this one began, if the tree has not changed since that one.
     pub unchanged_since: Option<&'a BootTime>,
     /// Directories whose modification and change times are equal, and those times.
     pub scars: &'a [UnfinishedDirectory],
-    /// The tree.
+    /// The fingerprint of the tree.
     pub fingerprint: Fingerprint,
     /// The newest change time of a directory, in nanoseconds since 1970.
     pub newest_ctime_ns: i64,
-    /// When the look ended, by the wall clock.
+    /// When the comparison ended, by the wall clock.
     pub ended: DateTime<Utc>,
 }
 

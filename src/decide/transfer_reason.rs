@@ -12,11 +12,11 @@ use crate::decide::verdict_facts::NothingWritten;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum TransferReason {
-    /// A push ended well, and nothing stands against its tree.
+    /// A push ended well, and nothing keeps its snapshot from being complete.
     EndedWell,
-    /// A person asked.
+    /// The administrator asked for a snapshot.
     AskedFor,
-    /// An earlier run owed it.
+    /// A snapshot was due from an earlier run.
     Owed,
     /// Nothing was written.
     NothingWritten {
@@ -28,17 +28,17 @@ pub enum TransferReason {
         /// rsync's status.
         status: i32,
     },
-    /// The push that others were left to has failed.
+    /// Other pushes had left their snapshot to this push, which has failed.
     OthersLeft {
         /// rsync's status.
         status: i32,
     },
     /// Failed pushes have not been repeated.
     Torn {
-        /// Whose and where to; none for a client that is not known.
+        /// Their clients and destinations; empty for a client that is not known.
         pushes: Vec<String>,
     },
-    /// The tree is still as a failed transfer of an unknown client left it.
+    /// The tree has not changed since a failed transfer of an unknown client.
     StillTorn,
     /// Other pushes are running.
     Running {
@@ -47,13 +47,13 @@ pub enum TransferReason {
         /// Whether one writes into files that the snapshot shares.
         in_place: bool,
     },
-    /// The ledger missed the transfer, so others may be running.
+    /// The ledger missed the transfer, so other transfers may be running.
     NotInLedger,
     /// A client says in the module that its backup is not finished.
     ClientUnfinished,
     /// A client says in the module that it could not transfer everything.
     ClientPartial,
-    /// The machine was started again since.
+    /// The machine was started again since the push.
     Restarted,
     /// The snapshot is left to pushes that are still running.
     LeftToPushes {
@@ -62,7 +62,7 @@ pub enum TransferReason {
     },
     /// The snapshot is left to the client, which has more to send.
     LeftToClient,
-    /// It is sooner than `min_interval`.
+    /// The last snapshot is younger than `min_interval`.
     TooSoon,
     /// Nothing has changed since the newest snapshot of that grade.
     Unchanged {

@@ -1,18 +1,19 @@
-//! What becomes of a transfer: its snapshot, its marks, what is owed.
+//! What becomes of a transfer: its snapshot, its marks, and whether a snapshot stays due.
 
 use crate::decide::grade::Grade;
 use crate::decide::torn_mark::TornMark;
 use crate::decide::transfer_reason::TransferReason;
 use crate::decide::verdict_facts::*;
 
-/// What happens to the debt.
+/// What happens to the due mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owed {
     /// It stays as it is.
     AsBefore,
-    /// It is paid.
+    /// It is cleared.
     Paid,
-    /// A snapshot is owed from now on; a standing debt may be worth more, and is older.
+    /// A snapshot is due from now on. A due mark that exists already is older, and may be for a
+    /// better grade.
     Marked {
         /// Why.
         reason: DueReason,
@@ -21,21 +22,22 @@ pub enum Owed {
     },
 }
 
-/// What is decided.
+/// The verdict about a transfer or a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransferVerdict {
     /// The grade of the snapshot to make, if one is to be made.
     pub snapshot: Option<Grade>,
-    /// Why.
+    /// Why there is a snapshot of that grade, or none.
     pub because: TransferReason,
-    /// The failed pushes that stand from now on.
+    /// The failed pushes that are not made up for.
     pub marks: Option<TornMark>,
-    /// What happens to the debt.
+    /// What happens to the due mark.
     pub owed: Owed,
 }
 
 impl TransferVerdict {
-    /// The grade up to which the tree is safe in a snapshot once this is carried out.
+    /// The grade of the snapshot that holds the tree once the verdict is carried out; `None`
+    /// without one.
     pub fn covered(&self) -> Option<Grade> {
         match self.because {
             TransferReason::Unchanged { grade } => Some(grade),
@@ -43,8 +45,9 @@ impl TransferVerdict {
         }
     }
 
-    /// This verdict after a second look, when the tree was cloned: a failure or a backup that began
-    /// meanwhile makes a complete snapshot partial. It is made in any case: the tree is cloned.
+    /// This verdict combined with `again`, the verdict after the tree was cloned: a failure or a
+    /// backup that began meanwhile makes a complete snapshot partial. The snapshot is made in any
+    /// case, because the clone exists.
     #[must_use]
     pub fn after_clone(self, again: TransferVerdict) -> Self {
         match (self.snapshot, again.snapshot) {
@@ -57,8 +60,8 @@ impl TransferVerdict {
     }
 
     /// Whether a tree that does not differ from the newest complete snapshot proves that this
-    /// snapshot still shows it. Writes in place are in no name or inode, and a failed transfer may
-    /// have left anything.
+    /// snapshot still shows it. Writes in place change no name or inode number, and a failed
+    /// transfer may have left anything.
     pub fn lets_verified_until_move(&self, differs_from_complete: Option<bool>) -> bool {
         let is_in_place = self.marks.as_ref().is_some_and(TornMark::is_in_place);
         let is_failed = matches!(self.because, TransferReason::Failed { .. });

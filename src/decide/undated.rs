@@ -3,9 +3,10 @@
 //! A snapshot's name is what the wall clock said, and its sequence number is the order in which
 //! snapshots were really taken. Where the two contradict each other, where the boot clock
 //! contradicts the names, or where a clock in doubt dated it, a snapshot is *undated*: it is kept,
-//! and takes part in no slot, count or cutoff until a person confirms. So what expires, expires
-//! under every dating that sequence, believed times and boot clock allow. A date of 1970 is never
-//! believed: such a snapshot is dated by its successor once a person has confirmed.
+//! and takes part in no slot, count or cutoff until the administrator confirms the dates. So a
+//! snapshot expires only if it does so under every dating that sequence numbers, believed times and
+//! boot clock allow. A date before 1990 is never believed: once the administrator has confirmed,
+//! such a snapshot gets the date of its successor.
 
 use std::collections::BTreeMap;
 
@@ -25,9 +26,9 @@ pub fn mark(snapshots: &mut [Snapshot], clock: &ClockHistory) {
     mark_by_order(snapshots, clock);
 }
 
-/// A date before any snapshot can have been taken is not believed on a person's word either: such a
-/// snapshot counts as taken when its next believed successor was, the latest that is possible.
-/// Without one it stays undated.
+/// A date before 1990 is not believed even if the administrator has confirmed it. Such a snapshot
+/// counts as taken at the time of the next snapshot whose date is believed, the latest time that is
+/// possible. Without a next one it stays undated.
 fn date_by_successor(snapshots: &mut [Snapshot]) {
     let believed: Vec<(u64, DateTime<Utc>)> = snapshots
         .iter()
@@ -53,7 +54,8 @@ fn date_by_successor(snapshots: &mut [Snapshot]) {
     }
 }
 
-/// What is said of a snapshot without a look at others.
+/// Whether the snapshot is undated by its own record and the history of the clock, without a look
+/// at other snapshots.
 fn by_itself(snapshot: &Snapshot, clock: &ClockHistory) -> Option<Undated> {
     if !snapshot.recorded {
         return None;
@@ -71,12 +73,14 @@ fn by_itself(snapshot: &Snapshot, clock: &ClockHistory) -> Option<Undated> {
     latest.filter(|latest| is_later(snapshot.time, *latest)).map(|_| Undated::OutOfOrder)
 }
 
-/// A clock may be off by its tolerance either way, so two dates by twice as much.
+/// Whether `one` is later than `other` for sure. Each clock may be off by its tolerance in either
+/// direction, so two dates may differ by twice as much.
 fn is_later(one: DateTime<Utc>, other: DateTime<Utc>) -> bool {
     one - other > tolerance(0) * 2
 }
 
-/// The snapshots with numbers whose dates stand so far, in the order in which they were taken.
+/// The snapshots that have a number and are not undated so far, in the order in which they were
+/// taken.
 fn in_sequence(snapshots: &[Snapshot]) -> Vec<usize> {
     let is_dated = |index: &usize| {
         let Snapshot { recorded, sequence, undated, .. } = &snapshots[*index];

@@ -1,26 +1,29 @@
 //! The verdict: what a module's tree is worth, whether a snapshot of it is made now, which failed
-//! pushes are still to be made up for, and what stays owed.
+//! pushes are still to be made up for, and whether a snapshot stays due.
 //!
 //! This is the one place where that is decided. The rest of the program gathers [`VerdictFacts`],
 //! asks for a verdict at three moments, and carries it out:
 //!
-//! 1. when a transfer has ended, before anything waits: its mark, or the end of one;
-//! 2. when the tree is approached: whether the snapshot is left to a push that is still running;
-//! 3. when the tree was looked at, and again when it was copied: the grade, the marks, the debt.
+//! 1. when a transfer has ended, before its hook waits for anything: the torn mark is set or
+//!    cleared;
+//! 2. before the tree is read: whether the snapshot is left to a push that is still running;
+//! 3. after the tree was compared, and again after it was cloned: the grade, the torn mark, the due
+//!    mark.
 //!
-//! Each later moment knows more, and what is added can only lower a grade: a mark that appeared or
+//! Each later moment knows more, and the new facts can only lower a grade: a mark that appeared or
 //! a backup that began meanwhile makes partial what would have been complete.
 //!
 //! The laws, each of them asserted over all combinations of facts by the tests below:
 //!
-//! * Only what wrote tears. What was refused, and what left the tree as the look before it, tears
-//!   nothing; everything else that failed does.
-//! * Only what covers and heals mends, see [`torn`](crate::decide::torn_mark); a tree that equals
-//!   the newest complete snapshot is no mixture, but for writes in place, which names and inodes do
-//!   not show.
+//! * Only a transfer that wrote tears the module. A transfer that was refused, or that left the
+//!   tree as the comparison before it found it, tears nothing; every other failed transfer does.
+//! * Only a push that covers a failed one and heals its directories makes up for it, see
+//!   [`torn_mark`](crate::decide::torn_mark). A tree that equals the newest complete snapshot is no
+//!   mixture, except after writes in place, which change no names or inode numbers.
 //! * A snapshot is complete only if no mark is left, no push is running, the ledger saw every push,
 //!   and the client says nothing against it.
-//! * Nothing waits for ever: a person never waits, everyone else at most `max_defer`.
+//! * No snapshot is put off for ever: one that the administrator asks for is not put off at all,
+//!   every other one for at most `max_defer`.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -31,15 +34,15 @@ use crate::decide::transfer_reason::TransferReason;
 use crate::decide::transfer_verdict::{Owed, TransferVerdict};
 use crate::decide::verdict_facts::*;
 
-/// Whether a snapshot that was put off at `since` has been put off for long enough. A time in the
-/// future is one of a wrong clock: how long it was is not known, and must not be for ever.
+/// Whether a snapshot that was put off at `since` has been put off for at least `max`. Also true if
+/// `since` lies in the future: a wrong clock noted it, and the snapshot must not wait for ever.
 pub fn has_waited(since: Option<DateTime<Utc>>, now: DateTime<Utc>, max: TimeDelta) -> bool {
     let waited = since.map_or(TimeDelta::zero(), |since| now - since);
     waited >= max || waited < TimeDelta::zero()
 }
 
-/// How a transfer ended, and what that is worth, if the daemon says `status`: where the client says
-/// that something could not be transferred, that counts.
+/// The status of a transfer and what it is worth, if the daemon reports `status`. If the client
+/// says that something could not be transferred, the client's word counts.
 pub fn end_of_transfer(
     status: i32,
     completion: ClientCompletion,
@@ -53,8 +56,8 @@ pub fn end_of_transfer(
     }
 }
 
-/// The grade of a tree of which nothing is known but what its client says: how the transfer ended,
-/// and how far the backup has come.
+/// The grade of a tree of which only the client's word is known: how the transfer ended, and how
+/// far the backup has come.
 pub fn grade_alone(status: i32, completion: ClientCompletion, statuses: Statuses) -> Grade {
     let worth = Worth::of_status(status, Reporter::Client, statuses);
     if worth == Worth::Complete && completion.allows_complete(statuses) {
@@ -64,13 +67,13 @@ pub fn grade_alone(status: i32, completion: ClientCompletion, statuses: Statuses
     }
 }
 
-/// What a verdict that was carried out leaves behind: the marks, where others may have come
-/// meanwhile, and the debt.
+/// What is noted after a verdict was carried out: the torn mark, to which other runs may have added
+/// meanwhile, and the due mark.
 pub fn aftermath(facts: &VerdictFacts, carried_out: &TransferVerdict) -> (Option<TornMark>, Owed) {
     (marks(facts), owed(facts, carried_out))
 }
 
-/// Decides.
+/// The verdict on these facts.
 pub fn verdict(facts: &VerdictFacts) -> TransferVerdict {
     let marks = marks(facts);
     let (snapshot, because) = match grade(facts, marks.as_ref()) {
@@ -115,7 +118,7 @@ fn marks(facts: &VerdictFacts) -> Option<TornMark> {
     }
 }
 
-/// The grade, and why; or why there is no snapshot.
+/// The grade and the reason for it, or the reason why there is no snapshot.
 fn grade(
     facts: &VerdictFacts,
     marks: Option<&TornMark>,
@@ -148,7 +151,7 @@ fn grade(
     }
 }
 
-/// What the occasion would be worth in a module where nothing else ever happened.
+/// What the occasion would be worth if nothing else had ever happened in the module.
 fn hoped(facts: &VerdictFacts) -> Result<(Grade, TransferReason), TransferReason> {
     match facts.occasion {
         Occasion::ByHand => Ok((Grade::Complete, TransferReason::AskedFor)),
@@ -191,8 +194,9 @@ fn after_look(
     because: TransferReason,
     marks: Option<&TornMark>,
 ) -> Result<(Grade, TransferReason), TransferReason> {
-    // Without the ledger a listing looks like a good push: one that changed nothing since a failure
-    // shows what that left, and nothing else. A push that the ledger knows did bring something.
+    // Without the ledger, a listing looks like a good push. If such a transfer changed nothing
+    // since a failure, the tree is still what the failed push left. A push that the ledger knows
+    // did write.
     let is_known_push =
         matches!(facts.occasion, Occasion::Transfer(TransferEnd { push: Some(_), .. }));
     let is_unchanged_tear = marks
@@ -228,7 +232,7 @@ fn owed(facts: &VerdictFacts, verdict: &TransferVerdict) -> Owed {
     };
     match &verdict.because {
         TransferReason::LeftToPushes { .. } => marked(DueReason::Deferred, asked),
-        // Should the client never come back, what there is of its backup is owed.
+        // If the client never comes back, a snapshot of the part that it has sent is due.
         TransferReason::LeftToClient => marked(DueReason::Deferred, Some(Asked::FailedTransfer)),
         TransferReason::TooSoon => {
             marked(DueReason::MinInterval, asked.or(Some(Asked::FailedTransfer)))
@@ -240,10 +244,10 @@ fn owed(facts: &VerdictFacts, verdict: &TransferVerdict) -> Owed {
     }
 }
 
-/// Whether the debt is paid by what the verdict makes safe.
+/// Whether the verdict provides the snapshot that the due mark asks for.
 fn is_paid(facts: &VerdictFacts, due: &Due, verdict: &TransferVerdict) -> bool {
-    // Of a torn or unfinished tree nothing better can be had, and what mends it brings a snapshot
-    // of its own.
+    // A torn or unfinished tree allows only a partial snapshot. The push that makes up for the
+    // failure brings a snapshot of its own.
     let is_torn = verdict.marks.is_some() || facts.completion == ClientCompletion::Unfinished;
     let is_by_ledger = matches!(due.reason, DueReason::Deferred | DueReason::Interrupted);
     let is_owed = matches!(facts.occasion, Occasion::Owed { .. });

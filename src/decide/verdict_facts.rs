@@ -35,15 +35,15 @@ pub enum Reporter {
 pub enum Worth {
     /// It ended badly: no snapshot.
     Nothing,
-    /// It ended badly, and a partial snapshot of that is wanted.
+    /// It ended badly, and the policy wants a partial snapshot of it.
     Partial,
     /// It ended well: a complete snapshot, if anything changed.
     Complete,
 }
 
 impl Worth {
-    /// What `status` is worth. A client that says itself that something could not be transferred
-    /// has done all that it could: that is worth a partial snapshot.
+    /// What `status` is worth. If the client itself says that something could not be transferred,
+    /// it has done all that it could: that is worth a partial snapshot.
     pub fn of_status(status: i32, reporter: Reporter, statuses: Statuses) -> Self {
         if statuses.complete.contains(&status) {
             Worth::Complete
@@ -70,7 +70,7 @@ pub enum ClientCompletion {
     Done,
     /// All that could be transferred is there, but something could not.
     Partial,
-    /// The client is at work, or has died.
+    /// The client is at work, or was interrupted.
     Unfinished,
 }
 
@@ -146,12 +146,13 @@ pub struct TransferEnd<'a> {
     pub status: i32,
     /// What the ledger knows of it, if it does and it is a push.
     pub push: Option<&'a LedgerPush>,
-    /// The ledger knows it for a download, a listing or a dry run, or pre-xfer turned it away.
+    /// The ledger says that it was a download, a listing or a dry run, or that pre-xfer turned it
+    /// away.
     pub is_no_push: bool,
     /// What `rsyncd.conf` forbade when it began. A client can bring about any status at any time,
     /// so only both together prove that nothing was written.
     pub forbidden: Option<Forbidden>,
-    /// Whether the client's word that it has not finished came with this very push.
+    /// Whether this very push brought the client's token that says *unfinished*.
     pub brought_unfinished: bool,
 }
 
@@ -160,19 +161,19 @@ pub struct TransferEnd<'a> {
 pub enum Occasion<'a> {
     /// A transfer that has just ended.
     Transfer(TransferEnd<'a>),
-    /// A person.
+    /// The administrator.
     ByHand,
-    /// A debt that an earlier run left; a timer serves these.
+    /// A snapshot is due from an earlier run; a timer asks for it.
     Owed {
-        /// Who asked then.
+        /// Who asked for it then.
         asked: Asked,
-        /// Whether the machine has been running since. rsync does not sync what it writes, so part
-        /// of a push that ended before may never have reached the disk.
+        /// Whether the machine has not been started again since. rsync does not sync what it
+        /// writes, so after a restart a part of an earlier push may never have reached the disk.
         is_of_this_boot: bool,
     },
 }
 
-/// Who asked for a snapshot that is owed; the more it is worth, the greater.
+/// Who asked for a snapshot that is due. The more it is worth, the greater the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Asked {
@@ -185,7 +186,7 @@ pub enum Asked {
 }
 
 impl Asked {
-    /// The grade that is hoped for.
+    /// The grade that the snapshot has if nothing stands against it.
     pub fn grade(self) -> Grade {
         match self {
             Asked::FailedTransfer => Grade::Partial,
@@ -194,7 +195,7 @@ impl Asked {
     }
 }
 
-/// Why a snapshot is owed.
+/// Why a snapshot is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DueReason {
@@ -223,7 +224,7 @@ impl TransferEnd<'_> {
 }
 
 impl Occasion<'_> {
-    /// Who asks; none if the transfer earns no snapshot.
+    /// Who asks; `None` if the transfer earns no snapshot.
     pub fn asked(&self) -> Option<Asked> {
         match self {
             Occasion::ByHand => Some(Asked::ByHand),
@@ -248,7 +249,7 @@ impl Occasion<'_> {
     }
 }
 
-/// The pushes that are running beside.
+/// The other pushes that are running.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RunningPushes {
     /// How many.
@@ -257,23 +258,24 @@ pub struct RunningPushes {
     pub in_place: bool,
 }
 
-/// The standing debt.
+/// The due mark, as far as it matters for a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
-    /// Who asked.
+    /// Who asked for the snapshot.
     pub asked: Asked,
-    /// Why.
+    /// Why it is due.
     pub reason: DueReason,
-    /// It was marked before the machine was started last.
+    /// The mark was set before the last start of the machine.
     pub is_of_earlier_boot: bool,
-    /// It was marked after the look at the tree began, which may have missed what it asks for.
+    /// The mark was set after the comparison began, which may have missed the changes that the mark
+    /// is for.
     pub is_newer_than_look: bool,
 }
 
 /// How the tree differs from the newest snapshots, and what it shows about failed pushes.
 #[derive(Debug, Clone, Copy)]
 pub struct TreeComparison<'a> {
-    /// What it shows about failed pushes.
+    /// What the tree shows about failed pushes.
     pub failed_pushes: &'a TornEvidence<'a>,
     /// Whether the tree differs from the newest complete snapshot, writes in place included; none
     /// if there is no such snapshot.
@@ -292,16 +294,16 @@ pub struct TreeComparison<'a> {
 pub enum VerdictStage<'a> {
     /// The transfer has ended, and nothing has waited yet.
     Ended {
-        /// By the wall clock.
+        /// The time by the wall clock.
         now: DateTime<Utc>,
-        /// The run that noticed.
+        /// When the run noticed the end, by the boot clock.
         noticed: &'a BootTime,
         /// The directories that failed pushes did not finish, as they are now.
         unfinished: &'a UnfinishedDirectories,
     },
-    /// It is known who is running.
+    /// The tree is about to be read, and it is known which pushes are running.
     Approach,
-    /// The tree was looked at.
+    /// The tree was compared.
     Looked(TreeComparison<'a>),
 }
 
@@ -312,22 +314,22 @@ pub struct VerdictFacts<'a> {
     pub occasion: Occasion<'a>,
     /// When the verdict is asked for.
     pub moment: VerdictStage<'a>,
-    /// How much the ledger saw.
+    /// How many of the transfers the ledger saw.
     pub coverage: LedgerCoverage,
     /// Whether pre-xfer runs for the module, so that it is known who is pushing.
     pub is_paired: bool,
     /// Who else is pushing.
     pub running: RunningPushes,
-    /// Snapshots have been left to running pushes for `max_defer` already, or since a time that a
-    /// wrong clock told.
+    /// The snapshot has been left to running pushes for `max_defer` already, or since a time in the
+    /// future, which a wrong clock noted.
     pub has_waited: bool,
     /// Pushes that ended well have been left to this one.
     pub has_deferred: bool,
     /// What the client says in the module.
     pub completion: ClientCompletion,
-    /// The failed pushes that stand.
+    /// The torn mark, if there is one.
     pub torn: Option<&'a TornMark>,
-    /// The debt that stands.
+    /// The due mark, if there is one.
     pub due: Option<Due>,
     /// The policy's statuses.
     pub statuses: Statuses<'a>,

@@ -55,8 +55,8 @@ impl CombinedEffect {
         }
     }
 
-    /// The options in effect that rewrite files. A sender rewrites nothing, though it may remove
-    /// what it has sent.
+    /// The options in effect that rewrite files. None if rsyncd sends files and removes them
+    /// afterwards: a sender rewrites no file.
     pub(crate) fn rewriting(&self) -> Vec<RewritingOption> {
         if self.sender && self.kind().writes() { Vec::new() } else { self.named_rewriting() }
     }
@@ -72,7 +72,8 @@ impl CombinedEffect {
         if self.sender {
             return self.kind_of_sender();
         }
-        // Even with `--list-only`: no client pushes with it, and rsyncd does not guard every write.
+        // This holds with `--list-only`, too: no client pushes with that option, and rsyncd does
+        // not prevent every write because of it.
         let writes_no_file = self.existing && self.ignore_existing && self.deletes;
         if writes_no_file { TransferKind::DeletionOnly } else { TransferKind::Push }
     }
@@ -106,7 +107,7 @@ impl CombinedEffect {
     }
 }
 
-/// The rewriting options that a list names of which a word was not understood: every word that
+/// The rewriting options in a list that holds a word which was not understood. Every word that
 /// looks like such an option counts.
 pub(crate) fn suspected_rewriting(arguments: &[Vec<u8>]) -> Vec<RewritingOption> {
     let rewrites = |effect: &OptionEffect| {

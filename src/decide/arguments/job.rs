@@ -1,8 +1,8 @@
 //! From the options of a push to the [`PushJob`] that they describe.
 //!
-//! Clients spell one option in several ways, and send letters in clusters: here each has its long
-//! name, `no-X` takes X back, and what only changes how much is shown, how fast it goes or how the
-//! two sides talk is dropped.
+//! Clients spell one option in several ways and join letters in clusters. So each option gets its
+//! long name here, and `no-X` removes X. Options that change only what is shown, how fast rsync
+//! works or how the two sides talk are left out.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,8 @@ const DOES: &[&str] = &[
     "links", "owner", "perms", "recursive", "specials", TIMES, "xattrs",
 ];
 
-/// Options that make rsync leave something out. `--append` leaves what is there as it is.
+/// Options that make rsync leave something out. `--append` is one: it keeps the bytes that a file
+/// has already.
 #[rustfmt::skip]
 const LEAVES_OUT: &[&str] = &[
     "append", "compare-dest", "cvs-exclude", "dirs", "exclude", "exclude-from", "existing",
@@ -28,8 +29,8 @@ const LEAVES_OUT: &[&str] = &[
     "update",
 ];
 
-/// Options that change nothing of what is on disk when the push has ended well. Those that write in
-/// place are among them: a client that is told to drop them repeats the same job without.
+/// Options that do not change what is on disk once the push has ended well. The options that write
+/// in place are among them: if a client is told to drop them, its next push is the same job.
 #[rustfmt::skip]
 const CHANGES_NOTHING: &[&str] = &[
     "8-bit-output", "address", "append-verify", "blocking-io", "block-size", "bwlimit",
@@ -44,8 +45,8 @@ const CHANGES_NOTHING: &[&str] = &[
 ];
 
 impl Arguments {
-    /// The push that the arguments describe; none if one of them was not understood, or if they
-    /// name no one place in the module.
+    /// The push that the arguments describe. `None` if one of them was not understood, or if they
+    /// do not name exactly one place in the module.
     pub fn job(&self) -> Option<PushJob> {
         let destination = self.destination()?;
         let options = effective(&self.options);
@@ -55,24 +56,23 @@ impl Arguments {
         };
         let mut leaves_out = named(LEAVES_OUT);
         if options.contains_key("recursive") {
-            // A client that recurses says nothing with `--dirs`.
+            // With `--recursive`, `--dirs` leaves nothing out.
             leaves_out.retain(|option| option != "dirs");
         }
         Some(PushJob { destination, does: named(DOES), leaves_out, options_hash: hash(&options) })
     }
 
-    /// Where the push goes, from the module's directory on: rsyncd has taken the module's name
-    /// away.
+    /// The destination, relative to the module's directory: rsyncd has removed the module's name.
     fn destination(&self) -> Option<String> {
         let [dot, request] = self.operands.as_slice() else { return None };
-        // rsyncd expands patterns among the names that are there.
+        // rsyncd expands a pattern to names that exist, so a pattern names no certain place.
         let is_plain = !request.iter().any(|byte| b"*?[".contains(byte));
         (dot == b"." && is_plain).then(|| escape(&normalized(request)))
     }
 }
 
 impl OptionName {
-    /// The letter and the long names that mean the option, this one included.
+    /// The letters and long names that mean this option, its own name included.
     pub fn spellings(&self) -> Vec<String> {
         let (mut spellings, long) = match self {
             OptionName::Letter(letter) => (vec![letter.to_string()], names_of_letter(*letter)),
@@ -116,7 +116,7 @@ fn effective(given: &[GivenOption]) -> Options {
     options
 }
 
-/// The long names of a letter; itself where it has none that matters.
+/// The long names that a letter means; the letter itself if it has no long name that matters here.
 fn names_of_letter(letter: char) -> Vec<String> {
     let names: &[&str] = match letter {
         'a' => &["recursive", "links", "perms", TIMES, "group", "owner", "devices", "specials"],
@@ -173,7 +173,8 @@ fn names_of_letter(letter: char) -> Vec<String> {
     names.iter().map(|name| (*name).to_string()).collect()
 }
 
-/// One name for the several that an option has; what stands for others, as those.
+/// The one name that is used here for an option with several names. An option that stands for
+/// several others becomes those.
 fn names_of_long(name: &str) -> Vec<String> {
     let mut letters = name.chars();
     if let (Some(letter), None) = (letters.next(), letters.next()) {
@@ -207,7 +208,7 @@ fn hash(options: &Options) -> String {
     for (name, value) in
         options.iter().filter(|(name, _)| !CHANGES_NOTHING.contains(&name.as_str()))
     {
-        // A NUL ends each: neither names nor values can hold one.
+        // A NUL ends each option, because neither names nor values can contain one.
         hasher
             .update(name.as_bytes())
             .update(b"=")

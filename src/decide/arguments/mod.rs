@@ -1,25 +1,25 @@
 //! What a transfer is going to do, from the arguments that rsyncd hands to a pre-xfer hook.
 //!
-//! rsyncd reads what the client sends like a command line of its own, with popt and one table of
-//! options, and passes the same words on as `RSYNC_ARG0` to `RSYNC_ARGn`, byte for byte. So they
-//! are read here the same way: letters in clusters, values that are attached or the next word,
-//! options behind paths, and the last of two that contradict each other. With `--secluded-args` the
-//! client sends two lists; rsyncd adds up what they say, and passes them on as one.
+//! rsyncd parses what the client sends like its own command line, with popt and one table of
+//! options. It passes the same words on as `RSYNC_ARG0` to `RSYNC_ARGn`, byte for byte. They are
+//! read here by the same rules: letters in clusters, values that are attached or are the next word,
+//! options after paths, and the last of two contradicting options wins. With `--secluded-args` the
+//! client sends two lists; rsyncd combines their effects and passes them on as one list.
 //!
-//! A push must never pass for anything else, or it would have no snapshot, and an option that
-//! rewrites files in place must never be missed, whatever a client sends. That holds because
+//! Whatever a client sends, two mistakes must never happen: to take a push for something else,
+//! because it would get no snapshot, and to miss an option that rewrites files in place. Three
+//! rules prevent them:
 //!
-//! * a word is an option here only where it is one for rsyncd. All that could set the two apart is
-//!   whether an option takes a value, and that never changed from rsync 3.0.9 to 3.5.0. So for
-//!   both `--backup-dir --sender` is a push, with a backup directory of that name;
-//! * one word that is not understood for sure makes the whole list suspect: an unknown option, a
-//!   value too few or too many, a bare `-` or `--`, no `--server` in front, no dot before the
-//!   paths. What is suspect is a push, and every word of it that looks like an option that rewrites
-//!   counts as one, even if another would take it back. An rsyncd of today refuses nearly all of
-//!   it; one of tomorrow may know the option, and then a pull passes for a push, which costs a
-//!   comparison. Every word that looks like an option that names a partial directory counts as one,
-//!   too;
-//! * a value that makes no sense needs no look: rsyncd refuses the transfer for it.
+//! * A word is an option here exactly if it is one for rsyncd. The two could differ only if an
+//!   option took a value for one and not for the other, and that never changed from rsync 3.0.9 to
+//!   3.5.0. So for both, `--backup-dir --sender` is a push with a backup directory of that name.
+//! * One word that is not understood for sure makes the whole list suspect: an unknown option, a
+//!   missing or surplus value, or a bare `-` or `--`. So does a list without `--server` in front or
+//!   without a dot before the paths. A suspect list counts as a push. Every word in it that looks
+//!   like an option that rewrites files, or like one that names a partial directory, counts as that
+//!   option, even if another word would revoke it. Today's rsyncd refuses nearly all such lists. A
+//!   later rsyncd may know the option; then a pull may count as a push, which costs one comparison.
+//! * A value that makes no sense is not examined: rsyncd refuses the transfer because of it.
 
 mod combined_effect;
 mod job;
@@ -41,20 +41,21 @@ use crate::decide::arguments::transfer_kind::TransferKind;
 pub struct Arguments {
     /// What the transfer does.
     pub kind: TransferKind,
-    /// The options in effect that rewrite files, sorted, each once. Pulls and dry runs name them
-    /// too and rewrite nothing, so ask [`TransferKind::writes`] first.
+    /// The options in effect that rewrite files, sorted, each once. Pulls and dry runs may name
+    /// them, too, but rewrite nothing, so ask [`TransferKind::writes`] first.
     pub rewriting: Vec<RewritingOption>,
-    /// The directories in which rsync would go on in place: the values of `--partial-dir`, or that
-    /// of `--delay-updates`. Ask [`TransferKind::writes`] first here, too.
+    /// The directories in which rsync would continue files in place: the values of `--partial-dir`,
+    /// or that of `--delay-updates`. Ask [`TransferKind::writes`] first here, too.
     pub partial_dirs: Vec<Vec<u8>>,
-    /// Every option, in the order of the command line; none if a word was not understood.
+    /// Every option, in the order of the command line; empty if a word was not understood.
     pub options: Vec<GivenOption>,
-    /// What is no option, from the dot before the paths on; none if a word was not understood.
+    /// The words that are not options, from the dot before the paths on; empty if a word was not
+    /// understood.
     pub operands: Vec<Vec<u8>>,
 }
 
 impl Arguments {
-    /// What has to be assumed of a transfer whose arguments are not known: that it writes.
+    /// The arguments of a transfer about which nothing is known: it is assumed to write.
     pub fn unknown() -> Self {
         Arguments { kind: TransferKind::Push, ..Arguments::default() }
     }
@@ -91,7 +92,8 @@ impl Arguments {
         })
     }
 
-    /// After how many seconds without a word from the server the client gives up; none if it waits.
+    /// After how many seconds without data from the server the client gives up; `None` if it waits
+    /// without a limit.
     pub fn timeout_seconds(&self) -> Option<u64> {
         let value = self.values("timeout").pop()?;
         std::str::from_utf8(&value).ok()?.parse().ok().filter(|seconds| *seconds > 0)

@@ -1,12 +1,13 @@
-//! The options that an rsync server knows: which take a value, and what the few mean that decide
-//! what a transfer does.
+//! The options that an rsync server knows: which of them take a value, and the effect of the few
+//! that decide what a transfer does.
 //!
-//! The union of what rsync 3.0.9 to 3.5.0 know. No option ever changed whether it takes a value, so
-//! one table reads them all; an option that the rsyncd at hand does not know yet makes it refuse
-//! the transfer. Left out are those that end or fail every daemon that reads them: `--help`,
-//! `--version`, `-V`, `--daemon`, `--detach`, `--no-detach`, `--config` and `--dparam`.
+//! The table is the union of what rsync 3.0.9 to 3.5.0 know. No option ever changed whether it
+//! takes a value, so one table serves all versions. If the installed rsyncd does not know an option
+//! yet, it refuses the transfer. The options that end or fail every daemon that reads them are left
+//! out: `--help`, `--version`, `-V`, `--daemon`, `--detach`, `--no-detach`, `--config` and
+//! `--dparam`.
 
-/// What an option means for what a transfer does.
+/// The effect of an option on what a transfer does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OptionEffect {
     Sender,
@@ -18,16 +19,16 @@ pub(crate) enum OptionEffect {
     IgnoreExisting,
     Delete,
     RemoveSource,
-    /// `--only-write-batch`: rsyncd does as for `--dry-run`.
+    /// `--only-write-batch`: rsyncd treats it like `--dry-run`.
     OnlyBatch,
-    /// `--write-batch`, which takes the place of `--only-write-batch`.
+    /// `--write-batch`, which overrides `--only-write-batch`.
     Batch,
     Inplace(bool),
     Append,
     AppendVerify,
     NoAppend,
     WriteDevices(bool),
-    /// Nothing that matters here.
+    /// The option does not matter here.
     Other,
 }
 
@@ -105,7 +106,7 @@ fn long_that_matters(name: &[u8]) -> Option<OptionEffect> {
 const LETTERS_WITH_VALUES: &[u8] = b"@BMTef";
 const LETTERS: &[u8] = b"0468ACDEFHIJKLNOPRSUWXabcdghiklmnopqrstuvxyz";
 
-/// Long options with a value, but for those that matter.
+/// Long options that take a value and have no effect that matters here.
 #[rustfmt::skip]
 const VALUES: &[&str] = &[
     "address", "backup-dir", "block-size", "bwlimit", "cc", "checksum-choice", "checksum-seed",
@@ -119,7 +120,7 @@ const VALUES: &[&str] = &[
     "zc", "zl", "zt",
 ];
 
-/// Long options without a value, but for those that matter.
+/// Long options that take no value and have no effect that matters here.
 #[rustfmt::skip]
 const SWITCHES: &[&str] = &[
     "8-bit-output", "acls", "atimes", "backup", "blocking-io", "checksum", "compress",

@@ -1,5 +1,5 @@
-//! The directories in which a push would have rsync go on in place, and those that it moves old
-//! files to.
+//! The directories in which a push would have rsync continue files in place, and those to which it
+//! moves old files.
 
 use crate::decide::arguments::option_name::{GivenOption, OptionName};
 use crate::decide::partial_dirs::{DELAYED, is_none};
@@ -23,8 +23,8 @@ pub(crate) fn partial_dirs(options: &[GivenOption]) -> Vec<Vec<u8>> {
     named
 }
 
-/// The partial directories that a list may name of which a word was not understood: every word that
-/// looks like such an option counts.
+/// The partial directories that a list may name if it holds a word which was not understood. Every
+/// word that looks like such an option counts.
 pub(crate) fn suspected(arguments: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut named = Vec::new();
     let mut words = arguments.iter().peekable();
@@ -37,7 +37,7 @@ pub(crate) fn suspected(arguments: &[Vec<u8>]) -> Vec<Vec<u8>> {
         };
         named.push(match rest.strip_prefix(b"=") {
             Some(value) => value.to_vec(),
-            // The option itself stands for a value that is missing.
+            // If the value is missing, the option's own word counts as the value.
             None => words.peek().map_or(word, |next| *next).clone(),
         });
     }

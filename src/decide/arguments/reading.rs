@@ -27,8 +27,8 @@ pub(crate) fn read(arguments: &[Vec<u8>]) -> Option<ReadArguments> {
     let mut words = rest.iter().map(Vec::as_slice);
     while let Some(word) = words.next() {
         match word {
-            // No client sends these; popt has read a lone dash in two ways, and after two dashes
-            // it reads no options, but only to the end of the first of two secluded lists.
+            // No client sends these. Versions of popt read a lone dash in two ways. After two
+            // dashes popt reads no options, but only to the end of the first of two secluded lists.
             b"-" | b"--" => return None,
             [b'-', b'-', long @ ..] => long_option(long, &mut words, &mut read)?,
             [b'-', cluster @ ..] => short_options(cluster, &mut words, &mut read)?,
