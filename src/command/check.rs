@@ -81,7 +81,7 @@ fn check_named(context: &Context, module: &OsStr) -> Vec<CheckedModuleView> {
                 .map(|(label, target)| checked(label, target, conf.as_ref()))
                 .collect();
         }
-        // `check` of all modules says the same of this one.
+        // A `check` of all modules reports this module in the same way.
         Err(error) if error.is_not_found() && is_configured(name) => {
             Finding::new(Severity::Critical, error.to_string())
         }

@@ -20,7 +20,7 @@ use crate::tell::escape::{escape, escape_path};
 
 /// The hook that makes snapshots.
 pub(crate) const HOOK: &str = "post-xfer exec";
-/// The hook that lets transfers in.
+/// The hook that lets transfers in or turns them away.
 const GATE: &str = "pre-xfer exec";
 const GATE_COMMAND: &str = "pre-xfer";
 

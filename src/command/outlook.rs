@@ -54,15 +54,15 @@ pub(crate) fn long_span(text: &str) -> std::result::Result<DurationText, String>
     span.ok_or_else(|| "a number and a unit are needed: s, m, h, d, w or y".to_string())
 }
 
-/// Longer than any step of a clock, for `--at`: the administrator means that time, so it is no
+/// For `--at`, longer than any step of a clock: the administrator chose that time, so it is no
 /// clock jump.
 pub(crate) const ANY_JUMP: DurationText = DurationText::from_seconds(1_000 * 365 * 86_400);
 
 /// What one policy makes of the snapshots.
 pub(crate) struct PolicyOutlook {
     pub decision: Decision,
-    /// The decision without caps and guards: the reasons for which a snapshot goes that a guard
-    /// holds.
+    /// The decision without caps and guards. It has the reasons for which a snapshot would go that
+    /// only a guard holds.
     pub unguarded: Decision,
     /// When each snapshot goes; `None` if the usual distance of pushes is not known.
     pub forecast: Option<Forecast>,

@@ -19,9 +19,9 @@
 //! | key | meaning |
 //! |---|---|
 //! | `name`, `time`, `verified_until`, `grade` | as in the JSON of `list` |
-//! | `keep`, `reasons` | whether it stays, and every reason as text; of one that only a guard holds first the guard, then why it goes without |
-//! | `expires_at` | of one that stays: when it goes if pushes go on as they did; null if it stays for ten years, if a guard holds it, and where no forecast is possible |
-//! | `covered_by` | of one that goes, now or without a guard: a list of `frequency`, `slot`, `name`, `keep`: which snapshot stands for its slot, and whether that one stays itself; else empty |
+//! | `keep`, `reasons` | whether it stays, and every reason as text; if only a guard holds it, first the guard, then why it would go without |
+//! | `expires_at` | of a snapshot that stays: when it goes if pushes continue as before; null if it stays for ten years, if a guard holds it, and where no forecast is possible |
+//! | `covered_by` | of a snapshot that goes, or that only a guard holds: a list of `frequency`, `slot`, `name`, `keep`: which snapshot stands for its slot, and whether that one stays itself; else empty |
 //! | `pinned` | the reason that the administrator gave for pinning it, or null |
 //! | `entries` | files and directories in it as recorded, or null |
 //! | `compared` | null, or under `--policy`: `keep`, `reasons`, `expires_at`, `covered_by` |

@@ -99,7 +99,7 @@ fn forget_pause(target: &Target, ended: Option<Pause>) {
     }
 }
 
-/// Why still nothing expires, as the end of a message; empty if snapshots expire.
+/// Why nothing expires yet, as the end of a message; empty if snapshots expire.
 fn still_paused(target: &Target) -> Result<String> {
     if let Some(mistake) = target.trouble.first() {
         return Ok(format!("; nothing expires yet, since the policy cannot be used: {mistake}"));

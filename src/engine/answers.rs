@@ -1,9 +1,9 @@
 //! Whether the file system of a path answers at all.
 //!
 //! The server of a mount may be dead, or a disk may hang. A thread that asks it then waits for
-//! ever, and with it a `check` or a run for all modules. So another thread asks first, and is left
-//! behind if it gets no answer. This process asks no path a second time that has not answered once:
-//! a dead server of many modules costs the wait once.
+//! ever, and with it a `check` or a run for all modules. So another thread asks first, and is
+//! abandoned if it gets no answer. If a path has not answered once, this process never asks it
+//! again, so a dead server of many modules costs only one wait.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, mpsc};
@@ -56,7 +56,7 @@ fn asked(path: &Path) -> bool {
         }
         let _ = sender.send(());
     };
-    // Where no thread can start, nothing is known, and the caller asks itself.
+    // If no thread can start, nothing is known, and the caller asks the file system itself.
     match thread::Builder::new().stack_size(64 << 10).spawn(ask) {
         Ok(_) => receiver.recv_timeout(PATIENCE) != Err(mpsc::RecvTimeoutError::Timeout),
         Err(_) => true,

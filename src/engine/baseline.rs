@@ -56,10 +56,10 @@ pub struct Baseline {
 /// How an inode came to be recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BaselineOrigin {
-    /// By the run that linked it. If an earlier run had linked it as well, another program has
-    /// touched it in between.
+    /// By the run that linked it. If an earlier run had linked it before, another program has
+    /// touched it since then.
     Linked,
-    /// Later, as a part of a snapshot: nothing is known of the time before.
+    /// By a later run, when it was part of a snapshot already: nothing is known of the time before.
     Found,
 }
 

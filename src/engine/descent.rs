@@ -1,4 +1,4 @@
-//! The way from a tree's root down to the directory at hand, by descriptors.
+//! The way from a tree's root down to the directory at hand (where the walk is), by descriptors.
 //!
 //! A client can make a tree that is tens of thousands of levels deep: longer than any path, and
 //! with more directories than a process may have open. So only the last `WINDOW` levels and the

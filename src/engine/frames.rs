@@ -35,7 +35,7 @@ impl<T: Copy> Frame for PendingChildren<T> {
 pub(crate) enum Step<T> {
     /// Visit this subdirectory.
     Enter(CString, T),
-    /// Read the directory again, for the subdirectories that memory did not suffice for.
+    /// Read the directory again, for the subdirectories that did not fit into memory.
     ReadAgain(PendingChildren<T>),
     /// All subdirectories have been visited.
     Leave,

@@ -13,9 +13,9 @@
 //!   of rsync has to be read each time.
 //!
 //! The index is a chain of records in preorder, each with its depth; children are sorted by name.
-//! It is used as it lies in the file, so memory holds only two more words for each directory. A
-//! checksum and the snapshot's name protect it. If anything in it is wrong, it is not used, and
-//! everything is compared.
+//! It is used in the form that it has in the file, so memory holds only two more words for each
+//! directory. A checksum and the snapshot's name protect it. If anything in it is wrong, it is not
+//! used, and everything is compared.
 
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;

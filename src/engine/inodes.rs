@@ -1,4 +1,4 @@
-//! Walks a tree for the inodes that its names stand for; nothing but its directories is opened.
+//! Walks a tree and visits each name with its inode number; it opens only directories.
 
 use std::ffi::CStr;
 use std::ops::ControlFlow;

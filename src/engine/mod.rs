@@ -7,6 +7,9 @@
 //! another entry from one call to the next, but always for one inside the tree. Only directories
 //! are opened; a regular file is opened only where it must be copied ([`copy`]) or hashed
 //! ([`content`]).
+//!
+//! The directory *at hand* is the one that a walk is in. *Pending* subdirectories are those that it
+//! has still to visit.
 
 pub(crate) mod answers;
 pub(crate) mod attributes;

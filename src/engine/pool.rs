@@ -54,8 +54,8 @@ struct PoolQueue<Job> {
 }
 
 impl<Job: Send> Pool<Job> {
-    /// Does `jobs`, and all that are given away meanwhile, with `workers` threads, this one
-    /// included. Returns the result of each job, in no particular order.
+    /// Does `jobs`, and all jobs that are given away meanwhile, with `workers` threads, the calling
+    /// one included. Returns the result of each job, in no particular order.
     pub(crate) fn run<Out: Send>(
         workers: usize,
         jobs: Vec<Job>,

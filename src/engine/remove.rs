@@ -3,10 +3,10 @@
 //! The trees are in a directory that only this program may enter, but their content came from a
 //! client: single names by descriptor, no symbolic link is followed, no mount is crossed.
 //!
-//! Several workers share the trees. A directory of which a worker gave a part away is not removed
-//! by it; when all workers have finished, one walk removes what is left, little more than those
-//! directories. That walk keeps its first error and continues, because each removed entry frees
-//! space. A run that is killed leaves less for the next one.
+//! Several workers share the trees. If a worker gave a part of a directory away, it does not remove
+//! that directory. When all workers have finished, one walk removes what is left, little more than
+//! those directories. That walk keeps its first error and continues, because each removed entry
+//! frees space. A run that is killed leaves less for the next one.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -157,7 +157,8 @@ impl Removal<'_> {
         let Ok(start) = self.descent.start_at(depth) else { return };
         let frames = self.frames.down_to(depth);
         if let Some((name, ())) = frames.last_mut().and_then(|frame| frame.pending.pop()) {
-            // All directories above are shared then; those above a shared one are marked already.
+            // From here up, each directory has now given a part away. If one had done so before,
+            // those above it are marked already.
             let above = frames.iter_mut().rev().take_while(|frame| !frame.is_shared);
             above.for_each(|frame| frame.is_shared = true);
             pool.give(RemoveJob { start, name });
@@ -197,7 +198,7 @@ impl Removal<'_> {
         self.frames.push(RemoveFrame { pending, is_shared: false });
     }
 
-    /// Goes on with the subdirectories of the directory at hand that memory did not suffice for.
+    /// Goes on with the subdirectories of the directory at hand that did not fit into memory.
     fn read_again(&mut self, mut pending: PendingChildren<()>) {
         let Some(frame) = self.frames.pop() else { return };
         match self.descent.directory().and_then(|directory| Listing::rewind(directory.as_fd())) {

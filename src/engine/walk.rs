@@ -84,7 +84,7 @@ struct SequentialWalk<'a> {
 enum Pass {
     /// Files are visited, subdirectories become pending.
     First,
-    /// Only the subdirectories count that memory did not suffice for.
+    /// Only the subdirectories that did not fit into memory become pending.
     Later,
 }
 

@@ -14,11 +14,12 @@
 //!   option took a value for one and not for the other, and that never changed from rsync 3.0.9 to
 //!   3.5.0. So for both, `--backup-dir --sender` is a push with a backup directory of that name.
 //! * One word that is not understood for sure makes the whole list suspect: an unknown option, a
-//!   missing or surplus value, or a bare `-` or `--`. So does a list without `--server` in front or
-//!   without a dot before the paths. A suspect list counts as a push. Every word in it that looks
-//!   like an option that rewrites files, or like one that names a partial directory, counts as that
-//!   option, even if another word would revoke it. Today's rsyncd refuses nearly all such lists. A
-//!   later rsyncd may know the option; then a pull may count as a push, which costs one comparison.
+//!   missing or surplus value, or a bare `-` or `--`. A list without `--server` in front or without
+//!   a dot before the paths is suspect, too. A suspect list counts as a push. Every word in it that
+//!   looks like an option that rewrites files, or like one that names a partial directory, counts
+//!   as that option, even if another word would revoke it. Today's rsyncd refuses nearly all such
+//!   lists. A later rsyncd may know the option; then a pull may count as a push, which costs one
+//!   comparison.
 //! * A value that makes no sense is not examined: rsyncd refuses the transfer because of it.
 
 mod combined_effect;

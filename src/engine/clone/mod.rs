@@ -77,7 +77,8 @@ pub struct CloneOutcome {
 
 impl CloneOutcome {
     fn add(&mut self, other: CloneOutcome) {
-        // One worker may have counted an entry that another one found gone: below zero until added.
+        // One worker may count an entry that another worker finds gone, so a single count may be
+        // below zero.
         self.entries = self.entries.wrapping_add(other.entries);
         self.made += other.made;
         self.removed += other.removed;
@@ -268,8 +269,8 @@ struct TreeCloner<'a, 's> {
 /// A directory whose subdirectories are being cloned.
 struct CloneFrame {
     child: CloneChild,
-    /// The position in the new index, if nothing has changed and the subdirectories were taken from
-    /// the retired snapshot's index.
+    /// The directory's position in the new index, if it is unchanged and its subdirectories were
+    /// taken from the retired snapshot's index.
     kept_at: Option<usize>,
     pending: PendingChildren<CloneChild>,
     /// Parts of the index that belong here, before those of the pending subdirectories.

@@ -97,7 +97,7 @@ impl TreeCloner<'_, '_> {
     }
 
     /// Keeps a directory of the recycled snapshot as it is, if neither it nor the live directory
-    /// has changed since that snapshot was made; its subdirectories become pending. Returns whether
+    /// has changed since that snapshot was made. Its subdirectories become pending. Returns whether
     /// the directory was kept.
     fn keep(&mut self, name: &CStr, child: CloneChild) -> Result<bool> {
         let CloneContext { newest, retired, partial_dirs, .. } = self.shared.knowledge;
@@ -156,7 +156,7 @@ impl TreeCloner<'_, '_> {
         Ok(true)
     }
 
-    /// Goes on with the subdirectories that memory did not suffice for.
+    /// Goes on with the subdirectories that did not fit into memory.
     fn read_again(&mut self, mut pending: PendingChildren<CloneChild>) -> Result<()> {
         let Some(mut frame) = self.frames.pop() else { return Ok(()) };
         if frame.kept_at.is_some() {
@@ -179,7 +179,7 @@ impl TreeCloner<'_, '_> {
         self.part.push(&IndexRecord { depth, name, ..*line }, self.shared.max_bytes)
     }
 
-    /// Adds a directory to the index that is not finished; returns its position.
+    /// Adds a directory that is not finished to the index; returns its position.
     fn note(&mut self, name: &CStr, entries: u64, live: Stamp) -> usize {
         let (entries, live) = match u32::try_from(entries) {
             Ok(entries) => (entries, live),
@@ -200,8 +200,8 @@ impl TreeCloner<'_, '_> {
         self.depth + u32::try_from(self.frames.len()).unwrap_or(u32::MAX)
     }
 
-    /// The live entry is no directory any more. It is linked in one more attempt only: a client
-    /// that keeps swapping it must not keep the run here.
+    /// Handles a live entry that is no directory any more. It is linked in one more attempt only: a
+    /// client that keeps swapping it must not keep the run here.
     fn lose(&mut self, name: &CStr, cause: Errno) -> Result<()> {
         self.uncount();
         let staged = self.open_staged()?;
@@ -276,7 +276,7 @@ impl TreeCloner<'_, '_> {
             && dirs.includes(&self.live.relative_path(None))
     }
 
-    /// Takes the subdirectories of a directory that was kept from the index.
+    /// Finds the subdirectories of a directory that was kept, by the index.
     fn look_up_kept(&self, pending: &mut PendingChildren<CloneChild>, parent: CloneChild) {
         let CloneContext { newest, retired, .. } = self.shared.knowledge;
         let Some((index, ordinal)) = retired.zip(parent.retired) else { return };
@@ -385,7 +385,8 @@ impl TreeCloner<'_, '_> {
     }
 }
 
-/// Makes the next run read a directory, since its snapshot may differ from the live one.
+/// Marks a directory in the index so that the next run reads it, since its snapshot may differ from
+/// the live one.
 fn doubt(part: &mut IndexPart, frame: &mut CloneFrame) {
     if let Some(unfinished) = frame.unfinished.as_mut() {
         unfinished.stamp = Stamp::NEVER;

@@ -119,7 +119,7 @@ pub(crate) struct CompareContext<'a> {
     /// The snapshot's index, if it has one. The comparison notes in it which directories are
     /// unchanged.
     pub index: Option<&'a DirectoryIndex>,
-    /// Whether everything is compared nevertheless, to prove the index.
+    /// Whether everything is compared all the same, to check the index.
     pub is_proof: bool,
     /// About how many entries the snapshot has.
     pub entries: Option<u64>,

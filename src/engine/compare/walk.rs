@@ -165,8 +165,8 @@ impl CompareWalk<'_> {
         self.frames.push(frame);
     }
 
-    /// Goes on with the subdirectories that memory did not suffice for. The entries of the
-    /// directories at hand are not counted a second time.
+    /// Goes on with the subdirectories that did not fit into memory. The entries of the directories
+    /// at hand are not counted a second time.
     fn read_again(&mut self, mut pending: PendingChildren<CompareChild>) -> Result<()> {
         let Some(frame) = self.frames.pop() else { return Ok(()) };
         if !frame.is_unchanged
