@@ -113,7 +113,8 @@ pub(crate) fn keep_slots(
     }
 }
 
-/// Keeps the newest complete snapshot, the young ones, the pinned ones and the newest `min_keep`.
+/// Keeps the newest complete snapshot, the young ones and the pinned ones, and then the newest of
+/// the others until `min_keep` stay.
 pub(crate) fn keep_floors(
     verdicts: &mut [SnapshotVerdict],
     complete: &[usize],
