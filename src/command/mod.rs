@@ -71,7 +71,7 @@ impl Context {
                     "{label}: left as it is, for it is no module of rsyncd.conf; name its \
                      directory to work on it"
                 ),
-                // The work on this module fails with the refusal of its nesting.
+                // This module would take snapshots of snapshots; the work on it fails and says so.
                 KnownModule::NeverSucceeded(label, target)
                     if changes && target.check_nesting().is_err() =>
                 {

@@ -13,7 +13,7 @@ use crate::decide::snapshot_verdict::Decision;
 use crate::decide::time_text::TimeText;
 use crate::system::clock::Clock;
 
-/// Years of a replay have so many seconds.
+/// The length of a year in a replay, in seconds.
 pub(crate) const YEAR_SECONDS: u64 = 365 * 86_400;
 
 /// What `plan` is asked for.

@@ -1,7 +1,7 @@
 //! `release`: ends the pause of the large-change guard, the torn mark, the pause for damage, or
 //! pushes that cannot be seen from here. The administrator decides that.
 //!
-//! The printed line also says what else still keeps snapshots from expiring, or partial.
+//! The printed line also says what else still keeps snapshots from expiring or from being complete.
 
 use std::ffi::OsStr;
 

@@ -1,10 +1,10 @@
-//! Who transferred.
+//! The client of a transfer, as rsyncd tells it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::tell::escape::deserialize_line;
 
-/// Who transferred, as rsyncd told it, escaped.
+/// The client of a transfer, as rsyncd tells it, escaped.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Client {

@@ -48,7 +48,7 @@ pub struct FileTime {
 }
 
 impl FileTime {
-    /// Nanoseconds since 1970, as far as they can be told.
+    /// Nanoseconds since 1970, limited to what an `i64` can hold.
     pub fn as_ns(self) -> i64 {
         self.seconds.saturating_mul(1_000_000_000).saturating_add(self.nanoseconds.into())
     }

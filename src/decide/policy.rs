@@ -24,7 +24,7 @@ pub enum Prefer {
 /// The I/O scheduling class of snapshot and removal work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IoNice {
-    /// Leave it as it is.
+    /// The class stays unchanged.
     None,
     /// Yield to everything else.
     Idle,

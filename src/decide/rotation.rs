@@ -1,8 +1,8 @@
 //! Which snapshots stay, which go, and why: a pure function of snapshots, state, policy and now.
 //!
-//! The rule of rotate-backups: cut time into slots per frequency, let one snapshot stand for
-//! each, drop those before the window, keep the N newest slots; a snapshot that stands for a kept
-//! slot stays. This program differs where that loses data:
+//! The rule is that of rotate-backups: cut time into slots for each frequency, let one snapshot
+//! stand for each slot, drop the slots before the window, and keep the N newest ones. A snapshot
+//! that stands for a kept slot stays. This program differs where the rule loses data:
 //!
 //! * A snapshot holds not for an instant but from its own time to *verified-until*, the last
 //!   run that found nothing changed, and stands for every slot between. So a snapshot has a

@@ -20,7 +20,7 @@ pub struct ShownPeriod {
     pub until: DateTime<Utc>,
 }
 
-/// The slots that one snapshot holds, and how far it reaches on the frequency's axis.
+/// The slots that one snapshot covers, and how far it reaches on the frequency's axis.
 struct HeldSlots {
     first_slot: i64,
     last_slot: i64,

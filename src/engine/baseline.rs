@@ -1,10 +1,10 @@
 //! Baselines: what an inode looked like when it was linked, to be compared with it later.
 //!
 //! A client that changes a file in place changes it in every snapshot that shares the inode. So the
-//! attributes of each inode that is new in a snapshot are recorded. They are read by the staged
-//! name after the link was made, since every change from then on changes a snapshot. An inode that
-//! was linked before has a baseline already: its change time lies in a window in which a run made
-//! or removed links.
+//! attributes of each inode that is new in a snapshot are recorded. They are read through the
+//! staged name after the link was made, since every change from then on changes the snapshot. An
+//! inode whose change time lies in a window in which a run made or removed links was linked before,
+//! and has a baseline already.
 //!
 //! No file is opened. Extended attributes are read through `/proc/self/fd`, and are unknown where
 //! that is missing. If the file system uses an inode number again for another file, the time of

@@ -297,7 +297,7 @@ impl TreeCloner<'_, '_> {
         recording.is_news(&inode).then_some(inode.changed)
     }
 
-    /// Records an inode that has just been linked: a change from now on is one of the snapshot.
+    /// Records an inode that has just been linked: from now on a change of it changes the snapshot.
     fn record(&mut self, staged: BorrowedFd, name: &CStr, touched: Option<FileTime>) {
         if self.shared.knowledge.recording.is_some()
             && let Some(baseline) = baseline_of(staged, name, BaselineOrigin::Linked, touched)
