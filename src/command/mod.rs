@@ -35,6 +35,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::config::forbidden::offers_only_reading;
+use crate::config::settings::PolicySource;
 use crate::decide::root_overlap::Opener;
 use crate::engine::answers::answers;
 use crate::module::confine;
@@ -216,6 +217,11 @@ impl Context {
     ) -> Result<Exit> {
         // One name may stand for several directories, so a named module may be several targets.
         let single = module.is_some() && targets.len() == 1;
+        if let (true, PolicySource::Trouble(mistakes)) = (targets.is_empty(), &self.settings.source)
+        {
+            // Where the snapshots belong is in the policy, so there may well be some.
+            return Err(Error::Policy(mistakes.clone()));
+        }
         if targets.is_empty() {
             log::info!(
                 "nothing to do: no module in {} has snapshots yet, and this machine remembers none",

@@ -35,7 +35,7 @@ pub(crate) struct PlanOptions {
     #[arg(long, value_name = "SPAN", value_parser = long_span, requires = "replay")]
     pub every: Option<DurationText>,
     /// Decide as if it were this time, such as 2026-12-24, '2026-12-24 18:00' or
-    /// 2026-12-24T18:00:00Z
+    /// 2026-12-24T18:00:00Z; snapshots with a later date are left out
     #[arg(long, value_name = "TIME", value_parser = TimeText::parse)]
     pub at: Option<TimeText>,
     /// Count the bytes that would be free even if that takes long
@@ -51,7 +51,9 @@ pub(crate) fn long_span(text: &str) -> std::result::Result<DurationText, String>
         DurationText::parse(&format!("{}s", count.checked_mul(YEAR_SECONDS)?))
     });
     let span = DurationText::parse(text).or(years);
-    span.ok_or_else(|| "a number and a unit are needed: s, m, h, d, w or y".to_string())
+    span.ok_or_else(|| {
+        "a number and a unit are needed: s, m, h, d, w or y, at most 1000y".to_string()
+    })
 }
 
 /// For `--at`, longer than any step of a clock: the administrator chose that time, so it is no

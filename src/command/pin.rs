@@ -125,13 +125,16 @@ fn find<'a>(
             Err(error) => log::warn!("{label}: {error}"),
         }
     }
-    let place = module
-        .map_or("any module that has snapshots".to_string(), |module| escape(module.as_bytes()));
+    let is_module = || context.configured_path(OsStr::from_bytes(name.as_bytes())).is_some();
+    let nowhere = match module {
+        Some(module) => format!("{} has no {what} {told}", escape(module.as_bytes())),
+        None if is_module() => format!("{told} is a module: name one of its snapshots, too"),
+        None => format!("no module has a {what} {told}"),
+    };
     let labels: Vec<String> = having.iter().map(Target::label).collect();
     match having.pop() {
         None => Err(Error::Usage(format!(
-            "{place} has no {what} {told}; `list` shows snapshots and pins, `list --expired` what \
-             is retired"
+            "{nowhere}; `list` shows snapshots and pins, `list --expired` what is retired"
         ))),
         Some(target) if having.is_empty() => Ok((target, name)),
         Some(_) => Err(Error::Usage(format!(

@@ -97,7 +97,10 @@ fn plan(
         target.policy.clock_jump = ANY_JUMP;
     }
     let reading = options.at.is_none().then(|| Clock::System.reading());
-    let examined = rotate::examine(&target, &root, now, reading.clone())?;
+    let mut examined = rotate::examine(&target, &root, now, reading.clone())?;
+    if options.at.is_some() {
+        leave_out_later(&mut examined, &target.policy, now);
+    }
     let outlook = |target: &Target, list: &SnapshotList, decision: Decision| {
         // Taken from the verdicts, which say which dates are not believed.
         let snapshots: Vec<Snapshot> =
@@ -126,6 +129,16 @@ fn plan(
     Ok((PlanView::new(&target, now, &examined.list, &present, compared), examined.list.warnings))
 }
 
+/// Decides as at `now`, when snapshots that are dated later did not exist.
+fn leave_out_later(examined: &mut ExaminedRoot, policy: &Policy, now: DateTime<Utc>) {
+    let count = examined.list.items.len();
+    examined.list.items.retain(|snapshot| snapshot.name.time <= now);
+    if examined.list.items.len() < count {
+        let snapshots = examined.list.snapshots();
+        examined.decision = decide(&snapshots, &examined.state.history(None), policy, now);
+    }
+}
+
 /// What another policy decides once `rotate --confirm` has confirmed it. If the change of policy
 /// alone would pause expiry until then, the decision still names that pause.
 fn decision_once_confirmed(
@@ -135,7 +148,11 @@ fn decision_once_confirmed(
     now: DateTime<Utc>,
     reading: Option<ClockReading>,
 ) -> Result<(SnapshotList, Decision)> {
-    let ExaminedRoot { list, decision, .. } = rotate::examine(other, root, now, reading.clone())?;
+    let mut examined = rotate::examine(other, root, now, reading.clone())?;
+    if reading.is_none() {
+        leave_out_later(&mut examined, &other.policy, now);
+    }
+    let ExaminedRoot { list, decision, .. } = examined;
     if !matches!(decision.pause, Some(Pause::MostOfHistory { .. })) {
         return Ok((list, decision));
     }

@@ -132,7 +132,10 @@ fn matching(names: &[Vec<PathPiece>]) -> Vec<PathBuf> {
 
 fn matching_in(directory: &Path, pieces: &[PathPiece]) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let directories = entries.filter(|entry| {
+        let kind = entry.file_type();
+        kind.is_ok_and(|kind| kind.is_dir() || kind.is_symlink() && entry.path().is_dir())
+    });
     let is_one = |entry: &std::fs::DirEntry| is_of(pieces, entry.file_name().as_bytes());
     let mut found: Vec<PathBuf> = directories.filter(is_one).map(|entry| entry.path()).collect();
     found.sort();

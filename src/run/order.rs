@@ -18,7 +18,7 @@ use crate::decide::root_overlap::Opener;
 use crate::decide::verdict::has_waited;
 use crate::decide::verdict_facts::{ClientCompletion, DueReason};
 use crate::module::target::Target;
-use crate::run::lost_history::{begins_anew, moved_root, refusal_of_root};
+use crate::run::lost_history::{begins_anew, holds_snapshots, moved_root, refusal_of_root};
 use crate::run::marks::mark_before_lock;
 use crate::run::memory::remember;
 use crate::run::report::{Ending, Report};
@@ -48,9 +48,10 @@ pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> 
             target.label()
         );
     }
-    let lost = target.lost_history().and_then(|_| begins_anew(target, request));
+    let is_lost = target.lost_history().is_some();
+    let lost = if is_lost { begins_anew(target, request) } else { None };
     let moved = moved_root(target);
-    let mut result = run_in_root(target, request, clock);
+    let mut result = run_in_root(target, request, clock, is_lost);
     if let Ok(report) = &mut result {
         lost.into_iter().chain(moved).for_each(|message| report.warn(message));
     }
@@ -74,9 +75,13 @@ fn nothing_due(target: &Target) -> Result<Report> {
     result
 }
 
-fn run_in_root(target: &Target, request: &Request, clock: &Clock) -> Result<Report> {
+fn run_in_root(target: &Target, request: &Request, clock: &Clock, is_lost: bool) -> Result<Report> {
     target.check_nesting_in_hook()?;
+    let holds_snapshots = is_lost && holds_snapshots(target);
     let root = target.open_root()?;
+    if holds_snapshots {
+        State::update(root.private(), |state| state.state_lost = true)?;
+    }
     let session = Session { target, root: &root, clock };
     mark_before_lock(session, request)?;
     let entry = transfer::note_end(session, request)?;

@@ -251,11 +251,10 @@ impl State {
     /// [`Error::Damaged`] if it cannot be understood, [`Error::Newer`] if a newer version wrote it.
     pub fn read(private: Dir) -> Result<Self> {
         let Some(text) = dir::read(private, STATE_FILE)? else {
-            return Ok(if has_history(private)? {
-                State::worst(private)
-            } else {
-                State::default()
-            });
+            return match has_history(private)? {
+                true => State::worst(private),
+                false => Ok(State::default()),
+            };
         };
         format::read(&private.path.join(STATE_FILE), &text)
     }
@@ -296,7 +295,7 @@ impl State {
                      expires until `rotate --confirm`"
                 );
                 set_aside(private)?;
-                (State::worst(private), true)
+                (State::worst(private)?, true)
             }
             Err(error) => return Err(error),
         };
@@ -318,17 +317,17 @@ impl State {
     }
 
     /// The worst that a lost state may have said.
-    fn worst(private: Dir) -> Self {
+    fn worst(private: Dir) -> Result<Self> {
         let torn = TornMark::new(Utc::now(), -1, BootTime::now(), None);
-        State {
+        Ok(State {
             state_lost: true,
             torn: Some(torn),
             // It is unknown if a push wrote in place, so the next run compares the files with the
             // inode log.
             written_in_place: true,
-            pins: PinCopy::read(private),
+            pins: PinCopy::read(private)?,
             ..State::default()
-        }
+        })
     }
 }
 
@@ -344,9 +343,16 @@ struct PinCopy {
 
 impl PinCopy {
     /// The pins as far as they can be read; expiry is paused until the administrator confirms.
-    fn read(private: Dir) -> Pins {
+    ///
+    /// # Errors
+    /// [`Error::Newer`] if a newer version wrote them: they are not to be written over.
+    fn read(private: Dir) -> Result<Pins> {
         let text = dir::read(private, PINS_FILE).ok().flatten().unwrap_or_default();
-        toml::from_str::<PinCopy>(&text).unwrap_or_default().pins
+        match format::read::<PinCopy>(&private.path.join(PINS_FILE), &text) {
+            Ok(copy) => Ok(copy.pins),
+            Err(error @ Error::Newer { .. }) => Err(error),
+            Err(_) => Ok(Pins::default()),
+        }
     }
 }
 

@@ -165,7 +165,10 @@ fn a_plan_for_another_time_has_no_quarrel_with_the_clock() {
     for (time, at) in
         [("2024-11-22", "2024-11-21T23:00:00Z"), ("2024-11-22 19:00", "2024-11-22T18:00:00Z")]
     {
-        assert_eq!(module.json(&["plan", "data", "--json", "--at", time])["at"], at);
+        let plan = module.json(&["plan", "data", "--json", "--at", time]);
+        assert_eq!(plan["at"], at);
+        // What is dated later did not exist then, and says nothing of the clock.
+        assert!(plan["pause"].is_null() && plan["snapshots"] == serde_json::json!([]), "{plan}");
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use chrono::TimeDelta;
 use support::module::Module;
 use support::run::Run;
-use support::time::{name_of, now};
+use support::time::{name_of, name_of_age, now};
 use support::{fingerprint, have, tree};
 
 /// Expires all of [`OLD`].
@@ -280,11 +280,30 @@ fn a_root_whose_history_is_gone_is_told_of_and_begins_anew_once() {
 
 #[test]
 fn a_person_who_begins_a_new_history_gets_no_alert_of_it() {
-    let (module, _) = Module::with_snapshot();
+    let (module, name) = Module::with_snapshot();
     fs::remove_dir_all(module.private("")).expect("removed");
+    fs::remove_dir_all(module.snapshot(&name)).expect("removed");
     module.run(&["check", "data"]).exits(&[2]).says("holds no history now");
     module.run(&["snapshot", "data"]).exits(&[0]).says("a new one begins");
     module.run(&["check", "data"]).exits(&[0]);
+}
+
+#[test]
+fn snapshots_without_what_was_known_of_them_do_not_expire() {
+    let (module, _) = Module::with_snapshot();
+    for hours in [30, 31, 32] {
+        module.make_old_snapshot(&name_of_age(TimeDelta::hours(hours)));
+    }
+    module.write_policy("[defaults]\nkeep = { yearly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\n");
+    let before = module.snapshots();
+    fs::remove_dir_all(module.private("")).expect("removed");
+    for arguments in [&["snapshot", "data"][..], &["snapshot", "--all"], &["rotate", "data"]] {
+        module.run(arguments).exits(&[4]).says("rotate --confirm`");
+        assert!(before.iter().all(|name| module.snapshots().contains(name)), "{arguments:?}");
+    }
+    module.run(&["check", "data"]).exits(&[1, 2]).says("rotate --confirm");
+    module.run(&["rotate", "data", "--confirm"]).exits(&[0, 4]);
+    assert!(module.snapshots().len() < before.len());
 }
 
 #[test]
