@@ -387,7 +387,6 @@ fn what_one_client_tore_another_one_does_not_mend() {
     tree::write(&small.join("b/arrives first"), "1");
     Run::of(&mut push("alice", &small)).exits(&[0]);
     daemon.await_hooks(3);
-    eprintln!("{}", fs::read_to_string(module.private("state.toml")).unwrap());
     let names = module.snapshots();
     assert!(names.len() == 2 && !names[1].ends_with("-partial"), "{names:?}");
     assert!(!module.is_marked("torn"), "{:?}", module.state());
@@ -587,7 +586,6 @@ fn on_a_full_disk_a_push_is_entered_elsewhere() {
     assert_eq!(module.snapshots().len(), 1, "the other push is known");
     assert!(slow.wait().expect("its end").success());
     daemon.await_hooks(3);
-    eprintln!("{}", fs::read_to_string(module.private("state.toml")).unwrap());
     let names = module.snapshots();
     assert!(names.len() == 2 && !names[1].ends_with("-partial"), "{names:?}");
     module.assert_equals_module(&names[1]);
@@ -640,7 +638,6 @@ fn a_failed_transfer_that_changed_nothing_leaves_nothing_torn() {
     assert!(!module.is_marked("torn"), "{:?}", module.state());
     push("alice").exits(&[0]);
     daemon.await_hooks(3);
-    eprintln!("{}", fs::read_to_string(module.private("state.toml")).unwrap());
     let names = module.snapshots();
     assert!(names.len() == 2 && !names[1].ends_with("-partial"), "{names:?}");
 }
