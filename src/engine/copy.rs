@@ -12,12 +12,11 @@
 //! Each copy is recorded, so that a comparison does not take it for a change. A crash leaves copies
 //! in `drafts` only, which the next run empties.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
@@ -28,8 +27,11 @@ use nix::sys::stat::{
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
+use crate::engine::attributes;
+use crate::engine::copied::{
+    Copied, CopiedState, Copies, InodePair, mtime_ns, next_data, open_regular, xattrs_digest,
+};
 use crate::engine::index::{Stamp, now_ns};
-use crate::engine::{attributes, baseline};
 use crate::system::identity::{Identity, SysResult};
 use crate::system::syscalls::{is_privileged, open_directory, stat_entry};
 
@@ -69,142 +71,6 @@ fn reason(why: CopyReason) -> &'static str {
             "it is immutable or append-only, or fs.protected_hardlinks guards it"
         }
     }
-}
-
-/// The inode numbers of an original in the live tree and of its copy in the snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InodePair {
-    pub live: u64,
-    pub copy: u64,
-}
-
-/// What is recorded of an inode that was copied rather than linked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Copied {
-    /// The first of its names, relative to the module.
-    pub path: Vec<u8>,
-    /// How many names of the snapshot share the copy.
-    pub names: u64,
-    /// Size in bytes when it was copied.
-    pub size_bytes: i64,
-    /// Modification time when it was copied, nanoseconds since 1970.
-    pub mtime_ns: i128,
-    /// Other attributes of the original; earlier versions recorded none of them.
-    pub state: Option<CopiedState>,
-    /// Why it could not be linked, as text.
-    pub reason: String,
-}
-
-/// Attributes of an original besides size and time. The copy is another inode and shares none of
-/// them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CopiedState {
-    /// Type and mode.
-    pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
-    /// The device number of a device file, otherwise 0.
-    pub device: u64,
-    /// Change time, nanoseconds since 1970, if it was old enough that each later change differs.
-    pub ctime_ns: Option<i64>,
-    /// A digest of the extended attributes, if they could be read.
-    pub xattrs: Option<[u8; 16]>,
-}
-
-/// An entry of the live tree and its copy in the snapshot.
-#[derive(Clone, Copy)]
-pub struct CopiedPair<'a> {
-    pub live: BorrowedFd<'a>,
-    pub snapshot: BorrowedFd<'a>,
-    /// The name in both.
-    pub name: &'a CStr,
-    /// The inode numbers that the directories list.
-    pub inodes: InodePair,
-}
-
-impl Copied {
-    /// Whether the live entry still is what was copied. An equal change time proves it: every
-    /// change of an inode moves that time. So does a link that is made or removed elsewhere; so if
-    /// the time differs, everything is compared, the content included. No snapshot shares the
-    /// original, so nothing but the comparison shows a change.
-    pub fn is_current(&self, pair: CopiedPair) -> bool {
-        let Some(state) = &self.state else { return false };
-        let Ok(live) = stat_entry(pair.live, pair.name) else { return false };
-        let is_alike = live.st_size == self.size_bytes
-            && mtime_ns(&live) == self.mtime_ns
-            && (live.st_mode, live.st_uid, live.st_gid) == (state.mode, state.uid, state.gid)
-            && live.st_rdev == state.device;
-        // A file that is mounted over it now is another inode.
-        if Identity::of(&live).inode != pair.inodes.live || !is_alike {
-            return false;
-        }
-        state.ctime_ns == Some(Stamp::of(&live).ctime_ns)
-            || state.xattrs == xattrs_digest(pair.live, pair.name)
-                && is_same_content(pair, &live).unwrap_or(false)
-    }
-}
-
-/// Whether original and copy hold equal content. `live` is the state of the original before.
-fn is_same_content(pair: CopiedPair, live: &FileStat) -> SysResult<bool> {
-    match SFlag::from_bits_truncate(live.st_mode & SFlag::S_IFMT.bits()) {
-        SFlag::S_IFREG => {
-            let (original, copy) =
-                (open_regular(pair.live, pair.name)?, open_regular(pair.snapshot, pair.name)?);
-            let is_meant = |file: &File, inode| {
-                let stat = fstat(file)?;
-                let is_regular = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
-                Ok::<_, Errno>(is_regular && Identity::of(&stat).inode == inode)
-            };
-            let is_still = || fstat(&original).map(|now| Stamp::of(&now) == Stamp::of(live));
-            Ok(is_meant(&original, pair.inodes.live)?
-                && is_meant(&copy, pair.inodes.copy)?
-                && have_same_data(&original, &copy, live.st_size)?
-                && is_still()?)
-        }
-        SFlag::S_IFLNK => {
-            Ok(readlinkat(pair.live, pair.name)? == readlinkat(pair.snapshot, pair.name)?)
-        }
-        // Other kinds have no content: mode and device number have been compared.
-        _ => Ok(true),
-    }
-}
-
-/// Whether two files of `size_bytes` hold equal bytes. Where both have holes nothing is read.
-fn have_same_data(a: &File, b: &File, size_bytes: i64) -> SysResult<bool> {
-    const CHUNK_BYTES: usize = 128 << 10;
-    let size_bytes = u64::try_from(size_bytes).unwrap_or(0);
-    let failed = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
-    if b.metadata().map_err(failed)?.len() != size_bytes {
-        return Ok(false);
-    }
-    let mut buffers = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
-    let mut position = 0;
-    loop {
-        let data = [next_data(a, position, size_bytes), next_data(b, position, size_bytes)];
-        let Some((start, end)) = data.into_iter().flatten().min() else { return Ok(true) };
-        position = start;
-        while position < end {
-            let length = usize::try_from(end - position).unwrap_or(usize::MAX).min(CHUNK_BYTES);
-            let (some, other) = (&mut buffers.0[..length], &mut buffers.1[..length]);
-            a.read_exact_at(some, position).map_err(failed)?;
-            b.read_exact_at(other, position).map_err(failed)?;
-            if some != other {
-                return Ok(false);
-            }
-            position += length as u64;
-        }
-    }
-}
-
-fn xattrs_digest(directory: BorrowedFd, name: &CStr) -> Option<[u8; 16]> {
-    baseline::xattrs(directory, name).digest()
-}
-
-/// All copies of one snapshot.
-pub(crate) type Copies = BTreeMap<InodePair, Copied>;
-
-fn mtime_ns(stat: &FileStat) -> i128 {
-    i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec)
 }
 
 /// The state of an entry just before it was copied.
@@ -357,18 +223,6 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// Opens an entry that was a regular file a moment ago. If it is a pipe by now, O_NONBLOCK keeps
-/// this from waiting for a writer. Without O_NOATIME, reading would look like access by a client;
-/// only an owner may set it.
-fn open_regular(directory: BorrowedFd, name: &CStr) -> SysResult<File> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = match openat(directory, name, flags | OFlag::O_NOATIME, Mode::empty()) {
-        Err(Errno::EPERM) => openat(directory, name, flags, Mode::empty())?,
-        answer => answer?,
-    };
-    Ok(File::from(file))
-}
-
 fn original_name(inode: u64) -> Vec<u8> {
     inode.to_string().into_bytes()
 }
@@ -409,19 +263,6 @@ fn copy_content(source: &File, target: &File, size_bytes: i64) -> SysResult<()> 
         position = end;
     }
     target.set_len(size_bytes).map_err(failed)
-}
-
-/// The next stretch of data at or after `position`; all the rest if the file system has no
-/// SEEK_DATA.
-fn next_data(source: &File, position: u64, size_bytes: u64) -> Option<(u64, u64)> {
-    use rustix::fs::{SeekFrom, seek};
-    let start = match seek(source, SeekFrom::Data(position)) {
-        Ok(start) => start,
-        Err(rustix::io::Errno::NXIO) => return None,
-        Err(_) => position,
-    };
-    let end = seek(source, SeekFrom::Hole(start)).unwrap_or(size_bytes).min(size_bytes);
-    (start < end).then_some((start, end))
 }
 
 /// Applies owner, mode and times to an entry that must not be opened; whether the owner was kept.

@@ -19,6 +19,7 @@ pub(crate) mod children;
 pub(crate) mod clone;
 pub(crate) mod compare;
 pub(crate) mod content;
+pub(crate) mod copied;
 pub(crate) mod copy;
 pub(crate) mod descent;
 pub(crate) mod difference;

@@ -49,7 +49,8 @@ mod tests {
     #[test]
     fn an_answer_is_found_in_rsyncs_error_message() {
         let text = format!(
-            "@ERROR: pre-xfer exec returned failure; {ANSWER}: WARNING, 4096 bytes free; rsync error"
+            "@ERROR: pre-xfer exec returned failure; {ANSWER}: WARNING, 4096 bytes free; \
+             rsync error"
         );
         assert_eq!(read_answer(&text), Some(("WARNING".to_string(), Some(4096))));
         assert_eq!(

@@ -24,6 +24,7 @@ pub(crate) mod neighbours;
 pub(crate) mod nesting;
 pub(crate) mod pin;
 pub(crate) mod pinning;
+pub(crate) mod pins_file;
 pub(crate) mod publish;
 pub(crate) mod record;
 pub(crate) mod registration;

@@ -1,11 +1,11 @@
 //! From the live tree to a visible snapshot.
 //!
 //! Order: retired snapshot, if one is recycled, into staging → clone into staging → attributes
-//! bottom-up → record and inode log → `syncfs`, checked → rename without replacing →
-//! fsync of the root. Before the rename a crash leaves only staging and a record without a
-//! snapshot, which [`clean_up`](crate::store::clean_up) removes; at the rename everything in the tree is on disk, file
-//! contents that rsync never synced included; after the fsync the name is, too. So a name in the
-//! root is a complete, durable tree at every instant.
+//! bottom-up → record and inode log → `syncfs`, checked → rename without replacing → fsync of the
+//! root. Before the rename a crash leaves only staging and a record without a snapshot, which
+//! [`clean_up`](crate::store::clean_up) removes; at the rename everything in the tree is on disk,
+//! file contents that rsync never synced included; after the fsync the name is, too. So a name in
+//! the root is a complete, durable tree at every instant.
 
 use std::collections::HashSet;
 use std::ffi::{CString, OsStr};

@@ -15,7 +15,7 @@ use crate::decide::partial_dirs::PartialDirs;
 use crate::decide::transfer_reason::TransferReason;
 use crate::engine::clone::{CloneOutcome, PartialDirCounts};
 use crate::engine::compare::ExplainedDifferences;
-use crate::engine::copy::{Copied, CopiedState, Copies, InodePair};
+use crate::engine::copied::{Copied, CopiedState, Copies, InodePair};
 use crate::store::dir::{self, Dir};
 use crate::store::format::{self, FORMAT, to_toml};
 use crate::tell::error::Result;

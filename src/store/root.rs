@@ -5,9 +5,8 @@
 //! module. Everything is checked on the opened directory and then used through that descriptor
 //! only, so a path that changes in between changes nothing.
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -20,7 +19,7 @@ use crate::store::layout::{PRIVATE, Subdir};
 use crate::store::link_trial::{self, LinkTrial};
 use crate::store::lock::DirLock;
 use crate::store::registration::Registration;
-use crate::store::root_checks;
+use crate::store::root_checks::{self, make_root};
 use crate::store::snapshot_method::SnapshotMethod;
 use crate::system::mounts::note_mounts_below;
 use crate::system::syscalls::{open_directory, stat_entry};
@@ -374,28 +373,5 @@ impl SnapshotRoot {
 
     fn not_registered(&self) -> Error {
         Error::Unregistered { path: escape_path(&self.path) }
-    }
-}
-
-/// Makes a configured root if it does not exist. Its parent must exist.
-fn make_root(path: &Path) -> Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && !path.is_symlink() => {
-            Ok(())
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            Err(root_checks::refusal(
-                path,
-                "is a symbolic link that leads nowhere".into(),
-                "make what it points to (is its disk mounted?), or correct `snapshot_root`".into(),
-            ))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(root_checks::refusal(
-            path,
-            "does not exist, nor does its parent".into(),
-            "make the parent (is its disk mounted?), or correct `snapshot_root`".into(),
-        )),
-        Err(error) => Err(Error::io("make the snapshot root", path, error)),
     }
 }

@@ -4,10 +4,10 @@
 //! be able to change it, clients must not write there, and hard links from the module must be
 //! possible. Each refusal says what to do.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
 use nix::sys::stat::{FileStat, fstat};
@@ -18,6 +18,7 @@ use crate::decide::name::SnapshotName;
 use crate::decide::root_access::{self, Entrance};
 use crate::decide::zone::Zone;
 use crate::store::layout::PRIVATE;
+use crate::store::root_checks;
 use crate::system::identity::Identity;
 use crate::system::mounts::Mounts;
 use crate::system::syscalls::{MountIdentity, is_privileged, open_parent};
@@ -236,4 +237,27 @@ pub(crate) fn check_private(path: &Path, stat: &FileStat) -> Result<()> {
             geteuid()
         ),
     ))
+}
+
+/// Makes a configured root if it does not exist. Its parent must exist.
+pub(crate) fn make_root(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && !path.is_symlink() => {
+            Ok(())
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(root_checks::refusal(
+                path,
+                "is a symbolic link that leads nowhere".into(),
+                "make what it points to (is its disk mounted?), or correct `snapshot_root`".into(),
+            ))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(root_checks::refusal(
+            path,
+            "does not exist, nor does its parent".into(),
+            "make the parent (is its disk mounted?), or correct `snapshot_root`".into(),
+        )),
+        Err(error) => Err(Error::io("make the snapshot root", path, error)),
+    }
 }

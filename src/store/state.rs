@@ -31,6 +31,7 @@ use crate::store::format::{self, FORMAT, to_toml};
 use crate::store::layout::{DAMAGED_STATE_FILE, PINS_FILE, STATE_FILE, Subdir};
 use crate::store::lock::DirLock;
 use crate::store::pin::Pins;
+use crate::store::pins_file::PinCopy;
 use crate::system::syscalls::{is_gone, open_directory, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
@@ -328,31 +329,6 @@ impl State {
             pins: PinCopy::read(private)?,
             ..State::default()
         })
-    }
-}
-
-/// What `pins.toml` holds.
-#[derive(Default, Serialize, Deserialize)]
-struct PinCopy {
-    /// Format number; 0 for files of versions that wrote none.
-    #[serde(default)]
-    format: u32,
-    #[serde(default)]
-    pins: Pins,
-}
-
-impl PinCopy {
-    /// The pins as far as they can be read; expiry is paused until the administrator confirms.
-    ///
-    /// # Errors
-    /// [`Error::Newer`] if a newer version wrote them: they are not to be written over.
-    fn read(private: Dir) -> Result<Pins> {
-        let text = dir::read(private, PINS_FILE).ok().flatten().unwrap_or_default();
-        match format::read::<PinCopy>(&private.path.join(PINS_FILE), &text) {
-            Ok(copy) => Ok(copy.pins),
-            Err(error @ Error::Newer { .. }) => Err(error),
-            Err(_) => Ok(Pins::default()),
-        }
     }
 }
 

@@ -18,8 +18,8 @@ pub(crate) fn name_of(time: DateTime<Utc>) -> String {
 }
 
 /// Waits until the clock shows another second: snapshots have different names, and rsync sees that
-/// a file of the same size has changed. The kernel stamps files by a clock that lags behind by up to
-/// a tick of 10 ms, so it is that much longer.
+/// a file of the same size has changed. The kernel stamps files by a clock that lags behind by up
+/// to a tick of 10 ms, so it is that much longer.
 pub(crate) fn next_second() {
     let second = now().timestamp();
     wait_until("a second is over", || now().timestamp() != second);

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use crate::engine::children::PendingChildren;
 use crate::engine::compare::{CompareChild, Comparison, ExplainedDifferences, PresentIn};
-use crate::engine::copy::{CopiedPair, InodePair};
+use crate::engine::copied::{CopiedPair, InodePair};
 use crate::engine::descent::Descent;
 use crate::engine::difference::EntryInode;
 use crate::engine::index::{DirectoryIndex, Ordinal};

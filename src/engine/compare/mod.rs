@@ -24,7 +24,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::decide::fingerprint::Fingerprint;
 use crate::engine::children::PendingChildren;
 use crate::engine::compare::unfinished::UnfinishedSearch;
-use crate::engine::copy::{CopiedPair, Copies, InodePair};
+use crate::engine::copied::{CopiedPair, Copies, InodePair};
 use crate::engine::descent::{Descent, DescentStart};
 use crate::engine::difference::DirectoryComparer;
 use crate::engine::frames::{Frame, FrameStack};
