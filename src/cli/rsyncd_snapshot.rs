@@ -243,7 +243,7 @@ pub fn main() -> ExitCode {
     let tells_warnings = !is_hook && !matches!(line.command, Some(Command::Check { .. }));
     // pre-xfer sees by the connection's socket whether the client is still there.
     let needs_socket = matches!(line.command, Some(Command::PreXfer));
-    if is_hook && !needs_socket && HookConnection::is_announced() {
+    if is_hook && !needs_socket && HookConnection::is_in_environment() {
         crate::system::descriptors::close();
     }
     let level = match (line.verbose, line.quiet) {
@@ -252,7 +252,7 @@ pub fn main() -> ExitCode {
         (false, false) => None,
     };
     crate::tell::log::start(
-        is_hook && HookConnection::is_announced(),
+        is_hook && HookConnection::is_in_environment(),
         level.unwrap_or(LevelFilter::Info),
     );
     if !is_hook && level != Some(LevelFilter::Warn) {
@@ -288,7 +288,7 @@ fn dispatch(command: Option<Command>, context: &Context) -> Result<u8, Error> {
         confine::to([], context.write_scope);
     }
     let exit = match command {
-        None if !HookConnection::is_announced() => {
+        None if !HookConnection::is_in_environment() => {
             let usage = CommandLine::command().render_help();
             let _ = writeln!(
                 std::io::stderr(),

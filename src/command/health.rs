@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use crate::command::finding::{Finding, Severity};
 use crate::command::irremovable::irremovable;
 use crate::command::push_findings::{
-    needs_administrator, shortfall, stale_temporaries, unfinished,
+    needs_administrator, pushes_without_snapshot, stale_temporaries, unfinished,
 };
 use crate::command::run_findings::{long_job, long_run, marks, unseen};
 use crate::decide::duration_text::roughly;
@@ -52,7 +52,7 @@ pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     warnings.extend(lost_records(&root, state));
     warnings.extend(ledger_and_marks(target, &root, state, now)?);
     warnings.extend(state.torn.as_ref().map(needs_administrator).unwrap_or_default());
-    warnings.extend(state.shortfall.as_ref().and_then(shortfall));
+    warnings.extend(state.pushes_without_snapshot.as_ref().and_then(pushes_without_snapshot));
     warnings.extend(unfinished(&root, now));
     warnings.extend(newest.and_then(|record| stale_temporaries(&root, record, now)));
     let mut findings = of_severity(Severity::Warning, warnings);

@@ -18,7 +18,7 @@ pub(crate) fn irremovable(
     decision: &Decision,
 ) -> Vec<String> {
     let obstacle = |reason: &SnapshotReason| match reason {
-        SnapshotReason::Irremovable(obstacle) => Some(*obstacle),
+        SnapshotReason::Unremovable(obstacle) => Some(*obstacle),
         _ => None,
     };
     let verdicts = &decision.verdicts;

@@ -3,7 +3,9 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::decide::duration_text::roughly;
-use crate::decide::shortfall::{SHORTFALL_LIMIT, Shortfall};
+use crate::decide::pushes_without_snapshot::{
+    PUSHES_WITHOUT_SNAPSHOT_LIMIT, PushesWithoutSnapshot,
+};
 use crate::decide::torn_mark::{TornMark, UNHEALED_LIMIT};
 use crate::decide::transfer_reason::TransferReason;
 use crate::store::completion::{self, UnfinishedFile};
@@ -90,9 +92,9 @@ pub(crate) fn needs_administrator(torn: &TornMark) -> Vec<String> {
 }
 
 /// Pushes in a row that brought no complete snapshot, with the remedy for their cause.
-pub(crate) fn shortfall(shortfall: &Shortfall) -> Option<String> {
-    let Shortfall { pushes, since, status, because } = shortfall;
-    if *pushes < SHORTFALL_LIMIT {
+pub(crate) fn pushes_without_snapshot(found: &PushesWithoutSnapshot) -> Option<String> {
+    let PushesWithoutSnapshot { pushes, since, status, because } = found;
+    if *pushes < PUSHES_WITHOUT_SNAPSHOT_LIMIT {
         return None;
     }
     let remedy = match (status, because) {

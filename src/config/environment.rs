@@ -37,7 +37,7 @@ pub struct FinishedTransfer {
 
 impl HookConnection {
     /// Whether the environment is that of a hook at all.
-    pub fn is_announced() -> bool {
+    pub fn is_in_environment() -> bool {
         env::var_os("RSYNC_MODULE_PATH").is_some()
     }
 

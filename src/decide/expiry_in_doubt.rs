@@ -67,7 +67,7 @@ pub(crate) fn expire_under_all(
     policy: &Policy,
 ) {
     let Some(boot) = clock.boot_in_doubt() else { return };
-    let snapshots = taking_part(verdicts, &boot, clock);
+    let snapshots = select_datable(verdicts, &boot, clock);
     let datings = datings(&snapshots, &boot);
     if datings.len() > MOST_DATINGS {
         return;
@@ -116,13 +116,13 @@ fn tell_why_it_stays(verdict: &mut SnapshotVerdict, reason: SnapshotReason) {
     }
 }
 
-/// Complete snapshots whose distances in time the boot clock tells.
-fn taking_part(
+/// The complete snapshots that the boot clock can date: it tells how far apart they were taken.
+fn select_datable(
     verdicts: &[SnapshotVerdict],
     boot: &BootInDoubt,
     clock: &ClockHistory,
 ) -> Vec<Snapshot> {
-    let takes_part = |snapshot: &&Snapshot| {
+    let is_datable = |snapshot: &&Snapshot| {
         let is_of_boot = snapshot.taken_at.as_ref().is_some_and(|taken| {
             taken.boot == boot.now.boot && taken.seconds <= boot.now.uptime_seconds
         });
@@ -136,7 +136,7 @@ fn taking_part(
             && !snapshot.unreadable
             && snapshot.sequence.is_some_and(is_known)
     };
-    let snapshots = verdicts.iter().map(|verdict| &verdict.snapshot).filter(takes_part);
+    let snapshots = verdicts.iter().map(|verdict| &verdict.snapshot).filter(is_datable);
     snapshots.map(|snapshot| Snapshot { undated: None, ..snapshot.clone() }).collect()
 }
 

@@ -79,10 +79,10 @@ pub fn rules(policy: &Policy) -> String {
 }
 
 /// Lets the snapshots stay that cannot be retired. They do not count for `max_expire`.
-pub(crate) fn keep_irremovable(verdicts: &mut [SnapshotVerdict]) {
+pub(crate) fn keep_unremovable(verdicts: &mut [SnapshotVerdict]) {
     for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep) {
         if let Some(obstacle) = verdict.snapshot.obstacle {
-            keep(verdict, SnapshotReason::Irremovable(obstacle));
+            keep(verdict, SnapshotReason::Unremovable(obstacle));
         }
     }
 }

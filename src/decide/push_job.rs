@@ -15,11 +15,11 @@ pub struct PushJob {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub destination: String,
     /// Options that make rsync transfer, delete or keep more, by their long names; sorted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub does: Vec<String>,
+    #[serde(rename = "does", default, skip_serializing_if = "Vec::is_empty")]
+    pub extending_options: Vec<String>,
     /// Options that make rsync leave something out, with their values; sorted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub leaves_out: Vec<String>,
+    #[serde(rename = "leaves_out", default, skip_serializing_if = "Vec::is_empty")]
+    pub limiting_options: Vec<String>,
     /// A hash of all options but those that change nothing on disk, such as `-v` and `--bwlimit`.
     pub options_hash: String,
 }
@@ -34,8 +34,8 @@ impl PushJob {
     /// Whether this job, done well, does all that `other` was to do, as far as arguments tell.
     pub fn covers(&self, other: &PushJob) -> bool {
         is_at_or_above(&self.destination, &other.destination)
-            && other.does.iter().all(|option| self.does.contains(option))
-            && self.leaves_out.iter().all(|option| other.leaves_out.contains(option))
+            && other.extending_options.iter().all(|option| self.extending_options.contains(option))
+            && self.limiting_options.iter().all(|option| other.limiting_options.contains(option))
     }
 
     /// Whether the arguments of both are equal, apart from options that change nothing on disk.
@@ -46,7 +46,7 @@ impl PushJob {
     /// Whether rsync sets the time of each directory that it has finished.
     pub fn sets_directory_times(&self) -> bool {
         let has = |list: &[String], name: &str| list.iter().any(|option| option == name);
-        has(&self.does, TIMES) && !has(&self.leaves_out, OMIT_DIR_TIMES)
+        has(&self.extending_options, TIMES) && !has(&self.limiting_options, OMIT_DIR_TIMES)
     }
 }
 
@@ -80,13 +80,13 @@ pub fn normalized(path: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn job(destination: &str, does: &[&str], leaves_out: &[&str]) -> PushJob {
+    fn job(destination: &str, extending_options: &[&str], limiting_options: &[&str]) -> PushJob {
         let texts = |words: &[&str]| words.iter().map(|word| (*word).to_string()).collect();
         PushJob {
             destination: destination.to_string(),
-            does: texts(does),
-            leaves_out: texts(leaves_out),
-            options_hash: format!("{does:?}{leaves_out:?}"),
+            extending_options: texts(extending_options),
+            limiting_options: texts(limiting_options),
+            options_hash: format!("{extending_options:?}{limiting_options:?}"),
         }
     }
 

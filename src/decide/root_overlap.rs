@@ -32,15 +32,15 @@ pub enum Overlap {
     /// The module holds another module's root.
     HoldsRoot(KnownRoot),
     /// The module lies in a snapshot or in `.rsyncd-snapshot` of another module's root.
-    InsideOutput(KnownRoot),
+    InsideSnapshots(KnownRoot),
     /// The module's own root would lie in another module, whose clients could change it.
     RootInsideModule(KnownRoot),
     /// The module's own root would lie in another root's snapshot or in `.rsyncd-snapshot` there.
-    RootInsideOutput(KnownRoot),
+    RootInsideSnapshots(KnownRoot),
     /// The module's own new root would lie in a module that will get snapshots, too.
     RootInsideConfigured(ConfiguredModule),
     /// The module's own new root holds another module under the name of a snapshot.
-    ConfiguredInOutput(ConfiguredModule),
+    NewRootHoldsModule(ConfiguredModule),
 }
 
 /// Whether this program made the directory of that name in a snapshot root.
@@ -65,23 +65,26 @@ pub fn overlap(candidate: RootCandidate, known: &[KnownRoot], is_ours: IsOurs) -
     let RootCandidate { module, root, is_new } = candidate;
     let others = || known.iter().filter(|known| known.module != module);
     let holds = others().find(|known| known.root.starts_with(module));
-    let inside = || others().find(|known| is_output(module, &known.root, is_ours));
+    let inside = || others().find(|known| is_inside_snapshots(module, &known.root, is_ours));
     let is_refused = |module: &Path| {
         known.iter().any(|other| other.module != module && other.root.starts_with(module))
     };
-    let is_in_the_way = |known: &&KnownRoot| {
+    let holds_new_root = |known: &&KnownRoot| {
         is_new && root.starts_with(&known.module) && !is_refused(&known.module)
     };
-    let root_inside = || others().find(is_in_the_way);
-    let in_output = || {
-        others()
-            .find(|known| is_new && known.root != *root && is_output(root, &known.root, is_ours))
+    let root_inside_module = || others().find(holds_new_root);
+    let root_inside_snapshots = || {
+        others().find(|known| {
+            is_new && known.root != *root && is_inside_snapshots(root, &known.root, is_ours)
+        })
     };
     holds
         .map(|known| Overlap::HoldsRoot(known.clone()))
-        .or_else(|| inside().map(|known| Overlap::InsideOutput(known.clone())))
-        .or_else(|| root_inside().map(|known| Overlap::RootInsideModule(known.clone())))
-        .or_else(|| in_output().map(|known| Overlap::RootInsideOutput(known.clone())))
+        .or_else(|| inside().map(|known| Overlap::InsideSnapshots(known.clone())))
+        .or_else(|| root_inside_module().map(|known| Overlap::RootInsideModule(known.clone())))
+        .or_else(|| {
+            root_inside_snapshots().map(|known| Overlap::RootInsideSnapshots(known.clone()))
+        })
 }
 
 /// How a new root conflicts with the other modules of `rsyncd.conf`, which may have no root yet.
@@ -97,11 +100,12 @@ pub fn overlap_with_configured(
     let others = || configured.iter().filter(|other| other.directory != module);
     let around =
         others().find(|other| other.gets_snapshots && root.starts_with(&other.directory)).cloned();
-    let within = || others().find(|other| is_output(&other.directory, root, is_ours)).cloned();
-    around.map(Overlap::RootInsideConfigured).or_else(|| within().map(Overlap::ConfiguredInOutput))
+    let within =
+        || others().find(|other| is_inside_snapshots(&other.directory, root, is_ours)).cloned();
+    around.map(Overlap::RootInsideConfigured).or_else(|| within().map(Overlap::NewRootHoldsModule))
 }
 
-fn is_output(module: &Path, root: &Path, is_ours: IsOurs) -> bool {
+fn is_inside_snapshots(module: &Path, root: &Path, is_ours: IsOurs) -> bool {
     let below = module.strip_prefix(root).ok().and_then(|rest| rest.components().next());
     below.is_some_and(|first| is_ours(first.as_os_str().as_encoded_bytes()))
 }
@@ -158,9 +162,9 @@ mod tests {
             (
                 "/b/laptop/2026-11-22T19-08-31Z/home",
                 "/b/laptop/2026-11-22T19-08-31Z",
-                Some(Overlap::InsideOutput(laptop.clone())),
+                Some(Overlap::InsideSnapshots(laptop.clone())),
             ),
-            ("/b/laptop/.rsyncd-snapshot/x", "/r", Some(Overlap::InsideOutput(laptop.clone()))),
+            ("/b/laptop/.rsyncd-snapshot/x", "/r", Some(Overlap::InsideSnapshots(laptop.clone()))),
             ("/b/laptop/mine/x", "/b/laptop/mine", None),
             // A root that clients of another module could change.
             (
@@ -199,7 +203,7 @@ mod tests {
                 Some(Overlap::RootInsideConfigured(homes.clone())),
             ),
             ("/b/phone", "/b/homes", Some(Overlap::RootInsideConfigured(homes.clone()))),
-            ("/b/laptop/latest", "/b/laptop", Some(Overlap::ConfiguredInOutput(dated.clone()))),
+            ("/b/laptop/latest", "/b/laptop", Some(Overlap::NewRootHoldsModule(dated.clone()))),
         ] {
             let candidate =
                 RootCandidate { module: Path::new(module), root: Path::new(root), is_new: true };

@@ -62,7 +62,7 @@ pub enum SnapshotReason {
     /// Its date is not believed.
     Undated(Undated),
     /// It would go, but it cannot be retired.
-    Irremovable(Obstacle),
+    Unremovable(Obstacle),
     /// It would go, but this run has expired `max_expire` already.
     Deferred(usize),
     /// It would go, but expiry is paused.
@@ -204,7 +204,7 @@ impl fmt::Display for SnapshotReason {
             SnapshotReason::Unreadable => f.write_str("its record cannot be read"),
             SnapshotReason::Future => f.write_str("dated in the future"),
             SnapshotReason::Undated(why) => why.fmt(f),
-            SnapshotReason::Irremovable(obstacle) => write!(f, "left in place: {obstacle}"),
+            SnapshotReason::Unremovable(obstacle) => write!(f, "left in place: {obstacle}"),
             SnapshotReason::Deferred(count) => {
                 write!(f, "expires in a later run: this one reached max_expire {count}")
             }

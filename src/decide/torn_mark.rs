@@ -288,7 +288,7 @@ mod tests {
     }
 
     fn push(client: &str, destination: &str, second: i64) -> LedgerPush {
-        let does = ["delete", "recursive", "times"].map(str::to_string).to_vec();
+        let extending_options = ["delete", "recursive", "times"].map(str::to_string).to_vec();
         let destination = destination.to_string();
         LedgerPush {
             client: client.to_string(),
@@ -298,7 +298,7 @@ mod tests {
             sequence: None,
             job: Some(PushJob {
                 destination,
-                does,
+                extending_options,
                 options_hash: "h".to_string(),
                 ..PushJob::default()
             }),
@@ -366,7 +366,7 @@ mod tests {
         let deletion = LedgerPush { only_deletes: true, ..push("user a", "", 30) };
         assert_eq!(after(&torn, &deletion), Some(torn.clone()));
         let mut less = push("user a", "", 30);
-        less.job.as_mut().expect("a job").does.retain(|option| option != "delete");
+        less.job.as_mut().expect("a job").extending_options.retain(|option| option != "delete");
         assert_eq!(after(&torn, &less), Some(torn.clone()));
         let not_understood = LedgerPush { job: None, ..push("user a", "", 30) };
         assert_eq!(after(&torn, &not_understood), Some(torn));
@@ -404,7 +404,7 @@ mod tests {
         assert_eq!((paths.len(), paths[0]), (MAX_DIRECTORIES, "d/39"));
         // Without times, or in place, directories say nothing.
         let mut untimed = push("user a", "d", 10);
-        untimed.job.as_mut().expect("a job").does.retain(|option| option != "times");
+        untimed.job.as_mut().expect("a job").extending_options.retain(|option| option != "times");
         for silent in [untimed, LedgerPush { in_place: true, ..push("user a", "d", 10) }] {
             let mark = TornMark::new(time(20), 12, at(20), Some(FailedPush::of(&silent, at(20))));
             assert_eq!(looked_at(&mark, &found).unfinished_paths().count(), 0);

@@ -273,8 +273,10 @@ mod tests {
     }
 
     fn push(client: &str, second: i64, in_place: bool) -> LedgerPush {
-        let does = vec!["delete".to_string(), "recursive".to_string(), "times".to_string()];
-        let job = PushJob { does, options_hash: "h".to_string(), ..PushJob::default() };
+        let extending_options =
+            vec!["delete".to_string(), "recursive".to_string(), "times".to_string()];
+        let job =
+            PushJob { extending_options, options_hash: "h".to_string(), ..PushJob::default() };
         LedgerPush {
             client: client.to_string(),
             request: "data/".to_string(),

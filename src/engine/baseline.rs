@@ -210,7 +210,7 @@ pub struct Recording<'a> {
 impl Recording<'_> {
     /// Whether an inode that is about to be linked has to be recorded: it has only one name, or
     /// another program has touched it since a run last made or removed a link of it.
-    pub fn is_news(&self, live: &Inode) -> bool {
+    pub fn needs_record(&self, live: &Inode) -> bool {
         live.links < 2 || !(self.is_ours)(live.changed.as_ns())
     }
 }

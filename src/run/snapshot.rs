@@ -20,7 +20,7 @@ use crate::decide::clock_history::SequenceNumbers;
 use crate::decide::clock_jump::clock_jump;
 use crate::decide::fingerprint::Fingerprint;
 use crate::decide::grade::Grade;
-use crate::decide::shortfall::Shortfall;
+use crate::decide::pushes_without_snapshot::PushesWithoutSnapshot;
 use crate::decide::torn_mark::TornEvidence;
 use crate::decide::transfer_reason::TransferReason;
 use crate::decide::transfer_verdict::{Owed, TransferVerdict};
@@ -344,8 +344,12 @@ impl SnapshotAttempt<'_> {
             if let (Requester::Transfer(_), Some(status)) =
                 (self.request.requester, self.request.status)
             {
-                state.shortfall =
-                    Shortfall::after(state.shortfall.take(), status, carried_out, self.now);
+                state.pushes_without_snapshot = PushesWithoutSnapshot::after(
+                    state.pushes_without_snapshot.take(),
+                    status,
+                    carried_out,
+                    self.now,
+                );
             }
         })
         .map(drop)

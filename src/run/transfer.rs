@@ -256,7 +256,7 @@ pub(crate) fn note_end(session: Session, request: &Request) -> Result<Option<Led
         // find this entry.
         None if request.taken_over.is_some() => {
             let client = request.client.clone().unwrap_or_default();
-            let entry = LedgerEntry::unannounced(client, process, clock);
+            let entry = LedgerEntry::without_pre_xfer(client, process, clock);
             ledger.enter_ended(root, entry, status, highest_marked(root)).map(Some)
         }
         None => Ok(None),

@@ -63,7 +63,7 @@ pub struct LedgerEntry {
 
 impl LedgerEntry {
     /// A transfer that pre-xfer has not entered, and that `owner`, its post-xfer, works on now.
-    pub fn unannounced(client: Client, owner: Process, clock: &Clock) -> Self {
+    pub fn without_pre_xfer(client: Client, owner: Process, clock: &Clock) -> Self {
         LedgerEntry {
             format: FORMAT,
             kind: TransferKind::Push,

@@ -103,7 +103,7 @@ pub(crate) fn reaches_snapshots(
 ) -> bool {
     matches!(
         find(memory, module_path, root_path, true),
-        Ok(Some(Overlap::HoldsRoot(_) | Overlap::InsideOutput(_)))
+        Ok(Some(Overlap::HoldsRoot(_) | Overlap::InsideSnapshots(_)))
     )
 }
 
@@ -173,9 +173,9 @@ fn remembered(
 
 /// The roots in whose snapshots, or whose `.rsyncd-snapshot`, the module would lie.
 fn above(module_path: &Path) -> Vec<KnownRoot> {
-    let is_output =
+    let is_inside_snapshots =
         |path: &&Path| path.file_name().is_some_and(|name| is_ours(name.as_encoded_bytes()));
-    let roots = module_path.ancestors().filter(is_output).filter_map(Path::parent);
+    let roots = module_path.ancestors().filter(is_inside_snapshots).filter_map(Path::parent);
     roots.filter_map(|root| known(root, &SnapshotRoot::registration(root).ok()??)).collect()
 }
 
@@ -237,7 +237,7 @@ fn told(module_path: &Path, root_path: &Path, overlap: &Overlap, is_new: bool) -
             ),
             hook.to_string(),
         ),
-        Overlap::InsideOutput(known) => (
+        Overlap::InsideSnapshots(known) => (
             format!(
                 "the module directory {module} is part of the snapshots in {}, which nothing may \
                  change",
@@ -252,7 +252,7 @@ fn told(module_path: &Path, root_path: &Path, overlap: &Overlap, is_new: bool) -
             ),
             "set `snapshot_root` to a directory outside of every module".to_string(),
         ),
-        Overlap::RootInsideOutput(known) => (
+        Overlap::RootInsideSnapshots(known) => (
             format!(
                 "it is part of the snapshots in {}, and would go when they expire",
                 escape_path(&known.root)
@@ -272,7 +272,7 @@ fn told(module_path: &Path, root_path: &Path, overlap: &Overlap, is_new: bool) -
                 outer.name
             ),
         ),
-        Overlap::ConfiguredInOutput(other) => (
+        Overlap::NewRootHoldsModule(other) => (
             format!(
                 "it holds the directory {} of the module '{}' under the name of a snapshot, so \
                  that rotation would take it for one",

@@ -22,7 +22,7 @@ use crate::decide::clock_reading::ClockReading;
 use crate::decide::damage::Damage;
 use crate::decide::fingerprint::Fingerprint;
 use crate::decide::grade::Grade;
-use crate::decide::shortfall::Shortfall;
+use crate::decide::pushes_without_snapshot::PushesWithoutSnapshot;
 use crate::decide::snapshot_verdict::RotationHistory;
 use crate::decide::torn_mark::TornMark;
 use crate::decide::verdict_facts::{Asked, Due, DueReason};
@@ -67,8 +67,8 @@ pub struct State {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub written_in_place: bool,
     /// Pushes in a row that brought no complete snapshot.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shortfall: Option<Shortfall>,
+    #[serde(rename = "shortfall", default, skip_serializing_if = "Option::is_none")]
+    pub pushes_without_snapshot: Option<PushesWithoutSnapshot>,
     /// When the module was last compared as a whole, without trusting an index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub full_comparison: Option<DateTime<Utc>>,
@@ -181,7 +181,7 @@ impl Default for State {
             due: None,
             deferred_since: None,
             written_in_place: false,
-            shortfall: None,
+            pushes_without_snapshot: None,
             full_comparison: None,
             clock_jump: None,
             sequence: 0,

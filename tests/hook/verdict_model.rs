@@ -135,8 +135,8 @@ impl World {
             sequence: Some(self.sequence),
             job: Some(PushJob {
                 destination: String::new(),
-                does: vec![word("delete"), word("recursive"), word("times")],
-                leaves_out: Vec::new(),
+                extending_options: vec![word("delete"), word("recursive"), word("times")],
+                limiting_options: Vec::new(),
                 options_hash: if is_alike { word("same") } else { format!("job {job}") },
             }),
             in_place: false,

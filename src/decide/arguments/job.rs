@@ -13,7 +13,7 @@ use crate::tell::escape::escape;
 
 /// Options that make rsync transfer, delete or keep more.
 #[rustfmt::skip]
-const DOES: &[&str] = &[
+const EXTENDING_OPTIONS: &[&str] = &[
     "acls", "delete", "delete-excluded", "delete-missing-args", "devices", "group", "hard-links",
     "links", "owner", "perms", "recursive", "specials", TIMES, "xattrs",
 ];
@@ -21,7 +21,7 @@ const DOES: &[&str] = &[
 /// Options that make rsync leave something out. `--append` is one: it keeps the bytes that a file
 /// has already.
 #[rustfmt::skip]
-const LEAVES_OUT: &[&str] = &[
+const LIMITING_OPTIONS: &[&str] = &[
     "append", "compare-dest", "cvs-exclude", "dirs", "exclude", "exclude-from", "existing",
     "files-from", "filter", "ignore-existing", "ignore-missing-args", "include", "include-from",
     "list-only", "max-delete", "max-size", "min-size", OMIT_DIR_TIMES, "one-file-system",
@@ -54,12 +54,17 @@ impl Arguments {
             let chosen = options.iter().filter(|(name, _)| list.contains(&name.as_str()));
             chosen.map(|(name, value)| shown(name, value.as_deref())).collect()
         };
-        let mut leaves_out = named(LEAVES_OUT);
+        let mut limiting_options = named(LIMITING_OPTIONS);
         if options.contains_key("recursive") {
             // With `--recursive`, `--dirs` leaves nothing out.
-            leaves_out.retain(|option| option != "dirs");
+            limiting_options.retain(|option| option != "dirs");
         }
-        Some(PushJob { destination, does: named(DOES), leaves_out, options_hash: hash(&options) })
+        Some(PushJob {
+            destination,
+            extending_options: named(EXTENDING_OPTIONS),
+            limiting_options,
+            options_hash: hash(&options),
+        })
     }
 
     /// The destination, relative to the module's directory: rsyncd has removed the module's name.
@@ -232,7 +237,7 @@ mod tests {
     fn what_a_client_of_debian_sends_is_read() {
         let job = job(&["-vlogDtpre.iLsfxCIvu", "--delete", "--partial-dir=x", ".", "home/"]);
         assert_eq!(job.destination, "home");
-        let does = [
+        let expected = [
             "delete",
             "devices",
             "group",
@@ -243,8 +248,8 @@ mod tests {
             "specials",
             "times",
         ];
-        assert_eq!(job.does, does);
-        assert!(job.leaves_out.is_empty() && job.sets_directory_times(), "{job:?}");
+        assert_eq!(job.extending_options, expected);
+        assert!(job.limiting_options.is_empty() && job.sets_directory_times(), "{job:?}");
     }
 
     #[test]
@@ -292,7 +297,7 @@ mod tests {
         let job = job(&words);
         let expected =
             ["existing", "max-size=4", "min-size=3", "omit-dir-times", "size-only", "update"];
-        assert_eq!(job.leaves_out, expected);
+        assert_eq!(job.limiting_options, expected);
         assert!(!job.sets_directory_times());
     }
 

@@ -203,12 +203,12 @@ impl TreeCloner<'_, '_> {
             self.skip_mount(name);
             return Ok(Linked::Done);
         }
-        let news = self.news(live, name);
+        let change_time = self.change_time_to_record(live, name);
         match self.link(live, staged, name) {
             Ok(()) => {
                 self.cloned.made += 1;
-                if news.is_some() {
-                    self.record(staged, name, news);
+                if change_time.is_some() {
+                    self.record(staged, name, change_time);
                 }
             }
             Err(Errno::ENOENT) => self.vanish(),
@@ -291,10 +291,10 @@ impl TreeCloner<'_, '_> {
     }
 
     /// The change time of an entry that is about to be linked, if its inode has to be recorded.
-    fn news(&self, live: BorrowedFd, name: &CStr) -> Option<FileTime> {
+    fn change_time_to_record(&self, live: BorrowedFd, name: &CStr) -> Option<FileTime> {
         let recording = self.shared.knowledge.recording?;
         let inode = inspect_entry(live, name).ok()?;
-        recording.is_news(&inode).then_some(inode.changed)
+        recording.needs_record(&inode).then_some(inode.changed)
     }
 
     /// Records an inode that has just been linked: from now on a change of it changes the snapshot.

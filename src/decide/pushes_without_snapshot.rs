@@ -1,4 +1,4 @@
-//! Counts pushes in a row that ended well for rsync and brought no complete snapshot.
+//! Counts pushes in a row that brought no complete snapshot, so that `check` can report them.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -10,8 +10,7 @@ use crate::decide::transfer_verdict::TransferVerdict;
 /// Pushes in a row that did not bring a complete snapshot, for the same reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Shortfall {
-    /// How many.
+pub struct PushesWithoutSnapshot {
     pub pushes: u32,
     /// When the first of them ended.
     pub since: DateTime<Utc>,
@@ -22,12 +21,12 @@ pub struct Shortfall {
 }
 
 /// After this many pushes in a row without a complete snapshot, `check` reports them.
-pub const SHORTFALL_LIMIT: u32 = 3;
+pub const PUSHES_WITHOUT_SNAPSHOT_LIMIT: u32 = 3;
 
-impl Shortfall {
+impl PushesWithoutSnapshot {
     /// The count to remember after a push that ended with `status` and got this verdict.
     pub fn after(
-        standing: Option<Self>,
+        before: Option<Self>,
         status: i32,
         verdict: &TransferVerdict,
         now: DateTime<Utc>,
@@ -38,12 +37,12 @@ impl Shortfall {
             | TransferReason::LeftToClient
             | TransferReason::LeftToPushes { .. }
             | TransferReason::TooSoon
-            | TransferReason::Unchanged { grade: Grade::Partial } => standing,
+            | TransferReason::Unchanged { grade: Grade::Partial } => before,
             _ if verdict.covered() == Some(Grade::Complete) => None,
             because => {
-                let before = standing.filter(|it| it.status == status && it.is_like(because));
+                let before = before.filter(|it| it.status == status && it.is_like(because));
                 let (pushes, since) = before.map_or((0, now), |it| (it.pushes, it.since));
-                Some(Shortfall {
+                Some(PushesWithoutSnapshot {
                     pushes: pushes.saturating_add(1),
                     since,
                     status,
@@ -64,7 +63,7 @@ mod tests {
     use crate::decide::transfer_verdict::Owed;
 
     #[test]
-    fn the_same_shortfall_again_and_again_is_counted() {
+    fn pushes_without_a_complete_snapshot_are_counted() {
         let now = DateTime::UNIX_EPOCH;
         let failed = |status| TransferVerdict {
             snapshot: None,
@@ -72,13 +71,13 @@ mod tests {
             marks: None,
             owed: Owed::AsBefore,
         };
-        let mut standing = None;
+        let mut before = None;
         for count in 1..=4 {
-            standing = Shortfall::after(standing, 23, &failed(23), now);
-            assert_eq!(standing.as_ref().map(|it| it.pushes), Some(count));
+            before = PushesWithoutSnapshot::after(before, 23, &failed(23), now);
+            assert_eq!(before.as_ref().map(|it| it.pushes), Some(count));
         }
         assert_eq!(
-            Shortfall::after(standing.clone(), 25, &failed(25), now).map(|it| it.pushes),
+            PushesWithoutSnapshot::after(before.clone(), 25, &failed(25), now).map(|it| it.pushes),
             Some(1)
         );
         let complete = TransferVerdict {
@@ -86,6 +85,6 @@ mod tests {
             because: TransferReason::EndedWell,
             ..failed(0)
         };
-        assert_eq!(Shortfall::after(standing, 0, &complete, now), None);
+        assert_eq!(PushesWithoutSnapshot::after(before, 0, &complete, now), None);
     }
 }
