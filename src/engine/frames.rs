@@ -11,16 +11,16 @@ use crate::engine::descent::Descent;
 
 /// What a walk remembers of a directory that it has entered.
 pub(crate) trait Frame {
-    /// What is known of a subdirectory before it is visited.
-    type Child: Copy;
+    /// What is known of a pending subdirectory before the walk enters it.
+    type Directory: Copy;
 
-    fn pending(&self) -> &PendingChildren<Self::Child>;
+    fn pending(&self) -> &PendingChildren<Self::Directory>;
 
-    fn pending_mut(&mut self) -> &mut PendingChildren<Self::Child>;
+    fn pending_mut(&mut self) -> &mut PendingChildren<Self::Directory>;
 }
 
 impl<T: Copy> Frame for PendingChildren<T> {
-    type Child = T;
+    type Directory = T;
 
     fn pending(&self) -> &PendingChildren<T> {
         self
@@ -75,10 +75,10 @@ impl<F: Frame> FrameStack<F> {
     }
 
     /// The next step of the walk; `None` once all directories have been left.
-    pub(crate) fn next_step(&mut self) -> Option<Step<F::Child>> {
+    pub(crate) fn next_step(&mut self) -> Option<Step<F::Directory>> {
         let pending = self.frames.last_mut()?.pending_mut();
         let step = match pending.pop() {
-            Some((name, child)) => Step::Enter(name, child),
+            Some((name, directory)) => Step::Enter(name, directory),
             None => pending.next().map_or(Step::Leave, Step::ReadAgain),
         };
         Some(step)

@@ -109,9 +109,9 @@ fn remove_part(job: RemoveJob, pool: Option<&Pool<RemoveJob>>) -> SysResult<(u64
     removal.enter_or_remove(&job.name);
     while let Some(step) = removal.frames.next_step() {
         match step {
-            Step::Enter(child, ()) => {
+            Step::Enter(name, ()) => {
                 removal.share();
-                removal.enter_or_remove(&child);
+                removal.enter_or_remove(&name);
             }
             Step::ReadAgain(rest) => removal.read_again(rest),
             Step::Leave => removal.remove_directory(),
@@ -138,7 +138,7 @@ struct RemoveFrame {
 }
 
 impl Frame for RemoveFrame {
-    type Child = ();
+    type Directory = ();
 
     fn pending(&self) -> &PendingChildren<()> {
         &self.pending

@@ -14,7 +14,7 @@ use crate::decide::damage::FileTime;
 use crate::engine::baseline::{BaselineOrigin, baseline_of, inspect_entry};
 use crate::engine::baseline_bytes::BLOCK_BYTES;
 use crate::engine::children::PendingChildren;
-use crate::engine::clone::{CloneChild, TreeCloner};
+use crate::engine::clone::{DirectoryToClone, TreeCloner};
 use crate::engine::copy::{self, CopyReason};
 use crate::engine::descent::DirectoryFd;
 use crate::engine::difference::{EntryInode, ReadSide, differences};
@@ -32,7 +32,7 @@ impl TreeCloner<'_, '_> {
     pub(crate) fn link_all(
         &mut self,
         directories: &(DirectoryFd, DirectoryFd),
-        pending: &mut PendingChildren<CloneChild>,
+        pending: &mut PendingChildren<DirectoryToClone>,
     ) -> Result<u64> {
         let mut listing = std::mem::take(&mut self.listing);
         let live = directories.0.as_fd();
@@ -58,7 +58,7 @@ impl TreeCloner<'_, '_> {
     /// Lists the subdirectories of the live directory at hand once more; false if it has gone.
     pub(crate) fn list_directories(
         &mut self,
-        pending: &mut PendingChildren<CloneChild>,
+        pending: &mut PendingChildren<DirectoryToClone>,
     ) -> Result<bool> {
         let directory = match self.live.directory() {
             // The directory has been moved away with all its entries.
@@ -71,10 +71,7 @@ impl TreeCloner<'_, '_> {
         listing.read_first(directory.as_fd()).map_err(|cause| failed(self, cause))?;
         loop {
             for entry in listing.entries().iter().filter(|entry| entry.is_directory) {
-                pending.push(
-                    listing.name(entry),
-                    CloneChild { is_new: false, newest: None, retired: None },
-                );
+                pending.push(listing.name(entry), DirectoryToClone::default());
             }
             if !listing.read_next(directory.as_fd()).map_err(|cause| failed(self, cause))? {
                 break;
@@ -89,7 +86,7 @@ impl TreeCloner<'_, '_> {
     pub(crate) fn align(
         &mut self,
         directories: &(DirectoryFd, DirectoryFd),
-        pending: &mut PendingChildren<CloneChild>,
+        pending: &mut PendingChildren<DirectoryToClone>,
     ) -> Result<u64> {
         let mut comparer = std::mem::take(&mut self.comparer);
         self.cloned.directories_read += 1;
@@ -107,8 +104,7 @@ impl TreeCloner<'_, '_> {
                 match (found, present) {
                     (Some(live), Some(staged)) if live.is_directory && staged.is_directory => {
                         self.count(1);
-                        pending
-                            .push(name, CloneChild { is_new: false, newest: None, retired: None });
+                        pending.push(name, DirectoryToClone::default());
                         return Ok(());
                     }
                     (_, Some(_)) => self.remove_staged(staged, name)?,
@@ -157,7 +153,7 @@ impl TreeCloner<'_, '_> {
         directories: &(DirectoryFd, DirectoryFd),
         name: &CStr,
         is_directory: bool,
-        pending: &mut PendingChildren<CloneChild>,
+        pending: &mut PendingChildren<DirectoryToClone>,
     ) -> Result<()> {
         self.count(1);
         let (live, staged) = (directories.0.as_fd(), directories.1.as_fd());
@@ -167,7 +163,8 @@ impl TreeCloner<'_, '_> {
         match mkdirat(staged, name, Mode::S_IRWXU) {
             Ok(()) => {
                 self.cloned.made += 1;
-                pending.push(name, CloneChild { is_new: true, newest: None, retired: None });
+                pending
+                    .push(name, DirectoryToClone { is_new: true, ..DirectoryToClone::default() });
             }
             // Some file systems list a name twice during a rename.
             Err(Errno::EEXIST) => self.uncount(),

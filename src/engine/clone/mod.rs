@@ -147,7 +147,7 @@ pub fn clone_tree(
         mkdirat(stage.parent, stage.name, Mode::S_IRWXU).map_err(failed)?;
     }
     let staged = open_directory(stage.parent, stage.name).map_err(failed)?;
-    let child = CloneChild {
+    let directory = DirectoryToClone {
         is_new: !stage.is_recycled,
         newest: knowledge.newest.map(|_| 0),
         retired: knowledge.retired.filter(|_| stage.is_recycled).map(|_| 0),
@@ -156,7 +156,7 @@ pub fn clone_tree(
         live: DescentStart::root(live, live_path).map_err(failed)?,
         staged: DescentStart::root(staged, live_path).map_err(failed)?,
         name: None,
-        child,
+        directory,
         depth: 0,
         part: 0,
     };
@@ -196,7 +196,7 @@ struct CloneJob {
     live: DescentStart,
     staged: DescentStart,
     name: Option<CString>,
-    child: CloneChild,
+    directory: DirectoryToClone,
     /// Levels between the tree's root and this subtree's.
     depth: u32,
     /// Its part of the index.
@@ -204,11 +204,13 @@ struct CloneJob {
 }
 
 /// What is known of a directory before it is visited.
-#[derive(Clone, Copy)]
-struct CloneChild {
+#[derive(Default, Clone, Copy)]
+struct DirectoryToClone {
     /// Whether the staged directory has just been made.
     is_new: bool,
+    /// Its place in the index of the newest snapshot.
     newest: Option<Ordinal>,
+    /// Its place in the index of the retired snapshot.
     retired: Option<Ordinal>,
 }
 
@@ -236,12 +238,12 @@ fn clone_part(
         baselines: Vec::new(),
     };
     match job.name {
-        Some(name) => clone.enter(&name, job.child)?,
+        Some(name) => clone.enter(&name, job.directory)?,
         None => {
             let now = now_ns();
             let stat = clone.live.directory().and_then(fstat);
             let stat = stat.map_err(|cause| clone.live.error("inspect", None, cause))?;
-            clone.fill_directory(c"", &stat, now, job.child)?;
+            clone.fill_directory(c"", &stat, now, job.directory)?;
         }
     }
     clone.run()?;
@@ -269,11 +271,11 @@ struct TreeCloner<'a, 's> {
 
 /// A directory whose subdirectories are being cloned.
 struct CloneFrame {
-    child: CloneChild,
+    directory: DirectoryToClone,
     /// The directory's position in the new index, if it is unchanged and its subdirectories were
     /// taken from the retired snapshot's index.
     kept_at: Option<usize>,
-    pending: PendingChildren<CloneChild>,
+    pending: PendingChildren<DirectoryToClone>,
     /// Parts of the index that belong here, before those of the pending subdirectories.
     given: Vec<usize>,
     /// None if the staged directory has its attributes already.
@@ -281,13 +283,13 @@ struct CloneFrame {
 }
 
 impl Frame for CloneFrame {
-    type Child = CloneChild;
+    type Directory = DirectoryToClone;
 
-    fn pending(&self) -> &PendingChildren<CloneChild> {
+    fn pending(&self) -> &PendingChildren<DirectoryToClone> {
         &self.pending
     }
 
-    fn pending_mut(&mut self) -> &mut PendingChildren<CloneChild> {
+    fn pending_mut(&mut self) -> &mut PendingChildren<DirectoryToClone> {
         &mut self.pending
     }
 }

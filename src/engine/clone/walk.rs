@@ -13,7 +13,8 @@ use crate::engine::attributes;
 use crate::engine::children::{LEVEL_BYTES, PendingChildren};
 use crate::engine::clone::entries::Linked;
 use crate::engine::clone::{
-    CloneChild, CloneContext, CloneFrame, CloneJob, CloneOutcome, DirectoryToFinish, TreeCloner,
+    CloneContext, CloneFrame, CloneJob, CloneOutcome, DirectoryToClone, DirectoryToFinish,
+    TreeCloner,
 };
 use crate::engine::descent::DirectoryFd;
 use crate::engine::frames::Step;
@@ -31,9 +32,9 @@ impl TreeCloner<'_, '_> {
                 self.part.leave_gap(part);
             }
             match self.frames.next_step() {
-                Some(Step::Enter(name, child)) => {
+                Some(Step::Enter(name, directory)) => {
                     self.share();
-                    self.enter(&name, child)?;
+                    self.enter(&name, directory)?;
                 }
                 Some(Step::ReadAgain(rest)) => self.read_again(rest)?,
                 Some(Step::Leave) | None => self.finish_directory()?,
@@ -60,15 +61,15 @@ impl TreeCloner<'_, '_> {
         let frames = self.frames.down_to(depth);
         let depth = self.depth + u32::try_from(frames.len()).unwrap_or(u32::MAX);
         let Some(frame) = frames.last_mut() else { return };
-        if let Some((name, child)) = frame.pending.pop() {
+        if let Some((name, directory)) = frame.pending.pop() {
             let part = self.shared.parts.fetch_add(1, Ordering::Relaxed);
             frame.given.push(part);
-            self.pool.give(CloneJob { live, staged, name: Some(name), child, depth, part });
+            self.pool.give(CloneJob { live, staged, name: Some(name), directory, depth, part });
         }
     }
 
-    pub(crate) fn enter(&mut self, name: &CStr, child: CloneChild) -> Result<()> {
-        if self.keep(name, child)? {
+    pub(crate) fn enter(&mut self, name: &CStr, directory: DirectoryToClone) -> Result<()> {
+        if self.keep(name, directory)? {
             return Ok(());
         }
         let now = now_ns();
@@ -79,7 +80,7 @@ impl TreeCloner<'_, '_> {
             Err(Errno::EXDEV) => {
                 self.skip_mount(name);
                 self.note(name, 0, Stamp::NEVER);
-                return self.leave_empty(name, child.is_new);
+                return self.leave_empty(name, directory.is_new);
             }
             Err(cause) => return Err(self.live.error("open the directory", Some(name), cause)),
         };
@@ -93,24 +94,22 @@ impl TreeCloner<'_, '_> {
             }
             Err(cause) => return Err(self.live.error("open the staged copy of", None, cause)),
         }
-        self.fill_directory(name, &stat, now, child)
+        self.fill_directory(name, &stat, now, directory)
     }
 
     /// Keeps a directory of the recycled snapshot as it is, if neither it nor the live directory
     /// has changed since that snapshot was made. Its subdirectories become pending. Returns whether
     /// the directory was kept.
-    fn keep(&mut self, name: &CStr, child: CloneChild) -> Result<bool> {
+    fn keep(&mut self, name: &CStr, directory: DirectoryToClone) -> Result<bool> {
         let CloneContext { newest, retired, partial_dirs, .. } = self.shared.knowledge;
         // An earlier version linked the files of a partial directory.
-        if partial_dirs.is_some_and(|dirs| dirs.may_be(name.to_bytes())) {
+        if directory.is_new || partial_dirs.is_some_and(|dirs| dirs.may_be(name.to_bytes())) {
             return Ok(false);
         }
-        let Some((index, ordinal)) = retired.zip(child.retired).filter(|_| !child.is_new) else {
-            return Ok(false);
-        };
+        let Some((index, ordinal)) = retired.zip(directory.retired) else { return Ok(false) };
         let line = index.line(ordinal);
         let known =
-            newest.zip(child.newest).and_then(|(newest, ordinal)| newest.unchanged(ordinal));
+            newest.zip(directory.newest).and_then(|(newest, ordinal)| newest.unchanged(ordinal));
         let live = match known {
             Some(stamp) => stamp,
             None => {
@@ -145,9 +144,9 @@ impl TreeCloner<'_, '_> {
         self.live.pass(name);
         let kept_at = Some(self.note_kept(name, &line));
         let mut pending = PendingChildren::new(LEVEL_BYTES);
-        self.look_up_kept(&mut pending, child);
+        self.look_up_kept(&mut pending, directory);
         self.frames.push(CloneFrame {
-            child,
+            directory,
             kept_at,
             pending,
             given: Vec::new(),
@@ -157,15 +156,15 @@ impl TreeCloner<'_, '_> {
     }
 
     /// Goes on with the subdirectories that did not fit into memory.
-    fn read_again(&mut self, mut pending: PendingChildren<CloneChild>) -> Result<()> {
+    fn read_again(&mut self, mut pending: PendingChildren<DirectoryToClone>) -> Result<()> {
         let Some(mut frame) = self.frames.pop() else { return Ok(()) };
         if frame.kept_at.is_some() {
-            self.look_up_kept(&mut pending, frame.child);
+            self.look_up_kept(&mut pending, frame.directory);
         } else {
             if !self.list_directories(&mut pending)? {
                 doubt(&mut self.part, &mut frame);
             }
-            self.look_up(&mut pending, frame.child);
+            self.look_up(&mut pending, frame.directory);
         }
         self.frames.push(CloneFrame { pending, ..frame });
         Ok(())
@@ -233,7 +232,7 @@ impl TreeCloner<'_, '_> {
         name: &CStr,
         stat: &FileStat,
         now: i64,
-        child: CloneChild,
+        directory: DirectoryToClone,
     ) -> Result<()> {
         let directories = (self.open_live()?, self.open_staged()?);
         let mut pending = PendingChildren::new(LEVEL_BYTES);
@@ -244,7 +243,7 @@ impl TreeCloner<'_, '_> {
         let before = (changes(&self.cloned), doubts(&self.cloned));
         self.cloned.directories_read += 1;
         self.copies_files = self.is_partial_dir(Some(name));
-        let entries = match child.is_new {
+        let entries = match directory.is_new {
             true => self.link_all(&directories, &mut pending)?,
             false => self.align(&directories, &mut pending)?,
         };
@@ -255,11 +254,11 @@ impl TreeCloner<'_, '_> {
             stat: *stat,
             stamp,
             at: self.note(name, entries, stamp),
-            is_touched: child.is_new || before.0 != changes(&self.cloned),
+            is_touched: directory.is_new || before.0 != changes(&self.cloned),
         };
-        self.look_up(&mut pending, child);
+        self.look_up(&mut pending, directory);
         self.frames.push(CloneFrame {
-            child,
+            directory,
             kept_at: None,
             pending,
             given: Vec::new(),
@@ -277,7 +276,11 @@ impl TreeCloner<'_, '_> {
     }
 
     /// Finds the subdirectories of a directory that was kept, by the index.
-    fn look_up_kept(&self, pending: &mut PendingChildren<CloneChild>, parent: CloneChild) {
+    fn look_up_kept(
+        &self,
+        pending: &mut PendingChildren<DirectoryToClone>,
+        parent: DirectoryToClone,
+    ) {
         let CloneContext { newest, retired, .. } = self.shared.knowledge;
         let Some((index, ordinal)) = retired.zip(parent.retired) else { return };
         let siblings: Vec<Ordinal> = newest
@@ -287,13 +290,13 @@ impl TreeCloner<'_, '_> {
         for retired in index.children(ordinal) {
             let name = index.line(retired).name;
             let newest = newest.and_then(|newest| newest.find(&siblings, name));
-            pending.push(name, CloneChild { is_new: false, newest, retired: Some(retired) });
+            pending.push(name, DirectoryToClone { is_new: false, newest, retired: Some(retired) });
         }
         pending.ready();
     }
 
     /// Sorts the subdirectories of `parent` as in the index, and finds each in both indexes.
-    fn look_up(&self, pending: &mut PendingChildren<CloneChild>, parent: CloneChild) {
+    fn look_up(&self, pending: &mut PendingChildren<DirectoryToClone>, parent: DirectoryToClone) {
         let CloneContext { newest, retired, .. } = self.shared.knowledge;
         let siblings = |index: Option<&DirectoryIndex>, ordinal: Option<Ordinal>| -> Vec<Ordinal> {
             index
@@ -304,9 +307,9 @@ impl TreeCloner<'_, '_> {
         let newest_siblings = siblings(newest, parent.newest);
         let retired_siblings = siblings(retired, parent.retired);
         pending.ready();
-        pending.update(|name, child| {
-            child.newest = newest.and_then(|index| index.find(&newest_siblings, name));
-            child.retired = retired.and_then(|index| index.find(&retired_siblings, name));
+        pending.update(|name, directory| {
+            directory.newest = newest.and_then(|index| index.find(&newest_siblings, name));
+            directory.retired = retired.and_then(|index| index.find(&retired_siblings, name));
         });
     }
 

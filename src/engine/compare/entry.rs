@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 
 use crate::engine::children::PendingChildren;
-use crate::engine::compare::{CompareChild, Comparison, ExplainedDifferences, PresentIn};
+use crate::engine::compare::{Comparison, DirectoryToCompare, ExplainedDifferences, PresentIn};
 use crate::engine::copied::{CopiedPair, InodePair};
 use crate::engine::descent::Descent;
 use crate::engine::difference::EntryInode;
@@ -17,7 +17,7 @@ pub(crate) struct EntryComparison<'a> {
     pub(crate) directory: BorrowedFd<'a>,
     pub(crate) snapshot: BorrowedFd<'a>,
     pub(crate) comparison: &'a mut Comparison,
-    pub(crate) pending: &'a mut PendingChildren<CompareChild>,
+    pub(crate) pending: &'a mut PendingChildren<DirectoryToCompare>,
     pub(crate) index: Option<(&'a DirectoryIndex, &'a [Ordinal])>,
 }
 
@@ -31,7 +31,7 @@ impl EntryComparison<'_> {
         match (live, snapshot) {
             (Some(live), Some(snapshot)) if live.is_directory && snapshot.is_directory => {
                 let indexed = self.index.and_then(|(index, siblings)| index.find(siblings, name));
-                self.pending.push(name, CompareChild { side: PresentIn::Both, indexed });
+                self.pending.push(name, DirectoryToCompare { side: PresentIn::Both, indexed });
             }
             (Some(live), Some(snapshot)) if !live.is_directory && !snapshot.is_directory => {
                 if !self.is_known_copy(name, live.inode, snapshot.inode) {
@@ -45,15 +45,19 @@ impl EntryComparison<'_> {
                 {
                     self.comparison.added += 1;
                     if live.is_directory {
-                        self.pending
-                            .push(name, CompareChild { side: PresentIn::Live, indexed: None });
+                        self.pending.push(
+                            name,
+                            DirectoryToCompare { side: PresentIn::Live, indexed: None },
+                        );
                     }
                 }
                 if let Some(snapshot) = snapshot {
                     self.comparison.removed += 1;
                     if snapshot.is_directory {
-                        self.pending
-                            .push(name, CompareChild { side: PresentIn::Snapshot, indexed: None });
+                        self.pending.push(
+                            name,
+                            DirectoryToCompare { side: PresentIn::Snapshot, indexed: None },
+                        );
                     }
                 }
             }

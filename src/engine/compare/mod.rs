@@ -140,7 +140,7 @@ pub(crate) fn compare_trees(
         live: start(live)?,
         snapshot: start(snapshot.unwrap_or(live))?,
         name: None,
-        child: CompareChild {
+        directory: DirectoryToCompare {
             side: if snapshot.is_some() { PresentIn::Both } else { PresentIn::Live },
             indexed: knowledge.index.map(|_| 0),
         },
@@ -161,13 +161,14 @@ struct CompareJob {
     live: DescentStart,
     snapshot: DescentStart,
     name: Option<CString>,
-    child: CompareChild,
+    directory: DirectoryToCompare,
 }
 
 /// What is known of a directory before it is visited.
 #[derive(Clone, Copy)]
-struct CompareChild {
+struct DirectoryToCompare {
     side: PresentIn,
+    /// Its place in the index of the snapshot.
     indexed: Option<Ordinal>,
 }
 
@@ -191,8 +192,8 @@ fn compare_part(
         comparison: Comparison::default(),
     };
     match job.name {
-        Some(name) => walk.enter(&name, job.child)?,
-        None => walk.enter_root(job.child)?,
+        Some(name) => walk.enter(&name, job.directory)?,
+        None => walk.enter_root(job.directory)?,
     }
     walk.run()?;
     Ok(walk.comparison)
@@ -218,20 +219,20 @@ enum PresentIn {
 }
 
 struct CompareFrame {
-    child: CompareChild,
+    directory: DirectoryToCompare,
     /// Whether nothing has changed, so that the subdirectories were taken from the index.
     is_unchanged: bool,
-    pending: PendingChildren<CompareChild>,
+    pending: PendingChildren<DirectoryToCompare>,
 }
 
 impl Frame for CompareFrame {
-    type Child = CompareChild;
+    type Directory = DirectoryToCompare;
 
-    fn pending(&self) -> &PendingChildren<CompareChild> {
+    fn pending(&self) -> &PendingChildren<DirectoryToCompare> {
         &self.pending
     }
 
-    fn pending_mut(&mut self) -> &mut PendingChildren<CompareChild> {
+    fn pending_mut(&mut self) -> &mut PendingChildren<DirectoryToCompare> {
         &mut self.pending
     }
 }

@@ -12,7 +12,7 @@ use crate::engine::attributes;
 use crate::engine::children::{LEVEL_BYTES, PendingChildren};
 use crate::engine::compare::entry::EntryComparison;
 use crate::engine::compare::{
-    CompareChild, CompareFrame, CompareJob, CompareWalk, Comparison, PresentIn,
+    CompareFrame, CompareJob, CompareWalk, Comparison, DirectoryToCompare, PresentIn,
 };
 use crate::engine::descent::{Descent, DirectoryFd};
 use crate::engine::difference::{ReadSide as Unread, differences};
@@ -28,9 +28,9 @@ impl CompareWalk<'_> {
     pub(crate) fn run(&mut self) -> Result<()> {
         while let Some(step) = self.frames.next_step() {
             match step {
-                Step::Enter(name, child) => {
+                Step::Enter(name, directory) => {
                     self.share();
-                    self.enter(&name, child)?;
+                    self.enter(&name, directory)?;
                 }
                 Step::ReadAgain(rest) => self.read_again(rest)?,
                 Step::Leave => self.leave(),
@@ -50,7 +50,7 @@ impl CompareWalk<'_> {
             return;
         }
         let in_both = |depth, frame: &CompareFrame| {
-            frame.child.side == PresentIn::Both && self.snapshot.is_near(depth)
+            frame.directory.side == PresentIn::Both && self.snapshot.is_near(depth)
         };
         let Some(depth) = self.frames.depth_to_share(&self.live, in_both) else { return };
         let (Ok(live), Ok(snapshot)) = (self.live.start_at(depth), self.snapshot.start_at(depth))
@@ -58,31 +58,31 @@ impl CompareWalk<'_> {
             return;
         };
         let frame = self.frames.down_to(depth).last_mut();
-        if let Some((name, child)) = frame.and_then(|frame| frame.pending.pop()) {
-            self.pool.give(CompareJob { live, snapshot, name: Some(name), child });
+        if let Some((name, directory)) = frame.and_then(|frame| frame.pending.pop()) {
+            self.pool.give(CompareJob { live, snapshot, name: Some(name), directory });
         }
     }
 
-    pub(crate) fn enter_root(&mut self, child: CompareChild) -> Result<()> {
+    pub(crate) fn enter_root(&mut self, directory: DirectoryToCompare) -> Result<()> {
         let (_, stat) = self.open_live()?;
-        if let Some(ordinal) = self.unchanged(child, &stat) {
-            self.pass(child, ordinal);
+        if let Some(ordinal) = self.unchanged(directory, &stat) {
+            self.pass(directory, ordinal);
             return Ok(());
         }
-        self.visit(child)
+        self.visit(directory)
     }
 
     /// Visits `name`, which is the next to be visited in the directories at hand.
-    pub(crate) fn enter(&mut self, name: &CStr, child: CompareChild) -> Result<()> {
-        if self.is_unchanged_leaf(name, child) {
+    pub(crate) fn enter(&mut self, name: &CStr, directory: DirectoryToCompare) -> Result<()> {
+        if self.is_unchanged_leaf(name, directory) {
             return Ok(());
         }
-        if child.side != PresentIn::Snapshot {
+        if directory.side != PresentIn::Snapshot {
             match self.live.enter(name) {
                 Ok(stat) => {
-                    if let Some(ordinal) = self.unchanged(child, &stat) {
+                    if let Some(ordinal) = self.unchanged(directory, &stat) {
                         self.snapshot.pass(name);
-                        self.pass(child, ordinal);
+                        self.pass(directory, ordinal);
                         return Ok(());
                     }
                 }
@@ -100,29 +100,29 @@ impl CompareWalk<'_> {
                 Err(cause) => return Err(self.live.error("open the directory", Some(name), cause)),
             }
         }
-        if child.side != PresentIn::Live {
+        if directory.side != PresentIn::Live {
             match self.snapshot.enter(name) {
                 Ok(_) => {}
                 // The index lists it, but it was removed from the snapshot.
-                Err(cause) if is_gone(cause) && child.side == PresentIn::Both => {
+                Err(cause) if is_gone(cause) && directory.side == PresentIn::Both => {
                     self.comparison.added += 1;
-                    return self.visit(CompareChild { side: PresentIn::Live, ..child });
+                    return self.visit(DirectoryToCompare { side: PresentIn::Live, ..directory });
                 }
                 Err(cause) => {
                     return Err(self.snapshot.error("open the directory", Some(name), cause));
                 }
             }
         }
-        self.visit(child)
+        self.visit(directory)
     }
 
     /// Whether `name` is a directory without subdirectories, and equals its stamp in the index. For
     /// most directories of most trees this is the only call.
-    fn is_unchanged_leaf(&mut self, name: &CStr, child: CompareChild) -> bool {
+    fn is_unchanged_leaf(&mut self, name: &CStr, directory: DirectoryToCompare) -> bool {
         let Some(index) = self.knowledge.index.filter(|_| !self.knowledge.is_proof) else {
             return false;
         };
-        let Some(ordinal) = child.indexed.filter(|ordinal| index.is_leaf(*ordinal)) else {
+        let Some(ordinal) = directory.indexed.filter(|ordinal| index.is_leaf(*ordinal)) else {
             return false;
         };
         let device = self.live.device();
@@ -136,26 +136,30 @@ impl CompareWalk<'_> {
     }
 
     /// The directory's number in the index, if the live directory equals its stamp there.
-    fn unchanged(&self, child: CompareChild, stat: &FileStat) -> Option<Ordinal> {
+    fn unchanged(&self, directory: DirectoryToCompare, stat: &FileStat) -> Option<Ordinal> {
         let index = self.knowledge.index.filter(|_| !self.knowledge.is_proof)?;
-        child.indexed.filter(|ordinal| index.line(*ordinal).live == Stamp::of(stat))
+        directory.indexed.filter(|ordinal| index.line(*ordinal).live == Stamp::of(stat))
     }
 
     /// Goes on with the subdirectories of an unchanged directory.
-    fn pass(&mut self, child: CompareChild, ordinal: Ordinal) {
+    fn pass(&mut self, directory: DirectoryToCompare, ordinal: Ordinal) {
         self.note_unchanged(ordinal);
         let mut pending = PendingChildren::new(LEVEL_BYTES);
-        self.look_up(child, &mut pending);
-        self.push(CompareFrame { child, is_unchanged: true, pending });
+        self.look_up(directory, &mut pending);
+        self.push(CompareFrame { directory, is_unchanged: true, pending });
     }
 
     /// The subdirectories of an unchanged directory.
-    fn look_up(&self, parent: CompareChild, pending: &mut PendingChildren<CompareChild>) {
+    fn look_up(
+        &self,
+        parent: DirectoryToCompare,
+        pending: &mut PendingChildren<DirectoryToCompare>,
+    ) {
         let Some((index, ordinal)) = self.knowledge.index.zip(parent.indexed) else { return };
         for child in index.children(ordinal) {
             pending.push(
                 index.line(child).name,
-                CompareChild { side: PresentIn::Both, indexed: Some(child) },
+                DirectoryToCompare { side: PresentIn::Both, indexed: Some(child) },
             );
         }
     }
@@ -167,10 +171,10 @@ impl CompareWalk<'_> {
 
     /// Goes on with the subdirectories that did not fit into memory. The entries of the directories
     /// at hand are not counted a second time.
-    fn read_again(&mut self, mut pending: PendingChildren<CompareChild>) -> Result<()> {
+    fn read_again(&mut self, mut pending: PendingChildren<DirectoryToCompare>) -> Result<()> {
         let Some(frame) = self.frames.pop() else { return Ok(()) };
         if !frame.is_unchanged
-            && frame.child.side != PresentIn::Snapshot
+            && frame.directory.side != PresentIn::Snapshot
             && self.live.directory().is_err_and(is_gone)
         {
             // The directory has been moved away with its remaining entries.
@@ -178,13 +182,13 @@ impl CompareWalk<'_> {
             self.push(CompareFrame { pending: PendingChildren::new(LEVEL_BYTES), ..frame });
             return Ok(());
         }
-        match (frame.is_unchanged, frame.child.side) {
-            (true, _) => self.look_up(frame.child, &mut pending),
+        match (frame.is_unchanged, frame.directory.side) {
+            (true, _) => self.look_up(frame.directory, &mut pending),
             (false, PresentIn::Both) => {
                 let before = self.comparison;
                 let directories =
                     (self.rewind(PresentIn::Live)?, self.rewind(PresentIn::Snapshot)?);
-                self.compare_entries(&directories, frame.child.indexed, &mut pending)?;
+                self.compare_entries(&directories, frame.directory.indexed, &mut pending)?;
                 self.comparison = before;
             }
             (false, side) => {
@@ -204,13 +208,13 @@ impl CompareWalk<'_> {
     }
 
     /// Compares or counts the directories at hand.
-    fn visit(&mut self, child: CompareChild) -> Result<()> {
+    fn visit(&mut self, directory: DirectoryToCompare) -> Result<()> {
         let mut pending = PendingChildren::new(LEVEL_BYTES);
         self.comparison.directories_read += 1;
-        match child.side {
+        match directory.side {
             PresentIn::Both => {
                 self.comparison.directories_read += 1;
-                self.compare_directory(child.indexed, &mut pending)?;
+                self.compare_directory(directory.indexed, &mut pending)?;
             }
             PresentIn::Live => {
                 let (directory, stat) = self.open_live()?;
@@ -224,7 +228,7 @@ impl CompareWalk<'_> {
                     self.count(&directory, PresentIn::Snapshot, &mut pending)?;
             }
         }
-        self.push(CompareFrame { child, is_unchanged: false, pending });
+        self.push(CompareFrame { directory, is_unchanged: false, pending });
         Ok(())
     }
 
@@ -238,10 +242,10 @@ impl CompareWalk<'_> {
 
     fn leave(&mut self) {
         let Some(frame) = self.frames.pop() else { return };
-        if frame.child.side != PresentIn::Snapshot {
+        if frame.directory.side != PresentIn::Snapshot {
             self.live.leave();
         }
-        if frame.child.side != PresentIn::Live {
+        if frame.directory.side != PresentIn::Live {
             self.snapshot.leave();
         }
     }
@@ -257,7 +261,7 @@ impl CompareWalk<'_> {
     fn compare_directory(
         &mut self,
         indexed: Option<Ordinal>,
-        pending: &mut PendingChildren<CompareChild>,
+        pending: &mut PendingChildren<DirectoryToCompare>,
     ) -> Result<()> {
         let before = self.comparison;
         let (live, live_stat) = self.open_live()?;
@@ -277,7 +281,7 @@ impl CompareWalk<'_> {
         &mut self,
         (live, snapshot): &(DirectoryFd, DirectoryFd),
         indexed: Option<Ordinal>,
-        pending: &mut PendingChildren<CompareChild>,
+        pending: &mut PendingChildren<DirectoryToCompare>,
     ) -> Result<u64> {
         let index = self.knowledge.index;
         let siblings =
@@ -343,7 +347,7 @@ impl CompareWalk<'_> {
         &mut self,
         directory: &DirectoryFd,
         side: PresentIn,
-        pending: &mut PendingChildren<CompareChild>,
+        pending: &mut PendingChildren<DirectoryToCompare>,
     ) -> Result<u64> {
         let mut entries = 0;
         let mut listing = std::mem::take(&mut self.listing);
@@ -355,7 +359,7 @@ impl CompareWalk<'_> {
         loop {
             entries += listing.entries().len() as u64;
             for entry in listing.entries().iter().filter(|entry| entry.is_directory) {
-                pending.push(listing.name(entry), CompareChild { side, indexed: None });
+                pending.push(listing.name(entry), DirectoryToCompare { side, indexed: None });
             }
             if !listing.read_next(directory.as_fd()).map_err(failed)? {
                 break;
