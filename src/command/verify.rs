@@ -110,8 +110,7 @@ impl RepairView {
                 None => format!("{path}: not restored, and no earlier snapshot has another file\n"),
             };
         }
-        let restored = usize::try_from(self.restored_files).unwrap_or(usize::MAX);
-        text + &format!("{label}: attributes of {} restored\n", counted(restored, "file"))
+        text + &format!("{label}: attributes of {} restored\n", files(self.restored_files))
     }
 }
 
@@ -156,60 +155,64 @@ impl VerifyView {
             let changes: Vec<&str> = changes.iter().map(|change| change.text.as_str()).collect();
             text += &format!("{path}: {}\n    in {}\n", changes.join(", "), snapshots.join(", "));
         }
-        let files = |count: u64| counted(usize::try_from(count).unwrap_or(usize::MAX), "file");
-        text += &format!(
-            "{label}: {} in {} looked at",
-            files(self.files),
-            counted(self.snapshots, "snapshot")
-        );
-        text += &match self.altered_files {
-            0 if self.unstable > 0 => ", whether any was altered cannot be told\n".to_string(),
-            0 => ", none altered\n".to_string(),
-            count => {
-                format!(
-                    ", {count} altered, which damages {}\n",
-                    counted(self.damaged_snapshots, "snapshot")
-                )
-            }
-        };
-        let mut note = |count: u64, message: &str| {
-            if count > 0 {
-                text += &format!("{label}: {} {message}\n", files(count));
-            }
-        };
-        note(
-            self.new_in_catalogue,
-            "not recorded before: recorded now as found, so nothing is known of what they were",
-        );
-        note(
-            self.unstable,
-            "whose inode numbers change from look to look: cannot tell whether they were altered",
-        );
-        note(
-            self.unprovable,
-            "touched in a way that may have been a rename or a deletion: no proof of harm",
-        );
-        if self.unreadable > 0 {
-            text += &format!(
-                "{label}: files and directories that could not be read: {}\n",
-                self.unreadable
-            );
-        }
-        if self.lost_catalogue_bytes > 0 {
-            text += &format!(
-                "{label}: {} bytes of the inode log are damaged; what they held is recorded anew \
-                 as found\n",
-                self.lost_catalogue_bytes
-            );
-        }
-        if let Some(warning) = &self.file_system {
-            text += &format!("{label}: {warning}\n");
-        }
-        if !self.change_times {
-            text += &format!("{label}: change times count only from the next snapshot on\n");
+        for line in std::iter::once(self.summary()).chain(self.notes()) {
+            text += &format!("{label}: {line}\n");
         }
         text
     }
+
+    /// How many files were looked at, and how many of them are altered.
+    fn summary(&self) -> String {
+        let result = match self.altered_files {
+            0 if self.unstable > 0 => "whether any was altered cannot be told".to_string(),
+            0 => "none altered".to_string(),
+            count => format!(
+                "{count} altered, which damages {}",
+                counted(self.damaged_snapshots, "snapshot")
+            ),
+        };
+        let snapshots = counted(self.snapshots, "snapshot");
+        format!("{} in {snapshots} looked at, {result}", files(self.files))
+    }
+
+    /// What the verification could not find out, one line for each cause.
+    fn notes(&self) -> Vec<String> {
+        let of_files =
+            |count: u64, message: &str| (count > 0).then(|| format!("{} {message}", files(count)));
+        let notes = [
+            of_files(
+                self.new_in_catalogue,
+                "not recorded before: recorded now as found, so nothing is known of what they were",
+            ),
+            of_files(
+                self.unstable,
+                "whose inode numbers change from look to look: cannot tell whether they were \
+                 altered",
+            ),
+            of_files(
+                self.unprovable,
+                "touched in a way that may have been a rename or a deletion: no proof of harm",
+            ),
+            (self.unreadable > 0).then(|| {
+                format!("files and directories that could not be read: {}", self.unreadable)
+            }),
+            (self.lost_catalogue_bytes > 0).then(|| {
+                format!(
+                    "{} bytes of the inode log are damaged; what they held is recorded anew as \
+                     found",
+                    self.lost_catalogue_bytes
+                )
+            }),
+            self.file_system.clone(),
+            (!self.change_times)
+                .then(|| "change times count only from the next snapshot on".to_string()),
+        ];
+        notes.into_iter().flatten().collect()
+    }
+}
+
+fn files(count: u64) -> String {
+    counted(usize::try_from(count).unwrap_or(usize::MAX), "file")
 }
 
 impl AlteredView {
