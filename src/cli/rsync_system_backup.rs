@@ -44,7 +44,7 @@ pub fn main() -> ExitCode {
     };
     match run(&options, &context) {
         Ok(exit) => exit.into(),
-        Err(error) => tell(&error, is_interactive).into(),
+        Err(error) => log_error(&error, is_interactive).into(),
     }
 }
 
@@ -62,9 +62,10 @@ fn run(options: &BackupOptions, context: &Context) -> Result<Exit> {
     }
 }
 
-fn tell(error: &ClientError, is_interactive: bool) -> Exit {
+/// Logs the error; returns the exit status for it.
+fn log_error(error: &ClientError, is_interactive: bool) -> Exit {
     match error {
-        // A disk that is not plugged in is no news to cron.
+        // Under cron a disk that is not plugged in is usual, and must cause no mail.
         ClientError::MissingDisk(message) if !is_interactive => {
             log::info!("skipping the backup: {message}");
             return Exit::Done;

@@ -39,7 +39,7 @@ pub(crate) fn execute(job: &BackupJob, context: &Context) -> Result<Exit> {
         notify::show("Starting backup", Urgency::Normal);
     }
     let result = disk.prepare().and_then(|()| back_up(job, context));
-    let result = with_put_back(result, disk.put_back());
+    let result = first_error(result, disk.unmount_and_lock());
     let took = duration_text(began.elapsed());
     match &result {
         Ok(_) if shows_notifications => {
@@ -150,11 +150,11 @@ fn destination_directory(job: &BackupJob) -> Result<Option<PathBuf>> {
 }
 
 /// The result of the run: the first error. All others are logged.
-fn with_put_back(
+fn first_error(
     result: Result<Exit>,
-    put_back: std::result::Result<(), Vec<ClientError>>,
+    unmounted: std::result::Result<(), Vec<ClientError>>,
 ) -> Result<Exit> {
-    let mut errors = put_back.err().unwrap_or_default().into_iter();
+    let mut errors = unmounted.err().unwrap_or_default().into_iter();
     let result = match result {
         Ok(exit) => errors.next().map_or(Ok(exit), Err),
         failed => failed,
@@ -173,11 +173,11 @@ mod tests {
     fn the_first_error_is_the_result() {
         let failed = |text: &str| ClientError::Failed(text.to_string());
         let text = |result: Result<Exit>| result.expect_err("a failure").to_string();
-        assert_eq!(text(with_put_back(Err(failed("work")), Err(vec![failed("umount")]))), "work");
+        assert_eq!(text(first_error(Err(failed("work")), Err(vec![failed("umount")]))), "work");
         assert_eq!(
-            text(with_put_back(Ok(Exit::Done), Err(vec![failed("umount"), failed("lock")]))),
+            text(first_error(Ok(Exit::Done), Err(vec![failed("umount"), failed("lock")]))),
             "umount"
         );
-        assert!(with_put_back(Ok(Exit::Warnings), Ok(())).is_ok_and(|exit| exit == Exit::Warnings));
+        assert!(first_error(Ok(Exit::Warnings), Ok(())).is_ok_and(|exit| exit == Exit::Warnings));
     }
 }

@@ -43,7 +43,7 @@ impl CheckResults {
     }
 
     /// Prints a result; whether it is good.
-    fn note(&mut self, what: &str, result: Result<String>) -> bool {
+    fn add_result(&mut self, what: &str, result: Result<String>) -> bool {
         match result {
             Ok(message) => self.add(Exit::Done, what, &message),
             Err(error) => {
@@ -61,7 +61,9 @@ impl CheckResults {
 /// If the check itself cannot run.
 pub(crate) fn run(job: &BackupJob, context: &Context) -> Result<Exit> {
     let mut results = CheckResults { worst: Exit::Done };
-    if !results.note("command line", checks::check_paths(job).map(|()| "it makes sense".into())) {
+    if !results
+        .add_result("command line", checks::check_paths(job).map(|()| "it makes sense".into()))
+    {
         return Ok(results.worst);
     }
     let _lock = BackupLocks::acquire(job)?;
@@ -69,21 +71,21 @@ pub(crate) fn run(job: &BackupJob, context: &Context) -> Result<Exit> {
     let mut disk = match disk {
         Ok(disk) => disk,
         Err(error) => {
-            results.note("disk", Err(error));
+            results.add_result("disk", Err(error));
             return Ok(results.worst);
         }
     };
     let is_ready = match (job.crypto.is_some() || job.mount_point.is_some(), disk.prepare()) {
         (false, result) => result.is_ok(),
         (true, result) => {
-            results.note("disk", result.map(|()| "it can be unlocked and mounted".into()))
+            results.add_result("disk", result.map(|()| "it can be unlocked and mounted".into()))
         }
     };
     if is_ready {
         check_ready(job, context, &mut results);
     }
-    for error in disk.put_back().err().unwrap_or_default() {
-        results.note("disk", Err(error));
+    for error in disk.unmount_and_lock().err().unwrap_or_default() {
+        results.add_result("disk", Err(error));
     }
     Ok(results.worst)
 }
@@ -96,18 +98,18 @@ fn check_ready(job: &BackupJob, context: &Context, results: &mut CheckResults) {
             .into(),
         false => "they are safe to use together".into(),
     });
-    results.note("source and destination", looked);
-    results.note(
+    results.add_result("source and destination", looked);
+    results.add_result(
         "source",
         refuse_token_in_source(job).map(|()| "it contains no file of an unfinished backup".into()),
     );
     match &job.destination {
         Destination::Local(directory) => {
-            results.note("space", space_here(directory));
+            results.add_result("space", space_here(directory));
             match job.machine.needs_sudo_here() {
                 true => results.add(Exit::Done, "snapshots", "not checked: that takes root"),
                 false => {
-                    results.note("snapshots", snapshots_here(context, directory));
+                    results.add_result("snapshots", snapshots_here(context, directory));
                 }
             }
         }
@@ -154,7 +156,7 @@ fn snapshots_here(context: &Context, directory: &Path) -> Result<String> {
 
 fn check_ssh(job: &BackupJob, directory: &Path, results: &mut CheckResults) {
     let reached = job.machine.command(&["true"], Privilege::Own).succeed();
-    if !results.note("connection", reached.map(|_| "the server lets us in".into())) {
+    if !results.add_result("connection", reached.map(|_| "the server lets us in".into())) {
         return;
     }
     let space = job.machine.script(FREE_SPACE, &[directory], Privilege::Own).succeed();
@@ -166,14 +168,14 @@ fn check_ssh(job: &BackupJob, directory: &Path, results: &mut CheckResults) {
         })?;
         enough_space(kibibytes.saturating_mul(1_024))
     });
-    results.note("space", space);
+    results.add_result("space", space);
     let rsync = job.machine.command(&["rsync", "--version"], Privilege::Own).succeed();
-    results.note("rsync", rsync.map(|_| "the server has it".into()));
+    results.add_result("rsync", rsync.map(|_| "the server has it".into()));
     match job.machine.first_installed(&["rsyncd-snapshot"]) {
         Ok(Some(_)) => results.add(Exit::Done, "snapshots", "the server has rsyncd-snapshot"),
         Ok(None) => results.add(Exit::Warnings, "snapshots", REMEDY),
         Err(error) => {
-            results.note("snapshots", Err(error));
+            results.add_result("snapshots", Err(error));
         }
     }
 }
@@ -182,16 +184,16 @@ fn check_daemon(job: &BackupJob, results: &mut CheckResults) {
     let mut connection = match RsyncConnection::new(job) {
         Ok(connection) => connection,
         Err(error) => {
-            results.note("connection", Err(error));
+            results.add_result("connection", Err(error));
             return;
         }
     };
     let listed = connection.query(arguments::list);
-    if !results.note("connection", listed.map(|_| "the daemon lets us in".into())) {
+    if !results.add_result("connection", listed.map(|_| "the daemon lets us in".into())) {
         return;
     }
-    let rehearsed = connection.query(arguments::rehearse);
-    results.note("module", rehearsed.map(|_| "it can be written".into()));
+    let sent = connection.query(arguments::dry_run_of_one_file);
+    results.add_result("module", sent.map(|_| "it can be written".into()));
     // The client does not try whether the module refuses such options: the server would record the
     // refused push as a failed one.
     let message = match ask_hook(&mut connection, results) {
@@ -220,7 +222,7 @@ fn ask_hook(connection: &mut RsyncConnection, results: &mut CheckResults) -> boo
     };
     match free {
         Some(bytes) => {
-            results.note("space", enough_space(bytes));
+            results.add_result("space", enough_space(bytes));
         }
         None => results.add(Exit::Warnings, "space", "the server cannot tell"),
     }

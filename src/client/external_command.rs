@@ -114,7 +114,7 @@ impl ExternalCommand {
         let mut child = self.start(shares_terminal)?;
         let running =
             RunningCommand { pid: child.id().cast_signed(), leads_group: !shares_terminal };
-        signals::begin(running);
+        signals::set_command(running);
         let output = child.stdout.take().map(|pipe| PipeReader::stdout(pipe, self.stdout));
         let errors = child.stderr.take().map(|pipe| PipeReader::stderr(pipe, self.stderr));
         let status = self.wait(&mut child, running)?;
@@ -201,7 +201,7 @@ impl ExternalCommand {
                 Err(cause) => return Err(failed(cause.into())),
             }
         }
-        signals::end();
+        signals::clear_command();
         child.wait().map_err(failed)
     }
 }

@@ -40,9 +40,10 @@ pub(crate) enum StderrMode {
     Terminal,
 }
 
+/// Gets each piece of the output; an empty piece at its end.
 type PieceHandler = Box<dyn FnMut(&[u8]) + Send>;
 
-fn relay(mode: StdoutMode) -> PieceHandler {
+fn stdout_handler(mode: StdoutMode) -> PieceHandler {
     // A backup goes on if the reader of the client's output has ended.
     let write = |piece: &[u8]| {
         let _ = stdout().write_all(piece).and_then(|()| stdout().flush());
@@ -76,8 +77,8 @@ impl StatisticsStart {
     }
 }
 
-/// Logs each line at once.
-fn warn(mode: StderrMode) -> PieceHandler {
+/// Logs each line at once in [`StderrMode::Warn`].
+fn stderr_handler(mode: StderrMode) -> PieceHandler {
     if mode != StderrMode::Warn {
         return Box::new(|_| ());
     }
@@ -105,11 +106,11 @@ pub(crate) struct PipeReader {
 
 impl PipeReader {
     pub(crate) fn stdout(pipe: impl Read + Send + 'static, mode: StdoutMode) -> Self {
-        keep(pipe, CAPTURED_BYTES, relay(mode))
+        read_in_thread(pipe, CAPTURED_BYTES, stdout_handler(mode))
     }
 
     pub(crate) fn stderr(pipe: impl Read + Send + 'static, mode: StderrMode) -> Self {
-        keep(pipe, QUOTED_BYTES, warn(mode))
+        read_in_thread(pipe, QUOTED_BYTES, stderr_handler(mode))
     }
 
     /// The bytes that were kept, after the program has ended. A process that the program left in
@@ -121,7 +122,7 @@ impl PipeReader {
 
 /// Reads `pipe` to its end in a thread, hands each piece to `handle`, and keeps the last `limit`
 /// bytes.
-fn keep(
+fn read_in_thread(
     mut pipe: impl Read + Send + 'static,
     limit: usize,
     mut handle: PieceHandler,

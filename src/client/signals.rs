@@ -52,7 +52,7 @@ pub(crate) fn watch() -> Result<()> {
         .into_iter()
         .filter(|number| !is_ignored(&status, *number));
     let mut signals = Signals::new(wanted).map_err(failed)?;
-    let wait = move || signals.forever().for_each(note);
+    let wait = move || signals.forever().for_each(handle);
     std::thread::Builder::new().name("signals".into()).spawn(wait).map(drop).map_err(failed)
 }
 
@@ -63,7 +63,7 @@ fn is_ignored(status: &str, number: i32) -> bool {
     mask >> (number - 1) & 1 == 1
 }
 
-fn note(number: i32) {
+fn handle(number: i32) {
     let is_first = RECEIVED.compare_exchange(0, number, SeqCst, SeqCst).is_ok();
     if IS_UNDOING.load(SeqCst) {
         return;
@@ -97,7 +97,7 @@ pub(crate) fn check() -> Result<()> {
 }
 
 /// Records the current command. A signal that arrived just before is forwarded to it.
-pub(crate) fn begin(running: RunningCommand) {
+pub(crate) fn set_command(running: RunningCommand) {
     *COMMAND.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
     let received = RECEIVED.load(SeqCst);
     if received != 0 && !IS_UNDOING.load(SeqCst) {
@@ -106,7 +106,7 @@ pub(crate) fn begin(running: RunningCommand) {
 }
 
 /// Forgets the current command, whose PID the kernel may give to another process from now on.
-pub(crate) fn end() {
+pub(crate) fn clear_command() {
     *COMMAND.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 

@@ -193,7 +193,7 @@ fn a_wrong_password_is_not_tried_again() {
     assert_eq!(fs::read_dir(&module.latest).expect("the module").count(), 0);
     run("wonderland", &[]).exits(&[0]);
     machine.verify(&module.latest);
-    // A check is a listing, a rehearsal and a question that is asked twice, because no hook answers
+    // A check is a listing, a dry run and a question that is asked twice, because no hook answers
     // it.
     daemon.await_hooks(4 + HOOKS);
     // A check tears nothing, though the module refuses some options.
@@ -252,7 +252,7 @@ fn with_both_hooks_a_backup_is_one_snapshot() {
     ] {
         assert!(checked.stdout().contains(line), "{line}: {checked}");
     }
-    // Listing, rehearsal, and question.
+    // A listing, a dry run and a question.
     daemon.await_hooks(2 * HOOKS + 3);
     assert_eq!(module.snapshots(), names);
     assert!(!module.is_marked("torn"), "{:?}", module.state());

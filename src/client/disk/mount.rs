@@ -1,9 +1,9 @@
 //! Unlocks and mounts the backup disk for a run, and unmounts and locks it afterwards.
 //!
 //! A run records each device that it has unlocked and each file system that it has mounted at once,
-//! even if the command that did so then fails. [`Disk::put_back`] undoes these steps in reverse
-//! order. A disk that was unlocked or mounted before the run stays so, because another program may
-//! use it. Signals do not interrupt the undoing.
+//! even if the command that did so then fails. [`Disk::unmount_and_lock`] undoes these steps in
+//! reverse order. A disk that was unlocked or mounted before the run stays so, because another
+//! program may use it. Signals do not interrupt the undoing.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ impl<'a> Disk<'a> {
             && !disk.is_unlocked(entry)?
             && !machine.exists(&entry.device)?
         {
-            return Err(missing(
+            return Err(missing_disk(
                 &format!("the encrypted device {}", escape(entry.name.as_bytes())),
                 &entry.device,
             ));
@@ -101,9 +101,9 @@ impl<'a> Disk<'a> {
                     escape_path(&device)
                 )))
             }
-            Some(device) if self.crypt.is_none() && !self.machine.exists(&device)? => {
-                Err(missing(&format!("the file system of {}", escape_path(mount_point)), &device))
-            }
+            Some(device) if self.crypt.is_none() && !self.machine.exists(&device)? => Err(
+                missing_disk(&format!("the file system of {}", escape_path(mount_point)), &device),
+            ),
             _ => Ok(()),
         }
     }
@@ -111,7 +111,7 @@ impl<'a> Disk<'a> {
     /// Unlocks and mounts the disk, unless that is already done.
     ///
     /// # Errors
-    /// If a command fails. [`Disk::put_back`] undoes the commands before it.
+    /// If a command fails. [`Disk::unmount_and_lock`] undoes the commands before it.
     pub(crate) fn prepare(&mut self) -> Result<()> {
         if let Some(entry) = self.crypt.clone() {
             self.unlock(&entry)?;
@@ -207,7 +207,7 @@ impl<'a> Disk<'a> {
     ///
     /// # Errors
     /// All errors.
-    pub(crate) fn put_back(&mut self) -> std::result::Result<(), Vec<ClientError>> {
+    pub(crate) fn unmount_and_lock(&mut self) -> std::result::Result<(), Vec<ClientError>> {
         let undo = std::mem::take(&mut self.undo);
         let errors: Vec<ClientError> = signals::without_interruption(|| {
             undo.iter().rev().filter_map(|undo| self.undo(undo).err()).collect()
@@ -255,7 +255,7 @@ fn find_crypttab_entry(machine: &Machine, name: &str) -> Result<CrypttabEntry> {
     })
 }
 
-fn missing(what: &str, device: &Path) -> ClientError {
+fn missing_disk(what: &str, device: &Path) -> ClientError {
     ClientError::MissingDisk(format!(
         "{what} is not available: {} does not exist",
         escape_path(device)

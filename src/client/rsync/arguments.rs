@@ -77,9 +77,9 @@ impl RsyncDestination<'_> {
 }
 
 /// The first run: transfers the unfinished token, without attributes that the server may refuse.
-pub(crate) fn announce(job: &BackupJob, target: RsyncDestination) -> Vec<OsString> {
+pub(crate) fn send_unfinished_token(job: &BackupJob, target: RsyncDestination) -> Vec<OsString> {
     let mut args: Vec<OsString> = ["rsync", "--times"].map(OsString::from).into();
-    args.extend(connection(job));
+    args.extend(connection_options(job));
     args.push(job.runtime_directory.join(completion::UNFINISHED).into_os_string());
     args.push(target.argument());
     args
@@ -96,7 +96,7 @@ pub(crate) fn transfer(
         args.extend(["--dry-run", "--verbose"].map(OsString::from));
     }
     args.extend(["--delete", "--delete-excluded"].map(OsString::from));
-    args.extend(attributes());
+    args.extend(attribute_options());
     args.extend(["--hard-links"].map(OsString::from));
     if !job.multi_fs {
         args.push("--one-file-system".into());
@@ -114,7 +114,7 @@ pub(crate) fn transfer(
     }
     args.extend(EXCLUDED_ROOTS.map(|root| format!("--filter=-/ {root}").into()));
     args.extend(job.excludes.iter().map(|pattern| joined("--exclude=", pattern)));
-    args.extend(connection(job));
+    args.extend(connection_options(job));
     // The token first: with --one-file-system, the file system of the last source counts.
     args.extend(
         job.sends_token()
@@ -126,20 +126,20 @@ pub(crate) fn transfer(
 }
 
 /// The third run: deletes the unfinished token, or replaces it by the partial token.
-pub(crate) fn finish(
+pub(crate) fn remove_unfinished_token(
     job: &BackupJob,
     target: RsyncDestination,
     outcome: TransferOutcome,
 ) -> Vec<OsString> {
     let mut args: Vec<OsString> = vec!["rsync".into()];
-    args.extend(attributes());
+    args.extend(attribute_options());
     // rsync looks only at the entries of the root directory, and of those only at the tokens.
     args.extend(["--no-recursive", "--dirs", "--delete"].map(OsString::from));
     for name in [completion::UNFINISHED, completion::PARTIAL] {
         args.push(format!("--include=/{name}").into());
     }
     args.push("--exclude=*".into());
-    args.extend(connection(job));
+    args.extend(connection_options(job));
     args.extend(
         (outcome == TransferOutcome::Partial)
             .then(|| job.runtime_directory.join(completion::PARTIAL).into_os_string()),
@@ -153,7 +153,7 @@ pub(crate) fn finish(
 pub(crate) fn list(job: &BackupJob, target: RsyncDestination) -> Vec<OsString> {
     let mut args: Vec<OsString> =
         ["rsync", "--list-only", "--no-recursive", "--dirs"].map(OsString::from).into();
-    args.extend(connection(job));
+    args.extend(connection_options(job));
     args.push(target.argument());
     args
 }
@@ -168,21 +168,21 @@ pub(crate) fn inquire(job: &BackupJob, target: RsyncDestination) -> Vec<OsString
 }
 
 /// A dry run that would send one file: it fails if the destination cannot be written.
-pub(crate) fn rehearse(job: &BackupJob, target: RsyncDestination) -> Vec<OsString> {
+pub(crate) fn dry_run_of_one_file(job: &BackupJob, target: RsyncDestination) -> Vec<OsString> {
     let mut args: Vec<OsString> = ["rsync", "--dry-run"].map(OsString::from).into();
-    args.extend(attributes());
-    args.extend(connection(job));
+    args.extend(attribute_options());
+    args.extend(connection_options(job));
     args.push(job.runtime_directory.join(completion::UNFINISHED).into_os_string());
     args.push(target.argument());
     args
 }
 
 /// The options that keep as many attributes of a file as possible.
-fn attributes() -> [OsString; 4] {
+fn attribute_options() -> [OsString; 4] {
     ["--acls", "--archive", "--numeric-ids", "--xattrs"].map(OsString::from)
 }
 
-fn connection(job: &BackupJob) -> Vec<OsString> {
+fn connection_options(job: &BackupJob) -> Vec<OsString> {
     let mut args = Vec::new();
     if job.is_remote() {
         args.push(format!("--timeout={TIMEOUT_SECONDS}").into());
@@ -338,9 +338,9 @@ mod tests {
             let job = job(destination);
             let target = target(&job);
             [
-                announce(&job, target),
+                send_unfinished_token(&job, target),
                 transfer(&job, target, false),
-                finish(&job, target, TransferOutcome::Complete),
+                remove_unfinished_token(&job, target, TransferOutcome::Complete),
             ]
             .map(|args| text(&args))
         };

@@ -80,7 +80,7 @@ impl<'a> RsyncConnection<'a> {
             (false, false) => StdoutMode::Capture,
         };
         if job.sends_token() {
-            self.announce()?;
+            self.send_unfinished_token()?;
         }
         let args = |target: RsyncDestination| {
             // A new token for each try. So each try transfers it, the statistics can subtract it,
@@ -100,7 +100,7 @@ impl<'a> RsyncConnection<'a> {
             ),
         }
         if job.sends_token() {
-            self.finish(outcome)?;
+            self.remove_unfinished_token(outcome)?;
         }
         let took = duration_text(began.elapsed());
         match TransferStatistics::parse(&output, job.sends_token().then_some(self.token_bytes)) {
@@ -115,10 +115,12 @@ impl<'a> RsyncConnection<'a> {
     }
 
     /// Puts the unfinished token into the destination.
-    fn announce(&mut self) -> Result<()> {
+    fn send_unfinished_token(&mut self) -> Result<()> {
         let job = self.job;
-        let (status, _) = self
-            .run_with_retries(|target| Ok(arguments::announce(job, target)), StdoutMode::Capture)?;
+        let (status, _) = self.run_with_retries(
+            |target| Ok(arguments::send_unfinished_token(job, target)),
+            StdoutMode::Capture,
+        )?;
         match status {
             0 => Ok(()),
             status => Err(ClientError::Failed(format!(
@@ -132,10 +134,10 @@ impl<'a> RsyncConnection<'a> {
     ///
     /// # Errors
     /// If the token of a complete transfer stays: the server counts the backup as unfinished.
-    fn finish(&mut self, outcome: TransferOutcome) -> Result<()> {
+    fn remove_unfinished_token(&mut self, outcome: TransferOutcome) -> Result<()> {
         let job = self.job;
         let (status, _) = self.run_with_retries(
-            |target| Ok(arguments::finish(job, target, outcome)),
+            |target| Ok(arguments::remove_unfinished_token(job, target, outcome)),
             StdoutMode::Capture,
         )?;
         // The attributes that failed in a partial transfer may fail here, too.
@@ -171,7 +173,7 @@ impl<'a> RsyncConnection<'a> {
             // The tunnel may have failed.
             self.tunnel = None;
             log::warn!("{error}; trying again in {} s", pause.as_secs());
-            wait(pause)?;
+            sleep(pause)?;
             pause *= 3;
             retries -= 1;
         }
@@ -252,8 +254,11 @@ fn is_network_trouble(error: &ClientError, job: &BackupJob) -> bool {
     outcome_of(*status, job.is_remote()) == TransferOutcome::NetworkFailure && !is_refusal
 }
 
-/// Sleeps until a signal arrives.
-fn wait(pause: Duration) -> Result<()> {
+/// Sleeps for this time.
+///
+/// # Errors
+/// If a signal arrives.
+fn sleep(pause: Duration) -> Result<()> {
     let end = Instant::now() + pause;
     while Instant::now() < end {
         signals::check()?;

@@ -34,7 +34,7 @@ impl Tunnel {
     }
 
     /// The address of the daemon as the SSH server sees it.
-    pub(crate) fn far_end(&self, host: &Host, port: Option<u16>) -> String {
+    pub(crate) fn daemon_address(&self, host: &Host, port: Option<u16>) -> String {
         let name = if host.name == self.host.name { "localhost" } else { &host.name };
         let port = port.unwrap_or(DAEMON_PORT);
         if name.contains(':') { format!("[{name}]:{port}") } else { format!("{name}:{port}") }
@@ -49,7 +49,7 @@ impl Tunnel {
     ) -> Vec<OsString> {
         let mut args = rsh.to_vec();
         if let Destination::Daemon { host, port, .. } = destination {
-            let forward = format!("127.0.0.1:{local_port}:{}", self.far_end(host, *port));
+            let forward = format!("127.0.0.1:{local_port}:{}", self.daemon_address(host, *port));
             args.extend(["-f", "-N", "-T", "-M", "-S"].map(OsString::from));
             args.push(socket.into());
             // With these, success means that the port is open, and that no other is.
@@ -169,9 +169,9 @@ mod tests {
     fn the_daemon_has_the_address_that_the_ssh_server_sees() {
         let tunnel = Tunnel::parse("me@server").expect("a tunnel");
         let host = |name: &str| Host { user: None, name: name.to_string() };
-        assert_eq!(tunnel.far_end(&host("server"), None), "localhost:873");
-        assert_eq!(tunnel.far_end(&host("localhost"), Some(8730)), "localhost:8730");
-        assert_eq!(tunnel.far_end(&host("inner"), None), "inner:873");
-        assert_eq!(tunnel.far_end(&host("fe80::1"), None), "[fe80::1]:873");
+        assert_eq!(tunnel.daemon_address(&host("server"), None), "localhost:873");
+        assert_eq!(tunnel.daemon_address(&host("localhost"), Some(8730)), "localhost:8730");
+        assert_eq!(tunnel.daemon_address(&host("inner"), None), "inner:873");
+        assert_eq!(tunnel.daemon_address(&host("fe80::1"), None), "[fe80::1]:873");
     }
 }

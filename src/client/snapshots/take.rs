@@ -34,7 +34,7 @@ impl DestinationSnapshots<'_> {
         let actions = self.job.actions;
         match (actions.snapshot, actions.rotate) {
             (false, false) => Ok(Exit::Done),
-            _ if self.job.dry_run => self.rehearse(),
+            _ if self.job.dry_run => self.preview(),
             (true, rotates) => self.take(SnapshotOptions { due: false, status, rotates }),
             (false, true) => self.rotate(),
         }
@@ -84,7 +84,7 @@ impl DestinationSnapshots<'_> {
     }
 
     /// Logs or prints what a run without `--dry-run` would do.
-    fn rehearse(&self) -> Result<Exit> {
+    fn preview(&self) -> Result<Exit> {
         let path = escape_path(self.directory);
         if self.job.actions.snapshot {
             log::info!("a snapshot of {path} would be made, unless nothing changed");
