@@ -1,7 +1,7 @@
 //! `check`: the health of each module for monitoring, in the form of a Nagios plugin.
 //!
-//! Changes nothing. The findings are about the last runs, the snapshot root ([`health`]) and the
-//! configuration ([`doctor`]).
+//! Changes nothing. The findings are about the last runs, the snapshot root ([`root_findings`])
+//! and the configuration ([`config_findings`]).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::command::finding::{Finding, Severity};
-use crate::command::{doctor, health, print_json};
+use crate::command::{config_findings, print_json, root_findings};
 use crate::config::forbidden::offers_only_reading;
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
@@ -44,7 +44,8 @@ pub(crate) fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Resu
         None => check_all(context),
     };
     modules.extend(
-        doctor::policy(&context.settings).map(|findings| view("policy".to_string(), findings)),
+        config_findings::of_policy(&context.settings)
+            .map(|findings| view("policy".to_string(), findings)),
     );
     let status = modules.iter().map(|module| module.status).max().unwrap_or(Severity::Unknown);
     let view = CheckView { status, modules };
@@ -128,7 +129,7 @@ fn check_all(context: &Context) -> Vec<CheckedModuleView> {
     };
     let mut modules = Vec::new();
     for module in &conf.modules {
-        let hooked = module.runs_us(doctor::HOOK);
+        let has_hook = module.runs_us(config_findings::HOOK);
         let path = match module.whereabouts() {
             Ok(ModuleDirectory::At(path)) => Ok(path),
             Ok(ModuleDirectory::Unknown { .. }) => continue,
@@ -138,9 +139,9 @@ fn check_all(context: &Context) -> Vec<CheckedModuleView> {
             known_modules::resolved(&context.settings, Some(module.name.clone()), &path)
         };
         match path.and_then(of_module) {
-            Err(_) if !hooked => {}
-            Ok(target) if !hooked && !target.is_registered() && target.lost_history().is_none() => {
-            }
+            Err(_) if !has_hook => {}
+            Ok(target)
+                if !has_hook && !target.is_registered() && target.lost_history().is_none() => {}
             target => modules.push(checked(escape(&module.name), target, Some(&conf))),
         }
     }
@@ -153,7 +154,7 @@ fn check_all(context: &Context) -> Vec<CheckedModuleView> {
                 modules.push(checked(label, Ok(target), Some(&conf)))
             }
             KnownModule::Unknown { name, why } => {
-                if conf.module(&name).is_some_and(|module| module.runs_us(doctor::HOOK)) {
+                if conf.module(&name).is_some_and(|module| module.runs_us(config_findings::HOOK)) {
                     modules.push(view(escape(&name), vec![unknown(&why)]));
                 }
             }
@@ -189,7 +190,7 @@ pub(crate) fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Fi
     findings.extend(
         target.lost_history().map(|lost| Finding::new(Severity::Critical, lost.to_string())),
     );
-    match health::of_root(target) {
+    match root_findings::of_root(target) {
         Ok(found) => {
             // A warning of the last run that still holds is shown once.
             findings.retain(|known| !found.iter().any(|finding| finding.message == known.message));
@@ -204,7 +205,7 @@ pub(crate) fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Fi
         }
     }
     if let (Some(conf), Some(name)) = (conf, &target.name) {
-        findings.extend(doctor::module(conf, name, target));
+        findings.extend(config_findings::of_module(conf, name, target));
     }
     findings
 }

@@ -31,16 +31,16 @@ pub(crate) fn run(context: &Context, file: &Path) -> Result<Exit> {
     let assignment = SectionAssignment::of(&sections, &context.settings)?;
     let conf = escape_path(&context.settings.rsyncd_conf);
     let mut document = PolicyDocument::new(&assignment, &conf);
-    document.preface(file, &assignment.left);
+    document.write_preface(file, &assignment.left);
     for index in 0..sections.len() {
-        document.section(&sections, index, &assignment);
+        document.write_section(&sections, index, &assignment);
     }
     print(&document.text)?;
     if document.by_hand == 0 {
         return Ok(Exit::Done);
     }
     let places = counted(document.by_hand, "table");
-    log::warn!("{}: {places} marked TODO cannot do without your hand", escape_path(file));
+    log::warn!("{}: {places} marked TODO must be completed by hand", escape_path(file));
     Ok(Exit::Warnings)
 }
 
@@ -73,23 +73,23 @@ impl<'a> PolicyDocument<'a> {
     }
 
     /// The comments before all tables, and `[defaults]`.
-    fn preface(&mut self, file: &Path, left: &[String]) {
-        self.comment(&format!(
+    fn write_preface(&mut self, file: &Path, left: &[String]) {
+        self.write_comment(&format!(
             "Translated by `rsyncd-snapshot import-policy` from {}. Read the comments, do what \
              those marked TODO say, install it as /etc/rsyncd-snapshot.toml, then run \
              `rsyncd-snapshot check` and, for each module, `rsyncd-snapshot plan`.",
             escape_path(file)
         ));
-        self.comment(
+        self.write_comment(
             "It decides what rotate-backups decided, but keeps the newest snapshot, min_keep of \
              them and those younger than min_age, and expires at most max_expire in a run; see \
              docs/migrating.md. Options on the command line of rotate-backups, in a cron job for \
              example, are not in its file and not here.",
         );
-        self.line("");
-        self.line("[defaults]");
+        self.write_line("");
+        self.write_line("[defaults]");
         if !left.is_empty() {
-            self.comment(&format!(
+            self.write_comment(&format!(
                 "No section is about these modules of {}. The defaults hold for them, which are \
                  those of rsync-system-backup: {}",
                 self.conf,
@@ -99,30 +99,30 @@ impl<'a> PolicyDocument<'a> {
     }
 
     /// The tables of the section at `index`, or comments that say why there is none.
-    fn section(
+    fn write_section(
         &mut self,
         sections: &[TranslatedSection],
         index: usize,
         assignment: &SectionAssignment,
     ) {
         let section = &sections[index];
-        self.line("");
-        self.comment(&format!("[{}] in line {}", section.name, section.line));
+        self.write_line("");
+        self.write_comment(&format!("[{}] in line {}", section.name, section.line));
         let assigned: Vec<&AssignedModule> =
             assignment.assigned.iter().filter(|one| one.section == index).collect();
         let Some((first, others)) = assigned.split_first() else {
-            return self.without_module(sections, index, assignment);
+            return self.write_without_module(sections, index, assignment);
         };
-        self.assigned(first, assignment, section.table.is_held);
-        self.entries(&section.table);
+        self.write_header(first, assignment, section.table.is_held);
+        self.write_entries(&section.table);
         for other in others {
-            self.line("");
-            self.assigned(other, assignment, section.table.is_held);
-            self.entries_again(&section.table, &first.name);
+            self.write_line("");
+            self.write_header(other, assignment, section.table.is_held);
+            self.write_entries_again(&section.table, &first.name);
         }
     }
 
-    fn without_module(
+    fn write_without_module(
         &mut self,
         sections: &[TranslatedSection],
         index: usize,
@@ -130,24 +130,26 @@ impl<'a> PolicyDocument<'a> {
     ) {
         let section = &sections[index];
         match &section.location {
-            SectionLocation::Remote { host, directory } => self.remote(section, host, directory),
+            SectionLocation::Remote { host, directory } => {
+                self.write_remote(section, host, directory)
+            }
             SectionLocation::Relative => {
                 let todo = "TODO: this is no absolute path, so which directory it is depends on \
                     where rotate-backups was started. Give this table the name of the module that \
                     has its directory in it.";
-                self.suggested(&section.name, &section.table, todo);
+                self.write_suggested(&section.name, &section.table, todo);
             }
             SectionLocation::Directory(directory) => {
-                self.unassigned(sections, index, directory, assignment)
+                self.write_unassigned(sections, index, directory, assignment)
             }
             SectionLocation::Pattern(pattern) => {
-                self.unassigned(sections, index, &pattern.text, assignment)
+                self.write_unassigned(sections, index, &pattern.text, assignment)
             }
         }
     }
 
     /// The header of a module's table, and the entries that only this module has.
-    fn assigned(
+    fn write_header(
         &mut self,
         assigned: &AssignedModule,
         assignment: &SectionAssignment,
@@ -172,17 +174,17 @@ impl<'a> PolicyDocument<'a> {
             ));
         }
         self.by_hand += usize::from(!todo.is_empty() || is_held);
-        todo.iter().for_each(|todo| self.comment(todo));
-        self.line(&format!("[module.{}]", key(&assigned.name)));
+        todo.iter().for_each(|todo| self.write_comment(todo));
+        self.write_line(&format!("[module.{}]", key(&assigned.name)));
         if let Some(snapshot_root) = &assigned.snapshot_root {
-            self.comment("From the policy in use.");
-            self.line(&format!("snapshot_root = {}", quoted(snapshot_root)));
+            self.write_comment("From the policy in use.");
+            self.write_line(&format!("snapshot_root = {}", quoted(snapshot_root)));
         }
     }
 
     /// A section that no module takes its table from. Another section may have been in force
     /// instead.
-    fn unassigned(
+    fn write_unassigned(
         &mut self,
         sections: &[TranslatedSection],
         index: usize,
@@ -198,18 +200,18 @@ impl<'a> PolicyDocument<'a> {
         let in_force = taken.map_or_else(by_text, |one| one.section);
         if in_force != index {
             let TranslatedSection { name, line, .. } = &sections[in_force];
-            self.comment(&format!(
+            self.write_comment(&format!(
                 "This had no effect: rotate-backups took [{name}] in line {line}, which matches as \
                  well and sorts before it."
             ));
         }
         if taken.is_none() {
-            let todo = self.place_for_a_module(directory);
-            self.suggested(directory, &sections[in_force].table, &todo);
+            let todo = self.todo_without_module(directory);
+            self.write_suggested(directory, &sections[in_force].table, &todo);
         }
     }
 
-    fn place_for_a_module(&self, directory: &str) -> String {
+    fn todo_without_module(&self, directory: &str) -> String {
         let latest = format!("{}/latest", directory.trim_end_matches('/'));
         match self.has_conf {
             true => format!(
@@ -226,54 +228,62 @@ impl<'a> PolicyDocument<'a> {
     }
 
     /// A table under a name that no module has yet.
-    fn suggested(&mut self, directory: &str, table: &PolicyTable, todo: &str) {
+    fn write_suggested(&mut self, directory: &str, table: &PolicyTable, todo: &str) {
         self.by_hand += 1;
-        self.comment(todo);
+        self.write_comment(todo);
         let name = self.free_name(directory);
-        self.line(&format!("[module.{}]", key(&name)));
-        self.entries(table);
+        self.write_line(&format!("[module.{}]", key(&name)));
+        self.write_entries(table);
     }
 
     /// A table for another machine, commented out.
-    fn remote(&mut self, section: &TranslatedSection, host: &str, directory: &str) {
+    fn write_remote(&mut self, section: &TranslatedSection, host: &str, directory: &str) {
         self.by_hand += 1;
-        self.comment(&format!(
+        self.write_comment(&format!(
             "TODO: this is on another machine. Install rsyncd-snapshot on {host}, where \
              {directory} is, and put this table into the policy there, under the name of its \
              module."
         ));
         let mut there = PolicyDocument { text: String::new(), names: self.names.clone(), ..*self };
         let name = there.free_name(directory);
-        there.line(&format!("[module.{}]", key(&name)));
-        there.entries(&section.table);
+        there.write_line(&format!("[module.{}]", key(&name)));
+        there.write_entries(&section.table);
         self.names.insert(name);
         for line in there.text.lines() {
-            self.line(&if line.starts_with('#') { line.to_string() } else { format!("#{line}") });
+            self.write_line(&if line.starts_with('#') {
+                line.to_string()
+            } else {
+                format!("#{line}")
+            });
         }
     }
 
-    fn entries(&mut self, table: &PolicyTable) {
+    fn write_entries(&mut self, table: &PolicyTable) {
         for entry in &table.entries {
-            entry.note.iter().for_each(|note| self.comment(note));
-            entry.key.iter().for_each(|key| self.line(key));
+            entry.note.iter().for_each(|note| self.write_comment(note));
+            entry.key.iter().for_each(|key| self.write_line(key));
         }
     }
 
     /// The entries of a table without their notes, which are in the table of module `first`.
-    fn entries_again(&mut self, table: &PolicyTable, first: &str) {
-        self.comment(&format!("As in the table of {first}."));
-        table.entries.iter().filter_map(|entry| entry.key.as_ref()).for_each(|key| self.line(key));
+    fn write_entries_again(&mut self, table: &PolicyTable, first: &str) {
+        self.write_comment(&format!("As in the table of {first}."));
+        table
+            .entries
+            .iter()
+            .filter_map(|entry| entry.key.as_ref())
+            .for_each(|key| self.write_line(key));
     }
 
-    /// A name for a table, after the directory.
+    /// A name for a table that no table and no module has yet, made from the directory's name.
     fn free_name(&mut self, directory: &str) -> String {
         let is_plain =
             |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
-        let speaking =
+        let last_part =
             directory.rsplit('/').find(|part| part.contains(|c: char| c.is_ascii_alphanumeric()));
         let plain = |character: char| if is_plain(character) { character } else { '-' };
         let wanted: String =
-            speaking.unwrap_or("module").chars().filter(|c| *c != '*').map(plain).collect();
+            last_part.unwrap_or("module").chars().filter(|c| *c != '*').map(plain).collect();
         let numbered = (2..).map(|number| format!("{wanted}-{number}"));
         let mut names = std::iter::once(wanted.clone()).chain(numbered);
         let name = names.find(|name| !self.names.contains(name)).unwrap_or_default();
@@ -283,20 +293,20 @@ impl<'a> PolicyDocument<'a> {
 
     /// Writes a paragraph of comment. `text` may hold line breaks; they are escaped, so no line of
     /// it leaves the comment.
-    fn comment(&mut self, text: &str) {
+    fn write_comment(&mut self, text: &str) {
         let mut line = String::from("#");
         for word in one_line(text).split(' ') {
             if line.len() > 1 && line.chars().count() + word.chars().count() >= WIDTH {
-                self.line(&line);
+                self.write_line(&line);
                 line = String::from("#");
             }
             line.push(' ');
             line.push_str(word);
         }
-        self.line(&line);
+        self.write_line(&line);
     }
 
-    fn line(&mut self, line: &str) {
+    fn write_line(&mut self, line: &str) {
         self.text.push_str(line);
         self.text.push('\n');
     }

@@ -5,26 +5,27 @@
 //! anything is changed, and works on one after the other.
 
 pub(crate) mod check;
-pub(crate) mod doctor;
+pub(crate) mod config_findings;
 pub(crate) mod expired;
 pub(crate) mod finding;
 pub(crate) mod freed;
-pub(crate) mod health;
 pub(crate) mod import_policy;
-pub(crate) mod irremovable;
 pub(crate) mod list;
-pub(crate) mod outlook;
 pub(crate) mod pin;
 pub(crate) mod plan;
+pub(crate) mod plan_options;
 pub(crate) mod plan_text;
 pub(crate) mod plan_view;
+pub(crate) mod policy_effect;
 pub(crate) mod push_findings;
 pub(crate) mod release;
 pub(crate) mod replay;
+pub(crate) mod root_findings;
 pub(crate) mod rotate;
 pub(crate) mod run_findings;
 pub(crate) mod snapshot;
 pub(crate) mod timeline;
+pub(crate) mod unremovable_findings;
 pub(crate) mod verify;
 pub(crate) mod view;
 

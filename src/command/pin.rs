@@ -21,15 +21,15 @@ use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 use crate::tell::exit::Exit;
 
-/// Names of snapshots, after the name of their module. The latter may be left out if no other
-/// module has a snapshot of that name.
-pub(crate) type NamedSnapshot<'a> = &'a [OsString];
+/// The arguments of these commands: a module, then names of snapshots. The module may be left out
+/// if no other module has a snapshot of that name.
+pub(crate) type ModuleAndSnapshots<'a> = &'a [OsString];
 
 /// Pins snapshots.
 ///
 /// # Errors
 /// [`Error::Usage`] if no module has one of them, or several have it; then nothing is pinned.
-pub(crate) fn pin(context: &Context, named: NamedSnapshot, reason: &str) -> Result<Exit> {
+pub(crate) fn pin(context: &Context, named: ModuleAndSnapshots, reason: &str) -> Result<Exit> {
     change(context, named, "snapshot", pinning::is_visible, |root, name| {
         pinning::pin(root, name, Pin::new(Clock::System.now(), reason))?;
         Ok(format!("{name} is pinned: it stays until `unpin`"))
@@ -40,7 +40,7 @@ pub(crate) fn pin(context: &Context, named: NamedSnapshot, reason: &str) -> Resu
 ///
 /// # Errors
 /// As [`pin()`].
-pub(crate) fn unpin(context: &Context, named: NamedSnapshot) -> Result<Exit> {
+pub(crate) fn unpin(context: &Context, named: ModuleAndSnapshots) -> Result<Exit> {
     let is_pinned =
         |root: &SnapshotRoot, name: &str| Ok(State::read(root.private())?.pins.contains_key(name));
     change(context, named, "pinned snapshot", is_pinned, |root, name| {
@@ -53,7 +53,7 @@ pub(crate) fn unpin(context: &Context, named: NamedSnapshot) -> Result<Exit> {
 ///
 /// # Errors
 /// As [`pin()`].
-pub(crate) fn undelete(context: &Context, named: NamedSnapshot) -> Result<Exit> {
+pub(crate) fn undelete(context: &Context, named: ModuleAndSnapshots) -> Result<Exit> {
     let is_retired = |root: &SnapshotRoot, name: &str| {
         Ok(root.is_registered() && retire::retired(root)?.iter().any(|retired| retired == name))
     };
@@ -67,7 +67,7 @@ pub(crate) fn undelete(context: &Context, named: NamedSnapshot) -> Result<Exit> 
 /// changes one after the other. `work` returns what it did, as text.
 fn change(
     context: &Context,
-    named: NamedSnapshot,
+    named: ModuleAndSnapshots,
     what: &str,
     has: impl Fn(&SnapshotRoot, &str) -> Result<bool>,
     work: impl Fn(&SnapshotRoot, &str) -> Result<String>,
@@ -91,7 +91,7 @@ fn change(
 /// The module, if one is named, and the names of snapshots. The first of several arguments is a
 /// module unless it has the form of a snapshot's name. A module with such a name is given by its
 /// path.
-fn split(named: NamedSnapshot<'_>) -> (Option<&OsStr>, &[OsString]) {
+fn split(named: ModuleAndSnapshots<'_>) -> (Option<&OsStr>, &[OsString]) {
     match named {
         [first, rest @ ..] if !rest.is_empty() => {
             match SnapshotName::parse(first.as_bytes(), &Zone::utc()) {
@@ -112,14 +112,14 @@ fn find<'a>(
     what: &str,
     has: &impl Fn(&SnapshotRoot, &str) -> Result<bool>,
 ) -> Result<(Target, &'a str)> {
-    let told = escape(name.as_bytes());
+    let shown_name = escape(name.as_bytes());
     let name =
-        name.to_str().ok_or_else(|| Error::Usage(format!("{told} is no snapshot's name")))?;
-    let mut having = Vec::new();
+        name.to_str().ok_or_else(|| Error::Usage(format!("{shown_name} is no snapshot's name")))?;
+    let mut owners = Vec::new();
     for (label, target) in context.targets(module, false)? {
         let found = target.and_then(|target| Ok((has(&target.look_at_root()?, name)?, target)));
         match found {
-            Ok((true, target)) => having.push(target),
+            Ok((true, target)) => owners.push(target),
             Ok((false, _)) => {}
             Err(error) if module.is_some() => return Err(error),
             Err(error) => log::warn!("{label}: {error}"),
@@ -127,18 +127,18 @@ fn find<'a>(
     }
     let is_module = || context.configured_path(OsStr::from_bytes(name.as_bytes())).is_some();
     let nowhere = match module {
-        Some(module) => format!("{} has no {what} {told}", escape(module.as_bytes())),
-        None if is_module() => format!("{told} is a module: name one of its snapshots, too"),
-        None => format!("no module has a {what} {told}"),
+        Some(module) => format!("{} has no {what} {shown_name}", escape(module.as_bytes())),
+        None if is_module() => format!("{shown_name} is a module: name one of its snapshots, too"),
+        None => format!("no module has a {what} {shown_name}"),
     };
-    let labels: Vec<String> = having.iter().map(Target::label).collect();
-    match having.pop() {
+    let labels: Vec<String> = owners.iter().map(Target::label).collect();
+    match owners.pop() {
         None => Err(Error::Usage(format!(
             "{nowhere}; `list` shows snapshots and pins, `list --expired` what is retired"
         ))),
-        Some(target) if having.is_empty() => Ok((target, name)),
+        Some(target) if owners.is_empty() => Ok((target, name)),
         Some(_) => Err(Error::Usage(format!(
-            "several modules have {told}: name one of {}",
+            "several modules have {shown_name}: name one of {}",
             labels.join(", ")
         ))),
     }

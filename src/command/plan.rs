@@ -10,8 +10,9 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 
-use crate::command::outlook::{ANY_JUMP, PlanOptions, PolicyOutlook, time_of};
+use crate::command::plan_options::{ANY_JUMP, PlanOptions, time_of};
 use crate::command::plan_view::PlanView;
+use crate::command::policy_effect::PolicyEffect;
 use crate::command::timeline::Terminal;
 use crate::command::{freed, print_json, replay};
 use crate::config::settings::{PolicySource, Settings};
@@ -101,11 +102,11 @@ fn plan(
     if options.at.is_some() {
         leave_out_later(&mut examined, &target.policy, now);
     }
-    let outlook = |target: &Target, list: &SnapshotList, decision: Decision| {
+    let effect = |target: &Target, list: &SnapshotList, decision: Decision| {
         // Taken from the verdicts, which say which dates are not believed.
         let snapshots: Vec<Snapshot> =
             decision.verdicts.iter().map(|verdict| verdict.snapshot.clone()).collect();
-        PolicyOutlook {
+        PolicyEffect {
             unguarded: decide_before_guards(&snapshots, &target.policy, now),
             forecast: forecast(&snapshots, &target.policy, now),
             freed: freed::count(&root, list, &decision, options.sizes),
@@ -113,7 +114,7 @@ fn plan(
             decision,
         }
     };
-    let present = outlook(&target, &examined.list, examined.decision);
+    let present = effect(&target, &examined.list, examined.decision);
     let compared = match other {
         None => None,
         Some(settings) => {
@@ -122,10 +123,10 @@ fn plan(
             let other = Target { policy, ..target.clone() };
             let (list, decision) =
                 decision_once_confirmed(&other, &root, &examined.state, now, reading)?;
-            Some((settings.policy_file.as_path(), outlook(&other, &list, decision)))
+            Some((settings.policy_file.as_path(), effect(&other, &list, decision)))
         }
     };
-    let compared = compared.as_ref().map(|(file, outlook)| (*file, outlook));
+    let compared = compared.as_ref().map(|(file, effect)| (*file, effect));
     Ok((PlanView::new(&target, now, &examined.list, &present, compared), examined.list.warnings))
 }
 

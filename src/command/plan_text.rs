@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use indicatif::HumanBytes;
 
 use crate::command::freed::USUAL_MAX_ENTRIES;
-use crate::command::plan_view::{ExpiryTime, FateView, PlanView, SnapshotView, TotalsView};
+use crate::command::plan_view::{ExpiryTime, PlanVerdictView, PlanView, SnapshotView, TotalsView};
 use crate::command::timeline::{Colour, Terminal, TimelineRow, strip};
 use crate::decide::duration_text::roughly;
 use crate::decide::snapshot_reason::pause_line;
@@ -37,18 +37,21 @@ impl PlanView {
         text
     }
 
-    fn going(&self, fate: FateOf) -> usize {
-        self.snapshots.iter().filter_map(fate).filter(|fate| !fate.keep).count()
+    fn going(&self, verdict: VerdictOf) -> usize {
+        self.snapshots.iter().filter_map(verdict).filter(|verdict| !verdict.keep).count()
     }
 
-    fn totals(&self, fate: FateOf) -> String {
-        let going = self.going(fate);
-        format!("{} kept, {going} expire", self.snapshots.iter().filter_map(fate).count() - going)
+    fn totals(&self, verdict: VerdictOf) -> String {
+        let going = self.going(verdict);
+        format!(
+            "{} kept, {going} expire",
+            self.snapshots.iter().filter_map(verdict).count() - going
+        )
     }
 
-    fn timeline(&self, terminal: Option<&Terminal>, fate: FateOf) -> String {
+    fn timeline(&self, terminal: Option<&Terminal>, verdict: VerdictOf) -> String {
         let Some(terminal) = terminal else { return String::new() };
-        let row = |snapshot: &SnapshotView| Some((snapshot.age, fate(snapshot)?.row));
+        let row = |snapshot: &SnapshotView| Some((snapshot.age, verdict(snapshot)?.row));
         let rows: Vec<(TimeDelta, TimelineRow)> = self.snapshots.iter().filter_map(row).collect();
         strip(&rows, terminal)
     }
@@ -74,12 +77,12 @@ impl PlanView {
 
     fn plain_table(&self) -> TextTable {
         let mut table = TextTable::new(&["SNAPSHOT", "", "GOES", "BECAUSE"]);
-        for SnapshotView { name, fate, .. } in &self.snapshots {
+        for SnapshotView { name, verdict, .. } in &self.snapshots {
             table.push(vec![
                 name.clone(),
-                word(fate).into(),
-                end(fate),
-                fate.brief_reasons.join("; "),
+                word(verdict).into(),
+                end(verdict),
+                verdict.brief_reasons.join("; "),
             ]);
         }
         table
@@ -90,56 +93,61 @@ impl PlanView {
         let mut table = TextTable::new(&["SNAPSHOT", "", "PRESENT POLICY", policy_file]);
         for snapshot in &self.snapshots {
             let mark = if differs(snapshot) { "<>" } else { "" };
-            let told = other(snapshot).map_or("-".to_string(), briefly);
-            table.push(vec![snapshot.name.clone(), mark.into(), briefly(&snapshot.fate), told]);
+            let other_text = other(snapshot).map_or("-".to_string(), briefly);
+            table.push(vec![
+                snapshot.name.clone(),
+                mark.into(),
+                briefly(&snapshot.verdict),
+                other_text,
+            ]);
         }
         table.push(vec!["TOTAL".into(), String::new(), self.totals(present), self.totals(other)]);
         table
     }
 }
 
-/// Picks what one of the two policies makes of a snapshot.
-type FateOf = fn(&SnapshotView) -> Option<&FateView>;
+/// Picks the verdict of one of the two policies on a snapshot.
+type VerdictOf = fn(&SnapshotView) -> Option<&PlanVerdictView>;
 
-fn present(snapshot: &SnapshotView) -> Option<&FateView> {
-    Some(&snapshot.fate)
+fn present(snapshot: &SnapshotView) -> Option<&PlanVerdictView> {
+    Some(&snapshot.verdict)
 }
 
-fn other(snapshot: &SnapshotView) -> Option<&FateView> {
+fn other(snapshot: &SnapshotView) -> Option<&PlanVerdictView> {
     snapshot.compared.as_ref()
 }
 
 fn differs(snapshot: &SnapshotView) -> bool {
-    other(snapshot).is_some_and(|other| other.keep != snapshot.fate.keep)
+    other(snapshot).is_some_and(|other| other.keep != snapshot.verdict.keep)
 }
 
 /// The colour of a snapshot's line: red for one that goes. With two policies, red for one that only
 /// the other policy expires, green for one that only the other policy keeps.
 fn colour(snapshot: &SnapshotView) -> Option<Colour> {
     match other(snapshot) {
-        None => (!snapshot.fate.keep).then_some(Colour::Red),
+        None => (!snapshot.verdict.keep).then_some(Colour::Red),
         Some(_) if !differs(snapshot) => None,
         Some(other) => Some(if other.keep { Colour::Green } else { Colour::Red }),
     }
 }
 
-fn word(fate: &FateView) -> &'static str {
-    if fate.keep { "keep" } else { "expire" }
+fn word(verdict: &PlanVerdictView) -> &'static str {
+    if verdict.keep { "keep" } else { "expire" }
 }
 
 /// Whether it stays, until when, and the first reason.
-fn briefly(fate: &FateView) -> String {
-    let first = fate.brief_reasons.first().map(String::as_str).unwrap_or_default();
-    let more = match fate.brief_reasons.len() {
+fn briefly(verdict: &PlanVerdictView) -> String {
+    let first = verdict.brief_reasons.first().map(String::as_str).unwrap_or_default();
+    let more = match verdict.brief_reasons.len() {
         0 | 1 => String::new(),
         count => format!(" (and {} more)", count - 1),
     };
-    format!("{:<6}  {:<10}  {first}{more}", word(fate), end(fate))
+    format!("{:<6}  {:<10}  {first}{more}", word(verdict), end(verdict))
 }
 
 /// When a snapshot goes: how soon if within two days, else the day.
-fn end(fate: &FateView) -> String {
-    match fate.end {
+fn end(verdict: &PlanVerdictView) -> String {
+    match verdict.end {
         ExpiryTime::Now => "now".to_string(),
         ExpiryTime::NextPush(_) => "next push".to_string(),
         ExpiryTime::At(_, after) if after < TimeDelta::days(2) => format!("in {}", roughly(after)),

@@ -32,7 +32,7 @@ use std::path::Path;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use crate::command::outlook::PolicyOutlook;
+use crate::command::policy_effect::PolicyEffect;
 use crate::command::timeline::TimelineRow;
 use crate::command::view::rfc3339;
 use crate::decide::forecast::Expiry;
@@ -57,7 +57,7 @@ pub(crate) struct PlanView {
     pub(crate) snapshots: Vec<SnapshotView>,
 }
 
-/// What one policy makes of all snapshots together.
+/// What one policy does with all snapshots together.
 #[derive(Debug, Serialize)]
 pub(crate) struct TotalsView {
     pub(crate) pause: Option<String>,
@@ -83,17 +83,17 @@ pub(crate) struct SnapshotView {
     verified_until: String,
     grade: Grade,
     #[serde(flatten)]
-    pub(crate) fate: FateView,
+    pub(crate) verdict: PlanVerdictView,
     pinned: Option<String>,
     entries: Option<u64>,
-    pub(crate) compared: Option<FateView>,
+    pub(crate) compared: Option<PlanVerdictView>,
     #[serde(skip)]
     pub(crate) age: TimeDelta,
 }
 
-/// What one policy makes of one snapshot.
+/// What one policy decides on one snapshot.
 #[derive(Debug, Serialize)]
-pub(crate) struct FateView {
+pub(crate) struct PlanVerdictView {
     pub(crate) keep: bool,
     pub(crate) reasons: Vec<String>,
     /// Reasons for the text, where the cause of a pause is printed once, above all snapshots.
@@ -133,17 +133,18 @@ pub(crate) enum ExpiryTime {
 }
 
 impl PlanView {
-    /// The plan for `target` at `now`, and what the policy in another file makes of these
-    /// snapshots.
+    /// The plan for `target` at `now`, and what the policy in another file would do with
+    /// these snapshots.
     pub(crate) fn new(
         target: &Target,
         now: DateTime<Utc>,
         list: &SnapshotList,
-        present: &PolicyOutlook,
-        other: Option<(&Path, &PolicyOutlook)>,
+        present: &PolicyEffect,
+        other: Option<(&Path, &PolicyEffect)>,
     ) -> Self {
-        let mut fates = fates(present, now);
-        let mut others = other.map(|(_, outlook)| self::fates(outlook, now)).unwrap_or_default();
+        let mut present_views = verdict_views(present, now);
+        let mut other_views =
+            other.map(|(_, effect)| verdict_views(effect, now)).unwrap_or_default();
         let items = list.items.iter().map(|item| (item.name.text.as_str(), item));
         let items: BTreeMap<&str, &ListedSnapshot> = items.collect();
         let view = |verdict: &SnapshotVerdict| {
@@ -154,10 +155,10 @@ impl PlanView {
                 time: rfc3339(snapshot.time),
                 verified_until: rfc3339(snapshot.verified_until),
                 grade: snapshot.grade,
-                fate: fates.remove(&snapshot.name)?,
+                verdict: present_views.remove(&snapshot.name)?,
                 pinned: snapshot.pinned.as_deref().map(|reason| one_line(reason).into_owned()),
                 entries: record.filter(|record| !record.adopted).map(|record| record.entries),
-                compared: others.remove(&snapshot.name),
+                compared: other_views.remove(&snapshot.name),
                 age: now - snapshot.time,
             })
         };
@@ -170,9 +171,9 @@ impl PlanView {
             present: TotalsView::new(present),
             usual_spacing_seconds: forecast.map(|forecast| forecast.spacing.num_seconds()),
             next_push: forecast.map(|forecast| rfc3339(forecast.next_push)),
-            compared: other.map(|(file, outlook)| ComparedView {
+            compared: other.map(|(file, effect)| ComparedView {
                 policy_file: escape_path(file),
-                totals: TotalsView::new(outlook),
+                totals: TotalsView::new(effect),
             }),
             snapshots,
         }
@@ -180,35 +181,35 @@ impl PlanView {
 }
 
 impl TotalsView {
-    fn new(outlook: &PolicyOutlook) -> Self {
-        let usage = outlook.freed.usage;
+    fn new(effect: &PolicyEffect) -> Self {
+        let usage = effect.freed.usage;
         TotalsView {
-            pause: outlook.decision.pause.as_ref().map(ToString::to_string),
-            deferred: outlook.decision.deferred,
+            pause: effect.decision.pause.as_ref().map(ToString::to_string),
+            deferred: effect.decision.deferred,
             bytes_freed: usage.map(|usage| usage.bytes),
             entries_freed: usage.map(|usage| usage.entries),
             unreadable: usage.map_or(0, |usage| usage.unreadable),
-            retired: outlook.freed.retired,
+            retired: effect.freed.retired,
         }
     }
 }
 
-/// What a policy makes of each snapshot, by name.
-fn fates(outlook: &PolicyOutlook, now: DateTime<Utc>) -> BTreeMap<String, FateView> {
-    let unguarded = outlook.unguarded.verdicts.iter();
+/// What one policy decides on each snapshot, by name.
+fn verdict_views(effect: &PolicyEffect, now: DateTime<Utc>) -> BTreeMap<String, PlanVerdictView> {
+    let unguarded = effect.unguarded.verdicts.iter();
     let kept = unguarded.map(|verdict| (verdict.snapshot.name.clone(), verdict.keep)).collect();
     let mut put_off = 0;
     // Both lists hold these snapshots in one order.
-    let verdicts = outlook.decision.verdicts.iter().zip(&outlook.unguarded.verdicts);
-    let fate = |(verdict, unguarded): (&SnapshotVerdict, &SnapshotVerdict)| {
+    let verdicts = effect.decision.verdicts.iter().zip(&effect.unguarded.verdicts);
+    let view = |(verdict, unguarded): (&SnapshotVerdict, &SnapshotVerdict)| {
         if is_put_off(verdict) {
             put_off += 1;
         }
-        let end = end(verdict, outlook, put_off, now);
+        let end = end(verdict, effect, put_off, now);
         let without_guard =
             if verdict.keep && !unguarded.keep { &unguarded.reasons[..] } else { &[] };
         let reasons = || verdict.reasons.iter().chain(without_guard);
-        let fate = FateView {
+        let view = PlanVerdictView {
             keep: verdict.keep,
             reasons: reasons().map(|reason| words(reason, reason.to_string(), &kept)).collect(),
             brief_reasons: reasons().map(|reason| words(reason, reason.brief(), &kept)).collect(),
@@ -224,9 +225,9 @@ fn fates(outlook: &PolicyOutlook, now: DateTime<Utc>) -> BTreeMap<String, FateVi
             end,
             row: row(verdict),
         };
-        (verdict.snapshot.name.clone(), fate)
+        (verdict.snapshot.name.clone(), view)
     };
-    verdicts.map(fate).collect()
+    verdicts.map(view).collect()
 }
 
 fn is_put_off(verdict: &SnapshotVerdict) -> bool {
@@ -236,14 +237,14 @@ fn is_put_off(verdict: &SnapshotVerdict) -> bool {
 /// When a snapshot goes. `put_off`: how many snapshots up to this one `max_expire` puts off.
 fn end(
     verdict: &SnapshotVerdict,
-    outlook: &PolicyOutlook,
+    effect: &PolicyEffect,
     put_off: usize,
     now: DateTime<Utc>,
 ) -> ExpiryTime {
     if !verdict.keep {
         return ExpiryTime::Now;
     }
-    let Some(forecast) = &outlook.forecast else { return ExpiryTime::Unknown };
+    let Some(forecast) = &effect.forecast else { return ExpiryTime::Unknown };
     let at = |time| {
         if time == forecast.next_push {
             ExpiryTime::NextPush(time)
@@ -251,7 +252,7 @@ fn end(
             ExpiryTime::At(time, time - now)
         }
     };
-    if outlook.max_expire == 0 {
+    if effect.max_expire == 0 {
         return ExpiryTime::Stays;
     }
     match forecast.expiry(&verdict.snapshot.name) {
@@ -259,8 +260,7 @@ fn end(
         Some(Expiry::Stays) => ExpiryTime::Stays,
         Some(Expiry::At(time)) => at(time),
         Some(Expiry::Due) if is_put_off(verdict) => {
-            let later_pushes =
-                i32::try_from((put_off - 1) / outlook.max_expire).unwrap_or(i32::MAX);
+            let later_pushes = i32::try_from((put_off - 1) / effect.max_expire).unwrap_or(i32::MAX);
             forecast
                 .spacing
                 .checked_mul(later_pushes)

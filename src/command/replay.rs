@@ -10,7 +10,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use crate::command::outlook::{PlanOptions, YEAR_SECONDS, time_of};
+use crate::command::plan_options::{PlanOptions, YEAR_SECONDS, time_of};
 use crate::command::print_json;
 use crate::command::timeline::{Terminal, TimelineRow, strip};
 use crate::command::view::rfc3339;

@@ -73,8 +73,8 @@ pub(crate) fn run(
         });
         // A client that has just transferred learns by the exit status that its snapshot is
         // partial.
-        let is_less = options.status.is_some() && report.is_partial();
-        Ok(report.exit().max(if is_less { Exit::Warnings } else { Exit::Done }))
+        let is_partial_backup = options.status.is_some() && report.is_partial();
+        Ok(report.exit().max(if is_partial_backup { Exit::Warnings } else { Exit::Done }))
     })?;
     if json {
         print_json(module.is_some(), &views)?;

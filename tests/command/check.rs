@@ -130,7 +130,7 @@ fn an_unknown_module_has_the_status_unknown() {
 }
 
 #[test]
-fn the_doctor_finds_what_would_damage_history() {
+fn check_finds_settings_that_would_damage_history() {
     let (module, _) = Module::with_snapshot();
     let path = module.latest.display();
     let good = module.rsyncd_conf_section("data", &module.latest);

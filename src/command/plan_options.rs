@@ -1,15 +1,12 @@
-//! The options of `plan`, and what one policy makes of the snapshots.
+//! The options of `plan`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 
-use crate::command::freed::FreedSpace;
 use crate::decide::duration_text::DurationText;
-use crate::decide::forecast::Forecast;
 use crate::decide::policy::Policy;
-use crate::decide::snapshot_verdict::Decision;
 use crate::decide::time_text::TimeText;
 use crate::system::clock::Clock;
 
@@ -59,20 +56,6 @@ pub(crate) fn long_span(text: &str) -> std::result::Result<DurationText, String>
 /// For `--at`, longer than any step of a clock: the administrator chose that time, so it is no
 /// clock jump.
 pub(crate) const ANY_JUMP: DurationText = DurationText::from_seconds(1_000 * 365 * 86_400);
-
-/// What one policy makes of the snapshots.
-pub(crate) struct PolicyOutlook {
-    pub decision: Decision,
-    /// The decision without caps and guards. It has the reasons for which a snapshot would go that
-    /// only a guard holds.
-    pub unguarded: Decision,
-    /// When each snapshot goes; `None` if the usual distance of pushes is not known.
-    pub forecast: Option<Forecast>,
-    /// The space that would be freed.
-    pub freed: FreedSpace,
-    /// The policy's `max_expire`: snapshots beyond it go with later runs.
-    pub max_expire: usize,
-}
 
 /// The time of `--at`, or now.
 pub(crate) fn time_of(options: &PlanOptions, policy: &Policy) -> DateTime<Utc> {

@@ -6,11 +6,11 @@
 use chrono::{DateTime, Utc};
 
 use crate::command::finding::{Finding, Severity};
-use crate::command::irremovable::irremovable;
 use crate::command::push_findings::{
     needs_administrator, pushes_without_snapshot, stale_temporaries, unfinished,
 };
 use crate::command::run_findings::{long_job, long_run, marks, unseen};
+use crate::command::unremovable_findings::unremovable_snapshots;
 use crate::decide::duration_text::roughly;
 use crate::decide::grade::Grade;
 use crate::decide::liveness::unseen_limit;
@@ -61,7 +61,7 @@ pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     let recorded = newest_complete.and_then(|item| Some((item, item.record.as_ref()?)));
     let losses = recorded.map(|(item, record)| losses::standing(&root, &item.name.text, record));
     findings.extend(of_severity(Severity::Warning, losses.unwrap_or_default()));
-    findings.extend(of_severity(Severity::Warning, irremovable(target, &root, decision)));
+    findings.extend(of_severity(Severity::Warning, unremovable_snapshots(target, &root, decision)));
     findings.extend(of_severity(Severity::Warning, undated(decision)));
     findings.extend(of_severity(Severity::Ok, long_job(target)));
     findings.extend(of_severity(Severity::Ok, root.file_system_advice()));

@@ -12,7 +12,7 @@ use crate::tell::escape::escape_path;
 
 /// Snapshots that the policy no longer keeps and that cannot be removed, with the command that
 /// helps.
-pub(crate) fn irremovable(
+pub(crate) fn unremovable_snapshots(
     target: &Target,
     root: &SnapshotRoot,
     decision: &Decision,

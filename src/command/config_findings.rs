@@ -25,7 +25,7 @@ const GATE: &str = "pre-xfer exec";
 const GATE_COMMAND: &str = "pre-xfer";
 
 /// Findings about the policy file itself.
-pub(crate) fn policy(settings: &Settings) -> Option<Vec<Finding>> {
+pub(crate) fn of_policy(settings: &Settings) -> Option<Vec<Finding>> {
     match &settings.source {
         PolicySource::Trouble(mistakes) => Some(
             mistakes
@@ -55,7 +55,7 @@ pub(crate) fn policy(settings: &Settings) -> Option<Vec<Finding>> {
 }
 
 /// Findings about one module in rsyncd.conf.
-pub(crate) fn module(conf: &RsyncdConf, name: &[u8], target: &Target) -> Vec<Finding> {
+pub(crate) fn of_module(conf: &RsyncdConf, name: &[u8], target: &Target) -> Vec<Finding> {
     let Some(module) = conf.module(name) else { return Vec::new() };
     let mut findings = Vec::new();
     let mut warn = |message: String| findings.push(Finding::new(Severity::Warning, message));
