@@ -1,6 +1,6 @@
 //! `rsyncd-snapshot`: reads its command line and runs the command or hook.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,6 +10,7 @@ use log::LevelFilter;
 
 use crate::command;
 use crate::command::rotate::RotateOptions;
+use crate::command::snapshot::SnapshotOptions;
 use crate::config::environment::HookConnection;
 use crate::config::settings::Settings;
 use crate::decide::boot_time::BootTime;
@@ -102,7 +103,7 @@ enum Command {
     /// Explain what rotation would do: each snapshot, keep or expire, every reason
     Plan {
         #[command(flatten)]
-        options: command::outlook::PlanOptions,
+        options: command::plan_options::PlanOptions,
         #[command(flatten)]
         format: FormatArgs,
     },
@@ -203,6 +204,13 @@ struct ModuleArgs {
     all: bool,
 }
 
+impl ModuleArgs {
+    /// The module's name or path; `None` means all.
+    fn name(&self) -> Option<&OsStr> {
+        self.module.as_deref()
+    }
+}
+
 #[derive(Debug, Args)]
 struct SnapshotArgs {
     /// Names of snapshots, after the module's if several have one of that name
@@ -218,6 +226,13 @@ struct OptionalModuleArgs {
     /// Every module that was worked on before
     #[arg(long)]
     all: bool,
+}
+
+impl OptionalModuleArgs {
+    /// The module's name or path; `None` means all.
+    fn name(&self) -> Option<&OsStr> {
+        self.module.as_deref()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -241,7 +256,7 @@ pub fn main() -> ExitCode {
     // pre-xfer's status lets the transfer in, rsyncd discards that of post-xfer, and `check` has
     // statuses of its own.
     let tells_warnings = !is_hook && !matches!(line.command, Some(Command::Check { .. }));
-    // pre-xfer sees by the connection's socket whether the client is still there.
+    // pre-xfer sees by the connection's socket whether the client is still connected.
     let needs_socket = matches!(line.command, Some(Command::PreXfer));
     if is_hook && !needs_socket && HookConnection::is_in_environment() {
         crate::system::descriptors::close();
@@ -283,72 +298,66 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Runs the hook or command; returns the exit status.
 fn dispatch(command: Option<Command>, context: &Context) -> Result<u8, Error> {
     if context.write_scope == WriteScope::Nothing {
         confine::to([], context.write_scope);
     }
     let exit = match command {
-        None if !HookConnection::is_in_environment() => {
-            let usage = CommandLine::command().render_help();
-            let _ = writeln!(
-                std::io::stderr(),
-                "{usage}\nNothing to do: RSYNC_MODULE_PATH is not set, and no command was given."
-            );
-            return Ok(Exit::Usage.code());
-        }
+        None if !HookConnection::is_in_environment() => print_help(),
         None => post_xfer::run(context, HookMode::InHook)?,
-        Some(Command::PostXfer { detach, detached }) => {
-            let place = match (detach, detached) {
-                (true, _) => HookMode::Detach,
-                (false, true) => HookMode::Detached,
-                (false, false) => HookMode::InHook,
-            };
-            post_xfer::run(context, place)?
+        Some(Command::PostXfer { detach: true, .. }) => post_xfer::run(context, HookMode::Detach)?,
+        Some(Command::PostXfer { detached: true, .. }) => {
+            post_xfer::run(context, HookMode::Detached)?
         }
+        Some(Command::PostXfer { .. }) => post_xfer::run(context, HookMode::InHook)?,
         Some(Command::PreXfer) => pre_xfer::run(context)?,
         Some(Command::Snapshot { modules, due, status, no_rotate, format }) => {
-            let orders = command::snapshot::SnapshotOptions { due, status, rotates: !no_rotate };
-            command::snapshot::run(context, modules.module.as_deref(), orders, format.json)?
+            let options = SnapshotOptions { due, status, rotates: !no_rotate };
+            command::snapshot::run(context, modules.name(), options, format.json)?
         }
         Some(Command::Rotate { modules, dry_run, confirm, purge, format }) => {
-            let orders = RotateOptions { dry_run, confirm, purge };
-            command::rotate::run(context, modules.module.as_deref(), orders, format.json)?
+            let options = RotateOptions { dry_run, confirm, purge };
+            command::rotate::run(context, modules.name(), options, format.json)?
         }
         Some(Command::Plan { options, format }) => {
             command::plan::run_with(context, &options, format.json)?
         }
         Some(Command::List { modules, expired: true, format }) => {
-            command::list::expired(context, modules.module.as_deref(), format.json)?
+            command::list::expired(context, modules.name(), format.json)?
         }
         Some(Command::List { modules, expired: false, format }) => {
-            command::list::run(context, modules.module.as_deref(), format.json)?
+            command::list::run(context, modules.name(), format.json)?
         }
         Some(Command::Pin { snapshot, reason }) => {
             command::pin::pin(context, &snapshot.named, &reason)?
         }
         Some(Command::Unpin { snapshot }) => command::pin::unpin(context, &snapshot.named)?,
         Some(Command::Undelete { snapshot }) => command::pin::undelete(context, &snapshot.named)?,
-        Some(Command::Verify { modules, repair_attributes, format }) => command::verify::run(
-            context,
-            modules.module.as_deref(),
-            repair_attributes,
-            format.json,
-        )?,
-        Some(Command::Release { modules, damage: true, .. }) => {
-            command::release::release_damage(context, modules.module.as_deref())?
+        Some(Command::Verify { modules, repair_attributes, format }) => {
+            command::verify::run(context, modules.name(), repair_attributes, format.json)?
         }
-        Some(Command::Release { modules, unseen: true, .. }) => {
-            command::release::release_unseen(context, modules.module.as_deref())?
-        }
-        Some(Command::Release { modules, torn, .. }) => {
-            command::release::release(context, modules.module.as_deref(), torn)?
-        }
+        Some(Command::Release { modules, torn, damage, unseen }) => match modules.name() {
+            name if damage => command::release::release_damage(context, name)?,
+            name if unseen => command::release::release_unseen(context, name)?,
+            name => command::release::release(context, name, torn)?,
+        },
         Some(Command::Check { modules, format }) => {
-            return command::check::run(context, modules.module.as_deref(), format.json);
+            return command::check::run(context, modules.name(), format.json);
         }
         Some(Command::ImportPolicy { file }) => command::import_policy::run(context, &file)?,
     };
     Ok(exit.code())
+}
+
+/// Prints the help, and why nothing is done.
+fn print_help() -> Exit {
+    let help = CommandLine::command().render_help();
+    let _ = writeln!(
+        std::io::stderr(),
+        "{help}\nNothing to do: RSYNC_MODULE_PATH is not set, and no command was given."
+    );
+    Exit::Usage
 }
 
 #[cfg(test)]
