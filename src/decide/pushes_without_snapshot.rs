@@ -11,6 +11,7 @@ use crate::decide::transfer_verdict::TransferVerdict;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PushesWithoutSnapshot {
+    /// How many pushes in a row.
     pub pushes: u32,
     /// When the first of them ended.
     pub since: DateTime<Utc>,
