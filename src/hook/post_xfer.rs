@@ -44,10 +44,10 @@ pub(crate) enum HookMode {
 }
 
 /// Reads rsyncd's environment and runs.
-pub(crate) fn run(context: &Context, place: HookMode) -> Result<Exit> {
+pub(crate) fn run(context: &Context, mode: HookMode) -> Result<Exit> {
     let transfer = FinishedTransfer::from_environment()?;
     set_subject(Some(transfer.connection.label()));
-    match place {
+    match mode {
         HookMode::InHook => {}
         HookMode::Detached => detach::leave_session(),
         HookMode::Detach => match detach::hand_over() {
@@ -68,7 +68,7 @@ pub(crate) fn run(context: &Context, place: HookMode) -> Result<Exit> {
     context.set_level(&target);
     set_subject(Some(target.label()));
     confine::to([&target], context.write_scope);
-    let taken_over = (place == HookMode::Detached).then_some(detach::take_over as fn());
+    let taken_over = (mode == HookMode::Detached).then_some(detach::report_taken_over as fn());
     after_transfer(&target, &transfer, taken_over, context, &Clock::System)
 }
 
