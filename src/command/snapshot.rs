@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::command::print_json;
 use crate::decide::client::Client;
 use crate::decide::root_overlap::Opener;
-use crate::decide::verdict_facts::{Reporter, Worth};
+use crate::decide::verdict_facts::{AllowedSnapshot, Reporter};
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::order;
@@ -43,9 +43,10 @@ impl SnapshotOptions {
         let request = match self.status {
             None => Request::manual(self.due),
             Some(status) => {
-                let worth = Worth::of_status(status, Reporter::Client, target.policy.statuses());
+                let allowed =
+                    AllowedSnapshot::of_status(status, Reporter::Client, target.policy.statuses());
                 // Without a daemon, the client is not known.
-                Request { client: None, ..Request::transfer(worth, status, Client::default()) }
+                Request { client: None, ..Request::transfer(allowed, status, Client::default()) }
             }
         };
         Request { rotates: self.rotates, ..request }

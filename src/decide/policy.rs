@@ -97,7 +97,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// What the ends of transfers are worth.
+    /// Which exit statuses of transfers allow a complete or a partial snapshot.
     pub fn statuses(&self) -> Statuses<'_> {
         Statuses { complete: &self.snapshot_on_exit, partial: &self.partial_on_exit }
     }

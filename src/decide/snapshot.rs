@@ -50,7 +50,7 @@ pub struct Snapshot {
     pub time: DateTime<Utc>,
     /// Until when later runs found the module unchanged; never before `time`.
     pub verified_until: DateTime<Utc>,
-    /// What its content is worth.
+    /// Complete or partial.
     pub grade: Grade,
     /// Whether this program made it, rather than adopted it by its name.
     pub recorded: bool,

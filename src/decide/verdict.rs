@@ -1,4 +1,4 @@
-//! The verdict: what a module's tree is worth, whether a snapshot of it is made now, which failed
+//! The verdict: whether a snapshot of a module's tree is made now and of which grade, which failed
 //! pushes are still to be made up for, and whether a snapshot stays due.
 //!
 //! This is the one place where that is decided. The rest of the program gathers [`VerdictFacts`],
@@ -41,26 +41,27 @@ pub fn has_waited(since: Option<DateTime<Utc>>, now: DateTime<Utc>, max: TimeDel
     waited >= max || waited < TimeDelta::zero()
 }
 
-/// The status of a transfer and what it is worth, if the daemon reports `status`. If the client
-/// says that something could not be transferred, the client's word counts.
+/// The status of a transfer and the snapshot that it allows, if the daemon reports `status`. If the
+/// client says that something could not be transferred, the client's word counts.
 pub fn end_of_transfer(
     status: i32,
     completion: ClientCompletion,
     statuses: Statuses,
-) -> (i32, Worth) {
-    match (Worth::of_status(status, Reporter::Daemon, statuses), completion) {
-        (Worth::Complete, ClientCompletion::Partial) => {
-            (PARTIAL_TRANSFER, Worth::of_status(PARTIAL_TRANSFER, Reporter::Client, statuses))
-        }
-        (worth, _) => (status, worth),
+) -> (i32, AllowedSnapshot) {
+    match (AllowedSnapshot::of_status(status, Reporter::Daemon, statuses), completion) {
+        (AllowedSnapshot::Complete, ClientCompletion::Partial) => (
+            PARTIAL_TRANSFER,
+            AllowedSnapshot::of_status(PARTIAL_TRANSFER, Reporter::Client, statuses),
+        ),
+        (allowed, _) => (status, allowed),
     }
 }
 
 /// The grade of a tree of which only the client's word is known: how the transfer ended, and how
 /// far the backup has come.
 pub fn grade_alone(status: i32, completion: ClientCompletion, statuses: Statuses) -> Grade {
-    let worth = Worth::of_status(status, Reporter::Client, statuses);
-    if worth == Worth::Complete && completion.allows_complete(statuses) {
+    let allowed = AllowedSnapshot::of_status(status, Reporter::Client, statuses);
+    if allowed == AllowedSnapshot::Complete && completion.allows_complete(statuses) {
         Grade::Complete
     } else {
         Grade::Partial
@@ -103,12 +104,12 @@ fn marks(facts: &VerdictFacts) -> Option<TornMark> {
             if transfer.wrote_nothing().is_some() {
                 return standing;
             }
-            match (transfer.worth, transfer.push) {
-                (Worth::Complete, Some(push)) => {
+            match (transfer.allowed, transfer.push) {
+                (AllowedSnapshot::Complete, Some(push)) => {
                     standing.and_then(|mark| mark.after_good_push(push, unfinished))
                 }
-                (Worth::Complete, None) => standing,
-                (Worth::Partial | Worth::Nothing, push) => {
+                (AllowedSnapshot::Complete, None) => standing,
+                (AllowedSnapshot::Partial | AllowedSnapshot::None, push) => {
                     let tear = push.map(|push| FailedPush::of(push, noticed.clone()));
                     let mark = TornMark::new(now, transfer.status, noticed.clone(), tear);
                     Some(mark.on_top_of(standing.as_ref()))
@@ -129,7 +130,7 @@ fn grade(
         }
         let is_left =
             transfer.brought_unfinished && facts.completion == ClientCompletion::Unfinished;
-        if is_left && transfer.worth == Worth::Complete {
+        if is_left && transfer.allowed == AllowedSnapshot::Complete {
             return Err(TransferReason::LeftToClient);
         }
     }
@@ -159,13 +160,13 @@ fn hoped(facts: &VerdictFacts) -> Result<(Grade, TransferReason), TransferReason
             Ok((Grade::Partial, TransferReason::Restarted))
         }
         Occasion::Owed { asked, .. } => Ok((asked.grade(), TransferReason::Owed)),
-        Occasion::Transfer(TransferEnd { worth, status, .. }) => match worth {
-            Worth::Complete => Ok((Grade::Complete, TransferReason::EndedWell)),
-            Worth::Partial => Ok((Grade::Partial, TransferReason::Failed { status })),
-            Worth::Nothing if facts.has_deferred => {
+        Occasion::Transfer(TransferEnd { allowed, status, .. }) => match allowed {
+            AllowedSnapshot::Complete => Ok((Grade::Complete, TransferReason::EndedWell)),
+            AllowedSnapshot::Partial => Ok((Grade::Partial, TransferReason::Failed { status })),
+            AllowedSnapshot::None if facts.has_deferred => {
                 Ok((Grade::Partial, TransferReason::OthersLeft { status }))
             }
-            Worth::Nothing => Err(TransferReason::Failed { status }),
+            AllowedSnapshot::None => Err(TransferReason::Failed { status }),
         },
     }
 }
@@ -312,15 +313,18 @@ mod tests {
             }
         }
         for push in &pushes {
-            for (status, worth) in [(0, Worth::Complete), (12, Worth::Partial), (1, Worth::Nothing)]
-            {
+            for (status, allowed) in [
+                (0, AllowedSnapshot::Complete),
+                (12, AllowedSnapshot::Partial),
+                (1, AllowedSnapshot::None),
+            ] {
                 for (is_no_push, forbidden) in
                     [(false, None), (true, None), (false, Some(Forbidden::ReadOnly))]
                 {
                     for brought_unfinished in [false, true] {
                         let push = push.as_ref();
                         let transfer = TransferEnd {
-                            worth,
+                            allowed,
                             status,
                             push,
                             is_no_push,
@@ -450,7 +454,7 @@ mod tests {
             else {
                 return;
             };
-            if transfer.worth != Worth::Complete && transfer.wrote_nothing().is_none() {
+            if transfer.allowed != AllowedSnapshot::Complete && transfer.wrote_nothing().is_none() {
                 assert!(verdict(facts).marks.is_some(), "{facts:?}");
             }
         });

@@ -30,9 +30,9 @@ pub enum Reporter {
     Client,
 }
 
-/// What the end of a transfer is worth.
+/// The best snapshot that the end of a transfer allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Worth {
+pub enum AllowedSnapshot {
     /// It ended badly: no snapshot.
     Nothing,
     /// It ended badly, and the policy wants a partial snapshot of it.
@@ -41,18 +41,18 @@ pub enum Worth {
     Complete,
 }
 
-impl Worth {
-    /// What `status` is worth. If the client itself says that something could not be transferred,
-    /// it has done all that it could: that is worth a partial snapshot.
+impl AllowedSnapshot {
+    /// The snapshot that `status` allows. If the client itself says that something could not be
+    /// transferred, it has done all that it could: that allows a partial snapshot.
     pub fn of_status(status: i32, reporter: Reporter, statuses: Statuses) -> Self {
         if statuses.complete.contains(&status) {
-            Worth::Complete
+            AllowedSnapshot::Complete
         } else if statuses.partial.contains(&status)
             || status == PARTIAL_TRANSFER && reporter == Reporter::Client
         {
-            Worth::Partial
+            AllowedSnapshot::Partial
         } else {
-            Worth::Nothing
+            AllowedSnapshot::None
         }
     }
 }
@@ -140,9 +140,9 @@ const REFUSED_OPTION_STATUS: i32 = 4;
 /// A transfer that has ended.
 #[derive(Debug, Clone, Copy)]
 pub struct TransferEnd<'a> {
-    /// What its end is worth.
-    pub worth: Worth,
-    /// The status that says so.
+    /// The best snapshot that its end allows.
+    pub allowed: AllowedSnapshot,
+    /// Its exit status.
     pub status: i32,
     /// What the ledger knows of it, if it does and it is a push.
     pub push: Option<&'a LedgerPush>,
@@ -173,7 +173,7 @@ pub enum Occasion<'a> {
     },
 }
 
-/// Who asked for a snapshot that is due. The more it is worth, the greater the value.
+/// Who asked for a snapshot that is due. The better the snapshot asked for, the greater the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Asked {
@@ -229,18 +229,20 @@ impl Occasion<'_> {
         match self {
             Occasion::ByHand => Some(Asked::ByHand),
             Occasion::Owed { asked, .. } => Some(*asked),
-            Occasion::Transfer(transfer) => match transfer.worth {
+            Occasion::Transfer(transfer) => match transfer.allowed {
                 _ if transfer.wrote_nothing().is_some() => None,
-                Worth::Complete => Some(Asked::GoodTransfer),
-                Worth::Partial => Some(Asked::FailedTransfer),
-                Worth::Nothing => None,
+                AllowedSnapshot::Complete => Some(Asked::GoodTransfer),
+                AllowedSnapshot::Partial => Some(Asked::FailedTransfer),
+                AllowedSnapshot::None => None,
             },
         }
     }
 
     pub(crate) fn is_good_transfer(&self) -> bool {
         match self {
-            Occasion::Transfer(it) => it.worth == Worth::Complete && it.wrote_nothing().is_none(),
+            Occasion::Transfer(it) => {
+                it.allowed == AllowedSnapshot::Complete && it.wrote_nothing().is_none()
+            }
             Occasion::Owed { asked, is_of_this_boot } => {
                 *asked == Asked::GoodTransfer && *is_of_this_boot
             }

@@ -135,8 +135,8 @@ pub fn after_transfer(
 }
 
 fn request(ended: &transfer::EndedTransfer, answer: LedgerAnswer) -> Request {
-    let (status, worth) = ended.worth();
-    let request = Request::transfer(worth, status, ended.transfer.connection.client.clone());
+    let (status, allowed) = ended.status_and_allowed_snapshot();
+    let request = Request::transfer(allowed, status, ended.transfer.connection.client.clone());
     match answer {
         LedgerAnswer::Push(line) => request.entered(*line),
         LedgerAnswer::AlreadyStruck => Request { coverage: LedgerCoverage::All, ..request },

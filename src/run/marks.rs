@@ -4,7 +4,7 @@
 //! the state, or, on a full disk, into this machine's memory outside the root.
 
 use crate::decide::verdict::verdict;
-use crate::decide::verdict_facts::{VerdictStage, Worth};
+use crate::decide::verdict_facts::{AllowedSnapshot, VerdictStage};
 use crate::module::target::Target;
 use crate::run::facts::{facts, unfinished_directories};
 use crate::run::request::{Request, Requester};
@@ -20,8 +20,8 @@ pub(crate) fn mark_before_lock(session: Session, request: &Request) -> Result<()
     let Session { target, root, clock } = session;
     let now = clock.exact_now();
     let earlier = target.memory.recall(&target.module_path).and_then(|memory| memory.torn);
-    let is_good_push =
-        request.push.is_some() && request.requester == Requester::Transfer(Worth::Complete);
+    let is_good_push = request.push.is_some()
+        && request.requester == Requester::Transfer(AllowedSnapshot::Complete);
     let standing = State::read(root.private()).ok().and_then(|state| state.torn);
     let times = unfinished_directories(root, standing.as_ref().filter(|_| is_good_push));
     let moment = VerdictStage::Ended { now, noticed: &request.started, unfinished: &times };

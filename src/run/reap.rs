@@ -19,7 +19,7 @@ use crate::decide::clock_tick::STAMP_LAG_NS;
 use crate::decide::failed_push::FailedPush;
 use crate::decide::liveness::{Liveness, unseen_limit};
 use crate::decide::torn_mark::TornMark;
-use crate::decide::verdict_facts::{Asked, DueReason, Reporter, Worth};
+use crate::decide::verdict_facts::{AllowedSnapshot, Asked, DueReason, Reporter};
 use crate::module::target::Target;
 use crate::run::session::Session;
 use crate::store::ledger::Ledger;
@@ -108,13 +108,13 @@ fn tear(line: &LedgerLine, clock: &Clock) -> Option<TornMark> {
 }
 
 fn owed(target: &Target, line: &LedgerLine) -> Option<Asked> {
-    let worth = reliable_status(line).map_or(Worth::Partial, |status| {
-        Worth::of_status(status, Reporter::Daemon, target.policy.statuses())
+    let allowed = reliable_status(line).map_or(AllowedSnapshot::Partial, |status| {
+        AllowedSnapshot::of_status(status, Reporter::Daemon, target.policy.statuses())
     });
-    match worth {
-        Worth::Complete => Some(Asked::GoodTransfer),
-        Worth::Partial => Some(Asked::FailedTransfer),
-        Worth::Nothing => None,
+    match allowed {
+        AllowedSnapshot::Complete => Some(Asked::GoodTransfer),
+        AllowedSnapshot::Partial => Some(Asked::FailedTransfer),
+        AllowedSnapshot::None => None,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::decide::client::Client;
 use crate::decide::failed_push::LedgerPush;
 use crate::decide::root_overlap::Opener;
 use crate::decide::verdict_facts::{
-    Asked, DueReason, LedgerCoverage, Occasion, TransferEnd, Worth,
+    AllowedSnapshot, Asked, DueReason, LedgerCoverage, Occasion, TransferEnd,
 };
 use crate::store::ledger_entry::LedgerLine;
 use crate::store::state::DueMark;
@@ -17,7 +17,7 @@ use crate::store::state::DueMark;
 pub enum Requester {
     /// A transfer that has ended, and what its exit status allows: a complete snapshot, a partial
     /// one, or none.
-    Transfer(Worth),
+    Transfer(AllowedSnapshot),
     /// An administrator or a timer.
     ByHand,
     /// A due mark that an earlier run left.
@@ -80,9 +80,9 @@ impl Request {
     }
 
     /// The request after a transfer that has no entry in a ledger.
-    pub fn transfer(worth: Worth, status: i32, client: Client) -> Self {
+    pub fn transfer(allowed: AllowedSnapshot, status: i32, client: Client) -> Self {
         Request {
-            requester: Requester::Transfer(worth),
+            requester: Requester::Transfer(allowed),
             status: Some(status),
             client: Some(client),
             coverage: LedgerCoverage::None,
@@ -114,8 +114,8 @@ impl Request {
     }
 
     pub(crate) fn occasion(&self) -> Occasion<'_> {
-        let transfer = |worth| TransferEnd {
-            worth,
+        let transfer = |allowed| TransferEnd {
+            allowed,
             status: self.status.unwrap_or_default(),
             push: self.push.as_ref(),
             // After a transfer that is no push, the hook starts no run, so only a rotation is meant
@@ -125,8 +125,8 @@ impl Request {
             brought_unfinished: false,
         };
         match self.requester {
-            Requester::Transfer(worth) => Occasion::Transfer(transfer(worth)),
-            Requester::Rotation => Occasion::Transfer(transfer(Worth::Nothing)),
+            Requester::Transfer(allowed) => Occasion::Transfer(transfer(allowed)),
+            Requester::Rotation => Occasion::Transfer(transfer(AllowedSnapshot::None)),
             Requester::Owed { asked, is_of_this_boot } => Occasion::Owed { asked, is_of_this_boot },
             // A timer that finds a due mark asks as `Requester::Owed`.
             Requester::ByHand => Occasion::ByHand,

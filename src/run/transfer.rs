@@ -15,8 +15,8 @@ use crate::decide::root_overlap::Opener;
 use crate::decide::transfer_verdict::TransferVerdict;
 use crate::decide::verdict::{self, end_of_transfer};
 use crate::decide::verdict_facts::{
-    Asked, ClientCompletion, DueReason, LedgerCoverage, Occasion, RunningPushes, TransferEnd,
-    VerdictFacts, VerdictStage, Worth,
+    AllowedSnapshot, Asked, ClientCompletion, DueReason, LedgerCoverage, Occasion, RunningPushes,
+    TransferEnd, VerdictFacts, VerdictStage,
 };
 use crate::module::target::Target;
 use crate::run::reap::{highest_marked, reap};
@@ -56,7 +56,7 @@ pub(crate) struct EndedTransfer<'a> {
 impl EndedTransfer<'_> {
     /// The status that the transfer ended with, and whether that allows a complete snapshot, a
     /// partial one, or none.
-    pub(crate) fn worth(&self) -> (i32, Worth) {
+    pub(crate) fn status_and_allowed_snapshot(&self) -> (i32, AllowedSnapshot) {
         end_of_transfer(self.transfer.status, self.completion(), self.target.policy.statuses())
     }
 
@@ -74,14 +74,14 @@ impl EndedTransfer<'_> {
         answer: &LedgerAnswer,
         brought_unfinished: bool,
     ) -> TransferVerdict {
-        let (status, worth) = self.worth();
+        let (status, allowed) = self.status_and_allowed_snapshot();
         let entry = match answer {
             LedgerAnswer::Push(line) => line.entry.as_ref(),
             _ => None,
         };
         let push = entry.map(LedgerEntry::push);
         let occasion = Occasion::Transfer(TransferEnd {
-            worth,
+            allowed,
             status,
             push: push.as_ref(),
             is_no_push: matches!(answer, LedgerAnswer::NoPush),

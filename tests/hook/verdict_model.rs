@@ -30,8 +30,8 @@ use rsyncd_snapshot::decide::transfer_reason::TransferReason;
 use rsyncd_snapshot::decide::transfer_verdict::TransferVerdict;
 use rsyncd_snapshot::decide::verdict::{aftermath, verdict};
 use rsyncd_snapshot::decide::verdict_facts::{
-    ClientCompletion, Forbidden, LedgerCoverage, Occasion, RunningPushes, Statuses, TransferEnd,
-    TreeComparison, VerdictFacts, VerdictStage, Worth,
+    AllowedSnapshot, ClientCompletion, Forbidden, LedgerCoverage, Occasion, RunningPushes,
+    Statuses, TransferEnd, TreeComparison, VerdictFacts, VerdictStage,
 };
 use support::is_full_sweep;
 use support::random::Random;
@@ -258,14 +258,14 @@ impl World {
             complete: &[0, 24],
             partial: if self.random.once_in(2) { &[12] } else { &[] },
         };
-        let worth = Worth::of_status(
+        let allowed = AllowedSnapshot::of_status(
             status,
             rsyncd_snapshot::decide::verdict_facts::Reporter::Daemon,
             statuses,
         );
         let occasion = ended.map_or(Occasion::ByHand, |running| {
             Occasion::Transfer(TransferEnd {
-                worth,
+                allowed,
                 status,
                 push: Some(&running.push),
                 is_no_push: false,
@@ -308,7 +308,7 @@ impl World {
             ..facts
         };
         if matches!(verdict(&facts).because, TransferReason::LeftToPushes { .. }) {
-            self.deferred |= worth == Worth::Complete;
+            self.deferred |= allowed == AllowedSnapshot::Complete;
             return;
         }
         self.look(VerdictFacts { has_waited: true, ..facts });

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
 use rsyncd_snapshot::decide::client::Client;
-use rsyncd_snapshot::decide::verdict_facts::Worth;
+use rsyncd_snapshot::decide::verdict_facts::AllowedSnapshot;
 use rsyncd_snapshot::internals::{Clock, Ending, MachineMemory, Request, Settings, Target, order};
 use support::apart;
 use support::daemon::Daemon;
@@ -155,8 +155,8 @@ fn every_hour_leaves_exactly_the_promised_set() {
             fs::write(module.join("documents/new"), hour.to_string()).unwrap();
             fs::rename(module.join("documents/new"), module.join("documents/diary")).unwrap();
         }
-        let worth = if status == 0 { Worth::Complete } else { Worth::Nothing };
-        let request = Request::transfer(worth, status, Client::default());
+        let allowed = if status == 0 { AllowedSnapshot::Complete } else { AllowedSnapshot::None };
+        let request = Request::transfer(allowed, status, Client::default());
         let report = order::run(&target, &request, &Clock::standing(time)).expect("a run");
         match report.ending {
             Ending::Published => {
