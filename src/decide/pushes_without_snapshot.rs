@@ -61,7 +61,7 @@ impl PushesWithoutSnapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::transfer_verdict::Owed;
+    use crate::decide::transfer_verdict::DueMarkChange;
 
     #[test]
     fn pushes_without_a_complete_snapshot_are_counted() {
@@ -70,7 +70,7 @@ mod tests {
             snapshot: None,
             because: TransferReason::Failed { status },
             marks: None,
-            owed: Owed::AsBefore,
+            due_mark: DueMarkChange::Keep,
         };
         let mut before = None;
         for count in 1..=4 {

@@ -17,7 +17,8 @@ pub enum TransferReason {
     /// The administrator asked for a snapshot.
     AskedFor,
     /// A snapshot was due from an earlier run.
-    Owed,
+    #[serde(rename = "owed")]
+    Due,
     /// Nothing was written.
     NothingWritten {
         /// How that is known.
@@ -76,7 +77,7 @@ impl fmt::Display for TransferReason {
         match self {
             TransferReason::EndedWell => write!(f, "a push ended well"),
             TransferReason::AskedFor => write!(f, "asked for by hand"),
-            TransferReason::Owed => write!(f, "an earlier run left it due"),
+            TransferReason::Due => write!(f, "an earlier run left it due"),
             TransferReason::NothingWritten { how } => match how {
                 NothingWritten::NotAPush => write!(f, "the transfer was no push"),
                 NothingWritten::ReadOnly => {

@@ -5,16 +5,16 @@ use crate::decide::torn_mark::TornMark;
 use crate::decide::transfer_reason::TransferReason;
 use crate::decide::verdict_facts::*;
 
-/// What happens to the due mark.
+/// What becomes of the due mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owed {
+pub enum DueMarkChange {
     /// It stays as it is.
-    AsBefore,
+    Keep,
     /// It is cleared.
-    Paid,
+    Clear,
     /// A snapshot is due from now on. A due mark that exists already is older, and may be for a
     /// better grade.
-    Marked {
+    Set {
         /// Why.
         reason: DueReason,
         /// Who asks.
@@ -31,8 +31,8 @@ pub struct TransferVerdict {
     pub because: TransferReason,
     /// The failed pushes that are not made up for.
     pub marks: Option<TornMark>,
-    /// What happens to the due mark.
-    pub owed: Owed,
+    /// What becomes of the due mark.
+    pub due_mark: DueMarkChange,
 }
 
 impl TransferVerdict {

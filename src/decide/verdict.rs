@@ -31,7 +31,7 @@ use crate::decide::failed_push::{Circumstances, FailedPush};
 use crate::decide::grade::Grade;
 use crate::decide::torn_mark::TornMark;
 use crate::decide::transfer_reason::TransferReason;
-use crate::decide::transfer_verdict::{Owed, TransferVerdict};
+use crate::decide::transfer_verdict::{DueMarkChange, TransferVerdict};
 use crate::decide::verdict_facts::*;
 
 /// Whether a snapshot that was put off at `since` has been put off for at least `max`. Also true if
@@ -70,8 +70,11 @@ pub fn grade_alone(status: i32, completion: ClientCompletion, statuses: Statuses
 
 /// What is noted after a verdict was carried out: the torn mark, to which other runs may have added
 /// meanwhile, and the due mark.
-pub fn aftermath(facts: &VerdictFacts, carried_out: &TransferVerdict) -> (Option<TornMark>, Owed) {
-    (marks(facts), owed(facts, carried_out))
+pub fn marks_after(
+    facts: &VerdictFacts,
+    carried_out: &TransferVerdict,
+) -> (Option<TornMark>, DueMarkChange) {
+    (marks(facts), due_mark_change(facts, carried_out))
 }
 
 /// The verdict on these facts.
@@ -81,15 +84,15 @@ pub fn verdict(facts: &VerdictFacts) -> TransferVerdict {
         Ok((grade, because)) => (Some(grade), because),
         Err(because) => (None, because),
     };
-    let verdict = TransferVerdict { snapshot, because, marks, owed: Owed::AsBefore };
-    TransferVerdict { owed: owed(facts, &verdict), ..verdict }
+    let verdict = TransferVerdict { snapshot, because, marks, due_mark: DueMarkChange::Keep };
+    TransferVerdict { due_mark: due_mark_change(facts, &verdict), ..verdict }
 }
 
 fn marks(facts: &VerdictFacts) -> Option<TornMark> {
     let standing = facts.torn.cloned();
-    match facts.moment {
-        VerdictStage::Approach => standing,
-        VerdictStage::Looked(look) => {
+    match facts.stage {
+        VerdictStage::BeforeComparison => standing,
+        VerdictStage::Compared(look) => {
             let is_alone = facts.is_paired && facts.running.count == 0;
             let circumstances = Circumstances {
                 is_whole: is_alone && look.differs_from_complete == Some(false),
@@ -138,28 +141,28 @@ fn grade(
     if facts.running.count > 0 && is_patient && !facts.has_waited {
         return Err(TransferReason::LeftToPushes { count: facts.running.count });
     }
-    let hoped = hoped(facts)?;
-    let (grade, because) = match hoped {
+    let by_occasion = grade_of_occasion(facts)?;
+    let (grade, because) = match by_occasion {
         (Grade::Complete, because) => match obstacle(facts, marks) {
             Some(obstacle) => (Grade::Partial, obstacle),
             None => (Grade::Complete, because),
         },
         partial => partial,
     };
-    match facts.moment {
-        VerdictStage::Looked(look) => after_look(facts, &look, grade, because, marks),
-        VerdictStage::Ended { .. } | VerdictStage::Approach => Ok((grade, because)),
+    match facts.stage {
+        VerdictStage::Compared(look) => after_look(facts, &look, grade, because, marks),
+        VerdictStage::Ended { .. } | VerdictStage::BeforeComparison => Ok((grade, because)),
     }
 }
 
 /// What the occasion would be worth if nothing else had ever happened in the module.
-fn hoped(facts: &VerdictFacts) -> Result<(Grade, TransferReason), TransferReason> {
+fn grade_of_occasion(facts: &VerdictFacts) -> Result<(Grade, TransferReason), TransferReason> {
     match facts.occasion {
         Occasion::ByHand => Ok((Grade::Complete, TransferReason::AskedFor)),
-        Occasion::Owed { asked: Asked::GoodTransfer, is_of_this_boot: false } => {
+        Occasion::Due { asked: Asked::GoodTransfer, is_of_this_boot: false } => {
             Ok((Grade::Partial, TransferReason::Restarted))
         }
-        Occasion::Owed { asked, .. } => Ok((asked.grade(), TransferReason::Owed)),
+        Occasion::Due { asked, .. } => Ok((asked.grade(), TransferReason::Due)),
         Occasion::Transfer(TransferEnd { allowed, status, .. }) => match allowed {
             AllowedSnapshot::Complete => Ok((Grade::Complete, TransferReason::EndedWell)),
             AllowedSnapshot::Partial => Ok((Grade::Partial, TransferReason::Failed { status })),
@@ -226,10 +229,10 @@ fn after_look(
     }
 }
 
-fn owed(facts: &VerdictFacts, verdict: &TransferVerdict) -> Owed {
+fn due_mark_change(facts: &VerdictFacts, verdict: &TransferVerdict) -> DueMarkChange {
     let asked = facts.occasion.asked();
     let marked = |reason, asked: Option<Asked>| {
-        asked.map_or(Owed::AsBefore, |asked| Owed::Marked { reason, asked })
+        asked.map_or(DueMarkChange::Keep, |asked| DueMarkChange::Set { reason, asked })
     };
     match &verdict.because {
         TransferReason::LeftToPushes { .. } => marked(DueReason::Deferred, asked),
@@ -238,21 +241,23 @@ fn owed(facts: &VerdictFacts, verdict: &TransferVerdict) -> Owed {
         TransferReason::TooSoon => {
             marked(DueReason::MinInterval, asked.or(Some(Asked::FailedTransfer)))
         }
-        _ => match (facts.moment, facts.due) {
-            (VerdictStage::Looked(_), Some(due)) if is_paid(facts, &due, verdict) => Owed::Paid,
-            _ => Owed::AsBefore,
+        _ => match (facts.stage, facts.due) {
+            (VerdictStage::Compared(_), Some(due)) if satisfies_due_mark(facts, &due, verdict) => {
+                DueMarkChange::Clear
+            }
+            _ => DueMarkChange::Keep,
         },
     }
 }
 
 /// Whether the verdict provides the snapshot that the due mark asks for.
-fn is_paid(facts: &VerdictFacts, due: &Due, verdict: &TransferVerdict) -> bool {
+fn satisfies_due_mark(facts: &VerdictFacts, due: &Due, verdict: &TransferVerdict) -> bool {
     // A torn or unfinished tree allows only a partial snapshot. The push that makes up for the
     // failure brings a snapshot of its own.
     let is_torn = verdict.marks.is_some() || facts.completion == ClientCompletion::Unfinished;
     let is_by_ledger = matches!(due.reason, DueReason::Deferred | DueReason::Interrupted);
-    let is_owed = matches!(facts.occasion, Occasion::Owed { .. });
-    let is_beyond_help = is_torn && (is_by_ledger || is_owed) || due.is_of_earlier_boot;
+    let is_due = matches!(facts.occasion, Occasion::Due { .. });
+    let is_beyond_help = is_torn && (is_by_ledger || is_due) || due.is_of_earlier_boot;
     let wanted =
         if is_beyond_help && facts.running.count == 0 { Grade::Partial } else { due.asked.grade() };
     !due.is_newer_than_look && verdict.covered().is_some_and(|covered| covered >= wanted)
@@ -309,7 +314,7 @@ mod tests {
         let mut occasions = vec![Occasion::ByHand];
         for asked in [Asked::FailedTransfer, Asked::ByHand, Asked::GoodTransfer] {
             for is_of_this_boot in [false, true] {
-                occasions.push(Occasion::Owed { asked, is_of_this_boot });
+                occasions.push(Occasion::Due { asked, is_of_this_boot });
             }
         }
         for push in &pushes {
@@ -348,14 +353,14 @@ mod tests {
                     ended: DateTime::UNIX_EPOCH + TimeDelta::seconds(22),
                 };
                 let now = DateTime::UNIX_EPOCH + TimeDelta::seconds(21);
-                let mut moments = vec![
-                    VerdictStage::Approach,
+                let mut stages = vec![
+                    VerdictStage::BeforeComparison,
                     VerdictStage::Ended { now, noticed: &started, unfinished: &times },
                 ];
                 for differs_from_complete in [None, Some(false), Some(true)] {
                     for differs_from_newest in [None, Some(false), Some(true)] {
                         for is_too_soon in [false, true] {
-                            moments.push(VerdictStage::Looked(TreeComparison {
+                            stages.push(VerdictStage::Compared(TreeComparison {
                                 failed_pushes: &evidence,
                                 differs_from_complete,
                                 differs_from_newest,
@@ -365,9 +370,9 @@ mod tests {
                         }
                     }
                 }
-                for moment in moments {
+                for stage in stages {
                     for occasion in &occasions {
-                        each_circumstance(*occasion, moment, torn.as_ref(), &mut check);
+                        each_circumstance(*occasion, stage, torn.as_ref(), &mut check);
                     }
                 }
             }
@@ -376,7 +381,7 @@ mod tests {
 
     fn each_circumstance(
         occasion: Occasion,
-        moment: VerdictStage,
+        stage: VerdictStage,
         torn: Option<&TornMark>,
         check: &mut impl FnMut(&VerdictFacts),
     ) {
@@ -390,7 +395,7 @@ mod tests {
                     for has_deferred in [false, true] {
                         check(&VerdictFacts {
                             occasion,
-                            moment,
+                            stage,
                             coverage,
                             is_paired,
                             running: RunningPushes { count, in_place: false },
@@ -423,7 +428,7 @@ mod tests {
             assert!(facts.occasion.asked().is_some_and(|asked| asked.grade() == Grade::Complete));
             let is_old = matches!(
                 facts.occasion,
-                Occasion::Owed { asked: Asked::GoodTransfer, is_of_this_boot: false }
+                Occasion::Due { asked: Asked::GoodTransfer, is_of_this_boot: false }
             );
             assert!(!is_old, "{facts:?}");
         });
@@ -440,7 +445,7 @@ mod tests {
             let verdict = verdict(facts);
             assert_eq!(verdict.snapshot, None, "{facts:?}");
             assert!(matches!(verdict.because, TransferReason::NothingWritten { .. }), "{facts:?}");
-            if matches!(facts.moment, VerdictStage::Ended { .. }) {
+            if matches!(facts.stage, VerdictStage::Ended { .. }) {
                 assert_eq!(verdict.marks.as_ref(), facts.torn, "{facts:?}");
             }
         });
@@ -450,7 +455,7 @@ mod tests {
     fn what_failed_and_may_have_written_tears() {
         each(|facts| {
             let (Occasion::Transfer(transfer), VerdictStage::Ended { .. }) =
-                (facts.occasion, facts.moment)
+                (facts.occasion, facts.stage)
             else {
                 return;
             };
@@ -464,8 +469,8 @@ mod tests {
     fn writes_in_place_are_mended_by_no_look() {
         each(|facts| {
             let was_in_place = facts.torn.is_some_and(TornMark::is_in_place);
-            let is_looked_at = matches!(facts.moment, VerdictStage::Looked(_));
-            if was_in_place && is_looked_at && facts.coverage != LedgerCoverage::None {
+            let is_compared = matches!(facts.stage, VerdictStage::Compared(_));
+            if was_in_place && is_compared && facts.coverage != LedgerCoverage::None {
                 assert!(verdict(facts).marks.is_some_and(|mark| mark.is_in_place()), "{facts:?}");
             }
         });

@@ -164,7 +164,7 @@ pub enum Occasion<'a> {
     /// The administrator.
     ByHand,
     /// A snapshot is due from an earlier run; a timer asks for it.
-    Owed {
+    Due {
         /// Who asked for it then.
         asked: Asked,
         /// Whether the machine has not been started again since. rsync does not sync what it
@@ -228,7 +228,7 @@ impl Occasion<'_> {
     pub fn asked(&self) -> Option<Asked> {
         match self {
             Occasion::ByHand => Some(Asked::ByHand),
-            Occasion::Owed { asked, .. } => Some(*asked),
+            Occasion::Due { asked, .. } => Some(*asked),
             Occasion::Transfer(transfer) => match transfer.allowed {
                 _ if transfer.wrote_nothing().is_some() => None,
                 AllowedSnapshot::Complete => Some(Asked::GoodTransfer),
@@ -243,7 +243,7 @@ impl Occasion<'_> {
             Occasion::Transfer(it) => {
                 it.allowed == AllowedSnapshot::Complete && it.wrote_nothing().is_none()
             }
-            Occasion::Owed { asked, is_of_this_boot } => {
+            Occasion::Due { asked, is_of_this_boot } => {
                 *asked == Asked::GoodTransfer && *is_of_this_boot
             }
             Occasion::ByHand => false,
@@ -304,9 +304,9 @@ pub enum VerdictStage<'a> {
         unfinished: &'a UnfinishedDirectories,
     },
     /// The tree is about to be read, and it is known which pushes are running.
-    Approach,
+    BeforeComparison,
     /// The tree was compared.
-    Looked(TreeComparison<'a>),
+    Compared(TreeComparison<'a>),
 }
 
 /// All facts that a verdict rests on.
@@ -315,7 +315,7 @@ pub struct VerdictFacts<'a> {
     /// What asks for a snapshot.
     pub occasion: Occasion<'a>,
     /// When the verdict is asked for.
-    pub moment: VerdictStage<'a>,
+    pub stage: VerdictStage<'a>,
     /// How many of the transfers the ledger saw.
     pub coverage: LedgerCoverage,
     /// Whether pre-xfer runs for the module, so that it is known who is pushing.

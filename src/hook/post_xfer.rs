@@ -15,7 +15,7 @@ use crate::config::forbidden;
 use crate::decide::clock_tick::SETTLED_AFTER_NS;
 use crate::decide::root_overlap::Opener;
 use crate::decide::transfer_reason::TransferReason;
-use crate::decide::transfer_verdict::Owed;
+use crate::decide::transfer_verdict::DueMarkChange;
 use crate::decide::verdict_facts::LedgerCoverage;
 use crate::hook::detach;
 use crate::module::confine;
@@ -109,12 +109,12 @@ pub fn after_transfer(
     }
     let ended = transfer::EndedTransfer { target, transfer };
     let verdict = ended.verdict(&seen, brought_unfinished_file(target, &seen));
-    match (&verdict.because, verdict.owed) {
+    match (&verdict.because, verdict.due_mark) {
         (because @ TransferReason::NothingWritten { .. }, _) => {
             log::debug!("{}: {because}", target.label());
             return nothing_written(target, seen, context, clock);
         }
-        (TransferReason::LeftToClient, Owed::Marked { reason, asked }) => {
+        (TransferReason::LeftToClient, DueMarkChange::Set { reason, asked }) => {
             seen = transfer::leave_to_client(target, seen, (reason, asked), clock)?;
             // Another push of the client may have ended meanwhile, found the backup finished, and
             // left the snapshot to this hook. So the client's files are looked up once more.

@@ -5,7 +5,7 @@
 //! the hook of the running push finds the mark.
 
 use crate::decide::transfer_reason::TransferReason;
-use crate::decide::transfer_verdict::Owed;
+use crate::decide::transfer_verdict::DueMarkChange;
 use crate::decide::verdict::{has_waited, verdict};
 use crate::decide::verdict_facts::{RunningPushes, VerdictFacts, VerdictStage};
 use crate::module::target::Target;
@@ -42,7 +42,7 @@ pub(crate) fn close_gate_or_defer(session: Session, request: &Request) -> Result
     let facts = VerdictFacts {
         running,
         has_waited: has_waited(state.deferred_since, clock.now(), target.policy.max_defer.delta()),
-        ..facts(session, request, &state, VerdictStage::Approach)
+        ..facts(session, request, &state, VerdictStage::BeforeComparison)
     };
     let verdict = verdict(&facts);
     if !matches!(verdict.because, TransferReason::LeftToPushes { .. }) {
@@ -54,7 +54,7 @@ pub(crate) fn close_gate_or_defer(session: Session, request: &Request) -> Result
         target.label(),
         clients.join(", ")
     );
-    if let Owed::Marked { reason, asked } = verdict.owed {
+    if let DueMarkChange::Set { reason, asked } = verdict.due_mark {
         State::update(root.private(), |state| {
             state.due = Some(DueMark::on_top_of(state.due.as_ref(), asked, reason, clock.now()));
             state.deferred_since.get_or_insert(clock.now());

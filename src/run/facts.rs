@@ -21,11 +21,11 @@ pub(crate) fn facts<'a>(
     session: Session<'a>,
     request: &'a Request,
     state: &'a State,
-    moment: VerdictStage<'a>,
+    stage: VerdictStage<'a>,
 ) -> VerdictFacts<'a> {
     VerdictFacts {
         occasion: request.occasion(),
-        moment,
+        stage,
         coverage: request.coverage,
         is_paired: state.paired,
         running: RunningPushes::default(),

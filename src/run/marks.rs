@@ -24,8 +24,8 @@ pub(crate) fn mark_before_lock(session: Session, request: &Request) -> Result<()
         && request.requester == Requester::Transfer(AllowedSnapshot::Complete);
     let standing = State::read(root.private()).ok().and_then(|state| state.torn);
     let times = unfinished_directories(root, standing.as_ref().filter(|_| is_good_push));
-    let moment = VerdictStage::Ended { now, noticed: &request.started, unfinished: &times };
-    let marks_on = |state: &State| verdict(&facts(session, request, state, moment)).marks;
+    let stage = VerdictStage::Ended { now, noticed: &request.started, unfinished: &times };
+    let marks_on = |state: &State| verdict(&facts(session, request, state, stage)).marks;
     let new = marks_on(&State::default());
     if let (Some(_), Some(status)) = (&new, request.status) {
         log::warn!(

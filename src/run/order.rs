@@ -113,7 +113,7 @@ fn lock_and_work(session: Session, mut request: Request) -> Result<Report> {
                 log::info!("{}: left to its client, which has not finished", target.label());
                 return Ok(Report::new(target, Ending::Deferred));
             }
-            Some(mark) => request = Request { only_if_due: true, ..Request::owed(&mark) },
+            Some(mark) => request = Request { only_if_due: true, ..Request::for_due_mark(&mark) },
         }
     }
     lower_priority(&target.policy);
@@ -125,7 +125,9 @@ fn lock_and_work(session: Session, mut request: Request) -> Result<Report> {
     }
     match lock.release_unless_due(root)? {
         ReleaseOutcome::Released => Ok(covered(target)),
-        ReleaseOutcome::DueMeanwhile { mark, lock } => work(session, Request::owed(&mark), lock),
+        ReleaseOutcome::DueMeanwhile { mark, lock } => {
+            work(session, Request::for_due_mark(&mark), lock)
+        }
     }
 }
 
@@ -156,7 +158,7 @@ fn work(session: Session, mut request: Request, mut lock: RunLock) -> Result<Rep
                     "{}: another run gave up waiting for this one; its snapshot is taken now, too",
                     target.label()
                 );
-                request = Request::owed(&mark);
+                request = Request::for_due_mark(&mark);
                 lock = still_held;
             }
         }
@@ -238,9 +240,10 @@ pub(crate) fn under_lock(session: Session, work: impl FnOnce() -> Result<()>) ->
 pub(crate) fn release_or_serve(session: Session, lock: RunLock) -> Result<Result<()>> {
     Ok(match lock.release_unless_due(session.root)? {
         ReleaseOutcome::Released => Ok(()),
-        ReleaseOutcome::DueMeanwhile { mark, lock } => work(session, Request::owed(&mark), lock)
-            .map(|mut report| {
+        ReleaseOutcome::DueMeanwhile { mark, lock } => {
+            work(session, Request::for_due_mark(&mark), lock).map(|mut report| {
                 hash_new_files(session.target, &mut report, session.clock);
-            }),
+            })
+        }
     })
 }

@@ -60,7 +60,7 @@ fn reap_unseen_after(limit: TimeDelta, session: Session, ledger: &Ledger) -> Res
     for line in dead.iter().filter(|line| line.writes()) {
         log_dead(target, line);
         torn.extend(tear(line, clock));
-        asked = asked.max(owed(target, line));
+        asked = asked.max(asked_by(target, line));
     }
     let in_place =
         dead.iter().filter_map(|line| line.entry.as_ref()).any(|it| !it.rewriting.is_empty());
@@ -107,7 +107,7 @@ fn tear(line: &LedgerLine, clock: &Clock) -> Option<TornMark> {
     Some(TornMark::new(clock.exact_now(), line.status.unwrap_or(UNKNOWN_STATUS), now, tear))
 }
 
-fn owed(target: &Target, line: &LedgerLine) -> Option<Asked> {
+fn asked_by(target: &Target, line: &LedgerLine) -> Option<Asked> {
     let allowed = reliable_status(line).map_or(AllowedSnapshot::Partial, |status| {
         AllowedSnapshot::of_status(status, Reporter::Daemon, target.policy.statuses())
     });

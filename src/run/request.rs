@@ -21,7 +21,7 @@ pub enum Requester {
     /// An administrator or a timer.
     ByHand,
     /// A due mark that an earlier run left.
-    Owed {
+    Due {
         /// Who asked for that snapshot.
         asked: Asked,
         /// Whether the mark was set since the machine was last booted.
@@ -97,10 +97,10 @@ impl Request {
     }
 
     /// The request of a run that gave up waiting or deferred its snapshot.
-    pub(crate) fn owed(mark: &DueMark) -> Self {
-        let debt =
-            Requester::Owed { asked: mark.asked, is_of_this_boot: mark.marked.is_of_this_boot() };
-        Request { requester: debt, ..Request::manual(false) }
+    pub(crate) fn for_due_mark(mark: &DueMark) -> Self {
+        let requester =
+            Requester::Due { asked: mark.asked, is_of_this_boot: mark.marked.is_of_this_boot() };
+        Request { requester, ..Request::manual(false) }
     }
 
     /// The kind of work that the root is opened for.
@@ -108,7 +108,7 @@ impl Request {
         match self.requester {
             Requester::Transfer(_) => Opener::Push,
             Requester::ByHand if !self.only_if_due => Opener::Snapshot,
-            Requester::ByHand | Requester::Owed { .. } => Opener::Due,
+            Requester::ByHand | Requester::Due { .. } => Opener::Due,
             Requester::Rotation => Opener::Upkeep,
         }
     }
@@ -127,8 +127,8 @@ impl Request {
         match self.requester {
             Requester::Transfer(allowed) => Occasion::Transfer(transfer(allowed)),
             Requester::Rotation => Occasion::Transfer(transfer(AllowedSnapshot::None)),
-            Requester::Owed { asked, is_of_this_boot } => Occasion::Owed { asked, is_of_this_boot },
-            // A timer that finds a due mark asks as `Requester::Owed`.
+            Requester::Due { asked, is_of_this_boot } => Occasion::Due { asked, is_of_this_boot },
+            // A timer that finds a due mark asks as `Requester::Due`.
             Requester::ByHand => Occasion::ByHand,
         }
     }

@@ -23,8 +23,8 @@ use crate::decide::grade::Grade;
 use crate::decide::pushes_without_snapshot::PushesWithoutSnapshot;
 use crate::decide::torn_mark::TornEvidence;
 use crate::decide::transfer_reason::TransferReason;
-use crate::decide::transfer_verdict::{Owed, TransferVerdict};
-use crate::decide::verdict::{aftermath, verdict};
+use crate::decide::transfer_verdict::{DueMarkChange, TransferVerdict};
+use crate::decide::verdict::{marks_after, verdict};
 use crate::decide::verdict_facts::{
     ClientCompletion, DueReason, LedgerCoverage, RunningPushes, TreeComparison, VerdictFacts,
     VerdictStage,
@@ -289,7 +289,7 @@ impl SnapshotAttempt<'_> {
             has_deferred: self.before.deferred_since.is_some(),
             completion,
             due: state.due.as_ref().map(|due| due.fact(&self.scan_began)),
-            ..facts(self.session, self.request, state, VerdictStage::Looked(look))
+            ..facts(self.session, self.request, state, VerdictStage::Compared(look))
         })
     }
 
@@ -322,16 +322,16 @@ impl SnapshotAttempt<'_> {
             state.clock_jump = jump;
             state.full_comparison =
                 Some(self.now).filter(|_| self.is_full.get()).or(state.full_comparison);
-            let (marks, owed) = self.with_facts(observation, state, self.completion, |facts| {
-                aftermath(facts, carried_out)
+            let (torn, due_mark) = self.with_facts(observation, state, self.completion, |facts| {
+                marks_after(facts, carried_out)
             });
-            state.torn = marks;
-            match owed {
-                Owed::AsBefore => {}
-                Owed::Paid => state.due = None,
-                Owed::Marked { .. }
+            state.torn = torn;
+            match due_mark {
+                DueMarkChange::Keep => {}
+                DueMarkChange::Clear => state.due = None,
+                DueMarkChange::Set { .. }
                     if state.due.as_ref().is_some_and(|due| self.is_promised(due)) => {}
-                Owed::Marked { reason, asked } => {
+                DueMarkChange::Set { reason, asked } => {
                     state.due =
                         Some(DueMark::on_top_of(state.due.as_ref(), asked, reason, self.now));
                 }

@@ -97,7 +97,7 @@ impl EndedTransfer<'_> {
         };
         verdict::verdict(&VerdictFacts {
             occasion,
-            moment: VerdictStage::Approach,
+            stage: VerdictStage::BeforeComparison,
             coverage,
             is_paired: coverage != LedgerCoverage::None,
             running: RunningPushes::default(),

@@ -28,7 +28,7 @@ use rsyncd_snapshot::decide::torn_mark::TornEvidence;
 use rsyncd_snapshot::decide::torn_mark::TornMark;
 use rsyncd_snapshot::decide::transfer_reason::TransferReason;
 use rsyncd_snapshot::decide::transfer_verdict::TransferVerdict;
-use rsyncd_snapshot::decide::verdict::{aftermath, verdict};
+use rsyncd_snapshot::decide::verdict::{marks_after, verdict};
 use rsyncd_snapshot::decide::verdict_facts::{
     AllowedSnapshot, ClientCompletion, Forbidden, LedgerCoverage, Occasion, RunningPushes,
     Statuses, TransferEnd, TreeComparison, VerdictFacts, VerdictStage,
@@ -281,7 +281,7 @@ impl World {
         let torn = self.torn.clone();
         let facts = VerdictFacts {
             occasion,
-            moment: VerdictStage::Ended { now: self.time(), noticed: &started, unfinished: &times },
+            stage: VerdictStage::Ended { now: self.time(), noticed: &started, unfinished: &times },
             coverage: LedgerCoverage::All,
             is_paired: true,
             running: RunningPushes::default(),
@@ -301,7 +301,7 @@ impl World {
         let has_waited = self.random.once_in(3);
         let torn = self.torn.clone();
         let facts = VerdictFacts {
-            moment: VerdictStage::Approach,
+            stage: VerdictStage::BeforeComparison,
             running,
             has_waited,
             torn: torn.as_ref(),
@@ -357,7 +357,7 @@ impl World {
             is_too_soon_for_partial: false,
         };
         let facts =
-            VerdictFacts { moment: VerdictStage::Looked(look), torn: seen.as_ref(), ..facts };
+            VerdictFacts { stage: VerdictStage::Compared(look), torn: seen.as_ref(), ..facts };
         let verdict: TransferVerdict = verdict(&facts);
         self.told.push(format!("{}: {:?} because {}", self.now, verdict.snapshot, verdict.because));
         match verdict.snapshot {
@@ -375,7 +375,7 @@ impl World {
             self.half_way,
             self.told.join("\n")
         );
-        self.torn = aftermath(&facts, &verdict).0;
+        self.torn = marks_after(&facts, &verdict).0;
         self.last_look = Some((fingerprint, began));
         if self.running.is_empty() {
             self.deferred = false;
