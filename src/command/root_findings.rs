@@ -34,7 +34,7 @@ use crate::tell::escape::escape_path;
 /// If the root, its state or its ledger cannot be read.
 pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     let now = Clock::System.now();
-    if target.root_is_to_come() {
+    if target.is_root_to_be_created() {
         let message = format!("no run yet; the first one makes {}", escape_path(&target.root_path));
         return Ok(vec![Finding::new(Severity::Ok, message)]);
     }
@@ -59,7 +59,7 @@ pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     findings.extend(pause(decision));
 
     let recorded = newest_complete.and_then(|item| Some((item, item.record.as_ref()?)));
-    let losses = recorded.map(|(item, record)| losses::standing(&root, &item.name.text, record));
+    let losses = recorded.map(|(item, record)| losses::remaining(&root, &item.name.text, record));
     findings.extend(of_severity(Severity::Warning, losses.unwrap_or_default()));
     findings.extend(of_severity(Severity::Warning, unremovable_snapshots(target, &root, decision)));
     findings.extend(of_severity(Severity::Warning, undated(decision)));

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Nanoseconds in a second.
+const NANOSECONDS: i64 = 1_000_000_000;
+
 /// A moment of one boot of this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -13,6 +16,16 @@ pub struct BootTime {
 }
 
 impl BootTime {
+    /// The moment `seconds` after the boot with this id.
+    pub fn from_seconds(boot: String, seconds: i64) -> Self {
+        BootTime { boot, nanoseconds: seconds.saturating_mul(NANOSECONDS) }
+    }
+
+    /// Whole seconds since the boot.
+    pub fn seconds(&self) -> i64 {
+        self.nanoseconds / NANOSECONDS
+    }
+
     /// Whether this is after `other`: moments of different boots do not compare.
     pub fn is_after(&self, other: &BootTime) -> bool {
         self.boot == other.boot && self.nanoseconds > other.nanoseconds

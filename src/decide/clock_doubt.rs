@@ -5,12 +5,12 @@ use std::fmt;
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
-use crate::decide::clock_reading::{ClockCourse, ClockReading, is_plausible};
+use crate::decide::clock_reading::{AgreeingReadings, ClockReading, is_plausible};
 use crate::decide::duration_text::{DurationText, roughly};
 
-/// In seconds. Within one boot a larger step is believed only if the administrator confirms it,
-/// because the boot clock shows that so much time has not passed.
-const INNOCENT_STEP_SECONDS: i64 = 86_400;
+/// In seconds. Within one boot, a larger step is believed only if the administrator confirms it:
+/// the boot clock shows that so much time has not passed.
+const LARGEST_UNCONFIRMED_STEP_SECONDS: i64 = 86_400;
 
 /// A machine without a battery-backed clock sets its clock within this many seconds of the boot.
 const SETTLING_SECONDS: i64 = 3_600;
@@ -27,7 +27,8 @@ pub struct ClockDoubt {
     /// The first reading of the new time.
     pub(crate) first: ClockReading,
     /// The readings of the new time so far.
-    pub(crate) course: ClockCourse,
+    #[serde(rename = "course")]
+    pub(crate) new_readings: AgreeingReadings,
     /// How long the new time has agreed with the boot clock, in seconds of uptime.
     pub(crate) agreed_seconds: i64,
     /// At least this much time has passed since `believed`, in seconds of uptime.
@@ -60,7 +61,7 @@ impl ClockDoubt {
         ClockDoubt {
             believed: believed.clone(),
             first: first.clone(),
-            course: ClockCourse::begin(first, sequence),
+            new_readings: AgreeingReadings::begin(first, sequence),
             agreed_seconds: 0,
             measured_seconds,
             after_sequence: sequence,
@@ -79,7 +80,7 @@ impl ClockDoubt {
         first: &ClockReading,
         sequence: u64,
     ) -> Self {
-        let last = &doubt.course.last;
+        let last = &doubt.new_readings.last;
         let was_set = is_plausible(last.time) && last.uptime_seconds >= SETTLING_SECONDS;
         let contradicted = first.is_of_boot(last) && (was_set || doubt.contradicted);
         let mut replaced = doubt.replaced.clone();
@@ -110,8 +111,8 @@ impl ClockDoubt {
     /// Whether the new time may be believed in the end without the administrator's word: the
     /// machine may have been off for so long, the clock may have been set right after the boot, or
     /// it was set by a day at most.
-    pub(crate) fn can_be_innocent(&self, clock_jump: DurationText) -> bool {
-        let is_small = self.step().abs() <= TimeDelta::seconds(INNOCENT_STEP_SECONDS);
+    pub(crate) fn can_be_believed_unconfirmed(&self, clock_jump: DurationText) -> bool {
+        let is_small = self.step().abs() <= TimeDelta::seconds(LARGEST_UNCONFIRMED_STEP_SECONDS);
         let was_settling = self.believed.uptime_seconds < SETTLING_SECONDS;
         !self.contradicted
             && self.step().abs() <= clock_jump.delta()
@@ -134,8 +135,9 @@ impl fmt::Display for ClockDoubt {
     }
 }
 
-/// What is known of this boot while the clock is in doubt.
-pub(crate) struct BootInDoubt<'a> {
+/// What is known of the dates of this boot's snapshots while the clock is in doubt. The possible
+/// datings follow from it.
+pub(crate) struct DatingEvidence<'a> {
     /// Both clocks now.
     pub(crate) now: &'a ClockReading,
     /// Earlier readings of this boot that may have been right, the last believed one first.

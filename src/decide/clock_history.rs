@@ -12,15 +12,16 @@
 //!
 //! A reading that breaks a rule begins a [`ClockDoubt`], during which nearly nothing expires. The
 //! doubt ends when the clock shows again what it would show without the step, or when the
-//! administrator confirms the clock. For steps that may be harmless (`ClockDoubt::can_be_innocent`)
-//! it also ends when the new time has agreed with the boot clock for a day. The snapshots that the
-//! wrong time dated stay [*undated*](crate::decide::undated).
+//! administrator confirms the clock. For steps that may be harmless
+//! (`ClockDoubt::can_be_believed_unconfirmed`) it also ends when the new time has agreed with the
+//! boot clock for a day. The snapshots that the wrong time dated stay
+//! [*undated*](crate::decide::undated).
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::decide::clock_doubt::{BootInDoubt, ClockDoubt};
-use crate::decide::clock_reading::{ClockCourse, ClockReading, is_plausible};
+use crate::decide::clock_doubt::{ClockDoubt, DatingEvidence};
+use crate::decide::clock_reading::{AgreeingReadings, ClockReading, is_plausible};
 use crate::decide::duration_text::DurationText;
 
 /// No gap across a boot up to this length is doubted, in seconds.
@@ -46,13 +47,14 @@ pub struct WrongClockEra {
     pub last: u64,
 }
 
-/// A time that the clock showed and that was believed later. Earlier snapshots cannot be newer.
+/// The latest time at which earlier snapshots can have been taken: the clock showed it when they
+/// existed already, and it was believed later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Landmark {
-    /// The sequence number of the newest snapshot at that time.
+pub struct DateLimit {
+    /// The limit holds for snapshots up to this sequence number.
     pub sequence: u64,
-    /// The time.
+    /// The latest time.
     pub time: DateTime<Utc>,
 }
 
@@ -71,8 +73,8 @@ pub struct SequenceNumbers {
 #[serde(deny_unknown_fields)]
 pub struct ClockHistory {
     /// The readings of the time that is believed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    course: Option<ClockCourse>,
+    #[serde(rename = "course", skip_serializing_if = "Option::is_none")]
+    believed_readings: Option<AgreeingReadings>,
     /// The lengths of the last gaps between runs, in seconds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     gaps: Vec<i64>,
@@ -85,9 +87,9 @@ pub struct ClockHistory {
     /// The snapshots that a wrong clock dated.
     #[serde(default, rename = "undated", skip_serializing_if = "Vec::is_empty")]
     eras: Vec<WrongClockEra>,
-    /// Times that contradict earlier snapshots with later dates.
+    /// The latest possible dates of earlier snapshots.
     #[serde(default, rename = "landmark", skip_serializing_if = "Vec::is_empty")]
-    landmarks: Vec<Landmark>,
+    date_limits: Vec<DateLimit>,
 }
 
 impl ClockHistory {
@@ -95,7 +97,7 @@ impl ClockHistory {
     /// `sequence`.
     pub fn begin(reading: &ClockReading, sequence: u64) -> Self {
         ClockHistory {
-            course: Some(ClockCourse::begin(reading, sequence)),
+            believed_readings: Some(AgreeingReadings::begin(reading, sequence)),
             ..ClockHistory::default()
         }
     }
@@ -105,20 +107,21 @@ impl ClockHistory {
         self.doubt.as_ref()
     }
 
-    /// What is known of this boot, if the doubt began within it.
-    pub(crate) fn boot_in_doubt(&self) -> Option<BootInDoubt<'_>> {
-        let (doubt, course) = (self.doubt.as_ref()?, self.course.as_ref()?);
-        let now = &doubt.course.last;
+    /// What is known of the dates of this boot's snapshots, if the doubt began within this boot.
+    pub(crate) fn dating_evidence(&self) -> Option<DatingEvidence<'_>> {
+        let (doubt, believed) = (self.doubt.as_ref()?, self.believed_readings.as_ref()?);
+        let now = &doubt.new_readings.last;
         let is_of_boot = |reading: &&ClockReading| now.is_of_boot(reading);
         if !doubt.is_within_boot() || !now.is_of_boot(&doubt.believed) {
             return None;
         }
-        let shown =
-            [&doubt.believed, &course.anchor, &doubt.first].into_iter().chain(&doubt.replaced);
-        Some(BootInDoubt {
+        let shown = [&doubt.believed, &believed.first_of_boot, &doubt.first]
+            .into_iter()
+            .chain(&doubt.replaced);
+        Some(DatingEvidence {
             now,
             shown: shown.filter(is_of_boot).collect(),
-            after_sequence: course.anchor_sequence,
+            after_sequence: believed.sequence_at_first,
             began_after: doubt.began_after?,
             verified: &doubt.verified,
         })
@@ -133,8 +136,8 @@ impl ClockHistory {
     /// The latest time at which the snapshot with this number can have been taken; a later date is
     /// wrong. `None` if nothing limits it.
     pub fn latest_date(&self, sequence: u64) -> Option<DateTime<Utc>> {
-        let after = self.landmarks.iter().filter(|landmark| sequence <= landmark.sequence);
-        after.map(|landmark| landmark.time).min()
+        let after = self.date_limits.iter().filter(|limit| sequence <= limit.sequence);
+        after.map(|limit| limit.time).min()
     }
 
     /// Whether the administrator has confirmed the date of the snapshot with this number. Snapshots
@@ -164,25 +167,25 @@ impl ClockHistory {
         if reading.boot.is_empty() {
             return after;
         }
-        let Some(course) = &self.course else {
-            after.course = Some(ClockCourse::begin(reading, sequence));
+        let Some(believed) = &self.believed_readings else {
+            after.believed_readings = Some(AgreeingReadings::begin(reading, sequence));
             return after;
         };
         match &self.doubt {
-            None if course.agrees(reading, 0, self.limit()) => after.follow(reading, sequence),
-            None if !is_plausible(course.last.time) && is_plausible(reading.time) => {
-                after.course = Some(ClockCourse::begin(reading, sequence));
+            None if believed.agrees(reading, 0, self.limit()) => after.follow(reading, sequence),
+            None if !is_plausible(believed.last.time) && is_plausible(reading.time) => {
+                after.believed_readings = Some(AgreeingReadings::begin(reading, sequence));
             }
-            None => after.doubt = Some(ClockDoubt::new(&course.last, 0, reading, sequence)),
-            Some(doubt) => after.observe_in_doubt(doubt, course, reading, numbers, clock_jump),
+            None => after.doubt = Some(ClockDoubt::new(&believed.last, 0, reading, sequence)),
+            Some(doubt) => after.observe_in_doubt(doubt, believed, reading, numbers, clock_jump),
         }
         after
     }
 
     fn follow(&mut self, reading: &ClockReading, sequence: u64) {
-        let Some(course) = &self.course else { return };
-        let gap = (reading.time - course.last.time).num_seconds().max(0);
-        self.course = Some(course.followed_by(reading, sequence));
+        let Some(believed) = &self.believed_readings else { return };
+        let gap = (reading.time - believed.last.time).num_seconds().max(0);
+        self.believed_readings = Some(believed.followed_by(reading, sequence));
         self.add_gap(gap);
     }
 
@@ -195,34 +198,36 @@ impl ClockHistory {
     fn observe_in_doubt(
         &mut self,
         doubt: &ClockDoubt,
-        course: &ClockCourse,
+        believed: &AgreeingReadings,
         reading: &ClockReading,
         numbers: SequenceNumbers,
         clock_jump: DurationText,
     ) {
         let SequenceNumbers { known: sequence, newest } = numbers;
         let limit = self.limit();
-        let is_of_boot = reading.is_of_boot(&doubt.course.last);
-        let passed = if is_of_boot { reading.seconds_since(&doubt.course.last) } else { 0 };
+        let is_of_boot = reading.is_of_boot(&doubt.new_readings.last);
+        let passed = if is_of_boot { reading.seconds_since(&doubt.new_readings.last) } else { 0 };
         let measured = doubt.measured_seconds.saturating_add(passed);
-        let agrees = doubt.course.agrees(reading, 0, limit);
+        let agrees = doubt.new_readings.agrees(reading, 0, limit);
         let leaves_contradiction = doubt.is_within_boot() || doubt.contradicted;
         if agrees
             && !is_of_boot
-            && (leaves_contradiction || course.agrees(reading, measured, limit))
+            && (leaves_contradiction || believed.agrees(reading, measured, limit))
         {
             // Either the clock was set at the boot, or it was right and the machine was off. Which
             // of the earlier times was wrong cannot be known.
-            self.distrust_before(doubt, course);
+            self.distrust_before(doubt, believed);
         } else if agrees {
             let doubt = ClockDoubt {
-                course: doubt.course.followed_by(reading, sequence),
+                new_readings: doubt.new_readings.followed_by(reading, sequence),
                 agreed_seconds: doubt.agreed_seconds.saturating_add(passed),
                 measured_seconds: measured,
                 ..doubt.clone()
             };
-            match doubt.agreed_seconds >= AGREEMENT_SECONDS && doubt.can_be_innocent(clock_jump) {
-                true => self.believe(&doubt, course),
+            match doubt.agreed_seconds >= AGREEMENT_SECONDS
+                && doubt.can_be_believed_unconfirmed(clock_jump)
+            {
+                true => self.believe(&doubt, believed),
                 false => self.doubt = Some(doubt),
             }
             return;
@@ -234,7 +239,7 @@ impl ClockHistory {
             .iter()
             .for_each(|&sequence| self.add_era(WrongClockEra { first: sequence, last: sequence }));
         self.doubt = None;
-        match course.agrees(reading, measured, limit) {
+        match believed.agrees(reading, measured, limit) {
             true => self.follow(reading, sequence),
             false => self.doubt = Some(ClockDoubt::instead_of(doubt, measured, reading, newest)),
         }
@@ -242,7 +247,7 @@ impl ClockHistory {
 
     /// Notes that the snapshot with this number was found unchanged while the clock is in doubt.
     /// How long it stayed unchanged is then as doubtful as the date of a new snapshot.
-    pub fn doubt_also(&mut self, sequence: u64) {
+    pub fn note_verified_in_doubt(&mut self, sequence: u64) {
         if let Some(doubt) = &mut self.doubt
             && sequence <= doubt.after_sequence
             && !doubt.verified.contains(&sequence)
@@ -251,30 +256,30 @@ impl ClockHistory {
         }
     }
 
-    /// Accepts that the new time was right all along.
-    fn believe(&mut self, doubt: &ClockDoubt, course: &ClockCourse) {
+    /// Ends the doubt: the new time counts as right from its first reading on.
+    fn believe(&mut self, doubt: &ClockDoubt, believed: &AgreeingReadings) {
         if !doubt.is_within_boot() && doubt.step() > TimeDelta::zero() {
             self.add_gap(doubt.step().num_seconds());
         }
-        self.distrust_before(doubt, course);
-        self.course = Some(doubt.course.clone());
+        self.distrust_before(doubt, believed);
+        self.believed_readings = Some(doubt.new_readings.clone());
         self.doubt = None;
     }
 
     /// Notes that the snapshots from before the new time have a wrong date if the new time is
     /// right.
-    fn distrust_before(&mut self, doubt: &ClockDoubt, course: &ClockCourse) {
+    fn distrust_before(&mut self, doubt: &ClockDoubt, believed: &AgreeingReadings) {
         if doubt.is_within_boot() {
             // The clock was wrong since the boot at least.
             self.add_era(WrongClockEra {
-                first: course.anchor_sequence.saturating_add(1),
+                first: believed.sequence_at_first.saturating_add(1),
                 last: doubt.after_sequence,
             });
         }
-        self.landmarks.push(Landmark { sequence: doubt.after_sequence, time: doubt.first.time });
-        if self.landmarks.len() > MOST_ERAS {
-            let oldest = self.landmarks.remove(0);
-            self.landmarks[0].time = self.landmarks[0].time.min(oldest.time);
+        self.date_limits.push(DateLimit { sequence: doubt.after_sequence, time: doubt.first.time });
+        if self.date_limits.len() > MOST_ERAS {
+            let oldest = self.date_limits.remove(0);
+            self.date_limits[0].time = self.date_limits[0].time.min(oldest.time);
         }
     }
 
@@ -296,7 +301,7 @@ impl ClockHistory {
     #[must_use]
     pub fn confirm(&self, reading: &ClockReading, sequence: u64, future: &[u64]) -> Self {
         let mut after = ClockHistory {
-            course: Some(ClockCourse::begin(reading, sequence))
+            believed_readings: Some(AgreeingReadings::begin(reading, sequence))
                 .filter(|_| !reading.boot.is_empty()),
             gaps: self.gaps.clone(),
             confirmed: Some(sequence),

@@ -46,20 +46,26 @@ pub(crate) fn tolerance(seconds: i64) -> TimeDelta {
     TimeDelta::seconds(TOLERANCE_SECONDS + seconds.max(0) / DRIFT_SHARE)
 }
 
-/// Readings of a clock that nothing contradicts.
+/// Readings of the clock that agree with each other: the first one of this boot and the last one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct ClockCourse {
+pub(crate) struct AgreeingReadings {
     /// The first reading of the boot that `last` belongs to.
-    pub(crate) anchor: ClockReading,
+    #[serde(rename = "anchor")]
+    pub(crate) first_of_boot: ClockReading,
     pub(crate) last: ClockReading,
-    /// The newest snapshot's sequence number at `anchor`.
-    pub(crate) anchor_sequence: u64,
+    /// The newest snapshot's sequence number at `first_of_boot`.
+    #[serde(rename = "anchor_sequence")]
+    pub(crate) sequence_at_first: u64,
 }
 
-impl ClockCourse {
+impl AgreeingReadings {
     pub(crate) fn begin(reading: &ClockReading, sequence: u64) -> Self {
-        ClockCourse { anchor: reading.clone(), last: reading.clone(), anchor_sequence: sequence }
+        AgreeingReadings {
+            first_of_boot: reading.clone(),
+            last: reading.clone(),
+            sequence_at_first: sequence,
+        }
     }
 
     /// Whether `reading` can follow the last one, given that at least `measured` seconds have
@@ -69,7 +75,7 @@ impl ClockCourse {
             let is_near = |other: &ClockReading| {
                 reading.step_since(other).abs() <= tolerance(reading.seconds_since(other))
             };
-            return is_near(&self.last) && is_near(&self.anchor);
+            return is_near(&self.last) && is_near(&self.first_of_boot);
         }
         let gap = reading.time - self.last.time;
         let measured_delta = TimeDelta::seconds(measured);
@@ -79,8 +85,8 @@ impl ClockCourse {
 
     pub(crate) fn followed_by(&self, reading: &ClockReading, sequence: u64) -> Self {
         match reading.is_of_boot(&self.last) {
-            true => ClockCourse { last: reading.clone(), ..self.clone() },
-            false => ClockCourse::begin(reading, sequence),
+            true => AgreeingReadings { last: reading.clone(), ..self.clone() },
+            false => AgreeingReadings::begin(reading, sequence),
         }
     }
 }

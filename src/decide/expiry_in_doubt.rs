@@ -36,7 +36,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::decide::clock_doubt::BootInDoubt;
+use crate::decide::clock_doubt::DatingEvidence;
 use crate::decide::clock_history::ClockHistory;
 use crate::decide::clock_reading::ClockReading;
 use crate::decide::grade::Grade;
@@ -66,16 +66,17 @@ pub(crate) fn expire_under_all(
     clock: &ClockHistory,
     policy: &Policy,
 ) {
-    let Some(boot) = clock.boot_in_doubt() else { return };
-    let snapshots = select_datable(verdicts, &boot, clock);
-    let datings = datings(&snapshots, &boot);
+    let Some(evidence) = clock.dating_evidence() else { return };
+    let snapshots = select_datable(verdicts, &evidence, clock);
+    let datings = datings(&snapshots, &evidence);
     if datings.len() > MOST_DATINGS {
         return;
     }
     let floor = floor(&snapshots, policy.min_keep);
     let mut fates: BTreeMap<String, Vec<(Dating, SnapshotVerdict)>> = BTreeMap::new();
     for dating in &datings {
-        let dated: Vec<Snapshot> = snapshots.iter().map(|one| dating.date(one, &boot)).collect();
+        let dated: Vec<Snapshot> =
+            snapshots.iter().map(|one| dating.date(one, &evidence)).collect();
         for verdict in decide_before_guards(&dated, policy, dating.now).verdicts {
             fates.entry(verdict.snapshot.name.clone()).or_default().push((*dating, verdict));
         }
@@ -89,7 +90,7 @@ pub(crate) fn expire_under_all(
                 time: dating.now,
                 reason: Box::new(reason.clone()),
             }),
-            None if boot.verified.contains(&sequence) => Some(SnapshotReason::VerifiedInDoubt),
+            None if evidence.verified.contains(&sequence) => Some(SnapshotReason::VerifiedInDoubt),
             None if sequence >= floor => Some(SnapshotReason::MinKeep(policy.min_keep)),
             None => None,
         };
@@ -119,16 +120,16 @@ fn tell_why_it_stays(verdict: &mut SnapshotVerdict, reason: SnapshotReason) {
 /// The complete snapshots that the boot clock can date: it tells how far apart they were taken.
 fn select_datable(
     verdicts: &[SnapshotVerdict],
-    boot: &BootInDoubt,
+    evidence: &DatingEvidence,
     clock: &ClockHistory,
 ) -> Vec<Snapshot> {
     let is_datable = |snapshot: &&Snapshot| {
         let is_of_boot = snapshot.taken_at.as_ref().is_some_and(|taken| {
-            taken.boot == boot.now.boot && taken.seconds <= boot.now.uptime_seconds
+            taken.boot == evidence.now.boot && taken.seconds() <= evidence.now.uptime_seconds
         });
         let is_known = |sequence: u64| {
-            sequence > boot.after_sequence
-                && (sequence > boot.began_after || !clock.is_doubted(sequence))
+            sequence > evidence.after_sequence
+                && (sequence > evidence.began_after || !clock.is_doubted(sequence))
         };
         is_of_boot
             && snapshot.grade == Grade::Complete
@@ -141,16 +142,16 @@ fn select_datable(
 }
 
 /// The dates as they are, and each time that was shown; those near to each other count once.
-fn datings(snapshots: &[Snapshot], boot: &BootInDoubt) -> Vec<Dating> {
-    let uptime = TimeDelta::seconds(boot.now.uptime_seconds);
+fn datings(snapshots: &[Snapshot], evidence: &DatingEvidence) -> Vec<Dating> {
+    let uptime = TimeDelta::seconds(evidence.now.uptime_seconds);
     let of_reading = |reading: &ClockReading| {
         reading.time.checked_sub_signed(TimeDelta::seconds(reading.uptime_seconds))
     };
     let of_snapshot = |snapshot: &Snapshot| {
         let taken = snapshot.taken_at.as_ref()?;
-        snapshot.time.checked_sub_signed(TimeDelta::seconds(taken.seconds))
+        snapshot.time.checked_sub_signed(TimeDelta::seconds(taken.seconds()))
     };
-    let readings = boot.shown.iter().copied().chain([boot.now]).filter_map(of_reading);
+    let readings = evidence.shown.iter().copied().chain([evidence.now]).filter_map(of_reading);
     let mut known: Vec<DateTime<Utc>> = Vec::new();
     for booted in readings.chain(snapshots.iter().filter_map(of_snapshot)) {
         let is_known = known.iter().any(|other| is_near(booted - *other));
@@ -161,7 +162,7 @@ fn datings(snapshots: &[Snapshot], boot: &BootInDoubt) -> Vec<Dating> {
     let by_boot_clock = known.into_iter().filter_map(|booted| {
         Some(Dating { booted: Some(booted), now: booted.checked_add_signed(uptime)? })
     });
-    [Dating { booted: None, now: boot.now.time }].into_iter().chain(by_boot_clock).collect()
+    [Dating { booted: None, now: evidence.now.time }].into_iter().chain(by_boot_clock).collect()
 }
 
 fn is_near(distance: TimeDelta) -> bool {
@@ -170,16 +171,16 @@ fn is_near(distance: TimeDelta) -> bool {
 
 impl Dating {
     /// `snapshot` as this dating dates it.
-    fn date(&self, snapshot: &Snapshot, boot: &BootInDoubt) -> Snapshot {
+    fn date(&self, snapshot: &Snapshot, evidence: &DatingEvidence) -> Snapshot {
         let mut dated = snapshot.clone();
         if let (Some(booted), Some(taken)) = (self.booted, &snapshot.taken_at) {
-            let shift = booted + TimeDelta::seconds(taken.seconds) - snapshot.time;
+            let shift = booted + TimeDelta::seconds(taken.seconds()) - snapshot.time;
             if !is_near(shift) {
                 dated.time += shift;
                 dated.verified_until += shift;
             }
         }
-        if snapshot.sequence.is_some_and(|sequence| boot.verified.contains(&sequence)) {
+        if snapshot.sequence.is_some_and(|sequence| evidence.verified.contains(&sequence)) {
             dated.verified_until = dated.time;
         }
         dated

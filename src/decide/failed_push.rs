@@ -45,9 +45,9 @@ pub struct FailedPush {
     /// job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) writes_since: Option<DateTime<Utc>>,
-    /// Whether the tree was compared since, while no push was running.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) is_looked_at: bool,
+    /// Whether a run has searched the tree for directories that this push left unfinished.
+    #[serde(default, rename = "is_looked_at", skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_tree_searched: bool,
     /// Directories that it did not finish, the latest first.
     #[serde(default, rename = "scars", skip_serializing_if = "Vec::is_empty")]
     pub(crate) unfinished: Vec<UnfinishedDirectory>,
@@ -103,9 +103,9 @@ pub struct UnfinishedDirectories {
     pub(crate) found: Option<Vec<UnfinishedDirectory>>,
 }
 
-/// What is known about the moment besides the comparison of the tree.
+/// What decides, together with the evidence in the tree, which failed pushes are made up for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Circumstances {
+pub(crate) struct TornMarkFacts {
     /// The tree equals the newest complete snapshot, and no push can be running.
     pub(crate) is_whole: bool,
     /// No push is running.
@@ -135,13 +135,15 @@ impl UnfinishedDirectories {
     }
 }
 
-/// What a good push means for a failed one.
+/// What a good push changes about a failed one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RepeatOutcome {
-    Done,
+pub(crate) enum GoodPushEffect {
+    /// It makes up for the failed push.
+    MakesUp,
     /// It does all that the failed push was to do, but directories are still unfinished: it was
     /// another job, or it excludes files.
-    Unhealed,
+    LeavesUnhealed,
+    /// It does not cover the failed push, began before it, or is not known to have repeated it.
     None,
 }
 
@@ -156,11 +158,12 @@ impl FailedPush {
             job: push.job.clone(),
             in_place: push.in_place,
             writes_since: Some(push.began_at),
-            ..FailedPush::nameless(UNKNOWN, noticed)
+            ..FailedPush::of_client(UNKNOWN, noticed)
         }
     }
 
-    pub(crate) fn nameless(client: &str, noticed: BootTime) -> Self {
+    /// An entry of which nothing but the client is known.
+    pub(crate) fn of_client(client: &str, noticed: BootTime) -> Self {
         FailedPush {
             client: client.to_string(),
             request: String::new(),
@@ -171,14 +174,14 @@ impl FailedPush {
             job: None,
             in_place: false,
             writes_since: None,
-            is_looked_at: false,
+            is_tree_searched: false,
             unfinished: Vec::new(),
             directories_are_shared: false,
             unhealed_pushes: 0,
         }
     }
 
-    pub(crate) fn is_named(&self) -> bool {
+    pub(crate) fn is_of_known_client(&self) -> bool {
         self.client != UNKNOWN
     }
 
@@ -238,13 +241,13 @@ impl FailedPush {
         }
     }
 
-    pub(crate) fn repair_by(
+    pub(crate) fn effect_of(
         &self,
         good: &LedgerPush,
         times: &UnfinishedDirectories,
-    ) -> RepeatOutcome {
-        if good.only_deletes || !self.is_named() || !self.began_before(good) {
-            return RepeatOutcome::None;
+    ) -> GoodPushEffect {
+        if good.only_deletes || !self.is_of_known_client() || !self.began_before(good) {
+            return GoodPushEffect::None;
         }
         let is_same_client = self.client == good.client;
         let Some(torn_job) = &self.job else {
@@ -254,31 +257,32 @@ impl FailedPush {
                 .as_ref()
                 .map_or_else(|| place_of_request(&good.request), |job| job.destination.clone());
             let is_repaired = is_same_client && is_at_or_above(&place, &self.place());
-            return if is_repaired { RepeatOutcome::Done } else { RepeatOutcome::None };
+            return if is_repaired { GoodPushEffect::MakesUp } else { GoodPushEffect::None };
         };
         if !good.job.as_ref().is_some_and(|job| job.covers(torn_job)) {
-            return RepeatOutcome::None;
+            return GoodPushEffect::None;
         }
         let is_healed = self.unfinished.iter().all(|directory| times.is_healed(directory));
         let has_evidence =
-            self.is_looked_at && !self.unfinished.is_empty() && !self.directories_are_shared;
+            self.is_tree_searched && !self.unfinished.is_empty() && !self.directories_are_shared;
         match (is_healed, has_evidence || is_same_client) {
-            (true, true) => RepeatOutcome::Done,
-            (false, _) => RepeatOutcome::Unhealed,
-            (true, false) => RepeatOutcome::None,
+            (true, true) => GoodPushEffect::MakesUp,
+            (false, _) => GoodPushEffect::LeavesUnhealed,
+            (true, false) => GoodPushEffect::None,
         }
     }
 
-    /// Whether the tree shows that this push wrote nothing, or that what it wrote is undone. Writes
-    /// in place show in no name, inode number or time of a directory.
-    pub(crate) fn is_refuted(
+    /// Whether the tree holds nothing that this push wrote: the tree has not changed since before
+    /// the push began, or it equals the newest complete snapshot. Writes in place show in no name,
+    /// inode number or time of a directory, so they are never ruled out.
+    pub(crate) fn has_left_no_changes(
         &self,
         unchanged_since: Option<&BootTime>,
-        circumstances: Circumstances,
+        facts: TornMarkFacts,
     ) -> bool {
         let first = self.first_began.as_ref().or(self.began.as_ref());
         let wrote_nothing = |last: &BootTime| first.is_some_and(|began| began.is_after(last));
-        let Circumstances { is_whole, is_alone, .. } = circumstances;
+        let TornMarkFacts { is_whole, is_alone, .. } = facts;
         !self.in_place && (is_whole || is_alone && unchanged_since.is_some_and(wrote_nothing))
     }
 
@@ -289,10 +293,10 @@ impl FailedPush {
         found: &[UnfinishedDirectory],
         directories_are_shared: bool,
     ) {
-        if self.is_looked_at {
+        if self.is_tree_searched {
             return;
         }
-        self.is_looked_at = true;
+        self.is_tree_searched = true;
         self.directories_are_shared = directories_are_shared;
         self.unfinished.clear();
         let Some(job) =

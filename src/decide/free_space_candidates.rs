@@ -8,7 +8,7 @@ use crate::decide::snapshot_verdict::{Decision, SnapshotVerdict};
 /// the fewest frequencies come first, and of these the oldest. A snapshot that is kept for any
 /// other reason (the newest, `min_keep`, `min_age`, a pin, a date in the future, an unreadable
 /// record) is not among them.
-pub fn relief(decision: &Decision, min_keep: usize) -> Vec<&SnapshotVerdict> {
+pub fn free_space_candidates(decision: &Decision, min_keep: usize) -> Vec<&SnapshotVerdict> {
     let is_partial = |verdict: &SnapshotVerdict| {
         let gives_way = |reason: &SnapshotReason| {
             matches!(

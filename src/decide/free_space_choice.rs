@@ -17,9 +17,10 @@ pub struct SpaceGain {
     pub bytes: u64,
 }
 
-/// What may go: the retired trees come first in the order of the [`SpaceGain`]s.
+/// The trees that may go: retired ones, and after them snapshots that the policy keeps. The
+/// [`SpaceGain`]s number them in that order.
 #[derive(Debug, Clone, Copy)]
-pub struct SpaceOffer<'a> {
+pub struct SpaceCandidates<'a> {
     /// What each range of trees frees.
     pub gains: &'a [SpaceGain],
     /// How many of the trees are retired already.
@@ -51,8 +52,8 @@ const HELPS_FROM: u64 = 10;
 
 /// Chooses what goes to free `missing` bytes: retired trees alone if they are enough; else all of
 /// them and the fewest snapshots that are enough; else as much as helps, if anything does.
-pub fn choose(offer: &SpaceOffer, missing: u64) -> SpaceChoice {
-    let SpaceOffer { gains, retired, kept, max_kept } = *offer;
+pub fn choose(candidates: &SpaceCandidates, missing: u64) -> SpaceChoice {
+    let SpaceCandidates { gains, retired, kept, max_kept } = *candidates;
     let of_retired: Vec<SpaceGain> =
         gains.iter().filter(|gain| gain.last < retired).copied().collect();
     let (window, bytes) = best_window(&of_retired, retired, retired, missing);
@@ -159,8 +160,8 @@ mod tests {
             (&crumbs, 0, 1, SpaceChoice::InVain(0)),
             (&[], 5, 1, SpaceChoice::InVain(0)),
         ] {
-            let offer = SpaceOffer { gains, retired: 0, kept: 5, max_kept };
-            assert_eq!(choose(&offer, missing), expected, "{gains:?}, {max_kept}, {missing}");
+            let candidates = SpaceCandidates { gains, retired: 0, kept: 5, max_kept };
+            assert_eq!(choose(&candidates, missing), expected, "{gains:?}, {max_kept}, {missing}");
         }
     }
 
@@ -168,7 +169,7 @@ mod tests {
     fn retired_trees_go_first_and_only_if_that_helps() {
         // Two retired, two kept; 10 bytes are shared by a retired and a kept one.
         let gains = [gain(0, 0, 4), gain(1, 1, 4), gain(1, 2, 10), gain(3, 3, 4)];
-        let offer = SpaceOffer { gains: &gains, retired: 2, kept: 2, max_kept: 2 };
+        let candidates = SpaceCandidates { gains: &gains, retired: 2, kept: 2, max_kept: 2 };
         for (missing, retired, kept, is_enough) in [
             (3, 0..1, 0..0, true),
             (8, 0..2, 0..0, true),
@@ -177,15 +178,15 @@ mod tests {
             (100, 0..2, 0..2, false),
         ] {
             assert_eq!(
-                choose(&offer, missing),
+                choose(&candidates, missing),
                 SpaceChoice::Go { retired, kept, is_enough },
                 "{missing}"
             );
         }
-        assert_eq!(choose(&offer, 1_000), SpaceChoice::InVain(22));
-        let offer = SpaceOffer { max_kept: 0, ..offer };
+        assert_eq!(choose(&candidates, 1_000), SpaceChoice::InVain(22));
+        let candidates = SpaceCandidates { max_kept: 0, ..candidates };
         let all_retired = SpaceChoice::Go { retired: 0..2, kept: 0..0, is_enough: false };
-        assert_eq!(choose(&offer, 20), all_retired, "max_expire is spent");
+        assert_eq!(choose(&candidates, 20), all_retired, "max_expire is spent");
     }
 
     #[test]

@@ -42,11 +42,11 @@ pub(crate) fn pause(
         .or_else(|| clock.doubt().cloned().map(Box::new).map(Pause::ClockDoubt))
 }
 
-/// Why `decision` must not be carried out: the rules of the policy differ from those of the last
-/// rotation, and would expire more than half of the complete snapshots at once. A history that was
-/// never rotated has no earlier rules to compare with; there only `max_expire` and the grace limit
-/// the loss.
-pub(crate) fn surprise(
+/// The pause that keeps `decision` from being carried out: the rules of the policy differ from
+/// those of the last rotation, and would expire more than half of the complete snapshots at once. A
+/// history that was never rotated has no earlier rules to compare with; there only `max_expire` and
+/// the grace limit the loss.
+pub(crate) fn pause_after_policy_change(
     decision: &Decision,
     history: &RotationHistory,
     policy: &Policy,

@@ -35,13 +35,13 @@ pub fn decide(
     let mut decision = decide_before_guards(&snapshots, policy, now);
     guards::keep_unremovable(&mut decision.verdicts);
     decision.pause = guards::pause(&snapshots, history, &clock, policy, now)
-        .or_else(|| guards::surprise(&decision, history, policy));
+        .or_else(|| guards::pause_after_policy_change(&decision, history, policy));
     if let Some(pause) = decision.pause.clone() {
         guards::apply_pause(&mut decision.verdicts, &pause);
         if let Pause::ClockDoubt(_) = pause {
             expiry_in_doubt::expire_under_all(&mut decision.verdicts, &clock, policy);
             guards::keep_unremovable(&mut decision.verdicts);
-            if guards::surprise(&decision, history, policy).is_some() {
+            if guards::pause_after_policy_change(&decision, history, policy).is_some() {
                 guards::apply_pause(&mut decision.verdicts, &pause);
             }
         }

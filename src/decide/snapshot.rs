@@ -4,17 +4,9 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
+use crate::decide::boot_time::BootTime;
 use crate::decide::grade::Grade;
 use crate::decide::obstacle::Obstacle;
-
-/// A moment by the boot clock.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BootMoment {
-    /// The boot's id.
-    pub boot: String,
-    /// Seconds since the boot.
-    pub seconds: i64,
-}
 
 /// Why a snapshot's date is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +53,7 @@ pub struct Snapshot {
     /// Its sequence number; `None` for adopted snapshots and for those of older versions.
     pub sequence: Option<u64>,
     /// When it was taken by the boot clock.
-    pub taken_at: Option<BootMoment>,
+    pub taken_at: Option<BootTime>,
     /// Why its date is not believed; [`decide`](crate::decide::rotation::decide) notes it.
     pub undated: Option<Undated>,
     /// What keeps it from being retired, whatever is decided.

@@ -19,13 +19,14 @@ use serde::{Deserialize, Serialize};
 use crate::decide::boot_time::BootTime;
 use crate::decide::clock_tick::STAMP_LAG_NS;
 use crate::decide::failed_push::{
-    BY_ADDRESS, Circumstances, FailedPush, LedgerPush, RepeatOutcome, UNKNOWN,
+    BY_ADDRESS, FailedPush, GoodPushEffect, LedgerPush, TornMarkFacts, UNKNOWN,
     UnfinishedDirectories, UnfinishedDirectory, nanoseconds_of,
 };
 use crate::decide::fingerprint::Fingerprint;
 
-/// The name of the one entry that stands for all clients beyond [`MAX_FAILED_PUSHES`].
-const MANY: &str = "many clients";
+/// The client's name in the one entry that stands for all failed pushes beyond
+/// [`MAX_FAILED_PUSHES`].
+const MANY_CLIENTS: &str = "many clients";
 const MAX_FAILED_PUSHES: usize = 100;
 
 /// After this many good pushes that covered a failed one and did not heal it, `check` warns.
@@ -45,8 +46,8 @@ pub struct TornMark {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Fingerprint>,
     /// The failed pushes. An empty list stands for one push of an unknown client.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    by: Vec<FailedPush>,
+    #[serde(default, rename = "by", skip_serializing_if = "Vec::is_empty")]
+    entries: Vec<FailedPush>,
 }
 
 impl TornMark {
@@ -57,12 +58,19 @@ impl TornMark {
         noticed: BootTime,
         failed: Option<FailedPush>,
     ) -> Self {
-        TornMark { since, status, noticed, fingerprint: None, by: failed.into_iter().collect() }
+        TornMark {
+            since,
+            status,
+            noticed,
+            fingerprint: None,
+            entries: failed.into_iter().collect(),
+        }
     }
 
     /// The clients whose failed pushes are not made up for, as far as they are known.
     pub fn clients(&self) -> Vec<&str> {
-        let mut clients: Vec<&str> = self.named().map(|failed| failed.client.as_str()).collect();
+        let mut clients: Vec<&str> =
+            self.of_known_clients().map(|failed| failed.client.as_str()).collect();
         clients.sort_unstable();
         clients.dedup();
         clients
@@ -70,13 +78,16 @@ impl TornMark {
 
     /// The clients and destinations of the failed pushes, for a message.
     pub fn requests(&self) -> Vec<String> {
-        self.named().map(|failed| format!("{} to {}", failed.client, failed.request)).collect()
+        self.of_known_clients()
+            .map(|failed| format!("{} to {}", failed.client, failed.request))
+            .collect()
     }
 
     /// Failed pushes that [`UNHEALED_LIMIT`] good ones have covered and not healed: the client, the
     /// destination, and a directory that is still unfinished.
     pub fn unhealed(&self) -> Vec<(&str, &str, &str)> {
-        let unhealed = self.named().filter(|failed| failed.unhealed_pushes >= UNHEALED_LIMIT);
+        let unhealed =
+            self.of_known_clients().filter(|failed| failed.unhealed_pushes >= UNHEALED_LIMIT);
         unhealed
             .filter_map(|failed| {
                 Some((&*failed.client, &*failed.request, &*failed.unfinished.first()?.path))
@@ -89,25 +100,25 @@ impl TornMark {
     pub fn only_by_address(&self) -> Vec<&str> {
         let is_by_address = |failed: &&FailedPush| {
             failed.client.starts_with(BY_ADDRESS)
-                && failed.is_looked_at
+                && failed.is_tree_searched
                 && failed.unfinished.is_empty()
         };
-        self.named().filter(is_by_address).map(|failed| failed.client.as_str()).collect()
+        self.of_known_clients().filter(is_by_address).map(|failed| failed.client.as_str()).collect()
     }
 
     /// Whether one of the failed pushes wrote in place.
     pub fn is_in_place(&self) -> bool {
-        self.by.iter().any(|failed| failed.in_place)
+        self.entries.iter().any(|failed| failed.in_place)
     }
 
     /// The highest sequence number of the failed pushes; a later push gets a higher one.
     pub fn highest_sequence(&self) -> u64 {
-        self.by.iter().filter_map(|failed| failed.sequence).max().unwrap_or(0)
+        self.entries.iter().filter_map(|failed| failed.sequence).max().unwrap_or(0)
     }
 
     /// The unfinished directories of all failed pushes.
     pub fn unfinished_paths(&self) -> impl Iterator<Item = &str> {
-        self.by
+        self.entries
             .iter()
             .flat_map(|failed| &failed.unfinished)
             .map(|directory| directory.path.as_str())
@@ -116,109 +127,117 @@ impl TornMark {
     /// The earliest change time that a search for unfinished directories has to consider, in
     /// nanoseconds since 1970; `None` if no search is needed.
     pub fn search_since_ns(&self) -> Option<i64> {
-        let unseen = self.by.iter().filter(|failed| !failed.is_looked_at && failed.job.is_some());
-        unseen
+        let unsearched =
+            self.entries.iter().filter(|failed| !failed.is_tree_searched && failed.job.is_some());
+        unsearched
             .filter_map(|failed| failed.writes_since)
             .min()
             .map(|since| nanoseconds_of(since) - STAMP_LAG_NS)
     }
 
-    fn named(&self) -> impl Iterator<Item = &FailedPush> {
-        self.by.iter().filter(|failed| failed.is_named())
+    fn of_known_clients(&self) -> impl Iterator<Item = &FailedPush> {
+        self.entries.iter().filter(|failed| failed.is_of_known_client())
     }
 
-    fn has_nameless(&self) -> bool {
-        self.by.is_empty() || self.by.iter().any(|failed| !failed.is_named())
+    fn has_unknown_client(&self) -> bool {
+        self.entries.is_empty() || self.entries.iter().any(|failed| !failed.is_of_known_client())
     }
 
-    /// This mark merged with the one that exists already.
-    pub fn on_top_of(mut self, standing: Option<&TornMark>) -> Self {
-        let Some(standing) = standing else { return self };
-        if self.has_nameless() && standing.has_nameless() && self.noticed == standing.noticed {
-            self.fingerprint = standing.fingerprint;
+    /// This mark merged with the `existing` one: an entry replaces the existing entry of the same
+    /// job, or is added.
+    pub fn merged_with(mut self, existing: Option<&TornMark>) -> Self {
+        let Some(existing) = existing else { return self };
+        if self.has_unknown_client()
+            && existing.has_unknown_client()
+            && self.noticed == existing.noticed
+        {
+            self.fingerprint = existing.fingerprint;
         }
         let new = self.failed_pushes();
-        self.by = standing.failed_pushes();
+        self.entries = existing.failed_pushes();
         for failed in new {
-            let known = self.by.iter().position(|known| known.is_of_same_job(&failed));
+            let known = self.entries.iter().position(|known| known.is_of_same_job(&failed));
             match known {
-                Some(index) => self.by[index] = failed.after(&self.by[index]),
-                None if self.by.len() < MAX_FAILED_PUSHES => self.by.push(failed),
-                None => self.by[MAX_FAILED_PUSHES - 1] = FailedPush::nameless(MANY, failed.noticed),
+                Some(index) => self.entries[index] = failed.after(&self.entries[index]),
+                None if self.entries.len() < MAX_FAILED_PUSHES => self.entries.push(failed),
+                None => {
+                    self.entries[MAX_FAILED_PUSHES - 1] =
+                        FailedPush::of_client(MANY_CLIENTS, failed.noticed)
+                }
             }
         }
         if self.clients().is_empty() {
-            self.by.clear();
+            self.entries.clear();
         }
         self
     }
 
-    /// What is left of the mark when a push has ended well.
+    /// What is left of the mark when a push has ended well; `None` if nothing is.
     pub fn after_good_push(
         mut self,
         good: &LedgerPush,
         times: &UnfinishedDirectories,
     ) -> Option<Self> {
-        let mut is_mended = false;
+        let mut is_made_up_for = false;
         // A failed push for which no run has searched the tree is judged by the tree as it is now:
         // what the failed push left unfinished, this push has not finished.
-        for failed in self.by.iter_mut().filter(|failed| failed.is_named()) {
+        for failed in self.entries.iter_mut().filter(|failed| failed.is_of_known_client()) {
             if let Some(found) = &times.found {
                 failed.note_unfinished(found, true);
             }
         }
-        self.by.retain_mut(|failed| match failed.repair_by(good, times) {
-            RepeatOutcome::Done => {
-                is_mended = true;
+        self.entries.retain_mut(|failed| match failed.effect_of(good, times) {
+            GoodPushEffect::MakesUp => {
+                is_made_up_for = true;
                 false
             }
-            RepeatOutcome::Unhealed => {
+            GoodPushEffect::LeavesUnhealed => {
                 failed.unhealed_pushes = failed.unhealed_pushes.saturating_add(1);
                 true
             }
-            RepeatOutcome::None => true,
+            GoodPushEffect::None => true,
         });
-        Some(self).filter(|mark| !is_mended || !mark.by.is_empty())
+        Some(self).filter(|mark| !is_made_up_for || !mark.entries.is_empty())
     }
 
-    /// What is left of the mark after a comparison of the tree.
-    pub(crate) fn after_look(
-        mut self,
-        look: &TornEvidence,
-        circumstances: Circumstances,
-    ) -> Option<Self> {
-        let Some(seen) = look.seen else { return Some(self) };
-        let Circumstances { is_whole, is_alone, ended_well, without_ledger } = circumstances;
-        if ended_well && without_ledger && *seen == self && self.is_changed(look) {
+    /// What is left of the mark after a comparison of the tree. `None` if all failed pushes are
+    /// made up for or have left no changes.
+    pub(crate) fn after_look(mut self, look: &TornEvidence, facts: TornMarkFacts) -> Option<Self> {
+        let Some(before) = look.mark_before else { return Some(self) };
+        let TornMarkFacts { is_whole, is_alone, ended_well, without_ledger } = facts;
+        if ended_well && without_ledger && *before == self && self.is_changed(look) {
             return None;
         }
-        let was_nameless_seen =
-            self.has_nameless() && seen.has_nameless() && seen.noticed == self.noticed;
-        let had_pushes = !self.by.is_empty();
-        let is_seen =
-            |failed: &FailedPush| seen.by.iter().any(|known| known.noticed == failed.noticed);
-        self.by.retain(|failed| {
-            !failed.is_named()
-                || !is_seen(failed)
-                || !failed.is_refuted(look.unchanged_since, circumstances)
+        let was_unknown_marked_before = self.has_unknown_client()
+            && before.has_unknown_client()
+            && before.noticed == self.noticed;
+        let had_pushes = !self.entries.is_empty();
+        let was_marked_before = |failed: &FailedPush| {
+            before.entries.iter().any(|known| known.noticed == failed.noticed)
+        };
+        self.entries.retain(|failed| {
+            !failed.is_of_known_client()
+                || !was_marked_before(failed)
+                || !failed.has_left_no_changes(look.unchanged_since, facts)
         });
-        let standing = self.by.clone();
-        for failed in self.by.iter_mut().filter(|failed| failed.is_named()) {
-            if is_seen(failed) {
+        let all = self.entries.clone();
+        for failed in self.entries.iter_mut().filter(|failed| failed.is_of_known_client()) {
+            if was_marked_before(failed) {
                 let is_shared =
-                    !is_alone || standing.iter().any(|other| failed.is_confusable_with(other));
-                failed.note_unfinished(look.scars, is_shared);
+                    !is_alone || all.iter().any(|other| failed.is_confusable_with(other));
+                failed.note_unfinished(look.unfinished, is_shared);
             }
         }
-        let is_nameless_left = !had_pushes || self.by.iter().any(|failed| !failed.is_named());
-        if !is_nameless_left || !was_nameless_seen {
-            return Some(self).filter(|mark| !had_pushes || !mark.by.is_empty());
+        let is_unknown_left =
+            !had_pushes || self.entries.iter().any(|failed| !failed.is_of_known_client());
+        if !is_unknown_left || !was_unknown_marked_before {
+            return Some(self).filter(|mark| !had_pushes || !mark.entries.is_empty());
         }
-        let is_named_left = self.named().next().is_some();
-        let is_mended = is_whole || ended_well && !is_named_left && self.is_changed(look);
-        if is_mended {
-            self.by.retain(FailedPush::is_named);
-            return Some(self).filter(|mark| !mark.by.is_empty());
+        let is_known_left = self.of_known_clients().next().is_some();
+        let is_made_up_for = is_whole || ended_well && !is_known_left && self.is_changed(look);
+        if is_made_up_for {
+            self.entries.retain(FailedPush::is_of_known_client);
+            return Some(self).filter(|mark| !mark.entries.is_empty());
         }
         if self.fingerprint.is_none() && !self.is_changed_since_mark(look) {
             self.fingerprint = Some(look.fingerprint);
@@ -236,9 +255,9 @@ impl TornMark {
         }
     }
 
-    /// Whether the mark holds only a transfer of an unknown client.
-    pub fn is_nameless(&self) -> bool {
-        self.named().next().is_none()
+    /// Whether the mark holds only transfers of unknown clients.
+    pub fn has_only_unknown_client(&self) -> bool {
+        self.of_known_clients().next().is_none()
     }
 
     /// Whether the newest change is later than the mark. It may come from a good transfer whose
@@ -249,9 +268,9 @@ impl TornMark {
     }
 
     fn failed_pushes(&self) -> Vec<FailedPush> {
-        match self.by.is_empty() {
-            true => vec![FailedPush::nameless(UNKNOWN, self.noticed.clone())],
-            false => self.by.clone(),
+        match self.entries.is_empty() {
+            true => vec![FailedPush::of_client(UNKNOWN, self.noticed.clone())],
+            false => self.entries.clone(),
         }
     }
 }
@@ -259,12 +278,13 @@ impl TornMark {
 /// What a comparison of the tree shows about failed pushes that were marked before it began.
 #[derive(Debug, Clone)]
 pub struct TornEvidence<'a> {
-    /// The mark when the comparison began. Later marks are left alone.
-    pub seen: Option<&'a TornMark>,
+    /// The mark when the comparison began. Entries that were added later stay as they are.
+    pub mark_before: Option<&'a TornMark>,
     /// When the comparison before this one began, if the tree has not changed since that one.
     pub unchanged_since: Option<&'a BootTime>,
-    /// Directories whose modification and change times are equal, and those times.
-    pub scars: &'a [UnfinishedDirectory],
+    /// The directories of the tree that are unfinished: their modification and change times are
+    /// equal.
+    pub unfinished: &'a [UnfinishedDirectory],
     /// The fingerprint of the tree.
     pub fingerprint: Fingerprint,
     /// The newest change time of a directory, in nanoseconds since 1970.
@@ -321,17 +341,17 @@ mod tests {
         UnfinishedDirectory { path: path.to_string(), mtime_ns: second * 1_000_000_000 }
     }
 
-    /// The mark after a look that found `scars`.
-    fn looked_at(mark: &TornMark, scars: &[UnfinishedDirectory]) -> TornMark {
+    /// The mark after a comparison that found these unfinished directories.
+    fn compared(mark: &TornMark, unfinished: &[UnfinishedDirectory]) -> TornMark {
         let look = TornEvidence {
-            seen: Some(mark),
+            mark_before: Some(mark),
             unchanged_since: None,
-            scars,
+            unfinished,
             fingerprint: Fingerprint::default(),
             newest_ctime_ns: 0,
             ended: time(100),
         };
-        let alone = Circumstances {
+        let alone = TornMarkFacts {
             is_whole: false,
             is_alone: true,
             ended_well: false,
@@ -345,8 +365,8 @@ mod tests {
     }
 
     #[test]
-    fn without_scars_each_client_mends_its_own() {
-        let both = failed("user b", "d", 20).on_top_of(Some(&failed("user a", "d", 10)));
+    fn without_unfinished_directories_each_client_mends_its_own() {
+        let both = failed("user b", "d", 20).merged_with(Some(&failed("user a", "d", 10)));
         assert_eq!(both.clients(), ["user a", "user b"]);
         let of_b = after(&both, &push("user a", "d", 30)).expect("b has not pushed");
         assert_eq!(of_b.clients(), ["user b"]);
@@ -373,8 +393,8 @@ mod tests {
     }
 
     #[test]
-    fn the_client_that_heals_the_scars_mends_whatever_its_address() {
-        let torn = looked_at(&failed("address 192.0.2.1", "", 20), &[unfinished("home", 15)]);
+    fn the_client_that_heals_directories_mends_whatever_its_address() {
+        let torn = compared(&failed("address 192.0.2.1", "", 20), &[unfinished("home", 15)]);
         let good = push("address 192.0.2.99", "", 30);
         for (mtime, healed) in [(Some(15_000_000_000), false), (Some(1), true), (None, true)] {
             let mut times = UnfinishedDirectories::default();
@@ -395,11 +415,11 @@ mod tests {
             unfinished("d/new", 15),
             unfinished("dd", 15),
         ];
-        let torn = looked_at(&failed("user a", "d", 20), &found);
+        let torn = compared(&failed("user a", "d", 20), &found);
         assert_eq!(torn.unfinished_paths().collect::<Vec<_>>(), ["d/new"]);
         let many: Vec<UnfinishedDirectory> =
             (0..40).map(|number| unfinished(&format!("d/{number}"), 20 + number)).collect();
-        let torn = looked_at(&failed("user a", "d", 20), &many);
+        let torn = compared(&failed("user a", "d", 20), &many);
         let paths: Vec<&str> = torn.unfinished_paths().collect();
         assert_eq!((paths.len(), paths[0]), (MAX_DIRECTORIES, "d/39"));
         // Without times, or in place, directories say nothing.
@@ -407,14 +427,14 @@ mod tests {
         untimed.job.as_mut().expect("a job").extending_options.retain(|option| option != "times");
         for silent in [untimed, LedgerPush { in_place: true, ..push("user a", "d", 10) }] {
             let mark = TornMark::new(time(20), 12, at(20), Some(FailedPush::of(&silent, at(20))));
-            assert_eq!(looked_at(&mark, &found).unfinished_paths().count(), 0);
+            assert_eq!(compared(&mark, &found).unfinished_paths().count(), 0);
         }
     }
 
     #[test]
-    fn scars_that_others_may_have_left_mend_nothing_of_strangers() {
-        let both = failed("user b", "", 25).on_top_of(Some(&failed("user a", "", 20)));
-        let torn = looked_at(&both, &[unfinished("home", 16)]);
+    fn directories_that_others_may_have_left_mend_nothing_of_strangers() {
+        let both = failed("user b", "", 25).merged_with(Some(&failed("user a", "", 20)));
+        let torn = compared(&both, &[unfinished("home", 16)]);
         let mut times = UnfinishedDirectories::default();
         times.note("home", None);
         let left = torn.clone().after_good_push(&push("user a", "", 30), &times).expect("b");
@@ -427,7 +447,7 @@ mod tests {
 
     #[test]
     fn good_pushes_that_heal_nothing_are_counted() {
-        let mut torn = looked_at(&failed("user a", "", 20), &[unfinished("home", 15)]);
+        let mut torn = compared(&failed("user a", "", 20), &[unfinished("home", 15)]);
         for count in 1..=UNHEALED_LIMIT {
             assert!(torn.unhealed().is_empty(), "{count}");
             torn = after(&torn, &push("user b", "", 30)).expect("not healed");
@@ -463,8 +483,8 @@ mod tests {
     #[test]
     fn an_unknown_client_is_not_forgotten_beside_known_ones() {
         for both in [
-            failed("user a", "d", 20).on_top_of(Some(&unknown(10))),
-            unknown(20).on_top_of(Some(&failed("user a", "d", 10))),
+            failed("user a", "d", 20).merged_with(Some(&unknown(10))),
+            unknown(20).merged_with(Some(&failed("user a", "d", 10))),
         ] {
             assert_eq!(both.clients(), ["user a"]);
             let rest = after(&both, &push("user a", "d", 30)).expect("the unknown one");
@@ -477,10 +497,15 @@ mod tests {
     fn no_number_of_clients_makes_the_mark_grow_without_end() {
         let mut mark = failed("user 0", "d", 0);
         for user in 1..500 {
-            mark = failed(&format!("user {user}"), "d", user).on_top_of(Some(&mark));
+            mark = failed(&format!("user {user}"), "d", user).merged_with(Some(&mark));
         }
         assert_eq!(mark.clients().len(), MAX_FAILED_PUSHES);
-        assert!(after(&mark, &push("user 400", "d", 900)).expect("many").clients().contains(&MANY));
+        assert!(
+            after(&mark, &push("user 400", "d", 900))
+                .expect("many")
+                .clients()
+                .contains(&MANY_CLIENTS)
+        );
     }
 
     #[test]

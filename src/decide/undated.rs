@@ -105,7 +105,7 @@ fn mark_by_boot_clock(snapshots: &mut [Snapshot], clock: &ClockHistory) {
     let contradicts = |pair: &[usize]| {
         let (one, next) = (&snapshots[pair[0]], &snapshots[pair[1]]);
         let seconds =
-            |snapshot: &Snapshot| snapshot.taken_at.as_ref().map_or(0, |taken| taken.seconds);
+            |snapshot: &Snapshot| snapshot.taken_at.as_ref().map_or(0, |taken| taken.seconds());
         let passed = seconds(next).saturating_sub(seconds(one));
         let said = (next.time - one.time).num_seconds();
         !clock.is_confirmed(next.sequence)

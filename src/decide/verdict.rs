@@ -2,7 +2,7 @@
 //! pushes are still to be made up for, and whether a snapshot stays due.
 //!
 //! This is the one place where that is decided. The rest of the program gathers [`VerdictFacts`],
-//! asks for a verdict at three moments, and carries it out:
+//! asks for a verdict at three stages, and carries it out:
 //!
 //! 1. when a transfer has ended, before its hook waits for anything: the torn mark is set or
 //!    cleared;
@@ -10,8 +10,8 @@
 //! 3. after the tree was compared, and again after it was cloned: the grade, the torn mark, the due
 //!    mark.
 //!
-//! Each later moment knows more, and the new facts can only lower a grade: a mark that appeared or
-//! a backup that began meanwhile makes partial what would have been complete.
+//! At each later stage more is known, and the new facts can only lower a grade: a mark that appeared
+//! or a backup that began meanwhile makes partial what would have been complete.
 //!
 //! The laws, each of them asserted over all combinations of facts by the tests below:
 //!
@@ -27,7 +27,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::decide::failed_push::{Circumstances, FailedPush};
+use crate::decide::failed_push::{FailedPush, TornMarkFacts};
 use crate::decide::grade::Grade;
 use crate::decide::torn_mark::TornMark;
 use crate::decide::transfer_reason::TransferReason;
@@ -68,8 +68,8 @@ pub fn grade_alone(status: i32, completion: ClientCompletion, statuses: Statuses
     }
 }
 
-/// What is noted after a verdict was carried out: the torn mark, to which other runs may have added
-/// meanwhile, and the due mark.
+/// The torn mark and the change of the due mark that a run writes once it has carried out a verdict.
+/// `facts` holds the marks as they are then: other runs may have added to them meanwhile.
 pub fn marks_after(
     facts: &VerdictFacts,
     carried_out: &TransferVerdict,
@@ -88,34 +88,35 @@ pub fn verdict(facts: &VerdictFacts) -> TransferVerdict {
     TransferVerdict { due_mark: due_mark_change(facts, &verdict), ..verdict }
 }
 
+/// The torn mark that is left, with this transfer in it if it failed.
 fn marks(facts: &VerdictFacts) -> Option<TornMark> {
-    let standing = facts.torn.cloned();
+    let existing = facts.torn.cloned();
     match facts.stage {
-        VerdictStage::BeforeComparison => standing,
+        VerdictStage::BeforeComparison => existing,
         VerdictStage::Compared(look) => {
-            let is_alone = facts.is_paired && facts.running.count == 0;
-            let circumstances = Circumstances {
+            let is_alone = facts.has_pre_xfer && facts.running.count == 0;
+            let mark_facts = TornMarkFacts {
                 is_whole: is_alone && look.differs_from_complete == Some(false),
                 is_alone,
                 ended_well: facts.occasion.is_good_transfer(),
                 without_ledger: facts.coverage == LedgerCoverage::None,
             };
-            standing.and_then(|mark| mark.after_look(look.failed_pushes, circumstances))
+            existing.and_then(|mark| mark.after_look(look.failed_pushes, mark_facts))
         }
         VerdictStage::Ended { now, noticed, unfinished } => {
-            let Occasion::Transfer(transfer) = facts.occasion else { return standing };
+            let Occasion::Transfer(transfer) = facts.occasion else { return existing };
             if transfer.wrote_nothing().is_some() {
-                return standing;
+                return existing;
             }
             match (transfer.allowed, transfer.push) {
                 (AllowedSnapshot::Complete, Some(push)) => {
-                    standing.and_then(|mark| mark.after_good_push(push, unfinished))
+                    existing.and_then(|mark| mark.after_good_push(push, unfinished))
                 }
-                (AllowedSnapshot::Complete, None) => standing,
+                (AllowedSnapshot::Complete, None) => existing,
                 (AllowedSnapshot::Partial | AllowedSnapshot::None, push) => {
                     let tear = push.map(|push| FailedPush::of(push, noticed.clone()));
                     let mark = TornMark::new(now, transfer.status, noticed.clone(), tear);
-                    Some(mark.on_top_of(standing.as_ref()))
+                    Some(mark.merged_with(existing.as_ref()))
                 }
             }
         }
@@ -155,7 +156,7 @@ fn grade(
     }
 }
 
-/// What the occasion would be worth if nothing else had ever happened in the module.
+/// The grade that the occasion alone allows, as if nothing else had ever happened in the module.
 fn grade_of_occasion(facts: &VerdictFacts) -> Result<(Grade, TransferReason), TransferReason> {
     match facts.occasion {
         Occasion::ByHand => Ok((Grade::Complete, TransferReason::AskedFor)),
@@ -203,14 +204,14 @@ fn after_look(
     // did write.
     let is_known_push =
         matches!(facts.occasion, Occasion::Transfer(TransferEnd { push: Some(_), .. }));
-    let is_unchanged_tear = marks
-        .filter(|mark| mark.is_nameless() || facts.coverage == LedgerCoverage::None)
+    let is_unchanged_since_failure = marks
+        .filter(|mark| mark.has_only_unknown_client() || facts.coverage == LedgerCoverage::None)
         .is_some_and(|mark| !mark.is_changed(look.failed_pushes));
     let is_transfer = matches!(facts.occasion, Occasion::Transfer(_));
-    let is_held_back = matches!(because, TransferReason::Torn { .. });
-    if is_held_back
+    let is_torn = matches!(because, TransferReason::Torn { .. });
+    if is_torn
         && facts.occasion.is_good_transfer()
-        && is_unchanged_tear
+        && is_unchanged_since_failure
         && is_transfer
         && !is_known_push
     {
@@ -250,16 +251,19 @@ fn due_mark_change(facts: &VerdictFacts, verdict: &TransferVerdict) -> DueMarkCh
     }
 }
 
-/// Whether the verdict provides the snapshot that the due mark asks for.
+/// Whether the verdict brings the snapshot that the due mark asks for.
 fn satisfies_due_mark(facts: &VerdictFacts, due: &Due, verdict: &TransferVerdict) -> bool {
     // A torn or unfinished tree allows only a partial snapshot. The push that makes up for the
     // failure brings a snapshot of its own.
     let is_torn = verdict.marks.is_some() || facts.completion == ClientCompletion::Unfinished;
     let is_by_ledger = matches!(due.reason, DueReason::Deferred | DueReason::Interrupted);
     let is_due = matches!(facts.occasion, Occasion::Due { .. });
-    let is_beyond_help = is_torn && (is_by_ledger || is_due) || due.is_of_earlier_boot;
-    let wanted =
-        if is_beyond_help && facts.running.count == 0 { Grade::Partial } else { due.asked.grade() };
+    let allows_only_partial = is_torn && (is_by_ledger || is_due) || due.is_of_earlier_boot;
+    let wanted = if allows_only_partial && facts.running.count == 0 {
+        Grade::Partial
+    } else {
+        due.asked.grade()
+    };
     !due.is_newer_than_look && verdict.covered().is_some_and(|covered| covered >= wanted)
 }
 
@@ -345,9 +349,9 @@ mod tests {
         for torn in &marks {
             for unchanged_since in [None, Some(&last)] {
                 let evidence = TornEvidence {
-                    seen: torn.as_ref(),
+                    mark_before: torn.as_ref(),
                     unchanged_since,
-                    scars: &[],
+                    unfinished: &[],
                     fingerprint: Fingerprint::default(),
                     newest_ctime_ns: 15_000_000_000,
                     ended: DateTime::UNIX_EPOCH + TimeDelta::seconds(22),
@@ -372,14 +376,14 @@ mod tests {
                 }
                 for stage in stages {
                     for occasion in &occasions {
-                        each_circumstance(*occasion, stage, torn.as_ref(), &mut check);
+                        each_fact(*occasion, stage, torn.as_ref(), &mut check);
                     }
                 }
             }
         }
     }
 
-    fn each_circumstance(
+    fn each_fact(
         occasion: Occasion,
         stage: VerdictStage,
         torn: Option<&TornMark>,
@@ -387,7 +391,7 @@ mod tests {
     ) {
         use ClientCompletion::{Done, Partial, Unfinished};
         use LedgerCoverage::{All, None as Without, TransferMissing};
-        for (coverage, is_paired) in
+        for (coverage, has_pre_xfer) in
             [(All, true), (TransferMissing, true), (Without, false), (All, false)]
         {
             for (count, has_waited) in [(0, false), (0, true), (1, false), (1, true)] {
@@ -397,7 +401,7 @@ mod tests {
                             occasion,
                             stage,
                             coverage,
-                            is_paired,
+                            has_pre_xfer,
                             running: RunningPushes { count, in_place: false },
                             has_waited,
                             has_deferred,

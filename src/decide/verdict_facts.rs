@@ -34,7 +34,7 @@ pub enum Reporter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AllowedSnapshot {
     /// It ended badly: no snapshot.
-    Nothing,
+    None,
     /// It ended badly, and the policy wants a partial snapshot of it.
     Partial,
     /// It ended well: a complete snapshot, if anything changed.
@@ -314,12 +314,12 @@ pub enum VerdictStage<'a> {
 pub struct VerdictFacts<'a> {
     /// What asks for a snapshot.
     pub occasion: Occasion<'a>,
-    /// When the verdict is asked for.
+    /// The stage at which the verdict is asked for.
     pub stage: VerdictStage<'a>,
     /// How many of the transfers the ledger saw.
     pub coverage: LedgerCoverage,
-    /// Whether pre-xfer runs for the module, so that it is known who is pushing.
-    pub is_paired: bool,
+    /// Whether pre-xfer runs for the module, so that the ledger shows who is pushing.
+    pub has_pre_xfer: bool,
     /// Who else is pushing.
     pub running: RunningPushes,
     /// The snapshot has been left to running pushes for `max_defer` already, or since a time in the

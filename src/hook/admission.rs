@@ -96,7 +96,7 @@ pub(crate) fn admit(
     if request.path == NOTHING {
         return Ok(turn_away(session, request, ENDED.to_string()));
     }
-    note_pair(session);
+    note_pre_xfer(session);
     wait_at_gate(session, settings, request, &checks, began)
 }
 
@@ -161,10 +161,10 @@ fn enter_reader(target: &Target, request: &TransferRequest, refused: bool, clock
     }
 }
 
-/// Notes that pre-xfer runs for this module. So post-xfer knows that a transfer without an entry is
+/// Notes that pre-xfer runs for this module, so post-xfer knows that a transfer without an entry is
 /// one that pre-xfer failed to enter.
-fn note_pair(session: Session) {
-    if let Err(error) = State::update(session.root.private(), |state| state.paired = true) {
+fn note_pre_xfer(session: Session) {
+    if let Err(error) = State::update(session.root.private(), |state| state.has_pre_xfer = true) {
         log::error!("{}: {error}", session.label());
     }
 }
@@ -211,7 +211,7 @@ pub(crate) fn note_refusal(
         return Ok(());
     }
     let root = target.open_root()?;
-    State::update(root.private(), |state| state.paired = true)?;
+    State::update(root.private(), |state| state.has_pre_xfer = true)?;
     enter_refusal(Session { target, root: &root, clock }, request)
 }
 

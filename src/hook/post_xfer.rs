@@ -103,7 +103,7 @@ pub fn after_transfer(
     let mut seen = look_up(target, context, transfer);
     // Without an entry nothing shows what this transfer was. Another program may fill the module,
     // and may not have finished, so the client's visit is no reason for a snapshot.
-    if target.opener == Opener::Reader && matches!(seen, LedgerAnswer::Unpaired) {
+    if target.opener == Opener::Reader && matches!(seen, LedgerAnswer::NoPreXfer) {
         log::debug!("{}: the client could only read, so no snapshot is taken", target.label());
         return Ok(Exit::Done);
     }
@@ -141,7 +141,7 @@ fn request(ended: &transfer::EndedTransfer, answer: LedgerAnswer) -> Request {
         LedgerAnswer::Push(line) => request.entered(*line),
         LedgerAnswer::AlreadyStruck => Request { coverage: LedgerCoverage::All, ..request },
         LedgerAnswer::Missing => Request { coverage: LedgerCoverage::TransferMissing, ..request },
-        LedgerAnswer::Unpaired | LedgerAnswer::NoPush => request,
+        LedgerAnswer::NoPreXfer | LedgerAnswer::NoPush => request,
     }
 }
 

@@ -95,9 +95,9 @@ pub(crate) fn refused(
     let found = checks
         .partial_dirs
         .get_or_init(|| search_module(target, request, WritableFiles::InPartialDirs(dirs)));
-    let is_vouched_for =
-        *found == Leftover::Unknown && root.is_some_and(|root| newest_vouches(target, root, dirs));
-    if is_vouched_for { None } else { leftover_refusal(arguments, found) }
+    let is_proved_unshared = *found == Leftover::Unknown
+        && root.is_some_and(|root| has_unshared_partial_dirs(target, root, dirs));
+    if is_proved_unshared { None } else { leftover_refusal(arguments, found) }
 }
 
 /// The sentence for a client whose own symbolic links rsync could follow to a partial directory. A
@@ -158,9 +158,9 @@ fn search_module(target: &Target, request: &TransferRequest, writable: WritableF
     found
 }
 
-/// Whether the newest snapshot shares no file with a partial directory, and no push has changed
-/// that since.
-fn newest_vouches(target: &Target, root: &SnapshotRoot, dirs: &PartialDirs) -> bool {
+/// Whether the newest snapshot proves that partial directories share no file with snapshots: it
+/// shared none, and no push has changed that since.
+fn has_unshared_partial_dirs(target: &Target, root: &SnapshotRoot, dirs: &PartialDirs) -> bool {
     // A push after the newest snapshot may have made links in partial directories.
     let is_current = |state: State| state.torn.is_none() && state.due.is_none();
     if !State::read(root.private()).is_ok_and(is_current) {
@@ -169,7 +169,7 @@ fn newest_vouches(target: &Target, root: &SnapshotRoot, dirs: &PartialDirs) -> b
     let Ok(list) = SnapshotList::read(root, &target.policy.time_zone) else { return false };
     let newest = list.items.iter().rfind(|item| item.name.grade >= Grade::Partial);
     let record = newest.and_then(|item| item.record.as_ref()?.partial_dirs.as_ref());
-    record.is_some_and(|record| record.vouches_for(dirs))
+    record.is_some_and(|record| record.proves_unshared(dirs))
 }
 
 /// How many snapshots share files with the module: visible, retired, and in staging.

@@ -57,7 +57,7 @@ impl Target {
     /// one, and only its root on disk shows it.
     pub fn lost_memory(&self) -> Option<String> {
         let is_forgotten = self.memory.recall(&self.module_path).is_none();
-        (self.names_path && is_forgotten && self.is_surely_registered()).then(|| {
+        (self.has_ambiguous_name && is_forgotten && self.is_surely_registered()).then(|| {
             "this machine has lost what it remembered of this directory, such as a failed run; it \
              was \
              found by its snapshot root, and the next push or `rsyncd-snapshot rotate --all` \

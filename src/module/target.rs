@@ -44,8 +44,8 @@ pub struct Target {
     pub memory: MachineMemory,
     /// What kind of work opens its root.
     pub opener: Opener,
-    /// Whether messages name its directory, too, because its name stands for several directories.
-    pub(crate) names_path: bool,
+    /// Whether its name stands for several directories. Messages then name its directory, too.
+    pub(crate) has_ambiguous_name: bool,
     /// The modules of rsyncd.conf in whose directories a new root may not lie.
     pub(crate) writable_modules: Arc<[ConfiguredModule]>,
 }
@@ -72,7 +72,8 @@ impl Target {
             (settings.source == PolicySource::File).then(|| settings.policy_file.clone());
         let memory = settings.memory.clone();
         let opener = Opener::Upkeep;
-        let names_path = name.as_deref().is_some_and(|name| settings.has_several_directories(name));
+        let has_ambiguous_name =
+            name.as_deref().is_some_and(|name| settings.has_several_directories(name));
         Ok(Target {
             name,
             module_path,
@@ -82,7 +83,7 @@ impl Target {
             policy_file,
             memory,
             opener,
-            names_path,
+            has_ambiguous_name,
             writable_modules: settings.writable_modules(),
         })
     }
@@ -97,7 +98,7 @@ impl Target {
     pub fn label(&self) -> String {
         let path = || escape_path(&self.module_path);
         match &self.name {
-            Some(name) if self.names_path => format!("{} ({})", escape(name), path()),
+            Some(name) if self.has_ambiguous_name => format!("{} ({})", escape(name), path()),
             Some(name) => escape(name),
             None => path(),
         }
@@ -106,7 +107,7 @@ impl Target {
     /// Its name or path as an argument of a command, quoted for a shell.
     pub fn argument(&self) -> String {
         match &self.name {
-            Some(name) if !self.names_path => shell_word(name),
+            Some(name) if !self.has_ambiguous_name => shell_word(name),
             _ => shell_path(&self.module_path),
         }
     }
@@ -195,8 +196,8 @@ impl Target {
         })
     }
 
-    /// Whether the root does not exist yet, so that the first run will make it.
-    pub fn root_is_to_come(&self) -> bool {
+    /// Whether the root does not exist yet and its parent does, so that the first run makes it.
+    pub fn is_root_to_be_created(&self) -> bool {
         !self.root_path.exists() && self.root_path.parent().is_some_and(Path::is_dir)
     }
 
@@ -206,7 +207,7 @@ impl Target {
             let root = self.open_with(RootAccess::Registered)?;
             // The module may have been found only by its root on disk, if this machine has lost its
             // memory of it.
-            if self.names_path {
+            if self.has_ambiguous_name {
                 self.remember_root();
             }
             return Ok(root);

@@ -56,7 +56,7 @@ pub(crate) fn close_gate_or_defer(session: Session, request: &Request) -> Result
     );
     if let DueMarkChange::Set { reason, asked } = verdict.due_mark {
         State::update(root.private(), |state| {
-            state.due = Some(DueMark::on_top_of(state.due.as_ref(), asked, reason, clock.now()));
+            state.due = Some(DueMark::merged_with(state.due.as_ref(), asked, reason, clock.now()));
             state.deferred_since.get_or_insert(clock.now());
         })?;
     }

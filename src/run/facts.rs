@@ -27,7 +27,7 @@ pub(crate) fn facts<'a>(
         occasion: request.occasion(),
         stage,
         coverage: request.coverage,
-        is_paired: state.paired,
+        has_pre_xfer: state.has_pre_xfer,
         running: RunningPushes::default(),
         has_waited: false,
         has_deferred: state.deferred_since.is_some(),

@@ -11,9 +11,9 @@
 use chrono::{DateTime, Utc};
 
 use crate::decide::free_space::{FreeSpace, bytes_text};
-use crate::decide::free_space_candidates::relief;
+use crate::decide::free_space_candidates::free_space_candidates;
 use crate::decide::free_space_choice::{
-    ModuleGrowth, SpaceChoice, SpaceOffer, choose, waits_until,
+    ModuleGrowth, SpaceCandidates, SpaceChoice, choose, waits_until,
 };
 use crate::decide::grade::Grade;
 use crate::decide::snapshot_reason::SnapshotReason;
@@ -55,10 +55,11 @@ pub(crate) fn make(session: Session, report: &mut RotationReport) -> Result<()> 
     }
     let spent = report.decision.expired().count();
     let mut may_go = target.policy.max_expire.saturating_sub(spent);
-    let mut candidates: Vec<String> = relief(&report.decision, target.policy.min_keep)
-        .into_iter()
-        .map(|verdict| verdict.snapshot.name.clone())
-        .collect();
+    let mut candidates: Vec<String> =
+        free_space_candidates(&report.decision, target.policy.min_keep)
+            .into_iter()
+            .map(|verdict| verdict.snapshot.name.clone())
+            .collect();
     loop {
         let missing = shortage.missing()?;
         if missing == 0 {
@@ -128,13 +129,13 @@ impl Shortage<'_> {
             .collect();
         let counted = usage::freed_by_each(&trees, MOST_ENTRIES);
         let retired_counted = retired.len().min(MOST_TREES / 2).min(counted.trees);
-        let offer = SpaceOffer {
+        let candidates = SpaceCandidates {
             gains: &counted.gains,
             retired: retired_counted,
             kept: counted.trees - retired_counted,
             max_kept,
         };
-        Ok(match choose(&offer, missing) {
+        Ok(match choose(&candidates, missing) {
             SpaceChoice::InVain(bytes) => Chosen::InVain(bytes),
             SpaceChoice::Go { retired: of_retired, kept: of_kept, is_enough } => Chosen::Go {
                 retired: retired[of_retired].to_vec(),

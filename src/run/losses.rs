@@ -12,8 +12,8 @@ use crate::store::record::{CopyRecord, Record};
 use crate::store::root::SnapshotRoot;
 use crate::tell::escape::unescape;
 
-/// Losses that the run warns of and `check` shows afterwards.
-pub(crate) fn lasting(record: &Record) -> Vec<String> {
+/// All losses in a record. The run that makes the snapshot warns of them.
+pub(crate) fn of_record(record: &Record) -> Vec<String> {
     mounts(&record.skipped_mounts).into_iter().chain(attributes(record)).collect()
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn copies(record: &Record, partial_dirs: &PartialDirs) -> Option<Stri
 
 /// What the snapshot `name` with this record still lacks, for `check`. A mount point counts no
 /// longer once nothing is mounted there and the module has nothing there but an empty directory.
-pub(crate) fn standing(root: &SnapshotRoot, name: &str, record: &Record) -> Vec<String> {
+pub(crate) fn remaining(root: &SnapshotRoot, name: &str, record: &Record) -> Vec<String> {
     let lacks = |path: &&String| {
         unescape(path)
             .is_none_or(|path| inspect_mount_place(root.module(), &path) != MountPlace::Nothing)

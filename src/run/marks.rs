@@ -22,8 +22,8 @@ pub(crate) fn mark_before_lock(session: Session, request: &Request) -> Result<()
     let earlier = target.memory.recall(&target.module_path).and_then(|memory| memory.torn);
     let is_good_push = request.push.is_some()
         && request.requester == Requester::Transfer(AllowedSnapshot::Complete);
-    let standing = State::read(root.private()).ok().and_then(|state| state.torn);
-    let times = unfinished_directories(root, standing.as_ref().filter(|_| is_good_push));
+    let existing = State::read(root.private()).ok().and_then(|state| state.torn);
+    let times = unfinished_directories(root, existing.as_ref().filter(|_| is_good_push));
     let stage = VerdictStage::Ended { now, noticed: &request.started, unfinished: &times };
     let marks_on = |state: &State| verdict(&facts(session, request, state, stage)).marks;
     let new = marks_on(&State::default());
@@ -37,7 +37,7 @@ pub(crate) fn mark_before_lock(session: Session, request: &Request) -> Result<()
     let in_place = request.push.as_ref().is_some_and(|push| push.in_place);
     let marked = State::update(root.private(), |state| {
         if let Some(mark) = &earlier {
-            state.torn = Some(mark.clone().on_top_of(state.torn.as_ref()));
+            state.torn = Some(mark.clone().merged_with(state.torn.as_ref()));
         }
         state.torn = marks_on(state);
         state.written_in_place |= in_place;
@@ -47,7 +47,7 @@ pub(crate) fn mark_before_lock(session: Session, request: &Request) -> Result<()
         // On a full disk, the mark is kept outside the root until it fits into the state again.
         // There it is merged with the marks of earlier pushes.
         (Err(_), Some(mark)) => target.memory.change(&target.module_path, |memory| {
-            memory.torn = Some(mark.clone().on_top_of(memory.torn.as_ref()));
+            memory.torn = Some(mark.clone().merged_with(memory.torn.as_ref()));
         }),
         (Ok(_), _) if earlier.is_some() => target.memory.change(&target.module_path, |memory| {
             memory.torn = memory.torn.take().filter(|mark| Some(mark) != earlier.as_ref());

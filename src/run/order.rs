@@ -197,7 +197,7 @@ pub(crate) fn awaits_client(
 }
 
 /// Takes a snapshot that earlier pushes left to a transfer which then wrote nothing. `None` if no
-/// snapshot is owed for that reason.
+/// snapshot is due for that reason.
 ///
 /// # Errors
 /// As [`run`].

@@ -155,7 +155,7 @@ impl SnapshotAttempt<'_> {
     fn boot_time(&self, time: DateTime<Utc>) -> BootTime {
         let ClockReading { boot, uptime_seconds, .. } = self.reading.clone();
         let seconds = uptime_seconds.saturating_add((time - self.now).num_seconds());
-        BootTime { boot, nanoseconds: seconds.saturating_mul(1_000_000_000) }
+        BootTime::from_seconds(boot, seconds)
     }
 
     /// Records the inodes that `name` shares with earlier snapshots. That is needed once, if the
@@ -270,7 +270,7 @@ impl SnapshotAttempt<'_> {
     }
 
     fn warn_of_losses(&self, record: &Record, report: &mut Report) {
-        for loss in losses::lasting(record) {
+        for loss in losses::of_record(record) {
             report.warn_of_loss(loss);
         }
         if let Some(message) = losses::copies(record, &self.session.target.policy.partial_dirs) {

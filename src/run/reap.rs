@@ -64,12 +64,12 @@ fn reap_unseen_after(limit: TimeDelta, session: Session, ledger: &Ledger) -> Res
     }
     let in_place =
         dead.iter().filter_map(|line| line.entry.as_ref()).any(|it| !it.rewriting.is_empty());
-    let is_nameless = torn.iter().any(|mark| mark.clients().is_empty());
+    let has_unknown_client = torn.iter().any(|mark| mark.clients().is_empty());
     if !torn.is_empty() || asked.is_some() {
         State::update(root.private(), |state| {
             state.written_in_place |= in_place;
             for mark in torn {
-                state.torn = Some(mark.on_top_of(state.torn.as_ref()));
+                state.torn = Some(mark.merged_with(state.torn.as_ref()));
             }
             if let Some(asked) = asked {
                 state.due = Some(due_mark(asked, clock, state.due.take()));
@@ -78,7 +78,7 @@ fn reap_unseen_after(limit: TimeDelta, session: Session, ledger: &Ledger) -> Res
     }
     // A mark of a push by an unknown client is cleared only by change times after the mark. Change
     // times lag behind the clock by a tick, so the next push may begin only after a tick.
-    if is_nameless {
+    if has_unknown_client {
         thread::sleep(Duration::from_nanos(STAMP_LAG_NS.unsigned_abs()));
     }
     dead.iter().try_for_each(|line| ledger.strike(line))
@@ -118,18 +118,18 @@ fn asked_by(target: &Target, line: &LedgerLine) -> Option<Asked> {
     }
 }
 
-/// The new due mark. The `standing` one keeps its reason, because the run that set it may rely on
+/// The new due mark. The `existing` one keeps its reason, because the run that set it may rely on
 /// that reason.
-fn due_mark(asked: Asked, clock: &Clock, standing: Option<DueMark>) -> DueMark {
+fn due_mark(asked: Asked, clock: &Clock, existing: Option<DueMark>) -> DueMark {
     let fresh = DueMark {
         since: clock.now(),
         marked: BootTime::now(),
         asked,
         reason: DueReason::Interrupted,
     };
-    match standing {
-        Some(standing) => {
-            DueMark { marked: fresh.marked, asked: asked.max(standing.asked), ..standing }
+    match existing {
+        Some(existing) => {
+            DueMark { marked: fresh.marked, asked: asked.max(existing.asked), ..existing }
         }
         None => fresh,
     }

@@ -138,14 +138,14 @@ impl Request {
         self.occasion().asked()
     }
 
-    /// The due mark to leave if this request is not served now. If the `standing` mark asks for
+    /// The due mark to leave if this request is not served now. If the `existing` mark asks for
     /// more, that is kept.
     pub(crate) fn due_mark(
         &self,
         reason: DueReason,
         now: DateTime<Utc>,
-        standing: Option<&DueMark>,
+        existing: Option<&DueMark>,
     ) -> Option<DueMark> {
-        self.asked().map(|asked| DueMark::on_top_of(standing, asked, reason, now))
+        self.asked().map(|asked| DueMark::merged_with(existing, asked, reason, now))
     }
 }

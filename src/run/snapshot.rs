@@ -266,9 +266,9 @@ impl SnapshotAttempt<'_> {
         decide: impl FnOnce(&VerdictFacts) -> R,
     ) -> R {
         let evidence = TornEvidence {
-            seen: self.before.torn.as_ref(),
+            mark_before: self.before.torn.as_ref(),
             unchanged_since: observation.unchanged_since.as_ref(),
-            scars: &observation.unfinished,
+            unfinished: &observation.unfinished,
             fingerprint: observation.fingerprint,
             newest_ctime_ns: observation.newest_ctime_ns,
             ended: observation.ended,
@@ -282,13 +282,13 @@ impl SnapshotAttempt<'_> {
         };
         decide(&VerdictFacts {
             // If the state was lost, the files were compared with the inode log instead.
-            is_paired: self.before.paired || self.in_place.is_some(),
+            has_pre_xfer: self.before.has_pre_xfer || self.in_place.is_some(),
             running: self.running,
             // The gate is closed, so nothing is left to wait for.
             has_waited: true,
             has_deferred: self.before.deferred_since.is_some(),
             completion,
-            due: state.due.as_ref().map(|due| due.fact(&self.scan_began)),
+            due: state.due.as_ref().map(|due| due.facts_for_run(&self.scan_began)),
             ..facts(self.session, self.request, state, VerdictStage::Compared(look))
         })
     }
@@ -330,10 +330,10 @@ impl SnapshotAttempt<'_> {
                 DueMarkChange::Keep => {}
                 DueMarkChange::Clear => state.due = None,
                 DueMarkChange::Set { .. }
-                    if state.due.as_ref().is_some_and(|due| self.is_promised(due)) => {}
+                    if state.due.as_ref().is_some_and(|due| self.is_left_for_this_run(due)) => {}
                 DueMarkChange::Set { reason, asked } => {
                     state.due =
-                        Some(DueMark::on_top_of(state.due.as_ref(), asked, reason, self.now));
+                        Some(DueMark::merged_with(state.due.as_ref(), asked, reason, self.now));
                 }
             }
             if state.deferred_since.is_some() {
@@ -355,9 +355,9 @@ impl SnapshotAttempt<'_> {
         .map(drop)
     }
 
-    /// Whether the mark was set by a run that gave up waiting for this one. This run then takes
-    /// that run's snapshot before it releases the lock.
-    fn is_promised(&self, due: &DueMark) -> bool {
+    /// Whether the mark was set by a run that gave up waiting for this one. This run takes that
+    /// run's snapshot before it releases the lock, so the mark must not change.
+    fn is_left_for_this_run(&self, due: &DueMark) -> bool {
         due.reason == DueReason::LockBusy && due.marked.is_after(&self.scan_began)
     }
 }

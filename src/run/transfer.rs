@@ -43,7 +43,7 @@ pub(crate) enum LedgerAnswer {
     /// entry may be running, too.
     Missing,
     /// pre-xfer does not run for this module.
-    Unpaired,
+    NoPreXfer,
 }
 
 /// A transfer that has ended, with nothing known of the root yet.
@@ -89,7 +89,7 @@ impl EndedTransfer<'_> {
             brought_unfinished,
         });
         let coverage = match answer {
-            LedgerAnswer::Unpaired => LedgerCoverage::None,
+            LedgerAnswer::NoPreXfer => LedgerCoverage::None,
             LedgerAnswer::Missing => LedgerCoverage::TransferMissing,
             LedgerAnswer::NoPush | LedgerAnswer::Push(_) | LedgerAnswer::AlreadyStruck => {
                 LedgerCoverage::All
@@ -99,7 +99,7 @@ impl EndedTransfer<'_> {
             occasion,
             stage: VerdictStage::BeforeComparison,
             coverage,
-            is_paired: coverage != LedgerCoverage::None,
+            has_pre_xfer: coverage != LedgerCoverage::None,
             running: RunningPushes::default(),
             has_waited: false,
             has_deferred: false,
@@ -134,23 +134,23 @@ pub(crate) fn look_up(
     }
     let root = match target.look_at_root() {
         Ok(root) if root.is_registered() => root,
-        Ok(_) => return Ok(LedgerAnswer::Unpaired),
+        Ok(_) => return Ok(LedgerAnswer::NoPreXfer),
         // The first run creates the root.
-        Err(error) if error.is_not_found() => return Ok(LedgerAnswer::Unpaired),
+        Err(error) if error.is_not_found() => return Ok(LedgerAnswer::NoPreXfer),
         Err(error) => return Err(error),
     };
     let ledger = match target.open_ledger(&root) {
         Ok(ledger) => ledger,
         // An earlier version, which had no ledger, has created the root.
-        Err(error) if error.is_not_found() => return Ok(LedgerAnswer::Unpaired),
+        Err(error) if error.is_not_found() => return Ok(LedgerAnswer::NoPreXfer),
         Err(error) => return Err(error),
     };
     let found = transfer.connection.pid.map(|pid| ledger.running(pid)).transpose()?.flatten();
     match found {
         Some(line) if line.writes() => Ok(LedgerAnswer::Push(Box::new(line))),
         Some(line) => ledger.strike(&line).map(|()| LedgerAnswer::NoPush),
-        None if is_paired(target, settings, &root)? => Ok(LedgerAnswer::Missing),
-        None => Ok(LedgerAnswer::Unpaired),
+        None if has_pre_xfer(target, settings, &root)? => Ok(LedgerAnswer::Missing),
+        None => Ok(LedgerAnswer::NoPreXfer),
     }
 }
 
@@ -201,7 +201,7 @@ pub(crate) fn leave_to_client(
     let marked = BootTime::now();
     State::update(root.private(), |state| {
         state.due = Some(match state.due.take() {
-            Some(standing) => DueMark { marked, ..standing },
+            Some(existing) => DueMark { marked, ..existing },
             None => DueMark { since: clock.now(), marked, asked, reason },
         });
     })?;
@@ -214,9 +214,9 @@ pub(crate) fn leave_to_client(
 
 /// Whether pre-xfer runs for the module: it has done so before, and rsyncd.conf still has a
 /// `pre-xfer exec`.
-fn is_paired(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Result<bool> {
+fn has_pre_xfer(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Result<bool> {
     match State::read(root.private()) {
-        Ok(state) if state.paired => {}
+        Ok(state) if state.has_pre_xfer => {}
         // If the state is damaged, the run that follows assumes the worst anyway.
         Ok(_) | Err(Error::Damaged { .. }) => return Ok(false),
         Err(error) => return Err(error),
@@ -224,12 +224,12 @@ fn is_paired(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Resul
     let conf = settings.rsyncd().ok();
     let module = target.name.as_deref().and_then(|name| conf.as_ref()?.module(name));
     // Any command counts as pre-xfer, because it may be a script that runs this program.
-    let is_given_up =
+    let is_removed =
         module.is_some_and(|module| module.get("pre-xfer exec").is_none_or(<[u8]>::is_empty));
-    if is_given_up {
-        State::update(root.private(), |state| state.paired = false)?;
+    if is_removed {
+        State::update(root.private(), |state| state.has_pre_xfer = false)?;
     }
-    Ok(!is_given_up)
+    Ok(!is_removed)
 }
 
 /// Notes in the ledger that the request's transfer has ended and that this process works for it,

@@ -40,7 +40,7 @@ impl SnapshotAttempt<'_> {
             Some(_) => record.verified_until.max(self.now),
         };
         if let Some(sequence) = record.sequence {
-            clock.doubt_also(sequence);
+            clock.note_verified_in_doubt(sequence);
         }
         if record.verified_until == until {
             return Ok(());

@@ -56,7 +56,7 @@ pub(crate) fn check(
     if overlap.is_none() && is_new {
         overlap = find_configured(memory, configured, module_path, root_path);
     }
-    overlap.map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, is_new)))
+    overlap.map_or(Ok(()), |overlap| Err(overlap_error(module_path, root_path, &overlap, is_new)))
 }
 
 /// The overlap with a module of `rsyncd.conf`. A module that holds the root of another module
@@ -117,8 +117,10 @@ fn find(
     let found = |known: &[KnownRoot]| overlap(candidate, known, &is_ours);
     // A new root is compared with every remembered root; a root in use only with those that lie
     // above or below the module.
-    let meets = |root: &Path| root.starts_with(module_path) || module_path.starts_with(root);
-    let mut overlap = found(&remembered(memory, module_path, &|root| is_new || meets(root)));
+    let overlaps_module =
+        |root: &Path| root.starts_with(module_path) || module_path.starts_with(root);
+    let mut overlap =
+        found(&remembered(memory, module_path, &|root| is_new || overlaps_module(root)));
     if overlap.is_none() && is_new {
         let known: Vec<KnownRoot> = above(module_path)
             .into_iter()
@@ -141,7 +143,7 @@ pub(crate) fn check_in_use(module_path: &Path, root_path: &Path) -> Result<()> {
     let known: Vec<KnownRoot> = above(module_path).into_iter().chain(own).collect();
     let candidate = RootCandidate { module: module_path, root: root_path, is_new: false };
     overlap(candidate, &known, &is_ours)
-        .map_or(Ok(()), |overlap| Err(told(module_path, root_path, &overlap, false)))
+        .map_or(Ok(()), |overlap| Err(overlap_error(module_path, root_path, &overlap, false)))
 }
 
 /// The existing roots among those that this machine remembers and for which `is_wanted` is true.
@@ -224,70 +226,74 @@ fn root_at(directory: BorrowedFd, path: &Path) -> Option<KnownRoot> {
     (found.module.parent() == Some(path)).then_some(found)
 }
 
-fn told(module_path: &Path, root_path: &Path, overlap: &Overlap, is_new: bool) -> Error {
-    let module = escape_path(module_path);
-    let hook =
-        "give the hooks only to modules that clients push to, not to one that offers snapshots";
-    let (problem, mut remedy) = match overlap {
-        Overlap::HoldsRoot(known) => (
-            format!(
-                "the module directory {module} holds the snapshot root {} of another module, and \
-                 snapshots of snapshots are no backup",
-                escape_path(&known.root)
-            ),
-            hook.to_string(),
-        ),
-        Overlap::InsideSnapshots(known) => (
-            format!(
-                "the module directory {module} is part of the snapshots in {}, which nothing may \
-                 change",
-                escape_path(&known.root)
-            ),
-            hook.to_string(),
-        ),
-        Overlap::RootInsideModule(known) => (
-            format!(
-                "it is inside the module directory {}, whose clients could change the snapshots",
-                escape_path(&known.module)
-            ),
-            "set `snapshot_root` to a directory outside of every module".to_string(),
-        ),
-        Overlap::RootInsideSnapshots(known) => (
-            format!(
-                "it is part of the snapshots in {}, and would go when they expire",
-                escape_path(&known.root)
-            ),
-            "set `snapshot_root` to a directory of its own".to_string(),
-        ),
-        Overlap::RootInsideConfigured(outer) => (
-            format!(
-                "it is inside the directory {} of the module '{}', of which snapshots are to be \
-                 made as well, and whose clients could change those in here",
-                escape_path(&outer.directory),
-                outer.name
-            ),
-            format!(
-                "set `snapshot_root` to a directory outside of every module, or if '{}' is not \
-                 for pushes, take the hooks from it or make it `read only` in rsyncd.conf",
-                outer.name
-            ),
-        ),
-        Overlap::NewRootHoldsModule(other) => (
-            format!(
-                "it holds the directory {} of the module '{}' under the name of a snapshot, so \
-                 that rotation would take it for one",
-                escape_path(&other.directory),
-                other.name
-            ),
-            "call that directory something else, or set `snapshot_root` to a directory of its own"
-                .to_string(),
-        ),
-    };
+fn overlap_error(module_path: &Path, root_path: &Path, overlap: &Overlap, is_new: bool) -> Error {
+    let mut remedy = overlap_remedy(overlap);
     if !is_new {
         remedy += &format!(
             "; if what was made here is not wanted, remove {} and the snapshots beside it",
             escape_path(&root_path.join(PRIVATE))
         );
     }
-    refusal(root_path, problem, remedy)
+    refusal(root_path, overlap_problem(module_path, overlap), remedy)
+}
+
+/// The end of a sentence about the module's own root, or a sentence about its directory.
+fn overlap_problem(module_path: &Path, overlap: &Overlap) -> String {
+    let module = escape_path(module_path);
+    match overlap {
+        Overlap::HoldsRoot(known) => format!(
+            "the module directory {module} holds the snapshot root {} of another module, and \
+             snapshots of snapshots are no backup",
+            escape_path(&known.root)
+        ),
+        Overlap::InsideSnapshots(known) => format!(
+            "the module directory {module} is part of the snapshots in {}, which nothing may \
+             change",
+            escape_path(&known.root)
+        ),
+        Overlap::RootInsideModule(known) => format!(
+            "it is inside the module directory {}, whose clients could change the snapshots",
+            escape_path(&known.module)
+        ),
+        Overlap::RootInsideSnapshots(known) => format!(
+            "it is part of the snapshots in {}, and would go when they expire",
+            escape_path(&known.root)
+        ),
+        Overlap::RootInsideConfigured(outer) => format!(
+            "it is inside the directory {} of the module '{}', of which snapshots are to be made \
+             as well, and whose clients could change those in here",
+            escape_path(&outer.directory),
+            outer.name
+        ),
+        Overlap::NewRootHoldsModule(other) => format!(
+            "it holds the directory {} of the module '{}' under the name of a snapshot, so that \
+             rotation would take it for one",
+            escape_path(&other.directory),
+            other.name
+        ),
+    }
+}
+
+fn overlap_remedy(overlap: &Overlap) -> String {
+    match overlap {
+        Overlap::HoldsRoot(_) | Overlap::InsideSnapshots(_) => {
+            "give the hooks only to modules that clients push to, not to one that offers snapshots"
+                .to_string()
+        }
+        Overlap::RootInsideModule(_) => {
+            "set `snapshot_root` to a directory outside of every module".to_string()
+        }
+        Overlap::RootInsideSnapshots(_) => {
+            "set `snapshot_root` to a directory of its own".to_string()
+        }
+        Overlap::RootInsideConfigured(outer) => format!(
+            "set `snapshot_root` to a directory outside of every module, or if '{}' is not for \
+             pushes, take the hooks from it or make it `read only` in rsyncd.conf",
+            outer.name
+        ),
+        Overlap::NewRootHoldsModule(_) => {
+            "call that directory something else, or set `snapshot_root` to a directory of its own"
+                .to_string()
+        }
+    }
 }

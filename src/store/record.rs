@@ -114,7 +114,7 @@ impl PartialDirsRecord {
     }
 
     /// Whether nothing in a partial directory was shared with a snapshot at that time.
-    pub fn vouches_for(&self, partial_dirs: &PartialDirs) -> bool {
+    pub fn proves_unshared(&self, partial_dirs: &PartialDirs) -> bool {
         self.shared == 0 && partial_dirs.names().iter().all(|name| self.names.contains(name))
     }
 }

@@ -8,7 +8,7 @@ use nix::sys::stat::fstat;
 use crate::decide::grade::Grade;
 use crate::decide::name::SnapshotName;
 use crate::decide::obstacle::Obstacle;
-use crate::decide::snapshot::{BootMoment, Snapshot};
+use crate::decide::snapshot::Snapshot;
 use crate::decide::zone::Zone;
 use crate::engine::listing::{Listing, ListingEntry};
 use crate::engine::obstacle::obstacle;
@@ -46,7 +46,6 @@ impl ListedSnapshot {
     pub(crate) fn snapshot(&self) -> Snapshot {
         let time = self.name.time;
         let made = self.record.as_ref().filter(|record| !record.adopted);
-        let taken_at = made.and_then(|record| record.taken_at.as_ref());
         Snapshot {
             name: self.name.text.clone(),
             time,
@@ -59,10 +58,7 @@ impl ListedSnapshot {
             pinned: self.pin.as_ref().map(|pin| pin.reason.clone()),
             unreadable: self.unreadable,
             sequence: made.and_then(|record| record.sequence),
-            taken_at: taken_at.map(|at| BootMoment {
-                boot: at.boot.clone(),
-                seconds: at.nanoseconds / 1_000_000_000,
-            }),
+            taken_at: made.and_then(|record| record.taken_at.clone()),
             undated: None,
             obstacle: self.obstacle,
         }

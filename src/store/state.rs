@@ -57,7 +57,7 @@ pub struct State {
     /// The module is a mixture of two states.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub torn: Option<TornMark>,
-    /// A snapshot is owed.
+    /// A snapshot is due.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub due: Option<DueMark>,
     /// Since when snapshots are left to pushes that are still running.
@@ -94,9 +94,9 @@ pub struct State {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(rename = "catalogue_bytes")]
     pub inode_log_bytes: Option<u64>,
-    /// Whether pre-xfer has entered a transfer here.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub paired: bool,
+    /// Whether pre-xfer runs for the module: it has entered a transfer in the ledger.
+    #[serde(default, rename = "paired", skip_serializing_if = "std::ops::Not::not")]
+    pub has_pre_xfer: bool,
     /// The rules that the last rotation went by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rules: Option<String>,
@@ -128,7 +128,7 @@ pub struct LastRun {
     pub fingerprint: Option<Fingerprint>,
 }
 
-/// The mark that a snapshot is owed.
+/// The mark that a snapshot is due.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DueMark {
@@ -142,29 +142,29 @@ pub struct DueMark {
 }
 
 impl DueMark {
-    /// A due mark for `reason`. If there is a `standing` mark, the new one keeps its `since`, and
+    /// A due mark for `reason`. If there is an `existing` mark, the new one keeps its `since`, and
     /// keeps its `asked` if that is for a better snapshot.
-    pub fn on_top_of(
-        standing: Option<&DueMark>,
+    pub fn merged_with(
+        existing: Option<&DueMark>,
         asked: Asked,
         reason: DueReason,
         now: DateTime<Utc>,
     ) -> Self {
         DueMark {
-            since: standing.map_or(now, |mark| mark.since),
+            since: existing.map_or(now, |mark| mark.since),
             marked: BootTime::now(),
-            asked: asked.max(standing.map_or(Asked::FailedTransfer, |mark| mark.asked)),
+            asked: asked.max(existing.map_or(Asked::FailedTransfer, |mark| mark.asked)),
             reason,
         }
     }
 
-    /// The facts about this mark for a run that began to read the tree at `look_began`.
-    pub fn fact(&self, look_began: &BootTime) -> Due {
+    /// The facts about this mark for a run that began to read the tree at `scan_began`.
+    pub fn facts_for_run(&self, scan_began: &BootTime) -> Due {
         Due {
             asked: self.asked,
             reason: self.reason,
             is_of_earlier_boot: !self.marked.is_of_this_boot(),
-            is_newer_than_look: self.marked.is_after(look_began),
+            is_newer_than_look: self.marked.is_after(scan_began),
         }
     }
 }
@@ -190,7 +190,7 @@ impl Default for State {
             anomaly: None,
             damage: None,
             inode_log_bytes: None,
-            paired: false,
+            has_pre_xfer: false,
             rules: None,
             pins: Pins::new(),
             retired: BTreeMap::new(),

@@ -68,7 +68,8 @@ struct World {
     sequence: u64,
     directories: [Directory; DIRECTORIES],
     next_file: u64,
-    /// Whether the jobs share client and options, so that only scars tell them apart.
+    /// Whether the jobs share client and options, so that only unfinished directories tell
+    /// them apart.
     alike: bool,
     running: Vec<RunningPush>,
     torn: Option<TornMark>,
@@ -197,8 +198,8 @@ impl World {
         self.hook(Some(&running), 0);
     }
 
-    /// Jobs that look alike are told apart by scars only, and one that is between two directories
-    /// has none.
+    /// Jobs that look alike are told apart only by unfinished directories, and one that is between
+    /// two directories has none.
     fn would_leave_no_trace(&self, index: usize) -> bool {
         let running = &self.running[index];
         self.alike && running.wrote && running.within.is_none()
@@ -224,7 +225,7 @@ impl World {
         let noticed = self.boot_time();
         let tear = Some(FailedPush::of(&running.push, noticed.clone()));
         let mark = TornMark::new(self.time(), -1, noticed, tear);
-        self.torn = Some(mark.on_top_of(self.torn.as_ref()));
+        self.torn = Some(mark.merged_with(self.torn.as_ref()));
         self.tick();
     }
 
@@ -273,7 +274,7 @@ impl World {
                 brought_unfinished: false,
             })
         });
-        let mut times = UnfinishedDirectories::default().searched(self.scars());
+        let mut times = UnfinishedDirectories::default().searched(self.unfinished_directories());
         for path in self.torn.iter().flat_map(|mark| mark.unfinished_paths()) {
             let directory = self.directories[path[1..].parse::<usize>().expect("a directory")];
             times.note(path, Some(directory.mtime_ns));
@@ -283,7 +284,7 @@ impl World {
             occasion,
             stage: VerdictStage::Ended { now: self.time(), noticed: &started, unfinished: &times },
             coverage: LedgerCoverage::All,
-            is_paired: true,
+            has_pre_xfer: true,
             running: RunningPushes::default(),
             has_waited: false,
             has_deferred: self.deferred,
@@ -314,32 +315,32 @@ impl World {
         self.look(VerdictFacts { has_waited: true, ..facts });
     }
 
-    fn scars(&self) -> Vec<UnfinishedDirectory> {
-        let scar = |(number, directory): (usize, &Directory)| {
-            let is_scar = directory.ctime_ns > 0 && directory.mtime_ns == directory.ctime_ns;
-            is_scar.then(|| UnfinishedDirectory {
+    fn unfinished_directories(&self) -> Vec<UnfinishedDirectory> {
+        let unfinished = |(number, directory): (usize, &Directory)| {
+            let is_unfinished = directory.ctime_ns > 0 && directory.mtime_ns == directory.ctime_ns;
+            is_unfinished.then(|| UnfinishedDirectory {
                 path: format!("d{number}"),
                 mtime_ns: directory.mtime_ns,
             })
         };
-        self.directories.iter().enumerate().filter_map(scar).collect()
+        self.directories.iter().enumerate().filter_map(unfinished).collect()
     }
 
     fn look(&mut self, facts: VerdictFacts) {
         self.tick();
         let began = self.boot_time();
-        let seen = self.torn.clone();
+        let before = self.torn.clone();
         let fingerprint = Fingerprint {
             directories: DIRECTORIES as u64,
             entries: DIRECTORIES as u64,
             ctime_sum: self.directories.iter().map(|directory| directory.ctime_ns).sum(),
         };
-        let scars = self.scars();
+        let unfinished = self.unfinished_directories();
         let last = self.last_look.clone().filter(|(last, _)| *last == fingerprint);
         let evidence = TornEvidence {
-            seen: seen.as_ref(),
+            mark_before: before.as_ref(),
             unchanged_since: last.as_ref().map(|(_, began)| began),
-            scars: &scars,
+            unfinished: &unfinished,
             fingerprint,
             newest_ctime_ns: self
                 .directories
@@ -357,7 +358,7 @@ impl World {
             is_too_soon_for_partial: false,
         };
         let facts =
-            VerdictFacts { stage: VerdictStage::Compared(look), torn: seen.as_ref(), ..facts };
+            VerdictFacts { stage: VerdictStage::Compared(look), torn: before.as_ref(), ..facts };
         let verdict: TransferVerdict = verdict(&facts);
         self.told.push(format!("{}: {:?} because {}", self.now, verdict.snapshot, verdict.because));
         match verdict.snapshot {
@@ -421,7 +422,7 @@ impl World {
                 self.finish(0);
             }
         }
-        // A job that left no scar behind and wrote nothing is repeated as well.
+        // A job that left no directory unfinished and wrote nothing is repeated as well.
         for job in 0..JOBS {
             self.begin(job, false);
             self.finish(0);

@@ -19,6 +19,7 @@ use crate::support::{self, snapshots};
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use rsyncd_snapshot::decide::boot_time::BootTime;
 use rsyncd_snapshot::decide::clock_history::SequenceNumbers;
 use rsyncd_snapshot::decide::clock_jump::clock_jump;
 use rsyncd_snapshot::decide::clock_reading::ClockReading;
@@ -27,7 +28,7 @@ use rsyncd_snapshot::decide::frequency::Frequency;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
 use rsyncd_snapshot::decide::rotation::decide;
 use rsyncd_snapshot::decide::snapshot::Snapshot;
-use rsyncd_snapshot::decide::snapshot::{BootMoment, Undated};
+use rsyncd_snapshot::decide::snapshot::Undated;
 use rsyncd_snapshot::decide::snapshot_reason::{Pause, SnapshotReason};
 use rsyncd_snapshot::decide::snapshot_verdict::{Decision, RotationHistory};
 use snapshots::{DAY, HOUR, MINUTE, at, bare_policy, between, choice, full_sweep, policy, taken};
@@ -79,7 +80,7 @@ impl World {
                     Some(_) => snapshot.verified_until.max(now),
                     None => now.max(snapshot.time),
                 };
-                clock.doubt_also(snapshot.sequence.expect("a number"));
+                clock.note_verified_in_doubt(snapshot.sequence.expect("a number"));
             }
             None => {
                 if let Some(newest) = newest.filter(|_| clock.doubt().is_none()) {
@@ -107,7 +108,7 @@ impl World {
     fn take(&mut self, reading: &ClockReading) {
         self.sequence += 1;
         let ClockReading { time, boot, uptime_seconds } = reading.clone();
-        let taken_at = Some(BootMoment { boot, seconds: uptime_seconds });
+        let taken_at = Some(BootTime::from_seconds(boot, uptime_seconds));
         let name = format!("{} #{} {time}", self.content, self.sequence);
         self.held.push(Snapshot { name, sequence: Some(self.sequence), taken_at, ..taken(time) });
     }
@@ -445,7 +446,7 @@ fn records_alone_show_which_dates_contradict() {
     let number = |number: u64, time: &str, boot: &str, seconds: i64| Snapshot {
         name: format!("#{number}"),
         sequence: Some(number),
-        taken_at: Some(BootMoment { boot: boot.to_string(), seconds }),
+        taken_at: Some(BootTime::from_seconds(boot.to_string(), seconds)),
         ..taken(at(time))
     };
     let undated = |snapshots: &[Snapshot]| -> Vec<(String, Undated)> {
@@ -594,8 +595,8 @@ fn a_time_set_right_expires_only_what_that_time_expires() {
             worlds.clock.pass(HOUR / 2);
             let decision = worlds.push(true);
             let by_right_time = |one: &Snapshot| {
-                let taken = one.taken_at.as_ref().expect("a boot moment");
-                let time = worlds.clock.booted + TimeDelta::seconds(taken.seconds);
+                let taken = one.taken_at.as_ref().expect("a boot time");
+                let time = worlds.clock.booted + TimeDelta::seconds(taken.seconds());
                 Snapshot { time, verified_until: time, undated: None, ..one.clone() }
             };
             let right: Vec<Snapshot> =

@@ -147,7 +147,7 @@ impl DestinationSnapshots<'_> {
         if self.job.actions.snapshot && self.is_direct() {
             let target = self.target()?;
             target.check_nesting()?;
-            if !target.root_is_to_come() {
+            if !target.is_root_to_be_created() {
                 target.look_at_root()?;
             }
         }
