@@ -10,8 +10,8 @@
 //! 3. after the tree was compared, and again after it was cloned: the grade, the torn mark, the due
 //!    mark.
 //!
-//! At each later stage more is known, and the new facts can only lower a grade: a mark that appeared
-//! or a backup that began meanwhile makes partial what would have been complete.
+//! At each later stage more is known, and the new facts can only lower a grade: a mark that
+//! appeared or a backup that began meanwhile makes partial what would have been complete.
 //!
 //! The laws, each of them asserted over all combinations of facts by the tests below:
 //!
@@ -68,7 +68,7 @@ pub fn grade_alone(status: i32, completion: ClientCompletion, statuses: Statuses
     }
 }
 
-/// The torn mark and the change of the due mark that a run writes once it has carried out a verdict.
+/// The torn mark and the change of the due mark that a run writes once a verdict is carried out.
 /// `facts` holds the marks as they are then: other runs may have added to them meanwhile.
 pub fn marks_after(
     facts: &VerdictFacts,

@@ -1,5 +1,5 @@
-//! Both hooks: which snapshot a push brings, behind a real rsync daemon and with an environment made
-//! by hand.
+//! Both hooks: which snapshot a push brings, behind a real rsync daemon and with an environment
+//! made by hand.
 
 #[macro_use]
 #[path = "../support/mod.rs"]
