@@ -8,7 +8,7 @@ pub(crate) mod check;
 pub(crate) mod config_findings;
 pub(crate) mod expired;
 pub(crate) mod finding;
-pub(crate) mod freed;
+pub(crate) mod freed_space;
 pub(crate) mod import_policy;
 pub(crate) mod list;
 pub(crate) mod pin;
@@ -38,7 +38,7 @@ use serde::Serialize;
 use crate::config::forbidden::offers_only_reading;
 use crate::config::settings::PolicySource;
 use crate::decide::root_overlap::Opener;
-use crate::engine::answers::answers;
+use crate::engine::responsiveness::is_responsive;
 use crate::module::confine;
 use crate::module::context::Context;
 use crate::module::known_modules::{self, KnownModule};
@@ -198,7 +198,7 @@ impl Context {
     /// answer.
     fn path_of(&self, module: &OsStr) -> Option<PathBuf> {
         let path = self.configured_path(module)?;
-        let canonical = if answers(&path) { std::fs::canonicalize(&path).ok() } else { None };
+        let canonical = if is_responsive(&path) { std::fs::canonicalize(&path).ok() } else { None };
         Some(canonical.unwrap_or(path))
     }
 

@@ -1,7 +1,7 @@
 //! `plan` and `rotate --dry-run`: what rotation would do, and why. Nothing is changed.
 //!
 //! Beside the decision, `plan` shows when each snapshot that stays will go
-//! ([`forecast`](crate::decide::forecast)), how much space those that go would free ([`freed`]),
+//! ([`forecast`](crate::decide::forecast)), how much space those that go would free ([`freed_space`]),
 //! what another policy would decide on these snapshots, and what a policy would hold after years of
 //! simulated pushes ([`replay`]).
 
@@ -14,7 +14,7 @@ use crate::command::plan_options::{ANY_JUMP, PlanOptions, time_of};
 use crate::command::plan_view::PlanView;
 use crate::command::policy_effect::PolicyEffect;
 use crate::command::timeline::Terminal;
-use crate::command::{freed, print_json, replay};
+use crate::command::{freed_space, print_json, replay};
 use crate::config::settings::{PolicySource, Settings};
 use crate::decide::clock_reading::ClockReading;
 use crate::decide::forecast::forecast;
@@ -109,7 +109,7 @@ fn plan(
         PolicyEffect {
             unguarded: decide_before_guards(&snapshots, &target.policy, now),
             forecast: forecast(&snapshots, &target.policy, now),
-            freed: freed::count(&root, list, &decision, options.sizes),
+            freed: freed_space::count(&root, list, &decision, options.sizes),
             max_expire: target.policy.max_expire,
             decision,
         }

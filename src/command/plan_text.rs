@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use indicatif::HumanBytes;
 
-use crate::command::freed::USUAL_MAX_ENTRIES;
+use crate::command::freed_space::USUAL_MAX_ENTRIES;
 use crate::command::plan_view::{ExpiryTime, PlanVerdictView, PlanView, SnapshotView, TotalsView};
 use crate::command::timeline::{Colour, Terminal, TimelineRow, strip};
 use crate::decide::duration_text::roughly;

@@ -1,7 +1,7 @@
 //! What one policy does with the snapshots of a module. `plan` shows it, and `plan --policy` shows
 //! that of two policies side by side.
 
-use crate::command::freed::FreedSpace;
+use crate::command::freed_space::FreedSpace;
 use crate::decide::forecast::Forecast;
 use crate::decide::snapshot_verdict::Decision;
 

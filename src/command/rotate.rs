@@ -6,7 +6,7 @@ use crate::command::view::DecisionView;
 use crate::command::{plan, print_json};
 use crate::decide::root_overlap::Opener;
 use crate::module::context::Context;
-use crate::run::disposal::Disposal;
+use crate::run::disposal::RetiredRemoval;
 use crate::run::rotate_by_hand;
 use crate::store::memory::RunKind;
 use crate::system::clock::Clock;
@@ -25,8 +25,8 @@ pub(crate) struct RotateOptions {
 }
 
 impl RotateOptions {
-    fn disposal(self) -> Disposal {
-        if self.purge { Disposal::Now } else { Disposal::Later }
+    fn removal(self) -> RetiredRemoval {
+        if self.purge { RetiredRemoval::All } else { RetiredRemoval::PastGrace }
     }
 }
 
@@ -43,7 +43,7 @@ pub(crate) fn run(
     let mut views = Vec::new();
     let exit = context.change_each(module, Some(RunKind::Rotation), Opener::Upkeep, |target| {
         let rotated =
-            rotate_by_hand::rotate(target, options.confirm, options.disposal(), &Clock::System)?;
+            rotate_by_hand::rotate(target, options.confirm, options.removal(), &Clock::System)?;
         let view = DecisionView::new(target, &rotated.decision);
         if !json && !context.is_quiet() {
             print(&view.to_text(&target.label()))?;

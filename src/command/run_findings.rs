@@ -9,7 +9,7 @@ use crate::decide::verdict::has_waited;
 use crate::decide::verdict_facts::DueReason;
 use crate::module::target::Target;
 use crate::store::job_queue::{LONG_JOB, QUEUE, long_jobs};
-use crate::store::ledger_entry::LedgerLine;
+use crate::store::ledger_entry::StoredEntry;
 use crate::store::lock;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
@@ -58,14 +58,14 @@ fn began(holder: &str) -> Option<DateTime<Utc>> {
 pub(crate) fn marks(
     state: &State,
     awaits_client: bool,
-    lines: &[LedgerLine],
+    entries: &[StoredEntry],
     now: DateTime<Utc>,
     max_defer: TimeDelta,
     limit: TimeDelta,
 ) -> Vec<String> {
-    let is_dead = |line: &LedgerLine| line.liveness(now, limit) == Liveness::Dead;
+    let is_dead = |stored: &StoredEntry| stored.liveness(now, limit) == Liveness::Dead;
     let is_waiting =
-        awaits_client || lines.iter().any(|line| line.is_running_push() && !is_dead(line));
+        awaits_client || entries.iter().any(|stored| stored.is_running_push() && !is_dead(stored));
     // A deferred snapshot is no trouble for up to `max_defer`, as long as the push that it waits
     // for is running or may come.
     let is_left = |due: &DueMark| due.reason == DueReason::Deferred && is_waiting;
@@ -74,35 +74,35 @@ pub(crate) fn marks(
     let due = due.map(|due| {
         format!("a snapshot is due since {}: run `snapshot --due`", due.since.format("%FT%TZ"))
     });
-    let orphans = lines.iter().filter(|line| line.writes() && is_dead(line)).map(|line| {
+    let orphans = entries.iter().filter(|stored| stored.writes() && is_dead(stored)).map(|stored| {
         format!(
             "the push of {} (process {}) got no snapshot, for its hook did not run to the end: run \
              `snapshot --due`",
-            line.who(),
-            line.pid
+            stored.who(),
+            stored.pid
         )
     });
     state.torn.as_ref().map(describe_torn).into_iter().chain(due).chain(orphans).collect()
 }
 
 /// Pushes whose processes cannot be seen from here, while they still count as running.
-pub(crate) fn unseen(lines: &[LedgerLine], now: DateTime<Utc>, limit: TimeDelta) -> Vec<String> {
+pub(crate) fn unseen(entries: &[StoredEntry], now: DateTime<Utc>, limit: TimeDelta) -> Vec<String> {
     let is_unseen =
-        |line: &&LedgerLine| line.writes() && line.liveness(now, limit) == Liveness::Unknown;
+        |stored: &&StoredEntry| stored.writes() && stored.liveness(now, limit) == Liveness::Unknown;
     let why = PidNamespace::own().err().unwrap_or("it is of another machine or PID namespace");
-    let describe = |line: &LedgerLine| {
-        let what = if line.status.is_some() { "hook after the push" } else { "push" };
+    let describe = |stored: &StoredEntry| {
+        let what = if stored.status.is_some() { "hook after the push" } else { "push" };
         format!(
             "the {what} of {} (process {} of transfers/{}) began at {} and cannot be seen from \
              here: {why}; it counts as running for {}: if it has ended, run `snapshot --due` where \
              its daemon runs, or as root on the host of that container; if that is gone, run \
              `release --unseen`",
-            line.who(),
-            line.pid,
-            line.file(),
-            line.began.format("%FT%TZ"),
+            stored.who(),
+            stored.pid,
+            stored.file(),
+            stored.began.format("%FT%TZ"),
             roughly(limit),
         )
     };
-    lines.iter().filter(is_unseen).map(describe).collect()
+    entries.iter().filter(is_unseen).map(describe).collect()
 }

@@ -35,7 +35,7 @@ pub struct InodeAttributes {
     /// The device number of a device file.
     pub device: u64,
     /// Extended attributes, ACLs among them.
-    pub xattrs: Xattrs,
+    pub xattrs: InodeXattrs,
 }
 
 /// Seconds since 1970 and nanoseconds.
@@ -65,7 +65,7 @@ impl fmt::Display for FileTime {
 
 /// The extended attributes of an inode, but for those that only the system sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Xattrs {
+pub enum InodeXattrs {
     /// They could not be read.
     Unknown,
     /// All attributes, by name.
@@ -74,13 +74,13 @@ pub enum Xattrs {
     Digest([u8; 16]),
 }
 
-impl Xattrs {
+impl InodeXattrs {
     /// Their digest, unless they are unknown.
     pub fn digest(&self) -> Option<[u8; 16]> {
         match self {
-            Xattrs::Unknown => None,
-            Xattrs::Digest(digest) => Some(*digest),
-            Xattrs::All(xattrs) => Some(Self::digest_of(xattrs)),
+            InodeXattrs::Unknown => None,
+            InodeXattrs::Digest(digest) => Some(*digest),
+            InodeXattrs::All(xattrs) => Some(Self::digest_of(xattrs)),
         }
     }
 
@@ -116,8 +116,8 @@ pub enum InodeChange {
     Xattr(CString),
     /// Some of many extended attributes.
     Xattrs,
-    /// A client wrote to it at this time, though all attributes are unchanged.
-    Touched(FileTime),
+    /// A client wrote to the file at this time: only its change time and its content may differ.
+    WrittenInPlace(FileTime),
     /// The content has another hash.
     Content,
 }
@@ -128,7 +128,7 @@ impl InodeChange {
         !matches!(
             self,
             InodeChange::Size(..)
-                | InodeChange::Touched(_)
+                | InodeChange::WrittenInPlace(_)
                 | InodeChange::Content
                 | InodeChange::Device
         )
@@ -143,7 +143,7 @@ impl InodeChange {
             InodeChange::Modified(..) => "mtime",
             InodeChange::Device => "device",
             InodeChange::Xattr(_) | InodeChange::Xattrs => "xattr",
-            InodeChange::Touched(_) => "touched",
+            InodeChange::WrittenInPlace(_) => "touched",
             InodeChange::Content => "content",
         }
     }
@@ -166,7 +166,7 @@ impl fmt::Display for InodeChange {
                 name => write!(f, "xattr {}", escape(name)),
             },
             InodeChange::Xattrs => f.write_str("xattrs"),
-            InodeChange::Touched(time) => {
+            InodeChange::WrittenInPlace(time) => {
                 write!(
                     f,
                     "written to in place at {time}; size and time are what they were, the content \
@@ -198,8 +198,8 @@ pub fn changes(was: &InodeAttributes, is: &InodeAttributes) -> Vec<InodeChange> 
         changes.push(InodeChange::Device);
     }
     match (&was.xattrs, &is.xattrs) {
-        (Xattrs::Unknown, _) | (_, Xattrs::Unknown) => {}
-        (Xattrs::All(was), Xattrs::All(is)) => {
+        (InodeXattrs::Unknown, _) | (_, InodeXattrs::Unknown) => {}
+        (InodeXattrs::All(was), InodeXattrs::All(is)) => {
             let gone = was.keys().filter(|name| !is.contains_key(*name));
             let other = is
                 .iter()
@@ -312,7 +312,7 @@ mod tests {
 
     fn attributes() -> InodeAttributes {
         let modified = FileTime { seconds: 1_700_000_000, nanoseconds: 5 };
-        let xattrs = Xattrs::All(BTreeMap::from([(c"user.a".into(), b"1".to_vec())]));
+        let xattrs = InodeXattrs::All(BTreeMap::from([(c"user.a".into(), b"1".to_vec())]));
         InodeAttributes {
             mode: 0o100_644,
             uid: 1,
@@ -341,10 +341,13 @@ mod tests {
             ["mtime 2023-11-14T22:13:20.000000005Z -> 2023-11-14T22:13:20.000000006Z"]
         );
         assert_eq!(words(InodeAttributes { device: 1, ..was() }), ["device number"]);
-        let acl = Xattrs::All(BTreeMap::from([(c"system.posix_acl_access".into(), vec![2])]));
+        let acl = InodeXattrs::All(BTreeMap::from([(c"system.posix_acl_access".into(), vec![2])]));
         assert_eq!(words(InodeAttributes { xattrs: acl, ..was() }), ["xattr user.a", "ACL"]);
-        assert_eq!(words(InodeAttributes { xattrs: Xattrs::Digest([1; 16]), ..was() }), ["xattrs"]);
-        assert!(words(InodeAttributes { xattrs: Xattrs::Unknown, ..was() }).is_empty());
+        assert_eq!(
+            words(InodeAttributes { xattrs: InodeXattrs::Digest([1; 16]), ..was() }),
+            ["xattrs"]
+        );
+        assert!(words(InodeAttributes { xattrs: InodeXattrs::Unknown, ..was() }).is_empty());
     }
 
     #[test]
@@ -371,7 +374,7 @@ mod tests {
             ),
             (InodeAttributes { mode: 0o100_600, ..was() }, at(6), true, true, "another mode"),
             (
-                InodeAttributes { xattrs: Xattrs::All(BTreeMap::new()), ..was() },
+                InodeAttributes { xattrs: InodeXattrs::All(BTreeMap::new()), ..was() },
                 at(5),
                 false,
                 false,

@@ -34,8 +34,8 @@ pub struct SpaceCandidates<'a> {
 /// What goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SpaceChoice {
-    /// These go.
-    Go {
+    /// These are removed.
+    Remove {
         /// Of the retired trees.
         retired: Range<usize>,
         /// Of the snapshots that the policy keeps.
@@ -44,7 +44,7 @@ pub enum SpaceChoice {
         is_enough: bool,
     },
     /// Nothing goes: all that may go would together free only this many bytes.
-    InVain(u64),
+    TooLittle(u64),
 }
 
 /// To free less than one part in this many of what is missing does not help.
@@ -58,7 +58,7 @@ pub fn choose(candidates: &SpaceCandidates, missing: u64) -> SpaceChoice {
         gains.iter().filter(|gain| gain.last < retired).copied().collect();
     let (window, bytes) = best_window(&of_retired, retired, retired, missing);
     if bytes >= missing {
-        return SpaceChoice::Go { retired: window, kept: 0..0, is_enough: true };
+        return SpaceChoice::Remove { retired: window, kept: 0..0, is_enough: true };
     }
     // Bytes that a retired tree shares with a snapshot become free with the snapshot, because the
     // retired trees go before it.
@@ -77,10 +77,10 @@ pub fn choose(candidates: &SpaceCandidates, missing: u64) -> SpaceChoice {
     let is_enough = base.saturating_add(bytes) >= missing;
     match () {
         () if is_enough || helps(bytes) => {
-            SpaceChoice::Go { retired: 0..retired, kept: window, is_enough }
+            SpaceChoice::Remove { retired: 0..retired, kept: window, is_enough }
         }
-        () if helps(base) => SpaceChoice::Go { retired: 0..retired, kept: 0..0, is_enough },
-        () => SpaceChoice::InVain(base.saturating_add(bytes)),
+        () if helps(base) => SpaceChoice::Remove { retired: 0..retired, kept: 0..0, is_enough },
+        () => SpaceChoice::TooLittle(base.saturating_add(bytes)),
     }
 }
 
@@ -147,18 +147,19 @@ mod tests {
         let each: Vec<SpaceGain> = (0..5).map(|tree| gain(tree, tree, 4)).collect();
         let shared = [gain(0, 0, 1), gain(1, 3, 50), gain(4, 4, 1)];
         let crumbs: Vec<SpaceGain> = (0..5).map(|tree| gain(tree, tree, 1)).collect();
-        let go = |kept: Range<usize>, is_enough| SpaceChoice::Go { retired: 0..0, kept, is_enough };
+        let go =
+            |kept: Range<usize>, is_enough| SpaceChoice::Remove { retired: 0..0, kept, is_enough };
         for (gains, max_kept, missing, expected) in [
             (&each[..], 5, 3, go(0..1, true)),
             (&each, 5, 6, go(0..2, true)),
             (&each, 5, 30, go(0..5, false)),
             (&each, 2, 30, go(0..2, false)),
-            (&each, 2, 100, SpaceChoice::InVain(8)),
+            (&each, 2, 100, SpaceChoice::TooLittle(8)),
             (&shared, 5, 20, go(1..4, true)),
-            (&shared, 2, 20, SpaceChoice::InVain(1)),
-            (&crumbs, 5, 1_000, SpaceChoice::InVain(5)),
-            (&crumbs, 0, 1, SpaceChoice::InVain(0)),
-            (&[], 5, 1, SpaceChoice::InVain(0)),
+            (&shared, 2, 20, SpaceChoice::TooLittle(1)),
+            (&crumbs, 5, 1_000, SpaceChoice::TooLittle(5)),
+            (&crumbs, 0, 1, SpaceChoice::TooLittle(0)),
+            (&[], 5, 1, SpaceChoice::TooLittle(0)),
         ] {
             let candidates = SpaceCandidates { gains, retired: 0, kept: 5, max_kept };
             assert_eq!(choose(&candidates, missing), expected, "{gains:?}, {max_kept}, {missing}");
@@ -179,13 +180,13 @@ mod tests {
         ] {
             assert_eq!(
                 choose(&candidates, missing),
-                SpaceChoice::Go { retired, kept, is_enough },
+                SpaceChoice::Remove { retired, kept, is_enough },
                 "{missing}"
             );
         }
-        assert_eq!(choose(&candidates, 1_000), SpaceChoice::InVain(22));
+        assert_eq!(choose(&candidates, 1_000), SpaceChoice::TooLittle(22));
         let candidates = SpaceCandidates { max_kept: 0, ..candidates };
-        let all_retired = SpaceChoice::Go { retired: 0..2, kept: 0..0, is_enough: false };
+        let all_retired = SpaceChoice::Remove { retired: 0..2, kept: 0..0, is_enough: false };
         assert_eq!(choose(&candidates, 20), all_retired, "max_expire is spent");
     }
 

@@ -20,7 +20,7 @@ use crate::system::identity::SysResult;
 use crate::system::syscalls::{is_privileged, may_give_to};
 
 /// Extended attributes by name.
-type Xattrs = BTreeMap<CString, Vec<u8>>;
+type XattrMap = BTreeMap<CString, Vec<u8>>;
 
 const MODE_BITS: u32 = 0o7777;
 
@@ -115,12 +115,12 @@ fn is_comparable((name, _): &(CString, Vec<u8>)) -> bool {
     !bytes.starts_with(b"security.") && !bytes.starts_with(b"trusted.")
 }
 
-fn read_xattrs(file: BorrowedFd) -> SysResult<Xattrs> {
+fn read_xattrs(file: BorrowedFd) -> SysResult<XattrMap> {
     let names = sized(
         |buffer| rustix::fs::flistxattr(file, buffer),
         || rustix::fs::flistxattr_query(file),
     )?;
-    let mut xattrs = Xattrs::new();
+    let mut xattrs = XattrMap::new();
     for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
         let Ok(name) = CString::new(name) else { continue };
         let read = sized(

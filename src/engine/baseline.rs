@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use rustix::fs::{AtFlags, StatxFlags};
 
-use crate::decide::damage::{FileTime, InodeAttributes, Xattrs};
+use crate::decide::damage::{FileTime, InodeAttributes, InodeXattrs};
 use crate::system::identity::SysResult;
 use crate::system::mounts;
 use crate::system::syscalls::stat_entry;
@@ -109,7 +109,7 @@ fn look_with(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> SysResult<In
             size_bytes: statx.stx_size,
             modified: moment(statx.stx_mtime),
             device: rustix::fs::makedev(statx.stx_rdev_major, statx.stx_rdev_minor),
-            xattrs: Xattrs::Unknown,
+            xattrs: InodeXattrs::Unknown,
         },
     })
 }
@@ -136,20 +136,20 @@ fn look_plainly(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> SysResult
             size_bytes: stat.st_size as u64,
             modified: moment(stat.st_mtime, stat.st_mtime_nsec),
             device: stat.st_rdev,
-            xattrs: Xattrs::Unknown,
+            xattrs: InodeXattrs::Unknown,
         },
     })
 }
 
 /// The extended attributes of the entry `name`, which is not opened.
-pub(crate) fn xattrs(directory: BorrowedFd, name: &CStr) -> Xattrs {
+pub(crate) fn xattrs(directory: BorrowedFd, name: &CStr) -> InodeXattrs {
     let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
     path.extend_from_slice(name.to_bytes());
-    let Ok(path) = CString::new(path) else { return Xattrs::Unknown };
+    let Ok(path) = CString::new(path) else { return InodeXattrs::Unknown };
     match read_xattrs(&path) {
         Ok(xattrs) => abridged(xattrs),
-        Err(rustix::io::Errno::NOTSUP) => Xattrs::All(BTreeMap::new()),
-        Err(_) => Xattrs::Unknown,
+        Err(rustix::io::Errno::NOTSUP) => InodeXattrs::All(BTreeMap::new()),
+        Err(_) => InodeXattrs::Unknown,
     }
 }
 
@@ -188,13 +188,13 @@ fn is_kept(name: &[u8]) -> bool {
     !name.is_empty() && !is_label && !name.starts_with(b"trusted.")
 }
 
-fn abridged(xattrs: BTreeMap<CString, Vec<u8>>) -> Xattrs {
+fn abridged(xattrs: BTreeMap<CString, Vec<u8>>) -> InodeXattrs {
     let bytes: usize =
         xattrs.iter().map(|(name, value)| name.as_bytes().len() + value.len() + 8).sum();
     if bytes <= MAX_XATTR_BYTES {
-        return Xattrs::All(xattrs);
+        return InodeXattrs::All(xattrs);
     }
-    Xattrs::Digest(Xattrs::digest_of(&xattrs))
+    InodeXattrs::Digest(InodeXattrs::digest_of(&xattrs))
 }
 
 /// How a clone records the inodes that are new in it.
@@ -204,7 +204,7 @@ pub struct Recording<'a> {
     /// links.
     pub is_ours: &'a (dyn Fn(i64) -> bool + Sync),
     /// Takes one or more baselines as bytes, as [`Baseline::write`] makes them.
-    pub keep: &'a (dyn Fn(&[u8]) + Sync),
+    pub append: &'a (dyn Fn(&[u8]) + Sync),
 }
 
 impl Recording<'_> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 
-use crate::decide::damage::{FileTime, InodeAttributes, Xattrs};
+use crate::decide::damage::{FileTime, InodeAttributes, InodeXattrs};
 use crate::engine::baseline::{Baseline, BaselineOrigin, Inode};
 
 /// Baselines are handed over in blocks of about this size.
@@ -28,10 +28,10 @@ impl Baseline {
         let InodeAttributes { mode, uid, gid, size_bytes, modified, device, xattrs } = attributes;
         bytes.extend([0; LENGTH_BYTES]);
         let kind = match xattrs {
-            Xattrs::All(xattrs) if xattrs.is_empty() => NONE,
-            Xattrs::All(_) => ALL,
-            Xattrs::Digest(_) => DIGEST,
-            Xattrs::Unknown => UNKNOWN,
+            InodeXattrs::All(xattrs) if xattrs.is_empty() => NONE,
+            InodeXattrs::All(_) => ALL,
+            InodeXattrs::Digest(_) => DIGEST,
+            InodeXattrs::Unknown => UNKNOWN,
         };
         bytes.push(kind | if self.origin == BaselineOrigin::Found { FOUND } else { 0 });
         bytes.extend(number.to_le_bytes());
@@ -47,15 +47,15 @@ impl Baseline {
         bytes.extend(accessed_seconds.to_le_bytes());
         bytes.extend(device.to_le_bytes());
         match xattrs {
-            Xattrs::All(xattrs) => {
+            InodeXattrs::All(xattrs) => {
                 for (name, value) in xattrs {
                     bytes.extend(name.as_bytes_with_nul());
                     bytes.extend((value.len() as u16).to_le_bytes());
                     bytes.extend(value);
                 }
             }
-            Xattrs::Digest(digest) => bytes.extend(digest),
-            Xattrs::Unknown => {}
+            InodeXattrs::Digest(digest) => bytes.extend(digest),
+            InodeXattrs::Unknown => {}
         }
         let length = (bytes.len() - start) as u16;
         bytes[start..start + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
@@ -72,10 +72,10 @@ impl Baseline {
         let (modified, touched) = (rest.moment()?, rest.moment()?);
         let (accessed_seconds, device) = (rest.i64()?, rest.u64()?);
         let xattrs = match kind & !FOUND {
-            NONE => Xattrs::All(BTreeMap::new()),
-            ALL => Xattrs::All(rest.xattrs()?),
-            DIGEST => Xattrs::Digest(rest.array()?),
-            UNKNOWN => Xattrs::Unknown,
+            NONE => InodeXattrs::All(BTreeMap::new()),
+            ALL => InodeXattrs::All(rest.xattrs()?),
+            DIGEST => InodeXattrs::Digest(rest.array()?),
+            UNKNOWN => InodeXattrs::Unknown,
             _ => return None,
         };
         let attributes = InodeAttributes { mode, uid, gid, size_bytes, modified, device, xattrs };
@@ -142,7 +142,7 @@ impl Bytes<'_> {
 mod tests {
     use super::*;
 
-    fn baseline(origin: BaselineOrigin, xattrs: Xattrs) -> Baseline {
+    fn baseline(origin: BaselineOrigin, xattrs: InodeXattrs) -> Baseline {
         let modified = FileTime { seconds: -5, nanoseconds: 999_999_999 };
         let touched = FileTime { seconds: 1 << 40, nanoseconds: 1 };
         let attributes = InodeAttributes {
@@ -170,10 +170,10 @@ mod tests {
         let some =
             BTreeMap::from([(c"user.a".into(), vec![0, 1, 2]), (c"user.b".into(), Vec::new())]);
         let all = [
-            Xattrs::All(BTreeMap::new()),
-            Xattrs::All(some),
-            Xattrs::Digest([7; 16]),
-            Xattrs::Unknown,
+            InodeXattrs::All(BTreeMap::new()),
+            InodeXattrs::All(some),
+            InodeXattrs::Digest([7; 16]),
+            InodeXattrs::Unknown,
         ];
         let mut bytes = Vec::new();
         let mut written = Vec::new();
@@ -197,7 +197,7 @@ mod tests {
         let mut bytes = Vec::new();
         baseline(
             BaselineOrigin::Linked,
-            Xattrs::All(BTreeMap::from([(c"user.a".into(), vec![1])])),
+            InodeXattrs::All(BTreeMap::from([(c"user.a".into(), vec![1])])),
         )
         .write(&mut bytes);
         for end in 0..bytes.len() {

@@ -48,7 +48,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    #[allow(clippy::useless_conversion)]
+    #[allow(clippy::useless_conversion, reason = "the width of the field differs by platform")]
     pub fn of(stat: &FileStat) -> Self {
         let nanoseconds =
             |seconds: i64, rest: i64| seconds.wrapping_mul(SECOND_NS).wrapping_add(rest);

@@ -11,7 +11,6 @@
 //! The directory *at hand* is the one that a walk is in. *Pending* subdirectories are those that it
 //! has still to visit.
 
-pub(crate) mod answers;
 pub(crate) mod attributes;
 pub(crate) mod baseline;
 pub(crate) mod baseline_bytes;
@@ -23,14 +22,15 @@ pub(crate) mod copied;
 pub(crate) mod copy;
 pub(crate) mod descent;
 pub(crate) mod difference;
+pub(crate) mod former_mount_point;
 pub(crate) mod frames;
 pub(crate) mod index;
 pub(crate) mod inodes;
 pub(crate) mod listing;
-pub(crate) mod mount_place;
 pub(crate) mod obstacle;
 pub(crate) mod pool;
 pub(crate) mod remove;
+pub(crate) mod responsiveness;
 pub(crate) mod shared_files;
 pub(crate) mod temporaries;
 pub(crate) mod usage;

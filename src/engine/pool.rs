@@ -43,7 +43,7 @@ pub(crate) fn workers(entries: Option<u64>) -> usize {
 pub(crate) struct Pool<Job> {
     queue: Mutex<PoolQueue<Job>>,
     changed: Condvar,
-    is_hungry: AtomicBool,
+    has_idle_worker: AtomicBool,
     is_stopped: AtomicBool,
 }
 
@@ -64,7 +64,7 @@ impl<Job: Send> Pool<Job> {
         let pool = Pool {
             queue: Mutex::new(PoolQueue { jobs, workers: 1, idle: 0 }),
             changed: Condvar::new(),
-            is_hungry: AtomicBool::new(false),
+            has_idle_worker: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
         };
         let outs = Mutex::new(Vec::new());
@@ -92,14 +92,14 @@ impl<Job: Send> Pool<Job> {
     }
 
     /// Whether a worker waits for a job.
-    pub(crate) fn is_hungry(&self) -> bool {
-        self.is_hungry.load(Ordering::Relaxed)
+    pub(crate) fn has_idle_worker(&self) -> bool {
+        self.has_idle_worker.load(Ordering::Relaxed)
     }
 
     pub(crate) fn give(&self, job: Job) {
         let mut queue = self.queue();
         queue.jobs.push(job);
-        self.note_hunger(&queue);
+        self.note_idle_workers(&queue);
         self.changed.notify_one();
     }
 
@@ -119,20 +119,20 @@ impl<Job: Send> Pool<Job> {
         loop {
             if let Some(job) = queue.jobs.pop() {
                 queue.idle -= 1;
-                self.note_hunger(&queue);
+                self.note_idle_workers(&queue);
                 return Some(job);
             }
             if queue.idle == queue.workers {
                 self.changed.notify_all();
                 return None;
             }
-            self.note_hunger(&queue);
+            self.note_idle_workers(&queue);
             queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn note_hunger(&self, queue: &PoolQueue<Job>) {
-        self.is_hungry.store(queue.idle > queue.jobs.len(), Ordering::Relaxed);
+    fn note_idle_workers(&self, queue: &PoolQueue<Job>) {
+        self.has_idle_worker.store(queue.idle > queue.jobs.len(), Ordering::Relaxed);
     }
 
     fn queue(&self) -> MutexGuard<'_, PoolQueue<Job>> {

@@ -152,7 +152,7 @@ impl Frame for RemoveFrame {
 impl Removal<'_> {
     /// Gives a subtree away if a worker waits for one: the uppermost that can be reached cheaply.
     fn share(&mut self) {
-        let Some(pool) = self.pool.filter(|pool| pool.is_hungry()) else { return };
+        let Some(pool) = self.pool.filter(|pool| pool.has_idle_worker()) else { return };
         let Some(depth) = self.frames.depth_to_share(&self.descent, |_, _| true) else { return };
         let Ok(start) = self.descent.start_at(depth) else { return };
         let frames = self.frames.down_to(depth);

@@ -68,16 +68,17 @@ pub(crate) fn run(context: &Context, mode: HookMode) -> Result<Exit> {
     context.set_level(&target);
     set_subject(Some(target.label()));
     confine::to([&target], context.write_scope);
-    let taken_over = (mode == HookMode::Detached).then_some(detach::report_taken_over as fn());
-    after_transfer(&target, &transfer, taken_over, context, &Clock::System)
+    let report_taken_over =
+        (mode == HookMode::Detached).then_some(detach::report_taken_over as fn());
+    after_transfer(&target, &transfer, report_taken_over, context, &Clock::System)
 }
 
-/// The hook for a known module and clock. Calls `taken_over` as soon as the marks and the ledger
-/// hold all that is known of the transfer.
+/// The hook for a known module and clock. A detached process gets `report_taken_over`, by which it lets
+/// the hook end as soon as the marks and the ledger hold all that is known of the transfer.
 pub fn after_transfer(
     target: &Target,
     transfer: &FinishedTransfer,
-    taken_over: Option<fn()>,
+    report_taken_over: Option<fn()>,
     context: &Context,
     clock: &Clock,
 ) -> Result<Exit> {
@@ -130,7 +131,8 @@ pub fn after_transfer(
         ),
         _ => {}
     }
-    let request = Request { started: context.started.clone(), taken_over, ..request(&ended, seen) };
+    let request =
+        Request { started: context.started.clone(), report_taken_over, ..request(&ended, seen) };
     Ok(order::run(target, &request, clock)?.exit())
 }
 
@@ -138,7 +140,7 @@ fn request(ended: &transfer::EndedTransfer, answer: LedgerAnswer) -> Request {
     let (status, allowed) = ended.status_and_allowed_snapshot();
     let request = Request::transfer(allowed, status, ended.transfer.connection.client.clone());
     match answer {
-        LedgerAnswer::Push(line) => request.entered(*line),
+        LedgerAnswer::Push(stored) => request.entered(*stored),
         LedgerAnswer::AlreadyStruck => Request { coverage: LedgerCoverage::All, ..request },
         LedgerAnswer::Missing => Request { coverage: LedgerCoverage::TransferMissing, ..request },
         LedgerAnswer::NoPreXfer | LedgerAnswer::NoPush => request,
@@ -179,8 +181,8 @@ fn brought_unfinished_file(target: &Target, seen: &LedgerAnswer) -> bool {
     let Some(token) = module.and_then(|module| UnfinishedFile::of_module(module.as_fd())) else {
         return false;
     };
-    let LedgerAnswer::Push(line) = seen else { return true };
-    let began = line.entry.as_ref().map(|entry| entry.began);
+    let LedgerAnswer::Push(stored) = seen else { return true };
+    let began = stored.entry.as_ref().map(|entry| entry.began);
     began.is_none_or(|began| token.arrived >= began - TimeDelta::nanoseconds(SETTLED_AFTER_NS))
 }
 

@@ -182,7 +182,7 @@ fn restrict(
         ruleset = allow_memory(ruleset, target)?;
         // On a full disk a directory may be missing. Those that exist suffice to report that.
         if let Some(root) =
-            insist(|| target.prepare_root()).or_else(|| insist(|| target.look_at_root()))
+            retry_once(|| target.prepare_root()).or_else(|| retry_once(|| target.look_at_root()))
         {
             ruleset = allow_root(ruleset, &root, write_scope)?;
         }
@@ -214,11 +214,11 @@ fn allow_root(
         return Ok(ruleset);
     }
     for subdir in Subdir::ALL.into_iter().filter(|subdir| subdir.holds_files()) {
-        if let Some(subdir) = insist(|| root.subdir(subdir)) {
+        if let Some(subdir) = retry_once(|| root.subdir(subdir)) {
             ruleset = allow(ruleset, subdir.dir().directory, contents())?;
         }
     }
-    match insist(|| RootLock::open(root.private())) {
+    match retry_once(|| RootLock::open(root.private())) {
         Some(lock) => allow(ruleset, lock.file(), contents()),
         None => Ok(ruleset),
     }
@@ -233,7 +233,7 @@ fn allow_memory(
         // reports the errors.
         let _ = DirBuilder::new().recursive(true).mode(0o700).create(path);
         if let Some(directory) =
-            insist(|| File::open(path).map_err(|cause| Error::io("open", path, cause)))
+            retry_once(|| File::open(path).map_err(|cause| Error::io("open", path, cause)))
         {
             ruleset = allow(ruleset, directory, names() | contents())?;
         }
@@ -242,7 +242,7 @@ fn allow_memory(
 }
 
 /// Tries twice, because a passing error would cost the directory its rights for the whole run.
-fn insist<T>(attempt: impl Fn() -> Result<T, Error>) -> Option<T> {
+fn retry_once<T>(attempt: impl Fn() -> Result<T, Error>) -> Option<T> {
     attempt()
         .or_else(|_| attempt())
         .inspect_err(|error| log::debug!("it gets no rights: {error}"))

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
 use crate::config::settings::Settings;
-use crate::engine::answers::{answers, ensure};
+use crate::engine::responsiveness::{ensure_responsive, is_responsive};
 use crate::module::found_on_disk::{self, RegisteredDirectory};
 use crate::module::root_location::{filled, remembered_root};
 use crate::module::target::Target;
@@ -44,14 +44,14 @@ pub(crate) enum KnownModule {
 /// # Errors
 /// [`Error::NoAnswer`] if the file system of the module or of its root does not answer in time.
 pub(crate) fn resolved(settings: &Settings, name: Option<Vec<u8>>, path: &Path) -> Result<Target> {
-    ensure(path)?;
+    ensure_responsive(path)?;
     let canonical = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     // `Target::of_module` reads the configured root besides the module's parent directory, so both
     // have to answer.
     let template = settings.policy(name.as_deref()).snapshot_root;
     let configured = template.and_then(|template| filled(&template, name.as_deref()).ok());
     let mut roots = configured.into_iter().chain(remembered_root(&settings.memory, &canonical));
-    roots.try_for_each(|root| ensure(&root))?;
+    roots.try_for_each(|root| ensure_responsive(&root))?;
     let target = Target::of_module(settings, name, path)?;
     ensure_answers(&target)?;
     Ok(target)
@@ -62,8 +62,8 @@ pub(crate) fn resolved(settings: &Settings, name: Option<Vec<u8>>, path: &Path) 
 /// # Errors
 /// [`Error::NoAnswer`] if one does not.
 pub(crate) fn ensure_answers(target: &Target) -> Result<()> {
-    ensure(&target.module_path)?;
-    ensure(&target.root_path)
+    ensure_responsive(&target.module_path)?;
+    ensure_responsive(&target.root_path)
 }
 
 /// The module that the command line names: a name in rsyncd.conf or an absolute path. One name may
@@ -155,7 +155,7 @@ pub(crate) fn beyond_conf(settings: &Settings, conf: &RsyncdConf) -> Vec<KnownMo
         match module.whereabouts() {
             Ok(ModuleDirectory::At(path)) => {
                 // A server that does not answer must not delay the other modules.
-                if answers(&path) {
+                if is_responsive(&path) {
                     met.extend(std::fs::canonicalize(&path));
                 }
                 met.insert(path);
@@ -223,7 +223,7 @@ impl RememberedModule {
         let read = |memory: ModuleMemory| {
             let path = path_of(&memory.module_path).filter(|path| !known.contains(path))?;
             let root = memory.snapshot_root.as_deref().and_then(path_of);
-            let root = root.filter(|root| answers(root));
+            let root = root.filter(|root| is_responsive(root));
             let registered = root.and_then(|root| SnapshotRoot::registration(&root).ok().flatten());
             let registered = registered.filter(|found| found.path == memory.module_path);
             let name = registered.and_then(|found| found.module).or(memory.module.clone());

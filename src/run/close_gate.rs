@@ -14,7 +14,7 @@ use crate::run::reap::reap;
 use crate::run::request::Request;
 use crate::run::session::Session;
 use crate::store::gate::Gate;
-use crate::store::ledger_entry::LedgerLine;
+use crate::store::ledger_entry::StoredEntry;
 use crate::store::state::{DueMark, State};
 use crate::tell::error::Result;
 
@@ -35,10 +35,10 @@ pub(crate) fn close_gate_or_defer(session: Session, request: &Request) -> Result
     let Session { target, root, clock } = session;
     let ledger = target.open_ledger(root)?;
     reap(session, &ledger)?;
-    let lines: Vec<LedgerLine> =
-        ledger.lines()?.into_iter().filter(LedgerLine::is_running_push).collect();
+    let entries: Vec<StoredEntry> =
+        ledger.entries()?.into_iter().filter(StoredEntry::is_running_push).collect();
     let state = State::read(root.private())?;
-    let running = running(target, &lines);
+    let running = running(target, &entries);
     let facts = VerdictFacts {
         running,
         has_waited: has_waited(state.deferred_since, clock.now(), target.policy.max_defer.delta()),
@@ -48,7 +48,7 @@ pub(crate) fn close_gate_or_defer(session: Session, request: &Request) -> Result
     if !matches!(verdict.because, TransferReason::LeftToPushes { .. }) {
         return Ok(GateOutcome::Closed { gate: Gate::close(root, &ledger)?, running });
     }
-    let clients: Vec<String> = lines.iter().map(LedgerLine::who).collect();
+    let clients: Vec<String> = entries.iter().map(StoredEntry::who).collect();
     log::info!(
         "{}: left to the last push that is still running, of {}",
         target.label(),
@@ -63,12 +63,14 @@ pub(crate) fn close_gate_or_defer(session: Session, request: &Request) -> Result
     Ok(GateOutcome::Deferred)
 }
 
-fn running(target: &Target, lines: &[LedgerLine]) -> RunningPushes {
-    let rewriting =
-        lines.iter().filter_map(|line| line.entry.as_ref()).flat_map(|entry| &entry.rewriting);
+fn running(target: &Target, entries: &[StoredEntry]) -> RunningPushes {
+    let rewriting = entries
+        .iter()
+        .filter_map(|stored| stored.entry.as_ref())
+        .flat_map(|entry| &entry.rewriting);
     // Options in `allow_options` do not count here: with them a push may rewrite any snapshot,
     // whether or not a run takes one now.
     let in_place =
         rewriting.into_iter().any(|option| !target.policy.allow_options.contains(option));
-    RunningPushes { count: lines.len(), in_place }
+    RunningPushes { count: entries.len(), in_place }
 }

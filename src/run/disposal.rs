@@ -41,11 +41,11 @@ impl RotationReport {
 
 /// Which retired snapshots a rotation removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Disposal {
+pub(crate) enum RetiredRemoval {
     /// Those that an earlier run retired and whose grace is over. One stays, to be recycled.
-    Later,
-    /// All of them.
-    Now,
+    PastGrace,
+    /// All of them, as `--purge` asks.
+    All,
 }
 
 /// Retires `names`, and returns which were retired. A snapshot stays visible if a retired one has

@@ -69,11 +69,11 @@ pub(crate) fn make(session: Session, report: &mut RotationReport) -> Result<()> 
         let retired = retire::retired(root)?;
         let (early, chosen, is_enough) =
             match shortage.choose(&retired, &candidates, may_go, missing)? {
-                Chosen::InVain(bytes) => {
-                    report.warn(in_vain(missing, wanted, bytes, candidates.len()));
+                ChosenTrees::TooLittle(bytes) => {
+                    report.warn(too_little_to_help(missing, wanted, bytes, candidates.len()));
                     return Ok(());
                 }
-                Chosen::Go { retired, kept, is_enough } => (retired, kept, is_enough),
+                ChosenTrees::Remove { retired, kept, is_enough } => (retired, kept, is_enough),
             };
         if !chosen.is_empty()
             && let Some(until) = shortage.waits_until(report, missing)
@@ -96,11 +96,12 @@ pub(crate) fn make(session: Session, report: &mut RotationReport) -> Result<()> 
     Ok(())
 }
 
-enum Chosen {
-    /// The names of the snapshots that go.
-    Go { retired: Vec<String>, kept: Vec<String>, is_enough: bool },
+/// [`SpaceChoice`] with the names of the trees.
+enum ChosenTrees {
+    /// These are removed.
+    Remove { retired: Vec<String>, kept: Vec<String>, is_enough: bool },
     /// Nothing goes, because all that may go would free only this number of bytes.
-    InVain(u64),
+    TooLittle(u64),
 }
 
 struct Shortage<'a> {
@@ -117,7 +118,7 @@ impl Shortage<'_> {
         kept: &[String],
         max_kept: usize,
         missing: u64,
-    ) -> Result<Chosen> {
+    ) -> Result<ChosenTrees> {
         let expired = self.session.root.subdir(Subdir::Expired)?;
         let in_root = self.dir();
         let trees: Vec<UsageTree> = retired
@@ -136,12 +137,14 @@ impl Shortage<'_> {
             max_kept,
         };
         Ok(match choose(&candidates, missing) {
-            SpaceChoice::InVain(bytes) => Chosen::InVain(bytes),
-            SpaceChoice::Go { retired: of_retired, kept: of_kept, is_enough } => Chosen::Go {
-                retired: retired[of_retired].to_vec(),
-                kept: kept[of_kept].to_vec(),
-                is_enough,
-            },
+            SpaceChoice::TooLittle(bytes) => ChosenTrees::TooLittle(bytes),
+            SpaceChoice::Remove { retired: of_retired, kept: of_kept, is_enough } => {
+                ChosenTrees::Remove {
+                    retired: retired[of_retired].to_vec(),
+                    kept: kept[of_kept].to_vec(),
+                    is_enough,
+                }
+            }
         })
     }
 
@@ -278,7 +281,7 @@ fn none_may_go(missing: u64, wanted: FreeSpace) -> String {
     )
 }
 
-fn in_vain(missing: u64, wanted: FreeSpace, bytes: u64, candidates: usize) -> String {
+fn too_little_to_help(missing: u64, wanted: FreeSpace, bytes: u64, candidates: usize) -> String {
     if candidates == 0 {
         return none_may_go(missing, wanted);
     }

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use crate::decide::partial_dirs::PartialDirs;
-use crate::engine::mount_place::{MountPlace, inspect_mount_place};
+use crate::engine::former_mount_point::{FormerMountPoint, inspect_former_mount_point};
 use crate::store::record::{CopyRecord, Record};
 use crate::store::root::SnapshotRoot;
 use crate::tell::escape::unescape;
@@ -44,8 +44,9 @@ pub(crate) fn copies(record: &Record, partial_dirs: &PartialDirs) -> Option<Stri
 /// longer once nothing is mounted there and the module has nothing there but an empty directory.
 pub(crate) fn remaining(root: &SnapshotRoot, name: &str, record: &Record) -> Vec<String> {
     let lacks = |path: &&String| {
-        unescape(path)
-            .is_none_or(|path| inspect_mount_place(root.module(), &path) != MountPlace::Nothing)
+        unescape(path).is_none_or(|path| {
+            inspect_former_mount_point(root.module(), &path) != FormerMountPoint::Nothing
+        })
     };
     let left: Vec<String> = record.skipped_mounts.iter().filter(lacks).cloned().collect();
     let losses = mounts(&left).into_iter().chain(attributes(record));

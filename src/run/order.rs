@@ -85,8 +85,8 @@ fn run_in_root(target: &Target, request: &Request, clock: &Clock, is_lost: bool)
     let session = Session { target, root: &root, clock };
     mark_before_lock(session, request)?;
     let entry = transfer::note_end(session, request)?;
-    if let Some(taken_over) = request.taken_over {
-        taken_over();
+    if let Some(report_taken_over) = request.report_taken_over {
+        report_taken_over();
     }
     let mut result = lock_and_work(session, request.clone());
     if let (Ok(report), Some(warning)) = (&mut result, root.file_system_warning()) {

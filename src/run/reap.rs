@@ -23,7 +23,7 @@ use crate::decide::verdict_facts::{AllowedSnapshot, Asked, DueReason, Reporter};
 use crate::module::target::Target;
 use crate::run::session::Session;
 use crate::store::ledger::Ledger;
-use crate::store::ledger_entry::LedgerLine;
+use crate::store::ledger_entry::StoredEntry;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
@@ -45,7 +45,8 @@ pub(crate) fn reap(session: Session, ledger: &Ledger) -> Result<()> {
 pub(crate) fn end_unseen(target: &Target, clock: &Clock) -> Result<usize> {
     let root = target.open_root()?;
     let ledger = target.open_ledger(&root)?;
-    let count = ledger.lines()?.iter().filter(|line| line.writes() && line.is_unseen()).count();
+    let count =
+        ledger.entries()?.iter().filter(|stored| stored.writes() && stored.is_unseen()).count();
     reap_unseen_after(TimeDelta::zero(), Session { target, root: &root, clock }, &ledger)?;
     Ok(count)
 }
@@ -53,17 +54,17 @@ pub(crate) fn end_unseen(target: &Target, clock: &Clock) -> Result<usize> {
 fn reap_unseen_after(limit: TimeDelta, session: Session, ledger: &Ledger) -> Result<()> {
     let Session { target, root, clock } = session;
     ledger.clean_up()?;
-    let is_dead = |line: &LedgerLine| line.liveness(clock.now(), limit) == Liveness::Dead;
-    let dead: Vec<LedgerLine> = ledger.lines()?.into_iter().filter(is_dead).collect();
+    let is_dead = |stored: &StoredEntry| stored.liveness(clock.now(), limit) == Liveness::Dead;
+    let dead: Vec<StoredEntry> = ledger.entries()?.into_iter().filter(is_dead).collect();
     let mut torn: Vec<TornMark> = Vec::new();
     let mut asked: Option<Asked> = None;
-    for line in dead.iter().filter(|line| line.writes()) {
-        log_dead(target, line);
-        torn.extend(tear(line, clock));
-        asked = asked.max(asked_by(target, line));
+    for stored in dead.iter().filter(|stored| stored.writes()) {
+        log_dead(target, stored);
+        torn.extend(tear(stored, clock));
+        asked = asked.max(asked_by(target, stored));
     }
     let in_place =
-        dead.iter().filter_map(|line| line.entry.as_ref()).any(|it| !it.rewriting.is_empty());
+        dead.iter().filter_map(|stored| stored.entry.as_ref()).any(|it| !it.rewriting.is_empty());
     let has_unknown_client = torn.iter().any(|mark| mark.clients().is_empty());
     if !torn.is_empty() || asked.is_some() {
         State::update(root.private(), |state| {
@@ -81,7 +82,7 @@ fn reap_unseen_after(limit: TimeDelta, session: Session, ledger: &Ledger) -> Res
     if has_unknown_client {
         thread::sleep(Duration::from_nanos(STAMP_LAG_NS.unsigned_abs()));
     }
-    dead.iter().try_for_each(|line| ledger.strike(line))
+    dead.iter().try_for_each(|stored| ledger.strike(stored))
 }
 
 /// The highest sequence number in the root's torn mark. The next entry gets a higher one.
@@ -92,23 +93,23 @@ pub(crate) fn highest_marked(root: &SnapshotRoot) -> u64 {
 }
 
 /// The status that the transfer ended with, unless the machine has been booted since.
-fn reliable_status(line: &LedgerLine) -> Option<i32> {
-    line.status.filter(|_| line.is_of_this_boot())
+fn reliable_status(stored: &StoredEntry) -> Option<i32> {
+    stored.status.filter(|_| stored.is_of_this_boot())
 }
 
 /// The torn mark of a push whose hook has not noted its end. `None` if the hook has, because it
 /// then wrote the mark itself.
-fn tear(line: &LedgerLine, clock: &Clock) -> Option<TornMark> {
-    if reliable_status(line).is_some() {
+fn tear(stored: &StoredEntry, clock: &Clock) -> Option<TornMark> {
+    if reliable_status(stored).is_some() {
         return None;
     }
     let now = BootTime::now();
-    let tear = line.entry.as_ref().map(|entry| FailedPush::of(&entry.push(), now.clone()));
-    Some(TornMark::new(clock.exact_now(), line.status.unwrap_or(UNKNOWN_STATUS), now, tear))
+    let tear = stored.entry.as_ref().map(|entry| FailedPush::of(&entry.push(), now.clone()));
+    Some(TornMark::new(clock.exact_now(), stored.status.unwrap_or(UNKNOWN_STATUS), now, tear))
 }
 
-fn asked_by(target: &Target, line: &LedgerLine) -> Option<Asked> {
-    let allowed = reliable_status(line).map_or(AllowedSnapshot::Partial, |status| {
+fn asked_by(target: &Target, stored: &StoredEntry) -> Option<Asked> {
+    let allowed = reliable_status(stored).map_or(AllowedSnapshot::Partial, |status| {
         AllowedSnapshot::of_status(status, Reporter::Daemon, target.policy.statuses())
     });
     match allowed {
@@ -135,17 +136,17 @@ fn due_mark(asked: Asked, clock: &Clock, existing: Option<DueMark>) -> DueMark {
     }
 }
 
-fn log_dead(target: &Target, line: &LedgerLine) {
-    let (label, who, pid) = (target.label(), line.who(), line.pid);
-    if line.is_unseen() {
+fn log_dead(target: &Target, stored: &StoredEntry) {
+    let (label, who, pid) = (target.label(), stored.who(), stored.pid);
+    if stored.is_unseen() {
         log::warn!(
             "{label}: the push of {who} (process {pid} of another machine or PID namespace) began \
              at {}, its process cannot be seen from here, and no run there has ended it; it counts \
              as dead now",
-            line.began.format("%FT%TZ")
+            stored.began.format("%FT%TZ")
         );
     }
-    match reliable_status(line) {
+    match reliable_status(stored) {
         None => log::warn!(
             "{label}: the push of {who} (process {pid}) is gone and no hook followed it; the \
              module is torn (it may be a mixture of old and new files), and a snapshot is due"

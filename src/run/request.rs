@@ -9,7 +9,7 @@ use crate::decide::root_overlap::Opener;
 use crate::decide::verdict_facts::{
     AllowedSnapshot, Asked, DueReason, LedgerCoverage, Occasion, TransferEnd,
 };
-use crate::store::ledger_entry::LedgerLine;
+use crate::store::ledger_entry::StoredEntry;
 use crate::store::state::DueMark;
 
 /// Who asks for a run.
@@ -42,13 +42,14 @@ pub struct Request {
     pub client: Option<Client>,
     /// How much of the transfers the ledger has seen.
     pub coverage: LedgerCoverage,
-    /// The transfer's entry in the ledger.
-    pub line: Option<LedgerLine>,
+    /// The entry of the transfer in the ledger, if it has one.
+    pub ledger_entry: Option<StoredEntry>,
     /// The push of that entry.
     pub push: Option<LedgerPush>,
-    /// Called once the marks and the ledger hold all that is known of the transfer. From then on
-    /// nothing is lost if this process or the hook dies.
-    pub taken_over: Option<fn()>,
+    /// Lets the hook end that started this detached process; `None` in a process that is not
+    /// detached. It is called once the marks and the ledger hold all that is known of the transfer:
+    /// from then on nothing is lost if this process or the hook dies.
+    pub report_taken_over: Option<fn()>,
     /// Work only if a snapshot is due.
     pub only_if_due: bool,
     /// Rotate once the present state is safe.
@@ -65,9 +66,9 @@ impl Request {
             status: None,
             client: None,
             coverage: LedgerCoverage::All,
-            line: None,
+            ledger_entry: None,
             push: None,
-            taken_over: None,
+            report_taken_over: None,
             only_if_due,
             rotates: true,
             started: BootTime::now(),
@@ -91,9 +92,9 @@ impl Request {
     }
 
     /// This request with the transfer's entry in the ledger.
-    pub fn entered(self, line: LedgerLine) -> Self {
-        let push = line.entry.as_ref().map(|entry| entry.push());
-        Request { coverage: LedgerCoverage::All, line: Some(line), push, ..self }
+    pub fn entered(self, stored: StoredEntry) -> Self {
+        let push = stored.entry.as_ref().map(|entry| entry.push());
+        Request { coverage: LedgerCoverage::All, ledger_entry: Some(stored), push, ..self }
     }
 
     /// The request of a run that gave up waiting or deferred its snapshot.

@@ -15,7 +15,7 @@ use crate::decide::rotation::decide;
 use crate::decide::snapshot_reason::SnapshotReason;
 use crate::decide::snapshot_verdict::Decision;
 use crate::module::target::Target;
-use crate::run::disposal::{self, Disposal, RotationReport};
+use crate::run::disposal::{self, RetiredRemoval, RotationReport};
 use crate::run::free_space;
 use crate::run::report::Report;
 use crate::run::session::Session;
@@ -54,7 +54,7 @@ pub(crate) fn rotate_after_snapshot(session: Session, report: &mut Report) -> Re
     if report.policy_trouble {
         return Ok(());
     }
-    let rotation = rotate_locked(session, Disposal::Later)?;
+    let rotation = rotate_locked(session, RetiredRemoval::PastGrace)?;
     report.warnings.extend(rotation.warnings);
     if let Err(error) = compact_if_outgrown(session.target, session.root) {
         report.warn(format!(
@@ -81,7 +81,7 @@ pub(crate) fn free_retired(session: Session) -> Result<Vec<String>> {
 }
 
 /// Rotates under the lock: decides, retires, removes retired snapshots, makes free space.
-pub(crate) fn rotate_locked(session: Session, disposal: Disposal) -> Result<RotationReport> {
+pub(crate) fn rotate_locked(session: Session, removal: RetiredRemoval) -> Result<RotationReport> {
     let Session { target, root, clock } = session;
     let now = clock.now();
     let over = retire::past_grace(root, target.policy.grace, now)?;
@@ -98,14 +98,14 @@ pub(crate) fn rotate_locked(session: Session, disposal: Disposal) -> Result<Rota
     if report.decision.pause.is_none() {
         remember_rules(session, &list, &state, &mut report)?;
     }
-    let just_retired = retire_expired(session, disposal, &over.names, now, &mut report)?;
-    if disposal == Disposal::Now {
+    let just_retired = retire_expired(session, removal, &over.names, now, &mut report)?;
+    if removal == RetiredRemoval::All {
         remove_leftovers(root, &mut report)?;
     }
-    let names = match (disposal, &report.decision.pause) {
-        (Disposal::Now, _) => retire::retired(root)?,
-        (Disposal::Later, Some(_)) => Vec::new(),
-        (Disposal::Later, None) => {
+    let names = match (removal, &report.decision.pause) {
+        (RetiredRemoval::All, _) => retire::retired(root)?,
+        (RetiredRemoval::PastGrace, Some(_)) => Vec::new(),
+        (RetiredRemoval::PastGrace, None) => {
             let spare = retire::recyclable(root, target.policy.grace, now)?;
             let goes = |name: &String| spare.as_ref() != Some(name) && !just_retired.contains(name);
             over.names.into_iter().filter(goes).collect()
@@ -120,7 +120,7 @@ pub(crate) fn rotate_locked(session: Session, disposal: Disposal) -> Result<Rota
 /// retired ones whose grace is over.
 fn retire_expired(
     session: Session,
-    disposal: Disposal,
+    removal: RetiredRemoval,
     past_grace: &[String],
     now: DateTime<Utc>,
     report: &mut RotationReport,
@@ -132,10 +132,10 @@ fn retire_expired(
     }
     // A retired snapshot that this run removes anyway must not keep a visible snapshot of the same
     // name from being retired.
-    let going = match (disposal, &report.decision.pause) {
-        (Disposal::Now, _) => retire::retired(session.root)?,
-        (Disposal::Later, Some(_)) => Vec::new(),
-        (Disposal::Later, None) => past_grace.to_vec(),
+    let going = match (removal, &report.decision.pause) {
+        (RetiredRemoval::All, _) => retire::retired(session.root)?,
+        (RetiredRemoval::PastGrace, Some(_)) => Vec::new(),
+        (RetiredRemoval::PastGrace, None) => past_grace.to_vec(),
     };
     disposal::retire(session.root, &names, &going, now, report)
 }

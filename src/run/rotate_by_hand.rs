@@ -2,7 +2,7 @@
 
 use crate::decide::guards::rules;
 use crate::module::target::Target;
-use crate::run::disposal::{Disposal, RotationReport};
+use crate::run::disposal::{RetiredRemoval, RotationReport};
 use crate::run::marks::remember_policy;
 use crate::run::order::release_or_serve;
 use crate::run::request::Request;
@@ -23,13 +23,13 @@ use crate::tell::error::{Error, Result};
 pub(crate) fn rotate(
     target: &Target,
     confirm: bool,
-    disposal: Disposal,
+    removal: RetiredRemoval,
     clock: &Clock,
 ) -> Result<RotationReport> {
     if !target.trouble.is_empty() {
         return Err(Error::Policy(target.trouble.clone()));
     }
-    let result = rotate_in_root(target, confirm, disposal, clock);
+    let result = rotate_in_root(target, confirm, removal, clock);
     let remembered = target.memory.change(&target.module_path, |memory| match &result {
         Ok(report) => {
             memory.warnings.clone_from(&report.warnings);
@@ -47,7 +47,7 @@ pub(crate) fn rotate(
 fn rotate_in_root(
     target: &Target,
     confirm: bool,
-    disposal: Disposal,
+    removal: RetiredRemoval,
     clock: &Clock,
 ) -> Result<RotationReport> {
     // A rotation, which a timer may run, must not make a lost history look like a new beginning.
@@ -65,7 +65,7 @@ fn rotate_in_root(
     if confirm {
         end_pauses(session)?;
     }
-    let mut report = rotate_locked(session, disposal)?;
+    let mut report = rotate_locked(session, removal)?;
     report.warnings.extend(queue_warning);
     if let Some(warning) = root.file_system_warning() {
         report.warn(warning);

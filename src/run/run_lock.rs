@@ -53,7 +53,7 @@ impl RunLock {
         }
         // A detached process does not wait, because many waiting processes would pile up. It marks
         // the root due, and the run that holds the lock takes its snapshot, too.
-        let is_detached = request.taken_over.is_some();
+        let is_detached = request.report_taken_over.is_some();
         let wait =
             Duration::from_secs(if is_detached { 0 } else { target.policy.lock_wait.seconds() });
         log::debug!("{}: waiting for {}", target.label(), lock.holder());

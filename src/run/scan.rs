@@ -53,17 +53,17 @@ impl SnapshotAttempt<'_> {
         let record = item.record.as_ref().filter(|record| !record.adopted);
         let index = record
             .and_then(|record| index_file::read(self.session.root, name, Some(record.entries)));
-        let is_proof = self.is_full_comparison_due();
+        let is_index_check = self.is_full_comparison_due();
         let context = CompareContext {
             known: item.record.as_ref().map(Record::known).unwrap_or_default(),
             index: index.as_ref(),
-            is_proof,
+            is_index_check,
             entries: record.map(|record| record.entries),
             unfinished: search.as_ref(),
         };
         let comparison =
             self.session.root.method().compare(live, Some((directory.as_fd(), &path)), &context)?;
-        self.is_full.set(self.is_full.get() || is_proof || index.is_none());
+        self.is_full.set(self.is_full.get() || is_index_check || index.is_none());
         let unfinished = search.map(UnfinishedSearch::found).unwrap_or_default();
         if comparison.index_errors == 0 {
             return Ok(TreeScan { comparison, index, unfinished });

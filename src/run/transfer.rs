@@ -23,7 +23,7 @@ use crate::run::reap::{highest_marked, reap};
 use crate::run::request::Request;
 use crate::run::session::Session;
 use crate::store::ledger::Ledger;
-use crate::store::ledger_entry::{LedgerEntry, LedgerLine};
+use crate::store::ledger_entry::{LedgerEntry, StoredEntry};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
@@ -36,7 +36,7 @@ pub(crate) enum LedgerAnswer {
     /// The transfer is no push, or pre-xfer turned it away.
     NoPush,
     /// The transfer was a push, with this entry.
-    Push(Box<LedgerLine>),
+    Push(Box<StoredEntry>),
     /// The transfer was a push, and its entry has been struck out.
     AlreadyStruck,
     /// pre-xfer runs for this module, but has not entered this transfer. So other pushes without an
@@ -76,7 +76,7 @@ impl EndedTransfer<'_> {
     ) -> TransferVerdict {
         let (status, allowed) = self.status_and_allowed_snapshot();
         let entry = match answer {
-            LedgerAnswer::Push(line) => line.entry.as_ref(),
+            LedgerAnswer::Push(stored) => stored.entry.as_ref(),
             _ => None,
         };
         let push = entry.map(LedgerEntry::push);
@@ -116,8 +116,8 @@ impl EndedTransfer<'_> {
 /// # Errors
 /// If the ledger cannot be changed.
 pub(crate) fn strike(target: &Target, answer: &LedgerAnswer) -> Result<()> {
-    let LedgerAnswer::Push(line) = answer else { return Ok(()) };
-    target.open_ledger(&target.open_root()?)?.strike(line)
+    let LedgerAnswer::Push(stored) = answer else { return Ok(()) };
+    target.open_ledger(&target.open_root()?)?.strike(stored)
 }
 
 /// Looks the transfer up in the ledger, and strikes it out if it needs no more work. Creates no
@@ -147,23 +147,23 @@ pub(crate) fn look_up(
     };
     let found = transfer.connection.pid.map(|pid| ledger.running(pid)).transpose()?.flatten();
     match found {
-        Some(line) if line.writes() => Ok(LedgerAnswer::Push(Box::new(line))),
-        Some(line) => ledger.strike(&line).map(|()| LedgerAnswer::NoPush),
+        Some(stored) if stored.writes() => Ok(LedgerAnswer::Push(Box::new(stored))),
+        Some(stored) => ledger.strike(&stored).map(|()| LedgerAnswer::NoPush),
         None if has_pre_xfer(target, settings, &root)? => Ok(LedgerAnswer::Missing),
         None => Ok(LedgerAnswer::NoPreXfer),
     }
 }
 
 /// The entry of a transfer that reads from a module without a root, and the ledger that holds it.
-fn reader(target: &Target, transfer: &FinishedTransfer) -> Result<Option<(Ledger, LedgerLine)>> {
+fn reader(target: &Target, transfer: &FinishedTransfer) -> Result<Option<(Ledger, StoredEntry)>> {
     let places = target.memory.ledgers(&target.module_path);
     let (Some(pid), true) = (transfer.connection.pid, places.iter().any(|path| path.is_dir()))
     else {
         return Ok(None);
     };
     let ledger = Ledger::apart(places)?;
-    let line = ledger.running(pid)?.filter(|line| !line.writes());
-    Ok(line.map(|line| (ledger, line)))
+    let stored = ledger.running(pid)?.filter(|stored| !stored.writes());
+    Ok(stored.map(|stored| (ledger, stored)))
 }
 
 /// Whether pre-xfer has noted that the transfer reads from a module without a root.
@@ -175,7 +175,7 @@ pub(crate) fn is_noted_reader(target: &Target, transfer: &FinishedTransfer) -> b
 /// there was one.
 fn strike_reader(target: &Target, transfer: &FinishedTransfer) -> Result<bool> {
     match reader(target, transfer)? {
-        Some((ledger, line)) => ledger.strike(&line).map(|()| true),
+        Some((ledger, stored)) => ledger.strike(&stored).map(|()| true),
         None => Ok(false),
     }
 }
@@ -205,8 +205,8 @@ pub(crate) fn leave_to_client(
             None => DueMark { since: clock.now(), marked, asked, reason },
         });
     })?;
-    if let LedgerAnswer::Push(line) = answer {
-        target.open_ledger(&root)?.strike(&line)?;
+    if let LedgerAnswer::Push(stored) = answer {
+        target.open_ledger(&root)?.strike(&stored)?;
         return Ok(LedgerAnswer::AlreadyStruck);
     }
     Ok(answer)
@@ -234,13 +234,13 @@ fn has_pre_xfer(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Re
 
 /// Notes in the ledger that the request's transfer has ended and that this process works for it,
 /// after the entries of dead processes are struck out. Returns the entry.
-pub(crate) fn note_end(session: Session, request: &Request) -> Result<Option<LedgerLine>> {
+pub(crate) fn note_end(session: Session, request: &Request) -> Result<Option<StoredEntry>> {
     let Session { target, root, clock } = session;
     let ledger = target.open_ledger(root)?;
     reap(session, &ledger)?;
     let process = match Process::own() {
         // A request without an entry has none to take over, and its snapshot needs none.
-        Err(error) if request.line.is_none() => {
+        Err(error) if request.ledger_entry.is_none() => {
             log::warn!(
                 "{}: the end of the transfer is not in the ledger of running transfers: {error}",
                 target.label()
@@ -250,11 +250,11 @@ pub(crate) fn note_end(session: Session, request: &Request) -> Result<Option<Led
         process => process?,
     };
     let (Some(status), Some(process)) = (request.status, process) else { return Ok(None) };
-    match &request.line {
-        Some(line) => ledger.end(line, status, process).map(Some),
+    match &request.ledger_entry {
+        Some(stored) => ledger.end(stored, status, process).map(Some),
         // A detached process may be killed, and rsyncd does not wait for it: the next run has to
         // find this entry.
-        None if request.taken_over.is_some() => {
+        None if request.report_taken_over.is_some() => {
             let client = request.client.clone().unwrap_or_default();
             let entry = LedgerEntry::without_pre_xfer(client, process, clock);
             ledger.enter_ended(root, entry, status, highest_marked(root)).map(Some)
@@ -265,10 +265,10 @@ pub(crate) fn note_end(session: Session, request: &Request) -> Result<Option<Led
 
 /// Strikes out a transfer whose snapshot is safe, marked due, or not wanted. After any other
 /// failure the entry stays in the ledger; once this process has ended, the next run marks it due.
-pub(crate) fn settle<T>(session: Session, line: &LedgerLine, result: &Result<T>) -> Result<()> {
+pub(crate) fn settle<T>(session: Session, stored: &StoredEntry, result: &Result<T>) -> Result<()> {
     match result {
         Ok(_) | Err(Error::Busy { .. } | Error::Queue { .. }) => {
-            session.target.open_ledger(session.root)?.strike(line)
+            session.target.open_ledger(session.root)?.strike(stored)
         }
         Err(_) => Ok(()),
     }

@@ -39,7 +39,7 @@ pub(crate) fn clean_up(
         Err(error) => errors.push(error),
     };
     keep(empty_staging(root));
-    keep(remove_staged_beside(root));
+    keep(remove_staged_in_root(root));
     keep(remove_temporaries(root));
     let unlisted = match unlisted(root, visible, retired) {
         Ok(unlisted) => unlisted,
@@ -71,7 +71,7 @@ pub(crate) fn discard_staging(root: &SnapshotRoot) {
 
 /// Empties staging; goes on after the first error. The caller holds the root's lock.
 pub(crate) fn clear_staging(root: &SnapshotRoot) -> Result<()> {
-    empty_staging(root).and(remove_staged_beside(root)).map(drop)
+    empty_staging(root).and(remove_staged_in_root(root)).map(drop)
 }
 
 pub(crate) fn empty_staging(root: &SnapshotRoot) -> Result<bool> {
@@ -81,9 +81,9 @@ pub(crate) fn empty_staging(root: &SnapshotRoot) -> Result<bool> {
     found.and_then(|found| Ok(found | copies?))
 }
 
-pub(crate) fn remove_staged_beside(root: &SnapshotRoot) -> Result<bool> {
+pub(crate) fn remove_staged_in_root(root: &SnapshotRoot) -> Result<bool> {
     let dir = Dir { directory: root.directory(), path: &root.path };
-    remove_all(root, dir, |name| name.starts_with(BESIDE.as_bytes()))
+    remove_all(root, dir, |name| name.starts_with(STAGED_IN_ROOT_PREFIX.as_bytes()))
 }
 
 /// Removes the trees in `dir` whose names are selected; returns the first error.
@@ -172,7 +172,7 @@ pub(crate) fn remove_files(dir: Dir, names: impl Iterator<Item = String>) -> Res
 }
 
 /// The beginning of the names under which an unprivileged run builds a tree in the root itself.
-pub(crate) const BESIDE: &str = ".rsyncd-snapshot-staging-";
+pub(crate) const STAGED_IN_ROOT_PREFIX: &str = ".rsyncd-snapshot-staging-";
 
 /// Removes the index and the record of a snapshot that exists no longer.
 pub(crate) fn forget(root: &SnapshotRoot, name: &str) -> Result<()> {

@@ -25,7 +25,7 @@ use crate::decide::liveness::{EntryOrigin, Liveness};
 use crate::store::dir::{self, Dir, OwnedDir, TEMPORARY, c_name, names_in};
 use crate::store::format::{FORMAT, to_toml};
 use crate::store::layout::Subdir;
-use crate::store::ledger_entry::{LedgerEntry, LedgerLine, file_name, read_name};
+use crate::store::ledger_entry::{LedgerEntry, StoredEntry, file_name, read_name};
 use crate::store::lock::DirLock;
 use crate::store::root::SnapshotRoot;
 use crate::store::transfer_number;
@@ -79,19 +79,22 @@ impl Ledger {
     /// Also if this process cannot tell its own PID namespace.
     pub fn enter_reader(&self, entry: &LedgerEntry) -> Result<()> {
         self.clean_up()?;
-        let is_over = |line: &LedgerLine| !line.writes() && line.liveness == Liveness::Dead;
-        self.lines()?.iter().filter(|line| is_over(line)).try_for_each(|line| self.strike(line))?;
+        let is_over = |stored: &StoredEntry| !stored.writes() && stored.liveness == Liveness::Dead;
+        self.entries()?
+            .iter()
+            .filter(|stored| is_over(stored))
+            .try_for_each(|stored| self.strike(stored))?;
         enter(self.dirs[0].dir(), &file_name(own_namespace()?, entry.owner.pid, None), entry)
     }
 
     /// All entries. Names that are none of ours are left alone.
-    pub fn lines(&self) -> Result<Vec<LedgerLine>> {
-        lines_in(&self.dirs)
+    pub fn entries(&self) -> Result<Vec<StoredEntry>> {
+        entries_in(&self.dirs)
     }
 
     /// All entries, read without the lock, for a caller that changes nothing; none if there is no
     /// ledger.
-    pub fn look(root: &SnapshotRoot, elsewhere: &[PathBuf]) -> Result<Vec<LedgerLine>> {
+    pub fn look(root: &SnapshotRoot, elsewhere: &[PathBuf]) -> Result<Vec<StoredEntry>> {
         if !root.is_registered() {
             return Ok(Vec::new());
         }
@@ -102,7 +105,7 @@ impl Ledger {
             Err(error) => return Err(error),
         };
         let others = elsewhere.iter().filter_map(|path| OwnedDir::open(path).ok());
-        lines_in(&own.into_iter().chain(others).collect::<Vec<_>>())
+        entries_in(&own.into_iter().chain(others).collect::<Vec<_>>())
     }
 
     /// Removes files that were being written when their writer died.
@@ -122,16 +125,16 @@ impl Ledger {
     ///
     /// # Errors
     /// Also if this process cannot tell its own PID namespace.
-    pub fn running(&self, pid: u32) -> Result<Option<LedgerLine>> {
+    pub fn running(&self, pid: u32) -> Result<Option<StoredEntry>> {
         own_namespace()?;
-        let is_it = |line: &LedgerLine| {
-            let owner = line.entry.as_ref().map(|entry| &entry.owner);
-            line.status.is_none()
-                && line.pid == pid
-                && PidNamespace::origin(line.namespace.as_ref()) == EntryOrigin::Here
+        let is_it = |stored: &StoredEntry| {
+            let owner = stored.entry.as_ref().map(|entry| &entry.owner);
+            stored.status.is_none()
+                && stored.pid == pid
+                && PidNamespace::origin(stored.namespace.as_ref()) == EntryOrigin::Here
                 && owner.is_some_and(|owner| owner.pid == pid && owner.is_alive())
         };
-        Ok(self.lines()?.into_iter().find(is_it))
+        Ok(self.entries()?.into_iter().find(is_it))
     }
 
     /// Enters a transfer, with a number above `marked`, the highest one that a mark of the root
@@ -158,24 +161,24 @@ impl Ledger {
         if is_entered { Ok(()) } else { Err(refusal) }
     }
 
-    /// The transfer of `line` has ended, and from now on `owner`, this process, takes care of it.
-    pub fn end(&self, line: &LedgerLine, status: i32, owner: Process) -> Result<LedgerLine> {
-        let dir = self.dirs[line.dir].dir();
+    /// The transfer of the `stored` entry has ended, and from now on `owner`, this process, takes care of it.
+    pub fn end(&self, stored: &StoredEntry, status: i32, owner: Process) -> Result<StoredEntry> {
+        let dir = self.dirs[stored.dir].dir();
         let (namespace, pid) = (own_namespace()?, owner.pid);
-        let entry = line.entry.clone().map(|entry| LedgerEntry { owner, worker: None, ..entry });
+        let entry = stored.entry.clone().map(|entry| LedgerEntry { owner, worker: None, ..entry });
         let file = file_name(namespace, pid, Some(status));
-        let ended = LedgerLine {
+        let ended = StoredEntry {
             file,
             namespace: Some(namespace),
             pid,
             status: Some(status),
             entry,
-            ..*line
+            ..*stored
         };
-        let (from, to) = (c_name(&line.file), c_name(&ended.file));
+        let (from, to) = (c_name(&stored.file), c_name(&ended.file));
         renameat(dir.directory, from.as_c_str(), dir.directory, to.as_c_str()).map_err(
             |cause| {
-                let (from, to) = (dir.path.join(&line.file), dir.path.join(&ended.file));
+                let (from, to) = (dir.path.join(&stored.file), dir.path.join(&ended.file));
                 Error::io_pair("rename", &from, &to, cause)
             },
         )?;
@@ -197,13 +200,13 @@ impl Ledger {
         entry: LedgerEntry,
         status: i32,
         marked: u64,
-    ) -> Result<LedgerLine> {
+    ) -> Result<StoredEntry> {
         let (namespace, pid, began) = (own_namespace()?, entry.owner.pid, entry.began);
         let file = file_name(namespace, pid, Some(status));
         let entry = LedgerEntry { sequence: self.next_number(root, marked)?, ..entry };
         enter(self.dirs[0].dir(), &file, &entry)?;
         let (namespace, status, entry) = (Some(namespace), Some(status), Some(entry));
-        Ok(LedgerLine {
+        Ok(StoredEntry {
             file,
             dir: 0,
             namespace,
@@ -218,7 +221,7 @@ impl Ledger {
     /// If the number cannot be written, a later transfer may get the same one. Then the boot clock
     /// orders the two.
     fn next_number(&self, root: &SnapshotRoot, marked: u64) -> Result<u64> {
-        let numbers = self.lines()?.into_iter().filter_map(|line| Some(line.entry?.sequence));
+        let numbers = self.entries()?.into_iter().filter_map(|stored| Some(stored.entry?.sequence));
         let highest = numbers.fold(marked, u64::max);
         let kept =
             root.subdir(Subdir::Counters).and_then(|dir| transfer_number::next(dir.dir(), highest));
@@ -229,8 +232,8 @@ impl Ledger {
     }
 
     /// Removes an entry; one that is gone already is no error.
-    pub fn strike(&self, line: &LedgerLine) -> Result<()> {
-        self.unlink(line.dir, &line.file)
+    pub fn strike(&self, stored: &StoredEntry) -> Result<()> {
+        self.unlink(stored.dir, &stored.file)
     }
 
     fn unlink(&self, dir: usize, file: &str) -> Result<()> {
@@ -256,8 +259,8 @@ fn enter(dir: Dir, file: &str, entry: &LedgerEntry) -> Result<()> {
     }
 }
 
-fn lines_in(dirs: &[OwnedDir]) -> Result<Vec<LedgerLine>> {
-    let mut lines = Vec::new();
+fn entries_in(dirs: &[OwnedDir]) -> Result<Vec<StoredEntry>> {
+    let mut entries = Vec::new();
     let census = Census::default();
     for (index, dir) in dirs.iter().enumerate() {
         for file in names_in(dir.dir())? {
@@ -283,7 +286,7 @@ fn lines_in(dirs: &[OwnedDir]) -> Result<Vec<LedgerLine>> {
             };
             let began =
                 entry.as_ref().map_or_else(|| modified(dir.dir(), &file), |entry| entry.began);
-            lines.push(LedgerLine {
+            entries.push(StoredEntry {
                 file,
                 dir: index,
                 namespace,
@@ -295,7 +298,7 @@ fn lines_in(dirs: &[OwnedDir]) -> Result<Vec<LedgerLine>> {
             });
         }
     }
-    Ok(lines)
+    Ok(entries)
 }
 
 /// When a file was written; 1970 if it is gone or has an impossible time.

@@ -111,9 +111,9 @@ pub(crate) fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// An entry with its place in the ledger.
+/// A [`LedgerEntry`] as it is stored: its file in the ledger, and what the name of that file says.
 #[derive(Debug, Clone)]
-pub struct LedgerLine {
+pub struct StoredEntry {
     pub(crate) file: String,
     /// The index of the ledger's directory that it is in.
     pub(crate) dir: usize,
@@ -123,7 +123,8 @@ pub struct LedgerLine {
     pub pid: u32,
     /// The status that the transfer ended with, if it has ended.
     pub status: Option<i32>,
-    /// Its content; `None` if it cannot be read: then it counts as a push by an unknown client.
+    /// The content of the file; `None` if it cannot be read: then it counts as a push by an unknown
+    /// client.
     pub entry: Option<LedgerEntry>,
     /// When the transfer began, or at least its entry was written.
     pub began: DateTime<Utc>,
@@ -132,7 +133,7 @@ pub struct LedgerLine {
     pub(crate) liveness: Liveness,
 }
 
-impl LedgerLine {
+impl StoredEntry {
     /// Whether the transfer is running, as far as is known, and may change the module.
     pub fn is_running_push(&self) -> bool {
         self.status.is_none() && self.liveness != Liveness::Dead && self.writes()

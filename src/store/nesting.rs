@@ -15,8 +15,8 @@ use crate::decide::root_overlap::{
     ConfiguredModule, KnownRoot, Overlap, RootCandidate, overlap, overlap_with_configured,
 };
 use crate::decide::zone::Zone;
-use crate::engine::answers::answers;
 use crate::engine::listing::Listing;
+use crate::engine::responsiveness::is_responsive;
 use crate::store::dir::{Dir, c_name};
 use crate::store::layout::PRIVATE;
 use crate::store::memory::{MachineMemory, path_of};
@@ -165,7 +165,7 @@ fn remembered(
         // A root that cannot be read, or that a newer version wrote, still exists and counts.
         Err(_) => Some(KnownRoot { root, module }),
     };
-    let is_silent = |root: &Path| mounts.may_wait_for(root, own) && !answers(root);
+    let is_silent = |root: &Path| mounts.may_wait_for(root, own) && !is_responsive(root);
     let of_each = |(root, module): (PathBuf, PathBuf)| match is_silent(&root) {
         true => Some(KnownRoot { root, module }),
         false => of((root, module)),

@@ -22,7 +22,7 @@ use crate::engine::clone::{CloneContext, CloneOutcome, CloneTarget};
 use crate::engine::compare::Comparison;
 use crate::engine::index::{DirectoryIndex, IndexPart};
 use crate::engine::inodes::{InodeName, walk};
-use crate::store::clean_up::{BESIDE, forget};
+use crate::store::clean_up::{STAGED_IN_ROOT_PREFIX, forget};
 use crate::store::dir::{Dir, OwnedDir, c_name};
 use crate::store::index_file;
 use crate::store::inode_log::in_place::InPlaceChanges;
@@ -41,7 +41,8 @@ const RECYCLED: &str = "recycled";
 /// A tree in staging: complete, but neither durable nor visible.
 pub struct StagedSnapshot {
     name: CString,
-    beside: bool,
+    /// Whether it lies in the root itself, where an unprivileged run builds it.
+    is_in_root: bool,
     dir: OwnedDir,
     /// What the clone did.
     pub cloned: CloneOutcome,
@@ -125,8 +126,10 @@ impl StagedSnapshot {
         // been recorded, so they are recorded now.
         let is_ours = |changed_ns| windows.contain(changed_ns);
         let recorder = evidence.recorder.as_ref().ok();
-        let keep = |baselines: &[u8]| recorder.iter().for_each(|recorder| recorder.keep(baselines));
-        let recording = recorder.map(|_| Recording { is_ours: &is_ours, keep: &keep });
+        let append = |baselines: &[u8]| {
+            recorder.iter().for_each(|recorder| recorder.append_baselines(baselines))
+        };
+        let recording = recorder.map(|_| Recording { is_ours: &is_ours, append: &append });
         let knowledge = CloneContext {
             newest,
             retired: None,
@@ -140,7 +143,7 @@ impl StagedSnapshot {
                     let name = c_name(RECYCLED);
                     return Ok(StagedSnapshot {
                         name,
-                        beside: false,
+                        is_in_root: false,
                         dir,
                         cloned,
                         parts,
@@ -152,15 +155,28 @@ impl StagedSnapshot {
                 Err(error) => refusal = Some(error),
             }
         }
-        let beside = !is_privileged();
-        let name = c_name(&if beside { format!("{BESIDE}{STAGED}") } else { STAGED.to_string() });
-        let parent = if beside { root.directory() } else { dir.dir().directory };
+        let is_in_root = !is_privileged();
+        let name = c_name(&if is_in_root {
+            format!("{STAGED_IN_ROOT_PREFIX}{STAGED}")
+        } else {
+            STAGED.to_string()
+        });
+        let parent = if is_in_root { root.directory() } else { dir.dir().directory };
         let drafts = root.subdir(Subdir::Drafts)?;
         let stage =
             CloneTarget { parent, name: &name, is_recycled: false, drafts: drafts.dir().directory };
         let cloned = root.method().create((root.module(), &root.module_path), &stage, knowledge);
         let (cloned, parts) = cloned.map_err(|error| root.explained(error))?;
-        Ok(StagedSnapshot { name, beside, dir, cloned, parts, recycled: None, refusal, evidence })
+        Ok(StagedSnapshot {
+            name,
+            is_in_root,
+            dir,
+            cloned,
+            parts,
+            recycled: None,
+            refusal,
+            evidence,
+        })
     }
 
     /// Whether nothing has been recorded before of the inodes that snapshots share.
@@ -177,7 +193,7 @@ impl StagedSnapshot {
         else {
             return;
         };
-        let Dir { directory: parent, path } = staging_parent(self.beside, &self.dir, root);
+        let Dir { directory: parent, path } = staging_parent(self.is_in_root, &self.dir, root);
         let (mut met, mut bytes) = (HashSet::new(), Vec::new());
         walk(parent, path, &self.name, &mut |name: &InodeName| {
             let Some(changed) = changes.changed_at(name.inode).filter(|_| met.insert(name.inode))
@@ -190,11 +206,11 @@ impl StagedSnapshot {
                 baseline.write(&mut bytes);
             }
             if bytes.len() > BLOCK_BYTES {
-                recorder.keep(&std::mem::take(&mut bytes));
+                recorder.append_baselines(&std::mem::take(&mut bytes));
             }
         });
         if !bytes.is_empty() {
-            recorder.keep(&bytes);
+            recorder.append_baselines(&bytes);
         }
     }
 
@@ -206,7 +222,7 @@ impl StagedSnapshot {
         name: &str,
         record: &Record,
     ) -> Result<Option<Error>> {
-        let StagedSnapshot { name: staged, beside, dir, cloned, parts, evidence, .. } = self;
+        let StagedSnapshot { name: staged, is_in_root, dir, cloned, parts, evidence, .. } = self;
         record.write_before_syncfs(root.subdir(Subdir::Records)?.dir(), name)?;
         index_file::write_before_syncfs(root, name, parts, cloned.entries)?;
         let InodeRecording { recorder, began_ns } = evidence;
@@ -214,7 +230,7 @@ impl StagedSnapshot {
         // The root is on the module's file system, so this also makes the module's files durable.
         syncfs(root.directory())
             .map_err(|cause| Error::io("sync the file system of", &root.path, cause))?;
-        let parent = staging_parent(beside, &dir, root);
+        let parent = staging_parent(is_in_root, &dir, root);
         root.method().publish((parent, &staged), (root.directory(), &c_name(name))).map_err(
             |cause| {
                 let from = parent.path.join(OsStr::from_bytes(staged.to_bytes()));
@@ -227,8 +243,8 @@ impl StagedSnapshot {
 }
 
 /// The directory that a staged tree is in.
-fn staging_parent<'a>(beside: bool, staging: &'a OwnedDir, root: &'a SnapshotRoot) -> Dir<'a> {
-    match beside {
+fn staging_parent<'a>(is_in_root: bool, staging: &'a OwnedDir, root: &'a SnapshotRoot) -> Dir<'a> {
+    match is_in_root {
         true => Dir { directory: root.directory(), path: &root.path },
         false => staging.dir(),
     }

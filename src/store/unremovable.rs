@@ -24,7 +24,7 @@ pub(crate) fn set_aside(root: &SnapshotRoot, dir: Dir, remains: Remains) -> Erro
     }
     match move_away(root, dir, &remains.name) {
         Ok((path, obstacles)) => {
-            let cause = told(&obstacles, &remains.error);
+            let cause = describe_cause(&obstacles, &remains.error);
             Error::SetAside { path, cause }
         }
         // A tree that cannot be moved stays, and the next run reports it again.
@@ -32,8 +32,9 @@ pub(crate) fn set_aside(root: &SnapshotRoot, dir: Dir, remains: Remains) -> Erro
     }
 }
 
-/// A text about what is in the way; the text of the error, if nothing more is known.
-fn told(obstacles: &Obstacles, error: &Error) -> String {
+/// What keeps a tree from being removed, for a message: the obstacles, or the error if none was
+/// found.
+fn describe_cause(obstacles: &Obstacles, error: &Error) -> String {
     if obstacles.is_empty() { error.to_string() } else { obstacles.to_string() }
 }
 
@@ -79,7 +80,7 @@ pub(crate) fn obstacles(root: &SnapshotRoot, name: &str) -> Result<Obstacles> {
     Ok(obstacles_in(dir.dir().directory, &c_name(name), &path))
 }
 
-/// Tries again to remove what was set aside; returns what to tell of each that remains.
+/// Tries again to remove what was set aside; returns for each that remains what is in the way.
 pub(crate) fn remove_all(root: &SnapshotRoot) -> Result<Vec<String>> {
     let dir = root.subdir(Subdir::Unremovable)?;
     let trees: Vec<CString> = names(root).iter().map(|name| c_name(name)).collect();
@@ -89,9 +90,9 @@ pub(crate) fn remove_all(root: &SnapshotRoot) -> Result<Vec<String>> {
     let _window = LinkWindow::open(root.subdir(Subdir::Inodes)?.dir())?;
     let Dir { directory, path } = dir.dir();
     let (_, remains) = root.method().remove(dir.dir(), &trees)?;
-    let told = |Remains { name, error }: Remains| {
+    let describe = |Remains { name, error }: Remains| {
         let path = escape_path(&path.join(OsStr::from_bytes(name.to_bytes())));
-        told(&obstacles_in(directory, &name, &path), &error)
+        describe_cause(&obstacles_in(directory, &name, &path), &error)
     };
-    Ok(remains.into_iter().map(told).collect())
+    Ok(remains.into_iter().map(describe).collect())
 }

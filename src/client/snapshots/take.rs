@@ -20,7 +20,7 @@ use crate::command;
 use crate::command::snapshot::SnapshotOptions;
 use crate::decide::policy::IoNice;
 use crate::module::target::Target;
-use crate::run::disposal::Disposal;
+use crate::run::disposal::RetiredRemoval;
 use crate::run::{order, rotate_by_hand};
 use crate::system::clock::Clock;
 use crate::tell::escape::escape_path;
@@ -69,8 +69,12 @@ impl DestinationSnapshots<'_> {
         log::info!("rotating the snapshots of {}", escape_path(self.directory));
         if self.is_direct() {
             show_progress();
-            let rotated =
-                rotate_by_hand::rotate(&self.target()?, false, Disposal::Later, &Clock::System)?;
+            let rotated = rotate_by_hand::rotate(
+                &self.target()?,
+                false,
+                RetiredRemoval::PastGrace,
+                &Clock::System,
+            )?;
             return Ok(rotated.exit());
         }
         let mut args = self.program()?;

@@ -300,16 +300,16 @@ impl TreeCloner<'_, '_> {
             && let Some(baseline) = baseline_of(staged, name, BaselineOrigin::Linked, touched)
         {
             baseline.write(&mut self.baselines);
-            self.keep_baselines(BLOCK_BYTES);
+            self.flush_baselines(BLOCK_BYTES);
         }
     }
 
     /// Hands over the recorded baselines, if they take more than `bytes`.
-    pub(crate) fn keep_baselines(&mut self, bytes: usize) {
+    pub(crate) fn flush_baselines(&mut self, bytes: usize) {
         if let Some(recording) = self.shared.knowledge.recording
             && self.baselines.len() > bytes
         {
-            (recording.keep)(&self.baselines);
+            (recording.append)(&self.baselines);
             self.baselines.clear();
         }
     }

@@ -247,7 +247,7 @@ fn clone_part(
         }
     }
     clone.run()?;
-    clone.keep_baselines(0);
+    clone.flush_baselines(0);
     Ok((clone.cloned, clone.part))
 }
 

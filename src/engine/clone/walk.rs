@@ -49,7 +49,7 @@ impl TreeCloner<'_, '_> {
             // Another worker has failed, and with it the clone.
             self.frames.abandon();
         }
-        if !self.pool.is_hungry() {
+        if !self.pool.has_idle_worker() {
             return;
         }
         let is_near = |depth, _: &CloneFrame| self.staged.is_near(depth);

@@ -9,7 +9,7 @@
 //!
 //! With the snapshot's [`DirectoryIndex`], an unchanged live directory is neither read nor
 //! compared: one call shows that it is unchanged, and the snapshot's directory is not opened. From
-//! time to time everything is compared to prove the index, and each error of the index is logged.
+//! time to time everything is compared to check the index, and each error of the index is logged.
 
 mod entry;
 pub(crate) mod unfinished;
@@ -119,8 +119,9 @@ pub(crate) struct CompareContext<'a> {
     /// The snapshot's index, if it has one. The comparison notes in it which directories are
     /// unchanged.
     pub index: Option<&'a DirectoryIndex>,
-    /// Whether everything is compared all the same, to check the index.
-    pub is_proof: bool,
+    /// Whether every directory is compared, even one that the index calls unchanged: the comparison
+    /// then checks the index.
+    pub is_index_check: bool,
     /// About how many entries the snapshot has.
     pub entries: Option<u64>,
     /// The search for directories that a failed push left unfinished, if there was one.

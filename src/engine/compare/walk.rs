@@ -46,7 +46,7 @@ impl CompareWalk<'_> {
             // Another worker has failed, and with it the comparison.
             self.frames.abandon();
         }
-        if !self.pool.is_hungry() {
+        if !self.pool.has_idle_worker() {
             return;
         }
         let in_both = |depth, frame: &CompareFrame| {
@@ -119,7 +119,7 @@ impl CompareWalk<'_> {
     /// Whether `name` is a directory without subdirectories, and equals its stamp in the index. For
     /// most directories of most trees this is the only call.
     fn is_unchanged_leaf(&mut self, name: &CStr, directory: DirectoryToCompare) -> bool {
-        let Some(index) = self.knowledge.index.filter(|_| !self.knowledge.is_proof) else {
+        let Some(index) = self.knowledge.index.filter(|_| !self.knowledge.is_index_check) else {
             return false;
         };
         let Some(ordinal) = directory.indexed.filter(|ordinal| index.is_leaf(*ordinal)) else {
@@ -137,7 +137,7 @@ impl CompareWalk<'_> {
 
     /// The directory's number in the index, if the live directory equals its stamp there.
     fn unchanged(&self, directory: DirectoryToCompare, stat: &FileStat) -> Option<Ordinal> {
-        let index = self.knowledge.index.filter(|_| !self.knowledge.is_proof)?;
+        let index = self.knowledge.index.filter(|_| !self.knowledge.is_index_check)?;
         directory.indexed.filter(|ordinal| index.line(*ordinal).live == Stamp::of(stat))
     }
 
@@ -272,7 +272,7 @@ impl CompareWalk<'_> {
         }
         let entries = self.compare_entries(&(live.clone(), snapshot), indexed, pending)?;
         self.note_visited(&Stamp::of(&live_stat), entries);
-        self.prove(indexed, &live, &live_stat, &before);
+        self.check_index(indexed, &live, &live_stat, &before);
         Ok(())
     }
 
@@ -313,8 +313,9 @@ impl CompareWalk<'_> {
         })
     }
 
-    /// Checks the index against the comparison of this directory.
-    fn prove(
+    /// Checks what the index says about a directory against its comparison; logs and counts an error
+    /// of the index.
+    fn check_index(
         &mut self,
         indexed: Option<Ordinal>,
         live: &DirectoryFd,

@@ -37,7 +37,7 @@ impl LinkCounter {
 
     /// Counts one of the `links` of a file that takes `bytes`, found in the tree with the number
     /// `tree`. Trees are walked in the order of their numbers.
-    pub(crate) fn meet(&mut self, tree: usize, inode: u64, links: u64, bytes: u64) {
+    pub(crate) fn count_link(&mut self, tree: usize, inode: u64, links: u64, bytes: u64) {
         let bucket = bucket(inode);
         if !self.buckets.contains(&bucket) {
             return;

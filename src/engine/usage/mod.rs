@@ -156,7 +156,7 @@ impl UsageCounter {
         }
         let bytes = u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES;
         if !is_directory && stat.st_nlink > 1 {
-            self.links.meet(self.tree, stat.st_ino, links_of(stat), bytes);
+            self.links.count_link(self.tree, stat.st_ino, links_of(stat), bytes);
         } else if self.singles_count {
             *self.singles.entry((self.tree, self.tree)).or_default() += bytes;
         }
@@ -205,8 +205,7 @@ impl Visitor for UsageCounter {
     }
 }
 
-// The width of the field differs between platforms.
-#[allow(clippy::useless_conversion)]
+#[allow(clippy::useless_conversion, reason = "the width of the field differs by platform")]
 fn links_of(stat: &FileStat) -> u64 {
     stat.st_nlink.into()
 }

@@ -33,7 +33,7 @@ impl AlteredInode {
             found.push(InodeChange::Content);
         }
         let last = self.touches.iter().filter(|touched| snapshot.began_ns <= touched.as_ns()).max();
-        found.extend(last.copied().map(InodeChange::Touched));
+        found.extend(last.copied().map(InodeChange::WrittenInPlace));
         found
     }
 }
@@ -51,7 +51,7 @@ pub(crate) fn altered_paths(
     for touch in touched {
         touches.entry(touch.inode).or_default().push(touch.at);
     }
-    let mut known: HashMap<u64, Option<AlteredInode>> = HashMap::new();
+    let mut inspected: HashMap<u64, Option<AlteredInode>> = HashMap::new();
     // By path, inode and kind of change: one line of output each.
     let mut found: BTreeMap<(Vec<u8>, u64, String), AlteredPath> = BTreeMap::new();
     for snapshot in &evidence.snapshots {
@@ -60,9 +60,13 @@ pub(crate) fn altered_paths(
             if !altered.contains(&name.inode) && !touches.contains_key(&name.inode) {
                 return;
             }
-            let known = known.entry(name.inode).or_insert_with(|| know(inode_log, &touches, name));
-            let changes =
-                known.as_ref().map(|known| known.changes_in(snapshot)).unwrap_or_default();
+            let inspected = inspected
+                .entry(name.inode)
+                .or_insert_with(|| inspect_altered(inode_log, &touches, name));
+            let changes = inspected
+                .as_ref()
+                .map(|inspected| inspected.changes_in(snapshot))
+                .unwrap_or_default();
             if !changes.is_empty() {
                 here.push(AlteredPath {
                     path: name.path(),
@@ -84,9 +88,9 @@ pub(crate) fn altered_paths(
     found.into_values().collect()
 }
 
-/// Examines an inode a last time. An inode that was touched again since the survey is left to the
-/// next verification.
-fn know(
+/// Reads the inode of `name` and its records. `None` if it was touched again since the survey: such
+/// an inode is left to the next verification.
+fn inspect_altered(
     inode_log: &InodeLog,
     touches: &HashMap<u64, Vec<FileTime>>,
     name: &InodeName,

@@ -70,7 +70,7 @@ pub(crate) fn hash_contents(
 ) -> Result<Option<String>> {
     let keep = |hashes: &[ContentHash]| {
         under_lock(&|| {
-            Recorder::open(root.subdir(Subdir::Inodes)?.dir(), |_| true)?.keep_hashes(hashes)
+            Recorder::open(root.subdir(Subdir::Inodes)?.dir(), |_| true)?.append_hashes(hashes)
         })
     };
     crate::system::priority::share_one_heap();

@@ -127,7 +127,7 @@ impl<'a> MissingBaselines<'a> {
                 baseline.write(&mut self.bytes);
             }
             if self.bytes.len() > BLOCK_BYTES {
-                self.recorder.keep(&std::mem::take(&mut self.bytes));
+                self.recorder.append_baselines(&std::mem::take(&mut self.bytes));
             }
         });
     }
@@ -136,7 +136,7 @@ impl<'a> MissingBaselines<'a> {
         if self.met.is_empty() {
             return Ok(0);
         }
-        self.recorder.keep(&self.bytes);
+        self.recorder.append_baselines(&self.bytes);
         self.recorder.commit_found()?;
         Ok(self.met.len() as u64)
     }

@@ -26,7 +26,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, syncfs, unlinkat};
 use rustix::fs::XattrFlags;
 
-use crate::decide::damage::{InodeAttributes, InodeChange, Xattrs, applicable, changes};
+use crate::decide::damage::{InodeAttributes, InodeChange, InodeXattrs, applicable, changes};
 use crate::engine::copy::Copier;
 use crate::engine::inodes::{InodeName, walk};
 use crate::module::target::Target;
@@ -41,7 +41,7 @@ use crate::store::dir::c_name;
 use crate::store::gate::Gate;
 use crate::store::inode_log::windows::LinkWindow;
 use crate::store::layout::Subdir;
-use crate::store::ledger_entry::LedgerLine;
+use crate::store::ledger_entry::StoredEntry;
 use crate::store::root::SnapshotRoot;
 use crate::store::state::State;
 use crate::system::clock::Clock;
@@ -74,17 +74,17 @@ pub(crate) fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
         // A repair that was killed may have left copies.
         clear_staging(&root)?;
         let (verified, _) = examine(target, &root)?;
-        let wanted = wanted(&Evidence::open(target, &root)?, &verified)?;
+        let wanted = restorable_attributes(&Evidence::open(target, &root)?, &verified)?;
         if !wanted.is_empty() {
             let inodes = root.subdir(Subdir::Inodes)?;
             let window = LinkWindow::open(inodes.dir())?;
-            let parted = part(&root, &wanted, &mut repaired);
-            if parted.is_ok() {
+            let unshared = unshare_module_files(&root, &wanted, &mut repaired);
+            if unshared.is_ok() {
                 restore(&root, &wanted, &verified, &mut repaired);
             }
             drop(window);
             discard_staging(&root);
-            parted?;
+            unshared?;
         }
         Ok(())
     })?;
@@ -104,10 +104,10 @@ fn close_gate(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Gat
         let ledger = target.open_ledger(root)?;
         reap(Session { target, root, clock }, &ledger)?;
         let running: Vec<String> = ledger
-            .lines()?
+            .entries()?
             .iter()
-            .filter(|line| line.is_running_push())
-            .map(LedgerLine::who)
+            .filter(|stored| stored.is_running_push())
+            .map(StoredEntry::who)
             .collect();
         if running.is_empty() {
             return Gate::close(root, &ledger);
@@ -127,7 +127,10 @@ fn close_gate(target: &Target, root: &SnapshotRoot, clock: &Clock) -> Result<Gat
 
 /// The attributes to restore, by inode number. These are inodes of which only attributes have
 /// changed, and for which all snapshots recorded the same attributes.
-fn wanted(evidence: &Evidence, verified: &Verified) -> Result<HashMap<u64, InodeAttributes>> {
+fn restorable_attributes(
+    evidence: &Evidence,
+    verified: &Verified,
+) -> Result<HashMap<u64, InodeAttributes>> {
     let is_lost = |change: &InodeChange| !change.is_of_attributes();
     let lost: HashSet<u64> = verified
         .altered
@@ -152,7 +155,7 @@ fn wanted(evidence: &Evidence, verified: &Verified) -> Result<HashMap<u64, Inode
             let was = &was.inode.attributes;
             let one = wanted.entry(name.inode).or_insert_with(|| Some(was.clone()));
             if one.as_ref().is_some_and(|one| !changes(one, was).is_empty())
-                || matches!(was.xattrs, Xattrs::Digest(_))
+                || matches!(was.xattrs, InodeXattrs::Digest(_))
             {
                 *one = None;
             }
@@ -162,8 +165,9 @@ fn wanted(evidence: &Evidence, verified: &Verified) -> Result<HashMap<u64, Inode
     Ok(wanted.into_iter().filter_map(|(inode, attributes)| Some((inode, attributes?))).collect())
 }
 
-/// Gives every file of the module that shares one of the inodes an inode of its own.
-fn part(
+/// Replaces each file of the module that is one of the `wanted` inodes by a copy, so that only
+/// snapshots share the inode.
+fn unshare_module_files(
     root: &SnapshotRoot,
     wanted: &HashMap<u64, InodeAttributes>,
     repaired: &mut Repaired,
@@ -176,9 +180,9 @@ fn part(
     // `None` if copying failed: it would fail again under each other name of the inode.
     let mut copies: HashMap<u64, Option<CString>> = HashMap::new();
     // A subdirectory, so that names chosen by a client cannot collide with ours.
-    let apart = c_name("repair");
-    let made = mkdirat(place.directory, apart.as_c_str(), Mode::S_IRWXU);
-    let opened = made.and_then(|()| open_directory(place.directory, &apart));
+    let subdirectory = c_name("repair");
+    let made = mkdirat(place.directory, subdirectory.as_c_str(), Mode::S_IRWXU);
+    let opened = made.and_then(|()| open_directory(place.directory, &subdirectory));
     let making = opened.map_err(|cause| Error::io("make", &place.path.join("repair"), cause))?;
     let mut copied = Vec::new();
     walk(root.module(), &root.module_path, c".", &mut |name: &InodeName| {
@@ -292,7 +296,7 @@ fn apply(name: &InodeName, attributes: &InodeAttributes) -> SysResult<()> {
         Err(Errno::EPERM) if !is_privileged() => {}
         answer => answer?,
     }
-    if let Xattrs::All(wanted) = xattrs {
+    if let InodeXattrs::All(wanted) = xattrs {
         apply_xattrs(name, wanted)?;
     }
     if mode & 0o170_000 != LINK {
@@ -311,7 +315,8 @@ fn apply(name: &InodeName, attributes: &InodeAttributes) -> SysResult<()> {
 }
 
 fn apply_xattrs(name: &InodeName, wanted: &BTreeMap<CString, Vec<u8>>) -> SysResult<()> {
-    let Xattrs::All(present) = crate::engine::baseline::xattrs(name.directory, name.name) else {
+    let InodeXattrs::All(present) = crate::engine::baseline::xattrs(name.directory, name.name)
+    else {
         return Err(Errno::ENOTSUP);
     };
     let mut path = format!("/proc/self/fd/{}/", name.directory.as_fd().as_raw_fd()).into_bytes();

@@ -49,7 +49,7 @@ pub(crate) fn survey(evidence: &Evidence) -> Survey {
                 return;
             };
             if !std::mem::replace(&mut seen[found.start], true) {
-                survey.hold(inode_log, &windows, name);
+                survey.compare_inode(inode_log, &windows, name);
             }
         });
     }
@@ -66,7 +66,7 @@ impl Survey {
     }
 
     /// Compares an inode with its baselines and hashes.
-    fn hold(&mut self, inode_log: &InodeLog, windows: &LinkWindows, name: &InodeName) {
+    fn compare_inode(&mut self, inode_log: &InodeLog, windows: &LinkWindows, name: &InodeName) {
         let inode = match present(name) {
             Ok(Some(inode)) => inode,
             Ok(None) => {

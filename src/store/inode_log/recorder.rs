@@ -53,7 +53,7 @@ impl Recorder {
     }
 
     /// Appends one or more baselines. [`commit`](Self::commit) returns the error, if there is one.
-    pub fn keep(&self, baselines: &[u8]) {
+    pub fn append_baselines(&self, baselines: &[u8]) {
         let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
         if error.is_none() {
             *error = (&self.file).write_all(&framed(BlockKind::Baselines, baselines)).err();
@@ -76,7 +76,7 @@ impl Recorder {
     }
 
     /// Appends hashes of contents for the snapshot that was committed last, and syncs them.
-    pub fn keep_hashes(&self, hashes: &[ContentHash]) -> Result<()> {
+    pub fn append_hashes(&self, hashes: &[ContentHash]) -> Result<()> {
         let failed = |cause| Error::io("write", &self.path, cause);
         let bytes: Vec<u8> = hashes.iter().flat_map(|hashed| hashed.bytes()).collect();
         (&self.file).write_all(&framed(BlockKind::Hashes, &bytes)).map_err(failed)?;

@@ -25,15 +25,15 @@ static SILENT: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 ///
 /// # Errors
 /// [`Error::NoAnswer`] after ten seconds.
-pub(crate) fn ensure(path: &Path) -> Result<()> {
-    match answers(path) {
+pub(crate) fn ensure_responsive(path: &Path) -> Result<()> {
+    match is_responsive(path) {
         true => Ok(()),
         false => Err(Error::NoAnswer { path: escape_path(path), seconds: PATIENCE.as_secs() }),
     }
 }
 
 /// Whether the file system answers questions about `path` and its parent directory in time.
-pub(crate) fn answers(path: &Path) -> bool {
+pub(crate) fn is_responsive(path: &Path) -> bool {
     let is_silent = |silent: &Vec<PathBuf>| silent.iter().any(|silent| path.starts_with(silent));
     if SILENT.lock().is_ok_and(|silent| is_silent(&silent)) {
         return false;
