@@ -17,6 +17,7 @@ use nix::errno::Errno;
 
 use crate::engine::listing::{Listing, ListingEntry};
 use crate::engine::temporaries::Temporaries;
+use crate::system::identity::SysResult;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EntryInode {
@@ -56,89 +57,124 @@ struct LiveSlot {
 }
 
 const DIRECTORY: u64 = 1;
-const MET: u64 = 2;
-const HASH: u64 = !(DIRECTORY | MET);
+/// The snapshot has an entry of that name, too.
+const IN_SNAPSHOT: u64 = 2;
+const HASH: u64 = !(DIRECTORY | IN_SNAPSHOT);
 
-/// Compares the live directory with the snapshot's, both just opened. Calls `event` for each name
-/// that is a directory on both sides, or not the same file on both; returns how many entries the
-/// live one has. `event` may remove entries from the snapshot's directory and add to it.
+/// Compares the live directory with the snapshot's, both just opened. Calls `on_difference` for
+/// each name that is a directory on both sides, or not the same file on both, with the live entry
+/// and the snapshot's; returns how many entries the live directory has. `on_difference` may remove
+/// entries from the snapshot's directory and add to it.
 ///
 /// # Errors
-/// What `event` returns, or `failed` of a read that failed.
+/// What `on_difference` returns, or `failed` of a read that failed.
 pub(crate) fn differences<E>(
     (live, snapshot): (BorrowedFd, BorrowedFd),
     comparer: &mut DirectoryComparer,
     failed: impl Fn(ReadSide, Errno) -> E,
-    mut event: impl FnMut(&CStr, Option<EntryInode>, Option<EntryInode>) -> Result<(), E>,
+    mut on_difference: impl FnMut(&CStr, Option<EntryInode>, Option<EntryInode>) -> Result<(), E>,
 ) -> Result<u64, E> {
-    let DirectoryComparer { live: listing, snapshot: other, slots, hashes, temporaries } = comparer;
     let live_failed = |cause| failed(ReadSide::Live, cause);
     let snapshot_failed = |cause| failed(ReadSide::Snapshot, cause);
-
-    slots.clear();
-    *temporaries = Temporaries::default();
-    listing.read_first(live).map_err(live_failed)?;
-    let is_small = listing.is_whole();
-    loop {
-        // Growth by doubling would take twice the memory that a directory of millions needs.
-        slots.reserve_exact(listing.entries().len());
-        slots.extend(listing.entries().iter().map(|entry| LiveSlot {
-            hash_and_flags: hash(hashes, listing.name(entry))
-                | if entry.is_directory { DIRECTORY } else { 0 },
-            inode: entry.inode,
-        }));
-        temporaries.note_names(listing);
-        if is_small || !listing.read_next(live).map_err(live_failed)? {
-            break;
-        }
+    let is_small = comparer.read_live(live).map_err(live_failed)?;
+    let added = comparer.look_up_snapshot(snapshot, snapshot_failed, &mut on_difference)?;
+    if added > 0 {
+        comparer.report_added(live, is_small, live_failed, &mut on_difference)?;
     }
-    slots.sort_unstable_by_key(|slot| slot.hash_and_flags & HASH);
-    let count = slots.len() as u64;
+    Ok(comparer.slots.len() as u64)
+}
 
-    let mut unmet = slots.len();
-    other.read_first(snapshot).map_err(snapshot_failed)?;
-    loop {
-        for entry in other.entries() {
-            let name = other.name(entry);
-            let found = find(slots, hash(hashes, name)).map(|index| {
-                let slot = &mut slots[index];
-                if slot.hash_and_flags & MET == 0 {
-                    slot.hash_and_flags |= MET;
-                    unmet -= 1;
+impl DirectoryComparer {
+    /// Reads the live directory into the table. Returns whether it is so small that the listing
+    /// still holds all of it.
+    fn read_live(&mut self, live: BorrowedFd) -> SysResult<bool> {
+        let DirectoryComparer { live: listing, slots, hashes, temporaries, .. } = self;
+        slots.clear();
+        *temporaries = Temporaries::default();
+        listing.read_first(live)?;
+        let is_small = listing.is_whole();
+        loop {
+            // Growth by doubling would take twice the memory that a directory of millions needs.
+            slots.reserve_exact(listing.entries().len());
+            slots.extend(listing.entries().iter().map(|entry| LiveSlot {
+                hash_and_flags: hash(hashes, listing.name(entry))
+                    | if entry.is_directory { DIRECTORY } else { 0 },
+                inode: entry.inode,
+            }));
+            temporaries.note_names(listing);
+            if is_small || !listing.read_next(live)? {
+                break;
+            }
+        }
+        slots.sort_unstable_by_key(|slot| slot.hash_and_flags & HASH);
+        Ok(is_small)
+    }
+
+    /// Looks up each entry of the snapshot's directory in the table, and reports all but equal
+    /// files. Returns how many live entries the snapshot lacks.
+    fn look_up_snapshot<E>(
+        &mut self,
+        snapshot: BorrowedFd,
+        failed: impl Fn(Errno) -> E,
+        on_difference: &mut impl FnMut(&CStr, Option<EntryInode>, Option<EntryInode>) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        let DirectoryComparer { snapshot: listing, slots, hashes, .. } = self;
+        let mut missing = slots.len();
+        listing.read_first(snapshot).map_err(&failed)?;
+        loop {
+            for entry in listing.entries() {
+                let name = listing.name(entry);
+                let found = find(slots, hash(hashes, name)).map(|index| {
+                    let slot = &mut slots[index];
+                    if slot.hash_and_flags & IN_SNAPSHOT == 0 {
+                        slot.hash_and_flags |= IN_SNAPSHOT;
+                        missing -= 1;
+                    }
+                    EntryInode {
+                        inode: slot.inode,
+                        is_directory: slot.hash_and_flags & DIRECTORY != 0,
+                    }
+                });
+                let is_same_file = found.is_some_and(|live| {
+                    !live.is_directory && !entry.is_directory && live.inode == entry.inode
+                });
+                if !is_same_file {
+                    on_difference(name, found, Some(entry.into()))?;
                 }
-                EntryInode { inode: slot.inode, is_directory: slot.hash_and_flags & DIRECTORY != 0 }
-            });
-            let is_same_file = found.is_some_and(|live| {
-                !live.is_directory && !entry.is_directory && live.inode == entry.inode
-            });
-            if !is_same_file {
-                event(name, found, Some(entry.into()))?;
+            }
+            if !listing.read_next(snapshot).map_err(&failed)? {
+                return Ok(missing);
             }
         }
-        if !other.read_next(snapshot).map_err(snapshot_failed)? {
-            break;
-        }
-    }
-    if unmet == 0 {
-        return Ok(count);
     }
 
-    if !is_small {
-        Listing::rewind(live).map_err(live_failed)?;
-        listing.read_first(live).map_err(live_failed)?;
-    }
-    loop {
-        for entry in listing.entries() {
-            let name = listing.name(entry);
-            // An entry that is not in the table was made meanwhile and counts as new, too.
-            let is_met = find(slots, hash(hashes, name))
-                .is_some_and(|index| slots[index].hash_and_flags & MET != 0);
-            if !is_met {
-                event(name, Some(entry.into()), None)?;
-            }
+    /// Reports the live entries that the snapshot lacks. A directory that is not `is_small` is read
+    /// once more for their names.
+    fn report_added<E>(
+        &mut self,
+        live: BorrowedFd,
+        is_small: bool,
+        failed: impl Fn(Errno) -> E,
+        on_difference: &mut impl FnMut(&CStr, Option<EntryInode>, Option<EntryInode>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let DirectoryComparer { live: listing, slots, hashes, .. } = self;
+        if !is_small {
+            Listing::rewind(live).map_err(&failed)?;
+            listing.read_first(live).map_err(&failed)?;
         }
-        if is_small || !listing.read_next(live).map_err(live_failed)? {
-            return Ok(count);
+        loop {
+            for entry in listing.entries() {
+                let name = listing.name(entry);
+                // An entry that is not in the table was made meanwhile and counts as new, too.
+                let is_in_snapshot = find(slots, hash(hashes, name))
+                    .is_some_and(|index| slots[index].hash_and_flags & IN_SNAPSHOT != 0);
+                if !is_in_snapshot {
+                    on_difference(name, Some(entry.into()), None)?;
+                }
+            }
+            if is_small || !listing.read_next(live).map_err(&failed)? {
+                return Ok(());
+            }
         }
     }
 }

@@ -28,24 +28,50 @@ struct TouchInterval {
     names: [NameSum; 2],
 }
 
+/// The touches by inode number, each between two trees.
+type TouchIntervals = HashMap<u64, Vec<TouchInterval>>;
+
+/// Finds out which of the `touches` only writing in place explains.
 pub(crate) fn confirm(
     evidence: &Evidence,
     windows: &LinkWindows,
     touches: Vec<Touch>,
 ) -> Result<ConfirmedTouches> {
-    let mut confirm = ConfirmedTouches::default();
     // If a run linked the inode during the survey, a window explains that change time by now.
     let touches: Vec<Touch> =
         touches.into_iter().filter(|touch| !windows.cover(touch.at.as_ns())).collect();
     if touches.is_empty() {
-        return Ok(confirm);
+        return Ok(ConfirmedTouches::default());
     }
     let mut recorded: Vec<&CheckedSnapshot> =
         evidence.snapshots.iter().chain(&evidence.retired).collect();
     recorded.retain(|snapshot| snapshot.position.is_some());
     recorded.sort_by_key(|snapshot| snapshot.position);
+    let (mut intervals, unprovable) = intervals_of(evidence, &recorded, touches);
+    collect_names(evidence, &recorded, &mut intervals);
+    // If a snapshot has gone, this is not certain: it may have shown that a name was added and
+    // removed again.
+    let is_settled = names_in(evidence.root.subdir(Subdir::Staging)?.dir())?.is_empty()
+        && recorded.iter().all(|snapshot| evidence.is_still_there(snapshot));
+    let mut confirmed = ConfirmedTouches { in_place: Vec::new(), unprovable };
+    for of_inode in intervals.into_values() {
+        let is_proved =
+            |one: &&TouchInterval| is_settled && is_in_place(one.names[0], one.names[1]);
+        let in_place: Vec<Touch> = of_inode.iter().filter(is_proved).map(|one| one.touch).collect();
+        confirmed.unprovable += u64::from(in_place.is_empty());
+        confirmed.in_place.extend(in_place);
+    }
+    Ok(confirmed)
+}
+
+/// Finds the snapshot before each touch among the `recorded` ones, oldest first. Returns the number
+/// of touches, too, for which there is none that proves anything.
+fn intervals_of(
+    evidence: &Evidence,
+    recorded: &[&CheckedSnapshot],
+    touches: Vec<Touch>,
+) -> (TouchIntervals, u64) {
     let began: Vec<i64> = recorded.iter().map(|snapshot| snapshot.began_ns).collect();
-    let mut between: HashMap<u64, Vec<TouchInterval>> = HashMap::new();
     // A recorded touch counts only while both snapshots next to it exist: a name that was removed
     // in between would have moved the inode's present change time, but not the recorded one.
     let is_next = |before: usize, position| {
@@ -59,52 +85,47 @@ pub(crate) fn confirm(
         };
         after == Some(position) && before.is_some_and(is_followed)
     };
+    let (mut intervals, mut unprovable) = (TouchIntervals::new(), 0);
     for touch in touches {
-        let before = last_before(&began, touch.at.as_ns());
-        match before
-            .filter(|before| touch.recorded.is_none_or(|position| is_next(*before, position)))
-        {
-            Some(before) => {
-                between.entry(touch.inode).or_default().push(TouchInterval {
-                    touch,
-                    before,
-                    names: Default::default(),
-                });
-            }
-            None => confirm.unprovable += 1,
+        let before = last_before(&began, touch.at.as_ns())
+            .filter(|before| touch.recorded.is_none_or(|position| is_next(*before, position)));
+        match before {
+            Some(before) => intervals.entry(touch.inode).or_default().push(TouchInterval {
+                touch,
+                before,
+                names: Default::default(),
+            }),
+            None => unprovable += 1,
         }
     }
+    (intervals, unprovable)
+}
+
+/// Notes the names of the touched inodes in all `recorded` snapshots and in the module.
+fn collect_names(
+    evidence: &Evidence,
+    recorded: &[&CheckedSnapshot],
+    intervals: &mut TouchIntervals,
+) {
     for (place, snapshot) in recorded.iter().enumerate() {
-        collect(&mut between, place, |visit| {
+        collect(intervals, place, |visit| {
             evidence.walk(snapshot, visit);
         });
     }
-    collect(&mut between, recorded.len(), |visit| {
+    collect(intervals, recorded.len(), |visit| {
         walk(evidence.root.module(), &evidence.root.module_path, c".", visit);
     });
-    // If a snapshot has gone, this is not certain: it may have shown that a name was added and
-    // removed again.
-    let is_settled = names_in(evidence.root.subdir(Subdir::Staging)?.dir())?.is_empty()
-        && recorded.iter().all(|snapshot| evidence.is_still_there(snapshot));
-    for (_, touches) in between {
-        let is_in_place =
-            |one: &&TouchInterval| is_settled && is_in_place(one.names[0], one.names[1]);
-        let in_place: Vec<Touch> =
-            touches.iter().filter(is_in_place).map(|one| one.touch).collect();
-        confirm.unprovable += u64::from(in_place.is_empty());
-        confirm.in_place.extend(in_place);
-    }
-    Ok(confirm)
 }
 
-/// Notes the names in one tree of inodes that were touched just after or just before it.
+/// Notes the names in one tree of inodes that were touched just after or just before it. `place`
+/// is the number of the snapshot; that of the module is one more than the last.
 fn collect(
-    between: &mut HashMap<u64, Vec<TouchInterval>>,
+    intervals: &mut TouchIntervals,
     place: usize,
     walk: impl FnOnce(&mut dyn FnMut(&InodeName)),
 ) {
     walk(&mut |name| {
-        for one in between.get_mut(&name.inode).into_iter().flatten() {
+        for one in intervals.get_mut(&name.inode).into_iter().flatten() {
             if one.before == place {
                 one.names[0].add(hash(name));
             } else if one.before + 1 == place {
