@@ -115,8 +115,11 @@ fn look_with(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> SysResult<In
 }
 
 /// [`look_with`] for a kernel that has no statx.
-// The width of the fields differs between platforms.
-#[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
+#[allow(
+    clippy::useless_conversion,
+    clippy::unnecessary_cast,
+    reason = "the width of the fields differs by platform"
+)]
 fn look_plainly(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> SysResult<Inode> {
     let stat = match flags.contains(AtFlags::EMPTY_PATH) {
         true => fstat(directory)?,

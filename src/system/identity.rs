@@ -13,8 +13,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    // The width of the fields differs between platforms.
-    #[allow(clippy::useless_conversion)]
+    #[allow(clippy::useless_conversion, reason = "the width of the fields differs by platform")]
     pub(crate) fn of(stat: &FileStat) -> Self {
         Identity { device: stat.st_dev.into(), inode: stat.st_ino.into() }
     }
