@@ -53,6 +53,7 @@ fn clone(live: &Path, new: &Path) -> Outcome<String> {
     let (live_directory, parent) = (File::open(live)?, File::open(parent_path)?);
     let stage = CloneTarget {
         parent: parent.as_fd(),
+        parent_path,
         name: &name,
         is_recycled: false,
         drafts: parent.as_fd(),

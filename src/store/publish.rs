@@ -161,10 +161,15 @@ impl StagedSnapshot {
         } else {
             STAGED.to_string()
         });
-        let parent = if is_in_root { root.directory() } else { dir.dir().directory };
+        let Dir { directory: parent, path: parent_path } = staging_parent(is_in_root, &dir, root);
         let drafts = root.subdir(Subdir::Drafts)?;
-        let stage =
-            CloneTarget { parent, name: &name, is_recycled: false, drafts: drafts.dir().directory };
+        let stage = CloneTarget {
+            parent,
+            parent_path,
+            name: &name,
+            is_recycled: false,
+            drafts: drafts.dir().directory,
+        };
         let cloned = root.method().create((root.module(), &root.module_path), &stage, knowledge);
         let (cloned, parts) = cloned.map_err(|error| root.explained(error))?;
         Ok(StagedSnapshot {
@@ -262,6 +267,7 @@ fn recycle_into(
     let drafts = drafts.dir().directory;
     let stage = CloneTarget {
         parent: dir.dir().directory,
+        parent_path: dir.dir().path,
         name: &c_name(RECYCLED),
         is_recycled: true,
         drafts,

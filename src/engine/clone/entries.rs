@@ -218,7 +218,7 @@ impl TreeCloner<'_, '_> {
             Err(cause @ (Errno::EMLINK | Errno::EPERM)) => {
                 return self.copy_entry(live, staged, name, CopyReason::Refused(cause));
             }
-            Err(cause) => return Err(self.live.error("link", Some(name), cause)),
+            Err(cause) => return Err(self.pair_error("link", name, cause)),
         }
         Ok(Linked::Done)
     }
@@ -280,9 +280,9 @@ impl TreeCloner<'_, '_> {
                     self.cloned.partial.shared += 1;
                     return self.link_or_copy(live, staged, name);
                 };
-                return Err(self.live.error("link", Some(name), refusal));
+                return Err(self.pair_error("link", name, refusal));
             }
-            Err(cause) => return Err(self.live.error("copy", Some(name), cause)),
+            Err(cause) => return Err(self.pair_error("copy", name, cause)),
         }
         Ok(Linked::Done)
     }

@@ -27,12 +27,14 @@
 mod entries;
 mod walk;
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, PoisonError};
 
+use nix::errno::Errno;
 use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
 
 use crate::decide::partial_dirs::PartialDirs;
@@ -110,6 +112,8 @@ pub struct PartialDirCounts {
 pub struct CloneTarget<'a> {
     /// The directory in which the clone is made.
     pub parent: BorrowedFd<'a>,
+    /// The path of that directory, for messages.
+    pub parent_path: &'a Path,
     /// The name of the clone there.
     pub name: &'a CStr,
     /// Whether a retired snapshot has that name. Otherwise the clone is made afresh.
@@ -163,6 +167,7 @@ pub fn clone_tree(
     let shared = CloneShared {
         copier: Mutex::new(Copier::new(stage.drafts)),
         knowledge,
+        staged_path: stage.parent_path.join(OsStr::from_bytes(stage.name.to_bytes())),
         max_bytes: max_bytes(knowledge.entries),
         parts: AtomicUsize::new(1),
     };
@@ -185,6 +190,8 @@ pub fn clone_tree(
 struct CloneShared<'a> {
     copier: Mutex<Copier<'a>>,
     knowledge: CloneContext<'a>,
+    /// The path of the clone, for messages.
+    staged_path: PathBuf,
     /// Of the index.
     max_bytes: usize,
     /// Number of parts of the index so far.
@@ -267,6 +274,16 @@ struct TreeCloner<'a, 's> {
     copies_files: bool,
     /// Baselines of inodes that are new in the clone, not yet handed over.
     baselines: Vec<u8>,
+}
+
+impl TreeCloner<'_, '_> {
+    /// The failure to link or copy the live entry `name` to the staged directory at hand.
+    fn pair_error(&self, operation: &'static str, name: &CStr, cause: Errno) -> Error {
+        let from = self.live.path(Some(name));
+        let to = self.staged.relative_path(Some(name));
+        let to = self.shared.staged_path.join(OsStr::from_bytes(&to));
+        Error::io_pair(operation, Path::new(OsStr::from_bytes(&from)), &to, cause)
+    }
 }
 
 /// A directory whose subdirectories are being cloned.
