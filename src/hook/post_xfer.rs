@@ -73,8 +73,8 @@ pub(crate) fn run(context: &Context, mode: HookMode) -> Result<Exit> {
     after_transfer(&target, &transfer, report_taken_over, context, &Clock::System)
 }
 
-/// The hook for a known module and clock. A detached process gets `report_taken_over`, by which it lets
-/// the hook end as soon as the marks and the ledger hold all that is known of the transfer.
+/// The hook for a known module and clock. A detached process gets `report_taken_over`, by which it
+/// lets the hook end as soon as the marks and the ledger hold all that is known of the transfer.
 pub fn after_transfer(
     target: &Target,
     transfer: &FinishedTransfer,

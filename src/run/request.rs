@@ -46,9 +46,9 @@ pub struct Request {
     pub ledger_entry: Option<StoredEntry>,
     /// The push of that entry.
     pub push: Option<LedgerPush>,
-    /// Lets the hook end that started this detached process; `None` in a process that is not
-    /// detached. It is called once the marks and the ledger hold all that is known of the transfer:
-    /// from then on nothing is lost if this process or the hook dies.
+    /// Tells the hook that this detached process has taken over, so that the hook ends; `None` in a
+    /// process that is not detached. It is called once the marks and the ledger hold all that is
+    /// known of the transfer: from then on nothing is lost if this process or the hook dies.
     pub report_taken_over: Option<fn()>,
     /// Work only if a snapshot is due.
     pub only_if_due: bool,
