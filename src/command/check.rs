@@ -129,7 +129,7 @@ fn check_all(context: &Context) -> Vec<CheckedModuleView> {
     };
     let mut modules = Vec::new();
     for module in &conf.modules {
-        let has_hook = module.runs_us(config_findings::HOOK);
+        let has_hook = module.runs_this_program(config_findings::POST_XFER);
         let path = match module.whereabouts() {
             Ok(ModuleDirectory::At(path)) => Ok(path),
             Ok(ModuleDirectory::Unknown { .. }) => continue,
@@ -154,7 +154,10 @@ fn check_all(context: &Context) -> Vec<CheckedModuleView> {
                 modules.push(checked(label, Ok(target), Some(&conf)))
             }
             KnownModule::Unknown { name, why } => {
-                if conf.module(&name).is_some_and(|module| module.runs_us(config_findings::HOOK)) {
+                if conf
+                    .module(&name)
+                    .is_some_and(|module| module.runs_this_program(config_findings::POST_XFER))
+                {
                     modules.push(view(escape(&name), vec![unknown(&why)]));
                 }
             }

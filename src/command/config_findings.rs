@@ -19,10 +19,10 @@ use crate::tell::PROGRAM;
 use crate::tell::escape::{escape, escape_path};
 
 /// The hook that makes snapshots.
-pub(crate) const HOOK: &str = "post-xfer exec";
+pub(crate) const POST_XFER: &str = "post-xfer exec";
 /// The hook that lets transfers in or turns them away.
-const GATE: &str = "pre-xfer exec";
-const GATE_COMMAND: &str = "pre-xfer";
+const PRE_XFER: &str = "pre-xfer exec";
+const PRE_XFER_COMMAND: &str = "pre-xfer";
 
 /// Findings about the policy file itself.
 pub(crate) fn of_policy(settings: &Settings) -> Option<Vec<Finding>> {
@@ -59,10 +59,10 @@ pub(crate) fn of_module(conf: &RsyncdConf, name: &[u8], target: &Target) -> Vec<
     let Some(module) = conf.module(name) else { return Vec::new() };
     let mut findings = Vec::new();
     let mut warn = |message: String| findings.push(Finding::new(Severity::Warning, message));
-    if !module.runs_us(HOOK) {
-        warn(format!("rsyncd.conf: `{HOOK}` does not run {PROGRAM}"));
+    if !module.runs_this_program(POST_XFER) {
+        warn(format!("rsyncd.conf: `{POST_XFER}` does not run {PROGRAM}"));
     }
-    for hook in [HOOK, GATE] {
+    for hook in [POST_XFER, PRE_XFER] {
         if text(module, hook).contains("%RSYNC_") {
             warn(format!(
                 "rsyncd.conf: `{hook}` uses %RSYNC_…%, which rsync refuses for values with blanks; \
@@ -70,52 +70,53 @@ pub(crate) fn of_module(conf: &RsyncdConf, name: &[u8], target: &Target) -> Vec<
             ));
         }
     }
-    let missing = unrefused(module);
-    if !module.runs_us(GATE) && is_writable(module) && !missing.is_empty() {
+    let missing = unrefused_options(module);
+    if !module.runs_this_program(PRE_XFER) && is_writable(module) && !missing.is_empty() {
         warn(format!(
             "rsyncd.conf: `refuse options` lacks {}: with them a client rewrites files that \
              snapshots share",
             missing.join(", ")
         ));
     }
-    findings.extend(hook_pair(module));
-    findings.extend(partial_dirs_refused(module, target));
-    findings.extend(writers_into(conf, &target.root_path, name));
-    findings.extend(unguarded(conf, target, name));
+    findings.extend(hook_mistake(module));
+    findings.extend(refused_partial_dirs(module, target));
+    findings.extend(modules_that_write_snapshots(conf, &target.root_path, name));
+    findings.extend(modules_without_pre_xfer(conf, target, name));
     findings
 }
 
 /// Mistakes in how the two hooks of a module work together.
-fn hook_pair(module: &RsyncdModule) -> Option<Finding> {
-    let is_gate = |hook| {
+fn hook_mistake(module: &RsyncdModule) -> Option<Finding> {
+    let runs_pre_xfer = |hook| {
         text(module, hook).split_ascii_whitespace().any(|word| {
-            word.trim_matches(|letter: char| !letter.is_ascii_alphanumeric()) == GATE_COMMAND
+            word.trim_matches(|letter: char| !letter.is_ascii_alphanumeric()) == PRE_XFER_COMMAND
         })
     };
-    if module.runs_us(HOOK) && is_gate(HOOK) {
+    if module.runs_this_program(POST_XFER) && runs_pre_xfer(POST_XFER) {
         let message = format!(
-            "rsyncd.conf: `{HOOK}` runs `{PROGRAM} {GATE_COMMAND}`, so no snapshot is made; leave \
-             out the last word"
+            "rsyncd.conf: `{POST_XFER}` runs `{PROGRAM} {PRE_XFER_COMMAND}`, so no snapshot is made; \
+             leave out the last word"
         );
         return Some(Finding::new(Severity::Critical, message));
     }
-    match (module.runs_us(GATE), module.runs_us(HOOK)) {
-        (true, _) if !is_gate(GATE) => {
+    match (module.runs_this_program(PRE_XFER), module.runs_this_program(POST_XFER)) {
+        (true, _) if !runs_pre_xfer(PRE_XFER) => {
             let message = format!(
-                "rsyncd.conf: `{GATE}` has to run `{PROGRAM} {GATE_COMMAND}`; as it is, every \
-                 transfer is turned away"
+                "rsyncd.conf: `{PRE_XFER}` has to run `{PROGRAM} {PRE_XFER_COMMAND}`; as it is, \
+                 every transfer is turned away"
             );
             Some(Finding::new(Severity::Critical, message))
         }
         (true, false) => {
-            let message =
-                format!("rsyncd.conf: `{GATE}` without `{HOOK}`: each push leaves the module torn");
+            let message = format!(
+                "rsyncd.conf: `{PRE_XFER}` without `{POST_XFER}`: each push leaves the module torn"
+            );
             Some(Finding::new(Severity::Critical, message))
         }
         (false, true) if is_writable(module) => {
             let message = format!(
-                "`{GATE} = /usr/bin/{PROGRAM} {GATE_COMMAND}` is recommended: it keeps pushes \
-                 apart from snapshots"
+                "`{PRE_XFER} = /usr/bin/{PROGRAM} {PRE_XFER_COMMAND}` is recommended: it keeps \
+                 pushes apart from snapshots"
             );
             Some(Finding::new(Severity::Ok, message))
         }
@@ -125,9 +126,10 @@ fn hook_pair(module: &RsyncdModule) -> Option<Finding> {
 
 /// If pre-xfer turns pushes with partial directories away, the line of rsyncd.conf that lets them
 /// in.
-fn partial_dirs_refused(module: &RsyncdModule, target: &Target) -> Option<Finding> {
+fn refused_partial_dirs(module: &RsyncdModule, target: &Target) -> Option<Finding> {
     let dirs = &target.policy.partial_dirs;
-    let are_refused = module.runs_us(GATE) && is_writable(module) && follows_links(module, dirs);
+    let are_refused =
+        module.runs_this_program(PRE_XFER) && is_writable(module) && follows_links(module, dirs);
     are_refused.then(|| {
         let message = format!(
             "nothing to do unless clients push with --partial-dir or --delay-updates: such pushes \
@@ -140,7 +142,7 @@ fn partial_dirs_refused(module: &RsyncdModule, target: &Target) -> Option<Findin
 }
 
 /// The options that rewrite files and that the module does not refuse.
-fn unrefused(module: &RsyncdModule) -> Vec<&'static str> {
+fn unrefused_options(module: &RsyncdModule) -> Vec<&'static str> {
     let refused = text(module, "refuse options");
     let matches = |pattern: &str, option: &str| match pattern.strip_suffix('*') {
         Some(start) => option.starts_with(start),
@@ -168,7 +170,7 @@ fn unrefused(module: &RsyncdModule) -> Vec<&'static str> {
 }
 
 /// Other modules through which clients can write to the snapshots.
-fn writers_into(conf: &RsyncdConf, root: &Path, name: &[u8]) -> Vec<Finding> {
+fn modules_that_write_snapshots(conf: &RsyncdConf, root: &Path, name: &[u8]) -> Vec<Finding> {
     let mounts = Mounts::read().unwrap_or_default();
     let writes_into_root = |module: &&RsyncdModule| {
         module.name != name
@@ -191,7 +193,7 @@ fn writers_into(conf: &RsyncdConf, root: &Path, name: &[u8]) -> Vec<Finding> {
 }
 
 /// Other modules that reach the module's directory and turn no push away.
-fn unguarded(conf: &RsyncdConf, target: &Target, name: &[u8]) -> Vec<Finding> {
+fn modules_without_pre_xfer(conf: &RsyncdConf, target: &Target, name: &[u8]) -> Vec<Finding> {
     let mounts = Mounts::read().unwrap_or_default();
     let reaches = |module: &RsyncdModule| {
         let path = module.path().ok().map(|path| resolved(path, &target.module_path, &mounts));
@@ -202,19 +204,20 @@ fn unguarded(conf: &RsyncdConf, target: &Target, name: &[u8]) -> Vec<Finding> {
             overlaps && !is_above_root
         })
     };
-    let is_unguarded = |module: &&RsyncdModule| {
-        let is_other = module.name != name && is_writable(module) && !module.runs_us(GATE);
-        is_other && !unrefused(module).is_empty() && reaches(module)
+    let can_rewrite = |module: &&RsyncdModule| {
+        let is_other =
+            module.name != name && is_writable(module) && !module.runs_this_program(PRE_XFER);
+        is_other && !unrefused_options(module).is_empty() && reaches(module)
     };
     let finding = |module: &RsyncdModule| {
         let message = format!(
             "rsyncd.conf: clients of module '{}' can rewrite files that snapshots share; add \
-             `{GATE}` to it, or `refuse options = inplace append* partial-dir delay-updates`",
+             `{PRE_XFER}` to it, or `refuse options = inplace append* partial-dir delay-updates`",
             escape(&module.name),
         );
         Finding::new(Severity::Warning, message)
     };
-    conf.modules.iter().filter(is_unguarded).map(finding).collect()
+    conf.modules.iter().filter(can_rewrite).map(finding).collect()
 }
 
 /// The path without symbolic links. Returned as it is if that would ask a server that `own` does

@@ -23,7 +23,7 @@ const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
 
 /// A backup that its client has begun and not finished for a day, or whose beginning lies in the
 /// future by this server's clock.
-pub(crate) fn unfinished(root: &SnapshotRoot, now: DateTime<Utc>) -> Option<String> {
+pub(crate) fn unfinished_backup(root: &SnapshotRoot, now: DateTime<Utc>) -> Option<String> {
     let since = UnfinishedFile::of_module(root.module())?.begun;
     if since - now > CLOCK_TOLERANCE {
         return Some(format!(
@@ -67,8 +67,8 @@ pub(crate) fn stale_temporaries(
     ))
 }
 
-/// What only the administrator can settle about failed pushes.
-pub(crate) fn needs_administrator(torn: &TornMark) -> Vec<String> {
+/// Failed pushes that no later push can make up for without the administrator.
+pub(crate) fn failed_pushes(torn: &TornMark) -> Vec<String> {
     let unhealed = torn.unhealed().into_iter().map(|(client, request, path)| {
         format!(
             "the failed push of {client} to {request} left the directory {path} unfinished, and \

@@ -59,14 +59,14 @@ pub(crate) fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> 
 /// If the module, its ledger or its state cannot be used.
 pub(crate) fn release_unseen(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
     context.change_each(module, None, Opener::Upkeep, |target| {
-        let said = match reap::end_unseen(target, &Clock::System)? {
+        let message = match reap::end_unseen(target, &Clock::System)? {
             0 => "no push whose process cannot be seen from here".to_string(),
             1 => "1 push counts as ended; `snapshot --due` takes its snapshot".to_string(),
             count => {
                 format!("{count} pushes count as ended; `snapshot --due` takes their snapshot")
             }
         };
-        print_done(context, target, &said)
+        print_done(context, target, &message)
     })
 }
 

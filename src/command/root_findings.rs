@@ -7,9 +7,9 @@ use chrono::{DateTime, Utc};
 
 use crate::command::finding::{Finding, Severity};
 use crate::command::push_findings::{
-    needs_administrator, pushes_without_snapshot, stale_temporaries, unfinished,
+    failed_pushes, pushes_without_snapshot, stale_temporaries, unfinished_backup,
 };
-use crate::command::run_findings::{long_job, long_run, marks, unseen};
+use crate::command::run_findings::{long_job, long_run, open_marks, unseen_pushes};
 use crate::command::unremovable_findings::unremovable_snapshots;
 use crate::decide::duration_text::roughly;
 use crate::decide::grade::Grade;
@@ -51,23 +51,23 @@ pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     warnings.extend(users_let_in(target, &root)?);
     warnings.extend(lost_records(&root, state));
     warnings.extend(ledger_and_marks(target, &root, state, now)?);
-    warnings.extend(state.torn.as_ref().map(needs_administrator).unwrap_or_default());
+    warnings.extend(state.torn.as_ref().map(failed_pushes).unwrap_or_default());
     warnings.extend(state.pushes_without_snapshot.as_ref().and_then(pushes_without_snapshot));
-    warnings.extend(unfinished(&root, now));
+    warnings.extend(unfinished_backup(&root, now));
     warnings.extend(newest.and_then(|record| stale_temporaries(&root, record, now)));
     let mut findings = of_severity(Severity::Warning, warnings);
-    findings.extend(pause(decision));
+    findings.extend(pause_finding(decision));
 
     let recorded = newest_complete.and_then(|item| Some((item, item.record.as_ref()?)));
     let losses = recorded.map(|(item, record)| losses::remaining(&root, &item.name.text, record));
     findings.extend(of_severity(Severity::Warning, losses.unwrap_or_default()));
     findings.extend(of_severity(Severity::Warning, unremovable_snapshots(target, &root, decision)));
-    findings.extend(of_severity(Severity::Warning, undated(decision)));
+    findings.extend(of_severity(Severity::Warning, undated_snapshots(decision)));
     findings.extend(of_severity(Severity::Ok, long_job(target)));
     findings.extend(of_severity(Severity::Ok, root.file_system_advice()));
 
     let count = list.items.len();
-    let mut age = age(target, newest_complete, count, root.is_registered(), now);
+    let mut age = age_finding(target, newest_complete, count, root.is_registered(), now);
     let pinned = list.items.iter().filter(|item| item.pin.is_some()).count();
     if pinned > 0 {
         age.message += &format!(", {pinned} pinned");
@@ -96,12 +96,12 @@ fn ledger_and_marks(
     let lines = Ledger::look(root, &target.memory.ledgers(&target.module_path))?;
     let limit = unseen_limit(target.policy.max_defer);
     let max_defer = target.policy.max_defer.delta();
-    let mut warnings = marks(state, awaits_client, &lines, now, max_defer, limit);
-    warnings.extend(unseen(&lines, now, limit));
+    let mut warnings = open_marks(state, awaits_client, &lines, now, max_defer, limit);
+    warnings.extend(unseen_pushes(&lines, now, limit));
     Ok(warnings)
 }
 
-fn pause(decision: &Decision) -> Option<Finding> {
+fn pause_finding(decision: &Decision) -> Option<Finding> {
     let (pause, line) = (decision.pause.as_ref()?, decision.pause_line()?);
     let severity = match pause {
         Pause::Anomaly(_) | Pause::Damage(_) => Severity::Critical,
@@ -116,7 +116,7 @@ fn users_let_in(target: &Target, root: &SnapshotRoot) -> Result<Option<String>, 
 }
 
 /// Snapshots whose dates are not believed.
-fn undated(decision: &Decision) -> Option<String> {
+fn undated_snapshots(decision: &Decision) -> Option<String> {
     let undated = decision.verdicts.iter().filter(|verdict| verdict.snapshot.undated.is_some());
     let undated: Vec<&str> = undated.map(|verdict| verdict.snapshot.name.as_str()).collect();
     let first = undated.first()?;
@@ -133,7 +133,7 @@ fn undated(decision: &Decision) -> Option<String> {
 }
 
 /// How old the newest complete snapshot is, against `max_age`.
-fn age(
+fn age_finding(
     target: &Target,
     newest: Option<&ListedSnapshot>,
     count: usize,

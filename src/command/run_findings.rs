@@ -53,9 +53,9 @@ fn began(holder: &str) -> Option<DateTime<Utc>> {
     DateTime::parse_from_rfc3339(since).ok().map(|since| since.to_utc())
 }
 
-/// The torn mark, the due mark, and pushes in the ledger whose hook has died. `awaits_client`:
-/// the due snapshot is left to its client.
-pub(crate) fn marks(
+/// The torn mark, the due mark unless it has only to wait, and pushes in the ledger whose hook has
+/// died. `awaits_client`: the due snapshot is left to its client.
+pub(crate) fn open_marks(
     state: &State,
     awaits_client: bool,
     entries: &[StoredEntry],
@@ -68,9 +68,9 @@ pub(crate) fn marks(
         awaits_client || entries.iter().any(|stored| stored.is_running_push() && !is_dead(stored));
     // A deferred snapshot is no trouble for up to `max_defer`, as long as the push that it waits
     // for is running or may come.
-    let is_left = |due: &DueMark| due.reason == DueReason::Deferred && is_waiting;
-    let is_trouble = |due: &&DueMark| !is_left(due) || has_waited(Some(due.since), now, max_defer);
-    let due = state.due.as_ref().filter(is_trouble);
+    let can_wait = |due: &DueMark| due.reason == DueReason::Deferred && is_waiting;
+    let is_overdue = |due: &&DueMark| !can_wait(due) || has_waited(Some(due.since), now, max_defer);
+    let due = state.due.as_ref().filter(is_overdue);
     let due = due.map(|due| {
         format!("a snapshot is due since {}: run `snapshot --due`", due.since.format("%FT%TZ"))
     });
@@ -86,7 +86,11 @@ pub(crate) fn marks(
 }
 
 /// Pushes whose processes cannot be seen from here, while they still count as running.
-pub(crate) fn unseen(entries: &[StoredEntry], now: DateTime<Utc>, limit: TimeDelta) -> Vec<String> {
+pub(crate) fn unseen_pushes(
+    entries: &[StoredEntry],
+    now: DateTime<Utc>,
+    limit: TimeDelta,
+) -> Vec<String> {
     let is_unseen =
         |stored: &&StoredEntry| stored.writes() && stored.liveness(now, limit) == Liveness::Unknown;
     let why = PidNamespace::own().err().unwrap_or("it is of another machine or PID namespace");

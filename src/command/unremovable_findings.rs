@@ -49,18 +49,18 @@ fn set_aside(target: &Target, root: &SnapshotRoot) -> Option<String> {
         return None;
     }
     let directory = escape_path(&root.private().path.join(Subdir::Unremovable.name()));
-    let tell = |name: &String| match unremovable::obstacles(root, name) {
+    let describe = |name: &String| match unremovable::obstacles(root, name) {
         Ok(obstacles) if !obstacles.is_empty() => obstacles.to_string(),
         Ok(_) => format!("{name}: nothing hinders its removal any more"),
         Err(error) => error.to_string(),
     };
-    let mut told: Vec<String> = names.iter().take(MAX_SET_ASIDE).map(tell).collect();
+    let mut descriptions: Vec<String> = names.iter().take(MAX_SET_ASIDE).map(describe).collect();
     let more = names.len().saturating_sub(MAX_SET_ASIDE);
-    told.extend((more > 0).then(|| format!("and {}", counted(more, "more tree"))));
+    descriptions.extend((more > 0).then(|| format!("and {}", counted(more, "more tree"))));
     Some(format!(
         "{} could not be removed and is in {directory}: {}; then run `rotate {} --purge`",
         counted(names.len(), "tree"),
-        told.join("; "),
+        descriptions.join("; "),
         target.argument()
     ))
 }

@@ -44,7 +44,7 @@ impl RsyncdModule {
     }
 
     /// Whether rsyncd runs this program as the hook `parameter`.
-    pub fn runs_us(&self, parameter: &str) -> bool {
+    pub fn runs_this_program(&self, parameter: &str) -> bool {
         let program = PROGRAM.as_bytes();
         self.get(parameter)
             .is_some_and(|command| command.windows(program.len()).any(|part| part == program))

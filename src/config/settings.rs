@@ -104,7 +104,7 @@ impl Settings {
                 Some(ConfiguredModule {
                     name: escape(&module.name),
                     directory,
-                    gets_snapshots: module.runs_us("post-xfer exec"),
+                    gets_snapshots: module.runs_this_program("post-xfer exec"),
                 })
             }
             _ => None,

@@ -130,7 +130,7 @@ fn wait_at_gate(
         });
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok(turn_away(session, request, come_back(target, root, clock.now())));
+            return Ok(turn_away(session, request, retry_message(target, root, clock.now())));
         }
         if client.is_gone_after(pause.min(left)) {
             return Ok(turn_away(session, request, ENDED.to_string()));
@@ -262,7 +262,7 @@ fn longest_wait(target: &Target, settings: &Settings, request: &TransferRequest)
     timeouts.map(wait_within).fold(limit, Duration::min)
 }
 
-fn come_back(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> String {
+fn retry_message(target: &Target, root: &SnapshotRoot, now: DateTime<Utc>) -> String {
     let minutes = usual_minutes(target, root, now).unwrap_or(1);
     let plural = if minutes == 1 { "" } else { "s" };
     format!(

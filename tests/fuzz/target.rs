@@ -139,7 +139,7 @@ fn rsyncd_conf(garbage: &[u8]) {
             Ok(conf) => {
                 for module in &conf.modules {
                     assert!(conf.module(&module.name).is_some());
-                    module.runs_us("post-xfer exec");
+                    module.runs_this_program("post-xfer exec");
                     match module.path() {
                         Ok(path) => {
                             assert!(path.is_absolute());
