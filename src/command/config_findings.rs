@@ -94,8 +94,8 @@ fn hook_mistake(module: &RsyncdModule) -> Option<Finding> {
     };
     if module.runs_this_program(POST_XFER) && runs_pre_xfer(POST_XFER) {
         let message = format!(
-            "rsyncd.conf: `{POST_XFER}` runs `{PROGRAM} {PRE_XFER_COMMAND}`, so no snapshot is made; \
-             leave out the last word"
+            "rsyncd.conf: `{POST_XFER}` runs `{PROGRAM} {PRE_XFER_COMMAND}`, so no snapshot is \
+             made; leave out the last word"
         );
         return Some(Finding::new(Severity::Critical, message));
     }
