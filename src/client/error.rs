@@ -6,6 +6,8 @@ use crate::client::programs::DIRECTORIES;
 use crate::tell::error::Error;
 use crate::tell::exit::Exit;
 
+/// A result whose error is [`ClientError`]. A file that imports this means it by `Result`, and
+/// neither std's nor that of `tell::error`.
 pub(crate) type Result<T> = std::result::Result<T, ClientError>;
 
 /// Each message is complete and already escaped.

@@ -3,6 +3,7 @@
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
 
+/// A result whose error is the error number of a system call.
 pub(crate) type SysResult<T> = Result<T, Errno>;
 
 /// Device and inode number: two files on one machine differ in it.

@@ -7,7 +7,8 @@ use std::path::Path;
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::exit::Exit;
 
-/// Shorthand for results of this crate.
+/// A result whose error is [`Error`]. A file that imports this means it by `Result`, and not std's;
+/// the client's files import that of `client::error`.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 /// Why something could not be done. Each message is complete on one line and already escaped.
