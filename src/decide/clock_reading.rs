@@ -46,7 +46,7 @@ pub(crate) fn tolerance(seconds: i64) -> TimeDelta {
     TimeDelta::seconds(TOLERANCE_SECONDS + seconds.max(0) / DRIFT_SHARE)
 }
 
-/// Readings of the clock that agree with each other: the first one of this boot and the last one.
+/// Readings of the clock that agree with each other: the last one and the first one of its boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AgreeingReadings {

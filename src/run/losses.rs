@@ -12,7 +12,7 @@ use crate::store::record::{CopyRecord, Record};
 use crate::store::root::SnapshotRoot;
 use crate::tell::escape::unescape;
 
-/// All losses in a record. The run that makes the snapshot warns of them.
+/// All losses in a record except copied files. The run that makes the snapshot warns of them.
 pub(crate) fn of_record(record: &Record) -> Vec<String> {
     mounts(&record.skipped_mounts).into_iter().chain(attributes(record)).collect()
 }
