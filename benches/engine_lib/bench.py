@@ -8,11 +8,13 @@ from .run import Failure, run
 
 # How many snapshots the policy keeps.
 KEPT = 1
+# A debug line tells when the program knew what had changed.
 POLICY = f"""[defaults]
 keep = {{ minutely = 1 }}
 prefer = "newest"
 min_keep = {KEPT}
 min_age = "0s"
+log_level = "debug"
 """
 
 # Trees with more entries take minutes, so fewer tools take part, with fewer rounds.
@@ -31,6 +33,10 @@ class Bench:
         self.conf = self.scratch / "rsyncd.conf"
         self.conf.write_text("")
 
+    def with_tree(self, tree):
+        """The same for another tree on the same file system."""
+        return Bench(self.tools, tree, self.disk, self.race, self.scratch)
+
     def ours(self, memory, *arguments):
         """A command of rsyncd-snapshot, and the environment that keeps its memory in `memory`."""
         env = {"RSYNCD_SNAPSHOT_STATE_DIRECTORY": str(memory / "state"),
@@ -38,8 +44,8 @@ class Bench:
         for directory in env.values():
             shutil.rmtree(directory, ignore_errors=True)
             os.makedirs(directory, mode=0o700)
-        command = [str(self.tools.program), "--config", str(self.policy), "--rsyncd-conf", str(self.conf)]
-        return [*command, *arguments], env
+        settings = ["--config", str(self.policy), "--rsyncd-conf", str(self.conf)]
+        return [str(self.tools.program), *settings, *arguments], env
 
     def make_root(self, name):
         """Makes a snapshot root with the tree as its module; returns the module."""
@@ -57,7 +63,8 @@ class Bench:
             pair = pending.pop()
             inodes, found = (inodes_in(directory) for directory in pair)
             if inodes != found:
-                raise Failure(f"{pair[1]} has {len(found)} entries that are not the {len(inodes)} of {pair[0]}")
+                raise Failure(f"the {len(found)} entries of {pair[1]} are not the {len(inodes)} "
+                              f"entries of {pair[0]}")
             entries += len(inodes)
             pending += [tuple(os.path.join(directory, name) for directory in pair)
                         for name, inode in inodes.items() if inode is None]
@@ -72,7 +79,8 @@ class Bench:
 def inodes_in(directory):
     """The inodes by name; `None` for directories."""
     with os.scandir(directory) as entries:
-        return {entry.name: None if entry.is_dir(follow_symlinks=False) else entry.inode() for entry in entries}
+        return {entry.name: None if entry.is_dir(follow_symlinks=False) else entry.inode()
+                for entry in entries}
 
 
 def snapshots(root):

@@ -3,8 +3,8 @@
 import json
 
 from .bench import snapshots
-from .race import ONCE, ONLY_WARM, Entrant
-from .report import LIMIT_HEADER, RACE_HEADER, limit_rows, race_rows, table
+from .race import COLD, ONCE, ONLY_WARM, WARM, Entrant, Unconfined
+from .report import LIMIT_HEADER, RACE_HEADER, STATES, limit_rows, race_rows, table
 from .run import Failure, run
 
 
@@ -53,7 +53,8 @@ class FirstSnapshot(Clone):
         remains = self.live.parent / ".rsyncd-snapshot"
         if remains.exists():
             self.bench.remove(remains)
-        command, env = self.bench.ours(self.bench.scratch / "memory", "--quiet", "snapshot", str(self.live))
+        memory = self.bench.scratch / "memory"
+        command, env = self.bench.ours(memory, "snapshot", str(self.live))
         timed("clone", self.label, [command], env=env, syncs_itself=True)
 
     def made(self):
@@ -67,10 +68,14 @@ class FirstSnapshot(Clone):
 def clone(bench):
     """Tables of a first snapshot, of its removal, and of what the bare system calls cost."""
     live = bench.make_root("root")
-    results = bench.race.run(entrants(bench, live))
-    for name, baseline, title in (("clone", "cp -al", "a first snapshot"), ("removal", "rm -rf", "a removal")):
+    # There are no snapshots yet, so the module is all that can be warm or cold.
+    results = bench.race.run(entrants(bench, live), (WARM, COLD))
+    tables = (("clone", "cp -al", "a first snapshot"), ("removal", "rm -rf", "a removal"))
+    for name, baseline, title in tables:
         times = results[name]
-        yield title, table(RACE_HEADER, race_rows(times, [times[baseline]], bench.tree.entries))
+        for state in (WARM, COLD):
+            rows = race_rows(times, [times[baseline]], state, entries=bench.tree.entries)
+            yield f"{title}, {STATES[state]}", table(RACE_HEADER, rows)
     if not bench.is_large:
         yield "bare system calls", table(LIMIT_HEADER, limit_rows(limits(bench, live)))
 
@@ -78,22 +83,26 @@ def clone(bench):
 def entrants(bench, live):
     """The tools that take part; on a large tree, only the most important peers."""
     tools, bare_loop = bench.tools, str(bench.tools.bare_loop)
-    chosen = [
-        FirstSnapshot("rsyncd-snapshot", bench, live, None, ["rsyncd-snapshot", bare_loop, "remove"]),
-        Clone("cp -al", bench, live, ["cp", "-al"], ["rm -rf", "rm", "-rf"]),
-    ]
+    our_removal = ["rsyncd-snapshot", bare_loop, "remove"]
+    chosen = [FirstSnapshot("rsyncd-snapshot", bench, live, None, our_removal)]
+    if tools.has_landlock():
+        chosen.append(Unconfined(FirstSnapshot("rsyncd-snapshot", bench, live, None)))
+    if not bench.is_large:
+        alone = [bare_loop, "clone"]
+        chosen.append(Clone("its clone alone", bench, live, alone, at_most=ONLY_WARM))
+    chosen.append(Clone("cp -al", bench, live, ["cp", "-al"], ["rm -rf", "rm", "-rf"]))
     if tools.has("cpz") and tools.has("rmz"):
         pair = [tools.paths["cpz"], "-l"], ["rmz", tools.paths["rmz"]]
-        chosen.append(Clone("cpz -l", bench, live, *pair, at_most=ONLY_WARM if bench.is_large else None))
-    if not bench.is_large:
-        chosen.insert(1, Clone("its clone alone", bench, live, [bare_loop, "clone"], at_most=ONLY_WARM))
-        if tools.has("rsync"):
-            link_dest = [tools.paths["rsync"], "-a", f"--link-dest={live}/"]
-            chosen.append(RsyncClone("rsync -a --link-dest", bench, live, link_dest, at_most=ONCE))
+        at_most = ONLY_WARM if bench.is_large else None
+        chosen.append(Clone("cpz -l", bench, live, *pair, at_most=at_most))
+    if tools.has("rsync") and not bench.is_large:
+        link_dest = [tools.paths["rsync"], "-a", f"--link-dest={live}/"]
+        chosen.append(RsyncClone("rsync -a --link-dest", bench, live, link_dest, at_most=ONCE))
     return chosen
 
 
 def limits(bench, live):
     """The times of the bare system calls."""
     bench.disk.sync()
-    return json.loads(run([str(bench.tools.bare_loop), "limits", str(live), str(bench.disk.mount / "mirror")]))
+    mirror = bench.disk.mount / "mirror"
+    return json.loads(run([str(bench.tools.bare_loop), "limits", str(live), str(mirror)]))

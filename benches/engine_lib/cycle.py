@@ -3,8 +3,8 @@
 import time
 
 from .bench import KEPT, snapshots
-from .race import ONCE, ONLY_WARM, Entrant, untimed
-from .report import RACE_HEADER, race_rows, table
+from .race import ONCE, ONLY_WARM, Entrant, Unconfined, untimed
+from .report import RACE_HEADER, STATES, race_rows, table
 from .run import Failure, say
 
 BASELINE = "cp -al + rm -rf"
@@ -36,12 +36,12 @@ class Chain(Entrant):
 
     def turn(self, timed):
         self.bench.tree.replace(str(self.live), self.share)
-        before = snapshots(self.root)
+        before, makes_one = snapshots(self.root), self.makes_one()
         timed("cycle", self.label, self.commands(), env=self.env, syncs_itself=self.syncs_itself)
         after = snapshots(self.root)
-        if self.makes_one() and (not after or after[-1] in before):
+        if makes_one and (not after or after[-1] in before):
             raise Failure(f"{self.label} made no snapshot beside {before}")
-        if not self.makes_one() and after != before:
+        if not makes_one and after != before:
             raise Failure(f"nothing changed, but {self.label} left {after} of {before}")
         if len(after) > KEPT:
             raise Failure(f"{self.label} removed none of {after}")
@@ -92,9 +92,9 @@ class HookChain(TimedChain):
         super().__init__(label, bench, directory)
         self.command, memory = bench.ours(bench.scratch / directory)
         self.env = memory | {
-            "RSYNC_MODULE_NAME": directory, "RSYNC_MODULE_PATH": str(self.live), "RSYNC_HOST_ADDR": "127.0.0.1",
-            "RSYNC_HOST_NAME": "localhost", "RSYNC_USER_NAME": "", "RSYNC_PID": "1",
-            "RSYNC_EXIT_STATUS": "0", "RSYNC_RAW_STATUS": "0",
+            "RSYNC_MODULE_NAME": directory, "RSYNC_MODULE_PATH": str(self.live),
+            "RSYNC_HOST_ADDR": "127.0.0.1", "RSYNC_HOST_NAME": "localhost", "RSYNC_USER_NAME": "",
+            "RSYNC_PID": "1", "RSYNC_EXIT_STATUS": "0", "RSYNC_RAW_STATUS": "0",
         }
 
     def commands(self):
@@ -120,7 +120,8 @@ class PythonChain(TimedChain):
         super().__init__(label, bench, directory)
         home = bench.scratch / directory
         home.mkdir()
-        (home / ".rotate-backups.ini").write_text(f"[{self.root}]\nminutely = {KEPT}\nprefer-recent = yes\n")
+        settings = f"[{self.root}]\nminutely = {KEPT}\nprefer-recent = yes\n"
+        (home / ".rotate-backups.ini").write_text(settings)
         self.env = {"HOME": str(home), "RSYNC_MODULE_PATH": str(self.live)}
 
     def commands(self):
@@ -129,7 +130,7 @@ class PythonChain(TimedChain):
 
 
 def cycle(bench, percents):
-    """The table of one snapshot made and one removed, by the share of files that changed."""
+    """The tables of one snapshot made and one removed, by the share of files that changed."""
     # The peers always copy and remove everything, so the slow ones are timed at one share only.
     main = min((percent for percent in percents if percent >= 1), default=max(percents))
     ours, peers = chains(bench)
@@ -137,21 +138,23 @@ def cycle(bench, percents):
     for percent in sorted(percents, key=lambda percent: (percent != main, percent)):
         say(f"   {percent} % changed")
         is_main = percent == main
-        taking_part = [ours, *peers] if is_main or not bench.is_large else [ours]
+        others = peers if is_main or not bench.is_large else []
         if is_main and bench.tools.has("python") and not bench.is_large:
-            taking_part.append(PythonChain("rsync-system-backup", bench, "python"))
+            others = [*others, PythonChain("rsync-system-backup", bench, "python")]
         for chain in peers:
             chain.at_most = {} if is_main and not bench.is_large else ONLY_WARM
-        for chain in taking_part:
+        for chain in [ours, *others]:
             chain.settle(percent)
-        times = bench.race.run(taking_part)["cycle"]
-        for chain in taking_part:
+        times = bench.race.run([*with_landlock_off(ours), *others])["cycle"]
+        for chain in [ours, *others]:
             chain.check()
         # Without a run of the baseline at this share, the ratio uses the main share.
         bases = [times[BASELINE], *bases[-1:]] if BASELINE in times else bases
-        rows[percent] = race_rows(times, bases, bench.tree.entries, f"{percent} %: ")
-    rows = [row for percent in sorted(rows) for row in rows[percent]]
-    yield "a cycle: one snapshot made, one removed", table(RACE_HEADER, rows)
+        for state in STATES:
+            rows[state, percent] = race_rows(times, bases, state, f"{percent} %: ")
+    for state, title in STATES.items():
+        in_order = [row for percent in sorted(percents) for row in rows[state, percent]]
+        yield f"a cycle: one snapshot made, one removed; {title}", table(RACE_HEADER, in_order)
 
 
 def chains(bench):
@@ -159,5 +162,14 @@ def chains(bench):
     tools = bench.tools
     peers = [CopyChain(BASELINE, bench, "cp", ["cp", "-al"], ["rm", "-rf"])]
     if tools.has("cpz") and tools.has("rmz") and not bench.is_large:
-        peers.append(CopyChain("cpz -l + rmz", bench, "cpz", [tools.paths["cpz"], "-l"], [tools.paths["rmz"]]))
+        copy, removal = [tools.paths["cpz"], "-l"], [tools.paths["rmz"]]
+        peers.append(CopyChain("cpz -l + rmz", bench, "cpz", copy, removal))
     return HookChain("rsyncd-snapshot", bench, "ours"), peers
+
+
+def with_landlock_off(chain):
+    """The chain, and its turns without Landlock where the kernel has it.
+
+    Both work on the same tree in turn, so nothing but Landlock makes a difference.
+    """
+    return [chain, Unconfined(chain)] if chain.bench.tools.has_landlock() else [chain]

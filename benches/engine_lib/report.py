@@ -1,12 +1,18 @@
 """Markdown tables, for the terminal and the results."""
 
-from .race import COLD, WARM, Times
+import statistics
+
+from .race import COLD, LANDLOCK_OFF, MODULE_WARM, WARM, Times
+
+STATES = {WARM: "all warm", MODULE_WARM: "module warm, snapshots cold", COLD: "all cold"}
 
 
 def table(header, rows):
-    """A Markdown table with aligned columns."""
-    cells = [[str(cell) for cell in row] for row in [header, *rows]]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    """A Markdown table with aligned columns, without those that are empty."""
+    used = [column for column in range(len(header))
+            if column == 0 or any(row[column] != "" for row in rows)]
+    cells = [[str(row[column]) for column in used] for row in [header, *rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(used))]
     # The first column holds text, the others numbers.
     aligned = [[cell.ljust(width) if column == 0 else cell.rjust(width)
                 for column, (cell, width) in enumerate(zip(row, widths))] for row in cells]
@@ -14,29 +20,46 @@ def table(header, rows):
     return "\n".join("| " + " | ".join(row) + " |" for row in [aligned[0], rule, *aligned[1:]])
 
 
-RACE_HEADER = ["", "warm s", "min-max", "synced s", "ratio", "ratio synced", "entries/s",
-               "cold s", "cold synced s", "cold ratio", "cold ratio synced", "peak MiB"]
+RACE_HEADER = ["", "s", "min-max", "synced s", "ratio", "ratio synced", "by Landlock",
+               "processor s", "by Landlock", "decided ms", "entries/s", "peak MiB", "runs"]
 
 
-def race_rows(times, bases, entries, prefix=""):
-    """One row per label. A ratio is the speed relative to the first of `bases` with times."""
+def race_rows(times, bases, state, prefix="", entries=None):
+    """One row per label that ran in that state of the caches.
+
+    A ratio is the speed relative to the first of `bases` with times in that state.
+    """
+    base = next((base for base in bases if base.runs[state]), Times())
     rows = []
     for label, own in times.items():
-        cells = [prefix + label]
-        for temperature in (WARM, COLD):
-            plain, synced = own.median(temperature, 0), own.median(temperature, 1)
-            base = next((base for base in bases if base.seconds[temperature]), Times())
-            cells.append(seconds(plain))
-            if temperature == WARM:
-                cells.append(spread(own.range(WARM)))
-            cells.append(seconds(synced))
-            cells.append(ratio(base.median(temperature, 0), plain))
-            cells.append(ratio(base.median(temperature, 1), synced))
-            if temperature == WARM:
-                cells.append(f"{entries / plain:,.0f}" if plain else "")
-        cells.append(f"{own.peak_kib / 1024:.1f}" if own.peak_kib else "")
-        rows.append(cells)
+        if not own.runs[state]:
+            continue
+        seconds = own.median(state, "seconds")
+        synced = own.median(state, "synced")
+        without_landlock = times.get(label + LANDLOCK_OFF)
+        rows.append([
+            prefix + label,
+            fixed(seconds, 3),
+            spread(own.values(state, "seconds")),
+            fixed(synced, 3),
+            quotient(base.median(state, "seconds"), seconds),
+            quotient(base.median(state, "synced"), synced),
+            times_as_long(own, without_landlock, state, "seconds"),
+            fixed(own.median(state, "processor_seconds"), 3),
+            times_as_long(own, without_landlock, state, "processor_seconds"),
+            fixed(own.median(state, "decided"), 1),
+            f"{entries / seconds:,.0f}" if entries else "",
+            mebibytes(own.peak_kib) if state == WARM else "",
+            len(own.values(state, "seconds")),
+        ])
     return rows
+
+
+def times_as_long(own, other, state, name):
+    """How many times as long as the other one a run took: the median over the rounds."""
+    pairs = zip(own.values(state, name), other.values(state, name)) if other else []
+    quotients = [mine / theirs for mine, theirs in pairs if theirs]
+    return fixed(statistics.median(quotients), 2) if quotients else ""
 
 
 LIMIT_HEADER = ["", "calls", "1 thread: s", "us per call", "all cores: s", "us per call"]
@@ -51,18 +74,22 @@ def limit_rows(rounds):
         cells = [call.replace("_", " of "), f"{count:,}"]
         for figures in (single, several):
             time = figures[call]["seconds"]
-            cells += [seconds(time), f"{time / count * 1e6:.2f}" if count else ""]
+            cells += [fixed(time, 3), f"{time / count * 1e6:.2f}" if count else ""]
         rows.append(cells)
     return rows
 
 
-def seconds(value):
-    return "" if value is None else f"{value:.3f}"
+def fixed(value, digits):
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def spread(values):
-    return "" if values is None else f"{values[0]:.3f}-{values[1]:.3f}"
+    return f"{min(values):.3f}-{max(values):.3f}" if values else ""
 
 
-def ratio(base, value):
-    return "" if not base or not value else f"{base / value:.2f}"
+def quotient(dividend, divisor):
+    return "" if not dividend or not divisor else f"{dividend / divisor:.2f}"
+
+
+def mebibytes(kib):
+    return f"{kib / 1024:.1f}" if kib else ""

@@ -1,8 +1,12 @@
 """Runs commands; errors say what to do."""
 
+import json
+import os
 import subprocess
 import sys
-import time
+from pathlib import Path
+
+STOPWATCH = Path(__file__).with_name("stopwatch.py")
 
 
 class Failure(Exception):
@@ -19,28 +23,36 @@ def heading(text):
 
 def run(command, **options):
     """Runs a command and returns its output; an error quotes all of it."""
+    if "input" not in options:
+        options["stdin"] = subprocess.DEVNULL
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True, errors="replace", **options)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              errors="replace", check=False, **options)
     except FileNotFoundError:
         raise Failure(f"{command[0]} is not installed") from None
     if done.returncode != 0:
-        raise Failure(f"{' '.join(command)}: status {done.returncode}\n{done.stdout}{done.stderr}".rstrip())
+        output = f"{done.stdout}{done.stderr}"
+        raise Failure(f"{' '.join(command)}: status {done.returncode}\n{output}".rstrip())
     return done.stdout
 
 
-def seconds_of(commands, env, log):
-    """The time of the commands, one after the other, from first fork to last exit."""
-    with open(log, "wb") as output:
-        start = time.perf_counter()
-        for command in commands:
-            status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                                    env=env).returncode
-            if status != 0:
-                raise Failure(f"{' '.join(command)}: status {status}")
-        return time.perf_counter() - start
+def measure(commands, log, env=None, hides_landlock=False):
+    """Seconds, and seconds of a processor, that the commands took one after the other."""
+    order = {"commands": commands, "log": str(log), "hides_landlock": hides_landlock}
+    command = [sys.executable, "-I", "-S", str(STOPWATCH)]
+    answer = json.loads(run(command, env=environment(env), input=json.dumps(order)))
+    if "failure" in answer:
+        raise Failure(answer["failure"])
+    return answer["seconds"], answer["processor_seconds"]
+
+
+def environment(additions):
+    """The environment of this process with additions; `None` without additions."""
+    return {**os.environ, **additions} if additions else None
 
 
 def tail(log):
     """The last lines of the commands' output."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else ""
+    if not log.exists():
+        return ""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-15:])

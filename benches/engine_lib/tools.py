@@ -1,15 +1,16 @@
 """Finds, installs and names the tools of the benchmark."""
 
+import ctypes
 import importlib.util
 import os
 import platform
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from .run import Failure, heading, run, say
+from .stopwatch import LANDLOCK_CREATE_RULESET
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 PYTHON_PACKAGES = ["rsync-system-backup==1.1", "rotate-backups==8.1"]
@@ -27,6 +28,7 @@ class Tools:
         self.home = self.target / "engine-peers"
         self.program = self.target / "release" / "rsyncd-snapshot"
         self.bare_loop = self.target / "release" / "examples" / "bare_loop"
+        self.commit = None
         self.paths = {}
         wanted = [name for name in PEERS if name not in without]
         if build_peers:
@@ -43,12 +45,17 @@ class Tools:
     def has(self, name):
         return name in self.paths
 
+    def has_landlock(self):
+        """Whether the kernel confines rsyncd-snapshot, so that a run without that differs."""
+        return landlock_version() > 0
+
     def build_ours(self):
         heading("Building rsyncd-snapshot")
         if not shutil.which("cargo"):
             raise Failure("no cargo found. Install a Rust toolchain: https://rustup.rs")
-        build = ["cargo", "build", "--release", "--locked", "--quiet", "--bins", "--example", "bare_loop"]
-        run([*build, "--target-dir", str(self.target)], cwd=PROJECT)
+        build = ["cargo", "build", "--release", "--locked", "--quiet", "--bins"]
+        run([*build, "--example", "bare_loop", "--target-dir", str(self.target)], cwd=PROJECT)
+        self.commit = commit()
 
     def _find(self, name):
         """The path of a peer: in PATH, or where the benchmark installs it."""
@@ -70,14 +77,16 @@ class Tools:
         venv = self.home / "venv"
         try:
             run([sys.executable, "-m", "venv", "--clear", str(venv)])
-            run([str(venv / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *PYTHON_PACKAGES])
+            pip = [str(venv / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+            run([*pip, *PYTHON_PACKAGES])
         except Failure as failure:
             raise Failure(f"{failure}\nDo without: --without python") from None
 
     def versions(self, file_systems):
         """The versions, one line per tool."""
         ours = run([str(self.program), "--version"]).strip()
-        lines = [f"{ours}, {self.program.stat().st_size // 1024} KiB", first_line(["cp", "--version"])]
+        lines = [f"{ours}, {self.program.stat().st_size // 1024} KiB",
+                 first_line(["cp", "--version"])]
         if self.has("rsync"):
             lines.append(" ".join(first_line(["rsync", "--version"]).split()[:3]))
         lines += [first_line([self.paths[name], "--version"]) for name in CRATES if self.has(name)]
@@ -91,7 +100,8 @@ class Tools:
 def install_packages(file_systems, without, build_peers):
     """Installs missing Debian packages. Without apt-get it names them."""
     needed = {f"mkfs.{name}": MKFS_PACKAGES[name] for name in file_systems}
-    needed |= {"mount": "mount", "losetup": "mount", "unshare": "util-linux", "/usr/bin/time": "time", "cc": "gcc"}
+    needed |= {"mount": "mount", "losetup": "mount", "unshare": "util-linux",
+               "/usr/bin/time": "time", "cc": "gcc", "strace": "strace"}
     if "rsync" not in without:
         needed["rsync"] = "rsync"
     missing = {package for tool, package in needed.items() if not shutil.which(tool)}
@@ -115,22 +125,39 @@ def install_packages(file_systems, without, build_peers):
 
 def first_line(command):
     # Some print their version to standard error.
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          check=False)
     return done.stdout.strip().partition("\n")[0]
 
 
 def machine():
-    """The machine, as lines of text."""
+    """The machine, in one line."""
     cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return [
-        f"{cores} of {os.cpu_count()} cores ({processor()}), {memory:.0f} GiB of memory",
-        f"kernel {platform.release()} ({platform.machine()}), load {os.getloadavg()[0]:.1f} at the start",
-        time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-    ]
+    version = landlock_version()
+    landlock = f"Landlock version {version}" if version > 0 else "no Landlock"
+    return (f"{cores} of {os.cpu_count()} cores ({processor()}), {memory:.0f} GiB of memory, "
+            f"kernel {platform.release()} ({platform.machine()}) with {landlock}")
 
 
 def processor():
-    fields = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
     names = {key.strip(): value.strip() for key, value in fields.items()}
     return names.get("model name") or names.get("vendor_id") or platform.processor() or "unknown"
+
+
+def landlock_version():
+    """The version of Landlock that the kernel offers; below 1 if it offers none."""
+    asks_for_version = 1
+    return ctypes.CDLL(None).syscall(LANDLOCK_CREATE_RULESET, None, 0, asks_for_version)
+
+
+def commit():
+    """The commit of the project that is measured, and whether the files differ from it."""
+    try:
+        name = run(["git", "rev-parse", "--short=12", "HEAD"], cwd=PROJECT).strip()
+        changes = run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=PROJECT)
+    except Failure:
+        return "of an unknown commit"
+    return f"of commit {name}" + (" with changes that are not committed" if changes else "")
