@@ -19,6 +19,8 @@ GROUPS = {
                             for name in ("{}listxattr", "{}getxattr", "{}setxattr")},
     "mode, owner, times": {"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "lchown", "fchown",
                            "fchownat", "utimensat"},
+    "close": {"close", "close_range"},
+    "wait for threads": {"futex", "sched_yield"},
 }
 OTHER = "all other calls"
 HEADER = ["", "calls", "per changed name", "floor", "floor per changed name", "times the floor"]
