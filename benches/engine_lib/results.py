@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from .run import say
+
 # The heading of a section: file system, tree, number of entries, section.
 HEADING = re.compile(r"^## (?P<file_system>\w+), (?P<tree>\w+) \(.*\): (?P<section>\w+)$")
 
@@ -53,12 +55,18 @@ class Results:
             self._write({**self._sections(), key: section})
 
     def _sections(self):
-        """The sections in the file, by file system, tree and section. Others are left out."""
+        """The sections in the file, by file system, tree and section.
+
+        What an earlier form of the benchmark wrote does not fit the introduction and is left out.
+        """
         if not self.path.exists():
             return {}
         sections = re.split(r"^(?=## )", self.path.read_text(), flags=re.MULTILINE)[1:]
         found = {key_of(section.partition("\n")[0]): section for section in sections}
-        return {key: section for key, section in found.items() if key in self.order}
+        known = {key: section for key, section in found.items() if key in self.order}
+        if len(known) < len(sections):
+            say(f"{self.path}: {len(sections) - len(known)} sections of another form are left out")
+        return known
 
     def _write(self, sections):
         tools = "\n".join(f"- {line}" for line in self.tools)
