@@ -10,12 +10,12 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::config::rsyncd_module::{ModuleParameters, RsyncdModule, canonical};
 use crate::config::rsyncd_syntax::{Statement, Statements};
+use crate::system::small_file;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
 
@@ -218,10 +218,8 @@ fn read_bytes(file: &Path) -> Result<Vec<u8>, Error> {
         place: format!("cannot read {}", escape_path(file)),
         problem,
     };
-    let mut text = Vec::new();
-    let read =
-        File::open(file).and_then(|opened| opened.take(MAX_BYTES + 1).read_to_end(&mut text));
-    read.map_err(|cause| refused(cause.to_string()))?;
+    let read = File::open(file).and_then(|opened| small_file::read_opened(&opened, MAX_BYTES + 1));
+    let text = read.map_err(|cause| refused(cause.to_string()))?;
     match text.len() as u64 <= MAX_BYTES {
         true => Ok(text),
         false => {

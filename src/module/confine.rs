@@ -82,7 +82,10 @@ fn give_up_capabilities(kept: CapabilitySet) {
     let given_up = rustix::thread::set_no_new_privs(true).and_then(|()| {
         drop_bounding(kept);
         let held = rustix::thread::capabilities(None)?;
-        drop_ambient(kept);
+        // No capability is ambient unless it is inheritable, too.
+        if !kept.contains(held.inheritable) {
+            drop_ambient(kept);
+        }
         let sets = CapabilitySets {
             effective: held.effective & kept,
             permitted: held.permitted & kept,
@@ -117,8 +120,7 @@ fn others(kept: CapabilitySet) -> impl Iterator<Item = CapabilitySet> {
 fn drop_bounding(kept: CapabilitySet) {
     for one in others(kept) {
         // The call fails for the first capability that the kernel does not know.
-        let Ok(is_present) = rustix::thread::capability_is_in_bounding_set(one) else { break };
-        if is_present && rustix::thread::remove_capability_from_bounding_set(one).is_err() {
+        if rustix::thread::remove_capability_from_bounding_set(one).is_err() {
             break;
         }
     }

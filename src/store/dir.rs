@@ -7,7 +7,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use nix::unistd::fsync;
 use crate::engine::listing::Listing;
 use crate::store::layout::Subdir;
 use crate::system::identity::SysResult;
+use crate::system::small_file;
 use crate::system::syscalls::open_directory;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
@@ -57,11 +58,8 @@ pub(crate) fn read_bytes(dir: Dir, name: &str, max_bytes: u64) -> Result<Option<
         Err(Errno::ENOENT) => return Ok(None),
         Err(cause) => return Err(Error::io("read", &path, cause)),
     };
-    let mut bytes = Vec::new();
-    file.take(max_bytes)
-        .read_to_end(&mut bytes)
-        .map_err(|cause| Error::io("read", &path, cause))?;
-    Ok(Some(bytes))
+    let bytes = small_file::read_opened(&file, max_bytes);
+    bytes.map(Some).map_err(|cause| Error::io("read", &path, cause))
 }
 
 /// Replaces the file `name`, durably.

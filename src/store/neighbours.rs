@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 
 use crate::store::layout::PRIVATE;
 use crate::store::memory::MachineMemory;
+use crate::system::small_file;
 
 /// Whether a module other than that at `module_path` has a snapshot root on the file system of
 /// `root`.
 pub(crate) fn has_neighbours(memory: &MachineMemory, module_path: &Path, root: &Path) -> bool {
-    let Ok(table) = fs::read("/proc/self/mountinfo") else { return false };
+    let Ok(table) = small_file::read("/proc/self/mountinfo") else { return false };
     let own = device_of(&table, root);
     let is_there = |other: &PathBuf| fs::symlink_metadata(other.join(PRIVATE)).is_ok();
     own.is_some()

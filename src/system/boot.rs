@@ -3,17 +3,17 @@
 //! Whether one run's scan began after another run started must not depend on the wall clock, which
 //! administrators and time daemons set. The boot clock also runs while the machine sleeps.
 
-use std::fs;
 use std::sync::OnceLock;
 
 use nix::time::{ClockId, clock_gettime};
 
 use crate::decide::boot_time::BootTime;
+use crate::system::small_file;
 
 /// The id of this boot; empty as long as it cannot be read.
 fn this_boot() -> String {
     static BOOT: OnceLock<String> = OnceLock::new();
-    let read = || fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    let read = || small_file::read_text("/proc/sys/kernel/random/boot_id").ok();
     let boot = BOOT.get().cloned().or_else(|| Some(read()?.trim().to_string()));
     boot.map_or_else(String::new, |boot| BOOT.get_or_init(|| boot).clone())
 }
@@ -23,7 +23,7 @@ fn this_boot() -> String {
 pub(crate) fn namespace_offset() -> i64 {
     static OFFSET: OnceLock<i64> = OnceLock::new();
     *OFFSET.get_or_init(|| {
-        fs::read_to_string("/proc/self/timens_offsets")
+        small_file::read_text("/proc/self/timens_offsets")
             .ok()
             .and_then(|text| parse_offset(&text))
             .unwrap_or(0)

@@ -9,4 +9,5 @@ pub(crate) mod mounts;
 pub(crate) mod pid_namespace;
 pub(crate) mod priority;
 pub(crate) mod process;
+pub(crate) mod small_file;
 pub(crate) mod syscalls;

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 
 use crate::decide::boot_time::BootTime;
 use crate::decide::liveness::EntryOrigin;
+use crate::system::small_file;
 
 /// The inode of the PID namespace that the kernel starts with, `PROC_PID_INIT_INO`: it sees all
 /// processes.
@@ -64,7 +65,7 @@ impl PidNamespace {
         if !boot.is_certain() {
             return Err(UNREADABLE);
         }
-        let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        let machine = small_file::read_text("/etc/machine-id").unwrap_or_default();
         let uname = rustix::system::uname();
         let machine = [machine.trim().as_bytes(), b"\0", uname.nodename().to_bytes()].concat();
         Ok(PidNamespace {

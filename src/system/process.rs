@@ -16,6 +16,7 @@ use crate::decide::boot_time::BootTime;
 use crate::decide::liveness::{EntryOrigin, Liveness, ProcessLookup, liveness};
 use crate::system::boot::namespace_offset;
 use crate::system::pid_namespace::PidNamespace;
+use crate::system::small_file;
 use crate::tell::error::{Error, Result};
 
 /// A process of this machine.
@@ -109,7 +110,7 @@ impl Process {
 impl ProcessStat {
     fn read(pid: u32) -> Result<Option<Self>> {
         let path = format!("/proc/{pid}/stat");
-        match fs::read(&path) {
+        match small_file::read(&path) {
             Ok(bytes) => Ok(ProcessStat::parse(&bytes).map(ProcessStat::by_kernel_clock)),
             Err(cause) if cause.raw_os_error() == Some(libc::ENOENT) && exists(pid) => {
                 // rsyncd's processes have capabilities that this process has given up.
@@ -208,7 +209,7 @@ impl NestedProcesses {
     /// None if the process is in this namespace, or has ended.
     fn look(pid: u32) -> Result<Option<(u32, u64)>> {
         let path = format!("/proc/{pid}/status");
-        let status = match fs::read(&path) {
+        let status = match small_file::read(&path) {
             Ok(status) => status,
             Err(cause) if matches!(cause.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
                 return Ok(None);
