@@ -13,10 +13,12 @@ use crate::decide::fingerprint::Fingerprint;
 use crate::decide::verdict_facts::{ClientCompletion, RunningPushes};
 use crate::run::request::Request;
 use crate::run::session::Session;
+use crate::store::dir::{self, Dir, OwnedDir};
 use crate::store::gate::Gate;
 use crate::store::inode_log::in_place::InPlaceChanges;
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
+use crate::tell::error::Result;
 
 pub(crate) struct SnapshotAttempt<'a> {
     pub(crate) session: Session<'a>,
@@ -40,11 +42,29 @@ pub(crate) struct SnapshotAttempt<'a> {
     pub(crate) is_full: Cell<bool>,
     /// Keeps the gate closed until the live tree has been read; `None` after that.
     pub(crate) gate: Cell<Option<Gate>>,
+    /// Whether the new snapshot has a name that is not durable yet.
+    pub(crate) has_unsynced_name: Cell<bool>,
+    /// `records`, once a record has been replaced that is not durable yet.
+    pub(crate) unsynced_records: Cell<Option<OwnedDir>>,
     /// The pushes that were running when the gate was closed.
     pub(crate) running: RunningPushes,
     /// The files that pushes changed in place. `None` if no push has rewritten files since the last
     /// run.
     pub(crate) in_place: Option<InPlaceChanges>,
+}
+
+impl SnapshotAttempt<'_> {
+    /// Makes the snapshot's name and the replaced record durable.
+    pub(crate) fn sync_names(&self) -> Result<()> {
+        if let Some(records) = self.unsynced_records.take() {
+            dir::sync(records.dir())?;
+        }
+        let root = self.session.root;
+        match self.has_unsynced_name.take() {
+            true => dir::sync(Dir { directory: root.directory(), path: &root.path }),
+            false => Ok(()),
+        }
+    }
 }
 
 /// What was seen of the live tree.

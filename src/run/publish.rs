@@ -79,17 +79,31 @@ impl SnapshotAttempt<'_> {
         if let Some(error) = staged.publish(root, &name, &record)? {
             report.warn(format!("`verify` will not know the new files of {name}: {error}"));
         }
+        self.has_unsynced_name.set(true);
         self.sequence.set(sequence);
-        self.log_published(&name, &record, &verdict.because);
+        let make_durable = || {
+            self.sync_names()?;
+            self.log_published(&name, &record, &verdict.because);
+            Ok(())
+        };
         if begins_inode_log {
+            make_durable()?;
             self.complete_inode_log(&name, report);
         }
         if target.policy.content_hashes {
             report.unhashed.push(name.clone());
         }
         report.ending = Ending::Published;
-        report.snapshot = Some(name);
-        self.remember(observation, &verdict)
+        report.snapshot = Some(name.clone());
+        let remembered = self.remember(observation, &verdict, || match begins_inode_log {
+            true => Ok(()),
+            false => make_durable(),
+        });
+        // An error of the state may have come before the sync of the name.
+        if self.has_unsynced_name.get() {
+            make_durable()?;
+        }
+        remembered
     }
 
     /// Clones the live tree into staging, out of a retired snapshot if `may_recycle`, and opens the

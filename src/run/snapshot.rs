@@ -9,7 +9,7 @@
 //!   changes that this run missed, so this run does not cover it.
 //! * Marks are read before the scan and again after the clone. Only marks that were there before
 //!   the scan are cleared.
-//! * The state is written last. A run that dies before that leaves its marks, and the next run does
+//! * The state becomes visible last, after the snapshot's name is durable. A run that dies before that leaves its marks, and the next run does
 //!   a little more than it must.
 
 use std::cell::{Cell, RefCell};
@@ -133,6 +133,8 @@ impl<'a> SnapshotAttempt<'a> {
             completion: ClientCompletion::of_module(root.module()),
             is_full: Cell::new(false),
             gate: Cell::new(Some(gate)),
+            has_unsynced_name: Cell::new(false),
+            unsynced_records: Cell::new(None),
             running,
             in_place,
         })
@@ -166,7 +168,7 @@ impl SnapshotAttempt<'_> {
             return self.publish(&observation, verdict, Some(&scan), report);
         }
         self.end_without_snapshot(&verdict.because, report);
-        self.remember(&observation, &verdict)
+        self.remember(&observation, &verdict, || self.sync_names())
     }
 
     fn end_without_snapshot(&self, because: &TransferReason, report: &mut Report) {
@@ -301,16 +303,18 @@ impl SnapshotAttempt<'_> {
         can_wait && newest.is_some_and(|newest| self.now - newest.name.time < interval)
     }
 
-    /// Writes the state for the next run.
+    /// Writes the state for the next run. It is visible only after `first` has made the names of
+    /// this attempt durable.
     pub(crate) fn remember(
         &self,
         observation: &Observation,
         carried_out: &TransferVerdict,
+        first: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         let limit = self.session.target.policy.clock_jump;
         let last_run = self.before.last_run.as_ref().map(|run| run.time);
         let jump = clock_jump(self.before.clock_jump.as_ref(), last_run, self.now, limit);
-        State::update(self.session.root.private(), |state| {
+        let change = |state: &mut State| {
             state.sequence = state.sequence.max(self.sequence.get());
             state.clock = Some(self.clock_history.borrow().clone());
             state.last_run = Some(LastRun {
@@ -351,8 +355,8 @@ impl SnapshotAttempt<'_> {
                     self.now,
                 );
             }
-        })
-        .map(drop)
+        };
+        State::update_after(self.session.root.private(), change, first)
     }
 
     /// Whether the mark was set by a run that gave up waiting for this one. This run takes that

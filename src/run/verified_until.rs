@@ -46,7 +46,10 @@ impl SnapshotAttempt<'_> {
             return Ok(());
         }
         record.verified_until = until;
-        record.write(self.session.root.subdir(Subdir::Records)?.dir(), &item.name.text)
+        let records = self.session.root.subdir(Subdir::Records)?;
+        record.write_before_sync(records.dir(), &item.name.text)?;
+        self.unsynced_records.set(Some(records));
+        Ok(())
     }
 
     /// Corrects a `verified_until` in the future before the snapshot gets a successor. A wrong

@@ -4,6 +4,9 @@
 //! one, and the directory is synced. At every point there is one whole text under the name. In
 //! `.rsyncd-snapshot` itself no file may be opened for writing
 //! ([`confine`](crate::module::confine)), so the temporary file is made in `drafts` there.
+//!
+//! A sync waits for the disk; most journals commit everything at once. So what is independent is
+//! renamed first and synced then, one after the other: the first sync does the work of all.
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
@@ -64,18 +67,61 @@ pub(crate) fn read_bytes(dir: Dir, name: &str, max_bytes: u64) -> Result<Option<
 
 /// Replaces the file `name`, durably.
 pub(crate) fn write(dir: Dir, name: &str, text: &str) -> Result<()> {
-    write_volatile(dir, dir, name, text.as_bytes(), true)?;
+    write_before_sync(dir, name, text)?;
+    sync(dir)
+}
+
+/// [`write()`] for a caller who is about to [`sync`] the directory. A crash before that leaves the
+/// old text or the new one.
+pub(crate) fn write_before_sync(dir: Dir, name: &str, text: &str) -> Result<()> {
+    let draft = Draft::write(dir, dir, name, text.as_bytes())?;
+    draft.sync()?;
+    draft.publish()
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync(dir: Dir) -> Result<()> {
     fsync(dir.directory).map_err(|cause| Error::io("sync", dir.path, cause))
+}
+
+/// [`write()`] for a file that does not exist yet, with one sync of the disk instead of two: it
+/// gets its name before it is synced. A crash of the machine before this function returns may leave
+/// an empty file, which the reader has to take for none.
+pub(crate) fn write_new(dir: Dir, name: &str, text: &str) -> Result<()> {
+    let draft = Draft::write(dir, dir, name, text.as_bytes())?;
+    draft.publish()?;
+    draft.sync()?;
+    sync(dir)
 }
 
 /// [`write()`] for a file of the private directory itself. The rename takes the text from one
 /// directory to the other as a whole; a draft that a crash leaves is written over.
 pub(crate) fn write_drafted(private: Dir, name: &str, text: &str) -> Result<()> {
+    write_drafted_after(private, name, text, || Ok(()))
+}
+
+/// [`write_drafted`] of a text that is true only once `first` has made other files durable. The
+/// text is on disk, though not under its name, before `first` is called.
+///
+/// # Errors
+/// That of `first`, which is called in any case.
+pub(crate) fn write_drafted_after(
+    private: Dir,
+    name: &str,
+    text: &str,
+    first: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let path = private.path.join(Subdir::Drafts.name());
-    let drafts = open_drafts(private.directory).map_err(|cause| Error::io("open", &path, cause))?;
+    let drafts = match open_drafts(private.directory) {
+        Ok(drafts) => drafts,
+        Err(cause) => return first().and(Err(Error::io("open", &path, cause))),
+    };
     let drafts = Dir { directory: drafts.as_fd(), path: &path };
-    write_volatile(drafts, private, name, text.as_bytes(), true)?;
-    fsync(private.directory).map_err(|cause| Error::io("sync", private.path, cause))
+    let draft = Draft::write(drafts, private, name, text.as_bytes());
+    let draft = draft.and_then(|draft| draft.sync().map(|()| draft));
+    first()?;
+    draft?.publish()?;
+    sync(private)
 }
 
 /// Makes `drafts` if an earlier version made the root.
@@ -91,24 +137,50 @@ fn open_drafts(private: BorrowedFd) -> SysResult<OwnedFd> {
 
 /// Replaces the file `name` for a caller who is about to sync the whole file system.
 pub(crate) fn write_before_syncfs(dir: Dir, name: &str, content: &[u8]) -> Result<()> {
-    write_volatile(dir, dir, name, content, false)
+    Draft::write(dir, dir, name, content)?.publish()
 }
 
-fn write_volatile(drafts: Dir, dir: Dir, name: &str, content: &[u8], sync: bool) -> Result<()> {
-    let path = dir.path.join(name);
-    let failed = |cause: std::io::Error| Error::io("write", &path, cause);
-    let temporary = c_name(&format!("{name}{TEMPORARY}"));
-    let flags =
-        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let opened =
-        openat(drafts.directory, temporary.as_c_str(), flags, Mode::from_bits_truncate(0o600));
-    let mut file = File::from(opened.map_err(|cause| failed(cause.into()))?);
-    file.write_all(content).map_err(failed)?;
-    if sync {
-        file.sync_all().map_err(failed)?;
+/// The new text of a file, under a temporary name.
+struct Draft<'a> {
+    file: File,
+    drafts: Dir<'a>,
+    dir: Dir<'a>,
+    name: &'a str,
+}
+
+impl<'a> Draft<'a> {
+    fn write(drafts: Dir<'a>, dir: Dir<'a>, name: &'a str, content: &[u8]) -> Result<Self> {
+        let failed = |cause: std::io::Error| Error::io("write", &dir.path.join(name), cause);
+        let flags = OFlag::O_WRONLY
+            | OFlag::O_CREAT
+            | OFlag::O_TRUNC
+            | OFlag::O_NOFOLLOW
+            | OFlag::O_CLOEXEC;
+        let mode = Mode::from_bits_truncate(0o600);
+        let opened = openat(drafts.directory, temporary(name).as_c_str(), flags, mode);
+        let mut file = File::from(opened.map_err(|cause| failed(cause.into()))?);
+        file.write_all(content).map_err(failed)?;
+        Ok(Draft { file, drafts, dir, name })
     }
-    renameat(drafts.directory, temporary.as_c_str(), dir.directory, c_name(name).as_c_str())
-        .map_err(|cause| failed(cause.into()))
+
+    fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(|cause| self.failed(cause))
+    }
+
+    /// Gives the text its name.
+    fn publish(&self) -> Result<()> {
+        let (from, to) = (temporary(self.name), c_name(self.name));
+        renameat(self.drafts.directory, from.as_c_str(), self.dir.directory, to.as_c_str())
+            .map_err(|cause| self.failed(cause.into()))
+    }
+
+    fn failed(&self, cause: std::io::Error) -> Error {
+        Error::io("write", &self.dir.path.join(self.name), cause)
+    }
+}
+
+fn temporary(name: &str) -> CString {
+    c_name(&format!("{name}{TEMPORARY}"))
 }
 
 /// A name as the system calls take it. Names that this program makes never hold a NUL, and names

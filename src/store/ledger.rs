@@ -7,7 +7,8 @@
 //! the snapshot root is full, the entry is written to this machine's memory.
 //!
 //! The entry of a push is on disk before rsync writes anything, so after a crash of the machine it
-//! shows that the module is torn. No other change needs to be durable: an entry that a crash brings
+//! shows that the module is torn. A crash while the entry is being synced may leave an empty file,
+//! which counts as none: its push was not let in. No other change needs to be durable: an entry that a crash brings
 //! back is of an earlier boot, and such a push never counts as good, because its data may not have
 //! been synced.
 
@@ -115,7 +116,7 @@ impl Ledger {
             let names = names_in(dir.dir())?;
             names
                 .iter()
-                .filter(|name| name.ends_with(TEMPORARY))
+                .filter(|name| name.ends_with(TEMPORARY) || never_began(dir.dir(), name))
                 .try_for_each(|name| self.unlink(index, name))?;
         }
         Ok(())
@@ -254,9 +255,17 @@ fn make_dir(path: &Path) -> Result<OwnedDir> {
 fn enter(dir: Dir, file: &str, entry: &LedgerEntry) -> Result<()> {
     let text = to_toml(entry, dir)?;
     match entry.writes() {
-        true => dir::write(dir, file, &text),
+        true => dir::write_new(dir, file, &text),
         false => dir::write_before_syncfs(dir, file, text.as_bytes()),
     }
+}
+
+/// Whether the machine crashed while the entry was being synced, before its transfer was let in: it
+/// is an empty one of an earlier boot, and of a transfer that has not ended.
+fn never_began(dir: Dir, file: &str) -> bool {
+    let Some((namespace, _, None)) = read_name(file) else { return false };
+    let is_empty = || stat_entry(dir.directory, &c_name(file)).is_ok_and(|stat| stat.st_size == 0);
+    PidNamespace::origin(namespace.as_ref()) == EntryOrigin::EarlierBoot && is_empty()
 }
 
 fn entries_in(dirs: &[OwnedDir]) -> Result<Vec<StoredEntry>> {
@@ -265,6 +274,9 @@ fn entries_in(dirs: &[OwnedDir]) -> Result<Vec<StoredEntry>> {
     for (index, dir) in dirs.iter().enumerate() {
         for file in names_in(dir.dir())? {
             let Some((namespace, pid, status)) = read_name(&file) else { continue };
+            if never_began(dir.dir(), &file) {
+                continue;
+            }
             let entry = match dir::read(dir.dir(), &file) {
                 // If the caller holds no lock, an entry may be removed after its name was listed.
                 Ok(None) => continue,

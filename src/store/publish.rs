@@ -2,7 +2,8 @@
 //!
 //! Order: retired snapshot, if one is recycled, into staging → clone into staging → attributes
 //! bottom-up → record and inode log → `syncfs`, checked → rename without replacing → fsync of the
-//! root. Before the rename a crash leaves only staging and a record without a snapshot, which
+//! root, which the caller does together with its next one, before anything relies on the name. Before
+//! the rename a crash leaves only staging and a record without a snapshot, which
 //! [`clean_up`](crate::store::clean_up) removes; at the rename everything in the tree is on disk,
 //! file contents that rsync never synced included; after the fsync the name is, too. So a name in
 //! the root is a complete, durable tree at every instant.
@@ -219,8 +220,9 @@ impl StagedSnapshot {
         }
     }
 
-    /// Makes the staged tree durable, then visible as the snapshot `name`. Returns the error if its
-    /// inodes could not be recorded, which does not prevent the snapshot.
+    /// Makes the staged tree durable, then visible as the snapshot `name`; the name is durable once
+    /// the caller has synced the root. Returns the error if its inodes could not be recorded, which
+    /// does not prevent the snapshot.
     pub fn publish(
         self,
         root: &SnapshotRoot,
@@ -242,7 +244,6 @@ impl StagedSnapshot {
                 Error::io_pair("publish", &from, &root.path.join(name), cause)
             },
         )?;
-        fsync(root.directory()).map_err(|cause| Error::io("sync", &root.path, cause))?;
         Ok(recorded.err())
     }
 }

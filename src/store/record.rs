@@ -263,9 +263,10 @@ impl Record {
         format::read(&records.path.join(&file), &text).map(Some)
     }
 
-    /// Replaces the record of the snapshot `name`, durably.
-    pub fn write(&self, records: Dir, name: &str) -> Result<()> {
-        dir::write(records, &file_name(name), &self.to_text(records)?)
+    /// Replaces the record of the snapshot `name` for a caller who is about to sync `records`. A
+    /// crash before that leaves the old record or the new one.
+    pub fn write_before_sync(&self, records: Dir, name: &str) -> Result<()> {
+        dir::write_before_sync(records, &file_name(name), &self.to_text(records)?)
     }
 
     /// [`write`](Self::write) for a caller who is about to sync the whole file system.

@@ -273,8 +273,29 @@ impl State {
     /// [`State::update`] for a caller that holds the state's lock already.
     pub fn update_guarded<T>(
         private: Dir,
+        guard: &DirLock,
+        change: impl FnOnce(&mut State) -> T,
+    ) -> Result<(Self, T)> {
+        State::update_guarded_after(private, guard, change, || Ok(()))
+    }
+
+    /// [`State::update`] with a state that is true only once `first` has made other files durable.
+    /// The new state is on disk, though not visible, before that, so that one sync of the disk
+    /// serves both. After an error, `first` may not have been called.
+    pub fn update_after(
+        private: Dir,
+        change: impl FnOnce(&mut State),
+        first: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let guard = DirLock::on_directory(private)?;
+        State::update_guarded_after(private, &guard, change, first).map(drop)
+    }
+
+    fn update_guarded_after<T>(
+        private: Dir,
         _: &DirLock,
         change: impl FnOnce(&mut State) -> T,
+        first: impl FnOnce() -> Result<()>,
     ) -> Result<(Self, T)> {
         let (before, mut rewrite) = match State::read(private) {
             Ok(state) => {
@@ -305,14 +326,14 @@ impl State {
         rewrite |= state != before;
         let has_pins = !(before.pins.is_empty() && state.pins.is_empty());
         if has_pins && (state.pins != before.pins || rewrite && !exists(private, PINS_FILE)?) {
-            dir::write_drafted(
-                private,
-                PINS_FILE,
-                &to_toml(&PinCopy { format: FORMAT, pins: state.pins.clone() }, private)?,
-            )?;
+            let copy = PinCopy { format: FORMAT, pins: state.pins.clone() };
+            dir::write_drafted(private, PINS_FILE, &to_toml(&copy, private)?)?;
         }
         if rewrite {
-            dir::write_drafted(private, STATE_FILE, &to_toml(&state, private)?)?;
+            let text = to_toml(&state, private)?;
+            dir::write_drafted_after(private, STATE_FILE, &text, first)?;
+        } else {
+            first()?;
         }
         Ok((state, result))
     }
