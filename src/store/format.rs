@@ -3,7 +3,9 @@
 //! A file of a newer version is neither read nor overwritten: it may hold keys that this version
 //! does not know. So the number is checked before the rest is parsed.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -26,6 +28,43 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
     }
     toml::from_str(text)
         .map_err(|error| Error::Damaged { path: path(), problem: first_line(&error) })
+}
+
+/// What texts of one kind were parsed to. A run reads the state a dozen times and each record twice,
+/// mostly unchanged, and to compare texts takes far less time than to parse them.
+pub(crate) struct ParsedTexts<T> {
+    most: usize,
+    known: Mutex<BTreeMap<String, T>>,
+}
+
+/// A longer text is parsed each time: it is rare, as is a record of many copies, and would take
+/// memory.
+const MAX_KNOWN_BYTES: usize = 8 << 10;
+
+impl<T: DeserializeOwned + Clone> ParsedTexts<T> {
+    /// Keeps at most the last `most` texts.
+    pub(crate) const fn new(most: usize) -> Self {
+        ParsedTexts { most, known: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// [`read`] of a text that may have been read before.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub(crate) fn read(&self, path: &Path, text: &str) -> Result<T> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = known.get(text) {
+            return Ok(value.clone());
+        }
+        let value: T = read(path, text)?;
+        if known.len() >= self.most {
+            known.clear();
+        }
+        if text.len() <= MAX_KNOWN_BYTES {
+            known.insert(text.to_string(), value.clone());
+        }
+        Ok(value)
+    }
 }
 
 /// The number of the top-level key `format`, which we write before every table.
@@ -71,6 +110,21 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(number(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_has_changed_is_parsed_anew() {
+        #[derive(Clone, serde::Deserialize)]
+        struct Counted {
+            count: u32,
+        }
+        let known = ParsedTexts::<Counted>::new(1);
+        let path = Path::new("/root.toml");
+        for count in [1, 1, 2, 1] {
+            let value = known.read(path, &format!("count = {count}\n")).expect("a number");
+            assert_eq!(value.count, count);
+            assert!(known.read(path, "count = \"x\"\n").is_err());
         }
     }
 

@@ -17,7 +17,7 @@ use crate::engine::clone::{CloneOutcome, PartialDirCounts};
 use crate::engine::compare::ExplainedDifferences;
 use crate::engine::copied::{Copied, CopiedState, Copies, InodePair};
 use crate::store::dir::{self, Dir};
-use crate::store::format::{self, FORMAT, to_toml};
+use crate::store::format::{FORMAT, ParsedTexts, to_toml};
 use crate::tell::error::Result;
 use crate::tell::escape::{escape, unescape};
 
@@ -92,6 +92,9 @@ pub struct Record {
     #[serde(default, rename = "copy", skip_serializing_if = "Vec::is_empty")]
     pub copies: Vec<CopyRecord>,
 }
+
+/// Enough for a root with hundreds of snapshots.
+static KNOWN: ParsedTexts<Record> = ParsedTexts::new(512);
 
 /// What was found in [partial directories](crate::decide::partial_dirs) when the snapshot was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -260,7 +263,7 @@ impl Record {
     pub fn read(records: Dir, name: &str) -> Result<Option<Self>> {
         let file = file_name(name);
         let Some(text) = dir::read(records, &file)? else { return Ok(None) };
-        format::read(&records.path.join(&file), &text).map(Some)
+        KNOWN.read(&records.path.join(&file), &text).map(Some)
     }
 
     /// Replaces the record of the snapshot `name` for a caller who is about to sync `records`. A

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::store::dir::{self, Dir, c_name};
-use crate::store::format::{self, FORMAT, to_toml};
+use crate::store::format::{FORMAT, ParsedTexts, to_toml};
 use crate::store::layout::REGISTRATION_FILE;
 use crate::system::syscalls::stat_entry;
 use crate::tell::error::Result;
@@ -26,6 +26,8 @@ pub struct Registration {
     /// The module's directory, escaped.
     pub path: String,
 }
+
+static KNOWN: ParsedTexts<Registration> = ParsedTexts::new(1);
 
 impl Registration {
     /// The registration of the module `name` in the directory `path`.
@@ -79,7 +81,7 @@ impl Registration {
     /// Reads the registration of a root; `None` if it has none.
     pub fn read(private: Dir) -> Result<Option<Self>> {
         let Some(text) = dir::read(private, REGISTRATION_FILE)? else { return Ok(None) };
-        format::read(&private.path.join(REGISTRATION_FILE), &text).map(Some)
+        KNOWN.read(&private.path.join(REGISTRATION_FILE), &text).map(Some)
     }
 
     /// Whether a root has the file, readable or not.

@@ -27,7 +27,7 @@ use crate::decide::snapshot_verdict::RotationHistory;
 use crate::decide::torn_mark::TornMark;
 use crate::decide::verdict_facts::{Asked, Due, DueReason};
 use crate::store::dir::{self, Dir, c_name, names_in};
-use crate::store::format::{self, FORMAT, to_toml};
+use crate::store::format::{FORMAT, ParsedTexts, to_toml};
 use crate::store::layout::{DAMAGED_STATE_FILE, PINS_FILE, STATE_FILE, Subdir};
 use crate::store::lock::DirLock;
 use crate::store::pin::Pins;
@@ -107,6 +107,8 @@ pub struct State {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub retired: BTreeMap<String, DateTime<Utc>>,
 }
+
+static KNOWN: ParsedTexts<State> = ParsedTexts::new(1);
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
@@ -257,7 +259,7 @@ impl State {
                 false => Ok(State::default()),
             };
         };
-        format::read(&private.path.join(STATE_FILE), &text)
+        KNOWN.read(&private.path.join(STATE_FILE), &text)
     }
 
     /// Changes the state under its lock, durably if `change` changed anything, and returns it.
