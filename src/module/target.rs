@@ -176,6 +176,12 @@ impl Target {
         }
     }
 
+    /// Whether the root was used before and is surely empty now. A root that cannot be read is not
+    /// lost: the run that follows reports the error.
+    pub(crate) fn has_lost_history(&self) -> bool {
+        matches!(self.lost_history(), Some(Error::Root { .. }))
+    }
+
     /// [`lost_history`](Self::lost_history) for a module whose directory does not exist either, so
     /// that no target can be made.
     pub fn lost_directory(settings: &Settings, module_path: &Path) -> Option<Error> {

@@ -48,7 +48,7 @@ pub fn run(target: &Target, request: &Request, clock: &Clock) -> Result<Report> 
             target.label()
         );
     }
-    let is_lost = target.lost_history().is_some();
+    let is_lost = target.has_lost_history();
     let lost = if is_lost { begins_anew(target, request) } else { None };
     let moved = moved_root(target);
     let mut result = run_in_root(target, request, clock, is_lost);

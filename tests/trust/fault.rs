@@ -145,22 +145,25 @@ fn assert_the_end_is_told(
                 tells("warning") || tells("error") || is_summed_up,
                 "{what}: no clear warning: {run}"
             );
-            assert_it_shows_in_check(site, what);
+            assert_it_shows_in_check(site, &run.to_string(), what);
         }
         Some(1) if !is_gate => {
             assert!(tells("error"), "{what}: no clear error: {run}");
             // A person who pins sees it fail; a daemon or a timer may run the others.
             if ![PIN.name, UNDELETE.name].contains(&scene.name) {
-                assert_it_shows_in_check(site, what);
+                assert_it_shows_in_check(site, &run.to_string(), what);
             }
         }
         code => panic!("{what}: exit {code:?}: {run}"),
     }
 }
 
-fn assert_it_shows_in_check(site: &Site, what: &str) {
+fn assert_it_shows_in_check(site: &Site, run: &str, what: &str) {
     let check = site.module.run(&["check", "data"]);
-    assert!(matches!(check.code(), Some(1 | 2)), "{what}: a failure has to show: {check}");
+    assert!(
+        matches!(check.code(), Some(1 | 2)),
+        "{what}: a failure has to show: {check}\nafter {run}"
+    );
 }
 
 /// What there was is there, or retired after a newer snapshot was safe; and what is new is
