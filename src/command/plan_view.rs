@@ -293,5 +293,5 @@ fn words(reason: &SnapshotReason, text: String, kept: &BTreeMap<String, bool>) -
 fn cover(reason: &SnapshotReason, kept: &BTreeMap<String, bool>) -> Option<CoverView> {
     let SnapshotReason::SlotTaken { frequency, slot, by } = reason else { return None };
     let keep = kept.get(by).copied().unwrap_or(false);
-    Some(CoverView { frequency: frequency.word(), slot: slot.clone(), name: by.clone(), keep })
+    Some(CoverView { frequency: frequency.word(), slot: slot.to_string(), name: by.clone(), keep })
 }

@@ -15,7 +15,7 @@ use crate::decide::frequency::{Frequency, SlotCount};
 use crate::decide::grade::Grade;
 use crate::decide::policy::Policy;
 use crate::decide::replay::pushed;
-use crate::decide::retention::decide_before_guards;
+use crate::decide::retention::decide_each;
 use crate::decide::snapshot::Snapshot;
 
 /// The usual distance is the median of this many of the newest distances. More would mislead:
@@ -124,7 +124,7 @@ fn decided(
     let all: Vec<Snapshot> = held.iter().chain(others).cloned().collect();
     let mut left = Vec::with_capacity(held.len());
     let mut gone = Vec::new();
-    let verdicts = decide_before_guards(&all, policy, now).verdicts;
+    let verdicts = decide_each(all, policy, now).verdicts;
     for verdict in verdicts.into_iter().filter(|verdict| !is_future_push(&verdict.snapshot)) {
         match verdict.keep {
             true => left.push(verdict.snapshot),
@@ -134,16 +134,16 @@ fn decided(
     (left, gone)
 }
 
-/// How the name of a future push begins; no snapshot's name begins with it.
+/// The name of every future push; no snapshot has it. Each decision makes a hundred of them, and
+/// nothing shows their names.
 const FUTURE_PUSH: &str = "+";
 
 fn is_future_push(snapshot: &Snapshot) -> bool {
-    snapshot.name.starts_with(FUTURE_PUSH)
+    snapshot.name == FUTURE_PUSH
 }
 
 fn future_push(from: DateTime<Utc>, until: DateTime<Utc>) -> Snapshot {
-    let snapshot = pushed(from);
-    Snapshot { name: format!("{FUTURE_PUSH}{}", snapshot.name), verified_until: until, ..snapshot }
+    Snapshot { verified_until: until, ..pushed(FUTURE_PUSH.to_string(), from) }
 }
 
 /// The pushes to come, numbered from 1.

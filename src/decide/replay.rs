@@ -79,7 +79,7 @@ impl<'a> Replay<'a> {
                 .filter(|verdict| verdict.keep)
                 .map(|verdict| verdict.snapshot)
                 .collect();
-            held.push(pushed(now));
+            held.push(pushed(SnapshotName::new(now, Grade::Complete).text, now));
             self.decision = decide_before_guards(&held, self.policy, now);
         }
         true
@@ -98,10 +98,10 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// The snapshot that a push at `time` makes.
-pub(crate) fn pushed(time: DateTime<Utc>) -> Snapshot {
+/// The snapshot `name` that a push at `time` makes.
+pub(crate) fn pushed(name: String, time: DateTime<Utc>) -> Snapshot {
     Snapshot {
-        name: SnapshotName::new(time, Grade::Complete).text,
+        name,
         time,
         verified_until: time,
         grade: Grade::Complete,

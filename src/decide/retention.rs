@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 
 use crate::decide::grade::Grade;
 use crate::decide::policy::Policy;
-use crate::decide::slot;
+use crate::decide::slot::SlotName;
 use crate::decide::slot_claim::{ShownPeriod, SlotClaim, claims};
 use crate::decide::snapshot::Snapshot;
 use crate::decide::snapshot_reason::SnapshotReason;
@@ -18,13 +18,18 @@ pub fn decide_before_guards(
     policy: &Policy,
     now: DateTime<Utc>,
 ) -> Decision {
+    decide_each(snapshots.to_vec(), policy, now)
+}
+
+/// [`decide_before_guards`] for a caller who no longer needs the snapshots.
+pub(crate) fn decide_each(
+    snapshots: Vec<Snapshot>,
+    policy: &Policy,
+    now: DateTime<Utc>,
+) -> Decision {
     let mut verdicts: Vec<SnapshotVerdict> = snapshots
-        .iter()
-        .map(|snapshot| SnapshotVerdict {
-            snapshot: snapshot.clone(),
-            keep: false,
-            reasons: Vec::new(),
-        })
+        .into_iter()
+        .map(|snapshot| SnapshotVerdict { snapshot, keep: false, reasons: Vec::new() })
         .collect();
     verdicts.sort_by(|a, b| {
         (a.snapshot.time, &a.snapshot.name).cmp(&(b.snapshot.time, &b.snapshot.name))
@@ -79,7 +84,7 @@ pub(crate) fn keep_slots(
             let verdict = &mut verdicts[complete[position]];
             match claim {
                 SlotClaim::Kept { rank } => {
-                    let slot = slot::label(
+                    let slot = SlotName::of(
                         frequency,
                         held_span(&verdict.snapshot, now).until,
                         &policy.time_zone,
@@ -97,7 +102,7 @@ pub(crate) fn keep_slots(
                 }
                 SlotClaim::Taken { .. } | SlotClaim::Outside if verdict.keep => {}
                 SlotClaim::Taken { by } => {
-                    let slot = slot::label(frequency, verdict.snapshot.time, &policy.time_zone);
+                    let slot = SlotName::of(frequency, verdict.snapshot.time, &policy.time_zone);
                     let by = verdicts[complete[by]].snapshot.name.clone();
                     verdicts[complete[position]].reasons.push(SnapshotReason::SlotTaken {
                         frequency,
@@ -183,7 +188,7 @@ pub(crate) fn keep_partial_slots(
     for &(frequency, count) in &policy.keep {
         for (position, claim) in claims(&spans, frequency, count, policy).into_iter().enumerate() {
             if matches!(claim, SlotClaim::Kept { .. }) {
-                let slot = slot::label(frequency, spans[position].until, &policy.time_zone);
+                let slot = SlotName::of(frequency, spans[position].until, &policy.time_zone);
                 let reason = SnapshotReason::PartialSlot { frequency, slot, since: since.clone() };
                 keep(&mut verdicts[newer[position]], reason);
             }

@@ -7,6 +7,8 @@
 //! change by half an hour. A slot is a number that grows with time and has no gaps, which makes
 //! "the N newest slots" plain arithmetic.
 
+use std::fmt;
+
 use chrono::{DateTime, Datelike, Months, NaiveDateTime, TimeDelta, Utc};
 
 use crate::decide::frequency::Frequency;
@@ -64,18 +66,33 @@ pub fn periods_before(frequency: Frequency, position: i64, count: u32) -> Option
     }
 }
 
-/// What people call the slot of `time`: `2026-W47`, `2026-11-22 19h`.
-pub fn label(frequency: Frequency, time: DateTime<Utc>, zone: &Zone) -> String {
-    let local = zone.to_local(time);
-    let format = match frequency {
-        Frequency::Minutely => "%Y-%m-%d %H:%M",
-        Frequency::Hourly => "%Y-%m-%d %Hh",
-        Frequency::Daily => "%Y-%m-%d",
-        Frequency::Weekly => "%G-W%V",
-        Frequency::Monthly => "%Y-%m",
-        Frequency::Yearly => "%Y",
-    };
-    local.format(format).to_string()
+/// What people call a slot: `2026-W47`, `2026-11-22 19h`. It becomes text only where it is shown: a
+/// forecast makes hundreds of decisions and shows none of their reasons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotName {
+    frequency: Frequency,
+    local: NaiveDateTime,
+}
+
+impl SlotName {
+    /// The name of the slot that `time` falls in.
+    pub fn of(frequency: Frequency, time: DateTime<Utc>, zone: &Zone) -> Self {
+        SlotName { frequency, local: zone.to_local(time) }
+    }
+}
+
+impl fmt::Display for SlotName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let format = match self.frequency {
+            Frequency::Minutely => "%Y-%m-%d %H:%M",
+            Frequency::Hourly => "%Y-%m-%d %Hh",
+            Frequency::Daily => "%Y-%m-%d",
+            Frequency::Weekly => "%G-W%V",
+            Frequency::Monthly => "%Y-%m",
+            Frequency::Yearly => "%Y",
+        };
+        write!(f, "{}", self.local.format(format))
+    }
 }
 
 fn months_before(position: i64, count: u32) -> Option<i64> {

@@ -12,6 +12,7 @@ use crate::decide::duration_text::DurationText;
 use crate::decide::frequency::{Frequency, SlotCount};
 use crate::decide::obstacle::Obstacle;
 use crate::decide::policy::Prefer;
+use crate::decide::slot::SlotName;
 use crate::decide::snapshot::Undated;
 use crate::tell::counted;
 
@@ -29,7 +30,7 @@ pub enum SnapshotReason {
         /// Which snapshot stands for a slot.
         prefer: Prefer,
         /// The slot's name; the newest one's when it stands for several.
-        slot: String,
+        slot: SlotName,
     },
     /// It is the newest complete snapshot.
     NewestComplete,
@@ -49,7 +50,7 @@ pub enum SnapshotReason {
         /// The slot's frequency.
         frequency: Frequency,
         /// The slot's name.
-        slot: String,
+        slot: SlotName,
         /// The newest complete snapshot, if there is one.
         since: Option<String>,
     },
@@ -84,7 +85,7 @@ pub enum SnapshotReason {
         /// The slot's frequency.
         frequency: Frequency,
         /// The slot's name.
-        slot: String,
+        slot: SlotName,
         /// The snapshot that stands for it.
         by: String,
     },
