@@ -104,10 +104,13 @@ impl Mounts {
 
     /// Whether a call for `path` may wait for a server that the work on `own` does not need.
     pub(crate) fn may_wait_for(&self, path: &Path, own: &Path) -> bool {
+        self.served_above(path).any(|point| !own.starts_with(point))
+    }
+
+    /// The mount points at or above `path` of file systems that a server or a program serves.
+    pub(crate) fn served_above(&self, path: &Path) -> impl Iterator<Item = &Path> {
         let served = self.0.iter().filter(|mounted| mounted.kind.is_served());
-        served
-            .filter(|mounted| path.starts_with(&mounted.point))
-            .any(|mounted| !own.starts_with(&mounted.point))
+        served.map(|mounted| mounted.point.as_path()).filter(move |point| path.starts_with(point))
     }
 
     /// Whether something is mounted below `path`, which is absolute and without symbolic links.
