@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::command::finding::{Finding, Severity};
+use crate::command::writers::Writers;
 use crate::command::{config_findings, print_json, root_findings};
 use crate::config::forbidden::offers_only_reading;
 use crate::config::rsyncd_conf::RsyncdConf;
@@ -17,6 +18,7 @@ use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
 use crate::module::context::Context;
 use crate::module::known_modules::{self, KnownModule};
 use crate::module::target::Target;
+use crate::store::other_modules::OtherModules;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
 use crate::tell::output::print;
@@ -71,15 +73,29 @@ fn to_text(view: &CheckView) -> String {
     text
 }
 
+/// What is read once for all modules that are checked.
+struct Surroundings<'a> {
+    others: OtherModules,
+    /// None if rsyncd.conf cannot be read.
+    writers: Option<Writers<'a>>,
+}
+
+impl<'a> Surroundings<'a> {
+    fn read(context: &Context, conf: Option<&'a RsyncdConf>) -> Self {
+        Surroundings { others: context.other_modules(), writers: conf.map(Writers::of) }
+    }
+}
+
 fn check_named(context: &Context, module: &OsStr) -> Vec<CheckedModuleView> {
     let conf = context.settings.rsyncd().ok();
     let name = module.as_bytes();
-    let is_configured = |name: &[u8]| conf.as_ref().is_some_and(|conf| conf.module(name).is_some());
+    let is_configured = |name: &[u8]| conf.is_some_and(|conf| conf.module(name).is_some());
     let refused = match known_modules::named(&context.settings, module) {
         Ok(found) => {
+            let around = Surroundings::read(context, conf);
             return found
                 .into_iter()
-                .map(|(label, target)| checked(label, target, conf.as_ref()))
+                .map(|(label, target)| checked(label, target, &around))
                 .collect();
         }
         // A `check` of all modules reports this module in the same way.
@@ -89,8 +105,7 @@ fn check_named(context: &Context, module: &OsStr) -> Vec<CheckedModuleView> {
         Err(error @ Error::NoAnswer { .. }) => Finding::new(Severity::Critical, error.to_string()),
         Err(error) => Finding::new(Severity::Unknown, error.to_string()),
     };
-    let whereabouts =
-        conf.as_ref().and_then(|conf| conf.module(name)).map(RsyncdModule::whereabouts);
+    let whereabouts = conf.and_then(|conf| conf.module(name)).map(RsyncdModule::whereabouts);
     let finding = match whereabouts {
         Some(Ok(ModuleDirectory::Unknown { why })) => unknown(&why),
         _ => refused,
@@ -101,10 +116,10 @@ fn check_named(context: &Context, module: &OsStr) -> Vec<CheckedModuleView> {
 fn checked(
     label: String,
     target: Result<Target, Error>,
-    conf: Option<&RsyncdConf>,
+    around: &Surroundings,
 ) -> CheckedModuleView {
     match target {
-        Ok(target) => view(label, check_module(&target, conf)),
+        Ok(target) => view(label, check_module(&target, around)),
         Err(error) => view(label, vec![Finding::new(Severity::Critical, error.to_string())]),
     }
 }
@@ -127,6 +142,7 @@ fn check_all(context: &Context) -> Vec<CheckedModuleView> {
             )];
         }
     };
+    let around = Surroundings::read(context, Some(conf));
     let mut modules = Vec::new();
     for module in &conf.modules {
         let has_hook = module.runs_this_program(config_findings::POST_XFER);
@@ -142,16 +158,16 @@ fn check_all(context: &Context) -> Vec<CheckedModuleView> {
             Err(_) if !has_hook => {}
             Ok(target)
                 if !has_hook && !target.is_registered() && target.lost_history().is_none() => {}
-            target => modules.push(checked(escape(&module.name), target, Some(&conf))),
+            target => modules.push(checked(escape(&module.name), target, &around)),
         }
     }
-    for found in known_modules::beyond_conf(&context.settings, &conf) {
+    for found in known_modules::beyond_conf(&context.settings, conf) {
         match found {
             KnownModule::Configured(label, target) | KnownModule::Unconfigured(label, target) => {
-                modules.push(checked(label, target, Some(&conf)));
+                modules.push(checked(label, target, &around));
             }
             KnownModule::NeverSucceeded(label, target) => {
-                modules.push(checked(label, Ok(target), Some(&conf)))
+                modules.push(checked(label, Ok(target), &around))
             }
             KnownModule::Unknown { name, why } => {
                 if conf
@@ -173,15 +189,22 @@ fn check_all(context: &Context) -> Vec<CheckedModuleView> {
     modules
 }
 
-pub(crate) fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Finding> {
+/// The findings about a module and its root, without those about rsyncd.conf.
+pub(crate) fn check_without_conf(target: &Target) -> Vec<Finding> {
+    check_module(target, &Surroundings { others: target.other_modules(), writers: None })
+}
+
+fn check_module(target: &Target, around: &Surroundings) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let module = conf.zip(target.name.as_deref()).and_then(|(conf, name)| conf.module(name));
+    let writers = around.writers.as_ref();
+    let module =
+        writers.zip(target.name.as_deref()).and_then(|(writers, name)| writers.conf.module(name));
     let only_reads = module.is_some_and(offers_only_reading);
     if only_reads && !target.is_registered() && target.lost_history().is_none() {
         let message = "the module is read only, so no snapshots are made of it";
         return vec![Finding::new(Severity::Ok, message)];
     }
-    if let Err(refusal) = target.check_nesting() {
+    if let Err(refusal) = target.check_nesting_among(&around.others) {
         let level = if only_reads { Severity::Warning } else { Severity::Critical };
         findings.push(Finding::new(level, refusal.to_string()));
     }
@@ -207,8 +230,8 @@ pub(crate) fn check_module(target: &Target, conf: Option<&RsyncdConf>) -> Vec<Fi
             }
         }
     }
-    if let (Some(conf), Some(name)) = (conf, &target.name) {
-        findings.extend(config_findings::of_module(conf, name, target));
+    if let (Some(writers), Some(module)) = (writers, module) {
+        findings.extend(config_findings::of_module(writers, module, target));
     }
     findings
 }

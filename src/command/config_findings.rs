@@ -2,11 +2,12 @@
 //! through which clients could change snapshots.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::command::finding::{Finding, Severity};
+use crate::command::writers::Writers;
+use crate::config::forbidden::says_writable;
 use crate::config::partial_links::{follows_links, remedy};
-use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::config::settings::{PolicySource, Settings};
 use crate::decide::arguments::rewriting_option::RewritingOption;
@@ -14,7 +15,6 @@ use crate::decide::name::SnapshotName;
 use crate::decide::zone::Zone;
 use crate::module::target::Target;
 use crate::store::layout::PRIVATE;
-use crate::system::mounts::Mounts;
 use crate::tell::PROGRAM;
 use crate::tell::escape::{escape, escape_path};
 
@@ -55,8 +55,7 @@ pub(crate) fn of_policy(settings: &Settings) -> Option<Vec<Finding>> {
 }
 
 /// Findings about one module in rsyncd.conf.
-pub(crate) fn of_module(conf: &RsyncdConf, name: &[u8], target: &Target) -> Vec<Finding> {
-    let Some(module) = conf.module(name) else { return Vec::new() };
+pub(crate) fn of_module(writers: &Writers, module: &RsyncdModule, target: &Target) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut warn = |message: String| findings.push(Finding::new(Severity::Warning, message));
     if !module.runs_this_program(POST_XFER) {
@@ -71,7 +70,7 @@ pub(crate) fn of_module(conf: &RsyncdConf, name: &[u8], target: &Target) -> Vec<
         }
     }
     let missing = unrefused_options(module);
-    if !module.runs_this_program(PRE_XFER) && is_writable(module) && !missing.is_empty() {
+    if !module.runs_this_program(PRE_XFER) && says_writable(module) && !missing.is_empty() {
         warn(format!(
             "rsyncd.conf: `refuse options` lacks {}: with them a client rewrites files that \
              snapshots share",
@@ -80,8 +79,8 @@ pub(crate) fn of_module(conf: &RsyncdConf, name: &[u8], target: &Target) -> Vec<
     }
     findings.extend(hook_mistake(module));
     findings.extend(refused_partial_dirs(module, target));
-    findings.extend(modules_that_write_snapshots(conf, &target.root_path, name));
-    findings.extend(modules_without_pre_xfer(conf, target, name));
+    findings.extend(modules_that_write_snapshots(writers, module, target));
+    findings.extend(modules_without_pre_xfer(writers, module, target));
     findings
 }
 
@@ -113,7 +112,7 @@ fn hook_mistake(module: &RsyncdModule) -> Option<Finding> {
             );
             Some(Finding::new(Severity::Critical, message))
         }
-        (false, true) if is_writable(module) => {
+        (false, true) if says_writable(module) => {
             let message = format!(
                 "`{PRE_XFER} = /usr/bin/{PROGRAM} {PRE_XFER_COMMAND}` is recommended: it keeps \
                  pushes apart from snapshots"
@@ -129,7 +128,7 @@ fn hook_mistake(module: &RsyncdModule) -> Option<Finding> {
 fn refused_partial_dirs(module: &RsyncdModule, target: &Target) -> Option<Finding> {
     let dirs = &target.policy.partial_dirs;
     let are_refused =
-        module.runs_this_program(PRE_XFER) && is_writable(module) && follows_links(module, dirs);
+        module.runs_this_program(PRE_XFER) && says_writable(module) && follows_links(module, dirs);
     are_refused.then(|| {
         let message = format!(
             "nothing to do unless clients push with --partial-dir or --delay-updates: such pushes \
@@ -170,16 +169,16 @@ fn unrefused_options(module: &RsyncdModule) -> Vec<&'static str> {
 }
 
 /// Other modules through which clients can write to the snapshots.
-fn modules_that_write_snapshots(conf: &RsyncdConf, root: &Path, name: &[u8]) -> Vec<Finding> {
-    let mounts = Mounts::read().unwrap_or_default();
-    let writes_into_root = |module: &&RsyncdModule| {
-        module.name != name
-            && is_writable(module)
-            && module
-                .path()
-                .is_ok_and(|path| reaches_snapshots(&resolved(path, root, &mounts), root))
-    };
-    let finding = |module: &RsyncdModule| {
+fn modules_that_write_snapshots(
+    writers: &Writers,
+    own: &RsyncdModule,
+    target: &Target,
+) -> Vec<Finding> {
+    let root = &target.root_path;
+    let overlapping = writers.overlapping(root).into_iter();
+    let into_root = overlapping
+        .filter(|(path, module)| module.name != own.name && reaches_snapshots(path, root));
+    let finding = |(_, module): (_, &RsyncdModule)| {
         let name = escape(&module.name);
         Finding::new(
             Severity::Critical,
@@ -189,27 +188,22 @@ fn modules_that_write_snapshots(conf: &RsyncdConf, root: &Path, name: &[u8]) -> 
             ),
         )
     };
-    conf.modules.iter().filter(writes_into_root).map(finding).collect()
+    into_root.map(finding).collect()
 }
 
 /// Other modules that reach the module's directory and turn no push away.
-fn modules_without_pre_xfer(conf: &RsyncdConf, target: &Target, name: &[u8]) -> Vec<Finding> {
-    let mounts = Mounts::read().unwrap_or_default();
-    let reaches = |module: &RsyncdModule| {
-        let path = module.path().ok().map(|path| resolved(path, &target.module_path, &mounts));
-        path.is_some_and(|path| {
-            let is_above_root = reaches_snapshots(&path, &target.root_path);
-            let overlaps =
-                path.starts_with(&target.module_path) || target.module_path.starts_with(&path);
-            overlaps && !is_above_root
-        })
+fn modules_without_pre_xfer(
+    writers: &Writers,
+    own: &RsyncdModule,
+    target: &Target,
+) -> Vec<Finding> {
+    let can_rewrite = |(path, module): &(&Path, &RsyncdModule)| {
+        let is_other = module.name != own.name && !module.runs_this_program(PRE_XFER);
+        is_other
+            && !unrefused_options(module).is_empty()
+            && !reaches_snapshots(path, &target.root_path)
     };
-    let can_rewrite = |module: &&RsyncdModule| {
-        let is_other =
-            module.name != name && is_writable(module) && !module.runs_this_program(PRE_XFER);
-        is_other && !unrefused_options(module).is_empty() && reaches(module)
-    };
-    let finding = |module: &RsyncdModule| {
+    let finding = |(_, module): (_, &RsyncdModule)| {
         let message = format!(
             "rsyncd.conf: clients of module '{}' can rewrite files that snapshots share; add \
              `{PRE_XFER}` to it, or `refuse options = inplace append* partial-dir delay-updates`",
@@ -217,16 +211,8 @@ fn modules_without_pre_xfer(conf: &RsyncdConf, target: &Target, name: &[u8]) -> 
         );
         Finding::new(Severity::Warning, message)
     };
-    conf.modules.iter().filter(can_rewrite).map(finding).collect()
-}
-
-/// The path without symbolic links. Returned as it is if that would ask a server that `own` does
-/// not need, because that server may not answer.
-fn resolved(path: PathBuf, own: &Path, mounts: &Mounts) -> PathBuf {
-    match mounts.may_wait_for(&path, own) {
-        true => path,
-        false => std::fs::canonicalize(&path).unwrap_or(path),
-    }
+    let overlapping = writers.overlapping(&target.module_path).into_iter();
+    overlapping.filter(can_rewrite).map(finding).collect()
 }
 
 /// Whether `path` is above the root, or within one of its snapshots or `.rsyncd-snapshot`.
@@ -236,10 +222,6 @@ fn reaches_snapshots(path: &Path, root: &Path) -> bool {
         name == PRIVATE.as_bytes() || SnapshotName::parse(name, &Zone::utc()).is_some()
     };
     root.starts_with(path) || within.is_some_and(|first| is_ours(first.as_os_str().as_bytes()))
-}
-
-fn is_writable(module: &RsyncdModule) -> bool {
-    matches!(text(module, "read only").to_ascii_lowercase().as_str(), "no" | "false" | "0")
 }
 
 fn text(module: &RsyncdModule, parameter: &str) -> String {

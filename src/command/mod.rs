@@ -28,7 +28,9 @@ pub(crate) mod timeline;
 pub(crate) mod unremovable_findings;
 pub(crate) mod verify;
 pub(crate) mod view;
+pub(crate) mod writers;
 
+use std::cell::LazyCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -44,6 +46,7 @@ use crate::module::context::Context;
 use crate::module::known_modules::{self, KnownModule};
 use crate::module::target::Target;
 use crate::store::memory::{RunFailure, RunKind};
+use crate::store::other_modules::OtherModules;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, shell_path};
 use crate::tell::exit::Exit;
@@ -63,6 +66,7 @@ impl Context {
             return known_modules::named(&self.settings, module);
         }
         let mut targets = Vec::new();
+        let others = LazyCell::new(|| self.other_modules());
         for found in known_modules::all(&self.settings)? {
             match found {
                 KnownModule::Configured(label, target) => targets.push((label, target)),
@@ -75,7 +79,7 @@ impl Context {
                 ),
                 // This module would take snapshots of snapshots; the work on it fails and says so.
                 KnownModule::NeverSucceeded(label, target)
-                    if changes && target.check_nesting().is_err() =>
+                    if changes && target.check_nesting_among(&others).is_err() =>
                 {
                     targets.push((label, Ok(target)));
                 }
@@ -134,11 +138,12 @@ impl Context {
         let targets = self
             .targets(module, true)
             .inspect_err(|error| self.remember_unresolved(module, kind, error))?;
+        let others = self.other_modules();
         let mut skipped = Exit::Done;
         let mut kept = Vec::new();
         for (label, target) in targets {
             let target = target.map(|target| target.opened_by(opener));
-            match target.as_ref().map_or(Ok(()), |target| self.check_use(target, module)) {
+            match target.as_ref().map_or(Ok(()), |target| self.check_use(target, module, &others)) {
                 Err(refusal) if module.is_none() => {
                     log::warn!("{label}: skipped: {refusal}");
                     skipped = Exit::Warnings;
@@ -157,8 +162,13 @@ impl Context {
     /// Refuses a module that snapshots cannot be made of, and a read-only one that is given by
     /// name. The latter may be filled by another program; then the administrator names its
     /// directory.
-    fn check_use(&self, target: &Target, module: Option<&OsStr>) -> Result<()> {
-        target.check_nesting()?;
+    fn check_use(
+        &self,
+        target: &Target,
+        module: Option<&OsStr>,
+        others: &OtherModules,
+    ) -> Result<()> {
+        target.check_nesting_among(others)?;
         let is_by_name = module.is_some_and(|module| !module.as_bytes().starts_with(b"/"));
         let may_register = target.opener.may_register() && is_by_name;
         let (true, Some(name)) = (may_register, &target.name) else { return Ok(()) };

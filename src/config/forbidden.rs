@@ -34,6 +34,11 @@ pub(crate) fn offers_only_reading(module: &RsyncdModule) -> bool {
     is_read_only(module, b"") == Some(true) && !words(rules).any(may_write)
 }
 
+/// Whether the module's section, or the defaults, say that clients may write to it.
+pub(crate) fn says_writable(module: &RsyncdModule) -> bool {
+    module.get("read only").and_then(read_bool) == Some(false)
+}
+
 /// Whether the transfer of `user` to the module at `path` certainly writes nothing. False if
 /// `module` is not the one that the daemon runs the hook for.
 pub(crate) fn is_reader(module: &RsyncdModule, user: &[u8], path: &Path) -> bool {

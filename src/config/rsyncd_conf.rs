@@ -13,8 +13,10 @@ use std::fs::{self, File};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use crate::config::rsyncd_module::{ModuleParameters, RsyncdModule, canonical};
+use crate::config::forbidden::offers_only_reading;
+use crate::config::rsyncd_module::{ModuleDirectory, ModuleParameters, RsyncdModule, canonical};
 use crate::config::rsyncd_syntax::{Statement, Statements};
+use crate::decide::root_overlap::ConfiguredModule;
 use crate::system::small_file;
 use crate::tell::error::Error;
 use crate::tell::escape::{escape, escape_path};
@@ -48,6 +50,21 @@ impl RsyncdConf {
         let mut reader = ConfReader::default();
         reader.read_file(file, 0)?;
         Ok(RsyncdConf { modules: reader.finish() })
+    }
+
+    /// The modules that clients may write to and whose directories it says.
+    pub(crate) fn writable_modules(&self) -> Vec<ConfiguredModule> {
+        let configured = |module: &RsyncdModule| match module.whereabouts() {
+            Ok(ModuleDirectory::At(directory)) if !offers_only_reading(module) => {
+                Some(ConfiguredModule {
+                    name: escape(&module.name),
+                    directory,
+                    gets_snapshots: module.runs_this_program("post-xfer exec"),
+                })
+            }
+            _ => None,
+        };
+        self.modules.iter().filter_map(configured).collect()
     }
 
     /// The module that a client reaches by this name, which rsync compares byte by byte.

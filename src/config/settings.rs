@@ -9,15 +9,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::forbidden::offers_only_reading;
 use crate::config::policy_file::Policies;
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
 use crate::decide::policy::Policy;
-use crate::decide::root_overlap::ConfiguredModule;
 use crate::store::memory::MachineMemory;
 use crate::tell::error::Result;
-use crate::tell::escape::{escape, escape_path};
+use crate::tell::escape::escape_path;
 
 /// Where the policy is unless `--config` says otherwise.
 pub(crate) const POLICY_FILE: &str = "/etc/rsyncd-snapshot.toml";
@@ -36,8 +34,7 @@ pub struct Settings {
     pub memory: MachineMemory,
     policies: Policies,
     /// rsyncd's configuration, once it was read without error.
-    rsyncd: OnceCell<RsyncdConf>,
-    writable_modules: OnceCell<Arc<[ConfiguredModule]>>,
+    rsyncd: OnceCell<Arc<RsyncdConf>>,
 }
 
 /// How reading the policy file ended.
@@ -73,7 +70,6 @@ impl Settings {
             memory: MachineMemory::from_environment(),
             policies,
             rsyncd: OnceCell::new(),
-            writable_modules: OnceCell::new(),
         }
     }
 
@@ -88,32 +84,17 @@ impl Settings {
     }
 
     /// rsyncd's configuration, as it was when it was first read.
-    pub fn rsyncd(&self) -> Result<RsyncdConf> {
-        if let Some(conf) = self.rsyncd.get() {
-            return Ok(conf.clone());
-        }
-        let conf = RsyncdConf::read(&self.rsyncd_conf)?;
-        Ok(self.rsyncd.get_or_init(|| conf).clone())
+    pub fn rsyncd(&self) -> Result<&RsyncdConf> {
+        self.shared_rsyncd().map(Arc::as_ref)
     }
 
-    /// The modules that clients may write to and whose directories are in rsyncd.conf; none if it
-    /// cannot be read.
-    pub fn writable_modules(&self) -> Arc<[ConfiguredModule]> {
-        let configured = |module: &RsyncdModule| match module.whereabouts() {
-            Ok(ModuleDirectory::At(directory)) if !offers_only_reading(module) => {
-                Some(ConfiguredModule {
-                    name: escape(&module.name),
-                    directory,
-                    gets_snapshots: module.runs_this_program("post-xfer exec"),
-                })
-            }
-            _ => None,
-        };
-        let all = || {
-            let conf = self.rsyncd().ok();
-            conf.iter().flat_map(|conf| &conf.modules).filter_map(configured).collect()
-        };
-        self.writable_modules.get_or_init(all).clone()
+    /// [`rsyncd`](Self::rsyncd) for a holder that outlives these settings.
+    pub(crate) fn shared_rsyncd(&self) -> Result<&Arc<RsyncdConf>> {
+        if let Some(conf) = self.rsyncd.get() {
+            return Ok(conf);
+        }
+        let conf = RsyncdConf::read(&self.rsyncd_conf)?;
+        Ok(self.rsyncd.get_or_init(|| Arc::new(conf)))
     }
 
     /// Whether a module's name may stand for several directories.

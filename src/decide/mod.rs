@@ -29,6 +29,7 @@ pub mod liveness;
 pub mod name;
 pub mod obstacle;
 pub mod partial_dirs;
+pub mod path_index;
 pub mod policy;
 pub mod push_job;
 pub mod pushes_without_snapshot;

@@ -5,6 +5,7 @@
 //! once, with the policy.
 
 use std::fmt;
+use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use tz::TimeZone;
@@ -13,7 +14,8 @@ use tz::TimeZone;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Zone {
     name: String,
-    rules: TimeZone,
+    /// Shared, because each module's policy has a zone.
+    rules: Arc<TimeZone>,
 }
 
 impl Zone {
@@ -24,7 +26,7 @@ impl Zone {
 
     /// A zone with these rules, under the name that the policy gives it.
     pub fn new(name: &str, rules: TimeZone) -> Self {
-        Zone { name: name.to_string(), rules }
+        Zone { name: name.to_string(), rules: Arc::new(rules) }
     }
 
     /// Central European time by its present rules.

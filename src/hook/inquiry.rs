@@ -28,7 +28,7 @@ pub(crate) fn is_asked(request: &TransferRequest) -> bool {
 
 /// The answer, in one line.
 pub(crate) fn answer(target: &Target) -> String {
-    let level = check::check_module(target, None).iter().map(|finding| finding.level).max();
+    let level = check::check_without_conf(target).iter().map(|finding| finding.level).max();
     let word = level.unwrap_or(Severity::Unknown).word();
     let free = rustix::fs::statvfs(&target.module_path)
         .map(|facts| facts.f_bavail.saturating_mul(facts.f_frsize).to_string());

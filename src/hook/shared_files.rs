@@ -109,7 +109,7 @@ fn refused_for_links(
     dirs: &PartialDirs,
 ) -> Option<String> {
     let conf = settings.rsyncd().ok();
-    let module = conf.as_ref().zip(name).and_then(|(conf, name)| conf.module(name));
+    let module = conf.zip(name).and_then(|(conf, name)| conf.module(name));
     match module {
         Some(module) if munges_links(module) || !follows_links(module, dirs) => {
             mover_refusal(arguments)
@@ -190,7 +190,7 @@ fn other_roots(target: &Target, settings: &Settings) -> BTreeSet<PathBuf> {
         target.memory.roots_reaching(&target.module_path).into_iter().collect();
     roots.extend(target.module_path.parent().map(Path::to_path_buf));
     let mounts = Mounts::read().unwrap_or_default();
-    for module in settings.rsyncd().map(|conf| conf.modules).unwrap_or_default() {
+    for module in settings.rsyncd().into_iter().flat_map(|conf| &conf.modules) {
         let Ok(path) = module.path() else { continue };
         // The path may be on a server that does not answer, and the client would wait for it. Such
         // a root can be skipped: files on another server are not those of this module.

@@ -62,8 +62,8 @@ impl SectionAssignment {
             settings.rsyncd_conf != Path::new(RSYNCD_CONF) || settings.rsyncd_conf.exists();
         let mut assignment =
             SectionAssignment { assigned: Vec::new(), left: Vec::new(), has_conf, order };
-        let modules = if has_conf { settings.rsyncd()?.modules } else { Vec::new() };
-        let candidates = candidates(&modules, settings);
+        let modules: &[RsyncdModule] = if has_conf { &settings.rsyncd()?.modules } else { &[] };
+        let candidates = candidates(modules, settings);
         let by_root = |candidate: &CandidateModule| {
             assignment.assigned(sections, candidate, &candidate.roots, false)
         };

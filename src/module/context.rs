@@ -5,7 +5,8 @@ use log::LevelFilter;
 use crate::config::settings::Settings;
 use crate::decide::boot_time::BootTime;
 use crate::module::confine::WriteScope;
-use crate::module::target::Target;
+use crate::module::target::{Target, writable_modules};
+use crate::store::other_modules::OtherModules;
 
 /// Configuration and options of this process.
 pub struct Context {
@@ -24,6 +25,11 @@ impl Context {
     /// `list`, print that output all the same.
     pub(crate) fn is_quiet(&self) -> bool {
         self.level == Some(LevelFilter::Warn)
+    }
+
+    /// The other modules of this machine, read for all modules that a command works on.
+    pub(crate) fn other_modules(&self) -> OtherModules {
+        OtherModules::read(&self.settings.memory, writable_modules(self.settings.rsyncd().ok()))
     }
 
     pub(crate) fn set_level(&self, target: &Target) {

@@ -81,7 +81,7 @@ pub(crate) fn named(
         return Ok(vec![(target.label(), Ok(target))]);
     }
     let conf = settings.rsyncd()?;
-    let module = conf.module(name).ok_or_else(|| no_such_module(settings, &conf, name))?;
+    let module = conf.module(name).ok_or_else(|| no_such_module(settings, conf, name))?;
     match module.whereabouts()? {
         ModuleDirectory::At(path) => {
             let target = resolved(settings, Some(name.to_vec()), &path)?;
@@ -92,7 +92,7 @@ pub(crate) fn named(
             let (own, _): (Vec<_>, Vec<_>) =
                 remembered.into_iter().partition(|one| one.name.as_deref() == Some(name));
             let forgotten = forgotten(settings, module, &own);
-            let all = own.into_iter().filter_map(|one| one.resolve(settings, &conf));
+            let all = own.into_iter().filter_map(|one| one.resolve(settings, conf));
             let found: Vec<_> = all.chain(forgotten).filter_map(KnownModule::target).collect();
             // The error says why the module's path is not known, and what to name instead.
             if found.is_empty() {
@@ -128,7 +128,7 @@ pub(crate) fn all(settings: &Settings) -> Result<Vec<KnownModule>> {
     let conf = settings.rsyncd()?;
     let mut found: Vec<KnownModule> =
         conf.modules.iter().filter_map(|module| configured(settings, module)).collect();
-    found.extend(beyond_conf(settings, &conf));
+    found.extend(beyond_conf(settings, conf));
     Ok(found)
 }
 

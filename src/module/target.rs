@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 
+use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::settings::{PolicySource, Settings};
 use crate::decide::policy::Policy;
 use crate::decide::root_overlap::{ConfiguredModule, Opener};
@@ -19,6 +20,7 @@ use crate::store::ledger::Ledger;
 use crate::store::memory::MachineMemory;
 use crate::store::module_directory::canonical_module;
 use crate::store::nesting;
+use crate::store::other_modules::OtherModules;
 use crate::store::registration::Registration;
 use crate::store::root::{RootAccess, SnapshotRoot};
 use crate::store::state::State;
@@ -46,8 +48,9 @@ pub struct Target {
     pub opener: Opener,
     /// Whether its name stands for several directories. Messages then name its directory, too.
     pub(crate) has_ambiguous_name: bool,
-    /// The modules of rsyncd.conf in whose directories a new root may not lie.
-    pub(crate) writable_modules: Arc<[ConfiguredModule]>,
+    /// rsyncd.conf, in the directories of whose writable modules a new root may not lie; none if it
+    /// cannot be read.
+    pub(crate) rsyncd: Option<Arc<RsyncdConf>>,
 }
 
 impl Target {
@@ -84,7 +87,7 @@ impl Target {
             memory,
             opener,
             has_ambiguous_name,
-            writable_modules: settings.writable_modules(),
+            rsyncd: settings.shared_rsyncd().ok().cloned(),
         })
     }
 
@@ -117,15 +120,26 @@ impl Target {
     /// # Errors
     /// [`Error::Root`] with the remedy.
     pub fn check_nesting(&self) -> Result<()> {
-        let is_new = !self.is_registered();
-        let configured = &self.writable_modules;
-        nesting::check(&self.memory, configured, &self.module_path, &self.root_path, is_new)
+        self.check_nesting_among(&self.other_modules())
+    }
+
+    /// [`check_nesting`](Self::check_nesting) with what a command has read for all modules.
+    ///
+    /// # Errors
+    /// [`Error::Root`] with the remedy.
+    pub(crate) fn check_nesting_among(&self, others: &OtherModules) -> Result<()> {
+        nesting::check(others, &self.module_path, &self.root_path, !self.is_registered())
+    }
+
+    /// The other modules of this machine, as they are now.
+    pub(crate) fn other_modules(&self) -> OtherModules {
+        OtherModules::read(&self.memory, writable_modules(self.rsyncd.as_deref()))
     }
 
     /// Whether clients of a module that [`check_nesting`](Target::check_nesting) refuses could
     /// change or delete snapshots of another one.
     pub fn reaches_snapshots(&self) -> bool {
-        nesting::reaches_snapshots(&self.memory, &self.module_path, &self.root_path)
+        nesting::reaches_snapshots(&self.other_modules(), &self.module_path, &self.root_path)
     }
 
     /// [`check_nesting`](Target::check_nesting) for a hook: [quickly](nesting::check_in_use) where
@@ -294,4 +308,9 @@ impl Target {
     pub fn look_at_root(&self) -> Result<SnapshotRoot> {
         self.open_with(RootAccess::Look)
     }
+}
+
+/// The modules that clients may write to; none if rsyncd.conf cannot be read.
+pub(crate) fn writable_modules(rsyncd: Option<&RsyncdConf>) -> Vec<ConfiguredModule> {
+    rsyncd.map(RsyncdConf::writable_modules).unwrap_or_default()
 }

@@ -222,7 +222,7 @@ fn has_pre_xfer(target: &Target, settings: &Settings, root: &SnapshotRoot) -> Re
         Err(error) => return Err(error),
     }
     let conf = settings.rsyncd().ok();
-    let module = target.name.as_deref().and_then(|name| conf.as_ref()?.module(name));
+    let module = target.name.as_deref().and_then(|name| conf?.module(name));
     // Any command counts as pre-xfer, because it may be a script that runs this program.
     let is_removed =
         module.is_some_and(|module| module.get("pre-xfer exec").is_none_or(<[u8]>::is_empty));

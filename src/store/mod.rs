@@ -22,6 +22,7 @@ mod memory_name;
 pub(crate) mod module_directory;
 pub(crate) mod neighbours;
 pub(crate) mod nesting;
+pub(crate) mod other_modules;
 pub(crate) mod pin;
 pub(crate) mod pinning;
 pub(crate) mod pins_file;

@@ -1,29 +1,27 @@
 //! Refuses a module or a root that overlaps with the root of another module.
 //!
-//! The other roots are those that this machine remembers; before a new root is registered, the disk
-//! is searched for others, too. A new root may not lie in a module of `rsyncd.conf` either, whether
-//! or not that module has snapshots yet.
+//! The other roots are those that this machine remembers ([`OtherModules`]); before a new root is
+//! registered, the disk is searched for others, too. A new root may not lie in a module of
+//! `rsyncd.conf` either, whether or not that module has snapshots yet.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::decide::name::SnapshotName;
 use crate::decide::root_overlap::{
-    ConfiguredModule, KnownRoot, Overlap, RootCandidate, overlap, overlap_with_configured,
+    KnownRoot, Overlap, RootCandidate, overlap, overlap_with_configured,
 };
 use crate::decide::zone::Zone;
 use crate::engine::listing::Listing;
-use crate::engine::responsiveness::is_responsive;
 use crate::store::dir::{Dir, c_name};
 use crate::store::layout::PRIVATE;
-use crate::store::memory::{MachineMemory, path_of};
+use crate::store::other_modules::{OtherModules, known};
 use crate::store::registration::Registration;
 use crate::store::root::SnapshotRoot;
 use crate::store::root_checks::refusal;
-use crate::system::mounts::Mounts;
 use crate::system::syscalls::open_directory;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
@@ -41,53 +39,37 @@ fn is_ours(name: &[u8]) -> bool {
 
 /// Refuses a module that holds another module's root, that lies in the snapshots of another module,
 /// or whose own root would lie in another module. A new root is also searched for on disk, and
-/// compared with the modules that `rsyncd.conf` has `configured`.
+/// compared with the modules that `rsyncd.conf` has.
 ///
 /// # Errors
 /// [`Error::Root`] with the remedy; or if the disk cannot be searched.
 pub(crate) fn check(
-    memory: &MachineMemory,
-    configured: &[ConfiguredModule],
+    others: &OtherModules,
     module_path: &Path,
     root_path: &Path,
     is_new: bool,
 ) -> Result<()> {
-    let mut overlap = find(memory, module_path, root_path, is_new)?;
+    let mut overlap = find(others, module_path, root_path, is_new)?;
     if overlap.is_none() && is_new {
-        overlap = find_configured(memory, configured, module_path, root_path);
+        overlap = find_configured(others, module_path, root_path);
     }
     overlap.map_or(Ok(()), |overlap| Err(overlap_error(module_path, root_path, &overlap, is_new)))
 }
 
 /// The overlap with a module of `rsyncd.conf`. A module that holds the root of another module
 /// already can get no snapshots anyway, so it does not keep a new root out.
-fn find_configured(
-    memory: &MachineMemory,
-    configured: &[ConfiguredModule],
-    module: &Path,
-    root: &Path,
-) -> Option<Overlap> {
-    let mounts = Mounts::read().unwrap_or_default();
-    let resolved = |other: &ConfiguredModule| {
-        // A server that another module is on must not keep this module waiting.
-        let resolved = match mounts.may_wait_for(&other.directory, module) {
-            true => None,
-            false => std::fs::canonicalize(&other.directory).ok(),
-        };
-        let directory = resolved.unwrap_or_else(|| other.directory.clone());
-        ConfiguredModule { directory, ..other.clone() }
-    };
+fn find_configured(others: &OtherModules, module: &Path, root: &Path) -> Option<Overlap> {
     let holds_root = |directory: &Path| {
-        let others = remembered(memory, module, &|root| root.starts_with(directory));
-        let found = others.into_iter().chain(within(directory).ok().flatten());
+        let known = others.roots_below(directory, module);
+        let found = known.into_iter().chain(within(directory).ok().flatten());
         found.into_iter().any(|known| known.module != directory)
     };
-    let mut others: Vec<ConfiguredModule> = configured.iter().map(resolved).collect();
+    let mut configured = others.configured(module);
     let candidate = RootCandidate { module, root, is_new: true };
     loop {
-        match overlap_with_configured(candidate, &others, &is_ours)? {
+        match overlap_with_configured(candidate, &configured, &is_ours)? {
             Overlap::RootInsideConfigured(outer) if holds_root(&outer.directory) => {
-                others.retain(|other| other.directory != outer.directory);
+                configured.retain(|other| other.directory != outer.directory);
             }
             overlap => return Some(overlap),
         }
@@ -97,18 +79,18 @@ fn find_configured(
 /// Whether clients of a module that [`check`] refuses could change or delete snapshots of another
 /// one.
 pub(crate) fn reaches_snapshots(
-    memory: &MachineMemory,
+    others: &OtherModules,
     module_path: &Path,
     root_path: &Path,
 ) -> bool {
     matches!(
-        find(memory, module_path, root_path, true),
+        find(others, module_path, root_path, true),
         Ok(Some(Overlap::HoldsRoot(_) | Overlap::InsideSnapshots(_)))
     )
 }
 
 fn find(
-    memory: &MachineMemory,
+    others: &OtherModules,
     module_path: &Path,
     root_path: &Path,
     is_new: bool,
@@ -117,10 +99,10 @@ fn find(
     let found = |known: &[KnownRoot]| overlap(candidate, known, &is_ours);
     // A new root is compared with every remembered root; a root in use only with those that lie
     // above or below the module.
-    let overlaps_module =
-        |root: &Path| root.starts_with(module_path) || module_path.starts_with(root);
-    let mut overlap =
-        found(&remembered(memory, module_path, &|root| is_new || overlaps_module(root)));
+    let mut overlap = found(&match is_new {
+        true => others.all_roots(module_path),
+        false => others.overlapping_roots(module_path),
+    });
     if overlap.is_none() && is_new {
         let known: Vec<KnownRoot> = above(module_path)
             .into_iter()
@@ -146,43 +128,12 @@ pub(crate) fn check_in_use(module_path: &Path, root_path: &Path) -> Result<()> {
         .map_or(Ok(()), |overlap| Err(overlap_error(module_path, root_path, &overlap, false)))
 }
 
-/// The existing roots among those that this machine remembers and for which `is_wanted` is true.
-/// The wait for a file system is limited, unless the work on `own` needs that file system anyway.
-fn remembered(
-    memory: &MachineMemory,
-    own: &Path,
-    is_wanted: &dyn Fn(&Path) -> bool,
-) -> Vec<KnownRoot> {
-    let wanted = memory.roots_and_modules().into_iter().filter(|(root, _)| is_wanted(root));
-    let wanted: Vec<(PathBuf, PathBuf)> = wanted.collect();
-    // Because of this list, a server that does not answer cannot keep other modules from their
-    // first snapshot.
-    let mounts = if wanted.is_empty() { None } else { Mounts::read() }.unwrap_or_default();
-    let of = |(root, module): (PathBuf, PathBuf)| match SnapshotRoot::registration(&root) {
-        Ok(None) => None,
-        // A module may have moved since.
-        Ok(Some(registration)) => known(&root, &registration),
-        // A root that cannot be read, or that a newer version wrote, still exists and counts.
-        Err(_) => Some(KnownRoot { root, module }),
-    };
-    let is_silent = |root: &Path| mounts.may_wait_for(root, own) && !is_responsive(root);
-    let of_each = |(root, module): (PathBuf, PathBuf)| match is_silent(&root) {
-        true => Some(KnownRoot { root, module }),
-        false => of((root, module)),
-    };
-    wanted.into_iter().filter_map(of_each).collect()
-}
-
 /// The roots in whose snapshots, or whose `.rsyncd-snapshot`, the module would lie.
 fn above(module_path: &Path) -> Vec<KnownRoot> {
     let is_inside_snapshots =
         |path: &&Path| path.file_name().is_some_and(|name| is_ours(name.as_encoded_bytes()));
     let roots = module_path.ancestors().filter(is_inside_snapshots).filter_map(Path::parent);
     roots.filter_map(|root| known(root, &SnapshotRoot::registration(root).ok()??)).collect()
-}
-
-fn known(root: &Path, registration: &Registration) -> Option<KnownRoot> {
-    Some(KnownRoot { root: root.to_path_buf(), module: path_of(&registration.path)? })
 }
 
 /// The first root in the upper levels of a module's tree. A copy of another machine's root does not
