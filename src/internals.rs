@@ -26,7 +26,7 @@ pub use crate::store::inode_log::recorder::Recorder;
 pub use crate::store::inode_log::windows::{LinkWindow, LinkWindows, wall_ns};
 pub use crate::store::ledger_entry::LedgerEntry;
 pub use crate::store::memory::MachineMemory;
-pub use crate::store::publish::StagedSnapshot;
+pub use crate::store::publish::{ComparedTree, StagedSnapshot};
 pub use crate::store::record::Record;
 pub use crate::store::registration::Registration;
 pub use crate::store::root::SnapshotRoot;

@@ -27,26 +27,74 @@ const MODE_BITS: u32 = 0o7777;
 /// Makes `copy` look like `original`, whose `stat` was taken earlier. Returns whether all of
 /// it could be kept: a user without privileges cannot give files away, and some security
 /// attributes are the kernel's own.
-pub(crate) fn apply(original: BorrowedFd, stat: &FileStat, copy: BorrowedFd) -> SysResult<bool> {
-    let owner_kept = apply_owner(stat, copy)?;
-    let xattrs_kept = apply_xattrs(original, copy)?;
-    fchmod(copy, Mode::from_bits_truncate(stat.st_mode & MODE_BITS))?;
+pub(crate) fn apply(original: AttributeSource, copy: BorrowedFd) -> SysResult<bool> {
+    let AttributeSource { stat, xattrs } = original;
+    let present = fstat(copy)?;
+    // Most trees have one owner and few modes, and a change costs several times as much as a stat.
+    let owner = match (present.st_uid, present.st_gid) == (stat.st_uid, stat.st_gid) {
+        true => Change::NotNeeded,
+        false => apply_owner(stat, copy)?,
+    };
+    let xattrs = apply_xattrs(xattrs, copy)?;
+    let is_mode_kept = present.st_mode & MODE_BITS == stat.st_mode & MODE_BITS;
+    // A new owner clears bits of the mode, and an ACL sets some.
+    if !is_mode_kept || owner != Change::NotNeeded || xattrs != Change::NotNeeded {
+        fchmod(copy, Mode::from_bits_truncate(stat.st_mode & MODE_BITS))?;
+    }
     futimens(
         copy,
         &TimeSpec::new(stat.st_atime, stat.st_atime_nsec),
         &TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec),
     )?;
-    Ok(owner_kept && xattrs_kept)
+    Ok(owner != Change::Refused && xattrs != Change::Refused)
 }
 
-/// Whether `a` differs from its copy `b` in anything that [`apply`] would have kept, both
-/// directories.
+/// What a copy is to look like.
+#[derive(Clone, Copy)]
+pub(crate) struct AttributeSource<'a> {
+    pub stat: &'a FileStat,
+    pub xattrs: XattrSource<'a>,
+}
+
+/// Where the extended attributes of an original are read.
+#[derive(Clone, Copy)]
+pub(crate) enum XattrSource<'a> {
+    /// It has none.
+    None,
+    Of(BorrowedFd<'a>),
+}
+
+impl XattrSource<'_> {
+    fn read(self) -> SysResult<XattrMap> {
+        match self {
+            XattrSource::None => Ok(XattrMap::new()),
+            XattrSource::Of(file) => read_xattrs(file),
+        }
+    }
+}
+
+/// Whether an attribute was changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    NotNeeded,
+    Made,
+    /// This process may not make it.
+    Refused,
+}
+
+/// Whether `file`, open for reading, has no extended attributes.
+pub(crate) fn has_no_xattrs(file: BorrowedFd) -> bool {
+    matches!(rustix::fs::flistxattr_query(file), Ok(0) | Err(rustix::io::Errno::NOTSUP))
+}
+
+/// Whether the directory `original` differs from its copy in anything that [`apply`] would have
+/// kept.
 pub(crate) fn differ(
-    a: BorrowedFd,
-    a_stat: &FileStat,
-    b: BorrowedFd,
-    b_stat: &FileStat,
+    original: AttributeSource,
+    copy: BorrowedFd,
+    copy_stat: &FileStat,
 ) -> SysResult<bool> {
+    let (a_stat, b_stat) = (original.stat, copy_stat);
     if a_stat.st_mode & MODE_BITS != b_stat.st_mode & MODE_BITS
         || (a_stat.st_mtime, a_stat.st_mtime_nsec) != (b_stat.st_mtime, b_stat.st_mtime_nsec)
         || (is_privileged() && a_stat.st_uid != b_stat.st_uid)
@@ -54,43 +102,45 @@ pub(crate) fn differ(
     {
         return Ok(true);
     }
-    Ok(read_xattrs(a)?
+    Ok(original
+        .xattrs
+        .read()?
         .into_iter()
         .filter(is_comparable)
-        .ne(read_xattrs(b)?.into_iter().filter(is_comparable)))
+        .ne(read_xattrs(copy)?.into_iter().filter(is_comparable)))
 }
 
-fn apply_owner(stat: &FileStat, copy: BorrowedFd) -> SysResult<bool> {
-    let present = fstat(copy)?;
-    if (present.st_uid, present.st_gid) == (stat.st_uid, stat.st_gid) {
-        // Most trees have one owner, and a chown costs several times as much as this fstat.
-        return Ok(true);
-    }
+fn apply_owner(stat: &FileStat, copy: BorrowedFd) -> SysResult<Change> {
     match fchown(copy, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid))) {
-        Ok(()) => Ok(true),
+        Ok(()) => Ok(Change::Made),
         Err(Errno::EPERM) if !is_privileged() => {
             // This process may be a member of the group.
             let _ = fchown(copy, None, Some(Gid::from_raw(stat.st_gid)));
-            Ok(false)
+            Ok(Change::Refused)
         }
         Err(error) => Err(error),
     }
 }
 
-fn apply_xattrs(original: BorrowedFd, copy: BorrowedFd) -> SysResult<bool> {
-    let wanted = read_xattrs(original)?;
+fn apply_xattrs(original: XattrSource, copy: BorrowedFd) -> SysResult<Change> {
+    let wanted = original.read()?;
     let present = read_xattrs(copy)?;
-    let mut kept = true;
+    let mut change = Change::NotNeeded;
+    let mut note = |is_kept| match (is_kept, change) {
+        (true, Change::NotNeeded) => change = Change::Made,
+        (true, _) => {}
+        (false, _) => change = Change::Refused,
+    };
     for name in present.keys().filter(|name| !wanted.contains_key(*name)) {
-        kept &= tolerate(name, rustix::fs::fremovexattr(copy, name.as_c_str()))?;
+        note(tolerate(name, rustix::fs::fremovexattr(copy, name.as_c_str()))?);
     }
     for (name, value) in wanted.iter().filter(|(name, value)| present.get(*name) != Some(*value)) {
-        kept &= tolerate(
+        note(tolerate(
             name,
             rustix::fs::fsetxattr(copy, name.as_c_str(), value, XattrFlags::empty()),
-        )?;
+        )?);
     }
-    Ok(kept)
+    Ok(change)
 }
 
 /// Whether the attribute was kept. The kernel may refuse attributes that only it manages; a refused

@@ -203,18 +203,34 @@ fn abridged(xattrs: BTreeMap<CString, Vec<u8>>) -> InodeXattrs {
 /// How a clone records the inodes that are new in it.
 #[derive(Clone, Copy)]
 pub struct Recording<'a> {
-    /// Whether a change time, nanoseconds since 1970, can stem from a run that made or removed
-    /// links.
-    pub is_ours: &'a (dyn Fn(i64) -> bool + Sync),
+    /// Whether a change time, nanoseconds since 1970, can stem from an earlier run that made or
+    /// removed links. None if there was no such run.
+    pub is_ours: Option<&'a (dyn Fn(i64) -> bool + Sync)>,
     /// Takes one or more baselines as bytes, as [`Baseline::write`] makes them.
     pub append: &'a (dyn Fn(&[u8]) + Sync),
 }
 
+/// Whether an inode has to be recorded when it is linked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NeedsRecord {
+    No,
+    /// With its change time before the link, if that is known.
+    Yes(Option<FileTime>),
+}
+
 impl Recording<'_> {
-    /// Whether an inode that is about to be linked has to be recorded: it has only one name, or
-    /// another program has touched it since a run last made or removed a link of it.
-    pub fn needs_record(&self, live: &Inode) -> bool {
-        live.links < 2 || !(self.is_ours)(live.changed.as_ns())
+    /// Whether the inode of the entry `name`, which is about to be linked, has to be recorded: it
+    /// has only one name, or another program has touched it since a run last made or removed a link
+    /// of it.
+    pub(crate) fn needs_record(&self, directory: BorrowedFd, name: &CStr) -> NeedsRecord {
+        // In a first snapshot, that saves a call for each file.
+        let Some(is_ours) = self.is_ours else { return NeedsRecord::Yes(None) };
+        match inspect_entry(directory, name) {
+            Ok(inode) if inode.links < 2 || !is_ours(inode.changed.as_ns()) => {
+                NeedsRecord::Yes(Some(inode.changed))
+            }
+            Ok(_) | Err(_) => NeedsRecord::No,
+        }
     }
 }
 

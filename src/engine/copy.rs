@@ -27,7 +27,7 @@ use nix::sys::stat::{
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
-use crate::engine::attributes;
+use crate::engine::attributes::{self, AttributeSource, XattrSource};
 use crate::engine::copied::{
     Copied, CopiedState, Copies, InodePair, mtime_ns, next_data, open_regular, xattrs_digest,
 };
@@ -196,8 +196,12 @@ impl<'a> Copier<'a> {
         let originals = self.originals()?;
         let target =
             File::from(openat(originals, &original[..], flags, Mode::from_bits_truncate(0o600))?);
-        let filled = copy_content(&source, &target, stat.st_size)
-            .and_then(|()| attributes::apply(source.as_fd(), stat, target.as_fd()));
+        let filled = copy_content(&source, &target, stat.st_size).and_then(|()| {
+            attributes::apply(
+                AttributeSource { stat, xattrs: XattrSource::Of(source.as_fd()) },
+                target.as_fd(),
+            )
+        });
         match filled {
             Ok(kept) => self.attributes_lost += u64::from(!kept),
             Err(cause) => {

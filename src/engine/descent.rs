@@ -4,6 +4,10 @@
 //! with more directories than a process may have open. So only the last `WINDOW` levels and the
 //! root stay open, and a level that is only passed through is not opened at all.
 //!
+//! A level that only leads to others is opened for lookups, with `O_PATH`. Opening it for reading
+//! costs several times as much under Landlock, which then checks each directory up to the root of
+//! the file system, and nothing of an unchanged directory is read.
+//!
 //! A closed level is opened again when it is needed, through `..` of its child. A client may have
 //! moved the child elsewhere, so the parent is opened only if it is the directory that the descent
 //! came through. Otherwise the descent starts again from an open level above, name by name, and
@@ -20,12 +24,12 @@ use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 
 use crate::system::identity::{Identity, SysResult};
-use crate::system::syscalls::{open_directory, place_above, return_to};
+use crate::system::syscalls::{open_directory, open_for_lookups, place_above, return_to};
 use crate::tell::error::Error;
 
-/// How many of the deepest levels stay open besides the root. So two descents of each of two
-/// workers and the other descriptors of a run fit into a limit of 64.
-pub(crate) const WINDOW: usize = 8;
+/// How many of the deepest levels stay open besides the root. So two descents of one worker and the
+/// other descriptors of a run fit into a limit of 64, and those of four workers into 256.
+pub(crate) const WINDOW: usize = 16;
 
 const PATH_MAX: usize = libc::PATH_MAX as usize;
 
@@ -51,7 +55,25 @@ pub(crate) struct DescentStart {
     pub root: Identity,
     /// The path from the root to `directory`, for messages only; empty at the root.
     pub relative: Vec<u8>,
-    pub directory: DirectoryFd,
+    directory: OpenLevel,
+}
+
+/// A level that is open: for lookups of its names at least.
+#[derive(Clone)]
+struct OpenLevel {
+    fd: DirectoryFd,
+    /// Whether its entries can be read and its attributes changed, too.
+    is_readable: bool,
+}
+
+impl OpenLevel {
+    fn readable(directory: OwnedFd) -> Self {
+        OpenLevel { fd: Arc::new(directory), is_readable: true }
+    }
+
+    fn for_lookups(directory: OwnedFd) -> Self {
+        OpenLevel { fd: Arc::new(directory), is_readable: false }
+    }
 }
 
 impl DescentStart {
@@ -63,7 +85,7 @@ impl DescentStart {
             root_path: root_path.into(),
             root,
             relative: Vec::new(),
-            directory: Arc::new(directory),
+            directory: OpenLevel::readable(directory),
         })
     }
 }
@@ -72,33 +94,52 @@ struct DescentLevel {
     name: CString,
     /// Known once the level has been opened.
     identity: Option<Identity>,
-    directory: Option<DirectoryFd>,
+    open: Option<OpenLevel>,
 }
 
 impl Descent {
     pub(crate) fn new(start: DescentStart) -> SysResult<Self> {
-        let device = Identity::of(&fstat(&start.directory)?).device;
+        let device = Identity::of(&fstat(&start.directory.fd)?).device;
         Ok(Descent { start, device, levels: Vec::new() })
     }
 
-    /// The directory at hand, opened if it is closed.
+    /// The directory at hand, open for reading.
     ///
     /// # Errors
     /// `ESTALE` if a directory on the way to it was moved or removed; the error of opening a level.
     pub(crate) fn directory(&mut self) -> SysResult<DirectoryFd> {
-        self.directory_at(self.levels.len())
+        let depth = self.levels.len();
+        let open = self.open_at(depth)?;
+        if open.is_readable {
+            return Ok(open.fd);
+        }
+        let open = OpenLevel::readable(open_directory(open.fd.as_fd(), c".")?);
+        match self.levels.last_mut() {
+            Some(level) => level.open = Some(open.clone()),
+            None => self.start.directory = open.clone(),
+        }
+        Ok(open.fd)
     }
 
-    /// The directory `depth` levels below the start.
-    pub(crate) fn directory_at(&mut self, depth: usize) -> SysResult<DirectoryFd> {
-        let open = self.levels[..depth].iter().rposition(|level| level.directory.is_some());
-        let mut directory = match open.and_then(|index| self.levels[index].directory.as_ref()) {
-            Some(directory) => directory.clone(),
+    /// The directory at hand, open for lookups: names in it can be opened, inspected, linked and
+    /// removed.
+    ///
+    /// # Errors
+    /// As [`directory`](Self::directory).
+    pub(crate) fn lookup_directory(&mut self) -> SysResult<DirectoryFd> {
+        self.open_at(self.levels.len()).map(|open| open.fd)
+    }
+
+    /// The directory `depth` levels below the start, opened for lookups if it is closed.
+    fn open_at(&mut self, depth: usize) -> SysResult<OpenLevel> {
+        let lowest = self.levels[..depth].iter().rposition(|level| level.open.is_some());
+        let mut open = match lowest.and_then(|index| self.levels[index].open.as_ref()) {
+            Some(open) => open.clone(),
             None => self.start.directory.clone(),
         };
-        for index in open.map_or(0, |index| index + 1)..depth {
+        for index in lowest.map_or(0, |index| index + 1)..depth {
             let level = &self.levels[index];
-            let opened = open_directory(directory.as_fd(), &level.name)?;
+            let opened = open_for_lookups(open.fd.as_fd(), &level.name)?;
             let identity = Identity::of(&fstat(&opened)?);
             if identity.device != self.device {
                 return Err(Errno::EXDEV);
@@ -106,14 +147,14 @@ impl Descent {
             if level.identity.is_some_and(|known| known != identity) {
                 return Err(Errno::ESTALE);
             }
-            directory = Arc::new(opened);
+            open = OpenLevel::for_lookups(opened);
             self.levels[index].identity = Some(identity);
             // Levels far above may stay closed: the way back opens them through `..`.
             if index + WINDOW >= self.levels.len() {
-                self.levels[index].directory = Some(directory.clone());
+                self.levels[index].open = Some(open.clone());
             }
         }
-        Ok(directory)
+        Ok(open)
     }
 
     /// Whether `directory` still lies in the tree: whether its parents lead up to the root.
@@ -146,19 +187,32 @@ impl Descent {
         self.levels.len()
     }
 
-    /// Enters `name` and returns its state at that moment.
+    /// Enters `name`, opened for reading, and returns its state at that moment.
     ///
     /// # Errors
     /// `EXDEV` if it is on another file system or mount; `ELOOP` or `ENOTDIR` if it is no
     /// directory.
     pub(crate) fn enter(&mut self, name: &CStr) -> SysResult<FileStat> {
-        let directory = open_directory(self.directory()?.as_fd(), name)?;
-        let stat = fstat(&directory)?;
+        let parent = self.lookup_directory()?;
+        self.enter_open(name, OpenLevel::readable(open_directory(parent.as_fd(), name)?))
+    }
+
+    /// Enters `name`, opened for lookups, and returns its state at that moment.
+    ///
+    /// # Errors
+    /// As [`enter`](Self::enter).
+    pub(crate) fn enter_for_lookups(&mut self, name: &CStr) -> SysResult<FileStat> {
+        let parent = self.lookup_directory()?;
+        self.enter_open(name, OpenLevel::for_lookups(open_for_lookups(parent.as_fd(), name)?))
+    }
+
+    fn enter_open(&mut self, name: &CStr, open: OpenLevel) -> SysResult<FileStat> {
+        let stat = fstat(&open.fd)?;
         // A btrfs subvolume is no mount, but no link can cross its border.
         if Identity::of(&stat).device != self.device {
             return Err(Errno::EXDEV);
         }
-        self.push(name, Some(Identity::of(&stat)), Some(Arc::new(directory)));
+        self.push(name, Some(Identity::of(&stat)), Some(open));
         Ok(stat)
     }
 
@@ -167,24 +221,24 @@ impl Descent {
         self.push(name, None, None);
     }
 
-    fn push(&mut self, name: &CStr, identity: Option<Identity>, directory: Option<DirectoryFd>) {
+    fn push(&mut self, name: &CStr, identity: Option<Identity>, open: Option<OpenLevel>) {
         if let Some(beyond) = self.levels.len().checked_sub(WINDOW) {
-            self.levels[beyond].directory = None;
+            self.levels[beyond].open = None;
         }
-        self.levels.push(DescentLevel { name: name.to_owned(), identity, directory });
+        self.levels.push(DescentLevel { name: name.to_owned(), identity, open });
     }
 
     /// Goes up one level and returns the name of the directory left. At the start it does nothing.
     pub(crate) fn leave(&mut self) -> CString {
-        let Some(DescentLevel { name, directory, .. }) = self.levels.pop() else {
+        let Some(DescentLevel { name, open, .. }) = self.levels.pop() else {
             return CString::default();
         };
-        if let (Some(parent), Some(child)) = (self.levels.last_mut(), directory)
-            && parent.directory.is_none()
+        if let (Some(parent), Some(child)) = (self.levels.last_mut(), open)
+            && parent.open.is_none()
             && let Some(expected) = parent.identity
-            && let Ok(opened) = return_to(child.as_fd(), expected)
+            && let Ok(opened) = return_to(child.fd.as_fd(), expected)
         {
-            parent.directory = Some(Arc::new(opened));
+            parent.open = Some(OpenLevel::for_lookups(opened));
         }
         name
     }
@@ -202,13 +256,12 @@ impl Descent {
 
     /// Whether `depth` levels below the start can be reached with a few calls.
     pub(crate) fn is_near(&self, depth: usize) -> bool {
-        depth < NEAR
-            || self.levels[depth - NEAR..depth].iter().any(|level| level.directory.is_some())
+        depth < NEAR || self.levels[depth - NEAR..depth].iter().any(|level| level.open.is_some())
     }
 
     /// Where another descent can start: at `depth` levels below this one's start.
     pub(crate) fn start_at(&mut self, depth: usize) -> SysResult<DescentStart> {
-        let directory = self.directory_at(depth)?;
+        let directory = self.open_at(depth)?;
         let relative = self.path_to(depth, None);
         let DescentStart { root_path, root, .. } = &self.start;
         Ok(DescentStart { root_path: root_path.clone(), root: *root, relative, directory })

@@ -15,7 +15,7 @@ use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
-use crate::engine::listing::{Listing, ListingEntry};
+use crate::engine::listing::{CachedListing, Listing, ListingEntry};
 use crate::engine::temporaries::Temporaries;
 use crate::system::identity::SysResult;
 
@@ -43,6 +43,8 @@ pub(crate) enum ReadSide {
 pub(crate) struct DirectoryComparer {
     live: Listing,
     snapshot: Listing,
+    /// Whether `live` holds all of the live directory compared last.
+    is_live_whole: bool,
     slots: Vec<LiveSlot>,
     hashes: RandomState,
     /// Files of the live directory compared last whose names look like rsync's temporary files.
@@ -64,35 +66,45 @@ const HASH: u64 = !(DIRECTORY | IN_SNAPSHOT);
 /// Compares the live directory with the snapshot's, both just opened. Calls `on_difference` for
 /// each name that is a directory on both sides, or not the same file on both, with the live entry
 /// and the snapshot's; returns how many entries the live directory has. `on_difference` may remove
-/// entries from the snapshot's directory and add to it.
+/// entries from the snapshot's directory and add to it. With a `cached` listing the live directory
+/// is not read, and need not be open for reading.
 ///
 /// # Errors
 /// What `on_difference` returns, or `failed` of a read that failed.
 pub(crate) fn differences<E>(
     (live, snapshot): (BorrowedFd, BorrowedFd),
+    cached: Option<&CachedListing>,
     comparer: &mut DirectoryComparer,
     failed: impl Fn(ReadSide, Errno) -> E,
     mut on_difference: impl FnMut(&CStr, Option<EntryInode>, Option<EntryInode>) -> Result<(), E>,
 ) -> Result<u64, E> {
     let live_failed = |cause| failed(ReadSide::Live, cause);
     let snapshot_failed = |cause| failed(ReadSide::Snapshot, cause);
-    let is_small = comparer.read_live(live).map_err(live_failed)?;
+    comparer.read_live(live, cached).map_err(live_failed)?;
     let added = comparer.look_up_snapshot(snapshot, snapshot_failed, &mut on_difference)?;
     if added > 0 {
-        comparer.report_added(live, is_small, live_failed, &mut on_difference)?;
+        comparer.report_added(live, live_failed, &mut on_difference)?;
     }
     Ok(comparer.slots.len() as u64)
 }
 
 impl DirectoryComparer {
-    /// Reads the live directory into the table. Returns whether it is so small that the listing
-    /// still holds all of it.
-    fn read_live(&mut self, live: BorrowedFd) -> SysResult<bool> {
-        let DirectoryComparer { live: listing, slots, hashes, temporaries, .. } = self;
+    /// The listing of the live directory compared last, if it was read in one stretch.
+    pub(crate) fn live_listing(&self) -> Option<&Listing> {
+        Some(&self.live).filter(|_| self.is_live_whole)
+    }
+
+    /// Reads the live directory into the table.
+    fn read_live(&mut self, live: BorrowedFd, cached: Option<&CachedListing>) -> SysResult<()> {
+        let DirectoryComparer { live: listing, is_live_whole, slots, hashes, temporaries, .. } =
+            self;
         slots.clear();
         *temporaries = Temporaries::default();
-        listing.read_first(live)?;
-        let is_small = listing.is_whole();
+        match cached {
+            Some(cached) => listing.restore(cached),
+            None => listing.read_first(live)?,
+        }
+        *is_live_whole = listing.is_whole();
         loop {
             // Growth by doubling would take twice the memory that a directory of millions needs.
             slots.reserve_exact(listing.entries().len());
@@ -102,12 +114,12 @@ impl DirectoryComparer {
                 inode: entry.inode,
             }));
             temporaries.note_names(listing);
-            if is_small || !listing.read_next(live)? {
+            if *is_live_whole || !listing.read_next(live)? {
                 break;
             }
         }
         slots.sort_unstable_by_key(|slot| slot.hash_and_flags & HASH);
-        Ok(is_small)
+        Ok(())
     }
 
     /// Looks up each entry of the snapshot's directory in the table, and reports all but equal
@@ -148,17 +160,16 @@ impl DirectoryComparer {
         }
     }
 
-    /// Reports the live entries that the snapshot lacks. A directory that is not `is_small` is read
-    /// once more for their names.
+    /// Reports the live entries that the snapshot lacks. A directory that was read in several
+    /// stretches is read once more for their names.
     fn report_added<E>(
         &mut self,
         live: BorrowedFd,
-        is_small: bool,
         failed: impl Fn(Errno) -> E,
         on_difference: &mut impl FnMut(&CStr, Option<EntryInode>, Option<EntryInode>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let DirectoryComparer { live: listing, slots, hashes, .. } = self;
-        if !is_small {
+        let DirectoryComparer { live: listing, is_live_whole, slots, hashes, .. } = self;
+        if !*is_live_whole {
             Listing::rewind(live).map_err(&failed)?;
             listing.read_first(live).map_err(&failed)?;
         }
@@ -172,7 +183,7 @@ impl DirectoryComparer {
                     on_difference(name, Some(entry.into()), None)?;
                 }
             }
-            if is_small || !listing.read_next(live).map_err(&failed)? {
+            if *is_live_whole || !listing.read_next(live).map_err(&failed)? {
                 return Ok(());
             }
         }

@@ -39,6 +39,12 @@ pub struct Listing {
     is_whole: bool,
 }
 
+/// A copy of the entries of a whole directory.
+pub(crate) struct CachedListing {
+    names: Box<[u8]>,
+    entries: Box<[ListingEntry]>,
+}
+
 impl Listing {
     /// Reads all of `directory` from its start, however large it is.
     pub fn read(directory: BorrowedFd) -> SysResult<Self> {
@@ -66,6 +72,23 @@ impl Listing {
     /// Sets the position of all reads of this descriptor to the start.
     pub fn rewind(directory: BorrowedFd) -> SysResult<()> {
         rustix::fs::seek(directory, rustix::fs::SeekFrom::Start(0)).map(drop).map_err(errno)
+    }
+
+    /// A copy of the entries of the last stretch.
+    pub(crate) fn to_cached(&self) -> CachedListing {
+        CachedListing {
+            names: self.names.as_slice().into(),
+            entries: self.entries.as_slice().into(),
+        }
+    }
+
+    /// Holds the entries of `cached` instead of those read last, as a whole directory.
+    pub(crate) fn restore(&mut self, cached: &CachedListing) {
+        self.names.clear();
+        self.names.extend_from_slice(&cached.names);
+        self.entries.clear();
+        self.entries.extend_from_slice(&cached.entries);
+        self.is_whole = true;
     }
 
     /// Whether the last read has come to the directory's end.
@@ -128,7 +151,8 @@ impl Listing {
         Ok(())
     }
 
-    fn size_bytes(&self) -> usize {
+    /// What the last stretch takes in memory.
+    pub(crate) fn size_bytes(&self) -> usize {
         self.names.len() + self.entries.len() * size_of::<ListingEntry>()
     }
 

@@ -27,6 +27,7 @@ pub(crate) mod frames;
 pub(crate) mod index;
 pub(crate) mod inodes;
 pub(crate) mod listing;
+pub(crate) mod listing_cache;
 pub(crate) mod obstacle;
 pub(crate) mod pool;
 pub(crate) mod remove;

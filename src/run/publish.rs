@@ -27,7 +27,7 @@ use crate::run::verify::refresh::record_missing;
 use crate::store::dir::c_name;
 use crate::store::layout::Subdir;
 use crate::store::pin::Pin;
-use crate::store::publish::StagedSnapshot;
+use crate::store::publish::{ComparedTree, StagedSnapshot};
 use crate::store::record::{PartialDirsRecord, Record};
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
@@ -116,10 +116,9 @@ impl SnapshotAttempt<'_> {
     ) -> Result<StagedSnapshot> {
         let Session { target, root, .. } = self.session;
         let recycle = if may_recycle { self.recyclable(report)? } else { None };
-        let index = scan.and_then(|scan| scan.index.as_ref());
-        let entries = scan.map(|scan| scan.comparison.fingerprint.entries);
+        let compared = scan.map_or_else(ComparedTree::default, TreeScan::compared_tree);
         let partial_dirs = &target.policy.partial_dirs;
-        let staged = StagedSnapshot::build(root, recycle.as_deref(), index, entries, partial_dirs)?;
+        let staged = StagedSnapshot::build(root, recycle.as_deref(), compared, partial_dirs)?;
         drop(self.gate.take());
         if let Some(changes) = &self.in_place {
             staged.record_in_place(root, changes);

@@ -12,10 +12,12 @@ use crate::decide::torn_mark::TornMark;
 use crate::engine::compare::unfinished::UnfinishedSearch;
 use crate::engine::compare::{CompareContext, Comparison};
 use crate::engine::index::DirectoryIndex;
+use crate::engine::listing_cache::ListingCache;
 use crate::run::attempt::SnapshotAttempt;
 use crate::run::report::Report;
 use crate::store::dir::c_name;
 use crate::store::index_file;
+use crate::store::publish::ComparedTree;
 use crate::store::record::Record;
 use crate::store::snapshots::ListedSnapshot;
 use crate::system::syscalls::open_directory;
@@ -25,8 +27,21 @@ use crate::tell::error::{Error, Result};
 pub(crate) struct TreeScan {
     pub(crate) comparison: Comparison,
     pub(crate) index: Option<DirectoryIndex>,
+    /// Live directories that the comparison has read.
+    pub(crate) cache: ListingCache,
     /// Directories that failed pushes left unfinished, if any are searched for.
     pub(crate) unfinished: Vec<UnfinishedDirectory>,
+}
+
+impl TreeScan {
+    /// What the comparison knows of the live tree.
+    pub(crate) fn compared_tree(&self) -> ComparedTree<'_> {
+        ComparedTree {
+            index: self.index.as_ref(),
+            entries: Some(self.comparison.fingerprint.entries),
+            cache: Some(&self.cache),
+        }
+    }
 }
 
 impl SnapshotAttempt<'_> {
@@ -38,13 +53,17 @@ impl SnapshotAttempt<'_> {
         let live = (self.session.root.module(), self.session.root.module_path.as_path());
         let since = self.before.torn.as_ref().and_then(TornMark::search_since_ns);
         let search = since.map(UnfinishedSearch::new);
+        let cache = ListingCache::default();
         let Some(item) = item else {
             self.is_full.set(true);
-            let context =
-                CompareContext { unfinished: search.as_ref(), ..CompareContext::default() };
+            let context = CompareContext {
+                unfinished: search.as_ref(),
+                cache: Some(&cache),
+                ..CompareContext::default()
+            };
             let comparison = self.session.root.method().compare(live, None, &context)?;
             let unfinished = search.map(UnfinishedSearch::found).unwrap_or_default();
-            return Ok(TreeScan { comparison, index: None, unfinished });
+            return Ok(TreeScan { comparison, index: None, cache, unfinished });
         };
         let name = &item.name.text;
         let path = self.session.root.path.join(name);
@@ -60,13 +79,14 @@ impl SnapshotAttempt<'_> {
             is_index_check,
             entries: record.map(|record| record.entries),
             unfinished: search.as_ref(),
+            cache: Some(&cache),
         };
         let comparison =
             self.session.root.method().compare(live, Some((directory.as_fd(), &path)), &context)?;
         self.is_full.set(self.is_full.get() || is_index_check || index.is_none());
         let unfinished = search.map(UnfinishedSearch::found).unwrap_or_default();
         if comparison.index_errors == 0 {
-            return Ok(TreeScan { comparison, index, unfinished });
+            return Ok(TreeScan { comparison, index, cache, unfinished });
         }
         let count = comparison.index_errors;
         report.warn(format!(
@@ -74,7 +94,7 @@ impl SnapshotAttempt<'_> {
              changed, or the file system's change times cannot be trusted; compare it with the \
              others"
         ));
-        Ok(TreeScan { comparison, index: None, unfinished })
+        Ok(TreeScan { comparison, index: None, cache, unfinished })
     }
 
     /// Whether it is time to check the index by a full comparison. A last time in the future comes

@@ -23,6 +23,7 @@ use crate::engine::clone::{CloneContext, CloneOutcome, CloneTarget};
 use crate::engine::compare::Comparison;
 use crate::engine::index::{DirectoryIndex, IndexPart};
 use crate::engine::inodes::{InodeName, walk};
+use crate::engine::listing_cache::ListingCache;
 use crate::store::clean_up::{STAGED_IN_ROOT_PREFIX, forget};
 use crate::store::dir::{Dir, OwnedDir, c_name};
 use crate::store::index_file;
@@ -53,6 +54,18 @@ pub struct StagedSnapshot {
     pub refusal: Option<Error>,
     parts: Vec<IndexPart>,
     evidence: InodeRecording,
+}
+
+/// What a comparison of the live tree with a snapshot has found out for the clone after it.
+#[derive(Clone, Copy, Default)]
+pub struct ComparedTree<'a> {
+    /// The index of that snapshot. Without it, the index of the retired snapshot is not used
+    /// either.
+    pub index: Option<&'a DirectoryIndex>,
+    /// How many entries the tree had.
+    pub entries: Option<u64>,
+    /// Directories that were read.
+    pub(crate) cache: Option<&'a ListingCache>,
 }
 
 /// Records in the inode log the inodes that are new in a snapshot.
@@ -100,10 +113,8 @@ impl StagedSnapshot {
         }
     }
 
-    /// Clones the module, which has about `entries` entries if that is known, into staging: out of
-    /// the retired snapshot `recycle` if that is given and can be used, else afresh. `newest` is
-    /// the index by which the module was compared; without it the index of the retired snapshot is
-    /// not used either. Files in `partial_dirs` are copied.
+    /// Clones the module into staging: out of the retired snapshot `recycle` if that is given and
+    /// can be used, else afresh. Files in `partial_dirs` are copied.
     ///
     /// Renaming a directory to another parent needs write permission on that directory itself,
     /// which an unprivileged run lacks where the module is read-only for it. It stages in the root,
@@ -111,8 +122,7 @@ impl StagedSnapshot {
     pub fn build(
         root: &SnapshotRoot,
         recycle: Option<&str>,
-        newest: Option<&DirectoryIndex>,
-        entries: Option<u64>,
+        compared: ComparedTree,
         partial_dirs: &PartialDirs,
     ) -> Result<Self> {
         let dir = root.subdir(Subdir::Staging)?;
@@ -120,6 +130,7 @@ impl StagedSnapshot {
         // The window is open until the last link is made. If the clone fails, the tree is removed
         // in another window.
         let inodes = root.subdir(Subdir::Inodes)?;
+        let has_earlier_windows = LinkWindows::read(inodes.dir()).are_known();
         let _window = LinkWindow::open(inodes.dir())?;
         let evidence = InodeRecording::begin(root, inodes.dir());
         let windows = LinkWindows::read(inodes.dir());
@@ -130,11 +141,15 @@ impl StagedSnapshot {
         let append = |baselines: &[u8]| {
             recorder.iter().for_each(|recorder| recorder.append_baselines(baselines))
         };
-        let recording = recorder.map(|_| Recording { is_ours: &is_ours, append: &append });
+        let recording = recorder.map(|_| Recording {
+            is_ours: has_earlier_windows.then_some(&is_ours),
+            append: &append,
+        });
         let knowledge = CloneContext {
-            newest,
+            newest: compared.index,
             retired: None,
-            entries,
+            entries: compared.entries,
+            cache: compared.cache,
             partial_dirs: Some(partial_dirs),
             recording,
         };

@@ -25,6 +25,9 @@ pub(crate) fn is_gone(cause: Errno) -> bool {
 const DIRECTORY: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
+const LOOKUPS: OFlag =
+    OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
 /// Set once the kernel, or a seccomp filter, has refused `openat2`.
 static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
 
@@ -37,6 +40,18 @@ pub(crate) fn open_directory(parent: BorrowedFd, name: &CStr) -> SysResult<Owned
     match mounts::open_place_if_mounts(parent, name)? {
         Some(place) => open_child(place.as_fd(), c"."),
         None => open_child(parent, name),
+    }
+}
+
+/// Opens the directory `name` in `parent` for lookups only, with `O_PATH`: names in it can be
+/// opened, inspected, linked and removed.
+///
+/// # Errors
+/// As [`open_directory`].
+pub(crate) fn open_for_lookups(parent: BorrowedFd, name: &CStr) -> SysResult<OwnedFd> {
+    match mounts::open_place_if_mounts(parent, name)? {
+        Some(place) => open_directory_with(place.as_fd(), c".", LOOKUPS),
+        None => open_directory_with(parent, name, LOOKUPS),
     }
 }
 
@@ -84,16 +99,15 @@ pub(crate) fn open_parent(directory: BorrowedFd) -> SysResult<OwnedFd> {
     openat(directory, c"..", DIRECTORY, Mode::empty())
 }
 
-/// Opens the parent of `directory` if it is the directory `expected`. A client that moves
-/// `directory` chooses its parent, so the parent is identified by an `O_PATH` descriptor before it
-/// is opened.
+/// Opens the parent of `directory` for lookups if it is the directory `expected`: a client that
+/// moves `directory` chooses its parent.
 ///
 /// # Errors
 /// `ESTALE` if the parent is another directory.
 pub(crate) fn return_to(directory: BorrowedFd, expected: Identity) -> SysResult<OwnedFd> {
     let parent = place_above(directory)?;
     match Identity::of(&fstat(&parent)?) == expected {
-        true => open_directory(parent.as_fd(), c"."),
+        true => Ok(parent),
         false => Err(Errno::ESTALE),
     }
 }

@@ -11,7 +11,8 @@ use std::path::Path;
 use rsyncd_snapshot::decide::grade::Grade;
 use rsyncd_snapshot::decide::partial_dirs::PartialDirs;
 use rsyncd_snapshot::internals::{
-    Comparison, InPlaceChanges, Settings, SnapshotRoot, StagedSnapshot, Target, in_place_changes,
+    ComparedTree, Comparison, InPlaceChanges, Settings, SnapshotRoot, StagedSnapshot, Target,
+    in_place_changes,
 };
 use support::module::{Module, NAME};
 use support::run::{Run, tool};
@@ -198,7 +199,8 @@ fn rsync_in_place_is_found_where_comparing_finds_nothing() {
 fn publish(module: &Module, changes: &InPlaceChanges, recycle: Option<&str>, time: &str) -> String {
     let root = open(module);
     let staged =
-        StagedSnapshot::build(&root, recycle, None, None, &PartialDirs::default()).expect("staged");
+        StagedSnapshot::build(&root, recycle, ComparedTree::default(), &PartialDirs::default())
+            .expect("staged");
     assert!(
         staged.refusal.is_none() && staged.recycled.as_deref() == recycle,
         "{:?}",

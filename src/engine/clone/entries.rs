@@ -11,14 +11,14 @@ use nix::sys::stat::{Mode, SFlag, mkdirat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 use crate::decide::damage::FileTime;
-use crate::engine::baseline::{BaselineOrigin, baseline_of, inspect_entry};
+use crate::engine::baseline::{BaselineOrigin, NeedsRecord, baseline_of};
 use crate::engine::baseline_bytes::BLOCK_BYTES;
 use crate::engine::children::PendingChildren;
 use crate::engine::clone::{DirectoryToClone, TreeCloner};
 use crate::engine::copy::{self, CopyReason};
 use crate::engine::descent::DirectoryFd;
 use crate::engine::difference::{EntryInode, ReadSide, differences};
-use crate::engine::listing::Listing;
+use crate::engine::listing::{CachedListing, Listing};
 use crate::engine::remove::remove_alone;
 use crate::engine::temporaries::Temporaries;
 use crate::system::identity::SysResult;
@@ -32,13 +32,19 @@ impl TreeCloner<'_, '_> {
     pub(crate) fn link_all(
         &mut self,
         directories: &(DirectoryFd, DirectoryFd),
+        cached: Option<&CachedListing>,
         pending: &mut PendingChildren<DirectoryToClone>,
     ) -> Result<u64> {
         let mut listing = std::mem::take(&mut self.listing);
         let live = directories.0.as_fd();
         let mut entries = 0;
         let mut found = Temporaries::default();
-        listing.read_first(live).map_err(|cause| self.live.error("read", None, cause))?;
+        match cached {
+            Some(cached) => listing.restore(cached),
+            None => {
+                listing.read_first(live).map_err(|cause| self.live.error("read", None, cause))?;
+            }
+        }
         loop {
             listing.sort_by_inode();
             entries += listing.entries().len() as u64;
@@ -86,6 +92,7 @@ impl TreeCloner<'_, '_> {
     pub(crate) fn align(
         &mut self,
         directories: &(DirectoryFd, DirectoryFd),
+        cached: Option<&CachedListing>,
         pending: &mut PendingChildren<DirectoryToClone>,
     ) -> Result<u64> {
         let mut comparer = std::mem::take(&mut self.comparer);
@@ -97,6 +104,7 @@ impl TreeCloner<'_, '_> {
         let mut different = 0;
         let aligned = differences(
             (live, staged),
+            cached,
             &mut comparer,
             AlignFailure::Read,
             |name, found, present| {
@@ -200,12 +208,14 @@ impl TreeCloner<'_, '_> {
             self.skip_mount(name);
             return Ok(Linked::Done);
         }
-        let change_time = self.change_time_to_record(live, name);
+        let recording = self.shared.knowledge.recording;
+        let needs_record =
+            recording.map_or(NeedsRecord::No, |recording| recording.needs_record(live, name));
         match self.link(live, staged, name) {
             Ok(()) => {
                 self.cloned.made += 1;
-                if change_time.is_some() {
-                    self.record(staged, name, change_time);
+                if let NeedsRecord::Yes(changed) = needs_record {
+                    self.record(staged, name, changed);
                 }
             }
             Err(Errno::ENOENT) => self.vanish(),
@@ -285,13 +295,6 @@ impl TreeCloner<'_, '_> {
             Err(cause) => return Err(self.pair_error("copy", name, cause)),
         }
         Ok(Linked::Done)
-    }
-
-    /// The change time of an entry that is about to be linked, if its inode has to be recorded.
-    fn change_time_to_record(&self, live: BorrowedFd, name: &CStr) -> Option<FileTime> {
-        let recording = self.shared.knowledge.recording?;
-        let inode = inspect_entry(live, name).ok()?;
-        recording.needs_record(&inode).then_some(inode.changed)
     }
 
     /// Records an inode that has just been linked: from now on a change of it changes the snapshot.

@@ -47,6 +47,7 @@ use crate::engine::difference::DirectoryComparer;
 use crate::engine::frames::{Frame, FrameStack};
 use crate::engine::index::{DirectoryIndex, IndexPart, Ordinal, Stamp, max_bytes, now_ns};
 use crate::engine::listing::Listing;
+use crate::engine::listing_cache::ListingCache;
 use crate::engine::pool::{self, Pool};
 use crate::engine::temporaries::Temporaries;
 use crate::system::syscalls::open_directory;
@@ -133,6 +134,8 @@ pub struct CloneContext<'a> {
     pub entries: Option<u64>,
     /// The directories in which files are copied.
     pub partial_dirs: Option<&'a PartialDirs>,
+    /// Live directories that the comparison has read.
+    pub(crate) cache: Option<&'a ListingCache>,
     /// How the inodes are recorded that are new in the clone.
     pub recording: Option<Recording<'a>>,
 }
@@ -320,4 +323,6 @@ struct DirectoryToFinish {
     at: usize,
     /// Whether the attributes have to be applied without a comparison.
     is_touched: bool,
+    /// Whether the live directory is known to have no extended attributes.
+    has_no_xattrs: bool,
 }

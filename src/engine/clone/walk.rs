@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 
-use crate::engine::attributes;
+use crate::engine::attributes::{self, AttributeSource, XattrSource};
 use crate::engine::children::{LEVEL_BYTES, PendingChildren};
 use crate::engine::clone::entries::Linked;
 use crate::engine::clone::{
@@ -73,7 +73,12 @@ impl TreeCloner<'_, '_> {
             return Ok(());
         }
         let now = now_ns();
-        let stat = match self.live.enter(name) {
+        let is_cached = self.shared.knowledge.cache.is_some_and(|cache| !cache.is_empty());
+        let entered = match is_cached {
+            true => self.live.enter_for_lookups(name),
+            false => self.live.enter(name),
+        };
+        let stat = match entered {
             Ok(stat) => stat,
             Err(cause) if is_gone(cause) => return self.lose(name, cause),
             // An empty directory, as `cp --one-file-system` makes: a mount point after a restore.
@@ -114,7 +119,7 @@ impl TreeCloner<'_, '_> {
             Some(stamp) => stamp,
             None => {
                 let device = self.live.device();
-                let live = self.live.directory();
+                let live = self.live.lookup_directory();
                 match live.and_then(|parent| Stamp::of_entry(parent.as_fd(), name, device)) {
                     Ok(Some(stamp)) => stamp,
                     _ => return Ok(false),
@@ -125,7 +130,10 @@ impl TreeCloner<'_, '_> {
             return Ok(false);
         }
         if index.is_leaf(ordinal) {
-            let parent = self.open_staged()?;
+            let parent = self
+                .staged
+                .lookup_directory()
+                .map_err(|cause| self.staged.error("return to the staged copy of", None, cause))?;
             let is_intact = stat_entry(parent.as_fd(), name)
                 .is_ok_and(|stat| SnapshotStamp::of(&stat) == line.own);
             if is_intact {
@@ -133,7 +141,7 @@ impl TreeCloner<'_, '_> {
             }
             return Ok(is_intact);
         }
-        match self.staged.enter(name) {
+        match self.staged.enter_for_lookups(name) {
             Ok(stat) if SnapshotStamp::of(&stat) == line.own => {}
             Ok(_) => {
                 self.staged.leave();
@@ -234,18 +242,26 @@ impl TreeCloner<'_, '_> {
         now: i64,
         directory: DirectoryToClone,
     ) -> Result<()> {
-        let directories = (self.open_live()?, self.open_staged()?);
+        let cached = self.shared.knowledge.cache.and_then(|cache| cache.take(stat));
+        let live = match cached {
+            Some(_) => self.live.lookup_directory(),
+            None => self.live.directory(),
+        };
+        let live = live.map_err(|cause| self.live.error("open", None, cause))?;
+        let directories = (live, self.open_staged()?);
+        let has_no_xattrs = cached.as_ref().is_some_and(|cached| cached.has_no_xattrs);
+        let cached = cached.map(|cached| cached.listing);
         let mut pending = PendingChildren::new(LEVEL_BYTES);
         let changes = |cloned: &CloneOutcome| cloned.made + cloned.removed;
         let doubts = |cloned: &CloneOutcome| {
             (cloned.copied, cloned.skipped_mounts.len(), cloned.temporaries.count)
         };
         let before = (changes(&self.cloned), doubts(&self.cloned));
-        self.cloned.directories_read += 1;
+        self.cloned.directories_read += u64::from(cached.is_none());
         self.copies_files = self.is_partial_dir(Some(name));
         let entries = match directory.is_new {
-            true => self.link_all(&directories, &mut pending)?,
-            false => self.align(&directories, &mut pending)?,
+            true => self.link_all(&directories, cached.as_ref(), &mut pending)?,
+            false => self.align(&directories, cached.as_ref(), &mut pending)?,
         };
         progress::add(entries);
         let is_certain = before.1 == doubts(&self.cloned);
@@ -255,6 +271,7 @@ impl TreeCloner<'_, '_> {
             stamp,
             at: self.note(name, entries, stamp),
             is_touched: directory.is_new || before.0 != changes(&self.cloned),
+            has_no_xattrs,
         };
         self.look_up(&mut pending, directory);
         self.frames.push(CloneFrame {
@@ -322,8 +339,13 @@ impl TreeCloner<'_, '_> {
             (Some(unfinished), _) => unfinished.is_touched = true,
             (None, Some(at)) => match self.live.directory().and_then(fstat) {
                 Ok(stat) => {
-                    frame.unfinished =
-                        Some(DirectoryToFinish { stat, stamp: Stamp::NEVER, at, is_touched: true });
+                    frame.unfinished = Some(DirectoryToFinish {
+                        stat,
+                        stamp: Stamp::NEVER,
+                        at,
+                        is_touched: true,
+                        has_no_xattrs: false,
+                    });
                 }
                 Err(cause) if is_gone(cause) => {}
                 Err(cause) => return Err(self.live.error("inspect", None, cause)),
@@ -344,24 +366,30 @@ impl TreeCloner<'_, '_> {
     }
 
     fn apply_attributes(&mut self, unfinished: &DirectoryToFinish) -> Result<()> {
-        let DirectoryToFinish { stat, stamp, at, is_touched } = unfinished;
+        let DirectoryToFinish { stat, stamp, at, is_touched, has_no_xattrs } = unfinished;
         let mut stamp = *stamp;
         let staged = self.open_staged()?;
-        let live = match self.live.directory() {
-            // Moved away: what was read of it counts, except for its extended attributes.
-            Err(cause) if is_gone(cause) => {
-                stamp = Stamp::NEVER;
-                staged.clone()
-            }
-            live => live.map_err(|cause| self.live.error("return to", None, cause))?,
+        let live = match has_no_xattrs {
+            true => None,
+            false => match self.live.directory() {
+                // Moved away: what was read of it counts, except for its extended attributes.
+                Err(cause) if is_gone(cause) => {
+                    stamp = Stamp::NEVER;
+                    Some(staged.clone())
+                }
+                live => Some(live.map_err(|cause| self.live.error("open", None, cause))?),
+            },
         };
+        let xattrs = live.as_ref().map_or(XattrSource::None, |live| XattrSource::Of(live.as_fd()));
+        let original = AttributeSource { stat, xattrs };
         let is_due = match is_touched {
             true => Ok(true),
-            false => fstat(&staged)
-                .and_then(|own| attributes::differ(live.as_fd(), stat, staged.as_fd(), &own)),
+            false => {
+                fstat(&staged).and_then(|own| attributes::differ(original, staged.as_fd(), &own))
+            }
         };
         let applied = is_due.and_then(|is_due| match is_due {
-            true => attributes::apply(live.as_fd(), stat, staged.as_fd()),
+            true => attributes::apply(original, staged.as_fd()),
             false => Ok(true),
         });
         if !applied.map_err(|cause| self.live.error("keep the attributes of", None, cause))? {
@@ -371,10 +399,6 @@ impl TreeCloner<'_, '_> {
             .map_err(|cause| self.staged.error("inspect the staged copy of", None, cause))?;
         self.part.complete(*at, stamp, SnapshotStamp::of(&own));
         Ok(())
-    }
-
-    pub(crate) fn open_live(&mut self) -> Result<DirectoryFd> {
-        self.live.directory().map_err(|cause| self.live.error("return to", None, cause))
     }
 
     pub(crate) fn open_staged(&mut self) -> Result<DirectoryFd> {

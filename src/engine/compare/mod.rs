@@ -30,6 +30,7 @@ use crate::engine::difference::DirectoryComparer;
 use crate::engine::frames::{Frame, FrameStack};
 use crate::engine::index::{DirectoryIndex, Ordinal};
 use crate::engine::listing::Listing;
+use crate::engine::listing_cache::ListingCache;
 use crate::engine::pool::{self, Pool};
 use crate::tell::error::{Error, Result};
 use crate::tell::progress;
@@ -126,6 +127,8 @@ pub(crate) struct CompareContext<'a> {
     pub entries: Option<u64>,
     /// The search for directories that a failed push left unfinished, if there was one.
     pub unfinished: Option<&'a UnfinishedSearch>,
+    /// Where the live directories that are read are cached for the clone.
+    pub cache: Option<&'a ListingCache>,
 }
 
 /// Compares `live` with `snapshot`; without one, all entries count as added.

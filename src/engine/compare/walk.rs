@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 
 use crate::decide::fingerprint::Fingerprint;
-use crate::engine::attributes;
+use crate::engine::attributes::{self, AttributeSource, XattrSource};
 use crate::engine::children::{LEVEL_BYTES, PendingChildren};
 use crate::engine::compare::entry::EntryComparison;
 use crate::engine::compare::{
@@ -17,7 +17,7 @@ use crate::engine::compare::{
 use crate::engine::descent::{Descent, DirectoryFd};
 use crate::engine::difference::{ReadSide as Unread, differences};
 use crate::engine::frames::Step;
-use crate::engine::index::{Ordinal, Stamp};
+use crate::engine::index::{Ordinal, Stamp, now_ns};
 use crate::engine::listing::Listing;
 use crate::system::syscalls::is_gone;
 use crate::tell::error::Result;
@@ -78,7 +78,12 @@ impl CompareWalk<'_> {
             return Ok(());
         }
         if directory.side != PresentIn::Snapshot {
-            match self.live.enter(name) {
+            // Most directories are unchanged, and nothing is read of those.
+            let entered = match self.may_be_unchanged(directory) {
+                true => self.live.enter_for_lookups(name),
+                false => self.live.enter(name),
+            };
+            match entered {
                 Ok(stat) => {
                     if let Some(ordinal) = self.unchanged(directory, &stat) {
                         self.snapshot.pass(name);
@@ -126,13 +131,20 @@ impl CompareWalk<'_> {
             return false;
         };
         let device = self.live.device();
-        let live =
-            self.live.directory().and_then(|parent| Stamp::of_entry(parent.as_fd(), name, device));
+        let live = self
+            .live
+            .lookup_directory()
+            .and_then(|parent| Stamp::of_entry(parent.as_fd(), name, device));
         let is_unchanged = live.is_ok_and(|live| live == Some(index.line(ordinal).live));
         if is_unchanged {
             self.note_unchanged(ordinal);
         }
         is_unchanged
+    }
+
+    /// Whether the index has a stamp for the directory that counts.
+    fn may_be_unchanged(&self, directory: DirectoryToCompare) -> bool {
+        directory.indexed.is_some() && !self.knowledge.is_index_check
     }
 
     /// The directory's number in the index, if the live directory equals its stamp there.
@@ -217,8 +229,14 @@ impl CompareWalk<'_> {
                 self.compare_directory(directory.indexed, &mut pending)?;
             }
             PresentIn::Live => {
+                let before_ns = now_ns();
                 let (directory, stat) = self.open_live()?;
                 let entries = self.count(&directory, PresentIn::Live, &mut pending)?;
+                if let Some(cache) = self.knowledge.cache
+                    && entries == self.listing.entries().len() as u64
+                {
+                    cache.insert(&self.listing, directory.as_fd(), &stat, before_ns);
+                }
                 self.comparison.added += entries;
                 self.note_visited(&Stamp::of(&stat), entries);
             }
@@ -264,13 +282,19 @@ impl CompareWalk<'_> {
         pending: &mut PendingChildren<DirectoryToCompare>,
     ) -> Result<()> {
         let before = self.comparison;
+        let before_ns = now_ns();
         let (live, live_stat) = self.open_live()?;
         let (snapshot, snapshot_stat) = self.open_snapshot()?;
-        let differ = attributes::differ(live.as_fd(), &live_stat, snapshot.as_fd(), &snapshot_stat);
+        let xattrs = XattrSource::Of(live.as_fd());
+        let original = AttributeSource { stat: &live_stat, xattrs };
+        let differ = attributes::differ(original, snapshot.as_fd(), &snapshot_stat);
         if differ.map_err(|cause| self.live.error("compare the attributes of", None, cause))? {
             self.comparison.changed += 1;
         }
         let entries = self.compare_entries(&(live.clone(), snapshot), indexed, pending)?;
+        if let Some((cache, listing)) = self.knowledge.cache.zip(self.comparer.live_listing()) {
+            cache.insert(listing, live.as_fd(), &live_stat, before_ns);
+        }
         self.note_visited(&Stamp::of(&live_stat), entries);
         self.check_index(indexed, &live, &live_stat, &before);
         Ok(())
@@ -307,7 +331,8 @@ impl CompareWalk<'_> {
             pending,
             index: index.zip(siblings.as_deref()),
         };
-        differences((live.as_fd(), snapshot.as_fd()), comparer, failed, |name, live, snapshot| {
+        let directories = (live.as_fd(), snapshot.as_fd());
+        differences(directories, None, comparer, failed, |name, live, snapshot| {
             entry.compare(name, live, snapshot);
             Ok(())
         })
@@ -389,7 +414,7 @@ impl CompareWalk<'_> {
 }
 
 fn open_with_state(descent: &mut Descent) -> Result<(DirectoryFd, FileStat)> {
-    let directory = descent.directory().map_err(|cause| descent.error("return to", None, cause))?;
+    let directory = descent.directory().map_err(|cause| descent.error("open", None, cause))?;
     let stat = fstat(&directory).map_err(|cause| descent.error("inspect", None, cause))?;
     Ok((directory, stat))
 }
