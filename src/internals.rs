@@ -11,7 +11,7 @@ pub use crate::config::settings::Settings;
 pub use crate::engine::baseline::Baseline;
 pub use crate::engine::clone::{CloneContext, CloneTarget, clone_tree};
 pub use crate::engine::compare::Comparison;
-pub use crate::engine::index::DirectoryIndex;
+pub use crate::engine::index::reader::DirectoryIndex;
 pub use crate::engine::remove::remove_trees;
 pub use crate::module::confine::WriteScope;
 pub use crate::module::context::Context;

@@ -93,6 +93,14 @@ impl<T: Copy> PendingChildren<T> {
         taken.or_else(|| self.visited.clone())
     }
 
+    /// Takes back what was added since the list was made.
+    pub(crate) fn restart(&mut self) {
+        *self = PendingChildren {
+            visited: self.visited.take(),
+            ..PendingChildren::new(self.limit_bytes)
+        };
+    }
+
     /// For an empty list: a new list for the subdirectories that were dropped, if any were.
     pub(crate) fn next(&self) -> Option<Self> {
         self.is_partial.then(|| PendingChildren {
@@ -101,7 +109,8 @@ impl<T: Copy> PendingChildren<T> {
         })
     }
 
-    pub(crate) fn update(&mut self, change: impl Fn(&CStr, &mut T)) {
+    /// Changes what is known of each, in the order of the list.
+    pub(crate) fn update(&mut self, mut change: impl FnMut(&CStr, &mut T)) {
         for (start, what) in &mut self.list {
             change(name_at(&self.names, *start), what);
         }

@@ -11,7 +11,7 @@ use crate::decide::failed_push::UnfinishedDirectory;
 use crate::decide::torn_mark::TornMark;
 use crate::engine::compare::unfinished::UnfinishedSearch;
 use crate::engine::compare::{CompareContext, Comparison};
-use crate::engine::index::DirectoryIndex;
+use crate::engine::index::reader::DirectoryIndex;
 use crate::engine::listing_cache::ListingCache;
 use crate::run::attempt::SnapshotAttempt;
 use crate::run::report::Report;
@@ -70,8 +70,7 @@ impl SnapshotAttempt<'_> {
         let directory = open_directory(self.session.root.directory(), &c_name(name))
             .map_err(|cause| Error::io("open the snapshot", &path, cause))?;
         let record = item.record.as_ref().filter(|record| !record.adopted);
-        let index = record
-            .and_then(|record| index_file::read(self.session.root, name, Some(record.entries)));
+        let index = record.and_then(|_| index_file::open(self.session.root, name));
         let is_index_check = self.is_full_comparison_due();
         let context = CompareContext {
             known: item.record.as_ref().map(Record::known).unwrap_or_default(),

@@ -10,7 +10,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::fsync;
+use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 
 use crate::engine::listing::Listing;
 use crate::store::layout::Subdir;
@@ -53,16 +53,20 @@ pub(crate) fn read(dir: Dir, name: &str) -> Result<Option<String>> {
 
 /// Reads the first `max_bytes` of the file `name`; `None` if it does not exist.
 pub(crate) fn read_bytes(dir: Dir, name: &str, max_bytes: u64) -> Result<Option<Vec<u8>>> {
-    let path = dir.path.join(name);
+    let Some(file) = open_to_read(dir, name)? else { return Ok(None) };
+    let bytes = small_file::read_opened(&file, max_bytes);
+    bytes.map(Some).map_err(|cause| Error::io("read", &dir.path.join(name), cause))
+}
+
+/// Opens the file `name`; `None` if it does not exist.
+pub(crate) fn open_to_read(dir: Dir, name: &str) -> Result<Option<File>> {
     // O_NONBLOCK: a FIFO of that name must not block this process.
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = match openat(dir.directory, c_name(name).as_c_str(), flags, Mode::empty()) {
-        Ok(file) => File::from(file),
-        Err(Errno::ENOENT) => return Ok(None),
-        Err(cause) => return Err(Error::io("read", &path, cause)),
-    };
-    let bytes = small_file::read_opened(&file, max_bytes);
-    bytes.map(Some).map_err(|cause| Error::io("read", &path, cause))
+    match openat(dir.directory, c_name(name).as_c_str(), flags, Mode::empty()) {
+        Ok(file) => Ok(Some(File::from(file))),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(cause) => Err(Error::io("read", &dir.path.join(name), cause)),
+    }
 }
 
 /// Replaces the file `name`, durably.
@@ -140,6 +144,20 @@ pub(crate) fn write_before_syncfs(dir: Dir, name: &str, content: &[u8]) -> Resul
     Draft::write(dir, dir, name, content)?.publish()
 }
 
+/// [`write_before_syncfs`] with content that `write` makes piece by piece. If `write` returns
+/// false, the file `name` stays as it is.
+pub(crate) fn write_before_syncfs_by(
+    dir: Dir,
+    name: &str,
+    write: impl FnOnce(&mut File) -> io::Result<bool>,
+) -> Result<()> {
+    let mut draft = Draft::create(dir, dir, name)?;
+    match write(&mut draft.file).map_err(|cause| draft.failed(cause))? {
+        true => draft.publish(),
+        false => draft.discard(),
+    }
+}
+
 /// The new text of a file, under a temporary name.
 struct Draft<'a> {
     file: File,
@@ -150,7 +168,13 @@ struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     fn write(drafts: Dir<'a>, dir: Dir<'a>, name: &'a str, content: &[u8]) -> Result<Self> {
-        let failed = |cause: std::io::Error| Error::io("write", &dir.path.join(name), cause);
+        let mut draft = Draft::create(drafts, dir, name)?;
+        draft.file.write_all(content).map_err(|cause| draft.failed(cause))?;
+        Ok(draft)
+    }
+
+    fn create(drafts: Dir<'a>, dir: Dir<'a>, name: &'a str) -> Result<Self> {
+        let failed = |cause: io::Error| Error::io("write", &dir.path.join(name), cause);
         let flags = OFlag::O_WRONLY
             | OFlag::O_CREAT
             | OFlag::O_TRUNC
@@ -158,8 +182,7 @@ impl<'a> Draft<'a> {
             | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(0o600);
         let opened = openat(drafts.directory, temporary(name).as_c_str(), flags, mode);
-        let mut file = File::from(opened.map_err(|cause| failed(cause.into()))?);
-        file.write_all(content).map_err(failed)?;
+        let file = File::from(opened.map_err(|cause| failed(cause.into()))?);
         Ok(Draft { file, drafts, dir, name })
     }
 
@@ -174,7 +197,13 @@ impl<'a> Draft<'a> {
             .map_err(|cause| self.failed(cause.into()))
     }
 
-    fn failed(&self, cause: std::io::Error) -> Error {
+    fn discard(&self) -> Result<()> {
+        let name = temporary(self.name);
+        unlinkat(self.drafts.directory, name.as_c_str(), UnlinkatFlags::NoRemoveDir)
+            .map_err(|cause| self.failed(cause.into()))
+    }
+
+    fn failed(&self, cause: io::Error) -> Error {
         Error::io("write", &self.dir.path.join(self.name), cause)
     }
 }

@@ -21,7 +21,8 @@ use crate::engine::baseline::{BaselineOrigin, Recording, baseline_of};
 use crate::engine::baseline_bytes::BLOCK_BYTES;
 use crate::engine::clone::{CloneContext, CloneOutcome, CloneTarget};
 use crate::engine::compare::Comparison;
-use crate::engine::index::{DirectoryIndex, IndexPart};
+use crate::engine::index::draft::IndexDraft;
+use crate::engine::index::reader::DirectoryIndex;
 use crate::engine::inodes::{InodeName, walk};
 use crate::engine::listing_cache::ListingCache;
 use crate::store::clean_up::{STAGED_IN_ROOT_PREFIX, forget};
@@ -52,7 +53,7 @@ pub struct StagedSnapshot {
     pub recycled: Option<String>,
     /// Why the retired snapshot that was to be recycled was not used.
     pub refusal: Option<Error>,
-    parts: Vec<IndexPart>,
+    index: IndexDraft,
     evidence: InodeRecording,
 }
 
@@ -155,14 +156,14 @@ impl StagedSnapshot {
         };
         if let Some(retired) = recycle {
             match recycle_into(root, &dir, retired, knowledge) {
-                Ok((cloned, parts)) => {
+                Ok((cloned, index)) => {
                     let name = c_name(RECYCLED);
                     return Ok(StagedSnapshot {
                         name,
                         is_in_root: false,
                         dir,
                         cloned,
-                        parts,
+                        index,
                         recycled: Some(retired.to_string()),
                         refusal,
                         evidence,
@@ -187,13 +188,13 @@ impl StagedSnapshot {
             drafts: drafts.dir().directory,
         };
         let cloned = root.method().create((root.module(), &root.module_path), &stage, knowledge);
-        let (cloned, parts) = cloned.map_err(|error| root.explained(error))?;
+        let (cloned, index) = cloned.map_err(|error| root.explained(error))?;
         Ok(StagedSnapshot {
             name,
             is_in_root,
             dir,
             cloned,
-            parts,
+            index,
             recycled: None,
             refusal,
             evidence,
@@ -244,9 +245,9 @@ impl StagedSnapshot {
         name: &str,
         record: &Record,
     ) -> Result<Option<Error>> {
-        let StagedSnapshot { name: staged, is_in_root, dir, cloned, parts, evidence, .. } = self;
+        let StagedSnapshot { name: staged, is_in_root, dir, index, evidence, .. } = self;
         record.write_before_syncfs(root.subdir(Subdir::Records)?.dir(), name)?;
-        index_file::write_before_syncfs(root, name, parts, cloned.entries)?;
+        index_file::write_before_syncfs(root, name, index)?;
         let InodeRecording { recorder, began_ns } = evidence;
         let recorded = recorder.and_then(|recorder| recorder.commit(name, began_ns));
         // The root is on the module's file system, so this also makes the module's files durable.
@@ -276,8 +277,8 @@ fn recycle_into(
     dir: &OwnedDir,
     retired: &str,
     knowledge: CloneContext,
-) -> Result<(CloneOutcome, Vec<IndexPart>)> {
-    let index = knowledge.newest.and_then(|_| index_file::read(root, retired, knowledge.entries));
+) -> Result<(CloneOutcome, IndexDraft)> {
+    let index = knowledge.newest.and_then(|_| index_file::open(root, retired));
     take_for_recycling(root, dir, retired)?;
     let drafts = root.subdir(Subdir::Drafts)?;
     let drafts = drafts.dir().directory;

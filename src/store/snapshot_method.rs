@@ -12,7 +12,7 @@ use std::path::Path;
 
 use crate::engine::clone::{CloneContext, CloneOutcome, CloneTarget, clone_tree};
 use crate::engine::compare::{CompareContext, Comparison, TreeRoot, compare_trees};
-use crate::engine::index::IndexPart;
+use crate::engine::index::draft::IndexDraft;
 use crate::engine::remove::{Remains, remove_trees};
 use crate::store::dir::Dir;
 use crate::system::identity::SysResult;
@@ -52,7 +52,7 @@ impl SnapshotMethod {
         live: (BorrowedFd, &Path),
         target: &CloneTarget,
         context: CloneContext,
-    ) -> Result<(CloneOutcome, Vec<IndexPart>)> {
+    ) -> Result<(CloneOutcome, IndexDraft)> {
         match self {
             SnapshotMethod::HardLinks => clone_tree(live, target, context),
         }

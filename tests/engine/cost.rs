@@ -127,7 +127,7 @@ type Calls = BTreeMap<String, i64>;
 
 /// The index is read in pieces; memory is asked for in pieces; a debug build looks at a descriptor
 /// before it closes it.
-const UNCOUNTED: [&str; 3] = ["read", "mmap", "fcntl"];
+const UNCOUNTED: [&str; 4] = ["read", "pread64", "mmap", "fcntl"];
 
 /// What strace saw of a run: all calls that have to do with files.
 struct Trace(String);

@@ -4,7 +4,7 @@
 //! `tests/trust/garbage.rs` gives these functions seeds and mutations of them; `sh tests/fuzz/run`
 //! gives them what a coverage-guided fuzzer makes of the same seeds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -244,34 +244,43 @@ fn name(garbage: &[u8]) {
     assert!(name.text == SnapshotName::new(name.time, name.grade).text || name.text == adopted);
 }
 
-/// An index that passes its checksum, with nothing else to be relied on.
+/// An index whose only block passes its checksum, with nothing else to be relied on: garbage before
+/// the root's record, whose last subdirectory the last bytes of the garbage choose.
 fn index(garbage: &[u8]) {
-    let mut file = b"rsyncd-snapshot index 1 a\n".to_vec();
-    for file in [
-        {
-            file.extend(garbage);
-            file
-        },
-        garbage.to_vec(),
-    ] {
-        let checksum = crc32fast::hash(&file).to_le_bytes();
-        let Some(index) = DirectoryIndex::parse([file.as_slice(), &checksum].concat(), "a") else {
-            continue;
-        };
-        let mut seen = 0;
-        let mut ordinals = vec![0];
-        while let Some(ordinal) = ordinals.pop() {
-            seen += 1;
-            let name = index.line(ordinal).name.to_owned();
-            let children: Vec<_> = index.children(ordinal).collect();
-            assert!(
-                children.is_empty()
-                    || index.find(&children, &name).is_none_or(|found| children.contains(&found))
-            );
-            ordinals.extend(children);
+    const HEADER: &[u8] = b"rsyncd-snapshot index 2 a\n";
+    const ROOT_BYTES: usize = 55;
+    const MAX_BYTES: usize = (16 << 10) - 4 - ROOT_BYTES - HEADER.len();
+    let garbage = garbage.get(..MAX_BYTES).unwrap_or(garbage);
+    let chosen = garbage.iter().rev().take(2).fold(0, |sum, byte| sum * 256 + usize::from(*byte));
+    let last_child = chosen.checked_rem(garbage.len()).map_or(0, |at| HEADER.len() + at);
+    let mut root = [0; ROOT_BYTES];
+    root[44..48].copy_from_slice(&(last_child as u32).to_le_bytes());
+    root[52] = 1;
+    let mut block = [HEADER, garbage, &root].concat();
+    let checksum = crc32fast::hash(&[HEADER, &[0; 4], &block].concat());
+    block.extend(checksum.to_le_bytes());
+    in_scratch(&[("index", &block), ("garbage", garbage)], |dir| {
+        let open = |name| DirectoryIndex::open(File::open(dir.path.join(name)).expect("it"), "a");
+        assert!(open("garbage").is_none_or(|_| garbage.starts_with(HEADER)));
+        let index = open("index").expect("the root is whole");
+        let reader = index.reader();
+        let (mut seen, mut positions) = (HashSet::new(), vec![index.root()]);
+        while let Some(position) = positions.pop() {
+            if !seen.insert(position) {
+                continue;
+            }
+            let mut last: Option<std::ffi::CString> = None;
+            reader.for_each_child(position, |name, child| {
+                assert!(child < position, "it leads back");
+                assert!(last.as_deref().is_none_or(|last| name < last), "the names descend");
+                let bytes = name.to_bytes();
+                assert!(!bytes.is_empty() && !bytes.contains(&b'/') && bytes != b"..");
+                last = Some(name.to_owned());
+                positions.push(child);
+            });
         }
-        assert!(seen <= file.len());
-    }
+        assert!(seen.len() <= block.len());
+    });
 }
 
 /// An inode log of any bytes, and one whose blocks pass their checksums: each a kind, a length and

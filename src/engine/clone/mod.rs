@@ -31,7 +31,6 @@ use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
@@ -45,7 +44,10 @@ use crate::engine::copy::Copier;
 use crate::engine::descent::{Descent, DescentStart};
 use crate::engine::difference::DirectoryComparer;
 use crate::engine::frames::{Frame, FrameStack};
-use crate::engine::index::{DirectoryIndex, IndexPart, Ordinal, Stamp, max_bytes, now_ns};
+use crate::engine::index::block::RecordPosition;
+use crate::engine::index::draft::{IndexDraft, IndexPart, PartId};
+use crate::engine::index::reader::{DirectoryIndex, IndexReader};
+use crate::engine::index::{IndexRecord, now_ns};
 use crate::engine::listing::Listing;
 use crate::engine::listing_cache::ListingCache;
 use crate::engine::pool::{self, Pool};
@@ -119,7 +121,7 @@ pub struct CloneTarget<'a> {
     pub name: &'a CStr,
     /// Whether a retired snapshot has that name. Otherwise the clone is made afresh.
     pub is_recycled: bool,
-    /// The directory in which copies are written.
+    /// The directory in which copies are written, and a large index as long as it is not finished.
     pub drafts: BorrowedFd<'a>,
 }
 
@@ -140,7 +142,7 @@ pub struct CloneContext<'a> {
     pub recording: Option<Recording<'a>>,
 }
 
-/// Makes the tree at `stage` equal the one at `live`. Returns the parts of its index, too.
+/// Makes the tree at `stage` equal the one at `live`. Returns its index, too.
 ///
 /// # Errors
 /// Any error that keeps the clone from being complete. What exists of it then stays in staging.
@@ -148,7 +150,7 @@ pub fn clone_tree(
     (live, live_path): (BorrowedFd, &Path),
     stage: &CloneTarget,
     knowledge: CloneContext,
-) -> Result<(CloneOutcome, Vec<IndexPart>)> {
+) -> Result<(CloneOutcome, IndexDraft)> {
     let failed = |cause| Error::io("make the staging directory for", live_path, cause);
     if !stage.is_recycled {
         mkdirat(stage.parent, stage.name, Mode::S_IRWXU).map_err(failed)?;
@@ -156,8 +158,8 @@ pub fn clone_tree(
     let staged = open_directory(stage.parent, stage.name).map_err(failed)?;
     let directory = DirectoryToClone {
         is_new: !stage.is_recycled,
-        newest: knowledge.newest.map(|_| 0),
-        retired: knowledge.retired.filter(|_| stage.is_recycled).map(|_| 0),
+        newest: knowledge.newest.map(DirectoryIndex::root),
+        retired: knowledge.retired.filter(|_| stage.is_recycled).map(DirectoryIndex::root),
     };
     let job = CloneJob {
         live: DescentStart::root(live, live_path).map_err(failed)?,
@@ -171,23 +173,21 @@ pub fn clone_tree(
         copier: Mutex::new(Copier::new(stage.drafts)),
         knowledge,
         staged_path: stage.parent_path.join(OsStr::from_bytes(stage.name.to_bytes())),
-        max_bytes: max_bytes(knowledge.entries),
-        parts: AtomicUsize::new(1),
+        index: IndexDraft::new(),
+        drafts: stage.drafts,
     };
     let _phase = progress::begin("making the snapshot", knowledge.entries);
     let results = Pool::run(pool::workers(knowledge.entries), vec![job], |job, pool| {
         clone_part(job, &shared, pool).inspect_err(|_| pool.stop())
     });
-    let (mut cloned, mut parts) = (CloneOutcome::default(), Vec::new());
+    let mut cloned = CloneOutcome::default();
     for result in results {
-        let (some, part) = result?;
-        cloned.add(some);
-        parts.push(part);
+        cloned.add(result?);
     }
     let copier = shared.copier.into_inner().unwrap_or_else(PoisonError::into_inner);
     cloned.attributes_lost += copier.attributes_lost;
     copier.finish().map_err(|cause| Error::io("clean up the copies for", live_path, cause))?;
-    Ok((cloned, parts))
+    Ok((cloned, shared.index))
 }
 
 struct CloneShared<'a> {
@@ -195,10 +195,8 @@ struct CloneShared<'a> {
     knowledge: CloneContext<'a>,
     /// The path of the clone, for messages.
     staged_path: PathBuf,
-    /// Of the index.
-    max_bytes: usize,
-    /// Number of parts of the index so far.
-    parts: AtomicUsize,
+    index: IndexDraft,
+    drafts: BorrowedFd<'a>,
 }
 
 /// A subtree to clone: `name` in both starts, or the starts themselves.
@@ -210,7 +208,7 @@ struct CloneJob {
     /// Levels between the tree's root and this subtree's.
     depth: u32,
     /// Its part of the index.
-    part: usize,
+    part: PartId,
 }
 
 /// What is known of a directory before it is visited.
@@ -219,16 +217,12 @@ struct DirectoryToClone {
     /// Whether the staged directory has just been made.
     is_new: bool,
     /// Its place in the index of the newest snapshot.
-    newest: Option<Ordinal>,
+    newest: Option<RecordPosition>,
     /// Its place in the index of the retired snapshot.
-    retired: Option<Ordinal>,
+    retired: Option<RecordPosition>,
 }
 
-fn clone_part(
-    job: CloneJob,
-    shared: &CloneShared,
-    pool: &Pool<CloneJob>,
-) -> Result<(CloneOutcome, IndexPart)> {
+fn clone_part(job: CloneJob, shared: &CloneShared, pool: &Pool<CloneJob>) -> Result<CloneOutcome> {
     let descent = |start: DescentStart| {
         let path = start.root_path.clone();
         Descent::new(start).map_err(|cause| Error::io("open", &path, cause))
@@ -238,9 +232,11 @@ fn clone_part(
         staged: descent(job.staged)?,
         shared,
         pool,
+        newest: shared.knowledge.newest.map(DirectoryIndex::reader),
+        retired: shared.knowledge.retired.map(DirectoryIndex::reader),
         comparer: DirectoryComparer::default(),
         listing: Listing::default(),
-        part: IndexPart::new(job.part),
+        part: IndexPart::new(&shared.index, shared.drafts, job.part),
         depth: job.depth,
         frames: FrameStack::new(usize::from(job.name.is_some())),
         cloned: CloneOutcome::default(),
@@ -258,7 +254,8 @@ fn clone_part(
     }
     clone.run()?;
     clone.flush_baselines(0);
-    Ok((clone.cloned, clone.part))
+    clone.part.finish();
+    Ok(clone.cloned)
 }
 
 struct TreeCloner<'a, 's> {
@@ -266,9 +263,13 @@ struct TreeCloner<'a, 's> {
     staged: Descent,
     shared: &'a CloneShared<'s>,
     pool: &'a Pool<CloneJob>,
+    /// The index that the comparison used.
+    newest: Option<IndexReader<'a>>,
+    /// The index of the snapshot that is recycled.
+    retired: Option<IndexReader<'a>>,
     comparer: DirectoryComparer,
     listing: Listing,
-    part: IndexPart,
+    part: IndexPart<'a>,
     /// How many levels below the tree's root the first frame is.
     depth: u32,
     frames: FrameStack<CloneFrame>,
@@ -292,12 +293,14 @@ impl TreeCloner<'_, '_> {
 /// A directory whose subdirectories are being cloned.
 struct CloneFrame {
     directory: DirectoryToClone,
-    /// The directory's position in the new index, if it is unchanged and its subdirectories were
-    /// taken from the retired snapshot's index.
-    kept_at: Option<usize>,
+    /// Its record in the new index, which is added when the directory is finished.
+    record: IndexRecord,
+    /// Whether it is unchanged, so that its subdirectories were taken from the retired snapshot's
+    /// index.
+    is_kept: bool,
     pending: PendingChildren<DirectoryToClone>,
     /// Parts of the index that belong here, before those of the pending subdirectories.
-    given: Vec<usize>,
+    given: Vec<PartId>,
     /// None if the staged directory has its attributes already.
     unfinished: Option<DirectoryToFinish>,
 }
@@ -317,10 +320,6 @@ impl Frame for CloneFrame {
 /// A directory whose attributes are still to be applied.
 struct DirectoryToFinish {
     stat: FileStat,
-    /// For the index.
-    stamp: Stamp,
-    /// Its position in the index.
-    at: usize,
     /// Whether the attributes have to be applied without a comparison.
     is_touched: bool,
     /// Whether the live directory is known to have no extended attributes.

@@ -4,7 +4,6 @@
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
@@ -18,9 +17,7 @@ use crate::engine::clone::{
 };
 use crate::engine::descent::DirectoryFd;
 use crate::engine::frames::Step;
-use crate::engine::index::{
-    DirectoryIndex, IndexPart, IndexRecord, Ordinal, SnapshotStamp, Stamp, now_ns,
-};
+use crate::engine::index::{IndexRecord, SnapshotStamp, Stamp, now_ns};
 use crate::system::syscalls::{is_gone, stat_entry};
 use crate::tell::error::Result;
 use crate::tell::progress;
@@ -62,7 +59,7 @@ impl TreeCloner<'_, '_> {
         let depth = self.depth + u32::try_from(frames.len()).unwrap_or(u32::MAX);
         let Some(frame) = frames.last_mut() else { return };
         if let Some((name, directory)) = frame.pending.pop() {
-            let part = self.shared.parts.fetch_add(1, Ordering::Relaxed);
+            let part = self.shared.index.new_part();
             frame.given.push(part);
             self.pool.give(CloneJob { live, staged, name: Some(name), directory, depth, part });
         }
@@ -84,7 +81,8 @@ impl TreeCloner<'_, '_> {
             // An empty directory, as `cp --one-file-system` makes: a mount point after a restore.
             Err(Errno::EXDEV) => {
                 self.skip_mount(name);
-                self.note(name, 0, Stamp::NEVER);
+                let record = IndexRecord::unfinished(0, Stamp::NEVER);
+                self.part.push(self.depth_at_hand(), name, record);
                 return self.leave_empty(name, directory.is_new);
             }
             Err(cause) => return Err(self.live.error("open the directory", Some(name), cause)),
@@ -106,15 +104,18 @@ impl TreeCloner<'_, '_> {
     /// has changed since that snapshot was made. Its subdirectories become pending. Returns whether
     /// the directory was kept.
     fn keep(&mut self, name: &CStr, directory: DirectoryToClone) -> Result<bool> {
-        let CloneContext { newest, retired, partial_dirs, .. } = self.shared.knowledge;
+        let CloneContext { partial_dirs, .. } = self.shared.knowledge;
         // An earlier version linked the files of a partial directory.
         if directory.is_new || partial_dirs.is_some_and(|dirs| dirs.may_be(name.to_bytes())) {
             return Ok(false);
         }
-        let Some((index, ordinal)) = retired.zip(directory.retired) else { return Ok(false) };
-        let line = index.line(ordinal);
-        let known =
-            newest.zip(directory.newest).and_then(|(newest, ordinal)| newest.unchanged(ordinal));
+        let Some((index, at)) = self.retired.as_ref().zip(directory.retired) else {
+            return Ok(false);
+        };
+        let Some(record) = index.record(at) else { return Ok(false) };
+        let is_leaf = index.leaf(at).is_some();
+        let newest = self.newest.as_ref().zip(directory.newest);
+        let known = newest.and_then(|(newest, at)| newest.unchanged(at));
         let live = match known {
             Some(stamp) => stamp,
             None => {
@@ -126,23 +127,28 @@ impl TreeCloner<'_, '_> {
                 }
             }
         };
-        if live != line.live {
+        if live != record.live {
             return Ok(false);
         }
-        if index.is_leaf(ordinal) {
+        if is_leaf {
             let parent = self
                 .staged
                 .lookup_directory()
                 .map_err(|cause| self.staged.error("return to the staged copy of", None, cause))?;
             let is_intact = stat_entry(parent.as_fd(), name)
-                .is_ok_and(|stat| SnapshotStamp::of(&stat) == line.own);
+                .is_ok_and(|stat| SnapshotStamp::of(&stat) == record.own);
             if is_intact {
-                self.note_kept(name, &line);
+                self.count_kept(&record);
+                self.part.push(self.depth_at_hand(), name, record);
             }
             return Ok(is_intact);
         }
+        let mut pending = PendingChildren::new(LEVEL_BYTES);
+        if !self.look_up_kept(&mut pending, directory) {
+            return Ok(false);
+        }
         match self.staged.enter_for_lookups(name) {
-            Ok(stat) if SnapshotStamp::of(&stat) == line.own => {}
+            Ok(stat) if SnapshotStamp::of(&stat) == record.own => {}
             Ok(_) => {
                 self.staged.leave();
                 return Ok(false);
@@ -150,12 +156,11 @@ impl TreeCloner<'_, '_> {
             Err(_) => return Ok(false),
         }
         self.live.pass(name);
-        let kept_at = Some(self.note_kept(name, &line));
-        let mut pending = PendingChildren::new(LEVEL_BYTES);
-        self.look_up_kept(&mut pending, directory);
+        self.count_kept(&record);
         self.frames.push(CloneFrame {
             directory,
-            kept_at,
+            record,
+            is_kept: true,
             pending,
             given: Vec::new(),
             unfinished: None,
@@ -166,11 +171,11 @@ impl TreeCloner<'_, '_> {
     /// Goes on with the subdirectories that did not fit into memory.
     fn read_again(&mut self, mut pending: PendingChildren<DirectoryToClone>) -> Result<()> {
         let Some(mut frame) = self.frames.pop() else { return Ok(()) };
-        if frame.kept_at.is_some() {
-            self.look_up_kept(&mut pending, frame.directory);
-        } else {
+        if !frame.is_kept || !self.look_up_kept(&mut pending, frame.directory) {
+            // Where the index cannot be read any more, the live directory is.
+            pending.restart();
             if !self.list_directories(&mut pending)? {
-                doubt(&mut self.part, &mut frame);
+                frame.doubt();
             }
             self.look_up(&mut pending, frame.directory);
         }
@@ -178,28 +183,9 @@ impl TreeCloner<'_, '_> {
         Ok(())
     }
 
-    /// Adds a directory that was kept to the index; returns its position.
-    fn note_kept(&mut self, name: &CStr, line: &IndexRecord) -> usize {
-        self.count(line.entries.into());
-        progress::add(line.entries.into());
-        let depth = self.depth_at_hand();
-        self.part.push(&IndexRecord { depth, name, ..*line }, self.shared.max_bytes)
-    }
-
-    /// Adds a directory that is not finished to the index; returns its position.
-    fn note(&mut self, name: &CStr, entries: u64, live: Stamp) -> usize {
-        let (entries, live) = match u32::try_from(entries) {
-            Ok(entries) => (entries, live),
-            Err(_) => (u32::MAX, Stamp::NEVER),
-        };
-        let line = IndexRecord {
-            depth: self.depth_at_hand(),
-            entries,
-            live,
-            own: SnapshotStamp { inode: 0, ctime_ns: 0 },
-            name,
-        };
-        self.part.push(&line, self.shared.max_bytes)
+    fn count_kept(&mut self, record: &IndexRecord) {
+        self.count(record.entries.into());
+        progress::add(record.entries.into());
     }
 
     /// The depth below the tree's root of the directory whose frame is pushed next.
@@ -266,20 +252,15 @@ impl TreeCloner<'_, '_> {
         progress::add(entries);
         let is_certain = before.1 == doubts(&self.cloned);
         let stamp = if is_certain { Stamp::of(stat).settled(now) } else { Stamp::NEVER };
-        let unfinished = DirectoryToFinish {
-            stat: *stat,
-            stamp,
-            at: self.note(name, entries, stamp),
-            is_touched: directory.is_new || before.0 != changes(&self.cloned),
-            has_no_xattrs,
-        };
+        let is_touched = directory.is_new || before.0 != changes(&self.cloned);
         self.look_up(&mut pending, directory);
         self.frames.push(CloneFrame {
             directory,
-            kept_at: None,
+            record: IndexRecord::unfinished(entries, stamp),
+            is_kept: false,
             pending,
             given: Vec::new(),
-            unfinished: Some(unfinished),
+            unfinished: Some(DirectoryToFinish { stat: *stat, is_touched, has_no_xattrs }),
         });
         Ok(())
     }
@@ -292,41 +273,31 @@ impl TreeCloner<'_, '_> {
             && dirs.includes(&self.live.relative_path(None))
     }
 
-    /// Finds the subdirectories of a directory that was kept, by the index.
+    /// Finds the subdirectories of a directory that was kept, by the index; false if not all of
+    /// them can be read from it.
     fn look_up_kept(
         &self,
         pending: &mut PendingChildren<DirectoryToClone>,
         parent: DirectoryToClone,
-    ) {
-        let CloneContext { newest, retired, .. } = self.shared.knowledge;
-        let Some((index, ordinal)) = retired.zip(parent.retired) else { return };
-        let siblings: Vec<Ordinal> = newest
-            .zip(parent.newest)
-            .map(|(newest, ordinal)| newest.children(ordinal).collect())
-            .unwrap_or_default();
-        for retired in index.children(ordinal) {
-            let name = index.line(retired).name;
-            let newest = newest.and_then(|newest| newest.find(&siblings, name));
+    ) -> bool {
+        let Some((index, at)) = self.retired.as_ref().zip(parent.retired) else { return false };
+        let mut newest = self.newest.as_ref().map(|newest| newest.children(parent.newest));
+        let is_whole = index.for_each_child(at, |name, retired| {
+            let newest = newest.as_mut().and_then(|newest| newest.find(name));
             pending.push(name, DirectoryToClone { is_new: false, newest, retired: Some(retired) });
-        }
+        });
         pending.ready();
+        is_whole
     }
 
     /// Sorts the subdirectories of `parent` as in the index, and finds each in both indexes.
     fn look_up(&self, pending: &mut PendingChildren<DirectoryToClone>, parent: DirectoryToClone) {
-        let CloneContext { newest, retired, .. } = self.shared.knowledge;
-        let siblings = |index: Option<&DirectoryIndex>, ordinal: Option<Ordinal>| -> Vec<Ordinal> {
-            index
-                .zip(ordinal)
-                .map(|(index, ordinal)| index.children(ordinal).collect())
-                .unwrap_or_default()
-        };
-        let newest_siblings = siblings(newest, parent.newest);
-        let retired_siblings = siblings(retired, parent.retired);
         pending.ready();
+        let mut newest = self.newest.as_ref().map(|index| index.children(parent.newest));
+        let mut retired = self.retired.as_ref().map(|index| index.children(parent.retired));
         pending.update(|name, directory| {
-            directory.newest = newest.and_then(|index| index.find(&newest_siblings, name));
-            directory.retired = retired.and_then(|index| index.find(&retired_siblings, name));
+            directory.newest = newest.as_mut().and_then(|children| children.find(name));
+            directory.retired = retired.as_mut().and_then(|children| children.find(name));
         });
     }
 
@@ -334,47 +305,48 @@ impl TreeCloner<'_, '_> {
     /// from the live one. A directory that was kept has to get its attributes back, too.
     pub(crate) fn touch(&mut self) -> Result<()> {
         let Some(frame) = self.frames.last_mut() else { return Ok(()) };
-        doubt(&mut self.part, frame);
-        match (&mut frame.unfinished, frame.kept_at) {
-            (Some(unfinished), _) => unfinished.is_touched = true,
-            (None, Some(at)) => match self.live.directory().and_then(fstat) {
+        frame.doubt();
+        match &mut frame.unfinished {
+            Some(unfinished) => unfinished.is_touched = true,
+            None => match self.live.directory().and_then(fstat) {
                 Ok(stat) => {
-                    frame.unfinished = Some(DirectoryToFinish {
-                        stat,
-                        stamp: Stamp::NEVER,
-                        at,
-                        is_touched: true,
-                        has_no_xattrs: false,
-                    });
+                    frame.unfinished =
+                        Some(DirectoryToFinish { stat, is_touched: true, has_no_xattrs: false });
                 }
                 Err(cause) if is_gone(cause) => {}
                 Err(cause) => return Err(self.live.error("inspect", None, cause)),
             },
-            (None, None) => {}
         }
         Ok(())
     }
 
     fn finish_directory(&mut self) -> Result<()> {
-        let Some(frame) = self.frames.pop() else { return Ok(()) };
-        if let Some(unfinished) = frame.unfinished {
-            self.apply_attributes(&unfinished)?;
+        let Some(CloneFrame { mut record, unfinished, .. }) = self.frames.pop() else {
+            return Ok(());
+        };
+        if let Some(unfinished) = unfinished {
+            self.apply_attributes(&unfinished, &mut record)?;
         }
-        self.live.leave();
+        let name = self.live.leave();
         self.staged.leave();
+        self.part.push(self.depth_at_hand(), &name, record);
         Ok(())
     }
 
-    fn apply_attributes(&mut self, unfinished: &DirectoryToFinish) -> Result<()> {
-        let DirectoryToFinish { stat, stamp, at, is_touched, has_no_xattrs } = unfinished;
-        let mut stamp = *stamp;
+    /// Gives the staged directory at hand its attributes, and completes its record.
+    fn apply_attributes(
+        &mut self,
+        unfinished: &DirectoryToFinish,
+        record: &mut IndexRecord,
+    ) -> Result<()> {
+        let DirectoryToFinish { stat, is_touched, has_no_xattrs } = unfinished;
         let staged = self.open_staged()?;
         let live = match has_no_xattrs {
             true => None,
             false => match self.live.directory() {
                 // Moved away: what was read of it counts, except for its extended attributes.
                 Err(cause) if is_gone(cause) => {
-                    stamp = Stamp::NEVER;
+                    record.live = Stamp::NEVER;
                     Some(staged.clone())
                 }
                 live => Some(live.map_err(|cause| self.live.error("open", None, cause))?),
@@ -397,7 +369,7 @@ impl TreeCloner<'_, '_> {
         }
         let own = fstat(&staged)
             .map_err(|cause| self.staged.error("inspect the staged copy of", None, cause))?;
-        self.part.complete(*at, stamp, SnapshotStamp::of(&own));
+        record.own = SnapshotStamp::of(&own);
         Ok(())
     }
 
@@ -412,13 +384,12 @@ impl TreeCloner<'_, '_> {
     }
 }
 
-/// Marks a directory in the index so that the next run reads it, since its snapshot may differ from
-/// the live one.
-fn doubt(part: &mut IndexPart, frame: &mut CloneFrame) {
-    if let Some(unfinished) = frame.unfinished.as_mut() {
-        unfinished.stamp = Stamp::NEVER;
-    }
-    if let Some(at) = frame.kept_at {
-        part.complete(at, Stamp::NEVER, SnapshotStamp { inode: 0, ctime_ns: 0 });
+impl CloneFrame {
+    /// Lets the next run read the directory, since its snapshot may differ from the live one.
+    fn doubt(&mut self) {
+        self.record.live = Stamp::NEVER;
+        if self.is_kept {
+            self.record.own = SnapshotStamp::UNKNOWN;
+        }
     }
 }

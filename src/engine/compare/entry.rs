@@ -8,7 +8,6 @@ use crate::engine::compare::{Comparison, DirectoryToCompare, ExplainedDifference
 use crate::engine::copied::{CopiedPair, InodePair};
 use crate::engine::descent::Descent;
 use crate::engine::difference::EntryInode;
-use crate::engine::index::{DirectoryIndex, Ordinal};
 use crate::system::mounts::is_mount_point;
 
 pub(crate) struct EntryComparison<'a> {
@@ -18,7 +17,6 @@ pub(crate) struct EntryComparison<'a> {
     pub(crate) snapshot: BorrowedFd<'a>,
     pub(crate) comparison: &'a mut Comparison,
     pub(crate) pending: &'a mut PendingChildren<DirectoryToCompare>,
-    pub(crate) index: Option<(&'a DirectoryIndex, &'a [Ordinal])>,
 }
 
 impl EntryComparison<'_> {
@@ -30,8 +28,9 @@ impl EntryComparison<'_> {
     ) {
         match (live, snapshot) {
             (Some(live), Some(snapshot)) if live.is_directory && snapshot.is_directory => {
-                let indexed = self.index.and_then(|(index, siblings)| index.find(siblings, name));
-                self.pending.push(name, DirectoryToCompare { side: PresentIn::Both, indexed });
+                // It is looked up in the index once all names are known.
+                self.pending
+                    .push(name, DirectoryToCompare { side: PresentIn::Both, indexed: None });
             }
             (Some(live), Some(snapshot)) if !live.is_directory && !snapshot.is_directory => {
                 if !self.is_known_copy(name, live.inode, snapshot.inode) {

@@ -12,6 +12,7 @@
 //! time to time everything is compared to check the index, and each error of the index is logged.
 
 mod entry;
+mod indexed;
 pub(crate) mod unfinished;
 mod walk;
 
@@ -28,7 +29,8 @@ use crate::engine::copied::{CopiedPair, Copies, InodePair};
 use crate::engine::descent::{Descent, DescentStart};
 use crate::engine::difference::DirectoryComparer;
 use crate::engine::frames::{Frame, FrameStack};
-use crate::engine::index::{DirectoryIndex, Ordinal};
+use crate::engine::index::block::RecordPosition;
+use crate::engine::index::reader::{DirectoryIndex, IndexReader};
 use crate::engine::listing::Listing;
 use crate::engine::listing_cache::ListingCache;
 use crate::engine::pool::{self, Pool};
@@ -146,7 +148,7 @@ pub(crate) fn compare_trees(
         name: None,
         directory: DirectoryToCompare {
             side: if snapshot.is_some() { PresentIn::Both } else { PresentIn::Live },
-            indexed: knowledge.index.map(|_| 0),
+            indexed: knowledge.index.map(DirectoryIndex::root),
         },
     };
     let _phase = progress::begin("comparing", knowledge.entries);
@@ -173,7 +175,7 @@ struct CompareJob {
 struct DirectoryToCompare {
     side: PresentIn,
     /// Its place in the index of the snapshot.
-    indexed: Option<Ordinal>,
+    indexed: Option<RecordPosition>,
 }
 
 fn compare_part(
@@ -189,6 +191,7 @@ fn compare_part(
         live: descent(job.live)?,
         snapshot: descent(job.snapshot)?,
         knowledge,
+        index: knowledge.index.map(DirectoryIndex::reader),
         pool,
         comparer: DirectoryComparer::default(),
         listing: Listing::default(),
@@ -207,6 +210,8 @@ struct CompareWalk<'a> {
     live: Descent,
     snapshot: Descent,
     knowledge: &'a CompareContext<'a>,
+    /// Of the snapshot, if it has one.
+    index: Option<IndexReader<'a>>,
     pool: &'a Pool<CompareJob>,
     comparer: DirectoryComparer,
     listing: Listing,

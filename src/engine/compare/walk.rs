@@ -17,11 +17,10 @@ use crate::engine::compare::{
 use crate::engine::descent::{Descent, DirectoryFd};
 use crate::engine::difference::{ReadSide as Unread, differences};
 use crate::engine::frames::Step;
-use crate::engine::index::{Ordinal, Stamp, now_ns};
+use crate::engine::index::{Stamp, now_ns};
 use crate::engine::listing::Listing;
 use crate::system::syscalls::is_gone;
 use crate::tell::error::Result;
-use crate::tell::escape::escape;
 use crate::tell::progress;
 
 impl CompareWalk<'_> {
@@ -65,8 +64,8 @@ impl CompareWalk<'_> {
 
     pub(crate) fn enter_root(&mut self, directory: DirectoryToCompare) -> Result<()> {
         let (_, stat) = self.open_live()?;
-        if let Some(ordinal) = self.unchanged(directory, &stat) {
-            self.pass(directory, ordinal);
+        if let Some(frame) = self.unchanged(directory, &stat) {
+            self.push(frame);
             return Ok(());
         }
         self.visit(directory)
@@ -85,9 +84,9 @@ impl CompareWalk<'_> {
             };
             match entered {
                 Ok(stat) => {
-                    if let Some(ordinal) = self.unchanged(directory, &stat) {
+                    if let Some(frame) = self.unchanged(directory, &stat) {
                         self.snapshot.pass(name);
-                        self.pass(directory, ordinal);
+                        self.push(frame);
                         return Ok(());
                     }
                 }
@@ -121,61 +120,6 @@ impl CompareWalk<'_> {
         self.visit(directory)
     }
 
-    /// Whether `name` is a directory without subdirectories, and equals its stamp in the index. For
-    /// most directories of most trees this is the only call.
-    fn is_unchanged_leaf(&mut self, name: &CStr, directory: DirectoryToCompare) -> bool {
-        let Some(index) = self.knowledge.index.filter(|_| !self.knowledge.is_index_check) else {
-            return false;
-        };
-        let Some(ordinal) = directory.indexed.filter(|ordinal| index.is_leaf(*ordinal)) else {
-            return false;
-        };
-        let device = self.live.device();
-        let live = self
-            .live
-            .lookup_directory()
-            .and_then(|parent| Stamp::of_entry(parent.as_fd(), name, device));
-        let is_unchanged = live.is_ok_and(|live| live == Some(index.line(ordinal).live));
-        if is_unchanged {
-            self.note_unchanged(ordinal);
-        }
-        is_unchanged
-    }
-
-    /// Whether the index has a stamp for the directory that counts.
-    fn may_be_unchanged(&self, directory: DirectoryToCompare) -> bool {
-        directory.indexed.is_some() && !self.knowledge.is_index_check
-    }
-
-    /// The directory's number in the index, if the live directory equals its stamp there.
-    fn unchanged(&self, directory: DirectoryToCompare, stat: &FileStat) -> Option<Ordinal> {
-        let index = self.knowledge.index.filter(|_| !self.knowledge.is_index_check)?;
-        directory.indexed.filter(|ordinal| index.line(*ordinal).live == Stamp::of(stat))
-    }
-
-    /// Goes on with the subdirectories of an unchanged directory.
-    fn pass(&mut self, directory: DirectoryToCompare, ordinal: Ordinal) {
-        self.note_unchanged(ordinal);
-        let mut pending = PendingChildren::new(LEVEL_BYTES);
-        self.look_up(directory, &mut pending);
-        self.push(CompareFrame { directory, is_unchanged: true, pending });
-    }
-
-    /// The subdirectories of an unchanged directory.
-    fn look_up(
-        &self,
-        parent: DirectoryToCompare,
-        pending: &mut PendingChildren<DirectoryToCompare>,
-    ) {
-        let Some((index, ordinal)) = self.knowledge.index.zip(parent.indexed) else { return };
-        for child in index.children(ordinal) {
-            pending.push(
-                index.line(child).name,
-                DirectoryToCompare { side: PresentIn::Both, indexed: Some(child) },
-            );
-        }
-    }
-
     fn push(&mut self, mut frame: CompareFrame) {
         frame.pending.ready();
         self.frames.push(frame);
@@ -194,29 +138,27 @@ impl CompareWalk<'_> {
             self.push(CompareFrame { pending: PendingChildren::new(LEVEL_BYTES), ..frame });
             return Ok(());
         }
-        match (frame.is_unchanged, frame.directory.side) {
-            (true, _) => self.look_up(frame.directory, &mut pending),
-            (false, PresentIn::Both) => {
+        if frame.is_unchanged && self.look_up_unchanged(frame.directory, &mut pending) {
+            self.push(CompareFrame { pending, ..frame });
+            return Ok(());
+        }
+        // Where the index cannot be read any more, the directories are.
+        pending.restart();
+        match frame.directory.side {
+            PresentIn::Both => {
                 let before = self.comparison;
                 let directories =
                     (self.rewind(PresentIn::Live)?, self.rewind(PresentIn::Snapshot)?);
-                self.compare_entries(&directories, frame.directory.indexed, &mut pending)?;
+                self.compare_entries(&directories, frame.directory, &mut pending)?;
                 self.comparison = before;
             }
-            (false, side) => {
+            side => {
                 let directory = self.rewind(side)?;
                 self.count(&directory, side, &mut pending)?;
             }
         }
-        self.push(CompareFrame { pending, ..frame });
+        self.push(CompareFrame { pending, is_unchanged: false, ..frame });
         Ok(())
-    }
-
-    fn note_unchanged(&mut self, ordinal: Ordinal) {
-        let Some(index) = self.knowledge.index else { return };
-        index.note_unchanged(ordinal);
-        let line = index.line(ordinal);
-        self.note_live(line.live.ctime_ns, line.entries.into());
     }
 
     /// Compares or counts the directories at hand.
@@ -226,7 +168,7 @@ impl CompareWalk<'_> {
         match directory.side {
             PresentIn::Both => {
                 self.comparison.directories_read += 1;
-                self.compare_directory(directory.indexed, &mut pending)?;
+                self.compare_directory(directory, &mut pending)?;
             }
             PresentIn::Live => {
                 let before_ns = now_ns();
@@ -278,7 +220,7 @@ impl CompareWalk<'_> {
 
     fn compare_directory(
         &mut self,
-        indexed: Option<Ordinal>,
+        directory: DirectoryToCompare,
         pending: &mut PendingChildren<DirectoryToCompare>,
     ) -> Result<()> {
         let before = self.comparison;
@@ -291,12 +233,12 @@ impl CompareWalk<'_> {
         if differ.map_err(|cause| self.live.error("compare the attributes of", None, cause))? {
             self.comparison.changed += 1;
         }
-        let entries = self.compare_entries(&(live.clone(), snapshot), indexed, pending)?;
+        let entries = self.compare_entries(&(live.clone(), snapshot), directory, pending)?;
         if let Some((cache, listing)) = self.knowledge.cache.zip(self.comparer.live_listing()) {
             cache.insert(listing, live.as_fd(), &live_stat, before_ns);
         }
         self.note_visited(&Stamp::of(&live_stat), entries);
-        self.check_index(indexed, &live, &live_stat, &before);
+        self.check_index(directory, &live, &live_stat, &before);
         Ok(())
     }
 
@@ -304,12 +246,9 @@ impl CompareWalk<'_> {
     fn compare_entries(
         &mut self,
         (live, snapshot): &(DirectoryFd, DirectoryFd),
-        indexed: Option<Ordinal>,
+        directory: DirectoryToCompare,
         pending: &mut PendingChildren<DirectoryToCompare>,
     ) -> Result<u64> {
-        let index = self.knowledge.index;
-        let siblings =
-            index.zip(indexed).map(|(index, ordinal)| index.children(ordinal).collect::<Vec<_>>());
         let CompareWalk {
             comparer,
             live: live_descent,
@@ -329,43 +268,14 @@ impl CompareWalk<'_> {
             snapshot: snapshot.as_fd(),
             comparison,
             pending,
-            index: index.zip(siblings.as_deref()),
         };
         let directories = (live.as_fd(), snapshot.as_fd());
-        differences(directories, None, comparer, failed, |name, live, snapshot| {
+        let entries = differences(directories, None, comparer, failed, |name, live, snapshot| {
             entry.compare(name, live, snapshot);
             Ok(())
-        })
-    }
-
-    /// Checks what the index says about a directory against its comparison; logs and counts an error
-    /// of the index.
-    fn check_index(
-        &mut self,
-        indexed: Option<Ordinal>,
-        live: &DirectoryFd,
-        stat: &FileStat,
-        before: &Comparison,
-    ) {
-        let Some((index, ordinal)) = self.knowledge.index.zip(indexed) else { return };
-        let stamp = Stamp::of(stat);
-        if index.line(ordinal).live != stamp {
-            return;
-        }
-        let found =
-            |comparison: &Comparison| comparison.added + comparison.changed + comparison.removed;
-        // The directory may have changed after its stamp was read.
-        let is_still = || fstat(live).is_ok_and(|stat| Stamp::of(&stat) == stamp);
-        if found(before) == found(&self.comparison) {
-            index.note_unchanged(ordinal);
-        } else if is_still() {
-            self.comparison.index_errors += 1;
-            let path = escape(&self.live.relative_path(None));
-            log::error!(
-                "the index calls the directory {path:?} unchanged, but it differs from the \
-                 snapshot's"
-            );
-        }
+        })?;
+        self.look_up(directory, pending);
+        Ok(entries)
     }
 
     /// Counts the entries of a directory that only one tree has.
@@ -402,7 +312,7 @@ impl CompareWalk<'_> {
         self.note_live(stamp.ctime_ns, entries);
     }
 
-    fn note_live(&mut self, ctime_ns: i64, entries: u64) {
+    pub(crate) fn note_live(&mut self, ctime_ns: i64, entries: u64) {
         progress::add(entries);
         let fingerprint = Fingerprint { directories: 1, entries, ctime_sum: ctime_ns & i64::MAX };
         self.comparison.add(&Comparison {
