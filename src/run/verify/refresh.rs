@@ -40,13 +40,23 @@ pub(crate) fn record_missing(root: &SnapshotRoot, snapshot: &str) -> Result<u64>
     missing.finish()
 }
 
-/// Rewrites the inode log if it has grown by much since it was last rewritten.
+/// Rewrites the inode log if it has grown by much since it was last rewritten. Of the first
+/// snapshot of a root, all baselines are needed, and the log is left as it is.
 pub(crate) fn compact_if_outgrown(target: &Target, root: &SnapshotRoot) -> Result<()> {
-    let before = State::read(root.private())?.inode_log_bytes.unwrap_or(0);
-    match size_bytes(root.subdir(Subdir::Inodes)?.dir())? > 2 * before + GROWTH_BYTES {
-        true => refresh(target, root, &HashSet::new(), &HashSet::new()),
-        false => Ok(()),
+    let before = State::read(root.private())?.inode_log_bytes;
+    let bytes = size_bytes(root.subdir(Subdir::Inodes)?.dir())?;
+    if bytes <= 2 * before.unwrap_or(0) + GROWTH_BYTES {
+        return Ok(());
     }
+    let has_one_snapshot = || {
+        let list = SnapshotList::read(root, &target.policy.time_zone)?;
+        Ok(list.items.len() == 1 && retire::retired(root)?.is_empty())
+    };
+    if before.is_none() && has_one_snapshot()? {
+        let remember = |state: &mut State| state.inode_log_bytes = Some(bytes);
+        return State::update(root.private(), remember).map(drop);
+    }
+    refresh(target, root, &HashSet::new(), &HashSet::new())
 }
 
 /// Drops baselines of inodes that have gone or are `accepted`, and records inodes without a
