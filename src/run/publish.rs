@@ -23,7 +23,7 @@ use crate::run::losses;
 use crate::run::report::{Ending, Report};
 use crate::run::scan::TreeScan;
 use crate::run::session::Session;
-use crate::run::verify::refresh::record_missing;
+use crate::run::verify::refresh::{FoundInodes, record_missing};
 use crate::store::dir::c_name;
 use crate::store::layout::Subdir;
 use crate::store::pin::Pin;
@@ -71,7 +71,7 @@ impl SnapshotAttempt<'_> {
             ..staged.record(time, grade, &comparison)
         };
         self.warn_of_losses(&record, report);
-        self.warn_of_open_root();
+        self.warn_of_open_root(report);
         if let Some(anomaly) = anomaly {
             self.pause_for_anomaly(anomaly)?;
         }
@@ -121,7 +121,13 @@ impl SnapshotAttempt<'_> {
         let staged = StagedSnapshot::build(root, recycle.as_deref(), compared, partial_dirs)?;
         drop(self.gate.take());
         if let Some(changes) = &self.in_place {
-            staged.record_in_place(root, changes);
+            let unreadable = staged.record_in_place(root, changes);
+            if unreadable > 0 {
+                report.warn(format!(
+                    "`verify` will report files as damaged that a push has changed in place: \
+                     directories that could not be read: {unreadable}"
+                ));
+            }
         }
         if let (Some(retired), Some(error)) = (&recycle, &staged.refusal) {
             report.warn(format!(
@@ -177,10 +183,19 @@ impl SnapshotAttempt<'_> {
     fn complete_inode_log(&self, name: &str, report: &mut Report) {
         let label = self.session.label();
         match record_missing(self.session.root, name) {
-            Ok(inodes) => log::info!(
-                "{label}: the inode log, by which `verify` finds altered files, begins: {inodes} \
-                 inodes that {name} shares with earlier snapshots are recorded as they are"
-            ),
+            Ok(FoundInodes { recorded, unreadable_directories }) => {
+                log::info!(
+                    "{label}: the inode log, by which `verify` finds altered files, begins: \
+                     {recorded} inodes that {name} shares with earlier snapshots are recorded as \
+                     they are"
+                );
+                if unreadable_directories > 0 {
+                    report.warn(format!(
+                        "`verify` will not know all files of {name}: directories that could not \
+                         be read: {unreadable_directories}"
+                    ));
+                }
+            }
             Err(error) => {
                 report.warn(format!("`verify` will not know all files of {name}: {error}"))
             }
@@ -269,16 +284,16 @@ impl SnapshotAttempt<'_> {
         Ok(verdict)
     }
 
-    /// Warns in the log if users may change snapshots. The warning is not remembered, because
+    /// Warns in the log if users may change snapshots. That warning is not remembered, because
     /// `check` looks at the root itself.
-    fn warn_of_open_root(&self) {
+    fn warn_of_open_root(&self, report: &mut Report) {
         if self.session.target.policy.open_root {
             return;
         }
         match self.session.root.open_to_users() {
             Ok(None) => {}
             Ok(Some(message)) => log::warn!("{}: {message}", self.session.target.label()),
-            Err(error) => log::warn!("{}: {error}", self.session.target.label()),
+            Err(error) => report.warn(error.to_string()),
         }
     }
 

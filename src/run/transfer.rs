@@ -238,6 +238,7 @@ pub(crate) fn note_end(session: Session, request: &Request) -> Result<Option<Sto
     let Session { target, root, clock } = session;
     let ledger = target.open_ledger(root)?;
     reap(session, &ledger)?;
+    let Some(status) = request.status else { return Ok(None) };
     let process = match Process::own() {
         // A request without an entry has none to take over, and its snapshot needs none.
         Err(error) if request.ledger_entry.is_none() => {
@@ -249,7 +250,7 @@ pub(crate) fn note_end(session: Session, request: &Request) -> Result<Option<Sto
         }
         process => process?,
     };
-    let (Some(status), Some(process)) = (request.status, process) else { return Ok(None) };
+    let Some(process) = process else { return Ok(None) };
     match &request.ledger_entry {
         Some(stored) => ledger.end(stored, status, process).map(Some),
         // A detached process may be killed, and rsyncd does not wait for it: the next run has to

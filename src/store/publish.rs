@@ -209,15 +209,16 @@ impl StagedSnapshot {
     /// Records the files that were changed in place, as they are in this snapshot. Otherwise a file
     /// that keeps its link in a recycled directory would not be recorded: the next run would find
     /// the change once more, and `verify` would report this snapshot and later ones as damaged,
-    /// too. The baselines of earlier snapshots stay in the log.
-    pub fn record_in_place(&self, root: &SnapshotRoot, changes: &InPlaceChanges) {
+    /// too. The baselines of earlier snapshots stay in the log. Returns how many directories could
+    /// not be read; the first is in the log.
+    pub fn record_in_place(&self, root: &SnapshotRoot, changes: &InPlaceChanges) -> u64 {
         let Some(recorder) = self.evidence.recorder.as_ref().ok().filter(|_| changes.changed() > 0)
         else {
-            return;
+            return 0;
         };
         let Dir { directory: parent, path } = staging_parent(self.is_in_root, &self.dir, root);
         let (mut met, mut bytes) = (HashSet::new(), Vec::new());
-        walk(parent, path, &self.name, &mut |name: &InodeName| {
+        let unreadable = walk(parent, path, &self.name, &mut |name: &InodeName| {
             let Some(changed) = changes.changed_at(name.inode).filter(|_| met.insert(name.inode))
             else {
                 return;
@@ -234,6 +235,7 @@ impl StagedSnapshot {
         if !bytes.is_empty() {
             recorder.append_baselines(&bytes);
         }
+        unreadable
     }
 
     /// Makes the staged tree durable, then visible as the snapshot `name`; the name is durable once

@@ -30,8 +30,16 @@ use crate::tell::error::Result;
 /// The inode log may grow to twice its size and this much more before it is rewritten.
 const GROWTH_BYTES: u64 = 16 << 20;
 
-/// Records the inodes in `snapshot` that have no baseline; returns how many there were.
-pub(crate) fn record_missing(root: &SnapshotRoot, snapshot: &str) -> Result<u64> {
+/// Counts of what was recorded as it was found.
+pub(crate) struct FoundInodes {
+    /// Inodes that had no baseline.
+    pub recorded: u64,
+    /// Directories that could not be read. The first is in the log.
+    pub unreadable_directories: u64,
+}
+
+/// Records the inodes in `snapshot` that have no baseline.
+pub(crate) fn record_missing(root: &SnapshotRoot, snapshot: &str) -> Result<FoundInodes> {
     let dir = root.subdir(Subdir::Inodes)?;
     let inode_log = InodeLog::read(dir.dir())?;
     let stale = HashSet::new();
@@ -114,6 +122,7 @@ struct MissingBaselines<'a> {
     inode_log: Option<&'a InodeLog>,
     stale: &'a HashSet<u64>,
     met: HashSet<u64>,
+    unreadable_directories: u64,
     bytes: Vec<u8>,
 }
 
@@ -121,11 +130,18 @@ impl<'a> MissingBaselines<'a> {
     fn new(dir: Dir, inode_log: Option<&'a InodeLog>, stale: &'a HashSet<u64>) -> Result<Self> {
         // All commits stay: under the lock, only baselines without a commit are unfinished.
         let recorder = Recorder::open(dir, |_| true)?;
-        Ok(MissingBaselines { recorder, inode_log, stale, met: HashSet::new(), bytes: Vec::new() })
+        Ok(MissingBaselines {
+            recorder,
+            inode_log,
+            stale,
+            met: HashSet::new(),
+            unreadable_directories: 0,
+            bytes: Vec::new(),
+        })
     }
 
     fn record(&mut self, parent: BorrowedFd, path: &Path, tree: &CString) {
-        walk(parent, path, tree, &mut |name: &InodeName| {
+        self.unreadable_directories += walk(parent, path, tree, &mut |name: &InodeName| {
             let is_known =
                 self.inode_log.is_some_and(|inode_log| !inode_log.find(name.inode).is_empty());
             if is_known && !self.stale.contains(&name.inode) || !self.met.insert(name.inode) {
@@ -142,12 +158,14 @@ impl<'a> MissingBaselines<'a> {
         });
     }
 
-    fn finish(self) -> Result<u64> {
-        if self.met.is_empty() {
-            return Ok(0);
+    fn finish(self) -> Result<FoundInodes> {
+        if !self.met.is_empty() {
+            self.recorder.append_baselines(&self.bytes);
+            self.recorder.commit_found()?;
         }
-        self.recorder.append_baselines(&self.bytes);
-        self.recorder.commit_found()?;
-        Ok(self.met.len() as u64)
+        Ok(FoundInodes {
+            recorded: self.met.len() as u64,
+            unreadable_directories: self.unreadable_directories,
+        })
     }
 }
