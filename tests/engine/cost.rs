@@ -5,8 +5,8 @@
 //! can hide among what every run does.
 //!
 //! Memory is what was resident at most. 64 MiB have to be enough for a million entries in any
-//! shape; to see that takes `RSYNCD_SNAPSHOT_SWEEP=full`, the better part of an hour and some GiB
-//! for the trees. Otherwise the trees have a tenth of that or less and the limits are lower, but
+//! shape, and for ten million in usual ones; to see that takes `RSYNCD_SNAPSHOT_SWEEP=full`, some
+//! hours, some GiB of memory and 40 GiB of disk for the trees. Otherwise the trees have a tenth of that or less and the limits are lower, but
 //! not as much, since some of the memory is the same for all trees: a smaller proof, of fewer kinds
 //! of runs.
 
@@ -607,9 +607,27 @@ const DIRECTORIES: (usize, u64) = (15_000, 32 << 10);
 /// Fills a module with about as many entries in some shape, runs whatever a run can be, and fails
 /// if one of them takes too much memory.
 fn assert_memory_is_bounded(usual: (usize, u64), fill: fn(&OwnedFd, usize)) {
-    let (entries, limit) = if is_full() { FULL } else { usual };
     // What belongs to three trees is in the kernel's memory, but for the indexes.
-    let Some(file_system) = FileSystem::with(Kind::Tmpfs, 256, &[]) else { return };
+    let size = if is_full() { FULL } else { usual };
+    assert_memory_is_bounded_on(FileSystem::with(Kind::Tmpfs, 256, &[]), size, fill);
+}
+
+/// The same for ten million entries, which take too much memory for a file system there.
+fn assert_memory_is_bounded_for_ten_million(usual: (usize, u64), fill: fn(&OwnedFd, usize)) {
+    if !is_full() {
+        return assert_memory_is_bounded(usual, fill);
+    }
+    let options = ["-N", "20000000", "-E", "lazy_itable_init=1"];
+    let file_system = FileSystem::with(Kind::Ext4, 40 << 10, &options);
+    assert_memory_is_bounded_on(file_system, (10_000_000, FULL.1), fill);
+}
+
+fn assert_memory_is_bounded_on(
+    file_system: Option<FileSystem>,
+    (entries, limit): (usize, u64),
+    fill: fn(&OwnedFd, usize),
+) {
+    let Some(file_system) = file_system else { return };
     // That everything is removed at once is meant.
     let policy = format!("{EXPIRING}anomaly_share = \"100%\"\n");
     let module = Simulated::new(Module::on(&file_system), &policy);
@@ -725,6 +743,31 @@ fn memory_is_bounded_for_small_directories() {
         for group in 0..entries / 500 {
             let group = make_and_open(module, &format!("group {group}"));
             (0..100).for_each(|number| make_files(&make_and_open(&group, &format!("{number}")), 4));
+        }
+    });
+}
+
+#[test]
+fn memory_is_bounded_for_ten_million_entries_in_small_directories() {
+    const TOPS: usize = 100;
+    const FILES_AND_DIRECTORY: usize = 11;
+    // The index of so many directories does not fit into the memory that is kept for it.
+    assert_memory_is_bounded_for_ten_million((240_000, 12 << 10), |module, entries| {
+        for top in 0..TOPS {
+            let top = make_and_open(module, &format!("{top}"));
+            for number in 0..entries / TOPS / FILES_AND_DIRECTORY {
+                make_files(&make_and_open(&top, &format!("directory {number}")), 10);
+            }
+        }
+    });
+}
+
+#[test]
+fn memory_is_bounded_for_ten_million_entries_in_large_directories() {
+    assert_memory_is_bounded_for_ten_million(FILES, |module, entries| {
+        let files = if is_full() { 10_000 } else { 1_000 };
+        for number in 0..entries / files {
+            make_files(&make_and_open(module, &format!("{number}")), files);
         }
     });
 }
