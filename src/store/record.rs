@@ -272,7 +272,8 @@ impl Record {
         dir::write_before_sync(records, &file_name(name), &self.to_text(records)?)
     }
 
-    /// [`write`](Self::write) for a caller who is about to sync the whole file system.
+    /// Writes the record of the snapshot `name` for a caller who is about to sync the whole file
+    /// system.
     pub fn write_before_syncfs(&self, records: Dir, name: &str) -> Result<()> {
         dir::write_before_syncfs(records, &file_name(name), self.to_text(records)?.as_bytes())
     }
