@@ -19,7 +19,7 @@ fn a_run_on_a_terminal_shows_its_progress_and_takes_it_away() {
     let latest = module.latest.display();
     let run = |options: &str| {
         let command = format!("{program} --config {policy} {options} snapshot {latest}");
-        Run::of(tool("script").args(["-qec", &command, "/dev/null"]))
+        Run::of(tool("script").env("TERM", "xterm").args(["-qec", &command, "/dev/null"]))
     };
     let shown = run("").exits(&[0]).stdout();
     assert!(shown.contains("making the snapshot: ") && shown.contains("published"), "{shown:?}");
