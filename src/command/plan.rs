@@ -1,9 +1,9 @@
 //! `plan` and `rotate --dry-run`: what rotation would do, and why. Nothing is changed.
 //!
 //! Beside the decision, `plan` shows when each snapshot that stays will go
-//! ([`forecast`](crate::decide::forecast)), how much space those that go would free ([`freed_space`]),
-//! what another policy would decide on these snapshots, and what a policy would hold after years of
-//! simulated pushes ([`replay`]).
+//! ([`forecast`](crate::decide::forecast)), how much space those that go would free
+//! ([`freed_space`]), what another policy would decide on these snapshots, and what a policy would
+//! hold after years of simulated pushes ([`replay`]).
 
 use std::ffi::OsStr;
 use std::path::Path;

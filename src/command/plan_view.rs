@@ -1,30 +1,6 @@
 //! The JSON of `plan`.
 //!
-//! One object for a module:
-//!
-//! | key | meaning |
-//! |---|---|
-//! | `module`, `snapshot_root` | as in the JSON of `list` |
-//! | `at` | the time that the decision is for |
-//! | `pause`, `deferred` | why nothing is expired, or null; how many wait because of `max_expire` |
-//! | `usual_spacing_seconds`, `next_push` | the usual distance between pushes and when the next one is expected; null where two complete snapshots are lacking |
-//! | `bytes_freed`, `entries_freed` | what becomes free when what goes and what is retired is gone, and how many files and directories that are; null if it was not counted |
-//! | `unreadable` | how many directories could not be counted |
-//! | `retired` | how many snapshots wait in `expired/` for their removal |
-//! | `compared` | null, or of `--policy`: `policy_file` and the keys from `pause` to `retired`. If the change of policy alone would pause expiry, `pause` says so, and the rest shows what happens once it is confirmed |
-//! | `snapshots` | oldest first, see below |
-//!
-//! Each snapshot:
-//!
-//! | key | meaning |
-//! |---|---|
-//! | `name`, `time`, `verified_until`, `grade` | as in the JSON of `list` |
-//! | `keep`, `reasons` | whether it stays, and every reason as text; if only a guard holds it, first the guard, then why it would go without |
-//! | `expires_at` | of a snapshot that stays: when it goes if pushes continue as before; null if it stays for ten years, if a guard holds it, and where no forecast is possible |
-//! | `covered_by` | of a snapshot that goes, or that only a guard holds: a list of `frequency`, `slot`, `name`, `keep`: which snapshot stands for its slot, and whether that one stays itself; else empty |
-//! | `pinned` | the reason that the administrator gave for pinning it, or null |
-//! | `entries` | files and directories in it as recorded, or null |
-//! | `compared` | null, or under `--policy`: `keep`, `reasons`, `expires_at`, `covered_by` |
+//! docs/json.md describes its keys.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -49,7 +49,8 @@ pub struct Baseline {
     pub inode: Inode,
     /// How it came to be recorded.
     pub origin: BaselineOrigin,
-    /// The change time before the inode was linked; for `Found`, when it was recorded.
+    /// The change time before the inode was linked, or after that if no earlier run had made links;
+    /// for `Found`, when it was recorded.
     pub touched: FileTime,
 }
 

@@ -58,6 +58,17 @@ struct LiveSlot {
     inode: u64,
 }
 
+/// What is called with a name that differs, its live entry and the snapshot's.
+pub(crate) trait OnDifference<E>:
+    FnMut(&CStr, Option<EntryInode>, Option<EntryInode>) -> Result<(), E>
+{
+}
+
+impl<E, F> OnDifference<E> for F where
+    F: FnMut(&CStr, Option<EntryInode>, Option<EntryInode>) -> Result<(), E>
+{
+}
+
 const DIRECTORY: u64 = 1;
 /// The snapshot has an entry of that name, too.
 const IN_SNAPSHOT: u64 = 2;
@@ -76,7 +87,7 @@ pub(crate) fn differences<E>(
     cached: Option<&CachedListing>,
     comparer: &mut DirectoryComparer,
     failed: impl Fn(ReadSide, Errno) -> E,
-    mut on_difference: impl FnMut(&CStr, Option<EntryInode>, Option<EntryInode>) -> Result<(), E>,
+    mut on_difference: impl OnDifference<E>,
 ) -> Result<u64, E> {
     let live_failed = |cause| failed(ReadSide::Live, cause);
     let snapshot_failed = |cause| failed(ReadSide::Snapshot, cause);
@@ -128,7 +139,7 @@ impl DirectoryComparer {
         &mut self,
         snapshot: BorrowedFd,
         failed: impl Fn(Errno) -> E,
-        on_difference: &mut impl FnMut(&CStr, Option<EntryInode>, Option<EntryInode>) -> Result<(), E>,
+        on_difference: &mut impl OnDifference<E>,
     ) -> Result<usize, E> {
         let DirectoryComparer { snapshot: listing, slots, hashes, .. } = self;
         let mut missing = slots.len();
@@ -166,7 +177,7 @@ impl DirectoryComparer {
         &mut self,
         live: BorrowedFd,
         failed: impl Fn(Errno) -> E,
-        on_difference: &mut impl FnMut(&CStr, Option<EntryInode>, Option<EntryInode>) -> Result<(), E>,
+        on_difference: &mut impl OnDifference<E>,
     ) -> Result<(), E> {
         let DirectoryComparer { live: listing, is_live_whole, slots, hashes, .. } = self;
         if !*is_live_whole {

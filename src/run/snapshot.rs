@@ -9,8 +9,8 @@
 //!   changes that this run missed, so this run does not cover it.
 //! * Marks are read before the scan and again after the clone. Only marks that were there before
 //!   the scan are cleared.
-//! * The state becomes visible last, after the snapshot's name is durable. A run that dies before that leaves its marks, and the next run does
-//!   a little more than it must.
+//! * The state becomes visible last, after the snapshot's name is durable. A run that dies before
+//!   that leaves its marks, and the next run does a little more than it must.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;

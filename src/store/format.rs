@@ -30,8 +30,8 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
         .map_err(|error| Error::Damaged { path: path(), problem: first_line(&error) })
 }
 
-/// What texts of one kind were parsed to. A run reads the state a dozen times and each record twice,
-/// mostly unchanged, and to compare texts takes far less time than to parse them.
+/// What texts of one kind were parsed to. A run reads the state a dozen times and each record
+/// twice, mostly unchanged, and to compare texts takes far less time than to parse them.
 pub(crate) struct ParsedTexts<T> {
     most: usize,
     known: Mutex<BTreeMap<String, T>>,

@@ -2,11 +2,11 @@
 //!
 //! Order: retired snapshot, if one is recycled, into staging → clone into staging → attributes
 //! bottom-up → record and inode log → `syncfs`, checked → rename without replacing → fsync of the
-//! root, which the caller does together with its next one, before anything relies on the name. Before
-//! the rename a crash leaves only staging and a record without a snapshot, which
+//! root, which the caller does together with its next one, before anything relies on the name.
+//! Before the rename a crash leaves only staging and a record without a snapshot, which
 //! [`clean_up`](crate::store::clean_up) removes; at the rename everything in the tree is on disk,
-//! file contents that rsync never synced included; after the fsync the name is, too. So a name in
-//! the root is a complete, durable tree at every instant.
+//! file contents that rsync never synced included. So a name in the root is a complete tree at
+//! every instant, also after a crash. After the fsync the name survives a crash, too.
 
 use std::collections::HashSet;
 use std::ffi::{CString, OsStr};

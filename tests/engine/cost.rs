@@ -6,9 +6,9 @@
 //!
 //! Memory is what was resident at most. 64 MiB have to be enough for a million entries in any
 //! shape, and for ten million in usual ones; to see that takes `RSYNCD_SNAPSHOT_SWEEP=full`, some
-//! hours, some GiB of memory and 40 GiB of disk for the trees. Otherwise the trees have a tenth of that or less and the limits are lower, but
-//! not as much, since some of the memory is the same for all trees: a smaller proof, of fewer kinds
-//! of runs.
+//! hours, some GiB of memory and 40 GiB of disk for the trees. Otherwise the trees have a tenth of
+//! that or less and the limits are lower, but not as much, since some of the memory is the same for
+//! all trees: a smaller proof, of fewer kinds of runs.
 
 use crate::support;
 
@@ -337,8 +337,8 @@ fn recycling_opens_each_unchanged_directory_twice_at_most() {
 
 /// What a changed directory without others may cost. In the comparison the live one is opened for
 /// lookups, then both are opened and read to the end. In the making the live one is opened for
-/// lookups, and the recycled one is opened, read, and gets the new times. One file is another: it is
-/// looked at before and after it is linked, and recorded with its extended attributes.
+/// lookups, and the recycled one is opened, read, and gets the new times. One file is another: it
+/// is looked at before and after it is linked, and recorded with its extended attributes.
 const CHANGED_DIRECTORY: [(&str, i64); 9] = [
     ("open", 5),
     ("close", 5),

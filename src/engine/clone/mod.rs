@@ -15,7 +15,8 @@
 //! With the [indexes](crate::engine::index) of the newest snapshot and of the recycled one, most
 //! directories are not even opened: if neither the live directory nor the retired one has changed
 //! since the retired snapshot was made, they are still equal. Along the way the walk makes the new
-//! snapshot's index.
+//! snapshot's index. A directory that the comparison has read is not read again, as long as its
+//! [cached listing](crate::engine::listing_cache) is true.
 //!
 //! In [partial directories](crate::decide::partial_dirs) files are copied, since rsync writes into
 //! them in place. The index never lets a partial directory be kept: in a recycled one, which may

@@ -93,8 +93,8 @@ impl CompareWalk<'_> {
         self.note_live(record.live.ctime_ns, record.entries.into());
     }
 
-    /// Checks what the index says about a directory against its comparison; logs and counts an error
-    /// of the index.
+    /// Checks what the index says about a directory against its comparison; logs and counts an
+    /// error of the index.
     pub(crate) fn check_index(
         &mut self,
         directory: DirectoryToCompare,
