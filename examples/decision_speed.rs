@@ -90,6 +90,7 @@ fn history(size: usize) -> Vec<Snapshot> {
             taken_at: None,
             undated: None,
             obstacle: None,
+            reader: None,
         }
     };
     // A step without a common factor with the size visits every index once.

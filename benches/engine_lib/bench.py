@@ -8,12 +8,14 @@ from .run import Failure, run
 
 # How many snapshots the policy keeps.
 KEPT = 1
-# A debug line tells when the program knew what had changed.
+# Each snapshot is recycled by the next one but one, as with the default grace of 6 hours a
+# snapshot is that a run retired 6 hours ago. A debug line tells when the program knew what had changed.
 POLICY = f"""[defaults]
 keep = {{ minutely = 1 }}
 prefer = "newest"
 min_keep = {KEPT}
 min_age = "0s"
+grace = "0s"
 log_level = "debug"
 """
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
+use nix::sys::stat::Mode;
 
 use crate::command;
 use crate::command::rotate::RotateOptions;
@@ -138,6 +139,21 @@ enum Command {
         #[command(flatten)]
         snapshot: SnapshotArgs,
     },
+    /// Run a command that reads a snapshot, which neither expires nor changes meanwhile
+    #[command(override_usage = "rsyncd-snapshot hold [OPTIONS] [MODULE] NAME -- COMMAND...")]
+    #[command(after_help = "\
+COMMAND gets the snapshot's directory as RSYNCD_SNAPSHOT_HELD, and in place of each {} in its words:
+    rsyncd-snapshot hold laptop 2026-11-22T19-08-31Z -- rsync -a {}/home/ /mnt/home/
+It runs with all rights of its user. The exit status is that of COMMAND; 126 if it cannot be run,
+127 if it is not found.")]
+    Hold {
+        /// Name of a snapshot, after the module's if several have one of that name
+        #[arg(num_args = 1..=2, required = true, value_name = "NAME")]
+        named: Vec<OsString>,
+        /// The command with its arguments
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
     /// Look whether files in snapshots have been altered in place; exit 1 if so
     Verify {
         #[command(flatten)]
@@ -189,6 +205,7 @@ impl Command {
             | Command::ImportPolicy { .. }
             | Command::Rotate { dry_run: true, .. } => WriteScope::Nothing,
             Command::Verify { repair_attributes: true, .. } => WriteScope::Modules,
+            Command::Hold { .. } => WriteScope::Unconfined,
             _ => WriteScope::Roots,
         }
     }
@@ -251,7 +268,7 @@ pub fn main() -> ExitCode {
         Err(error) => return crate::tell::usage::print::<CommandLine>(error).into(),
     };
     // What is inherited from rsyncd must not open our files to others.
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let umask = nix::sys::stat::umask(Mode::from_bits_truncate(0o077));
     let is_hook = matches!(line.command, None | Some(Command::PreXfer | Command::PostXfer { .. }));
     // pre-xfer's status lets the transfer in, rsyncd discards that of post-xfer, and `check` has
     // statuses of its own.
@@ -281,7 +298,7 @@ pub fn main() -> ExitCode {
         started,
         write_scope,
     };
-    match dispatch(line.command, &context) {
+    match dispatch(line.command, &context, umask) {
         Ok(code) if code == Exit::Done.code() && tells_warnings && has_warned() => {
             Exit::Warnings.into()
         }
@@ -298,8 +315,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Runs the hook or command; returns the exit status.
-fn dispatch(command: Option<Command>, context: &Context) -> Result<u8, Error> {
+/// Runs the hook or command; returns the exit status. `umask` is the one that this process was
+/// started with.
+fn dispatch(command: Option<Command>, context: &Context, umask: Mode) -> Result<u8, Error> {
     if context.write_scope == WriteScope::Nothing {
         confine::to([], context.write_scope);
     }
@@ -334,6 +352,9 @@ fn dispatch(command: Option<Command>, context: &Context) -> Result<u8, Error> {
         }
         Some(Command::Unpin { snapshot }) => command::pin::unpin(context, &snapshot.named)?,
         Some(Command::Undelete { snapshot }) => command::pin::undelete(context, &snapshot.named)?,
+        Some(Command::Hold { named, command }) => {
+            return command::hold::run(context, &named, &command, umask);
+        }
         Some(Command::Verify { modules, repair_attributes, format }) => {
             command::verify::run(context, modules.name(), repair_attributes, format.json)?
         }

@@ -22,7 +22,7 @@ use crate::tell::table::TextTable;
 pub(crate) struct ExpiredView {
     module: Option<String>,
     snapshot_root: String,
-    grace: Option<String>,
+    grace: String,
     expired: Vec<RetiredView>,
 }
 
@@ -33,6 +33,8 @@ struct RetiredView {
     retired: Option<String>,
     until: Option<String>,
     entries: Option<u64>,
+    #[serde(skip)]
+    is_over: bool,
     #[serde(skip)]
     age: String,
     #[serde(skip)]
@@ -50,11 +52,12 @@ impl ExpiredView {
             let retired = since.get(&name).copied();
             let records = root.subdir(Subdir::Records).ok();
             let record = records.and_then(|records| Record::read(records.dir(), &name).ok()?);
-            let grace = target.policy.grace;
+            let grace = target.policy.grace();
             RetiredView {
                 time: time.map(rfc3339),
                 retired: retired.map(rfc3339),
-                until: retired.zip(grace).map(|(retired, grace)| rfc3339(retired + grace.delta())),
+                until: retired.map(|retired| rfc3339(retired + grace.delta())),
+                is_over: retired.is_some_and(|retired| retired + grace.delta() <= now),
                 entries: record.filter(|record| !record.adopted).map(|record| record.entries),
                 age: time.map_or("-".to_string(), |time| roughly(now - time)),
                 retired_ago: retired
@@ -65,7 +68,7 @@ impl ExpiredView {
         Ok(ExpiredView {
             module: target.name.as_deref().map(escape),
             snapshot_root: escape_path(&target.root_path),
-            grace: target.policy.grace.map(|grace| grace.to_string()),
+            grace: target.policy.grace().to_string(),
             expired: names.into_iter().map(view).collect(),
         })
     }
@@ -85,6 +88,7 @@ impl ExpiredView {
                 retired
                     .until
                     .clone()
+                    .filter(|_| !retired.is_over)
                     .unwrap_or_else(|| "a later run removes or recycles it".to_string()),
             ]);
         }

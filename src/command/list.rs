@@ -7,6 +7,8 @@ use crate::command::print_json;
 use crate::command::view::ListView;
 use crate::decide::undated;
 use crate::module::context::Context;
+use crate::run::session::lease_terms;
+use crate::store::leases::Leases;
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::system::clock::Clock;
@@ -46,10 +48,15 @@ pub(crate) fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Resu
             // Snapshots are listed without pins if the state cannot be read.
             Err(error) => list.warnings.push(error.to_string()),
         }
+        let now = Clock::System.now();
+        match Leases::look(&root) {
+            Ok(leases) => list.note_readers(&leases, lease_terms(target, now)),
+            Err(error) => list.warnings.push(error.to_string()),
+        }
         for warning in &list.warnings {
             log::warn!("{}: {warning}", target.label());
         }
-        let view = ListView::new(target, &list.items, &snapshots, Clock::System.now());
+        let view = ListView::new(target, &list.items, &snapshots, now);
         if !json {
             print(&view.to_text(&target.label()))?;
         }

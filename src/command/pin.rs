@@ -88,6 +88,20 @@ fn change(
     Ok(Exit::Done)
 }
 
+/// The one visible snapshot that is named, and its module.
+///
+/// # Errors
+/// [`Error::Usage`] if none or several are named, if no module has it, or if several have it.
+pub(crate) fn find_visible<'a>(
+    context: &Context,
+    named: ModuleAndSnapshots<'a>,
+) -> Result<(Target, &'a str)> {
+    match split(named) {
+        (module, [name]) => find(context, module, name, "snapshot", &pinning::is_visible),
+        _ => Err(Error::Usage("name one snapshot, after the name of its module".to_string())),
+    }
+}
+
 /// The module, if one is named, and the names of snapshots. The first of several arguments is a
 /// module unless it has the form of a snapshot's name. A module with such a name is given by its
 /// path.

@@ -6,6 +6,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::command::finding::{Finding, Severity};
+use crate::command::lease_findings::long_leases;
 use crate::command::push_findings::{
     failed_pushes, pushes_without_snapshot, stale_temporaries, unfinished_backup,
 };
@@ -18,7 +19,9 @@ use crate::decide::snapshot_reason::Pause;
 use crate::decide::snapshot_verdict::Decision;
 use crate::module::target::Target;
 use crate::run::rotate::{self, ExaminedRoot};
+use crate::run::session::lease_terms;
 use crate::run::{losses, order};
+use crate::store::leases::Leases;
 use crate::store::ledger::Ledger;
 use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::ListedSnapshot;
@@ -64,6 +67,8 @@ pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     findings.extend(of_severity(Severity::Warning, unremovable_snapshots(target, &root, decision)));
     findings.extend(of_severity(Severity::Warning, undated_snapshots(decision)));
     findings.extend(of_severity(Severity::Ok, long_job(target)));
+    let leases = Leases::look(&root)?;
+    findings.extend(of_severity(Severity::Ok, long_leases(&leases, lease_terms(target, now))));
     findings.extend(of_severity(Severity::Ok, root.file_system_advice()));
 
     let count = list.items.len();

@@ -116,6 +116,11 @@ struct ListedSnapshotView {
     because: Option<String>,
     /// Why the snapshot's date is not believed.
     undated: Option<String>,
+    /// Who reads the snapshot under a lease, and since when.
+    reader: Option<String>,
+    read_since: Option<String>,
+    #[serde(skip)]
+    read: Option<String>,
     #[serde(skip)]
     age: String,
 }
@@ -184,7 +189,7 @@ impl ListView {
             text += &table.to_text();
         }
         for item in &self.snapshots {
-            for note in item.because.iter().chain(&item.undated) {
+            for note in item.because.iter().chain(&item.undated).chain(&item.read) {
                 text += &format!("{}: {note}\n", item.name);
             }
         }
@@ -217,6 +222,9 @@ impl ListedSnapshotView {
                 .filter(|_| item.name.grade == Grade::Partial)
                 .and_then(|record| record.because.as_ref().map(ToString::to_string)),
             undated: dated.undated.map(|why| why.to_string()),
+            reader: item.reader.as_ref().map(|reader| reader.name.clone()),
+            read_since: item.reader.as_ref().map(|reader| rfc3339(reader.since)),
+            read: item.reader.as_ref().map(ToString::to_string),
             age: roughly(now - item.name.time),
         }
     }

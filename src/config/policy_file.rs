@@ -275,6 +275,7 @@ mod tests {
             log_level = "debug"
             nice = 19
             grace = "3d"
+            max_lease = "2h"
             free_space = "50G"
             anomaly_share = "25%"
             ionice = "best-effort"
@@ -308,6 +309,7 @@ mod tests {
             max_parallel: Some(3),
             full_comparison: DurationText::from_seconds(86_400),
             grace: Some(DurationText::from_seconds(3 * 86_400)),
+            max_lease: DurationText::from_seconds(7_200),
             free_space: Some(FreeSpace::Bytes(50 << 30)),
             anomaly_share: 25,
             max_age: Some(DurationText::from_seconds(2 * 86_400)),

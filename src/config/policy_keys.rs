@@ -8,7 +8,7 @@ use crate::decide::policy::{IoNice, Policy, Prefer};
 /// Reads one key's value into a policy.
 pub(crate) type SetKey = fn(&mut Policy, &PolicyValue) -> ValueResult<()>;
 
-pub(crate) const KEYS: [(&str, SetKey); 29] = [
+pub(crate) const KEYS: [(&str, SetKey); 30] = [
     ("keep", |policy, value| value.keep().map(|keep| policy.keep = keep)),
     ("strict", |policy, value| value.boolean().map(|strict| policy.strict = strict)),
     ("prefer", |policy, value| value.one_of(&PREFER).map(|prefer| policy.prefer = prefer)),
@@ -42,6 +42,7 @@ pub(crate) const KEYS: [(&str, SetKey); 29] = [
     }),
     ("full_comparison", |policy, value| value.span().map(|span| policy.full_comparison = span)),
     ("grace", |policy, value| value.span().map(|span| policy.grace = Some(span))),
+    ("max_lease", |policy, value| value.span().map(|span| policy.max_lease = span)),
     ("free_space", |policy, value| value.free_space().map(|space| policy.free_space = Some(space))),
     ("anomaly_share", |policy, value| value.percent().map(|share| policy.anomaly_share = share)),
     ("open_root", |policy, value| value.boolean().map(|is_open| policy.open_root = is_open)),

@@ -40,6 +40,12 @@ impl FreeSpace {
     }
 }
 
+/// Whether less than a twentieth of a file system's bytes or inodes is free. False if it has no
+/// fixed number of them.
+pub(crate) fn is_short(free: u64, total: u64) -> bool {
+    total > 0 && free < total / 20
+}
+
 pub(crate) fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }

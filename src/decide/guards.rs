@@ -87,6 +87,15 @@ pub(crate) fn keep_unremovable(verdicts: &mut [SnapshotVerdict]) {
     }
 }
 
+/// Lets the snapshots stay that are being read. They do not count for `max_expire`.
+pub(crate) fn keep_read(verdicts: &mut [SnapshotVerdict]) {
+    for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep) {
+        if let Some(reader) = verdict.snapshot.reader.clone() {
+            keep(verdict, SnapshotReason::Read(reader));
+        }
+    }
+}
+
 pub(crate) fn apply_pause(verdicts: &mut [SnapshotVerdict], pause: &Pause) {
     for verdict in verdicts.iter_mut().filter(|verdict| !verdict.keep) {
         keep(verdict, SnapshotReason::Paused(pause.clone()));

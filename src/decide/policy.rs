@@ -80,8 +80,11 @@ pub struct Policy {
     pub max_parallel: Option<usize>,
     /// How often a run compares the whole tree at least, whatever the index says.
     pub full_comparison: DurationText,
-    /// How long a retired snapshot can be brought back; `None` is until the next run.
+    /// How long a retired snapshot can be brought back, and is not recycled. `None` is
+    /// [`DEFAULT_GRACE`], which gives way when the disk is full.
     pub grace: Option<DurationText>,
+    /// How long a reader keeps a snapshot from expiring.
+    pub max_lease: DurationText,
     /// What has to stay free on the file system, if need be at the cost of snapshots.
     pub free_space: Option<FreeSpace>,
     /// A push that changes or removes a larger share of the tree, in percent, pauses expiry.
@@ -96,7 +99,15 @@ pub struct Policy {
     pub ionice: IoNice,
 }
 
+/// The `grace` of a policy that sets none: time for readers without a lease to finish.
+pub const DEFAULT_GRACE: DurationText = DurationText::from_seconds(6 * 3_600);
+
 impl Policy {
+    /// How long a retired snapshot can be brought back, and is not recycled.
+    pub fn grace(&self) -> DurationText {
+        self.grace.unwrap_or(DEFAULT_GRACE)
+    }
+
     /// Which exit statuses of transfers allow a complete or a partial snapshot.
     pub fn statuses(&self) -> Statuses<'_> {
         Statuses { complete: &self.snapshot_on_exit, partial: &self.partial_on_exit }
@@ -134,6 +145,7 @@ impl Default for Policy {
             max_parallel: None,
             full_comparison: DurationText::from_seconds(7 * 86_400),
             grace: None,
+            max_lease: DurationText::from_seconds(86_400),
             free_space: None,
             anomaly_share: 50,
             max_age: None,

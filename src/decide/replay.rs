@@ -112,6 +112,7 @@ pub(crate) fn pushed(name: String, time: DateTime<Utc>) -> Snapshot {
         taken_at: None,
         undated: None,
         obstacle: None,
+        reader: None,
     }
 }
 

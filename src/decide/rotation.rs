@@ -11,7 +11,7 @@
 //! * Complete snapshots are decided alone; partial, future-dated and
 //!   [undated] ones take no part.
 //! * The newest complete one, `min_keep`, `min_age` and pins only ever add to what is kept;
-//!   the pauses and `max_expire` come last and only ever turn "goes" into "stays".
+//!   readers, the pauses and `max_expire` come last and only ever turn "goes" into "stays".
 
 use chrono::{DateTime, Utc};
 
@@ -46,6 +46,8 @@ pub fn decide(
             }
         }
     }
+    // After the pauses: a client that reads must not keep a changed policy from being noticed.
+    guards::keep_read(&mut decision.verdicts);
     decision.deferred = guards::apply_max_expire(&mut decision.verdicts, policy.max_expire);
     decision
 }

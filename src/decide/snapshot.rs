@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::decide::boot_time::BootTime;
 use crate::decide::grade::Grade;
+use crate::decide::lease::SnapshotReader;
 use crate::decide::obstacle::Obstacle;
 
 /// Why a snapshot's date is not believed.
@@ -58,4 +59,6 @@ pub struct Snapshot {
     pub undated: Option<Undated>,
     /// What keeps it from being retired, whatever is decided.
     pub obstacle: Option<Obstacle>,
+    /// Who reads it, under a lease that holds.
+    pub reader: Option<SnapshotReader>,
 }

@@ -10,6 +10,7 @@ use crate::decide::clock_jump::ClockJump;
 use crate::decide::damage::Damage;
 use crate::decide::duration_text::DurationText;
 use crate::decide::frequency::{Frequency, SlotCount};
+use crate::decide::lease::SnapshotReader;
 use crate::decide::obstacle::Obstacle;
 use crate::decide::policy::Prefer;
 use crate::decide::slot::SlotName;
@@ -64,6 +65,8 @@ pub enum SnapshotReason {
     Undated(Undated),
     /// It would go, but it cannot be retired.
     Unremovable(Obstacle),
+    /// It would go, but it is being read.
+    Read(SnapshotReader),
     /// It would go, but this run has expired `max_expire` already.
     Deferred(usize),
     /// It would go, but expiry is paused.
@@ -100,6 +103,8 @@ pub enum SnapshotReason {
     OldPartial(usize),
     /// It went although the policy keeps it, because less space was free than `free_space` wants.
     SpaceWanted,
+    /// It went although it is being read, because less space was free than `free_space` wants.
+    SpaceWantedWhileRead(SnapshotReader),
 }
 
 /// Why nothing is expired at present, or hardly anything if the clock is in doubt.
@@ -206,6 +211,9 @@ impl fmt::Display for SnapshotReason {
             SnapshotReason::Future => f.write_str("dated in the future"),
             SnapshotReason::Undated(why) => why.fmt(f),
             SnapshotReason::Unremovable(obstacle) => write!(f, "left in place: {obstacle}"),
+            SnapshotReason::Read(reader) => {
+                write!(f, "would expire, but {reader}; it stays until then, or for max_lease")
+            }
             SnapshotReason::Deferred(count) => {
                 write!(f, "expires in a later run: this one reached max_expire {count}")
             }
@@ -229,6 +237,9 @@ impl fmt::Display for SnapshotReason {
             SnapshotReason::OldPartial(count) => write!(f, "partial: {count} newer ones are kept"),
             SnapshotReason::SpaceWanted => {
                 write!(f, "less was free than free_space wants; the policy would keep it")
+            }
+            SnapshotReason::SpaceWantedWhileRead(reader) => {
+                write!(f, "less was free than free_space wants, though {reader}")
             }
         }
     }

@@ -7,6 +7,7 @@ use crate::decide::clock_history::{ClockHistory, SequenceNumbers};
 use crate::decide::clock_jump::ClockJump;
 use crate::decide::clock_reading::ClockReading;
 use crate::decide::damage::Damage;
+use crate::decide::lease::SnapshotReader;
 use crate::decide::policy::Policy;
 use crate::decide::snapshot::Snapshot;
 use crate::decide::snapshot_reason::{Pause, SnapshotReason, pause_line};
@@ -79,6 +80,13 @@ impl Decision {
     /// The line about the pause, if there is one.
     pub fn pause_line(&self) -> Option<String> {
         self.pause.as_ref().map(|pause| pause_line(pause, self.expired().count()))
+    }
+
+    /// Lets the snapshot `name` stay, which `reader` began to read after the decision.
+    pub(crate) fn keep_read(&mut self, name: &str, reader: SnapshotReader) {
+        for verdict in self.verdicts.iter_mut().filter(|verdict| verdict.snapshot.name == name) {
+            keep(verdict, SnapshotReason::Read(reader.clone()));
+        }
     }
 
     /// The names of those that go, oldest first.

@@ -225,13 +225,7 @@ fn enter_refusal(session: Session, request: &TransferRequest) -> Result<()> {
 
 fn entry(request: &TransferRequest, refused: bool, clock: &Clock) -> Result<LedgerEntry> {
     let TransferRequest { arguments, forbidden, path, client, pid, .. } = request;
-    // This look-up comes first: once the connection's process is dead, this process no longer
-    // descends from it.
-    let worker = Process::branch_of(*pid)?;
-    let owner = Process::of(*pid)?.ok_or_else(|| Error::Environment {
-        variable: "RSYNC_PID",
-        problem: format!("names process {pid}, which does not exist"),
-    })?;
+    let (owner, worker) = Process::of_connection(*pid)?;
     Ok(LedgerEntry {
         format: FORMAT,
         kind: arguments.kind,

@@ -18,6 +18,7 @@ use crate::decide::transfer_reason::TransferReason;
 use crate::decide::transfer_verdict::DueMarkChange;
 use crate::decide::verdict_facts::LedgerCoverage;
 use crate::hook::detach;
+use crate::hook::read_lease;
 use crate::module::confine;
 use crate::module::context::Context;
 use crate::module::target::Target;
@@ -67,7 +68,16 @@ pub(crate) fn run(context: &Context, mode: HookMode) -> Result<Exit> {
     let target = target.opened_by(if is_reader { Opener::Reader } else { Opener::Push });
     context.set_level(&target);
     set_subject(Some(target.label()));
-    confine::to([&target], context.write_scope);
+    let finished = transfer
+        .connection
+        .pid
+        .filter(|_| !target.is_registered())
+        .and_then(|pid| Some((read_lease::finished_root(&target.module_path, pid)?, pid)));
+    let read = finished.iter().map(|(root, _)| root);
+    confine::to_reading([&target], read, context.write_scope);
+    if let Some((root, pid)) = &finished {
+        read_lease::end(root, *pid);
+    }
     let report_taken_over =
         (mode == HookMode::Detached).then_some(detach::report_taken_over as fn());
     after_transfer(&target, &transfer, report_taken_over, context, &Clock::System)

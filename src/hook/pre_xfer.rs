@@ -7,9 +7,11 @@
 use crate::config::environment::{self, HookConnection};
 use crate::config::forbidden::{forbids, is_reader};
 use crate::decide::arguments::Arguments;
+use crate::decide::root_overlap::Opener;
 use crate::decide::verdict_facts::Forbidden;
 use crate::hook::admission::{Admission, admit, note_refusal};
 use crate::hook::inquiry;
+use crate::hook::read_lease::ReadRoots;
 use crate::hook::shared_files::refused_without_target;
 use crate::hook::transfer_request::TransferRequest;
 use crate::module::confine;
@@ -45,14 +47,17 @@ pub(crate) fn run(context: &Context) -> Result<Exit> {
     set_subject(Some(label.clone()));
     let name = connection.module_name.clone();
     let target = match Target::of_module(&context.settings, name, &connection.module_path) {
-        Ok(target) => target,
+        Ok(target) => target.opened_by(request.opener()),
         Err(error) => return without_target(context, &connection, &request, &error),
     };
     context.set_level(&target);
     let label = target.label();
     set_subject(Some(label.clone()));
-    let target = target.opened_by(request.opener());
-    confine::to([&target], context.write_scope);
+    let read = match request.opener() == Opener::Reader && !target.is_registered() {
+        true => read_roots(context, &connection, &request),
+        false => ReadRoots::default(),
+    };
+    confine::to_reading([&target], read.roots(), context.write_scope);
     if inquiry::is_asked(&request) {
         note_refusal(&target, &request, &Clock::System)?;
         print(&format!("{}\n", inquiry::answer(&target)))?;
@@ -63,10 +68,24 @@ pub(crate) fn run(context: &Context) -> Result<Exit> {
         Ok(Admission::Entered) => {
             let TransferRequest { arguments, path, client, .. } = &request;
             log::debug!("{label}: {} of {path} by {} begins", arguments.kind, client.identity());
+            read.lease(&label, &request, &Clock::System);
             Ok(Exit::Done)
         }
-        Err(error) => Ok(let_in(&label, &request, &error)),
+        Err(error) => {
+            read.lease(&label, &request, &Clock::System);
+            Ok(let_in(&label, &request, &error))
+        }
     }
+}
+
+/// The snapshot roots that a client reads which cannot write.
+fn read_roots(
+    context: &Context,
+    connection: &HookConnection,
+    request: &TransferRequest,
+) -> ReadRoots {
+    let label = connection.label();
+    ReadRoots::open(&label, &connection.module_path, request, &context.settings.memory)
 }
 
 /// What `rsyncd.conf` forbids of a push. `None` if it cannot be read.
@@ -102,6 +121,11 @@ fn without_target(
 ) -> Result<Exit> {
     let label = connection.label();
     let name = connection.module_name.as_deref();
+    if request.opener() == Opener::Reader {
+        let read = read_roots(context, connection, request);
+        confine::to_reading([], read.roots(), context.write_scope);
+        read.lease(&label, request, &Clock::System);
+    }
     match refused_without_target(&connection.module_path, &context.settings, name, request) {
         Some(why) => turn_away(&label, request, &why),
         None => Ok(let_in(&label, request, error)),

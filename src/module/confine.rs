@@ -56,6 +56,8 @@ pub enum WriteScope {
     Roots,
     /// [`WriteScope::Roots`], and names in the modules.
     Modules,
+    /// All that the user of this process may change: it becomes another program.
+    Unconfined,
 }
 
 impl WriteScope {
@@ -74,6 +76,9 @@ const VERSION: ABI = ABI::V5;
 /// Gives up all capabilities but four, or but seven for a command that changes modules, for this
 /// process and the programs that it starts. A capability that cannot be given up stays.
 pub(crate) fn drop_capabilities(write_scope: WriteScope) {
+    if write_scope == WriteScope::Unconfined {
+        return;
+    }
     static DROPPED: Once = Once::new();
     DROPPED.call_once(|| give_up_capabilities(write_scope.capabilities()));
 }
@@ -142,9 +147,21 @@ fn drop_ambient(kept: CapabilitySet) {
 ///
 /// A root with an error only gets no rights here; the work that follows reports the error.
 pub fn to<'a>(targets: impl IntoIterator<Item = &'a Target>, write_scope: WriteScope) {
+    to_reading(targets, [], write_scope);
+}
+
+/// [`to`], with the right to write leases in `read`, roots of other modules.
+pub(crate) fn to_reading<'a>(
+    targets: impl IntoIterator<Item = &'a Target>,
+    read: impl IntoIterator<Item = &'a SnapshotRoot>,
+    write_scope: WriteScope,
+) {
+    if write_scope == WriteScope::Unconfined {
+        return;
+    }
     drop_capabilities(write_scope);
     let targets: Vec<&Target> = targets.into_iter().collect();
-    match restrict(&targets, write_scope) {
+    match restrict(&targets, read.into_iter().collect(), write_scope) {
         Ok(status) => log::debug!("Landlock: {}", describe(&status)),
         Err(error) => log::info!("works without Landlock: {error}"),
     }
@@ -170,6 +187,7 @@ fn describe(status: &RestrictionStatus) -> String {
 
 fn restrict(
     targets: &[&Target],
+    read: Vec<&SnapshotRoot>,
     write_scope: WriteScope,
 ) -> Result<RestrictionStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
@@ -187,6 +205,11 @@ fn restrict(
             retry_once(|| target.prepare_root()).or_else(|| retry_once(|| target.look_at_root()))
         {
             ruleset = allow_root(ruleset, &root, write_scope)?;
+        }
+    }
+    for root in read {
+        if let Some(leases) = retry_once(|| root.subdir(Subdir::Leases)) {
+            ruleset = allow(ruleset, leases.dir().directory, names() | contents())?;
         }
     }
     ruleset.restrict_self()

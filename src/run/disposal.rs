@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::decide::snapshot_verdict::Decision;
 use crate::module::target::Target;
-use crate::store::retire;
+use crate::store::retire::{self, LeaseRule};
 use crate::store::root::SnapshotRoot;
 use crate::tell::counted;
 use crate::tell::error::Result;
@@ -48,34 +48,45 @@ pub(crate) enum RetiredRemoval {
     All,
 }
 
-/// Retires `names`, and returns which were retired. A snapshot stays visible if a retired one has
-/// its name, unless that one is in `past_grace` and may be removed.
+/// Retires `names`, and returns which were retired. A snapshot stays visible if it is being read,
+/// unless `leases` says otherwise, or if a retired one has its name, unless that one is in
+/// `past_grace` and may be removed.
 pub(crate) fn retire(
     root: &SnapshotRoot,
     names: &[String],
     past_grace: &[String],
+    leases: LeaseRule,
     now: DateTime<Utc>,
     report: &mut RotationReport,
 ) -> Result<Vec<String>> {
-    let way = retire::free_names(root, names, past_grace)?;
+    let way = retire::free_names(root, names, past_grace, leases)?;
     for name in way.taken {
         report.warn(format!(
             "{name} stays: a retired snapshot of that name can still be brought back; \
              `rotate --purge` removes what is retired"
         ));
     }
-    let errors = way.errors.into_iter().chain(retire::retire(root, &way.free, now)?);
+    let retirement = retire::retire(root, &way.free, leases, now)?;
+    let errors = way.errors.into_iter().chain(retirement.errors);
     errors.for_each(|error| report.warn(error.to_string()));
-    Ok(way.free)
+    let is_read = |name: &String| retirement.read.iter().any(|(read, _)| read == name);
+    let gone = way.free.iter().filter(|name| !is_read(name)).cloned().collect();
+    // These readers came after the decision.
+    for (name, reader) in retirement.read {
+        log::info!("{}: {name} stays for now: {reader}", report.label);
+        report.decision.keep_read(&name, reader);
+    }
+    Ok(gone)
 }
 
 /// Removes the retired snapshots `names` for good.
 pub(crate) fn remove(
     root: &SnapshotRoot,
     names: &[String],
+    leases: LeaseRule,
     report: &mut RotationReport,
 ) -> Result<()> {
-    let removed = retire::remove(root, names)?;
+    let removed = retire::remove(root, names, leases)?;
     for error in removed.errors {
         report.warn(format!("a retired snapshot remains: {error}"));
     }

@@ -7,6 +7,7 @@
 //! If other modules share the file system and this one has not grown, its snapshots stay for a day,
 //! so the module that grew loses snapshots first. The free space is looked up before each removal.
 //! The floors of the policy, pins and pauses hold, and no more than `max_expire` go in one run.
+//! Leases do not hold: a reader gets errors, since what goes here is removed and never recycled.
 
 use chrono::{DateTime, Utc};
 
@@ -16,6 +17,7 @@ use crate::decide::free_space_choice::{
     ModuleGrowth, SpaceCandidates, SpaceChoice, choose, waits_until,
 };
 use crate::decide::grade::Grade;
+use crate::decide::lease::SnapshotReader;
 use crate::decide::snapshot_reason::SnapshotReason;
 use crate::decide::snapshot_verdict::SnapshotVerdict;
 use crate::engine::usage::{self, UsageTree};
@@ -24,8 +26,9 @@ use crate::run::disposal::{RotationReport, remove, retire as retire_snapshots};
 use crate::run::session::Session;
 use crate::store::dir::{Dir, c_name};
 use crate::store::layout::Subdir;
+use crate::store::leases::Leases;
 use crate::store::neighbours::has_neighbours;
-use crate::store::retire;
+use crate::store::retire::{self, LeaseRule};
 use crate::tell::error::{Error, Result};
 
 /// The largest number of trees whose space is counted.
@@ -160,7 +163,7 @@ impl Shortage<'_> {
                 self.session.label(),
                 self.wanted
             );
-            remove(self.session.root, &[name], report)?;
+            remove(self.session.root, &[name], LeaseRule::Override, report)?;
         }
         Ok(())
     }
@@ -173,33 +176,44 @@ impl Shortage<'_> {
             if missing == 0 {
                 break;
             }
+            let reader = Leases::look(self.session.root)?.holder(name, self.session.lease_terms());
+            let although = reader.as_ref().map_or_else(
+                || "the policy keeps it".to_string(),
+                |reader| format!("{reader}, which now fails"),
+            );
             report.warn(format!(
-                "{name} is expired although the policy keeps it: {} are missing to free_space {}",
+                "{name} is expired although {although}: {} are missing to free_space {}",
                 bytes_text(missing),
                 self.wanted
             ));
             count += 1;
-            self.expire(name, report)?;
+            self.expire(name, reader, report)?;
         }
         Ok(count)
     }
 
     /// Retires and removes one visible snapshot, unless it has been pinned meanwhile.
-    fn expire(&self, name: &String, report: &mut RotationReport) -> Result<()> {
+    fn expire(
+        &self,
+        name: &String,
+        reader: Option<SnapshotReader>,
+        report: &mut RotationReport,
+    ) -> Result<()> {
         let Session { root, clock, .. } = self.session;
         let names = std::slice::from_ref(name);
         // A retired snapshot of this name may go: for lack of space, retired ones go first.
         let retired = retire::retired(root)?;
-        retire_snapshots(root, names, &retired, clock.now(), report)?;
+        retire_snapshots(root, names, &retired, LeaseRule::Override, clock.now(), report)?;
         if !retire::retired(root)?.contains(name) {
             return Ok(());
         }
         let verdicts = report.decision.verdicts.iter_mut();
         for verdict in verdicts.filter(|verdict| verdict.snapshot.name == *name) {
             verdict.keep = false;
-            verdict.reasons = vec![SnapshotReason::SpaceWanted];
+            let while_read = reader.clone().map(SnapshotReason::SpaceWantedWhileRead);
+            verdict.reasons = vec![while_read.unwrap_or(SnapshotReason::SpaceWanted)];
         }
-        remove(root, names, report)
+        remove(root, names, LeaseRule::Override, report)
     }
 
     /// Until when this module's snapshots stay, so that modules that grew free space first. `None`

@@ -23,10 +23,11 @@ use crate::run::marks::mark_before_lock;
 use crate::run::memory::remember;
 use crate::run::report::{Ending, Report};
 use crate::run::request::Request;
+use crate::run::rotate::{self, SpaceNeed};
 use crate::run::run_lock::{ReleaseOutcome, RunLock};
 use crate::run::session::Session;
 use crate::run::verify::hashing::hash_contents;
-use crate::run::{publish, rotate, snapshot, transfer};
+use crate::run::{publish, snapshot, transfer};
 use crate::store::root::SnapshotRoot;
 use crate::store::state::{DueMark, State};
 use crate::system::clock::Clock;
@@ -144,7 +145,9 @@ fn work(session: Session, mut request: Request, mut lock: RunLock) -> Result<Rep
         if report.is_success() && request.rotates {
             rotate::rotate_after_snapshot(session, &mut report)?;
         } else if report.is_failed_transfer() {
-            rotate::free_retired(session)?.into_iter().for_each(|warning| report.warn(warning));
+            rotate::free_retired(session, SpaceNeed::FailedTransfer)?
+                .into_iter()
+                .for_each(|warning| report.warn(warning));
         }
         warnings.append(&mut report.warnings);
         losses.append(&mut report.losses);

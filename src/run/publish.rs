@@ -212,7 +212,7 @@ impl SnapshotAttempt<'_> {
         };
         match report.policy_trouble || is_paused() {
             true => Ok(None),
-            false => retire::recyclable(self.session.root, policy.grace, self.now),
+            false => retire::recyclable(self.session.root, policy.grace(), self.now),
         }
     }
 

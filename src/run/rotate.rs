@@ -9,6 +9,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::decide::clock_reading::ClockReading;
+use crate::decide::free_space::is_short;
 use crate::decide::grade::Grade;
 use crate::decide::guards::rules;
 use crate::decide::rotation::decide;
@@ -18,9 +19,11 @@ use crate::module::target::Target;
 use crate::run::disposal::{self, RetiredRemoval, RotationReport};
 use crate::run::free_space;
 use crate::run::report::Report;
-use crate::run::session::Session;
+use crate::run::session::{Session, lease_terms};
 use crate::run::verify::refresh::compact_if_outgrown;
 use crate::store::clean_up::clear_staging;
+use crate::store::leases::{Leases, LockedLeases};
+use crate::store::retire::LeaseRule;
 use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
@@ -45,6 +48,7 @@ pub(crate) fn examine(
     let state = if root.is_registered() { State::read(root.private())? } else { State::default() };
     let mut list = SnapshotList::read(root, &target.policy.time_zone)?;
     list.pin(&state.pins);
+    list.note_readers(&Leases::look(root)?, lease_terms(target, now));
     let decision = decide(&list.snapshots(), &state.history(reading), &target.policy, now);
     Ok(ExaminedRoot { list, state, decision })
 }
@@ -64,10 +68,19 @@ pub(crate) fn rotate_after_snapshot(session: Session, report: &mut Report) -> Re
     Ok(())
 }
 
-/// Removes retired snapshots after a transfer has failed, or a snapshot has failed for lack of
-/// space: the next transfer may need their space. Keeps those within the policy's `grace`, and all
-/// of them while expiry is paused. Returns warnings.
-pub(crate) fn free_retired(session: Session) -> Result<Vec<String>> {
+/// Why retired snapshots are removed sooner than by the next rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SpaceNeed {
+    /// A transfer has failed, perhaps for lack of space.
+    FailedTransfer,
+    /// The snapshot has failed for lack of space.
+    FullDisk,
+}
+
+/// Removes retired snapshots because the next transfer may need their space. Keeps those within a
+/// `grace` that the policy sets, and all of them while expiry is paused. The grace of a policy that
+/// sets none gives way on a full disk. Returns warnings.
+pub(crate) fn free_retired(session: Session, need: SpaceNeed) -> Result<Vec<String>> {
     let Session { target, root, clock } = session;
     let now = clock.now();
     let is_paused = || -> Result<bool> {
@@ -76,15 +89,27 @@ pub(crate) fn free_retired(session: Session) -> Result<Vec<String>> {
     if !target.trouble.is_empty() || is_paused()? {
         return Ok(Vec::new());
     }
-    let removed = retire::remove(root, &retire::past_grace(root, target.policy.grace, now)?.names)?;
+    let is_full = || need == SpaceNeed::FullDisk || is_nearly_full(root);
+    let names = match target.policy.grace {
+        None if is_full() => retire::retired(root)?,
+        _ => retire::past_grace(root, target.policy.grace(), now)?.names,
+    };
+    let removed = retire::remove(root, &names, LeaseRule::Hold(session.lease_terms()))?;
     Ok(removed.errors.iter().map(|error| format!("a retired snapshot remains: {error}")).collect())
+}
+
+/// Whether hardly any bytes or inodes are free. False if the file system does not tell.
+fn is_nearly_full(root: &SnapshotRoot) -> bool {
+    rustix::fs::fstatvfs(root.directory()).is_ok_and(|facts| {
+        is_short(facts.f_bavail, facts.f_blocks) || is_short(facts.f_favail, facts.f_files)
+    })
 }
 
 /// Rotates under the lock: decides, retires, removes retired snapshots, makes free space.
 pub(crate) fn rotate_locked(session: Session, removal: RetiredRemoval) -> Result<RotationReport> {
     let Session { target, root, clock } = session;
     let now = clock.now();
-    let over = retire::past_grace(root, target.policy.grace, now)?;
+    let over = retire::past_grace(root, target.policy.grace(), now)?;
     let ExaminedRoot { list, state, decision } = examine(target, root, now, Some(clock.reading()))?;
     let mut report = RotationReport::new(target, decision);
     if let Some(error) = over.unnoted {
@@ -102,16 +127,24 @@ pub(crate) fn rotate_locked(session: Session, removal: RetiredRemoval) -> Result
     if removal == RetiredRemoval::All {
         remove_leftovers(root, &mut report)?;
     }
+    let cleaned = LockedLeases::open(root).and_then(|all| all.clean_up(session.lease_terms()));
+    if let Err(error) = cleaned {
+        report.warn(format!("leases of readers that have ended stay in place: {error}"));
+    }
     let names = match (removal, &report.decision.pause) {
         (RetiredRemoval::All, _) => retire::retired(root)?,
         (RetiredRemoval::PastGrace, Some(_)) => Vec::new(),
         (RetiredRemoval::PastGrace, None) => {
-            let spare = retire::recyclable(root, target.policy.grace, now)?;
+            let spare = retire::recyclable(root, target.policy.grace(), now)?;
             let goes = |name: &String| spare.as_ref() != Some(name) && !just_retired.contains(name);
             over.names.into_iter().filter(goes).collect()
         }
     };
-    disposal::remove(root, &names, &mut report)?;
+    let leases = match removal {
+        RetiredRemoval::All => LeaseRule::Override,
+        RetiredRemoval::PastGrace => LeaseRule::Hold(session.lease_terms()),
+    };
+    disposal::remove(root, &names, leases, &mut report)?;
     free_space::make(session, &mut report)?;
     Ok(report)
 }
@@ -137,7 +170,8 @@ fn retire_expired(
         (RetiredRemoval::PastGrace, Some(_)) => Vec::new(),
         (RetiredRemoval::PastGrace, None) => past_grace.to_vec(),
     };
-    disposal::retire(session.root, &names, &going, now, report)
+    let leases = LeaseRule::Hold(session.lease_terms());
+    disposal::retire(session.root, &names, &going, leases, now, report)
 }
 
 /// Removes what earlier runs left in `staging` and set aside in `unremovable`.

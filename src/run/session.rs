@@ -1,6 +1,9 @@
 //! What a run works with from its first mark to its last.
 
+use chrono::{DateTime, Utc};
+
 use crate::module::target::Target;
+use crate::store::leases::LeaseTerms;
 use crate::store::root::SnapshotRoot;
 use crate::system::clock::Clock;
 
@@ -13,8 +16,18 @@ pub(crate) struct Session<'a> {
 }
 
 impl Session<'_> {
+    /// By what leases are measured in this run.
+    pub(crate) fn lease_terms(&self) -> LeaseTerms {
+        lease_terms(self.target, self.clock.now())
+    }
+
     /// How messages name the module.
     pub(crate) fn label(&self) -> String {
         self.target.label()
     }
+}
+
+/// By what leases on snapshots of `target` are measured at `now`.
+pub(crate) fn lease_terms(target: &Target, now: DateTime<Utc>) -> LeaseTerms {
+    LeaseTerms { max_lease: target.policy.max_lease.delta(), now }
 }

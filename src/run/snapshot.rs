@@ -36,7 +36,7 @@ use crate::run::close_gate::{GateOutcome, close_gate_or_defer};
 use crate::run::facts::facts;
 use crate::run::report::{Ending, Report};
 use crate::run::request::{Request, Requester};
-use crate::run::rotate;
+use crate::run::rotate::{self, SpaceNeed};
 use crate::run::scan::TreeScan;
 use crate::run::session::Session;
 use crate::store::clean_up::{clean_up, discard_staging};
@@ -75,7 +75,7 @@ pub(crate) fn snapshot(session: Session, request: &Request) -> Result<Report> {
         // The next transfer may need the space that an unfinished snapshot takes.
         discard_staging(root);
         if error.is_lack_of_space() {
-            let _ = rotate::free_retired(session);
+            let _ = rotate::free_retired(session, SpaceNeed::FullDisk);
         }
     })?;
     Ok(report)

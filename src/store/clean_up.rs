@@ -8,14 +8,12 @@
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
-use std::os::fd::AsFd;
 
 use nix::errno::Errno;
-use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::engine::copy::ORIGINALS;
 use crate::engine::listing::Listing;
-use crate::store::dir::{Dir, TEMPORARY, c_name, names_in};
+use crate::store::dir::{Dir, TEMPORARY, c_name, names_in, remove_file};
 use crate::store::inode_log::windows::LinkWindow;
 use crate::store::layout::Subdir;
 use crate::store::lock::DirLock;
@@ -180,13 +178,4 @@ pub(crate) fn forget(root: &SnapshotRoot, name: &str) -> Result<()> {
     let record =
         root.subdir(Subdir::Records).and_then(|dir| remove_file(dir.dir(), &file_name(name)));
     index.and(record).map(drop)
-}
-
-/// Removes one file of ours; false if it was gone already.
-pub(crate) fn remove_file(dir: Dir, name: &str) -> Result<bool> {
-    match unlinkat(dir.directory.as_fd(), c_name(name).as_c_str(), UnlinkatFlags::NoRemoveDir) {
-        Ok(()) => Ok(true),
-        Err(Errno::ENOENT) => Ok(false),
-        Err(cause) => Err(Error::io("remove", &dir.path.join(name), cause)),
-    }
 }

@@ -236,6 +236,15 @@ pub(crate) fn names_in(dir: Dir) -> Result<Vec<String>> {
         .collect())
 }
 
+/// Removes one file of ours; false if it was gone already.
+pub(crate) fn remove_file(dir: Dir, name: &str) -> Result<bool> {
+    match unlinkat(dir.directory.as_fd(), c_name(name).as_c_str(), UnlinkatFlags::NoRemoveDir) {
+        Ok(()) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(cause) => Err(Error::io("remove", &dir.path.join(name), cause)),
+    }
+}
+
 /// [`Dir`] that owns its descriptor and path.
 pub struct OwnedDir {
     pub(crate) directory: OwnedFd,

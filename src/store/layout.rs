@@ -39,12 +39,14 @@ pub enum Subdir {
     Transfers,
     /// The number that the last transfer got.
     Counters,
+    /// Leases: which snapshots are being read.
+    Leases,
     /// Files that are being written, and copies of what cannot be linked.
     Drafts,
 }
 
 impl Subdir {
-    pub(crate) const ALL: [Subdir; 9] = [
+    pub(crate) const ALL: [Subdir; 10] = [
         Subdir::Records,
         Subdir::Index,
         Subdir::Inodes,
@@ -53,6 +55,7 @@ impl Subdir {
         Subdir::Unremovable,
         Subdir::Transfers,
         Subdir::Counters,
+        Subdir::Leases,
         Subdir::Drafts,
     ];
 
@@ -67,6 +70,7 @@ impl Subdir {
             Subdir::Unremovable => "unremovable",
             Subdir::Transfers => "transfers",
             Subdir::Counters => "counters",
+            Subdir::Leases => "leases",
             Subdir::Drafts => "drafts",
         }
     }

@@ -315,12 +315,16 @@ fn entries_in(dirs: &[OwnedDir]) -> Result<Vec<StoredEntry>> {
 }
 
 /// When a file was written; 1970 if it is gone or has an impossible time.
-fn modified(dir: Dir, file: &str) -> DateTime<Utc> {
+pub(crate) fn modified(dir: Dir, file: &str) -> DateTime<Utc> {
     let stat = stat_entry(dir.directory, &c_name(file)).ok();
     stat.and_then(|stat| DateTime::from_timestamp(stat.st_mtime, 0)).unwrap_or_default()
 }
 
-fn own_namespace() -> Result<PidNamespace> {
+/// The PID namespace of this process.
+///
+/// # Errors
+/// If it cannot tell.
+pub(crate) fn own_namespace() -> Result<PidNamespace> {
     PidNamespace::own()
         .map_err(|problem| Error::io("use", Path::new("/proc"), std::io::Error::other(problem)))
 }

@@ -101,8 +101,7 @@ impl LedgerEntry {
     }
 
     pub(crate) fn liveness(&self, origin: EntryOrigin, census: &Census) -> Liveness {
-        let worker = self.worker.as_ref().map(|worker| worker.liveness(origin, census));
-        self.owner.liveness(origin, census).or(worker.unwrap_or(Liveness::Dead))
+        Process::liveness_of_any(&self.owner, self.worker.as_ref(), origin, census)
     }
 }
 
@@ -150,16 +149,9 @@ impl StoredEntry {
         self.liveness == Liveness::Unknown
     }
 
-    /// The time since the transfer began. Within one boot it is measured by the boot clock, which
-    /// nothing can set.
+    /// The time since the transfer began.
     pub(crate) fn age(&self, now: DateTime<Utc>) -> TimeDelta {
-        let (entered, moment) = (self.entry.as_ref().map(|entry| &entry.began_at), BootTime::now());
-        match entered.filter(|entered| entered.is_certain() && entered.boot == moment.boot) {
-            Some(entered) => {
-                TimeDelta::nanoseconds(moment.nanoseconds.saturating_sub(entered.nanoseconds))
-            }
-            None => now - self.began,
-        }
+        age(self.entry.as_ref().map(|entry| &entry.began_at), self.began, now)
     }
 
     /// The name of its file, for a message.
@@ -180,6 +172,22 @@ impl StoredEntry {
     /// The client, for a message.
     pub fn who(&self) -> String {
         self.entry.as_ref().map_or("an unknown client".to_string(), |entry| entry.client.identity())
+    }
+}
+
+/// The time since an entry was made. Within one boot it is measured by the boot clock, which
+/// nothing can set.
+pub(crate) fn age(
+    entered: Option<&BootTime>,
+    began: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> TimeDelta {
+    let moment = BootTime::now();
+    match entered.filter(|entered| entered.is_certain() && entered.boot == moment.boot) {
+        Some(entered) => {
+            TimeDelta::nanoseconds(moment.nanoseconds.saturating_sub(entered.nanoseconds))
+        }
+        None => now - began,
     }
 }
 

@@ -22,8 +22,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::torn_mark::TornMark;
-use crate::store::clean_up::remove_file;
-use crate::store::dir::{self, Dir};
+use crate::store::dir::{self, Dir, remove_file};
 use crate::store::format::to_toml;
 use crate::store::lock::DirLock;
 use crate::store::memory_name;

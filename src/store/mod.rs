@@ -13,6 +13,8 @@ pub(crate) mod index_file;
 pub(crate) mod inode_log;
 pub(crate) mod job_queue;
 pub(crate) mod layout;
+pub(crate) mod lease_entry;
+pub(crate) mod leases;
 pub(crate) mod ledger;
 pub(crate) mod ledger_entry;
 pub(crate) mod link_trial;

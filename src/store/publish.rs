@@ -32,6 +32,7 @@ use crate::store::inode_log::in_place::InPlaceChanges;
 use crate::store::inode_log::recorder::Recorder;
 use crate::store::inode_log::windows::{LinkWindow, LinkWindows, wall_ns};
 use crate::store::layout::Subdir;
+use crate::store::leases::LockedLeases;
 use crate::store::record::{CopyRecord, Record, SnapshotCost};
 use crate::store::root::SnapshotRoot;
 use crate::system::syscalls::{is_privileged, stat_entry};
@@ -295,17 +296,26 @@ fn recycle_into(
     root.method().create((root.module(), &root.module_path), &stage, knowledge)
 }
 
-/// Moves a retired snapshot to staging. The move is durable before anything in it changes, so
-/// `expired/` holds only whole snapshots, also after a crash.
+/// Moves a retired snapshot to staging, unless it may still be read. The move is durable before
+/// anything in it changes, so `expired/` holds only whole snapshots, also after a crash.
 fn take_for_recycling(root: &SnapshotRoot, staging: &OwnedDir, retired: &str) -> Result<()> {
     let expired = root.subdir(Subdir::Expired)?;
     let Dir { directory, path } = expired.dir();
+    let locked = LockedLeases::open(root)?;
+    if locked.read()?.may_be_read(retired) {
+        return Err(Error::Snapshot {
+            root: root.label(),
+            problem: format!("{retired} is being read"),
+            remedy: "a later run recycles or removes it",
+        });
+    }
     root.method()
         .retire((directory, &c_name(retired)), (staging.dir().directory, &c_name(RECYCLED)))
         .map_err(|cause| {
             let to = staging.dir().path.join(RECYCLED);
             Error::io_pair("recycle", &path.join(retired), &to, cause)
         })?;
+    drop(locked);
     for dir in [staging.dir(), expired.dir()] {
         fsync(dir.directory).map_err(|cause| Error::io("sync", dir.path, cause))?;
     }

@@ -1,19 +1,22 @@
 //! Removes a visible snapshot in two steps, *retire* and *remove*. In between it can be brought
 //! back.
 //!
-//! *Retire*: note the time → rename all that go into `expired/` → fsync of the root → fsync of
-//! `expired/`. The rename hides a snapshot as a whole, so no half tree is ever visible, and what
-//! lies in `expired/` is a whole snapshot, too. All of it happens under the state's short lock,
+//! *Retire*: read the leases → note the time → rename all that go into `expired/` → fsync of the
+//! root → fsync of `expired/`. The rename hides a snapshot as a whole, so no half tree is ever
+//! visible, and what lies in `expired/` is a whole snapshot, too. All up to the rename happens under
+//! the ledger's lock, so that no reader begins meanwhile; all of it under the state's short lock,
 //! after the pins were read once more.
 //!
-//! *Remove*: rename into staging → fsync of both → unlink entry by entry. The tree that is being
-//! removed is no longer in `expired/`, so no command can bring half of it back, and the next run
-//! cleans up after a run that is killed.
+//! *Remove*: read the leases → rename into staging → fsync of both → unlink entry by entry. The tree
+//! that is being removed is no longer in `expired/`, so no command can bring half of it back, and
+//! the next run cleans up after a run that is killed.
 //!
-//! Between the two steps lies the `grace` of the policy, by default until the next run. The newest
-//! retired snapshot stays longer: the next snapshot is made out of it
+//! Between the two steps lies the `grace` of the policy. A program that reads a snapshot without a
+//! [lease](crate::store::leases), such as a shell, has that time to finish. The newest retired
+//! snapshot whose grace is over stays longer: the next snapshot is made out of it
 //! ([`publish`](crate::store::publish)), which takes a fraction of the time of removing one and
-//! making the other.
+//! making the other. What has to go before its grace is over is removed, and never made into
+//! another snapshot: so a reader gets errors, and not files of two states.
 
 use chrono::{DateTime, Utc};
 use nix::errno::Errno;
@@ -22,11 +25,13 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstatat};
 use nix::unistd::fsync;
 
 use crate::decide::duration_text::DurationText;
+use crate::decide::lease::SnapshotReader;
 use crate::engine::obstacle::obstacle;
 use crate::store::clean_up::forget;
 use crate::store::dir::{Dir, OwnedDir, c_name, names_in};
 use crate::store::inode_log::windows::LinkWindow;
 use crate::store::layout::Subdir;
+use crate::store::leases::{LeaseTerms, Leases, LockedLeases};
 use crate::store::lock::DirLock;
 use crate::store::pin::Pin;
 use crate::store::root::SnapshotRoot;
@@ -37,20 +42,60 @@ use crate::system::syscalls::{is_privileged, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 
-/// Retires the snapshots `names`, durably. Returns one error for each snapshot that stays, and the
-/// error of a state that could not be written for lack of space. A snapshot that has been pinned
-/// meanwhile stays without an error.
+/// What leases do to a run that retires or removes snapshots.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LeaseRule {
+    /// What is being read stays.
+    Hold(LeaseTerms),
+    /// They hold nothing: the space is needed, or the administrator has asked for it.
+    Override,
+}
+
+impl LeaseRule {
+    fn holder(self, leases: &Leases, name: &str) -> Option<SnapshotReader> {
+        match self {
+            LeaseRule::Hold(terms) => leases.holder(name, terms),
+            LeaseRule::Override => None,
+        }
+    }
+}
+
+/// What [`retire`] did.
+#[derive(Debug, Default)]
+pub(crate) struct Retirement {
+    /// One for each snapshot that stays because of an error, and the error of a state that could
+    /// not be written for lack of space.
+    pub errors: Vec<Error>,
+    /// The snapshots that stay because they are being read.
+    pub read: Vec<(String, SnapshotReader)>,
+}
+
+/// Retires the snapshots `names`, durably. A snapshot that has been pinned meanwhile stays without
+/// an error. The caller holds neither the ledger nor the state's lock.
 pub(crate) fn retire(
     root: &SnapshotRoot,
     names: &[String],
+    leases: LeaseRule,
     now: DateTime<Utc>,
-) -> Result<Vec<Error>> {
+) -> Result<Retirement> {
+    let mut retirement = Retirement::default();
     if names.is_empty() {
-        return Ok(Vec::new());
+        return Ok(retirement);
     }
+    // The ledger's lock comes before the state's, as everywhere.
+    let locked = LockedLeases::open(root)?;
+    let held = locked.read()?;
+    let (names, read): (Vec<String>, Vec<String>) =
+        names.iter().cloned().partition(|name| leases.holder(&held, name).is_none());
+    let reader = |name: String| leases.holder(&held, &name).map(|reader| (name, reader));
+    retirement.read = read.into_iter().filter_map(reader).collect();
+    if names.is_empty() {
+        return Ok(retirement);
+    }
+    let names = &names;
     let guard = DirLock::on_directory(root.private())?;
     let expired = root.subdir(Subdir::Expired)?;
-    let mut errors = Vec::new();
+    let errors = &mut retirement.errors;
     let state = match note_retirement(root, &guard, names, now) {
         // On a full disk, space is needed more than the time; a later run notes when the grace
         // begins.
@@ -66,8 +111,10 @@ pub(crate) fn retire(
             errors.push(Error::io_pair("retire", &from, &to, cause));
         }
     }
+    // From here on a reader finds that the name is gone.
+    drop(locked);
     sync_move(root, &expired)?;
-    Ok(errors)
+    Ok(retirement)
 }
 
 /// Which of the names that [`free_names`] was asked for are free, so that a snapshot can be retired
@@ -89,6 +136,7 @@ pub(crate) fn free_names(
     root: &SnapshotRoot,
     names: &[String],
     past_grace: &[String],
+    leases: LeaseRule,
 ) -> Result<FreedNames> {
     let retired = retired(root)?;
     let is_in_the_way = |name: &&String| retired.contains(name);
@@ -98,7 +146,8 @@ pub(crate) fn free_names(
         .filter(|name| past_grace.contains(name))
         .cloned()
         .collect();
-    let mut way = FreedNames { errors: remove(root, &over)?.errors, ..FreedNames::default() };
+    let mut way =
+        FreedNames { errors: remove(root, &over, leases)?.errors, ..FreedNames::default() };
     for name in names {
         let is_taken = retired.contains(name) && !over.contains(name);
         if is_taken { way.taken.push(name.clone()) } else { way.free.push(name.clone()) }
@@ -209,15 +258,14 @@ pub(crate) struct PastGrace {
     pub unnoted: Option<Error>,
 }
 
-/// The retired snapshots whose grace is over; all of them if the policy has no `grace`. If it is
-/// not recorded when a snapshot was retired, its grace begins now.
+/// The retired snapshots whose grace is over. If it is not recorded when a snapshot was retired,
+/// its grace begins now.
 pub(crate) fn past_grace(
     root: &SnapshotRoot,
-    grace: Option<DurationText>,
+    grace: DurationText,
     now: DateTime<Utc>,
 ) -> Result<PastGrace> {
     let mut past = PastGrace { names: retired(root)?, unnoted: None };
-    let Some(grace) = grace else { return Ok(past) };
     let mut since = State::read(root.private())?.retired;
     if past.names.iter().any(|name| !since.contains_key(name)) {
         let noted = State::update(root.private(), |state| {
@@ -239,17 +287,21 @@ pub(crate) fn past_grace(
 }
 
 /// The retired snapshot that the next one is made from: the newest whose grace is over, which has
-/// most in common with it. A snapshot that cannot be changed, such as a subvolume, is skipped.
+/// most in common with it. A snapshot that cannot be changed, such as a subvolume, is skipped, and
+/// so is one that may still be read.
 pub(crate) fn recyclable(
     root: &SnapshotRoot,
-    grace: Option<DurationText>,
+    grace: DurationText,
     now: DateTime<Utc>,
 ) -> Result<Option<String>> {
     if !is_privileged() {
         return Ok(None);
     }
     let expired = root.subdir(Subdir::Expired)?;
-    let is_usable = |name: &String| obstacle(expired.dir().directory, &c_name(name)).is_none();
+    let leases = Leases::look(root)?;
+    let is_usable = |name: &String| {
+        obstacle(expired.dir().directory, &c_name(name)).is_none() && !leases.may_be_read(name)
+    };
     Ok(past_grace(root, grace, now)?.names.into_iter().rfind(is_usable))
 }
 
@@ -264,15 +316,22 @@ pub(crate) struct Removed {
     pub errors: Vec<Error>,
 }
 
-/// Removes the retired snapshots `names` for good, all at the same time.
-pub(crate) fn remove(root: &SnapshotRoot, names: &[String]) -> Result<Removed> {
+/// Removes the retired snapshots `names` for good, all at the same time. One that is being read
+/// stays for a later run, unless `leases` says otherwise.
+pub(crate) fn remove(root: &SnapshotRoot, names: &[String], leases: LeaseRule) -> Result<Removed> {
     let mut removed = Removed::default();
     if names.is_empty() {
         return Ok(removed);
     }
     let (expired, staging) = (root.subdir(Subdir::Expired)?, root.subdir(Subdir::Staging)?);
     let mut moved = Vec::new();
+    let locked = LockedLeases::open(root)?;
+    let held = locked.read()?;
     for name in names {
+        if let Some(reader) = leases.holder(&held, name) {
+            log::debug!("the retired snapshot {name} is not removed: {reader}");
+            continue;
+        }
         let renamed = root.method().retire(
             (expired.dir().directory, &c_name(name)),
             (staging.dir().directory, &c_name(name)),
@@ -287,6 +346,7 @@ pub(crate) fn remove(root: &SnapshotRoot, names: &[String]) -> Result<Removed> {
             }
         }
     }
+    drop(locked);
     // If the moves are not durable, nothing may be removed: after a crash half a tree might be in
     // `expired/`.
     let synced = sync(&staging).and_then(|()| sync(&expired));

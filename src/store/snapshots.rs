@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use nix::sys::stat::fstat;
 
 use crate::decide::grade::Grade;
+use crate::decide::lease::SnapshotReader;
 use crate::decide::name::SnapshotName;
 use crate::decide::obstacle::Obstacle;
 use crate::decide::snapshot::Snapshot;
@@ -14,6 +15,7 @@ use crate::engine::listing::{Listing, ListingEntry};
 use crate::engine::obstacle::obstacle;
 use crate::store::dir::{Dir, c_name, names_in};
 use crate::store::layout::Subdir;
+use crate::store::leases::{LeaseTerms, Leases};
 use crate::store::pin::{Pin, Pins};
 use crate::store::record::{Record, snapshot_name};
 use crate::store::root::SnapshotRoot;
@@ -34,6 +36,8 @@ pub(crate) struct ListedSnapshot {
     pub pin: Option<Pin>,
     /// What keeps it from being retired, if anything does.
     pub obstacle: Option<Obstacle>,
+    /// Who reads it, under a lease that holds.
+    pub reader: Option<SnapshotReader>,
 }
 
 impl ListedSnapshot {
@@ -61,6 +65,7 @@ impl ListedSnapshot {
             taken_at: made.and_then(|record| record.taken_at.clone()),
             undated: None,
             obstacle: self.obstacle,
+            reader: self.reader.clone(),
         }
     }
 }
@@ -116,11 +121,19 @@ impl SnapshotList {
             let obstacle = obstacle(root.directory(), &c_name(&name.text));
             let item = match read {
                 Ok(record) => {
-                    ListedSnapshot { name, record, unreadable: false, pin: None, obstacle }
+                    let reader = None;
+                    ListedSnapshot { name, record, unreadable: false, pin: None, obstacle, reader }
                 }
                 Err(error) => {
                     catalog.warnings.push(format!("{} is kept: {error}", name.text));
-                    ListedSnapshot { name, record: None, unreadable: true, pin: None, obstacle }
+                    ListedSnapshot {
+                        name,
+                        record: None,
+                        unreadable: true,
+                        pin: None,
+                        obstacle,
+                        reader: None,
+                    }
                 }
             };
             catalog.items.push(item);
@@ -133,6 +146,13 @@ impl SnapshotList {
     pub(crate) fn pin(&mut self, pins: &Pins) {
         for item in &mut self.items {
             item.pin = pins.get(&item.name.text).cloned();
+        }
+    }
+
+    /// Notes who reads the snapshots.
+    pub(crate) fn note_readers(&mut self, leases: &Leases, terms: LeaseTerms) {
+        for item in &mut self.items {
+            item.reader = leases.holder(&item.name.text, terms);
         }
     }
 

@@ -88,6 +88,34 @@ impl Process {
         liveness(origin, found)
     }
 
+    /// Whether a transfer is alive that `owner` and `worker` serve, if its entry was written at
+    /// `origin`.
+    pub(crate) fn liveness_of_any(
+        owner: &Process,
+        worker: Option<&Process>,
+        origin: EntryOrigin,
+        census: &Census,
+    ) -> Liveness {
+        let worker = worker.map(|worker| worker.liveness(origin, census));
+        owner.liveness(origin, census).or(worker.unwrap_or(Liveness::Dead))
+    }
+
+    /// The process `pid`, which serves a connection of rsyncd, and the child of it that this
+    /// process descends from: the one that transfers.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of), and [`Error::Environment`] if the connection has ended.
+    pub(crate) fn of_connection(pid: u32) -> Result<(Self, Option<Self>)> {
+        // This look-up comes first: once the connection's process is dead, this process no longer
+        // descends from it.
+        let worker = Process::branch_of(pid)?;
+        let owner = Process::of(pid)?.ok_or_else(|| Error::Environment {
+            variable: "RSYNC_PID",
+            problem: format!("names process {pid}, which does not exist"),
+        })?;
+        Ok((owner, worker))
+    }
+
     /// The child of `ancestor` that this process descends from, or is.
     ///
     /// # Errors

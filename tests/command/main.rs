@@ -7,6 +7,7 @@ mod support;
 
 mod check;
 mod examples;
+mod hold;
 mod import_policy;
 mod import_policy_decision;
 mod import_policy_modules;

@@ -142,7 +142,7 @@ fn expect_unchanged(module: &Simulated) {
 }
 
 /// Each push expires the snapshot before the newest, however much it changes.
-const POLICY: &str = "[defaults]\nkeep = { hourly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ntime_zone = \"UTC\"\n\
+const POLICY: &str = "[defaults]\nkeep = { hourly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ngrace = \"0s\"\ntime_zone = \"UTC\"\n\
                       lock_wait = \"20s\"\nanomaly_share = \"100%\"\n";
 
 #[test]

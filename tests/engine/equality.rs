@@ -129,7 +129,7 @@ fn a_directory_with_very_many_subdirectories_is_linked_compared_and_removed() {
         }
     }
     module.write_policy(
-        "[defaults]\nkeep = { yearly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\nanomaly_share = \"100%\"\n",
+        "[defaults]\nkeep = { yearly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ngrace = \"0s\"\nanomaly_share = \"100%\"\n",
     );
     let first = module.expect_snapshot();
     module.assert_equals_module(&first);

@@ -18,7 +18,7 @@ use support::module::Module;
 use support::run::{Run, tool};
 use support::{fingerprint, have, is_full_sweep, is_installed, may_mount, tree};
 
-const POLICY: &str = "[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\nmin_age = \"0s\"\nlock_wait = \"5s\"\n\
+const POLICY: &str = "[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ngrace = \"0s\"\nlock_wait = \"5s\"\n\
     max_parallel = 1\n";
 
 #[test]

@@ -302,7 +302,7 @@ fn a_file_that_was_altered_damages_the_snapshots_from_before_only() {
 fn damage_is_critical_and_pauses_expiry_until_it_is_gone_or_accepted() {
     let module = Module::new();
     module.write_policy(
-        "[defaults]\nkeep = { hourly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\nlock_wait = \"20s\"\n",
+        "[defaults]\nkeep = { hourly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ngrace = \"0s\"\nlock_wait = \"20s\"\n",
     );
     let file = module.latest.join("file");
     for text in ["1", "2", "3"] {
@@ -397,7 +397,7 @@ fn whatever_makes_other_files_or_names_is_no_damage() {
     }
     let module = Module::new();
     module.write_policy(
-        "[defaults]\nkeep = { minutely = 3 }\nmin_keep = 2\nmin_age = \"0s\"\nlock_wait = \"20s\"\nanomaly_share = \"100%\"\n",
+        "[defaults]\nkeep = { minutely = 3 }\nmin_keep = 2\nmin_age = \"0s\"\ngrace = \"0s\"\nlock_wait = \"20s\"\nanomaly_share = \"100%\"\n",
     );
     let mut rig = Rig::new(&module, "");
     for number in 0..40 {
@@ -506,7 +506,7 @@ fn the_next_snapshot_begins_the_catalogue_of_a_root_that_had_none() {
 fn what_is_in_no_snapshot_any_more_is_taken_out_of_the_catalogue() {
     let module = Module::new();
     module.write_policy(
-        "[defaults]\nkeep = { hourly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\nanomaly_share = \"100%\"\n",
+        "[defaults]\nkeep = { hourly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ngrace = \"0s\"\nanomaly_share = \"100%\"\n",
     );
     fs::write(module.latest.join("stays"), "whole").expect("a file");
     let snapshot = || Run::of(&mut module.command(&["snapshot", "--no-rotate", NAME])).exits(&[0]);

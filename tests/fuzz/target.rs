@@ -71,6 +71,7 @@ fn snapshots() -> Vec<Snapshot> {
             taken_at: None,
             undated: None,
             obstacle: None,
+            reader: None,
         }
     };
     ages.enumerate().map(snapshot).collect()

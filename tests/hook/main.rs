@@ -12,6 +12,7 @@ mod daemon;
 mod daemon_failures;
 mod environment;
 mod in_place;
+mod leases;
 mod namespaces;
 mod option_sweep;
 mod owed;

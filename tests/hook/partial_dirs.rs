@@ -53,7 +53,7 @@ fn a_push_names_only_partial_directories_that_are_accepted() {
 #[test]
 fn what_is_in_a_partial_directory_is_copied_and_known() {
     let module = Module::new();
-    module.write_policy("[defaults]\npartial_dirs = [\"jobs/parts\"]\nmin_age = \"0s\"\nmin_keep = 1\nkeep = { minutely = 1 }\n");
+    module.write_policy("[defaults]\npartial_dirs = [\"jobs/parts\"]\nmin_age = \"0s\"\ngrace = \"0s\"\nmin_keep = 1\nkeep = { minutely = 1 }\n");
     let names = [".rsync-partial/a", "deep/er/.~tmp~/a", "x/jobs/parts/a"];
     let others = ["parts/a", "x/a", "x/jobs/a"];
     for name in names.iter().chain(&others) {
@@ -90,7 +90,7 @@ fn a_recycled_snapshot_with_links_in_a_partial_directory_gets_copies() {
     }
     let module = Module::new();
     module.write_policy(
-        "[defaults]\nmin_age = \"0s\"\nmin_keep = 0\nkeep = { yearly = 1 }\nprefer = \"newest\"\n",
+        "[defaults]\nmin_age = \"0s\"\ngrace = \"0s\"\nmin_keep = 0\nkeep = { yearly = 1 }\nprefer = \"newest\"\n",
     );
     let name = ".rsync-partial/a";
     write(&module, name, "part");

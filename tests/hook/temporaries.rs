@@ -51,7 +51,9 @@ fn every_snapshot_counts_all_temporaries() {
         return;
     }
     let (module, _) = Module::with_snapshot();
-    module.write_policy("[defaults]\nkeep = { minutely = 1 }\nmin_keep = 1\nmin_age = \"0s\"\n");
+    module.write_policy(
+        "[defaults]\nkeep = { minutely = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ngrace = \"0s\"\n",
+    );
     tree::write(&module.latest.join("documents/letters/.a.000000"), "x");
     for round in 0..6 {
         // Only this file's directory changes; what the index knows is not read.

@@ -483,8 +483,7 @@ fn records_alone_show_which_dates_contradict() {
 
 /// Five daily pushes, one by a wrong clock, and more by the right one.
 fn pushes_around(error: TimeDelta) {
-    let policy =
-        "[defaults]\nkeep = { daily = 40 }\nmin_keep = 1\nmin_age = \"0s\"\ntime_zone = \"UTC\"\n";
+    let policy = "[defaults]\nkeep = { daily = 40 }\nmin_keep = 1\nmin_age = \"0s\"\ngrace = \"0s\"\ntime_zone = \"UTC\"\n";
     let module = Simulated::new(Module::new(), policy);
     let push = |content: i64| {
         tree::write(&module.latest.join("file"), &content.to_string());

@@ -31,6 +31,7 @@ fn taken(time: &str) -> Snapshot {
         taken_at: None,
         undated: None,
         obstacle: None,
+        reader: None,
     }
 }
 

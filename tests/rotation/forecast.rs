@@ -37,6 +37,7 @@ fn taken(time: DateTime<Utc>) -> Snapshot {
         taken_at: None,
         undated: None,
         obstacle: None,
+        reader: None,
     }
 }
 

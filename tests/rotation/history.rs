@@ -14,7 +14,8 @@ use support::time::{name_of, name_of_age, now};
 use support::{fingerprint, have, tree};
 
 /// Expires all of [`OLD`].
-const EXPIRING: &str = "[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\ntime_zone = \"UTC\"\n";
+const EXPIRING: &str =
+    "[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\ngrace = \"0s\"\ntime_zone = \"UTC\"\n";
 
 /// Adopted snapshots.
 const OLD: [&str; 4] =
@@ -294,7 +295,9 @@ fn snapshots_without_what_was_known_of_them_do_not_expire() {
     for hours in [30, 31, 32] {
         module.make_old_snapshot(&name_of_age(TimeDelta::hours(hours)));
     }
-    module.write_policy("[defaults]\nkeep = { yearly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\n");
+    module.write_policy(
+        "[defaults]\nkeep = { yearly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ngrace = \"0s\"\n",
+    );
     let before = module.snapshots();
     fs::remove_dir_all(module.private("")).expect("removed");
     for arguments in [&["snapshot", "data"][..], &["snapshot", "--all"], &["rotate", "data"]] {

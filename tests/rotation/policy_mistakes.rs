@@ -18,7 +18,7 @@ const OLD: [&str; 5] = [
 ];
 
 /// Would expire all of [`OLD`].
-const EXPIRING: &str = "[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\n";
+const EXPIRING: &str = "[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\ngrace = \"0s\"\n";
 
 /// Mistakes, and what the message has to mention.
 const MISTAKES: &[(&str, &[&str])] = &[

@@ -12,8 +12,9 @@ use support::simulated::{EXPIRING, Simulated, entries};
 use support::time::wait_until;
 use support::{have, tree};
 
-const POLICY: &str =
-    "[defaults]\nkeep = { yearly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ntime_zone = \"UTC\"\n";
+/// What is retired goes with the next run.
+const POLICY: &str = "[defaults]\nkeep = { yearly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\n\
+                      grace = \"0s\"\ntime_zone = \"UTC\"\n";
 
 const OLD: [&str; 3] = ["2020-01-01T00-00-00Z", "2020-01-02T00-00-00Z", "2021-01-03T00-00-00Z"];
 
@@ -25,10 +26,15 @@ fn three() -> Module {
     module
 }
 
+/// `policy` with another grace.
+fn with_grace(policy: &str, grace: &str) -> String {
+    policy.replace("grace = \"0s\"", &format!("grace = \"{grace}\""))
+}
+
 /// Two are retired within their grace, and the state knows nothing of it.
 fn forgotten() -> Module {
     let module = three();
-    module.write_policy(&format!("{POLICY}grace = \"1d\"\n"));
+    module.write_policy(&with_grace(POLICY, "1d"));
     module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
     let mut state = module.state();
     assert!(state.remove("retired").is_some() && retired(&module) == OLD[..2], "{state:?}");
@@ -42,9 +48,9 @@ fn retired(module: &Module) -> Vec<String> {
     names
 }
 
-/// A module whose every push expires the snapshot before, under `more` policy.
-fn simulated(more: &str) -> Simulated {
-    let module = Simulated::new(Module::new(), &format!("{EXPIRING}{more}"));
+/// A module whose every push expires the snapshot before, which then has so much `grace`.
+fn simulated(grace: &str) -> Simulated {
+    let module = Simulated::new(Module::new(), &with_grace(EXPIRING, grace));
     tree::numbered(&module.latest, 3, 3);
     module
 }
@@ -271,7 +277,7 @@ fn within_its_grace_a_retired_snapshot_is_neither_recycled_nor_removed() {
     if !support::may_recycle() {
         return;
     }
-    let module = simulated("grace = \"3h\"\n");
+    let module = simulated("3h");
     let names: Vec<String> = (0..4).map(|_| push(&module)).collect();
     // Of the fourth push: the third was retired by it, the others one and two hours ago.
     assert_eq!(retired(&module), names[..3]);
@@ -306,7 +312,7 @@ fn a_retired_snapshot_of_unknown_age_has_its_whole_grace() {
     module.run(&["rotate", "data"]).exits(&[0]);
     assert_eq!(module.state()["retired"], since, "it begins once");
 
-    module.write_policy(&format!("{POLICY}grace = \"0s\"\n"));
+    module.write_policy(POLICY);
     module.run(&["rotate", "data"]).exits(&[0]);
     assert_eq!(retired(&module), OLD[1..2], "one waits to be recycled");
 }
@@ -335,7 +341,7 @@ fn a_full_disk_ends_no_grace_sooner() {
 
 #[test]
 fn a_snapshot_changed_after_undelete_is_never_trusted() {
-    let module = simulated("");
+    let module = simulated("0s");
     let first = push(&module);
     push(&module);
     module.server.run(&["undelete", &first]).exits(&[0]);
@@ -405,9 +411,9 @@ fn a_policy_that_expires_most_waits_for_confirmation() {
 // -- Names that are taken --------------------------------------------------------------------------
 
 /// [`three`], of which two are retired; one of their names is that of a snapshot made by hand.
-fn with_name_taken(more: &str) -> Module {
+fn with_name_taken(grace: &str) -> Module {
     let module = three();
-    module.write_policy(&format!("{POLICY}{more}"));
+    module.write_policy(&with_grace(POLICY, grace));
     module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
     assert_eq!(retired(&module), OLD[..2]);
     module.make_old_snapshot(OLD[1]);
@@ -417,7 +423,7 @@ fn with_name_taken(more: &str) -> Module {
 
 #[test]
 fn a_retired_snapshot_gives_way_to_one_made_by_hand() {
-    let module = with_name_taken("");
+    let module = with_name_taken("0s");
     module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
     assert_eq!(module.snapshots(), OLD[2..]);
     assert!(
@@ -428,7 +434,7 @@ fn a_retired_snapshot_gives_way_to_one_made_by_hand() {
 
 #[test]
 fn a_retired_snapshot_within_its_grace_is_kept_and_told() {
-    let module = with_name_taken("grace = \"1d\"\n");
+    let module = with_name_taken("1d");
     let run = module.run(&["rotate", "data", "--confirm"]).exits(&[4]);
     run.says(&format!("{} stays: a retired snapshot of that name", OLD[1])).says("rotate --purge");
     assert_eq!(module.snapshots(), OLD[1..]);

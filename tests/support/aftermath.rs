@@ -11,8 +11,8 @@ pub(crate) const OLD: [&str; 4] =
     ["2001-02-03T04-05-06Z", "2001-02-04T04-05-06Z", "2001-02-05T04-05-06Z", "2001-02-06 04:05:06"];
 
 /// Expires all of [`OLD`] as soon as there is a newer snapshot.
-pub(crate) const ROTATING: &str =
-    "[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\nlock_wait = \"5s\"\ntime_zone = \"UTC\"\n";
+pub(crate) const ROTATING: &str = "[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\nlock_wait = \"5s\"\n\
+     grace = \"0s\"\ntime_zone = \"UTC\"\n";
 
 /// Fingerprints of the snapshots, visible and retired, for a later comparison.
 pub(crate) fn fingerprints(module: &Module) -> Vec<(String, Fingerprint)> {

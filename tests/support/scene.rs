@@ -71,6 +71,26 @@ pub(crate) const GATE: Scene = Scene {
     finish: finish_gate,
 };
 
+/// pre-xfer before a client reads a snapshot through a restore module.
+pub(crate) const READ: Scene = Scene {
+    name: "pre-xfer of a restore",
+    prepare: || Site::paired(used_module()),
+    command: |site, wrapper| {
+        let mut command = site.gate(wrapper);
+        command.env("RSYNC_MODULE_NAME", "restore").env("RSYNC_MODULE_PATH", &site.module.root);
+        let words = ["rsyncd", "--server", "--sender", "-r", ".", OLD[0]];
+        for (number, word) in words.iter().enumerate() {
+            command.env(format!("RSYNC_ARG{number}"), word);
+        }
+        command
+    },
+    finish: |site, _, what| {
+        site.hang_up();
+        assert_a_push_finishes(site, &[], what);
+        assert_eq!(entries(&site.module, "leases"), 0, "{what}");
+    },
+};
+
 /// post-xfer after a push that pre-xfer has let in.
 pub(crate) const PAIR: Scene = Scene {
     name: "post-xfer of the pair",
@@ -269,7 +289,7 @@ pub(crate) fn used_module() -> Module {
 fn torn_module() -> Module {
     let module = used_module();
     // With a grace, or the failure would remove what is retired at once.
-    module.write_policy(&format!("{ROTATING}grace = \"1d\"\n"));
+    module.write_policy(&ROTATING.replace("grace = \"0s\"", "grace = \"1d\""));
     module.run_hook_after(12).exits(&[0]);
     module.write_policy(ROTATING);
     assert!(module.left_over("expired") == 2 && module.is_marked("torn"));

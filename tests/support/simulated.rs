@@ -19,7 +19,7 @@ use super::run::Run;
 use super::time::name_of;
 
 /// Each push expires the snapshot before the newest.
-pub(crate) const EXPIRING: &str = "[defaults]\nkeep = { hourly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\n\
+pub(crate) const EXPIRING: &str = "[defaults]\nkeep = { hourly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ngrace = \"0s\"\n\
                                    time_zone = \"UTC\"\nlock_wait = \"20s\"\n";
 
 /// Longer than the margin within which a change of a directory may hide behind its times.

@@ -248,6 +248,7 @@ pub(crate) fn taken(time: DateTime<Utc>) -> Snapshot {
         taken_at: None,
         undated: None,
         obstacle: None,
+        reader: None,
     }
 }
 

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use support::aftermath::{OLD, assert_nothing_is_half, assert_the_next_run_finishes, fingerprints};
 use support::module::Module;
 use support::run::Run;
-use support::scene::{DUE, FIRST, GATE, LATER, PAIR, PIN, ROTATE, Scene, UNDELETE, busy_module};
+use support::scene::{
+    DUE, FIRST, GATE, LATER, PAIR, PIN, READ, ROTATE, Scene, UNDELETE, busy_module,
+};
 use support::sweep::{Call, calls, spread};
 use support::{fingerprint, have, is_full_sweep, tree};
 
@@ -66,6 +68,11 @@ fn a_later_run_killed_at_any_call_leaves_no_half_snapshot() {
 #[test]
 fn a_pre_xfer_killed_at_any_call_is_told_later() {
     sweep(&GATE, 40, 3);
+}
+
+#[test]
+fn a_pre_xfer_of_a_restore_killed_at_any_call_holds_nothing() {
+    sweep(&READ, 30, 1);
 }
 
 #[test]

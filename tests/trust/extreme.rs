@@ -319,8 +319,7 @@ fn source(module: &Module) -> PathBuf {
 }
 
 /// Each snapshot expires the one before, if that is dated back to another year.
-const ONE_OF_A_YEAR: &str =
-    "[defaults]\nkeep = { yearly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\nanomaly_share = \"100%\"\n";
+const ONE_OF_A_YEAR: &str = "[defaults]\nkeep = { yearly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ngrace = \"0s\"\nanomaly_share = \"100%\"\n";
 
 /// A module whose daemon runs both hooks under the limits, and its client.
 struct Server<'a> {

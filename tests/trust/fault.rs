@@ -17,7 +17,7 @@ use support::aftermath::{OLD, ROTATING, assert_nothing_is_half};
 use support::module::Module;
 use support::run::Run;
 use support::scene::{
-    DUE, FIRST, GATE, LATER, PAIR, PAST, PIN, ROTATE, Scene, Site, UNDELETE, entries,
+    DUE, FIRST, GATE, LATER, PAIR, PAST, PIN, READ, ROTATE, Scene, Site, UNDELETE, entries,
 };
 use support::sweep::{Call, calls, spread};
 use support::{have, root, tree};
@@ -132,6 +132,9 @@ fn assert_the_end_is_told(
     match run.code() {
         // pre-xfer lets in whom it cannot enter, and says so.
         Some(0) if is_gate => assert!(site.is_entered() || tells("error"), "{what}: {run}"),
+        Some(0) if scene.name == READ.name => {
+            assert!(entries(&site.module, "leases") > 0 || tells("warning"), "{what}: {run}")
+        }
         Some(0) => assert_eq!(
             &Outcome::of(site),
             usual,
@@ -195,6 +198,11 @@ fn whatever_fails_in_a_later_run_is_told_and_costs_nothing() {
 #[test]
 fn whatever_fails_in_pre_xfer_turns_no_push_away() {
     sweep(&GATE, 40);
+}
+
+#[test]
+fn whatever_fails_before_a_restore_is_told_and_turns_no_client_away() {
+    sweep(&READ, 30);
 }
 
 #[test]

@@ -25,7 +25,7 @@ use support::swapper::{Ground, Swapper};
 use support::{BINARY, is_full_sweep, tree};
 
 /// One snapshot stays, and the one before can be recycled.
-const EXPIRING: &str = "[defaults]\nkeep = { hourly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ntime_zone = \"UTC\"\n\
+const EXPIRING: &str = "[defaults]\nkeep = { hourly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\ngrace = \"0s\"\ntime_zone = \"UTC\"\n\
                         anomaly_share = \"100%\"\nlock_wait = \"20s\"\n";
 
 /// A process that opens a pipe waits for ever.

@@ -14,7 +14,7 @@ use support::{BINARY, NOBODY, have, is_root, root, tree};
 const OLD: [&str; 2] = ["2001-02-03T04-05-06Z", "2001-02-04T04-05-06Z"];
 
 /// Expires whatever has a newer one.
-const EXPIRING: &str = "[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\n";
+const EXPIRING: &str = "[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\ngrace = \"0s\"\n";
 
 /// Whether an ordinary user can run the program, with `tools`.
 fn have_ordinary_user(tools: &[&str]) -> bool {

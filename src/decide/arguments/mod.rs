@@ -27,6 +27,7 @@ mod job;
 pub mod option_name;
 mod options;
 mod partial;
+pub mod read_paths;
 mod reading;
 pub mod rewriting_option;
 pub mod transfer_kind;

@@ -46,7 +46,7 @@ pub(crate) const SPACING_SECONDS: u64 = 1;
 const POLICY: &str = "[defaults]\nlock_wait = \"30s\"\nanomaly_share = \"100%\"\nmin_age = \"1d\"\n\
                       keep_partial = 1000000\n";
 const ROTATING: &str =
-    "keep = { minutely = 1 }\nmin_keep = 2\nmin_age = \"0s\"\nkeep_partial = 2\n";
+    "keep = { minutely = 1 }\nmin_keep = 2\nmin_age = \"0s\"\ngrace = \"0s\"\nkeep_partial = 2\n";
 
 impl Site {
     pub(crate) fn new(size: Size, hooks: Hooks) -> Site {

@@ -13,7 +13,7 @@ use crate::support::module::{Module, NAME};
 use crate::support::server::Server;
 
 /// Keeps few snapshots, so each run recycles one and some runs remove one.
-const POLICY: &str = "[defaults]\nkeep = { minutely = 1 }\nmin_keep = 2\nmin_age = \"0s\"\npartial_on_exit = [23]\n\
+const POLICY: &str = "[defaults]\nkeep = { minutely = 1 }\nmin_keep = 2\nmin_age = \"0s\"\ngrace = \"0s\"\npartial_on_exit = [23]\n\
                       keep_partial = 1\ntime_zone = \"UTC\"\nlock_wait = \"5s\"\n";
 
 /// How the pushes end, over and over: most of them well.

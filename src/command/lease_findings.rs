@@ -1,0 +1,31 @@
+//! The finding of `check` about readers that have read for long.
+
+use chrono::TimeDelta;
+
+use crate::decide::duration_text::roughly;
+use crate::decide::lease::LeaseStanding;
+use crate::store::lease_entry::StoredLease;
+use crate::store::leases::{LeaseTerms, Leases};
+
+/// How long a reader may read before `check` names it.
+const LONG: TimeDelta = TimeDelta::days(1);
+
+/// The readers that have read for more than a day.
+pub(crate) fn long_leases(leases: &Leases, terms: LeaseTerms) -> Vec<String> {
+    let is_long = |lease: &&StoredLease| lease.age(terms.now) >= LONG;
+    let describe = |lease: &StoredLease| {
+        let (subject, reader) = (lease.subject(), lease.reader());
+        let limit = roughly(terms.max_lease);
+        match lease.standing(terms.now, terms.max_lease) {
+            LeaseStanding::Holds => format!(
+                "{subject} cannot expire: {reader}, and keeps it for max_lease {limit} at most; \
+                 if that is in vain, end the process that reads"
+            ),
+            LeaseStanding::Outlasted | LeaseStanding::Over => format!(
+                "{subject} may expire under its reader: {reader}, for longer than max_lease \
+                 {limit}; to keep it, `pin` it"
+            ),
+        }
+    };
+    leases.present().filter(is_long).map(describe).collect()
+}

@@ -1,0 +1,105 @@
+//! `hold`: a command that reads a snapshot, which stays as it is meanwhile.
+
+use crate::support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use support::module::{Module, names_in};
+use support::run::{Run, tool};
+use support::time::wait_until;
+
+const EXPIRING: &str = "[defaults]\nkeep = { yearly = 1 }\nprefer = \"newest\"\nmin_keep = 1\n\
+                        min_age = \"0s\"\ngrace = \"0s\"\n";
+
+const OLD: [&str; 2] = ["2020-01-01T00-00-00Z", "2020-01-02T00-00-00Z"];
+
+fn two() -> Module {
+    let module = Module::new();
+    module.write_policy(EXPIRING);
+    OLD.iter().for_each(|name| module.make_old_snapshot(name));
+    module
+}
+
+#[test]
+fn the_command_gets_the_directory_and_its_status_is_passed_on() {
+    let module = two();
+    let directory = module.snapshot(OLD[0]);
+    let hold = |command: &[&str]| {
+        let words: Vec<&str> =
+            ["hold", "data", OLD[0], "--"].iter().chain(command).copied().collect();
+        module.run(&words)
+    };
+    let run = hold(&["echo", "{}/sub", "a{}"]).exits(&[0]);
+    let shown = directory.display();
+    assert_eq!(run.stdout(), format!("{shown}/sub a{shown}\n"), "{run}");
+    let run = hold(&["sh", "-c", "echo $RSYNCD_SNAPSHOT_HELD; umask; exit 23"]).exits(&[23]);
+    assert!(run.stdout().starts_with(&format!("{shown}\n")), "{run}");
+    let umask = String::from_utf8(tool("sh").args(["-c", "umask"]).output().expect("sh").stdout);
+    assert!(run.stdout().ends_with(&umask.expect("a number")), "{run}");
+    assert_eq!(hold(&["sh", "-c", "kill -s TERM $$"]).signal(), Some(15));
+    hold(&["/nonexistent/program"]).exits(&[127]).says("cannot run /nonexistent/program");
+    let file = module.directory.join("no program");
+    fs::write(&file, "x").expect("a file");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("a mode");
+    hold(&[file.to_str().expect("UTF-8")]).exits(&[126]).says("cannot run");
+    module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
+    assert_eq!(module.snapshots(), OLD[1..], "nothing is held");
+    assert_eq!(names_in(&module.private("leases")), [""; 0]);
+}
+
+#[test]
+fn the_command_keeps_its_rights() {
+    let module = two();
+    let status = |command: &mut std::process::Command| {
+        let text = Run::of(command).exits(&[0]).stdout();
+        let lines =
+            text.lines().filter(|line| line.starts_with("Cap") || line.starts_with("NoNew"));
+        lines.map(str::to_string).collect::<Vec<_>>()
+    };
+    let own = status(tool("cat").arg("/proc/self/status"));
+    let held = status(&mut module.command(&["hold", OLD[0], "--", "cat", "/proc/self/status"]));
+    assert_eq!(own, held);
+}
+
+#[test]
+fn a_held_snapshot_stays_until_the_command_ends_however() {
+    let module = two();
+    let mut held = module
+        .command(&["hold", "data", OLD[0], "--", "sleep", "1000"])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    wait_until("it holds", || !names_in(&module.private("leases")).is_empty());
+    let run = module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
+    assert_eq!(module.snapshots(), OLD, "{run}");
+    module.run(&["list", "data"]).exits(&[0]).says("`hold sleep` (process ");
+    held.kill().expect("killed");
+    held.wait().expect("gone");
+    module.run(&["rotate", "data"]).exits(&[0]);
+    assert_eq!(module.snapshots(), OLD[1..]);
+}
+
+#[test]
+fn what_cannot_be_held_is_said_before_the_command_runs() {
+    let module = two();
+    let touched = module.directory.join("touched");
+    let touch = ["--", "touch", touched.to_str().expect("UTF-8")];
+    for (named, status, told) in [
+        (&["data", "2020-01-09T00-00-00Z"][..], 2, "has no snapshot"),
+        (&["data"], 2, "is a module: name one of its snapshots"),
+        (&["data", "latest"], 2, "has no snapshot latest"),
+        (&[OLD[0], OLD[1]], 2, "name one snapshot"),
+        (&["nothing", OLD[0]], 2, "nothing"),
+    ] {
+        let words: Vec<&str> = ["hold"].iter().chain(named).chain(&touch).copied().collect();
+        module.run(&words).exits(&[status]).says(told);
+    }
+    module.run(&["hold", "data", OLD[0]]).exits(&[2]).says("COMMAND");
+    fs::remove_dir_all(module.private("leases")).expect("removed");
+    fs::write(module.private("leases"), "").expect("a file");
+    let words: Vec<&str> = ["hold", OLD[0]].iter().chain(&touch).copied().collect();
+    module.run(&words).exits(&[1]).says("leases");
+    assert!(!touched.exists());
+}
