@@ -12,13 +12,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use rustix::fs::{AtFlags, StatxFlags};
 
 use crate::decide::damage::{FileTime, InodeAttributes, InodeXattrs};
+use crate::engine::attributes::path_of_entry;
 use crate::system::identity::SysResult;
 use crate::system::mounts;
 use crate::system::syscalls::stat_entry;
@@ -147,9 +148,7 @@ fn look_plainly(directory: BorrowedFd, name: &CStr, flags: AtFlags) -> SysResult
 
 /// The extended attributes of the entry `name`, which is not opened.
 pub(crate) fn xattrs(directory: BorrowedFd, name: &CStr) -> InodeXattrs {
-    let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
-    path.extend_from_slice(name.to_bytes());
-    let Ok(path) = CString::new(path) else { return InodeXattrs::Unknown };
+    let Ok(path) = path_of_entry(directory, name) else { return InodeXattrs::Unknown };
     match read_xattrs(&path) {
         Ok(xattrs) => abridged(xattrs),
         Err(rustix::io::Errno::NOTSUP) => InodeXattrs::All(BTreeMap::new()),

@@ -20,12 +20,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::{
-    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstat, mkdirat, mknodat,
-    utimensat,
-};
-use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat, mknodat};
+use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 
 use crate::engine::attributes::{self, AttributeSource, XattrSource};
 use crate::engine::copied::{
@@ -33,7 +29,7 @@ use crate::engine::copied::{
 };
 use crate::engine::index::{Stamp, now_ns};
 use crate::system::identity::{Identity, SysResult};
-use crate::system::syscalls::{is_privileged, open_directory, stat_entry};
+use crate::system::syscalls::{open_directory, stat_entry};
 
 /// Records one more name of a copied inode.
 pub(crate) fn remember(
@@ -135,6 +131,7 @@ impl<'a> Copier<'a> {
         let known = self.copied.get(&Identity::of(&stat_entry(live, name)?).inode).copied();
         let original = known.map_or_else(|| Original::of(live, name), Ok)?;
         let stat = original.stat;
+        let mut xattrs = XattrSource::OfEntry(live, name);
         match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
             SFlag::S_IFREG => self.copy_regular(live, name, &original, copy)?,
             SFlag::S_IFDIR => return Err(Errno::EISDIR),
@@ -143,6 +140,7 @@ impl<'a> Copier<'a> {
                 match mknodat(copy, name, kind, Mode::from_bits_truncate(0o600), stat.st_rdev) {
                     Err(Errno::EPERM) => {
                         stand_in(&stat, copy, name)?;
+                        xattrs = XattrSource::Untouched;
                         self.attributes_lost += 1;
                     }
                     answer => answer?,
@@ -150,7 +148,8 @@ impl<'a> Copier<'a> {
             }
         }
         if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
-            self.attributes_lost += u64::from(!apply_by_name(&stat, copy, name)?);
+            let source = AttributeSource { stat: &stat, xattrs };
+            self.attributes_lost += u64::from(!attributes::apply_to_entry(source, (copy, name))?);
         }
         let copy = Identity::of(&stat_entry(copy, name)?).inode;
         Ok((InodePair { live: Identity::of(&stat).inode, copy }, original))
@@ -196,7 +195,7 @@ impl<'a> Copier<'a> {
         let originals = self.originals()?;
         let target =
             File::from(openat(originals, &original[..], flags, Mode::from_bits_truncate(0o600))?);
-        let filled = copy_content(&source, &target, stat.st_size).and_then(|()| {
+        let filled = copy_content(&source, &target, stat.st_size).and_then(|_| {
             attributes::apply(
                 AttributeSource { stat, xattrs: XattrSource::Of(source.as_fd()) },
                 target.as_fd(),
@@ -251,10 +250,22 @@ fn stand_in(stat: &FileStat, copy: BorrowedFd, name: &CStr) -> SysResult<()> {
     }
 }
 
+/// How the content of a file was copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ContentCopy {
+    /// Both files share their blocks until one of them is written to.
+    Reflink,
+    Bytes,
+}
+
 /// Copies the first `size_bytes`, keeping holes, and no more: a client may be appending.
-fn copy_content(source: &File, target: &File, size_bytes: i64) -> SysResult<()> {
+pub(crate) fn copy_content(
+    source: &File,
+    target: &File,
+    size_bytes: i64,
+) -> SysResult<ContentCopy> {
     if rustix::fs::ioctl_ficlone(target, source).is_ok() {
-        return Ok(());
+        return Ok(ContentCopy::Reflink);
     }
     let size_bytes = u64::try_from(size_bytes).unwrap_or(0);
     let failed = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
@@ -266,22 +277,6 @@ fn copy_content(source: &File, target: &File, size_bytes: i64) -> SysResult<()> 
         io::copy(&mut Read::by_ref(&mut reader).take(end - start), &mut writer).map_err(failed)?;
         position = end;
     }
-    target.set_len(size_bytes).map_err(failed)
-}
-
-/// Applies owner, mode and times to an entry that must not be opened; whether the owner was kept.
-fn apply_by_name(stat: &FileStat, copy: BorrowedFd, name: &CStr) -> SysResult<bool> {
-    let owner = (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
-    let owner_kept = match fchownat(copy, name, owner.0, owner.1, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Err(Errno::EPERM) if !is_privileged() => false,
-        answer => answer.map(|()| true)?,
-    };
-    if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFLNK.bits() {
-        let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
-        fchmodat(copy, name, mode, FchmodatFlags::NoFollowSymlink)?;
-    }
-    let accessed = TimeSpec::new(stat.st_atime, stat.st_atime_nsec);
-    let modified = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
-    utimensat(copy, name, &accessed, &modified, UtimensatFlags::NoFollowSymlink)?;
-    Ok(owner_kept)
+    target.set_len(size_bytes).map_err(failed)?;
+    Ok(ContentCopy::Bytes)
 }

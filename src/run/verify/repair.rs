@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, syncfs, unlinkat};
 use rustix::fs::XattrFlags;
 
 use crate::decide::damage::{InodeAttributes, InodeChange, InodeXattrs, applicable, changes};
+use crate::engine::attributes::path_of_entry;
 use crate::engine::copy::Copier;
 use crate::engine::inodes::{InodeName, walk};
 use crate::module::target::Target;
@@ -319,9 +320,7 @@ fn apply_xattrs(name: &InodeName, wanted: &BTreeMap<CString, Vec<u8>>) -> SysRes
     else {
         return Err(Errno::ENOTSUP);
     };
-    let mut path = format!("/proc/self/fd/{}/", name.directory.as_fd().as_raw_fd()).into_bytes();
-    path.extend_from_slice(name.name.to_bytes());
-    let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
+    let path = path_of_entry(name.directory, name.name)?;
     let errno = |error: rustix::io::Errno| Errno::from_raw(error.raw_os_error());
     for gone in present.keys().filter(|name| !wanted.contains_key(*name)) {
         rustix::fs::lremovexattr(path.as_c_str(), gone.as_c_str()).map_err(errno)?;
