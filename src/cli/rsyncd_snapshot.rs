@@ -10,6 +10,7 @@ use log::LevelFilter;
 use nix::sys::stat::Mode;
 
 use crate::command;
+use crate::command::restore_options::{RESTORE_HELP, RESTORE_USAGE, RestoreOptions};
 use crate::command::rotate::RotateOptions;
 use crate::command::snapshot::SnapshotOptions;
 use crate::config::environment::HookConnection;
@@ -154,6 +155,14 @@ It runs with all rights of its user. The exit status is that of COMMAND; 126 if 
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
+    /// Copy out of a snapshot with everything, and verify the copy
+    #[command(override_usage = RESTORE_USAGE, after_help = RESTORE_HELP)]
+    Restore {
+        #[command(flatten)]
+        options: RestoreOptions,
+        #[command(flatten)]
+        format: FormatArgs,
+    },
     /// Look whether files in snapshots have been altered in place; exit 1 if so
     Verify {
         #[command(flatten)]
@@ -204,6 +213,7 @@ impl Command {
             | Command::Check { .. }
             | Command::ImportPolicy { .. }
             | Command::Rotate { dry_run: true, .. } => WriteScope::Nothing,
+            Command::Restore { options, .. } => options.write_scope(),
             Command::Verify { repair_attributes: true, .. } => WriteScope::Modules,
             Command::Hold { .. } => WriteScope::Unconfined,
             _ => WriteScope::Roots,
@@ -354,6 +364,9 @@ fn dispatch(command: Option<Command>, context: &Context, umask: Mode) -> Result<
         Some(Command::Undelete { snapshot }) => command::pin::undelete(context, &snapshot.named)?,
         Some(Command::Hold { named, command }) => {
             return command::hold::run(context, &named, &command, umask);
+        }
+        Some(Command::Restore { options, format }) => {
+            command::restore::run(context, &options, format.json)?
         }
         Some(Command::Verify { modules, repair_attributes, format }) => {
             command::verify::run(context, modules.name(), repair_attributes, format.json)?

@@ -19,11 +19,20 @@ pub struct Client {
     pub user: String,
 }
 
+/// The identity of a restore in place, which writes to a module as a push does.
+pub const RESTORE: &str = "restore";
+
 impl Client {
+    /// The client that stands for a restore in place. A real client has an address.
+    pub fn restore() -> Self {
+        Client { user: RESTORE.to_string(), ..Client::default() }
+    }
+
     /// Who it is, from one transfer to the next: its user, or its address where no user has to log
     /// in.
     pub fn identity(&self) -> String {
         match self.user.is_empty() {
+            false if *self == Client::restore() => RESTORE.to_string(),
             true => format!("address {}", self.address),
             false => format!("user {}", self.user),
         }

@@ -50,6 +50,22 @@ impl PushJob {
     }
 }
 
+impl PushJob {
+    /// The job of a restore in place of `paths` from `snapshot`, all escaped; `place` holds them
+    /// all. A push covers it that goes there or above and deletes what its client does not have,
+    /// and so does the same restore.
+    pub fn of_restore(snapshot: &str, place: String, paths: &[String]) -> Self {
+        let extending_options = ["delete", "recursive", TIMES].map(str::to_string).to_vec();
+        let mut limiting_options = vec![format!("snapshot={snapshot}")];
+        if paths.iter().any(|path| *path != place) {
+            limiting_options.push(format!("only={}", paths.join(",")));
+        }
+        limiting_options.sort();
+        let options_hash = limiting_options.join(" ");
+        PushJob { destination: place, extending_options, limiting_options, options_hash }
+    }
+}
+
 /// Whether the escaped path `place` is `other` or a directory above it.
 pub fn is_at_or_above(place: &str, other: &str) -> bool {
     place.is_empty()
@@ -134,6 +150,34 @@ mod tests {
         ] {
             assert_eq!(good.covers(&torn), covers, "{good:?}");
         }
+    }
+
+    #[test]
+    fn a_restore_is_covered_by_itself_and_by_a_push_that_deletes() {
+        let texts = |paths: &[&str]| -> Vec<String> {
+            paths.iter().map(|path| (*path).to_string()).collect()
+        };
+        let restore = |snapshot: &str, place: &str, paths: &[&str]| {
+            PushJob::of_restore(snapshot, place.to_string(), &texts(paths))
+        };
+        let torn = restore("one", "home", &["home/a", "home/b"]);
+        for (good, covers) in [
+            (torn.clone(), true),
+            (restore("one", "home", &["home"]), true),
+            (restore("one", "", &[""]), true),
+            (restore("two", "home", &["home/a", "home/b"]), false),
+            (restore("one", "home", &["home/a", "home/c"]), false),
+            (restore("one", "home/a", &["home/a"]), false),
+            (job("", &["delete", "links", "recursive", "times"], &[]), true),
+            (job("home", &["delete", "recursive", "times"], &[]), true),
+            (job("", &["links", "recursive", "times"], &[]), false),
+            (job("", &["delete", "recursive", "times"], &["update"]), false),
+        ] {
+            assert_eq!(good.covers(&torn), covers, "{good:?}");
+        }
+        // A restore does not do what a client was to do.
+        let push = job("home", &["delete", "links", "recursive", "times"], &[]);
+        assert!(!restore("one", "", &[""]).covers(&push));
     }
 
     #[test]

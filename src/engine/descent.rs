@@ -88,6 +88,12 @@ impl DescentStart {
             directory: OpenLevel::readable(directory),
         })
     }
+
+    /// The same start for another walk, with a read position of its own.
+    pub(crate) fn anew(&self) -> SysResult<Self> {
+        let directory = open_directory(self.directory.fd.as_fd(), c".")?;
+        Ok(DescentStart { directory: OpenLevel::readable(directory), ..self.clone() })
+    }
 }
 
 struct DescentLevel {

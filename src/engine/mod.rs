@@ -32,6 +32,7 @@ pub(crate) mod obstacle;
 pub(crate) mod pool;
 pub(crate) mod remove;
 pub(crate) mod responsiveness;
+pub(crate) mod restore;
 pub(crate) mod shared_files;
 pub(crate) mod temporaries;
 pub(crate) mod usage;

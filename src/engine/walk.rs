@@ -25,8 +25,21 @@ pub(crate) trait Visitor {
         ControlFlow::Continue(())
     }
 
-    /// The walk has entered a directory below its first one.
-    fn entered(&mut self, _stat: &FileStat) {}
+    /// The walk has entered the directory at hand, `name` in the one above.
+    fn entered(&mut self, _descent: &mut Descent, _name: &CStr, _stat: &FileStat) -> Subtree {
+        Subtree::Visit
+    }
+
+    /// All below the directory at hand was visited, and the walk is about to leave it. This is
+    /// called for the first directory of a walk, too.
+    fn leaves(&mut self, _descent: &mut Descent) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    /// Whether `cause` says that an entry does not belong to the tree and can be left out.
+    fn is_left_out(&self, cause: Errno) -> bool {
+        is_no_part_of_tree(cause)
+    }
 
     /// The directory at hand is about to be read for the first time.
     fn begins(&mut self, _descent: &Descent) {}
@@ -36,6 +49,13 @@ pub(crate) trait Visitor {
 
     /// The directory at hand, or `name` in it, could not be opened or read.
     fn failed(&mut self, descent: &Descent, name: Option<&CStr>, cause: Errno) -> ControlFlow<()>;
+}
+
+/// Whether a walk visits what is below a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subtree {
+    Visit,
+    Skip,
 }
 
 /// An entry that is not a directory.
@@ -103,6 +123,7 @@ impl<'a> SequentialWalk<'a> {
                 }
                 Step::Leave => {
                     self.frames.pop();
+                    self.visitor.leaves(self.descent)?;
                     self.descent.leave();
                 }
             }
@@ -113,10 +134,13 @@ impl<'a> SequentialWalk<'a> {
     fn enter(&mut self, name: &CStr) -> ControlFlow<()> {
         self.visitor.go_on()?;
         match self.descent.enter(name) {
-            Ok(stat) => {
-                self.visitor.entered(&stat);
-                self.read(PendingChildren::new(LEVEL_BYTES), Pass::First)
-            }
+            Ok(stat) => match self.visitor.entered(self.descent, name, &stat) {
+                Subtree::Visit => self.read(PendingChildren::new(LEVEL_BYTES), Pass::First),
+                Subtree::Skip => {
+                    self.descent.leave();
+                    ControlFlow::Continue(())
+                }
+            },
             Err(cause) => self.failed(Some(name), cause),
         }
     }
@@ -180,7 +204,7 @@ impl<'a> SequentialWalk<'a> {
     }
 
     fn failed(&mut self, name: Option<&CStr>, cause: Errno) -> ControlFlow<()> {
-        match is_no_part_of_tree(cause) {
+        match self.visitor.is_left_out(cause) {
             true => ControlFlow::Continue(()),
             false => self.visitor.failed(self.descent, name, cause),
         }

@@ -20,10 +20,10 @@ use crate::hook::shared_files::{SharedFileChecks, refused};
 use crate::hook::transfer_request::{NOTHING, TransferRequest};
 use crate::hook::waiting_client::{WaitingClient, wait_within};
 use crate::module::target::Target;
+use crate::run::gate_wait::{GateAnswer, GateWait};
 use crate::run::reap::{highest_marked, reap};
 use crate::run::session::Session;
 use crate::store::format::FORMAT;
-use crate::store::gate::Gate;
 use crate::store::ledger::Ledger;
 use crate::store::ledger_entry::LedgerEntry;
 use crate::store::root::SnapshotRoot;
@@ -32,9 +32,6 @@ use crate::store::state::State;
 use crate::system::clock::Clock;
 use crate::system::process::Process;
 use crate::tell::error::{Error, Result};
-
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LAST_PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
@@ -111,31 +108,27 @@ fn wait_at_gate(
     let Session { target, root, clock } = session;
     // Few pushes have to wait, so this is made only when one does.
     let waiting = OnceCell::new();
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let ledger = target.open_ledger(root)?;
-        if !request.arguments.kind.writes() || !Gate::is_closed(root, &ledger)? {
-            // A run may have made the first snapshot since the first check.
-            return match refused(target, settings, Some(root), request, checks) {
-                None => enter(session, ledger, request),
-                Some(why) => {
-                    drop(ledger);
-                    Ok(turn_away(session, request, why))
-                }
-            };
+    let wait = GateWait {
+        deadline: &|| began + longest_wait(target, settings, request),
+        is_gone_after: &|pause| waiting.get_or_init(WaitingClient::new).is_gone_after(pause),
+    };
+    let waited = match request.arguments.kind.writes() {
+        true => wait.until_open(session)?,
+        false => GateAnswer::Open(target.open_ledger(root)?),
+    };
+    match waited {
+        // A run may have made the first snapshot since the first check.
+        GateAnswer::Open(ledger) => match refused(target, settings, Some(root), request, checks) {
+            None => enter(session, ledger, request),
+            Some(why) => {
+                drop(ledger);
+                Ok(turn_away(session, request, why))
+            }
+        },
+        GateAnswer::StaysClosed => {
+            Ok(turn_away(session, request, retry_message(target, root, clock.now())))
         }
-        drop(ledger);
-        let (deadline, client) = waiting.get_or_init(|| {
-            (began + longest_wait(target, settings, request), WaitingClient::new())
-        });
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(turn_away(session, request, retry_message(target, root, clock.now())));
-        }
-        if client.is_gone_after(pause.min(left)) {
-            return Ok(turn_away(session, request, ENDED.to_string()));
-        }
-        pause = (pause * 2).min(LAST_PAUSE);
+        GateAnswer::Gone => Ok(turn_away(session, request, ENDED.to_string())),
     }
 }
 

@@ -17,13 +17,16 @@
 //!   gain rights by it: if files in staging could be written, nothing could be linked into it;
 //! * files of the module can be linked, and no more. If the module lies in its snapshot root, the
 //!   rights of the root hold there: names in the module could be changed, contents of files could
-//!   not. Only a repair that the administrator asks for may write new files into a module.
+//!   not. Only a repair and a restore in place, which the administrator asks for, may put new files
+//!   into a module. They make them in `.rsyncd-snapshot` and move them: a file that moves loses
+//!   rights, and gains none.
+//! * a restore into another directory may write there, and into no root at all.
 //!
 //! Reading is not restricted; the engine follows no symbolic link. If the kernel lacks a part of
 //! all this, the process works without it, and the debug log says how far the restriction goes.
 
 use std::fs::{DirBuilder, File};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Once;
 
@@ -56,25 +59,30 @@ pub enum WriteScope {
     Roots,
     /// [`WriteScope::Roots`], and names in the modules.
     Modules,
+    /// A directory that the administrator names, for a restore, and leases.
+    Directory,
     /// All that the user of this process may change: it becomes another program.
     Unconfined,
 }
 
 impl WriteScope {
-    /// A repair puts copies of files into a module. To equal the originals, a copy may need file
-    /// capabilities (`SETFCAP`) or `trusted.` attributes (`SYS_ADMIN`), or may have to be a device
-    /// (`MKNOD`).
+    /// A repair or a restore puts copies of files into a module or another directory. To equal the
+    /// originals, a copy may need file capabilities (`SETFCAP`) or `trusted.` attributes
+    /// (`SYS_ADMIN`), or may have to be a device (`MKNOD`).
     fn capabilities(self) -> CapabilitySet {
         let of_copies = CapabilitySet::SETFCAP | CapabilitySet::SYS_ADMIN | CapabilitySet::MKNOD;
-        if self == WriteScope::Modules { KEPT.union(of_copies) } else { KEPT }
+        match self {
+            WriteScope::Modules | WriteScope::Directory => KEPT.union(of_copies),
+            WriteScope::Nothing | WriteScope::Roots | WriteScope::Unconfined => KEPT,
+        }
     }
 }
 
 /// The version of Landlock whose rights are used here; an older kernel supports fewer of them.
 const VERSION: ABI = ABI::V5;
 
-/// Gives up all capabilities but four, or but seven for a command that changes modules, for this
-/// process and the programs that it starts. A capability that cannot be given up stays.
+/// Gives up all capabilities but four, or but seven for a command that makes copies of files, for
+/// this process and the programs that it starts. A capability that cannot be given up stays.
 pub(crate) fn drop_capabilities(write_scope: WriteScope) {
     if write_scope == WriteScope::Unconfined {
         return;
@@ -156,12 +164,26 @@ pub(crate) fn to_reading<'a>(
     read: impl IntoIterator<Item = &'a SnapshotRoot>,
     write_scope: WriteScope,
 ) {
-    if write_scope == WriteScope::Unconfined {
-        return;
+    if write_scope != WriteScope::Unconfined {
+        confine(targets, read, write_scope, None);
     }
+}
+
+/// Confines this process to a restore into `directory`, with the right to write leases in the root
+/// `read`.
+pub(crate) fn to_directory(read: Option<&SnapshotRoot>, directory: BorrowedFd) {
+    confine([], read, WriteScope::Directory, Some(directory));
+}
+
+fn confine<'a>(
+    targets: impl IntoIterator<Item = &'a Target>,
+    read: impl IntoIterator<Item = &'a SnapshotRoot>,
+    write_scope: WriteScope,
+    directory: Option<BorrowedFd>,
+) {
     drop_capabilities(write_scope);
     let targets: Vec<&Target> = targets.into_iter().collect();
-    match restrict(&targets, read.into_iter().collect(), write_scope) {
+    match restrict(&targets, read.into_iter().collect(), write_scope, directory) {
         Ok(status) => log::debug!("Landlock: {}", describe(&status)),
         Err(error) => log::info!("works without Landlock: {error}"),
     }
@@ -189,6 +211,7 @@ fn restrict(
     targets: &[&Target],
     read: Vec<&SnapshotRoot>,
     write_scope: WriteScope,
+    directory: Option<BorrowedFd>,
 ) -> Result<RestrictionStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
         // Without this right nothing could be linked between two directories. A kernel that lacks
@@ -211,6 +234,10 @@ fn restrict(
         if let Some(leases) = retry_once(|| root.subdir(Subdir::Leases)) {
             ruleset = allow(ruleset, leases.dir().directory, names() | contents())?;
         }
+    }
+    if let Some(directory) = directory {
+        // Files are made in it and linked within it.
+        ruleset = allow(ruleset, directory, names() | contents())?;
     }
     ruleset.restrict_self()
 }

@@ -19,7 +19,7 @@ use crate::store::layout::Subdir;
 use crate::store::lock::DirLock;
 use crate::store::record::{file_name, snapshot_name};
 use crate::store::root::SnapshotRoot;
-use crate::store::unremovable;
+use crate::store::{unremovable, workshop};
 use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
 
@@ -39,6 +39,7 @@ pub(crate) fn clean_up(
     keep(empty_staging(root));
     keep(remove_staged_in_root(root));
     keep(remove_temporaries(root));
+    keep(remove_workshops(root));
     let unlisted = match unlisted(root, visible, retired) {
         Ok(unlisted) => unlisted,
         Err(error) => return (found, errors.into_iter().chain([error]).collect()),
@@ -103,6 +104,17 @@ pub(crate) fn remove_all(
     let errors: Vec<Error> =
         remaining.into_iter().map(|remains| unremovable::set_aside(root, dir, remains)).collect();
     errors.into_iter().next().map_or(Ok(true), Err)
+}
+
+/// Removes what restores in place left that were killed. Snapshots may share those files by now, so
+/// the change of their link counts is one of this program.
+fn remove_workshops(root: &SnapshotRoot) -> Result<bool> {
+    let restoring = root.subdir(Subdir::Restoring)?;
+    if names_in(restoring.dir())?.is_empty() {
+        return Ok(false);
+    }
+    let _window = LinkWindow::open(root.subdir(Subdir::Inodes)?.dir())?;
+    workshop::remove_leftovers(restoring.dir())
 }
 
 pub(crate) fn remove_temporaries(root: &SnapshotRoot) -> Result<bool> {

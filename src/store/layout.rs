@@ -43,10 +43,12 @@ pub enum Subdir {
     Leases,
     /// Files that are being written, and copies of what cannot be linked.
     Drafts,
+    /// Files that a restore in place is making.
+    Restoring,
 }
 
 impl Subdir {
-    pub(crate) const ALL: [Subdir; 10] = [
+    pub(crate) const ALL: [Subdir; 11] = [
         Subdir::Records,
         Subdir::Index,
         Subdir::Inodes,
@@ -57,6 +59,7 @@ impl Subdir {
         Subdir::Counters,
         Subdir::Leases,
         Subdir::Drafts,
+        Subdir::Restoring,
     ];
 
     /// Its name on disk.
@@ -72,6 +75,7 @@ impl Subdir {
             Subdir::Counters => "counters",
             Subdir::Leases => "leases",
             Subdir::Drafts => "drafts",
+            Subdir::Restoring => "restoring",
         }
     }
 

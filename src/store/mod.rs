@@ -39,3 +39,4 @@ pub(crate) mod snapshots;
 pub(crate) mod state;
 pub(crate) mod transfer_number;
 pub(crate) mod unremovable;
+pub(crate) mod workshop;

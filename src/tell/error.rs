@@ -127,6 +127,34 @@ pub enum Error {
         /// What that means for the work that was asked for.
         consequence: &'static str,
     },
+    /// An entry is not as in the snapshot after it was restored.
+    #[error(
+        "{path} is not as in the snapshot: {difference}; another program has changed it, the file \
+         system or the rights of this process do not allow it, or the disk is faulty"
+    )]
+    Restored {
+        /// The entry at the destination, escaped.
+        path: String,
+        /// What differs.
+        difference: String,
+    },
+    /// An entry of a snapshot has changed while it was restored.
+    #[error(
+        "{path} was changed or removed while it was read: another program works on the snapshot; \
+         restore again"
+    )]
+    Unsteady {
+        /// The entry in the snapshot, escaped.
+        path: String,
+    },
+    /// Entries at the destination are in the way of a restore.
+    #[error("{problem}; nothing was restored: {remedy}")]
+    InTheWay {
+        /// How many, and at which destination.
+        problem: String,
+        /// What the administrator can do.
+        remedy: String,
+    },
     /// The module directory cannot be used, and the administrator may have given it up.
     #[error("{error}; if this directory was given up, remove {}", .files.join(" and "))]
     Forgettable {
@@ -262,6 +290,9 @@ impl Error {
             | Error::Newer { .. }
             | Error::Damaged { .. }
             | Error::SetAside { .. }
+            | Error::Restored { .. }
+            | Error::Unsteady { .. }
+            | Error::InTheWay { .. }
             | Error::Bug(_) => Exit::Failed,
             Error::Environment { .. }
             | Error::Usage(_)

@@ -18,6 +18,7 @@ pub(crate) mod apart;
 pub(crate) mod client;
 pub(crate) mod daemon;
 pub(crate) mod edits;
+pub(crate) mod exact;
 pub(crate) mod file_system;
 pub(crate) mod fingerprint;
 pub(crate) mod history;

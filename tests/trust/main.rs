@@ -14,4 +14,5 @@ mod nesting;
 mod ordinary_user;
 mod privilege;
 mod repair;
+mod restore;
 mod roots;

@@ -28,7 +28,7 @@ use nix::sys::stat::FileStat;
 
 use crate::decide::free_space_choice::SpaceGain;
 use crate::engine::descent::{Descent, DescentStart};
-use crate::engine::walk::{VisitedFile, Visitor, is_no_part_of_tree, walk_into};
+use crate::engine::walk::{Subtree, VisitedFile, Visitor, is_no_part_of_tree, walk_into};
 use crate::system::syscalls::stat_entry;
 use crate::tell::progress::{self, ProgressPhase};
 
@@ -185,8 +185,9 @@ impl Visitor for UsageCounter {
         }
     }
 
-    fn entered(&mut self, stat: &FileStat) {
+    fn entered(&mut self, _: &mut Descent, _: &CStr, stat: &FileStat) -> Subtree {
         self.add(stat, true);
+        Subtree::Visit
     }
 
     fn file(&mut self, file: &VisitedFile) -> ControlFlow<()> {

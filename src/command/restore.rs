@@ -1,0 +1,260 @@
+//! `restore`: copies out of a snapshot, into a directory or into the module itself.
+
+use std::ffi::OsStr;
+use std::fs::DirBuilder;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::command::print_json;
+use crate::command::restore_options::RestoreOptions;
+use crate::command::restore_view::{RestoreView, step_line};
+use crate::command::snapshot_choice::{ChosenSnapshot, choose};
+use crate::decide::grade::Grade;
+use crate::decide::restore_paths::{
+    RestorePath, SnapshotPlace, paths_in_place, paths_under, read_path,
+};
+use crate::decide::restore_step::RestoreStep;
+use crate::decide::restore_target::{RootAbove, TargetRefusal, refusal};
+use crate::module::confine;
+use crate::module::context::Context;
+use crate::module::target::Target;
+use crate::run::restore::{RestoreJob, RestoreTarget, Restored, dry_run, into_directory};
+use crate::run::restore_in_place::in_place;
+use crate::run::restore_source::SnapshotSource;
+use crate::store::dir::OwnedDir;
+use crate::store::layout::PRIVATE;
+use crate::store::lease_entry::LeasedSnapshots;
+use crate::store::leases::Lease;
+use crate::store::memory::path_of;
+use crate::store::root::SnapshotRoot;
+use crate::system::clock::Clock;
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::{escape, escape_path, shell_path};
+use crate::tell::exit::Exit;
+use crate::tell::output::print;
+
+/// Restores, and prints what was restored.
+///
+/// # Errors
+/// If nothing was restored, with the reason.
+pub(crate) fn run(context: &Context, options: &RestoreOptions, json: bool) -> Result<Exit> {
+    let (chosen, given) = choose(context, &options.named, options.at.as_deref())?;
+    if let Some(target) = &chosen.target {
+        context.set_level(target);
+    }
+    let source = SnapshotSource::open(&chosen.root_path, &chosen.name.text)?;
+    let paths = selected(&chosen, &given, options.to.is_some())?;
+    paths.iter().try_for_each(|path| source.check_path(path))?;
+    if chosen.name.grade == Grade::Partial {
+        log::warn!("{} is partial: it may be a mixture of two states", chosen.name.text);
+    }
+    let target = chosen.target.as_ref();
+    let job = RestoreJob { source: &source, target, paths: &paths, overwrites: options.overwrite };
+    let mut on_step = printer(context, json);
+    let (destination, restored) = match &options.to {
+        Some(to) => {
+            let path = destination(to, target)?;
+            let restored = restore_to(job, &path, options.dry_run, &mut on_step)?;
+            (path, restored)
+        }
+        None => {
+            let target = target.ok_or_else(|| unknown_module(&chosen))?;
+            let restored = match options.dry_run {
+                true => try_in_place(job, target, &mut on_step)?,
+                false => restore_in_place(job, target, context)?,
+            };
+            (target.module_path.clone(), restored)
+        }
+    };
+    finish(context, &RestoreView::new(&chosen, &destination, &restored, options), &restored, json)
+}
+
+fn unknown_module(chosen: &ChosenSnapshot) -> Error {
+    Error::Usage(format!(
+        "the module of {} is not known here, so nothing can be restored in place: name the module, \
+         or restore with --to into a directory",
+        escape_path(&chosen.root_path)
+    ))
+}
+
+/// The paths of the command line, as paths in the snapshot.
+fn selected(
+    chosen: &ChosenSnapshot,
+    given: &[&OsStr],
+    into_directory: bool,
+) -> Result<Vec<RestorePath>> {
+    let module = chosen.target.as_ref().map(|target| target.module_path.as_os_str().as_bytes());
+    let place = SnapshotPlace {
+        module,
+        root: chosen.root_path.as_os_str().as_bytes(),
+        snapshot: &chosen.name.text,
+    };
+    let paths = given.iter().map(|path| read_path(path.as_bytes(), place));
+    let paths = paths.collect::<std::result::Result<Vec<_>, _>>();
+    let chosen = paths.and_then(|paths| match into_directory {
+        true => paths_under(paths),
+        false => paths_in_place(paths),
+    });
+    chosen.map_err(Error::Usage)
+}
+
+/// The canonical path of the directory to restore into, whose last name may be missing.
+fn destination(to: &Path, target: Option<&Target>) -> Result<PathBuf> {
+    let failed = |cause| Error::io("find the directory", to, cause);
+    let path = match std::fs::canonicalize(to) {
+        Ok(path) => path,
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound && !to.is_symlink() => {
+            let (Some(parent), Some(name)) = (to.parent(), to.file_name()) else {
+                return Err(failed(cause));
+            };
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            let above = |cause| Error::io("find, to make a directory in it,", parent, cause);
+            std::fs::canonicalize(parent).map_err(above)?.join(name)
+        }
+        Err(cause) => return Err(failed(cause)),
+    };
+    if path.exists() && !path.is_dir() {
+        return Err(Error::Usage(format!("{} is no directory", escape_path(&path))));
+    }
+    let module = target.map(|target| target.module_path.as_path());
+    match refusal(&path, &roots_above(&path), module, PRIVATE) {
+        None => Ok(path),
+        Some(why) => Err(Error::Usage(explain(&path, &why))),
+    }
+}
+
+/// The snapshot roots at or above `path`.
+fn roots_above(path: &Path) -> Vec<RootAbove> {
+    let is_root = |path: &&Path| path.join(PRIVATE).is_dir();
+    path.ancestors()
+        .filter(is_root)
+        .map(|root| {
+            let registered = SnapshotRoot::registration(root).ok().flatten();
+            let module = registered.and_then(|registered| path_of(&registered.path));
+            RootAbove { root: root.to_path_buf(), module }
+        })
+        .collect()
+}
+
+fn explain(path: &Path, why: &TargetRefusal) -> String {
+    let shown = escape_path(path);
+    match why {
+        TargetRefusal::IsRoot => format!(
+            "{shown} is a snapshot root: restore into a directory of its own, such as --to {}",
+            shell_path(&path.join("restored"))
+        ),
+        TargetRefusal::InSnapshot(root) => format!(
+            "{shown} lies in a snapshot of {}, which must stay as it is: name another directory",
+            escape_path(root)
+        ),
+        TargetRefusal::InPrivate(root) => format!(
+            "{shown} lies among the program's own files in {}: name another directory",
+            escape_path(root)
+        ),
+        TargetRefusal::InModule(module) => format!(
+            "{shown} lies in the module {}, where the next push would change it: restore into it \
+             with --in-place, or name another directory",
+            escape_path(module)
+        ),
+    }
+}
+
+/// Called with each step of a dry run.
+type OnStep<'a> = &'a mut dyn FnMut(RestoreStep, &[u8]);
+
+fn restore_to(job: RestoreJob, path: &Path, is_dry_run: bool, on_step: OnStep) -> Result<Restored> {
+    if is_dry_run {
+        let opened = path.exists().then(|| OwnedDir::open(path)).transpose()?;
+        return dry_run(job, RestoreTarget::Directory(opened.as_ref().map(OwnedDir::dir)), on_step);
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {}
+        Err(cause) if cause.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(cause) => return Err(Error::io("make the directory", path, cause)),
+    }
+    let directory = OwnedDir::open(path)?;
+    let root = job.target.map(Target::open_root);
+    let opened = root.as_ref().and_then(|root| root.as_ref().ok());
+    confine::to_directory(opened, directory.dir().directory);
+    let lease = take_lease(job, root.as_ref());
+    let restored = into_directory(job, directory.dir());
+    drop(lease);
+    restored
+}
+
+fn try_in_place(job: RestoreJob, target: &Target, on_step: OnStep) -> Result<Restored> {
+    let directory = OwnedDir::open(&target.module_path)?;
+    dry_run(job, RestoreTarget::InPlace(directory.dir()), on_step)
+}
+
+fn restore_in_place(job: RestoreJob, target: &Target, context: &Context) -> Result<Restored> {
+    confine::to([target], context.write_scope);
+    let lease = take_lease(job, Some(&target.open_root()));
+    in_place(job, target, &Clock::System, || drop(lease))
+}
+
+/// Keeps the snapshot from being retired while it is read. An ordinary user, or a disk that cannot
+/// be written, is no reason not to restore: a snapshot that goes away meanwhile is noticed.
+fn take_lease(job: RestoreJob, root: Option<&Result<SnapshotRoot>>) -> Option<Lease> {
+    let name = &job.source.name;
+    let reader = format!("`restore` (process {})", std::process::id());
+    let take = |root| Lease::take(root, LeasedSnapshots::one(name), &reader, &Clock::System);
+    let why = match root {
+        Some(Ok(root)) => match take(root) {
+            Ok(lease) => return Some(lease),
+            Err(error) => error.to_string(),
+        },
+        Some(Err(error)) => error.to_string(),
+        None => "its module is not known here".to_string(),
+    };
+    log::info!(
+        "nothing keeps {name} from expiring while it is read; if it does, this restore fails and \
+         says so: {why}"
+    );
+    None
+}
+
+/// Prints a line for each step of a dry run; for what stays as it is only if `--verbose` asks.
+fn printer(context: &Context, json: bool) -> impl FnMut(RestoreStep, &[u8]) + use<> {
+    let is_verbose = context.level == Some(log::LevelFilter::Debug);
+    let is_silent = json || context.is_quiet();
+    move |step, path| {
+        let line = step_line(step, path).filter(|_| !is_silent);
+        if let Some(line) = line.filter(|_| is_verbose || step != RestoreStep::Keep) {
+            // The summary at the end tells whether the output can be written.
+            let _ = print(&line);
+        }
+    }
+}
+
+/// Logs what went wrong, and prints the summary.
+fn finish(context: &Context, view: &RestoreView, restored: &Restored, json: bool) -> Result<Exit> {
+    for error in restored.errors.first.iter().chain(&restored.run_error) {
+        log::error!("{error}");
+    }
+    // A dry run has printed them as steps.
+    for conflict in restored.written.conflicts.first.iter().filter(|_| !view.dry_run) {
+        log::error!("{}: {}", escape(&conflict.path), conflict.obstacle);
+    }
+    if restored.munged_links > 0 && !view.in_place {
+        log::warn!(
+            "symbolic links that begin with /rsyncd-munged/: {}; rsyncd stores links so in a \
+             module without chroot, and takes that away again when a client downloads them: \
+             restore them by rsync through a restore module, or find them with `find DIR -type l \
+             -lname '/rsyncd-munged/*'`",
+            restored.munged_links
+        );
+    }
+    if json {
+        print_json(true, &[view])?;
+    } else if !context.is_quiet() {
+        print(&view.to_text())?;
+    }
+    let of_run = match (&restored.report, &restored.run_error) {
+        (_, Some(error)) => error.exit(),
+        (Some(report), None) => report.exit(),
+        (None, None) => Exit::Done,
+    };
+    Ok(if restored.is_exact() { of_run } else { Exit::Failed })
+}

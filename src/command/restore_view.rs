@@ -1,0 +1,162 @@
+//! Text and JSON of `restore`.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::command::restore_options::RestoreOptions;
+use crate::command::snapshot_choice::ChosenSnapshot;
+use crate::decide::free_space::bytes_text;
+use crate::decide::restore_step::RestoreStep;
+use crate::run::restore::Restored;
+use crate::tell::counted;
+use crate::tell::escape::{escape, escape_path};
+
+/// The JSON that docs describe.
+#[derive(Serialize)]
+pub(crate) struct RestoreView {
+    module: Option<String>,
+    snapshot_root: String,
+    snapshot: String,
+    destination: String,
+    pub(crate) in_place: bool,
+    pub(crate) dry_run: bool,
+    entries: u64,
+    made: u64,
+    replaced: u64,
+    kept: u64,
+    directories: u64,
+    linked: u64,
+    reflinked: u64,
+    munged_links: u64,
+    bytes: u64,
+    verified: u64,
+    conflict_count: u64,
+    conflicts: Vec<ConflictView>,
+    error_count: u64,
+    errors: Vec<String>,
+    snapshot_taken: Option<TakenView>,
+}
+
+#[derive(Serialize)]
+struct ConflictView {
+    path: String,
+    why: &'static str,
+}
+
+/// The snapshot after a restore in place.
+#[derive(Serialize)]
+struct TakenView {
+    outcome: &'static str,
+    name: Option<String>,
+    warnings: Vec<String>,
+}
+
+impl RestoreView {
+    pub(crate) fn new(
+        chosen: &ChosenSnapshot,
+        destination: &Path,
+        restored: &Restored,
+        options: &RestoreOptions,
+    ) -> Self {
+        let Restored { written, errors, report, run_error, .. } = restored;
+        let name = chosen.target.as_ref().and_then(|target| target.name.as_deref());
+        let conflicts = written.conflicts.first.iter();
+        let errors_of_run = u64::from(run_error.is_some());
+        RestoreView {
+            module: name.map(escape),
+            snapshot_root: escape_path(&chosen.root_path),
+            snapshot: chosen.name.text.clone(),
+            destination: escape_path(destination),
+            in_place: options.to.is_none(),
+            dry_run: options.dry_run,
+            entries: written.entries,
+            made: written.made,
+            replaced: written.replaced,
+            kept: written.kept,
+            directories: written.directories,
+            linked: restored.linked,
+            reflinked: restored.reflinked,
+            munged_links: restored.munged_links,
+            bytes: written.bytes,
+            verified: restored.verified,
+            conflict_count: written.conflicts.count,
+            conflicts: conflicts
+                .map(|it| ConflictView { path: escape(&it.path), why: it.obstacle.word() })
+                .collect(),
+            error_count: errors.count + errors_of_run,
+            errors: errors.first.iter().chain(run_error).map(ToString::to_string).collect(),
+            snapshot_taken: report.as_ref().map(|report| TakenView {
+                outcome: report.ending.word(),
+                name: report.snapshot.clone(),
+                warnings: report.all_warnings(),
+            }),
+        }
+    }
+
+    pub(crate) fn to_text(&self) -> String {
+        let count =
+            |number: u64, noun: &str| counted(usize::try_from(number).unwrap_or(usize::MAX), noun);
+        let verb = if self.dry_run { "would restore" } else { "restored" };
+        let were = match (self.dry_run, self.kept) {
+            (true, 1) => "is",
+            (true, _) => "are",
+            (false, 1) => "was",
+            (false, _) => "were",
+        };
+        let files = self.made + self.replaced;
+        let mut text = format!(
+            "{verb} {} ({}) and {} from {} into {}; {} {were} as in the snapshot already\n",
+            count(files, "file"),
+            bytes_text(self.bytes),
+            match self.directories {
+                1 => "1 new directory".to_string(),
+                number => format!("{number} new directories"),
+            },
+            self.snapshot,
+            self.destination,
+            count(self.kept, "file"),
+        );
+        if self.replaced > 0 {
+            text += &format!(
+                "{} of them {}\n",
+                self.replaced,
+                match self.dry_run {
+                    true => "would replace others",
+                    false => "have replaced others",
+                }
+            );
+        }
+        if self.conflict_count > 0 {
+            text += &format!("{} in the way\n", count(self.conflict_count, "name"));
+        }
+        if self.error_count > 0 {
+            text += &format!(
+                "{}: not everything is as in the snapshot\n",
+                count(self.error_count, "error")
+            );
+        } else if !self.dry_run && self.conflict_count == 0 {
+            text += "all of it was read again and is as in the snapshot\n";
+        }
+        if let Some(taken) = &self.snapshot_taken {
+            text += &match (&taken.name, taken.outcome) {
+                (Some(name), "published") => format!("snapshot {name} was taken after that\n"),
+                (Some(name), outcome) => format!("snapshot after that: {outcome}, {name}\n"),
+                (None, outcome) => format!("snapshot after that: none ({outcome})\n"),
+            };
+        }
+        text
+    }
+}
+
+/// A line of a dry run; none for a directory that is there.
+pub(crate) fn step_line(step: RestoreStep, path: &[u8]) -> Option<String> {
+    let path = escape(path);
+    Some(match step {
+        RestoreStep::Make => format!("new      {path}\n"),
+        RestoreStep::Replace => format!("replace  {path}\n"),
+        RestoreStep::Keep => format!("keep     {path}\n"),
+        RestoreStep::Refuse(obstacle) => format!("REFUSED  {path}: {obstacle}\n"),
+        RestoreStep::Enter => return None,
+    })
+}

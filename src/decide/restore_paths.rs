@@ -1,0 +1,271 @@
+//! Which paths of a snapshot a restore brings back, and where each of them lands.
+//!
+//! A path is relative to the snapshot. `--to DIR` receives it as `cp -a SNAPSHOT/PATH DIR/` does:
+//! under its last name, or with `/.` at its end as the content of DIR. In place, it lands where it
+//! was in the module.
+
+use crate::decide::name::SnapshotName;
+use crate::decide::zone::Zone;
+use crate::tell::escape::escape;
+
+/// A path in a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestorePath {
+    /// The names from the snapshot's own directory on; none for that directory itself.
+    pub names: Vec<Vec<u8>>,
+    /// Only the content of the directory is meant, and the attributes of the directory itself.
+    pub is_content: bool,
+}
+
+impl RestorePath {
+    /// The snapshot's own directory with everything in it.
+    pub fn whole() -> Self {
+        RestorePath { names: Vec::new(), is_content: true }
+    }
+
+    /// The names, joined by slashes.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.names.join(&b'/')
+    }
+
+    /// The path for a message, escaped.
+    pub fn text(&self) -> String {
+        if self.names.is_empty() { ".".to_string() } else { escape(&self.bytes()) }
+    }
+
+    fn holds(&self, other: &RestorePath) -> bool {
+        other.names.starts_with(&self.names)
+    }
+}
+
+/// Where a snapshot is: absolute paths inside it or inside its module name what is in it.
+#[derive(Debug, Clone, Copy)]
+pub struct SnapshotPlace<'a> {
+    /// The module's directory, if it is known.
+    pub module: Option<&'a [u8]>,
+    /// The snapshot root.
+    pub root: &'a [u8],
+    /// The snapshot's name.
+    pub snapshot: &'a str,
+}
+
+/// Reads a path of the command line. A path that begins with a slash and lies neither in the module
+/// nor in the snapshot root is one of the machine that was backed up as a whole.
+///
+/// # Errors
+/// A message if it cannot be one in this snapshot.
+pub fn read_path(given: &[u8], place: SnapshotPlace) -> Result<RestorePath, String> {
+    let shown = || escape(given);
+    if given.is_empty() {
+        return Err("a path is empty: name what to restore, or `.` for everything".to_string());
+    }
+    let mut relative = given;
+    if let Some(inside) = place.module.and_then(|module| below(given, module)) {
+        relative = inside;
+    } else if let Some(inside) = below(given, place.root) {
+        let slashes = inside.iter().take_while(|byte| **byte == b'/').count();
+        let inside = &inside[slashes..];
+        let (first, rest) = match inside.iter().position(|byte| *byte == b'/') {
+            Some(slash) => inside.split_at(slash),
+            None => (inside, &b""[..]),
+        };
+        if first == place.snapshot.as_bytes() {
+            relative = rest;
+        } else if SnapshotName::parse(first, &Zone::utc()).is_some() {
+            return Err(format!(
+                "{} lies in another snapshot than {}: name one of the two",
+                shown(),
+                place.snapshot
+            ));
+        } else {
+            return Err(format!("{} lies in the snapshot root, but in no snapshot", shown()));
+        }
+    }
+    let names = relative.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+    let is_content = names.clone().next_back().is_none_or(|last| last == b".");
+    let names: Vec<Vec<u8>> = names.filter(|name| *name != b".").map(<[u8]>::to_vec).collect();
+    if names.iter().any(|name| name == b"..") {
+        return Err(format!("{} holds `..`: name the path itself", shown()));
+    }
+    if names.iter().any(|name| name.contains(&0)) {
+        return Err(format!("{} is no path", shown()));
+    }
+    Ok(RestorePath { names, is_content })
+}
+
+/// What follows `directory` in `path`, if it lies there or is it.
+fn below<'a>(path: &'a [u8], directory: &[u8]) -> Option<&'a [u8]> {
+    path.strip_prefix(directory).filter(|rest| rest.is_empty() || rest[0] == b'/')
+}
+
+/// The paths that `--to DIR` receives: all of them, or the whole snapshot if none is given.
+///
+/// # Errors
+/// A message if two of them would land under one name.
+pub fn paths_under(mut paths: Vec<RestorePath>) -> Result<Vec<RestorePath>, String> {
+    if paths.is_empty() {
+        paths.push(RestorePath::whole());
+    }
+    if let ([_, _, ..], Some(content)) = (&*paths, paths.iter().find(|path| path.is_content)) {
+        return Err(format!(
+            "{} is the content of a directory and would mix with the other paths: restore it by \
+             itself",
+            content.text()
+        ));
+    }
+    for (index, path) in paths.iter().enumerate() {
+        let is_same = |other: &&RestorePath| other.names.last() == path.names.last();
+        if let Some(other) = paths[..index].iter().find(is_same) {
+            return Err(format!(
+                "{} and {} would land under one name: restore them into two directories",
+                other.text(),
+                path.text()
+            ));
+        }
+    }
+    Ok(paths)
+}
+
+/// The paths to restore in place: without those that another one holds.
+///
+/// # Errors
+/// A message if there is none.
+pub fn paths_in_place(paths: Vec<RestorePath>) -> Result<Vec<RestorePath>, String> {
+    if paths.is_empty() {
+        return Err("name what to restore in place, or `.` for the whole module".to_string());
+    }
+    let mut kept: Vec<RestorePath> = Vec::new();
+    for path in paths {
+        if kept.iter().any(|known| known.holds(&path)) {
+            continue;
+        }
+        kept.retain(|known| !path.holds(known));
+        let is_content = path.names.is_empty();
+        kept.push(RestorePath { is_content, ..path });
+    }
+    Ok(kept)
+}
+
+/// The lowest directory, or the one path, that a restore in place of all `paths` writes to.
+pub fn common_place(paths: &[RestorePath]) -> Vec<u8> {
+    let Some((first, others)) = paths.split_first() else { return Vec::new() };
+    let mut names = first.names.as_slice();
+    for other in others {
+        let is_common = |(a, b): &(&Vec<u8>, &Vec<u8>)| a == b;
+        let common = names.iter().zip(&other.names).take_while(is_common).count();
+        names = &names[..common];
+    }
+    names.join(&b'/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: SnapshotPlace = SnapshotPlace {
+        module: Some(b"/srv/backup/laptop/latest"),
+        root: b"/srv/backup/laptop",
+        snapshot: "2026-11-22T19-08-31Z",
+    };
+
+    fn read(given: &str) -> Result<(String, bool), String> {
+        read_path(given.as_bytes(), PLACE).map(|path| (path.text(), path.is_content))
+    }
+
+    #[test]
+    fn a_path_is_one_of_the_snapshot() {
+        for (given, text, is_content) in [
+            (".", ".", true),
+            ("./", ".", true),
+            ("/", ".", true),
+            ("etc", "etc", false),
+            ("etc/", "etc", false),
+            ("./etc//fstab", "etc/fstab", false),
+            ("etc/.", "etc", true),
+            ("etc/./", "etc", true),
+            ("/etc/fstab", "etc/fstab", false),
+            ("/srv/backup/laptop/latest/etc", "etc", false),
+            ("/srv/backup/laptop/latest", ".", true),
+            ("/srv/backup/laptop/latestetc", "", false),
+            ("/srv/backup/laptop/2026-11-22T19-08-31Z/a/b", "a/b", false),
+            ("/srv/backup/laptop//2026-11-22T19-08-31Z/", ".", true),
+            ("/srv/backup/laptops/x", "srv/backup/laptops/x", false),
+            ("...", "...", false),
+        ] {
+            match text {
+                "" => assert!(read(given).is_err(), "{given}"),
+                text => assert_eq!(read(given), Ok((text.to_string(), is_content)), "{given}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_that_leads_elsewhere_is_refused() {
+        for (given, why) in [
+            ("", "empty"),
+            ("../etc", "`..`"),
+            ("etc/../../x", "`..`"),
+            ("/srv/backup/laptop/2026-11-23T19-08-31Z/etc", "another snapshot"),
+            ("/srv/backup/laptop/.rsyncd-snapshot/lock", "in no snapshot"),
+        ] {
+            let message = read(given).expect_err(given);
+            assert!(message.contains(why), "{given}: {message}");
+        }
+    }
+
+    fn paths(given: &[&str]) -> Vec<RestorePath> {
+        given.iter().map(|path| read_path(path.as_bytes(), PLACE).expect("a path")).collect()
+    }
+
+    fn texts(paths: &[RestorePath]) -> Vec<String> {
+        paths.iter().map(RestorePath::text).collect()
+    }
+
+    #[test]
+    fn two_paths_never_land_under_one_name() {
+        for (given, is_accepted) in [
+            (&[][..], true),
+            (&["etc"][..], true),
+            (&["etc", "home"], true),
+            (&["etc", "etc/ssh"], true),
+            (&["etc", "usr/etc"], false),
+            (&["etc", "etc"], false),
+            (&["etc/."], true),
+            (&["etc/.", "home"], false),
+            (&[".", "home"], false),
+        ] {
+            assert_eq!(paths_under(paths(given)).is_ok(), is_accepted, "{given:?}");
+        }
+        assert_eq!(paths_under(Vec::new()), Ok(vec![RestorePath::whole()]));
+    }
+
+    #[test]
+    fn in_place_a_path_covers_those_below_it() {
+        for (given, kept) in [
+            (&["etc", "home"][..], &["etc", "home"][..]),
+            (&["etc/ssh", "etc", "etc/x/y"], &["etc"]),
+            (&["etc", "etcetera"], &["etc", "etcetera"]),
+            (&["etc/."], &["etc"]),
+            (&["a", "."], &["."]),
+        ] {
+            let found = paths_in_place(paths(given)).expect("paths");
+            assert_eq!(texts(&found), kept, "{given:?}");
+            assert!(found.iter().all(|path| path.is_content == path.names.is_empty()));
+        }
+        assert!(paths_in_place(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn the_common_place_holds_all_paths() {
+        for (given, place) in [
+            (&[][..], ""),
+            (&["etc/fstab"][..], "etc/fstab"),
+            (&["home/anna/a", "home/anna/b"], "home/anna"),
+            (&["home/anna", "home/annabel"], "home"),
+            (&["etc", "home"], ""),
+            (&["."], ""),
+        ] {
+            assert_eq!(common_place(&paths(given)), place.as_bytes(), "{given:?}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Restores into the module itself. This writes as a push does, so it is one: of the client
+//! `restore`, whose process is this one.
+//!
+//! Plan → wait at the gate and enter the restore in the ledger → write, sync and verify → the rest
+//! as the hook after a push: marks, snapshot, rotation.
+//!
+//! * The entry is on disk before anything is written. If this process is killed after that, the
+//!   next run finds the entry of a dead process, and marks the module torn until the same restore is
+//!   repeated, or a push covers it.
+//! * The module gets new files. What it has already is replaced in one step and never written to,
+//!   so snapshots that share the old files keep them.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::decide::arguments::transfer_kind::TransferKind;
+use crate::decide::client::Client;
+use crate::decide::push_job::PushJob;
+use crate::decide::restore_paths::{RestorePath, common_place};
+use crate::decide::root_overlap::Opener;
+use crate::decide::verdict_facts::{AllowedSnapshot, PARTIAL_TRANSFER, Reporter};
+use crate::module::target::Target;
+use crate::run::gate_wait::{GateAnswer, GateWait};
+use crate::run::order;
+use crate::run::reap::{highest_marked, reap};
+use crate::run::request::Request;
+use crate::run::restore::{RestoreJob, RestoreTarget, Restored, placed_paths, plan, tree, write};
+use crate::run::session::Session;
+use crate::store::dir::Dir;
+use crate::store::layout::Subdir;
+use crate::store::ledger_entry::{LedgerEntry, StoredEntry};
+use crate::store::lock::holder_of;
+use crate::store::workshop::Workshop;
+use crate::system::clock::Clock;
+use crate::system::process::Process;
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::escape;
+
+/// What a restore that cannot begin says about its consequence.
+const NOTHING_RESTORED: &str = "nothing was restored: try again later";
+
+/// Restores into the directory of `target`, takes a snapshot and rotates. `end_lease` is called
+/// once the snapshot is no longer read.
+///
+/// # Errors
+/// [`Error::InTheWay`] if anything is in the way, and [`Error::Busy`] if a run kept reading the
+/// module: then nothing was written.
+pub(crate) fn in_place(
+    job: RestoreJob,
+    target: &Target,
+    clock: &Clock,
+    end_lease: impl FnOnce(),
+) -> Result<Restored> {
+    let target = &target.clone().opened_by(Opener::Push);
+    target.check_nesting_in_hook()?;
+    let root = &target.open_root()?;
+    let session = Session { target, root, clock };
+    let module = Dir { directory: root.module(), path: &root.module_path };
+    let to = RestoreTarget::InPlace(module);
+    let placed = placed_paths(job.paths, to)?;
+    let mut tree = tree(job, to, &placed)?;
+    let plan = plan(&mut tree, module)?;
+    let stored = enter(session, job)?;
+    let workshop = match root.subdir(Subdir::Restoring).and_then(|dir| Workshop::open(dir.dir())) {
+        Ok(workshop) => workshop,
+        Err(error) => {
+            // Nothing was written, so the module is as it was.
+            target.open_ledger(root)?.strike(&stored)?;
+            return Err(error);
+        }
+    };
+    let mut restored = write(job, &mut tree, plan, workshop, module);
+    end_lease();
+    let status = if restored.is_exact() { 0 } else { PARTIAL_TRANSFER };
+    let allowed = AllowedSnapshot::of_status(status, Reporter::Daemon, target.policy.statuses());
+    let request = Request::transfer(allowed, status, Client::restore()).entered(stored);
+    match order::run(target, &request, clock) {
+        Ok(report) => restored.report = Some(report),
+        Err(error) => restored.run_error = Some(error),
+    }
+    Ok(restored)
+}
+
+/// Waits at the gate, and enters the restore in the ledger.
+fn enter(session: Session, job: RestoreJob) -> Result<StoredEntry> {
+    let Session { target, root, clock } = session;
+    let seconds = target.policy.push_wait.seconds();
+    let wait = GateWait {
+        deadline: &|| Instant::now() + Duration::from_secs(seconds),
+        is_gone_after: &|pause| {
+            sleep(pause);
+            false
+        },
+    };
+    let GateAnswer::Open(ledger) = wait.until_open(session)? else {
+        let holder = holder_of(root.private(), &|_| true);
+        return Err(Error::Busy {
+            root: root.label(),
+            holder: holder.unwrap_or_else(|| "a run that takes a snapshot".to_string()),
+            waited_seconds: seconds,
+            consequence: NOTHING_RESTORED,
+        });
+    };
+    // An earlier transfer may have been served by a process of the same number.
+    reap(session, &ledger)?;
+    let owner = Process::own()?.ok_or(Error::Bug("this process does not exist"))?;
+    let pid = owner.pid;
+    let place = escape(&common_place(job.paths));
+    let module = target.name.as_deref().map(escape).unwrap_or_default();
+    let entry = LedgerEntry {
+        kind: TransferKind::Push,
+        request: format!("{module}/{place}"),
+        job: Some(job_of(&job.source.name, place, job.paths)),
+        ..LedgerEntry::without_pre_xfer(Client::restore(), owner, clock)
+    };
+    ledger.begin(root, &entry, highest_marked(root))?;
+    let stored = ledger.running(pid)?;
+    stored.ok_or(Error::Bug("the restore that was entered in the ledger is not in it"))
+}
+
+fn job_of(snapshot: &str, place: String, paths: &[RestorePath]) -> PushJob {
+    let mut paths: Vec<String> = paths.iter().map(|path| escape(&path.bytes())).collect();
+    paths.sort();
+    PushJob::of_restore(snapshot, place, &paths)
+}

@@ -1,0 +1,151 @@
+//! The snapshot that a restore reads, on its own: nothing of what a snapshot root holds besides is
+//! needed. So a snapshot can be restored out of a root whose records, state or registration are
+//! damaged or lost, or that was mounted read-only on another machine.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::readlinkat;
+use nix::sys::stat::{SFlag, fstat};
+
+use crate::decide::name::SnapshotName;
+use crate::decide::restore_paths::RestorePath;
+use crate::decide::zone::Zone;
+use crate::engine::descent::{Descent, DescentStart};
+use crate::engine::listing::Listing;
+use crate::store::dir::{c_name, open_path};
+use crate::system::identity::{Identity, SysResult};
+use crate::system::mounts::note_mounts_below;
+use crate::system::syscalls::{open_directory, stat_entry};
+use crate::tell::error::{Error, Result};
+use crate::tell::escape::{escape, escape_path};
+
+/// An open snapshot.
+pub(crate) struct SnapshotSource {
+    pub root_path: PathBuf,
+    /// Its name in the root.
+    pub name: String,
+    root: OwnedFd,
+    top: OwnedFd,
+}
+
+impl SnapshotSource {
+    /// Opens the snapshot `name` in the root at `root_path`, which is canonical.
+    pub(crate) fn open(root_path: &Path, name: &str) -> Result<Self> {
+        let path = root_path.join(name);
+        note_mounts_below(&[&path]);
+        let root = open_path(root_path)?;
+        let top = open_directory(root.as_fd(), &c_name(name));
+        let top = top.map_err(|cause| Error::io("open the directory", &path, cause))?;
+        Ok(SnapshotSource { root_path: root_path.to_path_buf(), name: name.to_string(), root, top })
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.root_path.join(&self.name)
+    }
+
+    /// The snapshot root.
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Where a walk through the snapshot starts.
+    pub(crate) fn start(&self) -> Result<DescentStart> {
+        let path = self.path();
+        DescentStart::root(&self.top, &path).map_err(|cause| Error::io("open", &path, cause))
+    }
+
+    /// Whether the snapshot still has its name. One that was retired may become another snapshot
+    /// while it is read.
+    pub(crate) fn is_still_there(&self) -> bool {
+        let identity = |stat: SysResult<_>| stat.map(|stat| Identity::of(&stat)).ok();
+        let named = identity(stat_entry(self.root.as_fd(), &c_name(&self.name)));
+        named.is_some() && named == identity(fstat(&self.top))
+    }
+
+    /// Makes sure that the snapshot has `path`, and that no symbolic link leads to it.
+    ///
+    /// # Errors
+    /// [`Error::Snapshot`] if it does not.
+    pub(crate) fn check_path(&self, path: &RestorePath) -> Result<()> {
+        let start = self.start()?;
+        let failed = |cause| Error::io("open", &self.path(), cause);
+        let mut descent = Descent::new(start).map_err(failed)?;
+        let Some((last, above)) = path.names.split_last() else { return Ok(()) };
+        for name in above {
+            let name = name_of(name)?;
+            match descent.enter_for_lookups(&name) {
+                Ok(_) => {}
+                Err(cause) => return Err(self.explain(&mut descent, &name, path, cause)),
+            }
+        }
+        let name = name_of(last)?;
+        let found = descent.lookup_directory().and_then(|dir| stat_entry(dir.as_fd(), &name));
+        match found {
+            Err(cause) => Err(self.explain(&mut descent, &name, path, cause)),
+            Ok(stat) if path.is_content && !is_kind(stat.st_mode, SFlag::S_IFDIR) => {
+                Err(self.explain(&mut descent, &name, path, Errno::ENOTDIR))
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Why `path` is not restored: `name` in the directory at hand is not what it should be.
+    fn explain(
+        &self,
+        descent: &mut Descent,
+        name: &CStr,
+        path: &RestorePath,
+        cause: Errno,
+    ) -> Error {
+        let at = escape(&descent.relative_path(Some(name)));
+        let parent = descent.lookup_directory();
+        let problem = match cause {
+            Errno::ENOENT => match path.text() == at {
+                true => format!("the snapshot {} has no {at}", self.name),
+                false => format!("the snapshot {} has no {at}, so no {}", self.name, path.text()),
+            },
+            Errno::ENOTDIR | Errno::ELOOP => {
+                match parent.and_then(|parent| readlinkat(parent.as_fd(), name)) {
+                    Ok(target) => format!(
+                        "in the snapshot {}, {at} is a symbolic link to {}, which is not followed",
+                        self.name,
+                        escape_path(Path::new(&target))
+                    ),
+                    Err(_) => format!("in the snapshot {}, {at} is no directory", self.name),
+                }
+            }
+            cause => return descent.error("read", Some(name), cause),
+        };
+        Error::Snapshot {
+            root: escape_path(&self.root_path),
+            problem,
+            remedy: "nothing was restored: name a path that is in it, from the module's directory \
+                     on",
+        }
+    }
+}
+
+fn is_kind(mode: u32, kind: SFlag) -> bool {
+    mode & SFlag::S_IFMT.bits() == kind.bits()
+}
+
+/// A name as the system calls take it.
+pub(crate) fn name_of(bytes: &[u8]) -> Result<CString> {
+    CString::new(bytes).map_err(|_| Error::Usage(format!("{} is no name", escape(bytes))))
+}
+
+/// The snapshots in the directory at `root_path`, oldest first, by their names alone.
+pub(crate) fn snapshot_names(root_path: &Path, zone: &Zone) -> Result<Vec<SnapshotName>> {
+    let root = open_path(root_path)?;
+    let listing =
+        Listing::read(root.as_fd()).map_err(|cause| Error::io("read", root_path, cause))?;
+    let directories = listing.entries().iter().filter(|entry| entry.is_directory);
+    let mut names: Vec<SnapshotName> = directories
+        .filter_map(|entry| SnapshotName::parse(listing.name(entry).to_bytes(), zone))
+        .collect();
+    names.sort_by(|a, b| (a.time, &a.text).cmp(&(b.time, &b.text)));
+    Ok(names)
+}

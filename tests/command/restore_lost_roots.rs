@@ -1,0 +1,160 @@
+//! `restore` where the rest of the program cannot work: a damaged or moved root, a broken policy, a
+//! rescue system, an ordinary user, a read-only disk.
+
+use crate::support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::file_system::{FileSystem, Kind};
+use support::module::Module;
+use support::run::{Run, copy_program, tool};
+use support::{BINARY, NOBODY, exact, have, is_root, root, tree};
+
+/// Restores everything out of `arguments` into a new directory, and compares.
+#[track_caller]
+fn assert_restores(module: &Module, snapshot: &Path, arguments: &[&str], code: i32) -> Run {
+    static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let to = module.directory.join(format!("restored {number}"));
+    let mut command = module.command(&["restore"]);
+    let run = Run::of(command.args(arguments).arg("--to").arg(&to)).exits(&[code]);
+    exact::assert_same(snapshot, &to);
+    run
+}
+
+fn full_module() -> (Module, String, PathBuf) {
+    let module = Module::new();
+    tree::every_type(&module.latest);
+    let name = module.expect_snapshot();
+    let snapshot = module.snapshot(&name);
+    (module, name, snapshot)
+}
+
+#[test]
+fn a_damaged_root_can_be_restored_from() {
+    let (module, name, snapshot) = full_module();
+    let path = snapshot.display().to_string();
+    let ways = [&["data", &name][..], &["data", "newest"], &[&path]];
+    let restore_all = || {
+        for arguments in ways {
+            let to = module.directory.join("restored");
+            let _ = fs::remove_dir_all(&to);
+            let mut command = module.command(&["restore"]);
+            let run = Run::of(command.args(arguments).arg("--to").arg(&to));
+            assert!(matches!(run.code(), Some(0 | 4)), "{arguments:?}: {run}");
+            exact::assert_same(&snapshot, &to);
+        }
+    };
+    fs::write(module.private("state.toml"), "no toml [").expect("damaged");
+    restore_all();
+    fs::remove_file(module.private(&format!("records/{name}.toml"))).expect("removed");
+    fs::remove_file(module.private(&format!("index/{name}"))).expect("removed");
+    restore_all();
+    fs::write(module.private("root.toml"), "\0\0\0").expect("damaged");
+    restore_all();
+    fs::remove_dir_all(module.private("records")).expect("removed");
+    restore_all();
+    fs::remove_dir_all(module.private("")).expect("removed");
+    restore_all();
+}
+
+#[test]
+fn a_broken_policy_does_not_hinder_a_restore() {
+    let (module, name, snapshot) = full_module();
+    module.write_policy("[defaults]\nkep = 3\n");
+    for arguments in [&["data", &name][..], &["data", "newest"], &["data", "--at", "2100-01-01"]] {
+        assert_restores(&module, &snapshot, arguments, 0);
+    }
+    fs::remove_file(&module.policy).expect("removed");
+    assert_restores(&module, &snapshot, &["data", &name], 0);
+}
+
+#[test]
+fn a_rescue_system_restores_from_a_moved_disk() {
+    let (module, name, _) = full_module();
+    // Mounted elsewhere, on a machine that knows neither the module nor the daemon.
+    let moved = module.directory.join("mnt");
+    fs::rename(&module.root, &moved).expect("moved");
+    fs::remove_file(&module.rsyncd_conf).expect("removed");
+    fs::remove_dir_all(module.state_directory()).expect("forgotten");
+    let (root, latest) = (moved.display().to_string(), moved.join("latest").display().to_string());
+    let snapshot = moved.join(&name);
+    let path = snapshot.display().to_string();
+    for arguments in [
+        &[&*root, &name][..],
+        &[&latest, &name],
+        &[&root, "newest"],
+        &[&path],
+        &[&root, "--at", "2100-01-01"],
+    ] {
+        assert_restores(&module, &snapshot, arguments, 0);
+    }
+    let mut command = module.command(&["restore", &root, &name, "--in-place", "read me"]);
+    Run::of(&mut command).exits(&[2]).says("restore with --to");
+    fs::remove_dir_all(&latest).expect("removed");
+    assert_restores(&module, &snapshot, &[&latest, &name], 0);
+}
+
+#[test]
+fn a_read_only_disk_can_be_restored_from() {
+    let Some(file_system) = FileSystem::new(Kind::Ext4) else { return };
+    let module = Module::on(&file_system);
+    tree::every_type(&module.latest);
+    let name = module.expect_snapshot();
+    let mount = |options: &str| {
+        Run::of(tool("mount").args(["-o", options]).arg(&file_system.mount_point)).exits(&[0]);
+    };
+    mount("remount,ro");
+    assert_restores(&module, &module.snapshot(&name), &["data", &name], 0);
+    mount("remount,rw");
+}
+
+#[test]
+fn an_ordinary_user_restores_what_may_be_read() {
+    if !is_root() || !have(&["setpriv"]) {
+        return;
+    }
+    let mut module = Module::new();
+    tree::small(&module.latest);
+    tree::set_mode(&module.latest.join("documents"), 0o555);
+    tree::write(&module.latest.join("closed"), "x");
+    tree::set_mode(&module.latest.join("closed"), 0o600);
+    let name = module.expect_snapshot();
+    let program = module.directory.join("program");
+    copy_program(Path::new(BINARY), &program);
+    module.server.program = program;
+    tree::set_mode(&module.root, 0o755);
+    let own = module.directory.join("own");
+    fs::create_dir(&own).expect("a directory");
+    std::os::unix::fs::chown(&own, Some(NOBODY), Some(NOBODY)).expect("chown");
+    let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
+    let setpriv = ["setpriv", &user, &group, "--clear-groups"];
+    let restore = |more: &[&str]| {
+        let mut command = module.command_through(&setpriv, &["restore"]);
+        command.arg(module.snapshot(&name)).args(more).arg("--to").arg(own.join("new"));
+        command.env_remove("HOME").env_remove("PATH");
+        Run::of(&mut command)
+    };
+    let run = restore(&["documents", "read me"]);
+    assert!(matches!(run.code(), Some(0 | 4)), "{run}");
+    let text = fs::read_to_string(own.join("new/documents/letters/to you")).expect("a file");
+    assert_eq!(text, "third\n");
+    restore(&[]).exits(&[1]).says("closed").says("Permission denied");
+}
+
+#[test]
+fn a_restore_needs_no_home_no_path_and_no_syslog() {
+    if !root() {
+        return;
+    }
+    let (module, name, snapshot) = full_module();
+    let to = module.directory.join("restored");
+    let mut command = Command::new(&module.program);
+    command.env_clear().current_dir("/").arg("--rsyncd-conf").arg(&module.rsyncd_conf);
+    command.arg("--config").arg(&module.policy);
+    command.env("RSYNCD_SNAPSHOT_STATE_DIRECTORY", module.state_directory());
+    Run::of(command.args(["restore", "data", &name, "--to"]).arg(&to)).exits(&[0]);
+    exact::assert_same(&snapshot, &to);
+}
