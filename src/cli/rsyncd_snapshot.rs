@@ -1,15 +1,17 @@
 //! `rsyncd-snapshot`: reads its command line and runs the command or hook.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 use nix::sys::stat::Mode;
 
+use crate::cli::shared_arguments::{FormatArgs, ModuleArgs, OptionalModuleArgs, SnapshotArgs};
 use crate::command;
+use crate::command::expire::ExpireOptions;
 use crate::command::restore_options::{RESTORE_HELP, RESTORE_USAGE, RestoreOptions};
 use crate::command::rotate::RotateOptions;
 use crate::command::snapshot::SnapshotOptions;
@@ -20,6 +22,7 @@ use crate::hook::post_xfer::{self, HookMode};
 use crate::hook::pre_xfer;
 use crate::module::confine::{self, WriteScope};
 use crate::module::context::Context;
+use crate::run::expire_by_hand::ExpireOrder;
 use crate::tell::error::Error;
 use crate::tell::exit::Exit;
 use crate::tell::log::has_warned;
@@ -134,6 +137,23 @@ enum Command {
         #[command(flatten)]
         snapshot: SnapshotArgs,
     },
+    /// Delete snapshots: retire them, so that `undelete` can bring them back, or remove them now
+    #[command(override_usage = "rsyncd-snapshot expire [OPTIONS] [MODULE] NAME...")]
+    Expire {
+        #[command(flatten)]
+        snapshot: SnapshotArgs,
+        /// Remove them at once, also if they are retired already: then none can be brought back
+        #[arg(long)]
+        now: bool,
+        /// Let fewer complete snapshots stay than min_keep; the newest always stays
+        #[arg(long)]
+        below_min_keep: bool,
+        /// Say what would be done, and change nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        #[command(flatten)]
+        format: FormatArgs,
+    },
     /// Bring retired snapshots back, and pin them
     #[command(override_usage = "rsyncd-snapshot undelete [OPTIONS] [MODULE] NAME...")]
     Undelete {
@@ -174,8 +194,8 @@ It runs with all rights of its user. The exit status is that of COMMAND; 126 if 
         format: FormatArgs,
     },
     /// Let expiry go on that paused because a push changed most of the tree, and take away the pin
-    /// that came with it; with an option, end what a failed push, altered snapshots or pushes that
-    /// cannot be seen have left instead
+    /// that came with it; with an option, end what a failed push, altered or removed snapshots or
+    /// pushes that cannot be seen have left instead
     Release {
         #[command(flatten)]
         modules: ModuleArgs,
@@ -189,6 +209,9 @@ It runs with all rights of its user. The exit status is that of COMMAND; 126 if 
         /// have ended
         #[arg(long, conflicts_with_all = ["torn", "damage"])]
         unseen: bool,
+        /// Snapshots that another program removed are to be gone
+        #[arg(long, conflicts_with_all = ["torn", "damage", "unseen"])]
+        vanished: bool,
     },
     /// Health for monitoring, and a doctor for rsyncd.conf and policy
     Check {
@@ -212,6 +235,7 @@ impl Command {
             | Command::List { .. }
             | Command::Check { .. }
             | Command::ImportPolicy { .. }
+            | Command::Expire { dry_run: true, .. }
             | Command::Rotate { dry_run: true, .. } => WriteScope::Nothing,
             Command::Restore { options, .. } => options.write_scope(),
             Command::Verify { repair_attributes: true, .. } => WriteScope::Modules,
@@ -219,54 +243,6 @@ impl Command {
             _ => WriteScope::Roots,
         }
     }
-}
-
-#[derive(Debug, Args)]
-struct ModuleArgs {
-    /// A module's name in rsyncd.conf, or the absolute path of its directory
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
-    module: Option<OsString>,
-    /// Every module that was worked on before
-    #[arg(long)]
-    all: bool,
-}
-
-impl ModuleArgs {
-    /// The module's name or path; `None` means all.
-    fn name(&self) -> Option<&OsStr> {
-        self.module.as_deref()
-    }
-}
-
-#[derive(Debug, Args)]
-struct SnapshotArgs {
-    /// Names of snapshots, after the module's if several have one of that name
-    #[arg(num_args = 1.., required = true, value_name = "NAME")]
-    named: Vec<OsString>,
-}
-
-#[derive(Debug, Args)]
-struct OptionalModuleArgs {
-    /// A module's name in rsyncd.conf, or the absolute path of its directory [default: all]
-    #[arg(conflicts_with = "all")]
-    module: Option<OsString>,
-    /// Every module that was worked on before
-    #[arg(long)]
-    all: bool,
-}
-
-impl OptionalModuleArgs {
-    /// The module's name or path; `None` means all.
-    fn name(&self) -> Option<&OsStr> {
-        self.module.as_deref()
-    }
-}
-
-#[derive(Debug, Args)]
-struct FormatArgs {
-    /// Print JSON, which docs/json.md describes
-    #[arg(long)]
-    json: bool,
 }
 
 /// Runs the program: reads the command line and environment, and returns the exit status.
@@ -361,6 +337,10 @@ fn dispatch(command: Option<Command>, context: &Context, umask: Mode) -> Result<
             command::pin::pin(context, &snapshot.named, &reason)?
         }
         Some(Command::Unpin { snapshot }) => command::pin::unpin(context, &snapshot.named)?,
+        Some(Command::Expire { snapshot, now, below_min_keep, dry_run, format }) => {
+            let options = ExpireOptions { order: ExpireOrder { now, below_min_keep }, dry_run };
+            command::expire::run(context, &snapshot.named, options, format.json)?
+        }
         Some(Command::Undelete { snapshot }) => command::pin::undelete(context, &snapshot.named)?,
         Some(Command::Hold { named, command }) => {
             return command::hold::run(context, &named, &command, umask);
@@ -371,11 +351,15 @@ fn dispatch(command: Option<Command>, context: &Context, umask: Mode) -> Result<
         Some(Command::Verify { modules, repair_attributes, format }) => {
             command::verify::run(context, modules.name(), repair_attributes, format.json)?
         }
-        Some(Command::Release { modules, torn, damage, unseen }) => match modules.name() {
-            name if damage => command::release::release_damage(context, name)?,
-            name if unseen => command::release::release_unseen(context, name)?,
-            name => command::release::release(context, name, torn)?,
-        },
+        Some(Command::Release { modules, torn, damage, unseen, vanished }) => {
+            match modules.name() {
+                name if vanished => command::release::release_vanished(context, name)?,
+                name if damage => command::release::release_damage(context, name)?,
+                name if unseen => command::release::release_unseen(context, name)?,
+                name if torn => command::release::release_torn(context, name)?,
+                name => command::release::release_anomaly(context, name)?,
+            }
+        }
         Some(Command::Check { modules, format }) => {
             return command::check::run(context, modules.name(), format.json);
         }

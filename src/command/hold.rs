@@ -13,7 +13,7 @@ use std::process::{Command, id};
 
 use nix::sys::stat::{Mode, umask};
 
-use crate::command::pin::{ModuleAndSnapshots, find_visible};
+use crate::command::named_snapshots::{ModuleAndSnapshots, find_visible};
 use crate::module::context::Context;
 use crate::store::lease_entry::LeasedSnapshots;
 use crate::store::leases::Lease;

@@ -4,10 +4,11 @@ use std::ffi::OsStr;
 
 use crate::command::expired::ExpiredView;
 use crate::command::print_json;
-use crate::command::view::ListView;
+use crate::command::view::{ListView, VanishedView};
 use crate::decide::undated;
 use crate::module::context::Context;
 use crate::run::session::lease_terms;
+use crate::run::vanished;
 use crate::store::leases::Leases;
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
@@ -40,10 +41,18 @@ pub(crate) fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Resu
         let root = target.look_at_root()?;
         let mut list = SnapshotList::read(&root, &target.policy.time_zone)?;
         let mut snapshots = list.snapshots();
+        let mut gone = Vec::new();
         match State::read(root.private()) {
             Ok(state) => {
                 list.pin(&state.pins);
                 undated::mark(&mut snapshots, &state.clock_history());
+                match vanished::look_at(&root, &state, &list) {
+                    Ok(found) => {
+                        list.warnings.extend(found.message);
+                        gone = found.snapshots;
+                    }
+                    Err(error) => list.warnings.push(error.to_string()),
+                }
             }
             // Snapshots are listed without pins if the state cannot be read.
             Err(error) => list.warnings.push(error.to_string()),
@@ -56,7 +65,8 @@ pub(crate) fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Resu
         for warning in &list.warnings {
             log::warn!("{}: {warning}", target.label());
         }
-        let view = ListView::new(target, &list.items, &snapshots, now);
+        let mut view = ListView::new(target, &list.items, &snapshots, now);
+        view.vanished = gone.iter().map(VanishedView::new).collect();
         if !json {
             print(&view.to_text(&target.label()))?;
         }

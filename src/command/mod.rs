@@ -6,6 +6,7 @@
 
 pub(crate) mod check;
 pub(crate) mod config_findings;
+pub(crate) mod expire;
 pub(crate) mod expired;
 pub(crate) mod finding;
 pub(crate) mod freed_space;
@@ -13,6 +14,7 @@ pub(crate) mod hold;
 pub(crate) mod import_policy;
 pub(crate) mod lease_findings;
 pub(crate) mod list;
+pub(crate) mod named_snapshots;
 pub(crate) mod pin;
 pub(crate) mod plan;
 pub(crate) mod plan_options;

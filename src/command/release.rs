@@ -1,36 +1,37 @@
-//! `release`: ends the pause of the large-change guard, the torn mark, the pause for damage, or
-//! pushes that cannot be seen from here. The administrator decides that.
+//! `release`: ends the pause of the large-change guard, the torn mark, the pause for damage, pushes
+//! that cannot be seen from here, or the alert about snapshots that vanished. The administrator
+//! decides that.
 //!
-//! The printed line also says what else still keeps snapshots from expiring or from being complete.
+//! Each of them says in one line what it has ended, and then everything else that still keeps
+//! snapshots from expiring, from being made or from being complete, with the command that ends it.
 
 use std::ffi::OsStr;
 
 use crate::command::print_done;
+use crate::command::run_findings::unseen_pushes;
+use crate::decide::liveness::unseen_limit;
 use crate::decide::root_overlap::Opener;
+use crate::decide::rotation::pauses;
 use crate::decide::snapshot_reason::Pause;
 use crate::decide::verdict_facts::ClientCompletion;
 use crate::module::context::Context;
 use crate::module::target::Target;
 use crate::run::verify::commands;
-use crate::run::{reap, rotate, transfer};
+use crate::run::{reap, rotate, transfer, vanished};
+use crate::store::ledger::Ledger;
 use crate::store::state::State;
 use crate::system::clock::Clock;
 use crate::tell::counted;
 use crate::tell::error::Result;
+use crate::tell::escape::escape;
 use crate::tell::exit::Exit;
 
-/// Ends the pause of the large-change guard, and removes each pin that it set. With `torn`, removes
-/// the torn mark instead: the administrator has found the live tree to be right.
+/// Ends the pause of the large-change guard, and removes each pin that it set.
 ///
 /// # Errors
 /// If the module or its state cannot be used.
-pub(crate) fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> Result<Exit> {
-    context.change_each(module, None, Opener::Upkeep, |target| {
-        if torn {
-            let was_torn = transfer::release_torn(target, &Clock::System)?;
-            let message = if was_torn { "no longer torn" } else { "not torn" };
-            return print_done(context, target, &(message.to_string() + &still_partial(target)?));
-        }
+pub(crate) fn release_anomaly(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
+    release_each(context, module, |target| {
         let root = target.open_root()?;
         let mut unpinned = None;
         let mut anomaly = None;
@@ -39,16 +40,26 @@ pub(crate) fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> 
             unpinned = state.release_anomaly();
         })?;
         forget_pause(target, anomaly.map(Pause::Anomaly));
-        let message = match unpinned.as_deref() {
+        Ok(match unpinned.as_deref() {
             None => "nothing to release".to_string(),
-            Some([]) => "released".to_string(),
+            Some([]) => "the pause after a large change is released".to_string(),
             Some(names) => format!(
-                "released; no longer pinned, so that the policy decides: {}; `pin` keeps what is \
-                 to stay",
+                "the pause after a large change is released; no longer pinned, so that the policy \
+                 decides: {}; `pin` keeps what is to stay",
                 names.join(", ")
             ),
-        };
-        print_done(context, target, &(message + &still_paused(target)?))
+        })
+    })
+}
+
+/// Removes the torn mark: the administrator has found the live tree to be right.
+///
+/// # Errors
+/// If the module, its ledger or its state cannot be used.
+pub(crate) fn release_torn(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
+    release_each(context, module, |target| {
+        let was_torn = transfer::release_torn(target, &Clock::System)?;
+        Ok(if was_torn { "no longer torn" } else { "not torn" }.to_string())
     })
 }
 
@@ -58,15 +69,12 @@ pub(crate) fn release(context: &Context, module: Option<&OsStr>, torn: bool) -> 
 /// # Errors
 /// If the module, its ledger or its state cannot be used.
 pub(crate) fn release_unseen(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
-    context.change_each(module, None, Opener::Upkeep, |target| {
-        let message = match reap::end_unseen(target, &Clock::System)? {
+    release_each(context, module, |target| {
+        Ok(match reap::end_unseen(target, &Clock::System)? {
             0 => "no push whose process cannot be seen from here".to_string(),
-            1 => "1 push counts as ended; `snapshot --due` takes its snapshot".to_string(),
-            count => {
-                format!("{count} pushes count as ended; `snapshot --due` takes their snapshot")
-            }
-        };
-        print_done(context, target, &message)
+            1 => "1 push counts as ended".to_string(),
+            count => format!("{count} pushes count as ended"),
+        })
     })
 }
 
@@ -75,15 +83,43 @@ pub(crate) fn release_unseen(context: &Context, module: Option<&OsStr>) -> Resul
 /// # Errors
 /// If the module, its inode log or its state cannot be used.
 pub(crate) fn release_damage(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
-    context.change_each(module, None, Opener::Upkeep, |target| {
+    release_each(context, module, |target| {
         let damage = State::read(target.look_at_root()?.private())?.damage;
         let accepted = commands::accept(target, &Clock::System)?.altered_inodes.len();
         forget_pause(target, damage.map(Pause::Damage));
-        let message = match accepted {
+        Ok(match accepted {
             0 => "nothing is altered".to_string(),
             count => format!("{} accepted as found", counted(count, "altered file")),
-        };
-        print_done(context, target, &(message + &still_paused(target)?))
+        })
+    })
+}
+
+/// Accepts that snapshots were moved or removed by another program.
+///
+/// # Errors
+/// If the module or its root cannot be used.
+pub(crate) fn release_vanished(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
+    release_each(context, module, |target| {
+        let names = commands::accept_vanished(target, &Clock::System)?;
+        let names: Vec<String> = names.iter().map(|name| escape(name.as_bytes())).collect();
+        Ok(match names.as_slice() {
+            [] => "no snapshot has vanished".to_string(),
+            names => format!("accepted as gone: {}", names.join(", ")),
+        })
+    })
+}
+
+/// Lets `end` end something in each module, and prints what it says that it has ended, and what
+/// still stands.
+fn release_each(
+    context: &Context,
+    module: Option<&OsStr>,
+    end: impl Fn(&Target) -> Result<String>,
+) -> Result<Exit> {
+    context.change_each(module, None, Opener::Upkeep, |target| {
+        let ended = end(target)?;
+        let message: Vec<String> = [ended].into_iter().chain(standing(target)?).collect();
+        print_done(context, target, &message.join("; "))
     })
 }
 
@@ -99,33 +135,58 @@ fn forget_pause(target: &Target, ended: Option<Pause>) {
     }
 }
 
-/// Why nothing expires yet, as the end of a message; empty if snapshots expire.
-fn still_paused(target: &Target) -> Result<String> {
-    if let Some(mistake) = target.trouble.first() {
-        return Ok(format!("; nothing expires yet, since the policy cannot be used: {mistake}"));
-    }
+/// Everything that still keeps snapshots from expiring, from being made or from being complete.
+fn standing(target: &Target) -> Result<Vec<String>> {
     let root = target.look_at_root()?;
     let clock = Clock::System;
-    let examined = rotate::examine(target, &root, clock.now(), Some(clock.reading()))?;
-    let mut text = match examined.decision.pause {
-        Some(pause) => format!("; nothing expires yet: {pause}"),
-        None => String::new(),
+    let now = clock.now();
+    let examined = rotate::examine(target, &root, now, Some(clock.reading()))?;
+    let state = &examined.state;
+    let policy = target
+        .trouble
+        .first()
+        .map(|mistake| format!("nothing expires yet, since the policy cannot be used: {mistake}"));
+    let history = state.history(Some(clock.reading()));
+    let mut pauses = pauses(&examined.list.snapshots(), &history, &target.policy, now);
+    // Without a usable policy, nothing is known of a change of it.
+    let decided = examined.decision.pause.clone().filter(|_| policy.is_none());
+    pauses.extend(decided.filter(|pause| matches!(pause, Pause::MostOfHistory { .. })));
+    let pauses = pauses.iter().map(|pause| format!("nothing expires yet: {pause}"));
+    let mut standing: Vec<String> = policy.into_iter().chain(pauses).collect();
+    let torn = state.torn.as_ref().map(|_| {
+        "the module is still torn by a failed push: `check` says which, `release --torn` ends it"
+            .to_string()
+    });
+    let unfinished = match ClientCompletion::of_module(root.module()) {
+        ClientCompletion::Done => None,
+        ClientCompletion::Partial | ClientCompletion::Unfinished => Some(
+            "snapshots are partial until the client has finished the backup that it has begun"
+                .to_string(),
+        ),
     };
-    if examined.state.torn.is_some() {
-        text += "; the module is still torn by a failed push: `check` says which, `release --torn` \
-            ends it";
-    }
-    Ok(text)
-}
-
-/// Why the next snapshot is still partial, as the end of a message; empty if it is not.
-fn still_partial(target: &Target) -> Result<String> {
-    let root = target.look_at_root()?;
-    Ok(match ClientCompletion::of_module(root.module()) {
-        ClientCompletion::Done => "",
-        ClientCompletion::Partial | ClientCompletion::Unfinished => {
-            "; snapshots are partial until the client has finished the backup that it has begun"
-        }
-    }
-    .to_string())
+    let due = state.due.as_ref().map(|due| {
+        format!("a snapshot is due since {}: run `snapshot --due`", due.since.format("%FT%TZ"))
+    });
+    let entries = Ledger::look(&root, &target.memory.ledgers(&target.module_path))?;
+    let unseen = unseen_pushes(&entries, now, unseen_limit(target.policy.max_defer)).len();
+    let unseen = (unseen > 0).then(|| {
+        let pushes = if unseen == 1 { "1 push".to_string() } else { format!("{unseen} pushes") };
+        format!(
+            "{pushes} cannot be seen from here: `check` says which, `release --unseen` ends that"
+        )
+    });
+    let read =
+        examined.decision.verdicts.iter().filter_map(|verdict| {
+            Some((&verdict.snapshot.name, verdict.snapshot.reader.as_ref()?))
+        });
+    let read: Vec<_> = read.collect();
+    let read = read.first().map(|(name, reader)| {
+        let others = read.len() - 1;
+        let others =
+            if others > 0 { format!(", and {others} more are read") } else { String::new() };
+        format!("{name} does not expire as long as it is read: {reader}{others}")
+    });
+    let gone = vanished::look_at(&root, state, &examined.list)?.message;
+    standing.extend([torn, unfinished, due, unseen, read, gone].into_iter().flatten());
+    Ok(standing)
 }

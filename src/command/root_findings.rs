@@ -20,7 +20,7 @@ use crate::decide::snapshot_verdict::Decision;
 use crate::module::target::Target;
 use crate::run::rotate::{self, ExaminedRoot};
 use crate::run::session::lease_terms;
-use crate::run::{losses, order};
+use crate::run::{losses, order, vanished};
 use crate::store::leases::Leases;
 use crate::store::ledger::Ledger;
 use crate::store::root::SnapshotRoot;
@@ -53,6 +53,8 @@ pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     warnings.extend(list.warnings.iter().cloned());
     warnings.extend(users_let_in(target, &root)?);
     warnings.extend(lost_records(&root, state));
+    let gone = vanished::look_at(&root, state, list).map(|gone| gone.message);
+    warnings.extend(gone.unwrap_or_else(|error| Some(error.to_string())));
     warnings.extend(ledger_and_marks(target, &root, state, now)?);
     warnings.extend(state.torn.as_ref().map(failed_pushes).unwrap_or_default());
     warnings.extend(state.pushes_without_snapshot.as_ref().and_then(pushes_without_snapshot));

@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use serde::Serialize;
 
 use crate::command::print_json;
+use crate::command::view::VanishedView;
 use crate::decide::root_overlap::Opener;
 use crate::module::context::Context;
 use crate::module::target::Target;
@@ -38,6 +39,9 @@ pub(crate) fn run(
         };
         for trouble in repaired.iter().flat_map(|repaired| &repaired.troubles) {
             log::warn!("{}: {trouble}", target.label());
+        }
+        if let Some(line) = &verified.vanished.message {
+            log::warn!("{}: {line}", target.label());
         }
         let is_incomplete =
             verified.unreadable > 0 || verified.lost_bytes > 0 || verified.is_uncertain();
@@ -77,6 +81,7 @@ struct VerifyView {
     file_system: Option<String>,
     altered_files: usize,
     altered: Vec<AlteredView>,
+    vanished: Vec<VanishedView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     repaired: Option<RepairView>,
 }
@@ -144,6 +149,7 @@ impl VerifyView {
             change_times: verified.has_windows,
             altered_files: verified.altered_inodes.len(),
             altered: verified.altered.iter().map(AlteredView::new).collect(),
+            vanished: verified.vanished.snapshots.iter().map(VanishedView::new).collect(),
             repaired: repaired.map(RepairView::new),
         }
     }

@@ -10,6 +10,7 @@ use crate::decide::grade::Grade;
 use crate::decide::snapshot::Snapshot;
 use crate::decide::snapshot_reason::{SnapshotReason, pause_line};
 use crate::decide::snapshot_verdict::{Decision, SnapshotVerdict};
+use crate::decide::vanished::VanishedSnapshot;
 use crate::module::target::Target;
 use crate::store::record::Record;
 use crate::store::snapshots::ListedSnapshot;
@@ -85,6 +86,26 @@ impl DecisionView {
     }
 }
 
+/// A snapshot that another program than this one moved or removed.
+#[derive(Debug, Serialize)]
+pub(crate) struct VanishedView {
+    name: String,
+    time: String,
+    last_seen: String,
+    noticed: String,
+}
+
+impl VanishedView {
+    pub(crate) fn new(gone: &VanishedSnapshot) -> Self {
+        VanishedView {
+            name: escape(gone.name.as_bytes()),
+            time: rfc3339(gone.taken),
+            last_seen: rfc3339(gone.last_seen),
+            noticed: rfc3339(gone.noticed),
+        }
+    }
+}
+
 /// What `list` prints for one module.
 #[derive(Debug, Serialize)]
 pub(crate) struct ListView {
@@ -92,6 +113,7 @@ pub(crate) struct ListView {
     module_path: String,
     snapshot_root: String,
     snapshots: Vec<ListedSnapshotView>,
+    pub vanished: Vec<VanishedView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -143,6 +165,7 @@ impl ListView {
                 .zip(dated)
                 .map(|(item, dated)| ListedSnapshotView::new(item, dated, now))
                 .collect(),
+            vanished: Vec::new(),
         }
     }
 

@@ -13,33 +13,35 @@ use crate::decide::snapshot::Snapshot;
 use crate::decide::snapshot_reason::{Pause, SnapshotReason};
 use crate::decide::snapshot_verdict::{Decision, RotationHistory, SnapshotVerdict, keep};
 
-/// Why nothing may be expired at `now`, whatever the policy decides.
-pub(crate) fn pause(
+/// All reasons why nothing may be expired at `now`, whatever the policy decides. The first one is
+/// told everywhere; `release` tells the others, too.
+pub(crate) fn pauses(
     snapshots: &[Snapshot],
     history: &RotationHistory,
     clock: &ClockHistory,
     policy: &Policy,
     now: DateTime<Utc>,
-) -> Option<Pause> {
-    if history.state_lost {
-        return Some(Pause::StateLost);
-    }
-    if let Some(anomaly) = &history.anomaly {
-        return Some(Pause::Anomaly(anomaly.clone()));
-    }
-    if let Some(damage) = &history.damage {
-        return Some(Pause::Damage(damage.clone()));
-    }
+) -> Vec<Pause> {
     let confirmed = history.confirmed_future.map_or(now, |confirmed| confirmed.max(now));
     let is_future = |snapshot: &&Snapshot| {
         snapshot.recorded && snapshot.verified_until.max(snapshot.time) > confirmed
     };
-    if let Some(future) = snapshots.iter().find(is_future) {
-        return Some(Pause::RecordedInFuture(future.name.clone()));
-    }
-    clock_jump::clock_jump(history.clock_jump.as_ref(), history.last_run, now, policy.clock_jump)
-        .map(Pause::ClockJump)
-        .or_else(|| clock.doubt().cloned().map(Box::new).map(Pause::ClockDoubt))
+    let future = snapshots.iter().find(is_future);
+    let jump = clock_jump::clock_jump(
+        history.clock_jump.as_ref(),
+        history.last_run,
+        now,
+        policy.clock_jump,
+    );
+    let doubt = || clock.doubt().cloned().map(Box::new).map(Pause::ClockDoubt);
+    let all = [
+        history.state_lost.then_some(Pause::StateLost),
+        history.anomaly.clone().map(Pause::Anomaly),
+        history.damage.clone().map(Pause::Damage),
+        future.map(|future| Pause::RecordedInFuture(future.name.clone())),
+        jump.map(Pause::ClockJump).or_else(doubt),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 /// The pause that keeps `decision` from being carried out: the rules of the policy differ from

@@ -34,7 +34,9 @@ pub fn decide(
     undated::mark(&mut snapshots, &clock);
     let mut decision = decide_before_guards(&snapshots, policy, now);
     guards::keep_unremovable(&mut decision.verdicts);
-    decision.pause = guards::pause(&snapshots, history, &clock, policy, now)
+    decision.pause = guards::pauses(&snapshots, history, &clock, policy, now)
+        .into_iter()
+        .next()
         .or_else(|| guards::pause_after_policy_change(&decision, history, policy));
     if let Some(pause) = decision.pause.clone() {
         guards::apply_pause(&mut decision.verdicts, &pause);
@@ -50,4 +52,17 @@ pub fn decide(
     guards::keep_read(&mut decision.verdicts);
     decision.deferred = guards::apply_max_expire(&mut decision.verdicts, policy.max_expire);
     decision
+}
+
+/// All reasons why nothing expires but a changed policy, of which the [decision](decide) tells.
+pub fn pauses(
+    snapshots: &[Snapshot],
+    history: &RotationHistory,
+    policy: &Policy,
+    now: DateTime<Utc>,
+) -> Vec<Pause> {
+    let clock = history.clock_now(snapshots, policy);
+    let mut snapshots = snapshots.to_vec();
+    undated::mark(&mut snapshots, &clock);
+    guards::pauses(&snapshots, history, &clock, policy, now)
 }

@@ -4,6 +4,7 @@
 pub(crate) mod attempt;
 pub(crate) mod close_gate;
 pub(crate) mod disposal;
+pub(crate) mod expire_by_hand;
 pub(crate) mod facts;
 pub(crate) mod free_space;
 pub(crate) mod gate_wait;
@@ -26,5 +27,6 @@ pub(crate) mod scan;
 pub(crate) mod session;
 pub(crate) mod snapshot;
 pub(crate) mod transfer;
+pub(crate) mod vanished;
 pub(crate) mod verified_until;
 pub(crate) mod verify;

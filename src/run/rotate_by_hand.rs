@@ -9,6 +9,7 @@ use crate::run::request::Request;
 use crate::run::rotate::{ExaminedRoot, examine, rotate_locked};
 use crate::run::run_lock::RunLock;
 use crate::run::session::Session;
+use crate::run::vanished;
 use crate::store::memory::{RunFailure, RunKind};
 use crate::store::state::State;
 use crate::system::clock::Clock;
@@ -62,6 +63,7 @@ fn rotate_in_root(
     let request = Request::rotation();
     let mut lock = RunLock::acquire(session, &request)?.ok_or_else(is_covered)?;
     let queue_warning = lock.join_job_queue(session, &request)?;
+    vanished::tell(session, vanished::read_and_note(session)?);
     if confirm {
         end_pauses(session)?;
     }

@@ -39,12 +39,14 @@ use crate::run::request::{Request, Requester};
 use crate::run::rotate::{self, SpaceNeed};
 use crate::run::scan::TreeScan;
 use crate::run::session::Session;
+use crate::run::vanished;
 use crate::store::clean_up::{clean_up, discard_staging};
 use crate::store::gate::Gate;
 use crate::store::inode_log::in_place::in_place_changes;
 use crate::store::retire;
-use crate::store::snapshots::{ListedSnapshot, SnapshotList};
+use crate::store::snapshots::{ListedSnapshot, SnapshotList, adopt};
 use crate::store::state::{DueMark, LastRun, State};
+use crate::store::vanished::RootContent;
 use crate::tell::error::Result;
 
 /// Cleans up after earlier runs, compares, makes the snapshot that the verdict asks for, if any,
@@ -58,7 +60,8 @@ pub(crate) fn snapshot(session: Session, request: &Request) -> Result<Report> {
     let retired = retire::retired(root)?;
     let mut list = SnapshotList::read(root, &target.policy.time_zone)?;
     list.pin(&before.pins);
-    finish_earlier_work(session, &list, &retired, &mut report)?;
+    let content = RootContent { root, state: &before, list: &list, retired: &retired };
+    finish_earlier_work(session, content, &mut report);
     let GateOutcome::Closed { gate, running } = close_gate_or_defer(session, request)? else {
         report.ending = Ending::Deferred;
         return Ok(report);
@@ -81,22 +84,27 @@ pub(crate) fn snapshot(session: Session, request: &Request) -> Result<Report> {
     Ok(report)
 }
 
-/// Removes what killed runs left: staging, temporary files, records without a snapshot.
-fn finish_earlier_work(
-    session: Session,
-    list: &SnapshotList,
-    retired: &[String],
-    report: &mut Report,
-) -> Result<()> {
+/// Notes which snapshots vanished. Then removes what killed runs left: staging, temporary files,
+/// records without a snapshot. If the first fails, the records stay for the next run.
+fn finish_earlier_work(session: Session, content: RootContent, report: &mut Report) {
+    let vanished = vanished::note(content, session);
+    let keeps_records = vanished.is_err();
+    match vanished {
+        Ok(message) => vanished::tell(session, message),
+        Err(error) => report.warn(error.to_string()),
+    }
+    let RootContent { list, retired, .. } = content;
     let visible: Vec<String> = list.items.iter().map(|item| item.name.text.clone()).collect();
-    let (found, errors) = clean_up(session.root, &visible, retired);
+    let (found, errors) = clean_up(session.root, &visible, retired, keeps_records);
     for error in errors {
         report.warn(error.to_string());
     }
     if found {
         log::info!("{}: cleaned up after a run that did not finish", session.label());
     }
-    Ok(())
+    if let Err(error) = adopt(session.root, list) {
+        report.warn(error.to_string());
+    }
 }
 
 impl<'a> SnapshotAttempt<'a> {

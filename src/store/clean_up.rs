@@ -3,8 +3,9 @@
 //!
 //! Only the holder of the root's lock does this, so nothing of it belongs to a run that is still
 //! working. A record goes only if its snapshot can be found neither in a listing nor by its name: a
-//! network file system may list a directory as it was some seconds ago. The clean-up may stop at
-//! any point; the next run removes the rest.
+//! network file system may list a directory as it was some seconds ago. Before that,
+//! [`vanished`](crate::store::vanished) has noted the snapshots that another program removed. The
+//! clean-up may stop at any point; the next run removes the rest.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
@@ -13,7 +14,7 @@ use nix::errno::Errno;
 
 use crate::engine::copy::ORIGINALS;
 use crate::engine::listing::Listing;
-use crate::store::dir::{Dir, TEMPORARY, c_name, names_in, remove_file};
+use crate::store::dir::{Dir, TEMPORARY, c_name, names_in, remove_file, text_name};
 use crate::store::inode_log::windows::LinkWindow;
 use crate::store::layout::Subdir;
 use crate::store::lock::DirLock;
@@ -24,11 +25,13 @@ use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
 
 /// Removes what a killed run left in staging, its temporary files, and records of snapshots
-/// that exist no longer. Returns whether there was anything, and goes on after errors.
+/// that exist no longer, unless `keeps_records`. Returns whether there was anything, and goes on
+/// after errors.
 pub(crate) fn clean_up(
     root: &SnapshotRoot,
     visible: &[String],
     retired: &[String],
+    keeps_records: bool,
 ) -> (bool, Vec<Error>) {
     let mut errors = Vec::new();
     let mut found = false;
@@ -40,6 +43,9 @@ pub(crate) fn clean_up(
     keep(remove_staged_in_root(root));
     keep(remove_temporaries(root));
     keep(remove_workshops(root));
+    if keeps_records {
+        return (found, errors);
+    }
     let unlisted = match unlisted(root, visible, retired) {
         Ok(unlisted) => unlisted,
         Err(error) => return (found, errors.into_iter().chain([error]).collect()),
@@ -74,7 +80,14 @@ pub(crate) fn clear_staging(root: &SnapshotRoot) -> Result<()> {
 }
 
 pub(crate) fn empty_staging(root: &SnapshotRoot) -> Result<bool> {
-    let found = remove_all(root, root.subdir(Subdir::Staging)?.dir(), |_| true);
+    let staging = root.subdir(Subdir::Staging)?;
+    let names = selected_names(staging.dir(), |_| true)?;
+    // A snapshot that is being removed keeps its name in staging until its record is gone. So a
+    // record that is left without a tree shows that another program removed the snapshot.
+    for name in names.iter().filter_map(|name| text_name(name)) {
+        forget(root, name)?;
+    }
+    let found = remove_trees(root, staging.dir(), &names);
     let is_copies = |name: &[u8]| name == ORIGINALS.to_bytes();
     let copies = remove_all(root, root.subdir(Subdir::Drafts)?.dir(), is_copies);
     found.and_then(|found| Ok(found | copies?))
@@ -91,16 +104,23 @@ pub(crate) fn remove_all(
     dir: Dir,
     selected: impl Fn(&[u8]) -> bool,
 ) -> Result<bool> {
+    remove_trees(root, dir, &selected_names(dir, selected)?)
+}
+
+fn selected_names(dir: Dir, selected: impl Fn(&[u8]) -> bool) -> Result<Vec<CString>> {
     let Dir { directory, path } = dir;
     let listing = Listing::read(directory).map_err(|cause| Error::io("read", path, cause))?;
     let names = listing.entries().iter().map(|entry| listing.name(entry));
-    let names: Vec<CString> =
-        names.filter(|name| selected(name.to_bytes())).map(CStr::to_owned).collect();
+    Ok(names.filter(|name| selected(name.to_bytes())).map(CStr::to_owned).collect())
+}
+
+/// Removes the trees `names` in `dir`; returns whether there were any, or the first error.
+fn remove_trees(root: &SnapshotRoot, dir: Dir, names: &[CString]) -> Result<bool> {
     if names.is_empty() {
         return Ok(false);
     }
     let _window = LinkWindow::open(root.subdir(Subdir::Inodes)?.dir())?;
-    let (_, remaining) = root.method().remove(dir, &names)?;
+    let (_, remaining) = root.method().remove(dir, names)?;
     let errors: Vec<Error> =
         remaining.into_iter().map(|remains| unremovable::set_aside(root, dir, remains)).collect();
     errors.into_iter().next().map_or(Ok(true), Err)

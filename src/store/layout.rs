@@ -17,6 +17,9 @@ pub(crate) const DAMAGED_STATE_FILE: &str = "state.toml.damaged";
 /// A copy of the pins, for the case that the state is lost.
 pub(crate) const PINS_FILE: &str = "pins.toml";
 
+/// The snapshots that vanished without a run that removed them.
+pub(crate) const VANISHED_FILE: &str = "vanished.toml";
+
 /// The lock of the one run that may change a root.
 pub(crate) const LOCK_FILE: &str = "lock";
 

@@ -39,4 +39,5 @@ pub(crate) mod snapshots;
 pub(crate) mod state;
 pub(crate) mod transfer_number;
 pub(crate) mod unremovable;
+pub(crate) mod vanished;
 pub(crate) mod workshop;

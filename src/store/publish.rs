@@ -35,12 +35,13 @@ use crate::store::layout::Subdir;
 use crate::store::leases::LockedLeases;
 use crate::store::record::{CopyRecord, Record, SnapshotCost};
 use crate::store::root::SnapshotRoot;
+use crate::store::vanished;
 use crate::system::syscalls::{is_privileged, stat_entry};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape;
 
+/// A recycled tree keeps the name of its snapshot instead.
 const STAGED: &str = "snapshot";
-const RECYCLED: &str = "recycled";
 
 /// A tree in staging: complete, but neither durable nor visible.
 pub struct StagedSnapshot {
@@ -82,8 +83,14 @@ impl InodeRecording {
     fn begin(root: &SnapshotRoot, inodes: Dir) -> Self {
         let recorder = root.subdir(Subdir::Expired).and_then(|expired| {
             let dirs = [root.directory(), expired.dir().directory];
-            let is_known =
-                |name: &str| dirs.iter().any(|dir| stat_entry(*dir, &c_name(name)).is_ok());
+            // What was recorded with a snapshot that vanished stays evidence for the others.
+            let has_vanished = |name: &str| {
+                let noted = vanished::noted(root.private()).unwrap_or_default();
+                noted.iter().any(|one| one.name == name)
+            };
+            let is_known = |name: &str| {
+                dirs.iter().any(|dir| stat_entry(*dir, &c_name(name)).is_ok()) || has_vanished(name)
+            };
             Recorder::open(inodes, is_known)
         });
         InodeRecording { recorder, began_ns: wall_ns() }
@@ -158,7 +165,7 @@ impl StagedSnapshot {
         if let Some(retired) = recycle {
             match recycle_into(root, &dir, retired, knowledge) {
                 Ok((cloned, index)) => {
-                    let name = c_name(RECYCLED);
+                    let name = c_name(retired);
                     return Ok(StagedSnapshot {
                         name,
                         is_in_root: false,
@@ -288,7 +295,7 @@ fn recycle_into(
     let stage = CloneTarget {
         parent: dir.dir().directory,
         parent_path: dir.dir().path,
-        name: &c_name(RECYCLED),
+        name: &c_name(retired),
         is_recycled: true,
         drafts,
     };
@@ -297,7 +304,8 @@ fn recycle_into(
 }
 
 /// Moves a retired snapshot to staging, unless it may still be read. The move is durable before
-/// anything in it changes, so `expired/` holds only whole snapshots, also after a crash.
+/// anything in it changes, so `expired/` holds only whole snapshots, also after a crash. It keeps
+/// its name, by which a later run sees that its record is to be removed.
 fn take_for_recycling(root: &SnapshotRoot, staging: &OwnedDir, retired: &str) -> Result<()> {
     let expired = root.subdir(Subdir::Expired)?;
     let Dir { directory, path } = expired.dir();
@@ -310,9 +318,9 @@ fn take_for_recycling(root: &SnapshotRoot, staging: &OwnedDir, retired: &str) ->
         });
     }
     root.method()
-        .retire((directory, &c_name(retired)), (staging.dir().directory, &c_name(RECYCLED)))
+        .retire((directory, &c_name(retired)), (staging.dir().directory, &c_name(retired)))
         .map_err(|cause| {
-            let to = staging.dir().path.join(RECYCLED);
+            let to = staging.dir().path.join(retired);
             Error::io_pair("recycle", &path.join(retired), &to, cause)
         })?;
     drop(locked);

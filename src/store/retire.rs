@@ -7,9 +7,10 @@
 //! the ledger's lock, so that no reader begins meanwhile; all of it under the state's short lock,
 //! after the pins were read once more.
 //!
-//! *Remove*: read the leases → rename into staging → fsync of both → unlink entry by entry. The tree
-//! that is being removed is no longer in `expired/`, so no command can bring half of it back, and
-//! the next run cleans up after a run that is killed.
+//! *Remove*: read the leases → rename into staging → fsync of both → remove the record → unlink entry
+//! by entry. The tree that is being removed is no longer in `expired/`, so no command can bring half
+//! of it back, and the next run cleans up after a run that is killed. The record goes before the
+//! tree does, so a record without a tree is never that of a snapshot which this program removed.
 //!
 //! Between the two steps lies the `grace` of the policy. A program that reads a snapshot without a
 //! [lease](crate::store::leases), such as a shell, has that time to finish. The newest retired
@@ -354,18 +355,23 @@ pub(crate) fn remove(root: &SnapshotRoot, names: &[String], leases: LeaseRule) -
         removed.errors.push(error);
         return Ok(removed);
     }
+    let mut trees = Vec::new();
+    for name in moved {
+        match forget(root, name) {
+            Ok(()) => trees.push(c_name(name)),
+            // The tree waits in staging for the next run.
+            Err(error) => removed.errors.push(error),
+        }
+    }
+    if trees.is_empty() {
+        return Ok(removed);
+    }
     // The window covers a removal that fails half-way, too.
-    let _window = if moved.is_empty() {
-        None
-    } else {
-        Some(LinkWindow::open(root.subdir(Subdir::Inodes)?.dir())?)
-    };
-    let trees: Vec<_> = moved.iter().map(|name| c_name(name)).collect();
+    let _window = LinkWindow::open(root.subdir(Subdir::Inodes)?.dir())?;
     let (entries, remaining) = root.method().remove(staging.dir(), &trees)?;
     removed.entries = entries;
     removed.trees = trees.len() - remaining.len();
     let set_aside = |remains| unremovable::set_aside(root, staging.dir(), remains);
     removed.errors.extend(remaining.into_iter().map(set_aside));
-    removed.errors.extend(moved.iter().filter_map(|name| forget(root, name).err()));
     Ok(removed)
 }

@@ -184,6 +184,22 @@ impl SnapshotList {
     }
 }
 
+/// Records the snapshots of other programs, so that a later run can tell that one of them vanished.
+/// A crash may lose such a record; then the next run writes it again.
+pub(crate) fn adopt(root: &SnapshotRoot, list: &SnapshotList) -> Result<()> {
+    let without: Vec<&ListedSnapshot> =
+        list.items.iter().filter(|item| item.record.is_none() && !item.unreadable).collect();
+    // On a network file system, a record may be there though it cannot be read yet.
+    if without.is_empty() || root.may_list_late() {
+        return Ok(());
+    }
+    let records = root.subdir(Subdir::Records)?;
+    for ListedSnapshot { name, .. } in without {
+        Record::adopted(name.time, name.grade).write_before_syncfs(records.dir(), &name.text)?;
+    }
+    Ok(())
+}
+
 /// Snapshots with a record that a listing of the root lacks, though they are there by name.
 fn unlisted(
     root: &SnapshotRoot,

@@ -1,5 +1,5 @@
-//! Commands that the administrator runs by hand: `check`, `plan`, `rotate`, `import-policy`, and
-//! the example configuration.
+//! Commands that the administrator runs by hand: `check`, `plan`, `rotate`, `expire`, `release`,
+//! `import-policy`, and the example configuration.
 
 #[macro_use]
 #[path = "../support/mod.rs"]
@@ -7,6 +7,7 @@ mod support;
 
 mod check;
 mod examples;
+mod expire;
 mod hold;
 mod import_policy;
 mod import_policy_decision;
@@ -14,6 +15,7 @@ mod import_policy_modules;
 mod import_policy_original;
 mod plan;
 mod progress;
+mod release;
 mod restore;
 mod restore_in_place;
 mod restore_lost_roots;

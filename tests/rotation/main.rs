@@ -16,3 +16,4 @@ mod laws;
 mod lost_state;
 mod policy_mistakes;
 mod take_back;
+mod vanished;

@@ -90,6 +90,7 @@ pub(crate) fn assert_the_next_run_finishes(module: &Module, what: &str) {
     assert!(retired <= 1, "{what}: {retired} retired");
     let records: Vec<_> = fs::read_dir(module.private("records")).expect("records").collect();
     assert!(records.len() <= 1 + retired, "{what}: {records:?}");
+    assert!(!module.private("vanished.toml").exists(), "{what}: a run forgot what it removed");
     let listed = module.list();
     assert_eq!((listed.len(), &listed[0]["origin"]), (1, &"recorded".into()), "{what}: {listed:?}");
 }

@@ -163,6 +163,55 @@ pub(crate) const PIN: Scene = Scene {
     },
 };
 
+/// `expire` of an old snapshot: it is retired.
+pub(crate) const EXPIRE: Scene = Scene {
+    name: "expire",
+    prepare: || Site::of(used_module()),
+    command: |site, wrapper| site.module.command_through(wrapper, &["expire", "data", OLD[0]]),
+    finish: |site, _, what| {
+        assert_repeats(site, &["expire", "data", OLD[0]], what);
+        assert_only_named_are_gone(site, &[OLD[0]], what);
+        assert_eq!(site.module.snapshots(), [PAST], "{what}");
+        assert_a_push_finishes(site, &[], what);
+    },
+};
+
+/// `expire --now` of an old snapshot and of a retired one: both are removed.
+pub(crate) const EXPIRE_NOW: Scene = Scene {
+    name: "expire --now",
+    prepare: || Site::of(used_module()),
+    command: |site, wrapper| {
+        let arguments = ["expire", "data", OLD[0], OLD[1], "--now"];
+        site.module.command_through(wrapper, &arguments)
+    },
+    finish: |site, _, what| {
+        for name in &OLD[..2] {
+            let run = site.module.run(&["expire", "data", name, "--now"]);
+            // The command may have finished.
+            let is_needless = run.code() == Some(2) && run.stderr().contains("has no snapshot");
+            assert!(run.code() == Some(0) || is_needless, "{what}: {run}");
+        }
+        assert_only_named_are_gone(site, &OLD[..2], what);
+        assert_eq!(
+            (site.module.snapshots(), site.module.retired()),
+            (vec![PAST.to_string()], vec![OLD[2].to_string()],),
+            "{what}"
+        );
+        assert_a_push_finishes(site, &[], what);
+    },
+};
+
+/// Of what was there before the command, only `named` is missing, and nothing else seems to be.
+fn assert_only_named_are_gone(site: &Site, named: &[&str], what: &str) {
+    let module = &site.module;
+    let left = [module.snapshots(), module.retired()].concat();
+    let gone = site.before.iter().map(|(name, _)| name).filter(|name| !left.contains(name));
+    let gone: Vec<&String> = gone.filter(|name| !named.contains(&name.as_str())).collect();
+    assert_eq!(gone, [""; 0], "{what}");
+    let verify = module.run(&["verify", "data"]);
+    assert_eq!(verify.code(), Some(0), "{what}: {verify}");
+}
+
 impl Site {
     fn of(module: Module) -> Site {
         Site {
@@ -334,6 +383,7 @@ fn assert_a_push_finishes(site: &Site, kept: &[&str], what: &str) {
     assert_eq!(entries(module, "transfers"), 0, "{what}");
     assert!(!module.is_marked("torn") && !module.is_marked("due"), "{what}: {:?}", module.state());
     module.list();
+    assert!(!module.private("vanished.toml").exists(), "{what}: a run forgot what it removed");
     if entries(module, "unremovable") > 0 {
         // An immutable file answers with EPERM, too. So the tree is set aside until this command.
         module.run(&["check", "data"]).exits(&[1]).says("could not be removed");

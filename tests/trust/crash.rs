@@ -10,7 +10,8 @@ use support::aftermath::{OLD, assert_nothing_is_half, assert_the_next_run_finish
 use support::module::Module;
 use support::run::Run;
 use support::scene::{
-    DUE, FIRST, GATE, LATER, PAIR, PIN, READ, ROTATE, Scene, UNDELETE, busy_module,
+    DUE, EXPIRE, EXPIRE_NOW, FIRST, GATE, LATER, PAIR, PIN, READ, ROTATE, Scene, UNDELETE,
+    busy_module,
 };
 use support::sweep::{Call, calls, spread};
 use support::{fingerprint, have, is_full_sweep, tree};
@@ -93,6 +94,12 @@ fn a_due_run_killed_at_any_call_stays_due() {
 #[test]
 fn an_undelete_killed_at_any_call_leaves_the_snapshot_retired_or_back() {
     sweep(&UNDELETE, 20, 1);
+}
+
+#[test]
+fn an_expiry_killed_at_any_call_costs_only_what_was_named() {
+    sweep(&EXPIRE, 20, 1);
+    sweep(&EXPIRE_NOW, 30, 1);
 }
 
 #[test]

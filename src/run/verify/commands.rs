@@ -1,4 +1,5 @@
-//! `verify` and `release --damage`: a verification whose result is recorded in the state.
+//! `verify` and `release --damage`: a verification whose result is recorded in the state; and
+//! `release --vanished`.
 //!
 //! `verify` records damage before it refreshes the inode log, and a refresh keeps the baselines of
 //! altered inodes. `release --damage` clears the record after new baselines are durable. So a crash
@@ -9,11 +10,14 @@ use std::collections::HashSet;
 use crate::module::target::Target;
 use crate::run::order::under_lock;
 use crate::run::session::Session;
+use crate::run::vanished;
 use crate::run::verify::examine::examine;
 use crate::run::verify::refresh;
 use crate::run::verify::verified::Verified;
+use crate::store;
 use crate::store::dir::names_in;
 use crate::store::layout::Subdir;
+use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
@@ -25,7 +29,7 @@ use crate::tell::error::Result;
 pub(crate) fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
     let root = target.open_root()?;
     crate::system::priority::lower_priority(&target.policy);
-    let (verified, stale) = examine(target, &root)?;
+    let (verified, stale) = examine(target, &root, clock.now())?;
     // While a run is building a snapshot, an inode that it has just linked may look unaltered.
     let is_uncertain = !names_in(root.subdir(Subdir::Staging)?.dir())?.is_empty();
     State::update(root.private(), |state| {
@@ -33,7 +37,10 @@ pub(crate) fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
         state.damage =
             verified.damage(clock.now(), before.clone()).or(before.filter(|_| is_uncertain));
     })?;
-    under_lock(Session { target, root: &root, clock }, || {
+    let session = Session { target, root: &root, clock };
+    under_lock(session, || {
+        // The command tells it of the verification.
+        vanished::read_and_note(session)?;
         refresh::refresh(target, &root, &stale, &HashSet::new())
     })?;
     Ok(verified)
@@ -46,10 +53,29 @@ pub(crate) fn verify(target: &Target, clock: &Clock) -> Result<Verified> {
 /// time.
 pub(crate) fn accept(target: &Target, clock: &Clock) -> Result<Verified> {
     let root = target.open_root()?;
-    let (verified, stale) = examine(target, &root)?;
+    let (verified, stale) = examine(target, &root, clock.now())?;
     under_lock(Session { target, root: &root, clock }, || {
         refresh::refresh(target, &root, &stale, &verified.altered_inodes)
     })?;
     State::update(root.private(), |state| state.damage = None)?;
     Ok(verified)
+}
+
+/// Accepts that snapshots vanished. Returns their names.
+///
+/// # Errors
+/// [`Error::Busy`](crate::tell::error::Error::Busy) if a run holds the lock all the time.
+pub(crate) fn accept_vanished(target: &Target, clock: &Clock) -> Result<Vec<String>> {
+    let root = target.open_root()?;
+    let session = Session { target, root: &root, clock };
+    let mut names = Vec::new();
+    under_lock(session, || {
+        vanished::read_and_note(session)?;
+        let state = State::read(root.private())?;
+        let list = SnapshotList::read(&root, &target.policy.time_zone)?;
+        let gone = vanished::look_at(&root, &state, &list)?.snapshots;
+        names = gone.into_iter().map(|one| one.name).collect();
+        store::vanished::accept(&root)
+    })?;
+    Ok(names)
 }

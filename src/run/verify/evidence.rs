@@ -2,17 +2,22 @@
 
 use std::ffi::CString;
 
+use chrono::{DateTime, Utc};
 use nix::errno::Errno;
 
 use crate::decide::damage::FileTime;
+use crate::decide::vanished::{RemovedLinks, VanishedSnapshot};
 use crate::engine::inodes::{InodeName, walk};
 use crate::module::target::Target;
+use crate::run::vanished::UnacceptedSnapshots;
 use crate::store::dir::{Dir, OwnedDir, c_name};
 use crate::store::inode_log::reader::{InodeLog, LogPosition};
 use crate::store::layout::Subdir;
 use crate::store::retire;
 use crate::store::root::SnapshotRoot;
 use crate::store::snapshots::SnapshotList;
+use crate::store::state::State;
+use crate::store::vanished::{self, RootContent};
 use crate::system::identity::Identity;
 use crate::system::syscalls::stat_entry;
 use crate::tell::error::{Error, Result};
@@ -39,10 +44,17 @@ pub(crate) struct Evidence<'a> {
     pub(crate) snapshots: Vec<CheckedSnapshot>,
     /// Retired snapshots. They are not verified, but show which names an inode had.
     pub(crate) retired: Vec<CheckedSnapshot>,
+    /// The links of snapshots that vanished.
+    pub(crate) removed_links: Vec<RemovedLinks>,
+    pub(crate) vanished: UnacceptedSnapshots,
 }
 
 impl<'a> Evidence<'a> {
-    pub(crate) fn open(target: &Target, root: &'a SnapshotRoot) -> Result<Self> {
+    pub(crate) fn open(
+        target: &Target,
+        root: &'a SnapshotRoot,
+        now: DateTime<Utc>,
+    ) -> Result<Self> {
         let inodes = root.subdir(Subdir::Inodes)?;
         let inode_log = InodeLog::read(inodes.dir())?;
         let expired = root.subdir(Subdir::Expired)?;
@@ -53,17 +65,43 @@ impl<'a> Evidence<'a> {
             inode_log,
             snapshots: Vec::new(),
             retired: Vec::new(),
+            removed_links: Vec::new(),
+            vanished: UnacceptedSnapshots::default(),
         };
         // Visible snapshots are listed before retired ones, so a snapshot that is retired in
         // between is in at least one of the lists.
-        for item in SnapshotList::read(root, &target.policy.time_zone)?.items {
+        let list = SnapshotList::read(root, &target.policy.time_zone)?;
+        let retired = retire::retired(root)?;
+        let state = State::read(root.private())?;
+        let content = RootContent { root, state: &state, list: &list, retired: &retired };
+        let gone = vanished::look(content, now)?;
+        evidence.vanished = UnacceptedSnapshots::of(content, &gone);
+        for item in list.items {
             let by_name = item.name.time.timestamp_nanos_opt().unwrap_or(i64::MAX);
             evidence.snapshots.extend(evidence.find(item.name.text, by_name, false)?);
         }
-        for name in retire::retired(root)? {
+        for name in retired {
             evidence.retired.extend(evidence.find(name, i64::MAX, true)?);
         }
+        evidence.removed_links = gone.iter().map(|one| evidence.removed_links_of(one)).collect();
         Ok(evidence)
+    }
+
+    /// The links of a snapshot that vanished. If the inode log no longer has its commit, neither
+    /// does it have the first baselines of the files in older snapshots: then what is recorded up
+    /// to the oldest snapshot may have been in the vanished one, too.
+    fn removed_links_of(&self, gone: &VanishedSnapshot) -> RemovedLinks {
+        let taken = gone.taken.timestamp_nanos_opt().unwrap_or(i64::MAX);
+        let Some(inode_log) = &self.inode_log else { return RemovedLinks::of(gone, taken) };
+        let held_until =
+            inode_log.position(&gone.name).map(|position| inode_log.began_ns(position));
+        let oldest = || {
+            let all = self.snapshots.iter().chain(&self.retired);
+            all.filter_map(|snapshot| snapshot.position).min()
+        };
+        let since_oldest =
+            || oldest().map_or(taken, |oldest| inode_log.began_ns(oldest).max(taken));
+        RemovedLinks::of(gone, held_until.unwrap_or_else(since_oldest))
     }
 
     /// The snapshot `name`, unless it has gone.
@@ -133,4 +171,7 @@ pub(crate) struct Touch {
     /// The snapshot with which the time was recorded; none if it is the inode's present change
     /// time.
     pub(crate) recorded: Option<LogPosition>,
+    /// When the run began that first linked the inode, nanoseconds since 1970; none if that is not
+    /// known.
+    pub(crate) linked_ns: Option<i64>,
 }

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use chrono::{DateTime, Utc};
+
 use crate::module::target::Target;
 use crate::run::verify::evidence::Evidence;
 use crate::run::verify::verified::Verified;
@@ -13,12 +15,16 @@ use crate::tell::error::Result;
 
 /// Verifies all snapshots and changes nothing. Returns also the inode numbers that are recorded for
 /// files that no longer exist.
-pub(crate) fn examine(target: &Target, root: &SnapshotRoot) -> Result<(Verified, HashSet<u64>)> {
-    let evidence = Evidence::open(target, root)?;
+pub(crate) fn examine(
+    target: &Target,
+    root: &SnapshotRoot,
+    now: DateTime<Utc>,
+) -> Result<(Verified, HashSet<u64>)> {
+    let mut evidence = Evidence::open(target, root, now)?;
     let survey = survey::survey(&evidence);
     // Read after the survey, so that links made meanwhile lie in a window.
     let windows = LinkWindows::read(evidence.inodes.dir());
-    let touches = touches::confirm(&evidence, &windows, survey.touches)?;
+    let touches = touches::confirm(&evidence, &windows, survey.touches, &survey.held)?;
     let mut verified = Verified {
         snapshots: evidence.snapshots.len(),
         inodes: survey.inodes,
@@ -29,6 +35,7 @@ pub(crate) fn examine(target: &Target, root: &SnapshotRoot) -> Result<(Verified,
         unreadable: survey.unreadable,
         lost_bytes: evidence.inode_log.as_ref().map_or(0, |inode_log| inode_log.lost_bytes),
         has_windows: windows.are_known(),
+        vanished: std::mem::take(&mut evidence.vanished),
         ..Verified::default()
     };
     verified.altered = damaged_paths::altered_paths(&evidence, &survey.altered, &touches.in_place);

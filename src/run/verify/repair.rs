@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, renameat};
 use nix::sys::stat::{
@@ -74,8 +75,9 @@ pub(crate) fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
         let _gate = close_gate(target, &root, clock)?;
         // A repair that was killed may have left copies.
         clear_staging(&root)?;
-        let (verified, _) = examine(target, &root)?;
-        let wanted = restorable_attributes(&Evidence::open(target, &root)?, &verified)?;
+        let (verified, _) = examine(target, &root, clock.now())?;
+        let wanted =
+            restorable_attributes(&Evidence::open(target, &root, clock.now())?, &verified)?;
         if !wanted.is_empty() {
             let inodes = root.subdir(Subdir::Inodes)?;
             let window = LinkWindow::open(inodes.dir())?;
@@ -89,11 +91,11 @@ pub(crate) fn repair(target: &Target, clock: &Clock) -> Result<Repaired> {
         }
         Ok(())
     })?;
-    let (after, _) = examine(target, &root)?;
+    let (after, _) = examine(target, &root, clock.now())?;
     State::update(root.private(), |state| {
         state.damage = after.damage(clock.now(), state.damage.take())
     })?;
-    repaired.lost = lost(target, &root, &after)?;
+    repaired.lost = lost(target, &root, clock.now(), &after)?;
     repaired.after = after;
     Ok(repaired)
 }
@@ -336,9 +338,10 @@ fn apply_xattrs(name: &InodeName, wanted: &BTreeMap<CString, Vec<u8>>) -> SysRes
 fn lost(
     target: &Target,
     root: &SnapshotRoot,
+    now: DateTime<Utc>,
     after: &Verified,
 ) -> Result<Vec<(Vec<u8>, Option<String>)>> {
-    let evidence = Evidence::open(target, root)?;
+    let evidence = Evidence::open(target, root, now)?;
     let inode_in = |name: &str, path: &[u8]| {
         let directory = open_directory(root.directory(), &c_name(name)).ok()?;
         stat_below(directory.as_fd(), path).ok().map(|stat| Identity::of(&stat).inode)

@@ -27,12 +27,14 @@ pub(crate) struct Survey {
     pub(crate) altered: HashSet<u64>,
     /// Times outside all windows at which other programs touched inodes that look unaltered.
     pub(crate) touches: Vec<Touch>,
+    /// How many of the compared inodes each vanished snapshot may have held.
+    pub(crate) held: Vec<u64>,
     pub(crate) unreadable: u64,
 }
 
 pub(crate) fn survey(evidence: &Evidence) -> Survey {
     let windows = LinkWindows::read(evidence.inodes.dir());
-    let mut survey = Survey::default();
+    let mut survey = Survey { held: vec![0; evidence.removed_links.len()], ..Survey::default() };
     let mut seen = vec![false; evidence.inode_log.as_ref().map_or(0, InodeLog::len)];
     let mut unknown = HashSet::new();
     let _phase = progress::begin("looking at files", None);
@@ -49,7 +51,7 @@ pub(crate) fn survey(evidence: &Evidence) -> Survey {
                 return;
             };
             if !std::mem::replace(&mut seen[found.start], true) {
-                survey.compare_inode(inode_log, &windows, name);
+                survey.compare_inode(evidence, inode_log, &windows, name);
             }
         });
     }
@@ -66,7 +68,13 @@ impl Survey {
     }
 
     /// Compares an inode with its baselines and hashes.
-    fn compare_inode(&mut self, inode_log: &InodeLog, windows: &LinkWindows, name: &InodeName) {
+    fn compare_inode(
+        &mut self,
+        evidence: &Evidence,
+        inode_log: &InodeLog,
+        windows: &LinkWindows,
+        name: &InodeName,
+    ) {
         let inode = match present(name) {
             Ok(Some(inode)) => inode,
             Ok(None) => {
@@ -95,7 +103,12 @@ impl Survey {
                 self.altered.insert(inode.number);
             }
         } else {
-            self.touches.extend(touches(&baselines, &inode, windows));
+            let linked_ns =
+                baselines.first().and_then(|(position, _)| inode_log.linked_ns(*position));
+            for (held, links) in self.held.iter_mut().zip(&evidence.removed_links) {
+                *held += u64::from(links.may_be_of(linked_ns));
+            }
+            self.touches.extend(touches(&baselines, &inode, windows, linked_ns));
         }
     }
 }
@@ -138,6 +151,7 @@ fn touches(
     baselines: &[(LogPosition, Baseline)],
     inode: &Inode,
     windows: &LinkWindows,
+    linked_ns: Option<i64>,
 ) -> Vec<Touch> {
     let Some((_, first)) = baselines.first() else { return Vec::new() };
     let found = baselines.iter().filter(|(_, baseline)| baseline.origin == BaselineOrigin::Found);
@@ -154,5 +168,6 @@ fn touches(
     };
     let all = earlier.chain([(inode.changed, inode.accessed_seconds, None)]);
     let signs = all.filter(|(at, accessed, _)| is_sign(*at, *accessed));
-    signs.map(|(at, _, recorded)| Touch { inode: inode.number, at, recorded }).collect()
+    let touch = |at, recorded| Touch { inode: inode.number, at, recorded, linked_ns };
+    signs.map(|(at, _, recorded)| touch(at, recorded)).collect()
 }

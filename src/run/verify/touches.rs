@@ -1,10 +1,11 @@
 //! Decides whether a touched file was written to, or whether a client only linked, renamed or
 //! removed a name of it: in the latter case its names differ before and after. It only reads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::decide::damage::{NameSum, is_in_place, last_before};
+use crate::decide::vanished::{RemovedLinks, was_moved_first};
 use crate::engine::inodes::{InodeName, walk};
 use crate::run::verify::evidence::{CheckedSnapshot, Evidence, Touch};
 use crate::store::dir::names_in;
@@ -31,17 +32,20 @@ struct TouchInterval {
 /// The touches by inode number, each between two trees.
 type TouchIntervals = HashMap<u64, Vec<TouchInterval>>;
 
-/// Finds out which of the `touches` only writing in place explains.
+/// Finds out which of the `touches` only writing in place explains. `held`: how many inodes each
+/// vanished snapshot may have held.
 pub(crate) fn confirm(
     evidence: &Evidence,
     windows: &LinkWindows,
     touches: Vec<Touch>,
+    held: &[u64],
 ) -> Result<ConfirmedTouches> {
     // If a run linked the inode during the survey, a window explains that change time by now.
     let touches: Vec<Touch> =
         touches.into_iter().filter(|touch| !windows.cover(touch.at.as_ns())).collect();
+    let (touches, moved_inodes) = without_removed_links(&evidence.removed_links, held, touches);
     if touches.is_empty() {
-        return Ok(ConfirmedTouches::default());
+        return Ok(ConfirmedTouches { unprovable: moved_inodes, ..ConfirmedTouches::default() });
     }
     let mut recorded: Vec<&CheckedSnapshot> =
         evidence.snapshots.iter().chain(&evidence.retired).collect();
@@ -53,7 +57,8 @@ pub(crate) fn confirm(
     // removed again.
     let is_settled = names_in(evidence.root.subdir(Subdir::Staging)?.dir())?.is_empty()
         && recorded.iter().all(|snapshot| evidence.is_still_there(snapshot));
-    let mut confirmed = ConfirmedTouches { in_place: Vec::new(), unprovable };
+    let mut confirmed =
+        ConfirmedTouches { in_place: Vec::new(), unprovable: unprovable + moved_inodes };
     for of_inode in intervals.into_values() {
         let is_proved =
             |one: &&TouchInterval| is_settled && is_in_place(one.names[0], one.names[1]);
@@ -62,6 +67,35 @@ pub(crate) fn confirm(
         confirmed.in_place.extend(in_place);
     }
     Ok(confirmed)
+}
+
+/// The touches that no removal of a vanished snapshot's links explains, and how many inodes lost
+/// their links to a snapshot that seems to have been moved away first. Of these, nothing is proved.
+fn without_removed_links(
+    removed: &[RemovedLinks],
+    held: &[u64],
+    mut touches: Vec<Touch>,
+) -> (Vec<Touch>, u64) {
+    let mut moved_inodes = HashSet::new();
+    for (links, held) in removed.iter().zip(held) {
+        let of_links: Vec<&Touch> =
+            touches.iter().filter(|touch| links.may_be_of(touch.linked_ns)).collect();
+        let is_later = |touch: &Touch| {
+            touch.recorded.is_none()
+                && links.may_be_of(touch.linked_ns)
+                && links.ended_before(touch.at.as_ns())
+        };
+        let touched = of_links.iter().filter(|touch| links.cover(touch.at.as_ns())).count() as u64;
+        let later: HashSet<u64> =
+            of_links.iter().filter(|touch| is_later(touch)).map(|touch| touch.inode).collect();
+        let was_moved = was_moved_first(*held, touched, later.len() as u64);
+        touches.retain(|touch| {
+            let is_removed_link = links.may_be_of(touch.linked_ns) && links.cover(touch.at.as_ns());
+            !is_removed_link && !(was_moved && is_later(touch))
+        });
+        moved_inodes.extend(later.into_iter().filter(|_| was_moved));
+    }
+    (touches, moved_inodes.len() as u64)
 }
 
 /// Finds the snapshot before each touch among the `recorded` ones, oldest first. Returns the number

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 
 use crate::decide::damage::{Damage, InodeChange};
+use crate::run::vanished::UnacceptedSnapshots;
 use crate::tell::escape::escape;
 
 #[derive(Debug, Default)]
@@ -28,6 +29,7 @@ pub(crate) struct Verified {
     pub lost_bytes: u64,
     /// Whether change times count: whether it is recorded when runs made links.
     pub has_windows: bool,
+    pub vanished: UnacceptedSnapshots,
     /// Sorted by path.
     pub altered: Vec<AlteredPath>,
     /// The inodes of the altered paths.

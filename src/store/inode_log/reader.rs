@@ -225,6 +225,13 @@ impl InodeLog {
         self.commits[position].1.began_ns
     }
 
+    /// When the run began that recorded a baseline at `position` as it linked the inode; none if a
+    /// later run found the inode in a snapshot, or the commit is older than all snapshots.
+    pub fn linked_ns(&self, position: LogPosition) -> Option<i64> {
+        let (_, commit) = self.commits.get(position)?;
+        (commit.name != FOUND).then_some(commit.began_ns)
+    }
+
     /// Whether no snapshot was recorded between those at the two positions.
     pub fn is_followed_by(&self, before: LogPosition, after: LogPosition) -> bool {
         let between = self.commits.get(before + 1..after);

@@ -1,0 +1,53 @@
+//! Arguments that several commands of rsyncd-snapshot have: modules, snapshots, the form of output.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(crate) struct ModuleArgs {
+    /// A module's name in rsyncd.conf, or the absolute path of its directory
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    module: Option<OsString>,
+    /// Every module that was worked on before
+    #[arg(long)]
+    all: bool,
+}
+
+impl ModuleArgs {
+    /// The module's name or path; `None` means all.
+    pub(crate) fn name(&self) -> Option<&OsStr> {
+        self.module.as_deref()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotArgs {
+    /// Names of snapshots, after the module's if several have one of that name
+    #[arg(num_args = 1.., required = true, value_name = "NAME")]
+    pub(crate) named: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OptionalModuleArgs {
+    /// A module's name in rsyncd.conf, or the absolute path of its directory [default: all]
+    #[arg(conflicts_with = "all")]
+    module: Option<OsString>,
+    /// Every module that was worked on before
+    #[arg(long)]
+    all: bool,
+}
+
+impl OptionalModuleArgs {
+    /// The module's name or path; `None` means all.
+    pub(crate) fn name(&self) -> Option<&OsStr> {
+        self.module.as_deref()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FormatArgs {
+    /// Print JSON, which docs/json.md describes
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,260 @@
+//! `expire`: retires snapshots that the administrator names, or removes them at once.
+//!
+//! The order is [judged](crate::decide::expire_by_hand) before anything waits for a lock, so a
+//! mistake is told at once, and again under the locks of all roots that it names. Only then is the
+//! first snapshot touched. From there on each goes as in rotation ([`retire`]): it is retired as a
+//! whole, after a last look at its readers and pins, and only a retired one is removed. So an order that is killed half-way leaves each named snapshot visible, retired, or
+//! gone, and it can be given again.
+
+use chrono::{DateTime, Utc};
+
+use crate::decide::expire_by_hand::{ExpireFacts, RetiredSnapshot, refusals};
+use crate::decide::grade::Grade;
+use crate::decide::snapshot::Snapshot;
+use crate::decide::snapshot_reason::Pause;
+use crate::engine::usage::{Usage, UsageTree, freed};
+use crate::run::request::Request;
+use crate::run::rotate::{ExaminedRoot, examine};
+use crate::run::run_lock::RunLock;
+use crate::run::session::{Session, lease_terms};
+use crate::run::vanished::{self, retired_names};
+use crate::store::dir::c_name;
+use crate::store::layout::Subdir;
+use crate::store::leases::Leases;
+use crate::store::pinning::is_visible;
+use crate::store::retire::{self, LeaseRule};
+use crate::store::root::SnapshotRoot;
+use crate::store::state::State;
+use crate::tell::error::{Error, Result};
+
+/// What the administrator asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ExpireOrder {
+    /// Remove the snapshots at once, instead of only retiring them.
+    pub now: bool,
+    /// Fewer complete snapshots than `min_keep` may stay.
+    pub below_min_keep: bool,
+}
+
+/// What has become of a named snapshot, or would.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExpireOutcome {
+    Retired,
+    /// It was retired before, and nothing was to be done.
+    WasRetired,
+    Removed,
+    /// The administrator pinned it or brought it back meanwhile, or a reader has begun; or it could
+    /// not be moved.
+    Stays,
+}
+
+/// A named snapshot.
+#[derive(Debug, Clone)]
+pub(crate) struct NamedSnapshot {
+    pub name: String,
+    pub is_visible: bool,
+    pub is_retired: bool,
+    /// When it was retired, if it was and that is known.
+    pub retired: Option<DateTime<Utc>>,
+}
+
+/// An order for one root that may be carried out.
+#[derive(Debug)]
+pub(crate) struct JudgedOrder {
+    pub named: Vec<NamedSnapshot>,
+    /// Why rotation would expire nothing.
+    pub pause: Option<Pause>,
+}
+
+/// What became of one named snapshot.
+#[derive(Debug)]
+pub(crate) struct ExpiredSnapshot {
+    pub name: String,
+    pub outcome: ExpireOutcome,
+    /// When it was retired, if that is known.
+    pub retired: Option<DateTime<Utc>>,
+}
+
+/// What was done in one root.
+#[derive(Debug, Default)]
+pub(crate) struct ExpireReport {
+    pub named: Vec<ExpiredSnapshot>,
+    /// What the removal has freed; none if nothing was to be removed, or something is left.
+    pub freed: Option<Usage>,
+    /// What went wrong.
+    pub errors: Vec<Error>,
+    /// What was noticed on the way.
+    pub warnings: Vec<String>,
+}
+
+impl ExpireReport {
+    /// What is done if nothing goes wrong. When a snapshot is retired is not known yet.
+    pub(crate) fn expected(judged: &JudgedOrder, order: ExpireOrder) -> Self {
+        let named = judged.named.iter().map(|one| ExpiredSnapshot {
+            name: one.name.clone(),
+            outcome: match one.is_visible {
+                _ if order.now => ExpireOutcome::Removed,
+                true => ExpireOutcome::Retired,
+                false => ExpireOutcome::WasRetired,
+            },
+            retired: one.retired,
+        });
+        ExpireReport { named: named.collect(), ..ExpireReport::default() }
+    }
+}
+
+/// Judges the order for the snapshots `names` of one root. Changes nothing.
+///
+/// # Errors
+/// [`Error::Policy`] without a usable policy: then `min_keep` is not known. [`Error::Usage`] if one
+/// of the snapshots has to stay, or is not there any more.
+pub(crate) fn judge(session: Session, names: &[&str], order: ExpireOrder) -> Result<JudgedOrder> {
+    let Session { target, root, clock } = session;
+    if !target.trouble.is_empty() {
+        return Err(Error::Policy(target.trouble.clone()));
+    }
+    let now = clock.now();
+    let ExaminedRoot { list, state, decision } = examine(target, root, now, Some(clock.reading()))?;
+    let retired = retired_names(root)?;
+    let snapshots: Vec<Snapshot> =
+        decision.verdicts.iter().map(|verdict| verdict.snapshot.clone()).collect();
+    let named: Vec<NamedSnapshot> = names
+        .iter()
+        .map(|name| NamedSnapshot {
+            name: (*name).to_string(),
+            is_visible: snapshots.iter().any(|snapshot| snapshot.name == *name),
+            is_retired: retired.iter().any(|retired| retired == name),
+            retired: state
+                .retired
+                .get(*name)
+                .copied()
+                .filter(|_| retired.iter().any(|it| it == name)),
+        })
+        .collect();
+    let guarded = state.pins.iter().filter(|(_, pin)| pin.is_of_anomaly());
+    let leases = Leases::look(root)?;
+    let terms = lease_terms(target, now);
+    let removed = retired.iter().filter(|_| order.now).map(|name| RetiredSnapshot {
+        name,
+        pin: state.pins.get(name).map(|pin| pin.reason.as_str()),
+        reader: leases.holder(name, terms),
+    });
+    let removed: Vec<RetiredSnapshot> = removed.collect();
+    let facts = ExpireFacts {
+        snapshots: &snapshots,
+        compared: list.newest(Grade::Complete, now).map(|newest| newest.name.text.as_str()),
+        guarded: &guarded.map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        retired: &removed,
+        root: &root.label(),
+        named: names,
+        min_keep: target.policy.min_keep,
+        below_min_keep: order.below_min_keep,
+        now,
+    };
+    let gone = named.iter().filter(|one| !one.is_visible && !one.is_retired);
+    let gone = gone.map(|one| format!("{} is there no longer", one.name));
+    let doubled = named.iter().filter(|one| one.is_visible && one.is_retired && !order.now);
+    let doubled = doubled.map(|one| {
+        format!(
+            "{} stays: a retired snapshot of that name can still be brought back; `--now` removes \
+             both",
+            one.name
+        )
+    });
+    let refusals: Vec<String> = refusals(&facts).into_iter().chain(gone).chain(doubled).collect();
+    match refusals.is_empty() {
+        true => Ok(JudgedOrder { named, pause: decision.pause }),
+        false => Err(Error::Usage(format!(
+            "{}: nothing was expired: {}",
+            target.label(),
+            refusals.join("; ")
+        ))),
+    }
+}
+
+/// Takes the lock of the root.
+///
+/// # Errors
+/// [`Error::Busy`] if another run holds it all the time.
+pub(crate) fn lock(session: Session) -> Result<RunLock> {
+    let is_covered = || Error::Bug("an expiry was covered by another run");
+    RunLock::acquire(session, &Request::rotation())?.ok_or_else(is_covered)
+}
+
+/// Carries out an order that was judged under the lock.
+///
+/// # Errors
+/// If nothing could be done at all; the report holds what failed later.
+pub(crate) fn carry_out(
+    session: Session,
+    judged: &JudgedOrder,
+    order: ExpireOrder,
+) -> Result<ExpireReport> {
+    let Session { root, clock, .. } = session;
+    let mut report = ExpireReport::default();
+    report.warnings.extend(vanished::read_and_note(session)?);
+    let names_of = |is_wanted: &dyn Fn(&NamedSnapshot) -> bool| -> Vec<String> {
+        judged.named.iter().filter(|one| is_wanted(one)).map(|one| one.name.clone()).collect()
+    };
+    // A reader that came since keeps what it reads.
+    let leases = LeaseRule::Hold(session.lease_terms());
+    // Counted now, while all of it is there.
+    let usage = if order.now { would_free(root, judged, None)? } else { None };
+    if order.now {
+        // A snapshot cannot be retired as long as a retired one has its name.
+        let retired = names_of(&|one| one.is_retired);
+        report.errors.extend(retire::remove(root, &retired, leases)?.errors);
+    }
+    let visible = names_of(&|one| one.is_visible);
+    report.errors.extend(retire::retire(root, &visible, leases, clock.now())?.errors);
+    if order.now {
+        let retired = retire::retired(root)?;
+        let going: Vec<String> =
+            visible.into_iter().filter(|name| retired.contains(name)).collect();
+        report.errors.extend(retire::remove(root, &going, leases)?.errors);
+    }
+    let (state, retired) = (State::read(root.private())?, retire::retired(root)?);
+    for NamedSnapshot { name, is_visible: was_visible, .. } in &judged.named {
+        let outcome = match () {
+            () if is_visible(root, name)? => ExpireOutcome::Stays,
+            () if !retired.contains(name) => ExpireOutcome::Removed,
+            () if order.now => ExpireOutcome::Stays,
+            () if *was_visible => ExpireOutcome::Retired,
+            () => ExpireOutcome::WasRetired,
+        };
+        let retired = if retired.contains(name) { state.retired.get(name).copied() } else { None };
+        report.named.push(ExpiredSnapshot { name: name.clone(), outcome, retired });
+    }
+    let is_done = report.named.iter().all(|one| one.outcome != ExpireOutcome::Stays);
+    if is_done {
+        // On a full disk the time of retirement cannot be written, and the space is needed.
+        let errors = std::mem::take(&mut report.errors);
+        let (minor, errors): (Vec<Error>, Vec<Error>) =
+            errors.into_iter().partition(Error::is_lack_of_space);
+        report.errors = errors;
+        report.warnings.extend(minor.iter().map(ToString::to_string));
+    }
+    report.freed = usage.filter(|_| is_done && report.errors.is_empty());
+    Ok(report)
+}
+
+/// What the removal of all of the named snapshots would free, up to `max_entries`.
+pub(crate) fn would_free(
+    root: &SnapshotRoot,
+    judged: &JudgedOrder,
+    max_entries: Option<u64>,
+) -> Result<Option<Usage>> {
+    let expired = if root.is_registered() { Some(root.subdir(Subdir::Expired)?) } else { None };
+    let mut trees = Vec::new();
+    for NamedSnapshot { name, is_visible, is_retired, .. } in &judged.named {
+        let here = is_visible.then_some((root.directory(), root.path.as_path()));
+        let there = expired.as_ref().filter(|_| *is_retired).map(|expired| expired.dir());
+        let there = there.map(|dir| (dir.directory, dir.path));
+        trees.extend(here.into_iter().chain(there).map(|(parent, parent_path)| UsageTree {
+            parent,
+            parent_path,
+            name: c_name(name),
+        }));
+    }
+    Ok(freed(&trees, max_entries))
+}

@@ -1,0 +1,92 @@
+//! `release`: each option says what it has ended, and everything that still stands.
+
+use crate::support;
+
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+use support::module::{Module, NAME};
+use support::{time::wait_until, tree};
+
+/// A module on which everything lies at once: state lost, damage, torn, due, a client that has not
+/// finished, and a snapshot that vanished.
+fn troubled() -> (Module, String) {
+    let module = Module::new();
+    tree::small(&module.latest);
+    let gone = module.expect_snapshot();
+    tree::write(&module.latest.join("new"), "x");
+    module.expect_snapshot();
+    fs::write(module.private("state.toml"), "damaged").expect("written");
+    module.run_hook().exits(&[0, 4]);
+    module.write_policy("[defaults]\nlock_wait = \"0s\"\n");
+    let lock = module.hold_lock();
+    module.run_hook().exits(&[3]);
+    module.run_hook_after(12).exits(&[3]);
+    drop(lock);
+    module.write_policy("[defaults]\nlock_wait = \"20s\"\n");
+    sleep(Duration::from_millis(50));
+    fs::remove_dir_all(module.snapshot(&gone)).expect("removed");
+    tree::set_mode(&module.latest.join("read me"), 0o600);
+    module.run(&["verify", NAME]).exits(&[1]);
+    fs::write(module.latest.join(".rsync-system-backup-partial"), "").expect("a file");
+    (module, gone)
+}
+
+const STANDING: [(&str, &str); 6] = [
+    ("nothing expires yet: state.toml was damaged", ""),
+    ("1 file in 1 snapshot has been altered in place", "--damage"),
+    ("the module is still torn by a failed push", "--torn"),
+    ("snapshots are partial until the client has finished", ""),
+    ("a snapshot is due since", ""),
+    ("is gone, and no run of rsyncd-snapshot removed it", "--vanished"),
+];
+
+#[test]
+fn each_release_says_what_it_ended_and_what_still_stands() {
+    for (option, ended) in [
+        ("--torn", "no longer torn"),
+        ("--damage", "1 altered file accepted as found"),
+        ("--unseen", "no push whose process cannot be seen"),
+        ("--vanished", "accepted as gone: 20"),
+        ("", "nothing to release"),
+    ] {
+        let (module, _) = troubled();
+        let arguments: Vec<&str> =
+            ["release", NAME, option].into_iter().filter(|word| !word.is_empty()).collect();
+        let run = module.run(&arguments).exits(&[0, 4]);
+        let said = run.stdout();
+        assert!(said.starts_with(&format!("{NAME}: {ended}")), "{option}: {run}");
+        assert_eq!(said.lines().count(), 1, "{option}: {run}");
+        for (text, ends) in STANDING {
+            let is_ended = ends == option && !option.is_empty();
+            assert_eq!(said.contains(text), !is_ended, "{option}: {text}: {run}");
+        }
+    }
+}
+
+#[test]
+fn nothing_stands_after_all_is_released() {
+    let (module, _) = troubled();
+    fs::remove_file(module.latest.join(".rsync-system-backup-partial")).expect("removed");
+    for option in ["--torn", "--damage", "--vanished"] {
+        module.run(&["release", NAME, option]).exits(&[0, 4]);
+    }
+    module.run(&["rotate", NAME, "--confirm"]).exits(&[0, 4]);
+    module.run(&["snapshot", NAME]).exits(&[0, 4]);
+    wait_until("the module is in order", || module.run(&["check", NAME]).code() == Some(0));
+    let run = module.run(&["release", NAME]).exits(&[0]);
+    assert_eq!(run.stdout(), format!("{NAME}: nothing to release\n"), "{run}");
+}
+
+#[test]
+fn a_broken_policy_stands_and_hides_no_other_trouble() {
+    let (module, gone) = troubled();
+    module.write_policy("[defaults]\nmin_keep = \"x\"\n");
+    module
+        .run(&["release", NAME])
+        .exits(&[0, 4])
+        .says("nothing expires yet, since the policy cannot be used: ")
+        .says("release --torn")
+        .says(&gone);
+}
