@@ -46,7 +46,15 @@ pub(crate) fn run(
     let root = target.open_root()?;
     let [program, arguments @ ..] = words else { return Ok(CANNOT_RUN) };
     let reader = format!("`hold {}` (process {})", escape(program.as_bytes()), id());
-    let lease = Lease::take(&root, LeasedSnapshots::one(name), &reader, &Clock::System)?;
+    let lease = match Lease::take(&root, LeasedSnapshots::one(name), &reader, &Clock::System) {
+        Err(error) if error.is_read_only() => {
+            log::warn!(
+                "{name} is not held, but only a run that can write there changes it: {error}"
+            );
+            None
+        }
+        taken => Some(taken?),
+    };
     let directory = root.path.join(name);
     let with_directory = |word: &OsString| put_in_place(word, directory.as_os_str());
     umask(inherited);
@@ -55,7 +63,9 @@ pub(crate) fn run(
         .env(HELD, &directory)
         .exec();
     // The command was not run.
-    let _ = lease.end();
+    if let Some(Err(error)) = lease.map(Lease::end) {
+        log::debug!("the lease stays until this process has ended: {error}");
+    }
     log::error!("cannot run {}: {error}", escape(program.as_bytes()));
     Ok(if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN })
 }

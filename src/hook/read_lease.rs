@@ -83,8 +83,8 @@ impl ReadRoots {
 
 fn warn(label: &str, request: &TransferRequest, root: &str, error: &Error) {
     log::warn!(
-        "{label}: {} reads snapshots in {root} without a lease, so a run may remove them \
-         meanwhile: {error}",
+        "{label}: {} reads snapshots in {root} without a lease, so a run that can write there may \
+         remove them meanwhile: {error}",
         request.client.identity()
     );
 }

@@ -10,7 +10,7 @@
 //! the same reason a lease need not survive a crash of the machine, and is never synced.
 //!
 //! On a full disk a lease may be an empty file. Like any that cannot be understood, it is one on
-//! all snapshots, by a process that cannot be seen.
+//! all snapshots, by the process of its name.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use nix::errno::Errno;
@@ -237,7 +237,7 @@ fn stored_in(dir: Option<&OwnedDir>) -> Result<Vec<StoredLease>> {
     let census = Census::default();
     let mut stored = Vec::new();
     for file in names_in(dir)? {
-        let Some((namespace, ..)) = read_name(&file) else { continue };
+        let Some((namespace, pid, _)) = read_name(&file) else { continue };
         let entry = match dir::read(dir, &file) {
             // Its reader has finished since the directory was listed.
             Ok(None) => continue,
@@ -253,7 +253,8 @@ fn stored_in(dir: Option<&OwnedDir>) -> Result<Vec<StoredLease>> {
                 Process::liveness_of_any(owner, worker.as_ref(), origin, &census)
             }
             (None, EntryOrigin::EarlierBoot) => Liveness::Dead,
-            // Its number may have been reused since.
+            (None, EntryOrigin::Here) if matches!(Process::of(pid), Ok(None)) => Liveness::Dead,
+            // The number may have been used again since.
             (None, _) => Liveness::Unknown,
         };
         let began = entry.as_ref().map_or_else(|| modified(dir, &file), |entry| entry.began);

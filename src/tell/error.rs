@@ -262,6 +262,11 @@ impl Error {
         matches!(self.errno(), Some(libc::ENOSPC | libc::EDQUOT))
     }
 
+    /// Whether the file system is read-only.
+    pub fn is_read_only(&self) -> bool {
+        self.errno() == Some(libc::EROFS)
+    }
+
     /// Whether the call fails again until an administrator changes something.
     pub fn is_lasting(&self) -> bool {
         matches!(self.errno(), Some(libc::EPERM | libc::EXDEV | libc::EROFS | libc::EBUSY))

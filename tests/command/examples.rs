@@ -135,6 +135,8 @@ fn the_example_policy_shows_every_key_of_the_documentation() {
         "min_age",
         "max_expire",
         "keep_partial",
+        "grace",
+        "max_lease",
         "time_zone",
         "clock_jump",
         "snapshot_on_exit",

@@ -179,7 +179,7 @@ fn two_readers_hold_a_snapshot_until_both_have_ended() {
     let site = Site::new(&module, EXPIRING);
     let first = module.snapshots().remove(0);
     let one = site.read_slowly(&format!("{first}/"), "one");
-    let other = site.read_slowly(&format!("{first}/d1"), "other");
+    let other = site.read_slowly(&format!("{first}/"), "other");
     assert_eq!(leases(&module).len(), 2);
     kill(one);
     site.push();
@@ -229,12 +229,12 @@ fn after_max_lease_a_reader_gets_an_error() {
     let first = module.snapshots().remove(0);
     let mut reader = site.read_slowly(&format!("{first}/"), "restored");
     std::thread::sleep(Duration::from_secs(1));
-    let made: Vec<String> = (0..3).map(|_| site.push()).collect();
-    assert!(!module.snapshots().contains(&first));
-    for name in &made {
-        let recycled = module.record(name)["work"].get("recycled").cloned();
+    for _ in 0..3 {
+        let made = site.push();
+        let recycled = module.record(&made)["work"].get("recycled").cloned();
         assert_ne!(recycled.as_ref().and_then(toml::Value::as_str), Some(first.as_str()));
     }
+    assert!(!module.snapshots().contains(&first));
     assert!(!reader.wait().expect("its status").success(), "an error, not a mixture");
     assert!(states(&site.restored("restored")).iter().all(|state| state == "state 0001"));
 }
@@ -257,6 +257,8 @@ fn read(module: &Module, path: &Path, words: &[&str], pid: u32) -> Command {
 
 /// What is leased after that: nothing, all, or the names. The lease is removed.
 fn leased(module: &Module, path: &Path, words: &[&str]) -> Option<Vec<String>> {
+    let section = format!("[restore]\npath = {}\nread only = yes\n", path.display());
+    module.write_rsyncd_conf(&section);
     Run::of(&mut read(module, path, words, std::process::id())).exits(&[0]);
     let found = leases(module);
     for file in names_in(&module.private("leases")) {
@@ -270,8 +272,13 @@ fn leased(module: &Module, path: &Path, words: &[&str]) -> Option<Vec<String>> {
     Some(names.unwrap_or_else(|| vec!["ALL".to_string()]))
 }
 
-const OLD: [&str; 3] =
-    ["2020-01-01T00-00-00Z", "2020-01-02T00-00-00Z-partial", "2019-08-02 12:00:00"];
+/// The last is the newest complete one, which stays.
+const OLD: [&str; 4] = [
+    "2020-01-01T00-00-00Z",
+    "2020-01-02T00-00-00Z-partial",
+    "2019-08-02 12:00:00",
+    "2021-01-01T00-00-00Z",
+];
 
 fn with_old() -> Module {
     let module = Module::new();

@@ -3,8 +3,10 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use rsyncd_snapshot::decide::clock_jump::ClockJump;
 use rsyncd_snapshot::decide::duration_text::DurationText;
+use rsyncd_snapshot::decide::free_space_candidates::free_space_candidates;
 use rsyncd_snapshot::decide::frequency::{Frequency, SlotCount};
 use rsyncd_snapshot::decide::grade::Grade;
+use rsyncd_snapshot::decide::lease::SnapshotReader;
 use rsyncd_snapshot::decide::policy::{Policy, Prefer};
 use rsyncd_snapshot::decide::retention::decide_before_guards;
 use rsyncd_snapshot::decide::rotation::decide;
@@ -412,4 +414,57 @@ fn a_larger_count_never_keeps_fewer() {
 #[test]
 fn no_snapshots_give_no_verdicts() {
     assert!(decided(&[], &Policy::default()).verdicts.is_empty());
+}
+
+// -- Readers ---------------------------------------------------------------------------------------
+
+fn read(time: &str) -> Snapshot {
+    let reader = SnapshotReader { name: "user anna".to_string(), since: at(time) };
+    Snapshot { reader: Some(reader), ..taken(time) }
+}
+
+#[test]
+fn a_reader_only_turns_goes_into_stays() {
+    let snapshots =
+        [read("2026-01-01T00:00:00Z"), taken("2026-01-02T00:00:00Z"), read("2026-01-03T00:00:00Z")];
+    let now = at("2026-01-03T12:00:00Z");
+    let mut rules = daily(1);
+    rules.max_expire = 1;
+    let decision = decide(&snapshots, &RotationHistory::default(), &rules, now);
+    let kept: Vec<bool> = decision.verdicts.iter().map(|verdict| verdict.keep).collect();
+    assert_eq!((kept, decision.deferred), (vec![true, false, true], 0));
+    assert!(matches!(decision.verdicts[0].reasons[..], [SnapshotReason::Read(_)]));
+    assert!(!decision.verdicts[2].reasons.iter().any(|it| matches!(it, SnapshotReason::Read(_))));
+}
+
+/// A client that reads all of them would else let the guard believe that little goes.
+#[test]
+fn a_reader_hides_no_change_of_policy() {
+    let snapshots: Vec<Snapshot> =
+        (1..=9).map(|day| read(&format!("2026-01-{day:02}T00:00:00Z"))).collect();
+    let history =
+        RotationHistory { rules: Some("others".to_string()), ..RotationHistory::default() };
+    let decision = decide(&snapshots, &history, &daily(1), at("2026-01-09T12:00:00Z"));
+    assert_eq!(decision.pause, Some(Pause::MostOfHistory { going: 8, of: 9 }));
+}
+
+#[test]
+fn space_takes_first_what_only_a_reader_keeps() {
+    let snapshots = [
+        taken("2026-01-01T00:00:00Z"),
+        read("2026-01-01T12:00:00Z"),
+        partial("2026-01-02T00:00:00Z"),
+        read("2026-01-03T00:00:00Z"),
+        taken("2026-01-04T00:00:00Z"),
+    ];
+    let rules = Policy { keep_partial: 1, ..daily(9) };
+    let now = at("2026-01-04T12:00:00Z");
+    let decision = decide(&snapshots, &RotationHistory::default(), &rules, now);
+    let names = |min_keep| -> Vec<&str> {
+        let candidates = free_space_candidates(&decision, min_keep);
+        candidates.iter().map(|verdict| &verdict.snapshot.name[8..13]).collect()
+    };
+    assert_eq!(names(1), ["01T12", "02T00", "01T00", "03T00"]);
+    assert_eq!(names(2), ["01T12", "02T00", "01T00"], "it counts for no floor");
+    assert_eq!(names(3), ["01T12", "02T00"]);
 }
