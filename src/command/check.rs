@@ -9,7 +9,9 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::command::client_view::{self, ClientView};
 use crate::command::finding::{Finding, Severity};
+use crate::command::full_commands::with_module;
 use crate::command::writers::Writers;
 use crate::command::{config_findings, print_json, root_findings};
 use crate::config::forbidden::offers_only_reading;
@@ -28,6 +30,7 @@ struct CheckedModuleView {
     module: String,
     status: Severity,
     findings: Vec<Finding>,
+    clients: Vec<ClientView>,
 }
 
 #[derive(Serialize)]
@@ -60,7 +63,7 @@ pub(crate) fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Resu
 
 fn view(module: String, findings: Vec<Finding>) -> CheckedModuleView {
     let status = findings.iter().map(|finding| finding.level).max().unwrap_or(Severity::Ok);
-    CheckedModuleView { module, status, findings }
+    CheckedModuleView { module, status, findings, clients: Vec::new() }
 }
 
 fn to_text(view: &CheckView) -> String {
@@ -119,7 +122,14 @@ fn checked(
     around: &Surroundings,
 ) -> CheckedModuleView {
     match target {
-        Ok(target) => view(label, check_module(&target, around)),
+        Ok(target) => {
+            let mut findings = check_module(&target, around);
+            for finding in &mut findings {
+                finding.message = with_module(&finding.message, &target.argument());
+            }
+            let clients = client_view::of_module(&target);
+            CheckedModuleView { clients, ..view(label, findings) }
+        }
         Err(error) => view(label, vec![Finding::new(Severity::Critical, error.to_string())]),
     }
 }
@@ -195,6 +205,13 @@ pub(crate) fn check_without_conf(target: &Target) -> Vec<Finding> {
 }
 
 fn check_module(target: &Target, around: &Surroundings) -> Vec<Finding> {
+    // What a newer version wrote is not understood here, so nothing else about it is told.
+    let found = match root_findings::of_root(target) {
+        Err(error @ Error::Newer { .. }) => {
+            return vec![Finding::new(Severity::Critical, error.to_string())];
+        }
+        found => found,
+    };
     let mut findings = Vec::new();
     let writers = around.writers.as_ref();
     let module =
@@ -216,7 +233,7 @@ fn check_module(target: &Target, around: &Surroundings) -> Vec<Finding> {
     findings.extend(
         target.lost_history().map(|lost| Finding::new(Severity::Critical, lost.to_string())),
     );
-    match root_findings::of_root(target) {
+    match found {
         Ok(found) => {
             // A warning of the last run that still holds is shown once.
             findings.retain(|known| !found.iter().any(|finding| finding.message == known.message));

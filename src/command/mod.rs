@@ -4,12 +4,15 @@
 //! This file finds the modules that a command works on, confines the process to them before
 //! anything is changed, and works on one after the other.
 
+pub(crate) mod age_findings;
 pub(crate) mod check;
+pub(crate) mod client_view;
 pub(crate) mod config_findings;
 pub(crate) mod expire;
 pub(crate) mod expired;
 pub(crate) mod finding;
 pub(crate) mod freed_space;
+pub(crate) mod full_commands;
 pub(crate) mod hold;
 pub(crate) mod import_policy;
 pub(crate) mod lease_findings;
@@ -51,10 +54,12 @@ use crate::decide::root_overlap::Opener;
 use crate::engine::responsiveness::is_responsive;
 use crate::module::confine;
 use crate::module::context::Context;
+use crate::module::expected;
 use crate::module::known_modules::{self, KnownModule};
 use crate::module::target::Target;
 use crate::store::memory::{RunFailure, RunKind};
 use crate::store::other_modules::OtherModules;
+use crate::system::clock::Clock;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, shell_path};
 use crate::tell::exit::Exit;
@@ -146,6 +151,9 @@ impl Context {
         let targets = self
             .targets(module, true)
             .inspect_err(|error| self.remember_unresolved(module, kind, error))?;
+        if module.is_none() {
+            expected::note(&self.settings, Clock::System.now());
+        }
         let others = self.other_modules();
         let mut skipped = Exit::Done;
         let mut kept = Vec::new();
@@ -249,6 +257,8 @@ impl Context {
         }
         let mut worst = Exit::Done;
         for (label, target) in targets {
+            // The level of one module must not silence what is said of the next one.
+            self.reset_level();
             // With a single named module, lines need not name it.
             set_subject(Some(label.clone()).filter(|_| !single));
             let done = target.and_then(|target| {
@@ -267,6 +277,7 @@ impl Context {
             }
         }
         set_subject(None);
+        self.reset_level();
         Ok(worst)
     }
 }

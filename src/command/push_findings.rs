@@ -1,19 +1,27 @@
 //! The findings of `check` about failed and unfinished pushes.
 
+use std::path::Path;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::config::policy_value::key_text;
+use crate::config::settings::POLICY_FILE;
 use crate::decide::duration_text::roughly;
+use crate::decide::exit_status::ExitStatus;
+use crate::decide::push_history::FailedEnd;
 use crate::decide::pushes_without_snapshot::{
     PUSHES_WITHOUT_SNAPSHOT_LIMIT, PushesWithoutSnapshot,
 };
 use crate::decide::torn_mark::{TornMark, UNHEALED_LIMIT};
 use crate::decide::transfer_reason::TransferReason;
+use crate::decide::verdict_facts::PARTIAL_TRANSFER;
+use crate::module::target::Target;
 use crate::store::completion::{self, UnfinishedFile};
 use crate::store::record::Record;
 use crate::store::root::SnapshotRoot;
 use crate::system::syscalls::stat_below;
 use crate::tell::counted;
-use crate::tell::escape::unescape;
+use crate::tell::escape::{escape_path, shell_path, unescape};
 
 /// How long a client may take over a backup.
 const UNFINISHED_AFTER: TimeDelta = TimeDelta::days(1);
@@ -29,9 +37,9 @@ pub(crate) fn unfinished_backup(root: &SnapshotRoot, now: DateTime<Utc>) -> Opti
         return Some(format!(
             "a client has begun a backup and not finished it, at {} by its clock, which is ahead \
              of this server's: set that clock; snapshots are partial until the backup is finished; \
-             if it never will be, remove {} from the module",
+             if it never will be, run `rm {}`",
             since.format("%FT%TZ"),
-            completion::UNFINISHED
+            unfinished_file(root)
         ));
     }
     if now - since <= UNFINISHED_AFTER {
@@ -39,10 +47,14 @@ pub(crate) fn unfinished_backup(root: &SnapshotRoot, now: DateTime<Utc>) -> Opti
     }
     Some(format!(
         "a client has begun a backup {} ago and not finished it, so snapshots are partial until it \
-         does; if it will never come, remove {} from the module",
+         does: run the backup there again; if it will never come, run `rm {}`",
         roughly(now - since),
-        completion::UNFINISHED
+        unfinished_file(root)
     ))
+}
+
+fn unfinished_file(root: &SnapshotRoot) -> String {
+    shell_path(&root.module_path.join(completion::UNFINISHED))
 }
 
 /// How long rsync may take over one file.
@@ -68,13 +80,14 @@ pub(crate) fn stale_temporaries(
 }
 
 /// Failed pushes that no later push can make up for without the administrator.
-pub(crate) fn failed_pushes(torn: &TornMark) -> Vec<String> {
+pub(crate) fn failed_pushes(target: &Target, torn: &TornMark) -> Vec<String> {
+    let release = target.command("release", "--torn");
     let unhealed = torn.unhealed().into_iter().map(|(client, request, path)| {
         format!(
             "the failed push of {client} to {request} left the directory {path} unfinished, and \
              {UNHEALED_LIMIT} good pushes to that place have not finished it: it may be another \
              job's, or excluded by now; repeat that job, or if the directory is right as it is, \
-             run `release --torn`"
+             run `{release}`"
         )
     });
     let mut addresses = torn.only_by_address();
@@ -84,73 +97,123 @@ pub(crate) fn failed_pushes(torn: &TornMark) -> Vec<String> {
         format!(
             "only a push from the same {} that does the same or more makes up for a failed one; \
              where a client's address changes, let it log in (`auth users` in rsyncd.conf), or run \
-             `release --torn`",
+             `{release}`",
             addresses.join(", ")
         )
     });
     unhealed.chain(by_address).collect()
 }
 
-/// Pushes in a row that brought no complete snapshot, with the remedy for their cause.
-pub(crate) fn pushes_without_snapshot(found: &PushesWithoutSnapshot) -> Option<String> {
+/// Pushes in a row that brought no complete snapshot, with the remedy for their cause. `log`: where
+/// rsyncd logs.
+pub(crate) fn pushes_without_snapshot(
+    target: &Target,
+    found: &PushesWithoutSnapshot,
+    log: &str,
+) -> Option<String> {
     let PushesWithoutSnapshot { pushes, since, status, because } = found;
     if *pushes < PUSHES_WITHOUT_SNAPSHOT_LIMIT {
         return None;
     }
+    let accept = |status| as_complete(target, status);
     let remedy = match (status, because) {
-        (23, _) => {
-            "files could not be read or written: the client's output and rsyncd's log name them; \
-             if they may be missing, exclude them, or add 23 to `snapshot_on_exit`"
-        }
-        (25, _) => {
+        (_, TransferReason::ClientPartial) => format!(
+            "the client's output names the files; if they may be missing, exclude them there, or \
+             {}",
+            accept(PARTIAL_TRANSFER)
+        ),
+        (&PARTIAL_TRANSFER, _) => format!(
+            "the client's output and {log} name the files; if they may be missing, exclude them \
+             on the client, or {}",
+            accept(PARTIAL_TRANSFER)
+        ),
+        (25, _) => format!(
             "the client's `--max-delete` stopped it from removing what is gone (the client itself \
-             may report 0): raise that, or add 25 to `snapshot_on_exit`"
-        }
-        (_, TransferReason::ClientPartial) => {
-            "the client's output names the files; if they may be missing, exclude them, or add 23 \
-             to `snapshot_on_exit`"
-        }
+             may report 0): raise that on the client, or {}",
+            accept(25)
+        ),
         (_, TransferReason::ClientUnfinished) => {
-            "see what keeps that client from finishing its backup"
+            "run the backup on that client again, and see what keeps it from finishing".to_string()
         }
-        (_, TransferReason::Torn { .. }) => {
-            "repeat that push, or run `release --torn` if its client never comes back"
-        }
+        (_, TransferReason::Torn { .. }) => format!(
+            "repeat that push, or if its client never comes back, run `{}`",
+            target.command("release", "--torn")
+        ),
         (_, TransferReason::Running { .. }) => {
-            "let pushes to this module overlap less, or give each a module of its own"
+            "let pushes to this module overlap less, or give each client a module of its own"
+                .to_string()
         }
-        (_, TransferReason::NotInLedger) => "pre-xfer could not do its work: its log lines say why",
-        _ => {
-            "see the client's output and rsyncd's log; `partial_on_exit` makes partial snapshots \
-             of such pushes"
+        (_, TransferReason::NotInLedger) => {
+            "pre-xfer could not do its work: `journalctl -t rsyncd-snapshot` says why".to_string()
         }
+        _ => format!(
+            "see the client's output and {log}; `partial_on_exit` in the policy keeps what such \
+             pushes bring as partial snapshots"
+        ),
+    };
+    let end = match because {
+        TransferReason::Failed { .. } => because.to_string(),
+        because => format!("the last one ended with status {status}, and {because}"),
     };
     Some(format!(
-        "the last {pushes} pushes, since {}, ended with status {status} and brought no complete \
-         snapshot: {because}; {remedy}",
+        "the last {pushes} pushes, since {}, brought no complete snapshot: {end}; {remedy}",
         since.format("%FT%TZ")
     ))
 }
 
-pub(crate) fn describe_torn(torn: &TornMark) -> String {
+/// The line of the policy by which a status earns a complete snapshot.
+fn as_complete(target: &Target, status: i32) -> String {
+    let mut statuses = target.policy.snapshot_on_exit.clone();
+    statuses.push(status);
+    statuses.sort_unstable();
+    statuses.dedup();
+    let table = target.name.as_deref().map_or("defaults".to_string(), |name| {
+        format!("module.{}", key_text(&String::from_utf8_lossy(name)))
+    });
+    let file = target.policy_file.as_deref().unwrap_or(Path::new(POLICY_FILE));
+    format!("write `snapshot_on_exit = {statuses:?}` in [{table}] of {}", escape_path(file))
+}
+
+/// How long a failed push may wait for its client to repeat it before `check` says more about it.
+const TORN_FOR_LONG: TimeDelta = TimeDelta::days(1);
+
+/// The torn mark: whose push failed and how, what that means, and what to do. `failed`: the end of
+/// the last failed push, if the mark is of that.
+pub(crate) fn torn_module(
+    target: &Target,
+    torn: &TornMark,
+    failed: Option<&FailedEnd>,
+    now: DateTime<Utc>,
+) -> String {
     let since = torn.since.format("%FT%TZ");
     // A negative status does not come from rsyncd: the hook did not run, or the state was lost.
-    let end = match torn.status {
-        status @ 0.. => format!("a transfer ended with status {status}"),
-        _ => "it is not known how the last transfer ended".to_string(),
-    };
+    let free_bytes = failed.filter(|end| end.status == torn.status).and_then(|end| end.free_bytes);
+    let end = ExitStatus(torn.status).with_space(free_bytes);
+    let release = target.command("release", "--torn");
     let requests = torn.requests();
-    if requests.is_empty() {
-        return format!(
-            "torn since {since}, so the module may be a mixture of old and new files: {end}, and \
-             none has ended well and changed anything since; the next push that ends well, a \
-             `snapshot` that finds the module equal to the newest complete one, or `release \
-             --torn`, ends this"
-        );
-    }
+    let (what, next) = if requests.is_empty() {
+        let next = "push again; a good push that changes something ends this, and so does a \
+                    `snapshot` that finds the module equal to the newest complete snapshot";
+        (format!("a push of an unknown client failed ({end})"), next.to_string())
+    } else {
+        let what = match requests.len() {
+            1 => format!("the push of {} failed ({end})", requests.join("")),
+            _ => format!("pushes failed (the last with {end}): of {}", requests.join(", of ")),
+        };
+        (what, "push the same again from there".to_string())
+    };
+    let is_old = now - torn.since > TORN_FOR_LONG;
+    let age = if is_old {
+        format!(
+            ", for {} now, and no push since then did all that it was to do",
+            roughly(now - torn.since)
+        )
+    } else {
+        String::new()
+    };
     format!(
-        "torn since {since}, so the module may be a mixture of old and new files: {end}; not \
-         repeated yet: the push of {}; if it will never come, `release --torn`",
-        requests.join(", of ")
+        "torn since {since}{age}: {what}, so the module may be a mixture of old and new files, and \
+         its snapshots are partial. Next: {next}. If that client is gone, or the module is right \
+         as it is: {release}"
     )
 }

@@ -8,8 +8,7 @@
 use std::ffi::OsStr;
 
 use crate::command::print_done;
-use crate::command::run_findings::unseen_pushes;
-use crate::decide::liveness::unseen_limit;
+use crate::command::run_findings::Activity;
 use crate::decide::root_overlap::Opener;
 use crate::decide::rotation::pauses;
 use crate::decide::snapshot_reason::Pause;
@@ -34,12 +33,7 @@ pub(crate) fn release_anomaly(context: &Context, module: Option<&OsStr>) -> Resu
     release_each(context, module, |target| {
         let root = target.open_root()?;
         let mut unpinned = None;
-        let mut anomaly = None;
-        State::update(root.private(), |state| {
-            anomaly = state.anomaly.clone();
-            unpinned = state.release_anomaly();
-        })?;
-        forget_pause(target, anomaly.map(Pause::Anomaly));
+        State::update(root.private(), |state| unpinned = state.release_anomaly())?;
         Ok(match unpinned.as_deref() {
             None => "nothing to release".to_string(),
             Some([]) => "the pause after a large change is released".to_string(),
@@ -84,9 +78,7 @@ pub(crate) fn release_unseen(context: &Context, module: Option<&OsStr>) -> Resul
 /// If the module, its inode log or its state cannot be used.
 pub(crate) fn release_damage(context: &Context, module: Option<&OsStr>) -> Result<Exit> {
     release_each(context, module, |target| {
-        let damage = State::read(target.look_at_root()?.private())?.damage;
         let accepted = commands::accept(target, &Clock::System)?.altered_inodes.len();
-        forget_pause(target, damage.map(Pause::Damage));
         Ok(match accepted {
             0 => "nothing is altered".to_string(),
             count => format!("{} accepted as found", counted(count, "altered file")),
@@ -123,18 +115,6 @@ fn release_each(
     })
 }
 
-/// Removes the warning of a pause that has ended from what the last run warned of, which `check`
-/// shows.
-fn forget_pause(target: &Target, ended: Option<Pause>) {
-    let Some(ended) = ended.map(|pause| pause.to_string()) else { return };
-    let forgotten = target.memory.change(&target.module_path, |memory| {
-        memory.warnings.retain(|warning| !warning.ends_with(&ended));
-    });
-    if let Err(error) = forgotten {
-        log::debug!("{}: the last run's warnings stay remembered: {error}", target.label());
-    }
-}
-
 /// Everything that still keeps snapshots from expiring, from being made or from being complete.
 fn standing(target: &Target) -> Result<Vec<String>> {
     let root = target.look_at_root()?;
@@ -168,7 +148,7 @@ fn standing(target: &Target) -> Result<Vec<String>> {
         format!("a snapshot is due since {}: run `snapshot --due`", due.since.format("%FT%TZ"))
     });
     let entries = Ledger::look(&root, &target.memory.ledgers(&target.module_path))?;
-    let unseen = unseen_pushes(&entries, now, unseen_limit(target.policy.max_defer)).len();
+    let unseen = Activity::of(target, &root, state, &entries, now).unseen_pushes().len();
     let unseen = (unseen > 0).then(|| {
         let pushes = if unseen == 1 { "1 push".to_string() } else { format!("{unseen} pushes") };
         format!(

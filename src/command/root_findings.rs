@@ -3,20 +3,19 @@
 //! Reads only, and takes no lock. While a run is working, a finding may show what that run is about
 //! to change.
 
-use chrono::{DateTime, Utc};
-
+use crate::command::age_findings::Ages;
 use crate::command::finding::{Finding, Severity};
 use crate::command::lease_findings::long_leases;
 use crate::command::push_findings::{
-    failed_pushes, pushes_without_snapshot, stale_temporaries, unfinished_backup,
+    failed_pushes, pushes_without_snapshot, stale_temporaries, torn_module, unfinished_backup,
 };
-use crate::command::run_findings::{long_job, long_run, open_marks, unseen_pushes};
+use crate::command::run_findings::{Activity, long_job, long_run};
 use crate::command::unremovable_findings::unremovable_snapshots;
-use crate::decide::duration_text::roughly;
 use crate::decide::grade::Grade;
-use crate::decide::liveness::unseen_limit;
+use crate::decide::push_history::PushHistory;
 use crate::decide::snapshot_reason::Pause;
 use crate::decide::snapshot_verdict::Decision;
+use crate::decide::torn_mark::TornMark;
 use crate::module::target::Target;
 use crate::run::rotate::{self, ExaminedRoot};
 use crate::run::session::lease_terms;
@@ -24,10 +23,9 @@ use crate::run::{losses, order, vanished};
 use crate::store::leases::Leases;
 use crate::store::ledger::Ledger;
 use crate::store::root::SnapshotRoot;
-use crate::store::snapshots::ListedSnapshot;
+use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::system::clock::Clock;
-use crate::tell::counted;
 use crate::tell::error::Error;
 use crate::tell::escape::escape_path;
 
@@ -38,8 +36,12 @@ use crate::tell::escape::escape_path;
 pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     let now = Clock::System.now();
     if target.is_root_to_be_created() {
-        let message = format!("no run yet; the first one makes {}", escape_path(&target.root_path));
-        return Ok(vec![Finding::new(Severity::Ok, message)]);
+        let list = SnapshotList::default();
+        let ages = Ages::of(target, PushHistory::default(), &list, false, now);
+        let mut findings = ages.findings(false);
+        let message = format!("the first run makes {}", escape_path(&target.root_path));
+        findings.push(Finding::new(Severity::Ok, message));
+        return Ok(findings);
     }
     let root = target.look_at_root()?;
     let examined = rotate::examine(target, &root, now, Some(Clock::System.reading()))?;
@@ -55,17 +57,42 @@ pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     warnings.extend(lost_records(&root, state));
     let gone = vanished::look_at(&root, state, list).map(|gone| gone.message);
     warnings.extend(gone.unwrap_or_else(|error| Some(error.to_string())));
-    warnings.extend(ledger_and_marks(target, &root, state, now)?);
-    warnings.extend(state.torn.as_ref().map(failed_pushes).unwrap_or_default());
-    warnings.extend(state.pushes_without_snapshot.as_ref().and_then(pushes_without_snapshot));
+    let entries = Ledger::look(&root, &target.memory.ledgers(&target.module_path))?;
+    let activity = Activity::of(target, &root, state, &entries, now);
+    let history = push_history(target, state);
+    let failed = history.last_failed().map(|(_, end)| end);
+    let ages = Ages::of(target, history.clone(), list, activity.at_work().is_some(), now);
+    let awaits_client =
+        state.due.as_ref().is_some_and(|due| order::awaits_client(target, &root, due, now));
+    let torn = torn_mark(target, state);
+    warnings.extend(torn.as_ref().map(|torn| torn_module(target, torn, failed, now)));
+    warnings.extend(activity.due_mark(awaits_client));
+    warnings.extend(activity.orphans());
+    warnings.extend(activity.unseen_pushes());
+    warnings.extend(torn.iter().flat_map(|torn| failed_pushes(target, torn)));
+    warnings.extend(
+        state
+            .pushes_without_snapshot
+            .as_ref()
+            .and_then(|found| pushes_without_snapshot(target, found, &ages.log())),
+    );
     warnings.extend(unfinished_backup(&root, now));
     warnings.extend(newest.and_then(|record| stale_temporaries(&root, record, now)));
     let mut findings = of_severity(Severity::Warning, warnings);
+    let running = activity.running_pushes().into_iter();
+    findings.extend(running.map(|(severity, message)| Finding::new(severity, message)));
+    findings.extend(of_severity(Severity::Ok, activity.at_work()));
     findings.extend(pause_finding(decision));
 
     let recorded = newest_complete.and_then(|item| Some((item, item.record.as_ref()?)));
     let losses = recorded.map(|(item, record)| losses::remaining(&root, &item.name.text, record));
     findings.extend(of_severity(Severity::Warning, losses.unwrap_or_default()));
+    let copies = recorded
+        .iter()
+        .flat_map(|(item, record)| losses::remaining_copies(target, &item.name.text, record));
+    findings.extend(copies.map(|(can_mend, message)| {
+        Finding::new(if can_mend { Severity::Warning } else { Severity::Ok }, message)
+    }));
     findings.extend(of_severity(Severity::Warning, unremovable_snapshots(target, &root, decision)));
     findings.extend(of_severity(Severity::Warning, undated_snapshots(decision)));
     findings.extend(of_severity(Severity::Ok, long_job(target)));
@@ -73,13 +100,7 @@ pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     findings.extend(of_severity(Severity::Ok, long_leases(&leases, lease_terms(target, now))));
     findings.extend(of_severity(Severity::Ok, root.file_system_advice()));
 
-    let count = list.items.len();
-    let mut age = age_finding(target, newest_complete, count, root.is_registered(), now);
-    let pinned = list.items.iter().filter(|item| item.pin.is_some()).count();
-    if pinned > 0 {
-        age.message += &format!(", {pinned} pinned");
-    }
-    findings.push(age);
+    findings.extend(ages.findings(root.is_registered()));
     Ok(findings)
 }
 
@@ -92,20 +113,23 @@ fn lost_records(root: &SnapshotRoot, state: &State) -> Option<String> {
     Some(format!("{}, found at {}", root.lost_records(), found.format("%FT%TZ")))
 }
 
-fn ledger_and_marks(
-    target: &Target,
-    root: &SnapshotRoot,
-    state: &State,
-    now: DateTime<Utc>,
-) -> Result<Vec<String>, Error> {
-    let awaits_client =
-        state.due.as_ref().is_some_and(|due| order::awaits_client(target, root, due, now));
-    let lines = Ledger::look(root, &target.memory.ledgers(&target.module_path))?;
-    let limit = unseen_limit(target.policy.max_defer);
-    let max_defer = target.policy.max_defer.delta();
-    let mut warnings = open_marks(state, awaits_client, &lines, now, max_defer, limit);
-    warnings.extend(unseen_pushes(&lines, now, limit));
-    Ok(warnings)
+/// The torn mark, with one that this machine remembers outside the root.
+fn torn_mark(target: &Target, state: &State) -> Option<TornMark> {
+    let memory = target.memory.recall(&target.module_path);
+    match memory.and_then(|memory| memory.torn) {
+        Some(mark) => Some(mark.merged_with(state.torn.as_ref())),
+        None => state.torn.clone(),
+    }
+}
+
+/// The pushes of each client, with a failed one that this machine remembers outside the root.
+pub(crate) fn push_history(target: &Target, state: &State) -> PushHistory {
+    let mut history = state.pushes.clone();
+    let memory = target.memory.recall(&target.module_path);
+    if let Some(push) = memory.and_then(|memory| memory.failed_push) {
+        history.note(&push, |client| target.policy.watches(client));
+    }
+    history
 }
 
 fn pause_finding(decision: &Decision) -> Option<Finding> {
@@ -137,40 +161,4 @@ fn undated_snapshots(decision: &Decision) -> Option<String> {
             format!("{} snapshots are", undated.len())
         }
     ))
-}
-
-/// How old the newest complete snapshot is, against `max_age`.
-fn age_finding(
-    target: &Target,
-    newest: Option<&ListedSnapshot>,
-    count: usize,
-    registered: bool,
-    now: DateTime<Utc>,
-) -> Finding {
-    let max_age = target.policy.max_age;
-    let Some(newest) = newest else {
-        return match (registered, max_age) {
-            (false, _) => Finding::new(Severity::Ok, "no run yet"),
-            (true, None) => Finding::new(Severity::Ok, "no complete snapshot yet"),
-            (true, Some(max_age)) => Finding::new(
-                Severity::Warning,
-                format!("no complete snapshot yet, and max_age is {max_age}"),
-            ),
-        };
-    };
-    let age = now - newest.snapshot().verified_until;
-    let text = format!(
-        "{}, the newest complete one was current {} ago",
-        counted(count, "snapshot"),
-        roughly(age)
-    );
-    match max_age {
-        Some(limit) if age > limit.delta() * 2 => {
-            Finding::new(Severity::Critical, format!("{text}, more than twice max_age {limit}"))
-        }
-        Some(limit) if age > limit.delta() => {
-            Finding::new(Severity::Warning, format!("{text}, more than max_age {limit}"))
-        }
-        _ => Finding::new(Severity::Ok, text),
-    }
 }

@@ -10,8 +10,8 @@ use crate::decide::root_overlap::Opener;
 use crate::decide::verdict_facts::{AllowedSnapshot, Reporter};
 use crate::module::context::Context;
 use crate::module::target::Target;
-use crate::run::order;
 use crate::run::request::Request;
+use crate::run::{order, transfer};
 use crate::store::memory::RunKind;
 use crate::system::clock::Clock;
 use crate::tell::error::Result;
@@ -45,8 +45,10 @@ impl SnapshotOptions {
             Some(status) => {
                 let allowed =
                     AllowedSnapshot::of_status(status, Reporter::Client, target.policy.statuses());
+                let push = transfer::told_push(target, status, &Clock::System);
                 // Without a daemon, the client is not known.
-                Request { client: None, ..Request::transfer(allowed, status, Client::default()) }
+                let request = Request::transfer(allowed, status, Client::default());
+                Request { client: None, ended: Some(push), ..request }
             }
         };
         Request { rotates: self.rotates, ..request }

@@ -9,7 +9,7 @@ pub(crate) mod partial_links;
 pub(crate) mod policy_file;
 pub(crate) mod policy_keys;
 mod policy_syntax;
-mod policy_value;
+pub(crate) mod policy_value;
 pub(crate) mod rsyncd_conf;
 pub(crate) mod rsyncd_module;
 mod rsyncd_syntax;

@@ -11,10 +11,11 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::config::policy_keys::{KEYS, PARTIAL_ON_EXIT, SNAPSHOT_ON_EXIT};
+use crate::config::policy_keys::{CLIENT, KEYS, MAX_AGE, PARTIAL_ON_EXIT, SNAPSHOT_ON_EXIT};
 use crate::config::policy_syntax::{LinePositions, TomlText};
 use crate::config::policy_value::{PolicyMistake, PolicyValue, ValueResult, key_text};
 use crate::config::time_zone;
+use crate::decide::duration_text::DurationText;
 use crate::decide::policy::Policy;
 
 /// The policies of all modules, each of them valid.
@@ -64,6 +65,9 @@ impl Policies {
     }
 }
 
+/// How the path of a module's table begins; only there clients have tables.
+const MODULE_PREFIX: &str = "module.";
+
 const EMPTY: &str = "the file is empty: an empty policy may be the rest of a failed write, so \
                      nothing expires under it; remove it to use the built-in defaults, or write \
                      [defaults]";
@@ -110,18 +114,57 @@ impl PolicyReader {
         for (key, value) in table {
             let name = key.get_ref().as_ref();
             let key_path = format!("module.{}", key_text(name));
-            if name.is_empty() || name.chars().any(char::is_control) {
-                self.tell(
-                    key.span().start,
-                    format!(
-                        "{key_path}: a module's name is not empty and holds no control characters"
-                    ),
-                );
+            self.check_name("module", name, &key_path, key.span().start);
+            let mut policy = self.policy(key_path.clone(), value, defaults);
+            if let Some(clients) = value.get_ref().as_table().and_then(|table| table.get(CLIENT)) {
+                policy.client_max_age = self.clients(&format!("{key_path}.{CLIENT}"), clients);
             }
-            let policy = self.policy(key_path, value, defaults);
             modules.insert(name.to_string(), policy);
         }
         modules
+    }
+
+    /// The clients of a module, each with its `max_age`.
+    fn clients(
+        &mut self,
+        key_path: &str,
+        value: &Spanned<DeValue<'_>>,
+    ) -> BTreeMap<String, DurationText> {
+        let mut clients = BTreeMap::new();
+        let table = PolicyValue::new(key_path.to_string(), value).table();
+        for (key, value) in self.take(table).into_iter().flatten() {
+            let name = key.get_ref().as_ref();
+            let client_path = format!("{key_path}.{}", key_text(name));
+            self.check_name("client", name, &client_path, key.span().start);
+            let Some(keys) = self.take(PolicyValue::new(client_path.clone(), value).table()) else {
+                continue;
+            };
+            for (key, value) in keys {
+                let value_path = format!("{client_path}.{}", key_text(key.get_ref()));
+                if key.get_ref() != MAX_AGE {
+                    let is_table = value.get_ref().is_table();
+                    let hint =
+                        if is_table { " (a name that has a dot in it needs quotes)" } else { "" };
+                    let message = format!(
+                        "{value_path} is an unknown key{hint}; a client has only {MAX_AGE}"
+                    );
+                    self.tell(key.span().start, message);
+                    continue;
+                }
+                let max_age = PolicyValue::new(value_path, value).positive_span();
+                clients.extend(self.take(max_age).map(|max_age| (name.to_string(), max_age)));
+            }
+        }
+        clients
+    }
+
+    fn check_name(&mut self, what: &str, name: &str, key_path: &str, offset: usize) {
+        if name.is_empty() || name.chars().any(char::is_control) {
+            self.tell(
+                offset,
+                format!("{key_path}: a {what}'s name is not empty and holds no control characters"),
+            );
+        }
     }
 
     /// `base` with the values of one table over it.
@@ -134,6 +177,9 @@ impl PolicyReader {
         for (key, value) in table {
             let name = key.get_ref().as_ref();
             let value_path = format!("{key_path}.{}", key_text(name));
+            if name == CLIENT && key_path.starts_with(MODULE_PREFIX) {
+                continue;
+            }
             let Some((_, set)) = KEYS.iter().find(|(known, _)| *known == name) else {
                 self.tell(key.span().start, unknown_key(&value_path, value.get_ref().is_table()));
                 continue;
@@ -313,6 +359,7 @@ mod tests {
             free_space: Some(FreeSpace::Bytes(50 << 30)),
             anomaly_share: 25,
             max_age: Some(DurationText::from_seconds(2 * 86_400)),
+            client_max_age: BTreeMap::new(),
             log_level: log::LevelFilter::Debug,
             nice: 19,
             ionice: IoNice::BestEffort,
@@ -604,6 +651,28 @@ mod tests {
         // The recovered table of a repeated header is not to be trusted either.
         let text = "[module.a]\nnice = 1\n[module.b]\nnice = 1\n[module.a]\nstrict = 1\n";
         assert_eq!(parse(text).unwrap_err(), ["p.toml:5:9: this is not TOML: duplicate key"]);
+    }
+
+    #[test]
+    fn clients_of_a_module_have_a_max_age_of_their_own() {
+        let text = "[module.a]\nmax_age = \"1h\"\n[module.a.client.anna]\nmax_age = \"1d\"\n\
+                    [module.a.client.\"192.0.2.7\"]\nmax_age = \"2d\"\n";
+        let expected = [("192.0.2.7", 2), ("anna", 1)]
+            .map(|(name, days)| (name.to_string(), DurationText::from_seconds(days * 86_400)));
+        assert!(module(text, "a").client_max_age.into_iter().eq(expected));
+        assert!(module(text, "b").client_max_age.is_empty());
+        for (text, place, expected) in [
+            ("[module.a.client.192.0.2.7]\nmax_age = \"2d\"", "1:22:", "dot in it needs quotes"),
+            ("[module.a.client.x]\nkeep = 3", "2:1:", "a client has only max_age"),
+            ("[module.a.client.x]\nmax_age = 3", "2:11:", "it must be a duration"),
+            ("[module.a]\nclient = 3", "2:10:", "it must be a table"),
+            ("[module.a.client.\"\"]", "1:18:", "a client's name is not empty"),
+            ("[defaults.client.x]\nmax_age = \"1d\"", "1:11:", "is an unknown key"),
+        ] {
+            let mistakes = parse(text).expect_err(text);
+            assert!(mistakes[0].starts_with(&format!("p.toml:{place}")), "{mistakes:#?}");
+            assert!(mistakes[0].contains(expected), "{mistakes:#?}");
+        }
     }
 
     #[test]

@@ -49,11 +49,16 @@ pub(crate) const KEYS: [(&str, SetKey); 30] = [
     ("content_hashes", |policy, value| {
         value.boolean().map(|hashes| policy.content_hashes = hashes)
     }),
-    ("max_age", |policy, value| value.positive_span().map(|span| policy.max_age = Some(span))),
+    (MAX_AGE, |policy, value| value.positive_span().map(|span| policy.max_age = Some(span))),
     ("log_level", |policy, value| value.one_of(&LOG_LEVEL).map(|level| policy.log_level = level)),
     ("nice", |policy, value| value.integer(0..=19).map(|nice| policy.nice = nice as i32)),
     ("ionice", |policy, value| value.one_of(&IONICE).map(|class| policy.ionice = class)),
 ];
+
+pub(crate) const MAX_AGE: &str = "max_age";
+
+/// The table in a module's table that holds one table for each client.
+pub(crate) const CLIENT: &str = "client";
 
 pub(crate) const SNAPSHOT_ON_EXIT: &str = "snapshot_on_exit";
 

@@ -107,6 +107,22 @@ impl ClockHistory {
         self.doubt.as_ref()
     }
 
+    /// The present time, or if the clock is behind what it showed before, the time that it would
+    /// show without that step. So a time that is noted while the clock is behind does not seem long
+    /// past once the clock is right again.
+    pub fn not_before(&self, reading: &ClockReading) -> DateTime<Utc> {
+        let Some(AgreeingReadings { last, .. }) = &self.believed_readings else {
+            return reading.time;
+        };
+        let passed = if reading.is_of_boot(last) {
+            reading.seconds_since(last)
+        } else {
+            reading.uptime_seconds
+        };
+        let expected = last.time.checked_add_signed(TimeDelta::seconds(passed.max(0)));
+        expected.map_or(reading.time, |expected| expected.max(reading.time))
+    }
+
     /// What is known of the dates of this boot's snapshots, if the doubt began within this boot.
     pub(crate) fn dating_evidence(&self) -> Option<DatingEvidence<'_>> {
         let (doubt, believed) = (self.doubt.as_ref()?, self.believed_readings.as_ref()?);

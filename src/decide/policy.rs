@@ -4,7 +4,10 @@
 //! reads the values; nothing here can be invalid. Only the default of `time_zone`, the system's
 //! zone, is set there, since it has to be read.
 
+use std::collections::BTreeMap;
+
 use crate::decide::arguments::rewriting_option::RewritingOption;
+use crate::decide::client::Client;
 use crate::decide::duration_text::DurationText;
 use crate::decide::free_space::FreeSpace;
 use crate::decide::frequency::{Frequency, SlotCount};
@@ -89,8 +92,11 @@ pub struct Policy {
     pub free_space: Option<FreeSpace>,
     /// A push that changes or removes a larger share of the tree, in percent, pauses expiry.
     pub anomaly_share: u8,
-    /// `check` warns when the newest complete snapshot is older.
+    /// `check` warns when the last good push, or the newest complete snapshot, is older.
     pub max_age: Option<DurationText>,
+    /// `check` warns when the last good push of this client is older, by the name that the policy
+    /// gives the client.
+    pub client_max_age: BTreeMap<String, DurationText>,
     /// The least severe messages that are logged.
     pub log_level: log::LevelFilter,
     /// Scheduling priority, 0 (unchanged) to 19 (lowest).
@@ -111,6 +117,11 @@ impl Policy {
     /// Which exit statuses of transfers allow a complete or a partial snapshot.
     pub fn statuses(&self) -> Statuses<'_> {
         Statuses { complete: &self.snapshot_on_exit, partial: &self.partial_on_exit }
+    }
+
+    /// Whether the pushes of this client have a `max_age` of their own.
+    pub fn watches(&self, client: &Client) -> bool {
+        self.client_max_age.keys().any(|name| client.is_called(name))
     }
 }
 
@@ -149,6 +160,7 @@ impl Default for Policy {
             free_space: None,
             anomaly_share: 50,
             max_age: None,
+            client_max_age: BTreeMap::new(),
             log_level: log::LevelFilter::Info,
             nice: 0,
             ionice: IoNice::None,

@@ -7,7 +7,7 @@ use crate::decide::grade::Grade;
 use crate::decide::transfer_reason::TransferReason;
 use crate::decide::transfer_verdict::TransferVerdict;
 
-/// Pushes in a row that did not bring a complete snapshot, for the same reason.
+/// Pushes in a row that did not bring a complete snapshot, whatever the reasons.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PushesWithoutSnapshot {
@@ -37,25 +37,26 @@ impl PushesWithoutSnapshot {
             TransferReason::NothingWritten { .. }
             | TransferReason::LeftToClient
             | TransferReason::LeftToPushes { .. }
-            | TransferReason::TooSoon
-            | TransferReason::Unchanged { grade: Grade::Partial } => before,
+            | TransferReason::TooSoon => before,
             _ if verdict.covered() == Some(Grade::Complete) => None,
             because => {
-                let before = before.filter(|it| it.status == status && it.is_like(because));
-                let (pushes, since) = before.map_or((0, now), |it| (it.pushes, it.since));
+                let (pushes, since) = before.as_ref().map_or((0, now), |it| (it.pushes, it.since));
+                // If nothing has changed since a partial snapshot, what made that one partial still
+                // holds.
+                let standing = before.map(|it| it.because).filter(|_| is_unchanged(because));
                 Some(PushesWithoutSnapshot {
                     pushes: pushes.saturating_add(1),
                     since,
                     status,
-                    because: because.clone(),
+                    because: standing.unwrap_or_else(|| because.clone()),
                 })
             }
         }
     }
+}
 
-    fn is_like(&self, because: &TransferReason) -> bool {
-        std::mem::discriminant(&self.because) == std::mem::discriminant(because)
-    }
+fn is_unchanged(because: &TransferReason) -> bool {
+    matches!(because, TransferReason::Unchanged { .. })
 }
 
 #[cfg(test)]
@@ -77,10 +78,15 @@ mod tests {
             before = PushesWithoutSnapshot::after(before, 23, &failed(23), now);
             assert_eq!(before.as_ref().map(|it| it.pushes), Some(count));
         }
-        assert_eq!(
-            PushesWithoutSnapshot::after(before.clone(), 25, &failed(25), now).map(|it| it.pushes),
-            Some(1)
-        );
+        let other = PushesWithoutSnapshot::after(before.clone(), 25, &failed(25), now);
+        assert_eq!(other.map(|it| (it.pushes, it.status)), Some((5, 25)), "the reasons may differ");
+        let unchanged = TransferVerdict {
+            because: TransferReason::Unchanged { grade: Grade::Partial },
+            ..failed(0)
+        };
+        let still = PushesWithoutSnapshot::after(before.clone(), 0, &unchanged, now);
+        let because = TransferReason::Failed { status: 23 };
+        assert_eq!(still.map(|it| (it.pushes, it.because)), Some((5, because)));
         let complete = TransferVerdict {
             snapshot: Some(Grade::Complete),
             because: TransferReason::EndedWell,

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::decide::exit_status::ExitStatus;
 use crate::decide::grade::Grade;
 use crate::decide::verdict_facts::NothingWritten;
 
@@ -91,7 +92,7 @@ impl fmt::Display for TransferReason {
                 }
             },
             TransferReason::Failed { status } => {
-                write!(f, "the transfer ended with status {status}")
+                write!(f, "the transfer ended with {}", ExitStatus(*status))
             }
             TransferReason::OthersLeft { status } => write!(
                 f,

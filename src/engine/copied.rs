@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use serde::{Deserialize, Serialize};
 
 use crate::engine::baseline;
 use crate::engine::index::Stamp;
@@ -38,6 +39,25 @@ pub struct Copied {
     pub state: Option<CopiedState>,
     /// Why it could not be linked, as text.
     pub reason: String,
+    /// Why it is a copy; `None` in records of earlier versions.
+    pub cause: Option<CopyCause>,
+}
+
+/// Why an inode was copied rather than linked, by what an administrator can do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CopyCause {
+    /// It has as many links as its file system allows.
+    LinkLimit,
+    /// It is immutable or append-only.
+    Flag,
+    /// It belongs to another user, and this one may not link it.
+    OtherUser,
+    /// It is in a partial directory.
+    PartialDir,
+    /// One that a later version knows.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Attributes of an original besides size and time. The copy is another inode and shares none of

@@ -25,11 +25,12 @@ use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 
 use crate::engine::attributes::{self, AttributeSource, XattrSource};
 use crate::engine::copied::{
-    Copied, CopiedState, Copies, InodePair, mtime_ns, next_data, open_regular, xattrs_digest,
+    Copied, CopiedState, Copies, CopyCause, InodePair, mtime_ns, next_data, open_regular,
+    xattrs_digest,
 };
 use crate::engine::index::{Stamp, now_ns};
 use crate::system::identity::{Identity, SysResult};
-use crate::system::syscalls::{open_directory, stat_entry};
+use crate::system::syscalls::{is_privileged, open_directory, stat_entry};
 
 /// Records one more name of a copied inode.
 pub(crate) fn remember(
@@ -46,6 +47,7 @@ pub(crate) fn remember(
         mtime_ns: mtime_ns(&original.stat),
         state: Some(original.state()),
         reason: reason(why).to_string(),
+        cause: Some(cause(why)),
     };
     copies.entry(pair).or_insert_with(new).names += 1;
 }
@@ -66,6 +68,16 @@ fn reason(why: CopyReason) -> &'static str {
         CopyReason::Refused(_) => {
             "it is immutable or append-only, or fs.protected_hardlinks guards it"
         }
+    }
+}
+
+fn cause(why: CopyReason) -> CopyCause {
+    match why {
+        CopyReason::PartialDir => CopyCause::PartialDir,
+        CopyReason::Refused(Errno::EMLINK) => CopyCause::LinkLimit,
+        // `fs.protected_hardlinks` stops no process with CAP_FOWNER.
+        CopyReason::Refused(_) if is_privileged() => CopyCause::Flag,
+        CopyReason::Refused(_) => CopyCause::OtherUser,
     }
 }
 

@@ -126,7 +126,8 @@ pub fn after_transfer(
             return nothing_written(target, seen, context, clock);
         }
         (TransferReason::LeftToClient, DueMarkChange::Set { reason, asked }) => {
-            seen = transfer::leave_to_client(target, seen, (reason, asked), clock)?;
+            let push = ended.ended_push(&seen, true, clock);
+            seen = transfer::leave_to_client(target, seen, (reason, asked), push, clock)?;
             // Another push of the client may have ended meanwhile, found the backup finished, and
             // left the snapshot to this hook. So the client's files are looked up once more.
             if ended.verdict(&seen, true).because == TransferReason::LeftToClient {
@@ -141,8 +142,9 @@ pub fn after_transfer(
         ),
         _ => {}
     }
-    let request =
-        Request { started: context.started.clone(), report_taken_over, ..request(&ended, seen) };
+    let push = ended.ended_push(&seen, false, clock);
+    let started = context.started.clone();
+    let request = Request { started, report_taken_over, ended: push, ..request(&ended, seen) };
     Ok(order::run(target, &request, clock)?.exit())
 }
 

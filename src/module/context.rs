@@ -32,6 +32,11 @@ impl Context {
         OtherModules::read(&self.settings.memory, writable_modules(self.settings.rsyncd().ok()))
     }
 
+    /// The level of messages that are about no module.
+    pub(crate) fn reset_level(&self) {
+        log::set_max_level(self.level.unwrap_or(LevelFilter::Info));
+    }
+
     pub(crate) fn set_level(&self, target: &Target) {
         log::set_max_level(self.level.unwrap_or(target.policy.log_level));
     }

@@ -24,6 +24,7 @@ use crate::store::other_modules::OtherModules;
 use crate::store::registration::Registration;
 use crate::store::root::{RootAccess, SnapshotRoot};
 use crate::store::state::State;
+use crate::tell::PROGRAM;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape, escape_path, shell_path, shell_word};
 
@@ -115,6 +116,12 @@ impl Target {
         }
     }
 
+    /// A command of this program on the module, as a shell takes it.
+    pub(crate) fn command(&self, command: &str, options: &str) -> String {
+        let gap = if options.is_empty() { "" } else { " " };
+        format!("{PROGRAM} {command} {}{gap}{options}", self.argument())
+    }
+
     /// Refuses a module whose directory or root overlaps with the snapshots of another module.
     ///
     /// # Errors
@@ -182,8 +189,8 @@ impl Target {
             Ok(None) => Some(Error::Root {
                 path: escape_path(&remembered),
                 problem: "was used before, but holds no history now".to_string(),
-                remedy: "is its disk mounted? If the history was removed on purpose, take a \
-                         `snapshot` of the module by name"
+                remedy: "is its disk mounted? If the history was removed on purpose, run \
+                         `snapshot` to begin a new one"
                     .to_string(),
             }),
             Err(error) => Some(error),

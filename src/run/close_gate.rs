@@ -58,6 +58,7 @@ pub(crate) fn close_gate_or_defer(session: Session, request: &Request) -> Result
         State::update(root.private(), |state| {
             state.due = Some(DueMark::merged_with(state.due.as_ref(), asked, reason, clock.now()));
             state.deferred_since.get_or_insert(clock.now());
+            request.note_push(state, &target.policy);
         })?;
     }
     Ok(GateOutcome::Deferred)

@@ -18,13 +18,20 @@ pub(crate) struct RotationReport {
     pub decision: Decision,
     /// Problems that did not stop the rotation; each is in the log.
     pub warnings: Vec<String>,
+    /// What `check` finds by itself as long as it stands, such as a pause; in the log, too.
+    pub standing: Vec<String>,
     /// How messages name the module.
     label: String,
 }
 
 impl RotationReport {
     pub(crate) fn new(target: &Target, decision: Decision) -> Self {
-        RotationReport { decision, warnings: Vec::new(), label: target.label() }
+        RotationReport {
+            decision,
+            warnings: Vec::new(),
+            standing: Vec::new(),
+            label: target.label(),
+        }
     }
 
     /// Logs a problem that does not stop the rotation.
@@ -34,8 +41,16 @@ impl RotationReport {
         self.warnings.push(message);
     }
 
+    /// Logs what `check` finds by itself as long as it stands.
+    pub(crate) fn warn_of_standing(&mut self, message: impl Into<String>) {
+        let message = message.into();
+        log::warn!("{}: {message}", self.label);
+        self.standing.push(message);
+    }
+
     pub(crate) fn exit(&self) -> Exit {
-        if self.warnings.is_empty() { Exit::Done } else { Exit::Warnings }
+        let is_quiet = self.warnings.is_empty() && self.standing.is_empty();
+        if is_quiet { Exit::Done } else { Exit::Warnings }
     }
 }
 

@@ -3,6 +3,8 @@
 //! A run may be killed while it waits. Therefore it first writes what it knows of its transfer into
 //! the state, or, on a full disk, into this machine's memory outside the root.
 
+use crate::decide::exit_status::ExitStatus;
+use crate::decide::push_history::{EndedPush, PushOutcome};
 use crate::decide::verdict::verdict;
 use crate::decide::verdict_facts::{AllowedSnapshot, VerdictStage};
 use crate::module::target::Target;
@@ -19,7 +21,10 @@ use crate::tell::escape::escape_path;
 pub(crate) fn mark_before_lock(session: Session, request: &Request) -> Result<()> {
     let Session { target, root, clock } = session;
     let now = clock.exact_now();
-    let earlier = target.memory.recall(&target.module_path).and_then(|memory| memory.torn);
+    let memory = target.memory.recall(&target.module_path);
+    let (earlier, unnoted) = memory.map_or((None, None), |it| (it.torn, it.failed_push));
+    let failed =
+        request.ended.clone().filter(|push| matches!(push.outcome, PushOutcome::Failed { .. }));
     let is_good_push = request.push.is_some()
         && request.requester == Requester::Transfer(AllowedSnapshot::Complete);
     let existing = State::read(root.private()).ok().and_then(|state| state.torn);
@@ -29,9 +34,10 @@ pub(crate) fn mark_before_lock(session: Session, request: &Request) -> Result<()
     let new = marks_on(&State::default());
     if let (Some(_), Some(status)) = (&new, request.status) {
         log::warn!(
-            "{}: the transfer ended with status {status}; the module is torn: it may be a mixture \
-             of old and new files until that push is repeated",
-            target.label()
+            "{}: the transfer ended with {}; the module is torn: it may be a mixture of old and \
+             new files until that push is repeated",
+            target.label(),
+            ExitStatus(status)
         );
     }
     let in_place = request.push.as_ref().is_some_and(|push| push.in_place);
@@ -41,6 +47,10 @@ pub(crate) fn mark_before_lock(session: Session, request: &Request) -> Result<()
         }
         state.torn = marks_on(state);
         state.written_in_place |= in_place;
+        // A good push is noted when its snapshot is, which costs no sync of the disk.
+        for push in unnoted.iter().chain(&failed) {
+            state.pushes.note(push, |client| target.policy.watches(client));
+        }
     })
     .and_then(|_| remember_policy(target, root));
     let kept = match (&marked, new) {
@@ -48,10 +58,15 @@ pub(crate) fn mark_before_lock(session: Session, request: &Request) -> Result<()
         // There it is merged with the marks of earlier pushes.
         (Err(_), Some(mark)) => target.memory.change(&target.module_path, |memory| {
             memory.torn = Some(mark.clone().merged_with(memory.torn.as_ref()));
+            memory.failed_push = failed.clone().or(memory.failed_push.take());
         }),
-        (Ok(_), _) if earlier.is_some() => target.memory.change(&target.module_path, |memory| {
-            memory.torn = memory.torn.take().filter(|mark| Some(mark) != earlier.as_ref());
-        }),
+        (Ok(_), _) if earlier.is_some() || unnoted.is_some() => {
+            target.memory.change(&target.module_path, |memory| {
+                memory.torn = memory.torn.take().filter(|mark| Some(mark) != earlier.as_ref());
+                let is_new = |push: &EndedPush| Some(push) != unnoted.as_ref();
+                memory.failed_push = memory.failed_push.take().filter(is_new);
+            })
+        }
         _ => Ok(()),
     };
     if let Err(error) = kept {

@@ -119,13 +119,13 @@ fn lock_and_work(session: Session, mut request: Request) -> Result<Report> {
     }
     lower_priority(&target.policy);
     let Some(lock) = RunLock::acquire(session, &request)? else {
-        return Ok(covered(target));
+        return covered(session, &request);
     };
     if !lock.is_covered(root, &request)? {
         return work(session, request, lock);
     }
     match lock.release_unless_due(root)? {
-        ReleaseOutcome::Released => Ok(covered(target)),
+        ReleaseOutcome::Released => covered(session, &request),
         ReleaseOutcome::DueMeanwhile { mark, lock } => {
             work(session, Request::for_due_mark(&mark), lock)
         }
@@ -136,7 +136,7 @@ fn lock_and_work(session: Session, mut request: Request) -> Result<Report> {
 /// the lock meanwhile.
 fn work(session: Session, mut request: Request, mut lock: RunLock) -> Result<Report> {
     let Session { target, root, clock } = session;
-    let (mut warnings, mut losses, mut unhashed) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut warnings, mut standing, mut unhashed) = (Vec::new(), Vec::new(), Vec::new());
     // This wait of up to a second comes before the job queue, so that no other job waits for it.
     publish::wait_for_free_second(root, clock, clock.now())?;
     warnings.extend(lock.join_job_queue(session, &request)?);
@@ -150,11 +150,11 @@ fn work(session: Session, mut request: Request, mut lock: RunLock) -> Result<Rep
                 .for_each(|warning| report.warn(warning));
         }
         warnings.append(&mut report.warnings);
-        losses.append(&mut report.losses);
+        standing.append(&mut report.standing);
         unhashed.append(&mut report.unhashed);
         match lock.release_unless_due(root)? {
             ReleaseOutcome::Released => {
-                return Ok(Report { warnings, losses, unhashed, ..report });
+                return Ok(Report { warnings, standing, unhashed, ..report });
             }
             ReleaseOutcome::DueMeanwhile { mark, lock: still_held } => {
                 log::info!(
@@ -217,13 +217,17 @@ pub(crate) fn serve_deferred(
     run(target, &Request { started, ..Request::manual(true) }, clock).map(Some)
 }
 
-fn covered(target: &Target) -> Report {
+fn covered(session: Session, request: &Request) -> Result<Report> {
+    let Session { target, root, .. } = session;
+    if request.ended.is_some() {
+        State::update(root.private(), |state| request.note_push(state, &target.policy))?;
+    }
     log::info!(
         "{}: nothing to do: another run read the module after this one had been asked for, and \
          has done the work",
         target.label()
     );
-    Report::new(target, Ending::Covered)
+    Ok(Report::new(target, Ending::Covered))
 }
 
 /// Does `work` under the lock, then takes the snapshot that fell due meanwhile.

@@ -24,7 +24,7 @@ use crate::run::report::{Ending, Report};
 use crate::run::scan::TreeScan;
 use crate::run::session::Session;
 use crate::run::verify::refresh::{FoundInodes, record_missing};
-use crate::store::dir::c_name;
+use crate::store::dir::{self, c_name};
 use crate::store::layout::Subdir;
 use crate::store::pin::Pin;
 use crate::store::publish::{ComparedTree, StagedSnapshot};
@@ -52,7 +52,7 @@ impl SnapshotAttempt<'_> {
         let cloning = Instant::now();
         self.correct_verified_until()?;
         let anomaly = if grade == Grade::Complete { self.anomaly(scan) } else { None };
-        let staged = self.clone_live_tree(scan, anomaly.is_none(), report)?;
+        let (staged, unread_directories) = self.clone_live_tree(scan, anomaly.is_none(), report)?;
         let verdict = self.judge_after_clone(observation, verdict)?;
         let grade = verdict.snapshot.unwrap_or(Grade::Partial);
         let name = SnapshotName::new(time, grade).text;
@@ -67,6 +67,7 @@ impl SnapshotAttempt<'_> {
             client: self.request.client.clone(),
             because: Some(verdict.because.clone()),
             duration_seconds: (seconds * 1_000.0).round() / 1_000.0,
+            unread_directories,
             partial_dirs: Some(PartialDirsRecord::of(partial_dirs, &staged.cloned)),
             ..staged.record(time, grade, &comparison)
         };
@@ -88,17 +89,18 @@ impl SnapshotAttempt<'_> {
         };
         if begins_inode_log {
             make_durable()?;
-            self.complete_inode_log(&name, report);
+            self.complete_inode_log(&name, &record, report);
         }
         if target.policy.content_hashes {
             report.unhashed.push(name.clone());
         }
         report.ending = Ending::Published;
         report.snapshot = Some(name.clone());
-        let remembered = self.remember(observation, &verdict, || match begins_inode_log {
-            true => Ok(()),
-            false => make_durable(),
-        });
+        let remembered =
+            self.remember(observation, &verdict, Some(&name), || match begins_inode_log {
+                true => Ok(()),
+                false => make_durable(),
+            });
         // An error of the state may have come before the sync of the name.
         if self.has_unsynced_name.get() {
             make_durable()?;
@@ -107,34 +109,27 @@ impl SnapshotAttempt<'_> {
     }
 
     /// Clones the live tree into staging, out of a retired snapshot if `may_recycle`, and opens the
-    /// gate.
+    /// gate. Returns how many directories could not be read for the inode log, too.
     fn clone_live_tree(
         &self,
         scan: Option<&TreeScan>,
         may_recycle: bool,
         report: &mut Report,
-    ) -> Result<StagedSnapshot> {
+    ) -> Result<(StagedSnapshot, u64)> {
         let Session { target, root, .. } = self.session;
         let recycle = if may_recycle { self.recyclable(report)? } else { None };
         let compared = scan.map_or_else(ComparedTree::default, TreeScan::compared_tree);
         let partial_dirs = &target.policy.partial_dirs;
         let staged = StagedSnapshot::build(root, recycle.as_deref(), compared, partial_dirs)?;
         drop(self.gate.take());
-        if let Some(changes) = &self.in_place {
-            let unreadable = staged.record_in_place(root, changes);
-            if unreadable > 0 {
-                report.warn(format!(
-                    "`verify` will report files as damaged that a push has changed in place: \
-                     directories that could not be read: {unreadable}"
-                ));
-            }
-        }
+        let changes = self.in_place.as_ref();
+        let unread = changes.map_or(0, |changes| staged.record_in_place(root, changes));
         if let (Some(retired), Some(error)) = (&recycle, &staged.refusal) {
             report.warn(format!(
                 "{retired} cannot be recycled, the snapshot was made afresh: {error}"
             ));
         }
-        Ok(staged)
+        Ok((staged, unread))
     }
 
     /// The comparison for the record. In the first snapshot of its grade, every entry is an added
@@ -180,7 +175,7 @@ impl SnapshotAttempt<'_> {
     /// Records the inodes that `name` shares with earlier snapshots. That is needed once, if the
     /// root has older snapshots but no inode log yet. By now the snapshot is on disk, and no client
     /// waits.
-    fn complete_inode_log(&self, name: &str, report: &mut Report) {
+    fn complete_inode_log(&self, name: &str, record: &Record, report: &mut Report) {
         let label = self.session.label();
         match record_missing(self.session.root, name) {
             Ok(FoundInodes { recorded, unreadable_directories }) => {
@@ -190,10 +185,16 @@ impl SnapshotAttempt<'_> {
                      they are"
                 );
                 if unreadable_directories > 0 {
-                    report.warn(format!(
-                        "`verify` will not know all files of {name}: directories that could not \
-                         be read: {unreadable_directories}"
-                    ));
+                    let record =
+                        Record { unread_directories: unreadable_directories, ..record.clone() };
+                    losses::unread(&record)
+                        .into_iter()
+                        .for_each(|loss| report.warn_of_standing(loss));
+                    let noted = self.session.root.subdir(Subdir::Records).and_then(|records| {
+                        record.write_before_sync(records.dir(), name)?;
+                        dir::sync(records.dir())
+                    });
+                    noted.err().into_iter().for_each(|error| report.warn(error.to_string()));
                 }
             }
             Err(error) => {
@@ -299,10 +300,10 @@ impl SnapshotAttempt<'_> {
 
     fn warn_of_losses(&self, record: &Record, report: &mut Report) {
         for loss in losses::of_record(record) {
-            report.warn_of_loss(loss);
+            report.warn_of_standing(loss);
         }
-        if let Some(message) = losses::copies(record, &self.session.target.policy.partial_dirs) {
-            report.warn(message);
+        for (_, message) in losses::copies(record, &self.session.target.policy.partial_dirs) {
+            report.warn_of_standing(message);
         }
     }
 }

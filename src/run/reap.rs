@@ -18,6 +18,7 @@ use crate::decide::boot_time::BootTime;
 use crate::decide::clock_tick::STAMP_LAG_NS;
 use crate::decide::failed_push::FailedPush;
 use crate::decide::liveness::{Liveness, unseen_limit};
+use crate::decide::push_history::{EndedPush, PushOutcome};
 use crate::decide::torn_mark::TornMark;
 use crate::decide::verdict_facts::{AllowedSnapshot, Asked, DueReason, Reporter};
 use crate::module::target::Target;
@@ -65,6 +66,11 @@ fn reap_unseen_after(limit: TimeDelta, session: Session, ledger: &Ledger) -> Res
     }
     let in_place =
         dead.iter().filter_map(|stored| stored.entry.as_ref()).any(|it| !it.rewriting.is_empty());
+    let ended: Vec<EndedPush> = dead
+        .iter()
+        .filter(|stored| stored.writes())
+        .filter_map(|one| ended(target, one, clock))
+        .collect();
     let has_unknown_client = torn.iter().any(|mark| mark.clients().is_empty());
     if !torn.is_empty() || asked.is_some() {
         State::update(root.private(), |state| {
@@ -74,6 +80,9 @@ fn reap_unseen_after(limit: TimeDelta, session: Session, ledger: &Ledger) -> Res
             }
             if let Some(asked) = asked {
                 state.due = Some(due_mark(asked, clock, state.due.take()));
+            }
+            for push in &ended {
+                state.pushes.note(push, |client| target.policy.watches(client));
             }
         })?;
     }
@@ -95,6 +104,21 @@ pub(crate) fn highest_marked(root: &SnapshotRoot) -> u64 {
 /// The status that the transfer ended with, unless the machine has been booted since.
 fn reliable_status(stored: &StoredEntry) -> Option<i32> {
     stored.status.filter(|_| stored.is_of_this_boot())
+}
+
+/// The end of a push whose hook did not get to its end. When a good one ended is not known, so it
+/// counts from when it began.
+fn ended(target: &Target, stored: &StoredEntry, clock: &Clock) -> Option<EndedPush> {
+    let entry = stored.entry.as_ref()?;
+    let asked = asked_by(target, stored).filter(|asked| *asked == Asked::GoodTransfer);
+    let (time, outcome) = match (asked, reliable_status(stored)) {
+        (Some(_), _) => (entry.began, PushOutcome::Good),
+        (None, status) => {
+            let status = status.unwrap_or(UNKNOWN_STATUS);
+            (clock.now(), PushOutcome::Failed { status, free_bytes: None })
+        }
+    };
+    Some(EndedPush { who: entry.client.clone(), time, outcome, seconds: None })
 }
 
 /// The torn mark of a push whose hook has not noted its end. `None` if the hook has, because it

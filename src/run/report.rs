@@ -51,9 +51,10 @@ pub struct Report {
     pub snapshot: Option<String>,
     /// Problems that did not stop the run; each is in the log.
     pub warnings: Vec<String>,
-    /// What the snapshot lacks of the module; in the log, and shown by `check` from the snapshot's
-    /// record.
-    pub losses: Vec<String>,
+    /// What `check` finds by itself as long as it stands: what the snapshot lacks of the module, and
+    /// a pause of expiry. It is in the log, and this machine does not remember it: a warning that is
+    /// remembered would outlive its cause.
+    pub standing: Vec<String>,
     /// Snapshots whose new files are to be hashed once the lock is released.
     pub(crate) unhashed: Vec<String>,
     /// Whether the policy could not be used.
@@ -69,7 +70,7 @@ impl Report {
             ending,
             snapshot: None,
             warnings: Vec::new(),
-            losses: Vec::new(),
+            standing: Vec::new(),
             unhashed: Vec::new(),
             policy_trouble,
             label: target.label(),
@@ -98,20 +99,19 @@ impl Report {
         self.warnings.push(message);
     }
 
-    /// Logs what the snapshot lacks. The snapshot's record holds this, so it is not stored with the
-    /// warnings that this machine remembers.
-    pub(crate) fn warn_of_loss(&mut self, message: String) {
+    /// Logs what `check` finds by itself as long as it stands.
+    pub(crate) fn warn_of_standing(&mut self, message: String) {
         log::warn!("{}: {message}", self.label);
-        self.losses.push(message);
+        self.standing.push(message);
     }
 
-    /// Warnings and losses.
+    /// All warnings, those that stand included.
     pub fn all_warnings(&self) -> Vec<String> {
-        self.warnings.iter().chain(&self.losses).cloned().collect()
+        self.warnings.iter().chain(&self.standing).cloned().collect()
     }
 
     pub fn exit(&self) -> Exit {
-        match (self.policy_trouble, self.warnings.is_empty() && self.losses.is_empty()) {
+        match (self.policy_trouble, self.warnings.is_empty() && self.standing.is_empty()) {
             (true, _) => Exit::Usage,
             (false, false) => Exit::Warnings,
             (false, true) => Exit::Done,

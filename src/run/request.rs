@@ -5,12 +5,14 @@ use chrono::{DateTime, Utc};
 use crate::decide::boot_time::BootTime;
 use crate::decide::client::Client;
 use crate::decide::failed_push::LedgerPush;
+use crate::decide::policy::Policy;
+use crate::decide::push_history::EndedPush;
 use crate::decide::root_overlap::Opener;
 use crate::decide::verdict_facts::{
     AllowedSnapshot, Asked, DueReason, LedgerCoverage, Occasion, TransferEnd,
 };
 use crate::store::ledger_entry::StoredEntry;
-use crate::store::state::DueMark;
+use crate::store::state::{DueMark, State};
 
 /// Who asks for a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub struct Request {
     pub ledger_entry: Option<StoredEntry>,
     /// The push of that entry.
     pub push: Option<LedgerPush>,
+    /// The end of the push, for the history of pushes; `None` for what is no push.
+    pub ended: Option<EndedPush>,
     /// Tells the hook that this detached process has taken over, so that the hook ends; `None` in a
     /// process that is not detached. It is called once the marks and the ledger hold all that is
     /// known of the transfer: from then on nothing is lost if this process or the hook dies.
@@ -68,6 +72,7 @@ impl Request {
             coverage: LedgerCoverage::All,
             ledger_entry: None,
             push: None,
+            ended: None,
             report_taken_over: None,
             only_if_due,
             rotates: true,
@@ -111,6 +116,14 @@ impl Request {
             Requester::ByHand if !self.only_if_due => Opener::Snapshot,
             Requester::ByHand | Requester::Due { .. } => Opener::Due,
             Requester::Rotation => Opener::Upkeep,
+        }
+    }
+
+    /// Notes the end of the push in the history of pushes. This is done together with another change
+    /// of the state, so that it costs no sync of the disk.
+    pub(crate) fn note_push(&self, state: &mut State, policy: &Policy) {
+        if let Some(push) = &self.ended {
+            state.pushes.note(push, |client| policy.watches(client));
         }
     }
 

@@ -60,6 +60,7 @@ pub(crate) fn rotate_after_snapshot(session: Session, report: &mut Report) -> Re
     }
     let rotation = rotate_locked(session, RetiredRemoval::PastGrace)?;
     report.warnings.extend(rotation.warnings);
+    report.standing.extend(rotation.standing);
     if let Err(error) = compact_if_outgrown(session.target, session.root) {
         report.warn(format!(
             "the inode log (.rsyncd-snapshot/inodes) stays as large as it is: {error}"
@@ -118,12 +119,13 @@ pub(crate) fn rotate_locked(session: Session, removal: RetiredRemoval) -> Result
              run on: {error}"
         ));
     }
-    list.warnings.iter().for_each(|warning| report.warn(warning));
+    list.warnings.iter().for_each(|warning| report.warn_of_standing(warning));
     log_decision(target, &mut report);
     if report.decision.pause.is_none() {
         remember_rules(session, &list, &state, &mut report)?;
     }
-    let just_retired = retire_expired(session, removal, &over.names, now, &mut report)?;
+    let retired_at = state.clock_history().not_before(&clock.reading());
+    let just_retired = retire_expired(session, removal, &over.names, retired_at, &mut report)?;
     if removal == RetiredRemoval::All {
         remove_leftovers(root, &mut report)?;
     }
@@ -220,7 +222,7 @@ fn log_decision(target: &Target, report: &mut RotationReport) {
         log::log!(level, "{label}: {word} {}: {}", verdict.snapshot.name, reasons.join(", "));
     }
     if let Some(line) = report.decision.pause_line() {
-        report.warn(line);
+        report.warn_of_standing(line);
     }
     let deferred = report.decision.deferred;
     if deferred > 0 {

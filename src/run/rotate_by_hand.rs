@@ -101,6 +101,8 @@ fn end_pauses(session: Session) -> Result<()> {
         state.clock = Some(state.clock_history().confirm(&reading, sequence, &misdated));
         state.sequence = sequence;
         state.confirmed_future = future;
+        // A wrong clock noted the times that lie in the future.
+        state.retired.values_mut().for_each(|retired| *retired = (*retired).min(now));
         state.rules = Some(rules(&target.policy));
         if let Some(run) = &mut state.last_run {
             run.time = now;

@@ -161,6 +161,7 @@ fn give_up(session: Session, request: &Request, lock: &mut RootLock, holder: &st
 fn mark_lock_busy(session: Session, request: &Request, state: &mut State) {
     let mark = request.due_mark(DueReason::LockBusy, session.clock.now(), state.due.as_ref());
     state.due = mark.or(state.due.take());
+    request.note_push(state, &session.target.policy);
 }
 
 fn consequence(request: &Request) -> &'static str {

@@ -176,7 +176,8 @@ impl SnapshotAttempt<'_> {
             return self.publish(&observation, verdict, Some(&scan), report);
         }
         self.end_without_snapshot(&verdict.because, report);
-        self.remember(&observation, &verdict, || self.sync_names())
+        let equal = report.snapshot.as_deref();
+        self.remember(&observation, &verdict, equal, || self.sync_names())
     }
 
     fn end_without_snapshot(&self, because: &TransferReason, report: &mut Report) {
@@ -312,11 +313,12 @@ impl SnapshotAttempt<'_> {
     }
 
     /// Writes the state for the next run. It is visible only after `first` has made the names of
-    /// this attempt durable.
+    /// this attempt durable. `snapshot`: the one that was made, or that equals the module.
     pub(crate) fn remember(
         &self,
         observation: &Observation,
         carried_out: &TransferVerdict,
+        snapshot: Option<&str>,
         first: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         let limit = self.session.target.policy.clock_jump;
@@ -353,6 +355,11 @@ impl SnapshotAttempt<'_> {
                 state.deferred_since = Some(self.now).filter(|_| self.running.count > 0);
             }
             state.written_in_place = false;
+            state.pushes.since.get_or_insert(self.now);
+            self.request.note_push(state, &self.session.target.policy);
+            if let (Some(push), Some(name)) = (&self.request.ended, &snapshot) {
+                state.pushes.note_snapshot(&push.who, name);
+            }
             if let (Requester::Transfer(_), Some(status)) =
                 (self.request.requester, self.request.status)
             {

@@ -11,9 +11,12 @@ use std::os::fd::AsFd;
 use crate::config::environment::FinishedTransfer;
 use crate::config::settings::Settings;
 use crate::decide::boot_time::BootTime;
+use crate::decide::client::Client;
+use crate::decide::grade::Grade;
+use crate::decide::push_history::{EndedPush, PushOutcome};
 use crate::decide::root_overlap::Opener;
 use crate::decide::transfer_verdict::TransferVerdict;
-use crate::decide::verdict::{self, end_of_transfer};
+use crate::decide::verdict::{self, end_of_transfer, grade_alone};
 use crate::decide::verdict_facts::{
     AllowedSnapshot, Asked, ClientCompletion, DueReason, LedgerCoverage, Occasion, RunningPushes,
     TransferEnd, VerdictFacts, VerdictStage,
@@ -60,11 +63,38 @@ impl EndedTransfer<'_> {
         end_of_transfer(self.transfer.status, self.completion(), self.target.policy.statuses())
     }
 
-    /// What the client says in the module about its backup. A module that cannot be read counts as
-    /// finished here; the run reports the error.
     fn completion(&self) -> ClientCompletion {
-        let module = File::open(&self.target.module_path);
-        module.map_or(ClientCompletion::Done, |module| ClientCompletion::of_module(module.as_fd()))
+        completion(self.target)
+    }
+
+    /// The end of the push for the history of pushes; `None` if it is not known whether the transfer
+    /// was a push. Without pre-xfer, that is never known, and a listing counts as a push. `has_more`:
+    /// the client has more to send.
+    pub(crate) fn ended_push(
+        &self,
+        answer: &LedgerAnswer,
+        has_more: bool,
+        clock: &Clock,
+    ) -> Option<EndedPush> {
+        let (status, allowed) = self.status_and_allowed_snapshot();
+        let outcome = match (allowed, answer) {
+            (AllowedSnapshot::Complete, _) if has_more => PushOutcome::Part,
+            (AllowedSnapshot::Complete, LedgerAnswer::Missing) => return None,
+            (AllowedSnapshot::Complete, _) => PushOutcome::Good,
+            _ => PushOutcome::Failed { status, free_bytes: free_bytes(self.target) },
+        };
+        let entry = match answer {
+            LedgerAnswer::Push(stored) => stored.entry.as_ref(),
+            _ => None,
+        };
+        let seconds = entry.and_then(|entry| {
+            let now = BootTime::now();
+            let passed = now.seconds().saturating_sub(entry.began_at.seconds());
+            let is_known = now.is_certain() && now.boot == entry.began_at.boot;
+            u64::try_from(passed).ok().filter(|_| is_known)
+        });
+        let who = self.transfer.connection.client.clone();
+        Some(EndedPush { who, time: clock.now(), outcome, seconds })
     }
 
     /// The verdict from what is known of the transfer alone. `brought_unfinished`: whether the file
@@ -109,6 +139,28 @@ impl EndedTransfer<'_> {
             statuses: self.target.policy.statuses(),
         })
     }
+}
+
+/// What the client says in the module about its backup. A module that cannot be read counts as
+/// finished here; the run reports the error.
+fn completion(target: &Target) -> ClientCompletion {
+    let module = File::open(&target.module_path);
+    module.map_or(ClientCompletion::Done, |module| ClientCompletion::of_module(module.as_fd()))
+}
+
+fn free_bytes(target: &Target) -> Option<u64> {
+    let facts = rustix::fs::statvfs(&target.module_path).ok()?;
+    Some(facts.f_bavail.saturating_mul(facts.f_frsize))
+}
+
+/// The end of a push that came without a daemon, as `snapshot --status` tells it.
+pub(crate) fn told_push(target: &Target, status: i32, clock: &Clock) -> EndedPush {
+    let statuses = target.policy.statuses();
+    let outcome = match grade_alone(status, completion(target), statuses) {
+        Grade::Complete => PushOutcome::Good,
+        Grade::Partial => PushOutcome::Failed { status, free_bytes: free_bytes(target) },
+    };
+    EndedPush { who: Client::default(), time: clock.now(), outcome, seconds: None }
 }
 
 /// Strikes a transfer that wrote nothing out of the ledger.
@@ -195,6 +247,7 @@ pub(crate) fn leave_to_client(
     target: &Target,
     answer: LedgerAnswer,
     (reason, asked): (DueReason, Asked),
+    push: Option<EndedPush>,
     clock: &Clock,
 ) -> Result<LedgerAnswer> {
     let root = target.clone().opened_by(Opener::Push).open_root()?;
@@ -204,6 +257,9 @@ pub(crate) fn leave_to_client(
             Some(existing) => DueMark { marked, ..existing },
             None => DueMark { since: clock.now(), marked, asked, reason },
         });
+        if let Some(push) = &push {
+            state.pushes.note(push, |client| target.policy.watches(client));
+        }
     })?;
     if let LedgerAnswer::Push(stored) = answer {
         target.open_ledger(&root)?.strike(&stored)?;

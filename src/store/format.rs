@@ -34,17 +34,15 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
 /// twice, mostly unchanged, and to compare texts takes far less time than to parse them.
 pub(crate) struct ParsedTexts<T> {
     most: usize,
+    max_bytes: usize,
     known: Mutex<BTreeMap<String, T>>,
 }
 
-/// A longer text is parsed each time: it is rare, as is a record of many copies, and would take
-/// memory.
-const MAX_KNOWN_BYTES: usize = 8 << 10;
-
 impl<T: DeserializeOwned + Clone> ParsedTexts<T> {
-    /// Keeps at most the last `most` texts.
-    pub(crate) const fn new(most: usize) -> Self {
-        ParsedTexts { most, known: Mutex::new(BTreeMap::new()) }
+    /// Keeps at most the last `most` texts, and none of more than `max_bytes`: such a text is
+    /// parsed each time.
+    pub(crate) const fn new(most: usize, max_bytes: usize) -> Self {
+        ParsedTexts { most, max_bytes, known: Mutex::new(BTreeMap::new()) }
     }
 
     /// [`read`] of a text that may have been read before.
@@ -60,7 +58,7 @@ impl<T: DeserializeOwned + Clone> ParsedTexts<T> {
         if known.len() >= self.most {
             known.clear();
         }
-        if text.len() <= MAX_KNOWN_BYTES {
+        if text.len() <= self.max_bytes {
             known.insert(text.to_string(), value.clone());
         }
         Ok(value)
@@ -119,7 +117,7 @@ mod tests {
         struct Counted {
             count: u32,
         }
-        let known = ParsedTexts::<Counted>::new(1);
+        let known = ParsedTexts::<Counted>::new(1, 99);
         let path = Path::new("/root.toml");
         for count in [1, 1, 2, 1] {
             let value = known.read(path, &format!("count = {count}\n")).expect("a number");

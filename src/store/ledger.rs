@@ -24,7 +24,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::decide::liveness::{EntryOrigin, Liveness};
 use crate::store::dir::{self, Dir, OwnedDir, TEMPORARY, c_name, names_in};
-use crate::store::format::{FORMAT, to_toml};
+use crate::store::format::{self, to_toml};
 use crate::store::layout::Subdir;
 use crate::store::ledger_entry::{LedgerEntry, StoredEntry, file_name, read_name};
 use crate::store::lock::DirLock;
@@ -262,11 +262,18 @@ fn enter(dir: Dir, file: &str, entry: &LedgerEntry) -> Result<()> {
 }
 
 /// Whether the machine crashed while the entry was being synced, before its transfer was let in: it
-/// is an empty one of an earlier boot, and of a transfer that has not ended.
+/// is of an earlier boot and of a transfer that has not ended, and it is empty, or holds what no
+/// version of this program writes, such as zeros.
 fn never_began(dir: Dir, file: &str) -> bool {
     let Some((namespace, _, None)) = read_name(file) else { return false };
-    let is_empty = || stat_entry(dir.directory, &c_name(file)).is_ok_and(|stat| stat.st_size == 0);
-    PidNamespace::origin(namespace.as_ref()) == EntryOrigin::EarlierBoot && is_empty()
+    let has_format = |text: String| {
+        toml::from_str::<toml::Table>(&text).is_ok_and(|table| table.contains_key("format"))
+    };
+    let is_unwritten = || match dir::read(dir, file) {
+        Ok(text) => text.is_some_and(|text| !has_format(text)),
+        Err(error) => matches!(error, Error::Damaged { .. }),
+    };
+    PidNamespace::origin(namespace.as_ref()) == EntryOrigin::EarlierBoot && is_unwritten()
 }
 
 fn entries_in(dirs: &[OwnedDir]) -> Result<Vec<StoredEntry>> {
@@ -278,12 +285,16 @@ fn entries_in(dirs: &[OwnedDir]) -> Result<Vec<StoredEntry>> {
             if never_began(dir.dir(), &file) {
                 continue;
             }
+            let path = dir.dir().path.join(&file);
             let entry = match dir::read(dir.dir(), &file) {
                 // If the caller holds no lock, an entry may be removed after its name was listed.
                 Ok(None) => continue,
-                Ok(Some(text)) => {
-                    toml::from_str(&text).ok().filter(|entry: &LedgerEntry| entry.format <= FORMAT)
-                }
+                // A newer version says there what is left to do, so such an entry is an error.
+                Ok(Some(text)) => match format::read::<LedgerEntry>(&path, &text) {
+                    Ok(entry) => Some(entry),
+                    Err(Error::Damaged { .. }) => None,
+                    Err(error) => return Err(error),
+                },
                 // A crash may cut a file that was not synced.
                 Err(Error::Damaged { .. }) => None,
                 Err(error) => return Err(error),

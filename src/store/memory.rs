@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::decide::push_history::EndedPush;
 use crate::decide::torn_mark::TornMark;
 use crate::store::dir::{self, Dir, remove_file};
 use crate::store::format::to_toml;
@@ -62,6 +63,9 @@ pub struct ModuleMemory {
     /// fail, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub torn: Option<TornMark>,
+    /// The last failed push, if that could not be written into the root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_push: Option<EndedPush>,
 }
 
 /// A failed run.
@@ -103,6 +107,7 @@ impl ModuleMemory {
             warnings: Vec::new(),
             space_missing_since: None,
             torn: None,
+            failed_push: None,
         }
     }
 

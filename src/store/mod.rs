@@ -7,6 +7,7 @@
 pub(crate) mod clean_up;
 pub(crate) mod completion;
 pub(crate) mod dir;
+pub(crate) mod expected_pushes;
 pub(crate) mod format;
 pub(crate) mod gate;
 pub(crate) mod index_file;
@@ -37,6 +38,7 @@ mod root_checks;
 pub(crate) mod snapshot_method;
 pub(crate) mod snapshots;
 pub(crate) mod state;
+pub(crate) mod state_file;
 pub(crate) mod transfer_number;
 pub(crate) mod unremovable;
 pub(crate) mod vanished;

@@ -15,7 +15,7 @@ use crate::decide::partial_dirs::PartialDirs;
 use crate::decide::transfer_reason::TransferReason;
 use crate::engine::clone::{CloneOutcome, PartialDirCounts};
 use crate::engine::compare::ExplainedDifferences;
-use crate::engine::copied::{Copied, CopiedState, Copies, InodePair};
+use crate::engine::copied::{Copied, CopiedState, Copies, CopyCause, InodePair};
 use crate::store::dir::{self, Dir};
 use crate::store::format::{FORMAT, ParsedTexts, to_toml};
 use crate::tell::error::Result;
@@ -72,6 +72,10 @@ pub struct Record {
     /// Mount points that were left out.
     #[serde(default)]
     pub skipped_mounts: Vec<String>,
+    /// Directories that could not be read for the inode log, so that `verify` does not know all
+    /// files of the snapshot.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unread_directories: u64,
     /// Files that look like temporary ones of rsync.
     #[serde(default)]
     pub temporaries: u64,
@@ -93,8 +97,13 @@ pub struct Record {
     pub copies: Vec<CopyRecord>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// Enough for a root with hundreds of snapshots.
-static KNOWN: ParsedTexts<Record> = ParsedTexts::new(512);
+static KNOWN: ParsedTexts<Record> = ParsedTexts::new(512, 8 << 10);
 
 /// What was found in [partial directories](crate::decide::partial_dirs) when the snapshot was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,6 +172,9 @@ pub struct CopyRecord {
     /// Why it could not be linked, as text.
     #[serde(default)]
     pub reason: String,
+    /// Why it is a copy; missing in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<CopyCause>,
     /// What else the original looked like; missing in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     original: Option<OriginalRecord>,
@@ -237,6 +249,7 @@ impl Record {
             vanished: 0,
             attributes_lost: 0,
             skipped_mounts: Vec::new(),
+            unread_directories: 0,
             temporaries: 0,
             temporary_files: Vec::new(),
             client: None,
@@ -303,6 +316,7 @@ impl CopyRecord {
             size_bytes: copied.size_bytes,
             mtime_ns: copied.mtime_ns.to_string(),
             reason: copied.reason.clone(),
+            cause: copied.cause,
             original: copied.state.as_ref().map(OriginalRecord::of),
         };
         copies.iter().map(record).collect()
@@ -312,8 +326,8 @@ impl CopyRecord {
         let pair = InodePair { live: self.live_inode, copy: self.copy_inode };
         let mtime_ns = self.mtime_ns.parse().ok()?;
         let path = unescape(&self.path)?;
-        let CopyRecord { names, size_bytes, reason, original, .. } = self.clone();
+        let CopyRecord { names, size_bytes, reason, cause, original, .. } = self.clone();
         let state = original.map(|original| original.read());
-        Some((pair, Copied { path, names, size_bytes, mtime_ns, state, reason }))
+        Some((pair, Copied { path, names, size_bytes, mtime_ns, state, reason, cause }))
     }
 }

@@ -27,7 +27,7 @@ pub struct Registration {
     pub path: String,
 }
 
-static KNOWN: ParsedTexts<Registration> = ParsedTexts::new(1);
+static KNOWN: ParsedTexts<Registration> = ParsedTexts::new(1, 8 << 10);
 
 impl Registration {
     /// The registration of the module `name` in the directory `path`.

@@ -5,11 +5,13 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use nix::sys::stat::fstat;
 
+use crate::decide::client::Client;
 use crate::decide::grade::Grade;
 use crate::decide::lease::SnapshotReader;
 use crate::decide::name::SnapshotName;
 use crate::decide::obstacle::Obstacle;
 use crate::decide::snapshot::Snapshot;
+use crate::decide::transfer_reason::TransferReason;
 use crate::decide::zone::Zone;
 use crate::engine::listing::{Listing, ListingEntry};
 use crate::engine::obstacle::obstacle;
@@ -44,6 +46,26 @@ impl ListedSnapshot {
     /// Whether this program made it.
     pub(crate) fn is_recorded(&self) -> bool {
         self.unreadable || self.record.as_ref().is_some_and(|record| !record.adopted)
+    }
+
+    /// Whether its record says that a push brought it.
+    pub(crate) fn is_recorded_push(&self) -> bool {
+        let record = self.record.as_ref();
+        record.is_some_and(|record| record.client.is_some() || record.status.is_some())
+    }
+
+    /// Whether a push may have brought it whose client `is_it` accepts. One that another program
+    /// made, or that was due, counts as such, of a client that is not known.
+    pub(crate) fn may_be_push(&self, is_it: &dyn Fn(&Client) -> bool) -> bool {
+        match &self.record {
+            None => !self.unreadable && is_it(&Client::default()),
+            Some(record) if record.adopted => is_it(&Client::default()),
+            Some(Record { client: Some(client), .. }) => is_it(client),
+            Some(record) => {
+                let is_due = record.because == Some(TransferReason::Due);
+                (is_due || self.is_recorded_push()) && is_it(&Client::default())
+            }
+        }
     }
 
     /// What rotation needs to know about it.

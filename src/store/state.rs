@@ -6,12 +6,8 @@
 //! this short lock, after it has read the due mark, so no mark is missed in between.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 
 use chrono::{DateTime, Utc};
-use nix::errno::Errno;
-use nix::fcntl::AtFlags;
-use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::anomaly::Anomaly;
@@ -22,17 +18,18 @@ use crate::decide::clock_reading::ClockReading;
 use crate::decide::damage::Damage;
 use crate::decide::fingerprint::Fingerprint;
 use crate::decide::grade::Grade;
+use crate::decide::push_history::PushHistory;
 use crate::decide::pushes_without_snapshot::PushesWithoutSnapshot;
 use crate::decide::snapshot_verdict::RotationHistory;
 use crate::decide::torn_mark::TornMark;
 use crate::decide::verdict_facts::{Asked, Due, DueReason};
-use crate::store::dir::{self, Dir, c_name, names_in};
+use crate::store::dir::{self, Dir};
 use crate::store::format::{FORMAT, ParsedTexts, to_toml};
-use crate::store::layout::{DAMAGED_STATE_FILE, PINS_FILE, STATE_FILE, Subdir};
+use crate::store::layout::{DAMAGED_STATE_FILE, PINS_FILE, STATE_FILE};
 use crate::store::lock::DirLock;
 use crate::store::pin::Pins;
 use crate::store::pins_file::PinCopy;
-use crate::system::syscalls::{is_gone, open_directory, stat_entry};
+use crate::store::state_file::{exists, has_history, set_aside};
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::escape_path;
 
@@ -69,6 +66,9 @@ pub struct State {
     /// Pushes in a row that brought no complete snapshot.
     #[serde(rename = "shortfall", default, skip_serializing_if = "Option::is_none")]
     pub pushes_without_snapshot: Option<PushesWithoutSnapshot>,
+    /// The last pushes of each client.
+    #[serde(default, skip_serializing_if = "is_new")]
+    pub pushes: PushHistory,
     /// When the module was last compared as a whole, without trusting an index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub full_comparison: Option<DateTime<Utc>>,
@@ -108,10 +108,14 @@ pub struct State {
     pub retired: BTreeMap<String, DateTime<Utc>>,
 }
 
-static KNOWN: ParsedTexts<State> = ParsedTexts::new(1);
+static KNOWN: ParsedTexts<State> = ParsedTexts::new(1, 32 << 10);
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+fn is_new(pushes: &PushHistory) -> bool {
+    *pushes == PushHistory::default()
 }
 
 /// The last run that scanned the module.
@@ -184,6 +188,7 @@ impl Default for State {
             deferred_since: None,
             written_in_place: false,
             pushes_without_snapshot: None,
+            pushes: PushHistory::default(),
             full_comparison: None,
             clock_jump: None,
             sequence: 0,
@@ -353,48 +358,4 @@ impl State {
             ..State::default()
         })
     }
-}
-
-fn exists(private: Dir, file: &str) -> Result<bool> {
-    match stat_entry(private.directory, &c_name(file)) {
-        Ok(_) => Ok(true),
-        Err(Errno::ENOENT) => Ok(false),
-        Err(cause) => Err(Error::io("inspect", &private.path.join(file), cause)),
-    }
-}
-
-/// Whether a snapshot was ever recorded here. The first state is written before any of the files
-/// that show this, so if one exists without a state, the state was lost.
-fn has_history(private: Dir) -> Result<bool> {
-    if exists(private, PINS_FILE)? {
-        return Ok(true);
-    }
-    for dir in [Subdir::Records, Subdir::Index, Subdir::Inodes].map(Subdir::name) {
-        let path = private.path.join(dir);
-        match open_directory(private.directory, &c_name(dir)) {
-            Ok(opened) => {
-                let names = names_in(Dir { directory: opened.as_fd(), path: &path })?;
-                if names.iter().any(|name| !name.ends_with(".tmp")) {
-                    return Ok(true);
-                }
-            }
-            Err(cause) if is_gone(cause) => {}
-            Err(cause) => return Err(Error::io("open", &path, cause)),
-        }
-    }
-    Ok(false)
-}
-
-/// Keeps the damaged file under another name, too. Under its own name it stays until the new state
-/// replaces it: without a state file, the root could pass for a new one.
-fn set_aside(private: Dir) -> Result<()> {
-    let (file, damaged) = (c_name(STATE_FILE), c_name(DAMAGED_STATE_FILE));
-    let directory = private.directory;
-    let [from, to] = [STATE_FILE, DAMAGED_STATE_FILE].map(|name| private.path.join(name));
-    match unlinkat(directory, damaged.as_c_str(), UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => {}
-        Err(cause) => return Err(Error::io("remove", &to, cause)),
-    }
-    linkat(directory, file.as_c_str(), directory, damaged.as_c_str(), AtFlags::empty())
-        .map_err(|cause| Error::io_pair("link", &from, &to, cause))
 }

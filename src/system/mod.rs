@@ -9,5 +9,6 @@ pub(crate) mod mounts;
 pub(crate) mod pid_namespace;
 pub(crate) mod priority;
 pub(crate) mod process;
+pub(crate) mod process_io;
 pub(crate) mod small_file;
 pub(crate) mod syscalls;

@@ -216,3 +216,70 @@ fn what_the_newest_snapshot_lacks_is_told_as_long_as_it_is_so() {
     module.expect_snapshot();
     module.run(&["check", "data"]).exits(&[0]);
 }
+
+/// A pause that ends by itself ends in `check`, too, whatever the last run warned of.
+#[test]
+fn a_pause_that_has_ended_is_not_repeated() {
+    let (module, _) = Module::with_snapshot();
+    let metadata = fs::metadata(module.latest.join("read me")).expect("a file");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o7777;
+    tree::set_mode(&module.latest.join("read me"), 0o600);
+    module.run(&["verify", "data"]).exits(&[1]);
+    tree::write(&module.latest.join("more"), "x");
+    module.run_hook().exits(&[4]).says("nothing expires");
+    module.run(&["check", "data"]).exits(&[2]).says("nothing expires");
+    tree::set_mode(&module.latest.join("read me"), mode);
+    module.run(&["verify", "data"]).exits(&[0]);
+    let found = module.run(&["check", "data"]).exits(&[0]).stdout();
+    assert!(!found.contains("nothing expires"), "{found}");
+}
+
+/// The last word on a module must not be silenced by the level of the one before.
+#[test]
+fn the_log_level_of_one_module_is_not_that_of_the_next() {
+    let (module, _) = Module::with_snapshot();
+    let other = module.directory.join("second/latest");
+    fs::create_dir_all(&other).expect("the other module");
+    let sections = [
+        module.rsyncd_conf_section("data", &module.latest),
+        module.rsyncd_conf_section("second", &other),
+    ];
+    module.write_rsyncd_conf(&sections.concat());
+    tree::set_mode(&module.directory.join("second"), 0o700);
+    module.run(&["snapshot", "second"]).exits(&[0]);
+    fs::remove_dir(&other).expect("removed");
+    module.write_policy("[module.data]\nlog_level = \"off\"\n");
+    module.run(&["snapshot", "--all"]).exits(&[1, 2]).says("second: ");
+}
+
+/// An immutable file can be mended; a file with as many links as possible is a fact.
+#[test]
+fn copied_files_are_told_as_long_as_the_snapshot_has_them() {
+    if !support::root() || !support::have(&["chattr"]) {
+        return;
+    }
+    let module = Module::new();
+    tree::small(&module.latest);
+    let file = module.latest.join("read me");
+    let chattr =
+        |flag: &str| support::run::Run::of(support::run::tool("chattr").arg(flag).arg(&file));
+    if !chattr("+i").succeeded() {
+        skipped!("needs immutable files");
+        return;
+    }
+    module.run_hook().exits(&[4]).says("could not be linked and were copied");
+    for _ in 0..2 {
+        module.run(&["check", "data"]).exits(&[1]).says("read me").says("chattr -i -a");
+        module.expect_no_snapshot();
+    }
+    let name = module.snapshots().remove(0);
+    let record = module.private(&format!("records/{name}.toml"));
+    let text = fs::read_to_string(&record).expect("a record");
+    assert!(text.contains("cause = \"flag\""), "{text}");
+    // As if the file had as many links as its file system allows, or an earlier version ran.
+    for cause in ["cause = \"link-limit\"\n", "cause = \"of-tomorrow\"\n", ""] {
+        fs::write(&record, text.replace("cause = \"flag\"\n", cause)).expect("a record");
+        module.run(&["check", "data"]).exits(&[0]).says("could not be linked and were copied");
+    }
+    chattr("-i").exits(&[0]);
+}

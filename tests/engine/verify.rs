@@ -325,7 +325,7 @@ fn damage_is_critical_and_pauses_expiry_until_it_is_gone_or_accepted() {
         .run(&["check", NAME])
         .exits(&[2])
         .says("altered in place")
-        .says("verify --repair-attributes");
+        .says("rsyncd-snapshot verify data --repair-attributes");
     module.run(&["rotate", NAME]).exits(&[4]).says("nothing expires").says("altered in place");
     module.run(&["plan", NAME]).exits(&[0]).says("nothing expires");
     assert_eq!(module.snapshots().len(), 3);
@@ -481,6 +481,25 @@ fn a_damaged_catalogue_reports_no_damage_and_is_made_whole() {
     verify(&module);
     tree::set_mode(&module.latest.join("read me"), 0o600);
     assert_eq!(verify(&module).0, 1, "what is recorded anew counts");
+}
+
+/// After a return to this version, what the newer one has recorded must still be there.
+#[test]
+fn a_catalogue_of_a_newer_version_is_refused_and_kept() {
+    let (module, _) = Module::with_snapshot();
+    let catalogue = module.private("inodes/catalogue");
+    let mut bytes = fs::read(&catalogue).expect("the catalogue");
+    let mut newer = bytes[..24].to_vec();
+    newer[7] = 2;
+    let checksum = crc32fast::hash(&newer[..20]).to_le_bytes();
+    newer[20..].copy_from_slice(&checksum);
+    bytes.extend(newer);
+    fs::write(&catalogue, &bytes).expect("written");
+    tree::write(&module.latest.join("more"), "x");
+    module.run_hook().exits(&[4]).says("newer version of rsyncd-snapshot");
+    module.run(&["verify", "data"]).exits(&[1]).says("newer version of rsyncd-snapshot");
+    assert_eq!(fs::read(&catalogue).expect("the catalogue"), bytes);
+    assert_eq!(module.snapshots().len(), 2, "it costs no snapshot");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod arguments_understood;
 mod concurrency;
 mod daemon;
 mod daemon_failures;
+mod dead_clients;
 mod environment;
 mod in_place;
 mod leases;

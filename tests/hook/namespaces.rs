@@ -199,7 +199,7 @@ fn the_host_sees_a_containers_push_run_and_die() {
     assert!(!module.run(&["check", "data"]).stdout().contains("cannot be seen"));
     let _pinned = container.kill();
     assert!(!push.wait().expect("its end").success());
-    module.run(&["check", "data"]).exits(&[1]).says("snapshot --due");
+    module.run(&["check", "data"]).exits(&[1]).says("snapshot data --due");
     module.run(&["snapshot", "--all", "--due"]).exits(&[4]);
     assert_eq!(ledger(&module), [""; 0]);
     assert!(module.is_marked("torn"), "{:?}", module.state());

@@ -282,7 +282,7 @@ fn a_push_whose_hook_was_killed_is_snapshotted_by_the_timer() {
         names.len() == 1
             && names[0].rsplit('-').next().and_then(|pid| pid.parse().ok()).is_some_and(is_gone)
     });
-    module.run(&["check", "data"]).exits(&[1]).says("snapshot --due");
+    module.run(&["check", "data"]).exits(&[1]).says("snapshot data --due");
 
     // The hook had not even begun, so how the push ended is unknown.
     assert_eq!(module.json(&["snapshot", "data", "--due", "--json"])["outcome"], "published");
@@ -343,7 +343,7 @@ fn an_entry_of_another_boot_counts_as_dead() {
         // What it had written before it died.
         fs::write(module.latest.join(format!("half {hooks}")), text).expect("a file");
         fs::write(module.private(&format!("transfers/{own}")), text).expect("an entry");
-        module.run(&["check", "data"]).exits(&[1]).says("snapshot --due");
+        module.run(&["check", "data"]).exits(&[1]).says("snapshot data --due");
         let run = module.run(&["snapshot", "data", "--due"]).exits(&[4]);
         assert_eq!(ledger(&module), [""; 0], "{text}: {run}");
         assert!(module.is_marked("torn"), "{text}: {:?}", module.state());
@@ -352,7 +352,7 @@ fn an_entry_of_another_boot_counts_as_dead() {
 }
 
 #[test]
-fn an_entry_that_a_power_cut_left_empty_tears_nothing() {
+fn an_entry_that_a_power_cut_left_unwritten_tears_nothing() {
     let Some((module, _)) = paired() else { return };
     let daemon = Daemon::of_pair(&module);
     let slow = start_slow_push(&daemon, &module);
@@ -363,8 +363,14 @@ fn an_entry_that_a_power_cut_left_empty_tears_nothing() {
     let mut parts: Vec<&str> = name.split('-').collect();
     parts[1] = "00000000";
     let of_another_boot = module.private("transfers").join(parts.join("-"));
-    // pre-xfer lets a push in only after its entry was synced, so the entry is never empty then.
-    for (text, exit, is_torn) in [("", 0, false), ("\0", 4, true)] {
+    // pre-xfer lets a push in only after its entry was synced, so the entry is whole then.
+    let cases = [
+        ("", 0, false),
+        ("\0\0\0", 0, false),
+        ("what was in that block before", 0, false),
+        ("format = 1\nkind = \"of another version\"\n", 4, true),
+    ];
+    for (text, exit, is_torn) in cases {
         fs::write(&of_another_boot, text).expect("an entry");
         let run = module.run(&["snapshot", "data", "--due"]).exits(&[exit]);
         assert_eq!(ledger(&module), [""; 0], "{run}");

@@ -304,7 +304,7 @@ fn snapshots_without_what_was_known_of_them_do_not_expire() {
         module.run(arguments).exits(&[4]).says("rotate --confirm`");
         assert!(before.iter().all(|name| module.snapshots().contains(name)), "{arguments:?}");
     }
-    module.run(&["check", "data"]).exits(&[1, 2]).says("rotate --confirm");
+    module.run(&["check", "data"]).exits(&[1, 2]).says("rotate data --confirm");
     module.run(&["rotate", "data", "--confirm"]).exits(&[0, 4]);
     assert!(module.snapshots().len() < before.len());
 }

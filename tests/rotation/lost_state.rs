@@ -28,7 +28,7 @@ fn a_missing_state_pauses_expiry_and_keeps_pins() {
     Server::run(&module, &["check", "data"])
         .exits(&[1])
         .says("it was missing")
-        .says("rotate --confirm");
+        .says("rotate data --confirm");
     for content in ["2", "3", "4"] {
         tree::write(&module.latest.join("file"), content);
         module.pass(1);
@@ -88,8 +88,12 @@ fn records_that_vanish_are_told_until_a_person_confirms() {
     let first = push(&module, "0");
     fs::remove_dir_all(module.private("records")).expect("removed");
     let told = "records was missing: what was recorded of snapshots";
-    for command in ["list", "plan", "check"] {
-        Server::run(&module, &[command, "data"]).says(told).says("rotate --confirm");
+    for (command, remedy) in [
+        ("list", "rotate --confirm"),
+        ("plan", "rotate --confirm"),
+        ("check", "rotate data --confirm"),
+    ] {
+        Server::run(&module, &[command, "data"]).says(told).says(remedy);
     }
     Server::run(&module, &["list", "data"]).exits(&[4]).says(&first);
     push(&module, "1");
@@ -117,7 +121,10 @@ fn a_look_ends_the_mark_of_a_lost_state_if_nothing_has_changed() {
     assert_eq!(fs::read(module.latest.join("read me")).expect("a file"), before);
     fs::remove_file(module.private("state.toml")).expect("removed");
     module.run(&["rotate", "data", "--confirm"]).exits(&[4]).says("state.toml is missing");
-    module.run(&["check", "data"]).exits(&[1]).says("a `snapshot` that finds the module equal");
+    module
+        .run(&["check", "data"])
+        .exits(&[1])
+        .says("rsyncd-snapshot snapshot data` that finds the module equal");
     module.run(&["snapshot", "data"]).exits(&[0]);
     assert_eq!(module.snapshots(), [name]);
     module.run(&["check", "data"]).exits(&[0]);

@@ -387,7 +387,7 @@ fn a_policy_that_expires_most_waits_for_confirmation() {
 
     module.run(&["rotate", "data"]).exits(&[4]).says("2 of 3").says("rotate --confirm");
     assert_eq!(module.snapshots(), OLD);
-    module.run(&["check", "data"]).exits(&[1]).says("rotate --confirm");
+    module.run(&["check", "data"]).exits(&[1]).says("rotate data --confirm");
     module.run(&["plan", "data"]).exits(&[0]).says("2 of 3");
     tree::small(&module.latest);
     module.run_hook().exits(&[4]);

@@ -6,9 +6,30 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::tell::error::Error;
+use crate::tell::escape::escape_path;
 
 /// How each block begins; the last byte is the format.
 const MAGIC: [u8; 8] = *b"RSinode\x01";
+
+/// The format of a block that a newer version has written; `None` for any other bytes. The checksum
+/// of the header, which each format has in the same place, tells such a block from a damaged one.
+fn newer_format(header: &[u8; HEADER_BYTES]) -> Option<u8> {
+    let (start, known) = (&MAGIC[..MAGIC.len() - 1], MAGIC[MAGIC.len() - 1]);
+    let format = *header.strip_prefix(start)?.first()?;
+    (format > known && is_whole(header)).then_some(format)
+}
+
+fn number(header: &[u8; HEADER_BYTES], at: usize) -> u32 {
+    u32::from_le_bytes(header[at..at + 4].try_into().unwrap_or_default())
+}
+
+/// Whether a header has the checksum that is in it.
+fn is_whole(header: &[u8; HEADER_BYTES]) -> bool {
+    number(header, 20) == crc32fast::hash(&header[..20])
+}
 
 /// Magic, kind, length, checksum of the payload, checksum of these four.
 const HEADER_BYTES: usize = 24;
@@ -88,6 +109,8 @@ pub(crate) struct Blocks<'a> {
     pub(crate) lost_bytes: u64,
     /// The error that ended reading, if there was one.
     pub(crate) failure: Option<io::Error>,
+    /// The format of a block that a newer version has written, which ended reading.
+    pub(crate) newer: Option<u8>,
 }
 
 impl<'a> Blocks<'a> {
@@ -99,6 +122,7 @@ impl<'a> Blocks<'a> {
             window: (0, Vec::new()),
             lost_bytes: 0,
             failure: None,
+            newer: None,
         })
     }
 
@@ -121,12 +145,24 @@ impl<'a> Blocks<'a> {
 
     fn header_at(&mut self, at: u64) -> Option<Block> {
         let header = self.header_bytes(at)?;
-        let number =
-            |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap_or_default());
-        let is_whole = header[..8] == MAGIC && number(20) == crc32fast::hash(&header[..20]);
+        let number = |at| number(&header, at);
+        let is_whole = header[..8] == MAGIC && is_whole(&header);
         let (kind, length, checksum) = (BlockKind::of(number(8)), number(12), number(16));
         let block = Block { kind: kind?, start: at + HEADER_BYTES as u64, length, checksum };
         (is_whole && length <= MAX_PAYLOAD_BYTES && block.end() <= self.size).then_some(block)
+    }
+
+    /// Whether a newer version has written the block at the present position. Such a block is not
+    /// damaged, and must neither be skipped nor cut off.
+    fn is_newer(&mut self) -> bool {
+        self.newer = self.header_bytes(self.at).and_then(|header| newer_format(&header));
+        self.newer.is_some()
+    }
+
+    /// The error if a newer version has written a part of the file at `path`.
+    pub(crate) fn newer_error(&self, path: &Path) -> Option<Error> {
+        let (known, format) = (MAGIC[MAGIC.len() - 1].into(), self.newer?.into());
+        Some(Error::Newer { path: escape_path(path), format, known })
     }
 
     /// The last block of the file, if it is of this kind and has at most `payload_bytes`.
@@ -172,6 +208,7 @@ impl Iterator for Blocks<'_> {
         }
         let start = match self.header_at(self.at) {
             Some(_) => self.at,
+            None if self.is_newer() => return None,
             None => self.search(self.at + 1).unwrap_or(self.size),
         };
         if self.failure.is_some() {
@@ -237,6 +274,24 @@ mod tests {
         );
         assert_eq!(at_end(&baselines), None, "another kind");
         assert_eq!(at_end(b""), None);
+    }
+
+    #[test]
+    fn a_block_of_a_newer_version_ends_reading_and_is_no_damage() {
+        let mut newer = framed(BlockKind::Baselines, &[1; 10]);
+        newer[7] = 2;
+        let bytes = [framed(BlockKind::Commit, b"a"), newer.clone()].concat();
+        let format = |bytes: &[u8]| {
+            let file = file(bytes);
+            let mut blocks = Blocks::of(&file).expect("its size");
+            let count = blocks.by_ref().count();
+            (count, blocks.newer, blocks.lost_bytes)
+        };
+        assert_eq!(format(&bytes), (1, None, 34), "a damaged byte");
+        let checksum = crc32fast::hash(&newer[..20]).to_le_bytes();
+        newer[20..24].copy_from_slice(&checksum);
+        let bytes = [framed(BlockKind::Commit, b"a"), newer].concat();
+        assert_eq!(format(&bytes), (1, Some(2), 0));
     }
 
     #[test]

@@ -83,6 +83,9 @@ impl InodeLog {
                 BlockKind::Hashes => inode_log.add_hashes(&payload, block.start),
             }
         }
+        if let Some(newer) = blocks.newer_error(&path) {
+            return Err(newer);
+        }
         if let Some(cause) = blocks.failure {
             return Err(failed(cause));
         }

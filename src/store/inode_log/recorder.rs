@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::OFlag;
@@ -34,7 +34,7 @@ impl Recorder {
         let failed = |cause: std::io::Error| Error::io("write", &path, cause);
         let file = open(dir, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_APPEND)?;
         let size = file.metadata().map_err(failed)?.len();
-        let (end, lost_bytes) = finished(&file, is_known).map_err(failed)?;
+        let (end, lost_bytes) = finished(&file, &path, is_known)?;
         if end < size {
             file.set_len(end).map_err(failed)?;
         }
@@ -96,14 +96,19 @@ impl Recorder {
 /// file is. A client can set an extended attribute to bytes that look like a commit. At worst,
 /// baselines of a killed run then count for the next snapshot; they were true when they were
 /// written.
+///
+/// # Errors
+/// [`Error::Newer`] if a newer version has written a part of the file.
 pub(crate) fn finished(
     file: &File,
+    path: &Path,
     is_known: impl Fn(&str) -> bool,
-) -> std::io::Result<(u64, u64)> {
+) -> Result<(u64, u64)> {
+    let failed = |cause: std::io::Error| Error::io("read", path, cause);
     let counts = |commit: Commit| commit.name == FOUND || is_known(&commit.name);
-    let mut blocks = Blocks::of(file)?;
+    let mut blocks = Blocks::of(file).map_err(failed)?;
     if let Some(block) = blocks.at_end(BlockKind::Commit, MAX_COMMIT_BYTES)
-        && Commit::of(file, block)?.is_some_and(counts)
+        && Commit::of(file, block).map_err(failed)?.is_some_and(counts)
     {
         return Ok((block.end(), 0));
     }
@@ -121,12 +126,15 @@ pub(crate) fn finished(
             _ => {}
         }
     }
+    if let Some(newer) = blocks.newer_error(path) {
+        return Err(newer);
+    }
     if let Some(cause) = blocks.failure {
-        return Err(cause);
+        return Err(failed(cause));
     }
     for CommitEnd { commit, offset, lost_bytes } in ends.into_iter().rev() {
         // The snapshot of a damaged commit is unknown: a reader uses the next commit instead.
-        if Commit::of(file, commit)?.is_none_or(counts) {
+        if Commit::of(file, commit).map_err(failed)?.is_none_or(counts) {
             return Ok((offset, lost_bytes));
         }
     }

@@ -1,0 +1,56 @@
+//! The clients of a module in the JSON of `check`.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::command::root_findings::push_history;
+use crate::decide::exit_status::ExitStatus;
+use crate::decide::push_history::{ClientPushes, PushHistory};
+use crate::module::target::Target;
+use crate::store::state::State;
+
+/// What is known of the pushes of one client.
+#[derive(Debug, Serialize)]
+pub(crate) struct ClientView {
+    user: String,
+    name: String,
+    address: String,
+    last_good_push: Option<DateTime<Utc>>,
+    last_failed_push: Option<FailedPushView>,
+    last_snapshot: Option<String>,
+    usual_seconds: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct FailedPushView {
+    time: DateTime<Utc>,
+    status: i32,
+    meaning: Option<&'static str>,
+    free_bytes: Option<u64>,
+}
+
+/// The clients of a module; none if it has no root or that cannot be read, which the findings say.
+pub(crate) fn of_module(target: &Target) -> Vec<ClientView> {
+    let root = target.look_at_root().ok().filter(|root| root.is_registered());
+    let state = root.and_then(|root| State::read(root.private()).ok()).unwrap_or_default();
+    let history = push_history(target, &state);
+    history.clients.iter().map(|client| view(&history, client)).collect()
+}
+
+fn view(history: &PushHistory, client: &ClientPushes) -> ClientView {
+    let who = client.who.clone();
+    ClientView {
+        last_good_push: client.good,
+        last_failed_push: client.failed.as_ref().map(|end| FailedPushView {
+            time: end.time,
+            status: end.status,
+            meaning: ExitStatus(end.status).meaning(),
+            free_bytes: end.free_bytes,
+        }),
+        last_snapshot: client.snapshot.clone(),
+        usual_seconds: history.usual_seconds(&who),
+        user: who.user,
+        name: who.name,
+        address: who.address,
+    }
+}

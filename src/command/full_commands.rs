@@ -1,0 +1,69 @@
+//! Writes the commands in a message of `check` as a person types them.
+//!
+//! Messages that several commands share name a command of this program without program and module,
+//! such as `rotate --confirm`: there the reader has just typed both. A line of monitoring stands
+//! alone, so `check` writes `rsyncd-snapshot rotate laptop --confirm`.
+
+use crate::tell::PROGRAM;
+
+/// The commands that work on one module and need nothing else than options.
+const COMMANDS: [&str; 6] = ["list", "plan", "release", "rotate", "snapshot", "verify"];
+
+/// `message` with whole commands on the module that a shell knows as `module`.
+pub(crate) fn with_module(message: &str, module: &str) -> String {
+    let mut parts = message.split('`');
+    let mut text = parts.next().unwrap_or_default().to_string();
+    let mut is_code = true;
+    for part in parts {
+        text.push('`');
+        match whole(part, module).filter(|_| is_code) {
+            Some(command) => text.push_str(&command),
+            None => text.push_str(part),
+        }
+        is_code = !is_code;
+    }
+    text
+}
+
+/// The whole command; `None` if this is no command, or one that is whole already.
+fn whole(code: &str, module: &str) -> Option<String> {
+    let (command, options) = code.split_once(' ').map_or((code, ""), |(one, rest)| (one, rest));
+    let are_options = options.split_ascii_whitespace().all(|word| word.starts_with("--"));
+    let names_all = options.contains("--all");
+    (COMMANDS.contains(&command) && are_options && !names_all).then(|| {
+        let gap = if options.is_empty() { "" } else { " " };
+        format!("{PROGRAM} {command} {module}{gap}{options}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_gets_its_program_and_module() {
+        for (message, expected) in [
+            ("run `rotate --confirm`", "run `rsyncd-snapshot rotate laptop --confirm`"),
+            (
+                "look at `plan`; then `release`",
+                "look at `rsyncd-snapshot plan laptop`; then `rsyncd-snapshot release laptop`",
+            ),
+            ("`list`", "`rsyncd-snapshot list laptop`"),
+        ] {
+            assert_eq!(with_module(message, "laptop"), expected);
+        }
+        for other in [
+            "",
+            "no command",
+            "rotate `min_keep`",
+            "`chmod 0700 /srv`, `umount`",
+            "`rsyncd-snapshot release data --torn`",
+            "`snapshot --all --due`",
+            "`snapshot data`",
+            "`snapshot_root`",
+            "not `closed",
+        ] {
+            assert_eq!(with_module(other, "laptop"), other);
+        }
+    }
+}
