@@ -230,12 +230,12 @@ fn printer(context: &Context, json: bool) -> impl FnMut(RestoreStep, &[u8]) + us
 
 /// Logs what went wrong, and prints the summary.
 fn finish(context: &Context, view: &RestoreView, restored: &Restored, json: bool) -> Result<Exit> {
-    for error in restored.errors.first.iter().chain(&restored.run_error) {
-        log::error!("{error}");
-    }
     // A dry run has printed them as steps.
     for conflict in restored.written.conflicts.first.iter().filter(|_| !view.dry_run) {
         log::error!("{}: {}", escape(&conflict.path), conflict.obstacle);
+    }
+    for error in restored.errors.first.iter().chain(&restored.run_error) {
+        log::error!("{error}");
     }
     if restored.munged_links > 0 && !view.in_place {
         log::warn!(
@@ -248,7 +248,7 @@ fn finish(context: &Context, view: &RestoreView, restored: &Restored, json: bool
     }
     if json {
         print_json(true, &[view])?;
-    } else if !context.is_quiet() {
+    } else if !context.is_quiet() && !matches!(restored.run_error, Some(Error::InTheWay { .. })) {
         print(&view.to_text())?;
     }
     let of_run = match (&restored.report, &restored.run_error) {

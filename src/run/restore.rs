@@ -25,7 +25,7 @@ use crate::decide::restore_step::RestoreStep;
 use crate::engine::descent::{Descent, DescentStart};
 use crate::engine::restore::compare::Depth;
 use crate::engine::restore::links::LinkGroups;
-use crate::engine::restore::outcome::{PassOutcome, Told};
+use crate::engine::restore::outcome::{PassOutcome, RestoreConflict, Told};
 use crate::engine::restore::pass_walk::{Pass, PlacedPath, TreeRestore};
 use crate::engine::restore::write::EntryWriter;
 use crate::module::target::Target;
@@ -37,7 +37,7 @@ use crate::system::identity::{Identity, SysResult};
 use crate::system::mounts::note_mounts_below;
 use crate::tell::counted;
 use crate::tell::error::{Error, Result};
-use crate::tell::escape::{escape, escape_path};
+use crate::tell::escape::escape_path;
 use crate::tell::progress;
 
 /// What is restored, and how.
@@ -68,7 +68,7 @@ pub(crate) struct Restored {
     pub errors: Told<Error>,
     /// The run that took a snapshot after a restore in place.
     pub report: Option<Report>,
-    /// Why there was no such run.
+    /// Why there was no such run, or nothing was restored.
     pub run_error: Option<Error>,
 }
 
@@ -105,15 +105,18 @@ pub(crate) fn dry_run(
     Ok(Restored { written, errors, ..Restored::default() })
 }
 
-/// Restores into a directory.
+/// Restores into a directory. If anything is in the way, nothing is written.
 ///
 /// # Errors
-/// [`Error::InTheWay`] if anything is in the way: then nothing was written.
+/// If the directory or the snapshot cannot be opened, or no file can be made.
 pub(crate) fn into_directory(job: RestoreJob, directory: Dir) -> Result<Restored> {
     let to = RestoreTarget::Directory(Some(directory));
     let placed = placed_paths(job.paths, to)?;
     let mut tree = tree(job, to, &placed)?;
-    let plan = plan(&mut tree, directory)?;
+    let plan = match plan(&mut tree, directory) {
+        Ok(plan) => plan,
+        Err(refused) => return Ok(*refused),
+    };
     let workshop = Workshop::open(directory)?;
     Ok(write(job, &mut tree, plan, workshop, directory))
 }
@@ -173,21 +176,29 @@ pub(crate) fn tree<'a>(
 /// Finds out what is in the way, before anything is written.
 ///
 /// # Errors
-/// [`Error::InTheWay`], after the first paths were logged.
-pub(crate) fn plan(tree: &mut TreeRestore, destination: Dir) -> Result<PassOutcome> {
+/// What the restore comes to if anything is: nothing is restored.
+pub(crate) fn plan(
+    tree: &mut TreeRestore,
+    destination: Dir,
+) -> std::result::Result<PassOutcome, Box<Restored>> {
     let _phase = progress::begin("comparing", None);
-    let plan = tree.pass(Pass::Plan, &mut |_, _| ());
+    let mut plan = tree.pass(Pass::Plan, &mut |_, _| ());
     if plan.conflicts.is_empty() {
         tree.failed.clear();
         return Ok(plan);
     }
-    for conflict in &plan.conflicts.first {
-        log::error!("{}: {}", escape(&conflict.path), conflict.obstacle);
-    }
-    let is_overwritable = plan.conflicts.first.iter().all(|it| it.obstacle.is_overwritable())
-        && plan.conflicts.count == plan.conflicts.first.len() as u64;
-    let count = usize::try_from(plan.conflicts.count).unwrap_or(usize::MAX);
-    Err(Error::InTheWay {
+    let conflicts = std::mem::take(&mut plan.conflicts);
+    let run_error = Some(in_the_way(&conflicts, destination));
+    let written = PassOutcome { entries: plan.entries, conflicts, ..PassOutcome::default() };
+    Err(Box::new(Restored { written, run_error, ..Restored::default() }))
+}
+
+fn in_the_way(conflicts: &Told<RestoreConflict>, destination: Dir) -> Error {
+    let are_all_told = conflicts.count == conflicts.first.len() as u64;
+    let is_overwritable =
+        are_all_told && conflicts.first.iter().all(|it| it.obstacle.is_overwritable());
+    let count = usize::try_from(conflicts.count).unwrap_or(usize::MAX);
+    Error::InTheWay {
         problem: format!(
             "{} in {} {} in the way",
             counted(count, "name"),
@@ -205,7 +216,7 @@ pub(crate) fn plan(tree: &mut TreeRestore, destination: Dir) -> Result<PassOutco
             }
         }
         .to_string(),
-    })
+    }
 }
 
 /// Writes, syncs and verifies, after a plan that has found nothing in the way.

@@ -39,12 +39,12 @@ use crate::tell::escape::escape;
 /// What a restore that cannot begin says about its consequence.
 const NOTHING_RESTORED: &str = "nothing was restored: try again later";
 
-/// Restores into the directory of `target`, takes a snapshot and rotates. `end_lease` is called
+/// Restores into the directory of `target`, takes a snapshot and rotates. If anything is in the way,
+/// nothing is written. `end_lease` is called
 /// once the snapshot is no longer read.
 ///
 /// # Errors
-/// [`Error::InTheWay`] if anything is in the way, and [`Error::Busy`] if a run kept reading the
-/// module: then nothing was written.
+/// [`Error::Busy`] if a run kept reading the module, and others before anything was written.
 pub(crate) fn in_place(
     job: RestoreJob,
     target: &Target,
@@ -59,7 +59,10 @@ pub(crate) fn in_place(
     let to = RestoreTarget::InPlace(module);
     let placed = placed_paths(job.paths, to)?;
     let mut tree = tree(job, to, &placed)?;
-    let plan = plan(&mut tree, module)?;
+    let plan = match plan(&mut tree, module) {
+        Ok(plan) => plan,
+        Err(refused) => return Ok(*refused),
+    };
     let stored = enter(session, job)?;
     let workshop = match root.subdir(Subdir::Restoring).and_then(|dir| Workshop::open(dir.dir())) {
         Ok(workshop) => workshop,

@@ -303,6 +303,10 @@ fn what_is_newer_is_replaced_only_if_asked_for() {
     run.says("nothing was restored").says("--overwrite");
     assert_eq!(exact::of(&to), before, "nothing is written where anything is in the way");
 
+    let run = restore(&module, &name, &to, &["--json"]).exits(&[1]).json();
+    assert_eq!(run["conflicts"][0]["path"], "read me", "{run}");
+    assert_eq!((&run["conflict_count"], &run["made"]), (&1.into(), &0.into()), "{run}");
+
     let run = restore(&module, &name, &to, &["--overwrite", "--json"]).exits(&[0]).json();
     assert_eq!((&run["replaced"], &run["made"]), (&2.into(), &2.into()), "{run}");
     assert_eq!(fs::read_to_string(to.join("beside")).expect("a file"), "mine\n");
@@ -508,6 +512,40 @@ fn a_snapshot_that_goes_away_meanwhile_is_told() {
         run.join().expect("a run")
     });
     run.exits(&[1]).says("was changed or removed while it was read");
+}
+
+/// One snapshot stays, and the one before can be recycled.
+const EXPIRING: &str = "[defaults]\nkeep = { hourly = 1 }\nmin_keep = 1\nmin_age = \"0s\"\n\
+                        grace = \"0s\"\ntime_zone = \"UTC\"\nanomaly_share = \"100%\"\n";
+
+#[test]
+fn a_snapshot_does_not_expire_while_it_is_restored() {
+    if !have(&["strace"]) {
+        return;
+    }
+    let (module, old) = Module::with_snapshot();
+    module.date_back(&old, "2001-02-03T04-05-06Z");
+    let old = "2001-02-03T04-05-06Z";
+    module.write_policy(EXPIRING);
+    tree::write(&module.latest.join("read me"), "changed\n");
+    module.run(&["snapshot", "data", "--no-rotate"]).exits(&[0]);
+    let to = to(&module);
+    let mut slow = module.command_through(
+        &["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=syncfs:delay_enter=3s"],
+        &["restore", "data", old],
+    );
+    slow.arg("--to").arg(&to);
+    let run = std::thread::scope(|scope| {
+        let run = scope.spawn(|| Run::of(&mut slow));
+        support::time::wait_until("it has written", || to.join("documents/report").exists());
+        module.run(&["rotate", "data"]).exits(&[0, 4]);
+        assert!(module.snapshots().contains(&old.to_string()), "{:?}", module.snapshots());
+        run.join().expect("a run")
+    });
+    run.exits(&[0]);
+    exact::assert_same(&module.snapshot(old), &to);
+    module.run(&["rotate", "data"]).exits(&[0, 4]);
+    assert!(!module.snapshots().contains(&old.to_string()), "{:?}", module.snapshots());
 }
 
 #[test]
