@@ -5,7 +5,7 @@ use std::fs::Metadata;
 use std::path::Path;
 use std::time::SystemTime;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::command::finding::{Finding, Severity};
 use crate::config::rsyncd_module::RsyncdModule;
@@ -171,10 +171,15 @@ impl<'a> Ages<'a> {
             Some((who, end)) => format!(
                 "; a push of {} failed {} ago with {}",
                 who.label(),
-                roughly(self.now - end.time),
+                self.ago(end.time),
                 ExitStatus(end.status).with_space(end.free_bytes)
             ),
         }
+    }
+
+    /// How long ago that was, in whole seconds: `now` is one.
+    fn ago(&self, time: DateTime<Utc>) -> String {
+        roughly(TimeDelta::seconds((self.now - time).num_seconds()))
     }
 
     /// Whether pushes are expected: the module's configuration says so, or one has come before. A
@@ -251,8 +256,7 @@ impl<'a> Ages<'a> {
             severity(level)
         });
         if let Some((who, time)) = self.history.last_good() {
-            text +=
-                &format!("; last good push {} ago by {}", roughly(self.now - time), who.label());
+            text += &format!("; last good push {} ago by {}", self.ago(time), who.label());
         }
         text += &self.last_failed(&|_| true);
         let pinned = self.list.items.iter().filter(|item| item.pin.is_some()).count();

@@ -8,6 +8,8 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
+use chrono::{DateTime, SubsecRound, Utc};
+
 use crate::config::environment::FinishedTransfer;
 use crate::config::settings::Settings;
 use crate::decide::boot_time::BootTime;
@@ -94,7 +96,7 @@ impl EndedTransfer<'_> {
             u64::try_from(passed).ok().filter(|_| is_known)
         });
         let who = self.transfer.connection.client.clone();
-        Some(EndedPush { who, time: clock.now(), outcome, seconds })
+        Some(EndedPush { who, time: ended_now(clock), outcome, seconds })
     }
 
     /// The verdict from what is known of the transfer alone. `brought_unfinished`: whether the file
@@ -153,6 +155,11 @@ fn free_bytes(target: &Target) -> Option<u64> {
     Some(facts.f_bavail.saturating_mul(facts.f_frsize))
 }
 
+/// The time to the millisecond: two pushes may end in one second.
+fn ended_now(clock: &Clock) -> DateTime<Utc> {
+    clock.exact_now().trunc_subsecs(3)
+}
+
 /// The end of a push that came without a daemon, as `snapshot --status` tells it.
 pub(crate) fn told_push(target: &Target, status: i32, clock: &Clock) -> EndedPush {
     let statuses = target.policy.statuses();
@@ -160,7 +167,7 @@ pub(crate) fn told_push(target: &Target, status: i32, clock: &Clock) -> EndedPus
         Grade::Complete => PushOutcome::Good,
         Grade::Partial => PushOutcome::Failed { status, free_bytes: free_bytes(target) },
     };
-    EndedPush { who: Client::default(), time: clock.now(), outcome, seconds: None }
+    EndedPush { who: Client::default(), time: ended_now(clock), outcome, seconds: None }
 }
 
 /// Strikes a transfer that wrote nothing out of the ledger.

@@ -217,23 +217,6 @@ fn what_the_newest_snapshot_lacks_is_told_as_long_as_it_is_so() {
     module.run(&["check", "data"]).exits(&[0]);
 }
 
-/// A pause that ends by itself ends in `check`, too, whatever the last run warned of.
-#[test]
-fn a_pause_that_has_ended_is_not_repeated() {
-    let (module, _) = Module::with_snapshot();
-    let metadata = fs::metadata(module.latest.join("read me")).expect("a file");
-    let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o7777;
-    tree::set_mode(&module.latest.join("read me"), 0o600);
-    module.run(&["verify", "data"]).exits(&[1]);
-    tree::write(&module.latest.join("more"), "x");
-    module.run_hook().exits(&[4]).says("nothing expires");
-    module.run(&["check", "data"]).exits(&[2]).says("nothing expires");
-    tree::set_mode(&module.latest.join("read me"), mode);
-    module.run(&["verify", "data"]).exits(&[0]);
-    let found = module.run(&["check", "data"]).exits(&[0]).stdout();
-    assert!(!found.contains("nothing expires"), "{found}");
-}
-
 /// The last word on a module must not be silenced by the level of the one before.
 #[test]
 fn the_log_level_of_one_module_is_not_that_of_the_next() {

@@ -393,6 +393,12 @@ fn a_policy_that_expires_most_waits_for_confirmation() {
     module.run_hook().exits(&[4]);
     assert_eq!(module.snapshots().len(), 4, "snapshots are taken all the same");
 
+    // What the last run warned of ends with its cause.
+    module.write_policy(&POLICY.replace("{ yearly = 1 }", "{ daily = \"always\" }"));
+    let found = module.run(&["check", "data"]).exits(&[0]).stdout();
+    assert!(!found.contains("nothing expires"), "{found}");
+    module.write_policy(POLICY);
+
     module.run(&["rotate", "data", "--confirm"]).exits(&[0]);
     assert_eq!(module.snapshots().len(), 1);
     module.run_hook().exits(&[0]);
