@@ -1,16 +1,19 @@
 //! `rsyncd-snapshot`: reads its command line and runs the command or hook.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use log::LevelFilter;
 use nix::sys::stat::Mode;
 
-use crate::cli::shared_arguments::{FormatArgs, ModuleArgs, OptionalModuleArgs, SnapshotArgs};
+use crate::cli::shared_arguments::{
+    FormatArgs, HELP, ModuleArgs, OptionalModuleArgs, SnapshotArgs,
+};
 use crate::command;
+use crate::command::doctor::hooks::{HookArguments, HookPurpose};
+use crate::command::doctor::prober::{self, Prober};
 use crate::command::expire::ExpireOptions;
 use crate::command::restore_options::{RESTORE_HELP, RESTORE_USAGE, RestoreOptions};
 use crate::command::rotate::RotateOptions;
@@ -23,6 +26,7 @@ use crate::hook::pre_xfer;
 use crate::module::confine::{self, WriteScope};
 use crate::module::context::Context;
 use crate::run::expire_by_hand::ExpireOrder;
+use crate::tell::PROGRAM;
 use crate::tell::error::Error;
 use crate::tell::exit::Exit;
 use crate::tell::log::has_warned;
@@ -31,16 +35,7 @@ use crate::tell::log::has_warned;
 #[derive(Debug, Parser)]
 #[command(name = "rsyncd-snapshot", version, about, long_about = None)]
 #[command(args_conflicts_with_subcommands = false)]
-#[command(after_help = "\
-Without a command, and with RSYNC_MODULE_PATH set, it is the post-xfer hook:
-    pre-xfer exec = /usr/bin/rsyncd-snapshot pre-xfer
-    post-xfer exec = /usr/bin/rsyncd-snapshot
-
-MODULE is a module's name in rsyncd.conf, or the absolute path of its directory.
-
-Exit status: 0 done or nothing to do, 1 failed, 2 wrong usage or configuration,
-3 the lock stayed busy, 4 done, but read the lines that begin with \"warning:\".
-`check`: 0 ok, 1 warning, 2 critical, 3 unknown.")]
+#[command(after_help = HELP)]
 struct CommandLine {
     /// The policy file [default: /etc/rsyncd-snapshot.toml, built-in defaults without it]
     #[arg(long, value_name = "FILE", global = true)]
@@ -219,6 +214,9 @@ It runs with all rights of its user. The exit status is that of COMMAND; 126 if 
         modules: OptionalModuleArgs,
         #[command(flatten)]
         format: FormatArgs,
+        /// Be the process that tries what needs other rights
+        #[arg(long, hide = true, exclusive = true)]
+        prober: bool,
     },
     /// Print the policy that takes over from a configuration of rotate-backups
     ImportPolicy {
@@ -253,12 +251,17 @@ pub fn main() -> ExitCode {
         // Help and version are no errors.
         Err(error) => return crate::tell::usage::print::<CommandLine>(error).into(),
     };
+    if matches!(line.command, Some(Command::Check { prober: true, .. })) {
+        prober::run();
+        return Exit::Done.into();
+    }
     // What is inherited from rsyncd must not open our files to others.
     let umask = nix::sys::stat::umask(Mode::from_bits_truncate(0o077));
     let is_hook = matches!(line.command, None | Some(Command::PreXfer | Command::PostXfer { .. }));
     // pre-xfer's status lets the transfer in, rsyncd discards that of post-xfer, and `check` has
     // statuses of its own.
-    let tells_warnings = !is_hook && !matches!(line.command, Some(Command::Check { .. }));
+    let is_check = matches!(line.command, Some(Command::Check { .. }));
+    let tells_warnings = !is_hook && !is_check;
     // pre-xfer sees by the connection's socket whether the client is still connected.
     let needs_socket = matches!(line.command, Some(Command::PreXfer));
     if is_hook && !needs_socket && HookConnection::is_in_environment() {
@@ -277,6 +280,7 @@ pub fn main() -> ExitCode {
         crate::tell::progress::start();
     }
     let write_scope = line.command.as_ref().map_or(WriteScope::Roots, Command::write_scope);
+    let prober = is_check.then(Prober::start).flatten();
     confine::drop_capabilities(write_scope);
     let context = Context {
         settings: Settings::read(line.config.as_deref(), line.rsyncd_conf.as_deref()),
@@ -284,7 +288,7 @@ pub fn main() -> ExitCode {
         started,
         write_scope,
     };
-    match dispatch(line.command, &context, umask) {
+    match dispatch(line.command, &context, umask, prober) {
         Ok(code) if code == Exit::Done.code() && tells_warnings && has_warned() => {
             Exit::Warnings.into()
         }
@@ -303,7 +307,12 @@ pub fn main() -> ExitCode {
 
 /// Runs the hook or command; returns the exit status. `umask` is the one that this process was
 /// started with.
-fn dispatch(command: Option<Command>, context: &Context, umask: Mode) -> Result<u8, Error> {
+fn dispatch(
+    command: Option<Command>,
+    context: &Context,
+    umask: Mode,
+    prober: Option<Prober>,
+) -> Result<u8, Error> {
     if context.write_scope == WriteScope::Nothing {
         confine::to([], context.write_scope);
     }
@@ -360,30 +369,65 @@ fn dispatch(command: Option<Command>, context: &Context, umask: Mode) -> Result<
                 name => command::release::release_anomaly(context, name)?,
             }
         }
-        Some(Command::Check { modules, format }) => {
-            return command::check::run(context, modules.name(), format.json);
+        Some(Command::Check { modules, format, .. }) => {
+            let (name, json) = (modules.name(), format.json);
+            return command::check::run(context, name, json, read_hook, prober);
         }
         Some(Command::ImportPolicy { file }) => command::import_policy::run(context, &file)?,
     };
     Ok(exit.code())
 }
 
+/// What the arguments of a hook mean to this program.
+fn read_hook(arguments: &[OsString]) -> Result<HookArguments, String> {
+    let program = OsString::from(PROGRAM);
+    let line = CommandLine::try_parse_from(std::iter::once(&program).chain(arguments));
+    let line = line.map_err(|error| crate::tell::usage::summary(&error))?;
+    let purpose = match line.command {
+        None => HookPurpose::PostXfer { detach: false },
+        Some(Command::PostXfer { detach, .. }) => HookPurpose::PostXfer { detach },
+        Some(Command::PreXfer) => HookPurpose::PreXfer,
+        Some(_) => HookPurpose::Other,
+    };
+    Ok(HookArguments { purpose, config: line.config.map(PathBuf::into_os_string) })
+}
+
 /// Prints the help, and why nothing is done.
 fn print_help() -> Exit {
-    let help = CommandLine::command().render_help();
-    let _ = writeln!(
-        std::io::stderr(),
-        "{help}\nNothing to do: RSYNC_MODULE_PATH is not set, and no command was given."
-    );
-    Exit::Usage
+    let why = "Nothing to do: RSYNC_MODULE_PATH is not set, and no command was given.";
+    crate::tell::usage::print_help::<CommandLine>(why)
 }
 
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 
+    use super::*;
+
     #[test]
     fn the_command_line_is_consistent() {
         super::CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn the_arguments_of_a_hook_are_read_as_in_the_hook() {
+        let read = |words: &[&str]| {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            read_hook(&words)
+        };
+        let purpose = |words: &[&str]| read(words).map(|read| read.purpose);
+        for (words, expected) in [
+            (&[][..], HookPurpose::PostXfer { detach: false }),
+            (&["post-xfer"], HookPurpose::PostXfer { detach: false }),
+            (&["post-xfer", "--detach", "-q"], HookPurpose::PostXfer { detach: true }),
+            (&["--config", "/x", "pre-xfer"], HookPurpose::PreXfer),
+            (&["snapshot", "laptop"], HookPurpose::Other),
+        ] {
+            assert_eq!(purpose(words), Ok(expected), "{words:?}");
+        }
+        assert_eq!(read(&["--config=/x"]).expect("read").config, Some("/x".into()));
+        assert_eq!(purpose(&["--help"]), Err("it only prints help".to_string()));
+        let wrong = purpose(&["post-xfer", "--now"]).expect_err("no such option");
+        assert!(wrong.contains("--now"), "{wrong}");
     }
 }

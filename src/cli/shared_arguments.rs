@@ -4,6 +4,18 @@ use std::ffi::{OsStr, OsString};
 
 use clap::Args;
 
+/// The end of `--help`.
+pub(crate) const HELP: &str = "\
+Without a command, and with RSYNC_MODULE_PATH set, it is the post-xfer hook:
+    pre-xfer exec = /usr/bin/rsyncd-snapshot pre-xfer
+    post-xfer exec = /usr/bin/rsyncd-snapshot
+
+MODULE is a module's name in rsyncd.conf, or the absolute path of its directory.
+
+Exit status: 0 done or nothing to do, 1 failed, 2 wrong usage or configuration,
+3 the lock stayed busy, 4 done, but read the lines that begin with \"warning:\".
+`check`: 0 ok, 1 warning, 2 critical, 3 unknown.";
+
 #[derive(Debug, Args)]
 pub(crate) struct ModuleArgs {
     /// A module's name in rsyncd.conf, or the absolute path of its directory

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::command::finding::{Finding, Severity};
+use crate::command::finding_id::FindingId;
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::decide::client::Client;
 use crate::decide::duration_text::{DurationText, roughly};
@@ -72,6 +73,7 @@ impl<'a> Ages<'a> {
         match push_age(&facts) {
             PushAge::Fine => None,
             PushAge::Old(level, age) => Some(Finding::new(
+                FindingId::PushAge,
                 severity(level),
                 format!(
                     "the last good push ended {} ago{}, {}{failed}: {}",
@@ -82,6 +84,7 @@ impl<'a> Ages<'a> {
                 ),
             )),
             PushAge::Never(age) => Some(Finding::new(
+                FindingId::PushAge,
                 Severity::Critical,
                 format!(
                     "no good push has ever come, though one could for {}, more than max_age \
@@ -127,6 +130,7 @@ impl<'a> Ages<'a> {
         match push_age(&facts) {
             PushAge::Fine => None,
             PushAge::Old(level, age) => Some(Finding::new(
+                FindingId::PushAge,
                 severity(level),
                 format!(
                     "client {label}: the last good push ended {} ago, {}{failed}: does {label} run \
@@ -137,6 +141,7 @@ impl<'a> Ages<'a> {
                 ),
             )),
             PushAge::Never(age) => Some(Finding::new(
+                FindingId::PushAge,
                 Severity::Critical,
                 format!(
                     "client {label}: no good push has ever come, though one could for {}, more than \
@@ -209,15 +214,15 @@ impl<'a> Ages<'a> {
     /// Since when a push to the module could have come.
     fn expected_since(&self) -> Option<DateTime<Utc>> {
         let module = self.module?;
-        let file = conf_file(module)?;
-        let noted = expected_pushes::since(&self.target.memory, &file, &module.name, None);
-        expected_since(noted, changed(&file), self.born())
+        let file = conf_file(module);
+        let noted = expected_pushes::since(&self.target.memory, file, &module.name, None);
+        expected_since(noted, changed(file), self.born())
     }
 
     fn client_expected_since(&self, name: &str) -> Option<DateTime<Utc>> {
         let noted = self.module.and_then(|module| {
-            let file = conf_file(module)?;
-            expected_pushes::since(&self.target.memory, &file, &module.name, Some(name))
+            let memory = &self.target.memory;
+            expected_pushes::since(memory, conf_file(module), &module.name, Some(name))
         });
         let policy = self.target.policy_file.as_deref().and_then(changed);
         expected_since(noted, policy, self.born())
@@ -233,12 +238,17 @@ impl<'a> Ages<'a> {
         let max_age = self.target.policy.max_age;
         let Some(newest) = self.list.newest(Grade::Complete, self.now) else {
             return match (is_registered && !self.is_at_work, max_age) {
-                (false, _) if is_registered => {
-                    Finding::new(Severity::Ok, "no complete snapshot yet; one is being made")
+                (false, _) if is_registered => Finding::new(
+                    FindingId::Age,
+                    Severity::Ok,
+                    "no complete snapshot yet; one is being made",
+                ),
+                (false, _) => Finding::new(FindingId::Age, Severity::Ok, "no run yet"),
+                (true, None) => {
+                    Finding::new(FindingId::Age, Severity::Ok, "no complete snapshot yet")
                 }
-                (false, _) => Finding::new(Severity::Ok, "no run yet"),
-                (true, None) => Finding::new(Severity::Ok, "no complete snapshot yet"),
                 (true, Some(max_age)) => Finding::new(
+                    FindingId::Age,
                     Severity::Warning,
                     format!("no complete snapshot yet, and max_age is {max_age}"),
                 ),
@@ -263,7 +273,7 @@ impl<'a> Ages<'a> {
         if pinned > 0 {
             text += &format!(", {pinned} pinned");
         }
-        Finding::new(level, text)
+        Finding::new(FindingId::Age, level, text)
     }
 }
 

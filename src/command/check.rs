@@ -1,17 +1,25 @@
 //! `check`: the health of each module for monitoring, in the form of a Nagios plugin.
 //!
-//! Changes nothing. The findings are about the last runs, the snapshot root ([`root_findings`])
-//! and the configuration ([`config_findings`]).
+//! Changes nothing. The findings are about the last runs, the snapshot root ([`root_findings`]), what
+//! clients may do to snapshots ([`config_findings`]), and mistakes that a push would run into
+//! ([`doctor`](crate::command::doctor)).
 
+use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use log::LevelFilter;
 use serde::Serialize;
 
 use crate::command::client_view::{self, ClientView};
+use crate::command::doctor::Doctor;
+use crate::command::doctor::hooks::ReadHookArguments;
+use crate::command::doctor::prober::Prober;
 use crate::command::finding::{Finding, Severity};
+use crate::command::finding_id::FindingId;
 use crate::command::full_commands::with_module;
+use crate::command::root_findings::RootSurroundings;
 use crate::command::writers::Writers;
 use crate::command::{config_findings, print_json, root_findings};
 use crate::config::forbidden::offers_only_reading;
@@ -40,25 +48,57 @@ struct CheckView {
 }
 
 /// Checks one module or all that have the hook; returns the exit status of a Nagios plugin.
+/// `prober`: started before this process gave up its rights, if it has any.
 ///
 /// # Errors
 /// Only if the result cannot be printed.
-pub(crate) fn run(context: &Context, module: Option<&OsStr>, json: bool) -> Result<u8, Error> {
-    let mut modules = match module {
-        Some(module) => check_named(context, module),
-        None => check_all(context),
+pub(crate) fn run(
+    context: &Context,
+    module: Option<&OsStr>,
+    json: bool,
+    read_arguments: ReadHookArguments,
+    prober: Option<Prober>,
+) -> Result<u8, Error> {
+    let prober = RefCell::new(prober);
+    let conf = context.settings.rsyncd();
+    let around = Surroundings {
+        others: context.other_modules(),
+        rsyncd: conf.as_ref().ok().map(|conf| RsyncdView {
+            writers: Writers::of(conf),
+            doctor: Doctor::new(&context.settings, conf, read_arguments, &prober),
+        }),
+        ended_with_23: Cell::new(false),
     };
-    modules.extend(
-        config_findings::of_policy(&context.settings)
-            .map(|findings| view("policy".to_string(), findings)),
-    );
+    let mut modules = match (module, conf) {
+        (Some(module), _) => check_named(context, module, &around),
+        (None, Ok(conf)) => check_all(context, conf, &around),
+        (None, Err(error)) => {
+            let finding =
+                Finding::new(FindingId::ConfUnreadable, Severity::Unknown, error.to_string());
+            vec![view("rsyncd.conf".into(), vec![finding])]
+        }
+    };
+    let of_policy = config_findings::of_policy(&context.settings);
+    modules.extend(of_policy.map(|findings| view("policy".to_string(), findings)));
+    match (around.of_server(module), modules.first_mut().filter(|_| module.is_some())) {
+        (Some(server), Some(named)) => named.add(server.findings),
+        (server, _) => modules.extend(server),
+    }
     let status = modules.iter().map(|module| module.status).max().unwrap_or(Severity::Unknown);
     let view = CheckView { status, modules };
     match json {
         true => print_json(true, &[view])?,
-        false => print(&to_text(&view))?,
+        false => print(&to_text(&view, context.level == Some(LevelFilter::Debug)))?,
     }
     Ok(status.code())
+}
+
+impl CheckedModuleView {
+    fn add(&mut self, findings: Vec<Finding>) {
+        let worst = findings.iter().map(|finding| finding.level).max();
+        self.status = self.status.max(worst.unwrap_or(Severity::Ok));
+        self.findings.extend(findings);
+    }
 }
 
 fn view(module: String, findings: Vec<Finding>) -> CheckedModuleView {
@@ -66,12 +106,15 @@ fn view(module: String, findings: Vec<Finding>) -> CheckedModuleView {
     CheckedModuleView { module, status, findings, clients: Vec::new() }
 }
 
-fn to_text(view: &CheckView) -> String {
+fn to_text(view: &CheckView, with_details: bool) -> String {
     let mut text = String::new();
     for module in &view.modules {
-        let messages: Vec<&str> =
-            module.findings.iter().map(|finding| finding.message.as_str()).collect();
-        text += &format!("{} - {}: {}\n", module.status.word(), module.module, messages.join("; "));
+        let shown = module.findings.iter().filter(|finding| with_details || !finding.is_detail);
+        let messages: Vec<&str> = shown.map(|finding| finding.message.as_str()).collect();
+        if !messages.is_empty() {
+            let (status, messages) = (module.status.word(), messages.join("; "));
+            text += &format!("{status} - {}: {messages}\n", module.module);
+        }
     }
     text
 }
@@ -79,83 +122,116 @@ fn to_text(view: &CheckView) -> String {
 /// What is read once for all modules that are checked.
 struct Surroundings<'a> {
     others: OtherModules,
-    /// None if rsyncd.conf cannot be read.
-    writers: Option<Writers<'a>>,
+    /// None if rsyncd.conf cannot be read, or is not asked.
+    rsyncd: Option<RsyncdView<'a>>,
+    /// Whether the last pushes to some module have ended with status 23.
+    ended_with_23: Cell<bool>,
+}
+
+/// What rsyncd.conf is asked about each module.
+struct RsyncdView<'a> {
+    writers: Writers<'a>,
+    doctor: Doctor<'a>,
 }
 
 impl<'a> Surroundings<'a> {
-    fn read(context: &Context, conf: Option<&'a RsyncdConf>) -> Self {
-        Surroundings { others: context.other_modules(), writers: conf.map(Writers::of) }
+    fn doctor(&self) -> Option<&Doctor<'a>> {
+        self.rsyncd.as_ref().map(|rsyncd| &rsyncd.doctor)
+    }
+
+    fn module(&self, name: &[u8]) -> Option<&'a RsyncdModule> {
+        self.rsyncd.as_ref().and_then(|rsyncd| rsyncd.writers.conf.module(name))
+    }
+
+    /// The findings about the daemon and the modules as a whole, or only about the named one.
+    fn of_server(&self, named: Option<&OsStr>) -> Option<CheckedModuleView> {
+        let rsyncd = self.rsyncd.as_ref()?;
+        let is_asked =
+            |module: &&RsyncdModule| named.is_none_or(|named| named.as_bytes() == module.name);
+        let modules: Vec<&RsyncdModule> =
+            rsyncd.writers.conf.modules.iter().filter(is_asked).collect();
+        let findings = rsyncd.doctor.of_server(&modules, self.ended_with_23.get());
+        (!findings.is_empty()).then(|| view("rsyncd.conf".to_string(), findings))
     }
 }
 
-fn check_named(context: &Context, module: &OsStr) -> Vec<CheckedModuleView> {
-    let conf = context.settings.rsyncd().ok();
+fn check_named(context: &Context, module: &OsStr, around: &Surroundings) -> Vec<CheckedModuleView> {
     let name = module.as_bytes();
-    let is_configured = |name: &[u8]| conf.is_some_and(|conf| conf.module(name).is_some());
+    let configured = around.module(name);
     let refused = match known_modules::named(&context.settings, module) {
         Ok(found) => {
-            let around = Surroundings::read(context, conf);
             return found
                 .into_iter()
-                .map(|(label, target)| checked(label, target, &around))
+                .map(|(label, target)| checked(label, configured, target, around))
                 .collect();
         }
         // A `check` of all modules reports this module in the same way.
-        Err(error) if error.is_not_found() && is_configured(name) => {
-            Finding::new(Severity::Critical, error.to_string())
+        Err(error) if error.is_not_found() && configured.is_some() => {
+            return vec![checked(escape(name), configured, Err(error), around)];
         }
-        Err(error @ Error::NoAnswer { .. }) => Finding::new(Severity::Critical, error.to_string()),
-        Err(error) => Finding::new(Severity::Unknown, error.to_string()),
+        Err(error @ Error::NoAnswer { .. }) => {
+            Finding::new(FindingId::ModuleDirectory, Severity::Critical, error.to_string())
+        }
+        Err(error) => Finding::new(FindingId::ModuleUnknown, Severity::Unknown, error.to_string()),
     };
-    let whereabouts = conf.and_then(|conf| conf.module(name)).map(RsyncdModule::whereabouts);
-    let finding = match whereabouts {
+    let finding = match configured.map(RsyncdModule::whereabouts) {
         Some(Ok(ModuleDirectory::Unknown { why })) => unknown(&why),
         _ => refused,
     };
-    vec![view(escape(name), vec![finding])]
+    vec![view(escape(name), of_section(configured, false, around).chain([finding]).collect())]
+}
+
+/// What rsyncd.conf alone shows about a module.
+fn of_section(
+    module: Option<&RsyncdModule>,
+    has_history: bool,
+    around: &Surroundings,
+) -> impl Iterator<Item = Finding> {
+    let found = module.zip(around.doctor());
+    found.into_iter().flat_map(move |(module, doctor)| doctor.of_section(module, has_history))
 }
 
 fn checked(
     label: String,
+    module: Option<&RsyncdModule>,
     target: Result<Target, Error>,
     around: &Surroundings,
 ) -> CheckedModuleView {
-    match target {
+    let error = match target {
         Ok(target) => {
             let mut findings = check_module(&target, around);
             for finding in &mut findings {
                 finding.message = with_module(&finding.message, &target.argument());
             }
             let clients = client_view::of_module(&target);
-            CheckedModuleView { clients, ..view(label, findings) }
+            return CheckedModuleView { clients, ..view(label, findings) };
         }
-        Err(error) => view(label, vec![Finding::new(Severity::Critical, error.to_string())]),
-    }
+        Err(error) => error,
+    };
+    let text = match module.zip(around.doctor()) {
+        Some((module, doctor)) => doctor.explained(module, &error),
+        None => error.to_string(),
+    };
+    let finding = Finding::new(FindingId::ModuleDirectory, Severity::Critical, text);
+    view(label, of_section(module, false, around).chain([finding]).collect())
 }
 
 /// The finding for a module whose directory is not known until its first push.
 fn unknown(why: &str) -> Finding {
-    Finding::new(
-        Severity::Ok,
-        format!("this machine remembers no push to it, and the module {why}"),
-    )
+    let message = format!("this machine remembers no push to it, and the module {why}");
+    Finding::new(FindingId::ModuleUnknown, Severity::Ok, message)
 }
 
-fn check_all(context: &Context) -> Vec<CheckedModuleView> {
-    let conf = match context.settings.rsyncd() {
-        Ok(conf) => conf,
-        Err(error) => {
-            return vec![view(
-                "rsyncd.conf".into(),
-                vec![Finding::new(Severity::Unknown, error.to_string())],
-            )];
-        }
-    };
-    let around = Surroundings::read(context, Some(conf));
+fn check_all(
+    context: &Context,
+    conf: &RsyncdConf,
+    around: &Surroundings,
+) -> Vec<CheckedModuleView> {
+    let concerns =
+        |module: &RsyncdModule| around.doctor().is_some_and(|doctor| doctor.concerns(module));
     let mut modules = Vec::new();
     for module in &conf.modules {
-        let has_hook = module.runs_this_program(config_findings::POST_XFER);
+        let has_hook = concerns(module);
         let path = match module.whereabouts() {
             Ok(ModuleDirectory::At(path)) => Ok(path),
             Ok(ModuleDirectory::Unknown { .. }) => continue,
@@ -168,23 +244,23 @@ fn check_all(context: &Context) -> Vec<CheckedModuleView> {
             Err(_) if !has_hook => {}
             Ok(target)
                 if !has_hook && !target.is_registered() && target.lost_history().is_none() => {}
-            target => modules.push(checked(escape(&module.name), target, &around)),
+            target => {
+                modules.push(checked(escape(&module.name), Some(module), target, around));
+            }
         }
     }
     for found in known_modules::beyond_conf(&context.settings, conf) {
         match found {
             KnownModule::Configured(label, target) | KnownModule::Unconfigured(label, target) => {
-                modules.push(checked(label, target, &around));
+                modules.push(checked(label, None, target, around));
             }
             KnownModule::NeverSucceeded(label, target) => {
-                modules.push(checked(label, Ok(target), &around))
+                modules.push(checked(label, None, Ok(target), around))
             }
             KnownModule::Unknown { name, why } => {
-                if conf
-                    .module(&name)
-                    .is_some_and(|module| module.runs_this_program(config_findings::POST_XFER))
-                {
-                    modules.push(view(escape(&name), vec![unknown(&why)]));
+                if let Some(module) = conf.module(&name).filter(|module| concerns(module)) {
+                    let findings = of_section(Some(module), false, around);
+                    modules.push(view(escape(&name), findings.chain([unknown(&why)]).collect()));
                 }
             }
         }
@@ -194,45 +270,57 @@ fn check_all(context: &Context) -> Vec<CheckedModuleView> {
             "no module in {} runs rsyncd-snapshot as its post-xfer exec",
             escape_path(&context.settings.rsyncd_conf)
         );
-        modules.push(view("rsyncd.conf".into(), vec![Finding::new(Severity::Unknown, message)]));
+        let finding = Finding::new(FindingId::NoModule, Severity::Unknown, message);
+        modules.push(view("rsyncd.conf".into(), vec![finding]));
     }
     modules
 }
 
 /// The findings about a module and its root, without those about rsyncd.conf.
 pub(crate) fn check_without_conf(target: &Target) -> Vec<Finding> {
-    check_module(target, &Surroundings { others: target.other_modules(), writers: None })
+    let around = Surroundings {
+        others: target.other_modules(),
+        rsyncd: None,
+        ended_with_23: Cell::new(false),
+    };
+    check_module(target, &around)
 }
 
 fn check_module(target: &Target, around: &Surroundings) -> Vec<Finding> {
+    let critical = |id, message: String| Finding::new(id, Severity::Critical, message);
     // What a newer version wrote is not understood here, so nothing else about it is told.
-    let found = match root_findings::of_root(target) {
+    let found = match of_root(target, around) {
         Err(error @ Error::Newer { .. }) => {
-            return vec![Finding::new(Severity::Critical, error.to_string())];
+            return vec![critical(FindingId::NewerVersion, error.to_string())];
         }
         found => found,
     };
-    let mut findings = Vec::new();
-    let writers = around.writers.as_ref();
-    let module =
-        writers.zip(target.name.as_deref()).and_then(|(writers, name)| writers.conf.module(name));
+    let module = target.name.as_deref().and_then(|name| around.module(name));
+    let has_history = target.is_registered() || target.lost_history().is_some();
+    let mut findings: Vec<Finding> = of_section(module, has_history, around).collect();
     let only_reads = module.is_some_and(offers_only_reading);
-    if only_reads && !target.is_registered() && target.lost_history().is_none() {
+    if only_reads && !has_history {
+        let is_told = findings.iter().any(|finding| finding.id == FindingId::ReadOnly);
         let message = "the module is read only, so no snapshots are made of it";
-        return vec![Finding::new(Severity::Ok, message)];
+        let note = Finding::new(FindingId::ReadOnly, Severity::Ok, message);
+        findings.extend((!is_told).then_some(note));
+        return findings;
     }
     if let Err(refusal) = target.check_nesting_among(&around.others) {
         let level = if only_reads { Severity::Warning } else { Severity::Critical };
-        findings.push(Finding::new(level, refusal.to_string()));
+        findings.push(Finding::new(FindingId::RootNested, level, refusal.to_string()));
     }
     for mistake in &target.trouble {
-        findings.push(Finding::new(Severity::Critical, format!("nothing expires: {mistake}")));
+        let message = format!("nothing expires: {mistake}");
+        findings.push(critical(FindingId::PolicyMistake, message));
     }
     findings.extend(last_failure(target));
-    findings.extend(target.lost_memory().map(|lost| Finding::new(Severity::Warning, lost)));
+    let lost_memory = target.lost_memory();
     findings.extend(
-        target.lost_history().map(|lost| Finding::new(Severity::Critical, lost.to_string())),
+        lost_memory.map(|lost| Finding::new(FindingId::MemoryLost, Severity::Warning, lost)),
     );
+    let lost_history = target.lost_history();
+    findings.extend(lost_history.map(|lost| critical(FindingId::RootLost, lost.to_string())));
     match found {
         Ok(found) => {
             // A warning of the last run that still holds is shown once.
@@ -243,26 +331,34 @@ fn check_module(target: &Target, around: &Surroundings) -> Vec<Finding> {
             // If the cause of the last failure still stands, it is shown once.
             let message = error.to_string();
             if !findings.iter().any(|finding| finding.message.contains(&message)) {
-                findings.push(Finding::new(Severity::Critical, message));
+                findings.push(critical(FindingId::Root, message));
             }
         }
     }
-    if let (Some(writers), Some(module)) = (writers, module) {
-        findings.extend(config_findings::of_module(writers, module, target));
+    if let (Some(rsyncd), Some(module)) = (&around.rsyncd, module) {
+        findings.extend(rsyncd.doctor.of_places(module, target));
+        findings.extend(config_findings::of_module(&rsyncd.writers, module, target));
     }
     findings
+}
+
+fn of_root(target: &Target, around: &Surroundings) -> Result<Vec<Finding>, Error> {
+    let has_links = |path: &std::path::Path| around.doctor()?.has_links(path);
+    let of_root = RootSurroundings { has_links: &has_links, ended_with_23: Cell::new(false) };
+    let found = root_findings::of_root(target, &of_root);
+    if of_root.ended_with_23.get() {
+        around.ended_with_23.set(true);
+    }
+    found
 }
 
 fn last_failure(target: &Target) -> Vec<Finding> {
     let Some(memory) = target.memory.recall(&target.module_path) else { return Vec::new() };
     let failure = memory.failure.map(|failure| {
         let when = failure.time.format("%FT%TZ");
-        Finding::new(
-            Severity::Critical,
-            format!("the last run failed at {when}: {}", failure.message),
-        )
+        let message = format!("the last run failed at {when}: {}", failure.message);
+        Finding::new(FindingId::LastRun, Severity::Critical, message)
     });
-    let warnings =
-        memory.warnings.into_iter().map(|warning| Finding::new(Severity::Warning, warning));
-    failure.into_iter().chain(warnings).collect()
+    let warning = |text| Finding::new(FindingId::LastRun, Severity::Warning, text);
+    failure.into_iter().chain(memory.warnings.into_iter().map(warning)).collect()
 }

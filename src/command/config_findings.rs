@@ -1,28 +1,21 @@
 //! The findings of `check` about the configuration: the policy file, rsyncd.conf, and other modules
 //! through which clients could change snapshots.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::command::doctor::hooks::PRE_XFER;
+use crate::command::doctor::roots::{reaches_snapshots, toml_key};
 use crate::command::finding::{Finding, Severity};
+use crate::command::finding_id::FindingId;
 use crate::command::writers::Writers;
-use crate::config::forbidden::says_writable;
+use crate::config::forbidden::offers_only_reading;
 use crate::config::partial_links::{follows_links, remedy};
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::config::settings::{PolicySource, Settings};
 use crate::decide::arguments::rewriting_option::RewritingOption;
-use crate::decide::name::SnapshotName;
-use crate::decide::zone::Zone;
+use crate::decide::similar::did_you_mean;
 use crate::module::target::Target;
-use crate::store::layout::PRIVATE;
-use crate::tell::PROGRAM;
 use crate::tell::escape::{escape, escape_path};
-
-/// The hook that makes snapshots.
-pub(crate) const POST_XFER: &str = "post-xfer exec";
-/// The hook that lets transfers in or turns them away.
-const PRE_XFER: &str = "pre-xfer exec";
-const PRE_XFER_COMMAND: &str = "pre-xfer";
 
 /// Findings about the policy file itself.
 pub(crate) fn of_policy(settings: &Settings) -> Option<Vec<Finding>> {
@@ -30,7 +23,9 @@ pub(crate) fn of_policy(settings: &Settings) -> Option<Vec<Finding>> {
         PolicySource::Trouble(mistakes) => Some(
             mistakes
                 .iter()
-                .map(|mistake| Finding::new(Severity::Critical, mistake.clone()))
+                .map(|line| {
+                    Finding::new(FindingId::PolicyMistake, Severity::Critical, line.clone())
+                })
                 .collect(),
         ),
         PolicySource::BuiltIn => None,
@@ -41,12 +36,15 @@ pub(crate) fn of_policy(settings: &Settings) -> Option<Vec<Finding>> {
                 .into_iter()
                 .filter(|name| conf.module(name.as_bytes()).is_none());
             let finding = |name: String| {
+                let known: Vec<String> =
+                    conf.modules.iter().map(|module| escape(&module.name)).collect();
                 let message = format!(
-                    "[module.{}] is no module in {}",
-                    escape(name.as_bytes()),
-                    escape_path(&settings.rsyncd_conf)
+                    "[module.{}] is no module in {}{}",
+                    toml_key(name.as_bytes()),
+                    escape_path(&settings.rsyncd_conf),
+                    did_you_mean(&name, known.iter().map(String::as_str))
                 );
-                Finding::new(Severity::Warning, message)
+                Finding::new(FindingId::PolicyModule, Severity::Warning, message)
             };
             let findings: Vec<Finding> = unknown.map(finding).collect();
             (!findings.is_empty()).then_some(findings)
@@ -54,81 +52,33 @@ pub(crate) fn of_policy(settings: &Settings) -> Option<Vec<Finding>> {
     }
 }
 
-/// Findings about one module in rsyncd.conf.
+/// Findings about what a module, and other modules that reach its directory, let clients do to
+/// snapshots.
 pub(crate) fn of_module(writers: &Writers, module: &RsyncdModule, target: &Target) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut warn = |message: String| findings.push(Finding::new(Severity::Warning, message));
-    if !module.runs_this_program(POST_XFER) {
-        warn(format!("rsyncd.conf: `{POST_XFER}` does not run {PROGRAM}"));
-    }
-    for hook in [POST_XFER, PRE_XFER] {
-        if text(module, hook).contains("%RSYNC_") {
-            warn(format!(
-                "rsyncd.conf: `{hook}` uses %RSYNC_…%, which rsync refuses for values with blanks; \
-                 leave it out"
-            ));
-        }
-    }
     let missing = unrefused_options(module);
-    if !module.runs_this_program(PRE_XFER) && says_writable(module) && !missing.is_empty() {
-        warn(format!(
-            "rsyncd.conf: `refuse options` lacks {}: with them a client rewrites files that \
-             snapshots share",
+    let is_open = !module.runs_this_program(PRE_XFER) && !offers_only_reading(module);
+    let mut findings = Vec::new();
+    if is_open && !missing.is_empty() {
+        let message = format!(
+            "{}: `refuse options` lacks {}: with them a client rewrites files that snapshots share",
+            module.place_of("refuse options"),
             missing.join(", ")
-        ));
+        );
+        findings.push(Finding::new(FindingId::RefuseOptions, Severity::Warning, message));
     }
-    findings.extend(hook_mistake(module));
     findings.extend(refused_partial_dirs(module, target));
     findings.extend(modules_that_write_snapshots(writers, module, target));
     findings.extend(modules_without_pre_xfer(writers, module, target));
     findings
 }
 
-/// Mistakes in how the two hooks of a module work together.
-fn hook_mistake(module: &RsyncdModule) -> Option<Finding> {
-    let runs_pre_xfer = |hook| {
-        text(module, hook).split_ascii_whitespace().any(|word| {
-            word.trim_matches(|letter: char| !letter.is_ascii_alphanumeric()) == PRE_XFER_COMMAND
-        })
-    };
-    if module.runs_this_program(POST_XFER) && runs_pre_xfer(POST_XFER) {
-        let message = format!(
-            "rsyncd.conf: `{POST_XFER}` runs `{PROGRAM} {PRE_XFER_COMMAND}`, so no snapshot is \
-             made; leave out the last word"
-        );
-        return Some(Finding::new(Severity::Critical, message));
-    }
-    match (module.runs_this_program(PRE_XFER), module.runs_this_program(POST_XFER)) {
-        (true, _) if !runs_pre_xfer(PRE_XFER) => {
-            let message = format!(
-                "rsyncd.conf: `{PRE_XFER}` has to run `{PROGRAM} {PRE_XFER_COMMAND}`; as it is, \
-                 every transfer is turned away"
-            );
-            Some(Finding::new(Severity::Critical, message))
-        }
-        (true, false) => {
-            let message = format!(
-                "rsyncd.conf: `{PRE_XFER}` without `{POST_XFER}`: each push leaves the module torn"
-            );
-            Some(Finding::new(Severity::Critical, message))
-        }
-        (false, true) if says_writable(module) => {
-            let message = format!(
-                "`{PRE_XFER} = /usr/bin/{PROGRAM} {PRE_XFER_COMMAND}` is recommended: it keeps \
-                 pushes apart from snapshots"
-            );
-            Some(Finding::new(Severity::Ok, message))
-        }
-        _ => None,
-    }
-}
-
 /// If pre-xfer turns pushes with partial directories away, the line of rsyncd.conf that lets them
 /// in.
 fn refused_partial_dirs(module: &RsyncdModule, target: &Target) -> Option<Finding> {
     let dirs = &target.policy.partial_dirs;
-    let are_refused =
-        module.runs_this_program(PRE_XFER) && says_writable(module) && follows_links(module, dirs);
+    let are_refused = module.runs_this_program(PRE_XFER)
+        && !offers_only_reading(module)
+        && follows_links(module, dirs);
     are_refused.then(|| {
         let message = format!(
             "nothing to do unless clients push with --partial-dir or --delay-updates: such pushes \
@@ -136,7 +86,7 @@ fn refused_partial_dirs(module: &RsyncdModule, target: &Target) -> Option<Findin
              that snapshots share; `{}` in rsyncd.conf lets them in",
             remedy(dirs)
         );
-        Finding::new(Severity::Ok, message)
+        Finding::new(FindingId::PartialDirs, Severity::Ok, message)
     })
 }
 
@@ -180,13 +130,11 @@ fn modules_that_write_snapshots(
         .filter(|(path, module)| module.name != own.name && reaches_snapshots(path, root));
     let finding = |(_, module): (_, &RsyncdModule)| {
         let name = escape(&module.name);
-        Finding::new(
-            Severity::Critical,
-            format!(
-                "rsyncd.conf: clients of module '{name}' can write to the snapshots; make it `read \
-                 only`"
-            ),
-        )
+        let message = format!(
+            "{}: clients of module '{name}' can write to the snapshots; set `read only = yes` in it",
+            module.place_of("read only")
+        );
+        Finding::new(FindingId::WritesSnapshots, Severity::Critical, message)
     };
     into_root.map(finding).collect()
 }
@@ -205,23 +153,15 @@ fn modules_without_pre_xfer(
     };
     let finding = |(_, module): (_, &RsyncdModule)| {
         let message = format!(
-            "rsyncd.conf: clients of module '{}' can rewrite files that snapshots share; add \
-             `{PRE_XFER}` to it, or `refuse options = inplace append* partial-dir delay-updates`",
+            "{}: clients of module '{}' can rewrite files that snapshots share; add `{PRE_XFER}` to \
+             it, or `refuse options = inplace append* partial-dir delay-updates`",
+            module.place,
             escape(&module.name),
         );
-        Finding::new(Severity::Warning, message)
+        Finding::new(FindingId::SharesFiles, Severity::Warning, message)
     };
     let overlapping = writers.overlapping(&target.module_path).into_iter();
     overlapping.filter(can_rewrite).map(finding).collect()
-}
-
-/// Whether `path` is above the root, or within one of its snapshots or `.rsyncd-snapshot`.
-fn reaches_snapshots(path: &Path, root: &Path) -> bool {
-    let within = path.strip_prefix(root).ok().and_then(|rest| rest.components().next());
-    let is_ours = |name: &[u8]| {
-        name == PRIVATE.as_bytes() || SnapshotName::parse(name, &Zone::utc()).is_some()
-    };
-    root.starts_with(path) || within.is_some_and(|first| is_ours(first.as_os_str().as_bytes()))
 }
 
 fn text(module: &RsyncdModule, parameter: &str) -> String {

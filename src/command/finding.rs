@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::command::finding_id::FindingId;
+
 /// How serious a finding is; a worse one compares greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -36,15 +38,26 @@ impl Severity {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
+    pub id: FindingId,
     pub level: Severity,
     /// What was found, and what to do about it.
     pub message: String,
+    /// Whether only `--verbose` and JSON show it.
+    #[serde(skip)]
+    pub is_detail: bool,
 }
 
 impl Finding {
-    pub(crate) fn new(level: Severity, message: impl Into<String>) -> Self {
-        Finding { level, message: message.into() }
+    pub(crate) fn new(id: FindingId, level: Severity, message: impl Into<String>) -> Self {
+        Finding { id, level, message: message.into(), is_detail: false }
+    }
+
+    /// What could not be examined, and why. Nothing needs to be wrong, so only `--verbose` and JSON
+    /// show it.
+    pub(crate) fn cannot_tell(id: FindingId, why: impl std::fmt::Display) -> Self {
+        let message = format!("cannot tell: {why}");
+        Finding { is_detail: true, ..Finding::new(id, Severity::Ok, message) }
     }
 }

@@ -3,14 +3,22 @@
 //! Reads only, and takes no lock. While a run is working, a finding may show what that run is about
 //! to change.
 
+use std::cell::Cell;
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+
 use crate::command::age_findings::Ages;
+use crate::command::doctor::roots::history_elsewhere;
 use crate::command::finding::{Finding, Severity};
+use crate::command::finding_id::FindingId;
 use crate::command::lease_findings::long_leases;
 use crate::command::push_findings::{
     failed_pushes, pushes_without_snapshot, stale_temporaries, torn_module, unfinished_backup,
 };
 use crate::command::run_findings::{Activity, long_job, long_run};
 use crate::command::unremovable_findings::unremovable_snapshots;
+use crate::decide::file_system::Expectation;
 use crate::decide::grade::Grade;
 use crate::decide::push_history::PushHistory;
 use crate::decide::snapshot_reason::Pause;
@@ -23,40 +31,54 @@ use crate::run::{losses, order, vanished};
 use crate::store::leases::Leases;
 use crate::store::ledger::Ledger;
 use crate::store::root::SnapshotRoot;
+use crate::store::root_checks;
 use crate::store::snapshots::SnapshotList;
 use crate::store::state::State;
 use crate::system::clock::Clock;
 use crate::tell::error::Error;
 use crate::tell::escape::escape_path;
 
+/// What the findings about a root take from elsewhere, and give to the findings about the daemon.
+pub(crate) struct RootSurroundings<'a> {
+    /// Whether the file system of a directory has hard links, if that can be tried.
+    pub(crate) has_links: &'a dyn Fn(&Path) -> Option<bool>,
+    /// Set if the last pushes to the module have ended with status 23.
+    pub(crate) ended_with_23: Cell<bool>,
+}
+
 /// The findings about the root of a module, in the order in which `check` prints them.
 ///
 /// # Errors
 /// If the root, its state or its ledger cannot be read.
-pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
+pub(crate) fn of_root(target: &Target, around: &RootSurroundings) -> Result<Vec<Finding>, Error> {
     let now = Clock::System.now();
     if target.is_root_to_be_created() {
-        let list = SnapshotList::default();
-        let ages = Ages::of(target, PushHistory::default(), &list, false, now);
-        let mut findings = ages.findings(false);
-        let message = format!("the first run makes {}", escape_path(&target.root_path));
-        findings.push(Finding::new(Severity::Ok, message));
-        return Ok(findings);
+        return of_future_root(target, around, now);
     }
     let root = target.look_at_root()?;
     let examined = rotate::examine(target, &root, now, Some(Clock::System.reading()))?;
     let ExaminedRoot { list, state, decision } = &examined;
     let newest = list.newest(Grade::Partial, now).and_then(|item| item.record.as_ref());
     let newest_complete = list.newest(Grade::Complete, now);
+    let failing = state.pushes_without_snapshot.as_ref();
+    let statuses = [failing.map(|it| it.status), state.torn.as_ref().map(|it| it.status)];
+    around.ended_with_23.set(statuses.contains(&Some(23)));
 
-    let mut warnings: Vec<String> =
-        root.file_system_warning().into_iter().chain(root.untried()).collect();
-    warnings.extend(long_run(&root, now));
-    warnings.extend(list.warnings.iter().cloned());
-    warnings.extend(users_let_in(target, &root)?);
-    warnings.extend(lost_records(&root, state));
+    let mut findings = Findings(history_elsewhere(target).into_iter().collect());
+    findings.warn(FindingId::FileSystem, root.file_system_warning());
+    if let Some(untried) = root.untried() {
+        match (around.has_links)(&root.path) {
+            Some(true) => {}
+            Some(false) => return Err(root_checks::no_links_at(&root.path, &root.path)),
+            None => findings.warn(FindingId::HardLinks, [untried]),
+        }
+    }
+    findings.warn(FindingId::LongRun, long_run(&root, now));
+    findings.warn(FindingId::SnapshotList, list.warnings.iter().cloned());
+    findings.warn(FindingId::RootOpen, users_let_in(target, &root)?);
+    findings.warn(FindingId::RecordsLost, lost_records(&root, state));
     let gone = vanished::look_at(&root, state, list).map(|gone| gone.message);
-    warnings.extend(gone.unwrap_or_else(|error| Some(error.to_string())));
+    findings.warn(FindingId::Vanished, gone.unwrap_or_else(|error| Some(error.to_string())));
     let entries = Ledger::look(&root, &target.memory.ledgers(&target.module_path))?;
     let activity = Activity::of(target, &root, state, &entries, now);
     let history = push_history(target, state);
@@ -65,47 +87,85 @@ pub(crate) fn of_root(target: &Target) -> Result<Vec<Finding>, Error> {
     let awaits_client =
         state.due.as_ref().is_some_and(|due| order::awaits_client(target, &root, due, now));
     let torn = torn_mark(target, state);
-    warnings.extend(torn.as_ref().map(|torn| torn_module(target, torn, failed, now)));
-    warnings.extend(activity.due_mark(awaits_client));
-    warnings.extend(activity.orphans());
-    warnings.extend(activity.unseen_pushes());
-    warnings.extend(torn.iter().flat_map(|torn| failed_pushes(target, torn)));
-    warnings.extend(
-        state
-            .pushes_without_snapshot
-            .as_ref()
-            .and_then(|found| pushes_without_snapshot(target, found, &ages.log())),
+    findings
+        .warn(FindingId::Marks, torn.as_ref().map(|torn| torn_module(target, torn, failed, now)));
+    findings.warn(FindingId::Marks, activity.due_mark(awaits_client));
+    findings.warn(FindingId::Marks, activity.orphans());
+    findings.warn(FindingId::Marks, activity.unseen_pushes());
+    let failed_pushes = torn.iter().flat_map(|torn| failed_pushes(target, torn));
+    findings.warn(FindingId::FailedPush, failed_pushes);
+    findings.warn(
+        FindingId::PushesWithoutSnapshot,
+        failing.and_then(|found| pushes_without_snapshot(target, found, &ages.log())),
     );
-    warnings.extend(unfinished_backup(&root, now));
-    warnings.extend(newest.and_then(|record| stale_temporaries(&root, record, now)));
-    let mut findings = of_severity(Severity::Warning, warnings);
-    let running = activity.running_pushes().into_iter();
-    findings.extend(running.map(|(severity, message)| Finding::new(severity, message)));
-    findings.extend(of_severity(Severity::Ok, activity.at_work()));
-    findings.extend(pause_finding(decision));
+    findings.warn(FindingId::UnfinishedBackup, unfinished_backup(&root, now));
+    findings.warn(
+        FindingId::StaleTemporaries,
+        newest.and_then(|record| stale_temporaries(&root, record, now)),
+    );
+    for (severity, message) in activity.running_pushes() {
+        findings.0.push(Finding::new(FindingId::RunningPush, severity, message));
+    }
+    findings.note(FindingId::AtWork, activity.at_work());
+    findings.0.extend(pause_finding(decision));
 
     let recorded = newest_complete.and_then(|item| Some((item, item.record.as_ref()?)));
     let losses = recorded.map(|(item, record)| losses::remaining(&root, &item.name.text, record));
-    findings.extend(of_severity(Severity::Warning, losses.unwrap_or_default()));
+    findings.warn(FindingId::SnapshotLosses, losses.unwrap_or_default());
     let copies = recorded
         .iter()
         .flat_map(|(item, record)| losses::remaining_copies(target, &item.name.text, record));
-    findings.extend(copies.map(|(can_mend, message)| {
-        Finding::new(if can_mend { Severity::Warning } else { Severity::Ok }, message)
+    findings.0.extend(copies.map(|(can_mend, message)| {
+        let level = if can_mend { Severity::Warning } else { Severity::Ok };
+        Finding::new(FindingId::SnapshotCopies, level, message)
     }));
-    findings.extend(of_severity(Severity::Warning, unremovable_snapshots(target, &root, decision)));
-    findings.extend(of_severity(Severity::Warning, undated_snapshots(decision)));
-    findings.extend(of_severity(Severity::Ok, long_job(target)));
+    findings.warn(FindingId::Unremovable, unremovable_snapshots(target, &root, decision));
+    findings.warn(FindingId::Undated, undated_snapshots(decision));
+    findings.note(FindingId::LongJob, long_job(target));
     let leases = Leases::look(&root)?;
-    findings.extend(of_severity(Severity::Ok, long_leases(&leases, lease_terms(target, now))));
-    findings.extend(of_severity(Severity::Ok, root.file_system_advice()));
+    findings.note(FindingId::Lease, long_leases(&leases, lease_terms(target, now)));
+    findings.note(FindingId::FileSystem, root.file_system_advice());
 
-    findings.extend(ages.findings(root.is_registered()));
+    findings.0.extend(ages.findings(root.is_registered()));
+    Ok(findings.0)
+}
+
+/// The findings about a root that the first run makes.
+fn of_future_root(
+    target: &Target,
+    around: &RootSurroundings,
+    now: DateTime<Utc>,
+) -> Result<Vec<Finding>, Error> {
+    let parent = target.check_future_root()?;
+    let kind = root_checks::kind_of(&parent);
+    let is_tried = kind.is_some_and(|kind| kind.expectation() == Expectation::Untried);
+    if is_tried && (around.has_links)(&parent) == Some(false) {
+        return Err(root_checks::no_links_at(&target.root_path, &parent));
+    }
+    let mut findings: Vec<Finding> = history_elsewhere(target).into_iter().collect();
+    let list = SnapshotList::default();
+    findings.extend(Ages::of(target, PushHistory::default(), &list, false, now).findings(false));
+    let message = format!("the first run makes {}", escape_path(&target.root_path));
+    findings.push(Finding::new(FindingId::RootNew, Severity::Ok, message));
     Ok(findings)
 }
 
-fn of_severity(severity: Severity, messages: impl IntoIterator<Item = String>) -> Vec<Finding> {
-    messages.into_iter().map(|message| Finding::new(severity, message)).collect()
+/// The findings so far.
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn warn(&mut self, id: FindingId, messages: impl IntoIterator<Item = String>) {
+        self.add(id, Severity::Warning, messages);
+    }
+
+    fn note(&mut self, id: FindingId, messages: impl IntoIterator<Item = String>) {
+        self.add(id, Severity::Ok, messages);
+    }
+
+    fn add(&mut self, id: FindingId, level: Severity, messages: impl IntoIterator<Item = String>) {
+        let found = messages.into_iter().map(|message| Finding::new(id, level, message));
+        self.0.extend(found);
+    }
 }
 
 fn lost_records(root: &SnapshotRoot, state: &State) -> Option<String> {
@@ -138,7 +198,7 @@ fn pause_finding(decision: &Decision) -> Option<Finding> {
         Pause::Anomaly(_) | Pause::Damage(_) => Severity::Critical,
         _ => Severity::Warning,
     };
-    Some(Finding::new(severity, line))
+    Some(Finding::new(FindingId::ExpiryPaused, severity, line))
 }
 
 /// The users who may change snapshots besides root, unless the policy's `open_root` allows that.

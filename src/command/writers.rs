@@ -8,7 +8,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::config::forbidden::says_writable;
+use crate::config::forbidden::offers_only_reading;
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::decide::path_index::PathIndex;
@@ -38,7 +38,7 @@ impl<'a> Writers<'a> {
         let mounts = Mounts::read().unwrap_or_default();
         let mut by_mounts: BTreeMap<Vec<PathBuf>, Vec<(PathBuf, usize)>> = BTreeMap::new();
         for (place, module) in conf.modules.iter().enumerate() {
-            if let (true, Ok(path)) = (says_writable(module), module.path()) {
+            if let (true, Ok(path)) = (!offers_only_reading(module), module.path()) {
                 let served = mounts.served_above(&path).map(Path::to_path_buf).collect();
                 by_mounts.entry(served).or_default().push((path, place));
             }

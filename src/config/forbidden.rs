@@ -2,11 +2,12 @@
 //!
 //! rsyncd runs its hooks for such a push, too. It ends with status 1 if the module or its user may
 //! only read, and with 4 if an option is refused. Only certain rules count: a rule about groups, or
-//! a value that rsync would not understand, forbids nothing here.
+//! a value with a variable in it, forbids nothing here.
 
 use std::path::Path;
 
-use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule, read_bool};
+use crate::config::auth_users::{self, UserAccess, wildcard};
+use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
 use crate::decide::arguments::Arguments;
 use crate::decide::arguments::option_name::OptionName;
 use crate::decide::verdict_facts::Forbidden;
@@ -25,18 +26,16 @@ pub(crate) fn forbids(
 
 /// Whether certainly no client may write to the module.
 pub(crate) fn offers_only_reading(module: &RsyncdModule) -> bool {
-    let rules = module.get("auth users").unwrap_or_default();
-    let may_write = |rule: &[u8]| {
-        let access =
-            rule.iter().position(|byte| *byte == b':').map(|colon| rule[colon + 1..].to_vec());
-        access.is_some_and(|access| access.to_ascii_lowercase().starts_with(b"rw"))
-    };
-    is_read_only(module, b"") == Some(true) && !words(rules).any(may_write)
-}
-
-/// Whether the module's section, or the defaults, say that clients may write to it.
-pub(crate) fn says_writable(module: &RsyncdModule) -> bool {
-    module.get("read only").and_then(read_bool) == Some(false)
+    let of_module = module.boolean("read only", true);
+    let mut rules = auth_users::rules(module).peekable();
+    if rules.peek().is_none() {
+        return of_module == Some(true);
+    }
+    rules.all(|rule| match rule.access {
+        UserAccess::AsModule => of_module == Some(true),
+        UserAccess::ReadOnly | UserAccess::Denied => true,
+        UserAccess::ReadWrite => false,
+    })
 }
 
 /// Whether the transfer of `user` to the module at `path` certainly writes nothing. False if
@@ -52,71 +51,26 @@ pub(crate) fn is_reader(module: &RsyncdModule, user: &[u8], path: &Path) -> bool
 
 /// Whether `user` may only read; none where that is not certain.
 fn is_read_only(module: &RsyncdModule, user: &[u8]) -> Option<bool> {
-    let of_module = module.get("read only").map_or(Some(true), read_bool);
-    let rules = module.get("auth users").unwrap_or_default();
-    if user.is_empty() || rules.is_empty() {
+    let of_module = module.boolean("read only", true);
+    let mut rules = auth_users::rules(module).peekable();
+    if user.is_empty() || rules.peek().is_none() {
         return of_module;
     }
-    for rule in words(rules) {
-        let colon = rule.iter().position(|byte| *byte == b':');
-        let (name, access) = rule.split_at(colon.unwrap_or(rule.len()));
-        if name.starts_with(b"@") {
-            // A group: who is in it, and so whether a later rule counts, is not known here.
+    for rule in rules {
+        if rule.is_group() {
+            // Who is in the group, and so whether a later rule counts, is not known here.
             return None;
         }
-        if !wildcard(name, user)? {
+        if !wildcard(rule.who, user)? {
             continue;
         }
-        let access = access.strip_prefix(b":").unwrap_or(access).to_ascii_lowercase();
-        return match access.as_slice() {
-            [b'r', b'o', ..] => Some(true),
-            [b'r', b'w', ..] => Some(false),
-            _ => of_module,
+        return match rule.access {
+            UserAccess::ReadOnly => Some(true),
+            UserAccess::ReadWrite => Some(false),
+            UserAccess::AsModule | UserAccess::Denied => of_module,
         };
     }
     None
-}
-
-/// rsync splits at blanks and commas, or at commas alone if the value begins with one.
-fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let only_commas = value.starts_with(b",");
-    let is_separator = move |byte: &u8| *byte == b',' || !only_commas && byte.is_ascii_whitespace();
-    value.split(is_separator).map(<[u8]>::trim_ascii).filter(|word| !word.is_empty())
-}
-
-/// Whether `pattern` stands for `text`; none for a pattern with more than `*` and `?`.
-fn wildcard(pattern: &[u8], text: &[u8]) -> Option<bool> {
-    if pattern.iter().any(|byte| b"[]\\".contains(byte)) {
-        return None;
-    }
-    Some(matches(pattern, text))
-}
-
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    // The place after the last star, and what it has taken so far.
-    let (mut star, mut taken) = (None, 0);
-    let (mut at, mut in_text) = (0, 0);
-    while in_text < text.len() {
-        match pattern.get(at) {
-            Some(b'*') => {
-                star = Some(at + 1);
-                taken = in_text;
-                at += 1;
-            }
-            Some(byte) if *byte == b'?' || *byte == text[in_text] => {
-                at += 1;
-                in_text += 1;
-            }
-            _ => match star {
-                Some(after) => {
-                    taken += 1;
-                    (at, in_text) = (after, taken);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
 /// Options that rsyncd refuses unless `refuse options` says otherwise.
@@ -196,7 +150,8 @@ mod tests {
         for (parameters, user, expected) in [
             ("", "", Some(true)),
             ("read only = no", "", Some(false)),
-            ("read only = no # a comment", "", None),
+            ("read only = no # a comment", "", Some(true)),
+            ("read only = %NO%", "", None),
             ("read only = false\nauth users = a:rw b:ro", "b", Some(true)),
             ("read only = yes\nauth users = a:rw, b:ro", "a", Some(false)),
             ("auth users = a:RW", "a", Some(false)),
@@ -221,7 +176,13 @@ mod tests {
             ("read only = yes\nauth users = a b:ro", true),
             ("read only = yes\nauth users = a b:RW", false),
             ("read only = no", false),
-            ("read only = perhaps", false),
+            ("read only = no\nauth users = a:ro, b:deny", true),
+            ("read only = no\nauth users = a:ro, b", false),
+            // rsync ignores what it does not understand.
+            ("read only = no\nread only = perhaps", false),
+            ("read only = no # writable", true),
+            ("read only = n O", false),
+            ("read only = %WHETHER%", false),
         ] {
             assert_eq!(offers_only_reading(&module(parameters)), expected, "{parameters}");
         }

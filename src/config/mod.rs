@@ -3,8 +3,10 @@
 //! Reading changes nothing. A mistake in any of them ends in a message with its place and what is
 //! accepted there.
 
+pub(crate) mod auth_users;
 pub(crate) mod environment;
 pub(crate) mod forbidden;
+pub(crate) mod hook_command;
 pub(crate) mod partial_links;
 pub(crate) mod policy_file;
 pub(crate) mod policy_keys;
@@ -12,6 +14,7 @@ mod policy_syntax;
 pub(crate) mod policy_value;
 pub(crate) mod rsyncd_conf;
 pub(crate) mod rsyncd_module;
+pub(crate) mod rsyncd_parameters;
 mod rsyncd_syntax;
 pub(crate) mod settings;
 pub(crate) mod time_zone;

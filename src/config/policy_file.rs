@@ -17,6 +17,7 @@ use crate::config::policy_value::{PolicyMistake, PolicyValue, ValueResult, key_t
 use crate::config::time_zone;
 use crate::decide::duration_text::DurationText;
 use crate::decide::policy::Policy;
+use crate::decide::similar::did_you_mean;
 
 /// The policies of all modules, each of them valid.
 #[derive(Debug, Clone)]
@@ -49,6 +50,11 @@ impl Policies {
             return Ok(policies);
         }
         mistakes.sort_by_key(|mistake| mistake.offset);
+        let is_unknown_key =
+            |mistake: &&mut PolicyMistake| walk.unknown_keys.contains(&mistake.offset);
+        if let Some(first) = mistakes.iter_mut().find(is_unknown_key) {
+            first.message += &format!("; the keys are {}", KEYS.map(|(name, _)| name).join(", "));
+        }
         let lines = LinePositions::new(text);
         Err(mistakes.iter().map(|mistake| lines.told(file, mistake)).collect())
     }
@@ -76,6 +82,8 @@ const EMPTY: &str = "the file is empty: an empty policy may be the rest of a fai
 #[derive(Default)]
 struct PolicyReader {
     mistakes: Vec<PolicyMistake>,
+    /// Where the unknown keys are. The first of them in the file is told with a list of all keys.
+    unknown_keys: Vec<usize>,
 }
 
 impl PolicyReader {
@@ -92,9 +100,10 @@ impl PolicyReader {
                 unknown => self.tell(
                     key.span().start,
                     format!(
-                        "{} has no place here; the top level holds [defaults] and [module.NAME] \
+                        "{} has no place here{}; the top level holds [defaults] and [module.NAME] \
                          only",
-                        key_text(unknown)
+                        key_text(unknown),
+                        did_you_mean(unknown, ["defaults", "module"])
                     ),
                 ),
             }
@@ -181,7 +190,9 @@ impl PolicyReader {
                 continue;
             }
             let Some((_, set)) = KEYS.iter().find(|(known, _)| *known == name) else {
-                self.tell(key.span().start, unknown_key(&value_path, value.get_ref().is_table()));
+                self.unknown_keys.push(key.span().start);
+                let is_table = value.get_ref().is_table();
+                self.tell(key.span().start, unknown_key(&value_path, name, is_table));
                 continue;
             };
             if self.take(set(&mut policy, &PolicyValue::new(value_path, value))).is_some() {
@@ -226,10 +237,12 @@ impl PolicyReader {
     }
 }
 
-fn unknown_key(key_path: &str, is_table: bool) -> String {
-    let keys = KEYS.map(|(name, _)| name).join(", ");
-    let hint = if is_table { " (a module's name that has a dot in it needs quotes)" } else { "" };
-    format!("{key_path} is an unknown key{hint}; the keys are {keys}")
+fn unknown_key(key_path: &str, name: &str, is_table: bool) -> String {
+    let hint = match is_table {
+        true => " (a module's name that has a dot in it needs quotes)".to_string(),
+        false => did_you_mean(name, KEYS.map(|(known, _)| known)),
+    };
+    format!("{key_path} is an unknown key{hint}")
 }
 
 fn without_byte_order_mark(text: &str) -> &str {
@@ -415,7 +428,8 @@ mod tests {
         assert!(mistake("keep = 7").contains("defaults.keep is the integer 7; it must be a table"));
         assert_eq!(
             mistake("keep = { dayly = 7 }"),
-            "p.toml:2:10: defaults.keep.dayly is no frequency; the frequencies are minutely, hourly, daily, weekly, monthly, yearly"
+            "p.toml:2:10: defaults.keep.dayly is no frequency (did you mean daily?); the frequencies are minutely, \
+             hourly, daily, weekly, monthly, yearly"
         );
         assert!(parse("[defaults.keep]\n").unwrap_err()[0].starts_with("p.toml:1:"));
     }
@@ -597,8 +611,11 @@ mod tests {
         ];
         assert_eq!(places, expected, "{mistakes:#?}");
         assert!(mistakes[1].contains(
-            "defaults.min_kep is an unknown key; the keys are keep, strict, prefer, min_keep"
+            "defaults.min_kep is an unknown key (did you mean min_keep?); the keys are keep, strict"
         ));
+        let with_list = |line: &&String| line.contains("the keys are");
+        assert_eq!(mistakes.iter().filter(with_list).count(), 1, "{mistakes:#?}");
+        assert!(mistakes[9].contains("modul has no place here (did you mean module?); the top"));
         assert!(
             mistakes[8]
                 .contains("module.my.laptop is an unknown key (a module's name that has a dot")

@@ -14,6 +14,7 @@ use crate::config::time_zone;
 use crate::decide::duration_text::DurationText;
 use crate::decide::free_space::FreeSpace;
 use crate::decide::frequency::{Frequency, SlotCount};
+use crate::decide::similar::did_you_mean;
 use crate::decide::zone::Zone;
 use crate::tell::escape::escape;
 
@@ -201,7 +202,8 @@ impl<'a, 'text> PolicyValue<'a, 'text> {
             Some(frequency) => Ok((frequency, PolicyValue::new(key_path, spanned).slots()?)),
             None => {
                 let message = format!(
-                    "{key_path} is no frequency; the frequencies are {}",
+                    "{key_path} is no frequency{}; the frequencies are {}",
+                    did_you_mean(word, Frequency::ALL.map(Frequency::word)),
                     frequency_words()
                 );
                 Err(vec![PolicyMistake { offset: key.span().start, message }])

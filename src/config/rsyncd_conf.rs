@@ -6,15 +6,22 @@
 //! on a connection is refused.
 //!
 //! A module copies the defaults that stand above its first header. A string that is still unset
-//! then follows the defaults as they are at the end of the file; the other types do not.
+//! then follows the defaults as they are at the end of the file; the other types do not. rsync
+//! ignores a value of yes or no that it does not understand, such as one with a comment behind it,
+//! so what stood before stays.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::config::forbidden::offers_only_reading;
-use crate::config::rsyncd_module::{ModuleDirectory, ModuleParameters, RsyncdModule, canonical};
+use crate::config::rsyncd_module::{
+    ConfPlace, IgnoredBecause, IgnoredSetting, ModuleDirectory, ModuleParameters, RsyncdModule,
+    Setting, canonical, read_bool, variable,
+};
+use crate::config::rsyncd_parameters::{self, ParameterKind};
 use crate::config::rsyncd_syntax::{Statement, Statements};
 use crate::decide::root_overlap::ConfiguredModule;
 use crate::system::small_file;
@@ -29,13 +36,6 @@ const MAX_FILES: usize = 4_096;
 
 /// A larger file is refused: a device may have no end.
 const MAX_BYTES: u64 = 16 << 20;
-
-/// The parameters that rsync looks up among the defaults at the end when a module has none.
-const UNSET_STRINGS: &str = "
-    auth digest, auth users, charset, comment, daemon chroot, early exec, exclude, exclude from,
-    filter, gid, hosts allow, hosts deny, include, include from, incoming chmod, log file,
-    name converter, outgoing chmod, path, post-xfer exec, pre-xfer exec, proxy protocol hosts,
-    refuse options, secrets file, temp dir, uid";
 
 /// The modules that an `rsyncd.conf` defines, in its order.
 #[derive(Debug, Clone)]
@@ -87,33 +87,31 @@ impl ConfReader {
     fn read_file(&mut self, file: &Path, depth: usize) -> Result<(), Error> {
         self.files += 1;
         let text = read_bytes(file)?;
+        let file: Arc<Path> = Arc::from(file);
         // rsync stops at a NUL without an error.
         if let Some(at) = text.iter().position(|byte| *byte == 0) {
             let line = text[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
-            return Err(
-                ConfPosition { file, line }.refused("a NUL byte, where rsync stops reading")
-            );
+            return Err(ConfPlace { file, line }.refused("a NUL byte, where rsync stops reading"));
         }
         let mut statements = Statements::new(&text);
         while let Some((line, statement)) = statements.next() {
-            let place = ConfPosition { file, line };
+            let place = ConfPlace { file: Arc::clone(&file), line };
             match statement.map_err(|problem| place.refused(problem))? {
                 Statement::Section(name) => self.section(name, place)?,
-                Statement::Parameter(name, value) => self.parameter(&name, value),
-                Statement::Ignored => {
-                    let (file, line) = (escape_path(file), line);
-                    log::warn!(
-                        "{file}:{line}: neither a comment, nor a [module], nor a parameter with \
-                         its =; rsync ignores it"
-                    );
+                Statement::Parameter(name, value) => self.parameter(name, value, place),
+                Statement::Ignored => log::warn!(
+                    "{place}: neither a comment, nor a [module], nor a parameter with its =; \
+                     rsync ignores it"
+                ),
+                Statement::Directive(name, value) => {
+                    self.directive(&name, &value, &place, depth)?
                 }
-                Statement::Directive(name, value) => self.directive(&name, &value, place, depth)?,
             }
         }
         Ok(())
     }
 
-    fn section(&mut self, name: Vec<u8>, place: ConfPosition) -> Result<(), Error> {
+    fn section(&mut self, name: Vec<u8>, place: ConfPlace) -> Result<(), Error> {
         let wanted = canonical(&name);
         if wanted == b"global" {
             self.current = None;
@@ -126,28 +124,49 @@ impl ConfReader {
         self.current = known.or(Some(self.modules.len()));
         if known.is_none() {
             let parameters = self.defaults.clone();
-            self.modules.push(RsyncdModule { name, parameters, place: place.to_string() });
+            self.modules.push(RsyncdModule { name, parameters, place });
         }
         Ok(())
     }
 
-    fn parameter(&mut self, name: &[u8], value: Vec<u8>) {
-        let name = canonical(name);
-        let Some(module) = self.current.and_then(|index| self.modules.get_mut(index)) else {
-            self.defaults.insert(name, value);
-            return;
+    fn parameter(&mut self, name: Vec<u8>, value: Vec<u8>, place: ConfPlace) {
+        let key = canonical(&name);
+        let kind = rsyncd_parameters::kind_of(&key);
+        let module = self.current.and_then(|index| self.modules.get_mut(index));
+        let is_own = module.is_some();
+        let parameters = match module {
+            Some(module) => {
+                if key == b"name" {
+                    module.name.clone_from(&value);
+                }
+                &mut module.parameters
+            }
+            None => &mut self.defaults,
         };
-        if name == b"name" {
-            module.name.clone_from(&value);
+        let because = match kind {
+            None => Some(IgnoredBecause::Unknown),
+            Some(ParameterKind::Global) if is_own => Some(IgnoredBecause::Global),
+            Some(kind) if !is_understood(kind, &value) => Some(IgnoredBecause::NoBoolean),
+            Some(_) => None,
+        };
+        match because {
+            None => parameters.ignored.retain(|ignored| canonical(&ignored.name) != key),
+            Some(because) => {
+                let (value, place) = (value.clone(), place.clone());
+                parameters.ignored.push(IgnoredSetting { name, value, place, because });
+            }
         }
-        module.parameters.insert(name, value);
+        // A later version of rsync may know a parameter that 3.5 ignores.
+        if matches!(because, None | Some(IgnoredBecause::Unknown)) {
+            parameters.settings.insert(key, Setting { value, place, is_own });
+        }
     }
 
     fn directive(
         &mut self,
         name: &[u8],
         value: &[u8],
-        place: ConfPosition,
+        place: &ConfPlace,
         depth: usize,
     ) -> Result<(), Error> {
         let is_include = name.eq_ignore_ascii_case(b"include");
@@ -201,32 +220,40 @@ impl ConfReader {
     }
 
     fn finish(mut self) -> Vec<RsyncdModule> {
-        for parameter in UNSET_STRINGS.split(',').map(|parameter| canonical(parameter.as_bytes())) {
-            let Some(value) = self.defaults.get(&parameter) else { continue };
+        for name in rsyncd_parameters::of_kind(ParameterKind::LateString) {
+            let Some(setting) = self.defaults.settings.get(&name) else { continue };
             for module in &mut self.modules {
-                module.parameters.entry(parameter.clone()).or_insert_with(|| value.clone());
+                module.parameters.settings.entry(name.clone()).or_insert_with(|| setting.clone());
+            }
+        }
+        for name in rsyncd_parameters::of_kind(ParameterKind::Global) {
+            for module in &mut self.modules {
+                match self.defaults.settings.get(&name) {
+                    Some(setting) => {
+                        module.parameters.settings.insert(name.clone(), setting.clone())
+                    }
+                    None => module.parameters.settings.remove(&name),
+                };
             }
         }
         self.modules
     }
 }
 
-/// The file and line where a statement begins.
-#[derive(Clone, Copy)]
-struct ConfPosition<'a> {
-    file: &'a Path,
-    line: usize,
-}
-
-impl ConfPosition<'_> {
-    fn refused(self, problem: &str) -> Error {
-        Error::RsyncdConf { place: self.to_string(), problem: problem.to_string() }
+/// Whether rsync takes the value over. What a variable stands for is not known here.
+fn is_understood(kind: ParameterKind, value: &[u8]) -> bool {
+    let has_variable = || (0..value.len()).any(|at| variable(&value[at..]).is_some());
+    let is_unset = || matches!(canonical(value).as_slice(), b"unset" | b"-1");
+    match kind {
+        ParameterKind::Boolean => read_bool(value).is_some() || has_variable(),
+        ParameterKind::BooleanOrUnset => read_bool(value).is_some() || is_unset() || has_variable(),
+        _ => true,
     }
 }
 
-impl std::fmt::Display for ConfPosition<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", escape_path(self.file), self.line)
+impl ConfPlace {
+    fn refused(&self, problem: &str) -> Error {
+        Error::RsyncdConf { place: self.to_string(), problem: problem.to_string() }
     }
 }
 

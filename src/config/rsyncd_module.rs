@@ -2,26 +2,75 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use crate::config::rsyncd_syntax::is_space;
 use crate::tell::PROGRAM;
 use crate::tell::error::Error;
-use crate::tell::escape::escape;
+use crate::tell::escape::{escape, escape_path};
 
-/// Values by [`canonical`] parameter name.
-pub(crate) type ModuleParameters = BTreeMap<Vec<u8>, Vec<u8>>;
+/// A file of the configuration and a line in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ConfPlace {
+    pub(crate) file: Arc<Path>,
+    pub(crate) line: usize,
+}
+
+impl fmt::Display for ConfPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", escape_path(&self.file), self.line)
+    }
+}
+
+/// The value of a parameter, and where it comes from.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    pub(crate) value: Vec<u8>,
+    pub(crate) place: ConfPlace,
+    /// Whether the module's own section has it, and not the defaults.
+    pub(crate) is_own: bool,
+}
+
+/// A line that rsync reads and ignores.
+#[derive(Debug, Clone)]
+pub(crate) struct IgnoredSetting {
+    /// As it stands in the file.
+    pub(crate) name: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+    pub(crate) place: ConfPlace,
+    pub(crate) because: IgnoredBecause,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IgnoredBecause {
+    /// rsync 3.5 has no such parameter.
+    Unknown,
+    /// The value is neither yes nor no.
+    NoBoolean,
+    /// It is a parameter of the whole daemon, and stands in the section of a module.
+    Global,
+}
+
+/// Parameters as they are for one module, or as defaults.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ModuleParameters {
+    /// By [`canonical`] name.
+    pub(crate) settings: BTreeMap<Vec<u8>, Setting>,
+    pub(crate) ignored: Vec<IgnoredSetting>,
+}
 
 /// One module.
 #[derive(Debug, Clone)]
 pub struct RsyncdModule {
     /// Its name as clients and hooks know it.
     pub name: Vec<u8>,
-    /// Its parameters over the defaults; parameters unknown to rsync are among them.
+    /// Its parameters over the defaults; parameters that rsync 3.5 does not know are among them.
     pub(crate) parameters: ModuleParameters,
-    /// File and line of its first header, escaped.
-    pub(crate) place: String,
+    /// Its first header.
+    pub(crate) place: ConfPlace,
 }
 
 /// What `rsyncd.conf` says about the directory of a module.
@@ -40,7 +89,28 @@ impl RsyncdModule {
     /// The value of a parameter; as in the file, neither case nor whitespace matter in its name.
     /// `None` when rsync's built-in default holds.
     pub fn get(&self, parameter: &str) -> Option<&[u8]> {
-        self.parameters.get(&canonical(parameter.as_bytes())).map(Vec::as_slice)
+        self.setting(parameter).map(|setting| setting.value.as_slice())
+    }
+
+    /// [`get`](Self::get) with the place.
+    pub(crate) fn setting(&self, parameter: &str) -> Option<&Setting> {
+        self.parameters.settings.get(&canonical(parameter.as_bytes()))
+    }
+
+    /// Where the parameter stands, or else where the module's section begins.
+    pub(crate) fn place_of(&self, parameter: &str) -> &ConfPlace {
+        self.setting(parameter).map_or(&self.place, |setting| &setting.place)
+    }
+
+    /// The last line for this parameter that rsync ignores, if none after it counts.
+    pub(crate) fn ignored(&self, parameter: &str) -> Option<&IgnoredSetting> {
+        let key = canonical(parameter.as_bytes());
+        self.parameters.ignored.iter().rev().find(|line| canonical(&line.name) == key)
+    }
+
+    /// A parameter of yes or no; none if it is not certain, because it depends on a variable.
+    pub(crate) fn boolean(&self, parameter: &str, default: bool) -> Option<bool> {
+        self.get(parameter).map_or(Some(default), read_bool)
     }
 
     /// Whether rsyncd runs this program as the hook `parameter`.
@@ -121,13 +191,14 @@ impl RsyncdModule {
 
     pub(crate) fn refused(&self, problem: &str) -> Error {
         let problem = format!("module {} {problem}", escape(&self.name));
-        Error::RsyncdConf { place: self.place.clone(), problem }
+        Error::RsyncdConf { place: self.place.to_string(), problem }
     }
 }
 
 /// A value of yes or no as rsync reads it; none for one that it does not understand.
 pub(crate) fn read_bool(value: &[u8]) -> Option<bool> {
-    let is = |words: &[&str]| words.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()));
+    let value = canonical(value);
+    let is = |words: &[&str]| words.iter().any(|word| value == word.as_bytes());
     if is(&["yes", "true", "1"]) {
         Some(true)
     } else if is(&["no", "false", "0"]) {

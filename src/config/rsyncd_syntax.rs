@@ -77,9 +77,6 @@ impl<'a> Statements<'a> {
                     break;
                 }
                 Some(b'\n') if continues(&mut name) => {}
-                Some(b'\n') | None if name.first() == Some(&b'&') => {
-                    return Err("a directive without a value");
-                }
                 Some(b'\n') | None => return Ok(Statement::Ignored),
                 Some(byte) => name.push(byte),
             }
@@ -220,11 +217,12 @@ mod tests {
     fn a_line_that_says_nothing_is_ignored_as_rsync_does() {
         assert_eq!(read("words")[0].1, Ok(Statement::Ignored));
         assert_eq!(read("words\na = 1").len(), 2);
+        assert_eq!(read("&include\na = 1").len(), 2);
     }
 
     #[test]
     fn what_makes_rsync_refuse_the_file_is_an_error() {
-        for text in ["= 1", "[a", "[a\nb]", "[]", "[ \t]", "&include", "[a\\"] {
+        for text in ["= 1", "[a", "[a\nb]", "[]", "[ \t]", "[a\\"] {
             assert!(read(text)[0].1.is_err(), "{text}");
         }
     }

@@ -47,6 +47,7 @@ pub mod retention;
 pub mod root_access;
 pub mod root_overlap;
 pub mod rotation;
+pub mod similar;
 pub mod slot;
 pub mod slot_claim;
 pub mod snapshot;

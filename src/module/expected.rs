@@ -1,6 +1,6 @@
 //! Which pushes the configuration leads one to expect, for the note of when it first did.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use chrono::{DateTime, Utc};
 
@@ -8,7 +8,6 @@ use crate::config::forbidden::offers_only_reading;
 use crate::config::rsyncd_module::RsyncdModule;
 use crate::config::settings::{PolicySource, Settings};
 use crate::store::expected_pushes::{self, ExpectedPush};
-use crate::store::memory::path_of;
 
 /// Whether clients are to push to the module: they may, and it runs the hook.
 pub(crate) fn expects_pushes(module: &RsyncdModule) -> bool {
@@ -16,8 +15,8 @@ pub(crate) fn expects_pushes(module: &RsyncdModule) -> bool {
 }
 
 /// The file of rsyncd.conf that the module's header is in.
-pub(crate) fn conf_file(module: &RsyncdModule) -> Option<PathBuf> {
-    path_of(module.place.rsplit_once(':')?.0)
+pub(crate) fn conf_file(module: &RsyncdModule) -> &Path {
+    &module.place.file
 }
 
 /// Notes which modules, and which clients that the policy watches, are expected to push. An error
@@ -30,10 +29,10 @@ pub(crate) fn note(settings: &Settings, now: DateTime<Utc>) {
     }
     let mut expected = Vec::new();
     for module in conf.modules.iter().filter(|module| expects_pushes(module)) {
-        let Some(file) = conf_file(module) else { continue };
+        let file = conf_file(module);
         let policy = settings.policy(Some(&module.name));
-        let of_client = |name: &String| ExpectedPush::new(&file, &module.name, Some(name), now);
-        expected.push(ExpectedPush::new(&file, &module.name, None, now));
+        let of_client = |name: &String| ExpectedPush::new(file, &module.name, Some(name), now);
+        expected.push(ExpectedPush::new(file, &module.name, None, now));
         expected.extend(policy.client_max_age.keys().map(of_client));
     }
     if let Err(error) = expected_pushes::note(&settings.memory, &expected) {

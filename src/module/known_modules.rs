@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::config::rsyncd_conf::RsyncdConf;
 use crate::config::rsyncd_module::{ModuleDirectory, RsyncdModule};
 use crate::config::settings::Settings;
+use crate::decide::similar::did_you_mean;
 use crate::engine::responsiveness::{ensure_responsive, is_responsive};
 use crate::module::found_on_disk::{self, RegisteredDirectory};
 use crate::module::root_location::{filled, remembered_root};
@@ -109,13 +110,13 @@ fn unknown(name: &[u8]) -> Error {
 }
 
 fn no_such_module(settings: &Settings, conf: &RsyncdConf, name: &[u8]) -> Error {
-    let known: Vec<String> =
-        conf.modules.iter().map(|module| format!("'{}'", escape(&module.name))).collect();
+    let names: Vec<String> = conf.modules.iter().map(|module| escape(&module.name)).collect();
+    let name = escape(name);
     Error::Usage(format!(
-        "no module '{}' in {} (it has {}); name one of them, or an absolute path",
-        escape(name),
+        "no module '{name}'{} in {} (it has {}); name one of them, or an absolute path",
+        did_you_mean(&name, names.iter().map(String::as_str)),
         escape_path(&settings.rsyncd_conf),
-        if known.is_empty() { "none".to_string() } else { known.join(", ") },
+        if names.is_empty() { "none".to_string() } else { format!("'{}'", names.join("', '")) },
     ))
 }
 

@@ -23,6 +23,7 @@ use crate::store::nesting;
 use crate::store::other_modules::OtherModules;
 use crate::store::registration::Registration;
 use crate::store::root::{RootAccess, SnapshotRoot};
+use crate::store::root_checks;
 use crate::store::state::State;
 use crate::tell::PROGRAM;
 use crate::tell::error::{Error, Result};
@@ -226,6 +227,15 @@ impl Target {
     /// Whether the root does not exist yet and its parent does, so that the first run makes it.
     pub fn is_root_to_be_created(&self) -> bool {
         !self.root_path.exists() && self.root_path.parent().is_some_and(Path::is_dir)
+    }
+
+    /// Checks where a root that [is to be created](Self::is_root_to_be_created) would be made, and
+    /// returns that directory.
+    ///
+    /// # Errors
+    /// If the root could not be used there.
+    pub(crate) fn check_future_root(&self) -> Result<PathBuf> {
+        root_checks::check_future(&self.root_path, &self.module_path)
     }
 
     /// Opens and checks the root for work on it; registers it if its opener may do that.

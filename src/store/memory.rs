@@ -32,6 +32,9 @@ use crate::tell::PROGRAM;
 use crate::tell::error::{Error, Result};
 use crate::tell::escape::{escape_path, unescape};
 
+/// The variable that names another directory for what is remembered durably.
+pub(crate) const STATE_DIRECTORY_VARIABLE: &str = "RSYNCD_SNAPSHOT_STATE_DIRECTORY";
+
 /// What is remembered of one module directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleMemory {
@@ -168,7 +171,7 @@ impl MachineMemory {
                 )
             }
         };
-        let state = named("RSYNCD_SNAPSHOT_STATE_DIRECTORY").or(state);
+        let state = named(STATE_DIRECTORY_VARIABLE).or(state);
         let runtime = named("RSYNCD_SNAPSHOT_RUNTIME_DIRECTORY").or(runtime);
         MachineMemory { directories: state.into_iter().chain(runtime).collect() }
     }

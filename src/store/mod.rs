@@ -34,7 +34,7 @@ pub(crate) mod record;
 pub(crate) mod registration;
 pub(crate) mod retire;
 pub(crate) mod root;
-mod root_checks;
+pub(crate) mod root_checks;
 pub(crate) mod snapshot_method;
 pub(crate) mod snapshots;
 pub(crate) mod state;

@@ -8,7 +8,7 @@ use std::fs::{self, DirBuilder};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{FileStat, fstat};
 use nix::unistd::geteuid;
@@ -17,6 +17,7 @@ use crate::decide::file_system::{Expectation, FileSystemType, without_hard_links
 use crate::decide::name::SnapshotName;
 use crate::decide::root_access::{self, Entrance};
 use crate::decide::zone::Zone;
+use crate::store::dir::open_path;
 use crate::store::layout::PRIVATE;
 use crate::store::root_checks;
 use crate::system::identity::Identity;
@@ -198,6 +199,23 @@ pub(crate) fn check_kind(path: &Path, kind: Option<&FileSystemType>) -> Result<(
         None => Ok(()),
         Some(kind) => Err(no_hard_links(path, kind)),
     }
+}
+
+/// [`no_hard_links`] for a root on the file system of the directory `place`.
+pub(crate) fn no_links_at(path: &Path, place: &Path) -> Error {
+    let kind = kind_of(place).unwrap_or_else(|| FileSystemType("of an unknown type".to_string()));
+    no_hard_links(path, &kind)
+}
+
+/// Refuses a root that does not exist yet if it could not be used where it would be made. Returns
+/// its parent directory.
+pub(crate) fn check_future(path: &Path, module_path: &Path) -> Result<PathBuf> {
+    check_places(path, module_path)?;
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    check_kind(path, kind_of(parent).as_ref())?;
+    let (directory, module) = (open_path(parent)?, open_path(module_path)?);
+    check_mounts(path, &directory, module_path, &module)?;
+    Ok(parent.to_path_buf())
 }
 
 pub(crate) fn no_hard_links(path: &Path, kind: &FileSystemType) -> Error {

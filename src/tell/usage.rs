@@ -3,7 +3,7 @@
 use std::io::{Write, stderr, stdout};
 use std::os::unix::ffi::OsStrExt;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::tell::escape::{escape, lines};
 use crate::tell::exit::Exit;
@@ -23,4 +23,17 @@ pub(crate) fn print<CommandLine: Parser>(error: clap::Error) -> Exit {
     let error = CommandLine::try_parse_from(escaped).err().unwrap_or(error);
     let _ = write!(stderr(), "{}", lines(&error.render().to_string()));
     Exit::Usage
+}
+
+/// Prints the help, and why nothing is done.
+pub(crate) fn print_help<CommandLine: CommandFactory>(why: &str) -> Exit {
+    let _ = writeln!(stderr(), "{}\n{why}", CommandLine::command().render_help());
+    Exit::Usage
+}
+
+/// What is wrong with a command line, in one line.
+pub(crate) fn summary(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let first = text.lines().next().and_then(|line| line.strip_prefix("error: "));
+    escape(first.unwrap_or("it only prints help").as_bytes())
 }

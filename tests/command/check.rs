@@ -8,7 +8,7 @@ use chrono::TimeDelta;
 use support::file_system::Mount;
 use support::module::Module;
 use support::time::name_of_age;
-use support::{BINARY, tree};
+use support::tree;
 
 /// A module whose newest complete snapshot is that old.
 fn module_of_age(minutes: i64) -> Module {
@@ -148,7 +148,7 @@ fn check_finds_settings_that_would_damage_history() {
         (
             "has no hook",
             format!(
-                "[data]\npath = {path}\nread only = no\nrefuse options = inplace append* partial-dir delay-updates\n"
+                "uid = root\ngid = root\n[data]\npath = {path}\nread only = no\nrefuse options = inplace append* partial-dir delay-updates\n"
             ),
             "post-xfer",
         ),
@@ -188,8 +188,7 @@ fn a_module_without_snapshots_is_fine_without_max_age() {
     let module = Module::new();
     let run = module.run(&["check", "data"]).exits(&[0, 1]);
     assert!(!module.private(".").exists(), "check changes nothing: {run}");
-    let conf =
-        format!("[pictures]\npath = {}\npost-xfer exec = {BINARY}\n", module.latest.display());
+    let conf = module.rsyncd_conf_section("pictures", &module.latest);
     module.write_rsyncd_conf(&conf);
     module.run(&["check", "pictures"]).exits(&[0, 1]);
 }

@@ -6,6 +6,7 @@
 mod support;
 
 mod check;
+mod doctor;
 mod examples;
 mod expire;
 mod hold;
@@ -21,4 +22,5 @@ mod restore_in_place;
 mod restore_lost_roots;
 mod rotate;
 mod rotate_guards;
+mod rsyncd_conf_differential;
 mod timeline;

@@ -116,8 +116,17 @@ impl<'a> Daemon<'a> {
 
     /// The same at another address of this machine.
     pub(crate) fn serve_at(server: &'a Server, address: &'static str) -> Daemon<'a> {
+        Daemon::start_at(server, address, &rsync())
+    }
+
+    /// The same by a program that becomes rsync in the end.
+    pub(crate) fn serve_by(server: &'a Server, program: &str) -> Daemon<'a> {
+        Daemon::start_at(server, "127.0.0.1", program)
+    }
+
+    fn start_at(server: &'a Server, address: &'static str, rsync: &str) -> Daemon<'a> {
         let (process, port) = (0..10)
-            .find_map(|_| try_to_start(server, address, free_port(address)))
+            .find_map(|_| try_to_start(server, address, free_port(address), rsync))
             .unwrap_or_else(|| panic!("rsync --daemon does not start: {}", complaints(server)));
         Daemon { server, process, address, port, left_groups: Vec::new() }
     }
@@ -140,7 +149,7 @@ impl<'a> Daemon<'a> {
         self.process = (0..100)
             .find_map(|_| {
                 std::thread::sleep(Duration::from_millis(20));
-                try_to_start(self.server, self.address, self.port)
+                try_to_start(self.server, self.address, self.port, &rsync())
             })
             .unwrap_or_else(|| {
                 panic!("rsync --daemon does not start again: {}", complaints(self.server))
@@ -156,6 +165,16 @@ impl<'a> Daemon<'a> {
                 .stderr(Stdio::null())
                 .status();
         }
+    }
+
+    /// Waits until the processes of all connections have ended, hooks included.
+    #[track_caller]
+    pub(crate) fn await_connections(&self) {
+        let pid = self.process.id();
+        let list = format!("/proc/{pid}/task/{pid}/children");
+        wait_until("the connections have ended", || {
+            fs::read_to_string(&list).is_ok_and(|children| children.trim().is_empty())
+        });
     }
 
     /// Where a client finds `path`, which begins with a module's name.
@@ -276,13 +295,16 @@ fn free_port(address: &str) -> u16 {
     listener.local_addr().expect("its number").port()
 }
 
+/// Another rsync than the installed one, if the environment names one.
+fn rsync() -> String {
+    std::env::var("RSYNCD_SNAPSHOT_RSYNC").unwrap_or("rsync".to_string())
+}
+
 /// `None` when another process took the port that was free a moment ago.
-fn try_to_start(server: &Server, address: &str, port: u16) -> Option<(Child, u16)> {
+fn try_to_start(server: &Server, address: &str, port: u16, rsync: &str) -> Option<(Child, u16)> {
     let stderr =
         File::options().create(true).append(true).open(server.directory.join("rsyncd.stderr"));
-    // Another rsync than the installed one, if the environment names one.
-    let rsync = std::env::var("RSYNCD_SNAPSHOT_RSYNC").unwrap_or("rsync".to_string());
-    let mut process = tool(&rsync)
+    let mut process = tool(rsync)
         .args(["--daemon", "--no-detach"])
         .arg(format!("--address={address}"))
         .arg(format!("--port={port}"))

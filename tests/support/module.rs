@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::file_system::FileSystem;
 use super::run::Run;
 use super::server::Server;
-use super::{BINARY, fingerprint, tree};
+use super::{BINARY, fingerprint, is_root, tree};
 
 /// The name of the module in these tests.
 pub(crate) const NAME: &str = "data";
@@ -81,8 +81,10 @@ impl Module {
 
     /// A section of `rsyncd.conf` as the documentation recommends it.
     pub(crate) fn rsyncd_conf_section(&self, name: &str, path: &Path) -> String {
+        // Without these lines a daemon of root writes as nobody.
+        let account = if is_root() { "uid = root\ngid = root\n" } else { "" };
         format!(
-            "[{name}]\npath = {}\nread only = no\nuse chroot = no\n\
+            "[{name}]\npath = {}\nread only = no\nuse chroot = no\n{account}\
              refuse options = inplace append* write-devices partial-dir delay-updates\npost-xfer exec = {BINARY}\n",
             path.display()
         )

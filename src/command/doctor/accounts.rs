@@ -1,0 +1,117 @@
+//! The user and the groups that rsyncd becomes for a module.
+
+use std::ffi::CString;
+
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+
+use crate::config::auth_users::words;
+use crate::config::rsyncd_module::RsyncdModule;
+use crate::tell::escape::escape;
+
+/// What rsyncd uses if a module names no user, and the daemon is root.
+const NOBODY: &str = "nobody";
+/// The names of its group on the distributions.
+const NOBODYS_GROUPS: [&str; 2] = ["nogroup", "nobody"];
+
+/// Who writes into a module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) uid: u32,
+    /// At least one; the first is that of new files.
+    pub(crate) gids: Vec<u32>,
+    /// As `rsyncd.conf` or the default names them, escaped.
+    pub(crate) user: String,
+    pub(crate) group: String,
+}
+
+/// Why there is no account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NoAccount {
+    /// rsyncd refuses each connection: the parameter and the name, escaped.
+    Invalid(&'static str, String),
+    /// It is not known here.
+    Unclear(String),
+}
+
+/// The account of a module whose daemon is root.
+pub(crate) fn of(module: &RsyncdModule) -> Result<Account, NoAccount> {
+    let is_set = |value: &&[u8]| !value.is_empty();
+    let named = |parameter| module.get(parameter).filter(is_set);
+    for parameter in ["uid", "gid", "daemon uid", "daemon gid", "daemon chroot"] {
+        let value = named(parameter).unwrap_or_default();
+        if parameter.starts_with("daemon") && !value.is_empty() || value.contains(&b'%') {
+            return Err(NoAccount::Unclear(format!(
+                "what `{parameter} = {}` comes to",
+                escape(value)
+            )));
+        }
+    }
+    let user = named("uid").unwrap_or(NOBODY.as_bytes());
+    let uid = uid_of(user)?;
+    let groups: Vec<&[u8]> = words(named("gid").unwrap_or_default()).collect();
+    let (mut gids, group) = match groups.as_slice() {
+        [] => nobodys_group()?,
+        [b"*", ..] => (groups_of(uid)?, escape(b"*")),
+        [first, ..] => (Vec::new(), escape(first)),
+    };
+    for name in groups.iter().filter(|name| **name != b"*") {
+        gids.push(gid_of(name)?);
+    }
+    Ok(Account { uid, gids, user: escape(user), group })
+}
+
+fn uid_of(name: &[u8]) -> Result<u32, NoAccount> {
+    if let Some(number) = number(name) {
+        return number.ok_or_else(|| unknown("uid", name));
+    }
+    let found =
+        std::str::from_utf8(name).ok().and_then(|name| User::from_name(name).ok().flatten());
+    found.map(|user| user.uid.as_raw()).ok_or_else(|| unknown("uid", name))
+}
+
+fn gid_of(name: &[u8]) -> Result<u32, NoAccount> {
+    if let Some(number) = number(name) {
+        return number.ok_or_else(|| unknown("gid", name));
+    }
+    let found =
+        std::str::from_utf8(name).ok().and_then(|name| Group::from_name(name).ok().flatten());
+    found.map(|group| group.gid.as_raw()).ok_or_else(|| unknown("gid", name))
+}
+
+/// A name of digits alone is a number for rsync.
+fn number(name: &[u8]) -> Option<Option<u32>> {
+    let is_number = name.iter().all(u8::is_ascii_digit);
+    is_number.then(|| std::str::from_utf8(name).ok().and_then(|digits| digits.parse().ok()))
+}
+
+fn nobodys_group() -> Result<(Vec<u32>, String), NoAccount> {
+    let found = NOBODYS_GROUPS.iter().find_map(|name| Some((name, gid_of(name.as_bytes()).ok()?)));
+    let found = found.map(|(name, gid)| (vec![gid], (*name).to_string()));
+    found.ok_or_else(|| NoAccount::Unclear("which group stands for no `gid`".to_string()))
+}
+
+fn groups_of(uid: u32) -> Result<Vec<u32>, NoAccount> {
+    let unclear = || NoAccount::Unclear(format!("the groups of user {uid}"));
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten().ok_or_else(unclear)?;
+    let name = CString::new(user.name).map_err(|_| unclear())?;
+    let groups = getgrouplist(&name, user.gid).map_err(|_| unclear())?;
+    Ok(groups.into_iter().map(Gid::as_raw).collect())
+}
+
+/// Whether the system's list of users is all that rsyncd asks. A program that is linked statically
+/// sees no users of a directory service.
+fn unknown(parameter: &'static str, name: &[u8]) -> NoAccount {
+    if cfg!(target_env = "gnu") || is_files_only() {
+        return NoAccount::Invalid(parameter, escape(name));
+    }
+    NoAccount::Unclear(format!("whether a directory service knows `{}`", escape(name)))
+}
+
+fn is_files_only() -> bool {
+    let Ok(text) = std::fs::read_to_string("/etc/nsswitch.conf") else { return true };
+    let sources = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("passwd:").or_else(|| line.strip_prefix("group:")));
+    let known = ["files", "compat", "db", "systemd"];
+    sources.flat_map(str::split_whitespace).all(|source| known.contains(&source))
+}

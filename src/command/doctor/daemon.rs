@@ -1,0 +1,338 @@
+//! What `check` finds about the rsync daemon that serves the configuration: rights that its systemd
+//! unit takes from it, and what it does to hooks that outlive their connection.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::command::finding::{Finding, Severity};
+use crate::command::finding_id::FindingId;
+use crate::tell::escape::{escape, escape_path};
+
+/// The kernel's numbers of capabilities.
+const CAP_SYS_CHROOT: u32 = 18;
+const CAP_MKNOD: u32 = 27;
+
+/// A running daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DaemonFacts {
+    pub(crate) pid: u32,
+    pub(crate) uid: u32,
+    /// The capabilities that it and its connections have.
+    pub(crate) capabilities: u64,
+    /// The systemd unit that it belongs to, escaped.
+    pub(crate) unit: Option<String>,
+    /// Whether rsyncd was told to run no hooks.
+    pub(crate) runs_no_hooks: bool,
+}
+
+impl DaemonFacts {
+    pub(crate) fn is_root(&self) -> bool {
+        self.uid == 0
+    }
+
+    fn may(&self, capability: u32) -> bool {
+        self.capabilities & (1 << capability) != 0
+    }
+}
+
+/// The listening daemon that serves this configuration; none if there is none, or several.
+pub(crate) fn find(conf: &Path, is_default: bool) -> Option<DaemonFacts> {
+    let conf = fs::canonicalize(conf).ok()?;
+    let entries = fs::read_dir("/proc").ok()?.flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let serves = |pid: &u32| {
+        let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        name == b"rsync\n" && serves_conf(&line, &conf, is_default)
+    };
+    let found: Vec<(u32, String)> =
+        pids.filter(serves).filter_map(|pid| Some((pid, status_of(pid)?))).collect();
+    // A connection is a child of the daemon with the same command line.
+    let is_child = |(_, status): &&(u32, String)| {
+        let parent = field(status, "PPid").and_then(|parent| parent.parse().ok());
+        found.iter().any(|(pid, _)| Some(*pid) == parent)
+    };
+    let mut listening = found.iter().filter(|process| !is_child(process));
+    let (pid, status) = listening.next()?;
+    if listening.next().is_some() {
+        return None;
+    }
+    let cgroup = fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut variables = environment.split(|byte| *byte == 0);
+    Some(DaemonFacts {
+        pid: *pid,
+        uid: field(status, "Uid")?.parse().ok()?,
+        capabilities: u64::from_str_radix(field(status, "CapEff")?, 16).ok()?,
+        unit: unit_of(&cgroup),
+        runs_no_hooks: variables.any(|one| one.starts_with(b"RSYNC_NO_XFER_EXEC=")),
+    })
+}
+
+fn status_of(pid: u32) -> Option<String> {
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    Some(String::from_utf8_lossy(&status).into_owned())
+}
+
+/// The first word of a line of `/proc/PID/status`.
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    value.split_whitespace().next()
+}
+
+/// Whether a command line, its words ended by zero bytes, is that of a daemon with this
+/// configuration. `is_default`: the configuration is the one that rsync uses unless it is told.
+fn serves_conf(line: &[u8], conf: &Path, is_default: bool) -> bool {
+    let words: Vec<String> =
+        line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into()).collect();
+    if !words.iter().any(|word| word == "--daemon") {
+        return false;
+    }
+    let mut named = None;
+    for (at, word) in words.iter().enumerate() {
+        match word.strip_prefix("--config") {
+            Some("") => named = words.get(at + 1).cloned(),
+            Some(rest) => named = rest.strip_prefix('=').map(str::to_string),
+            None => {}
+        }
+    }
+    match named {
+        None => is_default,
+        Some(named) => fs::canonicalize(PathBuf::from(named)).is_ok_and(|named| named == conf),
+    }
+}
+
+/// The innermost service in a process's list of control groups.
+fn unit_of(cgroup: &[u8]) -> Option<String> {
+    let text = escape(cgroup).replace("\\x0a", "\n");
+    let groups = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    let services = groups.flat_map(|group| group.rsplit('/').map(str::to_string));
+    let mut services = services.filter(|name| name.ends_with(".service"));
+    services.find(|name| name.contains("rsync"))
+}
+
+/// What is known besides the daemon itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ServedModules {
+    /// Whether some module is told to change its root directory.
+    pub(crate) use_chroot: bool,
+    /// Whether the hook of some module hands its work over.
+    pub(crate) detach: bool,
+    /// Whether the last pushes to some module have ended with status 23.
+    pub(crate) ended_with_23: bool,
+}
+
+/// The findings about the daemon.
+pub(crate) fn findings(daemon: &DaemonFacts, modules: ServedModules) -> Vec<Finding> {
+    let unit = daemon.unit.as_deref().unwrap_or("rsync.service");
+    let told = |level, message| Finding::new(FindingId::Daemon, level, message);
+    let mut found = Vec::new();
+    if daemon.runs_no_hooks {
+        found.push(told(
+            Severity::Critical,
+            format!(
+                "the rsync daemon (process {}) runs no hooks, since RSYNC_NO_XFER_EXEC is in its \
+                 environment; take that out and restart it",
+                daemon.pid
+            ),
+        ));
+    }
+    if daemon.is_root() && !daemon.may(CAP_MKNOD) {
+        let level = if modules.ended_with_23 { Severity::Warning } else { Severity::Ok };
+        let since = if modules.ended_with_23 {
+            "; pushes have ended with status 23, and this may be why"
+        } else {
+            ""
+        };
+        found.push(told(
+            level,
+            format!(
+                "the rsync daemon (process {}) may not make device files, so one device file of a \
+                 client makes every push end with status 23{since}: if clients have some, write \
+                 `[Service]` and `PrivateDevices=no` into \
+                 /etc/systemd/system/{unit}.d/rsyncd-snapshot.conf (`systemctl edit {unit}`) and \
+                 run `systemctl restart {unit}`; or let the clients push with `--no-devices`",
+                daemon.pid
+            ),
+        ));
+    }
+    if modules.use_chroot && !(daemon.is_root() && daemon.may(CAP_SYS_CHROOT)) {
+        found.push(told(
+            Severity::Critical,
+            format!(
+                "the rsync daemon (process {}) may not change its root directory, so it turns \
+                 every connection away to a module with `use chroot = yes`; set `use chroot = no`",
+                daemon.pid
+            ),
+        ));
+    }
+    if modules.detach && daemon.unit.is_some() {
+        found.push(told(
+            Severity::Ok,
+            format!(
+                "`post-xfer --detach`: a restart of {unit} also ends hooks that have outlived \
+                 their connections, and the next push then does their work; \
+                 `KillMode=process` in its `[Service]` section lets them end by themselves"
+            ),
+        ));
+    }
+    found
+}
+
+/// A mount that the daemon sees.
+struct DaemonMount<'a> {
+    id: &'a str,
+    is_read_only: bool,
+}
+
+/// The mount that `path` lies on, in a `/proc/PID/mountinfo`.
+fn mount_of<'a>(list: &'a str, path: &Path) -> Option<DaemonMount<'a>> {
+    let mut best: Option<(usize, DaemonMount)> = None;
+    for line in list.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [id, _, _, _, point, options, ..] = fields.as_slice() else { continue };
+        // Names with blanks are written otherwise, and then only their parent is compared.
+        if !path.starts_with(point) || best.as_ref().is_some_and(|best| best.0 > point.len()) {
+            continue;
+        }
+        let is_read_only = options.split(',').any(|option| option == "ro");
+        best = Some((point.len(), DaemonMount { id, is_read_only }));
+    }
+    best.map(|(_, mount)| mount)
+}
+
+/// The findings about what the daemon sees of a module and its root, if its unit gives it other
+/// mounts than this process has. `own`: the mounts of this process.
+pub(crate) fn mount_findings(
+    daemon: &DaemonFacts,
+    mounts: &str,
+    own: &str,
+    module: &Path,
+    root: &Path,
+) -> Option<Finding> {
+    let unit = daemon.unit.as_deref().unwrap_or("rsync.service");
+    let sees = (mount_of(mounts, module)?, mount_of(mounts, root)?);
+    let see = (mount_of(own, module)?, mount_of(own, root)?);
+    let drop_in = format!("/etc/systemd/system/{unit}.d/rsyncd-snapshot.conf");
+    let then = format!("(`systemctl edit {unit}`), then run `systemctl restart {unit}`");
+    let critical = |message| Some(Finding::new(FindingId::Daemon, Severity::Critical, message));
+    let is_taken =
+        |theirs: &DaemonMount, ours: &DaemonMount| theirs.is_read_only && !ours.is_read_only;
+    let root = escape_path(root);
+    if is_taken(&sees.0, &see.0) || is_taken(&sees.1, &see.1) {
+        return critical(format!(
+            "the rsync daemon (process {}) sees {root} read only, since its unit protects it; write \
+             `[Service]` and `ReadWritePaths={root}` into {drop_in} {then}",
+            daemon.pid
+        ));
+    }
+    if sees.0.id != sees.1.id && see.0.id == see.1.id {
+        return critical(format!(
+            "the rsync daemon (process {}) sees the module's directory and its snapshot root {root} \
+             as two mounts, and links cannot cross mounts: its unit names both of them; name only \
+             one directory that holds both, as with `ReadWritePaths={root}` in {drop_in} {then}",
+            daemon.pid
+        ));
+    }
+    None
+}
+
+/// Whether systemd starts a daemon for each connection.
+pub(crate) fn is_started_per_connection() -> bool {
+    ["rsync", "rsyncd"].iter().any(|name| {
+        let wants = format!("/etc/systemd/system/sockets.target.wants/{name}.socket");
+        fs::symlink_metadata(wants).is_ok()
+    })
+}
+
+/// The finding about hooks that outlive their connection where that ends the whole unit.
+pub(crate) fn per_connection_finding() -> Finding {
+    let message = "`post-xfer --detach`: systemd starts a daemon for each connection and ends what \
+                   is left of it when that has ended, the hook included; leave `--detach` out, or \
+                   write `KillMode=process` into the `[Service]` section of that unit";
+    Finding::new(FindingId::Daemon, Severity::Warning, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: u64 = u64::MAX;
+
+    fn daemon(uid: u32, capabilities: u64) -> DaemonFacts {
+        DaemonFacts { pid: 1, uid, capabilities, unit: None, runs_no_hooks: false }
+    }
+
+    #[test]
+    fn a_daemon_without_a_right_is_told_as_seriously_as_it_matters() {
+        let none = ServedModules::default();
+        let failing = ServedModules { ended_with_23: true, ..none };
+        let chroot = ServedModules { use_chroot: true, ..none };
+        let detach = ServedModules { detach: true, ..none };
+        let without_mknod = ALL & !(1 << CAP_MKNOD);
+        let in_unit = DaemonFacts { unit: Some("rsync.service".into()), ..daemon(0, ALL) };
+        let without_hooks = DaemonFacts { runs_no_hooks: true, ..daemon(0, ALL) };
+        for (daemon, modules, expected) in [
+            (daemon(0, ALL), failing, &[][..]),
+            (daemon(0, without_mknod), none, &[Severity::Ok]),
+            (daemon(0, without_mknod), failing, &[Severity::Warning]),
+            (daemon(1000, without_mknod), failing, &[]),
+            (daemon(0, ALL), chroot, &[]),
+            (daemon(1000, ALL), chroot, &[Severity::Critical]),
+            (daemon(0, ALL & !(1 << CAP_SYS_CHROOT)), chroot, &[Severity::Critical]),
+            (daemon(0, ALL), detach, &[]),
+            (in_unit, detach, &[Severity::Ok]),
+            (without_hooks, none, &[Severity::Critical]),
+        ] {
+            let found = findings(&daemon, modules);
+            let levels: Vec<Severity> = found.iter().map(|finding| finding.level).collect();
+            assert_eq!(levels, expected, "{daemon:?} {modules:?}");
+        }
+    }
+
+    #[test]
+    fn a_daemon_is_known_by_its_configuration() {
+        let conf = tempfile::NamedTempFile::new().expect("a file");
+        let path = fs::canonicalize(conf.path()).expect("its path");
+        let named = format!("rsync\0--daemon\0--config={}\0", path.display());
+        let apart = format!("rsync\0--daemon\0--config\0{}\0", path.display());
+        for (line, is_default, expected) in [
+            (named.as_str(), false, true),
+            (&apart, false, true),
+            ("rsync\0--daemon\0--no-detach\0", true, true),
+            ("rsync\0--daemon\0--no-detach\0", false, false),
+            ("rsync\0--daemon\0--config=/etc/other.conf\0", true, false),
+            ("rsync\0--server\0", true, false),
+        ] {
+            assert_eq!(serves_conf(line.as_bytes(), &path, is_default), expected, "{line}");
+        }
+        let groups = b"1:name=systemd:/x\n0::/system.slice/rsync.service\n";
+        assert_eq!(unit_of(groups).as_deref(), Some("rsync.service"));
+        assert_eq!(unit_of(b"0::/user.slice/session-1.scope\n"), None);
+    }
+
+    #[test]
+    fn mounts_that_only_the_daemon_has_are_named() {
+        let own = "20 1 8:1 / / rw - ext4 /dev/a rw\n30 20 8:2 / /srv rw - ext4 /dev/b rw\n";
+        let protected = "90 1 8:1 / / ro - ext4 /dev/a rw\n91 90 8:2 / /srv ro - ext4 /dev/b rw\n";
+        let one = format!("{protected}92 91 8:2 /b /srv/b rw - ext4 /dev/b rw\n");
+        let two = format!(
+            "{protected}92 91 8:2 /b /srv/b rw - ext4 /dev/b rw\n\
+             93 92 8:2 /b/l /srv/b/latest rw - ext4 /dev/b rw\n"
+        );
+        let (module, root) = (Path::new("/srv/b/latest"), Path::new("/srv/b"));
+        for (mounts, expected) in [
+            (own, None),
+            (protected, Some("read only")),
+            (one.as_str(), None),
+            (two.as_str(), Some("two mounts")),
+        ] {
+            let found = mount_findings(&daemon(0, ALL), mounts, own, module, root);
+            assert_eq!(found.is_some(), expected.is_some(), "{mounts}");
+            let message = found.map(|finding| finding.message).unwrap_or_default();
+            assert!(message.contains(expected.unwrap_or_default()), "{message}");
+        }
+        // What this process sees read only as well is told otherwise.
+        assert!(mount_findings(&daemon(0, ALL), protected, protected, module, root).is_none());
+    }
+}

@@ -1,0 +1,411 @@
+//! What `check` finds about the hooks of a module, before any transfer has run them.
+//!
+//! rsyncd discards the status of a hook, and a client sees no more than that its push was turned
+//! away. So each mistake is told here, with its line.
+
+use std::ffi::OsString;
+
+use crate::command::finding::{Finding, Severity};
+use crate::command::finding_id::FindingId;
+use crate::config::hook_command::HookVariable;
+use crate::tell::PROGRAM;
+
+pub(crate) const EARLY: &str = "early exec";
+/// The hook that lets transfers in or turns them away.
+pub(crate) const PRE_XFER: &str = "pre-xfer exec";
+/// The hook that makes snapshots.
+pub(crate) const POST_XFER: &str = "post-xfer exec";
+pub(crate) const PRE_XFER_COMMAND: &str = "pre-xfer";
+
+/// What a command line of this program is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum HookPurpose {
+    PreXfer,
+    PostXfer {
+        detach: bool,
+    },
+    /// Another command.
+    Other,
+}
+
+/// What the arguments of a hook mean to this program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HookArguments {
+    pub(crate) purpose: HookPurpose,
+    /// The value of `--config`.
+    pub(crate) config: Option<OsString>,
+}
+
+/// Reads the arguments of a hook as this program would; otherwise what is wrong with them.
+pub(crate) type ReadHookArguments = fn(&[OsString]) -> Result<HookArguments, String>;
+
+/// The file that a hook names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProgramFile {
+    /// It is this program, or has the same content.
+    This,
+    /// It is another version of this program.
+    OtherVersion,
+    /// It is no program of this name, though it is called so.
+    Impostor,
+    /// It is something else: a script, or a program that may start this one.
+    Foreign,
+    Missing,
+    NoFile,
+    NotExecutable,
+}
+
+/// What is known of a hook's command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum HookReading {
+    Unset,
+    /// A shell decides what runs, or the file cannot be examined.
+    Unclear {
+        why: String,
+        /// Whether the command names this program.
+        names_this_program: bool,
+    },
+    Program {
+        /// Escaped.
+        path: String,
+        file: ProgramFile,
+        arguments: Result<HookArguments, String>,
+        /// The file of `--config`, escaped, if it is missing.
+        missing_config: Option<String>,
+    },
+}
+
+/// One hook of a module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HookFacts {
+    /// Its parameter.
+    pub(crate) parameter: &'static str,
+    /// File and line.
+    pub(crate) place: String,
+    pub(crate) variables: Vec<(String, HookVariable)>,
+    pub(crate) reading: HookReading,
+}
+
+impl HookFacts {
+    /// Whether the hook is meant to run this program.
+    pub(crate) fn is_ours(&self) -> bool {
+        match &self.reading {
+            HookReading::Unset => false,
+            HookReading::Unclear { names_this_program, .. } => *names_this_program,
+            HookReading::Program { file, .. } => *file != ProgramFile::Foreign,
+        }
+    }
+
+    /// What the hook does, if it is sure that this program runs.
+    fn purpose(&self) -> Option<&HookPurpose> {
+        match &self.reading {
+            HookReading::Program {
+                file: ProgramFile::This | ProgramFile::OtherVersion,
+                arguments: Ok(arguments),
+                ..
+            } => Some(&arguments.purpose),
+            _ => None,
+        }
+    }
+
+    /// Whether the hook hands its work to a process that outlives the connection.
+    pub(crate) fn detaches(&self) -> bool {
+        self.purpose() == Some(&HookPurpose::PostXfer { detach: true })
+    }
+
+    fn consequence(&self) -> &'static str {
+        match self.parameter {
+            POST_XFER => "so no snapshot is made",
+            _ => "so every transfer is turned away",
+        }
+    }
+
+    fn critical(&self, text: &str) -> Finding {
+        let message = format!("{}: {}: {text}", self.place, self.parameter);
+        Finding::new(FindingId::Hook, Severity::Critical, message)
+    }
+}
+
+/// The hooks of a module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ModuleHooks {
+    pub(crate) early: HookFacts,
+    pub(crate) pre: HookFacts,
+    pub(crate) post: HookFacts,
+    /// Whether some client may write to the module.
+    pub(crate) is_writable: bool,
+    /// The path of this program, escaped.
+    pub(crate) this_program: String,
+}
+
+/// All findings about the hooks of a module that is meant to get snapshots.
+pub(crate) fn findings(hooks: &ModuleHooks) -> Vec<Finding> {
+    let ModuleHooks { early, pre, post, .. } = hooks;
+    let mut found = Vec::new();
+    for hook in [early, pre, post] {
+        found.extend(file_finding(hook, &hooks.this_program));
+        found.extend(argument_findings(hook));
+        found.extend(hook.variables.iter().filter_map(|named| variable_finding(hook, named)));
+    }
+    found.extend(purpose_findings(hooks));
+    found.extend(missing_hook(hooks));
+    found
+}
+
+fn file_finding(hook: &HookFacts, this: &str) -> Option<Finding> {
+    let (path, file) = match &hook.reading {
+        HookReading::Unset => return None,
+        HookReading::Unclear { why, .. } => {
+            let why = format!("{}: {}: {why}", hook.place, hook.parameter);
+            return Some(Finding::cannot_tell(FindingId::Hook, why));
+        }
+        HookReading::Program { path, file, .. } => (path, file),
+    };
+    let so = hook.consequence();
+    let text = match file {
+        ProgramFile::This => return None,
+        ProgramFile::Foreign => {
+            let why = format!(
+                "{}: {}: {path} is another program, which may run {PROGRAM} or not",
+                hook.place, hook.parameter
+            );
+            return Some(Finding::cannot_tell(FindingId::Hook, why));
+        }
+        ProgramFile::OtherVersion => {
+            let message = format!(
+                "{}: {}: {path} is another version of this program ({this}), which therefore \
+                 cannot tell what it does; install one version in both places, or put {this} there",
+                hook.place, hook.parameter
+            );
+            return Some(Finding::new(FindingId::Hook, Severity::Warning, message));
+        }
+        ProgramFile::Missing => {
+            format!("{path} does not exist (this program is {this}), {so}; put {this} there")
+        }
+        ProgramFile::NoFile => format!("{path} is no file, {so}; put {this} there"),
+        ProgramFile::Impostor => {
+            format!("{path} is not {PROGRAM}, though it is called so, {so}; put {this} there")
+        }
+        ProgramFile::NotExecutable => format!(
+            "{path} cannot be executed, {so}; run `chmod +x {path}`, unless its file system is \
+             mounted with `noexec`, or put {this} there"
+        ),
+    };
+    Some(hook.critical(&text))
+}
+
+fn argument_findings(hook: &HookFacts) -> Vec<Finding> {
+    let HookReading::Program { path, file: ProgramFile::This, arguments, missing_config } =
+        &hook.reading
+    else {
+        return Vec::new();
+    };
+    let wrong = arguments.as_ref().err().map(|problem| {
+        hook.critical(&format!(
+            "{path} does not understand this command line: {problem}; {}",
+            hook.consequence()
+        ))
+    });
+    let missing = missing_config.as_ref().map(|file| {
+        hook.critical(&format!(
+            "the policy file {file} does not exist, so nothing ever expires; correct `--config`, \
+             or make that file ([defaults] is enough)"
+        ))
+    });
+    wrong.into_iter().chain(missing).collect()
+}
+
+fn variable_finding(hook: &HookFacts, named: &(String, HookVariable)) -> Option<Finding> {
+    let (name, meaning) = named;
+    let (severity, text) = match meaning {
+        HookVariable::Plain(_) => return None,
+        HookVariable::NeverPlain(_) => (
+            Severity::Critical,
+            "rsync turns every transfer away, since its value has a blank or another letter that \
+             a shell interprets",
+        ),
+        HookVariable::MostlyNot => (
+            Severity::Critical,
+            "rsync turns each transfer away in which its value has a blank or another letter that \
+             a shell interprets",
+        ),
+        HookVariable::OfClient => (
+            Severity::Warning,
+            "rsync turns a transfer away if its value has a blank or another letter that a shell \
+             interprets, and the client decides that",
+        ),
+    };
+    let message = format!(
+        "{}: {} uses %{name}%: {text}; leave it out, since {PROGRAM} reads all of that from its \
+         environment",
+        hook.place, hook.parameter
+    );
+    Some(Finding::new(FindingId::HookVariable, severity, message))
+}
+
+/// What the hooks do in each other's place.
+fn purpose_findings(hooks: &ModuleHooks) -> Vec<Finding> {
+    let ModuleHooks { early, pre, post, this_program, .. } = hooks;
+    let mut found = Vec::new();
+    match post.purpose() {
+        Some(HookPurpose::PreXfer) => found.push(post.critical(&format!(
+            "it runs `{PROGRAM} {PRE_XFER_COMMAND}`, so no snapshot is made; leave out the last \
+             word"
+        ))),
+        Some(HookPurpose::Other) => found.push(post.critical(&format!(
+            "it runs another command, so no snapshot is made; write `{POST_XFER} = {this_program}`"
+        ))),
+        Some(HookPurpose::PostXfer { .. }) | None => {}
+    }
+    match pre.purpose() {
+        Some(HookPurpose::PreXfer) | None => {}
+        Some(HookPurpose::PostXfer { .. } | HookPurpose::Other) => {
+            found.push(pre.critical(&format!(
+                "it has to run `{this_program} {PRE_XFER_COMMAND}`; as it is, every transfer is \
+                 turned away"
+            )));
+        }
+    }
+    if early.is_ours() {
+        found.push(early.critical(&format!(
+            "rsyncd tells this hook nothing about the transfer; move the command to \
+             `{PRE_XFER}`"
+        )));
+    }
+    found
+}
+
+/// One hook without the other.
+fn missing_hook(hooks: &ModuleHooks) -> Option<Finding> {
+    let ModuleHooks { pre, post, is_writable, this_program, .. } = hooks;
+    match (pre.is_ours(), post.is_ours()) {
+        (true, false) if post.reading == HookReading::Unset => {
+            let message = format!(
+                "{}: {PRE_XFER} without {POST_XFER}: no snapshot is made, and each push leaves the \
+                 module torn; add `{POST_XFER} = {this_program}`",
+                pre.place
+            );
+            Some(Finding::new(FindingId::HookMissing, Severity::Critical, message))
+        }
+        (false, false) if post.reading == HookReading::Unset => {
+            let message = format!(
+                "{}: the module has no {POST_XFER} that runs {PROGRAM}, so no snapshot is made; \
+                 add `{POST_XFER} = {this_program}`",
+                post.place
+            );
+            Some(Finding::new(FindingId::HookMissing, Severity::Warning, message))
+        }
+        (false, true) if *is_writable && pre.reading == HookReading::Unset => {
+            let message = format!(
+                "`{PRE_XFER} = {this_program} {PRE_XFER_COMMAND}` is recommended: it keeps pushes \
+                 apart from snapshots"
+            );
+            Some(Finding::new(FindingId::PreXferMissing, Severity::Ok, message))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hook(parameter: &'static str, reading: HookReading) -> HookFacts {
+        let place = "/etc/rsyncd.conf:7".to_string();
+        HookFacts { parameter, place, variables: Vec::new(), reading }
+    }
+
+    fn program(file: ProgramFile, purpose: HookPurpose) -> HookReading {
+        HookReading::Program {
+            path: "/usr/bin/rsyncd-snapshot".to_string(),
+            file,
+            arguments: Ok(HookArguments { purpose, config: None }),
+            missing_config: None,
+        }
+    }
+
+    fn unclear(names_this_program: bool) -> HookReading {
+        HookReading::Unclear { why: "a script".to_string(), names_this_program }
+    }
+
+    const POST: HookPurpose = HookPurpose::PostXfer { detach: false };
+
+    /// The worst finding that is more than a note.
+    fn worst(pre: HookReading, post: HookReading) -> Option<(FindingId, Severity)> {
+        let hooks = ModuleHooks {
+            early: hook(EARLY, HookReading::Unset),
+            pre: hook(PRE_XFER, pre),
+            post: hook(POST_XFER, post),
+            is_writable: true,
+            this_program: "/usr/bin/rsyncd-snapshot".to_string(),
+        };
+        let found = findings(&hooks);
+        let worst = found.iter().max_by_key(|finding| finding.level)?;
+        (worst.level > Severity::Ok).then_some((worst.id, worst.level))
+    }
+
+    #[test]
+    fn each_mistake_of_a_hook_is_found_and_its_look_alike_is_not() {
+        use ProgramFile::{Foreign, Impostor, Missing, NoFile, NotExecutable, OtherVersion, This};
+        let pre = || program(This, HookPurpose::PreXfer);
+        let post = || program(This, POST);
+        let critical = Some((FindingId::Hook, Severity::Critical));
+        for (pre, post, expected) in [
+            (pre(), post(), None),
+            (HookReading::Unset, post(), None),
+            (pre(), program(This, HookPurpose::PostXfer { detach: true }), None),
+            (unclear(true), unclear(true), None),
+            (unclear(false), unclear(false), None),
+            (pre(), unclear(false), None),
+            (program(Foreign, POST), program(Foreign, POST), None),
+            (pre(), program(Missing, POST), critical),
+            (program(Missing, HookPurpose::PreXfer), post(), critical),
+            (pre(), program(NoFile, POST), critical),
+            (pre(), program(Impostor, POST), critical),
+            (pre(), program(NotExecutable, POST), critical),
+            (pre(), program(OtherVersion, POST), Some((FindingId::Hook, Severity::Warning))),
+            (pre(), program(This, HookPurpose::PreXfer), critical),
+            (pre(), program(This, HookPurpose::Other), critical),
+            (program(This, POST), post(), critical),
+            (pre(), HookReading::Unset, Some((FindingId::HookMissing, Severity::Critical))),
+            (
+                HookReading::Unset,
+                HookReading::Unset,
+                Some((FindingId::HookMissing, Severity::Warning)),
+            ),
+        ] {
+            assert_eq!(worst(pre.clone(), post.clone()), expected, "{pre:?} {post:?}");
+        }
+    }
+
+    #[test]
+    fn arguments_and_a_missing_policy_are_named() {
+        let with = |arguments, missing_config: Option<&str>| HookReading::Program {
+            path: "/x".to_string(),
+            file: ProgramFile::This,
+            arguments,
+            missing_config: missing_config.map(str::to_string),
+        };
+        let good = || Ok(HookArguments { purpose: POST, config: None });
+        let wrong = hook(POST_XFER, with(Err("unexpected argument '--now'".to_string()), None));
+        let found = argument_findings(&wrong);
+        assert!(found[0].message.contains("unexpected argument '--now'"), "{found:?}");
+        let missing = hook(POST_XFER, with(good(), Some("/etc/x.toml")));
+        assert!(argument_findings(&missing)[0].message.contains("/etc/x.toml does not exist"));
+        assert!(argument_findings(&hook(POST_XFER, with(good(), None))).is_empty());
+    }
+
+    #[test]
+    fn a_variable_is_as_bad_as_its_values() {
+        let used = hook(POST_XFER, HookReading::Unset);
+        for (meaning, expected) in [
+            (HookVariable::Plain(b"m".to_vec()), None),
+            (HookVariable::NeverPlain(b"a b".to_vec()), Some(Severity::Critical)),
+            (HookVariable::MostlyNot, Some(Severity::Critical)),
+            (HookVariable::OfClient, Some(Severity::Warning)),
+        ] {
+            let found = variable_finding(&used, &("RSYNC_X".to_string(), meaning));
+            assert_eq!(found.map(|finding| finding.level), expected);
+        }
+    }
+}

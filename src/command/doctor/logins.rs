@@ -1,0 +1,218 @@
+//! What `check` finds about the users and passwords of a module.
+
+use std::path::Path;
+
+use crate::command::finding::{Finding, Severity};
+use crate::command::finding_id::FindingId;
+use crate::config::auth_users::{UserAccess, UserRule, wildcard};
+use crate::tell::escape::{escape, escape_path, shell_path};
+
+/// What a secrets file holds, without the passwords.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SecretsFile {
+    pub(crate) mode: u32,
+    pub(crate) owner: u32,
+    /// The names before the first colon of each line, but those of groups.
+    pub(crate) users: Vec<Vec<u8>>,
+    /// The names of groups, without their `@`.
+    pub(crate) groups: Vec<Vec<u8>>,
+}
+
+impl SecretsFile {
+    /// Reads the names. rsync compares a line from its first byte on.
+    pub(crate) fn parse(text: &[u8], mode: u32, owner: u32) -> Self {
+        let mut secrets = SecretsFile { mode, owner, ..SecretsFile::default() };
+        for line in text.split(|byte| b"\n\r".contains(byte)) {
+            let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+            match line[..colon].strip_prefix(b"@") {
+                Some(group) => secrets.groups.push(group.to_vec()),
+                None if line.starts_with(b"#") => {}
+                None => secrets.users.push(line[..colon].to_vec()),
+            }
+        }
+        secrets
+    }
+}
+
+/// The secrets file as far as it can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Secrets {
+    Unset,
+    Missing,
+    /// Why it cannot be read.
+    Unclear(String),
+    Read(SecretsFile),
+}
+
+/// What is known of the logins of a module.
+#[derive(Debug)]
+pub(crate) struct LoginFacts<'a> {
+    pub(crate) rules: Vec<UserRule<'a>>,
+    /// File and line of `auth users`.
+    pub(crate) users_place: String,
+    /// File and line of `secrets file`, or of the module.
+    pub(crate) secrets_place: String,
+    pub(crate) secrets_path: &'a Path,
+    pub(crate) secrets: Secrets,
+    /// `strict modes`; none if it is not certain.
+    pub(crate) is_strict: Option<bool>,
+    /// Whether the daemon is root; none if it is not known.
+    pub(crate) daemon_is_root: Option<bool>,
+}
+
+/// The findings. Without rules, all clients get in without a name.
+pub(crate) fn findings(facts: &LoginFacts) -> Vec<Finding> {
+    let may_log_in = |rule: &&UserRule| rule.access != UserAccess::Denied;
+    if facts.rules.is_empty() || !facts.rules.iter().any(|rule| may_log_in(&rule)) {
+        return Vec::new();
+    }
+    let path = escape_path(facts.secrets_path);
+    let critical =
+        |message: String| Finding::new(FindingId::SecretsFile, Severity::Critical, message);
+    match &facts.secrets {
+        Secrets::Unset => vec![critical(format!(
+            "{}: `auth users` without `secrets file`, so no user can log in; add `secrets file = \
+             /etc/rsyncd.secrets`, with a line USER:PASSWORD for each user and mode 0600",
+            facts.users_place
+        ))],
+        Secrets::Missing => vec![critical(format!(
+            "{}: the secrets file {path} does not exist, so no user can log in; make it, with a \
+             line USER:PASSWORD for each user and mode 0600",
+            facts.secrets_place
+        ))],
+        Secrets::Unclear(why) => {
+            let why = format!("{}: secrets file {path}: {why}", facts.secrets_place);
+            vec![Finding::cannot_tell(FindingId::SecretsFile, why)]
+        }
+        Secrets::Read(file) => {
+            let mut found: Vec<Finding> =
+                refused_by_mode(facts, file).map(critical).into_iter().collect();
+            found.extend(users_without_line(facts, file));
+            found
+        }
+    }
+}
+
+/// rsync's own test: others may have no right to read or write, and if the daemon is root the file
+/// must be root's.
+fn refused_by_mode(facts: &LoginFacts, file: &SecretsFile) -> Option<String> {
+    if facts.is_strict != Some(true) {
+        return None;
+    }
+    let (place, path) = (&facts.secrets_place, escape_path(facts.secrets_path));
+    let named = shell_path(facts.secrets_path);
+    if file.mode & 0o006 != 0 {
+        return Some(format!(
+            "{place}: other users can read or write the secrets file {path} (mode {:04o}), so \
+             rsync lets no user log in; run `chmod 0600 {named}`",
+            file.mode & 0o7777
+        ));
+    }
+    (facts.daemon_is_root == Some(true) && file.owner != 0).then(|| {
+        format!(
+            "{place}: the secrets file {path} belongs to user {}, so rsync, which runs as root, \
+             lets no user log in; run `chown root {named}`",
+            file.owner
+        )
+    })
+}
+
+fn users_without_line(facts: &LoginFacts, file: &SecretsFile) -> Vec<Finding> {
+    let path = escape_path(facts.secrets_path);
+    let mut found = Vec::new();
+    for rule in facts.rules.iter().filter(|rule| rule.access != UserAccess::Denied) {
+        if rule.is_group() {
+            let why = format!(
+                "{}: who is in the group {}, and so who of them has a line in {path}",
+                facts.users_place,
+                escape(rule.who)
+            );
+            found.push(Finding::cannot_tell(FindingId::AuthUsers, why));
+            continue;
+        }
+        let has_line = |user: &Vec<u8>| wildcard(rule.who, user).unwrap_or(true);
+        if file.users.iter().any(has_line) {
+            continue;
+        }
+        let who = escape(rule.who);
+        let message = match rule.is_name() {
+            true => format!(
+                "{}: {path} has no line for user {who} of `auth users`, who therefore cannot log \
+                 in; add a line {who}:PASSWORD, without a blank before it, or take the user out",
+                facts.users_place
+            ),
+            false => format!(
+                "{}: {path} has no line for any user like {who} of `auth users`, so none of them \
+                 can log in; add a line USER:PASSWORD, or take that out",
+                facts.users_place
+            ),
+        };
+        found.push(Finding::new(FindingId::AuthUsers, Severity::Critical, message));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(who: &str, access: UserAccess) -> UserRule<'_> {
+        UserRule { who: who.as_bytes(), access }
+    }
+
+    fn worst(rules: &[UserRule], secrets: Secrets, strict: bool, root: bool) -> Option<FindingId> {
+        let facts = LoginFacts {
+            rules: rules.to_vec(),
+            users_place: "c:1".to_string(),
+            secrets_place: "c:2".to_string(),
+            secrets_path: Path::new("/etc/rsyncd.secrets"),
+            secrets,
+            is_strict: Some(strict),
+            daemon_is_root: Some(root),
+        };
+        let found = findings(&facts);
+        let told = found.iter().find(|finding| finding.level > Severity::Ok);
+        assert!(told.is_none_or(|finding| finding.level == Severity::Critical));
+        told.map(|finding| finding.id)
+    }
+
+    #[test]
+    fn a_secrets_file_is_read_as_rsync_reads_it() {
+        let text = b"#a:x\nlaptop:secret:with colon\r\n no:x\n@staff:y\nwithout\n";
+        let read = SecretsFile::parse(text, 0o100600, 0);
+        assert_eq!(read.users, [b"laptop".to_vec(), b" no".to_vec()]);
+        assert_eq!(read.groups, [b"staff".to_vec()]);
+    }
+
+    #[test]
+    fn a_user_who_cannot_log_in_is_named() {
+        use UserAccess::{AsModule, Denied, ReadWrite};
+        let file = |text: &str, mode, owner| {
+            Secrets::Read(SecretsFile::parse(text.as_bytes(), mode, owner))
+        };
+        let laptop = [rule("laptop", AsModule)];
+        let good = || file("laptop:x\n", 0o100640, 0);
+        let (secrets, users) = (Some(FindingId::SecretsFile), Some(FindingId::AuthUsers));
+        for (rules, given, strict, root, expected) in [
+            (&laptop[..], good(), true, true, None),
+            (&[], Secrets::Unset, true, true, None),
+            (&laptop, Secrets::Unset, true, true, secrets),
+            (&laptop, Secrets::Missing, false, true, secrets),
+            (&laptop, Secrets::Unclear("x".to_string()), true, true, None),
+            (&laptop, file("laptop:x\n", 0o100644, 0), true, true, secrets),
+            (&laptop, file("laptop:x\n", 0o100602, 0), true, true, secrets),
+            (&laptop, file("laptop:x\n", 0o100644, 0), false, true, None),
+            (&laptop, file("laptop:x\n", 0o100600, 1000), true, true, secrets),
+            (&laptop, file("laptop:x\n", 0o100600, 1000), true, false, None),
+            (&laptop, file("lap:x\nlaptops:x\n", 0o100600, 0), true, true, users),
+            (&laptop, file("", 0o100600, 0), true, true, users),
+            (&[rule("lap*", ReadWrite)], good(), true, true, None),
+            (&[rule("desk*", ReadWrite)], good(), true, true, users),
+            (&[rule("la[pq]top", ReadWrite)], good(), true, true, None),
+            (&[rule("@staff", ReadWrite)], file("", 0o100600, 0), true, true, None),
+            (&[rule("x", Denied), rule("*", AsModule)], good(), true, true, None),
+        ] {
+            assert_eq!(worst(rules, given.clone(), strict, root), expected, "{rules:?} {given:?}");
+        }
+    }
+}

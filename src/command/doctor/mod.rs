@@ -1,0 +1,331 @@
+//! The doctor of `check`: mistakes in rsyncd.conf and around it that would otherwise show only after
+//! a push, or never.
+//!
+//! Each file beside this one has the facts about one matter as a struct, and the findings as a
+//! function of them. This file collects the facts. It runs nothing: a program that a hook names is
+//! compared with this one, and what needs another user's rights is tried by the [`prober`]. What
+//! cannot be known is no mistake: it is a finding without a level, which only `--verbose` shows.
+
+mod accounts;
+pub(crate) mod daemon;
+mod directory;
+pub(crate) mod hooks;
+mod hosts;
+mod logins;
+pub(crate) mod prober;
+mod programs;
+pub(crate) mod roots;
+mod server;
+mod writing;
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::command::doctor::accounts::{Account, NoAccount};
+use crate::command::doctor::daemon::DaemonFacts;
+use crate::command::doctor::directory::RightFacts;
+use crate::command::doctor::hooks::{EARLY, ModuleHooks, POST_XFER, PRE_XFER, ReadHookArguments};
+use crate::command::doctor::logins::{LoginFacts, Secrets, SecretsFile};
+use crate::command::doctor::prober::{Prober, WriteTrial};
+use crate::command::doctor::programs::Programs;
+use crate::command::doctor::roots::{PlannedRoot, PlannedRoots, reaches_snapshots};
+use crate::command::doctor::writing::WritingFacts;
+use crate::command::finding::Finding;
+use crate::config::auth_users;
+use crate::config::forbidden::offers_only_reading;
+use crate::config::rsyncd_conf::RsyncdConf;
+use crate::config::rsyncd_module::RsyncdModule;
+use crate::config::settings::{RSYNCD_CONF, Settings};
+use crate::decide::path_index::PathIndex;
+use crate::engine::responsiveness::is_responsive;
+use crate::module::target::Target;
+use crate::store::root::SnapshotRoot;
+use crate::tell::error::Error;
+use crate::tell::escape::{escape, escape_path};
+
+/// What is read once for all modules.
+pub(crate) struct Doctor<'a> {
+    settings: &'a Settings,
+    pub(crate) conf: &'a RsyncdConf,
+    programs: Programs,
+    prober: &'a RefCell<Option<Prober>>,
+    daemon: OnceCell<Option<DaemonFacts>>,
+    /// The mounts of the daemon and of this process.
+    mounts: OnceCell<Option<(String, String)>>,
+    planned: OnceCell<PlannedRoots>,
+    /// The roots that this machine remembers.
+    known_roots: OnceCell<PathIndex<()>>,
+    hosts: OnceCell<BTreeMap<String, bool>>,
+    secrets: RefCell<BTreeMap<PathBuf, Secrets>>,
+}
+
+impl<'a> Doctor<'a> {
+    pub(crate) fn new(
+        settings: &'a Settings,
+        conf: &'a RsyncdConf,
+        read_arguments: ReadHookArguments,
+        prober: &'a RefCell<Option<Prober>>,
+    ) -> Self {
+        Doctor {
+            settings,
+            conf,
+            programs: Programs::new(read_arguments),
+            prober,
+            daemon: OnceCell::new(),
+            mounts: OnceCell::new(),
+            planned: OnceCell::new(),
+            known_roots: OnceCell::new(),
+            hosts: OnceCell::new(),
+            secrets: RefCell::default(),
+        }
+    }
+
+    /// The hooks of a module.
+    pub(crate) fn hooks(&self, module: &RsyncdModule) -> ModuleHooks {
+        ModuleHooks {
+            early: self.programs.hook(module, EARLY),
+            pre: self.programs.hook(module, PRE_XFER),
+            post: self.programs.hook(module, POST_XFER),
+            is_writable: !offers_only_reading(module),
+            this_program: self.programs.this_program(),
+        }
+    }
+
+    /// Whether a hook of the module runs this program, or is meant to.
+    pub(crate) fn concerns(&self, module: &RsyncdModule) -> bool {
+        let ModuleHooks { early, pre, post, .. } = self.hooks(module);
+        [early, pre, post].iter().any(|hook| hook.is_ours())
+    }
+
+    /// What rsyncd.conf alone shows about a module. `has_history`: it has snapshots.
+    pub(crate) fn of_section(&self, module: &RsyncdModule, has_history: bool) -> Vec<Finding> {
+        let hooks = self.hooks(module);
+        let is_ours = [&hooks.early, &hooks.pre, &hooks.post].iter().any(|hook| hook.is_ours());
+        let mut found = Vec::new();
+        if is_ours || has_history && hooks.is_writable {
+            found.extend(hooks::findings(&hooks));
+        }
+        if is_ours {
+            found.extend(writing::finding(&self.writing(module, has_history)));
+        }
+        // Without any hook the module is no matter of this program.
+        if is_ours || has_history {
+            found.extend(logins::findings(&self.logins(module)));
+            found.extend(self.hosts(module));
+            found.extend(directory::chroot_finding(module));
+        }
+        found
+    }
+
+    /// What shows about the directory and the root of a module that clients push to.
+    pub(crate) fn of_places(&self, module: &RsyncdModule, target: &Target) -> Vec<Finding> {
+        if offers_only_reading(module) || !self.concerns(module) {
+            return Vec::new();
+        }
+        let mut found: Vec<Finding> = self.rights(module, target).into_iter().collect();
+        found.extend(self.shared_root(module, target));
+        found.extend(self.daemon_mounts(target));
+        found
+    }
+
+    /// The error of a module that cannot be resolved, with the commands that make its directory if
+    /// that is missing and the module is new.
+    pub(crate) fn explained(&self, module: &RsyncdModule, error: &Error) -> String {
+        let text = error.to_string();
+        let Ok(path) = module.path() else { return text };
+        let is_new = self.settings.memory.recall(&path).is_none();
+        if !(error.is_not_found() && is_new && is_responsive(&path) && !path.exists()) {
+            return text;
+        }
+        match directory::how_to_make(&path, accounts::of(module).ok().as_ref()) {
+            Some(command) => {
+                format!("{text}; if its disk is mounted and the module is new, make it: {command}")
+            }
+            None => text,
+        }
+    }
+
+    /// Whether the file system of `path` has hard links, if that can be tried.
+    pub(crate) fn has_links(&self, path: &Path) -> Option<bool> {
+        self.prober.borrow_mut().as_mut()?.has_links(path)
+    }
+
+    fn shows_snapshots(&self, module: &RsyncdModule) -> bool {
+        let Ok(path) = module.path() else { return false };
+        let known = || -> PathIndex<()> {
+            let remembered = self.settings.memory.roots_and_modules().into_iter();
+            remembered.map(|(root, _)| (root, ())).collect()
+        };
+        let known = self.known_roots.get_or_init(known);
+        self.planned().are_shown_by(&module.name, &path)
+            || known.overlapping(&path).any(|(root, ())| reaches_snapshots(&path, root))
+    }
+
+    fn planned(&self) -> &PlannedRoots {
+        let gets_snapshots = |module: &RsyncdModule| module.runs_this_program(POST_XFER);
+        self.planned.get_or_init(|| PlannedRoots::of(self.settings, self.conf, gets_snapshots))
+    }
+
+    fn writing(&self, module: &RsyncdModule, has_history: bool) -> WritingFacts {
+        let only_reads = offers_only_reading(module);
+        if !only_reads {
+            return WritingFacts::default();
+        }
+        let setting = module.setting("read only");
+        let is_own = |parameter| module.setting(parameter).is_some_and(|setting| setting.is_own);
+        let is_hooked = |other: &RsyncdModule| {
+            other.name != module.name
+                && !offers_only_reading(other)
+                && other.runs_this_program(POST_XFER)
+        };
+        let ignored = module.ignored("read only");
+        WritingFacts {
+            module: escape(&module.name),
+            only_reads,
+            by_users: module.boolean("read only", true) == Some(false),
+            place: module.place_of("read only").to_string(),
+            is_explicit: setting.is_some(),
+            ignored: ignored.map(|line| (line.place.to_string(), escape(&line.value))),
+            has_own_hooks: is_own(POST_XFER) || is_own(PRE_XFER),
+            shows_snapshots: self.shows_snapshots(module),
+            has_history,
+            others_are_writable: self.conf.modules.iter().any(is_hooked),
+        }
+    }
+
+    fn logins<'m>(&self, module: &'m RsyncdModule) -> LoginFacts<'m> {
+        let value = module.get("secrets file").unwrap_or_default();
+        let path = Path::new(OsStr::from_bytes(value));
+        let rules: Vec<_> = auth_users::rules(module).collect();
+        let is_jailed = module.get("daemon chroot").is_some_and(|chroot| !chroot.is_empty());
+        let secrets = if rules.is_empty() || value.is_empty() {
+            Secrets::Unset
+        } else if is_jailed || value.contains(&b'%') || !path.is_absolute() {
+            Secrets::Unclear("its path depends on the daemon".to_string())
+        } else {
+            self.secrets
+                .borrow_mut()
+                .entry(path.to_path_buf())
+                .or_insert_with(|| read(path))
+                .clone()
+        };
+        LoginFacts {
+            rules,
+            users_place: module.place_of("auth users").to_string(),
+            secrets_place: module.place_of("secrets file").to_string(),
+            secrets_path: path,
+            secrets,
+            is_strict: module.boolean("strict modes", true),
+            daemon_is_root: self.daemon_is_root(),
+        }
+    }
+
+    fn daemon_is_root(&self) -> Option<bool> {
+        match self.daemon() {
+            Some(daemon) => Some(daemon.is_root()),
+            None => nix::unistd::geteuid().is_root().then_some(true),
+        }
+    }
+
+    fn daemon(&self) -> Option<&DaemonFacts> {
+        let file = &self.settings.rsyncd_conf;
+        let find = || daemon::find(file, file == Path::new(RSYNCD_CONF));
+        self.daemon.get_or_init(find).as_ref()
+    }
+
+    fn hosts(&self, module: &RsyncdModule) -> Vec<Finding> {
+        let Some(setting) = module.setting("hosts allow") else { return Vec::new() };
+        let looks_up = |module: &RsyncdModule| module.boolean("forward lookup", true) == Some(true);
+        let all = || -> BTreeSet<String> {
+            let modules = self.conf.modules.iter().filter(|one| looks_up(one));
+            let values = modules.filter_map(|one| one.get("hosts allow"));
+            values.flat_map(hosts::names).collect()
+        };
+        let none = BTreeMap::new();
+        let resolves = match looks_up(module) {
+            true => self.hosts.get_or_init(|| hosts::resolve(all())),
+            false => &none,
+        };
+        hosts::findings(&setting.place.to_string(), &setting.value, resolves)
+    }
+
+    fn rights(&self, module: &RsyncdModule, target: &Target) -> Option<Finding> {
+        let account = match self.daemon() {
+            Some(daemon) if !daemon.is_root() => Err(NoAccount::Unclear(format!(
+                "the daemon (process {}) runs as user {}, so whether it can write into {}",
+                daemon.pid,
+                daemon.uid,
+                escape_path(&target.module_path)
+            ))),
+            _ => accounts::of(module),
+        };
+        let found = fs::metadata(&target.module_path).ok()?;
+        let trial = |account: &Account| {
+            let mut prober = self.prober.borrow_mut();
+            let prober = prober.as_mut()?;
+            Some(prober.can_write(&target.module_path, account.uid, &account.gids))
+        };
+        let trial = account.as_ref().ok().and_then(trial).unwrap_or(WriteTrial::Unknown);
+        directory::right_finding(&RightFacts {
+            place: module.place_of("uid").to_string(),
+            has_uid: module.get("uid").is_some_and(|uid| !uid.is_empty()),
+            directory: &target.module_path,
+            owner: (found.uid(), found.gid(), found.mode()),
+            account: account.as_ref(),
+            trial,
+        })
+    }
+
+    fn shared_root(&self, module: &RsyncdModule, target: &Target) -> Option<Finding> {
+        // A root that is in use is told by its registration, and without a policy it is not known
+        // where the others are.
+        let is_free = matches!(SnapshotRoot::registration(&target.root_path), Ok(None));
+        if !is_free || !target.trouble.is_empty() {
+            return None;
+        }
+        let own = PlannedRoot {
+            module: module.name.clone(),
+            directory: target.module_path.clone(),
+            root: target.root_path.clone(),
+        };
+        let place = module.place_of("path").to_string();
+        roots::shared(self.planned(), &own, &place, &escape_path(&self.settings.policy_file))
+    }
+
+    fn daemon_mounts(&self, target: &Target) -> Option<Finding> {
+        let daemon = self.daemon()?;
+        let read = || {
+            let theirs = self.prober.borrow_mut().as_mut()?.mounts_of(daemon.pid)?;
+            let own = fs::read("/proc/self/mountinfo").ok()?;
+            let text = |list: Vec<u8>| String::from_utf8_lossy(&list).into_owned();
+            Some((text(theirs), text(own)))
+        };
+        let (theirs, own) = self.mounts.get_or_init(read).as_ref()?;
+        daemon::mount_findings(daemon, theirs, own, &target.module_path, &target.root_path)
+    }
+}
+
+fn read(path: &Path) -> Secrets {
+    if !is_responsive(path) {
+        return Secrets::Unclear("its file system does not answer".to_string());
+    }
+    let read = || {
+        let found = fs::metadata(path)?;
+        Ok((fs::read(path)?, found))
+    };
+    match read() {
+        Ok((text, found)) => Secrets::Read(SecretsFile::parse(&text, found.mode(), found.uid())),
+        Err(error) => {
+            let error: std::io::Error = error;
+            match error.raw_os_error() {
+                Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => Secrets::Missing,
+                _ => Secrets::Unclear(error.to_string()),
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What `check` finds about the whole of rsyncd.conf and the daemon that serves it, once for all
+//! modules.
+
+use std::collections::BTreeSet;
+
+use crate::command::doctor::Doctor;
+use crate::command::doctor::daemon::{self, ServedModules};
+use crate::command::finding::{Finding, Severity};
+use crate::command::finding_id::FindingId;
+use crate::config::forbidden::offers_only_reading;
+use crate::config::rsyncd_module::{IgnoredBecause, IgnoredSetting, RsyncdModule};
+use crate::config::rsyncd_parameters;
+use crate::decide::similar::closest;
+use crate::tell::escape::escape;
+
+/// This many names of modules are told; then how many more there are.
+const MAX_NAMED: usize = 3;
+
+impl Doctor<'_> {
+    /// The findings about these modules together and about the daemon. `ended_with_23`: the last
+    /// pushes to one of them have ended with that status.
+    pub(crate) fn of_server(&self, modules: &[&RsyncdModule], ended_with_23: bool) -> Vec<Finding> {
+        let concerned = modules.iter().copied().filter(|module| self.concerns(module));
+        let hooked: Vec<&RsyncdModule> = concerned.collect();
+        if hooked.is_empty() {
+            return Vec::new();
+        }
+        let mut found = ignored_lines(modules);
+        found.extend(without_timeout(&hooked));
+        let modules = ServedModules {
+            use_chroot: hooked
+                .iter()
+                .any(|module| module.boolean("use chroot", false) == Some(true)),
+            detach: hooked.iter().any(|module| self.hooks(module).post.detaches()),
+            ended_with_23,
+        };
+        match self.daemon() {
+            Some(daemon) => found.extend(daemon::findings(daemon, modules)),
+            None if modules.detach && daemon::is_started_per_connection() => {
+                found.push(daemon::per_connection_finding());
+            }
+            None => {}
+        }
+        found
+    }
+}
+
+/// Lines that rsync reads and ignores, and that were meant to say something.
+fn ignored_lines(modules: &[&RsyncdModule]) -> Vec<Finding> {
+    let mut seen = BTreeSet::new();
+    let all = modules.iter().flat_map(|module| {
+        let is_read_only = offers_only_reading(module);
+        module.parameters.ignored.iter().filter(move |line| {
+            // This one is told as what it means for the module.
+            !(is_read_only && is_named(line, "read only"))
+        })
+    });
+    let finding = |line: &IgnoredSetting| {
+        let (name, value) = (escape(&line.name), escape(&line.value));
+        let text = match line.because {
+            IgnoredBecause::NoBoolean => format!(
+                "rsync ignores `{name} = {value}`, which is neither yes nor no; write yes or no \
+                 alone (a comment needs its own line)"
+            ),
+            IgnoredBecause::Global => format!(
+                "rsync ignores `{name}` in the section of a module; move it above the first module"
+            ),
+            // A later version of rsync may know others, so only a likely slip is told.
+            IgnoredBecause::Unknown => {
+                let known = closest(&name, rsyncd_parameters::names())?;
+                format!("rsync knows no parameter `{name}` and ignores it; did you mean `{known}`?")
+            }
+        };
+        seen.insert(line.place.to_string()).then(|| {
+            let message = format!("{}: {text}", line.place);
+            Finding::new(FindingId::ConfParameter, Severity::Warning, message)
+        })
+    };
+    all.filter_map(finding).collect()
+}
+
+fn is_named(line: &IgnoredSetting, parameter: &str) -> bool {
+    use crate::config::rsyncd_module::canonical;
+    canonical(&line.name) == canonical(parameter.as_bytes())
+}
+
+/// Modules in which a client that falls asleep holds its connection for ever.
+fn without_timeout(hooked: &[&RsyncdModule]) -> Option<Finding> {
+    // rsync reads the digits that a number begins with.
+    let waits_forever = |module: &&&RsyncdModule| {
+        let value = module.get("timeout").unwrap_or_default().trim_ascii();
+        let digits = value.iter().take_while(|byte| byte.is_ascii_digit());
+        !offers_only_reading(module) && digits.into_iter().all(|digit| *digit == b'0')
+    };
+    let without: Vec<String> =
+        hooked.iter().filter(waits_forever).map(|module| escape(&module.name)).collect();
+    let named = without.iter().take(MAX_NAMED).cloned().collect::<Vec<_>>().join(", ");
+    let more = match without.len().saturating_sub(MAX_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!without.is_empty()).then(|| {
+        let message = format!(
+            "no `timeout` is set for {named}{more}: a client that falls asleep in a push holds its \
+             module for ever; `timeout = 600` above the first module ends that"
+        );
+        Finding::new(FindingId::Timeout, Severity::Ok, message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::rsyncd_conf::RsyncdConf;
+
+    fn conf(text: &str) -> RsyncdConf {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("rsyncd.conf");
+        std::fs::write(&file, text).expect("written");
+        RsyncdConf::read(&file).expect("read")
+    }
+
+    #[test]
+    fn a_line_that_rsync_ignores_is_told_once_if_it_was_meant() {
+        for (line, expected) in [
+            ("read only = yes # really", Some("neither yes nor no")),
+            ("post xfer exec = /x", Some("did you mean `post-xfer exec`?")),
+            ("auth user = x", Some("did you mean `auth users`?")),
+            ("port = 1", Some("above the first module")),
+            ("quantum flux = 1", None),
+            ("read only = NO", None),
+            ("ReadOnly = no", None),
+            ("use chroot = unset", None),
+        ] {
+            let conf = conf(&format!("[m]\nread only = no\n{line}\n"));
+            let found = ignored_lines(&conf.modules.iter().collect::<Vec<_>>());
+            assert_eq!(found.len(), usize::from(expected.is_some()), "{line}: {found:?}");
+            let message = found.first().map(|one| one.message.clone()).unwrap_or_default();
+            assert!(message.contains(expected.unwrap_or_default()), "{message}");
+        }
+        let twice = conf("read only = no\nlist = nope\n[a]\n[b]\n");
+        assert_eq!(ignored_lines(&twice.modules.iter().collect::<Vec<_>>()).len(), 1);
+    }
+
+    #[test]
+    fn modules_without_a_timeout_are_told_in_one_line() {
+        let text = "[a]\nread only = no\n[b]\nread only = no\ntimeout = 600\n[c]\nread only = no\n\
+                    timeout = 0\n[d]\n[e]\nread only = no\n[f]\nread only = no\n";
+        let conf = conf(text);
+        let hooked: Vec<&RsyncdModule> = conf.modules.iter().collect();
+        let found = without_timeout(&hooked).expect("a note");
+        assert!(found.message.contains("for a, c, e and 1 more"), "{}", found.message);
+        assert_eq!(found.level, Severity::Ok);
+        assert!(without_timeout(&hooked[1..2]).is_none());
+    }
+}
