@@ -8,8 +8,9 @@ from .run import Failure, run
 
 # How many snapshots the policy keeps.
 KEPT = 1
-# Each snapshot is recycled by the next one but one, as with the default grace of 6 hours a
-# snapshot is that a run retired 6 hours ago. A debug line tells when the program knew what had changed.
+# With the default grace of 6 hours, a run of a busy module recycles a snapshot that was retired 6
+# hours ago. Without a grace, each run here does the same work at once. A debug line tells when the
+# program knew what had changed.
 POLICY = f"""[defaults]
 keep = {{ minutely = 1 }}
 prefer = "newest"

@@ -33,6 +33,9 @@ the number of rounds that count.
 - *all cold*: the file system was just mounted, and nothing of it is in memory. *module warm,
   snapshots cold*: after that, each directory of the module was listed and each entry looked at, as
   rsync does. That is how most servers run hooks.
+- *grace*: measured with `grace = "0s"`, so that each run recycles. With the default of 6 hours a run
+  does so, too, once a snapshot has been retired for that long; until then a run clones afresh, as
+  in the section `clone`.
 - *floor*: the fewest calls that make a true snapshot and expire one. Each live directory is looked
   at once; each changed name is linked, looked at and unlinked; each changed directory is opened and
   listed on both sides, and the recycled one gets its times back.

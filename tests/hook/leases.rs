@@ -432,7 +432,7 @@ fn a_reader_gives_way_when_space_is_short() {
     module.expect_snapshot();
     assert_eq!(module.snapshots().len(), 4);
     let facts = rustix::fs::statvfs(&module.root).expect("the file system");
-    let free = facts.f_bavail * facts.f_frsize >> 20;
+    let free = (facts.f_bavail * facts.f_frsize) >> 20;
     module.write_policy(&format!("{policy}free_space = \"{}M\"\n", free + 2));
     let run = module.run(&["rotate", "data"]).exits(&[4]);
     let run = run.says("2020-01-02T12-00-00Z is expired although user anna reads it since");
