@@ -21,7 +21,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::syncfs;
 
 use crate::decide::restore_paths::RestorePath;
-use crate::decide::restore_step::RestoreStep;
+use crate::decide::restore_step::{RestoreObstacle, RestoreStep};
 use crate::engine::descent::{Descent, DescentStart};
 use crate::engine::restore::compare::Depth;
 use crate::engine::restore::links::LinkGroups;
@@ -195,9 +195,19 @@ pub(crate) fn plan(
 
 fn in_the_way(conflicts: &Told<RestoreConflict>, destination: Dir) -> Error {
     let are_all_told = conflicts.count == conflicts.first.len() as u64;
-    let is_overwritable =
-        are_all_told && conflicts.first.iter().all(|it| it.obstacle.is_overwritable());
+    let are_all = |is_one: fn(RestoreObstacle) -> bool| {
+        are_all_told && conflicts.first.iter().all(|conflict| is_one(conflict.obstacle))
+    };
     let count = usize::try_from(conflicts.count).unwrap_or(usize::MAX);
+    let remedy = if are_all(RestoreObstacle::is_overwritable) {
+        "see with --dry-run what would be replaced, then restore with --overwrite, or into an empty \
+         directory"
+    } else if are_all(|obstacle| obstacle == RestoreObstacle::Mounted) {
+        "restore each directory that is mounted there by itself, and name the other paths"
+    } else {
+        "move away what is there, or restore into an empty directory; --overwrite replaces what is \
+         newer"
+    };
     Error::InTheWay {
         problem: format!(
             "{} in {} {} in the way",
@@ -205,17 +215,7 @@ fn in_the_way(conflicts: &Told<RestoreConflict>, destination: Dir) -> Error {
             escape_path(destination.path),
             if count == 1 { "is" } else { "are" }
         ),
-        remedy: match is_overwritable {
-            true => {
-                "see with --dry-run what would be replaced, then restore with --overwrite, or \
-                     into an empty directory"
-            }
-            false => {
-                "move away what is there, or restore into an empty directory; --overwrite \
-                      replaces what is newer"
-            }
-        }
-        .to_string(),
+        remedy: remedy.to_string(),
     }
 }
 

@@ -352,6 +352,37 @@ fn no_symbolic_link_at_the_destination_is_followed() {
 }
 
 #[test]
+fn what_is_mounted_is_entered_on_neither_side() {
+    if !support::may_mount() {
+        return;
+    }
+    let (module, name) = Module::with_snapshot();
+    let to = to(&module);
+    fs::create_dir_all(to.join("documents")).expect("a directory");
+    let mount = |point: &Path| {
+        Run::of(tool("mount").args(["-t", "tmpfs", "none"]).arg(point)).exits(&[0]);
+    };
+    let unmount = |point: &Path| {
+        Run::of(tool("umount").arg(point)).exits(&[0]);
+    };
+    mount(&to.join("documents"));
+    let run = restore(&module, &name, &to, &[]);
+    let other = restore(&module, &name, &to, &["read me"]);
+    let inside = restore(&module, &name, &to.join("documents"), &["documents/."]);
+    unmount(&to.join("documents"));
+    run.exits(&[1]).says("documents: another file system is mounted there").says("by itself");
+    other.exits(&[0]);
+    inside.exits(&[0]);
+
+    let inside = module.snapshot(&name).join("documents");
+    mount(&inside);
+    let run = restore(&module, &name, &module.directory.join("part"), &[]);
+    unmount(&inside);
+    let run = run.exits(&[1]).says("another file system is mounted there");
+    assert!(run.stdout().contains("1 error"), "{run}");
+}
+
+#[test]
 fn equal_times_and_sizes_do_not_hide_another_content() {
     let (module, name) = Module::with_snapshot();
     let to = to(&module);

@@ -351,9 +351,13 @@ fn a_command_that_only_looks_can_change_nothing_at_all() {
     if !has_landlock(&module) {
         return;
     }
-    for command in
-        [&["list", NAME][..], &["plan", NAME], &["check", NAME], &["rotate", "--dry-run", NAME]]
-    {
+    for command in [
+        &["list", NAME][..],
+        &["plan", NAME],
+        &["check", NAME],
+        &["rotate", "--dry-run", NAME],
+        &["restore", NAME, "newest", "--to", "/nowhere", "--dry-run"],
+    ] {
         let trace = module.directory.join("trace");
         let mut line = tool("strace");
         line.args(["-f", "-o"]).arg(&trace).arg(&module.program);
@@ -362,6 +366,33 @@ fn a_command_that_only_looks_can_change_nothing_at_all() {
         let text = fs::read_to_string(&trace).expect("the trace");
         assert!(text.contains("landlock_restrict_self("), "{command:?}");
         assert!(!text.contains("landlock_add_rule("), "{command:?} has rights to something");
+    }
+}
+
+#[test]
+fn a_restore_may_write_only_where_it_is_told_to() {
+    if !root() || !have(&["strace"]) {
+        return;
+    }
+    let (module, name) = Module::with_snapshot();
+    if !has_landlock(&module) {
+        return;
+    }
+    let (trace, to) = (module.directory.join("trace"), module.directory.join("restored"));
+    let mut line = tool("strace");
+    line.args(["-f", "-y", "-e", "trace=landlock_add_rule,landlock_restrict_self", "-o"]);
+    module.prepare(line.arg(&trace).arg(&module.program));
+    Run::of(line.args(["restore", NAME, &name, "--to"]).arg(&to)).exits(&[0]);
+    let text = fs::read_to_string(&trace).expect("the trace");
+    assert!(text.contains("landlock_restrict_self("), "{text}");
+    let places = [to.clone(), module.private("leases")];
+    let places = places.map(|place| format!("<{}>", place.display()));
+    let rules: Vec<&str> = text.lines().filter(|line| line.contains("add_rule(")).collect();
+    assert_eq!(rules.len(), 2, "{rules:?}");
+    for rule in rules {
+        let count = places.iter().filter(|place| rule.contains(place.as_str())).count();
+        // An older strace does not show the descriptor of a rule.
+        assert!(count == 1 || !rule.contains("parent_fd="), "{rule}");
     }
 }
 

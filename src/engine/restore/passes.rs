@@ -176,7 +176,10 @@ impl Visitor for PassWalk<'_, '_, '_, '_, '_> {
     }
 
     fn failed(&mut self, descent: &Descent, name: Option<&CStr>, cause: Errno) -> ControlFlow<()> {
-        self.restore.failed.insert(descent.relative_path(name));
+        // An earlier pass may have told it.
+        if !self.restore.failed.insert(descent.relative_path(name)) {
+            return ControlFlow::Continue(());
+        }
         self.fail(match cause {
             Errno::ESTALE | Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP => {
                 Error::Unsteady { path: escape(&descent.path(name)) }
