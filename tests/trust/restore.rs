@@ -248,7 +248,9 @@ fn nothing_outside_is_touched_while_a_tree_is_restored() {
             };
             let run = Run::of(&mut command);
             assert!(matches!(run.code(), Some(0 | 1 | 4)), "it hangs: {run}");
-            let violations = outside.violations();
+            let mut violations = outside.violations();
+            // A pipe that the restore has replaced is gone, and was not opened.
+            violations.retain(|event| !event.ends_with("ReadFlags(IGNORED)"));
             assert!(violations.is_empty(), "{form:?}, run {runs}: {violations:#?}");
             runs += 1;
         }
