@@ -9,7 +9,7 @@ use crate::module::target::Target;
 use crate::store::retire::{self, LeaseRule};
 use crate::store::root::SnapshotRoot;
 use crate::tell::counted;
-use crate::tell::error::Result;
+use crate::tell::error::{Error, Result};
 use crate::tell::exit::Exit;
 
 /// What rotation decided and did.
@@ -92,6 +92,14 @@ pub(crate) fn retire(
         report.decision.keep_read(&name, reader);
     }
     Ok(gone)
+}
+
+/// The warning about a time of retirement that could not be written, as on a full disk.
+pub(crate) fn grace_unnoted(error: &Error) -> String {
+    format!(
+        "for how long retired snapshots can be brought back (grace) is counted from a later run \
+         on: {error}"
+    )
 }
 
 /// Removes the retired snapshots `names` for good.

@@ -13,6 +13,7 @@ use crate::decide::grade::Grade;
 use crate::decide::snapshot::Snapshot;
 use crate::decide::snapshot_reason::Pause;
 use crate::engine::usage::{Usage, UsageTree, freed};
+use crate::run::disposal::grace_unnoted;
 use crate::run::request::Request;
 use crate::run::rotate::{ExaminedRoot, examine};
 use crate::run::run_lock::RunLock;
@@ -206,7 +207,13 @@ pub(crate) fn carry_out(
         report.errors.extend(retire::remove(root, &retired, leases)?.errors);
     }
     let visible = names_of(&|one| one.is_visible);
-    report.errors.extend(retire::retire(root, &visible, leases, clock.now())?.errors);
+    // On a full disk the time of retirement cannot be written, and the space is needed.
+    let (unnoted, failed): (Vec<Error>, Vec<Error>) =
+        retire::retire(root, &visible, leases, clock.now())?
+            .errors
+            .into_iter()
+            .partition(Error::is_lack_of_space);
+    report.errors.extend(failed);
     if order.now {
         let retired = retire::retired(root)?;
         let going: Vec<String> =
@@ -226,13 +233,10 @@ pub(crate) fn carry_out(
         report.named.push(ExpiredSnapshot { name: name.clone(), outcome, retired });
     }
     let is_done = report.named.iter().all(|one| one.outcome != ExpireOutcome::Stays);
-    if is_done {
-        // On a full disk the time of retirement cannot be written, and the space is needed.
-        let errors = std::mem::take(&mut report.errors);
-        let (minor, errors): (Vec<Error>, Vec<Error>) =
-            errors.into_iter().partition(Error::is_lack_of_space);
-        report.errors = errors;
-        report.warnings.extend(minor.iter().map(ToString::to_string));
+    match is_done {
+        true if order.now => {}
+        true => report.warnings.extend(unnoted.iter().map(grace_unnoted)),
+        false => report.errors.extend(unnoted),
     }
     report.freed = usage.filter(|_| is_done && report.errors.is_empty());
     Ok(report)

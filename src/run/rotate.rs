@@ -114,10 +114,7 @@ pub(crate) fn rotate_locked(session: Session, removal: RetiredRemoval) -> Result
     let ExaminedRoot { list, state, decision } = examine(target, root, now, Some(clock.reading()))?;
     let mut report = RotationReport::new(target, decision);
     if let Some(error) = over.unnoted {
-        report.warn(format!(
-            "for how long retired snapshots can be brought back (grace) is counted from a later \
-             run on: {error}"
-        ));
+        report.warn(disposal::grace_unnoted(&error));
     }
     list.warnings.iter().for_each(|warning| report.warn_of_standing(warning));
     log_decision(target, &mut report);

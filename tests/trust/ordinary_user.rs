@@ -91,6 +91,33 @@ fn an_ordinary_user_takes_and_expires_snapshots_of_read_only_directories() {
 }
 
 #[test]
+fn an_ordinary_user_deletes_snapshots_by_name() {
+    if !have_ordinary_user(&[]) {
+        return;
+    }
+    let mut module = Module::new();
+    tree::small(&module.latest);
+    for name in OLD {
+        module.make_old_snapshot(name);
+        tree::set_mode(&module.snapshot(name).join("sub"), 0o555);
+        tree::set_mode(&module.snapshot(name), 0o555);
+    }
+    give_to_nobody(&mut module);
+    Run::of(&mut hook_as_nobody(&module)).exits(&[0]);
+    let run = |arguments: &[&str]| {
+        Run::of(&mut module.command_through(&as_nobody(&[]), arguments)).exits(&[0])
+    };
+    run(&["expire", "data", "--below-min-keep", OLD[0]]);
+    assert_eq!(module.retired(), OLD[..1]);
+    run(&["undelete", OLD[0]]);
+    run(&["unpin", OLD[0]]);
+    let removed = run(&["expire", "data", "--below-min-keep", "--now", OLD[0], OLD[1]]);
+    assert_eq!((module.snapshots().len(), module.left_over("staging")), (1, 0), "{removed}");
+    run(&["verify", "data"]);
+    run(&["list", "data"]);
+}
+
+#[test]
 fn an_ordinary_user_removes_directories_that_are_closed() {
     if !have_ordinary_user(&[]) {
         return;
