@@ -91,7 +91,8 @@ fn without_removed_links(
         let was_moved = was_moved_first(*held, touched, later.len() as u64);
         touches.retain(|touch| {
             let is_removed_link = links.may_be_of(touch.linked_ns) && links.cover(touch.at.as_ns());
-            !is_removed_link && !(was_moved && is_later(touch))
+            let is_explained = is_removed_link || was_moved && is_later(touch);
+            !is_explained
         });
         moved_inodes.extend(later.into_iter().filter(|_| was_moved));
     }
