@@ -131,7 +131,8 @@ fn modules_that_write_snapshots(
     let finding = |(_, module): (_, &RsyncdModule)| {
         let name = escape(&module.name);
         let message = format!(
-            "{}: clients of module '{name}' can write to the snapshots; set `read only = yes` in it",
+            "{}: clients of module '{name}' can write to the snapshots; set `read only = yes` in \
+             it",
             module.place_of("read only")
         );
         Finding::new(FindingId::WritesSnapshots, Severity::Critical, message)
@@ -153,8 +154,8 @@ fn modules_without_pre_xfer(
     };
     let finding = |(_, module): (_, &RsyncdModule)| {
         let message = format!(
-            "{}: clients of module '{}' can rewrite files that snapshots share; add `{PRE_XFER}` to \
-             it, or `refuse options = inplace append* partial-dir delay-updates`",
+            "{}: clients of module '{}' can rewrite files that snapshots share; add `{PRE_XFER}` \
+             to it, or `refuse options = inplace append* partial-dir delay-updates`",
             module.place,
             escape(&module.name),
         );

@@ -148,7 +148,8 @@ fn check_finds_settings_that_would_damage_history() {
         (
             "has no hook",
             format!(
-                "uid = root\ngid = root\n[data]\npath = {path}\nread only = no\nrefuse options = inplace append* partial-dir delay-updates\n"
+                "uid = root\ngid = root\n[data]\npath = {path}\nread only = no\n\
+                 refuse options = inplace append* partial-dir delay-updates\n"
             ),
             "post-xfer",
         ),

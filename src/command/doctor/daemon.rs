@@ -221,15 +221,15 @@ pub(crate) fn mount_findings(
     let root = escape_path(root);
     if is_taken(&sees.0, &see.0) || is_taken(&sees.1, &see.1) {
         return critical(format!(
-            "the rsync daemon (process {}) sees {root} read only, since its unit protects it; write \
-             `[Service]` and `ReadWritePaths={root}` into {drop_in} {then}",
+            "the rsync daemon (process {}) sees {root} read only, since its unit protects it; \
+             write `[Service]` and `ReadWritePaths={root}` into {drop_in} {then}",
             daemon.pid
         ));
     }
     if sees.0.id != sees.1.id && see.0.id == see.1.id {
         return critical(format!(
-            "the rsync daemon (process {}) sees the module's directory and its snapshot root {root} \
-             as two mounts, and links cannot cross mounts: its unit names both of them; name only \
+            "the rsync daemon (process {}) sees the module's directory and its snapshot root \
+             {root} as two mounts, and links cannot cross mounts: its unit names both of them; name only \
              one directory that holds both, as with `ReadWritePaths={root}` in {drop_in} {then}",
             daemon.pid
         ));

@@ -116,8 +116,8 @@ pub(crate) fn right_finding(facts: &RightFacts) -> Option<Finding> {
             };
             format!(
                 "{place}: {runs_as}, who cannot write into {directory} (mode {:04o}, owner \
-                 {uid}:{gid}); set `uid = root` and `gid = root` to keep owners, or run `chown {}:{} \
-                 {own}`",
+                 {uid}:{gid}); set `uid = root` and `gid = root` to keep owners, or run \
+                 `chown {}:{} {own}`",
                 mode & 0o7777,
                 account.uid,
                 account.gids.first().copied().unwrap_or_default()

@@ -1,5 +1,5 @@
-//! The doctor of `check`: mistakes in rsyncd.conf and around it that would otherwise show only after
-//! a push, or never.
+//! The doctor of `check`: mistakes in rsyncd.conf and around it that would otherwise show only
+//! after a push, or never.
 //!
 //! Each file beside this one has the facts about one matter as a struct, and the findings as a
 //! function of them. This file collects the facts. It runs nothing: a program that a hook names is
