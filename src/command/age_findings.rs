@@ -144,8 +144,8 @@ impl<'a> Ages<'a> {
                 FindingId::PushAge,
                 Severity::Critical,
                 format!(
-                    "client {label}: no good push has ever come, though one could for {}, more than \
-                     max_age {max_age}{failed}: {}",
+                    "client {label}: no good push has ever come, though one could for {}, more \
+                     than max_age {max_age}{failed}: {}",
                     roughly(age),
                     self.known_clients()
                 ),

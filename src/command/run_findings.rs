@@ -1,5 +1,5 @@
-//! The findings of `check` about what is at work: runs, hooks and pushes, and about what killed ones
-//! have left due.
+//! The findings of `check` about what is at work: runs, hooks and pushes, and about what killed
+//! ones have left due.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -121,7 +121,7 @@ impl<'a> Activity<'a> {
         let due = self.state.due.as_ref().filter(|due| {
             let can_wait = due.reason == DueReason::Deferred && is_waiting;
             let has_waited = has_waited(Some(due.since), self.now, max_defer);
-            !(can_wait && !has_waited) && (self.at_work().is_none() || has_waited)
+            has_waited || (!can_wait && self.at_work().is_none())
         })?;
         Some(format!(
             "a snapshot is due since {}, {}; to take it now, run `{}`; the timer \

@@ -19,8 +19,8 @@ pub struct AgeFacts {
     pub max_age: DurationText,
     /// The present time.
     pub now: DateTime<Utc>,
-    /// Whether pushes are expected. Where another program fills the directory and only snapshots are
-    /// taken, none are, and the newest snapshot alone counts.
+    /// Whether pushes are expected. Where another program fills the directory and only snapshots
+    /// are taken, none are, and the newest snapshot alone counts.
     pub expects_pushes: bool,
     /// When the last good push ended, as far as is known.
     pub last_push: Option<DateTime<Utc>>,

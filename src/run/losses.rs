@@ -20,8 +20,8 @@ pub(crate) fn of_record(record: &Record) -> Vec<String> {
     losses.chain(unread(record)).collect()
 }
 
-/// The messages about files that were copied instead of linked, one for each cause. The snapshot has
-/// their content; each snapshot takes their space anew.
+/// The messages about files that were copied instead of linked, one for each cause. The snapshot
+/// has their content; each snapshot takes their space anew.
 pub(crate) fn copies(
     record: &Record,
     partial_dirs: &PartialDirs,

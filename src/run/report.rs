@@ -51,9 +51,9 @@ pub struct Report {
     pub snapshot: Option<String>,
     /// Problems that did not stop the run; each is in the log.
     pub warnings: Vec<String>,
-    /// What `check` finds by itself as long as it stands: what the snapshot lacks of the module, and
-    /// a pause of expiry. It is in the log, and this machine does not remember it: a warning that is
-    /// remembered would outlive its cause.
+    /// What `check` finds by itself as long as it stands: what the snapshot lacks of the module,
+    /// and a pause of expiry. It is in the log, and this machine does not remember it: a warning
+    /// that is remembered would outlive its cause.
     pub standing: Vec<String>,
     /// Snapshots whose new files are to be hashed once the lock is released.
     pub(crate) unhashed: Vec<String>,

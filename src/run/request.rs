@@ -119,8 +119,8 @@ impl Request {
         }
     }
 
-    /// Notes the end of the push in the history of pushes. This is done together with another change
-    /// of the state, so that it costs no sync of the disk.
+    /// Notes the end of the push in the history of pushes. This is done together with another
+    /// change of the state, so that it costs no sync of the disk.
     pub(crate) fn note_push(&self, state: &mut State, policy: &Policy) {
         if let Some(push) = &self.ended {
             state.pushes.note(push, |client| policy.watches(client));
