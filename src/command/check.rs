@@ -5,6 +5,7 @@
 //! ([`doctor`](crate::command::doctor)).
 
 use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -98,10 +99,17 @@ impl CheckedModuleView {
         let worst = findings.iter().map(|finding| finding.level).max();
         self.status = self.status.max(worst.unwrap_or(Severity::Ok));
         self.findings.extend(findings);
+        sort(&mut self.findings);
     }
 }
 
-fn view(module: String, findings: Vec<Finding>) -> CheckedModuleView {
+/// The worst findings come first: a person reads only the beginning of a line.
+fn sort(findings: &mut [Finding]) {
+    findings.sort_by_key(|finding| Reverse(finding.level));
+}
+
+fn view(module: String, mut findings: Vec<Finding>) -> CheckedModuleView {
+    sort(&mut findings);
     let status = findings.iter().map(|finding| finding.level).max().unwrap_or(Severity::Ok);
     CheckedModuleView { module, status, findings, clients: Vec::new() }
 }

@@ -27,6 +27,9 @@ use crate::decide::duration_text::DurationText;
 /// No gap across a boot up to this length is doubted, in seconds.
 const SHORTEST_LIMIT_SECONDS: i64 = 86_400;
 
+/// A smaller difference of two clocks comes from their whole seconds.
+const ROUNDING: TimeDelta = TimeDelta::seconds(2);
+
 /// How many gaps between runs are remembered.
 const GAPS: usize = 30;
 
@@ -107,20 +110,19 @@ impl ClockHistory {
         self.doubt.as_ref()
     }
 
-    /// The present time, or if the clock is behind what it showed before, the time that it would
-    /// show without that step. So a time that is noted while the clock is behind does not seem long
-    /// past once the clock is right again.
-    pub fn not_before(&self, reading: &ClockReading) -> DateTime<Utc> {
-        let Some(AgreeingReadings { last, .. }) = &self.believed_readings else {
-            return reading.time;
-        };
+    /// `now`, or if the clock is behind what it showed before, the time that it would show without
+    /// that step. So a time that is noted while the clock is behind does not seem long past once
+    /// the clock is right again.
+    pub fn not_before(&self, reading: &ClockReading, now: DateTime<Utc>) -> DateTime<Utc> {
+        let Some(AgreeingReadings { last, .. }) = &self.believed_readings else { return now };
         let passed = if reading.is_of_boot(last) {
             reading.seconds_since(last)
         } else {
             reading.uptime_seconds
         };
         let expected = last.time.checked_add_signed(TimeDelta::seconds(passed.max(0)));
-        expected.map_or(reading.time, |expected| expected.max(reading.time))
+        let is_behind = |expected: &DateTime<Utc>| *expected - reading.time > ROUNDING;
+        expected.filter(is_behind).unwrap_or(now)
     }
 
     /// What is known of the dates of this boot's snapshots, if the doubt began within this boot.

@@ -121,7 +121,7 @@ pub(crate) fn rotate_locked(session: Session, removal: RetiredRemoval) -> Result
     if report.decision.pause.is_none() {
         remember_rules(session, &list, &state, &mut report)?;
     }
-    let retired_at = state.clock_history().not_before(&clock.reading());
+    let retired_at = state.clock_history().not_before(&clock.reading(), now);
     let just_retired = retire_expired(session, removal, &over.names, retired_at, &mut report)?;
     if removal == RetiredRemoval::All {
         remove_leftovers(root, &mut report)?;

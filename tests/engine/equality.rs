@@ -98,7 +98,7 @@ fn a_thousand_levels_need_no_thousand_descriptors() {
 
     module.rename_to_the_past(&name, "2001-02-03T04-05-06Z");
     tree::write(&module.latest.join("changed"), "x");
-    module.write_policy("[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\n");
+    module.write_policy("[defaults]\nkeep = { daily = 1 }\nmin_keep = 1\ngrace = \"0s\"\n");
     Run::of(&mut module.hook_through(&["sh", "-c", "ulimit -n 256; exec \"$0\" \"$@\""]))
         .exits(&[0]);
     assert_eq!(module.snapshots().len(), 1);

@@ -168,10 +168,14 @@ fn assert_the_end_is_told(
 
 fn assert_it_shows_in_check(site: &Site, run: &str, what: &str) {
     let check = site.module.run(&["check", "data"]);
-    assert!(
-        matches!(check.code(), Some(1 | 2)),
-        "{what}: a failure has to show: {check}\nafter {run}"
-    );
+    // A copy in place of one more link is whole, so `check` names it without a warning.
+    let is_only_copied = run.contains("it has as many links as the file system allows")
+        && check.stdout().contains("could not be linked and were copied");
+    match check.code() {
+        Some(1 | 2) => {}
+        Some(0) if is_only_copied => {}
+        _ => panic!("{what}: a failure has to show: {check}\nafter {run}"),
+    }
 }
 
 /// What there was is there, or retired after a newer snapshot was safe; and what is new is
