@@ -116,7 +116,7 @@ pub(crate) fn rotate_locked(session: Session, removal: RetiredRemoval) -> Result
     if let Some(error) = over.unnoted {
         report.warn(disposal::grace_unnoted(&error));
     }
-    list.warnings.iter().for_each(|warning| report.warn_of_standing(warning));
+    list.warnings.iter().for_each(|warning| report.warn(warning));
     log_decision(target, &mut report);
     if report.decision.pause.is_none() {
         remember_rules(session, &list, &state, &mut report)?;
