@@ -137,9 +137,12 @@ impl SnapshotList {
             names.extend(unlisted);
         }
         for name in names {
-            let read = records
-                .as_ref()
-                .map_or(Ok(None), |records| Record::read(records.dir(), &name.text));
+            let read_record = || match &records {
+                Some(records) => Record::read(records.dir(), &name.text),
+                None => Ok(None),
+            };
+            // A passing error would keep a snapshot of another program without a record.
+            let read = read_record().or_else(|_| read_record());
             let obstacle = obstacle(root.directory(), &c_name(&name.text));
             let item = match read {
                 Ok(record) => {
