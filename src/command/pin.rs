@@ -15,7 +15,8 @@ use crate::tell::exit::Exit;
 /// Pins snapshots.
 ///
 /// # Errors
-/// [`Error::Usage`](crate::tell::error::Error::Usage) if no module has one of them, or several have it; then nothing is pinned.
+/// [`Error::Usage`](crate::tell::error::Error::Usage) if no module has one of them, or several have
+/// it; then nothing is pinned.
 pub(crate) fn pin(context: &Context, named: ModuleAndSnapshots, reason: &str) -> Result<Exit> {
     change(context, named, "snapshot", pinning::is_visible, |root, name| {
         pinning::pin(root, name, Pin::new(Clock::System.now(), reason))?;

@@ -3,7 +3,8 @@
 //! The administrator's order counts for more than the policy's slots, its `min_age` and a pause of
 //! expiry. It does not count for more than what would lose the last good state: the newest complete
 //! snapshot stays, a pin holds until it is taken off, what is being read stays until its reader has
-//! finished, and `min_keep` holds unless the order says otherwise. An order that names one snapshot that has to stay changes nothing.
+//! finished, and `min_keep` holds unless the order says otherwise. An order that names one snapshot
+//! that has to stay changes nothing.
 
 use std::fmt;
 

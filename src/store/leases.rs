@@ -207,7 +207,9 @@ impl Drop for Lease {
 pub(crate) fn end_of(root: &SnapshotRoot, pid: u32) -> Result<()> {
     let Some(dir) = leases_dir(root)? else { return Ok(()) };
     let namespace = own_namespace()?;
-    let is_its = |file: &&String| matches!(read_name(file), Some((Some(its), its_pid, _)) if its == namespace && its_pid == pid);
+    let is_its = |file: &&String| {
+        read_name(file).is_some_and(|(its, its_pid, _)| (its, its_pid) == (Some(namespace), pid))
+    };
     names_in(dir.dir())?
         .iter()
         .filter(is_its)
