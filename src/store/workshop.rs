@@ -58,7 +58,11 @@ impl Workshop {
         let failed = |cause| Error::io("make", &path, cause);
         let name = CString::new(name).unwrap_or_default();
         mkdirat(parent.directory, name.as_c_str(), Mode::S_IRWXU).map_err(failed)?;
-        let directory = open_directory(parent.directory, &name).map_err(failed)?;
+        let directory = match open_directory(parent.directory, &name) {
+            Ok(directory) => directory,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(cause) => return Err(failed(cause)),
+        };
         let dir = Dir { directory: directory.as_fd(), path: &path };
         let Some(lock) = DirLock::try_on_directory(dir)? else { return Ok(None) };
         let own = fstat(&directory).map_err(failed)?;

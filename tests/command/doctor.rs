@@ -488,7 +488,7 @@ fn a_file_system_without_hard_links_is_named_as_such() {
     let make = format!("truncate -s 32M {0} && mkfs.vfat {0}", image.display());
     Run::of(tool("sh").args(["-c", &make])).exits(&[0]);
     if !Run::of(tool("mount").args(["-o", "loop"]).args([&image, &point])).succeeded() {
-        skipped!("needs a kernel with vfat");
+        support::skip_in_this_kernel("vfat");
         return;
     }
     let module = Module::at(point.canonicalize().expect("it").join("root"));

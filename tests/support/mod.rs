@@ -103,6 +103,11 @@ pub(crate) fn skip(why: &str) {
     eprintln!("skipped: {why}");
 }
 
+/// Says that a test cannot run because the kernel lacks `what`, which no installation changes.
+pub(crate) fn skip_in_this_kernel(what: &str) {
+    eprintln!("skipped: needs a kernel with {what}");
+}
+
 /// Whether `tool` is installed, for what may be missing.
 pub(crate) fn is_installed(tool: &str) -> bool {
     run::PATH.split(':').any(|directory| Path::new(directory).join(tool).exists())
